@@ -1,0 +1,2130 @@
+/*
+ * The C extension of the Python package: handles of libsegue as objects, shared memory as arrays.
+ *
+ * Who keeps whom: array -> View -> Slot -> Lane -> Stream -> Client, each a counted reference, so
+ * that what a handle came from outlives it. A Slot is one batch taken from a lane; the Batch that
+ * the user sees and every View of its memory hold it, and when the last of them goes the batch is
+ * released. Batch caches arrays but no View holds a Batch: no cycles, no waiting for the collector.
+ *
+ * Threads: the handles of one client serve one thread at a time, and waits let go of the GIL, so
+ * every call into the library holds the client's lock. What is freed while the lock is held (by
+ * another thread, or below a signal handler of this one) is put on the client's list and freed by
+ * whoever lets go of the lock.
+ */
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "segue/segue.h"
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Dimensions of an array: rows, steps, and those of the feature. */
+#define DIMS_MAX (SEGUE_RANK_MAX + 2)
+
+static PyTypeObject *client_type, *stream_type, *lane_type, *slot_type, *batch_type, *view_type;
+static PyObject *make_error, *state_name_error; /* of segue.errors */
+static PyObject *to_array, *mismatch;           /* of segue._arrays */
+static PyObject *numpy_asarray;
+
+/* Counts the forks between the process that loaded the module and this one. */
+static unsigned fork_generation;
+
+static void count_fork(void)
+{
+	fork_generation++;
+}
+
+/* ---- Errors --------------------------------------------------------------------------------- */
+
+/* Raises the exception of a code name; the message is taken over. Returns NULL. */
+static void *raise_message(const char *code, PyObject *message)
+{
+	if (message) {
+		PyObject *error = PyObject_CallFunction(make_error, "sO", code, message);
+		if (error)
+			PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+		Py_XDECREF(error);
+		Py_DECREF(message);
+	}
+	return NULL;
+}
+
+/* Raises an error that the binding found itself. */
+static void *fail_with(const char *code, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	PyObject *message = PyUnicode_FromFormatV(format, arguments);
+	va_end(arguments);
+	return raise_message(code, message);
+}
+
+/* Raises what the library's last call in this thread said, unless a callback of it raised. */
+static void *fail(int rc)
+{
+	const char *detail = segue_error_detail();
+
+	if (PyErr_Occurred())
+		return NULL;
+	/* File names in the message need not be UTF-8. */
+	return raise_message(segue_error_name(rc),
+		PyUnicode_DecodeUTF8(detail, (Py_ssize_t)strlen(detail), "replace"));
+}
+
+/* ---- Client: the lock and what waits for it ------------------------------------------------- */
+
+struct stream;
+
+/* Something to free as soon as the client's lock is free. */
+struct deferred {
+	struct deferred *next;
+	void (*finish)(void *handle, PyObject *parent);
+	void *handle;
+	PyObject *parent; /* owned */
+};
+
+struct client {
+	PyObject_HEAD struct segue_client *handle;
+	PyThread_type_lock lock;
+	unsigned long owner;    /* thread that holds the lock; 0: none. Under the GIL */
+	PyThreadState *waiting; /* of the holder, while it has let go of the GIL in a call */
+	unsigned fork_generation;
+	PyObject *progress; /* callable or NULL */
+	struct deferred *deferred;
+	struct stream *streams; /* all that live, not owned */
+	Py_ssize_t children;    /* stream handles not closed */
+	bool closed;
+};
+
+static bool is_forked(const struct client *client)
+{
+	return client->fork_generation != fork_generation;
+}
+
+static bool check_fork(const struct client *client)
+{
+	if (is_forked(client))
+		fail_with("EFORKED",
+			"this object belongs to the parent process; call segue.open() in this one");
+	return !is_forked(client);
+}
+
+static bool lock_now(struct client *client)
+{
+	if (!PyThread_acquire_lock(client->lock, NOWAIT_LOCK))
+		return false;
+	client->owner = PyThread_get_thread_ident();
+	return true;
+}
+
+/* Takes the lock; lets go of the GIL while another thread has it. False: an exception is set. */
+static bool enter(struct client *client)
+{
+	if (!check_fork(client))
+		return false;
+	while (!lock_now(client)) {
+		PyThreadState *state;
+		PyLockStatus status;
+
+		if (client->owner == PyThread_get_thread_ident()) {
+			fail_with("EBUSY", "the client is in another call of this thread (is this "
+					   "a signal handler or a "
+					   "progress callback?)");
+			return false;
+		}
+		state = PyEval_SaveThread();
+		status = PyThread_acquire_lock_timed(client->lock, -1, 1);
+		PyEval_RestoreThread(state);
+		if (status == PY_LOCK_ACQUIRED) {
+			client->owner = PyThread_get_thread_ident();
+			break;
+		}
+		if (PyErr_CheckSignals() < 0)
+			return false;
+	}
+	return true;
+}
+
+/* Lets go of the lock, after freeing what waited for it. Keeps the exception that is set. */
+static void leave(struct client *client)
+{
+	PyObject *type, *value, *traceback;
+
+	if (client->deferred) {
+		PyErr_Fetch(&type, &value, &traceback);
+		Py_INCREF((PyObject *)client); /* a parent below may hold the last reference */
+		while (client->deferred) {
+			struct deferred *entry = client->deferred;
+			client->deferred = entry->next;
+			entry->finish(entry->handle, entry->parent);
+			Py_DECREF(entry->parent);
+			free(entry);
+		}
+		client->owner = 0;
+		PyThread_release_lock(client->lock);
+		Py_DECREF((PyObject *)client);
+		PyErr_Restore(type, value, traceback);
+		return;
+	}
+	client->owner = 0;
+	PyThread_release_lock(client->lock);
+}
+
+/*
+ * Runs finish(handle, parent) now or, if the lock is taken, when it is let go of. For destructors:
+ * never blocks, never raises. In a forked child the handles are the parent's: nothing is done.
+ */
+static void finish_soon(struct client *client, void (*finish)(void *handle, PyObject *parent),
+	void *handle, PyObject *parent)
+{
+	struct deferred *entry;
+
+	if (is_forked(client))
+		return;
+	if (lock_now(client)) {
+		Py_INCREF(parent);
+		finish(handle, parent);
+		leave(client);
+		Py_DECREF(parent);
+		return;
+	}
+	entry = malloc(sizeof(*entry));
+	if (!entry)
+		return; /* the handle leaks: better than to free it under a running call */
+	Py_INCREF(parent);
+	*entry = (struct deferred){client->deferred, finish, handle, parent};
+	client->deferred = entry;
+}
+
+/* Around a call that can wait; its callbacks take the GIL back through `waiting`. */
+static void wait_begin(struct client *client)
+{
+	client->waiting = PyEval_SaveThread();
+}
+
+static void wait_end(struct client *client)
+{
+	PyThreadState *state = client->waiting;
+
+	PyEval_RestoreThread(state);
+	client->waiting = NULL;
+}
+
+/* segue_interrupt_fn: lets Python see its signals. */
+static int on_interrupt(void *arg)
+{
+	struct client *client = arg;
+	bool stop;
+
+	if (!client->waiting)
+		return 0;
+	PyEval_RestoreThread(client->waiting);
+	stop = PyErr_Occurred() || PyErr_CheckSignals() < 0;
+	client->waiting = PyEval_SaveThread();
+	return stop;
+}
+
+/* segue_progress_fn. An exception stays set and ends the wait at the next look at the signals. */
+static void on_progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct client *client = arg;
+
+	if (!client->waiting || !client->progress)
+		return;
+	PyEval_RestoreThread(client->waiting);
+	if (!PyErr_Occurred()) {
+		PyObject *result = PyObject_CallFunction(client->progress, "sKK", what,
+			(unsigned long long)done, (unsigned long long)total);
+		Py_XDECREF(result);
+	}
+	client->waiting = PyEval_SaveThread();
+}
+
+/* ---- Objects -------------------------------------------------------------------------------- */
+
+struct field {
+	PyObject *name;
+	enum segue_dtype dtype;
+	int rank;
+	Py_ssize_t dims[SEGUE_RANK_MAX];
+};
+
+struct stream {
+	PyObject_HEAD struct client *client;
+	struct segue_stream *handle;
+	struct stream *next; /* in client->streams */
+	struct lane *lanes;  /* all that live, not owned */
+	Py_ssize_t children; /* lane handles not closed + batches not released */
+	bool closed;
+	Py_ssize_t num_unroll;
+	struct field *fields; /* sequences, then contexts, then states */
+	size_t sequence_count, context_count, state_count;
+	PyObject *state_index; /* {name: index} */
+};
+
+struct lane {
+	PyObject_HEAD struct stream *stream;
+	struct segue_lane *handle; /* NULL: closed */
+	struct lane *next;         /* in stream->lanes */
+	struct slot *slots;        /* all that live, not owned */
+	unsigned index;
+};
+
+/* One batch taken from a lane, as long as anything of it is in use. */
+struct slot {
+	PyObject_HEAD struct lane *lane;
+	struct segue_batch *handle;
+	struct slot *next;   /* in lane->slots */
+	struct batch *batch; /* NULL once it is gone; not owned */
+};
+
+/* Arrays that are made of the span table, and those made from it. */
+enum meta {
+	SEQUENCE,
+	SEQUENCE_COUNT,
+	LENGTH,
+	TOTAL_LENGTH,
+	INSERTION_INDEX,
+	EPOCH,
+	META_VIEWS,
+	IS_FIRST = META_VIEWS,
+	IS_LAST,
+	MASK,
+	META_COUNT
+};
+
+struct batch {
+	PyObject_HEAD struct lane *lane;
+	struct slot *slot; /* NULL: released */
+	const struct segue_span *spans;
+	uint32_t span_count, rows;
+	unsigned long long step;
+	bool committed;
+	PyObject *features[2]; /* caches: sequences, context */
+	PyObject *meta[META_COUNT];
+	PyObject **in, **out; /* arrays of the states, each NULL until asked for */
+};
+
+/* Memory that something keeps alive, as a buffer. */
+struct view {
+	PyObject_HEAD PyObject *owner; /* struct slot, or bytes */
+	void *data;
+	const char *format;
+	Py_ssize_t item, size;
+	int rank;
+	bool readonly, strided;
+	Py_ssize_t shape[DIMS_MAX], strides[DIMS_MAX];
+};
+
+static void *new_object(PyTypeObject *type)
+{
+	return PyType_GenericAlloc(type, 0); /* zeroed */
+}
+
+static void free_object(void *self)
+{
+	PyTypeObject *type = Py_TYPE((PyObject *)self);
+
+	((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+	Py_DECREF(type);
+}
+
+/* ---- Closing: a handle goes when nothing that came from it is left --------------------------- */
+
+static void settle_client(struct client *client)
+{
+	struct segue_client *handle;
+	PyThreadState *state;
+
+	if (!client->closed || client->children || !client->handle)
+		return;
+	handle = client->handle;
+	client->handle = NULL;
+	state = PyEval_SaveThread();
+	segue_client_close(handle);
+	PyEval_RestoreThread(state);
+}
+
+static void settle_stream(struct stream *stream)
+{
+	if (!stream->closed || stream->children || !stream->handle)
+		return;
+	segue_stream_close(stream->handle);
+	stream->handle = NULL;
+	stream->client->children--;
+	settle_client(stream->client);
+}
+
+static void finish_stream(void *handle, PyObject *parent)
+{
+	struct client *client = (struct client *)parent;
+
+	segue_stream_close(handle);
+	client->children--;
+	settle_client(client);
+}
+
+static void finish_lane(void *handle, PyObject *parent)
+{
+	struct stream *stream = (struct stream *)parent;
+	PyThreadState *state;
+
+	state = PyEval_SaveThread();
+	segue_lane_close(handle);
+	PyEval_RestoreThread(state);
+	stream->children--;
+	settle_stream(stream);
+}
+
+static void finish_batch(void *handle, PyObject *parent)
+{
+	struct stream *stream = (struct stream *)parent;
+
+	segue_batch_release(handle);
+	stream->children--;
+	settle_stream(stream);
+}
+
+/* With the lock held. */
+static void close_lane(struct lane *lane)
+{
+	struct segue_lane *handle = lane->handle;
+
+	if (handle) {
+		lane->handle = NULL;
+		finish_lane(handle, (PyObject *)lane->stream);
+	}
+}
+
+/* With the lock held. Closing a lane lets other threads run, so the list is walked from the start.
+ */
+static void close_stream(struct stream *stream)
+{
+	struct lane *lane;
+
+	stream->closed = true;
+	do {
+		for (lane = stream->lanes; lane && !lane->handle; lane = lane->next)
+			;
+		if (lane) {
+			Py_INCREF((PyObject *)lane);
+			close_lane(lane);
+			Py_DECREF((PyObject *)lane);
+		}
+	} while (lane);
+	settle_stream(stream);
+}
+
+/* ---- View ----------------------------------------------------------------------------------- */
+
+static void view_dealloc(struct view *self)
+{
+	Py_XDECREF(self->owner);
+	free_object(self);
+}
+
+static bool owner_forked(PyObject *owner)
+{
+	return Py_TYPE(owner) == slot_type &&
+	       is_forked(((struct slot *)owner)->lane->stream->client);
+}
+
+static int view_getbuffer(struct view *self, Py_buffer *buffer, int flags)
+{
+	buffer->obj = NULL;
+	if (owner_forked(self->owner)) {
+		PyErr_SetString(PyExc_BufferError, "the memory belongs to the parent process");
+		return -1;
+	}
+	if (self->readonly && (flags & PyBUF_WRITABLE)) {
+		PyErr_SetString(PyExc_BufferError, "the array is read only");
+		return -1;
+	}
+	if (self->strided && (flags & PyBUF_STRIDES) != PyBUF_STRIDES) {
+		PyErr_SetString(PyExc_BufferError, "the array has strides");
+		return -1;
+	}
+	buffer->buf = self->data;
+	buffer->len = self->size;
+	buffer->readonly = self->readonly;
+	buffer->itemsize = self->item;
+	buffer->format = (flags & PyBUF_FORMAT) ? (char *)(uintptr_t)self->format : NULL;
+	buffer->ndim = self->rank;
+	buffer->shape = (flags & PyBUF_ND) ? self->shape : NULL;
+	buffer->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? self->strides : NULL;
+	buffer->suboffsets = NULL;
+	buffer->internal = NULL;
+	buffer->obj = (PyObject *)self;
+	Py_INCREF((PyObject *)self);
+	return 0;
+}
+
+/* A C-contiguous view; set strides[0] and `strided` afterwards for another. */
+static struct view *view_new(PyObject *owner, const void *data, bool readonly, const char *format,
+	size_t item, int rank, const Py_ssize_t *shape)
+{
+	struct view *view = new_object(view_type);
+
+	if (!view)
+		return NULL;
+	Py_INCREF(owner);
+	view->owner = owner;
+	view->data = (void *)(uintptr_t)data;
+	view->readonly = readonly;
+	view->format = format;
+	view->item = (Py_ssize_t)item;
+	view->size = (Py_ssize_t)item;
+	view->rank = rank;
+	for (int i = rank - 1; i >= 0; i--) {
+		view->shape[i] = shape[i];
+		view->strides[i] = view->size;
+		view->size *= shape[i];
+	}
+	return view;
+}
+
+/* The ndarray over a view, which is taken over; NULL passes through. */
+static PyObject *as_array(struct view *view)
+{
+	PyObject *array = NULL;
+
+	if (view)
+		array = PyObject_CallFunctionObjArgs(numpy_asarray, (PyObject *)view, NULL);
+	Py_XDECREF((PyObject *)view);
+	return array;
+}
+
+/* NumPy's int64 is the C type that is `long` where that has 64 bits. */
+static const char *dtype_format(enum segue_dtype dtype)
+{
+	switch (dtype) {
+	case SEGUE_FLOAT32:
+		return "f";
+	case SEGUE_FLOAT64:
+		return "d";
+	case SEGUE_INT32:
+		return "i";
+	case SEGUE_INT64:
+		return sizeof(long) == 8 ? "l" : "q";
+	case SEGUE_UINT8:
+		return "B";
+	case SEGUE_BOOL:
+		return "?";
+	}
+	return "x";
+}
+
+static bool format_is(const Py_buffer *buffer, enum segue_dtype dtype)
+{
+	const char *format = buffer->format ? buffer->format : "B";
+
+	if (*format == '@' || *format == '=' || *format == (PY_LITTLE_ENDIAN ? '<' : '>'))
+		format++;
+	if (!format[0] || format[1] || (size_t)buffer->itemsize != segue_dtype_size(dtype))
+		return false;
+	if (dtype == SEGUE_INT32 || dtype == SEGUE_INT64)
+		return strchr("ilq", *format) != NULL;
+	return *format == *dtype_format(dtype);
+}
+
+/* ---- Slot ----------------------------------------------------------------------------------- */
+
+static void slot_dealloc(struct slot *self)
+{
+	struct lane *lane = self->lane;
+
+	if (lane) {
+		for (struct slot **at = &lane->slots; *at; at = &(*at)->next)
+			if (*at == self) {
+				*at = self->next;
+				break;
+			}
+		finish_soon(
+			lane->stream->client, finish_batch, self->handle, (PyObject *)lane->stream);
+		Py_DECREF((PyObject *)lane);
+	}
+	free_object(self);
+}
+
+/* ---- Batch ---------------------------------------------------------------------------------- */
+
+static void batch_forget(struct batch *self)
+{
+	size_t states = self->lane->stream->state_count;
+
+	for (size_t i = 0; i < 2; i++)
+		Py_CLEAR(self->features[i]);
+	for (size_t i = 0; i < META_COUNT; i++)
+		Py_CLEAR(self->meta[i]);
+	for (size_t i = 0; i < states && self->in; i++) {
+		Py_CLEAR(self->in[i]);
+		Py_CLEAR(self->out[i]);
+	}
+	if (self->slot) {
+		struct slot *slot = self->slot;
+		self->slot = NULL;
+		self->spans = NULL;
+		slot->batch = NULL;
+		Py_DECREF((PyObject *)slot);
+	}
+}
+
+static void batch_dealloc(struct batch *self)
+{
+	if (self->lane) {
+		batch_forget(self);
+		PyMem_Free(self->in);
+		Py_DECREF(self->lane);
+	}
+	free_object(self);
+}
+
+/* Takes the handle over, also on failure. With the lock held. */
+static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
+{
+	struct slot *slot = new_object(slot_type);
+	struct batch *batch = NULL;
+	size_t states = lane->stream->state_count;
+
+	lane->stream->children++;
+	if (!slot) {
+		finish_batch(handle, (PyObject *)lane->stream);
+		return NULL;
+	}
+	Py_INCREF((PyObject *)lane);
+	slot->lane = lane;
+	slot->handle = handle;
+	slot->next = lane->slots;
+	lane->slots = slot;
+	batch = new_object(batch_type);
+	if (!batch) {
+		Py_DECREF((PyObject *)slot);
+		return NULL;
+	}
+	Py_INCREF((PyObject *)lane);
+	batch->lane = lane;
+	batch->slot = slot;
+	slot->batch = batch;
+	batch->step = segue_batch_step(handle);
+	batch->rows = segue_batch_rows(handle);
+	batch->spans = segue_batch_spans(handle, &batch->span_count);
+	batch->in = PyMem_Calloc(2 * states + 1, sizeof(PyObject *));
+	if (!batch->in) {
+		PyErr_NoMemory();
+		Py_DECREF((PyObject *)batch);
+		return NULL;
+	}
+	batch->out = batch->in + states;
+	return batch;
+}
+
+static bool batch_check(struct batch *self)
+{
+	if (!check_fork(self->lane->stream->client))
+		return false;
+	if (!self->slot)
+		fail_with("ECLOSED", "batch %llu of lane %u was released", self->step,
+			self->lane->index);
+	return self->slot != NULL;
+}
+
+/* The lock for a batch that is there; `open`: whose lane is not closed. */
+static bool batch_enter(struct batch *self, bool open)
+{
+	struct client *client = self->lane->stream->client;
+
+	if (!enter(client))
+		return false;
+	if (batch_check(self)) {
+		if (!open || self->lane->handle)
+			return true;
+		fail_with("ECLOSED",
+			"lane %u is closed: batch %llu can no longer be saved or committed; a "
+			"later loader "
+			"gets it again",
+			self->lane->index, self->step);
+	}
+	leave(client);
+	return false;
+}
+
+static void batch_leave(struct batch *self)
+{
+	leave(self->lane->stream->client);
+}
+
+/* The array of a field over `data`: [rows, (num_unroll,) dims...]. */
+static PyObject *field_array(
+	struct batch *self, const struct field *field, bool steps, const void *data, bool readonly)
+{
+	Py_ssize_t shape[DIMS_MAX] = {self->rows, self->lane->stream->num_unroll};
+	int outer = steps ? 2 : 1;
+
+	if (!data)
+		return fail_with("EINVAL", "batch %llu of lane %u has no data for '%U'", self->step,
+			self->lane->index, field->name);
+	memcpy(shape + outer, field->dims, sizeof(field->dims));
+	return as_array(view_new((PyObject *)self->slot, data, readonly, dtype_format(field->dtype),
+		segue_dtype_size(field->dtype), outer + field->rank, shape));
+}
+
+/* A read-only mapping of all sequence features, or of all context features. */
+static PyObject *batch_features(struct batch *self, void *closure)
+{
+	size_t which = (size_t)(uintptr_t)closure;
+	const struct stream *stream = self->lane->stream;
+	const struct field *fields = stream->fields + (which ? stream->sequence_count : 0);
+	size_t count = which ? stream->context_count : stream->sequence_count;
+	PyObject *arrays;
+
+	if (!batch_check(self))
+		return NULL;
+	if (!self->features[which]) {
+		arrays = PyDict_New();
+		if (!arrays || !batch_enter(self, false)) {
+			Py_XDECREF(arrays);
+			return NULL;
+		}
+		for (size_t i = 0; i < count && arrays; i++) {
+			const void *data = which ? segue_batch_context(self->slot->handle, i)
+						 : segue_batch_sequence(self->slot->handle, i);
+			PyObject *array = field_array(self, &fields[i], !which, data, true);
+			if (!array || PyDict_SetItem(arrays, fields[i].name, array) < 0)
+				Py_CLEAR(arrays);
+			Py_XDECREF(array);
+		}
+		if (arrays)
+			self->features[which] = PyDictProxy_New(arrays);
+		Py_XDECREF(arrays);
+		batch_leave(self);
+	}
+	Py_XINCREF(self->features[which]);
+	return self->features[which];
+}
+
+/* Where each array of enum meta below META_VIEWS lies in a span. -1 stands for "no sequence". */
+static const struct {
+	size_t offset;
+	bool wide;
+} meta_fields[META_VIEWS] = {
+	[SEQUENCE] = {offsetof(struct segue_span, segment), false},
+	[SEQUENCE_COUNT] = {offsetof(struct segue_span, segment_count), false},
+	[LENGTH] = {offsetof(struct segue_span, length), false},
+	[TOTAL_LENGTH] = {offsetof(struct segue_span, total_length), true},
+	[INSERTION_INDEX] = {offsetof(struct segue_span, number), true},
+	[EPOCH] = {offsetof(struct segue_span, epoch), true},
+};
+
+static struct view *span_view(struct batch *self, enum meta which)
+{
+	Py_ssize_t shape[1] = {(Py_ssize_t)self->span_count};
+	bool wide = meta_fields[which].wide;
+	struct view *view = view_new((PyObject *)self->slot,
+		(const char *)self->spans + meta_fields[which].offset, true,
+		dtype_format(wide ? SEGUE_INT64 : SEGUE_INT32), wide ? 8 : 4, 1, shape);
+
+	if (view) {
+		view->strides[0] = sizeof(struct segue_span);
+		view->strided = true;
+	}
+	return view;
+}
+
+/* is_first, is_last: bool [rows]; mask: bool [rows, num_unroll]. */
+static struct view *flag_view(struct batch *self, enum meta which)
+{
+	Py_ssize_t shape[2] = {(Py_ssize_t)self->rows, self->lane->stream->num_unroll};
+	size_t unroll = (size_t)shape[1], rows = self->rows;
+	int rank = which == MASK ? 2 : 1;
+	size_t size = which == MASK ? rows * unroll : rows;
+	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+	struct view *view;
+
+	if (!bytes)
+		return NULL;
+	char *data = PyBytes_AsString(bytes);
+	memset(data, 0, size);
+	for (uint32_t i = 0; i < self->span_count; i++) {
+		const struct segue_span *span = &self->spans[i];
+		if (which == MASK)
+			memset(data + span->row * unroll + span->offset, 1, span->length);
+		else
+			data[span->row] =
+				(span->flags & (which == IS_FIRST ? SEGUE_SPAN_FIRST
+								  : SEGUE_SPAN_LAST)) != 0;
+	}
+	view = view_new(bytes, data, true, dtype_format(SEGUE_BOOL), 1, rank, shape);
+	Py_DECREF(bytes);
+	return view;
+}
+
+static PyObject *batch_meta(struct batch *self, void *closure)
+{
+	enum meta which = (enum meta)(uintptr_t)closure;
+
+	if (!batch_check(self))
+		return NULL;
+	if (!self->meta[which])
+		self->meta[which] = as_array(
+			which < META_VIEWS ? span_view(self, which) : flag_view(self, which));
+	Py_XINCREF(self->meta[which]);
+	return self->meta[which];
+}
+
+static PyObject *batch_keys(struct batch *self, void *closure)
+{
+	char buffer[SEGUE_KEY_MAX + 64];
+	PyObject *keys;
+
+	if (!batch_enter(self, false))
+		return NULL;
+	keys = PyList_New(self->rows);
+	for (uint32_t row = 0; row < self->rows && keys; row++) {
+		size_t size = segue_batch_key(
+			self->slot->handle, row, closure != NULL, buffer, sizeof(buffer));
+		if (size >= sizeof(buffer))
+			size = sizeof(buffer) - 1;
+		PyObject *key = PyBytes_FromStringAndSize(buffer, (Py_ssize_t)size);
+		if (!key || PyList_SetItem(keys, row, key) < 0)
+			Py_CLEAR(keys);
+	}
+	batch_leave(self);
+	return keys;
+}
+
+static PyObject *batch_number(struct batch *self, void *closure)
+{
+	switch (*(const char *)closure) {
+	case 's':
+		return PyLong_FromUnsignedLongLong(self->step);
+	case 'l':
+		return PyLong_FromUnsignedLong(self->lane->index);
+	default:
+		return PyLong_FromUnsignedLong(self->rows);
+	}
+}
+
+static PyObject *batch_committed(struct batch *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(self->committed);
+}
+
+static PyObject *batch_released(struct batch *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(!self->slot);
+}
+
+static PyObject *batch_all_saved(struct batch *self, void *Py_UNUSED(closure))
+{
+	bool saved;
+
+	if (!batch_enter(self, false))
+		return NULL;
+	saved = segue_batch_all_saved(self->slot->handle);
+	batch_leave(self);
+	return PyBool_FromLong(saved);
+}
+
+/* Index of a state, or -1 with an exception. */
+static Py_ssize_t state_find(const struct stream *stream, PyObject *name)
+{
+	PyObject *found = PyDict_GetItemWithError(stream->state_index, name), *names;
+
+	if (found)
+		return PyLong_AsSsize_t(found);
+	if (PyErr_Occurred())
+		return -1;
+	names = PyDict_Keys(stream->state_index);
+	if (names)
+		PyErr_Format(
+			state_name_error, "the stream has no state %R; it has %R", name, names);
+	Py_XDECREF(names);
+	return -1;
+}
+
+static PyObject *batch_state(struct batch *self, PyObject *name)
+{
+	struct stream *stream = self->lane->stream;
+	Py_ssize_t i = state_find(stream, name);
+
+	if (i < 0 || !batch_check(self))
+		return NULL;
+	if (!self->in[i]) {
+		const struct field *field =
+			stream->fields + stream->sequence_count + stream->context_count + i;
+		if (!batch_enter(self, false))
+			return NULL;
+		self->in[i] = field_array(
+			self, field, false, segue_batch_state(self->slot->handle, (size_t)i), true);
+		batch_leave(self);
+	}
+	Py_XINCREF(self->in[i]);
+	return self->in[i];
+}
+
+/* Says why there is nowhere to write a state. */
+static void *fail_no_out(struct batch *self, size_t i)
+{
+	int rc = segue_batch_mark_saved(self->slot->handle, i);
+
+	if (rc < 0)
+		return fail(rc);
+	return fail_with("EFENCED", "lane %u has passed to another holder; batch %llu goes nowhere",
+		self->lane->index, self->step);
+}
+
+static PyObject *batch_state_out(struct batch *self, PyObject *name)
+{
+	struct stream *stream = self->lane->stream;
+	Py_ssize_t i = state_find(stream, name);
+	PyObject *array = NULL;
+	void *data;
+
+	if (i < 0 || !batch_enter(self, true))
+		return NULL;
+	data = segue_batch_state_out(self->slot->handle, (size_t)i);
+	if (!data) {
+		fail_no_out(self, (size_t)i);
+	} else {
+		if (!self->out[i])
+			self->out[i] = field_array(self,
+				stream->fields + stream->sequence_count + stream->context_count + i,
+				false, data, false);
+		array = self->out[i];
+		Py_XINCREF(array);
+	}
+	batch_leave(self);
+	return array;
+}
+
+/* True if the buffer is exactly what the state wants. */
+static bool state_fits(struct batch *self, const struct field *field, const Py_buffer *buffer)
+{
+	if (!format_is(buffer, field->dtype) || buffer->ndim != field->rank + 1 ||
+		buffer->shape[0] != (Py_ssize_t)self->rows)
+		return false;
+	for (int i = 0; i < field->rank; i++)
+		if (buffer->shape[i + 1] != field->dims[i])
+			return false;
+	return true;
+}
+
+static void *fail_mismatch(struct batch *self, const struct field *field, PyObject *value)
+{
+	PyObject *shape = PyTuple_New(field->rank + 1), *error = NULL;
+
+	for (int i = 0; i <= field->rank && shape; i++) {
+		PyObject *size =
+			PyLong_FromSsize_t(i ? field->dims[i - 1] : (Py_ssize_t)self->rows);
+		if (!size || PyTuple_SetItem(shape, i, size) < 0)
+			Py_CLEAR(shape);
+	}
+	if (shape)
+		error = PyObject_CallFunction(mismatch, "OsOO", field->name,
+			segue_dtype_name(field->dtype), shape, value);
+	if (error)
+		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+	Py_XDECREF(error);
+	Py_XDECREF(shape);
+	return NULL;
+}
+
+/* Hands a buffer that fits to the library: 0 or -1. What lies there already is not copied. */
+static int state_write(struct batch *self, size_t i, const Py_buffer *buffer)
+{
+	struct segue_batch *handle = self->slot->handle;
+	void *out;
+	int rc;
+
+	if (!batch_enter(self, true))
+		return -1;
+	out = segue_batch_state_out(handle, i);
+	if (!out) {
+		fail_no_out(self, i);
+		rc = -1;
+	} else {
+		rc = buffer->buf == out
+			     ? segue_batch_mark_saved(handle, i)
+			     : segue_batch_save_state(handle, i, buffer->buf, (size_t)buffer->len);
+		if (rc < 0)
+			fail(rc);
+	}
+	batch_leave(self);
+	return rc < 0 ? -1 : 0;
+}
+
+/* Saves a value that has a buffer: 0; 1 if it has to be made contiguous first; -1. */
+static int state_save(struct batch *self, size_t i, const struct field *field, PyObject *value)
+{
+	Py_buffer buffer;
+	int rc = -1;
+
+	if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0)
+		return -1;
+	if (!state_fits(self, field, &buffer))
+		fail_mismatch(self, field, value);
+	else if (!PyBuffer_IsContiguous(&buffer, 'C'))
+		rc = 1;
+	else
+		rc = state_write(self, i, &buffer);
+	PyBuffer_Release(&buffer);
+	return rc;
+}
+
+static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_ssize_t count)
+{
+	struct stream *stream = self->lane->stream;
+	const struct field *field;
+	PyObject *array;
+	Py_ssize_t i;
+	int rc = 1;
+
+	if (count != 2) {
+		PyErr_Format(PyExc_TypeError, "save_state(name, value) takes 2 arguments, got %zd",
+			count);
+		return NULL;
+	}
+	i = state_find(stream, args[0]);
+	if (i < 0 || !batch_check(self))
+		return NULL;
+	field = stream->fields + stream->sequence_count + stream->context_count + i;
+	if (PyObject_CheckBuffer(args[1]))
+		rc = state_save(self, (size_t)i, field, args[1]);
+	if (rc > 0) {
+		array = PyObject_CallFunctionObjArgs(to_array, args[0], args[1], NULL);
+		/* The call ran Python code: the batch may be gone. */
+		rc = array && batch_check(self) ? state_save(self, (size_t)i, field, array) : -1;
+		Py_XDECREF(array);
+	}
+	if (rc)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+/* What is committed is not to be written by accident. Views of these arrays escape this. */
+static bool freeze(struct batch *self)
+{
+	for (size_t i = 0; i < self->lane->stream->state_count; i++) {
+		if (!self->out[i])
+			continue;
+		PyObject *done = PyObject_CallMethod(self->out[i], "setflags", "i", 0);
+		if (!done)
+			return false;
+		Py_DECREF(done);
+	}
+	return true;
+}
+
+static PyObject *batch_commit(struct batch *self, PyObject *Py_UNUSED(none))
+{
+	struct client *client = self->lane->stream->client;
+	struct slot *slot;
+	int rc;
+
+	if (!batch_enter(self, true))
+		return NULL;
+	slot = self->slot;
+	Py_INCREF((PyObject *)slot); /* another thread may release the batch meanwhile */
+	wait_begin(client);
+	rc = segue_batch_commit(slot->handle);
+	wait_end(client);
+	self->committed = segue_batch_committed(slot->handle);
+	if (rc < 0)
+		fail(rc);
+	leave(client);
+	Py_DECREF((PyObject *)slot);
+	if (rc < 0 || PyErr_Occurred() || !freeze(self))
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *batch_release(struct batch *self, PyObject *Py_UNUSED(none))
+{
+	batch_forget(self);
+	Py_RETURN_NONE;
+}
+
+static PyObject *batch_repr(struct batch *self)
+{
+	return PyUnicode_FromFormat("<segue.Batch: step %llu of lane %u, %u rows%s%s>", self->step,
+		self->lane->index, self->rows, self->committed ? ", committed" : "",
+		self->slot ? "" : ", released");
+}
+
+/* ---- Lane ----------------------------------------------------------------------------------- */
+
+static bool lane_enter(struct lane *self)
+{
+	struct client *client = self->stream->client;
+
+	if (!enter(client))
+		return false;
+	if (self->handle)
+		return true;
+	fail_with("ECLOSED", "lane %u is closed", self->index);
+	leave(client);
+	return false;
+}
+
+static void lane_leave(struct lane *self)
+{
+	leave(self->stream->client);
+}
+
+static void lane_dealloc(struct lane *self)
+{
+	struct stream *stream = self->stream;
+
+	if (stream) {
+		for (struct lane **at = &stream->lanes; *at; at = &(*at)->next)
+			if (*at == self) {
+				*at = self->next;
+				break;
+			}
+		if (self->handle)
+			finish_soon(stream->client, finish_lane, self->handle, (PyObject *)stream);
+		Py_DECREF((PyObject *)stream);
+	}
+	free_object(self);
+}
+
+/* Seconds as a number, or None for ever; `least` is what 0 becomes. False: an exception is set. */
+static bool nanoseconds(PyObject *timeout, int64_t least, int64_t *out)
+{
+	double seconds;
+
+	*out = SEGUE_FOREVER;
+	if (timeout == Py_None)
+		return true;
+	seconds = PyFloat_AsDouble(timeout);
+	if (seconds == -1.0 && PyErr_Occurred())
+		return false;
+	if (!(seconds >= 0)) {
+		fail_with("EINVAL", "timeout: %R is not a number of seconds, 0 or more", timeout);
+		return false;
+	}
+	if (seconds < 9e9) {
+		*out = (int64_t)(seconds * 1e9);
+		if (*out < least)
+			*out = least;
+	}
+	return true;
+}
+
+static PyObject *lane_next(struct lane *self, PyObject *timeout)
+{
+	struct client *client = self->stream->client;
+	struct segue_batch *handle = NULL;
+	struct batch *batch = NULL;
+	int64_t limit;
+	int rc;
+
+	if (!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
+		return NULL;
+	wait_begin(client);
+	rc = segue_lane_next(self->handle, limit, &handle);
+	wait_end(client);
+	if (rc == 0)
+		batch = batch_new(self, handle);
+	else if (rc != SEGUE_EEND)
+		fail(rc);
+	lane_leave(self);
+	if (PyErr_Occurred()) { /* also what a progress callback raised */
+		Py_XDECREF((PyObject *)batch);
+		return NULL;
+	}
+	if (rc == SEGUE_EEND)
+		Py_RETURN_NONE;
+	return (PyObject *)batch;
+}
+
+/* Bytes that the library allocated, as a bytes object; frees them. */
+static PyObject *take_bytes(void *data, size_t size)
+{
+	PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+
+	segue_free(data);
+	return bytes;
+}
+
+static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	struct client *client = self->stream->client;
+	PyObject *bytes = NULL;
+	void *token = NULL;
+	size_t size = 0;
+	int rc;
+
+	if (!lane_enter(self))
+		return NULL;
+	wait_begin(client);
+	rc = segue_lane_checkpoint(self->handle, &token, &size);
+	wait_end(client);
+	if (rc < 0)
+		fail(rc);
+	else
+		bytes = take_bytes(token, size);
+	lane_leave(self);
+	if (PyErr_Occurred())
+		Py_CLEAR(bytes);
+	return bytes;
+}
+
+static PyObject *lane_restore(struct lane *self, PyObject *token)
+{
+	struct client *client = self->stream->client;
+	Py_buffer buffer;
+	int rc;
+
+	if (PyObject_GetBuffer(token, &buffer, PyBUF_SIMPLE) < 0)
+		return NULL;
+	if (!lane_enter(self)) {
+		PyBuffer_Release(&buffer);
+		return NULL;
+	}
+	wait_begin(client);
+	rc = segue_lane_restore(self->handle, buffer.buf, (size_t)buffer.len);
+	wait_end(client);
+	if (rc < 0)
+		fail(rc);
+	lane_leave(self);
+	PyBuffer_Release(&buffer);
+	if (PyErr_Occurred())
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+/*
+ * Releases committed batches of which no array is alive: the variable of a loop that has ended holds
+ * the last one. Returns [(step, committed, Batch or None)] of those that are still held.
+ */
+static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	struct slot *slot;
+	PyObject *held;
+
+	do { /* forgetting changes the list */
+		for (slot = self->slots; slot; slot = slot->next)
+			if (slot->batch && slot->batch->committed)
+				break;
+		if (slot)
+			batch_forget(slot->batch);
+	} while (slot);
+	if (!lane_enter(self))
+		return NULL;
+	held = PyList_New(0);
+	for (slot = self->slots; slot && held; slot = slot->next) {
+		PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
+		PyObject *entry =
+			Py_BuildValue("KiO", (unsigned long long)segue_batch_step(slot->handle),
+				(int)segue_batch_committed(slot->handle), batch);
+		if (!entry || PyList_Append(held, entry) < 0)
+			Py_CLEAR(held);
+		Py_XDECREF(entry);
+	}
+	lane_leave(self);
+	return held;
+}
+
+/* Returns the nanoseconds that next() waited, which are lost with the handle. */
+static PyObject *lane_close(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	unsigned long long waited = 0;
+
+	if (self->handle && !is_forked(self->stream->client)) {
+		if (!enter(self->stream->client))
+			return NULL;
+		if (self->handle)
+			waited = segue_lane_waited(self->handle);
+		close_lane(self);
+		lane_leave(self);
+	}
+	return PyLong_FromUnsignedLongLong(waited);
+}
+
+static PyObject *lane_number(struct lane *self, void *closure)
+{
+	unsigned long long number = 0;
+	uint64_t waits, wakes;
+
+	if (!lane_enter(self))
+		return NULL;
+	switch (*(const char *)closure) {
+	case 'c':
+		number = segue_lane_committed(self->handle);
+		break;
+	case 'd':
+		number = segue_lane_durable(self->handle);
+		break;
+	case 'u':
+		number = segue_lane_undelivered(self->handle);
+		break;
+	case 'w':
+		number = segue_lane_waited(self->handle);
+		break;
+	default:
+		segue_lane_wakes(self->handle, &waits, &wakes);
+		number = *(const char *)closure == 'n' ? waits : wakes;
+	}
+	lane_leave(self);
+	return PyLong_FromUnsignedLongLong(number);
+}
+
+static PyObject *lane_index(struct lane *self, void *Py_UNUSED(closure))
+{
+	return PyLong_FromUnsignedLong(self->index);
+}
+
+static PyObject *lane_closed(struct lane *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(!self->handle);
+}
+
+/* ---- Stream --------------------------------------------------------------------------------- */
+
+static bool stream_enter(struct stream *self)
+{
+	if (!enter(self->client))
+		return false;
+	if (!self->closed)
+		return true;
+	fail_with("ECLOSED", "the stream is closed");
+	leave(self->client);
+	return false;
+}
+
+static void stream_dealloc(struct stream *self)
+{
+	struct client *client = self->client;
+	size_t fields = self->sequence_count + self->context_count + self->state_count;
+
+	if (client) {
+		for (struct stream **at = &client->streams; *at; at = &(*at)->next)
+			if (*at == self) {
+				*at = self->next;
+				break;
+			}
+		if (self->handle)
+			finish_soon(client, finish_stream, self->handle, (PyObject *)client);
+		Py_DECREF((PyObject *)client);
+	}
+	for (size_t i = 0; i < fields && self->fields; i++)
+		Py_XDECREF(self->fields[i].name);
+	PyMem_Free(self->fields);
+	Py_XDECREF(self->state_index);
+	free_object(self);
+}
+
+static PyObject *stream_lane(struct stream *self, PyObject *args)
+{
+	struct segue_attach_options options = {0};
+	struct segue_lane *handle = NULL;
+	struct lane *lane = NULL;
+	Py_buffer token = {0};
+	PyObject *timeout;
+	unsigned index;
+	int start, rc;
+
+	if (!PyArg_ParseTuple(args, "Iiz*O", &index, &start, &token, &timeout))
+		return NULL;
+	if (!nanoseconds(timeout, 0, &options.timeout_ns) || !stream_enter(self))
+		goto out;
+	options.start = (enum segue_start)start;
+	options.token = token.buf;
+	options.token_size = (size_t)token.len;
+	wait_begin(self->client);
+	rc = segue_lane_attach(self->handle, index, &options, &handle);
+	wait_end(self->client);
+	if (rc < 0) {
+		fail(rc);
+	} else {
+		self->children++;
+		lane = PyErr_Occurred() ? NULL : new_object(lane_type);
+		if (!lane)
+			finish_lane(handle, (PyObject *)self);
+	}
+	if (lane) {
+		Py_INCREF((PyObject *)self);
+		lane->stream = self;
+		lane->handle = handle;
+		lane->index = index;
+		lane->next = self->lanes;
+		self->lanes = lane;
+	}
+	leave(self->client);
+out:
+	if (token.obj)
+		PyBuffer_Release(&token);
+	return (PyObject *)lane;
+}
+
+static PyObject *stream_checkpoint(struct stream *self, PyObject *args)
+{
+	PyObject *bytes = NULL, *timeout;
+	unsigned long long step;
+	unsigned index;
+	int64_t limit;
+	void *token = NULL;
+	size_t size = 0;
+	int rc;
+
+	if (!PyArg_ParseTuple(args, "IKO", &index, &step, &timeout) ||
+		!nanoseconds(timeout, 0, &limit) || !stream_enter(self))
+		return NULL;
+	wait_begin(self->client);
+	rc = segue_stream_checkpoint(self->handle, index, step, limit, &token, &size);
+	wait_end(self->client);
+	if (rc < 0)
+		fail(rc);
+	else
+		bytes = take_bytes(token, size);
+	leave(self->client);
+	if (PyErr_Occurred())
+		Py_CLEAR(bytes);
+	return bytes;
+}
+
+static PyObject *stream_close(struct stream *self, PyObject *Py_UNUSED(none))
+{
+	if (!self->closed && !is_forked(self->client)) {
+		if (!enter(self->client))
+			return NULL;
+		close_stream(self);
+		leave(self->client);
+	}
+	Py_RETURN_NONE;
+}
+
+static PyObject *stream_records(struct stream *self, void *Py_UNUSED(closure))
+{
+	unsigned long long records;
+
+	if (!stream_enter(self))
+		return NULL;
+	records = segue_stream_records(self->handle);
+	leave(self->client);
+	return PyLong_FromUnsignedLongLong(records);
+}
+
+static PyObject *stream_closed(struct stream *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(self->closed);
+}
+
+/* ---- Opening a stream: the spec from Python's objects ---------------------------------------- */
+
+/* What a segue_stream_spec points to, beside what lives in the arguments and the stream. */
+struct draft {
+	struct segue_feature *features; /* sequences, then contexts */
+	struct segue_state *states;
+	const char **paths;
+};
+
+static void draft_finish(struct draft *draft)
+{
+	PyMem_Free(draft->features);
+	PyMem_Free(draft->states);
+	PyMem_Free(draft->paths);
+}
+
+/* The UTF-8 of a name, owned by it, or NULL with an exception. */
+static const char *name_text(PyObject *name)
+{
+	Py_ssize_t size;
+	const char *text = PyUnicode_AsUTF8AndSize(name, &size);
+
+	if (text && strlen(text) != (size_t)size)
+		return fail_with("EINVAL", "name %R holds a NUL", name);
+	return text;
+}
+
+/* Reads (name, dtype, dims, init); `init` is bytes or None and belongs to the tuple. */
+static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_RANK_MAX],
+	const char **name, const void **init)
+{
+	PyObject *text, *sizes, *bytes;
+	int dtype;
+
+	if (!PyArg_ParseTuple(item, "UiO!O", &text, &dtype, &PyTuple_Type, &sizes, &bytes))
+		return false;
+	*name = name_text(text);
+	if (!*name)
+		return false;
+	field->dtype = (enum segue_dtype)dtype;
+	field->rank = (int)PyTuple_Size(sizes);
+	if (field->rank > SEGUE_RANK_MAX) {
+		fail_with("EINVAL", "'%U' has %d dimensions; at most %d are possible", text,
+			field->rank, SEGUE_RANK_MAX);
+		return false;
+	}
+	for (int i = 0; i < field->rank; i++) {
+		field->dims[i] = PyLong_AsSsize_t(PyTuple_GetItem(sizes, i));
+		if (field->dims[i] == -1 && PyErr_Occurred())
+			return false;
+		dims[i] = (uint64_t)field->dims[i];
+	}
+	*init = bytes == Py_None ? NULL : PyBytes_AsString(bytes);
+	Py_INCREF(text);
+	field->name = text;
+	return *init || bytes == Py_None;
+}
+
+static bool draft_feature(struct draft *draft, size_t i, struct field *field, PyObject *item)
+{
+	struct segue_feature *feature = &draft->features[i];
+	const void *init;
+
+	if (!field_read(field, item, feature->dims, &feature->name, &init))
+		return false;
+	feature->dtype = field->dtype;
+	feature->rank = (uint32_t)field->rank;
+	return true;
+}
+
+static bool draft_state(struct draft *draft, size_t i, struct field *field, PyObject *item)
+{
+	struct segue_state *state = &draft->states[i];
+
+	if (!field_read(field, item, state->dims, &state->name, &state->init))
+		return false;
+	state->dtype = field->dtype;
+	state->rank = (uint32_t)field->rank;
+	return true;
+}
+
+/* Fills the stream's fields and the draft from the three lists. */
+static bool draft_fill(struct draft *draft, struct stream *stream, PyObject *const lists[3])
+{
+	size_t features = stream->sequence_count + stream->context_count;
+	size_t count = features + stream->state_count;
+
+	stream->fields = PyMem_Calloc(count + 1, sizeof(*stream->fields));
+	stream->state_index = PyDict_New();
+	draft->features = PyMem_Calloc(features + 1, sizeof(*draft->features));
+	draft->states = PyMem_Calloc(stream->state_count + 1, sizeof(*draft->states));
+	if (!stream->fields || !stream->state_index || !draft->features || !draft->states) {
+		PyErr_NoMemory();
+		return false;
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct field *field = &stream->fields[i];
+		if (i < stream->sequence_count) {
+			if (!draft_feature(
+				    draft, i, field, PyList_GetItem(lists[0], (Py_ssize_t)i)))
+				return false;
+			continue;
+		}
+		if (i < features) {
+			size_t k = i - stream->sequence_count;
+			if (!draft_feature(
+				    draft, i, field, PyList_GetItem(lists[1], (Py_ssize_t)k)))
+				return false;
+			continue;
+		}
+		Py_ssize_t k = (Py_ssize_t)(i - features);
+		if (!draft_state(draft, (size_t)k, field, PyList_GetItem(lists[2], k)))
+			return false;
+		PyObject *index = PyLong_FromSsize_t(k);
+		bool done = index && PyDict_SetItem(stream->state_index, field->name, index) == 0;
+		Py_XDECREF(index);
+		if (!done)
+			return false;
+	}
+	return true;
+}
+
+static bool draft_paths(struct draft *draft, PyObject *list, size_t count)
+{
+	draft->paths = PyMem_Calloc(count + 1, sizeof(*draft->paths));
+	if (!draft->paths)
+		PyErr_NoMemory();
+	for (size_t i = 0; i < count && draft->paths; i++) {
+		draft->paths[i] = PyBytes_AsString(PyList_GetItem(list, (Py_ssize_t)i));
+		if (!draft->paths[i])
+			return false;
+	}
+	return draft->paths != NULL;
+}
+
+/* Everything of the spec but what draft_fill and draft_paths make; lists are features and states.
+ */
+static bool spec_read(
+	PyObject *args, struct segue_stream_spec *spec, PyObject **paths, PyObject *lists[3])
+{
+	int compression, surplus, shuffle, no_pad, tail, epoch_end, on_error, final, volatile_,
+		durability;
+	unsigned unroll, batch, lanes, depth, threads, capacity, interval;
+	unsigned long long seed, epochs;
+
+	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIIiI:stream", &spec->name,
+		    &PyList_Type, paths, &compression, &spec->source.key_feature, &surplus,
+		    &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2],
+		    &unroll, &batch, &lanes, &shuffle, &seed, &epochs, &no_pad, &tail, &epoch_end,
+		    &on_error, &final, &volatile_, &depth, &threads, &capacity, &durability,
+		    &interval))
+		return false;
+	spec->source.path_count = (size_t)PyList_Size(*paths);
+	spec->source.compression = (enum segue_compression)compression;
+	spec->source.allow_surplus = surplus;
+	spec->sequence_count = (size_t)PyList_Size(lists[0]);
+	spec->context_count = (size_t)PyList_Size(lists[1]);
+	spec->state_count = (size_t)PyList_Size(lists[2]);
+	spec->num_unroll = unroll;
+	spec->batch_size = batch;
+	spec->lanes = lanes;
+	spec->shuffle = shuffle;
+	spec->seed = seed;
+	spec->epochs = epochs;
+	spec->no_pad = no_pad;
+	spec->tail = (enum segue_tail)tail;
+	spec->epoch_end = (enum segue_epoch_end)epoch_end;
+	spec->on_error = (enum segue_on_error)on_error;
+	spec->keep_final = final;
+	spec->volatile_ = volatile_;
+	spec->depth = depth;
+	spec->num_threads = threads;
+	spec->capacity = capacity;
+	spec->durability = (enum segue_durability)durability;
+	spec->interval_ms = interval;
+	return true;
+}
+
+static bool client_enter(struct client *self)
+{
+	if (!enter(self))
+		return false;
+	if (!self->closed)
+		return true;
+	fail_with("ECLOSED", "the client is closed");
+	leave(self);
+	return false;
+}
+
+/* The call itself, for a stream object that is complete but for its handle. */
+static bool stream_open(struct client *self, struct stream *stream, struct segue_stream_spec *spec)
+{
+	struct segue_stream *handle = NULL;
+	int rc;
+
+	if (!client_enter(self))
+		return false;
+	wait_begin(self);
+	rc = segue_stream_open(self->handle, spec, &handle);
+	wait_end(self);
+	if (rc < 0) {
+		fail(rc);
+	} else if (PyErr_Occurred()) {
+		segue_stream_close(handle);
+	} else {
+		Py_INCREF((PyObject *)self);
+		stream->client = self;
+		stream->handle = handle;
+		stream->next = self->streams;
+		self->streams = stream;
+		self->children++;
+	}
+	leave(self);
+	return stream->handle != NULL;
+}
+
+static PyObject *client_stream(struct client *self, PyObject *args)
+{
+	struct segue_stream_spec spec = {0};
+	struct draft draft = {0};
+	PyObject *paths, *lists[3];
+	struct stream *stream;
+	bool done = false;
+
+	if (!spec_read(args, &spec, &paths, lists))
+		return NULL;
+	stream = new_object(stream_type);
+	if (!stream)
+		return NULL;
+	stream->num_unroll = (Py_ssize_t)spec.num_unroll;
+	stream->sequence_count = spec.sequence_count;
+	stream->context_count = spec.context_count;
+	stream->state_count = spec.state_count;
+	if (draft_fill(&draft, stream, lists) &&
+		draft_paths(&draft, paths, spec.source.path_count)) {
+		spec.source.paths = draft.paths;
+		spec.sequences = draft.features;
+		spec.contexts = draft.features + spec.sequence_count;
+		spec.states = draft.states;
+		done = stream_open(self, stream, &spec);
+	}
+	draft_finish(&draft);
+	if (!done)
+		Py_CLEAR(stream);
+	return (PyObject *)stream;
+}
+
+/* ---- Client --------------------------------------------------------------------------------- */
+
+static PyObject *client_report(struct client *self, PyObject *args)
+{
+	const char *stream, *key;
+	char *json = NULL;
+	PyObject *text = NULL;
+	int what, rc;
+
+	if (!PyArg_ParseTuple(args, "izz", &what, &stream, &key) || !client_enter(self))
+		return NULL;
+	wait_begin(self);
+	rc = segue_client_report(self->handle, (enum segue_report)what, stream, key, &json);
+	wait_end(self);
+	if (rc < 0) {
+		fail(rc);
+	} else {
+		text = PyUnicode_DecodeUTF8(json, (Py_ssize_t)strlen(json), "replace");
+		segue_free(json);
+	}
+	leave(self);
+	if (PyErr_Occurred())
+		Py_CLEAR(text);
+	return text;
+}
+
+static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
+{
+	struct stream *stream;
+
+	if (self->closed || is_forked(self)) {
+		self->closed = true;
+		Py_RETURN_NONE;
+	}
+	if (!enter(self))
+		return NULL;
+	self->closed = true;
+	do { /* closing a stream lets other threads run, so the list is walked from the start */
+		for (stream = self->streams; stream && stream->closed; stream = stream->next)
+			;
+		if (stream) {
+			Py_INCREF((PyObject *)stream);
+			close_stream(stream);
+			Py_DECREF((PyObject *)stream);
+		}
+	} while (stream);
+	settle_client(self);
+	leave(self);
+	Py_RETURN_NONE;
+}
+
+static PyObject *client_closed(struct client *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(self->closed);
+}
+
+static int client_traverse(struct client *self, visitproc visit, void *arg)
+{
+	Py_VISIT(Py_TYPE((PyObject *)self));
+	Py_VISIT(self->progress);
+	return 0;
+}
+
+static int client_clear(struct client *self)
+{
+	Py_CLEAR(self->progress);
+	return 0;
+}
+
+/* Streams hold the client, so none is left here, and no call is running. */
+static void client_dealloc(struct client *self)
+{
+	PyObject_GC_UnTrack(self);
+	self->closed = true;
+	if (!is_forked(self))
+		settle_client(self);
+	if (self->lock)
+		PyThread_free_lock(self->lock);
+	client_clear(self);
+	free_object(self);
+}
+
+/* A path as bytes, or None. */
+static bool path_or_null(PyObject *object, const char **path)
+{
+	*path = object == Py_None ? NULL : PyBytes_AsString(object);
+	return *path || object == Py_None;
+}
+
+/* open(dir: bytes, socket: bytes | None, program: bytes | None, timeout, no_start, progress) */
+static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
+{
+	struct segue_open_options options = {.progress = on_progress, .interrupt = on_interrupt};
+	PyObject *socket, *program, *timeout, *progress;
+	struct segue_client *handle = NULL;
+	struct client *self;
+	const char *dir;
+	int no_start, rc;
+
+	if (!PyArg_ParseTuple(
+		    args, "yOOOpO", &dir, &socket, &program, &timeout, &no_start, &progress) ||
+		!path_or_null(socket, &options.socket_path) ||
+		!path_or_null(program, &options.program) ||
+		!nanoseconds(timeout, 1, &options.timeout_ns))
+		return NULL;
+	self = new_object(client_type);
+	if (!self)
+		return NULL;
+	self->fork_generation = fork_generation;
+	self->lock = PyThread_allocate_lock();
+	if (!self->lock) {
+		Py_DECREF((PyObject *)self);
+		return PyErr_NoMemory();
+	}
+	if (progress != Py_None) {
+		Py_INCREF(progress);
+		self->progress = progress;
+	}
+	options.no_start = no_start;
+	options.arg = self;
+	lock_now(self); /* nobody else has it: a callback must not use it */
+	wait_begin(self);
+	rc = segue_open(dir, &options, &handle);
+	wait_end(self);
+	self->handle = handle;
+	if (rc < 0)
+		fail(rc);
+	leave(self);
+	if (PyErr_Occurred())
+		Py_CLEAR(self);
+	return (PyObject *)self;
+}
+
+/* ---- Types ---------------------------------------------------------------------------------- */
+
+/* Function pointers of the types below differ only in what `self` points to. */
+#define METHOD(function) (PyCFunction)(void (*)(void))(function)
+#define SLOT(id, function)                                                                         \
+	{                                                                                          \
+		id, (void *)(function)                                                             \
+	}
+#define GET(name, function, doc, closure)                                                          \
+	{                                                                                          \
+		name, (getter)(void (*)(void))(function), NULL, doc, (void *)(uintptr_t)(closure)  \
+	}
+
+static PyMethodDef client_methods[] = {
+	{"stream", METHOD(client_stream), METH_VARARGS, "Open a stream; see segue.client."},
+	{"report", METHOD(client_report), METH_VARARGS, "report(what, stream, key) -> JSON text."},
+	{"close", METHOD(client_close), METH_NOARGS, "Close it and all that came from it."},
+	{0},
+};
+static PyGetSetDef client_getset[] = {
+	GET("closed", client_closed, "bool", 0),
+	{0},
+};
+static PyType_Slot client_slots[] = {
+	SLOT(Py_tp_dealloc, client_dealloc),
+	SLOT(Py_tp_traverse, client_traverse),
+	SLOT(Py_tp_clear, client_clear),
+	SLOT(Py_tp_methods, client_methods),
+	SLOT(Py_tp_getset, client_getset),
+	{0},
+};
+
+static PyMethodDef stream_methods[] = {
+	{"lane", METHOD(stream_lane), METH_VARARGS,
+		"lane(index, start, token, timeout) -> Lane: takes its lease."},
+	{"checkpoint", METHOD(stream_checkpoint), METH_VARARGS,
+		"checkpoint(lane, step, timeout) -> bytes: the token of any lane at that step."},
+	{"close", METHOD(stream_close), METH_NOARGS, "Close it and its lanes."},
+	{0},
+};
+static PyGetSetDef stream_getset[] = {
+	GET("records", stream_records, "Records of the data set.", 0),
+	GET("closed", stream_closed, "bool", 0),
+	{0},
+};
+static PyType_Slot stream_slots[] = {
+	SLOT(Py_tp_dealloc, stream_dealloc),
+	SLOT(Py_tp_methods, stream_methods),
+	SLOT(Py_tp_getset, stream_getset),
+	{0},
+};
+
+static PyMethodDef lane_methods[] = {
+	{"next", METHOD(lane_next), METH_O, "next(timeout) -> Batch, or None at the end."},
+	{"checkpoint", METHOD(lane_checkpoint), METH_NOARGS, "checkpoint() -> bytes."},
+	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
+	{"reclaim", METHOD(lane_reclaim), METH_NOARGS,
+		"reclaim() -> [(step, committed, Batch or None)]: lets go of what has no arrays."},
+	{"close", METHOD(lane_close), METH_NOARGS,
+		"close() -> int: give the lease back; nanoseconds that next() waited."},
+	{0},
+};
+static PyGetSetDef lane_getset[] = {
+	GET("index", lane_index, "Index in the stream.", 0),
+	GET("closed", lane_closed, "bool", 0),
+	GET("committed", lane_number, "Batches below this step are committed.", "c"),
+	GET("durable", lane_number, "Batches below this step are on disk.", "d"),
+	GET("undelivered", lane_number, "Segments that tail=\"stop\" left out.", "u"),
+	GET("waited", lane_number, "Nanoseconds that next() waited.", "w"),
+	GET("waits", lane_number, "Times that next() had to wait.", "n"),
+	GET("wakes", lane_number, "Times that the server was woken.", "k"),
+	{0},
+};
+static PyType_Slot lane_slots[] = {
+	SLOT(Py_tp_dealloc, lane_dealloc),
+	SLOT(Py_tp_methods, lane_methods),
+	SLOT(Py_tp_getset, lane_getset),
+	{0},
+};
+
+static PyType_Slot slot_slots[] = {
+	SLOT(Py_tp_dealloc, slot_dealloc),
+	{0},
+};
+
+static PyType_Slot view_slots[] = {
+	SLOT(Py_tp_dealloc, view_dealloc),
+	SLOT(Py_bf_getbuffer, view_getbuffer),
+	SLOT(Py_tp_doc, "Memory of a batch, as a buffer; arrays over it keep the batch's slot."),
+	{0},
+};
+
+/* clang-format off */
+PyDoc_STRVAR(batch_doc,
+"A batch of segments of different sequences, in shared memory.\n"
+"\n"
+"All arrays are read-only views that share the memory of the batch (except those of\n"
+"`state_out`); they and the batch hold its place in the ring until the last of them is\n"
+"gone. They speak the buffer protocol and DLPack: ``torch.from_dlpack(array)`` copies\n"
+"nothing. The memory must not be used in a child after ``fork``.");
+
+PyDoc_STRVAR(state_doc,
+"state(name, /)\n--\n\n"
+"The state that comes in: the initial value in a sequence's first segment, else what was\n"
+"saved with the segment before.\n"
+"\n"
+"Returns\n"
+"-------\n"
+"numpy.ndarray\n"
+"    ``[batch_size, *shape]`` of the declared dtype, read only.\n"
+"\n"
+"Raises\n"
+"------\n"
+"StateNameError\n"
+"    No such state (also a ``KeyError``).");
+
+PyDoc_STRVAR(save_state_doc,
+"save_state(name, value, /)\n--\n\n"
+"Save the state that goes with the next segment of each row's sequence.\n"
+"\n"
+"Parameters\n"
+"----------\n"
+"name : str\n"
+"value : array\n"
+"    ``[batch_size, *shape]`` of exactly the declared dtype: a NumPy array, or anything with\n"
+"    a buffer, ``__array__`` or ``__dlpack__``. Torch tensors are detached and fetched from\n"
+"    their device. Copied into shared memory, unless it is the array from `state_out`.\n"
+"\n"
+"Raises\n"
+"------\n"
+"StateNameError, StateTypeError, StateShapeError\n"
+"    Say what was expected and what came.\n"
+"CommittedError\n"
+"    The batch is committed.");
+
+PyDoc_STRVAR(state_out_doc,
+"state_out(name, /)\n--\n\n"
+"Where a state goes out: compute into it, then ``save_state(name, array)`` copies nothing.\n"
+"\n"
+"Returns\n"
+"-------\n"
+"numpy.ndarray\n"
+"    ``[batch_size, *shape]``, writable until the commit. Its content is undefined at first.\n"
+"\n"
+"Raises\n"
+"------\n"
+"StateNameError, CommittedError, FencedError");
+
+PyDoc_STRVAR(commit_doc,
+"commit()\n--\n\n"
+"Make the saved states and the advance to the next step true, all or nothing.\n"
+"\n"
+"Raises\n"
+"------\n"
+"UnsavedError\n"
+"    Names the states that are missing.\n"
+"CommittedError, FencedError, StaleIterator");
+
+PyDoc_STRVAR(release_doc,
+"release()\n--\n\n"
+"Let go of the memory now; arrays that are alive keep it until they are gone.\n"
+"\n"
+"A batch that was not committed is then no longer open: it is delivered again.");
+/* clang-format on */
+
+static PyMethodDef batch_methods[] = {
+	{"state", METHOD(batch_state), METH_O, state_doc},
+	{"save_state", METHOD(batch_save_state), METH_FASTCALL, save_state_doc},
+	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
+	{"commit", METHOD(batch_commit), METH_NOARGS, commit_doc},
+	{"release", METHOD(batch_release), METH_NOARGS, release_doc},
+	{0},
+};
+static PyGetSetDef batch_getset[] = {
+	GET("sequences", batch_features, "Mapping of name to ``[batch_size, num_unroll, *shape]``.",
+		0),
+	GET("context", batch_features, "Mapping of name to ``[batch_size, *shape]``.", 1),
+	GET("key", batch_keys,
+		"list of bytes: ``<segment>_of_<segments>:<record key>`` of each row.", 0),
+	GET("next_key", batch_keys,
+		"list of bytes: key of the next segment, or ``STOP:<record key>``.", 1),
+	GET("sequence", batch_meta, "int32 ``[batch_size]``: index of the segment, from 0.",
+		SEQUENCE),
+	GET("sequence_count", batch_meta, "int32 ``[batch_size]``: segments of the sequence.",
+		SEQUENCE_COUNT),
+	GET("length", batch_meta, "int32 ``[batch_size]``: valid steps here; 0 in an empty row.",
+		LENGTH),
+	GET("total_length", batch_meta, "int64 ``[batch_size]``: steps of the sequence.",
+		TOTAL_LENGTH),
+	GET("insertion_index", batch_meta,
+		"int64 ``[batch_size]``: rank in which the sequence entered, from 0; -1 in an "
+		"empty row.",
+		INSERTION_INDEX),
+	GET("epoch", batch_meta, "int64 ``[batch_size]``: epoch of the sequence, from 0.", EPOCH),
+	GET("is_first", batch_meta, "bool ``[batch_size]``: first segment of its sequence.",
+		IS_FIRST),
+	GET("is_last", batch_meta, "bool ``[batch_size]``: last segment of its sequence.", IS_LAST),
+	GET("mask", batch_meta, "bool ``[batch_size, num_unroll]``: steps that are not padding.",
+		MASK),
+	GET("step", batch_number, "int: index of the batch in its lane.", "s"),
+	GET("lane", batch_number, "int: index of the lane.", "l"),
+	GET("batch_size", batch_number, "int: rows of this batch.", "b"),
+	GET("committed", batch_committed, "bool", 0),
+	GET("released", batch_released, "bool: release() was called.", 0),
+	GET("all_saved", batch_all_saved, "bool: every state of the stream was saved.", 0),
+	{0},
+};
+static PyType_Slot batch_slots[] = {
+	SLOT(Py_tp_dealloc, batch_dealloc),
+	SLOT(Py_tp_repr, batch_repr),
+	SLOT(Py_tp_methods, batch_methods),
+	SLOT(Py_tp_getset, batch_getset),
+	SLOT(Py_tp_doc, batch_doc),
+	{0},
+};
+
+#define PLAIN (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+static const struct {
+	PyTypeObject **type;
+	PyType_Spec spec;
+} types[] = {
+	{&client_type, {"segue._segue.Client", sizeof(struct client), 0, PLAIN | Py_TPFLAGS_HAVE_GC,
+			       client_slots}},
+	{&stream_type, {"segue._segue.Stream", sizeof(struct stream), 0, PLAIN, stream_slots}},
+	{&lane_type, {"segue._segue.Lane", sizeof(struct lane), 0, PLAIN, lane_slots}},
+	{&slot_type, {"segue._segue.Slot", sizeof(struct slot), 0, PLAIN, slot_slots}},
+	{&batch_type, {"segue.Batch", sizeof(struct batch), 0, PLAIN, batch_slots}},
+	{&view_type, {"segue._segue.View", sizeof(struct view), 0, PLAIN, view_slots}},
+};
+
+/* ---- Module --------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	int value;
+} constants[] = {
+	{"COMPRESSION_AUTO", SEGUE_COMPRESSION_AUTO},
+	{"COMPRESSION_NONE", SEGUE_COMPRESSION_NONE},
+	{"COMPRESSION_GZIP", SEGUE_COMPRESSION_GZIP},
+	{"TAIL_SHRINK", SEGUE_TAIL_SHRINK},
+	{"TAIL_STOP", SEGUE_TAIL_STOP},
+	{"TAIL_PAD", SEGUE_TAIL_PAD},
+	{"EPOCH_CONTINUE", SEGUE_EPOCH_CONTINUE},
+	{"EPOCH_DRAIN", SEGUE_EPOCH_DRAIN},
+	{"ON_ERROR_RAISE", SEGUE_ON_ERROR_RAISE},
+	{"ON_ERROR_SKIP", SEGUE_ON_ERROR_SKIP},
+	{"DURABLE_INTERVAL", SEGUE_DURABLE_INTERVAL},
+	{"DURABLE_COMMIT", SEGUE_DURABLE_COMMIT},
+	{"START_NONE", SEGUE_START_NONE},
+	{"START_CONTINUE", SEGUE_START_CONTINUE},
+	{"START_FRESH", SEGUE_START_FRESH},
+	{"REPORT_STATUS", SEGUE_REPORT_STATUS},
+	{"REPORT_INSPECT", SEGUE_REPORT_INSPECT},
+	{"REPORT_GET", SEGUE_REPORT_GET},
+	{"REPORT_VERIFY", SEGUE_REPORT_VERIFY},
+};
+
+/* DTYPES: {NumPy name: code}. */
+static bool add_dtypes(PyObject *module)
+{
+	PyObject *dtypes = PyDict_New();
+	bool done = dtypes != NULL;
+
+	for (int dtype = SEGUE_FLOAT32; dtype <= SEGUE_BOOL && done; dtype++) {
+		PyObject *code = PyLong_FromLong(dtype);
+		done = code && PyDict_SetItemString(dtypes,
+				       segue_dtype_name((enum segue_dtype)dtype), code) == 0;
+		Py_XDECREF(code);
+	}
+	done = done && PyModule_AddObjectRef(module, "DTYPES", dtypes) == 0;
+	Py_XDECREF(dtypes);
+	return done;
+}
+
+static PyObject *import_from(const char *module_name, const char *name)
+{
+	PyObject *module = PyImport_ImportModule(module_name), *object = NULL;
+
+	if (module)
+		object = PyObject_GetAttrString(module, name);
+	Py_XDECREF(module);
+	return object;
+}
+
+static bool fill_module(PyObject *module)
+{
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		PyType_Spec spec = types[i].spec;
+		*types[i].type = (PyTypeObject *)PyType_FromSpec(&spec);
+		if (!*types[i].type || PyModule_AddType(module, *types[i].type) < 0)
+			return false;
+	}
+	for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++)
+		if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
+			return false;
+	make_error = import_from("segue.errors", "make");
+	state_name_error = import_from("segue.errors", "StateNameError");
+	to_array = import_from("segue._arrays", "to_array");
+	mismatch = import_from("segue._arrays", "mismatch");
+	numpy_asarray = import_from("numpy", "asarray");
+	return make_error && state_name_error && to_array && mismatch && numpy_asarray &&
+	       add_dtypes(module) &&
+	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
+}
+
+static PyMethodDef module_methods[] = {
+	{"open", METHOD(module_open), METH_VARARGS,
+		"open(dir, socket, program, timeout, no_start, progress) -> Client."},
+	{0},
+};
+
+static struct PyModuleDef module_def = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "segue._segue",
+	.m_doc = "libsegue; use the package segue.",
+	.m_size = -1,
+	.m_methods = module_methods,
+};
+
+PyMODINIT_FUNC PyInit__segue(void)
+{
+	PyObject *module = PyModule_Create(&module_def);
+
+	if (module && (!fill_module(module) || pthread_atfork(NULL, NULL, count_fork) != 0)) {
+		if (!PyErr_Occurred())
+			PyErr_NoMemory();
+		Py_CLEAR(module);
+	}
+	return module;
+}

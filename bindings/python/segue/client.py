@@ -1,0 +1,359 @@
+"""Clients and streams: the connection to a store's server, and the named feeds that come from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from . import _program, _segue
+from .loader import Loader
+from .spec import Feature, State, TFRecord, stream_arguments
+
+Progress = Callable[[str, int, int], object]
+
+
+class _Line:
+    """Progress as one line on a terminal, shown when something takes more than a second."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._begun = self._shown = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._begun, self._shown = what, now, 0.0
+        last = done >= total
+        if now - self._begun < 1 or (now - self._shown < 0.1 and not last):
+            return
+        self._shown = now
+        share = f" {100 * done // total:3d} %" if total else ""
+        end = "\n" if last else ""
+        print(f"\rsegue: {what}: {done} of {total}{share}", end=end, file=sys.stderr, flush=True)
+
+
+def open(
+    dir: str | os.PathLike[str],
+    socket: str | os.PathLike[str] | None = None,
+    program: str | os.PathLike[str] | None = None,
+    timeout: float | None = 30,
+    *,
+    start: bool = True,
+    progress: Progress | None = None,
+) -> Client:
+    """Connect to the server of the store directory `dir`, starting one if none runs.
+
+    Several processes may do so at once: one server results, and ends when its last user has left.
+
+    Parameters
+    ----------
+    dir : path
+        The store; made if need be.
+    socket : path, optional
+        The server's socket; ``<dir>/segue.sock`` if not given.
+    program : path, optional
+        The server program; else ``$SEGUE_PROGRAM``, the one in this package, or ``PATH``.
+    timeout : float, optional
+        Seconds to connect or start; None waits for ever.
+    start : bool
+        False: fail instead of starting a server.
+    progress : callable, optional
+        ``progress(what, done, total)``, called during long work of the server. By default a line
+        on the terminal.
+
+    Raises
+    ------
+    GoneError
+        No server, and none could be started; its own message is in the error.
+    VersionError, ArgumentError, SystemCallError, StoreError
+        Another protocol; socket path too long; a system call; what the server refused to start for.
+    """
+    if program is None and "SEGUE_PROGRAM" not in os.environ:
+        program = _program.bundled()
+    if progress is None and sys.stderr is not None and sys.stderr.isatty():
+        progress = _Line()
+    handle = _segue.open(
+        os.fsencode(dir),
+        None if socket is None else os.fsencode(socket),
+        None if program is None else os.fsencode(program),
+        timeout,
+        not start,
+        progress,
+    )
+    return Client(handle, os.fspath(dir))
+
+
+class Client:
+    """The connection to one store; made by `segue.open`. A context manager.
+
+    A client serves one thread at a time: calls from another wait.
+    """
+
+    def __init__(self, handle: _segue.Client, dir: str) -> None:
+        self._handle = handle
+        self.dir = dir
+
+    def __repr__(self) -> str:
+        return f"<segue.Client: {self.dir}{', closed' if self.closed else ''}>"
+
+    def stream(
+        self,
+        name: str,
+        source: TFRecord,
+        sequences: Mapping[str, Feature],
+        context: Mapping[str, Feature] | None = None,
+        states: Mapping[str, State] | None = None,
+        *,
+        num_unroll: int,
+        batch_size: int,
+        lanes: int = 1,
+        shuffle: bool = False,
+        seed: int = 0,
+        epochs: int | None = 1,
+        pad: bool = True,
+        tail: str = "shrink",
+        epoch_end: str = "continue",
+        on_error: str = "raise",
+        keep_final: bool = False,
+        persist: bool = True,
+        depth: int = 4,
+        num_threads: int = 1,
+        capacity: int | None = None,
+        durability: str = "interval",
+        interval: float = 1.0,
+    ) -> Stream:
+        """Open the stream `name`, making it if it is new.
+
+        The first open of a data set builds the index of its records.
+
+        Parameters
+        ----------
+        name : str
+            Non-empty, without ``:``.
+        source : TFRecord
+            Where the records come from.
+        sequences, context : mapping of str to Feature
+            Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as
+            ``[batch_size, *shape]``.
+        states : mapping of str to State, optional
+            Without any, the stream is a plain batching service.
+        num_unroll : int
+            Steps of a segment.
+        batch_size : int
+            Rows of a batch.
+        lanes : int
+            Independent sub-streams; as many workers can share the stream.
+        shuffle, seed
+            Whether the records come in another order each epoch, and which.
+        epochs : int or None
+            Passes over the data; None is endless.
+        pad : bool
+            False: lengths must be multiples of `num_unroll`.
+        tail : {"shrink", "stop", "pad"}
+            At the end of the input: ended rows go; stop when no full batch can be formed; empty
+            rows until the longest lane has ended.
+        epoch_end : {"continue", "drain"}
+            Whether epochs follow one another in the rows without a gap, or each ends before the
+            next begins.
+        on_error : {"raise", "skip"}
+            What becomes of records whose bytes are wrong.
+        keep_final : bool
+            Keep the states saved with last segments, readable by `get`.
+        persist : bool
+            False: position and states live with the loader; each iteration starts at step 0.
+        depth : int
+            Batches filled ahead, >= 2.
+        num_threads : int
+            Loader threads of the server.
+        capacity : int, optional
+            Sequences in a lane at once; 1000, or `batch_size` if that is more.
+        durability : {"interval", "commit"}
+            Commits are on disk after at most `interval` seconds, or when ``commit()`` returns.
+        interval : float
+            Seconds.
+
+        Raises
+        ------
+        ArgumentError
+            Names the field that is wrong (also a ``ValueError``).
+        SpecError
+            The stream exists with another spec; names the fields that differ.
+        SourceError, DataError, ChangedError
+            The data set: cannot be read, has a damaged record, has changed.
+        """
+        arguments = stream_arguments(
+            name,
+            source,
+            sequences,
+            context,
+            states,
+            num_unroll,
+            batch_size,
+            lanes,
+            shuffle,
+            seed,
+            epochs,
+            pad,
+            tail,
+            epoch_end,
+            on_error,
+            keep_final,
+            persist,
+            depth,
+            num_threads,
+            capacity,
+            durability,
+            interval,
+        )
+        return Stream(
+            self._handle.stream(*arguments),
+            name=name,
+            num_unroll=num_unroll,
+            batch_size=batch_size,
+            lanes=lanes,
+            epoch_end=epoch_end,
+            persist=bool(persist),
+        )
+
+    def status(self) -> Any:
+        """Return what the server is doing: sessions, leases, rings."""
+        return self._report(_segue.REPORT_STATUS)
+
+    def inspect(self, stream: str | None = None) -> Any:
+        """Return the streams, their lanes and positions; of one stream if it is named."""
+        return self._report(_segue.REPORT_INSPECT, stream)
+
+    def get(self, key: str, stream: str | None = None) -> Any:
+        """Return the states kept under a record's key.
+
+        Raises
+        ------
+        NotFoundError
+            Nothing is kept under it (also a ``KeyError``).
+        """
+        return self._report(_segue.REPORT_GET, stream, key)
+
+    def verify(self) -> Any:
+        """Check every value of the store and return what was found."""
+        return self._report(_segue.REPORT_VERIFY)
+
+    def _report(self, what: int, stream: str | None = None, key: str | None = None) -> Any:
+        return json.loads(self._handle.report(what, stream, key))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._handle.closed
+
+    def close(self) -> None:
+        """End the leases of this client and close all that came from it.
+
+        Arrays that are alive stay readable; the connection itself goes with the last of them.
+        """
+        self._handle.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Stream:
+    """A named feed of the store; made by `Client.stream`. A context manager.
+
+    Attributes
+    ----------
+    name : str
+    num_unroll, batch_size, lanes : int
+    epoch_end : str
+    persist : bool
+    """
+
+    def __init__(
+        self,
+        handle: _segue.Stream,
+        *,
+        name: str,
+        num_unroll: int,
+        batch_size: int,
+        lanes: int,
+        epoch_end: str,
+        persist: bool,
+    ) -> None:
+        self._handle = handle
+        self.name = name
+        self.num_unroll = num_unroll
+        self.batch_size = batch_size
+        self.lanes = lanes
+        self.epoch_end = epoch_end
+        self.persist = persist
+
+    def __repr__(self) -> str:
+        return f"<segue.Stream: {self.name!r}, {self.lanes} lanes>"
+
+    @property
+    def records(self) -> int:
+        """Records of the data set."""
+        return self._handle.records
+
+    def loader(
+        self,
+        lanes: Iterable[int] | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        start: str | None = None,
+        timeout: float | None = None,
+    ) -> Loader:
+        """Return a loader over this worker's lanes; changes nothing yet.
+
+        Parameters
+        ----------
+        lanes : iterable of int, optional
+            The lanes themselves. Otherwise those with ``lane % world_size == rank``.
+        rank, world_size : int, optional
+            From ``RANK`` and ``WORLD_SIZE`` of the environment if not given, else 0 and 1.
+        start : {None, "continue", "fresh"}
+            Looked at when the first batch is asked for. None: an error if the store already holds
+            a position. ``"continue"``: from the last durable commit of each lane. ``"fresh"``:
+            from step 0; positions and states are dropped. `Loader.load_state_dict` takes its place.
+        timeout : float, optional
+            Seconds that one batch may take; None waits for ever.
+
+        Raises
+        ------
+        ArgumentError
+            No such lane, more workers than lanes, a rank outside the world.
+        """
+        return Loader(self, lanes, rank, world_size, start, timeout)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called, here or on the client."""
+        return self._handle.closed
+
+    def close(self) -> None:
+        """Close the stream and give back the leases of its lanes."""
+        self._handle.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+

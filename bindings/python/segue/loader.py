@@ -1,0 +1,443 @@
+"""Loaders: a worker's share of the lanes, as iterators that commit what was saved as they advance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import _segue, errors
+from ._segue import Batch
+
+if TYPE_CHECKING:
+    from .client import Stream
+
+_STARTS = {
+    None: _segue.START_NONE,
+    "continue": _segue.START_CONTINUE,
+    "fresh": _segue.START_FRESH,
+}
+
+
+def _from_environment(name: str, value: int | None, default: int) -> int:
+    if value is not None:
+        return int(value)
+    text = os.environ.get(name)
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise errors.ArgumentError(f"environment {name}={text!r} is not a number") from None
+
+
+def _own_lanes(
+    count: int, lanes: Iterable[int] | None, rank: int | None, world_size: int | None
+) -> list[int]:
+    if lanes is not None:
+        if rank is not None or world_size is not None:
+            raise errors.ArgumentError("give lanes, or rank and world_size, not both")
+        own = sorted(int(lane) for lane in lanes)
+        if not own or len(set(own)) < len(own) or own[0] < 0 or own[-1] >= count:
+            raise errors.ArgumentError(
+                f"lanes: {own} is not a choice of the stream's lanes 0 to {count - 1}"
+            )
+        return own
+    rank = _from_environment("RANK", rank, 0)
+    world_size = _from_environment("WORLD_SIZE", world_size, 1)
+    if not 0 <= rank < world_size:
+        raise errors.ArgumentError(f"rank: {rank} is not in 0 to world_size - 1 = {world_size - 1}")
+    if world_size > count:
+        raise errors.ArgumentError(
+            f"world_size: {world_size} workers cannot share {count} lanes; open the stream with "
+            f"lanes={world_size} or more"
+        )
+    return list(range(rank, count, world_size))
+
+
+class Loader:
+    """Batches of this worker's lanes; made by `Stream.loader`. Iterable, and a context manager.
+
+    Iterating yields batch *t* of each lane in lane order, then batch *t+1*; lanes that ended drop
+    out. Going on to the next batch commits the last one, if it was not, or raises `UnsavedError`
+    with the names of the states that were not saved. Leaving a loop with ``break`` does not go on:
+    that batch stays open until the next iterator, `state_dict` or `Batch.commit`, and is delivered
+    again if none of them comes.
+
+    A loader has one iterator at a time: beginning another makes the one before raise
+    `StaleIterator`. Lanes are attached when the first batch is asked for.
+
+    Attributes
+    ----------
+    lanes : list of int
+        Indices of this worker's lanes.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        lanes: Iterable[int] | None,
+        rank: int | None,
+        world_size: int | None,
+        start: str | None,
+        timeout: float | None,
+    ) -> None:
+        if start not in _STARTS:
+            raise errors.ArgumentError(f"start: {start!r} is none of None, 'continue', 'fresh'")
+        self.stream = stream
+        self.lanes = _own_lanes(stream.lanes, lanes, rank, world_size)
+        self._start = start
+        self._timeout = timeout
+        self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
+        self._open: list[Batch] = []  # handed out and not yet gone on from
+        self._peeked: dict[int, Batch] = {}  # by lane: taken to see their epoch, not handed out
+        self._turn = 0  # iterators that began at an earlier one are stale
+        self._begun = False  # an iterator has taken batches of the attached lanes
+        self._waited = 0  # nanoseconds of lanes that are closed
+        self._closed = False
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._closed else ""
+        return f"<segue.Loader: {self.stream.name!r}, lanes {self.lanes}{closed}>"
+
+    # -- iterating ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches of this worker's lanes."""
+        return _Batches(self)
+
+    def rounds(self) -> Iterator[list[Batch]]:
+        """Iterate over rounds: a list of batch *t* of each of this worker's lanes, in lane order.
+
+        The whole round is committed, lane by lane, after the body; `state_dict` inside the body
+        commits it first.
+
+        Raises
+        ------
+        RoundError
+            The lanes are at different steps; lists them.
+        """
+        return _Rounds(self)
+
+    def epochs(self) -> Iterator[Iterator[Batch]]:
+        """Iterate over epochs: an iterator over the batches of each, with its number as ``index``.
+
+        An epoch that is left early is gone on with by the next iterator.
+
+        Raises
+        ------
+        ArgumentError
+            The stream was not opened with ``epoch_end="drain"``.
+        """
+        if self.stream.epoch_end != "drain":
+            raise errors.ArgumentError(
+                f"epochs(): stream {self.stream.name!r} lets epochs run into one another; open it "
+                'with epoch_end="drain"'
+            )
+        return self._epochs(_Batches(self))
+
+    def _epochs(self, batches: _Batches) -> Iterator[_Epoch]:
+        while True:
+            batches.settle()
+            for lane in batches.lanes():
+                batches.peek(lane)
+            if not self._peeked:
+                return
+            index = min(int(batch.epoch[0]) for batch in self._peeked.values())
+            yield _Epoch(batches, index)
+
+    # -- position ----------------------------------------------------------------------------------
+
+    def state_dict(
+        self, all_lanes: bool = False, timeout: float | None = 60.0
+    ) -> dict[str, bytes]:
+        """Return tokens of the committed position and states: ``{"lane/<l>": bytes}``.
+
+        Batches that are open are committed first.
+
+        Parameters
+        ----------
+        all_lanes : bool
+            Of all lanes of the stream, at this worker's own step: waits for the other workers.
+        timeout : float, optional
+            Seconds to wait for each of them; None waits for ever.
+
+        Raises
+        ------
+        UnsavedError
+            A batch is open and not all of its states were saved; names them.
+        RoundError
+            With `all_lanes`, this worker's lanes are at different steps.
+        TimeoutError_
+            A lane did not get there in time; names it and its step.
+        LimitError
+            A lane has gone too far; use `rounds`.
+        """
+        self._check_open()
+        self._commit()
+        self._peeked.clear()
+        self._attach()
+        tokens = {f"lane/{lane.index}": lane.checkpoint() for lane in self._handles}
+        if all_lanes:
+            steps = {lane.index: lane.committed for lane in self._handles}
+            if len(set(steps.values())) > 1:
+                raise errors.RoundError(_steps("state_dict(all_lanes=True)", steps))
+            step = steps[self.lanes[0]]
+            for lane in range(self.stream.lanes):
+                if lane not in steps:
+                    tokens[f"lane/{lane}"] = self.stream._handle.checkpoint(lane, step, timeout)
+        return dict(sorted(tokens.items(), key=lambda item: int(item[0][5:])))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, bytes] | Iterable[Mapping[str, bytes]]
+    ) -> None:
+        """Go to the position and states of tokens from `state_dict`.
+
+        Before the first batch it takes the place of `start`; between batches it may be called at
+        any time, and iterators that were begun raise `StaleIterator`.
+
+        Parameters
+        ----------
+        state_dict : mapping, or iterable of mappings
+            May hold more lanes than this worker's: those of other workers are passed over.
+
+        Raises
+        ------
+        TokenError
+            A lane is missing, or a token does not fit the stream; the message says what differs.
+        HeldError
+            A batch is open, or arrays of a batch are alive; names them.
+        """
+        self._check_open()
+        dicts = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
+        merged = {key: token for part in dicts for key, token in part.items()}
+        missing = [lane for lane in self.lanes if f"lane/{lane}" not in merged]
+        if missing:
+            raise errors.TokenError(
+                f"no token for lanes {missing} of stream {self.stream.name!r}; the state dict "
+                f"holds {sorted(merged)}"
+            )
+        tokens = [merged[f"lane/{lane}"] for lane in self.lanes]
+        if not self._handles:
+            self._attach(tokens)
+        else:
+            self._restore(tokens)
+        self._turn += 1
+        self._begun = False
+
+    def _restore(self, tokens: list[bytes]) -> None:
+        self._peeked.clear()
+        self._open.clear()  # what nobody else holds is not in the way
+        held = []
+        for lane in self._handles:
+            for step, committed, batch in lane.reclaim():
+                why = "arrays of it are alive" if batch is None or committed else "open"
+                held.append(f"batch {step} of lane {lane.index} ({why})")
+                if batch is not None:
+                    self._open.append(batch)
+        if held:
+            raise errors.HeldError(
+                f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
+                "gives up one that is not committed; arrays go when nothing refers to them"
+            )
+        done: list[int] = []
+        for lane, token in zip(self._handles, tokens):
+            try:
+                lane.restore(token)
+            except errors.Error as error:
+                error.add_note(f"lane {lane.index} was not restored; before it: {done}")
+                raise
+            done.append(lane.index)
+
+    # -- lanes -------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.ClosedError("the loader is closed")
+
+    def _attach(self, tokens: list[bytes] | None = None) -> None:
+        if self._handles:
+            return
+        handles = []
+        try:
+            for i, lane in enumerate(self.lanes):
+                token = tokens[i] if tokens else None
+                handles.append(self.stream._handle.lane(lane, _STARTS[self._start], token, 0.0))
+        except BaseException:
+            for handle in handles:
+                handle.close()
+            raise
+        self._handles = handles
+
+    def _detach(self) -> None:
+        self._open.clear()
+        self._peeked.clear()
+        for lane in self._handles:
+            self._waited += lane.close()
+        self._handles = []
+        self._begun = False
+
+    def _commit(self) -> None:
+        """Commit the open batches lane by lane: all, or none if a state of one was not saved."""
+        batches = self._open
+        if not batches:
+            return
+        if len(batches) > 1:
+            for batch in batches:
+                if not (batch.committed or batch.released or batch.all_saved):
+                    batch.commit()  # raises, with the names of the states
+        for batch in batches:
+            if not (batch.committed or batch.released):
+                batch.commit()
+        batches.clear()
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    @property
+    def waited(self) -> float:
+        """Seconds that this loader has waited for batches."""
+        return (self._waited + sum(lane.waited for lane in self._handles if not lane.closed)) / 1e9
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Give the leases back. Arrays that are alive stay readable; an open batch is not committed."""
+        self._detach()
+        self._turn += 1
+        self._closed = True
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _steps(what: str, steps: Mapping[int, int]) -> str:
+    lanes = ", ".join(f"lane {lane} at step {step}" for lane, step in sorted(steps.items()))
+    return f"{what} over lanes at different steps: {lanes}; load_state_dict takes them to one"
+
+
+class _Batches:
+    """Iterates over a loader's lanes, always the one that is furthest behind.
+
+    That is batch *t* of each lane in lane order, then *t+1*; and, since it depends on the committed
+    steps alone, the same order after a restart between two lanes' commits.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        loader._check_open()
+        self._loader = loader
+        self._live: list[_segue.Lane] | None = None  # lanes that have not ended
+        loader._turn += 1
+        self._turn = loader._turn
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def settle(self) -> None:
+        """Commit what was handed out; at the first call, make sure that there are lanes."""
+        loader = self._loader
+        if loader._turn != self._turn:
+            loader._check_open()
+            raise errors.StaleIterator(
+                "this iterator is no longer the loader's: load_state_dict or another iterator came "
+                "after it; begin a new one"
+            )
+        if self._live is not None:
+            loader._commit()
+            return
+        # What an iterator before left open goes on if it can, and is delivered again if it cannot.
+        loader._open = [b for b in loader._open if b.committed or b.released or b.all_saved]
+        loader._commit()
+        loader._peeked.clear()
+        if loader._begun and not loader.stream.persist:
+            loader._detach()
+        loader._attach()
+        loader._begun = True
+        self._live = list(loader._handles)
+
+    def lanes(self) -> list[_segue.Lane]:
+        """Lanes that have not ended, those with the least committed batches first."""
+        live = self._live
+        assert live is not None
+        return live if len(live) < 2 else sorted(live, key=lambda lane: (lane.committed, lane.index))
+
+    def take(self, lane: _segue.Lane) -> Batch | None:
+        """Return the lane's next batch, or None after striking the lane off."""
+        loader = self._loader
+        batch = loader._peeked.pop(lane.index, None) if loader._peeked else None
+        if batch is None:
+            batch = lane.next(loader._timeout)
+            if batch is None:
+                assert self._live is not None
+                self._live = [other for other in self._live if other is not lane]
+        return batch
+
+    def peek(self, lane: _segue.Lane) -> Batch | None:
+        """Return the lane's next batch and keep it for `take`."""
+        batch = self.take(lane)
+        if batch is not None:
+            self._loader._peeked[lane.index] = batch
+        return batch
+
+    def next_of(self, epoch: int | None) -> Batch:
+        """Return the next batch, of one epoch if given; StopIteration if there is none."""
+        self.settle()
+        for lane in self.lanes():
+            if epoch is not None:
+                batch = self.peek(lane)
+                if batch is None or int(batch.epoch[0]) != epoch:
+                    continue
+            batch = self.take(lane)
+            if batch is not None:
+                self._loader._open.append(batch)
+                return batch
+        raise StopIteration
+
+    def __next__(self) -> Batch:
+        return self.next_of(None)
+
+
+class _Epoch:
+    """Iterates over the batches of one epoch."""
+
+    def __init__(self, batches: _Batches, index: int) -> None:
+        self._batches = batches
+        self.index = index
+
+    def __iter__(self) -> _Epoch:
+        return self
+
+    def __next__(self) -> Batch:
+        return self._batches.next_of(self.index)
+
+
+class _Rounds(_Batches):
+    """Iterates over lists of one batch of each lane."""
+
+    def __iter__(self) -> _Rounds:
+        return self
+
+    def __next__(self) -> list[Batch]:  # type: ignore[override]
+        self.settle()
+        taken = [self.peek(lane) for lane in sorted(self.lanes(), key=lambda lane: lane.index)]
+        batches = [batch for batch in taken if batch is not None]
+        if not batches:
+            raise StopIteration
+        steps = {batch.lane: batch.step for batch in batches}
+        if len(set(steps.values())) > 1:
+            self._loader._peeked.clear()
+            raise errors.RoundError(_steps("rounds()", steps))
+        self._loader._peeked.clear()
+        self._loader._open.extend(batches)
+        return batches

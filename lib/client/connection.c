@@ -1,0 +1,325 @@
+/* The control socket from the client's side. */
+#include "connection.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "layout.h"
+#include "wait.h"
+
+#define MILLISECOND   INT64_C(1000000)
+#define SLICE_NS      (100 * MILLISECOND) /* how often a waiting call looks for an interrupt */
+#define SEND_NS	      (30000 * MILLISECOND)
+#define FULL_QUEUE_NS (20 * MILLISECOND)
+
+int segue_hooks_interrupted(const struct segue_hooks *hooks)
+{
+	if (hooks->interrupt && hooks->interrupt(hooks->arg))
+		return segue_fail(SEGUE_EINTERRUPTED, "interrupted by the caller");
+	return 0;
+}
+
+int segue_hooks_pause(const struct segue_hooks *hooks, int64_t ns)
+{
+	int64_t until = segue_now_ns() + ns, left = ns;
+
+	do {
+		int rc = segue_hooks_interrupted(hooks);
+		if (rc)
+			return rc;
+		int64_t slice = left < SLICE_NS ? left : SLICE_NS;
+		nanosleep(&(struct timespec){.tv_nsec = slice}, NULL);
+		left = until - segue_now_ns();
+	} while (left > 0);
+	return 0;
+}
+
+int64_t segue_deadline(int64_t now, int64_t timeout_ns)
+{
+	return timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
+}
+
+int segue_connection_init(struct segue_connection *connection)
+{
+	*connection = (struct segue_connection){0};
+	int rc = segue_fork_guard_init(&connection->guard);
+	if (rc)
+		return rc;
+	rc = segue_arena_init(&connection->arena, SEGUE_ARENA_SIZE);
+	if (rc)
+		goto no_arena;
+	connection->reader = malloc(sizeof(*connection->reader));
+	connection->out = malloc(SEGUE_FRAME_MAX);
+	if (!connection->reader || !connection->out) {
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for a connection");
+		goto no_buffers;
+	}
+	return 0;
+
+no_buffers:
+	free(connection->reader);
+	free(connection->out);
+	segue_arena_finish(&connection->arena);
+no_arena:
+	segue_fork_guard_finish(&connection->guard);
+	return rc;
+}
+
+void segue_connection_finish(struct segue_connection *connection)
+{
+	segue_connection_close(connection);
+	free(connection->reader);
+	free(connection->out);
+	segue_arena_finish(&connection->arena);
+	segue_fork_guard_finish(&connection->guard);
+}
+
+bool segue_connection_live(const struct segue_connection *connection)
+{
+	return connection->guard.fd >= 0;
+}
+
+void segue_connection_close(struct segue_connection *connection)
+{
+	if (!segue_connection_live(connection))
+		return;
+	segue_frame_reader_finish(connection->reader);
+	segue_fork_guard_set(&connection->guard, -1);
+}
+
+/* ---- Requests ---- */
+
+static void close_fds(const struct segue_frame *frame)
+{
+	for (unsigned i = 0; i < frame->fd_count; i++)
+		close(frame->fds[i]);
+}
+
+static unsigned fds_of(enum segue_message_type type)
+{
+	switch (type) {
+	case SEGUE_MESSAGE_ATTACHED:
+		return 4;
+	case SEGUE_MESSAGE_BULK:
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * One frame while a request waits: 1 if it is the answer, 0 if it is something else. A failure with
+ * serial 0 is about the connection as a whole: it answers whatever is being asked.
+ */
+static int take_frame(struct segue_connection *connection, const struct segue_frame *frame,
+	enum segue_message_type want, const struct segue_hooks *hooks, struct segue_reply *reply)
+{
+	struct segue_message *message = &reply->message;
+	int rc = segue_message_unpack(frame, &connection->arena, message);
+
+	if (rc)
+		return rc;
+	bool failure = message->type == SEGUE_MESSAGE_FAILURE;
+	if (message->serial < connection->serial && !(failure && message->serial == 0)) {
+		close_fds(frame);
+		return 0;
+	}
+	if (message->serial > connection->serial || frame->fd_count != fds_of(message->type))
+		return segue_fail(SEGUE_EPROTOCOL,
+			"the server answered request %llu with a frame of type %d, serial %llu, %u "
+			"fds",
+			(unsigned long long)connection->serial, (int)message->type,
+			(unsigned long long)message->serial, frame->fd_count);
+	if (message->type == SEGUE_MESSAGE_PROGRESS) {
+		if (hooks->progress)
+			hooks->progress(hooks->arg, message->progress.what, message->progress.done,
+				message->progress.total);
+		return 0;
+	}
+	if (message->type != want && !failure)
+		return segue_fail(SEGUE_EPROTOCOL,
+			"the server answered with a frame of type %d, expected was %d",
+			(int)message->type, (int)want);
+	if (failure && message->failure.code >= 0)
+		return segue_fail(SEGUE_EPROTOCOL, "the server failed with code %d",
+			message->failure.code);
+	memcpy(reply->fds, frame->fds, sizeof(reply->fds));
+	return 1;
+}
+
+/* Waits until the socket can be read; looks for an interrupt when that takes a while. */
+static int await_input(int socket, int64_t deadline_ns, const struct segue_hooks *hooks)
+{
+	struct pollfd entry = {.fd = socket, .events = POLLIN};
+	int64_t left = deadline_ns == INT64_MAX ? SLICE_NS : deadline_ns - segue_now_ns();
+
+	if (left <= 0)
+		return segue_fail(SEGUE_ETIMEOUT, "the server did not answer in time");
+	if (left > SLICE_NS)
+		left = SLICE_NS;
+	int ready = poll(&entry, 1, (int)((left + MILLISECOND - 1) / MILLISECOND));
+	if (ready > 0)
+		return 0;
+	if (ready < 0 && errno != EINTR)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot wait for the server");
+	return segue_hooks_interrupted(hooks);
+}
+
+static int await_reply(struct segue_connection *connection, enum segue_message_type want,
+	int64_t deadline_ns, const struct segue_hooks *hooks, struct segue_reply *reply)
+{
+	for (;;) {
+		struct segue_frame frame;
+		int rc = segue_frame_read(connection->reader, connection->guard.fd, &frame);
+		if (rc == 0) {
+			rc = await_input(connection->guard.fd, deadline_ns, hooks);
+			if (rc)
+				return rc;
+			continue;
+		}
+		if (rc < 0)
+			return rc;
+		rc = take_frame(connection, &frame, want, hooks, reply);
+		if (rc < 0)
+			close_fds(&frame);
+		if (rc)
+			return rc < 0 ? rc : 0;
+	}
+}
+
+static int exchange(struct segue_connection *connection, struct segue_message *request,
+	size_t size, enum segue_message_type want, int64_t deadline_ns,
+	const struct segue_hooks *hooks, struct segue_reply *reply)
+{
+	int64_t patience = segue_now_ns() + SEND_NS;
+	int rc = segue_frame_send(connection->guard.fd, (uint16_t)request->type, connection->out,
+		size, NULL, 0, deadline_ns < patience ? deadline_ns : patience);
+
+	/* A server that hangs up may have said why before. */
+	if (rc == 0 || rc == SEGUE_EGONE)
+		rc = await_reply(connection, want, deadline_ns, hooks, reply);
+	return rc;
+}
+
+int segue_connection_call(struct segue_connection *connection, struct segue_message *request,
+	enum segue_message_type want, int64_t timeout_ns, const struct segue_hooks *hooks,
+	struct segue_reply *reply)
+{
+	size_t size;
+
+	if (!segue_connection_live(connection))
+		return segue_fail(SEGUE_EGONE, "the connection to the server is lost");
+	if (connection->busy)
+		return segue_fail(SEGUE_EINVAL,
+			"a call was made from within a callback of another one of the same client");
+	request->serial = ++connection->serial;
+	int rc = segue_message_pack(request, connection->out, &size);
+	if (rc)
+		return rc;
+	connection->busy = true;
+	rc = exchange(connection, request, size, want,
+		segue_deadline(segue_now_ns(), timeout_ns), hooks, reply);
+	connection->busy = false;
+	if (rc) {
+		segue_connection_close(connection);
+		return rc;
+	}
+	if (reply->message.type == SEGUE_MESSAGE_FAILURE)
+		return segue_fail(
+			reply->message.failure.code, "%s", reply->message.failure.detail);
+	return 0;
+}
+
+int segue_connection_check(struct segue_connection *connection)
+{
+	struct segue_frame frame;
+	int rc;
+
+	if (!segue_connection_live(connection))
+		return segue_fail(SEGUE_EGONE, "the connection to the server is lost");
+	while ((rc = segue_frame_read(connection->reader, connection->guard.fd, &frame)) > 0)
+		close_fds(&frame);
+	if (rc == 0)
+		return 0;
+	segue_connection_close(connection);
+	return SEGUE_EGONE;
+}
+
+/* ---- Connecting ---- */
+
+/* A socket, or a negative code. */
+static int connect_to(const char *path, int64_t deadline_ns, const struct segue_hooks *hooks)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int rc, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make a socket");
+	strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		if (errno == EINTR)
+			continue;
+		if (errno == EAGAIN && segue_now_ns() < deadline_ns) {
+			/* Too many wait to be accepted: that passes. */
+			rc = segue_hooks_pause(hooks, FULL_QUEUE_NS);
+			if (rc == 0)
+				continue;
+		} else {
+			bool nobody = errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN;
+			rc = segue_fail_errno(nobody ? SEGUE_EGONE : SEGUE_ESYSTEM,
+				"no server answers at %s", path);
+		}
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+static int greet(struct segue_connection *connection, int64_t deadline_ns,
+	const struct segue_hooks *hooks)
+{
+	struct segue_reply reply;
+	struct segue_message hello = {
+		.type = SEGUE_MESSAGE_HELLO,
+		.hello = {.protocol = SEGUE_PROTOCOL,
+			.layout_version = SEGUE_LAYOUT_VERSION,
+			.version = SEGUE_VERSION_STRING,
+			.program = program_invocation_short_name},
+	};
+	int rc = segue_connection_call(connection, &hello, SEGUE_MESSAGE_WELCOME,
+		deadline_ns - segue_now_ns(), hooks, &reply);
+
+	if (rc)
+		return rc;
+	if (reply.message.welcome.protocol != SEGUE_PROTOCOL ||
+		reply.message.welcome.layout_version != SEGUE_LAYOUT_VERSION)
+		return segue_fail(SEGUE_EVERSION,
+			"the server is segue %s (protocol %u, layout %u), this library is %s "
+			"(protocol %d, layout %d): use the same version on both sides",
+			reply.message.welcome.version, reply.message.welcome.protocol,
+			reply.message.welcome.layout_version, SEGUE_VERSION_STRING, SEGUE_PROTOCOL,
+			SEGUE_LAYOUT_VERSION);
+	return 0;
+}
+
+int segue_connection_open(struct segue_connection *connection, const char *path,
+	int64_t deadline_ns, const struct segue_hooks *hooks)
+{
+	int fd = connect_to(path, deadline_ns, hooks);
+
+	if (fd < 0)
+		return fd;
+	segue_frame_reader_init(connection->reader, true);
+	segue_fork_guard_set(&connection->guard, fd);
+	int rc = greet(connection, deadline_ns, hooks);
+	if (rc)
+		segue_connection_close(connection);
+	return rc;
+}

@@ -1,0 +1,123 @@
+/* The mapped segments of one lease, counted by the lane and by its batches. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "error.h"
+
+/* Mapped memory needs no fd: fewer of them, and none for a forked child to keep alive. */
+static void drop_fd(struct segue_shm *shm)
+{
+	close(shm->fd);
+	shm->fd = -1;
+}
+
+/* Maps a received segment and looks at its first bytes. */
+static int map_segment(int *fd, enum segue_segment_kind kind, size_t size,
+	enum segue_shm_access access, const struct segue_geometry *geometry, struct segue_shm *out)
+{
+	int rc = segue_shm_map(*fd, size, access, out);
+
+	if (rc)
+		return rc;
+	*fd = -1;
+	return segue_segment_check(out->map, kind, size, geometry);
+}
+
+static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
+{
+	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	int rc = map_segment(&fds[0], SEGUE_SEGMENT_RING, geometry->ring_size, SEGUE_SHM_READ,
+		geometry, &mapping->ring);
+
+	if (rc)
+		return rc;
+	drop_fd(&mapping->ring);
+	rc = map_segment(&fds[1], SEGUE_SEGMENT_CARRY, geometry->carry_size, SEGUE_SHM_WRITE,
+		geometry, &mapping->carry);
+	if (rc == 0)
+		rc = segue_shm_view(&mapping->carry, &mapping->carry_view);
+	if (rc)
+		return rc;
+	drop_fd(&mapping->carry);
+	rc = map_segment(&fds[2], SEGUE_SEGMENT_LEASE, geometry->lease_size, SEGUE_SHM_READ,
+		geometry, &mapping->page);
+	if (rc)
+		return rc;
+	drop_fd(&mapping->page);
+	segue_fork_guard_set(&mapping->guard, fds[3]);
+	fds[3] = -1;
+	if (geometry->buffer_size == 0)
+		return 0;
+	rc = segue_shm_create("segue:state-in", geometry->depth * geometry->buffer_size,
+		SEGUE_SHM_WRITE, &mapping->composed);
+	if (rc == 0)
+		rc = segue_shm_view(&mapping->composed, &mapping->composed_view);
+	if (rc == 0)
+		drop_fd(&mapping->composed);
+	return rc;
+}
+
+/* In a forked child nothing is mapped, and something else may be at those addresses. */
+static void unmap_all(struct segue_mapping *mapping)
+{
+	if (mapping->guard.forked)
+		return;
+	segue_shm_unmap(mapping->carry_view, mapping->carry.size);
+	segue_shm_unmap(mapping->composed_view, mapping->composed.size);
+	segue_shm_destroy(&mapping->composed);
+	segue_shm_destroy(&mapping->carry);
+	segue_shm_destroy(&mapping->page);
+	segue_shm_destroy(&mapping->ring);
+}
+
+int segue_mapping_create(
+	struct segue_lane *lane, const struct segue_reply *reply, struct segue_mapping **out)
+{
+	struct segue_shape *shape = lane->stream->shape;
+	size_t depth = shape->geometry.depth;
+	int fds[SEGUE_FRAME_FDS], rc;
+
+	memcpy(fds, reply->fds, sizeof(fds));
+	struct segue_mapping *mapping =
+		calloc(1, sizeof(*mapping) + depth * sizeof(struct segue_batch));
+	if (!mapping) {
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for a lease");
+		goto close_fds;
+	}
+	mapping->users = 1;
+	mapping->lane = lane;
+	mapping->shape = shape;
+	mapping->ring = mapping->carry = mapping->page = mapping->composed = SEGUE_SHM_NONE;
+	mapping->granted = reply->message.attached.step;
+	mapping->has_states = reply->message.attached.has_states;
+	lane->users++;
+	shape->users++;
+	rc = segue_fork_guard_init(&mapping->guard);
+	if (rc == 0)
+		rc = map_all(mapping, fds);
+	if (rc == 0) {
+		*out = mapping;
+		return 0;
+	}
+	segue_mapping_drop(mapping);
+close_fds:
+	for (size_t i = 0; i < SEGUE_FRAME_FDS; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return rc;
+}
+
+void segue_mapping_drop(struct segue_mapping *mapping)
+{
+	assert(mapping->users > 0);
+	if (--mapping->users > 0)
+		return;
+	unmap_all(mapping);
+	segue_fork_guard_finish(&mapping->guard);
+	segue_shape_drop(mapping->shape);
+	segue_lane_drop(mapping->lane);
+	free(mapping);
+}

@@ -1,0 +1,157 @@
+/*
+ * Error codes, their texts, and the thread's detail message.
+ */
+#include "error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A message in the making. The thread's own may be among the arguments, so it is built beside it.
+ */
+struct text {
+	char bytes[SEGUE_DETAIL_MAX];
+	size_t used;
+};
+
+static _Thread_local char detail[SEGUE_DETAIL_MAX];
+
+/* Ends a text that did not fit with "...", not in the middle of a UTF-8 sequence. */
+static void clip(struct text *text)
+{
+	size_t cut = sizeof(text->bytes) - sizeof("...");
+
+	while (cut > 0 && ((unsigned char)text->bytes[cut] & 0xc0u) == 0x80u)
+		cut--;
+	memcpy(text->bytes + cut, "...", sizeof("..."));
+	text->used = sizeof(text->bytes);
+}
+
+static void append_list(struct text *text, const char *format, va_list list)
+	__attribute__((format(printf, 2, 0)));
+
+static void append_list(struct text *text, const char *format, va_list list)
+{
+	size_t room = sizeof(text->bytes) - text->used;
+	int length;
+
+	if (room == 0)
+		return;
+	length = vsnprintf(text->bytes + text->used, room, format, list);
+	if (length < 0)
+		text->bytes[text->used] = '\0';
+	else if ((size_t)length < room)
+		text->used += (size_t)length;
+	else
+		clip(text);
+}
+
+static void append(struct text *text, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static void append(struct text *text, const char *format, ...)
+{
+	va_list list;
+
+	va_start(list, format);
+	append_list(text, format, list);
+	va_end(list);
+}
+
+static void publish(const struct text *text)
+{
+	memcpy(detail, text->bytes, strlen(text->bytes) + 1);
+}
+
+int segue_fail(int code, const char *format, ...)
+{
+	struct text text = {.used = 0};
+	va_list list;
+
+	va_start(list, format);
+	append_list(&text, format, list);
+	va_end(list);
+	publish(&text);
+	return code;
+}
+
+int segue_fail_errno(int code, const char *format, ...)
+{
+	int number = errno;
+	struct text text = {.used = 0};
+	char buffer[128];
+	va_list list;
+
+	va_start(list, format);
+	append_list(&text, format, list);
+	va_end(list);
+	append(&text, ": %s", strerror_r(number, buffer, sizeof(buffer)));
+	publish(&text);
+	errno = number;
+	return code;
+}
+
+int segue_fail_within(int code, const char *format, ...)
+{
+	struct text text = {.used = 0};
+	va_list list;
+
+	va_start(list, format);
+	append_list(&text, format, list);
+	va_end(list);
+	append(&text, ": %s", detail);
+	publish(&text);
+	return code;
+}
+
+void segue_error_clear(void)
+{
+	detail[0] = '\0';
+}
+
+const char *segue_error_detail(void)
+{
+	return detail;
+}
+
+const char *segue_strerror(int code)
+{
+	switch (code) {
+	case SEGUE_OK:
+		return "no error";
+#define TEXT(name, number, text)                                                                   \
+	case SEGUE_##name:                                                                         \
+		return text;
+		SEGUE_ERRORS(TEXT)
+#undef TEXT
+	default:
+		return "unknown error";
+	}
+}
+
+const char *segue_error_name(int code)
+{
+	switch (code) {
+	case SEGUE_OK:
+		return "OK";
+#define NAME(name, number, text)                                                                   \
+	case SEGUE_##name:                                                                         \
+		return #name;
+		SEGUE_ERRORS(NAME)
+#undef NAME
+	default:
+		return "?";
+	}
+}
+
+const char *segue_version(void)
+{
+	return SEGUE_VERSION_STRING;
+}
+
+void segue_free(void *bytes)
+{
+	free(bytes);
+}

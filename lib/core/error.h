@@ -1,0 +1,22 @@
+/*
+ * Error codes and the detail message: set where the fault is seen, extended on the way up.
+ *
+ * The message lives in a fixed buffer of the thread; setting it allocates nothing.
+ */
+#ifndef SEGUE_CORE_ERROR_H
+#define SEGUE_CORE_ERROR_H
+
+#include "segue/segue.h"
+
+#define SEGUE_DETAIL_MAX 4096
+
+/* Sets this thread's message and returns `code`, so that a function can end with it. */
+int segue_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same with ": <strerror(errno)>" at the end. Keeps errno. */
+int segue_fail_errno(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Puts "<format>: " before the message that is there; returns `code`. */
+int segue_fail_within(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Clears this thread's message. */
+void segue_error_clear(void);
+
+#endif

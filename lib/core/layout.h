@@ -1,0 +1,136 @@
+/*
+ * The segments that server and worker share: batch ring, carry, lease page. lib/LAYOUT.md draws
+ * them.
+ *
+ * Every segment begins with a struct segue_segment. All offsets follow from the spec, so both sides
+ * compute the same struct segue_geometry and compare its hash. Pure.
+ */
+#ifndef SEGUE_CORE_LAYOUT_H
+#define SEGUE_CORE_LAYOUT_H
+
+#include "spec.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#define SEGUE_LAYOUT_VERSION 1
+/* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */
+#define SEGUE_LINE 128
+/* Alignment of every tensor. */
+#define SEGUE_ALIGN 64
+/* A step that never comes: "unknown", "never". */
+#define SEGUE_NEVER	 UINT64_MAX
+#define SEGUE_ERROR_TEXT 1024
+
+enum segue_segment_kind {
+	SEGUE_SEGMENT_RING = 0x52474553,  /* "SEGR" */
+	SEGUE_SEGMENT_CARRY = 0x43474553, /* "SEGC" */
+	SEGUE_SEGMENT_LEASE = 0x4c474553, /* "SEGL" */
+};
+
+/* First bytes of each segment; written before the fd is sent. */
+struct segue_segment {
+	uint32_t magic; /* enum segue_segment_kind */
+	uint32_t version;
+	uint64_t size; /* of the whole segment */
+	uint64_t hash; /* of every offset: struct segue_geometry.hash */
+	uint64_t reserved;
+};
+
+/*
+ * Batch ring: server writes, worker reads only. `published` counts batches: those below it are
+ * readable, batch t in slot t % depth.
+ */
+struct segue_ring_header {
+	struct segue_segment segment;
+	/* Writer: server. */
+	_Alignas(SEGUE_LINE) _Atomic uint64_t published;
+	/* Step at which the lane ended, or SEGUE_NEVER. Written before the bell rings. */
+	_Atomic uint64_t end;
+	uint64_t undelivered; /* valid once `end` is set */
+	/* A code of segue_error at which batch `error_step` could not be made; 0: none. */
+	_Atomic uint32_t error;
+	uint64_t error_step;
+	char error_text[SEGUE_ERROR_TEXT];
+	/* Counts events; workers sleep on it (futex, shared). */
+	_Alignas(SEGUE_LINE) _Atomic uint32_t bell;
+	_Alignas(SEGUE_LINE) char end_of_header[];
+};
+
+/* First bytes of each slot; spans, tensors and heap follow at the geometry's offsets. */
+struct segue_slot {
+	uint64_t step;
+	uint32_t rows;
+	uint32_t spans;
+	uint64_t reserved[6];
+};
+
+/*
+ * Carry: one a lease, the worker writes, the server reads (words by atomic loads, states by pread).
+ * Then depth + 1 buffers: buffer t % (depth + 1) holds the states after batch t.
+ */
+struct segue_carry_header {
+	struct segue_segment segment;
+	_Alignas(SEGUE_LINE) _Atomic uint64_t committed; /* batches below it are committed */
+	_Alignas(SEGUE_LINE) _Atomic uint64_t released;	 /* no view by a batch below it is alive */
+	_Alignas(SEGUE_LINE) _Atomic uint32_t
+		sleeping; /* 1: asleep on the ring's bell or the page's */
+	_Alignas(SEGUE_LINE) char end_of_header[];
+};
+
+/* Lease page: one a lease, server writes, the holder reads only. */
+struct segue_lease_page {
+	struct segue_segment segment;
+	_Alignas(SEGUE_LINE) _Atomic uint64_t generation; /* differs from the holder's: fenced */
+	_Alignas(
+		SEGUE_LINE) _Atomic uint64_t wake_at; /* wake the server when released reaches it */
+	_Alignas(SEGUE_LINE) _Atomic uint64_t durable; /* batches below it are on disk */
+	_Atomic uint32_t error; /* storage failed: no further batch; a code of segue_error */
+	char error_text[SEGUE_ERROR_TEXT];
+	_Alignas(SEGUE_LINE) _Atomic uint32_t
+		bell; /* counts changes of durable, error, generation */
+	_Alignas(SEGUE_LINE) char end_of_page[];
+};
+
+/* Where everything lies. Offsets of tensors are within a slot, those of states within a buffer. */
+struct segue_geometry {
+	uint32_t depth, batch_size, num_unroll;
+	size_t sequence_count, context_count, state_count;
+	uint64_t *sequence_offset, *context_offset, *state_offset;
+	uint64_t span_offset, heap_offset, heap_size;
+	uint64_t slot_size, slots_offset, ring_size;
+	uint64_t buffer_size, buffers_offset, carry_size;
+	uint64_t lease_size;
+	uint64_t hash;
+};
+
+/* The spec's geometry with `key_max` bytes of heap a row. SEGUE_ELIMIT if a size overflows 2^40. */
+int segue_geometry_init(
+	const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *geometry);
+/* Frees the arrays; a zeroed struct is fine. */
+void segue_geometry_finish(struct segue_geometry *geometry);
+
+/*
+ * Checks the first bytes of a mapped segment: kind, version, size, hash. SEGUE_EVERSION or
+ * SEGUE_EPROTOCOL, and the detail says which and both values.
+ */
+int segue_segment_check(const struct segue_segment *segment, enum segue_segment_kind kind,
+	uint64_t size, const struct segue_geometry *geometry);
+/* Writes the first bytes of a new segment. */
+void segue_segment_init(struct segue_segment *segment, enum segue_segment_kind kind, uint64_t size,
+	const struct segue_geometry *geometry);
+
+static inline struct segue_slot *segue_ring_slot(
+	void *ring, const struct segue_geometry *geometry, uint64_t step)
+{
+	return (struct segue_slot *)((char *)ring + geometry->slots_offset +
+				     (step % geometry->depth) * geometry->slot_size);
+}
+
+/* Offset in the carry of the buffer that holds the states after batch `step`. */
+static inline uint64_t segue_carry_offset(const struct segue_geometry *geometry, uint64_t step)
+{
+	return geometry->buffers_offset + (step % (geometry->depth + 1u)) * geometry->buffer_size;
+}
+
+#endif

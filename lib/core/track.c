@@ -1,0 +1,127 @@
+/* A worker's end of a lease: positions, and the two words that the server reads. */
+#include "track.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "barrier.h"
+#include "error.h"
+
+static uint64_t bit(uint64_t step)
+{
+	return UINT64_C(1) << (step % SEGUE_DEPTH_MAX);
+}
+
+void segue_track_init(struct segue_track *track, const struct segue_ring_header *ring,
+	struct segue_carry_header *carry, const struct segue_lease_page *page, uint32_t depth,
+	uint64_t generation, uint64_t step)
+{
+	assert(depth >= 2 && depth <= SEGUE_DEPTH_MAX);
+	*track = (struct segue_track){
+		.ring = ring,
+		.carry = carry,
+		.page = page,
+		.generation = generation,
+		.depth = depth,
+		.next = step,
+		.committed = step,
+		.released = step,
+		.woken_at = SEGUE_NEVER,
+	};
+}
+
+enum segue_track_result segue_track_poll(const struct segue_track *track)
+{
+	/* acquire: pairs with fence in carry.c (segue_carry_fence) */
+	if (segue_load_acquire(&track->page->generation) != track->generation)
+		return SEGUE_TRACK_FENCED;
+	/* acquire: pairs with the store of `published` in feed.c (segue_feed_publish) */
+	if (segue_load_acquire(&track->ring->published) > track->next)
+		return SEGUE_TRACK_READY;
+	/* acquire: pairs with segue_carry_storage_failed */
+	if (segue_load_acquire(&track->page->error))
+		return SEGUE_TRACK_STORAGE;
+	/* acquire: pairs with segue_feed_end; `undelivered` was written before it */
+	if (segue_load_acquire(&track->ring->end) == track->next)
+		return SEGUE_TRACK_END;
+	/* acquire: pairs with segue_feed_fail; step and text were written before it */
+	if (segue_load_acquire(&track->ring->error))
+		return SEGUE_TRACK_ERROR;
+	if (track->next - track->released >= track->depth)
+		return SEGUE_TRACK_HELD;
+	return SEGUE_TRACK_WAIT;
+}
+
+uint64_t segue_track_take(struct segue_track *track)
+{
+	assert(!segue_track_open(track));
+	track->held |= bit(track->next);
+	return track->next++;
+}
+
+bool segue_track_open(const struct segue_track *track)
+{
+	return track->next > track->committed;
+}
+
+int segue_track_commit(struct segue_track *track)
+{
+	assert(segue_track_open(track));
+	/* acquire: pairs with segue_carry_fence */
+	if (segue_load_acquire(&track->page->generation) != track->generation)
+		return SEGUE_EFENCED;
+	track->committed = track->next;
+	/* release: pairs with the load in segue_carry_hold; the states come before it */
+	segue_store_release(&track->carry->committed, track->committed);
+	return 0;
+}
+
+bool segue_track_release(struct segue_track *track, uint64_t step)
+{
+	assert(step >= track->released && step < track->next && (track->held & bit(step)));
+	track->held &= ~bit(step);
+	if (step == track->committed) { /* given back uncommitted */
+		track->next = step;
+		return false;
+	}
+	uint64_t released = track->released;
+	while (released < track->committed && !(track->held & bit(released)))
+		released++;
+	if (released == track->released)
+		return false;
+	track->released = released;
+	/* release: pairs with the load in segue_feed_gate; the reads of the views come before it */
+	segue_store_release(&track->carry->released, released);
+	/* The store must be seen before the word is read: pairs with the fence in segue_feed_sleep.
+	 */
+	if (!SEGUE_MUTANT(wake_without_fence))
+		segue_fence();
+	uint64_t wake_at = segue_load_relaxed(&track->page->wake_at);
+	if (released < wake_at || wake_at == track->woken_at)
+		return false;
+	track->woken_at = wake_at;
+	return true;
+}
+
+bool segue_track_sleep_begin(struct segue_track *track, uint32_t *seen)
+{
+	/* acquire: an event after this load changes the bell, and the sleep returns */
+	uint32_t bell = segue_load_acquire(&track->ring->bell);
+	/* release: pairs with the load in feed.c (ring_bell) */
+	segue_store_release(&track->carry->sleeping, 1);
+	/* The flag must be seen before we look again: pairs with the fence in feed.c (ring_bell).
+	 */
+	if (!SEGUE_MUTANT(wake_without_fence))
+		segue_fence();
+	if (segue_track_poll(track) != SEGUE_TRACK_WAIT) {
+		segue_track_sleep_end(track);
+		return false;
+	}
+	*seen = bell;
+	return true;
+}
+
+void segue_track_sleep_end(struct segue_track *track)
+{
+	segue_store_release(&track->carry->sleeping, 0);
+}

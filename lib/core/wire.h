@@ -1,0 +1,168 @@
+/*
+ * Messages and stored records as plain structs, and their protobuf form. Only wire.c sees
+ * protobuf-c.
+ *
+ * Unpacking allocates from an arena of bounded size: what an unpacked struct points to lies there
+ * (or in the input) and dies when the arena is reset. Strings are NUL-terminated; every length,
+ * count and enum is checked, and SEGUE_EPROTOCOL names the field. Repeated fields are capped
+ * (features, states, dims, rows).
+ */
+#ifndef SEGUE_CORE_WIRE_H
+#define SEGUE_CORE_WIRE_H
+
+#include "frame.h"
+#include "spec.h"
+
+#define SEGUE_PROTOCOL	  1
+#define SEGUE_TOKEN_BYTES 16
+#define SEGUE_ARENA_SIZE  (1u << 20)
+
+/* Types of frames; the numbers are the protocol. */
+enum segue_message_type {
+	SEGUE_MESSAGE_HELLO = 1,
+	SEGUE_MESSAGE_STREAM_OPEN = 2,
+	SEGUE_MESSAGE_LANE_ATTACH = 3,
+	SEGUE_MESSAGE_LANE_DETACH = 4,
+	SEGUE_MESSAGE_UPLOAD = 5,
+	SEGUE_MESSAGE_CHECKPOINT = 6,
+	SEGUE_MESSAGE_REPORT = 7,
+	SEGUE_MESSAGE_WELCOME = 65,
+	SEGUE_MESSAGE_OPENED = 66,
+	SEGUE_MESSAGE_ATTACHED = 67,
+	SEGUE_MESSAGE_DONE = 68,
+	SEGUE_MESSAGE_BULK = 69,
+	SEGUE_MESSAGE_PROGRESS = 70,
+	SEGUE_MESSAGE_FAILURE = 71,
+};
+
+enum segue_attach_mode {
+	SEGUE_ATTACH_NONE = 0, /* the first three are enum segue_start */
+	SEGUE_ATTACH_CONTINUE = 1,
+	SEGUE_ATTACH_FRESH = 2,
+	SEGUE_ATTACH_RESTORE = 3, /* from the token in the upload */
+	SEGUE_ATTACH_OFFER = 4,	  /* reconnect: the states in the upload */
+};
+
+/* A block of memory that unpacking takes from: zeroed, never beyond its size. */
+struct segue_arena {
+	uint8_t *base;
+	size_t size, used;
+};
+int segue_arena_init(struct segue_arena *arena, size_t size);
+void segue_arena_reset(struct segue_arena *arena);
+void segue_arena_finish(struct segue_arena *arena);
+
+struct segue_message {
+	enum segue_message_type type;
+	uint64_t serial;
+	union {
+		struct {
+			uint32_t protocol, layout_version;
+			const char *version, *program;
+		} hello;
+		struct {
+			struct segue_spec *spec; /* unpacked: malloc'd and unchecked; the caller
+						    takes it over */
+			uint64_t paths_upload;
+		} stream_open;
+		struct {
+			uint64_t stream, upload, step, lease;
+			uint32_t lane, group;
+			enum segue_attach_mode mode;
+			uint8_t token[SEGUE_TOKEN_BYTES];
+			int64_t timeout_ns;
+		} lane_attach;
+		struct {
+			uint64_t lease;
+		} lane_detach;
+		struct {
+			uint64_t size;
+		} upload;
+		struct {
+			uint64_t stream, step;
+			uint32_t lane, group;
+			int64_t timeout_ns;
+		} checkpoint;
+		struct {
+			enum segue_report what;
+			const char *stream, *key; /* "": none */
+		} report;
+		struct {
+			uint32_t protocol, layout_version;
+			const char *version;
+			int64_t pid;
+			uint64_t instance;
+		} welcome;
+		struct {
+			uint64_t stream, records, layout_hash;
+			uint32_t key_max;
+		} opened;
+		struct {
+			uint64_t lease, generation, step;
+			uint8_t token[SEGUE_TOKEN_BYTES];
+			bool has_states;
+		} attached;
+		struct {
+			uint64_t id, size, step;
+		} bulk;
+		struct {
+			const char *what;
+			uint64_t done, total;
+		} progress;
+		struct {
+			int code;
+			const char *detail;
+		} failure;
+	};
+};
+
+/* Packs a message into `out` (SEGUE_FRAME_MAX bytes of room). SEGUE_ELIMIT names the message. */
+int segue_message_pack(const struct segue_message *message, uint8_t *out, size_t *size);
+/* Unpacks a frame; resets the arena first. Unknown types are SEGUE_EPROTOCOL; unknown fields are
+ * passed over. */
+int segue_message_unpack(
+	const struct segue_frame *frame, struct segue_arena *arena, struct segue_message *out);
+
+/* ---- Records: malloc'd bytes out, malloc'd structs back ---- */
+
+struct segue_position; /* server/plan.h */
+
+struct segue_holder {
+	uint8_t boot_id[16];
+	uint64_t pid_namespace; /* inode number; 0: unknown */
+	int64_t pid;
+	uint64_t start_time; /* clock ticks since boot; 0: unknown */
+};
+
+struct segue_stream_record {
+	uint32_t id;
+	struct segue_spec *spec; /* unpacked: malloc'd, checked; the caller destroys it */
+	uint64_t fingerprint[2];
+	int64_t created_ms;
+};
+
+struct segue_lane_record {
+	uint64_t generation;
+	uint8_t token[SEGUE_TOKEN_BYTES];
+	bool held;
+	struct segue_holder holder;
+	int64_t committed_ms;
+	struct segue_position *position; /* unpacked: malloc'd, free() */
+};
+
+struct segue_token_record {
+	char stream[SEGUE_NAME_MAX + 1];
+	uint64_t spec_hash[2], fingerprint[2];
+	uint32_t lanes, lane, batch_size;
+	uint64_t row_size;
+	struct segue_position *position; /* unpacked: malloc'd, free() */
+};
+
+int segue_stream_record_pack(const struct segue_stream_record *record, void **out, size_t *size);
+int segue_stream_record_unpack(const void *bytes, size_t size, struct segue_stream_record *out);
+int segue_lane_record_pack(const struct segue_lane_record *record, void **out, size_t *size);
+int segue_lane_record_unpack(const void *bytes, size_t size, struct segue_lane_record *out);
+int segue_token_record_pack(const struct segue_token_record *record, void **out, size_t *size);
+int segue_token_record_unpack(const void *bytes, size_t size, struct segue_token_record *out);
+
+#endif

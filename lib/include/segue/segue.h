@@ -1,0 +1,454 @@
+/*
+ * segue: batches of segments of long sequences, with carried state, over shared memory.
+ *
+ * The only public header of libsegue. A process connects to the server of a store directory, opens
+ *a stream, attaches to one or more of its lanes and takes batches from them:
+ *
+ *	segue_open("runs/exp1", NULL, &client);
+ *	segue_stream_open(client, &spec, &stream);
+ *	segue_lane_attach(stream, 0, &attach, &lane);
+ *	while ((rc = segue_lane_next(lane, SEGUE_FOREVER, &batch)) == 0) {
+ *		... read segue_batch_sequence(), segue_batch_state() ...
+ *		segue_batch_save_state(batch, 0, h, h_size);
+ *		segue_batch_commit(batch);
+ *		segue_batch_release(batch);
+ *	}
+ *
+ * Results. Functions that can fail return 0 or a negative SEGUE_E* code; segue_error_detail() then
+ *says what was wrong, where, and what to do. Out-parameters are written only on success.
+ *
+ * Threads. Handles that come from one client must not be used by two threads at the same time.
+ * Different clients are independent. No function installs a signal handler.
+ *
+ * Fork. The handles belong to the process that made them; in a child every call returns
+ *SEGUE_EFORKED and the shared memory is not mapped.
+ *
+ * Tensors are dense, C-contiguous, aligned to 64 bytes, in the byte order of the machine.
+ */
+#ifndef SEGUE_SEGUE_H
+#define SEGUE_SEGUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SEGUE_EXPORT __attribute__((visibility("default")))
+#else
+#define SEGUE_EXPORT
+#endif
+
+#define SEGUE_VERSION_STRING "0.1.0"
+
+/* ---- Errors -------------------------------------------------------------------------------- */
+
+/* X(name, code, text): the one table of error codes. Codes are never reused. */
+#define SEGUE_ERRORS(X)                                                                            \
+	X(EINVAL, 1, "invalid argument")                                                           \
+	X(ENOMEM, 2, "out of memory")                                                              \
+	X(ESYSTEM, 3, "a system call failed")                                                      \
+	X(EPROTOCOL, 4, "the peer broke the protocol")                                             \
+	X(EVERSION, 5, "the peer speaks another version")                                          \
+	X(EGONE, 6, "the server is gone")                                                          \
+	X(EBUSY, 7, "held by another process")                                                     \
+	X(EFENCED, 8, "the lease has passed to another holder")                                    \
+	X(ESPEC, 9, "the stream exists with another spec")                                         \
+	X(ESTART, 10, "the store already holds a position")                                        \
+	X(ESOURCE, 11, "the data set cannot be read")                                              \
+	X(EDATA, 12, "a record is damaged or does not fit the spec")                               \
+	X(ECHANGED, 13, "the data set has changed")                                                \
+	X(ESTATE, 14, "a state does not fit the spec")                                             \
+	X(EUNSAVED, 15, "a state was not saved")                                                   \
+	X(ECOMMITTED, 16, "the batch is already committed")                                        \
+	X(EHELD, 17, "too many batches are held")                                                  \
+	X(EEND, 18, "the lane has ended")                                                          \
+	X(ETIMEOUT, 19, "the time is up")                                                          \
+	X(EFORKED, 20, "the handle belongs to the parent process")                                 \
+	X(ESTORE, 21, "the store is damaged")                                                      \
+	X(EFORMAT, 22, "the store was written by another version")                                 \
+	X(EREADONLY, 23, "the store cannot be written")                                            \
+	X(ENOSPACE, 24, "the disk is full")                                                        \
+	X(ETOKEN, 25, "the token does not fit")                                                    \
+	X(ESTALE, 26, "the position was changed by a restore")                                     \
+	X(ELIMIT, 27, "a limit was reached")                                                       \
+	X(ENOTFOUND, 28, "not found")                                                              \
+	X(EINTERRUPTED, 29, "interrupted")
+
+enum segue_error {
+	SEGUE_OK = 0,
+#define SEGUE_ERROR_ENUM(name, code, text) SEGUE_##name = -(code),
+	SEGUE_ERRORS(SEGUE_ERROR_ENUM)
+#undef SEGUE_ERROR_ENUM
+};
+
+/* The text of a code, or "unknown error"; static, never NULL. */
+SEGUE_EXPORT const char *segue_strerror(int code);
+/* The name of a code without its prefix ("ESPEC"), or "?"; static, never NULL. */
+SEGUE_EXPORT const char *segue_error_name(int code);
+/* What went wrong in this thread's last failed call; valid until its next one. Never NULL. */
+SEGUE_EXPORT const char *segue_error_detail(void);
+/* The version of the library that is linked: SEGUE_VERSION_STRING of its build. */
+SEGUE_EXPORT const char *segue_version(void);
+
+/* ---- What a stream is made of --------------------------------------------------------------- */
+
+#define SEGUE_RANK_MAX	   8   /* dimensions per feature or state, batch and time not counted */
+#define SEGUE_NAME_MAX	   255 /* bytes of a name */
+#define SEGUE_FEATURES_MAX 256 /* sequence + context features of a stream */
+#define SEGUE_STATES_MAX   256
+#define SEGUE_KEY_MAX	   4096 /* bytes of a record's key */
+
+enum segue_dtype {
+	SEGUE_FLOAT32 = 1,
+	SEGUE_FLOAT64 = 2,
+	SEGUE_INT32 = 3,
+	SEGUE_INT64 = 4,
+	SEGUE_UINT8 = 5,
+	SEGUE_BOOL = 6, /* one byte, 0 or 1 */
+};
+
+/* Bytes of one element; 0 for a value that is no dtype. */
+SEGUE_EXPORT size_t segue_dtype_size(enum segue_dtype dtype);
+/* NumPy's name of a dtype ("float32"); "?" for a value that is none. */
+SEGUE_EXPORT const char *segue_dtype_name(enum segue_dtype dtype);
+
+/* A feature: dims[0..rank) per step (sequence feature) or per sequence (context feature). */
+struct segue_feature {
+	const char *name; /* non-empty, no ':' */
+	enum segue_dtype dtype;
+	uint32_t rank; /* 0: a scalar */
+	uint64_t dims[SEGUE_RANK_MAX];
+};
+
+/* A state: dims[0..rank) per row. */
+struct segue_state {
+	const char *name; /* non-empty, no ':' */
+	enum segue_dtype dtype;
+	uint32_t rank;
+	uint64_t dims[SEGUE_RANK_MAX];
+	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
+};
+
+enum segue_compression {
+	SEGUE_COMPRESSION_AUTO = 0, /* by the first bytes of each file */
+	SEGUE_COMPRESSION_NONE = 1,
+	SEGUE_COMPRESSION_GZIP = 2,
+};
+
+/* What happens at the end of finite input; semantics in docs/guide.md. */
+enum segue_tail {
+	SEGUE_TAIL_SHRINK = 0, /* ended rows go, the others move up in order */
+	SEGUE_TAIL_STOP = 1,   /* the lane ends when no full batch can be formed */
+	SEGUE_TAIL_PAD = 2,    /* empty rows (length 0) until the longest lane has ended */
+};
+
+enum segue_epoch_end {
+	SEGUE_EPOCH_CONTINUE = 0, /* epochs follow one another in the rows without a gap */
+	SEGUE_EPOCH_DRAIN = 1, /* an epoch's rows end (by the tail rule) before the next begins */
+};
+
+enum segue_on_error {
+	SEGUE_ON_ERROR_RAISE = 0,
+	SEGUE_ON_ERROR_SKIP = 1, /* records whose bytes are wrong are passed over and counted */
+};
+
+enum segue_durability {
+	SEGUE_DURABLE_INTERVAL = 0, /* commits are on disk after at most interval_ms */
+	SEGUE_DURABLE_COMMIT = 1,   /* segue_batch_commit returns when they are */
+};
+
+/* TFRecord files of tf.train.SequenceExample. */
+struct segue_tfrecord {
+	const char *const *paths; /* files or glob(7) patterns; relative to the working directory */
+	size_t path_count;
+	enum segue_compression compression;
+	const char
+		*key_feature; /* bytes context feature that is the key; NULL: "<file>:<offset>" */
+	bool allow_surplus;   /* records may hold features that the spec does not name */
+};
+
+/*
+ * A stream. Names, shapes, source and the fields marked (identity) are fixed when it is first
+ * opened; opening it again with others is SEGUE_ESPEC. (schedule) fields are fixed too, for now.
+ * (runtime) fields are free.
+ */
+struct segue_stream_spec {
+	const char *name; /* non-empty, no ':' */
+	struct segue_tfrecord source;
+	const struct segue_feature *sequences; /* at least one */
+	size_t sequence_count;
+	const struct segue_feature *contexts;
+	size_t context_count;
+	const struct segue_state *states; /* may be none: a plain batching service */
+	size_t state_count;
+	uint32_t num_unroll; /* (identity) steps a segment, >= 1 */
+	uint32_t batch_size; /* (schedule) rows a batch, >= 1 */
+	uint32_t lanes;	     /* (schedule) >= 1 */
+	bool shuffle;	     /* (identity) */
+	uint64_t seed;	     /* (identity) */
+	uint64_t epochs;     /* (identity) 0: endless */
+	bool no_pad;	     /* (identity) lengths must be multiples of num_unroll */
+	enum segue_tail tail;
+	enum segue_epoch_end epoch_end;
+	enum segue_on_error on_error;
+	bool keep_final; /* (identity) states saved with a last segment are kept, readable by key */
+	bool volatile_;	 /* persist=False: nothing is stored, each lane handle begins at step 0 */
+	uint32_t depth;	 /* (runtime) batches filled ahead, >= 2; 0: 4 */
+	uint32_t num_threads; /* (runtime) loader threads; 0: 1 */
+	uint32_t capacity;    /* (runtime) sequences in a lane at once; 0: 1000, or batch_size if
+				 greater */
+	enum segue_durability durability; /* (runtime) */
+	uint32_t interval_ms;		  /* (runtime) 0: 1000 */
+};
+
+/* ---- Client --------------------------------------------------------------------------------- */
+
+#define SEGUE_FOREVER INT64_MAX
+
+struct segue_client;
+struct segue_stream;
+struct segue_lane;
+struct segue_batch;
+
+/* Progress of long work in the server (done of total units of `what`); called on the caller's
+ * thread. */
+typedef void segue_progress_fn(void *arg, const char *what, uint64_t done, uint64_t total);
+
+/*
+ * Called now and then while a call waits. A non-zero result ends the wait with SEGUE_EINTERRUPTED
+ * and changes nothing. (Python looks for Ctrl-C here.)
+ */
+typedef int segue_interrupt_fn(void *arg);
+
+struct segue_open_options {
+	const char *socket_path; /* NULL: <dir>/segue.sock */
+	const char *program; /* server program; NULL: $SEGUE_PROGRAM, the installed one, or PATH */
+	bool no_start;	     /* fail with SEGUE_EGONE instead of starting a server */
+	int64_t timeout_ns;  /* to connect or start; 0: 30 s */
+	segue_progress_fn *progress;   /* may be NULL */
+	segue_interrupt_fn *interrupt; /* may be NULL */
+	void *arg;		       /* passed to both */
+};
+
+/*
+ * Connects to the server of the store directory `dir`, starting one if none runs (unless
+ * options->no_start): it ends by itself when its last user has left. Several processes may call
+ * this at once; one server results. Creates `dir` if need be. `options` may be NULL. Blocks.
+ *
+ * When the server dies later, calls that need it start it again (same rules) and go on; a lane
+ * offers its last commit, so that nothing is lost and no batch is seen twice.
+ *
+ * SEGUE_EGONE (no server, or it does not come up: its own message is in the detail),
+ * SEGUE_EVERSION, SEGUE_EINVAL (socket path too long), SEGUE_ESYSTEM, and what the server said when
+ * it refused to start (SEGUE_ESTORE, SEGUE_EFORMAT, SEGUE_EREADONLY, SEGUE_ENOSPACE).
+ */
+SEGUE_EXPORT int segue_open(
+	const char *dir, const struct segue_open_options *options, struct segue_client **out);
+
+/* Closes the connection: this process's leases end. Handles that came from it must be gone. NULL is
+ * fine. */
+SEGUE_EXPORT void segue_client_close(struct segue_client *client);
+
+/* Bytes that the library allocated for the caller. NULL is fine. */
+SEGUE_EXPORT void segue_free(void *bytes);
+
+enum segue_report {
+	SEGUE_REPORT_STATUS = 1,  /* server, sessions, leases, rings */
+	SEGUE_REPORT_INSPECT = 2, /* streams, lanes, positions */
+	SEGUE_REPORT_GET = 3,	  /* the states under one key */
+	SEGUE_REPORT_VERIFY = 4,  /* every value of the store checked */
+};
+
+/*
+ * A report of the server as one JSON text (UTF-8, NUL-terminated), the caller frees it with
+ * segue_free(). `key` is used by SEGUE_REPORT_GET alone (SEGUE_ENOTFOUND if nothing is kept under
+ * it); `stream` narrows a report to one stream, or is NULL.
+ */
+SEGUE_EXPORT int segue_client_report(struct segue_client *client, enum segue_report what,
+	const char *stream, const char *key, char **json);
+
+/*
+ * Opens the stream spec->name, making it if it is new. The first open of a data set builds the
+ * index of its records: long for many records, with progress. The library copies what `spec` points
+ * to.
+ *
+ * SEGUE_EINVAL (names the field), SEGUE_ESPEC (names the fields that differ), SEGUE_ESOURCE (no
+ * such file, no read permission), SEGUE_EDATA (a damaged record: file and offset), SEGUE_ECHANGED.
+ */
+SEGUE_EXPORT int segue_stream_open(struct segue_client *client,
+	const struct segue_stream_spec *spec, struct segue_stream **out);
+/* Frees the handle; lanes that came from it must be closed before. NULL is fine. */
+SEGUE_EXPORT void segue_stream_close(struct segue_stream *stream);
+/* Records of the data set. */
+SEGUE_EXPORT uint64_t segue_stream_records(const struct segue_stream *stream);
+
+/* ---- Lane ----------------------------------------------------------------------------------- */
+
+enum segue_start {
+	SEGUE_START_NONE = 0,	  /* SEGUE_ESTART if the lane already has a position */
+	SEGUE_START_CONTINUE = 1, /* from the last durable commit of the lane */
+	SEGUE_START_FRESH = 2,	  /* from step 0; the lane's position and states are dropped */
+};
+
+struct segue_attach_options {
+	enum segue_start start;
+	const void *token; /* restore this instead (start is then not looked at); NULL: none */
+	size_t token_size;
+	int64_t timeout_ns; /* how long to wait for a lane that is being given back; 0: 10 s */
+};
+
+/*
+ * Takes the lease of one lane: from now on this process alone takes its batches. `options` may be
+ * NULL. Blocks. SEGUE_EBUSY (names the holder), SEGUE_ESTART (names the step and its date),
+ * SEGUE_ETOKEN (names what differs), SEGUE_EINVAL (no such lane).
+ */
+SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
+	const struct segue_attach_options *options, struct segue_lane **out);
+
+/*
+ * Gives the lease back and frees the handle. Batches not released yet stay readable until they are
+ * (their memory is counted), but can no longer be committed. NULL is fine.
+ */
+SEGUE_EXPORT void segue_lane_close(struct segue_lane *lane);
+
+/*
+ * The next batch of the lane, in order. With the ring ahead it makes no system call. Waits up to
+ * timeout_ns otherwise (SEGUE_FOREVER: without limit; 0: not at all). The batch before must be
+ * committed. The caller owns the batch and releases it.
+ *
+ * SEGUE_EEND (the lane has ended), SEGUE_ETIMEOUT, SEGUE_EUNSAVED (the batch before is not
+ * committed: names its states that are not saved), SEGUE_EHELD (so many batches are not released
+ * that no further one can come), SEGUE_EFENCED, SEGUE_ESOURCE / SEGUE_EDATA / SEGUE_ESTORE /
+ * SEGUE_ENOSPACE (after the batches before the damage have been taken), SEGUE_EGONE (and the server
+ * could not be started again).
+ */
+SEGUE_EXPORT int segue_lane_next(
+	struct segue_lane *lane, int64_t timeout_ns, struct segue_batch **out);
+
+/* Index of the lane in its stream. */
+SEGUE_EXPORT uint32_t segue_lane_index(const struct segue_lane *lane);
+/* Batches below this step are committed. */
+SEGUE_EXPORT uint64_t segue_lane_committed(const struct segue_lane *lane);
+/* Batches below this step are on disk. */
+SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
+/* Segments left out at the end by tail = stop; 0 before SEGUE_EEND. */
+SEGUE_EXPORT uint64_t segue_lane_undelivered(const struct segue_lane *lane);
+/* Nanoseconds that segue_lane_next has waited on this handle, all calls together. */
+SEGUE_EXPORT uint64_t segue_lane_waited(const struct segue_lane *lane);
+/* Times that segue_lane_next had to wait, and that this handle woke the server. */
+SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *waits, uint64_t *wakes);
+
+/*
+ * A token of the lane's committed position and states: bytes that carry it to segue_lane_restore or
+ * segue_attach_options.token. The caller frees it with segue_free(). Blocks. SEGUE_EUNSAVED if a
+ * batch is open (taken and not committed).
+ */
+SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size);
+
+/*
+ * The token of any lane of the stream at exactly `step`: waits until that lane has committed it.
+ * SEGUE_ETIMEOUT names the lane and its step; SEGUE_ELIMIT if it has gone too far to be taken
+ * there.
+ */
+SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
+	int64_t timeout_ns, void **token, size_t *size);
+
+/*
+ * Sets an attached lane to a token. Its generation rises; batches taken before can no longer be
+ * committed (SEGUE_ESTALE). SEGUE_EHELD if a batch is open or not released; SEGUE_ETOKEN names what
+ * differs; the lane is then as before.
+ */
+SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size);
+
+/* ---- Batch ---------------------------------------------------------------------------------- */
+
+#define SEGUE_NO_ROW	  UINT32_MAX
+#define SEGUE_NO_SEQUENCE UINT64_MAX
+
+enum segue_span_flags {
+	SEGUE_SPAN_FIRST =
+		1u << 0, /* first segment of its sequence: state in is the initial value */
+	SEGUE_SPAN_LAST = 1u << 1,  /* last segment */
+	SEGUE_SPAN_EMPTY = 1u << 2, /* a row without a sequence (tail = pad): length 0, zeros */
+};
+
+/*
+ * What lies in a row of the batch: `length` valid steps of one sequence from step first_step on.
+ * Today one span a row, in row order. 88 bytes, also the layout in shared memory (lib/LAYOUT.md).
+ */
+struct segue_span {
+	uint64_t number;	/* of the sequence in the stream, from 0: rank in which it enters */
+	uint64_t epoch;		/* from 0 */
+	uint64_t first_step;	/* segment * num_unroll */
+	uint64_t array_steps;	/* steps of the whole sequence's arrays */
+	uint64_t total_length;	/* steps of the whole sequence that count */
+	uint32_t row;		/* in this batch */
+	uint32_t offset;	/* first step's place in the row */
+	uint32_t length;	/* valid steps here */
+	uint32_t segment;	/* k, from 0 ("sequence" in batches of the original) */
+	uint32_t segment_count; /* of the whole sequence ("sequence_count") */
+	uint32_t previous_row;	/* its row in the batch before, or SEGUE_NO_ROW */
+	uint32_t flags;		/* enum segue_span_flags */
+	uint32_t key_size;	/* bytes of the record's key */
+	uint32_t key_offset;	/* its place in the heap of the slot */
+	uint32_t reserved[3];
+};
+
+/* Step t of the batch in its lane. */
+SEGUE_EXPORT uint64_t segue_batch_step(const struct segue_batch *batch);
+/* Rows: batch_size, or fewer (0 never) in a shrinking tail. */
+SEGUE_EXPORT uint32_t segue_batch_rows(const struct segue_batch *batch);
+/* The spans, one a row; valid until the batch is released. */
+SEGUE_EXPORT const struct segue_span *segue_batch_spans(
+	const struct segue_batch *batch, uint32_t *count);
+/* The record's key of row `row`: not NUL-terminated, valid until the batch is released. */
+SEGUE_EXPORT const char *segue_batch_record_key(
+	const struct segue_batch *batch, uint32_t row, size_t *size);
+/*
+ * "%05d_of_%05d:<key>" of the row's segment, or of the next one ("STOP:<key>" after the last), with
+ * a NUL; returns its length like snprintf, and writes at most `size` bytes. An empty row's key is
+ * "".
+ */
+SEGUE_EXPORT size_t segue_batch_key(
+	const struct segue_batch *batch, uint32_t row, bool next, char *buffer, size_t size);
+/* Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such.
+ */
+SEGUE_EXPORT const void *segue_batch_sequence(const struct segue_batch *batch, size_t i);
+/* Context feature `i`: [rows, dims...]. */
+SEGUE_EXPORT const void *segue_batch_context(const struct segue_batch *batch, size_t i);
+/* State `i` as it comes in: [rows, dims...]. Read only: writing there faults. */
+SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i);
+/*
+ * Where state `i` goes out: [rows, dims...], writable until the commit; segue_batch_mark_saved()
+ * says that it is written. NULL once the batch is committed or fenced.
+ */
+SEGUE_EXPORT void *segue_batch_state_out(struct segue_batch *batch, size_t i);
+SEGUE_EXPORT int segue_batch_mark_saved(struct segue_batch *batch, size_t i);
+/* Copies `data` ([rows, dims...], `size` bytes) there and marks it. SEGUE_ESTATE, SEGUE_ECOMMITTED.
+ */
+SEGUE_EXPORT int segue_batch_save_state(
+	struct segue_batch *batch, size_t i, const void *data, size_t size);
+/* True if every state of the stream was saved. */
+SEGUE_EXPORT bool segue_batch_all_saved(const struct segue_batch *batch);
+SEGUE_EXPORT bool segue_batch_committed(const struct segue_batch *batch);
+/*
+ * Makes the saved states and the advance to the next step true: one atomic store, no system call
+ * (at SEGUE_DURABLE_COMMIT it waits until they are on disk). SEGUE_EUNSAVED names the states that
+ * are missing; SEGUE_ECOMMITTED; SEGUE_EFENCED; SEGUE_ESTALE.
+ */
+SEGUE_EXPORT int segue_batch_commit(struct segue_batch *batch);
+/*
+ * Gives the batch's memory back; pointers into it die. Any order. A batch that was not committed is
+ * then no longer open: the next segue_lane_next delivers it again. NULL is fine.
+ */
+SEGUE_EXPORT void segue_batch_release(struct segue_batch *batch);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

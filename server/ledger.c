@@ -1,0 +1,692 @@
+/* Leases in force: asked for, granted, ended. */
+#include "ledger.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "process.h"
+#include "wait.h"
+
+enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100 };
+
+/* A request for a lane: waiting, or being made into a grant. */
+struct segue_attach {
+	struct segue_attach *next;
+	struct segue_ledger *ledger;
+	struct segue_session *session; /* NULL: gone */
+	struct segue_opening *opening;
+	uint64_t serial;
+	int64_t deadline;
+	struct segue_lease_request request;
+	uint8_t *bulk;
+	size_t bulk_size;
+	/* The job's. */
+	struct segue_job job;
+	struct segue_grant_order order;
+	struct segue_grant *grant;
+	int rc;
+	char detail[SEGUE_ERROR_TEXT];
+};
+
+static void retry_waiting(struct segue_ledger *ledger);
+static void end_lease(struct segue_ledger *ledger, bool held);
+
+void segue_random(void *out, size_t size)
+{
+	uint8_t *at = out;
+
+	while (size > 0) {
+		ssize_t got = getrandom(at, size, 0);
+		if (got < 0 && errno != EINTR)
+			abort(); /* no kernel that we run on refuses this */
+		if (got > 0) {
+			at += got;
+			size -= (size_t)got;
+		}
+	}
+}
+
+/* ---- Life of the ledger ---- */
+
+static void init_ledger(
+	struct segue_ledger *ledger, struct segue_stream *stream, uint32_t lane, uint32_t group)
+{
+	*ledger = (struct segue_ledger){
+		.stream = stream,
+		.place = {.stream = stream->id, .group = group, .lane = lane},
+		.event.fd = -1,
+	};
+}
+
+static int load_ledger(struct segue_ledger *ledger)
+{
+	struct segue_lane_record record;
+
+	int rc = segue_records_load_lane(ledger->stream->server->store, ledger->place, &record);
+	if (rc == SEGUE_ENOTFOUND)
+		return 0;
+	if (rc)
+		return rc;
+	segue_lease_load(&ledger->lease, &record, segue_process_presence(&record.holder),
+		segue_now_ns(), SEGUE_RECONNECT_GRACE_NS);
+	ledger->durable = record.position->step;
+	free(record.position);
+	return 0;
+}
+
+int segue_ledgers_load(struct segue_stream *stream)
+{
+	uint32_t lanes = stream->spec->lanes;
+
+	if (!stream->spec->persist)
+		return 0;
+	stream->ledgers = calloc(lanes, sizeof(*stream->ledgers));
+	if (!stream->ledgers)
+		return segue_fail(SEGUE_ENOMEM, "no memory for %u lanes", lanes);
+	for (uint32_t lane = 0; lane < lanes; lane++) {
+		init_ledger(&stream->ledgers[lane], stream, lane, 0);
+		int rc = load_ledger(&stream->ledgers[lane]);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static void clear_waiting(struct segue_ledger *ledger)
+{
+	while (ledger->waiting) {
+		struct segue_attach *next = ledger->waiting->next;
+		free(ledger->waiting->bulk);
+		free(ledger->waiting);
+		ledger->waiting = next;
+	}
+}
+
+void segue_ledgers_destroy(struct segue_stream *stream)
+{
+	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
+		clear_waiting(&stream->ledgers[lane]);
+		segue_grant_destroy(stream->ledgers[lane].grant);
+	}
+	free(stream->ledgers);
+	while (stream->private_ledgers) {
+		struct segue_ledger *next = stream->private_ledgers->next;
+		clear_waiting(stream->private_ledgers);
+		segue_grant_destroy(stream->private_ledgers->grant);
+		free(stream->private_ledgers);
+		stream->private_ledgers = next;
+	}
+}
+
+struct segue_ledger *segue_ledger_of(
+	struct segue_opening *opening, struct segue_session *session, uint32_t lane)
+{
+	struct segue_stream *stream = opening->stream;
+	struct segue_ledger *ledger = stream->private_ledgers;
+
+	if (stream->ledgers)
+		return lane < stream->spec->lanes ? &stream->ledgers[lane] : NULL;
+	while (ledger && (ledger->session != session || ledger->place.lane != lane))
+		ledger = ledger->next;
+	return ledger;
+}
+
+/* A stream with persist = false has nothing to share: each attach is a group of its own. */
+static struct segue_ledger *make_private(struct segue_stream *stream, uint32_t lane)
+{
+	struct segue_ledger *ledger = malloc(sizeof(*ledger));
+
+	if (!ledger)
+		return NULL;
+	init_ledger(ledger, stream, lane, (uint32_t)++stream->server->next_id);
+	ledger->next = stream->private_ledgers;
+	stream->private_ledgers = ledger;
+	return ledger;
+}
+
+static void drop_private(struct segue_ledger *ledger)
+{
+	struct segue_ledger **link = &ledger->stream->private_ledgers;
+
+	while (*link && *link != ledger)
+		link = &(*link)->next;
+	if (!*link)
+		return; /* one of a lane, for good */
+	*link = ledger->next;
+	free(ledger);
+}
+
+/* ---- Taking down ---- */
+
+static void taken_down(void *arg)
+{
+	struct segue_ledger *ledger = arg;
+	struct segue_stream *stream = ledger->stream;
+	struct segue_opening *opening = ledger->opening;
+
+	stream->server->jobs--;
+	ledger->durable = ledger->grant->account.durable;
+	segue_grant_destroy(ledger->grant);
+	ledger->grant = NULL;
+	ledger->opening = NULL;
+	segue_lease_taken(&ledger->lease);
+	opening->leases--;
+	retry_waiting(ledger);
+	if (!stream->spec->persist && ledger->lease.state == SEGUE_LEASE_FREE)
+		drop_private(ledger);
+	segue_opening_release(opening); /* may free the stream, and the ledger with it */
+}
+
+static void post_taken_down(void *arg)
+{
+	struct segue_ledger *ledger = arg;
+
+	segue_loop_post(ledger->stream->server->loop, taken_down, ledger);
+}
+
+static void take_down(struct segue_ledger *ledger)
+{
+	if (ledger->written && ledger->pins == 0) {
+		ledger->written = false;
+		segue_filler_close(ledger->grant->filler, post_taken_down, ledger);
+	}
+}
+
+/* The last commit is on disk, or never will be. */
+static void written(void *arg)
+{
+	struct segue_ledger *ledger = arg;
+
+	ledger->written = true;
+	take_down(ledger);
+}
+
+void segue_ledger_pin(struct segue_ledger *ledger)
+{
+	ledger->pins++;
+}
+
+void segue_ledger_unpin(struct segue_ledger *ledger)
+{
+	ledger->pins--;
+	take_down(ledger);
+}
+
+/*
+ * The lease is over: fence the holder, then write what it committed. `held`: the server stops, and the
+ * holder may go on with the next one: it is not fenced, and offers what it commits until then.
+ */
+static void end_lease(struct segue_ledger *ledger, bool held)
+{
+	struct segue_server *server = ledger->stream->server;
+	struct segue_grant *grant = ledger->grant;
+
+	if (!segue_lease_end(&ledger->lease))
+		return;
+	segue_loop_remove(server->loop, &ledger->event);
+	ledger->session = NULL;
+	pthread_mutex_lock(&grant->filler->lock);
+	if (!held)
+		segue_carry_fence(&grant->carry);
+	segue_feed_ring(&grant->filler->feed);
+	pthread_mutex_unlock(&grant->filler->lock);
+	server->jobs++;
+	if (ledger->stream->spec->persist)
+		segue_writer_finish(server->writer, grant, held, written, ledger);
+	else
+		written(ledger);
+}
+
+/* ---- Asking ---- */
+
+static void drop_attach(struct segue_attach *attach)
+{
+	struct segue_opening *opening = attach->opening;
+
+	opening->leases--;
+	free(attach->bulk);
+	free(attach);
+	segue_opening_release(opening);
+}
+
+static void refuse(struct segue_attach *attach, int code)
+{
+	struct segue_ledger *ledger = attach->ledger;
+
+	if (attach->session)
+		segue_session_fail(attach->session, attach->serial, code);
+	if (!ledger->stream->spec->persist && ledger->lease.state == SEGUE_LEASE_FREE)
+		drop_private(ledger);
+	drop_attach(attach); /* may free the stream */
+}
+
+static void send_attached(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	struct segue_grant *grant = ledger->grant;
+	struct segue_message message = {
+		.type = SEGUE_MESSAGE_ATTACHED,
+		.serial = attach->serial,
+		.attached =
+			{
+				.lease = ledger->lease_id,
+				.generation = grant->record.generation,
+				.step = grant->step,
+				.has_states = grant->step > 0,
+			},
+	};
+	const int fds[4] = {
+		grant->filler->ring.fd, grant->carry_shm.fd, grant->page_shm.fd, grant->event};
+
+	memcpy(message.attached.token, grant->record.token, SEGUE_TOKEN_BYTES);
+	segue_session_send(attach->session, &message, fds, 4);
+}
+
+/* The worker has released enough, committed at durability = commit, or is about to sleep. */
+static void event_ready(struct segue_watch *watch, uint32_t events)
+{
+	struct segue_ledger *ledger =
+		(struct segue_ledger *)((char *)watch - offsetof(struct segue_ledger, event));
+
+	(void)events;
+	segue_event_clear(watch->fd);
+	segue_filler_kick(ledger->grant->filler);
+	if (ledger->stream->spec->persist &&
+		ledger->grant->spec->durability == SEGUE_DURABLE_COMMIT)
+		segue_writer_urge(ledger->stream->server->writer);
+}
+
+static void put_in_force(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	struct segue_server *server = ledger->stream->server;
+	struct segue_grant *grant = attach->grant;
+
+	ledger->grant = grant;
+	ledger->session = attach->session;
+	ledger->opening = attach->opening;
+	ledger->opening->leases++;
+	ledger->lease_id = ++server->next_id;
+	ledger->event = (struct segue_watch){.fd = grant->event, .ready = event_ready};
+	if (ledger->stream->spec->persist)
+		segue_writer_add(server->writer, grant);
+	if (segue_loop_add(server->loop, &ledger->event, EPOLLIN)) {
+		segue_session_fail(attach->session, attach->serial, SEGUE_ESYSTEM);
+		end_lease(ledger, false);
+		return;
+	}
+	if (server->storage_error)
+		segue_filler_stall(grant->filler, true);
+	segue_filler_kick(grant->filler);
+	send_attached(attach);
+}
+
+static void granted(void *arg)
+{
+	struct segue_attach *attach = arg;
+	struct segue_ledger *ledger = attach->ledger;
+	struct segue_server *server = ledger->stream->server;
+	bool ok = attach->rc == 0 && attach->session && !server->stopping;
+
+	server->jobs--;
+	ledger->making = NULL;
+	segue_lease_granted(&ledger->lease, ok);
+	if (ok) {
+		put_in_force(attach);
+		drop_attach(attach);
+		return;
+	}
+	segue_grant_destroy(attach->grant);
+	if (attach->session) {
+		if (attach->rc == 0)
+			attach->rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
+		else
+			segue_fail(attach->rc, "%s", attach->detail);
+	}
+	retry_waiting(ledger);
+	refuse(attach, attach->rc);
+}
+
+static void make_job(void *arg)
+{
+	struct segue_attach *attach = arg;
+
+	attach->rc = segue_grant_make(&attach->order, &attach->grant);
+	if (attach->rc)
+		strncpy(attach->detail, segue_error_detail(), sizeof(attach->detail) - 1);
+	segue_loop_post(attach->ledger->stream->server->loop, granted, attach);
+}
+
+static void start_making(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	struct segue_stream *stream = ledger->stream;
+	struct segue_server *server = stream->server;
+
+	attach->order = (struct segue_grant_order){
+		.place = ledger->place,
+		.spec = attach->opening->spec,
+		.plan = stream->plan,
+		.source = stream->source,
+		.pool = stream->pool,
+		.store = server->store,
+		.writer = server->writer,
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.mode = attach->request.mode,
+		.step = attach->request.step,
+		.bulk = attach->bulk,
+		.bulk_size = attach->bulk_size,
+		.record =
+			{
+				.generation = ledger->lease.generation,
+				.held = true,
+				.holder = ledger->lease.holder,
+			},
+	};
+	attach->order.plan.lane = ledger->place.lane;
+	memcpy(attach->order.record.token, ledger->lease.token, SEGUE_TOKEN_BYTES);
+	attach->job = (struct segue_job){.fn = make_job, .arg = attach};
+	ledger->making = attach;
+	server->jobs++;
+	segue_pool_run(stream->pool, &attach->job);
+}
+
+static int busy(const struct segue_ledger *ledger)
+{
+	return segue_fail(SEGUE_EBUSY,
+		"lane %u of stream '%s' is %s by process %lld: each lane has one worker at a time "
+		"(is "
+		"an old worker still running, or do two workers have the same rank?)",
+		ledger->place.lane, ledger->stream->spec->name,
+		ledger->lease.state == SEGUE_LEASE_RESERVED
+			? "reserved, after a restart of the server,"
+			: "held",
+		(long long)ledger->lease.holder.pid);
+}
+
+static void wait_for_lane(struct segue_attach *attach)
+{
+	struct segue_attach **link = &attach->ledger->waiting;
+
+	while (*link)
+		link = &(*link)->next;
+	attach->next = NULL;
+	*link = attach;
+	segue_loop_tick_within(attach->ledger->stream->server->loop, attach->deadline);
+}
+
+static void ask(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	uint8_t token[SEGUE_TOKEN_BYTES];
+
+	/* Nothing of a stream with persist = false is stored: what is offered is all there is. */
+	if (!ledger->stream->spec->persist && attach->request.mode == SEGUE_ATTACH_OFFER) {
+		memcpy(ledger->lease.token, attach->request.token, SEGUE_TOKEN_BYTES);
+		ledger->lease.token_valid = true;
+	}
+	segue_random(token, sizeof(token));
+	switch (segue_lease_ask(&ledger->lease, &attach->request, ledger->durable, token)) {
+	case SEGUE_LEASE_GRANT:
+		start_making(attach);
+		break;
+	case SEGUE_LEASE_WAIT:
+		if (ledger->lease.state == SEGUE_LEASE_HELD && ledger->session == attach->session)
+			refuse(attach, busy(ledger));
+		else
+			wait_for_lane(attach);
+		break;
+	case SEGUE_LEASE_BUSY:
+		/* Its end may not have been told yet. */
+		if (segue_process_presence(&ledger->lease.holder) != SEGUE_PRESENCE_ALIVE)
+			wait_for_lane(attach);
+		else
+			refuse(attach, busy(ledger));
+		break;
+	case SEGUE_LEASE_REFUSED:
+		refuse(attach,
+			segue_fail(SEGUE_EFENCED,
+				"lane %u of stream '%s' has passed to another holder since: what "
+				"this "
+				"worker committed after the last durable step is not part of its "
+				"history. Go back to a checkpoint with load_state_dict()",
+				ledger->place.lane, ledger->stream->spec->name));
+		break;
+	}
+}
+
+static void retry_waiting(struct segue_ledger *ledger)
+{
+	struct segue_attach *attach = ledger->waiting;
+
+	if (!attach)
+		return;
+	ledger->waiting = attach->next;
+	ask(attach);
+}
+
+/* The ledger that a request means; `lease` not 0: the one that this session holds. */
+static int find_place(struct segue_opening *opening, const struct segue_message *message,
+	struct segue_ledger **out)
+{
+	struct segue_stream *stream = opening->stream;
+	uint32_t lane = message->lane_attach.lane;
+	uint64_t lease = message->lane_attach.lease;
+	struct segue_ledger *ledger;
+
+	if (lane >= stream->spec->lanes)
+		return segue_fail(SEGUE_EINVAL, "stream '%s' has lanes 0 to %u, not %u",
+			stream->spec->name, stream->spec->lanes - 1, lane);
+	if (message->lane_attach.group != 0)
+		return segue_fail(SEGUE_EINVAL, "group %u: this version has one group, 0",
+			message->lane_attach.group);
+	if (stream->spec->persist) {
+		ledger = &stream->ledgers[lane];
+	} else {
+		ledger = stream->private_ledgers;
+		while (ledger && (lease == 0 || ledger->lease_id != lease))
+			ledger = ledger->next;
+		if (!ledger)
+			ledger = make_private(stream, lane);
+	}
+	if (!ledger)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+	*out = ledger;
+	return 0;
+}
+
+void segue_attach_request(struct segue_session *session, const struct segue_message *message,
+	uint8_t *bulk, size_t bulk_size)
+{
+	struct segue_opening *opening = segue_opening_find(session, message->lane_attach.stream);
+	struct segue_attach *attach = calloc(1, sizeof(*attach));
+	struct segue_ledger *ledger = NULL;
+	int64_t timeout = message->lane_attach.timeout_ns;
+	int rc;
+
+	if (!attach)
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+	else if (!opening)
+		rc = segue_fail(SEGUE_EPROTOCOL, "stream %llu is not open",
+			(unsigned long long)message->lane_attach.stream);
+	else
+		rc = find_place(opening, message, &ledger);
+	if (rc) {
+		free(attach);
+		free(bulk);
+		segue_session_fail(session, message->serial, rc);
+		return;
+	}
+	if (timeout <= 0)
+		timeout = DEFAULT_TIMEOUT_S * INT64_C(1000000000);
+	int64_t now = segue_now_ns();
+	*attach = (struct segue_attach){
+		.ledger = ledger,
+		.session = session,
+		.opening = opening,
+		.serial = message->serial,
+		.deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout,
+		.request =
+			{
+				.holder = session->holder,
+				.mode = message->lane_attach.mode,
+				.step = message->lane_attach.step,
+			},
+		.bulk = bulk,
+		.bulk_size = bulk_size,
+	};
+	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
+	opening->leases++;
+	if (message->lane_attach.lease != 0 && ledger->session == session &&
+		ledger->lease_id == message->lane_attach.lease)
+		end_lease(ledger, false);
+	ask(attach);
+}
+
+void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease)
+{
+	const struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = serial};
+
+	for (struct segue_opening *opening = session->openings; opening;
+		opening = opening->next_of_session) {
+		struct segue_stream *stream = opening->stream;
+		for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
+			struct segue_ledger *ledger = &stream->ledgers[lane];
+			if (ledger->session == session && ledger->lease_id == lease)
+				end_lease(ledger, false);
+		}
+		for (struct segue_ledger *ledger = stream->private_ledgers, *next; ledger;
+			ledger = next) {
+			next = ledger->next;
+			if (ledger->session == session && ledger->lease_id == lease)
+				end_lease(ledger, false);
+		}
+	}
+	segue_session_send(session, &done, NULL, 0);
+}
+
+/* ---- All ledgers of a stream ---- */
+
+static void each(
+	struct segue_stream *stream, void (*fn)(struct segue_ledger *ledger, void *arg), void *arg)
+{
+	if (stream->state != SEGUE_STREAM_OPEN)
+		return;
+	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++)
+		fn(&stream->ledgers[lane], arg);
+	for (struct segue_ledger *ledger = stream->private_ledgers, *next; ledger; ledger = next) {
+		next = ledger->next;
+		fn(ledger, arg);
+	}
+}
+
+static void session_gone(struct segue_ledger *ledger, void *arg)
+{
+	struct segue_session *session = arg;
+	struct segue_attach **link = &ledger->waiting;
+
+	while (*link) {
+		struct segue_attach *attach = *link;
+		if (attach->session == session) {
+			*link = attach->next;
+			drop_attach(attach); /* its opening is the session's still */
+		} else {
+			link = &attach->next;
+		}
+	}
+	if (ledger->making && ledger->making->session == session)
+		ledger->making->session = NULL;
+	if (ledger->session == session)
+		end_lease(ledger, false);
+}
+
+void segue_ledgers_session_gone(struct segue_stream *stream, struct segue_session *session)
+{
+	each(stream, session_gone, session);
+}
+
+static void storage_changed(struct segue_ledger *ledger, void *arg)
+{
+	const struct segue_message *failure = arg;
+	struct segue_grant *grant = ledger->grant;
+
+	if (!grant || !ledger->stream->spec->persist)
+		return;
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_storage_failed(&grant->carry, failure->failure.code, failure->failure.detail);
+	segue_feed_ring(&grant->filler->feed);
+	pthread_mutex_unlock(&grant->filler->lock);
+	segue_filler_stall(grant->filler, failure->failure.code != 0);
+}
+
+void segue_ledgers_storage(struct segue_stream *stream, int code, const char *detail)
+{
+	struct segue_message failure = {.failure = {.code = code, .detail = detail}};
+
+	each(stream, storage_changed, &failure);
+}
+
+struct clock {
+	int64_t now, when;
+};
+
+static void look(struct segue_ledger *ledger, void *arg)
+{
+	struct clock *clock = arg;
+
+	if (ledger->lease.state == SEGUE_LEASE_RESERVED) {
+		enum segue_presence presence = segue_process_presence(&ledger->lease.holder);
+		segue_lease_expire(&ledger->lease, presence, clock->now);
+	}
+	if (ledger->lease.state == SEGUE_LEASE_FREE)
+		retry_waiting(ledger);
+	struct segue_attach **link = &ledger->waiting;
+	while (*link) {
+		struct segue_attach *attach = *link;
+		if (clock->now < attach->deadline) {
+			int64_t again = clock->now + RESERVATION_LOOK_MS * INT64_C(1000000);
+			clock->when = again < clock->when ? again : clock->when;
+			link = &attach->next;
+			continue;
+		}
+		*link = attach->next;
+		refuse(attach, busy(ledger));
+	}
+	if (ledger->lease.state == SEGUE_LEASE_HELD) {
+		pthread_mutex_lock(&ledger->grant->filler->lock);
+		bool broken = ledger->grant->carry.broken;
+		pthread_mutex_unlock(&ledger->grant->filler->lock);
+		if (broken)
+			end_lease(ledger, false);
+	}
+}
+
+int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now)
+{
+	struct clock clock = {now, INT64_MAX};
+
+	each(stream, look, &clock);
+	return clock.when;
+}
+
+static void stop(struct segue_ledger *ledger, void *arg)
+{
+	bool *idle = arg;
+
+	end_lease(ledger, true);
+	if (ledger->grant)
+		*idle = false;
+}
+
+bool segue_ledgers_stop(struct segue_stream *stream)
+{
+	bool idle = true;
+
+	each(stream, stop, &idle);
+	return idle;
+}

@@ -1,0 +1,17 @@
+/*
+ * Who a process is, beyond a number that is used again: boot, pid namespace, pid, start time. From
+ * /proc.
+ */
+#ifndef SEGUE_SERVER_PROCESS_H
+#define SEGUE_SERVER_PROCESS_H
+
+#include "lease.h"
+
+/* The process `pid` as it is now. Fields that cannot be known are 0. */
+void segue_process_identify(int64_t pid, struct segue_holder *out);
+/* Whether that process still exists; a zombie does not. */
+enum segue_presence segue_process_presence(const struct segue_holder *holder);
+/* A pidfd that becomes readable when the process ends; SEGUE_ESYSTEM where there is none. */
+int segue_process_watch(int64_t pid);
+
+#endif

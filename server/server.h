@@ -1,0 +1,200 @@
+/*
+ * The server: one store directory, its streams, the sessions of those who use them.
+ *
+ * All of this belongs to the loop's thread. Loader threads and the committer hand their results
+ * over with segue_loop_post().
+ */
+#ifndef SEGUE_SERVER_SERVER_H
+#define SEGUE_SERVER_SERVER_H
+
+#include <sys/types.h>
+
+#include "frame.h"
+#include "grant.h"
+#include "lease.h"
+#include "loop.h"
+#include "pool.h"
+#include "store.h"
+#include "wire.h"
+#include "writer.h"
+
+#define SEGUE_RECONNECT_GRACE_NS INT64_C(10000000000)
+
+struct segue_session;
+struct segue_stream;
+struct segue_attach;
+struct segue_checkpoint;
+
+struct segue_options {
+	const char *dir;
+	const char *socket_path; /* NULL: <dir>/segue.sock */
+	bool embedded;           /* started by a client: end when the last one has left */
+	int ready_fd;            /* told when the socket listens; -1: nobody waits */
+};
+
+struct segue_server {
+	struct segue_options options;
+	char *dir;         /* absolute */
+	char *socket_path; /* absolute */
+	struct segue_loop *loop;
+	struct segue_store *store;
+	struct segue_writer *writer;
+	struct segue_pool *reports; /* one thread for long reports */
+	struct segue_listener *listener;
+	struct segue_session *sessions;
+	struct segue_stream *streams;
+	struct segue_checkpoint *checkpoints; /* that wait for a step */
+	uint64_t instance;                    /* differs for each start */
+	uint64_t next_id;                     /* of leases, openings, uploads, private groups */
+	uint32_t next_stream;                 /* id of the next new stream */
+	int64_t started_ms;                   /* Unix time */
+	int64_t started_ns;
+	int storage_error;
+	unsigned jobs;     /* given to other threads and not come back */
+	bool had_sessions; /* somebody was here */
+	bool stopping;     /* SIGTERM: leases are being written */
+};
+
+/* Runs until SIGTERM, or, embedded, until nobody uses it. 0 or a negative code. */
+int segue_server_run(const struct segue_options *options);
+
+/* Random bytes from the kernel. */
+void segue_random(void *out, size_t size);
+
+/* ---- Streams (stream.c) ---- */
+
+/* One (lane, group): who has it, and what is in force. */
+struct segue_ledger {
+	struct segue_stream *stream;
+	struct segue_place place;
+	struct segue_lease lease;
+	uint64_t durable;              /* step on disk when no grant is in force */
+	struct segue_grant *grant;     /* HELD or ENDING */
+	struct segue_session *session; /* whose lease it is; NULL while ENDING */
+	uint64_t lease_id;
+	struct segue_watch event;      /* the worker wakes the server */
+	struct segue_opening *opening; /* through which it was attached */
+	struct segue_attach *waiting;  /* requests for this lane, oldest first */
+	struct segue_attach *making;   /* GRANTING: the request */
+	unsigned pins;                 /* checkpoints that read the grant on other threads */
+	bool written;                  /* ENDING: the last commit is on disk */
+	struct segue_ledger *next;     /* private ledgers of a stream with persist = false */
+};
+
+enum segue_stream_state { SEGUE_STREAM_OPENING, SEGUE_STREAM_OPEN, SEGUE_STREAM_FAILED };
+
+struct segue_stream {
+	struct segue_server *server;
+	struct segue_stream *next;
+	enum segue_stream_state state;
+	struct segue_spec *spec; /* the store's, or the first client's */
+	uint32_t id;
+	uint64_t fingerprint[2];
+	struct segue_plan_spec plan; /* lane is set by its users */
+	struct segue_source *source;
+	struct segue_pool *pool;
+	struct segue_ledger *ledgers; /* one a lane, group 0; NULL if persist is false */
+	struct segue_ledger *private_ledgers;
+	struct segue_opening *openings; /* of all sessions */
+	struct segue_job job;           /* the opening */
+	int rc;                         /* its result */
+	char detail[SEGUE_ERROR_TEXT];
+	uint32_t users; /* openings, jobs, leases not free */
+};
+
+/* A session's handle of a stream: the same stream, its own runtime options. */
+struct segue_opening {
+	uint64_t id;
+	struct segue_stream *stream;
+	struct segue_session *session; /* NULL: gone, kept for a lease that still ends */
+	struct segue_spec *spec;
+	uint64_t serial; /* of the request, until it is answered */
+	bool answered;
+	unsigned leases;            /* that use its spec */
+	struct segue_opening *next; /* in the stream */
+	struct segue_opening *next_of_session;
+};
+
+/* Requests of a session. They answer it, now or later. `spec` is taken over. */
+void segue_stream_open_request(
+	struct segue_session *session, uint64_t serial, struct segue_spec *spec);
+void segue_attach_request(struct segue_session *session, const struct segue_message *message,
+	uint8_t *bulk, size_t bulk_size);
+void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease);
+void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message);
+/* An answered opening of this session; NULL: none such. */
+struct segue_opening *segue_opening_find(struct segue_session *session, uint64_t id);
+/* Frees it if neither a session nor a lease needs it, and then its stream if that was the last. */
+void segue_opening_release(struct segue_opening *opening);
+/* One use less; the last frees it. */
+void segue_stream_release(struct segue_stream *stream);
+/* The session is gone: its leases end, its requests are forgotten. */
+void segue_stream_session_gone(struct segue_session *session);
+/* Time passes: reservations, waiting requests. Returns when it wants to be called again. */
+int64_t segue_stream_tick(struct segue_server *server, int64_t now);
+/* Storage failed (code), or works again (0). */
+void segue_stream_storage(struct segue_server *server, int code, const char *detail);
+/* Ends all leases for a stop; their holders may offer them to the next server. True if none is
+ * left. */
+bool segue_stream_stop(struct segue_server *server);
+/* Frees what is left when the loop has ended. */
+void segue_stream_destroy_all(struct segue_server *server);
+
+/* Checkpoints that wait for their step (checkpoint.c). */
+int64_t segue_checkpoints_tick(struct segue_server *server, int64_t now);
+void segue_checkpoints_session_gone(struct segue_session *session);
+
+/* ---- Sessions (session.c) ---- */
+
+struct segue_upload {
+	struct segue_upload *next;
+	uint64_t id;
+	size_t size;
+	struct segue_shm shm;
+};
+
+struct segue_session {
+	struct segue_server *server;
+	struct segue_session *next;
+	struct segue_watch socket, process; /* process.fd -1: no pidfd */
+	struct segue_holder holder;
+	uid_t uid;
+	char program[64];
+	bool greeted, closing;
+	int64_t hello_by; /* must have said HELLO */
+	struct segue_frame_reader *reader;
+	struct segue_frame_queue *queue;
+	struct segue_arena arena;
+	struct segue_upload *uploads;
+	size_t upload_bytes;
+	struct segue_opening *openings;
+	int64_t progress_at; /* last PROGRESS sent */
+};
+
+/* Takes over a connected socket. */
+void segue_session_create(struct segue_server *server, int socket);
+/* Sends a message with fds (which stay the caller's); a peer that does not read is dropped. */
+void segue_session_send(struct segue_session *session, const struct segue_message *message,
+	const int *fds, size_t fd_count);
+/* FAILURE with this thread's detail, or the one given. */
+void segue_session_fail(struct segue_session *session, uint64_t serial, int code);
+void segue_session_fail_text(
+	struct segue_session *session, uint64_t serial, int code, const char *detail);
+/* BULK: the bytes in a segment of their own. */
+void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uint64_t step,
+	const void *bytes, size_t size);
+/* Ends the session; safe inside its own callbacks. */
+void segue_session_close(struct segue_session *session);
+void segue_session_tick(struct segue_server *server, int64_t now);
+
+/* ---- Listener (listener.c) ---- */
+
+struct segue_listener;
+/* Binds and listens. Under the store's lock: a stale socket is removed, a live one is SEGUE_EBUSY.
+ */
+int segue_listener_create(
+	struct segue_server *server, const char *path, struct segue_listener **out);
+/* Unlinks the socket. NULL is fine. */
+void segue_listener_destroy(struct segue_listener *listener);
+
+#endif

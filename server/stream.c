@@ -1,0 +1,530 @@
+/* Streams: opened once, used by many; their data set, threads and spec. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "error.h"
+#include "ledger.h"
+#include "process.h"
+#include "server.h"
+#include "wait.h"
+
+/* ---- The index's place in the store ---- */
+
+enum { INDEX_PIECE = 16 * 4096 - 16 - 64 }; /* a value that fills whole pages, with its headers */
+
+struct keeper {
+	struct segue_store *store;
+	struct segue_writer *writer;
+};
+
+struct pieces {
+	uint8_t *bytes;
+	size_t size;
+};
+
+static int add_piece(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct pieces *pieces = arg;
+	uint8_t *grown = realloc(pieces->bytes, pieces->size + value_size + 1);
+
+	(void)key;
+	(void)key_size;
+	if (!grown)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the index");
+	memcpy(grown + pieces->size, value, value_size);
+	pieces->bytes = grown;
+	pieces->size += value_size;
+	return 0;
+}
+
+static int load_index(void *arg, const char *name, void **bytes, size_t *size)
+{
+	const struct keeper *keeper = arg;
+	struct pieces pieces = {0};
+
+	int rc = segue_store_scan(
+		keeper->store, SEGUE_TABLE_INDEX, name, strlen(name) + 1, add_piece, NULL, &pieces);
+	if (!rc && !pieces.bytes)
+		rc = segue_fail(SEGUE_ENOTFOUND, "no index '%s'", name);
+	if (rc) {
+		free(pieces.bytes);
+		return rc;
+	}
+	*bytes = pieces.bytes;
+	*size = pieces.size;
+	return 0;
+}
+
+/* One blob in pieces under name, NUL, number; what stood there before goes. */
+static int index_ops(struct segue_ops *ops, const char *name, const uint8_t *bytes, size_t size)
+{
+	uint8_t key[SEGUE_STORE_KEY_MAX];
+	size_t name_size = strlen(name) + 1;
+	uint32_t number = 0;
+
+	if (name_size + sizeof(number) > sizeof(key))
+		return segue_fail(SEGUE_EINVAL, "the index's name '%s' is too long", name);
+	memcpy(key, name, name_size);
+	int rc = segue_ops_add(ops, SEGUE_TABLE_INDEX, key, name_size, NULL, 0);
+	if (!rc)
+		ops->op[ops->count - 1].prefix = true;
+	for (size_t at = 0; !rc && at < size; at += INDEX_PIECE, number++) {
+		size_t part = size - at < INDEX_PIECE ? size - at : INDEX_PIECE;
+		void *value = malloc(part);
+		if (!value)
+			return segue_fail(SEGUE_ENOMEM, "no memory for the index");
+		memcpy(value, bytes + at, part);
+		for (size_t i = 0; i < sizeof(number); i++)
+			key[name_size + i] = (uint8_t)(number >> (24 - 8 * i));
+		rc = segue_ops_add(
+			ops, SEGUE_TABLE_INDEX, key, name_size + sizeof(number), value, part);
+	}
+	return rc;
+}
+
+static int save_index(void *arg, const char *name, const void *bytes, size_t size)
+{
+	const struct keeper *keeper = arg;
+	struct segue_ops ops = {0};
+
+	int rc = index_ops(&ops, name, bytes, size);
+	if (!rc)
+		rc = segue_writer_apply(keeper->writer, &ops);
+	segue_ops_finish(&ops);
+	return rc;
+}
+
+/* ---- Opening, on the stream's own thread ---- */
+
+/* Progress goes to every session that waits for this stream. */
+struct progress {
+	struct segue_server *server;
+	struct segue_stream *stream;
+	char what[32];
+	uint64_t done, total;
+};
+
+static void send_progress(void *arg)
+{
+	struct progress *progress = arg;
+	int64_t now = segue_now_ns();
+
+	for (struct segue_opening *opening = progress->stream->openings; opening;
+		opening = opening->next) {
+		struct segue_session *session = opening->session;
+		if (opening->answered || !session)
+			continue;
+		session->progress_at = now;
+		const struct segue_message message = {
+			.type = SEGUE_MESSAGE_PROGRESS,
+			.serial = opening->serial,
+			.progress = {.what = progress->what,
+				.done = progress->done,
+				.total = progress->total},
+		};
+		segue_session_send(session, &message, NULL, 0);
+	}
+	progress->server->jobs--;
+	free(progress);
+}
+
+struct opening_job {
+	struct segue_stream *stream;
+	int64_t told_at;
+};
+
+static void count_job(void *arg)
+{
+	struct progress *progress = arg;
+
+	progress->server->jobs++;
+}
+
+static void report_progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct opening_job *job = arg;
+	int64_t now = segue_now_ns();
+
+	/* Ten times a second, and the end. */
+	if (now - job->told_at < 100000000 && done < total)
+		return;
+	job->told_at = now;
+	struct progress *progress = calloc(1, sizeof(*progress));
+	if (!progress)
+		return;
+	*progress = (struct progress){
+		.server = job->stream->server, .stream = job->stream, .done = done, .total = total};
+	strncpy(progress->what, what, sizeof(progress->what) - 1);
+	segue_loop_post(progress->server->loop, count_job, progress);
+	segue_loop_post(progress->server->loop, send_progress, progress);
+}
+
+static int check_record(struct segue_stream *stream, const struct segue_stream_record *record)
+{
+	int rc = segue_spec_compare(record->spec, stream->spec);
+
+	if (rc)
+		return segue_fail_within(rc, "stream '%s'", stream->spec->name);
+	if (memcmp(record->fingerprint, stream->fingerprint, sizeof(stream->fingerprint)) != 0)
+		return segue_fail(SEGUE_ECHANGED,
+			"stream '%s': the data set is not the one that the stream was made with "
+			"(files, their sizes or their records differ): give the stream another "
+			"name, "
+			"or bring the files back",
+			stream->spec->name);
+	stream->id = record->id;
+	return 0;
+}
+
+static int save_record(struct segue_stream *stream)
+{
+	const struct segue_stream_record record = {
+		.id = stream->id,
+		.spec = stream->spec,
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.created_ms = segue_unix_ms(),
+	};
+	const char *name = stream->spec->name;
+	struct segue_ops ops = {0};
+	size_t size, key_size = strlen(name);
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	void *value;
+
+	int rc = segue_stream_record_pack(&record, &value, &size);
+	if (rc)
+		return rc;
+	const void *key = segue_stream_key(name, hash, &key_size);
+	rc = segue_ops_add(&ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+	if (!rc)
+		rc = segue_writer_apply(stream->server->writer, &ops);
+	segue_ops_finish(&ops);
+	return rc;
+}
+
+/* Finds or makes the stream's record. */
+static int settle_record(struct segue_stream *stream)
+{
+	struct segue_stream_record record;
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t size, key_size;
+	void *value;
+
+	if (!stream->spec->persist)
+		return 0;
+	const void *key = segue_stream_key(stream->spec->name, hash, &key_size);
+	int rc = segue_store_get(
+		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	if (rc == SEGUE_ENOTFOUND)
+		return save_record(stream);
+	if (rc)
+		return rc;
+	rc = segue_stream_record_unpack(value, size, &record);
+	free(value);
+	if (rc)
+		return rc;
+	rc = check_record(stream, &record);
+	segue_spec_destroy(record.spec);
+	return rc;
+}
+
+static int open_source(struct segue_stream *stream)
+{
+	struct segue_server *server = stream->server;
+	struct keeper keeper = {server->store, server->writer};
+	const struct segue_index_keeper index = {&keeper, load_index, save_index};
+	struct opening_job job = {.stream = stream};
+	struct segue_source_stats stats;
+	char cache[4200];
+
+	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
+	int rc = segue_source_open_tfrecord(
+		stream->spec, cache, &index, report_progress, &job, &stream->source);
+	if (rc)
+		return rc;
+	segue_source_stats(stream->source, &stats);
+	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
+	return 0;
+}
+
+static void set_plan(struct segue_stream *stream)
+{
+	const struct segue_spec *spec = stream->spec;
+
+	stream->plan = (struct segue_plan_spec){
+		.records = stream->source->ops->records(stream->source),
+		.epochs = spec->epochs,
+		.seed = spec->seed,
+		.lanes = spec->lanes,
+		.batch_size = spec->batch_size,
+		.num_unroll = spec->num_unroll,
+		.tail = spec->tail,
+		.epoch_end = spec->epoch_end,
+		.shuffle = spec->shuffle,
+	};
+}
+
+static void opened(void *arg);
+
+static void open_job(void *arg)
+{
+	struct segue_stream *stream = arg;
+
+	int rc = open_source(stream);
+	if (!rc)
+		rc = settle_record(stream);
+	if (!rc) {
+		set_plan(stream);
+		rc = segue_ledgers_load(stream);
+	}
+	stream->rc = rc;
+	if (rc)
+		strncpy(stream->detail, segue_error_detail(), sizeof(stream->detail) - 1);
+	segue_loop_post(stream->server->loop, opened, stream);
+}
+
+/* ---- On the loop's thread ---- */
+
+static void destroy_stream(struct segue_stream *stream)
+{
+	segue_pool_destroy(stream->pool);
+	segue_ledgers_destroy(stream);
+	if (stream->source)
+		stream->source->ops->destroy(stream->source);
+	segue_spec_destroy(stream->spec);
+	free(stream);
+}
+
+void segue_stream_release(struct segue_stream *stream)
+{
+	struct segue_stream **link = &stream->server->streams;
+
+	if (--stream->users > 0)
+		return;
+	while (*link != stream)
+		link = &(*link)->next;
+	*link = stream->next;
+	destroy_stream(stream);
+}
+
+void segue_opening_release(struct segue_opening *opening)
+{
+	struct segue_stream *stream = opening->stream;
+	struct segue_opening **link = &stream->openings;
+
+	if (opening->session || opening->leases > 0)
+		return;
+	while (*link != opening)
+		link = &(*link)->next;
+	*link = opening->next;
+	segue_spec_destroy(opening->spec);
+	free(opening);
+	segue_stream_release(stream);
+}
+
+static void leave(struct segue_opening *opening)
+{
+	opening->session = NULL;
+	segue_opening_release(opening);
+}
+
+/* Tells a session what its stream is; the runtime options are its own, so the geometry is too. */
+static int answer(struct segue_opening *opening)
+{
+	struct segue_stream *stream = opening->stream;
+	uint32_t key_max = stream->source->ops->key_max(stream->source);
+	struct segue_geometry geometry;
+
+	int rc = segue_spec_compare(stream->spec, opening->spec);
+	if (rc)
+		return segue_fail_within(rc, "stream '%s'", stream->spec->name);
+	rc = segue_geometry_init(opening->spec, key_max, &geometry);
+	if (rc)
+		return rc;
+	const struct segue_message message = {
+		.type = SEGUE_MESSAGE_OPENED,
+		.serial = opening->serial,
+		.opened =
+			{
+				.stream = opening->id,
+				.records = stream->plan.records,
+				.layout_hash = geometry.hash,
+				.key_max = key_max,
+			},
+	};
+	segue_geometry_finish(&geometry);
+	segue_session_send(opening->session, &message, NULL, 0);
+	return 0;
+}
+
+static void remove_from_session(struct segue_opening *opening)
+{
+	struct segue_opening **link = &opening->session->openings;
+
+	while (*link != opening)
+		link = &(*link)->next_of_session;
+	*link = opening->next_of_session;
+}
+
+static void answer_or_fail(struct segue_opening *opening, int rc, const char *detail)
+{
+	opening->answered = true;
+	if (rc)
+		segue_session_fail_text(opening->session, opening->serial, rc, detail);
+	else if ((rc = answer(opening)) != 0)
+		segue_session_fail(opening->session, opening->serial, rc);
+	if (rc) {
+		remove_from_session(opening);
+		leave(opening);
+	}
+}
+
+/* The opening job has come back. */
+static void opened(void *arg)
+{
+	struct segue_stream *stream = arg;
+
+	stream->server->jobs--;
+	stream->state = stream->rc ? SEGUE_STREAM_FAILED : SEGUE_STREAM_OPEN;
+	for (struct segue_opening *opening = stream->openings, *next; opening; opening = next) {
+		next = opening->next;
+		if (opening->session && !opening->answered)
+			answer_or_fail(opening, stream->rc, stream->detail);
+	}
+	segue_stream_release(stream); /* the job's use */
+}
+
+static struct segue_stream *find_stream(struct segue_server *server, const char *name)
+{
+	for (struct segue_stream *stream = server->streams; stream; stream = stream->next) {
+		if (stream->state != SEGUE_STREAM_FAILED && strcmp(stream->spec->name, name) == 0)
+			return stream;
+	}
+	return NULL;
+}
+
+static int start_stream(
+	struct segue_server *server, const struct segue_spec *spec, struct segue_stream **out)
+{
+	struct segue_stream *stream = calloc(1, sizeof(*stream));
+	int rc;
+
+	if (!stream)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+	stream->server = server;
+	stream->id = server->next_stream;
+	if ((rc = segue_spec_copy(spec, &stream->spec)) ||
+		(rc = segue_pool_create("loader", spec->num_threads, &stream->pool))) {
+		destroy_stream(stream);
+		return rc;
+	}
+	server->next_stream++;
+	stream->users = 1; /* the job */
+	stream->next = server->streams;
+	server->streams = stream;
+	server->jobs++;
+	stream->job = (struct segue_job){.fn = open_job, .arg = stream};
+	segue_pool_run(stream->pool, &stream->job);
+	*out = stream;
+	return 0;
+}
+
+void segue_stream_open_request(
+	struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+{
+	struct segue_server *server = session->server;
+	struct segue_stream *stream = find_stream(server, spec->name);
+	struct segue_opening *opening = calloc(1, sizeof(*opening));
+	int rc = opening ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+
+	if (!rc && server->stopping)
+		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
+	if (!rc && !stream)
+		rc = start_stream(server, spec, &stream);
+	if (rc) {
+		free(opening);
+		segue_spec_destroy(spec);
+		segue_session_fail(session, serial, rc);
+		return;
+	}
+	*opening = (struct segue_opening){
+		.id = ++server->next_id,
+		.stream = stream,
+		.session = session,
+		.spec = spec,
+		.serial = serial,
+		.next = stream->openings,
+		.next_of_session = session->openings,
+	};
+	stream->openings = opening;
+	session->openings = opening;
+	stream->users++;
+	if (stream->state == SEGUE_STREAM_OPEN)
+		answer_or_fail(opening, 0, "");
+}
+
+struct segue_opening *segue_opening_find(struct segue_session *session, uint64_t id)
+{
+	struct segue_opening *opening = session->openings;
+
+	while (opening && opening->id != id)
+		opening = opening->next_of_session;
+	return opening && opening->answered ? opening : NULL;
+}
+
+void segue_stream_session_gone(struct segue_session *session)
+{
+	struct segue_server *server = session->server;
+
+	segue_checkpoints_session_gone(session);
+	for (struct segue_stream *stream = server->streams; stream; stream = stream->next)
+		segue_ledgers_session_gone(stream, session);
+	while (session->openings) {
+		struct segue_opening *opening = session->openings;
+		session->openings = opening->next_of_session;
+		leave(opening);
+	}
+}
+
+int64_t segue_stream_tick(struct segue_server *server, int64_t now)
+{
+	int64_t when = segue_checkpoints_tick(server, now);
+
+	for (struct segue_stream *stream = server->streams; stream; stream = stream->next) {
+		int64_t at = segue_ledgers_tick(stream, now);
+		when = at < when ? at : when;
+	}
+	return when;
+}
+
+void segue_stream_storage(struct segue_server *server, int code, const char *detail)
+{
+	for (struct segue_stream *stream = server->streams; stream; stream = stream->next)
+		segue_ledgers_storage(stream, code, detail);
+}
+
+bool segue_stream_stop(struct segue_server *server)
+{
+	bool idle = true;
+
+	for (struct segue_stream *stream = server->streams; stream; stream = stream->next)
+		idle = segue_ledgers_stop(stream) && idle;
+	return idle && server->jobs == 0;
+}
+
+void segue_stream_destroy_all(struct segue_server *server)
+{
+	while (server->streams) {
+		struct segue_stream *stream = server->streams;
+		server->streams = stream->next;
+		while (stream->openings) {
+			struct segue_opening *next = stream->openings->next;
+			segue_spec_destroy(stream->openings->spec);
+			free(stream->openings);
+			stream->openings = next;
+		}
+		destroy_stream(stream);
+	}
+}

@@ -1,0 +1,40 @@
+/*
+ * The writer: the one thread that writes to the store. Every interval it takes the newest commit of
+ * each lease in force, and writes them all, with whatever else waits, in one transaction (group
+ * commit).
+ */
+#ifndef SEGUE_SERVER_WRITER_H
+#define SEGUE_SERVER_WRITER_H
+
+#include "grant.h"
+#include "loop.h"
+
+struct segue_writer;
+
+/*
+ * Starts the thread. `failed` is called on the loop's thread when a transaction fails (code) or,
+ * after SEGUE_ENOSPACE, one succeeds again (0).
+ */
+int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
+	void (*failed)(void *arg, int code, const char *detail), void *arg,
+	struct segue_writer **out);
+/* Ends the thread after a last transaction. NULL is fine. */
+void segue_writer_destroy(struct segue_writer *writer);
+
+/* Watches a lease in force: its commits go to disk from now on. */
+void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant);
+/*
+ * The lease is over: its last commit goes to disk at once (with held = `held` in the record), then
+ * `finished` is called on the loop's thread and the writer knows the grant no more.
+ */
+void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant, bool held,
+	void (*finished)(void *arg), void *arg);
+/* A transaction is wanted now (durability = commit). */
+void segue_writer_urge(struct segue_writer *writer);
+/*
+ * Writes these operations in the next transaction, at once, and waits for it. From any thread but
+ * the loop's. What segue_store_apply says; SEGUE_ESTORE once storage has failed.
+ */
+int segue_writer_apply(struct segue_writer *writer, const struct segue_ops *ops);
+
+#endif

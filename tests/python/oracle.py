@@ -1,0 +1,365 @@
+"""A plain model of what a stream delivers: segments, rows, lanes, epochs, tails and carried states.
+
+Written from the rules of segmenting, batching and state alone, never from the C code; speed is no
+concern here. `Model(files, spec, update).batches(lane)` yields what a worker that holds `lane` must
+see, batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count
+from typing import Any
+
+import numpy as np
+
+import permutation
+
+NO_SEQUENCE = (1 << 64) - 1  # insertion_index of an empty row
+NO_ROW = (1 << 32) - 1  # previous_row of a row that begins a sequence, or is empty
+
+Arrays = dict[str, np.ndarray]
+# One row's states after a batch, from its states before, its inputs [U, ...] and the batch's step.
+Update = Callable[[Arrays, Arrays, int], Arrays]
+# (sequence number, segment) of a row, or None for an empty row.
+Place = tuple[int, int] | None
+
+
+class BadRecord(ValueError):
+    """A record that no segment can be made of."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A sequence or context feature; dtype "bytes" makes arrays of Python bytes objects."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class State:
+    """A carried state; `init` is one row's initial value (None: zeros)."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+    init: Any = None
+
+    def initial(self) -> np.ndarray:
+        value = np.zeros(self.shape, self.dtype)
+        if self.init is not None:
+            value[...] = self.init
+        return value
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example: arrays [n, ...] under `sequences`; `length` is given only where it is not n."""
+
+    key: str
+    sequences: Mapping[str, Any]
+    context: Mapping[str, Any] = field(default_factory=dict)
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    sequences: Mapping[str, Feature]
+    num_unroll: int
+    batch_size: int
+    context: Mapping[str, Feature] = field(default_factory=dict)
+    states: Mapping[str, State] = field(default_factory=dict)
+    lanes: int = 1
+    shuffle: bool = False
+    seed: int = 0
+    epochs: int | None = 1  # None: endless
+    pad: bool = True
+    tail: str = "shrink"  # or "stop", "pad"
+    epoch_end: str = "continue"  # or "drain"
+    # Record at place i of an epoch, from (epoch, i, n); None: as `shuffle` and `seed` say.
+    order: Callable[[int, int, int], int] | None = None
+
+
+@dataclass
+class Batch:
+    """Per-row lists of one batch; arrays are [rows, U, ...], [rows, ...] for context and states."""
+
+    lane: int
+    step: int
+    sequences: Arrays
+    context: Arrays
+    state_in: Arrays
+    state_out: Arrays
+    key: list[bytes] = field(default_factory=list)
+    next_key: list[bytes] = field(default_factory=list)
+    sequence: list[int] = field(default_factory=list)
+    sequence_count: list[int] = field(default_factory=list)
+    length: list[int] = field(default_factory=list)
+    total_length: list[int] = field(default_factory=list)
+    insertion_index: list[int] = field(default_factory=list)
+    epoch: list[int] = field(default_factory=list)
+    is_first: list[bool] = field(default_factory=list)
+    is_last: list[bool] = field(default_factory=list)
+    previous_row: list[int] = field(default_factory=list)
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.key)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """[rows, U] bool: the steps that count."""
+        unroll = next(iter(self.sequences.values())).shape[1]
+        return np.arange(unroll) < np.array(self.length)[:, None]
+
+
+def steps_of(record: Record, spec: Spec) -> int:
+    """Steps n of the record's arrays; BadRecord if they make no segments."""
+    lengths = {name: len(record.sequences[name]) for name in spec.sequences}
+    if len(set(lengths.values())) != 1:
+        raise BadRecord(f"{record.key}: sequence features of different lengths {lengths}")
+    n = next(iter(lengths.values()))
+    if n == 0:
+        raise BadRecord(f"{record.key}: empty sequence")
+    if not spec.pad and n % spec.num_unroll:
+        raise BadRecord(
+            f"{record.key}: {n} steps of {list(lengths)} are no multiple of num_unroll = "
+            f"{spec.num_unroll}; consider pad=True"
+        )
+    padded = -(-n // spec.num_unroll) * spec.num_unroll
+    if record.length is not None and not 0 <= record.length <= padded:
+        raise BadRecord(f"{record.key}: length {record.length} not within 0 and {padded}")
+    return n
+
+
+def segment_count(n: int, num_unroll: int) -> int:
+    return -(-n // num_unroll)
+
+
+def segment_key(key: str, segment: int, segments: int) -> bytes:
+    """Key of a segment, or what follows the last one."""
+    if segment == segments:
+        return f"STOP:{key}".encode()
+    return f"{segment:05d}_of_{segments:05d}:{key}".encode()
+
+
+def _empty(feature: Feature, *leading: int) -> np.ndarray:
+    """Padding: zeros, False or empty strings."""
+    shape = (*leading, *feature.shape)
+    if feature.dtype == "bytes":
+        return np.full(shape, b"", object)
+    return np.zeros(shape, feature.dtype)
+
+
+def plan_rows(
+    numbers: Iterable[int], segments: Callable[[int], int], batch_size: int, tail: str
+) -> Generator[list[Place], None, int]:
+    """Rows of one lane, batch by batch, until its `numbers` have run out.
+
+    Returns (as the generator's value) how many segments tail="stop" left undelivered.
+    """
+    waiting = iter(numbers)
+
+    def take() -> Place:
+        number = next(waiting, None)
+        return None if number is None else (number, 0)
+
+    def advance(row: Place) -> Place:
+        if row is None:
+            return None
+        number, segment = row
+        return (number, segment + 1) if segment + 1 < segments(number) else take()
+
+    rows = [take() for _ in range(batch_size)]
+    while True:
+        if tail == "shrink":
+            rows = [row for row in rows if row is not None]
+        active = [row for row in rows if row is not None]
+        if not active:
+            return 0
+        if tail == "stop" and len(active) < batch_size:
+            return sum(segments(number) - segment for number, segment in active)
+        yield list(rows)
+        rows = [advance(row) for row in rows]
+
+
+class Model:
+    """Everything a stream delivers.
+
+    Parameters
+    ----------
+    files : the data set: a list of records per file, in order.
+    spec : what the stream is.
+    update : what the worker does to each row's states; None keeps them as they are.
+    """
+
+    def __init__(
+        self, files: Sequence[Sequence[Record]], spec: Spec, update: Update | None = None
+    ) -> None:
+        self.records = list(chain.from_iterable(files))
+        self.spec = spec
+        self.update = update or (lambda states, inputs, step: states)
+        self.steps = [steps_of(record, spec) for record in self.records]
+        self._longest: dict[tuple[int, ...], int] = {}
+
+    # -- sequences ---------------------------------------------------------------------------
+
+    def record_of(self, number: int) -> int:
+        """Index of the record that is sequence `number` of the stream."""
+        epoch, i = divmod(number, len(self.records))
+        if self.spec.order is not None:
+            return self.spec.order(epoch, i, len(self.records))
+        if self.spec.shuffle:
+            return permutation.permute(self.spec.seed, epoch, i, len(self.records))
+        return i
+
+    def segments(self, number: int) -> int:
+        return segment_count(self.steps[self.record_of(number)], self.spec.num_unroll)
+
+    def numbers(self, lane: int, epochs: Iterable[int]) -> Iterator[int]:
+        """Sequence numbers of a lane in these epochs, in order."""
+        n = len(self.records)
+        for epoch in epochs:
+            for number in range(epoch * n, (epoch + 1) * n):
+                if number % self.spec.lanes == lane:
+                    yield number
+
+    # -- rows --------------------------------------------------------------------------------
+
+    def runs(self) -> Iterator[Iterable[int]]:
+        """Groups of epochs that flow into each other; at the end of each the tail rule applies."""
+        epochs = count() if self.spec.epochs is None else range(self.spec.epochs)
+        if self.spec.epoch_end == "drain":
+            return ((epoch,) for epoch in epochs)
+        return iter([epochs])
+
+    def _run(self, lane: int, epochs: Iterable[int]) -> Generator[list[Place], None, int]:
+        numbers = self.numbers(lane, epochs)
+        return plan_rows(numbers, self.segments, self.spec.batch_size, self.spec.tail)
+
+    def longest(self, epochs: Iterable[int]) -> int:
+        """Batches of the longest lane in a (finite) run."""
+        epochs = tuple(epochs)
+        if epochs not in self._longest:
+            lanes = range(self.spec.lanes)
+            self._longest[epochs] = max(sum(1 for _ in self._run(lane, epochs)) for lane in lanes)
+        return self._longest[epochs]
+
+    def plan(self, lane: int) -> Generator[list[Place], None, int]:
+        """Rows of every batch of a lane; the generator's value is the undelivered count."""
+        undelivered = 0
+        for epochs in self.runs():
+            delivered = 0
+            run = self._run(lane, epochs)
+            while True:
+                try:
+                    rows = next(run)
+                except StopIteration as end:
+                    undelivered += end.value
+                    break
+                delivered += 1
+                yield rows
+            if self.spec.tail == "pad":
+                for _ in range(self.longest(epochs) - delivered):
+                    yield [None] * self.spec.batch_size
+        return undelivered
+
+    def undelivered(self, lane: int) -> int:
+        """Segments that tail="stop" leaves out at the lane's end."""
+        plan = self.plan(lane)
+        while True:
+            try:
+                next(plan)
+            except StopIteration as end:
+                return int(end.value)
+
+    # -- batches -----------------------------------------------------------------------------
+
+    def batches(self, lane: int) -> Iterator[Batch]:
+        """What the worker that holds `lane` sees, in order."""
+        before: list[Place] = []
+        states: Arrays = {}
+        for step, rows in enumerate(self.plan(lane)):
+            batch = self._batch(lane, step, rows, before, states)
+            yield batch
+            before, states = rows, batch.state_out
+
+    def _batch(
+        self, lane: int, step: int, rows: list[Place], before: list[Place], states: Arrays
+    ) -> Batch:
+        spec = self.spec
+        batch = Batch(
+            lane,
+            step,
+            sequences={
+                name: _empty(feature, len(rows), spec.num_unroll)
+                for name, feature in spec.sequences.items()
+            },
+            context={name: _empty(feature, len(rows)) for name, feature in spec.context.items()},
+            state_in={
+                name: np.stack([state.initial()] * len(rows)) for name, state in spec.states.items()
+            },
+            state_out={
+                name: np.zeros((len(rows), *state.shape), state.dtype)
+                for name, state in spec.states.items()
+            },
+        )
+        for row, place in enumerate(rows):
+            self._describe(batch, place)
+            if place is not None:
+                self._fill(batch, row, place)
+            previous = NO_ROW
+            if place is not None and place[1] > 0:
+                previous = before.index((place[0], place[1] - 1))
+                for name in spec.states:
+                    batch.state_in[name][row] = states[name][previous]
+            batch.previous_row.append(previous)
+            self._work(batch, row)
+        return batch
+
+    def _describe(self, batch: Batch, place: Place) -> None:
+        if place is None:
+            values = (b"", b"", 0, 0, 0, 0, NO_SEQUENCE, 0, False, False)
+        else:
+            number, segment = place
+            index = self.record_of(number)
+            record, n, unroll = self.records[index], self.steps[index], self.spec.num_unroll
+            segments = segment_count(n, unroll)
+            total = n if record.length is None else record.length
+            values = (
+                segment_key(record.key, segment, segments),
+                segment_key(record.key, segment + 1, segments),
+                segment,
+                segments,
+                min(unroll, max(0, total - segment * unroll)),
+                total,
+                number,
+                number // len(self.records),
+                segment == 0,
+                segment == segments - 1,
+            )
+        names = ("key", "next_key", "sequence", "sequence_count", "length", "total_length",
+                 "insertion_index", "epoch", "is_first", "is_last")  # fmt: skip
+        for name, value in zip(names, values, strict=True):
+            getattr(batch, name).append(value)
+
+    def _fill(self, batch: Batch, row: int, place: tuple[int, int]) -> None:
+        record = self.records[self.record_of(place[0])]
+        first = place[1] * self.spec.num_unroll
+        for name in self.spec.sequences:
+            steps = record.sequences[name][first : first + self.spec.num_unroll]
+            batch.sequences[name][row, : len(steps)] = steps
+        for name in self.spec.context:
+            batch.context[name][row] = record.context[name]
+
+    def _work(self, batch: Batch, row: int) -> None:
+        states = {name: value[row].copy() for name, value in batch.state_in.items()}
+        inputs = {name: value[row].copy() for name, value in batch.sequences.items()}
+        for name, value in self.update(states, inputs, batch.step).items():
+            batch.state_out[name][row] = value
+
+
+def lanes_of(rank: int, world_size: int, lanes: int) -> list[int]:
+    """Lanes of one worker of `world_size`."""
+    return [lane for lane in range(lanes) if lane % world_size == rank]

@@ -1,0 +1,836 @@
+/* The server of a run: control, committer and loaders around the files under test. */
+#include "driver.h"
+
+#include <string.h>
+
+#include "barrier.h"
+#include "carry.h"
+#include "committer.h"
+#include "disk.h"
+#include "error.h"
+#include "filler.h"
+#include "oracle.h"
+#include "pool.h"
+#include "snapshot.h"
+
+/* A lease in force: grant.h. */
+struct sim_grant {
+	uint32_t pair;
+	struct segue_filler *filler;
+	struct segue_carry carry;
+	struct segue_shm carry_shm, page_shm;
+	struct segue_lane_record record;
+	bool subscribed;
+
+	/* With the server's lock. */
+	bool finishing; /* the lease is over: its last commit goes to disk */
+	bool finished;	/* ... and is there */
+
+	/* The committer's. */
+	struct segue_account account;
+	struct segue_image *image; /* in the transaction under way, or the last one */
+};
+
+/* A grant on its way to disk. */
+struct making {
+	struct sim_request *request;
+	uint64_t serial;
+	const struct sim_kept *kept; /* OFFER */
+	struct segue_image *image; /* where the lane goes on */
+	struct segue_account account;
+	struct segue_lane_record record;
+	bool done; /* with the server's lock */
+	int rc;
+};
+
+/* One (lane, group). */
+struct place {
+	struct segue_lease lease;
+	struct sim_grant *grant;
+	struct making *making;
+	bool rung, cut;
+	struct segue_shm last_carry; /* mutant carry_reused */
+};
+
+struct segue_pool {
+	pthread_mutex_t lock;
+	struct segue_job *jobs, **last;
+	struct sim_event event;
+};
+
+struct sim_driver {
+	struct sim_server *server;
+	pthread_mutex_t lock;
+	struct place place[SIM_PAIRS];
+	struct sim_event committer_event;
+	struct segue_committer committer;
+	struct segue_pool pool;
+	struct segue_filler *filler[SIM_LANES][SIM_PAIRS]; /* open ones; control's */
+	bool share;
+	int64_t interval;
+};
+
+static struct sim_lane_truth *truth_of(uint32_t pair)
+{
+	return &sim_world.lane[pair / SIM_GROUPS];
+}
+
+/* ---- Host: shared memory, loader threads ---------------------------------------------------- */
+
+int segue_shm_create(
+	const char *label, size_t size, enum segue_shm_access access, struct segue_shm *out)
+{
+	char *bytes = calloc(1, size + SEGUE_LINE);
+
+	(void)label;
+	(void)access;
+	bytes += SEGUE_LINE - (uintptr_t)bytes % SEGUE_LINE;
+	*out = (struct segue_shm){.fd = 0, .size = size, .map = bytes};
+	return 0;
+}
+
+/* Workers may have it mapped: it stays until the run ends. */
+void segue_shm_destroy(struct segue_shm *shm)
+{
+	*shm = SEGUE_SHM_NONE;
+}
+
+int segue_shm_read(const struct segue_shm *shm, uint64_t offset, void *out, size_t size)
+{
+	/* Only where states lie is it worth while to be slow. */
+	size_t end = sim_world.geometry.state_offset[1] + SIM_ROWS * 2 * sizeof(uint64_t);
+	size_t slow = size < end ? size : end;
+
+	sim_copy_slowly(out, (uint8_t *)shm->map + offset, slow);
+	memcpy((uint8_t *)out + slow, (uint8_t *)shm->map + offset + slow, size - slow);
+	return 0;
+}
+
+void segue_pool_run(struct segue_pool *pool, struct segue_job *job)
+{
+	pthread_mutex_lock(&pool->lock);
+	job->next = NULL;
+	*pool->last = job;
+	pool->last = &job->next;
+	pthread_mutex_unlock(&pool->lock);
+	sim_event_ring(&pool->event);
+}
+
+static struct segue_job *next_job(struct segue_pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	struct segue_job *job = pool->jobs;
+	if (job) {
+		pool->jobs = job->next;
+		if (!pool->jobs)
+			pool->last = &pool->jobs;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return job;
+}
+
+static void run_loader(void *arg)
+{
+	struct segue_pool *pool = arg;
+
+	for (;;) {
+		struct segue_job *job = next_job(pool);
+		if (job)
+			job->fn(job->arg);
+		else
+			sim_event_wait(&pool->event, SIM_NEVER);
+	}
+}
+
+/* ---- The committer -------------------------------------------------------------------------- */
+
+static bool owes(struct sim_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
+	uint64_t committed = grant->carry.committed;
+	pthread_mutex_unlock(&grant->filler->lock);
+	sim_check(sound, "broken", "pair %u: an honest worker's words are refused", grant->pair);
+	return committed > grant->account.durable;
+}
+
+/* The mutant that takes the newest position there is. */
+static void misplace(const struct sim_grant *grant, struct segue_image *image)
+{
+	const struct segue_feed *feed = &grant->filler->feed;
+	const struct segue_feed_entry *entry = segue_feed_entry(feed, feed->published);
+
+	if (SEGUE_MUTANT(token_fillers_position) && entry->position->rows <= image->position->rows)
+		memcpy(image->position, entry->position, segue_position_size(entry->position->rows));
+}
+
+/* The carry of a lease that is over is read once; then its feed need not wait for it. */
+static void leave_feed(struct sim_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_feed_unsubscribe(&grant->filler->feed, &grant->carry);
+	pthread_mutex_unlock(&grant->filler->lock);
+	grant->subscribed = false;
+	segue_filler_kick(grant->filler);
+}
+
+static void take_image(struct sim_grant *grant, bool finishing)
+{
+	/* What had been committed when the lease ended. */
+	uint64_t least = atomic_load(&grant->carry.words->committed), committed;
+
+	int rc = segue_snapshot(
+		grant->filler, &grant->carry, SEGUE_NEVER, &committed, &grant->image);
+	sim_check(rc == 0, "snapshot", "pair %u: %s", grant->pair, segue_error_detail());
+	sim_check(committed >= least, "lost", "pair %u: %llu committed, %llu seen", grant->pair,
+		(unsigned long long)least, (unsigned long long)committed);
+	misplace(grant, grant->image);
+	if (finishing)
+		leave_feed(grant);
+}
+
+static void add_finals(struct sim_ops *ops, const struct sim_grant *grant, uint64_t below)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	for (const struct segue_kept *kept = grant->carry.kept; kept && kept->step < below;
+		kept = kept->next)
+		sim_ops_final(ops, grant->pair, kept->number, kept->key, kept->key_size,
+			kept->states);
+	pthread_mutex_unlock(&grant->filler->lock);
+}
+
+/* What a lease in force owes. */
+static void add_grant(struct sim_ops *ops, struct sim_grant *grant, bool finishing)
+{
+	if (!grant->subscribed && !grant->image)
+		return;
+	if (grant->subscribed && (finishing || owes(grant)))
+		take_image(grant, finishing);
+	if (!grant->image)
+		return;
+	grant->record.held = !finishing;
+	sim_ops_lane(ops, grant->pair, &grant->record, grant->image->position);
+	sim_ops_rows(ops, grant->pair, grant->image, &grant->account);
+	add_finals(ops, grant, grant->image->position->step);
+}
+
+static void add_making(struct sim_ops *ops, uint32_t pair, const struct making *making)
+{
+	sim_ops_lane(ops, pair, &making->record, making->image->position);
+	sim_ops_rows(ops, pair, making->image, &making->account);
+	for (const struct sim_kept *kept = making->kept; kept; kept = kept->next)
+		if (kept->step >= making->account.durable)
+			sim_ops_final(ops, pair, kept->number, kept->key, kept->key_size,
+				(const uint8_t *)&kept->states);
+}
+
+static void settle(struct sim_grant *grant)
+{
+	segue_account_settle(&grant->account, &truth_of(grant->pair)->plan, grant->image);
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_forget(&grant->carry, grant->account.durable);
+	segue_carry_set_durable(&grant->carry, grant->account.durable);
+	pthread_mutex_unlock(&grant->filler->lock);
+}
+
+/* A grant's part of a transaction has ended. A last image waits for the next one if it must. */
+static void conclude_grant(
+	struct sim_driver *driver, struct sim_grant *grant, bool finishing, int rc)
+{
+	if (!grant->image)
+		return;
+	if (rc == 0)
+		settle(grant);
+	if (rc && finishing)
+		return;
+	segue_image_destroy(grant->image);
+	grant->image = NULL;
+	if (!finishing)
+		return;
+	pthread_mutex_lock(&driver->lock);
+	grant->finished = true;
+	pthread_mutex_unlock(&driver->lock);
+	sim_event_ring(&driver->server->control);
+}
+
+static void tell_storage_failed(struct sim_grant *grant, int rc)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_storage_failed(&grant->carry, rc, segue_error_detail());
+	segue_feed_ring(&grant->filler->feed);
+	pthread_mutex_unlock(&grant->filler->lock);
+	segue_filler_stall(grant->filler, true);
+}
+
+struct entry {
+	struct sim_grant *grant;
+	struct making *making;
+	bool finishing;
+};
+
+static void collect(struct sim_driver *driver, struct entry entries[SIM_PAIRS])
+{
+	pthread_mutex_lock(&driver->lock);
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+		const struct place *place = &driver->place[pair];
+		struct sim_grant *grant = place->grant;
+		entries[pair] = (struct entry){
+			.grant = grant && !grant->finished ? grant : NULL,
+			.making = place->making && !place->making->done ? place->making : NULL,
+			.finishing = grant && grant->finishing,
+		};
+	}
+	pthread_mutex_unlock(&driver->lock);
+}
+
+static void conclude(struct sim_driver *driver, const struct entry *entry, int rc)
+{
+	if (entry->grant)
+		conclude_grant(driver, entry->grant, entry->finishing, rc);
+	if (entry->grant && rc && rc != SEGUE_ENOSPACE)
+		tell_storage_failed(entry->grant, rc);
+	/* A full disk: asked for again, or refused and asked for again by the worker. */
+	if (!entry->making || (rc == SEGUE_ENOSPACE && sim_one_in(2)))
+		return;
+	pthread_mutex_lock(&driver->lock);
+	entry->making->done = true;
+	entry->making->rc = rc;
+	pthread_mutex_unlock(&driver->lock);
+	sim_event_ring(&driver->server->control);
+}
+
+static void transact(struct sim_driver *driver)
+{
+	struct entry entries[SIM_PAIRS];
+	struct sim_ops ops = {0};
+	int rc = 0;
+
+	collect(driver, entries);
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+		if (entries[pair].grant)
+			add_grant(&ops, entries[pair].grant, entries[pair].finishing);
+		if (entries[pair].making)
+			add_making(&ops, pair, entries[pair].making);
+	}
+	if (ops.count && segue_committer_begin(&driver->committer)) {
+		rc = sim_disk_apply(&ops);
+		segue_committer_ended(&driver->committer, rc);
+		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+			conclude(driver, &entries[pair], rc);
+		if (driver->committer.state == SEGUE_COMMITTER_STOPPED)
+			sim_storage_failed();
+	}
+	sim_ops_finish(&ops);
+}
+
+static void run_committer(void *arg)
+{
+	struct sim_driver *driver = arg;
+
+	while (driver->committer.state != SEGUE_COMMITTER_STOPPED) {
+		sim_event_wait(&driver->committer_event, sim_now() + driver->interval);
+		transact(driver);
+	}
+	sim_event_wait(&driver->committer_event, SIM_NEVER);
+}
+
+/* ---- Control: where a grant begins ---------------------------------------------------------- */
+
+static int admit_length(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
+{
+	(void)arg;
+	(void)number;
+	*array_steps = *total_length = sim_world.length[record];
+	return sim_world.length[record] ? 0 : SEGUE_PLAN_SKIP;
+}
+
+static int longest_length(void *arg, uint64_t epoch, uint64_t *steps)
+{
+	return segue_plan_longest(arg, epoch, sim_world.length, steps);
+}
+
+static bool was_kept(const struct sim_kept *kept, uint64_t step, uint64_t number)
+{
+	while (kept && (kept->step != step || kept->number != number))
+		kept = kept->next;
+	return kept != NULL;
+}
+
+static bool ended_are_kept(const struct segue_plan_spec *plan,
+	const struct segue_position *position, const struct sim_kept *kept)
+{
+	for (uint32_t row = 0; row < position->rows; row++)
+		if (position->row[row].number != SEGUE_NO_SEQUENCE &&
+			!segue_plan_row_lives(plan, &position->row[row]) &&
+			!was_kept(kept, position->step - 1, position->row[row].number))
+			return false;
+	return true;
+}
+
+/* Steps the plan from the stored position to the offered one. */
+static struct segue_image *offered_image(
+	uint32_t pair, const struct sim_request *request, const struct segue_image *stored)
+{
+	struct segue_plan_spec *spec = &truth_of(pair)->plan;
+	const struct segue_plan_input input = {spec, admit_length, longest_length};
+	struct segue_span spans[SIM_ROWS];
+	struct segue_plan plan;
+	uint32_t rows;
+	int rc = segue_plan_init(&plan, spec);
+
+	rc = rc ? rc : segue_plan_seek(&plan, stored->position);
+	sim_check(rc == 0, "offer", "pair %u: %s", pair, segue_error_detail());
+	while (plan.position->step < request->step) {
+		rc = segue_plan_step(&plan, &input, spans, &rows);
+		sim_check(rc == 1, "offer", "pair %u: step %llu is beyond the end", pair,
+			(unsigned long long)request->step);
+		sim_check(ended_are_kept(spec, plan.position, request->kept), "offer",
+			"pair %u: a row that ended in batch %llu is missing", pair,
+			(unsigned long long)plan.position->step - 1);
+	}
+	struct segue_image *image =
+		segue_image_create(spec->batch_size, plan.position->rows, stored->row_size);
+	memcpy(image->position, plan.position, segue_position_size(plan.position->rows));
+	for (uint32_t row = 0; row < plan.position->rows; row++)
+		memcpy(image->states + row * image->row_size, &request->states[row],
+			image->row_size);
+	segue_plan_finish(&plan);
+	return image;
+}
+
+static struct segue_image *copy_image(const struct segue_image *from)
+{
+	uint32_t rows = from ? from->position->rows : 0;
+	uint64_t row_size = sim_world.words * sizeof(uint64_t);
+	struct segue_image *image = segue_image_create(sim_world.spec.batch_size, rows, row_size);
+
+	if (!from)
+		return image;
+	memcpy(image->position, from->position, segue_position_size(rows));
+	memcpy(image->states, from->states, rows * row_size);
+	return image;
+}
+
+/* As the real filler does: a live row's key is its record's. */
+static void name_rows(uint32_t pair, struct segue_image *image)
+{
+	char key[SIM_KEY_MAX];
+
+	for (uint32_t row = 0; row < image->position->rows; row++) {
+		const struct segue_plan_row *live = &image->position->row[row];
+		if (segue_plan_row_lives(&truth_of(pair)->plan, live))
+			segue_image_set_key(image, row, key,
+				sim_world_key(
+					segue_plan_record(&truth_of(pair)->plan, live->number),
+					key));
+	}
+}
+
+static uint64_t stored_step(uint32_t pair)
+{
+	const struct segue_position *position = sim_disk.lane[pair].record.position;
+
+	return position ? position->step : 0;
+}
+
+static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_request *request)
+{
+	struct place *place = &driver->place[pair];
+	struct segue_image *stored = sim_disk_image(pair);
+	struct making *making = calloc(1, sizeof(*making));
+	uint64_t parent = sim_disk.lane[pair].record.generation;
+	bool rollback = false;
+
+	making->request = request;
+	making->serial = request->serial;
+	segue_account_settle(&making->account, &truth_of(pair)->plan, stored);
+	making->image = stored;
+	if (request->mode == SEGUE_ATTACH_OFFER) {
+		making->image = offered_image(pair, request, stored);
+		making->kept = request->kept;
+		parent = place->lease.generation - 1;
+	} else if (request->mode == SEGUE_ATTACH_RESTORE) {
+		making->image = copy_image(request->restore->image);
+		parent = request->restore->generation;
+		rollback = true;
+	}
+	if (making->image != stored)
+		segue_image_destroy(stored);
+	name_rows(pair, making->image);
+	making->record = (struct segue_lane_record){
+		.generation = place->lease.generation,
+		.held = true,
+		.holder = place->lease.holder,
+	};
+	memcpy(making->record.token, place->lease.token, SEGUE_TOKEN_BYTES);
+	sim_oracle_granted(pair, place->lease.generation, parent, making->image->position->step,
+		rollback);
+	request->granting = true;
+	making->done = place->lease.state == SEGUE_LEASE_HELD; /* mutant grant_not_durable */
+	pthread_mutex_lock(&driver->lock);
+	place->making = making;
+	pthread_mutex_unlock(&driver->lock);
+	sim_event_ring(&driver->committer_event);
+	if (making->done)
+		sim_event_ring(&driver->server->control);
+}
+
+/* ---- Control: grants in force --------------------------------------------------------------- */
+
+static int read_carry(void *arg, uint64_t offset, void *out, size_t size)
+{
+	return segue_shm_read(arg, offset, out, size);
+}
+
+/* Joins a feed at the same place. */
+static bool join_feed(struct sim_driver *driver, struct sim_grant *grant, uint64_t step)
+{
+	struct segue_filler **filler = driver->filler[grant->pair / SIM_GROUPS];
+
+	for (uint32_t i = 0; i < SIM_PAIRS && driver->share; i++) {
+		if (!filler[i])
+			continue;
+		pthread_mutex_lock(&filler[i]->lock);
+		bool joined = !filler[i]->closing && segue_feed_reaches(&filler[i]->feed, step);
+		if (joined)
+			segue_feed_subscribe(&filler[i]->feed, &grant->carry);
+		pthread_mutex_unlock(&filler[i]->lock);
+		if (joined) {
+			sim_trace("pair %u joins a feed", grant->pair);
+			grant->filler = filler[i];
+			return true;
+		}
+	}
+	return false;
+}
+
+static void open_feed(struct sim_driver *driver, struct sim_grant *grant, struct segue_image *image)
+{
+	struct segue_filler **filler = driver->filler[grant->pair / SIM_GROUPS];
+
+	while (*filler)
+		filler++;
+	int rc = segue_filler_create(&sim_world.spec, &truth_of(grant->pair)->plan,
+		&sim_world.source, &driver->pool, image, filler);
+	sim_check(rc == 0, "filler", "pair %u: %s", grant->pair, segue_error_detail());
+	grant->filler = *filler;
+	segue_feed_subscribe(&grant->filler->feed, &grant->carry);
+}
+
+static void make_memory(
+	struct place *place, struct sim_grant *grant, const struct segue_image *image)
+{
+	const struct segue_geometry *geometry = &sim_world.geometry;
+	uint64_t step = image->position->step;
+
+	if (SEGUE_MUTANT(carry_reused) && place->last_carry.map)
+		grant->carry_shm = place->last_carry;
+	else
+		segue_shm_create(
+			"carry", geometry->carry_size, SEGUE_SHM_WRITE, &grant->carry_shm);
+	place->last_carry = grant->carry_shm;
+	segue_shm_create("lease", geometry->lease_size, SEGUE_SHM_READ, &grant->page_shm);
+	if (step > 0)
+		segue_states_scatter(&sim_world.spec, geometry, image->states,
+			image->position->rows,
+			(uint8_t *)grant->carry_shm.map + segue_carry_offset(geometry, step - 1));
+	segue_carry_init(&grant->carry, grant->carry_shm.map, grant->page_shm.map, geometry,
+		&sim_world.spec, grant->record.generation, step, read_carry, &grant->carry_shm);
+}
+
+static void reply(struct sim_request *request, int rc)
+{
+	request->rc = rc;
+	request->granting = false;
+	request->pending = false;
+	sim_event_ring(request->event);
+}
+
+static void send_grant(
+	struct sim_request *request, const struct sim_grant *grant, uint64_t step)
+{
+	request->generation = grant->record.generation;
+	request->first = step;
+	memcpy(request->fresh, grant->record.token, SEGUE_TOKEN_BYTES);
+	request->ring = grant->filler->feed.ring;
+	request->carry = grant->carry.words;
+	request->page = grant->carry.page;
+	reply(request, 0);
+}
+
+/* The grant is on disk, or cannot be. */
+static void finish_making(struct sim_driver *driver, uint32_t pair)
+{
+	struct place *place = &driver->place[pair];
+	struct making *making = place->making;
+	bool wanted = making->request->granting && making->request->serial == making->serial;
+
+	segue_lease_granted(&place->lease, making->rc == 0 && wanted);
+	if (making->rc == 0 && wanted) {
+		struct sim_grant *grant = calloc(1, sizeof(*grant));
+		grant->pair = pair;
+		grant->record = making->record;
+		grant->account = making->account;
+		making->account = (struct segue_account){0};
+		segue_account_settle(&grant->account, &truth_of(pair)->plan, making->image);
+		make_memory(place, grant, making->image);
+		if (!join_feed(driver, grant, making->image->position->step))
+			open_feed(driver, grant, making->image);
+		grant->subscribed = true;
+		pthread_mutex_lock(&driver->lock);
+		place->grant = grant;
+		pthread_mutex_unlock(&driver->lock);
+		send_grant(making->request, grant, making->image->position->step);
+		segue_filler_kick(grant->filler);
+	} else if (wanted) {
+		reply(making->request, making->rc);
+	}
+	pthread_mutex_lock(&driver->lock);
+	place->making = NULL;
+	pthread_mutex_unlock(&driver->lock);
+	segue_account_finish(&making->account);
+	segue_image_destroy(making->image);
+	free(making);
+}
+
+/* The holder is gone, or gives it back. */
+static void end_lease(struct sim_driver *driver, uint32_t pair)
+{
+	struct place *place = &driver->place[pair];
+	struct sim_grant *grant = place->grant;
+
+	if (!segue_lease_end(&place->lease))
+		return;
+	sim_trace("pair %u: lease %llu ends", pair, (unsigned long long)place->lease.generation);
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_fence(&grant->carry);
+	segue_feed_ring(&grant->filler->feed);
+	pthread_mutex_unlock(&grant->filler->lock);
+	pthread_mutex_lock(&driver->lock);
+	grant->finishing = true;
+	pthread_mutex_unlock(&driver->lock);
+	sim_event_ring(&driver->committer_event);
+}
+
+static void closed(void *arg)
+{
+	segue_filler_destroy(arg);
+}
+
+/* A feed is closed with the last grant that knows it, which may have left it before. */
+static void close_unused(struct sim_driver *driver, struct segue_filler *filler, uint32_t lane)
+{
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+		if (driver->place[pair].grant && driver->place[pair].grant->filler == filler)
+			return;
+	for (uint32_t i = 0; i < SIM_PAIRS; i++)
+		if (driver->filler[lane][i] == filler)
+			driver->filler[lane][i] = NULL;
+	segue_filler_close(filler, closed, filler);
+}
+
+static void finish_grant(struct sim_driver *driver, uint32_t pair)
+{
+	struct place *place = &driver->place[pair];
+	struct sim_grant *grant = place->grant;
+	struct segue_filler *filler = grant->filler;
+
+	pthread_mutex_lock(&driver->lock);
+	place->grant = NULL;
+	pthread_mutex_unlock(&driver->lock);
+	segue_carry_finish(&grant->carry);
+	segue_account_finish(&grant->account);
+	free(grant);
+	close_unused(driver, filler, pair / SIM_GROUPS);
+	segue_lease_taken(&place->lease);
+}
+
+/* ---- Control: requests ---------------------------------------------------------------------- */
+
+static struct segue_holder holder_of(int64_t pid)
+{
+	return (struct segue_holder){.pid = pid, .start_time = (uint64_t)pid};
+}
+
+static void attach(struct sim_driver *driver, struct sim_request *request, int64_t pid)
+{
+	uint32_t pair = request->pair;
+	struct place *place = &driver->place[pair];
+	const struct segue_lane_record *stored = &sim_disk.lane[pair].record;
+	struct segue_lease_request ask = {
+		.holder = holder_of(pid), .mode = request->mode, .step = request->step};
+	uint64_t fresh[2] = {sim_random(), sim_random()};
+
+	memcpy(ask.token, request->token, SEGUE_TOKEN_BYTES);
+	switch (segue_lease_ask(&place->lease, &ask, stored_step(pair), (const uint8_t *)fresh)) {
+	case SEGUE_LEASE_GRANT:
+		sim_trace("pair %u: grant %llu to %lld, mode %d", pair,
+			(unsigned long long)place->lease.generation, (long long)pid,
+			(int)request->mode);
+		make_grant(driver, pair, request);
+		break;
+	case SEGUE_LEASE_WAIT: /* asked again when something has changed */
+		end_lease(driver, pair);
+		break;
+	case SEGUE_LEASE_BUSY:
+		break;
+	case SEGUE_LEASE_REFUSED:
+		sim_check(!stored->held ||
+				  memcmp(stored->token, request->token, SEGUE_TOKEN_BYTES) != 0 ||
+				  place->lease.state == SEGUE_LEASE_HELD,
+			"offer_refused", "pair %u: the latest holder's offer of step %llu is refused",
+			pair, (unsigned long long)request->step);
+		reply(request, SEGUE_EFENCED);
+		break;
+	}
+}
+
+static void detach(struct sim_driver *driver, struct sim_request *request, int64_t pid)
+{
+	struct segue_lease *lease = &driver->place[request->pair].lease;
+	struct segue_holder holder = holder_of(pid);
+
+	if (lease->state == SEGUE_LEASE_HELD && segue_holder_same(&lease->holder, &holder))
+		end_lease(driver, request->pair);
+	else if (lease->state != SEGUE_LEASE_ENDING)
+		reply(request, 0);
+}
+
+static void checkpoint(struct sim_driver *driver, struct sim_request *request)
+{
+	struct sim_grant *grant = driver->place[request->pair].grant;
+	uint64_t committed;
+
+	if (!grant || driver->place[request->pair].lease.state != SEGUE_LEASE_HELD) {
+		reply(request, SEGUE_EFENCED);
+		return;
+	}
+	int rc = segue_snapshot(
+		grant->filler, &grant->carry, request->step, &committed, &request->image);
+	if (rc == 0) {
+		misplace(grant, request->image);
+		sim_oracle_image(request->pair, grant->record.generation, request->image);
+		request->generation = grant->record.generation;
+	}
+	reply(request, rc);
+}
+
+static void serve(struct sim_driver *driver, uint32_t worker)
+{
+	struct sim_request *request = sim_request_of(worker);
+
+	if (!request->pending || request->granting)
+		return;
+	switch (request->kind) {
+	case SIM_ATTACH:
+		attach(driver, request, sim_pid_of(worker));
+		break;
+	case SIM_DETACH:
+		detach(driver, request, sim_pid_of(worker));
+		break;
+	case SIM_CHECKPOINT:
+		checkpoint(driver, request);
+		break;
+	}
+}
+
+static void look_at(struct sim_driver *driver, uint32_t pair)
+{
+	struct place *place = &driver->place[pair];
+	bool alive = sim_process_alive(place->lease.holder.pid);
+
+	pthread_mutex_lock(&driver->lock);
+	bool made = place->making && place->making->done;
+	bool finished = place->grant && place->grant->finished;
+	pthread_mutex_unlock(&driver->lock);
+	if (made)
+		finish_making(driver, pair);
+	if (finished)
+		finish_grant(driver, pair);
+	if (place->grant && (!alive || place->cut))
+		end_lease(driver, pair);
+	place->cut = false;
+	segue_lease_expire(&place->lease,
+		alive ? SEGUE_PRESENCE_ALIVE : SEGUE_PRESENCE_GONE, sim_now());
+	if (place->rung && place->grant) {
+		place->rung = false;
+		segue_filler_kick(place->grant->filler);
+	}
+}
+
+static void load(struct sim_driver *driver)
+{
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+		const struct segue_lane_record *record = &sim_disk.lane[pair].record;
+		segue_lease_load(&driver->place[pair].lease, record,
+			sim_process_alive(record->holder.pid) ? SEGUE_PRESENCE_ALIVE
+							      : SEGUE_PRESENCE_GONE,
+			sim_now(), 0);
+	}
+}
+
+static void run_control(void *arg)
+{
+	struct sim_driver *driver = arg;
+
+	load(driver);
+	for (;;) {
+		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+			look_at(driver, pair);
+		for (uint32_t worker = 0; worker < SIM_WORKERS; worker++)
+			serve(driver, worker);
+		sim_event_wait(&driver->server->control, SIM_NEVER);
+	}
+}
+
+/* ---- Life ----------------------------------------------------------------------------------- */
+
+struct sim_server *sim_server_start(void)
+{
+	static const int64_t intervals[] = {40, 300, 1000, 5000};
+	struct sim_server *server = calloc(1, sizeof(*server));
+	struct sim_driver *driver = calloc(1, sizeof(*driver));
+
+	*server = (struct sim_server){.alive = true, .driver = driver};
+	driver->server = server;
+	driver->share = !sim_one_in(4);
+	driver->interval = intervals[sim_below(sizeof(intervals) / sizeof(intervals[0]))];
+	driver->pool.last = &driver->pool.jobs;
+	sim_spawn("control", 0, run_control, driver);
+	sim_spawn("committer", 0, run_committer, driver);
+	sim_spawn("loader-0", 0, run_loader, &driver->pool);
+	if (sim_one_in(2))
+		sim_spawn("loader-1", 0, run_loader, &driver->pool);
+	return server;
+}
+
+void sim_server_died(struct sim_server *server)
+{
+	server->alive = false;
+	sim_disk_crash();
+	sim_wake_sleepers();
+	for (uint32_t worker = 0; worker < SIM_WORKERS; worker++) {
+		struct sim_request *request = sim_request_of(worker);
+		if (!request->pending)
+			continue;
+		request->rc = SEGUE_EGONE;
+		request->pending = request->granting = false;
+		sim_event_set(request->event);
+	}
+}
+
+void sim_doorbell(struct sim_server *server, uint32_t pair)
+{
+	if (!server->alive)
+		return;
+	server->driver->place[pair].rung = true;
+	sim_event_ring(&server->control);
+}
+
+void sim_server_cut(struct sim_server *server, uint32_t pair)
+{
+	if (server->driver->place[pair].grant)
+		server->driver->place[pair].cut = true;
+	sim_event_ring(&server->control);
+}

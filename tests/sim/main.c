@@ -1,0 +1,284 @@
+/*
+ * sim: runs seeded histories of server and workers, and looks for one that breaks a promise.
+ *
+ *	sim [--seeds N] [--seed S] [--mutant NAME] [--trace] [--list]
+ *
+ * Seeds S, S+1, ... S+N-1. Without a mutant it succeeds if no history fails; with one, if one does.
+ * The printed seed and options give the same history again.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "disk.h"
+#include "driver.h"
+#include "machine.h"
+#include "mutants.h"
+#include "oracle.h"
+#include "worker.h"
+
+#define FAULTS_MAX 8
+
+/* What strikes, and who has to be started again. */
+static struct {
+	struct sim_server *server;
+	uint32_t faults, workers;
+	int64_t gap;
+	int64_t server_at, worker_at[SIM_WORKERS];
+	uint64_t struck;
+} chaos;
+
+/* ---- Starting again ------------------------------------------------------------------------- */
+
+static void arm(void)
+{
+	int64_t when = chaos.server_at;
+
+	for (unsigned i = 0; i < SIM_WORKERS; i++)
+		when = chaos.worker_at[i] < when ? chaos.worker_at[i] : when;
+	sim_timer(when);
+}
+
+static void start_server(void)
+{
+	sim_trace("a server starts");
+	chaos.server_at = SIM_NEVER;
+	chaos.server = sim_server_start();
+	sim_workers_see(chaos.server);
+}
+
+static void crash_server(void);
+
+static void timer(void)
+{
+	if (chaos.server_at <= sim_now()) {
+		if (chaos.server)
+			crash_server();
+		else
+			start_server();
+	}
+	for (unsigned i = 0; i < SIM_WORKERS; i++) {
+		if (chaos.worker_at[i] <= sim_now()) {
+			chaos.worker_at[i] = SIM_NEVER;
+			sim_worker_start(i);
+		}
+	}
+	arm();
+}
+
+/* ---- Faults --------------------------------------------------------------------------------- */
+
+static int64_t soon(void)
+{
+	return sim_now() + 1 + sim_below(sim_one_in(2) ? 50 : 3000);
+}
+
+static void crash_server(void)
+{
+	struct sim_server *server = chaos.server;
+
+	sim_trace("the server is killed");
+	sim_kill(0);
+	chaos.server = NULL;
+	chaos.server_at = soon();
+	sim_workers_see(NULL);
+	sim_server_died(server);
+	arm();
+}
+
+void sim_storage_failed(void)
+{
+	sim_trace("storage failed");
+	chaos.server_at = soon();
+	arm();
+}
+
+static void crash_worker(uint32_t i)
+{
+	int64_t pid = sim_pid_of(i);
+
+	if (!sim_process_alive(pid))
+		return;
+	sim_trace("worker %u is killed", i);
+	sim_kill((int)pid);
+	sim_worker_died(i);
+	chaos.worker_at[i] = soon();
+	arm();
+}
+
+/* The one that runs dies where it stands, three times out of four. */
+static void crash_somebody(void)
+{
+	int self = sim_worker_of(sim_process());
+
+	if (sim_one_in(4))
+		self = sim_one_in(2) ? -1 : (int)sim_below(chaos.workers);
+	if (self >= 0)
+		crash_worker((uint32_t)self);
+	else if (chaos.server)
+		crash_server();
+}
+
+static void strike(void)
+{
+	chaos.faults--;
+	chaos.struck++;
+	switch (sim_below(10)) {
+	case 0:
+	case 1:
+	case 2:
+	case 3:
+		crash_somebody();
+		break;
+	case 4:
+		if (chaos.server)
+			crash_server();
+		break;
+	case 5:
+		sim_trace("stopped for long");
+		sim_stop(sim_now() + 200 + sim_below(8000));
+		break;
+	case 6:
+		if (chaos.server)
+			sim_server_cut(chaos.server, sim_below(SIM_PAIRS));
+		break;
+	case 7:
+		sim_disk.fail_next = sim_one_in(2) ? SEGUE_ENOSPACE : SEGUE_ESTORE;
+		break;
+	default:
+		sim_restore_group(sim_below(SIM_GROUPS));
+		break;
+	}
+	if (chaos.faults)
+		sim_next_fault(sim_now() + 1 + sim_below((uint32_t)chaos.gap));
+}
+
+/* ---- Histories ------------------------------------------------------------------------------ */
+
+static void begin(void)
+{
+	static const int64_t gaps[] = {200, 1000, 4000};
+
+	memset(&chaos, 0, sizeof(chaos));
+	chaos.server_at = SIM_NEVER;
+	for (unsigned i = 0; i < SIM_WORKERS; i++)
+		chaos.worker_at[i] = SIM_NEVER;
+	sim_world_begin();
+	sim_disk_begin();
+	sim_oracle_begin();
+	sim_workers_begin();
+	start_server();
+	chaos.workers = 1 + sim_below(SIM_WORKERS);
+	for (uint32_t i = 0; i < chaos.workers; i++)
+		sim_worker_start(i);
+	chaos.faults = sim_below(FAULTS_MAX + 1);
+	chaos.gap = gaps[sim_below(sizeof(gaps) / sizeof(gaps[0]))];
+	if (chaos.faults)
+		sim_next_fault(1 + sim_below((uint32_t)chaos.gap));
+}
+
+struct totals {
+	uint64_t runs, steps, faults;
+};
+
+static struct sim_failure run(const struct sim_options *options, struct totals *totals)
+{
+	struct sim_failure failure = sim_run(options, begin, strike, timer);
+
+	totals->runs++;
+	totals->steps += (uint64_t)sim_now();
+	totals->faults += chaos.struck;
+	sim_free_all();
+	return failure;
+}
+
+static int verdict(const struct sim_options *options, uint64_t seeds, uint64_t first,
+	const struct sim_failure *failure, const struct totals *totals, double seconds)
+{
+	const char *mutant = options->mutant;
+
+	if (failure->failed)
+		printf("seed %llu%s%s: %s: %s\n", (unsigned long long)options->seed,
+			mutant ? " --mutant " : "", mutant ? mutant : "", failure->check,
+			failure->text);
+	printf("%s: %llu histories from seed %llu, %llu steps, %llu faults, %.1f s\n",
+		mutant ? (failure->failed ? "caught" : "NOT CAUGHT")
+		       : (failure->failed ? "FAILED" : "ok"),
+		(unsigned long long)totals->runs, (unsigned long long)first,
+		(unsigned long long)totals->steps, (unsigned long long)totals->faults, seconds);
+	(void)seeds;
+	return failure->failed == (mutant != NULL) ? 0 : 1;
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static int run_all(struct sim_options *options, uint64_t seeds)
+{
+	struct sim_failure failure = {0};
+	struct totals totals = {0};
+	uint64_t first = options->seed;
+	double began = now();
+
+	for (uint64_t i = 0; i < seeds && !failure.failed; i++) {
+		options->seed = first + i;
+		failure = run(options, &totals);
+	}
+	return verdict(options, seeds, first, &failure, &totals, now() - began);
+}
+
+/* ---- Arguments ------------------------------------------------------------------------------ */
+
+static int list(void)
+{
+#define LIST(name, what) printf("%-24s %s\n", #name, what);
+	SIM_MUTANTS(LIST)
+#undef LIST
+	return 0;
+}
+
+static bool is_mutant(const char *name)
+{
+#define SAME(mutant, what)                                                                         \
+	if (strcmp(name, #mutant) == 0)                                                            \
+		return true;
+	SIM_MUTANTS(SAME)
+#undef SAME
+	return false;
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: sim [--seeds N] [--seed S] [--mutant NAME] [--trace] [--list]\n");
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	struct sim_options options = {.seed = 1};
+	uint64_t seeds = 2000;
+
+	for (int i = 1; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+		if (strcmp(argv[i], "--trace") == 0)
+			options.trace = true;
+		else if (strcmp(argv[i], "--list") == 0)
+			return list();
+		else if (!value)
+			return usage();
+		else if (strcmp(argv[i], "--seeds") == 0)
+			seeds = strtoull(argv[++i], NULL, 10);
+		else if (strcmp(argv[i], "--seed") == 0)
+			options.seed = strtoull(argv[++i], NULL, 10);
+		else if (strcmp(argv[i], "--mutant") == 0 && is_mutant(value))
+			options.mutant = argv[++i];
+		else
+			return usage();
+	}
+	return run_all(&options, seeds);
+}

@@ -1,0 +1,20 @@
+/*
+ * The mutants: each breaks one rule that the design rests on, and the oracle must see it.
+ *
+ * A mutant is a branch on SEGUE_MUTANT(name) in the code that ships (the branch is gone from every
+ * build but the simulator's), or in the simulator's driver.
+ */
+#ifndef SEGUE_SIM_MUTANTS_H
+#define SEGUE_SIM_MUTANTS_H
+
+/* X(name, what it breaks) */
+#define SIM_MUTANTS(X)                                                                             \
+	X(no_released_word, "slots are reused when their batch is committed, not when released")   \
+	X(copy_without_hold, "states are copied while publication goes on")                        \
+	X(ended_rows_not_taken, "a buffer is rewritten before its ended rows are taken")           \
+	X(grant_not_durable, "a lease is handed out before its grant is on disk")                  \
+	X(carry_reused, "the next lease gets the carry of the last one")                           \
+	X(wake_without_fence, "sleeper and waker store, then load, without a fence between")       \
+	X(token_fillers_position, "an image takes the filler's position, not the commit's")
+
+#endif

@@ -1,0 +1,295 @@
+/* The oracle: lines of history, and what must agree with them. */
+#include "oracle.h"
+
+#include <string.h>
+
+#include "disk.h"
+#include "machine.h"
+
+#define GENERATIONS 256
+
+/* States after one batch, as they were handed over. */
+struct node {
+	struct sim_states states[SIM_ROWS];
+};
+
+struct line {
+	bool attached, rollback;
+	uint64_t granted;
+	uint64_t next; /* the batch to be delivered */
+	struct node *after[SIM_STEPS];
+};
+
+static struct {
+	struct line *line[GENERATIONS];
+	uint64_t stored_generation, stored_step;
+} pairs[SIM_PAIRS];
+
+static const struct sim_lane_truth *truth_of(uint32_t pair)
+{
+	return &sim_world.lane[pair / SIM_GROUPS];
+}
+
+static struct line *line_of(uint32_t pair, uint64_t generation)
+{
+	struct line *line = generation < GENERATIONS ? pairs[pair].line[generation] : NULL;
+
+	sim_check(line != NULL, "generation", "pair %u: generation %llu was never granted", pair,
+		(unsigned long long)generation);
+	return line;
+}
+
+void sim_oracle_begin(void)
+{
+	memset(pairs, 0, sizeof(pairs));
+}
+
+/* ---- Grants --------------------------------------------------------------------------------- */
+
+void sim_oracle_granted(
+	uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step, bool rollback)
+{
+	sim_check(generation > 0 && generation < GENERATIONS, "generation", "pair %u: %llu", pair,
+		(unsigned long long)generation);
+	struct line **line = &pairs[pair].line[generation];
+
+	/* A grant that never reached the disk may be decided anew, unless somebody has it. */
+	sim_check(!*line || !(*line)->attached, "generation",
+		"pair %u: generation %llu is granted twice", pair, (unsigned long long)generation);
+	if (!*line)
+		*line = calloc(1, sizeof(**line));
+	memset(*line, 0, sizeof(**line));
+	(*line)->granted = (*line)->next = step;
+	(*line)->rollback = rollback;
+	if (step > 0)
+		memcpy((*line)->after, line_of(pair, parent)->after,
+			step * sizeof((*line)->after[0]));
+	for (uint64_t t = 0; t < step; t++)
+		sim_check((*line)->after[t] != NULL, "gap",
+			"pair %u: granted at step %llu, but %llu was not committed", pair,
+			(unsigned long long)step, (unsigned long long)t);
+}
+
+void sim_oracle_attached(uint32_t pair, uint64_t generation, uint64_t step)
+{
+	struct line *line = line_of(pair, generation);
+	const struct sim_disk_lane *stored = &sim_disk.lane[pair];
+
+	sim_check(!line->attached, "two_holders", "pair %u: generation %llu is held twice", pair,
+		(unsigned long long)generation);
+	sim_check(stored->exists && stored->record.held && stored->record.generation == generation,
+		"grant_durable",
+		"pair %u: generation %llu is used, but %llu is on disk (held: %d)", pair,
+		(unsigned long long)generation, (unsigned long long)stored->record.generation,
+		stored->record.held);
+	sim_check(step == line->granted, "grant_step", "pair %u: granted at %llu, attached at %llu",
+		pair, (unsigned long long)line->granted, (unsigned long long)step);
+	line->attached = true;
+}
+
+/* ---- Batches -------------------------------------------------------------------------------- */
+
+void sim_oracle_delivered(
+	uint32_t pair, uint64_t generation, uint64_t step, const struct sim_states *in)
+{
+	const struct sim_lane_truth *truth = truth_of(pair);
+	struct line *line = line_of(pair, generation);
+
+	sim_check(step == line->next, "order", "pair %u: batch %llu delivered instead of %llu", pair,
+		(unsigned long long)step, (unsigned long long)line->next);
+	for (uint32_t row = 0; row < truth->rows[step]; row++) {
+		const struct segue_span *span = &truth->span[step][row];
+		const struct sim_states *expected = &sim_world.initial;
+		if (span->flags & SEGUE_SPAN_EMPTY)
+			continue;
+		if (!(span->flags & SEGUE_SPAN_FIRST))
+			expected = &line->after[step - 1]->states[span->previous_row];
+		sim_check(sim_states_equal(&in[row], expected), "state_in",
+			"pair %u: row %u of batch %llu comes with other states than were committed",
+			pair, row, (unsigned long long)step);
+	}
+}
+
+void sim_oracle_commits(
+	uint32_t pair, uint64_t generation, uint64_t step, const struct sim_states *out)
+{
+	struct line *line = line_of(pair, generation);
+
+	sim_check(step == line->next && !line->after[step], "twice",
+		"pair %u: batch %llu is committed twice under generation %llu", pair,
+		(unsigned long long)step, (unsigned long long)generation);
+	line->after[step] = calloc(1, sizeof(struct node));
+	memcpy(line->after[step]->states, out,
+		truth_of(pair)->rows[step] * sizeof(struct sim_states));
+	line->next++;
+}
+
+void sim_oracle_withdrawn(uint32_t pair, uint64_t generation, uint64_t step)
+{
+	struct line *line = line_of(pair, generation);
+
+	line->after[step] = NULL;
+	line->next--;
+}
+
+void sim_oracle_acknowledged(uint32_t pair, uint64_t generation, uint64_t step)
+{
+	const struct sim_disk_lane *stored = &sim_disk.lane[pair];
+
+	sim_check(stored->record.generation == generation &&
+			  stored->record.position->step >= step,
+		"acknowledged", "pair %u: durable to %llu it says, but %llu is on disk", pair,
+		(unsigned long long)step,
+		(unsigned long long)(stored->exists ? stored->record.position->step : 0));
+}
+
+/* ---- Images --------------------------------------------------------------------------------- */
+
+static bool position_right(const struct segue_position *position, const struct segue_position *is)
+{
+	if (position->step != is->step || position->next != is->next ||
+		position->epoch != is->epoch || position->epoch_step != is->epoch_step ||
+		position->undelivered != is->undelivered || position->rows != is->rows)
+		return false;
+	return memcmp(position->row, is->row, is->rows * sizeof(is->row[0])) == 0;
+}
+
+static void check_position(
+	uint32_t pair, const struct line *line, const struct segue_position *position)
+{
+	const struct sim_lane_truth *truth = truth_of(pair);
+	uint64_t step = position->step;
+
+	sim_check(step <= truth->end && position_right(position, truth->position[step]), "position",
+		"pair %u: the position is not that of step %llu", pair, (unsigned long long)step);
+	sim_check(step == 0 || line->after[step - 1], "uncommitted",
+		"pair %u: position %llu, but that batch was never committed", pair,
+		(unsigned long long)step);
+}
+
+static void check_states(uint32_t pair, const struct line *line, uint64_t step, uint32_t row,
+	const struct sim_states *states)
+{
+	sim_check(sim_states_equal(states, &line->after[step - 1]->states[row]), "states",
+		"pair %u: states of row %u at step %llu are not those committed with it", pair, row,
+		(unsigned long long)step);
+}
+
+void sim_oracle_image(uint32_t pair, uint64_t generation, const struct segue_image *image)
+{
+	const struct line *line = line_of(pair, generation);
+	const struct segue_position *position = image->position;
+	struct sim_states states;
+
+	check_position(pair, line, position);
+	for (uint32_t row = 0; row < position->rows; row++) {
+		if (!segue_plan_row_lives(&truth_of(pair)->plan, &position->row[row]))
+			continue;
+		memset(&states, 0, sizeof(states));
+		memcpy(&states, image->states + row * image->row_size, image->row_size);
+		check_states(pair, line, position->step, row, &states);
+	}
+}
+
+/* ---- The store ------------------------------------------------------------------------------ */
+
+static const struct sim_disk_row *row_of(const struct sim_disk_lane *lane, uint64_t number)
+{
+	for (uint32_t i = 0; i < lane->rows; i++)
+		if (lane->row[i].number == number)
+			return &lane->row[i];
+	return NULL;
+}
+
+static bool key_right(uint32_t pair, const struct sim_disk_row *row)
+{
+	char key[SIM_KEY_MAX];
+	uint32_t size =
+		sim_world_key(segue_plan_record(&truth_of(pair)->plan, row->number), key);
+
+	return row->key_size == size && memcmp(row->key, key, size) == 0;
+}
+
+/* Exactly the live rows are stored, with the states of the stored step. */
+static void check_rows(uint32_t pair, const struct line *line)
+{
+	const struct sim_disk_lane *lane = &sim_disk.lane[pair];
+	const struct segue_position *position = lane->record.position;
+	uint32_t live = 0;
+
+	for (uint32_t row = 0; row < position->rows; row++) {
+		if (!segue_plan_row_lives(&truth_of(pair)->plan, &position->row[row]))
+			continue;
+		const struct sim_disk_row *stored = row_of(lane, position->row[row].number);
+		sim_check(stored != NULL, "rows", "pair %u: row %u of step %llu is not stored",
+			pair, row, (unsigned long long)position->step);
+		sim_check(key_right(pair, stored), "key", "pair %u: row %u has another key", pair,
+			row);
+		check_states(pair, line, position->step, row, &stored->states);
+		live++;
+	}
+	sim_check(live == lane->rows, "rows", "pair %u: %u rows are stored, %u are alive", pair,
+		lane->rows, live);
+}
+
+/* Each sequence that ended in batch `step` has its last states. */
+static void check_finals(uint32_t pair, const struct line *line, uint64_t step)
+{
+	const struct sim_lane_truth *truth = truth_of(pair);
+
+	for (uint32_t row = 0; row < truth->rows[step]; row++) {
+		const struct segue_span *span = &truth->span[step][row];
+		if (!(span->flags & SEGUE_SPAN_LAST))
+			continue;
+		const struct sim_disk_row *final =
+			&sim_disk.final[pair % SIM_GROUPS][span->number];
+		sim_check(final->key_size > 0, "finals",
+			"pair %u: sequence %llu ended in batch %llu, its final states are missing",
+			pair, (unsigned long long)span->number, (unsigned long long)step);
+		sim_check(key_right(pair, final), "key", "pair %u: final under another key", pair);
+		sim_check(sim_states_equal(&final->states, &line->after[step]->states[row]),
+			"finals", "pair %u: final states of sequence %llu are not those of batch %llu",
+			pair, (unsigned long long)span->number, (unsigned long long)step);
+	}
+}
+
+void sim_oracle_stored(uint32_t pair)
+{
+	const struct segue_lane_record *record = &sim_disk.lane[pair].record;
+	const struct line *line = line_of(pair, record->generation);
+	uint64_t step = record->position->step, from = pairs[pair].stored_step;
+	bool same = record->generation == pairs[pair].stored_generation;
+
+	sim_trace("pair %u: generation %llu, step %llu on disk, held %d", pair,
+		(unsigned long long)record->generation, (unsigned long long)step, record->held);
+	sim_check(record->generation >= pairs[pair].stored_generation, "generation",
+		"pair %u: generation %llu is stored over %llu", pair,
+		(unsigned long long)record->generation,
+		(unsigned long long)pairs[pair].stored_generation);
+	sim_check(step >= from || (!same && line->rollback), "lost",
+		"pair %u: step %llu was on disk, now it is %llu", pair, (unsigned long long)from,
+		(unsigned long long)step);
+	check_position(pair, line, record->position);
+	check_rows(pair, line);
+	for (uint64_t t = same ? from : 0; t < step; t++)
+		check_finals(pair, line, t);
+	pairs[pair].stored_generation = record->generation;
+	pairs[pair].stored_step = step;
+}
+
+void sim_oracle_end(void)
+{
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+		const struct segue_lane_record *record = &sim_disk.lane[pair].record;
+		const struct line *line = line_of(pair, record->generation);
+		sim_check(record->position->step == truth_of(pair)->end, "end",
+			"pair %u ended at step %llu of %llu", pair,
+			(unsigned long long)record->position->step,
+			(unsigned long long)truth_of(pair)->end);
+		for (uint64_t t = 0; t < truth_of(pair)->end; t++) {
+			sim_check(line->after[t] != NULL, "gap", "pair %u: batch %llu is missing",
+				pair, (unsigned long long)t);
+			check_finals(pair, line, t);
+		}
+	}
+}

@@ -1,0 +1,38 @@
+/*
+ * The oracle: knows from the outside what may be delivered, stored and lost, and fails the run when
+ * something else happens.
+ *
+ * It keeps, for each grant, the line of history that the grant continues: for each step the states
+ * that its worker handed over with that commit. States carry a salt of the attempt, so that the
+ * states of a batch that was not committed are never equal to those of its second delivery.
+ */
+#ifndef SEGUE_SIM_ORACLE_H
+#define SEGUE_SIM_ORACLE_H
+
+#include "committer.h"
+#include "world.h"
+
+void sim_oracle_begin(void);
+
+/* A grant was decided on; it continues the line of `parent` (0: none) at `step`. */
+void sim_oracle_granted(
+	uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step, bool rollback);
+/* A worker has received it: it must be on disk, and new. */
+void sim_oracle_attached(uint32_t pair, uint64_t generation, uint64_t step);
+/* A batch with these states in was handed out. */
+void sim_oracle_delivered(
+	uint32_t pair, uint64_t generation, uint64_t step, const struct sim_states *in);
+/* The worker is about to commit; and has learned that it could not. */
+void sim_oracle_commits(
+	uint32_t pair, uint64_t generation, uint64_t step, const struct sim_states *out);
+void sim_oracle_withdrawn(uint32_t pair, uint64_t generation, uint64_t step);
+/* The worker was told that batches below `step` are on disk. */
+void sim_oracle_acknowledged(uint32_t pair, uint64_t generation, uint64_t step);
+/* An image that was taken of the lease: its states belong to its position. */
+void sim_oracle_image(uint32_t pair, uint64_t generation, const struct segue_image *image);
+/* A transaction that wrote this lane is on disk. */
+void sim_oracle_stored(uint32_t pair);
+/* All lanes have ended and are on disk. */
+void sim_oracle_end(void);
+
+#endif

@@ -1,0 +1,363 @@
+/* What a run is about: spec, data, and the true plan of each lane. */
+#include "world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "carry.h"
+#include "error.h"
+#include "machine.h"
+
+struct sim_world sim_world;
+
+/* ---- Data ----------------------------------------------------------------------------------- */
+
+static uint64_t value_at(uint64_t record, uint64_t step)
+{
+	return sim_mix(record * 1000 + step, 1);
+}
+
+static uint64_t context_of(uint64_t record)
+{
+	return sim_mix(record, 2);
+}
+
+uint32_t sim_world_key(uint64_t record, char key[SIM_KEY_MAX])
+{
+	return (uint32_t)snprintf(key, SIM_KEY_MAX, "r%llu", (unsigned long long)record);
+}
+
+void sim_copy_slowly(void *to, const void *from, size_t size)
+{
+	uint64_t *out = to;
+	const uint64_t *in = from;
+
+	for (size_t i = 0; i < size / sizeof(*out); i++) {
+		out[i] = in[i];
+		if (i % 2 == 0)
+			sim_point();
+	}
+}
+
+struct record {
+	struct segue_record base;
+	uint64_t number, at;
+	char key[SIM_KEY_MAX];
+	uint32_t key_size;
+};
+
+static const char *record_key(const struct segue_record *base, size_t *size)
+{
+	const struct record *record = (const struct record *)base;
+
+	*size = record->key_size;
+	return record->key;
+}
+
+static int record_seek(struct segue_record *base, uint64_t step)
+{
+	((struct record *)base)->at = step;
+	return 0;
+}
+
+static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
+{
+	struct record *record = (struct record *)base;
+	uint64_t *values = out;
+
+	(void)feature;
+	for (uint64_t i = 0; i < steps; i++) {
+		sim_point();
+		values[i] = value_at(record->number, record->at++);
+	}
+	return 0;
+}
+
+static int record_context(struct segue_record *base, size_t feature, void *out)
+{
+	(void)feature;
+	sim_point();
+	*(uint64_t *)out = context_of(((struct record *)base)->number);
+	return 0;
+}
+
+static size_t record_memory(const struct segue_record *base)
+{
+	(void)base;
+	return sizeof(struct record);
+}
+
+static void record_release(struct segue_record *base)
+{
+	free(base);
+}
+
+static const struct segue_record_ops record_ops = {
+	.key = record_key,
+	.seek = record_seek,
+	.read = record_read,
+	.context = record_context,
+	.memory = record_memory,
+	.release = record_release,
+};
+
+static uint64_t source_records(const struct segue_source *source)
+{
+	(void)source;
+	return sim_world.lane[0].plan.records;
+}
+
+static uint32_t source_key_max(const struct segue_source *source)
+{
+	(void)source;
+	return SIM_KEY_MAX;
+}
+
+static int source_admit(struct segue_source *source, uint64_t number, struct segue_record **out,
+	struct segue_admitted *admitted)
+{
+	uint32_t length = sim_world.length[number];
+
+	(void)source;
+	if (length == 0)
+		return segue_fail(SEGUE_EDATA, "record %llu is damaged", (unsigned long long)number);
+	struct record *record = calloc(1, sizeof(*record));
+	record->base.ops = &record_ops;
+	record->number = number;
+	record->key_size = sim_world_key(number, record->key);
+	*out = &record->base;
+	*admitted = (struct segue_admitted){.array_steps = length, .total_length = length};
+	return 0;
+}
+
+static int source_lengths(
+	struct segue_source *source, segue_progress_fn *progress, void *arg, const uint32_t **out)
+{
+	(void)source;
+	(void)progress;
+	(void)arg;
+	*out = sim_world.length;
+	return 0;
+}
+
+static void source_destroy(struct segue_source *source)
+{
+	(void)source;
+}
+
+static const struct segue_source_ops source_ops = {
+	.records = source_records,
+	.key_max = source_key_max,
+	.admit = source_admit,
+	.lengths = source_lengths,
+	.destroy = source_destroy,
+};
+
+void segue_source_note_skip(struct segue_source *source)
+{
+	(void)source;
+}
+
+/* ---- Truth ---------------------------------------------------------------------------------- */
+
+static int truth_admit(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
+{
+	(void)arg;
+	(void)number;
+	*array_steps = *total_length = sim_world.length[record];
+	return sim_world.length[record] ? 0 : SEGUE_PLAN_SKIP;
+}
+
+static int truth_longest(void *arg, uint64_t epoch, uint64_t *steps)
+{
+	return segue_plan_longest(arg, epoch, sim_world.length, steps);
+}
+
+static struct segue_position *copy_of(const struct segue_position *position)
+{
+	struct segue_position *copy = malloc(segue_position_size(SIM_ROWS));
+
+	memcpy(copy, position, segue_position_size(position->rows));
+	return copy;
+}
+
+static void run_lane(struct sim_lane_truth *truth)
+{
+	const struct segue_plan_input input = {&truth->plan, truth_admit, truth_longest};
+	struct segue_plan plan;
+	uint64_t t = 0;
+	int rc = segue_plan_init(&plan, &truth->plan);
+
+	truth->position[0] = copy_of(plan.position);
+	while (rc == 0 && t < SIM_STEPS) {
+		rc = segue_plan_step(&plan, &input, truth->span[t], &truth->rows[t]);
+		if (rc <= 0)
+			break;
+		truth->position[++t] = copy_of(plan.position);
+		rc = 0;
+	}
+	sim_check(rc == 0 && t < SIM_STEPS, "world", "a lane of %llu steps, rc %d",
+		(unsigned long long)t, rc);
+	truth->end = t;
+	truth->undelivered = plan.position->undelivered;
+	segue_plan_finish(&plan);
+}
+
+/* ---- A world -------------------------------------------------------------------------------- */
+
+static struct segue_field field(char *name, uint64_t elements)
+{
+	return (struct segue_field){
+		.name = name,
+		.dtype = SEGUE_INT64,
+		.rank = 1,
+		.dims = {elements},
+		.elements = elements,
+		.size = elements * sizeof(uint64_t),
+	};
+}
+
+static void draw_spec(struct sim_world *world)
+{
+	static char x[] = "x", c[] = "c", h[] = "h", k[] = "k";
+
+	world->sequence = field(x, 1);
+	world->context = field(c, 1);
+	world->state[0] = field(h, 1 + sim_below(2));
+	world->state[1] = field(k, 1 + sim_below(2));
+	world->words = (uint32_t)(world->state[0].elements + world->state[1].elements);
+	world->spec = (struct segue_spec){
+		.sequences = &world->sequence,
+		.sequence_count = 1,
+		.contexts = &world->context,
+		.context_count = 1,
+		.states = world->state,
+		.state_count = 2,
+		.num_unroll = 1 + sim_below(3),
+		.batch_size = 1 + sim_below(SIM_ROWS),
+		.lanes = SIM_LANES,
+		.shuffle = sim_one_in(2),
+		.seed = sim_random(),
+		.epochs = 1 + sim_below(2),
+		.pad = true,
+		.tail = (enum segue_tail[]){
+			SEGUE_TAIL_SHRINK, SEGUE_TAIL_STOP, SEGUE_TAIL_PAD}[sim_below(3)],
+		.epoch_end = sim_one_in(2) ? SEGUE_EPOCH_DRAIN : SEGUE_EPOCH_CONTINUE,
+		.on_error = SEGUE_ON_ERROR_SKIP,
+		.keep_final = true,
+		.persist = true,
+		.depth = 2 + sim_below(3),
+	};
+}
+
+void sim_world_begin(void)
+{
+	struct sim_world *world = &sim_world;
+
+	*world = (struct sim_world){.source = {&source_ops}};
+	draw_spec(world);
+	uint64_t records = 3 + sim_below(SIM_RECORDS - 2);
+	for (uint64_t i = 0; i < records; i++)
+		if (i == 0 || !sim_one_in(10))
+			world->length[i] = 1 + sim_below(6 * world->spec.num_unroll);
+	for (unsigned i = 0; i < world->words; i++)
+		world->initial.word[i] = sim_random();
+	if (segue_geometry_init(&world->spec, SIM_KEY_MAX, &world->geometry))
+		sim_fail("world", "%s", segue_error_detail());
+	for (uint32_t lane = 0; lane < SIM_LANES; lane++) {
+		world->lane[lane].plan = (struct segue_plan_spec){
+			.records = records,
+			.epochs = world->spec.epochs,
+			.seed = world->spec.seed,
+			.lanes = SIM_LANES,
+			.lane = lane,
+			.batch_size = world->spec.batch_size,
+			.num_unroll = world->spec.num_unroll,
+			.tail = world->spec.tail,
+			.epoch_end = world->spec.epoch_end,
+			.shuffle = world->spec.shuffle,
+		};
+		run_lane(&world->lane[lane]);
+	}
+}
+
+/* ---- Slots and buffers ---------------------------------------------------------------------- */
+
+static bool span_equal(const struct segue_span *a, const struct segue_span *b)
+{
+	return a->number == b->number && a->epoch == b->epoch && a->first_step == b->first_step &&
+	       a->array_steps == b->array_steps && a->total_length == b->total_length &&
+	       a->row == b->row && a->length == b->length && a->segment == b->segment &&
+	       a->segment_count == b->segment_count && a->previous_row == b->previous_row &&
+	       a->flags == b->flags;
+}
+
+static bool row_right(const uint8_t *slot, const struct segue_plan_spec *plan,
+	const struct segue_span *span, const struct segue_span *truth)
+{
+	const struct segue_geometry *geometry = &sim_world.geometry;
+	uint32_t unroll = geometry->num_unroll;
+	bool empty = truth->flags & SEGUE_SPAN_EMPTY;
+	uint64_t record = empty ? 0 : segue_plan_record(plan, truth->number);
+	char key[SIM_KEY_MAX];
+	uint32_t key_size = empty ? 0 : sim_world_key(record, key);
+	bool right = span_equal(span, truth) && span->key_size == key_size &&
+		     span->key_offset + key_size <= geometry->heap_size &&
+		     memcmp(slot + geometry->heap_offset + span->key_offset, key, key_size) == 0;
+
+	const uint64_t *x = (const uint64_t *)(slot + geometry->sequence_offset[0]);
+	for (uint32_t i = 0; i < unroll && right; i++) {
+		bool padded = empty || truth->first_step + i >= truth->array_steps;
+		right = x[truth->row * unroll + i] ==
+			(padded ? 0 : value_at(record, truth->first_step + i));
+	}
+	const uint64_t *c = (const uint64_t *)(slot + geometry->context_offset[0]);
+	return right && c[truth->row] == (empty ? 0 : context_of(record));
+}
+
+void sim_world_check_slot(const struct segue_slot *slot, uint32_t lane, uint64_t step)
+{
+	const struct sim_lane_truth *truth = &sim_world.lane[lane];
+	const uint8_t *base = (const uint8_t *)slot;
+	const struct segue_span *spans =
+		(const struct segue_span *)(base + sim_world.geometry.span_offset);
+
+	sim_check(step < truth->end, "content", "batch %llu of lane %u, which ends at %llu",
+		(unsigned long long)step, lane, (unsigned long long)truth->end);
+	sim_check(slot->step == step && slot->rows == truth->rows[step] &&
+			  slot->spans == truth->rows[step],
+		"content", "lane %u: slot says batch %llu of %u rows, it should be %llu of %u",
+		lane, (unsigned long long)slot->step, slot->rows, (unsigned long long)step,
+		truth->rows[step]);
+	for (uint32_t row = 0; row < slot->rows; row++) {
+		sim_point();
+		sim_check(row_right(base, &truth->plan, &spans[row], &truth->span[step][row]),
+			"content", "lane %u: row %u of batch %llu is wrong", lane, row,
+			(unsigned long long)step);
+	}
+}
+
+void sim_buffer_get(const uint8_t *buffer, uint32_t row, struct sim_states *states)
+{
+	memset(states, 0, sizeof(*states));
+	segue_states_gather(
+		&sim_world.spec, &sim_world.geometry, buffer, row, (uint8_t *)states);
+}
+
+void sim_buffer_put(uint8_t *buffer, uint32_t row, const struct sim_states *states)
+{
+	const uint64_t *word = states->word;
+
+	for (size_t i = 0; i < sim_world.spec.state_count; i++) {
+		uint64_t size = sim_world.state[i].size;
+		sim_copy_slowly(
+			buffer + sim_world.geometry.state_offset[i] + row * size, word, size);
+		word += sim_world.state[i].elements;
+	}
+}
+
+bool sim_states_equal(const struct sim_states *a, const struct sim_states *b)
+{
+	return memcmp(a, b, sim_world.words * sizeof(uint64_t)) == 0;
+}

@@ -1,0 +1,65 @@
+/*
+ * What a run is about: its spec, its data, and the one true plan of each lane, all drawn from the
+ * seed.
+ */
+#ifndef SEGUE_SIM_WORLD_H
+#define SEGUE_SIM_WORLD_H
+
+#include "plan.h"
+#include "layout.h"
+#include "source.h"
+
+#define SIM_LANES   2
+#define SIM_GROUPS  2
+#define SIM_PAIRS   (SIM_LANES * SIM_GROUPS) /* a (lane, group); pair = lane * groups + group */
+#define SIM_ROWS    3
+#define SIM_WORDS   4	/* of the states of a row */
+#define SIM_RECORDS 10
+#define SIM_STEPS   160 /* no lane is longer */
+#define SIM_KEY_MAX 16
+#define SIM_WORKERS 4
+
+/* A row's states, side by side. */
+struct sim_states {
+	uint64_t word[SIM_WORDS];
+};
+
+struct sim_lane_truth {
+	struct segue_plan_spec plan;
+	uint64_t end; /* the step at which it ends */
+	uint64_t undelivered;
+	struct segue_position *position[SIM_STEPS + 1]; /* position(t) */
+	struct segue_span span[SIM_STEPS][SIM_ROWS];
+	uint32_t rows[SIM_STEPS];
+};
+
+struct sim_world {
+	struct segue_spec spec;
+	struct segue_field sequence, context, state[2];
+	struct segue_geometry geometry;
+	uint32_t words; /* of the states of a row */
+	uint32_t length[SIM_RECORDS]; /* steps; 0: damaged, passed over */
+	struct sim_states initial;
+	struct segue_source source;
+	struct sim_lane_truth lane[SIM_LANES];
+};
+
+extern struct sim_world sim_world;
+
+/* Draws a world. */
+void sim_world_begin(void);
+
+/* Fails unless the slot holds batch `step` of the lane. */
+void sim_world_check_slot(const struct segue_slot *slot, uint32_t lane, uint64_t step);
+/* Writes the record's key; returns its size. */
+uint32_t sim_world_key(uint64_t record, char key[SIM_KEY_MAX]);
+/* Copies with scheduling points in between; words are never torn. */
+void sim_copy_slowly(void *to, const void *from, size_t size);
+
+/* States of row `row` of a buffer. */
+void sim_buffer_get(const uint8_t *buffer, uint32_t row, struct sim_states *states);
+/* Writes them, slowly. */
+void sim_buffer_put(uint8_t *buffer, uint32_t row, const struct sim_states *states);
+bool sim_states_equal(const struct sim_states *a, const struct sim_states *b);
+
+#endif

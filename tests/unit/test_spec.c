@@ -1,0 +1,632 @@
+/*
+ * Tests of specs: each rule, defaults, copies, hash, comparison.
+ */
+#include "spec.h"
+
+#include <criterion/criterion.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "sample_spec.h"
+#include "utf8.h"
+
+static struct segue_spec *make(const struct sample *sample)
+{
+	struct segue_spec *spec = NULL;
+	int rc = segue_spec_create(&sample->spec, &spec);
+
+	cr_assert_eq(rc, 0, "%s", segue_error_detail());
+	return spec;
+}
+
+/* ---- Rules --------------------------------------------------------------------------------- */
+
+static char long_name[SEGUE_NAME_MAX + 2], long_path[PATH_MAX + 2];
+static struct segue_feature many[SEGUE_FEATURES_MAX + 1];
+
+#define CASE(name, change)                                                                         \
+	static void name(struct sample *s)                                                         \
+	{                                                                                          \
+		change;                                                                            \
+	}
+CASE(no_name, s->spec.name = NULL)
+CASE(empty_name, s->spec.name = "")
+CASE(colon, s->spec.name = "a:b")
+CASE(long_stream, s->spec.name = memset(long_name, 'n', SEGUE_NAME_MAX + 1))
+CASE(newline, s->spec.name = "a\nb")
+CASE(delete_byte, s->spec.name = "a\x7f")
+CASE(not_utf8, s->spec.name = "a\xff")
+CASE(feature_without_name, s->sequences[1].name = NULL)
+CASE(feature_empty, s->sequences[1].name = "")
+CASE(feature_colon, s->contexts[1].name = "f:")
+CASE(state_colon, s->states[0].name = ":")
+CASE(no_sequence, s->spec.sequence_count = 0)
+CASE(null_sequences, s->spec.sequences = NULL)
+CASE(null_contexts, s->spec.contexts = NULL)
+CASE(null_states, s->spec.states = NULL)
+CASE(null_paths, s->spec.source.paths = NULL)
+CASE(no_path, s->spec.source.path_count = 0)
+CASE(empty_path, s->paths[1] = "")
+CASE(missing_path, s->paths[1] = NULL)
+CASE(path_too_long, s->paths[1] = memset(long_path, '/', PATH_MAX))
+CASE(too_many_features, s->spec.sequences = many; s->spec.sequence_count = SEGUE_FEATURES_MAX + 1)
+CASE(too_many_together, s->spec.sequences = many; s->spec.sequence_count = SEGUE_FEATURES_MAX - 1)
+CASE(too_many_states, s->spec.state_count = SEGUE_STATES_MAX + 1)
+CASE(twice, s->sequences[1].name = "x")
+CASE(twice_states, s->states[1].name = "h")
+CASE(twice_contexts, s->contexts[1].name = "speaker")
+CASE(twice_across, s->contexts[1].name = "label")
+CASE(no_dtype, s->sequences[0].dtype = 0)
+CASE(bad_dtype, s->states[0].dtype = 7)
+CASE(rank, s->contexts[1].rank = 9)
+CASE(zero_dim, s->sequences[0].dims[1] = 0)
+CASE(overflow, s->states[0].dims[0] = UINT64_MAX / 2)
+CASE(overflow_two, s->sequences[0].dims[0] = s->sequences[0].dims[1] = (uint64_t)1 << 32)
+CASE(field_too_large, s->states[0].dims[0] = ((uint64_t)1 << 30) + 1)
+CASE(unroll_zero, s->spec.num_unroll = 0)
+CASE(unroll_large, s->spec.num_unroll = (1u << 20) + 1)
+CASE(batch_zero, s->spec.batch_size = 0)
+CASE(batch_large, s->spec.batch_size = (1u << 20) + 1)
+CASE(lanes_zero, s->spec.lanes = 0)
+CASE(lanes_large, s->spec.lanes = 65537)
+CASE(bad_tail, s->spec.tail = 3)
+CASE(bad_epoch_end, s->spec.epoch_end = 2)
+CASE(bad_on_error, s->spec.on_error = 2)
+CASE(bad_durability, s->spec.durability = 2)
+CASE(bad_compression, s->spec.source.compression = 3)
+CASE(depth_one, s->spec.depth = 1)
+CASE(depth_large, s->spec.depth = 65)
+CASE(threads_large, s->spec.num_threads = 65)
+CASE(interval_large, s->spec.interval_ms = 3600001)
+CASE(small_capacity, s->spec.capacity = 5)
+CASE(endless_pad, s->spec.tail = SEGUE_TAIL_PAD; s->spec.epoch_end = SEGUE_EPOCH_DRAIN;
+	s->spec.epochs = 0)
+CASE(final_of_nothing, s->spec.keep_final = true; s->spec.volatile_ = true)
+CASE(empty_key_feature, s->spec.source.key_feature = "")
+
+static const struct {
+	void (*change)(struct sample *sample);
+	const char *says[2]; /* the field, and what was wrong with it */
+} rules[] = {
+	{no_name, {"name is missing"}},
+	{empty_name, {"name is empty"}},
+	{colon, {"name \"a:b\"", "':'"}},
+	{long_stream, {"name has 256 bytes", "at most 255"}},
+	{newline, {"name", "0x0a at place 1"}},
+	{delete_byte, {"name", "0x7f"}},
+	{not_utf8, {"name", "UTF-8"}},
+	{feature_without_name, {"sequences[1].name", "missing"}},
+	{feature_empty, {"sequences[1].name", "empty"}},
+	{feature_colon, {"contexts[1].name \"f:\"", "':'"}},
+	{state_colon, {"states[0].name \":\"", "':'"}},
+	{no_sequence, {"sequence_count is 0"}},
+	{null_sequences, {"sequences is NULL", "2 entries"}},
+	{null_contexts, {"contexts is NULL"}},
+	{null_states, {"states is NULL"}},
+	{null_paths, {"source.paths is NULL"}},
+	{no_path, {"source.path_count is 0"}},
+	{empty_path, {"source.paths[1] is empty"}},
+	{missing_path, {"source.paths[1] is empty"}},
+	{path_too_long, {"source.paths[1] has 4096 bytes", "at most 4095"}},
+	{too_many_features, {"sequence_count is 257", "256"}},
+	{too_many_together, {"255 and 2", "together at most 256"}},
+	{too_many_states, {"state_count is 257", "256"}},
+	{twice, {"sequences[0] and sequences[1]", "\"x\""}},
+	{twice_states, {"states[0] and states[1]", "\"h\""}},
+	{twice_contexts, {"contexts[0] and contexts[1]", "\"speaker\""}},
+	{twice_across, {"sequences[1] and contexts[1]", "\"label\""}},
+	{no_dtype, {"sequences[0] \"x\": dtype is 0"}},
+	{bad_dtype, {"states[0] \"h\": dtype is 7"}},
+	{rank, {"contexts[1] \"flag\": rank is 9", "at most 8"}},
+	{zero_dim, {"sequences[0] \"x\": dims[1] is 0"}},
+	{overflow, {"states[0] \"h\"", "dims[0] = 9223372036854775807"}},
+	{overflow_two, {"sequences[0] \"x\"", "4294967296 bytes at dims[0]"}},
+	{field_too_large, {"states[0] \"h\"", "dims[0] = 1073741825"}},
+	{unroll_zero, {"num_unroll is 0", "from 1"}},
+	{unroll_large, {"num_unroll is 1048577", "to 1048576"}},
+	{batch_zero, {"batch_size is 0"}},
+	{batch_large, {"batch_size is 1048577"}},
+	{lanes_zero, {"lanes is 0"}},
+	{lanes_large, {"lanes is 65537", "to 65536"}},
+	{bad_tail, {"tail is 3"}},
+	{bad_epoch_end, {"epoch_end is 2"}},
+	{bad_on_error, {"on_error is 2"}},
+	{bad_durability, {"durability is 2"}},
+	{bad_compression, {"source.compression is 3"}},
+	{depth_one, {"depth is 1", "from 2 to 64"}},
+	{depth_large, {"depth is 65"}},
+	{threads_large, {"num_threads is 65"}},
+	{interval_large, {"interval_ms is 3600001"}},
+	{small_capacity, {"capacity is 5", "batch_size 6"}},
+	{endless_pad, {"tail is pad", "epochs 0"}},
+	{final_of_nothing, {"keep_final", "persist"}},
+	{empty_key_feature, {"source.key_feature is empty"}},
+};
+
+Test(spec, each_rule_names_field_and_value)
+{
+	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+		struct segue_spec *spec = NULL;
+		struct sample sample;
+
+		sample_init(&sample);
+		rules[i].change(&sample);
+		cr_expect_eq(segue_spec_create(&sample.spec, &spec), SEGUE_EINVAL,
+			"rule %zu (\"%s\") was not enforced", i, rules[i].says[0]);
+		cr_expect_null(spec);
+		for (size_t k = 0; k < 2 && rules[i].says[k]; k++)
+			cr_expect(strstr(segue_error_detail(), rules[i].says[k]),
+				"rule %zu: \"%s\" does not say \"%s\"", i, segue_error_detail(),
+				rules[i].says[k]);
+		segue_spec_destroy(spec);
+	}
+}
+
+Test(spec, limits_themselves_are_allowed)
+{
+	struct sample sample;
+
+	sample_init(&sample);
+	memset(long_name, 'n', SEGUE_NAME_MAX);
+	long_name[SEGUE_NAME_MAX] = '\0';
+	sample.spec.name = long_name;
+	sample.spec.num_unroll = 1u << 20;
+	sample.spec.batch_size = 1u << 20;
+	sample.spec.lanes = 65536;
+	sample.spec.depth = 64;
+	sample.spec.num_threads = 64;
+	sample.spec.interval_ms = 3600000;
+	sample.sequences[1].dtype = SEGUE_UINT8;
+	sample.sequences[1].rank = SEGUE_RANK_MAX;
+	for (int d = 0; d < SEGUE_RANK_MAX; d++)
+		sample.sequences[1].dims[d] = 16; /* 2^32 bytes */
+	sample.spec.tail = SEGUE_TAIL_PAD;
+	sample.spec.epochs = 0; /* endless with epoch_end continue: there is no tail */
+	sample.spec.source.key_feature = "image/key:0";
+	segue_spec_destroy(make(&sample));
+}
+
+Test(spec, stream_without_states_or_contexts)
+{
+	struct segue_spec *spec;
+	struct sample sample;
+
+	sample_init(&sample);
+	sample.spec.states = NULL;
+	sample.spec.state_count = 0;
+	sample.spec.contexts = NULL;
+	sample.spec.context_count = 0;
+	sample.spec.source.key_feature = NULL;
+	spec = make(&sample);
+	cr_assert_eq(spec->state_count, 0);
+	cr_assert_null(spec->key_feature);
+	segue_spec_destroy(spec);
+}
+
+/* ---- Defaults and copies ------------------------------------------------------------------- */
+
+Test(spec, defaults)
+{
+	struct segue_spec *spec;
+	struct sample sample;
+
+	sample_init(&sample);
+	spec = make(&sample);
+	cr_assert_eq(spec->depth, 4);
+	cr_assert_eq(spec->num_threads, 1);
+	cr_assert_eq(spec->capacity, 1000);
+	cr_assert_eq(spec->interval_ms, 1000);
+	cr_assert(spec->pad);
+	cr_assert(spec->persist);
+	segue_spec_destroy(spec);
+	sample.spec.batch_size = 3000;
+	spec = make(&sample);
+	cr_assert_eq(spec->capacity, 3000);
+	segue_spec_destroy(spec);
+}
+
+Test(spec, everything_is_copied)
+{
+	struct segue_spec *spec;
+	struct sample sample;
+	char name[] = "train";
+
+	sample_init(&sample);
+	sample.spec.name = name;
+	sample.spec.no_pad = true;
+	sample.spec.volatile_ = true;
+	sample.spec.depth = 8;
+	sample.spec.durability = SEGUE_DURABLE_COMMIT;
+	sample.spec.source.allow_surplus = true;
+	sample.spec.source.compression = SEGUE_COMPRESSION_GZIP;
+	spec = make(&sample);
+	memset(name, '#', sizeof(name) - 1);
+	memset(sample.sequences, 0, sizeof(sample.sequences));
+	cr_assert_str_eq(spec->name, "train");
+	cr_assert_eq(spec->path_count, 2);
+	cr_assert_str_eq(spec->paths[0], "/data/a.tfrecord");
+	cr_assert_str_eq(spec->paths[1], "/data/b-*.tfrecord");
+	cr_assert_str_eq(spec->key_feature, "id");
+	cr_assert(spec->allow_surplus);
+	cr_assert_eq(spec->compression, SEGUE_COMPRESSION_GZIP);
+	cr_assert_str_eq(spec->sequences[0].name, "x");
+	cr_assert_eq(spec->sequences[0].rank, 2);
+	cr_assert_eq(spec->sequences[0].elements, 15);
+	cr_assert_eq(spec->sequences[0].size, 60);
+	cr_assert_eq(spec->sequences[1].elements, 1);
+	cr_assert_eq(spec->sequences[1].size, 8);
+	cr_assert_eq(spec->contexts[1].size, 7);
+	cr_assert_eq(spec->states[1].size, 12);
+	cr_assert_eq(spec->depth, 8);
+	cr_assert_eq(spec->seed, 9);
+	cr_assert_eq(spec->epochs, 3);
+	cr_assert(spec->shuffle);
+	cr_assert_not(spec->pad);
+	cr_assert_not(spec->persist);
+	cr_assert_eq(spec->durability, SEGUE_DURABLE_COMMIT);
+	segue_spec_destroy(spec);
+}
+
+Test(spec, relative_paths_become_absolute)
+{
+	char directory[] = "/tmp/segue-spec-XXXXXX", expected[PATH_MAX], *real;
+	struct segue_spec *spec;
+	struct sample sample;
+
+	cr_assert_not_null(mkdtemp(directory));
+	cr_assert_eq(chdir(directory), 0);
+	real = realpath(".", NULL);
+	sample_init(&sample);
+	sample.paths[0] = "data/*.tfrecord";
+	spec = make(&sample);
+	snprintf(expected, sizeof(expected), "%s/data/*.tfrecord", real);
+	cr_assert_str_eq(spec->paths[0], expected);
+	cr_assert_str_eq(spec->paths[1], "/data/b-*.tfrecord");
+	segue_spec_destroy(spec);
+	cr_assert_eq(chdir("/"), 0);
+	spec = make(&sample);
+	cr_assert_str_eq(spec->paths[0], "/data/*.tfrecord");
+	segue_spec_destroy(spec);
+	free(real);
+	rmdir(directory);
+}
+
+Test(spec, lost_working_directory)
+{
+	char directory[] = "/tmp/segue-spec-XXXXXX";
+	struct segue_spec *spec = NULL;
+	struct sample sample;
+
+	cr_assert_not_null(mkdtemp(directory));
+	cr_assert_eq(chdir(directory), 0);
+	rmdir(directory);
+	sample_init(&sample);
+	sample.paths[0] = "a.tfrecord";
+	cr_assert_eq(segue_spec_create(&sample.spec, &spec), SEGUE_ESYSTEM);
+	cr_assert(strstr(segue_error_detail(), "working directory"));
+}
+
+Test(spec, peers_are_held_to_the_same_rules)
+{
+	struct segue_spec *spec;
+	struct sample sample;
+	char *path;
+
+	sample_init(&sample);
+	spec = make(&sample);
+	spec->sequences[0].elements = spec->sequences[0].size = 0;
+	cr_assert_eq(segue_spec_check(spec), 0);
+	cr_assert_eq(spec->sequences[0].size, 60, "what follows from the shape is computed here");
+	spec->depth = 0; /* defaults are the library's to fill in, not the server's */
+	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);
+	spec->depth = 4;
+	path = spec->paths[1];
+	spec->paths[1] = strdup("b.tfrecord");
+	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "source.paths[1] \"b.tfrecord\" is not absolute"));
+	free(spec->paths[1]);
+	spec->paths[1] = path;
+	segue_spec_destroy(spec);
+	segue_spec_destroy(NULL);
+}
+
+/* ---- Hash ---------------------------------------------------------------------------------- */
+
+static void hash_of(const struct sample *sample, uint64_t hash[2])
+{
+	struct segue_spec *spec = make(sample);
+
+	segue_spec_hash(spec, hash);
+	segue_spec_destroy(spec);
+}
+
+static float other_c0[3] = {1.0F, 2.0F, 4.0F};
+CASE(rename_feature, s->sequences[0].name = "y")
+CASE(retype, s->sequences[0].dtype = SEGUE_INT32)
+CASE(reshape, s->sequences[0].dims[0] = 5; s->sequences[0].dims[1] = 3)
+CASE(flatten, s->sequences[0].rank = 1; s->sequences[0].dims[0] = 15)
+CASE(fewer_contexts, s->spec.context_count = 1)
+CASE(fewer_states, s->spec.state_count = 1)
+CASE(other_init, s->states[1].init = other_c0)
+CASE(no_init, s->states[1].init = NULL)
+CASE(unroll, s->spec.num_unroll = 21)
+CASE(seed, s->spec.seed = 10)
+CASE(no_shuffle, s->spec.shuffle = false)
+CASE(epochs, s->spec.epochs = 4)
+CASE(no_pad, s->spec.no_pad = true)
+CASE(skip, s->spec.on_error = SEGUE_ON_ERROR_SKIP)
+CASE(final, s->spec.keep_final = true)
+CASE(surplus, s->spec.source.allow_surplus = true)
+CASE(other_key, s->spec.source.key_feature = "other")
+CASE(no_key, s->spec.source.key_feature = NULL)
+CASE(swap, struct segue_feature f = s->sequences[0]; s->sequences[0] = s->sequences[1];
+	s->sequences[1] = f)
+CASE(move_to_context, s->spec.sequence_count = 1; s->contexts[0] = s->sequences[1])
+CASE(batch, s->spec.batch_size = 7)
+CASE(lanes, s->spec.lanes = 3)
+CASE(tail, s->spec.tail = SEGUE_TAIL_STOP)
+CASE(drain, s->spec.epoch_end = SEGUE_EPOCH_DRAIN)
+CASE(not_stored, s->spec.volatile_ = true)
+CASE(rename_stream, s->spec.name = "eval")
+CASE(move_files, s->spec.source.path_count = 1; s->paths[0] = "/elsewhere/a.tfrecord")
+CASE(gzip, s->spec.source.compression = SEGUE_COMPRESSION_GZIP)
+CASE(runtime, s->spec.depth = 8; s->spec.num_threads = 4; s->spec.capacity = 77;
+	s->spec.durability = SEGUE_DURABLE_COMMIT; s->spec.interval_ms = 5)
+
+/* What a change of one field does to the hash, and what comparing says ("": nothing). */
+static const struct {
+	void (*change)(struct sample *sample);
+	bool rehashes;
+	const char *says;
+} changes[] = {
+	{rename_feature, true,
+		"sequences \"x\": in the store, not asked for; sequences \"y\": not in the store, "
+		"asked for"},
+	{retype, true, "sequences \"x\" dtype: float32 in the store, int32 asked for"},
+	{reshape, true, "sequences \"x\" shape: [3, 5] in the store, [5, 3] asked for"},
+	{flatten, true, "sequences \"x\" shape: [3, 5] in the store, [15] asked for"},
+	{fewer_contexts, true, "contexts \"flag\": in the store, not asked for"},
+	{fewer_states, true, "states \"c\": in the store, not asked for"},
+	{other_init, true, "states \"c\" initial value: one of hash "},
+	{no_init, true, "states \"c\" initial value: one of hash "},
+	{unroll, true, "num_unroll: 20 in the store, 21 asked for"},
+	{seed, true, "seed: 9 in the store, 10 asked for"},
+	{no_shuffle, true, "shuffle: true in the store, false asked for"},
+	{epochs, true, "epochs: 3 in the store, 4 asked for"},
+	{no_pad, true, "pad: true in the store, false asked for"},
+	{skip, true, "on_error: raise in the store, skip asked for"},
+	{final, true, "keep_final: false in the store, true asked for"},
+	{surplus, true, "allow_surplus: false in the store, true asked for"},
+	{other_key, true, "key_feature: id in the store, other asked for"},
+	{no_key, true, "key_feature: id in the store, (none) asked for"},
+	{swap, true, "order of sequences: \"x\" at place 0 in the store, \"label\" asked for"},
+	{move_to_context, true,
+		"sequences \"label\": in the store, not asked for; contexts \"speaker\": in the "
+		"store, not asked for; contexts \"label\": not in the store, asked for"},
+	{batch, false, "batch_size: 6 in the store, 7 asked for"},
+	{lanes, false, "lanes: 2 in the store, 3 asked for"},
+	{tail, false, "tail: shrink in the store, stop asked for"},
+	{drain, false, "epoch_end: continue in the store, drain asked for"},
+	{not_stored, false, "persist: true in the store, false asked for"},
+	{rename_stream, false, ""},
+	{move_files, false, ""},
+	{gzip, false, ""},
+	{runtime, false, ""},
+};
+#define CHANGES (sizeof(changes) / sizeof(changes[0]))
+
+Test(spec, hash_changes_with_the_identity_alone)
+{
+	uint64_t original[2], hash[CHANGES][2];
+	struct sample sample;
+
+	sample_init(&sample);
+	hash_of(&sample, original);
+	for (size_t i = 0; i < CHANGES; i++) {
+		bool same;
+
+		sample_init(&sample);
+		changes[i].change(&sample);
+		hash_of(&sample, hash[i]);
+		same = hash[i][0] == original[0] && hash[i][1] == original[1];
+		cr_expect_eq(same, !changes[i].rehashes, "change %zu (%s)", i, changes[i].says);
+		for (size_t k = 0; k < i && changes[i].rehashes; k++)
+			cr_expect(hash[i][0] != hash[k][0] || hash[i][1] != hash[k][1],
+				"changes %zu and %zu", i, k);
+	}
+}
+
+/* Tokens of one build must fit the next: this number changes only with HASH_VERSION. */
+Test(spec, hash_is_the_same_in_every_build)
+{
+	struct sample sample;
+	uint64_t hash[2];
+
+	sample_init(&sample);
+	hash_of(&sample, hash);
+	cr_assert_eq(hash[0], UINT64_C(0xdbce0c0135347b59), "%016lx", (unsigned long)hash[0]);
+	cr_assert_eq(hash[1], UINT64_C(0x0), "%016lx", (unsigned long)hash[1]);
+}
+
+Test(spec, no_initial_value_and_explicit_zeros_are_the_same)
+{
+	static float zeros[3];
+	struct segue_spec *a, *b;
+	struct sample sample;
+
+	sample_init(&sample);
+	sample.states[1].init = NULL;
+	a = make(&sample);
+	sample.states[1].init = zeros;
+	b = make(&sample);
+	cr_assert_eq(a->init_hash[1][0], b->init_hash[1][0]);
+	cr_assert_eq(a->init_hash[1][1], b->init_hash[1][1]);
+	cr_assert_neq(a->init_hash[0][0], a->init_hash[1][0], "zeros of another size");
+	segue_spec_destroy(a);
+	segue_spec_destroy(b);
+}
+
+/* Larger than the block that zeros are hashed in. */
+Test(spec, large_initial_values)
+{
+	struct segue_spec *a, *b, *c;
+	struct sample sample;
+	uint8_t *init = calloc(1, 10001);
+
+	sample_init(&sample);
+	sample.states[1].dtype = SEGUE_UINT8;
+	sample.states[1].dims[0] = 10001;
+	sample.states[1].init = NULL;
+	a = make(&sample);
+	sample.states[1].init = init;
+	b = make(&sample);
+	init[10000] = 1;
+	c = make(&sample);
+	cr_assert_eq(a->init_hash[1][0], b->init_hash[1][0]);
+	cr_assert_neq(b->init_hash[1][0], c->init_hash[1][0]);
+	segue_spec_destroy(a);
+	segue_spec_destroy(b);
+	segue_spec_destroy(c);
+	free(init);
+}
+
+/* ---- Comparison ---------------------------------------------------------------------------- */
+
+static int compare(const struct sample *stored, const struct sample *asked)
+{
+	struct segue_spec *a = make(stored), *b = make(asked);
+	int rc = segue_spec_compare(a, b);
+
+	segue_spec_destroy(a);
+	segue_spec_destroy(b);
+	return rc;
+}
+
+Test(spec, comparison_names_what_differs)
+{
+	struct sample stored, asked;
+
+	for (size_t i = 0; i < CHANGES; i++) {
+		int rc;
+
+		sample_init(&stored);
+		sample_init(&asked);
+		changes[i].change(&asked);
+		segue_error_clear();
+		rc = compare(&stored, &asked);
+		cr_expect_eq(rc, changes[i].says[0] ? SEGUE_ESPEC : 0, "change %zu", i);
+		cr_expect_eq(
+			strncmp(segue_error_detail(), changes[i].says, strlen(changes[i].says)), 0,
+			"change %zu: \"%s\" instead of \"%s\"", i, segue_error_detail(),
+			changes[i].says);
+		cr_expect(strlen(segue_error_detail()) < strlen(changes[i].says) + 130,
+			"change %zu: \"%s\"", i, segue_error_detail());
+	}
+}
+
+Test(spec, comparison_lists_all_of_them)
+{
+	struct sample stored, asked;
+
+	sample_init(&stored);
+	sample_init(&asked);
+	unroll(&asked);
+	lanes(&asked);
+	retype(&asked);
+	other_init(&asked);
+	cr_assert_eq(compare(&stored, &asked), SEGUE_ESPEC);
+	cr_assert(strstr(segue_error_detail(),
+		"num_unroll: 20 in the store, 21 asked for; lanes: 2 in the store, 3 asked for; "
+		"sequences \"x\" dtype: float32 in the store, int32 asked for; states \"c\" "
+		"initial value: "));
+}
+
+Test(spec, comparison_counts_what_has_no_room)
+{
+	static char names[200][64];
+	static struct segue_feature features[200];
+	struct sample stored, asked;
+	const char *rest;
+	unsigned more, shown = 0;
+
+	sample_init(&stored);
+	sample_init(&asked);
+	for (int i = 0; i < 200; i++) {
+		snprintf(names[i], sizeof(names[i]), "a feature with a rather long name %d", i);
+		features[i] = (struct segue_feature){.name = names[i], .dtype = SEGUE_INT32};
+	}
+	stored.spec.sequences = features;
+	stored.spec.sequence_count = 200;
+	cr_assert_eq(compare(&stored, &asked), SEGUE_ESPEC);
+	rest = strstr(segue_error_detail(), "; and ");
+	cr_assert_not_null(rest, "%s", segue_error_detail());
+	cr_assert_eq(sscanf(rest, "; and %u more", &more), 1);
+	for (const char *c = segue_error_detail(); (c = strstr(c, "asked for")); c++)
+		shown++;
+	cr_assert_eq(shown + more, 202, "%u shown, %u more", shown, more);
+}
+
+/* ---- Dtypes, UTF-8 ------------------------------------------------------------------------- */
+
+Test(spec, dtypes)
+{
+	static const struct {
+		enum segue_dtype dtype;
+		size_t size;
+		const char *name;
+	} all[] = {{1, 4, "float32"}, {2, 8, "float64"}, {3, 4, "int32"}, {4, 8, "int64"},
+		{5, 1, "uint8"}, {6, 1, "bool"}, {0, 0, "?"}, {7, 0, "?"}};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		cr_expect_eq(segue_dtype_size(all[i].dtype), all[i].size);
+		cr_expect_str_eq(segue_dtype_name(all[i].dtype), all[i].name);
+	}
+}
+
+/* Every code point, encoded by the definition, and what its neighbours make of it. */
+Test(spec, utf8_takes_exactly_what_it_should)
+{
+	static const char *const bad[] = {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf",
+		"\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80",
+		"\xf5\x80\x80\x80", "\xff", "\xe2\x82", "\xe2\x28\xa1", "\xf0\x9f\x92",
+		"\xf0\x9f\x92\x28", "ok\xc3"};
+
+	for (uint32_t c = 0; c <= 0x10ffff; c++) {
+		char text[4];
+		size_t size;
+
+		if (c >= 0xd800 && c <= 0xdfff)
+			continue;
+		if (c < 0x80) {
+			text[0] = (char)c;
+			size = 1;
+		} else if (c < 0x800) {
+			text[0] = (char)(0xc0 | c >> 6);
+			text[1] = (char)(0x80 | (c & 0x3f));
+			size = 2;
+		} else if (c < 0x10000) {
+			text[0] = (char)(0xe0 | c >> 12);
+			text[1] = (char)(0x80 | (c >> 6 & 0x3f));
+			text[2] = (char)(0x80 | (c & 0x3f));
+			size = 3;
+		} else {
+			text[0] = (char)(0xf0 | c >> 18);
+			text[1] = (char)(0x80 | (c >> 12 & 0x3f));
+			text[2] = (char)(0x80 | (c >> 6 & 0x3f));
+			text[3] = (char)(0x80 | (c & 0x3f));
+			size = 4;
+		}
+		cr_assert_eq(segue_utf8_next(text, size), size, "U+%04x", c);
+		for (size_t cut = 0; cut < size; cut++)
+			cr_assert_eq(segue_utf8_next(text, cut), 0, "U+%04x cut to %zu", c, cut);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		cr_assert_not(segue_utf8_valid(bad[i], strlen(bad[i])), "%zu", i);
+	cr_assert(segue_utf8_valid("", 0));
+	cr_assert(segue_utf8_valid("h\xc3\xa4tte", 6));
+}
