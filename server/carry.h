@@ -2,14 +2,15 @@
  * The server's end of a lease's carry: reads the worker's words with care, copies states out of it.
  *
  * What the worker writes is a hint until it is checked: each word is loaded once, must not go back,
- *and must stay below what was published; a carry that breaks this is `broken` and its lease is
- *ended.
+ * and must stay below what was published; a carry that breaks this is `broken` and its lease is
+ * ended.
  *
  * To copy the states after the last committed batch:
  *
  *	lock feed;  c = segue_carry_hold();  image = position(c), keys;  unlock
- *	segue_carry_copy(c - 1)          (no lock: the buffer cannot be rewritten while held, for
- *batch c + depth cannot be published) lock feed;  segue_carry_let_go();  unlock
+ *	segue_carry_copy(c - 1)     (no lock: while held, batch c + depth, which would write the
+ *	                             buffer anew, cannot be published)
+ *	lock feed;  segue_carry_let_go();  unlock
  *
  * All other functions want the feed's lock. No clock; I/O only through `read`.
  */

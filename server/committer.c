@@ -31,7 +31,8 @@ int segue_image_set_key(struct segue_image *image, uint32_t row, const char *key
 
 	if (!copy)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a key");
-	memcpy(copy, key, size);
+	if (size)
+		memcpy(copy, key, size);
 	free(image->key[row].bytes);
 	image->key[row].bytes = copy;
 	image->key[row].size = size;

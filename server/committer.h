@@ -2,13 +2,13 @@
  * When states go to disk, and what goes: pure state machines driven by the committer thread.
  *
  * An account is what the store holds, and will hold, for one (lane, group). It takes images:
- *position(c), the states after c - 1 of its live rows, and the rows that ended since. The newest
- *image wins; ended rows add up. The committer decides when a transaction is due, and one
- *transaction carries all accounts that owe something: group commit.
+ * position(c), the states after c - 1 of its live rows, and the rows that ended since. The newest
+ * image wins; ended rows add up. The committer decides when a transaction is due, and one
+ * transaction carries all accounts that owe something: group commit.
  *
  *	IDLE ──begin()──► WRITING ──ended(0)──► IDLE
- *	                     │ ended(SEGUE_ENOSPACE): IDLE with `error`, tried again at the next
- *interval └ ended(other): STOPPED, for good
+ *	                     ├ ended(nothing was written: SEGUE_ENOSPACE, ...): IDLE, tried again
+ *	                     └ ended(other): STOPPED, for good
  */
 #ifndef SEGUE_SERVER_COMMITTER_H
 #define SEGUE_SERVER_COMMITTER_H

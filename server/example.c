@@ -174,8 +174,7 @@ static uint64_t span_size(const struct span *span)
 /* ---- Steps ---- */
 
 /* A step of less than 128 bytes that is in the window already: true. */
-static bool take_short_step(
-	struct span *list, uint64_t *begin, const uint8_t **bytes, size_t *size)
+static bool take_short_step(struct span *list, uint64_t *begin, const uint8_t **bytes, size_t *size)
 {
 	struct segue_window *window = list->window;
 	uint64_t end = list->end < window->end ? list->end : window->end;

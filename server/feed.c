@@ -20,8 +20,9 @@ static int remember(struct segue_feed *feed, const struct segue_position *positi
 	struct segue_feed_entry *entry = entry_of(feed, position->step);
 	uint32_t rows = position->rows;
 
-	if (heap_size > entry->heap_size) {
-		char *grown = realloc(entry->heap, heap_size);
+	/* Never NULL: pointers into it are made of keys of no bytes as well. */
+	if (heap_size > entry->heap_size || !entry->heap) {
+		char *grown = realloc(entry->heap, heap_size ? heap_size : 1);
 		if (!grown)
 			return segue_fail(SEGUE_ENOMEM, "no memory for the keys of a batch");
 		entry->heap = grown;

@@ -270,10 +270,20 @@ static int read_escape(struct reader *reader, char *out, size_t *size)
 	return 0;
 }
 
-/* What follows the opening quote. What is read is never longer than how it was written. */
+/* Bytes up to the closing quote. What is read is never longer than how it was written. */
+static size_t measure_string(const struct reader *reader)
+{
+	const char *at = reader->at;
+
+	while (at < reader->end && *at != '"')
+		at += *at == '\\' && at + 1 < reader->end ? 2 : 1;
+	return (size_t)(at - reader->at);
+}
+
+/* What follows the opening quote. */
 static int read_string(struct reader *reader, char **out, size_t *out_size)
 {
-	char *text = malloc((size_t)(reader->end - reader->at) + 1);
+	char *text = malloc(measure_string(reader) + 1);
 	size_t size = 0;
 	int rc = 0;
 
@@ -297,8 +307,7 @@ static int read_string(struct reader *reader, char **out, size_t *out_size)
 		return rc;
 	}
 	text[size] = '\0';
-	char *fitting = realloc(text, size + 1);
-	*out = fitting ? fitting : text;
+	*out = text;
 	*out_size = size;
 	return 0;
 }

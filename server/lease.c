@@ -69,6 +69,10 @@ enum segue_lease_answer segue_lease_ask(struct segue_lease *lease,
 	}
 	if (offer && (!latest || request->step < durable))
 		return SEGUE_LEASE_REFUSED;
+	lease->before.state = lease->state;
+	lease->before.token_valid = lease->token_valid;
+	lease->before.holder = lease->holder;
+	memcpy(lease->before.token, lease->token, SEGUE_TOKEN_BYTES);
 	lease->state = SEGUE_LEASE_GRANTING;
 	lease->generation++;
 	lease->holder = request->holder;
@@ -82,7 +86,14 @@ enum segue_lease_answer segue_lease_ask(struct segue_lease *lease,
 void segue_lease_granted(struct segue_lease *lease, bool ok)
 {
 	assert(lease->state == SEGUE_LEASE_GRANTING || SEGUE_MUTANT(grant_not_durable));
-	lease->state = ok ? SEGUE_LEASE_HELD : SEGUE_LEASE_FREE;
+	if (ok) {
+		lease->state = SEGUE_LEASE_HELD;
+		return;
+	}
+	lease->state = lease->before.state;
+	lease->token_valid = lease->before.token_valid;
+	lease->holder = lease->before.holder;
+	memcpy(lease->token, lease->before.token, SEGUE_TOKEN_BYTES);
 }
 
 bool segue_lease_end(struct segue_lease *lease)

@@ -1,17 +1,16 @@
 /*
  * The right of one process to one (lane, group): who has it, since which generation, who may have
- *it next.
+ * it next.
  *
  * A pure state machine: the clock, random bytes and what is known of processes come in as
- *arguments.
+ * arguments.
  *
- *	          request: GRANT            granted(ok)
- *	 FREE ───────────────────► GRANTING ───────────► HELD
- *	  ▲  ▲                        │ granted(failed)    │ ended (process or socket gone, detach,
- *restore) │  └────────────────────────┘                    ▼
- *	  └──────────────────────────────────────────── ENDING
- *	  │   taken: words and states are in the store
- *	  │
+ *	         ask: GRANT              granted(ok)
+ *	FREE ───────────────► GRANTING ───────────────► HELD
+ *	▲ ▲ ▲                    │ granted(failed)        │ end: process or socket gone,
+ *	│ │ └────────────────────┘                        ▼ detach, restore
+ *	│ └──────────────────────────────────────────── ENDING
+ *	│     taken: words and states are in the store
  *	RESERVED (after a start: the last grant's holder may live)
  *
  * A grant is durable before anything of it is sent: GRANTING lasts until the store says so.
@@ -37,6 +36,13 @@ struct segue_lease {
 	struct segue_holder holder;       /* of the last grant */
 	int64_t reserved_until; /* RESERVED: monotonic ns; INT64_MAX: as long as the process lives
 				 */
+	/* GRANTING: what the store still says, should the grant not get there. */
+	struct {
+		enum segue_lease_state state;
+		uint8_t token[SEGUE_TOKEN_BYTES];
+		bool token_valid;
+		struct segue_holder holder;
+	} before;
 };
 
 /* What is known of a process. */
@@ -79,7 +85,10 @@ void segue_lease_load(struct segue_lease *lease, const struct segue_lane_record 
 enum segue_lease_answer segue_lease_ask(struct segue_lease *lease,
 	const struct segue_lease_request *request, uint64_t durable,
 	const uint8_t fresh_token[SEGUE_TOKEN_BYTES]);
-/* The grant is durable (HELD), or could not be made or sent (FREE). */
+/*
+ * The grant is durable (HELD), or could not be made or sent: then all is as before the question but
+ * for the generation, so that who might offer its last commits may do so still.
+ */
 void segue_lease_granted(struct segue_lease *lease, bool ok);
 /* The holder is gone or gives it back: ENDING if it was HELD (true: take words and states, then
  * taken()). */

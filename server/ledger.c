@@ -218,8 +218,8 @@ void segue_ledger_unpin(struct segue_ledger *ledger)
 }
 
 /*
- * The lease is over: fence the holder, then write what it committed. `held`: the server stops, and the
- * holder may go on with the next one: it is not fenced, and offers what it commits until then.
+ * The lease is over: fence the holder, then write what it committed. `held`: the server stops, and
+ * the holder may go on with the next one: it is not fenced, and offers what it commits until then.
  */
 static void end_lease(struct segue_ledger *ledger, bool held)
 {

@@ -1,5 +1,6 @@
 /*
- * The ledger of a stream: for each (lane, group) who has it, and what is in force. On the loop's thread.
+ * The ledger of a stream: for each (lane, group) who has it, and what is in force. On the loop's
+ * thread.
  *
  *	ask ──► make the grant (loader thread) ──► HELD ──► end: fence, write (committer) ──► take down
  */

@@ -2,15 +2,15 @@
  * The plan: which segment of which sequence lies in which row of batch t of a lane.
  *
  * A pure state machine: no clock, no I/O, no threads. It knows sequences by number and length
- *alone; what it needs from the data it asks through struct segue_plan_input. The composition of
- *batch t depends on nothing but the spec and those lengths, never on the values of states, so the
- *server runs it ahead.
+ * alone; what it needs from the data it asks through struct segue_plan_input. The composition of
+ * batch t depends on nothing but the spec and those lengths, never on the values of states, so the
+ * server runs it ahead.
  *
  *	position at t --segue_plan_step()--> spans of batch t, position at t + 1
  *
  * A position is everything that there is to remember: it is what the store and the tokens hold.
  * Position(t).rows describes the rows of batch t - 1, the ones whose states buffer t - 1 holds;
- *ended rows are still in it (segment + 1 == count), and are replaced by the step that follows.
+ * ended rows are still in it (segment + 1 == count), and are replaced by the step that follows.
  */
 #ifndef SEGUE_SERVER_PLAN_H
 #define SEGUE_SERVER_PLAN_H

@@ -1,6 +1,6 @@
 /*
  * What lies in the store's tables, and in tokens: lanes, states, finals, as lists of store
- *operations.
+ * operations.
  *
  *	STREAMS name (XXH3-128 of one above 63 bytes, with a NUL)  -> StreamRecord
  *	LANES   stream u32, group u32, lane u32                  -> LaneRecord (segue.proto)
@@ -8,7 +8,7 @@
  *	FINALS  stream u32, group u32, XXH3-128 of the key       -> row: u32 key size, key, states
  *
  * Keys are big-endian, so that rows of a lane lie side by side and are written in key order. The
- *states of a row are those of all its named states, side by side: one value a key.
+ * states of a row are those of all its named states, side by side: one value a key.
  */
 #ifndef SEGUE_SERVER_RECORDS_H
 #define SEGUE_SERVER_RECORDS_H

@@ -99,7 +99,7 @@ struct segue_source_stats {
  * used if every file's size and the CRCs at its first and last record still agree; else
  * SEGUE_ECHANGED names the file: the data set belongs to the stream's identity.
  *
- * `spec` must outlive the source. Progress is reported in bytes ("index") and ("inflate"). The
+ * `spec` and `keeper` must outlive the source. Progress is reported in bytes ("index") and ("inflate"). The
  * fingerprint is made of relative paths, sizes and stored CRCs, never of times.
  *
  * SEGUE_ESOURCE: a path or pattern that matches nothing, a directory, no permission. SEGUE_EDATA:

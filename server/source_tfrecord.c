@@ -221,8 +221,7 @@ static int load(struct record *record, const struct segue_index_entry *entry)
 	return rc;
 }
 
-static int admit_entry(
-	struct source *source, size_t file, uint64_t place, struct record **out)
+static int admit_entry(struct source *source, size_t file, uint64_t place, struct record **out)
 {
 	const struct segue_index_entry *entry = &source->index.entry[place];
 	struct record *record = NULL;
@@ -295,8 +294,8 @@ static int record_seek(struct segue_record *base, uint64_t step)
 	struct record *record = (struct record *)base;
 
 	for (size_t i = 0; i < record->source->spec->sequence_count; i++) {
-		int rc = segue_example_seek(
-			&record->example.cursors[i], window_of(record, i), step);
+		int rc =
+			segue_example_seek(&record->example.cursors[i], window_of(record, i), step);
 
 		if (rc < 0)
 			return within_record(rc, record);
@@ -353,8 +352,7 @@ static const struct segue_record_ops record_ops = {
 
 /* ---- Lengths --------------------------------------------------------------------------------- */
 
-static void hash_fields(
-	XXH3_state_t *state, const struct segue_field *fields, size_t count)
+static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, size_t count)
 {
 	XXH3_128bits_update(state, &count, sizeof(count));
 	for (size_t i = 0; i < count; i++) {
@@ -370,16 +368,15 @@ static void hash_fields(
 static int lengths_name(const struct source *source, char name[48])
 {
 	const struct segue_spec *spec = source->spec;
-	uint32_t rules[4] = {spec->pad ? 0 : spec->num_unroll, spec->allow_surplus,
-		spec->on_error, spec->key_feature != NULL};
+	uint32_t rules[4] = {spec->pad ? 0 : spec->num_unroll, spec->allow_surplus, spec->on_error,
+		spec->key_feature != NULL};
 	XXH3_state_t *state = XXH3_createState();
 	XXH128_hash_t hash;
 
 	if (!state)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a name");
 	XXH3_128bits_reset(state);
-	XXH3_128bits_update(
-		state, source->index.fingerprint, sizeof(source->index.fingerprint));
+	XXH3_128bits_update(state, source->index.fingerprint, sizeof(source->index.fingerprint));
 	XXH3_128bits_update(state, rules, sizeof(rules));
 	if (spec->key_feature)
 		XXH3_128bits_update(state, spec->key_feature, strlen(spec->key_feature));
@@ -412,10 +409,8 @@ static int scan_lengths(
 	struct source *source, uint32_t *lengths, segue_progress_fn *progress, void *arg)
 {
 	const struct segue_index *index = &source->index;
-	struct segue_progress told = {.fn = progress,
-		.arg = arg,
-		.what = "lengths",
-		.total = index->first[index->files]};
+	struct segue_progress told = {
+		.fn = progress, .arg = arg, .what = "lengths", .total = index->first[index->files]};
 
 	for (size_t file = 0; file < index->files; file++)
 		for (uint64_t i = index->first[file]; i < index->first[file + 1]; i++) {
@@ -491,8 +486,8 @@ static int fill_lengths(struct source *source, segue_progress_fn *progress, void
 	return SEGUE_OK;
 }
 
-static int source_lengths(struct segue_source *base, segue_progress_fn *progress, void *arg,
-	const uint32_t **out)
+static int source_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
 {
 	struct source *source = (struct source *)base;
 	int rc = SEGUE_OK;
@@ -586,8 +581,8 @@ int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_
 	pthread_mutex_init(&source->lengths_mutex, NULL);
 	rc = segue_files_open(spec, cache_dir, &source->files);
 	if (rc == SEGUE_OK)
-		rc = segue_index_open(&source->index, spec, source->files, cache_dir, keeper,
-			progress, arg);
+		rc = segue_index_open(
+			&source->index, spec, source->files, cache_dir, keeper, progress, arg);
 	if (rc == SEGUE_OK)
 		rc = find_key_max(source);
 	if (rc < 0)
@@ -607,8 +602,7 @@ void segue_source_tfrecord_limits(struct segue_source *base, size_t whole_max, u
 
 void segue_source_note_skip(struct segue_source *base)
 {
-	atomic_fetch_add_explicit(
-		&((struct source *)base)->skipped, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&((struct source *)base)->skipped, 1, memory_order_relaxed);
 }
 
 void segue_source_stats(const struct segue_source *base, struct segue_source_stats *stats)

@@ -14,11 +14,6 @@
 
 enum { INDEX_PIECE = 16 * 4096 - 16 - 64 }; /* a value that fills whole pages, with its headers */
 
-struct keeper {
-	struct segue_store *store;
-	struct segue_writer *writer;
-};
-
 struct pieces {
 	uint8_t *bytes;
 	size_t size;
@@ -42,11 +37,11 @@ static int add_piece(
 
 static int load_index(void *arg, const char *name, void **bytes, size_t *size)
 {
-	const struct keeper *keeper = arg;
+	const struct segue_stream *stream = arg;
 	struct pieces pieces = {0};
 
-	int rc = segue_store_scan(
-		keeper->store, SEGUE_TABLE_INDEX, name, strlen(name) + 1, add_piece, NULL, &pieces);
+	int rc = segue_store_scan(stream->server->store, SEGUE_TABLE_INDEX, name, strlen(name) + 1,
+		add_piece, NULL, &pieces);
 	if (!rc && !pieces.bytes)
 		rc = segue_fail(SEGUE_ENOTFOUND, "no index '%s'", name);
 	if (rc) {
@@ -87,12 +82,12 @@ static int index_ops(struct segue_ops *ops, const char *name, const uint8_t *byt
 
 static int save_index(void *arg, const char *name, const void *bytes, size_t size)
 {
-	const struct keeper *keeper = arg;
+	const struct segue_stream *stream = arg;
 	struct segue_ops ops = {0};
 
 	int rc = index_ops(&ops, name, bytes, size);
 	if (!rc)
-		rc = segue_writer_apply(keeper->writer, &ops);
+		rc = segue_writer_apply(stream->server->writer, &ops);
 	segue_ops_finish(&ops);
 	return rc;
 }
@@ -233,15 +228,14 @@ static int settle_record(struct segue_stream *stream)
 static int open_source(struct segue_stream *stream)
 {
 	struct segue_server *server = stream->server;
-	struct keeper keeper = {server->store, server->writer};
-	const struct segue_index_keeper index = {&keeper, load_index, save_index};
 	struct opening_job job = {.stream = stream};
 	struct segue_source_stats stats;
 	char cache[4200];
 
+	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
 	int rc = segue_source_open_tfrecord(
-		stream->spec, cache, &index, report_progress, &job, &stream->source);
+		stream->spec, cache, &stream->keeper, report_progress, &job, &stream->source);
 	if (rc)
 		return rc;
 	segue_source_stats(stream->source, &stats);

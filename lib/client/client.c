@@ -54,7 +54,7 @@ static int start_locked(struct segue_client *client, int64_t deadline_ns)
 			client->program, client->dir, socket_path, deadline_ns, &client->hooks);
 		if (rc == 0)
 			rc = connect_once(client, deadline_ns);
-		else if (rc != SEGUE_EBUSY) /* busy: one that is going, or coming */
+		else if (rc != SEGUE_EBUSY) /* busy: one that is going, or coming, or was killed */
 			return rc;
 		if (rc != SEGUE_EGONE && rc != SEGUE_EBUSY)
 			return rc;

@@ -45,8 +45,9 @@ int segue_connection_init(struct segue_connection *connection);
 void segue_connection_finish(struct segue_connection *connection);
 
 /*
- * Connects to `path` and greets, until deadline_ns at most. Not lost any more if this returns 0. SEGUE_EGONE: nobody answers
- * there; SEGUE_EVERSION; SEGUE_ETIMEOUT, SEGUE_EINTERRUPTED, SEGUE_ESYSTEM.
+ * Connects to `path` and greets, until deadline_ns at most. Not lost any more if this returns 0.
+ * SEGUE_EGONE: nobody answers there; SEGUE_EVERSION; SEGUE_ETIMEOUT, SEGUE_EINTERRUPTED,
+ * SEGUE_ESYSTEM.
  */
 int segue_connection_open(struct segue_connection *connection, const char *path,
 	int64_t deadline_ns, const struct segue_hooks *hooks);

@@ -59,6 +59,17 @@ static int request_lease(
 		segue_deadline(request->lane_attach.timeout_ns, ANSWER_NS), reply);
 }
 
+/* A request without an answer may have been granted: it counts until there is one. */
+static int request_counted(
+	struct segue_lane *lane, struct segue_message *request, struct segue_reply *reply)
+{
+	lane->unanswered++;
+	int rc = request_lease(lane, request, reply);
+	if (segue_connection_live(&lane->client->connection))
+		lane->unanswered--;
+	return rc;
+}
+
 /* Goes on with the lease that was granted. The lane is as before if that cannot be done. */
 static int adopt(struct segue_lane *lane, const struct segue_reply *reply)
 {
@@ -117,10 +128,7 @@ static int offer(struct segue_lane *lane)
 	if (rc)
 		return rc;
 	memcpy(request.lane_attach.token, lane->token, sizeof(lane->token));
-	lane->unanswered++;
-	rc = request_lease(lane, &request, &reply);
-	if (segue_connection_live(&lane->client->connection))
-		lane->unanswered--;
+	rc = request_counted(lane, &request, &reply);
 	if (rc)
 		return rc;
 	unsigned long long step = reply.message.attached.step;
@@ -144,7 +152,7 @@ static int resume(struct segue_lane *lane)
 	struct segue_message request = {
 		.lane_attach = {.mode = SEGUE_ATTACH_CONTINUE, .timeout_ns = ATTACH_NS}};
 	struct segue_reply reply;
-	int rc = request_lease(lane, &request, &reply);
+	int rc = request_counted(lane, &request, &reply);
 
 	if (rc)
 		return rc;

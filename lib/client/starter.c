@@ -197,10 +197,10 @@ static int judge(const char *program, int status, const char *message)
 {
 	const char *said = strncmp(message, "segue: ", 7) == 0 ? message + 7 : message;
 
-	if (WIFSIGNALED(status))
-		return segue_fail(SEGUE_EGONE,
-			"the server program %s was killed by signal %d while it started%s%s",
-			program, WTERMSIG(status), *said ? ": " : "", said);
+	/* Killed while it started, itself or the server that it made: worth another try. */
+	if (WIFSIGNALED(status) || WEXITSTATUS(status) == -SEGUE_EGONE)
+		return segue_fail(SEGUE_EBUSY, "the server program %s was killed while it started%s%s",
+			program, *said ? ": " : "", said);
 	int code = WEXITSTATUS(status);
 	if (code == 0)
 		return 0;

@@ -20,8 +20,8 @@ int segue_starter_lock(const char *dir, int64_t deadline_ns, const struct segue_
 
 /*
  * Runs `<program> serve <dir> --embedded [--socket <socket_path>]` and waits for its verdict. 0: a
- * server is ready. SEGUE_EBUSY: another one has the directory. Else what it said, with its code;
- * SEGUE_EGONE if it could not be run or was killed. `program` NULL: $SEGUE_PROGRAM, the installed
+ * server is ready. SEGUE_EBUSY: try again, for another one has the directory, or it was killed.
+ * Else what it said, with its code; SEGUE_EGONE if it could not be run. `program` NULL: $SEGUE_PROGRAM, the installed
  * one, or "segue" on PATH; `socket_path` NULL: the default. A server that is not ready at the
  * deadline, or when the caller is interrupted, is killed.
  */

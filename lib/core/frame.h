@@ -1,12 +1,12 @@
 /*
  * Frames on the control socket: a header of 12 bytes, a payload of at most 64 KiB, at most four
- *fds.
+ * fds.
  *
  *	u32 magic "SGF1"  u16 type  u16 fds  u32 size   payload[size]      (little-endian)
  *
  * fds go from server to client only: the server receives without a control buffer, so that the
- *kernel drops what is sent to it. The fds of a frame travel with its first byte; a mismatch between
- *the count and what came closes all of them and breaks the connection.
+ * kernel drops what is sent to it. The fds of a frame travel with its first byte; a mismatch
+ * between the count and what came closes all of them and breaks the connection.
  */
 #ifndef SEGUE_CORE_FRAME_H
 #define SEGUE_CORE_FRAME_H

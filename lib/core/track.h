@@ -2,7 +2,7 @@
  * A worker's end of a lease: which batch comes next, which are committed, which are still held.
  *
  * Pure but for the shared words, which go through barrier.h; the simulator runs this code as it is.
- *One thread. It never blocks; sleeping is the caller's, between sleep_begin and sleep_end.
+ * One thread. It never blocks; sleeping is the caller's, between sleep_begin and sleep_end.
  *
  *	take t -> (states written) -> commit t -> release t        released <= committed <= next
  *

@@ -101,6 +101,8 @@ int segue_shm_read(const struct segue_shm *shm, uint64_t offset, void *out, size
 	size_t end = sim_world.geometry.state_offset[1] + SIM_ROWS * 2 * sizeof(uint64_t);
 	size_t slow = size < end ? size : end;
 
+	if (sim_one_in(8))
+		sim_stop(sim_now() + sim_below(1500));
 	sim_copy_slowly(out, (uint8_t *)shm->map + offset, slow);
 	memcpy((uint8_t *)out + slow, (uint8_t *)shm->map + offset + slow, size - slow);
 	return 0;
@@ -449,7 +451,7 @@ static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_requ
 	if (request->mode == SEGUE_ATTACH_OFFER) {
 		making->image = offered_image(pair, request, stored);
 		making->kept = request->kept;
-		parent = place->lease.generation - 1;
+		parent = request->generation;
 	} else if (request->mode == SEGUE_ATTACH_RESTORE) {
 		making->image = copy_image(request->restore->image);
 		parent = request->restore->generation;
@@ -539,24 +541,30 @@ static void make_memory(
 		&sim_world.spec, grant->record.generation, step, read_carry, &grant->carry_shm);
 }
 
-static void reply(struct sim_request *request, int rc)
+/* Without a scheduling point: an answer is one message. Nobody hears it if the process is gone. */
+static void reply(struct sim_request *request, uint64_t serial, int rc)
 {
+	if (request->serial != serial)
+		return;
 	request->rc = rc;
 	request->granting = false;
 	request->pending = false;
-	sim_event_ring(request->event);
+	sim_event_set(request->event);
 }
 
-static void send_grant(
-	struct sim_request *request, const struct sim_grant *grant, uint64_t step)
+static void send_grant(struct sim_request *request, uint64_t serial, const struct sim_grant *grant,
+	uint64_t step)
 {
+	if (request->serial != serial)
+		return;
+	sim_oracle_sent(grant->pair, grant->record.generation, step);
 	request->generation = grant->record.generation;
 	request->first = step;
 	memcpy(request->fresh, grant->record.token, SEGUE_TOKEN_BYTES);
 	request->ring = grant->filler->feed.ring;
 	request->carry = grant->carry.words;
 	request->page = grant->carry.page;
-	reply(request, 0);
+	reply(request, serial, 0);
 }
 
 /* The grant is on disk, or cannot be. */
@@ -581,10 +589,11 @@ static void finish_making(struct sim_driver *driver, uint32_t pair)
 		pthread_mutex_lock(&driver->lock);
 		place->grant = grant;
 		pthread_mutex_unlock(&driver->lock);
-		send_grant(making->request, grant, making->image->position->step);
+		send_grant(making->request, making->serial, grant,
+			making->image->position->step);
 		segue_filler_kick(grant->filler);
 	} else if (wanted) {
-		reply(making->request, making->rc);
+		reply(making->request, making->serial, making->rc);
 	}
 	pthread_mutex_lock(&driver->lock);
 	place->making = NULL;
@@ -660,7 +669,7 @@ static void attach(struct sim_driver *driver, struct sim_request *request, int64
 	const struct segue_lane_record *stored = &sim_disk.lane[pair].record;
 	struct segue_lease_request ask = {
 		.holder = holder_of(pid), .mode = request->mode, .step = request->step};
-	uint64_t fresh[2] = {sim_random(), sim_random()};
+	uint64_t serial = request->serial, fresh[2] = {sim_random(), sim_random()};
 
 	memcpy(ask.token, request->token, SEGUE_TOKEN_BYTES);
 	switch (segue_lease_ask(&place->lease, &ask, stored_step(pair), (const uint8_t *)fresh)) {
@@ -681,7 +690,7 @@ static void attach(struct sim_driver *driver, struct sim_request *request, int64
 				  place->lease.state == SEGUE_LEASE_HELD,
 			"offer_refused", "pair %u: the latest holder's offer of step %llu is refused",
 			pair, (unsigned long long)request->step);
-		reply(request, SEGUE_EFENCED);
+		reply(request, serial, SEGUE_EFENCED);
 		break;
 	}
 }
@@ -690,30 +699,35 @@ static void detach(struct sim_driver *driver, struct sim_request *request, int64
 {
 	struct segue_lease *lease = &driver->place[request->pair].lease;
 	struct segue_holder holder = holder_of(pid);
+	uint64_t serial = request->serial;
 
 	if (lease->state == SEGUE_LEASE_HELD && segue_holder_same(&lease->holder, &holder))
 		end_lease(driver, request->pair);
 	else if (lease->state != SEGUE_LEASE_ENDING)
-		reply(request, 0);
+		reply(request, serial, 0);
 }
 
 static void checkpoint(struct sim_driver *driver, struct sim_request *request)
 {
 	struct sim_grant *grant = driver->place[request->pair].grant;
-	uint64_t committed;
+	struct segue_image *image = NULL;
+	uint64_t committed, serial = request->serial;
 
 	if (!grant || driver->place[request->pair].lease.state != SEGUE_LEASE_HELD) {
-		reply(request, SEGUE_EFENCED);
+		reply(request, serial, SEGUE_EFENCED);
 		return;
 	}
 	int rc = segue_snapshot(
-		grant->filler, &grant->carry, request->step, &committed, &request->image);
+		grant->filler, &grant->carry, request->step, &committed, &image);
 	if (rc == 0) {
-		misplace(grant, request->image);
-		sim_oracle_image(request->pair, grant->record.generation, request->image);
+		misplace(grant, image);
+		sim_oracle_image(grant->pair, grant->record.generation, image);
+	}
+	if (request->serial == serial) {
+		request->image = image;
 		request->generation = grant->record.generation;
 	}
-	reply(request, rc);
+	reply(request, serial, rc);
 }
 
 static void serve(struct sim_driver *driver, uint32_t worker)

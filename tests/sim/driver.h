@@ -40,6 +40,7 @@ struct sim_request {
 	enum segue_attach_mode mode;
 	uint8_t token[SEGUE_TOKEN_BYTES];
 	uint64_t step;
+	uint64_t generation;		 /* OFFER: of that lease; and in the answer */
 	const struct sim_states *states; /* OFFER: after step - 1 */
 	const struct sim_kept *kept;
 	const struct sim_token *restore;
@@ -47,7 +48,7 @@ struct sim_request {
 	/* The answer. */
 	bool granting;
 	int rc; /* SEGUE_EGONE: the server died */
-	uint64_t generation, first;
+	uint64_t first;
 	uint8_t fresh[SEGUE_TOKEN_BYTES];
 	const struct segue_ring_header *ring;
 	struct segue_carry_header *carry;

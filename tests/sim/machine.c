@@ -20,6 +20,7 @@
 #endif
 #endif
 #ifdef SIM_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define STACK_SIZE (256u << 10)
 #else
@@ -407,6 +408,10 @@ static void wake(const void *on)
 
 static void prepare(struct actor *actor)
 {
+#ifdef SIM_ASAN
+	/* One that was killed has left its frames there. */
+	__asan_unpoison_memory_region(stacks[actor - machine.actors], STACK_SIZE);
+#endif
 	getcontext(&actor->entry);
 	actor->entry.uc_stack.ss_sp = stacks[actor - machine.actors];
 	actor->entry.uc_stack.ss_size = STACK_SIZE;
@@ -495,7 +500,7 @@ int sim_mutex_lock(pthread_mutex_t *mutex)
 int sim_mutex_unlock(pthread_mutex_t *mutex)
 {
 	assert(*owner_of(mutex) == self_number());
-	drain(machine.current);
+	segue_sim_fence();
 	*owner_of(mutex) = 0;
 	wake(mutex);
 	sim_point();

@@ -14,9 +14,14 @@ struct node {
 };
 
 struct line {
-	bool attached, rollback;
+	bool sent, rollback;
 	uint64_t granted;
 	uint64_t next; /* the batch to be delivered */
+	/*
+	 * Final states of earlier batches may be another history's: a checkpoint does not hold
+	 * those of sequences that ended before it.
+	 */
+	uint64_t finals_from;
 	struct node *after[SIM_STEPS];
 };
 
@@ -54,37 +59,40 @@ void sim_oracle_granted(
 	struct line **line = &pairs[pair].line[generation];
 
 	/* A grant that never reached the disk may be decided anew, unless somebody has it. */
-	sim_check(!*line || !(*line)->attached, "generation",
+	sim_check(!*line || !(*line)->sent, "generation",
 		"pair %u: generation %llu is granted twice", pair, (unsigned long long)generation);
 	if (!*line)
 		*line = calloc(1, sizeof(**line));
 	memset(*line, 0, sizeof(**line));
 	(*line)->granted = (*line)->next = step;
 	(*line)->rollback = rollback;
+	(*line)->finals_from = rollback ? step : 0;
 	if (step > 0)
 		memcpy((*line)->after, line_of(pair, parent)->after,
 			step * sizeof((*line)->after[0]));
+	if (step > 0 && !rollback)
+		(*line)->finals_from = line_of(pair, parent)->finals_from;
 	for (uint64_t t = 0; t < step; t++)
 		sim_check((*line)->after[t] != NULL, "gap",
 			"pair %u: granted at step %llu, but %llu was not committed", pair,
 			(unsigned long long)step, (unsigned long long)t);
 }
 
-void sim_oracle_attached(uint32_t pair, uint64_t generation, uint64_t step)
+void sim_oracle_sent(uint32_t pair, uint64_t generation, uint64_t step)
 {
 	struct line *line = line_of(pair, generation);
 	const struct sim_disk_lane *stored = &sim_disk.lane[pair];
 
-	sim_check(!line->attached, "two_holders", "pair %u: generation %llu is held twice", pair,
+	sim_check(!line->sent, "two_holders", "pair %u: generation %llu is held twice", pair,
 		(unsigned long long)generation);
 	sim_check(stored->exists && stored->record.held && stored->record.generation == generation,
 		"grant_durable",
 		"pair %u: generation %llu is used, but %llu is on disk (held: %d)", pair,
 		(unsigned long long)generation, (unsigned long long)stored->record.generation,
 		stored->record.held);
-	sim_check(step == line->granted, "grant_step", "pair %u: granted at %llu, attached at %llu",
+	sim_check(step == line->granted, "grant_step", "pair %u: granted at %llu, sent at %llu",
 		pair, (unsigned long long)line->granted, (unsigned long long)step);
-	line->attached = true;
+	line->sent = true;
 }
 
 /* ---- Batches -------------------------------------------------------------------------------- */
@@ -237,7 +245,7 @@ static void check_finals(uint32_t pair, const struct line *line, uint64_t step)
 {
 	const struct sim_lane_truth *truth = truth_of(pair);
 
-	for (uint32_t row = 0; row < truth->rows[step]; row++) {
+	for (uint32_t row = 0; row < truth->rows[step] && step >= line->finals_from; row++) {
 		const struct segue_span *span = &truth->span[step][row];
 		if (!(span->flags & SEGUE_SPAN_LAST))
 			continue;

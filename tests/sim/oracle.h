@@ -17,8 +17,8 @@ void sim_oracle_begin(void);
 /* A grant was decided on; it continues the line of `parent` (0: none) at `step`. */
 void sim_oracle_granted(
 	uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step, bool rollback);
-/* A worker has received it: it must be on disk, and new. */
-void sim_oracle_attached(uint32_t pair, uint64_t generation, uint64_t step);
+/* It is sent to a worker: it must be on disk, and new. */
+void sim_oracle_sent(uint32_t pair, uint64_t generation, uint64_t step);
 /* A batch with these states in was handed out. */
 void sim_oracle_delivered(
 	uint32_t pair, uint64_t generation, uint64_t step, const struct sim_states *in);

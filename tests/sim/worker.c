@@ -52,6 +52,7 @@ static struct {
 	struct sim_server *server; /* NULL: down */
 	bool owned[SIM_PAIRS], done[SIM_PAIRS];
 	uint64_t restore[SIM_PAIRS], restored[SIM_PAIRS]; /* asked for, done */
+	uint64_t committed[SIM_PAIRS];			  /* by whoever has it, the last time */
 	struct sim_token token[SIM_PAIRS];		  /* newest checkpoint */
 	struct sim_token restore_to[SIM_PAIRS];
 	uint32_t patience; /* views are kept for about so many steps */
@@ -90,7 +91,10 @@ static void *copy_of(const void *bytes, size_t size)
 	return copy;
 }
 
-/* The server rewrites slots that only a fenced holder still looks at. */
+/*
+ * Where groups share a feed, the slots that only a fenced holder still looks at are written anew for
+ * the others.
+ */
 static bool lease_is_over(const struct view *view)
 {
 	return atomic_load(&view->page->generation) != view->generation;
@@ -188,19 +192,19 @@ static void release_all(struct handle *handle)
 
 /* ---- Talking to the server ------------------------------------------------------------------ */
 
-/* Asks, and waits for the answer. */
-static int ask(struct worker *worker)
+/* Asks this server, and waits for its answer. */
+static int ask(struct worker *worker, struct sim_server *server)
 {
 	struct sim_request *request = &worker->request;
 
-	while (!all.server)
-		sim_event_wait(&worker->event, SIM_NEVER);
+	if (!server->alive)
+		return SEGUE_EGONE;
 	request->event = &worker->event;
 	request->serial++;
 	request->granting = false;
 	request->rc = 0;
 	request->pending = true;
-	sim_event_ring(&all.server->control);
+	sim_event_ring(&server->control);
 	while (request->pending)
 		sim_event_wait(&worker->event, SIM_NEVER);
 	return request->rc;
@@ -221,7 +225,6 @@ static void take_over(struct worker *worker, struct handle *handle, struct sim_s
 {
 	const struct sim_request *request = &worker->request;
 
-	sim_oracle_attached(handle->pair, request->generation, request->first);
 	segue_track_init(&handle->track, request->ring, request->carry, request->page,
 		sim_world.spec.depth, request->generation, request->first);
 	memcpy(handle->token, request->fresh, SEGUE_TOKEN_BYTES);
@@ -234,7 +237,7 @@ static void take_over(struct worker *worker, struct handle *handle, struct sim_s
 }
 
 /* Offers what was committed last to a server that does not know of it. */
-static int offer(struct worker *worker, struct handle *handle)
+static int offer(struct worker *worker, struct handle *handle, struct sim_server *server)
 {
 	struct sim_states states[SIM_ROWS];
 	uint64_t step = handle->track.committed;
@@ -247,9 +250,10 @@ static int offer(struct worker *worker, struct handle *handle)
 	worker->request.mode = SEGUE_ATTACH_OFFER;
 	memcpy(worker->request.token, handle->token, SEGUE_TOKEN_BYTES);
 	worker->request.step = step;
+	worker->request.generation = handle->track.generation;
 	worker->request.states = states;
 	worker->request.kept = handle->kept;
-	return ask(worker);
+	return ask(worker, server);
 }
 
 static void check_offered(const struct worker *worker, const struct handle *handle)
@@ -275,19 +279,20 @@ static int attach_once(struct worker *worker, struct handle *handle)
 		release_all(handle);
 		request->mode = SEGUE_ATTACH_RESTORE;
 		request->restore = &all.restore_to[handle->pair];
-		rc = ask(worker);
+		rc = ask(worker, server);
 		if (rc == 0)
 			all.restored[handle->pair] = restore;
 	} else {
-		if (handle->has_token && handle->server != server) {
-			rc = offer(worker, handle);
+		/* A server that ended the lease itself refuses. */
+		if (handle->has_token && (handle->server != server || sim_one_in(4))) {
+			rc = offer(worker, handle, server);
 			if (rc == 0)
 				check_offered(worker, handle);
 		}
 		if (rc == SEGUE_EFENCED) {
 			handle->has_token = false;
 			request->mode = SEGUE_ATTACH_CONTINUE;
-			rc = ask(worker);
+			rc = ask(worker, server);
 		}
 	}
 	if (rc == 0) {
@@ -304,7 +309,7 @@ static void detach(struct worker *worker, struct handle *handle)
 	release_all(handle);
 	worker->request.kind = SIM_DETACH;
 	worker->request.pair = pair;
-	if (ask(worker)) {
+	if (ask(worker, handle->server)) {
 		handle->broken = true;
 		return;
 	}
@@ -316,24 +321,25 @@ static void detach(struct worker *worker, struct handle *handle)
 	announce();
 }
 
-/* A checkpoint of the step committed last, or of one a little older. */
-static void checkpoint(struct worker *worker, struct handle *handle)
+/*
+ * A checkpoint of any lane of any process: of the step it committed last, as far as we know, or of
+ * one before that. It may be too early or too late for it.
+ */
+static void checkpoint(struct worker *worker, struct sim_server *server)
 {
 	struct sim_request *request = &worker->request;
-	uint64_t committed = handle->track.committed, back = sim_one_in(3) ? 1 : 0;
+	uint32_t pair = sim_below(SIM_PAIRS);
+	uint64_t committed = all.committed[pair], back = sim_below(3);
 
 	request->kind = SIM_CHECKPOINT;
-	request->pair = handle->pair;
+	request->pair = pair;
 	request->step = committed - (back <= committed ? back : 0);
-	int rc = ask(worker);
-	if (rc)
+	if (ask(worker, server))
 		return;
 	sim_check(request->image->position->step == request->step, "token",
-		"pair %u: step %llu was asked for", handle->pair,
-		(unsigned long long)request->step);
-	sim_trace("pair %u: checkpoint of step %llu", handle->pair,
-		(unsigned long long)request->step);
-	all.token[handle->pair] = (struct sim_token){request->image, request->generation};
+		"pair %u: step %llu was asked for", pair, (unsigned long long)request->step);
+	sim_trace("pair %u: checkpoint of step %llu", pair, (unsigned long long)request->step);
+	all.token[pair] = (struct sim_token){request->image, request->generation};
 }
 
 /* ---- Batches -------------------------------------------------------------------------------- */
@@ -369,11 +375,16 @@ static void take(struct handle *handle)
 			sim_world.geometry.slots_offset +
 			(step % sim_world.spec.depth) * sim_world.geometry.slot_size);
 
-	if (segue_sim_load64(&handle->track.page->generation) == handle->track.generation)
-		sim_world_check_slot(slot, handle->pair / SIM_GROUPS, step);
+	bool right = sim_world_slot_right(slot, handle->pair / SIM_GROUPS, step);
 	bool identity = compose(handle, step, slot);
-	sim_oracle_delivered(handle->pair, handle->track.generation, step, handle->in);
 	add_view(handle, step, slot, identity ? buffer_before(handle, step) : NULL);
+	if (lease_is_over(find_view(handle, step))) {
+		handle->broken = true;
+		return;
+	}
+	sim_check(right, "content", "pair %u: batch %llu is not what the plan says", handle->pair,
+		(unsigned long long)step);
+	sim_oracle_delivered(handle->pair, handle->track.generation, step, handle->in);
 }
 
 static void keep_ended(struct handle *handle, uint64_t step, const struct sim_states *out)
@@ -456,6 +467,7 @@ static void commit(struct handle *handle)
 		handle->broken = true;
 		return;
 	}
+	all.committed[handle->pair] = step + 1;
 	keep_ended(handle, step, out);
 	forget_kept(handle, segue_load_acquire(&track->page->durable));
 	sim_progress();
@@ -465,16 +477,26 @@ static void commit(struct handle *handle)
 
 /* ---- A step of a lane ----------------------------------------------------------------------- */
 
+/* Nothing to do: not even what would let another lane's feed, which may be this one, go on. */
+static bool is_waiting(struct handle *handle)
+{
+	if (handle->broken || !handle->attached || segue_track_open(&handle->track))
+		return false;
+	release_some(handle, 1);
+	return segue_track_poll(&handle->track) == SEGUE_TRACK_WAIT;
+}
+
 static void sleep_for_batch(struct worker *worker, struct handle *handle)
 {
 	struct segue_track *track = &handle->track;
 	uint32_t seen;
 
-	/* What this process holds elsewhere must not keep this feed from going on. */
-	for (unsigned i = 0; i < SIM_PAIRS; i++)
-		if (worker->handle[i].used && &worker->handle[i] != handle)
-			release_all(&worker->handle[i]);
-	if (!handle->attached || !segue_track_sleep_begin(track, &seen))
+	for (unsigned i = 0; i < SIM_PAIRS; i++) {
+		struct handle *other = &worker->handle[i];
+		if (other->used && other != handle && !is_waiting(other))
+			return;
+	}
+	if (!segue_track_sleep_begin(track, &seen))
 		return;
 	/* Half a ring may never come free while views are held: the filler takes what there is. */
 	ring_server(handle);
@@ -545,7 +567,7 @@ static void step_lane(struct worker *worker, struct handle *handle)
 	}
 	release_some(handle, all.patience);
 	if (handle->server->alive && sim_one_in(25))
-		checkpoint(worker, handle);
+		checkpoint(worker, handle->server);
 	else if (handle->server->alive && sim_one_in(60))
 		detach(worker, handle);
 	else

@@ -316,26 +316,22 @@ static bool row_right(const uint8_t *slot, const struct segue_plan_spec *plan,
 	return right && c[truth->row] == (empty ? 0 : context_of(record));
 }
 
-void sim_world_check_slot(const struct segue_slot *slot, uint32_t lane, uint64_t step)
+bool sim_world_slot_right(const struct segue_slot *slot, uint32_t lane, uint64_t step)
 {
 	const struct sim_lane_truth *truth = &sim_world.lane[lane];
 	const uint8_t *base = (const uint8_t *)slot;
 	const struct segue_span *spans =
 		(const struct segue_span *)(base + sim_world.geometry.span_offset);
 
-	sim_check(step < truth->end, "content", "batch %llu of lane %u, which ends at %llu",
-		(unsigned long long)step, lane, (unsigned long long)truth->end);
-	sim_check(slot->step == step && slot->rows == truth->rows[step] &&
-			  slot->spans == truth->rows[step],
-		"content", "lane %u: slot says batch %llu of %u rows, it should be %llu of %u",
-		lane, (unsigned long long)slot->step, slot->rows, (unsigned long long)step,
-		truth->rows[step]);
-	for (uint32_t row = 0; row < slot->rows; row++) {
+	if (step >= truth->end || slot->step != step || slot->rows != truth->rows[step] ||
+		slot->spans != truth->rows[step])
+		return false;
+	for (uint32_t row = 0; row < truth->rows[step]; row++) {
 		sim_point();
-		sim_check(row_right(base, &truth->plan, &spans[row], &truth->span[step][row]),
-			"content", "lane %u: row %u of batch %llu is wrong", lane, row,
-			(unsigned long long)step);
+		if (!row_right(base, &truth->plan, &spans[row], &truth->span[step][row]))
+			return false;
 	}
+	return true;
 }
 
 void sim_buffer_get(const uint8_t *buffer, uint32_t row, struct sim_states *states)

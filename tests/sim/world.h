@@ -49,8 +49,8 @@ extern struct sim_world sim_world;
 /* Draws a world. */
 void sim_world_begin(void);
 
-/* Fails unless the slot holds batch `step` of the lane. */
-void sim_world_check_slot(const struct segue_slot *slot, uint32_t lane, uint64_t step);
+/* True if the slot holds batch `step` of the lane, all of it. */
+bool sim_world_slot_right(const struct segue_slot *slot, uint32_t lane, uint64_t step);
 /* Writes the record's key; returns its size. */
 uint32_t sim_world_key(uint64_t record, char key[SIM_KEY_MAX]);
 /* Copies with scheduling points in between; words are never torn. */

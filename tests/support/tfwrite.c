@@ -92,8 +92,7 @@ static void put_list(struct segue_tfbytes *to, const struct segue_tffeature *fea
 	size_t first = step * feature->each, end = first + feature->each;
 
 	if (feature->kind == SEGUE_TF_BYTES) {
-		segue_tfbytes_field(
-			to, 1, (const uint8_t *)feature->values + first, feature->each);
+		segue_tfbytes_field(to, 1, (const uint8_t *)feature->values + first, feature->each);
 		return;
 	}
 	if (feature->form == SEGUE_TF_PACKED) {
@@ -226,7 +225,7 @@ void segue_tfwrite_file(const char *path, const void *bytes, size_t size)
 
 	unlink(path);
 	file = fopen(path, "wbe");
-	if (!file || fwrite(bytes, 1, size, file) != size || fclose(file) != 0)
+	if (!file || (size && fwrite(bytes, 1, size, file) != size) || fclose(file) != 0)
 		die(path);
 }
 
@@ -256,9 +255,9 @@ uint64_t segue_tfwriter_add(struct segue_tfwriter *writer, const struct segue_tf
 	segue_tfwrite_example(&writer->data, contexts, context_count, sequences, sequence_count);
 	segue_tfwrite_record(&writer->record, writer->data.bytes, writer->data.size);
 	size = writer->record.size;
-	if (writer->packed ? gzwrite(writer->packed, writer->record.bytes, (unsigned)size) !=
-				     (int)size
-			   : fwrite(writer->record.bytes, 1, size, writer->plain) != size)
+	if (writer->packed
+			? gzwrite(writer->packed, writer->record.bytes, (unsigned)size) != (int)size
+			: fwrite(writer->record.bytes, 1, size, writer->plain) != size)
 		die("writing a record");
 	writer->offset += size;
 	return offset;

@@ -21,8 +21,7 @@ void segue_tfbytes_free(struct segue_tfbytes *to);
 void segue_tfbytes_put(struct segue_tfbytes *to, const void *bytes, size_t size);
 void segue_tfbytes_varint(struct segue_tfbytes *to, uint64_t value);
 /* A field that holds bytes: tag, length, bytes. */
-void segue_tfbytes_field(
-	struct segue_tfbytes *to, uint32_t number, const void *bytes, size_t size);
+void segue_tfbytes_field(struct segue_tfbytes *to, uint32_t number, const void *bytes, size_t size);
 
 enum segue_tfkind { SEGUE_TF_BYTES = 1, SEGUE_TF_FLOAT = 2, SEGUE_TF_INT64 = 3 };
 

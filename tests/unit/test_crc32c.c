@@ -77,8 +77,8 @@ Test(crc32c, every_way_every_length)
 			uint32_t crc = segue_crc32c(0, bytes + i, cut);
 
 			crc = segue_crc32c(crc, bytes + i + cut, size - cut);
-			cr_assert_eq(crc, oracle(bytes + i, size), "%s %zu %zu", names[w], size,
-				cut);
+			cr_assert_eq(
+				crc, oracle(bytes + i, size), "%s %zu %zu", names[w], size, cut);
 		}
 	}
 	free(bytes);

@@ -59,6 +59,7 @@ from .loader import Loader
 from .spec import Feature, State, TFRecord
 
 __all__ = [
+    "__version__",
     "ArgumentError",
     "Batch",
     "BusyError",

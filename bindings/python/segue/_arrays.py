@@ -1,4 +1,4 @@
-"""What the C extension asks of NumPy: values to be saved as arrays, and saying why they do not fit."""
+"""What the C extension asks of NumPy: values to be saved as arrays, and why they do not fit."""
 
 from __future__ import annotations
 

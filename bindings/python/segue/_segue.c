@@ -2117,6 +2117,8 @@ static struct PyModuleDef module_def = {
 	.m_methods = module_methods,
 };
 
+PyMODINIT_FUNC PyInit__segue(void);
+
 PyMODINIT_FUNC PyInit__segue(void)
 {
 	PyObject *module = PyModule_Create(&module_def);

@@ -1,4 +1,4 @@
-"""Clients and streams: the connection to a store's server, and the named feeds that come from it."""
+"""Clients and streams: the connection to a store's server, and the feeds that come from it."""
 
 from __future__ import annotations
 
@@ -356,4 +356,3 @@ class Stream:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-

@@ -1,11 +1,11 @@
-"""Loaders: a worker's share of the lanes, as iterators that commit what was saved as they advance."""
+"""Loaders: a worker's share of the lanes, as iterators that commit as they advance."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _segue, errors
 from ._segue import Batch
@@ -149,9 +149,7 @@ class Loader:
 
     # -- position ----------------------------------------------------------------------------------
 
-    def state_dict(
-        self, all_lanes: bool = False, timeout: float | None = 60.0
-    ) -> dict[str, bytes]:
+    def state_dict(self, all_lanes: bool = False, timeout: float | None = 60.0) -> dict[str, bytes]:
         """Return tokens of the committed position and states: ``{"lane/<l>": bytes}``.
 
         Batches that are open are committed first.
@@ -305,7 +303,7 @@ class Loader:
         return self._closed
 
     def close(self) -> None:
-        """Give the leases back. Arrays that are alive stay readable; an open batch is not committed."""
+        """Give the leases back. Arrays stay readable; an open batch is not committed."""
         self._detach()
         self._turn += 1
         self._closed = True
@@ -370,7 +368,9 @@ class _Batches:
         """Lanes that have not ended, those with the least committed batches first."""
         live = self._live
         assert live is not None
-        return live if len(live) < 2 else sorted(live, key=lambda lane: (lane.committed, lane.index))
+        return (
+            live if len(live) < 2 else sorted(live, key=lambda lane: (lane.committed, lane.index))
+        )
 
     def take(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch, or None after striking the lane off."""
@@ -435,9 +435,8 @@ class _Rounds(_Batches):
         if not batches:
             raise StopIteration
         steps = {batch.lane: batch.step for batch in batches}
-        if len(set(steps.values())) > 1:
-            self._loader._peeked.clear()
-            raise errors.RoundError(_steps("rounds()", steps))
         self._loader._peeked.clear()
+        if len(set(steps.values())) > 1:
+            raise errors.RoundError(_steps("rounds()", steps))
         self._loader._open.extend(batches)
         return batches

@@ -53,7 +53,7 @@ def _dtype(field: str, value: Any) -> str:
     if dtype is None or dtype.name not in _segue.DTYPES or not dtype.isnative:
         allowed = ", ".join(_segue.DTYPES)
         raise ArgumentError(f"{field}: {value!r} is none of {allowed}")
-    return dtype.name
+    return str(dtype.name)
 
 
 def _shape(field: str, value: Any) -> tuple[int, ...]:
@@ -173,7 +173,9 @@ class TFRecord:
         object.__setattr__(self, "allow_surplus", bool(allow_surplus))
 
 
-def _fields(field: str, things: Any, kind: type) -> list[tuple[str, int, tuple[int, ...], Any]]:
+def _fields(
+    field: str, things: Any, kind: type[Feature] | type[State]
+) -> list[tuple[str, int, tuple[int, ...], bytes | None]]:
     """Return (name, dtype code, shape, initial bytes) of each."""
     if not isinstance(things, Mapping):
         raise ArgumentError(f"{field}: expected a mapping of names to segue.{kind.__name__}")

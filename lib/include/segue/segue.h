@@ -2,7 +2,7 @@
  * segue: batches of segments of long sequences, with carried state, over shared memory.
  *
  * The only public header of libsegue. A process connects to the server of a store directory, opens
- *a stream, attaches to one or more of its lanes and takes batches from them:
+ * a stream, attaches to one or more of its lanes and takes batches from them:
  *
  *	segue_open("runs/exp1", NULL, &client);
  *	segue_stream_open(client, &spec, &stream);
@@ -15,13 +15,13 @@
  *	}
  *
  * Results. Functions that can fail return 0 or a negative SEGUE_E* code; segue_error_detail() then
- *says what was wrong, where, and what to do. Out-parameters are written only on success.
+ * says what was wrong, where, and what to do. Out-parameters are written only on success.
  *
  * Threads. Handles that come from one client must not be used by two threads at the same time.
  * Different clients are independent. No function installs a signal handler.
  *
  * Fork. The handles belong to the process that made them; in a child every call returns
- *SEGUE_EFORKED and the shared memory is not mapped.
+ * SEGUE_EFORKED and the shared memory is not mapped.
  *
  * Tensors are dense, C-contiguous, aligned to 64 bytes, in the byte order of the machine.
  */

@@ -1,0 +1,418 @@
+/* What the subcommands of the program share. */
+#include "cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "report.h"
+#include "utf8.h"
+
+#define ANSWER_WITHIN_NS INT64_C(10000000000)
+
+/* ---- Command line ---- */
+
+static const struct {
+	unsigned flag; /* 0: every subcommand takes it */
+	struct option option;
+	const char *argument, *text;
+} known_options[] = {
+	{SEGUE_CLI_JSON, {"json", no_argument, NULL, 'j'}, "", "print one line of JSON"},
+	{SEGUE_CLI_STREAM, {"stream", required_argument, NULL, 't'}, " NAME", "this stream alone"},
+	{SEGUE_CLI_SOCKET, {"socket", required_argument, NULL, 's'}, " PATH",
+		"socket of the server; default: $SEGUE_SOCKET, else DIR/segue.sock"},
+	{SEGUE_CLI_EMBEDDED, {"embedded", no_argument, NULL, 'e'}, "",
+		"run in the background until the last client has left"},
+	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
+};
+
+enum { OPTION_COUNT = sizeof(known_options) / sizeof(known_options[0]) };
+
+static void print_help(const struct segue_cli_command *command)
+{
+	char left[32];
+
+	printf("Usage: segue %s %s [OPTION]...\n\n%s\n\nOptions:\n", command->name,
+		command->operands, command->summary);
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		if (known_options[i].flag && !(command->takes & known_options[i].flag))
+			continue;
+		snprintf(left, sizeof(left), "--%s%s", known_options[i].option.name,
+			known_options[i].argument);
+		printf("  %-16s %s\n", left, known_options[i].text);
+	}
+	printf("\n%s", command->help);
+}
+
+static size_t options_of(const struct segue_cli_command *command, struct option *out)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		if (!known_options[i].flag || (command->takes & known_options[i].flag))
+			out[count++] = known_options[i].option;
+	}
+	out[count] = (struct option){0};
+	return count;
+}
+
+/* A client that starts a server reads the status as an error code. */
+static int usage_status(const struct segue_cli_command *command, int argc, char **argv)
+{
+	for (int i = 1; (command->takes & SEGUE_CLI_EMBEDDED) && i < argc; i++) {
+		if (strcmp(argv[i], "--embedded") == 0)
+			return -SEGUE_EINVAL;
+	}
+	fprintf(stderr, "Try 'segue %s --help'.\n", command->name);
+	return SEGUE_CLI_USAGE;
+}
+
+/* False: usage. */
+static bool take_operands(const struct segue_cli_command *command, int argc, char **argv,
+	struct segue_cli_options *options)
+{
+	int count = argc - optind;
+
+	if (count < command->operands_min || count > command->operands_max) {
+		fprintf(stderr, "segue %s: wants %s, got %d operand%s\n", command->name,
+			command->operands, count, count == 1 ? "" : "s");
+		return false;
+	}
+	if (count > 0)
+		options->dir = argv[optind];
+	if (count > 1)
+		options->key = argv[optind + 1];
+	if (count > 0 && !*options->dir) {
+		fprintf(stderr, "segue %s: DIR is empty\n", command->name);
+		return false;
+	}
+	return true;
+}
+
+static void default_socket(struct segue_cli_options *options)
+{
+	const char *socket = getenv("SEGUE_SOCKET");
+
+	/* A client that starts a server says where it will look for it. */
+	if (!options->socket && socket && *socket && !options->embedded)
+		options->socket = socket;
+}
+
+int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv)
+{
+	struct segue_cli_options options = {0};
+	struct option accepted[OPTION_COUNT + 1];
+	char name[32];
+	int letter;
+
+	options_of(command, accepted);
+	snprintf(name, sizeof(name), "segue %s", command->name);
+	argv[0] = name; /* getopt's messages begin with it */
+	while ((letter = getopt_long(argc, argv, "h", accepted, NULL)) != -1) {
+		switch (letter) {
+		case 'j':
+			options.json = true;
+			break;
+		case 't':
+			options.stream = optarg;
+			break;
+		case 's':
+			options.socket = optarg;
+			break;
+		case 'e':
+			options.embedded = true;
+			break;
+		case 'h':
+			print_help(command);
+			return SEGUE_CLI_FINE;
+		default:
+			return usage_status(command, argc, argv);
+		}
+	}
+	if (!take_operands(command, argc, argv, &options))
+		return usage_status(command, argc, argv);
+	default_socket(&options);
+	return command->run(&options);
+}
+
+int segue_cli_fail(void)
+{
+	fflush(stdout);
+	fprintf(stderr, "segue: %s\n", segue_error_detail());
+	return SEGUE_CLI_WRONG;
+}
+
+/* ---- Directories and servers ---- */
+
+char *segue_cli_absolute(const char *path)
+{
+	char *cwd, *out = realpath(path, NULL);
+
+	if (out || *path == '/')
+		return out ? out : strdup(path);
+	cwd = getcwd(NULL, 0);
+	while (path[0] == '.' && path[1] == '/')
+		path += 2;
+	if (!cwd || asprintf(&out, "%s/%s", cwd, path) < 0)
+		out = NULL;
+	free(cwd);
+	return out;
+}
+
+/* The server of the directory runs, but not where we looked. */
+static int fail_elsewhere(const struct segue_cli_options *options)
+{
+	char detail[SEGUE_DETAIL_MAX];
+
+	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
+	return segue_fail(SEGUE_EBUSY,
+		"%s, but does not answer at %s%s: give its socket with --socket", detail,
+		options->socket ? options->socket : options->dir,
+		options->socket ? "" : "/segue.sock");
+}
+
+static int report_from_store(
+	const struct segue_cli_options *options, enum segue_report what, char **json)
+{
+	struct segue_store *store;
+
+	int rc = segue_store_open(options->dir, SEGUE_STORE_READ, &store);
+	if (rc)
+		return rc == SEGUE_EBUSY ? fail_elsewhere(options) : rc;
+	rc = segue_report_store(store, options->dir, what, options->stream ? options->stream : "",
+		options->key ? options->key : "", json);
+	segue_store_close(store);
+	return rc;
+}
+
+int segue_cli_report(const struct segue_cli_options *options, enum segue_report what, char **json)
+{
+	const struct segue_open_options how = {
+		.socket_path = options->socket, .no_start = true, .timeout_ns = ANSWER_WITHIN_NS};
+	struct segue_client *client;
+
+	int rc = segue_open(options->dir, &how, &client);
+	if (!rc) {
+		rc = segue_client_report(client, what, options->stream, options->key, json);
+		segue_client_close(client);
+	}
+	return rc == SEGUE_EGONE && what != SEGUE_REPORT_STATUS
+		       ? report_from_store(options, what, json)
+		       : rc;
+}
+
+int segue_cli_lock_holder(const char *dir, long *pid)
+{
+	char text[32] = "";
+	int held = 0, fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return segue_fail_errno(
+			errno == ENOENT ? SEGUE_ENOTFOUND : SEGUE_ESYSTEM, "%s", dir);
+	/* Shared, as a reader takes it: readers do not count as holders. */
+	if (flock(fd, LOCK_SH | LOCK_NB) < 0)
+		held = errno == EWOULDBLOCK ? 1 : segue_fail_errno(SEGUE_ESYSTEM, "lock %s", dir);
+	if (held == 1) {
+		int file = openat(fd, "server.pid", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+		if (file >= 0 && read(file, text, sizeof(text) - 1) < 0)
+			text[0] = '\0';
+		if (file >= 0)
+			close(file);
+		*pid = strtol(text, NULL, 10);
+	}
+	close(fd);
+	return held;
+}
+
+/* ---- Printing ---- */
+
+/* For a program that prints and ends there is nothing better to do. */
+static void *need(void *memory)
+{
+	if (!memory) {
+		fputs("segue: out of memory\n", stderr);
+		exit(SEGUE_CLI_WRONG);
+	}
+	return memory;
+}
+
+/* Control characters, of both sets, would be obeyed by a terminal. */
+static bool is_control(const char *at, size_t length)
+{
+	const unsigned char *byte = (const unsigned char *)at;
+
+	return byte[0] < 0x20 || byte[0] == 0x7f ||
+	       (length == 2 && byte[0] == 0xc2 && byte[1] < 0xa0);
+}
+
+char *segue_cli_printable(const char *bytes, size_t size)
+{
+	char *out = need(malloc(4 * size + 1)), *to = out;
+
+	while (size > 0) {
+		size_t length = segue_utf8_next(bytes, size), step = length ? length : 1;
+		if (length && !is_control(bytes, length)) {
+			memcpy(to, bytes, length);
+			to += length;
+		} else {
+			for (size_t i = 0; i < step; i++)
+				to += sprintf(to, "\\x%02x", (unsigned char)bytes[i]);
+		}
+		bytes += step;
+		size -= step;
+	}
+	*to = '\0';
+	return out;
+}
+
+char *segue_cli_text(const struct segue_json_value *object, const char *name)
+{
+	const struct segue_json_value *value = segue_json_get(object, name);
+
+	return value && value->text ? segue_cli_printable(value->text, value->size)
+				    : segue_cli_printable("", 0);
+}
+
+int segue_cli_show(const struct segue_cli_options *options, char *json,
+	void (*print)(
+		const struct segue_cli_options *options, const struct segue_json_value *report))
+{
+	struct segue_json_value *report;
+	int rc = 0;
+
+	if (options->json) {
+		puts(json);
+	} else if (!(rc = segue_json_parse(json, strlen(json), &report))) {
+		print(options, report);
+		segue_json_destroy(report);
+	}
+	segue_free(json);
+	return rc ? segue_cli_fail() : SEGUE_CLI_FINE;
+}
+
+static void add_cell(struct segue_cli_table *table, char *text)
+{
+	table->cell = need(realloc(table->cell, (table->count + 1) * sizeof(*table->cell)));
+	table->cell[table->count++] = text;
+}
+
+void segue_cli_table_init(
+	struct segue_cli_table *table, size_t columns, const char *const headers[])
+{
+	*table = (struct segue_cli_table){.columns = columns};
+	for (size_t i = 0; i < columns; i++)
+		add_cell(table, need(strdup(headers[i])));
+}
+
+void segue_cli_table_add(struct segue_cli_table *table, const char *format, ...)
+{
+	va_list arguments;
+	char *text;
+
+	va_start(arguments, format);
+	int size = vasprintf(&text, format, arguments);
+	va_end(arguments);
+	add_cell(table, need(size < 0 ? NULL : text));
+}
+
+void segue_cli_table_value(
+	struct segue_cli_table *table, const struct segue_json_value *object, const char *name)
+{
+	const struct segue_json_value *value = segue_json_get(object, name);
+
+	if (!value || !value->text || value->type == SEGUE_JSON_NULL)
+		segue_cli_table_add(table, "-");
+	else if (value->type == SEGUE_JSON_BOOL)
+		segue_cli_table_add(table, "%s", segue_json_get_bool(object, name) ? "yes" : "no");
+	else
+		add_cell(table, segue_cli_printable(value->text, value->size));
+}
+
+/* Characters of valid UTF-8. */
+static int width_of(const char *text)
+{
+	int width = 0;
+
+	for (; *text; text++)
+		width += ((unsigned char)*text & 0xc0) != 0x80;
+	return width;
+}
+
+static bool is_figure(const char *text)
+{
+	return (*text >= '0' && *text <= '9') || strcmp(text, "-") == 0;
+}
+
+static void print_cell(const char *text, int width, bool right, bool last)
+{
+	int blank = width - width_of(text);
+
+	if (right)
+		printf("%*s%s", blank, "", text);
+	else
+		printf("%s%*s", text, last ? 0 : blank, "");
+	fputs(last ? "\n" : "  ", stdout);
+}
+
+void segue_cli_table_print(struct segue_cli_table *table, int indent)
+{
+	size_t columns = table->columns;
+	int *width = need(calloc(columns + 1, sizeof(*width)));
+	bool *right = need(calloc(columns + 1, sizeof(*right)));
+
+	for (size_t i = 0; i < table->count; i++) {
+		size_t column = i % columns;
+		int wanted = width_of(table->cell[i]);
+		width[column] = wanted > width[column] ? wanted : width[column];
+		right[column] = i < columns || (right[column] && is_figure(table->cell[i]));
+	}
+	for (size_t i = 0; table->count > columns && i < table->count; i++) {
+		size_t column = i % columns;
+		if (column == 0)
+			printf("%*s", indent, "");
+		print_cell(table->cell[i], width[column], right[column], column == columns - 1);
+	}
+	for (size_t i = 0; i < table->count; i++)
+		free(table->cell[i]);
+	free(table->cell);
+	free(width);
+	free(right);
+	*table = (struct segue_cli_table){0};
+}
+
+const char *segue_cli_bytes(uint64_t bytes, char text[32])
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1024 && unit < 6) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(text, 32, "%.*f %s", unit && value < 100 ? 1 : 0, value, units[unit]);
+	return text;
+}
+
+const char *segue_cli_duration(uint64_t seconds, char text[32])
+{
+	unsigned long long s = seconds;
+
+	if (s < 60)
+		snprintf(text, 32, "%llu s", s);
+	else if (s < 3600)
+		snprintf(text, 32, "%llu min %llu s", s / 60, s % 60);
+	else if (s < 86400)
+		snprintf(text, 32, "%llu h %llu min", s / 3600, s % 3600 / 60);
+	else
+		snprintf(text, 32, "%llu d %llu h", s / 86400, s % 86400 / 3600);
+	return text;
+}

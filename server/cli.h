@@ -1,0 +1,109 @@
+/*
+ * What the subcommands of the program share: options, exit statuses, asking a server, printing.
+ */
+#ifndef SEGUE_SERVER_CLI_H
+#define SEGUE_SERVER_CLI_H
+
+#include "json.h"
+#include "segue/segue.h"
+
+/* Exit statuses that scripts can rely on; `segue serve --embedded` has its own (cli_serve.c). */
+enum {
+	SEGUE_CLI_FINE = 0,
+	SEGUE_CLI_WRONG = 1,   /* not found, no server, cannot be read: the message says what */
+	SEGUE_CLI_USAGE = 2,   /* the command line was not understood */
+	SEGUE_CLI_DAMAGED = 3, /* verify: the store is damaged */
+};
+
+/* Options that a subcommand takes. */
+enum {
+	SEGUE_CLI_JSON = 1u << 0,
+	SEGUE_CLI_SOCKET = 1u << 1,
+	SEGUE_CLI_STREAM = 1u << 2,
+	SEGUE_CLI_EMBEDDED = 1u << 3,
+};
+
+struct segue_cli_options {
+	const char *dir;    /* first operand; NULL if it may be left out and is */
+	const char *key;    /* second operand, or NULL */
+	const char *socket; /* --socket, else $SEGUE_SOCKET, else NULL */
+	const char *stream; /* --stream, or NULL */
+	bool json, embedded;
+};
+
+struct segue_cli_command {
+	const char *name;
+	const char *operands; /* for the usage line: "DIR KEY" */
+	const char *summary;  /* one line */
+	const char *help;     /* what follows the options in --help */
+	unsigned takes;       /* SEGUE_CLI_JSON, ... */
+	int operands_min, operands_max;
+	int (*run)(const struct segue_cli_options *options); /* exit status */
+};
+
+extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
+	segue_cli_get, segue_cli_verify, segue_cli_doctor;
+
+/*
+ * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns
+ * the exit status.
+ */
+int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv);
+
+/* Prints "segue: <this thread's detail>" to stderr; SEGUE_CLI_WRONG. */
+int segue_cli_fail(void);
+
+/* `path` made absolute, with symbolic links resolved if it exists; malloc'd. NULL: no memory. */
+char *segue_cli_absolute(const char *path);
+
+/*
+ * A report, from the running server, or, if none runs and the report is one of the store, from the
+ * store itself. `what` is not VERIFY. SEGUE_EGONE: STATUS, and no server runs; else what client and
+ * store say. The caller frees *json.
+ */
+int segue_cli_report(const struct segue_cli_options *options, enum segue_report what, char **json);
+
+/*
+ * Whether a process holds the store directory: 1 and *pid (0 if it is not known), or 0; negative if
+ * that cannot be seen.
+ */
+int segue_cli_lock_holder(const char *dir, long *pid);
+
+/* ---- Printing ---- */
+
+/*
+ * Prints a report: the JSON as it is, or what `print` makes of it. Takes `json` over; returns the
+ * exit status.
+ */
+int segue_cli_show(const struct segue_cli_options *options, char *json,
+	void (*print)(
+		const struct segue_cli_options *options, const struct segue_json_value *report));
+
+/* Text for a terminal: what is not printable UTF-8 is written as \xNN. malloc'd. */
+char *segue_cli_printable(const char *bytes, size_t size);
+/* The same of the value of that name; "" if there is none. */
+char *segue_cli_text(const struct segue_json_value *object, const char *name);
+
+/* A table of texts, printed with aligned columns. */
+struct segue_cli_table {
+	size_t columns, count;
+	char **cell; /* count of them, row by row; the first row is the header */
+};
+
+/* Begins a table with its header line: `columns` texts. */
+void segue_cli_table_init(
+	struct segue_cli_table *table, size_t columns, const char *const headers[]);
+/* One cell more. */
+void segue_cli_table_add(struct segue_cli_table *table, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* The value of that name as it stands in the JSON; "-" if it is null or not there. */
+void segue_cli_table_value(
+	struct segue_cli_table *table, const struct segue_json_value *object, const char *name);
+/* Prints it to stdout, each line after `indent` spaces, and frees it. Without rows: nothing. */
+void segue_cli_table_print(struct segue_cli_table *table, int indent);
+
+/* "12.3 MiB"; "45 s", "3 h 12 min": into `text`, which is returned. */
+const char *segue_cli_bytes(uint64_t bytes, char text[32]);
+const char *segue_cli_duration(uint64_t seconds, char text[32]);
+
+#endif

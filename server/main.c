@@ -1,0 +1,64 @@
+/* The program `segue`: finds the subcommand and runs it. */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const struct segue_cli_command *const commands[] = {&segue_cli_serve, &segue_cli_status,
+	&segue_cli_inspect, &segue_cli_get, &segue_cli_verify, &segue_cli_doctor};
+
+enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
+
+static void print_usage(FILE *file)
+{
+	fprintf(file, "Usage: segue COMMAND [OPERAND]... [OPTION]...\n"
+		      "       segue --version | --help\n\n"
+		      "Batches of segments of long sequences, with carried state.\n\n"
+		      "Commands:\n");
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		fprintf(file, "  %-8s %-18s %s\n", commands[i]->name, commands[i]->operands,
+			commands[i]->summary);
+	fprintf(file, "\n'segue COMMAND --help' says more.\n\n"
+		      "Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"
+		      "command line was not understood, 3 verify: the store is damaged.\n");
+}
+
+static int run(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (strcmp(name, "--version") == 0) {
+		printf("segue %s\n", segue_version());
+		return SEGUE_CLI_FINE;
+	}
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+		print_usage(stdout);
+		return SEGUE_CLI_FINE;
+	}
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		if (strcmp(name, commands[i]->name) == 0)
+			return segue_cli_run(commands[i], argc - 1, argv + 1);
+	}
+	if (*name)
+		fprintf(stderr, "segue: there is no command '%s'\n", name);
+	else
+		print_usage(stderr);
+	fputs("Try 'segue --help'.\n", stderr);
+	return SEGUE_CLI_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	int status = run(argc, argv);
+
+	/* A report that did not reach its file must not look like one that did. */
+	errno = 0;
+	bool lost = ferror(stdout) != 0;
+	if (fclose(stdout) != 0 && errno != EBADF)
+		lost = true;
+	if (lost)
+		fputs("segue: standard output could not be written\n", stderr);
+	return lost && status == SEGUE_CLI_FINE ? SEGUE_CLI_WRONG : status;
+}

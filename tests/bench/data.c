@@ -1,0 +1,103 @@
+/* Streams of the two shapes, and the files that they read. */
+#include "bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "tfwrite.h"
+
+#define DIFFERENT 32
+
+const struct bench_shape bench_shape_s = {"S", 32, 20, 64, 128};
+const struct bench_shape bench_shape_l = {"L", 256, 64, 256, 1024};
+
+void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, const char *path)
+{
+	*spec = (struct bench_spec){
+		.feature = {.name = "x",
+			.dtype = SEGUE_FLOAT32,
+			.rank = 1,
+			.dims = {shape->floats}},
+		.state = {{.name = "h", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {shape->state}},
+			{.name = "c", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {shape->state}}},
+		.path = {path},
+	};
+	spec->stream = (struct segue_stream_spec){
+		.name = "bench",
+		.source = {.paths = spec->path, .path_count = 1},
+		.sequences = &spec->feature,
+		.sequence_count = 1,
+		.states = spec->state,
+		.state_count = 2,
+		.num_unroll = shape->unroll,
+		.batch_size = shape->rows,
+		.lanes = 1,
+		.shuffle = true,
+		.seed = 1,
+	};
+}
+
+/* Made once and written often: the writer for tests is plain and slow. */
+struct made {
+	struct segue_tfbytes record[DIFFERENT];
+	uint64_t segments[DIFFERENT];
+};
+
+static void make_record(struct segue_tfbytes *record, const struct bench_shape *shape,
+	uint64_t segments, uint64_t *random)
+{
+	size_t steps = segments * shape->unroll;
+	float *values = bench_alloc(steps * shape->floats * sizeof(*values));
+	const struct segue_tffeature feature = {.name = "x",
+		.kind = SEGUE_TF_FLOAT,
+		.steps = steps,
+		.each = shape->floats,
+		.values = values};
+	struct segue_tfbytes example = {0};
+
+	for (size_t i = 0; i < steps * shape->floats; i++)
+		values[i] = (float)(bench_random(random) >> 40) * 0x1p-24f;
+	segue_tfwrite_example(&example, NULL, 0, &feature, 1);
+	segue_tfwrite_record(record, example.bytes, example.size);
+	segue_tfbytes_free(&example);
+	free(values);
+}
+
+static void make(struct made *made, const struct bench_data *data)
+{
+	uint32_t range = data->segments_max - data->segments_min + 1;
+	uint64_t random = 1;
+
+	for (size_t i = 0; i < DIFFERENT; i++) {
+		/* Evenly spread, in a mixed order. */
+		made->segments[i] = data->segments_min + (i * 13 % DIFFERENT) * range / DIFFERENT;
+		make_record(&made->record[i], data->shape, made->segments[i], &random);
+	}
+}
+
+uint64_t bench_data_write(const char *path, const struct bench_data *data)
+{
+	struct made made = {0};
+	uint64_t written = 0, segments = 0;
+
+	make(&made, data);
+	/* "T": plain, by the same calls. */
+	gzFile file = gzopen(path, data->gzip ? "wbe1" : "wbeT");
+	if (!file)
+		bench_die(path);
+	for (size_t i = 0; written < data->bytes; i = (i + 1) % DIFFERENT) {
+		const struct segue_tfbytes *record = &made.record[i];
+
+		if (gzwrite(file, record->bytes, (unsigned)record->size) != (int)record->size)
+			bench_die(path);
+		written += record->size;
+		segments += made.segments[i];
+	}
+	if (gzclose(file) != Z_OK)
+		bench_die(path);
+	for (size_t i = 0; i < DIFFERENT; i++)
+		segue_tfbytes_free(&made.record[i]);
+	return segments;
+}

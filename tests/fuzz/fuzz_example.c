@@ -1,0 +1,128 @@
+/*
+ * Fuzzes the scanner and decoder of SequenceExample: any bytes are accepted or refused alike, whole
+ * and through windows, and what is accepted decodes to the same values.
+ *
+ * For libFuzzer, or with replay.c as a program that runs files. The first byte picks a spec.
+ */
+#include "example.h"
+#include "testspec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+struct input {
+	const uint8_t *bytes;
+	size_t size;
+};
+
+/* What came of one reading. */
+struct outcome {
+	int rc;
+	uint64_t steps;
+	size_t size; /* of values */
+	uint8_t *values;
+};
+
+static int read_input(void *arg, uint64_t position, void *bytes, size_t size)
+{
+	const struct input *input = arg;
+
+	if (position + size > input->size)
+		abort();
+	memcpy(bytes, input->bytes + position, size);
+	return SEGUE_OK;
+}
+
+/* Small shapes, so that random bytes have a chance. */
+static void pick_spec(struct segue_testspec *test, uint8_t choice)
+{
+	static const enum segue_dtype dtypes[] = {
+		SEGUE_FLOAT32, SEGUE_FLOAT64, SEGUE_INT32, SEGUE_INT64, SEGUE_UINT8, SEGUE_BOOL};
+
+	segue_testspec_init(test);
+	segue_testspec_sequence(test, "x", dtypes[choice % 6], choice / 6 % 3);
+	if (choice & 0x40)
+		segue_testspec_sequence(test, "y", SEGUE_INT64, 1);
+	if (choice & 0x20)
+		segue_testspec_context(test, "c", dtypes[choice % 5], 1);
+	test->spec.allow_surplus = choice & 0x80;
+	test->spec.key_feature = choice % 11 == 0 ? (char *)(uintptr_t) "k" : NULL;
+}
+
+static void read_all(const struct segue_spec *spec, struct segue_example *example,
+	struct segue_window *window, struct outcome *outcome)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < spec->sequence_count; i++)
+		outcome->size += example->steps * spec->sequences[i].size;
+	outcome->values = calloc(1, outcome->size + 1);
+	if (!outcome->values)
+		abort();
+	for (size_t i = 0; i < spec->sequence_count; i++) {
+		uint64_t first = example->steps / 2;
+
+		if (segue_example_seek(&example->cursors[i], window, first) < 0 ||
+			segue_example_seek(&example->cursors[i], window, 0) < 0 ||
+			segue_example_read(&spec->sequences[i], &example->cursors[i], window, first,
+				outcome->values + at) < 0 ||
+			segue_example_read(&spec->sequences[i], &example->cursors[i], window,
+				example->steps - first,
+				outcome->values + at + first * spec->sequences[i].size) < 0)
+			abort();
+		at += example->steps * spec->sequences[i].size;
+	}
+}
+
+static struct outcome run(const struct segue_spec *spec, struct input *input, uint32_t block)
+{
+	struct outcome outcome = {0};
+	struct segue_buffers buffers;
+	struct segue_blocks blocks;
+	struct segue_window window;
+	struct segue_example example;
+
+	segue_buffers_init(&buffers);
+	if (segue_example_init(&example, spec) < 0 ||
+		segue_blocks_init(&blocks, input->size, block ? block : 4096, block) < 0 ||
+		segue_window_init(&window, &buffers, &blocks, read_input, input) < 0)
+		abort();
+	if (block)
+		window.capacity = 2 * block;
+	outcome.rc = segue_example_scan(spec, &window, &example);
+	if (segue_window_complete(&window) < 0)
+		abort();
+	if (outcome.rc == SEGUE_OK) {
+		outcome.steps = example.steps;
+		read_all(spec, &example, &window, &outcome);
+	}
+	segue_window_finish(&window);
+	segue_blocks_finish(&blocks);
+	segue_example_finish(&example);
+	segue_buffers_finish(&buffers);
+	return outcome;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static struct segue_testspec test;
+	struct input input = {data + 1, size - 1};
+	struct outcome whole, sliding;
+
+	if (size == 0)
+		return 0;
+	pick_spec(&test, data[0]);
+	whole = run(&test.spec, &input, 0);
+	sliding = run(&test.spec, &input, 64);
+	if (whole.rc != SEGUE_OK && whole.rc != SEGUE_EDATA)
+		abort();
+	if (whole.rc != sliding.rc || whole.steps != sliding.steps || whole.size != sliding.size)
+		abort();
+	if (whole.size && memcmp(whole.values, sliding.values, whole.size) != 0)
+		abort();
+	free(whole.values);
+	free(sliding.values);
+	return 0;
+}

@@ -1,0 +1,868 @@
+/*
+ * SequenceExample: values equal to those of code that protoc-c generates, for random specs and
+ * encodings, whole and through windows; every kind of bad record refused by name.
+ */
+#include "example.h"
+
+#include "crc32c.h"
+#include "example.pb-c.h"
+#include "testspec.h"
+#include "tfwrite.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- A record under the scanner -------------------------------------------------------------- */
+
+struct reader {
+	const uint8_t *bytes;
+	size_t size;
+	struct segue_buffers buffers;
+	struct segue_blocks blocks;
+	struct segue_window scan, *feature;
+	struct segue_example example;
+	const struct segue_spec *spec;
+};
+
+static int read_bytes(void *arg, uint64_t position, void *bytes, size_t size)
+{
+	const struct reader *reader = arg;
+
+	cr_assert_leq(position + size, reader->size);
+	memcpy(bytes, reader->bytes + position, size);
+	return SEGUE_OK;
+}
+
+/* Scans as the source does; block 0: the record is held whole. */
+static int reader_open(struct reader *reader, const struct segue_spec *spec, const uint8_t *bytes,
+	size_t size, uint32_t block)
+{
+	int rc;
+
+	*reader = (struct reader){.bytes = bytes, .size = size, .spec = spec};
+	segue_buffers_init(&reader->buffers);
+	cr_assert_eq(segue_example_init(&reader->example, spec), SEGUE_OK);
+	cr_assert_eq(
+		segue_blocks_init(&reader->blocks, size, block ? block : 128, block), SEGUE_OK);
+	cr_assert_eq(segue_window_init(
+			     &reader->scan, &reader->buffers, &reader->blocks, read_bytes, reader),
+		SEGUE_OK);
+	/* A window is not smaller than 4 KiB: say so, or small blocks would not slide. */
+	if (block)
+		reader->scan.capacity = 2 * block;
+	rc = segue_example_scan(spec, &reader->scan, &reader->example);
+	if (rc < 0)
+		return rc;
+	cr_assert_eq(segue_window_complete(&reader->scan), SEGUE_OK);
+	cr_assert_eq(segue_crc32c_mask(reader->blocks.total), segue_tfwrite_crc(bytes, size));
+	reader->feature = calloc(spec->sequence_count + 1, sizeof(reader->feature[0]));
+	for (size_t i = 0; block && i < spec->sequence_count; i++) {
+		cr_assert_eq(segue_window_init(&reader->feature[i], &reader->buffers,
+				     &reader->blocks, read_bytes, reader),
+			SEGUE_OK);
+		reader->feature[i].capacity = 2 * block;
+	}
+	return SEGUE_OK;
+}
+
+static void reader_close(struct reader *reader)
+{
+	segue_window_finish(&reader->scan);
+	for (size_t i = 0; reader->feature && i < reader->spec->sequence_count; i++)
+		segue_window_finish(&reader->feature[i]);
+	free(reader->feature);
+	segue_blocks_finish(&reader->blocks);
+	segue_example_finish(&reader->example);
+	segue_buffers_finish(&reader->buffers);
+}
+
+static struct segue_window *window_of(struct reader *reader, size_t feature)
+{
+	return reader->blocks.crc ? &reader->feature[feature] : &reader->scan;
+}
+
+static int read_steps(struct reader *reader, size_t feature, uint64_t steps, void *out)
+{
+	return segue_example_read(&reader->spec->sequences[feature],
+		&reader->example.cursors[feature], window_of(reader, feature), steps, out);
+}
+
+static int seek_to(struct reader *reader, size_t feature, uint64_t step)
+{
+	return segue_example_seek(
+		&reader->example.cursors[feature], window_of(reader, feature), step);
+}
+
+/* ---- The oracle ------------------------------------------------------------------------------ */
+
+static void store_integer(uint8_t *out, enum segue_dtype dtype, size_t i, int64_t value)
+{
+	if (dtype == SEGUE_INT64)
+		((int64_t *)out)[i] = value;
+	else if (dtype == SEGUE_INT32)
+		((int32_t *)out)[i] = (int32_t)value;
+	else
+		out[i] = (uint8_t)value;
+}
+
+static void store(
+	uint8_t *out, const struct segue_field *field, const Segue__Example__Feature *feature)
+{
+	switch (feature->kind_case) {
+	case SEGUE__EXAMPLE__FEATURE__KIND_FLOAT_LIST:
+		cr_assert_eq(feature->float_list->n_value, field->elements);
+		for (size_t i = 0; i < field->elements; i++) {
+			if (field->dtype == SEGUE_FLOAT32)
+				((float *)out)[i] = feature->float_list->value[i];
+			else
+				((double *)out)[i] = (double)feature->float_list->value[i];
+		}
+		break;
+	case SEGUE__EXAMPLE__FEATURE__KIND_INT64_LIST:
+		cr_assert_eq(feature->int64_list->n_value, field->elements);
+		for (size_t i = 0; i < field->elements; i++)
+			store_integer(out, field->dtype, i, feature->int64_list->value[i]);
+		break;
+	case SEGUE__EXAMPLE__FEATURE__KIND_BYTES_LIST:
+		cr_assert_eq(feature->bytes_list->n_value, 1);
+		cr_assert_eq(feature->bytes_list->value[0].len, field->size);
+		if (field->size)
+			memcpy(out, feature->bytes_list->value[0].data, field->size);
+		break;
+	default:
+		cr_assert_eq(field->elements, 0);
+	}
+}
+
+/* All steps of a feature; *steps is how many. */
+static uint8_t *oracle_sequence(const Segue__Example__SequenceExample *example,
+	const struct segue_field *field, size_t *steps)
+{
+	const Segue__Example__FeatureLists *lists = example->feature_lists;
+
+	for (size_t i = 0; i < lists->n_feature_list; i++) {
+		const Segue__Example__FeatureList *list = lists->feature_list[i]->value;
+		uint8_t *out;
+
+		if (strcmp(lists->feature_list[i]->key, field->name) != 0)
+			continue;
+		*steps = list->n_feature;
+		out = malloc(*steps * field->size + 1);
+		for (size_t k = 0; k < *steps; k++)
+			store(out + k * field->size, field, list->feature[k]);
+		return out;
+	}
+	cr_assert_fail("the oracle has no '%s'", field->name);
+	return NULL;
+}
+
+static void check_context(
+	const struct reader *reader, const Segue__Example__SequenceExample *example)
+{
+	for (size_t i = 0; i < reader->spec->context_count; i++) {
+		const struct segue_field *field = &reader->spec->contexts[i];
+		uint8_t *expected = malloc(field->size + 1);
+		bool found = false;
+
+		for (size_t k = 0; k < example->context->n_feature; k++)
+			if (strcmp(example->context->feature[k]->key, field->name) == 0) {
+				store(expected, field, example->context->feature[k]->value);
+				found = true;
+			}
+		cr_assert(found);
+		cr_assert_eq(memcmp(reader->example.context + reader->example.context_offset[i],
+				     expected, field->size),
+			0);
+		free(expected);
+	}
+}
+
+/* Reads a feature in random pieces, from random places on. */
+static void check_sequence(
+	struct reader *reader, size_t feature, const uint8_t *expected, size_t steps)
+{
+	size_t size = reader->spec->sequences[feature].size, at = 0;
+	uint8_t *out = malloc(steps * size + 1);
+
+	for (int turn = 0; turn < 12; turn++) {
+		size_t count = 1 + (size_t)random() % (steps - at);
+
+		cr_assert_eq(read_steps(reader, feature, count, out), SEGUE_OK, "%s",
+			segue_error_detail());
+		cr_assert_eq(memcmp(out, expected + at * size, count * size), 0,
+			"feature %zu steps %zu from %zu", feature, count, at);
+		at += count;
+		if (at < steps && random() % 2)
+			continue;
+		at = (size_t)random() % steps;
+		cr_assert_eq(seek_to(reader, feature, at), SEGUE_OK);
+	}
+	free(out);
+}
+
+/* The bytes, scanned whole and through windows, are what protobuf-c says. */
+static void check_against_oracle(const struct segue_spec *spec, const struct segue_tfbytes *bytes)
+{
+	static const uint32_t blocks[] = {0, 64, 200, 1024};
+	Segue__Example__SequenceExample *example =
+		segue__example__sequence_example__unpack(NULL, bytes->size, bytes->bytes);
+
+	cr_assert_not_null(example);
+	for (size_t b = 0; b < 4; b++) {
+		struct reader reader;
+
+		cr_assert_eq(reader_open(&reader, spec, bytes->bytes, bytes->size, blocks[b]),
+			SEGUE_OK, "block %u: %s", blocks[b], segue_error_detail());
+		check_context(&reader, example);
+		for (size_t i = 0; i < spec->sequence_count; i++) {
+			size_t steps = 0;
+			uint8_t *expected = oracle_sequence(example, &spec->sequences[i], &steps);
+
+			cr_assert_eq(reader.example.steps, steps);
+			check_sequence(&reader, i, expected, steps);
+			free(expected);
+		}
+		reader_close(&reader);
+	}
+	segue__example__sequence_example__free_unpacked(example, NULL);
+}
+
+/* ---- Random records -------------------------------------------------------------------------- */
+
+static const enum segue_dtype dtypes[] = {
+	SEGUE_FLOAT32, SEGUE_FLOAT64, SEGUE_INT32, SEGUE_INT64, SEGUE_UINT8, SEGUE_BOOL};
+static const char *const names[] = {"a", "bb", "token", "x/y", "label", "e", "f", "g"};
+
+static int64_t random_integer(enum segue_dtype dtype)
+{
+	int64_t value =
+		(int64_t)((uint64_t)random() << 33 ^ (uint64_t)random() << 11) >> random() % 64;
+
+	switch (dtype) {
+	case SEGUE_BOOL:
+		return value & 1;
+	case SEGUE_UINT8:
+		return value & 255;
+	case SEGUE_INT32:
+		return (int32_t)value;
+	default:
+		return random() % 4 ? value & 127 : value;
+	}
+}
+
+/* Values of `count` elements in the kind that goes on the wire. */
+static void *random_values(enum segue_tfkind kind, enum segue_dtype dtype, size_t count)
+{
+	void *values = malloc(count * 8 + 8);
+
+	for (size_t i = 0; i < count; i++) {
+		if (kind == SEGUE_TF_FLOAT)
+			((float *)values)[i] = (float)(random() % 2000 - 1000) / 8;
+		else if (kind == SEGUE_TF_INT64)
+			((int64_t *)values)[i] = random_integer(dtype);
+		else
+			((uint8_t *)values)[i] =
+				(uint8_t)(random() & (dtype == SEGUE_BOOL ? 1 : 255));
+	}
+	return values;
+}
+
+static struct segue_tffeature random_feature(const struct segue_field *field, size_t steps)
+{
+	bool floats = field->dtype == SEGUE_FLOAT32 || field->dtype == SEGUE_FLOAT64;
+	enum segue_tfkind kind = random() % 4 == 0 ? SEGUE_TF_BYTES
+				 : floats          ? SEGUE_TF_FLOAT
+						   : SEGUE_TF_INT64;
+	size_t each = (size_t)(kind == SEGUE_TF_BYTES ? field->size : field->elements);
+
+	return (struct segue_tffeature){.name = field->name,
+		.kind = kind,
+		.form = random() % 2 ? SEGUE_TF_PACKED : (enum segue_tfform)(random() % 3),
+		.steps = steps,
+		.each = each,
+		.values = random_values(kind, field->dtype, each * steps)};
+}
+
+/* A field that no reader knows. */
+static void put_unknown(struct segue_tfbytes *to)
+{
+	static const uint8_t number[] = {0x78, 0x96, 0x01}, word[] = {0x7d, 1, 2, 3, 4},
+			     twice[] = {0x79, 1, 2, 3, 4, 5, 6, 7, 8};
+
+	switch (random() % 4) {
+	case 0:
+		segue_tfbytes_put(to, number, sizeof(number));
+		break;
+	case 1:
+		segue_tfbytes_put(to, word, sizeof(word));
+		break;
+	case 2:
+		segue_tfbytes_put(to, twice, sizeof(twice));
+		break;
+	default:
+		segue_tfbytes_field(to, 15, "unknown", (size_t)random() % 8);
+	}
+}
+
+static void put_steps(struct segue_tfbytes *to, const struct segue_tffeature *feature, bool odd)
+{
+	struct segue_tfbytes step = {0};
+
+	for (size_t i = 0; i < feature->steps; i++) {
+		step.size = 0;
+		if (odd && random() % 8 == 0)
+			put_unknown(&step);
+		if (feature->each || random() % 2)
+			segue_tfwrite_feature(&step, feature, i);
+		segue_tfbytes_field(to, 1, step.bytes, step.size);
+		if (odd && random() % 8 == 0)
+			put_unknown(to);
+	}
+	segue_tfbytes_free(&step);
+}
+
+/* An entry of a map, its parts in any order. */
+static void put_entry(struct segue_tfbytes *to, const char *name, const struct segue_tfbytes *value)
+{
+	struct segue_tfbytes entry = {0};
+	bool swapped = random() % 3 == 0;
+
+	if (swapped)
+		segue_tfbytes_field(&entry, 2, value->bytes, value->size);
+	if (random() % 4 == 0)
+		put_unknown(&entry);
+	segue_tfbytes_field(&entry, 1, name, strlen(name));
+	if (!swapped)
+		segue_tfbytes_field(&entry, 2, value->bytes, value->size);
+	segue_tfbytes_field(to, 1, entry.bytes, entry.size);
+	segue_tfbytes_free(&entry);
+}
+
+/* The parts of a map in random order, each in a message of its own now and then. */
+static void put_map(struct segue_tfbytes *to, uint32_t number, struct segue_tffeature *features,
+	size_t count, bool steps)
+{
+	struct segue_tfbytes map = {0}, value = {0};
+
+	for (; count; count--) {
+		size_t pick = (size_t)random() % count;
+		struct segue_tffeature feature = features[pick];
+
+		features[pick] = features[count - 1];
+		features[count - 1] = feature;
+		value.size = 0;
+		if (steps)
+			put_steps(&value, &feature, random() % 2);
+		else if (feature.each || random() % 2)
+			segue_tfwrite_feature(&value, &feature, 0);
+		put_entry(&map, feature.name, &value);
+		if (random() % 3 == 0) {
+			segue_tfbytes_field(to, number, map.bytes, map.size);
+			map.size = 0;
+		}
+		if (random() % 3 == 0)
+			put_unknown(&map);
+	}
+	segue_tfbytes_field(to, number, map.bytes, map.size);
+	segue_tfbytes_free(&map);
+	segue_tfbytes_free(&value);
+}
+
+static void random_record(const struct segue_spec *spec, size_t steps, struct segue_tfbytes *to)
+{
+	struct segue_tffeature features[8];
+	bool context_first = random() % 2;
+
+	for (int part = 0; part < 2; part++) {
+		bool context = (part == 0) == context_first;
+		size_t count = context ? spec->context_count : spec->sequence_count;
+
+		for (size_t i = 0; i < count; i++)
+			features[i] = context ? random_feature(&spec->contexts[i], 1)
+					      : random_feature(&spec->sequences[i], steps);
+		put_map(to, context ? 1 : 2, features, count, !context);
+		if (random() % 2)
+			put_unknown(to);
+		for (size_t i = 0; i < count; i++)
+			free((void *)(uintptr_t)features[i].values);
+	}
+}
+
+Test(example, random_records_against_protobuf_c)
+{
+	static struct segue_testspec test;
+	unsigned seed = 4711;
+
+	cr_log_info("seed %u", seed);
+	srandom(seed);
+	for (int turn = 0; turn < 600; turn++) {
+		struct segue_tfbytes bytes = {0};
+		size_t sequences = 1 + (size_t)random() % 4, contexts = (size_t)random() % 4;
+
+		segue_testspec_init(&test);
+		for (size_t i = 0; i < sequences; i++)
+			segue_testspec_sequence(&test, names[i], dtypes[random() % 6],
+				(uint64_t)(random() % 3 ? random() % 20 : 1));
+		for (size_t i = 0; i < contexts; i++)
+			segue_testspec_context(
+				&test, names[7 - i], dtypes[random() % 6], (uint64_t)random() % 9);
+		random_record(&test.spec, 1 + (size_t)random() % 60, &bytes);
+		check_against_oracle(&test.spec, &bytes);
+		segue_tfbytes_free(&bytes);
+	}
+}
+
+/* Dense floats, the case that matters: sizes on both sides of every length of a header. */
+Test(example, dense_floats_of_every_size)
+{
+	static const size_t sizes[] = {
+		1, 2, 3, 25, 29, 30, 31, 32, 33, 64, 1000, 4090, 4095, 4096, 4097, 20000, 600000};
+	static struct segue_testspec test;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		size_t steps = sizes[i] > 1000 ? 3 : 40;
+		struct segue_tffeature features[] = {
+			{"x", SEGUE_TF_FLOAT, SEGUE_TF_PACKED, steps, sizes[i],
+				random_values(SEGUE_TF_FLOAT, SEGUE_FLOAT32, steps * sizes[i])},
+			{"y", SEGUE_TF_INT64, SEGUE_TF_PACKED, steps, 1,
+				random_values(SEGUE_TF_INT64, SEGUE_BOOL, steps)}};
+		struct segue_tfbytes bytes = {0};
+
+		segue_testspec_init(&test);
+		segue_testspec_sequence(&test, "x", SEGUE_FLOAT32, sizes[i]);
+		segue_testspec_sequence(&test, "y", SEGUE_INT64, 1);
+		segue_tfwrite_example(&bytes, NULL, 0, features, 2);
+		check_against_oracle(&test.spec, &bytes);
+		segue_tfbytes_free(&bytes);
+		free((void *)(uintptr_t)features[0].values);
+		free((void *)(uintptr_t)features[1].values);
+	}
+}
+
+/* ---- Bad records ----------------------------------------------------------------------------- */
+
+static struct segue_testspec bad;
+
+/* x: two floats a step; y: one integer a step; c: a context of one integer. */
+static void bad_spec(void)
+{
+	segue_testspec_init(&bad);
+	segue_testspec_sequence(&bad, "x", SEGUE_FLOAT32, 2);
+	segue_testspec_sequence(&bad, "y", SEGUE_UINT8, 1);
+	segue_testspec_context(&bad, "c", SEGUE_INT64, 1);
+}
+
+static const float floats[64];
+static const int64_t integers[64];
+
+static struct segue_tffeature good[] = {{"x", SEGUE_TF_FLOAT, SEGUE_TF_PACKED, 4, 2, floats},
+	{"y", SEGUE_TF_INT64, SEGUE_TF_PACKED, 4, 1, integers}};
+static struct segue_tffeature good_context[] = {
+	{"c", SEGUE_TF_INT64, SEGUE_TF_PACKED, 1, 1, integers}};
+
+/* Refused, whole and through windows, with a detail that holds `text`. */
+static void refused(const struct segue_tfbytes *bytes, const char *text)
+{
+	for (uint32_t block = 0; block <= 64; block += 64) {
+		struct reader reader;
+		int rc = reader_open(&reader, &bad.spec, bytes->bytes, bytes->size, block);
+
+		cr_assert_eq(rc, SEGUE_EDATA, "%s: not refused", text);
+		cr_assert(strstr(segue_error_detail(), text), "'%s' is not in '%s'", text,
+			segue_error_detail());
+		reader_close(&reader);
+	}
+}
+
+/* A record of these features is refused. */
+static void refused_features(const struct segue_tffeature *contexts, size_t context_count,
+	const struct segue_tffeature *sequences, size_t sequence_count, const char *text)
+{
+	struct segue_tfbytes bytes = {0};
+
+	segue_tfwrite_example(&bytes, contexts, context_count, sequences, sequence_count);
+	refused(&bytes, text);
+	segue_tfbytes_free(&bytes);
+}
+
+static void accepted_good(void)
+{
+	struct segue_tfbytes bytes = {0};
+	struct reader reader;
+
+	segue_tfwrite_example(&bytes, good_context, 1, good, 2);
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 0), SEGUE_OK, "%s",
+		segue_error_detail());
+	reader_close(&reader);
+	segue_tfbytes_free(&bytes);
+}
+
+Test(example, missing_and_surplus)
+{
+	struct segue_tffeature three[] = {good[0], good[1], good[0]};
+	struct segue_tffeature two[] = {good_context[0], good_context[0]};
+
+	bad_spec();
+	accepted_good();
+	refused_features(good_context, 1, good, 1, "feature 'y': missing");
+	refused_features(good_context, 1, good + 1, 1, "feature 'x': missing");
+	refused_features(NULL, 0, good, 2, "context feature 'c': missing");
+	refused_features(good_context, 1, NULL, 0, "feature 'x': missing");
+	three[2].name = "z\n";
+	refused_features(good_context, 1, three, 3, "feature 'z?': not declared");
+	two[1].name = "d";
+	refused_features(two, 2, good, 2, "context feature 'd': not declared");
+	three[2].name = "x";
+	refused_features(good_context, 1, three, 3, "feature 'x': there twice");
+	two[1].name = "c";
+	refused_features(two, 2, good, 2, "context feature 'c': there twice");
+	bad.spec.allow_surplus = true;
+	accepted_good();
+	refused_features(good_context, 1, three, 3, "feature 'x': there twice");
+}
+
+Test(example, surplus_is_allowed_when_asked_for)
+{
+	struct segue_tffeature three[] = {good[0], good[0], good[1]};
+	struct segue_tffeature two[] = {good_context[0], good_context[0]};
+	char name[300];
+	struct segue_tfbytes bytes = {0};
+	struct reader reader;
+
+	bad_spec();
+	bad.spec.allow_surplus = true;
+	memset(name, 'n', sizeof(name));
+	name[299] = '\0';
+	three[1].name = name;
+	three[1].steps = 7;
+	two[0].name = "other";
+	segue_tfwrite_example(&bytes, two, 2, three, 3);
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_OK, "%s",
+		segue_error_detail());
+	reader_close(&reader);
+	bad.spec.allow_surplus = false;
+	two[0].name = "c";
+	bytes.size = 0;
+	segue_tfwrite_example(&bytes, two, 1, three, 3);
+	refused(&bytes, "nnn...': not declared");
+	segue_tfbytes_free(&bytes);
+}
+
+Test(example, kinds_counts_and_ranges)
+{
+	static const int64_t large[] = {0, 0, 300, 0}, negative[] = {0, -1, 0, 0};
+	struct segue_tffeature change[] = {good[0], good[1]};
+
+	bad_spec();
+	change[0].kind = SEGUE_TF_INT64;
+	change[0].values = integers;
+	refused_features(good_context, 1, change, 2,
+		"feature 'x': step 0: holds int64 values, but float32 was declared");
+	change[0] = good[0];
+	change[1].kind = SEGUE_TF_FLOAT;
+	change[1].values = floats;
+	refused_features(good_context, 1, change, 2,
+		"feature 'y': step 0: holds float values, but uint8 was declared");
+	change[1] = good[1];
+	change[0].each = 3;
+	refused_features(good_context, 1, change, 2, "feature 'x': step 0: 3 values, expected 2");
+	change[0].form = SEGUE_TF_UNPACKED;
+	refused_features(good_context, 1, change, 2, "feature 'x': step 0: 3 values, expected 2");
+	change[0].each = 0;
+	refused_features(good_context, 1, change, 2, "feature 'x': step 0: 0 values, expected 2");
+	change[0] = good[0];
+	change[1].values = large;
+	refused_features(
+		good_context, 1, change, 2, "feature 'y': step 2: value 300 does not fit uint8");
+	change[1].values = negative;
+	change[1].form = SEGUE_TF_UNPACKED;
+	refused_features(
+		good_context, 1, change, 2, "feature 'y': step 1: value -1 does not fit uint8");
+	change[1].kind = SEGUE_TF_BYTES;
+	change[1].each = 2;
+	refused_features(good_context, 1, change, 2,
+		"feature 'y': step 0: a bytes value of 2 bytes, expected 1 (1 values of uint8)");
+}
+
+Test(example, bool_and_int32)
+{
+	static const int64_t two = 2, large = INT64_C(1) << 31, small = -(INT64_C(1) << 31) - 1;
+	struct segue_tffeature change = {"c", SEGUE_TF_INT64, SEGUE_TF_PACKED, 1, 1, &two};
+
+	bad_spec();
+	bad.contexts[0].dtype = SEGUE_BOOL;
+	bad.contexts[0].size = 1;
+	refused_features(&change, 1, good, 2, "value 2 does not fit bool");
+	change.kind = SEGUE_TF_BYTES;
+	refused_features(&change, 1, good, 2, "does not fit bool");
+	bad.contexts[0].dtype = SEGUE_INT32;
+	bad.contexts[0].size = 4;
+	change.kind = SEGUE_TF_INT64;
+	change.values = &large;
+	refused_features(&change, 1, good, 2, "value 2147483648 does not fit int32");
+	change.values = &small;
+	refused_features(&change, 1, good, 2, "value -2147483649 does not fit int32");
+}
+
+Test(example, lengths)
+{
+	struct segue_tffeature change[] = {good[0], good[1]};
+
+	bad_spec();
+	change[1].steps = 3;
+	refused_features(good_context, 1, change, 2, "different numbers of steps: x=4, y=3");
+	change[0].steps = change[1].steps = 0;
+	refused_features(good_context, 1, change, 2, "empty sequence");
+	bad.spec.pad = false;
+	bad.spec.num_unroll = 3;
+	refused_features(good_context, 1, good, 2,
+		"feature 'x': 4 steps, which is no multiple of "
+		"num_unroll = 3; consider pad=True");
+	bad.spec.num_unroll = 2;
+	accepted_good();
+}
+
+/* ---- Damaged messages ------------------------------------------------------------------------ */
+
+/* A record whose feature "x" holds `list` as its FeatureList. */
+static void wrap_list(struct segue_tfbytes *to, const struct segue_tfbytes *list)
+{
+	struct segue_tfbytes entry = {0}, map = {0};
+
+	segue_tfbytes_field(&entry, 1, "x", 1);
+	segue_tfbytes_field(&entry, 2, list->bytes, list->size);
+	segue_tfbytes_field(&map, 1, entry.bytes, entry.size);
+	segue_tfbytes_field(to, 2, map.bytes, map.size);
+	segue_tfbytes_free(&entry);
+	segue_tfbytes_free(&map);
+}
+
+/* One step of "x" with the given Feature message is refused. */
+static void refused_step(const void *feature, size_t size, const char *text)
+{
+	struct segue_tfbytes list = {0}, bytes = {0};
+
+	segue_tfbytes_field(&list, 1, feature, size);
+	wrap_list(&bytes, &list);
+	refused(&bytes, text);
+	segue_tfbytes_free(&list);
+	segue_tfbytes_free(&bytes);
+}
+
+#define REFUSED_STEP(text, ...)                                                                    \
+	do {                                                                                       \
+		static const uint8_t step_bytes[] = {__VA_ARGS__};                                 \
+		refused_step(step_bytes, sizeof(step_bytes), text);                                \
+	} while (0)
+
+Test(example, damaged_steps)
+{
+	bad_spec();
+	REFUSED_STEP("0 values, expected 2", 0x12, 0);
+	REFUSED_STEP("0 values, expected 2", 0x78, 1);
+	REFUSED_STEP("longer than what it is in", 0x12, 5, 0x0a);
+	REFUSED_STEP("longer than what it is in", 0x12, 3, 0x0a, 8, 0);
+	REFUSED_STEP("6 bytes of packed floats", 0x12, 8, 0x0a, 6, 0, 0, 0, 0, 0, 0);
+	REFUSED_STEP("float values have wire type 0", 0x12, 2, 0x08, 1);
+	REFUSED_STEP("float values have wire type 0", 0x10, 1);
+	REFUSED_STEP("a feature with two lists", 0x12, 0, 0x12, 0);
+	REFUSED_STEP("a feature with two lists", 0x12, 0, 0x1a, 0);
+	REFUSED_STEP("wire type 3", 0x13, 0x14);
+	REFUSED_STEP("wire type 4", 0x14);
+	REFUSED_STEP("wire type 7", 0x7f, 0);
+	REFUSED_STEP("no field begins here", 0x02, 0);
+	REFUSED_STEP("no field begins here", 0x80);
+	REFUSED_STEP("a number does not end", 0x78, 0x80, 0x80);
+	REFUSED_STEP("a number does not end", 0x78, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		0xff, 0x02);
+	REFUSED_STEP("longer than what it is in", 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		0xff, 0xff, 0x01);
+	REFUSED_STEP("several bytes values", 0x0a, 20, 0x0a, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0x0a, 8, 0,
+		0, 0, 0, 0, 0, 0, 0);
+}
+
+Test(example, damaged_integers)
+{
+	bad_spec();
+	bad.sequences[0] = bad.sequences[1];
+	bad.sequences[0].name = (char *)(uintptr_t) "x";
+	bad.spec.sequence_count = 1;
+	REFUSED_STEP("a packed integer does not end", 0x1a, 3, 0x0a, 1, 0x80);
+	REFUSED_STEP("2 values, expected 1", 0x1a, 4, 0x0a, 2, 1, 1);
+	REFUSED_STEP("int64 values have wire type 5", 0x1a, 5, 0x0d, 0, 0, 0, 0);
+	REFUSED_STEP("does not end", 0x1a, 11, 0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
+		0x80, 0x02);
+}
+
+/* The bytes as a whole record are refused. */
+#define REFUSED_RECORD(text, ...)                                                                  \
+	do {                                                                                       \
+		static uint8_t record_bytes[] = {__VA_ARGS__};                                     \
+		struct segue_tfbytes record = {record_bytes, sizeof(record_bytes), 0};             \
+		refused(&record, text);                                                            \
+	} while (0)
+
+Test(example, damaged_outside_of_steps)
+{
+	struct segue_tfbytes nothing = {(uint8_t *)(uintptr_t) "", 0, 0};
+
+	bad_spec();
+	refused(&nothing, "feature 'x': missing");
+	REFUSED_RECORD("no field begins at byte 0", 0x00);
+	REFUSED_RECORD("a number does not end", 0x80);
+	REFUSED_RECORD("a number does not end", 0x0a);
+	REFUSED_RECORD("goes beyond what it is in", 0x0a, 5, 0);
+	REFUSED_RECORD("should hold bytes and holds a number", 0x08, 5);
+	REFUSED_RECORD("should hold bytes and holds a number", 0x12, 2, 0x08, 5);
+	REFUSED_RECORD("should hold bytes and holds a number", 0x12, 4, 0x0a, 2, 0x10, 5);
+	REFUSED_RECORD("wire type 3", 0x0b);
+	REFUSED_RECORD("it ends within a number", 0x7d, 0, 0);
+	REFUSED_RECORD("no field begins", 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1);
+	REFUSED_RECORD("two names", 0x12, 8, 0x0a, 6, 0x0a, 1, 'x', 0x0a, 1, 'x');
+	REFUSED_RECORD("two values", 0x12, 6, 0x0a, 4, 0x12, 0, 0x12, 0);
+	REFUSED_RECORD("feature '': not declared", 0x12, 4, 0x0a, 2, 0x12, 0);
+	/* A name without a value: a feature without steps. */
+	REFUSED_RECORD("feature 'y': missing", 0x12, 5, 0x0a, 3, 0x0a, 1, 'x');
+	REFUSED_RECORD("context feature 'c': 0 values, expected 1", 0x0a, 5, 0x0a, 3, 0x0a, 1, 'c');
+}
+
+Test(example, steps_too_large_to_be_meant)
+{
+	static int64_t many[100000];
+	struct segue_tffeature change[] = {good[0], good[1]};
+
+	bad_spec();
+	change[1].steps = 1;
+	change[1].each = 100000;
+	change[1].values = many;
+	change[0].steps = 1;
+	refused_features(good_context, 1, change, 2,
+		"feature 'y': step 0: 100008 bytes, more than the declared values can take");
+	change[1].kind = SEGUE_TF_INT64;
+	change[1].name = "c";
+	refused_features(change + 1, 1, good, 2, "context feature 'c': 100008 bytes, more than");
+}
+
+/* A flipped bit, a missing end: refused, or another record; never a crash (run under ASan too). */
+static void survive(const uint8_t *bytes, size_t size)
+{
+	for (uint32_t block = 0; block <= 64; block += 64) {
+		struct reader reader;
+		/* Exactly as long as said: reading beyond is seen. */
+		uint8_t *copy = malloc(size ? size : 1), out[256];
+		int rc;
+
+		memcpy(copy, bytes, size);
+		rc = reader_open(&reader, &bad.spec, copy, size, block);
+		cr_assert(rc == SEGUE_OK || rc == SEGUE_EDATA);
+		for (size_t i = 0; rc == SEGUE_OK && i < 2; i++)
+			for (uint64_t k = 0; k < reader.example.steps; k++)
+				cr_assert_eq(read_steps(&reader, i, 1, out), SEGUE_OK);
+		reader_close(&reader);
+		free(copy);
+	}
+}
+
+Test(example, flips_and_cuts)
+{
+	struct segue_tfbytes bytes = {0};
+	struct segue_tffeature mixed[] = {good[0], good[1]};
+
+	bad_spec();
+	mixed[0].form = SEGUE_TF_UNPACKED;
+	segue_tfwrite_example(&bytes, good_context, 1, mixed, 2);
+	for (size_t bit = 0; bit < 8 * bytes.size; bit++) {
+		bytes.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		survive(bytes.bytes, bytes.size);
+		bytes.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	for (size_t size = 0; size < bytes.size; size++)
+		survive(bytes.bytes, size);
+	segue_tfbytes_free(&bytes);
+}
+
+Test(example, random_bytes)
+{
+	uint8_t bytes[200];
+
+	srandom(99);
+	bad_spec();
+	for (int turn = 0; turn < 20000; turn++) {
+		size_t size = (size_t)random() % sizeof(bytes);
+
+		for (size_t i = 0; i < size; i++)
+			bytes[i] = (uint8_t)(random() % 3 ? random() % 32 : random());
+		survive(bytes, size);
+	}
+}
+
+/* ---- Keys ------------------------------------------------------------------------------------ */
+
+static void set_key(struct segue_tfbytes *to, const void *key, size_t size)
+{
+	struct segue_tffeature contexts[] = {
+		good_context[0], {"id", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 1, size, key}};
+
+	to->size = 0;
+	segue_tfwrite_example(to, contexts, 2, good, 2);
+}
+
+Test(example, key_features)
+{
+	struct segue_tfbytes bytes = {0};
+	struct segue_tffeature number[] = {good_context[0], good_context[0]};
+	struct reader reader;
+	char key[SEGUE_EXAMPLE_KEY_MAX + 1];
+
+	bad_spec();
+	bad.spec.key_feature = (char *)(uintptr_t) "id";
+	set_key(&bytes, "utterance-7", 11);
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_OK);
+	cr_assert_eq(reader.example.key_size, 11);
+	cr_assert_eq(memcmp(reader.example.key, "utterance-7", 11), 0);
+	reader_close(&reader);
+	memset(key, 'k', sizeof(key));
+	set_key(&bytes, key, SEGUE_EXAMPLE_KEY_MAX);
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 0), SEGUE_OK);
+	cr_assert_eq(reader.example.key_size, SEGUE_EXAMPLE_KEY_MAX);
+	reader_close(&reader);
+	set_key(&bytes, key, sizeof(key));
+	refused(&bytes, "context feature 'id': a key of 513 bytes; allowed are 1 to 512");
+	set_key(&bytes, key, 0);
+	refused(&bytes, "a key of 0 bytes");
+	set_key(&bytes, "a\0b", 3);
+	refused(&bytes, "must not contain a zero byte");
+	number[1].name = "id";
+	refused_features(
+		number, 2, good, 2, "context feature 'id': holds int64 values, but a key is one");
+	refused_features(number, 1, good, 2, "context feature 'id': missing");
+	segue_tfbytes_free(&bytes);
+}
+
+/* ---- Bytes that change ----------------------------------------------------------------------- */
+
+Test(example, a_changed_block_is_seen)
+{
+	static float values[4000];
+	struct segue_tffeature feature = {"x", SEGUE_TF_FLOAT, SEGUE_TF_PACKED, 2000, 2, values};
+	static struct segue_testspec test;
+	struct segue_tfbytes bytes = {0};
+	struct reader reader;
+	float out[2];
+	int rc = SEGUE_OK;
+	uint64_t step;
+
+	segue_testspec_init(&test);
+	segue_testspec_sequence(&test, "x", SEGUE_FLOAT32, 2);
+	segue_tfwrite_example(&bytes, NULL, 0, &feature, 1);
+	cr_assert_eq(reader_open(&reader, &test.spec, bytes.bytes, bytes.size, 256), SEGUE_OK);
+	bytes.bytes[bytes.size / 2] ^= 1;
+	for (step = 0; step < 2000 && rc == SEGUE_OK; step++)
+		rc = read_steps(&reader, 0, 1, out);
+	cr_assert_eq(rc, SEGUE_ECHANGED);
+	cr_assert(step > 900 && step < 1100, "step %ju", (uintmax_t)step);
+	reader_close(&reader);
+	segue_tfbytes_free(&bytes);
+}

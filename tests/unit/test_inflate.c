@@ -1,0 +1,200 @@
+/* Inflating: all members, whole or not at all, every damage named, no disk filled up. */
+#include "inflate.h"
+
+#include "tfwrite.h"
+#include "tmpdir.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct segue_tmpdir dir;
+static char source[SEGUE_TMPDIR_MAX], target[SEGUE_TMPDIR_MAX];
+static struct segue_tfbytes plain, packed;
+
+static void setup(void)
+{
+	uint8_t data[3000];
+
+	segue_tmpdir_make(&dir, "inflate");
+	segue_tmpdir_path(&dir, "data.gz", source);
+	segue_tmpdir_path(&dir, "data", target);
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i * i % 251);
+	for (size_t i = 0; i < 300; i++)
+		segue_tfwrite_record(&plain, data, 10 * i);
+	segue_tfwrite_gzip(&packed, plain.bytes, plain.size);
+}
+
+static void teardown(void)
+{
+	segue_tfbytes_free(&plain);
+	segue_tfbytes_free(&packed);
+	segue_tmpdir_remove(&dir);
+}
+
+TestSuite(inflate, .init = setup, .fini = teardown);
+
+static int inflate_bytes(const void *bytes, size_t size, uint64_t keep_free)
+{
+	struct segue_progress progress = {.total = size};
+	int rc;
+
+	unlink(target);
+	segue_tfwrite_file(source, bytes, size);
+	rc = segue_inflate_file(source, target, keep_free, &progress);
+	if (rc == SEGUE_OK)
+		cr_assert_eq(progress.done, size);
+	return rc;
+}
+
+static void check_target(const struct segue_tfbytes *expected)
+{
+	FILE *file = fopen(target, "rbe");
+	uint8_t *bytes = malloc(expected->size + 1);
+
+	cr_assert_not_null(file);
+	cr_assert_eq(fread(bytes, 1, expected->size + 1, file), expected->size);
+	cr_assert_eq(memcmp(bytes, expected->bytes, expected->size), 0);
+	fclose(file);
+	free(bytes);
+}
+
+/* Nothing but the source is in the directory: no half target, no temporary file. */
+static void check_nothing_left(void)
+{
+	DIR *list = opendir(dir.root);
+	struct dirent *entry;
+
+	cr_assert_not_null(list);
+	while ((entry = readdir(list)))
+		cr_assert(entry->d_name[0] == '.' || strcmp(entry->d_name, "data.gz") == 0, "%s",
+			entry->d_name);
+	closedir(list);
+}
+
+static void refused(int rc, int code, const char *text)
+{
+	cr_assert_eq(rc, code, "%d %s", rc, segue_error_detail());
+	cr_assert(strstr(segue_error_detail(), text), "'%s' is not in '%s'", text,
+		segue_error_detail());
+	cr_assert(strstr(segue_error_detail(), source), "%s", segue_error_detail());
+	check_nothing_left();
+}
+
+Test(inflate, one_member)
+{
+	cr_assert(segue_inflate_is_gzip(packed.bytes, packed.size));
+	cr_assert_not(segue_inflate_is_gzip(packed.bytes, 2));
+	cr_assert_not(segue_inflate_is_gzip(plain.bytes, plain.size));
+	cr_assert_eq(
+		inflate_bytes(packed.bytes, packed.size, 0), SEGUE_OK, "%s", segue_error_detail());
+	check_target(&plain);
+}
+
+Test(inflate, several_members)
+{
+	struct segue_tfbytes all = {0}, twice = {0};
+
+	for (size_t at = 0; at < plain.size; at += 70001)
+		segue_tfwrite_gzip(
+			&all, plain.bytes + at, plain.size - at < 70001 ? plain.size - at : 70001);
+	segue_tfwrite_gzip(&all, "", 0);
+	cr_assert_eq(inflate_bytes(all.bytes, all.size, 0), SEGUE_OK, "%s", segue_error_detail());
+	check_target(&plain);
+	segue_tfbytes_put(&twice, plain.bytes, plain.size);
+	segue_tfbytes_put(&twice, plain.bytes, plain.size);
+	segue_tfbytes_put(&all, packed.bytes, packed.size);
+	cr_assert_eq(inflate_bytes(all.bytes, all.size, 0), SEGUE_OK);
+	check_target(&twice);
+	segue_tfbytes_free(&all);
+	segue_tfbytes_free(&twice);
+}
+
+Test(inflate, cut_off_anywhere)
+{
+	for (size_t size = 0; size < packed.size; size += size < 40 ? 1 : 997)
+		refused(inflate_bytes(packed.bytes, size, 0), SEGUE_EDATA, "cut off");
+	for (size_t size = packed.size - 12; size < packed.size; size++)
+		refused(inflate_bytes(packed.bytes, size, 0), SEGUE_EDATA, "cut off");
+}
+
+Test(inflate, bytes_after_the_end)
+{
+	static const char *const garbage[] = {"garbage", "g", "0123456789012345678901234567890"};
+
+	for (size_t i = 0; i < 3; i++) {
+		size_t size = packed.size;
+		int rc;
+
+		segue_tfbytes_put(&packed, garbage[i], strlen(garbage[i]));
+		rc = inflate_bytes(packed.bytes, packed.size, 0);
+		cr_assert_eq(rc, SEGUE_EDATA);
+		check_nothing_left();
+		packed.size = size;
+	}
+	segue_tfbytes_put(&packed, garbage[2], 31);
+	refused(inflate_bytes(packed.bytes, packed.size, 0), SEGUE_EDATA,
+		"bytes that are no gzip follow its end");
+}
+
+/* zlib checks header and trailer; a flip in the time or the system's number changes nothing. */
+Test(inflate, flips)
+{
+	unsigned seed = 5;
+
+	cr_log_info("seed %u", seed);
+	srandom(seed);
+	for (int turn = 0; turn < 300; turn++) {
+		size_t byte = (size_t)random() % packed.size, bit = (size_t)random() % 8;
+		int rc;
+
+		if (byte >= 3 && byte < 10)
+			continue;
+		packed.bytes[byte] ^= (uint8_t)(1 << bit);
+		rc = inflate_bytes(packed.bytes, packed.size, 0);
+		cr_assert_eq(rc, SEGUE_EDATA, "byte %zu bit %zu", byte, bit);
+		check_nothing_left();
+		packed.bytes[byte] ^= (uint8_t)(1 << bit);
+	}
+}
+
+/* A small file that becomes a large one of zeros is stopped at its first bytes. */
+Test(inflate, a_bomb_that_is_no_tfrecord)
+{
+	struct segue_tfbytes bomb = {0};
+	size_t size = 64u << 20;
+	uint8_t *zeros = calloc(1, size);
+
+	segue_tfwrite_gzip(&bomb, zeros, size);
+	cr_assert_lt(bomb.size, 100000);
+	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is not TFRecord");
+	segue_tfbytes_free(&bomb);
+	bomb = (struct segue_tfbytes){0};
+	segue_tfwrite_gzip(&bomb, "short", 5);
+	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is not TFRecord");
+	segue_tfbytes_free(&bomb);
+	free(zeros);
+}
+
+Test(inflate, leaves_room_on_the_disk)
+{
+	refused(inflate_bytes(packed.bytes, packed.size, UINT64_C(1) << 62), SEGUE_ENOSPACE,
+		"no room to inflate it");
+}
+
+Test(inflate, cannot_read_or_write)
+{
+	struct segue_progress progress = {.total = 1};
+	char nowhere[SEGUE_TMPDIR_MAX];
+
+	segue_tmpdir_path(&dir, "no/such/place", nowhere);
+	cr_assert_eq(segue_inflate_file(nowhere, target, 0, &progress), SEGUE_ESOURCE);
+	segue_tfwrite_file(source, packed.bytes, packed.size);
+	cr_assert_eq(segue_inflate_file(source, nowhere, 0, &progress), SEGUE_ESYSTEM);
+	cr_assert_eq(segue_inflate_file(dir.root, target, 0, &progress), SEGUE_ESOURCE);
+	check_nothing_left();
+}
