@@ -5,6 +5,7 @@
 #include "inflate.h"
 #include "tfrecord.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -375,31 +377,83 @@ static bool is_missing(const struct segue_file *file)
 	return file->packed && access(file->data_path, F_OK) < 0;
 }
 
-int segue_files_inflate(
+/* What an inflation that was killed left behind. With the directory locked there is no other. */
+static void remove_leftovers(const char *cache_dir)
+{
+	DIR *list = opendir(cache_dir);
+	struct dirent *entry;
+
+	while (list && (entry = readdir(list))) {
+		const char *suffix = strstr(entry->d_name, ".tfrecord.");
+
+		if (suffix && strlen(suffix) == strlen(".tfrecord.XXXXXX"))
+			unlinkat(dirfd(list), entry->d_name, 0);
+	}
+	if (list)
+		closedir(list);
+}
+
+/* Makes the directory and locks it: one inflates at a time, others find the work done. */
+static int lock_cache(const char *cache_dir, int *fd)
+{
+	int rc = make_directory(cache_dir);
+
+	if (rc < 0)
+		return rc;
+	*fd = open(cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*fd < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "%s: cannot be opened", cache_dir);
+	do
+		rc = flock(*fd, LOCK_EX);
+	while (rc < 0 && errno == EINTR);
+	if (rc == 0)
+		return SEGUE_OK;
+	segue_fail_errno(SEGUE_ESYSTEM, "%s: cannot be locked", cache_dir);
+	close(*fd);
+	return SEGUE_ESYSTEM;
+}
+
+static uint64_t missing_bytes(const struct segue_files *files)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < files->count; i++)
+		if (is_missing(&files->file[i]))
+			bytes += files->file[i].packed_size;
+	return bytes;
+}
+
+static int inflate_missing(
 	struct segue_files *files, const char *cache_dir, segue_progress_fn *progress, void *arg)
 {
 	struct segue_progress told = {.fn = progress, .arg = arg, .what = "inflate"};
 	uint64_t keep_free = 0;
+	int fd, rc;
+
+	rc = lock_cache(cache_dir, &fd);
+	if (rc < 0)
+		return rc;
+	remove_leftovers(cache_dir);
+	told.total = missing_bytes(files);
+	rc = space_to_keep(cache_dir, &keep_free);
+	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++)
+		if (is_missing(&files->file[i]))
+			rc = segue_inflate_file(
+				files->file[i].path, files->file[i].data_path, keep_free, &told);
+	close(fd);
+	return rc;
+}
+
+int segue_files_inflate(
+	struct segue_files *files, const char *cache_dir, segue_progress_fn *progress, void *arg)
+{
 	int rc = SEGUE_OK;
 
-	for (size_t i = 0; i < files->count; i++)
-		if (is_missing(&files->file[i]))
-			told.total += files->file[i].packed_size;
-	if (told.total) {
-		rc = make_directory(cache_dir);
-		if (rc == SEGUE_OK)
-			rc = space_to_keep(cache_dir, &keep_free);
-	}
-	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++) {
-		struct segue_file *file = &files->file[i];
-
-		if (!file->packed)
-			continue;
-		if (is_missing(file))
-			rc = segue_inflate_file(file->path, file->data_path, keep_free, &told);
-		if (rc == SEGUE_OK)
-			rc = measure(file);
-	}
+	if (missing_bytes(files))
+		rc = inflate_missing(files, cache_dir, progress, arg);
+	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++)
+		if (files->file[i].packed)
+			rc = measure(&files->file[i]);
 	return rc;
 }
 

@@ -57,7 +57,10 @@ int segue_files_open(
 /* NULL is fine. Nobody may be reading. */
 void segue_files_close(struct segue_files *files);
 
-/* Inflates the compressed ones whose copy is not there yet (making `cache_dir`), and finds sizes. */
+/*
+ * Inflates the compressed ones whose copy is not there yet, and finds sizes. Makes `cache_dir` and
+ * locks it meanwhile: of several streams one inflates, the others wait and find its work.
+ */
 int segue_files_inflate(
 	struct segue_files *files, const char *cache_dir, segue_progress_fn *progress, void *arg);
 

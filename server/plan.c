@@ -494,9 +494,17 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 
 /* ---- Step: spans ---- */
 
-static struct segue_span make_span(
-	const struct segue_plan_spec *spec, const struct segue_plan_row *row, uint32_t r)
+/* What an empty row pads: without it, a batch of nothing but empty rows would be of no epoch. */
+static uint64_t padded_epoch(
+	const struct segue_plan_spec *spec, const struct segue_position *position)
 {
+	return drains(spec) ? position->epoch : all_epochs(spec) - 1;
+}
+
+static struct segue_span make_span(const struct segue_plan *plan, uint32_t r)
+{
+	const struct segue_plan_spec *spec = &plan->spec;
+	const struct segue_plan_row *row = &plan->scratch->row[r];
 	uint64_t first = row->segment * spec->num_unroll;
 	uint64_t rest = row->total_length > first ? row->total_length - first : 0;
 	uint32_t segments = (uint32_t)row_segments(spec, row);
@@ -504,6 +512,7 @@ static struct segue_span make_span(
 	if (is_empty(row))
 		return (struct segue_span){
 			.number = SEGUE_NO_SEQUENCE,
+			.epoch = padded_epoch(spec, plan->scratch),
 			.row = r,
 			.previous_row = SEGUE_NO_ROW,
 			.flags = SEGUE_SPAN_EMPTY,
@@ -532,7 +541,7 @@ static void write_spans(const struct segue_plan *plan, struct segue_span *spans)
 	uint32_t old = 0;
 
 	for (uint32_t r = 0; r < to->rows; r++) {
-		spans[r] = make_span(&plan->spec, &to->row[r], r);
+		spans[r] = make_span(plan, r);
 		if (is_empty(&to->row[r]) || to->row[r].segment == 0)
 			continue;
 		while (from->row[old].number != to->row[r].number)

@@ -49,7 +49,8 @@ static int check_span(const struct segue_mapping *mapping, uint64_t step,
 		return fail_slot(mapping, step, "a length of", span->length, unroll);
 	if (span->key_offset > geometry->heap_size ||
 		span->key_size > geometry->heap_size - span->key_offset)
-		return fail_slot(mapping, step, "a key of size", span->key_size, geometry->heap_size);
+		return fail_slot(
+			mapping, step, "a key of size", span->key_size, geometry->heap_size);
 	if (!(span->flags & (SEGUE_SPAN_FIRST | SEGUE_SPAN_EMPTY)) && span->previous_row >= before)
 		return fail_slot(mapping, step, "a previous row, plus one, of",
 			(uint64_t)span->previous_row + 1, before);
@@ -229,7 +230,8 @@ const void *segue_batch_state(struct segue_batch *batch, size_t i)
 	uint64_t offset = geometry->state_offset[i];
 	/* Not used at step 0, where every row is a first one. */
 	const uint8_t *before = (const uint8_t *)mapping->carry_view +
-				segue_carry_offset(geometry, batch->step + geometry->depth) + offset;
+				segue_carry_offset(geometry, batch->step + geometry->depth) +
+				offset;
 	if (batch->identity)
 		return before;
 	uint64_t place = batch->step % geometry->depth * geometry->buffer_size + offset;

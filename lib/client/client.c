@@ -90,7 +90,8 @@ static int await_server(struct segue_client *client, int64_t deadline_ns, int64_
 		if (rc != SEGUE_EGONE)
 			return rc;
 		if (segue_now_ns() >= until)
-			return segue_fail_within(until == patience_ns ? SEGUE_EGONE : SEGUE_ETIMEOUT,
+			return segue_fail_within(
+				until == patience_ns ? SEGUE_EGONE : SEGUE_ETIMEOUT,
 				"the server is gone and did not come back in time");
 		rc = back_off(client, &delay, until);
 		if (rc)
@@ -130,8 +131,7 @@ static int ready(struct segue_client *client, int64_t deadline_ns)
 				: start(client, patience);
 }
 
-int segue_client_lost(
-	struct segue_client *client, struct segue_losses *losses, int64_t deadline_ns)
+int segue_client_lost(struct segue_client *client, struct segue_losses *losses, int64_t deadline_ns)
 {
 	int64_t now = segue_now_ns();
 
@@ -205,8 +205,7 @@ static int set_paths(
 	return 0;
 }
 
-int segue_open(
-	const char *dir, const struct segue_open_options *options, struct segue_client **out)
+int segue_open(const char *dir, const struct segue_open_options *options, struct segue_client **out)
 {
 	static const struct segue_open_options defaults;
 
@@ -216,14 +215,12 @@ int segue_open(
 	if (!options)
 		options = &defaults;
 	if (options->timeout_ns < 0 || (options->socket_path && !*options->socket_path))
-		return segue_fail(SEGUE_EINVAL, options->timeout_ns < 0
-							? "timeout_ns is negative"
-							: "socket_path is empty");
+		return segue_fail(SEGUE_EINVAL, options->timeout_ns < 0 ? "timeout_ns is negative"
+									: "socket_path is empty");
 	struct segue_client *client = calloc(1, sizeof(*client));
 	if (!client)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a client");
-	client->hooks = (struct segue_hooks){
-		options->progress, options->interrupt, options->arg};
+	client->hooks = (struct segue_hooks){options->progress, options->interrupt, options->arg};
 	client->no_start = options->no_start;
 	client->timeout_ns = options->timeout_ns ? options->timeout_ns : TIMEOUT_NS;
 	int rc = segue_connection_init(&client->connection);
@@ -267,8 +264,7 @@ int segue_client_upload(
 {
 	struct segue_message request = {.type = SEGUE_MESSAGE_UPLOAD, .upload = {.size = size}};
 	struct segue_reply reply;
-	int rc = segue_client_call(
-		client, &request, SEGUE_MESSAGE_BULK, SEGUE_REQUEST_NS, &reply);
+	int rc = segue_client_call(client, &request, SEGUE_MESSAGE_BULK, SEGUE_REQUEST_NS, &reply);
 
 	if (rc)
 		return rc;
@@ -356,7 +352,8 @@ int segue_client_report(struct segue_client *client, enum segue_report what, con
 	struct report_attempt report = {
 		.client = client,
 		.request = {.type = SEGUE_MESSAGE_REPORT,
-			.report = {.what = what, .stream = stream ? stream : "",
+			.report = {.what = what,
+				.stream = stream ? stream : "",
 				.key = key ? key : ""}},
 	};
 	rc = segue_client_run(client, INT64_MAX, attempt_report, &report);

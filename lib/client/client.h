@@ -26,11 +26,11 @@ struct segue_client {
 	struct segue_connection connection;
 	struct segue_hooks hooks;
 	char *dir, *socket_path; /* absolute */
-	char *program;		 /* NULL: to be found */
-	bool own_socket;	 /* socket_path was given */
+	char *program;           /* NULL: to be found */
+	bool own_socket;         /* socket_path was given */
 	bool no_start;
 	int64_t timeout_ns;
-	uint64_t epoch;		   /* of the live connection; 0: none yet */
+	uint64_t epoch;           /* of the live connection; 0: none yet */
 	struct segue_lane *lanes; /* all that are open */
 };
 
@@ -52,8 +52,8 @@ int segue_client_lost(
  * SEGUE_EGONE, as segue_client_lost() allows. A server that must be waited for is waited for until
  * `deadline_ns` at most: SEGUE_ETIMEOUT.
  */
-int segue_client_run(struct segue_client *client, int64_t deadline_ns, int (*attempt)(void *arg),
-	void *arg);
+int segue_client_run(
+	struct segue_client *client, int64_t deadline_ns, int (*attempt)(void *arg), void *arg);
 
 /* segue_connection_call() with the client's hooks. */
 int segue_client_call(struct segue_client *client, struct segue_message *request,
@@ -82,7 +82,7 @@ struct segue_shape {
 	struct segue_geometry geometry;
 	uint32_t key_max;
 	uint64_t row_size; /* bytes of all states of one row */
-	void **init;	   /* per state: its initial value, one row; NULL: zeros */
+	void **init;       /* per state: its initial value, one row; NULL: zeros */
 };
 
 void segue_shape_drop(struct segue_shape *shape);
@@ -90,7 +90,7 @@ void segue_shape_drop(struct segue_shape *shape);
 struct segue_stream {
 	struct segue_client *client;
 	struct segue_shape *shape;
-	bool opened;	/* once: the shape's geometry is valid */
+	bool opened;    /* once: the shape's geometry is valid */
 	uint64_t epoch; /* of the connection on which `id` is valid */
 	uint64_t id;
 	uint64_t records;
@@ -108,8 +108,8 @@ struct segue_batch {
 	uint64_t step;
 	uint32_t rows;
 	bool taken, committed;
-	bool identity;	   /* every row goes on where it was: state in is the buffer itself */
-	size_t saved;	   /* how many states are */
+	bool identity; /* every row goes on where it was: state in is the buffer itself */
+	size_t saved;  /* how many states are */
 	uint64_t is_saved[SEGUE_STATES_MAX / 64];
 	uint64_t is_composed[SEGUE_STATES_MAX / 64];
 };
@@ -120,11 +120,11 @@ struct segue_mapping {
 	struct segue_shape *shape;
 	unsigned users; /* the lane, and each batch that is held */
 	struct segue_shm ring, carry, page;
-	struct segue_shm composed; /* state in of rows that moved: buffer t % depth */
+	struct segue_shm composed;        /* state in of rows that moved: buffer t % depth */
 	void *carry_view, *composed_view; /* read-only mappings of the same */
-	uint64_t granted;		  /* first batch of the lease */
-	bool has_states;		  /* the carry came with the states after granted - 1 */
-	struct segue_batch batches[];	  /* batch t is t % depth */
+	uint64_t granted;                 /* first batch of the lease */
+	bool has_states;                  /* the carry came with the states after granted - 1 */
+	struct segue_batch batches[];     /* batch t is t % depth */
 };
 
 /*
@@ -142,8 +142,7 @@ static inline const struct segue_ring_header *segue_mapping_ring(
 	return mapping->ring.map;
 }
 
-static inline const struct segue_lease_page *segue_mapping_page(
-	const struct segue_mapping *mapping)
+static inline const struct segue_lease_page *segue_mapping_page(const struct segue_mapping *mapping)
 {
 	return mapping->page.map;
 }
@@ -165,8 +164,8 @@ struct segue_kept_rows {
 };
 
 /* Forgets rows of batches below `durable`, then appends the ended rows of `batch`. SEGUE_ENOMEM. */
-int segue_kept_rows_add(struct segue_kept_rows *kept, const struct segue_batch *batch,
-	uint64_t durable);
+int segue_kept_rows_add(
+	struct segue_kept_rows *kept, const struct segue_batch *batch, uint64_t durable);
 /* Takes the rows of `batch`, the last one, back. */
 void segue_kept_rows_undo(struct segue_kept_rows *kept, const struct segue_batch *batch);
 void segue_kept_rows_finish(struct segue_kept_rows *kept);
@@ -182,16 +181,16 @@ struct segue_lane {
 	struct segue_lane *next; /* of the client's open lanes */
 	uint32_t index;
 	unsigned users; /* the handle, and each mapping */
-	bool closed;	/* the handle is gone */
-	bool fenced;	/* for good: somebody else has the lane */
+	bool closed;    /* the handle is gone */
+	bool fenced;    /* for good: somebody else has the lane */
 	struct segue_mapping *mapping;
 	struct segue_track track;
 	uint64_t epoch; /* of the connection that the lease belongs to; 0: none */
 	uint64_t lease, generation;
 	uint8_t token[SEGUE_TOKEN_BYTES];
 	unsigned unanswered; /* offers whose answer never came */
-	uint32_t rows;	     /* of batch committed - 1; batch_size if not known */
-	uint32_t held;	     /* batches not released, of all mappings */
+	uint32_t rows;       /* of batch committed - 1; batch_size if not known */
+	uint32_t held;       /* batches not released, of all mappings */
 	uint64_t waited, waits, wakes;
 	struct segue_kept_rows kept;
 };
@@ -213,8 +212,7 @@ int segue_lane_fail_storage(const struct segue_lane *lane);
 /* ---- batch.c -------------------------------------------------------------------------------- */
 
 /* Checks the slot of batch `step` and makes its handle: SEGUE_EPROTOCOL. */
-int segue_batch_begin(
-	struct segue_mapping *mapping, uint64_t step, struct segue_batch **out);
+int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out);
 /* Fails with SEGUE_EUNSAVED, naming the states of the batch that are not saved. */
 int segue_batch_fail_unsaved(const struct segue_batch *batch);
 

@@ -16,7 +16,7 @@
 
 #define MILLISECOND   INT64_C(1000000)
 #define SLICE_NS      (100 * MILLISECOND) /* how often a waiting call looks for an interrupt */
-#define SEND_NS	      (30000 * MILLISECOND)
+#define SEND_NS       (30000 * MILLISECOND)
 #define FULL_QUEUE_NS (20 * MILLISECOND)
 
 int segue_hooks_interrupted(const struct segue_hooks *hooks)
@@ -148,8 +148,8 @@ static int take_frame(struct segue_connection *connection, const struct segue_fr
 			"the server answered with a frame of type %d, expected was %d",
 			(int)message->type, (int)want);
 	if (failure && message->failure.code >= 0)
-		return segue_fail(SEGUE_EPROTOCOL, "the server failed with code %d",
-			message->failure.code);
+		return segue_fail(
+			SEGUE_EPROTOCOL, "the server failed with code %d", message->failure.code);
 	memcpy(reply->fds, frame->fds, sizeof(reply->fds));
 	return 1;
 }
@@ -194,9 +194,9 @@ static int await_reply(struct segue_connection *connection, enum segue_message_t
 	}
 }
 
-static int exchange(struct segue_connection *connection, struct segue_message *request,
-	size_t size, enum segue_message_type want, int64_t deadline_ns,
-	const struct segue_hooks *hooks, struct segue_reply *reply)
+static int exchange(struct segue_connection *connection, struct segue_message *request, size_t size,
+	enum segue_message_type want, int64_t deadline_ns, const struct segue_hooks *hooks,
+	struct segue_reply *reply)
 {
 	int64_t patience = segue_now_ns() + SEND_NS;
 	int rc = segue_frame_send(connection->guard.fd, (uint16_t)request->type, connection->out,
@@ -224,16 +224,15 @@ int segue_connection_call(struct segue_connection *connection, struct segue_mess
 	if (rc)
 		return rc;
 	connection->busy = true;
-	rc = exchange(connection, request, size, want,
-		segue_deadline(segue_now_ns(), timeout_ns), hooks, reply);
+	rc = exchange(connection, request, size, want, segue_deadline(segue_now_ns(), timeout_ns),
+		hooks, reply);
 	connection->busy = false;
 	if (rc) {
 		segue_connection_close(connection);
 		return rc;
 	}
 	if (reply->message.type == SEGUE_MESSAGE_FAILURE)
-		return segue_fail(
-			reply->message.failure.code, "%s", reply->message.failure.detail);
+		return segue_fail(reply->message.failure.code, "%s", reply->message.failure.detail);
 	return 0;
 }
 
@@ -282,8 +281,8 @@ static int connect_to(const char *path, int64_t deadline_ns, const struct segue_
 	return fd;
 }
 
-static int greet(struct segue_connection *connection, int64_t deadline_ns,
-	const struct segue_hooks *hooks)
+static int greet(
+	struct segue_connection *connection, int64_t deadline_ns, const struct segue_hooks *hooks)
 {
 	struct segue_reply reply;
 	struct segue_message hello = {

@@ -36,8 +36,8 @@ struct segue_connection {
 };
 
 struct segue_reply {
-	struct segue_message message;  /* strings: valid until the next call */
-	int fds[SEGUE_FRAME_FDS];      /* the caller's; as many as the type of the message has */
+	struct segue_message message; /* strings: valid until the next call */
+	int fds[SEGUE_FRAME_FDS];     /* the caller's; as many as the type of the message has */
 };
 
 /* Allocates; the connection is lost at first. Must not be moved afterwards. SEGUE_ENOMEM. */

@@ -12,7 +12,7 @@
 
 struct segue_fork_guard {
 	struct segue_fork_guard *next, **link;
-	int fd;	     /* -1: none */
+	int fd;      /* -1: none */
 	bool forked; /* this is a child: the object is the parent's */
 };
 

@@ -11,8 +11,8 @@
 #define MILLISECOND INT64_C(1000000)
 #define ATTACH_NS   (10000 * MILLISECOND) /* for a lane that is being given back */
 #define ANSWER_NS   (5000 * MILLISECOND)  /* on top of a time that the server was told */
-#define SLEEP_NS    (20 * MILLISECOND)	  /* how often a sleeper looks for the server */
-#define SPIN_NS	    10000
+#define SLEEP_NS    (20 * MILLISECOND)    /* how often a sleeper looks for the server */
+#define SPIN_NS     10000
 
 static const struct segue_spec *spec_of(const struct segue_lane *lane)
 {
@@ -210,8 +210,8 @@ static int attempt_place(void *arg)
 {
 	struct placing *placing = arg;
 	struct segue_lane *lane = placing->lane;
-	struct segue_message request = {.lane_attach = {.mode = placing->mode,
-						.timeout_ns = placing->timeout_ns}};
+	struct segue_message request = {
+		.lane_attach = {.mode = placing->mode, .timeout_ns = placing->timeout_ns}};
 	struct segue_reply reply;
 	int rc = segue_stream_ready(lane->stream);
 
@@ -514,8 +514,8 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (rc)
 		return rc;
 	if (!out || timeout_ns < 0)
-		return segue_fail(SEGUE_EINVAL,
-			!out ? "a place for the batch is wanted, not NULL" : "timeout_ns is negative");
+		return segue_fail(SEGUE_EINVAL, !out ? "a place for the batch is wanted, not NULL"
+						     : "timeout_ns is negative");
 	struct segue_track *track = &lane->track;
 	if (segue_track_open(track))
 		return segue_batch_fail_unsaved(
@@ -617,8 +617,8 @@ static int attempt_token(void *arg)
 			.step = lane->track.committed,
 			.timeout_ns = SEGUE_REQUEST_NS},
 	};
-	return segue_client_fetch(lane->client, &request, SEGUE_REQUEST_NS + ANSWER_NS,
-		&call->token, &call->size);
+	return segue_client_fetch(
+		lane->client, &request, SEGUE_REQUEST_NS + ANSWER_NS, &call->token, &call->size);
 }
 
 int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size)

@@ -16,8 +16,7 @@ struct kept_header {
 _Static_assert(sizeof(struct kept_header) == 24, "no padding in what is uploaded");
 
 /* The row's states side by side in the order of the spec, out of the buffer of batch `step`. */
-static void gather(
-	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to)
+static void gather(const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to)
 {
 	const struct segue_spec *spec = mapping->shape->spec;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;

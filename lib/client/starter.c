@@ -18,7 +18,7 @@
 #include "wait.h"
 
 #define MILLISECOND INT64_C(1000000)
-#define LOCK_NS	    (20 * MILLISECOND)
+#define LOCK_NS     (20 * MILLISECOND)
 #define SLICE_MS    100
 #define MESSAGE_MAX 2048 /* of what the program says, the beginning */
 
@@ -27,7 +27,7 @@
 /* What a directory that cannot be written means. */
 static int fail_write(const char *what, const char *path)
 {
-	int code = errno == EROFS || errno == EACCES ? SEGUE_EREADONLY
+	int code = errno == EROFS || errno == EACCES    ? SEGUE_EREADONLY
 		   : errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE
 							: SEGUE_ESYSTEM;
 
@@ -162,8 +162,8 @@ static int spawn(const char *program, char *const arguments[], int errors, pid_t
 }
 
 /* Reads what the program says until it ends or detaches. */
-static int listen_to(int errors, int64_t deadline_ns, const struct segue_hooks *hooks,
-	char message[MESSAGE_MAX])
+static int listen_to(
+	int errors, int64_t deadline_ns, const struct segue_hooks *hooks, char message[MESSAGE_MAX])
 {
 	size_t have = 0;
 	int rc = 0;
@@ -199,8 +199,9 @@ static int judge(const char *program, int status, const char *message)
 
 	/* Killed while it started, itself or the server that it made: worth another try. */
 	if (WIFSIGNALED(status) || WEXITSTATUS(status) == -SEGUE_EGONE)
-		return segue_fail(SEGUE_EBUSY, "the server program %s was killed while it started%s%s",
-			program, *said ? ": " : "", said);
+		return segue_fail(SEGUE_EBUSY,
+			"the server program %s was killed while it started%s%s", program,
+			*said ? ": " : "", said);
 	int code = WEXITSTATUS(status);
 	if (code == 0)
 		return 0;
@@ -210,15 +211,16 @@ static int judge(const char *program, int status, const char *message)
 			"%s",
 			program, code, *said ? said : "it said nothing");
 	if (!*said)
-		return segue_fail(-code, "the server program %s ended with status %d", program, code);
+		return segue_fail(
+			-code, "the server program %s ended with status %d", program, code);
 	return segue_fail(-code, "%s", said);
 }
 
 int segue_starter_run(const char *program, const char *dir, const char *socket_path,
 	int64_t deadline_ns, const struct segue_hooks *hooks)
 {
-	const char *arguments[] = {
-		"segue", "serve", dir, "--embedded", socket_path ? "--socket" : NULL, socket_path, NULL};
+	const char *arguments[] = {"segue", "serve", dir, "--embedded",
+		socket_path ? "--socket" : NULL, socket_path, NULL};
 	char message[MESSAGE_MAX];
 	int errors[2], status = 0;
 	pid_t pid;

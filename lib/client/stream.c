@@ -60,8 +60,7 @@ no_memory:
 /* ---- Opening ------------------------------------------------------------------------------- */
 
 /* Long lists of paths go beside the message. */
-static int upload_paths(
-	struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
+static int upload_paths(struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
 {
 	struct segue_shm upload;
 	size_t total = 0;

@@ -124,7 +124,8 @@ static int get_bytes(const char *field, const ProtobufCBinaryData *from, void *o
 	if (from->len != size)
 		return segue_fail(
 			SEGUE_EPROTOCOL, "%s has %zu bytes, expected %zu", field, from->len, size);
-	memcpy(out, from->data, size);
+	if (size > 0) /* else there may be no data to point to */
+		memcpy(out, from->data, size);
 	return 0;
 }
 

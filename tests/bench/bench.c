@@ -335,8 +335,11 @@ void bench_worker_close(struct bench_worker *worker)
 struct segue_batch *bench_worker_next(struct bench_worker *worker)
 {
 	struct segue_batch *batch;
+	int rc = segue_lane_next(worker->lane, SEGUE_FOREVER, &batch);
 
-	BENCH_CHECK(segue_lane_next(worker->lane, SEGUE_FOREVER, &batch));
+	if (rc == SEGUE_EEND)
+		return NULL;
+	bench_check(rc, "segue_lane_next");
 	return batch;
 }
 
@@ -348,15 +351,18 @@ void bench_worker_save(struct bench_worker *worker, struct segue_batch *batch)
 		BENCH_CHECK(segue_batch_save_state(batch, i, worker->states, size));
 }
 
-void bench_worker_batch(struct bench_worker *worker)
+bool bench_worker_batch(struct bench_worker *worker)
 {
 	struct segue_batch *batch = bench_worker_next(worker);
-	size_t size = segue_batch_rows(batch) * bench_row_bytes(worker->shape);
 
+	if (!batch)
+		return false;
+	size_t size = segue_batch_rows(batch) * bench_row_bytes(worker->shape);
 	bench_use(bench_sum(segue_batch_sequence(batch, 0), size));
 	for (size_t i = 0; i < 2; i++)
 		bench_use((uintptr_t)segue_batch_state(batch, i));
 	bench_worker_save(worker, batch);
 	BENCH_CHECK(segue_batch_commit(batch));
 	segue_batch_release(batch);
+	return true;
 }

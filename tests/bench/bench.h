@@ -134,8 +134,9 @@ void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, c
 struct bench_data {
 	const struct bench_shape *shape;
 	uint32_t segments_min, segments_max;
-	uint64_t bytes; /* stops when so many are written */
-	bool gzip;      /* at level 1 */
+	uint64_t bytes;   /* stops when so many are written, */
+	uint64_t records; /* or, if not 0, so many records */
+	bool gzip;        /* at level 1 */
 };
 
 /* Writes a file; its records repeat after the 32nd. Returns its segments. */
@@ -156,11 +157,14 @@ struct bench_worker {
 void bench_worker_open(struct bench_worker *worker, const struct bench_server *server,
 	const struct bench_spec *spec, const struct bench_shape *shape);
 void bench_worker_close(struct bench_worker *worker);
-/* The next batch. */
+/* The next batch; NULL: the lane has ended. */
 struct segue_batch *bench_worker_next(struct bench_worker *worker);
 /* Copies both states out of private memory. */
 void bench_worker_save(struct bench_worker *worker, struct segue_batch *batch);
-/* One whole batch: takes it, reads every input, asks for its states, saves both, commits. */
-void bench_worker_batch(struct bench_worker *worker);
+/*
+ * One whole batch: takes it, reads every input, asks for its states, saves both, commits. False:
+ * the lane has ended.
+ */
+bool bench_worker_batch(struct bench_worker *worker);
 
 #endif

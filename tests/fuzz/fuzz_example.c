@@ -2,7 +2,7 @@
  * Fuzzes the scanner and decoder of SequenceExample: any bytes are accepted or refused alike, whole
  * and through windows, and what is accepted decodes to the same values.
  *
- * For libFuzzer, or with replay.c as a program that runs files. The first byte picks a spec.
+ * For libFuzzer, or with replay_main.c as a program that runs files. The first byte picks a spec.
  */
 #include "example.h"
 #include "testspec.h"

@@ -2,7 +2,7 @@
  * Fuzzes the framing of TFRecord: whatever the bytes, records that are found lie one behind the
  * other and within the stream.
  *
- * For libFuzzer, or with replay.c as a program that runs files.
+ * For libFuzzer, or with replay_main.c as a program that runs files.
  */
 #include "tfrecord.h"
 

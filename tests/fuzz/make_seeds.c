@@ -1,7 +1,7 @@
 /*
- * Writes the first inputs of fuzz_example and fuzz_tfrecord into a directory.
+ * Writes the first inputs of fuzz_example and fuzz_tfrecord: what lies in corpus/ was made so.
  *
- *	make_seeds DIR		makes DIR/example-<n>, DIR/tfrecord-<n>
+ *	make_seeds DIR		makes DIR/example/<n> and DIR/tfrecord/<n>, in directories that exist
  */
 #include "tfwrite.h"
 
@@ -15,17 +15,18 @@ static void save(const char *dir, const char *name, int number, const struct seg
 {
 	char path[4096];
 
-	snprintf(path, sizeof(path), "%s/%s-%d", dir, name, number);
+	snprintf(path, sizeof(path), "%s/%s/%d", dir, name, number);
 	segue_tfwrite_file(path, bytes->bytes, bytes->size);
 }
 
 /* Features as the spec that `choice` picks in fuzz_example.c has them. */
 static void put_example(struct segue_tfbytes *to, uint8_t choice, enum segue_tfform form)
 {
-	bool is_float = choice % 6 < 2;
+	bool is_float = choice % 6 < 2, c_float = choice % 5 < 2;
 	enum segue_tfkind kind = is_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64;
 	struct segue_tffeature contexts[] = {
-		{"c", kind, form, 1, 1, is_float ? (const void *)floats : integers},
+		{"c", c_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64, form, 1, 1,
+			c_float ? (const void *)floats : integers},
 		{"k", SEGUE_TF_BYTES, form, 1, 3, "key"}};
 	struct segue_tffeature sequences[] = {
 		{"x", kind, form, 4, choice / 6 % 3, is_float ? (const void *)floats : integers},

@@ -16,7 +16,7 @@ import numpy as np
 
 import permutation
 
-NO_SEQUENCE = (1 << 64) - 1  # insertion_index of an empty row
+NO_SEQUENCE = -1  # insertion_index of an empty row
 NO_ROW = (1 << 32) - 1  # previous_row of a row that begins a sequence, or is empty
 
 Arrays = dict[str, np.ndarray]
@@ -83,7 +83,10 @@ class Spec:
 
 @dataclass
 class Batch:
-    """Per-row lists of one batch; arrays are [rows, U, ...], [rows, ...] for context and states."""
+    """Per-row lists of one batch; arrays are [rows, U, ...], [rows, ...] for context and states.
+
+    The epoch of an empty row is the one that it pads.
+    """
 
     lane: int
     step: int
@@ -246,10 +249,11 @@ class Model:
             self._longest[epochs] = max(sum(1 for _ in self._run(lane, epochs)) for lane in lanes)
         return self._longest[epochs]
 
-    def plan(self, lane: int) -> Generator[list[Place], None, int]:
-        """Rows of every batch of a lane; the generator's value is the undelivered count."""
+    def _plan(self, lane: int) -> Generator[tuple[int, list[Place]], None, int]:
+        """(epoch of its empty rows, rows) of every batch of a lane; returns what is left out."""
         undelivered = 0
         for epochs in self.runs():
+            last = -1 if isinstance(epochs, count) else list(epochs)[-1]  # endless: no empty rows
             delivered = 0
             run = self._run(lane, epochs)
             while True:
@@ -259,15 +263,19 @@ class Model:
                     undelivered += end.value
                     break
                 delivered += 1
-                yield rows
+                yield last, rows
             if self.spec.tail == "pad":
                 for _ in range(self.longest(epochs) - delivered):
-                    yield [None] * self.spec.batch_size
+                    yield last, [None] * self.spec.batch_size
         return undelivered
+
+    def plan(self, lane: int) -> Iterator[list[Place]]:
+        """Rows of every batch of a lane."""
+        return (rows for _, rows in self._plan(lane))
 
     def undelivered(self, lane: int) -> int:
         """Segments that tail="stop" leaves out at the lane's end."""
-        plan = self.plan(lane)
+        plan = self._plan(lane)
         while True:
             try:
                 next(plan)
@@ -280,13 +288,19 @@ class Model:
         """What the worker that holds `lane` sees, in order."""
         before: list[Place] = []
         states: Arrays = {}
-        for step, rows in enumerate(self.plan(lane)):
-            batch = self._batch(lane, step, rows, before, states)
+        for step, (pads, rows) in enumerate(self._plan(lane)):
+            batch = self._batch(lane, step, rows, pads, before, states)
             yield batch
             before, states = rows, batch.state_out
 
     def _batch(
-        self, lane: int, step: int, rows: list[Place], before: list[Place], states: Arrays
+        self,
+        lane: int,
+        step: int,
+        rows: list[Place],
+        pads: int,
+        before: list[Place],
+        states: Arrays,
     ) -> Batch:
         spec = self.spec
         batch = Batch(
@@ -306,7 +320,7 @@ class Model:
             },
         )
         for row, place in enumerate(rows):
-            self._describe(batch, place)
+            self._describe(batch, place, pads)
             if place is not None:
                 self._fill(batch, row, place)
             previous = NO_ROW
@@ -318,9 +332,9 @@ class Model:
             self._work(batch, row)
         return batch
 
-    def _describe(self, batch: Batch, place: Place) -> None:
+    def _describe(self, batch: Batch, place: Place, pads: int) -> None:
         if place is None:
-            values = (b"", b"", 0, 0, 0, 0, NO_SEQUENCE, 0, False, False)
+            values = (b"", b"", 0, 0, 0, 0, NO_SEQUENCE, pads, False, False)
         else:
             number, segment = place
             index = self.record_of(number)

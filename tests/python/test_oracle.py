@@ -107,6 +107,10 @@ def test_epochs_follow_without_a_gap_or_drain():
     assert rows_of(drain, 1)[:3] == [[(1, 0), None], [None, None], [None, None]]
     assert rows_of(drain, 1)[3:] == [[(3, 0), (5, 0)], [None, (5, 1)], [None, (5, 2)]]
 
+    # An empty row is of the epoch that it pads, also where all rows of a batch are.
+    assert [b.epoch for b in flow.batches(1)] == [[0, 1], [1, 1], [1, 1], [1, 1]]
+    assert [b.epoch for b in drain.batches(0)] == [[0, 0]] * 3 + [[1, 1]] * 3
+
     stop = Model(toy(lengths), spec(epochs=2, tail="stop", epoch_end="drain"))
     assert rows_of(stop) == [[(0, 0), (1, 0)], [(3, 0), (4, 0)]]
     assert stop.undelivered(0) == 6

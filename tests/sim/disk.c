@@ -15,7 +15,7 @@ struct sim_op {
 	enum kind kind;
 	uint32_t pair;
 	struct segue_lane_record record; /* LANE */
-	struct sim_disk_row row;	 /* the others */
+	struct sim_disk_row row;         /* the others */
 };
 
 static const struct sim_ops *under_way;

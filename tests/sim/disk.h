@@ -29,7 +29,7 @@ struct sim_disk_lane {
 struct sim_disk {
 	struct sim_disk_lane lane[SIM_PAIRS];
 	struct sim_disk_row final[SIM_GROUPS][SIM_NUMBERS]; /* key_size 0: none */
-	int64_t lag;					    /* of a transaction: steps, at most */
+	int64_t lag;                                        /* of a transaction: steps, at most */
 	int fail_next; /* SEGUE_ENOSPACE or SEGUE_ESTORE: the next transaction ends so */
 };
 extern struct sim_disk sim_disk;

@@ -24,7 +24,8 @@ struct sim_grant {
 
 	/* With the server's lock. */
 	bool finishing; /* the lease is over: its last commit goes to disk */
-	bool finished;	/* ... and is there */
+	bool held;      /* ... but the holder may go on with the next server */
+	bool finished;  /* ... and is there */
 
 	/* The committer's. */
 	struct segue_account account;
@@ -36,7 +37,7 @@ struct making {
 	struct sim_request *request;
 	uint64_t serial;
 	const struct sim_kept *kept; /* OFFER */
-	struct segue_image *image; /* where the lane goes on */
+	struct segue_image *image;   /* where the lane goes on */
 	struct segue_account account;
 	struct segue_lane_record record;
 	bool done; /* with the server's lock */
@@ -163,7 +164,8 @@ static void misplace(const struct sim_grant *grant, struct segue_image *image)
 	const struct segue_feed_entry *entry = segue_feed_entry(feed, feed->published);
 
 	if (SEGUE_MUTANT(token_fillers_position) && entry->position->rows <= image->position->rows)
-		memcpy(image->position, entry->position, segue_position_size(entry->position->rows));
+		memcpy(image->position, entry->position,
+			segue_position_size(entry->position->rows));
 }
 
 /* The carry of a lease that is over is read once; then its feed need not wait for it. */
@@ -187,7 +189,8 @@ static void take_image(struct sim_grant *grant, bool finishing)
 	sim_check(committed >= least, "lost", "pair %u: %llu committed, %llu seen", grant->pair,
 		(unsigned long long)least, (unsigned long long)committed);
 	misplace(grant, grant->image);
-	if (finishing)
+	/* A holder that is not fenced goes on with what lies in the ring. */
+	if (finishing && !grant->held)
 		leave_feed(grant);
 }
 
@@ -196,21 +199,19 @@ static void add_finals(struct sim_ops *ops, const struct sim_grant *grant, uint6
 	pthread_mutex_lock(&grant->filler->lock);
 	for (const struct segue_kept *kept = grant->carry.kept; kept && kept->step < below;
 		kept = kept->next)
-		sim_ops_final(ops, grant->pair, kept->number, kept->key, kept->key_size,
-			kept->states);
+		sim_ops_final(
+			ops, grant->pair, kept->number, kept->key, kept->key_size, kept->states);
 	pthread_mutex_unlock(&grant->filler->lock);
 }
 
 /* What a lease in force owes. */
 static void add_grant(struct sim_ops *ops, struct sim_grant *grant, bool finishing)
 {
-	if (!grant->subscribed && !grant->image)
-		return;
-	if (grant->subscribed && (finishing || owes(grant)))
+	if (!grant->image && (finishing || owes(grant)))
 		take_image(grant, finishing);
 	if (!grant->image)
 		return;
-	grant->record.held = !finishing;
+	grant->record.held = !finishing || grant->held;
 	sim_ops_lane(ops, grant->pair, &grant->record, grant->image->position);
 	sim_ops_rows(ops, grant->pair, grant->image, &grant->account);
 	add_finals(ops, grant, grant->image->position->step);
@@ -466,8 +467,8 @@ static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_requ
 		.holder = place->lease.holder,
 	};
 	memcpy(making->record.token, place->lease.token, SEGUE_TOKEN_BYTES);
-	sim_oracle_granted(pair, place->lease.generation, parent, making->image->position->step,
-		rollback);
+	sim_oracle_granted(
+		pair, place->lease.generation, parent, making->image->position->step, rollback);
 	request->granting = true;
 	making->done = place->lease.state == SEGUE_LEASE_HELD; /* mutant grant_not_durable */
 	pthread_mutex_lock(&driver->lock);
@@ -529,8 +530,7 @@ static void make_memory(
 	if (SEGUE_MUTANT(carry_reused) && place->last_carry.map)
 		grant->carry_shm = place->last_carry;
 	else
-		segue_shm_create(
-			"carry", geometry->carry_size, SEGUE_SHM_WRITE, &grant->carry_shm);
+		segue_shm_create("carry", geometry->carry_size, SEGUE_SHM_WRITE, &grant->carry_shm);
 	place->last_carry = grant->carry_shm;
 	segue_shm_create("lease", geometry->lease_size, SEGUE_SHM_READ, &grant->page_shm);
 	if (step > 0)
@@ -552,8 +552,8 @@ static void reply(struct sim_request *request, uint64_t serial, int rc)
 	sim_event_set(request->event);
 }
 
-static void send_grant(struct sim_request *request, uint64_t serial, const struct sim_grant *grant,
-	uint64_t step)
+static void send_grant(
+	struct sim_request *request, uint64_t serial, const struct sim_grant *grant, uint64_t step)
 {
 	if (request->serial != serial)
 		return;
@@ -572,7 +572,8 @@ static void finish_making(struct sim_driver *driver, uint32_t pair)
 {
 	struct place *place = &driver->place[pair];
 	struct making *making = place->making;
-	bool wanted = making->request->granting && making->request->serial == making->serial;
+	bool wanted = making->request->granting && making->request->serial == making->serial &&
+		      !driver->server->stopping;
 
 	segue_lease_granted(&place->lease, making->rc == 0 && wanted);
 	if (making->rc == 0 && wanted) {
@@ -589,11 +590,10 @@ static void finish_making(struct sim_driver *driver, uint32_t pair)
 		pthread_mutex_lock(&driver->lock);
 		place->grant = grant;
 		pthread_mutex_unlock(&driver->lock);
-		send_grant(making->request, making->serial, grant,
-			making->image->position->step);
+		send_grant(making->request, making->serial, grant, making->image->position->step);
 		segue_filler_kick(grant->filler);
-	} else if (wanted) {
-		reply(making->request, making->serial, making->rc);
+	} else {
+		reply(making->request, making->serial, making->rc ? making->rc : SEGUE_EGONE);
 	}
 	pthread_mutex_lock(&driver->lock);
 	place->making = NULL;
@@ -603,8 +603,8 @@ static void finish_making(struct sim_driver *driver, uint32_t pair)
 	free(making);
 }
 
-/* The holder is gone, or gives it back. */
-static void end_lease(struct sim_driver *driver, uint32_t pair)
+/* The holder is gone, or gives it back; `held`: the server stops, and it may offer to the next. */
+static void end_lease(struct sim_driver *driver, uint32_t pair, bool held)
 {
 	struct place *place = &driver->place[pair];
 	struct sim_grant *grant = place->grant;
@@ -613,11 +613,13 @@ static void end_lease(struct sim_driver *driver, uint32_t pair)
 		return;
 	sim_trace("pair %u: lease %llu ends", pair, (unsigned long long)place->lease.generation);
 	pthread_mutex_lock(&grant->filler->lock);
-	segue_carry_fence(&grant->carry);
+	if (!held)
+		segue_carry_fence(&grant->carry);
 	segue_feed_ring(&grant->filler->feed);
 	pthread_mutex_unlock(&grant->filler->lock);
 	pthread_mutex_lock(&driver->lock);
 	grant->finishing = true;
+	grant->held = held;
 	pthread_mutex_unlock(&driver->lock);
 	sim_event_ring(&driver->committer_event);
 }
@@ -680,7 +682,7 @@ static void attach(struct sim_driver *driver, struct sim_request *request, int64
 		make_grant(driver, pair, request);
 		break;
 	case SEGUE_LEASE_WAIT: /* asked again when something has changed */
-		end_lease(driver, pair);
+		end_lease(driver, pair, false);
 		break;
 	case SEGUE_LEASE_BUSY:
 		break;
@@ -688,8 +690,9 @@ static void attach(struct sim_driver *driver, struct sim_request *request, int64
 		sim_check(!stored->held ||
 				  memcmp(stored->token, request->token, SEGUE_TOKEN_BYTES) != 0 ||
 				  place->lease.state == SEGUE_LEASE_HELD,
-			"offer_refused", "pair %u: the latest holder's offer of step %llu is refused",
-			pair, (unsigned long long)request->step);
+			"offer_refused",
+			"pair %u: the latest holder's offer of step %llu is refused", pair,
+			(unsigned long long)request->step);
 		reply(request, serial, SEGUE_EFENCED);
 		break;
 	}
@@ -702,7 +705,7 @@ static void detach(struct sim_driver *driver, struct sim_request *request, int64
 	uint64_t serial = request->serial;
 
 	if (lease->state == SEGUE_LEASE_HELD && segue_holder_same(&lease->holder, &holder))
-		end_lease(driver, request->pair);
+		end_lease(driver, request->pair, false);
 	else if (lease->state != SEGUE_LEASE_ENDING)
 		reply(request, serial, 0);
 }
@@ -717,8 +720,7 @@ static void checkpoint(struct sim_driver *driver, struct sim_request *request)
 		reply(request, serial, SEGUE_EFENCED);
 		return;
 	}
-	int rc = segue_snapshot(
-		grant->filler, &grant->carry, request->step, &committed, &image);
+	int rc = segue_snapshot(grant->filler, &grant->carry, request->step, &committed, &image);
 	if (rc == 0) {
 		misplace(grant, image);
 		sim_oracle_image(grant->pair, grant->record.generation, image);
@@ -756,17 +758,18 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 
 	pthread_mutex_lock(&driver->lock);
 	bool made = place->making && place->making->done;
-	bool finished = place->grant && place->grant->finished;
+	/* A holder that may go on keeps its feed from moving until the process exits. */
+	bool finished = place->grant && place->grant->finished && !place->grant->held;
 	pthread_mutex_unlock(&driver->lock);
 	if (made)
 		finish_making(driver, pair);
 	if (finished)
 		finish_grant(driver, pair);
 	if (place->grant && (!alive || place->cut))
-		end_lease(driver, pair);
+		end_lease(driver, pair, false);
 	place->cut = false;
-	segue_lease_expire(&place->lease,
-		alive ? SEGUE_PRESENCE_ALIVE : SEGUE_PRESENCE_GONE, sim_now());
+	segue_lease_expire(
+		&place->lease, alive ? SEGUE_PRESENCE_ALIVE : SEGUE_PRESENCE_GONE, sim_now());
 	if (place->rung && place->grant) {
 		place->rung = false;
 		segue_filler_kick(place->grant->filler);
@@ -784,6 +787,22 @@ static void load(struct sim_driver *driver)
 	}
 }
 
+/* Ends all leases for the next server; true when nothing is left to do. */
+static bool wind_up(struct sim_driver *driver)
+{
+	bool idle = true;
+
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+		struct place *place = &driver->place[pair];
+		if (place->grant)
+			end_lease(driver, pair, true);
+		pthread_mutex_lock(&driver->lock);
+		idle &= (!place->grant || place->grant->finished) && !place->making;
+		pthread_mutex_unlock(&driver->lock);
+	}
+	return idle;
+}
+
 static void run_control(void *arg)
 {
 	struct sim_driver *driver = arg;
@@ -792,7 +811,10 @@ static void run_control(void *arg)
 	for (;;) {
 		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
 			look_at(driver, pair);
-		for (uint32_t worker = 0; worker < SIM_WORKERS; worker++)
+		if (driver->server->stopping && wind_up(driver))
+			sim_server_stopped();
+		for (uint32_t worker = 0; worker < SIM_WORKERS && !driver->server->stopping;
+			worker++)
 			serve(driver, worker);
 		sim_event_wait(&driver->server->control, SIM_NEVER);
 	}
@@ -842,9 +864,15 @@ void sim_doorbell(struct sim_server *server, uint32_t pair)
 	sim_event_ring(&server->control);
 }
 
+void sim_server_stop(struct sim_server *server)
+{
+	server->stopping = true;
+	sim_event_set(&server->control);
+}
+
 void sim_server_cut(struct sim_server *server, uint32_t pair)
 {
 	if (server->driver->place[pair].grant)
 		server->driver->place[pair].cut = true;
-	sim_event_ring(&server->control);
+	sim_event_set(&server->control);
 }

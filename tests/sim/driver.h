@@ -26,7 +26,7 @@ struct sim_kept {
 /* A checkpoint of one (lane, group). */
 struct sim_token {
 	struct segue_image *image; /* NULL: from the start */
-	uint64_t generation;	   /* the line that it lies on */
+	uint64_t generation;       /* the line that it lies on */
 };
 
 enum sim_request_kind { SIM_ATTACH, SIM_DETACH, SIM_CHECKPOINT };
@@ -40,7 +40,7 @@ struct sim_request {
 	enum segue_attach_mode mode;
 	uint8_t token[SEGUE_TOKEN_BYTES];
 	uint64_t step;
-	uint64_t generation;		 /* OFFER: of that lease; and in the answer */
+	uint64_t generation;             /* OFFER: of that lease; and in the answer */
 	const struct sim_states *states; /* OFFER: after step - 1 */
 	const struct sim_kept *kept;
 	const struct sim_token *restore;
@@ -58,7 +58,7 @@ struct sim_request {
 };
 
 struct sim_server {
-	bool alive;
+	bool alive, stopping;
 	struct sim_event control; /* epoll: something to look at */
 	struct sim_driver *driver;
 };
@@ -67,6 +67,8 @@ struct sim_server {
 struct sim_server *sim_server_start(void);
 /* Its actors have been killed: what follows. */
 void sim_server_died(struct sim_server *server);
+/* Asks it to end in order; sim_server_stopped() follows. A fault. */
+void sim_server_stop(struct sim_server *server);
 /* The eventfd of a lease; nothing happens if its server is dead. */
 void sim_doorbell(struct sim_server *server, uint32_t pair);
 /* The server loses the connection of one lease; a fault. */
@@ -77,6 +79,8 @@ bool sim_process_alive(int64_t pid);
 /* The i-th worker's socket. */
 struct sim_request *sim_request_of(uint32_t worker);
 int64_t sim_pid_of(uint32_t worker);
+/* It has ended in order: its process exits (main.c). */
+void sim_server_stopped(void);
 /* Storage failed: somebody will start the server again (main.c). */
 void sim_storage_failed(void);
 

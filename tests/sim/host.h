@@ -21,13 +21,13 @@ int sim_mutex_init(pthread_mutex_t *mutex);
 int sim_mutex_lock(pthread_mutex_t *mutex);
 int sim_mutex_unlock(pthread_mutex_t *mutex);
 
-#define malloc				sim_malloc
-#define calloc				sim_calloc
-#define realloc				sim_realloc
-#define free				sim_free
+#define malloc                          sim_malloc
+#define calloc                          sim_calloc
+#define realloc                         sim_realloc
+#define free                            sim_free
 #define pthread_mutex_init(mutex, attr) sim_mutex_init(mutex)
-#define pthread_mutex_destroy(mutex)	((void)(mutex))
-#define pthread_mutex_lock		sim_mutex_lock
-#define pthread_mutex_unlock		sim_mutex_unlock
+#define pthread_mutex_destroy(mutex)    ((void)(mutex))
+#define pthread_mutex_lock              sim_mutex_lock
+#define pthread_mutex_unlock            sim_mutex_unlock
 
 #endif

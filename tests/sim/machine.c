@@ -27,8 +27,8 @@
 #define STACK_SIZE (64u << 10)
 #endif
 
-#define ACTORS	   16
-#define BUFFER	   16
+#define ACTORS     16
+#define BUFFER     16
 #define STEPS_MAX  2000000
 #define WEAK_JUMPS 8
 
@@ -50,8 +50,8 @@ struct actor {
 	ucontext_t entry;
 	jmp_buf context;
 	void *fake_stack;
-	const void *on;	    /* what it is blocked on */
-	bool futex;	    /* ... and that is a futex */
+	const void *on;     /* what it is blocked on */
+	bool futex;         /* ... and that is a futex */
 	const bool *alive;  /* see sim_sleep_while */
 	int64_t deadline;   /* of its wait */
 	int64_t still_till; /* stopped until then */
@@ -605,8 +605,7 @@ void sim_fail(const char *check, const char *format, ...)
 		machine.failure.failed = true;
 		snprintf(machine.failure.check, sizeof(machine.failure.check), "%s", check);
 		va_start(args, format);
-		vsnprintf(
-			machine.failure.text, sizeof(machine.failure.text), format, args);
+		vsnprintf(machine.failure.text, sizeof(machine.failure.text), format, args);
 		va_end(args);
 		sim_trace("FAILED %s: %s", check, machine.failure.text);
 	}
@@ -614,8 +613,7 @@ void sim_fail(const char *check, const char *format, ...)
 }
 
 /* An assertion in the code under test is a check that did not hold. */
-void __assert_fail(
-	const char *assertion, const char *file, unsigned int line, const char *function)
+void __assert_fail(const char *assertion, const char *file, unsigned int line, const char *function)
 {
 	sim_fail("assert", "%s:%u %s: %s", file, line, function, assertion);
 	fprintf(stderr, "%s:%u %s: %s\n", file, line, function, assertion);

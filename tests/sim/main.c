@@ -1,10 +1,11 @@
 /*
  * sim: runs seeded histories of server and workers, and looks for one that breaks a promise.
  *
- *	sim [--seeds N] [--seed S] [--mutant NAME] [--trace] [--list]
+ *	sim [--seeds N] [--seed S] [--mutant NAME | --mutants] [--trace] [--list]
  *
- * Seeds S, S+1, ... S+N-1. Without a mutant it succeeds if no history fails; with one, if one does.
- * The printed seed and options give the same history again.
+ * Seeds S, S+1, ... S+N-1. Without a mutant it succeeds if no history fails; with one, if one does;
+ * with --mutants, if each of them is caught. "--seeds 1 --seed S" and the same mutant give a printed
+ * history again; --trace tells it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,9 @@
 #include "oracle.h"
 #include "worker.h"
 
-#define FAULTS_MAX 8
+#define FAULTS_MAX   8
+#define SEEDS        2000  /* histories, if nothing else is said */
+#define MUTANT_SEEDS 20000 /* ... at most, until a mutant is caught */
 
 /* What strikes, and who has to be started again. */
 static struct {
@@ -73,17 +76,29 @@ static int64_t soon(void)
 	return sim_now() + 1 + sim_below(sim_one_in(2) ? 50 : 3000);
 }
 
-static void crash_server(void)
+static void end_server(void)
 {
 	struct sim_server *server = chaos.server;
 
-	sim_trace("the server is killed");
 	sim_kill(0);
 	chaos.server = NULL;
 	chaos.server_at = soon();
 	sim_workers_see(NULL);
 	sim_server_died(server);
 	arm();
+}
+
+static void crash_server(void)
+{
+	sim_trace("the server is killed");
+	end_server();
+}
+
+void sim_server_stopped(void)
+{
+	sim_trace("the server has stopped");
+	end_server();
+	sim_point(); /* the caller's last */
 }
 
 void sim_storage_failed(void)
@@ -131,8 +146,10 @@ static void strike(void)
 		crash_somebody();
 		break;
 	case 4:
-		if (chaos.server)
+		if (chaos.server && sim_one_in(2))
 			crash_server();
+		else if (chaos.server)
+			sim_server_stop(chaos.server);
 		break;
 	case 5:
 		sim_trace("stopped for long");
@@ -192,7 +209,7 @@ static struct sim_failure run(const struct sim_options *options, struct totals *
 	return failure;
 }
 
-static int verdict(const struct sim_options *options, uint64_t seeds, uint64_t first,
+static int verdict(const struct sim_options *options, uint64_t first,
 	const struct sim_failure *failure, const struct totals *totals, double seconds)
 {
 	const char *mutant = options->mutant;
@@ -206,7 +223,6 @@ static int verdict(const struct sim_options *options, uint64_t seeds, uint64_t f
 		       : (failure->failed ? "FAILED" : "ok"),
 		(unsigned long long)totals->runs, (unsigned long long)first,
 		(unsigned long long)totals->steps, (unsigned long long)totals->faults, seconds);
-	(void)seeds;
 	return failure->failed == (mutant != NULL) ? 0 : 1;
 }
 
@@ -218,21 +234,33 @@ static double now(void)
 	return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-static int run_all(struct sim_options *options, uint64_t seeds)
+static int run_all(struct sim_options options, uint64_t seeds)
 {
 	struct sim_failure failure = {0};
 	struct totals totals = {0};
-	uint64_t first = options->seed;
+	uint64_t first = options.seed;
 	double began = now();
 
 	for (uint64_t i = 0; i < seeds && !failure.failed; i++) {
-		options->seed = first + i;
-		failure = run(options, &totals);
+		options.seed = first + i;
+		failure = run(&options, &totals);
 	}
-	return verdict(options, seeds, first, &failure, &totals, now() - began);
+	return verdict(&options, first, &failure, &totals, now() - began);
 }
 
 /* ---- Arguments ------------------------------------------------------------------------------ */
+
+static int run_mutants(struct sim_options options, uint64_t seeds)
+{
+	int rc = 0;
+
+#define RUN(name, what)                                                                            \
+	options.mutant = #name;                                                                    \
+	rc |= run_all(options, seeds);
+	SIM_MUTANTS(RUN)
+#undef RUN
+	return rc;
+}
 
 static int list(void)
 {
@@ -254,19 +282,23 @@ static bool is_mutant(const char *name)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seeds N] [--seed S] [--mutant NAME] [--trace] [--list]\n");
+	fprintf(stderr, "usage: sim [--seeds N] [--seed S] [--mutant NAME | --mutants] [--trace] "
+			"[--list]\n");
 	return 2;
 }
 
 int main(int argc, char **argv)
 {
 	struct sim_options options = {.seed = 1};
-	uint64_t seeds = 2000;
+	uint64_t seeds = 0;
+	bool mutants = false;
 
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
 		if (strcmp(argv[i], "--trace") == 0)
 			options.trace = true;
+		else if (strcmp(argv[i], "--mutants") == 0)
+			mutants = true;
 		else if (strcmp(argv[i], "--list") == 0)
 			return list();
 		else if (!value)
@@ -280,5 +312,7 @@ int main(int argc, char **argv)
 		else
 			return usage();
 	}
-	return run_all(&options, seeds);
+	if (!seeds)
+		seeds = mutants || options.mutant ? MUTANT_SEEDS : SEEDS;
+	return mutants ? run_mutants(options, seeds) : run_all(options, seeds);
 }

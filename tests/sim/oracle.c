@@ -86,9 +86,8 @@ void sim_oracle_sent(uint32_t pair, uint64_t generation, uint64_t step)
 	sim_check(!line->sent, "two_holders", "pair %u: generation %llu is held twice", pair,
 		(unsigned long long)generation);
 	sim_check(stored->exists && stored->record.held && stored->record.generation == generation,
-		"grant_durable",
-		"pair %u: generation %llu is used, but %llu is on disk (held: %d)", pair,
-		(unsigned long long)generation, (unsigned long long)stored->record.generation,
+		"grant_durable", "pair %u: generation %llu is used, but %llu is on disk (held: %d)",
+		pair, (unsigned long long)generation, (unsigned long long)stored->record.generation,
 		stored->record.held);
 	sim_check(step == line->granted, "grant_step", "pair %u: granted at %llu, sent at %llu",
 		pair, (unsigned long long)line->granted, (unsigned long long)step);
@@ -103,8 +102,8 @@ void sim_oracle_delivered(
 	const struct sim_lane_truth *truth = truth_of(pair);
 	struct line *line = line_of(pair, generation);
 
-	sim_check(step == line->next, "order", "pair %u: batch %llu delivered instead of %llu", pair,
-		(unsigned long long)step, (unsigned long long)line->next);
+	sim_check(step == line->next, "order", "pair %u: batch %llu delivered instead of %llu",
+		pair, (unsigned long long)step, (unsigned long long)line->next);
 	for (uint32_t row = 0; row < truth->rows[step]; row++) {
 		const struct segue_span *span = &truth->span[step][row];
 		const struct sim_states *expected = &sim_world.initial;
@@ -144,8 +143,7 @@ void sim_oracle_acknowledged(uint32_t pair, uint64_t generation, uint64_t step)
 {
 	const struct sim_disk_lane *stored = &sim_disk.lane[pair];
 
-	sim_check(stored->record.generation == generation &&
-			  stored->record.position->step >= step,
+	sim_check(stored->record.generation == generation && stored->record.position->step >= step,
 		"acknowledged", "pair %u: durable to %llu it says, but %llu is on disk", pair,
 		(unsigned long long)step,
 		(unsigned long long)(stored->exists ? stored->record.position->step : 0));
@@ -212,8 +210,7 @@ static const struct sim_disk_row *row_of(const struct sim_disk_lane *lane, uint6
 static bool key_right(uint32_t pair, const struct sim_disk_row *row)
 {
 	char key[SIM_KEY_MAX];
-	uint32_t size =
-		sim_world_key(segue_plan_record(&truth_of(pair)->plan, row->number), key);
+	uint32_t size = sim_world_key(segue_plan_record(&truth_of(pair)->plan, row->number), key);
 
 	return row->key_size == size && memcmp(row->key, key, size) == 0;
 }
@@ -249,15 +246,15 @@ static void check_finals(uint32_t pair, const struct line *line, uint64_t step)
 		const struct segue_span *span = &truth->span[step][row];
 		if (!(span->flags & SEGUE_SPAN_LAST))
 			continue;
-		const struct sim_disk_row *final =
-			&sim_disk.final[pair % SIM_GROUPS][span->number];
+		const struct sim_disk_row *final = &sim_disk.final[pair % SIM_GROUPS][span->number];
 		sim_check(final->key_size > 0, "finals",
 			"pair %u: sequence %llu ended in batch %llu, its final states are missing",
 			pair, (unsigned long long)span->number, (unsigned long long)step);
 		sim_check(key_right(pair, final), "key", "pair %u: final under another key", pair);
 		sim_check(sim_states_equal(&final->states, &line->after[step]->states[row]),
-			"finals", "pair %u: final states of sequence %llu are not those of batch %llu",
-			pair, (unsigned long long)span->number, (unsigned long long)step);
+			"finals",
+			"pair %u: final states of sequence %llu are not those of batch %llu", pair,
+			(unsigned long long)span->number, (unsigned long long)step);
 	}
 }
 

@@ -33,6 +33,7 @@ struct handle {
 	struct segue_track track;
 	uint8_t token[SEGUE_TOKEN_BYTES];
 	bool has_token;
+	bool rung; /* the server has been rung since a batch came or went */
 	struct sim_kept *kept, **kept_tail;
 	struct sim_states in[SIM_ROWS]; /* of the open batch */
 	struct view view[VIEWS];
@@ -52,8 +53,8 @@ static struct {
 	struct sim_server *server; /* NULL: down */
 	bool owned[SIM_PAIRS], done[SIM_PAIRS];
 	uint64_t restore[SIM_PAIRS], restored[SIM_PAIRS]; /* asked for, done */
-	uint64_t committed[SIM_PAIRS];			  /* by whoever has it, the last time */
-	struct sim_token token[SIM_PAIRS];		  /* newest checkpoint */
+	uint64_t committed[SIM_PAIRS];                    /* by whoever has it, the last time */
+	struct sim_token token[SIM_PAIRS];                /* newest checkpoint */
 	struct sim_token restore_to[SIM_PAIRS];
 	uint32_t patience; /* views are kept for about so many steps */
 	bool waits_durable;
@@ -80,7 +81,8 @@ static size_t slot_size(void)
 
 static size_t buffer_size(void)
 {
-	return sim_world.geometry.state_offset[1] + sim_world.geometry.batch_size * sim_world.state[1].size;
+	return sim_world.geometry.state_offset[1] +
+	       sim_world.geometry.batch_size * sim_world.state[1].size;
 }
 
 static void *copy_of(const void *bytes, size_t size)
@@ -153,6 +155,7 @@ static void release(struct handle *handle, struct view *view)
 	uint64_t step = view->step;
 
 	drop_view(handle, view);
+	handle->rung = false;
 	if (current && segue_track_release(&handle->track, step))
 		ring_server(handle);
 }
@@ -163,6 +166,17 @@ static struct view *find_view(struct handle *handle, uint64_t step)
 		if (is_current(handle, &handle->view[i]) && handle->view[i].step == step)
 			return &handle->view[i];
 	return NULL;
+}
+
+/* Views of leases that are over are kept while there is room. */
+static void make_room(struct handle *handle)
+{
+	for (unsigned i = 0; i < VIEWS; i++)
+		if (!handle->view[i].used)
+			return;
+	for (unsigned i = 0; i < VIEWS; i++)
+		if (!is_current(handle, &handle->view[i]))
+			release(handle, &handle->view[i]);
 }
 
 static bool is_open_batch(const struct handle *handle, const struct view *view)
@@ -230,7 +244,7 @@ static void take_over(struct worker *worker, struct handle *handle, struct sim_s
 	memcpy(handle->token, request->fresh, SEGUE_TOKEN_BYTES);
 	handle->has_token = true;
 	handle->attached = true;
-	handle->broken = false;
+	handle->broken = handle->rung = false;
 	handle->server = server;
 	sim_trace("pair %u: attached, generation %llu, step %llu", handle->pair,
 		(unsigned long long)request->generation, (unsigned long long)request->first);
@@ -264,24 +278,50 @@ static void check_offered(const struct worker *worker, const struct handle *hand
 		(unsigned long long)worker->request.first);
 }
 
+/*
+ * Resumes without an offer: none may be made, or it was refused because a grant that answered an
+ * earlier one never came. Then what was offered is on disk.
+ */
+static int resume(struct worker *worker, struct handle *handle, struct sim_server *server)
+{
+	const struct segue_lane_record *stored = &sim_disk.lane[handle->pair].record;
+	const struct segue_track *track = &handle->track;
+	bool mine = handle->has_token && handle->server != server && stored->held &&
+		    stored->holder.pid == worker->pid &&
+		    atomic_load(&track->page->generation) == track->generation;
+
+	handle->has_token = false;
+	worker->request.mode = SEGUE_ATTACH_CONTINUE;
+	int rc = ask(worker, server);
+	if (rc == 0 && mine)
+		check_offered(worker, handle);
+	return rc;
+}
+
+static int go_back(struct worker *worker, struct handle *handle, struct sim_server *server)
+{
+	uint64_t restore = all.restore[handle->pair];
+
+	release_all(handle);
+	worker->request.mode = SEGUE_ATTACH_RESTORE;
+	worker->request.restore = &all.restore_to[handle->pair];
+	int rc = ask(worker, server);
+	if (rc == 0)
+		all.restored[handle->pair] = restore;
+	return rc;
+}
+
 static int attach_once(struct worker *worker, struct handle *handle)
 {
-	struct sim_request *request = &worker->request;
-	uint64_t restore = all.restore[handle->pair];
 	int rc = SEGUE_EFENCED;
 
 	while (!all.server)
 		sim_event_wait(&worker->event, SIM_NEVER);
 	struct sim_server *server = all.server;
-	request->kind = SIM_ATTACH;
-	request->pair = handle->pair;
-	if (restore != all.restored[handle->pair]) {
-		release_all(handle);
-		request->mode = SEGUE_ATTACH_RESTORE;
-		request->restore = &all.restore_to[handle->pair];
-		rc = ask(worker, server);
-		if (rc == 0)
-			all.restored[handle->pair] = restore;
+	worker->request.kind = SIM_ATTACH;
+	worker->request.pair = handle->pair;
+	if (all.restore[handle->pair] != all.restored[handle->pair]) {
+		rc = go_back(worker, handle, server);
 	} else {
 		/* A server that ended the lease itself refuses. */
 		if (handle->has_token && (handle->server != server || sim_one_in(4))) {
@@ -289,11 +329,8 @@ static int attach_once(struct worker *worker, struct handle *handle)
 			if (rc == 0)
 				check_offered(worker, handle);
 		}
-		if (rc == SEGUE_EFENCED) {
-			handle->has_token = false;
-			request->mode = SEGUE_ATTACH_CONTINUE;
-			rc = ask(worker, server);
-		}
+		if (rc == SEGUE_EFENCED)
+			rc = resume(worker, handle, server);
 	}
 	if (rc == 0) {
 		forget_kept(handle, SEGUE_NEVER);
@@ -353,8 +390,8 @@ static const uint8_t *buffer_before(const struct handle *handle, uint64_t step)
 /* States in: initial, or the previous row of the buffer before. True: it is the buffer as it is. */
 static bool compose(struct handle *handle, uint64_t step, const struct segue_slot *slot)
 {
-	const struct segue_span *spans = (const struct segue_span *)((const uint8_t *)slot +
-								     sim_world.geometry.span_offset);
+	const struct segue_span *spans =
+		(const struct segue_span *)((const uint8_t *)slot + sim_world.geometry.span_offset);
 	bool identity = true;
 
 	for (uint32_t row = 0; row < slot->rows; row++) {
@@ -370,10 +407,14 @@ static bool compose(struct handle *handle, uint64_t step, const struct segue_slo
 
 static void take(struct handle *handle)
 {
+	make_room(handle);
 	uint64_t step = segue_track_take(&handle->track);
-	const struct segue_slot *slot = (const struct segue_slot *)((const uint8_t *)handle->track.ring +
-			sim_world.geometry.slots_offset +
-			(step % sim_world.spec.depth) * sim_world.geometry.slot_size);
+	handle->rung = false;
+	const struct segue_slot *slot =
+		(const struct segue_slot *)((const uint8_t *)handle->track.ring +
+					    sim_world.geometry.slots_offset +
+					    (step % sim_world.spec.depth) *
+						    sim_world.geometry.slot_size);
 
 	bool right = sim_world_slot_right(slot, handle->pair / SIM_GROUPS, step);
 	bool identity = compose(handle, step, slot);
@@ -399,8 +440,8 @@ static void keep_ended(struct handle *handle, uint64_t step, const struct sim_st
 		kept->step = step;
 		kept->number = span->number;
 		kept->states = out[row];
-		kept->key_size = sim_world_key(
-			segue_plan_record(&truth->plan, span->number), kept->key);
+		kept->key_size =
+			sim_world_key(segue_plan_record(&truth->plan, span->number), kept->key);
 		*handle->kept_tail = kept;
 		handle->kept_tail = &kept->next;
 	}
@@ -408,8 +449,8 @@ static void keep_ended(struct handle *handle, uint64_t step, const struct sim_st
 
 static void write_states(struct handle *handle, uint64_t step, struct sim_states *out)
 {
-	uint8_t *buffer = (uint8_t *)handle->track.carry +
-			  segue_carry_offset(&sim_world.geometry, step);
+	uint8_t *buffer =
+		(uint8_t *)handle->track.carry + segue_carry_offset(&sim_world.geometry, step);
 	uint64_t salt = sim_random();
 
 	memset(out, 0, SIM_ROWS * sizeof(*out));
@@ -433,6 +474,8 @@ static void wait_durable(struct handle *handle, uint64_t step)
 	struct segue_track *track = &handle->track;
 	const struct segue_lease_page *page = track->page;
 
+	/* So that the answer may come just as it goes to sleep. */
+	sim_stop(sim_now() + sim_below(400));
 	while (handle->server->alive) {
 		uint32_t bell = segue_load_acquire(&page->bell);
 		segue_store_release(&track->carry->sleeping, 1);
@@ -462,7 +505,11 @@ static void commit(struct handle *handle)
 		return;
 	}
 	sim_oracle_commits(handle->pair, track->generation, step, out);
-	if (segue_track_commit(track)) {
+	bool over = lease_is_over(find_view(handle, step));
+	int rc = segue_track_commit(track);
+	sim_check(
+		rc || !over, "fenced", "pair %u: a commit without a lease succeeds", handle->pair);
+	if (rc) {
 		sim_oracle_withdrawn(handle->pair, track->generation, step);
 		handle->broken = true;
 		return;
@@ -499,7 +546,9 @@ static void sleep_for_batch(struct worker *worker, struct handle *handle)
 	if (!segue_track_sleep_begin(track, &seen))
 		return;
 	/* Half a ring may never come free while views are held: the filler takes what there is. */
-	ring_server(handle);
+	if (!handle->rung)
+		ring_server(handle);
+	handle->rung = true;
 	sleep_on(handle, &track->ring->bell, seen);
 	segue_track_sleep_end(track);
 }
@@ -523,8 +572,7 @@ static void go_on(struct worker *worker, struct handle *handle)
 		detach(worker, handle);
 		break;
 	case SEGUE_TRACK_ERROR:
-		sim_fail("ring_error", "pair %u: %s", handle->pair,
-			handle->track.ring->error_text);
+		sim_fail("ring_error", "pair %u: %s", handle->pair, handle->track.ring->error_text);
 		break;
 	case SEGUE_TRACK_STORAGE: /* until somebody starts the server again */
 		if (handle->server != all.server)
@@ -557,7 +605,7 @@ static void step_lane(struct worker *worker, struct handle *handle)
 	if (server_gone && sim_one_in(8))
 		handle->broken = true;
 	if (handle->broken || !handle->attached) {
-		release_some(handle, 3);
+		release_some(handle, 8);
 		attach_once(worker, handle);
 		return;
 	}

@@ -120,7 +120,8 @@ static int source_admit(struct segue_source *source, uint64_t number, struct seg
 
 	(void)source;
 	if (length == 0)
-		return segue_fail(SEGUE_EDATA, "record %llu is damaged", (unsigned long long)number);
+		return segue_fail(
+			SEGUE_EDATA, "record %llu is damaged", (unsigned long long)number);
 	struct record *record = calloc(1, sizeof(*record));
 	record->base.ops = &record_ops;
 	record->number = number;
@@ -241,8 +242,8 @@ static void draw_spec(struct sim_world *world)
 		.seed = sim_random(),
 		.epochs = 1 + sim_below(2),
 		.pad = true,
-		.tail = (enum segue_tail[]){
-			SEGUE_TAIL_SHRINK, SEGUE_TAIL_STOP, SEGUE_TAIL_PAD}[sim_below(3)],
+		.tail = (enum segue_tail[]){SEGUE_TAIL_SHRINK, SEGUE_TAIL_STOP,
+			SEGUE_TAIL_PAD}[sim_below(3)],
 		.epoch_end = sim_one_in(2) ? SEGUE_EPOCH_DRAIN : SEGUE_EPOCH_CONTINUE,
 		.on_error = SEGUE_ON_ERROR_SKIP,
 		.keep_final = true,
@@ -337,8 +338,7 @@ bool sim_world_slot_right(const struct segue_slot *slot, uint32_t lane, uint64_t
 void sim_buffer_get(const uint8_t *buffer, uint32_t row, struct sim_states *states)
 {
 	memset(states, 0, sizeof(*states));
-	segue_states_gather(
-		&sim_world.spec, &sim_world.geometry, buffer, row, (uint8_t *)states);
+	segue_states_gather(&sim_world.spec, &sim_world.geometry, buffer, row, (uint8_t *)states);
 }
 
 void sim_buffer_put(uint8_t *buffer, uint32_t row, const struct sim_states *states)

@@ -13,7 +13,7 @@
 #define SIM_GROUPS  2
 #define SIM_PAIRS   (SIM_LANES * SIM_GROUPS) /* a (lane, group); pair = lane * groups + group */
 #define SIM_ROWS    3
-#define SIM_WORDS   4	/* of the states of a row */
+#define SIM_WORDS   4 /* of the states of a row */
 #define SIM_RECORDS 10
 #define SIM_STEPS   160 /* no lane is longer */
 #define SIM_KEY_MAX 16
@@ -37,7 +37,7 @@ struct sim_world {
 	struct segue_spec spec;
 	struct segue_field sequence, context, state[2];
 	struct segue_geometry geometry;
-	uint32_t words; /* of the states of a row */
+	uint32_t words;               /* of the states of a row */
 	uint32_t length[SIM_RECORDS]; /* steps; 0: damaged, passed over */
 	struct sim_states initial;
 	struct segue_source source;

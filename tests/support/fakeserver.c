@@ -15,7 +15,7 @@
 #include "error.h"
 #include "wait.h"
 
-#define KEY_MAX	  32
+#define KEY_MAX   32
 #define ANSWER_NS INT64_C(5000000000)
 
 static const char magic[8] = "FAKETOK";
@@ -115,7 +115,8 @@ static void end_lease(struct fakeserver *server, struct fake_lane *lane)
 	drop_lease(lane);
 }
 
-static int admit(void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total)
+static int admit(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total)
 {
 	const struct fakeserver *server = arg;
 
@@ -185,8 +186,8 @@ static void fill_row(struct fakeserver *server, struct segue_slot *slot, struct 
 		int64_t *c = (int64_t *)(void *)(base + geometry->context_offset[0]);
 		c[span->row] = (int64_t)span->number;
 	}
-	span->key_size = (uint32_t)snprintf(
-		key, sizeof(key), "rec:%llu", (unsigned long long)span->number);
+	span->key_size =
+		(uint32_t)snprintf(key, sizeof(key), "rec:%llu", (unsigned long long)span->number);
 	span->key_offset = span->row * KEY_MAX;
 	memcpy(base + geometry->heap_offset + span->key_offset, key, span->key_size);
 }
@@ -245,8 +246,7 @@ static void serve_lane(struct fakeserver *server, struct fake_lane *lane)
 			lane->published - server->geometry.depth + server->geometry.depth / 2);
 	if (server->script.storage_error && !segue_load_relaxed(&page_of(lane)->error)) {
 		strcpy(page_of(lane)->error_text, "no space left on device");
-		segue_store_release(
-			&page_of(lane)->error, (uint32_t)-server->script.storage_error);
+		segue_store_release(&page_of(lane)->error, (uint32_t)-server->script.storage_error);
 		lane->over = true;
 		ring_bell(lane, &page_of(lane)->bell);
 		ring_bell(lane, &ring_of(lane)->bell);
@@ -261,8 +261,8 @@ static void serve_lane(struct fakeserver *server, struct fake_lane *lane)
 
 /* ---- Answers ------------------------------------------------------------------------------- */
 
-static void reply(struct fakeserver *server, int c, struct segue_message *message, int *fds,
-	size_t fd_count)
+static void reply(
+	struct fakeserver *server, int c, struct segue_message *message, int *fds, size_t fd_count)
 {
 	static uint8_t bytes[SEGUE_FRAME_MAX];
 	size_t size;
@@ -382,8 +382,8 @@ static void put_states(struct fakeserver *server, struct fake_lane *lane)
 {
 	const struct segue_spec *spec = server->spec;
 	const uint8_t *from = lane->states;
-	uint8_t *buffer = (uint8_t *)lane->carry.map +
-			  segue_carry_offset(&server->geometry, lane->step - 1);
+	uint8_t *buffer =
+		(uint8_t *)lane->carry.map + segue_carry_offset(&server->geometry, lane->step - 1);
 
 	for (uint32_t row = 0; row < lane->rows; row++) {
 		for (size_t i = 0; i < spec->state_count; i++) {
@@ -402,7 +402,8 @@ static void grant(struct fakeserver *server, int c, uint64_t serial, struct fake
 	lane->generation++;
 	lane->token_valid = lane->started = true;
 	memset(lane->token, (int)(0x40 + lane->generation), sizeof(lane->token));
-	make_segment(&lane->ring, SEGUE_SEGMENT_RING, geometry->ring_size, SEGUE_SHM_READ, geometry);
+	make_segment(
+		&lane->ring, SEGUE_SEGMENT_RING, geometry->ring_size, SEGUE_SHM_READ, geometry);
 	make_segment(
 		&lane->carry, SEGUE_SEGMENT_CARRY, geometry->carry_size, SEGUE_SHM_WRITE, geometry);
 	make_segment(
@@ -461,8 +462,7 @@ static bool accept_offer(struct fakeserver *server, struct fake_lane *lane,
 		return false;
 	if (step > lane->step) {
 		seek_plan(server, lane, step);
-		size_t states =
-			lane->rows_at[(step - 1) % FAKE_ROWS_KEPT] * server->row_size;
+		size_t states = lane->rows_at[(step - 1) % FAKE_ROWS_KEPT] * server->row_size;
 		MUST(size >= states);
 		place(server, lane, step, bytes, states);
 		segue_plan_finish(&lane->plan);
@@ -470,8 +470,8 @@ static bool accept_offer(struct fakeserver *server, struct fake_lane *lane,
 	return true;
 }
 
-static bool accept_token(struct fakeserver *server, struct fake_lane *lane, const uint8_t *bytes,
-	size_t size)
+static bool accept_token(
+	struct fakeserver *server, struct fake_lane *lane, const uint8_t *bytes, size_t size)
 {
 	struct fake_token token;
 
@@ -621,8 +621,8 @@ static void on_upload(struct fakeserver *server, int c, const struct segue_messa
 	server->seen.uploads++;
 	segue_shm_destroy(&server->upload);
 	server->upload_size = request->upload.size;
-	MUST(segue_shm_create("fake:upload", server->upload_size, SEGUE_SHM_WRITE,
-		     &server->upload) == 0);
+	MUST(segue_shm_create(
+		     "fake:upload", server->upload_size, SEGUE_SHM_WRITE, &server->upload) == 0);
 	reply(server, c, &message, &server->upload.fd, 1);
 }
 
@@ -671,7 +671,7 @@ static void answer(struct fakeserver *server, int c, struct segue_message *reque
 		on_report(server, c, request);
 		break;
 	default:
-		MUST(!"a request");
+		MUST(request->type <= SEGUE_MESSAGE_REPORT);
 	}
 }
 

@@ -18,30 +18,30 @@
 #include "plan.h"
 #include "shm.h"
 
-#define FAKE_LANES	 2
+#define FAKE_LANES       2
 #define FAKE_CONNECTIONS 4
-#define FAKE_RECORDS	 64
-#define FAKE_ROWS_KEPT	 256 /* steps of which the number of rows is remembered */
-#define FAKE_TEXT	 65536
+#define FAKE_RECORDS     64
+#define FAKE_ROWS_KEPT   256 /* steps of which the number of rows is remembered */
+#define FAKE_TEXT        65536
 
 /* What the test may set, under the lock or before the start. */
 struct fake_script {
 	uint64_t records, lengths[FAKE_RECORDS];
-	int refuse_code;	  /* HELLO is refused with it; 0: not */
-	bool other_layout;	  /* WELCOME names another layout version */
-	bool wrong_hash;	  /* OPENED has another hash */
-	int progress;		  /* PROGRESS frames before OPENED */
-	int mute;		  /* requests of this type are not answered */
-	int die_on;		  /* at a request of this type the connection is closed, ... */
-	int die_times;		  /* ... so many times */
-	int lose_grants;	  /* grants made, with the connection closed instead of an answer */
-	bool wrong_reply;	  /* REPORT is answered by DONE */
-	bool stray;		  /* REPORT is preceded by a reply to an older request, with an fd */
-	bool hold;		  /* publishes nothing */
-	bool hold_durable;	  /* makes nothing durable */
-	int storage_error;	  /* on every page; 0: none */
-	bool damage_slot;	  /* slots have a wrong step */
-	uint64_t fail_at;	  /* the batch that cannot be made; 0: none */
+	int refuse_code;   /* HELLO is refused with it; 0: not */
+	bool other_layout; /* WELCOME names another layout version */
+	bool wrong_hash;   /* OPENED has another hash */
+	int progress;      /* PROGRESS frames before OPENED */
+	int mute;          /* requests of this type are not answered */
+	int die_on;        /* at a request of this type the connection is closed, ... */
+	int die_times;     /* ... so many times */
+	int lose_grants;   /* grants made, with the connection closed instead of an answer */
+	bool wrong_reply;  /* REPORT is answered by DONE */
+	bool stray;        /* REPORT is preceded by a reply to an older request, with an fd */
+	bool hold;         /* publishes nothing */
+	bool hold_durable; /* makes nothing durable */
+	int storage_error; /* on every page; 0: none */
+	bool damage_slot;  /* slots have a wrong step */
+	uint64_t fail_at;  /* the batch that cannot be made; 0: none */
 };
 
 /* What it saw, to be read under the lock. */

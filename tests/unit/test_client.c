@@ -157,8 +157,8 @@ static void consume(struct segue_lane *lane, unsigned count)
 #define assert_fails(call, code, text)                                                             \
 	do {                                                                                       \
 		int rc_ = (call);                                                                  \
-		cr_assert_eq(rc_, (code), "got %s: %s", segue_error_name(rc_),                     \
-			segue_error_detail());                                                     \
+		cr_assert_eq(                                                                      \
+			rc_, (code), "got %s: %s", segue_error_name(rc_), segue_error_detail());   \
 		cr_assert_not_null(                                                                \
 			strstr(segue_error_detail(), text), "%s", segue_error_detail());           \
 	} while (0)
@@ -257,6 +257,17 @@ static int64_t now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	return time.tv_sec * SECOND + time.tv_nsec;
+}
+
+/* A child that does not outlive a test that failed. It must end with _exit. */
+static pid_t spawn_child(void)
+{
+	pid_t child = fork();
+
+	cr_assert_geq(child, 0);
+	if (child == 0)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return child;
 }
 
 static int interrupts;
@@ -363,7 +374,8 @@ Test(client, wants_valid_arguments)
 	assert_fails(segue_client_report(client, 9, NULL, NULL, &json), SEGUE_EINVAL, "no report");
 	assert_fails(segue_client_report(client, SEGUE_REPORT_GET, NULL, NULL, &json), SEGUE_EINVAL,
 		"key");
-	assert_fails(segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL, "no lane 1: it has 1");
+	assert_fails(
+		segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL, "no lane 1: it has 1");
 	assert_fails(segue_lane_attach(NULL, 0, NULL, &lane), SEGUE_EINVAL, "stream");
 	struct segue_attach_options how = {.start = 7};
 	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_EINVAL, "start");
@@ -437,7 +449,8 @@ static void read_file(const char *name, char *text, size_t size)
 }
 
 #define ASK                                                                                        \
-	"d=$(dirname \"$0\"); touch \"$d/asked\"; while [ -e \"$d/asked\" ]; do sleep 0.01; done; " \
+	"d=$(dirname \"$0\"); touch \"$d/asked\"; while [ -e \"$d/asked\" ]; do sleep 0.01; "      \
+	"done; "                                                                                   \
 	"while [ ! -S \"$d/store/segue.sock\" ]; do sleep 0.01; done; "
 
 Test(client, starts_a_server)
@@ -497,8 +510,8 @@ Test(client, passes_on_why_no_server_came_up)
 {
 	fakeserver_kill(server);
 	write_program("echo 'segue: data.mdb: a page is damaged' >&2; exit 21");
-	assert_fails(segue_open(store, &options, &client), SEGUE_ESTORE,
-		"data.mdb: a page is damaged");
+	assert_fails(
+		segue_open(store, &options, &client), SEGUE_ESTORE, "data.mdb: a page is damaged");
 	cr_assert_null(strstr(segue_error_detail(), "segue:"));
 	write_program("echo 'no such command' >&2; exit 127");
 	assert_fails(segue_open(store, &options, &client), SEGUE_EGONE, "no such command");
@@ -607,7 +620,8 @@ Test(client, uploads_long_lists_of_paths)
 	size_t at = 0;
 
 	for (int i = 0; i < COUNT; i++) {
-		snprintf(text[i], sizeof(text[i]), "/data/some/where/part-%04d-of-1000.tfrecord", i);
+		snprintf(
+			text[i], sizeof(text[i]), "/data/some/where/part-%04d-of-1000.tfrecord", i);
 		list[i] = text[i];
 	}
 	spec.source = (struct segue_tfrecord){.paths = list, .path_count = COUNT};
@@ -722,7 +736,7 @@ static void write_into_state(unsigned before)
 	int report[2], status;
 
 	cr_assert_eq(pipe(report), 0);
-	pid_t child = fork();
+	pid_t child = spawn_child();
 	if (child == 0) {
 		struct segue_batch *batch = NULL;
 		signal(SIGSEGV, SIG_DFL);
@@ -768,7 +782,7 @@ Test(client, makes_no_system_call_while_the_ring_is_ahead)
 
 	spec.depth = 16;
 	server->script.lengths[0] = server->script.lengths[1] = server->script.lengths[2] = 64;
-	pid_t child = fork();
+	pid_t child = spawn_child();
 	if (child == 0) {
 		open_stream();
 		struct segue_lane *lane = attach(SEGUE_START_NONE);
@@ -781,8 +795,8 @@ Test(client, makes_no_system_call_while_the_ring_is_ahead)
 			_exit(9);
 		for (int i = 0; i < 12; i++) {
 			if (segue_lane_next(lane, SEGUE_FOREVER, &batch) ||
-				segue_batch_save_state(batch, 0, h,
-					segue_batch_rows(batch) * 3 * sizeof(float)) ||
+				segue_batch_save_state(
+					batch, 0, h, segue_batch_rows(batch) * 3 * sizeof(float)) ||
 				!segue_batch_state(batch, 1) || segue_batch_mark_saved(batch, 1) ||
 				segue_batch_commit(batch))
 				syscall(SYS_exit, 1);
@@ -820,8 +834,7 @@ Test(client, wants_every_state_saved)
 	assert_fails(segue_lane_next(lane, 0, &next), SEGUE_EUNSAVED, "commit it");
 	cr_assert_eq(segue_batch_commit(batch), 0);
 	assert_fails(segue_batch_commit(batch), SEGUE_ECOMMITTED, "batch 0");
-	assert_fails(
-		segue_batch_save_state(batch, 1, c, sizeof(c)), SEGUE_ECOMMITTED, "batch 0");
+	assert_fails(segue_batch_save_state(batch, 1, c, sizeof(c)), SEGUE_ECOMMITTED, "batch 0");
 	cr_assert_null(segue_batch_state_out(batch, 0));
 	segue_batch_release(batch);
 	close_all(lane);
@@ -885,7 +898,8 @@ Test(client, passes_on_what_the_server_refuses)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
 	segue_lane_close(lane);
-	assert_fails(segue_lane_attach(stream, 0, NULL, &lane), SEGUE_ESTART, "step 7 of yesterday");
+	assert_fails(
+		segue_lane_attach(stream, 0, NULL, &lane), SEGUE_ESTART, "step 7 of yesterday");
 	/* The connection is none the worse for it. */
 	lane = attach(SEGUE_START_CONTINUE);
 	cr_assert_eq(segue_lane_committed(lane), 2);
@@ -982,7 +996,9 @@ Test(client, waits_as_long_as_it_may)
 	segue_lane_wakes(lane, &waits, &wakes);
 	cr_assert_eq(waits, 3);
 	cr_assert_eq(wakes, 2);
-	/* Half the ring is free then: the server has asked to be told. */
+	/* Half the ring is free then: the server has asked to be told, once it is done filling. */
+	fakeserver_lock(server);
+	fakeserver_unlock(server);
 	commit(batch);
 	segue_batch_release(batch);
 	segue_lane_wakes(lane, &waits, &wakes);
@@ -1570,8 +1586,8 @@ Test(client, tells_of_a_storage_error_after_the_last_batch)
 	cr_assert_geq(segue_lane_committed(lane), 3);
 	/* When that server goes, none is started: it could not store either. */
 	fakeserver_kill(server);
-	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_ENOSPACE,
-		"not started again");
+	assert_fails(
+		segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_ENOSPACE, "not started again");
 	char path[SEGUE_TMPDIR_MAX];
 	cr_assert_lt(access(segue_tmpdir_path(&dir, "runs", path), F_OK), 0);
 	/* One that somebody else has started is welcome. */
@@ -1632,7 +1648,6 @@ Test(client, refuses_a_damaged_slot)
 			_exit(__LINE__ % 250 + 1);                                                 \
 	} while (0)
 
-
 static void use_in_child(struct segue_lane *lane, struct segue_batch *batch)
 {
 	struct segue_stream *other;
@@ -1681,7 +1696,7 @@ Test(client, refuses_use_after_fork)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 1);
 	struct segue_batch *batch = take(lane);
-	pid_t child = fork();
+	pid_t child = spawn_child();
 	if (child == 0)
 		use_in_child(lane, batch);
 	cr_assert_eq(waitpid(child, &status, 0), child);
@@ -1704,7 +1719,7 @@ Test(client, leaves_the_server_no_child_to_mistake_for_it)
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 1);
-	pid_t child = fork();
+	pid_t child = spawn_child();
 	if (child == 0) {
 		char byte;
 		close(go[1]);

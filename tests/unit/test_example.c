@@ -441,6 +441,19 @@ Test(example, dense_floats_of_every_size)
 	}
 }
 
+/* A record whose feature "x" holds `list` as its FeatureList. */
+static void wrap_list(struct segue_tfbytes *to, const struct segue_tfbytes *list)
+{
+	struct segue_tfbytes entry = {0}, map = {0};
+
+	segue_tfbytes_field(&entry, 1, "x", 1);
+	segue_tfbytes_field(&entry, 2, list->bytes, list->size);
+	segue_tfbytes_field(&map, 1, entry.bytes, entry.size);
+	segue_tfbytes_field(to, 2, map.bytes, map.size);
+	segue_tfbytes_free(&entry);
+	segue_tfbytes_free(&map);
+}
+
 /* ---- Bad records ----------------------------------------------------------------------------- */
 
 static struct segue_testspec bad;
@@ -606,6 +619,41 @@ Test(example, bool_and_int32)
 	refused_features(&change, 1, good, 2, "value -2147483649 does not fit int32");
 }
 
+Test(example, raw_bools_in_steps)
+{
+	static const uint8_t two[] = {0, 1, 1, 2};
+	struct segue_tffeature change[] = {
+		good[0], {"y", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 4, 1, two}};
+
+	bad_spec();
+	bad.sequences[1].dtype = SEGUE_BOOL;
+	refused_features(good_context, 1, change, 2,
+		"feature 'y': step 3: a byte that is neither 0 nor 1 does not fit bool");
+}
+
+/* Steps of one size that differ in kind: a stride alone would decode the second as the first. */
+Test(example, kinds_that_change_from_step_to_step)
+{
+	static const int64_t integer = 5000000; /* four bytes as a varint */
+	static const int32_t raw = 0x01020304;
+	struct segue_tffeature first = {"x", SEGUE_TF_INT64, SEGUE_TF_PACKED, 1, 1, &integer};
+	struct segue_tffeature second = {"x", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 1, 4, &raw};
+	struct segue_tfbytes bytes = {0}, list = {0}, step = {0};
+
+	for (int i = 0; i < 10; i++) {
+		step.size = 0;
+		segue_tfwrite_feature(&step, i % 5 == 4 ? &second : &first, 0);
+		segue_tfbytes_field(&list, 1, step.bytes, step.size);
+	}
+	wrap_list(&bytes, &list);
+	segue_testspec_init(&bad);
+	segue_testspec_sequence(&bad, "x", SEGUE_INT32, 1);
+	check_against_oracle(&bad.spec, &bytes);
+	segue_tfbytes_free(&bytes);
+	segue_tfbytes_free(&list);
+	segue_tfbytes_free(&step);
+}
+
 Test(example, lengths)
 {
 	struct segue_tffeature change[] = {good[0], good[1]};
@@ -625,19 +673,6 @@ Test(example, lengths)
 }
 
 /* ---- Damaged messages ------------------------------------------------------------------------ */
-
-/* A record whose feature "x" holds `list` as its FeatureList. */
-static void wrap_list(struct segue_tfbytes *to, const struct segue_tfbytes *list)
-{
-	struct segue_tfbytes entry = {0}, map = {0};
-
-	segue_tfbytes_field(&entry, 1, "x", 1);
-	segue_tfbytes_field(&entry, 2, list->bytes, list->size);
-	segue_tfbytes_field(&map, 1, entry.bytes, entry.size);
-	segue_tfbytes_field(to, 2, map.bytes, map.size);
-	segue_tfbytes_free(&entry);
-	segue_tfbytes_free(&map);
-}
 
 /* One step of "x" with the given Feature message is refused. */
 static void refused_step(const void *feature, size_t size, const char *text)
@@ -838,6 +873,10 @@ Test(example, key_features)
 	refused_features(
 		number, 2, good, 2, "context feature 'id': holds int64 values, but a key is one");
 	refused_features(number, 1, good, 2, "context feature 'id': missing");
+	number[0].name = "id";
+	number[0].kind = number[1].kind = SEGUE_TF_BYTES;
+	number[0].values = number[1].values = "k";
+	refused_features(number, 2, good, 2, "context feature 'id': there twice");
 	segue_tfbytes_free(&bytes);
 }
 

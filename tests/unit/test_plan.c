@@ -847,7 +847,8 @@ static struct segue_span model_span(
 }
 
 /* Old ones in their rows, new ones in the free rows in order; gaps close where the tail shrinks. */
-static void model_batch(struct model *model, struct model_sequence **oldest, uint32_t found)
+static void model_batch(
+	struct model *model, struct model_sequence **oldest, uint32_t found, uint64_t last_epoch)
 {
 	const struct segue_plan_spec *spec = &model->trial->spec;
 	struct model_sequence *place[BATCH_MAX] = {NULL};
@@ -871,6 +872,7 @@ static void model_batch(struct model *model, struct model_sequence **oldest, uin
 			continue;
 		model->rows[t]++;
 		model->span[t][row] = (struct segue_span){.number = SEGUE_NO_SEQUENCE,
+			.epoch = last_epoch,
 			.row = row,
 			.previous_row = SEGUE_NO_ROW,
 			.flags = SEGUE_SPAN_EMPTY};
@@ -906,7 +908,7 @@ static void model_part(struct model *model, uint64_t from, uint64_t to, uint64_t
 		if (found == 0 &&
 			(spec->tail == SEGUE_TAIL_SHRINK || model->steps - begun >= longest))
 			return;
-		model_batch(model, oldest, found);
+		model_batch(model, oldest, found, to - 1);
 	}
 }
 

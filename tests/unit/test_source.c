@@ -531,12 +531,15 @@ Test(source, changed_since_it_was_indexed)
 
 	make_file("a", 0, 3, false);
 	make_file("b", 3, 3, false);
-	use("[a-z]");
+	use("[a-z]*");
 	source = open_source();
 	source->ops->destroy(source);
 	make_file("c", 3, 3, false);
 	refused(SEGUE_ECHANGED, "/c: new in the data set");
 	unlink(path_of("c"));
+	make_file("ab", 3, 3, false);
+	refused(SEGUE_ECHANGED, "/ab: new in the data set");
+	unlink(path_of("ab"));
 	unlink(path_of("b"));
 	refused(SEGUE_ECHANGED, "/b: gone from the data set");
 	make_file("b", 3, 4, false);
@@ -830,8 +833,13 @@ Test(source, gzip)
 	cr_assert(inflated == 0 && indexed == 0);
 	source->ops->destroy(source);
 	segue_tmpdir_remove_path(cache);
+	mkdir(path_of("cache"), 0700);
+	mkdir(path_of("cache/of"), 0700);
+	mkdir(path_of("cache/of/copies"), 0700);
+	segue_tfwrite_file(path_of("cache/of/copies/0123.tfrecord.aBcDeF"), "left", 4);
 	source = open_source();
 	cr_assert(inflated > 0 && indexed == 0);
+	cr_assert_neq(access(path_of("cache/of/copies/0123.tfrecord.aBcDeF"), F_OK), 0);
 	check_record(source, 19, 19);
 	source->ops->destroy(source);
 }

@@ -1991,7 +1991,10 @@ static PyGetSetDef batch_getset[] = {
 		"int64 ``[batch_size]``: rank in which the sequence entered, from 0; -1 in an "
 		"empty row.",
 		INSERTION_INDEX),
-	GET("epoch", batch_meta, "int64 ``[batch_size]``: epoch of the sequence, from 0.", EPOCH),
+	GET("epoch", batch_meta,
+		"int64 ``[batch_size]``: epoch of the sequence, from 0; of an empty row: the epoch "
+		"that it pads.",
+		EPOCH),
 	GET("is_first", batch_meta, "bool ``[batch_size]``: first segment of its sequence.",
 		IS_FIRST),
 	GET("is_last", batch_meta, "bool ``[batch_size]``: last segment of its sequence.", IS_LAST),

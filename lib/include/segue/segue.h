@@ -382,7 +382,7 @@ enum segue_span_flags {
  */
 struct segue_span {
 	uint64_t number;	/* of the sequence in the stream, from 0: rank in which it enters */
-	uint64_t epoch;		/* from 0 */
+	uint64_t epoch;		/* from 0; of an empty row: the epoch that it pads */
 	uint64_t first_step;	/* segment * num_unroll */
 	uint64_t array_steps;	/* steps of the whole sequence's arrays */
 	uint64_t total_length;	/* steps of the whole sequence that count */

@@ -1,8 +1,11 @@
 /*
- * Runs a fuzz target without libFuzzer: over files, and over random changes to them.
+ * Runs a fuzz target without libFuzzer: over the files of a corpus, and over random changes to them.
  *
- *	replay [-n changes] [-s seed] file...
+ *	replay_<target> [-n changes] [-s seed] DIR
+ *
+ * A directory without files is an error: nothing would be tested.
  */
+#include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,10 +65,33 @@ static void run_file(const char *path, long changes)
 	free(changed);
 }
 
+static int run_directory(const char *directory, long changes)
+{
+	DIR *list = opendir(directory);
+	struct dirent *entry;
+	int files = 0;
+
+	if (!list) {
+		perror(directory);
+		exit(1);
+	}
+	while ((entry = readdir(list))) {
+		char path[4096];
+
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+		run_file(path, changes);
+		files++;
+	}
+	closedir(list);
+	return files;
+}
+
 int main(int argc, char **argv)
 {
-	long changes = 0, seed = 1;
-	int option;
+	long changes = 2000, seed = 1;
+	int option, files;
 
 	while ((option = getopt(argc, argv, "n:s:")) != -1) {
 		if (option == 'n')
@@ -75,9 +101,14 @@ int main(int argc, char **argv)
 		else
 			return 2;
 	}
-	printf("seed %ld, %ld changes to each of %d files\n", seed, changes, argc - optind);
+	if (optind + 1 != argc) {
+		fprintf(stderr, "usage: %s [-n changes] [-s seed] DIR\n", argv[0]);
+		return 2;
+	}
+	printf("seed %ld, %ld changes to each file of %s\n", seed, changes, argv[optind]);
+	fflush(stdout);
 	srandom((unsigned)seed);
-	for (int i = optind; i < argc; i++)
-		run_file(argv[i], changes);
-	return 0;
+	files = run_directory(argv[optind], changes);
+	printf("%d files\n", files);
+	return files ? 0 : 1;
 }
