@@ -92,6 +92,7 @@ struct segue_stream {
 	uint64_t fingerprint[2];
 	struct segue_plan_spec plan; /* lane is set by its users */
 	struct segue_index_keeper keeper;
+	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
 	struct segue_pool *pool;
 	struct segue_ledger *ledgers; /* one a lane, group 0; NULL if persist is false */

@@ -40,6 +40,8 @@ static int load_index(void *arg, const char *name, void **bytes, size_t *size)
 	const struct segue_stream *stream = arg;
 	struct pieces pieces = {0};
 
+	if (stream->forget_index)
+		return segue_fail(SEGUE_ENOTFOUND, "the index '%s' is made anew", name);
 	int rc = segue_store_scan(stream->server->store, SEGUE_TABLE_INDEX, name, strlen(name) + 1,
 		add_piece, NULL, &pieces);
 	if (!rc && !pieces.bytes)
@@ -157,23 +159,6 @@ static void report_progress(void *arg, const char *what, uint64_t done, uint64_t
 	segue_loop_post(progress->server->loop, send_progress, progress);
 }
 
-static int check_record(struct segue_stream *stream, const struct segue_stream_record *record)
-{
-	int rc = segue_spec_compare(record->spec, stream->spec);
-
-	if (rc)
-		return segue_fail_within(rc, "stream '%s'", stream->spec->name);
-	if (memcmp(record->fingerprint, stream->fingerprint, sizeof(stream->fingerprint)) != 0)
-		return segue_fail(SEGUE_ECHANGED,
-			"stream '%s': the data set is not the one that the stream was made with "
-			"(files, their sizes or their records differ): give the stream another "
-			"name, "
-			"or bring the files back",
-			stream->spec->name);
-	stream->id = record->id;
-	return 0;
-}
-
 static int save_record(struct segue_stream *stream)
 {
 	const struct segue_stream_record record = {
@@ -199,48 +184,71 @@ static int save_record(struct segue_stream *stream)
 	return rc;
 }
 
-/* Finds or makes the stream's record. */
-static int settle_record(struct segue_stream *stream)
+/* The stream's record, if the store has one: the spec is compared before anything long is begun. */
+static int find_record(struct segue_stream *stream, bool *found)
 {
 	struct segue_stream_record record;
 	uint8_t hash[SEGUE_STORE_KEY_MAX];
 	size_t size, key_size;
 	void *value;
 
+	*found = false;
 	if (!stream->spec->persist)
 		return 0;
 	const void *key = segue_stream_key(stream->spec->name, hash, &key_size);
 	int rc = segue_store_get(
 		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 	if (rc == SEGUE_ENOTFOUND)
-		return save_record(stream);
+		return 0;
 	if (rc)
 		return rc;
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
 		return rc;
-	rc = check_record(stream, &record);
+	*found = true;
+	stream->id = record.id;
+	memcpy(stream->fingerprint, record.fingerprint, sizeof(stream->fingerprint));
+	rc = segue_spec_compare(record.spec, stream->spec);
 	segue_spec_destroy(record.spec);
-	return rc;
+	return rc ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : 0;
 }
 
 static int open_source(struct segue_stream *stream)
 {
 	struct segue_server *server = stream->server;
 	struct opening_job job = {.stream = stream};
-	struct segue_source_stats stats;
 	char cache[4200];
 
 	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
-	int rc = segue_source_open_tfrecord(
+	return segue_source_open_tfrecord(
 		stream->spec, cache, &stream->keeper, report_progress, &job, &stream->source);
+}
+
+/* Binds the stream to its data set: for good, by the fingerprint in its record. */
+static int settle_source(struct segue_stream *stream, bool found)
+{
+	struct segue_source_stats stats;
+
+	int rc = open_source(stream);
+	if (rc == SEGUE_ECHANGED && !found) {
+		/* The kept index is of files that were there before; no stream of this name was. */
+		stream->forget_index = true;
+		rc = open_source(stream);
+	}
 	if (rc)
 		return rc;
 	segue_source_stats(stream->source, &stats);
+	if (found && memcmp(stats.fingerprint, stream->fingerprint, sizeof(stats.fingerprint)) != 0)
+		return segue_fail(SEGUE_ECHANGED,
+			"stream '%s': the data set is not the one that the stream was made with "
+			"(files, their sizes or their records differ): give the stream another "
+			"name, "
+			"or bring the files back",
+			stream->spec->name);
 	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
-	return 0;
+	return found || !stream->spec->persist ? 0 : save_record(stream);
 }
 
 static void set_plan(struct segue_stream *stream)
@@ -266,9 +274,11 @@ static void open_job(void *arg)
 {
 	struct segue_stream *stream = arg;
 
-	int rc = open_source(stream);
+	bool found;
+
+	int rc = find_record(stream, &found);
 	if (!rc)
-		rc = settle_record(stream);
+		rc = settle_source(stream, found);
 	if (!rc) {
 		set_plan(stream);
 		rc = segue_ledgers_load(stream);

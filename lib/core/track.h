@@ -21,10 +21,10 @@ struct segue_track {
 	const struct segue_lease_page *page;  /* read only */
 	uint64_t generation;
 	uint32_t depth;
-	uint64_t next;	    /* the batch that take() hands out */
+	uint64_t next;      /* the batch that take() hands out */
 	uint64_t committed; /* this side's copies of its two words */
 	uint64_t released;
-	uint64_t held;	   /* bit t % 64: batch t of [released, next) is held */
+	uint64_t held;     /* bit t % 64: batch t of [released, next) is held */
 	uint64_t woken_at; /* the last wake_at that was acted on */
 };
 
@@ -64,7 +64,8 @@ bool segue_track_release(struct segue_track *track, uint64_t step);
 /*
  * Before sleeping on ring->bell: raises the flag, fences, looks again. True: sleep while *bell ==
  * *seen; false: something is there (the flag is down again). After a true, sleep_end() lowers the
- * flag.
+ * flag. Ring the server's event once before the sleep: the filler may wait for more free slots than
+ * can come free while batches are held.
  */
 bool segue_track_sleep_begin(struct segue_track *track, uint32_t *seen);
 void segue_track_sleep_end(struct segue_track *track);

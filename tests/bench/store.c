@@ -2,15 +2,19 @@
  * Part 5: what the store writes to disk at durability = interval, against the speed of training.
  *
  * The committer takes the newest state of each row, once an interval: the disk must not see how
- * often a row's state was overwritten in between. The interval is a tenth of a second, so that a
- * short run holds many.
+ * often a row's state was overwritten in between. Twice: with sequences that outlast the run, so
+ * that only states change, and with those of shape S, where a faster worker also comes to new
+ * sequences more often. The interval is a quarter of a second, so that a short run holds many.
  */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "bench.h"
+#include "tfwrite.h"
 
-#define INTERVAL_MS 100
+#define INTERVAL_MS 250
+#define LONG_STEPS  600000
 
 /* Batches at `rate` a second (0: as fast as can be) for `seconds`; returns how many. */
 static uint64_t train(struct bench_worker *worker, double rate, double seconds)
@@ -31,24 +35,28 @@ static uint64_t train(struct bench_worker *worker, double rate, double seconds)
 	return batches;
 }
 
+/* Bytes a second on disk at one speed. */
 static double measure(const struct bench_server *server, struct bench_worker *worker, double rate,
-	double seconds, double states)
+	double seconds, const char *rows)
 {
-	char name[64];
+	double states = 2.0 * worker->shape->rows * (double)bench_state_bytes(worker->shape) *
+			1000 / INTERVAL_MS;
+	char name[64], speed[32];
 
-	train(worker, rate, 0.5);
+	train(worker, rate, 2e-3 * INTERVAL_MS);
 	double before = bench_server_written(server);
 	int64_t start = bench_now();
 	uint64_t batches = train(worker, rate, seconds);
 	double spent = bench_seconds_since(start);
 	double written = (bench_server_written(server) - before) / spent;
 	if (rate > 0)
-		snprintf(name, sizeof(name), "disk at %.0f batches/s", rate);
+		snprintf(speed, sizeof(speed), "at %.0f batches/s", rate);
 	else
-		snprintf(name, sizeof(name), "disk, worker unthrottled");
+		snprintf(speed, sizeof(speed), "unthrottled");
+	snprintf(name, sizeof(name), "%s, %s", rows, speed);
 	bench_print(&(struct bench_figure){.part = 5,
 			    .name = name,
-			    .shape = "S",
+			    .shape = worker->shape->name,
 			    .value = written * 1e-6,
 			    .unit = "MB/s",
 			    .beside = "the states once an interval",
@@ -57,37 +65,22 @@ static double measure(const struct bench_server *server, struct bench_worker *wo
 	return written;
 }
 
-int main(int argc, char **argv)
+static void measure_all(const struct bench_server *server, struct bench_worker *worker,
+	double seconds, const char *rows)
 {
 	static const double rates[] = {10, 100, 1000, 0};
-	bool quick = bench_options(argc, argv);
-	const struct bench_shape *shape = &bench_shape_s;
-	const struct bench_data data = {
-		.shape = shape, .segments_min = 5, .segments_max = 50, .bytes = 100000000};
-	double states = 2.0 * shape->rows * (double)bench_state_bytes(shape) * 1000 / INTERVAL_MS;
 	double least = INFINITY, most = 0;
-	char path[SEGUE_TMPDIR_MAX], store[SEGUE_TMPDIR_MAX];
-	struct segue_tmpdir dir;
-	struct bench_server server;
-	struct bench_worker worker;
-	struct bench_spec spec;
+	char name[64];
 
-	segue_tmpdir_make(&dir, "bench");
-	bench_data_write(segue_tmpdir_path(&dir, "data", path), &data);
-	bench_spec_init(&spec, shape, path);
-	spec.stream.interval_ms = INTERVAL_MS;
-	bench_server_start(&server, segue_tmpdir_path(&dir, "store", store));
-	bench_worker_open(&worker, &server, &spec, shape);
 	for (size_t i = 0; i < BENCH_COUNT(rates); i++) {
-		double written = measure(&server, &worker, rates[i], quick ? 1.5 : 5, states);
+		double written = measure(server, worker, rates[i], seconds, rows);
 		least = fmin(least, written);
 		most = fmax(most, written);
 	}
-	bench_worker_close(&worker);
-	bench_server_stop(&server);
+	snprintf(name, sizeof(name), "%s: most over least", rows);
 	bench_print(&(struct bench_figure){.part = 5,
-			    .name = "most over least",
-			    .shape = "S",
+			    .name = name,
+			    .shape = worker->shape->name,
 			    .value = most * 1e-6,
 			    .unit = "MB/s",
 			    .beside = "least",
@@ -95,6 +88,62 @@ int main(int argc, char **argv)
 			    .kind = BENCH_RATIO_MAX,
 			    .goal = 1.5},
 		"%s", most > 0 ? "over all speeds" : "nothing reached a disk: TMPDIR is no disk");
+}
+
+/* One record of so many steps of one float. */
+static void write_long(const char *path)
+{
+	float *values = bench_alloc(LONG_STEPS * sizeof(*values));
+	const struct segue_tffeature feature = {.name = "x",
+		.kind = SEGUE_TF_FLOAT,
+		.steps = LONG_STEPS,
+		.each = 1,
+		.values = values};
+	struct segue_tfwriter *writer = segue_tfwriter_open(path, false);
+
+	segue_tfwriter_add(writer, NULL, 0, &feature, 1);
+	segue_tfwriter_close(writer);
+	free(values);
+}
+
+static void run(const struct segue_tmpdir *dir, const struct bench_shape *shape, const char *store,
+	const char *rows, double seconds)
+{
+	char path[SEGUE_TMPDIR_MAX], store_path[SEGUE_TMPDIR_MAX];
+	const char *paths[64];
+	struct bench_server server;
+	struct bench_worker worker;
+	struct bench_spec spec;
+
+	bench_spec_init(&spec, shape, segue_tmpdir_path(dir, rows, path));
+	for (uint32_t i = 0; i < shape->rows; i++)
+		paths[i] = path;
+	spec.stream.source.paths = paths;
+	spec.stream.source.path_count = shape->rows;
+	spec.stream.interval_ms = INTERVAL_MS;
+	bench_server_start(&server, segue_tmpdir_path(dir, store, store_path));
+	bench_worker_open(&worker, &server, &spec, shape);
+	measure_all(&server, &worker, seconds, rows);
+	bench_worker_close(&worker);
+	bench_server_stop(&server);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct bench_shape stay = {"32 x 1 x 1, states of S", 32, 1, 1, 128};
+	bool quick = bench_options(argc, argv);
+	const struct bench_data data = {
+		.shape = &bench_shape_s, .segments_min = 5, .segments_max = 50, .bytes = 100000000};
+	char path[SEGUE_TMPDIR_MAX];
+	struct segue_tmpdir dir;
+
+	segue_tmpdir_make(&dir, "bench");
+	write_long(segue_tmpdir_path(&dir, "rows stay", path));
+	run(&dir, &stay, "store-stay", "rows stay", quick ? 1.5 : 6);
+	if (!quick) {
+		bench_data_write(segue_tmpdir_path(&dir, "rows change", path), &data);
+		run(&dir, &bench_shape_s, "store-change", "rows change", 6);
+	}
 	segue_tmpdir_remove(&dir);
 	return 0;
 }

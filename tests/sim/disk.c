@@ -173,8 +173,10 @@ int sim_disk_apply(const struct sim_ops *ops)
 	sim_disk.fail_next = 0;
 	sim_progress();
 	pass_time();
-	if (rc == SEGUE_ENOSPACE)
+	if (rc == SEGUE_ENOSPACE) {
+		sim_trace("the disk is full");
 		return segue_fail(rc, "the disk is full");
+	}
 	under_way = ops;
 	pass_time();
 	under_way = NULL;

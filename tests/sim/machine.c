@@ -566,11 +566,6 @@ int segue_sim_mutant(const char *name)
 	return machine.options.mutant && strcmp(machine.options.mutant, name) == 0;
 }
 
-bool sim_tracing(void)
-{
-	return machine.options.trace;
-}
-
 void sim_trace(const char *format, ...)
 {
 	va_list args;

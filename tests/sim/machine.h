@@ -53,7 +53,6 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 	} while (0)
 /* A line of the trace. */
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
-bool sim_tracing(void);
 
 /* ---- Chance and time ------------------------------------------------------------------------ */
 

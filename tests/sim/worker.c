@@ -569,6 +569,11 @@ static void go_on(struct worker *worker, struct handle *handle)
 		release_some(handle, 2);
 		break;
 	case SEGUE_TRACK_END:
+		sim_check(handle->track.next == truth_of(handle->pair)->end &&
+				  handle->track.ring->undelivered ==
+					  truth_of(handle->pair)->undelivered,
+			"end", "pair %u: ends at %llu", handle->pair,
+			(unsigned long long)handle->track.next);
 		detach(worker, handle);
 		break;
 	case SEGUE_TRACK_ERROR:

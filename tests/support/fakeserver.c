@@ -824,6 +824,14 @@ void fakeserver_usurp(struct fakeserver *server, unsigned lane)
 	fakeserver_unlock(server);
 }
 
+void fakeserver_hang_up(struct fakeserver *server, int code, const char *detail)
+{
+	fakeserver_lock(server);
+	refuse(server, 0, 0, code, detail);
+	close_connection(server, 0, true);
+	fakeserver_unlock(server);
+}
+
 void fakeserver_await(struct fakeserver *server, unsigned lane, uint64_t published)
 {
 	for (bool done = false; !done; nap()) {

@@ -111,6 +111,8 @@ void fakeserver_unlock(struct fakeserver *server);
 void fakeserver_usurp(struct fakeserver *server, unsigned lane);
 /* Ends the lease as if its process had gone; what is committed is taken. */
 void fakeserver_end_lease(struct fakeserver *server, unsigned lane);
+/* Fails, for no request in particular, on the first connection, and closes it. */
+void fakeserver_hang_up(struct fakeserver *server, int code, const char *detail);
 /* Waits until batches below `published` of the lane are readable. */
 void fakeserver_await(struct fakeserver *server, unsigned lane, uint64_t published);
 /* Waits until no connection is open. */

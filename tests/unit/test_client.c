@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -285,6 +286,13 @@ static void script(void (*change)(struct fake_script *))
 	fakeserver_unlock(server);
 }
 
+#define set(field, value)                                                                          \
+	do {                                                                                       \
+		fakeserver_lock(server);                                                           \
+		server->script.field = (value);                                                    \
+		fakeserver_unlock(server);                                                         \
+	} while (0)
+
 static void hold(struct fake_script *s)
 {
 	s->hold = true;
@@ -298,6 +306,22 @@ static void let_go(struct fake_script *s)
 static void do_let_go(void)
 {
 	script(let_go);
+}
+
+static void make_durable(struct fake_script *s)
+{
+	s->hold_durable = false;
+}
+
+/* Waits until batches below `step` are on the server's disk. */
+static void await_disk(uint64_t step)
+{
+	for (bool done = false; !done;) {
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+		fakeserver_lock(server);
+		done = server->lanes[0].step >= step;
+		fakeserver_unlock(server);
+	}
 }
 
 TestSuite(client, .init = set_up, .fini = tear_down, .timeout = 60);
@@ -332,10 +356,10 @@ Test(client, takes_a_relative_directory)
 
 Test(client, refuses_other_versions)
 {
-	server->script.refuse_code = SEGUE_EVERSION;
+	set(refuse_code, SEGUE_EVERSION);
 	assert_fails(segue_open(store, &options, &client), SEGUE_EVERSION, "protocol 9");
-	server->script.refuse_code = 0;
-	server->script.other_layout = true;
+	set(refuse_code, 0);
+	set(other_layout, true);
 	assert_fails(segue_open(store, &options, &client), SEGUE_EVERSION, "0.9-fake");
 }
 
@@ -462,14 +486,7 @@ Test(client, starts_a_server)
 	rmdir(store);
 	unlink(socket_path);
 	write_program("echo \"$@\" >\"$(dirname \"$0\")/arguments\"; "
-		      "grep -E 'SigBlk|SigIgn' /proc/self/status >\"$(dirname \"$0\")/signals\"; "
 		      "ls -l /proc/self/fd >\"$(dirname \"$0\")/fds\"; " ASK "exit 0");
-	/* The caller's own habits are not handed down. */
-	sigset_t block;
-	sigemptyset(&block);
-	sigaddset(&block, SIGTERM);
-	pthread_sigmask(SIG_BLOCK, &block, NULL);
-	signal(SIGPIPE, SIG_IGN);
 	rmdir(store);
 	begin_event(&event, 0, start_when_asked);
 	int rc = segue_open(store, &options, &client);
@@ -479,18 +496,39 @@ Test(client, starts_a_server)
 	read_file("arguments", text, sizeof(text));
 	snprintf(wanted, sizeof(wanted), "serve %s --embedded\n", store);
 	cr_assert_str_eq(text, wanted);
-	read_file("signals", text, sizeof(text));
-	cr_assert_not_null(strstr(text, "SigBlk:\t0000000000000000"), "%s", text);
-	/* All but the two signals that the C library keeps to itself. */
-	const char *ignored = strstr(text, "SigIgn:\t");
-	cr_assert_not_null(ignored, "%s", text);
-	cr_assert_eq(strtoull(ignored + 8, NULL, 16) & ~UINT64_C(0x180000000), 0, "%s", text);
 	read_file("fds", text, sizeof(text));
 	cr_assert_null(strstr(text, "start.lock"), "%s", text);
 	cr_assert_null(strstr(text, "socket:"), "%s", text);
 	struct stat status;
 	cr_assert_eq(stat(store, &status), 0);
 	cr_assert_eq(status.st_mode & 0777, 0700);
+}
+
+Test(client, starts_the_program_with_signals_as_they_are_by_default)
+{
+	char text[4096], path[SEGUE_TMPDIR_MAX];
+	sigset_t block;
+
+	fakeserver_kill(server);
+	/* Not the shell, which makes some of this good itself. */
+	write_program("");
+	FILE *file = fopen(program, "w");
+	fprintf(file,
+		"#!/usr/bin/awk -f\nBEGIN {\n\twhile ((getline l < \"/proc/self/status\") > 0)\n"
+		"\t\tprint l > ENVIRON[\"STATUS_FILE\"]\n\texit 23\n}\n");
+	fclose(file);
+	setenv("STATUS_FILE", segue_tmpdir_path(&dir, "status", path), 1);
+	sigemptyset(&block);
+	sigaddset(&block, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &block, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	assert_fails(segue_open(store, &options, &client), SEGUE_EREADONLY, "status 23");
+	read_file("status", text, sizeof(text));
+	const char *blocked = strstr(text, "SigBlk:\t"), *ignored = strstr(text, "SigIgn:\t");
+	cr_assert(blocked && ignored, "%s", text);
+	cr_assert_eq(strtoull(blocked + 8, NULL, 16), 0, "%s", text);
+	/* All but the two signals that the C library keeps to itself. */
+	cr_assert_eq(strtoull(ignored + 8, NULL, 16) & ~UINT64_C(0x180000000), 0, "%s", text);
 }
 
 Test(client, hands_the_socket_to_the_program)
@@ -593,7 +631,7 @@ static void count_progress(void *arg, const char *what, uint64_t done, uint64_t 
 
 Test(client, shows_progress_of_opening)
 {
-	server->script.progress = 3;
+	set(progress, 3);
 	options.progress = count_progress;
 	options.arg = &progress_calls;
 	open_stream();
@@ -604,7 +642,7 @@ Test(client, shows_progress_of_opening)
 
 Test(client, refuses_another_layout)
 {
-	server->script.wrong_hash = true;
+	set(wrong_hash, true);
 	cr_assert_eq(segue_open(store, &options, &client), 0);
 	assert_fails(segue_stream_open(client, &spec, &stream), SEGUE_EVERSION, "'train'");
 	spec.num_unroll = 0;
@@ -706,6 +744,28 @@ Test(client, reads_with_many_rows_and_a_tail_of_empty_ones)
 	}
 	cr_assert_eq(rc, SEGUE_EEND);
 	cr_assert_gt(segue_lane_undelivered(lane), 0);
+	close_all(lane);
+}
+
+Test(client, follows_rows_that_move_up)
+{
+	const uint64_t lengths[] = {10, 4, 10, 6};
+
+	memcpy(server->script.lengths, lengths, sizeof(lengths));
+	set(records, 4);
+	spec.batch_size = 4;
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	struct segue_batch *batch = take(lane); /* rows 0, 2 and 3 of the one before */
+	const struct segue_span *spans = segue_batch_spans(batch, NULL);
+	cr_assert_eq(segue_batch_rows(batch), 3);
+	cr_assert_eq(spans[1].previous_row, 2);
+	cr_assert_eq(spans[2].previous_row, 3);
+	commit(batch);
+	segue_batch_release(batch);
+	consume(lane, 2);
+	cr_assert_eq(segue_lane_next(lane, SECOND, &batch), SEGUE_EEND);
 	close_all(lane);
 }
 
@@ -819,7 +879,8 @@ Test(client, wants_every_state_saved)
 	struct segue_batch *batch = take(lane), *next;
 	float h[9] = {0};
 	assert_fails(segue_batch_commit(batch), SEGUE_EUNSAVED, "'h', 'c'");
-	cr_assert_eq(segue_batch_save_state(batch, 0, h, sizeof(h)), 0);
+	for (int i = 0; i < 2; i++) /* twice is once */
+		cr_assert_eq(segue_batch_save_state(batch, 0, h, sizeof(h)), 0);
 	assert_fails(segue_batch_commit(batch), SEGUE_EUNSAVED, "'c'");
 	cr_assert_null(strstr(segue_error_detail(), "'h'"));
 	assert_fails(segue_lane_next(lane, 0, &next), SEGUE_EUNSAVED, "'c'");
@@ -954,15 +1015,15 @@ Test(client, reports)
 	assert_fails(segue_client_report(client, SEGUE_REPORT_GET, NULL, "missing", &json),
 		SEGUE_ENOTFOUND, "nothing under 'missing'");
 	/* An answer to something older is passed over, and what came with it closed. */
-	server->script.stray = true;
+	set(stray, true);
 	cr_assert_eq(segue_client_report(client, SEGUE_REPORT_VERIFY, NULL, NULL, &json), 0);
 	segue_free(json);
 	/* Nonsense ends the connection; the next call makes another. */
-	server->script.stray = false;
-	server->script.wrong_reply = true;
+	set(stray, false);
+	set(wrong_reply, true);
 	assert_fails(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
 		SEGUE_EPROTOCOL, "type 68");
-	server->script.wrong_reply = false;
+	set(wrong_reply, false);
 	cr_assert_eq(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json), 0);
 	segue_free(json);
 	cr_assert_eq(server->seen.connections, 2);
@@ -977,7 +1038,7 @@ Test(client, waits_as_long_as_it_may)
 	uint64_t waits, wakes;
 	struct event event;
 
-	server->script.hold = true;
+	set(hold, true);
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	int64_t began = now();
@@ -1013,7 +1074,7 @@ Test(client, can_be_interrupted_while_it_waits)
 {
 	struct segue_batch *batch;
 
-	server->script.hold = true;
+	set(hold, true);
 	options.interrupt = interrupt_soon;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
@@ -1120,7 +1181,7 @@ static size_t check_offered_rows(const uint64_t *numbers, const int64_t *segment
 
 Test(client, offers_its_last_commit_to_the_next_server)
 {
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
@@ -1161,7 +1222,7 @@ Test(client, offers_states_and_ended_rows)
 	const uint64_t lengths[] = {4, 3, 6, 8, 9, 9, 9, 9};
 
 	memcpy(server->script.lengths, lengths, sizeof(lengths));
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	spec.keep_final = true;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
@@ -1201,34 +1262,95 @@ Test(client, offers_states_and_ended_rows)
 		at += sizeof(h) + sizeof(int64_t);
 	}
 	cr_assert_eq(server->seen.offer_size, at);
-	/* What is on disk is not offered again. */
+	/* What is on disk is not offered again: by the grant, ... */
 	consume(lane, 1);
 	restart();
 	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
 	segue_free(token);
 	cr_assert_eq(server->seen.offer_step, 4);
 	cr_assert_eq(server->seen.offer_size, 3 * 20);
+	/* ... or later. */
+	consume(lane, 1); /* 3 ends at batch 4 */
+	script(make_durable);
+	await_disk(5);
+	restart();
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	segue_free(token);
+	cr_assert_eq(server->seen.offer_step, 5);
+	cr_assert_eq(server->seen.offer_size, 3 * 20);
+	close_all(lane);
+}
+
+Test(client, offers_no_more_rows_than_there_are)
+{
+	const uint64_t lengths[] = {10, 4, 6};
+
+	memcpy(server->script.lengths, lengths, sizeof(lengths));
+	set(records, 3);
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 4); /* of 3, 3, 2, 1 rows */
+	restart();
+	consume(lane, 1);
+	cr_assert_eq(server->seen.offers, 0); /* the ring had it */
+	restart();
+	struct segue_batch *batch;
+	void *token;
+	size_t size;
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	segue_free(token);
+	cr_assert_eq(server->seen.offer_step, 5);
+	cr_assert_eq(server->seen.offer_size, 20);
+	cr_assert_eq(segue_lane_next(lane, 20 * SECOND, &batch), SEGUE_EEND);
+	close_all(lane);
+}
+
+Test(client, forgets_ended_rows_when_it_goes_back)
+{
+	const uint64_t lengths[] = {4, 3, 6, 8, 9, 9, 9, 9};
+	void *token;
+	size_t size;
+
+	memcpy(server->script.lengths, lengths, sizeof(lengths));
+	set(hold_durable, true);
+	spec.keep_final = true;
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 1);
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	consume(lane, 2); /* three end */
+	cr_assert_eq(segue_lane_restore(lane, token, size), 0, "%s", segue_error_detail());
+	segue_free(token);
+	consume(lane, 1); /* two end */
+	restart();
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	segue_free(token);
+	cr_assert_eq(server->seen.offer_step, 2);
+	cr_assert_eq(server->seen.offer_size, 3 * 20 + 2 * (24 + strlen("rec:0") + 20));
 	close_all(lane);
 }
 
 Test(client, keeps_many_ended_rows)
 {
 	spec.keep_final = true;
-	spec.epochs = 40;
+	spec.epochs = 80;
 	for (int i = 0; i < 8; i++)
 		server->script.lengths[i] = 2;
-	server->script.hold_durable = true;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
-	consume(lane, 100); /* 300 sequences of one segment */
+	/* 300 sequences of one segment that reach the disk, and 300 that do not. */
+	consume(lane, 100);
+	await_disk(100);
+	set(hold_durable, true);
+	consume(lane, 100);
 	restart();
-	script(let_go);
 	void *token;
 	size_t size;
 	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
 	segue_free(token);
 	size_t at = 3 * 20;
-	for (uint64_t number = 0; number < 300; number++) {
+	for (uint64_t number = 300; number < 600; number++) {
 		uint64_t head[3];
 		memcpy(head, server->seen.offer + at, sizeof(head));
 		cr_assert_eq(head[0], number / 3);
@@ -1267,11 +1389,41 @@ static void do_restart(void)
 	restart();
 }
 
+Test(client, makes_its_lanes_known_before_a_checkpoint_of_any)
+{
+	void *token;
+	size_t size;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	restart();
+	cr_assert_eq(segue_stream_checkpoint(stream, 0, 2, SECOND, &token, &size), 0, "%s",
+		segue_error_detail());
+	segue_free(token);
+	consume(lane, 2);
+	close_all(lane);
+}
+
+Test(client, reads_what_a_server_says_before_it_hangs_up)
+{
+	char *json;
+
+	cr_assert_eq(segue_open(store, &options, &client), 0);
+	fakeserver_hang_up(server, SEGUE_ELIMIT, "too many connections");
+	assert_fails(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
+		SEGUE_ELIMIT, "too many connections");
+	cr_assert_eq(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json), 0);
+	segue_free(json);
+	segue_client_close(client);
+}
+
 Test(client, survives_a_death_while_it_waits)
 {
 	struct event event;
 
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
@@ -1334,13 +1486,13 @@ Test(client, gives_up_on_a_server_that_dies_of_the_request)
 
 	options.timeout_ns = 300 * MS;
 	cr_assert_eq(segue_open(store, &options, &client), 0);
-	server->script.die_on = SEGUE_MESSAGE_REPORT;
-	server->script.die_times = 1000000;
+	set(die_on, SEGUE_MESSAGE_REPORT);
+	set(die_times, 1000000);
 	assert_fails(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
 		SEGUE_EGONE, "again and again");
 	fakeserver_lock(server);
 	unsigned deaths = 1000000 - (unsigned)server->script.die_times;
-	server->script.die_times = 2;
+	set(die_times, 2);
 	fakeserver_unlock(server);
 	cr_assert(deaths > 2 && deaths < 20, "%u", deaths);
 	cr_assert_eq(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json), 0);
@@ -1371,12 +1523,12 @@ Test(client, starts_the_next_server_itself)
 
 Test(client, goes_on_when_the_answer_to_its_offer_was_lost)
 {
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
 	fakeserver_kill(server);
-	server->script.lose_grants = 1;
+	set(lose_grants, 1);
 	fakeserver_start(server);
 	void *token;
 	size_t size;
@@ -1390,7 +1542,7 @@ Test(client, goes_on_when_the_answer_to_its_offer_was_lost)
 
 Test(client, offers_on_closing_what_is_not_on_disk)
 {
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 3);
@@ -1400,7 +1552,7 @@ Test(client, offers_on_closing_what_is_not_on_disk)
 	cr_assert_eq(server->seen.offer_step, 3);
 	cr_assert_eq(server->lanes[0].step, 3);
 	/* With all on disk there is no need of a server. */
-	server->script.hold_durable = false;
+	set(hold_durable, false);
 	lane = attach(SEGUE_START_CONTINUE);
 	fakeserver_kill(server);
 	close_all(lane);
@@ -1497,11 +1649,6 @@ Test(client, takes_back_a_lease_that_ended_without_need)
 
 /* ---- Durability and storage ---------------------------------------------------------------- */
 
-static void make_durable(struct fake_script *s)
-{
-	s->hold_durable = false;
-}
-
 static void do_make_durable(void)
 {
 	script(make_durable);
@@ -1515,10 +1662,16 @@ Test(client, commits_durably)
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	for (unsigned i = 1; i <= 3; i++) {
-		consume(lane, 1);
+		uint64_t before, after;
+		struct segue_batch *batch = take(lane);
+		segue_lane_wakes(lane, NULL, &before);
+		commit(batch);
+		segue_lane_wakes(lane, NULL, &after);
+		cr_assert_eq(after, before + 1); /* the server is not left to find out by itself */
+		segue_batch_release(batch);
 		cr_assert_eq(segue_lane_durable(lane), i);
 	}
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	begin_event(&event, 150 * MS, do_make_durable);
 	int64_t began = now();
 	consume(lane, 1);
@@ -1526,13 +1679,13 @@ Test(client, commits_durably)
 	cr_assert_eq(segue_lane_durable(lane), 4);
 	end_event(&event);
 	/* The server dies instead: the offer makes it durable. */
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	begin_event(&event, 100 * MS, do_restart);
 	consume(lane, 1);
 	end_event(&event);
 	cr_assert_eq(server->seen.offer_step, 5);
 	cr_assert_eq(segue_lane_durable(lane), 5);
-	server->script.hold_durable = false;
+	set(hold_durable, false);
 	consume(lane, 1);
 	close_all(lane);
 }
@@ -1544,7 +1697,7 @@ Test(client, can_be_interrupted_while_it_commits)
 	interrupts = -1000000;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	struct segue_batch *batch = take(lane);
 	save(batch);
 	interrupts = 0;
@@ -1591,7 +1744,7 @@ Test(client, tells_of_a_storage_error_after_the_last_batch)
 	char path[SEGUE_TMPDIR_MAX];
 	cr_assert_lt(access(segue_tmpdir_path(&dir, "runs", path), F_OK), 0);
 	/* One that somebody else has started is welcome. */
-	server->script.storage_error = 0;
+	set(storage_error, 0);
 	fakeserver_start(server);
 	consume(lane, 2);
 	close_all(lane);
@@ -1605,7 +1758,7 @@ Test(client, tells_of_a_storage_error_in_a_durable_commit)
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 1);
-	server->script.hold_durable = true;
+	set(hold_durable, true);
 	struct segue_batch *batch = take(lane);
 	save(batch);
 	begin_event(&event, 100 * MS, do_fail_storage);
@@ -1619,7 +1772,7 @@ Test(client, tells_of_a_damaged_record_after_the_batches_before_it)
 {
 	struct segue_batch *batch;
 
-	server->script.fail_at = 4;
+	set(fail_at, 4);
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 4);
@@ -1633,7 +1786,7 @@ Test(client, refuses_a_damaged_slot)
 {
 	struct segue_batch *batch;
 
-	server->script.damage_slot = true;
+	set(damage_slot, true);
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	assert_fails(segue_lane_next(lane, 20 * SECOND, &batch), SEGUE_EPROTOCOL, "batch 0");
@@ -1648,8 +1801,14 @@ Test(client, refuses_a_damaged_slot)
 			_exit(__LINE__ % 250 + 1);                                                 \
 	} while (0)
 
-static void use_in_child(struct segue_lane *lane, struct segue_batch *batch)
+static void use_in_child(struct segue_lane *lane, struct segue_batch *batch, void *place)
 {
+	/* Something else of the child where the parent has its segments. */
+	volatile char *own = mmap(place, 4096, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	CHECK((void *)(uintptr_t)own == place);
+	*own = 1;
 	struct segue_stream *other;
 	struct segue_lane *other_lane;
 	struct segue_batch *next;
@@ -1680,6 +1839,7 @@ static void use_in_child(struct segue_lane *lane, struct segue_batch *batch)
 	segue_lane_close(lane);
 	segue_stream_close(stream);
 	segue_client_close(client);
+	CHECK(*own == 1);
 	/* The child may have a client of its own. */
 	CHECK(segue_open(store, &options, &client) == 0);
 	CHECK(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json) == 0);
@@ -1696,9 +1856,10 @@ Test(client, refuses_use_after_fork)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 1);
 	struct segue_batch *batch = take(lane);
+	void *place = (void *)((uintptr_t)segue_batch_state(batch, 0) & ~(uintptr_t)4095);
 	pid_t child = spawn_child();
 	if (child == 0)
-		use_in_child(lane, batch);
+		use_in_child(lane, batch, place);
 	cr_assert_eq(waitpid(child, &status, 0), child);
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "line %d (mod 250)",
 		WEXITSTATUS(status) - 1);

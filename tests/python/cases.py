@@ -1,0 +1,367 @@
+"""Random streams for the tests: a data set, a spec, the model of both, and the comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import oracle
+import segue
+from segue.tfrecord import SequenceExampleWriter
+
+DTYPES = ("float32", "float64", "int32", "int64", "uint8", "bool")
+SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
+ENDLESS = 12  # batches a lane that are read of an endless stream
+
+
+@dataclass
+class File:
+    name: str  # below the data set's directory
+    compression: str | None
+    records: list[oracle.Record]
+
+
+@dataclass
+class Case:
+    """One stream; `files` is the data set in order, a file may be in it twice."""
+
+    name: str
+    files: list[File]
+    paths: list[str]  # files or a pattern, below the data set's directory
+    spec: oracle.Spec
+    key_feature: str | None
+    raw: frozenset[str]  # features that are written as bytes
+    reading: str  # "batches", "rounds" or "epochs"
+    workers: int
+    options: dict[str, Any]
+
+    def __repr__(self) -> str:
+        lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
+        return (
+            f"{self.name}: {self.workers} workers by {self.reading}, lengths {lengths}, "
+            f"{self.spec}, {self.options}"
+        )
+
+
+# -- making one ------------------------------------------------------------------------------------
+
+
+def values(
+    rng: np.random.Generator, dtype: str, shape: tuple[int, ...], raw: bool = True
+) -> np.ndarray:
+    """Random values of a dtype; float64 that are not written raw are such as float32 can hold."""
+    if dtype.startswith("float"):
+        array = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4)
+        return array.astype(dtype) if raw else array.astype(np.float32).astype(dtype)
+    if dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    info = np.iinfo(dtype)
+    few = rng.integers(2)  # small numbers are short on the wire, others are not
+    low, high = (max(info.min, -9), 9) if few else (info.min, info.max)
+    return rng.integers(low, high, shape, dtype, endpoint=True)
+
+
+def _features(rng: np.random.Generator, prefix: str, most: int) -> dict[str, oracle.Feature]:
+    return {
+        f"{prefix}{i}": oracle.Feature(
+            str(rng.choice(DTYPES)), SHAPES[rng.integers(len(SHAPES))]
+        )
+        for i in range(most)
+    }
+
+
+def _states(rng: np.random.Generator) -> dict[str, oracle.State]:
+    states = {}
+    for name, feature in _features(rng, "s", int(rng.integers(4))).items():
+        init = [None, values(rng, feature.dtype, ()), values(rng, feature.dtype, feature.shape)]
+        states[name] = oracle.State(feature.dtype, feature.shape, init[rng.integers(3)])
+    return states
+
+
+def _lengths(rng: np.random.Generator, spec: oracle.Spec, count: int) -> list[int]:
+    if not spec.pad:
+        return (rng.integers(1, 5, count) * spec.num_unroll).tolist()
+    longest = int(rng.choice([1, spec.num_unroll, 4 * spec.num_unroll + 1]))
+    return rng.integers(1, longest + 1, count).tolist()
+
+
+def _record(
+    rng: np.random.Generator, spec: oracle.Spec, raw: frozenset[str], key: str, n: int
+) -> oracle.Record:
+    return oracle.Record(
+        key=key,
+        sequences={
+            name: values(rng, feature.dtype, (n, *feature.shape), name in raw)
+            for name, feature in spec.sequences.items()
+        },
+        context={
+            name: values(rng, feature.dtype, feature.shape, name in raw)
+            for name, feature in spec.context.items()
+        },
+    )
+
+
+def _files(
+    rng: np.random.Generator, spec: oracle.Spec, raw: frozenset[str], key_feature: str | None
+) -> tuple[list[File], list[str]]:
+    """The files in the order of the data set, and the paths that list them."""
+    files = []
+    folders = [["", "a/", "b/"], [""], ["a/"]][rng.integers(3)]
+    for f in range(int(rng.integers(1, 4))):
+        name = f"{rng.choice(folders)}{'zyx'[f]}-{f}.tfrecord"
+        compression = "gzip" if rng.integers(5) == 0 else None
+        lengths = _lengths(rng, spec, int(rng.integers(1, 7)))
+        keys = [f"id-{f}-{i}-é" if key_feature else "" for i in range(len(lengths))]
+        records = [_record(rng, spec, raw, *row) for row in zip(keys, lengths, strict=True)]
+        files.append(File(name, compression, records))
+    if len(folders) == 1 and rng.integers(2):
+        files.sort(key=lambda file: file.name)
+        return files, [f"{folders[0]}*.tfrecord"]
+    if rng.integers(4) == 0:
+        files.append(files[0])  # a file may be listed twice
+    return files, [file.name for file in files]
+
+
+def make(name: str, rng: np.random.Generator, **fields: Any) -> Case:
+    """A random case; `fields` of the spec can be given."""
+    epochs = [1, 1, 2, 3, None][rng.integers(5)]
+    spec = oracle.Spec(
+        sequences=_features(rng, "x", int(rng.integers(1, 4))),
+        context=_features(rng, "c", int(rng.integers(3))),
+        states=_states(rng),
+        num_unroll=int(rng.integers(1, 8)),
+        batch_size=int(rng.integers(1, 7)),
+        lanes=int(rng.integers(1, 5)),
+        shuffle=bool(rng.integers(2)),
+        seed=int(rng.integers(2**64, dtype=np.uint64)),
+        epochs=epochs,
+        pad=bool(rng.integers(5)),
+        tail=str(rng.choice(["shrink", "stop", "pad"][: 3 if epochs else 2])),
+        epoch_end=str(rng.choice(["continue", "drain"])),
+    )
+    spec = dataclasses.replace(spec, **fields)
+    raw = frozenset(name for name in [*spec.sequences, *spec.context] if rng.integers(4) == 0)
+    key_feature = "id" if rng.integers(4) == 0 else None
+    files, paths = _files(rng, spec, raw, key_feature)
+    if spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain":
+        # Without a full batch in an epoch this is an error, as it has to be.
+        records = sum(len(file.records) for file in files)
+        spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, records))
+    return Case(
+        name=name,
+        files=files,
+        paths=paths,
+        spec=spec,
+        key_feature=key_feature,
+        raw=raw,
+        reading=str(
+            rng.choice(["batches", "rounds", "epochs"][: 3 if spec.epoch_end == "drain" else 2])
+        ),
+        workers=int(rng.integers(1, min(3, spec.lanes) + 1)),
+        options={
+            "persist": bool(rng.integers(3)),
+            "depth": int(rng.integers(2, 6)),
+            "num_threads": int(rng.integers(1, 4)),
+            "capacity": [None, spec.batch_size][rng.integers(2)],
+            "interval": float(rng.choice([0.01, 1.0])),
+        },
+    )
+
+
+def write(case: Case, directory: Path) -> None:
+    """Write the data set, and fill in the keys that are places in files."""
+
+    def encoded(name: str, array: np.ndarray, steps: bool) -> Any:
+        if name not in case.raw:
+            return array
+        return [step.tobytes() for step in array] if steps else array.tobytes()
+
+    # Keys hold paths below the deepest directory that all files have in common.
+    folders = {file.name.rpartition("/")[0] for file in case.files}
+    common = len(min(folders)) + 1 if len(folders) == 1 and min(folders) else 0
+    for file in {file.name: file for file in case.files}.values():
+        path = directory / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with SequenceExampleWriter(path, compression=file.compression) as writer:
+            for i, record in enumerate(file.records):
+                context = {n: encoded(n, a, False) for n, a in record.context.items()}
+                if case.key_feature:
+                    context[case.key_feature] = record.key
+                offset = writer.write(
+                    sequences={n: encoded(n, a, True) for n, a in record.sequences.items()},
+                    context=context,
+                )
+                if not case.key_feature:
+                    key = f"{file.name[common:]}:{offset}"
+                    file.records[i] = dataclasses.replace(record, key=key)
+
+
+# -- what comes of it ------------------------------------------------------------------------------
+
+
+def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Arrays:
+    """One row's next states: any change of a state, an input or the step changes all of them."""
+    crc = step
+    for arrays in (states, inputs):
+        for name in sorted(arrays):
+            crc = zlib.crc32(arrays[name].tobytes(), crc)
+    after = {}
+    for name, state in states.items():
+        words = (np.arange(1, state.size + 1, dtype=np.uint64) * np.uint64(crc | 1)) >> np.uint64(3)
+        if state.dtype.kind == "f":
+            value = words.astype(state.dtype) / 7
+        else:
+            value = (words & np.uint64(1)) != 0 if state.dtype == bool else words
+        after[name] = value.astype(state.dtype).reshape(state.shape)
+    return after
+
+
+def expected(case: Case) -> Callable[[int], Iterator[oracle.Batch]]:
+    """The model's batches of a lane; those of an endless stream only up to ENDLESS."""
+    model = oracle.Model([file.records for file in case.files], case.spec, update)
+    return lambda lane: islice(model.batches(lane), None if case.spec.epochs else ENDLESS)
+
+
+def open_stream(client: segue.Client, case: Case, directory: Path, **options: Any) -> segue.Stream:
+    spec = case.spec
+    features = [
+        {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
+        for some in (spec.sequences, spec.context)
+    ]
+    return client.stream(
+        case.name,
+        source=segue.TFRecord(
+            [directory / path for path in case.paths],
+            key=case.key_feature,
+            allow_surplus=case.key_feature is not None,
+        ),
+        sequences=features[0],
+        context=features[1],
+        states={n: segue.State(s.dtype, s.shape, init=s.init) for n, s in spec.states.items()},
+        num_unroll=spec.num_unroll,
+        batch_size=spec.batch_size,
+        lanes=spec.lanes,
+        shuffle=spec.shuffle,
+        seed=spec.seed,
+        epochs=spec.epochs,
+        pad=spec.pad,
+        tail=spec.tail,
+        epoch_end=spec.epoch_end,
+        **{**case.options, **options},
+    )
+
+
+_ROW_FIELDS = ("sequence", "sequence_count", "length", "total_length", "insertion_index", "epoch",
+               "is_first", "is_last")  # fmt: skip
+
+
+def same(what: str, got: np.ndarray, want: np.ndarray) -> None:
+    """Equal in dtype, shape and every byte."""
+    assert got.dtype == want.dtype, f"{what}: {got.dtype}, not {want.dtype}"
+    assert got.shape == want.shape, f"{what}: shape {got.shape}, not {want.shape}"
+    assert got.tobytes() == want.tobytes(), f"{what}:\n{got}\nnot\n{want}"
+
+
+def compare(batch: segue.Batch, want: oracle.Batch) -> None:
+    """All that a batch shows, against the model's."""
+    where = f"lane {want.lane}, step {want.step}"
+    assert (batch.lane, batch.step) == (want.lane, want.step), where
+    assert batch.batch_size == want.batch_size, where
+    assert batch.key == want.key, where
+    assert batch.next_key == want.next_key, where
+    for name in _ROW_FIELDS:
+        got = getattr(batch, name).tolist()
+        assert got == getattr(want, name), f"{where}: {name} {got}, not {getattr(want, name)}"
+    same(f"{where}: mask", batch.mask, want.mask)
+    for kind in ("sequences", "context"):
+        got, model = getattr(batch, kind), getattr(want, kind)
+        assert list(got) == list(model), where
+        for name in model:
+            same(f"{where}: {name}", got[name], model[name])
+    for name, state in want.state_in.items():
+        same(f"{where}: state {name}", batch.state(name), state)
+
+
+def work(batch: segue.Batch, case: Case, in_place: bool = False) -> None:
+    """What `update` makes of the batch as it was delivered, row by row, saved."""
+    names = list(case.spec.states)
+    after = {
+        name: batch.state_out(name) if in_place else np.empty_like(batch.state(name))
+        for name in names
+    }
+    for row in range(batch.batch_size):
+        states = {name: np.array(batch.state(name)[row]) for name in names}
+        inputs = {name: np.array(array[row]) for name, array in batch.sequences.items()}
+        for name, value in update(states, inputs, batch.step).items():
+            after[name][row] = value
+    for name in names:
+        batch.save_state(name, after[name])
+
+
+def in_order(case: Case, lanes: list[int]) -> list[oracle.Batch]:
+    """The model's batches in the order in which a loader over `lanes` delivers them."""
+    batches = expected(case)
+    lists = [list(batches(lane)) for lane in lanes]
+    everything = [batch for some in lists for batch in some]
+    if case.reading != "epochs":
+        return sorted(everything, key=lambda batch: (batch.step, batch.lane))
+    if case.spec.epochs is None:  # only epochs that are whole in all lanes
+        end = min(some[-1].epoch[0] for some in lists)
+        everything = [batch for batch in everything if batch.epoch[0] < end]
+    return sorted(everything, key=lambda batch: (batch.epoch[0], batch.step, batch.lane))
+
+
+def read(loader: segue.Loader, case: Case) -> Iterator[segue.Batch]:
+    """The batches of a loader, one by one, whichever way the case reads them."""
+    if case.reading == "batches":
+        yield from loader
+    elif case.reading == "rounds":
+        for batches in loader.rounds():
+            yield from batches
+    else:
+        for epoch in loader.epochs():
+            for batch in epoch:
+                assert set(batch.epoch.tolist()) == {epoch.index}
+                yield batch
+
+
+class Held:
+    """Arrays of the newest batch of each lane: they must not change while they are alive."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, list[tuple[np.ndarray, bytes]]] = {}
+
+    def swap(self, batch: segue.Batch, case: Case) -> None:
+        for array, content in self._held.pop(batch.lane, []):
+            assert array.tobytes() == content, f"lane {batch.lane}: an array that is held changed"
+        arrays = [*batch.sequences.values(), *batch.context.values(), batch.length]
+        arrays += [batch.state(name) for name in case.spec.states]
+        self._held[batch.lane] = [(array, array.tobytes()) for array in arrays]
+
+
+def check(
+    loader: segue.Loader, case: Case, wanted: list[oracle.Batch], whole: bool = True
+) -> None:
+    """Read what is wanted, compare it and save states; `whole`: and then the input has ended."""
+    held = Held()
+    batches = read(loader, case)
+    for want in wanted:
+        batch = next(batches, None)
+        assert batch is not None, f"ended where lane {want.lane}, step {want.step} was due"
+        compare(batch, want)
+        held.swap(batch, case)
+        work(batch, case, in_place=want.step % 2 == 1)
+        if want.step % 3 == 0:
+            batch.commit()
+    if whole:
+        extra = next(batches, None)
+        assert extra is None, f"{extra} after the end"
+    else:
+        loader.state_dict()  # commits
