@@ -193,6 +193,7 @@ static int judge_death(int status, struct verdict *verdict)
 			"it: the file is cut short or damaged",
 			WEXITSTATUS(status));
 	free(verdict->text);
+	verdict->text = NULL;
 	verdict->code = SEGUE_ESTORE;
 	segue_json_begin(&json, NULL, '{');
 	segue_json_begin(&json, "damaged", '[');

@@ -257,9 +257,9 @@ static int load_row(struct segue_store *store, struct segue_place place, struct 
 	uint32_t row)
 {
 	uint8_t key[STATE_KEY];
-	const char *name;
-	const uint8_t *states;
-	uint32_t name_size;
+	const char *name = NULL;
+	const uint8_t *states = NULL;
+	uint32_t name_size = 0;
 	size_t size;
 	void *value;
 

@@ -48,21 +48,20 @@ def open_stream(client: segue.Client, path: str) -> segue.Stream:
 
 
 def iterate(loader: segue.Loader, bursts: int) -> list[int]:
-    """Nanoseconds of each iteration. The first of a burst is left out: it wakes the processor."""
+    """Nanoseconds of each iteration."""
     clock = time.perf_counter_ns
     times = []
     batches = iter(loader)
     for _ in range(bursts):
         time.sleep(REFILL)
-        for i in range(DEPTH // 2):
+        for _ in range(DEPTH // 2):
             start = clock()
             batch = next(batches)
             h, c = batch.state("h"), batch.state("c")
             batch.save_state("h", h)
             batch.save_state("c", c)
             batch.commit()
-            if i:
-                times.append(clock() - start)
+            times.append(clock() - start)
     return times
 
 
@@ -95,7 +94,9 @@ def main() -> None:
         with segue.open(os.path.join(directory, "store")) as client:
             with open_stream(client, path) as stream, stream.loader(start="fresh") as loader:
                 iterate(loader, 10)
+                waited = loader.waited
                 times = iterate(loader, bursts)
+                waited = loader.waited - waited
         copies = copy_states(len(times))
     figure = {
         "part": 3,
@@ -108,7 +109,7 @@ def main() -> None:
         "ratio": at(times, 0.5) / at(copies, 0.5),
         "goal_kind": "value <=",
         "goal": GOAL,
-        "note": f"p99 {at(times, 0.99):.1f} us, {len(times)} iterations",
+        "note": f"p99 {at(times, 0.99):.1f} us, {len(times)} iterations, waited {waited:.3f} s",
     }
     print(json.dumps(figure), flush=True)
 

@@ -279,13 +279,6 @@ static int interrupt_soon(void *arg)
 	return ++interrupts >= 2;
 }
 
-static void script(void (*change)(struct fake_script *))
-{
-	fakeserver_lock(server);
-	change(&server->script);
-	fakeserver_unlock(server);
-}
-
 #define set(field, value)                                                                          \
 	do {                                                                                       \
 		fakeserver_lock(server);                                                           \
@@ -293,24 +286,9 @@ static void script(void (*change)(struct fake_script *))
 		fakeserver_unlock(server);                                                         \
 	} while (0)
 
-static void hold(struct fake_script *s)
-{
-	s->hold = true;
-}
-
-static void let_go(struct fake_script *s)
-{
-	s->hold = false;
-}
-
 static void do_let_go(void)
 {
-	script(let_go);
-}
-
-static void make_durable(struct fake_script *s)
-{
-	s->hold_durable = false;
+	set(hold, false);
 }
 
 /* Waits until batches below `step` are on the server's disk. */
@@ -1083,20 +1061,10 @@ Test(client, can_be_interrupted_while_it_waits)
 		segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EINTERRUPTED, "interrupted");
 	cr_assert_geq(interrupts, 2);
 	interrupts = -1000000;
-	script(let_go);
+	set(hold, false);
 	consume(lane, 2);
 	cr_assert_eq(server->seen.connections, 1);
 	close_all(lane);
-}
-
-static void mute_reports(struct fake_script *s)
-{
-	s->mute = SEGUE_MESSAGE_REPORT;
-}
-
-static void speak(struct fake_script *s)
-{
-	s->mute = 0;
 }
 
 Test(client, goes_on_after_a_request_was_interrupted)
@@ -1108,7 +1076,7 @@ Test(client, goes_on_after_a_request_was_interrupted)
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
-	script(mute_reports);
+	set(mute, SEGUE_MESSAGE_REPORT);
 	interrupts = 0;
 	assert_fails(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
 		SEGUE_EINTERRUPTED, "interrupted");
@@ -1117,7 +1085,7 @@ Test(client, goes_on_after_a_request_was_interrupted)
 	 * committed: an offer is refused. It goes on all the same, and where it was.
 	 */
 	interrupts = -1000000;
-	script(speak);
+	set(mute, 0);
 	fakeserver_lock(server);
 	while (server->lanes[0].lease) {
 		fakeserver_unlock(server);
@@ -1152,7 +1120,7 @@ Test(client, refuses_calls_from_its_callbacks)
 	options.interrupt = call_from_callback;
 	cr_assert_eq(segue_open(store, &options, &client), 0);
 	inner_client = client;
-	script(mute_reports);
+	set(mute, SEGUE_MESSAGE_REPORT);
 	cr_assert_eq(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
 		SEGUE_EINTERRUPTED);
 	cr_assert_eq(inner_rc, SEGUE_EINVAL);
@@ -1271,7 +1239,7 @@ Test(client, offers_states_and_ended_rows)
 	cr_assert_eq(server->seen.offer_size, 3 * 20);
 	/* ... or later. */
 	consume(lane, 1); /* 3 ends at batch 4 */
-	script(make_durable);
+	set(hold_durable, false);
 	await_disk(5);
 	restart();
 	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
@@ -1427,7 +1395,7 @@ Test(client, survives_a_death_while_it_waits)
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
-	script(hold);
+	set(hold, true);
 	/* The ring runs dry; a new server comes with everything. */
 	begin_event(&event, 100 * MS, do_restart);
 	struct event more;
@@ -1651,7 +1619,7 @@ Test(client, takes_back_a_lease_that_ended_without_need)
 
 static void do_make_durable(void)
 {
-	script(make_durable);
+	set(hold_durable, false);
 }
 
 Test(client, commits_durably)
@@ -1705,19 +1673,14 @@ Test(client, can_be_interrupted_while_it_commits)
 	cr_assert(segue_batch_committed(batch)); /* though not known to be on disk */
 	segue_batch_release(batch);
 	interrupts = -1000000;
-	script(make_durable);
+	set(hold_durable, false);
 	consume(lane, 1);
 	close_all(lane);
 }
 
-static void fail_storage(struct fake_script *s)
-{
-	s->storage_error = SEGUE_ENOSPACE;
-}
-
 static void do_fail_storage(void)
 {
-	script(fail_storage);
+	set(storage_error, SEGUE_ENOSPACE);
 }
 
 Test(client, tells_of_a_storage_error_after_the_last_batch)
@@ -1730,7 +1693,7 @@ Test(client, tells_of_a_storage_error_after_the_last_batch)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	fakeserver_await(server, 0, 3);
 	consume(lane, 1);
-	script(fail_storage);
+	set(storage_error, SEGUE_ENOSPACE);
 	while ((rc = segue_lane_next(lane, 20 * SECOND, &batch)) == 0) {
 		commit(batch);
 		segue_batch_release(batch);

@@ -42,11 +42,11 @@ Test(layout, sample_by_hand)
 	cr_assert_eq(g.batch_size, 6);
 	cr_assert_eq(g.num_unroll, 20);
 	cr_assert_eq(g.span_offset, 64);
-	cr_assert_eq(g.sequence_offset[0], 640);               /* 64 + 6 * 88 = 592 */
-	cr_assert_eq(g.sequence_offset[1], 640 + 6 * 20 * 60); /* 7840 */
-	cr_assert_eq(g.context_offset[0], 8832);               /* 7840 + 6 * 20 * 8 = 8800 */
-	cr_assert_eq(g.context_offset[1], 8896);               /* 8832 + 6 * 8 = 8880 */
-	cr_assert_eq(g.heap_offset, 8960);                     /* 8896 + 6 * 7 = 8938 */
+	cr_assert_eq(g.sequence_offset[0], 640);  /* 64 + 6 * 88 = 592 */
+	cr_assert_eq(g.sequence_offset[1], 7872); /* 640 + 6 * 20 * 60 = 7840 */
+	cr_assert_eq(g.context_offset[0], 8832);  /* 7840 + 6 * 20 * 8 = 8800 */
+	cr_assert_eq(g.context_offset[1], 8896);  /* 8832 + 6 * 8 = 8880 */
+	cr_assert_eq(g.heap_offset, 8960);        /* 8896 + 6 * 7 = 8938 */
 	cr_assert_eq(g.heap_size, 600);
 	cr_assert_eq(g.slot_size, 12288); /* 9560 */
 	cr_assert_eq(g.slots_offset, 4096);
