@@ -18,6 +18,7 @@
 #include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 #include <zlib.h>
 
@@ -82,9 +83,9 @@ static void find(struct doctor *doctor, enum level level, const char *subject, c
 
 static void look_at_versions(struct doctor *doctor)
 {
-	find(doctor, OK, "program", "", "segue %s; protobuf-c %s, zlib %s, xxHash %u.%u.%u",
-		segue_version(), protobuf_c_version(), zlibVersion(), XXH_versionNumber() / 10000,
-		XXH_versionNumber() / 100 % 100, XXH_versionNumber() % 100);
+	find(doctor, OK, "program", "", "segue %s; protobuf-c %s, zlib %s, xxHash %d.%d.%d",
+		segue_version(), protobuf_c_version(), zlibVersion(), XXH_VERSION_NUMBER / 10000,
+		XXH_VERSION_NUMBER / 100 % 100, XXH_VERSION_NUMBER % 100);
 }
 
 static void look_at_kernel(struct doctor *doctor)

@@ -114,11 +114,14 @@ static int from_token(struct making *making)
 	segue_image_destroy(making->image);
 	making->image = NULL;
 	int rc = segue_token_decode(order->bulk, order->bulk_size, &head, &making->image);
-	if (rc)
-		return rc;
-	free(head.position);
-	making->replaced = true;
-	return token_fits(order, &head);
+	if (!rc) {
+		free(head.position);
+		making->replaced = true;
+		rc = token_fits(order, &head);
+	}
+	return rc ? segue_fail_within(
+			    rc, "stream '%s', lane %u", order->spec->name, order->place.lane)
+		  : 0;
 }
 
 /* ---- Offers ---- */

@@ -334,6 +334,24 @@ static void leave(struct segue_opening *opening)
 	segue_opening_release(opening);
 }
 
+/*
+ * The spec's hash leaves the paths out: the data set is known by its fingerprint. But while a stream
+ * is open nobody looks at other files that are asked for, so they must not differ.
+ */
+static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
+{
+	for (size_t i = 0; i < open->path_count || i < asked->path_count; i++) {
+		const char *ours = i < open->path_count ? open->paths[i] : "(none)";
+		const char *theirs = i < asked->path_count ? asked->paths[i] : "(none)";
+		if (strcmp(ours, theirs) != 0)
+			return segue_fail(SEGUE_ESPEC,
+				"source.paths[%zu]: %s in use, %s asked for; all who have the stream "
+				"open at one time must give the same paths",
+				i, ours, theirs);
+	}
+	return 0;
+}
+
 /* Tells a session what its stream is; the runtime options are its own, so the geometry is too. */
 static int answer(struct segue_opening *opening)
 {
@@ -342,6 +360,8 @@ static int answer(struct segue_opening *opening)
 	struct segue_geometry geometry;
 
 	int rc = segue_spec_compare(stream->spec, opening->spec);
+	if (!rc)
+		rc = compare_paths(stream->spec, opening->spec);
 	if (rc)
 		return segue_fail_within(rc, "stream '%s'", stream->spec->name);
 	rc = segue_geometry_init(opening->spec, key_max, &geometry);

@@ -363,5 +363,7 @@ def check(
     if whole:
         extra = next(batches, None)
         assert extra is None, f"{extra} after the end"
+        model = oracle.Model([file.records for file in case.files], case.spec)
+        assert loader.undelivered == sum(model.undelivered(lane) for lane in loader.lanes)
     else:
         loader.state_dict()  # commits

@@ -192,6 +192,36 @@ static void fill_row(struct fakeserver *server, struct segue_slot *slot, struct 
 	memcpy(base + geometry->heap_offset + span->key_offset, key, span->key_size);
 }
 
+static void damage_slot(int damage, struct segue_slot *slot, struct segue_span *spans)
+{
+	switch (damage) {
+	case 1:
+		slot->step++;
+		break;
+	case 2:
+		slot->rows = slot->spans = 0;
+		break;
+	case 3:
+		slot->rows = slot->spans = 4;
+		break;
+	case 4:
+		spans[1].row = 2;
+		break;
+	case 5:
+		spans[1].length = 3;
+		break;
+	case 6:
+		spans[1].key_size = UINT32_MAX;
+		break;
+	case 7:
+		spans[1].flags = 0;
+		spans[1].previous_row = 3;
+		break;
+	default:
+		break;
+	}
+}
+
 static bool fill_one(struct fakeserver *server, struct fake_lane *lane)
 {
 	const struct segue_geometry *geometry = &server->geometry;
@@ -213,10 +243,11 @@ static bool fill_one(struct fakeserver *server, struct fake_lane *lane)
 		lane->over = true;
 		return true;
 	}
-	slot->step = server->script.damage_slot ? step + 1 : step;
+	slot->step = step;
 	slot->rows = slot->spans = lane->rows_at[step % FAKE_ROWS_KEPT];
 	for (uint32_t row = 0; row < slot->rows; row++)
 		fill_row(server, slot, &spans[row]);
+	damage_slot(server->script.damage, slot, spans);
 	lane->published++;
 	segue_store_release(&ring_of(lane)->published, lane->published);
 	return true;

@@ -40,7 +40,7 @@ struct fake_script {
 	bool hold;         /* publishes nothing */
 	bool hold_durable; /* makes nothing durable */
 	int storage_error; /* on every page; 0: none */
-	bool damage_slot;  /* slots have a wrong step */
+	int damage;        /* how slots are damaged: damage_slot() */
 	uint64_t fail_at;  /* the batch that cannot be made; 0: none */
 };
 

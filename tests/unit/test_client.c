@@ -1460,7 +1460,7 @@ Test(client, gives_up_on_a_server_that_dies_of_the_request)
 		SEGUE_EGONE, "again and again");
 	fakeserver_lock(server);
 	unsigned deaths = 1000000 - (unsigned)server->script.die_times;
-	set(die_times, 2);
+	server->script.die_times = 2;
 	fakeserver_unlock(server);
 	cr_assert(deaths > 2 && deaths < 20, "%u", deaths);
 	cr_assert_eq(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json), 0);
@@ -1747,13 +1747,25 @@ Test(client, tells_of_a_damaged_record_after_the_batches_before_it)
 
 Test(client, refuses_a_damaged_slot)
 {
+	const char *const told[] = {NULL, "wrote step 3", "rows or spans, 0", "rows or spans, 4",
+		"a span of row 2", "a length of 3", "a key of size 4294967295",
+		"a previous row, plus one, of 4"};
 	struct segue_batch *batch;
 
-	set(damage_slot, true);
 	open_stream();
-	struct segue_lane *lane = attach(SEGUE_START_NONE);
-	assert_fails(segue_lane_next(lane, 20 * SECOND, &batch), SEGUE_EPROTOCOL, "batch 0");
-	close_all(lane);
+	for (int damage = 1; damage <= 7; damage++) {
+		struct segue_lane *lane = attach(SEGUE_START_FRESH);
+		consume(lane, 2); /* so that the slots with the damage are made anew */
+		segue_lane_close(lane);
+		set(damage, damage);
+		lane = attach(SEGUE_START_CONTINUE);
+		assert_fails(
+			segue_lane_next(lane, 20 * SECOND, &batch), SEGUE_EPROTOCOL, told[damage]);
+		cr_assert_not_null(strstr(segue_error_detail(), "batch 2 of lane 0"));
+		segue_lane_close(lane);
+		set(damage, 0);
+	}
+	close_all(NULL);
 }
 
 /* ---- Fork ---------------------------------------------------------------------------------- */

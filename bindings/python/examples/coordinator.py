@@ -3,7 +3,7 @@
 The coordinator starts the workers, adds nothing up itself (it hands every worker all lanes'
 gradients), keeps the last (weights, token) pair, and when a worker dies sends all others back to
 that pair and starts a new one in its place. A dead server is none of its business: the workers'
-library starts it again.
+library starts another.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ import numpy as np
 import checkpoint
 from gradients import Channel, Header
 from history import Row
+from screen import Screen, bar
 
 SILENCE = 120.0  # seconds without a word from any worker after which something is wrong
-COST_ROUNDS = 60  # rounds after the server's death that its cost is measured over
+# Rounds after the server's death: those that were filled ahead are used up, and no worker can be
+# going on without another server.
+AFTER = 12
+PAUSE_ROUNDS = 60  # rounds after the server's death among which the longest pause is looked for
 
 
 class TrainingError(Exception):
@@ -51,6 +55,7 @@ class Settings:
     memory: float  # steps the cells are to remember
     typical_steps: float  # steps of a middling sequence
     rate: float
+    clip: float  # limit of the gradient's norm
     seed: int
     rounds_expected: int  # rounds to plan kills, pairs and learning rate by
     rounds: int | None = None  # rounds to stop after; None: the end of the last epoch
@@ -75,7 +80,7 @@ class Settings:
             name: getattr(self, name)
             for name in (
                 "lanes", "epochs", "num_unroll", "batch_size", "hidden", "memory",
-                "typical_steps", "rate", "seed", "rounds_expected", "rounds",
+                "typical_steps", "rate", "clip", "seed", "rounds_expected", "rounds",
             )
         }  # fmt: skip
 
@@ -93,13 +98,22 @@ class Round:
 
 @dataclass
 class Kill:
-    """One kill and what came of it."""
+    """One kill and what came of it.
+
+    pid : of the server where it was killed, of the worker where one was.
+    done : rounds done until then, those gone back on included.
+    again : rounds trained again.
+    cost : seconds. Of the server's death, the longest pause after it; of a worker's, the time until
+        training was where it had been.
+    """
 
     what: str
     round: int
-    done: int  # rounds done until then, those gone back on included
-    again: int  # rounds trained again
-    cost: float = 0.0  # seconds
+    life: int
+    pid: int
+    done: int
+    again: int = 0
+    cost: float = 0.0
 
 
 @dataclass
@@ -152,16 +166,13 @@ class Coordinator:
     ----------
     settings : what to train.
     server_pid : gives the pid of the store's server; asked just before it is killed.
-    tell : called with a worker's rank and its progress line; with None for other news.
+    screen : for progress and news.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        server_pid: Callable[[], int],
-        tell: Callable[[int | None, str], None],
+        self, settings: Settings, server_pid: Callable[[], int], screen: Screen
     ) -> None:
-        self.settings, self.server_pid, self.tell = settings, server_pid, tell
+        self.settings, self.server_pid, self.screen = settings, server_pid, screen
         self.workers: dict[int, _Worker] = {}
         self.life = 0
         self.pair: Path | None = None
@@ -170,7 +181,7 @@ class Coordinator:
         self.clock = _Clock()
         self.kills: list[Kill] = []
         self.due = sorted(settings.kills)
-        self.killed_at: tuple[Kill, float] | None = None  # not yet made up for
+        self.struck: tuple[Kill, float] | None = None  # and when; not yet made up for
         self._forget()
 
     def _forget(self) -> None:
@@ -250,10 +261,8 @@ class Coordinator:
         rounds = len(self.history)
         self.clock.done.append(time.monotonic())
         self.clock.batches += len(lanes)
-        if self.killed_at and self.killed_at[0].round <= rounds:
-            kill, when = self.killed_at
-            kill.cost, self.killed_at = time.monotonic() - when, None
-            self.tell(None, f"back at round {rounds}, {kill.cost:.2f} s after the kill")
+        if self.struck:
+            self._follow(*self.struck)
         due = self.due.pop(0)[1] if self.due and self.due[0][0] <= rounds else None
         header = {
             "kind": "sum",
@@ -294,35 +303,50 @@ class Coordinator:
 
     # -- kills -------------------------------------------------------------------------------
 
-    def _note(self, what: str, again: int) -> Kill:
-        kill = Kill(what, len(self.history), len(self.clock.done), again)
+    def _strike(self, what: str, pid: int) -> None:
+        kill = Kill(what, len(self.history), self.life, pid, len(self.clock.done))
         self.kills.append(kill)
-        return kill
+        self.struck = kill, time.monotonic()
 
     def _kill_server(self) -> None:
         pid = self.server_pid()
-        self._note("server", again=0)
-        self.tell(None, f"round {len(self.history)}: kill -9 {pid} (the server)")
         os.kill(pid, signal.SIGKILL)
+        self._strike("server", pid)
+        self._news(f"kill -9 to the server (pid {pid}); the workers are told nothing")
 
     def _kill_worker(self, rank: int) -> None:
         worker = self.workers[rank]
-        kill = self._note("worker", again=len(self.history) - self.pair_rounds)
-        self.tell(None, f"round {kill.round}: kill -9 {worker.process.pid} (worker {rank})")
         worker.killed = True
         worker.process.kill()
-        self.killed_at = (kill, time.monotonic())
+        self._strike("worker", worker.process.pid)
+        self._news(f"kill -9 to worker {rank} (pid {worker.process.pid})")
 
     def _kill_everything(self) -> None:
-        kill = self._note("commits", again=len(self.history) - self.pair_rounds)
-        self.tell(None, f"round {kill.round}: kill -9 to the server and all workers, between the "
-                        "commits of lane 0 and of the others")  # fmt: skip
-        self.killed_at = (kill, time.monotonic())
-        os.kill(self.server_pid(), signal.SIGKILL)
+        pid = self.server_pid()
+        os.kill(pid, signal.SIGKILL)
         for worker in self.workers.values():
             worker.killed = True
             worker.process.kill()
+        self._strike("commits", pid)
+        self._news("kill -9 to the server and all workers; only lane 0 had committed the round")
         self._go_back(list(self.workers))
+
+    def _follow(self, kill: Kill, when: float) -> None:
+        """A round is done after a kill: is all as before?"""
+        rounds = len(self.history)
+        if kill.what == "server":
+            if rounds < kill.round + AFTER:
+                return
+            pid = self.server_pid()
+            if pid == kill.pid:
+                raise TrainingError(f"the server (pid {pid}) was killed and runs all the same")
+            self._news(f"the workers have started another server (pid {pid}) and gone on")
+        else:
+            if kill.life == self.life or rounds < kill.round:
+                return
+            kill.cost = time.monotonic() - when
+            self._news(f"back where it was, {kill.cost:.2f} s after the kill")
+        self.struck = None
 
     def _died(self, rank: int) -> None:
         """A worker's channel has closed. A killed one is replaced; any other end is a failure."""
@@ -331,15 +355,17 @@ class Coordinator:
         if code != -signal.SIGKILL:
             raise TrainingError(f"worker {rank} ended with code {code}{self._tail(rank)}")
         if not worker.killed:
-            self.tell(None, f"worker {rank} was killed by someone else")
+            self._news(f"worker {rank} was killed by someone else")
         self._go_back([rank])
 
     def _go_back(self, dead: list[int]) -> None:
         """Everything returns to the last pair; the dead are started anew."""
+        if self.struck and self.struck[0].life == self.life:
+            self.struck[0].again = len(self.history) - self.pair_rounds
         self.life += 1
         self._forget()
         del self.history[self.pair_rounds :]
-        self.tell(None, f"all go back to round {self.pair_rounds}")
+        self._news("all go back to here, where the last (weights, token) pair was saved")
         for rank in dead:
             self.workers[rank].process.wait()
             self.workers[rank].channel.close()
@@ -388,22 +414,31 @@ class Coordinator:
         lanes = header["lanes"]
         worker.recent.extend((lane["loss"], lane["correct"], lane["steps"]) for lane in lanes)
         loss, correct, steps = (sum(values) for values in zip(*worker.recent, strict=True))
+        names = ",".join(str(lane["lane"]) for lane in lanes)
+        done = header["round"] + 1
         # Together no longer than a terminal's 80 columns.
-        self.tell(
+        self.screen.progress(
             rank,
-            f"worker {rank} lane {','.join(str(lane['lane']) for lane in lanes)}"
-            f"  round {header['round'] + 1}/~{self.settings.rounds_expected}"
-            f"  loss {loss / max(1, steps):.3f}  right {correct / max(1, steps):6.1%}"
-            f"  {worker.batches / max(worker.seconds, 1e-9):.0f} batches/s"
-            f"  waited {worker.waited / max(worker.seconds, 1e-9):.1%}",
+            f"worker {rank} lane{'s' * (len(lanes) > 1)} {names}"
+            f"  {bar(done / self.settings.rounds_expected)} round {done:4}"
+            f"  loss {loss / max(1, steps):.3f}  right {correct / max(1, steps):5.1%}"
+            f"  {worker.batches / max(worker.seconds, 1e-9):3.0f}/s",
         )
+
+    def _news(self, text: str) -> None:
+        self.screen.news(f"round {len(self.history):4}: {text}")
 
     # -- the end -----------------------------------------------------------------------------
 
     def _finish(self) -> Result:
         self._send_all({"kind": "bye"})
         for rank, worker in self.workers.items():
-            code = worker.process.wait(timeout=60)
+            try:
+                code: int | None = worker.process.wait(timeout=SILENCE)
+            except subprocess.TimeoutExpired:
+                code = None
+            if code is None:
+                raise TrainingError(f"worker {rank} does not end{self._tail(rank)}")
             if code != 0:
                 raise TrainingError(f"worker {rank} ended with code {code}{self._tail(rank)}")
         digests = {rank: header["sha256"] for rank, (header, _) in self.ends.items()}
@@ -414,7 +449,7 @@ class Coordinator:
             raise TrainingError(f"{len(self.history)} rounds done, the workers say {rounds}")
         for kill in self.kills:
             if kill.what == "server":
-                kill.cost = self._cost_of_server(kill.done)
+                kill.cost = self._longest_pause(kill.done)
         done = self.clock.done
         return Result(
             history=self.history,
@@ -426,14 +461,14 @@ class Coordinator:
             kills=self.kills,
         )
 
-    def _cost_of_server(self, at: int) -> float:
-        """Seconds that the rounds after its death took longer than as many usual ones."""
+    def _longest_pause(self, at: int) -> float:
+        """Seconds that the slowest round after the server's death took beyond a usual one."""
         done = self.clock.done
-        usual = statistics.median(b - a for a, b in zip(done, done[1:]))
+        took = [b - a for a, b in zip(done, done[1:])]
         # Not beyond the next kill: its cost is another.
         ends = [kill.done for kill in self.kills if kill.done > at] + [len(done)]
-        last = min(at + COST_ROUNDS, ends[0]) - 1
-        return max(0.0, done[last] - done[at - 1] - (last - (at - 1)) * usual)
+        after = took[at - 1 : min(at + PAUSE_ROUNDS, ends[0]) - 1]
+        return max([*after, 0.0]) - min(statistics.median(took), *after) if after else 0.0
 
 
 def _round(lanes: list[Header]) -> Round:

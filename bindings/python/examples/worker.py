@@ -88,7 +88,7 @@ class Worker:
     def go_back(self, pair: str | None) -> None:
         """Takes weights and position from the last pair; without one, both from the beginning."""
         self.model = make_model(self.config)
-        self.adam = Adam(self.model.flat, self.config["rate"])
+        self.adam = Adam(self.model.flat, self.config["rate"], self.config["clip"])
         lanes = self.config["worker_lanes"]
         if pair is None:
             if self.loader is not None:
@@ -210,7 +210,7 @@ def main() -> int:
                 tail="pad",
             )
             Worker(channel, stream, config).run()
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         print("the coordinator is gone", file=sys.stderr)
         return 1
     return 0

@@ -95,6 +95,7 @@ class Loader:
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._waited = 0  # nanoseconds of lanes that are closed
+        self._undelivered: dict[int, int] = {}  # by lane that has ended
         self._closed = False
 
     def __repr__(self) -> str:
@@ -175,7 +176,7 @@ class Loader:
         self._check_open()
         self._commit()
         self._peeked.clear()
-        self._attach()
+        self._attach(self._start)
         tokens = {f"lane/{lane.index}": lane.checkpoint() for lane in self._handles}
         if all_lanes:
             steps = {lane.index: lane.committed for lane in self._handles}
@@ -204,6 +205,7 @@ class Loader:
         ------
         TokenError
             A lane is missing, or a token does not fit the stream; the message says what differs.
+            All lanes are then as before.
         HeldError
             A batch is open, or arrays of a batch are alive; names them.
         """
@@ -217,10 +219,23 @@ class Loader:
                 f"holds {sorted(merged)}"
             )
         tokens = [merged[f"lane/{lane}"] for lane in self.lanes]
-        if not self._handles:
-            self._attach(tokens)
-        else:
+        for lane, token in zip(self.lanes, tokens):
+            if not isinstance(token, (bytes, bytearray, memoryview)):
+                raise errors.TokenError(
+                    f"the token of lane {lane} is {type(token).__name__}, not the bytes that "
+                    "state_dict() made"
+                )
+        if self._handles:
             self._restore(tokens)
+        elif len(tokens) == 1:
+            self._attach("continue", tokens[0])
+        else:  # all lanes or none: what they hold now is needed to go back to
+            self._attach("continue")
+            try:
+                self._restore(tokens)
+            except BaseException:
+                self._detach()
+                raise
         self._turn += 1
         self._begun = False
 
@@ -239,14 +254,17 @@ class Loader:
                 f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
                 "gives up one that is not committed; arrays go when nothing refers to them"
             )
-        done: list[int] = []
-        for lane, token in zip(self._handles, tokens):
-            try:
+        self._undelivered.clear()
+        undo: list[tuple[_segue.Lane, bytes]] = []
+        try:
+            for lane, token in zip(self._handles, tokens):
+                before = lane.checkpoint() if len(tokens) > 1 else b""
                 lane.restore(token)
-            except errors.Error as error:
-                error.add_note(f"lane {lane.index} was not restored; before it: {done}")
-                raise
-            done.append(lane.index)
+                undo.append((lane, before))
+        except errors.Error:
+            for lane, before in undo:
+                lane.restore(before)
+            raise
 
     # -- lanes -------------------------------------------------------------------------------------
 
@@ -254,19 +272,19 @@ class Loader:
         if self._closed:
             raise errors.ClosedError("the loader is closed")
 
-    def _attach(self, tokens: list[bytes] | None = None) -> None:
+    def _attach(self, start: str | None, token: bytes | None = None) -> None:
         if self._handles:
             return
         handles = []
         try:
-            for i, lane in enumerate(self.lanes):
-                token = tokens[i] if tokens else None
-                handles.append(self.stream._handle.lane(lane, _STARTS[self._start], token, 0.0))
+            for lane in self.lanes:
+                handles.append(self.stream._handle.lane(lane, _STARTS[start], token, 0.0))
         except BaseException:
             for handle in handles:
                 handle.close()
             raise
         self._handles = handles
+        self._undelivered.clear()
 
     def _detach(self) -> None:
         self._open.clear()
@@ -296,6 +314,11 @@ class Loader:
     def waited(self) -> float:
         """Seconds that this loader has waited for batches."""
         return (self._waited + sum(lane.waited for lane in self._handles if not lane.closed)) / 1e9
+
+    @property
+    def undelivered(self) -> int:
+        """Segments that ``tail="stop"`` left out at the end of the lanes that have ended."""
+        return sum(self._undelivered.values())
 
     @property
     def closed(self) -> bool:
@@ -360,7 +383,7 @@ class _Batches:
         loader._peeked.clear()
         if loader._begun and not loader.stream.persist:
             loader._detach()
-        loader._attach()
+        loader._attach(loader._start)
         loader._begun = True
         self._live = list(loader._handles)
 
@@ -380,6 +403,7 @@ class _Batches:
             batch = lane.next(loader._timeout)
             if batch is None:
                 assert self._live is not None
+                loader._undelivered[lane.index] = lane.undelivered
                 self._live = [other for other in self._live if other is not lane]
         return batch
 
