@@ -7,7 +7,7 @@ by truncated backpropagation in several worker processes, one or more lanes each
 the server with SIGKILL, later a worker. Then trains again without any kill, and checks that both
 end with the same weights, bit for bit, and that every segment was trained on exactly once an epoch.
 
-Exit status: 0 if all checks hold, 1 if one does not or training fails.
+Exit status: 0 if all checks hold, 1 if one does not or training fails, 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
+import contextlib
 import csv
+import fcntl
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "bindings" / "python" / "examples"
@@ -34,7 +36,8 @@ import history
 import plot
 import segue
 import toy
-from coordinator import Coordinator, Result, Settings, TrainingError
+from coordinator import Coordinator, Kill, Result, Round, Settings, TrainingError
+from screen import Screen
 from worker import make_model, run_batch, stream_options
 
 
@@ -52,6 +55,7 @@ class Set:
     memory: float
     typical_steps: float
     rate: float
+    clip: float
     hidden: int = 32
 
     def pattern(self, out: Path) -> str:
@@ -60,15 +64,15 @@ class Set:
 
 SETS = [
     Set("short", 12, 14, 200, 40, num_unroll=3, batch_size=10, memory=30, typical_steps=13,
-        rate=0.01),
-    Set("long", 50, 2000, 96, 24, num_unroll=50, batch_size=16, memory=2000, typical_steps=300,
-        rate=0.003),
+        rate=0.01, clip=1.0),
+    Set("long", 50, 2000, 192, 16, num_unroll=50, batch_size=16, memory=500, typical_steps=1000,
+        rate=0.006, clip=0.3),
 ]  # fmt: skip
 QUICK = [
-    Set("short", 12, 14, 60, 10, num_unroll=3, batch_size=5, memory=30, typical_steps=13,
-        rate=0.02, hidden=16),
+    Set("short", 12, 14, 60, 8, num_unroll=3, batch_size=5, memory=30, typical_steps=13,
+        rate=0.02, clip=1.0, hidden=16),
     Set("long", 50, 400, 24, 4, num_unroll=25, batch_size=6, memory=500, typical_steps=150,
-        rate=0.01, hidden=16),
+        rate=0.01, clip=1.0, hidden=16),
 ]  # fmt: skip
 FILES = 3  # files a data set is spread over
 # Parts of the training after which something is killed. There is a pair every twentieth of it: a
@@ -81,72 +85,71 @@ KILLS = {
     "commits": [(0.63, "commits")],
 }
 KILLED = {
-    "server": "the server",
-    "worker": "a worker",
-    "commits": "everything between two commits",
+    "server": "server killed",
+    "worker": "worker killed",
+    "commits": "all killed between two commits",
 }
+OURS = ".segue-demo"  # marks a directory that the demo made
 
 
-class Screen:
-    """A progress line a worker that is rewritten in place, with other news above.
+@dataclass
+class Training:
+    """One training and its place in the summary."""
 
-    Where the output is no terminal, each worker's line is printed every few seconds instead.
-    """
+    which: Set
+    name: str
+    kinds: str  # what was killed, for the table's head
+    result: Result
+    held_out: float  # accuracy on sequences it has not seen
 
-    def __init__(self) -> None:
-        self.live = sys.stdout.isatty()
-        self.pause = 0.1 if self.live else 5.0
-        self.lines: dict[int, str] = {}
-        self.drawn, self.last = 0, time.monotonic()
+    @property
+    def tail(self) -> list[Round]:
+        """Its last twentieth of rounds."""
+        rounds = self.result.history
+        return rounds[-max(1, len(rounds) // 20) :]
 
-    def tell(self, rank: int | None, text: str) -> None:
-        if rank is None:
-            self._erase()
-            print(f"    {text}", flush=True)
-            self._draw()
-            return
-        self.lines[rank] = text
-        if time.monotonic() - self.last >= self.pause:
-            self._erase()
-            self._draw()
+    def figures(self) -> dict[str, object]:
+        """For the table and for summary.json."""
+        result, steps = self.result, sum(r.steps for r in self.tail)
+        return {
+            "rounds": len(result.history),
+            "segments": sum(len(r.rows) for r in result.history),
+            "seconds": result.seconds,
+            "batches_per_second": result.batches / result.seconds,
+            "waited": result.waited,
+            "padding": result.padding,
+            "loss": sum(r.loss for r in self.tail) / steps,
+            "accuracy": sum(r.correct for r in self.tail) / steps,
+            "held_out_accuracy": self.held_out,
+            "kills": [vars(kill) for kill in result.kills],
+            "sha256": result.sha256,
+        }
 
-    def done(self) -> None:
-        """The lines stay as they are; new ones begin below."""
-        self._erase()
-        self.live = False
-        for _, line in sorted(self.lines.items()):
-            print(f"  {line}", flush=True)
-        self.lines, self.drawn, self.live = {}, 0, sys.stdout.isatty()
 
-    def _erase(self) -> None:
-        if self.drawn:
-            print(f"\x1b[{self.drawn}F\x1b[J", end="")
-            self.drawn = 0
+@dataclass
+class Report:
+    """What is said at the end."""
 
-    def _draw(self) -> None:
-        due = time.monotonic() - self.last >= self.pause
-        if not (self.live or due):
-            return
-        self.last = time.monotonic()
-        width = shutil.get_terminal_size().columns - 1 if self.live else 1000
-        for _, line in sorted(self.lines.items()):
-            print(f"  {line}"[:width], flush=True)
-        self.drawn = len(self.lines) if self.live else 0
+    trainings: list[Training] = field(default_factory=list)
+    curves: list[plot.Curve] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+# -- training --------------------------------------------------------------------------------------
 
 
 def server_pid(store: Path) -> int:
     """Process id of the server that runs in `store`."""
-    with segue.open(store) as client:
+    with segue.open(store, start=False) as client:
         return int(client.status()["server"]["pid"])
 
 
-def train(
-    which: Set, data: list[toy.Sequence], options: argparse.Namespace, name: str, kill: str
-) -> tuple[Result, Settings]:
+def train(which: Set, data: list[toy.Sequence], options: argparse.Namespace, kill: str) -> Training:
     """One training, in a directory of its own."""
+    name = which.name if kill == options.kill else f"{which.name}-unkilled"
     home = options.out / name
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
+    home.mkdir()
     expected = history.rounds_expected(
         data, which.num_unroll, which.batch_size * options.lanes, which.epochs
     )
@@ -165,17 +168,20 @@ def train(
         memory=which.memory,
         typical_steps=which.typical_steps,
         rate=which.rate,
+        clip=which.clip,
         seed=options.seed,
         rounds_expected=expected,
         rounds=options.rounds,
         kills=tuple((max(1, int(expected * at)), what) for at, what in KILLS[kill]),
     )
+    kinds = "nothing killed" if kill == "none" else "with kills"
+    print(f"  {kinds}, about {expected} rounds")
     screen = Screen()
-    print(f"{name}: {options.workers} workers, {options.lanes} lanes, about {expected} rounds")
-    result = Coordinator(settings, lambda: server_pid(settings.store), screen.tell).run()
+    result = Coordinator(settings, lambda: server_pid(settings.store), screen).run()
     screen.done()
     write_history(home / "trace.csv", result)
-    return result, settings
+    held_out = held_out_accuracy(which, settings, result, options.out)
+    return Training(which, name, kinds, result, held_out)
 
 
 def write_history(path: Path, result: Result) -> None:
@@ -204,93 +210,146 @@ def held_out_accuracy(which: Set, settings: Settings, result: Result, out: Path)
     return correct / steps
 
 
-def report(name: str, result: Result) -> dict[str, object]:
-    """Prints a training's figures, and returns them."""
-    rounds = len(result.history)
-    tail = result.history[-max(1, rounds // 20) :]
-    figures: dict[str, object] = {
-        "rounds": rounds,
-        "loss": sum(r.loss for r in tail) / sum(r.steps for r in tail),
-        "accuracy": sum(r.correct for r in tail) / sum(r.steps for r in tail),
-        "seconds": result.seconds,
-        "batches_per_second": result.batches / result.seconds,
-        "waited": result.waited,
-        "padding": result.padding,
-        "kills": [vars(kill) for kill in result.kills],
-        "sha256": result.sha256,
-    }
-    print(
-        f"  {name}: {rounds} rounds in {result.seconds:.1f} s, "
-        f"{figures['batches_per_second']:.0f} batches/s; workers waited for data "
-        f"{result.waited:.2%} of their time; {result.padding:.1%} of the steps were padding\n"
-        f"  last twentieth: loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}"
-    )
-    for kill in result.kills:
-        again = f", {kill.again} rounds trained again" if kill.again else ", no round lost"
-        print(f"  killing {KILLED[kill.what]} at round {kill.round} cost {kill.cost:.2f} s{again}")
-    print(f"  weights: sha256 {result.sha256}")
-    return figures
-
-
-def check_history(
-    name: str, which: Set, data: list[toy.Sequence], result: Result, options: argparse.Namespace
-) -> list[str]:
-    """Was every segment trained on exactly once an epoch?"""
-    rounds = len(result.history)
-    complete = options.rounds is None or rounds < options.rounds
-    rows = [row for done in result.history for row in done.rows]
-    found = history.problems(
-        rows, data, which.num_unroll, which.epochs, rounds, options.lanes, complete
-    )
-    if not found:
-        often = "exactly once" if complete else "at most once, none left out between,"
-        print(f"  {name}: {len(rows)} segments, each trained on {often} an epoch: checked")
-    return [f"{name}: {problem}" for problem in found]
-
-
-def check_kills(name: str, result: Result, asked: int) -> list[str]:
-    if len(result.kills) == asked:
-        return []
-    return [f"{name}: {len(result.kills)} of {asked} kills took place; train for more rounds"]
-
-
-def demo_set(
-    which: Set, options: argparse.Namespace, curves: list[plot.Curve]
-) -> tuple[dict[str, object], list[str]]:
-    """All of the demo on one data set: its figures, and what was found wrong."""
+def demo_set(which: Set, options: argparse.Namespace, report: Report) -> None:
+    """All of the demo on one data set."""
     directory = options.out / "data"
     sizes = (which.shortest, which.longest)
     data = toy.write(directory, which.name, FILES, which.count, *sizes, options.seed)
     toy.write(directory, f"{which.name}_test", 1, which.count, *sizes, options.seed + 1)
-    steps = sum(written.steps for written in data)
+    workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
+    lanes = "1 lane" if options.lanes == 1 else f"{options.lanes} lanes"
     print(
-        f"\n== {which.name}: {len(data)} sequences of {which.shortest} to {which.longest} steps "
-        f"({steps} in all), {which.epochs} epochs, segments of {which.num_unroll} steps"
+        f"\n{which.name} sequences: {len(data)} of {which.shortest} to {which.longest} steps, "
+        f"{which.epochs} epochs in segments of {which.num_unroll} steps,\n"
+        f"{workers} on {lanes}, {which.batch_size} segments a batch"
+    )
+    trainings = [train(which, data, options, options.kill)]
+    if options.kill != "none" and not options.once:
+        trainings.append(train(which, data, options, "none"))
+    report.trainings += trainings
+    check_kills(trainings[0], len(KILLS[options.kill]), report)
+    for training in trainings:
+        check_history(training, data, options, report)
+    if len(trainings) == 2:
+        check_weights(*trainings, report)
+    report.curves.append(curve_of(trainings, data))
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def check_kills(training: Training, asked: int, report: Report) -> None:
+    took = len(training.result.kills)
+    if took != asked:
+        report.problems.append(
+            f"{training.name}: {took} of {asked} kills took place; train for more rounds"
+        )
+
+
+def check_history(
+    training: Training, data: list[toy.Sequence], options: argparse.Namespace, report: Report
+) -> None:
+    """Was every segment trained on exactly once an epoch?"""
+    which, rounds = training.which, len(training.result.history)
+    complete = options.rounds is None or rounds < options.rounds
+    rows = [row for done in training.result.history for row in done.rows]
+    found = history.problems(
+        rows, data, which.num_unroll, which.epochs, rounds, options.lanes, complete
+    )
+    report.problems += [f"{training.name}: {problem}" for problem in found]
+    often = "exactly once an epoch" if complete else "at most once an epoch (stopped early)"
+    report.checks.append(
+        f"{training.name}: all {len(rows)} segments, each {often}: {'FAILED' if found else 'ok'}"
     )
 
-    killed, settings = train(which, data, options, which.name, options.kill)
-    found = check_kills(which.name, killed, len(KILLS[options.kill]))
-    figures: dict[str, object] = {"sequences": len(data), "steps": steps}
-    figures["main"] = report(which.name, killed)
-    figures["held_out_accuracy"] = held_out_accuracy(which, settings, killed, options.out)
-    print(f"  accuracy on sequences it has not seen: {figures['held_out_accuracy']:.2%}")
-    found += check_history(which.name, which, data, killed, options)
-    losses = [done.loss / max(1, done.steps) for done in killed.history]
-    marks = [(kill.round, f"{KILLED[kill.what]} killed") for kill in killed.kills]
-    curves.append(plot.Curve(f"loss, {which.name} sequences", losses, marks))
-    print(plot.terminal(curves[-1]))
 
-    if options.kill != "none":
-        name = f"{which.name}-unkilled"
-        unkilled, _ = train(which, data, options, name, "none")
-        figures["unkilled"] = report(name, unkilled)
-        found += check_history(name, which, data, unkilled, options)
-        if killed.sha256 == unkilled.sha256:
-            print(f"  {which.name}: the weights with and without kills are the same, bit for bit")
-        else:
-            found.append(f"{which.name}: the weights differ between the killed training "
-                         f"({killed.sha256}) and the unkilled one ({unkilled.sha256})")  # fmt: skip
-    return figures, found
+def check_weights(killed: Training, unkilled: Training, report: Report) -> None:
+    """Did the kills change a bit of the weights?"""
+    same = killed.result.sha256 == unkilled.result.sha256
+    report.checks.append(
+        f"{killed.which.name}: weights with and without kills are the same, bit for bit: "
+        + ("ok" if same else "FAILED")
+    )
+    if not same:
+        report.problems.append(f"{killed.which.name}: the weights with and without kills differ")
+
+
+# -- summary ---------------------------------------------------------------------------------------
+
+
+def curve_of(trainings: list[Training], data: list[toy.Sequence]) -> plot.Curve:
+    which, result = trainings[0].which, trainings[0].result
+    losses = [
+        [done.loss / max(1, done.steps) for done in training.result.history]
+        for training in trainings
+    ]
+    return plot.Curve(
+        f"loss, {which.name} sequences (nats a step, mean over the rounds of an epoch)",
+        losses[0],
+        window=max(1, round(len(losses[0]) / which.epochs)),
+        marks=[plot.Mark(k.round, k.round - k.again, KILLED[k.what]) for k in result.kills],
+        other=losses[1] if len(losses) == 2 else None,
+    )
+
+
+def cost(kill: Kill) -> str:
+    """What a kill cost."""
+    if kill.what == "server":
+        return f"longest pause {kill.cost:.2f} s, no round lost"
+    again = f"{kill.again} rounds" if kill.again != 1 else "1 round"
+    return f"{again} trained again, {kill.cost:.2f} s until back there"
+
+
+def table(trainings: list[Training]) -> Iterator[str]:
+    """The figures of all trainings side by side."""
+    rows = [
+        ("rounds", "rounds", "{}"),
+        ("segments", "segments", "{}"),
+        ("seconds", "seconds", "{:.1f}"),
+        ("batches a second", "batches_per_second", "{:.0f}"),
+        ("workers waited for data", "waited", "{:.2%}"),
+        ("padding in the batches", "padding", "{:.1%}"),
+        ("loss at the end", "loss", "{:.3f}"),
+        ("accuracy at the end", "accuracy", "{:.1%}"),
+        ("accuracy, unseen data", "held_out_accuracy", "{:.1%}"),
+    ]
+    figures = [training.figures() for training in trainings]
+    yield f"{'':24}" + "".join(f"{training.which.name:>15}" for training in trainings)
+    yield f"{'':24}" + "".join(f"{training.kinds:>15}" for training in trainings)
+    for label, key, form in rows:
+        yield f"{label:24}" + "".join(f"{form.format(each[key]):>15}" for each in figures)
+
+
+def show(report: Report, options: argparse.Namespace) -> None:
+    """Prints the summary, and writes it as JSON and as a picture."""
+    for curve in report.curves:
+        print(f"\n{plot.terminal(curve)}")
+    print()
+    for line in table(report.trainings):
+        print(line)
+    killed = [(t, kill) for t in report.trainings for kill in t.result.kills]
+    if killed:
+        print("\nwhat the kills cost")
+    for training, kill in killed:
+        what = f"{training.which.name}, round {kill.round}, {KILLED[kill.what]}"
+        print(f"  {what}: {cost(kill)}")
+    print("\nchecks")
+    for check in report.checks:
+        print(f"  {check}")
+    print("\nsha256 of the weights")
+    for training in report.trainings:
+        print(f"  {training.name:14} {training.result.sha256}")
+    summary = {training.name: training.figures() for training in report.trainings}
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"\nfigures and what was trained when: {options.out}/summary.json, */trace.csv")
+    try:
+        plot.png(options.out / "loss.png", report.curves)
+        print(f"loss curves as a picture: {options.out}/loss.png")
+    except ModuleNotFoundError as error:
+        print(f"no picture of the loss curves: {error}")
+
+
+# -- the program -----------------------------------------------------------------------------------
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -308,46 +367,70 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument
     add("--out", type=Path, default=Path("demo-out"), metavar="DIR",
-        help="where data, stores, logs and results go (default: %(default)s)")  # fmt: skip
+        help="where data, stores, logs and results go (default: %(default)s); a new or empty "
+             "directory, or one of an earlier demo, which is emptied")  # fmt: skip
     add("--workers", type=at_least(1), default=2, help="worker processes (default: 2)")
     add("--lanes", type=at_least(1), default=2, help="lanes of the stream (default: 2)")
     add("--rounds", type=at_least(1), default=None, metavar="N",
         help="stop after N rounds a data set (default: when all epochs are done)")  # fmt: skip
     add("--seed", type=at_least(0), default=1, help="of data, shuffling and weights (default: 1)")
     add("--set", choices=["short", "long", "both"], default="both", help="data sets to use")
-    add("--quick", action="store_true", help="smaller data and fewer epochs")
+    add("--quick", action="store_true",
+        help="smaller data and few epochs: too little to learn much from, enough to see it work")  # fmt: skip
     add("--kill", choices=list(KILLS), default="all",
         help="what to kill: the server half-way, a worker later, both (all, the default), or "
-             "everything between two lanes' commits (commits); none trains only once")  # fmt: skip
+             "everything between two lanes' commits (commits)")  # fmt: skip
+    add("--once", action="store_true", help="leave out the unkilled training to compare with")
     options = parser.parse_args(arguments)
     if options.workers > options.lanes:
         parser.error(f"{options.workers} workers need at least as many lanes, not {options.lanes}")
+    if options.kill == "commits" and options.lanes < 2:
+        parser.error("--kill commits needs two lanes")
     options.out = options.out.absolute()
     return options
 
 
+@contextlib.contextmanager
+def fresh(out: Path) -> Iterator[None]:
+    """An empty directory `out`, held against a second demo. Empties only what a demo made."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / OURS).exists() and any(out.iterdir()):
+        raise TrainingError(f"{out} is not empty and not a demo's; --out takes another")
+    with open(out / OURS, "w") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"another demo runs in {out}; --out takes another") from None
+        for entry in out.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != OURS:
+                entry.unlink()
+        yield
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    sys.stdout.reconfigure(errors="replace")  # bars, on a terminal that has none
     begin = time.monotonic()
-    figures: dict[str, object] = {}
-    found: list[str] = []
-    curves: list[plot.Curve] = []
+    report = Report()
     try:
-        for which in QUICK if options.quick else SETS:
-            if options.set in ("both", which.name):
-                figures[which.name], problems = demo_set(which, options, curves)
-                found += problems
-    except (TrainingError, segue.Error) as error:
+        with fresh(options.out):
+            for which in QUICK if options.quick else SETS:
+                if options.set in ("both", which.name):
+                    demo_set(which, options, report)
+            show(report, options)
+    except (TrainingError, segue.Error, OSError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
-    plot.png(options.out / "loss.png", curves)
-    (options.out / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"\nloss curves: {options.out / 'loss.png'}\nfigures: {options.out / 'summary.json'}\n"
-          f"all of it took {time.monotonic() - begin:.0f} s")  # fmt: skip
-    for problem in found:
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted", file=sys.stderr)
+        return 130
+    for problem in report.problems:
         print(f"demo: CHECK FAILED: {problem}", file=sys.stderr)
-    return 1 if found else 0
+    if not report.problems:
+        print(f"all checks hold; it took {time.monotonic() - begin:.0f} s")
+    return 1 if report.problems else 0
 
 
 if __name__ == "__main__":

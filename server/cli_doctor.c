@@ -272,15 +272,18 @@ static void look_at_limits(struct doctor *doctor)
 		 size = limit_of(RLIMIT_FSIZE);
 	char text[32];
 
-	find(doctor,
-		files < FDS_LEAST         ? BAD
-		: files < FDS_COMFORTABLE ? WARN
-					  : OK,
-		"open files",
-		files < FDS_COMFORTABLE
-			? "raise it (ulimit -n): each lane in use and each data file takes some"
-			: "",
-		"limit %s%llu", files == UINT64_MAX ? "none, " : "", (unsigned long long)files);
+	if (files == UINT64_MAX)
+		find(doctor, OK, "open files", "", "no limit");
+	else
+		find(doctor,
+			files < FDS_LEAST         ? BAD
+			: files < FDS_COMFORTABLE ? WARN
+						  : OK,
+			"open files",
+			files < FDS_COMFORTABLE ? "raise the limit (ulimit -n): each lane in use "
+						  "and each data file takes some"
+						: "",
+			"limit %llu", (unsigned long long)files);
 	if (space == UINT64_MAX)
 		find(doctor, OK, "address space", "", "no limit");
 	else
@@ -445,7 +448,7 @@ static void look_at_answer(struct doctor *doctor, const struct segue_json_value 
 		find(doctor, BAD, "storage",
 			"look at its log, make room or mend the disk, then start it again",
 			"the server cannot write: %s", storage);
-	find(doctor, OK, "store", "", "LMDB %s, %s transactions since the start",
+	find(doctor, OK, "store", "", "%s, %s transactions since the start",
 		segue_json_get_text(segue_json_get(report, "store"), "lmdb"),
 		segue_json_get_text(segue_json_get(report, "store"), "transactions"));
 }
@@ -549,13 +552,13 @@ static void look_at_store(struct doctor *doctor, const char *dir)
 	segue_store_stats(store, &stats);
 	segue_store_close(store);
 	if (stats.was_clean || stats.same_boot)
-		find(doctor, OK, "store", "", "%s, LMDB %s%s",
-			segue_cli_bytes(stats.file_bytes, size), stats.lmdb_version,
+		find(doctor, OK, "store", "", "%s, %s%s", segue_cli_bytes(stats.file_bytes, size),
+			stats.lmdb_version,
 			stats.was_clean ? "" : ", the last server was killed, which it survives");
 	else
 		find(doctor, WARN, "store",
 			"run 'segue verify': it is not known whether the file is whole",
-			"%s, LMDB %s, the machine stopped while a server ran",
+			"%s, %s, the machine stopped while a server ran",
 			segue_cli_bytes(stats.file_bytes, size), stats.lmdb_version);
 }
 
@@ -622,7 +625,7 @@ static void try_store(struct doctor *doctor, const char *place)
 		find(doctor, milliseconds > 50 ? WARN : OK, "trial store",
 			milliseconds > 50 ? "use a faster disk, or keep durability=\"interval\""
 					  : "",
-			"made, written and removed in %s: a commit takes %.2f ms (LMDB %s)", place,
+			"made, written and removed in %s: a commit takes %.2f ms (%s)", place,
 			milliseconds, stats.lmdb_version);
 }
 

@@ -36,6 +36,9 @@ static int admit(
 		segue_source_note_skip(filler->source);
 		return SEGUE_PLAN_SKIP;
 	}
+	if (rc == SEGUE_EDATA)
+		return segue_fail(rc, "%s (on_error=\"skip\" passes over such records)",
+			segue_error_detail());
 	if (rc)
 		return rc;
 	row->number = number;

@@ -51,7 +51,8 @@ static int look(struct hop *hop, uint64_t at, size_t size, const uint8_t **bytes
 
 static int cut_off(uint64_t at, uint64_t size)
 {
-	return segue_fail(SEGUE_EDATA, "record at byte %ju: the file ends within it, at byte %ju",
+	return segue_fail(SEGUE_EDATA,
+		"record at byte %ju: the file ends within it, at byte %ju; was it copied whole?",
 		(uintmax_t)at, (uintmax_t)size);
 }
 

@@ -59,13 +59,16 @@ static int request_lease(
 		segue_deadline(request->lane_attach.timeout_ns, ANSWER_NS), reply);
 }
 
-/* A request without an answer may have been granted: it counts until there is one. */
+/*
+ * A request may have been granted, for good, though all that came back is a failure or nothing: it
+ * counts, unless the answer says that it was not.
+ */
 static int request_counted(
 	struct segue_lane *lane, struct segue_message *request, struct segue_reply *reply)
 {
 	lane->unanswered++;
 	int rc = request_lease(lane, request, reply);
-	if (segue_connection_live(&lane->client->connection))
+	if (rc == 0 || rc == SEGUE_EFENCED || rc == SEGUE_EBUSY)
 		lane->unanswered--;
 	return rc;
 }

@@ -1238,13 +1238,13 @@ Test(client, offers_states_and_ended_rows)
 	cr_assert_eq(server->seen.offer_step, 4);
 	cr_assert_eq(server->seen.offer_size, 3 * 20);
 	/* ... or later. */
-	consume(lane, 1); /* 3 ends at batch 4 */
+	consume(lane, 2); /* 3 ends at batch 5 */
 	set(hold_durable, false);
-	await_disk(5);
+	await_disk(6);
 	restart();
 	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
 	segue_free(token);
-	cr_assert_eq(server->seen.offer_step, 5);
+	cr_assert_eq(server->seen.offer_step, 6);
 	cr_assert_eq(server->seen.offer_size, 3 * 20);
 	close_all(lane);
 }

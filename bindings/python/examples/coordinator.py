@@ -365,7 +365,8 @@ class Coordinator:
         self.life += 1
         self._forget()
         del self.history[self.pair_rounds :]
-        self._news("all go back to here, where the last (weights, token) pair was saved")
+        where = "the last (weights, token) pair" if self.pair else "the beginning"
+        self._news(f"all go back to here, to {where}")
         for rank in dead:
             self.workers[rank].process.wait()
             self.workers[rank].channel.close()
@@ -468,7 +469,7 @@ class Coordinator:
         # Not beyond the next kill: its cost is another.
         ends = [kill.done for kill in self.kills if kill.done > at] + [len(done)]
         after = took[at - 1 : min(at + PAUSE_ROUNDS, ends[0]) - 1]
-        return max([*after, 0.0]) - min(statistics.median(took), *after) if after else 0.0
+        return max(0.0, max(after) - statistics.median(took)) if after else 0.0
 
 
 def _round(lanes: list[Header]) -> Round:
