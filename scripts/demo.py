@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import csv
 import fcntl
+import io
 import json
 import shutil
 import sys
@@ -38,7 +39,7 @@ import segue
 import toy
 from coordinator import Coordinator, Kill, Result, Round, Settings, TrainingError
 from screen import Screen
-from worker import make_model, run_batch, stream_options
+from worker import make_model, open_stream, run_batch
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,7 @@ def held_out_accuracy(which: Set, settings: Settings, result: Result, out: Path)
     correct = steps = 0
     with segue.open(settings.store) as client:
         held_out = str(out / "data" / f"{which.name}_test-*.tfrecord")
-        options = stream_options(config, held_out)
-        stream = client.stream("held_out", **options, epochs=1, persist=False)
+        stream = open_stream(client, "held_out", config, held_out, epochs=1, persist=False)
         for batch in stream.loader():
             part = run_batch(model, batch, config, backward=False)
             correct += part.correct
@@ -231,7 +231,7 @@ def demo_set(which: Set, options: argparse.Namespace, report: Report) -> None:
     for training in trainings:
         check_history(training, data, options, report)
     if len(trainings) == 2:
-        check_weights(*trainings, report)
+        check_weights(trainings[0], trainings[1], report)
     report.curves.append(curve_of(trainings, data))
 
 
@@ -284,7 +284,7 @@ def curve_of(trainings: list[Training], data: list[toy.Sequence]) -> plot.Curve:
         for training in trainings
     ]
     return plot.Curve(
-        f"loss, {which.name} sequences (nats a step, mean over the rounds of an epoch)",
+        f"loss, {which.name} sequences",
         losses[0],
         window=max(1, round(len(losses[0]) / which.epochs)),
         marks=[plot.Mark(k.round, k.round - k.again, KILLED[k.what]) for k in result.kills],
@@ -411,9 +411,19 @@ def fresh(out: Path) -> Iterator[None]:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    sys.stdout.reconfigure(errors="replace")  # bars, on a terminal that has none
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may have no blocks to draw bars with
     begin = time.monotonic()
     report = Report()
+    print("segue's demo: an LSTM learns to label every step of long sequences. It gets them in\n"
+          "segments, and with each the state that the segment before has left. Meanwhile")
+    print({
+        "none": "nothing is killed.",
+        "server": "the server is killed half-way.",
+        "worker": "a worker is killed.",
+        "all": "the server is killed half-way, and a worker later.",
+        "commits": "all processes are killed, between the commits of one round's two lanes.",
+    }[options.kill])  # fmt: skip
     try:
         with fresh(options.out):
             for which in QUICK if options.quick else SETS:

@@ -15,8 +15,12 @@
 #include "error.h"
 #include "report.h"
 #include "utf8.h"
+#include "wait.h"
 
 #define ANSWER_WITHIN_NS INT64_C(10000000000)
+#define SETTLE_WITHIN_NS INT64_C(2000000000)
+
+enum { LOOK_AGAIN_US = 20000 };
 
 /* ---- Command line ---- */
 
@@ -167,6 +171,33 @@ char *segue_cli_absolute(const char *path)
 	return out;
 }
 
+static int ask_server(const struct segue_cli_options *options, enum segue_report what, char **json)
+{
+	const struct segue_open_options how = {
+		.socket_path = options->socket, .no_start = true, .timeout_ns = ANSWER_WITHIN_NS};
+	struct segue_client *client;
+
+	int rc = segue_open(options->dir, &how, &client);
+	if (rc)
+		return rc;
+	rc = segue_client_report(client, what, options->stream, options->key, json);
+	segue_client_close(client);
+	return rc;
+}
+
+static int ask_store(const struct segue_cli_options *options, enum segue_report what, char **json)
+{
+	struct segue_store *store;
+
+	int rc = segue_store_open(options->dir, SEGUE_STORE_READ, &store);
+	if (rc)
+		return rc;
+	rc = segue_report_store(store, options->dir, what, options->stream ? options->stream : "",
+		options->key ? options->key : "", json);
+	segue_store_close(store);
+	return rc;
+}
+
 /* The server of the directory runs, but not where we looked. */
 static int fail_elsewhere(const struct segue_cli_options *options)
 {
@@ -179,34 +210,28 @@ static int fail_elsewhere(const struct segue_cli_options *options)
 		options->socket ? "" : "/segue.sock");
 }
 
-static int report_from_store(
-	const struct segue_cli_options *options, enum segue_report what, char **json)
-{
-	struct segue_store *store;
-
-	int rc = segue_store_open(options->dir, SEGUE_STORE_READ, &store);
-	if (rc)
-		return rc == SEGUE_EBUSY ? fail_elsewhere(options) : rc;
-	rc = segue_report_store(store, options->dir, what, options->stream ? options->stream : "",
-		options->key ? options->key : "", json);
-	segue_store_close(store);
-	return rc;
-}
-
 int segue_cli_report(const struct segue_cli_options *options, enum segue_report what, char **json)
 {
-	const struct segue_open_options how = {
-		.socket_path = options->socket, .no_start = true, .timeout_ns = ANSWER_WITHIN_NS};
-	struct segue_client *client;
+	int64_t until = segue_now_ns() + SETTLE_WITHIN_NS;
+	long pid;
 
-	int rc = segue_open(options->dir, &how, &client);
-	if (!rc) {
-		rc = segue_client_report(client, what, options->stream, options->key, json);
-		segue_client_close(client);
+	/* A server that is coming or going holds the directory, and does not answer. */
+	for (;; usleep(LOOK_AGAIN_US)) {
+		bool late = segue_now_ns() >= until;
+		int rc = ask_server(options, what, json);
+		if (rc != SEGUE_EGONE)
+			return rc;
+		if (what == SEGUE_REPORT_STATUS) {
+			if (late || segue_cli_lock_holder(options->dir, &pid) != 1)
+				return rc;
+			continue;
+		}
+		rc = ask_store(options, what, json);
+		if (rc != SEGUE_EBUSY)
+			return rc;
+		if (late)
+			return fail_elsewhere(options);
 	}
-	return rc == SEGUE_EGONE && what != SEGUE_REPORT_STATUS
-		       ? report_from_store(options, what, json)
-		       : rc;
 }
 
 int segue_cli_lock_holder(const char *dir, long *pid)
@@ -380,11 +405,16 @@ void segue_cli_table_print(struct segue_cli_table *table, int indent)
 			printf("%*s", indent, "");
 		print_cell(table->cell[i], width[column], right[column], column == columns - 1);
 	}
+	free(width);
+	free(right);
+	segue_cli_table_finish(table);
+}
+
+void segue_cli_table_finish(struct segue_cli_table *table)
+{
 	for (size_t i = 0; i < table->count; i++)
 		free(table->cell[i]);
 	free(table->cell);
-	free(width);
-	free(right);
 	*table = (struct segue_cli_table){0};
 }
 

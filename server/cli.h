@@ -101,6 +101,8 @@ void segue_cli_table_value(
 	struct segue_cli_table *table, const struct segue_json_value *object, const char *name);
 /* Prints it to stdout, each line after `indent` spaces, and frees it. Without rows: nothing. */
 void segue_cli_table_print(struct segue_cli_table *table, int indent);
+/* Frees it. */
+void segue_cli_table_finish(struct segue_cli_table *table);
 
 /* "12.3 MiB"; "45 s", "3 h 12 min": into `text`, which is returned. */
 const char *segue_cli_bytes(uint64_t bytes, char text[32]);

@@ -703,12 +703,14 @@ static int run_doctor(const struct segue_cli_options *options)
 	segue_json_end(&doctor.json, ']');
 	segue_json_string(&doctor.json, "worst", level_names[doctor.worst]);
 	segue_json_end(&doctor.json, '}');
-	if (segue_json_take(&doctor.json, &json))
-		return segue_cli_fail();
-	if (options->json)
+	int rc = segue_json_take(&doctor.json, &json);
+	if (!rc && options->json)
 		puts(json);
-	else
+	else if (!rc)
 		segue_cli_table_print(&doctor.table, 0);
+	segue_cli_table_finish(&doctor.table);
+	if (rc)
+		return segue_cli_fail();
 	free(json);
 	return doctor.worst == BAD ? SEGUE_CLI_WRONG : SEGUE_CLI_FINE;
 }

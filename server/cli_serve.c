@@ -99,7 +99,11 @@ static int run(struct announcement *announcement, const struct segue_options *op
 	struct segue_options ours = *options;
 	ours.ready_fd = pipes[1];
 	int rc = segue_server_run(&ours);
-	pthread_detach(thread);
+	/* It waits in vain if the server never was ready. */
+	if (rc)
+		pthread_cancel(thread);
+	pthread_join(thread, NULL);
+	close(pipes[0]);
 	return rc;
 }
 
@@ -117,8 +121,6 @@ static int set_paths(const struct segue_cli_options *options, char **dir, char *
 
 static int serve(const struct segue_cli_options *options, int starter, pid_t parent)
 {
-	/* The thread may look at it, and at the paths, until the process ends. */
-	static struct announcement announcement;
 	char *dir, *socket;
 
 	int rc = set_paths(options, &dir, &socket);
@@ -127,12 +129,14 @@ static int serve(const struct segue_cli_options *options, int starter, pid_t par
 	if (!rc) {
 		const struct segue_options server = {
 			.dir = dir, .socket_path = socket, .embedded = options->embedded};
-		announcement = (struct announcement){
+		struct announcement announcement = {
 			.starter = starter, .parent = parent, .dir = dir, .socket = socket};
 		rc = run(&announcement, &server);
 	}
 	if (rc)
 		segue_cli_fail();
+	free(dir);
+	free(socket);
 	return rc;
 }
 

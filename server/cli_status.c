@@ -88,7 +88,7 @@ static void print_stream(const struct segue_json_value *stream)
 		printf("opening (its index is built or read)\n");
 		return;
 	}
-	printf("%s records in %s files, index %s, CRC %s, %s skipped; batches of %s x %s steps%s\n",
+	printf("%s records, files %s, index %s, CRC %s, %s skipped; batches of %s x %s steps%s\n",
 		segue_json_get_text(stream, "records"), segue_json_get_text(stream, "files"),
 		segue_cli_bytes(segue_json_get_unsigned(stream, "index_bytes"), index),
 		segue_json_get_text(stream, "crc"), segue_json_get_text(stream, "skipped"),

@@ -536,7 +536,11 @@ static int put_stored_lane(struct segue_json *json, struct segue_store *store,
 	segue_json_unsigned(json, "lane", lane->place.lane);
 	segue_json_unsigned(json, "group", lane->place.group);
 	segue_json_unsigned(json, "step", record->position->step);
-	segue_json_unsigned(json, "epoch", record->position->epoch);
+	/* Where epochs follow one another in the rows without a gap, a lane is in no single one. */
+	if (spec->epoch_end == SEGUE_EPOCH_DRAIN)
+		segue_json_unsigned(json, "epoch", record->position->epoch);
+	else
+		segue_json_null(json, "epoch");
 	put_date(json, "committed", record->committed_ms);
 	segue_json_unsigned(json, "generation", record->generation);
 	segue_json_bool(json, "held", record->held);

@@ -19,7 +19,7 @@
 #include "source.h"
 
 #define SLOTS  4
-#define ROUNDS 5
+#define ROUNDS 9
 
 struct decode {
 	const struct bench_shape *shape;

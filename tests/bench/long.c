@@ -149,7 +149,7 @@ static void print(const struct bench_shape *shape, const struct taken *taken, do
 			    .unit = "s",
 			    .beside = "reading them alone",
 			    .beside_value = read_once},
-		"one loader thread; reads, checks and scans 8.5 GB in full size");
+		"one loader thread; every byte read, checked and scanned");
 	bench_print(&(struct bench_figure){.part = 4,
 			    .name = "all batches of 32 long records",
 			    .shape = shape->name,
@@ -159,11 +159,11 @@ static void print(const struct bench_shape *shape, const struct taken *taken, do
 			    .beside_value = read_once},
 		"after admission");
 	bench_print(&(struct bench_figure){.part = 4,
-			    .name = "slowest third over fastest",
+			    .name = "time per batch, slowest over fastest",
 			    .shape = shape->name,
 			    .value = high,
 			    .unit = "us a batch",
-			    .beside = "the fastest of the three",
+			    .beside = "the fastest of three parts",
 			    .beside_value = low,
 			    .kind = BENCH_RATIO_MAX,
 			    .goal = 1.25},

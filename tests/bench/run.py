@@ -28,7 +28,7 @@ PARTS = {
     4: "server",
     5: "store",
 }
-HEAD = ("figure", "shape", "measured", "beside it", "ratio", "goal", "", "")
+HEAD = ("figure", "shape", "measured", "beside it", "ratio", "goal", "verdict", "notes")
 
 
 def command(program: str, directory: str) -> list[str]:

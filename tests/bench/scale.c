@@ -15,7 +15,7 @@
 #define FILES  1000
 #define FEW    1 /* records a file */
 #define MANY   1000
-#define WARM   2000 /* batches */
+#define ROUNDS 5
 #define NUMBER "%04d.tfrecord"
 
 /* A record of 4 steps of one float: one segment. */
@@ -174,7 +174,7 @@ static void print_opening(const struct served *first, const struct served *again
 }
 
 /* Half a byte a record is left for noise. */
-static void measure_many(const struct segue_tmpdir *dir, double seconds)
+static void measure_many(const struct segue_tmpdir *dir, bool quick, double seconds)
 {
 	double hop = hop_plainly(dir, MANY);
 	struct served few = serve_small(dir, FEW, false, 0.1);
@@ -188,7 +188,7 @@ static void measure_many(const struct segue_tmpdir *dir, double seconds)
 			    .shape = small.name,
 			    .value = many_again.batch_rate,
 			    .unit = "batches/s",
-			    .beside = "a pread a record",
+			    .beside = "a pread a record, one file",
 			    .beside_value = read_plainly(dir, seconds / 2)},
 		"32 new records a batch");
 	print_growth("memory, index just built", &few, &many, 16, 16.5);
@@ -196,6 +196,8 @@ static void measure_many(const struct segue_tmpdir *dir, double seconds)
 	few = serve_small(dir, FEW, true, 0);
 	many = serve_small(dir, MANY, true, 0);
 	print_growth("memory, pad, lengths just scanned", &few, &many, 20, 20.5);
+	if (quick)
+		return;
 	few_again = serve_small(dir, FEW, true, 0);
 	many_again = serve_small(dir, MANY, true, 0);
 	print_growth("memory, pad, lengths from the store", &few_again, &many_again, 20, 20.5);
@@ -218,34 +220,63 @@ static double inflate_plainly(const char *path)
 	return bench_seconds_since(start);
 }
 
+/* A server and a worker on one file of shape S. */
 struct packed {
-	double open_seconds, batch_rate;
-};
-
-static struct packed serve_packed(
-	const struct segue_tmpdir *dir, const char *path, const char *name, double seconds)
-{
-	char store[SEGUE_TMPDIR_MAX];
-	struct packed packed;
 	struct bench_server server;
 	struct bench_worker worker;
+	double open_seconds;
+	struct bench_samples rate;
+};
+
+static void packed_open(
+	struct packed *packed, const struct segue_tmpdir *dir, const char *path, const char *name)
+{
+	char store[SEGUE_TMPDIR_MAX];
 	struct bench_spec spec;
+
+	*packed = (struct packed){0};
+	bench_spec_init(&spec, &bench_shape_s, path);
+	bench_server_start(&packed->server, segue_tmpdir_path(dir, name, store));
+	int64_t start = bench_now();
+	bench_worker_open(&packed->worker, &packed->server, &spec, &bench_shape_s);
+	packed->open_seconds = bench_seconds_since(start);
+}
+
+static void packed_round(struct packed *packed, double seconds)
+{
+	int64_t start = bench_now();
 	uint64_t batches = 0;
 
-	bench_spec_init(&spec, &bench_shape_s, path);
-	bench_server_start(&server, segue_tmpdir_path(dir, name, store));
-	int64_t start = bench_now();
-	bench_worker_open(&worker, &server, &spec, &bench_shape_s);
-	packed.open_seconds = bench_seconds_since(start);
-	for (int i = 0; i < WARM; i++)
-		bench_worker_batch(&worker);
-	start = bench_now();
 	for (; bench_seconds_since(start) < seconds; batches++)
-		bench_worker_batch(&worker);
-	packed.batch_rate = (double)batches / bench_seconds_since(start);
-	bench_worker_close(&worker);
-	bench_server_stop(&server);
-	return packed;
+		bench_worker_batch(&packed->worker);
+	bench_samples_add(&packed->rate, (double)batches / bench_seconds_since(start));
+}
+
+static void packed_close(struct packed *packed)
+{
+	bench_worker_close(&packed->worker);
+	bench_server_stop(&packed->server);
+	bench_samples_finish(&packed->rate);
+}
+
+static void print_packed(struct packed *packed, struct packed *plain, double inflate, double bytes)
+{
+	bench_print(&(struct bench_figure){.part = 4,
+			    .name = "gzip: first open",
+			    .shape = "S",
+			    .value = packed->open_seconds,
+			    .unit = "s",
+			    .beside = "inflating alone",
+			    .beside_value = inflate},
+		"%.0f MB of records", bytes * 1e-6);
+	bench_print(&(struct bench_figure){.part = 4,
+			    .name = "gzip, shuffled",
+			    .shape = "S",
+			    .value = bench_samples_at(&packed->rate, 0.5),
+			    .unit = "batches/s",
+			    .beside = "the same uncompressed",
+			    .beside_value = bench_samples_at(&plain->rate, 0.5)},
+		"from the cache of inflated files; %d rounds by turns", ROUNDS);
 }
 
 static void measure_packed(const struct segue_tmpdir *dir, uint64_t bytes, double seconds)
@@ -253,29 +284,21 @@ static void measure_packed(const struct segue_tmpdir *dir, uint64_t bytes, doubl
 	struct bench_data data = {
 		.shape = &bench_shape_s, .segments_min = 5, .segments_max = 50, .bytes = bytes};
 	char plain_path[SEGUE_TMPDIR_MAX], packed_path[SEGUE_TMPDIR_MAX];
+	struct packed plain, packed;
 
 	bench_data_write(segue_tmpdir_path(dir, "plain", plain_path), &data);
 	data.gzip = true;
 	bench_data_write(segue_tmpdir_path(dir, "packed", packed_path), &data);
 	double inflate = inflate_plainly(packed_path);
-	struct packed plain = serve_packed(dir, plain_path, "store-plain", seconds);
-	struct packed packed = serve_packed(dir, packed_path, "store-packed", seconds);
-	bench_print(&(struct bench_figure){.part = 4,
-			    .name = "gzip: first open",
-			    .shape = "S",
-			    .value = packed.open_seconds,
-			    .unit = "s",
-			    .beside = "inflating alone",
-			    .beside_value = inflate},
-		"%.0f MB of records", (double)bytes * 1e-6);
-	bench_print(&(struct bench_figure){.part = 4,
-			    .name = "gzip, shuffled",
-			    .shape = "S",
-			    .value = packed.batch_rate,
-			    .unit = "batches/s",
-			    .beside = "the same uncompressed",
-			    .beside_value = plain.batch_rate},
-		"from the cache of inflated files");
+	packed_open(&plain, dir, plain_path, "store-plain");
+	packed_open(&packed, dir, packed_path, "store-packed");
+	for (int i = 0; i < ROUNDS; i++) {
+		packed_round(&plain, seconds / ROUNDS);
+		packed_round(&packed, seconds / ROUNDS);
+	}
+	print_packed(&packed, &plain, inflate, (double)bytes);
+	packed_close(&plain);
+	packed_close(&packed);
 }
 
 int main(int argc, char **argv)
@@ -286,8 +309,8 @@ int main(int argc, char **argv)
 	segue_tmpdir_make(&dir, "bench");
 	write_small(&dir, FEW);
 	write_small(&dir, MANY);
-	measure_many(&dir, quick ? 0.5 : 2);
-	measure_packed(&dir, quick ? 20000000 : 100000000, quick ? 0.5 : 2);
+	measure_many(&dir, quick, quick ? 0.5 : 2);
+	measure_packed(&dir, quick ? 20000000 : 100000000, quick ? 0.5 : 4);
 	segue_tmpdir_remove(&dir);
 	return 0;
 }

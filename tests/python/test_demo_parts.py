@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import re
 import socket
 import sys
 from pathlib import Path
@@ -31,6 +33,7 @@ import plot  # noqa: E402
 import toy  # noqa: E402
 from gradients import Channel, add_in_lane_order  # noqa: E402
 from history import Row  # noqa: E402
+from screen import Screen, bar  # noqa: E402
 
 
 # -- toy data ------------------------------------------------------------------------------------
@@ -175,24 +178,91 @@ def test_history_finds_each_fault():
     assert "beyond 4 rounds" in problems(rows, rounds=4)
 
 
+# -- the screen ----------------------------------------------------------------------------------
+
+
+class Output(io.StringIO):
+    """A terminal of 30 columns, or a file."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def lines_shown(output: str) -> list[str]:
+    """What is to be seen after the cursor movements that `Screen` makes."""
+    lines: list[str] = []
+    for part in output.split("\x1b["):
+        up = re.match(r"(\d+)F$", part)
+        if up:
+            del lines[len(lines) - int(up[1]) :]
+        else:
+            lines += part.removeprefix("J").splitlines()
+    return lines
+
+
+def test_screen_on_a_terminal(monkeypatch):
+    output = Output(terminal=True)
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setenv("COLUMNS", "30")
+    screen = Screen()
+    screen.pause = 0
+    screen.progress(1, "worker 1 round 1 " + "x" * 50)
+    screen.progress(0, "worker 0 round 1")
+    assert lines_shown(output.getvalue()) == [
+        "    worker 0 round 1",
+        "    worker 1 round 1 xxxxxxxx",
+    ]
+    screen.news("killed")
+    screen.progress(0, "worker 0 round 2")
+    screen.done()
+    screen.progress(0, "worker 0 round 1")
+    assert lines_shown(output.getvalue()) == [
+        "    killed",
+        "    worker 0 round 2",
+        "    worker 1 round 1 xxxxxxxx",
+        "    worker 0 round 1",
+    ]
+
+
+def test_screen_in_a_log(monkeypatch):
+    output = Output(terminal=False)
+    monkeypatch.setattr(sys, "stdout", output)
+    screen = Screen()
+    for i in range(100):
+        screen.progress(0, f"worker 0 round {i}")
+    screen.news("killed")
+    screen.done()
+    assert output.getvalue() == "    killed\n    worker 0 round 99\n"
+
+
+def test_bar():
+    assert (bar(-1), bar(2)) == ("░" * 16, "█" * 16)
+    assert bar(0.5) == "█" * 8 + "░" * 8
+
+
 # -- plots ---------------------------------------------------------------------------------------
 
 
-def test_buckets():
-    assert plot.buckets([1, 2, 3, 4], 2) == [1.5, 3.5]
-    assert plot.buckets([1, 2, 3], 10) == [1, 2, 3]
-    assert plot.buckets([], 5) == []
+def test_smooth():
+    assert plot.smooth([1, 2, 3, 4], 2, window=1) == [1.5, 3.5]
+    assert plot.smooth([1, 2, 3], 10, window=1) == [1, 2, 3]
+    assert plot.smooth([1, 2, 3, 4, 50], 5, window=3) == [1.5, 2, 3, 19, 27]
+    assert plot.smooth([], 5, window=3) == []
 
 
 def test_terminal_plot():
-    curve = plot.Curve("loss", [4, 3, 2, 1, 0], [(3, "server killed")])
+    curve = plot.Curve("loss", [4, 3, 2, 1, 0], marks=[plot.Mark(3, 3, "server killed")])
     assert plot.terminal(curve, width=5, height=2).splitlines() == [
         "loss",
-        "  4.000 |█▄   ",
-        "  2.000 |███▄ ",
+        "  4.000 |█▄",
+        "  2.000 |███▄",
         "  0.000 +----- round 5",
         "            ^",
-        "         ^ server killed at round 3",
+        "         ^ round 3: server killed",
     ]
     assert "nothing" in plot.terminal(plot.Curve("loss", []))
     assert plot.terminal(plot.Curve("loss", [0.0, 0.0])), "no division by zero"
@@ -200,6 +270,7 @@ def test_terminal_plot():
 
 def test_png(tmp_path):
     pytest.importorskip("matplotlib")
-    curves = [plot.Curve("a", [3, 2, 1]), plot.Curve("b", [1.0], [(0, "kill")])]
+    marks = [plot.Mark(2, 1, "worker killed"), plot.Mark(3, 3, "server killed")]
+    curves = [plot.Curve("a", [3, 2, 1], 2, marks, other=[3, 2, 1]), plot.Curve("b", [0.0])]
     plot.png(tmp_path / "loss.png", curves)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

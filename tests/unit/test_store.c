@@ -4,6 +4,9 @@
  * fdatasync, pwrite and fstatfs are defined here, so that LMDB and the store go through them and a
  * test can let them fail. Seeds come from SEGUE_TEST_SEED, or the clock, and are printed.
  */
+/* LMDB calls pwrite: defining it must not make pwrite64 of it, as this would. */
+#undef _FILE_OFFSET_BITS
+
 #include "store.h"
 #include "store_key.h"
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +28,13 @@ class Checkpoint:
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Writes `path`. A crash at any moment leaves the file of before, or the new one."""
+    parts: dict[str, Any] = {"rounds": np.int64(checkpoint.rounds)}
+    for name, array in checkpoint.arrays.items():
+        parts[f"array/{name}"] = array
+    for name, token in checkpoint.tokens.items():
+        parts[f"token/{name}"] = np.frombuffer(token, np.uint8)
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        rounds=np.int64(checkpoint.rounds),
-        **{f"array/{name}": array for name, array in checkpoint.arrays.items()},
-        **{f"token/{name}": np.frombuffer(t, np.uint8) for name, t in checkpoint.tokens.items()},
-    )
+    np.savez(buffer, **parts)
     unfinished = path.with_name(path.name + ".new")
     with open(unfinished, "wb") as file:
         file.write(buffer.getbuffer())

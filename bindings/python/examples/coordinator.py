@@ -145,7 +145,7 @@ class _Worker:
     waited: float = 0.0
     batches: int = 0
     killed: bool = False
-    # (loss, correct, steps) of its last batches, for the progress line
+    # (loss, correct, steps) of its last batches with any steps, for the progress line
     recent: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=50))
 
 
@@ -413,8 +413,10 @@ class Coordinator:
 
     def _progress(self, rank: int, worker: _Worker, header: Header) -> None:
         lanes = header["lanes"]
-        worker.recent.extend((lane["loss"], lane["correct"], lane["steps"]) for lane in lanes)
-        loss, correct, steps = (sum(values) for values in zip(*worker.recent, strict=True))
+        for lane in lanes:
+            if lane["steps"]:  # the shorter lane ends with empty rows
+                worker.recent.append((lane["loss"], lane["correct"], lane["steps"]))
+        loss, correct, steps = map(sum, zip(*(worker.recent or [(0.0, 0, 1)]), strict=True))
         names = ",".join(str(lane["lane"]) for lane in lanes)
         done = header["round"] + 1
         # Together no longer than a terminal's 80 columns.
@@ -422,7 +424,7 @@ class Coordinator:
             rank,
             f"worker {rank} lane{'s' * (len(lanes) > 1)} {names}"
             f"  {bar(done / self.settings.rounds_expected)} round {done:4}"
-            f"  loss {loss / max(1, steps):.3f}  right {correct / max(1, steps):5.1%}"
+            f"  loss {loss / steps:.3f}  right {correct / steps:5.1%}"
             f"  {worker.batches / max(worker.seconds, 1e-9):3.0f}/s",
         )
 

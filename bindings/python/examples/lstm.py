@@ -22,14 +22,14 @@ class Segment:
     loss : sum over its valid steps of the cross-entropy (nats).
     correct : valid steps that were labelled right.
     steps : valid steps.
-    gradient : of `loss`, flat like the parameters; None where it was not asked for.
+    gradient : of `loss`, flat like the parameters; empty where it was not asked for.
     h, c : states after the segment, [rows, hidden].
     """
 
     loss: float
     correct: int
     steps: int
-    gradient: np.ndarray | None
+    gradient: np.ndarray
     h: np.ndarray
     c: np.ndarray
 
@@ -129,11 +129,15 @@ class Classifier:
         right = ((logit > 0) == (target > 0.5)) & (weight > 0)
         d_logit = (dtype.type(1) / (dtype.type(1) + np.exp(-np.clip(logit, -60, 60))) - target)
         d_logit *= weight
+        if backward:
+            gradient = self._backward(x, gates, hs, cs, tanh_c, d_logit)
+        else:
+            gradient = np.empty(0, dtype)
         return Segment(
             loss=float((loss * weight).sum(dtype=np.float64)),
             correct=int(right.sum()),
             steps=int(np.count_nonzero(mask)),
-            gradient=self._backward(x, gates, hs, cs, tanh_c, d_logit) if backward else None,
+            gradient=gradient,
             h=hs[-1],
             c=cs[-1],
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -24,7 +25,7 @@ class Curve:
     """One panel.
 
     values : one a round.
-    window : rounds that a mean is taken over, such as those of an epoch.
+    window : rounds of an epoch; means are taken over so many.
     marks : what happened on the way.
     other : values of a second training to compare with, if there was one.
     """
@@ -90,11 +91,11 @@ def png(path: Path, curves: Sequence[Curve]) -> None:
     )
     for panel, curve in zip(panels[0], curves, strict=True):
         size = len(curve.values)
-        panel.plot(range(1, size + 1), curve.values, color="0.82", linewidth=0.5, label="a round")
+        panel.plot(range(1, size + 1), curve.values, color="0.82", linewidth=0.5,
+                   label="one round")  # fmt: skip
         means = smooth(curve.values, 300, curve.window)
         middle = [(i + 0.5) * size / len(means) for i in range(len(means))]
-        label = f"mean of {curve.window} rounds"
-        panel.plot(middle, means, color="tab:blue", linewidth=2.5, label=label)
+        panel.plot(middle, means, color="tab:blue", linewidth=2.5, label="mean over an epoch")
         if curve.other is not None:
             means = smooth(curve.other, 300, curve.window)
             middle = [(i + 0.5) * len(curve.other) / len(means) for i in range(len(means))]
@@ -106,13 +107,18 @@ def png(path: Path, curves: Sequence[Curve]) -> None:
         for mark in curve.marks:
             panel.axvline(mark.at, color="tab:red", linestyle="--", linewidth=1)
             if mark.since < mark.at:
-                panel.axvspan(mark.since, mark.at, color="tab:red", alpha=0.12, linewidth=0)
+                panel.axvspan(mark.since, mark.at, color="tab:red", alpha=0.12, linewidth=0,
+                              label="trained again")  # fmt: skip
             panel.annotate(mark.text, (mark.at, 0.98), xycoords=("data", "axes fraction"),
                            xytext=(4, 0), textcoords="offset points", rotation=90,
                            ha="left", va="top", color="tab:red", fontsize=8)  # fmt: skip
         panel.set(title=curve.title, xlabel="round", ylabel="loss (nats a step)",
                   xlim=(0, size), ylim=(0, top))  # fmt: skip
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=8, loc="upper center")
+    lines: dict[str, Any] = {}  # by label: the panels share a legend
+    for panel in panels[0]:
+        lines |= {text: line for line, text in zip(*panel.get_legend_handles_labels())}
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center",
+                  ncols=len(lines), frameon=False)  # fmt: skip
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -16,6 +16,7 @@ import hashlib
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,17 +26,21 @@ from gradients import Channel, Header, add_in_lane_order
 from lstm import Adam, Classifier, Segment
 
 
-def stream_options(config: Header, paths: str) -> dict[str, object]:
-    """Keyword arguments of `client.stream` for the toy data under `paths`."""
+def open_stream(
+    client: segue.Client, name: str, config: Header, paths: str, **options: Any
+) -> segue.Stream:
+    """The stream `name` over the toy data under `paths`."""
     cells = [config["hidden"]]
-    return {
-        "source": segue.TFRecord(paths),
-        "sequences": {"token": segue.Feature("float32"), "label": segue.Feature("int64")},
-        "context": {"steps": segue.Feature("int64")},
-        "states": {"h": segue.State("float32", cells), "c": segue.State("float32", cells)},
-        "num_unroll": config["num_unroll"],
-        "batch_size": config["batch_size"],
-    }
+    return client.stream(
+        name,
+        source=segue.TFRecord(paths),
+        sequences={"token": segue.Feature("float32"), "label": segue.Feature("int64")},
+        context={"steps": segue.Feature("int64")},
+        states={"h": segue.State("float32", cells), "c": segue.State("float32", cells)},
+        num_unroll=config["num_unroll"],
+        batch_size=config["batch_size"],
+        **options,
+    )
 
 
 def make_model(config: Header) -> Classifier:
@@ -72,8 +77,12 @@ class Worker:
 
     def __init__(self, channel: Channel, stream: segue.Stream, config: Header) -> None:
         self.channel, self.stream, self.config = channel, stream, config
-        self.loader: segue.Loader | None = None
+        self.loader = self.fresh_loader()
         self.life = config["life"]
+
+    def fresh_loader(self) -> segue.Loader:
+        """From the beginning, unless it is given a pair's tokens before the first batch."""
+        return self.stream.loader(lanes=self.config["worker_lanes"], start="fresh")
 
     def run(self) -> None:
         """Trains until told to stop."""
@@ -89,11 +98,9 @@ class Worker:
         """Takes weights and position from the last pair; without one, both from the beginning."""
         self.model = make_model(self.config)
         self.adam = Adam(self.model.flat, self.config["rate"], self.config["clip"])
-        lanes = self.config["worker_lanes"]
         if pair is None:
-            if self.loader is not None:
-                self.loader.close()
-            self.loader = self.stream.loader(lanes=lanes, start="fresh")
+            self.loader.close()
+            self.loader = self.fresh_loader()
             self.round = 0
         else:
             saved = checkpoint.load(Path(pair))
@@ -101,8 +108,6 @@ class Worker:
             self.adam.mean[...] = saved.arrays["mean"]
             self.adam.square[...] = saved.arrays["square"]
             self.round = self.adam.count = saved.rounds
-            if self.loader is None:
-                self.loader = self.stream.loader(lanes=lanes)
             self.loader.load_state_dict(saved.tokens)
         self.clock, self.waited = time.monotonic(), self.loader.waited
 
@@ -199,10 +204,11 @@ def main() -> int:
     config, _ = channel.receive()
     try:
         with segue.open(config["store"]) as client:
-            options = stream_options(config, config["paths"])
-            stream = client.stream(
+            stream = open_stream(
+                client,
                 "train",
-                **options,
+                config,
+                config["paths"],
                 lanes=config["lanes"],
                 shuffle=True,
                 seed=config["seed"],
