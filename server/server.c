@@ -193,6 +193,7 @@ int segue_server_run(const struct segue_options *options)
 	int rc = start(&server);
 	if (!rc) {
 		tell_ready(&server);
+		segue_loop_tick_within(server.loop, server.started_ns);
 		rc = segue_loop_run(server.loop, tick, signalled, &server);
 	}
 	finish(&server);

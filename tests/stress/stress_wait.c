@@ -3,11 +3,11 @@
  *
  *	stress_wait [-n rounds] [-s seed] [-m]
  *
- * Two threads pass numbers through a ring of four slots, as server and worker do: the reader sleeps
+ * Two threads pass numbers through one slot, as server and worker pass batches: the reader sleeps
  * on a futex word, the writer on an eventfd. Whoever sleeps sets its flag, fences, looks again; the
  * other stores, fences, reads the flag. A wake-up that does not come within seconds was lost: exit
  * 1. -m leaves the fences out (a mutant, to see this test fail). A plain program, so that it runs
- * under the thread sanitizer, which also sees that the slots are handed over in order.
+ * under the thread sanitizer, which also sees that the slot is handed over in order.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -21,23 +21,27 @@
 #include "barrier.h"
 #include "wait.h"
 
-/* The sanitizer does not model fences; nothing here needs it to: values go by release and acquire. */
+/* The sanitizer does not model fences; nothing here needs it to: the slot goes by release and
+ * acquire. */
 #if defined(__SANITIZE_THREAD__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wtsan"
 #endif
 
-#define DEPTH   4
-#define LINE    128
-#define SECOND  INT64_C(1000000000)
-#define LOST_NS (5 * SECOND)
+#define LINE        128
+#define LOST_NS     INT64_C(5000000000)
+#define AHEAD_NS    500
+#define PATIENCE_NS 30000
+#define SPREAD_NS   100
 
 static struct {
-	alignas(LINE) _Atomic uint64_t published; /* written by the writer */
-	alignas(LINE) _Atomic uint64_t released;  /* written by the reader */
-	alignas(LINE) _Atomic uint32_t sleeping;  /* the reader's flag */
-	alignas(LINE) _Atomic uint64_t wake_at;   /* the writer's flag: a value of released */
-	alignas(LINE) _Atomic uint32_t bell;      /* the reader's futex word */
-	uint64_t slot[DEPTH];                     /* not atomic: published and released guard it */
+	alignas(LINE) _Atomic uint64_t published;  /* written by the writer */
+	alignas(LINE) _Atomic uint64_t released;   /* written by the reader */
+	alignas(LINE) _Atomic uint32_t sleeping;   /* the reader's flag */
+	alignas(LINE) _Atomic uint64_t wake_at;    /* the writer's flag: a value of released */
+	alignas(LINE) _Atomic uint32_t bell;       /* the reader's futex word */
+	alignas(LINE) uint64_t slot;               /* not atomic: published and released guard it */
+	alignas(LINE) _Atomic uint64_t publish_at; /* when the writer means to store */
+	alignas(LINE) _Atomic uint64_t release_at; /* when the reader does */
 } shared;
 
 static uint64_t rounds = 200000;
@@ -52,41 +56,52 @@ static void fence(void)
 		segue_fence();
 }
 
-/* Shifts the two threads against each other. */
-static void dawdle(unsigned *seed)
-{
-	for (volatile int i = rand_r(seed) % 64 ? rand_r(seed) % 100 : rand_r(seed) % 3000; i > 0;)
-		i = i - 1;
-}
-
-/*
- * Spins for a while, so that the other often stores in the very moment in which the flag goes up.
- * True if it did before.
- */
-static bool spin(const _Atomic uint64_t *word, uint64_t least, unsigned *seed)
-{
-	for (int i = rand_r(seed) % (rand_r(seed) % 4 ? 65536 : 512); i > 0; i--)
-		if (segue_load_acquire(word) >= least)
-			return true;
-	return segue_load_acquire(word) >= least;
-}
-
 static void lost(const char *who, uint64_t round)
 {
 	printf("lost a wake-up of the %s in round %llu\n", who, (unsigned long long)round);
 	exit(1);
 }
 
-/* The server's part: sleeps until slot `round` is free. Pairs with read_slot. */
-static void wait_for_room(uint64_t round, unsigned *seed)
+/* ---- Meeting at one instant ----------------------------------------------------------------- */
+
+/*
+ * Left to chance, a store falls into the few nanoseconds in which the other raises its flag once in
+ * a million rounds. So who stores says when, and the other goes to sleep then, about.
+ */
+static void announce(_Atomic uint64_t *aim)
+{
+	int64_t at = segue_now_ns() + AHEAD_NS;
+
+	segue_store_release(aim, (uint64_t)at);
+	while (segue_now_ns() < at)
+		;
+}
+
+/* Waits for the instant, if one is announced before the patience is at an end. */
+static void meet(const _Atomic uint64_t *aim, uint64_t *last, unsigned *seed)
+{
+	int64_t patience = segue_now_ns() + PATIENCE_NS, at;
+
+	while (segue_load_acquire(aim) == *last && segue_now_ns() < patience)
+		;
+	*last = segue_load_acquire(aim);
+	at = (int64_t)*last + rand_r(seed) % (2 * SPREAD_NS) - SPREAD_NS;
+	while (segue_now_ns() < at)
+		;
+}
+
+/* ---- The two threads ------------------------------------------------------------------------ */
+
+/* The server's part: sleeps until the slot is free for `round`. Pairs with read_slots. */
+static void wait_for_room(uint64_t round, uint64_t *last, unsigned *seed)
 {
 	struct pollfd entry = {.fd = event, .events = POLLIN};
-	uint64_t least = round - DEPTH + 1;
 
-	while (round >= DEPTH && !spin(&shared.released, least, seed)) {
-		segue_store_release(&shared.wake_at, least);
+	while (segue_load_acquire(&shared.released) < round) {
+		meet(&shared.release_at, last, seed);
+		segue_store_release(&shared.wake_at, round);
 		fence();
-		if (segue_load_acquire(&shared.released) >= least)
+		if (segue_load_acquire(&shared.released) >= round)
 			break;
 		writer_slept++;
 		if (poll(&entry, 1, (int)(LOST_NS / 1000000)) == 0)
@@ -99,12 +114,13 @@ static void wait_for_room(uint64_t round, unsigned *seed)
 static void *write_slots(void *arg)
 {
 	unsigned seed = first_seed;
+	uint64_t last = 0;
 
 	(void)arg;
 	for (uint64_t round = 0; round < rounds; round++) {
-		wait_for_room(round, &seed);
-		shared.slot[round % DEPTH] = round * 3;
-		dawdle(&seed);
+		wait_for_room(round, &last, &seed);
+		shared.slot = round * 3;
+		announce(&shared.publish_at);
 		segue_store_release(&shared.published, round + 1);
 		fence();
 		if (segue_load_acquire(&shared.sleeping)) {
@@ -116,13 +132,14 @@ static void *write_slots(void *arg)
 	return NULL;
 }
 
-/* The worker's part: sleeps until slot `round` is there. Pairs with write_slots. */
-static void wait_for_slot(uint64_t round, unsigned *seed)
+/* The worker's part: sleeps until `round` is in the slot. Pairs with write_slots. */
+static void wait_for_slot(uint64_t round, uint64_t *last, unsigned *seed)
 {
-	while (!spin(&shared.published, round + 1, seed)) {
+	while (segue_load_acquire(&shared.published) <= round) {
 		/* Before looking again: a bell that rings after this keeps us from sleeping. */
 		uint32_t seen = segue_load_acquire(&shared.bell);
 
+		meet(&shared.publish_at, last, seed);
 		segue_store_release(&shared.sleeping, 1);
 		fence();
 		if (segue_load_acquire(&shared.published) <= round) {
@@ -137,15 +154,16 @@ static void wait_for_slot(uint64_t round, unsigned *seed)
 static void *read_slots(void *arg)
 {
 	unsigned seed = first_seed + 1;
+	uint64_t last = 0;
 
 	(void)arg;
 	for (uint64_t round = 0; round < rounds; round++) {
-		wait_for_slot(round, &seed);
-		if (shared.slot[round % DEPTH] != round * 3) {
+		wait_for_slot(round, &last, &seed);
+		if (shared.slot != round * 3) {
 			printf("round %llu: a torn slot\n", (unsigned long long)round);
 			exit(1);
 		}
-		dawdle(&seed);
+		announce(&shared.release_at);
 		segue_store_release(&shared.released, round + 1);
 		fence();
 		if (segue_load_acquire(&shared.wake_at) <= round + 1) {

@@ -4,7 +4,7 @@
  * fdatasync, pwrite and fstatfs are defined here, so that LMDB and the store go through them and a
  * test can let them fail. Seeds come from SEGUE_TEST_SEED, or the clock, and are printed.
  */
-/* LMDB calls pwrite: defining it must not make pwrite64 of it, as this would. */
+/* LMDB calls pwrite: defining it must not make pwrite64 of it, as this would... */
 #undef _FILE_OFFSET_BITS
 
 #include "store.h"
@@ -76,6 +76,12 @@ int fstatfs(int fd, struct statfs *out)
 	if (rc == 0 && pretend_file_system)
 		out->f_type = pretend_file_system;
 	return rc;
+}
+
+/* ... while our own files, built with it, call this. */
+int fstatfs64(int fd, struct statfs64 *out)
+{
+	return fstatfs(fd, (struct statfs *)out);
 }
 
 /* ---- Helpers -------------------------------------------------------------------------------- */

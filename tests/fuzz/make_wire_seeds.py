@@ -1,0 +1,107 @@
+"""Writes the first inputs of fuzz_frame and fuzz_wire: what lies in corpus/ was made so.
+
+    make_wire_seeds.py DIR      makes DIR/frame/<n> and DIR/wire/<type>
+
+Protobuf and frames by hand, so that they do not depend on the code that they test.
+"""
+
+import pathlib
+import struct
+import sys
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value >= 0x80:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def number(field: int, value: int) -> bytes:
+    return varint(field << 3) + varint(value)
+
+
+def fixed(field: int, value: int) -> bytes:
+    return varint(field << 3 | 1) + struct.pack("<Q", value)
+
+
+def blob(field: int, value: bytes) -> bytes:
+    return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+def packed(field: int, *values: int) -> bytes:
+    return blob(field, b"".join(map(varint, values)))
+
+
+def feature(name: bytes, dtype: int, *dims: int) -> bytes:
+    return blob(1, name) + number(2, dtype) + (packed(3, *dims) if dims else b"")
+
+
+TOKEN = bytes(range(16))
+STATE = feature(b"h", 1, 4) + fixed(4, 5) + fixed(5, 6)
+SPEC = (
+    blob(1, b"train") + blob(2, b"/data/*.tfrecord") + blob(2, b"/b") + blob(4, b"id")
+    + number(5, 1) + blob(6, feature(b"x", 1, 3, 5)) + blob(6, feature(b"y", 4))
+    + blob(7, feature(b"s", 6, 7)) + blob(8, STATE) + number(9, 20) + number(10, 6)
+    + number(11, 2) + number(12, 1) + fixed(13, 9) + number(14, 3) + number(15, 1)
+    + number(16, 1) + number(20, 1) + number(21, 4) + number(22, 1) + number(23, 1000)
+    + number(25, 1000)
+)  # fmt: skip
+POSITION = (
+    number(1, 5) + number(2, 9) + packed(6, 1, 2**64 - 1) + packed(7, 30, 0)
+    + packed(8, 29, 0) + packed(9, 1, 0)
+)  # fmt: skip
+HOLDER = blob(1, TOKEN) + number(2, 7) + number(3, 99) + number(4, 5)
+
+MESSAGES = {
+    1: number(1, 1) + number(2, 1) + number(3, 1) + blob(4, b"0.1.0") + blob(5, b"py"),
+    2: number(1, 2) + blob(2, SPEC),
+    3: number(1, 3) + number(2, 1) + number(3, 1) + number(5, 4) + number(6, 2)
+    + blob(7, TOKEN) + number(8, 77) + number(9, 1) + number(10, 10**10),
+    4: number(1, 4) + number(2, 8),
+    5: number(1, 5) + number(2, 1 << 20),
+    6: number(1, 6) + number(2, 1) + number(3, 1) + number(5, 9) + number(6, 10**9),
+    7: number(1, 7) + number(2, 3) + blob(3, b"train") + blob(4, b"f:0"),
+    65: number(1, 1) + number(2, 1) + number(3, 1) + blob(4, b"0.1.0") + number(5, 77)
+    + fixed(6, 5),
+    66: number(1, 2) + number(2, 1) + number(3, 1000) + number(4, 64) + fixed(5, 99),
+    67: number(1, 3) + number(2, 1) + number(3, 2) + blob(4, TOKEN) + number(5, 7) + number(6, 1),
+    68: number(1, 4),
+    69: number(1, 5) + number(2, 1) + number(3, 4096) + number(4, 3),
+    70: number(1, 6) + blob(2, "räcords".encode()) + number(3, 1) + number(4, 2),
+    71: number(1, 7) + number(2, 23) + blob(3, b"a detail"),
+    253: number(1, 1) + blob(2, SPEC) + fixed(3, 1) + fixed(4, 2) + number(5, 10**12),
+    254: number(1, 2) + blob(2, TOKEN) + number(3, 1) + blob(4, HOLDER) + number(5, 10**12)
+    + blob(6, POSITION),
+    255: blob(1, b"train") + fixed(2, 1) + fixed(3, 2) + fixed(4, 3) + fixed(5, 4) + number(6, 2)
+    + number(7, 1) + number(8, 6) + number(9, 28) + blob(10, POSITION),
+}  # fmt: skip
+
+
+def frame(kind: int, payload: bytes, fds: int = 0) -> bytes:
+    return b"SGF1" + struct.pack("<HHI", kind, fds, len(payload)) + payload
+
+
+FRAMES = [
+    b"\x01" + frame(1, b"hello") + frame(2, b""),
+    b"\xfe" + frame(3, b"x" * 300) + frame(4, b"y"),
+    b"\x04" + frame(1, b"", fds=1),
+    b"\x06GET / HTTP/1.1",
+    b"\x00" + frame(65, b"abc") + b"SGF1\x01",
+    b"\x03SGF1" + struct.pack("<HHI", 1, 0, 65537),
+]
+
+
+def main() -> None:
+    directory = pathlib.Path(sys.argv[1])
+    for name in ("frame", "wire"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    for kind, payload in MESSAGES.items():
+        (directory / "wire" / str(kind)).write_bytes(bytes([kind]) + payload)
+    for i, stream in enumerate(FRAMES):
+        (directory / "frame" / str(i)).write_bytes(stream)
+
+
+if __name__ == "__main__":
+    main()
