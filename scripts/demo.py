@@ -88,7 +88,7 @@ KILLS = {
 KILLED = {
     "server": "server killed",
     "worker": "worker killed",
-    "commits": "all killed between two commits",
+    "commits": "everything killed",
 }
 OURS = ".segue-demo"  # marks a directory that the demo made
 
@@ -175,8 +175,8 @@ def train(which: Set, data: list[toy.Sequence], options: argparse.Namespace, kil
         rounds=options.rounds,
         kills=tuple((max(1, int(expected * at)), what) for at, what in KILLS[kill]),
     )
-    kinds = "nothing killed" if kill == "none" else "with kills"
-    print(f"  {kinds}, about {expected} rounds")
+    kinds = "unkilled" if kill == "none" else "with kills"
+    print(f"  {kinds}: about {expected} rounds")
     screen = Screen()
     result = Coordinator(settings, lambda: server_pid(settings.store), screen).run()
     screen.done()
@@ -297,7 +297,7 @@ def cost(kill: Kill) -> str:
     if kill.what == "server":
         return f"longest pause {kill.cost:.2f} s, no round lost"
     again = f"{kill.again} rounds" if kill.again != 1 else "1 round"
-    return f"{again} trained again, {kill.cost:.2f} s until back there"
+    return f"{again} trained again, back after {kill.cost:.2f} s"
 
 
 def table(trainings: list[Training]) -> Iterator[str]:
@@ -314,10 +314,10 @@ def table(trainings: list[Training]) -> Iterator[str]:
         ("accuracy, unseen data", "held_out_accuracy", "{:.1%}"),
     ]
     figures = [training.figures() for training in trainings]
-    yield f"{'':24}" + "".join(f"{training.which.name:>15}" for training in trainings)
-    yield f"{'':24}" + "".join(f"{training.kinds:>15}" for training in trainings)
+    yield f"{'':24}" + "".join(f"{training.which.name:>13}" for training in trainings)
+    yield f"{'':24}" + "".join(f"{training.kinds:>13}" for training in trainings)
     for label, key, form in rows:
-        yield f"{label:24}" + "".join(f"{form.format(each[key]):>15}" for each in figures)
+        yield f"{label:24}" + "".join(f"{form.format(each[key]):>13}" for each in figures)
 
 
 def show(report: Report, options: argparse.Namespace) -> None:
@@ -338,7 +338,7 @@ def show(report: Report, options: argparse.Namespace) -> None:
         print(f"  {check}")
     print("\nsha256 of the weights")
     for training in report.trainings:
-        print(f"  {training.name:14} {training.result.sha256}")
+        print(f"{training.result.sha256}  {training.name}")
     summary = {training.name: training.figures() for training in report.trainings}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(f"\nfigures and what was trained when: {options.out}/summary.json, */trace.csv")
@@ -415,14 +415,15 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal may have no blocks to draw bars with
     begin = time.monotonic()
     report = Report()
-    print("segue's demo: an LSTM learns to label every step of long sequences. It gets them in\n"
-          "segments, and with each the state that the segment before has left. Meanwhile")
+    print("segue's demo: an LSTM learns to label every step of long sequences. It gets\n"
+          "them in segments, each with the state that the segment before has left.\n"
+          "While it trains,", end=" ")
     print({
         "none": "nothing is killed.",
         "server": "the server is killed half-way.",
         "worker": "a worker is killed.",
         "all": "the server is killed half-way, and a worker later.",
-        "commits": "all processes are killed, between the commits of one round's two lanes.",
+        "commits": "all processes are killed, between two lanes' commits of a round.",
     }[options.kill])  # fmt: skip
     try:
         with fresh(options.out):

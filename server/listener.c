@@ -57,7 +57,7 @@ static int remove_stale(const struct sockaddr_un *address)
 				       : segue_fail_errno(SEGUE_ESYSTEM, "socket path %s",
 						 address->sun_path);
 	if (!S_ISSOCK(info.st_mode))
-		return segue_fail(SEGUE_EBUSY,
+		return segue_fail(SEGUE_EINVAL,
 			"%s exists and is not a socket: move it away, or give another path with "
 			"--socket",
 			address->sun_path);

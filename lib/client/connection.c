@@ -318,7 +318,9 @@ int segue_connection_open(struct segue_connection *connection, const char *path,
 	segue_frame_reader_init(connection->reader, true);
 	segue_fork_guard_set(&connection->guard, fd);
 	int rc = greet(connection, deadline_ns, hooks);
-	if (rc)
+	if (rc) {
 		segue_connection_close(connection);
-	return rc;
+		return segue_fail_within(rc, "%s", path);
+	}
+	return 0;
 }

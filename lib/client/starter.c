@@ -211,8 +211,9 @@ static int judge(const char *program, int status, const char *message)
 			"%s",
 			program, code, *said ? said : "it said nothing");
 	if (!*said)
-		return segue_fail(
-			-code, "the server program %s ended with status %d", program, code);
+		return segue_fail(SEGUE_EGONE,
+			"the server program %s ended with status %d and said nothing: is it segue?",
+			program, code);
 	return segue_fail(-code, "%s", said);
 }
 

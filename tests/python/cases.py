@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,6 +93,19 @@ def _lengths(rng: np.random.Generator, spec: oracle.Spec, count: int) -> list[in
     return rng.integers(1, longest + 1, count).tolist()
 
 
+def _spoil(rng: np.random.Generator, record: oracle.Record) -> oracle.Record:
+    """A record that cannot be used: with damaged bytes, without steps, or of unequal lengths."""
+    way = rng.integers(3)
+    if way == 0:
+        return dataclasses.replace(record, damaged=True)
+    arrays = dict(record.sequences)
+    for i, name in enumerate(arrays):
+        arrays[name] = arrays[name][:0] if way == 1 else arrays[name][i:]
+    if len({len(array) for array in arrays.values()} - {0}) == 1 and way == 2:
+        return dataclasses.replace(record, damaged=True)  # one feature, or all but one empty
+    return dataclasses.replace(record, sequences=arrays)
+
+
 def _record(
     rng: np.random.Generator, spec: oracle.Spec, raw: frozenset[str], key: str, n: int
 ) -> oracle.Record:
@@ -120,6 +134,8 @@ def _files(
         lengths = _lengths(rng, spec, int(rng.integers(1, 7)))
         keys = [f"id-{f}-{i}-é" if key_feature else "" for i in range(len(lengths))]
         records = [_record(rng, spec, raw, *row) for row in zip(keys, lengths, strict=True)]
+        if spec.on_error == "skip":
+            records = [_spoil(rng, r) if rng.integers(4) == 0 else r for r in records]
         files.append(File(name, compression, records))
     if len(folders) == 1 and rng.integers(2):
         files.sort(key=lambda file: file.name)
@@ -145,6 +161,7 @@ def make(name: str, rng: np.random.Generator, **fields: Any) -> Case:
         pad=bool(rng.integers(5)),
         tail=str(rng.choice(["shrink", "stop", "pad"][: 3 if epochs else 2])),
         epoch_end=str(rng.choice(["continue", "drain"])),
+        on_error="skip" if epochs and rng.integers(5) == 0 else "raise",
     )
     spec = dataclasses.replace(spec, **fields)
     raw = frozenset(name for name in [*spec.sequences, *spec.context] if rng.integers(4) == 0)
@@ -175,6 +192,14 @@ def make(name: str, rng: np.random.Generator, **fields: Any) -> Case:
     )
 
 
+def _flip(path: Path, at: int, compression: str | None) -> None:
+    """Change the last byte of a record, which belongs to the checksum of its data."""
+    unpack, pack = (gzip.decompress, gzip.compress) if compression else (bytes, bytes)
+    data = bytearray(unpack(path.read_bytes()))
+    data[at] ^= 1
+    path.write_bytes(pack(data))
+
+
 def write(case: Case, directory: Path) -> None:
     """Write the data set, and fill in the keys that are places in files."""
 
@@ -189,6 +214,7 @@ def write(case: Case, directory: Path) -> None:
     for file in {file.name: file for file in case.files}.values():
         path = directory / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
+        damaged: list[int] = []  # places of bytes to be changed
         with SequenceExampleWriter(path, compression=file.compression) as writer:
             for i, record in enumerate(file.records):
                 context = {n: encoded(n, a, False) for n, a in record.context.items()}
@@ -201,6 +227,10 @@ def write(case: Case, directory: Path) -> None:
                 if not case.key_feature:
                     key = f"{file.name[common:]}:{offset}"
                     file.records[i] = dataclasses.replace(record, key=key)
+                if record.damaged:
+                    damaged.append(writer.offset - 1)
+        for at in damaged:
+            _flip(path, at, file.compression)
 
 
 # -- what comes of it ------------------------------------------------------------------------------
@@ -254,6 +284,7 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         pad=spec.pad,
         tail=spec.tail,
         epoch_end=spec.epoch_end,
+        on_error=spec.on_error,
         **{**case.options, **options},
     )
 

@@ -61,6 +61,7 @@ class Record:
     sequences: Mapping[str, Any]
     context: Mapping[str, Any] = field(default_factory=dict)
     length: int | None = None
+    damaged: bool = False  # its bytes are not what was written
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Spec:
     pad: bool = True
     tail: str = "shrink"  # or "stop", "pad"
     epoch_end: str = "continue"  # or "drain"
+    on_error: str = "raise"  # or "skip": bad records are passed over
     # Record at place i of an epoch, from (epoch, i, n); None: as `shuffle` and `seed` say.
     order: Callable[[int, int, int], int] | None = None
 
@@ -119,6 +121,8 @@ class Batch:
 
 def steps_of(record: Record, spec: Spec) -> int:
     """Steps n of the record's arrays; BadRecord if they make no segments."""
+    if record.damaged:
+        raise BadRecord(f"{record.key}: damaged")
     lengths = {name: len(record.sequences[name]) for name in spec.sequences}
     if len(set(lengths.values())) != 1:
         raise BadRecord(f"{record.key}: sequence features of different lengths {lengths}")
@@ -203,8 +207,16 @@ class Model:
         self.records = list(chain.from_iterable(files))
         self.spec = spec
         self.update = update or (lambda states, inputs, step: states)
-        self.steps = [steps_of(record, spec) for record in self.records]
+        self.steps = [self._steps_of(record) for record in self.records]  # 0: passed over
         self._longest: dict[tuple[int, ...], int] = {}
+
+    def _steps_of(self, record: Record) -> int:
+        try:
+            return steps_of(record, self.spec)
+        except BadRecord:
+            if self.spec.on_error == "skip":
+                return 0
+            raise
 
     # -- sequences ---------------------------------------------------------------------------
 
@@ -225,7 +237,7 @@ class Model:
         n = len(self.records)
         for epoch in epochs:
             for number in range(epoch * n, (epoch + 1) * n):
-                if number % self.spec.lanes == lane:
+                if number % self.spec.lanes == lane and self.steps[self.record_of(number)]:
                     yield number
 
     # -- rows --------------------------------------------------------------------------------

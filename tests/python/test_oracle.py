@@ -165,6 +165,15 @@ def test_bad_records():
         Model([[Record("k", {"x": np.ones(4)}, length=7)]], spec())
 
 
+def test_bad_records_can_be_passed_over():
+    files = toy([3, 0, 6, 3])
+    files[0][3] = Record("k", {"x": np.ones(3)}, damaged=True)
+    with pytest.raises(BadRecord, match="k: damaged"):
+        Model([[files[0][3]]], spec())
+    model = Model(files, spec(on_error="skip", epochs=2))
+    assert rows_of(model) == [[(0, 0), (2, 0)], [(4, 0), (2, 1)], [(6, 0)], [(6, 1)]]
+
+
 def test_random_plans_keep_the_rules():
     seed = np.random.SeedSequence().entropy % 2**32
     print("seed", seed)

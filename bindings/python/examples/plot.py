@@ -100,7 +100,7 @@ def png(path: Path, curves: Sequence[Curve]) -> None:
             means = smooth(curve.other, 300, curve.window)
             middle = [(i + 0.5) * len(curve.other) / len(means) for i in range(len(means))]
             panel.plot(middle, means, color="gold", linewidth=1.2, linestyle=(0, (4, 4)),
-                       label="the same, nothing killed")  # fmt: skip
+                       label="the same, unkilled")  # fmt: skip
         # A few wild rounds must not press the curve flat.
         ordered = sorted(curve.values)
         top = 1.2 * max(*means, ordered[int(0.99 * (size - 1))], 1e-9)

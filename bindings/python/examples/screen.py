@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 
-BAR = 16  # characters of a full bar
+BAR = 10  # characters of a full bar
 
 
 def bar(part: float) -> str:

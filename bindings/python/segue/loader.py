@@ -228,14 +228,9 @@ class Loader:
         if self._handles:
             self._restore(tokens)
         elif len(tokens) == 1:
-            self._attach("continue", tokens[0])
-        else:  # all lanes or none: what they hold now is needed to go back to
-            self._attach("continue")
-            try:
-                self._restore(tokens)
-            except BaseException:
-                self._detach()
-                raise
+            self._attach("continue", tokens)
+        else:
+            self._attach_all(tokens)
         self._turn += 1
         self._begun = False
 
@@ -272,12 +267,26 @@ class Loader:
         if self._closed:
             raise errors.ClosedError("the loader is closed")
 
-    def _attach(self, start: str | None, token: bytes | None = None) -> None:
+    def _attach_all(self, tokens: list[bytes]) -> None:
+        """Attach all lanes with tokens, or leave all as they are."""
+        try:
+            self._attach("continue")
+        except errors.StoreError:  # there is nothing whole to go back to
+            self._attach("continue", tokens)
+            return
+        try:
+            self._restore(tokens)
+        except BaseException:
+            self._detach()
+            raise
+
+    def _attach(self, start: str | None, tokens: list[bytes] | None = None) -> None:
         if self._handles:
             return
         handles = []
         try:
-            for lane in self.lanes:
+            for i, lane in enumerate(self.lanes):
+                token = tokens[i] if tokens else None
                 handles.append(self.stream._handle.lane(lane, _STARTS[start], token, 0.0))
         except BaseException:
             for handle in handles:
