@@ -1,6 +1,7 @@
 /* A filler: plan, records and slots of one feed. */
 #include "filler.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +59,7 @@ static int longest(void *arg, uint64_t epoch, uint64_t *steps)
 		if (!rc)
 			rc = segue_plan_longest(
 				&filler->plan_spec, epoch, lengths, &filler->longest);
+		malloc_trim(0); /* the scan of all records has left holes */
 		if (rc)
 			return rc;
 		filler->longest_epoch = epoch + 1;

@@ -2,6 +2,7 @@
 #include "pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -19,7 +20,10 @@ struct segue_pool {
 static void *work(void *arg)
 {
 	struct segue_pool *pool = arg;
+	const struct sched_param priority = {0};
 
+	/* Filling ahead can wait: a loader that wakes does not take the worker's core. */
+	sched_setscheduler(0, SCHED_BATCH, &priority);
 	pthread_mutex_lock(&pool->lock);
 	for (;;) {
 		struct segue_job *job = pool->first;

@@ -211,7 +211,9 @@ static int load(struct record *record, const struct segue_index_entry *entry)
 
 	record->offset = entry->offset + SEGUE_TFRECORD_HEADER;
 	record->sliding = entry->length > source->whole_max;
-	rc = segue_blocks_init(&record->blocks, entry->length, block_size(source), record->sliding);
+	/* A record that stays in memory whole is read in fewer, larger pieces that still fit the cache. */
+	uint32_t block = record->sliding ? block_size(source) : 4 * source->block;
+	rc = segue_blocks_init(&record->blocks, entry->length, block, record->sliding);
 	if (rc == SEGUE_OK)
 		rc = segue_window_init(
 			&record->window, &source->buffers, &record->blocks, read_record, record);

@@ -1,4 +1,5 @@
 /* Streams: opened once, used by many; their data set, threads and spec. */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,6 +284,7 @@ static void open_job(void *arg)
 		set_plan(stream);
 		rc = segue_ledgers_load(stream);
 	}
+	malloc_trim(0); /* an index that was just built has left holes */
 	stream->rc = rc;
 	if (rc)
 		strncpy(stream->detail, segue_error_detail(), sizeof(stream->detail) - 1);
@@ -345,7 +347,8 @@ static int compare_paths(const struct segue_spec *open, const struct segue_spec 
 		const char *theirs = i < asked->path_count ? asked->paths[i] : "(none)";
 		if (strcmp(ours, theirs) != 0)
 			return segue_fail(SEGUE_ESPEC,
-				"source.paths[%zu]: %s in use, %s asked for; all who have the stream "
+				"source.paths[%zu]: %s in use, %s asked for; all who have the "
+				"stream "
 				"open at one time must give the same paths",
 				i, ours, theirs);
 	}

@@ -57,6 +57,12 @@ static int check_span(const struct segue_mapping *mapping, uint64_t step,
 	return 0;
 }
 
+/* Whether a row's state in is the initial value. */
+static bool begins(const struct segue_span *span)
+{
+	return span->flags & (SEGUE_SPAN_FIRST | SEGUE_SPAN_EMPTY);
+}
+
 int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out)
 {
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
@@ -64,7 +70,7 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	struct segue_batch *batch = &mapping->batches[step % geometry->depth];
 	const struct segue_span *spans = (const void *)((const char *)slot + geometry->span_offset);
 	uint32_t rows = slot->rows, before = rows_before(mapping, step);
-	bool identity = true;
+	bool identity = true, straight = true;
 
 	if (slot->step != step)
 		return fail_slot(mapping, step, "step", slot->step, step);
@@ -75,9 +81,10 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 		int rc = check_span(mapping, step, &spans[row], row, before);
 		if (rc)
 			return rc;
-		if (spans[row].flags & (SEGUE_SPAN_FIRST | SEGUE_SPAN_EMPTY) ||
-			spans[row].previous_row != row)
+		if (begins(&spans[row]))
 			identity = false;
+		else if (spans[row].previous_row != row)
+			identity = straight = false;
 	}
 	*batch = (struct segue_batch){
 		.mapping = mapping,
@@ -86,6 +93,7 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 		.step = step,
 		.rows = rows,
 		.identity = identity,
+		.straight = straight,
 	};
 	*out = batch;
 	return 0;
@@ -177,23 +185,35 @@ const void *segue_batch_context(const struct segue_batch *batch, size_t i)
 
 /* ---- States in ----------------------------------------------------------------------------- */
 
-/* Rows from `row` on that begin with the initial value, or that lay side by side before. */
-static uint32_t run_of(const struct segue_batch *batch, uint32_t row, bool *initial)
+/* Rows from `row` on that lay side by side before. */
+static uint32_t run_of(const struct segue_batch *batch, uint32_t row)
 {
-	const uint32_t begins = SEGUE_SPAN_FIRST | SEGUE_SPAN_EMPTY;
 	const struct segue_span *spans = batch->spans;
 	uint32_t count = 1;
 
-	*initial = spans[row].flags & begins;
-	while (row + count < batch->rows) {
-		const struct segue_span *span = &spans[row + count];
-		if (*initial != !!(span->flags & begins))
-			break;
-		if (!*initial && span->previous_row != spans[row].previous_row + count)
-			break;
+	while (row + count < batch->rows && !begins(&spans[row + count]) &&
+		spans[row + count].previous_row == spans[row].previous_row + count)
 		count++;
-	}
 	return count;
+}
+
+static void copy_rows(
+	const struct segue_batch *batch, size_t size, uint8_t *to, const uint8_t *from)
+{
+	uint32_t count;
+
+	/* One copy is cheaper than many, though it takes ended rows along. */
+	if (batch->straight) {
+		memcpy(to, from, batch->rows * size);
+		return;
+	}
+	for (uint32_t row = 0; row < batch->rows; row += count) {
+		count = 1;
+		if (begins(&batch->spans[row]))
+			continue;
+		count = run_of(batch, row);
+		memcpy(to + row * size, from + batch->spans[row].previous_row * size, count * size);
+	}
 }
 
 static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, const uint8_t *from)
@@ -201,19 +221,15 @@ static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, cons
 	const struct segue_shape *shape = batch->mapping->shape;
 	const void *init = shape->init[i];
 	size_t size = shape->spec->states[i].size;
-	uint32_t count;
 
-	for (uint32_t row = 0; row < batch->rows; row += count) {
-		bool initial;
-		count = run_of(batch, row, &initial);
-		if (!initial)
-			memcpy(to + row * size, from + batch->spans[row].previous_row * size,
-				count * size);
-		else if (!init)
-			memset(to + row * size, 0, count * size);
+	copy_rows(batch, size, to, from);
+	for (uint32_t row = 0; row < batch->rows; row++) {
+		if (!begins(&batch->spans[row]))
+			continue;
+		if (init)
+			memcpy(to + row * size, init, size);
 		else
-			for (uint32_t k = 0; k < count; k++)
-				memcpy(to + (row + k) * size, init, size);
+			memset(to + row * size, 0, size);
 	}
 }
 
@@ -228,7 +244,7 @@ const void *segue_batch_state(struct segue_batch *batch, size_t i)
 	const struct segue_mapping *mapping = batch->mapping;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
 	uint64_t offset = geometry->state_offset[i];
-	/* Not used at step 0, where every row is a first one. */
+	/* At step 0, where every row is a first one, its bytes are of no account. */
 	const uint8_t *before = (const uint8_t *)mapping->carry_view +
 				segue_carry_offset(geometry, batch->step + geometry->depth) +
 				offset;

@@ -12,7 +12,7 @@
 
 #include "error.h"
 
-#define PAGE	 4096
+#define PAGE     4096
 #define SIZE_TOP ((uint64_t)1 << 40)
 
 /* lib/LAYOUT.md draws these numbers; another compiler or a careless edit must not move them. */

@@ -523,8 +523,8 @@ static int copy_owned(const struct segue_spec *from, struct segue_spec *to)
 
 	if ((rc = copy_string(from->name, &to->name)) ||
 		(rc = copy_string(from->key_feature, &to->key_feature)) ||
-		(rc = copy_fields(
-			 from->sequences, from->sequence_count, &to->sequences, &to->sequence_count)) ||
+		(rc = copy_fields(from->sequences, from->sequence_count, &to->sequences,
+			 &to->sequence_count)) ||
 		(rc = copy_fields(
 			 from->contexts, from->context_count, &to->contexts, &to->context_count)) ||
 		(rc = copy_fields(from->states, from->state_count, &to->states, &to->state_count)))

@@ -458,7 +458,7 @@ static void on_alarm(int number)
 
 struct slow {
 	struct ends *ends;
-	size_t frames;
+	size_t frames, fds;
 	uint64_t sum;
 };
 
@@ -477,6 +477,9 @@ static void *read_slowly(void *arg)
 			continue;
 		for (size_t i = 0; i < frame.size; i++)
 			slow->sum += frame.payload[i] * (i % 251 + 1);
+		for (size_t i = 0; i < frame.fd_count; i++)
+			close(frame.fds[i]);
+		slow->fds += frame.fd_count;
 		slow->frames++;
 	}
 	return NULL;
@@ -484,14 +487,14 @@ static void *read_slowly(void *arg)
 
 Test(frame, large_frames_to_a_slow_reader_under_signals, .timeout = 60)
 {
-	struct ends ends = make(false);
+	struct ends ends = make(true);
 	struct slow slow = {.ends = &ends};
 	struct sigaction action = {.sa_handler = on_alarm};
 	struct itimerval timer = {.it_interval = {.tv_usec = 500}, .it_value = {.tv_usec = 500}};
 	uint8_t *payload = malloc(SEGUE_FRAME_MAX);
 	uint64_t sum = 0;
 	pthread_t thread;
-	int small = 2000;
+	int small = 2000, fds[2] = {0, 0};
 
 	setsockopt(ends.near, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
 	sigaction(SIGALRM, &action, NULL);
@@ -502,8 +505,8 @@ Test(frame, large_frames_to_a_slow_reader_under_signals, .timeout = 60)
 			payload[i] = pattern(f, i);
 			sum += payload[i] * (i % 251 + 1);
 		}
-		cr_assert_eq(segue_frame_send(ends.near, (uint16_t)f, payload, SEGUE_FRAME_MAX,
-				     NULL, 0, INT64_MAX),
+		cr_assert_eq(segue_frame_send(ends.near, (uint16_t)f, payload, SEGUE_FRAME_MAX, fds,
+				     f % 3, INT64_MAX),
 			0, "%s", segue_error_detail());
 	}
 	shutdown(ends.near, SHUT_WR);
@@ -512,6 +515,7 @@ Test(frame, large_frames_to_a_slow_reader_under_signals, .timeout = 60)
 	setitimer(ITIMER_REAL, &timer, NULL);
 	cr_assert_eq(slow.frames, 30);
 	cr_assert_eq(slow.sum, sum);
+	cr_assert_eq(slow.fds, 30, "10 times 0, 1, 2: with the first byte, not with each piece");
 	free(payload);
 	finish(&ends);
 }
