@@ -13,23 +13,23 @@
 
 #include "segue/segue.h"
 
-#define SEGUE_FRAME_MAX	   65536 /* bytes of payload */
+#define SEGUE_FRAME_MAX    65536 /* bytes of payload */
 #define SEGUE_FRAME_HEADER 12
-#define SEGUE_FRAME_FDS	   4
+#define SEGUE_FRAME_FDS    4
 
 struct segue_frame {
 	uint16_t type;
 	uint16_t fd_count;
 	uint32_t size;
-	const uint8_t *payload;	  /* in the reader's buffer, valid until its next call */
+	const uint8_t *payload;   /* in the reader's buffer, valid until its next call */
 	int fds[SEGUE_FRAME_FDS]; /* the caller takes them over; CLOEXEC */
 };
 
 /* Collects bytes into frames. About 64 KiB: allocate it, do not put it on the stack. */
 struct segue_frame_reader {
 	bool accept_fds; /* client: true; server: false */
-	size_t have;	 /* bytes in the buffer */
-	size_t used;	 /* of them, the frame handed out last */
+	size_t have;     /* bytes in the buffer */
+	size_t used;     /* of them, the frame handed out last */
 	int fds[SEGUE_FRAME_FDS];
 	size_t fd_count;
 	uint8_t buffer[SEGUE_FRAME_HEADER + SEGUE_FRAME_MAX];

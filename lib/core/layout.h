@@ -19,7 +19,7 @@
 /* Alignment of every tensor. */
 #define SEGUE_ALIGN 64
 /* A step that never comes: "unknown", "never". */
-#define SEGUE_NEVER	 UINT64_MAX
+#define SEGUE_NEVER      UINT64_MAX
 #define SEGUE_ERROR_TEXT 1024
 
 enum segue_segment_kind {
@@ -72,7 +72,7 @@ struct segue_slot {
 struct segue_carry_header {
 	struct segue_segment segment;
 	_Alignas(SEGUE_LINE) _Atomic uint64_t committed; /* batches below it are committed */
-	_Alignas(SEGUE_LINE) _Atomic uint64_t released;	 /* no view by a batch below it is alive */
+	_Alignas(SEGUE_LINE) _Atomic uint64_t released;  /* no view by a batch below it is alive */
 	_Alignas(SEGUE_LINE) _Atomic uint32_t
 		sleeping; /* 1: asleep on the ring's bell or the page's */
 	_Alignas(SEGUE_LINE) char end_of_header[];

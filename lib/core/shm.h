@@ -11,12 +11,12 @@
 #include "segue/segue.h"
 
 enum segue_shm_access {
-	SEGUE_SHM_READ,	 /* the other side may only read: sealed SHRINK|GROW|FUTURE_WRITE|SEAL */
+	SEGUE_SHM_READ,  /* the other side may only read: sealed SHRINK|GROW|FUTURE_WRITE|SEAL */
 	SEGUE_SHM_WRITE, /* the other side may write: sealed SHRINK|GROW|SEAL */
 };
 
 struct segue_shm {
-	int fd;	     /* CLOEXEC; -1: none */
+	int fd;      /* CLOEXEC; -1: none */
 	size_t size; /* rounded up to pages */
 	void *map;   /* read-write mapping of the maker, or the receiver's */
 };

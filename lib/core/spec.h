@@ -16,7 +16,7 @@ struct segue_field {
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
 	uint64_t elements; /* product of dims: values a step (or a row) */
-	uint64_t size;	   /* elements * bytes of the dtype */
+	uint64_t size;     /* elements * bytes of the dtype */
 };
 
 struct segue_spec {

@@ -13,7 +13,7 @@
 #include "frame.h"
 #include "spec.h"
 
-#define SEGUE_PROTOCOL	  1
+#define SEGUE_PROTOCOL    1
 #define SEGUE_TOKEN_BYTES 16
 #define SEGUE_ARENA_SIZE  (1u << 20)
 
@@ -40,7 +40,7 @@ enum segue_attach_mode {
 	SEGUE_ATTACH_CONTINUE = 1,
 	SEGUE_ATTACH_FRESH = 2,
 	SEGUE_ATTACH_RESTORE = 3, /* from the token in the upload */
-	SEGUE_ATTACH_OFFER = 4,	  /* reconnect: the states in the upload */
+	SEGUE_ATTACH_OFFER = 4,   /* reconnect: the states in the upload */
 };
 
 /* A block of memory that unpacking takes from: zeroed, never beyond its size. */

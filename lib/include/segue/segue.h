@@ -96,11 +96,11 @@ SEGUE_EXPORT const char *segue_version(void);
 
 /* ---- What a stream is made of --------------------------------------------------------------- */
 
-#define SEGUE_RANK_MAX	   8   /* dimensions per feature or state, batch and time not counted */
-#define SEGUE_NAME_MAX	   255 /* bytes of a name */
+#define SEGUE_RANK_MAX     8   /* dimensions per feature or state, batch and time not counted */
+#define SEGUE_NAME_MAX     255 /* bytes of a name */
 #define SEGUE_FEATURES_MAX 256 /* sequence + context features of a stream */
 #define SEGUE_STATES_MAX   256
-#define SEGUE_KEY_MAX	   4096 /* bytes of a record's key */
+#define SEGUE_KEY_MAX      4096 /* bytes of a record's key */
 
 enum segue_dtype {
 	SEGUE_FLOAT32 = 1,
@@ -187,22 +187,22 @@ struct segue_stream_spec {
 	size_t state_count;
 	uint32_t num_unroll; /* (identity) steps a segment, >= 1 */
 	uint32_t batch_size; /* (schedule) rows a batch, >= 1 */
-	uint32_t lanes;	     /* (schedule) >= 1 */
-	bool shuffle;	     /* (identity) */
-	uint64_t seed;	     /* (identity) */
+	uint32_t lanes;      /* (schedule) >= 1 */
+	bool shuffle;        /* (identity) */
+	uint64_t seed;       /* (identity) */
 	uint64_t epochs;     /* (identity) 0: endless */
-	bool no_pad;	     /* (identity) lengths must be multiples of num_unroll */
+	bool no_pad;         /* (identity) lengths must be multiples of num_unroll */
 	enum segue_tail tail;
 	enum segue_epoch_end epoch_end;
 	enum segue_on_error on_error;
 	bool keep_final; /* (identity) states saved with a last segment are kept, readable by key */
-	bool volatile_;	 /* persist=False: nothing is stored, each lane handle begins at step 0 */
-	uint32_t depth;	 /* (runtime) batches filled ahead, >= 2; 0: 4 */
+	bool volatile_;  /* persist=False: nothing is stored, each lane handle begins at step 0 */
+	uint32_t depth;  /* (runtime) batches filled ahead, >= 2; 0: 4 */
 	uint32_t num_threads; /* (runtime) loader threads; 0: 1 */
 	uint32_t capacity;    /* (runtime) sequences in a lane at once; 0: 1000, or batch_size if
 				 greater */
 	enum segue_durability durability; /* (runtime) */
-	uint32_t interval_ms;		  /* (runtime) 0: 1000 */
+	uint32_t interval_ms;             /* (runtime) 0: 1000 */
 };
 
 /* ---- Client --------------------------------------------------------------------------------- */
@@ -227,11 +227,11 @@ typedef int segue_interrupt_fn(void *arg);
 struct segue_open_options {
 	const char *socket_path; /* NULL: <dir>/segue.sock */
 	const char *program; /* server program; NULL: $SEGUE_PROGRAM, the installed one, or PATH */
-	bool no_start;	     /* fail with SEGUE_EGONE instead of starting a server */
+	bool no_start;       /* fail with SEGUE_EGONE instead of starting a server */
 	int64_t timeout_ns;  /* to connect or start; 0: 30 s */
 	segue_progress_fn *progress;   /* may be NULL */
 	segue_interrupt_fn *interrupt; /* may be NULL */
-	void *arg;		       /* passed to both */
+	void *arg;                     /* passed to both */
 };
 
 /*
@@ -259,7 +259,7 @@ SEGUE_EXPORT void segue_free(void *bytes);
 enum segue_report {
 	SEGUE_REPORT_STATUS = 1,  /* server, sessions, leases, rings */
 	SEGUE_REPORT_INSPECT = 2, /* streams, lanes, positions */
-	SEGUE_REPORT_GET = 3,	  /* the states under one key */
+	SEGUE_REPORT_GET = 3,     /* the states under one key */
 	SEGUE_REPORT_VERIFY = 4,  /* every value of the store checked */
 };
 
@@ -289,9 +289,9 @@ SEGUE_EXPORT uint64_t segue_stream_records(const struct segue_stream *stream);
 /* ---- Lane ----------------------------------------------------------------------------------- */
 
 enum segue_start {
-	SEGUE_START_NONE = 0,	  /* SEGUE_ESTART if the lane already has a position */
+	SEGUE_START_NONE = 0,     /* SEGUE_ESTART if the lane already has a position */
 	SEGUE_START_CONTINUE = 1, /* from the last durable commit of the lane */
-	SEGUE_START_FRESH = 2,	  /* from step 0; the lane's position and states are dropped */
+	SEGUE_START_FRESH = 2,    /* from step 0; the lane's position and states are dropped */
 };
 
 struct segue_attach_options {
@@ -366,7 +366,7 @@ SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, 
 
 /* ---- Batch ---------------------------------------------------------------------------------- */
 
-#define SEGUE_NO_ROW	  UINT32_MAX
+#define SEGUE_NO_ROW      UINT32_MAX
 #define SEGUE_NO_SEQUENCE UINT64_MAX
 
 enum segue_span_flags {
@@ -381,20 +381,20 @@ enum segue_span_flags {
  * Today one span a row, in row order. 88 bytes, also the layout in shared memory (lib/LAYOUT.md).
  */
 struct segue_span {
-	uint64_t number;	/* of the sequence in the stream, from 0: rank in which it enters */
-	uint64_t epoch;		/* from 0; of an empty row: the epoch that it pads */
-	uint64_t first_step;	/* segment * num_unroll */
-	uint64_t array_steps;	/* steps of the whole sequence's arrays */
-	uint64_t total_length;	/* steps of the whole sequence that count */
-	uint32_t row;		/* in this batch */
-	uint32_t offset;	/* first step's place in the row */
-	uint32_t length;	/* valid steps here */
-	uint32_t segment;	/* k, from 0 ("sequence" in batches of the original) */
+	uint64_t number;        /* of the sequence in the stream, from 0: rank in which it enters */
+	uint64_t epoch;         /* from 0; of an empty row: the epoch that it pads */
+	uint64_t first_step;    /* segment * num_unroll */
+	uint64_t array_steps;   /* steps of the whole sequence's arrays */
+	uint64_t total_length;  /* steps of the whole sequence that count */
+	uint32_t row;           /* in this batch */
+	uint32_t offset;        /* first step's place in the row */
+	uint32_t length;        /* valid steps here */
+	uint32_t segment;       /* k, from 0 ("sequence" in batches of the original) */
 	uint32_t segment_count; /* of the whole sequence ("sequence_count") */
-	uint32_t previous_row;	/* its row in the batch before, or SEGUE_NO_ROW */
-	uint32_t flags;		/* enum segue_span_flags */
-	uint32_t key_size;	/* bytes of the record's key */
-	uint32_t key_offset;	/* its place in the heap of the slot */
+	uint32_t previous_row;  /* its row in the batch before, or SEGUE_NO_ROW */
+	uint32_t flags;         /* enum segue_span_flags */
+	uint32_t key_size;      /* bytes of the record's key */
+	uint32_t key_offset;    /* its place in the heap of the slot */
 	uint32_t reserved[3];
 };
 
