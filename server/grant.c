@@ -121,22 +121,41 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 	return 0;
 }
 
-static int from_token(struct making *making)
+static int read_token(const struct segue_grant_order *order, struct segue_image **out)
 {
-	const struct segue_grant_order *order = making->order;
 	struct segue_token_record head;
+	struct segue_image *image = NULL;
 
-	segue_image_destroy(making->image);
-	making->image = NULL;
-	int rc = segue_token_decode(order->bulk, order->bulk_size, &head, &making->image);
+	int rc = segue_token_decode(order->bulk, order->bulk_size, &head, &image);
 	if (!rc) {
 		free(head.position);
-		making->replaced = true;
 		rc = token_fits(order, &head);
 	}
-	return rc ? segue_fail_within(
-			    rc, "stream '%s', lane %u", order->spec->name, order->place.lane)
-		  : 0;
+	if (rc) {
+		segue_image_destroy(image);
+		return segue_fail_within(
+			rc, "stream '%s', lane %u", order->spec->name, order->place.lane);
+	}
+	*out = image;
+	return 0;
+}
+
+int segue_grant_check_token(const struct segue_grant_order *order)
+{
+	struct segue_image *image;
+	int rc = read_token(order, &image);
+
+	if (!rc)
+		segue_image_destroy(image);
+	return rc;
+}
+
+static int from_token(struct making *making)
+{
+	segue_image_destroy(making->image);
+	making->image = NULL;
+	making->replaced = true;
+	return read_token(making->order, &making->image);
 }
 
 /* ---- Offers ---- */

@@ -56,6 +56,11 @@ struct segue_grant {
  * store and memory say; the store is then as before.
  */
 int segue_grant_make(const struct segue_grant_order *order, struct segue_grant **out);
+/*
+ * Whether the token of a RESTORE is whole, and of this lane of this stream: SEGUE_ETOKEN. Of the
+ * order only place, spec, fingerprint and bulk are looked at.
+ */
+int segue_grant_check_token(const struct segue_grant_order *order);
 /* Frees it; its filler is closed already, or was never started. NULL is fine. */
 void segue_grant_destroy(struct segue_grant *grant);
 

@@ -163,6 +163,13 @@ static void drop_private(struct segue_ledger *ledger)
 
 /* ---- Taking down ---- */
 
+static void send_done(struct segue_session *session, uint64_t serial)
+{
+	const struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = serial};
+
+	segue_session_send(session, &done, NULL, 0);
+}
+
 static void taken_down(void *arg)
 {
 	struct segue_ledger *ledger = arg;
@@ -176,6 +183,9 @@ static void taken_down(void *arg)
 	ledger->opening = NULL;
 	segue_lease_taken(&ledger->lease);
 	opening->leases--;
+	if (ledger->detaching)
+		send_done(ledger->detaching, ledger->detach_serial);
+	ledger->detaching = NULL;
 	retry_waiting(ledger);
 	if (!stream->spec->persist && ledger->lease.state == SEGUE_LEASE_FREE)
 		drop_private(ledger);
@@ -500,6 +510,21 @@ static int find_place(struct segue_opening *opening, const struct segue_message 
 	return 0;
 }
 
+/* A holder whose token does not fit keeps the lease that it has. */
+static int check_token(const struct segue_attach *attach)
+{
+	const struct segue_stream *stream = attach->ledger->stream;
+	const struct segue_grant_order order = {
+		.place = attach->ledger->place,
+		.spec = attach->opening->spec,
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.bulk = attach->bulk,
+		.bulk_size = attach->bulk_size,
+	};
+
+	return attach->request.mode == SEGUE_ATTACH_RESTORE ? segue_grant_check_token(&order) : 0;
+}
+
 void segue_attach_request(struct segue_session *session, const struct segue_message *message,
 	uint8_t *bulk, size_t bulk_size)
 {
@@ -543,31 +568,48 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	opening->leases++;
 	if (message->lane_attach.lease != 0 && ledger->session == session &&
-		ledger->lease_id == message->lane_attach.lease)
+		ledger->lease_id == message->lane_attach.lease) {
+		rc = check_token(attach);
+		if (rc) {
+			refuse(attach, rc);
+			return;
+		}
 		end_lease(ledger, false);
+	}
 	ask(attach);
 }
 
-void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease)
+static struct segue_ledger *find_lease(struct segue_session *session, uint64_t lease)
 {
-	const struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = serial};
-
 	for (struct segue_opening *opening = session->openings; opening;
 		opening = opening->next_of_session) {
 		struct segue_stream *stream = opening->stream;
 		for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
-			struct segue_ledger *ledger = &stream->ledgers[lane];
-			if (ledger->session == session && ledger->lease_id == lease)
-				end_lease(ledger, false);
+			if (stream->ledgers[lane].session == session &&
+				stream->ledgers[lane].lease_id == lease)
+				return &stream->ledgers[lane];
 		}
-		for (struct segue_ledger *ledger = stream->private_ledgers, *next; ledger;
-			ledger = next) {
-			next = ledger->next;
+		for (struct segue_ledger *ledger = stream->private_ledgers; ledger;
+			ledger = ledger->next) {
 			if (ledger->session == session && ledger->lease_id == lease)
-				end_lease(ledger, false);
+				return ledger;
 		}
 	}
-	segue_session_send(session, &done, NULL, 0);
+	return NULL;
+}
+
+/* The answer comes when the last commit is on disk: closing a lane means that. */
+void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease)
+{
+	struct segue_ledger *ledger = find_lease(session, lease);
+
+	if (ledger) {
+		ledger->detaching = session;
+		ledger->detach_serial = serial;
+		end_lease(ledger, false);
+	} else {
+		send_done(session, serial);
+	}
 }
 
 /* ---- All ledgers of a stream ---- */
@@ -599,6 +641,8 @@ static void session_gone(struct segue_ledger *ledger, void *arg)
 			link = &attach->next;
 		}
 	}
+	if (ledger->detaching == session)
+		ledger->detaching = NULL;
 	if (ledger->making && ledger->making->session == session)
 		ledger->making->session = NULL;
 	if (ledger->session == session)

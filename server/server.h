@@ -72,6 +72,8 @@ struct segue_ledger {
 	struct segue_grant *grant;     /* HELD or ENDING */
 	struct segue_session *session; /* whose lease it is; NULL while ENDING */
 	uint64_t lease_id;
+	struct segue_session *detaching; /* waits for the end of ENDING; or NULL */
+	uint64_t detach_serial;
 	struct segue_watch event;      /* the worker wakes the server */
 	struct segue_opening *opening; /* through which it was attached */
 	struct segue_attach *waiting;  /* requests for this lane, oldest first */

@@ -44,14 +44,18 @@ static int choose(const struct segue_filler *filler, const struct segue_carry *c
 	if (*step == SEGUE_NEVER)
 		*step = committed;
 	if (committed < *step)
-		return segue_fail(SEGUE_ETIMEOUT, "step %llu is asked for and %llu committed",
-			(unsigned long long)*step, (unsigned long long)committed);
+		return segue_fail(SEGUE_ETIMEOUT,
+			"lane %u: step %llu is asked for and %llu committed",
+			filler->plan_spec.lane, (unsigned long long)*step,
+			(unsigned long long)committed);
 	/* Batch step + depth writes the buffer anew; while held it is not published. */
 	if (*step < carry->granted || filler->feed.published > *step + filler->geometry.depth)
 		return segue_fail(SEGUE_ELIMIT,
-			"step %llu is asked for and %llu committed: too far to take it back (take "
-			"checkpoints of all lanes inside rounds())",
-			(unsigned long long)*step, (unsigned long long)committed);
+			"lane %u: step %llu is asked for and %llu committed: too far to take it "
+			"back "
+			"(take checkpoints of all lanes inside rounds())",
+			filler->plan_spec.lane, (unsigned long long)*step,
+			(unsigned long long)committed);
 	return 0;
 }
 

@@ -224,7 +224,7 @@ static int attempt_place(void *arg)
 		request.lane_attach.lease = attached(lane) ? lane->lease : 0;
 	}
 	if (rc == 0)
-		rc = request_lease(lane, &request, &reply);
+		rc = request_counted(lane, &request, &reply);
 	return rc ? rc : adopt_elsewhere(lane, &reply);
 }
 
@@ -265,7 +265,7 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 							? "timeout_ns is negative"
 							: "start is none of enum segue_start");
 	if (options->token && options->token_size == 0)
-		return segue_fail(SEGUE_ETOKEN, "the token is empty");
+		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", index);
 	rc = check_free(stream, index);
 	if (rc)
 		return rc;
@@ -652,7 +652,7 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 	if (rc)
 		return rc;
 	if (!token || size == 0)
-		return segue_fail(SEGUE_ETOKEN, "the token is empty");
+		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
 	if (lane->held)
 		return segue_fail(SEGUE_EHELD,
 			"lane %u: %u batches are held: release them before the lane is restored",

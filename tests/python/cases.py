@@ -265,28 +265,20 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
         for some in (spec.sequences, spec.context)
     ]
-    return client.stream(
-        case.name,
-        source=segue.TFRecord(
+    arguments: dict[str, Any] = {
+        "source": segue.TFRecord(
             [directory / path for path in case.paths],
             key=case.key_feature,
             allow_surplus=case.key_feature is not None,
         ),
-        sequences=features[0],
-        context=features[1],
-        states={n: segue.State(s.dtype, s.shape, init=s.init) for n, s in spec.states.items()},
-        num_unroll=spec.num_unroll,
-        batch_size=spec.batch_size,
-        lanes=spec.lanes,
-        shuffle=spec.shuffle,
-        seed=spec.seed,
-        epochs=spec.epochs,
-        pad=spec.pad,
-        tail=spec.tail,
-        epoch_end=spec.epoch_end,
-        on_error=spec.on_error,
-        **{**case.options, **options},
-    )
+        "sequences": features[0],
+        "context": features[1],
+        "states": {n: segue.State(s.dtype, s.shape, init=s.init) for n, s in spec.states.items()},
+    }
+    names = ("num_unroll", "batch_size", "lanes", "shuffle", "seed", "epochs", "pad", "tail",
+             "epoch_end", "on_error")  # fmt: skip
+    arguments.update({name: getattr(spec, name) for name in names})
+    return client.stream(case.name, **{**arguments, **case.options, **options})
 
 
 _ROW_FIELDS = ("sequence", "sequence_count", "length", "total_length", "insertion_index", "epoch",
