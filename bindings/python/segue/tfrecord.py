@@ -70,12 +70,13 @@ _TABLE_INTS = _TABLE.tolist()
 
 def _shift(tables: np.ndarray, crc: np.ndarray) -> np.ndarray:
     """CRCs after as many zero bytes as `tables` [4, 256] stands for."""
-    return (
+    shifted: np.ndarray = (
         tables[0][crc & 0xFF]
         ^ tables[1][crc >> 8 & 0xFF]
         ^ tables[2][crc >> 16 & 0xFF]
         ^ tables[3][crc >> 24]
     )
+    return shifted
 
 
 def _shift_tables() -> list[np.ndarray]:
