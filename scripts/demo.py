@@ -376,7 +376,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=at_least(0), default=1, help="of data, shuffling and weights (default: 1)")
     add("--set", choices=["short", "long", "both"], default="both", help="data sets to use")
     add("--quick", action="store_true",
-        help="smaller data and few epochs: too little to learn much from, enough to see it work")  # fmt: skip
+        help="smaller data and few epochs: not enough to learn much")  # fmt: skip
     add("--kill", choices=list(KILLS), default="all",
         help="what to kill: the server half-way, a worker later, both (all, the default), or "
              "everything between two lanes' commits (commits)")  # fmt: skip

@@ -114,6 +114,7 @@ static void drop(struct segue_checkpoint *checkpoint)
 	while (*link != checkpoint)
 		link = &(*link)->next;
 	*link = checkpoint->next;
+	checkpoint->ledger->checkpoints--;
 	free(checkpoint->token);
 	free(checkpoint);
 	opening->leases--;
@@ -178,6 +179,7 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 	};
 	session->server->checkpoints = checkpoint;
 	opening->leases++;
+	ledger->checkpoints++;
 	start(checkpoint);
 }
 

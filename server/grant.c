@@ -1,6 +1,7 @@
 /* What a lease consists of while it is in force: made, stored, taken down. */
 #include "grant.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -98,7 +99,9 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 	if (memcmp(hash, head->spec_hash, sizeof(hash)) != 0)
 		return segue_fail(SEGUE_ETOKEN,
 			"the token is of stream '%s' with another spec (features, states and their "
-			"initial values, num_unroll, shuffle, seed or epochs differ)",
+			"initial values, num_unroll, shuffle, seed, epochs, pad, on_error, "
+			"keep_final, "
+			"key or allow_surplus differ)",
 			head->stream);
 	if (memcmp(order->fingerprint, head->fingerprint, sizeof(head->fingerprint)) != 0)
 		return segue_fail(SEGUE_ETOKEN,
@@ -200,6 +203,11 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 	int rc = spans ? segue_plan_seek(plan, from) : SEGUE_ENOMEM;
 
 	while (!rc && plan->position->step < order->step) {
+		/* The step is the peer's word, and may be far beyond anything. relaxed: a hint */
+		if (atomic_load_explicit(order->given_up, memory_order_relaxed)) {
+			rc = segue_fail(SEGUE_EGONE, "nobody waits for the offer any more");
+			break;
+		}
 		rc = segue_plan_step(plan, &input, spans, &rows);
 		if (rc == 0)
 			rc = segue_fail(SEGUE_EPROTOCOL,

@@ -28,6 +28,7 @@ struct segue_grant_order {
 	uint64_t step;       /* OFFER: batches below it are committed */
 	const uint8_t *bulk; /* RESTORE: token; OFFER: states and kept rows */
 	size_t bulk_size;
+	const _Atomic bool *given_up; /* nobody waits for it any more: an offer is not followed */
 	struct segue_lane_record record; /* the lease's generation, token and holder; its position
 					    is not looked at */
 };
@@ -46,6 +47,7 @@ struct segue_grant {
 	struct segue_account account;
 	struct segue_grant *next; /* in its list */
 	bool finishing;           /* the lease is over: write what is committed, then `finished` */
+	bool stays_held;          /* finishing: the holder comes back after a restart */
 	void (*finished)(void *arg);
 	void *arg;
 };

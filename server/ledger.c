@@ -29,6 +29,7 @@ struct segue_attach {
 	struct segue_job job;
 	struct segue_grant_order order;
 	struct segue_grant *grant;
+	_Atomic bool given_up; /* set by the loop */
 	int rc;
 	char detail[SEGUE_ERROR_TEXT];
 };
@@ -149,16 +150,21 @@ static struct segue_ledger *make_private(struct segue_stream *stream, uint32_t l
 	return ledger;
 }
 
-static void drop_private(struct segue_ledger *ledger)
+/* Those that nobody holds, asks for or reads. In the tick, where no caller still looks at one. */
+static void sweep_private(struct segue_stream *stream)
 {
-	struct segue_ledger **link = &ledger->stream->private_ledgers;
+	struct segue_ledger **link = &stream->private_ledgers;
 
-	while (*link && *link != ledger)
-		link = &(*link)->next;
-	if (!*link)
-		return; /* one of a lane, for good */
-	*link = ledger->next;
-	free(ledger);
+	while (*link) {
+		struct segue_ledger *ledger = *link;
+		if (ledger->lease.state != SEGUE_LEASE_FREE || ledger->waiting ||
+			ledger->checkpoints > 0) {
+			link = &ledger->next;
+			continue;
+		}
+		*link = ledger->next;
+		free(ledger);
+	}
 }
 
 /* ---- Taking down ---- */
@@ -187,8 +193,6 @@ static void taken_down(void *arg)
 		send_done(ledger->detaching, ledger->detach_serial);
 	ledger->detaching = NULL;
 	retry_waiting(ledger);
-	if (!stream->spec->persist && ledger->lease.state == SEGUE_LEASE_FREE)
-		drop_private(ledger);
 	segue_opening_release(opening); /* may free the stream, and the ledger with it */
 }
 
@@ -266,12 +270,8 @@ static void drop_attach(struct segue_attach *attach)
 
 static void refuse(struct segue_attach *attach, int code)
 {
-	struct segue_ledger *ledger = attach->ledger;
-
 	if (attach->session)
 		segue_session_fail(attach->session, attach->serial, code);
-	if (!ledger->stream->spec->persist && ledger->lease.state == SEGUE_LEASE_FREE)
-		drop_private(ledger);
 	drop_attach(attach); /* may free the stream */
 }
 
@@ -295,6 +295,16 @@ static void send_attached(struct segue_attach *attach)
 
 	memcpy(message.attached.token, grant->record.token, SEGUE_TOKEN_BYTES);
 	segue_session_send(attach->session, &message, fds, 4);
+}
+
+/* Storage failed (code), or works again (0): the holder sees it, and nothing is published. */
+static void fail_storage(struct segue_grant *grant, int code, const char *detail)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_storage_failed(&grant->carry, code, detail);
+	segue_feed_ring(&grant->filler->feed);
+	pthread_mutex_unlock(&grant->filler->lock);
+	segue_filler_stall(grant->filler, code != 0);
 }
 
 /* The worker has released enough, committed at durability = commit, or is about to sleep. */
@@ -330,8 +340,8 @@ static void put_in_force(struct segue_attach *attach)
 		end_lease(ledger, false);
 		return;
 	}
-	if (server->storage_error)
-		segue_filler_stall(grant->filler, true);
+	if (server->storage_error && ledger->stream->spec->persist)
+		fail_storage(grant, server->storage_error, "see the server's log");
 	segue_filler_kick(grant->filler);
 	send_attached(attach);
 }
@@ -340,10 +350,10 @@ static void granted(void *arg)
 {
 	struct segue_attach *attach = arg;
 	struct segue_ledger *ledger = attach->ledger;
-	struct segue_server *server = ledger->stream->server;
-	bool ok = attach->rc == 0 && attach->session && !server->stopping;
+	/* One that a stop has overtaken is on disk: its holder must learn the token to offer with. */
+	bool ok = attach->rc == 0 && attach->session;
 
-	server->jobs--;
+	ledger->stream->server->jobs--;
 	ledger->making = NULL;
 	segue_lease_granted(&ledger->lease, ok);
 	if (ok) {
@@ -352,13 +362,9 @@ static void granted(void *arg)
 		return;
 	}
 	segue_grant_destroy(attach->grant);
-	if (attach->session) {
-		if (attach->rc == 0)
-			attach->rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
-		else
-			segue_fail(attach->rc, "%s", attach->detail);
-	}
 	retry_waiting(ledger);
+	if (attach->session)
+		segue_fail(attach->rc, "%s", attach->detail);
 	refuse(attach, attach->rc);
 }
 
@@ -391,6 +397,7 @@ static void start_making(struct segue_attach *attach)
 		.step = attach->request.step,
 		.bulk = attach->bulk,
 		.bulk_size = attach->bulk_size,
+		.given_up = &attach->given_up,
 		.record =
 			{
 				.generation = ledger->lease.generation,
@@ -643,8 +650,10 @@ static void session_gone(struct segue_ledger *ledger, void *arg)
 	}
 	if (ledger->detaching == session)
 		ledger->detaching = NULL;
-	if (ledger->making && ledger->making->session == session)
+	if (ledger->making && ledger->making->session == session) {
+		ledger->making->given_up = true;
 		ledger->making->session = NULL;
+	}
 	if (ledger->session == session)
 		end_lease(ledger, false);
 }
@@ -657,15 +666,9 @@ void segue_ledgers_session_gone(struct segue_stream *stream, struct segue_sessio
 static void storage_changed(struct segue_ledger *ledger, void *arg)
 {
 	const struct segue_message *failure = arg;
-	struct segue_grant *grant = ledger->grant;
 
-	if (!grant || !ledger->stream->spec->persist)
-		return;
-	pthread_mutex_lock(&grant->filler->lock);
-	segue_carry_storage_failed(&grant->carry, failure->failure.code, failure->failure.detail);
-	segue_feed_ring(&grant->filler->feed);
-	pthread_mutex_unlock(&grant->filler->lock);
-	segue_filler_stall(grant->filler, failure->failure.code != 0);
+	if (ledger->grant && ledger->stream->spec->persist)
+		fail_storage(ledger->grant, failure->failure.code, failure->failure.detail);
 }
 
 void segue_ledgers_storage(struct segue_stream *stream, int code, const char *detail)
@@ -715,6 +718,7 @@ int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now)
 	struct clock clock = {now, INT64_MAX};
 
 	each(stream, look, &clock);
+	sweep_private(stream);
 	return clock.when;
 }
 
@@ -723,6 +727,8 @@ static void stop(struct segue_ledger *ledger, void *arg)
 	bool *idle = arg;
 
 	end_lease(ledger, true);
+	if (ledger->making)
+		ledger->making->given_up = true;
 	if (ledger->grant)
 		*idle = false;
 }

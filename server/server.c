@@ -39,6 +39,15 @@ static void storage_news(void *arg, int code, const char *detail)
 	segue_stream_storage(server, code, detail);
 }
 
+/* What is committed goes to disk if it can, then the loop ends. */
+static void begin_stop(struct segue_server *server)
+{
+	server->stopping = true;
+	segue_writer_try_once(server->writer);
+	segue_listener_destroy(server->listener);
+	server->listener = NULL;
+}
+
 static void signalled(void *arg, int signal)
 {
 	struct segue_server *server = arg;
@@ -46,15 +55,16 @@ static void signalled(void *arg, int signal)
 	(void)signal;
 	if (server->stopping)
 		_exit(1); /* the second one: at once */
-	server->stopping = true;
-	segue_listener_destroy(server->listener);
-	server->listener = NULL;
+	begin_stop(server);
 }
 
 /* Embedded: everybody has left, or nobody ever came. */
 static bool deserted(const struct segue_server *server, int64_t now)
 {
-	if (!server->options.embedded || server->sessions || server->jobs > 0)
+	if (!server->options.embedded || server->sessions)
+		return false;
+	/* Where storage fails, what is left to be written would be waited for in vain. */
+	if (server->jobs > 0 && !server->storage_error)
 		return false;
 	return server->had_sessions || now - server->started_ns > NOBODY_WAIT_NS;
 }
@@ -65,17 +75,12 @@ static void tick(void *arg, int64_t now)
 
 	segue_session_tick(server, now);
 	segue_loop_tick_within(server->loop, segue_stream_tick(server, now));
-	if (server->stopping) {
-		if (segue_stream_stop(server))
-			segue_loop_stop(server->loop);
-		return;
-	}
-	if (deserted(server, now)) {
-		server->stopping = true;
+	if (!server->stopping && deserted(server, now))
+		begin_stop(server);
+	if (server->stopping && segue_stream_stop(server))
 		segue_loop_stop(server->loop);
-	} else if (server->options.embedded && !server->had_sessions) {
+	else if (server->options.embedded && !server->had_sessions)
 		segue_loop_tick_within(server->loop, server->started_ns + NOBODY_WAIT_NS + 1);
-	}
 }
 
 /* ---- Start ---- */

@@ -79,6 +79,7 @@ struct segue_ledger {
 	struct segue_attach *waiting;  /* requests for this lane, oldest first */
 	struct segue_attach *making;   /* GRANTING: the request */
 	unsigned pins;                 /* checkpoints that read the grant on other threads */
+	unsigned checkpoints;          /* that mean this ledger, running or waiting */
 	bool written;                  /* ENDING: the last commit is on disk */
 	struct segue_ledger *next;     /* private ledgers of a stream with persist = false */
 };

@@ -16,8 +16,10 @@
 enum {
 	QUEUE_LIMIT = 1 << 20, /* bytes that wait for a peer that does not read */
 	HELLO_WITHIN_S = 5,
+	PATHS_MAX = 1 << 20,
+	FRAMES_AT_ONCE = 64, /* then others have their turn */
 };
-#define UPLOAD_LIMIT (UINT64_C(1) << 32) /* bytes of uploads of one connection */
+#define UPLOAD_LIMIT (UINT64_C(1) << 32) /* bytes of uploads of one user */
 
 /* ---- Out ---- */
 
@@ -87,6 +89,16 @@ void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uin
 
 /* ---- Uploads ---- */
 
+static uint64_t uploads_of(const struct segue_server *server, uid_t uid)
+{
+	uint64_t bytes = 0;
+
+	for (const struct segue_session *session = server->sessions; session;
+		session = session->next)
+		bytes += session->uid == uid ? session->upload_bytes : 0;
+	return bytes;
+}
+
 static void make_upload(struct segue_session *session, uint64_t serial, uint64_t size)
 {
 	struct segue_upload *upload = calloc(1, sizeof(*upload));
@@ -94,9 +106,9 @@ static void make_upload(struct segue_session *session, uint64_t serial, uint64_t
 
 	if (!upload)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for an upload");
-	else if (size == 0 || size > UPLOAD_LIMIT - session->upload_bytes)
+	else if (size == 0 || size > UPLOAD_LIMIT - uploads_of(session->server, session->uid))
 		rc = segue_fail(SEGUE_ELIMIT,
-			"an upload of %llu bytes: a connection may have %llu under way",
+			"an upload of %llu bytes: a user may have %llu under way",
 			(unsigned long long)size, (unsigned long long)UPLOAD_LIMIT);
 	else
 		rc = segue_shm_create("segue-upload", size, SEGUE_SHM_WRITE, &upload->shm);
@@ -192,6 +204,8 @@ static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
 			SEGUE_EPROTOCOL, "paths in an upload that are not ended by a NUL");
 	for (size_t i = 0; i < size; i++)
 		count += bytes[i] == '\0';
+	if (count > PATHS_MAX)
+		return segue_fail(SEGUE_ELIMIT, "%zu paths: the limit is %d", count, PATHS_MAX);
 	char **paths = calloc(count, sizeof(*paths));
 	if (!paths)
 		return segue_fail(SEGUE_ENOMEM, "no memory for %zu paths", count);
@@ -242,6 +256,8 @@ static void attach(struct segue_session *session, const struct segue_message *me
 static bool dispatch(struct segue_session *session, const struct segue_message *message)
 {
 	if (!session->greeted && message->type != SEGUE_MESSAGE_HELLO) {
+		if (message->type == SEGUE_MESSAGE_STREAM_OPEN)
+			segue_spec_destroy(message->stream_open.spec);
 		segue_session_fail_text(session, message->serial, SEGUE_EPROTOCOL,
 			"the first message must be HELLO");
 		return false;
@@ -286,8 +302,10 @@ static int read_frames(struct segue_session *session)
 	struct segue_frame frame;
 	int rc;
 
-	while (!session->closing &&
-		(rc = segue_frame_read(session->reader, session->socket.fd, &frame)) != 0) {
+	/* The reader keeps no bytes of a next frame: epoll tells of those that are left. */
+	for (int i = 0; i < FRAMES_AT_ONCE && !session->closing &&
+			(rc = segue_frame_read(session->reader, session->socket.fd, &frame)) != 0;
+		i++) {
 		if (rc > 0)
 			rc = segue_message_unpack(&frame, &session->arena, &message);
 		if (rc < 0) {

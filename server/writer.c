@@ -26,6 +26,7 @@ struct entry {
 	struct segue_grant *grant;
 	struct segue_image *image; /* NULL: nothing new was committed */
 	bool finishing;
+	bool held; /* what the lane's record is to say */
 };
 
 struct segue_writer {
@@ -39,7 +40,8 @@ struct segue_writer {
 	struct segue_grant *grants;
 	struct request *requests, **last_request;
 	bool urgent, stopping;
-	int storage; /* last code told to `failed` */
+	bool last_try; /* the server stops: what cannot be written now is given up */
+	int storage;   /* last code told to `failed` */
 	struct segue_committer committer;
 	struct entry *entries;
 	size_t entry_count, entry_capacity;
@@ -68,8 +70,9 @@ static int collect(struct segue_writer *writer)
 	}
 	writer->entry_count = 0;
 	for (struct segue_grant *grant = writer->grants; grant; grant = grant->next)
-		writer->entries[writer->entry_count++] =
-			(struct entry){.grant = grant, .finishing = grant->finishing};
+		writer->entries[writer->entry_count++] = (struct entry){.grant = grant,
+			.finishing = grant->finishing,
+			.held = !grant->finishing || grant->stays_held};
 	return 0;
 }
 
@@ -92,6 +95,7 @@ static int add_image(struct segue_ops *ops, struct entry *entry)
 	if (rc)
 		return rc;
 	grant->record.committed_ms = segue_unix_ms();
+	grant->record.held = entry->held;
 	rc = segue_records_image(ops, grant->place, &grant->filler->plan_spec, &grant->record,
 		entry->image, &grant->account);
 	if (rc)
@@ -111,7 +115,7 @@ static int add_release(struct segue_writer *writer, struct segue_ops *ops, struc
 	int rc = segue_records_load_lane(writer->store, entry->grant->place, &stored);
 	if (rc)
 		return rc;
-	stored.held = entry->grant->record.held;
+	stored.held = entry->held;
 	rc = segue_records_lane(ops, entry->grant->place, &stored);
 	free(stored.position);
 	return rc;
@@ -196,7 +200,8 @@ static int write_all(
 /* ---- What follows it ---- */
 
 struct news {
-	struct segue_writer *writer;
+	void (*failed)(void *arg, int code, const char *detail);
+	void *arg;
 	int code;
 	char detail[SEGUE_ERROR_TEXT];
 };
@@ -205,7 +210,7 @@ static void tell(void *arg)
 {
 	struct news *news = arg;
 
-	news->writer->failed(news->writer->arg, news->code, news->detail);
+	news->failed(news->arg, news->code, news->detail);
 	free(news);
 }
 
@@ -217,7 +222,8 @@ static void answer(struct segue_writer *writer, struct request *requests, int rc
 	if (rc != writer->storage) {
 		struct news *news = malloc(sizeof(*news));
 		if (news) {
-			*news = (struct news){.writer = writer, .code = rc};
+			*news = (struct news){
+				.failed = writer->failed, .arg = writer->arg, .code = rc};
 			snprintf(news->detail, sizeof(news->detail), "%.*s",
 				(int)sizeof(news->detail) - 1, detail);
 			writer->storage = rc;
@@ -251,13 +257,16 @@ static void forget(struct segue_writer *writer, struct segue_grant *grant)
 /* A lease that is over stays until its last commit is on disk, or can never be. */
 static void conclude(struct segue_writer *writer, int rc)
 {
+	pthread_mutex_lock(&writer->lock);
+	bool last = writer->last_try;
+	pthread_mutex_unlock(&writer->lock);
 	for (size_t i = 0; i < writer->entry_count; i++) {
 		struct entry *entry = &writer->entries[i];
 		if (rc == 0)
 			settle(entry);
 		segue_image_destroy(entry->image);
 		if (entry->finishing &&
-			(rc == 0 || writer->committer.state == SEGUE_COMMITTER_STOPPED))
+			(rc == 0 || last || writer->committer.state == SEGUE_COMMITTER_STOPPED))
 			forget(writer, entry->grant);
 	}
 }
@@ -268,8 +277,12 @@ static void transact(struct segue_writer *writer, struct request *requests)
 
 	for (size_t i = 0; i < writer->entry_count; i++)
 		add_grant(writer, &own, &writer->entries[i]);
-	int rc = own.count || requests ? write_all(writer, &own, requests) : 0;
-	answer(writer, requests, rc);
+	bool some = own.count > 0 || requests;
+	int rc = some ? write_all(writer, &own, requests) : 0;
+	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
+	bool well = writer->entry_count > 0 && writer->committer.state != SEGUE_COMMITTER_STOPPED;
+	if (some || well)
+		answer(writer, requests, rc);
 	conclude(writer, rc);
 	segue_ops_finish(&own);
 }
@@ -391,7 +404,7 @@ void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant,
 {
 	pthread_mutex_lock(&writer->lock);
 	grant->finishing = true;
-	grant->record.held = held;
+	grant->stays_held = held;
 	grant->finished = finished;
 	grant->arg = arg;
 	writer->urgent = true;
@@ -402,6 +415,15 @@ void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant,
 void segue_writer_urge(struct segue_writer *writer)
 {
 	pthread_mutex_lock(&writer->lock);
+	writer->urgent = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_try_once(struct segue_writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	writer->last_try = true;
 	writer->urgent = true;
 	pthread_cond_signal(&writer->wanted);
 	pthread_mutex_unlock(&writer->lock);

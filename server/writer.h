@@ -32,6 +32,11 @@ void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant,
 /* A transaction is wanted now (durability = commit). */
 void segue_writer_urge(struct segue_writer *writer);
 /*
+ * From now on a lease that is over is forgotten even if its last commit could not be written (no
+ * room): a server that is told to stop does not wait for room.
+ */
+void segue_writer_try_once(struct segue_writer *writer);
+/*
  * Writes these operations in the next transaction, at once, and waits for it. From any thread but
  * the loop's. What segue_store_apply says; SEGUE_ESTORE once storage has failed.
  */

@@ -55,7 +55,7 @@ struct segue_spec {
  * against the working directory. On success the caller owns *out (segue_spec_destroy). SEGUE_EINVAL
  * names the field, its value and what is allowed: empty or ':' names, names twice, rank, a size
  * that overflows, num_unroll / batch_size / lanes of 0, depth < 2, capacity < batch_size, no
- * sequence feature, no path, tail = pad over endless epochs with epoch_end = drain, ...
+ * sequence feature, no path, ...
  */
 int segue_spec_create(const struct segue_stream_spec *spec, struct segue_spec **out);
 
@@ -70,9 +70,9 @@ void segue_spec_destroy(struct segue_spec *spec);
 
 /*
  * Hash of the identity: features, states (with their initial values), num_unroll, seed, shuffle,
- * epochs, pad, on_error, keep_final, key feature. Neither the stream's name nor its paths are part
- * of it: the data set has a fingerprint of its own, so that a token can go where the files lie
- * elsewhere.
+ * epochs, pad, on_error, keep_final, allow_surplus, key feature. Neither the stream's name nor its
+ * paths are part of it: the data set has a fingerprint of its own, so that a token can go where the
+ * files lie elsewhere.
  */
 void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2]);
 

@@ -166,9 +166,9 @@ struct segue_tfrecord {
 	const char *const *paths; /* files or glob(7) patterns; relative to the working directory */
 	size_t path_count;
 	enum segue_compression compression;
-	const char
-		*key_feature; /* bytes context feature that is the key; NULL: "<file>:<offset>" */
-	bool allow_surplus;   /* records may hold features that the spec does not name */
+	const char *
+		key_feature; /* bytes context feature that is the key; NULL: "<file>:<offset>" (identity) */
+	bool allow_surplus; /* records may hold features that the spec does not name (identity) */
 };
 
 /*
@@ -185,16 +185,16 @@ struct segue_stream_spec {
 	size_t context_count;
 	const struct segue_state *states; /* may be none: a plain batching service */
 	size_t state_count;
-	uint32_t num_unroll; /* (identity) steps a segment, >= 1 */
-	uint32_t batch_size; /* (schedule) rows a batch, >= 1 */
-	uint32_t lanes;      /* (schedule) >= 1 */
-	bool shuffle;        /* (identity) */
-	uint64_t seed;       /* (identity) */
-	uint64_t epochs;     /* (identity) 0: endless */
-	bool no_pad;         /* (identity) lengths must be multiples of num_unroll */
-	enum segue_tail tail;
-	enum segue_epoch_end epoch_end;
-	enum segue_on_error on_error;
+	uint32_t num_unroll;            /* (identity) steps a segment, >= 1 */
+	uint32_t batch_size;            /* (schedule) rows a batch, >= 1 */
+	uint32_t lanes;                 /* (schedule) >= 1 */
+	bool shuffle;                   /* (identity) */
+	uint64_t seed;                  /* (identity) */
+	uint64_t epochs;                /* (identity) 0: endless */
+	bool no_pad;                    /* (identity) lengths must be multiples of num_unroll */
+	enum segue_tail tail;           /* (schedule) */
+	enum segue_epoch_end epoch_end; /* (schedule) */
+	enum segue_on_error on_error;   /* (identity) */
 	bool keep_final; /* (identity) states saved with a last segment are kept, readable by key */
 	bool volatile_;  /* persist=False: nothing is stored, each lane handle begins at step 0 */
 	uint32_t depth;  /* (runtime) batches filled ahead, >= 2; 0: 4 */
