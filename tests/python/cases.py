@@ -245,11 +245,10 @@ def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Ar
     after = {}
     for name, state in states.items():
         words = (np.arange(1, state.size + 1, dtype=np.uint64) * np.uint64(crc | 1)) >> np.uint64(3)
-        if state.dtype.kind == "f":
-            value = words.astype(state.dtype) / 7
-        else:
-            value = (words & np.uint64(1)) != 0 if state.dtype == bool else words
-        after[name] = value.astype(state.dtype).reshape(state.shape)
+        if state.dtype == bool:
+            words &= np.uint64(1)
+        value = words.astype(state.dtype).reshape(state.shape)
+        after[name] = (value / 7).astype(state.dtype) if state.dtype.kind == "f" else value
     return after
 
 

@@ -115,10 +115,11 @@ def server_pid(dir: Path) -> int:
 
 def end_server(dir: Path) -> None:
     """Waits until the embedded server of a store, whose last user is gone, is gone too."""
+    left = [dir / "segue.sock", dir / "server.pid"]
     deadline = time.monotonic() + 10
-    while (dir / "segue.sock").exists() and time.monotonic() < deadline:
+    while any(path.exists() for path in left) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not (dir / "segue.sock").exists()
+    assert not any(path.exists() for path in left)
 
 
 def kill_server(dir: Path) -> None:
@@ -166,7 +167,9 @@ def test_a_file_cut_off_anywhere(client: segue.Client, tmp_path: Path) -> None:
         cut = tmp_path / f"cut-{size}"
         cut.write_bytes(whole[:size])
         with refused(
-            segue.DataError, f"{cut}: record at byte {begin}:", f"ends within it, at byte {size}; was it"
+            segue.DataError,
+            f"{cut}: record at byte {begin}:",
+            f"ends within it, at byte {size}; was it",
         ):
             client.stream(cut.name, **arguments(cut))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
 import traceback
 from collections import Counter
 from multiprocessing.queues import Queue
@@ -57,7 +58,7 @@ def make(seed: int, number: int) -> cases.Case:
 
 
 def test_every_batch_is_the_models(tmp_path: Path) -> None:
-    seed = int(os.environ.get("SEGUE_TEST_SEED") or np.random.SeedSequence().entropy % 2**32)
+    seed = int(os.environ.get("SEGUE_TEST_SEED") or secrets.randbits(32))
     count = int(os.environ.get("SEGUE_TEST_SPECS") or 500)
     only = os.environ.get("SEGUE_TEST_CASE")
     numbers = [int(only)] if only else range(count)

@@ -11,6 +11,7 @@ import dataclasses
 import multiprocessing
 import os
 import re
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ PATIENCE = 60.0
 
 def simple(directory: Path, lengths: tuple[int, ...] = (9, 4, 1, 7, 12, 3, 8, 5), **fields: Any):
     """A small stream over two lanes, with its data set written."""
-    options = {
+    options: dict[str, Any] = {
         name: fields.pop(name)
         for name in ("persist", "depth", "durability", "interval", "keep_final")
         if name in fields
@@ -217,7 +218,7 @@ def go_on(
 
 
 def test_going_on_is_exact(tmp_path: Path) -> None:
-    seed = int(os.environ.get("SEGUE_TEST_SEED") or np.random.SeedSequence().entropy % 2**32)
+    seed = int(os.environ.get("SEGUE_TEST_SEED") or secrets.randbits(32))
     count = int(os.environ.get("SEGUE_TEST_SPECS") or 500) // 5
     only = os.environ.get("SEGUE_TEST_CASE")
     print(f"SEGUE_TEST_SEED={seed}")
@@ -269,7 +270,7 @@ def test_tokens_may_be_more_than_are_needed(client: segue.Client, tmp_path: Path
         tokens = loader.state_dict()
         assert list(tokens) == ["lane/0", "lane/1", "lane/2"]
     with stream.loader(lanes=[1]) as loader:
-        loader.load_state_dict({**tokens, "lane/9": b"", "model": "weights"})
+        loader.load_state_dict({**tokens, "lane/9": b"", "model": b"weights"})
         assert list(loader.state_dict()) == ["lane/1"]
         cases.check(loader, case, of_lanes(wanted[6:], [1]))
     with stream.loader(lanes=[0, 2]) as loader:

@@ -121,7 +121,7 @@ class Loader:
         """
         return _Rounds(self)
 
-    def epochs(self) -> Iterator[Iterator[Batch]]:
+    def epochs(self) -> Iterator[_Epoch]:
         """Iterate over epochs: an iterator over the batches of each, with its number as ``index``.
 
         An epoch that is left early is gone on with by the next iterator.
