@@ -19,15 +19,6 @@
 /* Faults that are listed; all are counted. */
 enum { FAULTS_LISTED = 1000, PROGRESS_MS = 1000 };
 
-static const char *const table_names[SEGUE_TABLE_COUNT] = {
-	[SEGUE_TABLE_META] = "meta",
-	[SEGUE_TABLE_STREAMS] = "streams",
-	[SEGUE_TABLE_LANES] = "lanes",
-	[SEGUE_TABLE_STATES] = "states",
-	[SEGUE_TABLE_FINALS] = "finals",
-	[SEGUE_TABLE_INDEX] = "index",
-};
-
 /* ---- In a process of its own, which a damaged file may kill ---- */
 
 struct faults {
@@ -62,7 +53,7 @@ static void note_fault(
 		return;
 	segue_json_begin(&faults->json, NULL, '{');
 	if (table > 0 && table < SEGUE_TABLE_COUNT)
-		segue_json_string(&faults->json, "table", table_names[table]);
+		segue_json_string(&faults->json, "table", segue_table_name(table));
 	else
 		segue_json_null(&faults->json, "table");
 	put_key(&faults->json, key, key_size);

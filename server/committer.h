@@ -36,7 +36,6 @@ void segue_image_destroy(struct segue_image *image);
 struct segue_account {
 	uint64_t durable; /* step that is on disk */
 	bool exists;      /* the store has a record of it */
-	int64_t due;      /* when it wants to be written next: monotonic ns */
 	uint64_t *stored; /* owned: sequence numbers of the live rows on disk */
 	uint32_t stored_count;
 };

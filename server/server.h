@@ -173,7 +173,6 @@ struct segue_session {
 	struct segue_upload *uploads;
 	size_t upload_bytes;
 	struct segue_opening *openings;
-	int64_t progress_at; /* last PROGRESS sent */
 };
 
 /* Takes over a connected socket. */

@@ -35,6 +35,9 @@ enum segue_table {
 	SEGUE_TABLE_COUNT = 7
 };
 
+/* What messages and reports call a table; static. `table` is one of the above. */
+const char *segue_table_name(enum segue_table table);
+
 struct segue_store;
 
 enum segue_store_mode {

@@ -98,6 +98,11 @@ static const char *const table_names[SEGUE_TABLE_COUNT] = {
 	[SEGUE_TABLE_INDEX] = "index",
 };
 
+const char *segue_table_name(enum segue_table table)
+{
+	return table_names[table];
+}
+
 struct segue_store {
 	struct segue_store *next; /* in open_stores */
 	dev_t device;

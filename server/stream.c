@@ -108,14 +108,12 @@ struct progress {
 static void send_progress(void *arg)
 {
 	struct progress *progress = arg;
-	int64_t now = segue_now_ns();
 
 	for (struct segue_opening *opening = progress->stream->openings; opening;
 		opening = opening->next) {
 		struct segue_session *session = opening->session;
 		if (opening->answered || !session)
 			continue;
-		session->progress_at = now;
 		const struct segue_message message = {
 			.type = SEGUE_MESSAGE_PROGRESS,
 			.serial = opening->serial,
