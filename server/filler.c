@@ -179,6 +179,9 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 	slot->step = step;
 	slot->rows = rows;
 	slot->spans = rows;
+	uint32_t *previous = (uint32_t *)(base + filler->geometry.previous_offset);
+	for (uint32_t i = 0; i < rows; i++)
+		previous[i] = filler->spans[i].previous_row;
 	memcpy(base + filler->geometry.span_offset, filler->spans, rows * sizeof(*filler->spans));
 	memcpy(base + filler->geometry.heap_offset, filler->heap, filler->heap_used);
 	return 0;

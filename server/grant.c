@@ -282,7 +282,8 @@ static int from_offer(struct making *making)
 	}
 	if (!rc) {
 		memcpy(image->position, plan.position, segue_position_size(plan.position->rows));
-		memcpy(image->states, order->bulk, states);
+		if (states) /* a stream may have none, and then there are no bytes */
+			memcpy(image->states, order->bulk, states);
 		segue_image_destroy(making->image);
 		making->image = image;
 		making->replaced = true;

@@ -37,30 +37,26 @@ static uint32_t rows_before(const struct segue_mapping *mapping, uint64_t step)
 	return mapping->lane->rows;
 }
 
-static int check_span(const struct segue_mapping *mapping, uint64_t step,
-	const struct segue_span *span, uint32_t row, uint32_t before)
+/*
+ * When a span is asked for: going from batch to batch must not read the span table, which comes
+ * cold from the server's core.
+ */
+static int check_span(const struct segue_batch *batch, uint32_t row)
 {
+	const struct segue_mapping *mapping = batch->mapping;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_span *span = &batch->spans[row];
 	uint32_t unroll = geometry->num_unroll;
 
 	if (span->row != row)
-		return fail_slot(mapping, step, "a span of row", span->row, row);
+		return fail_slot(mapping, batch->step, "a span of row", span->row, row);
 	if (span->offset > unroll || span->length > unroll - span->offset)
-		return fail_slot(mapping, step, "a length of", span->length, unroll);
+		return fail_slot(mapping, batch->step, "a length of", span->length, unroll);
 	if (span->key_offset > geometry->heap_size ||
 		span->key_size > geometry->heap_size - span->key_offset)
 		return fail_slot(
-			mapping, step, "a key of size", span->key_size, geometry->heap_size);
-	if (!(span->flags & (SEGUE_SPAN_FIRST | SEGUE_SPAN_EMPTY)) && span->previous_row >= before)
-		return fail_slot(mapping, step, "a previous row, plus one, of",
-			(uint64_t)span->previous_row + 1, before);
+			mapping, batch->step, "a key of size", span->key_size, geometry->heap_size);
 	return 0;
-}
-
-/* Whether a row's state in is the initial value. */
-static bool begins(const struct segue_span *span)
-{
-	return span->flags & (SEGUE_SPAN_FIRST | SEGUE_SPAN_EMPTY);
 }
 
 int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out)
@@ -68,7 +64,7 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
 	const struct segue_slot *slot = segue_ring_slot(mapping->ring.map, geometry, step);
 	struct segue_batch *batch = &mapping->batches[step % geometry->depth];
-	const struct segue_span *spans = (const void *)((const char *)slot + geometry->span_offset);
+	const uint32_t *previous = (const void *)((const char *)slot + geometry->previous_offset);
 	uint32_t rows = slot->rows, before = rows_before(mapping, step);
 	bool identity = true, straight = true;
 
@@ -78,18 +74,19 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 		return fail_slot(mapping, step, "a number of rows or spans,", slot->spans,
 			rows ? geometry->batch_size : 0);
 	for (uint32_t row = 0; row < rows; row++) {
-		int rc = check_span(mapping, step, &spans[row], row, before);
-		if (rc)
-			return rc;
-		if (begins(&spans[row]))
+		if (previous[row] == SEGUE_NO_ROW)
 			identity = false;
-		else if (spans[row].previous_row != row)
+		else if (previous[row] >= before)
+			return fail_slot(mapping, step, "a previous row, plus one, of",
+				(uint64_t)previous[row] + 1, before);
+		else if (previous[row] != row)
 			identity = straight = false;
 	}
 	*batch = (struct segue_batch){
 		.mapping = mapping,
 		.slot = slot,
-		.spans = spans,
+		.previous = previous,
+		.spans = (const void *)((const char *)slot + geometry->span_offset),
 		.step = step,
 		.rows = rows,
 		.identity = identity,
@@ -121,6 +118,8 @@ const struct segue_span *segue_batch_spans(const struct segue_batch *batch, uint
 {
 	bool there = readable(batch);
 
+	for (uint32_t row = 0; there && row < batch->rows; row++)
+		there = check_span(batch, row) == 0;
 	if (count)
 		*count = there ? batch->rows : 0;
 	return there ? batch->spans : NULL;
@@ -133,7 +132,7 @@ static const char *heap_of(const struct segue_batch *batch)
 
 const char *segue_batch_record_key(const struct segue_batch *batch, uint32_t row, size_t *size)
 {
-	bool there = readable(batch) && row < batch->rows;
+	bool there = readable(batch) && row < batch->rows && check_span(batch, row) == 0;
 
 	if (size)
 		*size = there ? batch->spans[row].key_size : 0;
@@ -147,7 +146,7 @@ size_t segue_batch_key(
 
 	if (size > 0)
 		*buffer = '\0';
-	if (!readable(batch) || row >= batch->rows)
+	if (!readable(batch) || row >= batch->rows || check_span(batch, row))
 		return 0;
 	const struct segue_span *span = &batch->spans[row];
 	if (span->flags & SEGUE_SPAN_EMPTY)
@@ -185,51 +184,46 @@ const void *segue_batch_context(const struct segue_batch *batch, size_t i)
 
 /* ---- States in ----------------------------------------------------------------------------- */
 
-/* Rows from `row` on that lay side by side before. */
+/* Rows from `row` on that lay side by side before, or that all begin. */
 static uint32_t run_of(const struct segue_batch *batch, uint32_t row)
 {
-	const struct segue_span *spans = batch->spans;
-	uint32_t count = 1;
+	const uint32_t *previous = batch->previous;
+	uint32_t count = 1, step = previous[row] != SEGUE_NO_ROW;
 
-	while (row + count < batch->rows && !begins(&spans[row + count]) &&
-		spans[row + count].previous_row == spans[row].previous_row + count)
+	while (row + count < batch->rows && previous[row + count] == previous[row] + step * count)
 		count++;
 	return count;
 }
 
-static void copy_rows(
-	const struct segue_batch *batch, size_t size, uint8_t *to, const uint8_t *from)
+static void begin_rows(uint8_t *to, const void *init, size_t size, uint32_t count)
 {
-	uint32_t count;
-
-	/* One copy is cheaper than many, though it takes ended rows along. */
-	if (batch->straight) {
-		memcpy(to, from, batch->rows * size);
+	if (!init) {
+		memset(to, 0, count * size);
 		return;
 	}
-	for (uint32_t row = 0; row < batch->rows; row += count) {
-		count = 1;
-		if (begins(&batch->spans[row]))
-			continue;
-		count = run_of(batch, row);
-		memcpy(to + row * size, from + batch->spans[row].previous_row * size, count * size);
-	}
+	for (uint32_t i = 0; i < count; i++)
+		memcpy(to + i * size, init, size);
 }
+
+/* Bytes up to which a row's copy costs less than telling it from its neighbours. */
+#define SMALL_ROW 1024
 
 static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, const uint8_t *from)
 {
 	const struct segue_shape *shape = batch->mapping->shape;
-	const void *init = shape->init[i];
 	size_t size = shape->spec->states[i].size;
+	bool at_once = batch->straight && size <= SMALL_ROW; /* takes ended rows along */
+	uint32_t count;
 
-	copy_rows(batch, size, to, from);
-	for (uint32_t row = 0; row < batch->rows; row++) {
-		if (!begins(&batch->spans[row]))
-			continue;
-		if (init)
-			memcpy(to + row * size, init, size);
-		else
-			memset(to + row * size, 0, size);
+	if (at_once)
+		memcpy(to, from, batch->rows * size);
+	for (uint32_t row = 0; row < batch->rows; row += count) {
+		uint32_t previous = batch->previous[row];
+		count = run_of(batch, row);
+		if (previous == SEGUE_NO_ROW)
+			begin_rows(to + row * size, shape->init[i], size, count);
+		else if (!at_once)
+			memcpy(to + row * size, from + previous * size, count * size);
 	}
 }
 

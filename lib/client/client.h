@@ -104,6 +104,7 @@ int segue_stream_ready(struct segue_stream *stream);
 struct segue_batch {
 	struct segue_mapping *mapping;
 	const struct segue_slot *slot;
+	const uint32_t *previous; /* a row's row in the batch before, or SEGUE_NO_ROW */
 	const struct segue_span *spans;
 	uint64_t step;
 	uint32_t rows;

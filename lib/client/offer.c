@@ -91,6 +91,9 @@ static int make_room(struct segue_kept_rows *kept, size_t more)
 static int add_row(struct segue_kept_rows *kept, const struct segue_batch *batch, uint32_t row)
 {
 	const struct segue_span *span = &batch->spans[row];
+	const char *key = segue_batch_record_key(batch, row, NULL);
+	if (!key)
+		return SEGUE_EPROTOCOL;
 	struct kept_header header = {
 		.step = batch->step, .number = span->number, .key_size = span->key_size};
 	int rc = make_room(kept, record_size(batch->mapping->shape, &header));
@@ -99,7 +102,7 @@ static int add_row(struct segue_kept_rows *kept, const struct segue_batch *batch
 		return rc;
 	uint8_t *to = kept->bytes + kept->end;
 	memcpy(to, &header, sizeof(header));
-	memcpy(to + sizeof(header), segue_batch_record_key(batch, row, NULL), header.key_size);
+	memcpy(to + sizeof(header), key, header.key_size);
 	gather(batch->mapping, batch->step, row, to + sizeof(header) + header.key_size);
 	kept->end += record_size(batch->mapping->shape, &header);
 	return 0;

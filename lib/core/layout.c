@@ -98,6 +98,7 @@ static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct se
 	int rc;
 
 	/* Cannot overflow: batch_size and num_unroll have 32 bits. */
+	(void)place(&end, SEGUE_ALIGN, rows, sizeof(uint32_t), &g->previous_offset);
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(struct segue_span), &g->span_offset);
 	rc = place_fields("sequences", spec->sequences, spec->sequence_count,
 		rows * spec->num_unroll, &end, g->sequence_offset);
@@ -172,6 +173,7 @@ static uint64_t hash(const struct segue_spec *spec, const struct segue_geometry 
 		g->sequence_count,
 		g->context_count,
 		g->state_count,
+		g->previous_offset,
 		g->span_offset,
 		g->heap_offset,
 		g->heap_size,

@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-#define SEGUE_LAYOUT_VERSION 1
+#define SEGUE_LAYOUT_VERSION 2
 /* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */
 #define SEGUE_LINE 128
 /* Alignment of every tensor. */
@@ -57,7 +57,11 @@ struct segue_ring_header {
 	_Alignas(SEGUE_LINE) char end_of_header[];
 };
 
-/* First bytes of each slot; spans, tensors and heap follow at the geometry's offsets. */
+/*
+ * First bytes of each slot. At the geometry's offsets follow: the rows' previous rows (one u32 each,
+ * SEGUE_NO_ROW where the initial value comes in; what a worker must read of every batch, hence apart
+ * from the spans), spans, tensors, heap.
+ */
 struct segue_slot {
 	uint64_t step;
 	uint32_t rows;
@@ -97,7 +101,7 @@ struct segue_geometry {
 	uint32_t depth, batch_size, num_unroll;
 	size_t sequence_count, context_count, state_count;
 	uint64_t *sequence_offset, *context_offset, *state_offset;
-	uint64_t span_offset, heap_offset, heap_size;
+	uint64_t previous_offset, span_offset, heap_offset, heap_size;
 	uint64_t slot_size, slots_offset, ring_size;
 	uint64_t buffer_size, buffers_offset, carry_size;
 	uint64_t lease_size;

@@ -390,17 +390,17 @@ static const uint8_t *buffer_before(const struct handle *handle, uint64_t step)
 /* States in: initial, or the previous row of the buffer before. True: it is the buffer as it is. */
 static bool compose(struct handle *handle, uint64_t step, const struct segue_slot *slot)
 {
-	const struct segue_span *spans =
-		(const struct segue_span *)((const uint8_t *)slot + sim_world.geometry.span_offset);
+	const uint32_t *previous =
+		(const uint32_t *)((const uint8_t *)slot + sim_world.geometry.previous_offset);
 	bool identity = true;
 
 	for (uint32_t row = 0; row < slot->rows; row++) {
 		sim_point();
 		handle->in[row] = sim_world.initial;
-		if (spans[row].previous_row != SEGUE_NO_ROW)
-			sim_buffer_get(buffer_before(handle, step), spans[row].previous_row,
-				&handle->in[row]);
-		identity &= spans[row].previous_row == row;
+		if (previous[row] != SEGUE_NO_ROW)
+			sim_buffer_get(
+				buffer_before(handle, step), previous[row], &handle->in[row]);
+		identity &= previous[row] == row;
 	}
 	return identity;
 }

@@ -323,13 +323,15 @@ bool sim_world_slot_right(const struct segue_slot *slot, uint32_t lane, uint64_t
 	const uint8_t *base = (const uint8_t *)slot;
 	const struct segue_span *spans =
 		(const struct segue_span *)(base + sim_world.geometry.span_offset);
+	const uint32_t *previous = (const uint32_t *)(base + sim_world.geometry.previous_offset);
 
 	if (step >= truth->end || slot->step != step || slot->rows != truth->rows[step] ||
 		slot->spans != truth->rows[step])
 		return false;
 	for (uint32_t row = 0; row < truth->rows[step]; row++) {
 		sim_point();
-		if (!row_right(base, &truth->plan, &spans[row], &truth->span[step][row]))
+		if (!row_right(base, &truth->plan, &spans[row], &truth->span[step][row]) ||
+			previous[row] != spans[row].previous_row)
 			return false;
 	}
 	return true;

@@ -192,7 +192,8 @@ static void fill_row(struct fakeserver *server, struct segue_slot *slot, struct 
 	memcpy(base + geometry->heap_offset + span->key_offset, key, span->key_size);
 }
 
-static void damage_slot(int damage, struct segue_slot *slot, struct segue_span *spans)
+static void damage_slot(
+	int damage, struct segue_slot *slot, struct segue_span *spans, uint32_t *previous)
 {
 	switch (damage) {
 	case 1:
@@ -214,8 +215,7 @@ static void damage_slot(int damage, struct segue_slot *slot, struct segue_span *
 		spans[1].key_size = UINT32_MAX;
 		break;
 	case 7:
-		spans[1].flags = 0;
-		spans[1].previous_row = 3;
+		previous[1] = 3;
 		break;
 	default:
 		break;
@@ -228,6 +228,7 @@ static bool fill_one(struct fakeserver *server, struct fake_lane *lane)
 	uint64_t step = lane->published;
 	struct segue_slot *slot = segue_ring_slot(lane->ring.map, geometry, step);
 	struct segue_span *spans = (void *)((char *)slot + geometry->span_offset);
+	uint32_t *previous = (void *)((char *)slot + geometry->previous_offset);
 
 	if (server->script.fail_at && step == server->script.fail_at) {
 		ring_of(lane)->error_step = step;
@@ -245,9 +246,11 @@ static bool fill_one(struct fakeserver *server, struct fake_lane *lane)
 	}
 	slot->step = step;
 	slot->rows = slot->spans = lane->rows_at[step % FAKE_ROWS_KEPT];
-	for (uint32_t row = 0; row < slot->rows; row++)
+	for (uint32_t row = 0; row < slot->rows; row++) {
 		fill_row(server, slot, &spans[row]);
-	damage_slot(server->script.damage, slot, spans);
+		previous[row] = spans[row].previous_row;
+	}
+	damage_slot(server->script.damage, slot, spans, previous);
 	lane->published++;
 	segue_store_release(&ring_of(lane)->published, lane->published);
 	return true;

@@ -41,14 +41,15 @@ Test(layout, sample_by_hand)
 	cr_assert_eq(g.depth, 4);
 	cr_assert_eq(g.batch_size, 6);
 	cr_assert_eq(g.num_unroll, 20);
-	cr_assert_eq(g.span_offset, 64);
-	cr_assert_eq(g.sequence_offset[0], 640);  /* 64 + 6 * 88 = 592 */
-	cr_assert_eq(g.sequence_offset[1], 7872); /* 640 + 6 * 20 * 60 = 7840 */
-	cr_assert_eq(g.context_offset[0], 8832);  /* 7840 + 6 * 20 * 8 = 8800 */
-	cr_assert_eq(g.context_offset[1], 8896);  /* 8832 + 6 * 8 = 8880 */
-	cr_assert_eq(g.heap_offset, 8960);        /* 8896 + 6 * 7 = 8938 */
+	cr_assert_eq(g.previous_offset, 64);
+	cr_assert_eq(g.span_offset, 128);         /* 64 + 6 * 4 = 88 */
+	cr_assert_eq(g.sequence_offset[0], 704);  /* 128 + 6 * 88 = 656 */
+	cr_assert_eq(g.sequence_offset[1], 7936); /* 704 + 6 * 20 * 60 = 7904 */
+	cr_assert_eq(g.context_offset[0], 8896);  /* 7936 + 6 * 20 * 8 = 8896 */
+	cr_assert_eq(g.context_offset[1], 8960);  /* 8896 + 6 * 8 = 8944 */
+	cr_assert_eq(g.heap_offset, 9024);        /* 8960 + 6 * 7 = 9002 */
 	cr_assert_eq(g.heap_size, 600);
-	cr_assert_eq(g.slot_size, 12288); /* 9560 */
+	cr_assert_eq(g.slot_size, 12288); /* 9624 */
 	cr_assert_eq(g.slots_offset, 4096);
 	cr_assert_eq(g.ring_size, 4096 + 4 * 12288);
 	cr_assert_eq(g.state_offset[0], 0);
@@ -125,6 +126,7 @@ static void check_random(unsigned seed)
 	cr_assert_eq(segue_geometry_init(spec, below(&draw, 5000) % 4097, &g), 0);
 
 	slot[n++] = (struct extent){0, sizeof(struct segue_slot)};
+	slot[n++] = (struct extent){g.previous_offset, rows * sizeof(uint32_t)};
 	slot[n++] = (struct extent){g.span_offset, rows * sizeof(struct segue_span)};
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		slot[n++] = (struct extent){
@@ -312,7 +314,7 @@ Test(layout, segments_are_recognized)
 	bad.version = SEGUE_LAYOUT_VERSION + 1;
 	cr_assert_eq(
 		segue_segment_check(&bad, SEGUE_SEGMENT_CARRY, g.carry_size, &g), SEGUE_EVERSION);
-	cr_assert(strstr(segue_error_detail(), "carry has layout version 2, this side has 1"));
+	cr_assert(strstr(segue_error_detail(), "carry has layout version 3, this side has 2"));
 	cr_assert_eq(segue_segment_check(&good, SEGUE_SEGMENT_CARRY, g.carry_size + 1, &g),
 		SEGUE_EPROTOCOL);
 	cr_assert(strstr(segue_error_detail(), "24576 bytes, expected 24577"));

@@ -615,6 +615,11 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	batch->step = segue_batch_step(handle);
 	batch->rows = segue_batch_rows(handle);
 	batch->spans = segue_batch_spans(handle, &batch->span_count);
+	if (!batch->spans) {
+		fail(SEGUE_EPROTOCOL);
+		Py_DECREF((PyObject *)batch);
+		return NULL;
+	}
 	batch->in = PyMem_Calloc(2 * states + 1, sizeof(PyObject *));
 	if (!batch->in) {
 		PyErr_NoMemory();

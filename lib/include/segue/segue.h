@@ -402,7 +402,10 @@ struct segue_span {
 SEGUE_EXPORT uint64_t segue_batch_step(const struct segue_batch *batch);
 /* Rows: batch_size, or fewer (0 never) in a shrinking tail. */
 SEGUE_EXPORT uint32_t segue_batch_rows(const struct segue_batch *batch);
-/* The spans, one a row; valid until the batch is released. */
+/*
+ * The spans, one a row; valid until the batch is released. NULL: after fork, or the table is damaged;
+ * segue_error_detail() says which.
+ */
 SEGUE_EXPORT const struct segue_span *segue_batch_spans(
 	const struct segue_batch *batch, uint32_t *count);
 /* The record's key of row `row`: not NUL-terminated, valid until the batch is released. */
