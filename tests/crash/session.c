@@ -18,12 +18,18 @@
 
 #include <linux/magic.h>
 
+#include "error.h"
 #include "plan.h"
 #include "records.h"
 #include "store.h"
 #include "tfwrite.h"
 
-enum { STATE_WORDS = 2, STATE_BYTES = STATE_WORDS * 8, PLAN_SEED = 7 };
+enum {
+	STATE_WORDS = 2,
+	STATE_BYTES = STATE_WORDS * 8,
+	PLAN_SEED = 7,
+	ROWS_MAX = CRASH_RECORDS + CRASH_LANES * CRASH_ROWS, /* in a table */
+};
 
 /* The scripted session: steps of each lane at which something happens. */
 enum { CHECKPOINT_AT = 3, RESTORE_AT = 5, CLOSE_AT = 6 };
@@ -213,6 +219,8 @@ static _Noreturn void leave(
 	vsnprintf(ledger->message, sizeof(ledger->message), format, arguments);
 	va_end(arguments);
 	ledger->code = code;
+	if (status == CRASH_WRONG)
+		ledger->wrong = true;
 	_exit(status);
 }
 
@@ -377,6 +385,8 @@ void crash_worker_restore(struct crash_worker *worker, uint32_t lane)
 {
 	struct crash_lane *state = &worker->world->ledger->lane[lane];
 
+	if (state->rewound < state->committing)
+		state->rewound = state->committing;
 	state->restoring = true;
 	check(worker, segue_lane_restore(worker->lane[lane], state->token, state->token_size),
 		"restore", lane);
@@ -396,6 +406,23 @@ void crash_worker_close(struct crash_worker *worker)
 	segue_client_close(worker->client);
 	worker->stream = NULL;
 	worker->client = NULL;
+}
+
+void crash_worker_wander(struct crash_worker *worker, uint32_t lane, uint64_t seed, uint64_t until)
+{
+	struct crash_lane *state = &worker->world->ledger->lane[lane];
+	uint64_t random = seed;
+
+	while (!until || state->due < until) {
+		random = crash_mix(random);
+		crash_worker_batch(worker, lane);
+		if (random % 64 == 0)
+			crash_worker_checkpoint(worker, lane);
+		else if (random % 256 == 1 && state->token_size && !until)
+			crash_worker_restore(worker, lane);
+		if (random % 4 == 2)
+			usleep((useconds_t)(random >> 32) % 3000);
+	}
 }
 
 static void run_to(struct crash_worker *worker, uint64_t step)
@@ -532,23 +559,56 @@ void crash_check_end(const struct crash_world *world, int status, const char *wh
 	crash_die("%s: a worker ended by signal %d", where, WTERMSIG(status));
 }
 
+pid_t crash_start_wanderer(struct crash_world *world, uint32_t lane, uint64_t seed, uint64_t until)
+{
+	struct crash_worker worker = {.world = world, .refusals = world->refusals};
+	pid_t parent = getpid(), pid = fork();
+
+	if (pid < 0)
+		crash_die("fork: %s", strerror(errno));
+	if (pid > 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(CRASH_REFUSED);
+	crash_worker_open(&worker, lane, 1);
+	crash_worker_wander(&worker, lane, crash_mix(seed + lane), until);
+	crash_worker_close(&worker);
+	_exit(CRASH_DONE);
+}
+
+void crash_finish_in_order(struct crash_world *world, uint64_t seed, const char *where)
+{
+	const int64_t patience = INT64_C(60000000000);
+	const uint64_t few = 5;
+
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
+		const struct crash_lane *state = &world->ledger->lane[lane];
+		uint64_t high = state->rewound > state->due ? state->rewound : state->due;
+		pid_t pid = crash_start_wanderer(world, lane, seed, high + few);
+		int status;
+		if (waitpid(pid, &status, 0) != pid)
+			crash_die("waitpid: %s", strerror(errno));
+		crash_check_end(world, status, where);
+	}
+	if (!crash_await_all(patience))
+		crash_die("%s: a process was left behind", where);
+	crash_check_files(world, false, where);
+	crash_check_store(world, where);
+}
+
 /* ---- The oracle ---- */
 
-/* A set of rows that must be there: a sum over their states and numbers. */
-struct tally {
-	uint64_t count, sum;
+/* States that are stored. */
+struct found {
+	uint64_t count;
+	uint64_t words[ROWS_MAX][STATE_WORDS];
 };
-
-static void tally_add(struct tally *tally, uint64_t first, uint64_t second)
-{
-	tally->count++;
-	tally->sum += crash_mix(first) ^ crash_mix(second + 1);
-}
 
 static int visit_row(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
-	uint64_t words[STATE_WORDS];
+	struct found *found = arg;
 	const uint8_t *states;
 	uint32_t name_size;
 	const char *name;
@@ -558,81 +618,202 @@ static int visit_row(
 	int rc = segue_records_row(value, value_size, STATE_BYTES, &name, &name_size, &states);
 	if (rc)
 		return rc;
-	memcpy(words, states, sizeof(words));
-	tally_add(arg, words[0], words[1]);
+	if (found->count == ROWS_MAX)
+		return segue_fail(SEGUE_ESTORE, "more rows than there can be");
+	memcpy(found->words[found->count++], states, STATE_BYTES);
 	return 0;
 }
 
-static void expect_row(struct tally *tally, const struct crash_row *row)
+static void read_table(
+	struct segue_store *store, enum segue_table table, struct found *found, const char *where)
 {
-	tally_add(tally, state_after(row->number, row->segment, 0),
-		state_after(row->number, row->segment, 1));
+	found->count = 0;
+	if (segue_store_scan(store, table, NULL, 0, visit_row, NULL, found))
+		crash_die("%s: %s: %s", where, segue_table_name(table), segue_error_detail());
 }
 
-/* What must be stored of a lane at `step`: rows that go on, and of each record its last end. */
-static void expect_lane(const struct crash_world *world, uint32_t lane, uint64_t step,
-	struct tally *live, const struct crash_row *finals[CRASH_RECORDS])
+/* Takes the states after `row` out of those that were found. */
+static bool take(struct found *found, const struct crash_row *row)
+{
+	for (uint64_t i = 0; row && i < found->count; i++) {
+		if (found->words[i][0] != state_after(row->number, row->segment, 0) ||
+			found->words[i][1] != state_after(row->number, row->segment, 1))
+			continue;
+		found->count--;
+		memcpy(found->words[i], found->words[found->count], STATE_BYTES);
+		return true;
+	}
+	return false;
+}
+
+/* Rows of a lane at `step` that go on: in the table, which is then without them. */
+static void take_live(const struct crash_world *world, uint32_t lane, uint64_t step,
+	struct found *found, const char *where)
+{
+	for (uint32_t i = 0; step > 0 && i < CRASH_ROWS; i++) {
+		const struct crash_row *row = row_at(world, lane, step - 1, i);
+		if (!row->last && !take(found, row))
+			crash_die("%s: the states of a row of lane %u at step %llu are missing",
+				where, lane, (unsigned long long)step);
+	}
+}
+
+/* Of each record the last end in a lane. */
+static void find_ends(const struct crash_world *world, uint32_t lane, uint64_t step,
+	const struct crash_row *ends[CRASH_RECORDS])
 {
 	for (uint64_t at = 0; at < step; at++) {
 		for (uint32_t i = 0; i < CRASH_ROWS; i++) {
 			const struct crash_row *row = row_at(world, lane, at, i);
-			uint64_t record = segue_plan_record(plan_spec(lane), row->number);
-			if (row->last && (!finals[record] || finals[record]->number < row->number))
-				finals[record] = row;
-			if (at == step - 1 && !row->last)
-				expect_row(live, row);
+			if (row->last)
+				ends[segue_plan_record(plan_spec(lane), row->number)] = row;
 		}
 	}
 }
 
-static void check_lane(const struct crash_world *world, struct segue_store *store, uint32_t lane,
-	const char *where)
+/* The step at which a lane is stored; 0 if it is not. */
+static uint64_t stored_step(struct segue_store *store, uint32_t lane, const char *where)
 {
-	const struct segue_place place = {1, 0, lane};
 	struct segue_lane_record record;
-	uint64_t due = world->ledger->lane[lane].due;
+	int rc = segue_records_load_lane(store, (struct segue_place){1, 0, lane}, &record);
 
-	if (segue_records_load_lane(store, place, &record))
+	if (rc == SEGUE_ENOTFOUND)
+		return 0;
+	if (rc)
 		crash_die("%s: lane %u: %s", where, lane, segue_error_detail());
-	if (record.position->step != due)
-		crash_die("%s: lane %u is stored at step %llu, acknowledged were %llu", where, lane,
-			(unsigned long long)record.position->step, (unsigned long long)due);
+	uint64_t step = record.position->step;
 	free(record.position);
+	return step;
 }
 
-static void check_table(struct segue_store *store, enum segue_table table,
-	const struct tally *expected, const char *where)
+/* For a message: where a record ended, and where the lanes are. */
+static const char *describe_end(const struct crash_world *world,
+	const struct crash_row *ends[CRASH_LANES][CRASH_RECORDS], uint32_t record)
 {
-	struct tally found = {0};
+	static char text[256];
+	int size = 0;
 
-	if (segue_store_scan(store, table, NULL, 0, visit_row, NULL, &found))
-		crash_die("%s: %s: %s", where, segue_table_name(table), segue_error_detail());
-	if (found.count != expected->count || found.sum != expected->sum)
-		crash_die("%s: table %s has %llu values, %llu should be there, or they differ",
-			where, segue_table_name(table), (unsigned long long)found.count,
-			(unsigned long long)expected->count);
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
+		const struct crash_lane *state = &world->ledger->lane[lane];
+		const struct crash_row *row = ends[lane][record];
+		uint64_t at = row ? (uint64_t)(row - row_at(world, lane, 0, 0)) / CRASH_ROWS : 0;
+		size += snprintf(text + size, sizeof(text) - (size_t)size,
+			"lane %u at %llu (token of %llu), ended in batch %lld; ", lane,
+			(unsigned long long)state->due, (unsigned long long)state->token_step,
+			row ? (long long)at : -1LL);
+	}
+	return text;
+}
+
+/* The rows of both lanes at the steps of the ledger, and no others. */
+static void check_rows(
+	const struct crash_world *world, struct segue_store *store, const char *where)
+{
+	const struct crash_row *ends[CRASH_LANES][CRASH_RECORDS] = {0};
+	struct found found;
+	bool rewound = false;
+
+	read_table(store, SEGUE_TABLE_STATES, &found, where);
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
+		const struct crash_lane *state = &world->ledger->lane[lane];
+		take_live(world, lane, state->due, &found, where);
+		find_ends(world, lane, state->due, ends[lane]);
+		rewound = rewound || state->due < state->rewound;
+	}
+	if (found.count)
+		crash_die("%s: %llu rows are stored that no lane has", where,
+			(unsigned long long)found.count);
+	/* What ended beyond the token that a lane went back to may still be there. */
+	if (rewound)
+		return;
+	read_table(store, SEGUE_TABLE_FINALS, &found, where);
+	/* A record's epochs may be of different lanes: the one that came last counts. */
+	for (uint32_t record = 0; record < CRASH_RECORDS; record++) {
+		if ((ends[0][record] || ends[1][record]) && !take(&found, ends[0][record]) &&
+			!take(&found, ends[1][record]))
+			crash_die("%s: the last states of record %u are missing: %s", where, record,
+				describe_end(world, ends, record));
+	}
+	if (found.count)
+		crash_die("%s: %llu last states are stored of sequences that have not ended", where,
+			(unsigned long long)found.count);
+}
+
+/* NULL: no store was made yet. */
+static struct segue_store *open_store(const struct crash_world *world, const char *where)
+{
+	struct segue_store_verified verified;
+	struct segue_store *store;
+	int rc = segue_store_verify(world->dir, NULL, NULL, &verified);
+
+	if (rc == 0)
+		rc = segue_store_open(world->dir, SEGUE_STORE_READ, &store);
+	if (rc && rc != SEGUE_ENOTFOUND)
+		crash_die("%s: the store: %s", where, segue_error_detail());
+	return rc ? NULL : store;
 }
 
 void crash_check_store(const struct crash_world *world, const char *where)
 {
-	const struct crash_row *finals[CRASH_RECORDS] = {0};
-	struct tally live = {0}, ended = {0};
-	struct segue_store_verified verified;
+	struct segue_store *store = open_store(world, where);
+
+	if (!store)
+		crash_die("%s: there is no store", where);
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
+		uint64_t due = world->ledger->lane[lane].due,
+			 step = stored_step(store, lane, where);
+		if (step != due)
+			crash_die("%s: lane %u is stored at step %llu, acknowledged were %llu",
+				where, lane, (unsigned long long)step, (unsigned long long)due);
+	}
+	check_rows(world, store, where);
+	segue_store_close(store);
+}
+
+/* Puts the ledger where the store is, if it may be there. */
+static void settle_after_crash(struct crash_world *world, uint32_t lane, uint64_t step,
+	int64_t crashed_at, const char *where)
+{
+	const int64_t slack = INT64_C(1000000000); /* a thread may have to wait for its turn */
+	struct crash_lane *state = &world->ledger->lane[lane];
+	bool back = state->restoring && step == state->token_step;
+
+	if (!back && (step < state->low || step > state->committing))
+		crash_die("%s: lane %u is stored at step %llu: acknowledged were %llu, begun %llu, "
+			  "the lowest allowed is %llu",
+			where, lane, (unsigned long long)step, (unsigned long long)state->due,
+			(unsigned long long)state->committing, (unsigned long long)state->low);
+	if (!back && step < state->due) {
+		int64_t age = crashed_at - state->acknowledged_at[step % CRASH_TIMES];
+		if (state->due - step < CRASH_TIMES &&
+			age > world->interval_ms * INT64_C(1000000) + slack)
+			crash_die("%s: lane %u: a commit %lld ms old is lost", where, lane,
+				(long long)age / 1000000);
+		if (state->due - step > state->lost)
+			state->lost = state->due - step;
+		if (age > state->lost_ns)
+			state->lost_ns = age;
+	}
+	state->restoring = false;
+	/* A token does not hold the last states of what ended since: not one to jump ahead to. */
+	if (state->token_step > step)
+		state->token_size = 0;
+	state->low = state->durable = state->committing = state->due = step;
+}
+
+void crash_check_after_crash(struct crash_world *world, int64_t crashed_at, const char *where)
+{
 	struct segue_store *store;
 
-	if (segue_store_verify(world->dir, NULL, NULL, &verified))
-		crash_die("%s: verify: %s", where, segue_error_detail());
-	if (segue_store_open(world->dir, SEGUE_STORE_READ, &store))
-		crash_die("%s: open: %s", where, segue_error_detail());
-	for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
-		check_lane(world, store, lane, where);
-		expect_lane(world, lane, world->ledger->lane[lane].due, &live, finals);
-	}
-	for (uint32_t record = 0; record < CRASH_RECORDS; record++)
-		if (finals[record])
-			expect_row(&ended, finals[record]);
-	check_table(store, SEGUE_TABLE_STATES, &live, where);
-	check_table(store, SEGUE_TABLE_FINALS, &ended, where);
+	if (world->ledger->wrong)
+		crash_die("%s: a worker: %s", where, world->ledger->message);
+	store = open_store(world, where);
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
+		settle_after_crash(world, lane, store ? stored_step(store, lane, where) : 0,
+			crashed_at, where);
+	if (!store)
+		return;
+	check_rows(world, store, where);
 	segue_store_close(store);
 }
 

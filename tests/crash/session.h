@@ -36,6 +36,9 @@ struct crash_lane {
 	volatile uint64_t durable;    /* all steps below were said to be on disk */
 	volatile uint64_t low;        /* a new holder may find the lane here at the lowest */
 	volatile uint64_t batches;    /* acknowledged, all together */
+	volatile uint64_t rewound;    /* the highest step that a restore left */
+	uint64_t lost;                /* the most commits that a crash took back */
+	int64_t lost_ns;              /* and the age of the oldest of them */
 	volatile bool restoring;      /* to token_step */
 	volatile uint64_t token_step;
 	volatile uint64_t token_size; /* 0: none */
@@ -47,7 +50,8 @@ struct crash_ledger {
 	struct crash_lane lane[CRASH_LANES];
 	volatile uint32_t stage; /* of the scripted session */
 	volatile int code;       /* of the library: why a worker ended with CRASH_REFUSED */
-	char message[512];       /* why it ended with CRASH_WRONG or CRASH_REFUSED */
+	volatile bool wrong;     /* one ended with CRASH_WRONG */
+	char message[512];       /* what it said */
 };
 
 /* What the plan puts into a row. */
@@ -64,6 +68,7 @@ struct crash_world {
 	char data[SEGUE_TMPDIR_MAX]; /* the data set */
 	enum segue_durability durability;
 	uint32_t interval_ms;
+	bool refusals; /* wanderers may be refused */
 	struct crash_ledger *ledger;
 	struct crash_row *plan; /* [lane][step][row] */
 	uint64_t steps;         /* of each lane, at most */
@@ -109,6 +114,12 @@ void crash_worker_checkpoint(struct crash_worker *worker, uint32_t lane);
 void crash_worker_restore(struct crash_worker *worker, uint32_t lane);
 
 /*
+ * Batches of one lane until `until` (0: for ever), with pauses, checkpoints and restores at moments
+ * that `seed` gives.
+ */
+void crash_worker_wander(struct crash_worker *worker, uint32_t lane, uint64_t seed, uint64_t until);
+
+/*
  * The whole session, from the stage that the ledger is at: batches, a checkpoint, more batches,
  * back to it, batches, an orderly end, another beginning, a few more.
  */
@@ -126,6 +137,13 @@ bool crash_await_all(int64_t ns);
 pid_t crash_server_pid(const struct crash_world *world);
 /* Prints the ledger's message and dies unless `status` is that of an end in order. */
 void crash_check_end(const struct crash_world *world, int status, const char *where);
+/* A process that wanders over one lane, and gives it back if it ends; it dies with this one. */
+pid_t crash_start_wanderer(struct crash_world *world, uint32_t lane, uint64_t seed, uint64_t until);
+/*
+ * Both lanes a little beyond the highest step that was ever reached, to an end in order; then store
+ * and files are checked.
+ */
+void crash_finish_in_order(struct crash_world *world, uint64_t seed, const char *where);
 
 /* ---- The oracle ---- */
 
@@ -134,6 +152,12 @@ void crash_check_end(const struct crash_world *world, int status, const char *wh
  * states of ended ones as the plan says, and nothing else.
  */
 void crash_check_store(const struct crash_world *world, const char *where);
+/*
+ * The same after a crash of everything at `crashed_at`: each lane may be where the ledger allows
+ * (at durability = commit: nothing that was acknowledged is lost; else no commit older than the
+ * interval), at a whole commit; the ledger then says where.
+ */
+void crash_check_after_crash(struct crash_world *world, int64_t crashed_at, const char *where);
 /*
  * The files of a store that has been closed in order: dies if another one lies there, but for
  * those of a server that was killed if `killed`; returns whether such are there.

@@ -2,6 +2,7 @@
  * SIGKILL at each system call of a scripted session, of the server or of the worker.
  *
  *	test_kill_each_call server|worker interval|commit [EVERY [SHARDS]]
+ *	test_kill_each_call server|worker interval|commit @CALL
  *
  * Run n of the session (session.h) is killed at the n-th call that the server, with all its
  * threads and the process that starts it, or the worker makes; until a few runs in a row end before
@@ -182,6 +183,19 @@ static void fork_shards(uint64_t shards)
 		(double)all.ns * 1e-9);
 }
 
+static int run_one(uint64_t index)
+{
+	struct crash_world world;
+
+	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
+	world.durability = durability;
+	struct kill_at_report report = run(&world, index);
+	crash_world_remove(&world);
+	printf("test_kill_each_call: call %llu: %s\n", (unsigned long long)index,
+		report.killed ? "killed, as it should be" : "the run ended before");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	program = getenv("SEGUE_PROGRAM");
@@ -192,6 +206,8 @@ int main(int argc, char **argv)
 			" (environment: SEGUE_PROGRAM, SEGUE_KILL_AT_PROGRAM)");
 	of_server = strcmp(argv[1], "server") == 0;
 	durability = strcmp(argv[2], "commit") == 0 ? SEGUE_DURABLE_COMMIT : SEGUE_DURABLE_INTERVAL;
+	if (argc > 3 && argv[3][0] == '@')
+		return run_one(strtoull(argv[3] + 1, NULL, 10));
 	every = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
 	uint64_t shards = argc > 4 ? strtoull(argv[4], NULL, 10) : 2;
 	if (every == 0 || shards == 0)
