@@ -224,13 +224,47 @@ static _Noreturn void leave(
 	_exit(status);
 }
 
-static void check(const struct crash_worker *worker, int rc, const char *what, uint32_t lane)
+/* Gives everything back, as one does that was refused. */
+static void give_back(struct crash_worker *worker)
 {
-	if (rc)
-		leave(worker, worker->refusals ? CRASH_REFUSED : CRASH_WRONG, rc,
-			"%s, lane %u: %s: %s", what, lane, segue_error_name(rc),
-			segue_error_detail());
+	segue_batch_release(worker->batch);
+	worker->batch = NULL;
+	crash_worker_close(worker);
 }
+
+static void check(struct crash_worker *worker, int rc, const char *what, uint32_t lane)
+{
+	char detail[256];
+
+	if (rc == 0)
+		return;
+	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
+	if (worker->refusals)
+		give_back(worker);
+	leave(worker, worker->refusals ? CRASH_REFUSED : CRASH_WRONG, rc, "%s, lane %u: %s: %s",
+		what, lane, segue_error_name(rc), detail);
+}
+
+/* Whether a call that failed is made again. Each failure must say what it is. */
+static bool again(struct crash_worker *worker, int rc, unsigned tries)
+{
+	if (rc == 0 || !worker->patient || tries == 3)
+		return false;
+	if (strcmp(segue_error_name(rc), "?") == 0 || !*segue_error_detail())
+		leave(worker, CRASH_WRONG, rc, "a call failed without saying why: %d", rc);
+	worker->world->ledger->errors++;
+	return true;
+}
+
+#define TRY(worker, what, lane, call)                                                              \
+	do {                                                                                       \
+		unsigned tries_ = 0;                                                               \
+		int rc_;                                                                           \
+		do                                                                                 \
+			rc_ = (call);                                                              \
+		while (again(worker, rc_, tries_++));                                              \
+		check(worker, rc_, what, lane);                                                    \
+	} while (0)
 
 static void open_stream(struct crash_worker *worker)
 {
@@ -257,8 +291,8 @@ static void open_stream(struct crash_worker *worker)
 		.interval_ms = world->interval_ms,
 	};
 
-	check(worker, segue_open(world->dir, NULL, &worker->client), "open", 0);
-	check(worker, segue_stream_open(worker->client, &spec, &worker->stream), "stream", 0);
+	TRY(worker, "open", 0, segue_open(world->dir, NULL, &worker->client));
+	TRY(worker, "stream", 0, segue_stream_open(worker->client, &spec, &worker->stream));
 }
 
 void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t count)
@@ -269,9 +303,8 @@ void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t cou
 		const struct segue_attach_options options = {
 			.start = state->committing || state->token_size ? SEGUE_START_CONTINUE
 									: SEGUE_START_FRESH};
-		check(worker,
-			segue_lane_attach(worker->stream, lane, &options, &worker->lane[lane]),
-			"attach", lane);
+		TRY(worker, "attach", lane,
+			segue_lane_attach(worker->stream, lane, &options, &worker->lane[lane]));
 		worker->settled[lane] = false;
 	}
 }
@@ -317,18 +350,30 @@ static void check_row(const struct crash_worker *worker, const struct segue_span
 	}
 }
 
+/* A pointer that a batch gives, which may need memory. */
+static const void *part_of(struct segue_batch *batch, int part)
+{
+	uint32_t count;
+
+	return part == 0   ? (const void *)segue_batch_spans(batch, &count)
+	       : part == 1 ? segue_batch_state(batch, 0)
+			   : segue_batch_sequence(batch, 0);
+}
+
 /* Checks the rows of a batch and saves their states. */
-static void compute(struct crash_worker *worker, uint32_t lane, struct segue_batch *batch)
+static void compute(struct crash_worker *worker, uint32_t lane)
 {
 	const struct crash_world *world = worker->world;
+	struct segue_batch *batch = worker->batch;
 	uint64_t step = segue_batch_step(batch), out[CRASH_ROWS][STATE_WORDS];
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const int64_t *in = segue_batch_state(batch, 0), *x = segue_batch_sequence(batch, 0);
+	uint32_t count = segue_batch_rows(batch);
+	const void *parts[3];
 
-	if (!spans || !in || !x)
-		leave(worker, worker->refusals ? CRASH_REFUSED : CRASH_WRONG, SEGUE_ENOMEM,
-			"no spans, inputs or states: %s", segue_error_detail());
+	for (int part = 0; part < 3; part++)
+		TRY(worker, "a part of a batch", lane,
+			(parts[part] = part_of(batch, part)) ? 0 : SEGUE_ENOMEM);
+	const struct segue_span *spans = parts[0];
+	const int64_t *in = parts[1], *x = parts[2];
 	if (step >= world->steps || count != CRASH_ROWS)
 		leave(worker, CRASH_WRONG, 0, "step %llu has %u rows", (unsigned long long)step,
 			count);
@@ -338,32 +383,51 @@ static void compute(struct crash_worker *worker, uint32_t lane, struct segue_bat
 		for (int word = 0; word < STATE_WORDS; word++)
 			out[row][word] = state_after(spans[row].number, spans[row].segment, word);
 	}
-	check(worker, segue_batch_save_state(batch, 0, out, sizeof(out)), "save", lane);
+	TRY(worker, "save", lane, segue_batch_save_state(batch, 0, out, sizeof(out)));
+}
+
+/* Commits the open batch; false: it is committed, but that it is on disk was not said. */
+static bool commit(struct crash_worker *worker, uint32_t lane)
+{
+	bool said = true;
+	unsigned tries = 0;
+	int rc;
+
+	do {
+		rc = segue_batch_commit(worker->batch);
+		if (rc == SEGUE_ECOMMITTED && tries > 0) {
+			said = false;
+			rc = 0;
+		}
+	} while (again(worker, rc, tries++));
+	check(worker, rc, "commit", lane);
+	return said;
 }
 
 void crash_worker_batch(struct crash_worker *worker, uint32_t lane)
 {
 	struct crash_lane *state = &worker->world->ledger->lane[lane];
-	struct segue_batch *batch;
 
-	check(worker, segue_lane_next(worker->lane[lane], SEGUE_FOREVER, &batch), "next", lane);
-	uint64_t step = segue_batch_step(batch);
+	TRY(worker, "next", lane,
+		segue_lane_next(worker->lane[lane], SEGUE_FOREVER, &worker->batch));
+	uint64_t step = segue_batch_step(worker->batch);
 	if (!worker->settled[lane])
 		settle(worker, lane, step);
 	if (step != state->due)
 		leave(worker, CRASH_WRONG, 0, "lane %u: step %llu came, %llu was due", lane,
 			(unsigned long long)step, (unsigned long long)state->due);
-	compute(worker, lane, batch);
+	compute(worker, lane);
 	state->committing = step + 1;
-	check(worker, segue_batch_commit(batch), "commit", lane);
+	bool said = commit(worker, lane);
 	state->acknowledged_at[step % CRASH_TIMES] = crash_now();
 	state->due = step + 1;
 	state->batches++;
-	segue_batch_release(batch);
+	segue_batch_release(worker->batch);
+	worker->batch = NULL;
 	uint64_t durable = segue_lane_durable(worker->lane[lane]);
 	state->durable = durable > step + 1 ? step + 1 : durable;
-	state->low =
-		worker->world->durability == SEGUE_DURABLE_COMMIT ? state->due : state->durable;
+	said = said && worker->world->durability == SEGUE_DURABLE_COMMIT;
+	state->low = said ? state->due : state->durable;
 }
 
 void crash_worker_checkpoint(struct crash_worker *worker, uint32_t lane)
@@ -372,7 +436,7 @@ void crash_worker_checkpoint(struct crash_worker *worker, uint32_t lane)
 	void *token;
 	size_t size;
 
-	check(worker, segue_lane_checkpoint(worker->lane[lane], &token, &size), "checkpoint", lane);
+	TRY(worker, "checkpoint", lane, segue_lane_checkpoint(worker->lane[lane], &token, &size));
 	if (size > CRASH_TOKEN)
 		leave(worker, CRASH_WRONG, 0, "a token of %zu bytes", size);
 	memcpy(state->token, token, size);
@@ -388,8 +452,8 @@ void crash_worker_restore(struct crash_worker *worker, uint32_t lane)
 	if (state->rewound < state->committing)
 		state->rewound = state->committing;
 	state->restoring = true;
-	check(worker, segue_lane_restore(worker->lane[lane], state->token, state->token_size),
-		"restore", lane);
+	TRY(worker, "restore", lane,
+		segue_lane_restore(worker->lane[lane], state->token, state->token_size));
 	state->low = state->durable = state->token_step;
 	state->committing = state->due = state->token_step;
 	state->restoring = false;
@@ -450,7 +514,8 @@ static void resume(struct crash_worker *worker)
 
 void crash_session(struct crash_world *world)
 {
-	struct crash_worker worker = {.world = world};
+	struct crash_worker worker = {
+		.world = world, .refusals = world->refusals, .patient = world->patient};
 	struct crash_ledger *ledger = world->ledger;
 
 	crash_worker_open(&worker, 0, CRASH_LANES);
@@ -523,7 +588,10 @@ bool crash_await_all(int64_t ns)
 	int64_t until = crash_now() + ns;
 
 	for (;;) {
-		pid_t pid = waitpid(-1, NULL, WNOHANG);
+		int status = 0;
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+		if (pid > 0 && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+			crash_die("process %d ended by signal %d", (int)pid, WTERMSIG(status));
 		if (pid < 0 && errno == ECHILD)
 			return true;
 		if (pid == 0) {

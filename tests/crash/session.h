@@ -48,10 +48,11 @@ struct crash_lane {
 
 struct crash_ledger {
 	struct crash_lane lane[CRASH_LANES];
-	volatile uint32_t stage; /* of the scripted session */
-	volatile int code;       /* of the library: why a worker ended with CRASH_REFUSED */
-	volatile bool wrong;     /* one ended with CRASH_WRONG */
-	char message[512];       /* what it said */
+	volatile uint32_t stage;  /* of the scripted session */
+	volatile int code;        /* of the library: why a worker ended with CRASH_REFUSED */
+	volatile uint64_t errors; /* of calls that were then made again */
+	volatile bool wrong;      /* one ended with CRASH_WRONG */
+	char message[512];        /* what it said */
 };
 
 /* What the plan puts into a row. */
@@ -68,7 +69,8 @@ struct crash_world {
 	char data[SEGUE_TMPDIR_MAX]; /* the data set */
 	enum segue_durability durability;
 	uint32_t interval_ms;
-	bool refusals; /* wanderers may be refused */
+	bool refusals; /* workers may be refused, */
+	bool patient;  /* and try again before they give up */
 	struct crash_ledger *ledger;
 	struct crash_row *plan; /* [lane][step][row] */
 	uint64_t steps;         /* of each lane, at most */
@@ -101,6 +103,8 @@ struct crash_worker {
 	struct segue_lane *lane[CRASH_LANES];
 	bool settled[CRASH_LANES]; /* the ledger says where it is */
 	bool refusals;             /* an error of the library ends the worker with CRASH_REFUSED */
+	bool patient;              /* a call that failed is made again before that */
+	struct segue_batch *batch; /* taken, not released */
 };
 
 /* Connects, opens the stream, takes lanes first..first+count-1: from step 0 if the ledger is empty. */
@@ -131,7 +135,10 @@ enum { CRASH_SESSION_STEPS = 8 };
 
 /* All processes that came from this one: SIGKILL, until there are none. */
 void crash_kill_all(void);
-/* Waits until no child is left; false: not within `ns`. */
+/*
+ * Waits until no child is left; false: not within `ns`. Dies if one was ended by a signal that is
+ * not SIGKILL: nothing that is done to them may make them crash.
+ */
 bool crash_await_all(int64_t ns);
 /* The server of the store by its pid file; 0: none. */
 pid_t crash_server_pid(const struct crash_world *world);
