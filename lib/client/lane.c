@@ -209,6 +209,19 @@ struct placing {
 	int64_t timeout_ns;
 };
 
+/*
+ * What was committed and not yet stored when the server died is brought to the new one before the
+ * lane is set elsewhere: the states of rows that ended below the token's step are in no token.
+ */
+static int offer_before_restore(struct segue_lane *lane)
+{
+	if (!lane->mapping || lane->fenced)
+		return 0;
+	int rc = segue_lane_ready(lane);
+
+	return rc == SEGUE_EFENCED ? 0 : rc;
+}
+
 static int attempt_place(void *arg)
 {
 	struct placing *placing = arg;
@@ -218,6 +231,8 @@ static int attempt_place(void *arg)
 	struct segue_reply reply;
 	int rc = segue_stream_ready(lane->stream);
 
+	if (rc == 0 && placing->mode == SEGUE_ATTACH_RESTORE)
+		rc = offer_before_restore(lane);
 	if (rc == 0 && placing->mode == SEGUE_ATTACH_RESTORE) {
 		rc = segue_client_upload_bytes(lane->client, placing->token, placing->token_size,
 			&request.lane_attach.upload);

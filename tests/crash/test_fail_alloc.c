@@ -1,0 +1,233 @@
+/*
+ * Every n-th allocation fails: of the server, or of a worker.
+ *
+ *	test_fail_alloc server|worker once|always [EVERY [SHARDS]]
+ *	test_fail_alloc server|worker once|always @CALL
+ *
+ * Run n of the scripted session (session.h) lets the n-th allocation fail, of the server and what starts
+ * it (fail_alloc.h, preloaded), or of the worker; `always`: all from there on, of that
+ * process. Nobody may crash or hang. A call that fails must say why and, where one allocation has
+ * failed, works when it is made again; where all fail the worker gives everything back, and another
+ * one finishes the session. No batch may be lost or come twice, the store must hold
+ * what the plan says, and a process that ended in order must have freed what it allocated: no more
+ * blocks may be left than in a run without a fault. With EVERY > 1 every so manieth allocation
+ * is taken, from a random one on; SHARDS processes divide the allocations (2).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fail_alloc.h"
+#include "session.h"
+
+enum { ENDS_IN_A_ROW = 3, QUIET_RUNS = 3, LIVES = 6 };
+
+static const int64_t patience = INT64_C(60000000000);
+static const char *library;
+static bool of_server, always;
+static uint64_t every, offset;
+
+struct outcome {
+	uint64_t runs, failures, errors, refusals;
+	int64_t ns;
+};
+
+static struct fail_alloc_panel *map_panel(const struct crash_world *world)
+{
+	char path[SEGUE_TMPDIR_MAX];
+	int fd = open(
+		segue_tmpdir_path(&world->tmp, "panel", path), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	struct fail_alloc_panel *panel;
+
+	if (fd < 0 || ftruncate(fd, sizeof(*panel)) < 0)
+		crash_die("%s: %s", path, strerror(errno));
+	panel = mmap(NULL, sizeof(*panel), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (panel == MAP_FAILED)
+		crash_die("mmap: %s", strerror(errno));
+	close(fd);
+	if (of_server)
+		setenv(FAIL_ALLOC_PANEL, path, 1);
+	return panel;
+}
+
+static _Noreturn void be_worker(struct crash_world *world, struct fail_alloc_panel *panel)
+{
+	int64_t before = fail_alloc_left();
+
+	if (of_server)
+		setenv("LD_PRELOAD", library, 1);
+	else
+		fail_alloc_use(panel);
+	crash_session(world);
+	fail_alloc_use(NULL);
+	int64_t left = fail_alloc_left() - before;
+	if (!of_server && left > 0)
+		crash_die("the worker left %lld blocks", (long long)left);
+	_exit(CRASH_DONE);
+}
+
+/* One worker's life; returns its status. */
+static int live(struct crash_world *world, struct fail_alloc_panel *panel, const char *where)
+{
+	int64_t until = crash_now() + patience;
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		crash_die("fork: %s", strerror(errno));
+	if (pid == 0)
+		be_worker(world, panel);
+	while (waitpid(pid, &status, WNOHANG) != pid) {
+		if (crash_now() > until)
+			crash_die("%s: the worker (pid %d) hangs at stage %u", where, (int)pid,
+				world->ledger->stage);
+		usleep(300);
+	}
+	return status;
+}
+
+/* The most blocks that a process left. */
+static int64_t most_left(const struct fail_alloc_panel *panel)
+{
+	int64_t most = 0;
+
+	for (uint64_t i = 0; i < panel->ends && i < FAIL_ALLOC_ENDS; i++)
+		most = panel->left[i] > most ? panel->left[i] : most;
+	return most;
+}
+
+/* A whole session; returns the failures that there were. */
+static uint64_t run(struct crash_world *world, struct fail_alloc_panel *panel, uint64_t index,
+	struct outcome *outcome, int64_t allowed)
+{
+	char where[96];
+	unsigned lives = 0;
+
+	snprintf(where, sizeof(where), "allocation %llu of the %s fails (%s)",
+		(unsigned long long)index, of_server ? "server" : "worker",
+		always ? "and all after it" : "once");
+	crash_world_renew(world);
+	memset(panel, 0, sizeof(*panel));
+	panel->first = index;
+	panel->last = always && index ? UINT64_MAX : index;
+	for (;;) {
+		int status = live(world, panel, where);
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != CRASH_REFUSED) {
+			crash_check_end(world, status, where);
+			break;
+		}
+		if (++lives == LIVES || panel->failed == 0)
+			crash_check_end(world, status, where);
+		/* It has given up, and everything back: the machine has memory again. */
+		outcome->refusals++;
+		panel->first = panel->last = 0;
+		if (!crash_await_all(patience))
+			crash_die("%s: a process was left behind", where);
+	}
+	if (!crash_await_all(patience))
+		crash_die("%s: a process was left behind", where);
+	outcome->errors += world->ledger->errors;
+	crash_check_files(world, true, where);
+	crash_check_store(world, where);
+	if (allowed >= 0 && most_left(panel) > allowed)
+		crash_die("%s: a server left %lld blocks, %lld are usual", where,
+			(long long)most_left(panel), (long long)allowed);
+	return panel->failed;
+}
+
+static void sweep(uint64_t first, uint64_t step, bool one, struct outcome *outcome)
+{
+	struct crash_world world;
+	int64_t start = crash_now(), allowed = 0;
+	unsigned ends = 0;
+
+	crash_world_make(&world, "fail-alloc", 4 * CRASH_SESSION_STEPS);
+	world.refusals = world.patient = true;
+	world.durability = SEGUE_DURABLE_INTERVAL;
+	struct fail_alloc_panel *panel = map_panel(&world);
+	for (int quiet = 0; quiet < QUIET_RUNS; quiet++) {
+		run(&world, panel, 0, outcome, -1);
+		allowed = most_left(panel) > allowed ? most_left(panel) : allowed;
+	}
+	for (uint64_t index = first; ends < ENDS_IN_A_ROW; index += step) {
+		world.durability = index % 2 ? SEGUE_DURABLE_COMMIT : SEGUE_DURABLE_INTERVAL;
+		uint64_t failed = run(&world, panel, index, outcome, allowed);
+		outcome->runs++;
+		outcome->failures += failed > 0;
+		ends = failed ? 0 : ends + 1;
+		if (one)
+			break;
+	}
+	munmap(panel, sizeof(*panel));
+	crash_world_remove(&world);
+	outcome->ns = crash_now() - start;
+}
+
+static void fork_shards(uint64_t shards)
+{
+	struct outcome all = {0}, one;
+	int ends[2], status;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		crash_die("pipe: %s", strerror(errno));
+	for (uint64_t shard = 0; shard < shards; shard++) {
+		pid_t pid = fork();
+		if (pid < 0)
+			crash_die("fork: %s", strerror(errno));
+		if (pid > 0)
+			continue;
+		one = (struct outcome){0};
+		sweep(offset + shard * every, shards * every, false, &one);
+		_exit(write(ends[1], &one, sizeof(one)) != (ssize_t)sizeof(one));
+	}
+	for (uint64_t shard = 0; shard < shards; shard++) {
+		if (wait(&status) < 0 || status != 0)
+			exit(1);
+		if (read(ends[0], &one, sizeof(one)) != (ssize_t)sizeof(one))
+			crash_die("a shard said nothing");
+		all.failures += one.failures;
+		all.errors += one.errors;
+		all.refusals += one.refusals;
+		all.ns = one.ns > all.ns ? one.ns : all.ns;
+	}
+	printf("test_fail_alloc: %llu allocations failed; %llu calls said so and were made again, "
+	       "%llu workers gave up; nobody crashed, nothing was lost or left (%.1f s)\n",
+		(unsigned long long)all.failures, (unsigned long long)all.errors,
+		(unsigned long long)all.refusals, (double)all.ns * 1e-9);
+}
+
+int main(int argc, char **argv)
+{
+	library = getenv("SEGUE_FAIL_ALLOC");
+	if (argc < 3 || !library)
+		crash_die(
+			"usage: test_fail_alloc server|worker once|always [EVERY [SHARDS] | @CALL] "
+			"(environment: SEGUE_PROGRAM, SEGUE_FAIL_ALLOC)");
+	of_server = strcmp(argv[1], "server") == 0;
+	always = strcmp(argv[2], "always") == 0;
+	if (argc > 3 && argv[3][0] == '@') {
+		struct outcome outcome = {0};
+		sweep(strtoull(argv[3] + 1, NULL, 10), 1, true, &outcome);
+		printf("test_fail_alloc: as it should be; %llu calls failed, %llu workers gave "
+		       "up\n",
+			(unsigned long long)outcome.errors, (unsigned long long)outcome.refusals);
+		return 0;
+	}
+	every = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
+	uint64_t shards = argc > 4 ? strtoull(argv[4], NULL, 10) : 2, seed = crash_seed();
+	if (every == 0 || shards == 0)
+		crash_die("EVERY and SHARDS are at least 1");
+	offset = 1 + crash_mix(seed) % every;
+	printf("test_fail_alloc: %s, %s, every %llu. allocation from %llu on, %llu shards, seed "
+	       "%llu\n",
+		argv[1], argv[2], (unsigned long long)every, (unsigned long long)offset,
+		(unsigned long long)shards, (unsigned long long)seed);
+	fflush(stdout);
+	fork_shards(shards);
+	return 0;
+}

@@ -1,0 +1,224 @@
+/*
+ * SIGKILL at each system call of a scripted session, of the server or of the worker.
+ *
+ *	test_kill_each_call server|worker interval|commit [EVERY [SHARDS]]
+ *	test_kill_each_call server|worker interval|commit @CALL
+ *
+ * Run n of the session (session.h) is killed at the n-th call that the server, with all its
+ * threads and the process that starts it, or the worker makes; until a few runs in a row end before
+ * it is reached. Then things go on as they would for a user: the worker's library starts
+ * the server again; another worker takes a killed one's place. No batch may be lost or come
+ * twice, every state and input must be right, the store must hold what the plan says, and no
+ * process and no file may be left. With EVERY > 1 every so manieth call is taken, from a random
+ * one on; SHARDS processes divide the calls (2).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kill_at.h"
+#include "session.h"
+
+enum { ENDS_IN_A_ROW = 3 };
+
+static const int64_t patience = INT64_C(60000000000);
+static const char *program, *tracer;
+static bool of_server;
+static enum segue_durability durability;
+static uint64_t every, offset;
+
+/* What the shards tell. */
+struct outcome {
+	uint64_t runs, kills, calls;
+	int64_t ns;
+};
+
+static void aim(uint64_t index, const char *report)
+{
+	char text[32];
+
+	unlink(report);
+	if (!of_server)
+		return;
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)index);
+	setenv("SEGUE_PROGRAM", tracer, 1);
+	setenv("SEGUE_KILL_PROGRAM", program, 1);
+	setenv("SEGUE_KILL_REPORT", report, 1);
+	setenv("SEGUE_KILL_AT", text, 1);
+}
+
+/* A worker's whole life; returns how it ended. */
+static int live(struct crash_world *world, uint64_t index, const char *report, const char *where)
+{
+	int64_t until = crash_now() + patience;
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		crash_die("fork: %s", strerror(errno));
+	if (pid == 0) {
+		if (index && kill_at_arm(index, report) < 0)
+			_exit(CRASH_REFUSED);
+		crash_session(world);
+		_exit(CRASH_DONE);
+	}
+	while (waitpid(pid, &status, WNOHANG) != pid) {
+		if (crash_now() > until)
+			crash_die("%s: the worker (pid %d) hangs at stage %u", where, (int)pid,
+				world->ledger->stage);
+		usleep(300);
+	}
+	return status;
+}
+
+static void await_all(const char *where)
+{
+	if (!crash_await_all(patience))
+		crash_die("%s: a process was left behind", where);
+}
+
+static struct kill_at_report read_report(const char *path, const char *where)
+{
+	struct kill_at_report report = {0};
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || read(fd, &report, sizeof(report)) != (ssize_t)sizeof(report))
+		crash_die("%s: the tracer did not report (%s)", where, path);
+	close(fd);
+	return report;
+}
+
+/*
+ * Nobody has started a server after the last one was killed: the next user finds both lanes free,
+ * and leaves a store in order.
+ */
+static void visit(struct crash_world *world, const char *where)
+{
+	crash_check_end(world, live(world, 0, NULL, where), where);
+	await_all(where);
+	crash_check_files(world, false, where);
+}
+
+static struct kill_at_report run(struct crash_world *world, uint64_t index)
+{
+	char report_path[SEGUE_TMPDIR_MAX], where[96];
+
+	snprintf(where, sizeof(where), "%s killed at call %llu, %s",
+		of_server ? "server" : "worker", (unsigned long long)index,
+		durability ? "commit" : "interval");
+	crash_world_renew(world);
+	segue_tmpdir_path(&world->tmp, "report", report_path);
+	aim(index, report_path);
+	int status = live(world, of_server ? 0 : index, report_path, where);
+	if (!of_server && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		status = live(world, 0, NULL, where);
+	crash_check_end(world, status, where);
+	await_all(where);
+	struct kill_at_report report = read_report(report_path, where);
+	if (crash_check_files(world, report.killed, where))
+		visit(world, where);
+	crash_check_store(world, where);
+	return report;
+}
+
+static void sweep(uint64_t shard, uint64_t shards, struct outcome *outcome)
+{
+	struct crash_world world;
+	int64_t start = crash_now();
+	unsigned ends = 0;
+
+	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
+	world.durability = durability;
+	for (uint64_t index = offset + shard * every; ends < ENDS_IN_A_ROW;
+		index += shards * every) {
+		struct kill_at_report report = run(&world, index);
+		outcome->runs++;
+		outcome->kills += report.killed;
+		ends = report.killed ? 0 : ends + 1;
+		outcome->calls = report.killed && outcome->calls > index ? outcome->calls
+				 : report.killed                         ? index
+									 : outcome->calls;
+	}
+	crash_world_remove(&world);
+	outcome->ns = crash_now() - start;
+}
+
+static void fork_shards(uint64_t shards)
+{
+	int ends[2];
+	struct outcome all = {0};
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		crash_die("pipe: %s", strerror(errno));
+	for (uint64_t shard = 0; shard < shards; shard++) {
+		struct outcome one = {0};
+		pid_t pid = fork();
+		if (pid < 0)
+			crash_die("fork: %s", strerror(errno));
+		if (pid > 0)
+			continue;
+		sweep(shard, shards, &one);
+		_exit(write(ends[1], &one, sizeof(one)) != (ssize_t)sizeof(one));
+	}
+	for (uint64_t shard = 0; shard < shards; shard++) {
+		struct outcome one;
+		int status;
+		if (wait(&status) < 0 || status != 0)
+			exit(1);
+		if (read(ends[0], &one, sizeof(one)) != (ssize_t)sizeof(one))
+			crash_die("a shard said nothing");
+		all.runs += one.runs;
+		all.kills += one.kills;
+		all.calls = one.calls > all.calls ? one.calls : all.calls;
+		all.ns = one.ns > all.ns ? one.ns : all.ns;
+	}
+	printf("test_kill_each_call: %llu kills, the last at call %llu; nothing lost, doubled or "
+	       "left (%.1f s)\n",
+		(unsigned long long)all.kills, (unsigned long long)all.calls,
+		(double)all.ns * 1e-9);
+}
+
+static int run_one(uint64_t index)
+{
+	struct crash_world world;
+
+	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
+	world.durability = durability;
+	struct kill_at_report report = run(&world, index);
+	crash_world_remove(&world);
+	printf("test_kill_each_call: call %llu: %s\n", (unsigned long long)index,
+		report.killed ? "killed, as it should be" : "the run ended before");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	program = getenv("SEGUE_PROGRAM");
+	tracer = getenv("SEGUE_KILL_AT_PROGRAM");
+	if (argc < 3 || !program || !tracer)
+		crash_die(
+			"usage: test_kill_each_call server|worker interval|commit [EVERY [SHARDS]]"
+			" (environment: SEGUE_PROGRAM, SEGUE_KILL_AT_PROGRAM)");
+	of_server = strcmp(argv[1], "server") == 0;
+	durability = strcmp(argv[2], "commit") == 0 ? SEGUE_DURABLE_COMMIT : SEGUE_DURABLE_INTERVAL;
+	if (argc > 3 && argv[3][0] == '@')
+		return run_one(strtoull(argv[3] + 1, NULL, 10));
+	every = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
+	uint64_t shards = argc > 4 ? strtoull(argv[4], NULL, 10) : 2;
+	if (every == 0 || shards == 0)
+		crash_die("EVERY and SHARDS are at least 1");
+	uint64_t seed = crash_seed();
+	offset = 1 + crash_mix(seed) % every;
+	printf("test_kill_each_call: %s, %s, every %llu. call from %llu on, %llu shards, seed "
+	       "%llu\n",
+		argv[1], argv[2], (unsigned long long)every, (unsigned long long)offset,
+		(unsigned long long)shards, (unsigned long long)seed);
+	fflush(stdout);
+	fork_shards(shards);
+	return 0;
+}
