@@ -316,6 +316,10 @@ static void event_ready(struct segue_watch *watch, uint32_t events)
 
 	(void)events;
 	segue_event_clear(watch->fd);
+	/* Words that cannot be are seen here: the tick that follows ends the lease. */
+	pthread_mutex_lock(&ledger->grant->filler->lock);
+	segue_carry_observe(&ledger->grant->carry, ledger->grant->filler->feed.published);
+	pthread_mutex_unlock(&ledger->grant->filler->lock);
 	segue_filler_kick(ledger->grant->filler);
 	if (ledger->stream->spec->persist &&
 		ledger->grant->spec->durability == SEGUE_DURABLE_COMMIT)
@@ -413,7 +417,9 @@ static void start_making(struct segue_attach *attach)
 	attach->job = (struct segue_job){.fn = make_job, .arg = attach};
 	ledger->making = attach;
 	server->jobs++;
-	segue_pool_run(stream->pool, &attach->job);
+	/* An offered step is the peer's word, and may be far away: the loaders do not wait for it. */
+	segue_pool_run(attach->request.mode == SEGUE_ATTACH_OFFER ? server->offers : stream->pool,
+		&attach->job);
 }
 
 static int busy(const struct segue_ledger *ledger)

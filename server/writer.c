@@ -76,12 +76,19 @@ static int collect(struct segue_writer *writer)
 	return 0;
 }
 
-static bool owes(struct segue_grant *grant)
+static void look_again(void *arg)
+{
+	(void)arg;
+}
+
+static bool owes(struct segue_writer *writer, struct segue_grant *grant)
 {
 	pthread_mutex_lock(&grant->filler->lock);
 	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
 	uint64_t committed = grant->carry.committed;
 	pthread_mutex_unlock(&grant->filler->lock);
+	if (!sound) /* the loop's next tick ends the lease */
+		segue_loop_post(writer->loop, look_again, NULL);
 	return sound && committed > grant->account.durable;
 }
 
@@ -127,7 +134,7 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 	size_t before = ops->count;
 	int rc = 0;
 
-	if (owes(entry->grant))
+	if (owes(writer, entry->grant))
 		rc = add_image(ops, entry);
 	if (rc) {
 		segue_ops_truncate(ops, before);
