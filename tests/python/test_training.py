@@ -6,6 +6,7 @@ is one of them to be run alone.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 from collections import Counter
@@ -43,3 +44,19 @@ def test_killed_trainings_are_bit_identical(tmp_path: Path) -> None:
         rounds += run.life
         kinds.update(kill.kind for kill in plan)
     print(f"{count} trainings, {kills} kills: {dict(kinds)}")
+
+
+@pytest.mark.parametrize("broken", ["", *training.BROKEN])
+def test_a_wrong_way_back_is_seen(tmp_path: Path, broken: str) -> None:
+    """The comparison can fail: each of these recipes goes back to a wrong place."""
+    config = training.make_config(0, tmp_path, np.random.default_rng(7))
+    config = dataclasses.replace(config, durability="commit", pair_every=4)
+    wanted = training.run_reference(config)
+    assert len(wanted.rounds) > 20
+    kills = [training.Kill(10, "everything", 0.001)]
+    run = training.Run(config, wanted, kills, 2, broken)
+    if not broken:
+        run.run()
+        return
+    with pytest.raises(AssertionError, match="weights before|after round|worker failed|round 8"):
+        run.run()

@@ -57,6 +57,9 @@ KINDS = (
     "everything between two lanes' commits",
 )
 PLACES = ("somewhere", "first batch", "last batch", "end of an epoch", "twice in an epoch")
+# Wrong ways to go back: from the store's newest commit instead of the pair's tokens; without the
+# optimizer's arrays; to the tokens of the pair before.
+BROKEN = ("continue", "optimizer", "token")
 # The moments of `checkpoint.save` at which a writer is killed.
 WRITING = ("before the file", "before fsync", "before rename", "after rename", "at the end")
 
@@ -359,7 +362,6 @@ class Worker:
 
     def go_back(self, pair: Path | None) -> None:
         """Weights and position of a pair, or the beginning."""
-        before = getattr(self, "trainer", None)
         self.trainer = Trainer(self.config)
         if pair is None or self.broken == "continue":
             self.loader.close()
@@ -368,7 +370,7 @@ class Worker:
         if pair is not None:
             saved = checkpoint.load(pair)
             self.trainer.restore(saved)
-            if self.broken == "optimizer" or (self.broken == "late weights" and before):
+            if self.broken == "optimizer":
                 self.trainer.adam.mean[...] = 0
             if self.broken != "continue":
                 self.loader.load_state_dict(saved.tokens)
