@@ -1,0 +1,615 @@
+"""What becomes of a worker's lanes and of its open batch, however the worker ends or misbehaves.
+
+Most workers here are programs of their own. What is delivered after them must be what an undisturbed
+run delivers: the open batch again, bit for bit, and all that follows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import little
+import segue
+
+PATIENCE = 60.0
+PROMPT = 5.0  # seconds that anything done at once may take on a machine under load
+
+PROGRAM = """
+import gc, os, signal, sys, threading, time
+from pathlib import Path
+import little, segue
+directory = Path(sys.argv[1])
+client = segue.open(directory / "store")
+stream = little.open_stream(client, directory)
+loader = stream.loader(lanes=[0], start=sys.argv[2])
+def say(*words):
+    print(*words, flush=True)
+def commit(count):
+    for _, batch in zip(range(count), loader):
+        little.work(batch)
+        batch.commit()
+"""
+
+
+class Program:
+    """A worker program: `PROGRAM` and a body of its own."""
+
+    def __init__(self, directory: Path, body: str, start: str = "fresh") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM + body, str(directory), start],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def hear(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        return line.strip()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str, float]:
+        """Its exit code, what it printed as errors, and how long that took."""
+        begun = time.monotonic()
+        _, errors = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, errors, time.monotonic() - begun
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Starts programs, and ends what is left of them."""
+    started: list[Program] = []
+
+    def program(body: str, start: str = "fresh") -> Program:
+        started.append(Program(tmp_path, body, start))
+        return started[-1]
+
+    yield program
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[segue.Client]:
+    """On the store, so that the server does not end with the workers; the data set is written."""
+    little.write(tmp_path)
+    with segue.open(tmp_path / "store") as client:
+        yield client
+
+
+@pytest.fixture
+def stream(client: segue.Client, tmp_path: Path) -> segue.Stream:
+    return little.open_stream(client, tmp_path)
+
+
+@pytest.fixture
+def whole(client: segue.Client, tmp_path: Path) -> list[str]:
+    """Lane 0 without a disturbance, elsewhere."""
+    with segue.open(tmp_path / "elsewhere") as other:
+        with little.open_stream(other, tmp_path).loader(lanes=[0]) as loader:
+            trace = little.rest(loader)
+    assert len(trace) > 8
+    return trace
+
+
+def goes_on(stream: segue.Stream, whole: list[str], committed: int) -> None:
+    """The lane is free now, and what follows `committed` batches is as it should be."""
+    with stream.loader(lanes=[0], start="continue", timeout=PATIENCE) as loader:
+        assert little.rest(loader) == whole[committed:]
+
+
+def server_pid(client: segue.Client) -> int:
+    return int(client.status()["server"]["pid"])
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process stands still in the body."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+# -- Ctrl-C and other ends -------------------------------------------------------------------------
+
+IN_THE_BODY = """
+commit(3)
+for batch in loader:
+    say(little.seen(batch))
+    batch.state_out("h")[...] = 99  # half of a state: nobody may ever see it
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, -signal.SIGTERM),
+                     (signal.SIGKILL, -signal.SIGKILL), (signal.SIGHUP, -signal.SIGHUP)],
+)  # fmt: skip
+def test_a_signal_in_the_loop_body(
+    stream: segue.Stream, whole: list[str], start: Callable[..., Program], number: int, code: int
+) -> None:
+    """Python's own ending of Ctrl-C, the default of the others; the library handles no signal."""
+    program = start(IN_THE_BODY)
+    assert program.hear() == whole[3]
+    program.signal(number)
+    ended, errors, seconds = program.end()
+    assert ended == code and seconds < PROMPT
+    assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+    assert "Traceback" not in errors or number == signal.SIGINT
+    goes_on(stream, whole, 3)
+
+
+IN_NEXT = """
+commit(2)
+say("ready")
+sys.stdin.readline()
+try:
+    for batch in loader:
+        little.work(batch)
+        last = batch.step
+except KeyboardInterrupt:
+    del batch  # a batch that is held for ever stops its ring
+    say("interrupted after", last)
+    sys.stdin.readline()
+    {ending}
+"""
+
+
+@pytest.mark.parametrize("ending", ["raise", "say(*little.rest(loader))", "os._exit(0)"])
+def test_ctrl_c_in_next(
+    client: segue.Client,
+    stream: segue.Stream,
+    whole: list[str],
+    start: Callable[..., Program],
+    ending: str,
+) -> None:
+    """While it waits for a batch, since the server stands still; the loader can be used after it."""
+    program = start(IN_NEXT.format(ending=ending))
+    assert program.hear() == "ready"
+    assert program.process.stdin
+    with stopped(server_pid(client)):
+        program.process.stdin.write("\n")
+        program.process.stdin.flush()
+        time.sleep(0.5)  # it uses up its ring, and waits
+        begun = time.monotonic()
+        program.signal(signal.SIGINT)
+        words = program.hear().split()
+        assert time.monotonic() - begun < PROMPT
+    assert words[:2] == ["interrupted", "after"]
+    last = int(words[2])
+    program.process.stdin.write("\n")
+    program.process.stdin.flush()
+    if "rest" in ending:
+        assert program.hear().split() == whole[last + 1 :]
+    ended, errors, _ = program.end()
+    assert ended == (-signal.SIGINT if ending == "raise" else 0), errors
+    if "rest" in ending:
+        goes_on(stream, whole, len(whole))
+    else:  # next() had committed all but the last batch, or that, too
+        with stream.loader(lanes=[0], start="continue") as loader:
+            trace = little.rest(loader)
+        assert trace in (whole[last:], whole[last + 1 :])
+
+
+ENDS = {
+    "the program's end": "batch = next(iter(loader)); say(little.seen(batch))",
+    "with an array": "array = next(iter(loader)).sequences['x']; say(seen := 'x')",
+    "sys.exit in the body": "for batch in loader: say(little.seen(batch)); sys.exit(0)",
+    "an exit handler": """
+import atexit
+batch = next(iter(loader))
+atexit.register(lambda: say(little.seen(batch)))
+""",
+    "os._exit": "batch = next(iter(loader)); say(little.seen(batch)); os._exit(0)",
+    "a cycle": "batch = next(iter(loader)); say(little.seen(batch)); a = [batch, loader]; a.append(a)",
+    "close in the body": """
+for batch in loader:
+    say(little.seen(batch))
+    client.close()
+    break
+""",
+    "a daemon thread that works": """
+def run():
+    while True:
+        time.sleep(0.001)
+        batch.sequences
+batch = next(iter(loader))
+threading.Thread(target=run, daemon=True).start()
+say(little.seen(batch))
+""",
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_the_end_of_the_interpreter(
+    stream: segue.Stream, whole: list[str], start: Callable[..., Program], how: str
+) -> None:
+    """With an open batch: quietly, without a commit, and the lane is free."""
+    program = start("commit(4)\n" + ENDS[how])
+    assert program.hear() in (whole[4], "x")
+    ended, errors, _ = program.end()
+    assert ended == 0 and not errors
+    goes_on(stream, whole, 4)
+
+
+def test_the_end_of_the_interpreter_while_a_thread_waits(
+    stream: segue.Stream, whole: list[str], start: Callable[..., Program]
+) -> None:
+    """A daemon thread is inside the client: the program's end does not wait for it, and is quiet."""
+    program = start("""
+commit(2)
+batch = next(iter(loader))
+little.work(batch)
+def run():
+    loader.state_dict(all_lanes=True, timeout=None)  # lane 1 never gets there
+threading.Thread(target=run, daemon=True).start()
+time.sleep(0.5)
+say(batch.committed)
+""")
+    assert program.hear() == "True"
+    ended, errors, seconds = program.end()
+    assert ended == 0 and not errors and seconds < PROMPT
+    goes_on(stream, whole, 3)
+
+
+# -- leaving a loop --------------------------------------------------------------------------------
+
+
+class Wrong(Exception):
+    pass
+
+
+def fail_in_the_body(loader: segue.Loader, at: int, save: bool) -> None:
+    for batch in loader:
+        if batch.step == at and not save:
+            raise Wrong
+        little.work(batch)
+        if batch.step == at:
+            raise Wrong
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_an_exception_in_the_body(stream: segue.Stream, whole: list[str], save: bool) -> None:
+    """With a context manager the lane is free behind it; the batch was not committed."""
+    with pytest.raises(Wrong), stream.loader(lanes=[0]) as loader:
+        fail_in_the_body(loader, 3, save)
+    assert loader.closed
+    goes_on(stream, whole, 3)
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_an_exception_without_a_context_manager(
+    stream: segue.Stream, whole: list[str], save: bool
+) -> None:
+    """
+    The loader goes on: with the batch itself, or behind it if all of its states had been saved.
+    """
+    loader = stream.loader(lanes=[0])
+    with pytest.raises(Wrong):
+        fail_in_the_body(loader, 3, save)
+    with pytest.raises(Wrong):  # and in a second loop
+        fail_in_the_body(loader, 5, save)
+    assert little.rest(loader) == whole[6 if save else 5 :]
+    loader.close()
+
+
+def test_another_process_cannot_have_the_lane_of_a_loader_that_failed(
+    stream: segue.Stream, whole: list[str], start: Callable[..., Program]
+) -> None:
+    """Without a context manager the lane stays its own until the loader is closed or gone."""
+    loader = stream.loader(lanes=[0])
+    with pytest.raises(Wrong):
+        fail_in_the_body(loader, 3, False)
+    program = start("commit(1)", "continue")
+    ended, errors, _ = program.end()
+    assert ended == 1 and "BusyError" in errors and "lane 0" in errors
+    del loader
+    gc.collect()
+    goes_on(stream, whole, 3)
+
+
+@pytest.mark.parametrize("save", [False, True])
+@pytest.mark.parametrize("way", ["iterate", "state_dict", "close"])
+def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> None:
+    """The batch stays open: committed by what comes next if it can be, else delivered again."""
+    loader = stream.loader(lanes=[0])
+    for batch in loader:
+        if batch.step == 3 and not save:
+            break
+        little.work(batch)
+        if batch.step == 3:
+            break
+    del batch
+    if way == "iterate":
+        assert little.rest(loader) == whole[3 + save :]
+        loader.close()
+        return
+    if way == "state_dict":
+        if save:
+            loader.state_dict()
+        else:
+            with pytest.raises(segue.UnsavedError, match="h"):
+                loader.state_dict()
+    loader.close()
+    goes_on(stream, whole, 3 + (save and way == "state_dict"))
+
+
+def test_an_iterator_left_to_garbage_collection(stream: segue.Stream, whole: list[str]) -> None:
+    """Generators over a loader, too: nothing is committed by being forgotten."""
+
+    def generator(loader: segue.Loader) -> Iterator[segue.Batch]:
+        for batch in loader:
+            yield batch
+            little.work(batch)
+
+    loader = stream.loader(lanes=[0])
+    for begin in (iter, generator, generator):
+        batches = begin(loader)
+        assert little.seen(next(batches)) == whole[0]
+        del batches
+        gc.collect()
+    batches = generator(loader)
+    assert [little.seen(next(batches)) for _ in range(3)] == whole[:3]
+    del batches, loader
+    gc.collect()
+    goes_on(stream, whole, 2)
+
+
+def test_use_after_close(client: segue.Client, stream: segue.Stream, whole: list[str]) -> None:
+    """What was closed says so; arrays that are alive stay readable."""
+    loader = stream.loader(lanes=[0])
+    batches = iter(loader)
+    batch = next(batches)
+    array = batch.sequences["x"]
+    before = array.copy()
+    loader.close()
+    loader.close()
+    uses: list[Callable[[], Any]] = [
+        lambda: next(batches), lambda: iter(loader), loader.rounds, loader.state_dict,
+        lambda: loader.load_state_dict({}),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(segue.ClosedError):
+            use()
+    with pytest.raises(segue.Error):
+        little.work(batch)
+        batch.commit()
+    goes_on(stream, whole, 0)
+    client.close()
+    for use in (stream.loader(start="continue").state_dict, client.status, lambda: stream.records):
+        with pytest.raises(segue.ClosedError):
+            use()
+    assert (array == before).all()
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+def in_threads(*bodies: Callable[[], None]) -> list[BaseException]:
+    """Runs them at once; returns what they raised."""
+    errors: list[BaseException] = []
+
+    def run(body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(body,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    return errors
+
+
+def test_two_threads_with_a_lane_each(stream: segue.Stream, whole: list[str]) -> None:
+    traces: list[list[str]] = [[], []]
+
+    def body(lane: int) -> None:
+        with stream.loader(lanes=[lane]) as loader:
+            traces[lane] = little.rest(loader)
+
+    assert in_threads(lambda: body(0), lambda: body(1)) == []
+    assert traces[0] == whole and len(traces[1]) > 5
+
+
+def test_two_threads_with_one_iterator(stream: segue.Stream, whole: list[str]) -> None:
+    """With a lock around batch and body all is in order."""
+    loader = stream.loader(lanes=[0])
+    batches, lock, trace = iter(loader), threading.Lock(), []
+
+    def body() -> None:
+        while True:
+            with lock:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                trace.append(little.seen(batch))
+                little.work(batch)
+                del batch
+
+    assert in_threads(body, body) == []
+    assert trace == whole
+
+
+def test_two_threads_with_one_iterator_and_no_lock(
+    stream: segue.Stream, whole: list[str]
+) -> None:
+    """
+    The second is told that the first's batch is not saved, is committed, or is being taken. No batch
+    is passed over, and the lane goes on from the last commit.
+    """
+    loader = stream.loader(lanes=[0])
+    batches = iter(loader)
+    told = (segue.UnsavedError, segue.CommittedError, segue.HeldError, segue.BusyError)
+
+    def body() -> None:
+        for _ in range(200):
+            try:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                little.work(batch)
+                batch.commit()
+            except told:
+                pass
+
+    assert in_threads(body, body) == []
+    loader.close()
+    del batches
+    with stream.loader(lanes=[0], start="continue") as loader:
+        trace = little.rest(loader)
+    assert trace == whole[len(whole) - len(trace) :]
+
+
+def test_two_loaders_for_one_lane(stream: segue.Stream, whole: list[str]) -> None:
+    """In one client or in two threads: the second is refused, the first not disturbed."""
+    loader = stream.loader(lanes=[0])
+    batches = iter(loader)
+    next(batches).release()
+    [error] = in_threads(lambda: stream.loader(lanes=[0], start="continue").state_dict())
+    assert type(error) is segue.BusyError and "lane 0" in str(error)
+    del batches
+    assert little.rest(loader) == whole
+    loader.close()
+
+
+# -- fork ------------------------------------------------------------------------------------------
+
+FORKED = """
+commit(3)
+batch = next(iter(loader))
+say(little.seen(batch))
+{fork}
+say(child)
+time.sleep(1000)
+"""
+# os.fork runs the library's handler in the child: it closes the socket. A bare clone does not, as a
+# program in another language may do; then the child holds the parent's socket open.
+FORKS = {
+    "os.fork": """
+child = os.fork()
+if child == 0:
+    try:
+        next(iter(loader))
+    except segue.ForkedError as error:
+        assert "open" in str(error)
+        time.sleep(1000)
+    os._exit(1)
+""",
+    "multiprocessing": """
+import multiprocessing
+def body():
+    try:
+        loader.state_dict()
+    except segue.ForkedError:
+        time.sleep(1000)
+process = multiprocessing.get_context("fork").Process(target=body)
+process.start()
+child = process.pid
+""",
+    "clone": """
+import ctypes, platform
+clone = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+child = ctypes.CDLL(None).syscall(clone, int(signal.SIGCHLD), 0, 0, 0, 0)
+if child == 0:
+    time.sleep(1000)
+""",
+}
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("how", FORKS)
+def test_a_killed_parent_whose_child_lives(
+    stream: segue.Stream, whole: list[str], start: Callable[..., Program], how: str
+) -> None:
+    """The lane is free at the parent's end, whatever of it the child holds."""
+    if how == "clone" and platform.machine() not in ("x86_64", "aarch64"):
+        pytest.skip(f"the number of clone() is not known on {platform.machine()}")
+    program = start(FORKED.replace("{fork}", FORKS[how]))
+    assert program.hear() == whole[3]
+    child = int(program.hear())
+    time.sleep(0.2)
+    assert not ended(child), "the child was not refused as it should be"
+    begun = time.monotonic()
+    program.signal(signal.SIGKILL)
+    program.process.wait()
+    try:
+        with stream.loader(lanes=[0], start="continue", timeout=PATIENCE) as loader:
+            batch = next(iter(loader))
+            seconds = time.monotonic() - begun
+            assert little.seen(batch) == whole[3]
+            little.work(batch)
+            del batch
+            print(f"kill to next batch, {how}: {1000 * seconds:.1f} ms")
+            assert seconds < PROMPT
+            assert not ended(child)
+            assert little.rest(loader) == whole[4:]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_of_multiprocessing_opens_its_own(
+    client: segue.Client, stream: segue.Stream, whole: list[str], tmp_path: Path
+) -> None:
+    """With a live loader in the parent: the child's own client works, and neither disturbs the other."""
+    context = multiprocessing.get_context("fork")
+    loader = stream.loader(lanes=[0])
+    batches = iter(loader)
+    batch = next(batches)
+
+    def body(end: Any) -> None:
+        try:
+            batch.state("h")
+        except segue.ForkedError:
+            with segue.open(tmp_path / "store") as own:
+                with little.open_stream(own, tmp_path).loader(lanes=[1]) as other:
+                    end.send(little.rest(other))
+
+    ours, theirs = context.Pipe()
+    process = context.Process(target=body, args=(theirs,))
+    process.start()
+    assert ours.poll(PATIENCE)
+    assert len(ours.recv()) > 5
+    process.join(PATIENCE)
+    assert process.exitcode == 0
+    trace = [little.seen(batch)]
+    little.work(batch)
+    del batch
+    for batch in batches:
+        trace.append(little.seen(batch))
+        little.work(batch)
+    assert trace == whole
