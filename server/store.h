@@ -119,6 +119,9 @@ typedef void segue_store_damage_fn(
 	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why);
 int segue_store_scan(struct segue_store *store, enum segue_table table, const void *prefix,
 	size_t prefix_size, segue_store_visit_fn *visit, segue_store_damage_fn *damage, void *arg);
+/* The same from `from` on, a key that begins with the prefix; the first damaged value ends it. */
+int segue_store_scan_from(struct segue_store *store, enum segue_table table, const void *from,
+	size_t from_size, size_t prefix_size, segue_store_visit_fn *visit, void *arg);
 
 struct segue_store_stats {
 	uint64_t transactions, bytes_put; /* since it was opened: payload bytes */

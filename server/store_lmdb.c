@@ -1266,23 +1266,25 @@ static int walk_entry(struct segue_store *store, struct walk *walk, enum segue_t
 				      (size_t)header.length);
 }
 
+/* All entries from `from` on that begin as it does in `prefix_size` bytes. */
 static int walk_table(struct segue_store *store, MDB_txn *txn, enum segue_table table,
-	const MDB_val *prefix, struct walk *walk)
+	const MDB_val *from, size_t prefix_size, struct walk *walk)
 {
+	const MDB_val prefix = {prefix_size, from->mv_data};
 	MDB_cursor *cursor;
-	MDB_val key = *prefix, data;
+	MDB_val key = *from, data;
 	bool ended = false;
 	walk->last_size = 0;
 	int rc = mdb_cursor_open(txn, store->tables[table], &cursor);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	int got = mdb_cursor_get(cursor, &key, &data, prefix->mv_size ? MDB_SET_RANGE : MDB_FIRST);
+	int got = mdb_cursor_get(cursor, &key, &data, from->mv_size ? MDB_SET_RANGE : MDB_FIRST);
 	while (!got) {
 		if (!key_follows(walk, &key)) {
 			rc = fail_damaged(store, "keys are out of order");
 			break;
 		}
-		rc = walk_entry(store, walk, table, prefix, &key, &data, &ended);
+		rc = walk_entry(store, walk, table, &prefix, &key, &data, &ended);
 		if (rc || ended)
 			break;
 		got = mdb_cursor_get(cursor, &key, &data, MDB_NEXT);
@@ -1293,21 +1295,38 @@ static int walk_table(struct segue_store *store, MDB_txn *txn, enum segue_table 
 	return rc;
 }
 
-int segue_store_scan(struct segue_store *store, enum segue_table table, const void *prefix,
-	size_t prefix_size, segue_store_visit_fn *visit, segue_store_damage_fn *damage, void *arg)
+static int scan(struct segue_store *store, enum segue_table table, const MDB_val *from,
+	size_t prefix_size, struct walk *walk)
 {
 	struct reading reading;
-	MDB_val key = {prefix_size, (void *)(uintptr_t)prefix};
-	struct walk walk = {.visit = visit, .damage = damage, .arg = arg};
-	int rc = check_key(table, prefix_size ? prefix : "-", prefix_size ? prefix_size : 1);
+	int rc = check_key(
+		table, from->mv_size ? from->mv_data : "-", from->mv_size ? from->mv_size : 1);
 	if (rc)
 		return rc;
 	rc = begin_read(store, &reading);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	rc = walk_table(store, reading.txn, table, &key, &walk);
+	rc = walk_table(store, reading.txn, table, from, prefix_size, walk);
 	end_read(store, &reading);
 	return rc;
+}
+
+int segue_store_scan(struct segue_store *store, enum segue_table table, const void *prefix,
+	size_t prefix_size, segue_store_visit_fn *visit, segue_store_damage_fn *damage, void *arg)
+{
+	const MDB_val from = {prefix_size, (void *)(uintptr_t)prefix};
+	struct walk walk = {.visit = visit, .damage = damage, .arg = arg};
+
+	return scan(store, table, &from, prefix_size, &walk);
+}
+
+int segue_store_scan_from(struct segue_store *store, enum segue_table table, const void *from,
+	size_t from_size, size_t prefix_size, segue_store_visit_fn *visit, void *arg)
+{
+	const MDB_val key = {from_size, (void *)(uintptr_t)from};
+	struct walk walk = {.visit = visit, .arg = arg};
+
+	return scan(store, table, &key, prefix_size, &walk);
 }
 
 /* ---- Verifying and figures ---- */
@@ -1328,7 +1347,7 @@ static void verify_table(struct segue_store *store, MDB_txn *txn, enum segue_tab
 	walk->counted = 0;
 	walk->sums = 0;
 	walk->lookup = txn;
-	if (walk_table(store, txn, table, &all, walk))
+	if (walk_table(store, txn, table, &all, 0, walk))
 		table_damage(walk, table, segue_error_detail());
 	else if (walk->counts.damaged == before && walk->counted != tally->tables[table].count)
 		table_damage(walk, table, "values are missing, or there are too many");

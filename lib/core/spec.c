@@ -30,6 +30,7 @@
 #define DEPTH_DEFAULT   4
 #define CAPACITY_LEAST  1000
 #define INTERVAL_USUAL  1000
+#define CHECKPOINTS_USUAL 3
 #define HASH_VERSION    1
 #define DIFFERENCES_MAX 3800 /* of SEGUE_DETAIL_MAX: leaves room for what callers put before */
 
@@ -242,6 +243,7 @@ static int check_numbers(const struct segue_spec *spec)
 		{"num_threads", spec->num_threads, 1, THREADS_MAX},
 		{"durability", spec->durability, SEGUE_DURABLE_INTERVAL, SEGUE_DURABLE_COMMIT},
 		{"interval_ms", spec->interval_ms, 1, INTERVAL_MAX},
+		{"keep_checkpoints", spec->keep_checkpoints, 1, SEGUE_CHECKPOINTS_MAX},
 	};
 
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
@@ -412,6 +414,7 @@ static void copy_numbers(const struct segue_stream_spec *from, struct segue_spec
 	to->capacity = or_default(from->capacity, capacity);
 	to->durability = from->durability;
 	to->interval_ms = or_default(from->interval_ms, INTERVAL_USUAL);
+	to->keep_checkpoints = or_default(from->keep_checkpoints, CHECKPOINTS_USUAL);
 }
 
 /* Arrays that are announced and not there would be read by the copy. */
