@@ -222,6 +222,7 @@ def stream_arguments(
     capacity: int | None,
     durability: str,
     interval: float,
+    keep_checkpoints: int,
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
 
@@ -262,4 +263,5 @@ def stream_arguments(
         0 if capacity is None else _whole("capacity", capacity, 1),
         _choice("durability", durability, _DURABILITIES),
         max(1, math.ceil(interval * 1000)),
+        _whole("keep_checkpoints", keep_checkpoints, 1),
     )

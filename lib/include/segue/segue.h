@@ -274,6 +274,20 @@ SEGUE_EXPORT int segue_client_report(struct segue_client *client, enum segue_rep
 	const char *stream, const char *key, char **json);
 
 /*
+ * The token of a checkpoint that the store holds (SEGUE_REPORT_INSPECT lists them): `id` of that
+ * lane of that stream, which need not be open. The caller frees it with segue_free().
+ * SEGUE_ENOTFOUND.
+ */
+SEGUE_EXPORT int segue_client_checkpoint(struct segue_client *client, const char *stream,
+	uint32_t lane, uint64_t id, void **token, size_t *size);
+/*
+ * Removes it from the store; with id 0 all of the lane. Tokens elsewhere stay good; final states
+ * are not taken back any more to what was before the oldest that is left. SEGUE_ENOTFOUND.
+ */
+SEGUE_EXPORT int segue_client_checkpoint_remove(
+	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id);
+
+/*
  * Opens the stream spec->name, making it if it is new. The first open of a data set builds the
  * index of its records: long for many records, with progress. The library copies what `spec` points
  * to.
@@ -346,14 +360,16 @@ SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *wait
 
 /*
  * A token of the lane's committed position and states: bytes that carry it to segue_lane_restore or
- * segue_attach_options.token. The caller frees it with segue_free(). Blocks. SEGUE_EUNSAVED if a
- * batch is open (taken and not committed).
+ * segue_attach_options.token. It is durable in the store when this returns (but for a stream with
+ * `volatile_`), as the newest of keep_checkpoints. The caller frees it with segue_free(). Blocks.
+ * SEGUE_EUNSAVED if a batch is open (taken and not committed); SEGUE_ENOSPACE, SEGUE_ESTORE: it
+ * could not be stored.
  */
 SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size);
 
 /*
  * The token of any lane of the stream at exactly `step`: waits until that lane has committed it.
- * SEGUE_ETIMEOUT names the lane and its step; SEGUE_ELIMIT if it has gone too far to be taken
+ * Durable in the store when this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step; SEGUE_ELIMIT if it has gone too far to be taken
  * there.
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
@@ -362,9 +378,15 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
 /*
  * Sets an attached lane to a token. Its generation rises; batches taken before can no longer be
  * committed (SEGUE_ESTALE). SEGUE_EHELD if a batch is open or not released; SEGUE_ETOKEN names what
- * differs; the lane is then as before.
+ * differs; the lane is then as before. Final states that came after the token's step are taken
+ * back, as far as the oldest checkpoint in the store; checkpoints of later steps leave the store.
  */
 SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size);
+/*
+ * Whether segue_lane_restore would take the token: 0, or SEGUE_ETOKEN, which names what differs.
+ * Changes nothing. For a restore of several lanes: all of them, or none.
+ */
+SEGUE_EXPORT int segue_lane_check(struct segue_lane *lane, const void *token, size_t size);
 
 /* ---- Batch ---------------------------------------------------------------------------------- */
 
