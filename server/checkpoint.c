@@ -1,7 +1,12 @@
-/* Checkpoints: the token of a lane at one step, now or as soon as it is committed. */
+/*
+ * Checkpoints: the token of a lane at one step, now or as soon as it is committed. It is in the store
+ * before it is sent, with the final states of all that ended before that step.
+ */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "error.h"
 #include "ledger.h"
 #include "server.h"
@@ -18,10 +23,13 @@ struct segue_checkpoint {
 	uint64_t serial, step;
 	int64_t deadline;
 	bool running;  /* on a loader thread */
-	bool in_force; /* reads the grant, which is pinned; else the store */
+	bool in_force; /* reads the grant, which is pinned; else the store, */
+	uint64_t generation; /* where the lane's record has this one */
 	struct segue_job job;
+	struct segue_pin pin;
+	struct segue_change change;
 	int rc;
-	char detail[SEGUE_ERROR_TEXT];
+	char detail[SEGUE_DETAIL_MAX];
 	void *token;
 	size_t size;
 };
@@ -66,11 +74,53 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 	else
 		rc = segue_records_load_image(stream->server->store, ledger->place, &plan,
 			record.position, segue_row_size(stream->spec), image);
+	checkpoint->generation = record.generation;
 	free(record.position);
 	return rc;
 }
 
+/* Whether what ended before the step is on disk with it, and the lane is where it was read. */
+static bool still_holds(struct segue_checkpoint *checkpoint)
+{
+	const struct segue_ledger *ledger = checkpoint->ledger;
+	const struct segue_server *server = ledger->stream->server;
+	struct segue_lane_record record;
+
+	if (checkpoint->in_force)
+		return segue_writer_covers(server->writer, ledger->grant, checkpoint->step);
+	if (segue_records_load_lane(server->store, ledger->place, &record))
+		return false;
+	bool same = record.generation == checkpoint->generation &&
+		    record.position->step == checkpoint->step;
+	free(record.position);
+	return same;
+}
+
+/* On the writer's thread. */
+static int add_checkpoint(void *arg, struct segue_ops *ops)
+{
+	struct segue_checkpoint *checkpoint = arg;
+	const struct segue_ledger *ledger = checkpoint->ledger;
+
+	if (!still_holds(checkpoint))
+		return segue_fail(SEGUE_ETIMEOUT,
+			"lane %u changed hands while its checkpoint was taken",
+			ledger->place.lane);
+	return segue_records_add_checkpoint(ops, ledger->stream->server->store, ledger->place,
+		checkpoint->step, segue_unix_ms(), checkpoint->token, checkpoint->size,
+		checkpoint->opening->spec->keep_checkpoints);
+}
+
 static void done(void *arg);
+
+static void stored(void *arg)
+{
+	struct segue_checkpoint *checkpoint = arg;
+
+	checkpoint->rc = checkpoint->change.rc;
+	snprintf(checkpoint->detail, sizeof(checkpoint->detail), "%s", checkpoint->change.detail);
+	done(checkpoint);
+}
 
 static void run(void *arg)
 {
@@ -88,9 +138,14 @@ static void run(void *arg)
 		rc = encode(checkpoint, image, &checkpoint->token, &checkpoint->size);
 	segue_image_destroy(image);
 	checkpoint->rc = rc;
+	const struct segue_stream *stream = checkpoint->ledger->stream;
 	if (rc)
-		strncpy(checkpoint->detail, segue_error_detail(), sizeof(checkpoint->detail) - 1);
-	segue_loop_post(checkpoint->ledger->stream->server->loop, done, checkpoint);
+		snprintf(checkpoint->detail, sizeof(checkpoint->detail), "%s",
+			segue_error_detail());
+	if (!rc && stream->spec->persist)
+		segue_writer_submit(stream->server->writer, &checkpoint->change, stored);
+	else
+		segue_loop_post(stream->server->loop, done, checkpoint);
 }
 
 static void start(struct segue_checkpoint *checkpoint)
@@ -115,6 +170,7 @@ static void drop(struct segue_checkpoint *checkpoint)
 		link = &(*link)->next;
 	*link = checkpoint->next;
 	checkpoint->ledger->checkpoints--;
+	segue_writer_unpin(opening->stream->server->writer, &checkpoint->pin);
 	free(checkpoint->token);
 	free(checkpoint);
 	opening->leases--;
@@ -132,8 +188,11 @@ static void done(void *arg)
 	if (checkpoint->in_force)
 		segue_ledger_unpin(ledger);
 	if (checkpoint->rc == SEGUE_ETIMEOUT && checkpoint->session && !server->stopping &&
-		segue_now_ns() < checkpoint->deadline)
+		segue_now_ns() < checkpoint->deadline) {
+		free(checkpoint->token);
+		checkpoint->token = NULL;
 		return; /* the tick tries again */
+	}
 	if (checkpoint->session && checkpoint->rc == 0)
 		segue_session_send_bulk(checkpoint->session, checkpoint->serial, checkpoint->step,
 			checkpoint->token, checkpoint->size);
@@ -176,7 +235,10 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 		.serial = message->serial,
 		.step = message->checkpoint.step,
 		.deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout,
+		.pin = {.place = ledger->place, .step = message->checkpoint.step},
+		.change = {.place = ledger->place, .build = add_checkpoint, .arg = checkpoint},
 	};
+	segue_writer_pin(session->server->writer, &checkpoint->pin);
 	session->server->checkpoints = checkpoint;
 	opening->leases++;
 	ledger->checkpoints++;

@@ -35,11 +35,8 @@ static void print_hit(const struct segue_json_value *hit)
 
 	printf("stream %s, group %s, ", text, segue_json_get_text(hit, "group"));
 	free(text);
-	if (strcmp(segue_json_get_text(hit, "kind"), "live") == 0)
-		printf("live: lane %s, sequence %s\n", segue_json_get_text(hit, "lane"),
-			segue_json_get_text(hit, "number"));
-	else
-		printf("final\n");
+	printf("%s: lane %s, sequence %s\n", segue_json_get_text(hit, "kind"),
+		segue_json_get_text(hit, "lane"), segue_json_get_text(hit, "number"));
 	for (const struct segue_json_value *state = states ? states->first : NULL; state;
 		state = state->next)
 		print_state(state);

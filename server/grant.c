@@ -148,11 +148,20 @@ static int read_token(const struct segue_grant_order *order, struct segue_image 
 
 int segue_grant_check_token(const struct segue_grant_order *order)
 {
+	struct segue_plan plan = {0};
 	struct segue_image *image;
 	int rc = read_token(order, &image);
 
+	if (rc)
+		return rc;
+	rc = segue_plan_init(&plan, &order->plan);
 	if (!rc)
-		segue_image_destroy(image);
+		rc = segue_plan_seek(&plan, image->position);
+	if (rc == SEGUE_EPROTOCOL)
+		rc = segue_fail_within(SEGUE_ETOKEN, "stream '%s', lane %u: the token's position",
+			order->spec->name, order->place.lane);
+	segue_plan_finish(&plan);
+	segue_image_destroy(image);
 	return rc;
 }
 
@@ -325,6 +334,8 @@ static int find_image(struct making *making)
 		return from_token(making);
 	case SEGUE_ATTACH_OFFER:
 		return from_offer(making);
+	case SEGUE_ATTACH_CHECK:
+		break;
 	}
 	return segue_fail(SEGUE_EPROTOCOL, "attach mode %d", making->order->mode);
 }
@@ -359,37 +370,45 @@ static int make_memory(struct segue_grant *grant, const struct making *making)
 	return grant->event < 0 ? grant->event : 0;
 }
 
-/* Puts the grant, and the image where it is new, on disk: nothing of it is sent before. */
-static int store_grant(struct segue_grant *grant, const struct making *making)
+/* The lane as the store will have it. On the writer's thread. */
+static int add_grant(void *arg, struct segue_ops *ops)
 {
+	const struct making *making = arg;
 	const struct segue_grant_order *order = making->order;
-	struct segue_lane_record record = grant->record;
-	struct segue_ops ops = {0};
-	int rc = 0;
+	const struct segue_image *image = making->image;
+	struct segue_lane_record record = order->record;
+	int rc;
 
-	if (!grant->spec->persist)
-		return 0;
+	record.held = true;
 	record.committed_ms = making->replaced ? segue_unix_ms() : making->committed_ms;
-	if (making->replaced) {
-		rc = segue_records_clear(&ops, order->place);
-		if (!rc)
-			rc = segue_records_finals(&ops, order->place, making->image->row_size,
-				making->kept, making->account.durable,
-				making->image->position->step);
-		if (!rc)
-			rc = segue_records_image(&ops, order->place, &order->plan, &record,
-				making->image, &making->account);
-	} else {
-		record.position = making->image->position;
-		rc = segue_records_lane(&ops, order->place, &record);
-	}
+	record.position = image->position;
+	if (!making->replaced)
+		return segue_records_lane(ops, order->place, &record);
+	if (order->mode == SEGUE_ATTACH_FRESH)
+		rc = segue_records_fresh(ops, order->store, order->place);
+	else
+		rc = segue_records_clear(ops, order->place);
+	if (!rc && order->mode == SEGUE_ATTACH_RESTORE)
+		rc = segue_records_rewind(ops, order->store, order->place, image->position->step);
 	if (!rc)
-		rc = segue_writer_apply(order->writer, &ops);
-	segue_ops_finish(&ops);
-	return rc;
+		rc = segue_records_finals(ops, order->place, image->row_size, making->kept,
+			making->account.durable, image->position->step);
+	return rc ? rc
+		  : segue_records_image(
+			    ops, order->place, &order->plan, &record, image, &making->account);
 }
 
-static int build(const struct making *making, struct segue_grant *grant)
+/* Puts the grant, and the image where it is new, on disk: nothing of it is sent before. */
+static int store_grant(struct making *making)
+{
+	struct segue_change change = {
+		.place = making->order->place, .build = add_grant, .arg = making};
+
+	return making->order->spec->persist ? segue_writer_change(making->order->writer, &change)
+					    : 0;
+}
+
+static int build(struct making *making, struct segue_grant *grant)
 {
 	const struct segue_grant_order *order = making->order;
 
@@ -400,7 +419,7 @@ static int build(const struct making *making, struct segue_grant *grant)
 	if (!rc)
 		rc = segue_feed_subscribe(&grant->filler->feed, &grant->carry);
 	if (!rc)
-		rc = store_grant(grant, making);
+		rc = store_grant(making);
 	if (!rc)
 		rc = segue_account_settle(&grant->account, &order->plan, making->image);
 	return rc;

@@ -60,7 +60,7 @@ struct segue_grant {
 int segue_grant_make(const struct segue_grant_order *order, struct segue_grant **out);
 /*
  * Whether the token of a RESTORE is whole, and of this lane of this stream: SEGUE_ETOKEN. Of the
- * order only place, spec, fingerprint and bulk are looked at.
+ * order only place, spec, plan, fingerprint and bulk are looked at.
  */
 int segue_grant_check_token(const struct segue_grant_order *order);
 /* Frees it; its filler is closed already, or was never started. NULL is fine. */

@@ -541,25 +541,53 @@ static int find_place(struct segue_opening *opening, const struct segue_message 
 	return 0;
 }
 
-/* A holder whose token does not fit keeps the lease that it has. */
-static int check_token(const struct segue_attach *attach)
+static int check_token(const struct segue_opening *opening, uint32_t lane, const uint8_t *bulk,
+	size_t bulk_size)
 {
-	const struct segue_stream *stream = attach->ledger->stream;
-	const struct segue_grant_order order = {
-		.place = attach->ledger->place,
-		.spec = attach->opening->spec,
+	const struct segue_stream *stream = opening->stream;
+	struct segue_grant_order order = {
+		.place = {.stream = stream->id, .lane = lane},
+		.spec = opening->spec,
+		.plan = stream->plan,
 		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
-		.bulk = attach->bulk,
-		.bulk_size = attach->bulk_size,
+		.bulk = bulk,
+		.bulk_size = bulk_size,
 	};
 
-	return attach->request.mode == SEGUE_ATTACH_RESTORE ? segue_grant_check_token(&order) : 0;
+	order.plan.lane = lane;
+	return segue_grant_check_token(&order);
+}
+
+/* CHECK: says whether a token would do, and attaches nothing. */
+static void answer_check(struct segue_session *session, const struct segue_opening *opening,
+	const struct segue_message *message, const uint8_t *bulk, size_t bulk_size)
+{
+	uint32_t lane = message->lane_attach.lane;
+	int rc;
+
+	if (!opening)
+		rc = segue_fail(SEGUE_EPROTOCOL, "stream %llu is not open",
+			(unsigned long long)message->lane_attach.stream);
+	else if (lane >= opening->stream->spec->lanes)
+		rc = segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u",
+			opening->stream->spec->name, lane);
+	else
+		rc = check_token(opening, lane, bulk, bulk_size);
+	if (rc)
+		segue_session_fail(session, message->serial, rc);
+	else
+		send_done(session, message->serial);
 }
 
 void segue_attach_request(struct segue_session *session, const struct segue_message *message,
 	uint8_t *bulk, size_t bulk_size)
 {
 	struct segue_opening *opening = segue_opening_find(session, message->lane_attach.stream);
+	if (message->lane_attach.mode == SEGUE_ATTACH_CHECK) {
+		answer_check(session, opening, message, bulk, bulk_size);
+		free(bulk);
+		return;
+	}
 	struct segue_attach *attach = calloc(1, sizeof(*attach));
 	struct segue_ledger *ledger = NULL;
 	int64_t timeout = message->lane_attach.timeout_ns;
@@ -600,7 +628,10 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	opening->leases++;
 	if (message->lane_attach.lease != 0 && ledger->session == session &&
 		ledger->lease_id == message->lane_attach.lease) {
-		rc = check_token(attach);
+		/* A holder whose token does not fit keeps the lease that it has. */
+		rc = attach->request.mode == SEGUE_ATTACH_RESTORE
+			     ? check_token(opening, ledger->place.lane, bulk, bulk_size)
+			     : 0;
 		if (rc) {
 			refuse(attach, rc);
 			return;

@@ -10,7 +10,18 @@
 #include "error.h"
 #include "store_key.h"
 
-enum { TOKEN_FORMAT = 1, TOKEN_HEAD = 16, TOKEN_SUM = 16, LANE_KEY = 12, STATE_KEY = 20 };
+enum {
+	TOKEN_FORMAT = 1,
+	TOKEN_HEAD = 16,
+	TOKEN_SUM = 16,
+	LANE_KEY = 12,
+	STATE_KEY = LANE_KEY + 8,
+	HASH = 16,
+	VERSIONS_KEY = LANE_KEY + HASH, /* all versions of one record in one lane */
+	FINAL_KEY = VERSIONS_KEY + 8,
+	UNDO_KEY = LANE_KEY + 16,
+	CHECKPOINT_KEY = LANE_KEY + 8,
+};
 
 static const char token_magic[4] = {'S', 'E', 'G', 'T'};
 
@@ -62,6 +73,38 @@ no_memory:
 	return segue_fail(SEGUE_ENOMEM, "no memory for a transaction of %zu values", ops->count);
 }
 
+/* Adds the removal of a key; or of a range, see struct segue_store_op. */
+static int add_remove(
+	struct segue_ops *ops, enum segue_table table, const void *key, size_t size, size_t shared)
+{
+	int rc = segue_ops_add(ops, table, key, size, NULL, 0);
+
+	if (!rc)
+		ops->op[ops->count - 1].shared = shared;
+	return rc;
+}
+
+static int add_remove_prefix(
+	struct segue_ops *ops, enum segue_table table, const void *prefix, size_t size)
+{
+	int rc = segue_ops_add(ops, table, prefix, size, NULL, 0);
+
+	if (!rc)
+		ops->op[ops->count - 1].prefix = true;
+	return rc;
+}
+
+static int add_copy(struct segue_ops *ops, enum segue_table table, const void *key, size_t key_size,
+	const void *bytes, size_t size)
+{
+	void *value = malloc(size ? size : 1);
+
+	if (!value)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a value of %zu bytes", size);
+	memcpy(value, bytes, size);
+	return segue_ops_add(ops, table, key, key_size, value, size);
+}
+
 /* ---- Keys ---- */
 
 const void *segue_stream_key(const char *name, uint8_t hash[SEGUE_STORE_KEY_MAX], size_t *size)
@@ -91,15 +134,33 @@ static void state_key(struct segue_place place, uint64_t number, uint8_t key[STA
 	segue_key_put64(key + LANE_KEY, number);
 }
 
-static size_t final_key(
-	struct segue_place place, const char *name, uint32_t size, uint8_t key[SEGUE_STORE_KEY_MAX])
+static void hash_key(const char *name, size_t size, uint8_t hash[HASH])
 {
-	XXH128_canonical_t hash;
+	XXH128_canonical_t canonical;
 
-	segue_key_put32(segue_key_put32(key, place.stream), place.group);
-	XXH128_canonicalFromHash(&hash, XXH3_128bits(name, size));
-	memcpy(key + 8, hash.digest, sizeof(hash.digest));
-	return 8 + sizeof(hash.digest);
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits(name, size));
+	memcpy(hash, canonical.digest, HASH);
+}
+
+static void final_key(struct segue_place place, const uint8_t hash[HASH], uint64_t number,
+	uint8_t key[FINAL_KEY])
+{
+	lane_key(place, key);
+	memcpy(key + LANE_KEY, hash, HASH);
+	segue_key_put64(key + VERSIONS_KEY, number);
+}
+
+static void undo_key(
+	struct segue_place place, uint64_t step, uint64_t number, uint8_t key[UNDO_KEY])
+{
+	lane_key(place, key);
+	segue_key_put64(segue_key_put64(key + LANE_KEY, step), number);
+}
+
+static void checkpoint_key(struct segue_place place, uint64_t id, uint8_t key[CHECKPOINT_KEY])
+{
+	lane_key(place, key);
+	segue_key_put64(key + LANE_KEY, id);
 }
 
 /* ---- Rows ---- */
@@ -178,10 +239,7 @@ int segue_records_clear(struct segue_ops *ops, struct segue_place place)
 	uint8_t key[LANE_KEY];
 
 	lane_key(place, key);
-	int rc = segue_ops_add(ops, SEGUE_TABLE_STATES, key, sizeof(key), NULL, 0);
-	if (!rc)
-		ops->op[ops->count - 1].prefix = true;
-	return rc;
+	return add_remove_prefix(ops, SEGUE_TABLE_STATES, key, sizeof(key));
 }
 
 static int add_drops(struct segue_ops *ops, struct segue_place place,
@@ -197,26 +255,6 @@ static int add_drops(struct segue_ops *ops, struct segue_place place,
 		int rc = segue_ops_add(ops, SEGUE_TABLE_STATES, key, sizeof(key), NULL, 0);
 		if (rc)
 			return rc;
-	}
-	return 0;
-}
-
-int segue_records_finals(struct segue_ops *ops, struct segue_place place, uint64_t row_size,
-	const struct segue_kept *kept, uint64_t from, uint64_t below)
-{
-	uint8_t key[SEGUE_STORE_KEY_MAX];
-	size_t before = ops->count;
-
-	for (; kept; kept = kept->next) {
-		if (kept->step < from || kept->step >= below)
-			continue;
-		size_t size = final_key(place, kept->key, kept->key_size, key);
-		int rc = add_row(ops, SEGUE_TABLE_FINALS, key, size, kept->key, kept->key_size,
-			kept->states, row_size);
-		if (rc) {
-			segue_ops_truncate(ops, before);
-			return rc;
-		}
 	}
 	return 0;
 }
@@ -302,13 +340,408 @@ int segue_records_load_image(struct segue_store *store, struct segue_place place
 	return 0;
 }
 
-int segue_records_load_final(struct segue_store *store, struct segue_place place, const char *name,
-	size_t name_size, void **value, size_t *size)
+int segue_records_find_stream(struct segue_store *store, const char *name, uint32_t *id)
 {
-	uint8_t key[SEGUE_STORE_KEY_MAX];
-	size_t key_size = final_key(place, name, (uint32_t)name_size, key);
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	struct segue_stream_record record;
+	size_t key_size, size;
+	void *value;
 
-	return segue_store_get(store, SEGUE_TABLE_FINALS, key, key_size, value, size);
+	if (!*name)
+		return segue_fail(SEGUE_ENOTFOUND, "no stream is named");
+	const void *key = segue_stream_key(name, hash, &key_size);
+	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	if (rc == SEGUE_ENOTFOUND)
+		return segue_fail(SEGUE_ENOTFOUND, "the store has no stream '%s'", name);
+	if (rc)
+		return rc;
+	rc = segue_stream_record_unpack(value, size, &record);
+	free(value);
+	if (rc)
+		return segue_fail_within(SEGUE_ESTORE, "the record of stream '%s'", name);
+	*id = record.id;
+	segue_spec_destroy(record.spec);
+	return 0;
+}
+
+/* ---- Final states ---- */
+
+int segue_records_finals(struct segue_ops *ops, struct segue_place place, uint64_t row_size,
+	const struct segue_kept *kept, uint64_t from, uint64_t below)
+{
+	uint8_t hash[HASH], key[FINAL_KEY], undo[UNDO_KEY];
+	size_t before = ops->count;
+	int rc = 0;
+
+	for (; kept && !rc; kept = kept->next) {
+		if (kept->step < from || kept->step >= below)
+			continue;
+		hash_key(kept->key, kept->key_size, hash);
+		final_key(place, hash, kept->number, key);
+		undo_key(place, kept->step, kept->number, undo);
+		rc = add_row(ops, SEGUE_TABLE_FINALS, key, sizeof(key), kept->key, kept->key_size,
+			kept->states, row_size);
+		if (!rc)
+			rc = add_copy(ops, SEGUE_TABLE_UNDO, undo, sizeof(undo), hash, HASH);
+	}
+	if (rc)
+		segue_ops_truncate(ops, before);
+	return rc;
+}
+
+/* A walk over the undo entries of a lane. */
+struct undoing {
+	struct segue_ops *ops;
+	struct segue_place place;
+	uint32_t lanes;
+	uint64_t floor; /* entries below this step: their versions stay */
+	size_t left;
+	int (*each)(struct undoing *undoing, uint64_t step, uint64_t number, const uint8_t *hash);
+};
+
+enum { ENOUGH = 1 };
+
+static int visit_undo(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct undoing *undoing = arg;
+	const uint8_t *at = key;
+
+	if (key_size != UNDO_KEY || value_size != HASH)
+		return segue_fail(SEGUE_ESTORE, "an undo entry of %zu and %zu bytes", key_size,
+			value_size);
+	uint64_t step = segue_key_get64(at + LANE_KEY), number = segue_key_get64(at + LANE_KEY + 8);
+	int rc = undoing->each(undoing, step, number, value);
+	return rc ? rc : add_remove(undoing->ops, SEGUE_TABLE_UNDO, key, key_size, 0);
+}
+
+/* Takes all entries from `step` on; all their operations, or none. */
+static int walk_undo(struct undoing *undoing, struct segue_store *store, uint64_t step)
+{
+	size_t before = undoing->ops->count;
+	uint8_t from[UNDO_KEY];
+
+	undo_key(undoing->place, step, 0, from);
+	int rc = segue_store_scan_from(store, SEGUE_TABLE_UNDO, from, sizeof(from), LANE_KEY,
+		visit_undo, undoing);
+	if (rc == ENOUGH)
+		return 0;
+	if (rc)
+		segue_ops_truncate(undoing->ops, before);
+	return rc;
+}
+
+static int settle_version(
+	struct undoing *undoing, uint64_t step, uint64_t number, const uint8_t *hash)
+{
+	struct segue_place place = undoing->place;
+	uint8_t key[FINAL_KEY];
+	int rc = 0;
+
+	if (step >= undoing->floor || undoing->left-- == 0)
+		return ENOUGH;
+	for (place.lane = 0; place.lane < undoing->lanes && !rc; place.lane++) {
+		final_key(place, hash, number, key);
+		rc = add_remove(undoing->ops, SEGUE_TABLE_FINALS, key, sizeof(key), VERSIONS_KEY);
+	}
+	return rc;
+}
+
+int segue_records_settle(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
+	uint32_t lanes, uint64_t below, size_t limit)
+{
+	struct undoing undoing = {.ops = ops,
+		.place = place,
+		.lanes = lanes,
+		.floor = below,
+		.left = limit,
+		.each = settle_version};
+
+	return walk_undo(&undoing, store, 0);
+}
+
+static int undo_version(
+	struct undoing *undoing, uint64_t step, uint64_t number, const uint8_t *hash)
+{
+	uint8_t key[FINAL_KEY];
+
+	if (step < undoing->floor)
+		return 0;
+	final_key(undoing->place, hash, number, key);
+	return add_remove(undoing->ops, SEGUE_TABLE_FINALS, key, sizeof(key), 0);
+}
+
+/*
+ * Going back behind the oldest checkpoint takes all entries, so that none is left of versions that
+ * stay: how far they were settled by chance must not show.
+ */
+static int undo_finals(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
+	uint64_t step, uint64_t floor)
+{
+	struct undoing undoing = {
+		.ops = ops, .place = place, .floor = floor, .each = undo_version};
+
+	return walk_undo(&undoing, store, step < floor ? 0 : step);
+}
+
+struct newest {
+	uint64_t number;
+	void *value; /* NULL: none yet */
+	size_t size;
+};
+
+static int visit_version(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct newest *newest = arg;
+
+	if (key_size != FINAL_KEY)
+		return segue_fail(
+			SEGUE_ESTORE, "the final states of a row have a key of %zu bytes", key_size);
+	uint64_t number = segue_key_get64((const uint8_t *)key + VERSIONS_KEY);
+	if (newest->value && number <= newest->number)
+		return 0;
+	void *copy = malloc(value_size ? value_size : 1);
+	if (!copy)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the states of a row");
+	memcpy(copy, value, value_size);
+	free(newest->value);
+	*newest = (struct newest){number, copy, value_size};
+	return 0;
+}
+
+int segue_records_load_final(struct segue_store *store, struct segue_place *place, uint32_t lanes,
+	const char *name, size_t name_size, uint64_t *number, void **value, size_t *size)
+{
+	struct segue_place here = *place;
+	struct newest newest = {0};
+	uint8_t hash[HASH], key[FINAL_KEY];
+
+	hash_key(name, name_size, hash);
+	for (here.lane = 0; here.lane < lanes; here.lane++) {
+		const void *before = newest.value;
+		final_key(here, hash, 0, key);
+		int rc = segue_store_scan(store, SEGUE_TABLE_FINALS, key, VERSIONS_KEY,
+			visit_version, NULL, &newest);
+		if (rc) {
+			free(newest.value);
+			return rc;
+		}
+		if (newest.value != before)
+			place->lane = here.lane;
+	}
+	if (!newest.value)
+		return segue_fail(SEGUE_ENOTFOUND, "no final states are kept under that key");
+	*number = newest.number;
+	*value = newest.value;
+	*size = newest.size;
+	return 0;
+}
+
+/* ---- Stored checkpoints ---- */
+
+int segue_records_load_catalogue(
+	struct segue_store *store, struct segue_place place, struct segue_catalogue *out)
+{
+	uint8_t key[LANE_KEY];
+	void *value;
+	size_t size;
+
+	lane_key(place, key);
+	int rc = segue_store_get(store, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key), &value, &size);
+	if (rc == SEGUE_ENOTFOUND) {
+		*out = (struct segue_catalogue){.next_id = 1};
+		return 0;
+	}
+	if (rc)
+		return rc;
+	rc = segue_catalogue_unpack(value, size, out);
+	free(value);
+	return rc ? segue_fail_within(SEGUE_ESTORE, "lane %u", place.lane) : 0;
+}
+
+uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue)
+{
+	return catalogue->count ? catalogue->entry[0].step : SEGUE_NEVER;
+}
+
+static int put_catalogue(struct segue_ops *ops, struct segue_place place,
+	const struct segue_catalogue *catalogue)
+{
+	uint8_t key[LANE_KEY];
+	void *value;
+	size_t size;
+
+	int rc = segue_catalogue_pack(catalogue, &value, &size);
+	if (rc)
+		return rc;
+	lane_key(place, key);
+	return segue_ops_add(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key), value, size);
+}
+
+/* Strikes entry `i` off, and removes its token. */
+static int drop_entry(struct segue_ops *ops, struct segue_place place,
+	struct segue_catalogue *catalogue, uint32_t i)
+{
+	struct segue_catalogue_entry *entry = &catalogue->entry[i];
+	uint8_t key[CHECKPOINT_KEY];
+
+	checkpoint_key(place, entry->id, key);
+	memmove(entry, entry + 1, (catalogue->count - i - 1) * sizeof(*entry));
+	catalogue->count--;
+	return add_remove(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key), 0);
+}
+
+/* The one that was stored first: not that of the least step, where lanes were asked out of order. */
+static uint32_t oldest_entry(const struct segue_catalogue *catalogue)
+{
+	uint32_t oldest = 0;
+
+	for (uint32_t i = 1; i < catalogue->count; i++) {
+		if (catalogue->entry[i].id < catalogue->entry[oldest].id)
+			oldest = i;
+	}
+	return oldest;
+}
+
+/* Whether the entry's token is these bytes. One that cannot be read is not. */
+static bool is_token(struct segue_store *store, struct segue_place place,
+	const struct segue_catalogue_entry *entry, const void *token, size_t size)
+{
+	size_t stored_size;
+	void *stored;
+
+	if (entry->size != size ||
+		segue_records_load_checkpoint(store, place, entry->id, &stored, &stored_size))
+		return false;
+	bool same = stored_size == size && memcmp(stored, token, size) == 0;
+	free(stored);
+	return same;
+}
+
+static int add_entry(struct segue_ops *ops, struct segue_place place,
+	struct segue_catalogue *catalogue, uint32_t at, const struct segue_catalogue_entry *new,
+	const void *token)
+{
+	struct segue_catalogue_entry *entry = &catalogue->entry[at];
+	uint8_t key[CHECKPOINT_KEY];
+
+	checkpoint_key(place, new->id, key);
+	memmove(entry + 1, entry, (catalogue->count - at) * sizeof(*entry));
+	*entry = *new;
+	catalogue->count++;
+	int rc = add_copy(
+		ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key), token, (size_t)new->size);
+	return rc ? rc : put_catalogue(ops, place, catalogue);
+}
+
+int segue_records_add_checkpoint(struct segue_ops *ops, struct segue_store *store,
+	struct segue_place place, uint64_t step, int64_t created_ms, const void *token, size_t size,
+	uint32_t keep)
+{
+	struct segue_catalogue catalogue;
+	size_t before = ops->count;
+	uint32_t at = 0;
+
+	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	if (rc)
+		return rc;
+	while (at < catalogue.count && catalogue.entry[at].step < step)
+		at++;
+	if (at < catalogue.count && catalogue.entry[at].step == step) {
+		if (is_token(store, place, &catalogue.entry[at], token, size))
+			return 0;
+		rc = drop_entry(ops, place, &catalogue, at);
+	}
+	while (!rc && catalogue.count >= keep) {
+		uint32_t oldest = oldest_entry(&catalogue);
+		at -= oldest < at;
+		rc = drop_entry(ops, place, &catalogue, oldest);
+	}
+	const struct segue_catalogue_entry new = {catalogue.next_id++, step, size, created_ms};
+	if (!rc)
+		rc = add_entry(ops, place, &catalogue, at, &new, token);
+	if (rc)
+		segue_ops_truncate(ops, before);
+	return rc;
+}
+
+int segue_records_remove_checkpoint(
+	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t id)
+{
+	struct segue_catalogue catalogue;
+	size_t before = ops->count;
+	bool found = id == 0;
+
+	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	for (uint32_t i = catalogue.count; !rc && i-- > 0;) {
+		if (id != 0 && catalogue.entry[i].id != id)
+			continue;
+		found = true;
+		rc = drop_entry(ops, place, &catalogue, i);
+	}
+	if (!rc && !found)
+		rc = segue_fail(SEGUE_ENOTFOUND, "lane %u has no checkpoint %llu", place.lane,
+			(unsigned long long)id);
+	if (!rc && ops->count > before)
+		rc = put_catalogue(ops, place, &catalogue);
+	if (rc)
+		segue_ops_truncate(ops, before);
+	return rc;
+}
+
+int segue_records_load_checkpoint(struct segue_store *store, struct segue_place place, uint64_t id,
+	void **token, size_t *size)
+{
+	uint8_t key[CHECKPOINT_KEY];
+
+	checkpoint_key(place, id, key);
+	int rc = segue_store_get(store, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key), token, size);
+	return rc == SEGUE_ENOTFOUND ? segue_fail(SEGUE_ENOTFOUND, "lane %u has no checkpoint %llu",
+					       place.lane, (unsigned long long)id)
+				     : rc;
+}
+
+int segue_records_rewind(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
+	uint64_t step)
+{
+	struct segue_catalogue catalogue;
+	size_t before = ops->count;
+
+	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	if (rc)
+		return rc;
+	rc = undo_finals(ops, store, place, step, segue_catalogue_floor(&catalogue));
+	uint32_t stored = catalogue.count;
+	while (!rc && catalogue.count > 0 && catalogue.entry[catalogue.count - 1].step > step)
+		rc = drop_entry(ops, place, &catalogue, catalogue.count - 1);
+	if (!rc && catalogue.count < stored)
+		rc = put_catalogue(ops, place, &catalogue);
+	if (rc)
+		segue_ops_truncate(ops, before);
+	return rc;
+}
+
+int segue_records_fresh(
+	struct segue_ops *ops, struct segue_store *store, struct segue_place place)
+{
+	static const enum segue_table tables[] = {SEGUE_TABLE_STATES, SEGUE_TABLE_FINALS,
+		SEGUE_TABLE_UNDO, SEGUE_TABLE_CHECKPOINTS};
+	struct segue_catalogue catalogue;
+	size_t before = ops->count;
+	uint8_t key[LANE_KEY];
+
+	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	lane_key(place, key);
+	for (size_t i = 0; !rc && i < sizeof(tables) / sizeof(tables[0]); i++)
+		rc = add_remove_prefix(ops, tables[i], key, sizeof(key));
+	if (!rc && catalogue.next_id > 1) {
+		catalogue.count = 0;
+		rc = put_catalogue(ops, place, &catalogue);
+	}
+	if (rc)
+		segue_ops_truncate(ops, before);
+	return rc;
 }
 
 /* ---- Tokens ---- */

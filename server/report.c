@@ -121,6 +121,7 @@ static void put_spec(struct segue_json *json, const struct segue_spec *spec)
 	segue_json_string(json, "durability", durabilities[spec->durability]);
 	segue_json_unsigned(json, "interval_ms", spec->interval_ms);
 	segue_json_unsigned(json, "lease_timeout_ms", spec->lease_timeout_ms);
+	segue_json_unsigned(json, "keep_checkpoints", spec->keep_checkpoints);
 	segue_json_end(json, '}');
 }
 
@@ -528,6 +529,27 @@ static int put_rows(struct segue_json *json, struct segue_store *store,
 	return rc;
 }
 
+static int put_checkpoints(
+	struct segue_json *json, struct segue_store *store, struct segue_place place)
+{
+	struct segue_catalogue catalogue;
+
+	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	if (rc)
+		return rc;
+	segue_json_begin(json, "checkpoints", '[');
+	for (uint32_t i = 0; i < catalogue.count; i++) {
+		segue_json_begin(json, NULL, '{');
+		segue_json_unsigned(json, "id", catalogue.entry[i].id);
+		segue_json_unsigned(json, "step", catalogue.entry[i].step);
+		put_date(json, "created", catalogue.entry[i].created_ms);
+		segue_json_unsigned(json, "bytes", catalogue.entry[i].size);
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+	return 0;
+}
+
 static int put_stored_lane(struct segue_json *json, struct segue_store *store,
 	const struct segue_spec *spec, const struct lane_entry *lane)
 {
@@ -546,7 +568,9 @@ static int put_stored_lane(struct segue_json *json, struct segue_store *store,
 	segue_json_unsigned(json, "generation", record->generation);
 	segue_json_bool(json, "held", record->held);
 	segue_json_signed(json, "holder_pid", record->holder.pid);
-	int rc = put_rows(json, store, spec, lane);
+	int rc = put_checkpoints(json, store, lane->place);
+	if (!rc)
+		rc = put_rows(json, store, spec, lane);
 	segue_json_end(json, '}');
 	return rc;
 }
@@ -673,9 +697,9 @@ static void put_states(
 	segue_json_end(json, '}');
 }
 
-/* A hit if the row's key is the one asked for. `live`: the store's key of a live row. */
-static int put_hit(
-	struct get *get, uint32_t group, const uint8_t *live, const void *value, size_t size)
+/* A hit if the row's key is the one asked for. */
+static int put_hit(struct get *get, const char *kind, struct segue_place place, uint64_t number,
+	const void *value, size_t size)
 {
 	const uint8_t *states;
 	const char *name;
@@ -690,15 +714,10 @@ static int put_hit(
 	get->hits++;
 	segue_json_begin(&get->json, NULL, '{');
 	segue_json_string(&get->json, "stream", get->spec->name);
-	segue_json_string(&get->json, "kind", live ? "live" : "final");
-	segue_json_unsigned(&get->json, "group", group);
-	if (live) {
-		segue_json_unsigned(&get->json, "lane", segue_key_get32(live + 8));
-		segue_json_unsigned(&get->json, "number", segue_key_get64(live + 12));
-	} else {
-		segue_json_null(&get->json, "lane");
-		segue_json_null(&get->json, "number");
-	}
+	segue_json_string(&get->json, "kind", kind);
+	segue_json_unsigned(&get->json, "group", place.group);
+	segue_json_unsigned(&get->json, "lane", place.lane);
+	segue_json_unsigned(&get->json, "number", number);
 	put_states(&get->json, get->spec, states);
 	segue_json_end(&get->json, '}');
 	return 0;
@@ -707,22 +726,26 @@ static int put_hit(
 static int visit_live(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
-	const uint8_t *live = key;
+	const uint8_t *at = key;
 
 	if (key_size != 20)
 		return segue_fail(SEGUE_ESTORE, "a row's states have a key of %zu bytes", key_size);
-	return put_hit(arg, segue_key_get32(live + 4), live, value, value_size);
+	const struct segue_place place = {
+		segue_key_get32(at), segue_key_get32(at + 4), segue_key_get32(at + 8)};
+	return put_hit(arg, "live", place, segue_key_get64(at + 12), value, value_size);
 }
 
 static int get_final(struct get *get, struct segue_store *store, struct segue_place place)
 {
+	uint64_t number;
 	void *value;
 	size_t size;
 
-	int rc = segue_records_load_final(store, place, get->key, get->key_size, &value, &size);
+	int rc = segue_records_load_final(store, &place, get->spec->lanes, get->key, get->key_size,
+		&number, &value, &size);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? 0 : rc;
-	rc = put_hit(get, place.group, NULL, value, size);
+	rc = put_hit(get, "final", place, number, value, size);
 	free(value);
 	return rc;
 }
@@ -910,11 +933,7 @@ int segue_report_store(struct segue_store *store, const char *dir, enum segue_re
 struct request {
 	struct segue_job job;
 	struct segue_server *server;
-	/*
-	 * Who asked, to be looked up again when it is done: by address, and by its deadline for
-	 * HELLO, which no later session at the same address can share.
-	 */
-	const struct segue_session *session;
+	const struct segue_session *session; /* who asked, to be looked up again */
 	int64_t session_mark;
 	uint64_t serial;
 	enum segue_report what;
@@ -935,12 +954,10 @@ static void destroy_request(struct request *request)
 static void answer(void *arg)
 {
 	struct request *request = arg;
-	struct segue_session *session = request->server->sessions;
+	struct segue_session *session = segue_session_find(
+		request->server, request->session, request->session_mark);
 
 	request->server->jobs--;
-	while (session &&
-		(session != request->session || session->hello_by != request->session_mark))
-		session = session->next;
 	if (session && request->text)
 		segue_session_send_bulk(
 			session, request->serial, 0, request->text, strlen(request->text));

@@ -128,6 +128,8 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	uint8_t *bulk, size_t bulk_size);
 void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease);
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message);
+/* A checkpoint that the store holds (stored.c). */
+void segue_stored_request(struct segue_session *session, const struct segue_message *message);
 /* An answered opening of this session; NULL: none such. */
 struct segue_opening *segue_opening_find(struct segue_session *session, uint64_t id);
 /* Frees it if neither a session nor a lease needs it, and then its stream if that was the last. */
@@ -191,6 +193,12 @@ void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uin
 /* Ends the session; safe inside its own callbacks. */
 void segue_session_close(struct segue_session *session);
 void segue_session_tick(struct segue_server *server, int64_t now);
+/*
+ * The session that a request of another thread came from, if it still is there: by address, and by
+ * its deadline for HELLO, which no later session at the same address can share.
+ */
+struct segue_session *segue_session_find(
+	const struct segue_server *server, const struct segue_session *session, int64_t hello_by);
 
 /* ---- Listener (listener.c) ---- */
 

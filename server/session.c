@@ -284,6 +284,9 @@ static bool dispatch(struct segue_session *session, const struct segue_message *
 	case SEGUE_MESSAGE_CHECKPOINT:
 		segue_checkpoint_request(session, message);
 		return true;
+	case SEGUE_MESSAGE_STORED:
+		segue_stored_request(session, message);
+		return true;
 	case SEGUE_MESSAGE_REPORT:
 		segue_report_request(session, message);
 		return true;
@@ -439,6 +442,16 @@ void segue_session_close(struct segue_session *session)
 	segue_stream_session_gone(session);
 	/* Callers up the stack may still look at it. */
 	segue_loop_post(server->loop, destroy_later, session);
+}
+
+struct segue_session *segue_session_find(
+	const struct segue_server *server, const struct segue_session *session, int64_t hello_by)
+{
+	struct segue_session *at = server->sessions;
+
+	while (at && (at != session || at->hello_by != hello_by))
+		at = at->next;
+	return at;
 }
 
 void segue_session_tick(struct segue_server *server, int64_t now)

@@ -12,7 +12,7 @@
 
 #include "segue/segue.h"
 
-#define SEGUE_STORE_FORMAT  1
+#define SEGUE_STORE_FORMAT  2
 #define SEGUE_STORE_KEY_MAX 64
 
 /*
@@ -30,9 +30,11 @@ enum segue_table {
 	SEGUE_TABLE_STREAMS = 2, /* stream name -> spec, id, fingerprint */
 	SEGUE_TABLE_LANES = 3,   /* stream, group, lane -> lease and position */
 	SEGUE_TABLE_STATES = 4,  /* stream, group, lane, sequence number -> states of a live row */
-	SEGUE_TABLE_FINALS = 5,  /* stream, group, hash of key -> states after a last segment */
+	SEGUE_TABLE_FINALS = 5,  /* versions of the states after a last segment, by record key */
 	SEGUE_TABLE_INDEX = 6,   /* name, part -> pieces of a data set's index */
-	SEGUE_TABLE_COUNT = 7
+	SEGUE_TABLE_UNDO = 7,    /* stream, group, lane, step, number -> which version came then */
+	SEGUE_TABLE_CHECKPOINTS = 8, /* stream, group, lane -> catalogue; and id -> token */
+	SEGUE_TABLE_COUNT = 9
 };
 
 /* What messages and reports call a table; static. `table` is one of the above. */
@@ -59,7 +61,7 @@ enum segue_store_mode {
  * segue_store_trust(); nothing is written before. A file cut short can raise SIGBUS here as in any
  * other call.
  *
- * SEGUE_ESTORE (damaged: names the file, which is kept), SEGUE_EFORMAT (a later format, or another
+ * SEGUE_ESTORE (damaged: names the file, which is kept), SEGUE_EFORMAT (another format, or another
  * kind of machine), SEGUE_EREADONLY, SEGUE_ENOSPACE, SEGUE_ENOTFOUND (READ: no store there),
  * SEGUE_ESYSTEM (network file system, ...).
  */
@@ -72,6 +74,8 @@ struct segue_store_op {
 	enum segue_table table;
 	bool remove; /* else put; removing what is not there is fine */
 	bool prefix; /* remove: every key that begins with `key` */
+	/* remove, if not 0: every key that begins as `key` in so many bytes, and sorts below it */
+	size_t shared;
 	const void *key;
 	size_t key_size; /* 1..SEGUE_STORE_KEY_MAX */
 	const void *value;
@@ -115,6 +119,9 @@ typedef void segue_store_damage_fn(
 	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why);
 int segue_store_scan(struct segue_store *store, enum segue_table table, const void *prefix,
 	size_t prefix_size, segue_store_visit_fn *visit, segue_store_damage_fn *damage, void *arg);
+/* The same from `from` on, a key that begins with the prefix; the first damaged value ends it. */
+int segue_store_scan_from(struct segue_store *store, enum segue_table table, const void *from,
+	size_t from_size, size_t prefix_size, segue_store_visit_fn *visit, void *arg);
 
 struct segue_store_stats {
 	uint64_t transactions, bytes_put; /* since it was opened: payload bytes */

@@ -87,7 +87,7 @@ struct tally_record {
 		uint64_t count, sums;
 	} tables[SEGUE_TABLE_COUNT];
 };
-_Static_assert(sizeof(struct tally_record) == 120, "stored");
+_Static_assert(sizeof(struct tally_record) == 152, "stored");
 
 static const char *const table_names[SEGUE_TABLE_COUNT] = {
 	[SEGUE_TABLE_META] = "meta",
@@ -96,6 +96,8 @@ static const char *const table_names[SEGUE_TABLE_COUNT] = {
 	[SEGUE_TABLE_STATES] = "states",
 	[SEGUE_TABLE_FINALS] = "finals",
 	[SEGUE_TABLE_INDEX] = "index",
+	[SEGUE_TABLE_UNDO] = "undo",
+	[SEGUE_TABLE_CHECKPOINTS] = "checkpoints",
 };
 
 const char *segue_table_name(enum segue_table table)
@@ -561,14 +563,20 @@ static int open_environment(
 	}
 }
 
+static int open_table(struct segue_store *store, MDB_txn *txn, int table, unsigned int flags)
+{
+	int rc = mdb_dbi_open(txn, table_names[table], flags, &store->tables[table]);
+
+	return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
+}
+
 static int open_tables(struct segue_store *store, MDB_txn *txn, unsigned int flags)
 {
-	for (int table = SEGUE_TABLE_META; table < SEGUE_TABLE_COUNT; table++) {
-		int rc = mdb_dbi_open(txn, table_names[table], flags, &store->tables[table]);
-		if (rc)
-			return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
-	}
-	return 0;
+	int rc = 0;
+
+	for (int table = SEGUE_TABLE_META; !rc && table < SEGUE_TABLE_COUNT; table++)
+		rc = open_table(store, txn, table, flags);
+	return rc;
 }
 
 static int put_first_records(struct segue_store *store, MDB_txn *txn)
@@ -711,6 +719,11 @@ static int check_format(struct segue_store *store, MDB_txn *txn)
 			"%s has format %u; this program (%s) knows formats up to %d: use a later "
 			"one",
 			store->file, format->format, SEGUE_VERSION_STRING, SEGUE_STORE_FORMAT);
+	if (format->format < SEGUE_STORE_FORMAT)
+		return segue_fail(SEGUE_EFORMAT,
+			"%s has format %u, of an earlier segue; this program (%s) reads format %d alone: "
+			"make a new store",
+			store->file, format->format, SEGUE_VERSION_STRING, SEGUE_STORE_FORMAT);
 	rc = get_record(store, txn, FORMAT_RECORD, format, sizeof(*format));
 	if (rc)
 		return fail_lmdb(store, rc, "read the format record of");
@@ -733,7 +746,8 @@ static int read_records(struct segue_store *store)
 	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	rc = open_tables(store, txn, 0);
+	/* The format first: another has other tables. */
+	rc = open_table(store, txn, SEGUE_TABLE_META, 0);
 	if (rc) {
 		rc = fail_lmdb(store, rc, "open the tables of");
 		goto abort;
@@ -741,6 +755,11 @@ static int read_records(struct segue_store *store)
 	rc = check_format(store, txn);
 	if (rc)
 		goto abort;
+	rc = open_tables(store, txn, 0);
+	if (rc) {
+		rc = fail_lmdb(store, rc, "open the tables of");
+		goto abort;
+	}
 	rc = get_record(store, txn, MARK_RECORD, &mark, sizeof(mark));
 	if (!rc)
 		rc = get_tally(store, txn, 0, &tally);
@@ -997,17 +1016,29 @@ static bool has_prefix(const MDB_val *key, const void *prefix, size_t size)
 	return key->mv_size >= size && (size == 0 || memcmp(key->mv_data, prefix, size) == 0);
 }
 
-static int apply_remove_prefix(struct segue_store *store, MDB_txn *txn,
+/* LMDB's order of keys. */
+static bool sorts_below(const MDB_val *key, const void *other, size_t size)
+{
+	size_t common = key->mv_size < size ? key->mv_size : size;
+	int order = memcmp(key->mv_data, other, common);
+
+	return order < 0 || (order == 0 && key->mv_size < size);
+}
+
+/* Every key that begins with `key`, or, with `shared`, those that begin as it does, below it. */
+static int apply_remove_range(struct segue_store *store, MDB_txn *txn,
 	const struct segue_store_op *op, struct tally_record *tally)
 {
+	size_t prefix = op->prefix ? op->key_size : op->shared;
 	MDB_cursor *cursor;
 	int rc = mdb_cursor_open(txn, store->tables[op->table], &cursor);
 	if (rc)
 		return rc;
 	for (;;) {
-		MDB_val key = {op->key_size, (void *)(uintptr_t)op->key}, data;
+		MDB_val key = {prefix, (void *)(uintptr_t)op->key}, data;
 		rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
-		if (rc || !has_prefix(&key, op->key, op->key_size))
+		if (rc || !has_prefix(&key, op->key, prefix) ||
+			(!op->prefix && !sorts_below(&key, op->key, op->key_size)))
 			break;
 		/* a write may move the page that the key lies on */
 		char copy[SEGUE_STORE_KEY_MAX];
@@ -1035,8 +1066,8 @@ static int apply_ops(struct segue_store *store, MDB_txn *txn, const struct segue
 		if (!ops[i].remove) {
 			rc = apply_put(store, txn, &ops[i], &tally);
 			*bytes += ops[i].value_size;
-		} else if (ops[i].prefix) {
-			rc = apply_remove_prefix(store, txn, &ops[i], &tally);
+		} else if (ops[i].prefix || ops[i].shared) {
+			rc = apply_remove_range(store, txn, &ops[i], &tally);
 		} else {
 			rc = apply_remove(store, txn, &ops[i], &tally);
 		}
@@ -1061,7 +1092,13 @@ static int check_ops(const struct segue_store_op *ops, size_t count)
 		int rc = check_key(op->table, op->key, op->key_size);
 		if (rc)
 			return segue_fail_within(rc, "operation %zu", i);
-		if (is_reserved(op->table, op->remove && op->prefix, op->key, op->key_size))
+		if (op->remove && op->shared && (op->prefix || op->shared > op->key_size))
+			return segue_fail(SEGUE_EINVAL,
+				"operation %zu: a range is given by %zu bytes of a key of %zu", i,
+				op->shared, op->key_size);
+		bool range = op->remove && (op->prefix || op->shared);
+		size_t fixed = op->remove && op->shared ? op->shared : op->key_size;
+		if (is_reserved(op->table, range, op->key, fixed))
 			return segue_fail(SEGUE_EINVAL,
 				"operation %zu: keys of table meta that begin with '%s' are the "
 				"store's own",
@@ -1229,23 +1266,25 @@ static int walk_entry(struct segue_store *store, struct walk *walk, enum segue_t
 				      (size_t)header.length);
 }
 
+/* All entries from `from` on that begin as it does in `prefix_size` bytes. */
 static int walk_table(struct segue_store *store, MDB_txn *txn, enum segue_table table,
-	const MDB_val *prefix, struct walk *walk)
+	const MDB_val *from, size_t prefix_size, struct walk *walk)
 {
+	const MDB_val prefix = {prefix_size, from->mv_data};
 	MDB_cursor *cursor;
-	MDB_val key = *prefix, data;
+	MDB_val key = *from, data;
 	bool ended = false;
 	walk->last_size = 0;
 	int rc = mdb_cursor_open(txn, store->tables[table], &cursor);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	int got = mdb_cursor_get(cursor, &key, &data, prefix->mv_size ? MDB_SET_RANGE : MDB_FIRST);
+	int got = mdb_cursor_get(cursor, &key, &data, from->mv_size ? MDB_SET_RANGE : MDB_FIRST);
 	while (!got) {
 		if (!key_follows(walk, &key)) {
 			rc = fail_damaged(store, "keys are out of order");
 			break;
 		}
-		rc = walk_entry(store, walk, table, prefix, &key, &data, &ended);
+		rc = walk_entry(store, walk, table, &prefix, &key, &data, &ended);
 		if (rc || ended)
 			break;
 		got = mdb_cursor_get(cursor, &key, &data, MDB_NEXT);
@@ -1256,21 +1295,38 @@ static int walk_table(struct segue_store *store, MDB_txn *txn, enum segue_table 
 	return rc;
 }
 
-int segue_store_scan(struct segue_store *store, enum segue_table table, const void *prefix,
-	size_t prefix_size, segue_store_visit_fn *visit, segue_store_damage_fn *damage, void *arg)
+static int scan(struct segue_store *store, enum segue_table table, const MDB_val *from,
+	size_t prefix_size, struct walk *walk)
 {
 	struct reading reading;
-	MDB_val key = {prefix_size, (void *)(uintptr_t)prefix};
-	struct walk walk = {.visit = visit, .damage = damage, .arg = arg};
-	int rc = check_key(table, prefix_size ? prefix : "-", prefix_size ? prefix_size : 1);
+	int rc = check_key(
+		table, from->mv_size ? from->mv_data : "-", from->mv_size ? from->mv_size : 1);
 	if (rc)
 		return rc;
 	rc = begin_read(store, &reading);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	rc = walk_table(store, reading.txn, table, &key, &walk);
+	rc = walk_table(store, reading.txn, table, from, prefix_size, walk);
 	end_read(store, &reading);
 	return rc;
+}
+
+int segue_store_scan(struct segue_store *store, enum segue_table table, const void *prefix,
+	size_t prefix_size, segue_store_visit_fn *visit, segue_store_damage_fn *damage, void *arg)
+{
+	const MDB_val from = {prefix_size, (void *)(uintptr_t)prefix};
+	struct walk walk = {.visit = visit, .damage = damage, .arg = arg};
+
+	return scan(store, table, &from, prefix_size, &walk);
+}
+
+int segue_store_scan_from(struct segue_store *store, enum segue_table table, const void *from,
+	size_t from_size, size_t prefix_size, segue_store_visit_fn *visit, void *arg)
+{
+	const MDB_val key = {from_size, (void *)(uintptr_t)from};
+	struct walk walk = {.visit = visit, .arg = arg};
+
+	return scan(store, table, &key, prefix_size, &walk);
 }
 
 /* ---- Verifying and figures ---- */
@@ -1291,7 +1347,7 @@ static void verify_table(struct segue_store *store, MDB_txn *txn, enum segue_tab
 	walk->counted = 0;
 	walk->sums = 0;
 	walk->lookup = txn;
-	if (walk_table(store, txn, table, &all, walk))
+	if (walk_table(store, txn, table, &all, 0, walk))
 		table_damage(walk, table, segue_error_detail());
 	else if (walk->counts.damaged == before && walk->counted != tally->tables[table].count)
 		table_damage(walk, table, "values are missing, or there are too many");

@@ -12,14 +12,11 @@
 #include "snapshot.h"
 #include "wait.h"
 
-/* Operations of another thread that wait for a transaction. */
-struct request {
-	struct request *next;
-	const struct segue_ops *ops;
-	int rc;
-	char detail[SEGUE_DETAIL_MAX];
-	bool done;
-};
+/*
+ * Removals of older final states in one transaction, a lane's share: that many, and as many again
+ * as twice the final states that it brings, so that none are left behind.
+ */
+enum { SETTLE_REMOVALS = 4096 };
 
 /* A grant's part in the transaction under way. */
 struct entry {
@@ -38,7 +35,8 @@ struct segue_writer {
 	pthread_mutex_t lock; /* of all below, but `committer` and `entries` */
 	pthread_cond_t wanted, written;
 	struct segue_grant *grants;
-	struct request *requests, **last_request;
+	struct segue_change *changes, **last_change; /* that wait for a transaction */
+	struct segue_pin *pins;
 	bool urgent, stopping;
 	bool last_try; /* the server stops: what cannot be written now is given up */
 	int storage;   /* last code told to `failed` */
@@ -46,6 +44,11 @@ struct segue_writer {
 	struct entry *entries;
 	size_t entry_count, entry_capacity;
 };
+
+static bool same_place(struct segue_place a, struct segue_place b)
+{
+	return a.stream == b.stream && a.group == b.group && a.lane == b.lane;
+}
 
 static int64_t interval_ns(const struct segue_grant *grant)
 {
@@ -92,7 +95,33 @@ static bool owes(struct segue_writer *writer, struct segue_grant *grant)
 	return sound && committed > grant->account.durable;
 }
 
-static int add_image(struct segue_ops *ops, struct entry *entry)
+/* Final states that nothing can undo any more need no older ones behind them. */
+static int add_settled(struct segue_writer *writer, struct segue_ops *ops,
+	const struct entry *entry, size_t finals)
+{
+	const struct segue_grant *grant = entry->grant;
+	uint64_t committed = entry->image->position->step;
+	/* So far back a checkpoint can be taken that nobody has asked for yet (snapshot.c). */
+	uint64_t reach = grant->filler->geometry.depth + 2;
+	uint64_t below = committed > reach ? committed - reach : 0;
+	struct segue_catalogue catalogue;
+
+	int rc = segue_records_load_catalogue(writer->store, grant->place, &catalogue);
+	if (rc)
+		return rc;
+	uint64_t floor = segue_catalogue_floor(&catalogue);
+	below = floor < below ? floor : below;
+	pthread_mutex_lock(&writer->lock);
+	for (const struct segue_pin *pin = writer->pins; pin; pin = pin->next) {
+		if (same_place(pin->place, grant->place) && pin->step < below)
+			below = pin->step;
+	}
+	pthread_mutex_unlock(&writer->lock);
+	return segue_records_settle(ops, writer->store, grant->place, grant->spec->lanes, below,
+		1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
+}
+
+static int add_image(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
 {
 	struct segue_grant *grant = entry->grant;
 	uint64_t committed;
@@ -107,10 +136,13 @@ static int add_image(struct segue_ops *ops, struct entry *entry)
 		entry->image, &grant->account);
 	if (rc)
 		return rc;
+	size_t before = ops->count;
 	pthread_mutex_lock(&grant->filler->lock);
 	rc = segue_records_finals(ops, grant->place, entry->image->row_size, grant->carry.kept,
 		grant->account.durable, entry->image->position->step);
 	pthread_mutex_unlock(&grant->filler->lock);
+	if (!rc && grant->spec->keep_final)
+		rc = add_settled(writer, ops, entry, (ops->count - before) / 2);
 	return rc;
 }
 
@@ -135,7 +167,7 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 	int rc = 0;
 
 	if (owes(writer, entry->grant))
-		rc = add_image(ops, entry);
+		rc = add_image(writer, ops, entry);
 	if (rc) {
 		segue_ops_truncate(ops, before);
 		segue_image_destroy(entry->image);
@@ -161,22 +193,81 @@ static void settle(struct entry *entry)
 	}
 }
 
+/* ---- Changes ---- */
+
+static const struct segue_ops *ops_of(const struct segue_change *change)
+{
+	return change->ready ? change->ready : &change->ops;
+}
+
+/* Each adds its own operations, or learns why it cannot. */
+static void build_changes(struct segue_change *changes)
+{
+	for (struct segue_change *change = changes; change; change = change->next) {
+		if (change->ready)
+			continue;
+		change->rc = change->build(change->arg, &change->ops);
+		if (!change->rc)
+			continue;
+		snprintf(change->detail, sizeof(change->detail), "%s", segue_error_detail());
+		segue_ops_truncate(&change->ops, 0);
+	}
+}
+
+bool segue_writer_covers(
+	const struct segue_writer *writer, const struct segue_grant *grant, uint64_t step)
+{
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		const struct entry *entry = &writer->entries[i];
+		if (entry->grant == grant && entry->image && entry->image->position->step >= step)
+			return true;
+	}
+	return grant->account.durable >= step;
+}
+
+/* Those that this transaction takes: of each place the first. With the lock. */
+static struct segue_change *take_changes(struct segue_writer *writer)
+{
+	struct segue_change *taken = NULL, **last = &taken, **link = &writer->changes;
+
+	while (*link) {
+		struct segue_change *change = *link;
+		const struct segue_change *other = change->ready ? NULL : taken;
+		while (other && (other->ready || !same_place(other->place, change->place)))
+			other = other->next;
+		if (other) {
+			link = &change->next;
+			continue;
+		}
+		*link = change->next;
+		change->next = NULL;
+		*last = change;
+		last = &change->next;
+	}
+	writer->last_change = link;
+	return taken;
+}
+
+/* ---- The transaction itself ---- */
+
 /* All operations of the transaction as one list; what they point to stays where it is. */
-static int flatten(const struct segue_ops *own, const struct request *requests,
+static int flatten(const struct segue_ops *own, const struct segue_change *changes,
 	struct segue_store_op **out, size_t *count)
 {
 	size_t total = own->count, at = own->count;
 
-	for (const struct request *request = requests; request; request = request->next)
-		total += request->ops->count;
+	for (const struct segue_change *change = changes; change; change = change->next)
+		total += ops_of(change)->count;
 	struct segue_store_op *all = malloc((total ? total : 1) * sizeof(*all));
 	if (!all)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
 	if (own->count)
 		memcpy(all, own->op, own->count * sizeof(*all));
-	for (const struct request *request = requests; request; request = request->next) {
-		memcpy(all + at, request->ops->op, request->ops->count * sizeof(*all));
-		at += request->ops->count;
+	for (const struct segue_change *change = changes; change; change = change->next) {
+		const struct segue_ops *ops = ops_of(change);
+		if (ops->count)
+			memcpy(all + at, ops->op, ops->count * sizeof(*all));
+		at += ops->count;
 	}
 	*out = all;
 	*count = total;
@@ -184,7 +275,7 @@ static int flatten(const struct segue_ops *own, const struct request *requests,
 }
 
 static int write_all(
-	struct segue_writer *writer, const struct segue_ops *own, const struct request *requests)
+	struct segue_writer *writer, const struct segue_ops *own, const struct segue_change *changes)
 {
 	struct segue_store_op *all = NULL;
 	size_t count = 0;
@@ -193,7 +284,7 @@ static int write_all(
 		return segue_fail(SEGUE_ESTORE, "storage failed before: nothing more is written "
 						"until the server is started "
 						"again");
-	int rc = flatten(own, requests, &all, &count);
+	int rc = flatten(own, changes, &all, &count);
 	if (rc) {
 		segue_committer_ended(&writer->committer, rc);
 		return rc;
@@ -221,32 +312,47 @@ static void tell(void *arg)
 	free(news);
 }
 
-static void answer(struct segue_writer *writer, struct request *requests, int rc)
+/* Tells the server when storage fails, and when it works again. */
+static void tell_server(struct segue_writer *writer, int rc, const char *detail)
 {
+	struct news *news = rc != writer->storage ? malloc(sizeof(*news)) : NULL;
+
+	if (!news)
+		return;
+	*news = (struct news){.failed = writer->failed, .arg = writer->arg, .code = rc};
+	snprintf(news->detail, sizeof(news->detail), "%.*s", (int)sizeof(news->detail) - 1, detail);
+	writer->storage = rc;
+	segue_loop_post(writer->loop, tell, news);
+}
+
+static void answer(struct segue_writer *writer, struct segue_change *changes, int rc)
+{
+	struct segue_change *change, *next, *posted = NULL;
 	char detail[SEGUE_DETAIL_MAX];
 
 	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
-	if (rc != writer->storage) {
-		struct news *news = malloc(sizeof(*news));
-		if (news) {
-			*news = (struct news){
-				.failed = writer->failed, .arg = writer->arg, .code = rc};
-			snprintf(news->detail, sizeof(news->detail), "%.*s",
-				(int)sizeof(news->detail) - 1, detail);
-			writer->storage = rc;
-			segue_loop_post(writer->loop, tell, news);
-		}
-	}
+	tell_server(writer, rc, detail);
 	pthread_mutex_lock(&writer->lock);
-	while (requests) {
-		struct request *next = requests->next;
-		requests->rc = rc;
-		snprintf(requests->detail, sizeof(requests->detail), "%s", detail);
-		requests->done = true;
-		requests = next;
+	for (change = changes; change; change = next) {
+		next = change->next;
+		segue_ops_finish(&change->ops);
+		if (!change->rc && rc) {
+			change->rc = rc;
+			snprintf(change->detail, sizeof(change->detail), "%s", detail);
+		}
+		if (change->done) {
+			change->next = posted;
+			posted = change;
+		} else {
+			change->finished = true; /* and may be gone as soon as the lock is */
+		}
 	}
 	pthread_cond_broadcast(&writer->written);
 	pthread_mutex_unlock(&writer->lock);
+	for (change = posted; change; change = next) {
+		next = change->next;
+		segue_loop_post(writer->loop, change->done, change->arg);
+	}
 }
 
 static void forget(struct segue_writer *writer, struct segue_grant *grant)
@@ -278,18 +384,19 @@ static void conclude(struct segue_writer *writer, int rc)
 	}
 }
 
-static void transact(struct segue_writer *writer, struct request *requests)
+static void transact(struct segue_writer *writer, struct segue_change *changes)
 {
 	struct segue_ops own = {0};
 
 	for (size_t i = 0; i < writer->entry_count; i++)
 		add_grant(writer, &own, &writer->entries[i]);
-	bool some = own.count > 0 || requests;
-	int rc = some ? write_all(writer, &own, requests) : 0;
+	build_changes(changes);
+	bool some = own.count > 0 || changes;
+	int rc = some ? write_all(writer, &own, changes) : 0;
 	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
 	bool well = writer->entry_count > 0 && writer->committer.state != SEGUE_COMMITTER_STOPPED;
 	if (some || well)
-		answer(writer, requests, rc);
+		answer(writer, changes, rc);
 	conclude(writer, rc);
 	segue_ops_finish(&own);
 }
@@ -301,7 +408,7 @@ static int64_t due(const struct segue_writer *writer, int64_t last)
 {
 	int64_t when = INT64_MAX;
 
-	if (writer->urgent || writer->requests)
+	if (writer->urgent || writer->changes)
 		return 0;
 	for (const struct segue_grant *grant = writer->grants; grant; grant = grant->next) {
 		int64_t at = last + interval_ns(grant);
@@ -333,17 +440,15 @@ static void *work(void *arg)
 			continue;
 		}
 		bool stopping = writer->stopping;
-		struct request *requests = writer->requests;
-		writer->requests = NULL;
-		writer->last_request = &writer->requests;
+		struct segue_change *changes = take_changes(writer);
 		writer->urgent = false;
 		if (collect(writer))
 			writer->entry_count = 0;
 		pthread_mutex_unlock(&writer->lock);
 		last = segue_now_ns();
-		transact(writer, requests);
+		transact(writer, changes);
 		pthread_mutex_lock(&writer->lock);
-		if (stopping)
+		if (stopping && !writer->changes)
 			break;
 	}
 	pthread_mutex_unlock(&writer->lock);
@@ -363,7 +468,7 @@ int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
 	writer->loop = loop;
 	writer->failed = failed;
 	writer->arg = arg;
-	writer->last_request = &writer->requests;
+	writer->last_change = &writer->changes;
 	pthread_mutex_init(&writer->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -436,16 +541,64 @@ void segue_writer_try_once(struct segue_writer *writer)
 	pthread_mutex_unlock(&writer->lock);
 }
 
-int segue_writer_apply(struct segue_writer *writer, const struct segue_ops *ops)
+/* With the lock. */
+static void enqueue(struct segue_writer *writer, struct segue_change *change)
 {
-	struct request request = {.ops = ops};
-
-	pthread_mutex_lock(&writer->lock);
-	*writer->last_request = &request;
-	writer->last_request = &request.next;
+	*change = (struct segue_change){
+		.place = change->place,
+		.build = change->build,
+		.arg = change->arg,
+		.ready = change->ready,
+		.done = change->done,
+	};
+	*writer->last_change = change;
+	writer->last_change = &change->next;
 	pthread_cond_signal(&writer->wanted);
-	while (!request.done)
+}
+
+int segue_writer_change(struct segue_writer *writer, struct segue_change *change)
+{
+	change->done = NULL;
+	pthread_mutex_lock(&writer->lock);
+	enqueue(writer, change);
+	while (!change->finished)
 		pthread_cond_wait(&writer->written, &writer->lock);
 	pthread_mutex_unlock(&writer->lock);
-	return request.rc ? segue_fail(request.rc, "%s", request.detail) : 0;
+	return change->rc ? segue_fail(change->rc, "%s", change->detail) : 0;
+}
+
+int segue_writer_apply(struct segue_writer *writer, const struct segue_ops *ops)
+{
+	struct segue_change change = {.ready = ops};
+
+	return segue_writer_change(writer, &change);
+}
+
+void segue_writer_submit(
+	struct segue_writer *writer, struct segue_change *change, void (*done)(void *arg))
+{
+	change->done = done;
+	change->ready = NULL;
+	pthread_mutex_lock(&writer->lock);
+	enqueue(writer, change);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_pin(struct segue_writer *writer, struct segue_pin *pin)
+{
+	pthread_mutex_lock(&writer->lock);
+	pin->next = writer->pins;
+	writer->pins = pin;
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_unpin(struct segue_writer *writer, struct segue_pin *pin)
+{
+	struct segue_pin **link = &writer->pins;
+
+	pthread_mutex_lock(&writer->lock);
+	while (*link != pin)
+		link = &(*link)->next;
+	*link = pin->next;
+	pthread_mutex_unlock(&writer->lock);
 }

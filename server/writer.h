@@ -6,6 +6,7 @@
 #ifndef SEGUE_SERVER_WRITER_H
 #define SEGUE_SERVER_WRITER_H
 
+#include "error.h"
 #include "grant.h"
 #include "loop.h"
 
@@ -41,5 +42,45 @@ void segue_writer_try_once(struct segue_writer *writer);
  * the loop's. What segue_store_apply says; SEGUE_ESTORE once storage has failed.
  */
 int segue_writer_apply(struct segue_writer *writer, const struct segue_ops *ops);
+
+/*
+ * A change of what the store holds of a lane that depends on what it holds: `build` is called on
+ * the writer's thread, before the transaction that its operations become part of. A transaction
+ * takes one change of a place at most: what `build` reads of it is as the last transaction left it,
+ * but for the newest commit of a lease in force, which is in the same transaction.
+ */
+struct segue_change {
+	struct segue_place place;
+	int (*build)(void *arg, struct segue_ops *ops);
+	void *arg;
+	int rc; /* of `build`, or of the transaction */
+	char detail[SEGUE_DETAIL_MAX];
+	/* The writer's. */
+	const struct segue_ops *ready; /* instead of `build` */
+	void (*done)(void *arg);
+	bool finished;
+	struct segue_ops ops;
+	struct segue_change *next;
+};
+/* Writes it in the next transaction, at once, and waits for it, as segue_writer_apply does. */
+int segue_writer_change(struct segue_writer *writer, struct segue_change *change);
+/* The same without waiting, from any thread: done(arg) is called on the loop's thread. */
+void segue_writer_submit(
+	struct segue_writer *writer, struct segue_change *change, void (*done)(void *arg));
+/*
+ * Inside `build`: whether the grant's batches below `step`, and the rows that ended in them, are in
+ * the store or in this transaction.
+ */
+bool segue_writer_covers(
+	const struct segue_writer *writer, const struct segue_grant *grant, uint64_t step);
+
+/* A checkpoint of this step is on its way: final states that came with it must stay undoable. */
+struct segue_pin {
+	struct segue_pin *next;
+	struct segue_place place;
+	uint64_t step;
+};
+void segue_writer_pin(struct segue_writer *writer, struct segue_pin *pin);
+void segue_writer_unpin(struct segue_writer *writer, struct segue_pin *pin);
 
 #endif

@@ -682,6 +682,38 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 	return segue_client_run(lane->client, INT64_MAX, attempt_place, &placing);
 }
 
+static int attempt_check(void *arg)
+{
+	struct placing *placing = arg;
+	struct segue_lane *lane = placing->lane;
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.lane_attach = {.mode = SEGUE_ATTACH_CHECK, .lane = lane->index},
+	};
+	struct segue_reply reply;
+	int rc = segue_stream_ready(lane->stream);
+
+	if (rc == 0)
+		rc = segue_client_upload_bytes(lane->client, placing->token, placing->token_size,
+			&request.lane_attach.upload);
+	request.lane_attach.stream = lane->stream->id;
+	return rc ? rc
+		  : segue_client_call(lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS,
+			    &reply);
+}
+
+int segue_lane_check(struct segue_lane *lane, const void *token, size_t size)
+{
+	int rc = check_lane(lane);
+
+	if (rc)
+		return rc;
+	if (!token || size == 0)
+		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
+	struct placing placing = {.lane = lane, .token = token, .token_size = size};
+	return segue_client_run(lane->client, INT64_MAX, attempt_check, &placing);
+}
+
 /* ---- What is known of it ------------------------------------------------------------------- */
 
 uint32_t segue_lane_index(const struct segue_lane *lane)

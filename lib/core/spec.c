@@ -31,6 +31,7 @@
 #define DEPTH_DEFAULT     4
 #define CAPACITY_LEAST    1000
 #define INTERVAL_USUAL    1000
+#define CHECKPOINTS_USUAL 3
 #define HASH_VERSION      1
 #define DIFFERENCES_MAX   3800 /* of SEGUE_DETAIL_MAX: leaves room for what callers put before */
 
@@ -244,6 +245,7 @@ static int check_numbers(const struct segue_spec *spec)
 		{"durability", spec->durability, SEGUE_DURABLE_INTERVAL, SEGUE_DURABLE_COMMIT},
 		{"interval_ms", spec->interval_ms, 1, INTERVAL_MAX},
 		{"lease_timeout_ms", spec->lease_timeout_ms, 0, LEASE_TIMEOUT_MAX},
+		{"keep_checkpoints", spec->keep_checkpoints, 1, SEGUE_CHECKPOINTS_MAX},
 	};
 
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
@@ -415,6 +417,7 @@ static void copy_numbers(const struct segue_stream_spec *from, struct segue_spec
 	to->durability = from->durability;
 	to->interval_ms = or_default(from->interval_ms, INTERVAL_USUAL);
 	to->lease_timeout_ms = from->lease_timeout_ms;
+	to->keep_checkpoints = or_default(from->keep_checkpoints, CHECKPOINTS_USUAL);
 }
 
 /* Arrays that are announced and not there would be read by the copy. */

@@ -232,6 +232,7 @@ static void put_numbers(const struct segue_spec *spec, Segue__Pb__Spec *pb)
 	pb->durability = spec->durability;
 	pb->interval_ms = spec->interval_ms;
 	pb->lease_timeout_ms = spec->lease_timeout_ms;
+	pb->keep_checkpoints = spec->keep_checkpoints;
 }
 
 static Segue__Pb__Spec *put_spec(
@@ -403,6 +404,7 @@ static void get_numbers(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	out->capacity = pb->capacity;
 	out->interval_ms = pb->interval_ms;
 	out->lease_timeout_ms = pb->lease_timeout_ms;
+	out->keep_checkpoints = pb->keep_checkpoints;
 }
 
 static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
@@ -523,7 +525,7 @@ static int get_lane_attach(
 {
 	const Segue__Pb__LaneAttach *pb = (const Segue__Pb__LaneAttach *)from;
 	size_t token = pb->mode == SEGUE_ATTACH_OFFER ? SEGUE_TOKEN_BYTES : 0;
-	int rc = check_range("lane_attach.mode", pb->mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_OFFER);
+	int rc = check_range("lane_attach.mode", pb->mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_CHECK);
 
 	(void)arena;
 	if (rc == 0)
@@ -603,6 +605,37 @@ static int get_checkpoint(
 	out->checkpoint.group = pb->group;
 	out->checkpoint.step = pb->step;
 	out->checkpoint.timeout_ns = pb->timeout_ns;
+	return rc;
+}
+
+static int put_stored(
+	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
+{
+	Segue__Pb__Stored *pb = (Segue__Pb__Stored *)to;
+
+	(void)scratch;
+	if (check_text("the name of the stream", message->stored.stream, SEGUE_NAME_MAX) < 0)
+		return SEGUE_EINVAL;
+	pb->stream = (char *)(uintptr_t)message->stored.stream;
+	pb->lane = message->stored.lane;
+	pb->id = message->stored.id;
+	pb->remove = message->stored.remove;
+	return 0;
+}
+
+static int get_stored(
+	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
+{
+	const Segue__Pb__Stored *pb = (const Segue__Pb__Stored *)from;
+	int rc = check_text("stored.stream", pb->stream, SEGUE_NAME_MAX);
+
+	(void)arena;
+	if (rc == 0)
+		rc = check_range("stored.lane", pb->lane, 0, LANES_MAX - 1);
+	out->stored.stream = pb->stream;
+	out->stored.lane = pb->lane;
+	out->stored.id = pb->id;
+	out->stored.remove = pb->remove;
 	return rc;
 }
 
@@ -851,6 +884,7 @@ static const struct codec codecs[] = {
 	{SEGUE_MESSAGE_CHECKPOINT, "checkpoint", &segue__pb__checkpoint__descriptor, put_checkpoint,
 		get_checkpoint},
 	{SEGUE_MESSAGE_REPORT, "report", &segue__pb__report__descriptor, put_report, get_report},
+	{SEGUE_MESSAGE_STORED, "stored", &segue__pb__stored__descriptor, put_stored, get_stored},
 	{SEGUE_MESSAGE_WELCOME, "welcome", &segue__pb__welcome__descriptor, put_welcome,
 		get_welcome},
 	{SEGUE_MESSAGE_OPENED, "opened", &segue__pb__opened__descriptor, put_opened, get_opened},
@@ -881,6 +915,7 @@ SERIAL(LaneDetach);
 SERIAL(Upload);
 SERIAL(Checkpoint);
 SERIAL(Report);
+SERIAL(Stored);
 SERIAL(Welcome);
 SERIAL(Opened);
 SERIAL(Attached);
@@ -1169,6 +1204,72 @@ int segue_lane_record_unpack(const void *bytes, size_t size, struct segue_lane_r
 	segue_arena_finish(&arena);
 	if (rc < 0 && pb)
 		segue_fail_within(rc, "lane record");
+	return rc;
+}
+
+int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, size_t *size)
+{
+	Segue__Pb__CatalogueRecord pb = SEGUE__PB__CATALOGUE_RECORD__INIT;
+	uint64_t id[SEGUE_CHECKPOINTS_MAX], step[SEGUE_CHECKPOINTS_MAX];
+	uint64_t sizes[SEGUE_CHECKPOINTS_MAX];
+	int64_t created[SEGUE_CHECKPOINTS_MAX];
+
+	assert(catalogue->count <= SEGUE_CHECKPOINTS_MAX);
+	for (uint32_t i = 0; i < catalogue->count; i++) {
+		id[i] = catalogue->entry[i].id;
+		step[i] = catalogue->entry[i].step;
+		sizes[i] = catalogue->entry[i].size;
+		created[i] = catalogue->entry[i].created_ms;
+	}
+	pb.next_id = catalogue->next_id;
+	pb.n_id = pb.n_step = pb.n_size = pb.n_created_ms = catalogue->count;
+	pb.id = id;
+	pb.step = step;
+	pb.size = sizes;
+	pb.created_ms = created;
+	return pack_record(&pb.base, out, size);
+}
+
+static int get_catalogue(const Segue__Pb__CatalogueRecord *pb, struct segue_catalogue *out)
+{
+	struct segue_catalogue catalogue = {.next_id = pb->next_id};
+	int rc = check_range("checkpoints of a lane", pb->n_id, 0, SEGUE_CHECKPOINTS_MAX);
+
+	if (rc < 0)
+		return rc;
+	if (pb->n_step != pb->n_id || pb->n_size != pb->n_id || pb->n_created_ms != pb->n_id)
+		return segue_fail(SEGUE_EPROTOCOL,
+			"%zu ids, %zu steps, %zu sizes, %zu dates; they should be as many",
+			pb->n_id, pb->n_step, pb->n_size, pb->n_created_ms);
+	for (size_t i = 0; i < pb->n_id; i++) {
+		if (pb->id[i] < 1 || pb->id[i] >= pb->next_id)
+			return segue_fail(SEGUE_EPROTOCOL, "id %" PRIu64 ", and the next is %" PRIu64,
+				pb->id[i], pb->next_id);
+		if (i > 0 && pb->step[i] <= pb->step[i - 1])
+			return segue_fail(SEGUE_EPROTOCOL, "steps do not rise");
+		catalogue.entry[i] = (struct segue_catalogue_entry){
+			pb->id[i], pb->step[i], pb->size[i], pb->created_ms[i]};
+	}
+	catalogue.count = (uint32_t)pb->n_id;
+	if (catalogue.next_id < 1)
+		return segue_fail(SEGUE_EPROTOCOL, "the next id is 0");
+	*out = catalogue;
+	return 0;
+}
+
+int segue_catalogue_unpack(const void *bytes, size_t size, struct segue_catalogue *out)
+{
+	const ProtobufCMessage *pb;
+	struct segue_arena arena;
+	int rc = record_arena(&arena, size);
+
+	if (rc < 0)
+		return rc;
+	pb = parse("catalogue", &segue__pb__catalogue_record__descriptor, bytes, size, &arena);
+	rc = pb ? get_catalogue((const Segue__Pb__CatalogueRecord *)pb, out) : SEGUE_EPROTOCOL;
+	segue_arena_finish(&arena);
+	if (rc < 0 && pb)
+		segue_fail_within(rc, "catalogue of checkpoints");
 	return rc;
 }
 

@@ -26,6 +26,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_UPLOAD = 5,
 	SEGUE_MESSAGE_CHECKPOINT = 6,
 	SEGUE_MESSAGE_REPORT = 7,
+	SEGUE_MESSAGE_STORED = 9,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -41,6 +42,7 @@ enum segue_attach_mode {
 	SEGUE_ATTACH_FRESH = 2,
 	SEGUE_ATTACH_RESTORE = 3, /* from the token in the upload */
 	SEGUE_ATTACH_OFFER = 4,   /* reconnect: the states in the upload */
+	SEGUE_ATTACH_CHECK = 5,   /* attaches nothing: would the token in the upload fit? */
 };
 
 /* A block of memory that unpacking takes from: zeroed, never beyond its size. */
@@ -83,6 +85,12 @@ struct segue_message {
 			uint32_t lane, group;
 			int64_t timeout_ns;
 		} checkpoint;
+		struct {
+			const char *stream;
+			uint64_t id; /* remove: 0 means all */
+			uint32_t lane;
+			bool remove; /* else the token is sent */
+		} stored;
 		struct {
 			enum segue_report what;
 			const char *stream, *key; /* "": none */
@@ -150,6 +158,16 @@ struct segue_lane_record {
 	struct segue_position *position; /* unpacked: malloc'd, free() */
 };
 
+/* The checkpoints that the store holds of a lane, by rising step. */
+struct segue_catalogue {
+	uint64_t next_id; /* ids begin at 1, rise with time and are not used again */
+	uint32_t count;
+	struct segue_catalogue_entry {
+		uint64_t id, step, size; /* size of the token */
+		int64_t created_ms;      /* Unix time */
+	} entry[SEGUE_CHECKPOINTS_MAX];
+};
+
 struct segue_token_record {
 	char stream[SEGUE_NAME_MAX + 1];
 	uint64_t spec_hash[2], fingerprint[2];
@@ -163,6 +181,8 @@ int segue_stream_record_unpack(const void *bytes, size_t size, struct segue_stre
 int segue_lane_record_pack(const struct segue_lane_record *record, void **out, size_t *size);
 int segue_lane_record_unpack(const void *bytes, size_t size, struct segue_lane_record *out);
 int segue_token_record_pack(const struct segue_token_record *record, void **out, size_t *size);
+int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, size_t *size);
+int segue_catalogue_unpack(const void *bytes, size_t size, struct segue_catalogue *out);
 int segue_token_record_unpack(const void *bytes, size_t size, struct segue_token_record *out);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * Fuzzes messages and records: what unpacks, packs, and unpacks again to the same bytes.
  *
- * The first byte is the type of the message; 253 to 255 are the records of a stream, a lane, a
- * token. For libFuzzer, or with replay_main.c as a program that runs files.
+ * The first byte is the type of the message; 252 to 255 are the records of the checkpoints of a
+ * lane, a stream, a lane, a token. For libFuzzer, or with replay_main.c as a program that runs files.
  */
 #include "wire.h"
 
@@ -81,6 +81,16 @@ static bool lane_again(const void *bytes, size_t size, void **out, size_t *out_s
 	return true;
 }
 
+static bool catalogue_again(const void *bytes, size_t size, void **out, size_t *out_size)
+{
+	struct segue_catalogue catalogue;
+
+	if (segue_catalogue_unpack(bytes, size, &catalogue) < 0)
+		return false;
+	expect(segue_catalogue_pack(&catalogue, out, out_size) == 0);
+	return true;
+}
+
 static bool token_again(const void *bytes, size_t size, void **out, size_t *out_size)
 {
 	struct segue_token_record record;
@@ -110,7 +120,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0)
 		return 0;
-	if (data[0] == 253)
+	if (data[0] == 252)
+		fuzz_record(catalogue_again, data + 1, size - 1);
+	else if (data[0] == 253)
 		fuzz_record(stream_again, data + 1, size - 1);
 	else if (data[0] == 254)
 		fuzz_record(lane_again, data + 1, size - 1);

@@ -46,7 +46,7 @@ SPEC = (
     + blob(7, feature(b"s", 6, 7)) + blob(8, STATE) + number(9, 20) + number(10, 6)
     + number(11, 2) + number(12, 1) + fixed(13, 9) + number(14, 3) + number(15, 1)
     + number(16, 1) + number(20, 1) + number(21, 4) + number(22, 1) + number(23, 1000)
-    + number(25, 1000)
+    + number(25, 1000) + number(27, 3)
 )  # fmt: skip
 POSITION = (
     number(1, 5) + number(2, 9) + packed(6, 1, 2**64 - 1) + packed(7, 30, 0)
@@ -63,6 +63,7 @@ MESSAGES = {
     5: number(1, 5) + number(2, 1 << 20),
     6: number(1, 6) + number(2, 1) + number(3, 1) + number(5, 9) + number(6, 10**9),
     7: number(1, 7) + number(2, 3) + blob(3, b"train") + blob(4, b"f:0"),
+    9: number(1, 8) + blob(2, b"train") + number(3, 1) + number(4, 7) + number(5, 1),
     65: number(1, 1) + number(2, 1) + number(3, 1) + blob(4, b"0.1.0") + number(5, 77)
     + fixed(6, 5),
     66: number(1, 2) + number(2, 1) + number(3, 1000) + number(4, 64) + fixed(5, 99),
@@ -71,6 +72,8 @@ MESSAGES = {
     69: number(1, 5) + number(2, 1) + number(3, 4096) + number(4, 3),
     70: number(1, 6) + blob(2, "räcords".encode()) + number(3, 1) + number(4, 2),
     71: number(1, 7) + number(2, 23) + blob(3, b"a detail"),
+    252: number(1, 9) + packed(2, 5, 8) + packed(3, 100, 200) + packed(4, 321, 322)
+    + packed(5, 10**12, 10**12 + 1),
     253: number(1, 1) + blob(2, SPEC) + fixed(3, 1) + fixed(4, 2) + number(5, 10**12),
     254: number(1, 2) + blob(2, TOKEN) + number(3, 1) + blob(4, HOLDER) + number(5, 10**12)
     + blob(6, POSITION),

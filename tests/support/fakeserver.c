@@ -554,6 +554,8 @@ static bool decide(struct fakeserver *server, int c, const struct segue_message 
 		}
 		drop_lease(lane);
 		return true;
+	case SEGUE_ATTACH_CHECK: /* on_check */
+		break;
 	}
 	return false;
 }
@@ -574,12 +576,43 @@ static void close_connection(struct fakeserver *server, int c, bool take)
 	server->connections[c].fd = -1;
 }
 
+static void on_check(
+	struct fakeserver *server, int c, uint64_t serial, const uint8_t *bytes, size_t size)
+{
+	struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = serial};
+
+	if (size < sizeof(magic) || memcmp(bytes, magic, sizeof(magic)) != 0)
+		refuse(server, c, serial, SEGUE_ETOKEN, "the token is of another stream");
+	else
+		reply(server, c, &done, NULL, 0);
+}
+
+static void on_stored(struct fakeserver *server, int c, const struct segue_message *request)
+{
+	struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = request->serial};
+	char text[64];
+
+	snprintf(text, sizeof(text), "%s %u %llu", request->stored.stream, request->stored.lane,
+		(unsigned long long)request->stored.id);
+	if (request->stored.id == 99)
+		refuse(server, c, request->serial, SEGUE_ENOTFOUND, "lane 1 has no checkpoint 99");
+	else if (request->stored.remove)
+		reply(server, c, &done, NULL, 0);
+	else
+		reply_bytes(server, c, request->serial, text, strlen(text));
+}
+
 static void on_attach(struct fakeserver *server, int c, const struct segue_message *request)
 {
 	struct fake_lane *lane = &server->lanes[request->lane_attach.lane];
 	size_t size;
 	uint8_t *bytes = take_upload(server, request->lane_attach.upload, &size);
 
+	if (request->lane_attach.mode == SEGUE_ATTACH_CHECK) {
+		on_check(server, c, request->serial, bytes, size);
+		free(bytes);
+		return;
+	}
 	server->seen.attaches++;
 	if (decide(server, c, request, lane, bytes, size)) {
 		if (server->script.lose_grants > 0) {
@@ -700,6 +733,9 @@ static void answer(struct fakeserver *server, int c, struct segue_message *reque
 		break;
 	case SEGUE_MESSAGE_CHECKPOINT:
 		on_checkpoint(server, c, request);
+		break;
+	case SEGUE_MESSAGE_STORED:
+		on_stored(server, c, request);
 		break;
 	case SEGUE_MESSAGE_REPORT:
 		on_report(server, c, request);

@@ -968,6 +968,9 @@ Test(client, goes_back_to_a_token)
 		"stands at another step");
 	consume(lane, 3);
 	assert_fails(segue_lane_restore(lane, "rubbish", 7), SEGUE_ETOKEN, "another stream");
+	assert_fails(segue_lane_check(lane, "rubbish", 7), SEGUE_ETOKEN, "another stream");
+	assert_fails(segue_lane_check(lane, NULL, 0), SEGUE_ETOKEN, "empty");
+	cr_assert_eq(segue_lane_check(lane, token, size), 0, "%s", segue_error_detail());
 	consume(lane, 1); /* as before */
 	cr_assert_eq(segue_lane_restore(lane, token, size), 0, "%s", segue_error_detail());
 	cr_assert_eq(segue_lane_committed(lane), 3);
@@ -980,6 +983,29 @@ Test(client, goes_back_to_a_token)
 	segue_free(token);
 	segue_free(other);
 	close_all(lane);
+}
+
+Test(client, checkpoints_in_the_store)
+{
+	size_t size;
+	void *token;
+
+	cr_assert_eq(segue_open(store, &options, &client), 0);
+	cr_assert_eq(segue_client_checkpoint(client, "train", 1, 7, &token, &size), 0, "%s",
+		segue_error_detail());
+	cr_assert_str_eq(token, "train 1 7");
+	cr_assert_eq(size, 9);
+	segue_free(token);
+	assert_fails(segue_client_checkpoint(client, "train", 1, 99, &token, &size),
+		SEGUE_ENOTFOUND, "no checkpoint 99");
+	assert_fails(segue_client_checkpoint(client, "train", 1, 7, NULL, &size), SEGUE_EINVAL,
+		"places");
+	cr_assert_eq(segue_client_checkpoint_remove(client, "train", 1, 0), 0, "%s",
+		segue_error_detail());
+	assert_fails(segue_client_checkpoint_remove(client, "train", 1, 99), SEGUE_ENOTFOUND,
+		"no checkpoint 99");
+	assert_fails(segue_client_checkpoint_remove(client, NULL, 1, 1), SEGUE_EINVAL, "name");
+	segue_client_close(client);
 }
 
 Test(client, reports)

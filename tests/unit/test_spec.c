@@ -84,6 +84,7 @@ CASE(depth_large, s->spec.depth = 65)
 CASE(threads_large, s->spec.num_threads = 65)
 CASE(interval_large, s->spec.interval_ms = 3600001)
 CASE(lease_timeout_large, s->spec.lease_timeout_ms = 86400001)
+CASE(checkpoints_large, s->spec.keep_checkpoints = 101)
 CASE(small_capacity, s->spec.capacity = 5)
 CASE(final_of_nothing, s->spec.keep_final = true; s->spec.volatile_ = true)
 CASE(empty_key_feature, s->spec.source.key_feature = "")
@@ -142,6 +143,7 @@ static const struct {
 	{threads_large, {"num_threads is 65"}},
 	{interval_large, {"interval_ms is 3600001"}},
 	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
+	{checkpoints_large, {"keep_checkpoints is 101"}},
 	{small_capacity, {"capacity is 5", "batch_size 6"}},
 	{final_of_nothing, {"keep_final", "persist"}},
 	{empty_key_feature, {"source.key_feature is empty"}},
@@ -181,6 +183,7 @@ Test(spec, limits_themselves_are_allowed)
 	sample.spec.num_threads = 64;
 	sample.spec.interval_ms = 3600000;
 	sample.spec.lease_timeout_ms = 86400000;
+	sample.spec.keep_checkpoints = 100;
 	sample.sequences[1].dtype = SEGUE_UINT8;
 	sample.sequences[1].rank = SEGUE_RANK_MAX;
 	for (int d = 0; d < SEGUE_RANK_MAX; d++)
@@ -223,6 +226,7 @@ Test(spec, defaults)
 	cr_assert_eq(spec->capacity, 1000);
 	cr_assert_eq(spec->interval_ms, 1000);
 	cr_assert_eq(spec->lease_timeout_ms, 0);
+	cr_assert_eq(spec->keep_checkpoints, 3);
 	cr_assert(spec->pad);
 	cr_assert(spec->persist);
 	segue_spec_destroy(spec);
@@ -347,6 +351,7 @@ Test(spec, copy_is_deep_and_whole)
 	sample.spec.depth = 7;
 	sample.spec.interval_ms = 12;
 	sample.spec.lease_timeout_ms = 13;
+	sample.spec.keep_checkpoints = 4;
 	spec = make(&sample);
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
 	segue_spec_hash(spec, hash[0]);
@@ -360,6 +365,7 @@ Test(spec, copy_is_deep_and_whole)
 	cr_assert_eq(copy->depth, 7);
 	cr_assert_eq(copy->interval_ms, 12);
 	cr_assert_eq(copy->lease_timeout_ms, 13);
+	cr_assert_eq(copy->keep_checkpoints, 4);
 	segue_spec_destroy(copy);
 }
 

@@ -323,7 +323,11 @@ static void model_apply(
 	struct model *model, const struct segue_store_op *op, size_t key, uint32_t version)
 {
 	for (size_t i = 0; i < KEYS; i++)
-		if (i == key || (op->remove && op->prefix && starts_with(i, op->key, op->key_size)))
+		if (i == key ||
+			(op->remove && op->prefix && starts_with(i, op->key, op->key_size)) ||
+			(op->remove && op->shared && starts_with(i, op->key, op->shared) &&
+				compare_keys(keys[i].bytes, keys[i].size, op->key, op->key_size) <
+					0))
 			model->versions[op->table][i] = op->remove ? 0 : version;
 }
 
@@ -345,10 +349,13 @@ static void random_transaction(struct segue_store *store, struct model *model, u
 		};
 		if (ops[i].prefix)
 			ops[i].key_size = 1 + below(keys[key].size);
+		else if (ops[i].remove && kind < 3)
+			ops[i].shared = 1 + below(keys[key].size);
 		/* two puts of one key in a transaction must differ: the last one counts */
 		uint32_t unique = version * 16 + (uint32_t)i;
 		ops[i].value_size = fill_value(values[i], (int)ops[i].table, key, unique);
-		model_apply(model, &ops[i], ops[i].prefix ? KEYS : key, unique);
+		bool range = ops[i].prefix || ops[i].shared;
+		model_apply(model, &ops[i], range ? KEYS : key, unique);
 	}
 	assert_ok(segue_store_apply(store, ops, count));
 }
@@ -463,7 +470,8 @@ Test(store, refuses_what_does_not_fit_and_changes_nothing)
 		.key_size = 1,
 		.value = "new",
 		.value_size = 3};
-	struct segue_store_op bad[] = {good, good, good, good, good, good, good, good, good};
+	struct segue_store_op bad[] = {
+		good, good, good, good, good, good, good, good, good, good, good, good};
 	bad[0].table = (enum segue_table)0;
 	bad[1].table = SEGUE_TABLE_COUNT;
 	bad[2].key_size = 0;
@@ -478,6 +486,14 @@ Test(store, refuses_what_does_not_fit_and_changes_nothing)
 	bad[7].key_size = 3;
 	bad[7].remove = bad[7].prefix = true;
 	bad[8].key = NULL;
+	bad[9].remove = bad[10].remove = bad[11].remove = true;
+	bad[9].shared = 2; /* of a key of one byte */
+	bad[10].shared = 1;
+	bad[10].prefix = true;
+	bad[11].table = SEGUE_TABLE_META; /* a range that takes the store's own records in */
+	bad[11].key = "sz";
+	bad[11].key_size = 2;
+	bad[11].shared = 1;
 	assert_ok(put_text(store, "k", "old"));
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct segue_store_op ops[] = {good, bad[i]};
@@ -839,9 +855,12 @@ Test(store, refuses_other_formats_and_machines)
 	copy = malloc(size);
 	cr_assert_not_null(copy);
 	memcpy(copy, bytes, size);
-	patch_format(copy, size, 8, 2);
-	refuse_file(SEGUE_EFORMAT, "has format 2; this program (0.1.0) knows formats up to 1", copy,
+	patch_format(copy, size, 8, 3);
+	refuse_file(SEGUE_EFORMAT, "has format 3; this program (0.1.0) knows formats up to 2", copy,
 		size);
+	memcpy(copy, bytes, size);
+	patch_format(copy, size, 8, 1);
+	refuse_file(SEGUE_EFORMAT, "has format 1, of an earlier segue", copy, size);
 	memcpy(copy, bytes, size);
 	patch_format(copy, size, 12, 4);
 	refuse_file(SEGUE_EFORMAT, "another kind of machine", copy, size);

@@ -30,6 +30,7 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.durability = SEGUE_DURABLE_COMMIT;
 	sample.spec.interval_ms = 77;
 	sample.spec.lease_timeout_ms = 78;
+	sample.spec.keep_checkpoints = 9;
 	sample.spec.capacity = 88;
 	sample.spec.source.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.allow_surplus = true;
@@ -174,6 +175,7 @@ static void expect_same_spec(const struct segue_spec *a, struct segue_spec *b, b
 	cr_assert_eq(a->durability, b->durability);
 	cr_assert_eq(a->interval_ms, b->interval_ms);
 	cr_assert_eq(a->lease_timeout_ms, b->lease_timeout_ms);
+	cr_assert_eq(a->keep_checkpoints, b->keep_checkpoints);
 	cr_assert_eq(b->path_count, with_paths ? a->path_count : 0);
 	for (size_t i = 0; i < b->path_count; i++)
 		cr_assert_str_eq(a->paths[i], b->paths[i]);
@@ -330,6 +332,13 @@ Test(wire, small_requests)
 	cr_assert_eq(out.checkpoint.lane, 3);
 	cr_assert_eq(out.checkpoint.group, 4);
 	cr_assert_eq(out.checkpoint.timeout_ns, 5);
+	m = (struct segue_message){.type = SEGUE_MESSAGE_STORED,
+		.stored = {.stream = "train", .id = UINT64_MAX, .lane = 65535, .remove = true}};
+	out = there_and_back(&m);
+	cr_assert_str_eq(out.stored.stream, "train");
+	cr_assert_eq(out.stored.id, UINT64_MAX);
+	cr_assert_eq(out.stored.lane, 65535);
+	cr_assert(out.stored.remove);
 	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_VERIFY; what++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
 			.report = {.what = what,
@@ -616,7 +625,7 @@ Test(wire, fields_of_a_peer_are_checked)
 	memset(long_text, 'k', sizeof(long_text) - 1);
 	BAD(SEGUE_MESSAGE_HELLO, "hello.version is not valid UTF-8", text(&bytes, 4, "\xc3"));
 	BAD(SEGUE_MESSAGE_HELLO, "hello.program has 256", blob(&bytes, 5, long_text, 256));
-	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.mode is 5", number(&bytes, 5, 5));
+	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.mode is 6", number(&bytes, 5, 6));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 15 bytes, expected 16", number(&bytes, 5, 4);
 		blob(&bytes, 7, secret, 15));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 0 bytes, expected 16", number(&bytes, 5, 4));
@@ -627,6 +636,8 @@ Test(wire, fields_of_a_peer_are_checked)
 		number(&bytes, 10, UINT64_MAX));
 	BAD(SEGUE_MESSAGE_CHECKPOINT, "checkpoint.lane is 65536", number(&bytes, 3, 65536));
 	BAD(SEGUE_MESSAGE_CHECKPOINT, "timeout_ns is negative", number(&bytes, 6, UINT64_MAX));
+	BAD(SEGUE_MESSAGE_STORED, "stored.lane is 65536", number(&bytes, 3, 65536));
+	BAD(SEGUE_MESSAGE_STORED, "stored.stream has 256", blob(&bytes, 2, long_text, 256));
 	BAD(SEGUE_MESSAGE_REPORT, "report.what is 0", number(&bytes, 1, 1));
 	BAD(SEGUE_MESSAGE_REPORT, "report.what is 5", number(&bytes, 2, 5));
 	BAD(SEGUE_MESSAGE_REPORT, "report.key has a NUL", number(&bytes, 2, 1);
@@ -987,6 +998,65 @@ static void expect_token_refused(struct segue_token_record *record, const char *
 	cr_expect_eq(segue_token_record_unpack(bytes, size, &out), SEGUE_EPROTOCOL, "%s", says);
 	cr_expect_str_eq(segue_error_detail(), says);
 	free(bytes);
+}
+
+Test(wire, catalogues)
+{
+	struct segue_catalogue catalogue = {.next_id = 12, .count = 2}, out;
+	size_t size;
+	void *bytes;
+
+	catalogue.entry[0] = (struct segue_catalogue_entry){3, 0, 100, 1};
+	catalogue.entry[1] = (struct segue_catalogue_entry){11, 7, UINT64_MAX, INT64_MAX};
+	for (catalogue.count = 0; catalogue.count <= 2; catalogue.count++) {
+		cr_assert_eq(segue_catalogue_pack(&catalogue, &bytes, &size), 0);
+		cr_assert_eq(segue_catalogue_unpack(bytes, size, &out), 0, "%s",
+			segue_error_detail());
+		cr_assert_eq(out.next_id, 12);
+		cr_assert_eq(out.count, catalogue.count);
+		cr_assert_eq(memcmp(out.entry, catalogue.entry,
+				     catalogue.count * sizeof(out.entry[0])),
+			0);
+		free(bytes);
+	}
+}
+
+static void expect_catalogue_refused(const struct segue_catalogue *catalogue, const char *says)
+{
+	struct segue_catalogue out;
+	size_t size;
+	void *bytes;
+
+	cr_assert_eq(segue_catalogue_pack(catalogue, &bytes, &size), 0);
+	cr_expect_eq(segue_catalogue_unpack(bytes, size, &out), SEGUE_EPROTOCOL, "%s", says);
+	cr_expect(strstr(segue_error_detail(), says), "%s: %s", says, segue_error_detail());
+	free(bytes);
+}
+
+Test(wire, catalogues_that_are_wrong)
+{
+	static struct bytes bytes;
+	struct segue_catalogue out, wrong = {.next_id = 0};
+
+	expect_catalogue_refused(&wrong, "the next id is 0");
+	wrong = (struct segue_catalogue){.next_id = 5, .count = 2, .entry = {{4, 1, 1, 1}, {4, 2, 1, 1}}};
+	wrong.entry[1] = (struct segue_catalogue_entry){3, 1, 1, 1};
+	expect_catalogue_refused(&wrong, "steps do not rise");
+	wrong.entry[1] = (struct segue_catalogue_entry){5, 2, 1, 1};
+	expect_catalogue_refused(&wrong, "id 5, and the next is 5");
+	wrong.entry[1].id = 0;
+	expect_catalogue_refused(&wrong, "id 0");
+	bytes.size = 0;
+	number(&bytes, 1, 9);
+	number(&bytes, 2, 3);
+	cr_assert_eq(segue_catalogue_unpack(bytes.data, bytes.size, &out), SEGUE_EPROTOCOL);
+	cr_assert(strstr(segue_error_detail(), "1 ids, 0 steps"));
+	bytes.size = 0;
+	for (unsigned i = 0; i <= SEGUE_CHECKPOINTS_MAX; i++)
+		for (unsigned field = 2; field <= 5; field++)
+			number(&bytes, field, i + 1);
+	cr_assert_eq(segue_catalogue_unpack(bytes.data, bytes.size, &out), SEGUE_EPROTOCOL);
+	cr_assert(strstr(segue_error_detail(), "checkpoints of a lane"));
 }
 
 Test(wire, tokens_that_are_wrong)

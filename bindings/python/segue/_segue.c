@@ -1182,7 +1182,9 @@ static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 	return bytes;
 }
 
-static PyObject *lane_restore(struct lane *self, PyObject *token)
+/* segue_lane_restore or segue_lane_check. */
+static PyObject *lane_with_token(struct lane *self, PyObject *token,
+	int (*call)(struct segue_lane *lane, const void *token, size_t size))
 {
 	struct client *client = self->stream->client;
 	Py_buffer buffer;
@@ -1195,7 +1197,7 @@ static PyObject *lane_restore(struct lane *self, PyObject *token)
 		return NULL;
 	}
 	wait_begin(client);
-	rc = segue_lane_restore(self->handle, buffer.buf, (size_t)buffer.len);
+	rc = call(self->handle, buffer.buf, (size_t)buffer.len);
 	wait_end(client);
 	if (rc < 0)
 		fail(rc);
@@ -1204,6 +1206,16 @@ static PyObject *lane_restore(struct lane *self, PyObject *token)
 	if (PyErr_Occurred())
 		return NULL;
 	Py_RETURN_NONE;
+}
+
+static PyObject *lane_restore(struct lane *self, PyObject *token)
+{
+	return lane_with_token(self, token, segue_lane_restore);
+}
+
+static PyObject *lane_check(struct lane *self, PyObject *token)
+{
+	return lane_with_token(self, token, segue_lane_check);
 }
 
 /*
@@ -1565,15 +1577,16 @@ static bool spec_read(
 {
 	int compression, surplus, shuffle, no_pad, tail, epoch_end, on_error, final, volatile_,
 		durability;
-	unsigned unroll, batch, lanes, depth, threads, capacity, interval, lease_timeout;
+	unsigned unroll, batch, lanes, depth, threads, capacity, interval, lease_timeout,
+		checkpoints;
 	unsigned long long seed, epochs;
 
-	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIIiII:stream", &spec->name,
+	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIIiIII:stream", &spec->name,
 		    &PyList_Type, paths, &compression, &spec->source.key_feature, &surplus,
 		    &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2],
 		    &unroll, &batch, &lanes, &shuffle, &seed, &epochs, &no_pad, &tail, &epoch_end,
 		    &on_error, &final, &volatile_, &depth, &threads, &capacity, &durability,
-		    &interval, &lease_timeout))
+		    &interval, &lease_timeout, &checkpoints))
 		return false;
 	spec->source.path_count = (size_t)PyList_Size(*paths);
 	spec->source.compression = (enum segue_compression)compression;
@@ -1599,6 +1612,7 @@ static bool spec_read(
 	spec->durability = (enum segue_durability)durability;
 	spec->interval_ms = interval;
 	spec->lease_timeout_ms = lease_timeout;
+	spec->keep_checkpoints = checkpoints;
 	return true;
 }
 
@@ -1695,6 +1709,31 @@ static PyObject *client_report(struct client *self, PyObject *args)
 	if (PyErr_Occurred())
 		Py_CLEAR(text);
 	return text;
+}
+
+static PyObject *client_checkpoint(struct client *self, PyObject *args)
+{
+	unsigned long long id;
+	PyObject *bytes = NULL;
+	const char *stream;
+	void *token = NULL;
+	size_t size = 0;
+	unsigned lane;
+	int rc;
+
+	if (!PyArg_ParseTuple(args, "sIK", &stream, &lane, &id) || !client_enter(self))
+		return NULL;
+	wait_begin(self);
+	rc = segue_client_checkpoint(self->handle, stream, lane, id, &token, &size);
+	wait_end(self);
+	if (rc < 0)
+		fail(rc);
+	else
+		bytes = take_bytes(token, size);
+	leave(self);
+	if (PyErr_Occurred())
+		Py_CLEAR(bytes);
+	return bytes;
 }
 
 static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
@@ -1820,6 +1859,8 @@ static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 static PyMethodDef client_methods[] = {
 	{"stream", METHOD(client_stream), METH_VARARGS, "Open a stream; see segue.client."},
 	{"report", METHOD(client_report), METH_VARARGS, "report(what, stream, key) -> JSON text."},
+	{"checkpoint", METHOD(client_checkpoint), METH_VARARGS,
+		"checkpoint(stream, lane, id) -> bytes: a token that the store holds."},
 	{"close", METHOD(client_close), METH_NOARGS, "Close it and all that came from it."},
 	{0},
 };
@@ -1860,6 +1901,7 @@ static PyMethodDef lane_methods[] = {
 	{"next", METHOD(lane_next), METH_O, "next(timeout) -> Batch, or None at the end."},
 	{"checkpoint", METHOD(lane_checkpoint), METH_NOARGS, "checkpoint() -> bytes."},
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
+	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
 	{"reclaim", METHOD(lane_reclaim), METH_NOARGS,
 		"reclaim() -> [(step, committed, Batch or None)]: lets go of what has no arrays."},
 	{"close", METHOD(lane_close), METH_NOARGS,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import _program, _segue
+from . import _program, _segue, errors
 from .loader import Loader
 from .spec import Feature, State, TFRecord, stream_arguments
 
@@ -127,6 +127,7 @@ class Client:
         durability: str = "interval",
         interval: float = 1.0,
         lease_timeout: float | None = None,
+        keep_checkpoints: int = 3,
     ) -> Stream:
         """Open the stream `name`, making it if it is new.
 
@@ -181,6 +182,9 @@ class Client:
             Seconds, longer than the longest step of the training: a worker that has had a batch for
             so long and has committed none (it is stopped, or stuck) loses its lane to whoever asks,
             and learns that at its next call. None: a lane ends with its process alone.
+        keep_checkpoints : int
+            Newest checkpoints (`Loader.state_dict`) of each lane that the store keeps, 1 to 100.
+            As far back as the oldest, going back takes back final states, too.
 
         Raises
         ------
@@ -215,9 +219,11 @@ class Client:
             durability,
             interval,
             lease_timeout,
+            keep_checkpoints,
         )
         return Stream(
             self._handle.stream(*arguments),
+            client=self,
             name=name,
             num_unroll=num_unroll,
             batch_size=batch_size,
@@ -290,6 +296,7 @@ class Stream:
         self,
         handle: _segue.Stream,
         *,
+        client: Client,
         name: str,
         num_unroll: int,
         batch_size: int,
@@ -298,6 +305,7 @@ class Stream:
         persist: bool,
     ) -> None:
         self._handle = handle
+        self._client = client
         self.name = name
         self.num_unroll = num_unroll
         self.batch_size = batch_size
@@ -342,6 +350,57 @@ class Stream:
             No such lane, more workers than lanes, a rank outside the world.
         """
         return Loader(self, lanes, rank, world_size, start, timeout)
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Return what the store holds of `Loader.state_dict`, by lane and step.
+
+        Returns
+        -------
+        list of dict
+            ``lane``, ``id``, ``step``, ``created`` (UTC), ``bytes``. A stream with
+            ``persist=False`` has none.
+        """
+        if not self.persist:
+            return []
+        return [
+            {"lane": lane["lane"], **checkpoint}
+            for stream in self._client.inspect(self.name)["streams"]
+            for lane in stream["lanes"]
+            for checkpoint in lane["checkpoints"]
+        ]
+
+    def checkpoint(
+        self, step: int | None = None, lanes: Iterable[int] | None = None
+    ) -> dict[str, bytes]:
+        """Return a state dict out of the store, as `Loader.state_dict` returned it.
+
+        Parameters
+        ----------
+        step : int, optional
+            The newest step of which the store has all lanes, if not given.
+        lanes : iterable of int, optional
+            All of the stream if not given.
+
+        Raises
+        ------
+        NotFoundError
+            The store has no such step of all these lanes (also a ``KeyError``).
+        """
+        wanted = range(self.lanes) if lanes is None else sorted({int(lane) for lane in lanes})
+        found: dict[int, dict[int, int]] = {}  # by step: the id, by lane
+        for stored in self.checkpoints():
+            if stored["lane"] in wanted:
+                found.setdefault(stored["step"], {})[stored["lane"]] = stored["id"]
+        steps = [at for at, ids in found.items() if len(ids) == len(wanted)]
+        if not steps or (step is not None and step not in steps):
+            which = "one step" if step is None else f"step {step}"
+            raise errors.NotFoundError(
+                f"the store has no checkpoint of stream {self.name!r} with lanes {list(wanted)} "
+                f"at {which}; checkpoints() lists what it has"
+            )
+        ids = found[max(steps) if step is None else step]
+        handle = self._client._handle
+        return {f"lane/{lane}": handle.checkpoint(self.name, lane, ids[lane]) for lane in wanted}
 
     @property
     def closed(self) -> bool:

@@ -153,7 +153,9 @@ class Loader:
     def state_dict(self, all_lanes: bool = False, timeout: float | None = 60.0) -> dict[str, bytes]:
         """Return tokens of the committed position and states: ``{"lane/<l>": bytes}``.
 
-        Batches that are open are committed first.
+        Batches that are open are committed first. The tokens are on disk in the store, too, when
+        this returns (see `Stream.checkpoints`), unless the stream has ``persist=False``.
+        `get_state` is the same.
 
         Parameters
         ----------
@@ -208,6 +210,12 @@ class Loader:
             All lanes are then as before.
         HeldError
             A batch is open, or arrays of a batch are alive; names them.
+
+        Notes
+        -----
+        Final states (``keep_final``) that came after the tokens' step are taken back, as far as the
+        oldest checkpoint in the store; checkpoints of later steps leave the store. `set_state` is
+        the same.
         """
         self._check_open()
         dicts = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
@@ -234,6 +242,9 @@ class Loader:
         self._turn += 1
         self._begun = False
 
+    get_state = state_dict
+    set_state = load_state_dict
+
     def _restore(self, tokens: list[bytes]) -> None:
         self._peeked.clear()
         self._open.clear()  # what nobody else holds is not in the way
@@ -250,16 +261,11 @@ class Loader:
                 "gives up one that is not committed; arrays go when nothing refers to them"
             )
         self._undelivered.clear()
-        undo: list[tuple[_segue.Lane, bytes]] = []
-        try:
+        if len(tokens) > 1:
             for lane, token in zip(self._handles, tokens):
-                before = lane.checkpoint() if len(tokens) > 1 else b""
-                lane.restore(token)
-                undo.append((lane, before))
-        except errors.Error:
-            for lane, before in undo:
-                lane.restore(before)
-            raise
+                lane.check(token)
+        for lane, token in zip(self._handles, tokens):
+            lane.restore(token)
 
     # -- lanes -------------------------------------------------------------------------------------
 

@@ -223,6 +223,7 @@ def stream_arguments(
     durability: str,
     interval: float,
     lease_timeout: float | None,
+    keep_checkpoints: int,
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
 
@@ -270,4 +271,5 @@ def stream_arguments(
         _choice("durability", durability, _DURABILITIES),
         max(1, math.ceil(interval * 1000)),
         0 if lease_timeout is None else max(1, math.ceil(lease_timeout * 1000)),
+        _whole("keep_checkpoints", keep_checkpoints, 1),
     )

@@ -101,6 +101,7 @@ SEGUE_EXPORT const char *segue_version(void);
 #define SEGUE_FEATURES_MAX 256 /* sequence + context features of a stream */
 #define SEGUE_STATES_MAX   256
 #define SEGUE_KEY_MAX      4096 /* bytes of a record's key */
+#define SEGUE_CHECKPOINTS_MAX 100 /* of a lane, in the store */
 
 enum segue_dtype {
 	SEGUE_FLOAT32 = 1,
@@ -209,6 +210,7 @@ struct segue_stream_spec {
 	 * process or socket alone. Longer than the longest step of the training.
 	 */
 	uint32_t lease_timeout_ms;
+	uint32_t keep_checkpoints; /* (runtime) newest checkpoints that the store keeps of a lane; 0: 3 */
 };
 
 /* ---- Client --------------------------------------------------------------------------------- */
@@ -276,6 +278,20 @@ enum segue_report {
  */
 SEGUE_EXPORT int segue_client_report(struct segue_client *client, enum segue_report what,
 	const char *stream, const char *key, char **json);
+
+/*
+ * The token of a checkpoint that the store holds (SEGUE_REPORT_INSPECT lists them): `id` of that
+ * lane of that stream, which need not be open. The caller frees it with segue_free().
+ * SEGUE_ENOTFOUND.
+ */
+SEGUE_EXPORT int segue_client_checkpoint(struct segue_client *client, const char *stream,
+	uint32_t lane, uint64_t id, void **token, size_t *size);
+/*
+ * Removes it from the store; with id 0 all of the lane. Tokens elsewhere stay good; final states
+ * are not taken back any more to what was before the oldest that is left. SEGUE_ENOTFOUND.
+ */
+SEGUE_EXPORT int segue_client_checkpoint_remove(
+	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id);
 
 /*
  * Opens the stream spec->name, making it if it is new. The first open of a data set builds the
@@ -350,14 +366,16 @@ SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *wait
 
 /*
  * A token of the lane's committed position and states: bytes that carry it to segue_lane_restore or
- * segue_attach_options.token. The caller frees it with segue_free(). Blocks. SEGUE_EUNSAVED if a
- * batch is open (taken and not committed).
+ * segue_attach_options.token. It is durable in the store when this returns (but for a stream with
+ * `volatile_`), as the newest of keep_checkpoints. The caller frees it with segue_free(). Blocks.
+ * SEGUE_EUNSAVED if a batch is open (taken and not committed); SEGUE_ENOSPACE, SEGUE_ESTORE: it
+ * could not be stored.
  */
 SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size);
 
 /*
  * The token of any lane of the stream at exactly `step`: waits until that lane has committed it.
- * SEGUE_ETIMEOUT names the lane and its step; SEGUE_ELIMIT if it has gone too far to be taken
+ * Durable in the store when this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step; SEGUE_ELIMIT if it has gone too far to be taken
  * there.
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
@@ -366,9 +384,15 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
 /*
  * Sets an attached lane to a token. Its generation rises; batches taken before can no longer be
  * committed (SEGUE_ESTALE). SEGUE_EHELD if a batch is open or not released; SEGUE_ETOKEN names what
- * differs; the lane is then as before.
+ * differs; the lane is then as before. Final states that came after the token's step are taken
+ * back, as far as the oldest checkpoint in the store; checkpoints of later steps leave the store.
  */
 SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size);
+/*
+ * Whether segue_lane_restore would take the token: 0, or SEGUE_ETOKEN, which names what differs.
+ * Changes nothing. For a restore of several lanes: all of them, or none.
+ */
+SEGUE_EXPORT int segue_lane_check(struct segue_lane *lane, const void *token, size_t size);
 
 /* ---- Batch ---------------------------------------------------------------------------------- */
 
