@@ -12,6 +12,9 @@
 #include "wait.h"
 #include "writer.h"
 
+/* For running the plan to an offered step: the client waits no longer. */
+enum { OFFER_WITHIN_S = 15 };
+
 /* What is being put together. */
 struct making {
 	const struct segue_grant_order *order;
@@ -199,6 +202,7 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 	const struct segue_plan_input input = {
 		(void *)(uintptr_t)order, admit_length, longest_length};
 	struct segue_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
+	int64_t until = segue_now_ns() + OFFER_WITHIN_S * INT64_C(1000000000);
 	uint32_t rows;
 	int rc = spans ? segue_plan_seek(plan, from) : SEGUE_ENOMEM;
 
@@ -206,6 +210,14 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 		/* The step is the peer's word, and may be far beyond anything. relaxed: a hint */
 		if (atomic_load_explicit(order->given_up, memory_order_relaxed)) {
 			rc = segue_fail(SEGUE_EGONE, "nobody waits for the offer any more");
+			break;
+		}
+		if (segue_now_ns() >= until) {
+			rc = segue_fail(SEGUE_ELIMIT,
+				"step %llu is offered: from step %llu on, %d s of work led to step "
+				"%llu only. Go back to a checkpoint with load_state_dict()",
+				(unsigned long long)order->step, (unsigned long long)from->step,
+				OFFER_WITHIN_S, (unsigned long long)plan->position->step);
 			break;
 		}
 		rc = segue_plan_step(plan, &input, spans, &rows);
@@ -370,6 +382,9 @@ static int store_grant(struct segue_grant *grant, const struct making *making)
 		record.position = making->image->position;
 		rc = segue_records_lane(&ops, order->place, &record);
 	}
+	/* Who asked is gone: then nothing has happened. relaxed: a hint, and the last look at it */
+	if (!rc && atomic_load_explicit(order->given_up, memory_order_relaxed))
+		rc = segue_fail(SEGUE_EGONE, "nobody waits for the lane any more");
 	if (!rc)
 		rc = segue_writer_apply(order->writer, &ops);
 	segue_ops_finish(&ops);
