@@ -24,6 +24,16 @@ enum { LOOK_AGAIN_US = 20000 };
 
 /* ---- Command line ---- */
 
+/* For a program that prints and ends there is nothing better to do. */
+static void *need(void *memory)
+{
+	if (!memory) {
+		fputs("segue: out of memory\n", stderr);
+		exit(SEGUE_CLI_WRONG);
+	}
+	return memory;
+}
+
 static const struct {
 	unsigned flag; /* 0: every subcommand takes it */
 	struct option option;
@@ -35,28 +45,55 @@ static const struct {
 		"socket of the server; default: $SEGUE_SOCKET, else DIR/segue.sock"},
 	{SEGUE_CLI_EMBEDDED, {"embedded", no_argument, NULL, 'e'}, "",
 		"run in the background until the last client has left"},
+	{SEGUE_CLI_SERVICE, {"root", required_argument, NULL, 'r'}, " DIR",
+		"read files beneath DIR alone; may be given again; default: $SEGUE_ROOT"},
+	{SEGUE_CLI_SERVICE, {"allow-user", required_argument, NULL, 'u'}, " USER",
+		"let this user in, too (name or uid); needs --root; $SEGUE_ALLOW_USER"},
+	{SEGUE_CLI_SERVICE, {"allow-group", required_argument, NULL, 'g'}, " GROUP",
+		"let the members of this group in; needs --root; $SEGUE_ALLOW_GROUP"},
 	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
 };
 
-enum { OPTION_COUNT = sizeof(known_options) / sizeof(known_options[0]) };
+enum {
+	OPTION_COUNT = sizeof(known_options) / sizeof(known_options[0]),
+	LIMIT_LETTER = 256, /* the first limit's; beyond any character */
+};
+
+static void print_option(const char *name, const char *argument, const char *text)
+{
+	char left[64];
+
+	snprintf(left, sizeof(left), "--%s%s", name, argument);
+	printf("  %-24s %s\n", left, text);
+}
+
+static void print_limits(void)
+{
+	char text[256];
+
+	for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++) {
+		const struct segue_limit_info *info = segue_limit_info(i);
+		snprintf(text, sizeof(text), "%s [%s]", info->text, info->normal);
+		print_option(info->flag, info->unit, text);
+	}
+}
 
 static void print_help(const struct segue_cli_command *command)
 {
-	char left[32];
-
 	printf("Usage: segue %s %s [OPTION]...\n\n%s\n\nOptions:\n", command->name,
 		command->operands, command->summary);
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		if (known_options[i].flag && !(command->takes & known_options[i].flag))
 			continue;
-		snprintf(left, sizeof(left), "--%s%s", known_options[i].option.name,
-			known_options[i].argument);
-		printf("  %-16s %s\n", left, known_options[i].text);
+		print_option(known_options[i].option.name, known_options[i].argument,
+			known_options[i].text);
 	}
+	if (command->takes & SEGUE_CLI_SERVICE)
+		print_limits();
 	printf("\n%s", command->help);
 }
 
-static size_t options_of(const struct segue_cli_command *command, struct option *out)
+static void options_of(const struct segue_cli_command *command, struct option *out)
 {
 	size_t count = 0;
 
@@ -64,8 +101,10 @@ static size_t options_of(const struct segue_cli_command *command, struct option 
 		if (!known_options[i].flag || (command->takes & known_options[i].flag))
 			out[count++] = known_options[i].option;
 	}
+	for (size_t i = 0; (command->takes & SEGUE_CLI_SERVICE) && i < SEGUE_LIMIT_COUNT; i++)
+		out[count++] = (struct option){
+			segue_limit_info(i)->flag, required_argument, NULL, LIMIT_LETTER + (int)i};
 	out[count] = (struct option){0};
-	return count;
 }
 
 /* A client that starts a server reads the status as an error code. */
@@ -110,10 +149,16 @@ static void default_socket(struct segue_cli_options *options)
 		options->socket = socket;
 }
 
-int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv)
+static void add_item(struct segue_cli_list *list, const char *item)
 {
-	struct segue_cli_options options = {0};
-	struct option accepted[OPTION_COUNT + 1];
+	list->item = need(realloc(list->item, (list->count + 1) * sizeof(*list->item)));
+	list->item[list->count++] = item;
+}
+
+static int run_with(const struct segue_cli_command *command, int argc, char **argv,
+	struct segue_cli_options *options)
+{
+	struct option accepted[OPTION_COUNT + SEGUE_LIMIT_COUNT + 1];
 	char name[32];
 	int letter;
 
@@ -123,28 +168,50 @@ int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv
 	while ((letter = getopt_long(argc, argv, "h", accepted, NULL)) != -1) {
 		switch (letter) {
 		case 'j':
-			options.json = true;
+			options->json = true;
 			break;
 		case 't':
-			options.stream = optarg;
+			options->stream = optarg;
 			break;
 		case 's':
-			options.socket = optarg;
+			options->socket = optarg;
 			break;
 		case 'e':
-			options.embedded = true;
+			options->embedded = true;
+			break;
+		case 'r':
+			add_item(&options->roots, optarg);
+			break;
+		case 'u':
+			add_item(&options->users, optarg);
+			break;
+		case 'g':
+			add_item(&options->groups, optarg);
 			break;
 		case 'h':
 			print_help(command);
 			return SEGUE_CLI_FINE;
 		default:
-			return usage_status(command, argc, argv);
+			if (letter < LIMIT_LETTER)
+				return usage_status(command, argc, argv);
+			options->limits[letter - LIMIT_LETTER] = optarg;
 		}
 	}
-	if (!take_operands(command, argc, argv, &options))
+	if (!take_operands(command, argc, argv, options))
 		return usage_status(command, argc, argv);
-	default_socket(&options);
-	return command->run(&options);
+	default_socket(options);
+	return command->run(options);
+}
+
+int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv)
+{
+	struct segue_cli_options options = {0};
+
+	int status = run_with(command, argc, argv, &options);
+	free(options.roots.item);
+	free(options.users.item);
+	free(options.groups.item);
+	return status;
 }
 
 int segue_cli_fail(void)
@@ -258,16 +325,6 @@ int segue_cli_lock_holder(const char *dir, long *pid)
 }
 
 /* ---- Printing ---- */
-
-/* For a program that prints and ends there is nothing better to do. */
-static void *need(void *memory)
-{
-	if (!memory) {
-		fputs("segue: out of memory\n", stderr);
-		exit(SEGUE_CLI_WRONG);
-	}
-	return memory;
-}
 
 /* Control characters, of both sets, would be obeyed by a terminal. */
 static bool is_control(const char *at, size_t length)

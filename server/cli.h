@@ -5,6 +5,7 @@
 #define SEGUE_SERVER_CLI_H
 
 #include "json.h"
+#include "quota.h"
 #include "segue/segue.h"
 
 /* Exit statuses that scripts can rely on; `segue serve --embedded` has its own (cli_serve.c). */
@@ -21,6 +22,13 @@ enum {
 	SEGUE_CLI_SOCKET = 1u << 1,
 	SEGUE_CLI_STREAM = 1u << 2,
 	SEGUE_CLI_EMBEDDED = 1u << 3,
+	SEGUE_CLI_SERVICE = 1u << 4, /* limits, roots, who may connect */
+};
+
+/* Values of an option that may be given several times. */
+struct segue_cli_list {
+	const char **item;
+	size_t count;
 };
 
 struct segue_cli_options {
@@ -29,6 +37,8 @@ struct segue_cli_options {
 	const char *socket; /* --socket, else $SEGUE_SOCKET, else NULL */
 	const char *stream; /* --stream, or NULL */
 	bool json, embedded;
+	struct segue_cli_list roots, users, groups;
+	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };
 
 struct segue_cli_command {

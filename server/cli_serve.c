@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "cli_service.h"
 #include "error.h"
+#include "notify.h"
 #include "server.h"
 
 /*
@@ -121,20 +123,27 @@ static int set_paths(const struct segue_cli_options *options, char **dir, char *
 
 static int serve(const struct segue_cli_options *options, int starter, pid_t parent)
 {
+	struct segue_cli_service service = {0};
 	char *dir, *socket;
 
 	int rc = set_paths(options, &dir, &socket);
+	if (!rc)
+		rc = segue_cli_service_init(&service, options, &socket);
 	if (!rc && starter >= 0 && chdir("/") < 0)
 		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot change to /");
 	if (!rc) {
-		const struct segue_options server = {
+		struct segue_options server = {
 			.dir = dir, .socket_path = socket, .embedded = options->embedded};
+		segue_cli_service_apply(&service, &server);
 		struct announcement announcement = {
 			.starter = starter, .parent = parent, .dir = dir, .socket = socket};
 		rc = run(&announcement, &server);
 	}
-	if (rc)
+	segue_cli_service_finish(&service);
+	if (rc) {
+		segue_notify("STATUS=%s\nERRNO=%d", segue_error_detail(), EIO);
 		segue_cli_fail();
+	}
 	free(dir);
 	free(socket);
 	return rc;
@@ -217,13 +226,20 @@ const struct segue_cli_command segue_cli_serve = {
 		"Clients start a server by themselves where none runs, with --embedded: it leaves\n"
 		"the terminal, ends when its last client has left, and logs to DIR/server.log.\n"
 		"Such a server does not look at $SEGUE_SOCKET.\n\n"
+		"Clients of the server's own user and root may connect, and those that are let "
+		"in.\n"
+		"Lists in the environment are separated by ':'. BYTES may end in K, M, G or T. A\n"
+		"limit that is reached is an error for the client that asks for more. Limits have\n"
+		"variables, too: --max-lanes is $SEGUE_MAX_LANES, and so on.\n\n"
+		"Under a service manager (systemd) it tells when it is ready and that it lives\n"
+		"(Type=notify, WatchdogSec=), and takes over a listening socket.\n\n"
 		"Exit status: 0 ended in order, 1 could not start or had to stop (a message says\n"
 		"why), 2 wrong usage. With --embedded: 0 the server is ready, else the code of "
 		"the\n"
 		"error in segue.h, such as 7 (EBUSY, another server has DIR), 21 (ESTORE, "
 		"damaged),\n"
 		"22 (EFORMAT, written by another version), 23 (EREADONLY).\n",
-	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED,
+	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED | SEGUE_CLI_SERVICE,
 	.operands_min = 1,
 	.operands_max = 1,
 	.run = run_serve,

@@ -60,10 +60,48 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int add_matches(struct paths *paths, const char *pattern)
+/* glob()'s own way to a directory has no argument. */
+static _Thread_local const struct segue_opener *glob_opener;
+
+static void *glob_list(const char *path)
+{
+	return segue_opener_list(glob_opener, path);
+}
+
+static struct dirent *glob_next(void *list)
+{
+	return readdir(list);
+}
+
+static void glob_close(void *list)
+{
+	closedir(list);
+}
+
+static int glob_look(const char *restrict path, struct stat *restrict info)
+{
+	return segue_opener_look(glob_opener, path, info);
+}
+
+static int run_glob(const struct segue_opener *opener, const char *pattern, glob_t *found)
+{
+	if (!opener || !opener->roots)
+		return glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, found);
+	*found = (glob_t){
+		.gl_opendir = glob_list,
+		.gl_readdir = glob_next,
+		.gl_closedir = glob_close,
+		.gl_lstat = glob_look,
+		.gl_stat = glob_look,
+	};
+	glob_opener = opener;
+	return glob(pattern, GLOB_NOSORT | GLOB_ERR | GLOB_ALTDIRFUNC, NULL, found);
+}
+
+static int add_matches(const struct segue_opener *opener, struct paths *paths, const char *pattern)
 {
 	glob_t found = {0};
-	int code = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &found);
+	int code = run_glob(opener, pattern, &found);
 	int rc = SEGUE_OK;
 
 	if (code == GLOB_NOMATCH)
@@ -81,16 +119,16 @@ static int add_matches(struct paths *paths, const char *pattern)
 	return rc;
 }
 
-static int expand(const struct segue_spec *spec, struct paths *paths)
+static int expand(
+	const struct segue_opener *opener, const struct segue_spec *spec, struct paths *paths)
 {
 	for (size_t i = 0; i < spec->path_count; i++) {
-		struct stat st;
-		bool there = stat(spec->paths[i], &st) == 0;
-		int rc;
+		int rc = segue_opener_exists(opener, spec->paths[i]);
 
-		if (!there && errno != ENOENT && errno != ENOTDIR)
-			return segue_fail_errno(SEGUE_ESOURCE, "%s", spec->paths[i]);
-		rc = there ? paths_add(paths, spec->paths[i]) : add_matches(paths, spec->paths[i]);
+		if (rc > 0)
+			rc = paths_add(paths, spec->paths[i]);
+		else if (rc == 0)
+			rc = add_matches(opener, paths, spec->paths[i]);
 		if (rc < 0)
 			return rc;
 	}
@@ -148,25 +186,6 @@ static void make_names(struct segue_files *files)
 			common = i + 1;
 	for (size_t i = 0; i < files->count; i++)
 		files->file[i].name = files->file[i].path + common;
-}
-
-static int open_plain(const char *path, struct stat *st)
-{
-	/* NONBLOCK: a FIFO must not hold the server. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-
-	if (fd < 0)
-		return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be opened", path);
-	if (fstat(fd, st) < 0)
-		segue_fail_errno(SEGUE_ESOURCE, "%s", path);
-	else if (S_ISREG(st->st_mode))
-		return fd;
-	else
-		segue_fail(SEGUE_ESOURCE, "%s: %s", path,
-			S_ISDIR(st->st_mode) ? "is a directory; name the files in it, as by '/*'"
-					     : "is not a plain file");
-	close(fd);
-	return SEGUE_ESOURCE;
 }
 
 /* Reads up to `size` bytes at `position`: how many. */
@@ -250,11 +269,11 @@ static int describe(struct segue_file *file, int fd, uint64_t size,
 	return file->data_path ? SEGUE_OK : segue_fail(SEGUE_ENOMEM, "no memory for a path");
 }
 
-static int look_at(
-	struct segue_file *file, enum segue_compression compression, const char *cache_dir)
+static int look_at(const struct segue_opener *opener, struct segue_file *file,
+	enum segue_compression compression, const char *cache_dir)
 {
 	struct stat st;
-	int fd = open_plain(file->path, &st), rc;
+	int fd = segue_opener_open(opener, file->path, &st), rc;
 
 	if (fd < 0)
 		return fd;
@@ -266,7 +285,7 @@ static int look_at(
 static int fill(struct segue_files *files, const struct segue_spec *spec, const char *cache_dir)
 {
 	struct paths paths = {0};
-	int rc = expand(spec, &paths);
+	int rc = expand(&files->opener, spec, &paths);
 
 	if (rc == SEGUE_OK)
 		rc = make_table(files, &paths);
@@ -275,17 +294,20 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 		return rc;
 	make_names(files);
 	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++)
-		rc = look_at(&files->file[i], spec->compression, cache_dir);
+		rc = look_at(&files->opener, &files->file[i], spec->compression, cache_dir);
 	return rc;
 }
 
-int segue_files_open(const struct segue_spec *spec, const char *cache_dir, struct segue_files **out)
+int segue_files_open(const struct segue_spec *spec, const char *cache_dir,
+	const struct segue_opener *opener, struct segue_files **out)
 {
 	struct segue_files *files = calloc(1, sizeof(*files));
 	int rc;
 
 	if (!files)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
+	if (opener)
+		files->opener = *opener;
 	pthread_mutex_init(&files->mutex, NULL);
 	pthread_cond_init(&files->let_go, NULL);
 	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++)
@@ -295,6 +317,24 @@ int segue_files_open(const struct segue_spec *spec, const char *cache_dir, struc
 		segue_files_close(files);
 	else
 		*out = files;
+	return rc;
+}
+
+int segue_files_check(const struct segue_spec *spec, const struct segue_opener *opener)
+{
+	struct paths paths = {0};
+	struct stat st;
+	int rc = expand(opener, spec, &paths);
+
+	for (size_t i = 0; rc == SEGUE_OK && i < paths.count; i++) {
+		int fd = segue_opener_open(opener, paths.path[i], &st);
+
+		if (fd < 0)
+			rc = fd;
+		else
+			close(fd);
+	}
+	paths_free(&paths);
 	return rc;
 }
 
@@ -364,7 +404,7 @@ static int space_to_keep(const char *cache_dir, uint64_t *bytes)
 static int measure(struct segue_file *file)
 {
 	struct stat st;
-	int fd = open_plain(file->data_path, &st);
+	int fd = segue_opener_open(NULL, file->data_path, &st); /* our own copy */
 
 	if (fd < 0)
 		return fd;
@@ -424,6 +464,19 @@ static uint64_t missing_bytes(const struct segue_files *files)
 	return bytes;
 }
 
+static int inflate_one(const struct segue_files *files, const struct segue_file *file,
+	uint64_t keep_free, struct segue_progress *told)
+{
+	struct stat st;
+	int fd = segue_opener_open(&files->opener, file->path, &st), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = segue_inflate_file(fd, file->path, file->data_path, keep_free, told);
+	close(fd);
+	return rc;
+}
+
 static int inflate_missing(
 	struct segue_files *files, const char *cache_dir, segue_progress_fn *progress, void *arg)
 {
@@ -439,8 +492,7 @@ static int inflate_missing(
 	rc = space_to_keep(cache_dir, &keep_free);
 	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++)
 		if (is_missing(&files->file[i]))
-			rc = segue_inflate_file(
-				files->file[i].path, files->file[i].data_path, keep_free, &told);
+			rc = inflate_one(files, &files->file[i], keep_free, &told);
 	close(fd);
 	return rc;
 }
@@ -474,10 +526,11 @@ static struct segue_open_file *find_slot(struct segue_files *files)
 	return best;
 }
 
-static int open_again(struct segue_file *file)
+static int open_again(const struct segue_files *files, struct segue_file *file)
 {
 	struct stat st;
-	int fd = open_plain(file->data_path, &st);
+	/* The copy of a compressed file is our own. */
+	int fd = segue_opener_open(file->packed ? NULL : &files->opener, file->data_path, &st);
 
 	if (fd < 0)
 		return fd;
@@ -499,7 +552,7 @@ static int open_slot(struct segue_files *files, size_t number)
 		pthread_cond_wait(&files->let_go, &files->mutex);
 	if (file->slot >= 0) /* somebody else did */
 		return SEGUE_OK;
-	fd = open_again(file);
+	fd = open_again(files, file);
 	if (fd < 0)
 		return fd;
 	if (slot->fd >= 0) {

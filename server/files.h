@@ -9,6 +9,7 @@
 #define SEGUE_SERVER_FILES_H
 
 #include "progress.h"
+#include "roots.h"
 #include "spec.h"
 
 #include <pthread.h>
@@ -39,6 +40,7 @@ struct segue_files {
 	size_t count;
 	uint32_t *listing; /* in the order of the spec: indices into `file` */
 	size_t listing_count;
+	struct segue_opener opener;
 	/* Open files; under `mutex`. */
 	pthread_mutex_t mutex;
 	pthread_cond_t let_go;
@@ -50,10 +52,13 @@ struct segue_files {
  * Finds the files: expands patterns (a path that is there stands for itself; what a pattern matches
  * is sorted by name), looks at each. A compressed one gets the path of its copy in `cache_dir`, but
  * is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file, no permission; SEGUE_EDATA:
- * not compressed although the spec says so.
+ * not compressed although the spec says so. All that is opened now and later is opened through
+ * `opener`, whose roots and reader must outlive the table; NULL: with the server's own rights.
  */
-int segue_files_open(
-	const struct segue_spec *spec, const char *cache_dir, struct segue_files **out);
+int segue_files_open(const struct segue_spec *spec, const char *cache_dir,
+	const struct segue_opener *opener, struct segue_files **out);
+/* Whether a reader may open all files of a spec, which is all that is looked at. SEGUE_ESOURCE. */
+int segue_files_check(const struct segue_spec *spec, const struct segue_opener *opener);
 /* NULL is fine. Nobody may be reading. */
 void segue_files_close(struct segue_files *files);
 

@@ -12,8 +12,8 @@
 #include "wait.h"
 #include "writer.h"
 
-/* An honest worker is ahead of the disk by what it commits in an interval or two. */
-#define OFFER_WITHIN_NS INT64_C(10000000000)
+/* For running the plan to an offered step: the client waits no longer. */
+enum { OFFER_WITHIN_S = 15 };
 
 /* What is being put together. */
 struct making {
@@ -211,7 +211,7 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 	const struct segue_plan_input input = {
 		(void *)(uintptr_t)order, admit_length, longest_length};
 	struct segue_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
-	int64_t until = segue_now_ns() + OFFER_WITHIN_NS;
+	int64_t until = segue_now_ns() + OFFER_WITHIN_S * INT64_C(1000000000);
 	uint32_t rows;
 	int rc = spans ? segue_plan_seek(plan, from) : SEGUE_ENOMEM;
 
@@ -221,13 +221,12 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 			rc = segue_fail(SEGUE_EGONE, "nobody waits for the offer any more");
 			break;
 		}
-		if (segue_now_ns() > until) {
+		if (segue_now_ns() >= until) {
 			rc = segue_fail(SEGUE_ELIMIT,
-				"step %llu is offered where %llu is stored: after %d s of running "
-				"the plan it is at %llu",
+				"step %llu is offered: from step %llu on, %d s of work led to step "
+				"%llu only. Go back to a checkpoint with load_state_dict()",
 				(unsigned long long)order->step, (unsigned long long)from->step,
-				(int)(OFFER_WITHIN_NS / 1000000000),
-				(unsigned long long)plan->position->step);
+				OFFER_WITHIN_S, (unsigned long long)plan->position->step);
 			break;
 		}
 		rc = segue_plan_step(plan, &input, spans, &rows);
@@ -381,6 +380,9 @@ static int add_grant(void *arg, struct segue_ops *ops)
 
 	record.held = true;
 	record.committed_ms = making->replaced ? segue_unix_ms() : making->committed_ms;
+	/* Who asked is gone: then nothing has happened. relaxed: a hint, and the last look at it */
+	if (atomic_load_explicit(order->given_up, memory_order_relaxed))
+		return segue_fail(SEGUE_EGONE, "nobody waits for the lane any more");
 	record.position = image->position;
 	if (!making->replaced)
 		return segue_records_lane(ops, order->place, &record);

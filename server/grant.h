@@ -28,7 +28,7 @@ struct segue_grant_order {
 	uint64_t step;       /* OFFER: batches below it are committed */
 	const uint8_t *bulk; /* RESTORE: token; OFFER: states and kept rows */
 	size_t bulk_size;
-	const _Atomic bool *given_up; /* nobody waits for it any more: an offer is not followed */
+	const _Atomic bool *given_up;    /* nobody waits for it any more: nothing is stored */
 	struct segue_lane_record record; /* the lease's generation, token and holder; its position
 					    is not looked at */
 };

@@ -192,7 +192,7 @@ static int inflate_all(struct inflation *inflation)
 	return rc < 0 ? rc : write_out(inflation, OUT_SIZE - stream->avail_out);
 }
 
-static int open_both(struct inflation *inflation)
+static int open_target(struct inflation *inflation)
 {
 	size_t size = strlen(inflation->target) + sizeof(".XXXXXX");
 
@@ -200,9 +200,6 @@ static int open_both(struct inflation *inflation)
 	if (!inflation->temporary)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a file's name");
 	snprintf(inflation->temporary, size, "%s.XXXXXX", inflation->target);
-	inflation->in = open(inflation->path, O_RDONLY | O_CLOEXEC);
-	if (inflation->in < 0)
-		return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be opened", inflation->path);
 	inflation->out = mkostemp(inflation->temporary, O_CLOEXEC);
 	if (inflation->out < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make '%s'", inflation->temporary);
@@ -222,7 +219,7 @@ static int keep(struct inflation *inflation)
 
 static int run(struct inflation *inflation)
 {
-	int rc = open_both(inflation);
+	int rc = open_target(inflation);
 
 	if (rc == SEGUE_OK && inflateInit2(&inflation->stream, 15 + 16) != Z_OK)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", inflation->path);
@@ -237,8 +234,8 @@ static int run(struct inflation *inflation)
 	return rc;
 }
 
-int segue_inflate_file(
-	const char *path, const char *target, uint64_t keep_free, struct segue_progress *progress)
+int segue_inflate_file(int in, const char *path, const char *target, uint64_t keep_free,
+	struct segue_progress *progress)
 {
 	struct inflation *inflation = calloc(1, sizeof(*inflation));
 	int rc;
@@ -249,10 +246,9 @@ int segue_inflate_file(
 	inflation->target = target;
 	inflation->keep_free = keep_free;
 	inflation->progress = progress;
-	inflation->in = inflation->out = -1;
+	inflation->in = in;
+	inflation->out = -1;
 	rc = run(inflation);
-	if (inflation->in >= 0)
-		close(inflation->in);
 	if (inflation->out >= 0)
 		close(inflation->out);
 	free(inflation->temporary);

@@ -10,16 +10,16 @@
 bool segue_inflate_is_gzip(const uint8_t *bytes, size_t size);
 
 /*
- * Writes what `path` inflates to (all its members, one after the other) to a temporary file beside
+ * Writes what the file `in`, of that path, inflates to (all its members, one after the other) to a temporary file beside
  * `target`, and renames that when it is on disk: `target` is whole or not there. Stops as soon as
  * the first bytes prove not to be TFRecord, and when less than `keep_free` bytes are free on the
  * target's file system, so that a small file that inflates without end does no harm. `progress`
  * counts bytes of the compressed file.
  *
- * SEGUE_EDATA: damaged, cut off, bytes after the end, not TFRecord within; SEGUE_ESOURCE: `path`
+ * SEGUE_EDATA: damaged, cut off, bytes after the end, not TFRecord within; SEGUE_ESOURCE: it
  * cannot be read; SEGUE_ENOSPACE; SEGUE_ESYSTEM: `target` cannot be written.
  */
-int segue_inflate_file(
-	const char *path, const char *target, uint64_t keep_free, struct segue_progress *progress);
+int segue_inflate_file(int in, const char *path, const char *target, uint64_t keep_free,
+	struct segue_progress *progress);
 
 #endif

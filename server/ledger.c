@@ -24,10 +24,14 @@ struct segue_attach {
 	uint64_t serial;
 	int64_t deadline;
 	struct segue_lease_request request;
-	uint8_t *bulk;
+	struct segue_user *user; /* who asks, held */
+	uint64_t lease;          /* that is given back for it, if this session has it; else 0 */
+	struct segue_upload *upload;
+	uint8_t *bulk; /* what was in it */
 	size_t bulk_size;
-	/* The job's. */
+	/* The job's, or the task's. */
 	struct segue_job job;
+	struct segue_task task;
 	struct segue_grant_order order;
 	struct segue_grant *grant;
 	_Atomic bool given_up; /* set by the loop */
@@ -103,10 +107,49 @@ static void clear_waiting(struct segue_ledger *ledger)
 {
 	while (ledger->waiting) {
 		struct segue_attach *next = ledger->waiting->next;
+		segue_user_release(ledger->waiting->user);
 		free(ledger->waiting->bulk);
 		free(ledger->waiting);
 		ledger->waiting = next;
 	}
+}
+
+/* ---- What a grant takes of its user ---- */
+
+enum { GRANT_DESCRIPTORS = 4 };
+
+/* Before it is made: what cannot be paid for is refused. */
+static int pay(struct segue_ledger *ledger, const struct segue_attach *attach)
+{
+	struct segue_stream *stream = ledger->stream;
+	struct segue_geometry geometry;
+
+	int rc = segue_geometry_init(
+		attach->opening->spec, stream->source->ops->key_max(stream->source), &geometry);
+	if (rc)
+		return rc;
+	uint64_t memory = geometry.ring_size + geometry.carry_size + geometry.lease_size;
+	segue_geometry_finish(&geometry);
+	rc = segue_user_take(attach->user, SEGUE_LIMIT_MEMORY, memory);
+	if (rc)
+		return rc;
+	rc = segue_user_take(attach->user, SEGUE_LIMIT_DESCRIPTORS, GRANT_DESCRIPTORS);
+	if (rc) {
+		segue_user_give(attach->user, SEGUE_LIMIT_MEMORY, memory);
+		return rc;
+	}
+	ledger->user = attach->user;
+	ledger->memory = memory;
+	return 0;
+}
+
+static void pay_back(struct segue_ledger *ledger)
+{
+	struct segue_user *user = ledger->user;
+
+	ledger->user = NULL;
+	segue_user_give(user, SEGUE_LIMIT_DESCRIPTORS, GRANT_DESCRIPTORS);
+	segue_user_give(user, SEGUE_LIMIT_MEMORY, ledger->memory);
 }
 
 void segue_ledgers_destroy(struct segue_stream *stream)
@@ -158,7 +201,7 @@ static void sweep_private(struct segue_stream *stream)
 
 	while (*link) {
 		struct segue_ledger *ledger = *link;
-		if (ledger->lease.state != SEGUE_LEASE_FREE || ledger->waiting ||
+		if (ledger->lease.state != SEGUE_LEASE_FREE || ledger->waiting || ledger->loading ||
 			ledger->checkpoints > 0) {
 			link = &ledger->next;
 			continue;
@@ -187,6 +230,7 @@ static void taken_down(void *arg)
 	ledger->durable = ledger->grant->account.durable;
 	segue_grant_destroy(ledger->grant);
 	ledger->grant = NULL;
+	pay_back(ledger);
 	ledger->opening = NULL;
 	segue_lease_taken(&ledger->lease);
 	opening->leases--;
@@ -244,6 +288,8 @@ static void end_lease(struct segue_ledger *ledger, bool held)
 	if (!segue_lease_end(&ledger->lease))
 		return;
 	segue_loop_remove(server->loop, &ledger->event);
+	if (ledger->session)
+		ledger->session->lanes--;
 	ledger->session = NULL;
 	pthread_mutex_lock(&grant->filler->lock);
 	if (!held)
@@ -263,7 +309,11 @@ static void drop_attach(struct segue_attach *attach)
 {
 	struct segue_opening *opening = attach->opening;
 
+	if (attach->session)
+		attach->session->lanes--;
 	opening->leases--;
+	segue_upload_destroy(attach->upload);
+	segue_user_release(attach->user);
 	free(attach->bulk);
 	free(attach);
 	segue_opening_release(opening);
@@ -334,6 +384,7 @@ static void put_in_force(struct segue_attach *attach)
 
 	ledger->grant = grant;
 	ledger->session = attach->session;
+	ledger->session->lanes++;
 	ledger->opening = attach->opening;
 	ledger->opening->leases++;
 	ledger->lease_id = ++server->next_id;
@@ -369,20 +420,61 @@ static void granted(void *arg)
 		return;
 	}
 	segue_grant_destroy(attach->grant);
+	pay_back(ledger);
 	retry_waiting(ledger);
 	if (attach->session)
 		segue_fail(attach->rc, "%s", attach->detail);
 	refuse(attach, attach->rc);
 }
 
+static void make(struct segue_attach *attach)
+{
+	attach->rc = segue_grant_make(&attach->order, &attach->grant);
+	if (attach->rc)
+		strncpy(attach->detail, segue_error_detail(), sizeof(attach->detail) - 1);
+}
+
 static void make_job(void *arg)
 {
 	struct segue_attach *attach = arg;
 
-	attach->rc = segue_grant_make(&attach->order, &attach->grant);
-	if (attach->rc)
-		strncpy(attach->detail, segue_error_detail(), sizeof(attach->detail) - 1);
+	make(attach);
 	segue_loop_post(attach->ledger->stream->server->loop, granted, attach);
+}
+
+static struct segue_attach *attach_of_task(struct segue_task *task)
+{
+	return (struct segue_attach *)((char *)task - offsetof(struct segue_attach, task));
+}
+
+static void make_task(struct segue_task *task)
+{
+	make(attach_of_task(task));
+}
+
+static void task_granted(struct segue_task *task)
+{
+	struct segue_attach *attach = attach_of_task(task);
+
+	attach->ledger->stream->server->jobs++; /* granted() counts it off */
+	granted(attach);
+}
+
+/* What a client says where to go on may take long to follow: not on the threads that fill. */
+static bool is_slow(const struct segue_attach *attach)
+{
+	return attach->request.mode == SEGUE_ATTACH_OFFER ||
+	       attach->request.mode == SEGUE_ATTACH_RESTORE;
+}
+
+/* A grant that could not be begun. */
+static void fail_making(struct segue_attach *attach, int rc)
+{
+	struct segue_ledger *ledger = attach->ledger;
+
+	segue_lease_granted(&ledger->lease, false);
+	/* Not the others that wait: they are looked at in the tick, or when a lease ends. */
+	refuse(attach, rc);
 }
 
 static void start_making(struct segue_attach *attach)
@@ -391,6 +483,11 @@ static void start_making(struct segue_attach *attach)
 	struct segue_stream *stream = ledger->stream;
 	struct segue_server *server = stream->server;
 
+	int rc = pay(ledger, attach);
+	if (rc) {
+		fail_making(attach, rc);
+		return;
+	}
 	attach->order = (struct segue_grant_order){
 		.place = ledger->place,
 		.spec = attach->opening->spec,
@@ -416,10 +513,11 @@ static void start_making(struct segue_attach *attach)
 	memcpy(attach->order.record.token, ledger->lease.token, SEGUE_TOKEN_BYTES);
 	attach->job = (struct segue_job){.fn = make_job, .arg = attach};
 	ledger->making = attach;
+	if (is_slow(attach) &&
+		segue_user_run(attach->user, &attach->task, make_task, task_granted) == 0)
+		return;
 	server->jobs++;
-	/* An offered step is the peer's word, and may be far away: the loaders do not wait for it. */
-	segue_pool_run(attach->request.mode == SEGUE_ATTACH_OFFER ? server->offers : stream->pool,
-		&attach->job);
+	segue_pool_run(stream->pool, &attach->job);
 }
 
 static int busy(const struct segue_ledger *ledger)
@@ -512,8 +610,8 @@ static void retry_waiting(struct segue_ledger *ledger)
 }
 
 /* The ledger that a request means; `lease` not 0: the one that this session holds. */
-static int find_place(struct segue_opening *opening, const struct segue_message *message,
-	struct segue_ledger **out)
+static int find_place(struct segue_session *session, struct segue_opening *opening,
+	const struct segue_message *message, struct segue_ledger **out)
 {
 	struct segue_stream *stream = opening->stream;
 	uint32_t lane = message->lane_attach.lane;
@@ -530,7 +628,8 @@ static int find_place(struct segue_opening *opening, const struct segue_message 
 		ledger = &stream->ledgers[lane];
 	} else {
 		ledger = stream->private_ledgers;
-		while (ledger && (lease == 0 || ledger->lease_id != lease))
+		while (ledger && (lease == 0 || ledger->lease_id != lease ||
+					 ledger->session != session || ledger->place.lane != lane))
 			ledger = ledger->next;
 		if (!ledger)
 			ledger = make_private(stream, lane);
@@ -541,53 +640,116 @@ static int find_place(struct segue_opening *opening, const struct segue_message 
 	return 0;
 }
 
-static int check_token(const struct segue_opening *opening, uint32_t lane, const uint8_t *bulk,
-	size_t bulk_size)
+/* A token that does not fit changes nothing: its holder keeps the lease that it has. */
+static int check_token(const struct segue_attach *attach)
 {
-	const struct segue_stream *stream = opening->stream;
+	const struct segue_stream *stream = attach->ledger->stream;
 	struct segue_grant_order order = {
-		.place = {.stream = stream->id, .lane = lane},
-		.spec = opening->spec,
+		.place = attach->ledger->place,
+		.spec = attach->opening->spec,
 		.plan = stream->plan,
 		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
-		.bulk = bulk,
-		.bulk_size = bulk_size,
+		.bulk = attach->bulk,
+		.bulk_size = attach->bulk_size,
 	};
+	bool has_token = attach->request.mode == SEGUE_ATTACH_RESTORE ||
+			 attach->request.mode == SEGUE_ATTACH_CHECK;
 
-	order.plan.lane = lane;
-	return segue_grant_check_token(&order);
+	order.plan.lane = attach->ledger->place.lane;
+	return has_token ? segue_grant_check_token(&order) : 0;
 }
 
-/* CHECK: says whether a token would do, and attaches nothing. */
-static void answer_check(struct segue_session *session, const struct segue_opening *opening,
-	const struct segue_message *message, const uint8_t *bulk, size_t bulk_size)
+static bool holds(const struct segue_attach *attach)
 {
-	uint32_t lane = message->lane_attach.lane;
-	int rc;
+	const struct segue_ledger *ledger = attach->ledger;
 
-	if (!opening)
-		rc = segue_fail(SEGUE_EPROTOCOL, "stream %llu is not open",
-			(unsigned long long)message->lane_attach.stream);
-	else if (lane >= opening->stream->spec->lanes)
-		rc = segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u",
-			opening->stream->spec->name, lane);
-	else
-		rc = check_token(opening, lane, bulk, bulk_size);
+	return attach->lease && ledger->lease_id == attach->lease &&
+	       ledger->session == attach->session;
+}
+
+/* On a thread of the user's: the bytes may be many. */
+static void load(struct segue_task *task)
+{
+	struct segue_attach *attach = attach_of_task(task);
+
+	attach->rc = segue_upload_read(attach->upload, &attach->bulk, &attach->bulk_size);
+	if (!attach->rc)
+		attach->rc = check_token(attach);
+	if (attach->rc)
+		strncpy(attach->detail, segue_error_detail(), sizeof(attach->detail) - 1);
+}
+
+/* The request has all that came with it. */
+static void loaded(struct segue_attach *attach)
+{
+	struct segue_server *server = attach->ledger->stream->server;
+	int rc = attach->rc;
+
+	if (!rc && server->stopping)
+		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
+	else if (rc)
+		segue_fail(rc, "%s", attach->detail);
+	if (rc || !attach->session) {
+		refuse(attach, rc);
+		return;
+	}
+	if (attach->request.mode == SEGUE_ATTACH_CHECK) {
+		send_done(attach->session, attach->serial);
+		drop_attach(attach);
+		return;
+	}
+	if (holds(attach))
+		end_lease(attach->ledger, false);
+	ask(attach);
+}
+
+static void task_loaded(struct segue_task *task)
+{
+	struct segue_attach *attach = attach_of_task(task);
+	struct segue_attach **link = &attach->ledger->loading;
+
+	while (*link != attach)
+		link = &(*link)->next;
+	*link = attach->next;
+	loaded(attach);
+}
+
+static void start_loading(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	int rc = 0;
+
+	if (attach->upload) {
+		rc = segue_user_run(attach->user, &attach->task, load, task_loaded);
+		if (rc) {
+			refuse(attach, rc);
+			return;
+		}
+		attach->next = ledger->loading;
+		ledger->loading = attach;
+		return;
+	}
+	rc = check_token(attach); /* of no bytes: quickly told */
 	if (rc)
-		segue_session_fail(session, message->serial, rc);
+		refuse(attach, rc);
 	else
-		send_done(session, message->serial);
+		loaded(attach);
+}
+
+static int check_lanes(
+	struct segue_session *session, const struct segue_ledger *ledger, uint64_t lease)
+{
+	bool again = lease && ledger->session == session && ledger->lease_id == lease;
+
+	/* Who goes back in place gives one up for it. */
+	return segue_limits_check(&session->server->options.limits, SEGUE_LIMIT_LANES,
+		session->lanes, again ? 0 : 1, "this connection");
 }
 
 void segue_attach_request(struct segue_session *session, const struct segue_message *message,
-	uint8_t *bulk, size_t bulk_size)
+	struct segue_upload *upload)
 {
 	struct segue_opening *opening = segue_opening_find(session, message->lane_attach.stream);
-	if (message->lane_attach.mode == SEGUE_ATTACH_CHECK) {
-		answer_check(session, opening, message, bulk, bulk_size);
-		free(bulk);
-		return;
-	}
 	struct segue_attach *attach = calloc(1, sizeof(*attach));
 	struct segue_ledger *ledger = NULL;
 	int64_t timeout = message->lane_attach.timeout_ns;
@@ -599,10 +761,12 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 		rc = segue_fail(SEGUE_EPROTOCOL, "stream %llu is not open",
 			(unsigned long long)message->lane_attach.stream);
 	else
-		rc = find_place(opening, message, &ledger);
+		rc = find_place(session, opening, message, &ledger);
+	if (!rc && message->lane_attach.mode != SEGUE_ATTACH_CHECK)
+		rc = check_lanes(session, ledger, message->lane_attach.lease);
 	if (rc) {
 		free(attach);
-		free(bulk);
+		segue_upload_destroy(upload);
 		segue_session_fail(session, message->serial, rc);
 		return;
 	}
@@ -613,6 +777,8 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 		.ledger = ledger,
 		.session = session,
 		.opening = opening,
+		.user = segue_user_hold(session->user),
+		.lease = message->lane_attach.lease,
 		.serial = message->serial,
 		.deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout,
 		.request =
@@ -621,24 +787,12 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 				.mode = message->lane_attach.mode,
 				.step = message->lane_attach.step,
 			},
-		.bulk = bulk,
-		.bulk_size = bulk_size,
+		.upload = upload,
 	};
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	opening->leases++;
-	if (message->lane_attach.lease != 0 && ledger->session == session &&
-		ledger->lease_id == message->lane_attach.lease) {
-		/* A holder whose token does not fit keeps the lease that it has. */
-		rc = attach->request.mode == SEGUE_ATTACH_RESTORE
-			     ? check_token(opening, ledger->place.lane, bulk, bulk_size)
-			     : 0;
-		if (rc) {
-			refuse(attach, rc);
-			return;
-		}
-		end_lease(ledger, false);
-	}
-	ask(attach);
+	session->lanes++;
+	start_loading(attach);
 }
 
 static struct segue_ledger *find_lease(struct segue_session *session, uint64_t lease)
@@ -703,6 +857,10 @@ static void session_gone(struct segue_ledger *ledger, void *arg)
 			link = &attach->next;
 		}
 	}
+	for (struct segue_attach *attach = ledger->loading; attach; attach = attach->next) {
+		if (attach->session == session)
+			attach->session = NULL;
+	}
 	if (ledger->detaching == session)
 		ledger->detaching = NULL;
 	if (ledger->making && ledger->making->session == session) {
@@ -731,6 +889,47 @@ void segue_ledgers_storage(struct segue_stream *stream, int code, const char *de
 	struct segue_message failure = {.failure = {.code = code, .detail = detail}};
 
 	each(stream, storage_changed, &failure);
+}
+
+/* A request that another thread works for: it is answered now, and its result is of no use. */
+static void abandon(struct segue_attach *attach)
+{
+	segue_session_fail(attach->session, attach->serial, SEGUE_EINVAL);
+	attach->session->lanes--;
+	attach->session = NULL;
+	attach->given_up = true;
+}
+
+/* The client has closed the stream: what it has through this opening, and asks for, ends. */
+static void opening_closed(struct segue_ledger *ledger, void *arg)
+{
+	struct segue_opening *opening = arg;
+	struct segue_attach **link = &ledger->waiting;
+	struct segue_session *session = opening->session;
+
+	segue_fail(SEGUE_EINVAL, "the stream was closed");
+	while (*link) {
+		struct segue_attach *attach = *link;
+		if (attach->opening == opening && attach->session == session) {
+			*link = attach->next;
+			refuse(attach, SEGUE_EINVAL);
+		} else {
+			link = &attach->next;
+		}
+	}
+	for (struct segue_attach *attach = ledger->loading; attach; attach = attach->next) {
+		if (attach->opening == opening && attach->session)
+			abandon(attach);
+	}
+	if (ledger->making && ledger->making->opening == opening && ledger->making->session)
+		abandon(ledger->making);
+	if (ledger->opening == opening && ledger->session == session)
+		end_lease(ledger, false);
+}
+
+void segue_ledgers_opening_closed(struct segue_opening *opening)
+{
+	each(opening->stream, opening_closed, opening);
 }
 
 struct clock {

@@ -15,6 +15,8 @@ void segue_ledgers_destroy(struct segue_stream *stream);
 /* Reservations that run out; workers that wrote nonsense. When to come again. */
 int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now);
 void segue_ledgers_session_gone(struct segue_stream *stream, struct segue_session *session);
+/* A client has closed the stream: its leases through this opening end, its requests fail. */
+void segue_ledgers_opening_closed(struct segue_opening *opening);
 void segue_ledgers_storage(struct segue_stream *stream, int code, const char *detail);
 /* Ends all leases; their records stay "held". True if nothing is in force any more. */
 bool segue_ledgers_stop(struct segue_stream *stream);

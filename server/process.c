@@ -6,11 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "error.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 /* Reads a small file; 0 bytes if it cannot be read. */
 static size_t slurp(const char *path, char *out, size_t size)
@@ -102,9 +107,17 @@ enum segue_presence segue_process_presence(const struct segue_holder *holder)
 	return SEGUE_PRESENCE_ALIVE;
 }
 
-int segue_process_watch(int64_t pid)
+int segue_process_watch(int socket, int64_t pid)
 {
-	int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	int fd = -1;
+	socklen_t size = sizeof(fd);
+
+	/* Since Linux 6.5; also of a process in another pid namespace, and never of a later one. */
+	if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
+		return fd;
+	if (pid <= 0)
+		return segue_fail(SEGUE_ESYSTEM, "a process of another pid namespace");
+	fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 
 	return fd >= 0 ? fd : segue_fail_errno(SEGUE_ESYSTEM, "pidfd_open of %lld", (long long)pid);
 }

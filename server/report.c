@@ -136,10 +136,37 @@ static void put_sessions(struct segue_json *json, const struct segue_server *ser
 		segue_json_begin(json, NULL, '{');
 		segue_json_signed(json, "pid", session->holder.pid);
 		segue_json_string(json, "program", session->program);
-		segue_json_unsigned(json, "uid", session->uid);
+		segue_json_unsigned(json, "uid", session->peer.uid);
+		segue_json_unsigned(json, "lanes", session->lanes);
+		segue_json_bool(json, "paused", session->paused);
 		segue_json_end(json, '}');
 	}
 	segue_json_end(json, ']');
+}
+
+/* What each user has taken, and the limits. */
+static void put_users(struct segue_json *json, const struct segue_server *server)
+{
+	static const struct {
+		enum segue_limit limit;
+		const char *name;
+	} shown[] = {{SEGUE_LIMIT_CONNECTIONS, "connections"}, {SEGUE_LIMIT_MEMORY, "ring_bytes"},
+		{SEGUE_LIMIT_UPLOADS, "upload_bytes"}, {SEGUE_LIMIT_DESCRIPTORS, "descriptors"}};
+
+	segue_json_begin(json, "users", '[');
+	for (const struct segue_user *user = server->users; user; user = user->next) {
+		segue_json_begin(json, NULL, '{');
+		segue_json_unsigned(json, "uid", user->uid);
+		for (size_t i = 0; i < sizeof(shown) / sizeof(shown[0]); i++)
+			segue_json_unsigned(json, shown[i].name, user->taken[shown[i].limit]);
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+	segue_json_begin(json, "limits", '{');
+	for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++)
+		segue_json_unsigned(
+			json, segue_limit_info(i)->flag, server->options.limits.value[i]);
+	segue_json_end(json, '}');
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -323,6 +350,7 @@ static int report_status(const struct segue_server *server, const char *stream, 
 	segue_json_begin(&json, NULL, '{');
 	put_server(&json, server);
 	put_sessions(&json, server);
+	put_users(&json, server);
 	if (!put_streams(&json, server, stream)) {
 		segue_json_finish(&json);
 		return segue_fail(SEGUE_ENOTFOUND, "no stream '%s' is open", stream);
@@ -933,9 +961,7 @@ int segue_report_store(struct segue_store *store, const char *dir, enum segue_re
 struct request {
 	struct segue_job job;
 	struct segue_server *server;
-	const struct segue_session *session; /* who asked, to be looked up again */
-	int64_t session_mark;
-	uint64_t serial;
+	uint64_t session, serial; /* who asked, to be looked up again when it is done */
 	enum segue_report what;
 	char *stream, *key;
 	int rc;
@@ -954,8 +980,7 @@ static void destroy_request(struct request *request)
 static void answer(void *arg)
 {
 	struct request *request = arg;
-	struct segue_session *session = segue_session_find(
-		request->server, request->session, request->session_mark);
+	struct segue_session *session = segue_session_find(request->server, request->session);
 
 	request->server->jobs--;
 	if (session && request->text)
@@ -1001,8 +1026,7 @@ void segue_report_request(struct segue_session *session, const struct segue_mess
 	if (request) {
 		*request = (struct request){
 			.server = session->server,
-			.session = session,
-			.session_mark = session->hello_by,
+			.session = session->id,
 			.serial = message->serial,
 			.what = message->report.what,
 			.stream = strdup(message->report.stream),

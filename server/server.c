@@ -14,10 +14,10 @@
 #include "clock.h"
 #include "error.h"
 #include "ledger.h"
+#include "notify.h"
 #include "wait.h"
 
-#define LOCK_WAIT_NS   INT64_C(5000000000) /* embedded: the one before may still be ending */
-#define OFFER_THREADS  4
+#define LOCK_WAIT_NS   INT64_C(5000000000)  /* embedded: the one before may still be ending */
 #define NOBODY_WAIT_NS INT64_C(30000000000) /* embedded: the client that started it never came */
 
 static void logf_line(const char *text)
@@ -44,6 +44,7 @@ static void storage_news(void *arg, int code, const char *detail)
 static void begin_stop(struct segue_server *server)
 {
 	server->stopping = true;
+	segue_notify("STOPPING=1\nSTATUS=writing what is committed");
 	segue_writer_try_once(server->writer);
 	segue_listener_destroy(server->listener);
 	server->listener = NULL;
@@ -70,11 +71,27 @@ static bool deserted(const struct segue_server *server, int64_t now)
 	return server->had_sessions || now - server->started_ns > NOBODY_WAIT_NS;
 }
 
+/* The manager hears that the loop goes round, twice in each period. */
+static void keep_watchdog(struct segue_server *server, int64_t now)
+{
+	int64_t period = segue_notify_watchdog_ns() / 2;
+
+	if (period <= 0)
+		return;
+	if (now >= server->watchdog_at) {
+		segue_notify("WATCHDOG=1");
+		server->watchdog_at = now + period;
+	}
+	segue_loop_tick_within(server->loop, server->watchdog_at);
+}
+
 static void tick(void *arg, int64_t now)
 {
 	struct segue_server *server = arg;
 
+	keep_watchdog(server, now);
 	segue_session_tick(server, now);
+	segue_listener_tick(server->listener, now);
 	segue_loop_tick_within(server->loop, segue_stream_tick(server, now));
 	if (!server->stopping && deserted(server, now))
 		begin_stop(server);
@@ -98,6 +115,7 @@ static int set_paths(struct segue_server *server)
 {
 	const struct segue_options *options = &server->options;
 	char resolved[PATH_MAX];
+	struct stat info;
 
 	int rc = make_directory(options->dir);
 	if (rc)
@@ -111,6 +129,10 @@ static int set_paths(struct segue_server *server)
 		server->socket_path = NULL;
 	if (!server->dir || !server->socket_path)
 		return segue_fail(SEGUE_ENOMEM, "no memory to start");
+	if (stat(server->dir, &info) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "the store directory %s", server->dir);
+	server->dir_device = info.st_dev;
+	server->dir_inode = info.st_ino;
 	return 0;
 }
 
@@ -158,8 +180,7 @@ static int start(struct segue_server *server)
 		(rc = segue_loop_create(&server->loop)) ||
 		(rc = segue_writer_create(
 			 server->store, server->loop, storage_news, server, &server->writer)) ||
-		(rc = segue_pool_create("reports", 1, &server->reports)) ||
-		(rc = segue_pool_create("offers", OFFER_THREADS, &server->offers)))
+		(rc = segue_pool_create("reports", 1, &server->reports)))
 		return rc;
 	return segue_listener_create(server, server->socket_path, &server->listener);
 }
@@ -168,6 +189,8 @@ static void tell_ready(const struct segue_server *server)
 {
 	int fd = server->options.ready_fd;
 
+	segue_notify("READY=1\nMAINPID=%ld\nSTATUS=serves %s at %s", (long)getpid(), server->dir,
+		server->socket_path);
 	if (fd < 0)
 		return;
 	ssize_t written;
@@ -183,10 +206,11 @@ static void finish(struct segue_server *server)
 	while (server->sessions)
 		segue_session_close(server->sessions);
 	segue_pool_destroy(server->reports);
-	segue_pool_destroy(server->offers);
+	segue_users_stop(server);
 	segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
+	segue_users_destroy(server);
 	segue_store_close(server->store);
 	free(server->dir);
 	free(server->socket_path);

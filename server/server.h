@@ -14,7 +14,9 @@
 #include "lease.h"
 #include "loop.h"
 #include "pool.h"
+#include "roots.h"
 #include "store.h"
+#include "user.h"
 #include "wire.h"
 #include "writer.h"
 
@@ -24,36 +26,47 @@ struct segue_session;
 struct segue_stream;
 struct segue_attach;
 struct segue_checkpoint;
+struct segue_upload;
 
 struct segue_options {
 	const char *dir;
 	const char *socket_path; /* NULL: <dir>/segue.sock */
 	bool embedded;           /* started by a client: end when the last one has left */
 	int ready_fd;            /* told when the socket listens; -1: nobody waits */
+	int listen_fd;           /* a socket that listens already; -1: to be made */
+	struct segue_limits limits;
+	struct segue_roots *roots; /* files are read beneath these alone; NULL: anywhere */
+	/* Who may connect, beside root and the server's own user. */
+	const uid_t *users;
+	const gid_t *groups;
+	size_t user_count, group_count;
 };
 
 struct segue_server {
 	struct segue_options options;
-	char *dir;         /* absolute */
+	char *dir; /* absolute */
+	uint64_t dir_device, dir_inode;
 	char *socket_path; /* absolute */
 	struct segue_loop *loop;
 	struct segue_store *store;
 	struct segue_writer *writer;
 	struct segue_pool *reports; /* one thread for long reports */
-	struct segue_pool *offers;  /* a few that run plans to offered steps, beside the loaders */
 	struct segue_listener *listener;
 	struct segue_session *sessions;
+	struct segue_user *users;
 	struct segue_stream *streams;
 	struct segue_checkpoint *checkpoints; /* that wait for a step */
 	uint64_t instance;                    /* differs for each start */
-	uint64_t next_id;                     /* of leases, openings, uploads, private groups */
-	uint32_t next_stream;                 /* id of the next new stream */
-	int64_t started_ms;                   /* Unix time */
+	uint64_t next_id;     /* of leases, openings, sessions, uploads, private groups */
+	uint32_t next_stream; /* id of the next new stream */
+	int64_t started_ms;   /* Unix time */
 	int64_t started_ns;
+	int64_t watchdog_at; /* the service manager is told that we live */
 	int storage_error;
 	unsigned jobs;     /* given to other threads and not come back */
 	bool had_sessions; /* somebody was here */
 	bool stopping;     /* SIGTERM: leases are being written */
+	bool ended;        /* the loop has: no task is begun any more */
 };
 
 /* Runs until SIGTERM, or, embedded, until nobody uses it. 0 or a negative code. */
@@ -73,11 +86,14 @@ struct segue_ledger {
 	struct segue_grant *grant;     /* HELD or ENDING */
 	struct segue_session *session; /* whose lease it is; NULL while ENDING */
 	uint64_t lease_id;
+	struct segue_user *user; /* who pays for the grant, made or in force; NULL: there is none */
+	uint64_t memory;         /* what for */
 	struct segue_session *detaching; /* waits for the end of ENDING; or NULL */
 	uint64_t detach_serial;
 	struct segue_watch event;      /* the worker wakes the server */
 	struct segue_opening *opening; /* through which it was attached */
 	struct segue_attach *waiting;  /* requests for this lane, oldest first */
+	struct segue_attach *loading;  /* requests whose uploads are being read */
 	struct segue_attach *making;   /* GRANTING: the request */
 	unsigned pins;                 /* checkpoints that read the grant on other threads */
 	unsigned checkpoints;          /* that mean this ledger, running or waiting */
@@ -98,6 +114,9 @@ struct segue_stream {
 	struct segue_index_keeper keeper;
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
+	struct segue_user *user; /* who opened it, and pays for its files */
+	uint64_t descriptors;
+	struct segue_reader reader; /* for whom its files are read */
 	struct segue_pool *pool;
 	struct segue_ledger *ledgers; /* one a lane, group 0; NULL if persist is false */
 	struct segue_ledger *private_ledgers;
@@ -124,8 +143,10 @@ struct segue_opening {
 /* Requests of a session. They answer it, now or later. `spec` is taken over. */
 void segue_stream_open_request(
 	struct segue_session *session, uint64_t serial, struct segue_spec *spec);
+/* `upload` is taken over; NULL: none. */
 void segue_attach_request(struct segue_session *session, const struct segue_message *message,
-	uint8_t *bulk, size_t bulk_size);
+	struct segue_upload *upload);
+void segue_stream_close_request(struct segue_session *session, uint64_t serial, uint64_t stream);
 void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease);
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message);
 /* A checkpoint that the store holds (stored.c). */
@@ -156,30 +177,48 @@ void segue_checkpoints_session_gone(struct segue_session *session);
 
 struct segue_upload {
 	struct segue_upload *next;
+	struct segue_user *user; /* who pays */
 	uint64_t id;
 	size_t size;
 	struct segue_shm shm;
 };
 
+/* Reads an upload into private memory and gives its segment back: on a thread of the user's. */
+int segue_upload_read(struct segue_upload *upload, uint8_t **out, size_t *size);
+/* Frees it; on the loop's thread. NULL is fine. */
+void segue_upload_destroy(struct segue_upload *upload);
+
 struct segue_session {
 	struct segue_server *server;
 	struct segue_session *next;
+	uint64_t id;
 	struct segue_watch socket, process; /* process.fd -1: no pidfd */
 	struct segue_holder holder;
-	uid_t uid;
+	struct segue_reader peer;
+	struct segue_user *user;
 	char program[64];
 	bool greeted, closing;
+	bool waiting;     /* for room in the socket */
+	bool paused;      /* it has sent too fast, and is not read */
+	uint32_t events;  /* that are watched for */
 	int64_t hello_by; /* must have said HELLO */
+	int64_t frame_by; /* the frame that was begun must be whole; 0: none was */
+	struct segue_rate rate;
+	uint64_t lanes;    /* held, or asked for */
+	unsigned fds_sent; /* since it last had read everything */
 	struct segue_frame_reader *reader;
 	struct segue_frame_queue *queue;
 	struct segue_arena arena;
 	struct segue_upload *uploads;
-	size_t upload_bytes;
 	struct segue_opening *openings;
 };
 
-/* Takes over a connected socket. */
+/* Takes over a connected socket. A peer that may not connect, or not once more, is told why. */
 void segue_session_create(struct segue_server *server, int socket);
+/* Tells whoever is at the other end why it is not served, with this thread's detail; then closes. */
+void segue_session_refuse(int socket, int code);
+/* The session of that id; NULL: it is gone. */
+struct segue_session *segue_session_find(struct segue_server *server, uint64_t id);
 /* Sends a message with fds (which stay the caller's); a peer that does not read is dropped. */
 void segue_session_send(struct segue_session *session, const struct segue_message *message,
 	const int *fds, size_t fd_count);
@@ -193,20 +232,18 @@ void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uin
 /* Ends the session; safe inside its own callbacks. */
 void segue_session_close(struct segue_session *session);
 void segue_session_tick(struct segue_server *server, int64_t now);
-/*
- * The session that a request of another thread came from, if it still is there: by address, and by
- * its deadline for HELLO, which no later session at the same address can share.
- */
-struct segue_session *segue_session_find(
-	const struct segue_server *server, const struct segue_session *session, int64_t hello_by);
 
 /* ---- Listener (listener.c) ---- */
 
 struct segue_listener;
-/* Binds and listens. Under the store's lock: a stale socket is removed, a live one is SEGUE_EBUSY.
+/*
+ * Binds and listens, or takes over the socket of the options. Under the store's lock: a stale socket
+ * is removed, a live one is SEGUE_EBUSY.
  */
 int segue_listener_create(
 	struct segue_server *server, const char *path, struct segue_listener **out);
+/* Tries again to accept where there was no descriptor for it. */
+void segue_listener_tick(struct segue_listener *listener, int64_t now);
 /* Unlinks the socket. NULL is fine. */
 void segue_listener_destroy(struct segue_listener *listener);
 

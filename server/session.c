@@ -1,8 +1,11 @@
 /* A connection: who it is, its frames, and what it asks for. */
 #include <errno.h>
+#include <linux/sockios.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,24 +17,70 @@
 #include "wait.h"
 
 enum {
-	QUEUE_LIMIT = 1 << 20, /* bytes that wait for a peer that does not read */
 	HELLO_WITHIN_S = 5,
+	FRAME_WITHIN_S = 10,
 	PATHS_MAX = 1 << 20,
-	FRAMES_AT_ONCE = 64, /* then others have their turn */
+	PATHS_BYTES_MAX = 1 << 28,
+	FRAMES_AT_ONCE = 64,    /* then others have their turn */
+	FDS_MAX = 64,           /* on their way to a peer that does not read */
+	SLOW_TO_FREE = 1 << 20, /* bytes from which on freeing is a task */
 };
-#define UPLOAD_LIMIT (UINT64_C(1) << 32) /* bytes of uploads of one user */
+#define SECOND INT64_C(1000000000)
+
+/* What a message costs, in frames of the rate: about what it makes the loop do. */
+static unsigned cost_of(enum segue_message_type type)
+{
+	switch (type) {
+	case SEGUE_MESSAGE_REPORT:
+	case SEGUE_MESSAGE_STREAM_OPEN:
+		return 10;
+	case SEGUE_MESSAGE_UPLOAD:
+	case SEGUE_MESSAGE_LANE_ATTACH:
+	case SEGUE_MESSAGE_CHECKPOINT:
+		return 4;
+	default:
+		return 1;
+	}
+}
 
 /* ---- Out ---- */
+
+static void watch_socket(struct segue_session *session)
+{
+	uint32_t events =
+		(session->paused ? 0u : EPOLLIN) | (session->waiting ? (uint32_t)EPOLLOUT : 0u);
+
+	if (events != session->events)
+		segue_loop_change(session->server->loop, &session->socket, events);
+	session->events = events;
+}
 
 static void flush(struct segue_session *session)
 {
 	int rc = segue_frame_queue_flush(session->queue, session->socket.fd);
 
-	if (rc < 0)
+	if (rc < 0) {
 		session->closing = true;
-	else
-		segue_loop_change(
-			session->server->loop, &session->socket, rc ? EPOLLIN | EPOLLOUT : EPOLLIN);
+		return;
+	}
+	session->waiting = rc > 0;
+	watch_socket(session);
+}
+
+/*
+ * fds that a peer has not taken count against this process, for all its peers together. An honest
+ * peer has at most those of one answer on their way.
+ */
+static bool may_send_fds(struct segue_session *session, size_t count)
+{
+	int unread = 0;
+
+	if (count == 0)
+		return true;
+	if (ioctl(session->socket.fd, SIOCOUTQ, &unread) == 0 && unread == 0)
+		session->fds_sent = 0;
+	session->fds_sent += (unsigned)count;
+	return session->fds_sent <= FDS_MAX;
 }
 
 void segue_session_send(struct segue_session *session, const struct segue_message *message,
@@ -42,7 +91,7 @@ void segue_session_send(struct segue_session *session, const struct segue_messag
 
 	if (session->closing)
 		return;
-	if (segue_message_pack(message, bytes, &size) ||
+	if (!may_send_fds(session, fd_count) || segue_message_pack(message, bytes, &size) ||
 		segue_frame_queue_push(
 			session->queue, (uint16_t)message->type, bytes, size, fds, fd_count))
 		session->closing = true;
@@ -87,78 +136,173 @@ void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uin
 	segue_shm_destroy(&shm);
 }
 
+struct segue_session *segue_session_find(struct segue_server *server, uint64_t id)
+{
+	struct segue_session *session = server->sessions;
+
+	while (session && session->id != id)
+		session = session->next;
+	return session;
+}
+
 /* ---- Uploads ---- */
 
-static uint64_t uploads_of(const struct segue_server *server, uid_t uid)
-{
-	uint64_t bytes = 0;
+/* A segment that is made, or freed, on a thread of the user's: zeroing takes its time. */
+struct upload_task {
+	struct segue_task task;
+	struct segue_upload *upload;
+	uint64_t session, serial;
+	int rc;
+	char detail[SEGUE_ERROR_TEXT];
+};
 
-	for (const struct segue_session *session = server->sessions; session;
-		session = session->next)
-		bytes += session->uid == uid ? session->upload_bytes : 0;
-	return bytes;
+static void free_upload(struct segue_upload *upload)
+{
+	struct segue_user *user = upload->user;
+	size_t size = upload->size;
+
+	segue_shm_destroy(&upload->shm);
+	free(upload);
+	segue_user_give(user, SEGUE_LIMIT_DESCRIPTORS, 1);
+	segue_user_give(user, SEGUE_LIMIT_UPLOADS, size);
+}
+
+static void unmap_upload(struct segue_task *task)
+{
+	segue_shm_destroy(&((struct upload_task *)task)->upload->shm);
+}
+
+static void unmapped(struct segue_task *task)
+{
+	free_upload(((struct upload_task *)task)->upload);
+	free(task);
+}
+
+void segue_upload_destroy(struct segue_upload *upload)
+{
+	struct upload_task *task;
+
+	if (!upload)
+		return;
+	task = upload->shm.size >= SLOW_TO_FREE ? calloc(1, sizeof(*task)) : NULL;
+	if (task) {
+		task->upload = upload;
+		if (segue_user_run(upload->user, &task->task, unmap_upload, unmapped) == 0)
+			return;
+	}
+	free(task);
+	free_upload(upload);
+}
+
+int segue_upload_read(struct segue_upload *upload, uint8_t **out, size_t *size)
+{
+	uint8_t *bytes = malloc(upload->size);
+	int rc = bytes ? segue_shm_read(&upload->shm, 0, bytes, upload->size)
+		       : segue_fail(SEGUE_ENOMEM, "no memory for an upload of %zu bytes",
+				 upload->size);
+
+	segue_shm_destroy(&upload->shm);
+	if (rc) {
+		free(bytes);
+		return rc;
+	}
+	*out = bytes;
+	*size = upload->size;
+	return 0;
+}
+
+static void make_segment(struct segue_task *base)
+{
+	struct upload_task *task = (struct upload_task *)base;
+	struct segue_upload *upload = task->upload;
+
+	task->rc = segue_shm_create("segue-upload", upload->size, SEGUE_SHM_WRITE, &upload->shm);
+	if (task->rc)
+		snprintf(task->detail, sizeof(task->detail), "%.*s", SEGUE_ERROR_TEXT - 1,
+			segue_error_detail());
+}
+
+static void segment_made(struct segue_task *base)
+{
+	struct upload_task *task = (struct upload_task *)base;
+	struct segue_upload *upload = task->upload;
+	struct segue_session *session = segue_session_find(base->user->server, task->session);
+
+	if (!session || task->rc) {
+		if (session)
+			segue_session_fail_text(session, task->serial, task->rc, task->detail);
+		segue_upload_destroy(upload);
+		free(task);
+		return;
+	}
+	upload->next = session->uploads;
+	session->uploads = upload;
+	const struct segue_message message = {
+		.type = SEGUE_MESSAGE_BULK,
+		.serial = task->serial,
+		.bulk = {.id = upload->id, .size = upload->size},
+	};
+	segue_session_send(session, &message, &upload->shm.fd, 1);
+	free(task);
+}
+
+static int take_for_upload(struct segue_user *user, uint64_t size)
+{
+	int rc = size ? segue_user_take(user, SEGUE_LIMIT_UPLOADS, size)
+		      : segue_fail(SEGUE_EPROTOCOL, "an upload of 0 bytes");
+	if (rc)
+		return rc;
+	rc = segue_user_take(user, SEGUE_LIMIT_DESCRIPTORS, 1);
+	if (rc)
+		segue_user_give(user, SEGUE_LIMIT_UPLOADS, size);
+	return rc;
 }
 
 static void make_upload(struct segue_session *session, uint64_t serial, uint64_t size)
 {
 	struct segue_upload *upload = calloc(1, sizeof(*upload));
+	struct upload_task *task = calloc(1, sizeof(*task));
 	int rc;
 
-	if (!upload)
+	if (!upload || !task)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for an upload");
-	else if (size == 0 || size > UPLOAD_LIMIT - uploads_of(session->server, session->uid))
-		rc = segue_fail(SEGUE_ELIMIT,
-			"an upload of %llu bytes: a user may have %llu under way",
-			(unsigned long long)size, (unsigned long long)UPLOAD_LIMIT);
 	else
-		rc = segue_shm_create("segue-upload", size, SEGUE_SHM_WRITE, &upload->shm);
+		rc = take_for_upload(session->user, size);
 	if (rc) {
 		free(upload);
+		free(task);
 		segue_session_fail(session, serial, rc);
 		return;
 	}
-	upload->id = ++session->server->next_id;
-	upload->size = size;
-	upload->next = session->uploads;
-	session->uploads = upload;
-	session->upload_bytes += size;
-	const struct segue_message message = {
-		.type = SEGUE_MESSAGE_BULK,
-		.serial = serial,
-		.bulk = {.id = upload->id, .size = size},
-	};
-	segue_session_send(session, &message, &upload->shm.fd, 1);
+	*upload = (struct segue_upload){.user = session->user,
+		.id = ++session->server->next_id,
+		.size = size,
+		.shm = SEGUE_SHM_NONE};
+	*task = (struct upload_task){.upload = upload, .session = session->id, .serial = serial};
+	rc = segue_user_run(session->user, &task->task, make_segment, segment_made);
+	if (rc) {
+		free_upload(upload);
+		free(task);
+		segue_session_fail(session, serial, rc);
+	}
 }
 
-/* Reads an upload into private memory and drops it. Id 0: none. */
-static int take_upload(struct segue_session *session, uint64_t id, uint8_t **out, size_t *size)
+/* Takes an upload out of the session. Id 0: none. */
+static int take_upload(struct segue_session *session, uint64_t id, struct segue_upload **out)
 {
-	struct segue_upload **link = &session->uploads, *upload;
+	struct segue_upload **link = &session->uploads;
 
 	*out = NULL;
-	*size = 0;
 	if (id == 0)
 		return 0;
 	while (*link && (*link)->id != id)
 		link = &(*link)->next;
-	upload = *link;
-	if (!upload)
+	if (!*link)
 		return segue_fail(
 			SEGUE_EPROTOCOL, "upload %llu does not exist", (unsigned long long)id);
-	*link = upload->next;
-	session->upload_bytes -= upload->size;
-	uint8_t *bytes = malloc(upload->size);
-	int rc = bytes ? segue_shm_read(&upload->shm, 0, bytes, upload->size)
-		       : segue_fail(SEGUE_ENOMEM, "no memory for an upload");
-	if (rc) {
-		free(bytes);
-	} else {
-		*out = bytes;
-		*size = upload->size;
-	}
-	segue_shm_destroy(&upload->shm);
-	free(upload);
-	return rc;
+	*out = *link;
+	*link = (*out)->next;
+	return 0;
 }
 
 /* ---- Requests ---- */
@@ -188,6 +332,9 @@ static int hello(struct segue_session *session, const struct segue_message *mess
 				.version = SEGUE_VERSION_STRING,
 				.pid = getpid(),
 				.instance = session->server->instance,
+				.dir = session->server->dir,
+				.device = session->server->dir_device,
+				.inode = session->server->dir_inode,
 			},
 	};
 	segue_session_send(session, &welcome, NULL, 0);
@@ -220,36 +367,107 @@ static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
 	return 0;
 }
 
-static void open_stream(struct segue_session *session, const struct segue_message *message)
+static void open_checked(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
 {
-	struct segue_spec *spec = message->stream_open.spec;
-	uint8_t *bytes;
-	size_t size;
+	int rc = segue_spec_check(spec);
 
-	int rc = take_upload(session, message->stream_open.paths_upload, &bytes, &size);
-	if (!rc && bytes)
-		rc = add_paths(spec, (const char *)bytes, size);
-	free(bytes);
-	if (!rc)
-		rc = segue_spec_check(spec);
 	if (rc) {
 		segue_spec_destroy(spec);
-		segue_session_fail(session, message->serial, rc);
+		segue_session_fail(session, serial, rc);
 		return;
 	}
-	segue_stream_open_request(session, message->serial, spec);
+	segue_stream_open_request(session, serial, spec);
+}
+
+/* Paths that came in an upload: a list of them may be long. */
+struct paths_task {
+	struct segue_task task;
+	struct segue_upload *upload;
+	struct segue_spec *spec;
+	uint64_t session, serial;
+	int rc;
+	char detail[SEGUE_ERROR_TEXT];
+};
+
+static void read_paths(struct segue_task *base)
+{
+	struct paths_task *task = (struct paths_task *)base;
+	uint8_t *bytes = NULL;
+	size_t size = 0;
+
+	task->rc = segue_upload_read(task->upload, &bytes, &size);
+	if (!task->rc)
+		task->rc = add_paths(task->spec, (const char *)bytes, size);
+	if (task->rc)
+		snprintf(task->detail, sizeof(task->detail), "%.*s", SEGUE_ERROR_TEXT - 1,
+			segue_error_detail());
+	free(bytes);
+}
+
+static void paths_read(struct segue_task *base)
+{
+	struct paths_task *task = (struct paths_task *)base;
+	struct segue_session *session = segue_session_find(base->user->server, task->session);
+
+	segue_upload_destroy(task->upload);
+	if (!session || task->rc) {
+		if (session)
+			segue_session_fail_text(session, task->serial, task->rc, task->detail);
+		segue_spec_destroy(task->spec);
+	} else {
+		open_checked(session, task->serial, task->spec);
+	}
+	free(task);
+}
+
+static int start_reading_paths(struct segue_session *session, struct segue_upload *upload,
+	const struct segue_message *message)
+{
+	struct paths_task *task;
+
+	if (upload->size > PATHS_BYTES_MAX)
+		return segue_fail(SEGUE_ELIMIT, "%zu bytes of paths: the limit is %d", upload->size,
+			PATHS_BYTES_MAX);
+	task = calloc(1, sizeof(*task));
+	if (!task)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a list of paths");
+	*task = (struct paths_task){.upload = upload,
+		.spec = message->stream_open.spec,
+		.session = session->id,
+		.serial = message->serial};
+	int rc = segue_user_run(session->user, &task->task, read_paths, paths_read);
+	if (rc)
+		free(task);
+	return rc;
+}
+
+static void open_stream(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_upload *upload;
+
+	int rc = take_upload(session, message->stream_open.paths_upload, &upload);
+	if (!rc && !upload) {
+		open_checked(session, message->serial, message->stream_open.spec);
+		return;
+	}
+	if (!rc)
+		rc = start_reading_paths(session, upload, message);
+	if (rc) {
+		segue_upload_destroy(upload);
+		segue_spec_destroy(message->stream_open.spec);
+		segue_session_fail(session, message->serial, rc);
+	}
 }
 
 static void attach(struct segue_session *session, const struct segue_message *message)
 {
-	uint8_t *bulk;
-	size_t size;
+	struct segue_upload *upload;
 
-	int rc = take_upload(session, message->lane_attach.upload, &bulk, &size);
+	int rc = take_upload(session, message->lane_attach.upload, &upload);
 	if (rc)
 		segue_session_fail(session, message->serial, rc);
 	else
-		segue_attach_request(session, message, bulk, size);
+		segue_attach_request(session, message, upload);
 }
 
 /* False: the connection is of no further use. */
@@ -290,6 +508,9 @@ static bool dispatch(struct segue_session *session, const struct segue_message *
 	case SEGUE_MESSAGE_REPORT:
 		segue_report_request(session, message);
 		return true;
+	case SEGUE_MESSAGE_STREAM_CLOSE:
+		segue_stream_close_request(session, message->serial, message->stream_close.stream);
+		return true;
 	default:
 		segue_session_fail_text(session, message->serial, SEGUE_EPROTOCOL,
 			"a message that only servers send");
@@ -299,27 +520,65 @@ static bool dispatch(struct segue_session *session, const struct segue_message *
 
 /* ---- In ---- */
 
-static int read_frames(struct segue_session *session)
+/* Too many frames: what it sends waits in the socket, and then in the peer. */
+static void pause_reading(struct segue_session *session)
 {
+	session->paused = true;
+	session->frame_by = 0;
+	watch_socket(session);
+	segue_loop_tick_within(session->server->loop, segue_rate_open_at(&session->rate));
+}
+
+/* A frame that was begun must be whole in time, or it would hold its memory for ever. */
+static void watch_frame(struct segue_session *session, int64_t now)
+{
+	if (!segue_frame_reader_midway(session->reader))
+		session->frame_by = 0;
+	else if (session->frame_by == 0)
+		session->frame_by = now + FRAME_WITHIN_S * SECOND;
+	if (session->frame_by)
+		segue_loop_tick_within(session->server->loop, session->frame_by);
+}
+
+/* One frame: 1, 0 if none is whole, or a negative code. */
+static int read_frame(struct segue_session *session, int64_t now)
+{
+	const struct segue_limits *limits = &session->server->options.limits;
 	struct segue_message message;
 	struct segue_frame frame;
-	int rc;
+
+	int rc = segue_frame_read(session->reader, session->socket.fd, &frame);
+	if (rc == 0)
+		return 0;
+	if (rc > 0)
+		rc = segue_message_unpack(&frame, &session->arena, &message);
+	if (rc < 0) {
+		if (rc != SEGUE_EGONE)
+			segue_session_fail(session, 0, rc);
+		return rc;
+	}
+	session->frame_by = 0;
+	segue_rate_take(
+		&session->rate, limits->value[SEGUE_LIMIT_FRAMES], cost_of(message.type), now);
+	return dispatch(session, &message) ? 1 : SEGUE_EPROTOCOL;
+}
+
+static int read_frames(struct segue_session *session)
+{
+	int64_t now = segue_now_ns();
+	int rc = 1;
 
 	/* The reader keeps no bytes of a next frame: epoll tells of those that are left. */
-	for (int i = 0; i < FRAMES_AT_ONCE && !session->closing &&
-			(rc = segue_frame_read(session->reader, session->socket.fd, &frame)) != 0;
-		i++) {
-		if (rc > 0)
-			rc = segue_message_unpack(&frame, &session->arena, &message);
-		if (rc < 0) {
-			if (rc != SEGUE_EGONE)
-				segue_session_fail(session, 0, rc);
-			return rc;
+	for (int i = 0; i < FRAMES_AT_ONCE && rc > 0 && !session->closing; i++) {
+		if (segue_rate_open_at(&session->rate) > now) {
+			pause_reading(session);
+			return 0;
 		}
-		if (!dispatch(session, &message))
-			return SEGUE_EPROTOCOL;
+		rc = read_frame(session, now);
 	}
-	return 0;
+	if (rc >= 0)
+		watch_frame(session, now);
+	return rc < 0 ? rc : 0;
 }
 
 static struct segue_session *session_of_socket(struct segue_watch *watch)
@@ -334,7 +593,9 @@ static void socket_ready(struct segue_watch *watch, uint32_t events)
 
 	if (events & EPOLLOUT)
 		flush(session);
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+	if (session->paused)
+		closing = (events & (EPOLLHUP | EPOLLERR)) != 0;
+	else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		closing = read_frames(session) < 0;
 	if (closing || session->closing)
 		segue_session_close(session);
@@ -350,36 +611,78 @@ static void process_ended(struct segue_watch *watch, uint32_t events)
 
 /* ---- Life ---- */
 
+static bool admitted(const struct segue_server *server, const struct segue_reader *peer)
+{
+	const struct segue_options *options = &server->options;
+
+	if (segue_reader_trusted(peer))
+		return true;
+	for (size_t i = 0; i < options->user_count; i++) {
+		if (options->users[i] == peer->uid)
+			return true;
+	}
+	for (size_t i = 0; i < options->group_count; i++) {
+		if (segue_reader_in_group(peer, options->groups[i]))
+			return true;
+	}
+	return false;
+}
+
 static int identify(struct segue_session *session)
 {
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 
+	int rc = segue_reader_of_socket(session->socket.fd, &session->peer);
+	if (rc)
+		return rc;
+	if (!admitted(session->server, &session->peer))
+		return segue_fail(SEGUE_EINVAL,
+			"uid %u may not use the server of %s, which runs as uid %u (segue serve "
+			"--allow-user, --allow-group)",
+			(unsigned)session->peer.uid, session->server->dir, (unsigned)geteuid());
 	if (getsockopt(session->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "SO_PEERCRED");
-	session->uid = peer.uid;
 	segue_process_identify(peer.pid, &session->holder);
-	if (peer.uid != geteuid() && peer.uid != 0)
-		return segue_fail(
-			SEGUE_EINVAL, "uid %u may not use a server of uid %u", peer.uid, geteuid());
-	if (peer.pid > 0) {
-		int fd = segue_process_watch(peer.pid);
-		session->process.fd = fd < 0 ? -1 : fd;
-	}
+	int fd = segue_process_watch(session->socket.fd, peer.pid);
+	session->process.fd = fd < 0 ? -1 : fd;
 	return 0;
+}
+
+/* The connection's place among those of its user: the socket and the process's fd. */
+static int take_place(struct segue_session *session)
+{
+	struct segue_user *user = segue_user_join(session->server, session->peer.uid);
+
+	if (!user)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a user");
+	int rc = segue_user_take(user, SEGUE_LIMIT_CONNECTIONS, 1);
+	if (!rc && (rc = segue_user_take(user, SEGUE_LIMIT_DESCRIPTORS, 2)) != 0)
+		segue_user_give(user, SEGUE_LIMIT_CONNECTIONS, 1);
+	if (rc)
+		segue_user_release(user);
+	else
+		session->user = user;
+	return rc;
 }
 
 static void destroy(struct segue_session *session)
 {
 	if (session->process.fd >= 0)
 		close(session->process.fd);
-	close(session->socket.fd);
+	if (session->socket.fd >= 0)
+		close(session->socket.fd);
 	while (session->uploads) {
 		struct segue_upload *next = session->uploads->next;
-		segue_shm_destroy(&session->uploads->shm);
-		free(session->uploads);
+		segue_upload_destroy(session->uploads);
 		session->uploads = next;
 	}
+	if (session->user) {
+		segue_user_give(session->user, SEGUE_LIMIT_DESCRIPTORS, 2);
+		segue_user_give(session->user, SEGUE_LIMIT_CONNECTIONS, 1);
+		segue_user_release(session->user);
+	}
+	segue_reader_finish(&session->peer);
 	if (session->reader)
 		segue_frame_reader_finish(session->reader);
 	free(session->reader);
@@ -388,25 +691,60 @@ static void destroy(struct segue_session *session)
 	free(session);
 }
 
+void segue_session_refuse(int socket, int code)
+{
+	const struct segue_message message = {
+		.type = SEGUE_MESSAGE_FAILURE,
+		.failure = {.code = code, .detail = segue_error_detail()},
+	};
+	uint8_t bytes[SEGUE_FRAME_MAX];
+	size_t size;
+
+	/* Deadline 0: a socket without room is not waited for. */
+	if (segue_message_pack(&message, bytes, &size) == 0)
+		segue_frame_send(socket, (uint16_t)message.type, bytes, size, NULL, 0, 0);
+	close(socket);
+}
+
+static int set_up(struct segue_session *session)
+{
+	const struct segue_limits *limits = &session->server->options.limits;
+
+	int rc = identify(session);
+	if (!rc)
+		rc = take_place(session);
+	if (rc)
+		return rc;
+	session->reader = malloc(sizeof(*session->reader));
+	session->queue = segue_frame_queue_create(limits->value[SEGUE_LIMIT_QUEUE]);
+	if (!session->reader || !session->queue)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a connection");
+	segue_frame_reader_init(session->reader, false);
+	rc = segue_arena_init(&session->arena, SEGUE_ARENA_SIZE);
+	if (rc)
+		return rc;
+	session->events = EPOLLIN;
+	return segue_loop_add(session->server->loop, &session->socket, session->events);
+}
+
 void segue_session_create(struct segue_server *server, int socket)
 {
 	struct segue_session *session = calloc(1, sizeof(*session));
 
 	if (!session) {
-		close(socket);
+		segue_session_refuse(
+			socket, segue_fail(SEGUE_ENOMEM, "no memory for a connection"));
 		return;
 	}
 	session->server = server;
+	session->id = ++server->next_id;
 	session->socket = (struct segue_watch){.fd = socket, .ready = socket_ready};
 	session->process = (struct segue_watch){.fd = -1, .ready = process_ended};
-	session->hello_by = segue_now_ns() + HELLO_WITHIN_S * INT64_C(1000000000);
-	session->reader = malloc(sizeof(*session->reader));
-	session->queue = segue_frame_queue_create(QUEUE_LIMIT);
-	if (session->reader)
-		segue_frame_reader_init(session->reader, false);
-	if (!session->reader || !session->queue ||
-		segue_arena_init(&session->arena, SEGUE_ARENA_SIZE) || identify(session) ||
-		segue_loop_add(server->loop, &session->socket, EPOLLIN)) {
+	session->hello_by = segue_now_ns() + HELLO_WITHIN_S * SECOND;
+	int rc = set_up(session);
+	if (rc) {
+		segue_session_refuse(socket, rc);
+		session->socket.fd = -1;
 		destroy(session);
 		return;
 	}
@@ -444,23 +782,42 @@ void segue_session_close(struct segue_session *session)
 	segue_loop_post(server->loop, destroy_later, session);
 }
 
-struct segue_session *segue_session_find(
-	const struct segue_server *server, const struct segue_session *session, int64_t hello_by)
+/* Says why, and closes. */
+static void drop(struct segue_session *session, const char *why)
 {
-	struct segue_session *at = server->sessions;
+	segue_session_fail_text(session, 0, SEGUE_ETIMEOUT, why);
+	segue_session_close(session);
+}
 
-	while (at && (at != session || at->hello_by != hello_by))
-		at = at->next;
-	return at;
+static void look(struct segue_session *session, int64_t now)
+{
+	struct segue_loop *loop = session->server->loop;
+
+	if (session->closing) {
+		segue_session_close(session);
+	} else if (!session->greeted && now >= session->hello_by) {
+		drop(session, "no HELLO came within 5 s of connecting");
+	} else if (session->frame_by && now >= session->frame_by) {
+		drop(session, "a frame was begun and was not whole within 10 s");
+	} else {
+		if (session->paused && segue_rate_open_at(&session->rate) <= now) {
+			session->paused = false;
+			watch_frame(session, now);
+			watch_socket(session);
+		}
+		if (session->paused)
+			segue_loop_tick_within(loop, segue_rate_open_at(&session->rate));
+		if (!session->greeted)
+			segue_loop_tick_within(loop, session->hello_by);
+		if (session->frame_by)
+			segue_loop_tick_within(loop, session->frame_by);
+	}
 }
 
 void segue_session_tick(struct segue_server *server, int64_t now)
 {
 	for (struct segue_session *session = server->sessions, *next; session; session = next) {
 		next = session->next;
-		if (session->closing || (!session->greeted && now >= session->hello_by))
-			segue_session_close(session);
-		else if (!session->greeted)
-			segue_loop_tick_within(server->loop, session->hello_by);
+		look(session, now);
 	}
 }

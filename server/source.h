@@ -9,6 +9,7 @@
 #ifndef SEGUE_SERVER_SOURCE_H
 #define SEGUE_SERVER_SOURCE_H
 
+#include "roots.h"
 #include "spec.h"
 
 struct segue_source;
@@ -99,15 +100,15 @@ struct segue_source_stats {
  * used if every file's size and the CRCs at its first and last record still agree; else
  * SEGUE_ECHANGED names the file: the data set belongs to the stream's identity.
  *
- * `spec` and `keeper` must outlive the source. Progress is reported in bytes ("index") and ("inflate"). The
+ * `spec`, `keeper` and what `opener` (roots.h; may be NULL) points to must outlive the source. Progress is reported in bytes ("index") and ("inflate"). The
  * fingerprint is made of relative paths, sizes and stored CRCs, never of times.
  *
  * SEGUE_ESOURCE: a path or pattern that matches nothing, a directory, no permission. SEGUE_EDATA:
  * truncated or damaged framing (file and offset), an empty data set.
  */
 int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_dir,
-	const struct segue_index_keeper *keeper, segue_progress_fn *progress, void *arg,
-	struct segue_source **out);
+	const struct segue_opener *opener, const struct segue_index_keeper *keeper,
+	segue_progress_fn *progress, void *arg, struct segue_source **out);
 
 void segue_source_stats(const struct segue_source *source, struct segue_source_stats *stats);
 

@@ -566,8 +566,8 @@ static int find_key_max(struct source *source)
 }
 
 int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_dir,
-	const struct segue_index_keeper *keeper, segue_progress_fn *progress, void *arg,
-	struct segue_source **out)
+	const struct segue_opener *opener, const struct segue_index_keeper *keeper,
+	segue_progress_fn *progress, void *arg, struct segue_source **out)
 {
 	struct source *source = calloc(1, sizeof(*source));
 	int rc;
@@ -582,7 +582,7 @@ int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
-	rc = segue_files_open(spec, cache_dir, &source->files);
+	rc = segue_files_open(spec, cache_dir, opener, &source->files);
 	if (rc == SEGUE_OK)
 		rc = segue_index_open(
 			&source->index, spec, source->files, cache_dir, keeper, progress, arg);

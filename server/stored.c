@@ -10,8 +10,7 @@
 struct stored_request {
 	struct segue_job job;
 	struct segue_server *server;
-	const struct segue_session *session; /* who asked, to be looked up again */
-	int64_t session_mark;
+	uint64_t session; /* who asked, to be looked up again */
 	uint64_t serial, id;
 	bool remove;
 	struct segue_place place;
@@ -48,8 +47,7 @@ static int do_request(struct stored_request *request)
 static void answer(void *arg)
 {
 	struct stored_request *request = arg;
-	struct segue_session *session = segue_session_find(
-		request->server, request->session, request->session_mark);
+	struct segue_session *session = segue_session_find(request->server, request->session);
 	const struct segue_message removed = {
 		.type = SEGUE_MESSAGE_DONE, .serial = request->serial};
 
@@ -59,8 +57,7 @@ static void answer(void *arg)
 	else if (session && request->remove)
 		segue_session_send(session, &removed, NULL, 0);
 	else if (session)
-		segue_session_send_bulk(
-			session, request->serial, 0, request->token, request->size);
+		segue_session_send_bulk(session, request->serial, 0, request->token, request->size);
 	free(request->token);
 	free(request);
 }
@@ -85,8 +82,7 @@ void segue_stored_request(struct segue_session *session, const struct segue_mess
 		return;
 	}
 	request->server = session->server;
-	request->session = session;
-	request->session_mark = session->hello_by;
+	request->session = session->id;
 	request->serial = message->serial;
 	request->id = message->stored.id;
 	request->remove = message->stored.remove;

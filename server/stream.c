@@ -6,6 +6,7 @@
 
 #include "clock.h"
 #include "error.h"
+#include "files.h"
 #include "ledger.h"
 #include "process.h"
 #include "server.h"
@@ -221,8 +222,9 @@ static int open_source(struct segue_stream *stream)
 
 	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
-	return segue_source_open_tfrecord(
-		stream->spec, cache, &stream->keeper, report_progress, &job, &stream->source);
+	const struct segue_opener opener = {server->options.roots, &stream->reader};
+	return segue_source_open_tfrecord(stream->spec, cache, &opener, &stream->keeper,
+		report_progress, &job, &stream->source);
 }
 
 /* Binds the stream to its data set: for good, by the fingerprint in its record. */
@@ -298,6 +300,11 @@ static void destroy_stream(struct segue_stream *stream)
 	if (stream->source)
 		stream->source->ops->destroy(stream->source);
 	segue_spec_destroy(stream->spec);
+	segue_reader_finish(&stream->reader);
+	if (stream->descriptors)
+		segue_user_give(stream->user, SEGUE_LIMIT_DESCRIPTORS, stream->descriptors);
+	if (stream->user)
+		segue_user_release(stream->user);
 	free(stream);
 }
 
@@ -406,12 +413,28 @@ static void answer_or_fail(struct segue_opening *opening, int rc, const char *de
 	}
 }
 
+/* The files that the source will have open count as the user's. */
+static void pay_for_files(struct segue_stream *stream)
+{
+	struct segue_source_stats stats;
+
+	segue_source_stats(stream->source, &stats);
+	uint64_t files = stats.files < SEGUE_FILES_OPEN_MAX ? stats.files : SEGUE_FILES_OPEN_MAX;
+	stream->rc = segue_user_take(stream->user, SEGUE_LIMIT_DESCRIPTORS, files);
+	if (stream->rc)
+		strncpy(stream->detail, segue_error_detail(), sizeof(stream->detail) - 1);
+	else
+		stream->descriptors = files;
+}
+
 /* The opening job has come back. */
 static void opened(void *arg)
 {
 	struct segue_stream *stream = arg;
 
 	stream->server->jobs--;
+	if (!stream->rc)
+		pay_for_files(stream);
 	stream->state = stream->rc ? SEGUE_STREAM_FAILED : SEGUE_STREAM_OPEN;
 	for (struct segue_opening *opening = stream->openings, *next; opening; opening = next) {
 		next = opening->next;
@@ -431,8 +454,9 @@ static struct segue_stream *find_stream(struct segue_server *server, const char 
 }
 
 static int start_stream(
-	struct segue_server *server, const struct segue_spec *spec, struct segue_stream **out)
+	struct segue_session *session, const struct segue_spec *spec, struct segue_stream **out)
 {
+	struct segue_server *server = session->server;
 	struct segue_stream *stream = calloc(1, sizeof(*stream));
 	int rc;
 
@@ -440,7 +464,9 @@ static int start_stream(
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 	stream->server = server;
 	stream->id = server->next_stream;
-	if ((rc = segue_spec_copy(spec, &stream->spec)) ||
+	stream->user = segue_user_hold(session->user);
+	if ((rc = segue_reader_copy(&session->peer, &stream->reader)) ||
+		(rc = segue_spec_copy(spec, &stream->spec)) ||
 		(rc = segue_pool_create("loader", spec->num_threads, &stream->pool))) {
 		destroy_stream(stream);
 		return rc;
@@ -456,18 +482,29 @@ static int start_stream(
 	return 0;
 }
 
-void segue_stream_open_request(
-	struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+static int check_count(const struct segue_session *session)
+{
+	uint64_t have = 0;
+
+	for (const struct segue_opening *opening = session->openings; opening;
+		opening = opening->next_of_session)
+		have++;
+	return segue_limits_check(
+		&session->server->options.limits, SEGUE_LIMIT_STREAMS, have, 1, "this connection");
+}
+
+static void open_for(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
 {
 	struct segue_server *server = session->server;
 	struct segue_stream *stream = find_stream(server, spec->name);
 	struct segue_opening *opening = calloc(1, sizeof(*opening));
-	int rc = opening ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+	int rc =
+		opening ? check_count(session) : segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 
 	if (!rc && server->stopping)
 		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
 	if (!rc && !stream)
-		rc = start_stream(server, spec, &stream);
+		rc = start_stream(session, spec, &stream);
 	if (rc) {
 		free(opening);
 		segue_spec_destroy(spec);
@@ -488,6 +525,95 @@ void segue_stream_open_request(
 	stream->users++;
 	if (stream->state == SEGUE_STREAM_OPEN)
 		answer_or_fail(opening, 0, "");
+}
+
+/* The files of a stream that another user has opened are looked at again, for this one. */
+struct look {
+	struct segue_task task;
+	struct segue_spec *spec;
+	struct segue_reader reader;
+	uint64_t session, serial;
+	int rc;
+	char detail[SEGUE_ERROR_TEXT];
+};
+
+static void look_at_files(struct segue_task *task)
+{
+	struct look *look = (struct look *)task;
+	const struct segue_opener opener = {task->user->server->options.roots, &look->reader};
+
+	look->rc = segue_files_check(look->spec, &opener);
+	if (look->rc)
+		strncpy(look->detail, segue_error_detail(), sizeof(look->detail) - 1);
+}
+
+static void looked_at_files(struct segue_task *task)
+{
+	struct look *look = (struct look *)task;
+	struct segue_session *session = segue_session_find(task->user->server, look->session);
+
+	if (session && !look->rc) {
+		open_for(session, look->serial, look->spec);
+	} else {
+		if (session)
+			segue_session_fail_text(session, look->serial, look->rc, look->detail);
+		segue_spec_destroy(look->spec);
+	}
+	segue_reader_finish(&look->reader);
+	free(look);
+}
+
+static int start_looking(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+{
+	struct look *look = calloc(1, sizeof(*look));
+
+	if (!look)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+	look->spec = spec;
+	look->session = session->id;
+	look->serial = serial;
+	int rc = segue_reader_copy(&session->peer, &look->reader);
+	if (!rc)
+		rc = segue_user_run(session->user, &look->task, look_at_files, looked_at_files);
+	if (rc) {
+		segue_reader_finish(&look->reader);
+		free(look);
+	}
+	return rc;
+}
+
+void segue_stream_open_request(
+	struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+{
+	const struct segue_stream *stream = find_stream(session->server, spec->name);
+
+	if (!session->server->options.roots || segue_reader_trusted(&session->peer) || !stream ||
+		stream->reader.uid == session->peer.uid) {
+		open_for(session, serial, spec);
+		return;
+	}
+	int rc = start_looking(session, serial, spec);
+	if (rc) {
+		segue_spec_destroy(spec);
+		segue_session_fail(session, serial, rc);
+	}
+}
+
+void segue_stream_close_request(struct segue_session *session, uint64_t serial, uint64_t stream)
+{
+	const struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = serial};
+	struct segue_opening *opening = segue_opening_find(session, stream);
+
+	if (!opening) {
+		segue_session_fail(session, serial,
+			segue_fail(SEGUE_EPROTOCOL, "stream %llu is not open",
+				(unsigned long long)stream));
+		return;
+	}
+	segue_ledgers_opening_closed(opening);
+	remove_from_session(opening);
+	leave(opening);
+	segue_session_send(session, &done, NULL, 0);
 }
 
 struct segue_opening *segue_opening_find(struct segue_session *session, uint64_t id)

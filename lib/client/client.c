@@ -22,7 +22,7 @@
 static int connect_once(struct segue_client *client, int64_t deadline_ns)
 {
 	int rc = segue_connection_open(
-		&client->connection, client->socket_path, deadline_ns, &client->hooks);
+		&client->connection, client->socket_path, client->dir, deadline_ns, &client->hooks);
 
 	if (rc == 0)
 		client->epoch++;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #define SLICE_NS      (100 * MILLISECOND) /* how often a waiting call looks for an interrupt */
 #define SEND_NS       (30000 * MILLISECOND)
 #define FULL_QUEUE_NS (20 * MILLISECOND)
+#define TELL_NS       (1000 * MILLISECOND)
 
 int segue_hooks_interrupted(const struct segue_hooks *hooks)
 {
@@ -236,6 +238,19 @@ int segue_connection_call(struct segue_connection *connection, struct segue_mess
 	return 0;
 }
 
+void segue_connection_tell(struct segue_connection *connection, struct segue_message *request)
+{
+	size_t size;
+
+	if (!segue_connection_live(connection) || connection->busy)
+		return;
+	request->serial = ++connection->serial;
+	if (segue_message_pack(request, connection->out, &size) ||
+		segue_frame_send(connection->guard.fd, (uint16_t)request->type, connection->out,
+			size, NULL, 0, segue_now_ns() + TELL_NS))
+		segue_connection_close(connection);
+}
+
 int segue_connection_check(struct segue_connection *connection)
 {
 	struct segue_frame frame;
@@ -281,8 +296,29 @@ static int connect_to(const char *path, int64_t deadline_ns, const struct segue_
 	return fd;
 }
 
-static int greet(
-	struct segue_connection *connection, int64_t deadline_ns, const struct segue_hooks *hooks)
+/*
+ * A socket that is given by hand may be that of another store. By device and inode, because paths
+ * have many forms; a directory that we may not look at is taken at the server's word.
+ */
+static int check_store(const struct segue_message *welcome, const char *path, const char *dir)
+{
+	struct stat info;
+
+	if (welcome->welcome.inode == 0)
+		return 0;
+	bool seen = stat(dir, &info) == 0;
+	if (seen && info.st_dev == welcome->welcome.device && info.st_ino == welcome->welcome.inode)
+		return 0;
+	if (!seen && (errno == EACCES || strcmp(dir, welcome->welcome.dir) == 0))
+		return 0;
+	return segue_fail(SEGUE_EINVAL,
+		"the server at %s is that of %s, not of %s: give the socket of the directory's own "
+		"server, or none (--socket, socket=, SEGUE_SOCKET)",
+		path, welcome->welcome.dir, dir);
+}
+
+static int greet(struct segue_connection *connection, const char *path, const char *dir,
+	int64_t deadline_ns, const struct segue_hooks *hooks)
 {
 	struct segue_reply reply;
 	struct segue_message hello = {
@@ -305,10 +341,12 @@ static int greet(
 			reply.message.welcome.version, reply.message.welcome.protocol,
 			reply.message.welcome.layout_version, SEGUE_VERSION_STRING, SEGUE_PROTOCOL,
 			SEGUE_LAYOUT_VERSION);
-	return 0;
+	/* It came with the place of the store. */
+	connection->closes_streams = reply.message.welcome.inode != 0;
+	return check_store(&reply.message, path, dir);
 }
 
-int segue_connection_open(struct segue_connection *connection, const char *path,
+int segue_connection_open(struct segue_connection *connection, const char *path, const char *dir,
 	int64_t deadline_ns, const struct segue_hooks *hooks)
 {
 	int fd = connect_to(path, deadline_ns, hooks);
@@ -317,7 +355,7 @@ int segue_connection_open(struct segue_connection *connection, const char *path,
 		return fd;
 	segue_frame_reader_init(connection->reader, true);
 	segue_fork_guard_set(&connection->guard, fd);
-	int rc = greet(connection, deadline_ns, hooks);
+	int rc = greet(connection, path, dir, deadline_ns, hooks);
 	if (rc) {
 		segue_connection_close(connection);
 		return segue_fail_within(rc, "%s", path);

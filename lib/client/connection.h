@@ -32,7 +32,8 @@ struct segue_connection {
 	struct segue_arena arena;
 	uint8_t *out; /* SEGUE_FRAME_MAX: the request being sent */
 	uint64_t serial;
-	bool busy; /* a request is under way: its callbacks must not begin another */
+	bool closes_streams; /* the server knows STREAM_CLOSE */
+	bool busy;           /* a request is under way: its callbacks must not begin another */
 };
 
 struct segue_reply {
@@ -46,10 +47,11 @@ void segue_connection_finish(struct segue_connection *connection);
 
 /*
  * Connects to `path` and greets, until deadline_ns at most. Not lost any more if this returns 0.
+ * `dir` is the store directory that is meant: SEGUE_EINVAL if the server there is of another one.
  * SEGUE_EGONE: nobody answers there; SEGUE_EVERSION; SEGUE_ETIMEOUT, SEGUE_EINTERRUPTED,
  * SEGUE_ESYSTEM.
  */
-int segue_connection_open(struct segue_connection *connection, const char *path,
+int segue_connection_open(struct segue_connection *connection, const char *path, const char *dir,
 	int64_t deadline_ns, const struct segue_hooks *hooks);
 /* From now on it is lost. */
 void segue_connection_close(struct segue_connection *connection);
@@ -64,6 +66,9 @@ bool segue_connection_live(const struct segue_connection *connection);
 int segue_connection_call(struct segue_connection *connection, struct segue_message *request,
 	enum segue_message_type want, int64_t timeout_ns, const struct segue_hooks *hooks,
 	struct segue_reply *reply);
+
+/* Sends `request` and waits for no answer: it is dropped when it comes. */
+void segue_connection_tell(struct segue_connection *connection, struct segue_message *request);
 
 /* Without blocking: SEGUE_EGONE if the server has gone. Frames that nobody waits for are dropped. */
 int segue_connection_check(struct segue_connection *connection);

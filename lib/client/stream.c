@@ -167,6 +167,13 @@ void segue_stream_close(struct segue_stream *stream)
 {
 	if (!stream)
 		return;
+	if (stream->client->connection.closes_streams && stream->id &&
+		stream->epoch == stream->client->epoch &&
+		!stream->client->connection.guard.forked) {
+		struct segue_message request = {
+			.type = SEGUE_MESSAGE_STREAM_CLOSE, .stream_close = {.stream = stream->id}};
+		segue_connection_tell(&stream->client->connection, &request);
+	}
 	segue_shape_drop(stream->shape);
 	free(stream);
 }

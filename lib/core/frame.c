@@ -214,6 +214,11 @@ int segue_frame_read(struct segue_frame_reader *reader, int socket, struct segue
 	return rc;
 }
 
+bool segue_frame_reader_midway(const struct segue_frame_reader *reader)
+{
+	return reader->have > 0 && !reader->used;
+}
+
 /* ---- Sending ---- */
 
 /* Sends what the socket takes at once; -1 and errno as sendmsg. */

@@ -47,6 +47,9 @@ void segue_frame_reader_finish(struct segue_frame_reader *reader);
  */
 int segue_frame_read(struct segue_frame_reader *reader, int socket, struct segue_frame *out);
 
+/* A frame has been begun and is not whole. */
+bool segue_frame_reader_midway(const struct segue_frame_reader *reader);
+
 /*
  * Sends a frame whole, waiting for room until `deadline_ns` (monotonic). The fds stay the caller's.
  * SEGUE_EGONE, SEGUE_ETIMEOUT, SEGUE_ELIMIT (payload too large).

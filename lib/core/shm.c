@@ -142,7 +142,7 @@ static uint64_t least_limit(const char *root, char *group, const char *file)
 }
 
 /* The limit of this process's memory cgroup, of either version. */
-static uint64_t cgroup_limit(void)
+uint64_t segue_shm_memory_limit(void)
 {
 	static const struct {
 		const char *line, *root, *file;
@@ -177,7 +177,7 @@ static uint64_t cgroup_limit(void)
 static int check_memory(const char *label, size_t size)
 {
 	char text[8192];
-	uint64_t limit = cgroup_limit(), left;
+	uint64_t limit = segue_shm_memory_limit(), left;
 
 	if (size > limit)
 		return segue_fail(SEGUE_ENOMEM,

@@ -561,6 +561,22 @@ static int get_lane_detach(
 	return 0;
 }
 
+static int put_stream_close(
+	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
+{
+	(void)scratch;
+	((Segue__Pb__StreamClose *)to)->stream = message->stream_close.stream;
+	return 0;
+}
+
+static int get_stream_close(
+	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
+{
+	(void)arena;
+	out->stream_close.stream = ((const Segue__Pb__StreamClose *)from)->stream;
+	return 0;
+}
+
 static int put_upload(
 	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
 {
@@ -639,6 +655,23 @@ static int get_stored(
 	return rc;
 }
 
+/* Bytes as a C string in the arena. */
+static int get_string(const char *field, const ProtobufCBinaryData *from, size_t most,
+	struct segue_arena *arena, const char **out)
+{
+	int rc = check_string(field, from, most);
+	if (rc < 0)
+		return rc;
+	char *text = take(arena, from->len + 1);
+	if (!text)
+		return segue_fail(SEGUE_EPROTOCOL, "%s: no room for %zu bytes", field, from->len);
+	if (from->len > 0)
+		memcpy(text, from->data, from->len);
+	text[from->len] = '\0';
+	*out = text;
+	return 0;
+}
+
 /* What the user asks by must arrive as it is, so a name that cannot is refused here. */
 static int put_report(
 	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
@@ -663,24 +696,14 @@ static int get_report(
 {
 	const Segue__Pb__Report *pb = (const Segue__Pb__Report *)from;
 	int rc = check_range("report.what", pb->what, SEGUE_REPORT_STATUS, SEGUE_REPORT_VERIFY);
-	char *key;
 
 	if (rc == 0)
 		rc = check_text("report.stream", pb->stream, SEGUE_NAME_MAX);
 	if (rc == 0)
-		rc = check_string("report.key", &pb->key, SEGUE_KEY_MAX);
-	if (rc < 0)
-		return rc;
-	key = take(arena, pb->key.len + 1);
-	if (!key)
-		return segue_fail(
-			SEGUE_EPROTOCOL, "report.key: no room for %zu bytes", pb->key.len);
-	if (pb->key.len > 0)
-		memcpy(key, pb->key.data, pb->key.len);
+		rc = get_string("report.key", &pb->key, SEGUE_KEY_MAX, arena, &out->report.key);
 	out->report.what = pb->what;
 	out->report.stream = pb->stream;
-	out->report.key = key;
-	return 0;
+	return rc;
 }
 
 /* ---- Replies ------------------------------------------------------------------------------- */
@@ -695,6 +718,10 @@ static int put_welcome(
 	pb->version = put_text(scratch, message->welcome.version, SEGUE_NAME_MAX);
 	pb->pid = message->welcome.pid;
 	pb->instance = message->welcome.instance;
+	if (message->welcome.dir)
+		pb->dir = put_bytes(message->welcome.dir, strlen(message->welcome.dir));
+	pb->device = message->welcome.device;
+	pb->inode = message->welcome.inode;
 	return 0;
 }
 
@@ -702,14 +729,18 @@ static int get_welcome(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Welcome *pb = (const Segue__Pb__Welcome *)from;
+	int rc = check_text("welcome.version", pb->version, SEGUE_NAME_MAX);
 
-	(void)arena;
+	if (rc == 0)
+		rc = get_string("welcome.dir", &pb->dir, PATH_MAX, arena, &out->welcome.dir);
 	out->welcome.protocol = pb->protocol;
 	out->welcome.layout_version = pb->layout_version;
 	out->welcome.version = pb->version;
 	out->welcome.pid = pb->pid;
 	out->welcome.instance = pb->instance;
-	return check_text("welcome.version", pb->version, SEGUE_NAME_MAX);
+	out->welcome.device = pb->device;
+	out->welcome.inode = pb->inode;
+	return rc;
 }
 
 static int put_opened(
@@ -885,6 +916,8 @@ static const struct codec codecs[] = {
 		get_checkpoint},
 	{SEGUE_MESSAGE_REPORT, "report", &segue__pb__report__descriptor, put_report, get_report},
 	{SEGUE_MESSAGE_STORED, "stored", &segue__pb__stored__descriptor, put_stored, get_stored},
+	{SEGUE_MESSAGE_STREAM_CLOSE, "stream_close", &segue__pb__stream_close__descriptor,
+		put_stream_close, get_stream_close},
 	{SEGUE_MESSAGE_WELCOME, "welcome", &segue__pb__welcome__descriptor, put_welcome,
 		get_welcome},
 	{SEGUE_MESSAGE_OPENED, "opened", &segue__pb__opened__descriptor, put_opened, get_opened},
@@ -916,6 +949,7 @@ SERIAL(Upload);
 SERIAL(Checkpoint);
 SERIAL(Report);
 SERIAL(Stored);
+SERIAL(StreamClose);
 SERIAL(Welcome);
 SERIAL(Opened);
 SERIAL(Attached);

@@ -27,6 +27,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_CHECKPOINT = 6,
 	SEGUE_MESSAGE_REPORT = 7,
 	SEGUE_MESSAGE_STORED = 9,
+	SEGUE_MESSAGE_STREAM_CLOSE = 14,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -96,10 +97,15 @@ struct segue_message {
 			const char *stream, *key; /* "": none */
 		} report;
 		struct {
+			uint64_t stream;
+		} stream_close;
+		struct {
 			uint32_t protocol, layout_version;
 			const char *version;
 			int64_t pid;
 			uint64_t instance;
+			const char *dir; /* of the store; "": not told, and then no inode */
+			uint64_t device, inode;
 		} welcome;
 		struct {
 			uint64_t stream, records, layout_hash;

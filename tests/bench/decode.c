@@ -176,7 +176,7 @@ static void decode_open(struct decode *decode, const struct bench_shape *shape,
 	bench_spec_init(&spec, shape, path);
 	BENCH_CHECK(segue_spec_create(&spec.stream, &decode->spec));
 	BENCH_CHECK(segue_source_open_tfrecord(decode->spec, segue_tmpdir_path(dir, "cache", cache),
-		&keeper, NULL, NULL, &decode->source));
+		NULL, &keeper, NULL, NULL, &decode->source));
 	decode->slots = bench_alloc(SLOTS * shape->rows * bench_row_bytes(shape));
 	load_file(decode, path);
 }

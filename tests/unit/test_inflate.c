@@ -4,6 +4,7 @@
 #include "tfwrite.h"
 #include "tmpdir.h"
 
+#include <fcntl.h>
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <stdio.h>
@@ -38,6 +39,17 @@ static void teardown(void)
 
 TestSuite(inflate, .init = setup, .fini = teardown);
 
+static int inflate(
+	const char *from, const char *to, uint64_t keep_free, struct segue_progress *progress)
+{
+	int in = open(from, O_RDONLY | O_CLOEXEC);
+	int rc = segue_inflate_file(in, from, to, keep_free, progress);
+
+	if (in >= 0)
+		close(in);
+	return rc;
+}
+
 static int inflate_bytes(const void *bytes, size_t size, uint64_t keep_free)
 {
 	struct segue_progress progress = {.total = size};
@@ -45,7 +57,7 @@ static int inflate_bytes(const void *bytes, size_t size, uint64_t keep_free)
 
 	unlink(target);
 	segue_tfwrite_file(source, bytes, size);
-	rc = segue_inflate_file(source, target, keep_free, &progress);
+	rc = inflate(source, target, keep_free, &progress);
 	if (rc == SEGUE_OK)
 		cr_assert_eq(progress.done, size);
 	return rc;
@@ -192,9 +204,9 @@ Test(inflate, cannot_read_or_write)
 	char nowhere[SEGUE_TMPDIR_MAX];
 
 	segue_tmpdir_path(&dir, "no/such/place", nowhere);
-	cr_assert_eq(segue_inflate_file(nowhere, target, 0, &progress), SEGUE_ESOURCE);
+	cr_assert_eq(inflate(nowhere, target, 0, &progress), SEGUE_ESOURCE);
 	segue_tfwrite_file(source, packed.bytes, packed.size);
-	cr_assert_eq(segue_inflate_file(source, nowhere, 0, &progress), SEGUE_ESYSTEM);
-	cr_assert_eq(segue_inflate_file(dir.root, target, 0, &progress), SEGUE_ESOURCE);
+	cr_assert_eq(inflate(source, nowhere, 0, &progress), SEGUE_ESYSTEM);
+	cr_assert_eq(inflate(dir.root, target, 0, &progress), SEGUE_ESOURCE);
 	check_nothing_left();
 }

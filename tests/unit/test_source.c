@@ -198,7 +198,8 @@ static void count_progress(void *arg, const char *what, uint64_t done, uint64_t 
 static int try_open(struct segue_source **source)
 {
 	indexed = inflated = 0;
-	return segue_source_open_tfrecord(&test.spec, cache, &keeper, count_progress, NULL, source);
+	return segue_source_open_tfrecord(
+		&test.spec, cache, NULL, &keeper, count_progress, NULL, source);
 }
 
 static struct segue_source *open_source(void)

@@ -303,7 +303,10 @@ SEGUE_EXPORT int segue_client_checkpoint_remove(
  */
 SEGUE_EXPORT int segue_stream_open(struct segue_client *client,
 	const struct segue_stream_spec *spec, struct segue_stream **out);
-/* Frees the handle; lanes that came from it must be closed before. NULL is fine. */
+/*
+ * Frees the handle, and tells the server, which lets go of the data set when nobody else uses it.
+ * Lanes that came from it must be closed before. NULL is fine.
+ */
 SEGUE_EXPORT void segue_stream_close(struct segue_stream *stream);
 /* Records of the data set. */
 SEGUE_EXPORT uint64_t segue_stream_records(const struct segue_stream *stream);

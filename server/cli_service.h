@@ -1,0 +1,29 @@
+/* What `segue serve` is told beside its directory: limits, roots, who may connect, the socket of the
+ * service manager. */
+#ifndef SEGUE_SERVER_CLI_SERVICE_H
+#define SEGUE_SERVER_CLI_SERVICE_H
+
+#include "cli.h"
+#include "server.h"
+
+struct segue_cli_service {
+	struct segue_limits limits;
+	struct segue_roots *roots;
+	uid_t *users;
+	gid_t *groups;
+	size_t user_count, group_count;
+	int listen_fd;
+};
+
+/*
+ * From the command line, else the environment. *socket becomes the path of the manager's socket, if
+ * there is one. SEGUE_EINVAL says which option or variable is wrong.
+ */
+int segue_cli_service_init(
+	struct segue_cli_service *service, const struct segue_cli_options *options, char **socket);
+/* Fills the options in; they point into the service. */
+void segue_cli_service_apply(
+	const struct segue_cli_service *service, struct segue_options *options);
+void segue_cli_service_finish(struct segue_cli_service *service);
+
+#endif
