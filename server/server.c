@@ -32,10 +32,12 @@ static void storage_news(void *arg, int code, const char *detail)
 	struct segue_server *server = arg;
 	char line[SEGUE_ERROR_TEXT + 64];
 
-	server->storage_error = code;
 	snprintf(line, sizeof(line), "%s%s", code ? "storage failed: " : "storage works again",
 		code ? detail : "");
-	logf_line(line);
+	if (code != server->storage_error)
+		logf_line(line);
+	server->storage_error = code;
+	snprintf(server->storage_detail, sizeof(server->storage_detail), "%s", code ? detail : "");
 	segue_stream_storage(server, code, detail);
 }
 

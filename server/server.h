@@ -50,6 +50,7 @@ struct segue_server {
 	int64_t started_ms;                   /* Unix time */
 	int64_t started_ns;
 	int storage_error;
+	char storage_detail[SEGUE_ERROR_TEXT];
 	unsigned jobs;     /* given to other threads and not come back */
 	bool had_sessions; /* somebody was here */
 	bool stopping;     /* SIGTERM: leases are being written */
@@ -126,6 +127,7 @@ void segue_stream_open_request(
 void segue_attach_request(struct segue_session *session, const struct segue_message *message,
 	uint8_t *bulk, size_t bulk_size);
 void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease);
+void segue_flush_request(struct segue_session *session, uint64_t serial, uint64_t lease);
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message);
 /* An answered opening of this session; NULL: none such. */
 struct segue_opening *segue_opening_find(struct segue_session *session, uint64_t id);

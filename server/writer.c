@@ -25,6 +25,8 @@ struct request {
 struct entry {
 	struct segue_grant *grant;
 	struct segue_image *image; /* NULL: nothing new was committed */
+	size_t first, count;       /* its operations */
+	int rc;
 	bool finishing;
 	bool held; /* what the lane's record is to say */
 };
@@ -40,6 +42,7 @@ struct segue_writer {
 	struct segue_grant *grants;
 	struct request *requests, **last_request;
 	bool urgent, stopping;
+	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
 	bool last_try; /* the server stops: what cannot be written now is given up */
 	int storage;   /* last code told to `failed` */
 	struct segue_committer committer;
@@ -80,9 +83,16 @@ static bool owes(struct segue_grant *grant)
 {
 	pthread_mutex_lock(&grant->filler->lock);
 	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
+	bool writable = sound && !grant->refused;
 	uint64_t committed = grant->carry.committed;
 	pthread_mutex_unlock(&grant->filler->lock);
-	return sound && committed > grant->account.durable;
+	return writable && committed > grant->account.durable;
+}
+
+/* What is wrong with the operations of one lane, not with the storage: it will not get better. */
+static bool is_of_one(int rc)
+{
+	return rc == SEGUE_EINVAL || rc == SEGUE_ELIMIT;
 }
 
 static int add_image(struct segue_ops *ops, struct entry *entry)
@@ -121,21 +131,32 @@ static int add_release(struct segue_writer *writer, struct segue_ops *ops, struc
 	return rc;
 }
 
+/* The lane is not written any more, and its holder learns why. */
+static void give_up(struct entry *entry, int rc)
+{
+	segue_grant_refuse(entry->grant, rc, segue_error_detail());
+	segue_image_destroy(entry->image);
+	entry->image = NULL;
+}
+
 /* Adds what a grant owes. A grant that cannot be copied now is left for the next transaction. */
 static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
 {
-	size_t before = ops->count;
 	int rc = 0;
 
+	entry->first = ops->count;
 	if (owes(entry->grant))
 		rc = add_image(ops, entry);
 	if (rc) {
-		segue_ops_truncate(ops, before);
+		segue_ops_truncate(ops, entry->first);
+		if (is_of_one(rc))
+			give_up(entry, rc);
 		segue_image_destroy(entry->image);
 		entry->image = NULL;
 	}
 	if (!entry->image && entry->finishing)
 		add_release(writer, ops, entry);
+	entry->count = ops->count - entry->first;
 }
 
 static void settle(struct entry *entry)
@@ -176,24 +197,72 @@ static int flatten(const struct segue_ops *own, const struct request *requests,
 	return 0;
 }
 
-static int write_all(
-	struct segue_writer *writer, const struct segue_ops *own, const struct request *requests)
+static int apply(struct segue_writer *writer, const struct segue_store_op *op, size_t count)
 {
-	struct segue_store_op *all = NULL;
-	size_t count = 0;
-
+	if (count == 0)
+		return 0;
 	if (!segue_committer_begin(&writer->committer))
 		return segue_fail(SEGUE_ESTORE, "storage failed before: nothing more is written "
 						"until the server is started "
 						"again");
-	int rc = flatten(own, requests, &all, &count);
-	if (rc) {
-		segue_committer_ended(&writer->committer, rc);
-		return rc;
-	}
-	rc = count ? segue_store_apply(writer->store, all, count) : 0;
-	free(all);
+	int rc = segue_store_apply(writer->store, op, count);
 	segue_committer_ended(&writer->committer, rc);
+	return rc;
+}
+
+static void set_result(struct request *request, int rc)
+{
+	request->rc = rc;
+	snprintf(request->detail, sizeof(request->detail), "%s", segue_error_detail());
+}
+
+/* All have the same result. */
+static void set_results(struct segue_writer *writer, struct request *requests, int rc)
+{
+	for (size_t i = 0; i < writer->entry_count; i++)
+		writer->entries[i].rc = rc;
+	for (; requests; requests = requests->next)
+		set_result(requests, rc);
+}
+
+/* A transaction each, so that what is wrong with one of them stays its own affair. */
+static int write_each(
+	struct segue_writer *writer, const struct segue_ops *own, struct request *requests)
+{
+	int storage = 0;
+
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		struct entry *entry = &writer->entries[i];
+		entry->rc = storage ? storage : apply(writer, own->op + entry->first, entry->count);
+		if (is_of_one(entry->rc))
+			give_up(entry, entry->rc);
+		else
+			storage = entry->rc;
+	}
+	for (; requests; requests = requests->next) {
+		int rc = storage ? storage
+				 : apply(writer, requests->ops->op, requests->ops->count);
+		set_result(requests, rc);
+		if (!is_of_one(rc))
+			storage = rc;
+	}
+	return storage;
+}
+
+/* 0, or what the storage said; each part has its own result. */
+static int write_all(
+	struct segue_writer *writer, const struct segue_ops *own, struct request *requests)
+{
+	struct segue_store_op *all = NULL;
+	size_t count = 0;
+	int rc = flatten(own, requests, &all, &count);
+
+	if (!rc)
+		rc = apply(writer, all, count);
+	free(all);
+	if (is_of_one(rc))
+		return write_each(writer, own, requests);
+	set_results(writer, requests, rc);
 	return rc;
 }
 
@@ -214,27 +283,25 @@ static void tell(void *arg)
 	free(news);
 }
 
-static void answer(struct segue_writer *writer, struct request *requests, int rc)
+static void tell_storage(struct segue_writer *writer, int rc, bool again)
 {
-	char detail[SEGUE_DETAIL_MAX];
+	if (rc == writer->storage && !(again && rc))
+		return;
+	struct news *news = malloc(sizeof(*news));
+	if (!news)
+		return;
+	*news = (struct news){.failed = writer->failed, .arg = writer->arg, .code = rc};
+	snprintf(news->detail, sizeof(news->detail), "%.*s", (int)sizeof(news->detail) - 1,
+		segue_error_detail());
+	writer->storage = rc;
+	segue_loop_post(writer->loop, tell, news);
+}
 
-	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
-	if (rc != writer->storage) {
-		struct news *news = malloc(sizeof(*news));
-		if (news) {
-			*news = (struct news){
-				.failed = writer->failed, .arg = writer->arg, .code = rc};
-			snprintf(news->detail, sizeof(news->detail), "%.*s",
-				(int)sizeof(news->detail) - 1, detail);
-			writer->storage = rc;
-			segue_loop_post(writer->loop, tell, news);
-		}
-	}
+static void answer(struct segue_writer *writer, struct request *requests)
+{
 	pthread_mutex_lock(&writer->lock);
 	while (requests) {
 		struct request *next = requests->next;
-		requests->rc = rc;
-		snprintf(requests->detail, sizeof(requests->detail), "%s", detail);
 		requests->done = true;
 		requests = next;
 	}
@@ -254,24 +321,40 @@ static void forget(struct segue_writer *writer, struct segue_grant *grant)
 	segue_loop_post(writer->loop, grant->finished, grant->arg);
 }
 
+/* That nobody holds the lane any more, where its last commit cannot be written for good. */
+static void release_alone(struct segue_writer *writer, struct entry *entry)
+{
+	struct segue_ops ops = {0};
+
+	if (add_release(writer, &ops, entry) == 0)
+		apply(writer, ops.op, ops.count);
+	segue_ops_finish(&ops);
+}
+
 /* A lease that is over stays until its last commit is on disk, or can never be. */
-static void conclude(struct segue_writer *writer, int rc)
+static void conclude(struct segue_writer *writer)
 {
 	pthread_mutex_lock(&writer->lock);
 	bool last = writer->last_try;
 	pthread_mutex_unlock(&writer->lock);
+	last = last || writer->committer.state == SEGUE_COMMITTER_STOPPED;
 	for (size_t i = 0; i < writer->entry_count; i++) {
 		struct entry *entry = &writer->entries[i];
-		if (rc == 0)
+		if (entry->rc == 0)
 			settle(entry);
 		segue_image_destroy(entry->image);
-		if (entry->finishing &&
-			(rc == 0 || last || writer->committer.state == SEGUE_COMMITTER_STOPPED))
+		if (!entry->finishing)
+			continue;
+		if (is_of_one(entry->rc))
+			release_alone(writer, entry);
+		if (entry->rc == 0 || is_of_one(entry->rc) || last)
 			forget(writer, entry->grant);
+		else
+			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);
 	}
 }
 
-static void transact(struct segue_writer *writer, struct request *requests)
+static void transact(struct segue_writer *writer, struct request *requests, bool tell_again)
 {
 	struct segue_ops own = {0};
 
@@ -282,8 +365,9 @@ static void transact(struct segue_writer *writer, struct request *requests)
 	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
 	bool well = writer->entry_count > 0 && writer->committer.state != SEGUE_COMMITTER_STOPPED;
 	if (some || well)
-		answer(writer, requests, rc);
-	conclude(writer, rc);
+		tell_storage(writer, rc, tell_again);
+	answer(writer, requests);
+	conclude(writer);
 	segue_ops_finish(&own);
 }
 
@@ -329,12 +413,13 @@ static void *work(void *arg)
 		struct request *requests = writer->requests;
 		writer->requests = NULL;
 		writer->last_request = &writer->requests;
-		writer->urgent = false;
+		bool tell_again = writer->tell_again;
+		writer->urgent = writer->tell_again = false;
 		if (collect(writer))
 			writer->entry_count = 0;
 		pthread_mutex_unlock(&writer->lock);
 		last = segue_now_ns();
-		transact(writer, requests);
+		transact(writer, requests, tell_again);
 		pthread_mutex_lock(&writer->lock);
 		if (stopping)
 			break;
@@ -400,12 +485,13 @@ void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant)
 }
 
 void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant, bool held,
-	void (*finished)(void *arg), void *arg)
+	void (*finished)(void *arg), void (*delayed)(void *arg), void *arg)
 {
 	pthread_mutex_lock(&writer->lock);
 	grant->finishing = true;
 	grant->stays_held = held;
 	grant->finished = finished;
+	grant->delayed = delayed;
 	grant->arg = arg;
 	writer->urgent = true;
 	pthread_cond_signal(&writer->wanted);
@@ -416,6 +502,14 @@ void segue_writer_urge(struct segue_writer *writer)
 {
 	pthread_mutex_lock(&writer->lock);
 	writer->urgent = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_flush(struct segue_writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	writer->urgent = writer->tell_again = true;
 	pthread_cond_signal(&writer->wanted);
 	pthread_mutex_unlock(&writer->lock);
 }

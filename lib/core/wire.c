@@ -557,6 +557,22 @@ static int get_lane_detach(
 	return 0;
 }
 
+static int put_lane_flush(
+	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
+{
+	(void)scratch;
+	((Segue__Pb__LaneFlush *)to)->lease = message->lane_flush.lease;
+	return 0;
+}
+
+static int get_lane_flush(
+	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
+{
+	(void)arena;
+	out->lane_flush.lease = ((const Segue__Pb__LaneFlush *)from)->lease;
+	return 0;
+}
+
 static int put_upload(
 	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
 {
@@ -845,6 +861,8 @@ static const struct codec codecs[] = {
 		put_lane_attach, get_lane_attach},
 	{SEGUE_MESSAGE_LANE_DETACH, "lane_detach", &segue__pb__lane_detach__descriptor,
 		put_lane_detach, get_lane_detach},
+	{SEGUE_MESSAGE_LANE_FLUSH, "lane_flush", &segue__pb__lane_flush__descriptor, put_lane_flush,
+		get_lane_flush},
 	{SEGUE_MESSAGE_UPLOAD, "upload", &segue__pb__upload__descriptor, put_upload, get_upload},
 	{SEGUE_MESSAGE_CHECKPOINT, "checkpoint", &segue__pb__checkpoint__descriptor, put_checkpoint,
 		get_checkpoint},
@@ -876,6 +894,7 @@ SERIAL(Hello);
 SERIAL(StreamOpen);
 SERIAL(LaneAttach);
 SERIAL(LaneDetach);
+SERIAL(LaneFlush);
 SERIAL(Upload);
 SERIAL(Checkpoint);
 SERIAL(Report);
