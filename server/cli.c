@@ -20,7 +20,7 @@
 #define ANSWER_WITHIN_NS INT64_C(10000000000)
 #define SETTLE_WITHIN_NS INT64_C(2000000000)
 
-enum { LOOK_AGAIN_US = 20000 };
+enum { LOOK_AGAIN_US = 20000, MEBIBYTES_MAX = 1 << 20 };
 
 /* ---- Command line ---- */
 
@@ -35,6 +35,14 @@ static const struct {
 		"socket of the server; default: $SEGUE_SOCKET, else DIR/segue.sock"},
 	{SEGUE_CLI_EMBEDDED, {"embedded", no_argument, NULL, 'e'}, "",
 		"run in the background until the last client has left"},
+	{SEGUE_CLI_IF_DUE, {"if-due", no_argument, NULL, 'd'}, "",
+		"only if the last end of the server makes it necessary"},
+	{SEGUE_CLI_MAP_SIZE, {"map-size", required_argument, NULL, 'm'}, " MIB",
+		"the store cannot grow beyond so many MiB (1 to 1048576)"},
+	{SEGUE_CLI_FORCE, {"force", no_argument, NULL, 'f'}, "",
+		"also if there is a store: it is kept beside the new one"},
+	{SEGUE_CLI_PROGRESS, {"progress", no_argument, NULL, 'p'}, "",
+		"print lines of JSON that tell the progress, before the report"},
 	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
 };
 
@@ -101,6 +109,21 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 	return true;
 }
 
+/* False: usage. */
+static bool take_mebibytes(const char *text, uint64_t *bytes)
+{
+	char *end;
+	unsigned long long value = strtoull(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || value < 1 || value > MEBIBYTES_MAX) {
+		fprintf(stderr, "segue: '%s' is not a number of MiB from 1 to %d\n", text,
+			MEBIBYTES_MAX);
+		return false;
+	}
+	*bytes = value << 20;
+	return true;
+}
+
 static void default_socket(struct segue_cli_options *options)
 {
 	const char *socket = getenv("SEGUE_SOCKET");
@@ -133,6 +156,19 @@ int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv
 			break;
 		case 'e':
 			options.embedded = true;
+			break;
+		case 'd':
+			options.if_due = true;
+			break;
+		case 'm':
+			if (!take_mebibytes(optarg, &options.map_bytes))
+				return usage_status(command, argc, argv);
+			break;
+		case 'f':
+			options.force = true;
+			break;
+		case 'p':
+			options.progress = true;
 			break;
 		case 'h':
 			print_help(command);

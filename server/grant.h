@@ -48,7 +48,7 @@ struct segue_grant {
 	struct segue_grant *next; /* in its list */
 	bool finishing;           /* the lease is over: write what is committed, then `finished` */
 	bool stays_held;          /* finishing: the holder comes back after a restart */
-	bool refused;             /* under the filler's lock: the store does not take it, for good */
+	bool refused; /* under the filler's lock: the store does not take it, for good */
 	void (*finished)(void *arg);
 	void (*delayed)(void *arg);
 	void *arg;

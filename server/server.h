@@ -30,6 +30,7 @@ struct segue_options {
 	const char *socket_path; /* NULL: <dir>/segue.sock */
 	bool embedded;           /* started by a client: end when the last one has left */
 	int ready_fd;            /* told when the socket listens; -1: nobody waits */
+	uint64_t map_bytes;      /* the store cannot grow beyond; 0: no limit of ours */
 };
 
 struct segue_server {
@@ -52,9 +53,14 @@ struct segue_server {
 	int storage_error;
 	char storage_detail[SEGUE_ERROR_TEXT];
 	unsigned jobs;     /* given to other threads and not come back */
+	int64_t logged_ns; /* when long work was logged last */
+	bool verified;     /* the store was, or needed not be */
 	bool had_sessions; /* somebody was here */
 	bool stopping;     /* SIGTERM: leases are being written */
 };
+
+/* Exit status of a server, not embedded, that gets SIGBUS; an embedded one ends with that of ESTORE. */
+#define SEGUE_SERVER_UNREADABLE 3
 
 /* Runs until SIGTERM, or, embedded, until nobody uses it. 0 or a negative code. */
 int segue_server_run(const struct segue_options *options);

@@ -43,8 +43,8 @@ struct segue_writer {
 	struct request *requests, **last_request;
 	bool urgent, stopping;
 	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
-	bool last_try; /* the server stops: what cannot be written now is given up */
-	int storage;   /* last code told to `failed` */
+	bool last_try;   /* the server stops: what cannot be written now is given up */
+	int storage;     /* last code told to `failed` */
 	struct segue_committer committer;
 	struct entry *entries;
 	size_t entry_count, entry_capacity;
@@ -240,8 +240,7 @@ static int write_each(
 			storage = entry->rc;
 	}
 	for (; requests; requests = requests->next) {
-		int rc = storage ? storage
-				 : apply(writer, requests->ops->op, requests->ops->count);
+		int rc = storage ? storage : apply(writer, requests->ops->op, requests->ops->count);
 		set_result(requests, rc);
 		if (!is_of_one(rc))
 			storage = rc;

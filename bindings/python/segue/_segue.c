@@ -1038,9 +1038,8 @@ static bool commit_arguments(
 	*wait = 0;
 	if (count + named == 0)
 		return true;
-	if (count + named > 1 ||
-		(named == 1 &&
-			PyUnicode_CompareWithASCIIString(PyTuple_GetItem(names, 0), "wait") != 0)) {
+	if (count + named > 1 || (named == 1 && PyUnicode_CompareWithASCIIString(
+							PyTuple_GetItem(names, 0), "wait") != 0)) {
 		PyErr_SetString(PyExc_TypeError, "commit() takes one argument, wait");
 		return false;
 	}
@@ -1908,7 +1907,8 @@ static PyType_Slot stream_slots[] = {
 static PyMethodDef lane_methods[] = {
 	{"next", METHOD(lane_next), METH_O, "next(timeout) -> Batch, or None at the end."},
 	{"checkpoint", METHOD(lane_checkpoint), METH_NOARGS, "checkpoint() -> bytes."},
-	{"flush", METHOD(lane_flush), METH_O, "flush(timeout): wait until all that is committed is on disk."},
+	{"flush", METHOD(lane_flush), METH_O,
+		"flush(timeout): wait until all that is committed is on disk."},
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"reclaim", METHOD(lane_reclaim), METH_NOARGS,
 		"reclaim() -> [(step, committed, Batch or None)]: lets go of what has no arrays."},

@@ -338,13 +338,13 @@ class Loader:
         handles, self._handles, self._begun = self._handles, [], False
         unwritten: errors.Error | None = None
         for lane in handles:
-            self._waited += 0 if lane.closed else lane.waited
             try:
+                self._waited += lane.waited
                 lane.close()
             except (errors.StoreError, errors.GoneError) as error:
                 unwritten = unwritten or error
-            except errors.FencedError:
-                pass  # another holder has the lane: nothing here is ours to write
+            except (errors.ClosedError, errors.FencedError, errors.ForkedError):
+                pass  # nothing here is ours to write
         if unwritten:
             raise unwritten
 
