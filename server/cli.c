@@ -20,7 +20,7 @@
 #define ANSWER_WITHIN_NS INT64_C(10000000000)
 #define SETTLE_WITHIN_NS INT64_C(2000000000)
 
-enum { LOOK_AGAIN_US = 20000 };
+enum { LOOK_AGAIN_US = 20000, MEBIBYTES_MAX = 1 << 20 };
 
 /* ---- Command line ---- */
 
@@ -51,6 +51,14 @@ static const struct {
 		"let this user in, too (name or uid); needs --root; $SEGUE_ALLOW_USER"},
 	{SEGUE_CLI_SERVICE, {"allow-group", required_argument, NULL, 'g'}, " GROUP",
 		"let the members of this group in; needs --root; $SEGUE_ALLOW_GROUP"},
+	{SEGUE_CLI_IF_DUE, {"if-due", no_argument, NULL, 'd'}, "",
+		"only if the last end of the server makes it necessary"},
+	{SEGUE_CLI_MAP_SIZE, {"map-size", required_argument, NULL, 'm'}, " MIB",
+		"the store cannot grow beyond so many MiB (1 to 1048576)"},
+	{SEGUE_CLI_FORCE, {"force", no_argument, NULL, 'f'}, "",
+		"also if there is a store: it is kept beside the new one"},
+	{SEGUE_CLI_PROGRESS, {"progress", no_argument, NULL, 'p'}, "",
+		"print lines of JSON that tell the progress, before the report"},
 	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
 };
 
@@ -140,6 +148,21 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 	return true;
 }
 
+/* False: usage. */
+static bool take_mebibytes(const char *text, uint64_t *bytes)
+{
+	char *end;
+	unsigned long long value = strtoull(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || value < 1 || value > MEBIBYTES_MAX) {
+		fprintf(stderr, "segue: '%s' is not a number of MiB from 1 to %d\n", text,
+			MEBIBYTES_MAX);
+		return false;
+	}
+	*bytes = value << 20;
+	return true;
+}
+
 static void default_socket(struct segue_cli_options *options)
 {
 	const char *socket = getenv("SEGUE_SOCKET");
@@ -187,6 +210,19 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 			break;
 		case 'g':
 			add_item(&options->groups, optarg);
+			break;
+		case 'd':
+			options->if_due = true;
+			break;
+		case 'm':
+			if (!take_mebibytes(optarg, &options->map_bytes))
+				return usage_status(command, argc, argv);
+			break;
+		case 'f':
+			options->force = true;
+			break;
+		case 'p':
+			options->progress = true;
 			break;
 		case 'h':
 			print_help(command);

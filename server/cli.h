@@ -13,7 +13,7 @@ enum {
 	SEGUE_CLI_FINE = 0,
 	SEGUE_CLI_WRONG = 1,   /* not found, no server, cannot be read: the message says what */
 	SEGUE_CLI_USAGE = 2,   /* the command line was not understood */
-	SEGUE_CLI_DAMAGED = 3, /* verify: the store is damaged */
+	SEGUE_CLI_DAMAGED = 3, /* verify, backup, restore: the store is damaged */
 };
 
 /* Options that a subcommand takes. */
@@ -23,6 +23,10 @@ enum {
 	SEGUE_CLI_STREAM = 1u << 2,
 	SEGUE_CLI_EMBEDDED = 1u << 3,
 	SEGUE_CLI_SERVICE = 1u << 4, /* limits, roots, who may connect */
+	SEGUE_CLI_PROGRESS = 1u << 8,
+	SEGUE_CLI_IF_DUE = 1u << 9,
+	SEGUE_CLI_FORCE = 1u << 10,
+	SEGUE_CLI_MAP_SIZE = 1u << 11,
 };
 
 /* Values of an option that may be given several times. */
@@ -36,7 +40,8 @@ struct segue_cli_options {
 	const char *key;    /* second operand, or NULL */
 	const char *socket; /* --socket, else $SEGUE_SOCKET, else NULL */
 	const char *stream; /* --stream, or NULL */
-	bool json, embedded;
+	uint64_t map_bytes; /* --map-size; 0: not given */
+	bool json, embedded, progress, if_due, force;
 	struct segue_cli_list roots, users, groups;
 	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };
@@ -52,7 +57,7 @@ struct segue_cli_command {
 };
 
 extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
-	segue_cli_get, segue_cli_verify, segue_cli_doctor;
+	segue_cli_get, segue_cli_verify, segue_cli_backup, segue_cli_restore, segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns
@@ -78,6 +83,28 @@ int segue_cli_report(const struct segue_cli_options *options, enum segue_report 
  * that cannot be seen.
  */
 int segue_cli_lock_holder(const char *dir, long *pid);
+
+/* ---- A process of its own, which a damaged file may kill ---- */
+
+struct segue_cli_task {
+	const char *what; /* "verifying the store": for the line that shows progress */
+	/*
+	 * In the process of its own: a code, and a report (malloc'd) or NULL; of SEGUE_ESTORE too.
+	 * Shows progress by segue_cli_progress().
+	 */
+	int (*run)(void *arg, char **report);
+	void *arg;
+	bool lines; /* --progress: lines of JSON on standard output, not one on the terminal */
+};
+
+/*
+ * Runs the task in a child, which dies with this process. Its code, and its report; with a code but
+ * no report the detail is the child's. A child that was killed by a signal is SEGUE_ESTORE, with
+ * *report NULL and a detail: reading the file has ended it.
+ */
+int segue_cli_child(const struct segue_cli_task *task, char **report);
+/* A segue_progress_fn for the task; `arg` is not looked at. */
+void segue_cli_progress(void *arg, const char *what, uint64_t done, uint64_t total);
 
 /* ---- Printing ---- */
 

@@ -132,8 +132,10 @@ static int serve(const struct segue_cli_options *options, int starter, pid_t par
 	if (!rc && starter >= 0 && chdir("/") < 0)
 		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot change to /");
 	if (!rc) {
-		struct segue_options server = {
-			.dir = dir, .socket_path = socket, .embedded = options->embedded};
+		struct segue_options server = {.dir = dir,
+			.socket_path = socket,
+			.embedded = options->embedded,
+			.map_bytes = options->map_bytes};
 		segue_cli_service_apply(&service, &server);
 		struct announcement announcement = {
 			.starter = starter, .parent = parent, .dir = dir, .socket = socket};
@@ -233,13 +235,16 @@ const struct segue_cli_command segue_cli_serve = {
 		"variables, too: --max-lanes is $SEGUE_MAX_LANES, and so on.\n\n"
 		"Under a service manager (systemd) it tells when it is ready and that it lives\n"
 		"(Type=notify, WatchdogSec=), and takes over a listening socket.\n\n"
+		"A store that was not left in order before this machine started, or whose last\n"
+		"write failed, is verified first, in a process of its own: progress is logged.\n\n"
 		"Exit status: 0 ended in order, 1 could not start or had to stop (a message says\n"
-		"why), 2 wrong usage. With --embedded: 0 the server is ready, else the code of "
+		"why), 2 wrong usage, 3 the store's file could not be read (SIGBUS). With "
+		"--embedded: 0 the server is ready, else the code of "
 		"the\n"
 		"error in segue.h, such as 7 (EBUSY, another server has DIR), 21 (ESTORE, "
 		"damaged),\n"
 		"22 (EFORMAT, written by another version), 23 (EREADONLY).\n",
-	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED | SEGUE_CLI_SERVICE,
+	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED | SEGUE_CLI_SERVICE | SEGUE_CLI_MAP_SIZE,
 	.operands_min = 1,
 	.operands_max = 1,
 	.run = run_serve,

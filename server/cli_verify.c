@@ -1,15 +1,7 @@
 /* segue verify: every value of a store read and checked. */
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "error.h"
@@ -17,7 +9,7 @@
 #include "utf8.h"
 
 /* Faults that are listed; all are counted. */
-enum { FAULTS_LISTED = 1000, PROGRESS_MS = 1000 };
+enum { FAULTS_LISTED = 1000 };
 
 /* ---- In a process of its own, which a damaged file may kill ---- */
 
@@ -69,15 +61,22 @@ static void put_counts(struct segue_json *json, uint64_t values, uint64_t bytes,
 	segue_json_end(json, '}');
 }
 
-/* 0 or SEGUE_ESTORE with a text; any other code without one. */
-static int verify_here(const char *dir, char **out)
+/* 0 or SEGUE_ESTORE with a report; any other code without one. */
+static int verify_here(void *arg, char **out)
 {
+	const struct segue_cli_options *options = arg;
 	struct segue_store_verified verified = {0};
 	struct faults faults = {0};
+	const struct segue_store_inspection inspection = {
+		.damage = note_fault,
+		.progress = segue_cli_progress,
+		.arg = &faults,
+		.if_due = options->if_due,
+	};
 
 	segue_json_begin(&faults.json, NULL, '{');
 	segue_json_begin(&faults.json, "damaged", '[');
-	int rc = segue_store_verify(dir, note_fault, &faults, &verified);
+	int rc = segue_store_inspect(options->dir, &inspection, &verified);
 	if (rc && rc != SEGUE_ESTORE) {
 		segue_json_finish(&faults.json);
 		return rc;
@@ -86,150 +85,28 @@ static int verify_here(const char *dir, char **out)
 	if (rc && faults.count == 0)
 		note_fault(&faults, 0, NULL, 0, segue_error_detail());
 	segue_json_end(&faults.json, ']');
+	segue_json_bool(&faults.json, "due", verified.due);
 	put_counts(&faults.json, verified.values, verified.bytes, faults.count);
 	int taken = segue_json_take(&faults.json, out);
 	return taken ? taken : rc;
 }
 
-/* What the child tells: its code, then the text of the report or of the failure. */
-struct verdict {
-	int code;
-	char *text;
-	size_t size;
-};
-
-static void write_all(int fd, const void *bytes, size_t size)
-{
-	const char *at = bytes;
-
-	while (size > 0) {
-		ssize_t written = write(fd, at, size);
-		if (written < 0 && errno != EINTR)
-			_exit(SEGUE_CLI_WRONG);
-		at += written > 0 ? written : 0;
-		size -= written > 0 ? (size_t)written : 0;
-	}
-}
-
-static _Noreturn void run_child(const char *dir, int out)
-{
-	const struct rlimit no_core = {0, 0};
-	char *text = NULL;
-
-	setrlimit(RLIMIT_CORE, &no_core); /* it would have the map in it */
-	int code = verify_here(dir, &text);
-	const char *told = text ? text : segue_error_detail();
-	write_all(out, &code, sizeof(code));
-	write_all(out, told, strlen(told));
-	_exit(SEGUE_CLI_FINE);
-}
-
-/* ---- In the process that waits for it ---- */
-
-static void show_progress(const char *dir, uint64_t seconds)
-{
-	char *path = NULL, size[32], time[32];
-	struct stat info = {0};
-
-	if (asprintf(&path, "%s/store/data.mdb", dir) >= 0 && stat(path, &info) == 0)
-		fprintf(stderr, "\rverifying %s, %s ...  ",
-			segue_cli_bytes((uint64_t)info.st_size, size),
-			segue_cli_duration(seconds, time));
-	free(path);
-}
-
-/* Reads until the child has closed its end. */
-static int listen_to(int fd, const char *dir, struct verdict *verdict)
-{
-	bool show = isatty(STDERR_FILENO) == 1;
-	uint64_t seconds = 0;
-
-	for (;;) {
-		struct pollfd entry = {.fd = fd, .events = POLLIN};
-		int ready = poll(&entry, 1, show ? PROGRESS_MS : -1);
-		if (ready == 0)
-			show_progress(dir, ++seconds);
-		if (ready <= 0)
-			continue;
-		char *grown = realloc(verdict->text, verdict->size + 65537);
-		if (!grown)
-			return segue_fail(SEGUE_ENOMEM, "no memory for the report");
-		verdict->text = grown;
-		ssize_t got = read(fd, grown + verdict->size, 65536);
-		if (got > 0)
-			verdict->size += (size_t)got;
-		else if (got == 0 || errno != EINTR)
-			break;
-	}
-	if (seconds)
-		fputs("\r\x1b[K", stderr);
-	verdict->text[verdict->size] = '\0';
-	return 0;
-}
-
-/* A process that ended without a verdict: that is one. */
-static int judge_death(int status, struct verdict *verdict)
+/* The child ended without a report: that is one. */
+static int report_death(char **out)
 {
 	struct segue_json json = {0};
-	char why[160];
 
-	if (WIFSIGNALED(status))
-		snprintf(why, sizeof(why),
-			"reading the file killed the process that verified it (signal %d, %s): it "
-			"is cut short or damaged",
-			WTERMSIG(status), strsignal(WTERMSIG(status)));
-	else
-		snprintf(why, sizeof(why),
-			"the process that verified the file ended with status %d in the midst of "
-			"it: the file is cut short or damaged",
-			WEXITSTATUS(status));
-	free(verdict->text);
-	verdict->text = NULL;
-	verdict->code = SEGUE_ESTORE;
 	segue_json_begin(&json, NULL, '{');
 	segue_json_begin(&json, "damaged", '[');
 	segue_json_begin(&json, NULL, '{');
 	segue_json_null(&json, "table");
 	segue_json_null(&json, "key");
-	segue_json_string(&json, "why", why);
+	segue_json_string(&json, "why", segue_error_detail());
 	segue_json_end(&json, '}');
 	segue_json_end(&json, ']');
+	segue_json_bool(&json, "due", true);
 	put_counts(&json, 0, 0, 1);
-	return segue_json_take(&json, &verdict->text);
-}
-
-static int await_verdict(pid_t child, int fd, const char *dir, struct verdict *verdict)
-{
-	int status = 0, rc = listen_to(fd, dir, verdict);
-
-	if (rc)
-		kill(child, SIGKILL);
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	if (rc)
-		return rc;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || verdict->size < sizeof(verdict->code))
-		return judge_death(status, verdict);
-	memcpy(&verdict->code, verdict->text, sizeof(verdict->code));
-	memmove(verdict->text, verdict->text + sizeof(verdict->code),
-		verdict->size - sizeof(verdict->code) + 1);
-	return 0;
-}
-
-static int verify_in_child(const char *dir, struct verdict *verdict)
-{
-	int pipes[2];
-
-	if (pipe2(pipes, O_CLOEXEC) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make a pipe");
-	pid_t child = fork();
-	if (child == 0)
-		run_child(dir, pipes[1]);
-	close(pipes[1]);
-	int rc = child < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "cannot fork")
-			   : await_verdict(child, pipes[0], dir, verdict);
-	close(pipes[0]);
-	return rc;
+	return segue_json_take(&json, out);
 }
 
 /* ---- Printing ---- */
@@ -243,6 +120,10 @@ static void print_report(
 	struct segue_cli_table table;
 	char bytes[32];
 
+	if (options->if_due && !segue_json_get_bool(report, "due")) {
+		printf("%s: no verification is due\n", options->dir);
+		return;
+	}
 	printf("%s: %s values are sound (%s)", options->dir, segue_json_get_text(report, "values"),
 		segue_cli_bytes(segue_json_get_unsigned(report, "bytes"), bytes));
 	if (count == 0) {
@@ -266,17 +147,22 @@ static void print_report(
 
 static int run_verify(const struct segue_cli_options *options)
 {
-	struct verdict verdict = {0};
+	char *report = NULL;
+	const struct segue_cli_task task = {
+		.what = "verifying the store",
+		.run = verify_here,
+		.arg = (void *)(uintptr_t)options,
+		.lines = options->progress,
+	};
 
-	int rc = verify_in_child(options->dir, &verdict);
-	if (!rc && verdict.code && verdict.code != SEGUE_ESTORE)
-		rc = segue_fail(verdict.code, "%s", verdict.text);
-	if (rc) {
-		free(verdict.text);
+	int rc = segue_cli_child(&task, &report);
+	bool damaged = rc == SEGUE_ESTORE;
+	if (damaged && !report)
+		rc = report_death(&report);
+	if (rc && !(damaged && report))
 		return segue_cli_fail();
-	}
-	int status = segue_cli_show(options, verdict.text, print_report);
-	return status == SEGUE_CLI_FINE && verdict.code ? SEGUE_CLI_DAMAGED : status;
+	int status = segue_cli_show(options, report, print_report);
+	return status == SEGUE_CLI_FINE && damaged ? SEGUE_CLI_DAMAGED : status;
 }
 
 const struct segue_cli_command segue_cli_verify = {
@@ -287,9 +173,11 @@ const struct segue_cli_command segue_cli_verify = {
 		"missing or left over from an earlier time. Reads the store itself, in a process\n"
 		"of its own, and may run beside a server: it takes no lock and changes nothing.\n"
 		"The first 1000 faults are listed.\n\n"
+		"With --if-due nothing is read if the last server ended in order, or was killed\n"
+		"since this machine started: what a server asks before it serves.\n\n"
 		"Exit status: 0 sound, 3 damaged, 1 no store, or it cannot be read, 2 wrong\n"
 		"usage.\n",
-	.takes = SEGUE_CLI_JSON,
+	.takes = SEGUE_CLI_JSON | SEGUE_CLI_IF_DUE | SEGUE_CLI_PROGRESS,
 	.operands_min = 1,
 	.operands_max = 1,
 	.run = run_verify,

@@ -465,6 +465,31 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 	return 0;
 }
 
+/* One that is refused stays so, whatever becomes of the storage. */
+static void tell_holder(struct segue_grant *grant, int code, const char *detail, bool for_good)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	bool settled = grant->refused;
+	grant->refused = settled || for_good;
+	if (!settled) {
+		segue_carry_storage_failed(&grant->carry, code, detail);
+		segue_feed_ring(&grant->filler->feed);
+	}
+	pthread_mutex_unlock(&grant->filler->lock);
+	if (!settled)
+		segue_filler_stall(grant->filler, code != 0);
+}
+
+void segue_grant_storage(struct segue_grant *grant, int code, const char *detail)
+{
+	tell_holder(grant, code, detail, false);
+}
+
+void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail)
+{
+	tell_holder(grant, code, detail, true);
+}
+
 void segue_grant_destroy(struct segue_grant *grant)
 {
 	if (!grant)

@@ -48,7 +48,9 @@ struct segue_grant {
 	struct segue_grant *next; /* in its list */
 	bool finishing;           /* the lease is over: write what is committed, then `finished` */
 	bool stays_held;          /* finishing: the holder comes back after a restart */
+	bool refused; /* under the filler's lock: the store does not take it, for good */
 	void (*finished)(void *arg);
+	void (*delayed)(void *arg);
 	void *arg;
 };
 
@@ -63,6 +65,10 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
  * order only place, spec, plan, fingerprint and bulk are looked at.
  */
 int segue_grant_check_token(const struct segue_grant_order *order);
+/* Storage failed (code), or works again (0): the holder sees it, and nothing is published. */
+void segue_grant_storage(struct segue_grant *grant, int code, const char *detail);
+/* The same for this lane alone, and for good. */
+void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail);
 /* Frees it; its filler is closed already, or was never started. NULL is fine. */
 void segue_grant_destroy(struct segue_grant *grant);
 

@@ -265,6 +265,34 @@ static void written(void *arg)
 	take_down(ledger);
 }
 
+static void refuse(struct segue_attach *attach, int code);
+
+static int fail_unwritten(const struct segue_ledger *ledger)
+{
+	const struct segue_server *server = ledger->stream->server;
+
+	return segue_fail(server->storage_error ? server->storage_error : SEGUE_EBUSY,
+		"the last commits of lane %u of stream '%s' are not on disk, and nobody can take "
+		"it before they are: %s. The server goes on trying as long as it runs",
+		ledger->place.lane, ledger->stream->spec->name, server->storage_detail);
+}
+
+/* The last commit cannot be written for now: those who wait for the lane are told at once. */
+static void delayed(void *arg)
+{
+	struct segue_ledger *ledger = arg;
+
+	if (ledger->detaching)
+		segue_session_fail(
+			ledger->detaching, ledger->detach_serial, fail_unwritten(ledger));
+	ledger->detaching = NULL;
+	while (ledger->waiting) {
+		struct segue_attach *attach = ledger->waiting;
+		ledger->waiting = attach->next;
+		refuse(attach, fail_unwritten(ledger));
+	}
+}
+
 void segue_ledger_pin(struct segue_ledger *ledger)
 {
 	ledger->pins++;
@@ -298,7 +326,7 @@ static void end_lease(struct segue_ledger *ledger, bool held)
 	pthread_mutex_unlock(&grant->filler->lock);
 	server->jobs++;
 	if (ledger->stream->spec->persist)
-		segue_writer_finish(server->writer, grant, held, written, ledger);
+		segue_writer_finish(server->writer, grant, held, written, delayed, ledger);
 	else
 		written(ledger);
 }
@@ -348,16 +376,6 @@ static void send_attached(struct segue_attach *attach)
 	segue_session_send(attach->session, &message, fds, 4);
 }
 
-/* Storage failed (code), or works again (0): the holder sees it, and nothing is published. */
-static void fail_storage(struct segue_grant *grant, int code, const char *detail)
-{
-	pthread_mutex_lock(&grant->filler->lock);
-	segue_carry_storage_failed(&grant->carry, code, detail);
-	segue_feed_ring(&grant->filler->feed);
-	pthread_mutex_unlock(&grant->filler->lock);
-	segue_filler_stall(grant->filler, code != 0);
-}
-
 /* The worker has released enough, committed at durability = commit, or is about to sleep. */
 static void event_ready(struct segue_watch *watch, uint32_t events)
 {
@@ -397,7 +415,7 @@ static void put_in_force(struct segue_attach *attach)
 		return;
 	}
 	if (server->storage_error && ledger->stream->spec->persist)
-		fail_storage(grant, server->storage_error, "see the server's log");
+		segue_grant_storage(grant, server->storage_error, server->storage_detail);
 	segue_filler_kick(grant->filler);
 	if (grant->spec->lease_timeout_ms)
 		segue_loop_tick_within(server->loop, segue_now_ns());
@@ -541,7 +559,10 @@ static void wait_for_lane(struct segue_attach *attach)
 		link = &(*link)->next;
 	attach->next = NULL;
 	*link = attach;
-	segue_loop_tick_within(attach->ledger->stream->server->loop, attach->deadline);
+	struct segue_server *server = attach->ledger->stream->server;
+	segue_loop_tick_within(server->loop, attach->deadline);
+	if (server->storage_error && attach->ledger->lease.state == SEGUE_LEASE_ENDING)
+		segue_writer_urge(server->writer); /* its verdict, or delayed() */
 }
 
 /* Whether the lease may yet end by its timeout; who asks then waits for that, and no longer. */
@@ -828,6 +849,16 @@ void segue_detach_request(struct segue_session *session, uint64_t serial, uint64
 	}
 }
 
+/* The transaction begins now; the lease page tells its end. */
+void segue_flush_request(struct segue_session *session, uint64_t serial, uint64_t lease)
+{
+	const struct segue_ledger *ledger = find_lease(session, lease);
+
+	if (ledger && ledger->stream->spec->persist)
+		segue_writer_flush(session->server->writer);
+	send_done(session, serial);
+}
+
 /* ---- All ledgers of a stream ---- */
 
 static void each(
@@ -881,7 +912,7 @@ static void storage_changed(struct segue_ledger *ledger, void *arg)
 	const struct segue_message *failure = arg;
 
 	if (ledger->grant && ledger->stream->spec->persist)
-		fail_storage(ledger->grant, failure->failure.code, failure->failure.detail);
+		segue_grant_storage(ledger->grant, failure->failure.code, failure->failure.detail);
 }
 
 void segue_ledgers_storage(struct segue_stream *stream, int code, const char *detail)

@@ -7,7 +7,8 @@
 #include "cli.h"
 
 static const struct segue_cli_command *const commands[] = {&segue_cli_serve, &segue_cli_status,
-	&segue_cli_inspect, &segue_cli_get, &segue_cli_verify, &segue_cli_doctor};
+	&segue_cli_inspect, &segue_cli_get, &segue_cli_verify, &segue_cli_backup,
+	&segue_cli_restore, &segue_cli_doctor};
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
@@ -22,7 +23,7 @@ static void print_usage(FILE *file)
 			commands[i]->summary);
 	fprintf(file, "\n'segue COMMAND --help' says more.\n\n"
 		      "Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"
-		      "command line was not understood, 3 verify: the store is damaged.\n");
+		      "command line was not understood, 3 verify, backup, restore: damaged.\n");
 }
 
 static int run(int argc, char **argv)

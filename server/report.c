@@ -1,15 +1,10 @@
 /* Reports: the server, the store, and the states under a key, as JSON. */
 #include "report.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,12 +13,11 @@
 #include "json.h"
 #include "store_key.h"
 #include "utf8.h"
+#include "verifier.h"
 #include "wait.h"
 
 /* Bytes of a key that a lane's memory is estimated with, when the data set is not open. */
 enum { KEY_GUESS = 256 };
-/* How `segue verify` says that it found damage (cli.h). */
-enum { EXIT_DAMAGED = 3 };
 
 static const char *const compressions[] = {"auto", "none", "gzip"};
 static const char *const tails[] = {"shrink", "stop", "pad"};
@@ -769,8 +763,8 @@ static int get_final(struct get *get, struct segue_store *store, struct segue_pl
 	void *value;
 	size_t size;
 
-	int rc = segue_records_load_final(store, &place, get->spec->lanes, get->key, get->key_size,
-		&number, &value, &size);
+	int rc = segue_records_load_final(
+		store, &place, get->spec->lanes, get->key, get->key_size, &number, &value, &size);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? 0 : rc;
 	rc = put_hit(get, "final", place, number, value, size);
@@ -840,104 +834,11 @@ static int report_get(
 
 /* ---- VERIFY ---- */
 
-/* Starts `segue verify --json DIR`; all that it says goes into `output`. */
-static int spawn_verify(const char *dir, int output, pid_t *pid)
-{
-	const char *arguments[] = {"segue", "verify", "--json", "--", dir, NULL};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-
-	sigemptyset(&none);
-	int error = posix_spawn_file_actions_init(&actions);
-	if (error)
-		return error;
-	error = posix_spawnattr_init(&attributes);
-	if (!error) {
-		posix_spawnattr_setsigmask(&attributes, &none); /* the server blocks some */
-		posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-		error = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-		if (!error)
-			error = posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
-		/* The very program that runs, also when its file has been replaced since. */
-		if (!error)
-			error = posix_spawn(pid, "/proc/self/exe", &actions, &attributes,
-				(char *const *)arguments, environ);
-		posix_spawnattr_destroy(&attributes);
-	}
-	posix_spawn_file_actions_destroy(&actions);
-	return error;
-}
-
-static int read_all(int fd, char **out)
-{
-	size_t size = 0, capacity = 65536;
-	char *text = malloc(capacity);
-
-	while (text) {
-		ssize_t got = read(fd, text + size, capacity - size - 1);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0) {
-			text[size] = '\0';
-			*out = text;
-			return 0;
-		}
-		size += (size_t)got;
-		if (capacity - size > 1)
-			continue;
-		char *grown = realloc(text, 2 * capacity);
-		if (!grown)
-			free(text);
-		text = grown;
-		capacity *= 2;
-	}
-	return segue_fail(SEGUE_ENOMEM, "no memory for a report");
-}
-
-static int wait_for(pid_t pid)
-{
-	int status;
-
-	while (waitpid(pid, &status, 0) < 0) {
-		if (errno != EINTR)
-			return -1;
-	}
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-/*
- * In a process of its own: a file that is cut short ends the process that reads it, and no process
- * may open a store twice.
- */
 static int report_verify(const char *dir, char **out)
 {
-	char *text = NULL;
-	int pipes[2];
-	pid_t pid;
+	static const struct segue_verifier plain;
 
-	if (pipe2(pipes, O_CLOEXEC) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make a pipe");
-	int error = spawn_verify(dir, pipes[1], &pid);
-	close(pipes[1]);
-	int rc = error ? 0 : read_all(pipes[0], &text);
-	close(pipes[0]);
-	if (error) {
-		errno = error;
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot start a process to verify %s", dir);
-	}
-	int status = wait_for(pid);
-	if (rc)
-		return rc;
-	text[strcspn(text, "\n")] = '\0';
-	if (status == 0 || status == EXIT_DAMAGED) {
-		*out = text;
-		return status ? segue_fail(SEGUE_ESTORE, "the store of %s is damaged", dir) : 0;
-	}
-	rc = segue_fail(SEGUE_ESYSTEM, "%s could not be verified: %s", dir,
-		strncmp(text, "segue: ", 7) == 0 ? text + 7 : text);
-	free(text);
-	return rc;
+	return segue_verifier_run(dir, &plain, out);
 }
 
 int segue_report_store(struct segue_store *store, const char *dir, enum segue_report what,

@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
 #include <signal.h>
@@ -15,9 +16,11 @@
 #include "error.h"
 #include "ledger.h"
 #include "notify.h"
+#include "verifier.h"
 #include "wait.h"
 
 #define LOCK_WAIT_NS   INT64_C(5000000000)  /* embedded: the one before may still be ending */
+#define LOG_NS         INT64_C(5000000000)  /* between two lines about long work */
 #define NOBODY_WAIT_NS INT64_C(30000000000) /* embedded: the client that started it never came */
 
 static void logf_line(const char *text)
@@ -33,10 +36,12 @@ static void storage_news(void *arg, int code, const char *detail)
 	struct segue_server *server = arg;
 	char line[SEGUE_ERROR_TEXT + 64];
 
-	server->storage_error = code;
 	snprintf(line, sizeof(line), "%s%s", code ? "storage failed: " : "storage works again",
 		code ? detail : "");
-	logf_line(line);
+	if (code != server->storage_error)
+		logf_line(line);
+	server->storage_error = code;
+	snprintf(server->storage_detail, sizeof(server->storage_detail), "%s", code ? detail : "");
 	segue_stream_storage(server, code, detail);
 }
 
@@ -136,16 +141,122 @@ static int set_paths(struct segue_server *server)
 	return 0;
 }
 
+/* Whoever started an embedded server reads these lines (starter.c). */
+static void tell_verifying(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct segue_server *server = arg;
+	int64_t now = segue_now_ns();
+
+	if (server->options.embedded) {
+		fprintf(stderr, "progress %llu %llu %s\n", (unsigned long long)done,
+			(unsigned long long)total, what);
+		fflush(stderr);
+	} else if (now - server->logged_ns >= LOG_NS) {
+		server->logged_ns = now;
+		fprintf(stderr, "segue: %s: %llu of %llu MiB\n", what,
+			(unsigned long long)(done >> 20), (unsigned long long)(total >> 20));
+		fflush(stderr);
+	}
+}
+
+/* The loop, which takes signals, does not run yet. */
+static int told_to_stop(void *arg)
+{
+	sigset_t pending;
+
+	(void)arg;
+	return sigpending(&pending) == 0 &&
+	       (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT));
+}
+
+/* Another process looks at the file first. What it could not do is judged when the file is open. */
+static int verify_store(void *arg)
+{
+	struct segue_server *server = arg;
+	const struct segue_verifier how = {
+		.if_due = true,
+		.progress = tell_verifying,
+		.interrupt = told_to_stop,
+		.arg = server,
+	};
+	char *report = NULL;
+
+	server->logged_ns = segue_now_ns();
+	int rc = segue_verifier_run(server->dir, &how, &report);
+	free(report);
+	server->verified = rc == 0;
+	return rc == SEGUE_ESTORE || rc == SEGUE_EINTERRUPTED ? rc : 0;
+}
+
+static int trust_store(struct segue_server *server)
+{
+	struct segue_store_stats stats;
+
+	segue_store_stats(server->store, &stats);
+	if (stats.was_clean || stats.same_boot)
+		return 0;
+	if (!server->verified)
+		return segue_fail(SEGUE_ESTORE,
+			"%s was not left in order and could not be verified: run 'segue verify'; "
+			"the "
+			"file is kept",
+			server->dir);
+	logf_line("the store was not left in order: it has been verified and is sound");
+	return segue_store_trust(server->store);
+}
+
 static int open_store(struct segue_server *server)
 {
 	int64_t until = server->options.embedded ? segue_now_ns() + LOCK_WAIT_NS : 0;
+	const struct segue_store_serving serving = {
+		.check = verify_store, .arg = server, .map_bytes = server->options.map_bytes};
 
 	for (;;) {
-		int rc = segue_store_open(server->dir, SEGUE_STORE_SERVE, &server->store);
+		int rc = segue_store_serve(server->dir, &serving, &server->store);
+		if (rc == 0)
+			return trust_store(server);
 		if (rc != SEGUE_EBUSY || segue_now_ns() >= until)
 			return rc;
 		usleep(20000);
 	}
+}
+
+/* ---- A mapped file that cannot be read ---- */
+
+/* All that the handler may use. */
+static struct {
+	char text[PATH_MAX + 256], suspect[PATH_MAX + 16];
+	size_t size;
+	int status;
+} unreadable;
+
+/* No attempt to go on: the next start verifies the store before it is served. */
+static void on_bus_error(int signal)
+{
+	(void)signal;
+	int fd = open(unreadable.suspect, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd >= 0)
+		close(fd);
+	if (write(STDERR_FILENO, unreadable.text, unreadable.size) < 0)
+		_exit(unreadable.status);
+	_exit(unreadable.status);
+}
+
+static void watch_bus_errors(const struct segue_server *server)
+{
+	const struct sigaction action = {.sa_handler = on_bus_error, .sa_flags = (int)SA_RESETHAND};
+
+	snprintf(unreadable.suspect, sizeof(unreadable.suspect), "%s/" SEGUE_STORE_SUSPECT,
+		server->dir);
+	snprintf(unreadable.text, sizeof(unreadable.text),
+		"segue: %s/store/data.mdb could not be read where it is mapped (SIGBUS): it was "
+		"cut "
+		"short, or its disk fails. The server ends; the next one verifies the store "
+		"first\n",
+		server->dir);
+	unreadable.size = strlen(unreadable.text);
+	unreadable.status = server->options.embedded ? -SEGUE_ESTORE : SEGUE_SERVER_UNREADABLE;
+	sigaction(SIGBUS, &action, NULL);
 }
 
 /* The next free id of a stream. */
@@ -174,7 +285,11 @@ static int start(struct segue_server *server)
 	server->started_ms = segue_unix_ms();
 	server->started_ns = segue_now_ns();
 	server->next_stream = 1;
-	if ((rc = set_paths(server)) || (rc = open_store(server)) ||
+	rc = set_paths(server);
+	if (rc)
+		return rc;
+	watch_bus_errors(server);
+	if ((rc = open_store(server)) ||
 		(rc = segue_store_scan(
 			 server->store, SEGUE_TABLE_STREAMS, "", 0, see_stream, NULL, server)) ||
 		(rc = segue_loop_create(&server->loop)) ||

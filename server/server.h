@@ -40,6 +40,7 @@ struct segue_options {
 	const uid_t *users;
 	const gid_t *groups;
 	size_t user_count, group_count;
+	uint64_t map_bytes; /* the store cannot grow beyond; 0: no limit of ours */
 };
 
 struct segue_server {
@@ -63,11 +64,17 @@ struct segue_server {
 	int64_t started_ns;
 	int64_t watchdog_at; /* the service manager is told that we live */
 	int storage_error;
+	char storage_detail[SEGUE_ERROR_TEXT];
 	unsigned jobs;     /* given to other threads and not come back */
+	int64_t logged_ns; /* when long work was logged last */
+	bool verified;     /* the store was, or needed not be */
 	bool had_sessions; /* somebody was here */
 	bool stopping;     /* SIGTERM: leases are being written */
 	bool ended;        /* the loop has: no task is begun any more */
 };
+
+/* Exit status of a server, not embedded, that gets SIGBUS; an embedded one ends with that of ESTORE. */
+#define SEGUE_SERVER_UNREADABLE 3
 
 /* Runs until SIGTERM, or, embedded, until nobody uses it. 0 or a negative code. */
 int segue_server_run(const struct segue_options *options);
@@ -148,6 +155,7 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	struct segue_upload *upload);
 void segue_stream_close_request(struct segue_session *session, uint64_t serial, uint64_t stream);
 void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease);
+void segue_flush_request(struct segue_session *session, uint64_t serial, uint64_t lease);
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message);
 /* A checkpoint that the store holds (stored.c). */
 void segue_stored_request(struct segue_session *session, const struct segue_message *message);

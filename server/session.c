@@ -496,6 +496,9 @@ static bool dispatch(struct segue_session *session, const struct segue_message *
 	case SEGUE_MESSAGE_LANE_DETACH:
 		segue_detach_request(session, message->serial, message->lane_detach.lease);
 		return true;
+	case SEGUE_MESSAGE_LANE_FLUSH:
+		segue_flush_request(session, message->serial, message->lane_flush.lease);
+		return true;
 	case SEGUE_MESSAGE_UPLOAD:
 		make_upload(session, message->serial, message->upload.size);
 		return true;

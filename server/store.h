@@ -21,6 +21,13 @@
  */
 #define SEGUE_STORE_VALUE_MAX (UINT32_C(1) << 30)
 
+/*
+ * This file in the directory says that the store must be verified before it is served again,
+ * whatever the last end was: a write failed, or reading the file raised SIGBUS. Made by the store,
+ * or by a signal handler; segue_store_trust() removes it.
+ */
+#define SEGUE_STORE_SUSPECT "suspect"
+
 /* Keys of SEGUE_TABLE_META that begin with this are the store's own: nobody else writes them. */
 #define SEGUE_STORE_RESERVED "store."
 
@@ -56,16 +63,29 @@ enum segue_store_mode {
  * open of a directory is SEGUE_EBUSY too. The map is fixed: 1 TiB of address space, halved until it
  * fits (RLIMIT_AS).
  *
- * After an end without order and another boot (stats: was_clean and same_boot both false) the file
- * is not known to be whole: run segue_store_verify() in a child process, then say
- * segue_store_trust(); nothing is written before. A file cut short can raise SIGBUS here as in any
- * other call.
+ * After an end without order and another boot, or a write that failed (stats: was_clean and
+ * same_boot both false) the file is not known to be whole: have segue_store_serve() verify it before
+ * it is opened, then say segue_store_trust(); nothing is written before. A file cut short can raise
+ * SIGBUS here as in any other call.
  *
  * SEGUE_ESTORE (damaged: names the file, which is kept), SEGUE_EFORMAT (another format, or another
  * kind of machine), SEGUE_EREADONLY, SEGUE_ENOSPACE, SEGUE_ENOTFOUND (READ: no store there),
  * SEGUE_ESYSTEM (network file system, ...).
  */
 int segue_store_open(const char *dir, enum segue_store_mode mode, struct segue_store **out);
+struct segue_store_serving {
+	/*
+	 * If there is a store already, called with the lock held, before this process touches the
+	 * file: the place for segue_store_inspect() in a child process, with `if_due`. What it
+	 * returns, if not 0, ends the opening. May be NULL.
+	 */
+	int (*check)(void *arg);
+	void *arg;
+	uint64_t map_bytes; /* the file cannot grow beyond; 0: 1 TiB */
+};
+/* segue_store_open() to serve, with these. */
+int segue_store_serve(
+	const char *dir, const struct segue_store_serving *serving, struct segue_store **out);
 /* Closes and lets the lock go. Writes a mark of a clean end, unless a write failed. NULL is fine.
  */
 void segue_store_close(struct segue_store *store);
@@ -138,6 +158,7 @@ void segue_store_stats(const struct segue_store *store, struct segue_store_stats
 struct segue_store_verified {
 	uint64_t values, bytes; /* sound values; their payload */
 	uint64_t damaged;       /* calls of `damage` */
+	bool due;               /* the last end made it necessary (segue_store_open) */
 };
 
 /*
@@ -152,6 +173,21 @@ struct segue_store_verified {
  * the process by SIGBUS, SIGSEGV or SIGABRT. Such an end is a verdict: damaged.
  */
 int segue_store_verify(const char *dir, segue_store_damage_fn *damage, void *arg,
+	struct segue_store_verified *verified);
+
+/* What an inspection is to do beside checking. */
+struct segue_store_inspection {
+	segue_store_damage_fn *damage; /* may be NULL */
+	/* Of each sound value, tables and keys in order; rules as in segue_store_scan(). Or NULL. */
+	int (*visit)(void *arg, enum segue_table table, const void *key, size_t key_size,
+		const void *value, size_t value_size);
+	segue_progress_fn *progress; /* in bytes, about; or NULL */
+	void *arg;
+	bool if_due; /* nothing is read, and the store is sound, if no verification is due */
+};
+
+/* segue_store_verify(), with all of this. A result of `visit` that is not 0 is returned. */
+int segue_store_inspect(const char *dir, const struct segue_store_inspection *inspection,
 	struct segue_store_verified *verified);
 
 #endif

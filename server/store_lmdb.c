@@ -31,6 +31,7 @@
 #include <xxhash.h>
 
 #include "error.h"
+#include "progress.h"
 
 #define VALUE_MAGIC   0x31564753u /* "SGV1" */
 #define RECORD_MAGIC  UINT64_C(0x65726f7473677331)
@@ -116,7 +117,7 @@ struct segue_store {
 	char *file; /* <dir>/store/data.mdb, for messages */
 	MDB_env *env;
 	MDB_dbi tables[SEGUE_TABLE_COUNT];
-	uint64_t map_bytes;
+	uint64_t map_max, map_bytes;
 	struct format_record format;
 	bool was_clean, same_boot;
 	bool trusted; /* the mark on disk is of this boot */
@@ -138,8 +139,10 @@ static int fail_lmdb(const struct segue_store *store, int code, const char *doin
 	switch (code) {
 	case MDB_MAP_FULL:
 		return segue_fail(SEGUE_ENOSPACE,
-			"%s %s: its map of %llu MiB is full (a limit on address space, RLIMIT_AS, "
-			"makes the map small)",
+			"%s %s: its map of %llu MiB is full: start the server with a greater "
+			"--map-size, or without one (a limit on address space, RLIMIT_AS, makes "
+			"the "
+			"map small too)",
 			doing, store->file, (unsigned long long)(store->map_bytes >> 20));
 	case MDB_TXN_FULL:
 		return segue_fail(SEGUE_ELIMIT,
@@ -536,9 +539,9 @@ static void read_boot(char boot[40])
 
 /* A map as large as the address space lets us have. 0 or an LMDB code. */
 static int open_environment(
-	const char *path, unsigned int flags, MDB_env **out, uint64_t *map_bytes)
+	const char *path, unsigned int flags, uint64_t map_max, MDB_env **out, uint64_t *map_bytes)
 {
-	for (uint64_t map = MAP_MAX;; map /= 2) {
+	for (uint64_t map = map_max;; map /= 2) {
 		MDB_env *env;
 		int rc = mdb_env_create(&env);
 		if (rc)
@@ -608,7 +611,7 @@ static int fill_new_store(struct segue_store *store, const char *path)
 {
 	MDB_env *env;
 	MDB_txn *txn;
-	int rc = open_environment(path, 0, &env, &store->map_bytes);
+	int rc = open_environment(path, 0, store->map_max, &env, &store->map_bytes);
 	if (rc)
 		return rc;
 	rc = mdb_txn_begin(env, NULL, 0, &txn);
@@ -721,7 +724,8 @@ static int check_format(struct segue_store *store, MDB_txn *txn)
 			store->file, format->format, SEGUE_VERSION_STRING, SEGUE_STORE_FORMAT);
 	if (format->format < SEGUE_STORE_FORMAT)
 		return segue_fail(SEGUE_EFORMAT,
-			"%s has format %u, of an earlier segue; this program (%s) reads format %d alone: "
+			"%s has format %u, of an earlier segue; this program (%s) reads format %d "
+			"alone: "
 			"make a new store",
 			store->file, format->format, SEGUE_VERSION_STRING, SEGUE_STORE_FORMAT);
 	rc = get_record(store, txn, FORMAT_RECORD, format, sizeof(*format));
@@ -743,6 +747,8 @@ static int read_records(struct segue_store *store)
 	struct mark_record mark;
 	struct tally_record tally;
 	char boot[40];
+	bool suspect =
+		faccessat(store->dir_fd, SEGUE_STORE_SUSPECT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
@@ -768,8 +774,8 @@ static int read_records(struct segue_store *store)
 		goto abort;
 	}
 	read_boot(boot);
-	store->was_clean = mark.clean != 0;
-	store->same_boot = boot[0] && memcmp(boot, mark.boot, sizeof(boot)) == 0;
+	store->was_clean = mark.clean != 0 && !suspect;
+	store->same_boot = !suspect && boot[0] && memcmp(boot, mark.boot, sizeof(boot)) == 0;
 	rc = mdb_txn_commit(txn); /* keeps the handles of the tables */
 	return rc ? fail_lmdb(store, rc, "read") : 0;
 abort:
@@ -785,15 +791,15 @@ static int open_existing(struct segue_store *store)
 		return rc;
 	if (asprintf(&path, "%s/" STORE_DIR, store->dir) < 0)
 		return segue_fail(SEGUE_ENOMEM, "path of the store");
-	rc = open_environment(path, store->mode == SEGUE_STORE_READ ? MDB_RDONLY : 0, &store->env,
-		&store->map_bytes);
+	rc = open_environment(path, store->mode == SEGUE_STORE_READ ? MDB_RDONLY : 0,
+		store->map_max, &store->env, &store->map_bytes);
 	free(path);
 	return rc ? fail_lmdb(store, rc, "open") : read_records(store);
 }
 
 static int write_mark(struct segue_store *store, bool clean);
 
-static int open_to_serve(struct segue_store *store)
+static int open_to_serve(struct segue_store *store, const struct segue_store_serving *serving)
 {
 	int dead;
 	int rc = write_pid(store);
@@ -801,6 +807,8 @@ static int open_to_serve(struct segue_store *store)
 		rc = sweep_leftovers(store);
 	if (!rc && faccessat(store->dir_fd, STORE_DIR, F_OK, 0) < 0)
 		rc = errno == ENOENT ? create_store(store) : fail_file(store, "find", STORE_DIR);
+	else if (!rc && serving->check)
+		rc = serving->check(serving->arg);
 	if (!rc)
 		rc = open_existing(store);
 	if (rc)
@@ -816,13 +824,16 @@ static int open_to_read(struct segue_store *store)
 	return open_existing(store);
 }
 
-static int store_open(
-	const char *dir, enum segue_store_mode mode, bool lock, struct segue_store **out)
+static const struct segue_store_serving plainly;
+
+static int store_open(const char *dir, enum segue_store_mode mode, bool lock,
+	const struct segue_store_serving *serving, struct segue_store **out)
 {
 	struct segue_store *store = calloc(1, sizeof(*store));
 	if (!store)
 		return segue_fail(SEGUE_ENOMEM, "store of %s", dir);
 	store->mode = mode;
+	store->map_max = serving->map_bytes ? serving->map_bytes : MAP_MAX;
 	store->dir_fd = -1;
 	pthread_mutex_init(&store->pin_lock, NULL);
 	store->dir = strdup(dir);
@@ -838,7 +849,8 @@ static int store_open(
 	if (!rc && lock)
 		rc = lock_directory(store);
 	if (!rc)
-		rc = mode == SEGUE_STORE_SERVE ? open_to_serve(store) : open_to_read(store);
+		rc = mode == SEGUE_STORE_SERVE ? open_to_serve(store, serving)
+					       : open_to_read(store);
 	if (rc) {
 		segue_store_close(store);
 		return rc;
@@ -849,7 +861,13 @@ static int store_open(
 
 int segue_store_open(const char *dir, enum segue_store_mode mode, struct segue_store **out)
 {
-	return store_open(dir, mode, true, out);
+	return store_open(dir, mode, true, &plainly, out);
+}
+
+int segue_store_serve(
+	const char *dir, const struct segue_store_serving *serving, struct segue_store **out)
+{
+	return store_open(dir, SEGUE_STORE_SERVE, true, serving, out);
 }
 
 void segue_store_close(struct segue_store *store)
@@ -932,6 +950,11 @@ static int fail_write(struct segue_store *store, int code, bool committing)
 	if (!committing && (code == ENOMEM || code == MDB_TXN_FULL))
 		return fail_lmdb(store, code, "write");
 	store->failed = true;
+	/* The system may show what never reached the disk until the machine stops: be that seen. */
+	int mark = openat(store->dir_fd, SEGUE_STORE_SUSPECT,
+		O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (mark >= 0)
+		close(mark);
 	return segue_fail(SEGUE_ESTORE,
 		"write %s: %s; whether the last write took place is not known: the store takes no "
 		"more until the server is started again",
@@ -967,7 +990,10 @@ int segue_store_trust(struct segue_store *store)
 {
 	if (store->mode == SEGUE_STORE_READ)
 		return segue_fail(SEGUE_EREADONLY, "the store of %s is open to read", store->dir);
-	return store->trusted ? 0 : write_mark(store, false);
+	int rc = store->trusted ? 0 : write_mark(store, false);
+	if (!rc)
+		unlinkat(store->dir_fd, SEGUE_STORE_SUSPECT, 0);
+	return rc;
 }
 
 /* Takes the value under the key, if there is one, out of the tally. 0, MDB_NOTFOUND or a code. */
@@ -1200,6 +1226,9 @@ struct walk {
 	segue_store_visit_fn *visit;
 	segue_store_damage_fn *damage;
 	void *arg;
+	const struct segue_store_inspection *inspection; /* of all tables; or NULL */
+	struct segue_progress progress;
+	int stopped;     /* what its visitor said */
 	MDB_txn *lookup; /* if set, each key must also be found from the root */
 	struct segue_store_verified counts;
 	uint64_t sums;                           /* of the values that the tally counts */
@@ -1240,6 +1269,19 @@ static bool is_found(
 	return mdb_get(txn, store->tables[table], key, &found) == 0 && found.mv_data == data;
 }
 
+static int inspect_entry(struct walk *walk, enum segue_table table, const MDB_val *key,
+	const char *payload, size_t size)
+{
+	const struct segue_store_inspection *inspection = walk->inspection;
+
+	segue_progress_add(&walk->progress, size + sizeof(struct value_header) + key->mv_size);
+	if (!inspection->visit)
+		return 0;
+	walk->stopped = inspection->visit(
+		inspection->arg, table, key->mv_data, key->mv_size, payload, size);
+	return walk->stopped;
+}
+
 /* One entry. Sets `*ended` at the first sound key that does not begin with the prefix. */
 static int walk_entry(struct segue_store *store, struct walk *walk, enum segue_table table,
 	const MDB_val *prefix, MDB_val *key, const MDB_val *data, bool *ended)
@@ -1260,9 +1302,11 @@ static int walk_entry(struct segue_store *store, struct walk *walk, enum segue_t
 		return 0;
 	walk->counted++;
 	walk->sums += header.sum;
+	const char *payload = (const char *)data->mv_data + sizeof(header);
+	if (walk->inspection)
+		return inspect_entry(walk, table, key, payload, (size_t)header.length);
 	return !walk->visit ? 0
-			    : walk->visit(walk->arg, key->mv_data, key->mv_size,
-				      (const char *)data->mv_data + sizeof(header),
+			    : walk->visit(walk->arg, key->mv_data, key->mv_size, payload,
 				      (size_t)header.length);
 }
 
@@ -1347,7 +1391,10 @@ static void verify_table(struct segue_store *store, MDB_txn *txn, enum segue_tab
 	walk->counted = 0;
 	walk->sums = 0;
 	walk->lookup = txn;
-	if (walk_table(store, txn, table, &all, 0, walk))
+	int rc = walk_table(store, txn, table, &all, 0, walk);
+	if (walk->stopped)
+		return;
+	if (rc)
 		table_damage(walk, table, segue_error_detail());
 	else if (walk->counts.damaged == before && walk->counted != tally->tables[table].count)
 		table_damage(walk, table, "values are missing, or there are too many");
@@ -1359,41 +1406,6 @@ static void ignore_damage(
 	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why)
 {
 	(void)arg, (void)table, (void)key, (void)key_size, (void)why;
-}
-
-int segue_store_verify(const char *dir, segue_store_damage_fn *damage, void *arg,
-	struct segue_store_verified *verified)
-{
-	struct segue_store *store;
-	struct tally_record tally;
-	struct walk walk = {.damage = damage ? damage : ignore_damage, .arg = arg};
-	MDB_txn *txn;
-	int rc = store_open(dir, SEGUE_STORE_READ, false, &store);
-	if (rc)
-		return rc;
-	rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
-	if (!rc) {
-		rc = get_tally(store, txn, 0, &tally);
-		if (rc)
-			mdb_txn_abort(txn);
-	}
-	if (rc) {
-		rc = fail_lmdb(store, rc, "read");
-		goto close;
-	}
-	for (int table = SEGUE_TABLE_META; table < SEGUE_TABLE_COUNT; table++)
-		verify_table(store, txn, (enum segue_table)table, &tally, &walk);
-	mdb_txn_abort(txn);
-	*verified = walk.counts;
-	if (walk.counts.damaged)
-		rc = segue_fail(SEGUE_ESTORE,
-			"%s is damaged in %llu places (%llu values are sound); the file is kept: "
-			"restore a backup, or move it away",
-			store->file, (unsigned long long)walk.counts.damaged,
-			(unsigned long long)walk.counts.values);
-close:
-	segue_store_close(store);
-	return rc;
 }
 
 /* Bytes of the pages that hold the tables. */
@@ -1412,6 +1424,85 @@ static uint64_t used_bytes(const struct segue_store *store)
 	}
 	mdb_txn_abort(txn);
 	return bytes;
+}
+
+/* So that what is verified is what the disk has, as far as the system lets go of its copy. */
+static void forget_cached(const char *dir)
+{
+	char *path = NULL;
+	int fd = asprintf(&path, "%s/" DATA_FILE, dir) < 0
+			 ? -1
+			 : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0) {
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+		close(fd);
+	}
+	free(path);
+}
+
+static int inspect_tables(struct segue_store *store, MDB_txn *txn, struct walk *walk)
+{
+	struct tally_record tally;
+
+	int rc = get_tally(store, txn, 0, &tally);
+	if (rc)
+		return fail_lmdb(store, rc, "read");
+	for (int table = SEGUE_TABLE_META; !walk->stopped && table < SEGUE_TABLE_COUNT; table++)
+		verify_table(store, txn, (enum segue_table)table, &tally, walk);
+	if (walk->stopped)
+		return walk->stopped;
+	if (walk->counts.damaged)
+		return segue_fail(SEGUE_ESTORE,
+			"%s is damaged in %llu places (%llu values are sound); the file is kept: "
+			"restore a backup, or move it away",
+			store->file, (unsigned long long)walk->counts.damaged,
+			(unsigned long long)walk->counts.values);
+	return 0;
+}
+
+int segue_store_inspect(const char *dir, const struct segue_store_inspection *inspection,
+	struct segue_store_verified *verified)
+{
+	struct segue_store *store;
+	struct walk walk = {
+		.damage = inspection->damage ? inspection->damage : ignore_damage,
+		.arg = inspection->arg,
+		.inspection = inspection,
+	};
+	MDB_txn *txn;
+
+	if (inspection->if_due)
+		forget_cached(dir);
+	int rc = store_open(dir, SEGUE_STORE_READ, false, &plainly, &store);
+	if (rc)
+		return rc;
+	walk.counts.due = !store->was_clean && !store->same_boot;
+	walk.progress = (struct segue_progress){.fn = inspection->progress,
+		.arg = inspection->arg,
+		.what = "verifying the store",
+		.total = used_bytes(store)};
+	if (!inspection->if_due || walk.counts.due) {
+		rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+		if (!rc) {
+			rc = inspect_tables(store, txn, &walk);
+			mdb_txn_abort(txn);
+		} else {
+			rc = fail_lmdb(store, rc, "read");
+		}
+	}
+	*verified = walk.counts;
+	segue_store_close(store);
+	return rc;
+}
+
+int segue_store_verify(const char *dir, segue_store_damage_fn *damage, void *arg,
+	struct segue_store_verified *verified)
+{
+	const struct segue_store_inspection inspection = {.damage = damage, .arg = arg};
+
+	return segue_store_inspect(dir, &inspection, verified);
 }
 
 void segue_store_stats(const struct segue_store *store, struct segue_store_stats *stats)

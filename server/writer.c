@@ -22,6 +22,8 @@ enum { SETTLE_REMOVALS = 4096 };
 struct entry {
 	struct segue_grant *grant;
 	struct segue_image *image; /* NULL: nothing new was committed */
+	size_t first, count;       /* its operations */
+	int rc;
 	bool finishing;
 	bool held; /* what the lane's record is to say */
 };
@@ -38,8 +40,9 @@ struct segue_writer {
 	struct segue_change *changes, **last_change; /* that wait for a transaction */
 	struct segue_pin *pins;
 	bool urgent, stopping;
-	bool last_try; /* the server stops: what cannot be written now is given up */
-	int storage;   /* last code told to `failed` */
+	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
+	bool last_try;   /* the server stops: what cannot be written now is given up */
+	int storage;     /* last code told to `failed` */
 	struct segue_committer committer;
 	struct entry *entries;
 	size_t entry_count, entry_capacity;
@@ -88,11 +91,18 @@ static bool owes(struct segue_writer *writer, struct segue_grant *grant)
 {
 	pthread_mutex_lock(&grant->filler->lock);
 	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
+	bool writable = sound && !grant->refused;
 	uint64_t committed = grant->carry.committed;
 	pthread_mutex_unlock(&grant->filler->lock);
 	if (!sound) /* the loop's next tick ends the lease */
 		segue_loop_post(writer->loop, look_again, NULL);
-	return sound && committed > grant->account.durable;
+	return writable && committed > grant->account.durable;
+}
+
+/* What is wrong with the operations of one lane, not with the storage: it will not get better. */
+static bool is_of_one(int rc)
+{
+	return rc == SEGUE_EINVAL || rc == SEGUE_ELIMIT;
 }
 
 /* Final states that nothing can undo any more need no older ones behind them. */
@@ -160,21 +170,32 @@ static int add_release(struct segue_writer *writer, struct segue_ops *ops, struc
 	return rc;
 }
 
+/* The lane is not written any more, and its holder learns why. */
+static void give_up(struct entry *entry, int rc)
+{
+	segue_grant_refuse(entry->grant, rc, segue_error_detail());
+	segue_image_destroy(entry->image);
+	entry->image = NULL;
+}
+
 /* Adds what a grant owes. A grant that cannot be copied now is left for the next transaction. */
 static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
 {
-	size_t before = ops->count;
 	int rc = 0;
 
+	entry->first = ops->count;
 	if (owes(writer, entry->grant))
 		rc = add_image(writer, ops, entry);
 	if (rc) {
-		segue_ops_truncate(ops, before);
+		segue_ops_truncate(ops, entry->first);
+		if (is_of_one(rc))
+			give_up(entry, rc);
 		segue_image_destroy(entry->image);
 		entry->image = NULL;
 	}
 	if (!entry->image && entry->finishing)
 		add_release(writer, ops, entry);
+	entry->count = ops->count - entry->first;
 }
 
 static void settle(struct entry *entry)
@@ -200,16 +221,23 @@ static const struct segue_ops *ops_of(const struct segue_change *change)
 	return change->ready ? change->ready : &change->ops;
 }
 
+static void set_result(struct segue_change *change, int rc)
+{
+	change->rc = rc;
+	if (rc)
+		snprintf(change->detail, sizeof(change->detail), "%s", segue_error_detail());
+}
+
 /* Each adds its own operations, or learns why it cannot. */
 static void build_changes(struct segue_change *changes)
 {
 	for (struct segue_change *change = changes; change; change = change->next) {
 		if (change->ready)
 			continue;
-		change->rc = change->build(change->arg, &change->ops);
-		if (!change->rc)
+		int rc = change->build(change->arg, &change->ops);
+		if (!rc)
 			continue;
-		snprintf(change->detail, sizeof(change->detail), "%s", segue_error_detail());
+		set_result(change, rc);
 		segue_ops_truncate(&change->ops, 0);
 	}
 }
@@ -274,24 +302,70 @@ static int flatten(const struct segue_ops *own, const struct segue_change *chang
 	return 0;
 }
 
-static int write_all(
-	struct segue_writer *writer, const struct segue_ops *own, const struct segue_change *changes)
+static int apply(struct segue_writer *writer, const struct segue_store_op *op, size_t count)
 {
-	struct segue_store_op *all = NULL;
-	size_t count = 0;
-
+	if (count == 0)
+		return 0;
 	if (!segue_committer_begin(&writer->committer))
 		return segue_fail(SEGUE_ESTORE, "storage failed before: nothing more is written "
 						"until the server is started "
 						"again");
-	int rc = flatten(own, changes, &all, &count);
-	if (rc) {
-		segue_committer_ended(&writer->committer, rc);
-		return rc;
-	}
-	rc = count ? segue_store_apply(writer->store, all, count) : 0;
-	free(all);
+	int rc = segue_store_apply(writer->store, op, count);
 	segue_committer_ended(&writer->committer, rc);
+	return rc;
+}
+
+/* All have the same result, but those that could not even be built. */
+static void set_results(struct segue_writer *writer, struct segue_change *changes, int rc)
+{
+	for (size_t i = 0; i < writer->entry_count; i++)
+		writer->entries[i].rc = rc;
+	for (; changes; changes = changes->next) {
+		if (!changes->rc)
+			set_result(changes, rc);
+	}
+}
+
+/* A transaction each, so that what is wrong with one of them stays its own affair. */
+static int write_each(
+	struct segue_writer *writer, const struct segue_ops *own, struct segue_change *changes)
+{
+	int storage = 0;
+
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		struct entry *entry = &writer->entries[i];
+		entry->rc = storage ? storage : apply(writer, own->op + entry->first, entry->count);
+		if (is_of_one(entry->rc))
+			give_up(entry, entry->rc);
+		else
+			storage = entry->rc;
+	}
+	for (; changes; changes = changes->next) {
+		const struct segue_ops *ops = ops_of(changes);
+		if (changes->rc)
+			continue;
+		int rc = storage ? storage : apply(writer, ops->op, ops->count);
+		set_result(changes, rc);
+		if (!is_of_one(rc))
+			storage = rc;
+	}
+	return storage;
+}
+
+/* 0, or what the storage said; each part has its own result. */
+static int write_all(
+	struct segue_writer *writer, const struct segue_ops *own, struct segue_change *changes)
+{
+	struct segue_store_op *all = NULL;
+	size_t count = 0;
+	int rc = flatten(own, changes, &all, &count);
+
+	if (!rc)
+		rc = apply(writer, all, count);
+	free(all);
+	if (is_of_one(rc))
+		return write_each(writer, own, changes);
+	set_results(writer, changes, rc);
 	return rc;
 }
 
@@ -312,34 +386,29 @@ static void tell(void *arg)
 	free(news);
 }
 
-/* Tells the server when storage fails, and when it works again. */
-static void tell_server(struct segue_writer *writer, int rc, const char *detail)
+/* Tells the server when storage fails, and when it works again; `again`: also if it fails as before. */
+static void tell_storage(struct segue_writer *writer, int rc, bool again)
 {
-	struct news *news = rc != writer->storage ? malloc(sizeof(*news)) : NULL;
-
+	if (rc == writer->storage && !(again && rc))
+		return;
+	struct news *news = malloc(sizeof(*news));
 	if (!news)
 		return;
 	*news = (struct news){.failed = writer->failed, .arg = writer->arg, .code = rc};
-	snprintf(news->detail, sizeof(news->detail), "%.*s", (int)sizeof(news->detail) - 1, detail);
+	snprintf(news->detail, sizeof(news->detail), "%.*s", (int)sizeof(news->detail) - 1,
+		segue_error_detail());
 	writer->storage = rc;
 	segue_loop_post(writer->loop, tell, news);
 }
 
-static void answer(struct segue_writer *writer, struct segue_change *changes, int rc)
+static void answer(struct segue_writer *writer, struct segue_change *changes)
 {
 	struct segue_change *change, *next, *posted = NULL;
-	char detail[SEGUE_DETAIL_MAX];
 
-	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
-	tell_server(writer, rc, detail);
 	pthread_mutex_lock(&writer->lock);
 	for (change = changes; change; change = next) {
 		next = change->next;
 		segue_ops_finish(&change->ops);
-		if (!change->rc && rc) {
-			change->rc = rc;
-			snprintf(change->detail, sizeof(change->detail), "%s", detail);
-		}
 		if (change->done) {
 			change->next = posted;
 			posted = change;
@@ -367,24 +436,40 @@ static void forget(struct segue_writer *writer, struct segue_grant *grant)
 	segue_loop_post(writer->loop, grant->finished, grant->arg);
 }
 
+/* That nobody holds the lane any more, where its last commit cannot be written for good. */
+static void release_alone(struct segue_writer *writer, struct entry *entry)
+{
+	struct segue_ops ops = {0};
+
+	if (add_release(writer, &ops, entry) == 0)
+		apply(writer, ops.op, ops.count);
+	segue_ops_finish(&ops);
+}
+
 /* A lease that is over stays until its last commit is on disk, or can never be. */
-static void conclude(struct segue_writer *writer, int rc)
+static void conclude(struct segue_writer *writer)
 {
 	pthread_mutex_lock(&writer->lock);
 	bool last = writer->last_try;
 	pthread_mutex_unlock(&writer->lock);
+	last = last || writer->committer.state == SEGUE_COMMITTER_STOPPED;
 	for (size_t i = 0; i < writer->entry_count; i++) {
 		struct entry *entry = &writer->entries[i];
-		if (rc == 0)
+		if (entry->rc == 0)
 			settle(entry);
 		segue_image_destroy(entry->image);
-		if (entry->finishing &&
-			(rc == 0 || last || writer->committer.state == SEGUE_COMMITTER_STOPPED))
+		if (!entry->finishing)
+			continue;
+		if (is_of_one(entry->rc))
+			release_alone(writer, entry);
+		if (entry->rc == 0 || is_of_one(entry->rc) || last)
 			forget(writer, entry->grant);
+		else
+			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);
 	}
 }
 
-static void transact(struct segue_writer *writer, struct segue_change *changes)
+static void transact(struct segue_writer *writer, struct segue_change *changes, bool tell_again)
 {
 	struct segue_ops own = {0};
 
@@ -396,8 +481,9 @@ static void transact(struct segue_writer *writer, struct segue_change *changes)
 	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
 	bool well = writer->entry_count > 0 && writer->committer.state != SEGUE_COMMITTER_STOPPED;
 	if (some || well)
-		answer(writer, changes, rc);
-	conclude(writer, rc);
+		tell_storage(writer, rc, tell_again);
+	answer(writer, changes);
+	conclude(writer);
 	segue_ops_finish(&own);
 }
 
@@ -441,12 +527,13 @@ static void *work(void *arg)
 		}
 		bool stopping = writer->stopping;
 		struct segue_change *changes = take_changes(writer);
-		writer->urgent = false;
+		bool tell_again = writer->tell_again;
+		writer->urgent = writer->tell_again = false;
 		if (collect(writer))
 			writer->entry_count = 0;
 		pthread_mutex_unlock(&writer->lock);
 		last = segue_now_ns();
-		transact(writer, changes);
+		transact(writer, changes, tell_again);
 		pthread_mutex_lock(&writer->lock);
 		if (stopping && !writer->changes)
 			break;
@@ -512,12 +599,13 @@ void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant)
 }
 
 void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant, bool held,
-	void (*finished)(void *arg), void *arg)
+	void (*finished)(void *arg), void (*delayed)(void *arg), void *arg)
 {
 	pthread_mutex_lock(&writer->lock);
 	grant->finishing = true;
 	grant->stays_held = held;
 	grant->finished = finished;
+	grant->delayed = delayed;
 	grant->arg = arg;
 	writer->urgent = true;
 	pthread_cond_signal(&writer->wanted);
@@ -528,6 +616,14 @@ void segue_writer_urge(struct segue_writer *writer)
 {
 	pthread_mutex_lock(&writer->lock);
 	writer->urgent = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_flush(struct segue_writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	writer->urgent = writer->tell_again = true;
 	pthread_cond_signal(&writer->wanted);
 	pthread_mutex_unlock(&writer->lock);
 }

@@ -14,7 +14,9 @@ struct segue_writer;
 
 /*
  * Starts the thread. `failed` is called on the loop's thread when a transaction fails (code) or,
- * after SEGUE_ENOSPACE, one succeeds again (0).
+ * after SEGUE_ENOSPACE, one succeeds again (0). What the store refuses because of one lane's
+ * operations (SEGUE_EINVAL, SEGUE_ELIMIT) is that lane's affair: segue_grant_refuse(), and the
+ * others are written.
  */
 int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
 	void (*failed)(void *arg, int code, const char *detail), void *arg,
@@ -26,12 +28,16 @@ void segue_writer_destroy(struct segue_writer *writer);
 void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant);
 /*
  * The lease is over: its last commit goes to disk at once (with held = `held` in the record), then
- * `finished` is called on the loop's thread and the writer knows the grant no more.
+ * `finished` is called on the loop's thread and the writer knows the grant no more. Each time that
+ * it could not be written and will be tried again (no room), `delayed` is called there, after
+ * `failed`.
  */
 void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant, bool held,
-	void (*finished)(void *arg), void *arg);
+	void (*finished)(void *arg), void (*delayed)(void *arg), void *arg);
 /* A transaction is wanted now (durability = commit). */
 void segue_writer_urge(struct segue_writer *writer);
+/* The same, and `failed` is called if it fails, even if the one before did. */
+void segue_writer_flush(struct segue_writer *writer);
 /*
  * From now on a lease that is over is forgotten even if its last commit could not be written (no
  * room): a server that is told to stop does not wait for room.

@@ -40,7 +40,7 @@ static int back_off(struct segue_client *client, int64_t *delay_ns, int64_t dead
 }
 
 /* Under the directory's lock: runs the program until a server answers. */
-static int start_locked(struct segue_client *client, int64_t deadline_ns)
+static int start_locked(struct segue_client *client, int lock_fd, int64_t deadline_ns)
 {
 	const char *socket_path = client->own_socket ? client->socket_path : NULL;
 	int64_t delay = DELAY_FIRST;
@@ -50,8 +50,8 @@ static int start_locked(struct segue_client *client, int64_t deadline_ns)
 		int rc = connect_once(client, deadline_ns);
 		if (rc != SEGUE_EGONE)
 			return rc;
-		rc = segue_starter_run(
-			client->program, client->dir, socket_path, deadline_ns, &client->hooks);
+		rc = segue_starter_run(client->program, client->dir, socket_path, lock_fd,
+			&deadline_ns, &client->hooks);
 		if (rc == 0)
 			rc = connect_once(client, deadline_ns);
 		else if (rc != SEGUE_EBUSY) /* busy: one that is going, or coming, or was killed */
@@ -70,11 +70,11 @@ static int start_locked(struct segue_client *client, int64_t deadline_ns)
 static int start(struct segue_client *client, int64_t deadline_ns)
 {
 	struct segue_fork_guard lock;
-	int rc = segue_starter_lock(client->dir, deadline_ns, &client->hooks, &lock);
+	int rc = segue_starter_lock(client->dir, &deadline_ns, &client->hooks, &lock);
 
 	if (rc)
 		return rc;
-	rc = start_locked(client, deadline_ns);
+	rc = start_locked(client, lock.fd, deadline_ns);
 	segue_fork_guard_finish(&lock);
 	return rc;
 }

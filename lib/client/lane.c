@@ -333,14 +333,18 @@ static int attempt_detach(void *arg)
 	return rc ? rc : detach(lane, lane->lease);
 }
 
-void segue_lane_close(struct segue_lane *lane)
+int segue_lane_close(struct segue_lane *lane)
 {
+	int rc = 0;
+
 	if (!lane)
-		return;
+		return 0;
 	if (!lane->client->connection.guard.forked) {
-		int rc = attached(lane) ? detach(lane, lane->lease) : SEGUE_EGONE;
-		if (rc == SEGUE_EGONE && has_more_than_disk(lane))
-			segue_client_run(lane->client, INT64_MAX, attempt_detach, lane);
+		rc = attached(lane) ? detach(lane, lane->lease) : SEGUE_EGONE;
+		if (rc == SEGUE_EGONE)
+			rc = has_more_than_disk(lane) ? segue_client_run(lane->client, INT64_MAX,
+								attempt_detach, lane)
+						      : 0;
 	}
 	struct segue_lane **link = &lane->client->lanes;
 	while (*link != lane)
@@ -349,6 +353,7 @@ void segue_lane_close(struct segue_lane *lane)
 	lane->closed = true;
 	segue_mapping_drop(lane->mapping);
 	segue_lane_drop(lane);
+	return rc;
 }
 
 /* ---- Waiting ------------------------------------------------------------------------------- */
@@ -556,16 +561,26 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 
 /* ---- Durability ---------------------------------------------------------------------------- */
 
+/* A wait until batches below `step` are on disk. */
+struct durability {
+	uint64_t step;
+	int64_t deadline_ns;
+	bool old_error; /* an error that the page told when its bell stood at `bell` is no answer */
+	uint32_t bell;
+};
+
 /* 0: on disk; 1: not yet; else why it will not be. */
-static int durable_or_why_not(const struct segue_lane *lane, uint64_t step)
+static int durable_or_why_not(const struct segue_lane *lane, const struct durability *wanted)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
+	/* acquire: pairs with page_bell in carry.c */
+	bool news = !wanted->old_error || segue_load_acquire(&page->bell) != wanted->bell;
 
 	/* acquire: pairs with segue_carry_set_durable */
-	if (segue_load_acquire(&page->durable) >= step)
+	if (segue_load_acquire(&page->durable) >= wanted->step)
 		return 0;
 	/* acquire: pairs with segue_carry_storage_failed */
-	if (segue_load_acquire(&page->error))
+	if (news && segue_load_acquire(&page->error))
 		return segue_lane_fail_storage(lane);
 	/* acquire: pairs with segue_carry_fence */
 	if (segue_load_acquire(&page->generation) != lane->generation)
@@ -574,42 +589,111 @@ static int durable_or_why_not(const struct segue_lane *lane, uint64_t step)
 }
 
 /* Sleeps on the page's bell unless something has happened. */
-static void sleep_on_page(struct segue_lane *lane, uint64_t step)
+static void sleep_on_page(struct segue_lane *lane, const struct durability *wanted)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
 	struct segue_carry_header *carry = segue_mapping_carry(lane->mapping);
 	/* acquire: an event after this load changes the bell, and the sleep returns */
 	uint32_t bell = segue_load_acquire(&page->bell);
+	int64_t slice = segue_now_ns() + SLEEP_NS;
 
 	/* release: pairs with the load in carry.c (page_bell) */
 	segue_store_release(&carry->sleeping, 1);
 	/* The flag must be seen before we look again: pairs with the fence in page_bell. */
 	segue_fence();
-	if (durable_or_why_not(lane, step) == 1)
-		segue_wait_word(&page->bell, bell, segue_now_ns() + SLEEP_NS);
+	if (durable_or_why_not(lane, wanted) == 1)
+		segue_wait_word(&page->bell, bell,
+			slice < wanted->deadline_ns ? slice : wanted->deadline_ns);
 	segue_store_release(&carry->sleeping, 0);
 }
 
-int segue_lane_wait_durable(struct segue_lane *lane, uint64_t step)
+static int fail_late(const struct segue_lane *lane, uint64_t step)
+{
+	return segue_fail(SEGUE_ETIMEOUT,
+		"lane %u of stream '%s': batches below %llu are not on disk in time, those below "
+		"%llu are",
+		lane->index, spec_of(lane)->name, (unsigned long long)step,
+		(unsigned long long)segue_lane_durable(lane));
+}
+
+static int wait_durable(struct segue_lane *lane, struct durability *wanted)
 {
 	struct segue_losses losses = {0};
 	bool slept = false;
 
-	segue_lane_ring(lane);
 	for (;;) {
-		int rc = durable_or_why_not(lane, step);
+		int rc = durable_or_why_not(lane, wanted);
 		if (rc == 1)
 			rc = look_around(lane, slept);
 		else if (rc != SEGUE_EGONE)
 			return rc;
+		if (rc == 0 && segue_now_ns() >= wanted->deadline_ns)
+			return fail_late(lane, wanted->step);
 		/* An accepted offer is on disk: the new page says so. */
-		if (rc == SEGUE_EGONE)
-			rc = recover(lane, &losses, INT64_MAX);
+		if (rc == SEGUE_EGONE) {
+			rc = recover(lane, &losses, wanted->deadline_ns);
+			wanted->old_error = false;
+		}
 		if (rc)
 			return rc;
-		sleep_on_page(lane, step);
+		sleep_on_page(lane, wanted);
 		slept = true;
 	}
+}
+
+int segue_lane_wait_durable(struct segue_lane *lane, uint64_t step)
+{
+	struct durability wanted = {.step = step, .deadline_ns = INT64_MAX};
+
+	segue_lane_ring(lane);
+	return wait_durable(lane, &wanted);
+}
+
+struct flush_attempt {
+	struct segue_lane *lane;
+	struct durability *wanted;
+};
+
+/* Has the server write now; what the page says of an earlier transaction is then no answer. */
+static int attempt_flush(void *arg)
+{
+	const struct flush_attempt *call = arg;
+	struct segue_lane *lane = call->lane;
+	struct segue_reply reply;
+	int rc = segue_lane_ready(lane);
+
+	if (rc)
+		return rc;
+	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
+	/* acquire: pairs with page_bell in carry.c */
+	call->wanted->bell = segue_load_acquire(&page->bell);
+	call->wanted->old_error = true;
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_LANE_FLUSH, .lane_flush = {.lease = lane->lease}};
+	return segue_client_call(
+		lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
+}
+
+int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns)
+{
+	int rc = check_lane(lane);
+
+	if (rc)
+		return rc;
+	if (timeout_ns < 0)
+		return segue_fail(SEGUE_EINVAL, "timeout_ns is negative");
+	if (!spec_of(lane)->persist)
+		return segue_fail(SEGUE_EINVAL,
+			"stream '%s' was opened with persist = false: nothing of it is stored, so "
+			"there is nothing to wait for",
+			spec_of(lane)->name);
+	struct durability wanted = {.step = lane->track.committed,
+		.deadline_ns = segue_deadline(segue_now_ns(), timeout_ns)};
+	struct flush_attempt call = {lane, &wanted};
+	if (segue_lane_durable(lane) >= wanted.step)
+		return 0;
+	rc = segue_client_run(lane->client, wanted.deadline_ns, attempt_flush, &call);
+	return rc ? rc : wait_durable(lane, &wanted);
 }
 
 /* ---- Tokens -------------------------------------------------------------------------------- */

@@ -17,10 +17,11 @@
 #include "error.h"
 #include "wait.h"
 
-#define MILLISECOND INT64_C(1000000)
-#define LOCK_NS     (20 * MILLISECOND)
-#define SLICE_MS    100
-#define MESSAGE_MAX 2048 /* of what the program says, the beginning */
+#define MILLISECOND  INT64_C(1000000)
+#define LOCK_NS      (20 * MILLISECOND)
+#define SLICE_MS     100
+#define PROGRESS_MAX 128  /* of a line that tells progress, also in the lock file */
+#define MESSAGE_MAX  2048 /* of what the program says, the beginning */
 
 /* ---- Directory and lock -------------------------------------------------------------------- */
 
@@ -56,10 +57,38 @@ static int make_directories(const char *dir)
 	return rc;
 }
 
-int segue_starter_lock(const char *dir, int64_t deadline_ns, const struct segue_hooks *hooks,
+/* Somebody works at it: those who wait have as much patience again. */
+static void tell_progress(const struct segue_hooks *hooks, const char *line, int64_t patience_ns,
+	int64_t *deadline_ns)
+{
+	unsigned long long done, total;
+	int what = 0;
+
+	if (sscanf(line, "progress %llu %llu %n", &done, &total, &what) < 2 || what == 0)
+		return;
+	*deadline_ns = segue_deadline(segue_now_ns(), patience_ns);
+	if (hooks->progress)
+		hooks->progress(hooks->arg, line + what, done, total);
+}
+
+/* What the holder of the lock tells of its server's start, if that is news. */
+static void read_progress(int lock_fd, char seen[PROGRESS_MAX], const struct segue_hooks *hooks,
+	int64_t patience_ns, int64_t *deadline_ns)
+{
+	char line[PROGRESS_MAX] = "";
+
+	if (pread(lock_fd, line, sizeof(line) - 1, 0) < 0 || strcmp(line, seen) == 0)
+		return;
+	if (*seen)
+		tell_progress(hooks, line, patience_ns, deadline_ns);
+	memcpy(seen, line, sizeof(line));
+}
+
+int segue_starter_lock(const char *dir, int64_t *deadline_ns, const struct segue_hooks *hooks,
 	struct segue_fork_guard *lock)
 {
-	char *path;
+	int64_t patience_ns = *deadline_ns - segue_now_ns();
+	char *path, seen[PROGRESS_MAX] = "";
 	int rc = make_directories(dir);
 
 	if (rc)
@@ -80,12 +109,13 @@ int segue_starter_lock(const char *dir, int64_t deadline_ns, const struct segue_
 	while (rc == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot lock %s", path);
-		else if (segue_now_ns() >= deadline_ns)
+		else if (segue_now_ns() >= *deadline_ns)
 			rc = segue_fail(SEGUE_EGONE,
 				"another process holds %s and has not started a server in time",
 				path);
 		else
 			rc = segue_hooks_pause(hooks, LOCK_NS);
+		read_progress(fd, seen, hooks, patience_ns, deadline_ns);
 	}
 failed:
 	free(path);
@@ -161,10 +191,33 @@ static int spawn(const char *program, char *const arguments[], int errors, pid_t
 	return error;
 }
 
-/* Reads what the program says until it ends or detaches. */
-static int listen_to(
-	int errors, int64_t deadline_ns, const struct segue_hooks *hooks, char message[MESSAGE_MAX])
+/* Takes whole lines of progress out of what the program says, and passes the last one on. */
+static size_t take_progress(char message[MESSAGE_MAX], size_t have, int lock_fd,
+	const struct segue_hooks *hooks, int64_t patience_ns, int64_t *deadline_ns)
 {
+	char last[PROGRESS_MAX] = "", *end;
+
+	while (have > 9 && memcmp(message, "progress ", 9) == 0 &&
+		(end = memchr(message, '\n', have))) {
+		*end = '\0';
+		snprintf(last, sizeof(last), "%.*s", (int)sizeof(last) - 1, message);
+		have -= (size_t)(end + 1 - message);
+		memmove(message, end + 1, have);
+	}
+	if (*last) {
+		/* for those who wait for the lock; if it cannot be written they learn nothing */
+		if (pwrite(lock_fd, last, sizeof(last), 0) < 0)
+			errno = 0;
+		tell_progress(hooks, last, patience_ns, deadline_ns);
+	}
+	return have;
+}
+
+/* Reads what the program says until it ends or detaches. */
+static int listen_to(int errors, int lock_fd, int64_t *deadline_ns, const struct segue_hooks *hooks,
+	char message[MESSAGE_MAX])
+{
+	int64_t patience_ns = *deadline_ns - segue_now_ns();
 	size_t have = 0;
 	int rc = 0;
 
@@ -178,10 +231,12 @@ static int listen_to(
 			size_t room = MESSAGE_MAX - 1 - have, more = got > 0 ? (size_t)got : 0;
 			memcpy(message + have, bytes, more < room ? more : room);
 			have += more < room ? more : room;
+			have = take_progress(
+				message, have, lock_fd, hooks, patience_ns, deadline_ns);
 			continue;
 		}
 		rc = segue_hooks_interrupted(hooks);
-		if (rc == 0 && segue_now_ns() >= deadline_ns)
+		if (rc == 0 && segue_now_ns() >= *deadline_ns)
 			rc = segue_fail(SEGUE_EGONE, "the server was not ready in time");
 		if (rc)
 			break;
@@ -217,8 +272,8 @@ static int judge(const char *program, int status, const char *message)
 	return segue_fail(-code, "%s", said);
 }
 
-int segue_starter_run(const char *program, const char *dir, const char *socket_path,
-	int64_t deadline_ns, const struct segue_hooks *hooks)
+int segue_starter_run(const char *program, const char *dir, const char *socket_path, int lock_fd,
+	int64_t *deadline_ns, const struct segue_hooks *hooks)
 {
 	const char *arguments[] = {"segue", "serve", dir, "--embedded",
 		socket_path ? "--socket" : NULL, socket_path, NULL};
@@ -238,7 +293,7 @@ int segue_starter_run(const char *program, const char *dir, const char *socket_p
 			"SEGUE_PROGRAM to the path of the segue program)",
 			program);
 	}
-	int rc = listen_to(errors[0], deadline_ns, hooks, message);
+	int rc = listen_to(errors[0], lock_fd, deadline_ns, hooks, message);
 	close(errors[0]);
 	if (rc)
 		kill(pid, SIGKILL);

@@ -577,6 +577,22 @@ static int get_stream_close(
 	return 0;
 }
 
+static int put_lane_flush(
+	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
+{
+	(void)scratch;
+	((Segue__Pb__LaneFlush *)to)->lease = message->lane_flush.lease;
+	return 0;
+}
+
+static int get_lane_flush(
+	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
+{
+	(void)arena;
+	out->lane_flush.lease = ((const Segue__Pb__LaneFlush *)from)->lease;
+	return 0;
+}
+
 static int put_upload(
 	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
 {
@@ -911,6 +927,8 @@ static const struct codec codecs[] = {
 		put_lane_attach, get_lane_attach},
 	{SEGUE_MESSAGE_LANE_DETACH, "lane_detach", &segue__pb__lane_detach__descriptor,
 		put_lane_detach, get_lane_detach},
+	{SEGUE_MESSAGE_LANE_FLUSH, "lane_flush", &segue__pb__lane_flush__descriptor, put_lane_flush,
+		get_lane_flush},
 	{SEGUE_MESSAGE_UPLOAD, "upload", &segue__pb__upload__descriptor, put_upload, get_upload},
 	{SEGUE_MESSAGE_CHECKPOINT, "checkpoint", &segue__pb__checkpoint__descriptor, put_checkpoint,
 		get_checkpoint},
@@ -945,6 +963,7 @@ SERIAL(Hello);
 SERIAL(StreamOpen);
 SERIAL(LaneAttach);
 SERIAL(LaneDetach);
+SERIAL(LaneFlush);
 SERIAL(Upload);
 SERIAL(Checkpoint);
 SERIAL(Report);
@@ -1277,8 +1296,8 @@ static int get_catalogue(const Segue__Pb__CatalogueRecord *pb, struct segue_cata
 			pb->n_id, pb->n_step, pb->n_size, pb->n_created_ms);
 	for (size_t i = 0; i < pb->n_id; i++) {
 		if (pb->id[i] < 1 || pb->id[i] >= pb->next_id)
-			return segue_fail(SEGUE_EPROTOCOL, "id %" PRIu64 ", and the next is %" PRIu64,
-				pb->id[i], pb->next_id);
+			return segue_fail(SEGUE_EPROTOCOL,
+				"id %" PRIu64 ", and the next is %" PRIu64, pb->id[i], pb->next_id);
 		if (i > 0 && pb->step[i] <= pb->step[i - 1])
 			return segue_fail(SEGUE_EPROTOCOL, "steps do not rise");
 		catalogue.entry[i] = (struct segue_catalogue_entry){

@@ -27,6 +27,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_CHECKPOINT = 6,
 	SEGUE_MESSAGE_REPORT = 7,
 	SEGUE_MESSAGE_STORED = 9,
+	SEGUE_MESSAGE_LANE_FLUSH = 12,
 	SEGUE_MESSAGE_STREAM_CLOSE = 14,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
@@ -77,7 +78,7 @@ struct segue_message {
 		} lane_attach;
 		struct {
 			uint64_t lease;
-		} lane_detach;
+		} lane_detach, lane_flush;
 		struct {
 			uint64_t size;
 		} upload;

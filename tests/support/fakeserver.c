@@ -704,6 +704,14 @@ static void on_detach(struct fakeserver *server, int c, const struct segue_messa
 	reply(server, c, &done, NULL, 0);
 }
 
+static void on_flush(struct fakeserver *server, int c, const struct segue_message *request)
+{
+	struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = request->serial};
+
+	server->seen.flushes++;
+	reply(server, c, &done, NULL, 0);
+}
+
 static void answer(struct fakeserver *server, int c, struct segue_message *request)
 {
 	if (server->script.die_times > 0 && server->script.die_on == (int)request->type) {
@@ -727,6 +735,9 @@ static void answer(struct fakeserver *server, int c, struct segue_message *reque
 		break;
 	case SEGUE_MESSAGE_LANE_DETACH:
 		on_detach(server, c, request);
+		break;
+	case SEGUE_MESSAGE_LANE_FLUSH:
+		on_flush(server, c, request);
 		break;
 	case SEGUE_MESSAGE_UPLOAD:
 		on_upload(server, c, request);

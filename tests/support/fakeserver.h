@@ -46,7 +46,7 @@ struct fake_script {
 
 /* What it saw, to be read under the lock. */
 struct fake_seen {
-	unsigned connections, hellos, opens, attaches, offers, detaches, uploads;
+	unsigned connections, hellos, opens, attaches, offers, detaches, flushes, uploads;
 	unsigned events; /* rings of the eventfds */
 	char paths[FAKE_TEXT];
 	size_t paths_size;

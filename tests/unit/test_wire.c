@@ -321,6 +321,10 @@ Test(wire, small_requests)
 	struct segue_message out = there_and_back(&m);
 
 	cr_assert_eq(out.lane_detach.lease, 7);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_LANE_FLUSH, .serial = 7, .lane_flush = {.lease = 8}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.lane_flush.lease, 8);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_UPLOAD, .upload = {.size = UINT64_MAX}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.upload.size, UINT64_MAX);

@@ -262,7 +262,7 @@ struct stream {
 	struct stream *next; /* in client->streams */
 	struct lane *lanes;  /* all that live, not owned */
 	Py_ssize_t children; /* lane handles not closed + batches not released */
-	bool closed;
+	bool closed, persist;
 	Py_ssize_t num_unroll;
 	struct field *fields; /* sequences, then contexts, then states */
 	size_t sequence_count, context_count, state_count;
@@ -371,16 +371,20 @@ static void finish_stream(void *handle, PyObject *parent)
 	settle_client(client);
 }
 
-static void finish_lane(void *handle, PyObject *parent)
+static int end_lane(struct segue_lane *handle, struct stream *stream)
 {
-	struct stream *stream = (struct stream *)parent;
-	PyThreadState *state;
+	PyThreadState *state = PyEval_SaveThread();
+	int rc = segue_lane_close(handle);
 
-	state = PyEval_SaveThread();
-	segue_lane_close(handle);
 	PyEval_RestoreThread(state);
 	stream->children--;
 	settle_stream(stream);
+	return rc;
+}
+
+static void finish_lane(void *handle, PyObject *parent)
+{
+	end_lane(handle, (struct stream *)parent);
 }
 
 static void finish_batch(void *handle, PyObject *parent)
@@ -393,14 +397,12 @@ static void finish_batch(void *handle, PyObject *parent)
 }
 
 /* With the lock held. */
-static void close_lane(struct lane *lane)
+static int close_lane(struct lane *lane)
 {
 	struct segue_lane *handle = lane->handle;
 
-	if (handle) {
-		lane->handle = NULL;
-		finish_lane(handle, (PyObject *)lane->stream);
-	}
+	lane->handle = NULL;
+	return handle ? end_lane(handle, lane->stream) : 0;
 }
 
 /* With the lock held. Closing a lane lets other threads run, so the list is walked from the start.
@@ -1027,18 +1029,45 @@ static bool freeze(struct batch *self)
 	return true;
 }
 
-static PyObject *batch_commit(struct batch *self, PyObject *Py_UNUSED(none))
+/* commit(wait=False): whether to wait. False: an exception is set. */
+static bool commit_arguments(
+	struct batch *self, PyObject *const *args, Py_ssize_t count, PyObject *names, int *wait)
+{
+	Py_ssize_t named = names ? PyTuple_Size(names) : 0;
+
+	*wait = 0;
+	if (count + named == 0)
+		return true;
+	if (count + named > 1 || (named == 1 && PyUnicode_CompareWithASCIIString(
+							PyTuple_GetItem(names, 0), "wait") != 0)) {
+		PyErr_SetString(PyExc_TypeError, "commit() takes one argument, wait");
+		return false;
+	}
+	*wait = PyObject_IsTrue(args[0]);
+	if (*wait > 0 && !self->lane->stream->persist) {
+		fail_with("EINVAL",
+			"commit(wait=True): the stream was opened with persist=False: nothing of "
+			"it is stored, so there is nothing to wait for");
+		return false;
+	}
+	return *wait >= 0;
+}
+
+static PyObject *batch_commit(
+	struct batch *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
 	struct client *client = self->lane->stream->client;
 	struct slot *slot;
-	int rc;
+	int rc, wait;
 
-	if (!batch_enter(self, true))
+	if (!commit_arguments(self, args, count, names, &wait) || !batch_enter(self, true))
 		return NULL;
 	slot = self->slot;
 	Py_INCREF((PyObject *)slot); /* another thread may release the batch meanwhile */
 	wait_begin(client);
 	rc = segue_batch_commit(slot->handle);
+	if (rc == 0 && wait)
+		rc = segue_lane_flush(self->lane->handle, SEGUE_FOREVER);
 	wait_end(client);
 	self->committed = segue_batch_committed(slot->handle);
 	if (rc < 0)
@@ -1182,6 +1211,25 @@ static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 	return bytes;
 }
 
+static PyObject *lane_flush(struct lane *self, PyObject *timeout)
+{
+	struct client *client = self->stream->client;
+	int64_t limit;
+	int rc;
+
+	if (!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
+		return NULL;
+	wait_begin(client);
+	rc = segue_lane_flush(self->handle, limit);
+	wait_end(client);
+	if (rc < 0)
+		fail(rc);
+	lane_leave(self);
+	if (PyErr_Occurred())
+		return NULL;
+	Py_RETURN_NONE;
+}
+
 /* segue_lane_restore or segue_lane_check. */
 static PyObject *lane_with_token(struct lane *self, PyObject *token,
 	int (*call)(struct segue_lane *lane, const void *token, size_t size))
@@ -1250,20 +1298,20 @@ static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
 	return held;
 }
 
-/* Returns the nanoseconds that next() waited, which are lost with the handle. */
+/* An exception says that what was committed is not on disk; the handle is closed all the same. */
 static PyObject *lane_close(struct lane *self, PyObject *Py_UNUSED(none))
 {
-	unsigned long long waited = 0;
-
 	if (self->handle && !is_forked(self->stream->client)) {
 		if (!enter(self->stream->client))
 			return NULL;
-		if (self->handle)
-			waited = segue_lane_waited(self->handle);
-		close_lane(self);
+		int rc = close_lane(self);
+		if (rc < 0)
+			fail(rc);
 		lane_leave(self);
+		if (PyErr_Occurred())
+			return NULL;
 	}
-	return PyLong_FromUnsignedLongLong(waited);
+	Py_RETURN_NONE;
 }
 
 static PyObject *lane_number(struct lane *self, void *closure)
@@ -1668,6 +1716,7 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	if (!stream)
 		return NULL;
 	stream->num_unroll = (Py_ssize_t)spec.num_unroll;
+	stream->persist = !spec.volatile_;
 	stream->sequence_count = spec.sequence_count;
 	stream->context_count = spec.context_count;
 	stream->state_count = spec.state_count;
@@ -1900,12 +1949,14 @@ static PyType_Slot stream_slots[] = {
 static PyMethodDef lane_methods[] = {
 	{"next", METHOD(lane_next), METH_O, "next(timeout) -> Batch, or None at the end."},
 	{"checkpoint", METHOD(lane_checkpoint), METH_NOARGS, "checkpoint() -> bytes."},
+	{"flush", METHOD(lane_flush), METH_O,
+		"flush(timeout): wait until all that is committed is on disk."},
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
 	{"reclaim", METHOD(lane_reclaim), METH_NOARGS,
 		"reclaim() -> [(step, committed, Batch or None)]: lets go of what has no arrays."},
 	{"close", METHOD(lane_close), METH_NOARGS,
-		"close() -> int: give the lease back; nanoseconds that next() waited."},
+		"close(): give the lease back. Raises if what was committed is not on disk."},
 	{0},
 };
 static PyGetSetDef lane_getset[] = {
@@ -1995,14 +2046,24 @@ PyDoc_STRVAR(state_out_doc,
 "StateNameError, CommittedError, FencedError");
 
 PyDoc_STRVAR(commit_doc,
-"commit()\n--\n\n"
+"commit(wait=False)\n--\n\n"
 "Make the saved states and the advance to the next step true, all or nothing.\n"
+"\n"
+"Parameters\n"
+"----------\n"
+"wait : bool\n"
+"    Return when the commit is on disk. If that fails the commit still stands: `Loader.flush`\n"
+"    waits for it again.\n"
 "\n"
 "Raises\n"
 "------\n"
 "UnsavedError\n"
 "    Names the states that are missing.\n"
-"CommittedError, FencedError, StaleIterator");
+"CommittedError, FencedError, StaleIterator\n"
+"NoSpaceError, StoreError\n"
+"    With `wait`: it is not on disk, and why.\n"
+"ArgumentError\n"
+"    `wait` of a stream with ``persist=False``; nothing was committed.");
 
 PyDoc_STRVAR(release_doc,
 "release()\n--\n\n"
@@ -2015,7 +2076,7 @@ static PyMethodDef batch_methods[] = {
 	{"state", METHOD(batch_state), METH_O, state_doc},
 	{"save_state", METHOD(batch_save_state), METH_FASTCALL, save_state_doc},
 	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
-	{"commit", METHOD(batch_commit), METH_NOARGS, commit_doc},
+	{"commit", METHOD(batch_commit), METH_FASTCALL | METH_KEYWORDS, commit_doc},
 	{"release", METHOD(batch_release), METH_NOARGS, release_doc},
 	{0},
 };

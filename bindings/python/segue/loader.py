@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -267,6 +268,42 @@ class Loader:
         for lane, token in zip(self._handles, tokens):
             lane.restore(token)
 
+    # -- durability --------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when all that this loader has committed is on disk.
+
+        The server writes at once, not after the interval. Open batches are not committed by this.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; None waits for ever. Ctrl-C interrupts.
+
+        Raises
+        ------
+        NoSpaceError
+            The disk is full; the commits stand, and `flush` may be called again.
+        StoreError
+            Storage has failed: nothing more is written.
+        TimeoutError_
+            Not in time; names the lane, and the step below which it is on disk.
+        ArgumentError
+            The stream was opened with ``persist=False``: nothing of it is stored.
+        """
+        self._check_open()
+        until = None if timeout is None else time.monotonic() + timeout
+        for lane in self._handles:
+            lane.flush(None if until is None else max(until - time.monotonic(), 0.0))
+
+    @property
+    def durable_step(self) -> dict[int, int]:
+        """By lane: batches below this step are on disk. Read from shared memory, no message.
+
+        Lanes are in it from the first batch on; with ``persist=False`` it says where they began.
+        """
+        return {lane.index: lane.durable for lane in self._handles if not lane.closed}
+
     # -- lanes -------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
@@ -304,10 +341,18 @@ class Loader:
     def _detach(self) -> None:
         self._open.clear()
         self._peeked.clear()
-        for lane in self._handles:
-            self._waited += lane.close()
-        self._handles = []
-        self._begun = False
+        handles, self._handles, self._begun = self._handles, [], False
+        unwritten: errors.Error | None = None
+        for lane in handles:
+            try:
+                self._waited += lane.waited
+                lane.close()
+            except (errors.StoreError, errors.GoneError) as error:
+                unwritten = unwritten or error
+            except (errors.ClosedError, errors.FencedError, errors.ForkedError):
+                pass  # nothing here is ours to write
+        if unwritten:
+            raise unwritten
 
     def _commit(self) -> None:
         """Commit the open batches lane by lane: all, or none if a state of one was not saved."""
@@ -341,10 +386,17 @@ class Loader:
         return self._closed
 
     def close(self) -> None:
-        """Give the leases back. Arrays stay readable; an open batch is not committed."""
-        self._detach()
+        """Give the leases back. Arrays stay readable; an open batch is not committed.
+
+        Raises
+        ------
+        NoSpaceError, StoreError, GoneError
+            What was committed is not on disk, and why. The loader is closed all the same; the
+            server writes it when there is room, as long as it runs.
+        """
         self._turn += 1
         self._closed = True
+        self._detach()
 
     def __enter__(self) -> Loader:
         return self
@@ -355,7 +407,11 @@ class Loader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except errors.Error:
+            if error is None:  # what ended the block is the better news
+                raise
 
 
 def _steps(what: str, steps: Mapping[int, int]) -> str:

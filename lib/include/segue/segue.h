@@ -335,10 +335,13 @@ SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
 	const struct segue_attach_options *options, struct segue_lane **out);
 
 /*
- * Gives the lease back and frees the handle. Batches not released yet stay readable until they are
- * (their memory is counted), but can no longer be committed. NULL is fine.
+ * Gives the lease back and frees the handle, in any case. Batches not released yet stay readable
+ * until they are (their memory is counted), but can no longer be committed. NULL is fine.
+ *
+ * 0: all that was committed is on disk (or persist = false). Else why that is not so: SEGUE_ENOSPACE
+ * (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED, SEGUE_EGONE.
  */
-SEGUE_EXPORT void segue_lane_close(struct segue_lane *lane);
+SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 
 /*
  * The next batch of the lane, in order. With the ring ahead it makes no system call. Waits up to
@@ -358,8 +361,19 @@ SEGUE_EXPORT int segue_lane_next(
 SEGUE_EXPORT uint32_t segue_lane_index(const struct segue_lane *lane);
 /* Batches below this step are committed. */
 SEGUE_EXPORT uint64_t segue_lane_committed(const struct segue_lane *lane);
-/* Batches below this step are on disk. */
+/* Batches below this step are on disk. One load from shared memory: no message, no system call. */
 SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
+/*
+ * Returns when everything committed on this handle is on disk; has the server write at once, not
+ * after the interval. To wait for one commit, call it after segue_batch_commit(). Waits up to
+ * timeout_ns (SEGUE_FOREVER: without limit); whatever comes back, the commits stand, and a call that
+ * comes too late or is interrupted may be made again.
+ *
+ * SEGUE_ENOSPACE (the disk is full: call it again when there is room), SEGUE_ESTORE (storage has
+ * failed), SEGUE_ETIMEOUT, SEGUE_EFENCED, SEGUE_EGONE, SEGUE_EINTERRUPTED, SEGUE_EINVAL (persist =
+ * false: nothing of the stream is stored).
+ */
+SEGUE_EXPORT int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns);
 /* Segments left out at the end by tail = stop; 0 before SEGUE_EEND. */
 SEGUE_EXPORT uint64_t segue_lane_undelivered(const struct segue_lane *lane);
 /* Nanoseconds that segue_lane_next has waited on this handle, all calls together. */
