@@ -213,7 +213,7 @@ void segue_carry_forget(struct segue_carry *carry, uint64_t step)
 		carry->kept_tail = &carry->kept;
 }
 
-static void page_bell(struct segue_carry *carry)
+void segue_carry_ring(struct segue_carry *carry)
 {
 	_Atomic uint32_t *bell = &carry->page->bell;
 
@@ -231,14 +231,14 @@ void segue_carry_fence(struct segue_carry *carry)
 
 	/* release: pairs with the loads in track.c and lane.c */
 	segue_store_release(&carry->page->generation, generation + 1);
-	page_bell(carry);
+	segue_carry_ring(carry);
 }
 
 void segue_carry_set_durable(struct segue_carry *carry, uint64_t step)
 {
 	/* release: pairs with the load in lane.c (segue_lane_durable) */
 	segue_store_release(&carry->page->durable, step);
-	page_bell(carry);
+	segue_carry_ring(carry);
 }
 
 void segue_carry_storage_failed(struct segue_carry *carry, int code, const char *text)
@@ -246,5 +246,5 @@ void segue_carry_storage_failed(struct segue_carry *carry, int code, const char 
 	strncpy(carry->page->error_text, text, SEGUE_ERROR_TEXT - 1);
 	/* release: pairs with segue_track_poll; the text comes before it */
 	segue_store_release(&carry->page->error, (uint32_t)-code);
-	page_bell(carry);
+	segue_carry_ring(carry);
 }

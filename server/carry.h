@@ -103,6 +103,8 @@ int segue_carry_take(struct segue_carry *carry, const struct segue_feed *feed, u
 /* Forgets what was kept by batches below `step`: it is on disk. */
 void segue_carry_forget(struct segue_carry *carry, uint64_t step);
 
+/* Rings the page's bell: what the page says is news to a holder that waits. */
+void segue_carry_ring(struct segue_carry *carry);
 /* The lease is over: the holder sees it at its next call. */
 void segue_carry_fence(struct segue_carry *carry);
 /* Batches below `step` are on disk. Rings the page's bell. */

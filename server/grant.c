@@ -490,6 +490,14 @@ void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail)
 	tell_holder(grant, code, detail, true);
 }
 
+void segue_grant_remind(struct segue_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	if (grant->refused)
+		segue_carry_ring(&grant->carry);
+	pthread_mutex_unlock(&grant->filler->lock);
+}
+
 void segue_grant_destroy(struct segue_grant *grant)
 {
 	if (!grant)

@@ -69,6 +69,8 @@ int segue_grant_check_token(const struct segue_grant_order *order);
 void segue_grant_storage(struct segue_grant *grant, int code, const char *detail);
 /* The same for this lane alone, and for good. */
 void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail);
+/* Says again that the lane was refused, if it was, to a holder that asks for a transaction. */
+void segue_grant_remind(struct segue_grant *grant);
 /* Frees it; its filler is closed already, or was never started. NULL is fine. */
 void segue_grant_destroy(struct segue_grant *grant);
 

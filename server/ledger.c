@@ -9,6 +9,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "barrier.h"
 #include "error.h"
 #include "process.h"
 #include "wait.h"
@@ -220,6 +221,25 @@ static void send_done(struct segue_session *session, uint64_t serial)
 	segue_session_send(session, &done, NULL, 0);
 }
 
+/* Closing a lane means that its last commit is on disk; where that cannot be, it is an error. */
+static void answer_detach(const struct segue_ledger *ledger)
+{
+	const struct segue_grant *grant = ledger->grant;
+	int code = -(int)segue_load_relaxed(&grant->carry.page->error);
+	bool owes = grant->carry.committed > grant->account.durable;
+
+	if (!ledger->stream->spec->persist || !owes || !code) {
+		send_done(ledger->detaching, ledger->detach_serial);
+		return;
+	}
+	segue_fail(code,
+		"lane %u of stream '%s' is given back at step %llu, what was committed after it is "
+		"not on disk: %s",
+		ledger->place.lane, ledger->stream->spec->name,
+		(unsigned long long)grant->account.durable, grant->carry.page->error_text);
+	segue_session_fail(ledger->detaching, ledger->detach_serial, code);
+}
+
 static void taken_down(void *arg)
 {
 	struct segue_ledger *ledger = arg;
@@ -227,6 +247,9 @@ static void taken_down(void *arg)
 	struct segue_opening *opening = ledger->opening;
 
 	stream->server->jobs--;
+	if (ledger->detaching)
+		answer_detach(ledger);
+	ledger->detaching = NULL;
 	ledger->durable = ledger->grant->account.durable;
 	segue_grant_destroy(ledger->grant);
 	ledger->grant = NULL;
@@ -234,9 +257,6 @@ static void taken_down(void *arg)
 	ledger->opening = NULL;
 	segue_lease_taken(&ledger->lease);
 	opening->leases--;
-	if (ledger->detaching)
-		send_done(ledger->detaching, ledger->detach_serial);
-	ledger->detaching = NULL;
 	retry_waiting(ledger);
 	segue_opening_release(opening); /* may free the stream, and the ledger with it */
 }
@@ -854,8 +874,10 @@ void segue_flush_request(struct segue_session *session, uint64_t serial, uint64_
 {
 	const struct segue_ledger *ledger = find_lease(session, lease);
 
-	if (ledger && ledger->stream->spec->persist)
+	if (ledger && ledger->stream->spec->persist) {
+		segue_grant_remind(ledger->grant);
 		segue_writer_flush(session->server->writer);
+	}
 	send_done(session, serial);
 }
 

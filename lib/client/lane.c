@@ -8,11 +8,12 @@
 #include "error.h"
 #include "wait.h"
 
-#define MILLISECOND INT64_C(1000000)
-#define ATTACH_NS   (10000 * MILLISECOND) /* for a lane that is being given back */
-#define ANSWER_NS   (5000 * MILLISECOND)  /* on top of a time that the server was told */
-#define SLEEP_NS    (20 * MILLISECOND)    /* how often a sleeper looks for the server */
-#define SPIN_NS     10000
+#define MILLISECOND     INT64_C(1000000)
+#define ATTACH_NS       (10000 * MILLISECOND) /* for a lane that is being given back */
+#define ANSWER_NS       (5000 * MILLISECOND)  /* on top of a time that the server was told */
+#define ANSWER_LEAST_NS (1000 * MILLISECOND)
+#define SLEEP_NS        (20 * MILLISECOND) /* how often a sleeper looks for the server */
+#define SPIN_NS         10000
 
 static const struct segue_spec *spec_of(const struct segue_lane *lane)
 {
@@ -573,7 +574,7 @@ struct durability {
 static int durable_or_why_not(const struct segue_lane *lane, const struct durability *wanted)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
-	/* acquire: pairs with page_bell in carry.c */
+	/* acquire: pairs with segue_carry_ring */
 	bool news = !wanted->old_error || segue_load_acquire(&page->bell) != wanted->bell;
 
 	/* acquire: pairs with segue_carry_set_durable */
@@ -597,9 +598,9 @@ static void sleep_on_page(struct segue_lane *lane, const struct durability *want
 	uint32_t bell = segue_load_acquire(&page->bell);
 	int64_t slice = segue_now_ns() + SLEEP_NS;
 
-	/* release: pairs with the load in carry.c (page_bell) */
+	/* release: pairs with the load in carry.c (segue_carry_ring) */
 	segue_store_release(&carry->sleeping, 1);
-	/* The flag must be seen before we look again: pairs with the fence in page_bell. */
+	/* The flag must be seen before we look again: pairs with the fence in segue_carry_ring. */
 	segue_fence();
 	if (durable_or_why_not(lane, wanted) == 1)
 		segue_wait_word(&page->bell, bell,
@@ -665,13 +666,16 @@ static int attempt_flush(void *arg)
 	if (rc)
 		return rc;
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
-	/* acquire: pairs with page_bell in carry.c */
+	/* acquire: pairs with segue_carry_ring */
 	call->wanted->bell = segue_load_acquire(&page->bell);
 	call->wanted->old_error = true;
 	struct segue_message request = {
 		.type = SEGUE_MESSAGE_LANE_FLUSH, .lane_flush = {.lease = lane->lease}};
-	return segue_client_call(
-		lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
+	/* An answer that does not come costs the connection: it has a second in any case. */
+	int64_t left = call->wanted->deadline_ns - segue_now_ns();
+	left = left < SEGUE_REQUEST_NS ? left : SEGUE_REQUEST_NS;
+	return segue_client_call(lane->client, &request, SEGUE_MESSAGE_DONE,
+		left > ANSWER_LEAST_NS ? left : ANSWER_LEAST_NS, &reply);
 }
 
 int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns)

@@ -347,10 +347,10 @@ class Loader:
             try:
                 self._waited += lane.waited
                 lane.close()
-            except (errors.StoreError, errors.GoneError) as error:
-                unwritten = unwritten or error
             except (errors.ClosedError, errors.FencedError, errors.ForkedError):
                 pass  # nothing here is ours to write
+            except errors.Error as error:
+                unwritten = unwritten or error
         if unwritten:
             raise unwritten
 
@@ -390,7 +390,7 @@ class Loader:
 
         Raises
         ------
-        NoSpaceError, StoreError, GoneError
+        NoSpaceError, StoreError, LimitError, GoneError
             What was committed is not on disk, and why. The loader is closed all the same; the
             server writes it when there is room, as long as it runs.
         """
