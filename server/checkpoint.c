@@ -22,8 +22,8 @@ struct segue_checkpoint {
 	struct segue_ledger *ledger;
 	uint64_t serial, step;
 	int64_t deadline;
-	bool running;  /* on a loader thread */
-	bool in_force; /* reads the grant, which is pinned; else the store, */
+	bool running;        /* on a loader thread */
+	bool in_force;       /* reads the grant, which is pinned; else the store, */
 	uint64_t generation; /* where the lane's record has this one */
 	struct segue_job job;
 	struct segue_pin pin;
@@ -114,8 +114,7 @@ static int add_checkpoint(void *arg, struct segue_ops *ops)
 
 	if (!still_holds(checkpoint))
 		return segue_fail(SEGUE_ETIMEOUT,
-			"lane %u changed hands while its checkpoint was taken",
-			ledger->place.lane);
+			"lane %u changed hands while its checkpoint was taken", ledger->place.lane);
 	return segue_records_add_checkpoint(ops, ledger->stream->server->store, ledger->place,
 		checkpoint->step, segue_unix_ms(), checkpoint->token, checkpoint->size,
 		checkpoint->opening->spec->keep_checkpoints);
@@ -150,8 +149,8 @@ static void run(void *arg)
 	checkpoint->rc = rc;
 	const struct segue_stream *stream = checkpoint->ledger->stream;
 	if (rc)
-		snprintf(checkpoint->detail, sizeof(checkpoint->detail), "%s",
-			segue_error_detail());
+		snprintf(
+			checkpoint->detail, sizeof(checkpoint->detail), "%s", segue_error_detail());
 	if (!rc && stream->spec->persist)
 		segue_writer_submit(stream->server->writer, &checkpoint->change, stored);
 	else

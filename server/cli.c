@@ -35,6 +35,10 @@ static const struct {
 		"socket of the server; default: $SEGUE_SOCKET, else DIR/segue.sock"},
 	{SEGUE_CLI_EMBEDDED, {"embedded", no_argument, NULL, 'e'}, "",
 		"run in the background until the last client has left"},
+	{SEGUE_CLI_LANE, {"lane", required_argument, NULL, 'l'}, " N", "this lane alone"},
+	{SEGUE_CLI_ID, {"id", required_argument, NULL, 'i'}, " N", "of this id"},
+	{SEGUE_CLI_STEP, {"step", required_argument, NULL, 'n'}, " N", "of this step"},
+	{SEGUE_CLI_ALL, {"all", no_argument, NULL, 'a'}, "", "whatever id and step"},
 	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
 };
 
@@ -83,6 +87,8 @@ static int usage_status(const struct segue_cli_command *command, int argc, char 
 static bool take_operands(const struct segue_cli_command *command, int argc, char **argv,
 	struct segue_cli_options *options)
 {
+	if (command->acts && optind < argc)
+		options->action = argv[optind++];
 	int count = argc - optind;
 
 	if (count < command->operands_min || count > command->operands_max) {
@@ -101,6 +107,21 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 	return true;
 }
 
+/* False: usage. */
+static bool take_number(const char *text, int64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	long long value = strtoll(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || errno) {
+		fprintf(stderr, "segue: '%s' is not a number\n", text);
+		return false;
+	}
+	*out = value;
+	return true;
+}
+
 static void default_socket(struct segue_cli_options *options)
 {
 	const char *socket = getenv("SEGUE_SOCKET");
@@ -112,7 +133,7 @@ static void default_socket(struct segue_cli_options *options)
 
 int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv)
 {
-	struct segue_cli_options options = {0};
+	struct segue_cli_options options = {.lane = -1, .id = -1, .step = -1};
 	struct option accepted[OPTION_COUNT + 1];
 	char name[32];
 	int letter;
@@ -133,6 +154,17 @@ int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv
 			break;
 		case 'e':
 			options.embedded = true;
+			break;
+		case 'l':
+		case 'i':
+		case 'n':
+			if (!take_number(optarg, letter == 'l'   ? &options.lane
+						 : letter == 'i' ? &options.id
+								 : &options.step))
+				return usage_status(command, argc, argv);
+			break;
+		case 'a':
+			options.all = true;
 			break;
 		case 'h':
 			print_help(command);

@@ -21,13 +21,20 @@ enum {
 	SEGUE_CLI_SOCKET = 1u << 1,
 	SEGUE_CLI_STREAM = 1u << 2,
 	SEGUE_CLI_EMBEDDED = 1u << 3,
+	SEGUE_CLI_LANE = 1u << 16,
+	SEGUE_CLI_ID = 1u << 17,
+	SEGUE_CLI_STEP = 1u << 18,
+	SEGUE_CLI_ALL = 1u << 19,
 };
 
 struct segue_cli_options {
-	const char *dir;    /* first operand; NULL if it may be left out and is */
-	const char *key;    /* second operand, or NULL */
-	const char *socket; /* --socket, else $SEGUE_SOCKET, else NULL */
-	const char *stream; /* --stream, or NULL */
+	const char *action;     /* what stands before the operands, where the command has actions */
+	const char *dir;        /* first operand; NULL if it may be left out and is */
+	const char *key;        /* second operand, or NULL */
+	const char *socket;     /* --socket, else $SEGUE_SOCKET, else NULL */
+	const char *stream;     /* --stream, or NULL */
+	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
+	bool all;
 	bool json, embedded;
 };
 
@@ -37,12 +44,13 @@ struct segue_cli_command {
 	const char *summary;  /* one line */
 	const char *help;     /* what follows the options in --help */
 	unsigned takes;       /* SEGUE_CLI_JSON, ... */
+	bool acts;            /* one operand more, the first: an action */
 	int operands_min, operands_max;
 	int (*run)(const struct segue_cli_options *options); /* exit status */
 };
 
 extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
-	segue_cli_get, segue_cli_verify, segue_cli_doctor;
+	segue_cli_get, segue_cli_checkpoint, segue_cli_verify, segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns

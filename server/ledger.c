@@ -517,8 +517,8 @@ static int find_place(struct segue_opening *opening, const struct segue_message 
 	return 0;
 }
 
-static int check_token(const struct segue_opening *opening, uint32_t lane, const uint8_t *bulk,
-	size_t bulk_size)
+static int check_token(
+	const struct segue_opening *opening, uint32_t lane, const uint8_t *bulk, size_t bulk_size)
 {
 	const struct segue_stream *stream = opening->stream;
 	struct segue_grant_order order = {

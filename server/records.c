@@ -142,8 +142,8 @@ static void hash_key(const char *name, size_t size, uint8_t hash[HASH])
 	memcpy(hash, canonical.digest, HASH);
 }
 
-static void final_key(struct segue_place place, const uint8_t hash[HASH], uint64_t number,
-	uint8_t key[FINAL_KEY])
+static void final_key(
+	struct segue_place place, const uint8_t hash[HASH], uint64_t number, uint8_t key[FINAL_KEY])
 {
 	lane_key(place, key);
 	memcpy(key + LANE_KEY, hash, HASH);
@@ -408,8 +408,8 @@ static int visit_undo(
 	const uint8_t *at = key;
 
 	if (key_size != UNDO_KEY || value_size != HASH)
-		return segue_fail(SEGUE_ESTORE, "an undo entry of %zu and %zu bytes", key_size,
-			value_size);
+		return segue_fail(
+			SEGUE_ESTORE, "an undo entry of %zu and %zu bytes", key_size, value_size);
 	uint64_t step = segue_key_get64(at + LANE_KEY), number = segue_key_get64(at + LANE_KEY + 8);
 	int rc = undoing->each(undoing, step, number, value);
 	return rc ? rc : add_remove(undoing->ops, SEGUE_TABLE_UNDO, key, key_size, 0);
@@ -422,8 +422,8 @@ static int walk_undo(struct undoing *undoing, struct segue_store *store, uint64_
 	uint8_t from[UNDO_KEY];
 
 	undo_key(undoing->place, step, 0, from);
-	int rc = segue_store_scan_from(store, SEGUE_TABLE_UNDO, from, sizeof(from), LANE_KEY,
-		visit_undo, undoing);
+	int rc = segue_store_scan_from(
+		store, SEGUE_TABLE_UNDO, from, sizeof(from), LANE_KEY, visit_undo, undoing);
 	if (rc == ENOUGH)
 		return 0;
 	if (rc)
@@ -478,8 +478,7 @@ static int undo_version(
 static int undo_finals(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
 	uint64_t step, uint64_t floor)
 {
-	struct undoing undoing = {
-		.ops = ops, .place = place, .floor = floor, .each = undo_version};
+	struct undoing undoing = {.ops = ops, .place = place, .floor = floor, .each = undo_version};
 
 	return walk_undo(&undoing, store, step < floor ? 0 : step);
 }
@@ -497,8 +496,8 @@ static int visit_version(
 	struct newest *newest = arg;
 
 	if (key_size != FINAL_KEY)
-		return segue_fail(
-			SEGUE_ESTORE, "the final states of a row have a key of %zu bytes", key_size);
+		return segue_fail(SEGUE_ESTORE, "the final states of a row have a key of %zu bytes",
+			key_size);
 	uint64_t number = segue_key_get64((const uint8_t *)key + VERSIONS_KEY);
 	if (newest->value && number <= newest->number)
 		return 0;
@@ -522,8 +521,8 @@ int segue_records_load_final(struct segue_store *store, struct segue_place *plac
 	hash_key(name, name_size, hash);
 	for (here.lane = 0; here.lane < lanes; here.lane++) {
 		final_key(here, hash, 0, key);
-		int rc = segue_store_scan(store, SEGUE_TABLE_FINALS, key, VERSIONS_KEY,
-			visit_version, NULL, &newest);
+		int rc = segue_store_scan(
+			store, SEGUE_TABLE_FINALS, key, VERSIONS_KEY, visit_version, NULL, &newest);
 		if (rc) {
 			free(newest.value);
 			return rc;
@@ -565,8 +564,8 @@ uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue)
 	return catalogue->count ? catalogue->entry[0].step : SEGUE_NEVER;
 }
 
-static int put_catalogue(struct segue_ops *ops, struct segue_place place,
-	const struct segue_catalogue *catalogue)
+static int put_catalogue(
+	struct segue_ops *ops, struct segue_place place, const struct segue_catalogue *catalogue)
 {
 	uint8_t key[LANE_KEY];
 	void *value;
@@ -630,8 +629,8 @@ static int add_entry(struct segue_ops *ops, struct segue_place place,
 	memmove(entry + 1, entry, (catalogue->count - at) * sizeof(*entry));
 	*entry = *new;
 	catalogue->count++;
-	int rc = add_copy(
-		ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key), token, (size_t)new->size);
+	int rc =
+		add_copy(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key), token, (size_t) new->size);
 	return rc ? rc : put_catalogue(ops, place, catalogue);
 }
 
@@ -702,8 +701,8 @@ int segue_records_load_checkpoint(struct segue_store *store, struct segue_place 
 				     : rc;
 }
 
-int segue_records_rewind(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
-	uint64_t step)
+int segue_records_rewind(
+	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t step)
 {
 	struct segue_catalogue catalogue;
 	size_t before = ops->count;
@@ -722,11 +721,10 @@ int segue_records_rewind(struct segue_ops *ops, struct segue_store *store, struc
 	return rc;
 }
 
-int segue_records_fresh(
-	struct segue_ops *ops, struct segue_store *store, struct segue_place place)
+int segue_records_fresh(struct segue_ops *ops, struct segue_store *store, struct segue_place place)
 {
-	static const enum segue_table tables[] = {SEGUE_TABLE_STATES, SEGUE_TABLE_FINALS,
-		SEGUE_TABLE_UNDO, SEGUE_TABLE_CHECKPOINTS};
+	static const enum segue_table tables[] = {
+		SEGUE_TABLE_STATES, SEGUE_TABLE_FINALS, SEGUE_TABLE_UNDO, SEGUE_TABLE_CHECKPOINTS};
 	struct segue_catalogue catalogue;
 	size_t before = ops->count;
 	uint8_t key[LANE_KEY];

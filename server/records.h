@@ -65,15 +65,14 @@ int segue_records_clear(struct segue_ops *ops, struct segue_place place);
  * The lane as if it had never been: live rows, its versions of final states, checkpoints. Ids of
  * checkpoints go on. Reads the store. On an error nothing was added.
  */
-int segue_records_fresh(
-	struct segue_ops *ops, struct segue_store *store, struct segue_place place);
+int segue_records_fresh(struct segue_ops *ops, struct segue_store *store, struct segue_place place);
 /*
  * The lane goes back to `step`: its final states that came with this step or later go, as far back
  * as its oldest stored checkpoint; those before that stay for good. So do checkpoints of later
  * steps: theirs is a future that did not come about. Reads the store. On an error nothing was added.
  */
-int segue_records_rewind(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
-	uint64_t step);
+int segue_records_rewind(
+	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t step);
 /*
  * Final states that came before step `below` are there to stay: their undo entries go, and the
  * versions of the same records that are older, in all `lanes`. The oldest `limit` of them at most.

@@ -740,8 +740,8 @@ static int get_final(struct get *get, struct segue_store *store, struct segue_pl
 	void *value;
 	size_t size;
 
-	int rc = segue_records_load_final(store, &place, get->spec->lanes, get->key, get->key_size,
-		&number, &value, &size);
+	int rc = segue_records_load_final(
+		store, &place, get->spec->lanes, get->key, get->key_size, &number, &value, &size);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? 0 : rc;
 	rc = put_hit(get, "final", place, number, value, size);
@@ -953,8 +953,8 @@ static void destroy_request(struct request *request)
 static void answer(void *arg)
 {
 	struct request *request = arg;
-	struct segue_session *session = segue_session_find(
-		request->server, request->session, request->session_mark);
+	struct segue_session *session =
+		segue_session_find(request->server, request->session, request->session_mark);
 
 	request->server->jobs--;
 	if (session && request->text)

@@ -721,7 +721,8 @@ static int check_format(struct segue_store *store, MDB_txn *txn)
 			store->file, format->format, SEGUE_VERSION_STRING, SEGUE_STORE_FORMAT);
 	if (format->format < SEGUE_STORE_FORMAT)
 		return segue_fail(SEGUE_EFORMAT,
-			"%s has format %u, of an earlier segue; this program (%s) reads format %d alone: "
+			"%s has format %u, of an earlier segue; this program (%s) reads format %d "
+			"alone: "
 			"make a new store",
 			store->file, format->format, SEGUE_VERSION_STRING, SEGUE_STORE_FORMAT);
 	rc = get_record(store, txn, FORMAT_RECORD, format, sizeof(*format));

@@ -48,8 +48,8 @@ static int do_request(struct stored_request *request)
 static void answer(void *arg)
 {
 	struct stored_request *request = arg;
-	struct segue_session *session = segue_session_find(
-		request->server, request->session, request->session_mark);
+	struct segue_session *session =
+		segue_session_find(request->server, request->session, request->session_mark);
 	const struct segue_message removed = {
 		.type = SEGUE_MESSAGE_DONE, .serial = request->serial};
 
@@ -59,8 +59,7 @@ static void answer(void *arg)
 	else if (session && request->remove)
 		segue_session_send(session, &removed, NULL, 0);
 	else if (session)
-		segue_session_send_bulk(
-			session, request->serial, 0, request->token, request->size);
+		segue_session_send_bulk(session, request->serial, 0, request->token, request->size);
 	free(request->token);
 	free(request);
 }

@@ -267,8 +267,8 @@ static int flatten(const struct segue_ops *own, const struct segue_change *chang
 	return 0;
 }
 
-static int write_all(
-	struct segue_writer *writer, const struct segue_ops *own, const struct segue_change *changes)
+static int write_all(struct segue_writer *writer, const struct segue_ops *own,
+	const struct segue_change *changes)
 {
 	struct segue_store_op *all = NULL;
 	size_t count = 0;

@@ -18,21 +18,21 @@
 #include "error.h"
 #include "utf8.h"
 
-#define FIELD_SIZE_MAX  ((uint64_t)1 << 32) /* bytes a step or a row */
-#define PATHS_MAX       (1u << 20)
-#define DEPTH_MIN       2
-#define DEPTH_MAX       64
-#define THREADS_MAX     64
-#define LANES_MAX       65536
-#define BATCH_MAX       (1u << 20)
-#define UNROLL_MAX      (1u << 20)
-#define INTERVAL_MAX    3600000 /* an hour */
-#define DEPTH_DEFAULT   4
-#define CAPACITY_LEAST  1000
-#define INTERVAL_USUAL  1000
+#define FIELD_SIZE_MAX    ((uint64_t)1 << 32) /* bytes a step or a row */
+#define PATHS_MAX         (1u << 20)
+#define DEPTH_MIN         2
+#define DEPTH_MAX         64
+#define THREADS_MAX       64
+#define LANES_MAX         65536
+#define BATCH_MAX         (1u << 20)
+#define UNROLL_MAX        (1u << 20)
+#define INTERVAL_MAX      3600000 /* an hour */
+#define DEPTH_DEFAULT     4
+#define CAPACITY_LEAST    1000
+#define INTERVAL_USUAL    1000
 #define CHECKPOINTS_USUAL 3
-#define HASH_VERSION    1
-#define DIFFERENCES_MAX 3800 /* of SEGUE_DETAIL_MAX: leaves room for what callers put before */
+#define HASH_VERSION      1
+#define DIFFERENCES_MAX   3800 /* of SEGUE_DETAIL_MAX: leaves room for what callers put before */
 
 /* ---- dtypes ---- */
 

@@ -1241,8 +1241,8 @@ static int get_catalogue(const Segue__Pb__CatalogueRecord *pb, struct segue_cata
 			pb->n_id, pb->n_step, pb->n_size, pb->n_created_ms);
 	for (size_t i = 0; i < pb->n_id; i++) {
 		if (pb->id[i] < 1 || pb->id[i] >= pb->next_id)
-			return segue_fail(SEGUE_EPROTOCOL, "id %" PRIu64 ", and the next is %" PRIu64,
-				pb->id[i], pb->next_id);
+			return segue_fail(SEGUE_EPROTOCOL,
+				"id %" PRIu64 ", and the next is %" PRIu64, pb->id[i], pb->next_id);
 		if (i > 0 && pb->step[i] <= pb->step[i - 1])
 			return segue_fail(SEGUE_EPROTOCOL, "steps do not rise");
 		catalogue.entry[i] = (struct segue_catalogue_entry){

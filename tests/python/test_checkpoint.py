@@ -11,6 +11,7 @@ SEGUE_TEST_SEED gives the same histories again, SEGUE_TEST_CHECKPOINTS is how ma
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import secrets
 import subprocess
@@ -228,3 +229,269 @@ def test_final_states_go_back_with_their_lane(tmp_path: Path) -> None:
             error.add_note("\n".join(history.log))
             raise
         history.close()
+
+
+# -- one by one ------------------------------------------------------------------------------------
+
+
+def work(stream: segue.Stream, case: cases.Case, count: int, **how: Any) -> dict[str, bytes]:
+    """Batches of all lanes; returns the tokens after the last."""
+    with stream.loader(**how) as loader:
+        batches = iter(loader)
+        for _ in range(count):
+            cases.work(next(batches), case)
+        return loader.state_dict()
+
+
+def finals(client: segue.Client, case: cases.Case) -> dict[str, Any]:
+    found = {}
+    for record in case.files[0].records:
+        try:
+            hits = client.get(record.key, case.name)["found"]
+        except segue.NotFoundError:
+            continue
+        found[record.key] = [hit for hit in hits if hit["kind"] == "final"]
+    return found
+
+
+def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    program = os.environ.get("SEGUE_PROGRAM") or segue._program.bundled() or "segue"
+    command = [os.fsdecode(program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def listed(*arguments: Any) -> list[dict[str, Any]]:
+    result = run("checkpoint", *arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return list(json.loads(result.stdout)["checkpoints"])
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    case = simple(tmp_path)
+    with segue.open(tmp_path / "store") as client:
+        stream = cases.open_stream(client, case, tmp_path, keep_checkpoints=2)
+        tokens = [work(stream, case, 4, start="fresh" if i == 0 else "continue") for i in range(4)]
+        stored = stream.checkpoints()
+        assert [(c["lane"], c["step"], c["id"]) for c in stored] == [
+            (lane, step, id) for lane in (0, 1) for step, id in ((6, 3), (8, 4))
+        ]
+        assert [c["bytes"] for c in stored if c["step"] == 8] == [
+            len(tokens[3]["lane/0"]), len(tokens[3]["lane/1"])
+        ]  # fmt: skip
+        assert stream.checkpoint() == tokens[3]
+        assert stream.checkpoint(6) == tokens[2]
+        assert stream.checkpoint(8, [1]) == {"lane/1": tokens[3]["lane/1"]}
+        with refused(segue.NotFoundError, "lanes [0, 1] at step 4"):
+            stream.checkpoint(4)
+        work(stream, case, 1, lanes=[0], start="continue")
+        assert stream.checkpoint() == tokens[3], "the newest that both lanes have"
+        again = [c["id"] for c in stream.checkpoints() if c["lane"] == 0]
+        # The same place once more is the same checkpoint.
+        with stream.loader(lanes=[0], start="continue") as loader:
+            assert loader.state_dict() == loader.get_state()
+        assert [c["id"] for c in stream.checkpoints() if c["lane"] == 0] == again
+        # Fewer from now on.
+        other = cases.open_stream(client, case, tmp_path, keep_checkpoints=1)
+        work(other, case, 1, lanes=[0], start="continue")
+        assert len([c for c in stream.checkpoints() if c["lane"] == 0]) == 1
+
+
+@pytest.mark.parametrize("value", [0, 101, 1.5])
+def test_how_many_are_kept_is_checked(tmp_path: Path, value: Any) -> None:
+    case = simple(tmp_path)
+    with segue.open(tmp_path / "store") as client, pytest.raises(segue.ArgumentError) as info:
+        cases.open_stream(client, case, tmp_path, keep_checkpoints=value)
+    assert "keep_checkpoints" in str(info.value)
+
+
+def test_a_checkpoint_outlives_everything(tmp_path: Path) -> None:
+    """Killed right after state_dict(), with an interval that never comes: position, states, finals."""
+    case = simple(tmp_path, keep_final=True, interval=1000)
+    wanted = cases.in_order(case, [0, 1])
+    client = segue.open(tmp_path / "store")
+    stream = cases.open_stream(client, case, tmp_path)
+    loader = stream.loader()
+    cases.check(loader, case, wanted[:11], whole=False)
+    loader.state_dict()
+    kept = finals(client, case)
+    assert kept
+    kill(server_pid(client))
+    del loader, stream
+    client.close()
+    with segue.open(tmp_path / "store") as client:
+        assert finals(client, case) == kept
+        stream = cases.open_stream(client, case, tmp_path)
+        with stream.loader() as loader:
+            loader.set_state(stream.checkpoint(lanes=[0]) | stream.checkpoint(lanes=[1]))
+            cases.check(loader, case, wanted[11:])
+
+
+def test_nothing_is_stored_of_a_stream_that_does_not_persist(tmp_path: Path) -> None:
+    case = simple(tmp_path, persist=False)
+    with segue.open(tmp_path / "store") as client:
+        stream = cases.open_stream(client, case, tmp_path)
+        tokens = work(stream, case, 3)
+        assert stream.checkpoints() == []
+        with stream.loader() as loader:
+            loader.load_state_dict(tokens)
+            cases.check(loader, case, cases.in_order(case, [0, 1])[3:])
+
+
+def test_going_back_behind_the_oldest(tmp_path: Path) -> None:
+    """Position and states are exact; final states stay as they were at the oldest."""
+    case = simple(tmp_path, lanes=1, keep_final=True, epochs=None, durability="commit")
+    model = oracle.Model([file.records for file in case.files], case.spec, cases.update)
+    wanted = list(islice(model.batches(0), 40))
+    with segue.open(tmp_path / "store") as client:
+        stream = cases.open_stream(client, case, tmp_path, keep_checkpoints=2)
+        states, tokens = {}, {}
+        with stream.loader() as loader:
+            for step in range(5, 31, 5):
+                cases.check(loader, case, wanted[step - 5 : step], whole=False)
+                tokens[step] = loader.state_dict()
+                states[step] = finals(client, case)
+            assert [c["step"] for c in stream.checkpoints()] == [25, 30]
+            loader.load_state_dict(tokens[10])
+            assert finals(client, case) == states[25]
+            assert stream.checkpoints() == []
+            cases.check(loader, case, wanted[10:20], whole=False)
+
+
+def test_another_history_is_in_no_checkpoint(tmp_path: Path) -> None:
+    case = simple(tmp_path, lanes=1)
+    with segue.open(tmp_path / "store") as client:
+        stream = cases.open_stream(client, case, tmp_path)
+        early = work(stream, case, 3)
+        late = work(stream, case, 3, start="continue")
+        assert [(c["step"], c["id"]) for c in stream.checkpoints()] == [(3, 1), (6, 2)]
+        with stream.loader() as loader:
+            loader.load_state_dict(early)
+            assert [(c["step"], c["id"]) for c in stream.checkpoints()] == [(3, 1)]
+            loader.load_state_dict(late)  # a token is as good as ever
+            assert loader.state_dict() == late
+        assert [(c["step"], c["id"]) for c in stream.checkpoints()] == [(3, 1), (6, 3)]
+        fresh = work(stream, case, 1, start="fresh")
+        assert [(c["step"], c["id"]) for c in stream.checkpoints()] == [(1, 4)]
+        assert stream.checkpoint() == fresh
+
+
+def test_a_load_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    """Not the position, not what is stored of final states and checkpoints, whatever the lane."""
+    case = simple(tmp_path, keep_final=True, durability="commit", epochs=None)
+    wanted = [
+        batch
+        for batches in zip(*(cases.expected(case)(lane) for lane in (0, 1)))
+        for batch in batches
+    ]
+    with segue.open(tmp_path / "store") as client:
+        stream = cases.open_stream(client, case, tmp_path)
+        early = work(stream, case, 6)
+        loader = stream.loader(start="continue")
+        cases.check(loader, case, wanted[6:18], whole=False)
+
+        def look() -> Any:
+            lanes = client.inspect("train")["streams"][0]["lanes"]
+            return finals(client, case), [(lane["step"], lane["checkpoints"]) for lane in lanes]
+
+        before = look()
+        broken = bytearray(early["lane/1"])
+        broken[-20] ^= 1
+        other = simple(tmp_path, keep_final=True, seed=9)
+        other.name = "other"
+        foreign = work(cases.open_stream(client, other, tmp_path), other, 2)
+        for tokens, parts in [
+            ({**early, "lane/1": bytes(broken)}, ["lane 1", "damaged"]),
+            ({**early, "lane/1": early["lane/0"]}, ["lane 1", "of lane 0 of 2"]),
+            ({**early, "lane/1": foreign["lane/1"]}, ["lane 1", "another spec", "seed"]),
+            ({"lane/0": early["lane/0"]}, ["no token for lanes [1]"]),
+            ({**early, "lane/1": "text"}, ["token of lane 1 is str"]),
+        ]:
+            with refused(segue.TokenError, *parts):
+                loader.load_state_dict(tokens)
+            assert look() == before
+        batch = next(iter(loader))
+        with refused(segue.HeldError, "batch 9 of lane 0 (open)", "release()"):
+            loader.load_state_dict(early)
+        cases.compare(batch, wanted[18])
+        cases.work(batch, case)
+        batch.commit()
+        with refused(segue.HeldError, "batch 9 of lane 0 (arrays of it are alive)"):
+            array = batch.state("h")
+            loader.load_state_dict(early)
+        del array, batch
+        assert [step for step, _ in look()[1]] == [10, 9]
+        loader.load_state_dict(early)
+        cases.check(loader, case, wanted[6:12], whole=False)
+        loader.close()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """With a server and without: list, export, rm."""
+    case = simple(tmp_path)
+    store = tmp_path / "store"
+    wanted = cases.in_order(case, [0, 1])
+    client = segue.open(store)
+    stream = cases.open_stream(client, case, tmp_path)
+    with stream.loader() as loader:
+        for end in range(4, 13, 4):
+            cases.check(loader, case, wanted[end - 4 : end], whole=False)
+            tokens = loader.state_dict()
+    for with_server in (True, False):
+        if not with_server:
+            client.close()
+        everything = [(lane, step) for lane in (0, 1) for step in (2, 4, 6)]
+        if not with_server:
+            everything.remove((1, 4))
+        assert [(c["lane"], c["step"]) for c in listed("list", store)] == everything
+        assert "train" in run("checkpoint", "list", store).stdout
+        assert "CHECKPOINT" in run("inspect", store).stdout
+        assert [c["step"] for c in listed("list", store, "--lane", 0, "--step", 4)] == [4]
+        target = tmp_path / f"exported-{with_server}"
+        files = [c["file"] for c in listed("export", store, target, "--stream", "train")]
+        assert files == [str(target / f"lane-{lane}.token") for lane in (0, 1)]
+        assert [Path(file).read_bytes() for file in files] == list(tokens.values())
+        one = listed("export", store, target, "--lane", 0, "--step", 2)
+        assert [(c["lane"], c["step"]) for c in one] == [(0, 2)]
+        lane, step = (1, 4) if with_server else (0, 6)
+        gone = listed("rm", store, "--lane", lane, "--step", step)
+        assert [(c["lane"], c["step"]) for c in gone] == [(lane, step)]
+        again = run("checkpoint", "rm", store, "--lane", lane, "--step", step)
+        assert again.returncode == 1 and "no such checkpoint" in again.stderr
+    assert len(listed("rm", store, "--all", "--stream", "train")) == 4
+    assert listed("list", store) == []
+    assert "no checkpoint is stored" in run("checkpoint", "list", store).stdout
+    with segue.open(tmp_path / "elsewhere") as client:
+        with cases.open_stream(client, case, tmp_path).loader() as loader:
+            loader.load_state_dict(
+                {f"lane/{lane}": (tmp_path / f"exported-True/lane-{lane}.token").read_bytes()
+                 for lane in (1,)} | {"lane/0": tokens["lane/0"]}
+            )  # fmt: skip
+            cases.check(loader, case, wanted[12:])
+
+
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["checkpoint"], "wants list|rm|export DIR"),
+        (["checkpoint", "list"], "wants list|rm|export DIR"),
+        (["checkpoint", "show", "x"], "list, rm or export"),
+        (["checkpoint", "rm", "x"], "--id, --step or --all"),
+        (["checkpoint", "export", "x"], "TARGET"),
+        (["checkpoint", "list", "x", "y"], "too many"),
+        (["checkpoint", "list", "x", "--lane", "one"], "not a number"),
+        (["checkpoint", "rm", "x", "--id", "-1"], "not a number"),
+    ],
+)
+def test_usage(arguments: list[str], part: str) -> None:
+    result = run(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert part in result.stderr
+
+
+def test_a_command_that_finds_nothing(tmp_path: Path) -> None:
+    for action in ("list", "rm", "export"):
+        more = [tmp_path / "target"] if action == "export" else ["--all"]
+        result = run("checkpoint", action, tmp_path / "none", *more)
+        assert result.returncode == 1 and "none" in result.stderr
+    assert not (tmp_path / "none").exists()
+    assert "Exit status" in run("checkpoint", "--help").stdout
