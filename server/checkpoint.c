@@ -34,7 +34,16 @@ struct segue_checkpoint {
 	size_t size;
 };
 
-static int encode(const struct segue_checkpoint *checkpoint, const struct segue_image *image,
+/* The same bytes for the same step, whether a lease or the store is read: ended rows have no states. */
+static void clear_ended(const struct segue_plan_spec *plan, struct segue_image *image)
+{
+	for (uint32_t row = 0; row < image->position->rows; row++) {
+		if (!segue_plan_row_lives(plan, &image->position->row[row]))
+			memset(image->states + row * image->row_size, 0, image->row_size);
+	}
+}
+
+static int encode(const struct segue_checkpoint *checkpoint, struct segue_image *image,
 	void **token, size_t *size)
 {
 	const struct segue_stream *stream = checkpoint->ledger->stream;
@@ -48,6 +57,7 @@ static int encode(const struct segue_checkpoint *checkpoint, const struct segue_
 
 	strncpy(head.stream, spec->name, sizeof(head.stream) - 1);
 	segue_spec_hash(spec, head.spec_hash);
+	clear_ended(&stream->plan, image);
 	return segue_token_encode(&head, image, token, size);
 }
 

@@ -59,6 +59,10 @@ static const struct {
 		"also if there is a store: it is kept beside the new one"},
 	{SEGUE_CLI_PROGRESS, {"progress", no_argument, NULL, 'p'}, "",
 		"print lines of JSON that tell the progress, before the report"},
+	{SEGUE_CLI_LANE, {"lane", required_argument, NULL, 'l'}, " N", "this lane alone"},
+	{SEGUE_CLI_ID, {"id", required_argument, NULL, 'i'}, " N", "of this id"},
+	{SEGUE_CLI_STEP, {"step", required_argument, NULL, 'n'}, " N", "of this step"},
+	{SEGUE_CLI_ALL, {"all", no_argument, NULL, 'a'}, "", "whatever id and step"},
 	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
 };
 
@@ -130,6 +134,8 @@ static int usage_status(const struct segue_cli_command *command, int argc, char 
 static bool take_operands(const struct segue_cli_command *command, int argc, char **argv,
 	struct segue_cli_options *options)
 {
+	if (command->acts && optind < argc)
+		options->action = argv[optind++];
 	int count = argc - optind;
 
 	if (count < command->operands_min || count > command->operands_max) {
@@ -145,6 +151,21 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 		fprintf(stderr, "segue %s: DIR is empty\n", command->name);
 		return false;
 	}
+	return true;
+}
+
+/* False: usage. */
+static bool take_number(const char *text, int64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	long long value = strtoll(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || errno) {
+		fprintf(stderr, "segue: '%s' is not a number\n", text);
+		return false;
+	}
+	*out = value;
 	return true;
 }
 
@@ -224,6 +245,17 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 		case 'p':
 			options->progress = true;
 			break;
+		case 'l':
+		case 'i':
+		case 'n':
+			if (!take_number(optarg, letter == 'l'   ? &options->lane
+						 : letter == 'i' ? &options->id
+								 : &options->step))
+				return usage_status(command, argc, argv);
+			break;
+		case 'a':
+			options->all = true;
+			break;
 		case 'h':
 			print_help(command);
 			return SEGUE_CLI_FINE;
@@ -241,7 +273,7 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 
 int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv)
 {
-	struct segue_cli_options options = {0};
+	struct segue_cli_options options = {.lane = -1, .id = -1, .step = -1};
 
 	int status = run_with(command, argc, argv, &options);
 	free(options.roots.item);

@@ -27,6 +27,10 @@ enum {
 	SEGUE_CLI_IF_DUE = 1u << 9,
 	SEGUE_CLI_FORCE = 1u << 10,
 	SEGUE_CLI_MAP_SIZE = 1u << 11,
+	SEGUE_CLI_LANE = 1u << 16,
+	SEGUE_CLI_ID = 1u << 17,
+	SEGUE_CLI_STEP = 1u << 18,
+	SEGUE_CLI_ALL = 1u << 19,
 };
 
 /* Values of an option that may be given several times. */
@@ -36,12 +40,14 @@ struct segue_cli_list {
 };
 
 struct segue_cli_options {
-	const char *dir;    /* first operand; NULL if it may be left out and is */
-	const char *key;    /* second operand, or NULL */
-	const char *socket; /* --socket, else $SEGUE_SOCKET, else NULL */
-	const char *stream; /* --stream, or NULL */
-	uint64_t map_bytes; /* --map-size; 0: not given */
-	bool json, embedded, progress, if_due, force;
+	const char *action;     /* what stands before the operands, where the command has actions */
+	const char *dir;        /* first operand; NULL if it may be left out and is */
+	const char *key;        /* second operand, or NULL */
+	const char *socket;     /* --socket, else $SEGUE_SOCKET, else NULL */
+	const char *stream;     /* --stream, or NULL */
+	uint64_t map_bytes;     /* --map-size; 0: not given */
+	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
+	bool json, embedded, all, progress, if_due, force;
 	struct segue_cli_list roots, users, groups;
 	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };
@@ -52,12 +58,14 @@ struct segue_cli_command {
 	const char *summary;  /* one line */
 	const char *help;     /* what follows the options in --help */
 	unsigned takes;       /* SEGUE_CLI_JSON, ... */
+	bool acts;            /* one operand more, the first: an action */
 	int operands_min, operands_max;
 	int (*run)(const struct segue_cli_options *options); /* exit status */
 };
 
 extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
-	segue_cli_get, segue_cli_verify, segue_cli_backup, segue_cli_restore, segue_cli_doctor;
+	segue_cli_get, segue_cli_checkpoint, segue_cli_verify, segue_cli_backup, segue_cli_restore,
+	segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns

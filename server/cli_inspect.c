@@ -114,6 +114,28 @@ static void print_rows(const struct segue_json_value *lanes)
 	segue_cli_table_print(&table, 2);
 }
 
+static void print_checkpoints(const struct segue_json_value *lanes)
+{
+	static const char *const headers[] = {"LANE", "CHECKPOINT", "STEP", "CREATED", "SIZE"};
+	struct segue_cli_table table;
+	char size[32];
+
+	segue_cli_table_init(&table, sizeof(headers) / sizeof(headers[0]), headers);
+	for (const struct segue_json_value *lane = lanes->first; lane; lane = lane->next) {
+		const struct segue_json_value *stored = segue_json_get(lane, "checkpoints");
+		for (const struct segue_json_value *one = stored ? stored->first : NULL; one;
+			one = one->next) {
+			segue_cli_table_value(&table, lane, "lane");
+			segue_cli_table_value(&table, one, "id");
+			segue_cli_table_value(&table, one, "step");
+			segue_cli_table_value(&table, one, "created");
+			segue_cli_table_add(&table, "%s",
+				segue_cli_bytes(segue_json_get_unsigned(one, "bytes"), size));
+		}
+	}
+	segue_cli_table_print(&table, 2);
+}
+
 static void print_stream(const struct segue_json_value *stream, bool rows)
 {
 	const struct segue_json_value *lanes = segue_json_get(stream, "lanes");
@@ -128,6 +150,7 @@ static void print_stream(const struct segue_json_value *stream, bool rows)
 		return;
 	}
 	print_lanes(lanes);
+	print_checkpoints(lanes);
 	if (rows)
 		print_rows(lanes);
 }
@@ -161,7 +184,8 @@ const struct segue_cli_command segue_cli_inspect = {
 	.operands = "DIR",
 	.summary = "show what the store of a directory holds",
 	.help = "Of each stream its spec; of each lane the step and epoch that are on disk, when\n"
-		"they were committed, and whether a process has the lane. With --stream also the\n"
+		"they were committed, and whether a process has the lane; and the checkpoints\n"
+		"that the store holds. With --stream also the\n"
 		"rows: the sequences that go on, and the last segment committed of each. Works\n"
 		"with and without a running server.\n\n"
 		"Exit status: 0 fine, 1 no store, no such stream, or it cannot be read, 2 wrong\n"

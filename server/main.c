@@ -7,8 +7,8 @@
 #include "cli.h"
 
 static const struct segue_cli_command *const commands[] = {&segue_cli_serve, &segue_cli_status,
-	&segue_cli_inspect, &segue_cli_get, &segue_cli_verify, &segue_cli_backup,
-	&segue_cli_restore, &segue_cli_doctor};
+	&segue_cli_inspect, &segue_cli_get, &segue_cli_checkpoint, &segue_cli_verify,
+	&segue_cli_backup, &segue_cli_restore, &segue_cli_doctor};
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
@@ -19,7 +19,7 @@ static void print_usage(FILE *file)
 		      "Batches of segments of long sequences, with carried state.\n\n"
 		      "Commands:\n");
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		fprintf(file, "  %-8s %-18s %s\n", commands[i]->name, commands[i]->operands,
+		fprintf(file, "  %-10s %-24s %s\n", commands[i]->name, commands[i]->operands,
 			commands[i]->summary);
 	fprintf(file, "\n'segue COMMAND --help' says more.\n\n"
 		      "Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"

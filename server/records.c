@@ -484,6 +484,7 @@ static int undo_finals(struct segue_ops *ops, struct segue_store *store, struct 
 }
 
 struct newest {
+	uint32_t lane;
 	uint64_t number;
 	void *value; /* NULL: none yet */
 	size_t size;
@@ -505,7 +506,8 @@ static int visit_version(
 		return segue_fail(SEGUE_ENOMEM, "no memory for the states of a row");
 	memcpy(copy, value, value_size);
 	free(newest->value);
-	*newest = (struct newest){number, copy, value_size};
+	*newest = (struct newest){
+		segue_key_get32((const uint8_t *)key + 8), number, copy, value_size};
 	return 0;
 }
 
@@ -518,7 +520,6 @@ int segue_records_load_final(struct segue_store *store, struct segue_place *plac
 
 	hash_key(name, name_size, hash);
 	for (here.lane = 0; here.lane < lanes; here.lane++) {
-		const void *before = newest.value;
 		final_key(here, hash, 0, key);
 		int rc = segue_store_scan(
 			store, SEGUE_TABLE_FINALS, key, VERSIONS_KEY, visit_version, NULL, &newest);
@@ -526,11 +527,10 @@ int segue_records_load_final(struct segue_store *store, struct segue_place *plac
 			free(newest.value);
 			return rc;
 		}
-		if (newest.value != before)
-			place->lane = here.lane;
 	}
 	if (!newest.value)
 		return segue_fail(SEGUE_ENOTFOUND, "no final states are kept under that key");
+	place->lane = newest.lane;
 	*number = newest.number;
 	*value = newest.value;
 	*size = newest.size;

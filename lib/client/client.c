@@ -376,11 +376,10 @@ static int attempt_stored(void *arg)
 	struct stored_attempt *call = arg;
 	struct segue_reply reply;
 
-	return call->request.stored.remove
-		       ? segue_client_call(call->client, &call->request, SEGUE_MESSAGE_DONE,
-				 SEGUE_REQUEST_NS, &reply)
-		       : segue_client_fetch(call->client, &call->request, SEGUE_REQUEST_NS,
-				 &call->token, &call->size);
+	return call->request.stored.remove ? segue_client_call(call->client, &call->request,
+						     SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply)
+					   : segue_client_fetch(call->client, &call->request,
+						     SEGUE_REQUEST_NS, &call->token, &call->size);
 }
 
 static int run_stored(struct stored_attempt *call, struct segue_client *client, const char *stream)

@@ -786,8 +786,8 @@ static int attempt_check(void *arg)
 			&request.lane_attach.upload);
 	request.lane_attach.stream = lane->stream->id;
 	return rc ? rc
-		  : segue_client_call(lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS,
-			    &reply);
+		  : segue_client_call(
+			    lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
 }
 
 int segue_lane_check(struct segue_lane *lane, const void *token, size_t size)

@@ -450,7 +450,7 @@ def test_get(keys: list[str], directory: Path) -> None:
         (found,) = answer["found"]
         assert answer["key"] == keys[record]
         assert (found["stream"], found["kind"], found["group"]) == ("train", kind, 0)
-        assert (found["lane"], found["number"]) == ((0, 2) if kind == "live" else (None, None))
+        assert (found["lane"], found["number"]) == (0, record)
         assert states_of(found) == ([1.5 * segments] * 3, [segments])
         assert found["states"]["h"]["dtype"] == "float32"
         assert found["states"]["h"]["shape"] == [3]

@@ -1014,12 +1014,12 @@ Test(wire, catalogues)
 	catalogue.entry[1] = (struct segue_catalogue_entry){11, 7, UINT64_MAX, INT64_MAX};
 	for (catalogue.count = 0; catalogue.count <= 2; catalogue.count++) {
 		cr_assert_eq(segue_catalogue_pack(&catalogue, &bytes, &size), 0);
-		cr_assert_eq(segue_catalogue_unpack(bytes, size, &out), 0, "%s",
-			segue_error_detail());
+		cr_assert_eq(
+			segue_catalogue_unpack(bytes, size, &out), 0, "%s", segue_error_detail());
 		cr_assert_eq(out.next_id, 12);
 		cr_assert_eq(out.count, catalogue.count);
-		cr_assert_eq(memcmp(out.entry, catalogue.entry,
-				     catalogue.count * sizeof(out.entry[0])),
+		cr_assert_eq(
+			memcmp(out.entry, catalogue.entry, catalogue.count * sizeof(out.entry[0])),
 			0);
 		free(bytes);
 	}
@@ -1043,7 +1043,8 @@ Test(wire, catalogues_that_are_wrong)
 	struct segue_catalogue out, wrong = {.next_id = 0};
 
 	expect_catalogue_refused(&wrong, "the next id is 0");
-	wrong = (struct segue_catalogue){.next_id = 5, .count = 2, .entry = {{4, 1, 1, 1}, {4, 2, 1, 1}}};
+	wrong = (struct segue_catalogue){
+		.next_id = 5, .count = 2, .entry = {{4, 1, 1, 1}, {4, 2, 1, 1}}};
 	wrong.entry[1] = (struct segue_catalogue_entry){3, 1, 1, 1};
 	expect_catalogue_refused(&wrong, "steps do not rise");
 	wrong.entry[1] = (struct segue_catalogue_entry){5, 2, 1, 1};

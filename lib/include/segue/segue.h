@@ -96,12 +96,12 @@ SEGUE_EXPORT const char *segue_version(void);
 
 /* ---- What a stream is made of --------------------------------------------------------------- */
 
-#define SEGUE_RANK_MAX     8   /* dimensions per feature or state, batch and time not counted */
-#define SEGUE_NAME_MAX     255 /* bytes of a name */
-#define SEGUE_FEATURES_MAX 256 /* sequence + context features of a stream */
-#define SEGUE_STATES_MAX   256
-#define SEGUE_KEY_MAX      4096 /* bytes of a record's key */
-#define SEGUE_CHECKPOINTS_MAX 100 /* of a lane, in the store */
+#define SEGUE_RANK_MAX        8   /* dimensions per feature or state, batch and time not counted */
+#define SEGUE_NAME_MAX        255 /* bytes of a name */
+#define SEGUE_FEATURES_MAX    256 /* sequence + context features of a stream */
+#define SEGUE_STATES_MAX      256
+#define SEGUE_KEY_MAX         4096 /* bytes of a record's key */
+#define SEGUE_CHECKPOINTS_MAX 100  /* of a lane, in the store */
 
 enum segue_dtype {
 	SEGUE_FLOAT32 = 1,

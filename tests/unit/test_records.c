@@ -1,0 +1,446 @@
+/* Final states as versions, undo entries and stored checkpoints, against plain arrays. */
+#include "records.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "layout.h"
+#include "tmpdir.h"
+
+#define LANES    3
+#define KEYS     7
+#define ENDINGS  4000 /* final states of a lane, at most */
+#define ROW_SIZE 16
+
+static struct segue_tmpdir tmp;
+static char dir[SEGUE_TMPDIR_MAX];
+static struct segue_store *store;
+static uint64_t seed_state;
+
+static uint32_t below(uint32_t bound)
+{
+	seed_state = seed_state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+	return (uint32_t)(((seed_state >> 33) * bound) >> 31);
+}
+
+static void seed_random(const char *test)
+{
+	const char *text = getenv("SEGUE_TEST_SEED");
+
+	seed_state = text ? strtoull(text, NULL, 10) : (uint64_t)getpid() * 2654435761u;
+	fprintf(stderr, "%s: SEGUE_TEST_SEED=%llu\n", test, (unsigned long long)seed_state);
+}
+
+static void begin(void)
+{
+	segue_tmpdir_make(&tmp, "records");
+	segue_tmpdir_path(&tmp, "store", dir);
+	cr_assert_eq(
+		segue_store_open(dir, SEGUE_STORE_SERVE, &store), 0, "%s", segue_error_detail());
+}
+
+static void end(void)
+{
+	segue_store_close(store);
+	segue_tmpdir_remove(&tmp);
+}
+
+TestSuite(records, .init = begin, .fini = end);
+
+static struct segue_place place_of(uint32_t lane)
+{
+	return (struct segue_place){.stream = 1, .group = 0, .lane = lane};
+}
+
+/* Writes what was collected in one transaction. */
+static void apply(struct segue_ops *ops)
+{
+	cr_assert_eq(segue_store_apply(store, ops->op, ops->count), 0, "%s", segue_error_detail());
+	segue_ops_finish(ops);
+}
+
+#define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, segue_error_detail())
+
+/* ---- A model ------------------------------------------------------------------------------- */
+
+/*
+ * A lane ends its sequences in a fixed order: two a step, each of some record. What is saved differs
+ * from life to life.
+ */
+struct lane {
+	uint64_t step;
+	uint8_t life[ENDINGS]; /* in which each was saved */
+	uint64_t next_id;
+	uint32_t stored; /* by rising step */
+	struct {
+		uint64_t id, step;
+	} checkpoint[SEGUE_CHECKPOINTS_MAX];
+};
+
+static struct lane lanes[LANES];
+static uint8_t life;
+
+static uint64_t number_of(uint32_t lane, uint64_t ending)
+{
+	return lane + LANES * ending;
+}
+
+static void key_of(uint64_t number, char key[16])
+{
+	snprintf(key, 16, "record-%u", (unsigned)(number * 2654435761u >> 7) % KEYS);
+}
+
+static void states_of(uint64_t number, uint8_t in_life, uint8_t states[ROW_SIZE])
+{
+	memset(states, in_life, ROW_SIZE);
+	memcpy(states, &number, sizeof(number));
+}
+
+static uint64_t floor_of(const struct lane *lane)
+{
+	return lane->stored ? lane->checkpoint[0].step : SEGUE_NEVER;
+}
+
+static void model_drop(struct lane *lane, uint32_t i)
+{
+	lane->stored--;
+	memmove(&lane->checkpoint[i], &lane->checkpoint[i + 1],
+		(lane->stored - i) * sizeof(lane->checkpoint[0]));
+}
+
+/* The current final states of a key; false: there are none. */
+static bool model_final(const char *key, uint64_t *number, uint8_t states[ROW_SIZE])
+{
+	char other[16];
+	bool found = false;
+
+	for (uint32_t l = 0; l < LANES; l++) {
+		for (uint64_t i = 0; i < 2 * lanes[l].step; i++) {
+			uint64_t here = number_of(l, i);
+			key_of(here, other);
+			if (strcmp(key, other) != 0 || (found && here < *number))
+				continue;
+			found = true;
+			*number = here;
+			states_of(here, lanes[l].life[i], states);
+		}
+	}
+	return found;
+}
+
+/* ---- What happens, in both ----------------------------------------------------------------- */
+
+static void go_on(uint32_t l)
+{
+	struct lane *lane = &lanes[l];
+	uint64_t from = lane->step, to = from + 1 + below(6);
+	struct segue_ops ops = {0};
+	struct segue_kept *first = NULL, **tail = &first;
+
+	to = to < ENDINGS / 2 ? to : ENDINGS / 2;
+	for (uint64_t i = 2 * from; i < 2 * to; i++) {
+		struct segue_kept *kept = calloc(1, sizeof(*kept) + ROW_SIZE + 16);
+		kept->step = i / 2;
+		kept->number = number_of(l, i);
+		kept->states = kept->bytes;
+		kept->key = (char *)kept->bytes + ROW_SIZE;
+		states_of(kept->number, life, kept->states);
+		key_of(kept->number, kept->key);
+		kept->key_size = (uint32_t)strlen(kept->key);
+		lane->life[i] = life;
+		*tail = kept;
+		tail = &kept->next;
+	}
+	OK(segue_records_finals(&ops, place_of(l), ROW_SIZE, first, from, to));
+	apply(&ops);
+	while (first) {
+		struct segue_kept *next = first->next;
+		free(first);
+		first = next;
+	}
+	lane->step = to;
+}
+
+static void checkpoint(uint32_t l)
+{
+	struct lane *lane = &lanes[l];
+	uint32_t keep = 1 + below(4);
+	struct segue_ops ops = {0};
+	char token[32];
+
+	/* Now and then of a step a little back, as another process may ask for. */
+	uint64_t step = lane->step - (lane->step > 2 ? below(3) : 0), floor = floor_of(lane);
+	if (floor != SEGUE_NEVER && step < floor)
+		return;
+	int size = snprintf(token, sizeof(token), "%u %llu %u", l, (unsigned long long)step, life);
+	uint32_t at = 0;
+	while (at < lane->stored && lane->checkpoint[at].step < step)
+		at++;
+	OK(segue_records_add_checkpoint(
+		&ops, store, place_of(l), step, 1, token, (size_t)size, keep));
+	if (at < lane->stored && lane->checkpoint[at].step == step && ops.count == 0)
+		return; /* the same bytes */
+	apply(&ops);
+	if (at < lane->stored && lane->checkpoint[at].step == step)
+		model_drop(lane, at);
+	while (lane->stored >= keep) {
+		uint32_t oldest = 0;
+		for (uint32_t i = 1; i < lane->stored; i++)
+			oldest = lane->checkpoint[i].id < lane->checkpoint[oldest].id ? i : oldest;
+		at -= oldest < at;
+		model_drop(lane, oldest);
+	}
+	memmove(&lane->checkpoint[at + 1], &lane->checkpoint[at],
+		(lane->stored - at) * sizeof(lane->checkpoint[0]));
+	lane->checkpoint[at].id = lane->next_id++;
+	lane->checkpoint[at].step = step;
+	lane->stored++;
+}
+
+/* As the writer does: not beyond the oldest checkpoint, nor to where one can still be taken. */
+static void settle(uint32_t l)
+{
+	uint64_t floor = floor_of(&lanes[l]), step = lanes[l].step > 4 ? lanes[l].step - 4 : 0;
+	struct segue_ops ops = {0};
+
+	OK(segue_records_settle(
+		&ops, store, place_of(l), LANES, floor < step ? floor : step, below(20)));
+	apply(&ops);
+}
+
+static void rewind_lane(uint32_t l)
+{
+	struct lane *lane = &lanes[l];
+	uint64_t floor = floor_of(lane);
+	struct segue_ops ops = {0};
+
+	if (floor > lane->step)
+		return;
+	uint64_t step = floor + below((uint32_t)(lane->step - floor) + 1);
+	OK(segue_records_rewind(&ops, store, place_of(l), step));
+	apply(&ops);
+	lane->step = step;
+	while (lane->stored && lane->checkpoint[lane->stored - 1].step > step)
+		lane->stored--;
+	life++;
+}
+
+static void remove_checkpoint(uint32_t l)
+{
+	struct lane *lane = &lanes[l];
+	uint32_t i = below(lane->stored + 1);
+	struct segue_ops ops = {0};
+
+	int rc = segue_records_remove_checkpoint(&ops, store, place_of(l),
+		i < lane->stored ? lane->checkpoint[i].id : lane->next_id);
+	cr_assert_eq(rc, i < lane->stored ? 0 : SEGUE_ENOTFOUND);
+	apply(&ops);
+	if (i < lane->stored)
+		model_drop(lane, i);
+}
+
+static void fresh(uint32_t l)
+{
+	(void)l;
+	for (uint32_t i = 0; i < LANES; i++) {
+		struct segue_ops ops = {0};
+		OK(segue_records_fresh(&ops, store, place_of(i)));
+		apply(&ops);
+		lanes[i].step = lanes[i].stored = 0;
+	}
+	life++;
+}
+
+/* ---- Checks -------------------------------------------------------------------------------- */
+
+static void check_finals(void)
+{
+	uint8_t wanted[ROW_SIZE];
+	char key[16];
+
+	for (unsigned k = 0; k < KEYS; k++) {
+		struct segue_place place = place_of(0);
+		uint64_t number, right = 0;
+		const uint8_t *states;
+		const char *name;
+		uint32_t name_size;
+		size_t size;
+		void *value;
+
+		snprintf(key, sizeof(key), "record-%u", k);
+		int rc = segue_records_load_final(
+			store, &place, LANES, key, strlen(key), &number, &value, &size);
+		if (!model_final(key, &right, wanted)) {
+			cr_assert_eq(rc, SEGUE_ENOTFOUND, "%s is there", key);
+			continue;
+		}
+		cr_assert_eq(rc, 0, "%s: %s", key, segue_error_detail());
+		cr_assert_eq(number, right, "%s: %llu, not %llu", key, (unsigned long long)number,
+			(unsigned long long)right);
+		cr_assert_eq(place.lane, right % LANES);
+		OK(segue_records_row(value, size, ROW_SIZE, &name, &name_size, &states));
+		cr_assert_eq(memcmp(states, wanted, ROW_SIZE), 0, "%s is of another life", key);
+		free(value);
+	}
+}
+
+static void check_checkpoints(void)
+{
+	struct segue_catalogue catalogue;
+
+	for (uint32_t l = 0; l < LANES; l++) {
+		OK(segue_records_load_catalogue(store, place_of(l), &catalogue));
+		cr_assert_eq(catalogue.count, lanes[l].stored);
+		cr_assert_eq(catalogue.next_id, lanes[l].next_id);
+		cr_assert_eq(segue_catalogue_floor(&catalogue), floor_of(&lanes[l]));
+		for (uint32_t i = 0; i < catalogue.count; i++) {
+			size_t size;
+			void *token;
+			cr_assert_eq(catalogue.entry[i].id, lanes[l].checkpoint[i].id);
+			cr_assert_eq(catalogue.entry[i].step, lanes[l].checkpoint[i].step);
+			OK(segue_records_load_checkpoint(
+				store, place_of(l), catalogue.entry[i].id, &token, &size));
+			cr_assert_eq(size, catalogue.entry[i].size);
+			cr_assert_eq(strtoul(token, NULL, 10), l);
+			free(token);
+		}
+	}
+}
+
+static int count(void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	(void)key, (void)key_size, (void)value, (void)value_size;
+	++*(size_t *)arg;
+	return 0;
+}
+
+static size_t values_of(enum segue_table table)
+{
+	size_t values = 0;
+
+	OK(segue_store_scan(store, table, NULL, 0, count, NULL, &values));
+	return values;
+}
+
+/* ---- Tests --------------------------------------------------------------------------------- */
+
+Test(records, finals_equal_a_model)
+{
+	static void (*const acts[])(uint32_t lane) = {go_on, go_on, go_on, go_on, checkpoint,
+		checkpoint, settle, settle, settle, rewind_lane, remove_checkpoint};
+	struct segue_store_verified verified;
+
+	seed_random("finals_equal_a_model");
+	for (uint32_t l = 0; l < LANES; l++)
+		lanes[l].next_id = 1;
+	for (int i = 0; i < 600; i++) {
+		uint32_t act = below(120);
+		if (act == 0)
+			fresh(0);
+		else
+			acts[act % (sizeof(acts) / sizeof(acts[0]))](below(LANES));
+		check_finals();
+		check_checkpoints();
+	}
+	segue_store_close(store);
+	OK(segue_store_verify(dir, NULL, NULL, &verified));
+	OK(segue_store_open(dir, SEGUE_STORE_SERVE, &store));
+	check_finals();
+}
+
+/* What is left of many epochs is a version a key: and one more a lane that lies behind. */
+Test(records, versions_that_stay_are_few)
+{
+	for (uint32_t l = 0; l < LANES; l++)
+		lanes[l].next_id = 1;
+	for (int i = 0; i < 300; i++) {
+		uint32_t l = (uint32_t)i % LANES;
+		struct segue_ops ops = {0};
+		go_on(l);
+		OK(segue_records_settle(&ops, store, place_of(l), LANES, SEGUE_NEVER, 1000));
+		apply(&ops);
+	}
+	check_finals();
+	cr_assert_eq(values_of(SEGUE_TABLE_UNDO), 0u);
+	cr_assert_leq(values_of(SEGUE_TABLE_FINALS), (size_t)KEYS * LANES);
+	cr_assert_geq(values_of(SEGUE_TABLE_FINALS), (size_t)KEYS);
+}
+
+Test(records, settling_is_bounded)
+{
+	struct segue_ops ops = {0};
+
+	for (uint32_t l = 0; l < LANES; l++)
+		lanes[l].next_id = 1;
+	for (int i = 0; i < 20; i++)
+		go_on(0);
+	size_t entries = values_of(SEGUE_TABLE_UNDO);
+	OK(segue_records_settle(&ops, store, place_of(0), LANES, SEGUE_NEVER, 5));
+	cr_assert_eq(ops.count, 5u * (LANES + 1));
+	apply(&ops);
+	cr_assert_eq(values_of(SEGUE_TABLE_UNDO), entries - 5);
+	OK(segue_records_settle(&ops, store, place_of(0), LANES, 0, 5));
+	cr_assert_eq(ops.count, 0u);
+	OK(segue_records_settle(&ops, store, place_of(0), LANES, SEGUE_NEVER, 0));
+	cr_assert_eq(ops.count, 0u);
+	check_finals();
+}
+
+/* Final states stay as they were at the oldest checkpoint, whether they were settled or not. */
+Test(records, going_back_behind_the_oldest_checkpoint)
+{
+	struct segue_ops ops = {0};
+
+	lanes[0].next_id = 1;
+	go_on(0);
+	go_on(0);
+	uint64_t oldest = lanes[0].step;
+	OK(segue_records_add_checkpoint(&ops, store, place_of(0), oldest, 1, "t", 1, 3));
+	apply(&ops);
+	go_on(0);
+	go_on(0);
+	OK(segue_records_rewind(&ops, store, place_of(0), 1));
+	apply(&ops);
+	lanes[0].step = oldest;
+	check_finals();
+	cr_assert_eq(values_of(SEGUE_TABLE_UNDO), 0u, "nothing can be undone any more");
+	cr_assert_eq(
+		values_of(SEGUE_TABLE_CHECKPOINTS), 1u, "the catalogue alone, with its next id");
+}
+
+Test(records, a_stream_is_found_by_name)
+{
+	uint32_t id;
+
+	cr_assert_eq(segue_records_find_stream(store, "none", &id), SEGUE_ENOTFOUND);
+	cr_assert(strstr(segue_error_detail(), "'none'"));
+	cr_assert_eq(segue_records_find_stream(store, "", &id), SEGUE_ENOTFOUND);
+}
+
+Test(records, damaged_entries_are_told)
+{
+	static const uint8_t key[28] = {0, 0, 0, 1};
+	struct segue_store_op op = {.table = SEGUE_TABLE_UNDO,
+		.key = key,
+		.key_size = sizeof(key),
+		.value = "short",
+		.value_size = 5};
+	struct segue_catalogue catalogue;
+	struct segue_ops ops = {0};
+
+	OK(segue_store_apply(store, &op, 1));
+	cr_assert_eq(segue_records_settle(&ops, store, place_of(0), LANES, 9, 9), SEGUE_ESTORE);
+	cr_assert_eq(segue_records_rewind(&ops, store, place_of(0), 0), SEGUE_ESTORE);
+	cr_assert_eq(ops.count, 0u);
+	op.table = SEGUE_TABLE_CHECKPOINTS;
+	op.key_size = 12;
+	op.value = "\xff";
+	op.value_size = 1;
+	OK(segue_store_apply(store, &op, 1));
+	cr_assert_eq(segue_records_load_catalogue(store, place_of(0), &catalogue), SEGUE_ESTORE);
+	segue_ops_finish(&ops);
+}
