@@ -10,6 +10,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,9 @@ class Peer:
         self.serial = 0
         self.fds: list[int] = []
         if hello:
-            self.call(HELLO, WELCOME, f2=PROTOCOL, f3=LAYOUT, f4=b"0.1.0", f5=b"peer")
+            with suppress(BrokenPipeError):  # why, it has said before
+                self.send(HELLO, f2=PROTOCOL, f3=LAYOUT, f4=b"0.1.0", f5=b"peer")
+            self.answer(WELCOME)
 
     def send(self, kind: int, **more: Any) -> None:
         self.serial += 1
@@ -262,7 +265,7 @@ class Service:
         return user | {"connections": user["connections"] - 1, "descriptors": user["descriptors"] - 2}
 
     def stop(self) -> tuple[int, str]:
-        if self.process.poll() is None:
+        if self.line and self.process.poll() is None:  # else it ends by itself
             self.process.terminate()
         _, errors = self.process.communicate(timeout=30)
         return self.process.returncode, errors
