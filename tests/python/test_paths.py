@@ -96,9 +96,11 @@ def test_ways_out_are_refused(place: Path, service: Service) -> None:
         (root / "nothing", "no such file"),
         (root / ("x" * 256), "File name too long"),
         (f"{root}/line\nbreak", "no such file"),
-        (f"{root}/../*/secret.tfrecord", "cannot read a directory on the way"),
-        (f"{place}/*/secret.tfrecord", "cannot read a directory on the way"),
-        (f"{root}/out/*", "cannot read a directory on the way"),
+        (f"{root}/../*/secret.tfrecord", outside),
+        (f"{place}/*/secret.tfrecord", outside),
+        (f"{root}/out/*", link),
+        (f"{root}/*/*/../*", outside),
+        (f"{root}/o*/secret.tfrecord", "Too many levels of symbolic links"),
         (f"{root}/f*", ""),  # the link and the FIFO
     ]:
         message = why(service, path)
