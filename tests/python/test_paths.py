@@ -99,7 +99,6 @@ def test_ways_out_are_refused(place: Path, service: Service) -> None:
         (f"{root}/../*/secret.tfrecord", outside),
         (f"{place}/*/secret.tfrecord", outside),
         (f"{root}/out/*", link),
-        (f"{root}/*/*/../*", outside),
         (f"{root}/o*/secret.tfrecord", "Too many levels of symbolic links"),
         (f"{root}/f*", ""),  # the link and the FIFO
     ]:
