@@ -131,6 +131,12 @@ static int open_beneath(int at, const char *name, uint64_t flags)
 	do
 		fd = syscall(SYS_openat2, at, name, &how, sizeof(how));
 	while (fd < 0 && (errno == EINTR || errno == EAGAIN)); /* again: a rename raced with it */
+	/* Of a link where a directory was wanted the kernel says just that it is none. */
+	struct stat info;
+	if (fd < 0 && errno == ENOTDIR)
+		errno = fstatat(at, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode)
+				? ELOOP
+				: ENOTDIR;
 	return (int)fd;
 }
 

@@ -89,6 +89,7 @@ void segue_shape_drop(struct segue_shape *shape);
 
 struct segue_stream {
 	struct segue_client *client;
+	unsigned users; /* the handle, and each lane */
 	struct segue_shape *shape;
 	bool opened;    /* once: the shape's geometry is valid */
 	uint64_t epoch; /* of the connection on which `id` is valid */
@@ -96,6 +97,8 @@ struct segue_stream {
 	uint64_t records;
 };
 
+/* One user less; the last frees it. */
+void segue_stream_drop(struct segue_stream *stream);
 /* Within an attempt: opens the stream on this connection if that is not done yet. */
 int segue_stream_ready(struct segue_stream *stream);
 

@@ -290,6 +290,7 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	lane->client = stream->client;
 	lane->stream = stream;
+	stream->users++;
 	lane->index = index;
 	lane->users = 1;
 	struct placing placing = {
@@ -316,6 +317,7 @@ void segue_lane_drop(struct segue_lane *lane)
 	if (--lane->users > 0)
 		return;
 	segue_kept_rows_finish(&lane->kept);
+	segue_stream_drop(lane->stream);
 	free(lane);
 }
 

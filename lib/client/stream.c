@@ -152,6 +152,7 @@ int segue_stream_open(struct segue_client *client, const struct segue_stream_spe
 	if (!stream)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 	stream->client = client;
+	stream->users = 1;
 	rc = make_shape(spec, &stream->shape);
 	if (rc == 0)
 		rc = segue_client_run(client, INT64_MAX, attempt_open, stream);
@@ -163,19 +164,32 @@ int segue_stream_open(struct segue_client *client, const struct segue_stream_spe
 	return 0;
 }
 
+void segue_stream_drop(struct segue_stream *stream)
+{
+	if (--stream->users > 0)
+		return;
+	segue_shape_drop(stream->shape);
+	free(stream);
+}
+
+/* The server keeps threads and an index for a stream, which need not wait for the client's end. */
+static void tell_closed(struct segue_stream *stream)
+{
+	struct segue_connection *connection = &stream->client->connection;
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_STREAM_CLOSE, .stream_close = {.stream = stream->id}};
+
+	if (connection->closes_streams && !connection->guard.forked && stream->id &&
+		stream->epoch == stream->client->epoch)
+		segue_connection_tell(connection, &request);
+}
+
 void segue_stream_close(struct segue_stream *stream)
 {
 	if (!stream)
 		return;
-	if (stream->client->connection.closes_streams && stream->id &&
-		stream->epoch == stream->client->epoch &&
-		!stream->client->connection.guard.forked) {
-		struct segue_message request = {
-			.type = SEGUE_MESSAGE_STREAM_CLOSE, .stream_close = {.stream = stream->id}};
-		segue_connection_tell(&stream->client->connection, &request);
-	}
-	segue_shape_drop(stream->shape);
-	free(stream);
+	tell_closed(stream);
+	segue_stream_drop(stream);
 }
 
 uint64_t segue_stream_records(const struct segue_stream *stream)

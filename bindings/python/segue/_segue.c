@@ -263,6 +263,7 @@ struct stream {
 	struct lane *lanes;  /* all that live, not owned */
 	Py_ssize_t children; /* lane handles not closed + batches not released */
 	bool closed, persist;
+	bool counted; /* among the client's children */
 	Py_ssize_t num_unroll;
 	struct field *fields; /* sequences, then contexts, then states */
 	size_t sequence_count, context_count, state_count;
@@ -354,10 +355,9 @@ static void settle_client(struct client *client)
 
 static void settle_stream(struct stream *stream)
 {
-	if (!stream->closed || stream->children || !stream->handle)
+	if (!stream->closed || stream->children || !stream->counted)
 		return;
-	segue_stream_close(stream->handle);
-	stream->handle = NULL;
+	stream->counted = false;
 	stream->client->children--;
 	settle_client(stream->client);
 }
@@ -409,6 +409,8 @@ static int close_lane(struct lane *lane)
  */
 static void close_stream(struct stream *stream)
 {
+	struct segue_stream *handle;
+	PyThreadState *state;
 	struct lane *lane;
 
 	stream->closed = true;
@@ -421,6 +423,12 @@ static void close_stream(struct stream *stream)
 			Py_DECREF((PyObject *)lane);
 		}
 	} while (lane);
+	/* The server lets go of it now, also while a batch is still looked at here. */
+	handle = stream->handle;
+	stream->handle = NULL;
+	state = PyEval_SaveThread();
+	segue_stream_close(handle);
+	PyEval_RestoreThread(state);
 	settle_stream(stream);
 }
 
@@ -1694,6 +1702,7 @@ static bool stream_open(struct client *self, struct stream *stream, struct segue
 		Py_INCREF((PyObject *)self);
 		stream->client = self;
 		stream->handle = handle;
+		stream->counted = true;
 		stream->next = self->streams;
 		self->streams = stream;
 		self->children++;
