@@ -12,9 +12,6 @@
 #include "wait.h"
 #include "writer.h"
 
-/* An honest worker is ahead of the disk by what it commits in an interval or two. */
-#define OFFER_WITHIN_NS INT64_C(10000000000)
-
 /* What is being put together. */
 struct making {
 	const struct segue_grant_order *order;
@@ -202,7 +199,6 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 	const struct segue_plan_input input = {
 		(void *)(uintptr_t)order, admit_length, longest_length};
 	struct segue_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
-	int64_t until = segue_now_ns() + OFFER_WITHIN_NS;
 	uint32_t rows;
 	int rc = spans ? segue_plan_seek(plan, from) : SEGUE_ENOMEM;
 
@@ -210,15 +206,6 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 		/* The step is the peer's word, and may be far beyond anything. relaxed: a hint */
 		if (atomic_load_explicit(order->given_up, memory_order_relaxed)) {
 			rc = segue_fail(SEGUE_EGONE, "nobody waits for the offer any more");
-			break;
-		}
-		if (segue_now_ns() > until) {
-			rc = segue_fail(SEGUE_ELIMIT,
-				"step %llu is offered where %llu is stored: after %d s of running "
-				"the plan it is at %llu",
-				(unsigned long long)order->step, (unsigned long long)from->step,
-				(int)(OFFER_WITHIN_NS / 1000000000),
-				(unsigned long long)plan->position->step);
 			break;
 		}
 		rc = segue_plan_step(plan, &input, spans, &rows);

@@ -417,9 +417,7 @@ static void start_making(struct segue_attach *attach)
 	attach->job = (struct segue_job){.fn = make_job, .arg = attach};
 	ledger->making = attach;
 	server->jobs++;
-	/* An offered step is the peer's word, and may be far away: the loaders do not wait for it. */
-	segue_pool_run(attach->request.mode == SEGUE_ATTACH_OFFER ? server->offers : stream->pool,
-		&attach->job);
+	segue_pool_run(stream->pool, &attach->job);
 }
 
 static int busy(const struct segue_ledger *ledger)

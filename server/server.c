@@ -16,8 +16,7 @@
 #include "ledger.h"
 #include "wait.h"
 
-#define LOCK_WAIT_NS   INT64_C(5000000000) /* embedded: the one before may still be ending */
-#define OFFER_THREADS  4
+#define LOCK_WAIT_NS   INT64_C(5000000000)  /* embedded: the one before may still be ending */
 #define NOBODY_WAIT_NS INT64_C(30000000000) /* embedded: the client that started it never came */
 
 static void logf_line(const char *text)
@@ -158,8 +157,7 @@ static int start(struct segue_server *server)
 		(rc = segue_loop_create(&server->loop)) ||
 		(rc = segue_writer_create(
 			 server->store, server->loop, storage_news, server, &server->writer)) ||
-		(rc = segue_pool_create("reports", 1, &server->reports)) ||
-		(rc = segue_pool_create("offers", OFFER_THREADS, &server->offers)))
+		(rc = segue_pool_create("reports", 1, &server->reports)))
 		return rc;
 	return segue_listener_create(server, server->socket_path, &server->listener);
 }
@@ -183,7 +181,6 @@ static void finish(struct segue_server *server)
 	while (server->sessions)
 		segue_session_close(server->sessions);
 	segue_pool_destroy(server->reports);
-	segue_pool_destroy(server->offers);
 	segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);

@@ -40,7 +40,6 @@ struct segue_server {
 	struct segue_store *store;
 	struct segue_writer *writer;
 	struct segue_pool *reports; /* one thread for long reports */
-	struct segue_pool *offers;  /* a few that run plans to offered steps, beside the loaders */
 	struct segue_listener *listener;
 	struct segue_session *sessions;
 	struct segue_stream *streams;
