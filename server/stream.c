@@ -299,6 +299,7 @@ static void destroy_stream(struct segue_stream *stream)
 		stream->source->ops->destroy(stream->source);
 	segue_spec_destroy(stream->spec);
 	free(stream);
+	malloc_trim(0); /* its threads have left holes in their arenas */
 }
 
 void segue_stream_release(struct segue_stream *stream)

@@ -55,6 +55,7 @@ struct hostile {
 	X(tokens, "C15")                                                                           \
 	X(two_offers, "C16")                                                                       \
 	X(paths, "C17")                                                                            \
+	X(rooted, "C17")                                                                           \
 	X(versions, "C18")                                                                         \
 	X(records, "C19")                                                                          \
 	X(gzip, "C20")                                                                             \
