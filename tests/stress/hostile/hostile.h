@@ -41,6 +41,7 @@ struct hostile {
 	X(half_state, "C2")                                                                        \
 	X(commit_store, "C3")                                                                      \
 	X(stopped, "C4")                                                                           \
+	X(overdue, "C4")                                                                           \
 	X(scribble, "C5")                                                                          \
 	X(readonly, "C6")                                                                          \
 	X(words, "C7")                                                                             \
