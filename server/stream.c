@@ -306,6 +306,7 @@ static void destroy_stream(struct segue_stream *stream)
 	if (stream->user)
 		segue_user_release(stream->user);
 	free(stream);
+	malloc_trim(0); /* its threads have left holes in their arenas */
 }
 
 void segue_stream_release(struct segue_stream *stream)

@@ -11,14 +11,14 @@
 /* Sends requests until the server hangs up; how many went out. */
 static unsigned ask_on(struct raw *raw, struct segue_message *request, const char *what)
 {
-	int64_t until = segue_now_ns() + INT64_C(20000000000);
-	uint8_t frame[256], payload[128];
+	int64_t until = segue_now_ns() + INT64_C(60000000000);
+	static uint8_t frame[SEGUE_FRAME_HEADER + SEGUE_FRAME_MAX], payload[SEGUE_FRAME_MAX];
 	size_t size;
 	unsigned sent = 0;
 
-	EXPECT(segue_message_pack(request, payload, &size) == 0 && size < 128, "pack");
-	const uint8_t header[SEGUE_FRAME_HEADER] = {
-		'S', 'G', 'F', '1', (uint8_t)request->type, 0, 0, 0, (uint8_t)size};
+	EXPECT(segue_message_pack(request, payload, &size) == 0, "pack");
+	const uint8_t header[SEGUE_FRAME_HEADER] = {'S', 'G', 'F', '1', (uint8_t)request->type, 0,
+		0, 0, (uint8_t)size, (uint8_t)(size >> 8)};
 	memcpy(frame, header, sizeof(header));
 	memcpy(frame + sizeof(header), payload, size);
 	size += sizeof(header);
@@ -41,18 +41,22 @@ static unsigned ask_on(struct raw *raw, struct segue_message *request, const cha
 
 void attack_deaf(struct hostile *hostile)
 {
+	static char name[SEGUE_NAME_MAX + 1]; /* comes back in each refusal */
 	struct segue_message status = {
 		.type = SEGUE_MESSAGE_REPORT, .serial = 1, .report = {SEGUE_REPORT_STATUS, "", ""}};
 	struct segue_message upload = {
 		.type = SEGUE_MESSAGE_UPLOAD, .serial = 1, .upload = {.size = 1}};
-	struct segue_message nobody = {
-		.type = SEGUE_MESSAGE_LANE_DETACH, .serial = 1, .lane_detach = {.lease = 1}};
-	unsigned reports = 0, uploads = 0, answers = 0, rounds = 0;
+	struct segue_message refused = {.type = SEGUE_MESSAGE_REPORT,
+		.serial = 1,
+		.report = {SEGUE_REPORT_STATUS, name, ""}};
+	unsigned reports = 0, uploads = 0, refusals = 0, rounds = 0;
 	struct raw raw;
 
+	memset(name, 'n', SEGUE_NAME_MAX);
 	for (; rounds < 1 || hostile_time_left(hostile); rounds++) {
+		/* Small answers fill a queue slowly where requests are counted. */
 		raw_open(hostile->dir, &raw);
-		answers = ask_on(&raw, &nobody, "answers");
+		refusals = !hostile->thorough ? 0 : ask_on(&raw, &refused, "refusals");
 		raw_close(&raw);
 		raw_open(hostile->dir, &raw);
 		reports = ask_on(&raw, &status, "reports");
@@ -61,6 +65,6 @@ void attack_deaf(struct hostile *hostile)
 		uploads = ask_on(&raw, &upload, "uploads");
 		raw_close(&raw);
 	}
-	printf("%u rounds; hung up after %u answers, %u reports, %u uploads\n", rounds, answers,
+	printf("%u rounds; hung up after %u refusals, %u reports, %u uploads\n", rounds, refusals,
 		reports, uploads);
 }

@@ -76,7 +76,7 @@ static void expect_damage(const struct hostile *hostile, struct segue_client *cl
 void attack_gzip(struct hostile *hostile)
 {
 	struct segue_tfbytes plain = load(hostile->data), packed = {0}, many = {0};
-	size_t size = (size_t)(hostile->thorough ? 512 : 64) << 20;
+	size_t size = (size_t)(hostile->thorough ? 256 : 64) << 20;
 	struct segue_tfbytes bomb = make_bomb(size);
 	struct segue_client *client;
 	uint64_t records = 0;

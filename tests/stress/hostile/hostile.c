@@ -199,13 +199,12 @@ struct segue_lane *hostile_take(struct segue_stream *stream, uint32_t lane, enum
 {
 	const struct segue_attach_options options = {.start = start};
 	struct segue_lane *out;
-	int rc = SEGUE_EBUSY;
+	int64_t until = segue_now_ns() + 20000 * MILLISECOND;
+	int rc;
 
-	for (int tries = 0; tries < 5000 && rc == SEGUE_EBUSY; tries++) {
-		rc = segue_lane_attach(stream, lane, &options, &out);
-		if (rc == SEGUE_EBUSY)
-			hostile_sleep_ms(1);
-	}
+	while ((rc = segue_lane_attach(stream, lane, &options, &out)) == SEGUE_EBUSY &&
+		segue_now_ns() < until)
+		hostile_sleep_ms(1);
 	EXPECT(rc == 0, "attach to lane %u: %s", lane, segue_error_detail());
 	return out;
 }

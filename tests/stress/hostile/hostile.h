@@ -41,6 +41,7 @@ struct hostile {
 	X(half_state, "C2")                                                                        \
 	X(commit_store, "C3")                                                                      \
 	X(stopped, "C4")                                                                           \
+	X(overdue, "C4")                                                                           \
 	X(scribble, "C5")                                                                          \
 	X(readonly, "C6")                                                                          \
 	X(words, "C7")                                                                             \
@@ -55,6 +56,7 @@ struct hostile {
 	X(tokens, "C15")                                                                           \
 	X(two_offers, "C16")                                                                       \
 	X(paths, "C17")                                                                            \
+	X(rooted, "C17")                                                                           \
 	X(versions, "C18")                                                                         \
 	X(records, "C19")                                                                          \
 	X(gzip, "C20")                                                                             \

@@ -25,15 +25,23 @@ from pathlib import Path
 
 # Attacks that last as long as a deadline of the server does: alone in the long form, else only together.
 PATIENT = {"slow"}
+# Attacks that take all that one user may have: beside them the others are refused.
+GREEDY = {"flood", "keeper", "deaf"}
 FDS = 1024  # limit of the server: floods must be able to reach it
+# All attacks are one user's: together they meet the limits that a user has.
+LIMITED = ("the limit is", "Too many open files", "no file descriptors left")
 PACE_US = 1000
 BACK_WITHIN_S = 5.0
 MEMORY_SLACK = 1 << 20
 # Under a sanitizer freed memory is kept in quarantine.
 MEMORY_SLACK_SANITIZED = 300 << 20
-# Machines are shared: a wait below this proves nothing.
+# Threads and heaps that many streams at once have needed are kept for the next: bounded, and no more.
+MEMORY_SLACK_TOGETHER = 16 << 20
+# Machines are shared: a wait below this proves nothing; with few waits, their p99 is a single one.
 FLOOR_S = 0.050
-FLOOR_SANITIZED_S = 0.250
+FLOOR_OF_FEW_S = 1.0
+FEW = 1000
+SANITIZED = 4  # times as long
 
 
 class Failure(Exception):
@@ -174,15 +182,21 @@ class Run:
 
     def begin(self) -> None:
         self.canary = Canary(self.hostile, self.server, self.data, self.root / "canary", PACE_US, 0)
-        time.sleep(1.0)  # all that is made once is made
+        # Before memory is compared: what many streams at once need is kept for the next.
+        self.start("keeper", 0.1)[1].communicate()
+        time.sleep(1.0)
+        self.canary.look()
+        self.canary.refused.clear()
         started = time.monotonic()
         time.sleep(1.5 if not self.options.long else 5.0)
         count, self.quiet, self.quiet_answer = self.canary.since(started)
         self.canary.check()
         if count < 20:
             raise Failure(f"the canary has made {count} batches when all is quiet")
-        floor = FLOOR_SANITIZED_S if self.server.sanitized else FLOOR_S
-        self.limit, self.answer_limit = max(2 * self.quiet, floor), max(2 * self.quiet_answer, floor)
+        slower = SANITIZED if self.server.sanitized else 1
+        self.limit = max(2 * self.quiet, FLOOR_S * slower)
+        self.few_limit = max(2 * self.quiet_answer, FLOOR_OF_FEW_S * slower)
+        self.fds = self.server.fds()
         print(f"quiet: p99 of next {self.quiet * 1e6:.0f} us, of an answer {self.quiet_answer * 1e6:.0f} us; "
               f"{self.server.fds()} fds, {self.server.memory() >> 10} KiB", flush=True)
 
@@ -198,7 +212,7 @@ class Run:
 
     def attack(self, names: list[str], seconds: float) -> None:
         """Some attacks at the same time, and what must hold during and after them."""
-        fds, memory = self.server.fds(), self.server.memory()
+        memory = self.server.memory()
         started, cpu = time.monotonic(), self.server.cpu()
         lines = []
         for name, process in [self.start(name, seconds) for name in names]:
@@ -209,7 +223,8 @@ class Run:
                 said, _ = process.communicate()
                 self.fail(name, f"is not over after 150 s: {said}")
                 continue
-            if process.returncode not in (0, 77):
+            limited = len(names) > 1 and any(text in said for text in LIMITED)
+            if process.returncode not in (0, 77) and not limited:
                 self.fail(name, said.strip() or f"ends with status {process.returncode}")
             lines += [f"    {name}: {line}" for line in said.strip().splitlines()]
         took, cpu = time.monotonic() - started, self.server.cpu() - cpu
@@ -217,10 +232,10 @@ class Run:
         self.server.check()
         self.canary.check()
         count, wait, answer = self.canary.since(started)
-        back = self.await_baseline(what, fds, memory)
+        back = self.await_baseline(what, memory)
         print(f"{what}: {took:.1f} s, server {cpu:.1f} s; canary {count} batches, p99 of next {wait * 1e6:.0f} us, "
               f"of an answer {answer * 1e6:.0f} us; {back}", flush=True)
-        if len(names) == 1 or self.failed:
+        if len(names) == 1 or what in self.failed:
             print("\n".join(lines), flush=True)
         if self.canary.refused:
             self.fail(what, f"the canary's questions were refused {len(self.canary.refused)} times: "
@@ -228,25 +243,28 @@ class Run:
             self.canary.refused.clear()
         if count < took * 20:
             self.fail(what, f"the canary made {count} batches in {took:.1f} s")
-        if wait > self.limit:
-            self.fail(what, f"p99 of next is {wait * 1e3:.1f} ms, the limit {self.limit * 1e3:.1f} ms")
-        if answer > self.answer_limit:
-            self.fail(what, f"p99 of an answer is {answer * 1e3:.1f} ms, the limit {self.answer_limit * 1e3:.1f} ms")
+        limit = self.limit if count >= FEW else self.few_limit
+        if wait > limit:
+            self.fail(what, f"p99 of next is {wait * 1e3:.1f} ms, the limit {limit * 1e3:.1f} ms")
+        if answer > self.few_limit:
+            self.fail(what, f"p99 of an answer is {answer * 1e3:.1f} ms, the limit {self.few_limit * 1e3:.1f} ms")
 
-    def await_baseline(self, what: str, fds: int, memory: int) -> str:
-        slack = MEMORY_SLACK_SANITIZED if self.server.sanitized else MEMORY_SLACK
+    def await_baseline(self, what: str, memory: int) -> str:
+        slack = MEMORY_SLACK if what != "all together" else MEMORY_SLACK_TOGETHER
+        if self.server.sanitized:
+            slack = MEMORY_SLACK_SANITIZED
         started = time.monotonic()
         while True:
             now_fds, now_memory = self.server.fds(), self.server.memory()
             # Our own question has two, until it is over.
-            if now_fds == fds and now_memory <= memory + slack:
+            if now_fds == self.fds and now_memory <= memory + slack:
                 leases = self.server.leases()
                 if leases == 1:
                     break
             else:
                 leases = -1
             if time.monotonic() - started > BACK_WITHIN_S:
-                self.fail(what, f"after {BACK_WITHIN_S:.0f} s: {now_fds} fds (before {fds}), "
+                self.fail(what, f"after {BACK_WITHIN_S:.0f} s: {now_fds} fds (before {self.fds}), "
                           f"{(now_memory - memory) >> 10} KiB more, {leases} leases")
                 break
             time.sleep(0.05)
@@ -281,11 +299,11 @@ def main() -> int:
     parser.add_argument("hostile", help="the program with the attacks")
     parser.add_argument("--long", action="store_true", help="longer, and with what takes longer")
     parser.add_argument("--only", help="these attacks, separated by commas")
-    parser.add_argument("--seconds", type=float, help="of each attack (0.3; long: 3)")
+    parser.add_argument("--seconds", type=float, help="of each attack (0.3; long: 2.5)")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEGUE_TEST_SEED", time.time_ns() % 10**9)))
     options = parser.parse_args()
     options.program = os.environ["SEGUE_PROGRAM"]
-    seconds = options.seconds or (3.0 if options.long else 0.3)
+    seconds = options.seconds or (2.5 if options.long else 0.3)
     listed = subprocess.run([options.hostile, "list"], capture_output=True, text=True, check=True).stdout
     names = [line.split()[0] for line in listed.splitlines()]
     chosen = options.only.split(",") if options.only else names
@@ -298,7 +316,9 @@ def main() -> int:
             if options.long or options.only or name not in PATIENT:
                 run.attack([name], seconds)
         if not options.only:
-            run.attack(names, 20.0 if options.long else 2.0)
+            if options.long:
+                run.attack([name for name in names if name not in GREEDY], 10.0)
+            run.attack(names, 15.0 if options.long else 2.0)
         run.end()
     except Failure as failure:
         run.fail("run", str(failure))

@@ -57,7 +57,8 @@ static void restore_noise(struct hostile *hostile, struct seat *seat)
 	struct upload upload = {.random = hostile_random(hostile)};
 	pthread_t thread;
 
-	EXPECT(raw_call(&seat->raw, &request) == SEGUE_MESSAGE_BULK, "upload");
+	EXPECT(raw_call(&seat->raw, &request) == SEGUE_MESSAGE_BULK, "upload: %s",
+		seat->raw.reply.failure.detail);
 	int fd = seat->raw.fds[0];
 	upload.words = mmap(NULL, UPLOAD, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	EXPECT(upload.words != MAP_FAILED, "mmap");

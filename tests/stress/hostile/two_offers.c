@@ -28,7 +28,8 @@ static _Noreturn void offer(const struct hostile *hostile, const char *dir, cons
 	raw_open(dir, &raw);
 	request.lane_attach.stream = raw_stream(&raw, &spec.spec);
 	EXPECT(request.lane_attach.stream, "stream: %s", raw.reply.failure.detail);
-	EXPECT(raw_call(&raw, &upload) == SEGUE_MESSAGE_BULK, "upload");
+	EXPECT(raw_call(&raw, &upload) == SEGUE_MESSAGE_BULK, "upload: %s",
+		raw.reply.failure.detail);
 	request.lane_attach.upload = raw.reply.bulk.id;
 	memcpy(request.lane_attach.token, seat->token, SEGUE_TOKEN_BYTES);
 	EXPECT(read(go, &byte, 1) == 1, "pipe");
