@@ -398,9 +398,12 @@ void disk_settle(struct disk *disk)
 
 /* ---- Images ---- */
 
-static size_t unit_of(enum pick_kind kind)
+static size_t unit_of(struct pick pick)
 {
-	return kind == PICK_SECTORS || kind == PICK_GARBAGE || kind == PICK_LIE ? SECTOR : PAGE;
+	return pick.kind == PICK_SECTORS || pick.kind == PICK_GARBAGE ||
+			       (pick.kind == PICK_LIE && pick.n & 1)
+		       ? SECTOR
+		       : PAGE;
 }
 
 static uint64_t units_in(const struct change *change, size_t unit)
@@ -453,9 +456,9 @@ static enum fate fate_of(struct pick pick, uint64_t unit)
 	case PICK_TORN_SYNC:
 		return FATE_KEPT;
 	case PICK_LIE: /* few are lost, so that the store looks sound at first sight */
-		return random % 8 >= 1 + pick.n % 3 ? FATE_KEPT
-		       : random >> 8 & 1            ? FATE_LOST
-						    : FATE_GARBAGE;
+		if (random % 16 >= 1 + pick.n / 2 % 3)
+			return FATE_KEPT;
+		return pick.n & 8 ? FATE_GARBAGE : FATE_LOST;
 	}
 	return FATE_LOST;
 }
@@ -481,7 +484,7 @@ static void tear(struct bytes *image, const struct change *change, uint64_t seed
 static void keep_write(
 	struct bytes *image, const struct change *change, struct pick pick, uint64_t *unit)
 {
-	size_t step = unit_of(pick.kind);
+	size_t step = unit_of(pick);
 	uint64_t at = change->offset, end = change->offset + change->size;
 
 	if (change->size == 0) {
