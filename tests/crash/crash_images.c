@@ -461,7 +461,7 @@ static bool limit_files(struct sweep *sweep)
 	char root[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX];
 	uint64_t limits = 0, hit = 0;
 
-	for (rlim_t limit = 4096; limit <= 40 * 4096; limit += 4096 + limit % 3 * 512, limits++) {
+	for (rlim_t limit = 4096; limit <= 100 * 4096; limit += 8192 + limit % 3 * 512, limits++) {
 		struct trace trace;
 		const struct error error = {.name = "RLIMIT_FSIZE"};
 		const struct recording recording = {.root = make_root("limited", root),

@@ -18,6 +18,7 @@
 #define LANES   3
 #define ROWS    4
 #define RECORDS 11
+#define FINALS  160 /* that a lane can have */
 #define SEQ_KEY "script.seq"
 #define INDEX   "script.index"
 #define PIECES  3
@@ -35,7 +36,7 @@ struct lane {
 	uint64_t written;        /* the transaction that wrote it last */
 	bool replaced;           /* by that one, which put an earlier image in its place */
 	struct segue_kept *kept; /* rows that ended on the way there */
-	struct final finals[RECORDS];
+	struct final finals[FINALS];
 	int final_count;
 };
 
@@ -73,11 +74,9 @@ static int admit(
 	return 0;
 }
 
-static uint32_t name_of(int lane, uint64_t number, char name[32])
+static uint32_t name_of(uint64_t number, char name[32])
 {
-	uint64_t record = segue_plan_record(&plan_specs[lane], number);
-
-	return (uint32_t)snprintf(name, 32, "record-%02llu", (unsigned long long)record);
+	return (uint32_t)snprintf(name, 32, "sequence-%03llu", (unsigned long long)number);
 }
 
 /* The states after a segment, from those before it (NULL: it is the first). */
@@ -119,8 +118,8 @@ static void keep_row(struct lane *lane, const struct segue_image *image, uint32_
 	while (final < lane->finals + lane->final_count &&
 		(strlen(final->key) != key->size || memcmp(final->key, key->bytes, key->size) != 0))
 		final++;
-	if (final == lane->finals + lane->final_count)
-		lane->final_count++;
+	if (final == lane->finals + lane->final_count && lane->final_count++ == FINALS)
+		fail("too many sequences", 0);
 	snprintf(final->key, sizeof(final->key), "%.*s", (int)key->size, key->bytes);
 	final->states = kept->states;
 }
@@ -145,7 +144,7 @@ static void step_lane(struct lane *lane, int index, struct segue_plan *plan)
 			at->segment ? states_before(lane->image, at->number) : NULL,
 			image->row_size,
 			disk_mix(lane->generation * 1000003 + at->number, at->segment));
-		if (segue_image_set_key(image, row, name, name_of(index, at->number, name)))
+		if (segue_image_set_key(image, row, name, name_of(at->number, name)))
 			fail("no memory", 0);
 		if (!segue_plan_row_lives(&plan_specs[index], at))
 			keep_row(lane, image, row);
@@ -331,7 +330,7 @@ static bool right_rows(struct segue_store *store, int index, const struct lane *
 
 	if (segue_records_load_image(store, place_of(index), &plan_specs[index],
 		    lane->image->position, row_sizes[index], &image))
-		return WRONG("lane %d: %s", index, segue_error_detail());
+		return WRONG("lane %d: %.140s", index, segue_error_detail());
 	for (uint32_t row = 0; right && row < image->position->rows; row++) {
 		size_t at = row * image->row_size;
 		if (!segue_plan_row_lives(&plan_specs[index], &image->position->row[row]))
@@ -368,27 +367,46 @@ static bool right_record(const struct segue_lane_record *record, const struct la
 	return true;
 }
 
-static bool right_finals(struct segue_store *store, int index, const struct lane *lane, char *why)
+struct finals {
+	const struct state *state;
+	uint64_t seen;
+};
+
+/* A value of FINALS; which key it has is not looked at: its row says whose it is. */
+static int visit_final(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
-	for (int i = 0; i < lane->final_count; i++) {
-		const struct final *final = &lane->finals[i];
-		const char *key;
-		const uint8_t *found;
-		uint32_t key_size;
-		size_t size;
-		void *value;
-		if (segue_records_load_final(
-			    store, place_of(index), final->key, strlen(final->key), &value, &size))
-			return WRONG("final states of %s: %s", final->key, segue_error_detail());
-		bool right = segue_records_row(
-				     value, size, row_sizes[index], &key, &key_size, &found) == 0 &&
-			     key_size == strlen(final->key) &&
-			     memcmp(key, final->key, key_size) == 0 &&
-			     memcmp(found, final->states, row_sizes[index]) == 0;
-		free(value);
-		if (!right)
-			return WRONG("lane %d: other final states of %s", index, final->key);
+	struct finals *finals = arg;
+	const char *name;
+	const uint8_t *found;
+	uint32_t size;
+
+	(void)key, (void)key_size;
+	for (int lane = 0; lane < LANES; lane++) {
+		if (segue_records_row(value, value_size, row_sizes[lane], &name, &size, &found))
+			continue;
+		for (int i = 0; i < finals->state->lane[lane].final_count; i++) {
+			const struct final *final = &finals->state->lane[lane].finals[i];
+			if (strlen(final->key) == size && memcmp(final->key, name, size) == 0 &&
+				memcmp(final->states, found, row_sizes[lane]) == 0)
+				finals->seen++;
+		}
 	}
+	return 0;
+}
+
+static bool right_finals(struct segue_store *store, const struct state *state, char *why)
+{
+	struct finals finals = {state, 0};
+	uint64_t wanted = 0;
+
+	for (int lane = 0; lane < LANES; lane++)
+		wanted += (uint64_t)state->lane[lane].final_count;
+	if (segue_store_scan(store, SEGUE_TABLE_FINALS, NULL, 0, visit_final, NULL, &finals))
+		return WRONG("%.150s", segue_error_detail());
+	if (finals.seen != wanted)
+		return WRONG("final states of %llu sequences where %llu have ended",
+			(unsigned long long)finals.seen, (unsigned long long)wanted);
 	return true;
 }
 
@@ -400,11 +418,10 @@ static bool right_lane(struct segue_store *store, int index, const struct lane *
 	if (!lane->image)
 		return rc == SEGUE_ENOTFOUND || WRONG("lane %d should not be there", index);
 	if (rc)
-		return WRONG("lane %d: %s", index, segue_error_detail());
+		return WRONG("lane %d: %.140s", index, segue_error_detail());
 	bool right = right_record(&record, lane, why);
 	free(record.position);
-	return right && right_rows(store, index, lane, why) &&
-	       right_finals(store, index, lane, why);
+	return right && right_rows(store, index, lane, why);
 }
 
 struct tour {
@@ -486,6 +503,8 @@ static bool right_store(struct segue_store *store, uint64_t *seq, char *why)
 	for (int lane = 0; lane < LANES; lane++)
 		if (!right_lane(store, lane, &states[*seq].lane[lane], why))
 			return false;
+	if (!right_finals(store, &states[*seq], why))
+		return false;
 	if (ever && tour_store(store, &tour, false))
 		return WRONG("%s", segue_error_detail());
 	if (ever && tour.sum != digests[*seq])
