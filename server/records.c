@@ -7,6 +7,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "barrier.h"
 #include "error.h"
 #include "store_key.h"
 
@@ -179,6 +180,8 @@ static int add_row(struct segue_ops *ops, enum segue_table table, const uint8_t 
 		memcpy(value + sizeof(name_size), name, name_size);
 	if (row_size)
 		memcpy(value + sizeof(name_size) + name_size, states, row_size);
+	if (SEGUE_MUTANT(state_left_out) && row_size > 8)
+		memset(value + size - 8, 0, 8);
 	return segue_ops_add(ops, table, key, key_size, value, size);
 }
 
@@ -249,7 +252,8 @@ static int add_drops(struct segue_ops *ops, struct segue_place place,
 	uint8_t key[STATE_KEY];
 
 	for (uint32_t i = 0; i < account->stored_count; i++) {
-		if (!segue_account_drops(plan, image->position, account->stored[i]))
+		if (!segue_account_drops(plan, image->position, account->stored[i]) ||
+			SEGUE_MUTANT(rows_not_dropped))
 			continue;
 		state_key(place, account->stored[i], key);
 		int rc = segue_ops_add(ops, SEGUE_TABLE_STATES, key, sizeof(key), NULL, 0);

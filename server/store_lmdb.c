@@ -30,6 +30,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "barrier.h"
 #include "error.h"
 #include "progress.h"
 
@@ -45,6 +46,7 @@
 #define MAP_MIN       (UINT64_C(1) << 26)
 #define FULL_MARGIN   UINT64_C(65536) /* a short write leaves less room than this */
 #define READER_CHECKS 256             /* transactions between two looks for dead readers */
+#define FREE_LIST     0               /* LMDB's own table of pages that are free */
 #define KEY_TEXT_MAX  (2 * SEGUE_STORE_KEY_MAX + 3)
 
 _Static_assert(sizeof(size_t) == 8, "the map needs 64-bit addresses");
@@ -223,7 +225,8 @@ static uint64_t seal_of(
 	XXH3_state_t state;
 	XXH3_64bits_reset(&state);
 	XXH3_64bits_update(&state, header, offsetof(struct value_header, sum));
-	XXH3_64bits_update(&state, key, key_size);
+	if (!SEGUE_MUTANT(key_not_in_sum))
+		XXH3_64bits_update(&state, key, key_size);
 	XXH3_64bits_update(&state, payload, (size_t)header->length);
 	return XXH3_64bits_digest(&state);
 }
@@ -241,8 +244,9 @@ static const char *check_value(enum segue_table table, const void *key, size_t k
 		return "it belongs to another table";
 	if (header->length != data->mv_size - sizeof(*header))
 		return "its length is wrong";
-	if (header->sum !=
-		seal_of(header, key, key_size, (const char *)data->mv_data + sizeof(*header)))
+	if (!SEGUE_MUTANT(sum_not_checked) &&
+		header->sum != seal_of(header, key, key_size,
+				       (const char *)data->mv_data + sizeof(*header)))
 		return "its checksum is wrong";
 	return NULL;
 }
@@ -541,6 +545,12 @@ static void read_boot(char boot[40])
 static int open_environment(
 	const char *path, unsigned int flags, uint64_t map_max, MDB_env **out, uint64_t *map_bytes)
 {
+	if (SEGUE_MUTANT(nosync))
+		flags |= MDB_NOSYNC;
+	if (SEGUE_MUTANT(nometasync))
+		flags |= MDB_NOMETASYNC;
+	if (SEGUE_MUTANT(writemap))
+		flags |= MDB_WRITEMAP;
 	for (uint64_t map = map_max;; map /= 2) {
 		MDB_env *env;
 		int rc = mdb_env_create(&env);
@@ -658,6 +668,8 @@ static int create_store(struct segue_store *store)
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		return segue_fail_errno(SEGUE_ESYSTEM, "random number");
 	snprintf(name, sizeof(name), ".store-%08x.new", random);
+	if (SEGUE_MUTANT(created_in_place))
+		snprintf(name, sizeof(name), STORE_DIR);
 	if (mkdirat(store->dir_fd, name, 0700) < 0)
 		return fail_file(store, "make directory", name);
 	int rc = asprintf(&path, "%s/%s", store->dir, name) < 0 ? ENOMEM : 0;
@@ -949,7 +961,7 @@ static int fail_write(struct segue_store *store, int code, bool committing)
 		return fail_lmdb(store, code, "write");
 	if (!committing && (code == ENOMEM || code == MDB_TXN_FULL))
 		return fail_lmdb(store, code, "write");
-	store->failed = true;
+	store->failed = !SEGUE_MUTANT(goes_on_after_failure);
 	/* The system may show what never reached the disk until the machine stops: be that seen. */
 	int mark = openat(store->dir_fd, SEGUE_STORE_SUSPECT,
 		O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -1230,6 +1242,10 @@ struct walk {
 	struct segue_progress progress;
 	int stopped;     /* what its visitor said */
 	MDB_txn *lookup; /* if set, each key must also be found from the root */
+	uint8_t *
+		free_pages; /* owned: if set, a bit for each of `pages`; none of these may be in use */
+	uint64_t pages;
+	uint64_t overlaps; /* entries that lie on such pages */
 	struct segue_store_verified counts;
 	uint64_t sums;                           /* of the values that the tally counts */
 	uint64_t counted;                        /* how many those are */
@@ -1282,6 +1298,27 @@ static int inspect_entry(struct walk *walk, enum segue_table table, const MDB_va
 	return walk->stopped;
 }
 
+static bool is_free(const struct walk *walk, uint64_t page)
+{
+	return page >= walk->pages || (walk->free_pages[page / 8] >> page % 8 & 1);
+}
+
+/*
+ * True if a page that holds the bytes is listed as free: the next write would go over it. LMDB's
+ * pages begin with their number and are aligned; those of a large value lie side by side.
+ */
+static bool lies_on_free_page(const struct walk *walk, const void *at, size_t size)
+{
+	uintptr_t unit = (uintptr_t)sysconf(_SC_PAGESIZE), offset = (uintptr_t)at % unit;
+	uint64_t first;
+
+	memcpy(&first, (const char *)at - offset, sizeof(first));
+	for (uint64_t i = 0; i <= (offset + size - 1) / unit; i++)
+		if (is_free(walk, first + i))
+			return true;
+	return false;
+}
+
 /* One entry. Sets `*ended` at the first sound key that does not begin with the prefix. */
 static int walk_entry(struct segue_store *store, struct walk *walk, enum segue_table table,
 	const MDB_val *prefix, MDB_val *key, const MDB_val *data, bool *ended)
@@ -1291,6 +1328,9 @@ static int walk_entry(struct segue_store *store, struct walk *walk, enum segue_t
 	const char *why = check_value(table, key->mv_data, key->mv_size, data, &header);
 	if (!why && walk->lookup && !is_found(store, walk->lookup, table, key, data->mv_data))
 		why = "it is not found under its key";
+	if (walk->free_pages && (lies_on_free_page(walk, key->mv_data, key->mv_size) ||
+					lies_on_free_page(walk, data->mv_data, data->mv_size)))
+		walk->overlaps++;
 	if (why)
 		return walk_damage(store, walk, table, key, why);
 	*ended = !has_prefix(key, prefix->mv_data, prefix->mv_size);
@@ -1382,6 +1422,53 @@ static void table_damage(struct walk *walk, enum segue_table table, const char *
 		walk->damage(walk->arg, table, NULL, 0, why);
 }
 
+/* Takes a piece of LMDB's list of free pages: a count, and so many numbers. False: it is none. */
+static bool take_free_pages(struct walk *walk, const MDB_val *data)
+{
+	uint64_t count, page;
+
+	if (data->mv_size < sizeof(count))
+		return false;
+	memcpy(&count, data->mv_data, sizeof(count));
+	if (count > data->mv_size / sizeof(page) - 1)
+		return false;
+	for (uint64_t i = 1; i <= count; i++) {
+		memcpy(&page, (const char *)data->mv_data + i * sizeof(page), sizeof(page));
+		if (page < 2 || is_free(walk, page)) /* or it is there twice */
+			return false;
+		walk->free_pages[page / 8] |= (uint8_t)(1u << page % 8);
+	}
+	return true;
+}
+
+/*
+ * Reads the list of free pages. It has no checksum, and one of the past would let the next write go
+ * over pages that are in use.
+ */
+static int read_free_pages(struct segue_store *store, MDB_txn *txn, struct walk *walk)
+{
+	MDB_envinfo info;
+	MDB_cursor *cursor;
+	MDB_val key, data;
+	bool sound = true;
+	int got;
+
+	mdb_env_info(store->env, &info);
+	walk->pages = info.me_last_pgno + 1;
+	walk->free_pages = calloc(walk->pages / 8 + 1, 1);
+	if (!walk->free_pages)
+		return segue_fail(SEGUE_ENOMEM, "no memory to verify %s", store->file);
+	int rc = mdb_cursor_open(txn, FREE_LIST, &cursor);
+	if (rc)
+		return fail_lmdb(store, rc, "read");
+	while (sound && (got = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0)
+		sound = take_free_pages(walk, &data);
+	mdb_cursor_close(cursor);
+	if (!sound || got != MDB_NOTFOUND)
+		table_damage(walk, SEGUE_TABLE_META, "the list of free pages is wrong");
+	return 0;
+}
+
 /* One table against its tally. 0 also when it is damaged: then the walk has counted it. */
 static void verify_table(struct segue_store *store, MDB_txn *txn, enum segue_table table,
 	const struct tally_record *tally, struct walk *walk)
@@ -1396,6 +1483,8 @@ static void verify_table(struct segue_store *store, MDB_txn *txn, enum segue_tab
 		return;
 	if (rc)
 		table_damage(walk, table, segue_error_detail());
+	else if (SEGUE_MUTANT(tally_not_checked))
+		return;
 	else if (walk->counts.damaged == before && walk->counted != tally->tables[table].count)
 		table_damage(walk, table, "values are missing, or there are too many");
 	else if (walk->counts.damaged == before && walk->sums != tally->tables[table].sums)
@@ -1449,10 +1538,15 @@ static int inspect_tables(struct segue_store *store, MDB_txn *txn, struct walk *
 	int rc = get_tally(store, txn, 0, &tally);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
+	rc = read_free_pages(store, txn, walk);
+	if (rc)
+		return rc;
 	for (int table = SEGUE_TABLE_META; !walk->stopped && table < SEGUE_TABLE_COUNT; table++)
 		verify_table(store, txn, (enum segue_table)table, &tally, walk);
 	if (walk->stopped)
 		return walk->stopped;
+	if (walk->overlaps && !walk->counts.damaged)
+		table_damage(walk, SEGUE_TABLE_META, "pages in use are listed as free");
 	if (walk->counts.damaged)
 		return segue_fail(SEGUE_ESTORE,
 			"%s is damaged in %llu places (%llu values are sound); the file is kept: "
@@ -1493,6 +1587,7 @@ int segue_store_inspect(const char *dir, const struct segue_store_inspection *in
 		}
 	}
 	*verified = walk.counts;
+	free(walk.free_pages);
 	segue_store_close(store);
 	return rc;
 }

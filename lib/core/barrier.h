@@ -47,12 +47,16 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 #endif
 
 /*
- * A point where a mutant of the simulator differs from the code: 0 in every other build, so that
- * the branch is gone. The mutants are named in tests/sim/mutants.h.
+ * A point where a mutant of a test differs from the code: 0 in every other build, so that the branch
+ * is gone. The simulator's are named in tests/sim/mutants.h, those of the store (SEGUE_MUTANTS) in
+ * tests/crash/mutants.h.
  */
-#ifdef SEGUE_SIM
+#if defined(SEGUE_SIM)
 int segue_sim_mutant(const char *name);
 #define SEGUE_MUTANT(name) segue_sim_mutant(#name)
+#elif defined(SEGUE_MUTANTS)
+int segue_crash_mutant(const char *name);
+#define SEGUE_MUTANT(name) segue_crash_mutant(#name)
 #else
 #define SEGUE_MUTANT(name) 0
 #endif

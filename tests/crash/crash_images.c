@@ -1,0 +1,706 @@
+/*
+ * Power cuts replayed: records the store at work (script.h), and looks at every image of the disk
+ * that a cut could leave (replay.h).
+ *
+ *	crash_images [--images N] [--seed S]   a cut; then a second one in the start after the first
+ *	crash_images --errors N [--seed S]     each write, sync and truncation fails once, in each way
+ *	                                       (one in N of them); and a limit on the size of files
+ *	crash_images --mutants                 the mutants, each of which must be caught (crash_mutants)
+ *	crash_images --again DIR ...           one image again; the line was printed with it
+ *
+ * It runs itself under crash_shim.so: `--script DIR LAST MORE` is the program that is recorded.
+ * A violation leaves trace and image in a directory that is named.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mutants.h"
+#include "replay.h"
+#include "script.h"
+#include "segue/segue.h"
+#include "tmpdir.h"
+
+#define LAST       60 /* transactions of the long script */
+#define LAST_SHORT 6  /* ... of that whose calls fail one by one, and of mutants */
+#define BOOT_HERE  "11111111-1111-4111-8111-111111111111"
+#define BOOT_THERE "22222222-2222-4222-8222-222222222222"
+#define ABSENT     "none"
+
+static struct {
+	uint64_t images, seed, point, index, every;
+	unsigned random;
+	bool mutants;
+	const char *again, *oracle, *mutant;
+} options = {.images = 20000, .mutant = ""};
+
+static struct segue_tmpdir tmp;
+static char self[PATH_MAX], shim[PATH_MAX];
+
+static void die(const char *what)
+{
+	fprintf(stderr, "crash_images: %s: %s (seed %llu)\n", what, strerror(errno),
+		(unsigned long long)options.seed);
+	exit(1);
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* ---- Mutants of the code ---- */
+
+#ifdef SEGUE_MUTANTS
+static const char *code_mutant = "";
+
+int segue_crash_mutant(const char *name);
+int segue_crash_mutant(const char *name)
+{
+	return strcmp(name, code_mutant) == 0;
+}
+
+static void become(const char *mutant)
+{
+	code_mutant = mutant;
+}
+#else
+static void become(const char *mutant)
+{
+	if (mutant[0])
+		die("this is not crash_mutants");
+}
+#endif
+
+static bool is_code_mutant(const char *name)
+{
+#define X(mutant, what)                                                                            \
+	if (strcmp(name, #mutant) == 0)                                                            \
+		return true;
+	CODE_MUTANTS(X)
+#undef X
+	return false;
+}
+
+static bool is_lie(const char *name)
+{
+#define X(lie, what)                                                                               \
+	if (strcmp(name, #lie) == 0)                                                               \
+		return true;
+	TRACE_LIES(X)
+#undef X
+	return false;
+}
+
+/* ---- Recording ---- */
+
+struct recording {
+	const char *root, *trace;
+	const char *fail;   /* SHIM_FAIL, or NULL */
+	const char *mutant; /* "": none */
+	uint64_t last, more;
+	rlim_t file_size; /* 0: no limit */
+};
+
+static void set(const char *name, const char *value)
+{
+	if (value ? setenv(name, value, 1) : unsetenv(name))
+		die("environment");
+}
+
+static void exec_script(const struct recording *recording)
+{
+	char store[PATH_MAX], last[24], more[24];
+	const struct rlimit limit = {recording->file_size, recording->file_size};
+
+	/* The limit would end the trace, too: then there are marks alone. */
+	set(SHIM_ROOT, recording->file_size ? NULL : recording->root);
+	set(SHIM_TRACE, recording->trace);
+	set(SHIM_BOOT, BOOT_THERE);
+	set(SHIM_FAIL, recording->fail);
+	set(SHIM_LIE, is_lie(recording->mutant) ? recording->mutant : NULL);
+	if (recording->file_size && setrlimit(RLIMIT_FSIZE, &limit) < 0)
+		die("limit on files");
+	snprintf(store, sizeof(store), "%s/" REPLAY_STORE, recording->root);
+	snprintf(last, sizeof(last), "%llu", (unsigned long long)recording->last);
+	snprintf(more, sizeof(more), "%llu", (unsigned long long)recording->more);
+	execl(self, self, "--script", store, last, more, recording->mutant, (char *)NULL);
+	die("start the script");
+}
+
+/* Runs the script and loads the trace. Its end: 0, a code as in errno.h's use, or -signal. */
+static int record(const struct recording *recording, struct trace *trace)
+{
+	int status;
+
+	unlink(recording->trace);
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0)
+		exec_script(recording);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		die("run the script");
+	trace_load(trace, recording->trace);
+	return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* `--script DIR LAST MORE MUTANT`: the recorded program. */
+static int run_script(char **argv)
+{
+	const char *mutant = argv[5];
+
+	if (is_code_mutant(mutant))
+		become(mutant);
+	signal(SIGXFSZ, SIG_IGN); /* as the server does */
+	int fd = trace_open(getenv(SHIM_TRACE));
+	script_init(strtoull(argv[3], NULL, 10));
+	int rc = script_run(
+		argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10), fd, mutant);
+	close(fd);
+	return -rc;
+}
+
+static const char *make_root(const char *name, char path[SEGUE_TMPDIR_MAX])
+{
+	segue_tmpdir_path(&tmp, name, path);
+	segue_tmpdir_remove_path(path);
+	if (mkdir(path, 0700) < 0)
+		die("make a directory");
+	return path;
+}
+
+/* Where violations are put: the trace, and a copy of where it began. */
+static const char *save_trace(const struct disk *base, const char *trace)
+{
+	static char dir[SEGUE_TMPDIR_MAX];
+	char to[SEGUE_TMPDIR_MAX + 16];
+	const char *where = getenv("SEGUE_CRASH_SAVE");
+	struct trace bytes;
+
+	snprintf(dir, sizeof(dir), "%s/segue-crash-XXXXXX", where ? where : "/tmp");
+	if (!mkdtemp(dir))
+		die("keep a violation");
+	snprintf(to, sizeof(to), "%s/base", dir);
+	struct disk *copy = disk_copy(base);
+	disk_image(copy, (struct pick){PICK_NONE, 0});
+	disk_write(copy, to);
+	disk_destroy(copy);
+	snprintf(to, sizeof(to), "%s/trace", dir);
+	trace_load(&bytes, trace);
+	int fd = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, bytes.bytes, bytes.size) != (ssize_t)bytes.size)
+		die("keep a trace");
+	close(fd);
+	free(bytes.bytes);
+	return dir;
+}
+
+/* Replays; what is violated is replayed once more, to keep it. */
+static void replay_kept(struct replay *replay, const char *trace, struct replayed *sum)
+{
+	uint64_t before = sum->violations;
+	struct replayed again = {0};
+
+	replay_run(replay, sum);
+	if (sum->violations == before)
+		return;
+	replay->save = save_trace(replay->base, trace);
+	replay_run(replay, &again);
+}
+
+static void print(const char *what, const struct replayed *sum, double since)
+{
+	printf("%s: %llu events, %llu crash points, %llu distinct images, %llu violations, %.1f "
+	       "s, seed %llu\n",
+		what, (unsigned long long)sum->events, (unsigned long long)sum->points,
+		(unsigned long long)sum->images, (unsigned long long)sum->violations,
+		seconds() - since, (unsigned long long)options.seed);
+	if (sum->torn)
+		printf("%s: of them %llu with a meta page torn inside its sector: %llu whole, %llu "
+		       "refused; %llu of a disk that lied: %llu whole, %llu refused; %llu ended "
+		       "who verified them\n",
+			what, (unsigned long long)sum->torn, (unsigned long long)sum->torn_whole,
+			(unsigned long long)sum->torn_refused, (unsigned long long)sum->lies,
+			(unsigned long long)sum->lies_whole, (unsigned long long)sum->lies_refused,
+			(unsigned long long)sum->deaths);
+	fflush(stdout);
+}
+
+static struct replay make_replay(const struct disk *base, const struct trace *trace)
+{
+	return (struct replay){.base = base,
+		.trace = trace,
+		.oracle = &script_oracle,
+		.seed = options.seed,
+		.random = options.random,
+		.jobs = (unsigned)(sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 2 : 1),
+		.mutant = options.mutant};
+}
+
+/* ---- One power cut, and two ---- */
+
+struct second {
+	const char *root;
+	unsigned more, random;
+	struct replayed sum;
+	uint64_t starts;
+};
+
+/* The image of a first cut is in `root`: the next start from it, cut in its turn. */
+static void cut_again(void *arg, uint64_t point, uint64_t index)
+{
+	struct second *second = arg;
+	char path[SEGUE_TMPDIR_MAX];
+	struct trace trace;
+	const struct recording recording = {.root = second->root,
+		.trace = segue_tmpdir_path(&tmp, "trace-2", path),
+		.mutant = "",
+		.last = LAST,
+		.more = second->more};
+	struct disk *base = disk_create(second->root);
+	int rc = record(&recording, &trace);
+
+	if (rc) {
+		fprintf(stderr, "the start after point %llu, image %llu ended with %d\n",
+			(unsigned long long)point, (unsigned long long)index, rc);
+		second->sum.violations++;
+	}
+	struct replay replay = make_replay(base, &trace);
+	replay.random = second->random;
+	replay_kept(&replay, recording.trace, &second->sum);
+	second->starts++;
+	free(trace.bytes);
+	disk_destroy(base);
+}
+
+/* Images a point beside the counted ones, so that there are about as many as are wanted. */
+static unsigned spread(uint64_t images, uint64_t points)
+{
+	return points ? (unsigned)(images / points) + 1 : 1;
+}
+
+static uint64_t points_in(const struct trace *trace)
+{
+	uint64_t points = 0;
+
+	for (const struct trace_event *event = NULL; (event = trace_next(trace, event));)
+		points += event->kind == TRACE_WRITE || event->kind == TRACE_DSYNC_WRITE;
+	return points;
+}
+
+static bool cut_power(void)
+{
+	char root[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX], again[SEGUE_TMPDIR_MAX];
+	struct replayed sum = {0};
+	struct trace trace;
+	bool small = options.images < 5000;
+	const struct recording recording = {.root = make_root("first", root),
+		.trace = segue_tmpdir_path(&tmp, "trace-1", path),
+		.mutant = "",
+		.last = LAST,
+		.more = small ? 8 : LAST};
+	struct second second = {.root = again, .more = small ? 1 : 3, .random = small ? 1 : 3};
+	double began = seconds();
+
+	struct disk *base = disk_create(root);
+	if (record(&recording, &trace))
+		die("the script failed");
+	struct replay replay = make_replay(base, &trace);
+	replay.random = spread(options.images / 2, points_in(&trace));
+	replay_kept(&replay, path, &sum);
+	print("crash images", &sum, began);
+	began = seconds();
+	segue_tmpdir_path(&tmp, "second", again);
+	unsigned every = (unsigned)(sum.images / (small ? 3 : 24)) + 1;
+	replay_sample(&replay, again, every, cut_again, &second);
+	printf("two power cuts: %llu starts from images of the first\n",
+		(unsigned long long)second.starts);
+	print("two power cuts", &second.sum, began);
+	free(trace.bytes);
+	disk_destroy(base);
+	return sum.violations + second.sum.violations == 0;
+}
+
+/* ---- Errors of storage ---- */
+
+static const struct error {
+	const char *name;
+	int number;
+	bool ends; /* nothing may be acknowledged afterwards */
+} errors[] = {{"EIO", EIO, true}, {"ENOSPC", ENOSPC, false}, {"a short write", 0, true},
+	{"EINTR", EINTR, false}};
+
+/* What a trace with a failure in it says. */
+struct outcome {
+	bool injected, acknowledged; /* after the failure */
+	uint64_t low, high;
+	uint64_t failed; /* the last code that a transaction ended with */
+};
+
+static struct outcome read_outcome(const struct trace *trace)
+{
+	struct outcome outcome = {0};
+
+	for (const struct trace_event *event = NULL; (event = trace_next(trace, event));) {
+		outcome.injected = outcome.injected || event->kind == TRACE_INJECTED;
+		if (event->kind != TRACE_MARK)
+			continue;
+		if (event->file == MARK_BEGIN)
+			outcome.high = event->other;
+		if (event->file == MARK_FAILED)
+			outcome.failed = event->offset;
+		if (event->file == MARK_START)
+			outcome.low = outcome.high = event->other;
+		if (event->file == MARK_ACK) {
+			outcome.low = event->other;
+			outcome.acknowledged = outcome.acknowledged || outcome.injected;
+		}
+	}
+	return outcome;
+}
+
+/* What the store holds after a restart without a power cut, seen by a process of its own. */
+static bool restarts(const char *root, uint64_t low, uint64_t high)
+{
+	char dir[PATH_MAX], why[ORACLE_WHY] = "";
+	int status;
+
+	snprintf(dir, sizeof(dir), "%s/" REPLAY_STORE, root);
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		uint64_t seq[ORACLE_LINES];
+		enum verdict verdict = script_oracle.check(dir, seq, why);
+		if (verdict != VERDICT_GOOD || seq[0] < low || seq[0] > high)
+			fprintf(stderr, "after a restart: verdict %d, %llu of %llu to %llu: %s\n",
+				verdict, (unsigned long long)seq[0], (unsigned long long)low,
+				(unsigned long long)high, why);
+		_exit(verdict != VERDICT_GOOD || seq[0] < low || seq[0] > high);
+	}
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+struct sweep {
+	uint64_t runs, stopped, went_on, wrong;
+	struct replayed sum;
+};
+
+static bool complain(struct sweep *sweep, const char *error, uint64_t n, const char *what, int rc)
+{
+	if (!options.mutant[0])
+		fprintf(stderr, "%s at call %llu: %s (the script ended with %d)\n", error,
+			(unsigned long long)n, what, rc);
+	sweep->wrong++;
+	return false;
+}
+
+static bool judge(struct sweep *sweep, const struct error *error, uint64_t n, const char *root,
+	const struct outcome *outcome, int rc)
+{
+	if (rc < 0)
+		return complain(sweep, error->name, n, "the program died", rc);
+	if (error->ends && outcome->acknowledged)
+		return complain(sweep, error->name, n, "acknowledged after a failure", rc);
+	if (outcome->failed && outcome->failed != (uint64_t)-SEGUE_ENOSPACE &&
+		rc != (int)outcome->failed)
+		return complain(sweep, error->name, n, "it went on after a failure", rc);
+	if (!restarts(root, outcome->low, outcome->high))
+		return complain(sweep, error->name, n, "the restart is not exact", rc);
+	return true;
+}
+
+/* Call n fails. False: there is no such call. */
+static bool fail_call(struct sweep *sweep, const struct error *error, uint64_t n)
+{
+	char root[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX], fail[64];
+	struct trace trace;
+	const struct recording recording = {.root = make_root("failing", root),
+		.trace = segue_tmpdir_path(&tmp, "trace-3", path),
+		.fail = fail,
+		.mutant = options.mutant,
+		.last = LAST_SHORT,
+		.more = LAST_SHORT};
+
+	snprintf(fail, sizeof(fail), "%llu:%d", (unsigned long long)n, error->number);
+	struct disk *base = disk_create(root);
+	int rc = record(&recording, &trace);
+	const struct outcome outcome = read_outcome(&trace);
+	if (outcome.injected) {
+		sweep->runs++;
+		sweep->stopped += rc != 0;
+		sweep->went_on += rc == 0;
+		judge(sweep, error, n, root, &outcome, rc);
+	}
+	/* And the power is cut after the failure: what was not synced is lost (S6, S7). */
+	if (outcome.injected && error->number == EIO) {
+		struct replay replay = make_replay(base, &trace);
+		replay.random = 2;
+		replay.after_fault = true;
+		replay_kept(&replay, path, &sweep->sum);
+	}
+	free(trace.bytes);
+	disk_destroy(base);
+	return outcome.injected;
+}
+
+/* A limit on the size of files is reached: no signal, a typed error, an exact store. */
+static bool limit_files(struct sweep *sweep)
+{
+	char root[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX];
+	uint64_t limits = 0, hit = 0;
+
+	for (rlim_t limit = 4096; limit <= 100 * 4096; limit += 8192 + limit % 3 * 512, limits++) {
+		struct trace trace;
+		const struct error error = {.name = "RLIMIT_FSIZE"};
+		const struct recording recording = {.root = make_root("limited", root),
+			.trace = segue_tmpdir_path(&tmp, "trace-4", path),
+			.mutant = "",
+			.last = LAST_SHORT,
+			.more = LAST_SHORT,
+			.file_size = limit};
+		int rc = record(&recording, &trace);
+		const struct outcome outcome = read_outcome(&trace);
+		hit += rc != 0;
+		judge(sweep, &error, limit, root, &outcome, rc);
+		free(trace.bytes);
+	}
+	printf("RLIMIT_FSIZE: %llu limits, %llu of them reached, %llu wrong\n",
+		(unsigned long long)limits, (unsigned long long)hit,
+		(unsigned long long)sweep->wrong);
+	return sweep->wrong == 0;
+}
+
+static bool fail_storage(void)
+{
+	bool good = true;
+
+	for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+		struct sweep sweep = {0};
+		double began = seconds();
+		uint64_t first = 1 + disk_mix(options.seed, i) % options.every, n = first;
+		while (fail_call(&sweep, &errors[i], n))
+			n += options.every;
+		printf("%s: %llu of %llu calls failed: %llu times the store stopped, %llu times it "
+		       "went on; %llu wrong, %.1f s\n",
+			errors[i].name, (unsigned long long)sweep.runs,
+			(unsigned long long)n - options.every, (unsigned long long)sweep.stopped,
+			(unsigned long long)sweep.went_on, (unsigned long long)sweep.wrong,
+			seconds() - began);
+		if (sweep.sum.points)
+			print("power cuts after it", &sweep.sum, began);
+		good = good && sweep.runs && !sweep.wrong && !sweep.sum.violations;
+	}
+	struct sweep sweep = {0};
+	return limit_files(&sweep) && good;
+}
+
+/* ---- Mutants ---- */
+
+#ifdef SEGUE_MUTANTS
+static bool caught_by_errors(const char *mutant, char *how, size_t size)
+{
+	struct sweep sweep = {0};
+
+	options.mutant = mutant;
+	for (uint64_t n = 1; !sweep.wrong && fail_call(&sweep, &errors[0], n); n++)
+		;
+	options.mutant = "";
+	snprintf(how, size, "a failed call, %llu runs", (unsigned long long)sweep.runs);
+	return sweep.wrong > 0;
+}
+
+static bool caught(const char *mutant, char *how, size_t size)
+{
+	char root[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX];
+	struct replayed sum = {0};
+	struct trace trace;
+	const struct recording recording = {.root = make_root("mutant", root),
+		.trace = segue_tmpdir_path(&tmp, "trace-5", path),
+		.mutant = mutant,
+		.last = LAST,
+		.more = 24};
+
+	if (strcmp(mutant, "goes_on_after_failure") == 0)
+		return caught_by_errors(mutant, how, size);
+	struct disk *base = disk_create(root);
+	int rc = record(&recording, &trace);
+	struct replay replay = make_replay(base, &trace);
+	replay.random = 24;
+	replay.first_only = true;
+	if (is_code_mutant(mutant))
+		become(mutant);
+	replay_run(&replay, &sum);
+	become("");
+	free(trace.bytes);
+	disk_destroy(base);
+	snprintf(how, size, "%s%s, %llu images", rc ? "the script ended early; " : "",
+		sum.first[0] ? sum.first : "nothing seen", (unsigned long long)sum.images);
+	return sum.violations > 0;
+}
+
+static bool run_mutants(void)
+{
+	static const char *const mutants[][2] = {
+#define X(name, what) {#name, what},
+		TRACE_LIES(X) SCRIPT_MISTAKES(X) CODE_MUTANTS(X)
+#undef X
+	};
+	const size_t count = sizeof(mutants) / sizeof(*mutants);
+	char how[512];
+	size_t found = 0;
+
+	if (options.mutant[0])
+		return caught(options.mutant, how, sizeof(how)) && printf("%s\n", how);
+	for (size_t i = 0; i < count; i++) {
+		double began = seconds();
+		bool seen = caught(mutants[i][0], how, sizeof(how));
+		printf("%s %-22s %s (%.1f s): %s\n", seen ? "caught  " : "SURVIVED", mutants[i][0],
+			mutants[i][1], seconds() - began, how);
+		fflush(stdout);
+		found += seen;
+	}
+	printf("mutants: %zu of %zu caught, seed %llu\n", found, count,
+		(unsigned long long)options.seed);
+	return found == count;
+}
+#else
+static bool run_mutants(void)
+{
+	die("only crash_mutants has mutants");
+	return false;
+}
+#endif
+
+/* ---- One image again ---- */
+
+static bool look_again(void)
+{
+	char path[PATH_MAX], root[SEGUE_TMPDIR_MAX], dir[PATH_MAX], why[ORACLE_WHY] = "";
+	uint64_t seq[ORACLE_LINES] = {0};
+	struct trace trace;
+
+	snprintf(path, sizeof(path), "%s/base", options.again);
+	struct disk *base = disk_create(path);
+	snprintf(path, sizeof(path), "%s/trace", options.again);
+	trace_load(&trace, path);
+	struct replay replay = make_replay(base, &trace);
+	segue_tmpdir_path(&tmp, "again", root);
+	if (!replay_image(&replay, options.point, options.index, root))
+		die("there is no such image");
+	snprintf(dir, sizeof(dir), "%s/" REPLAY_STORE, root);
+	if (options.mutant[0])
+		become(options.mutant);
+	enum verdict verdict = script_oracle.check(dir, seq, why);
+	printf("verdict %d, at %llu: %s\n", verdict, (unsigned long long)seq[0], why);
+	free(trace.bytes);
+	disk_destroy(base);
+	return verdict == VERDICT_GOOD;
+}
+
+/* ---- The command line ---- */
+
+/* Runs again under the shim, in another boot than what is recorded. */
+static void find_shim(char **argv)
+{
+	ssize_t size = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (size < 0)
+		die("find this program");
+	snprintf(shim, sizeof(shim), "%.*s/crash_shim.so", (int)(strrchr(self, '/') - self), self);
+	if (getenv(SHIM_BOOT))
+		return;
+	set("LD_PRELOAD", shim);
+	set(SHIM_BOOT, BOOT_HERE);
+	execv(self, argv);
+	die("start again");
+}
+
+static void read_options(int argc, char **argv)
+{
+	static const struct option names[] = {{"images", required_argument, NULL, 'n'},
+		{"seed", required_argument, NULL, 's'}, {"errors", required_argument, NULL, 'e'},
+		{"mutants", no_argument, NULL, 'm'}, {"mutant", required_argument, NULL, 'M'},
+		{"again", required_argument, NULL, 'a'}, {"oracle", required_argument, NULL, 'o'},
+		{"point", required_argument, NULL, 'p'}, {"image", required_argument, NULL, 'i'},
+		{"random", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0}};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+		uint64_t number = optarg ? strtoull(optarg, NULL, 0) : 0;
+		switch (option) {
+		case 'n':
+			options.images = number;
+			break;
+		case 's':
+			options.seed = number;
+			break;
+		case 'e':
+			options.every = number;
+			break;
+		case 'm':
+			options.mutants = true;
+			break;
+		case 'M':
+			options.mutant = optarg;
+			break;
+		case 'a':
+			options.again = optarg;
+			break;
+		case 'o':
+			options.oracle = optarg;
+			break;
+		case 'p':
+			options.point = number;
+			break;
+		case 'i':
+			options.index = number;
+			break;
+		case 'r':
+			options.random = (unsigned)number;
+			break;
+		default:
+			exit(2);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *seed = getenv("SEGUE_TEST_SEED");
+	struct timespec now;
+	bool good;
+
+	find_shim(argv);
+	if (argc == 6 && strcmp(argv[1], "--script") == 0)
+		return run_script(argv);
+	clock_gettime(CLOCK_REALTIME, &now);
+	options.seed = seed ? strtoull(seed, NULL, 0) : (uint64_t)now.tv_sec;
+	read_options(argc, argv);
+	if (!getenv("TMPDIR") && access("/dev/shm", W_OK) == 0)
+		set("TMPDIR", "/dev/shm"); /* images are many, and the disk is a model */
+	segue_tmpdir_make(&tmp, "crash");
+	script_init(LAST);
+	script_learn();
+	if (options.again)
+		good = look_again();
+	else if (options.every)
+		good = fail_storage();
+	else if (options.mutants)
+		good = run_mutants();
+	else
+		good = cut_power();
+	segue_tmpdir_remove(&tmp);
+	return good ? 0 : 1;
+}
