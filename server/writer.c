@@ -27,6 +27,7 @@ struct entry {
 	struct segue_image *image; /* NULL: nothing new was committed */
 	bool finishing;
 	bool held; /* what the lane's record is to say */
+	bool left; /* there was no memory for what it owes: it stays for the next transaction */
 };
 
 struct segue_writer {
@@ -133,8 +134,9 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 		segue_ops_truncate(ops, before);
 		segue_image_destroy(entry->image);
 		entry->image = NULL;
+		entry->left = rc == SEGUE_ENOMEM;
 	}
-	if (!entry->image && entry->finishing)
+	if (!entry->image && entry->finishing && !entry->left)
 		add_release(writer, ops, entry);
 }
 
@@ -265,8 +267,9 @@ static void conclude(struct segue_writer *writer, int rc)
 		if (rc == 0)
 			settle(entry);
 		segue_image_destroy(entry->image);
+		bool through = rc == 0 && !entry->left;
 		if (entry->finishing &&
-			(rc == 0 || last || writer->committer.state == SEGUE_COMMITTER_STOPPED))
+			(through || last || writer->committer.state == SEGUE_COMMITTER_STOPPED))
 			forget(writer, entry->grant);
 	}
 }

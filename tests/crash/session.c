@@ -739,11 +739,33 @@ static void find_ends(const struct crash_world *world, uint32_t lane, uint64_t s
 	}
 }
 
+/* The number of the stream; 0 if there is none yet. A failed attempt to make one may take one up. */
+static uint32_t stored_stream(struct segue_store *store, const char *where)
+{
+	struct segue_stream_record record;
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t key_size, size;
+	void *value;
+	const void *key = segue_stream_key("train", hash, &key_size);
+	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+
+	if (rc == SEGUE_ENOTFOUND)
+		return 0;
+	if (!rc)
+		rc = segue_stream_record_unpack(value, size, &record);
+	if (rc)
+		crash_die("%s: the stream: %s", where, segue_error_detail());
+	segue_free(value);
+	segue_spec_destroy(record.spec);
+	return record.id;
+}
+
 /* The step at which a lane is stored; 0 if it is not. */
 static uint64_t stored_step(struct segue_store *store, uint32_t lane, const char *where)
 {
+	const struct segue_place place = {.stream = stored_stream(store, where), .lane = lane};
 	struct segue_lane_record record;
-	int rc = segue_records_load_lane(store, (struct segue_place){1, 0, lane}, &record);
+	int rc = segue_records_load_lane(store, place, &record);
 
 	if (rc == SEGUE_ENOTFOUND)
 		return 0;
