@@ -291,7 +291,9 @@ static void open_stream(struct crash_worker *worker)
 		.interval_ms = world->interval_ms,
 	};
 
-	TRY(worker, "open", 0, segue_open(world->dir, NULL, &worker->client));
+	const struct segue_open_options options = {.timeout_ns = world->timeout_ns};
+
+	TRY(worker, "open", 0, segue_open(world->dir, &options, &worker->client));
 	TRY(worker, "stream", 0, segue_stream_open(worker->client, &spec, &worker->stream));
 }
 

@@ -507,7 +507,7 @@ static bool move_into(const char *cgroup, pid_t pid)
 	return write_text(cgroup, "cgroup.procs", text);
 }
 
-/* Takes memory until the kernel ends somebody. */
+/* Takes memory until the kernel ends somebody: two do so, that neither is bigger than the server's score. */
 static _Noreturn void hog(const char *cgroup)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -541,12 +541,17 @@ static void out_of_memory(struct crash_world *world)
 	bool ready = write_text(cgroup, "memory.limit_in_bytes", "67108864") &&
 		     move_into(cgroup, pid) && write_text(path, "oom_score_adj", "1000");
 	if (ready) {
-		pid_t eater = fork();
-		if (eater == 0)
-			hog(cgroup);
+		pid_t eaters[2];
+		for (int i = 0; i < 2; i++) {
+			eaters[i] = fork();
+			if (eaters[i] == 0)
+				hog(cgroup);
+		}
 		int status = await_server(pid, 30 * second, &took, "out of memory");
-		kill(eater, SIGKILL);
-		waitpid(eater, NULL, 0);
+		for (int i = 0; i < 2; i++) {
+			kill(eaters[i], SIGKILL);
+			waitpid(eaters[i], NULL, 0);
+		}
 		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
 			crash_die("out of memory: the server ended with status %#x",
 				(unsigned)status);
