@@ -578,30 +578,36 @@ static void kill_below(pid_t pid)
 	}
 }
 
+/* Reaps what has ended; false: there is nobody left. */
+static bool reap(bool any_end)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (!any_end && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+			crash_die("process %d ended by signal %d", (int)pid, WTERMSIG(status));
+	return pid == 0;
+}
+
 void crash_kill_all(void)
 {
-	do
+	do {
 		kill_below(getpid());
-	while (!crash_await_all(1000000));
+		usleep(200);
+	} while (reap(true));
 }
 
 bool crash_await_all(int64_t ns)
 {
 	int64_t until = crash_now() + ns;
 
-	for (;;) {
-		int status = 0;
-		pid_t pid = waitpid(-1, &status, WNOHANG);
-		if (pid > 0 && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
-			crash_die("process %d ended by signal %d", (int)pid, WTERMSIG(status));
-		if (pid < 0 && errno == ECHILD)
-			return true;
-		if (pid == 0) {
-			if (crash_now() > until)
-				return false;
-			usleep(200);
-		}
+	while (reap(false)) {
+		if (crash_now() > until)
+			return false;
+		usleep(200);
 	}
+	return true;
 }
 
 pid_t crash_server_pid(const struct crash_world *world)
