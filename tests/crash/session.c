@@ -28,7 +28,7 @@ enum {
 	STATE_WORDS = 2,
 	STATE_BYTES = STATE_WORDS * 8,
 	PLAN_SEED = 7,
-	ROWS_MAX = CRASH_RECORDS + CRASH_LANES * CRASH_ROWS, /* in a table */
+	ROWS_MAX = 4096, /* in a table */
 };
 
 /* The scripted session: steps of each lane at which something happens. */
@@ -747,6 +747,20 @@ static void find_ends(const struct crash_world *world, uint32_t lane, uint64_t s
 	}
 }
 
+/* Takes out the ends of both lanes, from the last backwards, as long as there are others. */
+static void take_ends(const struct crash_world *world, struct found *found)
+{
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
+		for (uint64_t at = world->ledger->lane[lane].due; at-- > 0 && found->count > 0;) {
+			for (uint32_t i = 0; i < CRASH_ROWS; i++) {
+				const struct crash_row *row = row_at(world, lane, at, i);
+				if (row->last)
+					take(found, row);
+			}
+		}
+	}
+}
+
 /* The number of the stream; 0 if there is none yet. A failed attempt to make one may take one up. */
 static uint32_t stored_stream(struct segue_store *store, const char *where)
 {
@@ -825,13 +839,17 @@ static void check_rows(
 	if (rewound)
 		return;
 	read_table(store, SEGUE_TABLE_FINALS, &found, where);
-	/* A record's epochs may be of different lanes: the one that came last counts. */
+	/* A record's epochs may be of different lanes: one of the last ends is there, and older ones
+	 * may be. */
 	for (uint32_t record = 0; record < CRASH_RECORDS; record++) {
-		if ((ends[0][record] || ends[1][record]) && !take(&found, ends[0][record]) &&
-			!take(&found, ends[1][record]))
+		if (!ends[0][record] && !ends[1][record])
+			continue;
+		bool first = take(&found, ends[0][record]), other = take(&found, ends[1][record]);
+		if (!first && !other)
 			crash_die("%s: the last states of record %u are missing: %s", where, record,
 				describe_end(world, ends, record));
 	}
+	take_ends(world, &found);
 	if (found.count)
 		crash_die("%s: %llu last states are stored of sequences that have not ended", where,
 			(unsigned long long)found.count);
