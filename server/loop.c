@@ -12,7 +12,7 @@
 #include "error.h"
 #include "wait.h"
 
-enum { EVENTS_AT_ONCE = 64 };
+enum { EVENTS_AT_ONCE = 64, RESERVE = 1024 };
 
 struct posted {
 	struct posted *next;
@@ -23,8 +23,10 @@ struct posted {
 struct segue_loop {
 	int epoll;
 	struct segue_watch signals, wake;
-	pthread_mutex_t lock; /* of the list */
+	pthread_mutex_t lock; /* of the lists */
 	struct posted *first, **last;
+	struct posted *spare; /* of the reserve, for when there is no memory */
+	struct posted reserve[RESERVE];
 	int64_t tick_at;
 	bool stopped;
 	struct epoll_event events[EVENTS_AT_ONCE];
@@ -81,6 +83,10 @@ int segue_loop_create(struct segue_loop **out)
 	signal_mask(&mask);
 	pthread_mutex_init(&loop->lock, NULL);
 	loop->last = &loop->first;
+	for (size_t i = 0; i < RESERVE; i++) {
+		loop->reserve[i].next = loop->spare;
+		loop->spare = &loop->reserve[i];
+	}
 	loop->tick_at = INT64_MAX;
 	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
 	loop->signals = (struct segue_watch){
@@ -97,6 +103,30 @@ int segue_loop_create(struct segue_loop **out)
 	return 0;
 }
 
+/* With the lock. */
+static struct posted *take_spare(struct segue_loop *loop)
+{
+	struct posted *spare = loop->spare;
+
+	/* A lost completion would leave the server waiting for ever: then rather none at all. */
+	if (!spare)
+		abort();
+	loop->spare = spare->next;
+	return spare;
+}
+
+static void free_posted(struct segue_loop *loop, struct posted *posted)
+{
+	if (posted < loop->reserve || posted >= loop->reserve + RESERVE) {
+		free(posted);
+		return;
+	}
+	pthread_mutex_lock(&loop->lock);
+	posted->next = loop->spare;
+	loop->spare = posted;
+	pthread_mutex_unlock(&loop->lock);
+}
+
 static void run_posted(struct segue_loop *loop)
 {
 	pthread_mutex_lock(&loop->lock);
@@ -107,7 +137,7 @@ static void run_posted(struct segue_loop *loop)
 	while (posted) {
 		struct posted *next = posted->next;
 		posted->fn(posted->arg);
-		free(posted);
+		free_posted(loop, posted);
 		posted = next;
 	}
 }
@@ -156,10 +186,10 @@ void segue_loop_post(struct segue_loop *loop, void (*fn)(void *arg), void *arg)
 {
 	struct posted *posted = malloc(sizeof(*posted));
 
-	if (!posted)
-		abort(); /* a lost completion would leave the server waiting for ever */
-	*posted = (struct posted){.fn = fn, .arg = arg};
 	pthread_mutex_lock(&loop->lock);
+	if (!posted)
+		posted = take_spare(loop);
+	*posted = (struct posted){.fn = fn, .arg = arg};
 	*loop->last = posted;
 	loop->last = &posted->next;
 	pthread_mutex_unlock(&loop->lock);

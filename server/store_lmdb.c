@@ -957,7 +957,8 @@ static int fail_write(struct segue_store *store, int code, bool committing)
 		full = true;
 		code = ENOSPC;
 	}
-	if (full && can_begin(store))
+	/* LMDB needs memory only before it writes: nothing of this transaction is in force. */
+	if ((full || code == ENOMEM) && can_begin(store))
 		return fail_lmdb(store, code, "write");
 	if (!committing && (code == ENOMEM || code == MDB_TXN_FULL))
 		return fail_lmdb(store, code, "write");

@@ -26,6 +26,7 @@ struct entry {
 	int rc;
 	bool finishing;
 	bool held; /* what the lane's record is to say */
+	bool left; /* there was no memory for what it owes: it stays for the next transaction */
 };
 
 struct segue_writer {
@@ -192,8 +193,9 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 			give_up(entry, rc);
 		segue_image_destroy(entry->image);
 		entry->image = NULL;
+		entry->left = rc == SEGUE_ENOMEM;
 	}
-	if (!entry->image && entry->finishing)
+	if (!entry->image && entry->finishing && !entry->left)
 		add_release(writer, ops, entry);
 	entry->count = ops->count - entry->first;
 }
@@ -462,7 +464,8 @@ static void conclude(struct segue_writer *writer)
 			continue;
 		if (is_of_one(entry->rc))
 			release_alone(writer, entry);
-		if (entry->rc == 0 || is_of_one(entry->rc) || last)
+		bool through = entry->rc == 0 && !entry->left;
+		if (through || is_of_one(entry->rc) || last)
 			forget(writer, entry->grant);
 		else
 			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);

@@ -28,7 +28,7 @@ enum {
 	STATE_WORDS = 2,
 	STATE_BYTES = STATE_WORDS * 8,
 	PLAN_SEED = 7,
-	ROWS_MAX = CRASH_RECORDS + CRASH_LANES * CRASH_ROWS, /* in a table */
+	ROWS_MAX = 4096, /* in a table */
 };
 
 /* The scripted session: steps of each lane at which something happens. */
@@ -291,7 +291,9 @@ static void open_stream(struct crash_worker *worker)
 		.interval_ms = world->interval_ms,
 	};
 
-	TRY(worker, "open", 0, segue_open(world->dir, NULL, &worker->client));
+	const struct segue_open_options options = {.timeout_ns = world->timeout_ns};
+
+	TRY(worker, "open", 0, segue_open(world->dir, &options, &worker->client));
 	TRY(worker, "stream", 0, segue_stream_open(worker->client, &spec, &worker->stream));
 }
 
@@ -576,30 +578,36 @@ static void kill_below(pid_t pid)
 	}
 }
 
+/* Reaps what has ended; false: there is nobody left. */
+static bool reap(bool any_end)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (!any_end && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+			crash_die("process %d ended by signal %d", (int)pid, WTERMSIG(status));
+	return pid == 0;
+}
+
 void crash_kill_all(void)
 {
-	do
+	do {
 		kill_below(getpid());
-	while (!crash_await_all(1000000));
+		usleep(200);
+	} while (reap(true));
 }
 
 bool crash_await_all(int64_t ns)
 {
 	int64_t until = crash_now() + ns;
 
-	for (;;) {
-		int status = 0;
-		pid_t pid = waitpid(-1, &status, WNOHANG);
-		if (pid > 0 && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
-			crash_die("process %d ended by signal %d", (int)pid, WTERMSIG(status));
-		if (pid < 0 && errno == ECHILD)
-			return true;
-		if (pid == 0) {
-			if (crash_now() > until)
-				return false;
-			usleep(200);
-		}
+	while (reap(false)) {
+		if (crash_now() > until)
+			return false;
+		usleep(200);
 	}
+	return true;
 }
 
 pid_t crash_server_pid(const struct crash_world *world)
@@ -739,11 +747,47 @@ static void find_ends(const struct crash_world *world, uint32_t lane, uint64_t s
 	}
 }
 
+/* Takes out the ends of both lanes, from the last backwards, as long as there are others. */
+static void take_ends(const struct crash_world *world, struct found *found)
+{
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
+		for (uint64_t at = world->ledger->lane[lane].due; at-- > 0 && found->count > 0;) {
+			for (uint32_t i = 0; i < CRASH_ROWS; i++) {
+				const struct crash_row *row = row_at(world, lane, at, i);
+				if (row->last)
+					take(found, row);
+			}
+		}
+	}
+}
+
+/* The number of the stream; 0 if there is none yet. A failed attempt to make one may take one up. */
+static uint32_t stored_stream(struct segue_store *store, const char *where)
+{
+	struct segue_stream_record record;
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t key_size, size;
+	void *value;
+	const void *key = segue_stream_key("train", hash, &key_size);
+	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+
+	if (rc == SEGUE_ENOTFOUND)
+		return 0;
+	if (!rc)
+		rc = segue_stream_record_unpack(value, size, &record);
+	if (rc)
+		crash_die("%s: the stream: %s", where, segue_error_detail());
+	segue_free(value);
+	segue_spec_destroy(record.spec);
+	return record.id;
+}
+
 /* The step at which a lane is stored; 0 if it is not. */
 static uint64_t stored_step(struct segue_store *store, uint32_t lane, const char *where)
 {
+	const struct segue_place place = {.stream = stored_stream(store, where), .lane = lane};
 	struct segue_lane_record record;
-	int rc = segue_records_load_lane(store, (struct segue_place){1, 0, lane}, &record);
+	int rc = segue_records_load_lane(store, place, &record);
 
 	if (rc == SEGUE_ENOTFOUND)
 		return 0;
@@ -795,13 +839,17 @@ static void check_rows(
 	if (rewound)
 		return;
 	read_table(store, SEGUE_TABLE_FINALS, &found, where);
-	/* A record's epochs may be of different lanes: the one that came last counts. */
+	/* A record's epochs may be of different lanes: one of the last ends is there, and older ones
+	 * may be. */
 	for (uint32_t record = 0; record < CRASH_RECORDS; record++) {
-		if ((ends[0][record] || ends[1][record]) && !take(&found, ends[0][record]) &&
-			!take(&found, ends[1][record]))
+		if (!ends[0][record] && !ends[1][record])
+			continue;
+		bool first = take(&found, ends[0][record]), other = take(&found, ends[1][record]);
+		if (!first && !other)
 			crash_die("%s: the last states of record %u are missing: %s", where, record,
 				describe_end(world, ends, record));
 	}
+	take_ends(world, &found);
 	if (found.count)
 		crash_die("%s: %llu last states are stored of sequences that have not ended", where,
 			(unsigned long long)found.count);

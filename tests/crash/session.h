@@ -69,8 +69,9 @@ struct crash_world {
 	char data[SEGUE_TMPDIR_MAX]; /* the data set */
 	enum segue_durability durability;
 	uint32_t interval_ms;
-	bool refusals; /* workers may be refused, */
-	bool patient;  /* and try again before they give up */
+	bool refusals;      /* workers may be refused, */
+	bool patient;       /* and try again before they give up */
+	int64_t timeout_ns; /* of a client for its server; 0: the usual one */
 	struct crash_ledger *ledger;
 	struct crash_row *plan; /* [lane][step][row] */
 	uint64_t steps;         /* of each lane, at most */

@@ -5,8 +5,8 @@
  *	test_fail_alloc server|worker once|always @CALL
  *
  * Run n of the scripted session (session.h) lets the n-th allocation fail, of the server and what starts
- * it (fail_alloc.h, preloaded), or of the worker; `always`: all from there on, of that
- * process. Nobody may crash or hang. A call that fails must say why and, where one allocation has
+ * it (fail_alloc.h, preloaded), or of the worker; `always`: all from there on, for a
+ * second. Nobody may crash or hang. A call that fails must say why and, where one allocation has
  * failed, works when it is made again; where all fail the worker gives everything back, and another
  * one finishes the session. No batch may be lost or come twice, the store must hold
  * what the plan says, and a process that ended in order must have freed what it allocated: no more
@@ -27,7 +27,7 @@
 
 enum { ENDS_IN_A_ROW = 3, QUIET_RUNS = 3, LIVES = 6 };
 
-static const int64_t patience = INT64_C(60000000000);
+static const int64_t patience = INT64_C(60000000000), shortage = INT64_C(1000000000);
 static const char *library;
 static bool of_server, always;
 static uint64_t every, offset;
@@ -83,6 +83,9 @@ static int live(struct crash_world *world, struct fail_alloc_panel *panel, const
 	if (pid == 0)
 		be_worker(world, panel);
 	while (waitpid(pid, &status, WNOHANG) != pid) {
+		/* Who waits for memory without an end must go on when there is some again. */
+		if (crash_now() > until - patience + shortage)
+			panel->first = panel->last = 0;
 		if (crash_now() > until)
 			crash_die("%s: the worker (pid %d) hangs at stage %u", where, (int)pid,
 				world->ledger->stage);
@@ -148,7 +151,7 @@ static void sweep(uint64_t first, uint64_t step, bool one, struct outcome *outco
 
 	crash_world_make(&world, "fail-alloc", 4 * CRASH_SESSION_STEPS);
 	world.refusals = world.patient = true;
-	world.durability = SEGUE_DURABLE_INTERVAL;
+	world.timeout_ns = INT64_C(2000000000);
 	struct fail_alloc_panel *panel = map_panel(&world);
 	for (int quiet = 0; quiet < QUIET_RUNS; quiet++) {
 		run(&world, panel, 0, outcome, -1);
