@@ -153,7 +153,8 @@ class Loader:
     def state_dict(self, all_lanes: bool = False, timeout: float | None = 60.0) -> dict[str, bytes]:
         """Return tokens of the committed position and states: ``{"lane/<l>": bytes}``.
 
-        Batches that are open are committed first.
+        Batches that are open are committed first. Before the first batch, and without a `start`, the
+        position is the store's; `start` is still looked at when the first batch is asked for.
 
         Parameters
         ----------
@@ -176,7 +177,14 @@ class Loader:
         self._check_open()
         self._commit()
         self._peeked.clear()
-        self._attach(self._start)
+        looking = self._attach_to_look()
+        try:
+            return self._tokens(all_lanes, timeout)
+        finally:
+            if looking:
+                self._detach()
+
+    def _tokens(self, all_lanes: bool, timeout: float | None) -> dict[str, bytes]:
         tokens = {f"lane/{lane.index}": lane.checkpoint() for lane in self._handles}
         if all_lanes:
             steps = {lane.index: lane.committed for lane in self._handles}
@@ -294,6 +302,18 @@ class Loader:
             raise
         self._handles = handles
         self._undelivered.clear()
+
+    def _attach_to_look(self) -> bool:
+        """Attach; True: for a look only, since `start` does not say where to go on.
+
+        `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys.
+        """
+        try:
+            self._attach(self._start)
+        except errors.StartError:
+            self._attach("continue")
+            return True
+        return False
 
     def _detach(self) -> None:
         self._open.clear()
