@@ -138,11 +138,12 @@ def test_many_processes(tmp_path: Path) -> None:
 
 
 def test_lightning(tmp_path: Path) -> None:
+    """On two devices; with one: test_packages.py."""
     pytest.importorskip("lightning", reason="Lightning is not installed (scripts/setup --ci)")
     whole, killed = prepare(tmp_path / "whole"), prepare(tmp_path / "killed")
-    run(whole, "with_lightning.py")
-    kill_when(killed, "checkpoints/*.ckpt", "with_lightning.py")
-    run(killed, "with_lightning.py")
+    run(whole, "with_lightning.py", "2")
+    kill_when(killed, "checkpoints/*.ckpt", "with_lightning.py", "2")
+    run(killed, "with_lightning.py", "2")
     ends = [torch.load(each / "end.ckpt", weights_only=True) for each in (whole, killed)]
     for name in ("state_dict", "optimizer_states", "global_step"):
         assert same(ends[0][name], ends[1][name]), name
