@@ -467,7 +467,7 @@ static void conclude(struct segue_writer *writer)
 		bool through = entry->rc == 0 && !entry->left;
 		if (through || is_of_one(entry->rc) || last)
 			forget(writer, entry->grant);
-		else
+		else if (!entry->left)
 			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);
 	}
 }

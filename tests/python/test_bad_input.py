@@ -429,14 +429,16 @@ def test_a_used_store_without_token_or_start(client: segue.Client, tmp_path: Pat
     stream = client.stream("train", **arguments(tmp_path / "data", lanes=2))
     with stream.loader(lanes=[1]) as loader:
         save(next(iter(loader)))
-        loader.state_dict()
+        token = loader.state_dict()
     date = time.strftime("%Y-%m-%d")
-    for ask in (lambda loader: next(iter(loader)), lambda loader: loader.state_dict()):
+    loader = stream.loader(lanes=[1])
+    for ask in (iter, lambda loader: loader.rounds()):
         with refused(
             segue.StartError, "stream 'train', lane 1", "step 1", f"committed {date}",
             'start="continue"', 'start="fresh"', "load_state_dict()",
         ):  # fmt: skip
-            ask(stream.loader(lanes=[1]))
+            next(ask(loader))
+        assert loader.state_dict() == token  # says where the store is, and begins nothing
     assert next(iter(stream.loader(lanes=[0]))).step == 0
 
 

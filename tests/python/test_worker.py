@@ -165,8 +165,16 @@ def test_a_signal_in_the_loop_body(
 
 IN_NEXT = """
 commit(2)
+last = -1
+def watch():
+    before = None
+    while last < 0 or last != before:  # it has stood still for a while
+        before = last
+        time.sleep(0.3)
+    say("waiting")
 say("ready")
 sys.stdin.readline()
+threading.Thread(target=watch, daemon=True).start()
 try:
     for batch in loader:
         little.work(batch)
@@ -194,7 +202,7 @@ def test_ctrl_c_in_next(
     with stopped(server_pid(client)):
         program.process.stdin.write("\n")
         program.process.stdin.flush()
-        time.sleep(0.5)  # it uses up its ring, and waits
+        assert program.hear() == "waiting"  # it has used up its ring
         begun = time.monotonic()
         program.signal(signal.SIGINT)
         words = program.hear().split()

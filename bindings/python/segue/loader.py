@@ -155,8 +155,9 @@ class Loader:
         """Return tokens of the committed position and states: ``{"lane/<l>": bytes}``.
 
         Batches that are open are committed first. The tokens are on disk in the store, too, when
-        this returns (see `Stream.checkpoints`), unless the stream has ``persist=False``.
-        `get_state` is the same.
+        this returns (see `Stream.checkpoints`), unless the stream has ``persist=False``. Before the
+        first batch, and without a `start`, the position is the store's; `start` is still looked at
+        when the first batch is asked for. `get_state` is the same.
 
         Parameters
         ----------
@@ -179,7 +180,14 @@ class Loader:
         self._check_open()
         self._commit()
         self._peeked.clear()
-        self._attach(self._start)
+        looking = self._attach_to_look()
+        try:
+            return self._tokens(all_lanes, timeout)
+        finally:
+            if looking:
+                self._detach()
+
+    def _tokens(self, all_lanes: bool, timeout: float | None) -> dict[str, bytes]:
         tokens = {f"lane/{lane.index}": lane.checkpoint() for lane in self._handles}
         if all_lanes:
             steps = {lane.index: lane.committed for lane in self._handles}
@@ -337,6 +345,18 @@ class Loader:
             raise
         self._handles = handles
         self._undelivered.clear()
+
+    def _attach_to_look(self) -> bool:
+        """Attach; True: for a look only, since `start` does not say where to go on.
+
+        `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys.
+        """
+        try:
+            self._attach(self._start)
+        except errors.StartError:
+            self._attach("continue")
+            return True
+        return False
 
     def _detach(self) -> None:
         self._open.clear()
