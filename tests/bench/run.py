@@ -20,13 +20,14 @@ Figure = dict[str, Any]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-PROGRAMS = ["handover", "pipeline", "decode", "python", "scale", "long", "store", "recovery"]
+PROGRAMS = ["handover", "pipeline", "decode", "python", "scale", "long", "store", "checkpoint", "recovery"]
 PARTS = {
     1: "hand-over",
     2: "from file to worker",
     3: "Python",
     4: "server",
     5: "store",
+    6: "checkpoints",
     7: "after a kill",
 }
 HEAD = ("figure", "shape", "measured", "beside it", "ratio", "goal", "verdict", "notes")
