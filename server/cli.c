@@ -83,7 +83,7 @@ static void print_limits(void)
 {
 	char text[256];
 
-	for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++) {
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++) {
 		const struct segue_limit_info *info = segue_limit_info(i);
 		snprintf(text, sizeof(text), "%s [%s]", info->text, info->normal);
 		print_option(info->flag, info->unit, text);
@@ -113,7 +113,7 @@ static void options_of(const struct segue_cli_command *command, struct option *o
 		if (!known_options[i].flag || (command->takes & known_options[i].flag))
 			out[count++] = known_options[i].option;
 	}
-	for (size_t i = 0; (command->takes & SEGUE_CLI_SERVICE) && i < SEGUE_LIMIT_COUNT; i++)
+	for (unsigned i = 0; (command->takes & SEGUE_CLI_SERVICE) && i < SEGUE_LIMIT_COUNT; i++)
 		out[count++] = (struct option){
 			segue_limit_info(i)->flag, required_argument, NULL, LIMIT_LETTER + (int)i};
 	out[count] = (struct option){0};

@@ -158,7 +158,7 @@ static int set_limits(struct segue_cli_service *service, const struct segue_cli_
 {
 	raise_descriptors();
 	int rc = segue_limits_init(&service->limits);
-	for (size_t i = 0; !rc && i < SEGUE_LIMIT_COUNT; i++) {
+	for (unsigned i = 0; !rc && i < SEGUE_LIMIT_COUNT; i++) {
 		if (options->limits[i])
 			rc = segue_limits_set(&service->limits, i, options->limits[i]);
 	}

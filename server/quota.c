@@ -123,11 +123,11 @@ static uint64_t half_of_descriptors(void)
 
 int segue_limits_init(struct segue_limits *limits)
 {
-	for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++)
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
 		limits->value[i] = table[i].normal;
 	limits->value[SEGUE_LIMIT_MEMORY] = half_of_memory();
 	limits->value[SEGUE_LIMIT_DESCRIPTORS] = half_of_descriptors();
-	for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++) {
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++) {
 		const char *variable = table[i].info.variable, *value = getenv(variable);
 		int rc = value && *value ? set(limits, i, value, "", variable) : 0;
 		if (rc)

@@ -157,7 +157,7 @@ static void put_users(struct segue_json *json, const struct segue_server *server
 	}
 	segue_json_end(json, ']');
 	segue_json_begin(json, "limits", '{');
-	for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++)
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
 		segue_json_unsigned(
 			json, segue_limit_info(i)->flag, server->options.limits.value[i]);
 	segue_json_end(json, '}');

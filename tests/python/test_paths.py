@@ -99,7 +99,7 @@ def test_ways_out_are_refused(place: Path, service: Service) -> None:
         (f"{root}/../*/secret.tfrecord", outside),
         (f"{place}/*/secret.tfrecord", outside),
         (f"{root}/out/*", link),
-        (f"{root}/o*/secret.tfrecord", "Too many levels of symbolic links"),
+        (f"{root}/o*/secret.tfrecord", "nothing matches it"),
         (f"{root}/f*", ""),  # the link and the FIFO
     ]:
         message = why(service, path)

@@ -19,7 +19,7 @@ static int set_value(enum segue_limit limit, const char *value)
 
 Test(quota, defaults)
 {
-	for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++)
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
 		unsetenv(segue_limit_info(i)->variable);
 	cr_assert_eq(segue_limits_init(&limits), 0);
 	cr_assert_eq(limits.value[SEGUE_LIMIT_CONNECTIONS], 256);
