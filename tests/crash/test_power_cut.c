@@ -24,7 +24,7 @@
 #include "loop_mount.h"
 #include "session.h"
 
-enum { STEPS = 1 << 14, RENEW = 10, LOSING_CUTS = 10, SKIPPED = 77 };
+enum { STEPS = 1 << 14, RENEW = 10, LOSING_CUTS = 10, BATCHES = 8, SKIPPED = 77 };
 
 static const struct {
 	const char *type, *options;
@@ -41,14 +41,29 @@ enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 static uint64_t seed;
 
+static uint64_t batches_of(const struct crash_world *world)
+{
+	return world->ledger->lane[0].batches + world->ledger->lane[1].batches;
+}
+
+static void let_move(const struct crash_world *world)
+{
+	int64_t until = crash_now() + INT64_C(20000000000);
+	uint64_t from = batches_of(world);
+
+	while (batches_of(world) < from + BATCHES && crash_now() < until)
+		usleep(500);
+}
+
 static void cut_once(struct crash_world *world, const struct loop_mount *mount, uint64_t random,
 	const char *where)
 {
-	uint64_t range = random % 4 == 0 ? 20000 : 120000;
-
 	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
 		crash_start_wanderer(world, lane, random, 0);
-	usleep((useconds_t)((random >> 16) % range));
+	/* One in four falls into the start; else there is something to lose. */
+	if (random % 4 != 0)
+		let_move(world);
+	usleep((useconds_t)((random >> 16) % 30000));
 	int64_t now = crash_now();
 	loop_mount_cut(mount);
 	crash_kill_all();
