@@ -41,7 +41,8 @@ struct segue_writer {
 	struct segue_grant *grants;
 	struct request *requests, **last_request;
 	bool urgent, stopping;
-	bool last_try; /* the server stops: what cannot be written now is given up */
+	bool last_try; /* the server stops: what cannot be written now is given up, */
+	bool last;     /* and the transaction under way began after that was said */
 	int storage;   /* last code told to `failed` */
 	struct segue_committer committer;
 	struct entry *entries;
@@ -70,6 +71,7 @@ static int collect(struct segue_writer *writer)
 		writer->entry_capacity = count;
 	}
 	writer->entry_count = 0;
+	writer->last = writer->last_try;
 	for (struct segue_grant *grant = writer->grants; grant; grant = grant->next)
 		writer->entries[writer->entry_count++] = (struct entry){.grant = grant,
 			.finishing = grant->finishing,
@@ -259,17 +261,14 @@ static void forget(struct segue_writer *writer, struct segue_grant *grant)
 /* A lease that is over stays until its last commit is on disk, or can never be. */
 static void conclude(struct segue_writer *writer, int rc)
 {
-	pthread_mutex_lock(&writer->lock);
-	bool last = writer->last_try;
-	pthread_mutex_unlock(&writer->lock);
 	for (size_t i = 0; i < writer->entry_count; i++) {
 		struct entry *entry = &writer->entries[i];
 		if (rc == 0)
 			settle(entry);
 		segue_image_destroy(entry->image);
 		bool through = rc == 0 && !entry->left;
-		if (entry->finishing &&
-			(through || last || writer->committer.state == SEGUE_COMMITTER_STOPPED))
+		if (entry->finishing && (through || writer->last ||
+						writer->committer.state == SEGUE_COMMITTER_STOPPED))
 			forget(writer, entry->grant);
 	}
 }
