@@ -42,7 +42,8 @@ struct segue_writer {
 	struct segue_pin *pins;
 	bool urgent, stopping;
 	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
-	bool last_try;   /* the server stops: what cannot be written now is given up */
+	bool last_try;   /* the server stops: what cannot be written now is given up, */
+	bool last;       /* and the transaction under way began after that was said */
 	int storage;     /* last code told to `failed` */
 	struct segue_committer committer;
 	struct entry *entries;
@@ -76,6 +77,7 @@ static int collect(struct segue_writer *writer)
 		writer->entry_capacity = count;
 	}
 	writer->entry_count = 0;
+	writer->last = writer->last_try;
 	for (struct segue_grant *grant = writer->grants; grant; grant = grant->next)
 		writer->entries[writer->entry_count++] = (struct entry){.grant = grant,
 			.finishing = grant->finishing,
@@ -451,10 +453,8 @@ static void release_alone(struct segue_writer *writer, struct entry *entry)
 /* A lease that is over stays until its last commit is on disk, or can never be. */
 static void conclude(struct segue_writer *writer)
 {
-	pthread_mutex_lock(&writer->lock);
-	bool last = writer->last_try;
-	pthread_mutex_unlock(&writer->lock);
-	last = last || writer->committer.state == SEGUE_COMMITTER_STOPPED;
+	bool last = writer->last || writer->committer.state == SEGUE_COMMITTER_STOPPED;
+
 	for (size_t i = 0; i < writer->entry_count; i++) {
 		struct entry *entry = &writer->entries[i];
 		if (entry->rc == 0)

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@
 #include "loop_mount.h"
 #include "session.h"
 
-enum { STEPS = 1 << 14, RENEW = 10, LOSING_CUTS = 10, SKIPPED = 77 };
+enum { STEPS = 1 << 14, RENEW = 10, LOSING_CUTS = 10, BATCHES = 8, SKIPPED = 77 };
 
 static const struct {
 	const char *type, *options;
@@ -40,15 +41,31 @@ static const struct {
 enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 static uint64_t seed;
+static char last_root[SEGUE_TMPDIR_MAX]; /* the last world that was made */
+
+static uint64_t batches_of(const struct crash_world *world)
+{
+	return world->ledger->lane[0].batches + world->ledger->lane[1].batches;
+}
+
+static void let_move(const struct crash_world *world)
+{
+	int64_t until = crash_now() + INT64_C(20000000000);
+	uint64_t from = batches_of(world);
+
+	while (batches_of(world) < from + BATCHES && crash_now() < until)
+		usleep(500);
+}
 
 static void cut_once(struct crash_world *world, const struct loop_mount *mount, uint64_t random,
 	const char *where)
 {
-	uint64_t range = random % 4 == 0 ? 20000 : 120000;
-
 	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
 		crash_start_wanderer(world, lane, random, 0);
-	usleep((useconds_t)((random >> 16) % range));
+	/* One in four falls into the start; else there is something to lose. */
+	if (random % 4 != 0)
+		let_move(world);
+	usleep((useconds_t)((random >> 16) % 30000));
 	int64_t now = crash_now();
 	loop_mount_cut(mount);
 	crash_kill_all();
@@ -83,6 +100,7 @@ static void make_world(
 	struct crash_world *world, struct loop_mount *mount, char point[SEGUE_TMPDIR_MAX])
 {
 	crash_world_make(world, "power-cut", STEPS);
+	memcpy(last_root, world->tmp.root, sizeof(last_root));
 	world->refusals = true;
 	segue_tmpdir_path(&world->tmp, "mnt", point);
 	if (mkdir(point, 0700) < 0)
@@ -132,6 +150,20 @@ static int run(const char *type, unsigned cuts, uint64_t first)
 	return rc;
 }
 
+/* A run that goes wrong ends in the middle. */
+static void clean_up(void)
+{
+	struct segue_tmpdir tmp;
+	char point[SEGUE_TMPDIR_MAX];
+
+	crash_kill_all();
+	memcpy(tmp.root, last_root, sizeof(tmp.root));
+	if (!tmp.root[0] || access(tmp.root, F_OK) < 0)
+		return;
+	umount2(segue_tmpdir_path(&tmp, "mnt", point), MNT_DETACH);
+	segue_tmpdir_remove(&tmp);
+}
+
 /* With syncs that do nothing the same must go wrong. In a child, for it ends by that. */
 static void run_losing(const char *type)
 {
@@ -149,12 +181,11 @@ static void run_losing(const char *type)
 		dup2(log, STDERR_FILENO);
 		dup2(log, STDOUT_FILENO);
 		setenv("LD_PRELOAD", library, 1);
-		_exit(run(type, LOSING_CUTS, 0) ? SKIPPED : 0);
+		atexit(clean_up);
+		exit(run(type, LOSING_CUTS, 0) ? SKIPPED : 0);
 	}
 	if (waitpid(pid, &status, 0) != pid)
 		crash_die("waitpid: %s", strerror(errno));
-	/* What it left: the child ended in the middle. */
-	crash_kill_all();
 	if (status == 0)
 		crash_die("%s: syncs did nothing, and no loss was seen in %d cuts", type,
 			LOSING_CUTS);
