@@ -87,6 +87,19 @@ bool segue_carry_observe(struct segue_carry *carry, uint64_t published)
 	return true;
 }
 
+bool segue_carry_overdue(
+	struct segue_carry *carry, uint64_t published, int64_t now, int64_t timeout)
+{
+	if (!segue_carry_observe(carry, published))
+		return false; /* ends for another reason */
+	if (carry->committed != carry->watched || carry->committed == published ||
+		carry->since == 0) {
+		carry->watched = carry->committed;
+		carry->since = now;
+	}
+	return now - carry->since >= timeout;
+}
+
 uint64_t segue_carry_hold(struct segue_carry *carry, uint64_t published)
 {
 	if (!SEGUE_MUTANT(copy_without_hold))

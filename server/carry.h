@@ -47,8 +47,10 @@ struct segue_carry {
 	uint64_t released;
 	uint64_t
 		taken; /* ended rows of batches below it are in `kept` (only if spec->keep_final) */
-	unsigned holds;                       /* copies under way: nothing is published */
-	bool broken;                          /* the worker wrote nonsense */
+	unsigned holds;   /* copies under way: nothing is published */
+	bool broken;      /* the worker wrote nonsense */
+	uint64_t watched; /* `committed` at the last look for progress ... */
+	int64_t since;    /* ... and the time since when it has been so, with a batch there */
 	struct segue_kept *kept, **kept_tail; /* oldest first */
 };
 
@@ -77,6 +79,13 @@ void segue_states_gather(const struct segue_spec *spec, const struct segue_geome
 
 /* Loads both words, checks them against `published`, takes them over. False: broken. */
 bool segue_carry_observe(struct segue_carry *carry, uint64_t published);
+
+/*
+ * Whether the worker has had a batch for `timeout` ns and has committed none; looks at the words.
+ * `now`: of the clock that never goes back, ns. To be called several times in `timeout`.
+ */
+bool segue_carry_overdue(
+	struct segue_carry *carry, uint64_t published, int64_t now, int64_t timeout);
 
 /* Stops publication, then loads `committed`: returns it. */
 uint64_t segue_carry_hold(struct segue_carry *carry, uint64_t published);

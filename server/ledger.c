@@ -2,6 +2,7 @@
 #include "ledger.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -13,7 +14,7 @@
 #include "process.h"
 #include "wait.h"
 
-enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100 };
+enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100, LOOKS_A_TIMEOUT = 16 };
 
 /* A request for a lane: waiting, or being made into a grant. */
 struct segue_attach {
@@ -381,6 +382,8 @@ static void put_in_force(struct segue_attach *attach)
 	if (server->storage_error && ledger->stream->spec->persist)
 		segue_grant_storage(grant, server->storage_error, server->storage_detail);
 	segue_filler_kick(grant->filler);
+	if (grant->spec->lease_timeout_ms)
+		segue_loop_tick_within(server->loop, segue_now_ns());
 	send_attached(attach);
 }
 
@@ -478,6 +481,20 @@ static void wait_for_lane(struct segue_attach *attach)
 		segue_writer_urge(server->writer); /* its verdict, or delayed() */
 }
 
+/* Whether the lease may yet end by its timeout; who asks then waits for that, and no longer. */
+static bool wait_for_timeout(struct segue_attach *attach)
+{
+	const struct segue_grant *grant = attach->ledger->grant;
+
+	if (!grant || grant->spec->lease_timeout_ms == 0)
+		return false;
+	int64_t timeout = grant->spec->lease_timeout_ms * INT64_C(1000000);
+	int64_t until = segue_now_ns() + timeout + timeout / 4;
+	if (until < attach->deadline)
+		attach->deadline = until;
+	return true;
+}
+
 static void ask(struct segue_attach *attach)
 {
 	struct segue_ledger *ledger = attach->ledger;
@@ -500,8 +517,9 @@ static void ask(struct segue_attach *attach)
 			wait_for_lane(attach);
 		break;
 	case SEGUE_LEASE_BUSY:
-		/* Its end may not have been told yet. */
-		if (segue_process_presence(&ledger->lease.holder) != SEGUE_PRESENCE_ALIVE)
+		/* Its end may not have been told yet, or it may be one that is still. */
+		if (segue_process_presence(&ledger->lease.holder) != SEGUE_PRESENCE_ALIVE ||
+			wait_for_timeout(attach))
 			wait_for_lane(attach);
 		else
 			refuse(attach, busy(ledger));
@@ -735,6 +753,33 @@ struct clock {
 	int64_t now, when;
 };
 
+/* One that wrote nonsense, or has been still for longer than its stream allows, loses the lane. */
+static void look_at_holder(struct segue_ledger *ledger, struct clock *clock)
+{
+	struct segue_grant *grant = ledger->grant;
+	int64_t timeout = grant->spec->lease_timeout_ms * INT64_C(1000000);
+	bool over = false;
+
+	pthread_mutex_lock(&grant->filler->lock);
+	if (timeout)
+		over = segue_carry_overdue(
+			&grant->carry, grant->filler->feed.published, clock->now, timeout);
+	bool broken = grant->carry.broken;
+	pthread_mutex_unlock(&grant->filler->lock);
+	if (over)
+		fprintf(stderr,
+			"segue: lane %u of stream '%s': process %lld has had a batch for %u ms "
+			"(lease_timeout) and committed none: its lease is ended\n",
+			ledger->place.lane, ledger->stream->spec->name,
+			(long long)ledger->lease.holder.pid, grant->spec->lease_timeout_ms);
+	if (over || broken) {
+		end_lease(ledger, false);
+	} else if (timeout) {
+		int64_t again = clock->now + timeout / LOOKS_A_TIMEOUT + 1;
+		clock->when = again < clock->when ? again : clock->when;
+	}
+}
+
 static void look(struct segue_ledger *ledger, void *arg)
 {
 	struct clock *clock = arg;
@@ -757,13 +802,8 @@ static void look(struct segue_ledger *ledger, void *arg)
 		*link = attach->next;
 		refuse(attach, busy(ledger));
 	}
-	if (ledger->lease.state == SEGUE_LEASE_HELD) {
-		pthread_mutex_lock(&ledger->grant->filler->lock);
-		bool broken = ledger->grant->carry.broken;
-		pthread_mutex_unlock(&ledger->grant->filler->lock);
-		if (broken)
-			end_lease(ledger, false);
-	}
+	if (ledger->lease.state == SEGUE_LEASE_HELD)
+		look_at_holder(ledger, clock);
 }
 
 int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now)

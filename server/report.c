@@ -114,6 +114,7 @@ static void put_spec(struct segue_json *json, const struct segue_spec *spec)
 	segue_json_unsigned(json, "capacity", spec->capacity);
 	segue_json_string(json, "durability", durabilities[spec->durability]);
 	segue_json_unsigned(json, "interval_ms", spec->interval_ms);
+	segue_json_unsigned(json, "lease_timeout_ms", spec->lease_timeout_ms);
 	segue_json_end(json, '}');
 }
 

@@ -18,20 +18,21 @@
 #include "error.h"
 #include "utf8.h"
 
-#define FIELD_SIZE_MAX  ((uint64_t)1 << 32) /* bytes a step or a row */
-#define PATHS_MAX       (1u << 20)
-#define DEPTH_MIN       2
-#define DEPTH_MAX       64
-#define THREADS_MAX     64
-#define LANES_MAX       65536
-#define BATCH_MAX       (1u << 20)
-#define UNROLL_MAX      (1u << 20)
-#define INTERVAL_MAX    3600000 /* an hour */
-#define DEPTH_DEFAULT   4
-#define CAPACITY_LEAST  1000
-#define INTERVAL_USUAL  1000
-#define HASH_VERSION    1
-#define DIFFERENCES_MAX 3800 /* of SEGUE_DETAIL_MAX: leaves room for what callers put before */
+#define FIELD_SIZE_MAX    ((uint64_t)1 << 32) /* bytes a step or a row */
+#define PATHS_MAX         (1u << 20)
+#define DEPTH_MIN         2
+#define DEPTH_MAX         64
+#define THREADS_MAX       64
+#define LANES_MAX         65536
+#define BATCH_MAX         (1u << 20)
+#define UNROLL_MAX        (1u << 20)
+#define INTERVAL_MAX      3600000  /* an hour */
+#define LEASE_TIMEOUT_MAX 86400000 /* a day */
+#define DEPTH_DEFAULT     4
+#define CAPACITY_LEAST    1000
+#define INTERVAL_USUAL    1000
+#define HASH_VERSION      1
+#define DIFFERENCES_MAX   3800 /* of SEGUE_DETAIL_MAX: leaves room for what callers put before */
 
 /* ---- dtypes ---- */
 
@@ -242,6 +243,7 @@ static int check_numbers(const struct segue_spec *spec)
 		{"num_threads", spec->num_threads, 1, THREADS_MAX},
 		{"durability", spec->durability, SEGUE_DURABLE_INTERVAL, SEGUE_DURABLE_COMMIT},
 		{"interval_ms", spec->interval_ms, 1, INTERVAL_MAX},
+		{"lease_timeout_ms", spec->lease_timeout_ms, 0, LEASE_TIMEOUT_MAX},
 	};
 
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
@@ -412,6 +414,7 @@ static void copy_numbers(const struct segue_stream_spec *from, struct segue_spec
 	to->capacity = or_default(from->capacity, capacity);
 	to->durability = from->durability;
 	to->interval_ms = or_default(from->interval_ms, INTERVAL_USUAL);
+	to->lease_timeout_ms = from->lease_timeout_ms;
 }
 
 /* Arrays that are announced and not there would be read by the copy. */

@@ -47,7 +47,7 @@ struct segue_spec {
 
 	uint32_t depth, num_threads, capacity;
 	enum segue_durability durability;
-	uint32_t interval_ms;
+	uint32_t interval_ms, lease_timeout_ms;
 };
 
 /*

@@ -231,6 +231,7 @@ static void put_numbers(const struct segue_spec *spec, Segue__Pb__Spec *pb)
 	pb->capacity = spec->capacity;
 	pb->durability = spec->durability;
 	pb->interval_ms = spec->interval_ms;
+	pb->lease_timeout_ms = spec->lease_timeout_ms;
 }
 
 static Segue__Pb__Spec *put_spec(
@@ -401,6 +402,7 @@ static void get_numbers(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	out->num_threads = pb->num_threads;
 	out->capacity = pb->capacity;
 	out->interval_ms = pb->interval_ms;
+	out->lease_timeout_ms = pb->lease_timeout_ms;
 }
 
 static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)

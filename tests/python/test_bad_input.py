@@ -839,7 +839,7 @@ def receive(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def hello(**changes: int) -> bytes:
-    fields = {"serial": 1, "protocol": 1, "layout": 1, **changes}
+    fields = {"serial": 1, "protocol": 1, "layout": 2, **changes}
     return frame(
         HELLO,
         message(

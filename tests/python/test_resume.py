@@ -35,7 +35,9 @@ def simple(directory: Path, lengths: tuple[int, ...] = (9, 4, 1, 7, 12, 3, 8, 5)
     """A small stream over two lanes, with its data set written."""
     options: dict[str, Any] = {
         name: fields.pop(name)
-        for name in ("persist", "depth", "durability", "interval", "keep_final")
+        for name in (
+            "persist", "depth", "durability", "interval", "keep_final", "lease_timeout",
+        )
         if name in fields
     }
     spec = oracle.Spec(
@@ -515,6 +517,86 @@ def test_a_killed_worker_s_batch_is_delivered_again(
             batch.release()
             del batch, again
             cases.check(loader, case, list(cases.expected(case)(0))[batches:])
+
+
+def work_late(pipe: Connection, directory: Path, case: cases.Case) -> None:
+    """Takes a batch, is stopped, and finds out what has become of it."""
+    client = segue.open(directory / "store")
+    loader = cases.open_stream(client, case, directory, lease_timeout=LEASE_TIMEOUT).loader(
+        lanes=[0], start="fresh"
+    )
+    cases.check(loader, case, list(cases.expected(case)(0))[:2], whole=False)
+    batch = next(iter(loader))
+    pipe.send(None)
+    pipe.recv()
+    try:
+        for name in case.spec.states:
+            batch.save_state(name, batch.state(name))
+        batch.commit()
+        pipe.send("committed")
+    except segue.FencedError as error:
+        pipe.send(str(error))
+    batch.release()
+    del batch
+    try:
+        cases.check(loader, case, list(cases.expected(case)(0))[2:], whole=True)
+        pipe.send("went on")
+    except segue.FencedError as error:
+        pipe.send(str(error))
+
+
+LEASE_TIMEOUT = 0.4
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_stopped_worker_loses_its_lane(
+    client: segue.Client, tmp_path: Path, processes: Callable[..., Other], taken: bool
+) -> None:
+    """What it does when it comes back is read by nobody, and it is told."""
+    case = simple(tmp_path, epochs=1)
+    other = processes(work_late, tmp_path, case)
+    other.receive()
+    os.kill(other.pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    stream = cases.open_stream(client, case, tmp_path)
+    wanted = list(cases.expected(case)(0))
+    if taken:
+        with stream.loader(lanes=[0], start="continue", timeout=PATIENCE) as loader:
+            batch = next(iter(loader))
+            assert time.monotonic() - stopped > LEASE_TIMEOUT / 2
+            assert batch.step == 2
+            batch.release()
+            del batch
+            cases.check(loader, case, wanted[2:4], whole=False)
+            os.kill(other.pid, signal.SIGCONT)
+            other.pipe.send(None)
+            assert "lane 0 has passed to another holder" in other.receive()
+            cases.check(loader, case, wanted[4:])
+            assert "lane has gone to another holder" in other.receive()
+    else:
+        wait_for(
+            lambda: client.status()["streams"][0]["lanes"][0]["state"] == "free",
+            "the end of the lease",
+        )
+        os.kill(other.pid, signal.SIGCONT)
+        other.pipe.send(None)
+        assert "lane 0 has passed to another holder" in other.receive()
+        assert other.receive() == "went on"
+    other.join()
+
+
+def test_a_stopped_worker_keeps_its_lane(
+    client: segue.Client, tmp_path: Path, processes: Callable[..., Other]
+) -> None:
+    """Without `lease_timeout` a lease ends with its process alone."""
+    case = simple(tmp_path)
+    other = processes(work_until_told, tmp_path, case, 3, "fresh")
+    other.receive()
+    os.kill(other.pid, signal.SIGSTOP)
+    stream = cases.open_stream(client, case, tmp_path)
+    time.sleep(2 * LEASE_TIMEOUT)
+    with refused(segue.BusyError, f"process {other.pid}"):
+        next(iter(stream.loader(lanes=[0], start="continue", timeout=1)))
 
 
 def test_server_and_worker_killed_together(

@@ -165,6 +165,27 @@ Test(carry, nonsense_breaks_it_for_good)
 	}
 }
 
+Test(carry, is_overdue_when_a_batch_lies_there_uncommitted_for_too_long)
+{
+	begin(0);
+	/* Nothing to do: however long it takes. */
+	cr_assert_not(segue_carry_overdue(&carry, 0, 1000, 100));
+	cr_assert_not(segue_carry_overdue(&carry, 0, 5000, 100));
+	/* A batch at 5000. */
+	cr_assert_not(segue_carry_overdue(&carry, 2, 5050, 100));
+	cr_assert_not(segue_carry_overdue(&carry, 2, 5099, 100));
+	atomic_store(&words->committed, 1);
+	cr_assert_not(segue_carry_overdue(&carry, 2, 5150, 100), "it has committed one");
+	cr_assert_not(segue_carry_overdue(&carry, 4, 5249, 100), "more batches change nothing");
+	cr_assert(segue_carry_overdue(&carry, 4, 5250, 100));
+	atomic_store(&words->committed, 4);
+	cr_assert_not(segue_carry_overdue(&carry, 4, 5251, 100));
+	cr_assert_not(segue_carry_overdue(&carry, 4, 9000, 100), "all are committed");
+	atomic_store(&words->committed, 9);
+	cr_assert_not(segue_carry_overdue(&carry, 4, 9999, 100), "broken is another matter");
+	cr_assert(carry.broken);
+}
+
 Test(carry, a_hold_stops_publication_until_all_have_let_go)
 {
 	begin(0);

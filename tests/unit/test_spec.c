@@ -83,6 +83,7 @@ CASE(depth_one, s->spec.depth = 1)
 CASE(depth_large, s->spec.depth = 65)
 CASE(threads_large, s->spec.num_threads = 65)
 CASE(interval_large, s->spec.interval_ms = 3600001)
+CASE(lease_timeout_large, s->spec.lease_timeout_ms = 86400001)
 CASE(small_capacity, s->spec.capacity = 5)
 CASE(final_of_nothing, s->spec.keep_final = true; s->spec.volatile_ = true)
 CASE(empty_key_feature, s->spec.source.key_feature = "")
@@ -140,6 +141,7 @@ static const struct {
 	{depth_large, {"depth is 65"}},
 	{threads_large, {"num_threads is 65"}},
 	{interval_large, {"interval_ms is 3600001"}},
+	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
 	{small_capacity, {"capacity is 5", "batch_size 6"}},
 	{final_of_nothing, {"keep_final", "persist"}},
 	{empty_key_feature, {"source.key_feature is empty"}},
@@ -178,6 +180,7 @@ Test(spec, limits_themselves_are_allowed)
 	sample.spec.depth = 64;
 	sample.spec.num_threads = 64;
 	sample.spec.interval_ms = 3600000;
+	sample.spec.lease_timeout_ms = 86400000;
 	sample.sequences[1].dtype = SEGUE_UINT8;
 	sample.sequences[1].rank = SEGUE_RANK_MAX;
 	for (int d = 0; d < SEGUE_RANK_MAX; d++)
@@ -219,6 +222,7 @@ Test(spec, defaults)
 	cr_assert_eq(spec->num_threads, 1);
 	cr_assert_eq(spec->capacity, 1000);
 	cr_assert_eq(spec->interval_ms, 1000);
+	cr_assert_eq(spec->lease_timeout_ms, 0);
 	cr_assert(spec->pad);
 	cr_assert(spec->persist);
 	segue_spec_destroy(spec);
@@ -342,6 +346,7 @@ Test(spec, copy_is_deep_and_whole)
 	sample_init(&sample);
 	sample.spec.depth = 7;
 	sample.spec.interval_ms = 12;
+	sample.spec.lease_timeout_ms = 13;
 	spec = make(&sample);
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
 	segue_spec_hash(spec, hash[0]);
@@ -354,6 +359,7 @@ Test(spec, copy_is_deep_and_whole)
 	cr_assert_str_eq(copy->paths[1], "/data/b-*.tfrecord");
 	cr_assert_eq(copy->depth, 7);
 	cr_assert_eq(copy->interval_ms, 12);
+	cr_assert_eq(copy->lease_timeout_ms, 13);
 	segue_spec_destroy(copy);
 }
 
@@ -398,7 +404,8 @@ CASE(rename_stream, s->spec.name = "eval")
 CASE(move_files, s->spec.source.path_count = 1; s->paths[0] = "/elsewhere/a.tfrecord")
 CASE(gzip, s->spec.source.compression = SEGUE_COMPRESSION_GZIP)
 CASE(runtime, s->spec.depth = 8; s->spec.num_threads = 4; s->spec.capacity = 77;
-	s->spec.durability = SEGUE_DURABLE_COMMIT; s->spec.interval_ms = 5)
+	s->spec.durability = SEGUE_DURABLE_COMMIT; s->spec.interval_ms = 5;
+	s->spec.lease_timeout_ms = 6)
 
 /* What a change of one field does to the hash, and what comparing says ("": nothing). */
 static const struct {

@@ -29,6 +29,7 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.num_threads = 3;
 	sample.spec.durability = SEGUE_DURABLE_COMMIT;
 	sample.spec.interval_ms = 77;
+	sample.spec.lease_timeout_ms = 78;
 	sample.spec.capacity = 88;
 	sample.spec.source.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.allow_surplus = true;
@@ -172,6 +173,7 @@ static void expect_same_spec(const struct segue_spec *a, struct segue_spec *b, b
 	cr_assert_eq(a->capacity, b->capacity);
 	cr_assert_eq(a->durability, b->durability);
 	cr_assert_eq(a->interval_ms, b->interval_ms);
+	cr_assert_eq(a->lease_timeout_ms, b->lease_timeout_ms);
 	cr_assert_eq(b->path_count, with_paths ? a->path_count : 0);
 	for (size_t i = 0; i < b->path_count; i++)
 		cr_assert_str_eq(a->paths[i], b->paths[i]);

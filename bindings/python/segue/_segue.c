@@ -1613,15 +1613,15 @@ static bool spec_read(
 {
 	int compression, surplus, shuffle, no_pad, tail, epoch_end, on_error, final, volatile_,
 		durability;
-	unsigned unroll, batch, lanes, depth, threads, capacity, interval;
+	unsigned unroll, batch, lanes, depth, threads, capacity, interval, lease_timeout;
 	unsigned long long seed, epochs;
 
-	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIIiI:stream", &spec->name,
+	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIIiII:stream", &spec->name,
 		    &PyList_Type, paths, &compression, &spec->source.key_feature, &surplus,
 		    &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2],
 		    &unroll, &batch, &lanes, &shuffle, &seed, &epochs, &no_pad, &tail, &epoch_end,
 		    &on_error, &final, &volatile_, &depth, &threads, &capacity, &durability,
-		    &interval))
+		    &interval, &lease_timeout))
 		return false;
 	spec->source.path_count = (size_t)PyList_Size(*paths);
 	spec->source.compression = (enum segue_compression)compression;
@@ -1646,6 +1646,7 @@ static bool spec_read(
 	spec->capacity = capacity;
 	spec->durability = (enum segue_durability)durability;
 	spec->interval_ms = interval;
+	spec->lease_timeout_ms = lease_timeout;
 	return true;
 }
 

@@ -126,6 +126,7 @@ class Client:
         capacity: int | None = None,
         durability: str = "interval",
         interval: float = 1.0,
+        lease_timeout: float | None = None,
     ) -> Stream:
         """Open the stream `name`, making it if it is new.
 
@@ -176,6 +177,10 @@ class Client:
             Commits are on disk after at most `interval` seconds, or when ``commit()`` returns.
         interval : float
             Seconds.
+        lease_timeout : float, optional
+            Seconds, longer than the longest step of the training: a worker that has had a batch for
+            so long and has committed none (it is stopped, or stuck) loses its lane to whoever asks,
+            and learns that at its next call. None: a lane ends with its process alone.
 
         Raises
         ------
@@ -209,6 +214,7 @@ class Client:
             capacity,
             durability,
             interval,
+            lease_timeout,
         )
         return Stream(
             self._handle.stream(*arguments),

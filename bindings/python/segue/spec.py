@@ -222,6 +222,7 @@ def stream_arguments(
     capacity: int | None,
     durability: str,
     interval: float,
+    lease_timeout: float | None,
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
 
@@ -236,6 +237,12 @@ def stream_arguments(
         raise ArgumentError("sequences: at least one sequence feature is needed")
     if not isinstance(interval, (int, float)) or not 0 < interval <= _UINT32_MAX / 1000:
         raise ArgumentError(f"interval: {interval!r} is not a number of seconds above 0")
+    if lease_timeout is not None and (
+        not isinstance(lease_timeout, (int, float)) or not 0 < lease_timeout <= _UINT32_MAX / 1000
+    ):
+        raise ArgumentError(
+            f"lease_timeout: {lease_timeout!r} is neither None nor a number of seconds above 0"
+        )
     return (
         name,
         [os.fsencode(path) for path in source.paths],
@@ -262,4 +269,5 @@ def stream_arguments(
         0 if capacity is None else _whole("capacity", capacity, 1),
         _choice("durability", durability, _DURABILITIES),
         max(1, math.ceil(interval * 1000)),
+        0 if lease_timeout is None else max(1, math.ceil(lease_timeout * 1000)),
     )

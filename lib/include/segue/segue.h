@@ -203,6 +203,12 @@ struct segue_stream_spec {
 				 greater */
 	enum segue_durability durability; /* (runtime) */
 	uint32_t interval_ms;             /* (runtime) 0: 1000 */
+	/*
+	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for so
+	 * long: stopped, or stuck. It learns that at its next call. 0: never, a lease ends with its
+	 * process or socket alone. Longer than the longest step of the training.
+	 */
+	uint32_t lease_timeout_ms;
 };
 
 /* ---- Client --------------------------------------------------------------------------------- */
