@@ -557,7 +557,7 @@ static void look_at_store(struct doctor *doctor, const char *dir)
 			stats.was_clean ? "" : ", the last server was killed, which it survives");
 	else
 		find(doctor, WARN, "store",
-			"run 'segue verify': it is not known whether the file is whole",
+			"nothing: the next server verifies it first ('segue verify' does it now)",
 			"%s, %s, the machine stopped while a server ran",
 			segue_cli_bytes(stats.file_bytes, size), stats.lmdb_version);
 }

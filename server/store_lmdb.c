@@ -1526,7 +1526,7 @@ static void forget_cached(const char *dir)
 
 	if (fd >= 0) {
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-		posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+		posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
 		close(fd);
 	}
 	free(path);
