@@ -76,19 +76,12 @@ static int collect(struct segue_writer *writer)
 	return 0;
 }
 
-static void look_again(void *arg)
-{
-	(void)arg;
-}
-
-static bool owes(struct segue_writer *writer, struct segue_grant *grant)
+static bool owes(struct segue_grant *grant)
 {
 	pthread_mutex_lock(&grant->filler->lock);
 	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
 	uint64_t committed = grant->carry.committed;
 	pthread_mutex_unlock(&grant->filler->lock);
-	if (!sound) /* the loop's next tick ends the lease */
-		segue_loop_post(writer->loop, look_again, NULL);
 	return sound && committed > grant->account.durable;
 }
 
@@ -134,7 +127,7 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 	size_t before = ops->count;
 	int rc = 0;
 
-	if (owes(writer, entry->grant))
+	if (owes(entry->grant))
 		rc = add_image(ops, entry);
 	if (rc) {
 		segue_ops_truncate(ops, before);

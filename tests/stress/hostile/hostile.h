@@ -33,6 +33,7 @@ struct hostile {
 	uint64_t random;
 	int64_t until; /* monotonic: the attack ends here */
 	bool thorough; /* the long form */
+	bool crowded;  /* beside all other attacks: how long things take says nothing */
 };
 
 /* Name, and the row of the table that it covers. */

@@ -106,5 +106,6 @@ void attack_killed(struct hostile *hostile)
 	       "%.1f ms, "
 	       "p99 %.1f ms\n",
 		count, (double)ns[count / 2] / 1e6, (double)ns[count * 99 / 100] / 1e6);
-	EXPECT(ns[count / 2] < INT64_C(100000000), "the lease comes back after more than 100 ms");
+	EXPECT(hostile->crowded || ns[count / 2] < INT64_C(100000000),
+		"the lease comes back after more than 100 ms");
 }
