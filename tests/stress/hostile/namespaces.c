@@ -47,7 +47,7 @@ static _Noreturn void work(const struct hostile *hostile, bool die)
 /* False: this machine does not let us make such a namespace. */
 static bool try_kind(const struct hostile *hostile, const struct kind *kind)
 {
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	int status;
 
 	if (pid == 0) {
@@ -55,7 +55,7 @@ static bool try_kind(const struct hostile *hostile, const struct kind *kind)
 			_exit(77);
 		/* The process that makes a process namespace is not in it, its children are. */
 		for (int die = 1; die >= 0; die--) {
-			pid_t inner = fork();
+			pid_t inner = hostile_fork();
 			if (inner == 0)
 				work(hostile, die);
 			EXPECT(waitpid(inner, &status, 0) == inner && status == 0,
@@ -79,7 +79,7 @@ static bool try_user(const struct hostile *hostile)
 			.version = "",
 			.program = ""}};
 	struct raw raw;
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	int status;
 
 	if (pid == 0) {
