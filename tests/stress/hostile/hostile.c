@@ -25,6 +25,8 @@ static _Noreturn void end(int status, const char *word, const char *format, va_l
 	fprintf(stderr, "%s: ", word);
 	vfprintf(stderr, format, args);
 	fprintf(stderr, "\n");
+	if (status == 1 && segue_error_detail()[0])
+		fprintf(stderr, "(the library's last error: %s)\n", segue_error_detail());
 	fflush(NULL);
 	_exit(status);
 }
