@@ -85,20 +85,13 @@ static int collect(struct segue_writer *writer)
 	return 0;
 }
 
-static void look_again(void *arg)
-{
-	(void)arg;
-}
-
-static bool owes(struct segue_writer *writer, struct segue_grant *grant)
+static bool owes(struct segue_grant *grant)
 {
 	pthread_mutex_lock(&grant->filler->lock);
 	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
 	bool writable = sound && !grant->refused;
 	uint64_t committed = grant->carry.committed;
 	pthread_mutex_unlock(&grant->filler->lock);
-	if (!sound) /* the loop's next tick ends the lease */
-		segue_loop_post(writer->loop, look_again, NULL);
 	return writable && committed > grant->account.durable;
 }
 
@@ -187,7 +180,7 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 	int rc = 0;
 
 	entry->first = ops->count;
-	if (owes(writer, entry->grant))
+	if (owes(entry->grant))
 		rc = add_image(writer, ops, entry);
 	if (rc) {
 		segue_ops_truncate(ops, entry->first);

@@ -40,7 +40,7 @@ static void kill_one(struct hostile *hostile, struct segue_stream *stream, enum 
 
 	EXPECT(pipe(fds) == 0, "pipe");
 	uint64_t until = hostile_random(hostile) % 200;
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	if (pid == 0)
 		victim(hostile, moment, fds[1]);
 	close(fds[1]);

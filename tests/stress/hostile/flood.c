@@ -57,13 +57,13 @@ void attack_flood(struct hostile *hostile)
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
 	for (int i = 0; i < CHILDREN; i++) {
-		children[i] = fork();
+		children[i] = hostile_fork();
 		if (children[i] == 0)
 			hold(hostile);
 	}
 	/* A flood of processes beside them, each with a connection or two, ended as they are. */
 	for (; forks < FORKS || hostile_time_left(hostile); forks++) {
-		pid_t pid = fork();
+		pid_t pid = hostile_fork();
 		if (pid == 0) {
 			for (int i = 0; i < 5; i++)
 				connect_once(hostile->dir);

@@ -74,11 +74,11 @@ void attack_forked(struct hostile *hostile)
 		world.batch = hostile_next(world.lane);
 		hostile_check(world.batch);
 		world.state = segue_batch_state_out(world.batch, 0);
-		pid_t pid = fork();
+		pid_t pid = hostile_fork();
 		if (pid == 0)
 			child(&world);
 		hostile_reap(pid, 0);
-		pid = fork();
+		pid = hostile_fork();
 		if (pid == 0) {
 			close(STDERR_FILENO);
 			reader(&world);

@@ -35,7 +35,7 @@ static void kill_one(struct hostile *hostile, struct segue_stream *stream)
 
 	EXPECT(pipe(fds) == 0, "pipe");
 	uint64_t pause_us = hostile_random(hostile) % 2000;
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	if (pid == 0)
 		victim(hostile, fds[1]);
 	close(fds[1]);

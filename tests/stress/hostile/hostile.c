@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -24,6 +25,8 @@ static _Noreturn void end(int status, const char *word, const char *format, va_l
 	fprintf(stderr, "%s: ", word);
 	vfprintf(stderr, format, args);
 	fprintf(stderr, "\n");
+	if (status == 1 && segue_error_detail()[0])
+		fprintf(stderr, "(the library's last error: %s)\n", segue_error_detail());
 	fflush(NULL);
 	_exit(status);
 }
@@ -68,6 +71,19 @@ void hostile_sleep_ms(int64_t ms)
 
 	while (nanosleep(&left, &left) < 0 && errno == EINTR)
 		;
+}
+
+pid_t hostile_fork(void)
+{
+	pid_t parent = getpid(), pid = fork();
+
+	EXPECT(pid >= 0, "fork: %s", strerror(errno));
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent && getppid() != 0) /* 0: the first of its namespace */
+			_exit(1);
+	}
+	return pid;
 }
 
 void hostile_reap(pid_t pid, int signal)

@@ -33,6 +33,7 @@ struct hostile {
 	uint64_t random;
 	int64_t until; /* monotonic: the attack ends here */
 	bool thorough; /* the long form */
+	bool crowded;  /* beside all other attacks: how long things take says nothing */
 };
 
 /* Name, and the row of the table that it covers. */
@@ -80,6 +81,8 @@ _Noreturn void hostile_skip(const char *format, ...) __attribute__((format(print
 uint64_t hostile_random(struct hostile *hostile);
 bool hostile_time_left(const struct hostile *hostile);
 void hostile_sleep_ms(int64_t ms);
+/* fork(), and the child dies with its parent, however that ends. */
+pid_t hostile_fork(void);
 /* Waits for a child; fails unless it was killed by `signal` (0: it ended with status 0). */
 void hostile_reap(pid_t pid, int signal);
 /* The pid in the server's file; 0: none. */

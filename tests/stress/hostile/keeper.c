@@ -49,7 +49,7 @@ static void take_shared(struct hostile *hostile, struct raw *raw)
 		for (int i = 0; i < SEGUE_FRAME_FDS; i++)
 			close(raw->fds[i]);
 	}
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	if (pid == 0) {
 		raw_open(hostile->dir, &other);
 		attach.lane_attach.stream = raw_stream(&other, &spec.spec);

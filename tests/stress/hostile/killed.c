@@ -20,6 +20,8 @@ static pid_t leave_orphan(void)
 {
 	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
 
+	if (pid == 0)
+		alarm(60); /* if nobody is left to kill it */
 	while (pid == 0)
 		pause();
 	return pid;
@@ -63,7 +65,7 @@ static int64_t kill_one(struct hostile *hostile, struct segue_stream *stream, bo
 
 	EXPECT(pipe(fds) == 0, "pipe");
 	hostile_random(hostile);
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	if (pid == 0)
 		victim(hostile, fds[1], orphan);
 	close(fds[1]);
@@ -106,5 +108,6 @@ void attack_killed(struct hostile *hostile)
 	       "%.1f ms, "
 	       "p99 %.1f ms\n",
 		count, (double)ns[count / 2] / 1e6, (double)ns[count * 99 / 100] / 1e6);
-	EXPECT(ns[count / 2] < INT64_C(100000000), "the lease comes back after more than 100 ms");
+	EXPECT(hostile->crowded || ns[count / 2] < INT64_C(100000000),
+		"the lease comes back after more than 100 ms");
 }

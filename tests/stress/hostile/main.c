@@ -1,7 +1,7 @@
 /*
  * Attacks on a server, one file each, and the canary that must not notice them.
  *
- *	hostile NAME DIR DATA SCRATCH SECONDS SEED [thorough]     an attack; `hostile list` names them
+ *	hostile NAME DIR DATA SCRATCH SECONDS SEED [thorough] [crowded]   an attack; `list` names them
  *	hostile canary DIR DATA OUT PACE_US STEPS                 STEPS 0: until SIGTERM
  *	hostile data PATH                                         writes the data set
  */
@@ -95,8 +95,11 @@ int main(int argc, char **argv)
 			.scratch = argv[4],
 			.random = strtoull(argv[6], NULL, 10),
 			.until = segue_now_ns() + (int64_t)(atof(argv[5]) * 1e9),
-			.thorough = argc > 7,
 		};
+		for (int j = 7; j < argc; j++) {
+			hostile.thorough |= strcmp(argv[j], "thorough") == 0;
+			hostile.crowded |= strcmp(argv[j], "crowded") == 0;
+		}
 		attacks[i].run(&hostile);
 		return 0;
 	}

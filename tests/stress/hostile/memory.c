@@ -104,7 +104,7 @@ static void try_limit(
 	const struct hostile *hostile, const char *name, bool (*set)(void), bool refused)
 {
 	char dir[512], path[256] = "";
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	int status;
 
 	snprintf(dir, sizeof(dir), "%s/%s", hostile->scratch, name);

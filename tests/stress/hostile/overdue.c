@@ -62,7 +62,7 @@ static int64_t stop_one(const struct hostile *hostile, struct segue_stream *stre
 	int fds[2], status;
 
 	EXPECT(pipe(fds) == 0, "pipe");
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 	if (pid == 0)
 		sleeper(hostile, fds[1]);
 	EXPECT(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status),

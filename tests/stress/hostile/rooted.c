@@ -58,7 +58,7 @@ static void write_files(const struct hostile *hostile)
 static pid_t serve(const char *program)
 {
 	char socket[600];
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 
 	if (pid == 0) {
 		dup2(STDERR_FILENO, STDOUT_FILENO);

@@ -200,12 +200,12 @@ class Run:
         print(f"quiet: p99 of next {self.quiet * 1e6:.0f} us, of an answer {self.quiet_answer * 1e6:.0f} us; "
               f"{self.server.fds()} fds, {self.server.memory() >> 10} KiB", flush=True)
 
-    def start(self, name: str, seconds: float) -> tuple[str, subprocess.Popen]:
+    def start(self, name: str, seconds: float, crowded: bool = False) -> tuple[str, subprocess.Popen]:
         self.number += 1
         scratch = self.root / f"{self.number}-{name}"
         scratch.mkdir()
         arguments = [self.hostile, name, str(self.server.dir), str(self.data), str(scratch), str(seconds),
-                     str(self.options.seed + self.number)] + (["thorough"] if self.options.long else [])
+                     str(self.options.seed + self.number)] + ["thorough"] * self.options.long + ["crowded"] * crowded
         return name, subprocess.Popen(
             arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=self.server.environment)
@@ -215,7 +215,7 @@ class Run:
         memory = self.server.memory()
         started, cpu = time.monotonic(), self.server.cpu()
         lines = []
-        for name, process in [self.start(name, seconds) for name in names]:
+        for name, process in [self.start(name, seconds, len(names) > 1) for name in names]:
             try:
                 said, _ = process.communicate(timeout=150)
             except subprocess.TimeoutExpired:

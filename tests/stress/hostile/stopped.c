@@ -40,7 +40,7 @@ void attack_stopped(struct hostile *hostile)
 	segue_lane_close(hostile_take(stream, LANE, SEGUE_START_FRESH));
 	for (; stops < 2 || hostile_time_left(hostile); stops++) {
 		int status;
-		pid_t pid = fork();
+		pid_t pid = hostile_fork();
 		if (pid == 0)
 			holder(hostile);
 		EXPECT(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status),

@@ -71,7 +71,7 @@ static void offer_for_ever(const struct hostile *hostile, const char *dir,
 	struct segue_lane *lane = hostile_take(stream, FREE, SEGUE_START_FRESH);
 	struct hostile_spec spec;
 	struct raw raw;
-	pid_t pid = fork();
+	pid_t pid = hostile_fork();
 
 	if (pid == 0) {
 		hostile_spec(hostile, "main", &spec);

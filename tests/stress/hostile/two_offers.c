@@ -48,7 +48,7 @@ static void race(const struct hostile *hostile, const char *dir, const struct se
 
 	EXPECT(pipe(go) == 0 && pipe(result) == 0 && pipe(hold) == 0, "pipe");
 	for (int i = 0; i < 2; i++) {
-		pids[i] = fork();
+		pids[i] = hostile_fork();
 		if (pids[i] == 0) {
 			close(hold[1]);
 			offer(hostile, dir, seat, go[0], result[1], hold[0]);

@@ -59,8 +59,9 @@ static void greet_with_more(const struct hostile *hostile)
 	size += 9;
 	EXPECT(raw_connect(hostile->dir, &raw), "connect");
 	raw_send_frame(&raw, SEGUE_MESSAGE_HELLO, 0, (uint32_t)size, payload, size);
-	EXPECT(raw_receive(&raw, 10000) == 1 && raw.reply.type == SEGUE_MESSAGE_WELCOME,
-		"unknown fields in HELLO: refused");
+	EXPECT(raw_receive(&raw, 10000) == 1, "unknown fields in HELLO: no answer");
+	EXPECT(raw.reply.type == SEGUE_MESSAGE_WELCOME, "unknown fields in HELLO: %s",
+		raw.reply.failure.detail);
 	raw_close(&raw);
 	free(payload);
 }
