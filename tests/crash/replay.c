@@ -310,9 +310,9 @@ static void report(const struct replay *replay, const struct seen *seen, const c
 		(unsigned long long)seen->point, (unsigned long long)seen->index);
 	if (replay_image(replay, seen->point, seen->index, path))
 		fprintf(stderr,
-			"  the image is in %s; again: crash_images --again %s --oracle %s --point "
+			"  the image is in %s; again: crash_%s --again %s --point "
 			"%llu --image %llu --random %u --seed %llu %s%s\n",
-			path, replay->save, replay->oracle->name, (unsigned long long)seen->point,
+			path, replay->oracle->name, replay->save, (unsigned long long)seen->point,
 			(unsigned long long)seen->index, replay->random,
 			(unsigned long long)replay->seed, mutant[0] ? "--mutant " : "", mutant);
 }
