@@ -672,7 +672,7 @@ static int settle_new_store(struct segue_store *store, const char *name)
 		rc = fail_file(store, "rename to", STORE_DIR);
 	if (!rc)
 		rc = sync_directory(store, store->dir_fd, ".");
-	if (!rc)
+	if (!rc && !SEGUE_MUTANT(above_not_synced))
 		rc = sync_above(store);
 	return rc;
 }

@@ -237,6 +237,8 @@ static void visit_point(const struct replay *replay, struct shard *shard, struct
 		narrow(replay, seen, stand, strength, fresh);
 		if (fresh)
 			check_image(replay, shard, stand, seen, shard->index, root);
+		else if (replay->first_only && violation_of(replay, shard, seen))
+			shard->stopped = true;
 		if (shard->stopped)
 			_exit(0);
 	}
@@ -246,6 +248,8 @@ static void work(const struct replay *replay, struct shard *shard, unsigned job,
 {
 	struct stand stand;
 
+	if (!freopen("/dev/null", "w", stderr)) /* LMDB has much to say of damaged files */
+		_exit(1);
 	begin_stand(replay, &stand);
 	while (next_point(&stand, replay->trace)) {
 		shard->blind = stand.blind;
