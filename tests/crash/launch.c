@@ -64,6 +64,25 @@ const char *launch_self(void)
 	return self;
 }
 
+static char in_memory[] = "/dev/shm/crash-XXXXXX";
+static pid_t owner;
+
+static void remove_memory(void)
+{
+	if (getpid() == owner)
+		segue_tmpdir_remove_path(in_memory);
+}
+
+/* Images are many, and the disk is a model. (Names that begin with segue- are counted by others.) */
+static void use_memory(void)
+{
+	if (!mkdtemp(in_memory))
+		return;
+	owner = getpid();
+	atexit(remove_memory);
+	set("TMPDIR", in_memory);
+}
+
 void launch_under_shim(char **argv)
 {
 	char shim[PATH_MAX];
@@ -78,8 +97,8 @@ void launch_under_shim(char **argv)
 		execv(self, argv);
 		launch_die("start again");
 	}
-	if (!getenv("TMPDIR") && access("/dev/shm", W_OK) == 0)
-		set("TMPDIR", "/dev/shm"); /* images are many, and the disk is a model */
+	if (!getenv("TMPDIR"))
+		use_memory();
 }
 
 void launch_environment(const char *root, const char *trace, const char *fail, const char *lie)
