@@ -207,6 +207,8 @@ int served_work(struct served_session *session)
 		rc = attach(session, stream, lane, &lanes[lane]);
 	if (!rc)
 		rc = work_on(session, lanes);
+	if (rc) /* its process ends: closing would wait for a disk that may stay full */
+		return rc;
 	for (uint32_t lane = 0; lane < SERVED_LANES; lane++)
 		segue_lane_close(lanes[lane]);
 	segue_stream_close(stream);

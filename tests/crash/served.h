@@ -26,7 +26,8 @@ struct served_session {
 
 /*
  * Connects to the server of `dir`, takes the lanes, goes on by some batches, gives the lanes back.
- * 0, or the code that a call failed with: nothing is tried after that. Aborts if a state that comes
+ * 0, or the code that a call failed with: nothing is tried after that,
+ * the process is to end. Aborts if a state that comes
  * in is not the one that was committed.
  */
 int served_work(struct served_session *session);
