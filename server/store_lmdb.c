@@ -391,10 +391,35 @@ static int sync_directory(const struct segue_store *store, int at, const char *n
 	return rc;
 }
 
+/*
+ * The directories above, as far as they are of the same file system and can be read: server or
+ * client may have made some of them just now, and a name that is lost takes the store with it.
+ */
+static int sync_above(const struct segue_store *store)
+{
+	int rc = 0, at = store->dir_fd;
+	struct stat status, below = {.st_ino = store->inode};
+	for (;;) {
+		int up = openat(at, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (at != store->dir_fd)
+			close(at);
+		at = up;
+		if (at < 0)
+			return rc;
+		if (rc || fstat(at, &status) < 0 || status.st_dev != store->device ||
+			status.st_ino == below.st_ino)
+			break;
+		if (fsync(at) < 0)
+			rc = fail_file(store, "sync a directory above", "");
+		below = status;
+	}
+	close(at);
+	return rc;
+}
+
 static int open_directory(struct segue_store *store)
 {
-	bool made = store->mode == SEGUE_STORE_SERVE && mkdir(store->dir, 0700) == 0;
-	if (store->mode == SEGUE_STORE_SERVE && !made && errno != EEXIST)
+	if (store->mode == SEGUE_STORE_SERVE && mkdir(store->dir, 0700) < 0 && errno != EEXIST)
 		return fail_file(store, "make directory", "");
 	store->dir_fd = open(store->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store->dir_fd < 0 && errno == ENOENT)
@@ -414,7 +439,7 @@ static int open_directory(struct segue_store *store)
 			store->dir, network);
 	store->device = status.st_dev;
 	store->inode = status.st_ino;
-	return made ? sync_directory(store, store->dir_fd, "..") : 0;
+	return 0;
 }
 
 /* Makes sure that this process has the directory open but once. */
@@ -658,6 +683,8 @@ static int settle_new_store(struct segue_store *store, const char *name)
 		rc = fail_file(store, "rename to", STORE_DIR);
 	if (!rc)
 		rc = sync_directory(store, store->dir_fd, ".");
+	if (!rc && !SEGUE_MUTANT(above_not_synced))
+		rc = sync_above(store);
 	return rc;
 }
 

@@ -24,42 +24,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "launch.h"
 #include "mutants.h"
-#include "replay.h"
 #include "script.h"
 #include "segue/segue.h"
 #include "tmpdir.h"
 
 #define LAST       60 /* transactions of the long script */
 #define LAST_SHORT 6  /* ... of that whose calls fail one by one, and of mutants */
-#define BOOT_HERE  "11111111-1111-4111-8111-111111111111"
-#define BOOT_THERE "22222222-2222-4222-8222-222222222222"
-#define ABSENT     "none"
 
 static struct {
 	uint64_t images, seed, point, index, every;
 	unsigned random;
 	bool mutants;
-	const char *again, *oracle, *mutant;
+	const char *again, *mutant;
 } options = {.images = 20000, .mutant = ""};
 
 static struct segue_tmpdir tmp;
-static char self[PATH_MAX], shim[PATH_MAX];
-
-static void die(const char *what)
-{
-	fprintf(stderr, "crash_images: %s: %s (seed %llu)\n", what, strerror(errno),
-		(unsigned long long)options.seed);
-	exit(1);
-}
-
-static double seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
 
 /* ---- Mutants of the code ---- */
 
@@ -80,7 +61,7 @@ static void become(const char *mutant)
 static void become(const char *mutant)
 {
 	if (mutant[0])
-		die("this is not crash_mutants");
+		launch_die("this is not crash_mutants");
 }
 #endif
 
@@ -114,30 +95,22 @@ struct recording {
 	rlim_t file_size; /* 0: no limit */
 };
 
-static void set(const char *name, const char *value)
-{
-	if (value ? setenv(name, value, 1) : unsetenv(name))
-		die("environment");
-}
-
 static void exec_script(const struct recording *recording)
 {
 	char store[PATH_MAX], last[24], more[24];
 	const struct rlimit limit = {recording->file_size, recording->file_size};
 
 	/* The limit would end the trace, too: then there are marks alone. */
-	set(SHIM_ROOT, recording->file_size ? NULL : recording->root);
-	set(SHIM_TRACE, recording->trace);
-	set(SHIM_BOOT, BOOT_THERE);
-	set(SHIM_FAIL, recording->fail);
-	set(SHIM_LIE, is_lie(recording->mutant) ? recording->mutant : NULL);
+	launch_environment(recording->file_size ? NULL : recording->root, recording->trace,
+		recording->fail, is_lie(recording->mutant) ? recording->mutant : NULL);
 	if (recording->file_size && setrlimit(RLIMIT_FSIZE, &limit) < 0)
-		die("limit on files");
+		launch_die("limit on files");
 	snprintf(store, sizeof(store), "%s/" REPLAY_STORE, recording->root);
 	snprintf(last, sizeof(last), "%llu", (unsigned long long)recording->last);
 	snprintf(more, sizeof(more), "%llu", (unsigned long long)recording->more);
-	execl(self, self, "--script", store, last, more, recording->mutant, (char *)NULL);
-	die("start the script");
+	execl(launch_self(), launch_self(), "--script", store, last, more, recording->mutant,
+		(char *)NULL);
+	launch_die("start the script");
 }
 
 /* Runs the script and loads the trace. Its end: 0, a code as in errno.h's use, or -signal. */
@@ -151,7 +124,7 @@ static int record(const struct recording *recording, struct trace *trace)
 	if (pid == 0)
 		exec_script(recording);
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		die("run the script");
+		launch_die("run the script");
 	trace_load(trace, recording->trace);
 	return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
@@ -177,65 +150,8 @@ static const char *make_root(const char *name, char path[SEGUE_TMPDIR_MAX])
 	segue_tmpdir_path(&tmp, name, path);
 	segue_tmpdir_remove_path(path);
 	if (mkdir(path, 0700) < 0)
-		die("make a directory");
+		launch_die("make a directory");
 	return path;
-}
-
-/* Where violations are put: the trace, and a copy of where it began. */
-static const char *save_trace(const struct disk *base, const char *trace)
-{
-	static char dir[SEGUE_TMPDIR_MAX];
-	char to[SEGUE_TMPDIR_MAX + 16];
-	const char *where = getenv("SEGUE_CRASH_SAVE");
-	struct trace bytes;
-
-	snprintf(dir, sizeof(dir), "%s/segue-crash-XXXXXX", where ? where : "/tmp");
-	if (!mkdtemp(dir))
-		die("keep a violation");
-	snprintf(to, sizeof(to), "%s/base", dir);
-	struct disk *copy = disk_copy(base);
-	disk_image(copy, (struct pick){PICK_NONE, 0});
-	disk_write(copy, to);
-	disk_destroy(copy);
-	snprintf(to, sizeof(to), "%s/trace", dir);
-	trace_load(&bytes, trace);
-	int fd = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, bytes.bytes, bytes.size) != (ssize_t)bytes.size)
-		die("keep a trace");
-	close(fd);
-	free(bytes.bytes);
-	return dir;
-}
-
-/* Replays; what is violated is replayed once more, to keep it. */
-static void replay_kept(struct replay *replay, const char *trace, struct replayed *sum)
-{
-	uint64_t before = sum->violations;
-	struct replayed again = {0};
-
-	replay_run(replay, sum);
-	if (sum->violations == before)
-		return;
-	replay->save = save_trace(replay->base, trace);
-	replay_run(replay, &again);
-}
-
-static void print(const char *what, const struct replayed *sum, double since)
-{
-	printf("%s: %llu events, %llu crash points, %llu distinct images, %llu violations, %.1f "
-	       "s, seed %llu\n",
-		what, (unsigned long long)sum->events, (unsigned long long)sum->points,
-		(unsigned long long)sum->images, (unsigned long long)sum->violations,
-		seconds() - since, (unsigned long long)options.seed);
-	if (sum->torn)
-		printf("%s: of them %llu with a meta page torn inside its sector: %llu whole, %llu "
-		       "refused; %llu of a disk that lied: %llu whole, %llu refused; %llu ended "
-		       "who verified them\n",
-			what, (unsigned long long)sum->torn, (unsigned long long)sum->torn_whole,
-			(unsigned long long)sum->torn_refused, (unsigned long long)sum->lies,
-			(unsigned long long)sum->lies_whole, (unsigned long long)sum->lies_refused,
-			(unsigned long long)sum->deaths);
-	fflush(stdout);
 }
 
 static struct replay make_replay(const struct disk *base, const struct trace *trace)
@@ -279,7 +195,7 @@ static void cut_again(void *arg, uint64_t point, uint64_t index)
 	}
 	struct replay replay = make_replay(base, &trace);
 	replay.random = second->random;
-	replay_kept(&replay, recording.trace, &second->sum);
+	launch_replay(&replay, recording.trace, &second->sum);
 	second->starts++;
 	free(trace.bytes);
 	disk_destroy(base);
@@ -289,15 +205,6 @@ static void cut_again(void *arg, uint64_t point, uint64_t index)
 static unsigned spread(uint64_t images, uint64_t points)
 {
 	return points ? (unsigned)(images / points) + 1 : 1;
-}
-
-static uint64_t points_in(const struct trace *trace)
-{
-	uint64_t points = 0;
-
-	for (const struct trace_event *event = NULL; (event = trace_next(trace, event));)
-		points += event->kind == TRACE_WRITE || event->kind == TRACE_DSYNC_WRITE;
-	return points;
 }
 
 static bool cut_power(void)
@@ -312,85 +219,28 @@ static bool cut_power(void)
 		.last = LAST,
 		.more = small ? 8 : LAST};
 	struct second second = {.root = again, .more = small ? 1 : 3, .random = small ? 1 : 3};
-	double began = seconds();
+	double began = launch_seconds();
 
 	struct disk *base = disk_create(root);
 	if (record(&recording, &trace))
-		die("the script failed");
+		launch_die("the script failed");
 	struct replay replay = make_replay(base, &trace);
-	replay.random = spread(options.images / 2, points_in(&trace));
-	replay_kept(&replay, path, &sum);
-	print("crash images", &sum, began);
-	began = seconds();
+	replay.random = spread(options.images / 2, launch_writes(&trace));
+	launch_replay(&replay, path, &sum);
+	launch_print("crash images", &sum, began, options.seed);
+	began = launch_seconds();
 	segue_tmpdir_path(&tmp, "second", again);
 	unsigned every = (unsigned)(sum.images / (small ? 3 : 24)) + 1;
 	replay_sample(&replay, again, every, cut_again, &second);
 	printf("two power cuts: %llu starts from images of the first\n",
 		(unsigned long long)second.starts);
-	print("two power cuts", &second.sum, began);
+	launch_print("two power cuts", &second.sum, began, options.seed);
 	free(trace.bytes);
 	disk_destroy(base);
 	return sum.violations + second.sum.violations == 0;
 }
 
 /* ---- Errors of storage ---- */
-
-static const struct error {
-	const char *name;
-	int number;
-	bool ends; /* nothing may be acknowledged afterwards */
-} errors[] = {{"EIO", EIO, true}, {"ENOSPC", ENOSPC, false}, {"a short write", 0, true},
-	{"EINTR", EINTR, false}};
-
-/* What a trace with a failure in it says. */
-struct outcome {
-	bool injected, acknowledged; /* after the failure */
-	uint64_t low, high;
-	uint64_t failed; /* the last code that a transaction ended with */
-};
-
-static struct outcome read_outcome(const struct trace *trace)
-{
-	struct outcome outcome = {0};
-
-	for (const struct trace_event *event = NULL; (event = trace_next(trace, event));) {
-		outcome.injected = outcome.injected || event->kind == TRACE_INJECTED;
-		if (event->kind != TRACE_MARK)
-			continue;
-		if (event->file == MARK_BEGIN)
-			outcome.high = event->other;
-		if (event->file == MARK_FAILED)
-			outcome.failed = event->offset;
-		if (event->file == MARK_START)
-			outcome.low = outcome.high = event->other;
-		if (event->file == MARK_ACK) {
-			outcome.low = event->other;
-			outcome.acknowledged = outcome.acknowledged || outcome.injected;
-		}
-	}
-	return outcome;
-}
-
-/* What the store holds after a restart without a power cut, seen by a process of its own. */
-static bool restarts(const char *root, uint64_t low, uint64_t high)
-{
-	char dir[PATH_MAX], why[ORACLE_WHY] = "";
-	int status;
-
-	snprintf(dir, sizeof(dir), "%s/" REPLAY_STORE, root);
-	fflush(stdout);
-	pid_t pid = fork();
-	if (pid == 0) {
-		uint64_t seq[ORACLE_LINES];
-		enum verdict verdict = script_oracle.check(dir, seq, why);
-		if (verdict != VERDICT_GOOD || seq[0] < low || seq[0] > high)
-			fprintf(stderr, "after a restart: verdict %d, %llu of %llu to %llu: %s\n",
-				verdict, (unsigned long long)seq[0], (unsigned long long)low,
-				(unsigned long long)high, why);
-		_exit(verdict != VERDICT_GOOD || seq[0] < low || seq[0] > high);
-	}
-	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
-}
 
 struct sweep {
 	uint64_t runs, stopped, went_on, wrong;
@@ -406,8 +256,8 @@ static bool complain(struct sweep *sweep, const char *error, uint64_t n, const c
 	return false;
 }
 
-static bool judge(struct sweep *sweep, const struct error *error, uint64_t n, const char *root,
-	const struct outcome *outcome, int rc)
+static bool judge(struct sweep *sweep, const struct launch_error *error, uint64_t n,
+	const char *root, const struct outcome *outcome, int rc)
 {
 	if (rc < 0)
 		return complain(sweep, error->name, n, "the program died", rc);
@@ -416,13 +266,13 @@ static bool judge(struct sweep *sweep, const struct error *error, uint64_t n, co
 	if (outcome->failed && outcome->failed != (uint64_t)-SEGUE_ENOSPACE &&
 		rc != (int)outcome->failed)
 		return complain(sweep, error->name, n, "it went on after a failure", rc);
-	if (!restarts(root, outcome->low, outcome->high))
+	if (!launch_restarts(&script_oracle, root, outcome))
 		return complain(sweep, error->name, n, "the restart is not exact", rc);
 	return true;
 }
 
 /* Call n fails. False: there is no such call. */
-static bool fail_call(struct sweep *sweep, const struct error *error, uint64_t n)
+static bool fail_call(struct sweep *sweep, const struct launch_error *error, uint64_t n)
 {
 	char root[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX], fail[64];
 	struct trace trace;
@@ -436,7 +286,7 @@ static bool fail_call(struct sweep *sweep, const struct error *error, uint64_t n
 	snprintf(fail, sizeof(fail), "%llu:%d", (unsigned long long)n, error->number);
 	struct disk *base = disk_create(root);
 	int rc = record(&recording, &trace);
-	const struct outcome outcome = read_outcome(&trace);
+	const struct outcome outcome = launch_outcome(&trace);
 	if (outcome.injected) {
 		sweep->runs++;
 		sweep->stopped += rc != 0;
@@ -448,7 +298,7 @@ static bool fail_call(struct sweep *sweep, const struct error *error, uint64_t n
 		struct replay replay = make_replay(base, &trace);
 		replay.random = 2;
 		replay.after_fault = true;
-		replay_kept(&replay, path, &sweep->sum);
+		launch_replay(&replay, path, &sweep->sum);
 	}
 	free(trace.bytes);
 	disk_destroy(base);
@@ -463,7 +313,7 @@ static bool limit_files(struct sweep *sweep)
 
 	for (rlim_t limit = 4096; limit <= 100 * 4096; limit += 8192 + limit % 3 * 512, limits++) {
 		struct trace trace;
-		const struct error error = {.name = "RLIMIT_FSIZE"};
+		const struct launch_error error = {.name = "RLIMIT_FSIZE"};
 		const struct recording recording = {.root = make_root("limited", root),
 			.trace = segue_tmpdir_path(&tmp, "trace-4", path),
 			.mutant = "",
@@ -471,7 +321,7 @@ static bool limit_files(struct sweep *sweep)
 			.more = LAST_SHORT,
 			.file_size = limit};
 		int rc = record(&recording, &trace);
-		const struct outcome outcome = read_outcome(&trace);
+		const struct outcome outcome = launch_outcome(&trace);
 		hit += rc != 0;
 		judge(sweep, &error, limit, root, &outcome, rc);
 		free(trace.bytes);
@@ -486,20 +336,20 @@ static bool fail_storage(void)
 {
 	bool good = true;
 
-	for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+	for (size_t i = 0; i < LAUNCH_ERRORS; i++) {
 		struct sweep sweep = {0};
-		double began = seconds();
+		double began = launch_seconds();
 		uint64_t first = 1 + disk_mix(options.seed, i) % options.every, n = first;
-		while (fail_call(&sweep, &errors[i], n))
+		while (fail_call(&sweep, &launch_errors[i], n))
 			n += options.every;
 		printf("%s: %llu of %llu calls failed: %llu times the store stopped, %llu times it "
 		       "went on; %llu wrong, %.1f s\n",
-			errors[i].name, (unsigned long long)sweep.runs,
+			launch_errors[i].name, (unsigned long long)sweep.runs,
 			(unsigned long long)n - options.every, (unsigned long long)sweep.stopped,
 			(unsigned long long)sweep.went_on, (unsigned long long)sweep.wrong,
-			seconds() - began);
+			launch_seconds() - began);
 		if (sweep.sum.points)
-			print("power cuts after it", &sweep.sum, began);
+			launch_print("power cuts after it", &sweep.sum, began, options.seed);
 		good = good && sweep.runs && !sweep.wrong && !sweep.sum.violations;
 	}
 	struct sweep sweep = {0};
@@ -514,7 +364,7 @@ static bool caught_by_errors(const char *mutant, char *how, size_t size)
 	struct sweep sweep = {0};
 
 	options.mutant = mutant;
-	for (uint64_t n = 1; !sweep.wrong && fail_call(&sweep, &errors[0], n); n++)
+	for (uint64_t n = 1; !sweep.wrong && fail_call(&sweep, &launch_errors[0], n); n++)
 		;
 	options.mutant = "";
 	snprintf(how, size, "a failed call, %llu runs", (unsigned long long)sweep.runs);
@@ -564,10 +414,10 @@ static bool run_mutants(void)
 	if (options.mutant[0])
 		return caught(options.mutant, how, sizeof(how)) && printf("%s\n", how);
 	for (size_t i = 0; i < count; i++) {
-		double began = seconds();
+		double began = launch_seconds();
 		bool seen = caught(mutants[i][0], how, sizeof(how));
 		printf("%s %-22s %s (%.1f s): %s\n", seen ? "caught  " : "SURVIVED", mutants[i][0],
-			mutants[i][1], seconds() - began, how);
+			mutants[i][1], launch_seconds() - began, how);
 		fflush(stdout);
 		found += seen;
 	}
@@ -578,53 +428,19 @@ static bool run_mutants(void)
 #else
 static bool run_mutants(void)
 {
-	die("only crash_mutants has mutants");
+	launch_die("only crash_mutants has mutants");
 	return false;
 }
 #endif
 
-/* ---- One image again ---- */
+/* ---- The command line ---- */
 
 static bool look_again(void)
 {
-	char path[PATH_MAX], root[SEGUE_TMPDIR_MAX], dir[PATH_MAX], why[ORACLE_WHY] = "";
-	uint64_t seq[ORACLE_LINES] = {0};
-	struct trace trace;
-
-	snprintf(path, sizeof(path), "%s/base", options.again);
-	struct disk *base = disk_create(path);
-	snprintf(path, sizeof(path), "%s/trace", options.again);
-	trace_load(&trace, path);
-	struct replay replay = make_replay(base, &trace);
-	segue_tmpdir_path(&tmp, "again", root);
-	if (!replay_image(&replay, options.point, options.index, root))
-		die("there is no such image");
-	snprintf(dir, sizeof(dir), "%s/" REPLAY_STORE, root);
 	if (options.mutant[0])
 		become(options.mutant);
-	enum verdict verdict = script_oracle.check(dir, seq, why);
-	printf("verdict %d, at %llu: %s\n", verdict, (unsigned long long)seq[0], why);
-	free(trace.bytes);
-	disk_destroy(base);
-	return verdict == VERDICT_GOOD;
-}
-
-/* ---- The command line ---- */
-
-/* Runs again under the shim, in another boot than what is recorded. */
-static void find_shim(char **argv)
-{
-	ssize_t size = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	if (size < 0)
-		die("find this program");
-	snprintf(shim, sizeof(shim), "%.*s/crash_shim.so", (int)(strrchr(self, '/') - self), self);
-	if (getenv(SHIM_BOOT))
-		return;
-	set("LD_PRELOAD", shim);
-	set(SHIM_BOOT, BOOT_HERE);
-	execv(self, argv);
-	die("start again");
+	return launch_again(&script_oracle, options.again, options.point, options.index,
+		options.random, options.seed);
 }
 
 static void read_options(int argc, char **argv)
@@ -632,9 +448,9 @@ static void read_options(int argc, char **argv)
 	static const struct option names[] = {{"images", required_argument, NULL, 'n'},
 		{"seed", required_argument, NULL, 's'}, {"errors", required_argument, NULL, 'e'},
 		{"mutants", no_argument, NULL, 'm'}, {"mutant", required_argument, NULL, 'M'},
-		{"again", required_argument, NULL, 'a'}, {"oracle", required_argument, NULL, 'o'},
-		{"point", required_argument, NULL, 'p'}, {"image", required_argument, NULL, 'i'},
-		{"random", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0}};
+		{"again", required_argument, NULL, 'a'}, {"point", required_argument, NULL, 'p'},
+		{"image", required_argument, NULL, 'i'}, {"random", required_argument, NULL, 'r'},
+		{NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -658,9 +474,6 @@ static void read_options(int argc, char **argv)
 		case 'a':
 			options.again = optarg;
 			break;
-		case 'o':
-			options.oracle = optarg;
-			break;
 		case 'p':
 			options.point = number;
 			break;
@@ -678,18 +491,14 @@ static void read_options(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	const char *seed = getenv("SEGUE_TEST_SEED");
-	struct timespec now;
 	bool good;
 
-	find_shim(argv);
+	launch_under_shim(argv);
 	if (argc == 6 && strcmp(argv[1], "--script") == 0)
 		return run_script(argv);
-	clock_gettime(CLOCK_REALTIME, &now);
-	options.seed = seed ? strtoull(seed, NULL, 0) : (uint64_t)now.tv_sec;
+	options.seed = launch_seed();
 	read_options(argc, argv);
-	if (!getenv("TMPDIR") && access("/dev/shm", W_OK) == 0)
-		set("TMPDIR", "/dev/shm"); /* images are many, and the disk is a model */
+	printf("crash_images: seed %llu\n", (unsigned long long)options.seed);
 	segue_tmpdir_make(&tmp, "crash");
 	script_init(LAST);
 	script_learn();

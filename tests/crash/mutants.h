@@ -14,6 +14,7 @@
 	X(nosync, "LMDB does not sync (MDB_NOSYNC)")                                               \
 	X(nometasync, "LMDB does not sync its meta page (MDB_NOMETASYNC)")                         \
 	X(writemap, "LMDB writes through its map (MDB_WRITEMAP)")                                  \
+	X(above_not_synced, "the name of the new store's directory is not synced")                 \
 	X(created_in_place, "the store is created without a rename")                               \
 	X(state_left_out, "the last state of a row is left out of its value")                      \
 	X(rows_not_dropped, "rows whose sequence ended stay in the table")                         \

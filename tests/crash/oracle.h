@@ -20,7 +20,7 @@ enum verdict {
 };
 
 struct oracle {
-	const char *name;
+	const char *name; /* of its program, behind "crash_" */
 	int lines;
 	/*
 	 * Looks at the store in `dir` (the first directory of the image) as a server would that

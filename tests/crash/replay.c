@@ -237,6 +237,8 @@ static void visit_point(const struct replay *replay, struct shard *shard, struct
 		narrow(replay, seen, stand, strength, fresh);
 		if (fresh)
 			check_image(replay, shard, stand, seen, shard->index, root);
+		else if (replay->first_only && violation_of(replay, shard, seen))
+			shard->stopped = true;
 		if (shard->stopped)
 			_exit(0);
 	}
@@ -246,6 +248,8 @@ static void work(const struct replay *replay, struct shard *shard, unsigned job,
 {
 	struct stand stand;
 
+	if (!freopen("/dev/null", "w", stderr)) /* LMDB has much to say of damaged files */
+		_exit(1);
 	begin_stand(replay, &stand);
 	while (next_point(&stand, replay->trace)) {
 		shard->blind = stand.blind;
@@ -310,9 +314,9 @@ static void report(const struct replay *replay, const struct seen *seen, const c
 		(unsigned long long)seen->point, (unsigned long long)seen->index);
 	if (replay_image(replay, seen->point, seen->index, path))
 		fprintf(stderr,
-			"  the image is in %s; again: crash_images --again %s --oracle %s --point "
+			"  the image is in %s; again: crash_%s --again %s --point "
 			"%llu --image %llu --random %u --seed %llu %s%s\n",
-			path, replay->save, replay->oracle->name, (unsigned long long)seen->point,
+			path, replay->oracle->name, replay->save, (unsigned long long)seen->point,
 			(unsigned long long)seen->index, replay->random,
 			(unsigned long long)replay->seed, mutant[0] ? "--mutant " : "", mutant);
 }

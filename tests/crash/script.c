@@ -656,4 +656,4 @@ static enum verdict check(const char *dir, uint64_t seq[ORACLE_LINES], char why[
 	return verdict;
 }
 
-const struct oracle script_oracle = {.name = "script", .lines = 1, .check = check};
+const struct oracle script_oracle = {.name = "images", .lines = 1, .check = check};
