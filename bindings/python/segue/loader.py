@@ -153,8 +153,8 @@ class Loader:
     def state_dict(self, all_lanes: bool = False, timeout: float | None = 60.0) -> dict[str, bytes]:
         """Return tokens of the committed position and states: ``{"lane/<l>": bytes}``.
 
-        Batches that are open are committed first. Before the first batch, and without a `start`, the
-        position is the store's; `start` is still looked at when the first batch is asked for.
+        Batches that are open are committed first. Before the first batch, and without a `start`,
+        the position is the store's; `start` is still looked at when the first batch is asked for.
 
         Parameters
         ----------
