@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segue.tfrecord import SequenceExampleWriter
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # noqa: E402
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 PATIENCE = 180.0
-# Lightning's order of devices and threads must not depend on the machine.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -38,8 +39,6 @@ def prepare(directory: Path) -> Path:
     for name, text in programs().items():
         (directory / name).write_text(text)
     rng = np.random.default_rng(3)
-    from segue.tfrecord import SequenceExampleWriter
-
     with SequenceExampleWriter(directory / "data" / "a.tfrecord") as writer:
         for length in rng.integers(1, 40, 24):
             x = rng.standard_normal(length).astype(np.float32)
@@ -66,7 +65,7 @@ def run(directory: Path, *command: str) -> None:
 
 
 def kill_when(directory: Path, pattern: str, *command: str) -> None:
-    """Runs until a file appears and a little longer; then kills all its processes, and the server."""
+    """Runs until a file appears and a little longer; then kills it all, and the server."""
     process = begin(directory, *command)
     try:
         deadline = time.monotonic() + PATIENCE
@@ -117,6 +116,14 @@ def test_one_process(tmp_path: Path) -> None:
     assert same(weights(whole), weights(killed))
 
 
+def end_of(directory: Path) -> dict[str, Any]:
+    """Model and optimizer of the last checkpoint, which holds all lanes."""
+    dcp_to_torch_save(directory / "checkpoints" / "end", directory / "end.pt")
+    end = torch.load(directory / "end.pt", weights_only=True)
+    assert sorted(end["loader"]) == [f"lane/{lane}" for lane in range(4)]
+    return {name: end[name] for name in ("model", "optimizer")}
+
+
 def test_many_processes(tmp_path: Path) -> None:
     """Killed with four ranks, ended with two: the weights of one process."""
     directory = prepare(tmp_path / "many")
@@ -125,16 +132,7 @@ def test_many_processes(tmp_path: Path) -> None:
     run(directory, *torchrun, "2", "many_processes.py")
     whole = prepare(tmp_path / "whole")
     run(whole, *torchrun, "1", "many_processes.py")
-    found = []
-    for each in (directory, whole):
-        found.append({})
-        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
-        dcp_to_torch_save(each / "checkpoints" / "end", each / "end.pt")
-        end = torch.load(each / "end.pt", weights_only=True)
-        assert sorted(end["loader"]) == [f"lane/{lane}" for lane in range(4)]
-        found[-1] = {name: end[name] for name in ("model", "optimizer")}
-    assert same(*found)
+    assert same(end_of(directory), end_of(whole))
 
 
 def test_lightning(tmp_path: Path) -> None:

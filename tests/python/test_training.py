@@ -1,7 +1,7 @@
 """Trainings that are killed at random give what an unbroken one gives, bit for bit.
 
-SEGUE_TEST_RUNS is the number of trainings (4), SEGUE_TEST_SEED gives the same again, SEGUE_TEST_CASE
-is one of them to be run alone.
+SEGUE_TEST_RUNS is the number of trainings (4), SEGUE_TEST_SEED gives the same again,
+SEGUE_TEST_CASE is one of them to be run alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What becomes of a worker's lanes and of its open batch, however the worker ends or misbehaves.
 
-Most workers here are programs of their own. What is delivered after them must be what an undisturbed
-run delivers: the open batch again, bit for bit, and all that follows.
+Most workers here are programs of their own. What is delivered after them must be what an
+undisturbed run delivers: the open batch again, bit for bit, and all that follows.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def test_ctrl_c_in_next(
     start: Callable[..., Program],
     ending: str,
 ) -> None:
-    """While it waits for a batch, since the server stands still; the loader can be used after it."""
+    """While it waits, since the server stands still; the loader can be used after it."""
     program = start(IN_NEXT.format(ending=ending))
     assert program.hear() == "ready"
     assert program.process.stdin
@@ -233,7 +233,12 @@ batch = next(iter(loader))
 atexit.register(lambda: say(little.seen(batch)))
 """,
     "os._exit": "batch = next(iter(loader)); say(little.seen(batch)); os._exit(0)",
-    "a cycle": "batch = next(iter(loader)); say(little.seen(batch)); a = [batch, loader]; a.append(a)",
+    "a cycle": """
+batch = next(iter(loader))
+say(little.seen(batch))
+cycle = [batch, loader]
+cycle.append(cycle)
+""",
     "close in the body": """
 for batch in loader:
     say(little.seen(batch))
@@ -267,7 +272,7 @@ def test_the_end_of_the_interpreter(
 def test_the_end_of_the_interpreter_while_a_thread_waits(
     stream: segue.Stream, whole: list[str], start: Callable[..., Program]
 ) -> None:
-    """A daemon thread is inside the client: the program's end does not wait for it, and is quiet."""
+    """A daemon thread is inside the client: the end does not wait for it, and is quiet."""
     program = start("""
 commit(2)
 batch = next(iter(loader))
@@ -470,8 +475,8 @@ def test_two_threads_with_one_iterator_and_no_lock(
     stream: segue.Stream, whole: list[str]
 ) -> None:
     """
-    The second is told that the first's batch is not saved, is committed, or is being taken. No batch
-    is passed over, and the lane goes on from the last commit.
+    The second is told that the first's batch is not saved, is committed, or is being taken. No
+    batch is passed over, and the lane goes on from the last commit.
     """
     loader = stream.loader(lanes=[0])
     batches = iter(loader)
@@ -593,7 +598,7 @@ def test_a_killed_parent_whose_child_lives(
 def test_a_child_of_multiprocessing_opens_its_own(
     client: segue.Client, stream: segue.Stream, whole: list[str], tmp_path: Path
 ) -> None:
-    """With a live loader in the parent: the child's own client works, and neither disturbs the other."""
+    """With a live loader in the parent: the child's own works, and neither disturbs the other."""
     context = multiprocessing.get_context("fork")
     loader = stream.loader(lanes=[0])
     batches = iter(loader)

@@ -1,11 +1,11 @@
 """Whole trainings that are killed again and again, and what they must give all the same.
 
-A training is the demo's LSTM over four lanes, one optimizer step a round. `reference` trains without
-a break and checks every batch against the plain model of oracle.py; `Run` trains the same with one,
-two or four worker processes while it kills some or all of them and the server, and brings what is left
-back to the last (weights, token) pair. Every batch that a worker is given, in whichever life, must be
-that of the reference, bit for bit, and so must the weights after every round, the tokens at the end and
-the final states in the store.
+A training is the demo's LSTM over four lanes, one optimizer step a round. `reference` trains
+without a break and checks every batch against the plain model of oracle.py; `Run` trains the same
+with one, two or four worker processes while it kills some or all of them and the server, and brings
+what is left back to the last (weights, token) pair. Every batch that a worker is given, in
+whichever life, must be that of the reference, bit for bit, and so must the weights after every
+round, the tokens of every pair and the final states in the store.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LANES = 4
 PATIENCE = 60.0
 FILES = 2
 
-# What is killed, and when. "everything" may go on with another number of workers, or in a new store.
+# What is killed, and when. "everything" may go on with other workers, or in a new store.
 KINDS = (
     "server",
     "worker",
@@ -162,7 +162,8 @@ class Seen:
 
 def see(model: Classifier, batch: segue.Batch, config: Config) -> Seen:
     """Runs the model over a batch and saves the states that it leaves."""
-    arrays = [*batch.sequences.values(), *batch.context.values(), batch.state("h"), batch.state("c")]
+    arrays = [*batch.sequences.values(), *batch.context.values()]
+    arrays += [batch.state("h"), batch.state("c")]
     inputs = digest(*(array.tobytes() for array in arrays), batch.length.tobytes())
     part = worker.run_batch(model, batch, config.header())
     rows = tuple((int(e), k.decode()) for e, k in zip(batch.epoch, batch.key, strict=True))
@@ -326,8 +327,9 @@ def death_in_writing(moment: str) -> Iterator[None]:
     def at(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any) -> Any:
             calls.append(name)
-            now = {"fsync": "before fsync", "replace": "before rename", "fsync again": "after rename"}
-            if now["fsync again" if calls.count("fsync") == 2 else name] == moment:
+            again = calls.count("fsync") == 2  # that of the directory
+            usual = {"fsync": "before fsync", "replace": "before rename"}[name]
+            if moment == ("after rename" if again else usual):
                 die()
             return call(*arguments)
 
@@ -428,7 +430,8 @@ def _forkserver() -> multiprocessing.context.ForkServerContext:
     kept = dict(os.environ)
     # One order of operations: one BLAS thread.
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), kept.get("PYTHONPATH", "")])
+    paths = [str(Path(__file__).parent), kept.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     try:
         from multiprocessing import forkserver
 
@@ -538,10 +541,10 @@ class Dead(Exception):
 class Run:
     """One training with kills, against its reference.
 
-    What is said: to a worker ``back`` (begin, at a pair), ``sum`` (all lanes' gradients, and whether
-    a pair is made, or the commits are torn), ``write`` (a pair, to the first worker), ``on``, ``bye``;
-    by a worker ``ready``, ``round``, ``tokens``, ``written``, ``torn``, ``end``. What it says
-    carries the life it was told; words of an earlier life are passed over.
+    What is said: to a worker ``back`` (begin, at a pair), ``sum`` (all lanes' gradients, and
+    whether a pair is made, or the commits are torn), ``write`` (a pair, to the first worker),
+    ``on``, ``bye``; by a worker ``ready``, ``round``, ``tokens``, ``written``, ``torn``, ``end``.
+    What it says carries the life it was told; words of an earlier life are passed over.
     """
 
     def __init__(
@@ -551,7 +554,7 @@ class Run:
         self.kills, self.done = list(kills), 0
         self.count = workers
         self.stores = 0
-        self.store_since = 0  # rounds of which the store may lack final states; -1: up to the pair
+        self.store_since = 0  # the store may lack final states of earlier rounds; -1: than the pair
         self.life = 0
         self.workers: list[Process | None] = [None] * workers
         self.pair: Path | None = None
@@ -616,8 +619,8 @@ class Run:
         self.workers = [None] * self.count
         self.stores += kill.new_store
         if kill.new_store or self.config.durability != "commit":
-            # At an interval the newest commits are lost with server and workers; the token has their
-            # states of rows, not those of sequences that had ended.
+            # At an interval the newest commits are lost with server and workers; the token has
+            # their states of rows, not those of sequences that had ended.
             self.store_since = -1
 
     def strike(self, kill: Kill) -> None:
