@@ -20,7 +20,7 @@
  * mirrors server/lease.c segue_lease_expire 3c757a6b
  * mirrors server/ledger.c end_lease fba9f716
  * mirrors server/ledger.c granted 290b6892
- * mirrors server/ledger.c ask 1a7be6f6
+ * mirrors server/ledger.c ask 53c7c0f6
  * mirrors server/writer.c add_grant c4a94fa2
  * mirrors server/writer.c settle 3da79c29
  * mirrors server/writer.c conclude e8b29ffc
