@@ -116,16 +116,20 @@ static void fuzz_row(const uint8_t *data, size_t size)
 
 /* ---- The kept index ------------------------------------------------------------------------ */
 
-struct kept {
-	const uint8_t *bytes;
+static struct segue_tmpdir dir;
+static struct segue_testspec test;
+static struct kept {
+	uint8_t *bytes;
 	size_t size;
-};
+} whole;
 
 static int load(void *arg, const char *name, void **bytes, size_t *size)
 {
 	const struct kept *kept = arg;
 
 	(void)name;
+	if (!kept->bytes)
+		return SEGUE_ENOTFOUND;
 	*bytes = malloc(kept->size ? kept->size : 1);
 	expect(*bytes != NULL);
 	memcpy(*bytes, kept->bytes, kept->size);
@@ -135,50 +139,75 @@ static int load(void *arg, const char *name, void **bytes, size_t *size)
 
 static int save(void *arg, const char *name, const void *bytes, size_t size)
 {
-	(void)arg;
+	struct kept *kept = arg;
+
 	(void)name;
-	(void)bytes;
-	(void)size;
+	kept->bytes = malloc(size);
+	expect(kept->bytes != NULL);
+	memcpy(kept->bytes, bytes, size);
+	kept->size = size;
 	return 0;
 }
 
-static struct segue_tmpdir dir;
-static struct segue_testspec test;
-
-static void remove_dir(void)
+static void clean_up(void)
 {
 	segue_testspec_finish(&test);
 	segue_tmpdir_remove(&dir);
+	free(whole.bytes);
 }
 
+/* Files that are there, and the index that was kept of them. */
 static void make_data(void)
 {
+	const struct segue_index_keeper keeper = {&whole, load, save};
 	struct segue_tfbytes file = {0};
+	struct segue_source *source;
 	char path[SEGUE_TMPDIR_MAX];
 
 	segue_tmpdir_make(&dir, "fuzz-value");
-	atexit(remove_dir);
-	for (size_t i = 0; i < 5; i++)
-		segue_tfwrite_record(&file, "0123456789", i);
+	atexit(clean_up);
 	segue_testspec_init(&test);
-	segue_tfwrite_file(segue_tmpdir_path(&dir, "a", path), file.bytes, file.size);
-	segue_testspec_path(&test, path);
+	for (size_t i = 0; i < 5; i++) {
+		segue_tfwrite_record(&file, "0123456789", i);
+		if (i < 3)
+			continue;
+		segue_tmpdir_path(&dir, i == 3 ? "a" : "b", path);
+		segue_tfwrite_file(path, file.bytes, file.size);
+		segue_testspec_path(&test, path);
+	}
 	segue_tfbytes_free(&file);
+	expect(segue_source_open_tfrecord(&test.spec, dir.root, &keeper, NULL, NULL, &source) == 0);
+	source->ops->destroy(source);
+	expect(whole.bytes != NULL);
 }
 
-/* Against files that are there: what is accepted leads to records within them. */
+/*
+ * It names files by their path, so the input says what is changed in it: place, place / 256 and a
+ * byte, three times and more; a byte that is left over cuts the end off. What is accepted leads to
+ * records within the files.
+ */
 static void fuzz_index(const uint8_t *data, size_t size)
 {
-	struct kept kept = {data, size};
+	struct kept kept;
 	const struct segue_index_keeper keeper = {&kept, load, save};
 	struct segue_source *source;
 
-	if (!dir.root[0])
+	if (!whole.bytes)
 		make_data();
-	if (segue_source_open_tfrecord(&test.spec, dir.root, &keeper, NULL, NULL, &source))
+	kept.size = whole.size;
+	kept.bytes = malloc(whole.size);
+	expect(kept.bytes != NULL);
+	memcpy(kept.bytes, whole.bytes, whole.size);
+	for (; size >= 3; data += 3, size -= 3)
+		kept.bytes[(data[0] + 256u * data[1]) % kept.size] ^= data[2];
+	if (size > 0)
+		kept.size -= data[0] % kept.size;
+	int rc = segue_source_open_tfrecord(&test.spec, dir.root, &keeper, NULL, NULL, &source);
+	free(kept.bytes);
+	if (rc)
 		return;
 	uint64_t records = source->ops->records(source);
-	expect(records == 5);
+	expect(records == 9);
 	for (uint64_t i = 0; i < records; i++) {
 		struct segue_admitted admitted;
 		struct segue_record *record;
