@@ -13,7 +13,7 @@
  * states).
  *
  * mirrors server/lease.c segue_lease_load befc6031
- * mirrors server/lease.c segue_lease_ask a43ad2c9
+ * mirrors server/lease.c segue_lease_ask f7a71c5c
  * mirrors server/lease.c segue_lease_granted 60749cbc
  * mirrors server/lease.c segue_lease_end 4918a2b8
  * mirrors server/lease.c segue_lease_taken a117f9d8
