@@ -68,6 +68,11 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	uint32_t rows = slot->rows, before = rows_before(mapping, step);
 	bool identity = true, straight = true;
 
+	if (batch->taken)
+		return segue_fail(SEGUE_EPROTOCOL,
+			"batch %llu of lane %u came while batch %llu, whose slot it takes, is held",
+			(unsigned long long)step, mapping->lane->index,
+			(unsigned long long)batch->step);
 	if (slot->step != step)
 		return fail_slot(mapping, step, "step", slot->step, step);
 	if (rows == 0 || rows > geometry->batch_size || slot->spans != rows)

@@ -13,14 +13,14 @@
  * states).
  *
  * mirrors server/lease.c segue_lease_load befc6031
- * mirrors server/lease.c segue_lease_ask a43ad2c9
+ * mirrors server/lease.c segue_lease_ask f7a71c5c
  * mirrors server/lease.c segue_lease_granted 60749cbc
  * mirrors server/lease.c segue_lease_end 4918a2b8
  * mirrors server/lease.c segue_lease_taken a117f9d8
  * mirrors server/lease.c segue_lease_expire 3c757a6b
  * mirrors server/ledger.c end_lease fba9f716
  * mirrors server/ledger.c granted 290b6892
- * mirrors server/ledger.c ask 1a7be6f6
+ * mirrors server/ledger.c ask 53c7c0f6
  * mirrors server/writer.c add_grant c4a94fa2
  * mirrors server/writer.c settle 3da79c29
  * mirrors server/writer.c conclude e8b29ffc

@@ -170,6 +170,12 @@ int sim_disk_apply(const struct sim_ops *ops)
 {
 	int rc = sim_disk.fail_next;
 
+	if (!rc && sim_now() < sim_disk.full_until) {
+		sim_happened[SIM_DISK_FULL_AGAIN]++;
+		rc = SEGUE_ENOSPACE;
+	}
+	if (rc)
+		sim_happened[rc == SEGUE_ENOSPACE ? SIM_DISK_FULL : SIM_DISK_FAILED]++;
 	sim_disk.fail_next = 0;
 	sim_progress();
 	pass_time();

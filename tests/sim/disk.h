@@ -30,7 +30,8 @@ struct sim_disk {
 	struct sim_disk_lane lane[SIM_PAIRS];
 	struct sim_disk_row final[SIM_GROUPS][SIM_NUMBERS]; /* key_size 0: none */
 	int64_t lag;                                        /* of a transaction: steps, at most */
-	int fail_next; /* SEGUE_ENOSPACE or SEGUE_ESTORE: the next transaction ends so */
+	int fail_next;      /* SEGUE_ENOSPACE or SEGUE_ESTORE: the next transaction ends so */
+	int64_t full_until; /* no room for any transaction before */
 };
 extern struct sim_disk sim_disk;
 

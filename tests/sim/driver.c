@@ -21,6 +21,7 @@ struct sim_grant {
 	struct segue_shm carry_shm, page_shm;
 	struct segue_lane_record record;
 	bool subscribed;
+	bool stalled; /* told that the disk is full; the committer's */
 
 	/* With the server's lock. */
 	bool finishing; /* the lease is over: its last commit goes to disk */
@@ -69,6 +70,7 @@ struct sim_driver {
 	struct segue_filler *filler[SIM_LANES][SIM_PAIRS]; /* open ones; control's */
 	bool share;
 	int64_t interval;
+	int64_t lease_timeout; /* 0: none */
 };
 
 static struct sim_lane_truth *truth_of(uint32_t pair)
@@ -256,13 +258,17 @@ static void conclude_grant(
 	sim_event_ring(&driver->server->control);
 }
 
-static void tell_storage_failed(struct sim_grant *grant, int rc)
+/* Storage failed, or (rc 0) works again. */
+static void tell_storage(struct sim_grant *grant, int rc)
 {
+	if (rc == 0 && !grant->stalled)
+		return;
+	grant->stalled = rc != 0;
 	pthread_mutex_lock(&grant->filler->lock);
-	segue_carry_storage_failed(&grant->carry, rc, segue_error_detail());
+	segue_carry_storage_failed(&grant->carry, rc, rc ? segue_error_detail() : "");
 	segue_feed_ring(&grant->filler->feed);
 	pthread_mutex_unlock(&grant->filler->lock);
-	segue_filler_stall(grant->filler, true);
+	segue_filler_stall(grant->filler, rc != 0);
 }
 
 struct entry {
@@ -289,9 +295,9 @@ static void collect(struct sim_driver *driver, struct entry entries[SIM_PAIRS])
 static void conclude(struct sim_driver *driver, const struct entry *entry, int rc)
 {
 	if (entry->grant)
+		tell_storage(entry->grant, rc);
+	if (entry->grant)
 		conclude_grant(driver, entry->grant, entry->finishing, rc);
-	if (entry->grant && rc && rc != SEGUE_ENOSPACE)
-		tell_storage_failed(entry->grant, rc);
 	/* A full disk: asked for again, or refused and asked for again by the worker. */
 	if (!entry->making || (rc == SEGUE_ENOSPACE && sim_one_in(2)))
 		return;
@@ -322,6 +328,11 @@ static void transact(struct sim_driver *driver)
 			conclude(driver, &entries[pair], rc);
 		if (driver->committer.state == SEGUE_COMMITTER_STOPPED)
 			sim_storage_failed();
+	} else if (
+		!ops.count) { /* nothing is owed: let those go on that were told of a full disk */
+		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+			if (entries[pair].grant)
+				tell_storage(entries[pair].grant, 0);
 	}
 	sim_ops_finish(&ops);
 }
@@ -685,6 +696,8 @@ static void attach(struct sim_driver *driver, struct sim_request *request, int64
 		end_lease(driver, pair, false);
 		break;
 	case SEGUE_LEASE_BUSY:
+		if (request->probe)
+			reply(request, serial, SEGUE_EBUSY);
 		break;
 	case SEGUE_LEASE_REFUSED:
 		sim_check(!stored->held ||
@@ -751,6 +764,22 @@ static void serve(struct sim_driver *driver, uint32_t worker)
 	}
 }
 
+/* As look_at_holder in ledger.c. */
+static bool overdue(const struct sim_driver *driver, const struct place *place)
+{
+	struct sim_grant *grant = place->grant;
+
+	if (!driver->lease_timeout || !grant || place->lease.state != SEGUE_LEASE_HELD)
+		return false;
+	pthread_mutex_lock(&grant->filler->lock);
+	bool over = segue_carry_overdue(
+		&grant->carry, grant->filler->feed.published, sim_now(), driver->lease_timeout);
+	pthread_mutex_unlock(&grant->filler->lock);
+	if (over)
+		sim_happened[SIM_LEASE_TIMEOUT]++;
+	return over;
+}
+
 static void look_at(struct sim_driver *driver, uint32_t pair)
 {
 	struct place *place = &driver->place[pair];
@@ -765,7 +794,7 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 		finish_making(driver, pair);
 	if (finished)
 		finish_grant(driver, pair);
-	if (place->grant && (!alive || place->cut))
+	if (place->grant && (!alive || place->cut || overdue(driver, place)))
 		end_lease(driver, pair, false);
 	place->cut = false;
 	segue_lease_expire(
@@ -816,7 +845,8 @@ static void run_control(void *arg)
 		for (uint32_t worker = 0; worker < SIM_WORKERS && !driver->server->stopping;
 			worker++)
 			serve(driver, worker);
-		sim_event_wait(&driver->server->control, SIM_NEVER);
+		sim_event_wait(&driver->server->control,
+			driver->lease_timeout ? sim_now() + driver->lease_timeout / 8 : SIM_NEVER);
 	}
 }
 
@@ -832,6 +862,8 @@ struct sim_server *sim_server_start(void)
 	driver->server = server;
 	driver->share = !sim_one_in(4);
 	driver->interval = intervals[sim_below(sizeof(intervals) / sizeof(intervals[0]))];
+	/* Long enough for one worker to take all lanes, which takes transactions. */
+	driver->lease_timeout = sim_one_in(4) ? 3000 + sim_below(3000) + 12 * sim_disk.lag : 0;
 	driver->pool.last = &driver->pool.jobs;
 	sim_spawn("control", 0, run_control, driver);
 	sim_spawn("committer", 0, run_committer, driver);
@@ -872,7 +904,9 @@ void sim_server_stop(struct sim_server *server)
 
 void sim_server_cut(struct sim_server *server, uint32_t pair)
 {
-	if (server->driver->place[pair].grant)
+	if (server->driver->place[pair].grant) {
+		sim_happened[SIM_CONNECTION_CUT]++;
 		server->driver->place[pair].cut = true;
+	}
 	sim_event_set(&server->control);
 }

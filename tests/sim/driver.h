@@ -44,6 +44,7 @@ struct sim_request {
 	const struct sim_states *states; /* OFFER: after step - 1 */
 	const struct sim_kept *kept;
 	const struct sim_token *restore;
+	bool probe; /* not a holder's: it is not to wait for the lane */
 
 	/* The answer. */
 	bool granting;

@@ -31,6 +31,7 @@
 #define BUFFER     16
 #define STEPS_MAX  2000000
 #define WEAK_JUMPS 8
+#define WEAK_TIME  16000 /* several times the longest weak timer */
 
 enum state { UNUSED, READY, BLOCKED };
 
@@ -59,6 +60,8 @@ struct actor {
 	unsigned first, count;
 };
 
+uint64_t sim_happened[SIM_EVENT_KINDS];
+
 static char stacks[ACTORS][STACK_SIZE] __attribute__((aligned(64)));
 
 static struct {
@@ -73,6 +76,7 @@ static struct {
 	uint32_t switch_one_in, drain_one_in;
 	unsigned buffered;
 	int weak_jumps;
+	int64_t weak_since;    /* the first of them */
 	struct actor *current; /* NULL: the main stack */
 	struct actor actors[ACTORS];
 	jmp_buf home;
@@ -331,10 +335,11 @@ static void idle(void)
 	}
 	if (strong != SIM_NEVER)
 		machine.weak_jumps = 0;
-	else
-		machine.weak_jumps++;
+	else if (machine.weak_jumps++ == 0)
+		machine.weak_since = machine.now;
 	int64_t next = strong < weak ? strong : weak;
-	if (next == SIM_NEVER || machine.weak_jumps > WEAK_JUMPS) {
+	if (next == SIM_NEVER ||
+		(machine.weak_jumps > WEAK_JUMPS && machine.now - machine.weak_since > WEAK_TIME)) {
 		list_blocked(who, sizeof(who));
 		sim_fail("deadlock", "nobody can go on:%s", who);
 		return;
@@ -458,6 +463,16 @@ void sim_kill(int process)
 void sim_stop(int64_t until)
 {
 	machine.current->still_till = until;
+}
+
+bool sim_worker_stopped(void)
+{
+	for (unsigned i = 0; i < ACTORS; i++) {
+		const struct actor *actor = &machine.actors[i];
+		if (actor->state == READY && actor->process > 0 && actor->still_till > machine.now)
+			return true;
+	}
+	return false;
 }
 
 void sim_progress(void)

@@ -51,6 +51,31 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 		if (!(condition))                                                                  \
 			sim_fail(check, __VA_ARGS__);                                              \
 	} while (0)
+/* What can happen to a run from outside, or come of it: counted over all runs. */
+#define SIM_EVENTS(X)                                                                              \
+	X(SERVER_KILLED, "server killed")                                                          \
+	X(SERVER_STOPPED, "server stopped in order")                                               \
+	X(WORKER_KILLED, "worker killed")                                                          \
+	X(LONG_STOP, "process stopped for long")                                                   \
+	X(CONNECTION_CUT, "connection cut")                                                        \
+	X(DISK_FULL, "disk full")                                                                  \
+	X(DISK_FULL_AGAIN, "disk full for several transactions")                                   \
+	X(DISK_FAILED, "disk failed")                                                              \
+	X(LEASE_TIMEOUT, "lease ended by its timeout")                                             \
+	X(LATE_COMMIT, "commit by a worker that was fenced meanwhile")                             \
+	X(OFFER_TAKEN, "offer taken")                                                              \
+	X(OFFER_TWICE, "offer made twice")                                                         \
+	X(OFFER_OLD_TOKEN, "offer with an old token")                                              \
+	X(RESTORE, "restore")                                                                      \
+	X(RESTORE_WHILE_STOPPED, "restore while a worker is stopped")                              \
+	X(RESTORE_OLDER, "restore of a checkpoint from before another restore")
+enum sim_event_kind {
+#define SIM_EVENT_KIND(name, text) SIM_##name,
+	SIM_EVENTS(SIM_EVENT_KIND)
+#undef SIM_EVENT_KIND
+		SIM_EVENT_KINDS
+};
+extern uint64_t sim_happened[SIM_EVENT_KINDS];
 /* A line of the trace. */
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -81,6 +106,8 @@ int sim_process(void);
  * until its next scheduling point.
  */
 void sim_kill(int process);
+/* True if an actor of another process than the server's stands still. */
+bool sim_worker_stopped(void);
 /* The running actor stands still until `until`. */
 void sim_stop(int64_t until);
 /* A scheduling point. */

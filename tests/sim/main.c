@@ -20,6 +20,7 @@
 
 #define FAULTS_MAX   8
 #define SEEDS        2000  /* histories, if nothing else is said */
+#define ENOUGH       10000 /* histories, that every kind of event must have happened */
 #define MUTANT_SEEDS 20000 /* ... at most, until a mutant is caught */
 
 /* What strikes, and who has to be started again. */
@@ -91,12 +92,14 @@ static void end_server(void)
 static void crash_server(void)
 {
 	sim_trace("the server is killed");
+	sim_happened[SIM_SERVER_KILLED]++;
 	end_server();
 }
 
 void sim_server_stopped(void)
 {
 	sim_trace("the server has stopped");
+	sim_happened[SIM_SERVER_STOPPED]++;
 	end_server();
 	sim_point(); /* the caller's last */
 }
@@ -115,6 +118,7 @@ static void crash_worker(uint32_t i)
 	if (!sim_process_alive(pid))
 		return;
 	sim_trace("worker %u is killed", i);
+	sim_happened[SIM_WORKER_KILLED]++;
 	sim_kill((int)pid);
 	sim_worker_died(i);
 	chaos.worker_at[i] = soon();
@@ -132,6 +136,30 @@ static void crash_somebody(void)
 		crash_worker((uint32_t)self);
 	else if (chaos.server)
 		crash_server();
+}
+
+static void stop_somebody(void)
+{
+	sim_trace("stopped for long");
+	sim_happened[SIM_LONG_STOP]++;
+	sim_stop(sim_now() + 200 + sim_below(8000));
+}
+
+static void fail_disk(void)
+{
+	sim_disk.fail_next = sim_one_in(2) ? SEGUE_ENOSPACE : SEGUE_ESTORE;
+	if (sim_one_in(3)) /* until somebody makes room */
+		sim_disk.full_until = sim_now() + sim_below(4000);
+}
+
+static void restore(void)
+{
+	if (sim_process() > 0 && sim_one_in(3))
+		stop_somebody();
+	sim_happened[SIM_RESTORE]++;
+	if (sim_worker_stopped())
+		sim_happened[SIM_RESTORE_WHILE_STOPPED]++;
+	sim_restore_group(sim_below(SIM_GROUPS));
 }
 
 static void strike(void)
@@ -152,18 +180,17 @@ static void strike(void)
 			sim_server_stop(chaos.server);
 		break;
 	case 5:
-		sim_trace("stopped for long");
-		sim_stop(sim_now() + 200 + sim_below(8000));
+		stop_somebody();
 		break;
 	case 6:
 		if (chaos.server)
 			sim_server_cut(chaos.server, sim_below(SIM_PAIRS));
 		break;
 	case 7:
-		sim_disk.fail_next = sim_one_in(2) ? SEGUE_ENOSPACE : SEGUE_ESTORE;
+		fail_disk();
 		break;
 	default:
-		sim_restore_group(sim_below(SIM_GROUPS));
+		restore();
 		break;
 	}
 	if (chaos.faults)
@@ -209,6 +236,25 @@ static struct sim_failure run(const struct sim_options *options, struct totals *
 	return failure;
 }
 
+/* What happened, and whether anything never did although there were runs enough. */
+static bool tell_events(bool all_must_happen)
+{
+	static const char *const texts[] = {
+#define TEXT(name, text) text,
+		SIM_EVENTS(TEXT)
+#undef TEXT
+	};
+	bool missing = false;
+
+	for (unsigned i = 0; i < SIM_EVENT_KINDS; i++) {
+		bool never = all_must_happen && sim_happened[i] == 0;
+		printf("%10llu %s%s\n", (unsigned long long)sim_happened[i], texts[i],
+			never ? ": NEVER, so nothing is known about it" : "");
+		missing |= never;
+	}
+	return !missing;
+}
+
 static int verdict(const struct sim_options *options, uint64_t first,
 	const struct sim_failure *failure, const struct totals *totals, double seconds)
 {
@@ -223,6 +269,8 @@ static int verdict(const struct sim_options *options, uint64_t first,
 		       : (failure->failed ? "FAILED" : "ok"),
 		(unsigned long long)totals->runs, (unsigned long long)first,
 		(unsigned long long)totals->steps, (unsigned long long)totals->faults, seconds);
+	if (!mutant && !failure->failed && !tell_events(totals->runs >= ENOUGH))
+		return 1;
 	return failure->failed == (mutant != NULL) ? 0 : 1;
 }
 

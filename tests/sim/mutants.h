@@ -13,6 +13,7 @@
 	X(copy_without_hold, "states are copied while publication goes on")                        \
 	X(ended_rows_not_taken, "a buffer is rewritten before its ended rows are taken")           \
 	X(grant_not_durable, "a lease is handed out before its grant is on disk")                  \
+	X(offer_of_any_token, "an offer is taken although its lease is not the latest")            \
 	X(carry_reused, "the next lease gets the carry of the last one")                           \
 	X(wake_without_fence, "sleeper and waker store, then load, without a fence between")       \
 	X(token_fillers_position, "an image takes the filler's position, not the commit's")

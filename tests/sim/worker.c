@@ -52,9 +52,11 @@ static struct {
 	int64_t pids;
 	struct sim_server *server; /* NULL: down */
 	bool owned[SIM_PAIRS], done[SIM_PAIRS];
-	uint64_t restore[SIM_PAIRS], restored[SIM_PAIRS]; /* asked for, done */
-	uint64_t committed[SIM_PAIRS];                    /* by whoever has it, the last time */
-	struct sim_token token[SIM_PAIRS];                /* newest checkpoint */
+	uint64_t restore[SIM_PAIRS], restored[SIM_PAIRS];     /* asked for, done */
+	uint64_t committed[SIM_PAIRS];                        /* by whoever has it, the last time */
+	struct sim_token token[SIM_PAIRS];                    /* newest checkpoint */
+	struct sim_token older[SIM_PAIRS];                    /* one from before the last restore */
+	uint8_t lease_token[SIM_PAIRS][2][SEGUE_TOKEN_BYTES]; /* of the last lease; of one before */
 	struct sim_token restore_to[SIM_PAIRS];
 	uint32_t patience; /* views are kept for about so many steps */
 	bool waits_durable;
@@ -241,6 +243,9 @@ static void take_over(struct worker *worker, struct handle *handle, struct sim_s
 
 	segue_track_init(&handle->track, request->ring, request->carry, request->page,
 		sim_world.spec.depth, request->generation, request->first);
+	memcpy(all.lease_token[handle->pair][1], all.lease_token[handle->pair][0],
+		SEGUE_TOKEN_BYTES);
+	memcpy(all.lease_token[handle->pair][0], request->fresh, SEGUE_TOKEN_BYTES);
 	memcpy(handle->token, request->fresh, SEGUE_TOKEN_BYTES);
 	handle->has_token = true;
 	handle->attached = true;
@@ -276,6 +281,41 @@ static void check_offered(const struct worker *worker, const struct handle *hand
 		"pair %u: %llu committed, resumed at %llu", handle->pair,
 		(unsigned long long)handle->track.committed,
 		(unsigned long long)worker->request.first);
+}
+
+/* The same offer once more, after it was taken: whoever makes it, it is one too many. */
+static void offer_again(struct worker *worker, struct handle *handle, struct sim_server *server,
+	const uint8_t *token)
+{
+	sim_happened[SIM_OFFER_TWICE]++;
+	memcpy(worker->request.token, token, SEGUE_TOKEN_BYTES);
+	worker->request.probe = true;
+	int rc = ask(worker, server);
+	worker->request.probe = false;
+	sim_check(rc != 0, "offer_twice", "pair %u: the offer of step %llu is taken twice",
+		handle->pair, (unsigned long long)worker->request.step);
+	handle->broken = true; /* asking has ended the lease */
+}
+
+/* What a process says that has got hold of the token of an earlier lease. */
+static void offer_old_token(struct worker *worker, uint32_t pair, struct sim_server *server)
+{
+	static const uint8_t none[SEGUE_TOKEN_BYTES];
+	struct sim_states states[SIM_ROWS] = {0};
+	struct sim_request *request = &worker->request;
+
+	if (memcmp(all.lease_token[pair][1], none, SEGUE_TOKEN_BYTES) == 0)
+		return;
+	sim_happened[SIM_OFFER_OLD_TOKEN]++;
+	request->mode = SEGUE_ATTACH_OFFER;
+	memcpy(request->token, all.lease_token[pair][1], SEGUE_TOKEN_BYTES);
+	request->step = all.committed[pair];
+	request->states = states;
+	request->kept = NULL;
+	request->probe = true;
+	int rc = ask(worker, server);
+	request->probe = false;
+	sim_check(rc != 0, "old_token", "pair %u: an offer with an old token is taken", pair);
 }
 
 /*
@@ -314,6 +354,7 @@ static int go_back(struct worker *worker, struct handle *handle, struct sim_serv
 static int attach_once(struct worker *worker, struct handle *handle)
 {
 	int rc = SEGUE_EFENCED;
+	bool offered = false;
 
 	while (!all.server)
 		sim_event_wait(&worker->event, SIM_NEVER);
@@ -324,17 +365,27 @@ static int attach_once(struct worker *worker, struct handle *handle)
 		rc = go_back(worker, handle, server);
 	} else {
 		/* A server that ended the lease itself refuses. */
+		if (!handle->has_token && sim_one_in(10))
+			offer_old_token(worker, handle->pair, server);
 		if (handle->has_token && (handle->server != server || sim_one_in(4))) {
 			rc = offer(worker, handle, server);
 			if (rc == 0)
 				check_offered(worker, handle);
+			offered = rc == 0;
 		}
 		if (rc == SEGUE_EFENCED)
 			rc = resume(worker, handle, server);
 	}
 	if (rc == 0) {
+		uint8_t token[SEGUE_TOKEN_BYTES];
+		memcpy(token, handle->token, SEGUE_TOKEN_BYTES);
 		forget_kept(handle, SEGUE_NEVER);
 		take_over(worker, handle, server);
+		sim_happened[SIM_OFFER_TAKEN] += offered;
+		if (offered && sim_one_in(8)) {
+			worker->request.kept = NULL;
+			offer_again(worker, handle, server, token);
+		}
 	}
 	return rc;
 }
@@ -515,6 +566,7 @@ static void commit(struct handle *handle)
 		return;
 	}
 	all.committed[handle->pair] = step + 1;
+	sim_happened[SIM_LATE_COMMIT] += lease_is_over(find_view(handle, step));
 	keep_ended(handle, step, out);
 	forget_kept(handle, segue_load_acquire(&track->page->durable));
 	sim_progress();
@@ -582,6 +634,8 @@ static void go_on(struct worker *worker, struct handle *handle)
 	case SEGUE_TRACK_STORAGE: /* until somebody starts the server again */
 		if (handle->server != all.server)
 			handle->broken = true;
+		else if (atomic_load(&handle->track.page->error) == (uint32_t)-SEGUE_ENOSPACE)
+			sim_stop(sim_now() + 50); /* it may yet find room: asks again */
 		else
 			sim_event_wait(&worker->event, SIM_NEVER);
 		break;
@@ -746,6 +800,12 @@ void sim_restore_group(uint32_t group)
 						     : 0));
 		all.restore[pair]++;
 		all.restore_to[pair] = all.token[pair];
+		if (all.older[pair].image && sim_one_in(2)) {
+			all.restore_to[pair] = all.older[pair];
+			sim_happened[SIM_RESTORE_OLDER]++;
+		}
+		if (!all.older[pair].image || sim_one_in(2))
+			all.older[pair] = all.token[pair];
 		all.done[pair] = false;
 	}
 	announce();

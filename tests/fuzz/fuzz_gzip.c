@@ -1,0 +1,97 @@
+/*
+ * Fuzzes inflating: what zlib makes of the same members is the oracle.
+ *
+ * Either the target is whole, the same bytes, and begins as a TFRecord file does, or it is not
+ * there. For libFuzzer, or with replay_main.c as a program that runs files.
+ */
+#include "inflate.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "tmpdir.h"
+
+#define PLAIN_MAX (4u << 20) /* inputs that inflate to more are passed over */
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void expect(bool holds)
+{
+	if (!holds)
+		abort();
+}
+
+static struct segue_tmpdir dir;
+
+static void remove_dir(void)
+{
+	segue_tmpdir_remove(&dir);
+}
+
+/* All members, one after the other: their bytes, or false if they are not all whole. */
+static bool inflate_all(const uint8_t *data, size_t size, uint8_t *plain, size_t *plain_size)
+{
+	z_stream stream = {.next_in = (Bytef *)(uintptr_t)data, .avail_in = (uInt)size};
+
+	*plain_size = 0;
+	while (stream.avail_in > 0) {
+		expect(inflateInit2(&stream, 16 + MAX_WBITS) == Z_OK);
+		stream.next_out = plain + *plain_size;
+		stream.avail_out = (uInt)(PLAIN_MAX - *plain_size);
+		int rc = inflate(&stream, Z_FINISH);
+		*plain_size = PLAIN_MAX - stream.avail_out;
+		inflateEnd(&stream);
+		if (rc != Z_STREAM_END)
+			return false;
+	}
+	return size > 0;
+}
+
+static bool same_as(const char *path, const uint8_t *bytes, size_t size)
+{
+	static uint8_t found[PLAIN_MAX + 1];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	size_t have = 0;
+	for (ssize_t got; (got = read(fd, found + have, sizeof(found) - have)) > 0;)
+		have += (size_t)got;
+	close(fd);
+	return have == size && memcmp(found, bytes, size) == 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static uint8_t plain[PLAIN_MAX];
+	static char target[SEGUE_TMPDIR_MAX];
+	struct segue_progress progress = {.total = size};
+	size_t plain_size;
+	char source[64];
+
+	if (!dir.root[0]) {
+		segue_tmpdir_make(&dir, "fuzz-gzip");
+		segue_tmpdir_path(&dir, "target", target);
+		atexit(remove_dir);
+	}
+	bool whole = inflate_all(data, size, plain, &plain_size);
+	if (plain_size == PLAIN_MAX)
+		return 0;
+	int fd = memfd_create("fuzz-gzip", MFD_CLOEXEC);
+	expect(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+	snprintf(source, sizeof(source), "/proc/self/fd/%d", fd);
+	int rc = segue_inflate_file(source, target, 0, &progress);
+	close(fd);
+	expect(rc == 0 || rc == SEGUE_EDATA);
+	if (rc == 0) {
+		expect(whole && same_as(target, plain, plain_size));
+		unlink(target);
+	}
+	expect(access(target, F_OK) != 0);
+	return 0;
+}
