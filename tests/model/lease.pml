@@ -18,12 +18,12 @@
  * mirrors server/lease.c segue_lease_end 4918a2b8
  * mirrors server/lease.c segue_lease_taken a117f9d8
  * mirrors server/lease.c segue_lease_expire 3c757a6b
- * mirrors server/ledger.c end_lease fba9f716
- * mirrors server/ledger.c granted 290b6892
+ * mirrors server/ledger.c end_lease 59a3c0da
+ * mirrors server/ledger.c granted bb054049
  * mirrors server/ledger.c ask 53c7c0f6
- * mirrors server/writer.c add_grant c4a94fa2
+ * mirrors server/writer.c add_grant 4787cc8b
  * mirrors server/writer.c settle 3da79c29
- * mirrors server/writer.c conclude e8b29ffc
+ * mirrors server/writer.c conclude 67fae659
  * mirrors server/grant.c segue_grant_make 28ff5abf
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/lane.c segue_lane_ready b113567e

@@ -25,7 +25,7 @@
  * mirrors server/carry.c segue_carry_copy 462f5cb5
  * mirrors server/carry.c segue_carry_let_go ff672711
  * mirrors server/carry.c segue_carry_take ee8f7ba3
- * mirrors server/carry.c segue_carry_fence de2f02ed
+ * mirrors server/carry.c segue_carry_fence b82565a6
  * mirrors server/feed.c gate_of ed598e37
  * mirrors server/feed.c segue_feed_gate 97f5bfc5
  * mirrors server/feed.c segue_feed_take c582b5a7
