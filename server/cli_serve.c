@@ -239,7 +239,8 @@ const struct segue_cli_command segue_cli_serve = {
 		"write failed, is verified first, in a process of its own: progress is logged.\n\n"
 		"Exit status: 0 ended in order, 1 could not start or had to stop (a message says\n"
 		"why), 2 wrong usage, 3 the store's file could not be read (SIGBUS). With\n"
-		"--embedded: 0 the server is ready, else the code of the error in segue.h, such as\n"
+		"--embedded: 0 the server is ready, else the code of the error in segue.h, such "
+		"as\n"
 		"7 (EBUSY, another server has DIR), 21 (ESTORE, damaged), 22 (EFORMAT, written by\n"
 		"another version), 23 (EREADONLY).\n",
 	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED | SEGUE_CLI_SERVICE | SEGUE_CLI_MAP_SIZE,

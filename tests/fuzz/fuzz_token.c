@@ -54,6 +54,7 @@ static void check(const void *bytes, size_t size)
 	const struct segue_grant_order order = {
 		.place = {.lane = 1},
 		.spec = stream_spec(),
+		.plan = {.records = 10, .lanes = 2, .lane = 1, .batch_size = 4, .num_unroll = 5},
 		.fingerprint = {7, 8},
 		.bulk = bytes,
 		.bulk_size = size,

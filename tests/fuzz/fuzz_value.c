@@ -176,7 +176,8 @@ static void make_data(void)
 		segue_testspec_path(&test, path);
 	}
 	segue_tfbytes_free(&file);
-	expect(segue_source_open_tfrecord(&test.spec, dir.root, NULL, &keeper, NULL, NULL, &source) == 0);
+	expect(segue_source_open_tfrecord(
+		       &test.spec, dir.root, NULL, &keeper, NULL, NULL, &source) == 0);
 	source->ops->destroy(source);
 	expect(whole.bytes != NULL);
 }
@@ -202,7 +203,8 @@ static void fuzz_index(const uint8_t *data, size_t size)
 		kept.bytes[(data[0] + 256u * data[1]) % kept.size] ^= data[2];
 	if (size > 0)
 		kept.size -= data[0] % kept.size;
-	int rc = segue_source_open_tfrecord(&test.spec, dir.root, NULL, &keeper, NULL, NULL, &source);
+	int rc = segue_source_open_tfrecord(
+		&test.spec, dir.root, NULL, &keeper, NULL, NULL, &source);
 	free(kept.bytes);
 	if (rc)
 		return;

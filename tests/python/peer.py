@@ -204,7 +204,7 @@ def make_spec(
         + message(f6=message(f1=b"token", f2=float32), f7=message(f1=b"speaker", f2=int64))
         + message(f8=message(f1=b"h", f2=float32, f3=state), f9=4, f10=batch, f11=lanes)
         + message(f14=epochs, f15=1, f20=int(persist), f21=depth, f22=num_threads)
-        + message(f23=1000, f25=100)
+        + message(f23=1000, f25=100, f27=3)
     )
 
 

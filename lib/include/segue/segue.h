@@ -210,7 +210,8 @@ struct segue_stream_spec {
 	 * process or socket alone. Longer than the longest step of the training.
 	 */
 	uint32_t lease_timeout_ms;
-	uint32_t keep_checkpoints; /* (runtime) newest checkpoints that the store keeps of a lane; 0: 3 */
+	/* (runtime) newest checkpoints that the store keeps of a lane, up to 100; 0: 3 */
+	uint32_t keep_checkpoints;
 };
 
 /* ---- Client --------------------------------------------------------------------------------- */
