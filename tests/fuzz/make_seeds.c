@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layout.h"
 #include "records.h"
 
 static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
@@ -158,6 +159,135 @@ static void make_segments(const char *dir)
 	save_bytes(dir, "segment", 2, 0, "\3\1", 2);
 }
 
+/* ---- What a client says --------------------------------------------------------------------- */
+
+#define PLACE "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
+
+static struct segue_tfbytes talk;
+
+static void put_byte(uint8_t byte)
+{
+	segue_tfbytes_put(&talk, &byte, 1);
+}
+
+static void put_message(uint8_t client, const struct segue_message *message)
+{
+	static uint8_t bytes[SEGUE_FRAME_MAX];
+	size_t size;
+
+	if (segue_message_pack(message, bytes, &size))
+		abort();
+	put_byte((uint8_t)(client << 7));
+	put_byte((uint8_t)message->type);
+	put_byte((uint8_t)size);
+	put_byte((uint8_t)(size >> 8));
+	segue_tfbytes_put(&talk, bytes, size);
+}
+
+static void put_greeting(uint8_t client)
+{
+	const struct segue_message hello = {.type = SEGUE_MESSAGE_HELLO,
+		.serial = 1,
+		.hello = {.protocol = SEGUE_PROTOCOL,
+			.layout_version = SEGUE_LAYOUT_VERSION,
+			.version = "0",
+			.program = "fuzz"}};
+	static const char *const paths[] = {PLACE};
+	static const struct segue_feature x[] = {{.name = "x", .dtype = SEGUE_FLOAT32}};
+	static const struct segue_state h[] = {{.name = "h", .dtype = SEGUE_FLOAT32}};
+	const struct segue_stream_spec asked = {.name = "train",
+		.source = {.paths = paths, .path_count = 1},
+		.sequences = x,
+		.sequence_count = 1,
+		.states = h,
+		.state_count = 1,
+		.num_unroll = 2,
+		.batch_size = 2,
+		.lanes = 1,
+		.epochs = 1,
+		.keep_final = true};
+	struct segue_message open = {.type = SEGUE_MESSAGE_STREAM_OPEN, .serial = 2};
+
+	put_message(client, &hello);
+	if (segue_spec_create(&asked, &open.stream_open.spec))
+		abort();
+	put_message(client, &open);
+	segue_spec_destroy(open.stream_open.spec);
+	put_byte(6);
+}
+
+static void put_attach(uint8_t client, uint64_t stream, enum segue_attach_mode mode, uint64_t step,
+	uint64_t upload)
+{
+	const struct segue_message attach = {.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.serial = 3,
+		.lane_attach = {.stream = stream,
+			.mode = mode,
+			.step = step,
+			.upload = upload,
+			.timeout_ns = 1000000000}};
+
+	put_message(client, &attach);
+	put_byte(6);
+}
+
+static void save_talk(const char *dir, int number)
+{
+	save(dir, "dispatch", number, &talk);
+	segue_tfbytes_free(&talk);
+	talk = (struct segue_tfbytes){0};
+}
+
+/* Ids count from 1: opening, lease, upload, in the order in which they are given. */
+static void make_talks(const char *dir)
+{
+	struct segue_message message = {.serial = 9};
+
+	put_greeting(0);
+	put_attach(0, 1, SEGUE_ATTACH_FRESH, 0, 0);
+	put_byte(4), put_byte(0), put_byte(1); /* committed = 1 */
+	put_byte(4), put_byte(1), put_byte(1); /* released = 1 */
+	message.type = SEGUE_MESSAGE_CHECKPOINT;
+	message.checkpoint.stream = 1;
+	message.checkpoint.step = 1;
+	message.checkpoint.timeout_ns = 1000000;
+	put_message(0, &message);
+	put_byte(6);
+	message = (struct segue_message){
+		.type = SEGUE_MESSAGE_LANE_DETACH, .serial = 10, .lane_detach = {.lease = 2}};
+	put_message(0, &message);
+	put_byte(6);
+	save_talk(dir, 0);
+
+	/* Two that want the lane; the first goes. */
+	put_greeting(0);
+	put_greeting(1);
+	put_attach(0, 1, SEGUE_ATTACH_FRESH, 0, 0);
+	put_attach(1, 2, SEGUE_ATTACH_CONTINUE, 0, 0);
+	put_byte(7);
+	put_byte(6);
+	save_talk(dir, 1);
+
+	/* An upload, an offer and a token of nothing. */
+	put_greeting(0);
+	message = (struct segue_message){
+		.type = SEGUE_MESSAGE_UPLOAD, .serial = 4, .upload = {.size = 64}};
+	put_message(0, &message);
+	put_byte(6);
+	put_byte(5), put_byte(4), put_byte(0), put_byte('S'), put_byte('E'), put_byte('G'),
+		put_byte('T');
+	put_attach(0, 1, SEGUE_ATTACH_RESTORE, 0, 2);
+	put_attach(0, 1, SEGUE_ATTACH_OFFER, 2, 0);
+	for (int what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_GET; what++) {
+		message = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
+			.serial = 5,
+			.report = {.what = (enum segue_report)what, .stream = "train", .key = "k"}};
+		put_message(0, &message);
+		put_byte(6);
+	}
+	save_talk(dir, 2);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -169,5 +299,6 @@ int main(int argc, char **argv)
 	make_values(argv[1]);
 	make_texts(argv[1]);
 	make_segments(argv[1]);
+	make_talks(argv[1]);
 	return 0;
 }

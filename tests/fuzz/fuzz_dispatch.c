@@ -1,0 +1,464 @@
+/*
+ * Fuzzes a whole server by sequences of messages: sessions, streams, leases, checkpoints, reports.
+ *
+ * The server is the real one without its listener: loop, committer, loader threads, a store. Two
+ * clients talk to it over socketpairs. The input is a list of steps: an op byte (bit 7: which
+ * client), then
+ *
+ *	0 to 3	type u8, size u16, payload	a message (PLACE in it stands for the data's path)
+ *	4	word u8, value u8		writes a word of the newest carry, and rings the event
+ *	5	size u16, bytes			fills the newest upload
+ *	6	-				lets the server come to rest
+ *	7	-				the client goes; another comes
+ *
+ * When all have gone, nothing may be left of them: no stream, session, job, checkpoint or fd. The
+ * store is emptied after each input. For libFuzzer, or with replay_main.c as a program that runs
+ * files.
+ */
+#include "server.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "layout.h"
+#include "ledger.h"
+#include "tfwrite.h"
+#include "tmpdir.h"
+#include "wait.h"
+
+#define PLACE       "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
+#define PATIENCE_NS INT64_C(30000000000) /* for what should be gone in a moment */
+#define MEMORY_MAX  (8u << 20)           /* of a ring, a carry, an upload */
+
+enum { CLIENTS = 2 };
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define expect(holds)                                                                              \
+	do {                                                                                       \
+		if (!(holds)) {                                                                    \
+			dprintf(STDERR_FILENO, "line %d: %s\n", __LINE__, #holds);                 \
+			abort();                                                                   \
+		}                                                                                  \
+	} while (0)
+
+struct client {
+	int socket, peer; /* ours; the server's */
+	struct segue_frame_reader reader;
+	int ring, carry, event, upload; /* newest that came; -1 */
+	uint64_t upload_size;
+};
+
+static struct {
+	struct segue_tmpdir dir;
+	char place[sizeof(PLACE)];
+	struct segue_server server;
+	struct client client[CLIENTS];
+	const uint8_t *at, *end;
+	bool closing;
+	int64_t closing_since;
+} world;
+
+/* ---- Clients -------------------------------------------------------------------------------- */
+
+static void drop(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void come(struct client *client)
+{
+	int ends[2];
+
+	expect(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+	client->socket = ends[0];
+	client->peer = ends[1];
+	client->ring = client->carry = client->event = client->upload = -1;
+	segue_frame_reader_init(&client->reader, true);
+	segue_session_create(&world.server, client->peer);
+}
+
+static void go(struct client *client)
+{
+	drop(&client->socket);
+	drop(&client->ring);
+	drop(&client->carry);
+	drop(&client->event);
+	drop(&client->upload);
+	segue_frame_reader_finish(&client->reader);
+}
+
+/* Takes what the server answered: an honest server's frames are whole, and messages of its. */
+static void listen_to_server(struct client *client)
+{
+	static struct segue_arena arena;
+	struct segue_message message;
+	struct segue_frame frame;
+
+	if (!arena.base)
+		expect(segue_arena_init(&arena, SEGUE_ARENA_SIZE) == 0);
+	while (client->socket >= 0 &&
+		segue_frame_read(&client->reader, client->socket, &frame) == 1) {
+		expect(segue_message_unpack(&frame, &arena, &message) == 0);
+		expect(message.type >= SEGUE_MESSAGE_WELCOME);
+		if (message.type == SEGUE_MESSAGE_ATTACHED) {
+			expect(frame.fd_count == 4);
+			drop(&client->ring);
+			drop(&client->carry);
+			drop(&client->event);
+			client->ring = frame.fds[0];
+			client->carry = frame.fds[1];
+			client->event = frame.fds[3];
+			close(frame.fds[2]);
+		} else if (message.type == SEGUE_MESSAGE_BULK) {
+			expect(frame.fd_count == 1);
+			if (message.bulk.id == 0) { /* bytes to read */
+				close(frame.fds[0]);
+				continue;
+			}
+			drop(&client->upload);
+			client->upload = frame.fds[0];
+			client->upload_size = message.bulk.size;
+		}
+	}
+}
+
+/* Inputs that would read other files, or take much memory by right, are left out. */
+static bool is_harmless_stream(struct segue_spec *spec)
+{
+	struct segue_geometry geometry;
+
+	for (size_t i = 0; i < spec->path_count; i++)
+		if (strncmp(spec->paths[i], world.place, strlen(world.place)) != 0)
+			return false;
+	if (spec->lanes > 16 || spec->num_threads > 4 || spec->batch_size > 64 || spec->depth > 16)
+		return false;
+	if (segue_spec_check(spec))
+		return true; /* refused */
+	if (segue_geometry_init(spec, 64, &geometry))
+		return true;
+	bool small = geometry.ring_size < MEMORY_MAX && geometry.carry_size < MEMORY_MAX;
+	segue_geometry_finish(&geometry);
+	return small;
+}
+
+static bool is_harmless(uint16_t type, const uint8_t *payload, size_t size)
+{
+	static struct segue_arena arena;
+	const struct segue_frame frame = {.type = type, .size = (uint32_t)size, .payload = payload};
+	struct segue_message message;
+
+	if (!arena.base)
+		expect(segue_arena_init(&arena, SEGUE_ARENA_SIZE) == 0);
+	if (segue_message_unpack(&frame, &arena, &message))
+		return true;
+	if (type == SEGUE_MESSAGE_UPLOAD)
+		return message.upload.size < MEMORY_MAX;
+	if (type == SEGUE_MESSAGE_STREAM_OPEN) {
+		bool harmless = message.stream_open.paths_upload == 0 &&
+				is_harmless_stream(message.stream_open.spec);
+		segue_spec_destroy(message.stream_open.spec);
+		return harmless;
+	}
+	return true;
+}
+
+/* ---- Steps ---------------------------------------------------------------------------------- */
+
+static size_t take(size_t count)
+{
+	size_t value = 0;
+
+	for (size_t i = 0; i < count; i++)
+		value |= (size_t)(world.at < world.end ? *world.at++ : 0) << 8 * i;
+	return value;
+}
+
+/* A copy of the next bytes, with the path of the data in it. */
+static size_t take_bytes(uint8_t *out)
+{
+	size_t size = take(2), left = (size_t)(world.end - world.at);
+	const size_t length = strlen(PLACE);
+
+	size = size < left ? size : left;
+	memcpy(out, world.at, size);
+	world.at += size;
+	for (size_t i = 0; i + length <= size; i++)
+		if (memcmp(out + i, PLACE, length) == 0)
+			memcpy(out + i, world.place, length);
+	return size;
+}
+
+static void send_message(struct client *client)
+{
+	static uint8_t bytes[SEGUE_FRAME_MAX];
+	uint16_t type = (uint16_t)take(1);
+	size_t size = take_bytes(bytes);
+
+	if (is_harmless(type, bytes, size))
+		segue_frame_send(client->socket, type, bytes, size, NULL, 0, segue_now_ns());
+}
+
+/* The loader threads fill the ring meanwhile: a commit of what is not there yet is nonsense. */
+static void await_batches(const struct client *client, uint64_t count)
+{
+	uint64_t published = 0;
+
+	for (int i = 0; i < 50 && published < count && count < 4; i++) {
+		expect(pread(client->ring, &published, sizeof(published),
+			       offsetof(struct segue_ring_header, published)) == sizeof(published));
+		if (published < count)
+			usleep(200);
+	}
+}
+
+static void write_word(const struct client *client)
+{
+	uint64_t which = take(1), value = take(1);
+
+	value = value < 128 ? value : value - 256; /* and some that are absurd */
+	if (client->carry < 0)
+		return;
+	await_batches(client, value);
+	off_t place = which % 3 == 0   ? offsetof(struct segue_carry_header, committed)
+		      : which % 3 == 1 ? offsetof(struct segue_carry_header, released)
+				       : offsetof(struct segue_carry_header, sleeping);
+	expect(pwrite(client->carry, &value, which % 3 == 2 ? 4 : 8, place) > 0);
+	segue_event_ring(client->event);
+}
+
+static void fill_upload(const struct client *client)
+{
+	static uint8_t bytes[SEGUE_FRAME_MAX];
+	size_t size = take_bytes(bytes);
+
+	size = size < client->upload_size ? size : client->upload_size;
+	if (client->upload >= 0 && size > 0)
+		expect(pwrite(client->upload, bytes, size, 0) == (ssize_t)size);
+}
+
+/* Steps until one that wants the server to rest; false: the input is at its end. */
+static bool take_steps(void)
+{
+	while (world.at < world.end) {
+		size_t op = take(1);
+		struct client *client = &world.client[op >> 7];
+		switch (op % 8) {
+		case 4:
+			write_word(client);
+			break;
+		case 5:
+			fill_upload(client);
+			break;
+		case 6:
+			return true;
+		case 7:
+			go(client);
+			come(client);
+			return true;
+		default:
+			send_message(client);
+		}
+	}
+	return false;
+}
+
+/* ---- The server ----------------------------------------------------------------------------- */
+
+static void storage_news(void *arg, int code, const char *detail)
+{
+	struct segue_server *server = arg;
+
+	server->storage_error = code;
+	segue_stream_storage(server, code, detail);
+}
+
+/* Nothing is on its way: all that was sent has been read, and what it asked for is done. */
+static bool at_rest(void)
+{
+	struct segue_server *server = &world.server;
+
+	for (struct segue_session *session = server->sessions; session; session = session->next) {
+		int unread = 0;
+		if (ioctl(session->socket.fd, FIONREAD, &unread) == 0 && unread > 0)
+			return false;
+	}
+	return server->jobs == 0;
+}
+
+static void leave(void)
+{
+	for (int i = 0; i < CLIENTS; i++)
+		go(&world.client[i]);
+	world.closing = true;
+	world.closing_since = segue_now_ns();
+}
+
+static void tick(void *arg, int64_t now)
+{
+	struct segue_server *server = arg;
+
+	segue_session_tick(server, now);
+	segue_loop_tick_within(server->loop, segue_stream_tick(server, now));
+	if (world.closing) {
+		bool gone = !server->sessions && !server->streams && !server->checkpoints &&
+			    server->jobs == 0;
+		if (gone)
+			segue_loop_stop(server->loop);
+		expect(gone || now - world.closing_since < PATIENCE_NS);
+		segue_loop_tick_within(server->loop, now + PATIENCE_NS / 8);
+		return;
+	}
+	if (!at_rest())
+		return;
+	for (int i = 0; i < CLIENTS; i++)
+		listen_to_server(&world.client[i]);
+	if (!take_steps())
+		leave();
+	segue_loop_tick_within(server->loop, now);
+}
+
+static void signalled(void *arg, int signal)
+{
+	(void)arg;
+	_exit(128 + signal);
+}
+
+struct emptying {
+	struct segue_ops ops;
+	enum segue_table table;
+};
+
+static int remove_key(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct emptying *emptying = arg;
+
+	(void)value;
+	(void)value_size;
+	return segue_ops_add(&emptying->ops, emptying->table, key, key_size, NULL, 0);
+}
+
+static void empty_store(void)
+{
+	struct segue_store *store = world.server.store;
+	struct emptying emptying = {0};
+
+	for (int table = SEGUE_TABLE_STREAMS; table < SEGUE_TABLE_COUNT; table++) {
+		emptying.table = (enum segue_table)table;
+		expect(segue_store_scan(
+			       store, emptying.table, "", 0, remove_key, NULL, &emptying) == 0);
+	}
+	if (emptying.ops.count)
+		expect(segue_store_apply(store, emptying.ops.op, emptying.ops.count) == 0);
+	segue_ops_finish(&emptying.ops);
+}
+
+/* Three sequences of 3, 7 and 5 steps. */
+static void make_data(void)
+{
+	static const float values[7] = {1, 2, 3, 4, 5, 6, 7};
+	static const size_t lengths[] = {3, 7, 5};
+	size_t root = strlen(world.dir.root);
+
+	expect(root + 2 < sizeof(PLACE));
+	memset(world.place, '/', sizeof(PLACE) - 1);
+	memcpy(world.place, world.dir.root, root);
+	world.place[sizeof(PLACE) - 2] = 'd';
+	struct segue_tfwriter *writer = segue_tfwriter_open(world.place, false);
+	for (size_t i = 0; i < 3; i++) {
+		const struct segue_tffeature x = {
+			"x", SEGUE_TF_FLOAT, SEGUE_TF_PACKED, lengths[i], 1, values};
+		segue_tfwriter_add(writer, NULL, 0, &x, 1);
+	}
+	segue_tfwriter_close(writer);
+}
+
+static void finish_world(void)
+{
+	segue_store_close(world.server.store);
+	segue_tmpdir_remove(&world.dir);
+}
+
+static void make_world(void)
+{
+	char path[SEGUE_TMPDIR_MAX];
+
+	segue_tmpdir_make(&world.dir, "fuzz");
+	make_data();
+	segue_tmpdir_path(&world.dir, "store", path);
+	expect(mkdir(path, 0700) == 0);
+	world.server.dir = strdup(path);
+	expect(segue_store_open(path, SEGUE_STORE_SERVE, &world.server.store) == 0);
+	/* The server's log; the sanitizers write to the descriptor. */
+	stderr = fopen("/dev/null", "we");
+	atexit(finish_world);
+}
+
+static void start_server(void)
+{
+	struct segue_server *server = &world.server;
+	struct segue_store *store = server->store;
+	char *dir = server->dir;
+
+	*server = (struct segue_server){.dir = dir,
+		.store = store,
+		.socket_path = dir,
+		.next_stream = 1,
+		.instance = 1,
+		.started_ns = segue_now_ns()};
+	expect(segue_loop_create(&server->loop) == 0);
+	expect(segue_writer_create(store, server->loop, storage_news, server, &server->writer) ==
+		0);
+	expect(segue_pool_create("reports", 1, &server->reports) == 0);
+}
+
+static void stop_server(void)
+{
+	struct segue_server *server = &world.server;
+
+	expect(!server->storage_error);
+	segue_pool_destroy(server->reports);
+	segue_writer_destroy(server->writer);
+	segue_stream_destroy_all(server);
+	segue_loop_destroy(server->loop);
+}
+
+static int open_fds(void)
+{
+	DIR *list = opendir("/proc/self/fd");
+	int count = 0;
+
+	expect(list != NULL);
+	while (readdir(list))
+		count++;
+	closedir(list);
+	return count;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	if (!world.server.store)
+		make_world();
+	int before = open_fds();
+	world.at = data;
+	world.end = data + size;
+	world.closing = false;
+	start_server();
+	for (int i = 0; i < CLIENTS; i++)
+		come(&world.client[i]);
+	segue_loop_tick_within(world.server.loop, segue_now_ns());
+	expect(segue_loop_run(world.server.loop, tick, signalled, &world.server) == 0);
+	stop_server();
+	empty_store();
+	expect(open_fds() == before);
+	return 0;
+}
