@@ -618,9 +618,8 @@ class Run:
         self.count = kill.workers or self.count
         self.workers = [None] * self.count
         self.stores += kill.new_store
-        if kill.new_store or self.config.durability != "commit":
-            # At an interval the newest commits are lost with server and workers; the token has
-            # their states of rows, not those of sequences that had ended.
+        if kill.new_store:
+            # A token has the states of its rows, not those of sequences that had ended.
             self.store_since = -1
 
     def strike(self, kill: Kill) -> None:
@@ -788,8 +787,6 @@ class Run:
                 ended.setdefault(key, []).append(row)
         assert ended.keys() == wanted.finals.keys()
         for key, ends in ended.items():
-            # Of one that ended in two lanes, the store keeps what the lane that came last wrote.
-            one_lane = len({row.lane for row in ends}) == 1
-            if one_lane and ends[-1].step >= self.store_since:
+            if ends[-1].step >= self.store_since:
                 assert finals.get(key) == wanted.finals[key], f"final states of {key}"
         assert damage["damaged_count"] == 0, damage
