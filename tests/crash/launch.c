@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "preload.h"
 #include "tmpdir.h"
 
 #define BOOT_HERE  "11111111-1111-4111-8111-111111111111"
@@ -83,6 +84,23 @@ static void use_memory(void)
 	set("TMPDIR", in_memory);
 }
 
+/* In a child: this process stays to remove what the library's path may need. */
+static void start_under(const char *shim, char **argv)
+{
+	int status;
+
+	set("LD_PRELOAD", segue_preload_path(shim));
+	pid_t pid = fork();
+	if (pid == 0) {
+		set(SHIM_BOOT, BOOT_HERE);
+		execv(self, argv);
+		launch_die("start again");
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		launch_die("start again");
+	exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
 void launch_under_shim(char **argv)
 {
 	char shim[PATH_MAX];
@@ -92,10 +110,7 @@ void launch_under_shim(char **argv)
 		launch_die("find this program");
 	snprintf(shim, sizeof(shim), "%.*s/crash_shim.so", (int)(strrchr(self, '/') - self), self);
 	if (!getenv(SHIM_BOOT)) {
-		set("LD_PRELOAD", shim);
-		set(SHIM_BOOT, BOOT_HERE);
-		execv(self, argv);
-		launch_die("start again");
+		start_under(shim, argv);
 	}
 	if (!getenv("TMPDIR"))
 		use_memory();

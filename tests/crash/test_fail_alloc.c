@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "fail_alloc.h"
+#include "preload.h"
 #include "session.h"
 
 enum { ENDS_IN_A_ROW = 3, QUIET_RUNS = 3, LIVES = 6 };
@@ -198,6 +199,8 @@ static void fork_shards(uint64_t shards)
 		all.refusals += one.refusals;
 		all.ns = one.ns > all.ns ? one.ns : all.ns;
 	}
+	if (all.failures == 0)
+		crash_die("no allocation failed: nothing was tested");
 	printf("test_fail_alloc: %llu allocations failed; %llu calls said so and were made again, "
 	       "%llu workers gave up; nobody crashed, nothing was lost or left (%.1f s)\n",
 		(unsigned long long)all.failures, (unsigned long long)all.errors,
@@ -211,6 +214,7 @@ int main(int argc, char **argv)
 		crash_die(
 			"usage: test_fail_alloc server|worker once|always [EVERY [SHARDS] | @CALL] "
 			"(environment: SEGUE_PROGRAM, SEGUE_FAIL_ALLOC)");
+	library = segue_preload_path(library);
 	of_server = strcmp(argv[1], "server") == 0;
 	always = strcmp(argv[2], "always") == 0;
 	if (argc > 3 && argv[3][0] == '@') {

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "loop_mount.h"
+#include "preload.h"
 #include "session.h"
 
 enum { STEPS = 1 << 14, RENEW = 10, LOSING_CUTS = 10, BATCHES = 8, SKIPPED = 77 };
@@ -175,6 +176,7 @@ static void run_losing(const char *type)
 		       "build?)\n");
 		return;
 	}
+	library = segue_preload_path(library);
 	pid_t pid = fork();
 	if (pid == 0) {
 		int log = open("/dev/null", O_WRONLY);

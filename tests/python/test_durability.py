@@ -322,10 +322,12 @@ class Faults:
     """A server that is started with the faults of storage_faults.c, and the file that says which."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
-        library = BUILD / "tests" / "storage_faults.so"
+        built = BUILD / "tests" / "storage_faults.so"
         server = BUILD / "server" / "segue"
-        if not library.exists() or not server.exists():
-            pytest.skip(f"{library} is not built: scripts/build does")
+        if not built.exists() or not server.exists():
+            pytest.skip(f"{built} is not built: scripts/build does")
+        library = directory / "storage_faults.so"  # LD_PRELOAD parts paths at spaces
+        library.symlink_to(built)
         self.control = directory / "faults"
         wrapper = directory / "segue-with-faults"
         wrapper.write_text(
