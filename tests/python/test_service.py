@@ -214,9 +214,8 @@ def units(tmp_path: Path) -> Path:
     service = (UNITS / "segue@.service.in").read_text()
     folder = tmp_path / "units"
     folder.mkdir()
-    binary = Path(program())
-    assert binary.name == "segue"
-    service = service.replace("@bindir@", str(binary.parent))
+    (tmp_path / "segue").symlink_to(program())  # a path of its own may have spaces
+    service = service.replace("@bindir@", str(tmp_path))
     for name in ("segue@.service", "segue@run1.service"):
         (folder / name).write_text(service)
     for name in ("segue@.socket", "segue@run1.socket"):
