@@ -289,13 +289,29 @@ static int put_record(
 	return put_value(store, txn, &op, &sum);
 }
 
+/*
+ * LMDB's own, but that what is not found is empty: on a damaged page they may say that all went
+ * well and leave `data` as it was.
+ */
+static int get_value(MDB_txn *txn, MDB_dbi table, MDB_val *key, MDB_val *data)
+{
+	*data = (MDB_val){0, NULL};
+	return mdb_get(txn, table, key, data);
+}
+
+static int get_entry(MDB_cursor *cursor, MDB_val *key, MDB_val *data, MDB_cursor_op where)
+{
+	*data = (MDB_val){0, NULL};
+	return mdb_cursor_get(cursor, key, data, where);
+}
+
 /* 0 or an LMDB code; a record that is not there or not whole is MDB_CORRUPTED. */
 static int get_record(
 	struct segue_store *store, MDB_txn *txn, const char *name, void *record, size_t size)
 {
 	struct value_header header;
 	MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data;
-	int rc = mdb_get(txn, store->tables[SEGUE_TABLE_META], &key, &data);
+	int rc = get_value(txn, store->tables[SEGUE_TABLE_META], &key, &data);
 	if (rc)
 		return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
 	if (check_value(SEGUE_TABLE_META, name, key.mv_size, &data, &header) ||
@@ -1042,7 +1058,7 @@ static int tally_out(struct segue_store *store, MDB_txn *txn, enum segue_table t
 {
 	MDB_val data;
 	struct value_header header;
-	int rc = mdb_get(txn, store->tables[table], key, &data);
+	int rc = get_value(txn, store->tables[table], key, &data);
 	if (rc)
 		return rc;
 	if (data.mv_size < sizeof(header))
@@ -1102,7 +1118,7 @@ static int apply_remove_range(struct segue_store *store, MDB_txn *txn,
 		return rc;
 	for (;;) {
 		MDB_val key = {prefix, (void *)(uintptr_t)op->key}, data;
-		rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
+		rc = get_entry(cursor, &key, &data, MDB_SET_RANGE);
 		if (rc || !has_prefix(&key, op->key, prefix) ||
 			(!op->prefix && !sorts_below(&key, op->key, op->key_size)))
 			break;
@@ -1235,7 +1251,7 @@ int segue_store_get(struct segue_store *store, enum segue_table table, const voi
 	rc = begin_read(store, &reading);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	rc = mdb_get(reading.txn, store->tables[table], &name, &data);
+	rc = get_value(reading.txn, store->tables[table], &name, &data);
 	if (rc) {
 		rc = rc != MDB_NOTFOUND
 			     ? fail_lmdb(store, rc, "read")
@@ -1310,7 +1326,7 @@ static bool is_found(
 	struct segue_store *store, MDB_txn *txn, enum segue_table table, MDB_val *key, void *data)
 {
 	MDB_val found;
-	return mdb_get(txn, store->tables[table], key, &found) == 0 && found.mv_data == data;
+	return get_value(txn, store->tables[table], key, &found) == 0 && found.mv_data == data;
 }
 
 static int inspect_entry(struct walk *walk, enum segue_table table, const MDB_val *key,
@@ -1390,7 +1406,7 @@ static int walk_table(struct segue_store *store, MDB_txn *txn, enum segue_table 
 	int rc = mdb_cursor_open(txn, store->tables[table], &cursor);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	int got = mdb_cursor_get(cursor, &key, &data, from->mv_size ? MDB_SET_RANGE : MDB_FIRST);
+	int got = get_entry(cursor, &key, &data, from->mv_size ? MDB_SET_RANGE : MDB_FIRST);
 	while (!got) {
 		if (!key_follows(walk, &key)) {
 			rc = fail_damaged(store, "keys are out of order");
@@ -1399,7 +1415,7 @@ static int walk_table(struct segue_store *store, MDB_txn *txn, enum segue_table 
 		rc = walk_entry(store, walk, table, &prefix, &key, &data, &ended);
 		if (rc || ended)
 			break;
-		got = mdb_cursor_get(cursor, &key, &data, MDB_NEXT);
+		got = get_entry(cursor, &key, &data, MDB_NEXT);
 	}
 	if (got && got != MDB_NOTFOUND)
 		rc = fail_lmdb(store, got, "read");
@@ -1489,7 +1505,7 @@ static int read_free_pages(struct segue_store *store, MDB_txn *txn, struct walk 
 	int rc = mdb_cursor_open(txn, FREE_LIST, &cursor);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
-	while (sound && (got = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0)
+	while (sound && (got = get_entry(cursor, &key, &data, MDB_NEXT)) == 0)
 		sound = take_free_pages(walk, &data);
 	mdb_cursor_close(cursor);
 	if (!sound || got != MDB_NOTFOUND)
