@@ -217,17 +217,19 @@ static uint64_t sum_of(const void *bytes, size_t size)
 	return sum;
 }
 
+/* What is read, so that no compiler leaves the reading out. */
+static volatile uint64_t seen;
+
 static void look_at(const struct world *world, struct segue_batch *batch)
 {
-	static volatile uint64_t seen;
 	char key[64];
 	uint32_t count;
 	size_t size;
 
 	uint32_t rows = segue_batch_rows(batch);
 	expect(rows > 0 && rows <= ROWS);
-	seen += sum_of(segue_batch_sequence(batch, 0), rows * 4 * sizeof(float));
-	seen += sum_of(segue_batch_context(batch, 0), rows * sizeof(int64_t));
+	seen = seen + sum_of(segue_batch_sequence(batch, 0), rows * 4 * sizeof(float));
+	seen = seen + sum_of(segue_batch_context(batch, 0), rows * sizeof(int64_t));
 	const struct segue_span *spans = segue_batch_spans(batch, &count);
 	if (spans)
 		expect_within(world, batch, spans, count * sizeof(*spans));
@@ -238,7 +240,7 @@ static void look_at(const struct world *world, struct segue_batch *batch)
 		segue_batch_key(batch, row, row & 1, key, sizeof(key));
 	}
 	for (size_t i = 0; i < 2; i++)
-		seen += sum_of(segue_batch_state(batch, i), rows * 8);
+		seen = seen + sum_of(segue_batch_state(batch, i), rows * 8);
 }
 
 static void save(struct segue_batch *batch)
