@@ -185,7 +185,7 @@ static int verify_store(void *arg)
 	int rc = segue_verifier_run(server->dir, &how, &report);
 	free(report);
 	server->verified = rc == 0;
-	return rc == SEGUE_ESTORE || rc == SEGUE_EINTERRUPTED ? rc : 0;
+	return rc == SEGUE_ESTORE || rc == SEGUE_EGONE ? rc : 0;
 }
 
 static int trust_store(struct segue_server *server)

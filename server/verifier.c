@@ -120,8 +120,7 @@ static int listen_to(int fd, const struct segue_verifier *how, struct output *ou
 			return rc;
 		int ready = poll(&entry, 1, how->interrupt ? LOOK_MS : -1);
 		if (how->interrupt && how->interrupt(how->arg))
-			return segue_fail(
-				SEGUE_EINTERRUPTED, "told to stop while the store was verified");
+			return segue_fail(SEGUE_EGONE, "told to stop while the store was verified");
 		if (ready <= 0)
 			continue;
 		ssize_t got =

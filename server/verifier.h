@@ -17,7 +17,8 @@ struct segue_verifier {
 /*
  * Verifies the store of `dir` and waits for it. 0, or SEGUE_ESTORE if it is damaged: both write
  * *json, the report of `segue verify --json`, which the caller frees; the detail names the first
- * place. Else SEGUE_EINTERRUPTED, or SEGUE_ESYSTEM: it could not be verified.
+ * place. Else SEGUE_EGONE: interrupted (who started the server tries again), or SEGUE_ESYSTEM: it
+ * could not be verified.
  */
 int segue_verifier_run(const char *dir, const struct segue_verifier *how, char **json);
 
