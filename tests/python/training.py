@@ -787,6 +787,7 @@ class Run:
                 ended.setdefault(key, []).append(row)
         assert ended.keys() == wanted.finals.keys()
         for key, ends in ended.items():
-            if ends[-1].step >= self.store_since:
+            # The store keeps the latest in the order of entry, which may not be the last to end.
+            if max(ends, key=lambda row: row.epoch).step >= self.store_since:
                 assert finals.get(key) == wanted.finals[key], f"final states of {key}"
         assert damage["damaged_count"] == 0, damage
