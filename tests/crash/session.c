@@ -81,25 +81,6 @@ static uint64_t state_after(uint64_t number, uint64_t segment, int word)
 	return crash_mix(number * 1000003 + segment * 17 + (uint64_t)word);
 }
 
-static void write_data(const char *path)
-{
-	struct segue_tfwriter *writer = segue_tfwriter_open(path, false);
-	int64_t values[16];
-
-	for (uint64_t record = 0; record < CRASH_RECORDS; record++) {
-		uint64_t steps = steps_of(record);
-		for (uint64_t i = 0; i < steps; i++)
-			values[i] = (int64_t)(record * 100 + i);
-		const struct segue_tffeature sequence = {.name = "x",
-			.kind = SEGUE_TF_INT64,
-			.steps = steps,
-			.each = 1,
-			.values = values};
-		segue_tfwriter_add(writer, NULL, 0, &sequence, 1);
-	}
-	segue_tfwriter_close(writer);
-}
-
 static int admit(
 	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
 {
@@ -183,7 +164,7 @@ void crash_world_make(struct crash_world *world, const char *name, uint64_t step
 	segue_tmpdir_make(&world->tmp, name);
 	segue_tmpdir_path(&world->tmp, "run", world->dir);
 	segue_tmpdir_path(&world->tmp, "data.tfrecord", world->data);
-	write_data(world->data);
+	segue_tfwrite_numbers(world->data, CRASH_RECORDS, steps_of);
 	map_ledger(world);
 	world->plan = calloc(CRASH_LANES * steps * CRASH_ROWS, sizeof(*world->plan));
 	if (!world->plan)

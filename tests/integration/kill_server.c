@@ -56,25 +56,6 @@ static void die(const char *what)
 	_exit(1);
 }
 
-static void write_data(const char *path)
-{
-	struct segue_tfwriter *writer = segue_tfwriter_open(path, false);
-	int64_t values[16];
-
-	for (uint64_t record = 0; record < RECORDS; record++) {
-		uint64_t steps = steps_of(record);
-		for (uint64_t i = 0; i < steps; i++)
-			values[i] = (int64_t)(record * 100 + i);
-		const struct segue_tffeature sequence = {.name = "x",
-			.kind = SEGUE_TF_INT64,
-			.steps = steps,
-			.each = 1,
-			.values = values};
-		segue_tfwriter_add(writer, NULL, 0, &sequence, 1);
-	}
-	segue_tfwriter_close(writer);
-}
-
 static void open_stream(struct segue_client **client, struct segue_stream **stream)
 {
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
@@ -341,7 +322,7 @@ int main(int argc, char **argv)
 	segue_tmpdir_make(&dir, "kill-server");
 	data = segue_tmpdir_path(&dir, "data.tfrecord", path);
 	socket_dir = segue_tmpdir_path(&dir, "run", store);
-	write_data(data);
+	segue_tfwrite_numbers(data, RECORDS, steps_of);
 	for (uint32_t i = 0; i < LANES; i++)
 		start_worker(&lanes[i], i);
 	let_move(lanes);

@@ -271,3 +271,23 @@ void segue_tfwriter_close(struct segue_tfwriter *writer)
 	segue_tfbytes_free(&writer->record);
 	free(writer);
 }
+
+void segue_tfwrite_numbers(
+	const char *path, uint64_t records, uint64_t (*steps_of)(uint64_t record))
+{
+	struct segue_tfwriter *writer = segue_tfwriter_open(path, false);
+	int64_t values[100];
+
+	for (uint64_t record = 0; record < records; record++) {
+		uint64_t steps = steps_of(record);
+		for (uint64_t i = 0; i < steps; i++)
+			values[i] = (int64_t)(record * 100 + i);
+		const struct segue_tffeature sequence = {.name = "x",
+			.kind = SEGUE_TF_INT64,
+			.steps = steps,
+			.each = 1,
+			.values = values};
+		segue_tfwriter_add(writer, NULL, 0, &sequence, 1);
+	}
+	segue_tfwriter_close(writer);
+}

@@ -67,4 +67,11 @@ uint64_t segue_tfwriter_add(struct segue_tfwriter *writer, const struct segue_tf
 	size_t context_count, const struct segue_tffeature *sequences, size_t sequence_count);
 void segue_tfwriter_close(struct segue_tfwriter *writer);
 
+/*
+ * A whole file of records with one int64 sequence feature, "x": step i of record r is 100 r + i.
+ * `steps_of` says how many steps a record has: up to 100.
+ */
+void segue_tfwrite_numbers(
+	const char *path, uint64_t records, uint64_t (*steps_of)(uint64_t record));
+
 #endif

@@ -152,21 +152,7 @@ static int64_t state_after(const struct segue_span *span, uint64_t segment, uint
 
 void hostile_write_data(const char *path)
 {
-	struct segue_tfwriter *writer = segue_tfwriter_open(path, false);
-	int64_t values[16];
-
-	for (uint64_t record = 0; record < HOSTILE_RECORDS; record++) {
-		uint64_t steps = steps_of(record);
-		for (uint64_t i = 0; i < steps; i++)
-			values[i] = (int64_t)(record * 100 + i);
-		const struct segue_tffeature sequence = {.name = "x",
-			.kind = SEGUE_TF_INT64,
-			.steps = steps,
-			.each = 1,
-			.values = values};
-		segue_tfwriter_add(writer, NULL, 0, &sequence, 1);
-	}
-	segue_tfwriter_close(writer);
+	segue_tfwrite_numbers(path, HOSTILE_RECORDS, steps_of);
 }
 
 void hostile_spec(const struct hostile *hostile, const char *name, struct hostile_spec *out)
