@@ -292,7 +292,9 @@ int segue_records_load_lane(
 		return rc;
 	rc = segue_lane_record_unpack(value, size, record);
 	free(value);
-	return rc ? segue_fail_within(SEGUE_ESTORE, "record of lane %u", place.lane) : 0;
+	return rc ? segue_fail_within(
+			    segue_unless_memory(rc, SEGUE_ESTORE), "record of lane %u", place.lane)
+		  : 0;
 }
 
 static int load_row(struct segue_store *store, struct segue_place place, struct segue_image *image,
@@ -362,7 +364,8 @@ int segue_records_find_stream(struct segue_store *store, const char *name, uint3
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
-		return segue_fail_within(SEGUE_ESTORE, "the record of stream '%s'", name);
+		return segue_fail_within(
+			segue_unless_memory(rc, SEGUE_ESTORE), "the record of stream '%s'", name);
 	*id = record.id;
 	segue_spec_destroy(record.spec);
 	return 0;
@@ -560,7 +563,8 @@ int segue_records_load_catalogue(
 		return rc;
 	rc = segue_catalogue_unpack(value, size, out);
 	free(value);
-	return rc ? segue_fail_within(SEGUE_ESTORE, "lane %u", place.lane) : 0;
+	return rc ? segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE), "lane %u", place.lane)
+		  : 0;
 }
 
 uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue)
@@ -818,7 +822,7 @@ int segue_token_decode(
 		return rc;
 	rc = segue_token_record_unpack(at + TOKEN_HEAD, head_size, &record);
 	if (rc)
-		return segue_fail_within(SEGUE_ETOKEN, "the token's head");
+		return segue_fail_within(segue_unless_memory(rc, SEGUE_ETOKEN), "the token's head");
 	uint64_t states = size - TOKEN_HEAD - head_size - TOKEN_SUM, wanted;
 	if (record.position->rows > record.batch_size ||
 		__builtin_mul_overflow(record.row_size, record.position->rows, &wanted) ||

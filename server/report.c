@@ -378,7 +378,8 @@ static int take_stream(
 	(void)key_size;
 	int rc = segue_stream_record_unpack(value, value_size, &record);
 	if (rc)
-		return segue_fail_within(SEGUE_ESTORE, "the record of a stream");
+		return segue_fail_within(
+			segue_unless_memory(rc, SEGUE_ESTORE), "the record of a stream");
 	if (*list->only && strcmp(record.spec->name, list->only) != 0) {
 		segue_spec_destroy(record.spec);
 		return 0;
@@ -440,7 +441,8 @@ static int take_lane(
 		.lane = segue_key_get32(at + 8)};
 	int rc = segue_lane_record_unpack(value, value_size, &entry->record);
 	if (rc)
-		return segue_fail_within(SEGUE_ESTORE, "the record of lane %u", entry->place.lane);
+		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+			"the record of lane %u", entry->place.lane);
 	list->count++;
 	return 0;
 }

@@ -270,7 +270,8 @@ static int see_stream(
 	(void)key_size;
 	int rc = segue_stream_record_unpack(value, value_size, &record);
 	if (rc)
-		return segue_fail_within(rc, "the record of a stream");
+		return segue_fail_within(
+			segue_unless_memory(rc, SEGUE_ESTORE), "the record of a stream");
 	segue_spec_destroy(record.spec);
 	if (record.id >= server->next_stream)
 		server->next_stream = record.id + 1;
@@ -315,20 +316,22 @@ static void tell_ready(const struct segue_server *server)
 	close(fd);
 }
 
-static void finish(struct segue_server *server)
+/* Returns how many leases have ended with commits that are not on disk. */
+static unsigned finish(struct segue_server *server)
 {
 	segue_listener_destroy(server->listener);
 	while (server->sessions)
 		segue_session_close(server->sessions);
 	segue_pool_destroy(server->reports);
 	segue_users_stop(server);
-	segue_writer_destroy(server->writer);
+	unsigned unwritten = segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
 	segue_users_destroy(server);
 	segue_store_close(server->store);
 	free(server->dir);
 	free(server->socket_path);
+	return unwritten;
 }
 
 int segue_server_run(const struct segue_options *options)
@@ -346,6 +349,12 @@ int segue_server_run(const struct segue_options *options)
 		segue_loop_tick_within(server.loop, server.started_ns);
 		rc = segue_loop_run(server.loop, tick, signalled, &server);
 	}
-	finish(&server);
+	unsigned unwritten = finish(&server);
+	if (!rc && unwritten)
+		rc = segue_fail(server.storage_error ? server.storage_error : SEGUE_ENOMEM,
+			"ended although the last commits of %u lane%s are not on disk: %s (a "
+			"worker "
+			"that still runs hands them to the next server)",
+			unwritten, unwritten == 1 ? "" : "s", server.storage_detail);
 	return rc;
 }

@@ -205,7 +205,8 @@ static int find_record(struct segue_stream *stream, bool *found)
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
-		return rc;
+		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+			"the record of stream '%s'", stream->spec->name);
 	*found = true;
 	stream->id = record.id;
 	memcpy(stream->fingerprint, record.fingerprint, sizeof(stream->fingerprint));

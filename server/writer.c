@@ -18,6 +18,10 @@
  */
 enum { SETTLE_REMOVALS = 4096 };
 
+/* A server that stops waits so long for memory, and tries so often. */
+#define MEMORY_WAIT_NS  INT64_C(2000000000)
+#define MEMORY_RETRY_NS INT64_C(50000000)
+
 /* A grant's part in the transaction under way. */
 struct entry {
 	struct segue_grant *grant;
@@ -43,8 +47,10 @@ struct segue_writer {
 	bool urgent, stopping;
 	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
 	bool last_try;   /* the server stops: what cannot be written now is given up, */
-	bool last;       /* and the transaction under way began after that was said */
-	int storage;     /* last code told to `failed` */
+	bool last;       /* and the transaction under way began after that was said; */
+	int64_t last_ns;    /* lack of memory is waited out until then */
+	unsigned unwritten; /* leases that ended with commits that are not on disk */
+	int storage;        /* last code told to `failed` */
 	struct segue_committer committer;
 	struct entry *entries;
 	size_t entry_count, entry_capacity;
@@ -169,12 +175,17 @@ static int add_release(struct segue_writer *writer, struct segue_ops *ops, struc
 /* The lane is not written any more, and its holder learns why. */
 static void give_up(struct entry *entry, int rc)
 {
+	fprintf(stderr, "segue: lane %u of stream '%s' is not written any more: %s\n",
+		entry->grant->place.lane, entry->grant->spec->name, segue_error_detail());
 	segue_grant_refuse(entry->grant, rc, segue_error_detail());
 	segue_image_destroy(entry->image);
 	entry->image = NULL;
 }
 
-/* Adds what a grant owes. A grant that cannot be copied now is left for the next transaction. */
+/*
+ * Adds what a grant owes. Without memory it is left for the next transaction; what else goes wrong
+ * (with the lane's own records, or with its worker's words) will not get better.
+ */
 static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
 {
 	int rc = 0;
@@ -184,14 +195,14 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 		rc = add_image(writer, ops, entry);
 	if (rc) {
 		segue_ops_truncate(ops, entry->first);
-		if (is_of_one(rc))
+		if (rc != SEGUE_ENOMEM)
 			give_up(entry, rc);
 		segue_image_destroy(entry->image);
 		entry->image = NULL;
 		entry->left = rc == SEGUE_ENOMEM;
 	}
 	if (!entry->image && entry->finishing && !entry->left)
-		add_release(writer, ops, entry);
+		entry->left = add_release(writer, ops, entry) == SEGUE_ENOMEM;
 	entry->count = ops->count - entry->first;
 }
 
@@ -443,11 +454,19 @@ static void release_alone(struct segue_writer *writer, struct entry *entry)
 	segue_ops_finish(&ops);
 }
 
+/* Whether what a lease that is over owes will not be tried again. */
+static bool is_hopeless(const struct segue_writer *writer, const struct entry *entry)
+{
+	bool memory = entry->left || entry->rc == SEGUE_ENOMEM;
+
+	if (writer->committer.state == SEGUE_COMMITTER_STOPPED)
+		return true;
+	return writer->last && (!memory || segue_now_ns() >= writer->last_ns);
+}
+
 /* A lease that is over stays until its last commit is on disk, or can never be. */
 static void conclude(struct segue_writer *writer)
 {
-	bool last = writer->last || writer->committer.state == SEGUE_COMMITTER_STOPPED;
-
 	for (size_t i = 0; i < writer->entry_count; i++) {
 		struct entry *entry = &writer->entries[i];
 		if (entry->rc == 0)
@@ -458,7 +477,9 @@ static void conclude(struct segue_writer *writer)
 		if (is_of_one(entry->rc))
 			release_alone(writer, entry);
 		bool through = entry->rc == 0 && !entry->left;
-		if (through || is_of_one(entry->rc) || last)
+		bool hopeless = !through && !is_of_one(entry->rc) && is_hopeless(writer, entry);
+		writer->unwritten += hopeless && owes(entry->grant);
+		if (through || is_of_one(entry->rc) || hopeless)
 			forget(writer, entry->grant);
 		else if (!entry->left)
 			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);
@@ -493,7 +514,7 @@ static int64_t due(const struct segue_writer *writer, int64_t last)
 	if (writer->urgent || writer->changes)
 		return 0;
 	for (const struct segue_grant *grant = writer->grants; grant; grant = grant->next) {
-		int64_t at = last + interval_ns(grant);
+		int64_t at = last + (writer->last_try ? MEMORY_RETRY_NS : interval_ns(grant));
 		when = at < when ? at : when;
 	}
 	return when;
@@ -569,10 +590,10 @@ int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
 	return 0;
 }
 
-void segue_writer_destroy(struct segue_writer *writer)
+unsigned segue_writer_destroy(struct segue_writer *writer)
 {
 	if (!writer)
-		return;
+		return 0;
 	pthread_mutex_lock(&writer->lock);
 	writer->stopping = true;
 	pthread_cond_signal(&writer->wanted);
@@ -581,8 +602,10 @@ void segue_writer_destroy(struct segue_writer *writer)
 	pthread_cond_destroy(&writer->wanted);
 	pthread_cond_destroy(&writer->written);
 	pthread_mutex_destroy(&writer->lock);
+	unsigned unwritten = writer->unwritten;
 	free(writer->entries);
 	free(writer);
+	return unwritten;
 }
 
 void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant)
@@ -628,6 +651,7 @@ void segue_writer_try_once(struct segue_writer *writer)
 {
 	pthread_mutex_lock(&writer->lock);
 	writer->last_try = true;
+	writer->last_ns = segue_now_ns() + MEMORY_WAIT_NS;
 	writer->urgent = true;
 	pthread_cond_signal(&writer->wanted);
 	pthread_mutex_unlock(&writer->lock);

@@ -21,8 +21,11 @@ struct segue_writer;
 int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
 	void (*failed)(void *arg, int code, const char *detail), void *arg,
 	struct segue_writer **out);
-/* Ends the thread after a last transaction. NULL is fine. */
-void segue_writer_destroy(struct segue_writer *writer);
+/*
+ * Ends the thread after a last transaction. Returns how many leases have ended with commits that
+ * could not be written. NULL is fine.
+ */
+unsigned segue_writer_destroy(struct segue_writer *writer);
 
 /* Watches a lease in force: its commits go to disk from now on. */
 void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant);
@@ -40,7 +43,7 @@ void segue_writer_urge(struct segue_writer *writer);
 void segue_writer_flush(struct segue_writer *writer);
 /*
  * From now on a lease that is over is forgotten even if its last commit could not be written (no
- * room): a server that is told to stop does not wait for room.
+ * room): a server that is told to stop does not wait for room, and for memory 2 s.
  */
 void segue_writer_try_once(struct segue_writer *writer);
 /*

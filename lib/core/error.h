@@ -16,6 +16,12 @@ int segue_fail(int code, const char *format, ...) __attribute__((format(printf, 
 int segue_fail_errno(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Puts "<format>: " before the message that is there; returns `code`. */
 int segue_fail_within(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* What a failed reading of bytes is: a want of memory, which passes, or else `damage`. */
+static inline int segue_unless_memory(int rc, int damage)
+{
+	return rc == SEGUE_ENOMEM ? rc : damage;
+}
+
 /* Clears this thread's message. */
 void segue_error_clear(void);
 

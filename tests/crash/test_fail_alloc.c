@@ -4,14 +4,15 @@
  *	test_fail_alloc server|worker once|always [EVERY [SHARDS]]
  *	test_fail_alloc server|worker once|always @CALL
  *
- * Run n of the scripted session (session.h) lets the n-th allocation fail, of the server and what starts
- * it (fail_alloc.h, preloaded), or of the worker; `always`: all from there on, for a
- * second. Nobody may crash or hang. A call that fails must say why and, where one allocation has
- * failed, works when it is made again; where all fail the worker gives everything back, and another
- * one finishes the session. No batch may be lost or come twice, the store must hold
- * what the plan says, and a process that ended in order must have freed what it allocated: no more
- * blocks may be left than in a run without a fault. With EVERY > 1 every so manieth allocation
- * is taken, from a random one on; SHARDS processes divide the allocations (2).
+ * Run n of the scripted session (session.h) lets the n-th allocation fail, of the server and what
+ * starts it (fail_alloc.h, preloaded), or of the worker; `always`: all from there on, for a second.
+ * Nobody may crash or hang. A call that fails must say why, and is made again; where it fails four
+ * times (all allocations do, or the lane's filler has had its one) the worker gives everything back,
+ * and another one finishes the session. No batch may be lost or come twice, the store must hold what
+ * the plan says, and a process that ended in order must have freed what it allocated: no more blocks
+ * may be left than in a run without a fault. Each allocation fails at durability = interval and at =
+ * commit: only with the first has a close a last transaction to write. With EVERY > 1 every so
+ * manieth allocation is taken, from a random one on; SHARDS processes divide the allocations (2).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -144,6 +145,23 @@ static uint64_t run(struct crash_world *world, struct fail_alloc_panel *panel, u
 	return panel->failed;
 }
 
+/* Returns whether an allocation failed. */
+static bool run_both(struct crash_world *world, struct fail_alloc_panel *panel, uint64_t index,
+	struct outcome *outcome, int64_t allowed)
+{
+	static const enum segue_durability each[] = {SEGUE_DURABLE_INTERVAL, SEGUE_DURABLE_COMMIT};
+	bool failed = false;
+
+	for (int i = 0; i < 2; i++) {
+		world->durability = each[i];
+		bool one = run(world, panel, index, outcome, allowed) > 0;
+		outcome->runs++;
+		outcome->failures += one;
+		failed = failed || one;
+	}
+	return failed;
+}
+
 static void sweep(uint64_t first, uint64_t step, bool one, struct outcome *outcome)
 {
 	struct crash_world world;
@@ -159,11 +177,7 @@ static void sweep(uint64_t first, uint64_t step, bool one, struct outcome *outco
 		allowed = most_left(panel) > allowed ? most_left(panel) : allowed;
 	}
 	for (uint64_t index = first; ends < ENDS_IN_A_ROW; index += step) {
-		world.durability = index % 2 ? SEGUE_DURABLE_COMMIT : SEGUE_DURABLE_INTERVAL;
-		uint64_t failed = run(&world, panel, index, outcome, allowed);
-		outcome->runs++;
-		outcome->failures += failed > 0;
-		ends = failed ? 0 : ends + 1;
+		ends = run_both(&world, panel, index, outcome, allowed) ? 0 : ends + 1;
 		if (one)
 			break;
 	}

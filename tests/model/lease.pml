@@ -21,9 +21,9 @@
  * mirrors server/ledger.c end_lease 59a3c0da
  * mirrors server/ledger.c granted bb054049
  * mirrors server/ledger.c ask 53c7c0f6
- * mirrors server/writer.c add_grant 4787cc8b
+ * mirrors server/writer.c add_grant 5000bdf2
  * mirrors server/writer.c settle 3da79c29
- * mirrors server/writer.c conclude 67fae659
+ * mirrors server/writer.c conclude ba37d970
  * mirrors server/grant.c segue_grant_make 28ff5abf
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/lane.c segue_lane_ready b113567e
