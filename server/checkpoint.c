@@ -196,11 +196,15 @@ static void done(void *arg)
 	checkpoint->running = false;
 	if (checkpoint->in_force)
 		segue_ledger_unpin(ledger);
-	if (checkpoint->rc == SEGUE_ETIMEOUT && checkpoint->session && !server->stopping &&
+	if (checkpoint->rc == SEGUE_ETIMEOUT && checkpoint->session &&
 		segue_now_ns() < checkpoint->deadline) {
 		free(checkpoint->token);
 		checkpoint->token = NULL;
-		return; /* the tick tries again */
+		if (!server->stopping)
+			return;               /* the tick tries again */
+		checkpoint->rc = SEGUE_EGONE; /* the client asks the next server */
+		snprintf(checkpoint->detail, sizeof(checkpoint->detail),
+			"the server is being stopped");
 	}
 	if (checkpoint->session && checkpoint->rc == 0)
 		segue_session_send_bulk(checkpoint->session, checkpoint->serial, checkpoint->step,

@@ -315,6 +315,7 @@ static _Noreturn void reuse_pids(struct crash_world *world)
 		int status;
 		begin(&traffic, world, where);
 		pid_t holder = traffic.worker[0], serving = server(&traffic, where);
+		kill(traffic.worker[1], SIGSTOP); /* a server that it starts could get the number */
 		kill(holder, SIGKILL);
 		waitpid(holder, NULL, 0);
 		if (with_server) {
@@ -323,6 +324,7 @@ static _Noreturn void reuse_pids(struct crash_world *world)
 		}
 		usleep(30000); /* start times have a resolution of 10 ms */
 		pid_t stranger = take_pid(holder);
+		kill(traffic.worker[1], SIGCONT);
 		int64_t start = crash_now();
 		uint64_t until = world->ledger->lane[0].due + MOVES;
 		pid_t heir = crash_start_wanderer(world, 0, seed, until);
