@@ -66,7 +66,7 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	struct segue_batch *batch = &mapping->batches[step % geometry->depth];
 	const uint32_t *previous = (const void *)((const char *)slot + geometry->previous_offset);
 	uint32_t rows = slot->rows, before = rows_before(mapping, step);
-	bool identity = true, straight = true;
+	bool identity = true;
 
 	if (batch->taken)
 		return segue_fail(SEGUE_EPROTOCOL,
@@ -79,13 +79,10 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 		return fail_slot(mapping, step, "a number of rows or spans,", slot->spans,
 			rows ? geometry->batch_size : 0);
 	for (uint32_t row = 0; row < rows; row++) {
-		if (previous[row] == SEGUE_NO_ROW)
-			identity = false;
-		else if (previous[row] >= before)
+		if (previous[row] != SEGUE_NO_ROW && previous[row] >= before)
 			return fail_slot(mapping, step, "a previous row, plus one, of",
 				(uint64_t)previous[row] + 1, before);
-		else if (previous[row] != row)
-			identity = straight = false;
+		identity = identity && previous[row] == row;
 	}
 	*batch = (struct segue_batch){
 		.mapping = mapping,
@@ -95,7 +92,6 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 		.step = step,
 		.rows = rows,
 		.identity = identity,
-		.straight = straight,
 	};
 	*out = batch;
 	return 0;
@@ -189,46 +185,24 @@ const void *segue_batch_context(const struct segue_batch *batch, size_t i)
 
 /* ---- States in ----------------------------------------------------------------------------- */
 
-/* Rows from `row` on that lay side by side before, or that all begin. */
-static uint32_t run_of(const struct segue_batch *batch, uint32_t row)
-{
-	const uint32_t *previous = batch->previous;
-	uint32_t count = 1, step = previous[row] != SEGUE_NO_ROW;
-
-	while (row + count < batch->rows && previous[row + count] == previous[row] + step * count)
-		count++;
-	return count;
-}
-
-static void begin_rows(uint8_t *to, const void *init, size_t size, uint32_t count)
-{
-	if (!init) {
-		memset(to, 0, count * size);
-		return;
-	}
-	for (uint32_t i = 0; i < count; i++)
-		memcpy(to + i * size, init, size);
-}
-
-/* Bytes up to which a row's copy costs less than telling it from its neighbours. */
-#define SMALL_ROW 1024
-
+/*
+ * Row by row, and nothing twice: rows that begin are not read, and one copy of all rows, with the
+ * initial ones written over it, was measured to take longer.
+ */
 static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, const uint8_t *from)
 {
 	const struct segue_shape *shape = batch->mapping->shape;
+	const uint8_t *init = shape->init[i];
 	size_t size = shape->spec->states[i].size;
-	bool at_once = batch->straight && size <= SMALL_ROW; /* takes ended rows along */
-	uint32_t count;
 
-	if (at_once)
-		memcpy(to, from, batch->rows * size);
-	for (uint32_t row = 0; row < batch->rows; row += count) {
+	for (uint32_t row = 0; row < batch->rows; row++, to += size) {
 		uint32_t previous = batch->previous[row];
-		count = run_of(batch, row);
-		if (previous == SEGUE_NO_ROW)
-			begin_rows(to + row * size, shape->init[i], size, count);
-		else if (!at_once)
-			memcpy(to + row * size, from + previous * size, count * size);
+		if (previous != SEGUE_NO_ROW)
+			memcpy(to, from + previous * size, size);
+		else if (init)
+			memcpy(to, init, size);
+		else
+			memset(to, 0, size);
 	}
 }
 
@@ -251,7 +225,11 @@ const void *segue_batch_state(struct segue_batch *batch, size_t i)
 		return before;
 	uint64_t place = batch->step % geometry->depth * geometry->buffer_size + offset;
 	if (!has_bit(batch->is_composed, i)) {
-		compose(batch, i, (uint8_t *)mapping->composed.map + place, before);
+		/* By the mapping that it was written through: its pages are at hand. */
+		compose(batch, i, (uint8_t *)mapping->composed.map + place,
+			(const uint8_t *)mapping->carry.map +
+				segue_carry_offset(geometry, batch->step + geometry->depth) +
+				offset);
 		set_bit(batch->is_composed, i);
 	}
 	return (const uint8_t *)mapping->composed_view + place;

@@ -113,7 +113,6 @@ struct segue_batch {
 	uint32_t rows;
 	bool taken, committed;
 	bool identity; /* every row goes on where it was: state in is the buffer itself */
-	bool straight; /* every row goes on where it was, or begins */
 	size_t saved;  /* how many states are */
 	uint64_t is_saved[SEGUE_STATES_MAX / 64];
 	uint64_t is_composed[SEGUE_STATES_MAX / 64];
