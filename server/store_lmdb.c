@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,8 @@
 #define MAP_MIN       (UINT64_C(1) << 26)
 #define FULL_MARGIN   UINT64_C(65536) /* a short write leaves less room than this */
 #define READER_CHECKS 256             /* transactions between two looks for dead readers */
+#define READER_SLOTS  512             /* in LMDB's lock file, for all processes: 32 KiB */
+#define READERS_MAX   48              /* of this process at once: a file has 126 slots at least */
 #define FREE_LIST     0               /* LMDB's own table of pages that are free */
 #define KEY_TEXT_MAX  (2 * SEGUE_STORE_KEY_MAX + 3)
 
@@ -124,7 +127,8 @@ struct segue_store {
 	bool was_clean, same_boot;
 	bool trusted; /* the mark on disk is of this boot */
 	pthread_mutex_t pin_lock;
-	MDB_txn *pin; /* a snapshot from before the write that is under way, or that failed */
+	MDB_txn *pin;  /* a snapshot from before the write that is under way, or that failed */
+	sem_t readers; /* that may still begin; none waits for the writer while it reads */
 	atomic_bool failed;
 	atomic_uint_fast64_t transactions, bytes_put;
 };
@@ -161,6 +165,7 @@ static int fail_lmdb(const struct segue_store *store, int code, const char *doin
 		return segue_fail(
 			SEGUE_EREADONLY, "%s %s: %s", doing, store->file, mdb_strerror(code));
 	case ENOMEM:
+	case MDB_READERS_FULL: /* of other processes: they end */
 		return segue_fail(
 			SEGUE_ENOMEM, "%s %s: %s", doing, store->file, mdb_strerror(code));
 	default:
@@ -342,21 +347,35 @@ struct reading {
 	bool pinned;
 };
 
+/* A snapshot; 0 or an LMDB code. Where there is no slot, those of dead processes are freed. */
+static int begin_snapshot(const struct segue_store *store, MDB_txn **txn)
+{
+	int dead = 0;
+	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, txn);
+	if (rc == MDB_READERS_FULL && mdb_reader_check(store->env, &dead) == 0 && dead > 0)
+		rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, txn);
+	return rc;
+}
+
 /*
  * A snapshot to read from; 0 or an LMDB code. Once a meta page could not be written LMDB refuses
  * even this: then it is the one from before that write, one reader at a time.
  */
 static int begin_read(struct segue_store *store, struct reading *reading)
 {
-	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &reading->txn);
+	while (sem_wait(&store->readers) < 0) /* EINTR */
+		;
+	int rc = begin_snapshot(store, &reading->txn);
 	reading->pinned = rc == MDB_PANIC;
-	if (rc != MDB_PANIC)
-		return rc;
-	pthread_mutex_lock(&store->pin_lock);
-	reading->txn = store->pin;
-	if (reading->txn)
-		return 0;
-	pthread_mutex_unlock(&store->pin_lock);
+	if (reading->pinned) {
+		pthread_mutex_lock(&store->pin_lock);
+		reading->txn = store->pin;
+		if (reading->txn)
+			return 0;
+		pthread_mutex_unlock(&store->pin_lock);
+	}
+	if (rc)
+		sem_post(&store->readers);
 	return rc;
 }
 
@@ -366,6 +385,7 @@ static void end_read(struct segue_store *store, struct reading *reading)
 		pthread_mutex_unlock(&store->pin_lock);
 	else
 		mdb_txn_abort(reading->txn);
+	sem_post(&store->readers);
 }
 
 static void unpin(struct segue_store *store)
@@ -598,6 +618,8 @@ static int open_environment(
 		if (rc)
 			return rc;
 		rc = mdb_env_set_maxdbs(env, SEGUE_TABLE_COUNT - 1);
+		if (!rc) /* holds for the first to open it: beside another there are as it said */
+			rc = mdb_env_set_maxreaders(env, READER_SLOTS);
 		if (!rc)
 			rc = mdb_env_set_mapsize(env, map);
 		if (!rc)
@@ -804,7 +826,7 @@ static int read_records(struct segue_store *store)
 	char boot[40];
 	bool suspect =
 		faccessat(store->dir_fd, SEGUE_STORE_SUSPECT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+	int rc = begin_snapshot(store, &txn);
 	if (rc)
 		return fail_lmdb(store, rc, "read");
 	/* The format first: another has other tables. */
@@ -891,6 +913,7 @@ static int store_open(const char *dir, enum segue_store_mode mode, bool lock,
 	store->map_max = serving->map_bytes ? serving->map_bytes : MAP_MAX;
 	store->dir_fd = -1;
 	pthread_mutex_init(&store->pin_lock, NULL);
+	sem_init(&store->readers, 0, READERS_MAX);
 	store->dir = strdup(dir);
 	int rc = 0;
 	if (!store->dir || asprintf(&store->file, "%s/" DATA_FILE, dir) < 0) {
@@ -937,6 +960,7 @@ void segue_store_close(struct segue_store *store)
 		mdb_env_close(store->env);
 	}
 	pthread_mutex_destroy(&store->pin_lock);
+	sem_destroy(&store->readers);
 	if (store->locked && store->mode == SEGUE_STORE_SERVE)
 		unlinkat(store->dir_fd, PID_FILE, 0);
 	if (store->claimed)
@@ -974,24 +998,6 @@ static bool can_begin(const struct segue_store *store)
 	return true;
 }
 
-/* Commits while a snapshot of the state before is held. 0 or an LMDB code; the end of `txn`. */
-static int commit(struct segue_store *store, MDB_txn *txn)
-{
-	MDB_txn *pin;
-	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &pin);
-	if (rc) {
-		mdb_txn_abort(txn);
-		return rc;
-	}
-	pthread_mutex_lock(&store->pin_lock);
-	store->pin = pin;
-	pthread_mutex_unlock(&store->pin_lock);
-	rc = mdb_txn_commit(txn);
-	if (!rc || can_begin(store))
-		unpin(store);
-	return rc;
-}
-
 /* The transaction is over; decides whether there may be another. */
 static int fail_write(struct segue_store *store, int code, bool committing)
 {
@@ -1003,7 +1009,8 @@ static int fail_write(struct segue_store *store, int code, bool committing)
 	/* LMDB needs memory only before it writes: nothing of this transaction is in force. */
 	if ((full || code == ENOMEM) && can_begin(store))
 		return fail_lmdb(store, code, "write");
-	if (!committing && (code == ENOMEM || code == MDB_TXN_FULL))
+	bool passes = code == ENOMEM || code == MDB_TXN_FULL || code == MDB_READERS_FULL;
+	if (!committing && passes)
 		return fail_lmdb(store, code, "write");
 	store->failed = !SEGUE_MUTANT(goes_on_after_failure);
 	/* The system may show what never reached the disk until the machine stops: be that seen. */
@@ -1012,9 +1019,28 @@ static int fail_write(struct segue_store *store, int code, bool committing)
 	if (mark >= 0)
 		close(mark);
 	return segue_fail(SEGUE_ESTORE,
-		"write %s: %s; whether the last write took place is not known: the store takes no "
-		"more until the server is started again",
-		store->file, mdb_strerror(code));
+		"write %s: %s; %s: the store takes no more until the server is started again",
+		store->file, mdb_strerror(code),
+		committing ? "whether the last write took place is not known"
+			   : "nothing of this write took place");
+}
+
+/* Commits while a snapshot of the state before is held. The end of `txn`. */
+static int commit(struct segue_store *store, MDB_txn *txn)
+{
+	MDB_txn *pin;
+	int rc = begin_snapshot(store, &pin);
+	if (rc) {
+		mdb_txn_abort(txn);
+		return fail_write(store, rc, false);
+	}
+	pthread_mutex_lock(&store->pin_lock);
+	store->pin = pin;
+	pthread_mutex_unlock(&store->pin_lock);
+	rc = mdb_txn_commit(txn);
+	if (!rc || can_begin(store))
+		unpin(store);
+	return rc ? fail_write(store, rc, true) : 0;
 }
 
 static int write_mark(struct segue_store *store, bool clean)
@@ -1037,7 +1063,7 @@ static int write_mark(struct segue_store *store, bool clean)
 	}
 	rc = commit(store, txn);
 	if (rc)
-		return fail_write(store, rc, true);
+		return rc;
 	store->trusted = true;
 	return 0;
 }
@@ -1219,7 +1245,7 @@ int segue_store_apply(struct segue_store *store, const struct segue_store_op *op
 	}
 	rc = commit(store, txn);
 	if (rc)
-		return fail_write(store, rc, true);
+		return rc;
 	store->bytes_put += bytes;
 	if (++store->transactions % READER_CHECKS == 0)
 		mdb_reader_check(store->env, &dead); /* a dead reader would pin old pages */
@@ -1546,7 +1572,7 @@ static uint64_t used_bytes(const struct segue_store *store)
 {
 	MDB_txn *txn;
 	uint64_t bytes = 0;
-	if (mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn))
+	if (begin_snapshot(store, &txn))
 		return 0;
 	for (int table = SEGUE_TABLE_META; table < SEGUE_TABLE_COUNT; table++) {
 		MDB_stat stat;
@@ -1622,7 +1648,7 @@ int segue_store_inspect(const char *dir, const struct segue_store_inspection *in
 		.what = "verifying the store",
 		.total = used_bytes(store)};
 	if (!inspection->if_due || walk.counts.due) {
-		rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+		rc = begin_snapshot(store, &txn);
 		if (!rc) {
 			rc = inspect_tables(store, txn, &walk);
 			mdb_txn_abort(txn);

@@ -14,12 +14,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -28,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <lmdb.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -617,23 +620,31 @@ static int hold(void *arg)
 		pause();
 }
 
-/* A process that has the store open, until it is killed. */
-static pid_t start_holder(enum segue_store_mode mode)
+/* A process that runs `body` until it is killed; it has written a byte to `*ready`. */
+static pid_t start_process(int (*body)(void *arg), void *arg, int *ready)
 {
 	int ends[2];
 	char byte;
 	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
 	fflush(NULL);
+	*ready = ends[1];
 	pid_t pid = fork();
 	cr_assert(pid >= 0);
 	if (pid == 0) {
-		struct holder holder = {mode, ends[1]};
-		_exit(hold(&holder));
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(body(arg));
 	}
 	close(ends[1]);
-	cr_assert_eq(read(ends[0], &byte, 1), 1, "the holder did not open the store");
+	cr_assert_eq(read(ends[0], &byte, 1), 1, "the process did not open the store");
 	close(ends[0]);
 	return pid;
+}
+
+/* A process that has the store open, until it is killed. */
+static pid_t start_holder(enum segue_store_mode mode)
+{
+	struct holder holder = {.mode = mode};
+	return start_process(hold, &holder, &holder.ready);
 }
 
 static void kill_holder(pid_t pid)
@@ -1152,6 +1163,106 @@ Test(store, no_room_at_the_sync_leaves_the_store_as_it_was)
 	cr_assert_eq(get_code(store, "new"), SEGUE_ENOTFOUND);
 	assert_ok(put_text(store, "new", "3"));
 	expect_text(store, "new", "3");
+	segue_store_close(store);
+}
+
+/* ---- Many readers --------------------------------------------------------------------------- */
+
+#define MANY_READERS 200
+
+struct raw {
+	bool fill; /* takes all the slots for readers that LMDB has */
+	int ready;
+};
+
+/* LMDB without our settings: its lock file then has 126 slots. */
+static int read_raw(void *arg)
+{
+	const struct raw *raw = arg;
+	char path[SEGUE_TMPDIR_MAX];
+	MDB_env *env;
+	MDB_txn *txn;
+	int rc;
+	CHILD_CHECK(mdb_env_create(&env) == 0);
+	CHILD_CHECK(mdb_env_open(env, segue_tmpdir_path(&tmp, "run/store", path),
+			    MDB_RDONLY | MDB_NOTLS, 0600) == 0);
+	while ((rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn)) == 0 && raw->fill)
+		;
+	CHILD_CHECK(rc == (raw->fill ? MDB_READERS_FULL : 0));
+	CHILD_CHECK(write(raw->ready, "r", 1) == 1);
+	for (;;)
+		pause();
+}
+
+static pid_t start_raw(bool fill)
+{
+	struct raw raw = {.fill = fill};
+	return start_process(read_raw, &raw, &raw.ready);
+}
+
+static int visit_slowly(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	(void)arg, (void)key, (void)key_size, (void)value, (void)value_size;
+	usleep(50000);
+	return 0;
+}
+
+static void *scan_slowly(void *arg)
+{
+	struct segue_store *store = arg;
+	int rc = segue_store_scan(store, SEGUE_TABLE_STATES, NULL, 0, visit_slowly, NULL, NULL);
+	if (rc)
+		fprintf(stderr, "%s\n", segue_error_detail());
+	return (void *)(intptr_t)rc;
+}
+
+static void read_and_write(void)
+{
+	pthread_t reader[MANY_READERS];
+	struct segue_store *store = open_store(SEGUE_STORE_SERVE);
+	assert_ok(put_text(store, "old", "1"));
+	for (size_t i = 0; i < MANY_READERS; i++)
+		cr_assert_eq(pthread_create(&reader[i], NULL, scan_slowly, store), 0);
+	for (int i = 0; i < 20; i++)
+		assert_ok(put_text(store, "new", "2"));
+	for (size_t i = 0; i < MANY_READERS; i++) {
+		void *rc;
+		pthread_join(reader[i], &rc);
+		cr_assert_null(rc);
+	}
+	segue_store_close(store);
+}
+
+Test(store, more_readers_than_slots_hold_nobody_up)
+{
+	char path[SEGUE_TMPDIR_MAX];
+	struct stat status;
+	read_and_write();
+	/* ... and beside a process that has made the lock file as small as LMDB does */
+	cr_assert_eq(unlink(segue_tmpdir_path(&tmp, "run/store/lock.mdb", path)), 0);
+	pid_t pid = start_raw(false);
+	read_and_write();
+	cr_assert(stat(path, &status) == 0 && status.st_size < 10000);
+	kill_holder(pid);
+	/* it grows where it is left over */
+	read_and_write();
+	cr_assert(stat(path, &status) == 0 && status.st_size > 30000);
+}
+
+Test(store, slots_that_others_hold_are_a_want_that_passes)
+{
+	struct segue_store *store = open_store(SEGUE_STORE_SERVE);
+	assert_ok(put_text(store, "old", "1"));
+	pid_t pid = start_raw(true);
+	assert_fails(put_text(store, "new", "2"), SEGUE_ENOMEM, "MDB_READERS_FULL");
+	cr_assert_eq(get_code(store, "old"), SEGUE_ENOMEM);
+	kill_holder(pid); /* its slots stay taken until somebody looks */
+	assert_ok(put_text(store, "new", "3"));
+	expect_text(store, "new", "3");
+	segue_store_close(store);
+	store = open_store(SEGUE_STORE_SERVE);
+	cr_assert(stats_of(store).was_clean);
 	segue_store_close(store);
 }
 
