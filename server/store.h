@@ -3,9 +3,10 @@
  * (records.h).
  *
  * One process opens a store, once, and holds its lock; one thread writes (segue_store_apply), any
- * thread reads: 48 at once, others wait for one of them, and never for the writer. A write is one transaction, on disk when it returns. Each value carries a header
- * (magic, format, table, length) and an XXH3-64 over header, table, key and payload, so that
- * damage, swapped and stale pages are seen. The only implementation is store_lmdb.c.
+ * thread reads: 48 at once, others wait for one of these, and never for the writer. A write is one
+ * transaction, on disk when it returns. Each value carries a header (magic, format, table, length)
+ * and an XXH3-64 over header, table, key and payload, so that damage, swapped and stale pages are
+ * seen. The only implementation is store_lmdb.c.
  */
 #ifndef SEGUE_SERVER_STORE_H
 #define SEGUE_SERVER_STORE_H

@@ -1109,13 +1109,19 @@ static int apply_put(struct segue_store *store, MDB_txn *txn, const struct segue
 	return rc;
 }
 
+/* 0, MDB_NOTFOUND or another code. */
+static int remove_key(struct segue_store *store, MDB_txn *txn, enum segue_table table, MDB_val *key,
+	struct tally_record *tally)
+{
+	int rc = tally_out(store, txn, table, key, tally);
+	return rc ? rc : mdb_del(txn, store->tables[table], key, NULL);
+}
+
 static int apply_remove(struct segue_store *store, MDB_txn *txn, const struct segue_store_op *op,
 	struct tally_record *tally)
 {
 	MDB_val key = {op->key_size, (void *)(uintptr_t)op->key};
-	int rc = tally_out(store, txn, op->table, &key, tally);
-	if (!rc)
-		rc = mdb_del(txn, store->tables[op->table], &key, NULL);
+	int rc = remove_key(store, txn, op->table, &key, tally);
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -1155,9 +1161,11 @@ static int apply_remove_range(struct segue_store *store, MDB_txn *txn,
 			break;
 		}
 		memcpy(copy, key.mv_data, key.mv_size);
-		struct segue_store_op one = {
-			.table = op->table, .key = copy, .key_size = key.mv_size};
-		rc = apply_remove(store, txn, &one, tally);
+		key.mv_data = copy;
+		rc = remove_key(store, txn, op->table, &key, tally);
+		if (rc ==
+			MDB_NOTFOUND) /* a branch leads past it: the cursor would meet it for ever */
+			rc = MDB_CORRUPTED;
 		if (rc)
 			break;
 	}

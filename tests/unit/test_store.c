@@ -1633,6 +1633,57 @@ Test(store, a_damaged_key_does_not_end_a_scan_quietly)
 		segue_store_verify(dir, note_damage, &found, &verified), SEGUE_ESTORE, "damaged");
 }
 
+static int remove_range(void *arg)
+{
+	struct segue_store_op op = {.table = SEGUE_TABLE_STATES,
+		.remove = true,
+		.prefix = true,
+		.key = arg,
+		.key_size = strlen(arg)};
+	struct segue_store *store;
+	CHILD_CHECK(segue_store_open(dir, SEGUE_STORE_SERVE, &store) == 0);
+	CHILD_CHECK(segue_store_apply(store, &op, 1) == SEGUE_ESTORE);
+	CHILD_CHECK(strstr(segue_error_detail(), "nothing of this write took place"));
+	return 0;
+}
+
+/* A cursor meets the first key of a leaf that the branch above it leads past. */
+Test(store, a_damaged_branch_does_not_hold_a_removal_for_ever)
+{
+	uint8_t *bytes;
+	char text[100][8], value[500] = {0}, *key = NULL;
+	struct segue_store_op ops[100] = {0};
+	struct segue_store *store = open_store(SEGUE_STORE_SERVE);
+	for (int i = 0; i < 100; i++) {
+		snprintf(text[i], sizeof(text[i]), "key-%03d", i);
+		ops[i] = (struct segue_store_op){.table = SEGUE_TABLE_STATES,
+			.key = text[i],
+			.key_size = 7,
+			.value = value,
+			.value_size = sizeof(value)};
+	}
+	assert_ok(segue_store_apply(store, ops, 100));
+	segue_store_close(store);
+	size_t size = read_file(file, &bytes);
+	for (size_t page = 8192; page + 4096 <= size; page += 4096) {
+		struct { /* of LMDB 0.9 */
+			uint64_t number;
+			uint16_t pad, flags, lower, upper;
+		} head;
+		memcpy(&head, bytes + page, sizeof(head));
+		if (head.flags != 1 || head.upper >= 4096)
+			continue; /* no branch */
+		uint8_t *at = memmem(bytes + page + head.upper, 4096 - head.upper, "key-", 4);
+		cr_assert(at && !key, "one branch page is expected");
+		key = text[(at[4] - '0') * 100 + (at[5] - '0') * 10 + at[6] - '0'];
+		at[6]++;
+	}
+	cr_assert_not_null(key);
+	write_file(file, bytes, size);
+	free(bytes);
+	cr_assert_eq(run_child(remove_range, key), 0);
+}
+
 static uint8_t *page_of(uint8_t *bytes, size_t size, const char *text)
 {
 	uint8_t *at = memmem(bytes, size, text, strlen(text));
