@@ -1318,7 +1318,7 @@ struct walk {
 	void *arg;
 	const struct segue_store_inspection *inspection; /* of all tables; or NULL */
 	struct segue_progress progress;
-	int stopped;     /* what its visitor said */
+	int stopped;     /* what its visitor said; or a want of memory, ... */
 	MDB_txn *lookup; /* if set, each key must also be found from the root */
 	uint8_t *
 		free_pages; /* owned: if set, a bit for each of `pages`; none of these may be in use */
@@ -1547,7 +1547,7 @@ static int read_free_pages(struct segue_store *store, MDB_txn *txn, struct walk 
 	return 0;
 }
 
-/* One table against its tally. 0 also when it is damaged: then the walk has counted it. */
+/* One table against its tally. Damage is counted in the walk; what else went wrong stops it. */
 static void verify_table(struct segue_store *store, MDB_txn *txn, enum segue_table table,
 	const struct tally_record *tally, struct walk *walk)
 {
@@ -1557,6 +1557,8 @@ static void verify_table(struct segue_store *store, MDB_txn *txn, enum segue_tab
 	walk->sums = 0;
 	walk->lookup = txn;
 	int rc = walk_table(store, txn, table, &all, 0, walk);
+	if (rc && rc != SEGUE_ESTORE)
+		walk->stopped = rc;
 	if (walk->stopped)
 		return;
 	if (rc)

@@ -673,6 +673,17 @@ def test_a_file_that_is_cut_short_under_the_server(tmp_path: Path) -> None:
         segue.open(store)
 
 
+def test_a_want_of_memory_is_no_damage(tmp_path: Path, faults: Faults) -> None:
+    _, store = crashed_store(tmp_path)
+    for command in (["verify"], ["verify", "--json"], ["backup"]):
+        faults.set("once cursor 12")
+        target = [tmp_path / "target"] if command == ["backup"] else []
+        result = run(*command, store, *target)
+        assert faults.fired and result.returncode == 1, result
+        assert "Cannot allocate memory" in result.stderr and "DAMAGED" not in result.stdout
+    assert run("verify", store).returncode == 0
+
+
 # -- backup and restore ----------------------------------------------------------------------------
 
 

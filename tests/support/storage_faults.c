@@ -5,7 +5,8 @@
  * What it does stands in the file that $SEGUE_FAULTS names, read at each call: "<once|always> <what>
  * <number>". `sync`, `write`, `meta` (the page that makes a transaction true) fail with that errno;
  * `short` writes half; `put` refuses values of more bytes as LMDB does when a transaction is too
- * large; `slow` makes each step of a cursor last so many microseconds. `once` removes the file first.
+ * large; `slow` makes each step of a cursor last so many microseconds, and `cursor` refuses one over a
+ * table with that errno. `once` removes the file first.
  */
 /* LMDB calls pwrite, not pwrite64. */
 #undef _FILE_OFFSET_BITS
@@ -106,6 +107,16 @@ EXPORT int mdb_put(MDB_txn *txn, MDB_dbi table, MDB_val *key, MDB_val *value, un
 	if (wanted("put", &limit) && value->mv_size > (size_t)limit)
 		return MDB_TXN_FULL;
 	return real(txn, table, key, value, flags);
+}
+
+EXPORT int mdb_cursor_open(MDB_txn *txn, MDB_dbi table, MDB_cursor **cursor)
+{
+	int (*real)(MDB_txn *, MDB_dbi, MDB_cursor **) =
+		(int (*)(MDB_txn *, MDB_dbi, MDB_cursor **))dlsym(RTLD_NEXT, "mdb_cursor_open");
+	long number;
+
+	/* the first two are LMDB's own */
+	return table > 1 && wanted("cursor", &number) ? (int)number : real(txn, table, cursor);
 }
 
 EXPORT int mdb_cursor_get(MDB_cursor *cursor, MDB_val *key, MDB_val *value, MDB_cursor_op op)
