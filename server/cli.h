@@ -107,8 +107,9 @@ struct segue_cli_task {
 
 /*
  * Runs the task in a child, which dies with this process. Its code, and its report; with a code but
- * no report the detail is the child's. A child that was killed by a signal is SEGUE_ESTORE, with
- * *report NULL and a detail: reading the file has ended it.
+ * no report the detail is the child's. A child that ended by SIGBUS, SIGSEGV, SIGABRT, SIGFPE or
+ * SIGILL is SEGUE_ESTORE, with *report NULL and a detail: reading the file has ended it. Killed by
+ * another signal it is SEGUE_ESYSTEM: nothing is known of the store. SIGXFSZ is ignored in it.
  */
 int segue_cli_child(const struct segue_cli_task *task, char **report);
 /* A segue_progress_fn for the task; `arg` is not looked at. */

@@ -60,6 +60,7 @@ static _Noreturn void run_child(const struct segue_cli_task *task, pid_t parent)
 	if (getppid() != parent)
 		_exit(SEGUE_CLI_WRONG);
 	setrlimit(RLIMIT_CORE, &no_core); /* it would have the map in it */
+	signal(SIGXFSZ, SIG_IGN);         /* a write says EFBIG then */
 	int code = task->run(task->arg, &report);
 	const char *text = report ? report : segue_error_detail();
 	const struct message message = {
@@ -112,8 +113,8 @@ static bool receive_all(int fd, void *bytes, size_t size)
 	return true;
 }
 
-/* Until the last message: false if it does not come. */
-static bool watch(int fd, struct watching *watching, struct message *last, char **text)
+/* Until the last message. SEGUE_EGONE: it does not come. SEGUE_ENOMEM. */
+static int watch(int fd, struct watching *watching, struct message *last, char **text)
 {
 	bool there;
 
@@ -122,16 +123,30 @@ static bool watch(int fd, struct watching *watching, struct message *last, char 
 	if (watching->shown_ns)
 		fputs("\r\x1b[K", stderr);
 	if (!there)
-		return false;
+		return SEGUE_EGONE;
 	*text = calloc(1, last->size + 1);
-	if (*text && receive_all(fd, *text, last->size))
-		return true;
+	if (!*text)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a report");
+	if (receive_all(fd, *text, last->size))
+		return 0;
 	free(*text);
-	return false;
+	return SEGUE_EGONE;
+}
+
+/* What reading a damaged file may end in; other signals come from elsewhere. */
+static bool is_verdict(int number)
+{
+	return number == SIGBUS || number == SIGSEGV || number == SIGABRT || number == SIGFPE ||
+	       number == SIGILL;
 }
 
 static int fail_dead(int status)
 {
+	if (WIFSIGNALED(status) && !is_verdict(WTERMSIG(status)))
+		return segue_fail(SEGUE_ESYSTEM,
+			"the process that read the file was killed (signal %d, %s): the store was "
+			"not judged, try again",
+			WTERMSIG(status), strsignal(WTERMSIG(status)));
 	if (WIFSIGNALED(status))
 		return segue_fail(SEGUE_ESTORE,
 			"reading the file killed the process that did it (signal %d, %s): it is "
@@ -143,6 +158,7 @@ static int fail_dead(int status)
 		WEXITSTATUS(status));
 }
 
+/* Takes `fd` over. */
 static int await_child(pid_t child, int fd, const struct segue_cli_task *task, char **report)
 {
 	struct watching watching = {
@@ -151,16 +167,17 @@ static int await_child(pid_t child, int fd, const struct segue_cli_task *task, c
 	char *text = NULL;
 	int status = 0;
 
-	bool told = watch(fd, &watching, &last, &text);
+	int rc = watch(fd, &watching, &last, &text);
+	close(fd); /* a child that still writes to it ends by that */
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
-	if (!told)
-		return fail_dead(status);
+	if (rc)
+		return rc == SEGUE_EGONE ? fail_dead(status) : rc;
 	if (last.kind == REPORT) {
 		*report = text;
 		return last.code;
 	}
-	int rc = segue_fail(last.code, "%s", text);
+	rc = segue_fail(last.code, "%s", text);
 	free(text);
 	return rc;
 }
@@ -179,8 +196,9 @@ int segue_cli_child(const struct segue_cli_task *task, char **report)
 		run_child(task, parent);
 	}
 	close(pipes[1]);
-	int rc = child < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "cannot fork")
-			   : await_child(child, pipes[0], task, report);
+	if (child > 0)
+		return await_child(child, pipes[0], task, report);
+	int rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot fork");
 	close(pipes[0]);
 	return rc;
 }

@@ -184,7 +184,9 @@ static int verify_store(void *arg)
 	server->logged_ns = segue_now_ns();
 	int rc = segue_verifier_run(server->dir, &how, &report);
 	free(report);
-	server->verified = rc == 0;
+	server->unverified = rc;
+	snprintf(server->unverified_detail, sizeof(server->unverified_detail), "%s",
+		rc ? segue_error_detail() : "");
 	return rc == SEGUE_ESTORE || rc == SEGUE_EGONE ? rc : 0;
 }
 
@@ -195,12 +197,11 @@ static int trust_store(struct segue_server *server)
 	segue_store_stats(server->store, &stats);
 	if (stats.was_clean || stats.same_boot)
 		return 0;
-	if (!server->verified)
-		return segue_fail(SEGUE_ESTORE,
-			"%s was not left in order and could not be verified: run 'segue verify'; "
-			"the "
-			"file is kept",
-			server->dir);
+	if (server->unverified)
+		return segue_fail(server->unverified,
+			"%s; it was not left in order, and is not served before it is verified: "
+			"start the server again, or see what 'segue verify' says",
+			server->unverified_detail);
 	logf_line("the store was not left in order: it has been verified and is sound");
 	return segue_store_trust(server->store);
 }

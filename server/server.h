@@ -67,7 +67,8 @@ struct segue_server {
 	char storage_detail[SEGUE_ERROR_TEXT];
 	unsigned jobs;     /* given to other threads and not come back */
 	int64_t logged_ns; /* when long work was logged last */
-	bool verified;     /* the store was, or needed not be */
+	int unverified;    /* why the store was not; 0: it was, or needed not be */
+	char unverified_detail[SEGUE_ERROR_TEXT];
 	bool had_sessions; /* somebody was here */
 	bool stopping;     /* SIGTERM: leases are being written */
 	bool ended;        /* the loop has: no task is begun any more */

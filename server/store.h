@@ -171,7 +171,8 @@ struct segue_store_verified {
  *
  * Takes no lock, so that it can run beside a server, but not in the process that has the store open
  * (SEGUE_EBUSY). Run it in a process of its own: on a damaged file, or one cut short, LMDB may end
- * the process by SIGBUS, SIGSEGV or SIGABRT. Such an end is a verdict: damaged.
+ * the process by SIGBUS, SIGSEGV or SIGABRT. Such an end is a verdict: damaged. An end by SIGKILL
+ * or the like is none.
  */
 int segue_store_verify(const char *dir, segue_store_damage_fn *damage, void *arg,
 	struct segue_store_verified *verified);

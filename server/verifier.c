@@ -61,15 +61,14 @@ static int spawn(const char *dir, bool if_due, bool progress, int output, pid_t 
 	return error;
 }
 
+/* What waitpid() says. */
 static int wait_for(pid_t pid)
 {
-	int status;
+	int status = 0;
 
-	while (waitpid(pid, &status, 0) < 0) {
-		if (errno != EINTR)
-			return -1;
-	}
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
 }
 
 /* ---- What it says ---- */
@@ -163,10 +162,15 @@ static int fail_damaged(const char *dir, const char *json)
 
 static int judge(const char *dir, int status, struct output *output, char **json)
 {
-	if (status == 0 || status == EXIT_DAMAGED) {
+	if (WIFSIGNALED(status))
+		return segue_fail(SEGUE_ESYSTEM,
+			"%s could not be verified: the process that did it was killed (signal %d, "
+			"%s)",
+			dir, WTERMSIG(status), strsignal(WTERMSIG(status)));
+	if (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == EXIT_DAMAGED) {
 		*json = output->text;
 		output->text = NULL;
-		return status ? fail_damaged(dir, *json) : 0;
+		return WEXITSTATUS(status) ? fail_damaged(dir, *json) : 0;
 	}
 	return segue_fail(SEGUE_ESYSTEM, "%s could not be verified: %s", dir,
 		strncmp(output->text, "segue: ", 7) == 0 ? output->text + 7 : output->text);

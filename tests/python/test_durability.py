@@ -684,6 +684,71 @@ def test_a_want_of_memory_is_no_damage(tmp_path: Path, faults: Faults) -> None:
     assert run("verify", store).returncode == 0
 
 
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def reader_under(pid: int, depth: int) -> int:
+    """The process so many generations on that reads the file."""
+
+    def find() -> list[int]:
+        found = [pid]
+        with suppress(OSError):
+            for _ in range(depth):
+                found = [child for one in found for child in children(one)]
+            return [one for one in found if "data.mdb" in Path(f"/proc/{one}/maps").read_text()]
+        return []
+
+    wait_for(lambda: bool(find()), "the process that reads the file")
+    return find()[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize("command", ["verify", "backup"])
+def test_a_verification_that_is_killed_is_no_verdict(
+    tmp_path: Path, faults: Faults, command: str, number: signal.Signals
+) -> None:
+    """Unless it is by a signal that reading a damaged file raises."""
+    _, store = large_crashed_store(tmp_path)
+    faults.set("always slow 5000")
+    process = subprocess.Popen(
+        [os.environ["SEGUE_PROGRAM"], command, str(store)]
+        + [str(tmp_path / "target")] * (command == "backup"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.kill(reader_under(process.pid, 1), number)
+    output, errors = process.communicate(timeout=30)
+    if number == signal.SIGSEGV:
+        assert process.returncode == 3 and "damaged" in output + errors
+    else:
+        assert process.returncode == 1 and f"signal {number:d}" in errors
+        assert "not judged" in errors and "damaged" not in (output + errors).lower()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_server_whose_verifier_is_killed_does_not_serve(
+    tmp_path: Path, faults: Faults, depth: int
+) -> None:
+    _, store = large_crashed_store(tmp_path)
+    before = (store / "store" / "data.mdb").read_bytes()
+    faults.set("always slow 5000")
+    process = subprocess.Popen(
+        [os.environ["SEGUE_PROGRAM"], "serve", str(store)], stderr=subprocess.PIPE, text=True
+    )
+    reader = reader_under(process.pid, 2)
+    os.kill(reader if depth == 2 else children(process.pid)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and "signal 9" in errors
+    assert "could not be verified" in errors and "start the server again" in errors
+    assert "damaged" not in errors
+    assert (store / "store" / "data.mdb").read_bytes() == before
+    faults.clear()
+    with Server(store) as server:
+        assert "serves" in server.line
+
+
 # -- backup and restore ----------------------------------------------------------------------------
 
 
