@@ -25,21 +25,25 @@ enum { COPY_BYTES = 32 << 20, COPY_VALUES = 4096 };
 
 struct copying {
 	const char *from, *to; /* store directories */
+	const char *target;    /* what `to` becomes, for messages */
 	struct segue_store *store;
 	struct segue_ops ops;
 	size_t bytes;
 };
 
 /* An error of the copy's disk is not damage of the original. */
+static int fail_copy(const struct copying *copying, int rc)
+{
+	return segue_fail_within(rc == SEGUE_ESTORE ? SEGUE_ESYSTEM : rc,
+		"the copy for %s cannot be written", copying->target);
+}
+
 static int write_out(struct copying *copying)
 {
 	int rc = segue_store_apply(copying->store, copying->ops.op, copying->ops.count);
-	char detail[SEGUE_DETAIL_MAX];
 
-	if (rc == SEGUE_ESTORE) {
-		snprintf(detail, sizeof(detail), "%s", segue_error_detail());
-		rc = segue_fail(SEGUE_ESYSTEM, "%s", detail);
-	}
+	if (rc)
+		rc = fail_copy(copying, rc);
 	segue_ops_finish(&copying->ops);
 	copying->ops = (struct segue_ops){0};
 	copying->bytes = 0;
@@ -92,7 +96,7 @@ static int copy_store(void *arg, char **report)
 
 	int rc = segue_store_open(copying->to, SEGUE_STORE_SERVE, &copying->store);
 	if (rc)
-		return rc;
+		return fail_copy(copying, rc);
 	rc = segue_store_inspect(copying->from, &read, &verified);
 	if (!rc && copying->ops.count)
 		rc = write_out(copying);
@@ -181,9 +185,10 @@ static void print_copy(
 }
 
 /* Runs the copy; prints why it failed. An exit status; FINE writes *report. */
-static int run_copy(const char *from, const char *to, const char *what, bool lines, char **report)
+static int run_copy(const char *from, const char *to, const char *target, const char *what,
+	bool lines, char **report)
 {
-	struct copying copying = {.from = from, .to = to};
+	struct copying copying = {.from = from, .to = to, .target = target};
 	const struct segue_cli_task task = {
 		.what = what, .run = copy_store, .arg = &copying, .lines = lines};
 
@@ -235,7 +240,8 @@ static int back_up(const struct segue_cli_options *options, const char *target, 
 		segue_fail(SEGUE_ENOMEM, "no memory for a path");
 		return segue_cli_fail();
 	}
-	int status = run_copy(options->dir, made, "copying the store", options->progress, &report);
+	int status = run_copy(
+		options->dir, made, target, "copying the store", options->progress, &report);
 	if (status == SEGUE_CLI_FINE && publish(made, target, parent)) {
 		status = segue_cli_fail();
 		free(report);
@@ -360,8 +366,8 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 		segue_fail(SEGUE_ENOMEM, "no memory for a path");
 		return segue_cli_fail();
 	}
-	int status =
-		run_copy(options->dir, made, "restoring the store", options->progress, &report);
+	int status = run_copy(
+		options->dir, made, dir_name, "restoring the store", options->progress, &report);
 	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, made, aside)) {
 		status = segue_cli_fail();
 		free(report);

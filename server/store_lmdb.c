@@ -602,6 +602,20 @@ static void read_boot(char boot[40])
 	close(fd);
 }
 
+/* LMDB reports a short write as EIO: was there no room? */
+static bool is_full(MDB_env *env)
+{
+	int fd;
+	struct statvfs system;
+	struct stat status;
+	struct rlimit limit;
+	if (mdb_env_get_fd(env, &fd) || fstatvfs(fd, &system) < 0 || fstat(fd, &status) < 0 ||
+		getrlimit(RLIMIT_FSIZE, &limit) < 0)
+		return false;
+	return system.f_bavail * system.f_frsize < FULL_MARGIN ||
+	       (uint64_t)status.st_size + FULL_MARGIN > limit.rlim_cur;
+}
+
 /* A map as large as the address space lets us have. 0 or an LMDB code. */
 static int open_environment(
 	const char *path, unsigned int flags, uint64_t map_max, MDB_env **out, uint64_t *map_bytes)
@@ -701,6 +715,8 @@ static int fill_new_store(struct segue_store *store, const char *path)
 	if (!rc)
 		rc = mdb_env_sync(env, 1);
 close:
+	if (rc == EIO && is_full(env))
+		rc = ENOSPC;
 	mdb_env_close(env);
 	return rc;
 }
@@ -740,7 +756,9 @@ static int create_store(struct segue_store *store)
 	int rc = asprintf(&path, "%s/%s", store->dir, name) < 0 ? ENOMEM : 0;
 	if (!rc)
 		rc = fill_new_store(store, path);
-	if (rc)
+	if (rc == EIO) /* nothing was there that could be damaged */
+		rc = segue_fail(SEGUE_ESYSTEM, "create %s: %s", store->file, strerror(rc));
+	else if (rc)
 		rc = fail_lmdb(store, rc, "create");
 	else
 		rc = settle_new_store(store, name);
@@ -974,20 +992,6 @@ void segue_store_close(struct segue_store *store)
 
 /* ---- Writing ---- */
 
-/* LMDB reports a short write as EIO: was there no room? */
-static bool is_full(const struct segue_store *store)
-{
-	int fd;
-	struct statvfs system;
-	struct stat status;
-	struct rlimit limit;
-	if (mdb_env_get_fd(store->env, &fd) || fstatvfs(fd, &system) < 0 ||
-		fstat(fd, &status) < 0 || getrlimit(RLIMIT_FSIZE, &limit) < 0)
-		return false;
-	return system.f_bavail * system.f_frsize < FULL_MARGIN ||
-	       (uint64_t)status.st_size + FULL_MARGIN > limit.rlim_cur;
-}
-
 /* False once LMDB has lost track of its meta page. */
 static bool can_begin(const struct segue_store *store)
 {
@@ -1002,7 +1006,7 @@ static bool can_begin(const struct segue_store *store)
 static int fail_write(struct segue_store *store, int code, bool committing)
 {
 	bool full = code == ENOSPC || code == EDQUOT || code == EFBIG || code == MDB_MAP_FULL;
-	if (code == EIO && is_full(store)) {
+	if (code == EIO && is_full(store->env)) {
 		full = true;
 		code = ENOSPC;
 	}

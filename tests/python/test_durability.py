@@ -860,6 +860,30 @@ def test_what_backup_and_restore_refuse(tmp_path: Path) -> None:
     assert not [name for name in left if name.startswith((".", "store.before"))]
 
 
+@pytest.mark.parametrize(
+    "fault", ["write 5", "sync 5", "meta 5", "write 28", "short 0", "a file's size"]
+)
+def test_a_target_that_cannot_be_written_is_no_damage_of_the_store(
+    tmp_path: Path, faults: Faults, fault: str
+) -> None:
+    _, store = large_crashed_store(tmp_path)
+    limit = resource.RLIM_INFINITY
+    if fault == "a file's size":
+        limit = 100_000
+        assert (store / "store" / "data.mdb").stat().st_size > limit
+    else:
+        faults.set(f"once {fault}")
+
+    def set_limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    result = run("backup", store, tmp_path / "target", preexec_fn=set_limit)
+    assert result.returncode == 1 and "is not sound" not in result.stderr, result
+    assert f"the copy for {tmp_path}/target cannot be written" in result.stderr
+    assert not list(tmp_path.glob("*target*"))
+    assert faults.fired
+
+
 def test_a_backup_that_is_killed_leaves_nothing_under_its_name(
     tmp_path: Path, faults: Faults
 ) -> None:
