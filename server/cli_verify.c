@@ -85,7 +85,7 @@ static int verify_here(void *arg, char **out)
 	if (rc && faults.count == 0)
 		note_fault(&faults, 0, NULL, 0, segue_error_detail());
 	segue_json_end(&faults.json, ']');
-	segue_json_bool(&faults.json, "due", verified.due);
+	segue_json_bool(&faults.json, "due", verified.due || rc);
 	put_counts(&faults.json, verified.values, verified.bytes, faults.count);
 	int taken = segue_json_take(&faults.json, out);
 	return taken ? taken : rc;

@@ -673,6 +673,16 @@ def test_a_file_that_is_cut_short_under_the_server(tmp_path: Path) -> None:
         segue.open(store)
 
 
+def test_a_store_that_cannot_be_opened_is_due(tmp_path: Path) -> None:
+    _, store = crashed_store(tmp_path)
+    file = store / "store" / "data.mdb"
+    file.write_bytes(file.read_bytes()[:5000])
+    result = run("verify", "--if-due", store)
+    assert result.returncode == 3 and "cut short" in result.stdout
+    result = run("verify", "--if-due", "--json", store)
+    assert result.returncode == 3 and json.loads(result.stdout)["due"]
+
+
 def test_a_want_of_memory_is_no_damage(tmp_path: Path, faults: Faults) -> None:
     _, store = crashed_store(tmp_path)
     for command in (["verify"], ["verify", "--json"], ["backup"]):
