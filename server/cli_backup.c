@@ -20,6 +20,7 @@
 
 /* A transaction of the copy. */
 enum { COPY_BYTES = 32 << 20, COPY_VALUES = 4096 };
+enum { WORKPLACE_TRIES = 10 };
 
 /* ---- Copying, in a process of its own ---- */
 
@@ -162,16 +163,59 @@ static void sweep(const char *dir, const char *prefix)
 	closedir(stream);
 }
 
-/* <dir>/<prefix><random>; malloc'd. */
-static char *temporary(const char *dir, const char *prefix)
+/*
+ * Where a copy is made: a store directory in a directory that is locked until the copy has its name.
+ * The store has a lock of its own, but only while it is written.
+ */
+struct workplace {
+	char *path, *copy; /* owned: <dir>/<prefix><random>, and a name in it */
+	int lock;
+};
+
+/* One attempt. SEGUE_EBUSY: a sweep has it that met it before it was locked. */
+static int try_workplace(const char *dir, const char *prefix, struct workplace *place)
 {
 	uint32_t random = 0;
-	char *path = NULL;
+	struct stat info;
 
-	if (getrandom(&random, sizeof(random), 0) != sizeof(random) ||
-		asprintf(&path, "%s/%s%08x", dir, prefix, random) < 0)
-		return NULL;
-	return path;
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return segue_fail_errno(SEGUE_ESYSTEM, "random number");
+	if (asprintf(&place->path, "%s/%s%08x", dir, prefix, random) < 0)
+		place->path = NULL;
+	if (!place->path || asprintf(&place->copy, "%s/copy", place->path) < 0) {
+		place->copy = NULL;
+		return segue_fail(SEGUE_ENOMEM, "no memory for a path");
+	}
+	if (mkdir(place->path, 0700) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s", place->path);
+	place->lock = open(place->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (place->lock < 0 || flock(place->lock, LOCK_EX | LOCK_NB) < 0 ||
+		fstat(place->lock, &info) < 0 || info.st_nlink == 0)
+		return segue_fail(SEGUE_EBUSY, "%s was taken away", place->path);
+	return 0;
+}
+
+static void finish_workplace(struct workplace *place)
+{
+	if (place->path)
+		remove_tree(place->path);
+	if (place->lock >= 0)
+		close(place->lock);
+	free(place->path);
+	free(place->copy);
+}
+
+static int make_workplace(const char *dir, const char *prefix, struct workplace *place)
+{
+	int rc = SEGUE_EBUSY;
+
+	for (int i = 0; rc == SEGUE_EBUSY && i < WORKPLACE_TRIES; i++) {
+		*place = (struct workplace){.lock = -1};
+		rc = try_workplace(dir, prefix, place);
+		if (rc)
+			finish_workplace(place);
+	}
+	return rc;
 }
 
 static void print_copy(
@@ -219,7 +263,11 @@ static int publish(const char *made, const char *target, const char *parent)
 		rc = sync_path(made);
 	if (!rc && renameat2(AT_FDCWD, made, AT_FDCWD, target, RENAME_NOREPLACE) < 0)
 		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename the copy to %s", target);
-	return rc ? rc : sync_path(parent);
+	if (rc)
+		return rc;
+	rc = sync_path(parent);
+	return rc ? segue_fail_within(rc, "%s is whole, but may be lost in a power cut", target)
+		  : 0;
 }
 
 static int back_up(const struct segue_cli_options *options, const char *target, const char *parent,
@@ -227,6 +275,7 @@ static int back_up(const struct segue_cli_options *options, const char *target, 
 {
 	struct stat info;
 	char prefix[300], *report;
+	struct workplace place;
 
 	if (lstat(target, &info) == 0 || errno != ENOENT) {
 		segue_fail(
@@ -235,22 +284,17 @@ static int back_up(const struct segue_cli_options *options, const char *target, 
 	}
 	snprintf(prefix, sizeof(prefix), ".%.255s.backup-", name);
 	sweep(parent, prefix);
-	char *made = temporary(parent, prefix);
-	if (!made) {
-		segue_fail(SEGUE_ENOMEM, "no memory for a path");
+	if (make_workplace(parent, prefix, &place))
 		return segue_cli_fail();
-	}
 	int status = run_copy(
-		options->dir, made, target, "copying the store", options->progress, &report);
-	if (status == SEGUE_CLI_FINE && publish(made, target, parent)) {
+		options->dir, place.copy, target, "copying the store", options->progress, &report);
+	if (status == SEGUE_CLI_FINE && publish(place.copy, target, parent)) {
 		status = segue_cli_fail();
 		free(report);
 	}
 	if (status == SEGUE_CLI_FINE)
 		status = segue_cli_show(options, report, print_copy);
-	else
-		remove_tree(made);
-	free(made);
+	finish_workplace(&place);
 	return status;
 }
 
@@ -287,7 +331,9 @@ const struct segue_cli_command segue_cli_backup = {
 		"index of the data; not the data themselves, nor DIR/cache, which is made again.\n"
 		"What was committed and is not on disk yet is not in it: Loader.flush() before.\n\n"
 		"Exit status: 0 done, 3 the store is damaged, 1 anything else, 2 wrong usage. In\n"
-		"the last three cases there is no TARGET.\n",
+		"the last three cases there is no TARGET, or the message says that it may be lost "
+		"in\n"
+		"a power cut.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS,
 	.operands_min = 2,
 	.operands_max = 2,
@@ -309,8 +355,13 @@ static int lock_directory(const char *dir, int *out)
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		segue_cli_lock_holder(dir, &pid);
 		close(fd);
-		return segue_fail(SEGUE_EBUSY,
-			"a server (pid %ld) serves %s: end its workers, then the server", pid, dir);
+		return pid ? segue_fail(SEGUE_EBUSY,
+				     "a server (pid %ld) serves %s: end its workers, then the "
+				     "server",
+				     pid, dir)
+			   : segue_fail(SEGUE_EBUSY,
+				     "another process has %s open: try again when it has ended",
+				     dir);
 	}
 	*out = fd;
 	return 0;
@@ -345,12 +396,17 @@ static int put_in_place(int dir, const char *dir_name, const char *made, char as
 	if (rc)
 		return rc;
 	unlinkat(dir, SEGUE_STORE_SUSPECT, 0); /* said of the store that went */
-	return fsync(dir) < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "cannot sync %s", dir_name) : 0;
+	return fsync(dir) < 0 ? segue_fail_errno(SEGUE_ESYSTEM,
+					"%s/store is the backup, but may be lost in a power cut: "
+					"cannot sync %s",
+					dir_name, dir_name)
+			      : 0;
 }
 
 static int restore_into(const struct segue_cli_options *options, const char *dir_name, int dir)
 {
 	char *report, aside[64];
+	struct workplace place;
 
 	if (!options->force && faccessat(dir, "store", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 		segue_fail(SEGUE_EINVAL,
@@ -361,14 +417,11 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 		return segue_cli_fail();
 	}
 	sweep(dir_name, ".restore-");
-	char *made = temporary(dir_name, ".restore-");
-	if (!made) {
-		segue_fail(SEGUE_ENOMEM, "no memory for a path");
+	if (make_workplace(dir_name, ".restore-", &place))
 		return segue_cli_fail();
-	}
-	int status = run_copy(
-		options->dir, made, dir_name, "restoring the store", options->progress, &report);
-	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, made, aside)) {
+	int status = run_copy(options->dir, place.copy, dir_name, "restoring the store",
+		options->progress, &report);
+	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, place.copy, aside)) {
 		status = segue_cli_fail();
 		free(report);
 	} else if (status == SEGUE_CLI_FINE) {
@@ -376,8 +429,7 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 			printf("the store that was there is kept as %s/%s\n", dir_name, aside);
 		status = segue_cli_show(options, report, print_copy);
 	}
-	remove_tree(made);
-	free(made);
+	finish_workplace(&place);
 	return status;
 }
 
@@ -404,7 +456,9 @@ const struct segue_cli_command segue_cli_restore = {
 		"Workers go on with start=\"continue\" at what the backup holds, or with a token.\n"
 		"End workers of the old store first: one that lives offers its newer commit.\n\n"
 		"Exit status: 0 done, 3 the backup is damaged, 1 anything else, 2 wrong usage. In\n"
-		"the last three cases DIR/store is as before.\n",
+		"the last three cases DIR/store is as before, or the message says that the backup "
+		"is\n"
+		"in its place but may be lost in a power cut.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS | SEGUE_CLI_FORCE,
 	.operands_min = 2,
 	.operands_max = 2,

@@ -209,7 +209,7 @@ static void finish_access(struct access *access)
 	segue_store_close(access->store);
 }
 
-/* After a machine stopped while a server ran, the next server looks at the file before it writes. */
+/* Where the last end was not in order, the next server looks at the file before it writes. */
 static int open_store(
 	const struct segue_cli_options *options, enum segue_store_mode mode, struct access *access)
 {
@@ -224,7 +224,8 @@ static int open_store(
 	segue_store_close(access->store);
 	access->store = NULL;
 	return segue_fail(SEGUE_EREADONLY,
-		"the machine has stopped while a server had the store of %s: start a server first",
+		"the store of %s must be verified (the machine stopped while a server had it, or a "
+		"write failed): start a server first",
 		options->dir);
 }
 

@@ -463,7 +463,14 @@ static void look_at_silence(struct doctor *doctor, const char *socket)
 
 	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
 	bool there = lstat(socket, &info) == 0;
-	if (segue_cli_lock_holder(dir, &pid) == 1) {
+	int held = segue_cli_lock_holder(dir, &pid);
+	if (held == 1 && !pid) {
+		find(doctor, BAD, "server", "wait until that process has ended",
+			"another process has %s, and no server answers at %s: %s", dir, socket,
+			detail);
+		return;
+	}
+	if (held == 1) {
 		find(doctor, BAD, "server", "give its socket with --socket, or end that process",
 			"process %ld serves %s, but does not answer at %s: %s", pid, dir, socket,
 			detail);

@@ -120,12 +120,16 @@ static int no_server(const struct segue_cli_options *options)
 
 	if (options->json)
 		puts("{\"server\":null}");
-	if (segue_cli_lock_holder(options->dir, &pid) == 1)
+	int held = segue_cli_lock_holder(options->dir, &pid);
+	if (held == 1 && pid)
 		segue_fail(SEGUE_EGONE,
 			"a server (pid %ld) has %s but does not answer at %s%s: give its socket "
 			"with --socket",
 			pid, options->dir, options->socket ? options->socket : options->dir,
 			options->socket ? "" : "/segue.sock");
+	else if (held == 1)
+		segue_fail(
+			SEGUE_EGONE, "no server answers, and another process has %s", options->dir);
 	else
 		segue_fail(SEGUE_EGONE, "no server runs for %s", options->dir);
 	return segue_cli_fail();

@@ -166,8 +166,8 @@ struct segue_store_verified {
  * Reads every value of the store in `dir`, from one snapshot, and checks it: its checksum, the
  * order of keys, and that the values of each table add up to what was written (a value that is
  * missing, or is an older one, is seen so). `damage` (may be NULL) is told of each fault; key is
- * NULL where a whole table is meant. 0 if all is sound; SEGUE_ESTORE if not; `verified` is written
- * in both cases. Else fails like segue_store_open() to read.
+ * NULL where a whole table is meant. 0 if all is sound; SEGUE_ESTORE if not. `verified` is written
+ * once the store is open. Else fails like segue_store_open() to read.
  *
  * Takes no lock, so that it can run beside a server, but not in the process that has the store open
  * (SEGUE_EBUSY). Run it in a process of its own: on a damaged file, or one cut short, LMDB may end

@@ -520,7 +520,7 @@ static int fail_busy(const struct segue_store *store)
 	if (pid > 0)
 		return segue_fail(
 			SEGUE_EBUSY, "another segue server (pid %ld) serves %s", pid, store->dir);
-	return segue_fail(SEGUE_EBUSY, "another segue server serves %s", store->dir);
+	return segue_fail(SEGUE_EBUSY, "another process has %s open", store->dir);
 }
 
 static int lock_directory(struct segue_store *store)

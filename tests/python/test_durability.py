@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import fcntl
 import json
 import os
 import re
@@ -701,16 +702,19 @@ def children(pid: int) -> list[int]:
 def reader_under(pid: int, depth: int) -> int:
     """The process so many generations on that reads the file."""
 
-    def find() -> list[int]:
-        found = [pid]
-        with suppress(OSError):
-            for _ in range(depth):
-                found = [child for one in found for child in children(one)]
-            return [one for one in found if "data.mdb" in Path(f"/proc/{one}/maps").read_text()]
-        return []
+    found: list[int] = []
 
-    wait_for(lambda: bool(find()), "the process that reads the file")
-    return find()[0]
+    def find() -> bool:
+        found[:] = [pid]
+        try:
+            for _ in range(depth):
+                found[:] = [child for one in found for child in children(one)]
+            return "data.mdb" in Path(f"/proc/{found[0]}/maps").read_text()
+        except (OSError, IndexError):
+            return False
+
+    wait_for(find, "the process that reads the file")
+    return found[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
@@ -892,6 +896,55 @@ def test_a_target_that_cannot_be_written_is_no_damage_of_the_store(
     assert f"the copy for {tmp_path}/target cannot be written" in result.stderr
     assert not list(tmp_path.glob("*target*"))
     assert faults.fired
+
+
+def test_messages_do_not_take_every_holder_for_a_server(tmp_path: Path) -> None:
+    _, store = crashed_store(tmp_path)
+    target = tmp_path / "target"
+    assert run("backup", store, target).returncode == 0
+    (store / "server.pid").unlink(missing_ok=True)
+    fd = os.open(store, os.O_RDONLY)
+    for kind, commands in (
+        (fcntl.LOCK_SH, [["restore", "--force", target, store]]),
+        (fcntl.LOCK_EX, [["restore", "--force", target, store], ["status", store], ["serve", store]]),
+    ):
+        fcntl.flock(fd, kind)
+        for command in commands:
+            result = run(*command)
+            assert result.returncode == 1 and "another process has" in result.stderr, result
+    os.close(fd)
+
+
+def test_a_backup_at_work_is_left_alone_by_another(tmp_path: Path, faults: Faults) -> None:
+    """Also while its copy is verified, when nobody has that open as a store."""
+    _, store = large_crashed_store(tmp_path)
+    target = tmp_path / "target"
+    command = [os.environ["SEGUE_PROGRAM"], "backup", "--progress", str(store), str(target)]
+    faults.set("always slow 3000")
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert first.stdout
+    done = -1
+    for line in first.stdout:
+        last, done = done, json.loads(line)["progress"]["done"]
+        if done < last:
+            break  # it has begun to verify
+    else:
+        pytest.fail("it did not verify the copy")
+
+    def copies() -> set[str]:
+        return {path.name for path in tmp_path.glob(".target.backup-*")}
+
+    (made,) = copies()
+    second = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: bool(copies() - {made}), "the second copy")
+    assert made in copies()
+    faults.clear()
+    output, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 1 and "File exists" in errors
+    assert not copies()
+    assert json.loads(run("verify", "--json", target).stdout)["damaged_count"] == 0
 
 
 def test_a_backup_that_is_killed_leaves_nothing_under_its_name(
