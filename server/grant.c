@@ -53,19 +53,6 @@ static int refuse_start(
 		spec->name, lane, (unsigned long long)record->position->step, date);
 }
 
-/* The rows that the store has, without their states: those go, and need not be whole for that. */
-static int outline(struct making *making, const struct segue_position *position)
-{
-	const struct segue_grant_order *order = making->order;
-
-	making->image = segue_image_create(
-		order->plan.batch_size, position->rows, segue_row_size(order->spec));
-	if (!making->image)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
-	memcpy(making->image->position, position, segue_position_size(position->rows));
-	return 0;
-}
-
 /* The lane as the store has it, or an empty one. */
 static int load_stored(struct making *making)
 {
@@ -82,8 +69,10 @@ static int load_stored(struct making *making)
 	making->committed_ms = record.committed_ms;
 	if (order->mode == SEGUE_ATTACH_NONE && record.position->step > 0)
 		rc = refuse_start(&record, order->spec, order->place.lane);
+	/* The states of rows that go need not be whole for that. */
 	if (!rc && (order->mode == SEGUE_ATTACH_FRESH || order->mode == SEGUE_ATTACH_RESTORE))
-		rc = outline(making, record.position);
+		rc = segue_records_outline(
+			&order->plan, record.position, segue_row_size(order->spec), &making->image);
 	else if (!rc)
 		rc = segue_records_load_image(order->store, order->place, &order->plan,
 			record.position, segue_row_size(order->spec), &making->image);

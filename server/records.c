@@ -324,15 +324,30 @@ static int load_row(struct segue_store *store, struct segue_place place, struct 
 	return rc;
 }
 
+int segue_records_outline(const struct segue_plan_spec *plan, const struct segue_position *position,
+	uint64_t row_size, struct segue_image **out)
+{
+	if (position->rows > plan->batch_size)
+		return segue_fail(SEGUE_ESTORE,
+			"the position of lane %u has %u rows, a batch of the stream %u", plan->lane,
+			position->rows, plan->batch_size);
+	struct segue_image *image = segue_image_create(plan->batch_size, position->rows, row_size);
+	if (!image)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane");
+	memcpy(image->position, position, segue_position_size(position->rows));
+	*out = image;
+	return 0;
+}
+
 int segue_records_load_image(struct segue_store *store, struct segue_place place,
 	const struct segue_plan_spec *plan, const struct segue_position *position,
 	uint64_t row_size, struct segue_image **out)
 {
-	struct segue_image *image = segue_image_create(plan->batch_size, position->rows, row_size);
+	struct segue_image *image;
 
-	if (!image)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane");
-	memcpy(image->position, position, segue_position_size(position->rows));
+	int outlined = segue_records_outline(plan, position, row_size, &image);
+	if (outlined)
+		return outlined;
 	for (uint32_t row = 0; row < position->rows; row++) {
 		if (!segue_plan_row_lives(plan, &position->row[row]))
 			continue;

@@ -93,9 +93,12 @@ int segue_records_find_stream(struct segue_store *store, const char *name, uint3
 /* A lane's record. SEGUE_ENOTFOUND; the caller frees record->position. */
 int segue_records_load_lane(
 	struct segue_store *store, struct segue_place place, struct segue_lane_record *record);
+/* An image of a stored position, its states zeroed. SEGUE_ESTORE: more rows than a batch has. */
+int segue_records_outline(const struct segue_plan_spec *plan, const struct segue_position *position,
+	uint64_t row_size, struct segue_image **out);
 /*
- * The image of a lane at the position of its record. SEGUE_ESTORE if a row that should be there is
- * not, or is of another size.
+ * The image of a lane at the position of its record. SEGUE_ESTORE if that has more rows than a batch,
+ * or a row that should be there is not, or is of another size.
  */
 int segue_records_load_image(struct segue_store *store, struct segue_place place,
 	const struct segue_plan_spec *plan, const struct segue_position *position,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "grant.h"
 #include "layout.h"
 #include "tmpdir.h"
 
@@ -443,4 +444,39 @@ Test(records, damaged_entries_are_told)
 	OK(segue_store_apply(store, &op, 1));
 	cr_assert_eq(segue_records_load_catalogue(store, place_of(0), &catalogue), SEGUE_ESTORE);
 	segue_ops_finish(&ops);
+}
+
+/* As a crafted or a foreign backup may have it. */
+Test(records, more_rows_than_a_batch_are_damage)
+{
+	enum { ROWS = 1000 };
+	const struct segue_plan_spec plan = {.records = 8, .lanes = 1, .batch_size = 1};
+	const struct segue_spec spec = {.name = "s", .persist = true};
+	struct segue_lane_record record = {.position = calloc(1, segue_position_size(ROWS))};
+	struct segue_ops ops = {0};
+	struct segue_image *image;
+	struct segue_grant *grant;
+
+	record.position->step = 1;
+	record.position->rows = ROWS;
+	OK(segue_records_lane(&ops, place_of(0), &record));
+	apply(&ops);
+	free(record.position);
+	OK(segue_records_load_lane(store, place_of(0), &record));
+	cr_assert_eq(record.position->rows, ROWS);
+	cr_assert_eq(segue_records_load_image(
+			     store, place_of(0), &plan, record.position, ROW_SIZE, &image),
+		SEGUE_ESTORE);
+	cr_assert_not_null(strstr(segue_error_detail(), "1000 rows"), "%s", segue_error_detail());
+	free(record.position);
+	static const enum segue_attach_mode modes[] = {SEGUE_ATTACH_CONTINUE, SEGUE_ATTACH_FRESH};
+	for (size_t i = 0; i < 2; i++) {
+		const struct segue_grant_order order = {.spec = &spec,
+			.plan = plan,
+			.store = store,
+			.place = place_of(0),
+			.mode = modes[i]};
+		cr_assert_eq(segue_grant_make(&order, &grant), SEGUE_ESTORE);
+		cr_assert_not_null(strstr(segue_error_detail(), "1000 rows"));
+	}
 }
