@@ -99,7 +99,6 @@ bool segue_committer_begin(struct segue_committer *committer)
 void segue_committer_ended(struct segue_committer *committer, int code)
 {
 	assert(committer->state == SEGUE_COMMITTER_WRITING);
-	committer->error = code;
 	switch (code) {
 	case 0:
 	case SEGUE_ENOSPACE:

@@ -55,7 +55,6 @@ enum segue_committer_state {
 
 struct segue_committer {
 	enum segue_committer_state state;
-	int error; /* of the last transaction; 0 after one that went well */
 };
 
 /* A transaction begins. False: one is under way, or storage failed for good. */

@@ -151,7 +151,6 @@ struct segue_store_stats {
 	bool was_clean;                   /* the last server ended in order */
 	bool same_boot;                   /* ... or died since this machine started */
 	uint64_t created_ns;              /* when the store was made; nanoseconds since 1970 */
-	uint8_t id[16];                   /* random, made with the store */
 	const char *lmdb_version;
 };
 void segue_store_stats(const struct segue_store *store, struct segue_store_stats *stats);

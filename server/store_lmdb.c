@@ -1701,5 +1701,4 @@ void segue_store_stats(const struct segue_store *store, struct segue_store_stats
 		.created_ns = store->format.created_ns,
 		.lmdb_version = mdb_version(NULL, NULL, NULL),
 	};
-	memcpy(stats->id, store->format.id, sizeof(stats->id));
 }
