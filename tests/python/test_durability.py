@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import mmap
 import os
 import re
 import resource
@@ -318,24 +319,28 @@ def test_restoring_on_a_full_disk_says_so_at_once(small_disk: Path, tmp_path: Pa
 # -- disks that fail -------------------------------------------------------------------------------
 
 
+def preloaded(
+    directory: Path, patch: pytest.MonkeyPatch, name: str, **environment: object
+) -> None:
+    """Have servers started with a library of the tests before them, and these variables."""
+    built, server = BUILD / "tests" / name, BUILD / "server" / "segue"
+    if not built.exists() or not server.exists():
+        pytest.skip(f"{built} is not built: scripts/build does")
+    library = directory / name  # LD_PRELOAD parts paths at spaces
+    library.symlink_to(built)
+    variables = " ".join(f"{name}='{value}'" for name, value in environment.items())
+    wrapper = directory / "segue-with-faults"
+    wrapper.write_text(f"#!/bin/sh\n{variables} LD_PRELOAD='{library}' exec '{server}' \"$@\"\n")
+    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+    patch.setenv("SEGUE_PROGRAM", str(wrapper))
+
+
 class Faults:
     """A server that is started with the faults of storage_faults.c, and the file that says which."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
-        built = BUILD / "tests" / "storage_faults.so"
-        server = BUILD / "server" / "segue"
-        if not built.exists() or not server.exists():
-            pytest.skip(f"{built} is not built: scripts/build does")
-        library = directory / "storage_faults.so"  # LD_PRELOAD parts paths at spaces
-        library.symlink_to(built)
         self.control = directory / "faults"
-        wrapper = directory / "segue-with-faults"
-        wrapper.write_text(
-            f"#!/bin/sh\nSEGUE_FAULTS='{self.control}' LD_PRELOAD='{library}' exec '{server}' "
-            '"$@"\n'
-        )
-        wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-        patch.setenv("SEGUE_PROGRAM", str(wrapper))
+        preloaded(directory, patch, "storage_faults.so", SEGUE_FAULTS=self.control)
 
     def set(self, text: str) -> None:
         new = self.control.with_suffix(".new")
@@ -450,6 +455,103 @@ def test_one_lane_that_the_store_refuses_does_not_stop_the_others(
         first.close()
         with cases.open_stream(client, large, tmp_path / "b").loader(start="continue") as loader:
             cases.check(loader, large, cases.in_order(large, [0])[1:])
+
+
+class Shortage:
+    """A server that is started with fail_alloc.c, and the panel that says what fails."""
+
+    def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
+        panel = directory / "panel"
+        panel.write_bytes(bytes(8 * (6 + 64)))  # struct fail_alloc_panel
+        with panel.open("r+b") as file:
+            self.words = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+        preloaded(directory, patch, "libfail_alloc.so", SEGUE_FAIL_ALLOC_PANEL=panel)
+
+    def begin(self, least: int) -> None:
+        """All allocations of at least so many bytes fail."""
+        self.words[1], self.words[2], self.words[0] = 2**64 - 1, least, 1
+
+    def end(self) -> int:
+        """Returns how many have failed."""
+        self.words[0] = self.words[1] = 0
+        return self.words[4]
+
+
+@pytest.mark.parametrize("durability", ["interval", "commit"])
+def test_a_lane_for_which_there_is_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    """Its worker is told, not left to train on with nothing on disk; it goes on when there is some."""
+    shortage = Shortage(tmp_path, monkeypatch)
+    state = {"h": cases.oracle.State("uint8", (40_000,))}
+    case = wide(tmp_path, states=state, interval=0.05, durability=durability)
+    with segue.open(tmp_path / "store") as client:
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)
+        loader.flush()
+        shortage.begin(80_000)  # the states of a batch
+        told = time.monotonic() + SOON
+        with refused(segue.errors.OutOfMemory, "memory"):
+            for batch in loader:
+                cases.work(batch, case)
+                batch.commit()
+                if durability == "interval":
+                    time.sleep(0.05)
+                assert time.monotonic() < told
+        batch.release()
+        with refused(segue.errors.OutOfMemory, "memory"):
+            loader.state_dict()
+        with refused(segue.errors.OutOfMemory, "memory"):
+            loader.flush()
+        assert loader.durable_step == {0: 2} == steps_on_disk(client)
+        assert shortage.end() >= 3
+        wait_for(lambda: steps_on_disk(client)[0] > 2, "the commits on disk")
+        assert client.status()["server"]["storage"] == "ok"
+        cases.check(loader, case, cases.in_order(case, [0])[steps_on_disk(client)[0] :])
+
+
+def test_closing_a_lane_for_which_there_is_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shortage = Shortage(tmp_path, monkeypatch)
+    case = wide(tmp_path, interval=LONG)
+    with segue.open(tmp_path / "store") as client:
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)
+        shortage.begin(40_000)
+        begun = time.monotonic()
+        with refused(segue.errors.OutOfMemory, "memory", "not on disk"):
+            loader.close()
+        assert time.monotonic() - begun < SOON and shortage.end() >= 3
+        wait_for(lambda: steps_on_disk(client)[0] == 2, "the commits on disk")
+
+
+def processor_time(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_checkpoint_that_waits_keeps_no_processor_busy(tmp_path: Path) -> None:
+    case = simple(tmp_path)
+    with Server(tmp_path / "store") as server, segue.open(tmp_path / "store") as client:
+        with segue.open(tmp_path / "store") as other:
+            streams = [cases.open_stream(each, case, tmp_path) for each in (client, other)]
+            fast, slow = (stream.loader(rank=i, world_size=2) for i, stream in enumerate(streams))
+            commit(fast, case, 3)
+            commit(slow, case, 2)
+            tokens: list[dict[str, bytes]] = []
+            waiting = threading.Thread(
+                target=lambda: tokens.append(fast.state_dict(all_lanes=True, timeout=PATIENCE))
+            )
+            waiting.start()
+            before, begun = processor_time(server.pid), time.monotonic()
+            time.sleep(1.0)
+            share = (processor_time(server.pid) - before) / (time.monotonic() - begun)
+            commit(slow, case, 1)
+            waiting.join()
+            assert len(tokens[0]) >= 2 and share < 0.3
+            fast.close()
+            slow.close()
 
 
 def full_file(directory: Path, *options: Any, limit: int | None = None) -> None:
