@@ -13,7 +13,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,6 @@ def write_data(directory: Path, records: int) -> Path:
                 context={"speaker": record},
             )
     return path
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    with segue.open(tmp_path / "store") as client:
-        yield client
 
 
 def open_stream(client: segue.Client, tmp_path: Path, records: int = 6, **options: Any):

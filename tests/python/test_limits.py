@@ -57,11 +57,6 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 class Canary:
     """An honest worker of the same user: goes on while others are refused, and reads what it should."""
 

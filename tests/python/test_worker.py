@@ -92,20 +92,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    """On the store, so that the server does not end with the workers; the data set is written."""
-    little.write(tmp_path)
-    with segue.open(tmp_path / "store") as client:
-        yield client
-
-
-@pytest.fixture
-def stream(client: segue.Client, tmp_path: Path) -> segue.Stream:
-    return little.open_stream(client, tmp_path)
-
-
-@pytest.fixture
-def whole(client: segue.Client, tmp_path: Path) -> list[str]:
+def whole(stream: segue.Stream, tmp_path: Path) -> list[str]:
     """Lane 0 without a disturbance, elsewhere."""
     with segue.open(tmp_path / "elsewhere") as other:
         with little.open_stream(other, tmp_path).loader(lanes=[0]) as loader:
