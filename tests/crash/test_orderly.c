@@ -89,11 +89,21 @@ static void end(struct traffic *traffic, const char *where)
 	crash_world_renew(traffic->world);
 }
 
+/* One that has ended and that nobody has waited for can be sent signals, but does not live. */
+static bool lives(pid_t pid)
+{
+	siginfo_t end = {0};
+
+	if (waitid(P_PID, (id_t)pid, &end, WEXITED | WNOHANG | WNOWAIT) == 0)
+		return end.si_pid == 0;
+	return kill(pid, 0) == 0;
+}
+
 static pid_t server(const struct traffic *traffic, const char *where)
 {
 	pid_t pid = crash_server_pid(traffic->world);
 
-	if (pid <= 0 || kill(pid, 0) < 0)
+	if (pid <= 0 || !lives(pid))
 		crash_die("%s: the server is gone", where);
 	return pid;
 }
@@ -217,7 +227,7 @@ static void second_server(struct crash_world *world)
 		refuse_second(world->dir, files[i]);
 	}
 	let_move(&traffic, "a second server");
-	if (kill(pid, 0) < 0)
+	if (!lives(pid))
 		crash_die("a second server: the first is gone");
 	printf("second_server: refused, also when pid file, lock files and socket are deleted\n");
 	end(&traffic, "a second server");
@@ -333,7 +343,7 @@ static _Noreturn void reuse_pids(struct crash_world *world)
 		crash_check_end(world, status, where);
 		if (crash_now() - start > 5 * second)
 			crash_die("%s: the lane came free too late", where);
-		if (kill(stranger, 0) < 0)
+		if (!lives(stranger))
 			crash_die("%s: the stranger is gone", where);
 		crash_kill_all();
 		crash_check_after_crash(world, crash_now(), where);
