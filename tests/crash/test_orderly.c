@@ -48,21 +48,29 @@ static void check_workers(const struct traffic *traffic, const char *where)
 	}
 }
 
+static void look_where(const struct traffic *traffic, uint64_t batches[CRASH_LANES])
+{
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
+		batches[lane] = traffic->world->ledger->lane[lane].batches;
+}
+
+static bool have_moved(const struct traffic *traffic, const uint64_t from[CRASH_LANES])
+{
+	bool moved = true;
+
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
+		moved = moved && traffic->world->ledger->lane[lane].batches > from[lane] + MOVES;
+	return moved;
+}
+
 /* Waits until both lanes have gone on by some batches. */
 static void let_move(const struct traffic *traffic, const char *where)
 {
-	const struct crash_ledger *ledger = traffic->world->ledger;
 	uint64_t from[CRASH_LANES];
 	int64_t until = crash_now() + patience;
 
-	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
-		from[lane] = ledger->lane[lane].batches;
-	for (;;) {
-		bool moved = true;
-		for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
-			moved = moved && ledger->lane[lane].batches > from[lane] + MOVES;
-		if (moved)
-			return;
+	look_where(traffic, from);
+	while (!have_moved(traffic, from)) {
 		check_workers(traffic, where);
 		if (crash_now() > until)
 			crash_die("%s: no batches any more (seed %llu)", where,
@@ -402,10 +410,14 @@ static void judge_data(struct traffic *traffic, const char *where)
 {
 	const struct crash_world *world = traffic->world;
 	pid_t serving = server(traffic, where);
-	int64_t until = crash_now() + second / 2;
+	int64_t now = crash_now(), until = now + second / 2, latest = now + patience;
+	uint64_t from[CRASH_LANES];
 	bool refused = false;
 
-	while (crash_now() < until) {
+	look_where(traffic, from);
+	while (crash_now() < until || (!refused && !have_moved(traffic, from))) {
+		if (crash_now() > latest)
+			crash_die("%s: no batches any more, and no error", where);
 		for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
 			int status = 0;
 			if (!traffic->worker[lane] ||
