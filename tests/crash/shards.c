@@ -16,6 +16,7 @@ void crash_shards_read(
 {
 	uint64_t seed = crash_seed();
 
+	shards->unit = unit;
 	shards->every = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
 	shards->count = argc > 4 ? strtoull(argv[4], NULL, 10) : 2;
 	if (shards->every == 0 || shards->count == 0)
@@ -63,6 +64,8 @@ struct crash_outcome crash_shards_run(const struct crash_shards *shards,
 			crash_die("a shard said nothing");
 		add(&all, &one);
 	}
+	if (all.faults == 0)
+		crash_die("no %s was reached: nothing was tested", shards->unit);
 	close(ends[0]);
 	close(ends[1]);
 	return all;

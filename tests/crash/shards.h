@@ -19,16 +19,20 @@ struct crash_outcome {
 struct crash_shards {
 	uint64_t first, every; /* what is taken */
 	uint64_t count;        /* the processes */
+	const char *unit;      /* what is counted */
 };
 
 /*
  * Reads [EVERY [SHARDS]] behind the first two arguments, chooses one of the first EVERY at random to
- * begin with, and says so; `unit` is what is counted.
+ * begin with, and says so.
  */
 void crash_shards_read(
 	struct crash_shards *shards, int argc, char **argv, const char *program, const char *unit);
 
-/* Runs `sweep` in each process, from `first` on by steps of `step`; dies if one of them failed. */
+/*
+ * Runs `sweep` in each process, from `first` on by steps of `step`; dies if one of them failed, or if
+ * none has seen a fault.
+ */
 struct crash_outcome crash_shards_run(const struct crash_shards *shards,
 	void (*sweep)(uint64_t first, uint64_t step, struct crash_outcome *outcome));
 
