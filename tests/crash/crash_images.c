@@ -323,7 +323,7 @@ static bool limit_files(struct sweep *sweep)
 	printf("RLIMIT_FSIZE: %llu limits, %llu of them reached, %llu wrong\n",
 		(unsigned long long)limits, (unsigned long long)hit,
 		(unsigned long long)sweep->wrong);
-	return sweep->wrong == 0;
+	return hit && sweep->wrong == 0;
 }
 
 static bool fail_storage(void)

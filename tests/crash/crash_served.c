@@ -291,7 +291,7 @@ static bool limit_files(void)
 	       "the worker got a typed error; %llu wrong\n",
 		(unsigned long long)limits, (unsigned long long)sweep.refused,
 		(unsigned long long)sweep.stopped, (unsigned long long)sweep.wrong);
-	return sweep.wrong == 0;
+	return sweep.refused + sweep.stopped && sweep.wrong == 0;
 }
 
 static bool fail_storage(void)
