@@ -379,8 +379,8 @@ def test_embedded_holds_nothing_of_its_starter(directory: Path) -> None:
     os.set_blocking(reader, False)
     assert os.read(reader, 1) == b"", "the server has our pipe open"
     os.close(reader)
-    pid = report("status", directory)["server"]["pid"]
-    if alive(pid):
+    with segue.open(directory, start=False) as client:
+        pid = client.status()["server"]["pid"]
         assert os.getsid(pid) == pid and os.readlink(f"/proc/{pid}/cwd") == "/"
     until(lambda: not alive(pid))
 
