@@ -816,9 +816,10 @@ def test_a_stream_without_states(client: segue.Client, tmp_path: Path) -> None:
 
 def test_reports(client: segue.Client, tmp_path: Path) -> None:
     open_stream(client, tmp_path)
-    assert isinstance(client.status(), dict)
-    assert client.inspect() is not None and client.inspect("train") is not None
-    assert client.verify() is not None
+    assert client.status()["server"]["storage"] == "ok"
+    for report in (client.inspect(), client.inspect("train")):
+        assert [stream["name"] for stream in report["streams"]] == ["train"]
+    assert client.verify()["damaged"] == []
     with pytest.raises(segue.NotFoundError) as info:
         client.get("no such key", "train")
     assert isinstance(info.value, KeyError) and info.value.code == "ENOTFOUND"
