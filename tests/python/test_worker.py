@@ -468,6 +468,7 @@ def test_two_threads_with_one_iterator_and_no_lock(
     loader = stream.loader(lanes=[0])
     batches = iter(loader)
     told = (segue.UnsavedError, segue.CommittedError, segue.HeldError, segue.BusyError)
+    saved: set[str] = set()
 
     def body() -> None:
         for _ in range(200):
@@ -475,7 +476,9 @@ def test_two_threads_with_one_iterator_and_no_lock(
                 batch = next(batches, None)
                 if batch is None:
                     return
+                seen = little.seen(batch)
                 little.work(batch)
+                saved.add(seen)
                 batch.commit()
             except told:
                 pass
@@ -486,6 +489,7 @@ def test_two_threads_with_one_iterator_and_no_lock(
     with stream.loader(lanes=[0], start="continue") as loader:
         trace = little.rest(loader)
     assert trace == whole[len(whole) - len(trace) :]
+    assert saved | set(trace) == set(whole)
 
 
 def test_two_loaders_for_one_lane(stream: segue.Stream, whole: list[str]) -> None:
