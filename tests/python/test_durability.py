@@ -683,7 +683,7 @@ def test_a_damaged_store_is_not_served_after_a_crash(tmp_path: Path, damage: str
     _, store = crashed_store(tmp_path)
     file = store / "store" / "data.mdb"
     data = bytearray(file.read_bytes())
-    where = "damaged"
+    where = f"{file} is damaged"
     if damage == "state":
         row = struct.pack("<4f", 0.5, 0.5, 0.5, 0.5)
         batches = list(cases.expected(simple(tmp_path / "again"))(0))

@@ -6,7 +6,6 @@ import copy
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,7 @@ import torch.distributed.checkpoint as dcp  # noqa: E402
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    little.write(tmp_path)
-    with segue.open(tmp_path / "store") as client:
-        yield client
-
-
-@pytest.fixture
-def stream(client: segue.Client, tmp_path: Path) -> segue.Stream:
-    return little.open_stream(client, tmp_path)
-
-
-@pytest.fixture
-def whole(client: segue.Client, tmp_path: Path) -> list[str]:
+def whole(stream: segue.Stream, tmp_path: Path) -> list[str]:
     """Both lanes without a disturbance, elsewhere."""
     with segue.open(tmp_path / "elsewhere") as other:
         with little.open_stream(other, tmp_path).loader() as loader:
@@ -177,6 +164,7 @@ def test_lightning_resumes(
     client: segue.Client, tmp_path: Path, with_iterator: bool, options: dict[str, Any]
 ) -> None:
     """Ten steps, a checkpoint after five, three steps that are lost; and on from the checkpoint."""
+    little.write(tmp_path)
     stream = little.open_stream(client, tmp_path, epochs=None)
     batches = options.get("accumulate_grad_batches", 1)
     unbroken: list[str] = []
