@@ -469,6 +469,38 @@ def test_the_command(tmp_path: Path) -> None:
             cases.check(loader, case, wanted[12:])
 
 
+def test_export_is_of_all_lanes(tmp_path: Path) -> None:
+    """Or of those that were named: a lane without a checkpoint is not left out in silence."""
+    case = simple(tmp_path, lanes=3)
+    store, target = tmp_path / "store", tmp_path / "target"
+
+    def export(*options: Any) -> list[tuple[int, int]]:
+        return [(c["lane"], c["step"]) for c in listed("export", store, target, *options)]
+
+    def refuses(*parts: str) -> None:
+        result = run("checkpoint", "export", store, target)
+        assert result.returncode == 1 and not target.exists(), result
+        assert all(part in result.stderr for part in parts), result.stderr
+
+    with segue.open(store) as client:
+        stream = cases.open_stream(client, case, tmp_path)
+        work(stream, case, 3, lanes=[1])
+        refuses("2 of 3 lanes", "'train'", "(0, 2)")
+        work(stream, case, 4, lanes=[0, 2])
+        refuses("no step has a checkpoint of every lane")
+        assert export("--lane", 1) == [(1, 3)]
+        assert export("--step", 2) == [(0, 2), (2, 2)]
+        work(stream, case, 2, lanes=[0, 2], start="continue")
+        work(stream, case, 1, lanes=[1], start="continue")
+    assert export() == [(0, 3), (1, 3), (2, 3)], "the newest that all have"
+    listed("rm", store, "--lane", 2, "--step", 3)
+    listed("rm", store, "--lane", 2, "--step", 2)
+    (target / "lane-2.token").unlink()
+    result = run("checkpoint", "export", store, target)
+    assert result.returncode == 1 and "1 of 3 lanes" in result.stderr
+    assert "(2)" in result.stderr and not (target / "lane-2.token").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, part",
     [
