@@ -375,7 +375,7 @@ static int write_bytes(int fd, const void *bytes, size_t size)
 	return fsync(fd);
 }
 
-/* Whole, or as it was. */
+/* Whole, or as it was; its name is on disk when the directory is. */
 static int write_file(const char *path, const void *bytes, size_t size)
 {
 	char *temporary;
@@ -413,18 +413,46 @@ static int export_one(const struct access *access, struct stored *stored, const 
 	return rc;
 }
 
+/* What was made or renamed in `target` is on disk when this returns; its own name with `parent`. */
+static int sync_directory(const char *target, bool parent)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+	const char *which = parent ? "the directory above " : "";
+	int rc = 0, fd = open(target, flags);
+
+	if (fd >= 0 && parent) {
+		int above = openat(fd, "..", flags);
+		close(fd);
+		fd = above;
+	}
+	if (fd < 0 || fsync(fd) < 0)
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot sync %s%s", which, target);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int make_target(const char *target)
+{
+	if (mkdir(target, 0777) == 0)
+		return sync_directory(target, true);
+	return errno == EEXIST ? 0 : segue_fail_errno(SEGUE_ESYSTEM, "make directory %s", target);
+}
+
 static int run_export(const struct segue_cli_options *options, struct stored_list *list)
 {
 	struct access access = {0};
 	int rc = options->id < 0 && options->step < 0 ? choose_step(options, list) : 0;
 
-	if (!rc && mkdir(options->key, 0777) < 0 && errno != EEXIST)
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "make directory %s", options->key);
+	if (!rc)
+		rc = make_target(options->key);
 	if (!rc)
 		rc = open_access(options, SEGUE_STORE_READ, &access);
 	for (size_t i = 0; !rc && i < list->count; i++)
 		rc = export_one(&access, &list->entry[i], options->key);
 	finish_access(&access);
+	if (!rc)
+		rc = sync_directory(options->key, false);
 	return rc;
 }
 

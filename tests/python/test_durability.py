@@ -906,6 +906,23 @@ def test_a_backup_that_is_killed_leaves_nothing_under_its_name(
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_an_exported_token_is_on_disk(tmp_path: Path, faults: Faults) -> None:
+    """With its name, and that of the directory that was made for it."""
+    case = simple(tmp_path)
+    store, target = tmp_path / "store", tmp_path / "tokens"
+    with segue.open(store) as client:
+        with cases.open_stream(client, case, tmp_path).loader() as loader:
+            commit(loader, case, 4)
+            loader.state_dict()
+    end_of_server(store)
+    for where in (f"the directory above {target}", f"{target}"):
+        faults.set("once directory 5")
+        result = run("checkpoint", "export", store, target)
+        assert result.returncode == 1 and faults.fired, result
+        assert f"cannot sync {where}" in result.stderr
+    assert run("checkpoint", "export", store, target).returncode == 0
+
+
 def test_a_restore_that_is_killed_leaves_the_store_as_it_was(
     tmp_path: Path, faults: Faults
 ) -> None:
