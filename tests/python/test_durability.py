@@ -850,6 +850,54 @@ def test_backups_of_a_store_that_two_workers_use(
     assert len(kept) == 1 and (kept[0] / "data.mdb").exists()
 
 
+def commit_when_told(pipe: Any, directory: Path, case: cases.Case) -> None:
+    """Commit as many batches of lane 0 as the pipe says; tell the step on disk, or what was wrong."""
+    client = segue.open(directory / "store")
+    loader = cases.open_stream(client, case, directory).loader(lanes=[0])
+    while count := pipe.recv():
+        try:
+            commit(loader, case, count)
+            loader.flush()
+            pipe.send(loader.durable_step[0])
+        except segue.Error as error:
+            pipe.send(f"{type(error).__name__}: {error}")
+
+
+def test_nobody_holds_a_lane_of_a_restored_store(
+    tmp_path: Path, processes: Callable[..., Other]
+) -> None:
+    """The worker of the store that was backed up lives: elsewhere it is in nobody's way, and in
+    its own directory it is told that its lane has gone back without it."""
+    case = simple(tmp_path)
+    store, backup, elsewhere = (tmp_path / name for name in ("store", "backup", "elsewhere"))
+    wanted = list(cases.expected(case)(0))
+    worker = processes(commit_when_told, tmp_path, case)
+    worker.pipe.send(3)
+    assert worker.receive() == 3
+    assert run("backup", store, backup).returncode == 0
+    assert run("restore", backup, elsewhere).returncode == 0
+    (stream,) = json.loads(run("inspect", "--json", elsewhere).stdout)["streams"]
+    assert [(lane["step"], lane["held"]) for lane in stream["lanes"]] == [(3, False)]
+    assert json.loads(run("verify", "--json", elsewhere).stdout)["damaged_count"] == 0
+    with segue.open(elsewhere) as client:
+        with cases.open_stream(client, case, tmp_path).loader([0], start="continue") as loader:
+            cases.check(loader, case, wanted[3:])
+    worker.pipe.send(2)
+    assert worker.receive() == 5  # is not disturbed
+    pid = int((store / "server.pid").read_text())
+    kill(pid)
+    wait_for(lambda: ended(pid), "the end of the server")
+    assert run("restore", "--force", backup, store).returncode == 0
+    worker.pipe.send(1)
+    assert worker.receive().startswith("FencedError: "), "not its newer commit"
+    with segue.open(store) as client:
+        assert steps_on_disk(client)[0] == 3
+        with cases.open_stream(client, case, tmp_path).loader([0], start="continue") as loader:
+            cases.check(loader, case, wanted[3:])
+    worker.pipe.send(0)
+    worker.join()
+
+
 def test_what_backup_and_restore_refuse(tmp_path: Path) -> None:
     case, store = crashed_store(tmp_path)
     target = tmp_path / "target"
