@@ -304,6 +304,24 @@ def test_how_many_are_kept_is_checked(tmp_path: Path, value: Any) -> None:
     assert "keep_checkpoints" in str(info.value)
 
 
+def test_a_lane_too_large_for_a_checkpoint(tmp_path: Path) -> None:
+    """Its token would be larger than the store's largest value: said when the stream is opened."""
+    rows, limit = 1024, 2**30
+    most = limit // rows - 40 - 4  # 40 bytes of position a row, 4096 of all else
+
+    def opened(client: segue.Client, name: str, size: int, persist: bool = True) -> segue.Stream:
+        states = {"h": oracle.State("uint8", (size,))}
+        case = simple(tmp_path, batch_size=rows, persist=persist, states=states)
+        case.name = name
+        return cases.open_stream(client, case, tmp_path)
+
+    with segue.open(tmp_path / "store") as client:
+        opened(client, "the largest", most).close()
+        with refused(segue.ArgumentError, str(most + 1), str(rows), str(limit), "smaller batch"):
+            opened(client, "too large", most + 1)
+        opened(client, "not stored", most + 1, persist=False).close()
+
+
 def test_a_checkpoint_outlives_everything(tmp_path: Path) -> None:
     """Killed right after state_dict(), with an interval that never comes: position, states, finals."""
     case = simple(tmp_path, keep_final=True, interval=1000)
