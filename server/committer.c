@@ -73,7 +73,6 @@ int segue_account_settle(struct segue_account *account, const struct segue_plan_
 	}
 	account->stored_count = count;
 	account->durable = position->step;
-	account->exists = true;
 	return 0;
 }
 

@@ -35,7 +35,6 @@ void segue_image_destroy(struct segue_image *image);
 
 struct segue_account {
 	uint64_t durable; /* step that is on disk */
-	bool exists;      /* the store has a record of it */
 	uint64_t *stored; /* owned, of batch_size: sequence numbers of the live rows on disk */
 	uint32_t stored_count;
 };
