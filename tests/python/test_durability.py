@@ -851,7 +851,7 @@ def test_backups_of_a_store_that_two_workers_use(
 
 
 def commit_when_told(pipe: Any, directory: Path, case: cases.Case) -> None:
-    """Commit as many batches of lane 0 as the pipe says; tell the step on disk, or what was wrong."""
+    """Commit as many batches of lane 0 as the pipe says; tell the step on disk, or the error."""
     client = segue.open(directory / "store")
     loader = cases.open_stream(client, case, directory).loader(lanes=[0])
     while count := pipe.recv():

@@ -196,3 +196,52 @@ def test_lightning_may_not_fetch_ahead(stream: segue.Stream, tmp_path: Path) -> 
         with pytest.raises(segue.UnsavedError, match="'h'"):
             trainer(tmp_path / "none", 10).fit(module, loader)
     assert not trace
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "with_iterator, options, left_out",
+    [(False, {}, 1), (True, {}, 0), (False, {"limit_train_batches": 100}, 0)],
+)
+def test_lightning_on_a_stream_without_states(
+    client: segue.Client, tmp_path: Path, with_iterator: bool, options: Any, left_out: int
+) -> None:
+    """What was fetched ahead counts as done, as the guide says: and how nothing is left out."""
+    lightning = pytest.importorskip("lightning")
+    stream = client.stream(
+        "plain",
+        source=segue.TFRecord(tmp_path / "data.tfrecord"),
+        sequences={"x": segue.Feature("float32")},
+        num_unroll=2, batch_size=2, lanes=2, epochs=None,
+    )  # fmt: skip
+    trace: list[int] = []
+
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def step(self, batch: segue.Batch) -> Any:
+            trace.append(2 * batch.step + batch.lane)
+            return self.weight.square().sum()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters())
+
+    class WithBatch(Module):
+        def training_step(self, batch: segue.Batch, batch_idx: int) -> Any:
+            return self.step(batch)
+
+    class WithIterator(Module):
+        def training_step(self, dataloader_iter: Any) -> Any:
+            return self.step(next(dataloader_iter)[0])
+
+    module = WithIterator if with_iterator else WithBatch
+    with stream.loader() as loader:
+        trainer(tmp_path / "first", 13, **options).fit(module(), loader)
+    assert trace == list(range(13))
+    [path] = (tmp_path / "first").glob("*step=10.ckpt")
+    trace.clear()
+    with stream.loader() as loader:
+        trainer(tmp_path / "again", 20, **options).fit(module(), loader, ckpt_path=path)
+    assert trace == list(range(10 + left_out, 20 + left_out))
