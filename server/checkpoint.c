@@ -13,7 +13,7 @@
 #include "snapshot.h"
 #include "wait.h"
 
-enum { LOOK_AGAIN_MS = 2, DEFAULT_TIMEOUT_S = 30 };
+enum { LOOK_AGAIN_MS = 5, DEFAULT_TIMEOUT_S = 30 };
 
 struct segue_checkpoint {
 	struct segue_checkpoint *next; /* in server->checkpoints */
@@ -21,7 +21,7 @@ struct segue_checkpoint {
 	struct segue_opening *opening;
 	struct segue_ledger *ledger;
 	uint64_t serial, step;
-	int64_t deadline;
+	int64_t deadline, again_at;
 	bool running;        /* on a loader thread */
 	bool in_force;       /* reads the grant, which is pinned; else the store, */
 	uint64_t generation; /* where the lane's record has this one */
@@ -61,6 +61,14 @@ static int encode(const struct segue_checkpoint *checkpoint, struct segue_image 
 	return segue_token_encode(&head, image, token, size);
 }
 
+static bool still_holds(struct segue_checkpoint *checkpoint);
+
+static int fail_changed(const struct segue_checkpoint *checkpoint)
+{
+	return segue_fail(SEGUE_ETIMEOUT, "lane %u changed hands while its checkpoint was taken",
+		checkpoint->ledger->place.lane);
+}
+
 /* The lane as the store has it: nobody holds it. */
 static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **image)
 {
@@ -86,6 +94,9 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 			record.position, segue_row_size(stream->spec), image);
 	checkpoint->generation = record.generation;
 	free(record.position);
+	/* Its record and its rows are read one after the other. */
+	if (rc == SEGUE_ESTORE && !still_holds(checkpoint))
+		return fail_changed(checkpoint);
 	return rc;
 }
 
@@ -111,10 +122,13 @@ static int add_checkpoint(void *arg, struct segue_ops *ops)
 {
 	struct segue_checkpoint *checkpoint = arg;
 	const struct segue_ledger *ledger = checkpoint->ledger;
+	char text[SEGUE_ERROR_TEXT];
 
-	if (!still_holds(checkpoint))
-		return segue_fail(SEGUE_ETIMEOUT,
-			"lane %u changed hands while its checkpoint was taken", ledger->place.lane);
+	if (!still_holds(checkpoint)) {
+		int code = checkpoint->in_force ? segue_grant_failure(ledger->grant, text) : 0;
+		return code ? segue_fail(code, "lane %u: %s", ledger->place.lane, text)
+			    : fail_changed(checkpoint);
+	}
 	return segue_records_add_checkpoint(ops, ledger->stream->server->store, ledger->place,
 		checkpoint->step, segue_unix_ms(), checkpoint->token, checkpoint->size,
 		checkpoint->opening->spec->keep_checkpoints);
@@ -200,6 +214,7 @@ static void done(void *arg)
 		segue_now_ns() < checkpoint->deadline) {
 		free(checkpoint->token);
 		checkpoint->token = NULL;
+		checkpoint->again_at = segue_now_ns() + LOOK_AGAIN_MS * INT64_C(1000000);
 		if (!server->stopping)
 			return;               /* the tick tries again */
 		checkpoint->rc = SEGUE_EGONE; /* the client asks the next server */
@@ -264,7 +279,7 @@ int64_t segue_checkpoints_tick(struct segue_server *server, int64_t now)
 
 	for (struct segue_checkpoint *checkpoint = server->checkpoints; checkpoint;
 		checkpoint = checkpoint->next) {
-		if (!checkpoint->running)
+		if (!checkpoint->running && (now >= checkpoint->again_at || server->stopping))
 			start(checkpoint);
 		when = now + LOOK_AGAIN_MS * INT64_C(1000000);
 	}

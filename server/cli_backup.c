@@ -30,6 +30,8 @@ struct copying {
 	struct segue_store *store;
 	struct segue_ops ops;
 	size_t bytes;
+	bool restore;   /* the copy begins a life of its own */
+	uint64_t saved; /* bytes that it has less than the original */
 };
 
 /* An error of the copy's disk is not damage of the original. */
@@ -51,6 +53,30 @@ static int write_out(struct copying *copying)
 	return rc;
 }
 
+/*
+ * Nobody holds a lane of a restored store: not the workers of the original, which may live. `value`
+ * is malloc'd, and replaced.
+ */
+static int release_lane(void **value, size_t *size)
+{
+	struct segue_lane_record record;
+	size_t released_size;
+	void *released;
+
+	int rc = segue_lane_record_unpack(*value, *size, &record);
+	if (rc)
+		return segue_unless_memory(rc, SEGUE_ESTORE);
+	record.held = false;
+	rc = segue_lane_record_pack(&record, &released, &released_size);
+	free(record.position);
+	if (rc)
+		return rc;
+	free(*value);
+	*value = released;
+	*size = released_size;
+	return 0;
+}
+
 static int copy_value(void *arg, enum segue_table table, const void *key, size_t key_size,
 	const void *value, size_t value_size)
 {
@@ -61,10 +87,17 @@ static int copy_value(void *arg, enum segue_table table, const void *key, size_t
 		return segue_fail(SEGUE_ENOMEM, "a value of %zu bytes", value_size);
 	if (value_size)
 		memcpy(copy, value, value_size);
-	int rc = segue_ops_add(&copying->ops, table, key, key_size, copy, value_size);
+	size_t size = value_size;
+	int rc = copying->restore && table == SEGUE_TABLE_LANES ? release_lane(&copy, &size) : 0;
+	if (rc) {
+		free(copy);
+		return rc;
+	}
+	copying->saved += value_size - size;
+	rc = segue_ops_add(&copying->ops, table, key, key_size, copy, size);
 	if (rc)
 		return rc;
-	copying->bytes += value_size;
+	copying->bytes += size;
 	if (copying->bytes < COPY_BYTES && copying->ops.count < COPY_VALUES)
 		return 0;
 	return write_out(copying);
@@ -106,7 +139,8 @@ static int copy_store(void *arg, char **report)
 	if (rc)
 		return rc;
 	rc = segue_store_inspect(copying->to, &again, &copied);
-	if (rc || copied.values != verified.values || copied.bytes != verified.bytes)
+	if (rc || copied.values != verified.values ||
+		copied.bytes + copying->saved != verified.bytes)
 		return segue_fail(SEGUE_ESYSTEM,
 			"the copy in %s is not what was written: is the "
 			"disk sound?",
@@ -229,10 +263,11 @@ static void print_copy(
 }
 
 /* Runs the copy; prints why it failed. An exit status; FINE writes *report. */
-static int run_copy(const char *from, const char *to, const char *target, const char *what,
-	bool lines, char **report)
+static int run_copy(const char *from, const char *to, const char *target, bool restore, bool lines,
+	char **report)
 {
-	struct copying copying = {.from = from, .to = to, .target = target};
+	struct copying copying = {.from = from, .to = to, .target = target, .restore = restore};
+	const char *what = restore ? "restoring the store" : "copying the store";
 	const struct segue_cli_task task = {
 		.what = what, .run = copy_store, .arg = &copying, .lines = lines};
 
@@ -286,8 +321,7 @@ static int back_up(const struct segue_cli_options *options, const char *target, 
 	sweep(parent, prefix);
 	if (make_workplace(parent, prefix, &place))
 		return segue_cli_fail();
-	int status = run_copy(
-		options->dir, place.copy, target, "copying the store", options->progress, &report);
+	int status = run_copy(options->dir, place.copy, target, false, options->progress, &report);
 	if (status == SEGUE_CLI_FINE && publish(place.copy, target, parent)) {
 		status = segue_cli_fail();
 		free(report);
@@ -419,8 +453,7 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 	sweep(dir_name, ".restore-");
 	if (make_workplace(dir_name, ".restore-", &place))
 		return segue_cli_fail();
-	int status = run_copy(options->dir, place.copy, dir_name, "restoring the store",
-		options->progress, &report);
+	int status = run_copy(options->dir, place.copy, dir_name, true, options->progress, &report);
 	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, place.copy, aside)) {
 		status = segue_cli_fail();
 		free(report);
@@ -454,7 +487,8 @@ const struct segue_cli_command segue_cli_restore = {
 		"kept as DIR/store.before-<date>: until the copy is whole and on disk it stays in\n"
 		"its place. BACKUP is not changed, and may be restored again.\n\n"
 		"Workers go on with start=\"continue\" at what the backup holds, or with a token.\n"
-		"End workers of the old store first: one that lives offers its newer commit.\n\n"
+		"Nobody holds a lane of the restored store: a worker of the old one that still\n"
+		"lives gets FencedError, and what it committed after the backup is not taken.\n\n"
 		"Exit status: 0 done, 3 the backup is damaged, 1 anything else, 2 wrong usage. In\n"
 		"the last three cases DIR/store is as before, or the message says that the backup "
 		"is\n"

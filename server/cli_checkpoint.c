@@ -16,6 +16,7 @@
 #define SETTLE_WITHIN_NS INT64_C(2000000000)
 
 enum { LOOK_AGAIN_US = 20000 };
+enum { NAMED_LANES = 16 }; /* in a message */
 
 /* One of them; `json` is as INSPECT has it. */
 struct stored {
@@ -288,38 +289,74 @@ static int load_one(
 
 /* ---- export ---- */
 
-static bool has_step(const struct stored_list *list, uint32_t lane, uint64_t step)
+/* How many lanes an export is of: all of the stream, also those that were never used. */
+static uint64_t lanes_wanted(
+	const struct segue_cli_options *options, const struct stored_list *list)
 {
-	for (size_t i = 0; i < list->count; i++) {
-		if (list->entry[i].lane == lane && list->entry[i].step == step)
-			return true;
-	}
-	return false;
+	const struct segue_json_value *stream = first_of(list->report, "streams");
+
+	if (options->lane >= 0)
+		return 1;
+	while (strcmp(segue_json_get_text(stream, "name"), list->entry[0].stream) != 0)
+		stream = stream->next;
+	return segue_json_get_unsigned(segue_json_get(stream, "spec"), "lanes");
 }
 
-/* Leaves the newest step that all lanes of the list have. */
-static int choose_step(struct stored_list *list)
+/* The list comes by lane and, within it, step. */
+static int fail_lanes_without(const struct stored_list *list, uint64_t wanted)
 {
-	const struct stored *chosen = NULL;
-	size_t kept = 0;
+	char names[256] = "";
+	size_t at = 0, size = 0;
+	uint64_t count = 0;
 
-	for (size_t i = 0; i < list->count; i++) {
-		const struct stored *stored = &list->entry[i];
-		bool all = true;
-		for (size_t k = 0; k < list->count && all; k++)
-			all = has_step(list, list->entry[k].lane, stored->step);
-		if (all && (!chosen || stored->step > chosen->step))
-			chosen = stored;
+	for (uint64_t lane = 0; lane < wanted; lane++) {
+		bool stored = at < list->count && list->entry[at].lane == lane;
+		while (at < list->count && list->entry[at].lane == lane)
+			at++;
+		if (!stored && count++ < NAMED_LANES)
+			size += (size_t)snprintf(names + size, sizeof(names) - size, "%s%u",
+				count > 1 ? ", " : "", (unsigned)lane);
 	}
-	if (!chosen)
+	if (count == 0)
+		return 0;
+	return segue_fail(SEGUE_ENOTFOUND,
+		"%llu of %llu lanes of stream '%s' have no checkpoint (%s%s): give --lane, "
+		"--step or --id for others alone",
+		(unsigned long long)count, (unsigned long long)wanted, list->entry[0].stream, names,
+		count > NAMED_LANES ? ", ..." : "");
+}
+
+/* The newest step first, and within it by lane. */
+static int compare_steps(const void *a, const void *b)
+{
+	const struct stored *one = a, *other = b;
+
+	if (one->step != other->step)
+		return one->step < other->step ? 1 : -1;
+	return one->lane < other->lane ? -1 : one->lane > other->lane;
+}
+
+/* Leaves the newest step that all lanes have; a lane has one checkpoint of a step at most. */
+static int choose_step(const struct segue_cli_options *options, struct stored_list *list)
+{
+	const uint64_t wanted = lanes_wanted(options, list);
+	size_t from = 0, to = 0;
+
+	int rc = options->lane < 0 ? fail_lanes_without(list, wanted) : 0;
+	if (rc)
+		return rc;
+	qsort(list->entry, list->count, sizeof(*list->entry), compare_steps);
+	for (; from < list->count; from = to) {
+		while (to < list->count && list->entry[to].step == list->entry[from].step)
+			to++;
+		if (to - from == wanted)
+			break;
+	}
+	if (from == list->count)
 		return segue_fail(SEGUE_ENOTFOUND,
 			"no step has a checkpoint of every lane: give --lane, --step or --id");
-	const uint64_t step = chosen->step;
-	for (size_t i = 0; i < list->count; i++) {
-		if (list->entry[i].step == step)
-			list->entry[kept++] = list->entry[i];
-	}
-	list->count = kept;
+	memmove(list->entry, list->entry + from, (to - from) * sizeof(*list->entry));
+	list->count = to - from;
 	return 0;
 }
 
@@ -339,7 +376,7 @@ static int write_bytes(int fd, const void *bytes, size_t size)
 	return fsync(fd);
 }
 
-/* Whole, or as it was. */
+/* Whole, or as it was; its name is on disk when the directory is. */
 static int write_file(const char *path, const void *bytes, size_t size)
 {
 	char *temporary;
@@ -377,18 +414,46 @@ static int export_one(const struct access *access, struct stored *stored, const 
 	return rc;
 }
 
+/* What was made or renamed in `target` is on disk when this returns; its own name with `parent`. */
+static int sync_directory(const char *target, bool parent)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+	const char *which = parent ? "the directory above " : "";
+	int rc = 0, fd = open(target, flags);
+
+	if (fd >= 0 && parent) {
+		int above = openat(fd, "..", flags);
+		close(fd);
+		fd = above;
+	}
+	if (fd < 0 || fsync(fd) < 0)
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot sync %s%s", which, target);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int make_target(const char *target)
+{
+	if (mkdir(target, 0777) == 0)
+		return sync_directory(target, true);
+	return errno == EEXIST ? 0 : segue_fail_errno(SEGUE_ESYSTEM, "make directory %s", target);
+}
+
 static int run_export(const struct segue_cli_options *options, struct stored_list *list)
 {
 	struct access access = {0};
-	int rc = options->id < 0 ? choose_step(list) : 0;
+	int rc = options->id < 0 && options->step < 0 ? choose_step(options, list) : 0;
 
-	if (!rc && mkdir(options->key, 0777) < 0 && errno != EEXIST)
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "make directory %s", options->key);
+	if (!rc)
+		rc = make_target(options->key);
 	if (!rc)
 		rc = open_access(options, SEGUE_STORE_READ, &access);
 	for (size_t i = 0; !rc && i < list->count; i++)
 		rc = export_one(&access, &list->entry[i], options->key);
 	finish_access(&access);
+	if (!rc)
+		rc = sync_directory(options->key, false);
 	return rc;
 }
 
@@ -445,7 +510,9 @@ const struct segue_cli_command segue_cli_checkpoint = {
 		"        states cannot be taken back any more to before the oldest that is left\n"
 		"export  writes tokens as TARGET/lane-N.token, where TARGET is a directory: those "
 		"of\n"
-		"        --id or --step, else of the newest step that all lanes have. In Python:\n"
+		"        --id or --step, else of the newest step that all lanes of the stream "
+		"have.\n"
+		"        In Python:\n"
 		"        loader.load_state_dict({\"lane/0\": open(\"TARGET/lane-0.token\", "
 		"\"rb\").read()})\n\n"
 		"--stream and --lane narrow each of them; rm and export are of one stream. Works "

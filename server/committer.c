@@ -61,20 +61,18 @@ int segue_account_settle(struct segue_account *account, const struct segue_plan_
 	const struct segue_image *image)
 {
 	const struct segue_position *position = image->position;
-	uint64_t *stored = malloc((position->rows ? position->rows : 1) * sizeof(*stored));
 	uint32_t count = 0;
 
-	if (!stored)
+	if (!account->stored)
+		account->stored = malloc(plan->batch_size * sizeof(*account->stored));
+	if (!account->stored)
 		return segue_fail(SEGUE_ENOMEM, "no memory for an account");
 	for (uint32_t row = 0; row < position->rows; row++) {
 		if (segue_plan_row_lives(plan, &position->row[row]))
-			stored[count++] = position->row[row].number;
+			account->stored[count++] = position->row[row].number;
 	}
-	free(account->stored);
-	account->stored = stored;
 	account->stored_count = count;
 	account->durable = position->step;
-	account->exists = true;
 	return 0;
 }
 

@@ -35,12 +35,14 @@ void segue_image_destroy(struct segue_image *image);
 
 struct segue_account {
 	uint64_t durable; /* step that is on disk */
-	bool exists;      /* the store has a record of it */
-	uint64_t *stored; /* owned: sequence numbers of the live rows on disk */
+	uint64_t *stored; /* owned, of batch_size: sequence numbers of the live rows on disk */
 	uint32_t stored_count;
 };
 void segue_account_finish(struct segue_account *account);
-/* The account is on disk as `image` says (loaded, or written). SEGUE_ENOMEM: as before. */
+/*
+ * The account is on disk as `image` says (loaded, or written). SEGUE_ENOMEM, the first time alone:
+ * as before.
+ */
 int segue_account_settle(struct segue_account *account, const struct segue_plan_spec *plan,
 	const struct segue_image *image);
 /* True if sequence `number` is no longer alive in `position`: its states leave the disk. */

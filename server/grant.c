@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "barrier.h"
 #include "clock.h"
 #include "error.h"
 #include "wait.h"
@@ -477,6 +478,16 @@ void segue_grant_storage(struct segue_grant *grant, int code, const char *detail
 void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail)
 {
 	tell_holder(grant, code, detail, true);
+}
+
+int segue_grant_failure(struct segue_grant *grant, char text[SEGUE_ERROR_TEXT])
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	int code = -(int)segue_load_relaxed(&grant->carry.page->error);
+	memcpy(text, grant->carry.page->error_text, SEGUE_ERROR_TEXT);
+	pthread_mutex_unlock(&grant->filler->lock);
+	text[SEGUE_ERROR_TEXT - 1] = '\0';
+	return code;
 }
 
 void segue_grant_remind(struct segue_grant *grant)

@@ -48,7 +48,8 @@ struct segue_grant {
 	struct segue_grant *next; /* in its list */
 	bool finishing;           /* the lease is over: write what is committed, then `finished` */
 	bool stays_held;          /* finishing: the holder comes back after a restart */
-	bool refused; /* under the filler's lock: the store does not take it, for good */
+	bool refused;    /* under the filler's lock: the store does not take it, for good */
+	unsigned misses; /* the writer's: transactions in a row that had no memory for it */
 	void (*finished)(void *arg);
 	void (*delayed)(void *arg);
 	void *arg;
@@ -69,6 +70,8 @@ int segue_grant_check_token(const struct segue_grant_order *order);
 void segue_grant_storage(struct segue_grant *grant, int code, const char *detail);
 /* The same for this lane alone, and for good. */
 void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail);
+/* What its holder has been told: a code and the text; 0: nothing is wrong. */
+int segue_grant_failure(struct segue_grant *grant, char text[SEGUE_ERROR_TEXT]);
 /* Says again that the lane was refused, if it was, to a holder that asks for a transaction. */
 void segue_grant_remind(struct segue_grant *grant);
 /* Frees it; its filler is closed already, or was never started. NULL is fine. */

@@ -221,22 +221,33 @@ static void send_done(struct segue_session *session, uint64_t serial)
 	segue_session_send(session, &done, NULL, 0);
 }
 
+/* Why what a lane owes is not on disk, where nobody has said so for want of memory. */
+static int failure_of(struct segue_grant *grant, char text[SEGUE_ERROR_TEXT])
+{
+	int code = segue_grant_failure(grant, text);
+
+	if (!code)
+		snprintf(text, SEGUE_ERROR_TEXT, "the server has no memory to write it");
+	return code ? code : SEGUE_ENOMEM;
+}
+
 /* Closing a lane means that its last commit is on disk; where that cannot be, it is an error. */
 static void answer_detach(const struct segue_ledger *ledger)
 {
-	const struct segue_grant *grant = ledger->grant;
-	int code = -(int)segue_load_relaxed(&grant->carry.page->error);
-	bool owes = grant->carry.committed > grant->account.durable;
+	struct segue_grant *grant = ledger->grant;
+	bool owes = !grant->carry.broken && grant->carry.committed > grant->account.durable;
+	char text[SEGUE_ERROR_TEXT];
 
-	if (!ledger->stream->spec->persist || !owes || !code) {
+	if (!ledger->stream->spec->persist || !owes) {
 		send_done(ledger->detaching, ledger->detach_serial);
 		return;
 	}
+	int code = failure_of(grant, text);
 	segue_fail(code,
 		"lane %u of stream '%s' is given back at step %llu, what was committed after it is "
 		"not on disk: %s",
 		ledger->place.lane, ledger->stream->spec->name,
-		(unsigned long long)grant->account.durable, grant->carry.page->error_text);
+		(unsigned long long)grant->account.durable, text);
 	segue_session_fail(ledger->detaching, ledger->detach_serial, code);
 }
 
@@ -289,12 +300,13 @@ static void refuse(struct segue_attach *attach, int code);
 
 static int fail_unwritten(const struct segue_ledger *ledger)
 {
-	const struct segue_server *server = ledger->stream->server;
+	char text[SEGUE_ERROR_TEXT];
+	int code = failure_of(ledger->grant, text);
 
-	return segue_fail(server->storage_error ? server->storage_error : SEGUE_EBUSY,
+	return segue_fail(code,
 		"the last commits of lane %u of stream '%s' are not on disk, and nobody can take "
 		"it before they are: %s. The server goes on trying as long as it runs",
-		ledger->place.lane, ledger->stream->spec->name, server->storage_detail);
+		ledger->place.lane, ledger->stream->spec->name, text);
 }
 
 /* The last commit cannot be written for now: those who wait for the lane are told at once. */
@@ -644,7 +656,8 @@ static void retry_waiting(struct segue_ledger *ledger)
 {
 	struct segue_attach *attach = ledger->waiting;
 
-	if (!attach)
+	/* A server that stops gives nobody a lane whose holder comes back to the next one. */
+	if (!attach || ledger->stream->server->stopping)
 		return;
 	ledger->waiting = attach->next;
 	ask(attach);
@@ -1020,7 +1033,8 @@ static void look(struct segue_ledger *ledger, void *arg)
 {
 	struct clock *clock = arg;
 
-	if (ledger->lease.state == SEGUE_LEASE_RESERVED) {
+	/* A look at a process is dear: only for those who wait. */
+	if (ledger->lease.state == SEGUE_LEASE_RESERVED && ledger->waiting) {
 		enum segue_presence presence = segue_process_presence(&ledger->lease.holder);
 		segue_lease_expire(&ledger->lease, presence, clock->now);
 	}

@@ -15,6 +15,8 @@ enum {
 	TOKEN_FORMAT = 1,
 	TOKEN_HEAD = 16,
 	TOKEN_SUM = 16,
+	TOKEN_ROW = 4 * 10, /* what the position says of a row, at most */
+	TOKEN_REST = 4096,  /* more than all that is neither of a row nor its states */
 	LANE_KEY = 12,
 	STATE_KEY = LANE_KEY + 8,
 	HASH = 16,
@@ -799,6 +801,11 @@ int segue_token_encode(const struct segue_token_record *head, const struct segue
 	*out = bytes;
 	*size = total;
 	return 0;
+}
+
+uint64_t segue_token_max(const struct segue_spec *spec)
+{
+	return spec->batch_size * (segue_row_size(spec) + TOKEN_ROW) + TOKEN_REST;
 }
 
 /* Checks frame and sum; the head's bytes are bytes[TOKEN_HEAD, TOKEN_HEAD + *head_size). */

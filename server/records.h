@@ -143,6 +143,8 @@ int segue_records_load_checkpoint(struct segue_store *store, struct segue_place 
  */
 int segue_token_encode(const struct segue_token_record *head, const struct segue_image *image,
 	void **out, size_t *size);
+/* No token of a lane of such a stream is larger; it may be a few thousand bytes too much. */
+uint64_t segue_token_max(const struct segue_spec *spec);
 /* SEGUE_ETOKEN: not a token, of a later format, damaged. The caller frees head->position and the
  * image. */
 int segue_token_decode(

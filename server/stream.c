@@ -1,4 +1,5 @@
 /* Streams: opened once, used by many; their data set, threads and spec. */
+#include <inttypes.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -270,15 +271,31 @@ static void set_plan(struct segue_stream *stream)
 	};
 }
 
+/* A lane that is too large for a checkpoint is not one to begin a training with. */
+static int check_tokens(const struct segue_spec *spec)
+{
+	uint64_t size = segue_token_max(spec);
+
+	if (!spec->persist || size <= SEGUE_STORE_VALUE_MAX)
+		return 0;
+	return segue_fail(SEGUE_EINVAL,
+		"stream '%s': the states of a row have %" PRIu64 " bytes, which with batch_size "
+		"%" PRIu32 " makes checkpoints of a lane of up to %" PRIu64
+		" bytes; the store takes "
+		"%" PRIu32 ": give a smaller batch_size, and more lanes",
+		spec->name, segue_row_size(spec), spec->batch_size, size, SEGUE_STORE_VALUE_MAX);
+}
+
 static void opened(void *arg);
 
 static void open_job(void *arg)
 {
 	struct segue_stream *stream = arg;
-
 	bool found;
 
-	int rc = find_record(stream, &found);
+	int rc = check_tokens(stream->spec);
+	if (!rc)
+		rc = find_record(stream, &found);
 	if (!rc)
 		rc = settle_source(stream, found);
 	if (!rc) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "error.h"
@@ -18,9 +19,11 @@
  */
 enum { SETTLE_REMOVALS = 4096 };
 
-/* A server that stops waits so long for memory, and tries so often. */
+/* A server that stops waits so long for memory; a lane that there was none for is tried so often. */
 #define MEMORY_WAIT_NS  INT64_C(2000000000)
 #define MEMORY_RETRY_NS INT64_C(50000000)
+/* Transactions without memory for a lane after which its worker is told, each time. */
+enum { MISSES_TOLD = 3 };
 
 /* A grant's part in the transaction under way. */
 struct entry {
@@ -212,13 +215,30 @@ static void settle(struct entry *entry)
 
 	if (!entry->image)
 		return;
-	/* Without memory the account stays behind: the next image is written over it. */
-	if (segue_account_settle(&grant->account, &grant->filler->plan_spec, entry->image) == 0) {
-		uint64_t step = grant->account.durable;
-		pthread_mutex_lock(&grant->filler->lock);
-		segue_carry_forget(&grant->carry, step);
-		segue_carry_set_durable(&grant->carry, step);
-		pthread_mutex_unlock(&grant->filler->lock);
+	/* Needs no memory: the account has had its own since the grant was made. */
+	segue_account_settle(&grant->account, &grant->filler->plan_spec, entry->image);
+	uint64_t step = grant->account.durable;
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_forget(&grant->carry, step);
+	segue_carry_set_durable(&grant->carry, step);
+	pthread_mutex_unlock(&grant->filler->lock);
+}
+
+/* A lane for which there is no memory again and again is not on disk: its worker must know. */
+static void note_memory(struct entry *entry)
+{
+	struct segue_grant *grant = entry->grant;
+	bool told = grant->misses >= MISSES_TOLD;
+
+	if (entry->left) {
+		grant->misses += !told;
+		if (grant->misses == MISSES_TOLD)
+			segue_grant_storage(
+				grant, SEGUE_ENOMEM, "the server has no memory to write this lane");
+	} else if (entry->rc == 0) {
+		grant->misses = 0;
+		if (told)
+			segue_grant_storage(grant, 0, "");
 	}
 }
 
@@ -334,7 +354,20 @@ static void set_results(struct segue_writer *writer, struct segue_change *change
 	}
 }
 
-/* A transaction each, so that what is wrong with one of them stays its own affair. */
+/* What became of the lane's own part of this transaction. */
+static int result_at(const struct segue_writer *writer, struct segue_place place)
+{
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		if (same_place(writer->entries[i].grant->place, place))
+			return writer->entries[i].rc;
+	}
+	return 0;
+}
+
+/*
+ * A transaction each, so that what is wrong with one of them stays its own affair. A change may have
+ * been built on what its lane writes: it fails with it.
+ */
 static int write_each(
 	struct segue_writer *writer, const struct segue_ops *own, struct segue_change *changes)
 {
@@ -352,7 +385,13 @@ static int write_each(
 		const struct segue_ops *ops = ops_of(changes);
 		if (changes->rc)
 			continue;
-		int rc = storage ? storage : apply(writer, ops->op, ops->count);
+		int rc = storage;
+		if (!rc && !changes->ready && result_at(writer, changes->place))
+			rc = segue_fail(result_at(writer, changes->place),
+				"the store refuses what lane %u has committed",
+				changes->place.lane);
+		else if (!rc)
+			rc = apply(writer, ops->op, ops->count);
 		set_result(changes, rc);
 		if (!is_of_one(rc))
 			storage = rc;
@@ -471,6 +510,7 @@ static void conclude(struct segue_writer *writer)
 		struct entry *entry = &writer->entries[i];
 		if (entry->rc == 0)
 			settle(entry);
+		note_memory(entry);
 		segue_image_destroy(entry->image);
 		if (!entry->finishing)
 			continue;
@@ -481,7 +521,7 @@ static void conclude(struct segue_writer *writer)
 		writer->unwritten += hopeless && owes(entry->grant);
 		if (through || is_of_one(entry->rc) || hopeless)
 			forget(writer, entry->grant);
-		else if (!entry->left)
+		else if (!entry->left || entry->grant->misses == MISSES_TOLD)
 			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);
 	}
 }
@@ -514,7 +554,8 @@ static int64_t due(const struct segue_writer *writer, int64_t last)
 	if (writer->urgent || writer->changes)
 		return 0;
 	for (const struct segue_grant *grant = writer->grants; grant; grant = grant->next) {
-		int64_t at = last + (writer->last_try ? MEMORY_RETRY_NS : interval_ns(grant));
+		bool soon = writer->last_try || grant->misses > 0;
+		int64_t at = last + (soon ? MEMORY_RETRY_NS : interval_ns(grant));
 		when = at < when ? at : when;
 	}
 	return when;
@@ -545,12 +586,16 @@ static void *work(void *arg)
 		bool stopping = writer->stopping;
 		struct segue_change *changes = take_changes(writer);
 		bool tell_again = writer->tell_again;
-		writer->urgent = writer->tell_again = false;
-		if (collect(writer))
+		bool collected = collect(writer) == 0;
+		if (collected)
+			writer->urgent = writer->tell_again = false;
+		else
 			writer->entry_count = 0;
 		pthread_mutex_unlock(&writer->lock);
 		last = segue_now_ns();
 		transact(writer, changes, tell_again);
+		if (!collected)
+			usleep(MEMORY_RETRY_NS / 1000);
 		pthread_mutex_lock(&writer->lock);
 		if (stopping && !writer->changes)
 			break;

@@ -13,7 +13,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -33,12 +32,7 @@
 #define LAST       60 /* transactions of the long script */
 #define LAST_SHORT 6  /* ... of that whose calls fail one by one, and of mutants */
 
-static struct {
-	uint64_t images, seed, point, index, every;
-	unsigned random;
-	bool mutants;
-	const char *again, *mutant;
-} options = {.images = 20000, .mutant = ""};
+static struct launch_options options = {.images = 20000, .mutant = ""};
 
 static struct segue_tmpdir tmp;
 
@@ -329,7 +323,7 @@ static bool limit_files(struct sweep *sweep)
 	printf("RLIMIT_FSIZE: %llu limits, %llu of them reached, %llu wrong\n",
 		(unsigned long long)limits, (unsigned long long)hit,
 		(unsigned long long)sweep->wrong);
-	return sweep->wrong == 0;
+	return hit && sweep->wrong == 0;
 }
 
 static bool fail_storage(void)
@@ -443,52 +437,6 @@ static bool look_again(void)
 		options.random, options.seed);
 }
 
-static void read_options(int argc, char **argv)
-{
-	static const struct option names[] = {{"images", required_argument, NULL, 'n'},
-		{"seed", required_argument, NULL, 's'}, {"errors", required_argument, NULL, 'e'},
-		{"mutants", no_argument, NULL, 'm'}, {"mutant", required_argument, NULL, 'M'},
-		{"again", required_argument, NULL, 'a'}, {"point", required_argument, NULL, 'p'},
-		{"image", required_argument, NULL, 'i'}, {"random", required_argument, NULL, 'r'},
-		{NULL, 0, NULL, 0}};
-	int option;
-
-	while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-		uint64_t number = optarg ? strtoull(optarg, NULL, 0) : 0;
-		switch (option) {
-		case 'n':
-			options.images = number;
-			break;
-		case 's':
-			options.seed = number;
-			break;
-		case 'e':
-			options.every = number;
-			break;
-		case 'm':
-			options.mutants = true;
-			break;
-		case 'M':
-			options.mutant = optarg;
-			break;
-		case 'a':
-			options.again = optarg;
-			break;
-		case 'p':
-			options.point = number;
-			break;
-		case 'i':
-			options.index = number;
-			break;
-		case 'r':
-			options.random = (unsigned)number;
-			break;
-		default:
-			exit(2);
-		}
-	}
-}
-
 int main(int argc, char **argv)
 {
 	bool good;
@@ -496,8 +444,7 @@ int main(int argc, char **argv)
 	launch_under_shim(argv);
 	if (argc == 6 && strcmp(argv[1], "--script") == 0)
 		return run_script(argv);
-	options.seed = launch_seed();
-	read_options(argc, argv);
+	launch_read(&options, argc, argv);
 	printf("crash_images: seed %llu\n", (unsigned long long)options.seed);
 	segue_tmpdir_make(&tmp, "crash");
 	script_init(LAST);

@@ -11,7 +11,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -28,11 +27,7 @@
 #include "served.h"
 #include "tmpdir.h"
 
-static struct {
-	uint64_t images, every, seed, point, index;
-	unsigned random;
-	const char *again;
-} options = {.images = 3000};
+static struct launch_options options = {.images = 3000};
 
 static struct segue_tmpdir tmp;
 static char data[SEGUE_TMPDIR_MAX];
@@ -296,7 +291,7 @@ static bool limit_files(void)
 	       "the worker got a typed error; %llu wrong\n",
 		(unsigned long long)limits, (unsigned long long)sweep.refused,
 		(unsigned long long)sweep.stopped, (unsigned long long)sweep.wrong);
-	return sweep.wrong == 0;
+	return sweep.refused + sweep.stopped && sweep.wrong == 0;
 }
 
 static bool fail_storage(void)
@@ -324,54 +319,12 @@ static bool fail_storage(void)
 	return limit_files() && good;
 }
 
-/* ---- The command line ---- */
-
-static void read_options(int argc, char **argv)
-{
-	static const struct option names[] = {{"images", required_argument, NULL, 'n'},
-		{"errors", required_argument, NULL, 'e'}, {"seed", required_argument, NULL, 's'},
-		{"again", required_argument, NULL, 'a'}, {"point", required_argument, NULL, 'p'},
-		{"image", required_argument, NULL, 'i'}, {"random", required_argument, NULL, 'r'},
-		{NULL, 0, NULL, 0}};
-	int option;
-
-	while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-		uint64_t number = strtoull(optarg ? optarg : "", NULL, 0);
-		switch (option) {
-		case 'n':
-			options.images = number;
-			break;
-		case 'e':
-			options.every = number;
-			break;
-		case 's':
-			options.seed = number;
-			break;
-		case 'a':
-			options.again = optarg;
-			break;
-		case 'p':
-			options.point = number;
-			break;
-		case 'i':
-			options.index = number;
-			break;
-		case 'r':
-			options.random = (unsigned)number;
-			break;
-		default:
-			exit(2);
-		}
-	}
-}
-
 int main(int argc, char **argv)
 {
 	bool good;
 
 	launch_under_shim(argv);
-	options.seed = launch_seed();
-	read_options(argc, argv);
+	launch_read(&options, argc, argv);
 	if (options.again)
 		return !launch_again(&served_oracle, options.again, options.point, options.index,
 			options.random, options.seed);

@@ -29,11 +29,11 @@ int64_t fail_alloc_left(void)
 	return left;
 }
 
-static int fails(void)
+static int fails(size_t size)
 {
 	struct fail_alloc_panel *used = panel;
 
-	if (!used)
+	if (!used || size < used->least)
 		return 0;
 	uint64_t call = ++used->calls;
 	if (call < used->first || call > used->last)
@@ -51,19 +51,19 @@ static void *counted(void *block)
 
 EXPORT void *malloc(size_t size)
 {
-	return fails() ? NULL : counted(__libc_malloc(size));
+	return fails(size) ? NULL : counted(__libc_malloc(size));
 }
 
 EXPORT void *calloc(size_t count, size_t size)
 {
-	return fails() ? NULL : counted(__libc_calloc(count, size));
+	return fails(count * size) ? NULL : counted(__libc_calloc(count, size));
 }
 
 EXPORT void *realloc(void *block, size_t size)
 {
 	if (!block)
 		return malloc(size);
-	if (fails())
+	if (fails(size))
 		return NULL;
 	void *grown = __libc_realloc(block, size);
 	left -= !grown && size == 0;
@@ -73,7 +73,7 @@ EXPORT void *realloc(void *block, size_t size)
 EXPORT void *memalign(size_t alignment, size_t size);
 EXPORT void *memalign(size_t alignment, size_t size)
 {
-	return fails() ? NULL : counted(__libc_memalign(alignment, size));
+	return fails(size) ? NULL : counted(__libc_memalign(alignment, size));
 }
 
 EXPORT void *aligned_alloc(size_t alignment, size_t size)

@@ -15,6 +15,7 @@ enum { FAIL_ALLOC_ENDS = 64 };
 
 struct fail_alloc_panel {
 	_Atomic uint64_t first, last; /* calls that fail, from 1; 0: none */
+	_Atomic uint64_t least;       /* bytes: smaller ones do not count */
 	_Atomic uint64_t calls;       /* made by all processes */
 	_Atomic uint64_t failed;
 	/* Of processes that have ended in order: blocks that were not freed. */

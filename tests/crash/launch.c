@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,13 +46,66 @@ void *launch_shared(size_t size)
 	return memory;
 }
 
-uint64_t launch_seed(void)
+static uint64_t choose_seed(void)
 {
 	const char *seed = getenv("SEGUE_TEST_SEED");
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	return seed ? strtoull(seed, NULL, 0) : (uint64_t)now.tv_sec;
+}
+
+static void take(struct launch_options *options, int option, const char *argument)
+{
+	uint64_t number = argument ? strtoull(argument, NULL, 0) : 0;
+
+	switch (option) {
+	case 'n':
+		options->images = number;
+		break;
+	case 's':
+		options->seed = number;
+		break;
+	case 'e':
+		options->every = number;
+		break;
+	case 'a':
+		options->again = argument;
+		break;
+	case 'p':
+		options->point = number;
+		break;
+	case 'i':
+		options->index = number;
+		break;
+	case 'r':
+		options->random = (unsigned)number;
+		break;
+	case 'm':
+		options->mutants = true;
+		break;
+	case 'M':
+		options->mutant = argument;
+		break;
+	default:
+		exit(2);
+	}
+}
+
+void launch_read(struct launch_options *options, int argc, char **argv)
+{
+	static const struct option names[] = {{"mutants", no_argument, NULL, 'm'},
+		{"mutant", required_argument, NULL, 'M'}, {"images", required_argument, NULL, 'n'},
+		{"seed", required_argument, NULL, 's'}, {"errors", required_argument, NULL, 'e'},
+		{"again", required_argument, NULL, 'a'}, {"point", required_argument, NULL, 'p'},
+		{"image", required_argument, NULL, 'i'}, {"random", required_argument, NULL, 'r'},
+		{NULL, 0, NULL, 0}};
+	const struct option *known = options->mutant ? names : names + 2;
+	int option;
+
+	options->seed = choose_seed();
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1)
+		take(options, option, optarg);
 }
 
 static void set(const char *name, const char *value)

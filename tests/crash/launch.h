@@ -21,8 +21,22 @@ void launch_die(const char *what) __attribute__((noreturn));
 void *launch_shared(size_t size);
 
 double launch_seconds(void);
-/* SEGUE_TEST_SEED, or the time. */
-uint64_t launch_seed(void);
+
+/* What the programs are told. */
+struct launch_options {
+	uint64_t images, seed, every;
+	uint64_t point, index; /* of the image that is looked at again, with `random` and `again` */
+	unsigned random;
+	const char *again;  /* a kept violation; NULL: none */
+	const char *mutant; /* "": none; NULL: this program has no mutants */
+	bool mutants;       /* all of them */
+};
+
+/*
+ * Reads the command line: what is not given stays as it is, but the seed, which is SEGUE_TEST_SEED or
+ * the time. Ends with status 2 if it is wrong.
+ */
+void launch_read(struct launch_options *options, int argc, char **argv);
 
 /* Replays; what is violated is replayed once more, and kept in a directory that is named. */
 void launch_replay(struct replay *replay, const char *trace, struct replayed *sum);

@@ -26,18 +26,13 @@
 #include "fail_alloc.h"
 #include "preload.h"
 #include "session.h"
+#include "shards.h"
 
 enum { ENDS_IN_A_ROW = 3, QUIET_RUNS = 3, LIVES = 6 };
 
 static const int64_t patience = INT64_C(60000000000), shortage = INT64_C(1000000000);
 static const char *library;
 static bool of_server, always;
-static uint64_t every, offset;
-
-struct outcome {
-	uint64_t runs, failures, errors, refusals;
-	int64_t ns;
-};
 
 static struct fail_alloc_panel *map_panel(const struct crash_world *world)
 {
@@ -108,7 +103,7 @@ static int64_t most_left(const struct fail_alloc_panel *panel)
 
 /* A whole session; returns the failures that there were. */
 static uint64_t run(struct crash_world *world, struct fail_alloc_panel *panel, uint64_t index,
-	struct outcome *outcome, int64_t allowed)
+	struct crash_outcome *outcome, int64_t allowed)
 {
 	char where[96];
 	unsigned lives = 0;
@@ -147,7 +142,7 @@ static uint64_t run(struct crash_world *world, struct fail_alloc_panel *panel, u
 
 /* Returns whether an allocation failed. */
 static bool run_both(struct crash_world *world, struct fail_alloc_panel *panel, uint64_t index,
-	struct outcome *outcome, int64_t allowed)
+	struct crash_outcome *outcome, int64_t allowed)
 {
 	static const enum segue_durability each[] = {SEGUE_DURABLE_INTERVAL, SEGUE_DURABLE_COMMIT};
 	bool failed = false;
@@ -155,17 +150,17 @@ static bool run_both(struct crash_world *world, struct fail_alloc_panel *panel, 
 	for (int i = 0; i < 2; i++) {
 		world->durability = each[i];
 		bool one = run(world, panel, index, outcome, allowed) > 0;
-		outcome->runs++;
-		outcome->failures += one;
+		outcome->faults += one;
 		failed = failed || one;
 	}
 	return failed;
 }
 
-static void sweep(uint64_t first, uint64_t step, bool one, struct outcome *outcome)
+/* `step` 0: the first alone. */
+static void sweep(uint64_t first, uint64_t step, struct crash_outcome *outcome)
 {
 	struct crash_world world;
-	int64_t start = crash_now(), allowed = 0;
+	int64_t allowed = 0;
 	unsigned ends = 0;
 
 	crash_world_make(&world, "fail-alloc", 4 * CRASH_SESSION_STEPS);
@@ -178,51 +173,27 @@ static void sweep(uint64_t first, uint64_t step, bool one, struct outcome *outco
 	}
 	for (uint64_t index = first; ends < ENDS_IN_A_ROW; index += step) {
 		ends = run_both(&world, panel, index, outcome, allowed) ? 0 : ends + 1;
-		if (one)
+		if (step == 0)
 			break;
 	}
 	munmap(panel, sizeof(*panel));
 	crash_world_remove(&world);
-	outcome->ns = crash_now() - start;
 }
 
-static void fork_shards(uint64_t shards)
+static void sweep_all(const struct crash_shards *shards)
 {
-	struct outcome all = {0}, one;
-	int ends[2], status;
+	const struct crash_outcome all = crash_shards_run(shards, sweep);
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		crash_die("pipe: %s", strerror(errno));
-	for (uint64_t shard = 0; shard < shards; shard++) {
-		pid_t pid = fork();
-		if (pid < 0)
-			crash_die("fork: %s", strerror(errno));
-		if (pid > 0)
-			continue;
-		one = (struct outcome){0};
-		sweep(offset + shard * every, shards * every, false, &one);
-		_exit(write(ends[1], &one, sizeof(one)) != (ssize_t)sizeof(one));
-	}
-	for (uint64_t shard = 0; shard < shards; shard++) {
-		if (wait(&status) < 0 || status != 0)
-			exit(1);
-		if (read(ends[0], &one, sizeof(one)) != (ssize_t)sizeof(one))
-			crash_die("a shard said nothing");
-		all.failures += one.failures;
-		all.errors += one.errors;
-		all.refusals += one.refusals;
-		all.ns = one.ns > all.ns ? one.ns : all.ns;
-	}
-	if (all.failures == 0)
-		crash_die("no allocation failed: nothing was tested");
 	printf("test_fail_alloc: %llu allocations failed; %llu calls said so and were made again, "
 	       "%llu workers gave up; nobody crashed, nothing was lost or left (%.1f s)\n",
-		(unsigned long long)all.failures, (unsigned long long)all.errors,
+		(unsigned long long)all.faults, (unsigned long long)all.errors,
 		(unsigned long long)all.refusals, (double)all.ns * 1e-9);
 }
 
 int main(int argc, char **argv)
 {
+	struct crash_shards shards;
+
 	library = getenv("SEGUE_FAIL_ALLOC");
 	if (argc < 3 || !library)
 		crash_die(
@@ -232,23 +203,14 @@ int main(int argc, char **argv)
 	of_server = strcmp(argv[1], "server") == 0;
 	always = strcmp(argv[2], "always") == 0;
 	if (argc > 3 && argv[3][0] == '@') {
-		struct outcome outcome = {0};
-		sweep(strtoull(argv[3] + 1, NULL, 10), 1, true, &outcome);
+		struct crash_outcome outcome = {0};
+		sweep(strtoull(argv[3] + 1, NULL, 10), 0, &outcome);
 		printf("test_fail_alloc: as it should be; %llu calls failed, %llu workers gave "
 		       "up\n",
 			(unsigned long long)outcome.errors, (unsigned long long)outcome.refusals);
 		return 0;
 	}
-	every = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
-	uint64_t shards = argc > 4 ? strtoull(argv[4], NULL, 10) : 2, seed = crash_seed();
-	if (every == 0 || shards == 0)
-		crash_die("EVERY and SHARDS are at least 1");
-	offset = 1 + crash_mix(seed) % every;
-	printf("test_fail_alloc: %s, %s, every %llu. allocation from %llu on, %llu shards, seed "
-	       "%llu\n",
-		argv[1], argv[2], (unsigned long long)every, (unsigned long long)offset,
-		(unsigned long long)shards, (unsigned long long)seed);
-	fflush(stdout);
-	fork_shards(shards);
+	crash_shards_read(&shards, argc, argv, "test_fail_alloc", "allocation");
+	sweep_all(&shards);
 	return 0;
 }

@@ -23,6 +23,7 @@
 
 #include "kill_at.h"
 #include "session.h"
+#include "shards.h"
 
 enum { ENDS_IN_A_ROW = 3 };
 
@@ -30,13 +31,6 @@ static const int64_t patience = INT64_C(60000000000);
 static const char *program, *tracer;
 static bool of_server;
 static enum segue_durability durability;
-static uint64_t every, offset;
-
-/* What the shards tell. */
-struct outcome {
-	uint64_t runs, kills, calls;
-	int64_t ns;
-};
 
 static void aim(uint64_t index, const char *report)
 {
@@ -126,60 +120,29 @@ static struct kill_at_report run(struct crash_world *world, uint64_t index)
 	return report;
 }
 
-static void sweep(uint64_t shard, uint64_t shards, struct outcome *outcome)
+static void sweep(uint64_t first, uint64_t step, struct crash_outcome *outcome)
 {
 	struct crash_world world;
-	int64_t start = crash_now();
 	unsigned ends = 0;
 
 	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
 	world.durability = durability;
-	for (uint64_t index = offset + shard * every; ends < ENDS_IN_A_ROW;
-		index += shards * every) {
+	for (uint64_t index = first; ends < ENDS_IN_A_ROW; index += step) {
 		struct kill_at_report report = run(&world, index);
-		outcome->runs++;
-		outcome->kills += report.killed;
+		outcome->faults += report.killed;
+		outcome->last = report.killed ? index : outcome->last;
 		ends = report.killed ? 0 : ends + 1;
-		outcome->calls = report.killed && outcome->calls > index ? outcome->calls
-				 : report.killed                         ? index
-									 : outcome->calls;
 	}
 	crash_world_remove(&world);
-	outcome->ns = crash_now() - start;
 }
 
-static void fork_shards(uint64_t shards)
+static void sweep_all(const struct crash_shards *shards)
 {
-	int ends[2];
-	struct outcome all = {0};
+	const struct crash_outcome all = crash_shards_run(shards, sweep);
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		crash_die("pipe: %s", strerror(errno));
-	for (uint64_t shard = 0; shard < shards; shard++) {
-		struct outcome one = {0};
-		pid_t pid = fork();
-		if (pid < 0)
-			crash_die("fork: %s", strerror(errno));
-		if (pid > 0)
-			continue;
-		sweep(shard, shards, &one);
-		_exit(write(ends[1], &one, sizeof(one)) != (ssize_t)sizeof(one));
-	}
-	for (uint64_t shard = 0; shard < shards; shard++) {
-		struct outcome one;
-		int status;
-		if (wait(&status) < 0 || status != 0)
-			exit(1);
-		if (read(ends[0], &one, sizeof(one)) != (ssize_t)sizeof(one))
-			crash_die("a shard said nothing");
-		all.runs += one.runs;
-		all.kills += one.kills;
-		all.calls = one.calls > all.calls ? one.calls : all.calls;
-		all.ns = one.ns > all.ns ? one.ns : all.ns;
-	}
 	printf("test_kill_each_call: %llu kills, the last at call %llu; nothing lost, doubled or "
 	       "left (%.1f s)\n",
-		(unsigned long long)all.kills, (unsigned long long)all.calls,
+		(unsigned long long)all.faults, (unsigned long long)all.last,
 		(double)all.ns * 1e-9);
 }
 
@@ -198,6 +161,8 @@ static int run_one(uint64_t index)
 
 int main(int argc, char **argv)
 {
+	struct crash_shards shards;
+
 	program = getenv("SEGUE_PROGRAM");
 	tracer = getenv("SEGUE_KILL_AT_PROGRAM");
 	if (argc < 3 || !program || !tracer)
@@ -208,17 +173,7 @@ int main(int argc, char **argv)
 	durability = strcmp(argv[2], "commit") == 0 ? SEGUE_DURABLE_COMMIT : SEGUE_DURABLE_INTERVAL;
 	if (argc > 3 && argv[3][0] == '@')
 		return run_one(strtoull(argv[3] + 1, NULL, 10));
-	every = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
-	uint64_t shards = argc > 4 ? strtoull(argv[4], NULL, 10) : 2;
-	if (every == 0 || shards == 0)
-		crash_die("EVERY and SHARDS are at least 1");
-	uint64_t seed = crash_seed();
-	offset = 1 + crash_mix(seed) % every;
-	printf("test_kill_each_call: %s, %s, every %llu. call from %llu on, %llu shards, seed "
-	       "%llu\n",
-		argv[1], argv[2], (unsigned long long)every, (unsigned long long)offset,
-		(unsigned long long)shards, (unsigned long long)seed);
-	fflush(stdout);
-	fork_shards(shards);
+	crash_shards_read(&shards, argc, argv, "test_kill_each_call", "call");
+	sweep_all(&shards);
 	return 0;
 }

@@ -48,21 +48,29 @@ static void check_workers(const struct traffic *traffic, const char *where)
 	}
 }
 
+static void look_where(const struct traffic *traffic, uint64_t batches[CRASH_LANES])
+{
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
+		batches[lane] = traffic->world->ledger->lane[lane].batches;
+}
+
+static bool have_moved(const struct traffic *traffic, const uint64_t from[CRASH_LANES])
+{
+	bool moved = true;
+
+	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
+		moved = moved && traffic->world->ledger->lane[lane].batches > from[lane] + MOVES;
+	return moved;
+}
+
 /* Waits until both lanes have gone on by some batches. */
 static void let_move(const struct traffic *traffic, const char *where)
 {
-	const struct crash_ledger *ledger = traffic->world->ledger;
 	uint64_t from[CRASH_LANES];
 	int64_t until = crash_now() + patience;
 
-	for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
-		from[lane] = ledger->lane[lane].batches;
-	for (;;) {
-		bool moved = true;
-		for (uint32_t lane = 0; lane < CRASH_LANES; lane++)
-			moved = moved && ledger->lane[lane].batches > from[lane] + MOVES;
-		if (moved)
-			return;
+	look_where(traffic, from);
+	while (!have_moved(traffic, from)) {
 		check_workers(traffic, where);
 		if (crash_now() > until)
 			crash_die("%s: no batches any more (seed %llu)", where,
@@ -89,11 +97,21 @@ static void end(struct traffic *traffic, const char *where)
 	crash_world_renew(traffic->world);
 }
 
+/* One that has ended and that nobody has waited for can be sent signals, but does not live. */
+static bool lives(pid_t pid)
+{
+	siginfo_t end = {0};
+
+	if (waitid(P_PID, (id_t)pid, &end, WEXITED | WNOHANG | WNOWAIT) == 0)
+		return end.si_pid == 0;
+	return kill(pid, 0) == 0;
+}
+
 static pid_t server(const struct traffic *traffic, const char *where)
 {
 	pid_t pid = crash_server_pid(traffic->world);
 
-	if (pid <= 0 || kill(pid, 0) < 0)
+	if (pid <= 0 || !lives(pid))
 		crash_die("%s: the server is gone", where);
 	return pid;
 }
@@ -217,7 +235,7 @@ static void second_server(struct crash_world *world)
 		refuse_second(world->dir, files[i]);
 	}
 	let_move(&traffic, "a second server");
-	if (kill(pid, 0) < 0)
+	if (!lives(pid))
 		crash_die("a second server: the first is gone");
 	printf("second_server: refused, also when pid file, lock files and socket are deleted\n");
 	end(&traffic, "a second server");
@@ -333,7 +351,7 @@ static _Noreturn void reuse_pids(struct crash_world *world)
 		crash_check_end(world, status, where);
 		if (crash_now() - start > 5 * second)
 			crash_die("%s: the lane came free too late", where);
-		if (kill(stranger, 0) < 0)
+		if (!lives(stranger))
 			crash_die("%s: the stranger is gone", where);
 		crash_kill_all();
 		crash_check_after_crash(world, crash_now(), where);
@@ -392,10 +410,14 @@ static void judge_data(struct traffic *traffic, const char *where)
 {
 	const struct crash_world *world = traffic->world;
 	pid_t serving = server(traffic, where);
-	int64_t until = crash_now() + second / 2;
+	int64_t now = crash_now(), until = now + second / 2, latest = now + patience;
+	uint64_t from[CRASH_LANES];
 	bool refused = false;
 
-	while (crash_now() < until) {
+	look_where(traffic, from);
+	while (crash_now() < until || (!refused && !have_moved(traffic, from))) {
+		if (crash_now() > latest)
+			crash_die("%s: no batches any more, and no error", where);
 		for (uint32_t lane = 0; lane < CRASH_LANES; lane++) {
 			int status = 0;
 			if (!traffic->worker[lane] ||

@@ -49,13 +49,15 @@ static uint64_t batches_of(const struct crash_world *world)
 	return world->ledger->lane[0].batches + world->ledger->lane[1].batches;
 }
 
-static void let_move(const struct crash_world *world)
+static void let_move(const struct crash_world *world, const char *where)
 {
 	int64_t until = crash_now() + INT64_C(20000000000);
 	uint64_t from = batches_of(world);
 
 	while (batches_of(world) < from + BATCHES && crash_now() < until)
 		usleep(500);
+	if (batches_of(world) == from)
+		crash_die("%s: there are no batches to lose", where);
 }
 
 static void cut_once(struct crash_world *world, const struct loop_mount *mount, uint64_t random,
@@ -65,7 +67,7 @@ static void cut_once(struct crash_world *world, const struct loop_mount *mount, 
 		crash_start_wanderer(world, lane, random, 0);
 	/* One in four falls into the start; else there is something to lose. */
 	if (random % 4 != 0)
-		let_move(world);
+		let_move(world, where);
 	usleep((useconds_t)((random >> 16) % 30000));
 	int64_t now = crash_now();
 	loop_mount_cut(mount);
@@ -188,6 +190,8 @@ static void run_losing(const char *type)
 	}
 	if (waitpid(pid, &status, 0) != pid)
 		crash_die("waitpid: %s", strerror(errno));
+	if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
+		crash_die("%s: it could not be made again", type);
 	if (status == 0)
 		crash_die("%s: syncs did nothing, and no loss was seen in %d cuts", type,
 			LOSING_CUTS);

@@ -115,9 +115,12 @@ class Peer:
         self.serial = 0
         self.fds: list[int] = []
         if hello:
-            with suppress(BrokenPipeError):  # why, it has said before
-                self.send(HELLO, f2=PROTOCOL, f3=LAYOUT, f4=b"0.1.0", f5=b"peer")
-            self.answer(WELCOME)
+            self.greet()
+
+    def greet(self) -> None:
+        with suppress(BrokenPipeError):  # why, it has said before
+            self.send(HELLO, f2=PROTOCOL, f3=LAYOUT, f4=b"0.1.0", f5=b"peer")
+        self.answer(WELCOME)
 
     def send(self, kind: int, **more: Any) -> None:
         self.serial += 1

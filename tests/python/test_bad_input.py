@@ -89,12 +89,6 @@ def arguments(path: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    with segue.open(tmp_path / "store") as client:
-        yield client
-
-
 def save(batch: segue.Batch) -> None:
     batch.save_state("h", batch.state("h") + np.float32(1))
 

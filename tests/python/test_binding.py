@@ -13,7 +13,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,6 @@ def write_data(directory: Path, records: int) -> Path:
                 context={"speaker": record},
             )
     return path
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    with segue.open(tmp_path / "store") as client:
-        yield client
 
 
 def open_stream(client: segue.Client, tmp_path: Path, records: int = 6, **options: Any):
@@ -823,9 +816,10 @@ def test_a_stream_without_states(client: segue.Client, tmp_path: Path) -> None:
 
 def test_reports(client: segue.Client, tmp_path: Path) -> None:
     open_stream(client, tmp_path)
-    assert isinstance(client.status(), dict)
-    assert client.inspect() is not None and client.inspect("train") is not None
-    assert client.verify() is not None
+    assert client.status()["server"]["storage"] == "ok"
+    for report in (client.inspect(), client.inspect("train")):
+        assert [stream["name"] for stream in report["streams"]] == ["train"]
+    assert client.verify()["damaged"] == []
     with pytest.raises(segue.NotFoundError) as info:
         client.get("no such key", "train")
     assert isinstance(info.value, KeyError) and info.value.code == "ENOTFOUND"

@@ -304,6 +304,24 @@ def test_how_many_are_kept_is_checked(tmp_path: Path, value: Any) -> None:
     assert "keep_checkpoints" in str(info.value)
 
 
+def test_a_lane_too_large_for_a_checkpoint(tmp_path: Path) -> None:
+    """Its token would be larger than the store's largest value: said when the stream is opened."""
+    rows, limit = 1024, 2**30
+    most = limit // rows - 40 - 4  # 40 bytes of position a row, 4096 of all else
+
+    def opened(client: segue.Client, name: str, size: int, persist: bool = True) -> segue.Stream:
+        states = {"h": oracle.State("uint8", (size,))}
+        case = simple(tmp_path, batch_size=rows, persist=persist, states=states)
+        case.name = name
+        return cases.open_stream(client, case, tmp_path)
+
+    with segue.open(tmp_path / "store") as client:
+        opened(client, "the largest", most).close()
+        with refused(segue.ArgumentError, str(most + 1), str(rows), str(limit), "smaller batch"):
+            opened(client, "too large", most + 1)
+        opened(client, "not stored", most + 1, persist=False).close()
+
+
 def test_a_checkpoint_outlives_everything(tmp_path: Path) -> None:
     """Killed right after state_dict(), with an interval that never comes: position, states, finals."""
     case = simple(tmp_path, keep_final=True, interval=1000)
@@ -467,6 +485,38 @@ def test_the_command(tmp_path: Path) -> None:
                  for lane in (1,)} | {"lane/0": tokens["lane/0"]}
             )  # fmt: skip
             cases.check(loader, case, wanted[12:])
+
+
+def test_export_is_of_all_lanes(tmp_path: Path) -> None:
+    """Or of those that were named: a lane without a checkpoint is not left out in silence."""
+    case = simple(tmp_path, lanes=3)
+    store, target = tmp_path / "store", tmp_path / "target"
+
+    def export(*options: Any) -> list[tuple[int, int]]:
+        return [(c["lane"], c["step"]) for c in listed("export", store, target, *options)]
+
+    def refuses(*parts: str) -> None:
+        result = run("checkpoint", "export", store, target)
+        assert result.returncode == 1 and not target.exists(), result
+        assert all(part in result.stderr for part in parts), result.stderr
+
+    with segue.open(store) as client:
+        stream = cases.open_stream(client, case, tmp_path)
+        work(stream, case, 3, lanes=[1])
+        refuses("2 of 3 lanes", "'train'", "(0, 2)")
+        work(stream, case, 4, lanes=[0, 2])
+        refuses("no step has a checkpoint of every lane")
+        assert export("--lane", 1) == [(1, 3)]
+        assert export("--step", 2) == [(0, 2), (2, 2)]
+        work(stream, case, 2, lanes=[0, 2], start="continue")
+        work(stream, case, 1, lanes=[1], start="continue")
+    assert export() == [(0, 3), (1, 3), (2, 3)], "the newest that all have"
+    listed("rm", store, "--lane", 2, "--step", 3)
+    listed("rm", store, "--lane", 2, "--step", 2)
+    (target / "lane-2.token").unlink()
+    result = run("checkpoint", "export", store, target)
+    assert result.returncode == 1 and "1 of 3 lanes" in result.stderr
+    assert "(2)" in result.stderr and not (target / "lane-2.token").exists()
 
 
 @pytest.mark.parametrize(

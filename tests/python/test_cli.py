@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +158,6 @@ def train(directory: Path, data: Path, batches: int | None, **options: Any) -> N
                 batch.save_state("h", batch.state("h") + np.float32(1.5))
                 batch.save_state("n", batch.state("n") + 1)
                 batch.commit()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "store"
 
 
 @pytest.fixture
@@ -384,8 +379,8 @@ def test_embedded_holds_nothing_of_its_starter(directory: Path) -> None:
     os.set_blocking(reader, False)
     assert os.read(reader, 1) == b"", "the server has our pipe open"
     os.close(reader)
-    pid = report("status", directory)["server"]["pid"]
-    if alive(pid):
+    with segue.open(directory, start=False) as client:
+        pid = client.status()["server"]["pid"]
         assert os.getsid(pid) == pid and os.readlink(f"/proc/{pid}/cwd") == "/"
     until(lambda: not alive(pid))
 

@@ -11,6 +11,7 @@ import ctypes
 import ctypes.util
 import fcntl
 import json
+import mmap
 import os
 import re
 import resource
@@ -319,24 +320,28 @@ def test_restoring_on_a_full_disk_says_so_at_once(small_disk: Path, tmp_path: Pa
 # -- disks that fail -------------------------------------------------------------------------------
 
 
+def preloaded(
+    directory: Path, patch: pytest.MonkeyPatch, name: str, **environment: object
+) -> None:
+    """Have servers started with a library of the tests before them, and these variables."""
+    built, server = BUILD / "tests" / name, BUILD / "server" / "segue"
+    if not built.exists() or not server.exists():
+        pytest.skip(f"{built} is not built: scripts/build does")
+    library = directory / name  # LD_PRELOAD parts paths at spaces
+    library.symlink_to(built)
+    variables = " ".join(f"{name}='{value}'" for name, value in environment.items())
+    wrapper = directory / "segue-with-faults"
+    wrapper.write_text(f"#!/bin/sh\n{variables} LD_PRELOAD='{library}' exec '{server}' \"$@\"\n")
+    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+    patch.setenv("SEGUE_PROGRAM", str(wrapper))
+
+
 class Faults:
     """A server that is started with the faults of storage_faults.c, and the file that says which."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
-        built = BUILD / "tests" / "storage_faults.so"
-        server = BUILD / "server" / "segue"
-        if not built.exists() or not server.exists():
-            pytest.skip(f"{built} is not built: scripts/build does")
-        library = directory / "storage_faults.so"  # LD_PRELOAD parts paths at spaces
-        library.symlink_to(built)
         self.control = directory / "faults"
-        wrapper = directory / "segue-with-faults"
-        wrapper.write_text(
-            f"#!/bin/sh\nSEGUE_FAULTS='{self.control}' LD_PRELOAD='{library}' exec '{server}' "
-            '"$@"\n'
-        )
-        wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-        patch.setenv("SEGUE_PROGRAM", str(wrapper))
+        preloaded(directory, patch, "storage_faults.so", SEGUE_FAULTS=self.control)
 
     def set(self, text: str) -> None:
         new = self.control.with_suffix(".new")
@@ -451,6 +456,103 @@ def test_one_lane_that_the_store_refuses_does_not_stop_the_others(
         first.close()
         with cases.open_stream(client, large, tmp_path / "b").loader(start="continue") as loader:
             cases.check(loader, large, cases.in_order(large, [0])[1:])
+
+
+class Shortage:
+    """A server that is started with fail_alloc.c, and the panel that says what fails."""
+
+    def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
+        panel = directory / "panel"
+        panel.write_bytes(bytes(8 * (6 + 64)))  # struct fail_alloc_panel
+        with panel.open("r+b") as file:
+            self.words = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+        preloaded(directory, patch, "libfail_alloc.so", SEGUE_FAIL_ALLOC_PANEL=panel)
+
+    def begin(self, least: int) -> None:
+        """All allocations of at least so many bytes fail."""
+        self.words[1], self.words[2], self.words[0] = 2**64 - 1, least, 1
+
+    def end(self) -> int:
+        """Returns how many have failed."""
+        self.words[0] = self.words[1] = 0
+        return self.words[4]
+
+
+@pytest.mark.parametrize("durability", ["interval", "commit"])
+def test_a_lane_for_which_there_is_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    """Its worker is told, not left to train on with nothing on disk; it goes on when there is some."""
+    shortage = Shortage(tmp_path, monkeypatch)
+    state = {"h": cases.oracle.State("uint8", (40_000,))}
+    case = wide(tmp_path, states=state, interval=0.05, durability=durability)
+    with segue.open(tmp_path / "store") as client:
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)
+        loader.flush()
+        shortage.begin(80_000)  # the states of a batch
+        told = time.monotonic() + SOON
+        with refused(segue.errors.OutOfMemory, "memory"):
+            for batch in loader:
+                cases.work(batch, case)
+                batch.commit()
+                if durability == "interval":
+                    time.sleep(0.05)
+                assert time.monotonic() < told
+        batch.release()
+        with refused(segue.errors.OutOfMemory, "memory"):
+            loader.state_dict()
+        with refused(segue.errors.OutOfMemory, "memory"):
+            loader.flush()
+        assert loader.durable_step == {0: 2} == steps_on_disk(client)
+        assert shortage.end() >= 3
+        wait_for(lambda: steps_on_disk(client)[0] > 2, "the commits on disk")
+        assert client.status()["server"]["storage"] == "ok"
+        cases.check(loader, case, cases.in_order(case, [0])[steps_on_disk(client)[0] :])
+
+
+def test_closing_a_lane_for_which_there_is_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shortage = Shortage(tmp_path, monkeypatch)
+    case = wide(tmp_path, interval=LONG)
+    with segue.open(tmp_path / "store") as client:
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)
+        shortage.begin(40_000)
+        begun = time.monotonic()
+        with refused(segue.errors.OutOfMemory, "memory", "not on disk"):
+            loader.close()
+        assert time.monotonic() - begun < SOON and shortage.end() >= 3
+        wait_for(lambda: steps_on_disk(client)[0] == 2, "the commits on disk")
+
+
+def processor_time(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_checkpoint_that_waits_keeps_no_processor_busy(tmp_path: Path) -> None:
+    case = simple(tmp_path)
+    with Server(tmp_path / "store") as server, segue.open(tmp_path / "store") as client:
+        with segue.open(tmp_path / "store") as other:
+            streams = [cases.open_stream(each, case, tmp_path) for each in (client, other)]
+            fast, slow = (stream.loader(rank=i, world_size=2) for i, stream in enumerate(streams))
+            commit(fast, case, 3)
+            commit(slow, case, 2)
+            tokens: list[dict[str, bytes]] = []
+            waiting = threading.Thread(
+                target=lambda: tokens.append(fast.state_dict(all_lanes=True, timeout=PATIENCE))
+            )
+            waiting.start()
+            before, begun = processor_time(server.pid), time.monotonic()
+            time.sleep(1.0)
+            share = (processor_time(server.pid) - before) / (time.monotonic() - begun)
+            commit(slow, case, 1)
+            waiting.join()
+            assert len(tokens[0]) >= 2 and share < 0.3
+            fast.close()
+            slow.close()
 
 
 def full_file(directory: Path, *options: Any, limit: int | None = None) -> None:
@@ -582,7 +684,7 @@ def test_a_damaged_store_is_not_served_after_a_crash(tmp_path: Path, damage: str
     _, store = crashed_store(tmp_path)
     file = store / "store" / "data.mdb"
     data = bytearray(file.read_bytes())
-    where = "damaged"
+    where = f"{file} is damaged"
     if damage == "state":
         row = struct.pack("<4f", 0.5, 0.5, 0.5, 0.5)
         batches = list(cases.expected(simple(tmp_path / "again"))(0))
@@ -838,6 +940,54 @@ def test_backups_of_a_store_that_two_workers_use(
     assert len(kept) == 1 and (kept[0] / "data.mdb").exists()
 
 
+def commit_when_told(pipe: Any, directory: Path, case: cases.Case) -> None:
+    """Commit as many batches of lane 0 as the pipe says; tell the step on disk, or the error."""
+    client = segue.open(directory / "store")
+    loader = cases.open_stream(client, case, directory).loader(lanes=[0])
+    while count := pipe.recv():
+        try:
+            commit(loader, case, count)
+            loader.flush()
+            pipe.send(loader.durable_step[0])
+        except segue.Error as error:
+            pipe.send(f"{type(error).__name__}: {error}")
+
+
+def test_nobody_holds_a_lane_of_a_restored_store(
+    tmp_path: Path, processes: Callable[..., Other]
+) -> None:
+    """The worker of the store that was backed up lives: elsewhere it is in nobody's way, and in
+    its own directory it is told that its lane has gone back without it."""
+    case = simple(tmp_path)
+    store, backup, elsewhere = (tmp_path / name for name in ("store", "backup", "elsewhere"))
+    wanted = list(cases.expected(case)(0))
+    worker = processes(commit_when_told, tmp_path, case)
+    worker.pipe.send(3)
+    assert worker.receive() == 3
+    assert run("backup", store, backup).returncode == 0
+    assert run("restore", backup, elsewhere).returncode == 0
+    (stream,) = json.loads(run("inspect", "--json", elsewhere).stdout)["streams"]
+    assert [(lane["step"], lane["held"]) for lane in stream["lanes"]] == [(3, False)]
+    assert json.loads(run("verify", "--json", elsewhere).stdout)["damaged_count"] == 0
+    with segue.open(elsewhere) as client:
+        with cases.open_stream(client, case, tmp_path).loader([0], start="continue") as loader:
+            cases.check(loader, case, wanted[3:])
+    worker.pipe.send(2)
+    assert worker.receive() == 5  # is not disturbed
+    pid = int((store / "server.pid").read_text())
+    kill(pid)
+    wait_for(lambda: ended(pid), "the end of the server")
+    assert run("restore", "--force", backup, store).returncode == 0
+    worker.pipe.send(1)
+    assert worker.receive().startswith("FencedError: "), "not its newer commit"
+    with segue.open(store) as client:
+        assert steps_on_disk(client)[0] == 3
+        with cases.open_stream(client, case, tmp_path).loader([0], start="continue") as loader:
+            cases.check(loader, case, wanted[3:])
+    worker.pipe.send(0)
+    worker.join()
+
+
 def test_what_backup_and_restore_refuse(tmp_path: Path) -> None:
     case, store = crashed_store(tmp_path)
     target = tmp_path / "target"
@@ -965,6 +1115,23 @@ def test_a_backup_that_is_killed_leaves_nothing_under_its_name(
     subprocess.run(command, check=True, timeout=60)
     assert json.loads(run("verify", "--json", target).stdout)["damaged_count"] == 0
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_exported_token_is_on_disk(tmp_path: Path, faults: Faults) -> None:
+    """With its name, and that of the directory that was made for it."""
+    case = simple(tmp_path)
+    store, target = tmp_path / "store", tmp_path / "tokens"
+    with segue.open(store) as client:
+        with cases.open_stream(client, case, tmp_path).loader() as loader:
+            commit(loader, case, 4)
+            loader.state_dict()
+    end_of_server(store)
+    for where in (f"the directory above {target}", f"{target}"):
+        faults.set("once directory 5")
+        result = run("checkpoint", "export", store, target)
+        assert result.returncode == 1 and faults.fired, result
+        assert f"cannot sync {where}" in result.stderr
+    assert run("checkpoint", "export", store, target).returncode == 0
 
 
 def test_a_restore_that_is_killed_leaves_the_store_as_it_was(

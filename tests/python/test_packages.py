@@ -6,7 +6,6 @@ import copy
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,7 @@ import torch.distributed.checkpoint as dcp  # noqa: E402
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    little.write(tmp_path)
-    with segue.open(tmp_path / "store") as client:
-        yield client
-
-
-@pytest.fixture
-def stream(client: segue.Client, tmp_path: Path) -> segue.Stream:
-    return little.open_stream(client, tmp_path)
-
-
-@pytest.fixture
-def whole(client: segue.Client, tmp_path: Path) -> list[str]:
+def whole(stream: segue.Stream, tmp_path: Path) -> list[str]:
     """Both lanes without a disturbance, elsewhere."""
     with segue.open(tmp_path / "elsewhere") as other:
         with little.open_stream(other, tmp_path).loader() as loader:
@@ -177,6 +164,7 @@ def test_lightning_resumes(
     client: segue.Client, tmp_path: Path, with_iterator: bool, options: dict[str, Any]
 ) -> None:
     """Ten steps, a checkpoint after five, three steps that are lost; and on from the checkpoint."""
+    little.write(tmp_path)
     stream = little.open_stream(client, tmp_path, epochs=None)
     batches = options.get("accumulate_grad_batches", 1)
     unbroken: list[str] = []
@@ -208,3 +196,52 @@ def test_lightning_may_not_fetch_ahead(stream: segue.Stream, tmp_path: Path) -> 
         with pytest.raises(segue.UnsavedError, match="'h'"):
             trainer(tmp_path / "none", 10).fit(module, loader)
     assert not trace
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "with_iterator, options, left_out",
+    [(False, {}, 1), (True, {}, 0), (False, {"limit_train_batches": 100}, 0)],
+)
+def test_lightning_on_a_stream_without_states(
+    client: segue.Client, tmp_path: Path, with_iterator: bool, options: Any, left_out: int
+) -> None:
+    """What was fetched ahead counts as done, as the guide says: and how nothing is left out."""
+    lightning = pytest.importorskip("lightning")
+    stream = client.stream(
+        "plain",
+        source=segue.TFRecord(tmp_path / "data.tfrecord"),
+        sequences={"x": segue.Feature("float32")},
+        num_unroll=2, batch_size=2, lanes=2, epochs=None,
+    )  # fmt: skip
+    trace: list[int] = []
+
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def step(self, batch: segue.Batch) -> Any:
+            trace.append(2 * batch.step + batch.lane)
+            return self.weight.square().sum()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters())
+
+    class WithBatch(Module):
+        def training_step(self, batch: segue.Batch, batch_idx: int) -> Any:
+            return self.step(batch)
+
+    class WithIterator(Module):
+        def training_step(self, dataloader_iter: Any) -> Any:
+            return self.step(next(dataloader_iter)[0])
+
+    module = WithIterator if with_iterator else WithBatch
+    with stream.loader() as loader:
+        trainer(tmp_path / "first", 13, **options).fit(module(), loader)
+    assert trace == list(range(13))
+    [path] = (tmp_path / "first").glob("*step=10.ckpt")
+    trace.clear()
+    with stream.loader() as loader:
+        trainer(tmp_path / "again", 20, **options).fit(module(), loader, ckpt_path=path)
+    assert trace == list(range(10 + left_out, 20 + left_out))

@@ -170,16 +170,17 @@ def test_a_link_that_comes_and_goes(place: Path, service: Service) -> None:
             while time.monotonic() < end:
                 turn += 1
                 try:
-                    stream = peer.open(make_spec(f"s{turn}", root / "swap" / "secret.tfrecord", persist=False))
+                    spec = make_spec(f"s{turn}", root / "swap" / "secret.tfrecord", persist=False)
+                    opened = peer.call(STREAM_OPEN, OPENED, f2=spec)
                     seen.add("opened")
-                    peer.call(14, 68, f2=stream)
+                    assert opened[3] == 2, "the link was followed: there are 4 records outside"
+                    peer.call(14, 68, f2=opened[2])
                 except Refused as refused:
                     seen.add("refused")
                     assert refused.code in (ESOURCE, 13), refused
     finally:
         stop.set()
         swapper.join()
-    # 4 records are outside, 2 inside: whatever was opened was the latter.
     assert "opened" in seen
 
 

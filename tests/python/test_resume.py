@@ -81,12 +81,6 @@ def simple(directory: Path, lengths: tuple[int, ...] = (9, 4, 1, 7, 12, 3, 8, 5)
     return case
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    with segue.open(tmp_path / "store") as client:
-        yield client
-
-
 @contextmanager
 def refused(kind: type[segue.Error], *parts: str) -> Iterator[None]:
     """The body raises exactly this class, with a message that holds all parts."""

@@ -160,10 +160,11 @@ def test_it_takes_the_manager_s_socket_over(tmp_path: Path) -> None:
     """Who connects before it runs waits; the socket stays when it ends, and the next one has it."""
     path = tmp_path / "manager.sock"
     with listen(path) as listener:
-        early = socket.socket(socket.AF_UNIX)
-        early.connect(str(path))
-        for _ in range(2):
+        early = Peer(path, hello=False)
+        for first in (True, False):
             with activated(tmp_path, [listener]) as service:
+                if first:
+                    early.greet()
                 assert service.line.rstrip().endswith(f"at {path} (pid {service.pid})")
                 assert not (tmp_path / "store" / "segue.sock").exists()
                 with segue.open(tmp_path / "store", socket=path) as client:

@@ -92,20 +92,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[segue.Client]:
-    """On the store, so that the server does not end with the workers; the data set is written."""
-    little.write(tmp_path)
-    with segue.open(tmp_path / "store") as client:
-        yield client
-
-
-@pytest.fixture
-def stream(client: segue.Client, tmp_path: Path) -> segue.Stream:
-    return little.open_stream(client, tmp_path)
-
-
-@pytest.fixture
-def whole(client: segue.Client, tmp_path: Path) -> list[str]:
+def whole(stream: segue.Stream, tmp_path: Path) -> list[str]:
     """Lane 0 without a disturbance, elsewhere."""
     with segue.open(tmp_path / "elsewhere") as other:
         with little.open_stream(other, tmp_path).loader(lanes=[0]) as loader:
@@ -481,6 +468,7 @@ def test_two_threads_with_one_iterator_and_no_lock(
     loader = stream.loader(lanes=[0])
     batches = iter(loader)
     told = (segue.UnsavedError, segue.CommittedError, segue.HeldError, segue.BusyError)
+    saved: set[str] = set()
 
     def body() -> None:
         for _ in range(200):
@@ -488,7 +476,9 @@ def test_two_threads_with_one_iterator_and_no_lock(
                 batch = next(batches, None)
                 if batch is None:
                     return
+                seen = little.seen(batch)
                 little.work(batch)
+                saved.add(seen)
                 batch.commit()
             except told:
                 pass
@@ -499,6 +489,7 @@ def test_two_threads_with_one_iterator_and_no_lock(
     with stream.loader(lanes=[0], start="continue") as loader:
         trace = little.rest(loader)
     assert trace == whole[len(whole) - len(trace) :]
+    assert saved | set(trace) == set(whole)
 
 
 def test_two_loaders_for_one_lane(stream: segue.Stream, whole: list[str]) -> None:

@@ -174,6 +174,8 @@ int main(int argc, char **argv)
 	if (segue_store_verify(path, NULL, NULL, &verified))
 		die("verify");
 	segue_tmpdir_remove(&tmp);
+	if (scans[0] == 0 || scans[1] == 0)
+		die("nobody has read beside the writer");
 	printf("stress_store: %llu transactions, %llu and %llu reads beside them\n",
 		(unsigned long long)count, (unsigned long long)scans[0],
 		(unsigned long long)scans[1]);

@@ -1,12 +1,13 @@
 /*
- * A library that a server is started with (LD_PRELOAD): it puts itself between LMDB and the disk,
- * for data.mdb alone.
+ * A library that the program is started with (LD_PRELOAD): it puts itself between LMDB and the disk,
+ * for data.mdb alone, and between the program and its syncs of directories.
  *
  * What it does stands in the file that $SEGUE_FAULTS names, read at each call: "<once|always> <what>
  * <number>". `sync`, `write`, `meta` (the page that makes a transaction true) fail with that errno;
  * `short` writes half; `put` refuses values of more bytes as LMDB does when a transaction is too
  * large; `slow` makes each step of a cursor last so many microseconds, and `cursor` refuses one over a
- * table with that errno. `once` removes the file first.
+ * table with that errno; `directory`: a directory's sync fails with that errno. `once` removes the
+ * file first.
  */
 /* LMDB calls pwrite, not pwrite64. */
 #undef _FILE_OFFSET_BITS
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -65,6 +67,14 @@ EXPORT int fdatasync(int fd)
 	int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
 
 	return is_data(fd) && fails("sync") ? -1 : real(fd);
+}
+
+EXPORT int fsync(int fd)
+{
+	int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+	struct stat info;
+
+	return fstat(fd, &info) == 0 && S_ISDIR(info.st_mode) && fails("directory") ? -1 : real(fd);
 }
 
 EXPORT ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset)

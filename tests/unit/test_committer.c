@@ -65,7 +65,6 @@ Test(committer, an_account_knows_the_live_rows_on_disk)
 	struct segue_image *image = make_image();
 
 	cr_assert_eq(segue_account_settle(&account, &plan, image), 0);
-	cr_assert(account.exists);
 	cr_assert_eq(account.durable, 8);
 	cr_assert_eq(account.stored_count, 2);
 	cr_assert_eq(account.stored[0], 3);
@@ -78,7 +77,6 @@ Test(committer, an_account_knows_the_live_rows_on_disk)
 	segue_image_destroy(image);
 	segue_account_finish(&account);
 	cr_assert_null(account.stored);
-	cr_assert_not(account.exists);
 }
 
 Test(committer, rows_that_ended_or_left_are_dropped)

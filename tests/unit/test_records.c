@@ -413,6 +413,35 @@ Test(records, going_back_behind_the_oldest_checkpoint)
 		values_of(SEGUE_TABLE_CHECKPOINTS), 1u, "the catalogue alone, with its next id");
 }
 
+/* The longest name and numbers. */
+Test(records, no_token_is_larger_than_is_said)
+{
+	enum { ROWS = 500 };
+	const uint64_t n = UINT64_MAX;
+	struct segue_field state = {.size = ROW_SIZE};
+	const struct segue_spec spec = {.batch_size = ROWS, .states = &state, .state_count = 1};
+	struct segue_token_record head = {.lanes = 1u << 16,
+		.lane = (1u << 16) - 1,
+		.batch_size = ROWS,
+		.spec_hash = {n, n},
+		.fingerprint = {n, n}};
+	struct segue_image *image = segue_image_create(ROWS, ROWS, ROW_SIZE);
+	struct segue_position *position = image->position;
+	size_t size;
+	void *token;
+
+	memset(head.stream, 'n', SEGUE_NAME_MAX);
+	position->step = position->next = position->epoch = n;
+	position->epoch_step = position->undelivered = n;
+	for (uint32_t row = 0; row < ROWS; row++)
+		position->row[row] = (struct segue_plan_row){n, n, n, n};
+	OK(segue_token_encode(&head, image, &token, &size));
+	cr_assert_leq(size, segue_token_max(&spec));
+	cr_assert_leq(segue_token_max(&spec), size + 4096);
+	free(token);
+	segue_image_destroy(image);
+}
+
 Test(records, a_stream_is_found_by_name)
 {
 	uint32_t id;

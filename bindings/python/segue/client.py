@@ -143,7 +143,8 @@ class Client:
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as
             ``[batch_size, *shape]``.
         states : mapping of str to State, optional
-            Without any, the stream is a plain batching service.
+            Without any, the stream is a plain batching service. With ``persist=True`` those of
+            `batch_size` rows have less than 1 GiB.
         num_unroll : int
             Steps of a segment.
         batch_size : int

@@ -184,7 +184,11 @@ struct segue_stream_spec {
 	size_t sequence_count;
 	const struct segue_feature *contexts;
 	size_t context_count;
-	const struct segue_state *states; /* may be none: a plain batching service */
+	/*
+	 * May be none: a plain batching service. Where they are stored (no volatile_), all states of
+	 * batch_size rows and 40 bytes a row are less than 1 GiB: a checkpoint of a lane is one value.
+	 */
+	const struct segue_state *states;
 	size_t state_count;
 	uint32_t num_unroll;            /* (identity) steps a segment, >= 1 */
 	uint32_t batch_size;            /* (schedule) rows a batch, >= 1 */

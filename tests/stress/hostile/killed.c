@@ -2,6 +2,7 @@
  * and the next holder gets the same bytes. */
 #include "hostile.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -24,6 +25,7 @@ static pid_t leave_orphan(void)
 		alarm(60); /* if nobody is left to kill it */
 	while (pid == 0)
 		pause();
+	EXPECT(pid > 0, "clone: %s", strerror(errno));
 	return pid;
 }
 

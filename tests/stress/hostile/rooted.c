@@ -119,7 +119,7 @@ void attack_rooted(struct hostile *hostile)
 	char path[600];
 	pthread_t thread;
 	struct raw raw;
-	unsigned tries = 0;
+	unsigned tries = 0, opened = 0;
 
 	if (!program || !has_root(program))
 		hostile_skip("this server has no --root");
@@ -137,8 +137,12 @@ void attack_rooted(struct hostile *hostile)
 	EXPECT(open_path(hostile, &raw, hostile->data) == 0, "%s is opened", hostile->data);
 	EXPECT(pthread_create(&thread, NULL, swap_links, NULL) == 0, "thread");
 	snprintf(path, sizeof(path), "%s/swapped", root);
-	for (; tries < 100 || hostile_time_left(hostile); tries++)
-		EXPECT(open_path(hostile, &raw, path) <= 1, "a link was followed to the secret");
+	for (; tries < 100 || hostile_time_left(hostile); tries++) {
+		uint64_t records = open_path(hostile, &raw, path);
+		EXPECT(records <= 1, "a link was followed to the secret");
+		opened += records == 1;
+	}
+	EXPECT(opened, "%u times refused while the link was swapped: nothing was seen", tries);
 	stop = true;
 	pthread_join(thread, NULL);
 	raw_close(&raw);

@@ -1,0 +1,31 @@
+"""Fixtures that several files of tests have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import little
+import segue
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where the store is to be."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def client(directory: Path) -> Iterator[segue.Client]:
+    """On the store, so that its server does not end with the workers."""
+    with segue.open(directory) as client:
+        yield client
+
+
+@pytest.fixture
+def stream(client: segue.Client, tmp_path: Path) -> segue.Stream:
+    """The little stream; its data set is written."""
+    little.write(tmp_path)
+    return little.open_stream(client, tmp_path)
