@@ -139,6 +139,8 @@ static int copy_store(void *arg, char **report)
 	if (rc)
 		return rc;
 	rc = segue_store_inspect(copying->to, &again, &copied);
+	if (rc && rc != SEGUE_ESTORE)
+		return segue_fail_within(rc, "the copy for %s cannot be verified", copying->target);
 	if (rc || copied.values != verified.values ||
 		copied.bytes + copying->saved != verified.bytes)
 		return segue_fail(SEGUE_ESYSTEM,

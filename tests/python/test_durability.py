@@ -1055,8 +1055,8 @@ def test_messages_do_not_take_every_holder_for_a_server(tmp_path: Path) -> None:
     (store / "server.pid").unlink(missing_ok=True)
     fd = os.open(store, os.O_RDONLY)
     for kind, commands in (
-        (fcntl.LOCK_SH, [["restore", "--force", target, store]]),
-        (fcntl.LOCK_EX, [["restore", "--force", target, store], ["status", store], ["serve", store]]),
+        (fcntl.LOCK_SH, [["restore", target, store]]),
+        (fcntl.LOCK_EX, [["restore", target, store], ["status", store], ["serve", store]]),
     ):
         fcntl.flock(fd, kind)
         for command in commands:
