@@ -346,6 +346,102 @@ def test_a_failed_load_leaves_an_iterator_as_it_is(client: segue.Client, tmp_pat
     assert next(batches, None) is None
 
 
+class Handle:
+    """A stream's handle, or one lane's, of which some calls raise: by lane, `{(index, call): error}`."""
+
+    def __init__(self, real: Any, faults: dict[tuple[int, str], BaseException]) -> None:
+        self._real, self._faults = real, faults
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        if name not in ("lane", "restore"):
+            return value
+
+        def call(*arguments: Any) -> Any:
+            index = arguments[0] if name == "lane" else self._real.index
+            step = name + (f" {arguments[1]}" if name == "lane" else "")
+            if error := self._faults.get((index, step)):
+                raise error
+            result = value(*arguments)
+            return Handle(result, self._faults) if name == "lane" else result
+
+        return call
+
+
+def faulty(stream: segue.Stream) -> dict[tuple[int, str], BaseException]:
+    """The faults of the stream's handles from now on: none yet."""
+    faults: dict[tuple[int, str], BaseException] = {}
+    stream._handle = Handle(stream._handle, faults)  # type: ignore[assignment]
+    return faults
+
+
+@pytest.mark.parametrize("start", ["in place", None, "continue", "fresh"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), segue.GoneError("gone"), segue.NoSpaceError("full")]
+)
+@pytest.mark.parametrize("lane", [0, 1])
+def test_a_load_that_is_interrupted_has_to_be_repeated(
+    client: segue.Client, tmp_path: Path, start: str | None, error: BaseException, lane: int
+) -> None:
+    """The lanes are then at different steps: nothing goes on from there."""
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    faults = faulty(stream)
+    loader = stream.loader()
+    cases.check(loader, case, wanted[:4], whole=False)
+    tokens = loader.state_dict()
+    old = iter(loader)
+    for _ in range(6):
+        cases.work(next(old), case)
+    loader.state_dict()
+    if start != "in place":
+        loader.close()
+        loader = stream.loader(start=start)
+        old = iter(loader)
+    faults[lane, "restore"] = error
+    with pytest.raises(type(error)):
+        loader.load_state_dict(tokens)
+    faults.clear()
+    for _ in range(2):
+        for use in (
+            lambda: next(old),
+            lambda: next(iter(loader)),
+            lambda: next(loader.rounds()),
+            loader.state_dict,
+            loader.flush,
+        ):
+            with refused(segue.StartError, "load_state_dict did not complete", "call it again"):
+                use()
+        with refused(segue.TokenError):  # one that is refused mends nothing
+            loader.load_state_dict({"lane/0": tokens["lane/0"]})
+    if start == "fresh":
+        loader.close()
+        assert loader.closed
+        return
+    loader.load_state_dict(tokens)
+    cases.check(loader, case, wanted[4:])
+
+
+def test_a_restore_that_is_refused_at_once_changes_nothing(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    faults = faulty(stream)
+    loader = stream.loader()
+    tokens = loader.state_dict()
+    batches = iter(loader)
+    cases.work(next(batches), case)
+    loader.state_dict()
+    faults[0, "restore"] = segue.TokenError("it does not fit after all")
+    with refused(segue.TokenError, "after all"):
+        loader.load_state_dict(tokens)
+    batch = next(batches)
+    cases.compare(batch, wanted[1])
+
+
 @pytest.mark.parametrize(
     "fields, parts",
     [

@@ -85,7 +85,8 @@ class SpecError(Error, ValueError):
 class StartError(Error):
     """The store already holds a position, and nothing said what to do about it.
 
-    Load a token with ``load_state_dict``, or give ``start="continue"`` or ``start="fresh"``.
+    Load a token with ``load_state_dict``, or give ``start="continue"`` or ``start="fresh"``. Also:
+    a ``load_state_dict`` did not complete; it has to be called again.
     """
 
     code = "ESTART"

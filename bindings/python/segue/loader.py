@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,15 @@ _STARTS = {
     "continue": _segue.START_CONTINUE,
     "fresh": _segue.START_FRESH,
 }
+
+# What a lane says that has not been set to another position.
+_UNMOVED = (
+    errors.BusyError,
+    errors.ClosedError,
+    errors.ForkedError,
+    errors.HeldError,
+    errors.TokenError,
+)
 
 
 def _from_environment(name: str, value: int | None, default: int) -> int:
@@ -95,6 +105,7 @@ class Loader:
         self._peeked: dict[int, Batch] = {}  # by lane: taken to see their epoch, not handed out
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
+        self._torn = False  # load_state_dict has set some lanes to their tokens, not all
         self._waited = 0  # nanoseconds of lanes that are closed
         self._undelivered: dict[int, int] = {}  # by lane that has ended
         self._closed = False
@@ -168,6 +179,8 @@ class Loader:
 
         Raises
         ------
+        StartError
+            The last `load_state_dict` did not complete.
         UnsavedError
             A batch is open and not all of its states were saved; names them.
         RoundError
@@ -177,7 +190,7 @@ class Loader:
         LimitError
             A lane has gone too far; use `rounds`.
         """
-        self._check_open()
+        self._check_whole()
         self._commit()
         self._peeked.clear()
         looking = self._attach_to_look()
@@ -222,6 +235,10 @@ class Loader:
 
         Notes
         -----
+        The lanes are set one by one. If that is interrupted half-way (by Ctrl-C, by a server that
+        cannot be started, by a full disk), iterating, `state_dict` and `flush` raise `StartError`
+        until `load_state_dict` is called again and completes.
+
         Final states (``keep_final``) that came after the tokens' step are taken back, as far as the
         oldest checkpoint in the store; checkpoints of later steps leave the store. `set_state` is
         the same.
@@ -250,6 +267,7 @@ class Loader:
             self._attach_all(tokens)
         self._turn += 1
         self._begun = False
+        self._torn = False
 
     get_state = state_dict
     set_state = load_state_dict
@@ -273,8 +291,20 @@ class Loader:
         if len(tokens) > 1:
             for lane, token in zip(self._handles, tokens):
                 lane.check(token)
-        for lane, token in zip(self._handles, tokens):
-            lane.restore(token)
+        for i, (lane, token) in enumerate(zip(self._handles, tokens)):
+            with self._moving(first=i == 0):
+                lane.restore(token)
+
+    @contextmanager
+    def _moving(self, first: bool) -> Iterator[None]:
+        """Around what sets one lane to a token. Until all are there the loader is torn."""
+        torn, self._torn = self._torn, True
+        try:
+            yield
+        except _UNMOVED:
+            if first:
+                self._torn = torn
+            raise
 
     # -- durability --------------------------------------------------------------------------------
 
@@ -296,10 +326,12 @@ class Loader:
             Storage has failed: nothing more is written.
         TimeoutError_
             Not in time; names the lane, and the step below which it is on disk.
+        StartError
+            The last `load_state_dict` did not complete.
         ArgumentError
             The stream was opened with ``persist=False``: nothing of it is stored.
         """
-        self._check_open()
+        self._check_whole()
         until = None if timeout is None else time.monotonic() + timeout
         for lane in self._handles:
             lane.flush(None if until is None else max(until - time.monotonic(), 0.0))
@@ -317,6 +349,13 @@ class Loader:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.ClosedError("the loader is closed")
+
+    def _check_whole(self) -> None:
+        self._check_open()
+        if self._torn:
+            raise errors.StartError(
+                "load_state_dict did not complete, lanes may be at different steps: call it again"
+            )
 
     def _attach_all(self, tokens: list[bytes]) -> None:
         """Attach all lanes with tokens, or leave all as they are."""
@@ -338,7 +377,8 @@ class Loader:
         try:
             for i, lane in enumerate(self.lanes):
                 token = tokens[i] if tokens else None
-                handles.append(self.stream._handle.lane(lane, _STARTS[start], token, 0.0))
+                with self._moving(first=i == 0) if tokens else nullcontext():
+                    handles.append(self.stream._handle.lane(lane, _STARTS[start], token, 0.0))
         except BaseException:
             for handle in handles:
                 handle.close()
@@ -447,7 +487,7 @@ class _Batches:
     """
 
     def __init__(self, loader: Loader) -> None:
-        loader._check_open()
+        loader._check_whole()
         self._loader = loader
         self._live: list[_segue.Lane] | None = None  # lanes that have not ended
         loader._turn += 1
@@ -459,6 +499,8 @@ class _Batches:
     def settle(self) -> None:
         """Commit what was handed out; at the first call, make sure that there are lanes."""
         loader = self._loader
+        if loader._torn:
+            loader._check_whole()
         if loader._turn != self._turn:
             loader._check_open()
             raise errors.StaleIterator(
