@@ -345,6 +345,36 @@ def test_another_process_cannot_have_the_lane_of_a_loader_that_failed(
     goes_on(stream, whole, 3)
 
 
+@pytest.mark.parametrize("way", ["rounds", "batches"])
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_round_that_is_left_half_way(
+    client: segue.Client, stream: segue.Stream, tmp_path: Path, way: str, hold: bool
+) -> None:
+    """Nothing of it is committed, though the states of one lane had been saved."""
+    with segue.open(tmp_path / "elsewhere") as other:
+        with little.open_stream(other, tmp_path).loader() as loader:
+            undisturbed = little.rest(loader)
+    loader = stream.loader()
+    held = []
+    with pytest.raises(Wrong):
+        for batches in loader.rounds():
+            held = batches
+            little.work(batches[0])
+            if batches[0].step == 2:
+                raise Wrong
+            little.work(batches[1])
+    del batches
+    if not hold:
+        del held
+    trace = []
+    for batches in loader.rounds() if way == "rounds" else map(lambda one: [one], loader):
+        trace += [little.seen(batch) for batch in batches]
+        for batch in batches:
+            little.work(batch)
+    assert trace == undisturbed[4:]
+    loader.close()
+
+
 @pytest.mark.parametrize("save", [False, True])
 @pytest.mark.parametrize("way", ["iterate", "state_dict", "close"])
 def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> None:

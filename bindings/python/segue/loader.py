@@ -74,7 +74,7 @@ class Loader:
     out. Going on to the next batch commits the last one, if it was not, or raises `UnsavedError`
     with the names of the states that were not saved. Leaving a loop with ``break`` does not go on:
     that batch stays open until the next iterator, `state_dict` or `Batch.commit`, and is delivered
-    again if none of them comes.
+    again if none of them comes. An iterator that finds it unsaved releases it.
 
     A loader has one iterator at a time: beginning another makes the one before raise
     `StaleIterator`. Lanes are attached when the first batch is asked for.
@@ -124,7 +124,8 @@ class Loader:
         """Iterate over rounds: a list of batch *t* of each of this worker's lanes, in lane order.
 
         The whole round is committed, lane by lane, after the body; `state_dict` inside the body
-        commits it first.
+        commits it first. A round that is left before all its states were saved is given up by the
+        next iterator, and delivered again.
 
         Raises
         ------
@@ -428,6 +429,19 @@ class Loader:
                 batch.commit()
         batches.clear()
 
+    def _settle_open(self) -> None:
+        """Commit what an iterator before left open if all of it was saved, else give up all of it.
+
+        It is one batch, or one round: what is given up is delivered again, whole.
+        """
+        batches = self._open
+        if all(batch.committed or (not batch.released and batch.all_saved) for batch in batches):
+            self._commit()
+        for batch in batches:
+            if not batch.committed:
+                batch.release()
+        batches.clear()
+
     # -- the rest ----------------------------------------------------------------------------------
 
     @property
@@ -510,9 +524,7 @@ class _Batches:
         if self._live is not None:
             loader._commit()
             return
-        # What an iterator before left open goes on if it can, and is delivered again if it cannot.
-        loader._open = [b for b in loader._open if b.committed or b.released or b.all_saved]
-        loader._commit()
+        loader._settle_open()
         loader._peeked.clear()
         if loader._begun and not loader.stream.persist:
             loader._detach()
