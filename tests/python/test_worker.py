@@ -375,6 +375,24 @@ def test_a_round_that_is_left_half_way(
     loader.close()
 
 
+def test_a_lease_that_ran_out_is_no_obstacle(
+    client: segue.Client, tmp_path: Path, whole: list[str]
+) -> None:
+    """The batch of before can no longer be committed; the lane itself is free, and goes on."""
+    stream = little.open_stream(client, tmp_path, lease_timeout=0.3)
+    loader = stream.loader(lanes=[0])
+    for batch in loader:
+        little.work(batch)
+        if batch.step == 3:
+            break
+    deadline = time.monotonic() + PATIENCE
+    while client.status()["streams"][0]["lanes"][0]["state"] != "free":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert little.rest(loader) == whole[3:]
+    loader.close()
+
+
 @pytest.mark.parametrize("save", [False, True])
 @pytest.mark.parametrize("way", ["iterate", "state_dict", "close"])
 def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> None:

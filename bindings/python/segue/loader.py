@@ -436,7 +436,10 @@ class Loader:
         """
         batches = self._open
         if all(batch.committed or (not batch.released and batch.all_saved) for batch in batches):
-            self._commit()
+            try:
+                self._commit()
+            except (errors.FencedError, errors.StaleIterator):
+                pass  # they go nowhere; the lane's next batch tells whether it can be gone on with
         for batch in batches:
             if not batch.committed:
                 batch.release()
