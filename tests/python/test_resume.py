@@ -361,7 +361,7 @@ class Handle:
             index = arguments[0] if name == "lane" else self._real.index
             step = name + (f" {arguments[1]}" if name == "lane" else "")
             if error := self._faults.get((index, step)):
-                raise error
+                raise type(error)(*error.args)  # a new one: its frames hold batches
             result = value(*arguments)
             return Handle(result, self._faults) if name == "lane" else result
 
@@ -440,6 +440,42 @@ def test_a_restore_that_is_refused_at_once_changes_nothing(
         loader.load_state_dict(tokens)
     batch = next(batches)
     cases.compare(batch, wanted[1])
+
+
+def test_fresh_is_of_all_lanes_or_of_none(client: segue.Client, tmp_path: Path) -> None:
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    with stream.loader() as loader:
+        cases.check(loader, case, wanted[:6], whole=False)
+        loader.state_dict()
+    before = stream.checkpoints()
+    assert len(before) == 2
+    loader = stream.loader(start="fresh")
+    with segue.open(tmp_path / "store") as other:
+        with cases.open_stream(other, case, tmp_path).loader(
+            lanes=[1], start="continue"
+        ) as holder:
+            assert next(iter(holder)).step == 3
+            with refused(segue.BusyError, "lane 1"):
+                next(iter(loader))
+            assert [lane_of(client, "train", lane)["step"] for lane in (0, 1)] == [3, 3]
+            assert stream.checkpoints() == before
+    cases.check(loader, case, wanted)
+    assert stream.checkpoints() == []
+
+
+def test_fresh_over_a_lane_that_cannot_be_read(client: segue.Client, tmp_path: Path) -> None:
+    """There is nothing whole to hold on to; a fresh start is what mends it."""
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    with stream.loader() as loader:
+        cases.check(loader, case, wanted[:6], whole=False)
+        loader.state_dict()
+    faulty(stream)[1, "lane 1"] = segue.StoreError("a checksum is wrong")  # SEGUE_START_CONTINUE
+    with stream.loader(start="fresh") as loader:
+        cases.check(loader, case, wanted)
 
 
 @pytest.mark.parametrize(

@@ -340,7 +340,8 @@ class Stream:
         start : {None, "continue", "fresh"}
             Looked at when the first batch is asked for. None: an error if the store already holds
             a position. ``"continue"``: from the last durable commit of each lane. ``"fresh"``:
-            from step 0; positions and states are dropped. `Loader.load_state_dict` takes its place.
+            from step 0; positions and states are dropped, of all these lanes or, if one of them is
+            held by somebody else, of none. `Loader.load_state_dict` takes its place.
         timeout : float, optional
             Seconds that one batch may take; None waits for ever.
 

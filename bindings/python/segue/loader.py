@@ -379,13 +379,41 @@ class Loader:
             for i, lane in enumerate(self.lanes):
                 token = tokens[i] if tokens else None
                 with self._moving(first=i == 0) if tokens else nullcontext():
-                    handles.append(self.stream._handle.lane(lane, _STARTS[start], token, 0.0))
+                    handles.append(self._take_lane(lane, _STARTS[start], token))
         except BaseException:
             for handle in handles:
                 handle.close()
             raise
         self._handles = handles
         self._undelivered.clear()
+
+    def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
+        return self.stream._handle.lane(lane, start, token, 0.0)
+
+    def _attach_to_begin(self) -> None:
+        """Attach as `start` says.
+
+        Before any lane is started afresh all are held, so that one that is busy leaves the others
+        as they are.
+        """
+        several = len(self.lanes) > 1 and self.stream.persist
+        if self._start == "fresh" and several and not self._handles:
+            try:
+                self._attach("continue")
+            except errors.StoreError:  # there is nothing whole to hold
+                pass
+            else:
+                self._start_afresh()
+        self._attach(self._start)
+
+    def _start_afresh(self) -> None:
+        try:
+            for i, lane in enumerate(self._handles):
+                lane.close()
+                self._handles[i] = self._take_lane(lane.index, _segue.START_FRESH)
+        except BaseException:
+            self._detach()
+            raise
 
     def _attach_to_look(self) -> bool:
         """Attach; True: for a look only, since `start` does not say where to go on.
@@ -531,7 +559,7 @@ class _Batches:
         loader._peeked.clear()
         if loader._begun and not loader.stream.persist:
             loader._detach()
-        loader._attach(loader._start)
+        loader._attach_to_begin()
         loader._begun = True
         self._live = list(loader._handles)
 
