@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
@@ -168,8 +169,9 @@ class Loader:
 
         Batches that are open are committed first. The tokens are on disk in the store, too, when
         this returns (see `Stream.checkpoints`), unless the stream has ``persist=False``. Before the
-        first batch, and without a `start`, the position is the store's; `start` is still looked at
-        when the first batch is asked for. `get_state` is the same.
+        first batch the position is the store's, and nothing is changed; `start` is still looked at
+        when the first batch is asked for (with ``"fresh"`` a warning says that the store's position
+        will then be dropped). `get_state` is the same.
 
         Parameters
         ----------
@@ -416,15 +418,27 @@ class Loader:
             raise
 
     def _attach_to_look(self) -> bool:
-        """Attach; True: for a look only, since `start` does not say where to go on.
+        """Attach; True: for a look only, since `start` does not say to go on from there.
 
         `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys.
         """
+        if self._handles:
+            return False
+        fresh = self._start == "fresh"
         try:
-            self._attach(self._start)
+            self._attach(None if fresh else self._start)
         except errors.StartError:
             self._attach("continue")
+            if fresh:
+                warnings.warn(
+                    f"state_dict() before the first batch of a loader with start=\"fresh\": stream "
+                    f"{self.stream.name!r} already holds a position, and the tokens are of that "
+                    "one, which the first batch will drop",
+                    stacklevel=3,
+                )
             return True
+        if fresh:  # none has a position: nothing is lost by beginning now
+            self._start_afresh()
         return False
 
     def _detach(self) -> None:
