@@ -442,6 +442,50 @@ def test_a_restore_that_is_refused_at_once_changes_nothing(
     cases.compare(batch, wanted[1])
 
 
+@pytest.mark.parametrize("lanes", [[0], [0, 1]])
+def test_a_load_that_is_refused_leaves_what_was_saved(
+    client: segue.Client, tmp_path: Path, lanes: list[int]
+) -> None:
+    """An open batch that only the loader still knows of is committed by what comes next."""
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, lanes)
+    loader = cases.open_stream(client, case, tmp_path).loader(lanes=lanes)
+    tokens = loader.state_dict()
+
+    def leave() -> None:
+        batches = iter(loader)
+        for want in wanted[:2]:
+            batch = next(batches)
+            cases.compare(batch, want)
+            cases.work(batch, case)
+
+    leave()
+    with refused(segue.TokenError, f"lane {lanes[-1]}"):
+        loader.load_state_dict({**tokens, f"lane/{lanes[-1]}": b"nonsense that is long enough"})
+    cases.check(loader, case, wanted[2:])
+
+
+def test_a_load_that_is_refused_leaves_a_round_whole(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    """Of a round that is saved one batch is still held: the others stay open with it."""
+    case = simple(tmp_path)
+    loader = cases.open_stream(client, case, tmp_path).loader()
+    tokens = loader.state_dict()
+
+    def leave() -> segue.Batch:
+        batches = next(loader.rounds())
+        for batch in batches:
+            cases.work(batch, case)
+        return batches[1]
+
+    held = leave()
+    with refused(segue.HeldError, "batch 0 of lane 1 (open)"):
+        loader.load_state_dict(tokens)
+    assert [batch.step for batch in next(loader.rounds())] == [1, 1]
+    assert held.committed
+
+
 def test_fresh_is_of_all_lanes_or_of_none(client: segue.Client, tmp_path: Path) -> None:
     case = simple(tmp_path)
     wanted = cases.in_order(case, [0, 1])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _segue, errors
 from ._segue import Batch
@@ -234,7 +235,9 @@ class Loader:
             A lane is missing, or a token does not fit the stream; the message says what differs.
             All lanes are then as before.
         HeldError
-            A batch is open, or arrays of a batch are alive; names them.
+            A batch is open, or arrays of a batch are alive; names them. What is open stays so.
+            (Open batches that nobody holds any more, nor arrays of them, are given up by a load
+            that succeeds.)
 
         Notes
         -----
@@ -276,27 +279,44 @@ class Loader:
     set_state = load_state_dict
 
     def _restore(self, tokens: list[bytes]) -> None:
-        self._peeked.clear()
-        self._open.clear()  # what nobody else holds is not in the way
-        held = []
-        for lane in self._handles:
-            for step, committed, batch in lane.reclaim():
-                why = "arrays of it are alive" if batch is None or committed else "open"
-                held.append(f"batch {step} of lane {lane.index} ({why})")
-                if batch is not None:
-                    self._open.append(batch)
+        for lane, token in zip(self._handles, tokens):
+            lane.check(token)
+        self._let_go()
+        self._undelivered.clear()
+        for i, (lane, token) in enumerate(zip(self._handles, tokens)):
+            with self._moving(first=i == 0):
+                lane.restore(token)
+
+    def _let_go(self) -> None:
+        """Give up the open batches that nobody else holds; if others are in the way, none."""
+        lonely = self._lonely()
+        held = self._in_the_way(lonely)
+        if not held:
+            for mine in (lonely, self._open, self._peeked):
+                mine.clear()
+            held = self._in_the_way([])  # arrays of what was given up
         if held:
             raise errors.HeldError(
                 f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
                 "gives up one that is not committed; arrays go when nothing refers to them"
             )
-        self._undelivered.clear()
-        if len(tokens) > 1:
-            for lane, token in zip(self._handles, tokens):
-                lane.check(token)
-        for i, (lane, token) in enumerate(zip(self._handles, tokens)):
-            with self._moving(first=i == 0):
-                lane.restore(token)
+
+    def _lonely(self) -> list[Batch]:
+        """Return the batches that this loader has, and nobody else."""
+        nobodys = [object()]
+        things: list[Any] = [*nobodys, *self._open, *self._peeked.values()]
+        alone, *references = [sys.getrefcount(thing) for thing in things]
+        return [batch for batch, count in zip(things[1:], references) if count <= alone]
+
+    def _in_the_way(self, lonely: list[Batch]) -> list[str]:
+        """Describe all that is in use, but for those batches; let go of what is committed."""
+        return [
+            f"batch {step} of lane {lane.index} "
+            f"({'arrays of it are alive' if batch is None or committed else 'open'})"
+            for lane in self._handles
+            for step, committed, batch in lane.reclaim()
+            if committed or batch not in lonely
+        ]
 
     @contextmanager
     def _moving(self, first: bool) -> Iterator[None]:
