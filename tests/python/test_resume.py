@@ -486,6 +486,25 @@ def test_a_load_that_is_refused_leaves_a_round_whole(
     assert held.committed
 
 
+def test_tokens_that_contradict_one_another(client: segue.Client, tmp_path: Path) -> None:
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    loader = cases.open_stream(client, case, tmp_path).loader()
+    early = loader.state_dict()
+    cases.check(loader, case, wanted[:4], whole=False)
+    late = loader.state_dict()
+    with refused(segue.TokenError, "two tokens for lane 0", "of one checkpoint"):
+        loader.load_state_dict([early, late])
+    assert loader.state_dict() == late
+    loader.load_state_dict([late, {"lane/0": bytearray(late["lane/0"])}, {"model": b"", **late}])
+    # Lanes at different steps are no contradiction: workers come to different steps.
+    loader.load_state_dict([{"lane/0": early["lane/0"]}, {"lane/1": late["lane/1"]}])
+    cases.check(loader, case, [*of_lanes(wanted[:4], [0]), *wanted[4:]])
+
+
+# -- starting fresh --------------------------------------------------------------------------------
+
+
 def test_fresh_is_of_all_lanes_or_of_none(client: segue.Client, tmp_path: Path) -> None:
     case = simple(tmp_path)
     wanted = cases.in_order(case, [0, 1])

@@ -227,12 +227,14 @@ class Loader:
         Parameters
         ----------
         state_dict : mapping, or iterable of mappings
-            May hold more lanes than this worker's: those of other workers are passed over.
+            May hold more lanes than this worker's: those of other workers are passed over. Lanes
+            may stand at different steps, as workers do that save their own; `rounds` then raises.
 
         Raises
         ------
         TokenError
-            A lane is missing, or a token does not fit the stream; the message says what differs.
+            A lane is missing or has two tokens that differ, or a token does not fit the stream; the
+            message says what differs.
             All lanes are then as before.
         HeldError
             A batch is open, or arrays of a batch are alive; names them. What is open stays so.
@@ -250,8 +252,34 @@ class Loader:
         the same.
         """
         self._check_open()
-        dicts = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
-        merged = {key: token for part in dicts for key, token in part.items()}
+        tokens = self._choose_tokens(
+            [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
+        )
+        if self._handles:
+            self._restore(tokens)
+        elif len(tokens) == 1:
+            self._attach("continue", tokens)
+        else:
+            self._attach_all(tokens)
+        self._turn += 1
+        self._begun = False
+        self._torn = False
+
+    get_state = state_dict
+    set_state = load_state_dict
+
+    def _choose_tokens(self, dicts: list[Mapping[str, bytes]]) -> list[bytes]:
+        """Return the tokens of this worker's lanes."""
+        merged: dict[str, bytes] = {}
+        for part in dicts:
+            for lane in self.lanes:
+                key = f"lane/{lane}"
+                if key in merged and key in part and merged[key] != part[key]:
+                    raise errors.TokenError(
+                        f"two tokens for lane {lane} of stream {self.stream.name!r}, which differ: "
+                        "the state dicts are not of one checkpoint"
+                    )
+            merged.update(part)
         missing = [lane for lane in self.lanes if f"lane/{lane}" not in merged]
         if missing:
             raise errors.TokenError(
@@ -265,18 +293,7 @@ class Loader:
                     f"the token of lane {lane} is {type(token).__name__}, not the bytes that "
                     "state_dict() made"
                 )
-        if self._handles:
-            self._restore(tokens)
-        elif len(tokens) == 1:
-            self._attach("continue", tokens)
-        else:
-            self._attach_all(tokens)
-        self._turn += 1
-        self._begun = False
-        self._torn = False
-
-    get_state = state_dict
-    set_state = load_state_dict
+        return tokens
 
     def _restore(self, tokens: list[bytes]) -> None:
         for lane, token in zip(self._handles, tokens):
