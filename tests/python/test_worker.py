@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -417,6 +418,36 @@ def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> 
                 loader.state_dict()
     loader.close()
     goes_on(stream, whole, 3 + (save and way == "state_dict"))
+
+
+def test_a_loop_over_lanes_that_have_ended_says_so(
+    client: segue.Client, stream: segue.Stream, whole: list[str], tmp_path: Path
+) -> None:
+    """As in `for epoch in range(3): for batch in loader:`, which gives all in the first."""
+    loader = stream.loader(lanes=[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert little.rest(loader) == whole
+    for begin in (lambda: loader, loader.rounds):
+        with pytest.warns(UserWarning, match="'train' had ended before .lane 0 at step") as seen:
+            assert list(begin()) == []
+        assert [Path(one.filename).name for one in seen] == ["test_worker.py"]
+        assert "`epochs`" in str(seen[0].message) and 'start="fresh"' in str(seen[0].message)
+    loader.close()
+    options = {"name": "drained", "epoch_end": "drain"}
+    with little.open_stream(client, tmp_path, **options).loader() as loader:
+        for _ in loader.epochs():
+            little.rest(loader)
+            break
+        with pytest.warns(UserWarning):
+            assert list(loader.epochs()) == []
+    with warnings.catch_warnings():  # each iteration begins anew; a lane may have no sequence
+        warnings.simplefilter("error")
+        options = {"name": "other", "persist": False, "lanes": 20}
+        with little.open_stream(client, tmp_path, **options).loader(lanes=[0]) as loader:
+            assert little.rest(loader) == little.rest(loader) != []
+        with little.open_stream(client, tmp_path, **options).loader(lanes=[19]) as loader:
+            assert little.rest(loader) == little.rest(loader) == []
 
 
 def test_an_iterator_left_to_garbage_collection(stream: segue.Stream, whole: list[str]) -> None:

@@ -79,7 +79,9 @@ class Loader:
     again if none of them comes. An iterator that finds it unsaved releases it.
 
     A loader has one iterator at a time: beginning another makes the one before raise
-    `StaleIterator`. Lanes are attached when the first batch is asked for.
+    `StaleIterator`. Lanes are attached when the first batch is asked for. An iterator goes on from
+    where the one before was left, also at the end: then there are no batches, and a warning. (With
+    ``persist=False`` each begins at step 0.)
 
     Attributes
     ----------
@@ -209,7 +211,7 @@ class Loader:
         if all_lanes:
             steps = {lane.index: lane.committed for lane in self._handles}
             if len(set(steps.values())) > 1:
-                raise errors.RoundError(_steps("state_dict(all_lanes=True)", steps))
+                raise _apart("state_dict(all_lanes=True)", steps)
             step = steps[self.lanes[0]]
             for lane in range(self.stream.lanes):
                 if lane not in steps:
@@ -546,9 +548,10 @@ class Loader:
 
         Raises
         ------
-        NoSpaceError, StoreError, LimitError, GoneError
-            What was committed is not on disk, and why. The loader is closed all the same; the
-            server writes it when there is room, as long as it runs.
+        NoSpaceError, StoreError, LimitError, GoneError, TimeoutError_
+            What was committed is not on disk, or a server that is stopped did not say so in time,
+            and why. The loader is closed all the same; the server writes it when there is room, as
+            long as it runs.
         """
         self._turn += 1
         self._closed = True
@@ -570,9 +573,14 @@ class Loader:
                 raise
 
 
-def _steps(what: str, steps: Mapping[int, int]) -> str:
-    lanes = ", ".join(f"lane {lane} at step {step}" for lane, step in sorted(steps.items()))
-    return f"{what} over lanes at different steps: {lanes}; load_state_dict takes them to one"
+def _steps(steps: Mapping[int, int]) -> str:
+    return ", ".join(f"lane {lane} at step {step}" for lane, step in sorted(steps.items()))
+
+
+def _apart(what: str, steps: Mapping[int, int]) -> errors.RoundError:
+    return errors.RoundError(
+        f"{what} over lanes at different steps: {_steps(steps)}; load_state_dict takes them to one"
+    )
 
 
 class _Batches:
@@ -588,6 +596,7 @@ class _Batches:
         self._live: list[_segue.Lane] | None = None  # lanes that have not ended
         loader._turn += 1
         self._turn = loader._turn
+        self._given = False  # there was a batch
 
     def __iter__(self) -> _Batches:
         return self
@@ -632,7 +641,23 @@ class _Batches:
                 assert self._live is not None
                 loader._undelivered[lane.index] = lane.undelivered
                 self._live = [other for other in self._live if other is not lane]
+                if not self._live and not self._given:
+                    self._warn_of_nothing()
+        self._given = self._given or batch is not None
         return batch
+
+    def _warn_of_nothing(self) -> None:
+        """Say that there never was a batch, unless the lanes have none at all."""
+        loader = self._loader
+        steps = {lane.index: lane.committed for lane in loader._handles}
+        if any(steps.values()):
+            warnings.warn(
+                f"no batches: the lanes of this loader of stream {loader.stream.name!r} had ended "
+                f"before ({_steps(steps)}). The stream passes `epochs` times over the data in all: "
+                "open it with more, or with None, and iterate once; or begin again, with a new "
+                'loader of start="fresh"',
+                stacklevel=5,
+            )
 
     def peek(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch and keep it for `take`."""
@@ -681,13 +706,13 @@ class _Rounds(_Batches):
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
         self.settle()
-        taken = [self.peek(lane) for lane in sorted(self.lanes(), key=lambda lane: lane.index)]
+        taken = list(map(self.peek, sorted(self.lanes(), key=lambda lane: lane.index)))
         batches = [batch for batch in taken if batch is not None]
         if not batches:
             raise StopIteration
         steps = {batch.lane: batch.step for batch in batches}
         self._loader._peeked.clear()
         if len(set(steps.values())) > 1:
-            raise errors.RoundError(_steps("rounds()", steps))
+            raise _apart("rounds()", steps)
         self._loader._open.extend(batches)
         return batches
