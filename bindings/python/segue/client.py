@@ -173,7 +173,9 @@ class Client:
         num_threads : int
             Loader threads of the server.
         capacity : int, optional
-            Sequences in a lane at once; 1000, or `batch_size` if that is more.
+            At least `batch_size`; 1000, or `batch_size` if that is more. Bounds the sequences that
+            whoever inserts may have in a lane; over files nobody inserts, and it has no effect:
+            what is read ahead is bounded by `depth`.
         durability : {"interval", "commit"}
             Commits are on disk after at most `interval` seconds, or when ``commit()`` returns.
         interval : float
