@@ -179,9 +179,9 @@ class Client:
         durability : {"interval", "commit"}
             Commits are on disk after at most `interval` seconds, or when ``commit()`` returns.
         interval : float
-            Seconds.
+            Seconds, at most 3600.
         lease_timeout : float, optional
-            Seconds, longer than the longest step of the training: a worker that has had a batch for
+            Seconds, at most 86400, longer than the longest step of the training: a worker that has had a batch for
             so long and has committed none (it is stopped, or stuck) loses its lane to whoever asks,
             and learns that at its next call. None: a lane ends with its process alone.
         keep_checkpoints : int
@@ -242,14 +242,29 @@ class Client:
         """Return the streams, their lanes and positions; of one stream if it is named."""
         return self._report(_segue.REPORT_INSPECT, stream)
 
-    def get(self, key: str, stream: str | None = None) -> Any:
+    def get(self, key: str | bytes, stream: str | None = None) -> Any:
         """Return the states kept under a record's key.
+
+        Parameters
+        ----------
+        key : str or bytes
+            The record's own, ``"<file>:<offset>"`` if the source names no feature for it: what
+            stands behind the first ``:`` of a `Batch.key`. Bytes are UTF-8.
+        stream : str, optional
+            All streams of the store if not given.
 
         Raises
         ------
         NotFoundError
             Nothing is kept under it (also a ``KeyError``).
+        ArgumentError
+            The bytes are not UTF-8.
         """
+        if isinstance(key, bytes):
+            try:
+                key = key.decode()
+            except UnicodeDecodeError:
+                raise errors.ArgumentError(f"key: {key!r} is not UTF-8") from None
         return self._report(_segue.REPORT_GET, stream, key)
 
     def verify(self) -> Any:
@@ -325,6 +340,7 @@ class Stream:
 
     def loader(
         self,
+        *,
         lanes: Iterable[int] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -332,6 +348,10 @@ class Stream:
         timeout: float | None = None,
     ) -> Loader:
         """Return a loader over this worker's lanes; changes nothing yet.
+
+        A lane has one holder: it is free again when its loader is closed, when nothing refers to
+        the loader any more (variables of a notebook and tracebacks do), or when its client is
+        closed. Until then others get `BusyError`.
 
         Parameters
         ----------
