@@ -315,6 +315,23 @@ def test_an_exception_in_the_body(stream: segue.Stream, whole: list[str], save: 
     goes_on(stream, whole, 3)
 
 
+@pytest.mark.parametrize("what", ["client", "stream", "loader"])
+def test_what_ended_a_block_is_not_hidden_by_closing(
+    client: segue.Client, stream: segue.Stream, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    thing = {"client": client, "stream": stream, "loader": stream.loader()}[what]
+
+    def close(self: Any) -> None:
+        raise segue.GoneError("no server")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(thing), "close", close)
+        with pytest.raises(Wrong), thing:
+            raise Wrong
+        with pytest.raises(segue.GoneError), thing:
+            pass
+
+
 @pytest.mark.parametrize("save", [False, True])
 def test_an_exception_without_a_context_manager(
     stream: segue.Stream, whole: list[str], save: bool

@@ -7,10 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from . import _program, _segue, errors
+from ._closing import Closing
 from .loader import Loader
 from .spec import Feature, State, TFRecord, stream_arguments
 
@@ -88,7 +88,7 @@ def open(
     return Client(handle, os.fspath(dir))
 
 
-class Client:
+class Client(Closing):
     """The connection to one store; made by `segue.open`. A context manager.
 
     A client serves one thread at a time: calls from another wait.
@@ -286,19 +286,8 @@ class Client:
         """
         self._handle.close()
 
-    def __enter__(self) -> Client:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Stream:
+class Stream(Closing):
     """A named feed of the store; made by `Client.stream`. A context manager.
 
     Attributes
@@ -433,14 +422,3 @@ class Stream:
     def close(self) -> None:
         """Close the stream and give back the leases of its lanes."""
         self._handle.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

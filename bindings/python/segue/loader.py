@@ -8,10 +8,10 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from . import _segue, errors
+from ._closing import Closing
 from ._segue import Batch
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _own_lanes(
     return list(range(rank, count, world_size))
 
 
-class Loader:
+class Loader(Closing):
     """Batches of this worker's lanes; made by `Stream.loader`. Iterable, and a context manager.
 
     Iterating yields batch *t* of each lane in lane order, then batch *t+1*; lanes that ended drop
@@ -557,21 +557,6 @@ class Loader:
         self._closed = True
         self._detach()
 
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except errors.Error:
-            if error is None:  # what ended the block is the better news
-                raise
-
 
 def _steps(steps: Mapping[int, int]) -> str:
     return ", ".join(f"lane {lane} at step {step}" for lane, step in sorted(steps.items()))
@@ -598,7 +583,7 @@ class _Batches:
         self._turn = loader._turn
         self._given = False  # there was a batch
 
-    def __iter__(self) -> _Batches:
+    def __iter__(self) -> Self:
         return self
 
     def settle(self) -> None:
@@ -700,9 +685,6 @@ class _Epoch:
 
 class _Rounds(_Batches):
     """Iterates over lists of one batch of each lane."""
-
-    def __iter__(self) -> _Rounds:
-        return self
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
         self.settle()
