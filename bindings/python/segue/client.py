@@ -181,9 +181,10 @@ class Client(Closing):
         interval : float
             Seconds, at most 3600.
         lease_timeout : float, optional
-            Seconds, at most 86400, longer than the longest step of the training: a worker that has had a batch for
-            so long and has committed none (it is stopped, or stuck) loses its lane to whoever asks,
-            and learns that at its next call. None: a lane ends with its process alone.
+            Seconds, at most 86400, longer than the longest step of the training: a worker that has
+            had a batch for so long and has committed none (it is stopped, or stuck) loses its lane
+            to whoever asks, and learns that at its next call. None: a lane ends with its process
+            alone.
         keep_checkpoints : int
             Newest checkpoints (`Loader.state_dict`) of each lane that the store keeps, 1 to 100.
             As far back as the oldest, going back takes back final states, too.

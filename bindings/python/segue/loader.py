@@ -441,10 +441,12 @@ class Loader(Closing):
         if self._start == "fresh" and several and not self._handles:
             try:
                 self._attach("continue")
-            except errors.StoreError:  # there is nothing whole to hold
-                pass
-            else:
                 self._start_afresh()
+            except errors.StoreError:  # there is nothing whole to hold
+                self._detach()
+            except BaseException:
+                self._detach()
+                raise
         self._attach(self._start)
 
     def _start_afresh(self) -> None:
@@ -467,7 +469,6 @@ class Loader(Closing):
         try:
             self._attach(None if fresh else self._start)
         except errors.StartError:
-            self._attach("continue")
             if fresh:
                 warnings.warn(
                     f"state_dict() before the first batch of a loader with start=\"fresh\": stream "
@@ -475,6 +476,7 @@ class Loader(Closing):
                     "one, which the first batch will drop",
                     stacklevel=3,
                 )
+            self._attach("continue")
             return True
         if fresh:  # none has a position: nothing is lost by beginning now
             self._start_afresh()
