@@ -25,11 +25,10 @@ def write(directory: Path) -> None:
 def open_stream(client: segue.Client, directory: Path, **options: Any) -> segue.Stream:
     """The stream over it: two lanes of two rows."""
     return client.stream(
-        "train",
         source=segue.TFRecord(directory / "data.tfrecord"),
         sequences={"x": segue.Feature("float32")},
         states={"h": segue.State("float32", [3])},
-        **{"num_unroll": 2, "batch_size": 2, "lanes": 2, **options},
+        **{"name": "train", "num_unroll": 2, "batch_size": 2, "lanes": 2, **options},
     )
 
 

@@ -168,7 +168,8 @@ class History:
         self.open("fresh")
         for i, model in enumerate(self.lanes):
             self.lanes[i] = Lane(model.batches, next_id=model.next_id)
-            self.checkpoint(i)  # attaches
+            next(self.batches[i]).release()  # begins
+            self.checkpoint(i)
         self.life += 1000
 
     # -- what the store should hold -------------------------------------------------------------
@@ -353,6 +354,36 @@ def test_nothing_is_stored_of_a_stream_that_does_not_persist(tmp_path: Path) -> 
         with stream.loader() as loader:
             loader.load_state_dict(tokens)
             cases.check(loader, case, cases.in_order(case, [0, 1])[3:])
+
+
+def test_a_state_dict_of_a_fresh_loader_only_looks(tmp_path: Path) -> None:
+    """Checkpoints and final states stay until the first batch is asked for."""
+    case = simple(tmp_path, keep_final=True, durability="commit")
+    wanted = cases.in_order(case, [0, 1])
+    with segue.open(tmp_path / "store") as client:
+        stream = cases.open_stream(client, case, tmp_path)
+        with stream.loader(start="fresh") as loader:
+            first = loader.state_dict()  # of an empty store: that is where it begins
+            cases.check(loader, case, wanted[:1], whole=False)
+            assert stream.checkpoint(0) == first
+            loader.load_state_dict(first)
+        work(stream, case, 8, start="continue")
+        tokens = stream.checkpoint()
+        before = stream.checkpoints(), finals(client, case)
+        assert all(before)
+        with stream.loader(start="fresh") as loader:
+            with pytest.warns(UserWarning, match='start="fresh"'):
+                assert loader.state_dict() == tokens
+            assert (stream.checkpoints(), finals(client, case)) == before
+            with stream.loader(start="continue") as other:  # nobody holds the lanes
+                other.state_dict()
+            loader.load_state_dict(tokens)
+            assert finals(client, case) == before[1]
+            cases.check(loader, case, wanted[8:])
+        with stream.loader(start="fresh") as loader:
+            with pytest.warns(UserWarning):
+                loader.state_dict()
+            cases.check(loader, case, wanted)
 
 
 def test_going_back_behind_the_oldest(tmp_path: Path) -> None:

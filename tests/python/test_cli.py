@@ -295,7 +295,7 @@ def test_status_of_lanes(directory: Path, tmp_path: Path) -> None:
                 assert lane["step_committed"] == 2 and 1 <= lane["step_released"] <= 2
                 assert lane["held"] == 2 - lane["step_released"]
                 assert 2 <= lane["step_published"] <= 2 + lane["depth"]
-                assert lane["ring_bytes"] > 0 and lane["generation"] == 1
+                assert lane["ring_bytes"] > 0 and lane["generation"] > 0
             assert os.getpid() in [s["pid"] for s in report("status", directory)["sessions"]]
             human = run("status", directory, "--stream", "train").stdout
             assert "stream train: 12 records" in human and " held " in human

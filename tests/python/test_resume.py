@@ -340,6 +340,201 @@ def test_a_failed_load_leaves_an_iterator_as_it_is(client: segue.Client, tmp_pat
     assert next(batches, None) is None
 
 
+class Handle:
+    """A stream's handle, or one lane's, of which some calls raise: by lane, `{(index, call): error}`."""
+
+    def __init__(self, real: Any, faults: dict[tuple[int, str], BaseException]) -> None:
+        self._real, self._faults = real, faults
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        if name not in ("lane", "restore"):
+            return value
+
+        def call(*arguments: Any) -> Any:
+            index = arguments[0] if name == "lane" else self._real.index
+            step = name + (f" {arguments[1]}" if name == "lane" else "")
+            if error := self._faults.get((index, step)):
+                raise type(error)(*error.args)  # a new one: its frames hold batches
+            result = value(*arguments)
+            return Handle(result, self._faults) if name == "lane" else result
+
+        return call
+
+
+def faulty(stream: segue.Stream) -> dict[tuple[int, str], BaseException]:
+    """The faults of the stream's handles from now on: none yet."""
+    faults: dict[tuple[int, str], BaseException] = {}
+    stream._handle = Handle(stream._handle, faults)  # type: ignore[assignment]
+    return faults
+
+
+@pytest.mark.parametrize("start", ["in place", None, "continue", "fresh"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), segue.GoneError("gone"), segue.NoSpaceError("full")]
+)
+@pytest.mark.parametrize("lane", [0, 1])
+def test_a_load_that_is_interrupted_has_to_be_repeated(
+    client: segue.Client, tmp_path: Path, start: str | None, error: BaseException, lane: int
+) -> None:
+    """The lanes are then at different steps: nothing goes on from there."""
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    faults = faulty(stream)
+    loader = stream.loader()
+    cases.check(loader, case, wanted[:4], whole=False)
+    tokens = loader.state_dict()
+    old = iter(loader)
+    for _ in range(6):
+        cases.work(next(old), case)
+    loader.state_dict()
+    if start != "in place":
+        loader.close()
+        loader = stream.loader(start=start)
+        old = iter(loader)
+    faults[lane, "restore"] = error
+    with pytest.raises(type(error)):
+        loader.load_state_dict(tokens)
+    faults.clear()
+    for _ in range(2):
+        for use in (
+            lambda: next(old),
+            lambda: next(iter(loader)),
+            lambda: next(loader.rounds()),
+            loader.state_dict,
+            loader.flush,
+        ):
+            with refused(segue.StartError, "load_state_dict did not complete", "call it again"):
+                use()
+        with refused(segue.TokenError):  # one that is refused mends nothing
+            loader.load_state_dict({"lane/0": tokens["lane/0"]})
+    if start == "fresh":
+        loader.close()
+        assert loader.closed
+        return
+    loader.load_state_dict(tokens)
+    cases.check(loader, case, wanted[4:])
+
+
+def test_a_restore_that_is_refused_at_once_changes_nothing(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    faults = faulty(stream)
+    loader = stream.loader()
+    tokens = loader.state_dict()
+    batches = iter(loader)
+    cases.work(next(batches), case)
+    loader.state_dict()
+    faults[0, "restore"] = segue.TokenError("it does not fit after all")
+    with refused(segue.TokenError, "after all"):
+        loader.load_state_dict(tokens)
+    batch = next(batches)
+    cases.compare(batch, wanted[1])
+
+
+@pytest.mark.parametrize("lanes", [[0], [0, 1]])
+def test_a_load_that_is_refused_leaves_what_was_saved(
+    client: segue.Client, tmp_path: Path, lanes: list[int]
+) -> None:
+    """An open batch that only the loader still knows of is committed by what comes next."""
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, lanes)
+    loader = cases.open_stream(client, case, tmp_path).loader(lanes=lanes)
+    tokens = loader.state_dict()
+
+    def leave() -> None:
+        batches = iter(loader)
+        for want in wanted[:2]:
+            batch = next(batches)
+            cases.compare(batch, want)
+            cases.work(batch, case)
+
+    leave()
+    with refused(segue.TokenError, f"lane {lanes[-1]}"):
+        loader.load_state_dict({**tokens, f"lane/{lanes[-1]}": b"nonsense that is long enough"})
+    cases.check(loader, case, wanted[2:])
+
+
+def test_a_load_that_is_refused_leaves_a_round_whole(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    """Of a round that is saved one batch is still held: the others stay open with it."""
+    case = simple(tmp_path)
+    loader = cases.open_stream(client, case, tmp_path).loader()
+    tokens = loader.state_dict()
+
+    def leave() -> segue.Batch:
+        batches = next(loader.rounds())
+        for batch in batches:
+            cases.work(batch, case)
+        return batches[1]
+
+    held = leave()
+    with refused(segue.HeldError, "batch 0 of lane 1 (open)"):
+        loader.load_state_dict(tokens)
+    assert [batch.step for batch in next(loader.rounds())] == [1, 1]
+    assert held.committed
+
+
+def test_tokens_that_contradict_one_another(client: segue.Client, tmp_path: Path) -> None:
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    loader = cases.open_stream(client, case, tmp_path).loader()
+    early = loader.state_dict()
+    cases.check(loader, case, wanted[:4], whole=False)
+    late = loader.state_dict()
+    with refused(segue.TokenError, "two tokens for lane 0", "of one checkpoint"):
+        loader.load_state_dict([early, late])
+    assert loader.state_dict() == late
+    loader.load_state_dict([late, {"lane/0": bytearray(late["lane/0"])}, {"model": b"", **late}])
+    # Lanes at different steps are no contradiction: workers come to different steps.
+    loader.load_state_dict([{"lane/0": early["lane/0"]}, {"lane/1": late["lane/1"]}])
+    cases.check(loader, case, [*of_lanes(wanted[:4], [0]), *wanted[4:]])
+
+
+# -- starting fresh --------------------------------------------------------------------------------
+
+
+def test_fresh_is_of_all_lanes_or_of_none(client: segue.Client, tmp_path: Path) -> None:
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    with stream.loader() as loader:
+        cases.check(loader, case, wanted[:6], whole=False)
+        loader.state_dict()
+    before = stream.checkpoints()
+    assert len(before) == 2
+    loader = stream.loader(start="fresh")
+    with segue.open(tmp_path / "store") as other:
+        with cases.open_stream(other, case, tmp_path).loader(
+            lanes=[1], start="continue"
+        ) as holder:
+            assert next(iter(holder)).step == 3
+            with refused(segue.BusyError, "lane 1"):
+                next(iter(loader))
+            assert [lane_of(client, "train", lane)["step"] for lane in (0, 1)] == [3, 3]
+            assert stream.checkpoints() == before
+    cases.check(loader, case, wanted)
+    assert stream.checkpoints() == []
+
+
+def test_fresh_over_a_lane_that_cannot_be_read(client: segue.Client, tmp_path: Path) -> None:
+    """There is nothing whole to hold on to; a fresh start is what mends it."""
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0, 1])
+    stream = cases.open_stream(client, case, tmp_path)
+    with stream.loader() as loader:
+        cases.check(loader, case, wanted[:6], whole=False)
+        loader.state_dict()
+    faulty(stream)[1, "lane 1"] = segue.StoreError("a checksum is wrong")  # SEGUE_START_CONTINUE
+    with stream.loader(start="fresh") as loader:
+        cases.check(loader, case, wanted)
+
+
 @pytest.mark.parametrize(
     "fields, parts",
     [

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,23 @@ def test_an_exception_in_the_body(stream: segue.Stream, whole: list[str], save: 
     goes_on(stream, whole, 3)
 
 
+@pytest.mark.parametrize("what", ["client", "stream", "loader"])
+def test_what_ended_a_block_is_not_hidden_by_closing(
+    client: segue.Client, stream: segue.Stream, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    thing = {"client": client, "stream": stream, "loader": stream.loader()}[what]
+
+    def close(self: Any) -> None:
+        raise segue.GoneError("no server")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(thing), "close", close)
+        with pytest.raises(Wrong), thing:
+            raise Wrong
+        with pytest.raises(segue.GoneError), thing:
+            pass
+
+
 @pytest.mark.parametrize("save", [False, True])
 def test_an_exception_without_a_context_manager(
     stream: segue.Stream, whole: list[str], save: bool
@@ -332,6 +350,54 @@ def test_another_process_cannot_have_the_lane_of_a_loader_that_failed(
     goes_on(stream, whole, 3)
 
 
+@pytest.mark.parametrize("way", ["rounds", "batches"])
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_round_that_is_left_half_way(
+    client: segue.Client, stream: segue.Stream, tmp_path: Path, way: str, hold: bool
+) -> None:
+    """Nothing of it is committed, though the states of one lane had been saved."""
+    with segue.open(tmp_path / "elsewhere") as other:
+        with little.open_stream(other, tmp_path).loader() as loader:
+            undisturbed = little.rest(loader)
+    loader = stream.loader()
+    held = []
+    with pytest.raises(Wrong):
+        for batches in loader.rounds():
+            held = batches
+            little.work(batches[0])
+            if batches[0].step == 2:
+                raise Wrong
+            little.work(batches[1])
+    del batches
+    if not hold:
+        del held
+    trace = []
+    for batches in loader.rounds() if way == "rounds" else map(lambda one: [one], loader):
+        trace += [little.seen(batch) for batch in batches]
+        for batch in batches:
+            little.work(batch)
+    assert trace == undisturbed[4:]
+    loader.close()
+
+
+def test_a_lease_that_ran_out_is_no_obstacle(
+    client: segue.Client, tmp_path: Path, whole: list[str]
+) -> None:
+    """The batch of before can no longer be committed; the lane itself is free, and goes on."""
+    stream = little.open_stream(client, tmp_path, lease_timeout=0.3)
+    loader = stream.loader(lanes=[0])
+    for batch in loader:
+        little.work(batch)
+        if batch.step == 3:
+            break
+    deadline = time.monotonic() + PATIENCE
+    while client.status()["streams"][0]["lanes"][0]["state"] != "free":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert little.rest(loader) == whole[3:]
+    loader.close()
+
+
 @pytest.mark.parametrize("save", [False, True])
 @pytest.mark.parametrize("way", ["iterate", "state_dict", "close"])
 def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> None:
@@ -356,6 +422,36 @@ def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> 
                 loader.state_dict()
     loader.close()
     goes_on(stream, whole, 3 + (save and way == "state_dict"))
+
+
+def test_a_loop_over_lanes_that_have_ended_says_so(
+    client: segue.Client, stream: segue.Stream, whole: list[str], tmp_path: Path
+) -> None:
+    """As in `for epoch in range(3): for batch in loader:`, which gives all in the first."""
+    loader = stream.loader(lanes=[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert little.rest(loader) == whole
+    for begin in (lambda: loader, loader.rounds):
+        with pytest.warns(UserWarning, match="'train' had ended before .lane 0 at step") as seen:
+            assert list(begin()) == []
+        assert [Path(one.filename).name for one in seen] == ["test_worker.py"]
+        assert "`epochs`" in str(seen[0].message) and 'start="fresh"' in str(seen[0].message)
+    loader.close()
+    options = {"name": "drained", "epoch_end": "drain"}
+    with little.open_stream(client, tmp_path, **options).loader() as loader:
+        for _ in loader.epochs():
+            little.rest(loader)
+            break
+        with pytest.warns(UserWarning):
+            assert list(loader.epochs()) == []
+    with warnings.catch_warnings():  # each iteration begins anew; a lane may have no sequence
+        warnings.simplefilter("error")
+        options = {"name": "other", "persist": False, "lanes": 20}
+        with little.open_stream(client, tmp_path, **options).loader(lanes=[0]) as loader:
+            assert little.rest(loader) == little.rest(loader) != []
+        with little.open_stream(client, tmp_path, **options).loader(lanes=[19]) as loader:
+            assert little.rest(loader) == little.rest(loader) == []
 
 
 def test_an_iterator_left_to_garbage_collection(stream: segue.Stream, whole: list[str]) -> None:

@@ -7,10 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from . import _program, _segue, errors
+from ._closing import Closing
 from .loader import Loader
 from .spec import Feature, State, TFRecord, stream_arguments
 
@@ -88,7 +88,7 @@ def open(
     return Client(handle, os.fspath(dir))
 
 
-class Client:
+class Client(Closing):
     """The connection to one store; made by `segue.open`. A context manager.
 
     A client serves one thread at a time: calls from another wait.
@@ -174,15 +174,18 @@ class Client:
         num_threads : int
             Loader threads of the server.
         capacity : int, optional
-            Sequences in a lane at once; 1000, or `batch_size` if that is more.
+            At least `batch_size`; 1000, or `batch_size` if that is more. Bounds the sequences that
+            whoever inserts may have in a lane; over files nobody inserts, and it has no effect:
+            what is read ahead is bounded by `depth`.
         durability : {"interval", "commit"}
             Commits are on disk after at most `interval` seconds, or when ``commit()`` returns.
         interval : float
-            Seconds.
+            Seconds, at most 3600.
         lease_timeout : float, optional
-            Seconds, longer than the longest step of the training: a worker that has had a batch for
-            so long and has committed none (it is stopped, or stuck) loses its lane to whoever asks,
-            and learns that at its next call. None: a lane ends with its process alone.
+            Seconds, at most 86400, longer than the longest step of the training: a worker that has
+            had a batch for so long and has committed none (it is stopped, or stuck) loses its lane
+            to whoever asks, and learns that at its next call. None: a lane ends with its process
+            alone.
         keep_checkpoints : int
             Newest checkpoints (`Loader.state_dict`) of each lane that the store keeps, 1 to 100.
             As far back as the oldest, going back takes back final states, too.
@@ -241,14 +244,29 @@ class Client:
         """Return the streams, their lanes and positions; of one stream if it is named."""
         return self._report(_segue.REPORT_INSPECT, stream)
 
-    def get(self, key: str, stream: str | None = None) -> Any:
+    def get(self, key: str | bytes, stream: str | None = None) -> Any:
         """Return the states kept under a record's key.
+
+        Parameters
+        ----------
+        key : str or bytes
+            The record's own, ``"<file>:<offset>"`` if the source names no feature for it: what
+            stands behind the first ``:`` of a `Batch.key`. Bytes are UTF-8.
+        stream : str, optional
+            All streams of the store if not given.
 
         Raises
         ------
         NotFoundError
             Nothing is kept under it (also a ``KeyError``).
+        ArgumentError
+            The bytes are not UTF-8.
         """
+        if isinstance(key, bytes):
+            try:
+                key = key.decode()
+            except UnicodeDecodeError:
+                raise errors.ArgumentError(f"key: {key!r} is not UTF-8") from None
         return self._report(_segue.REPORT_GET, stream, key)
 
     def verify(self) -> Any:
@@ -270,19 +288,8 @@ class Client:
         """
         self._handle.close()
 
-    def __enter__(self) -> Client:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Stream:
+class Stream(Closing):
     """A named feed of the store; made by `Client.stream`. A context manager.
 
     Attributes
@@ -324,6 +331,7 @@ class Stream:
 
     def loader(
         self,
+        *,
         lanes: Iterable[int] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -331,6 +339,10 @@ class Stream:
         timeout: float | None = None,
     ) -> Loader:
         """Return a loader over this worker's lanes; changes nothing yet.
+
+        A lane has one holder: it is free again when its loader is closed, when nothing refers to
+        the loader any more (variables of a notebook and tracebacks do), or when its client is
+        closed. Until then others get `BusyError`.
 
         Parameters
         ----------
@@ -341,7 +353,8 @@ class Stream:
         start : {None, "continue", "fresh"}
             Looked at when the first batch is asked for. None: an error if the store already holds
             a position. ``"continue"``: from the last durable commit of each lane. ``"fresh"``:
-            from step 0; positions and states are dropped. `Loader.load_state_dict` takes its place.
+            from step 0; positions and states are dropped, of all these lanes or, if one of them is
+            held by somebody else, of none. `Loader.load_state_dict` takes its place.
         timeout : float, optional
             Seconds that one batch may take; None waits for ever.
 
@@ -411,14 +424,3 @@ class Stream:
     def close(self) -> None:
         """Close the stream and give back the leases of its lanes."""
         self._handle.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -65,7 +65,11 @@ class GoneError(Error):
 
 
 class BusyError(Error):
-    """Held by another process (named in the message), or by another call of this thread."""
+    """Held by another process (named in the message), or by another call of this thread.
+
+    A lane that is held by this process is that of another loader: ``loader.close()``, or, where
+    that cannot be reached any more, ``client.close()``.
+    """
 
     code = "EBUSY"
 
@@ -85,7 +89,8 @@ class SpecError(Error, ValueError):
 class StartError(Error):
     """The store already holds a position, and nothing said what to do about it.
 
-    Load a token with ``load_state_dict``, or give ``start="continue"`` or ``start="fresh"``.
+    Load a token with ``load_state_dict``, or give ``start="continue"`` or ``start="fresh"``. Also:
+    a ``load_state_dict`` did not complete; it has to be called again.
     """
 
     code = "ESTART"
@@ -128,7 +133,10 @@ class StateShapeError(StateError, ValueError):
 
 
 class UnsavedError(Error):
-    """A batch would be left although some of its states, named in the message, were not saved."""
+    """A batch would be left although some of its states, named in the message, were not saved.
+
+    Save them all and commit, or give the batch up with ``batch.release()``: it is delivered again.
+    """
 
     code = "EUNSAVED"
 
@@ -146,7 +154,7 @@ class HeldError(Error):
 
 
 class EndError(Error):
-    """The lane has ended."""
+    """The lane has ended: to Python that is the end of an iteration, and never raised."""
 
     code = "EEND"
 
@@ -216,7 +224,7 @@ class NotFoundError(Error, KeyError):
 
 
 class InterruptedError_(Error):
-    """A wait was interrupted."""
+    """A wait was interrupted: in Python the signal's own exception, as `KeyboardInterrupt`."""
 
     code = "EINTERRUPTED"
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Self
 
 from . import _segue, errors
+from ._closing import Closing
 from ._segue import Batch
 
 if TYPE_CHECKING:
@@ -19,6 +22,15 @@ _STARTS = {
     "continue": _segue.START_CONTINUE,
     "fresh": _segue.START_FRESH,
 }
+
+# What a lane says that has not been set to another position.
+_UNMOVED = (
+    errors.BusyError,
+    errors.ClosedError,
+    errors.ForkedError,
+    errors.HeldError,
+    errors.TokenError,
+)
 
 
 def _from_environment(name: str, value: int | None, default: int) -> int:
@@ -57,17 +69,19 @@ def _own_lanes(
     return list(range(rank, count, world_size))
 
 
-class Loader:
+class Loader(Closing):
     """Batches of this worker's lanes; made by `Stream.loader`. Iterable, and a context manager.
 
     Iterating yields batch *t* of each lane in lane order, then batch *t+1*; lanes that ended drop
     out. Going on to the next batch commits the last one, if it was not, or raises `UnsavedError`
     with the names of the states that were not saved. Leaving a loop with ``break`` does not go on:
     that batch stays open until the next iterator, `state_dict` or `Batch.commit`, and is delivered
-    again if none of them comes.
+    again if none of them comes. An iterator that finds it unsaved releases it.
 
     A loader has one iterator at a time: beginning another makes the one before raise
-    `StaleIterator`. Lanes are attached when the first batch is asked for.
+    `StaleIterator`. Lanes are attached when the first batch is asked for. An iterator goes on from
+    where the one before was left, also at the end: then there are no batches, and a warning. (With
+    ``persist=False`` each begins at step 0.)
 
     Attributes
     ----------
@@ -95,6 +109,7 @@ class Loader:
         self._peeked: dict[int, Batch] = {}  # by lane: taken to see their epoch, not handed out
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
+        self._torn = False  # load_state_dict has set some lanes to their tokens, not all
         self._waited = 0  # nanoseconds of lanes that are closed
         self._undelivered: dict[int, int] = {}  # by lane that has ended
         self._closed = False
@@ -113,7 +128,8 @@ class Loader:
         """Iterate over rounds: a list of batch *t* of each of this worker's lanes, in lane order.
 
         The whole round is committed, lane by lane, after the body; `state_dict` inside the body
-        commits it first.
+        commits it first. A round that is left before all its states were saved is given up by the
+        next iterator, and delivered again.
 
         Raises
         ------
@@ -156,8 +172,9 @@ class Loader:
 
         Batches that are open are committed first. The tokens are on disk in the store, too, when
         this returns (see `Stream.checkpoints`), unless the stream has ``persist=False``. Before the
-        first batch, and without a `start`, the position is the store's; `start` is still looked at
-        when the first batch is asked for. `get_state` is the same.
+        first batch the position is the store's, and nothing is changed; `start` is still looked at
+        when the first batch is asked for (with ``"fresh"`` a warning says that the store's position
+        will then be dropped). `get_state` is the same.
 
         Parameters
         ----------
@@ -168,6 +185,8 @@ class Loader:
 
         Raises
         ------
+        StartError
+            The last `load_state_dict` did not complete.
         UnsavedError
             A batch is open and not all of its states were saved; names them.
         RoundError
@@ -177,7 +196,7 @@ class Loader:
         LimitError
             A lane has gone too far; use `rounds`.
         """
-        self._check_open()
+        self._check_whole()
         self._commit()
         self._peeked.clear()
         looking = self._attach_to_look()
@@ -192,7 +211,7 @@ class Loader:
         if all_lanes:
             steps = {lane.index: lane.committed for lane in self._handles}
             if len(set(steps.values())) > 1:
-                raise errors.RoundError(_steps("state_dict(all_lanes=True)", steps))
+                raise _apart("state_dict(all_lanes=True)", steps)
             step = steps[self.lanes[0]]
             for lane in range(self.stream.lanes):
                 if lane not in steps:
@@ -210,25 +229,59 @@ class Loader:
         Parameters
         ----------
         state_dict : mapping, or iterable of mappings
-            May hold more lanes than this worker's: those of other workers are passed over.
+            May hold more lanes than this worker's: those of other workers are passed over. Lanes
+            may stand at different steps, as workers do that save their own; `rounds` then raises.
 
         Raises
         ------
         TokenError
-            A lane is missing, or a token does not fit the stream; the message says what differs.
+            A lane is missing or has two tokens that differ, or a token does not fit the stream; the
+            message says what differs.
             All lanes are then as before.
         HeldError
-            A batch is open, or arrays of a batch are alive; names them.
+            A batch is open, or arrays of a batch are alive; names them. What is open stays so.
+            (Open batches that nobody holds any more, nor arrays of them, are given up by a load
+            that succeeds.)
 
         Notes
         -----
+        The lanes are set one by one. If that is interrupted half-way (by Ctrl-C, by a server that
+        cannot be started, by a full disk), iterating, `state_dict` and `flush` raise `StartError`
+        until `load_state_dict` is called again and completes.
+
         Final states (``keep_final``) that came after the tokens' step are taken back, as far as the
         oldest checkpoint in the store; checkpoints of later steps leave the store. `set_state` is
         the same.
         """
         self._check_open()
-        dicts = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
-        merged = {key: token for part in dicts for key, token in part.items()}
+        tokens = self._choose_tokens(
+            [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
+        )
+        if self._handles:
+            self._restore(tokens)
+        elif len(tokens) == 1:
+            self._attach("continue", tokens)
+        else:
+            self._attach_all(tokens)
+        self._turn += 1
+        self._begun = False
+        self._torn = False
+
+    get_state = state_dict
+    set_state = load_state_dict
+
+    def _choose_tokens(self, dicts: list[Mapping[str, bytes]]) -> list[bytes]:
+        """Return the tokens of this worker's lanes."""
+        merged: dict[str, bytes] = {}
+        for part in dicts:
+            for lane in self.lanes:
+                key = f"lane/{lane}"
+                if key in merged and key in part and merged[key] != part[key]:
+                    raise errors.TokenError(
+                        f"two tokens for lane {lane} of stream {self.stream.name!r}, which differ: "
+                        "the state dicts are not of one checkpoint"
+                    )
+            merged.update(part)
         missing = [lane for lane in self.lanes if f"lane/{lane}" not in merged]
         if missing:
             raise errors.TokenError(
@@ -242,39 +295,58 @@ class Loader:
                     f"the token of lane {lane} is {type(token).__name__}, not the bytes that "
                     "state_dict() made"
                 )
-        if self._handles:
-            self._restore(tokens)
-        elif len(tokens) == 1:
-            self._attach("continue", tokens)
-        else:
-            self._attach_all(tokens)
-        self._turn += 1
-        self._begun = False
-
-    get_state = state_dict
-    set_state = load_state_dict
+        return tokens
 
     def _restore(self, tokens: list[bytes]) -> None:
-        self._peeked.clear()
-        self._open.clear()  # what nobody else holds is not in the way
-        held = []
-        for lane in self._handles:
-            for step, committed, batch in lane.reclaim():
-                why = "arrays of it are alive" if batch is None or committed else "open"
-                held.append(f"batch {step} of lane {lane.index} ({why})")
-                if batch is not None:
-                    self._open.append(batch)
+        for lane, token in zip(self._handles, tokens):
+            lane.check(token)
+        self._let_go()
+        self._undelivered.clear()
+        for i, (lane, token) in enumerate(zip(self._handles, tokens)):
+            with self._moving(first=i == 0):
+                lane.restore(token)
+
+    def _let_go(self) -> None:
+        """Give up the open batches that nobody else holds; if others are in the way, none."""
+        lonely = self._lonely()
+        held = self._in_the_way(lonely)
+        if not held:
+            for mine in (lonely, self._open, self._peeked):
+                mine.clear()
+            held = self._in_the_way([])  # arrays of what was given up
         if held:
             raise errors.HeldError(
                 f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
                 "gives up one that is not committed; arrays go when nothing refers to them"
             )
-        self._undelivered.clear()
-        if len(tokens) > 1:
-            for lane, token in zip(self._handles, tokens):
-                lane.check(token)
-        for lane, token in zip(self._handles, tokens):
-            lane.restore(token)
+
+    def _lonely(self) -> list[Batch]:
+        """Return the batches that this loader has, and nobody else."""
+        nobodys = [object()]
+        things: list[Any] = [*nobodys, *self._open, *self._peeked.values()]
+        alone, *references = [sys.getrefcount(thing) for thing in things]
+        return [batch for batch, count in zip(things[1:], references) if count <= alone]
+
+    def _in_the_way(self, lonely: list[Batch]) -> list[str]:
+        """Describe all that is in use, but for those batches; let go of what is committed."""
+        return [
+            f"batch {step} of lane {lane.index} "
+            f"({'arrays of it are alive' if batch is None or committed else 'open'})"
+            for lane in self._handles
+            for step, committed, batch in lane.reclaim()
+            if committed or batch not in lonely
+        ]
+
+    @contextmanager
+    def _moving(self, first: bool) -> Iterator[None]:
+        """Around what sets one lane to a token. Until all are there the loader is torn."""
+        torn, self._torn = self._torn, True
+        try:
+            yield
+        except _UNMOVED:
+            if first:
+                self._torn = torn
+            raise
 
     # -- durability --------------------------------------------------------------------------------
 
@@ -296,10 +368,12 @@ class Loader:
             Storage has failed: nothing more is written.
         TimeoutError_
             Not in time; names the lane, and the step below which it is on disk.
+        StartError
+            The last `load_state_dict` did not complete.
         ArgumentError
             The stream was opened with ``persist=False``: nothing of it is stored.
         """
-        self._check_open()
+        self._check_whole()
         until = None if timeout is None else time.monotonic() + timeout
         for lane in self._handles:
             lane.flush(None if until is None else max(until - time.monotonic(), 0.0))
@@ -317,6 +391,13 @@ class Loader:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.ClosedError("the loader is closed")
+
+    def _check_whole(self) -> None:
+        self._check_open()
+        if self._torn:
+            raise errors.StartError(
+                "load_state_dict did not complete, lanes may be at different steps: call it again"
+            )
 
     def _attach_all(self, tokens: list[bytes]) -> None:
         """Attach all lanes with tokens, or leave all as they are."""
@@ -338,7 +419,8 @@ class Loader:
         try:
             for i, lane in enumerate(self.lanes):
                 token = tokens[i] if tokens else None
-                handles.append(self.stream._handle.lane(lane, _STARTS[start], token, 0.0))
+                with self._moving(first=i == 0) if tokens else nullcontext():
+                    handles.append(self._take_lane(lane, _STARTS[start], token))
         except BaseException:
             for handle in handles:
                 handle.close()
@@ -346,16 +428,58 @@ class Loader:
         self._handles = handles
         self._undelivered.clear()
 
+    def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
+        return self.stream._handle.lane(lane, start, token, 0.0)
+
+    def _attach_to_begin(self) -> None:
+        """Attach as `start` says.
+
+        Before any lane is started afresh all are held, so that one that is busy leaves the others
+        as they are.
+        """
+        several = len(self.lanes) > 1 and self.stream.persist
+        if self._start == "fresh" and several and not self._handles:
+            try:
+                self._attach("continue")
+                self._start_afresh()
+            except errors.StoreError:  # there is nothing whole to hold
+                self._detach()
+            except BaseException:
+                self._detach()
+                raise
+        self._attach(self._start)
+
+    def _start_afresh(self) -> None:
+        try:
+            for i, lane in enumerate(self._handles):
+                lane.close()
+                self._handles[i] = self._take_lane(lane.index, _segue.START_FRESH)
+        except BaseException:
+            self._detach()
+            raise
+
     def _attach_to_look(self) -> bool:
-        """Attach; True: for a look only, since `start` does not say where to go on.
+        """Attach; True: for a look only, since `start` does not say to go on from there.
 
         `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys.
         """
+        if self._handles:
+            return False
+        fresh = self._start == "fresh"
         try:
-            self._attach(self._start)
+            self._attach(None if fresh else self._start)
         except errors.StartError:
+            if fresh:
+                warnings.warn(
+                    f"state_dict() before the first batch of a loader with start=\"fresh\": stream "
+                    f"{self.stream.name!r} already holds a position, and the tokens are of that "
+                    "one, which the first batch will drop",
+                    stacklevel=3,
+                )
             self._attach("continue")
             return True
+        if fresh:  # none has a position: nothing is lost by beginning now
+            self._start_afresh()
         return False
 
     def _detach(self) -> None:
@@ -388,6 +512,22 @@ class Loader:
                 batch.commit()
         batches.clear()
 
+    def _settle_open(self) -> None:
+        """Commit what an iterator before left open if all of it was saved, else give up all of it.
+
+        It is one batch, or one round: what is given up is delivered again, whole.
+        """
+        batches = self._open
+        if all(batch.committed or (not batch.released and batch.all_saved) for batch in batches):
+            try:
+                self._commit()
+            except (errors.FencedError, errors.StaleIterator):
+                pass  # they go nowhere; the lane's next batch tells whether it can be gone on with
+        for batch in batches:
+            if not batch.committed:
+                batch.release()
+        batches.clear()
+
     # -- the rest ----------------------------------------------------------------------------------
 
     @property
@@ -410,33 +550,24 @@ class Loader:
 
         Raises
         ------
-        NoSpaceError, StoreError, LimitError, GoneError
-            What was committed is not on disk, and why. The loader is closed all the same; the
-            server writes it when there is room, as long as it runs.
+        NoSpaceError, StoreError, LimitError, GoneError, TimeoutError_
+            What was committed is not on disk, or a server that is stopped did not say so in time,
+            and why. The loader is closed all the same; the server writes it when there is room, as
+            long as it runs.
         """
         self._turn += 1
         self._closed = True
         self._detach()
 
-    def __enter__(self) -> Loader:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except errors.Error:
-            if error is None:  # what ended the block is the better news
-                raise
+def _steps(steps: Mapping[int, int]) -> str:
+    return ", ".join(f"lane {lane} at step {step}" for lane, step in sorted(steps.items()))
 
 
-def _steps(what: str, steps: Mapping[int, int]) -> str:
-    lanes = ", ".join(f"lane {lane} at step {step}" for lane, step in sorted(steps.items()))
-    return f"{what} over lanes at different steps: {lanes}; load_state_dict takes them to one"
+def _apart(what: str, steps: Mapping[int, int]) -> errors.RoundError:
+    return errors.RoundError(
+        f"{what} over lanes at different steps: {_steps(steps)}; load_state_dict takes them to one"
+    )
 
 
 class _Batches:
@@ -447,18 +578,21 @@ class _Batches:
     """
 
     def __init__(self, loader: Loader) -> None:
-        loader._check_open()
+        loader._check_whole()
         self._loader = loader
         self._live: list[_segue.Lane] | None = None  # lanes that have not ended
         loader._turn += 1
         self._turn = loader._turn
+        self._given = False  # there was a batch
 
-    def __iter__(self) -> _Batches:
+    def __iter__(self) -> Self:
         return self
 
     def settle(self) -> None:
         """Commit what was handed out; at the first call, make sure that there are lanes."""
         loader = self._loader
+        if loader._torn:
+            loader._check_whole()
         if loader._turn != self._turn:
             loader._check_open()
             raise errors.StaleIterator(
@@ -468,13 +602,11 @@ class _Batches:
         if self._live is not None:
             loader._commit()
             return
-        # What an iterator before left open goes on if it can, and is delivered again if it cannot.
-        loader._open = [b for b in loader._open if b.committed or b.released or b.all_saved]
-        loader._commit()
+        loader._settle_open()
         loader._peeked.clear()
         if loader._begun and not loader.stream.persist:
             loader._detach()
-        loader._attach(loader._start)
+        loader._attach_to_begin()
         loader._begun = True
         self._live = list(loader._handles)
 
@@ -496,7 +628,23 @@ class _Batches:
                 assert self._live is not None
                 loader._undelivered[lane.index] = lane.undelivered
                 self._live = [other for other in self._live if other is not lane]
+                if not self._live and not self._given:
+                    self._warn_of_nothing()
+        self._given = self._given or batch is not None
         return batch
+
+    def _warn_of_nothing(self) -> None:
+        """Say that there never was a batch, unless the lanes have none at all."""
+        loader = self._loader
+        steps = {lane.index: lane.committed for lane in loader._handles}
+        if any(steps.values()):
+            warnings.warn(
+                f"no batches: the lanes of this loader of stream {loader.stream.name!r} had ended "
+                f"before ({_steps(steps)}). The stream passes `epochs` times over the data in all: "
+                "open it with more, or with None, and iterate once; or begin again, with a new "
+                'loader of start="fresh"',
+                stacklevel=5,
+            )
 
     def peek(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch and keep it for `take`."""
@@ -540,18 +688,15 @@ class _Epoch:
 class _Rounds(_Batches):
     """Iterates over lists of one batch of each lane."""
 
-    def __iter__(self) -> _Rounds:
-        return self
-
     def __next__(self) -> list[Batch]:  # type: ignore[override]
         self.settle()
-        taken = [self.peek(lane) for lane in sorted(self.lanes(), key=lambda lane: lane.index)]
+        taken = list(map(self.peek, sorted(self.lanes(), key=lambda lane: lane.index)))
         batches = [batch for batch in taken if batch is not None]
         if not batches:
             raise StopIteration
         steps = {batch.lane: batch.step for batch in batches}
         self._loader._peeked.clear()
         if len(set(steps.values())) > 1:
-            raise errors.RoundError(_steps("rounds()", steps))
+            raise _apart("rounds()", steps)
         self._loader._open.extend(batches)
         return batches

@@ -45,9 +45,15 @@ def _whole(field: str, value: Any, least: int, most: int = _UINT32_MAX) -> int:
     return number
 
 
+def _milliseconds(field: str, value: Any, most: int) -> int:
+    if not isinstance(value, (int, float)) or not 0 < value <= most:
+        raise ArgumentError(f"{field}: {value!r} is not a number of seconds above 0, up to {most}")
+    return max(1, math.ceil(value * 1000))
+
+
 def _dtype(field: str, value: Any) -> str:
     try:
-        dtype = np.dtype(value)
+        dtype = None if value is None else np.dtype(value)  # NumPy takes None for float64
     except TypeError:
         dtype = None
     if dtype is None or dtype.name not in _segue.DTYPES or not dtype.isnative:
@@ -236,14 +242,6 @@ def stream_arguments(
     features = _fields("sequences", sequences, Feature)
     if not features:
         raise ArgumentError("sequences: at least one sequence feature is needed")
-    if not isinstance(interval, (int, float)) or not 0 < interval <= _UINT32_MAX / 1000:
-        raise ArgumentError(f"interval: {interval!r} is not a number of seconds above 0")
-    if lease_timeout is not None and (
-        not isinstance(lease_timeout, (int, float)) or not 0 < lease_timeout <= _UINT32_MAX / 1000
-    ):
-        raise ArgumentError(
-            f"lease_timeout: {lease_timeout!r} is neither None nor a number of seconds above 0"
-        )
     return (
         name,
         [os.fsencode(path) for path in source.paths],
@@ -269,7 +267,7 @@ def stream_arguments(
         _whole("num_threads", num_threads, 1),
         0 if capacity is None else _whole("capacity", capacity, 1),
         _choice("durability", durability, _DURABILITIES),
-        max(1, math.ceil(interval * 1000)),
-        0 if lease_timeout is None else max(1, math.ceil(lease_timeout * 1000)),
+        _milliseconds("interval", interval, 3600),
+        0 if lease_timeout is None else _milliseconds("lease_timeout", lease_timeout, 86400),
         _whole("keep_checkpoints", keep_checkpoints, 1),
     )

@@ -1,0 +1,30 @@
+"""What clients, streams and loaders have in common as context managers."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from . import errors
+
+
+class Closing:
+    """Closed at the end of a ``with`` block; what ended the block is not hidden by `close`."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except errors.Error:
+            if error is None:  # what ended the block is the better news
+                raise

@@ -1,0 +1,67 @@
+"""What the Python layer says of arguments by itself, before the library sees them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import little
+import segue
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[segue.Client]:
+    little.write(tmp_path)
+    with segue.open(tmp_path / "store") as client:
+        yield client
+
+
+def test_loaders_take_keywords_alone(client: segue.Client, tmp_path: Path) -> None:
+    """`loader(0, 4)` would be lanes=0, rank=4."""
+    stream = little.open_stream(client, tmp_path)
+    with pytest.raises(TypeError, match="positional"):
+        stream.loader(0, 4)  # type: ignore[misc]
+    kinds = {p.kind for p in list(inspect.signature(segue.Stream.loader).parameters.values())[1:]}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("kind", [segue.Feature, segue.State])
+def test_none_is_no_dtype(kind: Any) -> None:
+    with pytest.raises(segue.ArgumentError, match=f"{kind.__name__}.dtype: None is none of float"):
+        kind(None)
+
+
+@pytest.mark.parametrize(
+    "option, most, unit", [("interval", 3600, "interval_ms"), ("lease_timeout", 86400, "_ms")]
+)
+def test_limits_of_seconds_are_said_in_seconds(
+    client: segue.Client, tmp_path: Path, option: str, most: int, unit: str
+) -> None:
+    for value in (most + 0.001, 2 * most, float("inf"), float("nan"), 0, -1, "soon"):
+        with pytest.raises(segue.ArgumentError, match=f"^{option}: .*seconds.*{most}$") as info:
+            little.open_stream(client, tmp_path, **{option: value})
+        assert unit not in str(info.value)
+    little.open_stream(client, tmp_path, **{option: most})
+
+
+def test_states_are_had_by_keys_as_batches_have_them(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    stream = little.open_stream(client, tmp_path, keep_final=True, durability="commit")
+    ended = None
+    for batch in stream.loader():
+        little.work(batch)
+        batch.commit()
+        if batch.is_last.any():
+            ended = batch.key[int(batch.is_last.argmax())].partition(b":")[2]
+            break
+    assert ended
+    assert client.get(ended) == client.get(ended.decode())
+    with pytest.raises(segue.NotFoundError):
+        client.get(b"none")
+    with pytest.raises(segue.ArgumentError, match="key: .* is not UTF-8"):
+        client.get(b"\xff")
