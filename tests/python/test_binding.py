@@ -11,6 +11,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -398,6 +400,46 @@ def test_slots_come_back_without_the_collector(stream: segue.Stream) -> None:
         assert count > 6  # more than the ring holds
     finally:
         gc.enable()
+
+
+COLLECTED = """
+import gc, pathlib, sys
+import little, segue
+
+class Ring(list):
+    pass
+
+directory = pathlib.Path(sys.argv[1])
+little.write(directory)
+with segue.open(directory / "store") as client:
+    loader = little.open_stream(client, directory, lanes=1, depth=16, epochs=None).loader()
+    batches = iter(loader)
+    gc.disable()
+    for more in range(10):
+        for _ in range(4):
+            batch = next(batches)
+            ring = Ring([batch.sequences["x"]])
+            ring.append(ring)
+            little.work(batch)
+            batch.commit()
+            batch.release()
+            del batch, ring
+        reclaim = loader._handles[0].reclaim
+        gc.set_threshold(gc.get_count()[0] + more)
+        gc.enable()
+        assert len(reclaim()) <= 4
+        gc.disable()
+        gc.set_threshold(700)
+        gc.collect()
+"""
+
+
+def test_the_collector_may_free_what_is_being_reclaimed(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", COLLECTED, str(tmp_path)],
+        env={**os.environ, "PYTHONMALLOC": "debug", "PYTHONPATH": str(Path(__file__).parent)},
+        check=True,
+    )
 
 
 def test_holding_too_many_batches_is_an_error(client: segue.Client, tmp_path: Path) -> None:

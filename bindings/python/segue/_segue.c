@@ -1274,6 +1274,20 @@ static PyObject *lane_check(struct lane *self, PyObject *token)
 	return lane_with_token(self, token, segue_lane_check);
 }
 
+/* Appends (step, committed, Batch or None) of a batch that is still held. */
+static bool reclaim_add(PyObject *held, const struct slot *slot)
+{
+	PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
+	PyObject *entry;
+
+	Py_INCREF(batch); /* the tuple is made first, which may run the collector */
+	entry = Py_BuildValue("KiN", (unsigned long long)segue_batch_step(slot->handle),
+		(int)segue_batch_committed(slot->handle), batch);
+	bool done = entry && PyList_Append(held, entry) == 0;
+	Py_XDECREF(entry);
+	return done;
+}
+
 /*
  * Releases committed batches of which no array is alive: the variable of a loop that has ended holds
  * the last one. Returns [(step, committed, Batch or None)] of those that are still held.
@@ -1287,20 +1301,28 @@ static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
 		for (slot = self->slots; slot; slot = slot->next)
 			if (slot->batch && slot->batch->committed)
 				break;
-		if (slot)
-			batch_forget(slot->batch);
+		if (slot) {
+			struct batch *batch = slot->batch;
+			Py_INCREF(
+				(PyObject *)batch); /* what it lets go of may be all that held it */
+			batch_forget(batch);
+			Py_DECREF((PyObject *)batch);
+		}
 	} while (slot);
 	if (!lane_enter(self))
 		return NULL;
 	held = PyList_New(0);
-	for (slot = self->slots; slot && held; slot = slot->next) {
-		PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
-		PyObject *entry =
-			Py_BuildValue("KiO", (unsigned long long)segue_batch_step(slot->handle),
-				(int)segue_batch_committed(slot->handle), batch);
-		if (!entry || PyList_Append(held, entry) < 0)
+	slot = self->slots;
+	Py_XINCREF((PyObject *)slot);
+	while (slot) {
+		struct slot *next;
+		if (held && !reclaim_add(held, slot))
 			Py_CLEAR(held);
-		Py_XDECREF(entry);
+		/* What was made may have run the collector, which frees slots. */
+		next = slot->next;
+		Py_XINCREF((PyObject *)next);
+		Py_DECREF((PyObject *)slot);
+		slot = next;
 	}
 	lane_leave(self);
 	return held;
