@@ -210,8 +210,8 @@ void segue_lane_ring(struct segue_lane *lane);
  * nothing about the commit.
  */
 int segue_lane_wait_durable(struct segue_lane *lane, uint64_t step);
-/* Fails with what the lease page says about storage. */
-int segue_lane_fail_storage(const struct segue_lane *lane);
+/* 0, or what the lease page says about storage. */
+int segue_lane_check_storage(const struct segue_lane *lane);
 
 /* ---- batch.c -------------------------------------------------------------------------------- */
 

@@ -367,12 +367,17 @@ void segue_lane_ring(struct segue_lane *lane)
 	lane->wakes++;
 }
 
-int segue_lane_fail_storage(const struct segue_lane *lane)
+int segue_lane_check_storage(const struct segue_lane *lane)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
-	/* acquire: pairs with segue_carry_storage_failed; the text was written before it */
+	/*
+	 * acquire: pairs with segue_carry_storage_failed; the text was written before it. Once: a
+	 * server that can store again takes it back.
+	 */
 	int code = -(int)segue_load_acquire(&page->error);
 
+	if (code == 0)
+		return 0;
 	return segue_fail(code,
 		"stream '%s': the server cannot store any more, batches below %llu are on disk: "
 		"%.*s",
@@ -505,7 +510,7 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 	case SEGUE_TRACK_STORAGE:
 		rc = look_around(lane, false);
 		if (rc == 0)
-			return segue_lane_fail_storage(lane);
+			return segue_lane_check_storage(lane);
 		break;
 	case SEGUE_TRACK_FENCED: /* by a server that is going, perhaps: it is asked */
 		break;
@@ -582,9 +587,9 @@ static int durable_or_why_not(const struct segue_lane *lane, const struct durabi
 	/* acquire: pairs with segue_carry_set_durable */
 	if (segue_load_acquire(&page->durable) >= wanted->step)
 		return 0;
-	/* acquire: pairs with segue_carry_storage_failed */
-	if (news && segue_load_acquire(&page->error))
-		return segue_lane_fail_storage(lane);
+	int rc = news ? segue_lane_check_storage(lane) : 0;
+	if (rc)
+		return rc;
 	/* acquire: pairs with segue_carry_fence */
 	if (segue_load_acquire(&page->generation) != lane->generation)
 		return SEGUE_EGONE;

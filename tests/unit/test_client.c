@@ -4,6 +4,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1754,6 +1755,46 @@ Test(client, tells_of_a_storage_error_in_a_durable_commit)
 	assert_fails(segue_batch_commit(batch), SEGUE_ENOSPACE, "batches below 1 are on disk");
 	end_event(&event);
 	segue_batch_release(batch);
+	close_all(lane);
+}
+
+static atomic_bool flickering;
+
+static void *flicker(void *arg)
+{
+	struct segue_lease_page *page = arg;
+
+	while (atomic_load(&flickering)) {
+		atomic_store(&page->error, (uint32_t)-SEGUE_ENOSPACE);
+		atomic_fetch_add(&page->bell, 1);
+		atomic_store(&page->error, 0);
+	}
+	return NULL;
+}
+
+/* A disk that is full comes and goes; nothing reaches it. */
+Test(client, takes_no_storage_error_that_goes_for_success)
+{
+	pthread_t thread;
+
+	spec.durability = SEGUE_DURABLE_COMMIT;
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	set(hold_durable, true);
+	fakeserver_await(server, 0, 3);
+	atomic_store(&flickering, true);
+	cr_assert_eq(pthread_create(&thread, NULL, flicker, server->lanes[0].page.map), 0);
+	for (int i = 0; i < 3; i++) {
+		struct segue_batch *batch = take(lane);
+		save(batch);
+		cr_expect_eq(segue_batch_commit(batch), SEGUE_ENOSPACE);
+		segue_batch_release(batch);
+	}
+	for (int i = 0; i < 300; i++)
+		cr_expect_eq(segue_lane_flush(lane, SEGUE_FOREVER), SEGUE_ENOSPACE);
+	atomic_store(&flickering, false);
+	pthread_join(thread, NULL);
+	set(hold_durable, false);
 	close_all(lane);
 }
 
