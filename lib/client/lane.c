@@ -385,6 +385,19 @@ int segue_lane_check_storage(const struct segue_lane *lane)
 		page->error_text);
 }
 
+/*
+ * A new lease would leave the open batch behind: what was done of it would be lost, and come again.
+ */
+static int check_none_open(const struct segue_lane *lane)
+{
+	if (!segue_track_open(&lane->track))
+		return 0;
+	return segue_fail(SEGUE_EUNSAVED,
+		"lane %u of stream '%s': the server, or the lease, was lost while batch %llu is "
+		"open: commit or release it, then flush",
+		lane->index, spec_of(lane)->name, committed_of(lane));
+}
+
 /* The lease, or the server, is gone: gets the lane back, or says why that cannot be. */
 static int recover(struct segue_lane *lane, struct segue_losses *losses, int64_t deadline_ns)
 {
@@ -639,7 +652,9 @@ static int wait_durable(struct segue_lane *lane, struct durability *wanted)
 			return fail_late(lane, wanted->step);
 		/* An accepted offer is on disk: the new page says so. */
 		if (rc == SEGUE_EGONE) {
-			rc = recover(lane, &losses, wanted->deadline_ns);
+			rc = check_none_open(lane);
+			if (rc == 0)
+				rc = recover(lane, &losses, wanted->deadline_ns);
 			wanted->old_error = false;
 		}
 		if (rc)
@@ -668,8 +683,10 @@ static int attempt_flush(void *arg)
 	const struct flush_attempt *call = arg;
 	struct segue_lane *lane = call->lane;
 	struct segue_reply reply;
-	int rc = segue_lane_ready(lane);
+	int rc = attached(lane) ? 0 : check_none_open(lane);
 
+	if (rc == 0)
+		rc = segue_lane_ready(lane);
 	if (rc)
 		return rc;
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);

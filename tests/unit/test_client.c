@@ -1434,6 +1434,38 @@ Test(client, survives_a_death_while_it_waits)
 	close_all(lane);
 }
 
+Test(client, flushes_no_open_batch_away)
+{
+	struct segue_batch *batch;
+	struct event event;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 1);
+	batch = take(lane);
+	save(batch);
+	restart();
+	assert_fails(segue_lane_flush(lane, SEGUE_FOREVER), SEGUE_EUNSAVED, "batch 1 is open");
+	cr_assert_eq(segue_batch_commit(batch), 0, "%s", segue_error_detail());
+	segue_batch_release(batch);
+	cr_assert_eq(segue_lane_flush(lane, SEGUE_FOREVER), 0, "%s", segue_error_detail());
+	cr_assert_eq(server->seen.offer_step, 2);
+	/* Lost while it waits. */
+	consume(lane, 1);
+	batch = take(lane);
+	save(batch);
+	begin_event(&event, 100 * MS, do_restart);
+	assert_fails(segue_lane_flush(lane, SEGUE_FOREVER), SEGUE_EUNSAVED, "batch 3 is open");
+	end_event(&event);
+	cr_assert_eq(segue_batch_commit(batch), 0, "%s", segue_error_detail());
+	segue_batch_release(batch);
+	cr_assert_eq(segue_lane_flush(lane, SEGUE_FOREVER), 0, "%s", segue_error_detail());
+	cr_assert_eq(server->seen.offer_step, 4);
+	consume(lane, 2);
+	close_all(lane);
+}
+
 static void do_start(void)
 {
 	fakeserver_start(server);

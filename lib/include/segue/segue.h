@@ -371,8 +371,9 @@ SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
  * comes too late or is interrupted may be made again.
  *
  * SEGUE_ENOSPACE (the disk is full: call it again when there is room), SEGUE_ESTORE (storage has
- * failed), SEGUE_ETIMEOUT, SEGUE_EFENCED, SEGUE_EGONE, SEGUE_EINTERRUPTED, SEGUE_EINVAL (persist =
- * false: nothing of the stream is stored).
+ * failed), SEGUE_EUNSAVED (the server was lost while a batch is open: commit or release it, then
+ * call it again), SEGUE_ETIMEOUT, SEGUE_EFENCED, SEGUE_EGONE, SEGUE_EINTERRUPTED, SEGUE_EINVAL
+ * (persist = false: nothing of the stream is stored).
  */
 SEGUE_EXPORT int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns);
 /* Segments left out at the end by tail = stop; 0 before SEGUE_EEND. */
