@@ -104,9 +104,20 @@ static int adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	return 0;
 }
 
+/* As adopt(), for the lane where it was left: a grant that came to nothing is one of ours still. */
+static int adopt_again(struct segue_lane *lane, const struct segue_reply *reply)
+{
+	int rc = adopt(lane, reply);
+
+	if (rc)
+		lane->unanswered++;
+	return rc;
+}
+
 /* A grant that is not what was asked for is given back unused. */
 static int decline(struct segue_lane *lane, const struct segue_reply *reply)
 {
+	lane->unanswered++;
 	for (size_t i = 0; i < SEGUE_FRAME_FDS; i++)
 		close(reply->fds[i]);
 	return detach(lane, reply->message.attached.lease);
@@ -141,7 +152,7 @@ static int offer(struct segue_lane *lane)
 		return rc;
 	unsigned long long step = reply.message.attached.step;
 	if (step == lane->track.committed)
-		return adopt(lane, &reply);
+		return adopt_again(lane, &reply);
 	rc = decline(lane, &reply);
 	return rc ? rc
 		  : segue_fail(SEGUE_EPROTOCOL,
@@ -166,7 +177,7 @@ static int resume(struct segue_lane *lane)
 		return rc;
 	uint64_t between = reply.message.attached.generation - lane->generation - 1;
 	if (reply.message.attached.step == lane->track.committed && between <= lane->unanswered)
-		return adopt(lane, &reply);
+		return adopt_again(lane, &reply);
 	unsigned long long step = reply.message.attached.step;
 	rc = decline(lane, &reply);
 	return rc ? rc
@@ -176,16 +187,23 @@ static int resume(struct segue_lane *lane)
 			    lane->index, spec_of(lane)->name, committed_of(lane), step);
 }
 
+static int check_fenced(const struct segue_lane *lane)
+{
+	if (!lane->fenced)
+		return 0;
+	return segue_fail(SEGUE_EFENCED,
+		"lane %u of stream '%s' has gone to another holder; attach again, or go back to a "
+		"checkpoint",
+		lane->index, spec_of(lane)->name);
+}
+
 int segue_lane_ready(struct segue_lane *lane)
 {
-	if (lane->fenced)
-		return segue_fail(SEGUE_EFENCED,
-			"lane %u of stream '%s' has gone to another holder; attach again, or go "
-			"back to a checkpoint",
-			lane->index, spec_of(lane)->name);
-	if (attached(lane))
-		return 0;
-	int rc = segue_stream_ready(lane->stream);
+	int rc = check_fenced(lane);
+
+	if (rc || attached(lane))
+		return rc;
+	rc = segue_stream_ready(lane->stream);
 	if (rc)
 		return rc;
 	rc = offer(lane);
@@ -587,11 +605,12 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (segue_track_open(track))
 		return segue_batch_fail_unsaved(
 			&lane->mapping->batches[track->committed % track->depth]);
-	if (segue_track_poll(track) != SEGUE_TRACK_READY) {
+	/* Its last ring may hold more, if its server was gone when that became known. */
+	rc = check_fenced(lane);
+	if (rc == 0 && segue_track_poll(track) != SEGUE_TRACK_READY)
 		rc = wait_ready(lane, timeout_ns);
-		if (rc)
-			return rc;
-	}
+	if (rc)
+		return rc;
 	rc = segue_batch_begin(lane->mapping, track->next, &batch);
 	if (rc)
 		return rc;

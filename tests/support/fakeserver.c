@@ -464,6 +464,10 @@ static void grant(struct fakeserver *server, int c, uint64_t serial, struct fake
 			.step = lane->step,
 			.has_states = lane->step > 0}};
 	memcpy(message.attached.token, lane->token, sizeof(lane->token));
+	if (server->script.bad_grants > 0) {
+		server->script.bad_grants--;
+		memset(lane->ring.map, 0, sizeof(struct segue_segment));
+	}
 	int fds[] = {lane->ring.fd, lane->carry.fd, lane->page.fd, lane->event};
 	reply(server, c, &message, fds, 4);
 }

@@ -35,6 +35,7 @@ struct fake_script {
 	int die_on;        /* at a request of this type the connection is closed, ... */
 	int die_times;     /* ... so many times */
 	int lose_grants;   /* grants made, with the connection closed instead of an answer */
+	int bad_grants;    /* grants whose ring is none */
 	bool wrong_reply;  /* REPORT is answered by DONE */
 	bool stray;        /* REPORT is preceded by a reply to an older request, with an fd */
 	bool hold;         /* publishes nothing */

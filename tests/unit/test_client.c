@@ -1567,6 +1567,26 @@ Test(client, goes_on_when_the_answer_to_its_offer_was_lost)
 	close_all(lane);
 }
 
+Test(client, goes_on_when_a_lease_could_not_be_mapped)
+{
+	void *token;
+	size_t size;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	restart();
+	set(bad_grants, 2); /* the answer to its offer, and to the request after that */
+	for (int i = 0; i < 2; i++)
+		assert_fails(segue_lane_checkpoint(lane, &token, &size), SEGUE_EPROTOCOL, "ring");
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	segue_free(token);
+	cr_assert_eq(server->seen.offer_step, 2);
+	consume(lane, 4);
+	close_all(lane);
+}
+
 Test(client, offers_on_closing_what_is_not_on_disk)
 {
 	set(hold_durable, true);
@@ -1632,6 +1652,26 @@ Test(client, learns_that_somebody_else_has_the_lane)
 	struct segue_lane *again = attach(SEGUE_START_CONTINUE);
 	consume(again, 2);
 	segue_lane_close(again);
+	close_all(lane);
+}
+
+Test(client, hands_out_nothing_of_a_lane_that_is_lost)
+{
+	struct segue_batch *batch;
+	void *token;
+	size_t size;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	fakeserver_await(server, 0, 4);
+	fakeserver_kill(server);
+	fakeserver_usurp(server, 0);
+	fakeserver_start(server);
+	assert_fails(
+		segue_lane_checkpoint(lane, &token, &size), SEGUE_EFENCED, "had another holder");
+	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EFENCED, "another holder");
 	close_all(lane);
 }
 
