@@ -737,7 +737,7 @@ static int attempt_flush(void *arg)
 	call->wanted->old_error = true;
 	struct segue_message request = {
 		.type = SEGUE_MESSAGE_LANE_FLUSH, .lane_flush = {.lease = lane->lease}};
-	/* An answer that does not come costs the connection: it has a second in any case. */
+	/* The server has a second for its answer in any case. */
 	int64_t left = call->wanted->deadline_ns - segue_now_ns();
 	left = left < SEGUE_REQUEST_NS ? left : SEGUE_REQUEST_NS;
 	return segue_client_call(lane->client, &request, SEGUE_MESSAGE_DONE,

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -701,6 +702,41 @@ def test_ctrl_c_ends_a_wait(client: segue.Client, tmp_path: Path) -> None:
         loader.state_dict(all_lanes=True, timeout=30)
     assert time.monotonic() - begun < 10
     assert set(loader.state_dict()) == {"lane/0"}  # nothing was changed
+
+
+@contextmanager
+def stopped_server(client: segue.Client) -> Iterator[None]:
+    """Its server answers nothing meanwhile."""
+    pid = client.status()["server"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def ctrl_c() -> Iterator[None]:
+    """One in half a second; what comes here must not go on for long after it."""
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    begun = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    assert time.monotonic() - begun < 10
+
+
+def test_ctrl_c_in_a_report_leaves_open_batches_alone(
+    client: segue.Client, stream: segue.Stream
+) -> None:
+    batches = iter(stream.loader())
+    batch = next(batches)
+    save(batch)
+    with stopped_server(client), ctrl_c():
+        client.status()
+    assert client.status()["server"]
+    batch.commit()
+    assert next(batches).step == 1
 
 
 def test_a_signal_handler_cannot_use_the_client_that_waits(

@@ -1,5 +1,6 @@
 /* The client library against a scripted server: every call of segue.h, and every way it can fail. */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -270,6 +271,21 @@ static pid_t spawn_child(void)
 	if (child == 0)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	return child;
+}
+
+/* Of the process, when the server has closed its own of the last answer. */
+static unsigned count_fds(void)
+{
+	unsigned count = 0;
+
+	fakeserver_lock(server);
+	DIR *fds = opendir("/proc/self/fd");
+	while (fds && readdir(fds))
+		count++;
+	if (fds)
+		closedir(fds);
+	fakeserver_unlock(server);
+	return count;
 }
 
 static int interrupts;
@@ -1094,19 +1110,81 @@ Test(client, can_be_interrupted_while_it_waits)
 	close_all(lane);
 }
 
-Test(client, goes_on_after_a_request_was_interrupted)
+/* Nothing hangs on such an answer, and the connection, with its leases, stays. */
+Test(client, leaves_a_request_that_changes_nothing)
 {
+	struct segue_batch *batch;
+	void *token;
+	size_t size;
 	char *json;
+
+	options.interrupt = interrupt_soon;
+	interrupts = -1000000;
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	const int types[] = {SEGUE_MESSAGE_REPORT, SEGUE_MESSAGE_CHECKPOINT,
+		SEGUE_MESSAGE_LANE_FLUSH, SEGUE_MESSAGE_STORED, SEGUE_MESSAGE_LANE_ATTACH};
+	unsigned fds = count_fds();
+	for (int i = 0; i < 5; i++) {
+		batch = i == 1 ? NULL : take(lane);
+		set(late, types[i]);
+		interrupts = 0;
+		int rc = 0;
+		switch (i) {
+		case 0:
+			rc = segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json);
+			break;
+		case 1:
+			rc = segue_lane_checkpoint(lane, &token, &size);
+			break;
+		case 2:
+			rc = segue_lane_flush(lane, SEGUE_FOREVER);
+			break;
+		case 3:
+			rc = segue_client_checkpoint(client, "train", 0, 1, &token, &size);
+			break;
+		default:
+			rc = segue_lane_check(lane, token, size);
+		}
+		cr_assert_eq(rc, SEGUE_EINTERRUPTED, "%d: %s", i, segue_error_detail());
+		interrupts = -1000000;
+		set(late, 0);
+		if (batch) {
+			commit(batch);
+			segue_batch_release(batch);
+		}
+		/* The late answer comes first, and is not taken for this one's. */
+		cr_assert_eq(segue_client_report(client, SEGUE_REPORT_INSPECT, NULL, NULL, &json),
+			0, "%s", segue_error_detail());
+		cr_assert_not_null(strstr(json, "\"what\":2"));
+		segue_free(json);
+		cr_assert_eq(count_fds(), fds);
+	}
+	segue_free(token);
+	cr_assert_eq(server->seen.connections, 1);
+	cr_assert_eq(server->seen.attaches, 1);
+	set(hold_durable, false);
+	close_all(lane);
+}
+
+Test(client, goes_on_after_a_restore_was_interrupted)
+{
+	void *token;
+	size_t size;
 
 	options.interrupt = interrupt_soon;
 	interrupts = -1000000;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
-	set(mute, SEGUE_MESSAGE_REPORT);
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	set(mute, SEGUE_MESSAGE_LANE_ATTACH);
 	interrupts = 0;
-	assert_fails(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
-		SEGUE_EINTERRUPTED, "interrupted");
+	assert_fails(segue_lane_restore(lane, token, size), SEGUE_EINTERRUPTED, "interrupted");
+	segue_free(token);
 	/*
 	 * With its connection the lane has lost its lease, and the server has taken what was
 	 * committed: an offer is refused. It goes on all the same, and where it was.
