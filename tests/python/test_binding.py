@@ -216,6 +216,16 @@ def test_wrong_state_name(stream: segue.Stream) -> None:
         batch.save_state("h")  # type: ignore[call-arg]
 
 
+class Wrapped:
+    """An array that only `__array__` gives out."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.array
+
+
 @pytest.mark.parametrize(
     "value, kind, got",
     [
@@ -231,6 +241,8 @@ def test_wrong_state_name(stream: segue.Stream) -> None:
         ([[0.0] * 3] * 2, TypeError, "float64 of shape (2, 3)"),
         (b"bytes of no shape", TypeError, "of shape ()"),
         (None, TypeError, "object of shape ()"),
+        (np.zeros((2, 3), "M8[s]"), TypeError, "datetime64[s] of shape (2, 3)"),
+        (Wrapped(np.zeros((2, 3), "M8[s]")), TypeError, "datetime64[s] of shape (2, 3)"),
     ],
 )
 def test_wrong_dtype_or_shape(stream: segue.Stream, value: Any, kind: type, got: str) -> None:
@@ -241,6 +253,14 @@ def test_wrong_dtype_or_shape(stream: segue.Stream, value: Any, kind: type, got:
     assert "state 'h': expected float32 of shape (2, 3), got " in str(info.value)
     assert got in str(info.value)
     assert not batch.all_saved
+
+
+def test_memory_that_was_given_back(stream: segue.Stream) -> None:
+    batch = next(iter(stream.loader()))
+    gone = memoryview(np.zeros((2, 3), np.float32))
+    gone.release()
+    with pytest.raises(segue.StateTypeError, match="state 'h': expected float32"):
+        batch.save_state("h", gone)
 
 
 def carried(stream: segue.Stream, value: Any) -> np.ndarray:

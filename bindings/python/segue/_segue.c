@@ -975,13 +975,23 @@ static int state_write(struct batch *self, size_t i, const Py_buffer *buffer)
 	return rc < 0 ? -1 : 0;
 }
 
-/* Saves a value that has a buffer: 0; 1 if it has to be made contiguous first; -1. */
-static int state_save(struct batch *self, size_t i, const struct field *field, PyObject *value)
+/*
+ * Saves a value by its buffer: 0; 1 if it has to be made an array, or a contiguous one, first; -1.
+ */
+static int state_save(
+	struct batch *self, size_t i, const struct field *field, PyObject *value, bool is_array)
 {
 	Py_buffer buffer;
 	int rc = -1;
 
-	if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0)
+	if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0) {
+		if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+			PyErr_ExceptionMatches(PyExc_MemoryError))
+			return -1;
+		PyErr_Clear(); /* a dtype that no buffer can have, memory that was given back */
+		if (!is_array)
+			return 1;
+		fail_mismatch(self, field, value);
 		return -1;
 	if (!state_fits(self, field, &buffer))
 		fail_mismatch(self, field, value);
@@ -1011,7 +1021,7 @@ static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_
 		return NULL;
 	field = stream->fields + stream->sequence_count + stream->context_count + i;
 	if (PyObject_CheckBuffer(args[1]))
-		rc = state_save(self, (size_t)i, field, args[1]);
+		rc = state_save(self, (size_t)i, field, args[1], false);
 	if (rc > 0) {
 		array = PyObject_CallFunctionObjArgs(to_array, args[0], args[1], NULL);
 		/* The call ran Python code: the batch may be gone. */
