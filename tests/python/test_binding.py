@@ -463,6 +463,18 @@ def test_the_collector_may_free_what_is_being_reclaimed(tmp_path: Path) -> None:
     )
 
 
+def test_arrays_of_a_batch_that_was_released_uncommitted(stream: segue.Stream) -> None:
+    loader = stream.loader()
+    batch = next(iter(loader))
+    token = batch.sequences["token"]
+    batch.release()
+    with pytest.raises(segue.HeldError, match="arrays of batch 0 of lane 0, which was released"):
+        next(iter(loader))
+    assert token[0, 0] == 0
+    del token
+    assert next(iter(loader)).step == 0
+
+
 def test_holding_too_many_batches_is_an_error(client: segue.Client, tmp_path: Path) -> None:
     stream = open_stream(client, tmp_path, records=40, depth=3)
     held = []
@@ -571,6 +583,45 @@ def test_context_managers(tmp_path: Path) -> None:
                 save(batch)
         assert loader.closed
     assert client.closed and stream.closed
+
+
+@pytest.mark.parametrize("close", ["stream", "client", "with", "loader"])
+def test_every_close_says_what_is_not_on_disk(tmp_path: Path, close: str) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store", program="/bin/false", timeout=1)
+        stream = open_stream(client, tmp_path, interval=600.0, lanes=2)
+        loader = stream.loader()
+        for batch in itertools.islice(loader, 3):
+            save(batch)
+        batch.commit()
+        del batch
+        os.kill(keeper.status()["server"]["pid"], signal.SIGKILL)
+        with pytest.raises(segue.GoneError, match="/bin/false"):
+            if close == "with":
+                with client:
+                    pass
+            else:
+                {"stream": stream, "client": client, "loader": loader}[close].close()
+        if close != "loader":
+            assert stream.closed
+            assert client.closed == (close != "stream")
+        client.close()
+
+
+def test_what_is_committed_is_frozen_though_it_is_not_on_disk(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store", program="/bin/false", timeout=1)
+        batch = next(iter(open_stream(client, tmp_path, interval=600.0).loader()))
+        out = batch.state_out("h")
+        out[...] = 1
+        batch.save_state("h", out)
+        batch.save_state("n", batch.state("n"))
+        os.kill(keeper.status()["server"]["pid"], signal.SIGKILL)
+        with pytest.raises(segue.GoneError, match="/bin/false"):
+            batch.commit(wait=True)
+        assert batch.committed and not out.flags.writeable
+        with pytest.raises(segue.GoneError):
+            client.close()
 
 
 def test_another_holder_is_refused(client: segue.Client, tmp_path: Path) -> None:
@@ -757,6 +808,27 @@ def test_ctrl_c_in_a_report_leaves_open_batches_alone(
     assert client.status()["server"]
     batch.commit()
     assert next(batches).step == 1
+
+
+@pytest.mark.parametrize("close", ["stream", "client", "loader"])
+def test_ctrl_c_ends_a_close(tmp_path: Path, close: str) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store")
+        stream = open_stream(client, tmp_path, interval=600.0, lanes=3)
+        loader = stream.loader()
+        for batch in itertools.islice(loader, 4):
+            save(batch)
+        batch.commit()
+        del batch
+        with stopped_server(keeper):
+            with ctrl_c():
+                {"stream": stream, "client": client, "loader": loader}[close].close()
+            begun = time.monotonic()
+            gc.collect()  # nor does what the loader left behind wait
+            assert time.monotonic() - begun < 10
+        client.close()
+        again = open_stream(keeper, tmp_path, interval=600.0, lanes=3).loader(start="continue")
+        assert next(iter(again)).step == 1
 
 
 def test_a_signal_handler_cannot_use_the_client_that_waits(
