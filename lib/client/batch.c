@@ -362,10 +362,16 @@ int segue_batch_fail_unsaved(const struct segue_batch *batch)
 			length ? ", " : "", state_name(batch, i));
 		length += (size_t)more;
 	}
+	unsigned long long step = batch->step;
+	if (length == 0)
+		return segue_fail(SEGUE_EUNSAVED,
+			"batch %llu of lane %u is not committed, though all states are saved: "
+			"commit it, or release it",
+			step, batch->mapping->lane->index);
 	return segue_fail(SEGUE_EUNSAVED,
-		"batch %llu of lane %u is not committed, these states are not saved: %s%s",
-		(unsigned long long)batch->step, batch->mapping->lane->index,
-		length ? names : "(all are: commit it)", length >= sizeof(names) ? " ..." : "");
+		"batch %llu of lane %u is not committed, these states are not saved: %s%s; save "
+		"them and commit, or release the batch",
+		step, batch->mapping->lane->index, names, length >= sizeof(names) ? " ..." : "");
 }
 
 /* ---- Commit and release -------------------------------------------------------------------- */

@@ -200,8 +200,8 @@ struct segue_stream_spec {
 	bool volatile_;  /* persist=False: nothing is stored, each lane handle begins at step 0 */
 	uint32_t depth;  /* (runtime) batches filled ahead, >= 2; 0: 4 */
 	uint32_t num_threads; /* (runtime) loader threads; 0: 1 */
-	uint32_t capacity;    /* (runtime) sequences in a lane at once; 0: 1000, or batch_size if
-				 greater */
+	uint32_t capacity;    /* (runtime) >= batch_size, else without effect: for live input, which
+				 is not there yet; 0: 1000, or batch_size if greater */
 	enum segue_durability durability; /* (runtime) */
 	uint32_t interval_ms;             /* (runtime) 0: 1000 */
 	/*
@@ -346,7 +346,8 @@ SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
  * until they are (their memory is counted), but can no longer be committed. NULL is fine.
  *
  * 0: all that was committed is on disk (or persist = false). Else why that is not so: SEGUE_ENOSPACE
- * (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED, SEGUE_EGONE.
+ * (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED, SEGUE_EGONE,
+ * SEGUE_ETIMEOUT (the server did not answer), SEGUE_EINTERRUPTED.
  */
 SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 
@@ -497,6 +498,10 @@ SEGUE_EXPORT bool segue_batch_committed(const struct segue_batch *batch);
  * Makes the saved states and the advance to the next step true: one atomic store, no system call
  * (at SEGUE_DURABLE_COMMIT it waits until they are on disk). SEGUE_EUNSAVED names the states that
  * are missing; SEGUE_ECOMMITTED; SEGUE_EFENCED; SEGUE_ESTALE.
+ *
+ * At SEGUE_DURABLE_COMMIT also SEGUE_ENOSPACE, SEGUE_ESTORE, SEGUE_EGONE, SEGUE_EINTERRUPTED,
+ * SEGUE_EFENCED from the wait: the commit stands (segue_batch_committed) and is not known to be on
+ * disk; segue_lane_flush waits for it again.
  */
 SEGUE_EXPORT int segue_batch_commit(struct segue_batch *batch);
 /*
