@@ -242,6 +242,14 @@ static const char *state_name(const struct segue_batch *batch, size_t i)
 	return batch->mapping->shape->spec->states[i].name;
 }
 
+static int fail_fenced(const struct segue_batch *batch)
+{
+	return segue_fail(SEGUE_EFENCED,
+		"batch %llu: the lease of lane %u has ended; release the batch and take the next, "
+		"which tells whether the lane can be gone on with",
+		(unsigned long long)batch->step, batch->mapping->lane->index);
+}
+
 /* Whether the batch can still be saved to and committed. */
 static int check_open(const struct segue_batch *batch)
 {
@@ -261,7 +269,7 @@ static int check_open(const struct segue_batch *batch)
 			"batch %llu of lane %u was taken before the lane got another position: "
 			"release it and take the next",
 			step, lane->index);
-	return 0;
+	return lane->fenced ? fail_fenced(batch) : 0;
 }
 
 static int check_state(const struct segue_batch *batch, size_t i)
@@ -284,14 +292,6 @@ static uint8_t *out_of(const struct segue_batch *batch, size_t i)
 
 	return (uint8_t *)batch->mapping->carry.map + segue_carry_offset(geometry, batch->step) +
 	       geometry->state_offset[i];
-}
-
-static int fail_fenced(const struct segue_batch *batch)
-{
-	return segue_fail(SEGUE_EFENCED,
-		"batch %llu: the lease of lane %u has ended; release the batch and take the next, "
-		"which tells whether the lane can be gone on with",
-		(unsigned long long)batch->step, batch->mapping->lane->index);
 }
 
 static void mark(struct segue_batch *batch, size_t i)
@@ -362,10 +362,16 @@ int segue_batch_fail_unsaved(const struct segue_batch *batch)
 			length ? ", " : "", state_name(batch, i));
 		length += (size_t)more;
 	}
+	unsigned long long step = batch->step;
+	if (length == 0)
+		return segue_fail(SEGUE_EUNSAVED,
+			"batch %llu of lane %u is not committed, though all states are saved: "
+			"commit it, or release it",
+			step, batch->mapping->lane->index);
 	return segue_fail(SEGUE_EUNSAVED,
-		"batch %llu of lane %u is not committed, these states are not saved: %s%s",
-		(unsigned long long)batch->step, batch->mapping->lane->index,
-		length ? names : "(all are: commit it)", length >= sizeof(names) ? " ..." : "");
+		"batch %llu of lane %u is not committed, these states are not saved: %s%s; save "
+		"them and commit, or release the batch",
+		step, batch->mapping->lane->index, names, length >= sizeof(names) ? " ..." : "");
 }
 
 /* ---- Commit and release -------------------------------------------------------------------- */

@@ -7,7 +7,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "barrier.h"
 #include "error.h"
 #include "starter.h"
 #include "wait.h"
@@ -103,9 +102,9 @@ static int await_server(struct segue_client *client, int64_t deadline_ns, int64_
 static int check_storage(const struct segue_client *client)
 {
 	for (const struct segue_lane *lane = client->lanes; lane; lane = lane->next) {
-		/* acquire: pairs with segue_carry_storage_failed */
-		if (lane->mapping && segue_load_acquire(&segue_mapping_page(lane->mapping)->error))
-			return segue_fail_within(segue_lane_fail_storage(lane),
+		int rc = lane->mapping ? segue_lane_check_storage(lane) : 0;
+		if (rc)
+			return segue_fail_within(rc,
 				"the server is gone, and is not started again after a storage "
 				"error");
 	}

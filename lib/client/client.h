@@ -192,7 +192,7 @@ struct segue_lane {
 	uint64_t epoch; /* of the connection that the lease belongs to; 0: none */
 	uint64_t lease, generation;
 	uint8_t token[SEGUE_TOKEN_BYTES];
-	unsigned unanswered; /* offers whose answer never came */
+	unsigned unanswered; /* grants of ours that may lie between this one and the next */
 	uint32_t rows;       /* of batch committed - 1; batch_size if not known */
 	uint32_t held;       /* batches not released, of all mappings */
 	uint64_t waited, waits, wakes;
@@ -210,8 +210,8 @@ void segue_lane_ring(struct segue_lane *lane);
  * nothing about the commit.
  */
 int segue_lane_wait_durable(struct segue_lane *lane, uint64_t step);
-/* Fails with what the lease page says about storage. */
-int segue_lane_fail_storage(const struct segue_lane *lane);
+/* 0, or what the lease page says about storage. */
+int segue_lane_check_storage(const struct segue_lane *lane);
 
 /* ---- batch.c -------------------------------------------------------------------------------- */
 

@@ -196,14 +196,35 @@ static int await_reply(struct segue_connection *connection, enum segue_message_t
 	}
 }
 
+/*
+ * Whether nobody need know how the request ended: it changes nothing that the server holds for this
+ * client. What answers it later is dropped.
+ */
+static bool can_be_left(const struct segue_message *request)
+{
+	switch (request->type) {
+	case SEGUE_MESSAGE_REPORT:
+	case SEGUE_MESSAGE_STORED:
+	case SEGUE_MESSAGE_CHECKPOINT:
+	case SEGUE_MESSAGE_LANE_FLUSH:
+		return true;
+	case SEGUE_MESSAGE_LANE_ATTACH:
+		return request->lane_attach.mode == SEGUE_ATTACH_CHECK;
+	default:
+		return false;
+	}
+}
+
+/* `sent`: the whole request is. */
 static int exchange(struct segue_connection *connection, struct segue_message *request, size_t size,
 	enum segue_message_type want, int64_t deadline_ns, const struct segue_hooks *hooks,
-	struct segue_reply *reply)
+	struct segue_reply *reply, bool *sent)
 {
 	int64_t patience = segue_now_ns() + SEND_NS;
 	int rc = segue_frame_send(connection->guard.fd, (uint16_t)request->type, connection->out,
 		size, NULL, 0, deadline_ns < patience ? deadline_ns : patience);
 
+	*sent = rc == 0;
 	/* A server that hangs up may have said why before. */
 	if (rc == 0 || rc == SEGUE_EGONE)
 		rc = await_reply(connection, want, deadline_ns, hooks, reply);
@@ -214,6 +235,7 @@ int segue_connection_call(struct segue_connection *connection, struct segue_mess
 	enum segue_message_type want, int64_t timeout_ns, const struct segue_hooks *hooks,
 	struct segue_reply *reply)
 {
+	bool sent;
 	size_t size;
 
 	if (!segue_connection_live(connection))
@@ -227,10 +249,12 @@ int segue_connection_call(struct segue_connection *connection, struct segue_mess
 		return rc;
 	connection->busy = true;
 	rc = exchange(connection, request, size, want, segue_deadline(segue_now_ns(), timeout_ns),
-		hooks, reply);
+		hooks, reply, &sent);
 	connection->busy = false;
 	if (rc) {
-		segue_connection_close(connection);
+		bool left = (rc == SEGUE_EINTERRUPTED || rc == SEGUE_ETIMEOUT) && sent;
+		if (!left || !can_be_left(request))
+			segue_connection_close(connection);
 		return rc;
 	}
 	if (reply->message.type == SEGUE_MESSAGE_FAILURE)

@@ -2,8 +2,9 @@
  * The control socket from the client's side: one request at a time, and its reply.
  *
  * A connection is either live or lost. It is lost as soon as its state is unknown: the server has
- * closed it, broke the protocol, did not answer in time, or the caller was interrupted before the
- * answer. It can then be opened again.
+ * closed it or broke the protocol, or the caller was interrupted, or did not get its answer in time,
+ * and how the request ended matters (a lease is granted or ends, a stream is opened, an upload is
+ * made). It can then be opened again.
  */
 #ifndef SEGUE_CLIENT_CONNECTION_H
 #define SEGUE_CLIENT_CONNECTION_H
@@ -61,7 +62,9 @@ bool segue_connection_live(const struct segue_connection *connection);
  * Sends `request` (its serial is filled in) and waits for the reply of type `want`. Progress of
  * this request is passed on. What the server refuses comes back as its code and detail, and the
  * connection stays live. Otherwise the connection is lost: SEGUE_EGONE, SEGUE_EPROTOCOL,
- * SEGUE_ETIMEOUT (timeout_ns; INT64_MAX: none), SEGUE_EINTERRUPTED, SEGUE_ESYSTEM.
+ * SEGUE_ESYSTEM, and SEGUE_ETIMEOUT (timeout_ns; INT64_MAX: none) or SEGUE_EINTERRUPTED of a request
+ * that was not sent whole, or whose end matters; after others these leave it live, and the late
+ * answer is dropped.
  */
 int segue_connection_call(struct segue_connection *connection, struct segue_message *request,
 	enum segue_message_type want, int64_t timeout_ns, const struct segue_hooks *hooks,

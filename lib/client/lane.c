@@ -1,4 +1,5 @@
 /* A lane: its lease, taken and taken again; the next batch; waiting; tokens. */
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +15,9 @@
 #define ANSWER_LEAST_NS (1000 * MILLISECOND)
 #define SLEEP_NS        (20 * MILLISECOND) /* how often a sleeper looks for the server */
 #define SPIN_NS         10000
+
+/* Of a token: where the size of its head is, where the head begins, the checksum at the end. */
+enum { TOKEN_HEAD_AT = 8, TOKEN_START = 16, TOKEN_SUM = 16 };
 
 static const struct segue_spec *spec_of(const struct segue_lane *lane)
 {
@@ -100,22 +104,33 @@ static int adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	return 0;
 }
 
+/* As adopt(), for the lane where it was left: a grant that came to nothing is one of ours still. */
+static int adopt_again(struct segue_lane *lane, const struct segue_reply *reply)
+{
+	int rc = adopt(lane, reply);
+
+	if (rc)
+		lane->unanswered++;
+	return rc;
+}
+
 /* A grant that is not what was asked for is given back unused. */
 static int decline(struct segue_lane *lane, const struct segue_reply *reply)
 {
+	lane->unanswered++;
 	for (size_t i = 0; i < SEGUE_FRAME_FDS; i++)
 		close(reply->fds[i]);
 	return detach(lane, reply->message.attached.lease);
 }
 
 /* The lane got a position of its own, which has nothing to do with what was committed before. */
-static int adopt_elsewhere(struct segue_lane *lane, const struct segue_reply *reply)
+static int adopt_elsewhere(struct segue_lane *lane, const struct segue_reply *reply, uint32_t rows)
 {
 	int rc = adopt(lane, reply);
 
 	if (rc)
 		return rc;
-	lane->rows = spec_of(lane)->batch_size;
+	lane->rows = rows;
 	segue_kept_rows_finish(&lane->kept);
 	return 0;
 }
@@ -137,7 +152,7 @@ static int offer(struct segue_lane *lane)
 		return rc;
 	unsigned long long step = reply.message.attached.step;
 	if (step == lane->track.committed)
-		return adopt(lane, &reply);
+		return adopt_again(lane, &reply);
 	rc = decline(lane, &reply);
 	return rc ? rc
 		  : segue_fail(SEGUE_EPROTOCOL,
@@ -162,7 +177,7 @@ static int resume(struct segue_lane *lane)
 		return rc;
 	uint64_t between = reply.message.attached.generation - lane->generation - 1;
 	if (reply.message.attached.step == lane->track.committed && between <= lane->unanswered)
-		return adopt(lane, &reply);
+		return adopt_again(lane, &reply);
 	unsigned long long step = reply.message.attached.step;
 	rc = decline(lane, &reply);
 	return rc ? rc
@@ -172,16 +187,23 @@ static int resume(struct segue_lane *lane)
 			    lane->index, spec_of(lane)->name, committed_of(lane), step);
 }
 
+static int check_fenced(const struct segue_lane *lane)
+{
+	if (!lane->fenced)
+		return 0;
+	return segue_fail(SEGUE_EFENCED,
+		"lane %u of stream '%s' has gone to another holder; attach again, or go back to a "
+		"checkpoint",
+		lane->index, spec_of(lane)->name);
+}
+
 int segue_lane_ready(struct segue_lane *lane)
 {
-	if (lane->fenced)
-		return segue_fail(SEGUE_EFENCED,
-			"lane %u of stream '%s' has gone to another holder; attach again, or go "
-			"back to a checkpoint",
-			lane->index, spec_of(lane)->name);
-	if (attached(lane))
-		return 0;
-	int rc = segue_stream_ready(lane->stream);
+	int rc = check_fenced(lane);
+
+	if (rc || attached(lane))
+		return rc;
+	rc = segue_stream_ready(lane->stream);
 	if (rc)
 		return rc;
 	rc = offer(lane);
@@ -223,6 +245,25 @@ static int offer_before_restore(struct segue_lane *lane)
 	return rc == SEGUE_EFENCED ? 0 : rc;
 }
 
+/*
+ * Rows whose states the lane begins with: those that a token holds (docs/token.md), which the server
+ * has looked at.
+ */
+static uint32_t rows_of(const struct placing *placing)
+{
+	const struct segue_stream *stream = placing->lane->stream;
+	const uint8_t *token = placing->token;
+	uint64_t batch_size = stream->shape->spec->batch_size, row_size = stream->shape->row_size;
+	uint64_t size = placing->token_size, head, fixed = TOKEN_START + TOKEN_SUM;
+
+	if (!token || row_size == 0 || size < fixed || memcmp(token, "SEGT", 4) != 0)
+		return (uint32_t)batch_size;
+	memcpy(&head, token + TOKEN_HEAD_AT, sizeof(head));
+	head = le64toh(head);
+	uint64_t rows = head <= size - fixed ? (size - fixed - head) / row_size : batch_size;
+	return (uint32_t)(rows < batch_size ? rows : batch_size);
+}
+
 static int attempt_place(void *arg)
 {
 	struct placing *placing = arg;
@@ -241,7 +282,7 @@ static int attempt_place(void *arg)
 	}
 	if (rc == 0)
 		rc = request_counted(lane, &request, &reply);
-	return rc ? rc : adopt_elsewhere(lane, &reply);
+	return rc ? rc : adopt_elsewhere(lane, &reply, rows_of(placing));
 }
 
 /* The server would wait for this very process to give the lane back. */
@@ -367,17 +408,35 @@ void segue_lane_ring(struct segue_lane *lane)
 	lane->wakes++;
 }
 
-int segue_lane_fail_storage(const struct segue_lane *lane)
+int segue_lane_check_storage(const struct segue_lane *lane)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
-	/* acquire: pairs with segue_carry_storage_failed; the text was written before it */
+	/*
+	 * acquire: pairs with segue_carry_storage_failed; the text was written before it. Once: a
+	 * server that can store again takes it back.
+	 */
 	int code = -(int)segue_load_acquire(&page->error);
 
+	if (code == 0)
+		return 0;
 	return segue_fail(code,
 		"stream '%s': the server cannot store any more, batches below %llu are on disk: "
 		"%.*s",
 		spec_of(lane)->name, (unsigned long long)segue_lane_durable(lane), SEGUE_ERROR_TEXT,
 		page->error_text);
+}
+
+/*
+ * A new lease would leave the open batch behind: what was done of it would be lost, and come again.
+ */
+static int check_none_open(const struct segue_lane *lane)
+{
+	if (!segue_track_open(&lane->track))
+		return 0;
+	return segue_fail(SEGUE_EUNSAVED,
+		"lane %u of stream '%s': the server, or the lease, was lost while batch %llu is "
+		"open: commit or release it, then flush",
+		lane->index, spec_of(lane)->name, committed_of(lane));
 }
 
 /* The lease, or the server, is gone: gets the lane back, or says why that cannot be. */
@@ -505,7 +564,7 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 	case SEGUE_TRACK_STORAGE:
 		rc = look_around(lane, false);
 		if (rc == 0)
-			return segue_lane_fail_storage(lane);
+			return segue_lane_check_storage(lane);
 		break;
 	case SEGUE_TRACK_FENCED: /* by a server that is going, perhaps: it is asked */
 		break;
@@ -546,11 +605,12 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (segue_track_open(track))
 		return segue_batch_fail_unsaved(
 			&lane->mapping->batches[track->committed % track->depth]);
-	if (segue_track_poll(track) != SEGUE_TRACK_READY) {
+	/* Its last ring may hold more, if its server was gone when that became known. */
+	rc = check_fenced(lane);
+	if (rc == 0 && segue_track_poll(track) != SEGUE_TRACK_READY)
 		rc = wait_ready(lane, timeout_ns);
-		if (rc)
-			return rc;
-	}
+	if (rc)
+		return rc;
 	rc = segue_batch_begin(lane->mapping, track->next, &batch);
 	if (rc)
 		return rc;
@@ -582,9 +642,9 @@ static int durable_or_why_not(const struct segue_lane *lane, const struct durabi
 	/* acquire: pairs with segue_carry_set_durable */
 	if (segue_load_acquire(&page->durable) >= wanted->step)
 		return 0;
-	/* acquire: pairs with segue_carry_storage_failed */
-	if (news && segue_load_acquire(&page->error))
-		return segue_lane_fail_storage(lane);
+	int rc = news ? segue_lane_check_storage(lane) : 0;
+	if (rc)
+		return rc;
 	/* acquire: pairs with segue_carry_fence */
 	if (segue_load_acquire(&page->generation) != lane->generation)
 		return SEGUE_EGONE;
@@ -634,7 +694,9 @@ static int wait_durable(struct segue_lane *lane, struct durability *wanted)
 			return fail_late(lane, wanted->step);
 		/* An accepted offer is on disk: the new page says so. */
 		if (rc == SEGUE_EGONE) {
-			rc = recover(lane, &losses, wanted->deadline_ns);
+			rc = check_none_open(lane);
+			if (rc == 0)
+				rc = recover(lane, &losses, wanted->deadline_ns);
 			wanted->old_error = false;
 		}
 		if (rc)
@@ -663,8 +725,10 @@ static int attempt_flush(void *arg)
 	const struct flush_attempt *call = arg;
 	struct segue_lane *lane = call->lane;
 	struct segue_reply reply;
-	int rc = segue_lane_ready(lane);
+	int rc = attached(lane) ? 0 : check_none_open(lane);
 
+	if (rc == 0)
+		rc = segue_lane_ready(lane);
 	if (rc)
 		return rc;
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
@@ -673,7 +737,7 @@ static int attempt_flush(void *arg)
 	call->wanted->old_error = true;
 	struct segue_message request = {
 		.type = SEGUE_MESSAGE_LANE_FLUSH, .lane_flush = {.lease = lane->lease}};
-	/* An answer that does not come costs the connection: it has a second in any case. */
+	/* The server has a second for its answer in any case. */
 	int64_t left = call->wanted->deadline_ns - segue_now_ns();
 	left = left < SEGUE_REQUEST_NS ? left : SEGUE_REQUEST_NS;
 	return segue_client_call(lane->client, &request, SEGUE_MESSAGE_DONE,

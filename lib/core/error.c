@@ -106,11 +106,6 @@ int segue_fail_within(int code, const char *format, ...)
 	return code;
 }
 
-void segue_error_clear(void)
-{
-	detail[0] = '\0';
-}
-
 const char *segue_error_detail(void)
 {
 	return detail;

@@ -22,7 +22,4 @@ static inline int segue_unless_memory(int rc, int damage)
 	return rc == SEGUE_ENOMEM ? rc : damage;
 }
 
-/* Clears this thread's message. */
-void segue_error_clear(void);
-
 #endif

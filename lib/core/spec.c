@@ -108,9 +108,15 @@ static int check_range(const char *what, uint64_t value, uint64_t least, uint64_
 {
 	if (value >= least && value <= most)
 		return 0;
-	return segue_fail(SEGUE_EINVAL,
+	int rc = segue_fail(SEGUE_EINVAL,
 		"%s is %" PRIu64 ", from %" PRIu64 " to %" PRIu64 " is allowed", what, value, least,
 		most);
+	/* Bindings take seconds. */
+	size_t length = strlen(what);
+	if (length > 3 && strcmp(what + length - 3, "_ms") == 0)
+		rc = segue_fail(rc, "%s (%.10g s; %.10g to %.10g s)", segue_error_detail(),
+			(double)value / 1e3, (double)least / 1e3, (double)most / 1e3);
+	return rc;
 }
 
 /* Checks dtype and shape, and sets what follows from them. */
@@ -366,14 +372,31 @@ static int copy_path(const char *path, const char *directory, char **out)
 	return 0;
 }
 
-static int copy_source(const struct segue_tfrecord *from, struct segue_spec *to)
+/* The working directory, if a path needs it; it may have been removed. */
+static int find_directory(const struct segue_tfrecord *from, char **directory)
 {
-	char *directory = getcwd(NULL, 0);
-	int rc = 0;
+	bool needed = false;
 
-	if (!directory)
+	*directory = NULL;
+	for (size_t i = 0; i < from->path_count; i++) {
+		const char *path = from->paths[i];
+		needed = needed || (path && path[0] != '\0' && path[0] != '/');
+	}
+	if (needed)
+		*directory = getcwd(NULL, 0);
+	if (needed && !*directory)
 		return segue_fail_errno(SEGUE_ESYSTEM,
 			"cannot make the paths absolute: the working directory is unknown");
+	return 0;
+}
+
+static int copy_source(const struct segue_tfrecord *from, struct segue_spec *to)
+{
+	char *directory;
+	int rc = find_directory(from, &directory);
+
+	if (rc)
+		return rc;
 	to->paths = calloc(from->path_count, sizeof(*to->paths));
 	if (!to->paths) {
 		free(directory);

@@ -38,14 +38,19 @@ enum segue_track_result segue_track_poll(const struct segue_track *track)
 	/* acquire: pairs with the store of `published` in feed.c (segue_feed_publish) */
 	if (segue_load_acquire(&track->ring->published) > track->next)
 		return SEGUE_TRACK_READY;
-	/* acquire: pairs with segue_carry_storage_failed */
+	/*
+	 * acquire: pairs with segue_carry_storage_failed. What was published before the failure is
+	 * seen then, if it was not above.
+	 */
 	if (segue_load_acquire(&track->page->error))
-		return SEGUE_TRACK_STORAGE;
+		return segue_load_acquire(&track->ring->published) > track->next
+			       ? SEGUE_TRACK_READY
+			       : SEGUE_TRACK_STORAGE;
 	/* acquire: pairs with segue_feed_end; `undelivered` was written before it */
 	if (segue_load_acquire(&track->ring->end) == track->next)
 		return SEGUE_TRACK_END;
 	/* acquire: pairs with segue_feed_fail; step and text were written before it */
-	if (segue_load_acquire(&track->ring->error))
+	if (segue_load_acquire(&track->ring->error) && track->ring->error_step == track->next)
 		return SEGUE_TRACK_ERROR;
 	if (track->next - track->released >= track->depth)
 		return SEGUE_TRACK_HELD;

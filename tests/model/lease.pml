@@ -26,9 +26,9 @@
  * mirrors server/writer.c conclude 493025d0
  * mirrors server/grant.c segue_grant_make 28ff5abf
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lane.c segue_lane_ready b113567e
- * mirrors lib/client/lane.c offer 0b60ee9c
- * mirrors lib/client/lane.c resume b39611c8
+ * mirrors lib/client/lane.c segue_lane_ready 8dd8052f
+ * mirrors lib/client/lane.c offer 0f41290e
+ * mirrors lib/client/lane.c resume e813e45d
  */
 
 #define WORKERS 2

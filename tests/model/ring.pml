@@ -13,7 +13,7 @@
  * its batch; released <= committed <= published; nobody sleeps for ever (invalid end states); no
  * wake-up is lost (`monitor`: with the ring before a sleep a lost one costs time, not progress).
  *
- * mirrors lib/core/track.c segue_track_poll 7046472d
+ * mirrors lib/core/track.c segue_track_poll 841d3ec6
  * mirrors lib/core/track.c segue_track_take 010ee0d7
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/core/track.c segue_track_release ed52e9a3

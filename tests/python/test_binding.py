@@ -11,8 +11,12 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +210,16 @@ def test_wrong_state_name(stream: segue.Stream) -> None:
         batch.save_state("h")  # type: ignore[call-arg]
 
 
+class Wrapped:
+    """An array that only `__array__` gives out."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.array
+
+
 @pytest.mark.parametrize(
     "value, kind, got",
     [
@@ -221,6 +235,8 @@ def test_wrong_state_name(stream: segue.Stream) -> None:
         ([[0.0] * 3] * 2, TypeError, "float64 of shape (2, 3)"),
         (b"bytes of no shape", TypeError, "of shape ()"),
         (None, TypeError, "object of shape ()"),
+        (np.zeros((2, 3), "M8[s]"), TypeError, "datetime64[s] of shape (2, 3)"),
+        (Wrapped(np.zeros((2, 3), "M8[s]")), TypeError, "datetime64[s] of shape (2, 3)"),
     ],
 )
 def test_wrong_dtype_or_shape(stream: segue.Stream, value: Any, kind: type, got: str) -> None:
@@ -231,6 +247,14 @@ def test_wrong_dtype_or_shape(stream: segue.Stream, value: Any, kind: type, got:
     assert "state 'h': expected float32 of shape (2, 3), got " in str(info.value)
     assert got in str(info.value)
     assert not batch.all_saved
+
+
+def test_memory_that_was_given_back(stream: segue.Stream) -> None:
+    batch = next(iter(stream.loader()))
+    gone = memoryview(np.zeros((2, 3), np.float32))
+    gone.release()
+    with pytest.raises(segue.StateTypeError, match="state 'h': expected float32"):
+        batch.save_state("h", gone)
 
 
 def carried(stream: segue.Stream, value: Any) -> np.ndarray:
@@ -393,6 +417,58 @@ def test_slots_come_back_without_the_collector(stream: segue.Stream) -> None:
         gc.enable()
 
 
+COLLECTED = """
+import gc, pathlib, sys
+import little, segue
+
+class Ring(list):
+    pass
+
+directory = pathlib.Path(sys.argv[1])
+little.write(directory)
+with segue.open(directory / "store") as client:
+    loader = little.open_stream(client, directory, lanes=1, depth=16, epochs=None).loader()
+    batches = iter(loader)
+    gc.disable()
+    for more in range(10):
+        for _ in range(4):
+            batch = next(batches)
+            ring = Ring([batch.sequences["x"]])
+            ring.append(ring)
+            little.work(batch)
+            batch.commit()
+            batch.release()
+            del batch, ring
+        reclaim = loader._handles[0].reclaim
+        gc.set_threshold(gc.get_count()[0] + more)
+        gc.enable()
+        assert len(reclaim()) <= 4
+        gc.disable()
+        gc.set_threshold(700)
+        gc.collect()
+"""
+
+
+def test_the_collector_may_free_what_is_being_reclaimed(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", COLLECTED, str(tmp_path)],
+        env={**os.environ, "PYTHONMALLOC": "debug", "PYTHONPATH": str(Path(__file__).parent)},
+        check=True,
+    )
+
+
+def test_arrays_of_a_batch_that_was_released_uncommitted(stream: segue.Stream) -> None:
+    loader = stream.loader()
+    batch = next(iter(loader))
+    token = batch.sequences["token"]
+    batch.release()
+    with pytest.raises(segue.HeldError, match="arrays of batch 0 of lane 0, which was released"):
+        next(iter(loader))
+    assert token[0, 0] == 0
+    del token
+    assert next(iter(loader)).step == 0
+
+
 def test_holding_too_many_batches_is_an_error(client: segue.Client, tmp_path: Path) -> None:
     stream = open_stream(client, tmp_path, records=40, depth=3)
     held = []
@@ -501,6 +577,45 @@ def test_context_managers(tmp_path: Path) -> None:
                 save(batch)
         assert loader.closed
     assert client.closed and stream.closed
+
+
+@pytest.mark.parametrize("close", ["stream", "client", "with", "loader"])
+def test_every_close_says_what_is_not_on_disk(tmp_path: Path, close: str) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store", program="/bin/false", timeout=1)
+        stream = open_stream(client, tmp_path, interval=600.0, lanes=2)
+        loader = stream.loader()
+        for batch in itertools.islice(loader, 3):
+            save(batch)
+        batch.commit()
+        del batch
+        os.kill(keeper.status()["server"]["pid"], signal.SIGKILL)
+        with pytest.raises(segue.GoneError, match="/bin/false"):
+            if close == "with":
+                with client:
+                    pass
+            else:
+                {"stream": stream, "client": client, "loader": loader}[close].close()
+        if close != "loader":
+            assert stream.closed
+            assert client.closed == (close != "stream")
+        client.close()
+
+
+def test_what_is_committed_is_frozen_though_it_is_not_on_disk(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store", program="/bin/false", timeout=1)
+        batch = next(iter(open_stream(client, tmp_path, interval=600.0).loader()))
+        out = batch.state_out("h")
+        out[...] = 1
+        batch.save_state("h", out)
+        batch.save_state("n", batch.state("n"))
+        os.kill(keeper.status()["server"]["pid"], signal.SIGKILL)
+        with pytest.raises(segue.GoneError, match="/bin/false"):
+            batch.commit(wait=True)
+        assert batch.committed and not out.flags.writeable
+        with pytest.raises(segue.GoneError):
+            client.close()
 
 
 def test_another_holder_is_refused(client: segue.Client, tmp_path: Path) -> None:
@@ -652,6 +767,62 @@ def test_ctrl_c_ends_a_wait(client: segue.Client, tmp_path: Path) -> None:
         loader.state_dict(all_lanes=True, timeout=30)
     assert time.monotonic() - begun < 10
     assert set(loader.state_dict()) == {"lane/0"}  # nothing was changed
+
+
+@contextmanager
+def stopped_server(client: segue.Client) -> Iterator[None]:
+    """Its server answers nothing meanwhile."""
+    pid = client.status()["server"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def ctrl_c() -> Iterator[None]:
+    """One in half a second; what comes here must not go on for long after it."""
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    begun = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    assert time.monotonic() - begun < 10
+
+
+def test_ctrl_c_in_a_report_leaves_open_batches_alone(
+    client: segue.Client, stream: segue.Stream
+) -> None:
+    batches = iter(stream.loader())
+    batch = next(batches)
+    save(batch)
+    with stopped_server(client), ctrl_c():
+        client.status()
+    assert client.status()["server"]
+    batch.commit()
+    assert next(batches).step == 1
+
+
+@pytest.mark.parametrize("close", ["stream", "client", "loader"])
+def test_ctrl_c_ends_a_close(tmp_path: Path, close: str) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store")
+        stream = open_stream(client, tmp_path, interval=600.0, lanes=3)
+        loader = stream.loader()
+        for batch in itertools.islice(loader, 4):
+            save(batch)
+        batch.commit()
+        del batch
+        with stopped_server(keeper):
+            with ctrl_c():
+                {"stream": stream, "client": client, "loader": loader}[close].close()
+            begun = time.monotonic()
+            gc.collect()  # nor does what the loader left behind wait
+            assert time.monotonic() - begun < 10
+        client.close()
+        again = open_stream(keeper, tmp_path, interval=600.0, lanes=3).loader(start="continue")
+        assert next(iter(again)).step == 1
 
 
 def test_a_signal_handler_cannot_use_the_client_that_waits(

@@ -31,6 +31,7 @@ import numpy as np
 import pytest
 
 import cases
+import little
 import segue
 from test_bad_input import fill_up, small_disk
 from test_cli import Server, program, run
@@ -123,6 +124,27 @@ def test_commit_can_wait(tmp_path: Path) -> None:
             with pytest.raises(TypeError, match="wait"):
                 batch.commit(now=True)  # type: ignore[call-arg]
             del batch
+
+
+@pytest.mark.parametrize("batch_size", [5, 6, 7])
+def test_a_private_lane_in_its_tail_outlives_the_server(tmp_path: Path, batch_size: int) -> None:
+    little.write(tmp_path)
+    with segue.open(tmp_path / "store") as client:
+        stream = little.open_stream(
+            client, tmp_path, lanes=1, batch_size=batch_size, tail="shrink", persist=False
+        )
+        whole = little.rest(stream.loader())
+        loader = stream.loader()
+        for batch in loader:
+            little.work(batch)
+            if batch.batch_size <= 2:
+                break
+        token, step = loader.state_dict(), batch.step + 1
+        del batch
+        loader.load_state_dict(token)
+        kill(server_pid(client))
+        assert loader.state_dict() == token
+        assert little.rest(loader) == whole[step:]
 
 
 def test_what_was_waited_for_outlives_everything(

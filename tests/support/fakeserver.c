@@ -464,6 +464,10 @@ static void grant(struct fakeserver *server, int c, uint64_t serial, struct fake
 			.step = lane->step,
 			.has_states = lane->step > 0}};
 	memcpy(message.attached.token, lane->token, sizeof(lane->token));
+	if (server->script.bad_grants > 0) {
+		server->script.bad_grants--;
+		memset(lane->ring.map, 0, sizeof(struct segue_segment));
+	}
 	int fds[] = {lane->ring.fd, lane->carry.fd, lane->page.fd, lane->event};
 	reply(server, c, &message, fds, 4);
 }
@@ -764,14 +768,22 @@ static void serve_connection(struct fakeserver *server, int c)
 	struct segue_frame frame;
 
 	while (server->connections[c].fd >= 0) {
-		int rc = segue_frame_read(
-			server->connections[c].reader, server->connections[c].fd, &frame);
+		int rc = 1;
+		if (server->connections[c].waits)
+			frame = server->connections[c].frame;
+		else
+			rc = segue_frame_read(
+				server->connections[c].reader, server->connections[c].fd, &frame);
 		if (rc == 0)
 			return;
 		if (rc == SEGUE_EGONE) {
 			close_connection(server, c, true);
 			return;
 		}
+		server->connections[c].waits = rc > 0 && server->script.late == (int)frame.type;
+		server->connections[c].frame = frame; /* what it points to stays until the next */
+		if (server->connections[c].waits)
+			return;
 		MUST(rc > 0 && segue_message_unpack(&frame, &server->arena, &request) == 0);
 		answer(server, c, &request);
 	}
@@ -789,6 +801,7 @@ static void accept_connection(struct fakeserver *server)
 	MUST(c < FAKE_CONNECTIONS);
 	server->seen.connections++;
 	server->connections[c].fd = fd;
+	server->connections[c].waits = false;
 	server->connections[c].reader = malloc(sizeof(struct segue_frame_reader));
 	MUST(server->connections[c].reader);
 	segue_frame_reader_init(server->connections[c].reader, false);

@@ -32,9 +32,11 @@ struct fake_script {
 	bool wrong_hash;   /* OPENED has another hash */
 	int progress;      /* PROGRESS frames before OPENED */
 	int mute;          /* requests of this type are not answered */
+	int late;          /* requests of this type are answered when this is another one */
 	int die_on;        /* at a request of this type the connection is closed, ... */
 	int die_times;     /* ... so many times */
 	int lose_grants;   /* grants made, with the connection closed instead of an answer */
+	int bad_grants;    /* grants whose ring is none */
 	bool wrong_reply;  /* REPORT is answered by DONE */
 	bool stray;        /* REPORT is preceded by a reply to an older request, with an fd */
 	bool hold;         /* publishes nothing */
@@ -85,6 +87,8 @@ struct fakeserver {
 	int listener;
 	struct {
 		int fd;
+		bool waits; /* with a frame that is to be answered late */
+		struct segue_frame frame;
 		struct segue_frame_reader *reader;
 	} connections[FAKE_CONNECTIONS];
 	struct segue_arena arena;

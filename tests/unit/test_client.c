@@ -1,9 +1,11 @@
 /* The client library against a scripted server: every call of segue.h, and every way it can fail. */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,6 +271,21 @@ static pid_t spawn_child(void)
 	if (child == 0)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	return child;
+}
+
+/* Of the process, when the server has closed its own of the last answer. */
+static unsigned count_fds(void)
+{
+	unsigned count = 0;
+
+	fakeserver_lock(server);
+	DIR *fds = opendir("/proc/self/fd");
+	while (fds && readdir(fds))
+		count++;
+	if (fds)
+		closedir(fds);
+	fakeserver_unlock(server);
+	return count;
 }
 
 static int interrupts;
@@ -1093,19 +1110,81 @@ Test(client, can_be_interrupted_while_it_waits)
 	close_all(lane);
 }
 
-Test(client, goes_on_after_a_request_was_interrupted)
+/* Nothing hangs on such an answer, and the connection, with its leases, stays. */
+Test(client, leaves_a_request_that_changes_nothing)
 {
+	struct segue_batch *batch;
+	void *token;
+	size_t size;
 	char *json;
+
+	options.interrupt = interrupt_soon;
+	interrupts = -1000000;
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	const int types[] = {SEGUE_MESSAGE_REPORT, SEGUE_MESSAGE_CHECKPOINT,
+		SEGUE_MESSAGE_LANE_FLUSH, SEGUE_MESSAGE_STORED, SEGUE_MESSAGE_LANE_ATTACH};
+	unsigned fds = count_fds();
+	for (int i = 0; i < 5; i++) {
+		batch = i == 1 ? NULL : take(lane);
+		set(late, types[i]);
+		interrupts = 0;
+		int rc = 0;
+		switch (i) {
+		case 0:
+			rc = segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json);
+			break;
+		case 1:
+			rc = segue_lane_checkpoint(lane, &token, &size);
+			break;
+		case 2:
+			rc = segue_lane_flush(lane, SEGUE_FOREVER);
+			break;
+		case 3:
+			rc = segue_client_checkpoint(client, "train", 0, 1, &token, &size);
+			break;
+		default:
+			rc = segue_lane_check(lane, token, size);
+		}
+		cr_assert_eq(rc, SEGUE_EINTERRUPTED, "%d: %s", i, segue_error_detail());
+		interrupts = -1000000;
+		set(late, 0);
+		if (batch) {
+			commit(batch);
+			segue_batch_release(batch);
+		}
+		/* The late answer comes first, and is not taken for this one's. */
+		cr_assert_eq(segue_client_report(client, SEGUE_REPORT_INSPECT, NULL, NULL, &json),
+			0, "%s", segue_error_detail());
+		cr_assert_not_null(strstr(json, "\"what\":2"));
+		segue_free(json);
+		cr_assert_eq(count_fds(), fds);
+	}
+	segue_free(token);
+	cr_assert_eq(server->seen.connections, 1);
+	cr_assert_eq(server->seen.attaches, 1);
+	set(hold_durable, false);
+	close_all(lane);
+}
+
+Test(client, goes_on_after_a_restore_was_interrupted)
+{
+	void *token;
+	size_t size;
 
 	options.interrupt = interrupt_soon;
 	interrupts = -1000000;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
-	set(mute, SEGUE_MESSAGE_REPORT);
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	set(mute, SEGUE_MESSAGE_LANE_ATTACH);
 	interrupts = 0;
-	assert_fails(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
-		SEGUE_EINTERRUPTED, "interrupted");
+	assert_fails(segue_lane_restore(lane, token, size), SEGUE_EINTERRUPTED, "interrupted");
+	segue_free(token);
 	/*
 	 * With its connection the lane has lost its lease, and the server has taken what was
 	 * committed: an offer is refused. It goes on all the same, and where it was.
@@ -1433,6 +1512,38 @@ Test(client, survives_a_death_while_it_waits)
 	close_all(lane);
 }
 
+Test(client, flushes_no_open_batch_away)
+{
+	struct segue_batch *batch;
+	struct event event;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 1);
+	batch = take(lane);
+	save(batch);
+	restart();
+	assert_fails(segue_lane_flush(lane, SEGUE_FOREVER), SEGUE_EUNSAVED, "batch 1 is open");
+	cr_assert_eq(segue_batch_commit(batch), 0, "%s", segue_error_detail());
+	segue_batch_release(batch);
+	cr_assert_eq(segue_lane_flush(lane, SEGUE_FOREVER), 0, "%s", segue_error_detail());
+	cr_assert_eq(server->seen.offer_step, 2);
+	/* Lost while it waits. */
+	consume(lane, 1);
+	batch = take(lane);
+	save(batch);
+	begin_event(&event, 100 * MS, do_restart);
+	assert_fails(segue_lane_flush(lane, SEGUE_FOREVER), SEGUE_EUNSAVED, "batch 3 is open");
+	end_event(&event);
+	cr_assert_eq(segue_batch_commit(batch), 0, "%s", segue_error_detail());
+	segue_batch_release(batch);
+	cr_assert_eq(segue_lane_flush(lane, SEGUE_FOREVER), 0, "%s", segue_error_detail());
+	cr_assert_eq(server->seen.offer_step, 4);
+	consume(lane, 2);
+	close_all(lane);
+}
+
 static void do_start(void)
 {
 	fakeserver_start(server);
@@ -1534,6 +1645,26 @@ Test(client, goes_on_when_the_answer_to_its_offer_was_lost)
 	close_all(lane);
 }
 
+Test(client, goes_on_when_a_lease_could_not_be_mapped)
+{
+	void *token;
+	size_t size;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	restart();
+	set(bad_grants, 2); /* the answer to its offer, and to the request after that */
+	for (int i = 0; i < 2; i++)
+		assert_fails(segue_lane_checkpoint(lane, &token, &size), SEGUE_EPROTOCOL, "ring");
+	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
+	segue_free(token);
+	cr_assert_eq(server->seen.offer_step, 2);
+	consume(lane, 4);
+	close_all(lane);
+}
+
 Test(client, offers_on_closing_what_is_not_on_disk)
 {
 	set(hold_durable, true);
@@ -1599,6 +1730,26 @@ Test(client, learns_that_somebody_else_has_the_lane)
 	struct segue_lane *again = attach(SEGUE_START_CONTINUE);
 	consume(again, 2);
 	segue_lane_close(again);
+	close_all(lane);
+}
+
+Test(client, hands_out_nothing_of_a_lane_that_is_lost)
+{
+	struct segue_batch *batch;
+	void *token;
+	size_t size;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	fakeserver_await(server, 0, 4);
+	fakeserver_kill(server);
+	fakeserver_usurp(server, 0);
+	fakeserver_start(server);
+	assert_fails(
+		segue_lane_checkpoint(lane, &token, &size), SEGUE_EFENCED, "had another holder");
+	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EFENCED, "another holder");
 	close_all(lane);
 }
 
@@ -1754,6 +1905,46 @@ Test(client, tells_of_a_storage_error_in_a_durable_commit)
 	assert_fails(segue_batch_commit(batch), SEGUE_ENOSPACE, "batches below 1 are on disk");
 	end_event(&event);
 	segue_batch_release(batch);
+	close_all(lane);
+}
+
+static atomic_bool flickering;
+
+static void *flicker(void *arg)
+{
+	struct segue_lease_page *page = arg;
+
+	while (atomic_load(&flickering)) {
+		atomic_store(&page->error, (uint32_t)-SEGUE_ENOSPACE);
+		atomic_fetch_add(&page->bell, 1);
+		atomic_store(&page->error, 0);
+	}
+	return NULL;
+}
+
+/* A disk that is full comes and goes; nothing reaches it. */
+Test(client, takes_no_storage_error_that_goes_for_success)
+{
+	pthread_t thread;
+
+	spec.durability = SEGUE_DURABLE_COMMIT;
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	set(hold_durable, true);
+	fakeserver_await(server, 0, 3);
+	atomic_store(&flickering, true);
+	cr_assert_eq(pthread_create(&thread, NULL, flicker, server->lanes[0].page.map), 0);
+	for (int i = 0; i < 3; i++) {
+		struct segue_batch *batch = take(lane);
+		save(batch);
+		cr_expect_eq(segue_batch_commit(batch), SEGUE_ENOSPACE);
+		segue_batch_release(batch);
+	}
+	for (int i = 0; i < 300; i++)
+		cr_expect_eq(segue_lane_flush(lane, SEGUE_FOREVER), SEGUE_ENOSPACE);
+	atomic_store(&flickering, false);
+	pthread_join(thread, NULL);
+	set(hold_durable, false);
 	close_all(lane);
 }
 

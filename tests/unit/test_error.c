@@ -68,13 +68,11 @@ Test(error, every_code_has_its_own_text)
 	}
 }
 
-Test(error, detail_is_empty_at_first_and_after_clear)
+Test(error, detail_is_empty_at_first)
 {
 	cr_assert_str_eq(segue_error_detail(), "");
 	cr_assert_eq(segue_fail(SEGUE_EDATA, "file %s, offset %d", "a", 7), SEGUE_EDATA);
 	cr_assert_str_eq(segue_error_detail(), "file a, offset 7");
-	segue_error_clear();
-	cr_assert_str_eq(segue_error_detail(), "");
 }
 
 Test(error, errno_is_added_and_kept)

@@ -141,7 +141,7 @@ static const struct {
 	{depth_one, {"depth is 1", "from 2 to 64"}},
 	{depth_large, {"depth is 65"}},
 	{threads_large, {"num_threads is 65"}},
-	{interval_large, {"interval_ms is 3600001"}},
+	{interval_large, {"interval_ms is 3600001", "(3600.001 s; 0.001 to 3600 s)"}},
 	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
 	{checkpoints_large, {"keep_checkpoints is 101"}},
 	{small_capacity, {"capacity is 5", "batch_size 6"}},
@@ -315,6 +315,9 @@ Test(spec, lost_working_directory)
 	sample.paths[0] = "a.tfrecord";
 	cr_assert_eq(segue_spec_create(&sample.spec, &spec), SEGUE_ESYSTEM);
 	cr_assert(strstr(segue_error_detail(), "working directory"));
+	sample.paths[0] = "/data/a.tfrecord"; /* needs none */
+	spec = make(&sample);
+	segue_spec_destroy(spec);
 }
 
 Test(spec, peers_are_held_to_the_same_rules)
@@ -552,7 +555,7 @@ Test(spec, comparison_names_what_differs)
 		sample_init(&stored);
 		sample_init(&asked);
 		changes[i].change(&asked);
-		segue_error_clear();
+		segue_fail(0, "%s", "");
 		rc = compare(&stored, &asked);
 		cr_expect_eq(rc, changes[i].says[0] ? SEGUE_ESPEC : 0, "change %zu", i);
 		cr_expect_eq(

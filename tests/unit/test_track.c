@@ -2,8 +2,11 @@
 #include "track.h"
 
 #include <criterion/criterion.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "segue/segue.h"
@@ -108,6 +111,7 @@ Test(track, errors_show_only_when_the_ring_is_drained)
 	begin(4, 5);
 	atomic_store(&page.error, 21);
 	atomic_store(&ring.error, 11);
+	ring.error_step = 5;
 	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_READY);
 	take_and_commit(4);
 	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_STORAGE);
@@ -117,6 +121,50 @@ Test(track, errors_show_only_when_the_ring_is_drained)
 	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_END);
 	atomic_store(&page.generation, 9);
 	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_FENCED);
+}
+
+/* Batches that were published, and an error of the one after them, since the first look. */
+Test(track, an_error_of_a_later_batch_is_none_of_this_one)
+{
+	begin(4, 4);
+	ring.error_step = 5;
+	atomic_store(&ring.error, 11);
+	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_WAIT);
+	atomic_store(&ring.published, 5);
+	take_and_commit(4);
+	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_ERROR);
+}
+
+/* The page's first words on one page of memory, its error on the next, which cannot be read at first. */
+static char *late_words;
+
+static void publish_and_fail(int signal)
+{
+	(void)signal;
+	mprotect(late_words, 4096, PROT_READ | PROT_WRITE);
+	atomic_store(&ring.published, 5);
+	struct segue_lease_page *late =
+		(void *)(late_words - offsetof(struct segue_lease_page, durable));
+	atomic_store(&late->error, 21);
+}
+
+Test(track, batches_published_just_before_storage_failed_come_first)
+{
+	char *memory = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert_neq((void *)memory, MAP_FAILED);
+	begin(4, 4);
+	late_words = memory + 4096;
+	struct segue_lease_page *late =
+		(void *)(late_words - offsetof(struct segue_lease_page, durable));
+	atomic_store(&late->generation, 7);
+	track.page = late;
+	signal(SIGSEGV, publish_and_fail);
+	mprotect(late_words, 4096, PROT_NONE);
+	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_READY);
+	track.next = 5;
+	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_STORAGE);
+	signal(SIGSEGV, SIG_DFL);
 }
 
 Test(track, holding_the_whole_ring_is_told_apart_from_waiting)

@@ -66,16 +66,20 @@ static void *fail_with(const char *code, const char *format, ...)
 	return raise_message(code, message);
 }
 
-/* Raises what the library's last call in this thread said, unless a callback of it raised. */
-static void *fail(int rc)
+/* File names in it need not be UTF-8. */
+static PyObject *detail_text(void)
 {
 	const char *detail = segue_error_detail();
 
+	return PyUnicode_DecodeUTF8(detail, (Py_ssize_t)strlen(detail), "replace");
+}
+
+/* Raises what the library's last call in this thread said, unless a callback of it raised. */
+static void *fail(int rc)
+{
 	if (PyErr_Occurred())
 		return NULL;
-	/* File names in the message need not be UTF-8. */
-	return raise_message(segue_error_name(rc),
-		PyUnicode_DecodeUTF8(detail, (Py_ssize_t)strlen(detail), "replace"));
+	return raise_message(segue_error_name(rc), detail_text());
 }
 
 /* ---- Client: the lock and what waits for it ------------------------------------------------- */
@@ -101,6 +105,7 @@ struct client {
 	struct stream *streams; /* all that live, not owned */
 	Py_ssize_t children;    /* stream handles not closed */
 	bool closed;
+	bool hurried; /* a close was interrupted: what it leaves behind is not waited for */
 };
 
 static bool is_forked(const struct client *client)
@@ -149,6 +154,7 @@ static bool enter(struct client *client)
 		if (PyErr_CheckSignals() < 0)
 			return false;
 	}
+	client->hurried = false;
 	return true;
 }
 
@@ -224,7 +230,7 @@ static int on_interrupt(void *arg)
 	bool stop;
 
 	if (!client->waiting)
-		return 0;
+		return client->hurried;
 	PyEval_RestoreThread(client->waiting);
 	stop = PyErr_Occurred() || PyErr_CheckSignals() < 0;
 	client->waiting = PyEval_SaveThread();
@@ -371,20 +377,20 @@ static void finish_stream(void *handle, PyObject *parent)
 	settle_client(client);
 }
 
-static int end_lane(struct segue_lane *handle, struct stream *stream)
+static void lane_ended(struct stream *stream)
 {
-	PyThreadState *state = PyEval_SaveThread();
-	int rc = segue_lane_close(handle);
-
-	PyEval_RestoreThread(state);
 	stream->children--;
 	settle_stream(stream);
-	return rc;
 }
 
+/* Cannot be interrupted: there is nobody to tell. */
 static void finish_lane(void *handle, PyObject *parent)
 {
-	end_lane(handle, (struct stream *)parent);
+	PyThreadState *state = PyEval_SaveThread();
+
+	segue_lane_close(handle);
+	PyEval_RestoreThread(state);
+	lane_ended((struct stream *)parent);
 }
 
 static void finish_batch(void *handle, PyObject *parent)
@@ -396,18 +402,52 @@ static void finish_batch(void *handle, PyObject *parent)
 	settle_stream(stream);
 }
 
-/* With the lock held. */
-static int close_lane(struct lane *lane)
+/* Why the first of several closes failed: the library keeps what the last one said. */
+struct failure {
+	int rc;
+	PyObject *message; /* owned */
+};
+
+static void raise_failure(struct failure *failure)
 {
+	PyObject *message = failure->message;
+
+	failure->message = NULL;
+	if (PyErr_Occurred())
+		Py_XDECREF(message); /* an interrupt comes first */
+	else if (failure->rc < 0)
+		raise_message(segue_error_name(failure->rc), message);
+}
+
+/*
+ * With the lock held. An interrupt leaves its exception, by which the lanes that are closed next are
+ * not waited for.
+ */
+static void close_lane(struct lane *lane, struct failure *failure)
+{
+	struct client *client = lane->stream->client;
 	struct segue_lane *handle = lane->handle;
+	int rc;
 
 	lane->handle = NULL;
-	return handle ? end_lane(handle, lane->stream) : 0;
+	if (!handle)
+		return;
+	wait_begin(client);
+	rc = segue_lane_close(handle);
+	wait_end(client);
+	client->hurried = PyErr_Occurred() != NULL;
+	/* That a lane was somebody else's already is the least of all failures. */
+	if (rc < 0 && !client->hurried && (failure->rc == 0 || failure->rc == SEGUE_EFENCED)) {
+		Py_XDECREF(failure->message);
+		failure->rc = rc;
+		failure->message = detail_text();
+	}
+	lane_ended(lane->stream);
 }
 
 /* With the lock held. Closing a lane lets other threads run, so the list is walked from the start.
  */
-static void close_stream(struct stream *stream)
+static void close_stream(struct stream *stream, struct failure *failure)
 {
 	struct segue_stream *handle;
 	PyThreadState *state;
@@ -419,10 +459,14 @@ static void close_stream(struct stream *stream)
 			;
 		if (lane) {
 			Py_INCREF((PyObject *)lane);
-			close_lane(lane);
+			close_lane(lane, failure);
 			Py_DECREF((PyObject *)lane);
 		}
 	} while (lane);
+	if (failure->rc == SEGUE_EFENCED) { /* nothing there was ours to write */
+		Py_CLEAR(failure->message);
+		failure->rc = 0;
+	}
 	/* The server lets go of it now, also while a batch is still looked at here. */
 	handle = stream->handle;
 	stream->handle = NULL;
@@ -975,14 +1019,25 @@ static int state_write(struct batch *self, size_t i, const Py_buffer *buffer)
 	return rc < 0 ? -1 : 0;
 }
 
-/* Saves a value that has a buffer: 0; 1 if it has to be made contiguous first; -1. */
-static int state_save(struct batch *self, size_t i, const struct field *field, PyObject *value)
+/*
+ * Saves a value by its buffer: 0; 1 if it has to be made an array, or a contiguous one, first; -1.
+ */
+static int state_save(
+	struct batch *self, size_t i, const struct field *field, PyObject *value, bool is_array)
 {
 	Py_buffer buffer;
 	int rc = -1;
 
-	if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0)
+	if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0) {
+		if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+			PyErr_ExceptionMatches(PyExc_MemoryError))
+			return -1;
+		PyErr_Clear(); /* a dtype that no buffer can have, memory that was given back */
+		if (!is_array)
+			return 1;
+		fail_mismatch(self, field, value);
 		return -1;
+	}
 	if (!state_fits(self, field, &buffer))
 		fail_mismatch(self, field, value);
 	else if (!PyBuffer_IsContiguous(&buffer, 'C'))
@@ -1011,11 +1066,12 @@ static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_
 		return NULL;
 	field = stream->fields + stream->sequence_count + stream->context_count + i;
 	if (PyObject_CheckBuffer(args[1]))
-		rc = state_save(self, (size_t)i, field, args[1]);
+		rc = state_save(self, (size_t)i, field, args[1], false);
 	if (rc > 0) {
 		array = PyObject_CallFunctionObjArgs(to_array, args[0], args[1], NULL);
 		/* The call ran Python code: the batch may be gone. */
-		rc = array && batch_check(self) ? state_save(self, (size_t)i, field, array) : -1;
+		rc = array && batch_check(self) ? state_save(self, (size_t)i, field, array, true)
+						: -1;
 		Py_XDECREF(array);
 	}
 	if (rc)
@@ -1023,18 +1079,28 @@ static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_
 	Py_RETURN_NONE;
 }
 
-/* What is committed is not to be written by accident. Views of these arrays escape this. */
-static bool freeze(struct batch *self)
+/*
+ * What is committed is not to be written by accident. Views of these arrays escape this. Keeps the
+ * exception that is set.
+ */
+static void freeze(struct batch *self)
 {
+	PyObject *type, *value, *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
 	for (size_t i = 0; i < self->lane->stream->state_count; i++) {
-		if (!self->out[i])
+		PyObject *array = self->out[i], *done;
+		if (!array)
 			continue;
-		PyObject *done = PyObject_CallMethod(self->out[i], "setflags", "i", 0);
+		Py_INCREF(array); /* another thread may release the batch meanwhile */
+		done = PyObject_CallMethod(array, "setflags", "i", 0);
+		Py_DECREF(array);
 		if (!done)
-			return false;
+			break;
 		Py_DECREF(done);
 	}
-	return true;
+	if (type)
+		PyErr_Restore(type, value, traceback); /* the first of two */
 }
 
 /* commit(wait=False): whether to wait. False: an exception is set. */
@@ -1082,7 +1148,10 @@ static PyObject *batch_commit(
 		fail(rc);
 	leave(client);
 	Py_DECREF((PyObject *)slot);
-	if (rc < 0 || PyErr_Occurred() || !freeze(self))
+	/* Also where the commit stands and the wait for the disk has failed. */
+	if (self->committed)
+		freeze(self);
+	if (PyErr_Occurred())
 		return NULL;
 	Py_RETURN_NONE;
 }
@@ -1098,6 +1167,33 @@ static PyObject *batch_repr(struct batch *self)
 	return PyUnicode_FromFormat("<segue.Batch: step %llu of lane %u, %u rows%s%s>", self->step,
 		self->lane->index, self->rows, self->committed ? ", committed" : "",
 		self->slot ? "" : ", released");
+}
+
+/* ---- Ends of calls -------------------------------------------------------------------------- */
+
+/* Lets go of the lock: None, or what the library said, or a callback of it raised. */
+static PyObject *leave_with_none(struct client *client, int rc)
+{
+	if (rc < 0)
+		fail(rc);
+	leave(client);
+	if (PyErr_Occurred())
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+/* As leave_with_none, with bytes that the library allocated; frees them. */
+static PyObject *leave_with_bytes(struct client *client, int rc, void *data, size_t size)
+{
+	PyObject *bytes = NULL;
+
+	if (rc < 0)
+		fail(rc);
+	else if (!PyErr_Occurred())
+		bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+	segue_free(data);
+	leave(client);
+	return bytes;
 }
 
 /* ---- Lane ----------------------------------------------------------------------------------- */
@@ -1160,6 +1256,21 @@ static bool nanoseconds(PyObject *timeout, int64_t least, int64_t *out)
 	return true;
 }
 
+/* Names the states that are not saved; or says what keeps a batch that was given up from going. */
+static void fail_unsaved(struct lane *self)
+{
+	for (const struct slot *slot = self->slots; slot; slot = slot->next)
+		if (!slot->batch && !segue_batch_committed(slot->handle) &&
+			segue_batch_step(slot->handle) == segue_lane_committed(self->handle)) {
+			fail_with("EHELD",
+				"arrays of batch %llu of lane %u, which was released, are alive: "
+				"delete them",
+				(unsigned long long)segue_batch_step(slot->handle), self->index);
+			return;
+		}
+	fail(SEGUE_EUNSAVED);
+}
+
 static PyObject *lane_next(struct lane *self, PyObject *timeout)
 {
 	struct client *client = self->stream->client;
@@ -1175,6 +1286,8 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 	wait_end(client);
 	if (rc == 0)
 		batch = batch_new(self, handle);
+	else if (rc == SEGUE_EUNSAVED && !PyErr_Occurred())
+		fail_unsaved(self);
 	else if (rc != SEGUE_EEND)
 		fail(rc);
 	lane_leave(self);
@@ -1187,19 +1300,9 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 	return (PyObject *)batch;
 }
 
-/* Bytes that the library allocated, as a bytes object; frees them. */
-static PyObject *take_bytes(void *data, size_t size)
-{
-	PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
-
-	segue_free(data);
-	return bytes;
-}
-
 static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 {
 	struct client *client = self->stream->client;
-	PyObject *bytes = NULL;
 	void *token = NULL;
 	size_t size = 0;
 	int rc;
@@ -1209,14 +1312,7 @@ static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 	wait_begin(client);
 	rc = segue_lane_checkpoint(self->handle, &token, &size);
 	wait_end(client);
-	if (rc < 0)
-		fail(rc);
-	else
-		bytes = take_bytes(token, size);
-	lane_leave(self);
-	if (PyErr_Occurred())
-		Py_CLEAR(bytes);
-	return bytes;
+	return leave_with_bytes(client, rc, token, size);
 }
 
 static PyObject *lane_flush(struct lane *self, PyObject *timeout)
@@ -1230,12 +1326,7 @@ static PyObject *lane_flush(struct lane *self, PyObject *timeout)
 	wait_begin(client);
 	rc = segue_lane_flush(self->handle, limit);
 	wait_end(client);
-	if (rc < 0)
-		fail(rc);
-	lane_leave(self);
-	if (PyErr_Occurred())
-		return NULL;
-	Py_RETURN_NONE;
+	return leave_with_none(client, rc);
 }
 
 /* segue_lane_restore or segue_lane_check. */
@@ -1243,6 +1334,7 @@ static PyObject *lane_with_token(struct lane *self, PyObject *token,
 	int (*call)(struct segue_lane *lane, const void *token, size_t size))
 {
 	struct client *client = self->stream->client;
+	PyObject *done;
 	Py_buffer buffer;
 	int rc;
 
@@ -1255,13 +1347,9 @@ static PyObject *lane_with_token(struct lane *self, PyObject *token,
 	wait_begin(client);
 	rc = call(self->handle, buffer.buf, (size_t)buffer.len);
 	wait_end(client);
-	if (rc < 0)
-		fail(rc);
-	lane_leave(self);
+	done = leave_with_none(client, rc);
 	PyBuffer_Release(&buffer);
-	if (PyErr_Occurred())
-		return NULL;
-	Py_RETURN_NONE;
+	return done;
 }
 
 static PyObject *lane_restore(struct lane *self, PyObject *token)
@@ -1272,6 +1360,20 @@ static PyObject *lane_restore(struct lane *self, PyObject *token)
 static PyObject *lane_check(struct lane *self, PyObject *token)
 {
 	return lane_with_token(self, token, segue_lane_check);
+}
+
+/* Appends (step, committed, Batch or None) of a batch that is still held. */
+static bool reclaim_add(PyObject *held, const struct slot *slot)
+{
+	PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
+	PyObject *entry;
+
+	Py_INCREF(batch); /* the tuple is made first, which may run the collector */
+	entry = Py_BuildValue("KiN", (unsigned long long)segue_batch_step(slot->handle),
+		(int)segue_batch_committed(slot->handle), batch);
+	bool done = entry && PyList_Append(held, entry) == 0;
+	Py_XDECREF(entry);
+	return done;
 }
 
 /*
@@ -1287,20 +1389,28 @@ static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
 		for (slot = self->slots; slot; slot = slot->next)
 			if (slot->batch && slot->batch->committed)
 				break;
-		if (slot)
-			batch_forget(slot->batch);
+		if (slot) {
+			struct batch *batch = slot->batch;
+			Py_INCREF(
+				(PyObject *)batch); /* what it lets go of may be all that held it */
+			batch_forget(batch);
+			Py_DECREF((PyObject *)batch);
+		}
 	} while (slot);
 	if (!lane_enter(self))
 		return NULL;
 	held = PyList_New(0);
-	for (slot = self->slots; slot && held; slot = slot->next) {
-		PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
-		PyObject *entry =
-			Py_BuildValue("KiO", (unsigned long long)segue_batch_step(slot->handle),
-				(int)segue_batch_committed(slot->handle), batch);
-		if (!entry || PyList_Append(held, entry) < 0)
+	slot = self->slots;
+	Py_XINCREF((PyObject *)slot);
+	while (slot) {
+		struct slot *next;
+		if (held && !reclaim_add(held, slot))
 			Py_CLEAR(held);
-		Py_XDECREF(entry);
+		/* What was made may have run the collector, which frees slots. */
+		next = slot->next;
+		Py_XINCREF((PyObject *)next);
+		Py_DECREF((PyObject *)slot);
+		slot = next;
 	}
 	lane_leave(self);
 	return held;
@@ -1312,12 +1422,10 @@ static PyObject *lane_close(struct lane *self, PyObject *Py_UNUSED(none))
 	if (self->handle && !is_forked(self->stream->client)) {
 		if (!enter(self->stream->client))
 			return NULL;
-		int rc = close_lane(self);
-		if (rc < 0)
-			fail(rc);
-		lane_leave(self);
-		if (PyErr_Occurred())
-			return NULL;
+		struct failure failure = {0};
+		close_lane(self, &failure);
+		raise_failure(&failure);
+		return leave_with_none(self->stream->client, 0);
 	}
 	Py_RETURN_NONE;
 }
@@ -1440,7 +1548,7 @@ out:
 
 static PyObject *stream_checkpoint(struct stream *self, PyObject *args)
 {
-	PyObject *bytes = NULL, *timeout;
+	PyObject *timeout;
 	unsigned long long step;
 	unsigned index;
 	int64_t limit;
@@ -1454,14 +1562,7 @@ static PyObject *stream_checkpoint(struct stream *self, PyObject *args)
 	wait_begin(self->client);
 	rc = segue_stream_checkpoint(self->handle, index, step, limit, &token, &size);
 	wait_end(self->client);
-	if (rc < 0)
-		fail(rc);
-	else
-		bytes = take_bytes(token, size);
-	leave(self->client);
-	if (PyErr_Occurred())
-		Py_CLEAR(bytes);
-	return bytes;
+	return leave_with_bytes(self->client, rc, token, size);
 }
 
 static PyObject *stream_close(struct stream *self, PyObject *Py_UNUSED(none))
@@ -1469,8 +1570,10 @@ static PyObject *stream_close(struct stream *self, PyObject *Py_UNUSED(none))
 	if (!self->closed && !is_forked(self->client)) {
 		if (!enter(self->client))
 			return NULL;
-		close_stream(self);
-		leave(self->client);
+		struct failure failure = {0};
+		close_stream(self, &failure);
+		raise_failure(&failure);
+		return leave_with_none(self->client, 0);
 	}
 	Py_RETURN_NONE;
 }
@@ -1772,7 +1875,6 @@ static PyObject *client_report(struct client *self, PyObject *args)
 static PyObject *client_checkpoint(struct client *self, PyObject *args)
 {
 	unsigned long long id;
-	PyObject *bytes = NULL;
 	const char *stream;
 	void *token = NULL;
 	size_t size = 0;
@@ -1784,18 +1886,13 @@ static PyObject *client_checkpoint(struct client *self, PyObject *args)
 	wait_begin(self);
 	rc = segue_client_checkpoint(self->handle, stream, lane, id, &token, &size);
 	wait_end(self);
-	if (rc < 0)
-		fail(rc);
-	else
-		bytes = take_bytes(token, size);
-	leave(self);
-	if (PyErr_Occurred())
-		Py_CLEAR(bytes);
-	return bytes;
+	return leave_with_bytes(self, rc, token, size);
 }
 
+/* As lane_close, for the first of the lanes. */
 static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
 {
+	struct failure failure = {0};
 	struct stream *stream;
 
 	if (self->closed || is_forked(self)) {
@@ -1810,13 +1907,13 @@ static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
 			;
 		if (stream) {
 			Py_INCREF((PyObject *)stream);
-			close_stream(stream);
+			close_stream(stream, &failure);
 			Py_DECREF((PyObject *)stream);
 		}
 	} while (stream);
 	settle_client(self);
-	leave(self);
-	Py_RETURN_NONE;
+	raise_failure(&failure);
+	return leave_with_none(self, 0);
 }
 
 static PyObject *client_closed(struct client *self, void *Py_UNUSED(closure))

@@ -204,8 +204,8 @@ struct segue_stream_spec {
 	bool volatile_;  /* persist=False: nothing is stored, each lane handle begins at step 0 */
 	uint32_t depth;  /* (runtime) batches filled ahead, >= 2; 0: 4 */
 	uint32_t num_threads; /* (runtime) loader threads; 0: 1 */
-	uint32_t capacity;    /* (runtime) sequences in a lane at once; 0: 1000, or batch_size if
-				 greater */
+	uint32_t capacity;    /* (runtime) >= batch_size, else without effect: for live input, which
+				 is not there yet; 0: 1000, or batch_size if greater */
 	enum segue_durability durability; /* (runtime) */
 	uint32_t interval_ms;             /* (runtime) 0: 1000 */
 	/*
@@ -232,8 +232,14 @@ struct segue_batch;
 typedef void segue_progress_fn(void *arg, const char *what, uint64_t done, uint64_t total);
 
 /*
- * Called now and then while a call waits. A non-zero result ends the wait with SEGUE_EINTERRUPTED
- * and changes nothing. (Python looks for Ctrl-C here.)
+ * Called now and then while a call waits. A non-zero result ends the wait with SEGUE_EINTERRUPTED;
+ * the call may be made again. (Python looks for Ctrl-C here.)
+ *
+ * An interrupt of segue_lane_next, of the wait for the disk (commit, flush), of a report, a checkpoint
+ * or a check of a token changes nothing. While a stream is opened, a lane attached, restored or
+ * closed, or a lost server is replaced, it costs the connection, and with it the client's leases, as
+ * if the server had been lost: each lane goes on where it was committed, batches that are open come
+ * again (their commit fails with SEGUE_EFENCED), and a restore may have taken place or not.
  */
 typedef int segue_interrupt_fn(void *arg);
 
@@ -344,7 +350,8 @@ SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
  * until they are (their memory is counted), but can no longer be committed. NULL is fine.
  *
  * 0: all that was committed is on disk (or persist = false). Else why that is not so: SEGUE_ENOSPACE
- * (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED, SEGUE_EGONE.
+ * (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED, SEGUE_EGONE,
+ * SEGUE_ETIMEOUT (the server did not answer), SEGUE_EINTERRUPTED.
  */
 SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 
@@ -375,8 +382,9 @@ SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
  * comes too late or is interrupted may be made again.
  *
  * SEGUE_ENOSPACE (the disk is full: call it again when there is room), SEGUE_ESTORE (storage has
- * failed), SEGUE_ETIMEOUT, SEGUE_EFENCED, SEGUE_EGONE, SEGUE_EINTERRUPTED, SEGUE_EINVAL (persist =
- * false: nothing of the stream is stored).
+ * failed), SEGUE_EUNSAVED (the server was lost while a batch is open: commit or release it, then
+ * call it again), SEGUE_ETIMEOUT, SEGUE_EFENCED, SEGUE_EGONE, SEGUE_EINTERRUPTED, SEGUE_EINVAL
+ * (persist = false: nothing of the stream is stored).
  */
 SEGUE_EXPORT int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns);
 /* Segments left out at the end by tail = stop; 0 before SEGUE_EEND. */
@@ -494,6 +502,10 @@ SEGUE_EXPORT bool segue_batch_committed(const struct segue_batch *batch);
  * Makes the saved states and the advance to the next step true: one atomic store, no system call
  * (at SEGUE_DURABLE_COMMIT it waits until they are on disk). SEGUE_EUNSAVED names the states that
  * are missing; SEGUE_ECOMMITTED; SEGUE_EFENCED; SEGUE_ESTALE.
+ *
+ * At SEGUE_DURABLE_COMMIT also SEGUE_ENOSPACE, SEGUE_ESTORE, SEGUE_EGONE, SEGUE_EINTERRUPTED,
+ * SEGUE_EFENCED from the wait: the commit stands (segue_batch_committed) and is not known to be on
+ * disk; segue_lane_flush waits for it again.
  */
 SEGUE_EXPORT int segue_batch_commit(struct segue_batch *batch);
 /*
