@@ -1391,8 +1391,8 @@ static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
 				break;
 		if (slot) {
 			struct batch *batch = slot->batch;
-			Py_INCREF(
-				(PyObject *)batch); /* what it lets go of may be all that held it */
+			/* What it lets go of may be all that held it. */
+			Py_INCREF((PyObject *)batch);
 			batch_forget(batch);
 			Py_DECREF((PyObject *)batch);
 		}

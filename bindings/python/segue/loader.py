@@ -495,6 +495,9 @@ class Loader(Closing):
                 pass  # nothing here is ours to write
             except errors.Error as error:
                 unwritten = unwritten or error
+            except BaseException:  # Ctrl-C: the rest go without being waited for
+                handles.clear()
+                raise
         if unwritten:
             raise unwritten
 
