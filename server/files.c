@@ -32,6 +32,9 @@ struct paths {
 
 static int paths_add(struct paths *paths, const char *path)
 {
+	/* Here, not when all are known: a short list of patterns may stand for any number. */
+	if (paths->count == SEGUE_FILES_MAX)
+		return segue_fail(SEGUE_ELIMIT, "more than %d files are listed", SEGUE_FILES_MAX);
 	if (paths->count == paths->capacity) {
 		size_t capacity = paths->capacity ? 2 * paths->capacity : 64;
 		char **more = realloc(paths->path, capacity * sizeof(paths->path[0]));
@@ -98,12 +101,28 @@ static int run_glob(const struct segue_opener *opener, const char *pattern, glob
 	return glob(pattern, GLOB_NOSORT | GLOB_ERR | GLOB_ALTDIRFUNC, NULL, found);
 }
 
+/* glob() calls itself for each component behind which there is a wildcard. */
+static int check_depth(const char *pattern)
+{
+	size_t deep = 0;
+
+	for (const char *at = strpbrk(pattern, "*?["); at; at = strchr(at + 1, '/'))
+		if (++deep > SEGUE_FILES_DEEP_MAX)
+			return segue_fail(SEGUE_ELIMIT,
+				"%.200s...: a pattern with more than %d components from the first "
+				"wildcard on",
+				pattern, SEGUE_FILES_DEEP_MAX);
+	return SEGUE_OK;
+}
+
 static int add_matches(const struct segue_opener *opener, struct paths *paths, const char *pattern)
 {
 	glob_t found = {0};
-	int code = run_glob(opener, pattern, &found);
-	int rc = SEGUE_OK;
+	int rc = check_depth(pattern), code;
 
+	if (rc < 0)
+		return rc;
+	code = run_glob(opener, pattern, &found);
 	if (code == GLOB_NOMATCH)
 		rc = segue_fail(SEGUE_ESOURCE, "%s: no such file, and nothing matches it", pattern);
 	else if (code == GLOB_ABORTED)
@@ -132,8 +151,6 @@ static int expand(
 		if (rc < 0)
 			return rc;
 	}
-	if (paths->count > UINT32_MAX)
-		return segue_fail(SEGUE_ELIMIT, "more than 2^32 files");
 	return SEGUE_OK;
 }
 

@@ -238,6 +238,25 @@ def test_uploads(directory: Path, data: Path) -> None:
         baseline.check()
 
 
+def test_patterns_that_multiply(directory: Path, data: Path) -> None:
+    """Short lists of patterns that stand for millions of files, or that glob() would follow too deep."""
+    many = data.parent / "m"
+    many.mkdir()
+    for i in range(5000):
+        os.link(data, many / f"{i}.tfrecord")
+    options = ["--root", data.parent]
+    with Service(directory, *options) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "more than 1048576 files are listed"):
+                peer.open(make_spec("a", *[f"{many}/*"] * 250))
+            with refused(ELIMIT, "a pattern with more than 64 components"):
+                peer.open(make_spec("a", f"{many}{'/*' * 1900}"))
+            peer.open(make_spec("a", *[f"{many}/1?.tfrecord"] * 10, persist=False))
+            canary.go()
+        baseline.check()
+
+
 def test_descriptors(directory: Path, data: Path) -> None:
     with Service(directory, "--max-descriptors", 30) as service, Canary(service, data) as canary:
         baseline = Baseline(service)
