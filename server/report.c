@@ -18,6 +18,8 @@
 
 /* Bytes of a key that a lane's memory is estimated with, when the data set is not open. */
 enum { KEY_GUESS = 256 };
+/* Of a stream with more lanes, STATUS leaves out those that nobody has and nobody has begun. */
+enum { LANES_SHOWN = 256 };
 
 static const char *const compressions[] = {"auto", "none", "gzip"};
 static const char *const tails[] = {"shrink", "stop", "pad"};
@@ -145,7 +147,8 @@ static void put_users(struct segue_json *json, const struct segue_server *server
 		enum segue_limit limit;
 		const char *name;
 	} shown[] = {{SEGUE_LIMIT_CONNECTIONS, "connections"}, {SEGUE_LIMIT_MEMORY, "ring_bytes"},
-		{SEGUE_LIMIT_UPLOADS, "upload_bytes"}, {SEGUE_LIMIT_DESCRIPTORS, "descriptors"}};
+		{SEGUE_LIMIT_UPLOADS, "upload_bytes"}, {SEGUE_LIMIT_DESCRIPTORS, "descriptors"},
+		{SEGUE_LIMIT_THREADS, "threads"}};
 
 	segue_json_begin(json, "users", '[');
 	for (const struct segue_user *user = server->users; user; user = user->next) {
@@ -226,9 +229,12 @@ static void put_ledger(struct segue_json *json, const struct segue_ledger *ledge
 static void put_lanes(struct segue_json *json, const struct segue_stream *stream)
 {
 	segue_json_begin(json, "lanes", '[');
-	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++)
-		put_ledger(json, &stream->ledgers[lane]);
-	for (const struct segue_ledger *ledger = stream->private_ledgers; ledger;
+	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
+		const struct segue_ledger *ledger = &stream->ledgers[lane];
+		if (ledger->listed || ledger->durable || stream->spec->lanes <= LANES_SHOWN)
+			put_ledger(json, ledger);
+	}
+	for (const struct segue_ledger *ledger = stream->in_use; ledger && !stream->ledgers;
 		ledger = ledger->next)
 		put_ledger(json, ledger);
 	segue_json_end(json, ']');

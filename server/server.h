@@ -105,7 +105,8 @@ struct segue_ledger {
 	unsigned pins;                 /* checkpoints that read the grant on other threads */
 	unsigned checkpoints;          /* that mean this ledger, running or waiting */
 	bool written;                  /* ENDING: the last commit is on disk */
-	struct segue_ledger *next;     /* private ledgers of a stream with persist = false */
+	bool listed;                   /* among the stream's `in_use`, linked by: */
+	struct segue_ledger *next;
 };
 
 enum segue_stream_state { SEGUE_STREAM_OPENING, SEGUE_STREAM_OPEN, SEGUE_STREAM_FAILED };
@@ -121,12 +122,13 @@ struct segue_stream {
 	struct segue_index_keeper keeper;
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
-	struct segue_user *user; /* who opened it, and pays for its files */
-	uint64_t descriptors;
-	struct segue_reader reader; /* for whom its files are read */
+	struct segue_user *user; /* who opened it, and pays for its threads, tables and files */
+	uint64_t taken[SEGUE_LIMIT_COUNT]; /* of that user */
+	struct segue_reader reader;        /* for whom its files are read */
 	struct segue_pool *pool;
 	struct segue_ledger *ledgers; /* one a lane, group 0; NULL if persist is false */
-	struct segue_ledger *private_ledgers;
+	/* Those that somebody has, has reserved or asks for; all there are if persist is false. */
+	struct segue_ledger *in_use;
 	struct segue_opening *openings; /* of all sessions */
 	struct segue_job job;           /* the opening */
 	int rc;                         /* its result */

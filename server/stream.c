@@ -294,6 +294,21 @@ static void open_job(void *arg)
 
 /* ---- On the loop's thread ---- */
 
+/* What the stream takes of its user from now on. SEGUE_ELIMIT: nothing. */
+static int charge(struct segue_stream *stream, enum segue_limit limit, uint64_t amount)
+{
+	int rc = 0;
+
+	if (stream->taken[limit])
+		segue_user_give(stream->user, limit, stream->taken[limit]);
+	stream->taken[limit] = 0;
+	if (amount)
+		rc = segue_user_take(stream->user, limit, amount);
+	if (!rc)
+		stream->taken[limit] = amount;
+	return rc;
+}
+
 static void destroy_stream(struct segue_stream *stream)
 {
 	segue_pool_destroy(stream->pool);
@@ -302,8 +317,8 @@ static void destroy_stream(struct segue_stream *stream)
 		stream->source->ops->destroy(stream->source);
 	segue_spec_destroy(stream->spec);
 	segue_reader_finish(&stream->reader);
-	if (stream->descriptors)
-		segue_user_give(stream->user, SEGUE_LIMIT_DESCRIPTORS, stream->descriptors);
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
+		charge(stream, i, 0);
 	if (stream->user)
 		segue_user_release(stream->user);
 	free(stream);
@@ -415,18 +430,46 @@ static void answer_or_fail(struct segue_opening *opening, int rc, const char *de
 	}
 }
 
-/* The files that the source will have open count as the user's. */
-static void pay_for_files(struct segue_stream *stream)
+/* Bytes of the tables that have a place for each lane. */
+static uint64_t size_of_lanes(const struct segue_spec *spec)
+{
+	return spec->persist ? spec->lanes * sizeof(struct segue_ledger) : 0;
+}
+
+/* Of a pattern only the opening will tell. */
+static uint64_t most_files(const struct segue_spec *spec)
+{
+	uint64_t files = 0;
+
+	for (size_t i = 0; i < spec->path_count && files < SEGUE_FILES_OPEN_MAX; i++)
+		files += strpbrk(spec->paths[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
+	return files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+}
+
+/* Before it is opened: what it may take at most, but for the index, of which nothing is known. */
+static int pay_ahead(struct segue_stream *stream)
+{
+	const struct segue_spec *spec = stream->spec;
+
+	int rc = charge(stream, SEGUE_LIMIT_THREADS, spec->num_threads);
+	if (!rc)
+		rc = charge(stream, SEGUE_LIMIT_MEMORY, size_of_lanes(spec));
+	return rc ? rc : charge(stream, SEGUE_LIMIT_DESCRIPTORS, most_files(spec));
+}
+
+/* What its source really has. */
+static void pay_for_source(struct segue_stream *stream)
 {
 	struct segue_source_stats stats;
 
 	segue_source_stats(stream->source, &stats);
 	uint64_t files = stats.files < SEGUE_FILES_OPEN_MAX ? stats.files : SEGUE_FILES_OPEN_MAX;
-	stream->rc = segue_user_take(stream->user, SEGUE_LIMIT_DESCRIPTORS, files);
+	stream->rc = charge(stream, SEGUE_LIMIT_DESCRIPTORS, files);
+	if (!stream->rc)
+		stream->rc = charge(stream, SEGUE_LIMIT_MEMORY,
+			size_of_lanes(stream->spec) + stats.index_memory);
 	if (stream->rc)
 		strncpy(stream->detail, segue_error_detail(), sizeof(stream->detail) - 1);
-	else
-		stream->descriptors = files;
 }
 
 /* The opening job has come back. */
@@ -436,7 +479,7 @@ static void opened(void *arg)
 
 	stream->server->jobs--;
 	if (!stream->rc)
-		pay_for_files(stream);
+		pay_for_source(stream);
 	stream->state = stream->rc ? SEGUE_STREAM_FAILED : SEGUE_STREAM_OPEN;
 	for (struct segue_opening *opening = stream->openings, *next; opening; opening = next) {
 		next = opening->next;
@@ -468,7 +511,7 @@ static int start_stream(
 	stream->id = server->next_stream;
 	stream->user = segue_user_hold(session->user);
 	if ((rc = segue_reader_copy(&session->peer, &stream->reader)) ||
-		(rc = segue_spec_copy(spec, &stream->spec)) ||
+		(rc = segue_spec_copy(spec, &stream->spec)) || (rc = pay_ahead(stream)) ||
 		(rc = segue_pool_create("loader", spec->num_threads, &stream->pool))) {
 		destroy_stream(stream);
 		return rc;

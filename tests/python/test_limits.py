@@ -30,6 +30,7 @@ from peer import (
     FAILURE,
     FRESH,
     LANE_ATTACH,
+    LANE_DETACH,
     NONE,
     OFFER,
     REPORT,
@@ -60,6 +61,15 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "store"
+
+
+def copies(data: Path, count: int) -> Path:
+    """A directory with that many names of the data."""
+    many = data.parent / "many"
+    many.mkdir()
+    for i in range(count):
+        os.link(data, many / f"{i}.tfrecord")
+    return many
 
 
 class Canary:
@@ -196,10 +206,46 @@ def test_memory_of_rings(directory: Path, data: Path) -> None:
         baseline = Baseline(service)
         with Peer(service.path) as peer:
             stream = peer.open(make_spec("a", data, state=1 << 20))
-            with refused(ELIMIT, "rings and carries of uid", "limit is 8388608", "--max-memory"):
+            with refused(ELIMIT, "lanes and indexes of uid", "limit is 8388608", "--max-memory"):
                 peer.attach(stream)
             assert service.status()["streams"]
             peer.attach(peer.open(make_spec("b", data)))
+            canary.go()
+        baseline.check()
+
+
+def test_memory_of_lanes(directory: Path, data: Path) -> None:
+    """Lanes that nobody has cost memory, which is paid for, and no time."""
+    with Service(directory, "--max-memory", "8M") as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "lanes and indexes of uid", "--max-memory"):
+                for i in range(8):
+                    peer.open(make_spec(f"s{i}", data, lanes=4096))
+            with refused(EINVAL, "lanes is 4097"):
+                peer.open(make_spec("a", data, lanes=4097))
+            canary.go()
+        baseline.check()
+    with Service(directory) as service, Canary(service, data) as canary, Peer(service.path) as peer:
+        streams = [peer.open(make_spec(f"s{i}", data, lanes=4096)) for i in range(60)]
+        lease = peer.attach(streams[0], 4000)[2]
+        before = service.cpu()
+        for i in range(500):
+            peer.call(LANE_DETACH, DONE, f2=lease + 1000)
+        assert service.cpu() - before < 0.3
+        lanes = {s["name"]: s["lanes"] for s in service.status()["streams"]}
+        assert [lane["lane"] for lane in lanes["s0"]] == [4000] and lanes["s1"] == []
+        canary.go()
+
+
+def test_memory_of_an_index(directory: Path, data: Path) -> None:
+    """What a data set's index and list of files take is known, and paid for, when it is open."""
+    many = copies(data, 3000)
+    with Service(directory, "--max-memory", "2M") as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "lanes and indexes of uid", "--max-memory"):
+                peer.open(make_spec("a", many / "*"))
             canary.go()
         baseline.check()
 
@@ -240,10 +286,7 @@ def test_uploads(directory: Path, data: Path) -> None:
 
 def test_patterns_that_multiply(directory: Path, data: Path) -> None:
     """Short lists of patterns that stand for millions of files, or that glob() would follow too deep."""
-    many = data.parent / "m"
-    many.mkdir()
-    for i in range(5000):
-        os.link(data, many / f"{i}.tfrecord")
+    many = copies(data, 5000)
     options = ["--root", data.parent]
     with Service(directory, *options) as service, Canary(service, data) as canary:
         baseline = Baseline(service)
@@ -265,6 +308,41 @@ def test_descriptors(directory: Path, data: Path) -> None:
                 for _ in range(30):
                     peer.call(UPLOAD, BULK, f2=1)
             canary.go()
+        baseline.check()
+
+
+def test_descriptors_of_an_opening(directory: Path, data: Path) -> None:
+    """How many files a pattern stands for is known when it is too late to refuse them."""
+    pattern = data.parent / "*.tfrecord"
+    with Service(directory, "--max-descriptors", 40) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "descriptors of uid", "64 more asked for"):
+                peer.open(make_spec("a", pattern))
+            peer.open(make_spec("a", data))
+            canary.go()
+        baseline.check()
+    with Service(directory, "--max-descriptors", 80) as service, Peer(service.path) as peer:
+        peer.open(make_spec("b", pattern))
+        assert service.taken()["descriptors"] == 3  # the peer's two, and the file
+
+
+def test_threads(directory: Path, data: Path) -> None:
+    with Service(directory, "--max-threads", 4) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        threads = service.threads()
+        with Peer(service.path) as peer, Peer(service.path) as other:
+            first = peer.open(make_spec("a", data, num_threads=3))
+            assert service.taken()["threads"] == 4
+            with refused(ELIMIT, "threads of uid", "4 in use", "limit is 4", "--max-threads"):
+                other.open(make_spec("b", data))
+            other.open(make_spec("a", data, num_threads=3))  # it has them already
+            assert service.threads() <= threads + 3 + 2
+            canary.go()
+            peer.call(STREAM_CLOSE, DONE, f2=first)
+            other.close()
+            until(lambda: service.taken()["threads"] == 1)
+            peer.open(make_spec("b", data, num_threads=3))
         baseline.check()
 
 
