@@ -50,6 +50,7 @@ static void begin_stop(struct segue_server *server)
 {
 	server->stopping = true;
 	segue_notify("STOPPING=1\nSTATUS=writing what is committed");
+	segue_errands_give_up(server);
 	segue_writer_try_once(server->writer);
 	segue_listener_destroy(server->listener);
 	server->listener = NULL;
@@ -295,8 +296,7 @@ static int start(struct segue_server *server)
 			 server->store, SEGUE_TABLE_STREAMS, "", 0, see_stream, NULL, server)) ||
 		(rc = segue_loop_create(&server->loop)) ||
 		(rc = segue_writer_create(
-			 server->store, server->loop, storage_news, server, &server->writer)) ||
-		(rc = segue_pool_create("reports", 1, &server->reports)))
+			 server->store, server->loop, storage_news, server, &server->writer)))
 		return rc;
 	return segue_listener_create(server, server->socket_path, &server->listener);
 }
@@ -322,7 +322,6 @@ static unsigned finish(struct segue_server *server)
 	segue_listener_destroy(server->listener);
 	while (server->sessions)
 		segue_session_close(server->sessions);
-	segue_pool_destroy(server->reports);
 	segue_users_stop(server);
 	unsigned unwritten = segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);

@@ -27,6 +27,7 @@ struct segue_stream;
 struct segue_attach;
 struct segue_checkpoint;
 struct segue_upload;
+struct segue_errand;
 
 struct segue_options {
 	const char *dir;
@@ -51,7 +52,6 @@ struct segue_server {
 	struct segue_loop *loop;
 	struct segue_store *store;
 	struct segue_writer *writer;
-	struct segue_pool *reports; /* one thread for long reports */
 	struct segue_listener *listener;
 	struct segue_session *sessions;
 	struct segue_user *users;
@@ -216,12 +216,44 @@ struct segue_session {
 	struct segue_rate rate;
 	uint64_t lanes;    /* held, or asked for */
 	unsigned fds_sent; /* since it last had read everything */
+	unsigned requests; /* in flight, of those that take long */
+	struct segue_errand *errands;
 	struct segue_frame_reader *reader;
 	struct segue_frame_queue *queue;
 	struct segue_arena arena;
 	struct segue_upload *uploads;
 	struct segue_opening *openings;
 };
+
+/* One more request that takes long is in flight. SEGUE_ELIMIT: there are too many. */
+int segue_session_take_request(struct segue_session *session);
+
+/* Long work for a session, on a thread of its user's. */
+struct segue_errand {
+	struct segue_task task;
+	struct segue_errand *next;     /* of the session */
+	struct segue_session *session; /* NULL: gone */
+	uint64_t serial;
+	int (*work)(struct segue_errand *errand);
+	_Atomic bool
+		given_up; /* by the loop: the session is gone, or the server is being stopped */
+	int rc;
+	char detail[SEGUE_ERROR_TEXT];
+};
+
+/*
+ * Has it done: a request in flight. `work` returns a code, which goes to `rc` with its detail; it is
+ * not called any more, or should soon return, when nobody waits for it. `done` calls
+ * segue_errand_end() first. SEGUE_ELIMIT, SEGUE_ENOMEM, SEGUE_ESYSTEM, SEGUE_EGONE: nothing is done.
+ */
+int segue_errand_run(struct segue_session *session, uint64_t serial, struct segue_errand *errand,
+	int (*work)(struct segue_errand *errand), void (*done)(struct segue_task *task));
+/* It is over: the session to be answered; NULL: it is gone. */
+struct segue_session *segue_errand_end(struct segue_errand *errand);
+/* A segue_interrupt_fn for `work`; `arg` is the errand. */
+int segue_errand_given_up(void *arg);
+/* The server is being stopped. */
+void segue_errands_give_up(struct segue_server *server);
 
 /* Takes over a connected socket. A peer that may not connect, or not once more, is told why. */
 void segue_session_create(struct segue_server *server, int socket);

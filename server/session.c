@@ -23,6 +23,7 @@ enum {
 	PATHS_BYTES_MAX = 1 << 28,
 	FRAMES_AT_ONCE = 64,    /* then others have their turn */
 	FDS_MAX = 64,           /* on their way to a peer that does not read */
+	REQUESTS_MAX = 256,     /* in flight, of those that take long */
 	SLOW_TO_FREE = 1 << 20, /* bytes from which on freeing is a task */
 };
 #define SECOND INT64_C(1000000000)
@@ -143,6 +144,94 @@ struct segue_session *segue_session_find(struct segue_server *server, uint64_t i
 	while (session && session->id != id)
 		session = session->next;
 	return session;
+}
+
+/* ---- Long requests ---- */
+
+int segue_session_take_request(struct segue_session *session)
+{
+	if (session->requests >= REQUESTS_MAX)
+		return segue_fail(SEGUE_ELIMIT,
+			"%u reports and checkpoints that this connection has asked for are under "
+			"way: the limit is %d",
+			session->requests, REQUESTS_MAX);
+	session->requests++;
+	return 0;
+}
+
+static void run_errand(struct segue_task *task)
+{
+	struct segue_errand *errand = (struct segue_errand *)task;
+
+	errand->rc = segue_errand_given_up(errand)
+			     ? segue_fail(SEGUE_EGONE, "the server is being stopped")
+			     : errand->work(errand);
+	if (errand->rc)
+		snprintf(errand->detail, sizeof(errand->detail), "%.*s", SEGUE_ERROR_TEXT - 1,
+			segue_error_detail());
+}
+
+int segue_errand_run(struct segue_session *session, uint64_t serial, struct segue_errand *errand,
+	int (*work)(struct segue_errand *errand), void (*done)(struct segue_task *task))
+{
+	int rc = segue_session_take_request(session);
+
+	if (rc)
+		return rc;
+	errand->session = session;
+	errand->serial = serial;
+	errand->work = work;
+	rc = segue_user_run(session->user, &errand->task, run_errand, done);
+	if (rc) {
+		session->requests--;
+		return rc;
+	}
+	errand->next = session->errands;
+	session->errands = errand;
+	return 0;
+}
+
+struct segue_session *segue_errand_end(struct segue_errand *errand)
+{
+	struct segue_session *session = errand->session;
+	struct segue_errand **link;
+
+	if (!session)
+		return NULL;
+	for (link = &session->errands; *link != errand;)
+		link = &(*link)->next;
+	*link = errand->next;
+	session->requests--;
+	return session;
+}
+
+int segue_errand_given_up(void *arg)
+{
+	struct segue_errand *errand = arg;
+
+	/* relaxed: a hint */
+	return atomic_load_explicit(&errand->given_up, memory_order_relaxed);
+}
+
+static void give_up_errands(struct segue_session *session)
+{
+	struct segue_errand *errand = session->errands;
+
+	for (; errand; errand = errand->next)
+		atomic_store_explicit(&errand->given_up, true, memory_order_relaxed);
+}
+
+void segue_errands_give_up(struct segue_server *server)
+{
+	for (struct segue_session *session = server->sessions; session; session = session->next)
+		give_up_errands(session);
+}
+
+static void forget_errands(struct segue_session *session)
+{
+	give_up_errands(session);
+	for (; session->errands; session->errands = session->errands->next)
+		session->errands->session = NULL;
 }
 
 /* ---- Uploads ---- */
@@ -780,6 +869,7 @@ void segue_session_close(struct segue_session *session)
 	segue_loop_remove(server->loop, &session->socket);
 	if (session->process.fd >= 0)
 		segue_loop_remove(server->loop, &session->process);
+	forget_errands(session);
 	segue_stream_session_gone(session);
 	/* Callers up the stack may still look at it. */
 	segue_loop_post(server->loop, destroy_later, session);

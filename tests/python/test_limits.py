@@ -19,9 +19,11 @@ import segue
 from peer import (
     ATTACHED,
     BULK,
+    CHECKPOINT,
     CONTINUE,
     DONE,
     EFENCED,
+    EGONE,
     EINVAL,
     ELIMIT,
     ENOMEM,
@@ -47,7 +49,8 @@ from peer import (
 )
 from test_cli import report, until, write_data
 
-STATUS = 1
+STATUS, INSPECT, VERIFY = 1, 2, 4
+NOBODY = 65534
 LONG = "SEGUE_TEST_LONG" in os.environ  # the long form, of some 20 s more
 
 
@@ -470,6 +473,70 @@ def test_slow_loris(directory: Path, data: Path) -> None:
         for peer in (slow, half, huge, late):
             peer.close()
         baseline.check()
+
+
+def test_requests_in_flight(directory: Path, data: Path) -> None:
+    with Service(directory) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            stream = peer.open(make_spec("a", data))
+            for _ in range(300):  # of a step that never comes
+                peer.send(CHECKPOINT, f2=stream, f3=0, f5=1000, f6=60_000_000_000)
+            with refused(ELIMIT, "256 reports and checkpoints", "limit is 256"):
+                peer.answer(BULK)
+            with Peer(service.path) as other:
+                assert other.call(REPORT, BULK, f2=INSPECT)
+            canary.go()
+        baseline.check()
+
+
+def stop_verifying(service: Service, peer: Peer) -> int:
+    """Ask for VERIFY, and stop the process that does it before it is done; its id."""
+    peer.send(REPORT, f2=VERIFY)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        for task in Path(f"/proc/{service.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if b"verify" in Path(f"/proc/{child}/cmdline").read_bytes():  # it is that program
+                    os.kill(int(child), signal.SIGSTOP)
+                    return int(child)
+    raise AssertionError("no process that verifies was seen")
+
+
+def test_long_reports(tmp_path: Path, directory: Path, data: Path) -> None:
+    """A VERIFY without end: others' reports are made, and it ends with its client and the server."""
+    path = tmp_path / "open.sock"
+    options = ["--socket", path, "--allow-user", NOBODY, "--root", tmp_path]
+    with Service(directory, *options, socket=path) as service, Canary(service, data) as canary:
+        for parent in [tmp_path, *list(tmp_path.parents)[:3]]:
+            if str(parent).startswith("/tmp/pytest"):
+                parent.chmod(0o755)
+        baseline = Baseline(service)
+        with Peer(path) as peer:
+            pid = stop_verifying(service, peer)
+            if os.geteuid() == 0:
+                child = os.fork()
+                if child == 0:
+                    try:
+                        os.setgid(NOBODY)
+                        os.setuid(NOBODY)
+                        other = Peer(path)
+                        other.socket.settimeout(5)
+                        other.call(REPORT, BULK, f2=INSPECT)
+                        os._exit(0)
+                    finally:
+                        os._exit(1)
+                assert os.waitpid(child, 0)[1] == 0
+            canary.go()
+        until(lambda: not Path(f"/proc/{pid}").exists(), 5)
+        baseline.check()
+        with Peer(path) as peer:
+            stop_verifying(service, peer)
+            began = time.monotonic()
+            assert service.stop()[0] == 0
+            assert time.monotonic() - began < 5
+            with refused(EGONE, "stop"):
+                peer.answer(BULK)
 
 
 # ---- What else a connection must not do to others, or leave ----
