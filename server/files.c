@@ -142,8 +142,10 @@ static int expand(
 	const struct segue_opener *opener, const struct segue_spec *spec, struct paths *paths)
 {
 	for (size_t i = 0; i < spec->path_count; i++) {
-		int rc = segue_opener_exists(opener, spec->paths[i]);
+		int rc = segue_check_given_up(opener ? opener->given_up : NULL);
 
+		if (rc == SEGUE_OK)
+			rc = segue_opener_exists(opener, spec->paths[i]);
 		if (rc > 0)
 			rc = paths_add(paths, spec->paths[i]);
 		else if (rc == 0)
@@ -310,8 +312,11 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 	if (rc < 0)
 		return rc;
 	make_names(files);
-	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++)
-		rc = look_at(&files->opener, &files->file[i], spec->compression, cache_dir);
+	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++) {
+		rc = segue_check_given_up(files->opener.given_up);
+		if (rc == SEGUE_OK)
+			rc = look_at(&files->opener, &files->file[i], spec->compression, cache_dir);
+	}
 	return rc;
 }
 
@@ -346,10 +351,9 @@ int segue_files_check(const struct segue_spec *spec, const struct segue_opener *
 	for (size_t i = 0; rc == SEGUE_OK && i < paths.count; i++) {
 		int fd = segue_opener_open(opener, paths.path[i], &st);
 
-		if (fd < 0)
-			rc = fd;
-		else
+		if (fd >= 0)
 			close(fd);
+		rc = fd < 0 ? fd : segue_check_given_up(opener->given_up);
 	}
 	paths_free(&paths);
 	return rc;
@@ -497,7 +501,8 @@ static int inflate_one(const struct segue_files *files, const struct segue_file 
 static int inflate_missing(
 	struct segue_files *files, const char *cache_dir, segue_progress_fn *progress, void *arg)
 {
-	struct segue_progress told = {.fn = progress, .arg = arg, .what = "inflate"};
+	struct segue_progress told = {
+		.fn = progress, .arg = arg, .what = "inflate", .given_up = files->opener.given_up};
 	uint64_t keep_free = 0;
 	int fd, rc;
 

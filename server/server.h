@@ -120,6 +120,8 @@ struct segue_stream {
 	uint64_t fingerprint[2];
 	struct segue_plan_spec plan; /* lane is set by its users */
 	struct segue_index_keeper keeper;
+	_Atomic bool
+		given_up;  /* by the loop: no session has it open, or the server is being stopped */
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
 	struct segue_user *user; /* who opened it, and pays for its threads, tables and files */

@@ -124,7 +124,6 @@ static void send_progress(void *arg)
 		};
 		segue_session_send(session, &message, NULL, 0);
 	}
-	progress->server->jobs--;
 	free(progress);
 }
 
@@ -132,13 +131,6 @@ struct opening_job {
 	struct segue_stream *stream;
 	int64_t told_at;
 };
-
-static void count_job(void *arg)
-{
-	struct progress *progress = arg;
-
-	progress->server->jobs++;
-}
 
 static void report_progress(void *arg, const char *what, uint64_t done, uint64_t total)
 {
@@ -155,7 +147,6 @@ static void report_progress(void *arg, const char *what, uint64_t done, uint64_t
 	*progress = (struct progress){
 		.server = job->stream->server, .stream = job->stream, .done = done, .total = total};
 	strncpy(progress->what, what, sizeof(progress->what) - 1);
-	segue_loop_post(progress->server->loop, count_job, progress);
 	segue_loop_post(progress->server->loop, send_progress, progress);
 }
 
@@ -223,7 +214,8 @@ static int open_source(struct segue_stream *stream)
 
 	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
-	const struct segue_opener opener = {server->options.roots, &stream->reader};
+	const struct segue_opener opener = {
+		server->options.roots, &stream->reader, &stream->given_up};
 	return segue_source_open_tfrecord(stream->spec, cache, &opener, &stream->keeper,
 		report_progress, &job, &stream->source);
 }
@@ -250,6 +242,9 @@ static int settle_source(struct segue_stream *stream, bool found)
 			"or bring the files back",
 			stream->spec->name);
 	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
+	rc = segue_check_given_up(&stream->given_up);
+	if (rc)
+		return rc;
 	return found || !stream->spec->persist ? 0 : save_record(stream);
 }
 
@@ -352,9 +347,21 @@ void segue_opening_release(struct segue_opening *opening)
 	segue_stream_release(stream);
 }
 
+/* Whether anybody still wants what the stream's threads read. */
+static void judge_interest(struct segue_stream *stream)
+{
+	const struct segue_opening *opening = stream->openings;
+
+	while (opening && !opening->session)
+		opening = opening->next;
+	atomic_store_explicit(
+		&stream->given_up, !opening || stream->server->stopping, memory_order_relaxed);
+}
+
 static void leave(struct segue_opening *opening)
 {
 	opening->session = NULL;
+	judge_interest(opening->stream);
 	segue_opening_release(opening);
 }
 
@@ -492,7 +499,10 @@ static void opened(void *arg)
 static struct segue_stream *find_stream(struct segue_server *server, const char *name)
 {
 	for (struct segue_stream *stream = server->streams; stream; stream = stream->next) {
-		if (stream->state != SEGUE_STREAM_FAILED && strcmp(stream->spec->name, name) == 0)
+		bool lost = stream->state == SEGUE_STREAM_FAILED ||
+			    (stream->state == SEGUE_STREAM_OPENING &&
+				    atomic_load_explicit(&stream->given_up, memory_order_relaxed));
+		if (!lost && strcmp(stream->spec->name, name) == 0)
 			return stream;
 	}
 	return NULL;
@@ -568,40 +578,39 @@ static void open_for(struct segue_session *session, uint64_t serial, struct segu
 	stream->openings = opening;
 	session->openings = opening;
 	stream->users++;
+	judge_interest(stream);
 	if (stream->state == SEGUE_STREAM_OPEN)
 		answer_or_fail(opening, 0, "");
 }
 
 /* The files of a stream that another user has opened are looked at again, for this one. */
 struct look {
-	struct segue_task task;
+	struct segue_errand errand;
+	const struct segue_roots *roots;
 	struct segue_spec *spec;
 	struct segue_reader reader;
-	uint64_t session, serial;
-	int rc;
-	char detail[SEGUE_ERROR_TEXT];
 };
 
-static void look_at_files(struct segue_task *task)
+static int look_at_files(struct segue_errand *errand)
 {
-	struct look *look = (struct look *)task;
-	const struct segue_opener opener = {task->user->server->options.roots, &look->reader};
+	struct look *look = (struct look *)errand;
+	const struct segue_opener opener = {look->roots, &look->reader, &errand->given_up};
 
-	look->rc = segue_files_check(look->spec, &opener);
-	if (look->rc)
-		strncpy(look->detail, segue_error_detail(), sizeof(look->detail) - 1);
+	return segue_files_check(look->spec, &opener);
 }
 
 static void looked_at_files(struct segue_task *task)
 {
 	struct look *look = (struct look *)task;
-	struct segue_session *session = segue_session_find(task->user->server, look->session);
+	const struct segue_errand *errand = &look->errand;
+	struct segue_session *session = segue_errand_end(&look->errand);
 
-	if (session && !look->rc) {
-		open_for(session, look->serial, look->spec);
+	if (session && !errand->rc) {
+		open_for(session, errand->serial, look->spec);
 	} else {
 		if (session)
-			segue_session_fail_text(session, look->serial, look->rc, look->detail);
+			segue_session_fail_text(
+				session, errand->serial, errand->rc, errand->detail);
 		segue_spec_destroy(look->spec);
 	}
 	segue_reader_finish(&look->reader);
@@ -614,12 +623,12 @@ static int start_looking(struct segue_session *session, uint64_t serial, struct 
 
 	if (!look)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+	look->roots = session->server->options.roots;
 	look->spec = spec;
-	look->session = session->id;
-	look->serial = serial;
 	int rc = segue_reader_copy(&session->peer, &look->reader);
 	if (!rc)
-		rc = segue_user_run(session->user, &look->task, look_at_files, looked_at_files);
+		rc = segue_errand_run(
+			session, serial, &look->errand, look_at_files, looked_at_files);
 	if (rc) {
 		segue_reader_finish(&look->reader);
 		free(look);
@@ -705,8 +714,10 @@ bool segue_stream_stop(struct segue_server *server)
 {
 	bool idle = true;
 
-	for (struct segue_stream *stream = server->streams; stream; stream = stream->next)
+	for (struct segue_stream *stream = server->streams; stream; stream = stream->next) {
+		judge_interest(stream);
 		idle = segue_ledgers_stop(stream) && idle;
+	}
 	return idle && server->jobs == 0;
 }
 

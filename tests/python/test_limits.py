@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import resource
 import signal
@@ -35,9 +36,12 @@ from peer import (
     LANE_DETACH,
     NONE,
     OFFER,
+    OPENED,
+    PROGRESS,
     REPORT,
     RESTORE,
     STREAM_CLOSE,
+    STREAM_OPEN,
     UPLOAD,
     Baseline,
     Peer,
@@ -47,6 +51,7 @@ from peer import (
     make_spec,
     zigzag,
 )
+from segue.tfrecord import masked_crc32c
 from test_cli import report, until, write_data
 
 STATUS, INSPECT, VERIFY = 1, 2, 4
@@ -537,6 +542,40 @@ def test_long_reports(tmp_path: Path, directory: Path, data: Path) -> None:
             assert time.monotonic() - began < 5
             with refused(EGONE, "stop"):
                 peer.answer(BULK)
+
+
+def write_long(path: Path, megabytes: int) -> None:
+    """A small gzip file that takes long to inflate: one record of zeros."""
+    data = struct.pack("<Q", megabytes << 20)
+    zeros = gzip.compress(bytes(64 << 20), 1)
+    head = data + struct.pack("<I", masked_crc32c(data))
+    path.write_bytes(gzip.compress(head) + zeros * (megabytes // 64) + gzip.compress(bytes(4)))
+
+
+def test_an_opening_that_nobody_waits_for(directory: Path, data: Path) -> None:
+    """It ends with the last client that waits, or with the server, and leaves no file half-made."""
+    long = data.parent / "long.gz"
+    write_long(long, 2048)
+    with Service(directory) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        for end in ("client", "server"):
+            with Peer(service.path) as peer:
+                peer.send(STREAM_OPEN, f2=make_spec("long", long))
+                assert peer.receive()[0] == PROGRESS
+                began = time.monotonic()
+                if end == "client":
+                    peer.close()
+                    until(lambda: len(service.status()["streams"]) == 1)
+                    canary.go()
+                else:
+                    canary.client.close()
+                    assert service.stop()[0] == 0
+                    with refused(EGONE, "stopped"):
+                        peer.answer(OPENED)
+                assert time.monotonic() - began < 3
+                assert list((directory / "cache").iterdir()) == []
+            if end == "client":
+                baseline.check()
 
 
 # ---- What else a connection must not do to others, or leave ----
