@@ -326,6 +326,7 @@ static unsigned finish(struct segue_server *server)
 	unsigned unwritten = segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
+	segue_session_destroy_all(server);
 	segue_users_destroy(server);
 	segue_store_close(server->store);
 	free(server->dir);

@@ -54,6 +54,7 @@ struct segue_server {
 	struct segue_writer *writer;
 	struct segue_listener *listener;
 	struct segue_session *sessions;
+	struct segue_session *leaving; /* closed, with fds that the peer has not read */
 	struct segue_user *users;
 	struct segue_stream *streams;
 	struct segue_checkpoint *checkpoints; /* that wait for a step */
@@ -218,6 +219,8 @@ struct segue_session {
 	struct segue_rate rate;
 	uint64_t lanes;    /* held, or asked for */
 	unsigned fds_sent; /* since it last had read everything */
+	unsigned fds_paid; /* of those, beyond what a connection has: its user's */
+	int64_t retry_at;  /* the kernel took no more fds; 0: it did */
 	unsigned requests; /* in flight, of those that take long */
 	struct segue_errand *errands;
 	struct segue_frame_reader *reader;
@@ -276,6 +279,10 @@ void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uin
 /* Ends the session; safe inside its own callbacks. */
 void segue_session_close(struct segue_session *session);
 void segue_session_tick(struct segue_server *server, int64_t now);
+/* Gives back what sessions have taken for fds that their peers have read since. */
+void segue_session_settle(struct segue_server *server);
+/* Frees those that are left when the loop has ended. */
+void segue_session_destroy_all(struct segue_server *server);
 
 /* ---- Listener (listener.c) ---- */
 

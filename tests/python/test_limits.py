@@ -332,7 +332,7 @@ def test_descriptors_of_an_opening(directory: Path, data: Path) -> None:
         baseline.check()
     with Service(directory, "--max-descriptors", 80) as service, Peer(service.path) as peer:
         peer.open(make_spec("b", pattern))
-        assert service.taken()["descriptors"] == 3  # the peer's two, and the file
+        assert service.taken()["descriptors"] == 7  # the peer's six, and the file
 
 
 def test_threads(directory: Path, data: Path) -> None:
@@ -445,6 +445,57 @@ def test_a_peer_that_does_not_read(directory: Path, data: Path, fds: bool) -> No
         assert most < baseline.before[0] + 100
         canary.go()
         baseline.check()
+
+
+def be_nobody() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))  # which holds for fds on their way, too
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_deaf_clients_of_another_user(tmp_path: Path, directory: Path, limited: bool) -> None:
+    """What they do not read is on their account; where that is large, others wait and go on."""
+    if os.geteuid() != 0:
+        pytest.skip("SKIP: only root can be another user, and the kernel does not limit root")
+    for parent in [tmp_path, *list(tmp_path.parents)[:3]]:
+        if str(parent).startswith("/tmp/pytest"):
+            parent.chmod(0o755)
+    directory.mkdir()
+    os.chown(directory, NOBODY, NOBODY)
+    options = [] if limited else ["--max-descriptors", 1000]
+    with Service(directory, *options, setup=be_nobody) as service:
+        deaf = [Peer(service.path) for _ in range(4)]
+        for peer in deaf:
+            for _ in range(30):
+                peer.send(REPORT, f2=STATUS)
+        if not limited:
+            time.sleep(0.5)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                be_nobody()
+                for one in deaf:
+                    one.close()
+                with Peer(service.path) as peer:
+                    os.write(writing, b"x")
+                    for _ in range(5):
+                        peer.call(REPORT, BULK, f2=STATUS)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.read(reading, 1) == b"x"
+        if not limited:
+            time.sleep(0.5)
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
+            for peer in deaf:
+                peer.close()
+        assert os.waitpid(child, 0)[1] == 0
+        for peer in deaf:
+            peer.close()
+        until(lambda: service.taken()["descriptors"] == 0)
 
 
 def test_slow_loris(directory: Path, data: Path) -> None:
