@@ -154,6 +154,8 @@ static void tell_verifying(void *arg, const char *what, uint64_t done, uint64_t 
 		fflush(stderr);
 	} else if (now - server->logged_ns >= LOG_NS) {
 		server->logged_ns = now;
+		segue_notify("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=%s: %llu of %llu MiB", what,
+			(unsigned long long)(done >> 20), (unsigned long long)(total >> 20));
 		fprintf(stderr, "segue: %s: %llu of %llu MiB\n", what,
 			(unsigned long long)(done >> 20), (unsigned long long)(total >> 20));
 		fflush(stderr);
