@@ -418,7 +418,6 @@ static void start_server(void)
 	expect(segue_loop_create(&server->loop) == 0);
 	expect(segue_writer_create(store, server->loop, storage_news, server, &server->writer) ==
 		0);
-	expect(segue_pool_create("reports", 1, &server->reports) == 0);
 }
 
 static void stop_server(void)
@@ -426,10 +425,10 @@ static void stop_server(void)
 	struct segue_server *server = &world.server;
 
 	expect(!server->storage_error);
-	segue_pool_destroy(server->reports);
 	segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
+	segue_session_destroy_all(server);
 }
 
 static int open_fds(void)
