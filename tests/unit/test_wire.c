@@ -883,8 +883,8 @@ Test(wire, stream_record)
 	record.spec->lanes = 0;
 	cr_assert_eq(segue_stream_record_pack(&record, &bytes, &size), 0);
 	cr_assert_eq(segue_stream_record_unpack(bytes, size, &out), SEGUE_EPROTOCOL);
-	cr_assert_str_eq(segue_error_detail(),
-		"stream record: spec: lanes is 0, from 1 to 4096 is allowed");
+	cr_assert_str_eq(
+		segue_error_detail(), "stream record: spec: lanes is 0, from 1 to 4096 is allowed");
 	free(bytes);
 	segue_spec_destroy(record.spec);
 }
