@@ -192,6 +192,8 @@ static void drop(struct segue_checkpoint *checkpoint)
 	while (*link != checkpoint)
 		link = &(*link)->next;
 	*link = checkpoint->next;
+	if (checkpoint->session)
+		checkpoint->session->requests--;
 	checkpoint->ledger->checkpoints--;
 	segue_writer_unpin(opening->stream->server->writer, &checkpoint->pin);
 	free(checkpoint->token);
@@ -248,6 +250,8 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 	else if (!ledger)
 		rc = segue_fail(SEGUE_EINVAL, "there is no lane %u to take a checkpoint of",
 			message->checkpoint.lane);
+	else
+		rc = segue_session_take_request(session);
 	if (rc) {
 		free(checkpoint);
 		segue_session_fail(session, message->serial, rc);

@@ -182,9 +182,8 @@ static int set_socket(
 	struct sockaddr_un address = {0};
 	socklen_t size = sizeof(address) - 1;
 
-	int rc = segue_notify_init();
-	if (!rc)
-		rc = segue_notify_socket(&service->listen_fd);
+	segue_notify_init();
+	int rc = segue_notify_socket(&service->listen_fd);
 	if (rc || service->listen_fd < 0)
 		return rc;
 	if (getsockname(service->listen_fd, (struct sockaddr *)&address, &size) < 0)
@@ -210,6 +209,11 @@ int segue_cli_service_init(
 	int rc;
 
 	*service = (struct segue_cli_service){.listen_fd = -1};
+	/* Nobody has said that the server of some client of theirs should let others in. */
+	if (options->embedded) {
+		unsetenv("SEGUE_ALLOW_USER");
+		unsetenv("SEGUE_ALLOW_GROUP");
+	}
 	if ((rc = set_limits(service, options)) || (rc = set_roots(service, options)) ||
 		(rc = set_admission(service, options)))
 		return rc;

@@ -32,6 +32,9 @@ struct paths {
 
 static int paths_add(struct paths *paths, const char *path)
 {
+	/* Here, not when all are known: a short list of patterns may stand for any number. */
+	if (paths->count == SEGUE_FILES_MAX)
+		return segue_fail(SEGUE_ELIMIT, "more than %d files are listed", SEGUE_FILES_MAX);
 	if (paths->count == paths->capacity) {
 		size_t capacity = paths->capacity ? 2 * paths->capacity : 64;
 		char **more = realloc(paths->path, capacity * sizeof(paths->path[0]));
@@ -98,12 +101,28 @@ static int run_glob(const struct segue_opener *opener, const char *pattern, glob
 	return glob(pattern, GLOB_NOSORT | GLOB_ERR | GLOB_ALTDIRFUNC, NULL, found);
 }
 
+/* glob() calls itself for each component behind which there is a wildcard. */
+static int check_depth(const char *pattern)
+{
+	size_t deep = 0;
+
+	for (const char *at = strpbrk(pattern, "*?["); at; at = strchr(at + 1, '/'))
+		if (++deep > SEGUE_FILES_DEEP_MAX)
+			return segue_fail(SEGUE_ELIMIT,
+				"%.200s...: a pattern with more than %d components from the first "
+				"wildcard on",
+				pattern, SEGUE_FILES_DEEP_MAX);
+	return SEGUE_OK;
+}
+
 static int add_matches(const struct segue_opener *opener, struct paths *paths, const char *pattern)
 {
 	glob_t found = {0};
-	int code = run_glob(opener, pattern, &found);
-	int rc = SEGUE_OK;
+	int rc = check_depth(pattern), code;
 
+	if (rc < 0)
+		return rc;
+	code = run_glob(opener, pattern, &found);
 	if (code == GLOB_NOMATCH)
 		rc = segue_fail(SEGUE_ESOURCE, "%s: no such file, and nothing matches it", pattern);
 	else if (code == GLOB_ABORTED)
@@ -123,8 +142,10 @@ static int expand(
 	const struct segue_opener *opener, const struct segue_spec *spec, struct paths *paths)
 {
 	for (size_t i = 0; i < spec->path_count; i++) {
-		int rc = segue_opener_exists(opener, spec->paths[i]);
+		int rc = segue_check_given_up(opener ? opener->given_up : NULL);
 
+		if (rc == SEGUE_OK)
+			rc = segue_opener_exists(opener, spec->paths[i]);
 		if (rc > 0)
 			rc = paths_add(paths, spec->paths[i]);
 		else if (rc == 0)
@@ -132,8 +153,6 @@ static int expand(
 		if (rc < 0)
 			return rc;
 	}
-	if (paths->count > UINT32_MAX)
-		return segue_fail(SEGUE_ELIMIT, "more than 2^32 files");
 	return SEGUE_OK;
 }
 
@@ -293,8 +312,11 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 	if (rc < 0)
 		return rc;
 	make_names(files);
-	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++)
-		rc = look_at(&files->opener, &files->file[i], spec->compression, cache_dir);
+	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++) {
+		rc = segue_check_given_up(files->opener.given_up);
+		if (rc == SEGUE_OK)
+			rc = look_at(&files->opener, &files->file[i], spec->compression, cache_dir);
+	}
 	return rc;
 }
 
@@ -329,10 +351,9 @@ int segue_files_check(const struct segue_spec *spec, const struct segue_opener *
 	for (size_t i = 0; rc == SEGUE_OK && i < paths.count; i++) {
 		int fd = segue_opener_open(opener, paths.path[i], &st);
 
-		if (fd < 0)
-			rc = fd;
-		else
+		if (fd >= 0)
 			close(fd);
+		rc = fd < 0 ? fd : segue_check_given_up(opener->given_up);
 	}
 	paths_free(&paths);
 	return rc;
@@ -480,7 +501,8 @@ static int inflate_one(const struct segue_files *files, const struct segue_file 
 static int inflate_missing(
 	struct segue_files *files, const char *cache_dir, segue_progress_fn *progress, void *arg)
 {
-	struct segue_progress told = {.fn = progress, .arg = arg, .what = "inflate"};
+	struct segue_progress told = {
+		.fn = progress, .arg = arg, .what = "inflate", .given_up = files->opener.given_up};
 	uint64_t keep_free = 0;
 	int fd, rc;
 

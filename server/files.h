@@ -14,8 +14,10 @@
 
 #include <pthread.h>
 
+#define SEGUE_FILES_MAX       (1 << 20) /* listed, what patterns match included */
 #define SEGUE_FILES_OPEN_MAX  64
 #define SEGUE_FILES_TRAIL_MAX 8
+#define SEGUE_FILES_DEEP_MAX  64 /* components of a pattern, from the first wildcard on */
 
 struct segue_file {
 	char *path;       /* absolute, as listed */
@@ -52,12 +54,14 @@ struct segue_files {
  * Finds the files: expands patterns (a path that is there stands for itself; what a pattern matches
  * is sorted by name), looks at each. A compressed one gets the path of its copy in `cache_dir`, but
  * is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file, no permission; SEGUE_EDATA:
- * not compressed although the spec says so. All that is opened now and later is opened through
+ * not compressed although the spec says so; SEGUE_ELIMIT: more than SEGUE_FILES_MAX files, or a
+ * pattern that is too deep. All that is opened now and later is opened through
  * `opener`, whose roots and reader must outlive the table; NULL: with the server's own rights.
  */
 int segue_files_open(const struct segue_spec *spec, const char *cache_dir,
 	const struct segue_opener *opener, struct segue_files **out);
-/* Whether a reader may open all files of a spec, which is all that is looked at. SEGUE_ESOURCE. */
+/* Whether a reader may open all files of a spec, which is all that is looked at. SEGUE_ESOURCE,
+ * SEGUE_ELIMIT. */
 int segue_files_check(const struct segue_spec *spec, const struct segue_opener *opener);
 /* NULL is fine. Nobody may be reading. */
 void segue_files_close(struct segue_files *files);

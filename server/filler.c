@@ -224,6 +224,8 @@ static void work_on_batch(struct segue_filler *filler)
 		filler->filled = true;
 	else if (rc == 0)
 		segue_feed_end(&filler->feed, filler->plan.position->undelivered);
+	else if (rc == SEGUE_EGONE)
+		filler->stalled = true; /* given up: the next server, or lease, goes on */
 	else
 		segue_feed_fail(&filler->feed, rc, segue_error_detail());
 }

@@ -101,8 +101,7 @@ static int read_in(struct inflation *inflation)
 	inflation->stream.next_in = inflation->in_bytes;
 	inflation->stream.avail_in = (uInt)n;
 	inflation->taken += (uint64_t)n;
-	segue_progress_add(inflation->progress, (uint64_t)n);
-	return SEGUE_OK;
+	return segue_progress_add(inflation->progress, (uint64_t)n);
 }
 
 /* Offset in the compressed file of the next byte to inflate. */

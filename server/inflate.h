@@ -14,7 +14,7 @@ bool segue_inflate_is_gzip(const uint8_t *bytes, size_t size);
  * `target`, and renames that when it is on disk: `target` is whole or not there. Stops as soon as
  * the first bytes prove not to be TFRecord, and when less than `keep_free` bytes are free on the
  * target's file system, so that a small file that inflates without end does no harm. `progress`
- * counts bytes of the compressed file.
+ * counts bytes of the compressed file, and may end it.
  *
  * SEGUE_EDATA: damaged, cut off, bytes after the end, not TFRecord within; SEGUE_ESOURCE: it
  * cannot be read; SEGUE_ENOSPACE; SEGUE_ESYSTEM: `target` cannot be written.

@@ -70,6 +70,16 @@ static void init_ledger(
 	};
 }
 
+/* What is done to all ledgers, again and again, is done to those in use: a stream may have many. */
+static void put_in_use(struct segue_ledger *ledger)
+{
+	if (ledger->listed)
+		return;
+	ledger->listed = true;
+	ledger->next = ledger->stream->in_use;
+	ledger->stream->in_use = ledger;
+}
+
 static int load_ledger(struct segue_ledger *ledger)
 {
 	struct segue_lane_record record;
@@ -83,6 +93,8 @@ static int load_ledger(struct segue_ledger *ledger)
 		segue_now_ns(), SEGUE_RECONNECT_GRACE_NS);
 	ledger->durable = record.position->step;
 	free(record.position);
+	if (ledger->lease.state != SEGUE_LEASE_FREE)
+		put_in_use(ledger);
 	return 0;
 }
 
@@ -102,17 +114,6 @@ int segue_ledgers_load(struct segue_stream *stream)
 			return rc;
 	}
 	return 0;
-}
-
-static void clear_waiting(struct segue_ledger *ledger)
-{
-	while (ledger->waiting) {
-		struct segue_attach *next = ledger->waiting->next;
-		segue_user_release(ledger->waiting->user);
-		free(ledger->waiting->bulk);
-		free(ledger->waiting);
-		ledger->waiting = next;
-	}
 }
 
 /* ---- What a grant takes of its user ---- */
@@ -155,25 +156,21 @@ static void pay_back(struct segue_ledger *ledger)
 
 void segue_ledgers_destroy(struct segue_stream *stream)
 {
-	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
-		clear_waiting(&stream->ledgers[lane]);
-		segue_grant_destroy(stream->ledgers[lane].grant);
+	while (stream->in_use) {
+		struct segue_ledger *next = stream->in_use->next;
+		segue_grant_destroy(stream->in_use->grant);
+		if (!stream->ledgers)
+			free(stream->in_use);
+		stream->in_use = next;
 	}
 	free(stream->ledgers);
-	while (stream->private_ledgers) {
-		struct segue_ledger *next = stream->private_ledgers->next;
-		clear_waiting(stream->private_ledgers);
-		segue_grant_destroy(stream->private_ledgers->grant);
-		free(stream->private_ledgers);
-		stream->private_ledgers = next;
-	}
 }
 
 struct segue_ledger *segue_ledger_of(
 	struct segue_opening *opening, struct segue_session *session, uint32_t lane)
 {
 	struct segue_stream *stream = opening->stream;
-	struct segue_ledger *ledger = stream->private_ledgers;
+	struct segue_ledger *ledger = stream->in_use;
 
 	if (stream->ledgers)
 		return lane < stream->spec->lanes ? &stream->ledgers[lane] : NULL;
@@ -190,15 +187,14 @@ static struct segue_ledger *make_private(struct segue_stream *stream, uint32_t l
 	if (!ledger)
 		return NULL;
 	init_ledger(ledger, stream, lane, (uint32_t)++stream->server->next_id);
-	ledger->next = stream->private_ledgers;
-	stream->private_ledgers = ledger;
+	put_in_use(ledger);
 	return ledger;
 }
 
 /* Those that nobody holds, asks for or reads. In the tick, where no caller still looks at one. */
-static void sweep_private(struct segue_stream *stream)
+static void sweep(struct segue_stream *stream)
 {
-	struct segue_ledger **link = &stream->private_ledgers;
+	struct segue_ledger **link = &stream->in_use;
 
 	while (*link) {
 		struct segue_ledger *ledger = *link;
@@ -208,7 +204,9 @@ static void sweep_private(struct segue_stream *stream)
 			continue;
 		}
 		*link = ledger->next;
-		free(ledger);
+		ledger->listed = false;
+		if (!stream->ledgers)
+			free(ledger);
 	}
 }
 
@@ -680,8 +678,9 @@ static int find_place(struct segue_session *session, struct segue_opening *openi
 			message->lane_attach.group);
 	if (stream->spec->persist) {
 		ledger = &stream->ledgers[lane];
+		put_in_use(ledger);
 	} else {
-		ledger = stream->private_ledgers;
+		ledger = stream->in_use;
 		while (ledger && (lease == 0 || ledger->lease_id != lease ||
 					 ledger->session != session || ledger->place.lane != lane))
 			ledger = ledger->next;
@@ -853,14 +852,8 @@ static struct segue_ledger *find_lease(struct segue_session *session, uint64_t l
 {
 	for (struct segue_opening *opening = session->openings; opening;
 		opening = opening->next_of_session) {
-		struct segue_stream *stream = opening->stream;
-		for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
-			if (stream->ledgers[lane].session == session &&
-				stream->ledgers[lane].lease_id == lease)
-				return &stream->ledgers[lane];
-		}
-		for (struct segue_ledger *ledger = stream->private_ledgers; ledger;
-			ledger = ledger->next) {
+		struct segue_ledger *ledger = opening->answered ? opening->stream->in_use : NULL;
+		for (; ledger; ledger = ledger->next) {
 			if (ledger->session == session && ledger->lease_id == lease)
 				return ledger;
 		}
@@ -894,16 +887,14 @@ void segue_flush_request(struct segue_session *session, uint64_t serial, uint64_
 	send_done(session, serial);
 }
 
-/* ---- All ledgers of a stream ---- */
+/* ---- All ledgers of a stream that are in use ---- */
 
 static void each(
 	struct segue_stream *stream, void (*fn)(struct segue_ledger *ledger, void *arg), void *arg)
 {
 	if (stream->state != SEGUE_STREAM_OPEN)
 		return;
-	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++)
-		fn(&stream->ledgers[lane], arg);
-	for (struct segue_ledger *ledger = stream->private_ledgers, *next; ledger; ledger = next) {
+	for (struct segue_ledger *ledger = stream->in_use, *next; ledger; ledger = next) {
 		next = ledger->next;
 		fn(ledger, arg);
 	}
@@ -1060,8 +1051,10 @@ int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now)
 {
 	struct clock clock = {now, INT64_MAX};
 
+	if (stream->state != SEGUE_STREAM_OPEN)
+		return clock.when; /* its ledgers are being loaded, on another thread */
 	each(stream, look, &clock);
-	sweep_private(stream);
+	sweep(stream);
 	return clock.when;
 }
 

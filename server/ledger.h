@@ -2,7 +2,7 @@
  * The ledger of a stream: for each (lane, group) who has it, and what is in force. On the loop's
  * thread.
  *
- *	ask ──► make the grant (loader thread) ──► HELD ──► end: fence, write (committer) ──► take down
+ *	ask ──► make the grant (loader or helper thread) ──► HELD ──► end: fence, write (committer) ──► take down
  */
 #ifndef SEGUE_SERVER_LEDGER_H
 #define SEGUE_SERVER_LEDGER_H

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,21 +68,22 @@ static int connect_to(const char *path)
 	return 0;
 }
 
-int segue_notify_init(void)
+void segue_notify_init(void)
 {
 	const char *path = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
 	const char *names = getenv("LISTEN_FDNAMES");
-	int watched = number_in("WATCHDOG_PID"), rc = 0;
+	int watched = number_in("WATCHDOG_PID");
 
-	if (path && *path)
-		rc = connect_to(path);
-	if (!rc && usec && (!watched || watched == getpid()))
+	/* To be told is the manager's wish, not its order. */
+	if (path && *path && connect_to(path))
+		fprintf(stderr, "segue: %s: no service manager is told of anything\n",
+			segue_error_detail());
+	if (usec && (!watched || watched == getpid()))
 		manager.watchdog_ns = strtoll(usec, NULL, 10) * 1000;
-	if (!rc && number_in("LISTEN_PID") == getpid())
+	if (number_in("LISTEN_PID") == getpid())
 		manager.listen_fds = number_in("LISTEN_FDS");
 	snprintf(manager.names, sizeof(manager.names), "%s", names ? names : "");
 	forget_variables();
-	return rc;
 }
 
 void segue_notify_ignore(void)
@@ -114,6 +116,15 @@ int64_t segue_notify_watchdog_ns(void)
 }
 
 /* ---- Sockets ---- */
+
+static bool has_path(int fd)
+{
+	struct sockaddr_un address = {0};
+	socklen_t size = sizeof(address);
+
+	return getsockname(fd, (struct sockaddr *)&address, &size) == 0 &&
+	       address.sun_path[0] == '/';
+}
 
 /* Which of the fds is named "segue"; -1: none is. */
 static int find_named(void)
@@ -149,7 +160,7 @@ int segue_notify_socket(int *out)
 			"one, or name it with FileDescriptorName=segue",
 			manager.listen_fds);
 	if (option_of(fd, SO_DOMAIN) != AF_UNIX || option_of(fd, SO_TYPE) != SOCK_STREAM ||
-		option_of(fd, SO_ACCEPTCONN) != 1)
+		option_of(fd, SO_ACCEPTCONN) != 1 || !has_path(fd))
 		return segue_fail(SEGUE_EINVAL,
 			"the socket that the service manager passes (fd %d) is not a listening "
 			"stream socket with a path: use ListenStream=/path",

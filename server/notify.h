@@ -12,9 +12,9 @@
 
 /*
  * Takes what the manager has said out of the environment, so that no child takes it for its own.
- * SEGUE_EINVAL: a socket address that cannot be.
+ * A manager that does not answer is logged, and not told.
  */
-int segue_notify_init(void);
+void segue_notify_init(void);
 /* Takes it out, and does not listen: a server that a client starts is not the manager's. */
 void segue_notify_ignore(void);
 
@@ -26,7 +26,7 @@ int64_t segue_notify_watchdog_ns(void);
 
 /*
  * The listening stream socket that the manager has made: the only one, or the one named "segue".
- * -1: none. SEGUE_EINVAL: there are others, or it is no such socket.
+ * -1: none. SEGUE_EINVAL: there are others, or it is no such socket, or has no path.
  */
 int segue_notify_socket(int *out);
 

@@ -16,9 +16,10 @@ enum segue_limit {
 	SEGUE_LIMIT_CONNECTIONS, /* of a user */
 	SEGUE_LIMIT_STREAMS,     /* open in a connection */
 	SEGUE_LIMIT_LANES,       /* held, or asked for, by a connection */
-	SEGUE_LIMIT_MEMORY,      /* bytes of rings and carries of a user */
+	SEGUE_LIMIT_MEMORY,      /* bytes of rings, carries, lanes and indexes of a user */
 	SEGUE_LIMIT_UPLOADS,     /* bytes of uploads of a user */
 	SEGUE_LIMIT_DESCRIPTORS, /* open for a user */
+	SEGUE_LIMIT_THREADS,     /* of the streams that a user has opened */
 	SEGUE_LIMIT_FRAMES,      /* a second, from a connection: read more slowly, not refused */
 	SEGUE_LIMIT_QUEUE,       /* bytes that wait for a connection that does not read */
 	SEGUE_LIMIT_COUNT,

@@ -119,7 +119,8 @@ static int within_file(int rc, const struct segue_file *file)
 static int build_index(struct segue_index *index, struct segue_files *files,
 	segue_progress_fn *progress, void *arg)
 {
-	struct segue_progress told = {.fn = progress, .arg = arg, .what = "index"};
+	struct segue_progress told = {
+		.fn = progress, .arg = arg, .what = "index", .given_up = files->opener.given_up};
 	struct build build = {.index = index, .files = files};
 	struct segue_index_entry *fitting;
 

@@ -18,6 +18,8 @@
 
 /* Bytes of a key that a lane's memory is estimated with, when the data set is not open. */
 enum { KEY_GUESS = 256 };
+/* Of a stream with more lanes, STATUS leaves out those that nobody has and nobody has begun. */
+enum { LANES_SHOWN = 256 };
 
 static const char *const compressions[] = {"auto", "none", "gzip"};
 static const char *const tails[] = {"shrink", "stop", "pad"};
@@ -145,7 +147,8 @@ static void put_users(struct segue_json *json, const struct segue_server *server
 		enum segue_limit limit;
 		const char *name;
 	} shown[] = {{SEGUE_LIMIT_CONNECTIONS, "connections"}, {SEGUE_LIMIT_MEMORY, "ring_bytes"},
-		{SEGUE_LIMIT_UPLOADS, "upload_bytes"}, {SEGUE_LIMIT_DESCRIPTORS, "descriptors"}};
+		{SEGUE_LIMIT_UPLOADS, "upload_bytes"}, {SEGUE_LIMIT_DESCRIPTORS, "descriptors"},
+		{SEGUE_LIMIT_THREADS, "threads"}};
 
 	segue_json_begin(json, "users", '[');
 	for (const struct segue_user *user = server->users; user; user = user->next) {
@@ -226,9 +229,12 @@ static void put_ledger(struct segue_json *json, const struct segue_ledger *ledge
 static void put_lanes(struct segue_json *json, const struct segue_stream *stream)
 {
 	segue_json_begin(json, "lanes", '[');
-	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++)
-		put_ledger(json, &stream->ledgers[lane]);
-	for (const struct segue_ledger *ledger = stream->private_ledgers; ledger;
+	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
+		const struct segue_ledger *ledger = &stream->ledgers[lane];
+		if (ledger->listed || ledger->durable || stream->spec->lanes <= LANES_SHOWN)
+			put_ledger(json, ledger);
+	}
+	for (const struct segue_ledger *ledger = stream->in_use; ledger && !stream->ledgers;
 		ledger = ledger->next)
 		put_ledger(json, ledger);
 	segue_json_end(json, ']');
@@ -860,16 +866,13 @@ int segue_report_store(struct segue_store *store, const char *dir, enum segue_re
 
 /* ---- Requests ---- */
 
-/* A report of the store on its way through the report thread. */
+/* A report of the store. */
 struct request {
-	struct segue_job job;
+	struct segue_errand errand;
 	struct segue_server *server;
-	uint64_t session, serial; /* who asked, to be looked up again when it is done */
 	enum segue_report what;
 	char *stream, *key;
-	int rc;
 	char *text; /* may be there in spite of an error: what VERIFY found */
-	char detail[SEGUE_DETAIL_MAX];
 };
 
 static void destroy_request(struct request *request)
@@ -880,30 +883,30 @@ static void destroy_request(struct request *request)
 	free(request);
 }
 
-static void answer(void *arg)
+static void answer(struct segue_task *task)
 {
-	struct request *request = arg;
-	struct segue_session *session = segue_session_find(request->server, request->session);
+	struct request *request = (struct request *)task;
+	const struct segue_errand *errand = &request->errand;
+	struct segue_session *session = segue_errand_end(&request->errand);
 
-	request->server->jobs--;
 	if (session && request->text)
 		segue_session_send_bulk(
-			session, request->serial, 0, request->text, strlen(request->text));
+			session, errand->serial, 0, request->text, strlen(request->text));
 	else if (session)
-		segue_session_fail_text(session, request->serial, request->rc, request->detail);
+		segue_session_fail_text(session, errand->serial, errand->rc, errand->detail);
 	destroy_request(request);
 }
 
-static void run_request(void *arg)
+static int make_report(struct segue_errand *errand)
 {
-	struct request *request = arg;
+	struct request *request = (struct request *)errand;
+	const struct segue_verifier how = {.interrupt = segue_errand_given_up, .arg = errand};
 	struct segue_server *server = request->server;
 
-	request->rc = segue_report_store(server->store, server->dir, request->what, request->stream,
+	if (request->what == SEGUE_REPORT_VERIFY)
+		return segue_verifier_run(server->dir, &how, &request->text);
+	return segue_report_store(server->store, server->dir, request->what, request->stream,
 		request->key, &request->text);
-	if (request->rc)
-		snprintf(request->detail, sizeof(request->detail), "%s", segue_error_detail());
-	segue_loop_post(server->loop, answer, request);
 }
 
 static void answer_status(struct segue_session *session, const struct segue_message *message)
@@ -926,24 +929,22 @@ void segue_report_request(struct segue_session *session, const struct segue_mess
 		return;
 	}
 	struct request *request = calloc(1, sizeof(*request));
-	if (request) {
+	int rc = 0;
+	if (request)
 		*request = (struct request){
 			.server = session->server,
-			.session = session->id,
-			.serial = message->serial,
 			.what = message->report.what,
 			.stream = strdup(message->report.stream),
 			.key = strdup(message->report.key),
 		};
-		request->job = (struct segue_job){.fn = run_request, .arg = request};
-	}
-	if (!request || !request->stream || !request->key) {
-		if (request)
-			destroy_request(request);
-		segue_session_fail(session, message->serial,
-			segue_fail(SEGUE_ENOMEM, "no memory for a report"));
+	if (!request || !request->stream || !request->key)
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for a report");
+	if (!rc)
+		rc = segue_errand_run(
+			session, message->serial, &request->errand, make_report, answer);
+	if (!rc)
 		return;
-	}
-	session->server->jobs++;
-	segue_pool_run(session->server->reports, &request->job);
+	if (request)
+		destroy_request(request);
+	segue_session_fail(session, message->serial, rc);
 }

@@ -6,7 +6,7 @@
 
 #include "server.h"
 
-/* Answers a REPORT request: STATUS now, those of the store on the server's report thread. */
+/* Answers a REPORT request: STATUS now, those of the store on a thread of the user's. */
 void segue_report_request(struct segue_session *session, const struct segue_message *message);
 
 /*

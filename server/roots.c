@@ -88,22 +88,28 @@ bool segue_reader_trusted(const struct segue_reader *reader)
 	return reader->uid == 0 || reader->uid == geteuid();
 }
 
-/* As the kernel decides: the first class that fits is the one that counts. */
-static bool may(const struct segue_reader *reader, int fd, const struct stat *info, unsigned what)
+/* Also where that cannot be told. */
+static bool has_acl(int fd)
 {
 	char path[32];
 
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return getxattr(path, "system.posix_acl_access", NULL, 0) >= 0 ||
+	       (errno != ENODATA && errno != EOPNOTSUPP);
+}
+
+/* As the kernel decides: the first class that fits is the one that counts. */
+static bool may(const struct segue_reader *reader, int fd, const struct stat *info, unsigned what)
+{
 	if (!reader || segue_reader_trusted(reader))
 		return true;
 	if (info->st_uid == reader->uid)
 		return info->st_mode >> 6 & what;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	if (segue_reader_in_group(reader, info->st_gid) &&
-		getxattr(path, "system.posix_acl_access", NULL, 0) < 0)
-		return info->st_mode >> 3 & what;
-	/* With an ACL, or in the group, being one of the others must be enough, and not too much. */
+	/* It may shut out anybody, and is not read. */
+	if (has_acl(fd))
+		return false;
 	if (segue_reader_in_group(reader, info->st_gid))
-		return (info->st_mode & what) && (info->st_mode >> 3 & what);
+		return info->st_mode >> 3 & what;
 	return info->st_mode & what;
 }
 
@@ -379,8 +385,9 @@ static int fail_open(const struct segue_opener *opener, const char *path)
 			path);
 	if (errno == EACCES)
 		return segue_fail(SEGUE_ESOURCE,
-			"%s: cannot be read by uid %u, or not by the server (uid %u)", path,
-			(unsigned)opener->reader->uid, (unsigned)geteuid());
+			"%s: cannot be read by uid %u, or not by the server (uid %u); what has an "
+			"ACL is read for its owner alone",
+			path, (unsigned)opener->reader->uid, (unsigned)geteuid());
 	return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be opened", path);
 }
 

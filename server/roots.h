@@ -44,6 +44,7 @@ void segue_roots_destroy(struct segue_roots *roots);
 struct segue_opener {
 	const struct segue_roots *roots;
 	const struct segue_reader *reader;
+	const _Atomic bool *given_up; /* nobody waits for what is read any more; may be NULL */
 };
 
 /*

@@ -50,6 +50,7 @@ static void begin_stop(struct segue_server *server)
 {
 	server->stopping = true;
 	segue_notify("STOPPING=1\nSTATUS=writing what is committed");
+	segue_errands_give_up(server);
 	segue_writer_try_once(server->writer);
 	segue_listener_destroy(server->listener);
 	server->listener = NULL;
@@ -153,6 +154,8 @@ static void tell_verifying(void *arg, const char *what, uint64_t done, uint64_t 
 		fflush(stderr);
 	} else if (now - server->logged_ns >= LOG_NS) {
 		server->logged_ns = now;
+		segue_notify("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=%s: %llu of %llu MiB", what,
+			(unsigned long long)(done >> 20), (unsigned long long)(total >> 20));
 		fprintf(stderr, "segue: %s: %llu of %llu MiB\n", what,
 			(unsigned long long)(done >> 20), (unsigned long long)(total >> 20));
 		fflush(stderr);
@@ -296,8 +299,7 @@ static int start(struct segue_server *server)
 			 server->store, SEGUE_TABLE_STREAMS, "", 0, see_stream, NULL, server)) ||
 		(rc = segue_loop_create(&server->loop)) ||
 		(rc = segue_writer_create(
-			 server->store, server->loop, storage_news, server, &server->writer)) ||
-		(rc = segue_pool_create("reports", 1, &server->reports)))
+			 server->store, server->loop, storage_news, server, &server->writer)))
 		return rc;
 	return segue_listener_create(server, server->socket_path, &server->listener);
 }
@@ -323,11 +325,11 @@ static unsigned finish(struct segue_server *server)
 	segue_listener_destroy(server->listener);
 	while (server->sessions)
 		segue_session_close(server->sessions);
-	segue_pool_destroy(server->reports);
 	segue_users_stop(server);
 	unsigned unwritten = segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
+	segue_session_destroy_all(server);
 	segue_users_destroy(server);
 	segue_store_close(server->store);
 	free(server->dir);

@@ -27,6 +27,7 @@ struct segue_stream;
 struct segue_attach;
 struct segue_checkpoint;
 struct segue_upload;
+struct segue_errand;
 
 struct segue_options {
 	const char *dir;
@@ -51,9 +52,9 @@ struct segue_server {
 	struct segue_loop *loop;
 	struct segue_store *store;
 	struct segue_writer *writer;
-	struct segue_pool *reports; /* one thread for long reports */
 	struct segue_listener *listener;
 	struct segue_session *sessions;
+	struct segue_session *leaving; /* closed, with fds that the peer has not read */
 	struct segue_user *users;
 	struct segue_stream *streams;
 	struct segue_checkpoint *checkpoints; /* that wait for a step */
@@ -106,7 +107,8 @@ struct segue_ledger {
 	unsigned pins;                 /* checkpoints that read the grant on other threads */
 	unsigned checkpoints;          /* that mean this ledger, running or waiting */
 	bool written;                  /* ENDING: the last commit is on disk */
-	struct segue_ledger *next;     /* private ledgers of a stream with persist = false */
+	bool listed;                   /* among the stream's `in_use`, linked by: */
+	struct segue_ledger *next;
 };
 
 enum segue_stream_state { SEGUE_STREAM_OPENING, SEGUE_STREAM_OPEN, SEGUE_STREAM_FAILED };
@@ -120,14 +122,17 @@ struct segue_stream {
 	uint64_t fingerprint[2];
 	struct segue_plan_spec plan; /* lane is set by its users */
 	struct segue_index_keeper keeper;
+	_Atomic bool
+		given_up;  /* by the loop: no session has it open, or the server is being stopped */
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
-	struct segue_user *user; /* who opened it, and pays for its files */
-	uint64_t descriptors;
-	struct segue_reader reader; /* for whom its files are read */
+	struct segue_user *user; /* who opened it, and pays for its threads, tables and files */
+	uint64_t taken[SEGUE_LIMIT_COUNT]; /* of that user */
+	struct segue_reader reader;        /* for whom its files are read */
 	struct segue_pool *pool;
 	struct segue_ledger *ledgers; /* one a lane, group 0; NULL if persist is false */
-	struct segue_ledger *private_ledgers;
+	/* Those that somebody has, has reserved or asks for; all there are if persist is false. */
+	struct segue_ledger *in_use;
 	struct segue_opening *openings; /* of all sessions */
 	struct segue_job job;           /* the opening */
 	int rc;                         /* its result */
@@ -215,12 +220,46 @@ struct segue_session {
 	struct segue_rate rate;
 	uint64_t lanes;    /* held, or asked for */
 	unsigned fds_sent; /* since it last had read everything */
+	unsigned fds_paid; /* of those, beyond what a connection has: its user's */
+	int64_t retry_at;  /* the kernel took no more fds; 0: it did */
+	unsigned requests; /* in flight, of those that take long */
+	struct segue_errand *errands;
 	struct segue_frame_reader *reader;
 	struct segue_frame_queue *queue;
 	struct segue_arena arena;
 	struct segue_upload *uploads;
 	struct segue_opening *openings;
 };
+
+/* One more request that takes long is in flight. SEGUE_ELIMIT: there are too many. */
+int segue_session_take_request(struct segue_session *session);
+
+/* Long work for a session, on a thread of its user's. */
+struct segue_errand {
+	struct segue_task task;
+	struct segue_errand *next;     /* of the session */
+	struct segue_session *session; /* NULL: gone */
+	uint64_t serial;
+	int (*work)(struct segue_errand *errand);
+	_Atomic bool
+		given_up; /* by the loop: the session is gone, or the server is being stopped */
+	int rc;
+	char detail[SEGUE_ERROR_TEXT];
+};
+
+/*
+ * Has it done: a request in flight. `work` returns a code, which goes to `rc` with its detail; it is
+ * not called any more, or should soon return, when nobody waits for it. `done` calls
+ * segue_errand_end() first. SEGUE_ELIMIT, SEGUE_ENOMEM, SEGUE_ESYSTEM, SEGUE_EGONE: nothing is done.
+ */
+int segue_errand_run(struct segue_session *session, uint64_t serial, struct segue_errand *errand,
+	int (*work)(struct segue_errand *errand), void (*done)(struct segue_task *task));
+/* It is over: the session to be answered; NULL: it is gone. */
+struct segue_session *segue_errand_end(struct segue_errand *errand);
+/* A segue_interrupt_fn for `work`; `arg` is the errand. */
+int segue_errand_given_up(void *arg);
+/* The server is being stopped. */
+void segue_errands_give_up(struct segue_server *server);
 
 /* Takes over a connected socket. A peer that may not connect, or not once more, is told why. */
 void segue_session_create(struct segue_server *server, int socket);
@@ -241,6 +280,10 @@ void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uin
 /* Ends the session; safe inside its own callbacks. */
 void segue_session_close(struct segue_session *session);
 void segue_session_tick(struct segue_server *server, int64_t now);
+/* Gives back what sessions have taken for fds that their peers have read since. */
+void segue_session_settle(struct segue_server *server);
+/* Frees those that are left when the loop has ended. */
+void segue_session_destroy_all(struct segue_server *server);
 
 /* ---- Listener (listener.c) ---- */
 

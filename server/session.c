@@ -21,11 +21,14 @@ enum {
 	FRAME_WITHIN_S = 10,
 	PATHS_MAX = 1 << 20,
 	PATHS_BYTES_MAX = 1 << 28,
-	FRAMES_AT_ONCE = 64,    /* then others have their turn */
-	FDS_MAX = 64,           /* on their way to a peer that does not read */
-	SLOW_TO_FREE = 1 << 20, /* bytes from which on freeing is a task */
+	FRAMES_AT_ONCE = 64,             /* then others have their turn */
+	FDS_MAX = 64,                    /* on their way to a peer that does not read */
+	PLACE_FDS = 2 + SEGUE_FRAME_FDS, /* of a connection */
+	REQUESTS_MAX = 256,              /* in flight, of those that take long */
+	SLOW_TO_FREE = 1 << 20,          /* bytes from which on freeing is a task */
 };
-#define SECOND INT64_C(1000000000)
+#define SECOND   INT64_C(1000000000)
+#define RETRY_NS INT64_C(20000000) /* the kernel tells nobody when it would take fds again */
 
 /* What a message costs, in frames of the rate: about what it makes the loop do. */
 static unsigned cost_of(enum segue_message_type type)
@@ -63,24 +66,56 @@ static void flush(struct segue_session *session)
 		session->closing = true;
 		return;
 	}
-	session->waiting = rc > 0;
+	session->waiting = rc == 1;
+	session->retry_at = rc == 2 ? segue_now_ns() + RETRY_NS : 0;
+	if (session->retry_at)
+		segue_loop_tick_within(session->server->loop, session->retry_at);
 	watch_socket(session);
 }
 
-/*
- * fds that a peer has not taken count against this process, for all its peers together. An honest
- * peer has at most those of one answer on their way.
- */
-static bool may_send_fds(struct segue_session *session, size_t count)
+/* What its peer has read is not on its way any more. */
+static void settle(struct segue_session *session)
 {
 	int unread = 0;
 
-	if (count == 0)
-		return true;
-	if (ioctl(session->socket.fd, SIOCOUTQ, &unread) == 0 && unread == 0)
-		session->fds_sent = 0;
-	session->fds_sent += (unsigned)count;
-	return session->fds_sent <= FDS_MAX;
+	if (session->fds_sent == 0 || session->retry_at ||
+		ioctl(session->socket.fd, SIOCOUTQ, &unread) < 0 || unread > 0)
+		return;
+	if (session->fds_paid)
+		segue_user_give(session->user, SEGUE_LIMIT_DESCRIPTORS, session->fds_paid);
+	session->fds_sent = session->fds_paid = 0;
+}
+
+void segue_session_settle(struct segue_server *server)
+{
+	for (struct segue_session *session = server->sessions; session; session = session->next)
+		settle(session);
+	for (struct segue_session *session = server->leaving; session; session = session->next)
+		settle(session);
+}
+
+/*
+ * fds that a peer has not taken count against this process, for all its peers together: they are
+ * their user's. Those of one answer, which an honest peer has on their way, are paid for with the
+ * connection.
+ */
+static bool may_send_fds(struct segue_session *session, unsigned count)
+{
+	settle(session);
+	unsigned sent = session->fds_sent + count;
+	unsigned due = sent > SEGUE_FRAME_FDS ? sent - SEGUE_FRAME_FDS : 0;
+	if (sent > FDS_MAX)
+		return false;
+	if (due > session->fds_paid) {
+		unsigned more = due - session->fds_paid;
+		if (segue_user_take(session->user, SEGUE_LIMIT_DESCRIPTORS, more))
+			return false;
+		if (session->fds_paid) /* all are given back as one */
+			segue_user_release(session->user);
+		session->fds_paid += more;
+	}
+	session->fds_sent += count;
+	return true;
 }
 
 void segue_session_send(struct segue_session *session, const struct segue_message *message,
@@ -91,7 +126,8 @@ void segue_session_send(struct segue_session *session, const struct segue_messag
 
 	if (session->closing)
 		return;
-	if (!may_send_fds(session, fd_count) || segue_message_pack(message, bytes, &size) ||
+	if ((fd_count && !may_send_fds(session, (unsigned)fd_count)) ||
+		segue_message_pack(message, bytes, &size) ||
 		segue_frame_queue_push(
 			session->queue, (uint16_t)message->type, bytes, size, fds, fd_count))
 		session->closing = true;
@@ -143,6 +179,94 @@ struct segue_session *segue_session_find(struct segue_server *server, uint64_t i
 	while (session && session->id != id)
 		session = session->next;
 	return session;
+}
+
+/* ---- Long requests ---- */
+
+int segue_session_take_request(struct segue_session *session)
+{
+	if (session->requests >= REQUESTS_MAX)
+		return segue_fail(SEGUE_ELIMIT,
+			"%u reports and checkpoints that this connection has asked for are under "
+			"way: the limit is %d",
+			session->requests, REQUESTS_MAX);
+	session->requests++;
+	return 0;
+}
+
+static void run_errand(struct segue_task *task)
+{
+	struct segue_errand *errand = (struct segue_errand *)task;
+
+	errand->rc = segue_errand_given_up(errand)
+			     ? segue_fail(SEGUE_EGONE, "the server is being stopped")
+			     : errand->work(errand);
+	if (errand->rc)
+		snprintf(errand->detail, sizeof(errand->detail), "%.*s", SEGUE_ERROR_TEXT - 1,
+			segue_error_detail());
+}
+
+int segue_errand_run(struct segue_session *session, uint64_t serial, struct segue_errand *errand,
+	int (*work)(struct segue_errand *errand), void (*done)(struct segue_task *task))
+{
+	int rc = segue_session_take_request(session);
+
+	if (rc)
+		return rc;
+	errand->session = session;
+	errand->serial = serial;
+	errand->work = work;
+	rc = segue_user_run(session->user, &errand->task, run_errand, done);
+	if (rc) {
+		session->requests--;
+		return rc;
+	}
+	errand->next = session->errands;
+	session->errands = errand;
+	return 0;
+}
+
+struct segue_session *segue_errand_end(struct segue_errand *errand)
+{
+	struct segue_session *session = errand->session;
+	struct segue_errand **link;
+
+	if (!session)
+		return NULL;
+	for (link = &session->errands; *link != errand;)
+		link = &(*link)->next;
+	*link = errand->next;
+	session->requests--;
+	return session;
+}
+
+int segue_errand_given_up(void *arg)
+{
+	struct segue_errand *errand = arg;
+
+	/* relaxed: a hint */
+	return atomic_load_explicit(&errand->given_up, memory_order_relaxed);
+}
+
+static void give_up_errands(struct segue_session *session)
+{
+	struct segue_errand *errand = session->errands;
+
+	for (; errand; errand = errand->next)
+		atomic_store_explicit(&errand->given_up, true, memory_order_relaxed);
+}
+
+void segue_errands_give_up(struct segue_server *server)
+{
+	for (struct segue_session *session = server->sessions; session; session = session->next)
+		give_up_errands(session);
+}
+
+static void forget_errands(struct segue_session *session)
+{
+	give_up_errands(session);
+	for (; session->errands; session->errands = session->errands->next)
+		session->errands->session = NULL;
 }
 
 /* ---- Uploads ---- */
@@ -652,7 +776,7 @@ static int identify(struct segue_session *session)
 	return 0;
 }
 
-/* The connection's place among those of its user: the socket and the process's fd. */
+/* The connection's place among those of its user: the socket, the process's fd, those of an answer. */
 static int take_place(struct segue_session *session)
 {
 	struct segue_user *user = segue_user_join(session->server, session->peer.uid);
@@ -660,7 +784,7 @@ static int take_place(struct segue_session *session)
 	if (!user)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a user");
 	int rc = segue_user_take(user, SEGUE_LIMIT_CONNECTIONS, 1);
-	if (!rc && (rc = segue_user_take(user, SEGUE_LIMIT_DESCRIPTORS, 2)) != 0)
+	if (!rc && (rc = segue_user_take(user, SEGUE_LIMIT_DESCRIPTORS, PLACE_FDS)) != 0)
 		segue_user_give(user, SEGUE_LIMIT_CONNECTIONS, 1);
 	if (rc)
 		segue_user_release(user);
@@ -680,8 +804,10 @@ static void destroy(struct segue_session *session)
 		segue_upload_destroy(session->uploads);
 		session->uploads = next;
 	}
+	if (session->fds_paid)
+		segue_user_give(session->user, SEGUE_LIMIT_DESCRIPTORS, session->fds_paid);
 	if (session->user) {
-		segue_user_give(session->user, SEGUE_LIMIT_DESCRIPTORS, 2);
+		segue_user_give(session->user, SEGUE_LIMIT_DESCRIPTORS, PLACE_FDS);
 		segue_user_give(session->user, SEGUE_LIMIT_CONNECTIONS, 1);
 		segue_user_release(session->user);
 	}
@@ -761,9 +887,45 @@ void segue_session_create(struct segue_server *server, int socket)
 	segue_loop_tick_within(server->loop, session->hello_by);
 }
 
+/* fds that the peer has not read stay on their way, and its user's, until it reads or goes, too. */
 static void destroy_later(void *arg)
 {
-	destroy(arg);
+	struct segue_session *session = arg;
+	struct segue_server *server = session->server;
+
+	shutdown(session->socket.fd, SHUT_RDWR);
+	segue_frame_queue_destroy(session->queue);
+	session->queue = NULL;
+	session->retry_at = 0;
+	session->next = server->leaving;
+	server->leaving = session;
+	segue_loop_tick_within(server->loop, segue_now_ns());
+}
+
+static void see_off(struct segue_server *server, int64_t now)
+{
+	struct segue_session **link = &server->leaving;
+
+	while (*link) {
+		struct segue_session *session = *link;
+		settle(session);
+		if (session->fds_sent) {
+			link = &session->next;
+			segue_loop_tick_within(server->loop, now + RETRY_NS);
+			continue;
+		}
+		*link = session->next;
+		destroy(session);
+	}
+}
+
+void segue_session_destroy_all(struct segue_server *server)
+{
+	while (server->leaving) {
+		struct segue_session *next = server->leaving->next;
+		destroy(server->leaving);
+		server->leaving = next;
+	}
 }
 
 void segue_session_close(struct segue_session *session)
@@ -780,6 +942,7 @@ void segue_session_close(struct segue_session *session)
 	segue_loop_remove(server->loop, &session->socket);
 	if (session->process.fd >= 0)
 		segue_loop_remove(server->loop, &session->process);
+	forget_errands(session);
 	segue_stream_session_gone(session);
 	/* Callers up the stack may still look at it. */
 	segue_loop_post(server->loop, destroy_later, session);
@@ -796,6 +959,11 @@ static void look(struct segue_session *session, int64_t now)
 {
 	struct segue_loop *loop = session->server->loop;
 
+	settle(session);
+	if (session->retry_at && now >= session->retry_at)
+		flush(session);
+	else if (session->retry_at)
+		segue_loop_tick_within(loop, session->retry_at);
 	if (session->closing) {
 		segue_session_close(session);
 	} else if (!session->greeted && now >= session->hello_by) {
@@ -823,4 +991,5 @@ void segue_session_tick(struct segue_server *server, int64_t now)
 		next = session->next;
 		look(session, now);
 	}
+	see_off(server, now);
 }

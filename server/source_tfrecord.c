@@ -412,16 +412,20 @@ static int scan_lengths(
 	struct source *source, uint32_t *lengths, segue_progress_fn *progress, void *arg)
 {
 	const struct segue_index *index = &source->index;
-	struct segue_progress told = {
-		.fn = progress, .arg = arg, .what = "lengths", .total = index->first[index->files]};
+	struct segue_progress told = {.fn = progress,
+		.arg = arg,
+		.what = "lengths",
+		.total = index->first[index->files],
+		.given_up = source->files->opener.given_up};
 
 	for (size_t file = 0; file < index->files; file++)
 		for (uint64_t i = index->first[file]; i < index->first[file + 1]; i++) {
 			int rc = scan_length(source, file, i, &lengths[i]);
 
+			if (rc == SEGUE_OK)
+				rc = segue_progress_add(&told, 1);
 			if (rc < 0)
 				return rc;
-			segue_progress_add(&told, 1);
 		}
 	return SEGUE_OK;
 }

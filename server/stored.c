@@ -6,19 +6,15 @@
 #include "error.h"
 #include "server.h"
 
-/* A request on its way through the report thread. */
 struct stored_request {
-	struct segue_job job;
+	struct segue_errand errand;
 	struct segue_server *server;
-	uint64_t session; /* who asked, to be looked up again */
-	uint64_t serial, id;
+	uint64_t id;
 	bool remove;
 	struct segue_place place;
 	char stream[SEGUE_NAME_MAX + 1];
-	int rc;
 	void *token;
 	size_t size;
-	char detail[SEGUE_DETAIL_MAX];
 };
 
 static int remove_checkpoint(void *arg, struct segue_ops *ops)
@@ -29,8 +25,9 @@ static int remove_checkpoint(void *arg, struct segue_ops *ops)
 		ops, request->server->store, request->place, request->id);
 }
 
-static int do_request(struct stored_request *request)
+static int do_request(struct segue_errand *errand)
 {
+	struct stored_request *request = (struct stored_request *)errand;
 	struct segue_store *store = request->server->store;
 	struct segue_change change = {.build = remove_checkpoint, .arg = request};
 
@@ -44,32 +41,21 @@ static int do_request(struct stored_request *request)
 	return segue_writer_change(request->server->writer, &change);
 }
 
-static void answer(void *arg)
+static void answer(struct segue_task *task)
 {
-	struct stored_request *request = arg;
-	struct segue_session *session = segue_session_find(request->server, request->session);
-	const struct segue_message removed = {
-		.type = SEGUE_MESSAGE_DONE, .serial = request->serial};
+	struct stored_request *request = (struct stored_request *)task;
+	const struct segue_errand *errand = &request->errand;
+	struct segue_session *session = segue_errand_end(&request->errand);
+	const struct segue_message removed = {.type = SEGUE_MESSAGE_DONE, .serial = errand->serial};
 
-	request->server->jobs--;
-	if (session && request->rc)
-		segue_session_fail_text(session, request->serial, request->rc, request->detail);
+	if (session && errand->rc)
+		segue_session_fail_text(session, errand->serial, errand->rc, errand->detail);
 	else if (session && request->remove)
 		segue_session_send(session, &removed, NULL, 0);
 	else if (session)
-		segue_session_send_bulk(session, request->serial, 0, request->token, request->size);
+		segue_session_send_bulk(session, errand->serial, 0, request->token, request->size);
 	free(request->token);
 	free(request);
-}
-
-static void run_request(void *arg)
-{
-	struct stored_request *request = arg;
-
-	request->rc = do_request(request);
-	if (request->rc)
-		snprintf(request->detail, sizeof(request->detail), "%s", segue_error_detail());
-	segue_loop_post(request->server->loop, answer, request);
 }
 
 void segue_stored_request(struct segue_session *session, const struct segue_message *message)
@@ -82,13 +68,13 @@ void segue_stored_request(struct segue_session *session, const struct segue_mess
 		return;
 	}
 	request->server = session->server;
-	request->session = session->id;
-	request->serial = message->serial;
 	request->id = message->stored.id;
 	request->remove = message->stored.remove;
 	request->place.lane = message->stored.lane;
 	snprintf(request->stream, sizeof(request->stream), "%s", message->stored.stream);
-	request->job = (struct segue_job){.fn = run_request, .arg = request};
-	session->server->jobs++;
-	segue_pool_run(session->server->reports, &request->job);
+	int rc = segue_errand_run(session, message->serial, &request->errand, do_request, answer);
+	if (rc) {
+		free(request);
+		segue_session_fail(session, message->serial, rc);
+	}
 }

@@ -125,7 +125,6 @@ static void send_progress(void *arg)
 		};
 		segue_session_send(session, &message, NULL, 0);
 	}
-	progress->server->jobs--;
 	free(progress);
 }
 
@@ -133,13 +132,6 @@ struct opening_job {
 	struct segue_stream *stream;
 	int64_t told_at;
 };
-
-static void count_job(void *arg)
-{
-	struct progress *progress = arg;
-
-	progress->server->jobs++;
-}
 
 static void report_progress(void *arg, const char *what, uint64_t done, uint64_t total)
 {
@@ -156,7 +148,6 @@ static void report_progress(void *arg, const char *what, uint64_t done, uint64_t
 	*progress = (struct progress){
 		.server = job->stream->server, .stream = job->stream, .done = done, .total = total};
 	strncpy(progress->what, what, sizeof(progress->what) - 1);
-	segue_loop_post(progress->server->loop, count_job, progress);
 	segue_loop_post(progress->server->loop, send_progress, progress);
 }
 
@@ -224,7 +215,8 @@ static int open_source(struct segue_stream *stream)
 
 	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
-	const struct segue_opener opener = {server->options.roots, &stream->reader};
+	const struct segue_opener opener = {
+		server->options.roots, &stream->reader, &stream->given_up};
 	return segue_source_open_tfrecord(stream->spec, cache, &opener, &stream->keeper,
 		report_progress, &job, &stream->source);
 }
@@ -251,6 +243,9 @@ static int settle_source(struct segue_stream *stream, bool found)
 			"or bring the files back",
 			stream->spec->name);
 	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
+	rc = segue_check_given_up(&stream->given_up);
+	if (rc)
+		return rc;
 	return found || !stream->spec->persist ? 0 : save_record(stream);
 }
 
@@ -311,6 +306,21 @@ static void open_job(void *arg)
 
 /* ---- On the loop's thread ---- */
 
+/* What the stream takes of its user from now on. SEGUE_ELIMIT: nothing. */
+static int charge(struct segue_stream *stream, enum segue_limit limit, uint64_t amount)
+{
+	int rc = 0;
+
+	if (stream->taken[limit])
+		segue_user_give(stream->user, limit, stream->taken[limit]);
+	stream->taken[limit] = 0;
+	if (amount)
+		rc = segue_user_take(stream->user, limit, amount);
+	if (!rc)
+		stream->taken[limit] = amount;
+	return rc;
+}
+
 static void destroy_stream(struct segue_stream *stream)
 {
 	segue_pool_destroy(stream->pool);
@@ -319,8 +329,8 @@ static void destroy_stream(struct segue_stream *stream)
 		stream->source->ops->destroy(stream->source);
 	segue_spec_destroy(stream->spec);
 	segue_reader_finish(&stream->reader);
-	if (stream->descriptors)
-		segue_user_give(stream->user, SEGUE_LIMIT_DESCRIPTORS, stream->descriptors);
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
+		charge(stream, i, 0);
 	if (stream->user)
 		segue_user_release(stream->user);
 	free(stream);
@@ -354,9 +364,21 @@ void segue_opening_release(struct segue_opening *opening)
 	segue_stream_release(stream);
 }
 
+/* Whether anybody still wants what the stream's threads read. */
+static void judge_interest(struct segue_stream *stream)
+{
+	const struct segue_opening *opening = stream->openings;
+
+	while (opening && !opening->session)
+		opening = opening->next;
+	atomic_store_explicit(
+		&stream->given_up, !opening || stream->server->stopping, memory_order_relaxed);
+}
+
 static void leave(struct segue_opening *opening)
 {
 	opening->session = NULL;
+	judge_interest(opening->stream);
 	segue_opening_release(opening);
 }
 
@@ -432,18 +454,46 @@ static void answer_or_fail(struct segue_opening *opening, int rc, const char *de
 	}
 }
 
-/* The files that the source will have open count as the user's. */
-static void pay_for_files(struct segue_stream *stream)
+/* Bytes of the tables that have a place for each lane. */
+static uint64_t size_of_lanes(const struct segue_spec *spec)
+{
+	return spec->persist ? spec->lanes * sizeof(struct segue_ledger) : 0;
+}
+
+/* Of a pattern only the opening will tell. */
+static uint64_t most_files(const struct segue_spec *spec)
+{
+	uint64_t files = 0;
+
+	for (size_t i = 0; i < spec->path_count && files < SEGUE_FILES_OPEN_MAX; i++)
+		files += strpbrk(spec->paths[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
+	return files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+}
+
+/* Before it is opened: what it may take at most, but for the index, of which nothing is known. */
+static int pay_ahead(struct segue_stream *stream)
+{
+	const struct segue_spec *spec = stream->spec;
+
+	int rc = charge(stream, SEGUE_LIMIT_THREADS, spec->num_threads);
+	if (!rc)
+		rc = charge(stream, SEGUE_LIMIT_MEMORY, size_of_lanes(spec));
+	return rc ? rc : charge(stream, SEGUE_LIMIT_DESCRIPTORS, most_files(spec));
+}
+
+/* What its source really has. */
+static void pay_for_source(struct segue_stream *stream)
 {
 	struct segue_source_stats stats;
 
 	segue_source_stats(stream->source, &stats);
 	uint64_t files = stats.files < SEGUE_FILES_OPEN_MAX ? stats.files : SEGUE_FILES_OPEN_MAX;
-	stream->rc = segue_user_take(stream->user, SEGUE_LIMIT_DESCRIPTORS, files);
+	stream->rc = charge(stream, SEGUE_LIMIT_DESCRIPTORS, files);
+	if (!stream->rc)
+		stream->rc = charge(stream, SEGUE_LIMIT_MEMORY,
+			size_of_lanes(stream->spec) + stats.index_memory);
 	if (stream->rc)
 		strncpy(stream->detail, segue_error_detail(), sizeof(stream->detail) - 1);
-	else
-		stream->descriptors = files;
 }
 
 /* The opening job has come back. */
@@ -453,7 +503,7 @@ static void opened(void *arg)
 
 	stream->server->jobs--;
 	if (!stream->rc)
-		pay_for_files(stream);
+		pay_for_source(stream);
 	stream->state = stream->rc ? SEGUE_STREAM_FAILED : SEGUE_STREAM_OPEN;
 	for (struct segue_opening *opening = stream->openings, *next; opening; opening = next) {
 		next = opening->next;
@@ -466,7 +516,10 @@ static void opened(void *arg)
 static struct segue_stream *find_stream(struct segue_server *server, const char *name)
 {
 	for (struct segue_stream *stream = server->streams; stream; stream = stream->next) {
-		if (stream->state != SEGUE_STREAM_FAILED && strcmp(stream->spec->name, name) == 0)
+		bool lost = stream->state == SEGUE_STREAM_FAILED ||
+			    (stream->state == SEGUE_STREAM_OPENING &&
+				    atomic_load_explicit(&stream->given_up, memory_order_relaxed));
+		if (!lost && strcmp(stream->spec->name, name) == 0)
 			return stream;
 	}
 	return NULL;
@@ -485,7 +538,7 @@ static int start_stream(
 	stream->id = server->next_stream;
 	stream->user = segue_user_hold(session->user);
 	if ((rc = segue_reader_copy(&session->peer, &stream->reader)) ||
-		(rc = segue_spec_copy(spec, &stream->spec)) ||
+		(rc = segue_spec_copy(spec, &stream->spec)) || (rc = pay_ahead(stream)) ||
 		(rc = segue_pool_create("loader", spec->num_threads, &stream->pool))) {
 		destroy_stream(stream);
 		return rc;
@@ -542,40 +595,39 @@ static void open_for(struct segue_session *session, uint64_t serial, struct segu
 	stream->openings = opening;
 	session->openings = opening;
 	stream->users++;
+	judge_interest(stream);
 	if (stream->state == SEGUE_STREAM_OPEN)
 		answer_or_fail(opening, 0, "");
 }
 
 /* The files of a stream that another user has opened are looked at again, for this one. */
 struct look {
-	struct segue_task task;
+	struct segue_errand errand;
+	const struct segue_roots *roots;
 	struct segue_spec *spec;
 	struct segue_reader reader;
-	uint64_t session, serial;
-	int rc;
-	char detail[SEGUE_ERROR_TEXT];
 };
 
-static void look_at_files(struct segue_task *task)
+static int look_at_files(struct segue_errand *errand)
 {
-	struct look *look = (struct look *)task;
-	const struct segue_opener opener = {task->user->server->options.roots, &look->reader};
+	struct look *look = (struct look *)errand;
+	const struct segue_opener opener = {look->roots, &look->reader, &errand->given_up};
 
-	look->rc = segue_files_check(look->spec, &opener);
-	if (look->rc)
-		strncpy(look->detail, segue_error_detail(), sizeof(look->detail) - 1);
+	return segue_files_check(look->spec, &opener);
 }
 
 static void looked_at_files(struct segue_task *task)
 {
 	struct look *look = (struct look *)task;
-	struct segue_session *session = segue_session_find(task->user->server, look->session);
+	const struct segue_errand *errand = &look->errand;
+	struct segue_session *session = segue_errand_end(&look->errand);
 
-	if (session && !look->rc) {
-		open_for(session, look->serial, look->spec);
+	if (session && !errand->rc) {
+		open_for(session, errand->serial, look->spec);
 	} else {
 		if (session)
-			segue_session_fail_text(session, look->serial, look->rc, look->detail);
+			segue_session_fail_text(
+				session, errand->serial, errand->rc, errand->detail);
 		segue_spec_destroy(look->spec);
 	}
 	segue_reader_finish(&look->reader);
@@ -588,12 +640,12 @@ static int start_looking(struct segue_session *session, uint64_t serial, struct 
 
 	if (!look)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+	look->roots = session->server->options.roots;
 	look->spec = spec;
-	look->session = session->id;
-	look->serial = serial;
 	int rc = segue_reader_copy(&session->peer, &look->reader);
 	if (!rc)
-		rc = segue_user_run(session->user, &look->task, look_at_files, looked_at_files);
+		rc = segue_errand_run(
+			session, serial, &look->errand, look_at_files, looked_at_files);
 	if (rc) {
 		segue_reader_finish(&look->reader);
 		free(look);
@@ -679,8 +731,10 @@ bool segue_stream_stop(struct segue_server *server)
 {
 	bool idle = true;
 
-	for (struct segue_stream *stream = server->streams; stream; stream = stream->next)
+	for (struct segue_stream *stream = server->streams; stream; stream = stream->next) {
+		judge_interest(stream);
 		idle = segue_ledgers_stop(stream) && idle;
+	}
 	return idle && server->jobs == 0;
 }
 

@@ -97,7 +97,9 @@ static int hop_all(
 		rc = visit(arg, at, length, crc);
 		if (rc < 0)
 			return rc;
-		segue_progress_add(progress, next - at);
+		rc = segue_progress_add(progress, next - at);
+		if (rc < 0)
+			return rc;
 	}
 	return SEGUE_OK;
 }

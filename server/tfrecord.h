@@ -19,7 +19,7 @@ typedef int segue_tfrecord_visit_fn(void *arg, uint64_t offset, uint64_t length,
 /*
  * Visits all records of a stream of `size` bytes, hopping over their data. SEGUE_EDATA says at
  * which byte the framing is damaged or cut off; what `read` and `visit` return. `progress` counts
- * bytes.
+ * bytes, and may end it.
  */
 int segue_tfrecord_hop(segue_read_fn *read, void *read_arg, uint64_t size,
 	segue_tfrecord_visit_fn *visit, void *visit_arg, struct segue_progress *progress);

@@ -52,9 +52,13 @@ void segue_user_release(struct segue_user *user)
 
 int segue_user_take(struct segue_user *user, enum segue_limit limit, uint64_t more)
 {
-	int rc = segue_limits_check(
-		&user->server->options.limits, limit, user->taken[limit], more, user->name);
+	const struct segue_limits *limits = &user->server->options.limits;
 
+	int rc = segue_limits_check(limits, limit, user->taken[limit], more, user->name);
+	if (rc && limit == SEGUE_LIMIT_DESCRIPTORS) {
+		segue_session_settle(user->server); /* some may have been read since */
+		rc = segue_limits_check(limits, limit, user->taken[limit], more, user->name);
+	}
 	if (rc)
 		return rc;
 	user->taken[limit] += more;

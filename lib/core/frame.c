@@ -423,6 +423,8 @@ int segue_frame_queue_flush(struct segue_frame_queue *queue, int socket)
 
 		if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return 1;
+		if (sent < 0 && errno == ETOOMANYREFS)
+			return 2;
 		if (sent < 0)
 			return fail_send();
 		entry->sent += (size_t)sent;

@@ -65,7 +65,10 @@ void segue_frame_queue_destroy(struct segue_frame_queue *queue);
 /* Copies the frame and duplicates its fds. SEGUE_ELIMIT: the peer does not read. */
 int segue_frame_queue_push(struct segue_frame_queue *queue, uint16_t type, const void *payload,
 	size_t size, const int *fds, size_t fd_count);
-/* Sends what the socket takes: 1 if something is left, 0 if empty, SEGUE_EGONE. */
+/*
+ * Sends what the socket takes: 0 if nothing is left, 1 if it has no room, 2 if the kernel has too many
+ * fds of this process on their way (to anybody) to take more: to be tried again later. SEGUE_EGONE.
+ */
 int segue_frame_queue_flush(struct segue_frame_queue *queue, int socket);
 
 #endif

@@ -23,7 +23,6 @@
 #define DEPTH_MIN         2
 #define DEPTH_MAX         64
 #define THREADS_MAX       64
-#define LANES_MAX         65536
 #define BATCH_MAX         (1u << 20)
 #define UNROLL_MAX        (1u << 20)
 #define INTERVAL_MAX      3600000  /* an hour */
@@ -242,7 +241,7 @@ static int check_numbers(const struct segue_spec *spec)
 	} ranges[] = {
 		{"num_unroll", spec->num_unroll, 1, UNROLL_MAX},
 		{"batch_size", spec->batch_size, 1, BATCH_MAX},
-		{"lanes", spec->lanes, 1, LANES_MAX},
+		{"lanes", spec->lanes, 1, SEGUE_LANES_MAX},
 		{"tail", spec->tail, SEGUE_TAIL_SHRINK, SEGUE_TAIL_PAD},
 		{"epoch_end", spec->epoch_end, SEGUE_EPOCH_CONTINUE, SEGUE_EPOCH_DRAIN},
 		{"on_error", spec->on_error, SEGUE_ON_ERROR_RAISE, SEGUE_ON_ERROR_SKIP},

@@ -10,6 +10,9 @@
 
 #include "segue/segue.h"
 
+/* The server keeps a table of all lanes of a stream that is open. */
+#define SEGUE_LANES_MAX 4096
+
 struct segue_field {
 	char *name;
 	enum segue_dtype dtype;

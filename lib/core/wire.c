@@ -20,7 +20,6 @@
 #endif
 
 #define ROWS_MAX         (1u << 20)
-#define LANES_MAX        65536
 #define PATHS_MAX        (1u << 20)
 #define RECORD_ARENA_MIN ((size_t)64 << 10)
 #define RECORD_ARENA_MAX ((size_t)256 << 20)
@@ -531,7 +530,7 @@ static int get_lane_attach(
 	if (rc == 0)
 		rc = get_bytes("lane_attach.token", &pb->token, out->lane_attach.token, token);
 	if (rc == 0)
-		rc = check_range("lane_attach.lane", pb->lane, 0, LANES_MAX - 1);
+		rc = check_range("lane_attach.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
 	if (rc == 0)
 		rc = check_time("lane_attach.timeout_ns", pb->timeout_ns);
 	out->lane_attach.stream = pb->stream;
@@ -627,7 +626,7 @@ static int get_checkpoint(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Checkpoint *pb = (const Segue__Pb__Checkpoint *)from;
-	int rc = check_range("checkpoint.lane", pb->lane, 0, LANES_MAX - 1);
+	int rc = check_range("checkpoint.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
 
 	(void)arena;
 	if (rc == 0)
@@ -663,7 +662,7 @@ static int get_stored(
 
 	(void)arena;
 	if (rc == 0)
-		rc = check_range("stored.lane", pb->lane, 0, LANES_MAX - 1);
+		rc = check_range("stored.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
 	out->stored.stream = pb->stream;
 	out->stored.lane = pb->lane;
 	out->stored.id = pb->id;
@@ -1362,7 +1361,7 @@ static int get_token_record(const Segue__Pb__TokenRecord *pb, struct segue_token
 	int rc = check_text("stream", pb->stream, SEGUE_NAME_MAX);
 
 	if (rc == 0)
-		rc = check_range("lanes", pb->lanes, 1, LANES_MAX);
+		rc = check_range("lanes", pb->lanes, 1, SEGUE_LANES_MAX);
 	if (rc == 0)
 		rc = check_range("lane", pb->lane, 0, pb->lanes - 1);
 	if (rc == 0)

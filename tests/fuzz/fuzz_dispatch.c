@@ -415,10 +415,10 @@ static void start_server(void)
 		.next_stream = 1,
 		.instance = 1,
 		.started_ns = segue_now_ns()};
+	expect(segue_limits_init(&server->options.limits) == 0);
 	expect(segue_loop_create(&server->loop) == 0);
 	expect(segue_writer_create(store, server->loop, storage_news, server, &server->writer) ==
 		0);
-	expect(segue_pool_create("reports", 1, &server->reports) == 0);
 }
 
 static void stop_server(void)
@@ -426,10 +426,12 @@ static void stop_server(void)
 	struct segue_server *server = &world.server;
 
 	expect(!server->storage_error);
-	segue_pool_destroy(server->reports);
+	segue_users_stop(server);
 	segue_writer_destroy(server->writer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
+	segue_session_destroy_all(server);
+	segue_users_destroy(server);
 }
 
 static int open_fds(void)

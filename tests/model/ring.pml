@@ -33,7 +33,7 @@
  * mirrors server/feed.c segue_feed_publish ea3ea420
  * mirrors server/feed.c segue_feed_end 1a859cea
  * mirrors server/feed.c segue_feed_sleep 4426227a
- * mirrors server/filler.c work_on_batch 5a76b997
+ * mirrors server/filler.c work_on_batch 882e732c
  * mirrors server/filler.c work_once 1932d118
  * mirrors server/filler.c run 4b975ac1
  * mirrors server/filler.c segue_filler_kick e5d0a19c

@@ -19,7 +19,7 @@ from test_cli import program, report, until
 HELLO, STREAM_OPEN, LANE_ATTACH, LANE_DETACH, UPLOAD, CHECKPOINT, REPORT = range(1, 8)
 STREAM_CLOSE = 14
 WELCOME, OPENED, ATTACHED, DONE, BULK, PROGRESS, FAILURE = range(65, 72)
-EINVAL, ENOMEM, EPROTOCOL, EFENCED, ETIMEOUT, ELIMIT = 1, 2, 4, 8, 19, 27
+EINVAL, ENOMEM, EPROTOCOL, EGONE, EFENCED, ETIMEOUT, ELIMIT = 1, 2, 4, 6, 8, 19, 27
 NONE, CONTINUE, FRESH, RESTORE, OFFER = range(5)
 FIXED = {5: (struct.Struct("<I"), 4), 1: (struct.Struct("<Q"), 8)}
 
@@ -265,7 +265,7 @@ class Service:
         """What the users have taken, without the connection that asks."""
         user = {u["uid"]: u for u in self.status()["users"]}[os.geteuid()]
         del user["uid"]
-        return user | {"connections": user["connections"] - 1, "descriptors": user["descriptors"] - 2}
+        return user | {"connections": user["connections"] - 1, "descriptors": user["descriptors"] - 6}
 
     def stop(self) -> tuple[int, str]:
         if self.line and self.process.poll() is None:  # else it ends by itself

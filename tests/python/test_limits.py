@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import resource
 import signal
@@ -19,9 +20,11 @@ import segue
 from peer import (
     ATTACHED,
     BULK,
+    CHECKPOINT,
     CONTINUE,
     DONE,
     EFENCED,
+    EGONE,
     EINVAL,
     ELIMIT,
     ENOMEM,
@@ -30,11 +33,15 @@ from peer import (
     FAILURE,
     FRESH,
     LANE_ATTACH,
+    LANE_DETACH,
     NONE,
     OFFER,
+    OPENED,
+    PROGRESS,
     REPORT,
     RESTORE,
     STREAM_CLOSE,
+    STREAM_OPEN,
     UPLOAD,
     Baseline,
     Peer,
@@ -44,9 +51,11 @@ from peer import (
     make_spec,
     zigzag,
 )
+from segue.tfrecord import masked_crc32c
 from test_cli import report, until, write_data
 
-STATUS = 1
+STATUS, INSPECT, VERIFY = 1, 2, 4
+NOBODY = 65534
 LONG = "SEGUE_TEST_LONG" in os.environ  # the long form, of some 20 s more
 
 
@@ -55,6 +64,15 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "data.tfrecord"
     write_data(path, 64)
     return path
+
+
+def copies(data: Path, count: int) -> Path:
+    """A directory with that many names of the data."""
+    many = data.parent / "many"
+    many.mkdir()
+    for i in range(count):
+        os.link(data, many / f"{i}.tfrecord")
+    return many
 
 
 class Canary:
@@ -191,10 +209,46 @@ def test_memory_of_rings(directory: Path, data: Path) -> None:
         baseline = Baseline(service)
         with Peer(service.path) as peer:
             stream = peer.open(make_spec("a", data, state=1 << 20))
-            with refused(ELIMIT, "rings and carries of uid", "limit is 8388608", "--max-memory"):
+            with refused(ELIMIT, "lanes and indexes of uid", "limit is 8388608", "--max-memory"):
                 peer.attach(stream)
             assert service.status()["streams"]
             peer.attach(peer.open(make_spec("b", data)))
+            canary.go()
+        baseline.check()
+
+
+def test_memory_of_lanes(directory: Path, data: Path) -> None:
+    """Lanes that nobody has cost memory, which is paid for, and no time."""
+    with Service(directory, "--max-memory", "8M") as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "lanes and indexes of uid", "--max-memory"):
+                for i in range(8):
+                    peer.open(make_spec(f"s{i}", data, lanes=4096))
+            with refused(EINVAL, "lanes is 4097"):
+                peer.open(make_spec("a", data, lanes=4097))
+            canary.go()
+        baseline.check()
+    with Service(directory) as service, Canary(service, data) as canary, Peer(service.path) as peer:
+        streams = [peer.open(make_spec(f"s{i}", data, lanes=4096)) for i in range(60)]
+        lease = peer.attach(streams[0], 4000)[2]
+        before = service.cpu()
+        for i in range(500):
+            peer.call(LANE_DETACH, DONE, f2=lease + 1000)
+        assert service.cpu() - before < 0.3
+        lanes = {s["name"]: s["lanes"] for s in service.status()["streams"]}
+        assert [lane["lane"] for lane in lanes["s0"]] == [4000] and lanes["s1"] == []
+        canary.go()
+
+
+def test_memory_of_an_index(directory: Path, data: Path) -> None:
+    """What a data set's index and list of files take is known, and paid for, when it is open."""
+    many = copies(data, 3000)
+    with Service(directory, "--max-memory", "2M") as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "lanes and indexes of uid", "--max-memory"):
+                peer.open(make_spec("a", many / "*"))
             canary.go()
         baseline.check()
 
@@ -233,6 +287,22 @@ def test_uploads(directory: Path, data: Path) -> None:
         baseline.check()
 
 
+def test_patterns_that_multiply(directory: Path, data: Path) -> None:
+    """Short lists of patterns that stand for millions of files, or that glob() would follow too deep."""
+    many = copies(data, 5000)
+    options = ["--root", data.parent]
+    with Service(directory, *options) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "more than 1048576 files are listed"):
+                peer.open(make_spec("a", *[f"{many}/*"] * 250))
+            with refused(ELIMIT, "a pattern with more than 64 components"):
+                peer.open(make_spec("a", f"{many}{'/*' * 1900}"))
+            peer.open(make_spec("a", *[f"{many}/1?.tfrecord"] * 10, persist=False))
+            canary.go()
+        baseline.check()
+
+
 def test_descriptors(directory: Path, data: Path) -> None:
     with Service(directory, "--max-descriptors", 30) as service, Canary(service, data) as canary:
         baseline = Baseline(service)
@@ -242,6 +312,41 @@ def test_descriptors(directory: Path, data: Path) -> None:
                     peer.call(UPLOAD, BULK, f2=1)
             canary.go()
         until(lambda: service.fds() <= baseline.before[0])  # to ask takes some, too
+        baseline.check()
+
+
+def test_descriptors_of_an_opening(directory: Path, data: Path) -> None:
+    """How many files a pattern stands for is known when it is too late to refuse them."""
+    pattern = data.parent / "*.tfrecord"
+    with Service(directory, "--max-descriptors", 40) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            with refused(ELIMIT, "descriptors of uid", "64 more asked for"):
+                peer.open(make_spec("a", pattern))
+            peer.open(make_spec("a", data))
+            canary.go()
+        baseline.check()
+    with Service(directory, "--max-descriptors", 80) as service, Peer(service.path) as peer:
+        peer.open(make_spec("b", pattern))
+        assert service.taken()["descriptors"] == 7  # the peer's six, and the file
+
+
+def test_threads(directory: Path, data: Path) -> None:
+    with Service(directory, "--max-threads", 4) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        threads = service.threads()
+        with Peer(service.path) as peer, Peer(service.path) as other:
+            first = peer.open(make_spec("a", data, num_threads=3))
+            assert service.taken()["threads"] == 4
+            with refused(ELIMIT, "threads of uid", "4 in use", "limit is 4", "--max-threads"):
+                other.open(make_spec("b", data))
+            other.open(make_spec("a", data, num_threads=3))  # it has them already
+            assert service.threads() <= threads + 3 + 2
+            canary.go()
+            peer.call(STREAM_CLOSE, DONE, f2=first)
+            other.close()
+            until(lambda: service.taken()["threads"] == 1)
+            peer.open(make_spec("b", data, num_threads=3))
         baseline.check()
 
 
@@ -338,6 +443,57 @@ def test_a_peer_that_does_not_read(directory: Path, data: Path, fds: bool) -> No
         baseline.check()
 
 
+def be_nobody() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))  # which holds for fds on their way, too
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_deaf_clients_of_another_user(tmp_path: Path, directory: Path, limited: bool) -> None:
+    """What they do not read is on their account; where that is large, others wait and go on."""
+    if os.geteuid() != 0:
+        pytest.skip("SKIP: only root can be another user, and the kernel does not limit root")
+    for parent in [tmp_path, *list(tmp_path.parents)[:3]]:
+        if str(parent).startswith("/tmp/pytest"):
+            parent.chmod(0o755)
+    directory.mkdir()
+    os.chown(directory, NOBODY, NOBODY)
+    options = [] if limited else ["--max-descriptors", 1000]
+    with Service(directory, *options, setup=be_nobody) as service:
+        deaf = [Peer(service.path) for _ in range(4)]
+        for peer in deaf:
+            for _ in range(30):
+                peer.send(REPORT, f2=STATUS)
+        if not limited:
+            time.sleep(0.5)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                be_nobody()
+                for one in deaf:
+                    one.close()
+                with Peer(service.path) as peer:
+                    os.write(writing, b"x")
+                    for _ in range(5):
+                        peer.call(REPORT, BULK, f2=STATUS)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.read(reading, 1) == b"x"
+        if not limited:
+            time.sleep(0.5)
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
+            for peer in deaf:
+                peer.close()
+        assert os.waitpid(child, 0)[1] == 0
+        for peer in deaf:
+            peer.close()
+        until(lambda: service.taken()["descriptors"] == 0)
+
+
 def test_slow_loris(directory: Path, data: Path) -> None:
     """A frame that is begun must be whole within 10 s, however often a byte of it comes."""
     with Service(directory) as service, Canary(service, data) as canary:
@@ -369,6 +525,104 @@ def test_slow_loris(directory: Path, data: Path) -> None:
         for peer in (slow, half, huge, late):
             peer.close()
         baseline.check()
+
+
+def test_requests_in_flight(directory: Path, data: Path) -> None:
+    with Service(directory) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            stream = peer.open(make_spec("a", data))
+            for _ in range(300):  # of a step that never comes
+                peer.send(CHECKPOINT, f2=stream, f3=0, f5=1000, f6=60_000_000_000)
+            with refused(ELIMIT, "256 reports and checkpoints", "limit is 256"):
+                peer.answer(BULK)
+            with Peer(service.path) as other:
+                assert other.call(REPORT, BULK, f2=INSPECT)
+            canary.go()
+        baseline.check()
+
+
+def stop_verifying(service: Service, peer: Peer) -> int:
+    """Ask for VERIFY, and stop the process that does it before it is done; its id."""
+    peer.send(REPORT, f2=VERIFY)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        for task in Path(f"/proc/{service.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if b"verify" in Path(f"/proc/{child}/cmdline").read_bytes():  # it is that program
+                    os.kill(int(child), signal.SIGSTOP)
+                    return int(child)
+    raise AssertionError("no process that verifies was seen")
+
+
+def test_long_reports(tmp_path: Path, directory: Path, data: Path) -> None:
+    """A VERIFY without end: others' reports are made, and it ends with its client and the server."""
+    path = tmp_path / "open.sock"
+    options = ["--socket", path, "--allow-user", NOBODY, "--root", tmp_path]
+    with Service(directory, *options, socket=path) as service, Canary(service, data) as canary:
+        for parent in [tmp_path, *list(tmp_path.parents)[:3]]:
+            if str(parent).startswith("/tmp/pytest"):
+                parent.chmod(0o755)
+        baseline = Baseline(service)
+        with Peer(path) as peer:
+            pid = stop_verifying(service, peer)
+            if os.geteuid() == 0:
+                child = os.fork()
+                if child == 0:
+                    try:
+                        os.setgid(NOBODY)
+                        os.setuid(NOBODY)
+                        other = Peer(path)
+                        other.socket.settimeout(5)
+                        other.call(REPORT, BULK, f2=INSPECT)
+                        os._exit(0)
+                    finally:
+                        os._exit(1)
+                assert os.waitpid(child, 0)[1] == 0
+            canary.go()
+        until(lambda: not Path(f"/proc/{pid}").exists(), 5)
+        baseline.check()
+        with Peer(path) as peer:
+            stop_verifying(service, peer)
+            began = time.monotonic()
+            assert service.stop()[0] == 0
+            assert time.monotonic() - began < 5
+            with refused(EGONE, "stop"):
+                peer.answer(BULK)
+
+
+def write_long(path: Path, megabytes: int) -> None:
+    """A small gzip file that takes long to inflate: one record of zeros."""
+    data = struct.pack("<Q", megabytes << 20)
+    zeros = gzip.compress(bytes(64 << 20), 1)
+    head = data + struct.pack("<I", masked_crc32c(data))
+    path.write_bytes(gzip.compress(head) + zeros * (megabytes // 64) + gzip.compress(bytes(4)))
+
+
+def test_an_opening_that_nobody_waits_for(directory: Path, data: Path) -> None:
+    """It ends with the last client that waits, or with the server, and leaves no file half-made."""
+    long = data.parent / "long.gz"
+    write_long(long, 2048)
+    with Service(directory) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        for end in ("client", "server"):
+            with Peer(service.path) as peer:
+                peer.send(STREAM_OPEN, f2=make_spec("long", long))
+                assert peer.receive()[0] == PROGRESS
+                began = time.monotonic()
+                if end == "client":
+                    peer.close()
+                    until(lambda: len(service.status()["streams"]) == 1)
+                    canary.go()
+                else:
+                    canary.client.close()
+                    assert service.stop()[0] == 0
+                    with refused(EGONE, "stopped"):
+                        peer.answer(OPENED)
+                assert time.monotonic() - began < 3
+                assert list((directory / "cache").iterdir()) == []
+            if end == "client":
+                baseline.check()
 
 
 # ---- What else a connection must not do to others, or leave ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import threading
 import time
@@ -284,6 +285,34 @@ def test_another_user_reads_what_it_may(place: Path) -> None:
         assert [line.split()[0] for line in lines] == ["no", "yes"], lines
         assert opens(service, mine) == 4  # for root itself
         assert service.status()["users"][0]["uid"] == 0
+
+
+def test_what_an_acl_says(place: Path) -> None:
+    """Another user is not let in by the bits of others where an ACL says something else."""
+    root = place / "root"
+    shut, folder = root / "shut.tfrecord", root / "folder"
+    folder.mkdir(mode=0o755)
+    for path in (shut, folder / "d.tfrecord"):
+        write_data(path, 4)
+        path.chmod(0o644)
+
+    def entry(tag: int, bits: int, who: int = 0xFFFFFFFF) -> bytes:
+        return struct.pack("<HHI", tag, bits, who)
+
+    # user::rw-, user:nobody:---, group::r--, mask::r--, other::r--; for the directory with x, too
+    for path, x in ((shut, 0), (folder, 1)):
+        acl = struct.pack("<I", 2) + entry(1, 6 | x) + entry(2, 0, NOBODY)
+        acl += entry(4, 4 | x) + entry(16, 4 | x) + entry(32, 4 | x)
+        try:
+            os.setxattr(path, "system.posix_acl_access", acl)
+        except OSError as error:
+            pytest.skip(f"SKIP: no ACLs on this file system: {error}")
+    options = ["--socket", place / "open.sock", "--allow-user", "nobody", "--root", root]
+    with Service(place / "store", *options, socket=place / "open.sock") as service:
+        lines = as_nobody(service, root / "a.tfrecord", shut, folder / "d.tfrecord", folder / "*")
+        assert [line.split()[0] for line in lines] == ["yes", "no", "no", "no"], lines
+        assert "an ACL is read for its owner alone" in lines[1]
+        assert opens(service, shut) == 4
 
 
 def test_a_stream_that_is_open_is_not_for_everybody(place: Path) -> None:

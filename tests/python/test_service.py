@@ -96,11 +96,15 @@ def test_it_says_why_it_did_not_start(tmp_path: Path, manager: Manager) -> None:
     assert "READY=1" not in manager.lines
 
 
-@pytest.mark.parametrize("address", ["relative/path", "x", "@", "/" + 120 * "x", "/no/such/socket"])
+@pytest.mark.parametrize(
+    "address", ["relative/path", "x", "@", "/" + 120 * "x", "/no/such/socket", "vsock:2:1234"]
+)
 def test_a_manager_that_cannot_be(tmp_path: Path, address: str) -> None:
     with Service(tmp_path / "store", env={"NOTIFY_SOCKET": address}) as service:
+        with Peer(service.path):  # to tell is a courtesy
+            pass
         code, errors = service.stop()
-        assert code == 1 and ("NOTIFY_SOCKET" in errors or "service manager" in errors)
+        assert code == 0 and "no service manager is told" in errors
 
 
 def test_a_server_that_a_client_starts_is_not_the_manager_s(tmp_path: Path, manager: Manager) -> None:
@@ -116,6 +120,19 @@ def test_a_server_that_a_client_starts_is_not_the_manager_s(tmp_path: Path, mana
     manager.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
         manager.socket.recv(4096)
+
+
+def test_a_server_that_a_client_starts_lets_nobody_else_in(tmp_path: Path) -> None:
+    code = f"""if True:
+        import segue
+        with segue.open({str(tmp_path / "store")!r}) as client:
+            import os, stat
+            print(oct(stat.S_IMODE(os.stat({str(tmp_path / "store" / "segue.sock")!r}).st_mode)))
+    """
+    more = {"SEGUE_ALLOW_USER": "nobody", "SEGUE_ROOT": "/tmp", "SEGUE_PROGRAM": program()}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SEGUE_")} | more
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0o600\n", done
 
 
 # ---- Sockets ----
@@ -191,6 +208,12 @@ def test_sockets_that_will_not_do(tmp_path: Path) -> None:
         with activated(tmp_path, [datagram]) as service:
             code, errors = service.stop()
             assert code == 1 and "not a listening stream socket" in errors
+    with socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind(f"\0segue-test-listen-{os.getpid()}")
+        abstract.listen(1)
+        with activated(tmp_path, [abstract]) as service:
+            code, errors = service.stop()
+            assert code == 1 and "stream socket with a path" in errors
     with listen(tmp_path / "manager.sock") as listener:
         option = f"--socket={tmp_path / 'elsewhere.sock'}"
         with activated(tmp_path, [listener], option) as service:

@@ -26,6 +26,7 @@ Test(quota, defaults)
 	cr_assert_eq(limits.value[SEGUE_LIMIT_STREAMS], 64);
 	cr_assert_eq(limits.value[SEGUE_LIMIT_LANES], 256);
 	cr_assert_eq(limits.value[SEGUE_LIMIT_UPLOADS], UINT64_C(1) << 30);
+	cr_assert_eq(limits.value[SEGUE_LIMIT_THREADS], 256);
 	cr_assert_eq(limits.value[SEGUE_LIMIT_FRAMES], 2000);
 	cr_assert_eq(limits.value[SEGUE_LIMIT_QUEUE], 1 << 20);
 	cr_assert_gt(limits.value[SEGUE_LIMIT_MEMORY], 1 << 20);

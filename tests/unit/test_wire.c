@@ -287,7 +287,7 @@ Test(wire, lane_attach)
 			.upload = 2,
 			.step = UINT64_MAX,
 			.lease = 4,
-			.lane = 65535,
+			.lane = 4095,
 			.group = UINT32_MAX,
 			.mode = SEGUE_ATTACH_OFFER,
 			.timeout_ns = INT64_MAX}};
@@ -299,7 +299,7 @@ Test(wire, lane_attach)
 	cr_assert_eq(out.lane_attach.upload, 2);
 	cr_assert_eq(out.lane_attach.step, UINT64_MAX);
 	cr_assert_eq(out.lane_attach.lease, 4);
-	cr_assert_eq(out.lane_attach.lane, 65535);
+	cr_assert_eq(out.lane_attach.lane, 4095);
 	cr_assert_eq(out.lane_attach.group, UINT32_MAX);
 	cr_assert_eq(out.lane_attach.mode, SEGUE_ATTACH_OFFER);
 	cr_assert_eq(out.lane_attach.timeout_ns, INT64_MAX);
@@ -337,11 +337,11 @@ Test(wire, small_requests)
 	cr_assert_eq(out.checkpoint.group, 4);
 	cr_assert_eq(out.checkpoint.timeout_ns, 5);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_STORED,
-		.stored = {.stream = "train", .id = UINT64_MAX, .lane = 65535, .remove = true}};
+		.stored = {.stream = "train", .id = UINT64_MAX, .lane = 4095, .remove = true}};
 	out = there_and_back(&m);
 	cr_assert_str_eq(out.stored.stream, "train");
 	cr_assert_eq(out.stored.id, UINT64_MAX);
-	cr_assert_eq(out.stored.lane, 65535);
+	cr_assert_eq(out.stored.lane, 4095);
 	cr_assert(out.stored.remove);
 	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_VERIFY; what++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
@@ -635,12 +635,12 @@ Test(wire, fields_of_a_peer_are_checked)
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 0 bytes, expected 16", number(&bytes, 5, 4));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 16 bytes, expected 0",
 		blob(&bytes, 7, secret, 16));
-	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.lane is 65536", number(&bytes, 3, 65536));
+	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.lane is 4096", number(&bytes, 3, 4096));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "timeout_ns is negative: -1",
 		number(&bytes, 10, UINT64_MAX));
-	BAD(SEGUE_MESSAGE_CHECKPOINT, "checkpoint.lane is 65536", number(&bytes, 3, 65536));
+	BAD(SEGUE_MESSAGE_CHECKPOINT, "checkpoint.lane is 4096", number(&bytes, 3, 4096));
 	BAD(SEGUE_MESSAGE_CHECKPOINT, "timeout_ns is negative", number(&bytes, 6, UINT64_MAX));
-	BAD(SEGUE_MESSAGE_STORED, "stored.lane is 65536", number(&bytes, 3, 65536));
+	BAD(SEGUE_MESSAGE_STORED, "stored.lane is 4096", number(&bytes, 3, 4096));
 	BAD(SEGUE_MESSAGE_STORED, "stored.stream has 256", blob(&bytes, 2, long_text, 256));
 	BAD(SEGUE_MESSAGE_REPORT, "report.what is 0", number(&bytes, 1, 1));
 	BAD(SEGUE_MESSAGE_REPORT, "report.what is 5", number(&bytes, 2, 5));
@@ -775,8 +775,8 @@ static struct segue_token_record token_record(struct segue_position *position)
 	return (struct segue_token_record){.stream = "tr\xc3\xa4in",
 		.spec_hash = {1, UINT64_MAX},
 		.fingerprint = {UINT64_MAX, 4},
-		.lanes = 65536,
-		.lane = 65535,
+		.lanes = 4096,
+		.lane = 4095,
 		.batch_size = 1u << 20,
 		.row_size = 5,
 		.position = position};
@@ -883,8 +883,8 @@ Test(wire, stream_record)
 	record.spec->lanes = 0;
 	cr_assert_eq(segue_stream_record_pack(&record, &bytes, &size), 0);
 	cr_assert_eq(segue_stream_record_unpack(bytes, size, &out), SEGUE_EPROTOCOL);
-	cr_assert_str_eq(segue_error_detail(),
-		"stream record: spec: lanes is 0, from 1 to 65536 is allowed");
+	cr_assert_str_eq(
+		segue_error_detail(), "stream record: spec: lanes is 0, from 1 to 4096 is allowed");
 	free(bytes);
 	segue_spec_destroy(record.spec);
 }
@@ -1072,13 +1072,13 @@ Test(wire, tokens_that_are_wrong)
 	static struct bytes bytes;
 	struct segue_token_record out;
 
-	record.lane = 65536;
-	expect_token_refused(&record, "token: lane is 65536, expected 0 to 65535");
+	record.lane = 4096;
+	expect_token_refused(&record, "token: lane is 4096, expected 0 to 4095");
 	record.lanes = 0;
-	expect_token_refused(&record, "token: lanes is 0, expected 1 to 65536");
+	expect_token_refused(&record, "token: lanes is 0, expected 1 to 4096");
 	record = token_record(position);
-	record.lanes = 65537;
-	expect_token_refused(&record, "token: lanes is 65537, expected 1 to 65536");
+	record.lanes = 4097;
+	expect_token_refused(&record, "token: lanes is 4097, expected 1 to 4096");
 	record = token_record(position);
 	record.batch_size = 0;
 	expect_token_refused(&record, "token: batch_size is 0, expected 1 to 1048576");

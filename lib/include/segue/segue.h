@@ -192,7 +192,7 @@ struct segue_stream_spec {
 	size_t state_count;
 	uint32_t num_unroll;            /* (identity) steps a segment, >= 1 */
 	uint32_t batch_size;            /* (schedule) rows a batch, >= 1 */
-	uint32_t lanes;                 /* (schedule) >= 1 */
+	uint32_t lanes;                 /* (schedule) 1 to 4096 */
 	bool shuffle;                   /* (identity) */
 	uint64_t seed;                  /* (identity) */
 	uint64_t epochs;                /* (identity) 0: endless */
