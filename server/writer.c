@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "barrier.h"
 #include "clock.h"
 #include "error.h"
 #include "snapshot.h"
@@ -218,6 +219,9 @@ static void settle(struct entry *entry)
 	/* Needs no memory: the account has had its own since the grant was made. */
 	segue_account_settle(&grant->account, &grant->filler->plan_spec, entry->image);
 	uint64_t step = grant->account.durable;
+	/* Before the step: who waits for it must not meet the error of before when it goes on. */
+	if (segue_load_relaxed(&grant->carry.page->error))
+		segue_grant_storage(grant, 0, "");
 	pthread_mutex_lock(&grant->filler->lock);
 	segue_carry_forget(&grant->carry, step);
 	segue_carry_set_durable(&grant->carry, step);
@@ -228,17 +232,14 @@ static void settle(struct entry *entry)
 static void note_memory(struct entry *entry)
 {
 	struct segue_grant *grant = entry->grant;
-	bool told = grant->misses >= MISSES_TOLD;
 
 	if (entry->left) {
-		grant->misses += !told;
+		grant->misses += grant->misses < MISSES_TOLD;
 		if (grant->misses == MISSES_TOLD)
 			segue_grant_storage(
 				grant, SEGUE_ENOMEM, "the server has no memory to write this lane");
 	} else if (entry->rc == 0) {
 		grant->misses = 0;
-		if (told)
-			segue_grant_storage(grant, 0, "");
 	}
 }
 

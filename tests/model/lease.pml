@@ -22,7 +22,7 @@
  * mirrors server/ledger.c granted bb054049
  * mirrors server/ledger.c ask 53c7c0f6
  * mirrors server/writer.c add_grant 5000bdf2
- * mirrors server/writer.c settle cd755f17
+ * mirrors server/writer.c settle 293ae15a
  * mirrors server/writer.c conclude 493025d0
  * mirrors server/grant.c segue_grant_make 28ff5abf
  * mirrors lib/core/track.c segue_track_commit d19716e8

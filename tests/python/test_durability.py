@@ -992,7 +992,7 @@ def test_nobody_holds_a_lane_of_a_restored_store(
     assert [(lane["step"], lane["held"]) for lane in stream["lanes"]] == [(3, False)]
     assert json.loads(run("verify", "--json", elsewhere).stdout)["damaged_count"] == 0
     with segue.open(elsewhere) as client:
-        with cases.open_stream(client, case, tmp_path).loader([0], start="continue") as loader:
+        with cases.open_stream(client, case, tmp_path).loader(lanes=[0], start="continue") as loader:
             cases.check(loader, case, wanted[3:])
     worker.pipe.send(2)
     assert worker.receive() == 5  # is not disturbed
@@ -1004,7 +1004,7 @@ def test_nobody_holds_a_lane_of_a_restored_store(
     assert worker.receive().startswith("FencedError: "), "not its newer commit"
     with segue.open(store) as client:
         assert steps_on_disk(client)[0] == 3
-        with cases.open_stream(client, case, tmp_path).loader([0], start="continue") as loader:
+        with cases.open_stream(client, case, tmp_path).loader(lanes=[0], start="continue") as loader:
             cases.check(loader, case, wanted[3:])
     worker.pipe.send(0)
     worker.join()
