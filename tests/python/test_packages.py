@@ -208,6 +208,7 @@ def test_lightning_on_a_stream_without_states(
 ) -> None:
     """What was fetched ahead counts as done, as the guide says: and how nothing is left out."""
     lightning = pytest.importorskip("lightning")
+    little.write(tmp_path)
     stream = client.stream(
         "plain",
         source=segue.TFRecord(tmp_path / "data.tfrecord"),
