@@ -454,6 +454,7 @@ static void close_stream(struct stream *stream, struct failure *failure)
 	struct lane *lane;
 
 	stream->closed = true;
+	stream->children++; /* the client stays until the handle has gone */
 	do {
 		for (lane = stream->lanes; lane && !lane->handle; lane = lane->next)
 			;
@@ -473,6 +474,7 @@ static void close_stream(struct stream *stream, struct failure *failure)
 	state = PyEval_SaveThread();
 	segue_stream_close(handle);
 	PyEval_RestoreThread(state);
+	stream->children--;
 	settle_stream(stream);
 }
 
