@@ -213,6 +213,19 @@ static void give_back(struct crash_worker *worker)
 	crash_worker_close(worker);
 }
 
+/* What the threads of a server that does not answer do. */
+static void describe_server(const struct crash_world *world)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command),
+		"cd /proc/%d/task 2>/dev/null && for t in *; do cat $t/comm $t/wchan; echo; "
+		"grep -E 'State|TracerPid' $t/status; done >&2",
+		(int)crash_server_pid(world));
+	if (system(command) != 0)
+		fprintf(stderr, "there is no server\n");
+}
+
 static void check(struct crash_worker *worker, int rc, const char *what, uint32_t lane)
 {
 	char detail[256];
@@ -220,6 +233,8 @@ static void check(struct crash_worker *worker, int rc, const char *what, uint32_
 	if (rc == 0)
 		return;
 	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
+	if (rc == SEGUE_ETIMEOUT)
+		describe_server(worker->world);
 	if (worker->refusals)
 		give_back(worker);
 	leave(worker, worker->refusals ? CRASH_REFUSED : CRASH_WRONG, rc, "%s, lane %u: %s: %s",
