@@ -13,6 +13,7 @@ struct segue_pool {
 	pthread_cond_t some;
 	struct segue_job *first, **last;
 	bool stopping;
+	const char *name; /* of the threads */
 	uint32_t threads;
 	pthread_t thread[];
 };
@@ -22,6 +23,8 @@ static void *work(void *arg)
 	struct segue_pool *pool = arg;
 	const struct sched_param priority = {0};
 
+	/* By the thread itself: of another one it would take a file in /proc. */
+	pthread_setname_np(pthread_self(), pool->name);
 	/* Filling ahead can wait: a loader that wakes does not take the worker's core. */
 	sched_setscheduler(0, SCHED_BATCH, &priority);
 	pthread_mutex_lock(&pool->lock);
@@ -53,6 +56,7 @@ int segue_pool_create(const char *name, uint32_t threads, struct segue_pool **ou
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->some, NULL);
 	pool->last = &pool->first;
+	pool->name = name;
 	for (; pool->threads < threads; pool->threads++) {
 		int error = pthread_create(&pool->thread[pool->threads], NULL, work, pool);
 		if (error) {
@@ -63,7 +67,6 @@ int segue_pool_create(const char *name, uint32_t threads, struct segue_pool **ou
 				"num_threads",
 				started, threads);
 		}
-		pthread_setname_np(pool->thread[pool->threads], name);
 	}
 	*out = pool;
 	return 0;

@@ -6,7 +6,7 @@
 
 struct segue_pool;
 
-/* Starts `threads` threads named `name`. SEGUE_ESYSTEM. */
+/* Starts `threads` threads named `name`, which outlives the pool. SEGUE_ESYSTEM. */
 int segue_pool_create(const char *name, uint32_t threads, struct segue_pool **out);
 /* Lets the jobs that were given finish, then ends the threads. NULL is fine. */
 void segue_pool_destroy(struct segue_pool *pool);

@@ -577,6 +577,7 @@ static void *work(void *arg)
 	struct segue_writer *writer = arg;
 	int64_t last = segue_now_ns();
 
+	pthread_setname_np(pthread_self(), "committer");
 	pthread_mutex_lock(&writer->lock);
 	for (;;) {
 		int64_t when = due(writer, last);
@@ -631,7 +632,6 @@ int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
 		return segue_fail(
 			SEGUE_ESYSTEM, "the committer cannot be started: %s", strerror(error));
 	}
-	pthread_setname_np(writer->thread, "committer");
 	*out = writer;
 	return 0;
 }

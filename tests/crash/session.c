@@ -213,14 +213,17 @@ static void give_back(struct crash_worker *worker)
 	crash_worker_close(worker);
 }
 
-/* What the threads of a server that does not answer do. */
+/*
+ * What the threads of a server that does not answer do, and for how long they have run, and have
+ * waited for a CPU (ns, schedstat).
+ */
 static void describe_server(const struct crash_world *world)
 {
 	char command[256];
 
 	snprintf(command, sizeof(command),
 		"cd /proc/%d/task 2>/dev/null && for t in *; do cat $t/comm $t/wchan; echo; "
-		"grep -E 'State|TracerPid' $t/status; done >&2",
+		"grep -E 'State|TracerPid' $t/status; cat $t/schedstat; done >&2",
 		(int)crash_server_pid(world));
 	if (system(command) != 0)
 		fprintf(stderr, "there is no server\n");
@@ -298,9 +301,12 @@ void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t cou
 	open_stream(worker);
 	for (uint32_t lane = first; lane < first + count; lane++) {
 		const struct crash_lane *state = &worker->world->ledger->lane[lane];
+		/* Whether the lane comes is asked here, not how soon, on a machine that is busy. */
 		const struct segue_attach_options options = {
 			.start = state->committing || state->token_size ? SEGUE_START_CONTINUE
-									: SEGUE_START_FRESH};
+									: SEGUE_START_FRESH,
+			.timeout_ns = INT64_C(40000000000),
+		};
 		TRY(worker, "attach", lane,
 			segue_lane_attach(worker->stream, lane, &options, &worker->lane[lane]));
 		worker->settled[lane] = false;
