@@ -306,6 +306,24 @@ char *segue_cli_absolute(const char *path)
 	return out;
 }
 
+int segue_cli_sync(const char *directory, bool above)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+	int rc = 0, fd = open(directory, flags);
+
+	if (fd >= 0 && above) {
+		int inner = fd;
+		fd = openat(inner, "..", flags);
+		close(inner);
+	}
+	if (fd < 0 || fsync(fd) < 0)
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot sync %s%s",
+			above ? "the directory above " : "", directory);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
 static int ask_server(const struct segue_cli_options *options, enum segue_report what, char **json)
 {
 	const struct segue_open_options how = {

@@ -80,6 +80,12 @@ int segue_cli_fail(void);
 char *segue_cli_absolute(const char *path);
 
 /*
+ * What was made or renamed in a directory is on disk when this returns: in this one or, with `above`,
+ * in the one that it is in.
+ */
+int segue_cli_sync(const char *directory, bool above);
+
+/*
  * A report, from the running server, or, if none runs and the report is one of the store, from the
  * store itself. `what` is not VERIFY. SEGUE_EGONE: STATUS, and no server runs; else what client and
  * store say. The caller frees *json.

@@ -165,17 +165,6 @@ static void remove_tree(const char *path)
 	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static int sync_path(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	int rc = fd < 0 || fsync(fd) < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "cannot sync %s", path)
-					 : 0;
-
-	if (fd >= 0)
-		close(fd);
-	return rc;
-}
-
 /* Removes what earlier commands that were killed left in `dir`; one at work holds a lock. */
 static void sweep(const char *dir, const char *prefix)
 {
@@ -295,14 +284,14 @@ static int publish(const char *made, const char *target, const char *parent)
 	snprintf(store, sizeof(store), "%s/store", made);
 	snprintf(lock, sizeof(lock), "%s/store/lock.mdb", made);
 	unlink(lock); /* of processes that are gone */
-	int rc = sync_path(store);
+	int rc = segue_cli_sync(store, false);
 	if (!rc)
-		rc = sync_path(made);
+		rc = segue_cli_sync(made, false);
 	if (!rc && renameat2(AT_FDCWD, made, AT_FDCWD, target, RENAME_NOREPLACE) < 0)
 		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename the copy to %s", target);
 	if (rc)
 		return rc;
-	rc = sync_path(parent);
+	rc = segue_cli_sync(parent, false);
 	return rc ? segue_fail_within(rc, "%s is whole, but may be lost in a power cut", target)
 		  : 0;
 }
@@ -412,7 +401,7 @@ static int put_in_place(int dir, const char *dir_name, const char *made, char as
 
 	snprintf(from, sizeof(from), "%s/store", made);
 	*aside = '\0';
-	int rc = sync_path(from);
+	int rc = segue_cli_sync(from, false);
 	if (rc)
 		return rc;
 	if (faccessat(dir, "store", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {

@@ -414,29 +414,10 @@ static int export_one(const struct access *access, struct stored *stored, const 
 	return rc;
 }
 
-/* What was made or renamed in `target` is on disk when this returns; its own name with `parent`. */
-static int sync_directory(const char *target, bool parent)
-{
-	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-	const char *which = parent ? "the directory above " : "";
-	int rc = 0, fd = open(target, flags);
-
-	if (fd >= 0 && parent) {
-		int above = openat(fd, "..", flags);
-		close(fd);
-		fd = above;
-	}
-	if (fd < 0 || fsync(fd) < 0)
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot sync %s%s", which, target);
-	if (fd >= 0)
-		close(fd);
-	return rc;
-}
-
 static int make_target(const char *target)
 {
 	if (mkdir(target, 0777) == 0)
-		return sync_directory(target, true);
+		return segue_cli_sync(target, true);
 	return errno == EEXIST ? 0 : segue_fail_errno(SEGUE_ESYSTEM, "make directory %s", target);
 }
 
@@ -453,7 +434,7 @@ static int run_export(const struct segue_cli_options *options, struct stored_lis
 		rc = export_one(&access, &list->entry[i], options->key);
 	finish_access(&access);
 	if (!rc)
-		rc = sync_directory(options->key, false);
+		rc = segue_cli_sync(options->key, false);
 	return rc;
 }
 

@@ -107,13 +107,18 @@ static int check_range(const char *what, uint64_t value, uint64_t least, uint64_
 {
 	if (value >= least && value <= most)
 		return 0;
-	int rc = segue_fail(SEGUE_EINVAL,
+	return segue_fail(SEGUE_EINVAL,
 		"%s is %" PRIu64 ", from %" PRIu64 " to %" PRIu64 " is allowed", what, value, least,
 		most);
-	/* Bindings take seconds. */
-	size_t length = strlen(what);
-	if (length > 3 && strcmp(what + length - 3, "_ms") == 0)
-		rc = segue_fail(rc, "%s (%.10g s; %.10g to %.10g s)", segue_error_detail(),
+}
+
+/* Of milliseconds: bindings take seconds. */
+static int check_time(const char *what, uint64_t value, uint64_t least, uint64_t most)
+{
+	int rc = check_range(what, value, least, most);
+
+	if (rc < 0)
+		segue_fail(rc, "%s (%.10g s; %.10g to %.10g s)", segue_error_detail(),
 			(double)value / 1e3, (double)least / 1e3, (double)most / 1e3);
 	return rc;
 }
@@ -248,8 +253,6 @@ static int check_numbers(const struct segue_spec *spec)
 		{"depth", spec->depth, DEPTH_MIN, DEPTH_MAX},
 		{"num_threads", spec->num_threads, 1, THREADS_MAX},
 		{"durability", spec->durability, SEGUE_DURABLE_INTERVAL, SEGUE_DURABLE_COMMIT},
-		{"interval_ms", spec->interval_ms, 1, INTERVAL_MAX},
-		{"lease_timeout_ms", spec->lease_timeout_ms, 0, LEASE_TIMEOUT_MAX},
 		{"keep_checkpoints", spec->keep_checkpoints, 1, SEGUE_CHECKPOINTS_MAX},
 	};
 
@@ -260,7 +263,9 @@ static int check_numbers(const struct segue_spec *spec)
 		if (rc < 0)
 			return rc;
 	}
-	return 0;
+	int rc = check_time("interval_ms", spec->interval_ms, 1, INTERVAL_MAX);
+	return rc ? rc
+		  : check_time("lease_timeout_ms", spec->lease_timeout_ms, 0, LEASE_TIMEOUT_MAX);
 }
 
 /* Fields that are each right and do not go together. */

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def test_asking_for_a_state_dict_begins_nothing(
 # -- Lightning -------------------------------------------------------------------------------------
 
 
-def lightning_module(trace: list[str], with_iterator: bool) -> Any:
+def lightning_module(step: Callable[[Any, segue.Batch], Any], with_iterator: bool) -> Any:
+    """One weight, trained with the loss that `step` gives of the module and a batch."""
     lightning = pytest.importorskip(
         "lightning", reason="Lightning is not installed (scripts/setup --ci)"
     )
@@ -117,25 +119,29 @@ def lightning_module(trace: list[str], with_iterator: bool) -> Any:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(1))
 
-        def step(self, batch: segue.Batch) -> Any:
-            trace.append(little.seen(batch))
-            x = torch.from_dlpack(batch.sequences["x"])
-            loss = (self.weight * x.sum() - 1).square().mean()
-            little.work(batch)
-            return loss
-
         def configure_optimizers(self) -> Any:
             return torch.optim.Adam(self.parameters())
 
     class WithBatch(Module):
         def training_step(self, batch: segue.Batch, batch_idx: int) -> Any:
-            return self.step(batch)
+            return step(self, batch)
 
     class WithIterator(Module):
         def training_step(self, dataloader_iter: Any) -> Any:
-            return self.step(next(dataloader_iter)[0])
+            return step(self, next(dataloader_iter)[0])
 
     return (WithIterator if with_iterator else WithBatch)()
+
+
+def with_states(trace: list[str]) -> Callable[[Any, segue.Batch], Any]:
+    def step(module: Any, batch: segue.Batch) -> Any:
+        trace.append(little.seen(batch))
+        x = torch.from_dlpack(batch.sequences["x"])
+        loss = (module.weight * x.sum() - 1).square().mean()
+        little.work(batch)
+        return loss
+
+    return step
 
 
 def trainer(directory: Path, steps: int, **options: Any) -> Any:
@@ -170,17 +176,17 @@ def test_lightning_resumes(
     unbroken: list[str] = []
     with segue.open(tmp_path / "elsewhere") as other:
         with little.open_stream(other, tmp_path, epochs=None).loader() as loader:
-            whole = lightning_module(unbroken, with_iterator)
+            whole = lightning_module(with_states(unbroken), with_iterator)
             trainer(tmp_path / "whole", 20, **options).fit(whole, loader)
     assert len(unbroken) == 20 * batches
     first: list[str] = []
-    module = lightning_module(first, with_iterator)
+    module = lightning_module(with_states(first), with_iterator)
     with stream.loader() as loader:
         trainer(tmp_path / "first", 13, **options).fit(module, loader)
     assert first == unbroken[: 13 * batches]
     [path] = (tmp_path / "first").glob("*step=10.ckpt")
     again: list[str] = []
-    module = lightning_module(again, with_iterator)
+    module = lightning_module(with_states(again), with_iterator)
     with stream.loader() as loader:
         trainer(tmp_path / "again", 20, **options).fit(module, loader, ckpt_path=path)
     assert again == unbroken[10 * batches :]
@@ -191,7 +197,7 @@ def test_lightning_resumes(
 def test_lightning_may_not_fetch_ahead(stream: segue.Stream, tmp_path: Path) -> None:
     """Without a known number of batches it would: the error comes before anything is trained."""
     trace: list[str] = []
-    module = lightning_module(trace, with_iterator=False)
+    module = lightning_module(with_states(trace), with_iterator=False)
     with stream.loader() as loader:
         with pytest.raises(segue.UnsavedError, match="'h'"):
             trainer(tmp_path / "none", 10).fit(module, loader)
@@ -207,7 +213,6 @@ def test_lightning_on_a_stream_without_states(
     client: segue.Client, tmp_path: Path, with_iterator: bool, options: Any, left_out: int
 ) -> None:
     """What was fetched ahead counts as done, as the guide says: and how nothing is left out."""
-    lightning = pytest.importorskip("lightning")
     little.write(tmp_path)
     stream = client.stream(
         "plain",
@@ -217,32 +222,15 @@ def test_lightning_on_a_stream_without_states(
     )  # fmt: skip
     trace: list[int] = []
 
-    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.ones(1))
+    def step(module: Any, batch: segue.Batch) -> Any:
+        trace.append(2 * batch.step + batch.lane)
+        return module.weight.square().sum()
 
-        def step(self, batch: segue.Batch) -> Any:
-            trace.append(2 * batch.step + batch.lane)
-            return self.weight.square().sum()
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.Adam(self.parameters())
-
-    class WithBatch(Module):
-        def training_step(self, batch: segue.Batch, batch_idx: int) -> Any:
-            return self.step(batch)
-
-    class WithIterator(Module):
-        def training_step(self, dataloader_iter: Any) -> Any:
-            return self.step(next(dataloader_iter)[0])
-
-    module = WithIterator if with_iterator else WithBatch
     with stream.loader() as loader:
-        trainer(tmp_path / "first", 13, **options).fit(module(), loader)
+        trainer(tmp_path / "first", 13, **options).fit(lightning_module(step, with_iterator), loader)
     assert trace == list(range(13))
     [path] = (tmp_path / "first").glob("*step=10.ckpt")
     trace.clear()
     with stream.loader() as loader:
-        trainer(tmp_path / "again", 20, **options).fit(module(), loader, ckpt_path=path)
+        trainer(tmp_path / "again", 20, **options).fit(lightning_module(step, with_iterator), loader, ckpt_path=path)
     assert trace == list(range(10 + left_out, 20 + left_out))
