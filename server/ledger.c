@@ -290,6 +290,7 @@ static void written(void *arg)
 {
 	struct segue_ledger *ledger = arg;
 
+	ledger->stream->server->unwritten_ns = 0;
 	ledger->written = true;
 	take_down(ledger);
 }
@@ -311,7 +312,10 @@ static int fail_unwritten(const struct segue_ledger *ledger)
 static void delayed(void *arg)
 {
 	struct segue_ledger *ledger = arg;
+	struct segue_server *server = ledger->stream->server;
 
+	if (!server->unwritten_ns)
+		server->unwritten_ns = segue_now_ns();
 	if (ledger->detaching)
 		segue_session_fail(
 			ledger->detaching, ledger->detach_serial, fail_unwritten(ledger));

@@ -19,9 +19,10 @@
 #include "verifier.h"
 #include "wait.h"
 
-#define LOCK_WAIT_NS   INT64_C(5000000000)  /* embedded: the one before may still be ending */
-#define LOG_NS         INT64_C(5000000000)  /* between two lines about long work */
-#define NOBODY_WAIT_NS INT64_C(30000000000) /* embedded: the client that started it never came */
+#define LOCK_WAIT_NS      INT64_C(5000000000)  /* embedded: the one before may still be ending */
+#define LOG_NS            INT64_C(5000000000)  /* between two lines about long work */
+#define NOBODY_WAIT_NS    INT64_C(30000000000) /* embedded: the client that started it never came */
+#define UNWRITTEN_WAIT_NS INT64_C(10000000000) /* embedded, nobody here: for memory to write with */
 
 static void logf_line(const char *text)
 {
@@ -66,13 +67,19 @@ static void signalled(void *arg, int signal)
 	begin_stop(server);
 }
 
+/* Whether what is left to be written may be waited for in vain. */
+static bool waits_in_vain(const struct segue_server *server, int64_t now)
+{
+	return server->storage_error ||
+	       (server->unwritten_ns && now - server->unwritten_ns > UNWRITTEN_WAIT_NS);
+}
+
 /* Embedded: everybody has left, or nobody ever came. */
 static bool deserted(const struct segue_server *server, int64_t now)
 {
 	if (!server->options.embedded || server->sessions)
 		return false;
-	/* Where storage fails, what is left to be written would be waited for in vain. */
-	if (server->jobs > 0 && !server->storage_error)
+	if (server->jobs > 0 && !waits_in_vain(server, now))
 		return false;
 	return server->had_sessions || now - server->started_ns > NOBODY_WAIT_NS;
 }

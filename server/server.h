@@ -66,9 +66,10 @@ struct segue_server {
 	int64_t watchdog_at; /* the service manager is told that we live */
 	int storage_error;
 	char storage_detail[SEGUE_ERROR_TEXT];
-	unsigned jobs;     /* given to other threads and not come back */
-	int64_t logged_ns; /* when long work was logged last */
-	int unverified;    /* why the store was not; 0: it was, or needed not be */
+	int64_t unwritten_ns; /* since when last commits cannot be written; 0: they can */
+	unsigned jobs;        /* given to other threads and not come back */
+	int64_t logged_ns;    /* when long work was logged last */
+	int unverified;       /* why the store was not; 0: it was, or needed not be */
 	char unverified_detail[SEGUE_ERROR_TEXT];
 	bool had_sessions; /* somebody was here */
 	bool stopping;     /* SIGTERM: leases are being written */

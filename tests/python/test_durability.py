@@ -549,6 +549,29 @@ def test_closing_a_lane_for_which_there_is_no_memory(
         wait_for(lambda: steps_on_disk(client)[0] == 2, "the commits on disk")
 
 
+def test_an_embedded_server_waits_for_memory_as_long_as_somebody_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not stay for ever for a last commit that cannot be written."""
+    shortage = Shortage(tmp_path, monkeypatch)
+    case = wide(tmp_path, interval=LONG)
+    with segue.open(tmp_path / "store") as client:
+        server = client.status()["server"]["pid"]
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)
+        shortage.begin(40_000)
+        with refused(segue.errors.OutOfMemory, "memory", "not on disk"):
+            loader.close()
+        time.sleep(12)
+        assert client.status()["server"]["pid"] == server
+    wait_for(lambda: not Path(f"/proc/{server}").exists(), "the end of the server")
+    assert shortage.end() >= 3
+    assert "the last commits of 1 lane are not on disk" in (tmp_path / "store/server.log").read_text()
+    with segue.open(tmp_path / "store") as client:
+        with cases.open_stream(client, case, tmp_path).loader(start="continue") as loader:
+            cases.check(loader, case, cases.in_order(case, [0]))
+
+
 def processor_time(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
