@@ -17,6 +17,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -480,6 +481,25 @@ def test_one_lane_that_the_store_refuses_does_not_stop_the_others(
             cases.check(loader, large, cases.in_order(large, [0])[1:])
 
 
+def test_a_checkpoint_beside_commits_that_the_store_refuses(
+    tmp_path: Path, faults: Faults
+) -> None:
+    """It fails with them, small as it is: the final states before it are not on disk."""
+    case = wide(tmp_path, lengths=(4,) * 8, interval=LONG, keep_final=True)
+    with segue.open(tmp_path / "store") as client:
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)  # no row goes on from here
+        faults.set("always put 15000")
+        with refused(segue.errors.LimitError, "what lane 0 has committed"):
+            loader.state_dict()
+        listed = run("checkpoint", "list", tmp_path / "store", "--json").stdout
+        assert json.loads(listed) == {"checkpoints": []}
+        assert steps_on_disk(client) == {0: 0}
+        faults.clear()
+        with pytest.raises(segue.errors.LimitError):
+            loader.close()
+
+
 class Shortage:
     """A server that is started with fail_alloc.c, and the panel that says what fails."""
 
@@ -796,6 +816,24 @@ def test_a_server_that_verifies_can_be_told_to_stop(tmp_path: Path, faults: Faul
     _, errors = process.communicate(timeout=30)
     assert time.monotonic() - begun < SOON
     assert process.returncode == 1 and "told to stop" in errors
+
+
+def test_a_server_that_verifies_asks_its_manager_for_time(tmp_path: Path, faults: Faults) -> None:
+    """Every few seconds, with how far it has come: it would be taken for one that hangs."""
+    _, store = large_crashed_store(tmp_path)
+    faults.set("always slow 20000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        with subprocess.Popen(
+            [os.environ["SEGUE_PROGRAM"], "serve", str(store)],
+            env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            told = manager.recv(4096).decode()
+            process.terminate()
+    assert told.startswith("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=")
+    assert re.search(r"\d+ of \d+ MiB", told)
 
 
 def test_a_file_that_is_cut_short_under_the_server(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import pytest
 import cases
 import oracle
 import segue
+from test_cli import Server
 
 PROCESSES = multiprocessing.get_context("spawn")
 PATIENCE = 60.0
@@ -840,6 +841,42 @@ def test_the_server_killed_again_and_again(client: segue.Client, tmp_path: Path)
         killed += 1
     assert killed > 5
     loader.close()
+
+
+def wait_for_a_lane(pipe: Connection, directory: Path, case: cases.Case) -> None:
+    """Asks for a lane that somebody has, and says what came of it."""
+    client = segue.open(directory / "store", start=False)
+    stream = cases.open_stream(client, case, directory, lease_timeout=PATIENCE)
+    try:
+        batch = next(iter(stream.loader(lanes=[0], start="continue", timeout=PATIENCE)))
+        pipe.send(f"has batch {batch.step}")
+    except segue.Error as error:
+        pipe.send(type(error).__name__)
+
+
+def test_a_server_that_stops_gives_no_lane_to_those_who_wait(
+    tmp_path: Path, processes: Callable[..., Other]
+) -> None:
+    """Its holder comes back to the next server, and goes on."""
+    case = simple(tmp_path, lease_timeout=PATIENCE)
+    wanted = list(cases.expected(case)(0))
+    store = tmp_path / "store"
+    with Server(store) as server, segue.open(store, start=False) as client:
+        loader = cases.open_stream(client, case, tmp_path).loader(lanes=[0])
+        cases.check(loader, case, wanted[:3], whole=False)
+        other = processes(wait_for_a_lane, tmp_path, case)
+        wait_for(
+            lambda: any(
+                session["pid"] == other.pid and session["lanes"]
+                for session in client.status()["sessions"]
+            ),
+            "the other to wait",
+        )
+        assert server.stop() == 0
+        with Server(store):
+            cases.check(loader, case, wanted[3:])
+            assert other.receive() in ("BusyError", "GoneError")
+            loader.close()
 
 
 # -- the server and its users ----------------------------------------------------------------------
