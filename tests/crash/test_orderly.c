@@ -588,6 +588,11 @@ static void out_of_memory(struct crash_world *world)
 	rmdir(cgroup);
 }
 
+static void pass_over(int number)
+{
+	(void)number;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -606,6 +611,8 @@ int main(int argc, char **argv)
 
 	if (!getenv("SEGUE_PROGRAM"))
 		crash_die("SEGUE_PROGRAM is not set");
+	/* Not ignored, as by nohup: servers would inherit that. */
+	signal(SIGHUP, pass_over);
 	seed = crash_seed();
 	printf("test_orderly: seed %llu\n", (unsigned long long)seed);
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import pytest
 
 import little
 import segue
+
+
+def pytest_configure() -> None:
+    """What nohup, or a shell, has had ignored is not in what the tests start, and Ctrl-C nowhere."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
