@@ -41,6 +41,7 @@ MEMORY_SLACK_TOGETHER = 16 << 20
 FLOOR_S = 0.050
 FLOOR_OF_FEW_S = 1.0
 FEW = 1000
+TRIES = 3  # of an attack under which the canary waits for too long: each time is no accident
 SANITIZED = 4  # times as long
 
 
@@ -212,6 +213,18 @@ class Run:
 
     def attack(self, names: list[str], seconds: float) -> None:
         """Some attacks at the same time, and what must hold during and after them."""
+        for left in reversed(range(TRIES)):
+            late = self.attack_once(names, seconds)
+            if not late:
+                return
+            what = names[0] if len(names) == 1 else "all together"
+            if left:
+                print(f"{what}: {late}; once more", flush=True)
+            else:
+                self.fail(what, f"{late}; {TRIES} times")
+
+    def attack_once(self, names: list[str], seconds: float) -> str:
+        """Returns what the canary waited for too long, which the machine may be to blame for."""
         memory = self.server.memory()
         started, cpu = time.monotonic(), self.server.cpu()
         lines = []
@@ -245,9 +258,10 @@ class Run:
             self.fail(what, f"the canary made {count} batches in {took:.1f} s")
         limit = self.limit if count >= FEW else self.few_limit
         if wait > limit:
-            self.fail(what, f"p99 of next is {wait * 1e3:.1f} ms, the limit {limit * 1e3:.1f} ms")
+            return f"p99 of next is {wait * 1e3:.1f} ms, the limit {limit * 1e3:.1f} ms"
         if answer > self.few_limit:
-            self.fail(what, f"p99 of an answer is {answer * 1e3:.1f} ms, the limit {self.few_limit * 1e3:.1f} ms")
+            return f"p99 of an answer is {answer * 1e3:.1f} ms, the limit {self.few_limit * 1e3:.1f} ms"
+        return ""
 
     def await_baseline(self, what: str, memory: int) -> str:
         slack = MEMORY_SLACK if what != "all together" else MEMORY_SLACK_TOGETHER
