@@ -723,20 +723,27 @@ def test_a_foreground_server_says_that_it_verified(tmp_path: Path) -> None:
         assert "verified" not in server.process.communicate(timeout=30)[1]
 
 
+def damage_states(store: Path, case: cases.Case) -> None:
+    """Change a bit of a row's states at step 2 of lane 0, wherever they are."""
+    file = store / "store" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    row = list(cases.expected(case)(0))[2].state_in["h"][0].tobytes()
+    assert data.count(row)
+    for match in list(re.finditer(re.escape(row), bytes(data))):
+        data[match.start()] ^= 1
+    file.write_bytes(data)
+
+
 @pytest.mark.parametrize("damage", ["state", "cut", "cut short", "zeroed"])
 def test_a_damaged_store_is_not_served_after_a_crash(tmp_path: Path, damage: str) -> None:
     """By error, naming file and key, from embedded servers and others; the file is kept."""
-    _, store = crashed_store(tmp_path)
+    case, store = crashed_store(tmp_path)
     file = store / "store" / "data.mdb"
     data = bytearray(file.read_bytes())
     where = f"{file} is damaged"
     if damage == "state":
-        row = struct.pack("<4f", 0.5, 0.5, 0.5, 0.5)
-        batches = list(cases.expected(simple(tmp_path / "again"))(0))
-        row = batches[2].state_in["h"][0].tobytes()
-        assert data.count(row)
-        for match in list(re.finditer(re.escape(row), bytes(data))):
-            data[match.start()] ^= 1
+        damage_states(store, case)
+        data[:] = file.read_bytes()
         where = "in table states"
     elif damage == "zeroed":
         for page in range(8192, len(data), 4096):
@@ -908,6 +915,38 @@ def test_a_server_whose_verifier_is_killed_does_not_serve(
     faults.clear()
     with Server(store) as server:
         assert "serves" in server.line
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_server_that_inherits_that_ended_children_are_ignored(
+    tmp_path: Path, damaged: bool
+) -> None:
+    """By a program that ignores SIGCHLD: what its verifier says counts all the same."""
+    case, store = crashed_store(tmp_path)
+    if damaged:
+        damage_states(store, case)
+    process = subprocess.Popen(
+        [os.environ["SEGUE_PROGRAM"], "serve", str(store)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    assert process.stdout
+    served = "serves" in process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert served != damaged, errors
+    if damaged:
+        assert process.returncode == 1 and "is damaged" in errors
+    else:
+        assert "it has been verified and is sound" in errors
+    result = subprocess.run(
+        [os.environ["SEGUE_PROGRAM"], "verify", str(store)],
+        capture_output=True,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    assert result.returncode == (3 if damaged else 0)
 
 
 # -- backup and restore ----------------------------------------------------------------------------
