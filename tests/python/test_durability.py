@@ -572,6 +572,27 @@ def test_an_embedded_server_waits_for_memory_as_long_as_somebody_is_there(
             cases.check(loader, case, cases.in_order(case, [0]))
 
 
+def test_closing_a_lane_while_the_server_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said to be on disk if it is not."""
+    shortage = Shortage(tmp_path, monkeypatch)
+    case = wide(tmp_path, interval=LONG)
+    with segue.open(tmp_path / "store") as client:
+        server = client.status()["server"]["pid"]
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)
+        shortage.begin(40_000)
+        os.kill(server, signal.SIGTERM)
+        wait_for(lambda: client.status()["server"]["stopping"], "the stop")
+        with refused(segue.errors.OutOfMemory, "memory", "not on disk"):
+            loader.close()
+    wait_for(lambda: not Path(f"/proc/{server}").exists(), "the end of the server")
+    assert shortage.end() >= 3
+    with segue.open(tmp_path / "store") as client:
+        assert steps_on_disk(client) == {0: 0}
+
+
 def processor_time(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
