@@ -97,7 +97,8 @@ static void run_task(void *arg)
 int segue_user_run(struct segue_user *user, struct segue_task *task,
 	void (*work)(struct segue_task *task), void (*done)(struct segue_task *task))
 {
-	if (user->server->ended)
+	/* A stop waits for all that was begun: what came after it could put it off for ever. */
+	if (user->server->stopping || user->server->ended)
 		return segue_fail(SEGUE_EGONE, "the server is being stopped");
 	if (!user->helpers) {
 		int rc = segue_pool_create("helper", HELPERS, &user->helpers);

@@ -43,7 +43,7 @@ struct segue_task {
 };
 
 /* Has it done; holds the user until then. SEGUE_ENOMEM, SEGUE_ESYSTEM: no thread for it;
- * SEGUE_EGONE after segue_users_stop(). */
+ * SEGUE_EGONE once the server is being stopped. */
 int segue_user_run(struct segue_user *user, struct segue_task *task,
 	void (*work)(struct segue_task *task), void (*done)(struct segue_task *task));
 

@@ -33,6 +33,7 @@ import pytest
 import cases
 import little
 import segue
+from peer import BULK, REPORT, Peer, Refused
 from test_bad_input import fill_up, small_disk
 from test_cli import Server, program, run
 from test_resume import (
@@ -52,6 +53,7 @@ __all__ = ["processes", "small_disk"]  # fixtures
 BUILD = Path(__file__).parents[2] / "build"
 LONG = 1000.0  # an interval that does not pass in a test
 PATIENCE = 60.0
+VERIFY = 4  # a report
 SOON = 10.0  # what must not take long, on a machine that is busy
 
 
@@ -824,6 +826,34 @@ def test_a_server_that_verifies_can_be_told_to_stop(tmp_path: Path, faults: Faul
     _, errors = process.communicate(timeout=30)
     assert time.monotonic() - begun < SOON
     assert process.returncode == 1 and "told to stop" in errors
+
+
+def ask_again_and_again(path: Path) -> None:
+    with Peer(path) as peer, suppress(ConnectionError):
+        while True:
+            with suppress(Refused):
+                peer.call(REPORT, BULK, f2=VERIFY)
+
+
+def test_a_stop_among_long_requests(tmp_path: Path, faults: Faults) -> None:
+    """It waits for those that were begun before it, and no others are begun."""
+    _, store = large_crashed_store(tmp_path)
+    with segue.open(store) as client:
+        server = server_pid(client)
+        faults.set("always slow 300")
+        threads = [
+            threading.Thread(target=ask_again_and_again, args=[store / "segue.sock"])
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        begun = time.monotonic()
+        os.kill(server, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{server}").exists(), "the end of the server")
+        assert time.monotonic() - begun < SOON
+        for thread in threads:
+            thread.join()
 
 
 def test_a_file_that_is_cut_short_under_the_server(tmp_path: Path) -> None:
