@@ -865,11 +865,29 @@ static struct segue_ledger *find_lease(struct segue_session *session, uint64_t l
 	return NULL;
 }
 
+/* One that has ended, for a stop or by its timeout, and is being written; it may be NULL. */
+static struct segue_ledger *find_ending(struct segue_session *session, uint64_t lease)
+{
+	for (struct segue_opening *opening = session->openings; opening;
+		opening = opening->next_of_session) {
+		struct segue_ledger *ledger = opening->answered ? opening->stream->in_use : NULL;
+		for (; ledger; ledger = ledger->next) {
+			if (ledger->lease.state == SEGUE_LEASE_ENDING &&
+				ledger->opening == opening && ledger->lease_id == lease &&
+				!ledger->detaching)
+				return ledger;
+		}
+	}
+	return NULL;
+}
+
 /* The answer comes when the last commit is on disk: closing a lane means that. */
 void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease)
 {
 	struct segue_ledger *ledger = find_lease(session, lease);
 
+	if (!ledger)
+		ledger = find_ending(session, lease);
 	if (ledger) {
 		ledger->detaching = session;
 		ledger->detach_serial = serial;

@@ -1,5 +1,6 @@
 /* The program `segue`: finds the subcommand and runs it. */
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,6 +53,8 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	/* Whoever started us may ignore it: then children end, and nobody can say how. */
+	signal(SIGCHLD, SIG_DFL);
 	int status = run(argc, argv);
 
 	/* A report that did not reach its file must not look like one that did. */

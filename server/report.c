@@ -932,6 +932,7 @@ void segue_report_request(struct segue_session *session, const struct segue_mess
 	int rc = 0;
 	if (request)
 		*request = (struct request){
+			.errand.task.apart = message->report.what == SEGUE_REPORT_VERIFY,
 			.server = session->server,
 			.what = message->report.what,
 			.stream = strdup(message->report.stream),

@@ -47,6 +47,7 @@ void segue_user_release(struct segue_user *user)
 		link = &(*link)->next;
 	*link = user->next;
 	segue_pool_destroy(user->helpers); /* idle: a task holds its user */
+	segue_pool_destroy(user->apart);
 	free(user);
 }
 
@@ -97,10 +98,12 @@ static void run_task(void *arg)
 int segue_user_run(struct segue_user *user, struct segue_task *task,
 	void (*work)(struct segue_task *task), void (*done)(struct segue_task *task))
 {
-	if (user->server->ended)
+	/* A stop waits for all that was begun: what came after it could put it off for ever. */
+	if (user->server->stopping || user->server->ended)
 		return segue_fail(SEGUE_EGONE, "the server is being stopped");
-	if (!user->helpers) {
-		int rc = segue_pool_create("helper", HELPERS, &user->helpers);
+	struct segue_pool **pool = task->apart ? &user->apart : &user->helpers;
+	if (!*pool) {
+		int rc = segue_pool_create("helper", task->apart ? 1 : HELPERS, pool);
 		if (rc)
 			return rc;
 	}
@@ -109,7 +112,7 @@ int segue_user_run(struct segue_user *user, struct segue_task *task,
 	task->done = done;
 	task->job = (struct segue_job){.fn = run_task, .arg = task};
 	user->server->jobs++;
-	segue_pool_run(user->helpers, &task->job);
+	segue_pool_run(*pool, &task->job);
 	return 0;
 }
 
@@ -118,7 +121,8 @@ void segue_users_stop(struct segue_server *server)
 	server->ended = true;
 	for (struct segue_user *user = server->users; user; user = user->next) {
 		segue_pool_destroy(user->helpers);
-		user->helpers = NULL;
+		segue_pool_destroy(user->apart);
+		user->helpers = user->apart = NULL;
 	}
 }
 
@@ -127,6 +131,7 @@ void segue_users_destroy(struct segue_server *server)
 	while (server->users) {
 		struct segue_user *next = server->users->next;
 		segue_pool_destroy(server->users->helpers);
+		segue_pool_destroy(server->users->apart);
 		free(server->users);
 		server->users = next;
 	}

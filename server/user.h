@@ -7,6 +7,7 @@
 #ifndef SEGUE_SERVER_USER_H
 #define SEGUE_SERVER_USER_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "quota.h"
@@ -21,7 +22,8 @@ struct segue_user {
 	char name[24];       /* "uid 1000": for messages */
 	unsigned references; /* sessions, and whatever has taken something */
 	uint64_t taken[SEGUE_LIMIT_COUNT];
-	struct segue_pool *helpers; /* made for the first task */
+	struct segue_pool *helpers; /* made for the first task, */
+	struct segue_pool *apart;   /* and for the first that is to be done apart */
 };
 
 /* The user of that uid, with one reference more. NULL: no memory. */
@@ -38,12 +40,13 @@ void segue_user_give(struct segue_user *user, enum segue_limit limit, uint64_t l
 struct segue_task {
 	struct segue_job job;
 	struct segue_user *user;
+	bool apart; /* may last for minutes: one after the other, and no other task waits for it */
 	void (*work)(struct segue_task *task); /* on a thread of the user's */
 	void (*done)(struct segue_task *task); /* then, on the loop's thread; may free it */
 };
 
 /* Has it done; holds the user until then. SEGUE_ENOMEM, SEGUE_ESYSTEM: no thread for it;
- * SEGUE_EGONE after segue_users_stop(). */
+ * SEGUE_EGONE once the server is being stopped. */
 int segue_user_run(struct segue_user *user, struct segue_task *task,
 	void (*work)(struct segue_task *task), void (*done)(struct segue_task *task));
 

@@ -61,10 +61,10 @@ static int spawn(const char *dir, bool if_due, bool progress, int output, pid_t 
 	return error;
 }
 
-/* What waitpid() says. */
+/* What waitpid() says; -1, which is no end in order, if it says nothing. */
 static int wait_for(pid_t pid)
 {
-	int status = 0;
+	int status = -1;
 
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;

@@ -34,6 +34,7 @@ import pytest
 import cases
 import little
 import segue
+from peer import BULK, REPORT, Peer, Refused
 from test_bad_input import fill_up, small_disk
 from test_cli import Server, program, run
 from test_resume import (
@@ -53,6 +54,7 @@ __all__ = ["processes", "small_disk"]  # fixtures
 BUILD = Path(__file__).parents[2] / "build"
 LONG = 1000.0  # an interval that does not pass in a test
 PATIENCE = 60.0
+VERIFY = 4  # a report
 SOON = 10.0  # what must not take long, on a machine that is busy
 
 
@@ -592,6 +594,27 @@ def test_an_embedded_server_waits_for_memory_as_long_as_somebody_is_there(
             cases.check(loader, case, cases.in_order(case, [0]))
 
 
+def test_closing_a_lane_while_the_server_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said to be on disk if it is not."""
+    shortage = Shortage(tmp_path, monkeypatch)
+    case = wide(tmp_path, interval=LONG)
+    with segue.open(tmp_path / "store") as client:
+        server = client.status()["server"]["pid"]
+        loader = cases.open_stream(client, case, tmp_path).loader()
+        commit(loader, case, 2)
+        shortage.begin(40_000)
+        os.kill(server, signal.SIGTERM)
+        wait_for(lambda: client.status()["server"]["stopping"], "the stop")
+        with refused(segue.errors.OutOfMemory, "memory", "not on disk"):
+            loader.close()
+    wait_for(lambda: not Path(f"/proc/{server}").exists(), "the end of the server")
+    assert shortage.end() >= 3
+    with segue.open(tmp_path / "store") as client:
+        assert steps_on_disk(client) == {0: 0}
+
+
 def processor_time(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -743,20 +766,27 @@ def test_a_foreground_server_says_that_it_verified(tmp_path: Path) -> None:
         assert "verified" not in server.process.communicate(timeout=30)[1]
 
 
+def damage_states(store: Path, case: cases.Case) -> None:
+    """Change a bit of a row's states at step 2 of lane 0, wherever they are."""
+    file = store / "store" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    row = list(cases.expected(case)(0))[2].state_in["h"][0].tobytes()
+    assert data.count(row)
+    for match in list(re.finditer(re.escape(row), bytes(data))):
+        data[match.start()] ^= 1
+    file.write_bytes(data)
+
+
 @pytest.mark.parametrize("damage", ["state", "cut", "cut short", "zeroed"])
 def test_a_damaged_store_is_not_served_after_a_crash(tmp_path: Path, damage: str) -> None:
     """By error, naming file and key, from embedded servers and others; the file is kept."""
-    _, store = crashed_store(tmp_path)
+    case, store = crashed_store(tmp_path)
     file = store / "store" / "data.mdb"
     data = bytearray(file.read_bytes())
     where = f"{file} is damaged"
     if damage == "state":
-        row = struct.pack("<4f", 0.5, 0.5, 0.5, 0.5)
-        batches = list(cases.expected(simple(tmp_path / "again"))(0))
-        row = batches[2].state_in["h"][0].tobytes()
-        assert data.count(row)
-        for match in list(re.finditer(re.escape(row), bytes(data))):
-            data[match.start()] ^= 1
+        damage_states(store, case)
+        data[:] = file.read_bytes()
         where = "in table states"
     elif damage == "zeroed":
         for page in range(8192, len(data), 4096):
@@ -834,6 +864,34 @@ def test_a_server_that_verifies_asks_its_manager_for_time(tmp_path: Path, faults
             process.terminate()
     assert told.startswith("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=")
     assert re.search(r"\d+ of \d+ MiB", told)
+
+
+def ask_again_and_again(path: Path) -> None:
+    with Peer(path) as peer, suppress(ConnectionError):
+        while True:
+            with suppress(Refused):
+                peer.call(REPORT, BULK, f2=VERIFY)
+
+
+def test_a_stop_among_long_requests(tmp_path: Path, faults: Faults) -> None:
+    """It waits for those that were begun before it, and no others are begun."""
+    _, store = large_crashed_store(tmp_path)
+    with segue.open(store) as client:
+        server = server_pid(client)
+        faults.set("always slow 300")
+        threads = [
+            threading.Thread(target=ask_again_and_again, args=[store / "segue.sock"])
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        begun = time.monotonic()
+        os.kill(server, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{server}").exists(), "the end of the server")
+        assert time.monotonic() - begun < SOON
+        for thread in threads:
+            thread.join()
 
 
 def test_a_file_that_is_cut_short_under_the_server(tmp_path: Path) -> None:
@@ -946,6 +1004,38 @@ def test_a_server_whose_verifier_is_killed_does_not_serve(
     faults.clear()
     with Server(store) as server:
         assert "serves" in server.line
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_server_that_inherits_that_ended_children_are_ignored(
+    tmp_path: Path, damaged: bool
+) -> None:
+    """By a program that ignores SIGCHLD: what its verifier says counts all the same."""
+    case, store = crashed_store(tmp_path)
+    if damaged:
+        damage_states(store, case)
+    process = subprocess.Popen(
+        [os.environ["SEGUE_PROGRAM"], "serve", str(store)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    assert process.stdout
+    served = "serves" in process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert served != damaged, errors
+    if damaged:
+        assert process.returncode == 1 and "is damaged" in errors
+    else:
+        assert "it has been verified and is sound" in errors
+    result = subprocess.run(
+        [os.environ["SEGUE_PROGRAM"], "verify", str(store)],
+        capture_output=True,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    assert result.returncode == (3 if damaged else 0)
 
 
 # -- backup and restore ----------------------------------------------------------------------------

@@ -542,17 +542,26 @@ def test_requests_in_flight(directory: Path, data: Path) -> None:
         baseline.check()
 
 
+def stop_verifier(service: Service, seconds: float, other: int = 0) -> int:
+    """Stop a process, but not that other, that verifies before it is done; its id, 0 if none is seen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for task in Path(f"/proc/{service.pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                if child == other:
+                    continue
+                if b"verify" in Path(f"/proc/{child}/cmdline").read_bytes():  # it is that program
+                    os.kill(child, signal.SIGSTOP)
+                    return child
+    return 0
+
+
 def stop_verifying(service: Service, peer: Peer) -> int:
     """Ask for VERIFY, and stop the process that does it before it is done; its id."""
     peer.send(REPORT, f2=VERIFY)
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        for task in Path(f"/proc/{service.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                if b"verify" in Path(f"/proc/{child}/cmdline").read_bytes():  # it is that program
-                    os.kill(int(child), signal.SIGSTOP)
-                    return int(child)
-    raise AssertionError("no process that verifies was seen")
+    pid = stop_verifier(service, 5)
+    assert pid, "no process that verifies was seen"
+    return pid
 
 
 def test_long_reports(tmp_path: Path, directory: Path, data: Path) -> None:
@@ -589,6 +598,23 @@ def test_long_reports(tmp_path: Path, directory: Path, data: Path) -> None:
             assert time.monotonic() - began < 5
             with refused(EGONE, "stop"):
                 peer.answer(BULK)
+
+
+def test_long_reports_of_one_user(directory: Path, data: Path) -> None:
+    """However many VERIFYs there are: other reports and uploads do not wait for them."""
+    with Service(directory) as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as one, Peer(service.path) as two, Peer(service.path) as other:
+            pid = stop_verifying(service, one)
+            two.send(REPORT, f2=VERIFY)
+            stop_verifier(service, 1, pid)
+            other.socket.settimeout(5)
+            assert other.call(REPORT, BULK, f2=INSPECT)
+            assert other.call(UPLOAD, BULK, f2=1000)
+            canary.go()
+            os.kill(pid, signal.SIGCONT)
+            assert one.answer(BULK) and two.answer(BULK)
+        baseline.check()
 
 
 def write_long(path: Path, megabytes: int) -> None:
