@@ -457,6 +457,52 @@ def test_the_collector_may_free_what_is_being_reclaimed(tmp_path: Path) -> None:
     )
 
 
+RELEASED = """
+import gc, pathlib, sys
+import segue, test_binding
+
+directory, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+left = 0
+
+def release(phase, info):
+    global left
+    left -= phase == "start"
+    if left == 0:
+        batch.release()
+
+with segue.open(directory / "store") as client:
+    stream = test_binding.open_stream(client, directory, lanes=1)
+    for more in range(12):
+        loader = stream.loader(start="fresh")
+        batches = iter(loader)
+        batch = next(batches)
+        lists = [[] for _ in range(200)]  # so that none is at hand, and the collector counts
+        left = more + 1
+        gc.callbacks.append(release)
+        gc.set_threshold(1)
+        try:
+            got = batch.state(name) if name in "hn" else getattr(batch, name)
+            assert len(got) == 2
+        except segue.ClosedError:
+            pass
+        gc.callbacks.remove(release)
+        gc.set_threshold(700)
+        released, got = batch.released, None
+        if released:  # nothing of it stayed behind
+            assert next(batches).step == 0
+        loader.close()
+"""
+
+
+@pytest.mark.parametrize("name", ["sequences", "key", "length", "h"])
+def test_the_collector_may_release_what_is_being_read(tmp_path: Path, name: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", RELEASED, str(tmp_path), name],
+        env={**os.environ, "PYTHONMALLOC": "debug", "PYTHONPATH": str(Path(__file__).parent)},
+        check=True,
+    )
+
+
 def test_arrays_of_a_batch_that_was_released_uncommitted(stream: segue.Stream) -> None:
     loader = stream.loader()
     batch = next(iter(loader))
