@@ -1400,15 +1400,37 @@ static PyObject *lane_check(struct lane *self, PyObject *token)
 	return lane_with_token(self, token, segue_lane_check);
 }
 
-/* Appends (step, committed, Batch or None) of a batch that is still held. */
+/*
+ * Whether somebody has arrays of it. Lets go of those that the batch alone has. The caller has
+ * references to both, since what goes may run Python code.
+ */
+static bool batch_viewed(struct batch *self, const struct slot *slot)
+{
+	for (size_t i = 0; i < 2; i++)
+		Py_CLEAR(self->features[i]);
+	for (size_t i = 0; i < META_COUNT; i++)
+		Py_CLEAR(self->meta[i]);
+	for (size_t i = 0; i < self->lane->stream->state_count; i++) {
+		Py_CLEAR(self->in[i]);
+		if (self->out[i] && Py_REFCNT(self->out[i]) == 1) /* others are to be frozen */
+			Py_CLEAR(self->out[i]);
+	}
+	return Py_REFCNT((PyObject *)(uintptr_t)slot) > 2; /* the caller's, and the batch's */
+}
+
+/*
+ * Appends (step, committed, Batch or None, whether arrays are alive) of a batch that is still held:
+ * by `slot`, to which the caller has a reference of its own.
+ */
 static bool reclaim_add(PyObject *held, const struct slot *slot)
 {
 	PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
 	PyObject *entry;
 
 	Py_INCREF(batch); /* the tuple is made first, which may run the collector */
-	entry = Py_BuildValue("KiN", (unsigned long long)segue_batch_step(slot->handle),
-		(int)segue_batch_committed(slot->handle), batch);
+	entry = Py_BuildValue("KiNi", (unsigned long long)segue_batch_step(slot->handle),
+		(int)segue_batch_committed(slot->handle), batch,
+		slot->batch ? (int)batch_viewed(slot->batch, slot) : 1);
 	bool done = entry && PyList_Append(held, entry) == 0;
 	Py_XDECREF(entry);
 	return done;
@@ -1416,7 +1438,8 @@ static bool reclaim_add(PyObject *held, const struct slot *slot)
 
 /*
  * Releases committed batches of which no array is alive: the variable of a loop that has ended holds
- * the last one. Returns [(step, committed, Batch or None)] of those that are still held.
+ * the last one. Returns (step, committed, Batch or None, whether arrays are alive) of those that are
+ * still held.
  */
 static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
 {
@@ -2098,7 +2121,8 @@ static PyMethodDef lane_methods[] = {
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
 	{"reclaim", METHOD(lane_reclaim), METH_NOARGS,
-		"reclaim() -> [(step, committed, Batch or None)]: lets go of what has no arrays."},
+		"reclaim() -> [(step, committed, Batch or None, has arrays)]: lets go of what is "
+		"committed and has none."},
 	{"close", METHOD(lane_close), METH_NOARGS,
 		"close(): give the lease back. Raises if what was committed is not on disk."},
 	{0},

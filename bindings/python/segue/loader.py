@@ -310,15 +310,13 @@ class Loader(Closing):
         """Give up the open batches that nobody else holds; if others are in the way, none."""
         lonely = self._lonely()
         held = self._in_the_way(lonely)
-        if not held:
-            for mine in (lonely, self._open, self._peeked):
-                mine.clear()
-            held = self._in_the_way([])  # arrays of what was given up
         if held:
             raise errors.HeldError(
                 f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
                 "gives up one that is not committed; arrays go when nothing refers to them"
             )
+        for mine in (lonely, self._open, self._peeked):
+            mine.clear()
 
     def _lonely(self) -> list[Batch]:
         """Return the batches that this loader has, and nobody else."""
@@ -329,12 +327,13 @@ class Loader(Closing):
 
     def _in_the_way(self, lonely: list[Batch]) -> list[str]:
         """Describe all that is in use, but for those batches; let go of what is committed."""
+        gone = [None, *lonely]
         return [
             f"batch {step} of lane {lane.index} "
-            f"({'arrays of it are alive' if batch is None or committed else 'open'})"
+            f"({'arrays of it are alive' if committed or batch in gone else 'open'})"
             for lane in self._handles
-            for step, committed, batch in lane.reclaim()
-            if committed or batch not in lonely
+            for step, committed, batch, viewed in lane.reclaim()
+            if committed or viewed or batch not in gone
         ]
 
     @contextmanager
