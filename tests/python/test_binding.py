@@ -5,6 +5,7 @@ What a batch must hold is worked out here from the made-up data set, apart from 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -648,6 +650,27 @@ def test_every_close_says_what_is_not_on_disk(tmp_path: Path, close: str) -> Non
         client.close()
 
 
+def test_a_loader_whose_close_fails_goes_without_the_collector(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store", program="/bin/false", timeout=1)
+        loader = open_stream(client, tmp_path, interval=600.0).loader()
+        batch = next(iter(loader))
+        save(batch)
+        batch.commit()
+        os.kill(keeper.status()["server"]["pid"], signal.SIGKILL)
+        gc.collect()
+        gc.disable()
+        try:
+            with contextlib.suppress(segue.GoneError):
+                loader.close()
+            assert loader.closed
+            gone = weakref.ref(loader)
+            del loader
+            assert gone() is None
+        finally:
+            gc.enable()
+
+
 def test_what_is_committed_is_frozen_though_it_is_not_on_disk(tmp_path: Path) -> None:
     with segue.open(tmp_path / "store") as keeper:
         client = segue.open(tmp_path / "store", program="/bin/false", timeout=1)
@@ -827,13 +850,13 @@ def stopped_server(client: segue.Client) -> Iterator[None]:
 
 
 @contextmanager
-def ctrl_c() -> Iterator[None]:
+def ctrl_c() -> Iterator[pytest.ExceptionInfo[KeyboardInterrupt]]:
     """One in half a second; what comes here must not go on for long after it."""
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     begun = time.monotonic()
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
+    with pytest.raises(KeyboardInterrupt) as caught:
+        yield caught
     assert time.monotonic() - begun < 10
 
 
@@ -869,6 +892,26 @@ def test_ctrl_c_ends_a_close(tmp_path: Path, close: str) -> None:
         client.close()
         again = open_stream(keeper, tmp_path, interval=600.0, lanes=3).loader(start="continue")
         assert next(iter(again)).step == 1
+
+
+def test_ctrl_c_before_a_close_has_begun(client: segue.Client, tmp_path: Path) -> None:
+    """Another thread has the client; the traceback, which is kept, does not keep the lane."""
+    loader = open_stream(client, tmp_path, lanes=2).loader(lanes=[1])
+    next(iter(loader))
+    other = waiting_loader(client, tmp_path)
+
+    def wait() -> None:
+        with pytest.raises(segue.TimeoutError_):
+            other.state_dict(all_lanes=True, timeout=3)
+
+    waits = threading.Thread(target=wait)
+    waits.start()
+    time.sleep(0.3)
+    with ctrl_c() as caught:
+        loader.close()
+    waits.join()
+    assert caught.tb and loader.closed
+    assert next(iter(loader.stream.loader(lanes=[1]))).step == 0
 
 
 def test_a_signal_handler_cannot_use_the_client_that_waits(

@@ -496,9 +496,13 @@ class Loader(Closing):
                 unwritten = unwritten or error
             except BaseException:  # Ctrl-C: the rest go without being waited for
                 handles.clear()
+                del lane  # which the traceback would keep, if its close has not begun
                 raise
         if unwritten:
-            raise unwritten
+            try:
+                raise unwritten
+            finally:
+                del unwritten  # its traceback has this frame
 
     def _commit(self) -> None:
         """Commit the open batches lane by lane: all, or none if a state of one was not saved."""
