@@ -1391,6 +1391,17 @@ def test_an_epoch_that_is_left_is_gone_on_with(client: segue.Client, tmp_path: P
     assert sorted(seen) == expected_segments(5, epochs=2)
 
 
+def test_an_error_does_not_end_the_epochs(client: segue.Client, tmp_path: Path) -> None:
+    epochs = open_stream(client, tmp_path, epochs=2, epoch_end="drain").loader().epochs()
+    batch = next(next(epochs))
+    with pytest.raises(segue.UnsavedError):
+        next(epochs)
+    save(batch)
+    epoch = next(epochs)
+    assert epoch.index == 0
+    assert next(epoch).step == 1
+
+
 def test_epochs_need_drain(stream: segue.Stream) -> None:
     with pytest.raises(segue.ArgumentError, match="drain"):
         stream.loader().epochs()

@@ -153,17 +153,7 @@ class Loader(Closing):
                 f"epochs(): stream {self.stream.name!r} lets epochs run into one another; open it "
                 'with epoch_end="drain"'
             )
-        return self._epochs(_Batches(self))
-
-    def _epochs(self, batches: _Batches) -> Iterator[_Epoch]:
-        while True:
-            batches.settle()
-            for lane in batches.lanes():
-                batches.peek(lane)
-            if not self._peeked:
-                return
-            index = min(int(batch.epoch[0]) for batch in self._peeked.values())
-            yield _Epoch(batches, index)
+        return _Epochs(_Batches(self))
 
     # -- position ----------------------------------------------------------------------------------
 
@@ -689,6 +679,25 @@ class _Epoch:
 
     def __next__(self) -> Batch:
         return self._batches.next_of(self.index)
+
+
+class _Epochs:
+    """Iterates over epochs. No generator: after an error it can be asked again."""
+
+    def __init__(self, batches: _Batches) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> _Epoch:
+        batches = self._batches
+        batches.settle()
+        taken = list(map(batches.peek, batches.lanes()))
+        epochs = [int(batch.epoch[0]) for batch in taken if batch is not None]
+        if not epochs:
+            raise StopIteration
+        return _Epoch(batches, min(epochs))
 
 
 class _Rounds(_Batches):
