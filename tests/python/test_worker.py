@@ -380,6 +380,26 @@ def test_a_round_that_is_left_half_way(
     loader.close()
 
 
+@pytest.mark.parametrize("way", ["go on", "state_dict"])
+def test_a_round_of_which_a_batch_is_released(stream: segue.Stream, way: str) -> None:
+    """All of it comes again: the lanes stay at one step, of which the tokens are, too."""
+    loader = stream.loader()
+    rounds = loader.rounds()
+    for batch in next(rounds):
+        little.work(batch)
+    batches = next(rounds)
+    first = [little.seen(batch) for batch in batches]
+    little.work(batches[0])
+    batches[1].release()
+    if way == "state_dict":
+        tokens = loader.state_dict()
+        loader.load_state_dict(tokens)
+        rounds = loader.rounds()
+    batches = next(rounds)
+    assert [little.seen(batch) for batch in batches] == first
+    loader.close()
+
+
 def test_a_lease_that_ran_out_is_no_obstacle(
     client: segue.Client, tmp_path: Path, whole: list[str]
 ) -> None:

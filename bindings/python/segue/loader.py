@@ -129,7 +129,7 @@ class Loader(Closing):
 
         The whole round is committed, lane by lane, after the body; `state_dict` inside the body
         commits it first. A round that is left before all its states were saved is given up by the
-        next iterator, and delivered again.
+        next iterator, and delivered again; so is all of a round of which a batch was released.
 
         Raises
         ------
@@ -495,11 +495,17 @@ class Loader(Closing):
                 del unwritten  # its traceback has this frame
 
     def _commit(self) -> None:
-        """Commit the open batches lane by lane: all, or none if a state of one was not saved."""
+        """Commit the open batches lane by lane: all, or none if a state of one was not saved.
+
+        None either if one of a round was released, and comes again: all of it does.
+        """
         batches = self._open
         if not batches:
             return
         if len(batches) > 1:
+            if any(batch.released and not batch.committed for batch in batches):
+                self._give_up_open()
+                return
             for batch in batches:
                 if not (batch.committed or batch.released or batch.all_saved):
                     batch.commit()  # raises, with the names of the states
@@ -519,10 +525,13 @@ class Loader(Closing):
                 self._commit()
             except (errors.FencedError, errors.StaleIterator):
                 pass  # they go nowhere; the lane's next batch tells whether it can be gone on with
-        for batch in batches:
+        self._give_up_open()
+
+    def _give_up_open(self) -> None:
+        for batch in self._open:
             if not batch.committed:
                 batch.release()
-        batches.clear()
+        self._open.clear()
 
     # -- the rest ----------------------------------------------------------------------------------
 
