@@ -239,6 +239,7 @@ class Wrapped:
         (None, TypeError, "object of shape ()"),
         (np.zeros((2, 3), "M8[s]"), TypeError, "datetime64[s] of shape (2, 3)"),
         (Wrapped(np.zeros((2, 3), "M8[s]")), TypeError, "datetime64[s] of shape (2, 3)"),
+        (memoryview(bytes(16)).cast("P"), TypeError, "memoryview, which NumPy cannot read"),
     ],
 )
 def test_wrong_dtype_or_shape(stream: segue.Stream, value: Any, kind: type, got: str) -> None:
