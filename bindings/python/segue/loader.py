@@ -106,7 +106,6 @@ class Loader(Closing):
         self._timeout = timeout
         self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
         self._open: list[Batch] = []  # handed out and not yet gone on from
-        self._peeked: dict[int, Batch] = {}  # by lane: taken to see their epoch, not handed out
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
@@ -188,7 +187,6 @@ class Loader(Closing):
         """
         self._check_whole()
         self._commit()
-        self._peeked.clear()
         looking = self._attach_to_look()
         try:
             return self._tokens(all_lanes, timeout)
@@ -305,13 +303,13 @@ class Loader(Closing):
                 f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
                 "gives up one that is not committed; arrays go when nothing refers to them"
             )
-        for mine in (lonely, self._open, self._peeked):
+        for mine in (lonely, self._open):
             mine.clear()
 
     def _lonely(self) -> list[Batch]:
         """Return the batches that this loader has, and nobody else."""
         nobodys = [object()]
-        things: list[Any] = [*nobodys, *self._open, *self._peeked.values()]
+        things: list[Any] = [*nobodys, *self._open]
         alone, *references = [sys.getrefcount(thing) for thing in things]
         return [batch for batch, count in zip(things[1:], references) if count <= alone]
 
@@ -473,7 +471,6 @@ class Loader(Closing):
 
     def _detach(self) -> None:
         self._open.clear()
-        self._peeked.clear()
         handles, self._handles, self._begun = self._handles, [], False
         unwritten: errors.Error | None = None
         for lane in handles:
@@ -608,7 +605,6 @@ class _Batches:
             loader._commit()
             return
         loader._settle_open()
-        loader._peeked.clear()
         if loader._begun and not loader.stream.persist:
             loader._detach()
         loader._attach_to_begin()
@@ -626,17 +622,19 @@ class _Batches:
     def take(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch, or None after striking the lane off."""
         loader = self._loader
-        batch = loader._peeked.pop(lane.index, None) if loader._peeked else None
+        batch = lane.next(loader._timeout)
         if batch is None:
-            batch = lane.next(loader._timeout)
-            if batch is None:
-                assert self._live is not None
-                loader._undelivered[lane.index] = lane.undelivered
-                self._live = [other for other in self._live if other is not lane]
-                if not self._live and not self._given:
-                    self._warn_of_nothing()
+            assert self._live is not None
+            loader._undelivered[lane.index] = lane.undelivered
+            self._live = [other for other in self._live if other is not lane]
+            if not self._live and not self._given:
+                self._warn_of_nothing()
         self._given = self._given or batch is not None
         return batch
+
+    def take_all(self, lanes: list[_segue.Lane]) -> list[Batch]:
+        """Return the next batch of each of these lanes that has not ended."""
+        return list(filter(None, map(self.take, lanes)))
 
     def _warn_of_nothing(self) -> None:
         """Say that there never was a batch, unless the lanes have none at all."""
@@ -651,25 +649,17 @@ class _Batches:
                 stacklevel=5,
             )
 
-    def peek(self, lane: _segue.Lane) -> Batch | None:
-        """Return the lane's next batch and keep it for `take`."""
-        batch = self.take(lane)
-        if batch is not None:
-            self._loader._peeked[lane.index] = batch
-        return batch
-
     def next_of(self, epoch: int | None) -> Batch:
         """Return the next batch, of one epoch if given; StopIteration if there is none."""
         self.settle()
         for lane in self.lanes():
-            if epoch is not None:
-                batch = self.peek(lane)
-                if batch is None or int(batch.epoch[0]) != epoch:
-                    continue
             batch = self.take(lane)
-            if batch is not None:
+            if batch is None:
+                continue
+            if epoch is None or int(batch.epoch[0]) == epoch:
                 self._loader._open.append(batch)
                 return batch
+            batch.release()  # kept until its epoch comes, it could outlive its lease
         raise StopIteration
 
     def __next__(self) -> Batch:
@@ -702,8 +692,10 @@ class _Epochs:
     def __next__(self) -> _Epoch:
         batches = self._batches
         batches.settle()
-        taken = list(map(batches.peek, batches.lanes()))
-        epochs = [int(batch.epoch[0]) for batch in taken if batch is not None]
+        taken = batches.take_all(batches.lanes())
+        epochs = [int(batch.epoch[0]) for batch in taken]
+        for batch in taken:
+            batch.release()
         if not epochs:
             raise StopIteration
         return _Epoch(batches, min(epochs))
@@ -714,13 +706,13 @@ class _Rounds(_Batches):
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
         self.settle()
-        taken = list(map(self.peek, sorted(self.lanes(), key=lambda lane: lane.index)))
-        batches = [batch for batch in taken if batch is not None]
+        batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
         if not batches:
             raise StopIteration
         steps = {batch.lane: batch.step for batch in batches}
-        self._loader._peeked.clear()
         if len(set(steps.values())) > 1:
+            for batch in batches:  # the traceback keeps them
+                batch.release()
             raise _apart("rounds()", steps)
         self._loader._open.extend(batches)
         return batches
