@@ -355,6 +355,8 @@ class Loader(Closing):
             Storage has failed: nothing more is written.
         TimeoutError_
             Not in time; names the lane, and the step below which it is on disk.
+        UnsavedError
+            The server, or the lease, was lost while a batch is open: commit or release it first.
         StartError
             The last `load_state_dict` did not complete.
         ArgumentError
