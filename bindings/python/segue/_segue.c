@@ -2167,7 +2167,7 @@ PyDoc_STRVAR(batch_doc,
 "nothing. The memory must not be used in a child after ``fork``.");
 
 PyDoc_STRVAR(state_doc,
-"state(name, /)\n--\n\n"
+"state($self, name, /)\n--\n\n"
 "The state that comes in: the initial value in a sequence's first segment, else what was\n"
 "saved with the segment before.\n"
 "\n"
@@ -2182,7 +2182,7 @@ PyDoc_STRVAR(state_doc,
 "    No such state (also a ``KeyError``).");
 
 PyDoc_STRVAR(save_state_doc,
-"save_state(name, value, /)\n--\n\n"
+"save_state($self, name, value, /)\n--\n\n"
 "Save the state that goes with the next segment of each row's sequence.\n"
 "\n"
 "Parameters\n"
@@ -2201,7 +2201,7 @@ PyDoc_STRVAR(save_state_doc,
 "    The batch is committed.");
 
 PyDoc_STRVAR(state_out_doc,
-"state_out(name, /)\n--\n\n"
+"state_out($self, name, /)\n--\n\n"
 "Where a state goes out: compute into it, then ``save_state(name, array)`` copies nothing.\n"
 "\n"
 "Returns\n"
@@ -2214,7 +2214,7 @@ PyDoc_STRVAR(state_out_doc,
 "StateNameError, CommittedError, FencedError");
 
 PyDoc_STRVAR(commit_doc,
-"commit(wait=False)\n--\n\n"
+"commit($self, wait=False)\n--\n\n"
 "Make the saved states and the advance to the next step true, all or nothing.\n"
 "\n"
 "Parameters\n"
@@ -2234,7 +2234,7 @@ PyDoc_STRVAR(commit_doc,
 "    `wait` of a stream with ``persist=False``; nothing was committed.");
 
 PyDoc_STRVAR(release_doc,
-"release()\n--\n\n"
+"release($self, /)\n--\n\n"
 "Let go of the memory now; arrays that are alive keep it until they are gone.\n"
 "\n"
 "A batch that was not committed is then no longer open: it is delivered again.");
