@@ -20,6 +20,20 @@ def client(tmp_path: Path) -> Iterator[segue.Client]:
         yield client
 
 
+@pytest.mark.parametrize(
+    "name, wanted",
+    [
+        ("state", "(self, name, /)"),
+        ("save_state", "(self, name, value, /)"),
+        ("state_out", "(self, name, /)"),
+        ("commit", "(self, /, wait=False)"),
+        ("release", "(self, /)"),
+    ],
+)
+def test_methods_of_batches_say_what_they_take(name: str, wanted: str) -> None:
+    assert str(inspect.signature(getattr(segue.Batch, name))) == wanted
+
+
 def test_loaders_take_keywords_alone(client: segue.Client, tmp_path: Path) -> None:
     """`loader(0, 4)` would be lanes=0, rank=4."""
     stream = little.open_stream(client, tmp_path)

@@ -5,6 +5,7 @@ What a batch must hold is worked out here from the made-up data set, apart from 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -237,6 +239,7 @@ class Wrapped:
         (None, TypeError, "object of shape ()"),
         (np.zeros((2, 3), "M8[s]"), TypeError, "datetime64[s] of shape (2, 3)"),
         (Wrapped(np.zeros((2, 3), "M8[s]")), TypeError, "datetime64[s] of shape (2, 3)"),
+        (memoryview(bytes(16)).cast("P"), TypeError, "memoryview, which NumPy cannot read"),
     ],
 )
 def test_wrong_dtype_or_shape(stream: segue.Stream, value: Any, kind: type, got: str) -> None:
@@ -457,6 +460,52 @@ def test_the_collector_may_free_what_is_being_reclaimed(tmp_path: Path) -> None:
     )
 
 
+RELEASED = """
+import gc, pathlib, sys
+import segue, test_binding
+
+directory, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+left = 0
+
+def release(phase, info):
+    global left
+    left -= phase == "start"
+    if left == 0:
+        batch.release()
+
+with segue.open(directory / "store") as client:
+    stream = test_binding.open_stream(client, directory, lanes=1)
+    for more in range(12):
+        loader = stream.loader(start="fresh")
+        batches = iter(loader)
+        batch = next(batches)
+        lists = [[] for _ in range(200)]  # so that none is at hand, and the collector counts
+        left = more + 1
+        gc.callbacks.append(release)
+        gc.set_threshold(1)
+        try:
+            got = batch.state(name) if name in "hn" else getattr(batch, name)
+            assert len(got) == 2
+        except segue.ClosedError:
+            pass
+        gc.callbacks.remove(release)
+        gc.set_threshold(700)
+        released, got = batch.released, None
+        if released:  # nothing of it stayed behind
+            assert next(batches).step == 0
+        loader.close()
+"""
+
+
+@pytest.mark.parametrize("name", ["sequences", "key", "length", "h"])
+def test_the_collector_may_release_what_is_being_read(tmp_path: Path, name: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", RELEASED, str(tmp_path), name],
+        env={**os.environ, "PYTHONMALLOC": "debug", "PYTHONPATH": str(Path(__file__).parent)},
+        check=True,
+    )
+
+
 def test_arrays_of_a_batch_that_was_released_uncommitted(stream: segue.Stream) -> None:
     loader = stream.loader()
     batch = next(iter(loader))
@@ -600,6 +649,27 @@ def test_every_close_says_what_is_not_on_disk(tmp_path: Path, close: str) -> Non
             assert stream.closed
             assert client.closed == (close != "stream")
         client.close()
+
+
+def test_a_loader_whose_close_fails_goes_without_the_collector(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "store") as keeper:
+        client = segue.open(tmp_path / "store", program="/bin/false", timeout=1)
+        loader = open_stream(client, tmp_path, interval=600.0).loader()
+        batch = next(iter(loader))
+        save(batch)
+        batch.commit()
+        os.kill(keeper.status()["server"]["pid"], signal.SIGKILL)
+        gc.collect()
+        gc.disable()
+        try:
+            with contextlib.suppress(segue.GoneError):
+                loader.close()
+            assert loader.closed
+            gone = weakref.ref(loader)
+            del loader
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 def test_what_is_committed_is_frozen_though_it_is_not_on_disk(tmp_path: Path) -> None:
@@ -781,13 +851,13 @@ def stopped_server(client: segue.Client) -> Iterator[None]:
 
 
 @contextmanager
-def ctrl_c() -> Iterator[None]:
+def ctrl_c() -> Iterator[pytest.ExceptionInfo[KeyboardInterrupt]]:
     """One in half a second; what comes here must not go on for long after it."""
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     begun = time.monotonic()
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
+    with pytest.raises(KeyboardInterrupt) as caught:
+        yield caught
     assert time.monotonic() - begun < 10
 
 
@@ -823,6 +893,26 @@ def test_ctrl_c_ends_a_close(tmp_path: Path, close: str) -> None:
         client.close()
         again = open_stream(keeper, tmp_path, interval=600.0, lanes=3).loader(start="continue")
         assert next(iter(again)).step == 1
+
+
+def test_ctrl_c_before_a_close_has_begun(client: segue.Client, tmp_path: Path) -> None:
+    """Another thread has the client; the traceback, which is kept, does not keep the lane."""
+    loader = open_stream(client, tmp_path, lanes=2).loader(lanes=[1])
+    next(iter(loader))
+    other = waiting_loader(client, tmp_path)
+
+    def wait() -> None:
+        with pytest.raises(segue.TimeoutError_):
+            other.state_dict(all_lanes=True, timeout=3)
+
+    waits = threading.Thread(target=wait)
+    waits.start()
+    time.sleep(0.3)
+    with ctrl_c() as caught:
+        loader.close()
+    waits.join()
+    assert caught.tb and loader.closed
+    assert next(iter(loader.stream.loader(lanes=[1]))).step == 0
 
 
 def test_a_signal_handler_cannot_use_the_client_that_waits(
@@ -1300,6 +1390,17 @@ def test_an_epoch_that_is_left_is_gone_on_with(client: segue.Client, tmp_path: P
                 break
     assert indices == [0, 0, 1]
     assert sorted(seen) == expected_segments(5, epochs=2)
+
+
+def test_an_error_does_not_end_the_epochs(client: segue.Client, tmp_path: Path) -> None:
+    epochs = open_stream(client, tmp_path, epochs=2, epoch_end="drain").loader().epochs()
+    batch = next(next(epochs))
+    with pytest.raises(segue.UnsavedError):
+        next(epochs)
+    save(batch)
+    epoch = next(epochs)
+    assert epoch.index == 0
+    assert next(epoch).step == 1
 
 
 def test_epochs_need_drain(stream: segue.Stream) -> None:

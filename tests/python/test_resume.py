@@ -481,6 +481,40 @@ def test_a_load_that_is_refused_leaves_a_round_whole(
     assert held.committed
 
 
+@pytest.mark.parametrize("what", ["sequences", "state", "state_out", "view"])
+def test_a_load_that_arrays_refuse_leaves_what_was_saved(
+    client: segue.Client, tmp_path: Path, what: str
+) -> None:
+    """Nobody has the batch, but an array of it: it stays open, and is committed by what comes."""
+    case = simple(tmp_path)
+    wanted = cases.in_order(case, [0])
+    loader = cases.open_stream(client, case, tmp_path).loader(lanes=[0])
+    tokens = loader.state_dict()
+    batches = iter(loader)
+
+    def leave() -> np.ndarray:
+        batch = next(batches)
+        cases.compare(batch, wanted[0])
+        cases.work(batch, case)
+        arrays = {
+            "sequences": lambda: batch.sequences["x"],
+            "state": lambda: batch.state("h"),
+            "state_out": lambda: batch.state_out("h"),
+            "view": lambda: batch.state_out("h")[:1],
+        }
+        return arrays[what]()
+
+    array = leave()
+    with refused(segue.HeldError, "batch 0 of lane 0 (arrays of it are alive)"):
+        loader.load_state_dict(tokens)
+    batch = next(batches)
+    cases.compare(batch, wanted[1])
+    assert not array.flags.writeable or what == "view"
+    del batch, array
+    loader.load_state_dict(tokens)
+    cases.check(loader, case, wanted)
+
+
 def test_tokens_that_contradict_one_another(client: segue.Client, tmp_path: Path) -> None:
     case = simple(tmp_path)
     wanted = cases.in_order(case, [0, 1])

@@ -380,6 +380,45 @@ def test_a_round_that_is_left_half_way(
     loader.close()
 
 
+@pytest.mark.parametrize("way", ["go on", "state_dict"])
+def test_a_round_of_which_a_batch_is_released(stream: segue.Stream, way: str) -> None:
+    """All of it comes again: the lanes stay at one step, of which the tokens are, too."""
+    loader = stream.loader()
+    rounds = loader.rounds()
+    for batch in next(rounds):
+        little.work(batch)
+    batches = next(rounds)
+    first = [little.seen(batch) for batch in batches]
+    little.work(batches[0])
+    batches[1].release()
+    if way == "state_dict":
+        tokens = loader.state_dict()
+        loader.load_state_dict(tokens)
+        rounds = loader.rounds()
+    batches = next(rounds)
+    assert [little.seen(batch) for batch in batches] == first
+    loader.close()
+
+
+def test_a_round_error_keeps_no_batches(stream: segue.Stream) -> None:
+    """What it says is to be done can be done, though its traceback is kept."""
+    loader = stream.loader()
+    tokens = loader.state_dict()
+    little.work(next(iter(loader)))
+    assert loader.state_dict() != tokens
+    with pytest.raises(segue.RoundError, match="load_state_dict takes them to one") as caught:
+        next(loader.rounds())
+    loader.load_state_dict(tokens)
+    assert caught.tb
+    assert len(next(loader.rounds())) == 2
+    loader.close()
+
+
+def worked(batch: segue.Batch) -> segue.Batch:
+    little.work(batch)
+    return batch
+
+
 def test_a_lease_that_ran_out_is_no_obstacle(
     client: segue.Client, tmp_path: Path, whole: list[str]
 ) -> None:
@@ -395,6 +434,36 @@ def test_a_lease_that_ran_out_is_no_obstacle(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert little.rest(loader) == whole[3:]
+    loader.close()
+
+
+def test_a_lease_that_runs_out_between_epochs(client: segue.Client, tmp_path: Path) -> None:
+    """While a lane waits for the next epoch, or for the others' end of this one, none is open."""
+    little.write(tmp_path)
+    options: dict[str, Any] = {"epoch_end": "drain", "epochs": 2, "batch_size": 1}
+    with segue.open(tmp_path / "elsewhere") as other:
+        with little.open_stream(other, tmp_path, **options).loader() as loader:
+            undisturbed = [
+                [little.seen(worked(batch)) for batch in epoch] for epoch in loader.epochs()
+            ]
+    loader = little.open_stream(client, tmp_path, lease_timeout=0.3, **options).loader()
+
+    def wait() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while client.status()["streams"][0]["lanes"][1]["state"] != "free":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    for index, epoch in enumerate(loader.epochs()):
+        wait()
+        trace: list[str] = []
+        for batch in epoch:
+            trace.append(little.seen(worked(batch)))
+            lanes = [seen[0] for seen in trace[-3:]]
+            if index == 0 and lanes == ["1", "0", "0"]:  # lane 1 has had its epoch
+                batch.commit()
+                wait()
+        assert trace == undisturbed[index]
     loader.close()
 
 

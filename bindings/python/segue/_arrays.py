@@ -31,7 +31,13 @@ def to_array(name: str, value: Any) -> np.ndarray:
 
 def mismatch(name: str, dtype: str, shape: tuple[int, ...], value: Any) -> errors.StateError:
     """Return the error for a value that is not `shape` of `dtype`."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # a buffer of a type that NumPy does not have
+        return errors.StateTypeError(
+            f"state {name!r}: expected {dtype} of shape {shape}, got {type(value).__name__}, which "
+            f"NumPy cannot read: {error}"
+        )
     kind = errors.StateTypeError if array.dtype != np.dtype(dtype) else errors.StateShapeError
     return kind(
         f"state {name!r}: expected {dtype} of shape {shape}, got {array.dtype} of shape "

@@ -721,9 +721,22 @@ static void batch_leave(struct batch *self)
 	leave(self->lane->stream->client);
 }
 
+/*
+ * Keeps what was made for the next who asks; takes nothing over. Making it may run the collector,
+ * and what that runs may have made one, too, or have released the batch.
+ */
+static PyObject *keep(struct batch *self, PyObject **place, PyObject *made)
+{
+	if (made && self->slot && !*place) {
+		Py_INCREF(made);
+		*place = made;
+	}
+	return made;
+}
+
 /* The array of a field over `data`: [rows, (num_unroll,) dims...]. */
-static PyObject *field_array(
-	struct batch *self, const struct field *field, bool steps, const void *data, bool readonly)
+static PyObject *field_array(struct batch *self, struct slot *slot, const struct field *field,
+	bool steps, const void *data, bool readonly)
 {
 	Py_ssize_t shape[DIMS_MAX] = {self->rows, self->lane->stream->num_unroll};
 	int outer = steps ? 2 : 1;
@@ -732,42 +745,53 @@ static PyObject *field_array(
 		return fail_with("EINVAL", "batch %llu of lane %u has no data for '%U'", self->step,
 			self->lane->index, field->name);
 	memcpy(shape + outer, field->dims, sizeof(field->dims));
-	return as_array(view_new((PyObject *)self->slot, data, readonly, dtype_format(field->dtype),
+	return as_array(view_new((PyObject *)slot, data, readonly, dtype_format(field->dtype),
 		segue_dtype_size(field->dtype), outer + field->rank, shape));
+}
+
+/* With the lock held. */
+static PyObject *make_features(struct batch *self, struct slot *slot, bool context)
+{
+	const struct stream *stream = self->lane->stream;
+	const struct field *fields = stream->fields + (context ? stream->sequence_count : 0);
+	size_t count = context ? stream->context_count : stream->sequence_count;
+	PyObject *arrays = PyDict_New(), *mapping;
+
+	for (size_t i = 0; i < count && arrays; i++) {
+		const void *data = context ? segue_batch_context(slot->handle, i)
+					   : segue_batch_sequence(slot->handle, i);
+		PyObject *array = field_array(self, slot, &fields[i], !context, data, true);
+		if (!array || PyDict_SetItem(arrays, fields[i].name, array) < 0)
+			Py_CLEAR(arrays);
+		Py_XDECREF(array);
+	}
+	mapping = arrays ? PyDictProxy_New(arrays) : NULL;
+	Py_XDECREF(arrays);
+	return mapping;
 }
 
 /* A read-only mapping of all sequence features, or of all context features. */
 static PyObject *batch_features(struct batch *self, void *closure)
 {
 	size_t which = (size_t)(uintptr_t)closure;
-	const struct stream *stream = self->lane->stream;
-	const struct field *fields = stream->fields + (which ? stream->sequence_count : 0);
-	size_t count = which ? stream->context_count : stream->sequence_count;
-	PyObject *arrays;
+	PyObject *mapping;
+	struct slot *slot;
 
 	if (!batch_check(self))
 		return NULL;
-	if (!self->features[which]) {
-		arrays = PyDict_New();
-		if (!arrays || !batch_enter(self, false)) {
-			Py_XDECREF(arrays);
-			return NULL;
-		}
-		for (size_t i = 0; i < count && arrays; i++) {
-			const void *data = which ? segue_batch_context(self->slot->handle, i)
-						 : segue_batch_sequence(self->slot->handle, i);
-			PyObject *array = field_array(self, &fields[i], !which, data, true);
-			if (!array || PyDict_SetItem(arrays, fields[i].name, array) < 0)
-				Py_CLEAR(arrays);
-			Py_XDECREF(array);
-		}
-		if (arrays)
-			self->features[which] = PyDictProxy_New(arrays);
-		Py_XDECREF(arrays);
-		batch_leave(self);
+	mapping = self->features[which];
+	if (mapping) {
+		Py_INCREF(mapping);
+		return mapping;
 	}
-	Py_XINCREF(self->features[which]);
-	return self->features[which];
+	if (!batch_enter(self, false))
+		return NULL;
+	slot = self->slot;
+	Py_INCREF((PyObject *)slot); /* see keep() */
+	mapping = keep(self, &self->features[which], make_features(self, slot, which));
+	batch_leave(self);
+	Py_DECREF((PyObject *)slot);
+	return mapping;
 }
 
 /* Where each array of enum meta below META_VIEWS lies in a span. -1 stands for "no sequence". */
@@ -832,24 +856,28 @@ static PyObject *batch_meta(struct batch *self, void *closure)
 
 	if (!batch_check(self))
 		return NULL;
-	if (!self->meta[which])
-		self->meta[which] = as_array(
-			which < META_VIEWS ? span_view(self, which) : flag_view(self, which));
-	Py_XINCREF(self->meta[which]);
-	return self->meta[which];
+	if (self->meta[which]) {
+		Py_INCREF(self->meta[which]);
+		return self->meta[which];
+	}
+	return keep(self, &self->meta[which],
+		as_array(which < META_VIEWS ? span_view(self, which) : flag_view(self, which)));
 }
 
 static PyObject *batch_keys(struct batch *self, void *closure)
 {
 	char buffer[SEGUE_KEY_MAX + 64];
 	PyObject *keys;
+	struct slot *slot;
 
 	if (!batch_enter(self, false))
 		return NULL;
+	slot = self->slot;
+	Py_INCREF((PyObject *)slot); /* see keep() */
 	keys = PyList_New(self->rows);
 	for (uint32_t row = 0; row < self->rows && keys; row++) {
-		size_t size = segue_batch_key(
-			self->slot->handle, row, closure != NULL, buffer, sizeof(buffer));
+		size_t size =
+			segue_batch_key(slot->handle, row, closure != NULL, buffer, sizeof(buffer));
 		if (size >= sizeof(buffer))
 			size = sizeof(buffer) - 1;
 		PyObject *key = PyBytes_FromStringAndSize(buffer, (Py_ssize_t)size);
@@ -857,6 +885,7 @@ static PyObject *batch_keys(struct batch *self, void *closure)
 			Py_CLEAR(keys);
 	}
 	batch_leave(self);
+	Py_DECREF((PyObject *)slot);
 	return keys;
 }
 
@@ -914,20 +943,24 @@ static PyObject *batch_state(struct batch *self, PyObject *name)
 {
 	struct stream *stream = self->lane->stream;
 	Py_ssize_t i = state_find(stream, name);
+	PyObject *array;
 
 	if (i < 0 || !batch_check(self))
 		return NULL;
-	if (!self->in[i]) {
-		const struct field *field =
-			stream->fields + stream->sequence_count + stream->context_count + i;
-		if (!batch_enter(self, false))
-			return NULL;
-		self->in[i] = field_array(
-			self, field, false, segue_batch_state(self->slot->handle, (size_t)i), true);
-		batch_leave(self);
+	array = self->in[i];
+	if (array) {
+		Py_INCREF(array);
+		return array;
 	}
-	Py_XINCREF(self->in[i]);
-	return self->in[i];
+	const struct field *field =
+		stream->fields + stream->sequence_count + stream->context_count + i;
+	if (!batch_enter(self, false))
+		return NULL;
+	array = keep(self, &self->in[i],
+		field_array(self, self->slot, field, false,
+			segue_batch_state(self->slot->handle, (size_t)i), true));
+	batch_leave(self);
+	return array;
 }
 
 /* Says why there is nowhere to write a state. */
@@ -953,13 +986,14 @@ static PyObject *batch_state_out(struct batch *self, PyObject *name)
 	data = segue_batch_state_out(self->slot->handle, (size_t)i);
 	if (!data) {
 		fail_no_out(self, (size_t)i);
-	} else {
-		if (!self->out[i])
-			self->out[i] = field_array(self,
-				stream->fields + stream->sequence_count + stream->context_count + i,
-				false, data, false);
+	} else if (self->out[i]) {
 		array = self->out[i];
-		Py_XINCREF(array);
+		Py_INCREF(array);
+	} else {
+		array = keep(self, &self->out[i],
+			field_array(self, self->slot,
+				stream->fields + stream->sequence_count + stream->context_count + i,
+				false, data, false));
 	}
 	batch_leave(self);
 	return array;
@@ -1000,12 +1034,14 @@ static void *fail_mismatch(struct batch *self, const struct field *field, PyObje
 /* Hands a buffer that fits to the library: 0 or -1. What lies there already is not copied. */
 static int state_write(struct batch *self, size_t i, const Py_buffer *buffer)
 {
-	struct segue_batch *handle = self->slot->handle;
+	struct segue_batch *handle;
 	void *out;
 	int rc;
 
+	/* The buffer's owner may have run Python code: the batch may be gone. */
 	if (!batch_enter(self, true))
 		return -1;
+	handle = self->slot->handle;
 	out = segue_batch_state_out(handle, i);
 	if (!out) {
 		fail_no_out(self, i);
@@ -1364,15 +1400,37 @@ static PyObject *lane_check(struct lane *self, PyObject *token)
 	return lane_with_token(self, token, segue_lane_check);
 }
 
-/* Appends (step, committed, Batch or None) of a batch that is still held. */
+/*
+ * Whether somebody has arrays of it. Lets go of those that the batch alone has. The caller has
+ * references to both, since what goes may run Python code.
+ */
+static bool batch_viewed(struct batch *self, const struct slot *slot)
+{
+	for (size_t i = 0; i < 2; i++)
+		Py_CLEAR(self->features[i]);
+	for (size_t i = 0; i < META_COUNT; i++)
+		Py_CLEAR(self->meta[i]);
+	for (size_t i = 0; i < self->lane->stream->state_count; i++) {
+		Py_CLEAR(self->in[i]);
+		if (self->out[i] && Py_REFCNT(self->out[i]) == 1) /* others are to be frozen */
+			Py_CLEAR(self->out[i]);
+	}
+	return Py_REFCNT((PyObject *)(uintptr_t)slot) > 2; /* the caller's, and the batch's */
+}
+
+/*
+ * Appends (step, committed, Batch or None, whether arrays are alive) of a batch that is still held:
+ * by `slot`, to which the caller has a reference of its own.
+ */
 static bool reclaim_add(PyObject *held, const struct slot *slot)
 {
 	PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
 	PyObject *entry;
 
 	Py_INCREF(batch); /* the tuple is made first, which may run the collector */
-	entry = Py_BuildValue("KiN", (unsigned long long)segue_batch_step(slot->handle),
-		(int)segue_batch_committed(slot->handle), batch);
+	entry = Py_BuildValue("KiNi", (unsigned long long)segue_batch_step(slot->handle),
+		(int)segue_batch_committed(slot->handle), batch,
+		slot->batch ? (int)batch_viewed(slot->batch, slot) : 1);
 	bool done = entry && PyList_Append(held, entry) == 0;
 	Py_XDECREF(entry);
 	return done;
@@ -1380,7 +1438,8 @@ static bool reclaim_add(PyObject *held, const struct slot *slot)
 
 /*
  * Releases committed batches of which no array is alive: the variable of a loop that has ended holds
- * the last one. Returns [(step, committed, Batch or None)] of those that are still held.
+ * the last one. Returns (step, committed, Batch or None, whether arrays are alive) of those that are
+ * still held.
  */
 static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
 {
@@ -2062,7 +2121,8 @@ static PyMethodDef lane_methods[] = {
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
 	{"reclaim", METHOD(lane_reclaim), METH_NOARGS,
-		"reclaim() -> [(step, committed, Batch or None)]: lets go of what has no arrays."},
+		"reclaim() -> [(step, committed, Batch or None, has arrays)]: lets go of what is "
+		"committed and has none."},
 	{"close", METHOD(lane_close), METH_NOARGS,
 		"close(): give the lease back. Raises if what was committed is not on disk."},
 	{0},
@@ -2107,7 +2167,7 @@ PyDoc_STRVAR(batch_doc,
 "nothing. The memory must not be used in a child after ``fork``.");
 
 PyDoc_STRVAR(state_doc,
-"state(name, /)\n--\n\n"
+"state($self, name, /)\n--\n\n"
 "The state that comes in: the initial value in a sequence's first segment, else what was\n"
 "saved with the segment before.\n"
 "\n"
@@ -2122,7 +2182,7 @@ PyDoc_STRVAR(state_doc,
 "    No such state (also a ``KeyError``).");
 
 PyDoc_STRVAR(save_state_doc,
-"save_state(name, value, /)\n--\n\n"
+"save_state($self, name, value, /)\n--\n\n"
 "Save the state that goes with the next segment of each row's sequence.\n"
 "\n"
 "Parameters\n"
@@ -2141,7 +2201,7 @@ PyDoc_STRVAR(save_state_doc,
 "    The batch is committed.");
 
 PyDoc_STRVAR(state_out_doc,
-"state_out(name, /)\n--\n\n"
+"state_out($self, name, /)\n--\n\n"
 "Where a state goes out: compute into it, then ``save_state(name, array)`` copies nothing.\n"
 "\n"
 "Returns\n"
@@ -2154,7 +2214,7 @@ PyDoc_STRVAR(state_out_doc,
 "StateNameError, CommittedError, FencedError");
 
 PyDoc_STRVAR(commit_doc,
-"commit(wait=False)\n--\n\n"
+"commit($self, wait=False)\n--\n\n"
 "Make the saved states and the advance to the next step true, all or nothing.\n"
 "\n"
 "Parameters\n"
@@ -2174,7 +2234,7 @@ PyDoc_STRVAR(commit_doc,
 "    `wait` of a stream with ``persist=False``; nothing was committed.");
 
 PyDoc_STRVAR(release_doc,
-"release()\n--\n\n"
+"release($self, /)\n--\n\n"
 "Let go of the memory now; arrays that are alive keep it until they are gone.\n"
 "\n"
 "A batch that was not committed is then no longer open: it is delivered again.");

@@ -65,6 +65,8 @@ def open(
     progress : callable, optional
         ``progress(what, done, total)``, called during long work of the server. By default a line
         on the terminal.
+        The client keeps it: if it refers to a stream or a loader of this client, those stay, with
+        their lanes, until `Client.close`.
 
     Raises
     ------

@@ -106,7 +106,6 @@ class Loader(Closing):
         self._timeout = timeout
         self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
         self._open: list[Batch] = []  # handed out and not yet gone on from
-        self._peeked: dict[int, Batch] = {}  # by lane: taken to see their epoch, not handed out
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
@@ -129,7 +128,7 @@ class Loader(Closing):
 
         The whole round is committed, lane by lane, after the body; `state_dict` inside the body
         commits it first. A round that is left before all its states were saved is given up by the
-        next iterator, and delivered again.
+        next iterator, and delivered again; so is all of a round of which a batch was released.
 
         Raises
         ------
@@ -153,17 +152,7 @@ class Loader(Closing):
                 f"epochs(): stream {self.stream.name!r} lets epochs run into one another; open it "
                 'with epoch_end="drain"'
             )
-        return self._epochs(_Batches(self))
-
-    def _epochs(self, batches: _Batches) -> Iterator[_Epoch]:
-        while True:
-            batches.settle()
-            for lane in batches.lanes():
-                batches.peek(lane)
-            if not self._peeked:
-                return
-            index = min(int(batch.epoch[0]) for batch in self._peeked.values())
-            yield _Epoch(batches, index)
+        return _Epochs(_Batches(self))
 
     # -- position ----------------------------------------------------------------------------------
 
@@ -198,7 +187,6 @@ class Loader(Closing):
         """
         self._check_whole()
         self._commit()
-        self._peeked.clear()
         looking = self._attach_to_look()
         try:
             return self._tokens(all_lanes, timeout)
@@ -310,31 +298,30 @@ class Loader(Closing):
         """Give up the open batches that nobody else holds; if others are in the way, none."""
         lonely = self._lonely()
         held = self._in_the_way(lonely)
-        if not held:
-            for mine in (lonely, self._open, self._peeked):
-                mine.clear()
-            held = self._in_the_way([])  # arrays of what was given up
         if held:
             raise errors.HeldError(
                 f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
                 "gives up one that is not committed; arrays go when nothing refers to them"
             )
+        for mine in (lonely, self._open):
+            mine.clear()
 
     def _lonely(self) -> list[Batch]:
         """Return the batches that this loader has, and nobody else."""
         nobodys = [object()]
-        things: list[Any] = [*nobodys, *self._open, *self._peeked.values()]
+        things: list[Any] = [*nobodys, *self._open]
         alone, *references = [sys.getrefcount(thing) for thing in things]
         return [batch for batch, count in zip(things[1:], references) if count <= alone]
 
     def _in_the_way(self, lonely: list[Batch]) -> list[str]:
         """Describe all that is in use, but for those batches; let go of what is committed."""
+        gone = [None, *lonely]
         return [
             f"batch {step} of lane {lane.index} "
-            f"({'arrays of it are alive' if batch is None or committed else 'open'})"
+            f"({'arrays of it are alive' if committed or batch in gone else 'open'})"
             for lane in self._handles
-            for step, committed, batch in lane.reclaim()
-            if committed or batch not in lonely
+            for step, committed, batch, viewed in lane.reclaim()
+            if committed or viewed or batch not in gone
         ]
 
     @contextmanager
@@ -368,6 +355,8 @@ class Loader(Closing):
             Storage has failed: nothing more is written.
         TimeoutError_
             Not in time; names the lane, and the step below which it is on disk.
+        UnsavedError
+            The server, or the lease, was lost while a batch is open: commit or release it first.
         StartError
             The last `load_state_dict` did not complete.
         ArgumentError
@@ -484,7 +473,6 @@ class Loader(Closing):
 
     def _detach(self) -> None:
         self._open.clear()
-        self._peeked.clear()
         handles, self._handles, self._begun = self._handles, [], False
         unwritten: errors.Error | None = None
         for lane in handles:
@@ -497,16 +485,26 @@ class Loader(Closing):
                 unwritten = unwritten or error
             except BaseException:  # Ctrl-C: the rest go without being waited for
                 handles.clear()
+                del lane  # which the traceback would keep, if its close has not begun
                 raise
         if unwritten:
-            raise unwritten
+            try:
+                raise unwritten
+            finally:
+                del unwritten  # its traceback has this frame
 
     def _commit(self) -> None:
-        """Commit the open batches lane by lane: all, or none if a state of one was not saved."""
+        """Commit the open batches lane by lane: all, or none if a state of one was not saved.
+
+        None either if one of a round was released, and comes again: all of it does.
+        """
         batches = self._open
         if not batches:
             return
         if len(batches) > 1:
+            if any(batch.released and not batch.committed for batch in batches):
+                self._give_up_open()
+                return
             for batch in batches:
                 if not (batch.committed or batch.released or batch.all_saved):
                     batch.commit()  # raises, with the names of the states
@@ -526,10 +524,13 @@ class Loader(Closing):
                 self._commit()
             except (errors.FencedError, errors.StaleIterator):
                 pass  # they go nowhere; the lane's next batch tells whether it can be gone on with
-        for batch in batches:
+        self._give_up_open()
+
+    def _give_up_open(self) -> None:
+        for batch in self._open:
             if not batch.committed:
                 batch.release()
-        batches.clear()
+        self._open.clear()
 
     # -- the rest ----------------------------------------------------------------------------------
 
@@ -606,7 +607,6 @@ class _Batches:
             loader._commit()
             return
         loader._settle_open()
-        loader._peeked.clear()
         if loader._begun and not loader.stream.persist:
             loader._detach()
         loader._attach_to_begin()
@@ -624,17 +624,19 @@ class _Batches:
     def take(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch, or None after striking the lane off."""
         loader = self._loader
-        batch = loader._peeked.pop(lane.index, None) if loader._peeked else None
+        batch = lane.next(loader._timeout)
         if batch is None:
-            batch = lane.next(loader._timeout)
-            if batch is None:
-                assert self._live is not None
-                loader._undelivered[lane.index] = lane.undelivered
-                self._live = [other for other in self._live if other is not lane]
-                if not self._live and not self._given:
-                    self._warn_of_nothing()
+            assert self._live is not None
+            loader._undelivered[lane.index] = lane.undelivered
+            self._live = [other for other in self._live if other is not lane]
+            if not self._live and not self._given:
+                self._warn_of_nothing()
         self._given = self._given or batch is not None
         return batch
+
+    def take_all(self, lanes: list[_segue.Lane]) -> list[Batch]:
+        """Return the next batch of each of these lanes that has not ended."""
+        return list(filter(None, map(self.take, lanes)))
 
     def _warn_of_nothing(self) -> None:
         """Say that there never was a batch, unless the lanes have none at all."""
@@ -649,25 +651,17 @@ class _Batches:
                 stacklevel=5,
             )
 
-    def peek(self, lane: _segue.Lane) -> Batch | None:
-        """Return the lane's next batch and keep it for `take`."""
-        batch = self.take(lane)
-        if batch is not None:
-            self._loader._peeked[lane.index] = batch
-        return batch
-
     def next_of(self, epoch: int | None) -> Batch:
         """Return the next batch, of one epoch if given; StopIteration if there is none."""
         self.settle()
         for lane in self.lanes():
-            if epoch is not None:
-                batch = self.peek(lane)
-                if batch is None or int(batch.epoch[0]) != epoch:
-                    continue
             batch = self.take(lane)
-            if batch is not None:
+            if batch is None:
+                continue
+            if epoch is None or int(batch.epoch[0]) == epoch:
                 self._loader._open.append(batch)
                 return batch
+            batch.release()  # kept until its epoch comes, it could outlive its lease
         raise StopIteration
 
     def __next__(self) -> Batch:
@@ -688,18 +682,39 @@ class _Epoch:
         return self._batches.next_of(self.index)
 
 
+class _Epochs:
+    """Iterates over epochs. No generator: after an error it can be asked again."""
+
+    def __init__(self, batches: _Batches) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> _Epoch:
+        batches = self._batches
+        batches.settle()
+        taken = batches.take_all(batches.lanes())
+        epochs = [int(batch.epoch[0]) for batch in taken]
+        for batch in taken:
+            batch.release()
+        if not epochs:
+            raise StopIteration
+        return _Epoch(batches, min(epochs))
+
+
 class _Rounds(_Batches):
     """Iterates over lists of one batch of each lane."""
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
         self.settle()
-        taken = list(map(self.peek, sorted(self.lanes(), key=lambda lane: lane.index)))
-        batches = [batch for batch in taken if batch is not None]
+        batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
         if not batches:
             raise StopIteration
         steps = {batch.lane: batch.step for batch in batches}
-        self._loader._peeked.clear()
         if len(set(steps.values())) > 1:
+            for batch in batches:  # the traceback keeps them
+                batch.release()
             raise _apart("rounds()", steps)
         self._loader._open.extend(batches)
         return batches

@@ -235,11 +235,12 @@ typedef void segue_progress_fn(void *arg, const char *what, uint64_t done, uint6
  * Called now and then while a call waits. A non-zero result ends the wait with SEGUE_EINTERRUPTED;
  * the call may be made again. (Python looks for Ctrl-C here.)
  *
- * An interrupt of segue_lane_next, of the wait for the disk (commit, flush), of a report, a checkpoint
- * or a check of a token changes nothing. While a stream is opened, a lane attached, restored or
- * closed, or a lost server is replaced, it costs the connection, and with it the client's leases, as
- * if the server had been lost: each lane goes on where it was committed, batches that are open come
- * again (their commit fails with SEGUE_EFENCED), and a restore may have taken place or not.
+ * An interrupt of segue_lane_next, of the wait for the disk (commit, flush), of a report or of a
+ * checkpoint changes nothing. While a stream is opened, a token handed over (also to be checked), a
+ * lane attached, restored or closed, or a lost server is replaced, it costs the connection, and with
+ * it the client's leases, as if the server had been lost: each lane goes on where it was committed,
+ * batches that are open come again (their commit fails with SEGUE_EFENCED), and a restore may have
+ * taken place or not.
  */
 typedef int segue_interrupt_fn(void *arg);
 
