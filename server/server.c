@@ -62,9 +62,11 @@ static void signalled(void *arg, int signal)
 	struct segue_server *server = arg;
 
 	(void)signal;
-	if (server->stopping)
+	if (server->told)
 		_exit(1); /* the second one: at once */
-	begin_stop(server);
+	server->told = true;
+	if (!server->stopping)
+		begin_stop(server);
 }
 
 /* Whether what is left to be written may be waited for in vain. */

@@ -72,6 +72,7 @@ struct segue_server {
 	int unverified;       /* why the store was not; 0: it was, or needed not be */
 	char unverified_detail[SEGUE_ERROR_TEXT];
 	bool had_sessions; /* somebody was here */
+	bool told;         /* by a signal to stop */
 	bool stopping;     /* SIGTERM: leases are being written */
 	bool ended;        /* the loop has: no task is begun any more */
 };

@@ -151,31 +151,6 @@ static void report_progress(void *arg, const char *what, uint64_t done, uint64_t
 	segue_loop_post(progress->server->loop, send_progress, progress);
 }
 
-static int save_record(struct segue_stream *stream)
-{
-	const struct segue_stream_record record = {
-		.id = stream->id,
-		.spec = stream->spec,
-		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
-		.created_ms = segue_unix_ms(),
-	};
-	const char *name = stream->spec->name;
-	struct segue_ops ops = {0};
-	size_t size, key_size = strlen(name);
-	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	void *value;
-
-	int rc = segue_stream_record_pack(&record, &value, &size);
-	if (rc)
-		return rc;
-	const void *key = segue_stream_key(name, hash, &key_size);
-	rc = segue_ops_add(&ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
-	if (!rc)
-		rc = segue_writer_apply(stream->server->writer, &ops);
-	segue_ops_finish(&ops);
-	return rc;
-}
-
 /* The stream's record, if the store has one: the spec is compared before anything long is begun. */
 static int find_record(struct segue_stream *stream, bool *found)
 {
@@ -207,6 +182,42 @@ static int find_record(struct segue_stream *stream, bool *found)
 	return rc ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : 0;
 }
 
+/* The stream's record, to be written. */
+struct making {
+	const struct segue_stream *stream;
+	bool exists; /* another opening of that name has made one */
+};
+
+/* On the writer's thread. */
+static int add_record(void *arg, struct segue_ops *ops)
+{
+	struct making *making = arg;
+	const struct segue_stream *stream = making->stream;
+	const struct segue_stream_record record = {
+		.id = stream->id,
+		.spec = stream->spec,
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.created_ms = segue_unix_ms(),
+	};
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t size, key_size;
+	void *value;
+	const void *key = segue_stream_key(stream->spec->name, hash, &key_size);
+
+	int rc = segue_store_get(
+		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	if (rc != SEGUE_ENOTFOUND) {
+		making->exists = rc == 0;
+		if (rc == 0)
+			free(value);
+		return rc;
+	}
+	rc = segue_check_given_up(&stream->given_up);
+	if (!rc)
+		rc = segue_stream_record_pack(&record, &value, &size);
+	return rc ? rc : segue_ops_add(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+}
+
 static int open_source(struct segue_stream *stream)
 {
 	struct segue_server *server = stream->server;
@@ -219,6 +230,36 @@ static int open_source(struct segue_stream *stream)
 		server->options.roots, &stream->reader, &stream->given_up};
 	return segue_source_open_tfrecord(stream->spec, cache, &opener, &stream->keeper,
 		report_progress, &job, &stream->source);
+}
+
+static int check_fingerprint(const struct segue_stream *stream, const uint64_t fingerprint[2])
+{
+	if (memcmp(fingerprint, stream->fingerprint, sizeof(stream->fingerprint)) == 0)
+		return 0;
+	return segue_fail(SEGUE_ECHANGED,
+		"stream '%s': the data set is not the one that the stream was made with (files, "
+		"their sizes or their records differ): give the stream another name, or bring the "
+		"files back",
+		stream->spec->name);
+}
+
+/*
+ * Makes the stream's record, or takes the one that another opening of that name, which nobody waits
+ * for any more, has made since this one looked.
+ */
+static int bind_record(struct segue_stream *stream)
+{
+	const uint64_t fingerprint[2] = {stream->fingerprint[0], stream->fingerprint[1]};
+	struct making making = {.stream = stream};
+	/* The same place for all: a transaction takes one of them. */
+	struct segue_change change = {.build = add_record, .arg = &making};
+	bool found;
+
+	int rc = segue_writer_change(stream->server->writer, &change);
+	if (rc || !making.exists)
+		return rc;
+	rc = find_record(stream, &found);
+	return rc ? rc : check_fingerprint(stream, fingerprint);
 }
 
 /* Binds the stream to its data set: for good, by the fingerprint in its record. */
@@ -235,18 +276,10 @@ static int settle_source(struct segue_stream *stream, bool found)
 	if (rc)
 		return rc;
 	segue_source_stats(stream->source, &stats);
-	if (found && memcmp(stats.fingerprint, stream->fingerprint, sizeof(stats.fingerprint)) != 0)
-		return segue_fail(SEGUE_ECHANGED,
-			"stream '%s': the data set is not the one that the stream was made with "
-			"(files, their sizes or their records differ): give the stream another "
-			"name, "
-			"or bring the files back",
-			stream->spec->name);
+	if (found)
+		return check_fingerprint(stream, stats.fingerprint);
 	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
-	rc = segue_check_given_up(&stream->given_up);
-	if (rc)
-		return rc;
-	return found || !stream->spec->persist ? 0 : save_record(stream);
+	return stream->spec->persist ? bind_record(stream) : 0;
 }
 
 static void set_plan(struct segue_stream *stream)

@@ -1015,7 +1015,7 @@ def test_a_server_that_inherits_that_ended_children_are_ignored(
     if damaged:
         damage_states(store, case)
     process = subprocess.Popen(
-        [os.environ["SEGUE_PROGRAM"], "serve", str(store)],
+        [program(), "serve", str(store)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -1031,7 +1031,7 @@ def test_a_server_that_inherits_that_ended_children_are_ignored(
     else:
         assert "it has been verified and is sound" in errors
     result = subprocess.run(
-        [os.environ["SEGUE_PROGRAM"], "verify", str(store)],
+        [program(), "verify", str(store)],
         capture_output=True,
         preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
     )
