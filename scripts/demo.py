@@ -1,14 +1,5 @@
 #!/usr/bin/env python3
-"""Trains an LSTM on long sequences with segue, through the death of the server and of a worker.
-
-Makes toy data as TFRecord files (values, and labels that flip when their running sum passes a
-quarter of the sequence's length), one set of short sequences and one of long ones. Trains on each
-by truncated backpropagation in several worker processes, one or more lanes each. Half-way it kills
-the server with SIGKILL, later a worker. Then trains again without any kill, and checks that both
-end with the same weights, bit for bit, and that every segment was trained on exactly once an epoch.
-
-Exit status: 0 if all checks hold, 1 if one does not or training fails, 2 for wrong usage.
-"""
+"""The demo: trains an LSTM through the death of the server and of a worker."""
 
 from __future__ import annotations
 
@@ -26,7 +17,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +28,8 @@ import history
 import plot
 import segue
 import toy
-from coordinator import Coordinator, Kill, Result, Round, Settings, TrainingError
+from coordinator import LAST, Coordinator, Kill, Result, Settings, TrainingError, of_last
+from demo_options import KILLS, parse
 from screen import Screen
 from worker import make_model, open_stream, run_batch
 
@@ -76,15 +68,6 @@ QUICK = [
         rate=0.01, clip=1.0, hidden=16),
 ]  # fmt: skip
 FILES = 3  # files a data set is spread over
-# Parts of the training after which something is killed. There is a pair every twentieth of it: a
-# worker dies between two, so that going back is not for nothing.
-KILLS = {
-    "none": [],
-    "server": [(0.5, "server")],
-    "worker": [(0.78, "worker")],
-    "all": [(0.5, "server"), (0.78, "worker")],
-    "commits": [(0.63, "commits")],
-}
 KILLED = {
     "server": "server killed",
     "worker": "worker killed",
@@ -103,15 +86,10 @@ class Training:
     result: Result
     held_out: float  # accuracy on sequences it has not seen
 
-    @property
-    def tail(self) -> list[Round]:
-        """Its last twentieth of rounds."""
-        rounds = self.result.history
-        return rounds[-max(1, len(rounds) // 20) :]
-
     def figures(self) -> dict[str, object]:
         """For the table and for summary.json."""
-        result, steps = self.result, sum(r.steps for r in self.tail)
+        result = self.result
+        loss, accuracy = of_last(result.history, range(len(result.history[0].lanes)))
         return {
             "rounds": len(result.history),
             "segments": sum(len(r.rows) for r in result.history),
@@ -119,8 +97,8 @@ class Training:
             "batches_per_second": result.batches / result.seconds,
             "waited": result.waited,
             "padding": result.padding,
-            "loss": sum(r.loss for r in self.tail) / steps,
-            "accuracy": sum(r.correct for r in self.tail) / steps,
+            "loss": loss,
+            "accuracy": accuracy,
             "held_out_accuracy": self.held_out,
             "kills": [vars(kill) for kill in result.kills],
             "sha256": result.sha256,
@@ -176,7 +154,7 @@ def train(which: Set, data: list[toy.Sequence], options: argparse.Namespace, kil
         kills=tuple((max(1, int(expected * at)), what) for at, what in KILLS[kill]),
     )
     kinds = "unkilled" if kill == "none" else "with kills"
-    print(f"  {kinds}: about {expected} rounds")
+    print(f"  {kinds}: about {expected} rounds; loss and right are of the last {LAST}")
     screen = Screen()
     result = Coordinator(settings, lambda: server_pid(settings.store), screen).run()
     screen.done()
@@ -309,9 +287,9 @@ def table(trainings: list[Training]) -> Iterator[str]:
         ("batches a second", "batches_per_second", "{:.0f}"),
         ("workers waited for data", "waited", "{:.2%}"),
         ("padding in the batches", "padding", "{:.1%}"),
-        ("loss at the end", "loss", "{:.3f}"),
-        ("accuracy at the end", "accuracy", "{:.1%}"),
-        ("accuracy, unseen data", "held_out_accuracy", "{:.1%}"),
+        (f"loss, last {LAST} rounds", "loss", "{:.3f}"),
+        (f"right, last {LAST} rounds", "accuracy", "{:.1%}"),
+        ("right, unseen data", "held_out_accuracy", "{:.1%}"),
     ]
     figures = [training.figures() for training in trainings]
     yield f"{'':24}" + "".join(f"{training.which.name:>13}" for training in trainings)
@@ -352,48 +330,13 @@ def show(report: Report, options: argparse.Namespace) -> None:
 # -- the program -----------------------------------------------------------------------------------
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-    def at_least(least: int) -> Callable[[str], int]:
-        def number(text: str) -> int:
-            if int(text) < least:
-                raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-            return int(text)
-
-        return number
-
-    add = parser.add_argument
-    add("--out", type=Path, default=Path("demo-out"), metavar="DIR",
-        help="where data, stores, logs and results go (default: %(default)s); a new or empty "
-             "directory, or one of an earlier demo, which is emptied")  # fmt: skip
-    add("--workers", type=at_least(1), default=2, help="worker processes (default: 2)")
-    add("--lanes", type=at_least(1), default=2, help="lanes of the stream (default: 2)")
-    add("--rounds", type=at_least(1), default=None, metavar="N",
-        help="stop after N rounds a data set (default: when all epochs are done)")  # fmt: skip
-    add("--seed", type=at_least(0), default=1, help="of data, shuffling and weights (default: 1)")
-    add("--set", choices=["short", "long", "both"], default="both", help="data sets to use")
-    add("--quick", action="store_true",
-        help="smaller data and few epochs: not enough to learn much")  # fmt: skip
-    add("--kill", choices=list(KILLS), default="all",
-        help="what to kill: the server half-way, a worker later, both (all, the default), or "
-             "everything between two lanes' commits (commits)")  # fmt: skip
-    add("--once", action="store_true", help="leave out the unkilled training to compare with")
-    options = parser.parse_args(arguments)
-    if options.workers > options.lanes:
-        parser.error(f"{options.workers} workers need at least as many lanes, not {options.lanes}")
-    if options.kill == "commits" and options.lanes < 2:
-        parser.error("--kill commits needs two lanes")
-    options.out = options.out.absolute()
-    return options
-
-
 @contextlib.contextmanager
 def fresh(out: Path) -> Iterator[None]:
     """An empty directory `out`, held against a second demo. Empties only what a demo made."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise TrainingError(f"{out} is a file or lies under one; --out takes a directory") from None
     if not (out / OURS).exists() and any(out.iterdir()):
         raise TrainingError(f"{out} is not empty and not a demo's; --out takes another")
     with open(out / OURS, "w") as mark:

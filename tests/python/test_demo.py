@@ -39,6 +39,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return weights(run.stdout)["short"]
 
 
+def last_figures(output: str) -> dict[str, str]:
+    """What the last progress line of each worker says it has learned."""
+    return dict(re.findall(r"^    worker (\d) .*(loss .*%)", output, re.MULTILINE))
+
+
 CASES = [("none", "1")] + [(k, w) for k in ("server", "worker", "commits") for w in ("1", "2")]
 
 
@@ -67,6 +72,11 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert max(map(len, run.stdout.replace(str(tmp_path), "out").splitlines())) <= 80
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((tmp_path / "summary.json").read_text())
+    for name in ("short", "long"):  # equal trainings show equal figures
+        for figure in ("loss", "accuracy", "held_out_accuracy"):
+            assert summary[name][figure] == summary[f"{name}-unkilled"][figure]
+    ends = [last_figures(part) for part in run.stdout.split(" rounds; loss and right are ")[1:]]
+    assert len(ends) == 4 and ends[0] == ends[1] != ends[2] == ends[3]
     for name, training in summary.items():
         assert training["sha256"] == hashes[name]
         kills = [kill["what"] for kill in training["kills"]]
@@ -92,6 +102,9 @@ def test_a_second_run_starts_afresh_and_foreign_files_stay(tmp_path: Path) -> No
     third = demo(tmp_path / "mine", *options)
     assert third.returncode == 1 and "is not empty and not a demo's" in third.stderr
     assert (tmp_path / "mine" / "short" / "thesis.tex").read_text() == "years of work"
+    for file in ("thesis.tex", "thesis.tex/out"):
+        fourth = demo(tmp_path / "mine" / "short" / file, *options)
+        assert fourth.returncode == 1 and "--out takes a directory" in fourth.stderr
 
 
 def test_a_worker_that_fails_is_shown_with_its_log(tmp_path: Path) -> None:
@@ -109,3 +122,10 @@ def test_wrong_usage(tmp_path: Path) -> None:
     ]:
         run = demo(tmp_path, *options)
         assert run.returncode == 2 and message in run.stderr
+
+
+def test_options_are_looked_at_before_anything_is_installed() -> None:
+    bare = [sys.executable, "-I", "-S", str(DEMO.with_name("demo_options.py"))]  # no packages
+    run = subprocess.run([*bare, "--quik"], capture_output=True, text=True)
+    assert run.returncode == 2 and "unrecognized arguments: --quik" in run.stderr
+    assert not subprocess.run([*bare, "--quick"], capture_output=True, text=True).stdout

@@ -16,8 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +31,7 @@ SILENCE = 120.0  # seconds without a word from any worker after which something 
 # Rounds after the server's death: those that were filled ahead are used up, and no worker can be
 # going on without another server.
 AFTER = 12
+LAST = 50  # rounds that loss and accuracy are told of
 PAUSE_ROUNDS = 60  # rounds after the server's death among which the longest pause is looked for
 
 
@@ -67,13 +67,17 @@ class Settings:
         """Rounds between two pairs: about twenty pairs in a training."""
         return max(1, self.rounds_expected // 20)
 
+    def lanes_of(self, rank: int) -> list[int]:
+        """The lanes of one worker."""
+        return [lane for lane in range(self.lanes) if lane % self.workers == rank]
+
     def config(self, rank: int, life: int, pair: Path | None) -> Header:
         """What one worker is told at its start."""
         return {
             "rank": rank,
             "life": life,
             "checkpoint": None if pair is None else str(pair),
-            "worker_lanes": [lane for lane in range(self.lanes) if lane % self.workers == rank],
+            "worker_lanes": self.lanes_of(rank),
             "store": str(self.store),
             "paths": self.paths,
         } | {
@@ -94,6 +98,14 @@ class Round:
     steps: int
     cells: int
     rows: list[Row]
+    lanes: list[tuple[float, int, int]]  # loss, correct and steps of each lane
+
+
+def of_last(rounds: list[Round], lanes: Iterable[int]) -> tuple[float, float]:
+    """Loss a step, and share of the steps labelled right, of `lanes` over the last rounds."""
+    parts = [done.lanes[lane] for done in rounds[-LAST:] for lane in lanes]
+    loss, correct, steps = map(sum, zip(*parts, strict=True))
+    return loss / max(1, steps), correct / max(1, steps)
 
 
 @dataclass
@@ -145,8 +157,6 @@ class _Worker:
     waited: float = 0.0
     batches: int = 0
     killed: bool = False
-    # (loss, correct, steps) of its last batches with any steps, for the progress line
-    recent: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=50))
 
 
 @dataclass
@@ -241,7 +251,6 @@ class Coordinator:
         worker.batches += len(header["lanes"])
         self.clock.seconds += header["seconds"]
         self.clock.waited += header["waited"]
-        self._progress(rank, worker, header)
         lanes = header["lanes"]
         size = len(blob) // len(lanes)
         for i, lane in enumerate(lanes):
@@ -261,6 +270,8 @@ class Coordinator:
         rounds = len(self.history)
         self.clock.done.append(time.monotonic())
         self.clock.batches += len(lanes)
+        for rank in self.workers:
+            self._progress(rank)
         if self.struck:
             self._follow(*self.struck)
         due = self.due.pop(0)[1] if self.due and self.due[0][0] <= rounds else None
@@ -411,20 +422,16 @@ class Coordinator:
         lines = log.read_text(errors="replace").splitlines()[-15:]
         return f"\n{log}:\n" + "\n".join(f"    {line}" for line in lines)
 
-    def _progress(self, rank: int, worker: _Worker, header: Header) -> None:
-        lanes = header["lanes"]
-        for lane in lanes:
-            if lane["steps"]:  # the shorter lane ends with empty rows
-                worker.recent.append((lane["loss"], lane["correct"], lane["steps"]))
-        loss, correct, steps = map(sum, zip(*(worker.recent or [(0.0, 0, 1)]), strict=True))
-        names = ",".join(str(lane["lane"]) for lane in lanes)
-        done = header["round"] + 1
+    def _progress(self, rank: int) -> None:
+        worker, lanes, done = self.workers[rank], self.settings.lanes_of(rank), len(self.history)
+        loss, right = of_last(self.history, lanes)
+        names = ",".join(map(str, lanes))
         # Together no longer than a terminal's 80 columns.
         self.screen.progress(
             rank,
             f"worker {rank} lane{'s' * (len(lanes) > 1)} {names}"
             f"  {bar(done / self.settings.rounds_expected)} round {done:4}"
-            f"  loss {loss / steps:.3f}  right {correct / steps:5.1%}"
+            f"  loss {loss:.3f}  right {right:5.1%}"
             f"  {worker.batches / max(worker.seconds, 1e-9):3.0f}/s",
         )
 
@@ -486,4 +493,5 @@ def _round(lanes: list[Header]) -> Round:
         steps=sum(lane["steps"] for lane in lanes),
         cells=sum(lane["cells"] for lane in lanes),
         rows=rows,
+        lanes=[(lane["loss"], lane["correct"], lane["steps"]) for lane in lanes],
     )
