@@ -119,6 +119,12 @@ static void options_of(const struct segue_cli_command *command, struct option *o
 	out[count] = (struct option){0};
 }
 
+int segue_cli_usage(const struct segue_cli_command *command)
+{
+	fprintf(stderr, "Try 'segue %s --help'.\n", command->name);
+	return SEGUE_CLI_USAGE;
+}
+
 /* A client that starts a server reads the status as an error code. */
 static int usage_status(const struct segue_cli_command *command, int argc, char **argv)
 {
@@ -126,8 +132,7 @@ static int usage_status(const struct segue_cli_command *command, int argc, char 
 		if (strcmp(argv[i], "--embedded") == 0)
 			return -SEGUE_EINVAL;
 	}
-	fprintf(stderr, "Try 'segue %s --help'.\n", command->name);
-	return SEGUE_CLI_USAGE;
+	return segue_cli_usage(command);
 }
 
 /* False: usage. */

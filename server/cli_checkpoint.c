@@ -453,8 +453,8 @@ static int run_remove(const struct segue_cli_options *options, struct stored_lis
 
 static int fail_usage(const char *text)
 {
-	fprintf(stderr, "segue checkpoint: %s\nTry 'segue checkpoint --help'.\n", text);
-	return SEGUE_CLI_USAGE;
+	fprintf(stderr, "segue checkpoint: %s\n", text);
+	return segue_cli_usage(&segue_cli_checkpoint);
 }
 
 static int run_checkpoint(const struct segue_cli_options *options)

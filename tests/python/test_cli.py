@@ -215,6 +215,30 @@ def test_usage(arguments: list[str]) -> None:
     assert not result.stdout and "--help'." in result.stderr
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--map-size", "0"],
+        ["--max-memory", "5X"],
+        ["--max-lanes", "0"],
+        ["--root", "relative"],
+        ["--root", "/no/such/directory"],
+        ["--allow-user", "0"],
+        ["--root", "/tmp", "--allow-group", "no-such-name"],
+    ],
+)
+def test_values_of_options_that_cannot_be(directory: Path, options: list[str]) -> None:
+    message = fails(USAGE, "serve", directory, *options)
+    assert options[-2] in message or options[-1] in message
+    assert "segue serve --help" in message and not directory.exists()
+    assert run("serve", directory, "--embedded", *options).returncode == EINVAL
+
+
+def test_a_variable_that_cannot_be(directory: Path) -> None:
+    result = run("serve", directory, env=environment(SEGUE_MAX_LANES="none"))
+    assert result.returncode == USAGE and "SEGUE_MAX_LANES" in result.stderr
+
+
 def test_a_full_output_is_an_error(keys: list[str], directory: Path) -> None:
     with open("/dev/full", "w") as full:
         result = subprocess.run(
