@@ -250,12 +250,12 @@ const struct segue_cli_command segue_cli_serve = {
 		"A store that was not left in order before this machine started, or whose last\n"
 		"write failed, is verified first, in a process of its own: progress is logged.\n\n"
 		"Exit status: 0 ended in order, 1 could not start, had to stop, or ended with\n"
-		"commits that could not be written (a message says why), 2 wrong usage (also of\n"
-		"a variable), 3 the store's file could not be read (SIGBUS). With --embedded: 0 "
-		"the server is ready,\n"
-		"else the code of the error in segue.h, such as 7 (EBUSY, another server has "
-		"DIR),\n"
-		"21 (ESTORE, damaged), 22 (EFORMAT, written by another version), 23 (EREADONLY).\n",
+		"commits that could not be written (a message says why), 2 wrong usage (also of a\n"
+		"variable), 3 the store's file could not be read (SIGBUS). With --embedded: 0 the\n"
+		"server is ready, else the code of the error in segue.h, such as 7 (EBUSY, "
+		"another\n"
+		"server has DIR), 21 (ESTORE, damaged), 22 (EFORMAT, written by another version),\n"
+		"23 (EREADONLY).\n",
 	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED | SEGUE_CLI_SERVICE | SEGUE_CLI_MAP_SIZE,
 	.operands_min = 1,
 	.operands_max = 1,

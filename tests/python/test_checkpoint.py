@@ -559,8 +559,8 @@ def test_export_is_of_all_lanes(tmp_path: Path) -> None:
         (["checkpoint", "rm", "x"], "--id, --step or --all"),
         (["checkpoint", "export", "x"], "TARGET"),
         (["checkpoint", "list", "x", "y"], "too many"),
-        (["checkpoint", "list", "x", "--lane", "one"], "not a number"),
-        (["checkpoint", "rm", "x", "--id", "-1"], "not a number"),
+        (["checkpoint", "list", "x", "--lane", "one"], "--lane is 'one'"),
+        (["checkpoint", "rm", "x", "--id", "-1"], "--id is '-1'"),
     ],
 )
 def test_usage(arguments: list[str], part: str) -> None:

@@ -234,6 +234,21 @@ def test_values_of_options_that_cannot_be(directory: Path, options: list[str]) -
     assert run("serve", directory, "--embedded", *options).returncode == EINVAL
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["checkpoint", "list", "x", "--lane", "x"], "--lane is 'x': give a number from 0 to 4095"),
+        (["checkpoint", "list", "x", "--lane=4096"], "--lane is '4096': give a number from 0 to"),
+        (["checkpoint", "list", "x", "--step", "-1"], "--step is '-1': give a number from 0 to"),
+        (["checkpoint", "list", "x", "--id", ""], "--id is '': give a number from 0 to"),
+        (["serve", "x", "--map-size", "1G"], "--map-size is '1G': give a number of MiB from 1 to"),
+    ],
+)
+def test_a_wrong_number_is_named(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == USAGE and said in result.stderr
+
+
 def test_a_variable_that_cannot_be(directory: Path) -> None:
     result = run("serve", directory, env=environment(SEGUE_MAX_LANES="none"))
     assert result.returncode == USAGE and "SEGUE_MAX_LANES" in result.stderr
