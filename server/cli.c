@@ -64,7 +64,7 @@ static const struct {
 	{SEGUE_CLI_ID, {"id", required_argument, NULL, 'i'}, " N", "of this id"},
 	{SEGUE_CLI_STEP, {"step", required_argument, NULL, 'n'}, " N", "of this step"},
 	{SEGUE_CLI_ALL, {"all", no_argument, NULL, 'a'}, "", "whatever id and step"},
-	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
+	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"}, /* the last */
 };
 
 enum {
@@ -98,11 +98,11 @@ static void print_help(const struct segue_cli_command *command)
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		if (known_options[i].flag && !(command->takes & known_options[i].flag))
 			continue;
+		if (i == OPTION_COUNT - 1 && (command->takes & SEGUE_CLI_SERVICE))
+			print_limits();
 		print_option(known_options[i].option.name, known_options[i].argument,
 			known_options[i].text);
 	}
-	if (command->takes & SEGUE_CLI_SERVICE)
-		print_limits();
 	printf("\n%s", command->help);
 }
 

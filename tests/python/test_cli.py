@@ -172,23 +172,41 @@ def keys(tmp_path: Path, directory: Path) -> list[str]:
 # ---- The command line itself ----
 
 
-def test_version() -> None:
-    result = run("--version")
+@pytest.mark.parametrize("word", ["--version", "-V", "version"])
+def test_version(word: str) -> None:
+    result = run(word)
     assert (result.returncode, result.stdout) == (FINE, f"segue {segue.__version__}\n")
 
 
-def test_help_names_every_command() -> None:
-    result = run("--help")
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_names_every_command(word: str) -> None:
+    result = run(word)
     assert result.returncode == FINE and not result.stderr
     assert all(f"\n  {command} " in result.stdout for command in COMMANDS)
 
 
+def test_summaries_stand_in_a_column() -> None:
+    lines = run("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    column = lines[0].index("run the server")
+    assert all(re.match(r" [a-z]", line[column - 1 :]) for line in lines), lines
+    assert max(map(len, lines)) <= 100
+
+
+def test_what_is_none(directory: Path) -> None:
+    assert "there is no command 'hlep'" in fails(USAGE, "hlep")
+    assert "there is no command 'hlep'" in fails(USAGE, "help", "hlep")
+    assert "there is no option '--hlep'" in fails(USAGE, "--hlep")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(command: str) -> None:
+    assert run("help", command).stdout == run(command, "--help").stdout
     result = run(command, "--help")
     assert result.returncode == FINE and not result.stderr
     assert result.stdout.startswith(f"Usage: segue {command} ")
-    assert "Exit status:" in result.stdout and "--help" in result.stdout
+    assert "Exit status:" in result.stdout
+    options = result.stdout.partition("Options:\n")[2].partition("\n\n")[0].splitlines()
+    assert options[-1].startswith("  --help ")
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
