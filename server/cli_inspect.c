@@ -85,7 +85,9 @@ static void print_lanes(const struct segue_json_value *lanes)
 		segue_cli_table_value(&table, lane, "committed");
 		segue_cli_table_value(&table, lane, "generation");
 		segue_cli_table_value(&table, lane, "held");
-		segue_cli_table_value(&table, lane, "holder_pid");
+		/* The report keeps the last holder. */
+		segue_cli_table_value(
+			&table, segue_json_get_bool(lane, "held") ? lane : NULL, "holder_pid");
 	}
 	segue_cli_table_print(&table, 2);
 }

@@ -487,6 +487,9 @@ def test_inspect(keys: list[str], directory: Path) -> None:
     assert [row["segments"] for row in lane["rows"]] == [3]
     human = run("inspect", directory, "--stream", "train").stdout
     assert keys[2] in human and "token float32[]" in human and "h float32[3]" in human
+    lines = human.splitlines()
+    (above,) = [number for number, line in enumerate(lines) if line.endswith("HELD  HOLDER")]
+    assert lines[above + 1].split()[-2:] == ["no", "-"]
     assert "has no stream 'x'" in fails(WRONG, "inspect", directory, "--stream", "x")
 
 
