@@ -361,9 +361,12 @@ def test_status_of_lanes(directory: Path, tmp_path: Path) -> None:
 
 
 def test_status_without_a_server(directory: Path) -> None:
-    assert fails(WRONG, "status", directory) == f"segue: no server runs for {directory}\n"
+    said = f"segue: no server runs for {directory}"
+    assert fails(WRONG, "status", directory) == f"{said}, which does not exist\n"
     assert report("status", directory, status=WRONG) == {"server": None}
     assert not directory.exists(), "asking must not make it"
+    directory.mkdir()
+    assert fails(WRONG, "status", directory) == f"{said}\n"
 
 
 def test_another_socket(directory: Path, tmp_path: Path) -> None:
