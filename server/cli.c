@@ -399,6 +399,8 @@ int segue_cli_lock_holder(const char *dir, long *pid)
 	char text[32] = "";
 	int held = 0, fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	if (fd < 0 && errno == ENOTDIR)
+		return segue_fail_no_directory(dir);
 	if (fd < 0)
 		return segue_fail_errno(
 			errno == ENOENT ? SEGUE_ENOTFOUND : SEGUE_ESYSTEM, "%s", dir);

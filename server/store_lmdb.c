@@ -182,6 +182,8 @@ static int fail_lmdb(const struct segue_store *store, int code, const char *doin
 static int fail_file(const struct segue_store *store, const char *doing, const char *what)
 {
 	int code = SEGUE_ESYSTEM;
+	if (errno == ENOTDIR && !*what)
+		return segue_fail_no_directory(store->dir);
 	if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)
 		code = SEGUE_ENOSPACE;
 	else if (errno == EROFS || errno == EACCES || errno == EPERM)

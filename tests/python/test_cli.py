@@ -405,13 +405,28 @@ def test_a_server_starts_again_after_sigkill(directory: Path) -> None:
 def test_serve_says_why_not(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for target in [tmp_path / "file", tmp_path / "file" / "below"]:
-        assert str(target) in fails(WRONG, "serve", target)
+        assert str(tmp_path / "file") in fails(WRONG, "serve", target)
         assert run("serve", target, "--embedded").returncode not in (FINE, USAGE)
     too_long = tmp_path / ("x" * 120)
     assert "--socket" in fails(WRONG, "serve", too_long)
     assert run("serve", too_long, "--embedded").returncode == EINVAL
     # a client takes the status for an error code
     assert run("serve", "--embedded", "--no-such-option", "x").returncode == EINVAL
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+def test_what_is_no_directory_is_named(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    said = f"segue: {file} is no directory: name another place\n"
+    for command in ["serve", "status", "inspect", "verify"]:
+        assert fails(WRONG, command, file / below) == said
+    assert fails(WRONG, "get", file / below, "k") == said
+    assert fails(WRONG, "checkpoint", "list", file / below) == said
+    assert fails(WRONG, "backup", tmp_path / "none", file / "x" / below) == said
+    assert fails(WRONG, "restore", tmp_path / "none", file / below) == said
+    with pytest.raises(segue.Error, match=f"{file} is no directory: name another place"):
+        segue.open(file / below)
 
 
 def test_embedded(directory: Path) -> None:
