@@ -618,8 +618,25 @@ def test_verify_of_a_file_cut_short(keys: list[str], directory: Path, size: int)
 
 def test_serve_refuses_a_damaged_store(keys: list[str], directory: Path) -> None:
     os.truncate(directory / "store" / "data.mdb", 4096)
-    assert "data.mdb" in fails(WRONG, "serve", directory)
+    said = f"{directory}/store/data.mdb is damaged: it is cut short; the file is kept: restore a"
+    assert fails(WRONG, "serve", directory) == f"segue: {said} backup, or move it away\n"
     assert run("serve", directory, "--embedded").returncode == ESTORE
+    (fault,) = report("verify", directory, status=DAMAGED)["damaged"]
+    assert said.startswith(fault["why"]) and "restore" not in fault["why"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_serve_says_what_is_damaged(keys: list[str], directory: Path, count: int) -> None:
+    path = directory / "store" / "data.mdb"
+    raw = bytearray(path.read_bytes())
+    wanted = np.full(3, 3, np.float32).tobytes() + np.array([2], np.int64).tobytes()
+    for match in list(re.finditer(re.escape(wanted), raw))[:count]:
+        raw[match.start()] ^= 4
+    path.write_bytes(raw)
+    (directory / "suspect").touch()  # asks the next server to look
+    message = fails(WRONG, "serve", directory)
+    assert message.count("restore a backup") == 1 and "checksum" in message
+    assert ("2 faults, the first: key 0x" if count == 2 else "is damaged: key 0x") in message
 
 
 # ---- doctor ----
