@@ -377,12 +377,13 @@ static int fail_directory(const char *doing, const char *dir)
 				: segue_fail_errno(SEGUE_ESYSTEM, "cannot %s %s", doing, dir);
 }
 
-/* Nobody serves the directory, or will while this lasts. */
-static int lock_directory(const char *dir, int *out)
+/* Nobody serves the directory, or will while this lasts. *made: it was not there before. */
+static int lock_directory(const char *dir, bool *made, int *out)
 {
 	long pid = 0;
 
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+	*made = mkdir(dir, 0700) == 0;
+	if (!*made && errno != EEXIST)
 		return fail_directory("make", dir);
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
@@ -469,11 +470,14 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 
 static int run_restore(const struct segue_cli_options *options)
 {
+	bool made;
 	int dir = -1;
 
-	if (lock_directory(options->key, &dir))
+	if (lock_directory(options->key, &made, &dir))
 		return segue_cli_fail();
 	int status = restore_into(options, options->key, dir);
+	if (made && status != SEGUE_CLI_FINE)
+		rmdir(options->key); /* unless something is in it */
 	close(dir);
 	return status;
 }
