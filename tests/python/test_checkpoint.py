@@ -509,6 +509,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(listed("rm", store, "--all", "--stream", "train")) == 4
     assert listed("list", store) == []
     assert "no checkpoint is stored" in run("checkpoint", "list", store).stdout
+    for arguments in (["export", store, tmp_path / "target"], ["rm", store, "--all"]):
+        result = run("checkpoint", *arguments)
+        assert result.returncode == 1 and f"{store} has no checkpoint: " in result.stderr
+    assert not (tmp_path / "target").exists()
     with segue.open(tmp_path / "elsewhere") as client:
         with cases.open_stream(client, case, tmp_path).loader() as loader:
             loader.load_state_dict(
