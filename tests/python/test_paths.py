@@ -108,6 +108,14 @@ def test_ways_out_are_refused(place: Path, service: Service) -> None:
         assert "secret" not in message or "secret" in str(path)
 
 
+def test_a_directory_that_cannot_be_read_is_named(place: Path, service: Service) -> None:
+    missing = place / "root" / "dat"
+    said = f"{missing}/*.tfrecord: cannot read the directory {missing}: No such file or directory"
+    assert said in why(service, missing / "*.tfrecord")
+    with Service(place / "other") as other:
+        assert said in why(other, missing / "*.tfrecord")
+
+
 def test_a_device_is_not_opened(place: Path) -> None:
     for roots in (["--root", "/dev"], []):
         with Service(place / "store", *roots) as service:
