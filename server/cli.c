@@ -14,6 +14,7 @@
 
 #include "error.h"
 #include "report.h"
+#include "spec.h"
 #include "utf8.h"
 #include "wait.h"
 
@@ -63,7 +64,7 @@ static const struct {
 	{SEGUE_CLI_ID, {"id", required_argument, NULL, 'i'}, " N", "of this id"},
 	{SEGUE_CLI_STEP, {"step", required_argument, NULL, 'n'}, " N", "of this step"},
 	{SEGUE_CLI_ALL, {"all", no_argument, NULL, 'a'}, "", "whatever id and step"},
-	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"},
+	{0, {"help", no_argument, NULL, 'h'}, "", "print this text"}, /* the last */
 };
 
 enum {
@@ -97,11 +98,11 @@ static void print_help(const struct segue_cli_command *command)
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		if (known_options[i].flag && !(command->takes & known_options[i].flag))
 			continue;
+		if (i == OPTION_COUNT - 1 && (command->takes & SEGUE_CLI_SERVICE))
+			print_limits();
 		print_option(known_options[i].option.name, known_options[i].argument,
 			known_options[i].text);
 	}
-	if (command->takes & SEGUE_CLI_SERVICE)
-		print_limits();
 	printf("\n%s", command->help);
 }
 
@@ -119,6 +120,12 @@ static void options_of(const struct segue_cli_command *command, struct option *o
 	out[count] = (struct option){0};
 }
 
+int segue_cli_usage(const struct segue_cli_command *command)
+{
+	fprintf(stderr, "Try 'segue %s --help'.\n", command->name);
+	return SEGUE_CLI_USAGE;
+}
+
 /* A client that starts a server reads the status as an error code. */
 static int usage_status(const struct segue_cli_command *command, int argc, char **argv)
 {
@@ -126,8 +133,7 @@ static int usage_status(const struct segue_cli_command *command, int argc, char 
 		if (strcmp(argv[i], "--embedded") == 0)
 			return -SEGUE_EINVAL;
 	}
-	fprintf(stderr, "Try 'segue %s --help'.\n", command->name);
-	return SEGUE_CLI_USAGE;
+	return segue_cli_usage(command);
 }
 
 /* False: usage. */
@@ -154,15 +160,17 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 	return true;
 }
 
-/* False: usage. */
-static bool take_number(const char *text, int64_t *out)
+/* `of`: " of MiB", or nothing. False: usage. */
+static bool take_number(const char *option, const char *of, const char *text, int64_t least,
+	int64_t most, int64_t *out)
 {
 	char *end;
 
 	errno = 0;
 	long long value = strtoll(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || errno) {
-		fprintf(stderr, "segue: '%s' is not a number\n", text);
+	if (*text < '0' || *text > '9' || *end || errno || value < least || value > most) {
+		fprintf(stderr, "segue: --%s is '%s': give a number%s from %lld to %lld\n", option,
+			text, of, (long long)least, (long long)most);
 		return false;
 	}
 	*out = value;
@@ -170,17 +178,13 @@ static bool take_number(const char *text, int64_t *out)
 }
 
 /* False: usage. */
-static bool take_mebibytes(const char *text, uint64_t *bytes)
+static bool take_mebibytes(const char *option, const char *text, uint64_t *bytes)
 {
-	char *end;
-	unsigned long long value = strtoull(text, &end, 10);
+	int64_t value;
 
-	if (*text < '0' || *text > '9' || *end || value < 1 || value > MEBIBYTES_MAX) {
-		fprintf(stderr, "segue: '%s' is not a number of MiB from 1 to %d\n", text,
-			MEBIBYTES_MAX);
+	if (!take_number(option, " of MiB", text, 1, MEBIBYTES_MAX, &value))
 		return false;
-	}
-	*bytes = value << 20;
+	*bytes = (uint64_t)value << 20;
 	return true;
 }
 
@@ -204,12 +208,12 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 {
 	struct option accepted[OPTION_COUNT + SEGUE_LIMIT_COUNT + 1];
 	char name[32];
-	int letter;
+	int letter, index;
 
 	options_of(command, accepted);
 	snprintf(name, sizeof(name), "segue %s", command->name);
 	argv[0] = name; /* getopt's messages begin with it */
-	while ((letter = getopt_long(argc, argv, "h", accepted, NULL)) != -1) {
+	while ((letter = getopt_long(argc, argv, "h", accepted, &index)) != -1) {
 		switch (letter) {
 		case 'j':
 			options->json = true;
@@ -236,7 +240,7 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 			options->if_due = true;
 			break;
 		case 'm':
-			if (!take_mebibytes(optarg, &options->map_bytes))
+			if (!take_mebibytes(accepted[index].name, optarg, &options->map_bytes))
 				return usage_status(command, argc, argv);
 			break;
 		case 'f':
@@ -246,11 +250,14 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 			options->progress = true;
 			break;
 		case 'l':
+			if (!take_number(accepted[index].name, "", optarg, 0, SEGUE_LANES_MAX - 1,
+				    &options->lane))
+				return usage_status(command, argc, argv);
+			break;
 		case 'i':
 		case 'n':
-			if (!take_number(optarg, letter == 'l'   ? &options->lane
-						 : letter == 'i' ? &options->id
-								 : &options->step))
+			if (!take_number(accepted[index].name, "", optarg, 0, INT64_MAX,
+				    letter == 'i' ? &options->id : &options->step))
 				return usage_status(command, argc, argv);
 			break;
 		case 'a':
@@ -392,6 +399,8 @@ int segue_cli_lock_holder(const char *dir, long *pid)
 	char text[32] = "";
 	int held = 0, fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	if (fd < 0 && errno == ENOTDIR)
+		return segue_fail_no_directory(dir);
 	if (fd < 0)
 		return segue_fail_errno(
 			errno == ENOENT ? SEGUE_ENOTFOUND : SEGUE_ESYSTEM, "%s", dir);

@@ -11,8 +11,8 @@
 /* Exit statuses that scripts can rely on; `segue serve --embedded` has its own (cli_serve.c). */
 enum {
 	SEGUE_CLI_FINE = 0,
-	SEGUE_CLI_WRONG = 1,   /* not found, no server, cannot be read: the message says what */
-	SEGUE_CLI_USAGE = 2,   /* the command line was not understood */
+	SEGUE_CLI_WRONG = 1, /* not found, no server, cannot be read: the message says what */
+	SEGUE_CLI_USAGE = 2, /* the command line, or a variable for an option, was not understood */
 	SEGUE_CLI_DAMAGED = 3, /* verify, backup, restore: the store is damaged */
 };
 
@@ -75,6 +75,8 @@ int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv
 
 /* Prints "segue: <this thread's detail>" to stderr; SEGUE_CLI_WRONG. */
 int segue_cli_fail(void);
+/* Names the command's --help on stderr, after a message; SEGUE_CLI_USAGE. */
+int segue_cli_usage(const struct segue_cli_command *command);
 
 /* `path` made absolute, with symbolic links resolved if it exists; malloc'd. NULL: no memory. */
 char *segue_cli_absolute(const char *path);

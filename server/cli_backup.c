@@ -303,9 +303,13 @@ static int back_up(const struct segue_cli_options *options, const char *target, 
 	char prefix[300], *report;
 	struct workplace place;
 
-	if (lstat(target, &info) == 0 || errno != ENOENT) {
-		segue_fail(
-			SEGUE_EINVAL, "%s exists: a backup does not write over anything", target);
+	bool there = lstat(target, &info) == 0;
+	if (there || errno != ENOENT) {
+		if (!there && errno == ENOTDIR)
+			segue_fail_no_directory(target);
+		else
+			segue_fail(SEGUE_EINVAL, "%s exists: a backup does not write over anything",
+				target);
 		return segue_cli_fail();
 	}
 	snprintf(prefix, sizeof(prefix), ".%.255s.backup-", name);
@@ -367,16 +371,23 @@ const struct segue_cli_command segue_cli_backup = {
 
 /* ---- Restore ---- */
 
-/* Nobody serves the directory, or will while this lasts. */
-static int lock_directory(const char *dir, int *out)
+static int fail_directory(const char *doing, const char *dir)
+{
+	return errno == ENOTDIR ? segue_fail_no_directory(dir)
+				: segue_fail_errno(SEGUE_ESYSTEM, "cannot %s %s", doing, dir);
+}
+
+/* Nobody serves the directory, or will while this lasts. *made: it was not there before. */
+static int lock_directory(const char *dir, bool *made, int *out)
 {
 	long pid = 0;
 
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s", dir);
+	*made = mkdir(dir, 0700) == 0;
+	if (!*made && errno != EEXIST)
+		return fail_directory("make", dir);
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", dir);
+		return fail_directory("open", dir);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		segue_cli_lock_holder(dir, &pid);
 		close(fd);
@@ -459,11 +470,14 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 
 static int run_restore(const struct segue_cli_options *options)
 {
+	bool made;
 	int dir = -1;
 
-	if (lock_directory(options->key, &dir))
+	if (lock_directory(options->key, &made, &dir))
 		return segue_cli_fail();
 	int status = restore_into(options, options->key, dir);
+	if (made && status != SEGUE_CLI_FINE)
+		rmdir(options->key); /* unless something is in it */
 	close(dir);
 	return status;
 }

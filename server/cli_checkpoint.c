@@ -105,6 +105,15 @@ static int load_list(const struct segue_cli_options *options, struct stored_list
 	return rc;
 }
 
+static int fail_none(const struct segue_cli_options *options)
+{
+	bool named =
+		options->stream || options->lane >= 0 || options->id >= 0 || options->step >= 0;
+
+	return segue_fail(SEGUE_ENOTFOUND, "the store of %s has no %scheckpoint%s", options->dir,
+		named ? "such " : "", named ? "" : ": state_dict() makes them");
+}
+
 /* Those of one stream, and at least one. */
 static int load_some(const struct segue_cli_options *options, struct stored_list *list)
 {
@@ -113,8 +122,7 @@ static int load_some(const struct segue_cli_options *options, struct stored_list
 	if (rc)
 		return rc;
 	if (list->count == 0)
-		rc = segue_fail(
-			SEGUE_ENOTFOUND, "the store of %s has no such checkpoint", options->dir);
+		rc = fail_none(options);
 	for (size_t i = 1; !rc && i < list->count; i++) {
 		if (strcmp(list->entry[i].stream, list->entry[0].stream) != 0)
 			rc = segue_fail(SEGUE_EINVAL,
@@ -453,8 +461,8 @@ static int run_remove(const struct segue_cli_options *options, struct stored_lis
 
 static int fail_usage(const char *text)
 {
-	fprintf(stderr, "segue checkpoint: %s\nTry 'segue checkpoint --help'.\n", text);
-	return SEGUE_CLI_USAGE;
+	fprintf(stderr, "segue checkpoint: %s\n", text);
+	return segue_cli_usage(&segue_cli_checkpoint);
 }
 
 static int run_checkpoint(const struct segue_cli_options *options)

@@ -85,7 +85,9 @@ static void print_lanes(const struct segue_json_value *lanes)
 		segue_cli_table_value(&table, lane, "committed");
 		segue_cli_table_value(&table, lane, "generation");
 		segue_cli_table_value(&table, lane, "held");
-		segue_cli_table_value(&table, lane, "holder_pid");
+		/* The report keeps the last holder. */
+		segue_cli_table_value(
+			&table, segue_json_get_bool(lane, "held") ? lane : NULL, "holder_pid");
 	}
 	segue_cli_table_print(&table, 2);
 }
@@ -185,9 +187,8 @@ const struct segue_cli_command segue_cli_inspect = {
 	.summary = "show what the store of a directory holds",
 	.help = "Of each stream its spec; of each lane the step and epoch that are on disk, when\n"
 		"they were committed, and whether a process has the lane; and the checkpoints\n"
-		"that the store holds. With --stream also the\n"
-		"rows: the sequences that go on, and the last segment committed of each. Works\n"
-		"with and without a running server.\n\n"
+		"that the store holds. With --stream also the rows: the sequences that go on, and\n"
+		"the last segment committed of each. Works with and without a running server.\n\n"
 		"Exit status: 0 fine, 1 no store, no such stream, or it cannot be read, 2 wrong\n"
 		"usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,

@@ -121,6 +121,17 @@ static int set_paths(const struct segue_cli_options *options, char **dir, char *
 	return *dir && *socket ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a path");
 }
 
+/* A client that starts a server reads the status as an error code. */
+static int exit_status(const struct segue_cli_options *options, int rc, bool wrong_option)
+{
+	if (options->embedded)
+		return -rc;
+	if (wrong_option)
+		return segue_cli_usage(&segue_cli_serve);
+	return rc ? SEGUE_CLI_WRONG : SEGUE_CLI_FINE;
+}
+
+/* The exit status. */
 static int serve(const struct segue_cli_options *options, int starter, pid_t parent)
 {
 	struct segue_cli_service service = {0};
@@ -128,7 +139,10 @@ static int serve(const struct segue_cli_options *options, int starter, pid_t par
 
 	int rc = set_paths(options, &dir, &socket);
 	if (!rc)
-		rc = segue_cli_service_init(&service, options, &socket);
+		rc = segue_cli_service_init(&service, options);
+	bool wrong_option = rc == SEGUE_EINVAL;
+	if (!rc)
+		rc = segue_cli_service_socket(&service, options, &socket);
 	if (!rc && starter >= 0 && chdir("/") < 0)
 		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot change to /");
 	if (!rc) {
@@ -148,7 +162,7 @@ static int serve(const struct segue_cli_options *options, int starter, pid_t par
 	}
 	free(dir);
 	free(socket);
-	return rc;
+	return exit_status(options, rc, wrong_option);
 }
 
 /* ---- For a client ---- */
@@ -207,14 +221,12 @@ static int serve_embedded(const struct segue_cli_options *options)
 	setsid();
 	attach_null(STDIN_FILENO, O_RDONLY);
 	attach_null(STDOUT_FILENO, O_WRONLY);
-	return -serve(options, pipes[1], parent);
+	return serve(options, pipes[1], parent);
 }
 
 static int run_serve(const struct segue_cli_options *options)
 {
-	if (options->embedded)
-		return serve_embedded(options);
-	return serve(options, -1, 0) ? SEGUE_CLI_WRONG : SEGUE_CLI_FINE;
+	return options->embedded ? serve_embedded(options) : serve(options, -1, 0);
 }
 
 const struct segue_cli_command segue_cli_serve = {
@@ -238,11 +250,12 @@ const struct segue_cli_command segue_cli_serve = {
 		"A store that was not left in order before this machine started, or whose last\n"
 		"write failed, is verified first, in a process of its own: progress is logged.\n\n"
 		"Exit status: 0 ended in order, 1 could not start, had to stop, or ended with\n"
-		"commits that could not be written (a message says why), 2 wrong usage, 3 the\n"
-		"store's file could not be read (SIGBUS). With --embedded: 0 the server is ready,\n"
-		"else the code of the error in segue.h, such as 7 (EBUSY, another server has "
-		"DIR),\n"
-		"21 (ESTORE, damaged), 22 (EFORMAT, written by another version), 23 (EREADONLY).\n",
+		"commits that could not be written (a message says why), 2 wrong usage (also of a\n"
+		"variable), 3 the store's file could not be read (SIGBUS). With --embedded: 0 the\n"
+		"server is ready, else the code of the error in segue.h, such as 7 (EBUSY, "
+		"another\n"
+		"server has DIR), 21 (ESTORE, damaged), 22 (EFORMAT, written by another version),\n"
+		"23 (EREADONLY).\n",
 	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED | SEGUE_CLI_SERVICE | SEGUE_CLI_MAP_SIZE,
 	.operands_min = 1,
 	.operands_max = 1,

@@ -176,12 +176,32 @@ static int set_roots(struct segue_cli_service *service, const struct segue_cli_o
 	return rc;
 }
 
-static int set_socket(
+int segue_cli_service_init(
+	struct segue_cli_service *service, const struct segue_cli_options *options)
+{
+	int rc;
+
+	*service = (struct segue_cli_service){.listen_fd = -1};
+	/* Nobody has said that the server of some client of theirs should let others in. */
+	if (options->embedded) {
+		unsetenv("SEGUE_ALLOW_USER");
+		unsetenv("SEGUE_ALLOW_GROUP");
+	}
+	if ((rc = set_limits(service, options)) || (rc = set_roots(service, options)))
+		return rc;
+	return set_admission(service, options);
+}
+
+int segue_cli_service_socket(
 	struct segue_cli_service *service, const struct segue_cli_options *options, char **path)
 {
 	struct sockaddr_un address = {0};
 	socklen_t size = sizeof(address) - 1;
 
+	if (options->embedded) {
+		segue_notify_ignore();
+		return 0;
+	}
 	segue_notify_init();
 	int rc = segue_notify_socket(&service->listen_fd);
 	if (rc || service->listen_fd < 0)
@@ -201,26 +221,6 @@ static int set_socket(
 	free(*path);
 	*path = given;
 	return rc;
-}
-
-int segue_cli_service_init(
-	struct segue_cli_service *service, const struct segue_cli_options *options, char **socket)
-{
-	int rc;
-
-	*service = (struct segue_cli_service){.listen_fd = -1};
-	/* Nobody has said that the server of some client of theirs should let others in. */
-	if (options->embedded) {
-		unsetenv("SEGUE_ALLOW_USER");
-		unsetenv("SEGUE_ALLOW_GROUP");
-	}
-	if ((rc = set_limits(service, options)) || (rc = set_roots(service, options)) ||
-		(rc = set_admission(service, options)))
-		return rc;
-	if (!options->embedded)
-		return set_socket(service, options, socket);
-	segue_notify_ignore();
-	return 0;
 }
 
 void segue_cli_service_apply(const struct segue_cli_service *service, struct segue_options *options)

@@ -16,10 +16,16 @@ struct segue_cli_service {
 };
 
 /*
- * From the command line, else the environment. *socket becomes the path of the manager's socket, if
- * there is one. SEGUE_EINVAL says which option or variable is wrong.
+ * Limits, roots and who may connect, from the command line, else the environment. SEGUE_EINVAL says
+ * which option or variable is wrong. However it ends, segue_cli_service_finish() frees what it took.
  */
 int segue_cli_service_init(
+	struct segue_cli_service *service, const struct segue_cli_options *options);
+/*
+ * The service manager: an embedded server has none. *socket, malloc'd, is replaced by the path of the
+ * manager's socket, if there is one.
+ */
+int segue_cli_service_socket(
 	struct segue_cli_service *service, const struct segue_cli_options *options, char **socket);
 /* Fills the options in; they point into the service. */
 void segue_cli_service_apply(

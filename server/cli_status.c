@@ -121,7 +121,10 @@ static int no_server(const struct segue_cli_options *options)
 	if (options->json)
 		puts("{\"server\":null}");
 	int held = segue_cli_lock_holder(options->dir, &pid);
-	if (held == 1 && pid)
+	if (held == SEGUE_ENOTFOUND)
+		segue_fail(
+			SEGUE_EGONE, "no server runs for %s, which does not exist", options->dir);
+	else if (held == 1 && pid)
 		segue_fail(SEGUE_EGONE,
 			"a server (pid %ld) has %s but does not answer at %s%s: give its socket "
 			"with --socket",

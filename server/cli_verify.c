@@ -36,6 +36,17 @@ static void put_key(struct segue_json *json, const uint8_t *key, size_t size)
 		segue_json_string(json, "key", text);
 }
 
+/* The report gives the advice once, after all that is wrong. */
+static void put_why(struct segue_json *json, const char *why)
+{
+	const char *advice = strstr(why, SEGUE_STORE_ADVICE);
+
+	if (advice)
+		segue_json_bytes(json, "why", why, (size_t)(advice - why));
+	else
+		segue_json_string(json, "why", why);
+}
+
 static void note_fault(
 	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why)
 {
@@ -49,7 +60,7 @@ static void note_fault(
 	else
 		segue_json_null(&faults->json, "table");
 	put_key(&faults->json, key, key_size);
-	segue_json_string(&faults->json, "why", why);
+	put_why(&faults->json, why);
 	segue_json_end(&faults->json, '}');
 }
 

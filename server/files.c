@@ -86,10 +86,23 @@ static int glob_look(const char *restrict path, struct stat *restrict info)
 	return segue_opener_look(glob_opener, path, info);
 }
 
+/* Of the directory that ended the last glob() of this thread. */
+static _Thread_local struct {
+	char path[PATH_MAX];
+	int error;
+} glob_fault;
+
+static int glob_failed(const char *path, int error)
+{
+	snprintf(glob_fault.path, sizeof(glob_fault.path), "%s", path);
+	glob_fault.error = error;
+	return 1;
+}
+
 static int run_glob(const struct segue_opener *opener, const char *pattern, glob_t *found)
 {
 	if (!opener || !opener->roots)
-		return glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, found);
+		return glob(pattern, GLOB_NOSORT | GLOB_ERR, glob_failed, found);
 	*found = (glob_t){
 		.gl_opendir = glob_list,
 		.gl_readdir = glob_next,
@@ -98,7 +111,14 @@ static int run_glob(const struct segue_opener *opener, const char *pattern, glob
 		.gl_stat = glob_look,
 	};
 	glob_opener = opener;
-	return glob(pattern, GLOB_NOSORT | GLOB_ERR | GLOB_ALTDIRFUNC, NULL, found);
+	return glob(pattern, GLOB_NOSORT | GLOB_ERR | GLOB_ALTDIRFUNC, glob_failed, found);
+}
+
+static int fail_glob(const char *pattern)
+{
+	errno = glob_fault.error;
+	return segue_fail_errno(
+		SEGUE_ESOURCE, "%s: cannot read the directory %s", pattern, glob_fault.path);
 }
 
 /* glob() calls itself for each component behind which there is a wildcard. */
@@ -126,8 +146,7 @@ static int add_matches(const struct segue_opener *opener, struct paths *paths, c
 	if (code == GLOB_NOMATCH)
 		rc = segue_fail(SEGUE_ESOURCE, "%s: no such file, and nothing matches it", pattern);
 	else if (code == GLOB_ABORTED)
-		rc = segue_fail_errno(
-			SEGUE_ESOURCE, "%s: cannot read a directory on the way", pattern);
+		rc = fail_glob(pattern);
 	else if (code != 0)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for what '%s' matches", pattern);
 	if (rc == SEGUE_OK)

@@ -15,38 +15,61 @@ enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
 static void print_usage(FILE *file)
 {
+	int width = 0;
+
 	fprintf(file, "Usage: segue COMMAND [OPERAND]... [OPTION]...\n"
 		      "       segue --version | --help\n\n"
 		      "Batches of segments of long sequences, with carried state.\n\n"
 		      "Commands:\n");
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		int wanted = (int)strlen(commands[i]->operands);
+		width = wanted > width ? wanted : width;
+	}
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		fprintf(file, "  %-10s %-24s %s\n", commands[i]->name, commands[i]->operands,
+		fprintf(file, "  %-10s %-*s %s\n", commands[i]->name, width, commands[i]->operands,
 			commands[i]->summary);
 	fprintf(file, "\n'segue COMMAND --help' says more.\n\n"
 		      "Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"
 		      "command line was not understood, 3 verify, backup, restore: damaged.\n");
 }
 
+static int run_command(const char *name, int argc, char **argv)
+{
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		if (strcmp(name, commands[i]->name) == 0)
+			return segue_cli_run(commands[i], argc, argv);
+	}
+	if (*name == '-')
+		fprintf(stderr, "segue: there is no option '%s' before a command\n", name);
+	else
+		fprintf(stderr, "segue: there is no command '%s'\n", name);
+	fputs("Try 'segue --help'.\n", stderr);
+	return SEGUE_CLI_USAGE;
+}
+
+static bool is_one_of(const char *name, const char *a, const char *b, const char *c)
+{
+	return strcmp(name, a) == 0 || strcmp(name, b) == 0 || strcmp(name, c) == 0;
+}
+
 static int run(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
 
-	if (strcmp(name, "--version") == 0) {
+	if (is_one_of(name, "--version", "-V", "version")) {
 		printf("segue %s\n", segue_version());
 		return SEGUE_CLI_FINE;
 	}
-	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+	if (is_one_of(name, "--help", "-h", "help")) {
+		char option[] = "--help", *of_command[] = {argv[0], option, NULL};
+		if (argc > 2 && *argv[2] != '-')
+			return run_command(argv[2], 2, of_command);
 		print_usage(stdout);
 		return SEGUE_CLI_FINE;
 	}
-	for (size_t i = 0; i < COMMAND_COUNT; i++) {
-		if (strcmp(name, commands[i]->name) == 0)
-			return segue_cli_run(commands[i], argc - 1, argv + 1);
-	}
 	if (*name)
-		fprintf(stderr, "segue: there is no command '%s'\n", name);
-	else
-		print_usage(stderr);
+		return run_command(name, argc - 1, argv + 1);
+	print_usage(stderr);
 	fputs("Try 'segue --help'.\n", stderr);
 	return SEGUE_CLI_USAGE;
 }

@@ -122,6 +122,8 @@ static int make_directory(const char *dir)
 {
 	if (mkdir(dir, 0700) == 0 || errno == EEXIST)
 		return 0;
+	if (errno == ENOTDIR)
+		return segue_fail_no_directory(dir);
 	return segue_fail_errno(errno == EROFS || errno == EACCES ? SEGUE_EREADONLY : SEGUE_ESYSTEM,
 		"the store directory %s cannot be made", dir);
 }

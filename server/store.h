@@ -29,6 +29,9 @@
  */
 #define SEGUE_STORE_SUSPECT "suspect"
 
+/* What messages about damage end with. */
+#define SEGUE_STORE_ADVICE "; the file is kept: restore a backup, or move it away"
+
 /* Keys of SEGUE_TABLE_META that begin with this are the store's own: nobody else writes them. */
 #define SEGUE_STORE_RESERVED "store."
 

@@ -172,9 +172,8 @@ static int fail_lmdb(const struct segue_store *store, int code, const char *doin
 		if (code > 0 && code != EIO)
 			return segue_fail(
 				SEGUE_ESYSTEM, "%s %s: %s", doing, store->file, mdb_strerror(code));
-		return segue_fail(SEGUE_ESTORE,
-			"%s %s: %s; the file is kept: restore a backup, or move it away", doing,
-			store->file, mdb_strerror(code));
+		return segue_fail(SEGUE_ESTORE, "%s %s: %s" SEGUE_STORE_ADVICE, doing, store->file,
+			mdb_strerror(code));
 	}
 }
 
@@ -182,6 +181,8 @@ static int fail_lmdb(const struct segue_store *store, int code, const char *doin
 static int fail_file(const struct segue_store *store, const char *doing, const char *what)
 {
 	int code = SEGUE_ESYSTEM;
+	if (errno == ENOTDIR && !*what)
+		return segue_fail_no_directory(store->dir);
 	if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)
 		code = SEGUE_ENOSPACE;
 	else if (errno == EROFS || errno == EACCES || errno == EPERM)
@@ -191,9 +192,7 @@ static int fail_file(const struct segue_store *store, const char *doing, const c
 
 static int fail_damaged(const struct segue_store *store, const char *what)
 {
-	return segue_fail(SEGUE_ESTORE,
-		"%s is damaged: %s; the file is kept: restore a backup, or move it away",
-		store->file, what);
+	return segue_fail(SEGUE_ESTORE, "%s is damaged: %s" SEGUE_STORE_ADVICE, store->file, what);
 }
 
 /* A key for a message: as text if it is one, else in hexadecimal. */
@@ -1271,8 +1270,7 @@ static int fail_value(const struct segue_store *store, enum segue_table table, c
 {
 	char text[KEY_TEXT_MAX];
 	return segue_fail(SEGUE_ESTORE,
-		"the value of key %s in table %s of %s is damaged: %s; the file is kept: restore a "
-		"backup, or move it away",
+		"the value of key %s in table %s of %s is damaged: %s" SEGUE_STORE_ADVICE,
 		key_text(key, key_size, text), table_names[table], store->file, why);
 }
 
@@ -1633,8 +1631,7 @@ static int inspect_tables(struct segue_store *store, MDB_txn *txn, struct walk *
 		table_damage(walk, SEGUE_TABLE_META, "pages in use are listed as free");
 	if (walk->counts.damaged)
 		return segue_fail(SEGUE_ESTORE,
-			"%s is damaged in %llu places (%llu values are sound); the file is kept: "
-			"restore a backup, or move it away",
+			"%s is damaged in %llu places (%llu values are sound)" SEGUE_STORE_ADVICE,
 			store->file, (unsigned long long)walk->counts.damaged,
 			(unsigned long long)walk->counts.values);
 	return 0;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -14,6 +15,7 @@
 
 #include "error.h"
 #include "json.h"
+#include "store.h"
 
 /* How `segue verify` says that it found damage (cli.h). */
 enum { EXIT_DAMAGED = 3 };
@@ -137,25 +139,42 @@ static int listen_to(int fd, const struct segue_verifier *how, struct output *ou
 	return 0;
 }
 
+/* Where a fault is: in front of what is wrong there. */
+static void describe_place(const struct segue_json_value *fault, char where[256])
+{
+	const struct segue_json_value *key = segue_json_get(fault, "key");
+	const struct segue_json_value *table = segue_json_get(fault, "table");
+
+	*where = '\0';
+	if (key && key->type == SEGUE_JSON_STRING)
+		snprintf(where, 256, "key %s in table %s: ", key->text, table->text);
+	else if (table && table->type == SEGUE_JSON_STRING)
+		snprintf(where, 256, "table %s: ", table->text);
+}
+
 /* With the first of the places that the report lists. */
 static int fail_damaged(const char *dir, const char *json)
 {
 	struct segue_json_value *report = NULL;
 	const struct segue_json_value *fault = NULL;
-	char where[256] = "";
+	char where[256], damaged[PATH_MAX + 32];
 
 	if (segue_json_parse(json, strlen(json), &report) == 0)
 		fault = segue_json_get(report, "damaged");
 	fault = fault ? fault->first : NULL;
-	const struct segue_json_value *key = segue_json_get(fault, "key");
-	if (key && key->type == SEGUE_JSON_STRING)
-		snprintf(where, sizeof(where), "key %s in table %s: ", key->text,
-			segue_json_get_text(fault, "table"));
-	int rc = segue_fail(SEGUE_ESTORE,
-		"%s/store/data.mdb is damaged (%llu faults, the first: %s%s); the file is kept: "
-		"restore a backup, or move it away",
-		dir, (unsigned long long)segue_json_get_unsigned(report, "damaged_count"), where,
-		segue_json_get_text(fault, "why"));
+	const char *why = segue_json_get_text(fault, "why");
+	uint64_t count = segue_json_get_unsigned(report, "damaged_count");
+	describe_place(fault, where);
+	int size = snprintf(damaged, sizeof(damaged), "%s/store/data.mdb is damaged", dir);
+	int rc;
+	if (count > 1)
+		rc = segue_fail(SEGUE_ESTORE,
+			"%s (%llu faults, the first: %s%s)" SEGUE_STORE_ADVICE, damaged,
+			(unsigned long long)count, where, why);
+	else if (strncmp(why, damaged, (size_t)size) == 0) /* it says that already */
+		rc = segue_fail(SEGUE_ESTORE, "%s" SEGUE_STORE_ADVICE, why);
+	else
+		rc = segue_fail(SEGUE_ESTORE, "%s: %s%s" SEGUE_STORE_ADVICE, damaged, where, why);
 	segue_json_destroy(report);
 	return rc;
 }

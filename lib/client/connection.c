@@ -309,6 +309,8 @@ static int connect_to(const char *path, int64_t deadline_ns, const struct segue_
 			rc = segue_hooks_pause(hooks, FULL_QUEUE_NS);
 			if (rc == 0)
 				continue;
+		} else if (errno == ENOTDIR) {
+			rc = segue_fail_no_directory(path);
 		} else {
 			bool nobody = errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN;
 			rc = segue_fail_errno(nobody ? SEGUE_EGONE : SEGUE_ESYSTEM,

@@ -28,6 +28,8 @@
 /* What a directory that cannot be written means. */
 static int fail_write(const char *what, const char *path)
 {
+	if (errno == ENOTDIR)
+		return segue_fail_no_directory(path);
 	int code = errno == EROFS || errno == EACCES    ? SEGUE_EREADONLY
 		   : errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE
 							: SEGUE_ESYSTEM;

@@ -4,10 +4,12 @@
 #include "error.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* A message in the making. The thread's own may be among the arguments, so it is built beside it.
  */
@@ -104,6 +106,23 @@ int segue_fail_within(int code, const char *format, ...)
 	append(&text, ": %s", detail);
 	publish(&text);
 	return code;
+}
+
+int segue_fail_no_directory(const char *path)
+{
+	char part[PATH_MAX];
+	struct stat info;
+
+	for (size_t size = 1; path[0] && path[size - 1] && size < sizeof(part); size++) {
+		if (path[size] != '/' && path[size] != '\0')
+			continue;
+		memcpy(part, path, size);
+		part[size] = '\0';
+		if (stat(part, &info) == 0 && !S_ISDIR(info.st_mode))
+			return segue_fail(
+				SEGUE_ESYSTEM, "%s is no directory: name another place", part);
+	}
+	return segue_fail(SEGUE_ESYSTEM, "%s: %s", path, strerror(ENOTDIR));
 }
 
 const char *segue_error_detail(void)

@@ -16,6 +16,8 @@ int segue_fail(int code, const char *format, ...) __attribute__((format(printf, 
 int segue_fail_errno(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Puts "<format>: " before the message that is there; returns `code`. */
 int segue_fail_within(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* After ENOTDIR: says which part of `path` is no directory. SEGUE_ESYSTEM. */
+int segue_fail_no_directory(const char *path);
 /* What a failed reading of bytes is: a want of memory, which passes, or else `damage`. */
 static inline int segue_unless_memory(int rc, int damage)
 {

@@ -509,6 +509,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(listed("rm", store, "--all", "--stream", "train")) == 4
     assert listed("list", store) == []
     assert "no checkpoint is stored" in run("checkpoint", "list", store).stdout
+    for arguments in (["export", store, tmp_path / "target"], ["rm", store, "--all"]):
+        result = run("checkpoint", *arguments)
+        assert result.returncode == 1 and f"{store} has no checkpoint: " in result.stderr
+    assert not (tmp_path / "target").exists()
     with segue.open(tmp_path / "elsewhere") as client:
         with cases.open_stream(client, case, tmp_path).loader() as loader:
             loader.load_state_dict(
@@ -559,8 +563,8 @@ def test_export_is_of_all_lanes(tmp_path: Path) -> None:
         (["checkpoint", "rm", "x"], "--id, --step or --all"),
         (["checkpoint", "export", "x"], "TARGET"),
         (["checkpoint", "list", "x", "y"], "too many"),
-        (["checkpoint", "list", "x", "--lane", "one"], "not a number"),
-        (["checkpoint", "rm", "x", "--id", "-1"], "not a number"),
+        (["checkpoint", "list", "x", "--lane", "one"], "--lane is 'one'"),
+        (["checkpoint", "rm", "x", "--id", "-1"], "--id is '-1'"),
     ],
 )
 def test_usage(arguments: list[str], part: str) -> None:

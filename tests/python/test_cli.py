@@ -172,23 +172,41 @@ def keys(tmp_path: Path, directory: Path) -> list[str]:
 # ---- The command line itself ----
 
 
-def test_version() -> None:
-    result = run("--version")
+@pytest.mark.parametrize("word", ["--version", "-V", "version"])
+def test_version(word: str) -> None:
+    result = run(word)
     assert (result.returncode, result.stdout) == (FINE, f"segue {segue.__version__}\n")
 
 
-def test_help_names_every_command() -> None:
-    result = run("--help")
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_names_every_command(word: str) -> None:
+    result = run(word)
     assert result.returncode == FINE and not result.stderr
     assert all(f"\n  {command} " in result.stdout for command in COMMANDS)
 
 
+def test_summaries_stand_in_a_column() -> None:
+    lines = run("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    column = lines[0].index("run the server")
+    assert all(re.match(r" [a-z]", line[column - 1 :]) for line in lines), lines
+    assert max(map(len, lines)) <= 100
+
+
+def test_what_is_none(directory: Path) -> None:
+    assert "there is no command 'hlep'" in fails(USAGE, "hlep")
+    assert "there is no command 'hlep'" in fails(USAGE, "help", "hlep")
+    assert "there is no option '--hlep'" in fails(USAGE, "--hlep")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(command: str) -> None:
+    assert run("help", command).stdout == run(command, "--help").stdout
     result = run(command, "--help")
     assert result.returncode == FINE and not result.stderr
     assert result.stdout.startswith(f"Usage: segue {command} ")
-    assert "Exit status:" in result.stdout and "--help" in result.stdout
+    assert "Exit status:" in result.stdout
+    options = result.stdout.partition("Options:\n")[2].partition("\n\n")[0].splitlines()
+    assert options[-1].startswith("  --help ")
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
@@ -213,6 +231,45 @@ def test_usage(arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.returncode == USAGE
     assert not result.stdout and "--help'." in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--map-size", "0"],
+        ["--max-memory", "5X"],
+        ["--max-lanes", "0"],
+        ["--root", "relative"],
+        ["--root", "/no/such/directory"],
+        ["--allow-user", "0"],
+        ["--root", "/tmp", "--allow-group", "no-such-name"],
+    ],
+)
+def test_values_of_options_that_cannot_be(directory: Path, options: list[str]) -> None:
+    message = fails(USAGE, "serve", directory, *options)
+    assert options[-2] in message or options[-1] in message
+    assert "segue serve --help" in message and not directory.exists()
+    assert run("serve", directory, "--embedded", *options).returncode == EINVAL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["checkpoint", "list", "x", "--lane", "x"], "--lane is 'x': give a number from 0 to 4095"),
+        (["checkpoint", "list", "x", "--lane=4096"], "--lane is '4096': give a number from 0 to"),
+        (["checkpoint", "list", "x", "--step", "-1"], "--step is '-1': give a number from 0 to"),
+        (["checkpoint", "list", "x", "--id", ""], "--id is '': give a number from 0 to"),
+        (["serve", "x", "--map-size", "1G"], "--map-size is '1G': give a number of MiB from 1 to"),
+    ],
+)
+def test_a_wrong_number_is_named(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == USAGE and said in result.stderr
+
+
+def test_a_variable_that_cannot_be(directory: Path) -> None:
+    result = run("serve", directory, env=environment(SEGUE_MAX_LANES="none"))
+    assert result.returncode == USAGE and "SEGUE_MAX_LANES" in result.stderr
 
 
 def test_a_full_output_is_an_error(keys: list[str], directory: Path) -> None:
@@ -304,9 +361,12 @@ def test_status_of_lanes(directory: Path, tmp_path: Path) -> None:
 
 
 def test_status_without_a_server(directory: Path) -> None:
-    assert fails(WRONG, "status", directory) == f"segue: no server runs for {directory}\n"
+    said = f"segue: no server runs for {directory}"
+    assert fails(WRONG, "status", directory) == f"{said}, which does not exist\n"
     assert report("status", directory, status=WRONG) == {"server": None}
     assert not directory.exists(), "asking must not make it"
+    directory.mkdir()
+    assert fails(WRONG, "status", directory) == f"{said}\n"
 
 
 def test_another_socket(directory: Path, tmp_path: Path) -> None:
@@ -345,13 +405,28 @@ def test_a_server_starts_again_after_sigkill(directory: Path) -> None:
 def test_serve_says_why_not(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for target in [tmp_path / "file", tmp_path / "file" / "below"]:
-        assert str(target) in fails(WRONG, "serve", target)
+        assert str(tmp_path / "file") in fails(WRONG, "serve", target)
         assert run("serve", target, "--embedded").returncode not in (FINE, USAGE)
     too_long = tmp_path / ("x" * 120)
     assert "--socket" in fails(WRONG, "serve", too_long)
     assert run("serve", too_long, "--embedded").returncode == EINVAL
     # a client takes the status for an error code
     assert run("serve", "--embedded", "--no-such-option", "x").returncode == EINVAL
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+def test_what_is_no_directory_is_named(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    said = f"segue: {file} is no directory: name another place\n"
+    for command in ["serve", "status", "inspect", "verify"]:
+        assert fails(WRONG, command, file / below) == said
+    assert fails(WRONG, "get", file / below, "k") == said
+    assert fails(WRONG, "checkpoint", "list", file / below) == said
+    assert fails(WRONG, "backup", tmp_path / "none", file / "x" / below) == said
+    assert fails(WRONG, "restore", tmp_path / "none", file / below) == said
+    with pytest.raises(segue.Error, match=f"{file} is no directory: name another place"):
+        segue.open(file / below)
 
 
 def test_embedded(directory: Path) -> None:
@@ -430,6 +505,9 @@ def test_inspect(keys: list[str], directory: Path) -> None:
     assert [row["segments"] for row in lane["rows"]] == [3]
     human = run("inspect", directory, "--stream", "train").stdout
     assert keys[2] in human and "token float32[]" in human and "h float32[3]" in human
+    lines = human.splitlines()
+    (above,) = [number for number, line in enumerate(lines) if line.endswith("HELD  HOLDER")]
+    assert lines[above + 1].split()[-2:] == ["no", "-"]
     assert "has no stream 'x'" in fails(WRONG, "inspect", directory, "--stream", "x")
 
 
@@ -540,8 +618,25 @@ def test_verify_of_a_file_cut_short(keys: list[str], directory: Path, size: int)
 
 def test_serve_refuses_a_damaged_store(keys: list[str], directory: Path) -> None:
     os.truncate(directory / "store" / "data.mdb", 4096)
-    assert "data.mdb" in fails(WRONG, "serve", directory)
+    said = f"{directory}/store/data.mdb is damaged: it is cut short; the file is kept: restore a"
+    assert fails(WRONG, "serve", directory) == f"segue: {said} backup, or move it away\n"
     assert run("serve", directory, "--embedded").returncode == ESTORE
+    (fault,) = report("verify", directory, status=DAMAGED)["damaged"]
+    assert said.startswith(fault["why"]) and "restore" not in fault["why"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_serve_says_what_is_damaged(keys: list[str], directory: Path, count: int) -> None:
+    path = directory / "store" / "data.mdb"
+    raw = bytearray(path.read_bytes())
+    wanted = np.full(3, 3, np.float32).tobytes() + np.array([2], np.int64).tobytes()
+    for match in list(re.finditer(re.escape(wanted), raw))[:count]:
+        raw[match.start()] ^= 4
+    path.write_bytes(raw)
+    (directory / "suspect").touch()  # asks the next server to look
+    message = fails(WRONG, "serve", directory)
+    assert message.count("restore a backup") == 1 and "checksum" in message
+    assert ("2 faults, the first: key 0x" if count == 2 else "is damaged: key 0x") in message
 
 
 # ---- doctor ----

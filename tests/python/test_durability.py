@@ -1170,6 +1170,10 @@ def test_what_backup_and_restore_refuse(tmp_path: Path) -> None:
     target.rmdir()
     assert run("backup", tmp_path / "nowhere", target).returncode == 1
     assert run("restore", tmp_path / "nowhere", tmp_path / "new").returncode == 1
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    assert run("restore", tmp_path / "nowhere", tmp_path / "empty").returncode == 1
+    assert (tmp_path / "empty").is_dir(), "it was there before"
     assert run("backup", store, tmp_path / "no" / "parent").returncode == 1
     assert run("backup", store, target).returncode == 0
     with Server(store):
@@ -1192,8 +1196,8 @@ def test_what_backup_and_restore_refuse(tmp_path: Path) -> None:
     before = (store / "store" / "data.mdb").read_bytes()
     assert run("restore", "--force", target, store).returncode == 3
     assert (store / "store" / "data.mdb").read_bytes() == before
-    assert not (tmp_path / "second").exists() and not (good / "store").exists()
-    left = [path.name for path in (*tmp_path.iterdir(), *store.iterdir(), *good.iterdir())]
+    assert not (tmp_path / "second").exists() and not good.exists()
+    left = [path.name for path in (*tmp_path.iterdir(), *store.iterdir())]
     assert not [name for name in left if name.startswith((".", "store.before"))]
 
 

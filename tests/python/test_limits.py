@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import resource
@@ -550,9 +551,11 @@ def stop_verifier(service: Service, seconds: float, other: int = 0) -> int:
             for child in map(int, (task / "children").read_text().split()):
                 if child == other:
                     continue
-                if b"verify" in Path(f"/proc/{child}/cmdline").read_bytes():  # it is that program
-                    os.kill(child, signal.SIGSTOP)
-                    return child
+                # One may have ended since, or not be that program yet.
+                with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                    if b"verify" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        os.kill(child, signal.SIGSTOP)
+                        return child
     return 0
 
 

@@ -108,6 +108,14 @@ def test_ways_out_are_refused(place: Path, service: Service) -> None:
         assert "secret" not in message or "secret" in str(path)
 
 
+def test_a_directory_that_cannot_be_read_is_named(place: Path, service: Service) -> None:
+    missing = place / "root" / "dat"
+    said = f"{missing}/*.tfrecord: cannot read the directory {missing}: No such file or directory"
+    assert said in why(service, missing / "*.tfrecord")
+    with Service(place / "other") as other:
+        assert said in why(other, missing / "*.tfrecord")
+
+
 def test_a_device_is_not_opened(place: Path) -> None:
     for roots in (["--root", "/dev"], []):
         with Service(place / "store", *roots) as service:
@@ -146,7 +154,7 @@ def test_a_root_that_is_a_link_has_two_names(place: Path) -> None:
 @pytest.mark.parametrize("root", ["relative", "/no/such/directory", "/etc/passwd"])
 def test_roots_that_cannot_be(place: Path, root: str) -> None:
     result = run("serve", place / "store", "--root", root)
-    assert result.returncode == 1 and root in result.stderr
+    assert result.returncode == 2 and root in result.stderr
 
 
 def test_a_link_that_comes_and_goes(place: Path, service: Service) -> None:
@@ -250,10 +258,10 @@ def test_another_user_is_not_let_in(place: Path) -> None:
 def test_users_need_roots(place: Path) -> None:
     for option in (["--allow-user", "nobody"], ["--allow-group", "0"]):
         result = run("serve", place / "store", *option)
-        assert result.returncode == 1 and "need --root" in result.stderr
+        assert result.returncode == 2 and "need --root" in result.stderr
     for option in ("--allow-user", "--allow-group"):
         result = run("serve", place / "store", "--root", place, option, "no-such-name")
-        assert result.returncode == 1 and "'no-such-name'" in result.stderr
+        assert result.returncode == 2 and "'no-such-name'" in result.stderr
 
 
 def test_another_user_reads_what_it_may(place: Path) -> None:

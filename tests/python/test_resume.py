@@ -83,7 +83,7 @@ def simple(directory: Path, lengths: tuple[int, ...] = (9, 4, 1, 7, 12, 3, 8, 5)
 
 
 @contextmanager
-def refused(kind: type[segue.Error], *parts: str) -> Iterator[None]:
+def refused(kind: type[Exception], *parts: str) -> Iterator[None]:
     """The body raises exactly this class, with a message that holds all parts."""
     with pytest.raises(kind) as info:
         yield
@@ -321,6 +321,15 @@ def test_a_token_that_does_not_fit_changes_nothing(
                 other.load_state_dict(bad)
             loader = stream.loader(start="continue")
     cases.check(loader, case, wanted[10:])
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"), [(None, "NoneType"), (7, "int"), ("lane/0", "str"), ([{}, None], "NoneType")]
+)
+def test_what_is_no_state_dict(client: segue.Client, tmp_path: Path, bad: Any, kind: str) -> None:
+    loader = cases.open_stream(client, simple(tmp_path), tmp_path).loader()
+    with refused(TypeError, "load_state_dict takes what state_dict() returned", f"not {kind}"):
+        loader.load_state_dict(bad)
 
 
 def test_a_failed_load_leaves_an_iterator_as_it_is(client: segue.Client, tmp_path: Path) -> None:

@@ -143,6 +143,21 @@ Test(error, longest_message_that_fits_is_whole)
 	cr_assert_str_eq(segue_error_detail(), text);
 }
 
+Test(error, what_is_no_directory_is_named)
+{
+	static const char *const paths[] = {"/etc/passwd", "/etc/passwd/", "/etc/passwd/a/b"};
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+		cr_assert_eq(segue_fail_no_directory(paths[i]), SEGUE_ESYSTEM);
+		cr_assert_str_eq(
+			segue_error_detail(), "/etc/passwd is no directory: name another place");
+	}
+	segue_fail_no_directory("/etc"); /* it was replaced since */
+	cr_assert_str_eq(segue_error_detail(), "/etc: Not a directory");
+	segue_fail_no_directory("");
+	cr_assert_str_eq(segue_error_detail(), ": Not a directory");
+}
+
 static void *other_thread(void *arg)
 {
 	(void)arg;

@@ -45,6 +45,19 @@ def _from_environment(name: str, value: int | None, default: int) -> int:
         raise errors.ArgumentError(f"environment {name}={text!r} is not a number") from None
 
 
+def _state_dicts(given: Any) -> list[Mapping[str, bytes]]:
+    """Return what `Loader.load_state_dict` was given as a list."""
+    many = isinstance(given, Iterable) and not isinstance(given, Mapping)
+    parts: list[Mapping[str, bytes]] = list(given) if many else [given]
+    for part in parts:
+        if not isinstance(part, Mapping):
+            raise TypeError(
+                "load_state_dict takes what state_dict() returned, or a list of such: "
+                f"not {type(part).__name__}"
+            )
+    return parts
+
+
 def _own_lanes(
     count: int, lanes: Iterable[int] | None, rank: int | None, world_size: int | None
 ) -> list[int]:
@@ -222,6 +235,8 @@ class Loader(Closing):
 
         Raises
         ------
+        TypeError
+            It is neither a mapping nor an iterable of mappings.
         TokenError
             A lane is missing or has two tokens that differ, or a token does not fit the stream; the
             message says what differs.
@@ -242,9 +257,7 @@ class Loader(Closing):
         the same.
         """
         self._check_open()
-        tokens = self._choose_tokens(
-            [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
-        )
+        tokens = self._choose_tokens(_state_dicts(state_dict))
         if self._handles:
             self._restore(tokens)
         elif len(tokens) == 1:
