@@ -110,7 +110,7 @@ struct segue_batch {
 	const uint32_t *previous; /* a row's row in the batch before, or SEGUE_NO_ROW */
 	const struct segue_span *spans;
 	uint64_t step;
-	uint32_t rows;
+	uint32_t rows, before; /* of it, and of the batch before: those that rows can come from */
 	bool taken, committed;
 	bool identity; /* every row goes on where it was: state in is the buffer itself */
 	size_t saved;  /* how many states are */
