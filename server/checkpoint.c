@@ -250,8 +250,6 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 	else if (!ledger)
 		rc = segue_fail(SEGUE_EINVAL, "there is no lane %u to take a checkpoint of",
 			message->checkpoint.lane);
-	else if (session->server->stopping) /* the client asks the next one */
-		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
 	else
 		rc = segue_session_take_request(session);
 	if (rc) {

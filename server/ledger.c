@@ -852,29 +852,17 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	start_loading(attach);
 }
 
-static struct segue_ledger *find_lease(struct segue_session *session, uint64_t lease)
+/* `ending`: also one that has ended, for a stop or by its timeout, and is being written. Or NULL. */
+static struct segue_ledger *find_lease(struct segue_session *session, uint64_t lease, bool ending)
 {
 	for (struct segue_opening *opening = session->openings; opening;
 		opening = opening->next_of_session) {
 		struct segue_ledger *ledger = opening->answered ? opening->stream->in_use : NULL;
 		for (; ledger; ledger = ledger->next) {
-			if (ledger->session == session && ledger->lease_id == lease)
-				return ledger;
-		}
-	}
-	return NULL;
-}
-
-/* One that has ended, for a stop or by its timeout, and is being written; it may be NULL. */
-static struct segue_ledger *find_ending(struct segue_session *session, uint64_t lease)
-{
-	for (struct segue_opening *opening = session->openings; opening;
-		opening = opening->next_of_session) {
-		struct segue_ledger *ledger = opening->answered ? opening->stream->in_use : NULL;
-		for (; ledger; ledger = ledger->next) {
-			if (ledger->lease.state == SEGUE_LEASE_ENDING &&
-				ledger->opening == opening && ledger->lease_id == lease &&
-				!ledger->detaching)
+			bool is_over = ledger->lease.state == SEGUE_LEASE_ENDING &&
+				       ledger->opening == opening && !ledger->detaching;
+			if (ledger->lease_id == lease &&
+				(ledger->session == session || (ending && is_over)))
 				return ledger;
 		}
 	}
@@ -884,10 +872,8 @@ static struct segue_ledger *find_ending(struct segue_session *session, uint64_t 
 /* The answer comes when the last commit is on disk: closing a lane means that. */
 void segue_detach_request(struct segue_session *session, uint64_t serial, uint64_t lease)
 {
-	struct segue_ledger *ledger = find_lease(session, lease);
+	struct segue_ledger *ledger = find_lease(session, lease, true);
 
-	if (!ledger)
-		ledger = find_ending(session, lease);
 	if (ledger) {
 		ledger->detaching = session;
 		ledger->detach_serial = serial;
@@ -900,7 +886,7 @@ void segue_detach_request(struct segue_session *session, uint64_t serial, uint64
 /* The transaction begins now; the lease page tells its end. */
 void segue_flush_request(struct segue_session *session, uint64_t serial, uint64_t lease)
 {
-	const struct segue_ledger *ledger = find_lease(session, lease);
+	const struct segue_ledger *ledger = find_lease(session, lease, false);
 
 	if (ledger && ledger->stream->spec->persist) {
 		segue_grant_remind(ledger->grant);

@@ -233,7 +233,8 @@ struct segue_session {
 	struct segue_opening *openings;
 };
 
-/* One more request that takes long is in flight. SEGUE_ELIMIT: there are too many. */
+/* One more request that takes long is in flight. SEGUE_ELIMIT: there are too many; SEGUE_EGONE: the
+ * server is being stopped. */
 int segue_session_take_request(struct segue_session *session);
 
 /* Long work for a session, on a thread of its user's. */

@@ -185,6 +185,8 @@ struct segue_session *segue_session_find(struct segue_server *server, uint64_t i
 
 int segue_session_take_request(struct segue_session *session)
 {
+	if (session->server->stopping) /* the client asks the next one */
+		return segue_fail(SEGUE_EGONE, "the server is being stopped");
 	if (session->requests >= REQUESTS_MAX)
 		return segue_fail(SEGUE_ELIMIT,
 			"%u reports and checkpoints that this connection has asked for are under "

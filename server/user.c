@@ -37,6 +37,13 @@ struct segue_user *segue_user_hold(struct segue_user *user)
 	return user;
 }
 
+static void destroy_pools(struct segue_user *user)
+{
+	segue_pool_destroy(user->helpers);
+	segue_pool_destroy(user->apart);
+	user->helpers = user->apart = NULL;
+}
+
 void segue_user_release(struct segue_user *user)
 {
 	struct segue_user **link = &user->server->users;
@@ -46,8 +53,7 @@ void segue_user_release(struct segue_user *user)
 	while (*link != user)
 		link = &(*link)->next;
 	*link = user->next;
-	segue_pool_destroy(user->helpers); /* idle: a task holds its user */
-	segue_pool_destroy(user->apart);
+	destroy_pools(user); /* idle: a task holds its user */
 	free(user);
 }
 
@@ -119,19 +125,15 @@ int segue_user_run(struct segue_user *user, struct segue_task *task,
 void segue_users_stop(struct segue_server *server)
 {
 	server->ended = true;
-	for (struct segue_user *user = server->users; user; user = user->next) {
-		segue_pool_destroy(user->helpers);
-		segue_pool_destroy(user->apart);
-		user->helpers = user->apart = NULL;
-	}
+	for (struct segue_user *user = server->users; user; user = user->next)
+		destroy_pools(user);
 }
 
 void segue_users_destroy(struct segue_server *server)
 {
 	while (server->users) {
 		struct segue_user *next = server->users->next;
-		segue_pool_destroy(server->users->helpers);
-		segue_pool_destroy(server->users->apart);
+		destroy_pools(server->users);
 		free(server->users);
 		server->users = next;
 	}

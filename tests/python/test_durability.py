@@ -24,7 +24,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -555,15 +555,24 @@ def test_a_lane_for_which_there_is_no_memory(
         cases.check(loader, case, cases.in_order(case, [0])[steps_on_disk(client)[0] :])
 
 
-def test_closing_a_lane_for_which_there_is_no_memory(
+@contextmanager
+def unwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[tuple[Shortage, cases.Case, segue.Client, segue.Loader]]:
+    """A loader with two commits that there is no memory to write, from here on."""
     shortage = Shortage(tmp_path, monkeypatch)
     case = wide(tmp_path, interval=LONG)
     with segue.open(tmp_path / "store") as client:
         loader = cases.open_stream(client, case, tmp_path).loader()
         commit(loader, case, 2)
         shortage.begin(40_000)
+        yield shortage, case, client, loader
+
+
+def test_closing_a_lane_for_which_there_is_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unwritten(tmp_path, monkeypatch) as (shortage, _, client, loader):
         begun = time.monotonic()
         with refused(segue.errors.OutOfMemory, "memory", "not on disk"):
             loader.close()
@@ -575,20 +584,16 @@ def test_an_embedded_server_waits_for_memory_as_long_as_somebody_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not stay for ever for a last commit that cannot be written."""
-    shortage = Shortage(tmp_path, monkeypatch)
-    case = wide(tmp_path, interval=LONG)
-    with segue.open(tmp_path / "store") as client:
-        server = client.status()["server"]["pid"]
-        loader = cases.open_stream(client, case, tmp_path).loader()
-        commit(loader, case, 2)
-        shortage.begin(40_000)
+    with unwritten(tmp_path, monkeypatch) as (shortage, case, client, loader):
+        server = server_pid(client)
         with refused(segue.errors.OutOfMemory, "memory", "not on disk"):
             loader.close()
         time.sleep(12)
-        assert client.status()["server"]["pid"] == server
+        assert server_pid(client) == server
     wait_for(lambda: not Path(f"/proc/{server}").exists(), "the end of the server")
     assert shortage.end() >= 3
-    assert "the last commits of 1 lane are not on disk" in (tmp_path / "store/server.log").read_text()
+    log = (tmp_path / "store" / "server.log").read_text()
+    assert "the last commits of 1 lane are not on disk" in log
     with segue.open(tmp_path / "store") as client:
         with cases.open_stream(client, case, tmp_path).loader(start="continue") as loader:
             cases.check(loader, case, cases.in_order(case, [0]))
@@ -598,13 +603,8 @@ def test_closing_a_lane_while_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not said to be on disk if it is not."""
-    shortage = Shortage(tmp_path, monkeypatch)
-    case = wide(tmp_path, interval=LONG)
-    with segue.open(tmp_path / "store") as client:
-        server = client.status()["server"]["pid"]
-        loader = cases.open_stream(client, case, tmp_path).loader()
-        commit(loader, case, 2)
-        shortage.begin(40_000)
+    with unwritten(tmp_path, monkeypatch) as (shortage, _, client, loader):
+        server = server_pid(client)
         os.kill(server, signal.SIGTERM)
         wait_for(lambda: client.status()["server"]["stopping"], "the stop")
         with refused(segue.errors.OutOfMemory, "memory", "not on disk"):

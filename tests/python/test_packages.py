@@ -227,10 +227,12 @@ def test_lightning_on_a_stream_without_states(
         return module.weight.square().sum()
 
     with stream.loader() as loader:
-        trainer(tmp_path / "first", 13, **options).fit(lightning_module(step, with_iterator), loader)
+        module = lightning_module(step, with_iterator)
+        trainer(tmp_path / "first", 13, **options).fit(module, loader)
     assert trace == list(range(13))
     [path] = (tmp_path / "first").glob("*step=10.ckpt")
     trace.clear()
     with stream.loader() as loader:
-        trainer(tmp_path / "again", 20, **options).fit(lightning_module(step, with_iterator), loader, ckpt_path=path)
+        module = lightning_module(step, with_iterator)
+        trainer(tmp_path / "again", 20, **options).fit(module, loader, ckpt_path=path)
     assert trace == list(range(10 + left_out, 20 + left_out))

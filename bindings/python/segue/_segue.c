@@ -611,7 +611,8 @@ static void slot_dealloc(struct slot *self)
 
 /* ---- Batch ---------------------------------------------------------------------------------- */
 
-static void batch_forget(struct batch *self)
+/* The arrays that only read. */
+static void forget_read(struct batch *self)
 {
 	size_t states = self->lane->stream->state_count;
 
@@ -619,10 +620,17 @@ static void batch_forget(struct batch *self)
 		Py_CLEAR(self->features[i]);
 	for (size_t i = 0; i < META_COUNT; i++)
 		Py_CLEAR(self->meta[i]);
-	for (size_t i = 0; i < states && self->in; i++) {
+	for (size_t i = 0; i < states && self->in; i++)
 		Py_CLEAR(self->in[i]);
+}
+
+static void batch_forget(struct batch *self)
+{
+	size_t states = self->lane->stream->state_count;
+
+	forget_read(self);
+	for (size_t i = 0; i < states && self->in; i++)
 		Py_CLEAR(self->out[i]);
-	}
 	if (self->slot) {
 		struct slot *slot = self->slot;
 		self->slot = NULL;
@@ -1406,12 +1414,8 @@ static PyObject *lane_check(struct lane *self, PyObject *token)
  */
 static bool batch_viewed(struct batch *self, const struct slot *slot)
 {
-	for (size_t i = 0; i < 2; i++)
-		Py_CLEAR(self->features[i]);
-	for (size_t i = 0; i < META_COUNT; i++)
-		Py_CLEAR(self->meta[i]);
+	forget_read(self);
 	for (size_t i = 0; i < self->lane->stream->state_count; i++) {
-		Py_CLEAR(self->in[i]);
 		if (self->out[i] && Py_REFCNT(self->out[i]) == 1) /* others are to be frozen */
 			Py_CLEAR(self->out[i]);
 	}

@@ -213,17 +213,17 @@ class Run:
 
     def attack(self, names: list[str], seconds: float) -> None:
         """Some attacks at the same time, and what must hold during and after them."""
+        what = names[0] if len(names) == 1 else "all together"
         for left in reversed(range(TRIES)):
-            late = self.attack_once(names, seconds)
+            late = self.attack_once(what, names, seconds)
             if not late:
                 return
-            what = names[0] if len(names) == 1 else "all together"
             if left:
                 print(f"{what}: {late}; once more", flush=True)
             else:
                 self.fail(what, f"{late}; {TRIES} times")
 
-    def attack_once(self, names: list[str], seconds: float) -> str:
+    def attack_once(self, what: str, names: list[str], seconds: float) -> str:
         """Returns what the canary waited for too long, which the machine may be to blame for."""
         memory = self.server.memory()
         started, cpu = time.monotonic(), self.server.cpu()
@@ -241,7 +241,6 @@ class Run:
                 self.fail(name, said.strip() or f"ends with status {process.returncode}")
             lines += [f"    {name}: {line}" for line in said.strip().splitlines()]
         took, cpu = time.monotonic() - started, self.server.cpu() - cpu
-        what = names[0] if len(names) == 1 else "all together"
         self.server.check()
         self.canary.check()
         count, wait, answer = self.canary.since(started)
