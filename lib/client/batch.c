@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client.h"
-#include "error.h"
+#include "client/client.h"
+#include "core/error.h"
 
 /* ---- Handle -------------------------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /* A client: connecting, starting the server, connecting again; requests that move bytes. */
-#include "client.h"
+#include "client/client.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,9 +7,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "starter.h"
-#include "wait.h"
+#include "client/starter.h"
+#include "core/error.h"
+#include "core/wait.h"
 
 #define MILLISECOND INT64_C(1000000)
 #define TIMEOUT_NS  (30000 * MILLISECOND)

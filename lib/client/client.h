@@ -13,10 +13,10 @@
 #ifndef SEGUE_CLIENT_CLIENT_H
 #define SEGUE_CLIENT_CLIENT_H
 
-#include "connection.h"
-#include "layout.h"
-#include "shm.h"
-#include "track.h"
+#include "client/connection.h"
+#include "core/layout.h"
+#include "core/shm.h"
+#include "core/track.h"
 
 #define SEGUE_REQUEST_NS INT64_C(30000000000) /* patience with simple requests */
 

@@ -1,5 +1,5 @@
 /* The control socket from the client's side. */
-#include "connection.h"
+#include "client/connection.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -11,9 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "layout.h"
-#include "wait.h"
+#include "core/error.h"
+#include "core/layout.h"
+#include "core/wait.h"
 
 #define MILLISECOND   INT64_C(1000000)
 #define SLICE_NS      (100 * MILLISECOND) /* how often a waiting call looks for an interrupt */

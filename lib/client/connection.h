@@ -9,8 +9,8 @@
 #ifndef SEGUE_CLIENT_CONNECTION_H
 #define SEGUE_CLIENT_CONNECTION_H
 
-#include "fork.h"
-#include "wire.h"
+#include "client/fork.h"
+#include "core/wire.h"
 
 /* What the user wants to be called back for while something takes long. */
 struct segue_hooks {

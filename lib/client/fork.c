@@ -1,10 +1,10 @@
 /* The register of guards, and the handler that runs in a forked child. */
-#include "fork.h"
+#include "client/fork.h"
 
 #include <pthread.h>
 #include <unistd.h>
 
-#include "error.h"
+#include "core/error.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct segue_fork_guard *guards;

@@ -4,10 +4,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "barrier.h"
-#include "client.h"
-#include "error.h"
-#include "wait.h"
+#include "client/client.h"
+#include "core/barrier.h"
+#include "core/error.h"
+#include "core/wait.h"
 
 #define MILLISECOND     INT64_C(1000000)
 #define ATTACH_NS       (10000 * MILLISECOND) /* for a lane that is being given back */

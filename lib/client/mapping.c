@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client.h"
-#include "error.h"
+#include "client/client.h"
+#include "core/error.h"
 
 /* Mapped memory needs no fd: fewer of them, and none for a forked child to keep alive. */
 static void drop_fd(struct segue_shm *shm)

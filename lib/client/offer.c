@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client.h"
-#include "barrier.h"
-#include "error.h"
+#include "client/client.h"
+#include "core/barrier.h"
+#include "core/error.h"
 
 #define KEPT_FIRST 4096
 

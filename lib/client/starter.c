@@ -1,5 +1,5 @@
 /* Starting the server of a store directory. */
-#include "starter.h"
+#include "client/starter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "wait.h"
+#include "core/error.h"
+#include "core/wait.h"
 
 #define MILLISECOND  INT64_C(1000000)
 #define LOCK_NS      (20 * MILLISECOND)

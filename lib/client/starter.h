@@ -8,7 +8,7 @@
 #ifndef SEGUE_CLIENT_STARTER_H
 #define SEGUE_CLIENT_STARTER_H
 
-#include "connection.h"
+#include "client/connection.h"
 
 /*
  * Creates `dir` (0700) and its parents if need be, and takes <dir>/start.lock, which `lock` then

@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client.h"
-#include "error.h"
-#include "wait.h"
+#include "client/client.h"
+#include "core/error.h"
+#include "core/wait.h"
 
 #define PATHS_MAX 32768 /* bytes of paths that travel in the message itself */
 

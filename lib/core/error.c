@@ -1,7 +1,7 @@
 /*
  * Error codes, their texts, and the thread's detail message.
  */
-#include "error.h"
+#include "core/error.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -1,7 +1,7 @@
 /*
  * Frames on the control socket: collected from it, sent to it, queued for it.
  */
-#include "frame.h"
+#include "core/frame.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,8 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "wait.h"
+#include "core/error.h"
+#include "core/wait.h"
 
 #define MAGIC 0x31464753u /* "SGF1" */
 

@@ -1,7 +1,7 @@
 /*
  * Where everything lies in the shared segments, computed from the spec.
  */
-#include "layout.h"
+#include "core/layout.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "error.h"
+#include "core/error.h"
 
 #define PAGE     4096
 #define SIZE_TOP ((uint64_t)1 << 40)

@@ -8,10 +8,10 @@
 #ifndef SEGUE_CORE_LAYOUT_H
 #define SEGUE_CORE_LAYOUT_H
 
-#include "spec.h"
-
 #include <stdatomic.h>
 #include <stddef.h>
+
+#include "core/spec.h"
 
 #define SEGUE_LAYOUT_VERSION 2
 /* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */

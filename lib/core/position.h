@@ -1,6 +1,6 @@
 /*
  * A lane's position: everything that the plan has to remember between two batches, and what the
- * store and the tokens hold of it. server/plan.h says what it means.
+ * store and the tokens hold of it. server/lane/plan.h says what it means.
  */
 #ifndef SEGUE_CORE_POSITION_H
 #define SEGUE_CORE_POSITION_H

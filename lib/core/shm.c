@@ -1,7 +1,7 @@
 /*
  * Shared-memory segments without names: sealed memfds, or unlinked shm_open where none can be had.
  */
-#include "shm.h"
+#include "core/shm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "error.h"
+#include "core/error.h"
 
 /* Newer than the headers of some systems that we build on. */
 #ifndef F_SEAL_FUTURE_WRITE

@@ -1,7 +1,7 @@
 /*
  * A stream's spec: copied, checked, hashed, compared.
  */
-#include "spec.h"
+#include "core/spec.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,8 +15,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "error.h"
-#include "utf8.h"
+#include "core/error.h"
+#include "core/utf8.h"
 
 #define FIELD_SIZE_MAX    ((uint64_t)1 << 32) /* bytes a step or a row */
 #define PATHS_MAX         (1u << 20)

@@ -1,11 +1,11 @@
 /* A worker's end of a lease: positions, and the two words that the server reads. */
-#include "track.h"
+#include "core/track.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
-#include "barrier.h"
-#include "error.h"
+#include "core/barrier.h"
+#include "core/error.h"
 
 static uint64_t bit(uint64_t step)
 {

@@ -11,7 +11,7 @@
 #ifndef SEGUE_CORE_TRACK_H
 #define SEGUE_CORE_TRACK_H
 
-#include "layout.h"
+#include "core/layout.h"
 
 #define SEGUE_DEPTH_MAX 64
 

@@ -1,7 +1,7 @@
 /*
  * Futex words, eventfds and the monotonic clock.
  */
-#include "wait.h"
+#include "core/wait.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "error.h"
+#include "core/error.h"
 
 #define SECOND 1000000000
 

@@ -1,7 +1,7 @@
 /*
  * Messages and stored records to protobuf and back. The only file that sees protobuf-c.
  */
-#include "wire.h"
+#include "core/wire.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -9,11 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/error.h"
+#include "core/position.h"
+#include "core/utf8.h"
 #include "segue.pb-c.h"
-
-#include "error.h"
-#include "position.h"
-#include "utf8.h"
 
 #if PROTOBUF_C_VERSION_NUMBER < 1004001
 #error "protobuf-c before 1.4.1 reads beyond its input (CVE-2022-48468)"

@@ -10,8 +10,8 @@
 #ifndef SEGUE_CORE_WIRE_H
 #define SEGUE_CORE_WIRE_H
 
-#include "frame.h"
-#include "spec.h"
+#include "core/frame.h"
+#include "core/spec.h"
 
 #define SEGUE_PROTOCOL    1
 #define SEGUE_TOKEN_BYTES 16
@@ -140,7 +140,7 @@ int segue_message_unpack(
 
 /* ---- Records: malloc'd bytes out, malloc'd structs back ---- */
 
-struct segue_position; /* server/plan.h */
+struct segue_position; /* server/lane/plan.h */
 
 struct segue_holder {
 	uint8_t boot_id[16];

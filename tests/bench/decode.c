@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "bench.h"
-#include "crc32c.h"
-#include "error.h"
-#include "source.h"
+#include "source/tfrecord/crc32c.h"
+#include "core/error.h"
+#include "source/source.h"
 
 #define SLOTS  4
 #define ROUNDS 9

@@ -11,8 +11,8 @@
 #include <xxhash.h>
 
 #include "disk.h"
-#include "error.h"
-#include "records.h"
+#include "core/error.h"
+#include "store/lanes.h"
 #include "tmpdir.h"
 
 #define LANES   3

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "disk.h"
-#include "records.h"
+#include "store/lanes.h"
 #include "segue/segue.h"
-#include "spec.h"
+#include "core/spec.h"
 #include "tfwrite.h"
 #include "trace.h"
 

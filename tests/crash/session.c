@@ -18,10 +18,10 @@
 
 #include <linux/magic.h>
 
-#include "error.h"
-#include "plan.h"
-#include "records.h"
-#include "store.h"
+#include "core/error.h"
+#include "lane/plan.h"
+#include "store/lanes.h"
+#include "store/store.h"
 #include "tfwrite.h"
 
 enum {

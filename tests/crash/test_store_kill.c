@@ -9,8 +9,8 @@
  * begins with no store, so that its creation is killed too. The oracle is transaction_values():
  *what the store must hold is a function of n alone.
  */
-#include "store.h"
-#include "store_key.h"
+#include "store/store.h"
+#include "store/key.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,14 +3,14 @@
  *
  * The first byte says which. For libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "cli.h"
+#include "cli/cli.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "layout.h"
+#include "core/layout.h"
 
 #define WORDS_MAX 32
 

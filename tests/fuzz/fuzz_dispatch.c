@@ -15,7 +15,7 @@
  * store is emptied after each input. For libFuzzer, or with replay_main.c as a program that runs
  * files.
  */
-#include "server.h"
+#include "session/server.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -26,11 +26,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "layout.h"
-#include "ledger.h"
+#include "core/layout.h"
+#include "stream/ledger.h"
 #include "tfwrite.h"
 #include "tmpdir.h"
-#include "wait.h"
+#include "core/wait.h"
 
 #define PLACE       "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
 #define PATIENCE_NS INT64_C(30000000000) /* for what should be gone in a moment */

@@ -4,7 +4,7 @@
  *
  * For libFuzzer, or with replay_main.c as a program that runs files. The first byte picks a spec.
  */
-#include "example.h"
+#include "source/tfrecord/example.h"
 #include "testspec.h"
 
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  * The first byte is how the rest is cut (bits 1 to 7) and whether fds are accepted (bit 0). For
  * libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "frame.h"
+#include "core/frame.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

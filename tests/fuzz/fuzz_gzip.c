@@ -4,7 +4,7 @@
  * Either the target is whole, the same bytes, and begins as a TFRecord file does, or it is not
  * there. For libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "inflate.h"
+#include "source/inflate.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
  * (ASan, and the guard pages behind a mapping), and what is handed out lies within its slot. For
  * libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "client.h"
+#include "client/client.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  *
  * For libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "tfrecord.h"
+#include "source/tfrecord/framing.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
  * past it), and whether names and hashes of the head are those of the stream. For libFuzzer, or
  * with replay_main.c as a program that runs files.
  */
-#include "grant.h"
+#include "engine/grant.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,12 +4,12 @@
  *
  * The first byte says which. For libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "records.h"
+#include "store/lanes.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "record_index.h"
+#include "source/tfrecord/index.h"
 #include "testspec.h"
 #include "tfwrite.h"
 #include "tmpdir.h"

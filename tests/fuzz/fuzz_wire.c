@@ -4,13 +4,13 @@
  * The first byte is the type of the message; 252 to 255 are the records of the checkpoints of a
  * lane, a stream, a lane, a token. For libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "wire.h"
+#include "core/wire.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "position.h"
+#include "core/position.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

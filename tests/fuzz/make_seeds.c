@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "layout.h"
-#include "records.h"
+#include "core/layout.h"
+#include "store/lanes.h"
 
 static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
 static const int64_t integers[] = {0, 1, 1, 0};

@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "plan.h"
+#include "lane/plan.h"
 #include "segue/segue.h"
 #include "tfwrite.h"
 #include "tmpdir.h"

@@ -12,19 +12,19 @@
  * committed when it ended is on disk when the next begins; all work is done in the end (invalid end
  * states).
  *
- * mirrors server/lease.c segue_lease_load befc6031
- * mirrors server/lease.c segue_lease_ask f7a71c5c
- * mirrors server/lease.c segue_lease_granted 60749cbc
- * mirrors server/lease.c segue_lease_end 4918a2b8
- * mirrors server/lease.c segue_lease_taken a117f9d8
- * mirrors server/lease.c segue_lease_expire 3c757a6b
- * mirrors server/ledger.c end_lease 59a3c0da
- * mirrors server/ledger.c granted bb054049
- * mirrors server/ledger.c ask 53c7c0f6
- * mirrors server/writer.c add_grant 5000bdf2
- * mirrors server/writer.c settle 293ae15a
- * mirrors server/writer.c conclude 493025d0
- * mirrors server/grant.c segue_grant_make 28ff5abf
+ * mirrors server/lane/lease.c segue_lease_load befc6031
+ * mirrors server/lane/lease.c segue_lease_ask f7a71c5c
+ * mirrors server/lane/lease.c segue_lease_granted 60749cbc
+ * mirrors server/lane/lease.c segue_lease_end 4918a2b8
+ * mirrors server/lane/lease.c segue_lease_taken a117f9d8
+ * mirrors server/lane/lease.c segue_lease_expire 3c757a6b
+ * mirrors server/stream/ledger.c end_lease 59a3c0da
+ * mirrors server/stream/ledger.c granted bb054049
+ * mirrors server/stream/ledger.c ask 53c7c0f6
+ * mirrors server/engine/committer.c add_grant 5000bdf2
+ * mirrors server/engine/committer.c settle 293ae15a
+ * mirrors server/engine/committer.c conclude 493025d0
+ * mirrors server/engine/grant.c segue_grant_make 28ff5abf
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/lane.c segue_lane_ready 8dd8052f
  * mirrors lib/client/lane.c offer 0f41290e

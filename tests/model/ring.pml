@@ -20,24 +20,24 @@
  * mirrors lib/core/track.c segue_track_sleep_begin b9e2d417
  * mirrors lib/core/track.c segue_track_sleep_end 29027ba6
  * mirrors lib/client/lane.c wait_once cdce29b4
- * mirrors server/carry.c segue_carry_observe 7d4e500f
- * mirrors server/carry.c segue_carry_hold 131109b0
- * mirrors server/carry.c segue_carry_copy 462f5cb5
- * mirrors server/carry.c segue_carry_let_go ff672711
- * mirrors server/carry.c segue_carry_take ee8f7ba3
- * mirrors server/carry.c segue_carry_fence b82565a6
- * mirrors server/feed.c gate_of ed598e37
- * mirrors server/feed.c segue_feed_gate 97f5bfc5
- * mirrors server/feed.c segue_feed_take c582b5a7
- * mirrors server/feed.c segue_feed_ring a6286614
- * mirrors server/feed.c segue_feed_publish ea3ea420
- * mirrors server/feed.c segue_feed_end 1a859cea
- * mirrors server/feed.c segue_feed_sleep 4426227a
- * mirrors server/filler.c work_on_batch 882e732c
- * mirrors server/filler.c work_once 1932d118
- * mirrors server/filler.c run 4b975ac1
- * mirrors server/filler.c segue_filler_kick e5d0a19c
- * mirrors server/snapshot.c segue_snapshot f3fe5fa0
+ * mirrors server/lane/carry.c segue_carry_observe 7d4e500f
+ * mirrors server/lane/carry.c segue_carry_hold 131109b0
+ * mirrors server/lane/carry.c segue_carry_copy 462f5cb5
+ * mirrors server/lane/carry.c segue_carry_let_go ff672711
+ * mirrors server/lane/carry.c segue_carry_take ee8f7ba3
+ * mirrors server/lane/carry.c segue_carry_fence b82565a6
+ * mirrors server/lane/feed.c gate_of ed598e37
+ * mirrors server/lane/feed.c segue_feed_gate 97f5bfc5
+ * mirrors server/lane/feed.c segue_feed_take c582b5a7
+ * mirrors server/lane/feed.c segue_feed_ring a6286614
+ * mirrors server/lane/feed.c segue_feed_publish ea3ea420
+ * mirrors server/lane/feed.c segue_feed_end 1a859cea
+ * mirrors server/lane/feed.c segue_feed_sleep 4426227a
+ * mirrors server/engine/filler.c work_on_batch 882e732c
+ * mirrors server/engine/filler.c work_once 1932d118
+ * mirrors server/engine/filler.c run 4b975ac1
+ * mirrors server/engine/filler.c segue_filler_kick e5d0a19c
+ * mirrors server/engine/snapshot.c segue_snapshot f3fe5fa0
  */
 
 #ifndef WORKERS

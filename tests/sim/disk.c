@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "error.h"
+#include "core/error.h"
 #include "machine.h"
 #include "oracle.h"
 

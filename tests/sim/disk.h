@@ -5,9 +5,9 @@
 #ifndef SEGUE_SIM_DISK_H
 #define SEGUE_SIM_DISK_H
 
-#include "carry.h"
-#include "committer.h"
-#include "lease.h"
+#include "lane/carry.h"
+#include "lane/image.h"
+#include "lane/lease.h"
 #include "world.h"
 
 struct sim_disk_row {

@@ -3,15 +3,15 @@
 
 #include <string.h>
 
-#include "barrier.h"
-#include "carry.h"
-#include "committer.h"
+#include "core/barrier.h"
+#include "lane/carry.h"
+#include "lane/image.h"
 #include "disk.h"
-#include "error.h"
-#include "filler.h"
+#include "core/error.h"
+#include "engine/filler.h"
 #include "oracle.h"
-#include "pool.h"
-#include "snapshot.h"
+#include "os/pool.h"
+#include "engine/snapshot.h"
 
 /* A lease in force: grant.h. */
 struct sim_grant {

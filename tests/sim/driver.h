@@ -8,7 +8,7 @@
 #ifndef SEGUE_SIM_DRIVER_H
 #define SEGUE_SIM_DRIVER_H
 
-#include "lease.h"
+#include "lane/lease.h"
 #include "machine.h"
 #include "world.h"
 

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <ucontext.h>
 
-#include "barrier.h"
-#include "wait.h"
+#include "core/barrier.h"
+#include "core/wait.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SIM_ASAN 1

@@ -9,7 +9,7 @@
 #ifndef SEGUE_SIM_ORACLE_H
 #define SEGUE_SIM_ORACLE_H
 
-#include "committer.h"
+#include "lane/image.h"
 #include "world.h"
 
 void sim_oracle_begin(void);

@@ -4,14 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "barrier.h"
-#include "carry.h"
-#include "committer.h"
+#include "core/barrier.h"
+#include "lane/carry.h"
+#include "lane/image.h"
 #include "disk.h"
-#include "error.h"
+#include "core/error.h"
 #include "oracle.h"
-#include "track.h"
-#include "wait.h"
+#include "core/track.h"
+#include "core/wait.h"
 
 #define VIEWS 12
 

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "carry.h"
-#include "error.h"
+#include "lane/carry.h"
+#include "core/error.h"
 #include "machine.h"
 
 struct sim_world sim_world;

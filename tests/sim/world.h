@@ -5,9 +5,9 @@
 #ifndef SEGUE_SIM_WORLD_H
 #define SEGUE_SIM_WORLD_H
 
-#include "plan.h"
-#include "layout.h"
-#include "source.h"
+#include "lane/plan.h"
+#include "core/layout.h"
+#include "source/source.h"
 
 #define SIM_LANES   2
 #define SIM_GROUPS  2

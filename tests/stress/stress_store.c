@@ -7,8 +7,8 @@
  * A transaction gives every row its own number. A scan is one snapshot: all rows must show the same
  * number. None is older than what was acknowledged before, or was not begun.
  */
-#include "store.h"
-#include "store_key.h"
+#include "store/store.h"
+#include "store/key.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "barrier.h"
-#include "wait.h"
+#include "core/barrier.h"
+#include "core/wait.h"
 
 /* The sanitizer does not model fences; nothing here needs it to: the slot goes by release and
  * acquire. */

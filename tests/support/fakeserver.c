@@ -11,9 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "barrier.h"
-#include "error.h"
-#include "wait.h"
+#include "core/barrier.h"
+#include "core/error.h"
+#include "core/wait.h"
 
 #define KEY_MAX   32
 #define ANSWER_NS INT64_C(5000000000)

@@ -13,10 +13,10 @@
 
 #include <pthread.h>
 
-#include "connection.h"
-#include "layout.h"
-#include "plan.h"
-#include "shm.h"
+#include "client/connection.h"
+#include "core/layout.h"
+#include "lane/plan.h"
+#include "core/shm.h"
 
 #define FAKE_LANES       2
 #define FAKE_CONNECTIONS 4

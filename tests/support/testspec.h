@@ -2,7 +2,7 @@
 #ifndef SEGUE_TEST_TESTSPEC_H
 #define SEGUE_TEST_TESTSPEC_H
 
-#include "spec.h"
+#include "core/spec.h"
 
 #define SEGUE_TESTSPEC_MAX 1024
 

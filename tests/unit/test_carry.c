@@ -1,11 +1,11 @@
 /* The server's end of a carry: words that are checked, ended rows that are kept, states in order. */
-#include "carry.h"
+#include "lane/carry.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "feed.h"
+#include "lane/feed.h"
 
 #define DEPTH  2
 #define ROWS   2

@@ -1,5 +1,5 @@
 /* Images, accounts, and when a transaction may begin. */
-#include "committer.h"
+#include "lane/image.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

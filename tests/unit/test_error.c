@@ -1,7 +1,7 @@
 /*
  * Tests of error codes and the thread's detail message.
  */
-#include "error.h"
+#include "core/error.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -2,9 +2,9 @@
  * SequenceExample: values equal to those of code that protoc-c generates, for random specs and
  * encodings, whole and through windows; every kind of bad record refused by name.
  */
-#include "example.h"
+#include "source/tfrecord/example.h"
 
-#include "crc32c.h"
+#include "source/tfrecord/crc32c.h"
 #include "example.pb-c.h"
 #include "testspec.h"
 #include "tfwrite.h"

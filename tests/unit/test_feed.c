@@ -1,5 +1,5 @@
 /* A feed: when the next slot may be filled, who may join, what it remembers, who is woken. */
-#include "feed.h"
+#include "lane/feed.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /*
  * Tests of frames on a socket pair: whole, in pieces, with fds, damaged, and against a full socket.
  */
-#include "frame.h"
+#include "core/frame.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -17,8 +17,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "wait.h"
+#include "core/error.h"
+#include "core/wait.h"
 
 #define SECOND INT64_C(1000000000)
 

@@ -1,5 +1,5 @@
 /* Inflating: all members, whole or not at all, every damage named, no disk filled up. */
-#include "inflate.h"
+#include "source/inflate.h"
 
 #include "tfwrite.h"
 #include "tmpdir.h"

@@ -1,5 +1,5 @@
 /* JSON: what is written, what is read, what is refused; random bytes go there and back. */
-#include "json.h"
+#include "report/json.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -1,14 +1,14 @@
 /*
  * Tests of the layout of the shared segments.
  */
-#include "layout.h"
+#include "core/layout.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
+#include "core/error.h"
 #include "sample_spec.h"
 
 #define KEY_MAX 100

@@ -1,5 +1,5 @@
 /* Leases: who gets a lane, who is refused, what a start and a failed grant leave. */
-#include "lease.h"
+#include "lane/lease.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

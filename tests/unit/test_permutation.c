@@ -1,6 +1,6 @@
 /* The keyed permutation: a bijection for every n, the values docs/shuffle.md gives, no visible
  * bias. */
-#include "permutation.h"
+#include "lane/permutation.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The plan against worked examples and against a naive model written apart from it. */
-#include "plan.h"
+#include "lane/plan.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "permutation.h"
+#include "lane/permutation.h"
 
 enum {
 	RECORDS_MAX = 24,

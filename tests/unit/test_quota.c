@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
-#include "quota.h"
+#include "core/error.h"
+#include "guard/quota.h"
 
 #define SECOND INT64_C(1000000000)
 

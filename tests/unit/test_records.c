@@ -1,5 +1,5 @@
 /* Final states as versions, undo entries and stored checkpoints, against plain arrays. */
-#include "records.h"
+#include "store/lanes.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -7,9 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "grant.h"
-#include "layout.h"
+#include "core/error.h"
+#include "engine/grant.h"
+#include "core/layout.h"
 #include "tmpdir.h"
 
 #define LANES    3

@@ -1,7 +1,7 @@
 /*
  * Tests of shared-memory segments: what each side may do, what is refused, what is left behind.
  */
-#include "shm.h"
+#include "core/shm.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "error.h"
+#include "core/error.h"
 
 #define PAGE 4096
 

@@ -2,7 +2,7 @@
  * The source of TFRecord files: values and keys out as they went in, long records through windows,
  * indexes kept, changes and damage named, memory and file descriptors bounded.
  */
-#include "source_tfrecord.h"
+#include "source/tfrecord/tfrecord.h"
 
 #include "testspec.h"
 #include "tfwrite.h"

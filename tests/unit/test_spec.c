@@ -1,7 +1,7 @@
 /*
  * Tests of specs: each rule, defaults, copies, hash, comparison.
  */
-#include "spec.h"
+#include "core/spec.h"
 
 #include <criterion/criterion.h>
 #include <limits.h>
@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "error.h"
+#include "core/error.h"
 #include "sample_spec.h"
-#include "utf8.h"
+#include "core/utf8.h"
 
 static struct segue_spec *make(const struct sample *sample)
 {

@@ -7,8 +7,8 @@
 /* LMDB calls pwrite: defining it must not make pwrite64 of it, as this would... */
 #undef _FILE_OFFSET_BITS
 
-#include "store.h"
-#include "store_key.h"
+#include "store/store.h"
+#include "store/key.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* TFRecord framing: every record found where it was put, every damage to the framing seen. */
-#include "tfrecord.h"
+#include "source/tfrecord/framing.h"
 
 #include "tfwrite.h"
 

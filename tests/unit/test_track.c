@@ -1,5 +1,5 @@
 /* A worker's end of a lease: order, words, what is met, when the server is woken. */
-#include "track.h"
+#include "core/track.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>

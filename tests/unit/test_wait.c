@@ -1,7 +1,7 @@
 /*
  * Tests of futex words, eventfds and the clock, across processes and through read-only mappings.
  */
-#include "wait.h"
+#include "core/wait.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,15 +1,15 @@
 /*
  * Tests of messages and records: there and back, against bytes made by hand, and against damage.
  */
-#include "wire.h"
+#include "core/wire.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
-#include "position.h"
+#include "core/error.h"
+#include "core/position.h"
 #include "sample_spec.h"
 
 static const uint8_t secret[16] = {1, 2, 3, 0, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 255};

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#include "wait.h"
+#include "core/wait.h"
 
 /* Sends requests until the server hangs up; how many went out. */
 static unsigned ask_on(struct raw *raw, struct segue_message *request, const char *what)

@@ -14,9 +14,9 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "barrier.h"
+#include "core/barrier.h"
 #include "tfwrite.h"
-#include "wait.h"
+#include "core/wait.h"
 
 #define MILLISECOND INT64_C(1000000)
 

@@ -13,10 +13,10 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "frame.h"
-#include "layout.h"
+#include "core/frame.h"
+#include "core/layout.h"
 #include "segue/segue.h"
-#include "wire.h"
+#include "core/wire.h"
 
 enum {
 	HOSTILE_RECORDS = 96,

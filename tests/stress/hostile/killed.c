@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 
-#include "wait.h"
+#include "core/wait.h"
 
 enum { LANE = 1, KILLS_MAX = 2000 };
 

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "wait.h"
+#include "core/wait.h"
 
 static const struct {
 	const char *name, *row;

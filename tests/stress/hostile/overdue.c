@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
-#include "wait.h"
+#include "core/wait.h"
 
 enum { LANE = 1, TIMEOUT_MS = 200 };
 

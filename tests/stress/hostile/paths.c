@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 
 #include "tfwrite.h"
-#include "wait.h"
+#include "core/wait.h"
 
 static unsigned number; /* of the next stream */
 

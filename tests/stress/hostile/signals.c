@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <sys/time.h>
 
-#include "wait.h"
+#include "core/wait.h"
 
 enum { LANE = 8 };
 

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#include "wait.h"
+#include "core/wait.h"
 
 /* A header that announces `size` bytes, as the first thing said or after the handshake. */
 static void begin(const struct hostile *hostile, struct raw *raw, bool greeted, uint32_t size)

@@ -4,8 +4,8 @@
 #include <signal.h>
 #include <stdio.h>
 
-#include "barrier.h"
-#include "wait.h"
+#include "core/barrier.h"
+#include "core/wait.h"
 
 enum { LANE = 1, OTHER = 2, FREE = 3, STEP = 3 };
 

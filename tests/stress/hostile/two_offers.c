@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "barrier.h"
-#include "wait.h"
+#include "core/barrier.h"
+#include "core/wait.h"
 
 enum { LANE = 1, STEP = 5 };
 

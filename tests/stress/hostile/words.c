@@ -3,8 +3,8 @@
 
 #include <stdio.h>
 
-#include "barrier.h"
-#include "wait.h"
+#include "core/barrier.h"
+#include "core/wait.h"
 
 enum { LANE = 7 };
 

@@ -1,0 +1,505 @@
+/* segue backup, segue restore: a whole copy of a store, and back. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "core/error.h"
+#include "store/lanes.h"
+#include "store/store.h"
+
+/* A transaction of the copy. */
+enum { COPY_BYTES = 32 << 20, COPY_VALUES = 4096 };
+enum { WORKPLACE_TRIES = 10 };
+
+/* ---- Copying, in a process of its own ---- */
+
+struct copying {
+	const char *from, *to; /* store directories */
+	const char *target;    /* what `to` becomes, for messages */
+	struct segue_store *store;
+	struct segue_ops ops;
+	size_t bytes;
+	bool restore;   /* the copy begins a life of its own */
+	uint64_t saved; /* bytes that it has less than the original */
+};
+
+/* An error of the copy's disk is not damage of the original. */
+static int fail_copy(const struct copying *copying, int rc)
+{
+	return segue_fail_within(rc == SEGUE_ESTORE ? SEGUE_ESYSTEM : rc,
+		"the copy for %s cannot be written", copying->target);
+}
+
+static int write_out(struct copying *copying)
+{
+	int rc = segue_store_apply(copying->store, copying->ops.op, copying->ops.count);
+
+	if (rc)
+		rc = fail_copy(copying, rc);
+	segue_ops_finish(&copying->ops);
+	copying->ops = (struct segue_ops){0};
+	copying->bytes = 0;
+	return rc;
+}
+
+/*
+ * Nobody holds a lane of a restored store: not the workers of the original, which may live. `value`
+ * is malloc'd, and replaced.
+ */
+static int release_lane(void **value, size_t *size)
+{
+	struct segue_lane_record record;
+	size_t released_size;
+	void *released;
+
+	int rc = segue_lane_record_unpack(*value, *size, &record);
+	if (rc)
+		return segue_unless_memory(rc, SEGUE_ESTORE);
+	record.held = false;
+	rc = segue_lane_record_pack(&record, &released, &released_size);
+	free(record.position);
+	if (rc)
+		return rc;
+	free(*value);
+	*value = released;
+	*size = released_size;
+	return 0;
+}
+
+static int copy_value(void *arg, enum segue_table table, const void *key, size_t key_size,
+	const void *value, size_t value_size)
+{
+	struct copying *copying = arg;
+	void *copy = malloc(value_size ? value_size : 1);
+
+	if (!copy)
+		return segue_fail(SEGUE_ENOMEM, "a value of %zu bytes", value_size);
+	if (value_size)
+		memcpy(copy, value, value_size);
+	size_t size = value_size;
+	int rc = copying->restore && table == SEGUE_TABLE_LANES ? release_lane(&copy, &size) : 0;
+	if (rc) {
+		free(copy);
+		return rc;
+	}
+	copying->saved += value_size - size;
+	rc = segue_ops_add(&copying->ops, table, key, key_size, copy, size);
+	if (rc)
+		return rc;
+	copying->bytes += size;
+	if (copying->bytes < COPY_BYTES && copying->ops.count < COPY_VALUES)
+		return 0;
+	return write_out(copying);
+}
+
+static int report_copy(
+	const struct copying *copying, const struct segue_store_verified *verified, char **report)
+{
+	struct segue_json json = {0};
+
+	segue_json_begin(&json, NULL, '{');
+	segue_json_string(&json, "from", copying->from);
+	segue_json_unsigned(&json, "values", verified->values);
+	segue_json_unsigned(&json, "bytes", verified->bytes);
+	segue_json_end(&json, '}');
+	return segue_json_take(&json, report);
+}
+
+/*
+ * Every value is read from one snapshot, checked, and written to a new store: the copy is compact,
+ * and a server may go on writing to the original.
+ */
+static int copy_store(void *arg, char **report)
+{
+	struct copying *copying = arg;
+	const struct segue_store_inspection read = {
+		.visit = copy_value, .progress = segue_cli_progress, .arg = copying};
+	const struct segue_store_inspection again = {.progress = segue_cli_progress};
+	struct segue_store_verified verified, copied = {0};
+
+	int rc = segue_store_open(copying->to, SEGUE_STORE_SERVE, &copying->store);
+	if (rc)
+		return fail_copy(copying, rc);
+	rc = segue_store_inspect(copying->from, &read, &verified);
+	if (!rc && copying->ops.count)
+		rc = write_out(copying);
+	segue_ops_finish(&copying->ops);
+	segue_store_close(copying->store);
+	if (rc)
+		return rc;
+	rc = segue_store_inspect(copying->to, &again, &copied);
+	if (rc && rc != SEGUE_ESTORE)
+		return segue_fail_within(rc, "the copy for %s cannot be verified", copying->target);
+	if (rc || copied.values != verified.values ||
+		copied.bytes + copying->saved != verified.bytes)
+		return segue_fail(SEGUE_ESYSTEM,
+			"the copy in %s is not what was written: is the "
+			"disk sound?",
+			copying->to);
+	return report_copy(copying, &verified, report);
+}
+
+/* ---- Files ---- */
+
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *at)
+{
+	(void)info;
+	(void)type;
+	(void)at;
+	return remove(path);
+}
+
+static void remove_tree(const char *path)
+{
+	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Removes what earlier commands that were killed left in `dir`; one at work holds a lock. */
+static void sweep(const char *dir, const char *prefix)
+{
+	DIR *stream = opendir(dir);
+	char path[4096];
+
+	if (!stream)
+		return;
+	for (struct dirent *entry; (entry = readdir(stream));) {
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
+			continue;
+		int fd = openat(dirfd(stream), entry->d_name,
+			O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		bool idle = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+		if (idle && snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) <
+				    (int)sizeof(path))
+			remove_tree(path);
+		if (fd >= 0)
+			close(fd);
+	}
+	closedir(stream);
+}
+
+/*
+ * Where a copy is made: a store directory in a directory that is locked until the copy has its name.
+ * The store has a lock of its own, but only while it is written.
+ */
+struct workplace {
+	char *path, *copy; /* owned: <dir>/<prefix><random>, and a name in it */
+	int lock;
+};
+
+/* One attempt. SEGUE_EBUSY: a sweep has it that met it before it was locked. */
+static int try_workplace(const char *dir, const char *prefix, struct workplace *place)
+{
+	uint32_t random = 0;
+	struct stat info;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return segue_fail_errno(SEGUE_ESYSTEM, "random number");
+	if (asprintf(&place->path, "%s/%s%08x", dir, prefix, random) < 0)
+		place->path = NULL;
+	if (!place->path || asprintf(&place->copy, "%s/copy", place->path) < 0) {
+		place->copy = NULL;
+		return segue_fail(SEGUE_ENOMEM, "no memory for a path");
+	}
+	if (mkdir(place->path, 0700) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s", place->path);
+	place->lock = open(place->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (place->lock < 0 || flock(place->lock, LOCK_EX | LOCK_NB) < 0 ||
+		fstat(place->lock, &info) < 0 || info.st_nlink == 0)
+		return segue_fail(SEGUE_EBUSY, "%s was taken away", place->path);
+	return 0;
+}
+
+static void finish_workplace(struct workplace *place)
+{
+	if (place->path)
+		remove_tree(place->path);
+	if (place->lock >= 0)
+		close(place->lock);
+	free(place->path);
+	free(place->copy);
+}
+
+static int make_workplace(const char *dir, const char *prefix, struct workplace *place)
+{
+	int rc = SEGUE_EBUSY;
+
+	for (int i = 0; rc == SEGUE_EBUSY && i < WORKPLACE_TRIES; i++) {
+		*place = (struct workplace){.lock = -1};
+		rc = try_workplace(dir, prefix, place);
+		if (rc)
+			finish_workplace(place);
+	}
+	return rc;
+}
+
+static void print_copy(
+	const struct segue_cli_options *options, const struct segue_json_value *report)
+{
+	char bytes[32];
+
+	printf("%s: %s values (%s) from %s\n", options->key, segue_json_get_text(report, "values"),
+		segue_cli_bytes(segue_json_get_unsigned(report, "bytes"), bytes),
+		segue_json_get_text(report, "from"));
+}
+
+/* Runs the copy; prints why it failed. An exit status; FINE writes *report. */
+static int run_copy(const char *from, const char *to, const char *target, bool restore, bool lines,
+	char **report)
+{
+	struct copying copying = {.from = from, .to = to, .target = target, .restore = restore};
+	const char *what = restore ? "restoring the store" : "copying the store";
+	const struct segue_cli_task task = {
+		.what = what, .run = copy_store, .arg = &copying, .lines = lines};
+
+	int rc = segue_cli_child(&task, report);
+	if (rc == 0)
+		return SEGUE_CLI_FINE;
+	if (rc == SEGUE_ESTORE)
+		segue_fail_within(rc,
+			"%s/store is not sound, nothing was copied ('segue verify' "
+			"lists the places)",
+			from);
+	segue_cli_fail();
+	return rc == SEGUE_ESTORE ? SEGUE_CLI_DAMAGED : SEGUE_CLI_WRONG;
+}
+
+/* ---- Backup ---- */
+
+/* The copy gets its name when it is whole and on disk. */
+static int publish(const char *made, const char *target, const char *parent)
+{
+	char store[4096], lock[4096];
+
+	snprintf(store, sizeof(store), "%s/store", made);
+	snprintf(lock, sizeof(lock), "%s/store/lock.mdb", made);
+	unlink(lock); /* of processes that are gone */
+	int rc = segue_cli_sync(store, false);
+	if (!rc)
+		rc = segue_cli_sync(made, false);
+	if (!rc && renameat2(AT_FDCWD, made, AT_FDCWD, target, RENAME_NOREPLACE) < 0)
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename the copy to %s", target);
+	if (rc)
+		return rc;
+	rc = segue_cli_sync(parent, false);
+	return rc ? segue_fail_within(rc, "%s is whole, but may be lost in a power cut", target)
+		  : 0;
+}
+
+static int back_up(const struct segue_cli_options *options, const char *target, const char *parent,
+	const char *name)
+{
+	struct stat info;
+	char prefix[300], *report;
+	struct workplace place;
+
+	bool there = lstat(target, &info) == 0;
+	if (there || errno != ENOENT) {
+		if (!there && errno == ENOTDIR)
+			segue_fail_no_directory(target);
+		else
+			segue_fail(SEGUE_EINVAL, "%s exists: a backup does not write over anything",
+				target);
+		return segue_cli_fail();
+	}
+	snprintf(prefix, sizeof(prefix), ".%.255s.backup-", name);
+	sweep(parent, prefix);
+	if (make_workplace(parent, prefix, &place))
+		return segue_cli_fail();
+	int status = run_copy(options->dir, place.copy, target, false, options->progress, &report);
+	if (status == SEGUE_CLI_FINE && publish(place.copy, target, parent)) {
+		status = segue_cli_fail();
+		free(report);
+	}
+	if (status == SEGUE_CLI_FINE)
+		status = segue_cli_show(options, report, print_copy);
+	finish_workplace(&place);
+	return status;
+}
+
+static int run_backup(const struct segue_cli_options *options)
+{
+	char *target = segue_cli_absolute(options->key), *parent = target ? strdup(target) : NULL;
+	int status;
+
+	if (parent) {
+		char *name = strdup(basename(parent));
+		strcpy(parent, target);
+		status = name ? back_up(options, target, dirname(parent), name) : SEGUE_CLI_WRONG;
+		free(name);
+	} else {
+		segue_fail(SEGUE_ENOMEM, "no memory for a path");
+		status = segue_cli_fail();
+	}
+	free(parent);
+	free(target);
+	return status;
+}
+
+const struct segue_cli_command segue_cli_backup = {
+	.name = "backup",
+	.operands = "DIR TARGET",
+	.summary = "copy a store, also one that is being served",
+	.help = "Reads every value of the store from one moment, checks it, and writes it to a "
+		"new\n"
+		"store directory TARGET, which must not exist; then verifies the copy. A server\n"
+		"may run, and goes on: while the copy is made its file can grow. The copy is "
+		"under\n"
+		"a temporary name beside TARGET until it is whole and on disk.\n\n"
+		"All is copied that DIR/store holds: streams, positions, states, checkpoints, the\n"
+		"index of the data; not the data themselves, nor DIR/cache, which is made again.\n"
+		"What was committed and is not on disk yet is not in it: Loader.flush() before.\n\n"
+		"Exit status: 0 done, 3 the store is damaged, 1 anything else, 2 wrong usage. In\n"
+		"the last three cases there is no TARGET, or the message says that it may be lost "
+		"in\n"
+		"a power cut.\n",
+	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS,
+	.operands_min = 2,
+	.operands_max = 2,
+	.run = run_backup,
+};
+
+/* ---- Restore ---- */
+
+static int fail_directory(const char *doing, const char *dir)
+{
+	return errno == ENOTDIR ? segue_fail_no_directory(dir)
+				: segue_fail_errno(SEGUE_ESYSTEM, "cannot %s %s", doing, dir);
+}
+
+/* Nobody serves the directory, or will while this lasts. *made: it was not there before. */
+static int lock_directory(const char *dir, bool *made, int *out)
+{
+	long pid = 0;
+
+	*made = mkdir(dir, 0700) == 0;
+	if (!*made && errno != EEXIST)
+		return fail_directory("make", dir);
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return fail_directory("open", dir);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		segue_cli_lock_holder(dir, &pid);
+		close(fd);
+		return pid ? segue_fail(SEGUE_EBUSY,
+				     "a server (pid %ld) serves %s: end its workers, then the "
+				     "server",
+				     pid, dir)
+			   : segue_fail(SEGUE_EBUSY,
+				     "another process has %s open: try again when it has ended",
+				     dir);
+	}
+	*out = fd;
+	return 0;
+}
+
+/* What is there keeps its place until the new store takes it, in one step, and is kept after. */
+static int put_in_place(int dir, const char *dir_name, const char *made, char aside[64])
+{
+	time_t now = time(NULL);
+	struct tm parts;
+	char from[4096];
+
+	snprintf(from, sizeof(from), "%s/store", made);
+	*aside = '\0';
+	int rc = segue_cli_sync(from, false);
+	if (rc)
+		return rc;
+	if (faccessat(dir, "store", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		gmtime_r(&now, &parts);
+		strftime(aside, 64, "store.before-%Y%m%dT%H%M%SZ", &parts);
+		if (renameat2(AT_FDCWD, from, dir, aside, RENAME_NOREPLACE) < 0)
+			rc = segue_fail_errno(
+				SEGUE_ESYSTEM, "cannot rename to %s/%s", dir_name, aside);
+		else if (renameat2(dir, aside, dir, "store", RENAME_EXCHANGE) < 0)
+			rc = segue_fail_errno(SEGUE_ESYSTEM,
+				"cannot exchange %s/store for the backup (it lies in %s/%s now: "
+				"move them by hand)",
+				dir_name, dir_name, aside);
+	} else if (renameat2(AT_FDCWD, from, dir, "store", RENAME_NOREPLACE) < 0) {
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename to %s/store", dir_name);
+	}
+	if (rc)
+		return rc;
+	unlinkat(dir, SEGUE_STORE_SUSPECT, 0); /* said of the store that went */
+	return fsync(dir) < 0 ? segue_fail_errno(SEGUE_ESYSTEM,
+					"%s/store is the backup, but may be lost in a power cut: "
+					"cannot sync %s",
+					dir_name, dir_name)
+			      : 0;
+}
+
+static int restore_into(const struct segue_cli_options *options, const char *dir_name, int dir)
+{
+	char *report, aside[64];
+	struct workplace place;
+
+	if (!options->force && faccessat(dir, "store", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		segue_fail(SEGUE_EINVAL,
+			"%s has a store: with --force it is kept as %s/store.before-<date>, and "
+			"the "
+			"backup takes its place",
+			dir_name, dir_name);
+		return segue_cli_fail();
+	}
+	sweep(dir_name, ".restore-");
+	if (make_workplace(dir_name, ".restore-", &place))
+		return segue_cli_fail();
+	int status = run_copy(options->dir, place.copy, dir_name, true, options->progress, &report);
+	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, place.copy, aside)) {
+		status = segue_cli_fail();
+		free(report);
+	} else if (status == SEGUE_CLI_FINE) {
+		if (*aside && !options->json)
+			printf("the store that was there is kept as %s/%s\n", dir_name, aside);
+		status = segue_cli_show(options, report, print_copy);
+	}
+	finish_workplace(&place);
+	return status;
+}
+
+static int run_restore(const struct segue_cli_options *options)
+{
+	bool made;
+	int dir = -1;
+
+	if (lock_directory(options->key, &made, &dir))
+		return segue_cli_fail();
+	int status = restore_into(options, options->key, dir);
+	if (made && status != SEGUE_CLI_FINE)
+		rmdir(options->key); /* unless something is in it */
+	close(dir);
+	return status;
+}
+
+const struct segue_cli_command segue_cli_restore = {
+	.name = "restore",
+	.operands = "BACKUP DIR",
+	.summary = "put a backup in the place of a store",
+	.help = "Checks every value of the backup and copies it into DIR, which is made if need\n"
+		"be; no server may run there. A store that is there is an error, or, with "
+		"--force,\n"
+		"kept as DIR/store.before-<date>: until the copy is whole and on disk it stays in\n"
+		"its place. BACKUP is not changed, and may be restored again.\n\n"
+		"Workers go on with start=\"continue\" at what the backup holds, or with a token.\n"
+		"Nobody holds a lane of the restored store: a worker of the old one that still\n"
+		"lives gets FencedError, and what it committed after the backup is not taken.\n\n"
+		"Exit status: 0 done, 3 the backup is damaged, 1 anything else, 2 wrong usage. In\n"
+		"the last three cases DIR/store is as before, or the message says that the backup "
+		"is\n"
+		"in its place but may be lost in a power cut.\n",
+	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS | SEGUE_CLI_FORCE,
+	.operands_min = 2,
+	.operands_max = 2,
+	.run = run_restore,
+};

@@ -1,0 +1,518 @@
+/* segue checkpoint: the checkpoints that the store of a directory holds. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "store/lanes.h"
+
+#define ANSWER_WITHIN_NS INT64_C(10000000000)
+#define SETTLE_WITHIN_NS INT64_C(2000000000)
+
+enum { LOOK_AGAIN_US = 20000 };
+enum { NAMED_LANES = 16 }; /* in a message */
+
+/* One of them; `json` is as INSPECT has it. */
+struct stored {
+	const char *stream;
+	uint32_t lane;
+	uint64_t id, step;
+	const struct segue_json_value *json;
+	char *file; /* export: where it was written */
+};
+
+struct stored_list {
+	struct segue_json_value *report; /* what the entries point into */
+	struct stored *entry;
+	size_t count;
+};
+
+/* ---- Which ---- */
+
+static void finish_list(struct stored_list *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		free(list->entry[i].file);
+	free(list->entry);
+	segue_json_destroy(list->report);
+	*list = (struct stored_list){0};
+}
+
+static bool is_meant(const struct segue_cli_options *options, const struct stored *stored)
+{
+	return (options->lane < 0 || (uint64_t)options->lane == stored->lane) &&
+	       (options->id < 0 || (uint64_t)options->id == stored->id) &&
+	       (options->step < 0 || (uint64_t)options->step == stored->step);
+}
+
+static int add_stored(struct stored_list *list, const struct segue_cli_options *options,
+	const struct stored *stored)
+{
+	if (!is_meant(options, stored))
+		return 0;
+	struct stored *grown = realloc(list->entry, (list->count + 1) * sizeof(*grown));
+	if (!grown)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a list of checkpoints");
+	list->entry = grown;
+	list->entry[list->count++] = *stored;
+	return 0;
+}
+
+static const struct segue_json_value *first_of(
+	const struct segue_json_value *object, const char *name)
+{
+	const struct segue_json_value *list = segue_json_get(object, name);
+
+	return list ? list->first : NULL;
+}
+
+/* Those that the options mean, by stream, lane and step. */
+static int load_list(const struct segue_cli_options *options, struct stored_list *list)
+{
+	char *json;
+
+	*list = (struct stored_list){0};
+	int rc = segue_cli_report(options, SEGUE_REPORT_INSPECT, &json);
+	if (rc)
+		return rc;
+	rc = segue_json_parse(json, strlen(json), &list->report);
+	segue_free(json);
+	const struct segue_json_value *stream = rc ? NULL : first_of(list->report, "streams");
+	for (; stream; stream = stream->next) {
+		const struct segue_json_value *lane = first_of(stream, "lanes");
+		for (; lane; lane = lane->next) {
+			const struct segue_json_value *at = first_of(lane, "checkpoints");
+			for (; at && !rc; at = at->next) {
+				const struct stored stored = {
+					.stream = segue_json_get_text(stream, "name"),
+					.lane = (uint32_t)segue_json_get_unsigned(lane, "lane"),
+					.id = segue_json_get_unsigned(at, "id"),
+					.step = segue_json_get_unsigned(at, "step"),
+					.json = at,
+				};
+				rc = add_stored(list, options, &stored);
+			}
+		}
+	}
+	if (rc)
+		finish_list(list);
+	return rc;
+}
+
+static int fail_none(const struct segue_cli_options *options)
+{
+	bool named =
+		options->stream || options->lane >= 0 || options->id >= 0 || options->step >= 0;
+
+	return segue_fail(SEGUE_ENOTFOUND, "the store of %s has no %scheckpoint%s", options->dir,
+		named ? "such " : "", named ? "" : ": state_dict() makes them");
+}
+
+/* Those of one stream, and at least one. */
+static int load_some(const struct segue_cli_options *options, struct stored_list *list)
+{
+	int rc = load_list(options, list);
+
+	if (rc)
+		return rc;
+	if (list->count == 0)
+		rc = fail_none(options);
+	for (size_t i = 1; !rc && i < list->count; i++) {
+		if (strcmp(list->entry[i].stream, list->entry[0].stream) != 0)
+			rc = segue_fail(SEGUE_EINVAL,
+				"there are checkpoints of '%s' and of '%s': give --stream",
+				list->entry[0].stream, list->entry[i].stream);
+	}
+	if (rc)
+		finish_list(list);
+	return rc;
+}
+
+/* ---- Printing ---- */
+
+static int print_json(const struct stored_list *list)
+{
+	struct segue_json json = {0};
+	char *text;
+
+	segue_json_begin(&json, NULL, '{');
+	segue_json_begin(&json, "checkpoints", '[');
+	for (size_t i = 0; i < list->count; i++) {
+		const struct stored *stored = &list->entry[i];
+		segue_json_begin(&json, NULL, '{');
+		segue_json_string(&json, "stream", stored->stream);
+		segue_json_unsigned(&json, "lane", stored->lane);
+		segue_json_unsigned(&json, "id", stored->id);
+		segue_json_unsigned(&json, "step", stored->step);
+		segue_json_string(&json, "created", segue_json_get_text(stored->json, "created"));
+		segue_json_unsigned(&json, "bytes", segue_json_get_unsigned(stored->json, "bytes"));
+		if (stored->file)
+			segue_json_string(&json, "file", stored->file);
+		segue_json_end(&json, '}');
+	}
+	segue_json_end(&json, ']');
+	segue_json_end(&json, '}');
+	if (segue_json_take(&json, &text))
+		return segue_cli_fail();
+	puts(text);
+	free(text);
+	return SEGUE_CLI_FINE;
+}
+
+static void print_table(const struct stored_list *list)
+{
+	static const char *const headers[] = {
+		"STREAM", "LANE", "ID", "STEP", "CREATED", "SIZE", "FILE"};
+	bool files = list->count > 0 && list->entry[0].file;
+	struct segue_cli_table table;
+	char size[32];
+
+	segue_cli_table_init(&table, files ? 7 : 6, headers);
+	for (size_t i = 0; i < list->count; i++) {
+		const struct stored *stored = &list->entry[i];
+		char *name = segue_cli_printable(stored->stream, strlen(stored->stream));
+		segue_cli_table_add(&table, "%s", name);
+		free(name);
+		segue_cli_table_add(&table, "%u", stored->lane);
+		segue_cli_table_add(&table, "%llu", (unsigned long long)stored->id);
+		segue_cli_table_add(&table, "%llu", (unsigned long long)stored->step);
+		segue_cli_table_value(&table, stored->json, "created");
+		segue_cli_table_add(&table, "%s",
+			segue_cli_bytes(segue_json_get_unsigned(stored->json, "bytes"), size));
+		if (files)
+			segue_cli_table_add(&table, "%s", stored->file);
+	}
+	if (list->count == 0)
+		puts("no checkpoint is stored");
+	segue_cli_table_print(&table, 0);
+}
+
+static int show(const struct segue_cli_options *options, struct stored_list *list)
+{
+	int status = SEGUE_CLI_FINE;
+
+	if (options->json)
+		status = print_json(list);
+	else
+		print_table(list);
+	finish_list(list);
+	return status;
+}
+
+/* ---- What is done to them: by the server if one runs, else in the store ---- */
+
+struct access {
+	struct segue_client *client; /* or */
+	struct segue_store *store;
+};
+
+static void finish_access(struct access *access)
+{
+	segue_client_close(access->client);
+	segue_store_close(access->store);
+}
+
+/* Where the last end was not in order, the next server looks at the file before it writes. */
+static int open_store(
+	const struct segue_cli_options *options, enum segue_store_mode mode, struct access *access)
+{
+	struct segue_store_stats stats;
+
+	int rc = segue_store_open(options->dir, mode, &access->store);
+	if (rc || mode == SEGUE_STORE_READ)
+		return rc;
+	segue_store_stats(access->store, &stats);
+	if (stats.was_clean || stats.same_boot)
+		return 0;
+	segue_store_close(access->store);
+	access->store = NULL;
+	return segue_fail(SEGUE_EREADONLY,
+		"the store of %s must be verified (the machine stopped while a server had it, or a "
+		"write failed): start a server first",
+		options->dir);
+}
+
+static int open_access(
+	const struct segue_cli_options *options, enum segue_store_mode mode, struct access *access)
+{
+	const struct segue_open_options how = {
+		.socket_path = options->socket, .no_start = true, .timeout_ns = ANSWER_WITHIN_NS};
+	int64_t until = segue_now_ns() + SETTLE_WITHIN_NS;
+
+	/* A server that is coming or going holds the directory, and does not answer. */
+	for (;; usleep(LOOK_AGAIN_US)) {
+		*access = (struct access){0};
+		bool late = segue_now_ns() >= until;
+		int rc = segue_open(options->dir, &how, &access->client);
+		if (rc != SEGUE_EGONE)
+			return rc;
+		rc = open_store(options, mode, access);
+		if (rc != SEGUE_EBUSY || late)
+			return rc;
+	}
+}
+
+static int find_place(
+	const struct access *access, const struct stored *stored, struct segue_place *place)
+{
+	*place = (struct segue_place){.lane = stored->lane};
+	return segue_records_find_stream(access->store, stored->stream, &place->stream);
+}
+
+static int remove_one(const struct access *access, const struct stored *stored)
+{
+	struct segue_place place;
+	struct segue_ops ops = {0};
+
+	if (access->client)
+		return segue_client_checkpoint_remove(
+			access->client, stored->stream, stored->lane, stored->id);
+	int rc = find_place(access, stored, &place);
+	if (!rc)
+		rc = segue_records_remove_checkpoint(&ops, access->store, place, stored->id);
+	if (!rc)
+		rc = segue_store_apply(access->store, ops.op, ops.count);
+	segue_ops_finish(&ops);
+	return rc;
+}
+
+static int load_one(
+	const struct access *access, const struct stored *stored, void **token, size_t *size)
+{
+	struct segue_place place;
+
+	if (access->client)
+		return segue_client_checkpoint(
+			access->client, stored->stream, stored->lane, stored->id, token, size);
+	int rc = find_place(access, stored, &place);
+	return rc ? rc
+		  : segue_records_load_checkpoint(access->store, place, stored->id, token, size);
+}
+
+/* ---- export ---- */
+
+/* How many lanes an export is of: all of the stream, also those that were never used. */
+static uint64_t lanes_wanted(
+	const struct segue_cli_options *options, const struct stored_list *list)
+{
+	const struct segue_json_value *stream = first_of(list->report, "streams");
+
+	if (options->lane >= 0)
+		return 1;
+	while (strcmp(segue_json_get_text(stream, "name"), list->entry[0].stream) != 0)
+		stream = stream->next;
+	return segue_json_get_unsigned(segue_json_get(stream, "spec"), "lanes");
+}
+
+/* The list comes by lane and, within it, step. */
+static int fail_lanes_without(const struct stored_list *list, uint64_t wanted)
+{
+	char names[256] = "";
+	size_t at = 0, size = 0;
+	uint64_t count = 0;
+
+	for (uint64_t lane = 0; lane < wanted; lane++) {
+		bool stored = at < list->count && list->entry[at].lane == lane;
+		while (at < list->count && list->entry[at].lane == lane)
+			at++;
+		if (!stored && count++ < NAMED_LANES)
+			size += (size_t)snprintf(names + size, sizeof(names) - size, "%s%u",
+				count > 1 ? ", " : "", (unsigned)lane);
+	}
+	if (count == 0)
+		return 0;
+	return segue_fail(SEGUE_ENOTFOUND,
+		"%llu of %llu lanes of stream '%s' have no checkpoint (%s%s): give --lane, "
+		"--step or --id for others alone",
+		(unsigned long long)count, (unsigned long long)wanted, list->entry[0].stream, names,
+		count > NAMED_LANES ? ", ..." : "");
+}
+
+/* The newest step first, and within it by lane. */
+static int compare_steps(const void *a, const void *b)
+{
+	const struct stored *one = a, *other = b;
+
+	if (one->step != other->step)
+		return one->step < other->step ? 1 : -1;
+	return one->lane < other->lane ? -1 : one->lane > other->lane;
+}
+
+/* Leaves the newest step that all lanes have; a lane has one checkpoint of a step at most. */
+static int choose_step(const struct segue_cli_options *options, struct stored_list *list)
+{
+	const uint64_t wanted = lanes_wanted(options, list);
+	size_t from = 0, to = 0;
+
+	int rc = options->lane < 0 ? fail_lanes_without(list, wanted) : 0;
+	if (rc)
+		return rc;
+	qsort(list->entry, list->count, sizeof(*list->entry), compare_steps);
+	for (; from < list->count; from = to) {
+		while (to < list->count && list->entry[to].step == list->entry[from].step)
+			to++;
+		if (to - from == wanted)
+			break;
+	}
+	if (from == list->count)
+		return segue_fail(SEGUE_ENOTFOUND,
+			"no step has a checkpoint of every lane: give --lane, --step or --id");
+	memmove(list->entry, list->entry + from, (to - from) * sizeof(*list->entry));
+	list->count = to - from;
+	return 0;
+}
+
+static int write_bytes(int fd, const void *bytes, size_t size)
+{
+	const char *at = bytes;
+
+	while (size > 0) {
+		ssize_t put = write(fd, at, size);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -1;
+		at += put;
+		size -= (size_t)put;
+	}
+	return fsync(fd);
+}
+
+/* Whole, or as it was; its name is on disk when the directory is. */
+static int write_file(const char *path, const void *bytes, size_t size)
+{
+	char *temporary;
+	int rc = 0;
+
+	if (asprintf(&temporary, "%s.new", path) < 0)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a path");
+	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || write_bytes(fd, bytes, size))
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "write %s", temporary);
+	if (fd >= 0)
+		close(fd);
+	if (!rc && rename(temporary, path) < 0)
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "rename %s to %s", temporary, path);
+	if (rc && fd >= 0)
+		unlink(temporary);
+	free(temporary);
+	return rc;
+}
+
+static int export_one(const struct access *access, struct stored *stored, const char *target)
+{
+	size_t size;
+	void *token;
+
+	if (asprintf(&stored->file, "%s/lane-%u.token", target, stored->lane) < 0) {
+		stored->file = NULL;
+		return segue_fail(SEGUE_ENOMEM, "no memory for a path");
+	}
+	int rc = load_one(access, stored, &token, &size);
+	if (rc)
+		return rc;
+	rc = write_file(stored->file, token, size);
+	segue_free(token);
+	return rc;
+}
+
+static int make_target(const char *target)
+{
+	if (mkdir(target, 0777) == 0)
+		return segue_cli_sync(target, true);
+	return errno == EEXIST ? 0 : segue_fail_errno(SEGUE_ESYSTEM, "make directory %s", target);
+}
+
+static int run_export(const struct segue_cli_options *options, struct stored_list *list)
+{
+	struct access access = {0};
+	int rc = options->id < 0 && options->step < 0 ? choose_step(options, list) : 0;
+
+	if (!rc)
+		rc = make_target(options->key);
+	if (!rc)
+		rc = open_access(options, SEGUE_STORE_READ, &access);
+	for (size_t i = 0; !rc && i < list->count; i++)
+		rc = export_one(&access, &list->entry[i], options->key);
+	finish_access(&access);
+	if (!rc)
+		rc = segue_cli_sync(options->key, false);
+	return rc;
+}
+
+static int run_remove(const struct segue_cli_options *options, struct stored_list *list)
+{
+	struct access access;
+	int rc = open_access(options, SEGUE_STORE_SERVE, &access);
+
+	for (size_t i = 0; !rc && i < list->count; i++)
+		rc = remove_one(&access, &list->entry[i]);
+	finish_access(&access);
+	return rc;
+}
+
+/* ---- The command ---- */
+
+static int fail_usage(const char *text)
+{
+	fprintf(stderr, "segue checkpoint: %s\n", text);
+	return segue_cli_usage(&segue_cli_checkpoint);
+}
+
+static int run_checkpoint(const struct segue_cli_options *options)
+{
+	const char *action = options->action;
+	bool list_only = strcmp(action, "list") == 0, export = strcmp(action, "export") == 0;
+	struct stored_list list;
+
+	if (!list_only && !export && strcmp(action, "rm") != 0)
+		return fail_usage("the action is list, rm or export");
+	if (export != (options->key != NULL))
+		return fail_usage(export ? "export wants DIR and TARGET" : "one operand too many");
+	if (!list_only && !export && !options->all && options->id < 0 && options->step < 0)
+		return fail_usage("rm wants --id, --step or --all");
+	int rc = list_only ? load_list(options, &list) : load_some(options, &list);
+	if (rc)
+		return segue_cli_fail();
+	if (!list_only && (export ? run_export(options, &list) : run_remove(options, &list))) {
+		finish_list(&list);
+		return segue_cli_fail();
+	}
+	return show(options, &list);
+}
+
+const struct segue_cli_command segue_cli_checkpoint = {
+	.name = "checkpoint",
+	.operands = "list|rm|export DIR [TARGET]",
+	.summary = "list, remove or export stored checkpoints",
+	.help = "list    the checkpoints that the store holds: the newest of each lane, as many "
+		"as\n"
+		"        keep_checkpoints of the stream says\n"
+		"rm      removes those of --id, --step or --all. Tokens elsewhere stay good. "
+		"Final\n"
+		"        states cannot be taken back any more to before the oldest that is left\n"
+		"export  writes tokens as TARGET/lane-N.token, where TARGET is a directory: those "
+		"of\n"
+		"        --id or --step, else of the newest step that all lanes of the stream "
+		"have.\n"
+		"        In Python:\n"
+		"        loader.load_state_dict({\"lane/0\": open(\"TARGET/lane-0.token\", "
+		"\"rb\").read()})\n\n"
+		"--stream and --lane narrow each of them; rm and export are of one stream. Works "
+		"with\n"
+		"and without a running server.\n\n"
+		"Exit status: 0 fine, 1 no store, no such checkpoint, or it cannot be read or\n"
+		"written, 2 wrong usage.\n",
+	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET | SEGUE_CLI_LANE |
+		 SEGUE_CLI_ID | SEGUE_CLI_STEP | SEGUE_CLI_ALL,
+	.acts = true,
+	.operands_min = 1,
+	.operands_max = 2,
+	.run = run_checkpoint,
+};

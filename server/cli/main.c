@@ -1,0 +1,91 @@
+/* The program `segue`: finds the subcommand and runs it. */
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const struct segue_cli_command *const commands[] = {&segue_cli_serve, &segue_cli_status,
+	&segue_cli_inspect, &segue_cli_get, &segue_cli_checkpoint, &segue_cli_verify,
+	&segue_cli_backup, &segue_cli_restore, &segue_cli_doctor};
+
+enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
+
+static void print_usage(FILE *file)
+{
+	int width = 0;
+
+	fprintf(file, "Usage: segue COMMAND [OPERAND]... [OPTION]...\n"
+		      "       segue --version | --help\n\n"
+		      "Batches of segments of long sequences, with carried state.\n\n"
+		      "Commands:\n");
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		int wanted = (int)strlen(commands[i]->operands);
+		width = wanted > width ? wanted : width;
+	}
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		fprintf(file, "  %-10s %-*s %s\n", commands[i]->name, width, commands[i]->operands,
+			commands[i]->summary);
+	fprintf(file, "\n'segue COMMAND --help' says more.\n\n"
+		      "Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"
+		      "command line was not understood, 3 verify, backup, restore: damaged.\n");
+}
+
+static int run_command(const char *name, int argc, char **argv)
+{
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		if (strcmp(name, commands[i]->name) == 0)
+			return segue_cli_run(commands[i], argc, argv);
+	}
+	if (*name == '-')
+		fprintf(stderr, "segue: there is no option '%s' before a command\n", name);
+	else
+		fprintf(stderr, "segue: there is no command '%s'\n", name);
+	fputs("Try 'segue --help'.\n", stderr);
+	return SEGUE_CLI_USAGE;
+}
+
+static bool is_one_of(const char *name, const char *a, const char *b, const char *c)
+{
+	return strcmp(name, a) == 0 || strcmp(name, b) == 0 || strcmp(name, c) == 0;
+}
+
+static int run(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (is_one_of(name, "--version", "-V", "version")) {
+		printf("segue %s\n", segue_version());
+		return SEGUE_CLI_FINE;
+	}
+	if (is_one_of(name, "--help", "-h", "help")) {
+		char option[] = "--help", *of_command[] = {argv[0], option, NULL};
+		if (argc > 2 && *argv[2] != '-')
+			return run_command(argv[2], 2, of_command);
+		print_usage(stdout);
+		return SEGUE_CLI_FINE;
+	}
+	if (*name)
+		return run_command(name, argc - 1, argv + 1);
+	print_usage(stderr);
+	fputs("Try 'segue --help'.\n", stderr);
+	return SEGUE_CLI_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	/* Whoever started us may ignore it: then children end, and nobody can say how. */
+	signal(SIGCHLD, SIG_DFL);
+	int status = run(argc, argv);
+
+	/* A report that did not reach its file must not look like one that did. */
+	errno = 0;
+	bool lost = ferror(stdout) != 0;
+	if (fclose(stdout) != 0 && errno != EBADF)
+		lost = true;
+	if (lost)
+		fputs("segue: standard output could not be written\n", stderr);
+	return lost && status == SEGUE_CLI_FINE ? SEGUE_CLI_WRONG : status;
+}

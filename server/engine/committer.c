@@ -1,0 +1,766 @@
+/* The committer thread: group commit of leases in force and of what other threads ask for. */
+#include "engine/committer.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/barrier.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "engine/snapshot.h"
+
+/*
+ * Removals of older final states in one transaction, a lane's share: that many, and as many again
+ * as twice the final states that it brings, so that none are left behind.
+ */
+enum { SETTLE_REMOVALS = 4096 };
+
+/* A server that stops waits so long for memory; a lane that there was none for is tried so often. */
+#define MEMORY_WAIT_NS  INT64_C(2000000000)
+#define MEMORY_RETRY_NS INT64_C(50000000)
+/* Transactions without memory for a lane after which its worker is told, each time. */
+enum { MISSES_TOLD = 3 };
+
+/* A grant's part in the transaction under way. */
+struct entry {
+	struct segue_grant *grant;
+	struct segue_image *image; /* NULL: nothing new was committed */
+	size_t first, count;       /* its operations */
+	int rc;
+	bool finishing;
+	bool held; /* what the lane's record is to say */
+	bool left; /* there was no memory for what it owes: it stays for the next transaction */
+};
+
+struct segue_writer {
+	struct segue_store *store;
+	struct segue_loop *loop;
+	void (*failed)(void *arg, int code, const char *detail);
+	void *arg;
+	pthread_t thread;
+	pthread_mutex_t lock; /* of all below, but `committer` and `entries` */
+	pthread_cond_t wanted, written;
+	struct segue_grant *grants;
+	struct segue_change *changes, **last_change; /* that wait for a transaction */
+	struct segue_pin *pins;
+	bool urgent, stopping;
+	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
+	bool last_try;   /* the server stops: what cannot be written now is given up, */
+	bool last;       /* and the transaction under way began after that was said; */
+	int64_t last_ns;    /* lack of memory is waited out until then */
+	unsigned unwritten; /* leases that ended with commits that are not on disk */
+	int storage;        /* last code told to `failed` */
+	struct segue_committer committer;
+	struct entry *entries;
+	size_t entry_count, entry_capacity;
+};
+
+static bool same_place(struct segue_place a, struct segue_place b)
+{
+	return a.stream == b.stream && a.group == b.group && a.lane == b.lane;
+}
+
+static int64_t interval_ns(const struct segue_grant *grant)
+{
+	return grant->spec->interval_ms * INT64_C(1000000);
+}
+
+/* ---- One transaction ---- */
+
+/* The grants that are looked at in this transaction. With the lock. */
+static int collect(struct segue_writer *writer)
+{
+	size_t count = 0;
+
+	for (struct segue_grant *grant = writer->grants; grant; grant = grant->next)
+		count++;
+	if (count > writer->entry_capacity) {
+		struct entry *grown = realloc(writer->entries, count * sizeof(*grown));
+		if (!grown)
+			return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
+		writer->entries = grown;
+		writer->entry_capacity = count;
+	}
+	writer->entry_count = 0;
+	writer->last = writer->last_try;
+	for (struct segue_grant *grant = writer->grants; grant; grant = grant->next)
+		writer->entries[writer->entry_count++] = (struct entry){.grant = grant,
+			.finishing = grant->finishing,
+			.held = !grant->finishing || grant->stays_held};
+	return 0;
+}
+
+static bool owes(struct segue_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
+	bool writable = sound && !grant->refused;
+	uint64_t committed = grant->carry.committed;
+	pthread_mutex_unlock(&grant->filler->lock);
+	return writable && committed > grant->account.durable;
+}
+
+/* What is wrong with the operations of one lane, not with the storage: it will not get better. */
+static bool is_of_one(int rc)
+{
+	return rc == SEGUE_EINVAL || rc == SEGUE_ELIMIT;
+}
+
+/* Final states that nothing can undo any more need no older ones behind them. */
+static int add_settled(struct segue_writer *writer, struct segue_ops *ops,
+	const struct entry *entry, size_t finals)
+{
+	const struct segue_grant *grant = entry->grant;
+	uint64_t committed = entry->image->position->step;
+	/* So far back a checkpoint can be taken that nobody has asked for yet (snapshot.c). */
+	uint64_t reach = grant->filler->geometry.depth + 2;
+	uint64_t below = committed > reach ? committed - reach : 0;
+	struct segue_catalogue catalogue;
+
+	int rc = segue_records_load_catalogue(writer->store, grant->place, &catalogue);
+	if (rc)
+		return rc;
+	uint64_t floor = segue_catalogue_floor(&catalogue);
+	below = floor < below ? floor : below;
+	pthread_mutex_lock(&writer->lock);
+	for (const struct segue_pin *pin = writer->pins; pin; pin = pin->next) {
+		if (same_place(pin->place, grant->place) && pin->step < below)
+			below = pin->step;
+	}
+	pthread_mutex_unlock(&writer->lock);
+	return segue_records_settle(ops, writer->store, grant->place, grant->spec->lanes, below,
+		1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
+}
+
+static int add_image(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
+{
+	struct segue_grant *grant = entry->grant;
+	uint64_t committed;
+
+	int rc = segue_snapshot(
+		grant->filler, &grant->carry, SEGUE_NEVER, &committed, &entry->image);
+	if (rc)
+		return rc;
+	grant->record.committed_ms = segue_unix_ms();
+	grant->record.held = entry->held;
+	rc = segue_records_image(ops, grant->place, &grant->filler->plan_spec, &grant->record,
+		entry->image, &grant->account);
+	if (rc)
+		return rc;
+	size_t before = ops->count;
+	pthread_mutex_lock(&grant->filler->lock);
+	rc = segue_records_finals(ops, grant->place, entry->image->row_size, grant->carry.kept,
+		grant->account.durable, entry->image->position->step);
+	pthread_mutex_unlock(&grant->filler->lock);
+	if (!rc && grant->spec->keep_final)
+		rc = add_settled(writer, ops, entry, (ops->count - before) / 2);
+	return rc;
+}
+
+/* The position stands; that nobody holds the lane any more is news. */
+static int add_release(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
+{
+	struct segue_lane_record stored;
+
+	int rc = segue_records_load_lane(writer->store, entry->grant->place, &stored);
+	if (rc)
+		return rc;
+	stored.held = entry->held;
+	rc = segue_records_lane(ops, entry->grant->place, &stored);
+	free(stored.position);
+	return rc;
+}
+
+/* The lane is not written any more, and its holder learns why. */
+static void give_up(struct entry *entry, int rc)
+{
+	fprintf(stderr, "segue: lane %u of stream '%s' is not written any more: %s\n",
+		entry->grant->place.lane, entry->grant->spec->name, segue_error_detail());
+	segue_grant_refuse(entry->grant, rc, segue_error_detail());
+	segue_image_destroy(entry->image);
+	entry->image = NULL;
+}
+
+/*
+ * Adds what a grant owes. Without memory it is left for the next transaction; what else goes wrong
+ * (with the lane's own records, or with its worker's words) will not get better.
+ */
+static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
+{
+	int rc = 0;
+
+	entry->first = ops->count;
+	if (owes(entry->grant))
+		rc = add_image(writer, ops, entry);
+	if (rc) {
+		segue_ops_truncate(ops, entry->first);
+		if (rc != SEGUE_ENOMEM)
+			give_up(entry, rc);
+		segue_image_destroy(entry->image);
+		entry->image = NULL;
+		entry->left = rc == SEGUE_ENOMEM;
+	}
+	if (!entry->image && entry->finishing && !entry->left)
+		entry->left = add_release(writer, ops, entry) == SEGUE_ENOMEM;
+	entry->count = ops->count - entry->first;
+}
+
+static void settle(struct entry *entry)
+{
+	struct segue_grant *grant = entry->grant;
+
+	if (!entry->image)
+		return;
+	/* Needs no memory: the account has had its own since the grant was made. */
+	segue_account_settle(&grant->account, &grant->filler->plan_spec, entry->image);
+	uint64_t step = grant->account.durable;
+	/* Before the step: who waits for it must not meet the error of before when it goes on. */
+	if (segue_load_relaxed(&grant->carry.page->error))
+		segue_grant_storage(grant, 0, "");
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_forget(&grant->carry, step);
+	segue_carry_set_durable(&grant->carry, step);
+	pthread_mutex_unlock(&grant->filler->lock);
+}
+
+/* A lane for which there is no memory again and again is not on disk: its worker must know. */
+static void note_memory(struct entry *entry)
+{
+	struct segue_grant *grant = entry->grant;
+
+	if (entry->left) {
+		grant->misses += grant->misses < MISSES_TOLD;
+		if (grant->misses == MISSES_TOLD)
+			segue_grant_storage(
+				grant, SEGUE_ENOMEM, "the server has no memory to write this lane");
+	} else if (entry->rc == 0) {
+		grant->misses = 0;
+	}
+}
+
+/* ---- Changes ---- */
+
+static const struct segue_ops *ops_of(const struct segue_change *change)
+{
+	return change->ready ? change->ready : &change->ops;
+}
+
+static void set_result(struct segue_change *change, int rc)
+{
+	change->rc = rc;
+	if (rc)
+		snprintf(change->detail, sizeof(change->detail), "%s", segue_error_detail());
+}
+
+/* Each adds its own operations, or learns why it cannot. */
+static void build_changes(struct segue_change *changes)
+{
+	for (struct segue_change *change = changes; change; change = change->next) {
+		if (change->ready)
+			continue;
+		int rc = change->build(change->arg, &change->ops);
+		if (!rc)
+			continue;
+		set_result(change, rc);
+		segue_ops_truncate(&change->ops, 0);
+	}
+}
+
+bool segue_writer_covers(
+	const struct segue_writer *writer, const struct segue_grant *grant, uint64_t step)
+{
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		const struct entry *entry = &writer->entries[i];
+		if (entry->grant == grant && entry->image && entry->image->position->step >= step)
+			return true;
+	}
+	return grant->account.durable >= step;
+}
+
+/* Those that this transaction takes: of each place the first. With the lock. */
+static struct segue_change *take_changes(struct segue_writer *writer)
+{
+	struct segue_change *taken = NULL, **last = &taken, **link = &writer->changes;
+
+	while (*link) {
+		struct segue_change *change = *link;
+		const struct segue_change *other = change->ready ? NULL : taken;
+		while (other && (other->ready || !same_place(other->place, change->place)))
+			other = other->next;
+		if (other) {
+			link = &change->next;
+			continue;
+		}
+		*link = change->next;
+		change->next = NULL;
+		*last = change;
+		last = &change->next;
+	}
+	writer->last_change = link;
+	return taken;
+}
+
+/* ---- The transaction itself ---- */
+
+/* All operations of the transaction as one list; what they point to stays where it is. */
+static int flatten(const struct segue_ops *own, const struct segue_change *changes,
+	struct segue_store_op **out, size_t *count)
+{
+	size_t total = own->count, at = own->count;
+
+	for (const struct segue_change *change = changes; change; change = change->next)
+		total += ops_of(change)->count;
+	struct segue_store_op *all = malloc((total ? total : 1) * sizeof(*all));
+	if (!all)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
+	if (own->count)
+		memcpy(all, own->op, own->count * sizeof(*all));
+	for (const struct segue_change *change = changes; change; change = change->next) {
+		const struct segue_ops *ops = ops_of(change);
+		if (ops->count)
+			memcpy(all + at, ops->op, ops->count * sizeof(*all));
+		at += ops->count;
+	}
+	*out = all;
+	*count = total;
+	return 0;
+}
+
+static int apply(struct segue_writer *writer, const struct segue_store_op *op, size_t count)
+{
+	if (count == 0)
+		return 0;
+	if (!segue_committer_begin(&writer->committer))
+		return segue_fail(SEGUE_ESTORE, "storage failed before: nothing more is written "
+						"until the server is started "
+						"again");
+	int rc = segue_store_apply(writer->store, op, count);
+	segue_committer_ended(&writer->committer, rc);
+	return rc;
+}
+
+/* All have the same result, but those that could not even be built. */
+static void set_results(struct segue_writer *writer, struct segue_change *changes, int rc)
+{
+	for (size_t i = 0; i < writer->entry_count; i++)
+		writer->entries[i].rc = rc;
+	for (; changes; changes = changes->next) {
+		if (!changes->rc)
+			set_result(changes, rc);
+	}
+}
+
+/* What became of the lane's own part of this transaction. */
+static int result_at(const struct segue_writer *writer, struct segue_place place)
+{
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		if (same_place(writer->entries[i].grant->place, place))
+			return writer->entries[i].rc;
+	}
+	return 0;
+}
+
+/*
+ * A transaction each, so that what is wrong with one of them stays its own affair. A change may have
+ * been built on what its lane writes: it fails with it.
+ */
+static int write_each(
+	struct segue_writer *writer, const struct segue_ops *own, struct segue_change *changes)
+{
+	int storage = 0;
+
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		struct entry *entry = &writer->entries[i];
+		entry->rc = storage ? storage : apply(writer, own->op + entry->first, entry->count);
+		if (is_of_one(entry->rc))
+			give_up(entry, entry->rc);
+		else
+			storage = entry->rc;
+	}
+	for (; changes; changes = changes->next) {
+		const struct segue_ops *ops = ops_of(changes);
+		if (changes->rc)
+			continue;
+		int rc = storage;
+		if (!rc && !changes->ready && result_at(writer, changes->place))
+			rc = segue_fail(result_at(writer, changes->place),
+				"the store refuses what lane %u has committed",
+				changes->place.lane);
+		else if (!rc)
+			rc = apply(writer, ops->op, ops->count);
+		set_result(changes, rc);
+		if (!is_of_one(rc))
+			storage = rc;
+	}
+	return storage;
+}
+
+/* 0, or what the storage said; each part has its own result. */
+static int write_all(
+	struct segue_writer *writer, const struct segue_ops *own, struct segue_change *changes)
+{
+	struct segue_store_op *all = NULL;
+	size_t count = 0;
+	int rc = flatten(own, changes, &all, &count);
+
+	if (!rc)
+		rc = apply(writer, all, count);
+	free(all);
+	if (is_of_one(rc))
+		return write_each(writer, own, changes);
+	set_results(writer, changes, rc);
+	return rc;
+}
+
+/* ---- What follows it ---- */
+
+struct news {
+	void (*failed)(void *arg, int code, const char *detail);
+	void *arg;
+	int code;
+	char detail[SEGUE_ERROR_TEXT];
+};
+
+static void tell(void *arg)
+{
+	struct news *news = arg;
+
+	news->failed(news->arg, news->code, news->detail);
+	free(news);
+}
+
+/* Tells the server when storage fails, and when it works again; `again`: also if it fails as before. */
+static void tell_storage(struct segue_writer *writer, int rc, bool again)
+{
+	if (rc == writer->storage && !(again && rc))
+		return;
+	struct news *news = malloc(sizeof(*news));
+	if (!news)
+		return;
+	*news = (struct news){.failed = writer->failed, .arg = writer->arg, .code = rc};
+	snprintf(news->detail, sizeof(news->detail), "%.*s", (int)sizeof(news->detail) - 1,
+		segue_error_detail());
+	writer->storage = rc;
+	segue_loop_post(writer->loop, tell, news);
+}
+
+static void answer(struct segue_writer *writer, struct segue_change *changes)
+{
+	struct segue_change *change, *next, *posted = NULL;
+
+	pthread_mutex_lock(&writer->lock);
+	for (change = changes; change; change = next) {
+		next = change->next;
+		segue_ops_finish(&change->ops);
+		if (change->done) {
+			change->next = posted;
+			posted = change;
+		} else {
+			change->finished = true; /* and may be gone as soon as the lock is */
+		}
+	}
+	pthread_cond_broadcast(&writer->written);
+	pthread_mutex_unlock(&writer->lock);
+	for (change = posted; change; change = next) {
+		next = change->next;
+		segue_loop_post(writer->loop, change->done, change->arg);
+	}
+}
+
+static void forget(struct segue_writer *writer, struct segue_grant *grant)
+{
+	struct segue_grant **link = &writer->grants;
+
+	pthread_mutex_lock(&writer->lock);
+	while (*link != grant)
+		link = &(*link)->next;
+	*link = grant->next;
+	pthread_mutex_unlock(&writer->lock);
+	segue_loop_post(writer->loop, grant->finished, grant->arg);
+}
+
+/* That nobody holds the lane any more, where its last commit cannot be written for good. */
+static void release_alone(struct segue_writer *writer, struct entry *entry)
+{
+	struct segue_ops ops = {0};
+
+	if (add_release(writer, &ops, entry) == 0)
+		apply(writer, ops.op, ops.count);
+	segue_ops_finish(&ops);
+}
+
+/* Whether what a lease that is over owes will not be tried again. */
+static bool is_hopeless(const struct segue_writer *writer, const struct entry *entry)
+{
+	bool memory = entry->left || entry->rc == SEGUE_ENOMEM;
+
+	if (writer->committer.state == SEGUE_COMMITTER_STOPPED)
+		return true;
+	return writer->last && (!memory || segue_now_ns() >= writer->last_ns);
+}
+
+/* A lease that is over stays until its last commit is on disk, or can never be. */
+static void conclude(struct segue_writer *writer)
+{
+	for (size_t i = 0; i < writer->entry_count; i++) {
+		struct entry *entry = &writer->entries[i];
+		if (entry->rc == 0)
+			settle(entry);
+		note_memory(entry);
+		segue_image_destroy(entry->image);
+		if (!entry->finishing)
+			continue;
+		if (is_of_one(entry->rc))
+			release_alone(writer, entry);
+		bool through = entry->rc == 0 && !entry->left;
+		bool hopeless = !through && !is_of_one(entry->rc) && is_hopeless(writer, entry);
+		writer->unwritten += hopeless && owes(entry->grant);
+		if (through || is_of_one(entry->rc) || hopeless)
+			forget(writer, entry->grant);
+		else if (!entry->left || entry->grant->misses == MISSES_TOLD)
+			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);
+	}
+}
+
+static void transact(struct segue_writer *writer, struct segue_change *changes, bool tell_again)
+{
+	struct segue_ops own = {0};
+
+	for (size_t i = 0; i < writer->entry_count; i++)
+		add_grant(writer, &own, &writer->entries[i]);
+	build_changes(changes);
+	bool some = own.count > 0 || changes;
+	int rc = some ? write_all(writer, &own, changes) : 0;
+	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
+	bool well = writer->entry_count > 0 && writer->committer.state != SEGUE_COMMITTER_STOPPED;
+	if (some || well)
+		tell_storage(writer, rc, tell_again);
+	answer(writer, changes);
+	conclude(writer);
+	segue_ops_finish(&own);
+}
+
+/* ---- The thread ---- */
+
+/* When the next transaction is due. With the lock. */
+static int64_t due(const struct segue_writer *writer, int64_t last)
+{
+	int64_t when = INT64_MAX;
+
+	if (writer->urgent || writer->changes)
+		return 0;
+	for (const struct segue_grant *grant = writer->grants; grant; grant = grant->next) {
+		bool soon = writer->last_try || grant->misses > 0;
+		int64_t at = last + (soon ? MEMORY_RETRY_NS : interval_ns(grant));
+		when = at < when ? at : when;
+	}
+	return when;
+}
+
+static void sleep_until(struct segue_writer *writer, int64_t when)
+{
+	if (when == INT64_MAX) {
+		pthread_cond_wait(&writer->wanted, &writer->lock);
+		return;
+	}
+	struct timespec at = {.tv_sec = when / 1000000000, .tv_nsec = when % 1000000000};
+	pthread_cond_timedwait(&writer->wanted, &writer->lock, &at);
+}
+
+static void *work(void *arg)
+{
+	struct segue_writer *writer = arg;
+	int64_t last = segue_now_ns();
+
+	pthread_setname_np(pthread_self(), "committer");
+	pthread_mutex_lock(&writer->lock);
+	for (;;) {
+		int64_t when = due(writer, last);
+		if (when > segue_now_ns() && !writer->stopping) {
+			sleep_until(writer, when);
+			continue;
+		}
+		bool stopping = writer->stopping;
+		struct segue_change *changes = take_changes(writer);
+		bool tell_again = writer->tell_again;
+		bool collected = collect(writer) == 0;
+		if (collected)
+			writer->urgent = writer->tell_again = false;
+		else
+			writer->entry_count = 0;
+		pthread_mutex_unlock(&writer->lock);
+		last = segue_now_ns();
+		transact(writer, changes, tell_again);
+		if (!collected)
+			usleep(MEMORY_RETRY_NS / 1000);
+		pthread_mutex_lock(&writer->lock);
+		if (stopping && !writer->changes)
+			break;
+	}
+	pthread_mutex_unlock(&writer->lock);
+	return NULL;
+}
+
+int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
+	void (*failed)(void *arg, int code, const char *detail), void *arg,
+	struct segue_writer **out)
+{
+	struct segue_writer *writer = calloc(1, sizeof(*writer));
+	pthread_condattr_t attributes;
+
+	if (!writer)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the committer");
+	writer->store = store;
+	writer->loop = loop;
+	writer->failed = failed;
+	writer->arg = arg;
+	writer->last_change = &writer->changes;
+	pthread_mutex_init(&writer->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&writer->wanted, &attributes);
+	pthread_cond_init(&writer->written, NULL);
+	pthread_condattr_destroy(&attributes);
+	int error = pthread_create(&writer->thread, NULL, work, writer);
+	if (error) {
+		free(writer);
+		return segue_fail(
+			SEGUE_ESYSTEM, "the committer cannot be started: %s", strerror(error));
+	}
+	*out = writer;
+	return 0;
+}
+
+unsigned segue_writer_destroy(struct segue_writer *writer)
+{
+	if (!writer)
+		return 0;
+	pthread_mutex_lock(&writer->lock);
+	writer->stopping = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+	pthread_join(writer->thread, NULL);
+	pthread_cond_destroy(&writer->wanted);
+	pthread_cond_destroy(&writer->written);
+	pthread_mutex_destroy(&writer->lock);
+	unsigned unwritten = writer->unwritten;
+	free(writer->entries);
+	free(writer);
+	return unwritten;
+}
+
+void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant)
+{
+	pthread_mutex_lock(&writer->lock);
+	grant->next = writer->grants;
+	writer->grants = grant;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant, bool held,
+	void (*finished)(void *arg), void (*delayed)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&writer->lock);
+	grant->finishing = true;
+	grant->stays_held = held;
+	grant->finished = finished;
+	grant->delayed = delayed;
+	grant->arg = arg;
+	writer->urgent = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_urge(struct segue_writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	writer->urgent = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_flush(struct segue_writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	writer->urgent = writer->tell_again = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_try_once(struct segue_writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	writer->last_try = true;
+	writer->last_ns = segue_now_ns() + MEMORY_WAIT_NS;
+	writer->urgent = true;
+	pthread_cond_signal(&writer->wanted);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+/* With the lock. */
+static void enqueue(struct segue_writer *writer, struct segue_change *change)
+{
+	*change = (struct segue_change){
+		.place = change->place,
+		.build = change->build,
+		.arg = change->arg,
+		.ready = change->ready,
+		.done = change->done,
+	};
+	*writer->last_change = change;
+	writer->last_change = &change->next;
+	pthread_cond_signal(&writer->wanted);
+}
+
+int segue_writer_change(struct segue_writer *writer, struct segue_change *change)
+{
+	change->done = NULL;
+	pthread_mutex_lock(&writer->lock);
+	enqueue(writer, change);
+	while (!change->finished)
+		pthread_cond_wait(&writer->written, &writer->lock);
+	pthread_mutex_unlock(&writer->lock);
+	return change->rc ? segue_fail(change->rc, "%s", change->detail) : 0;
+}
+
+int segue_writer_apply(struct segue_writer *writer, const struct segue_ops *ops)
+{
+	struct segue_change change = {.ready = ops};
+
+	return segue_writer_change(writer, &change);
+}
+
+void segue_writer_submit(
+	struct segue_writer *writer, struct segue_change *change, void (*done)(void *arg))
+{
+	change->done = done;
+	change->ready = NULL;
+	pthread_mutex_lock(&writer->lock);
+	enqueue(writer, change);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_pin(struct segue_writer *writer, struct segue_pin *pin)
+{
+	pthread_mutex_lock(&writer->lock);
+	pin->next = writer->pins;
+	writer->pins = pin;
+	pthread_mutex_unlock(&writer->lock);
+}
+
+void segue_writer_unpin(struct segue_writer *writer, struct segue_pin *pin)
+{
+	struct segue_pin **link = &writer->pins;
+
+	pthread_mutex_lock(&writer->lock);
+	while (*link != pin)
+		link = &(*link)->next;
+	*link = pin->next;
+	pthread_mutex_unlock(&writer->lock);
+}

@@ -1,0 +1,427 @@
+/* A filler: plan, records and slots of one feed. */
+#include "engine/filler.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+
+/* ---- Records ---- */
+
+static void release_record(struct segue_record *record)
+{
+	if (record)
+		record->ops->release(record);
+}
+
+static int admit(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
+{
+	struct segue_filler *filler = arg;
+	struct segue_admitted admitted;
+
+	/* A step that passes over whole epochs (tail = stop) admits more than it places. */
+	if (filler->admitted_count == filler->admitted_capacity) {
+		size_t capacity = 2 * (size_t)filler->admitted_capacity;
+		struct segue_filler_row *grown =
+			realloc(filler->admitted, capacity * sizeof(*grown));
+		if (!grown)
+			return segue_fail(SEGUE_ENOMEM, "no memory for %zu records", capacity);
+		filler->admitted = grown;
+		filler->admitted_capacity = (uint32_t)capacity;
+	}
+	struct segue_filler_row *row = &filler->admitted[filler->admitted_count];
+	int rc = filler->source->ops->admit(filler->source, record, &row->record, &admitted);
+	if (rc == SEGUE_EDATA && filler->spec->on_error == SEGUE_ON_ERROR_SKIP) {
+		segue_source_note_skip(filler->source);
+		return SEGUE_PLAN_SKIP;
+	}
+	if (rc == SEGUE_EDATA)
+		return segue_fail(rc, "%s (on_error=\"skip\" passes over such records)",
+			segue_error_detail());
+	if (rc)
+		return rc;
+	row->number = number;
+	filler->admitted_count++;
+	*array_steps = admitted.array_steps;
+	*total_length = admitted.total_length;
+	return 0;
+}
+
+static int longest(void *arg, uint64_t epoch, uint64_t *steps)
+{
+	struct segue_filler *filler = arg;
+	const uint32_t *lengths;
+
+	if (filler->longest_epoch != epoch + 1) {
+		int rc = filler->source->ops->lengths(filler->source, NULL, NULL, &lengths);
+		if (!rc)
+			rc = segue_plan_longest(
+				&filler->plan_spec, epoch, lengths, &filler->longest);
+		malloc_trim(0); /* the scan of all records has left holes */
+		if (rc)
+			return rc;
+		filler->longest_epoch = epoch + 1;
+	}
+	*steps = filler->longest;
+	return 0;
+}
+
+static void drop_admitted(struct segue_filler *filler)
+{
+	for (uint32_t i = 0; i < filler->admitted_count; i++)
+		release_record(filler->admitted[i].record);
+	filler->admitted_count = 0;
+}
+
+/* The record of a row of the new batch: admitted by this step, or handed on by the row before. */
+static struct segue_record *record_of(struct segue_filler *filler, const struct segue_span *span)
+{
+	struct segue_record *record = NULL;
+
+	if (span->previous_row != SEGUE_NO_ROW) {
+		record = filler->row[span->previous_row].record;
+		filler->row[span->previous_row].record = NULL;
+		return record;
+	}
+	for (uint32_t i = 0; i < filler->admitted_count; i++) {
+		if (filler->admitted[i].number == span->number) {
+			record = filler->admitted[i].record;
+			filler->admitted[i].record = NULL;
+		}
+	}
+	return record;
+}
+
+/* Moves the records to the rows of the new batch; those whose sequence has ended are let go. */
+static void move_records(struct segue_filler *filler, uint32_t rows)
+{
+	uint32_t size = filler->geometry.batch_size;
+
+	memset(filler->next_row, 0, size * sizeof(*filler->next_row));
+	for (uint32_t i = 0; i < rows; i++) {
+		const struct segue_span *span = &filler->spans[i];
+		filler->next_row[i].number = span->number;
+		if (!(span->flags & SEGUE_SPAN_EMPTY))
+			filler->next_row[i].record = record_of(filler, span);
+	}
+	for (uint32_t i = 0; i < size; i++)
+		release_record(filler->row[i].record);
+	drop_admitted(filler);
+	struct segue_filler_row *row = filler->row;
+	filler->row = filler->next_row;
+	filler->next_row = row;
+}
+
+/* ---- Slots ---- */
+
+static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
+{
+	const struct segue_geometry *geometry = &filler->geometry;
+	const struct segue_spec *spec = filler->spec;
+	const struct segue_span *span = &filler->spans[i];
+	struct segue_record *record = filler->row[i].record;
+	uint64_t unroll = geometry->num_unroll, steps = 0;
+	int rc = 0;
+
+	if (record) {
+		steps = span->array_steps - span->first_step;
+		steps = steps < unroll ? steps : unroll;
+	}
+	for (size_t f = 0; f < spec->sequence_count && !rc; f++) {
+		uint64_t size = spec->sequences[f].size;
+		uint8_t *out = slot + geometry->sequence_offset[f] + i * unroll * size;
+		if (steps)
+			rc = record->ops->read(record, f, steps, out);
+		memset(out + steps * size, 0, (unroll - steps) * size);
+	}
+	for (size_t f = 0; f < spec->context_count && !rc; f++) {
+		uint64_t size = spec->contexts[f].size;
+		uint8_t *out = slot + geometry->context_offset[f] + i * size;
+		if (record)
+			rc = record->ops->context(record, f, out);
+		else
+			memset(out, 0, size);
+	}
+	return rc;
+}
+
+static void note_key(struct segue_filler *filler, uint32_t i)
+{
+	struct segue_record *record = filler->row[i].record;
+	size_t size = 0;
+
+	filler->keys[i] = (struct segue_feed_key){.offset = (uint32_t)filler->heap_used};
+	if (record) {
+		const char *key = record->ops->key(record, &size);
+		memcpy(filler->heap + filler->heap_used, key, size);
+	}
+	filler->keys[i].size = (uint32_t)size;
+	filler->heap_used += size;
+}
+
+static int fill_slot(struct segue_filler *filler, uint32_t rows)
+{
+	uint64_t step = filler->plan.position->step - 1;
+	struct segue_slot *slot = segue_ring_slot(filler->ring.map, &filler->geometry, step);
+	uint8_t *base = (uint8_t *)slot;
+
+	filler->heap_used = 0;
+	for (uint32_t i = 0; i < rows; i++) {
+		int rc = fill_row(filler, base, i);
+		if (rc)
+			return rc;
+		note_key(filler, i);
+		filler->spans[i].key_offset = filler->keys[i].offset;
+		filler->spans[i].key_size = filler->keys[i].size;
+	}
+	slot->step = step;
+	slot->rows = rows;
+	slot->spans = rows;
+	uint32_t *previous = (uint32_t *)(base + filler->geometry.previous_offset);
+	for (uint32_t i = 0; i < rows; i++)
+		previous[i] = filler->spans[i].previous_row;
+	memcpy(base + filler->geometry.span_offset, filler->spans, rows * sizeof(*filler->spans));
+	memcpy(base + filler->geometry.heap_offset, filler->heap, filler->heap_used);
+	return 0;
+}
+
+/* Makes batch `published` in its slot: 1, 0 at the end of the lane, or a negative code. */
+static int make_batch(struct segue_filler *filler)
+{
+	const struct segue_plan_input input = {filler, admit, longest};
+	uint32_t rows;
+
+	int rc = segue_plan_step(&filler->plan, &input, filler->spans, &rows);
+	if (rc <= 0) {
+		drop_admitted(filler);
+		return rc;
+	}
+	move_records(filler, rows);
+	rc = fill_slot(filler, rows);
+	return rc ? rc : 1;
+}
+
+/* ---- The job ---- */
+
+/* Publishes what is filled, or fills and says so. With the lock; lets it go while it fills. */
+static void work_on_batch(struct segue_filler *filler)
+{
+	if (filler->filled) {
+		if (!segue_feed_publish(&filler->feed, filler->plan.position, filler->keys,
+			    filler->heap, filler->heap_used)) {
+			filler->filled = false;
+			return;
+		}
+		segue_feed_fail(&filler->feed, SEGUE_ENOMEM, segue_error_detail());
+		return;
+	}
+	pthread_mutex_unlock(&filler->lock);
+	int rc = make_batch(filler);
+	pthread_mutex_lock(&filler->lock);
+	if (rc > 0)
+		filler->filled = true;
+	else if (rc == 0)
+		segue_feed_end(&filler->feed, filler->plan.position->undelivered);
+	else if (rc == SEGUE_EGONE)
+		filler->stalled = true; /* given up: the next server, or lease, goes on */
+	else
+		segue_feed_fail(&filler->feed, rc, segue_error_detail());
+}
+
+/* True if the job should go on. With the lock. */
+static bool work_once(struct segue_filler *filler)
+{
+	if (filler->closing || filler->stalled)
+		return false;
+	switch (segue_feed_gate(&filler->feed)) {
+	case SEGUE_FEED_GO:
+		work_on_batch(filler);
+		return true;
+	case SEGUE_FEED_TAKE:
+		if (segue_feed_take(&filler->feed))
+			segue_feed_fail(&filler->feed, SEGUE_ENOMEM, segue_error_detail());
+		return true;
+	case SEGUE_FEED_FULL:
+		return !segue_feed_sleep(&filler->feed);
+	case SEGUE_FEED_HELD: /* let_go kicks */
+	case SEGUE_FEED_OVER:
+		break;
+	}
+	return false;
+}
+
+static void run(void *arg)
+{
+	struct segue_filler *filler = arg;
+
+	pthread_mutex_lock(&filler->lock);
+	do {
+		filler->again = false;
+		while (work_once(filler))
+			;
+	} while (filler->again && !filler->closing);
+	filler->running = false;
+	bool closing = filler->closing;
+	pthread_mutex_unlock(&filler->lock);
+	if (closing)
+		filler->closed(filler->closed_arg);
+}
+
+void segue_filler_kick(struct segue_filler *filler)
+{
+	pthread_mutex_lock(&filler->lock);
+	bool start = !filler->running && !filler->closing;
+	filler->again = true;
+	if (start)
+		filler->running = true;
+	pthread_mutex_unlock(&filler->lock);
+	if (start)
+		segue_pool_run(filler->pool, &filler->job);
+}
+
+void segue_filler_stall(struct segue_filler *filler, bool stalled)
+{
+	pthread_mutex_lock(&filler->lock);
+	filler->stalled = stalled;
+	pthread_mutex_unlock(&filler->lock);
+	if (!stalled)
+		segue_filler_kick(filler);
+}
+
+void segue_filler_close(struct segue_filler *filler, void (*closed)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&filler->lock);
+	filler->closing = true;
+	filler->closed = closed;
+	filler->closed_arg = arg;
+	bool now = !filler->running;
+	pthread_mutex_unlock(&filler->lock);
+	if (now)
+		closed(arg);
+}
+
+/* ---- Life ---- */
+
+void segue_filler_destroy(struct segue_filler *filler)
+{
+	if (!filler)
+		return;
+	drop_admitted(filler);
+	for (uint32_t i = 0; filler->row && i < filler->geometry.batch_size; i++)
+		release_record(filler->row[i].record);
+	segue_feed_finish(&filler->feed);
+	segue_plan_finish(&filler->plan);
+	segue_shm_destroy(&filler->ring);
+	segue_geometry_finish(&filler->geometry);
+	pthread_mutex_destroy(&filler->lock);
+	free(filler->row);
+	free(filler->next_row);
+	free(filler->admitted);
+	free(filler->spans);
+	free(filler->keys);
+	free(filler->heap);
+	free(filler);
+}
+
+static int open_row(struct segue_filler *filler, struct segue_image *image, uint32_t i)
+{
+	const struct segue_plan_row *row = &image->position->row[i];
+	struct segue_filler_row *open = &filler->row[i];
+	struct segue_admitted admitted;
+	size_t size;
+
+	if (!segue_plan_row_lives(&filler->plan_spec, row))
+		return 0;
+	int rc = filler->source->ops->admit(filler->source,
+		segue_plan_record(&filler->plan_spec, row->number), &open->record, &admitted);
+	if (rc)
+		return rc;
+	open->number = row->number;
+	if (admitted.array_steps != row->array_steps || admitted.total_length != row->total_length)
+		return segue_fail(SEGUE_ECHANGED,
+			"sequence %llu had %llu steps when it was begun and has %llu now: the data "
+			"set has changed",
+			(unsigned long long)row->number, (unsigned long long)row->array_steps,
+			(unsigned long long)admitted.array_steps);
+	const char *key = open->record->ops->key(open->record, &size);
+	rc = segue_image_set_key(image, i, key, (uint32_t)size);
+	return rc ? rc
+		  : open->record->ops->seek(
+			    open->record, (row->segment + 1) * filler->spec->num_unroll);
+}
+
+static int open_rows(struct segue_filler *filler, struct segue_image *image)
+{
+	for (uint32_t i = 0; i < image->position->rows; i++) {
+		int rc = open_row(filler, image, i);
+		if (rc)
+			return rc;
+		filler->keys[i] = (struct segue_feed_key){
+			.offset = (uint32_t)filler->heap_used, .size = image->key[i].size};
+		if (image->key[i].size)
+			memcpy(filler->heap + filler->heap_used, image->key[i].bytes,
+				image->key[i].size);
+		filler->heap_used += image->key[i].size;
+	}
+	return 0;
+}
+
+static int allocate(struct segue_filler *filler)
+{
+	size_t rows = filler->geometry.batch_size;
+
+	filler->row = calloc(rows, sizeof(*filler->row));
+	filler->next_row = calloc(rows, sizeof(*filler->next_row));
+	filler->admitted = calloc(rows, sizeof(*filler->admitted));
+	filler->admitted_capacity = (uint32_t)rows;
+	filler->spans = calloc(rows, sizeof(*filler->spans));
+	filler->keys = calloc(rows, sizeof(*filler->keys));
+	filler->heap = malloc(rows * filler->key_max + 1);
+	if (!filler->row || !filler->next_row || !filler->admitted || !filler->spans ||
+		!filler->keys || !filler->heap)
+		return segue_fail(SEGUE_ENOMEM, "no memory for %zu rows", rows);
+	return 0;
+}
+
+static int make_ring(struct segue_filler *filler, const struct segue_image *image)
+{
+	int rc = segue_shm_create(
+		"segue-ring", filler->geometry.ring_size, SEGUE_SHM_READ, &filler->ring);
+	if (rc)
+		return rc;
+	struct segue_ring_header *ring = filler->ring.map;
+	segue_segment_init(
+		&ring->segment, SEGUE_SEGMENT_RING, filler->geometry.ring_size, &filler->geometry);
+	return segue_feed_init(&filler->feed, ring, &filler->geometry, &filler->plan_spec,
+		image->position, filler->keys, filler->heap, filler->heap_used);
+}
+
+int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_spec *plan,
+	struct segue_source *source, struct segue_pool *pool, struct segue_image *image,
+	struct segue_filler **out)
+{
+	struct segue_filler *filler = calloc(1, sizeof(*filler));
+	int rc;
+
+	if (!filler)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a filler");
+	filler->ring = SEGUE_SHM_NONE;
+	filler->spec = spec;
+	filler->source = source;
+	filler->pool = pool;
+	filler->plan_spec = *plan;
+	filler->key_max = source->ops->key_max(source);
+	filler->job = (struct segue_job){.fn = run, .arg = filler};
+	pthread_mutex_init(&filler->lock, NULL);
+	if ((rc = segue_geometry_init(spec, filler->key_max, &filler->geometry)) ||
+		(rc = allocate(filler)) || (rc = segue_plan_init(&filler->plan, plan)) ||
+		(rc = segue_plan_seek(&filler->plan, image->position)) ||
+		(rc = open_rows(filler, image)) || (rc = make_ring(filler, image))) {
+		segue_filler_destroy(filler);
+		return rc;
+	}
+	*out = filler;
+	return 0;
+}

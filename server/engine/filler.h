@@ -1,0 +1,72 @@
+/*
+ * A filler: runs the plan of one lane ahead of its workers and writes the batches into a feed's
+ * ring.
+ *
+ * It owns the feed, the ring's memory and the open records of the rows. One job at a time works for
+ * it on the stream's loader threads; the feed's lock is held only to ask the gate and to publish,
+ * never while a slot is filled.
+ */
+#ifndef SEGUE_ENGINE_FILLER_H
+#define SEGUE_ENGINE_FILLER_H
+
+#include <pthread.h>
+
+#include "core/shm.h"
+#include "lane/feed.h"
+#include "lane/image.h"
+#include "os/pool.h"
+#include "source/source.h"
+
+struct segue_filler {
+	struct segue_feed feed;
+	pthread_mutex_t lock; /* of the feed, its carries, and `running` to `closing` */
+	bool running, again;  /* a job is queued or at work; look once more before it ends */
+	bool stalled;         /* storage failed: nothing is published */
+	bool closing;
+	void (*closed)(void *arg); /* called on a loader thread once closing and no job runs */
+	void *closed_arg;
+
+	struct segue_shm ring;
+	struct segue_geometry geometry; /* owned */
+	struct segue_plan_spec plan_spec;
+
+	/* The job's alone. */
+	struct segue_plan plan;
+	const struct segue_spec *spec;
+	struct segue_source *source;
+	struct segue_pool *pool;
+	struct segue_job job;
+	struct segue_filler_row {
+		uint64_t number;
+		struct segue_record *record;
+	} * row, *next_row, *admitted; /* batch_size each: of the last batch, the one being made,
+					  and in between */
+	uint32_t admitted_count, admitted_capacity;
+	struct segue_span *spans;
+	struct segue_feed_key *keys;
+	char *heap; /* batch_size * key_max */
+	uint32_t key_max;
+	size_t heap_used;
+	bool filled;                     /* the slot of batch `published` is complete */
+	uint64_t longest_epoch, longest; /* answer of the last question, + 1; 0: none */
+};
+
+/*
+ * A filler that goes on from `image` (position and, for its live rows, keys: those are written here
+ * from the records). Opens the records of live rows: reads. `spec`, `source` and `pool` must
+ * outlive it. The ring is made and sealed. On a loader thread.
+ */
+int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_spec *plan,
+	struct segue_source *source, struct segue_pool *pool, struct segue_image *image,
+	struct segue_filler **out);
+
+/* There may be something to do. From any thread. */
+void segue_filler_kick(struct segue_filler *filler);
+/* Storage failed, or works again. */
+void segue_filler_stall(struct segue_filler *filler, bool stalled);
+/* Stops it; `closed` is called when no job runs (at once, or on a loader thread); then destroy it.
+ */
+void segue_filler_close(struct segue_filler *filler, void (*closed)(void *arg), void *arg);
+void segue_filler_destroy(struct segue_filler *filler);
+
+#endif

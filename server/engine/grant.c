@@ -1,0 +1,514 @@
+/* What a lease consists of while it is in force: made, stored, taken down. */
+#include "engine/grant.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/barrier.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "engine/committer.h"
+
+/* For running the plan to an offered step: the client waits no longer. */
+enum { OFFER_WITHIN_S = 15 };
+
+/* What is being put together. */
+struct making {
+	const struct segue_grant_order *order;
+	struct segue_image *image;    /* the lane as the grant will find it */
+	struct segue_account account; /* the lane as the store has it */
+	struct segue_kept *kept;      /* ended rows that an offer brings */
+	bool replaced;                /* the image is not what the store has */
+	int64_t committed_ms;         /* when the position was committed */
+};
+
+/* ---- Where the lane stands ---- */
+
+static int empty_image(struct making *making)
+{
+	const struct segue_grant_order *order = making->order;
+
+	segue_image_destroy(making->image);
+	making->image = segue_image_create(order->plan.batch_size, 0, segue_row_size(order->spec));
+	return making->image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+}
+
+static int refuse_start(
+	const struct segue_lane_record *record, const struct segue_spec *spec, uint32_t lane)
+{
+	time_t seconds = (time_t)(record->committed_ms / 1000);
+	char date[64] = "?";
+	struct tm parts;
+
+	if (localtime_r(&seconds, &parts))
+		strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &parts);
+	return segue_fail(SEGUE_ESTART,
+		"stream '%s', lane %u: the store already holds a position, step %llu, committed "
+		"%s. "
+		"Say what is meant: start=\"continue\" goes on from there, start=\"fresh\" drops "
+		"position and states, load_state_dict() goes back to a checkpoint",
+		spec->name, lane, (unsigned long long)record->position->step, date);
+}
+
+/* The lane as the store has it, or an empty one. */
+static int load_stored(struct making *making)
+{
+	const struct segue_grant_order *order = making->order;
+	struct segue_lane_record record;
+
+	if (!order->spec->persist)
+		return empty_image(making);
+	int rc = segue_records_load_lane(order->store, order->place, &record);
+	if (rc == SEGUE_ENOTFOUND)
+		return empty_image(making);
+	if (rc)
+		return rc;
+	making->committed_ms = record.committed_ms;
+	if (order->mode == SEGUE_ATTACH_NONE && record.position->step > 0)
+		rc = refuse_start(&record, order->spec, order->place.lane);
+	/* The states of rows that go need not be whole for that. */
+	if (!rc && (order->mode == SEGUE_ATTACH_FRESH || order->mode == SEGUE_ATTACH_RESTORE))
+		rc = segue_records_outline(
+			&order->plan, record.position, segue_row_size(order->spec), &making->image);
+	else if (!rc)
+		rc = segue_records_load_image(order->store, order->place, &order->plan,
+			record.position, segue_row_size(order->spec), &making->image);
+	free(record.position);
+	return rc ? rc : segue_account_settle(&making->account, &order->plan, making->image);
+}
+
+/* ---- Tokens ---- */
+
+static int token_fits(const struct segue_grant_order *order, const struct segue_token_record *head)
+{
+	const struct segue_spec *spec = order->spec;
+	uint64_t hash[2];
+
+	segue_spec_hash(spec, hash);
+	if (memcmp(hash, head->spec_hash, sizeof(hash)) != 0)
+		return segue_fail(SEGUE_ETOKEN,
+			"the token is of stream '%s' with another spec (features, states and their "
+			"initial values, num_unroll, shuffle, seed, epochs, pad, on_error, "
+			"keep_final, "
+			"key or allow_surplus differ)",
+			head->stream);
+	if (memcmp(order->fingerprint, head->fingerprint, sizeof(head->fingerprint)) != 0)
+		return segue_fail(SEGUE_ETOKEN,
+			"the token was made over another data set (fingerprint %016llx%016llx, "
+			"here "
+			"%016llx%016llx)",
+			(unsigned long long)head->fingerprint[1],
+			(unsigned long long)head->fingerprint[0],
+			(unsigned long long)order->fingerprint[1],
+			(unsigned long long)order->fingerprint[0]);
+	if (head->lanes != spec->lanes || head->lane != order->place.lane)
+		return segue_fail(SEGUE_ETOKEN,
+			"the token is of lane %u of %u, this is lane %u of %u", head->lane,
+			head->lanes, order->place.lane, spec->lanes);
+	if (head->batch_size != spec->batch_size)
+		return segue_fail(SEGUE_ETOKEN, "the token has batch_size %u, the stream %u",
+			head->batch_size, spec->batch_size);
+	if (head->row_size != segue_row_size(spec))
+		return segue_fail(SEGUE_ETOKEN, "the token's states have another size");
+	return 0;
+}
+
+static int read_token(const struct segue_grant_order *order, struct segue_image **out)
+{
+	struct segue_token_record head;
+	struct segue_image *image = NULL;
+
+	int rc = segue_token_decode(order->bulk, order->bulk_size, &head, &image);
+	if (!rc) {
+		free(head.position);
+		rc = token_fits(order, &head);
+	}
+	if (rc) {
+		segue_image_destroy(image);
+		return segue_fail_within(
+			rc, "stream '%s', lane %u", order->spec->name, order->place.lane);
+	}
+	*out = image;
+	return 0;
+}
+
+int segue_grant_check_token(const struct segue_grant_order *order)
+{
+	struct segue_plan plan = {0};
+	struct segue_image *image;
+	int rc = read_token(order, &image);
+
+	if (rc)
+		return rc;
+	rc = segue_plan_init(&plan, &order->plan);
+	if (!rc)
+		rc = segue_plan_seek(&plan, image->position);
+	if (rc == SEGUE_EPROTOCOL)
+		rc = segue_fail_within(SEGUE_ETOKEN, "stream '%s', lane %u: the token's position",
+			order->spec->name, order->place.lane);
+	segue_plan_finish(&plan);
+	segue_image_destroy(image);
+	return rc;
+}
+
+static int from_token(struct making *making)
+{
+	segue_image_destroy(making->image);
+	making->image = NULL;
+	making->replaced = true;
+	return read_token(making->order, &making->image);
+}
+
+/* ---- Offers ---- */
+
+/* What the plan asks when it only runs to a position: lengths, found by admitting. */
+static int admit_length(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
+{
+	const struct segue_grant_order *order = arg;
+	struct segue_admitted admitted;
+	struct segue_record *open;
+
+	(void)number;
+	int rc = order->source->ops->admit(order->source, record, &open, &admitted);
+	if (rc == SEGUE_EDATA && order->spec->on_error == SEGUE_ON_ERROR_SKIP)
+		return SEGUE_PLAN_SKIP;
+	if (rc)
+		return rc;
+	open->ops->release(open);
+	*array_steps = admitted.array_steps;
+	*total_length = admitted.total_length;
+	return 0;
+}
+
+static int longest_length(void *arg, uint64_t epoch, uint64_t *steps)
+{
+	const struct segue_grant_order *order = arg;
+	const uint32_t *lengths;
+
+	int rc = order->source->ops->lengths(order->source, NULL, NULL, &lengths);
+	return rc ? rc : segue_plan_longest(&order->plan, epoch, lengths, steps);
+}
+
+/* Runs the plan from the stored position to the offered step. */
+static int run_to(const struct segue_grant_order *order, const struct segue_position *from,
+	struct segue_plan *plan)
+{
+	const struct segue_plan_input input = {
+		(void *)(uintptr_t)order, admit_length, longest_length};
+	struct segue_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
+	int64_t until = segue_now_ns() + OFFER_WITHIN_S * INT64_C(1000000000);
+	uint32_t rows;
+	int rc = spans ? segue_plan_seek(plan, from) : SEGUE_ENOMEM;
+
+	while (!rc && plan->position->step < order->step) {
+		/* The step is the peer's word, and may be far beyond anything. relaxed: a hint */
+		if (atomic_load_explicit(order->given_up, memory_order_relaxed)) {
+			rc = segue_fail(SEGUE_EGONE, "nobody waits for the offer any more");
+			break;
+		}
+		if (segue_now_ns() >= until) {
+			rc = segue_fail(SEGUE_ELIMIT,
+				"step %llu is offered: from step %llu on, %d s of work led to step "
+				"%llu only. Go back to a checkpoint with load_state_dict()",
+				(unsigned long long)order->step, (unsigned long long)from->step,
+				OFFER_WITHIN_S, (unsigned long long)plan->position->step);
+			break;
+		}
+		rc = segue_plan_step(plan, &input, spans, &rows);
+		if (rc == 0)
+			rc = segue_fail(SEGUE_EPROTOCOL,
+				"step %llu is offered of a lane that ends at %llu",
+				(unsigned long long)order->step,
+				(unsigned long long)plan->position->step);
+		else if (rc > 0)
+			rc = 0;
+	}
+	free(spans);
+	return rc;
+}
+
+/* Takes the kept rows that follow the states in an offer. */
+static int take_kept(struct making *making, uint64_t row_size, const uint8_t *at, size_t left)
+{
+	struct segue_kept **tail = &making->kept;
+
+	while (left > 0) {
+		struct {
+			uint64_t step, number;
+			uint32_t key_size, zero;
+		} head;
+		if (left < sizeof(head))
+			return segue_fail(SEGUE_EPROTOCOL, "an offer is cut short");
+		memcpy(&head, at, sizeof(head));
+		if (head.key_size > SEGUE_KEY_MAX || left - sizeof(head) < head.key_size + row_size)
+			return segue_fail(SEGUE_EPROTOCOL, "a kept row of an offer is cut short");
+		struct segue_kept *kept = malloc(sizeof(*kept) + row_size + head.key_size);
+		if (!kept)
+			return segue_fail(SEGUE_ENOMEM, "no memory for an offer");
+		*kept = (struct segue_kept){
+			.step = head.step,
+			.number = head.number,
+			.key_size = head.key_size,
+			.states = kept->bytes,
+			.key = (char *)kept->bytes + row_size,
+		};
+		memcpy(kept->key, at + sizeof(head), head.key_size);
+		memcpy(kept->states, at + sizeof(head) + head.key_size, row_size);
+		*tail = kept;
+		tail = &kept->next;
+		at += sizeof(head) + head.key_size + row_size;
+		left -= sizeof(head) + head.key_size + row_size;
+	}
+	return 0;
+}
+
+static int from_offer(struct making *making)
+{
+	const struct segue_grant_order *order = making->order;
+	struct segue_plan plan = {0};
+
+	if (order->step == making->image->position->step)
+		return 0; /* nothing is newer than what is stored */
+	if (order->step < making->image->position->step)
+		return segue_fail(SEGUE_EFENCED, "step %llu is offered where %llu is stored",
+			(unsigned long long)order->step,
+			(unsigned long long)making->image->position->step);
+	int rc = segue_plan_init(&plan, &order->plan);
+	if (!rc)
+		rc = run_to(order, making->image->position, &plan);
+	uint64_t row_size = making->image->row_size;
+	uint64_t states = rc ? 0 : plan.position->rows * row_size;
+	if (!rc && order->bulk_size < states)
+		rc = segue_fail(SEGUE_EPROTOCOL, "an offer of %zu bytes where %llu are due",
+			order->bulk_size, (unsigned long long)states);
+	struct segue_image *image = NULL;
+	if (!rc) {
+		image = segue_image_create(order->plan.batch_size, plan.position->rows, row_size);
+		rc = image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for an offer");
+	}
+	if (!rc) {
+		memcpy(image->position, plan.position, segue_position_size(plan.position->rows));
+		if (states) /* a stream may have none, and then there are no bytes */
+			memcpy(image->states, order->bulk, states);
+		segue_image_destroy(making->image);
+		making->image = image;
+		making->replaced = true;
+		rc = take_kept(making, row_size, order->bulk + states, order->bulk_size - states);
+	}
+	segue_plan_finish(&plan);
+	return rc;
+}
+
+/* ---- The grant itself ---- */
+
+static int find_image(struct making *making)
+{
+	int rc = load_stored(making);
+
+	if (rc)
+		return rc;
+	switch (making->order->mode) {
+	case SEGUE_ATTACH_NONE:
+	case SEGUE_ATTACH_CONTINUE:
+		return 0;
+	case SEGUE_ATTACH_FRESH:
+		making->replaced = true;
+		return empty_image(making);
+	case SEGUE_ATTACH_RESTORE:
+		return from_token(making);
+	case SEGUE_ATTACH_OFFER:
+		return from_offer(making);
+	case SEGUE_ATTACH_CHECK:
+		break;
+	}
+	return segue_fail(SEGUE_EPROTOCOL, "attach mode %d", making->order->mode);
+}
+
+static int read_carry(void *arg, uint64_t offset, void *out, size_t size)
+{
+	return segue_shm_read(arg, offset, out, size);
+}
+
+static int make_memory(struct segue_grant *grant, const struct making *making)
+{
+	const struct segue_geometry *geometry = &grant->filler->geometry;
+	const struct segue_position *position = making->image->position;
+
+	int rc = segue_shm_create(
+		"segue-carry", geometry->carry_size, SEGUE_SHM_WRITE, &grant->carry_shm);
+	if (!rc)
+		rc = segue_shm_create(
+			"segue-lease", geometry->lease_size, SEGUE_SHM_READ, &grant->page_shm);
+	if (rc)
+		return rc;
+	struct segue_carry_header *words = grant->carry_shm.map;
+	struct segue_lease_page *page = grant->page_shm.map;
+	segue_segment_init(&words->segment, SEGUE_SEGMENT_CARRY, geometry->carry_size, geometry);
+	segue_segment_init(&page->segment, SEGUE_SEGMENT_LEASE, geometry->lease_size, geometry);
+	if (position->step > 0)
+		segue_states_scatter(grant->spec, geometry, making->image->states, position->rows,
+			(uint8_t *)words + segue_carry_offset(geometry, position->step - 1));
+	segue_carry_init(&grant->carry, words, page, geometry, grant->spec,
+		grant->record.generation, position->step, read_carry, &grant->carry_shm);
+	grant->event = segue_event_create();
+	return grant->event < 0 ? grant->event : 0;
+}
+
+/* The lane as the store will have it. On the writer's thread. */
+static int add_grant(void *arg, struct segue_ops *ops)
+{
+	const struct making *making = arg;
+	const struct segue_grant_order *order = making->order;
+	const struct segue_image *image = making->image;
+	struct segue_lane_record record = order->record;
+	int rc;
+
+	record.held = true;
+	record.committed_ms = making->replaced ? segue_unix_ms() : making->committed_ms;
+	/* Who asked is gone: then nothing has happened. relaxed: a hint, and the last look at it */
+	if (atomic_load_explicit(order->given_up, memory_order_relaxed))
+		return segue_fail(SEGUE_EGONE, "nobody waits for the lane any more");
+	record.position = image->position;
+	if (!making->replaced)
+		return segue_records_lane(ops, order->place, &record);
+	if (order->mode == SEGUE_ATTACH_FRESH)
+		rc = segue_records_fresh(ops, order->store, order->place);
+	else
+		rc = segue_records_clear(ops, order->place);
+	if (!rc && order->mode == SEGUE_ATTACH_RESTORE)
+		rc = segue_records_rewind(ops, order->store, order->place, image->position->step);
+	if (!rc)
+		rc = segue_records_finals(ops, order->place, image->row_size, making->kept,
+			making->account.durable, image->position->step);
+	return rc ? rc
+		  : segue_records_image(
+			    ops, order->place, &order->plan, &record, image, &making->account);
+}
+
+/* Puts the grant, and the image where it is new, on disk: nothing of it is sent before. */
+static int store_grant(struct making *making)
+{
+	struct segue_change change = {
+		.place = making->order->place, .build = add_grant, .arg = making};
+
+	return making->order->spec->persist ? segue_writer_change(making->order->writer, &change)
+					    : 0;
+}
+
+static int build(struct making *making, struct segue_grant *grant)
+{
+	const struct segue_grant_order *order = making->order;
+
+	int rc = segue_filler_create(order->spec, &order->plan, order->source, order->pool,
+		making->image, &grant->filler);
+	if (!rc)
+		rc = make_memory(grant, making);
+	if (!rc)
+		rc = segue_feed_subscribe(&grant->filler->feed, &grant->carry);
+	if (!rc)
+		rc = store_grant(making);
+	if (!rc)
+		rc = segue_account_settle(&grant->account, &order->plan, making->image);
+	return rc;
+}
+
+int segue_grant_make(const struct segue_grant_order *order, struct segue_grant **out)
+{
+	struct making making = {.order = order};
+	struct segue_grant *grant = calloc(1, sizeof(*grant));
+
+	making.committed_ms = segue_unix_ms();
+	if (!grant)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a grant");
+	*grant = (struct segue_grant){
+		.carry_shm = SEGUE_SHM_NONE,
+		.page_shm = SEGUE_SHM_NONE,
+		.event = -1,
+		.record = order->record,
+		.place = order->place,
+		.spec = order->spec,
+	};
+	grant->record.position = NULL;
+	grant->record.held = true;
+	int rc = find_image(&making);
+	if (!rc)
+		rc = build(&making, grant);
+	if (!rc)
+		grant->step = making.image->position->step;
+	segue_image_destroy(making.image);
+	segue_account_finish(&making.account);
+	while (making.kept) {
+		struct segue_kept *next = making.kept->next;
+		free(making.kept);
+		making.kept = next;
+	}
+	if (rc) {
+		segue_grant_destroy(grant);
+		return rc;
+	}
+	*out = grant;
+	return 0;
+}
+
+/* One that is refused stays so, whatever becomes of the storage. */
+static void tell_holder(struct segue_grant *grant, int code, const char *detail, bool for_good)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	bool settled = grant->refused;
+	grant->refused = settled || for_good;
+	if (!settled) {
+		segue_carry_storage_failed(&grant->carry, code, detail);
+		segue_feed_ring(&grant->filler->feed);
+	}
+	pthread_mutex_unlock(&grant->filler->lock);
+	if (!settled)
+		segue_filler_stall(grant->filler, code != 0);
+}
+
+void segue_grant_storage(struct segue_grant *grant, int code, const char *detail)
+{
+	tell_holder(grant, code, detail, false);
+}
+
+void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail)
+{
+	tell_holder(grant, code, detail, true);
+}
+
+int segue_grant_failure(struct segue_grant *grant, char text[SEGUE_ERROR_TEXT])
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	int code = -(int)segue_load_relaxed(&grant->carry.page->error);
+	memcpy(text, grant->carry.page->error_text, SEGUE_ERROR_TEXT);
+	pthread_mutex_unlock(&grant->filler->lock);
+	text[SEGUE_ERROR_TEXT - 1] = '\0';
+	return code;
+}
+
+void segue_grant_remind(struct segue_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	if (grant->refused)
+		segue_carry_ring(&grant->carry);
+	pthread_mutex_unlock(&grant->filler->lock);
+}
+
+void segue_grant_destroy(struct segue_grant *grant)
+{
+	if (!grant)
+		return;
+	if (grant->carry.words)
+		segue_carry_finish(&grant->carry);
+	segue_filler_destroy(grant->filler);
+	segue_shm_destroy(&grant->carry_shm);
+	segue_shm_destroy(&grant->page_shm);
+	if (grant->event >= 0)
+		close(grant->event);
+	segue_account_finish(&grant->account);
+	free(grant);
+}

@@ -1,0 +1,106 @@
+/* A copy of a lane at one committed step. */
+#include "engine/snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+
+/* Position and keys of `step`. With the lock. */
+static int begin(struct segue_filler *filler, struct segue_carry *carry, uint64_t step,
+	struct segue_image **out)
+{
+	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, step);
+	uint32_t rows = entry ? entry->position->rows : 0;
+	struct segue_image *image = NULL;
+
+	if (entry)
+		image = segue_image_create(
+			filler->geometry.batch_size, rows, segue_row_size(carry->spec));
+	if (!image)
+		return entry ? segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane")
+			     : segue_fail(SEGUE_ELIMIT, "step %llu is no longer known",
+				       (unsigned long long)step);
+	memcpy(image->position, entry->position, segue_position_size(rows));
+	for (uint32_t row = 0; row < rows; row++) {
+		int rc = segue_image_set_key(
+			image, row, entry->heap + entry->key[row].offset, entry->key[row].size);
+		if (rc) {
+			segue_image_destroy(image);
+			return rc;
+		}
+	}
+	*out = image;
+	return 0;
+}
+
+/* Which step it will be, and whether its buffer is whole. With the lock, publication held. */
+static int choose(const struct segue_filler *filler, const struct segue_carry *carry,
+	uint64_t committed, uint64_t *step)
+{
+	if (carry->broken)
+		return segue_fail(SEGUE_EPROTOCOL,
+			"the worker's positions make no sense: its lease is ended");
+	if (*step == SEGUE_NEVER)
+		*step = committed;
+	if (committed < *step)
+		return segue_fail(SEGUE_ETIMEOUT,
+			"lane %u: step %llu is asked for and %llu committed",
+			filler->plan_spec.lane, (unsigned long long)*step,
+			(unsigned long long)committed);
+	/* Batch step + depth writes the buffer anew; while held it is not published. */
+	if (*step < carry->granted || filler->feed.published > *step + filler->geometry.depth)
+		return segue_fail(SEGUE_ELIMIT,
+			"lane %u: step %llu is asked for and %llu committed: too far to take it "
+			"back "
+			"(take checkpoints of all lanes inside rounds())",
+			filler->plan_spec.lane, (unsigned long long)*step,
+			(unsigned long long)committed);
+	return 0;
+}
+
+static int copy_states(
+	struct segue_filler *filler, struct segue_carry *carry, struct segue_image *image)
+{
+	uint32_t rows = image->position->rows;
+
+	if (rows == 0 || image->row_size == 0)
+		return 0;
+	uint8_t *buffer = malloc(filler->geometry.buffer_size);
+	if (!buffer)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a copy of %llu bytes",
+			(unsigned long long)filler->geometry.buffer_size);
+	int rc = segue_carry_copy(carry, image->position->step - 1, buffer);
+	for (uint32_t row = 0; row < rows && !rc; row++)
+		segue_states_gather(carry->spec, &filler->geometry, buffer, row,
+			image->states + row * image->row_size);
+	free(buffer);
+	return rc;
+}
+
+int segue_snapshot(struct segue_filler *filler, struct segue_carry *carry, uint64_t step,
+	uint64_t *committed, struct segue_image **out)
+{
+	struct segue_image *image = NULL;
+
+	pthread_mutex_lock(&filler->lock);
+	*committed = segue_carry_hold(carry, filler->feed.published);
+	int rc = choose(filler, carry, *committed, &step);
+	if (!rc)
+		rc = segue_carry_take(carry, &filler->feed, *committed);
+	if (!rc)
+		rc = begin(filler, carry, step, &image);
+	pthread_mutex_unlock(&filler->lock);
+	if (!rc)
+		rc = copy_states(filler, carry, image);
+	pthread_mutex_lock(&filler->lock);
+	segue_carry_let_go(carry);
+	pthread_mutex_unlock(&filler->lock);
+	segue_filler_kick(filler);
+	if (rc) {
+		segue_image_destroy(image);
+		return rc;
+	}
+	*out = image;
+	return 0;
+}

@@ -1,0 +1,250 @@
+/* The server's end of a lease's carry: the worker's words, checked; its states, copied. */
+#include "lane/carry.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/barrier.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "lane/feed.h"
+
+uint64_t segue_row_size(const struct segue_spec *spec)
+{
+	uint64_t size = 0;
+
+	for (size_t i = 0; i < spec->state_count; i++)
+		size += spec->states[i].size;
+	return size;
+}
+
+void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *words,
+	struct segue_lease_page *page, const struct segue_geometry *geometry,
+	const struct segue_spec *spec, uint64_t generation, uint64_t step,
+	int (*read)(void *arg, uint64_t offset, void *out, size_t size), void *arg)
+{
+	*carry = (struct segue_carry){
+		.words = words,
+		.page = page,
+		.geometry = geometry,
+		.spec = spec,
+		.read = read,
+		.arg = arg,
+		.granted = step,
+		.committed = step,
+		.released = step,
+		.taken = step,
+	};
+	carry->kept_tail = &carry->kept;
+	segue_store_release(&words->committed, step);
+	segue_store_release(&words->released, step);
+	segue_store_release(&page->wake_at, SEGUE_NEVER);
+	segue_store_release(&page->durable, step);
+	segue_store_release(&page->generation, generation);
+}
+
+void segue_carry_finish(struct segue_carry *carry)
+{
+	segue_carry_forget(carry, SEGUE_NEVER);
+}
+
+void segue_states_scatter(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *states, uint32_t rows, uint8_t *buffer)
+{
+	for (uint32_t row = 0; row < rows; row++) {
+		for (size_t i = 0; i < spec->state_count; i++) {
+			size_t size = spec->states[i].size;
+			memcpy(buffer + geometry->state_offset[i] + row * size, states, size);
+			states += size;
+		}
+	}
+}
+
+void segue_states_gather(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *buffer, uint32_t row, uint8_t *states)
+{
+	for (size_t i = 0; i < spec->state_count; i++) {
+		size_t size = spec->states[i].size;
+		memcpy(states, buffer + geometry->state_offset[i] + row * size, size);
+		states += size;
+	}
+}
+
+bool segue_carry_observe(struct segue_carry *carry, uint64_t published)
+{
+	/* acquire: pairs with segue_track_release; the slot is no longer read after it. Read before
+	 * `committed`, so that an honest pair is never seen the wrong way round. */
+	uint64_t released = segue_load_acquire(&carry->words->released);
+	/* acquire: pairs with segue_track_commit; the states are complete after it */
+	uint64_t committed = segue_load_acquire(&carry->words->committed);
+
+	if (committed < carry->committed || committed > published || released < carry->released)
+		carry->broken = true;
+	if (carry->broken)
+		return false;
+	carry->committed = committed;
+	carry->released = released < committed ? released : committed;
+	return true;
+}
+
+bool segue_carry_overdue(
+	struct segue_carry *carry, uint64_t published, int64_t now, int64_t timeout)
+{
+	if (!segue_carry_observe(carry, published))
+		return false; /* ends for another reason */
+	if (carry->committed != carry->watched || carry->committed == published ||
+		carry->since == 0) {
+		carry->watched = carry->committed;
+		carry->since = now;
+	}
+	return now - carry->since >= timeout;
+}
+
+uint64_t segue_carry_hold(struct segue_carry *carry, uint64_t published)
+{
+	if (!SEGUE_MUTANT(copy_without_hold))
+		carry->holds++;
+	segue_carry_observe(carry, published);
+	return carry->committed;
+}
+
+int segue_carry_copy(const struct segue_carry *carry, uint64_t step, uint8_t *buffer)
+{
+	return carry->read(carry->arg, segue_carry_offset(carry->geometry, step), buffer,
+		carry->geometry->buffer_size);
+}
+
+void segue_carry_let_go(struct segue_carry *carry)
+{
+	if (!SEGUE_MUTANT(copy_without_hold))
+		carry->holds--;
+}
+
+static struct segue_kept *keep_row(const struct segue_carry *carry,
+	const struct segue_feed_entry *entry, uint32_t row, const uint8_t *buffer)
+{
+	uint64_t row_size = segue_row_size(carry->spec);
+	uint32_t key_size = entry->key[row].size;
+	struct segue_kept *kept = malloc(sizeof(*kept) + row_size + key_size);
+
+	if (!kept)
+		return NULL;
+	*kept = (struct segue_kept){
+		.step = entry->position->step - 1,
+		.number = entry->position->row[row].number,
+		.key_size = key_size,
+		.states = kept->bytes,
+		.key = (char *)kept->bytes + row_size,
+	};
+	segue_states_gather(carry->spec, carry->geometry, buffer, row, kept->states);
+	memcpy(kept->key, entry->heap + entry->key[row].offset, key_size);
+	return kept;
+}
+
+/* The ended rows of batch entry->position->step - 1: all of them or none. */
+static int take_batch(struct segue_carry *carry, const struct segue_plan_spec *plan,
+	const struct segue_feed_entry *entry)
+{
+	const struct segue_position *position = entry->position;
+	struct segue_kept *first = NULL, **tail = &first;
+	uint8_t *buffer = NULL;
+	int rc = 0;
+
+	for (uint32_t row = 0; row < position->rows; row++) {
+		const struct segue_plan_row *ended = &position->row[row];
+		if (ended->number == SEGUE_NO_SEQUENCE || segue_plan_row_lives(plan, ended))
+			continue;
+		if (!buffer) {
+			buffer = malloc(carry->geometry->buffer_size);
+			rc = buffer ? segue_carry_copy(carry, position->step - 1, buffer)
+				    : segue_fail(SEGUE_ENOMEM, "no memory for ended rows");
+			if (rc)
+				break;
+		}
+		*tail = keep_row(carry, entry, row, buffer);
+		if (!*tail) {
+			rc = segue_fail(SEGUE_ENOMEM, "no memory for the states of an ended row");
+			break;
+		}
+		tail = &(*tail)->next;
+	}
+	free(buffer);
+	if (rc) {
+		while (first) {
+			struct segue_kept *next = first->next;
+			free(first);
+			first = next;
+		}
+		return rc;
+	}
+	if (first) {
+		*carry->kept_tail = first;
+		carry->kept_tail = tail;
+	}
+	return 0;
+}
+
+int segue_carry_take(struct segue_carry *carry, const struct segue_feed *feed, uint64_t step)
+{
+	if (!carry->spec->keep_final)
+		return 0;
+	while (carry->taken < step) {
+		const struct segue_feed_entry *entry = segue_feed_entry(feed, carry->taken + 1);
+		if (!entry)
+			return segue_fail(SEGUE_EPROTOCOL,
+				"ended rows of batch %llu are no longer known",
+				(unsigned long long)carry->taken);
+		int rc = take_batch(carry, feed->plan, entry);
+		if (rc)
+			return rc;
+		carry->taken++;
+	}
+	return 0;
+}
+
+void segue_carry_forget(struct segue_carry *carry, uint64_t step)
+{
+	while (carry->kept && carry->kept->step < step) {
+		struct segue_kept *gone = carry->kept;
+		carry->kept = gone->next;
+		free(gone);
+	}
+	if (!carry->kept)
+		carry->kept_tail = &carry->kept;
+}
+
+void segue_carry_ring(struct segue_carry *carry)
+{
+	_Atomic uint32_t *bell = &carry->page->bell;
+
+	/* release: pairs with the load in lane.c (wait_durable) */
+	segue_store_release(bell, segue_load_relaxed(bell) + 1);
+	segue_fence();
+	/* pairs with the store in lane.c (wait_durable) */
+	if (segue_load_relaxed(&carry->words->sleeping))
+		segue_wake_word(bell);
+}
+
+void segue_carry_fence(struct segue_carry *carry)
+{
+	uint64_t generation = segue_load_relaxed(&carry->page->generation);
+
+	/* release: pairs with the loads in track.c and lane.c */
+	segue_store_release(&carry->page->generation, generation + 1);
+	segue_carry_ring(carry);
+}
+
+void segue_carry_set_durable(struct segue_carry *carry, uint64_t step)
+{
+	/* release: pairs with the load in lane.c (segue_lane_durable) */
+	segue_store_release(&carry->page->durable, step);
+	segue_carry_ring(carry);
+}
+
+void segue_carry_storage_failed(struct segue_carry *carry, int code, const char *text)
+{
+	strncpy(carry->page->error_text, text, SEGUE_ERROR_TEXT - 1);
+	/* release: pairs with segue_track_poll; the text comes before it */
+	segue_store_release(&carry->page->error, (uint32_t)-code);
+	segue_carry_ring(carry);
+}

@@ -1,0 +1,115 @@
+/*
+ * The server's end of a lease's carry: reads the worker's words with care, copies states out of it.
+ *
+ * What the worker writes is a hint until it is checked: each word is loaded once, must not go back,
+ * and must stay below what was published; a carry that breaks this is `broken` and its lease is
+ * ended.
+ *
+ * To copy the states after the last committed batch:
+ *
+ *	lock feed;  c = segue_carry_hold();  image = position(c), keys;  unlock
+ *	segue_carry_copy(c - 1)     (no lock: while held, batch c + depth, which would write the
+ *	                             buffer anew, cannot be published)
+ *	lock feed;  segue_carry_let_go();  unlock
+ *
+ * All other functions want the feed's lock. No clock; I/O only through `read`.
+ */
+#ifndef SEGUE_LANE_CARRY_H
+#define SEGUE_LANE_CARRY_H
+
+#include "core/layout.h"
+#include "lane/plan.h"
+
+struct segue_feed;
+
+/* The states and key of a row whose sequence ended, kept until they are on disk. */
+struct segue_kept {
+	struct segue_kept *next; /* newer */
+	uint64_t step;           /* of its last segment: it belongs to positions above this step */
+	uint64_t number;
+	uint32_t key_size;
+	char *key;       /* in `bytes` */
+	uint8_t *states; /* in `bytes`: row_size of them */
+	uint8_t bytes[];
+};
+
+struct segue_carry {
+	struct segue_carry_header
+		*words; /* mapped; the worker writes `committed`, `released`, `sleeping` */
+	struct segue_lease_page *page; /* mapped; the server writes */
+	const struct segue_geometry *geometry;
+	const struct segue_spec *spec;
+	/* Reads from the carry's memory into private memory. 0 or a negative code. */
+	int (*read)(void *arg, uint64_t offset, void *out, size_t size);
+	void *arg;
+	uint64_t granted;   /* c: the lease's first batch */
+	uint64_t committed; /* greatest values seen, checked */
+	uint64_t released;
+	uint64_t
+		taken; /* ended rows of batches below it are in `kept` (only if spec->keep_final) */
+	unsigned holds;   /* copies under way: nothing is published */
+	bool broken;      /* the worker wrote nonsense */
+	uint64_t watched; /* `committed` at the last look for progress ... */
+	int64_t since;    /* ... and the time since when it has been so, with a batch there */
+	struct segue_kept *kept, **kept_tail; /* oldest first */
+};
+
+/* Bytes of all states of one row, side by side in the order of the spec, without padding. */
+uint64_t segue_row_size(const struct segue_spec *spec);
+
+/*
+ * Formats the carry's words and the lease page for a grant at step `step` with `generation` (the
+ * segments' memory is fresh and zeroed; the states after step - 1 are in their buffer). `words` and
+ * `page` stay the caller's.
+ */
+void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *words,
+	struct segue_lease_page *page, const struct segue_geometry *geometry,
+	const struct segue_spec *spec, uint64_t generation, uint64_t step,
+	int (*read)(void *arg, uint64_t offset, void *out, size_t size), void *arg);
+/* Frees what is kept. */
+void segue_carry_finish(struct segue_carry *carry);
+
+/* Writes row-major `states` (rows * row_size) as a buffer ([batch_size, dims...] a state). Both are
+ * private. */
+void segue_states_scatter(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *states, uint32_t rows, uint8_t *buffer);
+/* The reverse, for one row. */
+void segue_states_gather(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *buffer, uint32_t row, uint8_t *states);
+
+/* Loads both words, checks them against `published`, takes them over. False: broken. */
+bool segue_carry_observe(struct segue_carry *carry, uint64_t published);
+
+/*
+ * Whether the worker has had a batch for `timeout` ns and has committed none; looks at the words.
+ * `now`: of the clock that never goes back, ns. To be called several times in `timeout`.
+ */
+bool segue_carry_overdue(
+	struct segue_carry *carry, uint64_t published, int64_t now, int64_t timeout);
+
+/* Stops publication, then loads `committed`: returns it. */
+uint64_t segue_carry_hold(struct segue_carry *carry, uint64_t published);
+/* Copies buffer `step` (private `buffer`, geometry->buffer_size). While held, or when the lease is
+ * over. */
+int segue_carry_copy(const struct segue_carry *carry, uint64_t step, uint8_t *buffer);
+void segue_carry_let_go(struct segue_carry *carry);
+
+/*
+ * Takes the ended rows of all batches below `step` (<= committed) that were not yet, into memory.
+ * Needs the feed's history back to `taken`. Reads, and allocates: 0, SEGUE_ENOMEM, or what `read`
+ * said; then nothing was taken of that batch.
+ */
+int segue_carry_take(struct segue_carry *carry, const struct segue_feed *feed, uint64_t step);
+/* Forgets what was kept by batches below `step`: it is on disk. */
+void segue_carry_forget(struct segue_carry *carry, uint64_t step);
+
+/* Rings the page's bell: what the page says is news to a holder that waits. */
+void segue_carry_ring(struct segue_carry *carry);
+/* The lease is over: the holder sees it at its next call. */
+void segue_carry_fence(struct segue_carry *carry);
+/* Batches below `step` are on disk. Rings the page's bell. */
+void segue_carry_set_durable(struct segue_carry *carry, uint64_t step);
+/* Storage failed: the holder's next calls say so once the ring is drained. */
+void segue_carry_storage_failed(struct segue_carry *carry, int code, const char *text);
+
+#endif

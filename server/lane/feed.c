@@ -1,0 +1,246 @@
+/* A feed: when the next slot of a batch ring may be filled, and what making it readable takes. */
+#include "lane/feed.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/barrier.h"
+#include "core/error.h"
+#include "core/wait.h"
+
+static struct segue_feed_entry *entry_of(const struct segue_feed *feed, uint64_t step)
+{
+	return &feed->history[step % (feed->geometry->depth + 2)];
+}
+
+static int remember(struct segue_feed *feed, const struct segue_position *position,
+	const struct segue_feed_key *keys, const char *heap, size_t heap_size)
+{
+	struct segue_feed_entry *entry = entry_of(feed, position->step);
+	uint32_t rows = position->rows;
+
+	/* Never NULL: pointers into it are made of keys of no bytes as well. */
+	if (heap_size > entry->heap_size || !entry->heap) {
+		char *grown = realloc(entry->heap, heap_size ? heap_size : 1);
+		if (!grown)
+			return segue_fail(SEGUE_ENOMEM, "no memory for the keys of a batch");
+		entry->heap = grown;
+		entry->heap_size = heap_size;
+	}
+	memcpy(entry->position, position, segue_position_size(rows));
+	if (keys) {
+		memcpy(entry->key, keys, rows * sizeof(*keys));
+		if (heap_size)
+			memcpy(entry->heap, heap, heap_size);
+	} else {
+		memset(entry->key, 0, rows * sizeof(*keys));
+	}
+	return 0;
+}
+
+int segue_feed_init(struct segue_feed *feed, struct segue_ring_header *ring,
+	const struct segue_geometry *geometry, const struct segue_plan_spec *plan,
+	const struct segue_position *start, const struct segue_feed_key *keys, const char *heap,
+	size_t heap_size)
+{
+	size_t entries = geometry->depth + 2;
+
+	*feed = (struct segue_feed){
+		.ring = ring,
+		.geometry = geometry,
+		.plan = plan,
+		.first = start->step,
+		.published = start->step,
+		.history = calloc(entries, sizeof(struct segue_feed_entry)),
+	};
+	if (!feed->history)
+		goto no_memory;
+	for (size_t i = 0; i < entries; i++) {
+		struct segue_feed_entry *entry = &feed->history[i];
+		entry->position = calloc(1, segue_position_size(geometry->batch_size));
+		entry->key = calloc(geometry->batch_size, sizeof(*entry->key));
+		if (!entry->position || !entry->key)
+			goto no_memory;
+		entry->position->step = SEGUE_NEVER;
+	}
+	if (remember(feed, start, keys, heap, heap_size))
+		goto no_memory;
+	segue_store_release(&ring->published, start->step);
+	segue_store_release(&ring->end, SEGUE_NEVER);
+	return 0;
+
+no_memory:
+	segue_feed_finish(feed);
+	return segue_fail(SEGUE_ENOMEM, "no memory for a feed of %u rows", geometry->batch_size);
+}
+
+void segue_feed_finish(struct segue_feed *feed)
+{
+	if (feed->history) {
+		for (size_t i = 0; i < feed->geometry->depth + 2u; i++) {
+			free(feed->history[i].position);
+			free(feed->history[i].key);
+			free(feed->history[i].heap);
+		}
+	}
+	free(feed->history);
+	free(feed->subscribers);
+	*feed = (struct segue_feed){0};
+}
+
+bool segue_feed_reaches(const struct segue_feed *feed, uint64_t step)
+{
+	uint64_t depth = feed->geometry->depth;
+
+	/* Batch `step` must be in its slot still, and the slot after the oldest may be being
+	 * filled. */
+	return !feed->failed && step >= feed->first && step <= feed->published &&
+	       step + depth > feed->published;
+}
+
+int segue_feed_subscribe(struct segue_feed *feed, struct segue_carry *carry)
+{
+	size_t count = feed->subscriber_count;
+	struct segue_carry **grown = realloc(feed->subscribers, (count + 1) * sizeof(*grown));
+
+	if (!grown)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a subscriber");
+	feed->subscribers = grown;
+	grown[count] = carry;
+	feed->subscriber_count = count + 1;
+	return 0;
+}
+
+void segue_feed_unsubscribe(struct segue_feed *feed, struct segue_carry *carry)
+{
+	for (size_t i = 0; i < feed->subscriber_count; i++) {
+		if (feed->subscribers[i] == carry) {
+			feed->subscribers[i] = feed->subscribers[--feed->subscriber_count];
+			return;
+		}
+	}
+}
+
+/* What one subscriber says about rewriting the slot, and buffer, that batch `published` uses. */
+static enum segue_feed_gate gate_of(struct segue_feed *feed, struct segue_carry *carry)
+{
+	uint64_t depth = feed->geometry->depth, published = feed->published;
+
+	if (!segue_carry_observe(carry, published))
+		return SEGUE_FEED_FULL;
+	uint64_t released = SEGUE_MUTANT(no_released_word) ? carry->committed : carry->released;
+	if (published >= released + depth)
+		return SEGUE_FEED_FULL;
+	if (carry->holds > 0)
+		return SEGUE_FEED_HELD;
+	/* The worker writes the states of batch t + depth + 1 over those of batch t. */
+	if (carry->spec->keep_final && published > carry->taken + depth &&
+		!SEGUE_MUTANT(ended_rows_not_taken))
+		return SEGUE_FEED_TAKE;
+	return SEGUE_FEED_GO;
+}
+
+enum segue_feed_gate segue_feed_gate(struct segue_feed *feed)
+{
+	if (feed->ended || feed->failed || feed->subscriber_count == 0)
+		return SEGUE_FEED_OVER;
+	for (size_t i = 0; i < feed->subscriber_count; i++) {
+		enum segue_feed_gate gate = gate_of(feed, feed->subscribers[i]);
+		if (gate != SEGUE_FEED_GO)
+			return gate;
+	}
+	return SEGUE_FEED_GO;
+}
+
+int segue_feed_take(struct segue_feed *feed)
+{
+	uint64_t depth = feed->geometry->depth;
+
+	for (size_t i = 0; i < feed->subscriber_count; i++) {
+		struct segue_carry *carry = feed->subscribers[i];
+		/* All that is committed, so that a single pass serves several batches. */
+		if (!carry->broken && feed->published > carry->taken + depth) {
+			int rc = segue_carry_take(carry, feed, carry->committed);
+			if (rc)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+void segue_feed_ring(struct segue_feed *feed)
+{
+	_Atomic uint32_t *bell = &feed->ring->bell;
+
+	/* release: pairs with the load in segue_track_sleep_begin; the event comes before it */
+	segue_store_release(bell, segue_load_relaxed(bell) + 1);
+	/* The event must be seen before the flags are read: pairs with the fence in sleep_begin. */
+	if (!SEGUE_MUTANT(wake_without_fence))
+		segue_fence();
+	for (size_t i = 0; i < feed->subscriber_count; i++) {
+		/* pairs with the store in segue_track_sleep_begin */
+		if (segue_load_relaxed(&feed->subscribers[i]->words->sleeping)) {
+			segue_wake_word(bell);
+			return;
+		}
+	}
+}
+
+int segue_feed_publish(struct segue_feed *feed, const struct segue_position *after,
+	const struct segue_feed_key *keys, const char *heap, size_t heap_size)
+{
+	assert(after->step == feed->published + 1);
+	int rc = remember(feed, after, keys, heap, heap_size);
+	if (rc)
+		return rc;
+	feed->published++;
+	/* release: pairs with the load in segue_track_poll; the slot is complete before it */
+	segue_store_release(&feed->ring->published, feed->published);
+	segue_feed_ring(feed);
+	return 0;
+}
+
+void segue_feed_end(struct segue_feed *feed, uint64_t undelivered)
+{
+	feed->ended = true;
+	feed->ring->undelivered = undelivered;
+	/* release: pairs with segue_track_poll */
+	segue_store_release(&feed->ring->end, feed->published);
+	segue_feed_ring(feed);
+}
+
+void segue_feed_fail(struct segue_feed *feed, int code, const char *text)
+{
+	feed->failed = true;
+	feed->ring->error_step = feed->published;
+	strncpy(feed->ring->error_text, text, SEGUE_ERROR_TEXT - 1);
+	/* release: pairs with segue_track_poll; step and text come before it */
+	segue_store_release(&feed->ring->error, (uint32_t)-code);
+	segue_feed_ring(feed);
+}
+
+bool segue_feed_sleep(struct segue_feed *feed)
+{
+	uint64_t depth = feed->geometry->depth;
+	/* Half the ring is free when `released` gets there (depth >= 2). */
+	uint64_t wake_at = feed->published - depth + depth / 2;
+
+	for (size_t i = 0; i < feed->subscriber_count; i++) {
+		/* release: pairs with the load in segue_track_release */
+		segue_store_release(&feed->subscribers[i]->page->wake_at, wake_at);
+	}
+	/* The word must be seen before we look again: pairs with the fence in segue_track_release.
+	 */
+	if (!SEGUE_MUTANT(wake_without_fence))
+		segue_fence();
+	enum segue_feed_gate gate = segue_feed_gate(feed);
+	return gate == SEGUE_FEED_FULL || gate == SEGUE_FEED_OVER;
+}
+
+const struct segue_feed_entry *segue_feed_entry(const struct segue_feed *feed, uint64_t step)
+{
+	const struct segue_feed_entry *entry = entry_of(feed, step);
+
+	return entry->position->step == step ? entry : NULL;
+}

@@ -1,0 +1,93 @@
+/*
+ * The plan: which segment of which sequence lies in which row of batch t of a lane.
+ *
+ * A pure state machine: no clock, no I/O, no threads. It knows sequences by number and length
+ * alone; what it needs from the data it asks through struct segue_plan_input. The composition of
+ * batch t depends on nothing but the spec and those lengths, never on the values of states, so the
+ * server runs it ahead.
+ *
+ *	position at t --segue_plan_step()--> spans of batch t, position at t + 1
+ *
+ * A position is everything that there is to remember: it is what the store and the tokens hold.
+ * Position(t).rows describes the rows of batch t - 1, the ones whose states buffer t - 1 holds;
+ * ended rows are still in it (segment + 1 == count), and are replaced by the step that follows.
+ */
+#ifndef SEGUE_LANE_PLAN_H
+#define SEGUE_LANE_PLAN_H
+
+#include "core/position.h"
+#include "segue/segue.h"
+
+struct segue_plan_spec {
+	uint64_t records; /* N >= 1 */
+	uint64_t epochs;  /* 0: endless */
+	uint64_t seed;
+	uint32_t lanes, lane, batch_size, num_unroll;
+	enum segue_tail tail;
+	enum segue_epoch_end epoch_end;
+	bool shuffle;
+};
+
+#define SEGUE_PLAN_SKIP 1
+
+struct segue_plan_input {
+	void *arg;
+	/*
+	 * Steps (n >= 1) and total length of sequence `number`, which is record `record` of the
+	 * data set in epoch `epoch`. 0, or SEGUE_PLAN_SKIP to pass it over for good, or a negative
+	 * code: the step is given up without effect and may be tried again.
+	 */
+	int (*admit)(void *arg, uint64_t number, uint64_t record, uint64_t *array_steps,
+		uint64_t *total_length);
+	/*
+	 * tail = pad: the number of steps that the longest lane needs for `epoch` (drain) or for
+	 * all input (continue; epoch is 0). Asked when this lane has nothing left to deliver. 0 or
+	 * a negative code.
+	 */
+	int (*longest)(void *arg, uint64_t epoch, uint64_t *steps);
+};
+
+struct segue_plan {
+	struct segue_plan_spec spec;
+	struct segue_position *position; /* owned */
+	struct segue_position *scratch;  /* owned: the next position while a step is being made */
+};
+
+size_t segue_position_size(uint32_t batch_size);
+
+/* A plan at step 0. SEGUE_EINVAL for a spec that segue_spec_check would refuse, SEGUE_ENOMEM. */
+int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec);
+/* A zeroed plan is fine. */
+void segue_plan_finish(struct segue_plan *plan);
+
+/*
+ * Sets the plan to a stored position, after checking it against the spec (rows, numbers of this
+ * lane, segments below their count, next beyond every row, ...): SEGUE_EPROTOCOL says what is
+ * impossible. Copies it.
+ */
+int segue_plan_seek(struct segue_plan *plan, const struct segue_position *position);
+
+/*
+ * Makes batch position->step: writes its spans (batch_size at most, in row order; key fields are
+ * left 0) and moves the position on. 1: a batch of *rows spans; 0: the lane has ended at
+ * position->step, for good; negative: what the input said, nothing changed.
+ */
+int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *input,
+	struct segue_span *spans, uint32_t *rows);
+
+/* Segments of a sequence: ceil(array_steps / num_unroll). */
+uint64_t segue_plan_segments(uint64_t array_steps, uint32_t num_unroll);
+/* The record that sequence `number` is. */
+uint64_t segue_plan_record(const struct segue_plan_spec *spec, uint64_t number);
+/* True if row `row` of the position still has a segment to come. */
+bool segue_plan_row_lives(const struct segue_plan_spec *spec, const struct segue_plan_row *row);
+
+/*
+ * Steps that the longest of all lanes needs for `epoch` (drain) or for all epochs (continue), from
+ * the lengths alone: lengths[record] = array steps, 0 for a record that is passed over. For tail =
+ * pad. Runs in O(sequences * log batch_size). SEGUE_ENOMEM.
+ */
+int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const uint32_t *lengths,
+	uint64_t *steps);
+
+#endif

@@ -1,0 +1,236 @@
+/* The listening socket: made under the store's lock, so that a stale one can be told from a live
+ * one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/wait.h"
+#include "session/server.h"
+
+enum {
+	ACCEPT_AT_ONCE = 64, /* then others have their turn */
+	TRY_AGAIN_MS = 100,
+};
+
+struct segue_listener {
+	struct segue_server *server;
+	struct segue_watch watch;
+	struct sockaddr_un address;
+	ino_t inode;      /* of the socket that we made; 0: it is the service manager's */
+	int reserve;      /* given up for a moment where there is no fd to accept with; -1: gone */
+	int64_t again_at; /* not listened to until then; 0: it is */
+};
+
+/* ---- Accepting ---- */
+
+/* An fd that is kept for the moment in which there is none. */
+static int open_reserve(void)
+{
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* Without the reserve the socket would be ready for ever, and nothing could be done about it. */
+static void stop_listening(struct segue_listener *listener)
+{
+	listener->again_at = segue_now_ns() + TRY_AGAIN_MS * INT64_C(1000000);
+	segue_loop_change(listener->server->loop, &listener->watch, 0);
+	segue_loop_tick_within(listener->server->loop, listener->again_at);
+}
+
+/* There is no fd for a connection: it is told so, by means of the one in reserve. */
+static void turn_away(struct segue_listener *listener)
+{
+	if (listener->reserve >= 0)
+		close(listener->reserve);
+	int socket = accept4(listener->watch.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (socket >= 0)
+		segue_session_refuse(socket,
+			segue_fail(SEGUE_ELIMIT,
+				"the server has no file descriptors left: raise its limit "
+				"(LimitNOFILE=, ulimit -n), or have fewer lanes and connections"));
+	listener->reserve = open_reserve();
+	if (listener->reserve < 0)
+		stop_listening(listener);
+}
+
+static void accept_some(struct segue_watch *watch, uint32_t events)
+{
+	struct segue_listener *listener =
+		(struct segue_listener *)((char *)watch - offsetof(struct segue_listener, watch));
+
+	(void)events;
+	for (int i = 0; i < ACCEPT_AT_ONCE && !listener->again_at; i++) {
+		int socket = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (socket >= 0)
+			segue_session_create(listener->server, socket);
+		else if (errno == EMFILE || errno == ENFILE)
+			turn_away(listener);
+		else if (errno == ENOMEM || errno == ENOBUFS)
+			stop_listening(listener);
+		else if (errno != EINTR && errno != ECONNABORTED)
+			return; /* EAGAIN: that was all */
+	}
+}
+
+void segue_listener_tick(struct segue_listener *listener, int64_t now)
+{
+	if (!listener || !listener->again_at)
+		return;
+	if (now >= listener->again_at) {
+		if (listener->reserve < 0)
+			listener->reserve = open_reserve();
+		listener->again_at = 0;
+		segue_loop_change(listener->server->loop, &listener->watch, EPOLLIN);
+	} else {
+		segue_loop_tick_within(listener->server->loop, listener->again_at);
+	}
+}
+
+/* ---- The socket ---- */
+
+static int fill_address(const char *path, struct sockaddr_un *address)
+{
+	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (strlen(path) >= sizeof(address->sun_path))
+		return segue_fail(SEGUE_EINVAL,
+			"the socket path %s has %zu bytes, the limit is %zu: give a shorter one "
+			"with "
+			"--socket",
+			path, strlen(path), sizeof(address->sun_path) - 1);
+	memcpy(address->sun_path, path, strlen(path));
+	return 0;
+}
+
+/* Removes a socket that nobody listens on any more. */
+static int remove_stale(const struct sockaddr_un *address)
+{
+	struct stat info;
+
+	if (lstat(address->sun_path, &info) < 0)
+		return errno == ENOENT ? 0
+				       : segue_fail_errno(SEGUE_ESYSTEM, "socket path %s",
+						 address->sun_path);
+	if (!S_ISSOCK(info.st_mode))
+		return segue_fail(SEGUE_EINVAL,
+			"%s exists and is not a socket: move it away, or give another path with "
+			"--socket",
+			address->sun_path);
+	int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (probe < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
+	int rc = connect(probe, (const struct sockaddr *)address, sizeof(*address));
+	close(probe);
+	if (rc == 0)
+		return segue_fail(SEGUE_EBUSY,
+			"the socket %s is taken: another server listens on it; give another path "
+			"with --socket",
+			address->sun_path);
+	if (unlink(address->sun_path) < 0 && errno != ENOENT)
+		return segue_fail_errno(
+			SEGUE_ESYSTEM, "the stale socket %s cannot be removed", address->sun_path);
+	return 0;
+}
+
+/* Who may connect at all: one group, if it is only one that is let in, else all who are told apart
+ * by their uid when they do. */
+static int open_up(const char *path, const struct segue_options *options)
+{
+	bool one_group = options->group_count == 1 && options->user_count == 0;
+
+	if (options->group_count == 0 && options->user_count == 0)
+		return 0;
+	if (one_group && chown(path, (uid_t)-1, options->groups[0]) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM,
+			"the socket %s cannot be given to group %u: run the server with that group",
+			path, (unsigned)options->groups[0]);
+	if (chmod(path, one_group ? 0660 : 0666) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "the mode of the socket %s", path);
+	return 0;
+}
+
+static int bind_socket(
+	int fd, const struct sockaddr_un *address, const struct segue_options *options)
+{
+	mode_t before = umask(0177);
+	int rc = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+
+	umask(before);
+	if (rc < 0)
+		return segue_fail_errno(
+			SEGUE_ESYSTEM, "cannot bind the socket %s", address->sun_path);
+	rc = open_up(address->sun_path, options);
+	if (rc)
+		return rc;
+	if (listen(fd, 128) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "listen on %s", address->sun_path);
+	return 0;
+}
+
+/* A socket of our own at `path`. */
+static int make_socket(struct segue_listener *listener, const char *path)
+{
+	struct stat info;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), rc;
+
+	if (fd < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
+	listener->watch.fd = fd;
+	if ((rc = fill_address(path, &listener->address)) ||
+		(rc = remove_stale(&listener->address)) ||
+		(rc = bind_socket(fd, &listener->address, &listener->server->options)))
+		return rc;
+	if (lstat(path, &info) == 0)
+		listener->inode = info.st_ino;
+	return 0;
+}
+
+int segue_listener_create(
+	struct segue_server *server, const char *path, struct segue_listener **out)
+{
+	struct segue_listener *listener = calloc(1, sizeof(*listener));
+	int rc = 0;
+
+	if (!listener)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the listener");
+	listener->server = server;
+	listener->watch =
+		(struct segue_watch){.fd = server->options.listen_fd, .ready = accept_some};
+	listener->reserve = open_reserve();
+	if (listener->watch.fd < 0)
+		rc = make_socket(listener, path);
+	if (!rc)
+		rc = segue_loop_add(server->loop, &listener->watch, EPOLLIN);
+	if (rc) {
+		if (listener->watch.fd >= 0)
+			close(listener->watch.fd);
+		if (listener->reserve >= 0)
+			close(listener->reserve);
+		free(listener);
+		return rc;
+	}
+	*out = listener;
+	return 0;
+}
+
+void segue_listener_destroy(struct segue_listener *listener)
+{
+	struct stat info;
+
+	if (!listener)
+		return;
+	segue_loop_remove(listener->server->loop, &listener->watch);
+	if (listener->inode && lstat(listener->address.sun_path, &info) == 0 &&
+		info.st_ino == listener->inode)
+		unlink(listener->address.sun_path);
+	close(listener->watch.fd);
+	if (listener->reserve >= 0)
+		close(listener->reserve);
+	free(listener);
+}

@@ -1,0 +1,59 @@
+/*
+ * One tf.train.Feature in memory: is it what a field declares, and its values as that field's.
+ *
+ * Floats and integers may be packed, unpacked or both; bytes are the values themselves in the byte
+ * order of the machine. A narrower integer type is checked for range.
+ */
+#ifndef SEGUE_SOURCE_TFRECORD_FEATURE_H
+#define SEGUE_SOURCE_TFRECORD_FEATURE_H
+
+#include "source/tfrecord/example.h"
+
+/*
+ * A varint from at most `size` bytes: bytes taken; 0 if it does not end in them, or is no 64-bit
+ * value.
+ */
+static inline size_t segue_varint(const uint8_t *bytes, size_t size, uint64_t *value)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < size && i < 10; i++) {
+		sum |= (uint64_t)(bytes[i] & 127) << 7 * i;
+		if (bytes[i] < 128) {
+			*value = sum;
+			return i == 9 && bytes[i] > 1 ? 0 : i + 1;
+		}
+	}
+	return 0;
+}
+
+/* The text of a kind, for messages. */
+const char *segue_kind_name(enum segue_kind kind);
+/* The kind of a field's values, when they are not bytes. */
+enum segue_kind segue_field_kind(const struct segue_field *field);
+/* No Feature with the values of the field is longer than this, but for unknown fields. */
+uint64_t segue_feature_limit(const struct segue_field *field);
+
+/*
+ * The form that writers use: one list that fills the Feature, its values in one piece that fills
+ * the list. True: *kind, and the values are the last *size bytes; they may still be wrong.
+ */
+bool segue_feature_plain(const uint8_t *bytes, size_t length, enum segue_kind *kind, size_t *size);
+
+/* Whether the values of a plain Feature are those of the field, number and range included. */
+bool segue_values_fit(
+	const struct segue_field *field, enum segue_kind kind, const uint8_t *bytes, size_t size);
+/* Decodes the values of a plain Feature that fit; `out` has room for field->size bytes. */
+void segue_values_decode(const struct segue_field *field, enum segue_kind kind,
+	const uint8_t *bytes, size_t size, void *out);
+
+/*
+ * Any Feature, in whatever form: checks it, and decodes it if `out` is not NULL. SEGUE_EDATA says
+ * what is wrong ("5 values, expected 4").
+ */
+int segue_feature_decode(
+	const struct segue_field *field, const uint8_t *bytes, size_t length, void *out);
+/* The only value of a Feature of bytes: *value points into `bytes`. SEGUE_EDATA. */
+int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **value, size_t *size);
+
+#endif

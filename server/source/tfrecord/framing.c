@@ -1,0 +1,119 @@
+/* TFRecord framing: checking a header, hopping from record to record. */
+#include "source/tfrecord/framing.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "source/tfrecord/crc32c.h"
+
+/* Read at once: much where records are short, little where their data are only hopped over. */
+#define CHUNK_LARGE (256 * 1024)
+#define CHUNK_SMALL 4096
+#define SHORT       (64 * 1024)
+
+struct hop {
+	segue_read_fn *read;
+	void *arg;
+	uint64_t size;
+	uint8_t *bytes; /* the stream's [start, end) */
+	uint64_t start, end;
+	size_t chunk;
+};
+
+bool segue_tfrecord_length(const uint8_t header[SEGUE_TFRECORD_HEADER], uint64_t *length)
+{
+	uint32_t crc;
+
+	memcpy(&crc, header + 8, sizeof(crc));
+	if (crc != segue_crc32c_mask(segue_crc32c(0, header, 8)))
+		return false;
+	memcpy(length, header, sizeof(*length));
+	return true;
+}
+
+/* Points *bytes at [at, at + size), which lies within the stream. */
+static int look(struct hop *hop, uint64_t at, size_t size, const uint8_t **bytes)
+{
+	if (at < hop->start || at + size > hop->end) {
+		uint64_t left = hop->size - at;
+		size_t chunk = left < hop->chunk ? (size_t)left : hop->chunk;
+		int rc = hop->read(hop->arg, at, hop->bytes, chunk);
+
+		hop->start = hop->end = at;
+		if (rc < 0)
+			return rc;
+		hop->end = at + chunk;
+	}
+	*bytes = hop->bytes + (at - hop->start);
+	return SEGUE_OK;
+}
+
+static int cut_off(uint64_t at, uint64_t size)
+{
+	return segue_fail(SEGUE_EDATA,
+		"record at byte %ju: the file ends within it, at byte %ju; was it copied whole?",
+		(uintmax_t)at, (uintmax_t)size);
+}
+
+static int take_length(struct hop *hop, uint64_t at, uint64_t *length)
+{
+	const uint8_t *bytes;
+	int rc;
+
+	if (hop->size - at < SEGUE_TFRECORD_HEADER)
+		return cut_off(at, hop->size);
+	rc = look(hop, at, SEGUE_TFRECORD_HEADER, &bytes);
+	if (rc < 0)
+		return rc;
+	if (!segue_tfrecord_length(bytes, length))
+		return segue_fail(SEGUE_EDATA,
+			"record at byte %ju: the checksum of its length is wrong%s", (uintmax_t)at,
+			at ? "" : " (is this a TFRecord file?)");
+	if (hop->size - at < SEGUE_TFRECORD_HEADER + SEGUE_TFRECORD_FOOTER ||
+		*length > hop->size - at - SEGUE_TFRECORD_HEADER - SEGUE_TFRECORD_FOOTER)
+		return cut_off(at, hop->size);
+	return SEGUE_OK;
+}
+
+static int hop_all(
+	struct hop *hop, segue_tfrecord_visit_fn *visit, void *arg, struct segue_progress *progress)
+{
+	for (uint64_t at = 0, next; at < hop->size; at = next) {
+		const uint8_t *bytes;
+		uint64_t length = 0;
+		uint32_t crc;
+		int rc = take_length(hop, at, &length);
+
+		if (rc < 0)
+			return rc;
+		hop->chunk = length < SHORT ? CHUNK_LARGE : CHUNK_SMALL;
+		next = at + SEGUE_TFRECORD_HEADER + length;
+		rc = look(hop, next, SEGUE_TFRECORD_FOOTER, &bytes);
+		if (rc < 0)
+			return rc;
+		memcpy(&crc, bytes, sizeof(crc));
+		next += SEGUE_TFRECORD_FOOTER;
+		rc = visit(arg, at, length, crc);
+		if (rc < 0)
+			return rc;
+		rc = segue_progress_add(progress, next - at);
+		if (rc < 0)
+			return rc;
+	}
+	return SEGUE_OK;
+}
+
+int segue_tfrecord_hop(segue_read_fn *read, void *read_arg, uint64_t size,
+	segue_tfrecord_visit_fn *visit, void *visit_arg, struct segue_progress *progress)
+{
+	struct hop hop = {.read = read, .arg = read_arg, .size = size, .chunk = CHUNK_LARGE};
+	int rc;
+
+	hop.bytes = malloc(CHUNK_LARGE);
+	if (!hop.bytes)
+		return segue_fail(SEGUE_ENOMEM, "no memory to read a file");
+	rc = hop_all(&hop, visit, visit_arg, progress);
+	free(hop.bytes);
+	return rc;
+}

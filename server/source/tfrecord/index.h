@@ -1,0 +1,49 @@
+/*
+ * The index of a data set: where each record of each file is, 16 bytes a record.
+ *
+ * Built by hopping through the files, kept between runs as one blob that knows which files it is
+ * of. A kept index of other files, or of files whose sizes, first or last records differ, is not
+ * replaced but refused: positions and states belong to the data that were there.
+ */
+#ifndef SEGUE_SOURCE_TFRECORD_INDEX_H
+#define SEGUE_SOURCE_TFRECORD_INDEX_H
+
+#include "source/files.h"
+#include "source/source.h"
+
+struct segue_index_entry {
+	uint64_t offset; /* of the header in the file's data */
+	uint32_t length; /* of the record's data */
+	uint32_t crc;    /* as stored behind them: masked */
+};
+
+struct segue_index {
+	struct segue_index_entry *entry; /* file by file */
+	uint64_t *first;                 /* per file: its first entry; one more, the end */
+	uint64_t *listed; /* per listed file: number of its first record; one more, the end */
+	size_t files, listings;
+	uint64_t fingerprint[2];
+};
+
+/*
+ * Loads the index of `files` from the keeper and checks it against them, or builds and keeps it.
+ * Inflates compressed files on the way (segue_files_inflate), but not before it knows that they are
+ * the ones that the kept index is of.
+ * SEGUE_ECHANGED names the file and what differs; SEGUE_EDATA: damaged framing, no records at all,
+ * a record of 4 GiB or more; what the keeper returns.
+ */
+int segue_index_open(struct segue_index *index, const struct segue_spec *spec,
+	struct segue_files *files, const char *cache_dir, const struct segue_index_keeper *keeper,
+	segue_progress_fn *progress, void *arg);
+/* A zeroed index is fine. */
+void segue_index_finish(struct segue_index *index);
+
+/* Records of the data set: each listing of a file counts. */
+uint64_t segue_index_records(const struct segue_index *index);
+/* Where record `number` < records is: *file, and its entry's place in index->entry. */
+uint64_t segue_index_find(const struct segue_index *index, const struct segue_files *files,
+	uint64_t number, size_t *file);
+/* Bytes of memory. */
+size_t segue_index_memory(const struct segue_index *index);
+
+#endif

@@ -1,0 +1,631 @@
+/* The source that reads TFRecord files: admission, records in memory, records read by windows. */
+#include "source/tfrecord/tfrecord.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "core/error.h"
+#include "source/tfrecord/crc32c.h"
+#include "source/tfrecord/example.h"
+#include "source/tfrecord/framing.h"
+#include "source/tfrecord/index.h"
+
+/* With more sequence features than this, the windows of a long record become smaller. */
+#define FULL_WINDOWS 8
+#define BLOCK_MIN    4096
+
+struct source {
+	struct segue_source base;
+	const struct segue_spec *spec;
+	struct segue_files *files;
+	struct segue_index index;
+	struct segue_buffers buffers;
+	size_t whole_max;
+	uint32_t block;
+	uint32_t key_max;
+	/* Free records, to be used again; under `mutex`. */
+	pthread_mutex_t mutex;
+	struct record *free;
+	/* Lengths of all records, once they have been scanned; under `lengths_mutex`. */
+	pthread_mutex_t lengths_mutex;
+	struct segue_index_keeper keeper;
+	_Atomic(uint32_t *) lengths;
+	_Atomic uint64_t skipped;
+};
+
+struct record {
+	struct segue_record base;
+	struct source *source;
+	struct record *next; /* in the list of free ones */
+	size_t file;
+	uint64_t offset; /* of the data, behind the header */
+	struct segue_example example;
+	struct segue_blocks blocks;
+	/* Of a record in memory: the only window. Of a longer one: of its admission, then empty. */
+	struct segue_window window;
+	struct segue_window *feature; /* of a longer one: a window a sequence feature */
+	bool sliding;
+	char *key;
+	size_t key_size;
+};
+
+/* ---- Records --------------------------------------------------------------------------------- */
+
+static void record_free(struct record *record)
+{
+	segue_example_finish(&record->example);
+	free(record->feature);
+	free(record->key);
+	free(record);
+}
+
+static int record_new(struct source *source, struct record **out)
+{
+	struct record *record = calloc(1, sizeof(*record));
+	int rc;
+
+	if (!record)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a record");
+	rc = segue_example_init(&record->example, source->spec);
+	record->source = source;
+	record->feature = calloc(source->spec->sequence_count + 1, sizeof(record->feature[0]));
+	record->key = malloc(source->key_max);
+	if (rc == SEGUE_OK && (!record->feature || !record->key))
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for a record");
+	if (rc < 0)
+		record_free(record);
+	else
+		*out = record;
+	return rc;
+}
+
+static int record_take(struct source *source, struct record **out)
+{
+	struct record *record;
+
+	pthread_mutex_lock(&source->mutex);
+	record = source->free;
+	if (record)
+		source->free = record->next;
+	pthread_mutex_unlock(&source->mutex);
+	if (!record)
+		return record_new(source, out);
+	*out = record;
+	return SEGUE_OK;
+}
+
+static void record_give(struct record *record)
+{
+	struct source *source = record->source;
+
+	segue_window_finish(&record->window);
+	for (size_t i = 0; i < source->spec->sequence_count; i++)
+		segue_window_finish(&record->feature[i]);
+	segue_blocks_finish(&record->blocks);
+	pthread_mutex_lock(&source->mutex);
+	record->next = source->free;
+	source->free = record;
+	pthread_mutex_unlock(&source->mutex);
+}
+
+static int read_record(void *arg, uint64_t position, void *bytes, size_t size)
+{
+	const struct record *record = arg;
+
+	return segue_files_read(
+		record->source->files, record->file, record->offset + position, bytes, size);
+}
+
+/* ---- Admission ------------------------------------------------------------------------------- */
+
+static size_t write_number(char *out, uint64_t number)
+{
+	char digits[20];
+	size_t count = 0;
+
+	do
+		digits[count++] = (char)('0' + number % 10);
+	while (number /= 10);
+	for (size_t i = 0; i < count; i++)
+		out[i] = digits[count - 1 - i];
+	return count;
+}
+
+static void make_key(struct record *record, const struct segue_index_entry *entry)
+{
+	const char *name = record->source->files->file[record->file].name;
+	size_t size = strlen(name);
+
+	if (record->example.key_size) {
+		record->key_size = record->example.key_size;
+		memcpy(record->key, record->example.key, record->key_size);
+		return;
+	}
+	memcpy(record->key, name, size);
+	record->key[size++] = ':';
+	record->key_size = size + write_number(record->key + size, entry->offset);
+}
+
+/* Why the CRC differs: the file is another now, or it was damaged all along. */
+static int explain_crc(struct record *record, const struct segue_index_entry *entry)
+{
+	uint32_t stored;
+	int rc = segue_files_read(record->source->files, record->file,
+		record->offset + entry->length, &stored, sizeof(stored));
+
+	if (rc < 0)
+		return rc;
+	if (stored != entry->crc)
+		return segue_fail(
+			SEGUE_ECHANGED, "its stored checksum has changed since it was indexed");
+	return segue_fail(SEGUE_EDATA, "damaged: the checksum of its data is wrong");
+}
+
+/* One pass: the scan reads what it needs, the rest is read for its checksum. */
+static int check(struct record *record, const struct segue_index_entry *entry)
+{
+	const struct segue_spec *spec = record->source->spec;
+	int scanned = segue_example_scan(spec, &record->window, &record->example), rc;
+
+	if (scanned < 0 && scanned != SEGUE_EDATA)
+		return scanned;
+	/* Where the bytes are not what was written, what the scan made of them is no news. */
+	rc = segue_window_complete(&record->window);
+	if (rc < 0)
+		return rc;
+	if (segue_crc32c_mask(record->blocks.total) != entry->crc)
+		return explain_crc(record, entry);
+	return scanned;
+}
+
+static uint32_t block_size(const struct source *source)
+{
+	uint32_t block = source->block;
+
+	for (size_t n = source->spec->sequence_count; n > FULL_WINDOWS && block > BLOCK_MIN; n /= 2)
+		block /= 2;
+	return block;
+}
+
+static int open_windows(struct record *record)
+{
+	struct source *source = record->source;
+	int rc = SEGUE_OK;
+
+	segue_window_finish(&record->window);
+	for (size_t i = 0; rc == SEGUE_OK && i < source->spec->sequence_count; i++)
+		rc = segue_window_init(&record->feature[i], &source->buffers, &record->blocks,
+			read_record, record);
+	return rc;
+}
+
+static int load(struct record *record, const struct segue_index_entry *entry)
+{
+	struct source *source = record->source;
+	int rc;
+
+	record->offset = entry->offset + SEGUE_TFRECORD_HEADER;
+	record->sliding = entry->length > source->whole_max;
+	/* A record that stays in memory whole is read in fewer, larger pieces that still fit the cache. */
+	uint32_t block = record->sliding ? block_size(source) : 4 * source->block;
+	rc = segue_blocks_init(&record->blocks, entry->length, block, record->sliding);
+	if (rc == SEGUE_OK)
+		rc = segue_window_init(
+			&record->window, &source->buffers, &record->blocks, read_record, record);
+	if (rc == SEGUE_OK)
+		rc = check(record, entry);
+	if (rc == SEGUE_OK && record->sliding)
+		rc = open_windows(record);
+	return rc;
+}
+
+static int admit_entry(struct source *source, size_t file, uint64_t place, struct record **out)
+{
+	const struct segue_index_entry *entry = &source->index.entry[place];
+	struct record *record = NULL;
+	int rc = record_take(source, &record);
+
+	if (rc < 0)
+		return rc;
+	record->file = file;
+	rc = load(record, entry);
+	if (rc < 0) {
+		const struct segue_file *where = &source->files->file[file];
+
+		segue_fail_within(rc, "%s%s%s%s: record at byte %ju", where->path,
+			where->packed ? " (inflated to '" : "",
+			where->packed ? where->data_path : "", where->packed ? "')" : "",
+			(uintmax_t)entry->offset);
+		record_give(record);
+		return rc;
+	}
+	make_key(record, entry);
+	*out = record;
+	return SEGUE_OK;
+}
+
+static const struct segue_record_ops record_ops;
+
+static int source_admit(struct segue_source *base, uint64_t number, struct segue_record **out,
+	struct segue_admitted *admitted)
+{
+	struct source *source = (struct source *)base;
+	struct record *record;
+	size_t file;
+	uint64_t place = segue_index_find(&source->index, source->files, number, &file);
+	int rc = admit_entry(source, file, place, &record);
+
+	if (rc < 0)
+		return rc;
+	record->base.ops = &record_ops;
+	admitted->array_steps = record->example.steps;
+	admitted->total_length = record->example.steps;
+	*out = &record->base;
+	return SEGUE_OK;
+}
+
+/* ---- Reading a record ------------------------------------------------------------------------ */
+
+static const char *record_key(const struct segue_record *base, size_t *size)
+{
+	const struct record *record = (const struct record *)base;
+
+	*size = record->key_size;
+	return record->key;
+}
+
+static struct segue_window *window_of(struct record *record, size_t feature)
+{
+	return record->sliding ? &record->feature[feature] : &record->window;
+}
+
+/* A read that fails says of which record. */
+static int within_record(int rc, const struct record *record)
+{
+	return segue_fail_within(rc, "%s: record at byte %ju",
+		record->source->files->file[record->file].path,
+		(uintmax_t)record->offset - SEGUE_TFRECORD_HEADER);
+}
+
+static int record_seek(struct segue_record *base, uint64_t step)
+{
+	struct record *record = (struct record *)base;
+
+	for (size_t i = 0; i < record->source->spec->sequence_count; i++) {
+		int rc =
+			segue_example_seek(&record->example.cursors[i], window_of(record, i), step);
+
+		if (rc < 0)
+			return within_record(rc, record);
+	}
+	return SEGUE_OK;
+}
+
+static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
+{
+	struct record *record = (struct record *)base;
+	int rc = segue_example_read(&record->source->spec->sequences[feature],
+		&record->example.cursors[feature], window_of(record, feature), steps, out);
+
+	return rc < 0 ? within_record(rc, record) : SEGUE_OK;
+}
+
+static int record_context(struct segue_record *base, size_t feature, void *out)
+{
+	const struct record *record = (const struct record *)base;
+
+	memcpy(out, record->example.context + record->example.context_offset[feature],
+		record->source->spec->contexts[feature].size);
+	return SEGUE_OK;
+}
+
+static size_t record_memory(const struct segue_record *base)
+{
+	const struct record *record = (const struct record *)base;
+	const struct source *source = record->source;
+	size_t size = sizeof(*record) + segue_example_memory(source->spec) + source->key_max +
+		      segue_blocks_memory(&record->blocks) +
+		      (source->spec->sequence_count + 1) * sizeof(record->feature[0]);
+
+	if (!record->sliding)
+		return size + record->window.capacity;
+	for (size_t i = 0; i < source->spec->sequence_count; i++)
+		size += record->feature[i].capacity;
+	return size;
+}
+
+static void record_release(struct segue_record *base)
+{
+	record_give((struct record *)base);
+}
+
+static const struct segue_record_ops record_ops = {
+	.key = record_key,
+	.seek = record_seek,
+	.read = record_read,
+	.context = record_context,
+	.memory = record_memory,
+	.release = record_release,
+};
+
+/* ---- Lengths --------------------------------------------------------------------------------- */
+
+static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, size_t count)
+{
+	XXH3_128bits_update(state, &count, sizeof(count));
+	for (size_t i = 0; i < count; i++) {
+		uint32_t dtype = fields[i].dtype;
+
+		XXH3_128bits_update(state, fields[i].name, strlen(fields[i].name) + 1);
+		XXH3_128bits_update(state, &dtype, sizeof(dtype));
+		XXH3_128bits_update(state, &fields[i].elements, sizeof(fields[i].elements));
+	}
+}
+
+/* Lengths depend on the data and on all that may make a record count as damaged. */
+static int lengths_name(const struct source *source, char name[48])
+{
+	const struct segue_spec *spec = source->spec;
+	uint32_t rules[4] = {spec->pad ? 0 : spec->num_unroll, spec->allow_surplus, spec->on_error,
+		spec->key_feature != NULL};
+	XXH3_state_t *state = XXH3_createState();
+	XXH128_hash_t hash;
+
+	if (!state)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a name");
+	XXH3_128bits_reset(state);
+	XXH3_128bits_update(state, source->index.fingerprint, sizeof(source->index.fingerprint));
+	XXH3_128bits_update(state, rules, sizeof(rules));
+	if (spec->key_feature)
+		XXH3_128bits_update(state, spec->key_feature, strlen(spec->key_feature));
+	hash_fields(state, spec->sequences, spec->sequence_count);
+	hash_fields(state, spec->contexts, spec->context_count);
+	hash = XXH3_128bits_digest(state);
+	XXH3_freeState(state);
+	snprintf(name, 48, "lengths-%016jx%016jx", (uintmax_t)hash.high64, (uintmax_t)hash.low64);
+	return SEGUE_OK;
+}
+
+static int scan_length(struct source *source, size_t file, uint64_t place, uint32_t *length)
+{
+	struct record *record;
+	int rc = admit_entry(source, file, place, &record);
+
+	*length = 0;
+	if (rc == SEGUE_EDATA && source->spec->on_error == SEGUE_ON_ERROR_SKIP)
+		return SEGUE_OK;
+	if (rc < 0)
+		return rc;
+	/* A step takes two bytes at least, a record has less than 2^32. */
+	*length = (uint32_t)record->example.steps;
+	record_give(record);
+	return SEGUE_OK;
+}
+
+/* One length an entry of the index, in its order. */
+static int scan_lengths(
+	struct source *source, uint32_t *lengths, segue_progress_fn *progress, void *arg)
+{
+	const struct segue_index *index = &source->index;
+	struct segue_progress told = {.fn = progress,
+		.arg = arg,
+		.what = "lengths",
+		.total = index->first[index->files],
+		.given_up = source->files->opener.given_up};
+
+	for (size_t file = 0; file < index->files; file++)
+		for (uint64_t i = index->first[file]; i < index->first[file + 1]; i++) {
+			int rc = scan_length(source, file, i, &lengths[i]);
+
+			if (rc == SEGUE_OK)
+				rc = segue_progress_add(&told, 1);
+			if (rc < 0)
+				return rc;
+		}
+	return SEGUE_OK;
+}
+
+/* The kept ones, else scanned and kept: malloc'd. */
+static int entry_lengths(
+	struct source *source, segue_progress_fn *progress, void *arg, uint32_t **out)
+{
+	size_t size = source->index.first[source->index.files] * sizeof(uint32_t), kept_size;
+	uint32_t *lengths;
+	void *kept;
+	char name[48];
+	int rc = lengths_name(source, name);
+
+	if (rc < 0)
+		return rc;
+	rc = source->keeper.load(source->keeper.arg, name, &kept, &kept_size);
+	if (rc == SEGUE_OK && kept_size == size) {
+		*out = kept;
+		return SEGUE_OK;
+	}
+	if (rc == SEGUE_OK) {
+		free(kept);
+		return segue_fail(SEGUE_ESTORE, "what is kept as '%s' has a wrong size", name);
+	}
+	if (rc != SEGUE_ENOTFOUND)
+		return rc;
+	lengths = malloc(size);
+	if (!lengths)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the lengths of records");
+	rc = scan_lengths(source, lengths, progress, arg);
+	if (rc == SEGUE_OK)
+		rc = source->keeper.save(source->keeper.arg, name, lengths, size);
+	if (rc < 0)
+		free(lengths);
+	else
+		*out = lengths;
+	return rc;
+}
+
+/* From an array over the index to one over the listed files. */
+static uint32_t *spread(const struct source *source, const uint32_t *lengths)
+{
+	const struct segue_index *index = &source->index;
+	uint32_t *all = malloc(segue_index_records(index) * sizeof(all[0]));
+
+	for (size_t i = 0; all && i < index->listings; i++)
+		memcpy(all + index->listed[i], lengths + index->first[source->files->listing[i]],
+			(index->listed[i + 1] - index->listed[i]) * sizeof(all[0]));
+	return all;
+}
+
+static int fill_lengths(struct source *source, segue_progress_fn *progress, void *arg)
+{
+	uint32_t *lengths = NULL, *all;
+	int rc = entry_lengths(source, progress, arg, &lengths);
+
+	if (rc < 0)
+		return rc;
+	all = spread(source, lengths);
+	free(lengths);
+	if (!all)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the lengths of records");
+	atomic_store_explicit(&source->lengths, all, memory_order_release);
+	return SEGUE_OK;
+}
+
+static int source_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
+{
+	struct source *source = (struct source *)base;
+	int rc = SEGUE_OK;
+
+	pthread_mutex_lock(&source->lengths_mutex);
+	if (!source->lengths)
+		rc = fill_lengths(source, progress, arg);
+	if (rc == SEGUE_OK)
+		*out = source->lengths;
+	pthread_mutex_unlock(&source->lengths_mutex);
+	return rc;
+}
+
+/* ---- The source ------------------------------------------------------------------------------ */
+
+static uint64_t source_records(const struct segue_source *base)
+{
+	return segue_index_records(&((const struct source *)base)->index);
+}
+
+static uint32_t source_key_max(const struct segue_source *base)
+{
+	return ((const struct source *)base)->key_max;
+}
+
+static void source_destroy(struct segue_source *base)
+{
+	struct source *source = (struct source *)base;
+
+	while (source->free) {
+		struct record *record = source->free;
+
+		source->free = record->next;
+		record_free(record);
+	}
+	segue_index_finish(&source->index);
+	segue_files_close(source->files);
+	segue_buffers_finish(&source->buffers);
+	pthread_mutex_destroy(&source->lengths_mutex);
+	pthread_mutex_destroy(&source->mutex);
+	free(source->lengths);
+	free(source);
+}
+
+static const struct segue_source_ops source_ops = {
+	.records = source_records,
+	.key_max = source_key_max,
+	.admit = source_admit,
+	.lengths = source_lengths,
+	.destroy = source_destroy,
+};
+
+static int find_key_max(struct source *source)
+{
+	const struct segue_index *index = &source->index;
+	size_t max = 0;
+
+	for (size_t i = 0; i < index->files; i++) {
+		char digits[20];
+		size_t size = strlen(source->files->file[i].name) + 1;
+
+		if (index->first[i] == index->first[i + 1])
+			continue;
+		size += write_number(digits, index->entry[index->first[i + 1] - 1].offset);
+		max = size > max ? size : max;
+	}
+	if (source->spec->key_feature)
+		max = SEGUE_EXAMPLE_KEY_MAX;
+	if (max > SEGUE_KEY_MAX)
+		return segue_fail(SEGUE_ELIMIT, "a key of %zu bytes: paths are too long", max);
+	source->key_max = (uint32_t)max;
+	return SEGUE_OK;
+}
+
+int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_dir,
+	const struct segue_opener *opener, const struct segue_index_keeper *keeper,
+	segue_progress_fn *progress, void *arg, struct segue_source **out)
+{
+	struct source *source = calloc(1, sizeof(*source));
+	int rc;
+
+	if (!source)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
+	source->base.ops = &source_ops;
+	source->spec = spec;
+	source->keeper = *keeper;
+	source->whole_max = SEGUE_RECORD_WHOLE_MAX;
+	source->block = SEGUE_RECORD_BLOCK;
+	segue_buffers_init(&source->buffers);
+	pthread_mutex_init(&source->mutex, NULL);
+	pthread_mutex_init(&source->lengths_mutex, NULL);
+	rc = segue_files_open(spec, cache_dir, opener, &source->files);
+	if (rc == SEGUE_OK)
+		rc = segue_index_open(
+			&source->index, spec, source->files, cache_dir, keeper, progress, arg);
+	if (rc == SEGUE_OK)
+		rc = find_key_max(source);
+	if (rc < 0)
+		source_destroy(&source->base);
+	else
+		*out = &source->base;
+	return rc;
+}
+
+void segue_source_tfrecord_limits(struct segue_source *base, size_t whole_max, uint32_t block)
+{
+	struct source *source = (struct source *)base;
+
+	source->whole_max = whole_max;
+	source->block = block;
+}
+
+void segue_source_note_skip(struct segue_source *base)
+{
+	atomic_fetch_add_explicit(&((struct source *)base)->skipped, 1, memory_order_relaxed);
+}
+
+void segue_source_stats(const struct segue_source *base, struct segue_source_stats *stats)
+{
+	const struct source *source = (const struct source *)base;
+
+	*stats = (struct segue_source_stats){.records = segue_index_records(&source->index),
+		.files = source->files->count,
+		.skipped = atomic_load_explicit(&source->skipped, memory_order_relaxed),
+		.index_memory =
+			segue_index_memory(&source->index) + segue_files_memory(source->files),
+		.crc = segue_crc32c_name()};
+	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
+		stats->index_memory += stats->records * sizeof(uint32_t);
+	for (size_t i = 0; i < source->files->count; i++)
+		stats->bytes += source->files->file[i].size;
+	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
+}

@@ -1,0 +1,300 @@
+/*
+ * Checkpoints: the token of a lane at one step, now or as soon as it is committed. It is in the store
+ * before it is sent, with the final states of all that ended before that step.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "engine/snapshot.h"
+#include "session/server.h"
+#include "stream/ledger.h"
+
+enum { LOOK_AGAIN_MS = 5, DEFAULT_TIMEOUT_S = 30 };
+
+struct segue_checkpoint {
+	struct segue_checkpoint *next; /* in server->checkpoints */
+	struct segue_session *session; /* NULL: gone */
+	struct segue_opening *opening;
+	struct segue_ledger *ledger;
+	uint64_t serial, step;
+	int64_t deadline, again_at;
+	bool running;        /* on a loader thread */
+	bool in_force;       /* reads the grant, which is pinned; else the store, */
+	uint64_t generation; /* where the lane's record has this one */
+	struct segue_job job;
+	struct segue_pin pin;
+	struct segue_change change;
+	int rc;
+	char detail[SEGUE_DETAIL_MAX];
+	void *token;
+	size_t size;
+};
+
+/* The same bytes for the same step, whether a lease or the store is read: ended rows have no states. */
+static void clear_ended(const struct segue_plan_spec *plan, struct segue_image *image)
+{
+	for (uint32_t row = 0; row < image->position->rows; row++) {
+		if (!segue_plan_row_lives(plan, &image->position->row[row]))
+			memset(image->states + row * image->row_size, 0, image->row_size);
+	}
+}
+
+static int encode(const struct segue_checkpoint *checkpoint, struct segue_image *image,
+	void **token, size_t *size)
+{
+	const struct segue_stream *stream = checkpoint->ledger->stream;
+	const struct segue_spec *spec = stream->spec;
+	struct segue_token_record head = {
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.lanes = spec->lanes,
+		.lane = checkpoint->ledger->place.lane,
+		.batch_size = spec->batch_size,
+	};
+
+	strncpy(head.stream, spec->name, sizeof(head.stream) - 1);
+	segue_spec_hash(spec, head.spec_hash);
+	clear_ended(&stream->plan, image);
+	return segue_token_encode(&head, image, token, size);
+}
+
+static bool still_holds(struct segue_checkpoint *checkpoint);
+
+static int fail_changed(const struct segue_checkpoint *checkpoint)
+{
+	return segue_fail(SEGUE_ETIMEOUT, "lane %u changed hands while its checkpoint was taken",
+		checkpoint->ledger->place.lane);
+}
+
+/* The lane as the store has it: nobody holds it. */
+static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **image)
+{
+	const struct segue_ledger *ledger = checkpoint->ledger;
+	const struct segue_stream *stream = ledger->stream;
+	struct segue_plan_spec plan = stream->plan;
+	struct segue_lane_record record;
+
+	int rc = segue_records_load_lane(stream->server->store, ledger->place, &record);
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? segue_fail(SEGUE_ETIMEOUT, "lane %u was never begun",
+						       ledger->place.lane)
+					     : rc;
+	plan.lane = ledger->place.lane;
+	uint64_t step = record.position->step;
+	if (step != checkpoint->step)
+		rc = segue_fail(step < checkpoint->step ? SEGUE_ETIMEOUT : SEGUE_ELIMIT,
+			"lane %u stands at step %llu and nobody holds it; step %llu is asked for",
+			ledger->place.lane, (unsigned long long)step,
+			(unsigned long long)checkpoint->step);
+	else
+		rc = segue_records_load_image(stream->server->store, ledger->place, &plan,
+			record.position, segue_row_size(stream->spec), image);
+	checkpoint->generation = record.generation;
+	free(record.position);
+	/* Its record and its rows are read one after the other. */
+	if (rc == SEGUE_ESTORE && !still_holds(checkpoint))
+		return fail_changed(checkpoint);
+	return rc;
+}
+
+/* Whether what ended before the step is on disk with it, and the lane is where it was read. */
+static bool still_holds(struct segue_checkpoint *checkpoint)
+{
+	const struct segue_ledger *ledger = checkpoint->ledger;
+	const struct segue_server *server = ledger->stream->server;
+	struct segue_lane_record record;
+
+	if (checkpoint->in_force)
+		return segue_writer_covers(server->writer, ledger->grant, checkpoint->step);
+	if (segue_records_load_lane(server->store, ledger->place, &record))
+		return false;
+	bool same = record.generation == checkpoint->generation &&
+		    record.position->step == checkpoint->step;
+	free(record.position);
+	return same;
+}
+
+/* On the writer's thread. */
+static int add_checkpoint(void *arg, struct segue_ops *ops)
+{
+	struct segue_checkpoint *checkpoint = arg;
+	const struct segue_ledger *ledger = checkpoint->ledger;
+	char text[SEGUE_ERROR_TEXT];
+
+	if (!still_holds(checkpoint)) {
+		int code = checkpoint->in_force ? segue_grant_failure(ledger->grant, text) : 0;
+		return code ? segue_fail(code, "lane %u: %s", ledger->place.lane, text)
+			    : fail_changed(checkpoint);
+	}
+	return segue_records_add_checkpoint(ops, ledger->stream->server->store, ledger->place,
+		checkpoint->step, segue_unix_ms(), checkpoint->token, checkpoint->size,
+		checkpoint->opening->spec->keep_checkpoints);
+}
+
+static void done(void *arg);
+
+static void stored(void *arg)
+{
+	struct segue_checkpoint *checkpoint = arg;
+
+	checkpoint->rc = checkpoint->change.rc;
+	snprintf(checkpoint->detail, sizeof(checkpoint->detail), "%s", checkpoint->change.detail);
+	done(checkpoint);
+}
+
+static void run(void *arg)
+{
+	struct segue_checkpoint *checkpoint = arg;
+	struct segue_image *image = NULL;
+	uint64_t committed;
+	int rc;
+
+	if (checkpoint->in_force)
+		rc = segue_snapshot(checkpoint->ledger->grant->filler,
+			&checkpoint->ledger->grant->carry, checkpoint->step, &committed, &image);
+	else
+		rc = from_store(checkpoint, &image);
+	if (!rc)
+		rc = encode(checkpoint, image, &checkpoint->token, &checkpoint->size);
+	segue_image_destroy(image);
+	checkpoint->rc = rc;
+	const struct segue_stream *stream = checkpoint->ledger->stream;
+	if (rc)
+		snprintf(
+			checkpoint->detail, sizeof(checkpoint->detail), "%s", segue_error_detail());
+	if (!rc && stream->spec->persist)
+		segue_writer_submit(stream->server->writer, &checkpoint->change, stored);
+	else
+		segue_loop_post(stream->server->loop, done, checkpoint);
+}
+
+static void start(struct segue_checkpoint *checkpoint)
+{
+	struct segue_ledger *ledger = checkpoint->ledger;
+
+	checkpoint->running = true;
+	checkpoint->in_force = ledger->lease.state == SEGUE_LEASE_HELD;
+	checkpoint->job = (struct segue_job){.fn = run, .arg = checkpoint};
+	if (checkpoint->in_force)
+		segue_ledger_pin(ledger);
+	ledger->stream->server->jobs++;
+	segue_pool_run(ledger->stream->pool, &checkpoint->job);
+}
+
+static void drop(struct segue_checkpoint *checkpoint)
+{
+	struct segue_checkpoint **link = &checkpoint->ledger->stream->server->checkpoints;
+	struct segue_opening *opening = checkpoint->opening;
+
+	while (*link != checkpoint)
+		link = &(*link)->next;
+	*link = checkpoint->next;
+	if (checkpoint->session)
+		checkpoint->session->requests--;
+	checkpoint->ledger->checkpoints--;
+	segue_writer_unpin(opening->stream->server->writer, &checkpoint->pin);
+	free(checkpoint->token);
+	free(checkpoint);
+	opening->leases--;
+	segue_opening_release(opening);
+}
+
+static void done(void *arg)
+{
+	struct segue_checkpoint *checkpoint = arg;
+	struct segue_ledger *ledger = checkpoint->ledger;
+	struct segue_server *server = ledger->stream->server;
+
+	server->jobs--;
+	checkpoint->running = false;
+	if (checkpoint->in_force)
+		segue_ledger_unpin(ledger);
+	if (checkpoint->rc == SEGUE_ETIMEOUT && checkpoint->session &&
+		segue_now_ns() < checkpoint->deadline) {
+		free(checkpoint->token);
+		checkpoint->token = NULL;
+		checkpoint->again_at = segue_now_ns() + LOOK_AGAIN_MS * INT64_C(1000000);
+		if (!server->stopping)
+			return;               /* the tick tries again */
+		checkpoint->rc = SEGUE_EGONE; /* the client asks the next server */
+		snprintf(checkpoint->detail, sizeof(checkpoint->detail),
+			"the server is being stopped");
+	}
+	if (checkpoint->session && checkpoint->rc == 0)
+		segue_session_send_bulk(checkpoint->session, checkpoint->serial, checkpoint->step,
+			checkpoint->token, checkpoint->size);
+	else if (checkpoint->session)
+		segue_session_fail_text(checkpoint->session, checkpoint->serial, checkpoint->rc,
+			checkpoint->detail);
+	drop(checkpoint);
+}
+
+void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_opening *opening = segue_opening_find(session, message->checkpoint.stream);
+	struct segue_checkpoint *checkpoint = calloc(1, sizeof(*checkpoint));
+	struct segue_ledger *ledger = NULL;
+	int64_t timeout = message->checkpoint.timeout_ns, now = segue_now_ns();
+	int rc = 0;
+
+	if (opening)
+		ledger = segue_ledger_of(opening, session, message->checkpoint.lane);
+	if (!checkpoint)
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for a checkpoint");
+	else if (!opening)
+		rc = segue_fail(SEGUE_EPROTOCOL, "stream %llu is not open",
+			(unsigned long long)message->checkpoint.stream);
+	else if (!ledger)
+		rc = segue_fail(SEGUE_EINVAL, "there is no lane %u to take a checkpoint of",
+			message->checkpoint.lane);
+	else
+		rc = segue_session_take_request(session);
+	if (rc) {
+		free(checkpoint);
+		segue_session_fail(session, message->serial, rc);
+		return;
+	}
+	if (timeout <= 0)
+		timeout = DEFAULT_TIMEOUT_S * INT64_C(1000000000);
+	*checkpoint = (struct segue_checkpoint){
+		.next = session->server->checkpoints,
+		.session = session,
+		.opening = opening,
+		.ledger = ledger,
+		.serial = message->serial,
+		.step = message->checkpoint.step,
+		.deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout,
+		.pin = {.place = ledger->place, .step = message->checkpoint.step},
+		.change = {.place = ledger->place, .build = add_checkpoint, .arg = checkpoint},
+	};
+	segue_writer_pin(session->server->writer, &checkpoint->pin);
+	session->server->checkpoints = checkpoint;
+	opening->leases++;
+	ledger->checkpoints++;
+	start(checkpoint);
+}
+
+int64_t segue_checkpoints_tick(struct segue_server *server, int64_t now)
+{
+	int64_t when = INT64_MAX;
+
+	for (struct segue_checkpoint *checkpoint = server->checkpoints; checkpoint;
+		checkpoint = checkpoint->next) {
+		if (!checkpoint->running && (now >= checkpoint->again_at || server->stopping))
+			start(checkpoint);
+		when = now + LOOK_AGAIN_MS * INT64_C(1000000);
+	}
+	return when;
+}
+
+void segue_checkpoints_session_gone(struct segue_session *session)
+{
+	for (struct segue_checkpoint *checkpoint = session->server->checkpoints; checkpoint;
+		checkpoint = checkpoint->next) {
+		if (checkpoint->session == session)
+			checkpoint->session = NULL;
+	}
+}

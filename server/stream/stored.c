@@ -1,0 +1,80 @@
+/* Checkpoints that the store holds: sent to a client, or removed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "session/server.h"
+
+struct stored_request {
+	struct segue_errand errand;
+	struct segue_server *server;
+	uint64_t id;
+	bool remove;
+	struct segue_place place;
+	char stream[SEGUE_NAME_MAX + 1];
+	void *token;
+	size_t size;
+};
+
+static int remove_checkpoint(void *arg, struct segue_ops *ops)
+{
+	struct stored_request *request = arg;
+
+	return segue_records_remove_checkpoint(
+		ops, request->server->store, request->place, request->id);
+}
+
+static int do_request(struct segue_errand *errand)
+{
+	struct stored_request *request = (struct stored_request *)errand;
+	struct segue_store *store = request->server->store;
+	struct segue_change change = {.build = remove_checkpoint, .arg = request};
+
+	int rc = segue_records_find_stream(store, request->stream, &request->place.stream);
+	if (rc)
+		return rc;
+	if (!request->remove)
+		return segue_records_load_checkpoint(
+			store, request->place, request->id, &request->token, &request->size);
+	change.place = request->place;
+	return segue_writer_change(request->server->writer, &change);
+}
+
+static void answer(struct segue_task *task)
+{
+	struct stored_request *request = (struct stored_request *)task;
+	const struct segue_errand *errand = &request->errand;
+	struct segue_session *session = segue_errand_end(&request->errand);
+	const struct segue_message removed = {.type = SEGUE_MESSAGE_DONE, .serial = errand->serial};
+
+	if (session && errand->rc)
+		segue_session_fail_text(session, errand->serial, errand->rc, errand->detail);
+	else if (session && request->remove)
+		segue_session_send(session, &removed, NULL, 0);
+	else if (session)
+		segue_session_send_bulk(session, errand->serial, 0, request->token, request->size);
+	free(request->token);
+	free(request);
+}
+
+void segue_stored_request(struct segue_session *session, const struct segue_message *message)
+{
+	struct stored_request *request = calloc(1, sizeof(*request));
+
+	if (!request) {
+		segue_session_fail(session, message->serial,
+			segue_fail(SEGUE_ENOMEM, "no memory for a stored checkpoint"));
+		return;
+	}
+	request->server = session->server;
+	request->id = message->stored.id;
+	request->remove = message->stored.remove;
+	request->place.lane = message->stored.lane;
+	snprintf(request->stream, sizeof(request->stream), "%s", message->stored.stream);
+	int rc = segue_errand_run(session, message->serial, &request->errand, do_request, answer);
+	if (rc) {
+		free(request);
+		segue_session_fail(session, message->serial, rc);
+	}
+}
