@@ -37,13 +37,13 @@ struct entry {
 	bool left; /* there was no memory for what it owes: it stays for the next transaction */
 };
 
-struct segue_writer {
+struct segue_committer {
 	struct segue_store *store;
 	struct segue_loop *loop;
 	void (*failed)(void *arg, int code, const char *detail);
 	void *arg;
 	pthread_t thread;
-	pthread_mutex_t lock; /* of all below, but `committer` and `entries` */
+	pthread_mutex_t lock; /* of all below, but `group` and `entries` */
 	pthread_cond_t wanted, written;
 	struct segue_grant *grants;
 	struct segue_change *changes, **last_change; /* that wait for a transaction */
@@ -55,7 +55,7 @@ struct segue_writer {
 	int64_t last_ns;    /* lack of memory is waited out until then */
 	unsigned unwritten; /* leases that ended with commits that are not on disk */
 	int storage;        /* last code told to `failed` */
-	struct segue_committer committer;
+	struct segue_group_commit group;
 	struct entry *entries;
 	size_t entry_count, entry_capacity;
 };
@@ -73,23 +73,23 @@ static int64_t interval_ns(const struct segue_grant *grant)
 /* ---- One transaction ---- */
 
 /* The grants that are looked at in this transaction. With the lock. */
-static int collect(struct segue_writer *writer)
+static int collect(struct segue_committer *committer)
 {
 	size_t count = 0;
 
-	for (struct segue_grant *grant = writer->grants; grant; grant = grant->next)
+	for (struct segue_grant *grant = committer->grants; grant; grant = grant->next)
 		count++;
-	if (count > writer->entry_capacity) {
-		struct entry *grown = realloc(writer->entries, count * sizeof(*grown));
+	if (count > committer->entry_capacity) {
+		struct entry *grown = realloc(committer->entries, count * sizeof(*grown));
 		if (!grown)
 			return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
-		writer->entries = grown;
-		writer->entry_capacity = count;
+		committer->entries = grown;
+		committer->entry_capacity = count;
 	}
-	writer->entry_count = 0;
-	writer->last = writer->last_try;
-	for (struct segue_grant *grant = writer->grants; grant; grant = grant->next)
-		writer->entries[writer->entry_count++] = (struct entry){.grant = grant,
+	committer->entry_count = 0;
+	committer->last = committer->last_try;
+	for (struct segue_grant *grant = committer->grants; grant; grant = grant->next)
+		committer->entries[committer->entry_count++] = (struct entry){.grant = grant,
 			.finishing = grant->finishing,
 			.held = !grant->finishing || grant->stays_held};
 	return 0;
@@ -112,7 +112,7 @@ static bool is_of_one(int rc)
 }
 
 /* Final states that nothing can undo any more need no older ones behind them. */
-static int add_settled(struct segue_writer *writer, struct segue_ops *ops,
+static int add_settled(struct segue_committer *committer, struct segue_ops *ops,
 	const struct entry *entry, size_t finals)
 {
 	const struct segue_grant *grant = entry->grant;
@@ -122,22 +122,22 @@ static int add_settled(struct segue_writer *writer, struct segue_ops *ops,
 	uint64_t below = committed > reach ? committed - reach : 0;
 	struct segue_catalogue catalogue;
 
-	int rc = segue_records_load_catalogue(writer->store, grant->place, &catalogue);
+	int rc = segue_records_load_catalogue(committer->store, grant->place, &catalogue);
 	if (rc)
 		return rc;
 	uint64_t floor = segue_catalogue_floor(&catalogue);
 	below = floor < below ? floor : below;
-	pthread_mutex_lock(&writer->lock);
-	for (const struct segue_pin *pin = writer->pins; pin; pin = pin->next) {
+	pthread_mutex_lock(&committer->lock);
+	for (const struct segue_pin *pin = committer->pins; pin; pin = pin->next) {
 		if (same_place(pin->place, grant->place) && pin->step < below)
 			below = pin->step;
 	}
-	pthread_mutex_unlock(&writer->lock);
-	return segue_records_settle(ops, writer->store, grant->place, grant->spec->lanes, below,
+	pthread_mutex_unlock(&committer->lock);
+	return segue_records_settle(ops, committer->store, grant->place, grant->spec->lanes, below,
 		1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
 }
 
-static int add_image(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
+static int add_image(struct segue_committer *committer, struct segue_ops *ops, struct entry *entry)
 {
 	struct segue_grant *grant = entry->grant;
 	uint64_t committed;
@@ -158,16 +158,17 @@ static int add_image(struct segue_writer *writer, struct segue_ops *ops, struct 
 		grant->account.durable, entry->image->position->step);
 	pthread_mutex_unlock(&grant->filler->lock);
 	if (!rc && grant->spec->keep_final)
-		rc = add_settled(writer, ops, entry, (ops->count - before) / 2);
+		rc = add_settled(committer, ops, entry, (ops->count - before) / 2);
 	return rc;
 }
 
 /* The position stands; that nobody holds the lane any more is news. */
-static int add_release(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
+static int add_release(
+	struct segue_committer *committer, struct segue_ops *ops, struct entry *entry)
 {
 	struct segue_lane_record stored;
 
-	int rc = segue_records_load_lane(writer->store, entry->grant->place, &stored);
+	int rc = segue_records_load_lane(committer->store, entry->grant->place, &stored);
 	if (rc)
 		return rc;
 	stored.held = entry->held;
@@ -190,13 +191,13 @@ static void give_up(struct entry *entry, int rc)
  * Adds what a grant owes. Without memory it is left for the next transaction; what else goes wrong
  * (with the lane's own records, or with its worker's words) will not get better.
  */
-static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct entry *entry)
+static void add_grant(struct segue_committer *committer, struct segue_ops *ops, struct entry *entry)
 {
 	int rc = 0;
 
 	entry->first = ops->count;
 	if (owes(entry->grant))
-		rc = add_image(writer, ops, entry);
+		rc = add_image(committer, ops, entry);
 	if (rc) {
 		segue_ops_truncate(ops, entry->first);
 		if (rc != SEGUE_ENOMEM)
@@ -206,7 +207,7 @@ static void add_grant(struct segue_writer *writer, struct segue_ops *ops, struct
 		entry->left = rc == SEGUE_ENOMEM;
 	}
 	if (!entry->image && entry->finishing && !entry->left)
-		entry->left = add_release(writer, ops, entry) == SEGUE_ENOMEM;
+		entry->left = add_release(committer, ops, entry) == SEGUE_ENOMEM;
 	entry->count = ops->count - entry->first;
 }
 
@@ -271,11 +272,11 @@ static void build_changes(struct segue_change *changes)
 	}
 }
 
-bool segue_writer_covers(
-	const struct segue_writer *writer, const struct segue_grant *grant, uint64_t step)
+bool segue_committer_covers(
+	const struct segue_committer *committer, const struct segue_grant *grant, uint64_t step)
 {
-	for (size_t i = 0; i < writer->entry_count; i++) {
-		const struct entry *entry = &writer->entries[i];
+	for (size_t i = 0; i < committer->entry_count; i++) {
+		const struct entry *entry = &committer->entries[i];
 		if (entry->grant == grant && entry->image && entry->image->position->step >= step)
 			return true;
 	}
@@ -283,9 +284,9 @@ bool segue_writer_covers(
 }
 
 /* Those that this transaction takes: of each place the first. With the lock. */
-static struct segue_change *take_changes(struct segue_writer *writer)
+static struct segue_change *take_changes(struct segue_committer *committer)
 {
-	struct segue_change *taken = NULL, **last = &taken, **link = &writer->changes;
+	struct segue_change *taken = NULL, **last = &taken, **link = &committer->changes;
 
 	while (*link) {
 		struct segue_change *change = *link;
@@ -301,7 +302,7 @@ static struct segue_change *take_changes(struct segue_writer *writer)
 		*last = change;
 		last = &change->next;
 	}
-	writer->last_change = link;
+	committer->last_change = link;
 	return taken;
 }
 
@@ -331,24 +332,24 @@ static int flatten(const struct segue_ops *own, const struct segue_change *chang
 	return 0;
 }
 
-static int apply(struct segue_writer *writer, const struct segue_store_op *op, size_t count)
+static int apply(struct segue_committer *committer, const struct segue_store_op *op, size_t count)
 {
 	if (count == 0)
 		return 0;
-	if (!segue_committer_begin(&writer->committer))
+	if (!segue_group_commit_begin(&committer->group))
 		return segue_fail(SEGUE_ESTORE, "storage failed before: nothing more is written "
 						"until the server is started "
 						"again");
-	int rc = segue_store_apply(writer->store, op, count);
-	segue_committer_ended(&writer->committer, rc);
+	int rc = segue_store_apply(committer->store, op, count);
+	segue_group_commit_ended(&committer->group, rc);
 	return rc;
 }
 
 /* All have the same result, but those that could not even be built. */
-static void set_results(struct segue_writer *writer, struct segue_change *changes, int rc)
+static void set_results(struct segue_committer *committer, struct segue_change *changes, int rc)
 {
-	for (size_t i = 0; i < writer->entry_count; i++)
-		writer->entries[i].rc = rc;
+	for (size_t i = 0; i < committer->entry_count; i++)
+		committer->entries[i].rc = rc;
 	for (; changes; changes = changes->next) {
 		if (!changes->rc)
 			set_result(changes, rc);
@@ -356,11 +357,11 @@ static void set_results(struct segue_writer *writer, struct segue_change *change
 }
 
 /* What became of the lane's own part of this transaction. */
-static int result_at(const struct segue_writer *writer, struct segue_place place)
+static int result_at(const struct segue_committer *committer, struct segue_place place)
 {
-	for (size_t i = 0; i < writer->entry_count; i++) {
-		if (same_place(writer->entries[i].grant->place, place))
-			return writer->entries[i].rc;
+	for (size_t i = 0; i < committer->entry_count; i++) {
+		if (same_place(committer->entries[i].grant->place, place))
+			return committer->entries[i].rc;
 	}
 	return 0;
 }
@@ -369,14 +370,15 @@ static int result_at(const struct segue_writer *writer, struct segue_place place
  * A transaction each, so that what is wrong with one of them stays its own affair. A change may have
  * been built on what its lane writes: it fails with it.
  */
-static int write_each(
-	struct segue_writer *writer, const struct segue_ops *own, struct segue_change *changes)
+static int write_each(struct segue_committer *committer, const struct segue_ops *own,
+	struct segue_change *changes)
 {
 	int storage = 0;
 
-	for (size_t i = 0; i < writer->entry_count; i++) {
-		struct entry *entry = &writer->entries[i];
-		entry->rc = storage ? storage : apply(writer, own->op + entry->first, entry->count);
+	for (size_t i = 0; i < committer->entry_count; i++) {
+		struct entry *entry = &committer->entries[i];
+		entry->rc =
+			storage ? storage : apply(committer, own->op + entry->first, entry->count);
 		if (is_of_one(entry->rc))
 			give_up(entry, entry->rc);
 		else
@@ -387,12 +389,12 @@ static int write_each(
 		if (changes->rc)
 			continue;
 		int rc = storage;
-		if (!rc && !changes->ready && result_at(writer, changes->place))
-			rc = segue_fail(result_at(writer, changes->place),
+		if (!rc && !changes->ready && result_at(committer, changes->place))
+			rc = segue_fail(result_at(committer, changes->place),
 				"the store refuses what lane %u has committed",
 				changes->place.lane);
 		else if (!rc)
-			rc = apply(writer, ops->op, ops->count);
+			rc = apply(committer, ops->op, ops->count);
 		set_result(changes, rc);
 		if (!is_of_one(rc))
 			storage = rc;
@@ -401,19 +403,19 @@ static int write_each(
 }
 
 /* 0, or what the storage said; each part has its own result. */
-static int write_all(
-	struct segue_writer *writer, const struct segue_ops *own, struct segue_change *changes)
+static int write_all(struct segue_committer *committer, const struct segue_ops *own,
+	struct segue_change *changes)
 {
 	struct segue_store_op *all = NULL;
 	size_t count = 0;
 	int rc = flatten(own, changes, &all, &count);
 
 	if (!rc)
-		rc = apply(writer, all, count);
+		rc = apply(committer, all, count);
 	free(all);
 	if (is_of_one(rc))
-		return write_each(writer, own, changes);
-	set_results(writer, changes, rc);
+		return write_each(committer, own, changes);
+	set_results(committer, changes, rc);
 	return rc;
 }
 
@@ -435,25 +437,25 @@ static void tell(void *arg)
 }
 
 /* Tells the server when storage fails, and when it works again; `again`: also if it fails as before. */
-static void tell_storage(struct segue_writer *writer, int rc, bool again)
+static void tell_storage(struct segue_committer *committer, int rc, bool again)
 {
-	if (rc == writer->storage && !(again && rc))
+	if (rc == committer->storage && !(again && rc))
 		return;
 	struct news *news = malloc(sizeof(*news));
 	if (!news)
 		return;
-	*news = (struct news){.failed = writer->failed, .arg = writer->arg, .code = rc};
+	*news = (struct news){.failed = committer->failed, .arg = committer->arg, .code = rc};
 	snprintf(news->detail, sizeof(news->detail), "%.*s", (int)sizeof(news->detail) - 1,
 		segue_error_detail());
-	writer->storage = rc;
-	segue_loop_post(writer->loop, tell, news);
+	committer->storage = rc;
+	segue_loop_post(committer->loop, tell, news);
 }
 
-static void answer(struct segue_writer *writer, struct segue_change *changes)
+static void answer(struct segue_committer *committer, struct segue_change *changes)
 {
 	struct segue_change *change, *next, *posted = NULL;
 
-	pthread_mutex_lock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
 	for (change = changes; change; change = next) {
 		next = change->next;
 		segue_ops_finish(&change->ops);
@@ -464,51 +466,51 @@ static void answer(struct segue_writer *writer, struct segue_change *changes)
 			change->finished = true; /* and may be gone as soon as the lock is */
 		}
 	}
-	pthread_cond_broadcast(&writer->written);
-	pthread_mutex_unlock(&writer->lock);
+	pthread_cond_broadcast(&committer->written);
+	pthread_mutex_unlock(&committer->lock);
 	for (change = posted; change; change = next) {
 		next = change->next;
-		segue_loop_post(writer->loop, change->done, change->arg);
+		segue_loop_post(committer->loop, change->done, change->arg);
 	}
 }
 
-static void forget(struct segue_writer *writer, struct segue_grant *grant)
+static void forget(struct segue_committer *committer, struct segue_grant *grant)
 {
-	struct segue_grant **link = &writer->grants;
+	struct segue_grant **link = &committer->grants;
 
-	pthread_mutex_lock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
 	while (*link != grant)
 		link = &(*link)->next;
 	*link = grant->next;
-	pthread_mutex_unlock(&writer->lock);
-	segue_loop_post(writer->loop, grant->finished, grant->arg);
+	pthread_mutex_unlock(&committer->lock);
+	segue_loop_post(committer->loop, grant->finished, grant->arg);
 }
 
 /* That nobody holds the lane any more, where its last commit cannot be written for good. */
-static void release_alone(struct segue_writer *writer, struct entry *entry)
+static void release_alone(struct segue_committer *committer, struct entry *entry)
 {
 	struct segue_ops ops = {0};
 
-	if (add_release(writer, &ops, entry) == 0)
-		apply(writer, ops.op, ops.count);
+	if (add_release(committer, &ops, entry) == 0)
+		apply(committer, ops.op, ops.count);
 	segue_ops_finish(&ops);
 }
 
 /* Whether what a lease that is over owes will not be tried again. */
-static bool is_hopeless(const struct segue_writer *writer, const struct entry *entry)
+static bool is_hopeless(const struct segue_committer *committer, const struct entry *entry)
 {
 	bool memory = entry->left || entry->rc == SEGUE_ENOMEM;
 
-	if (writer->committer.state == SEGUE_COMMITTER_STOPPED)
+	if (committer->group.state == SEGUE_GROUP_COMMIT_STOPPED)
 		return true;
-	return writer->last && (!memory || segue_now_ns() >= writer->last_ns);
+	return committer->last && (!memory || segue_now_ns() >= committer->last_ns);
 }
 
 /* A lease that is over stays until its last commit is on disk, or can never be. */
-static void conclude(struct segue_writer *writer)
+static void conclude(struct segue_committer *committer)
 {
-	for (size_t i = 0; i < writer->entry_count; i++) {
-		struct entry *entry = &writer->entries[i];
+	for (size_t i = 0; i < committer->entry_count; i++) {
+		struct entry *entry = &committer->entries[i];
 		if (entry->rc == 0)
 			settle(entry);
 		note_memory(entry);
@@ -516,195 +518,197 @@ static void conclude(struct segue_writer *writer)
 		if (!entry->finishing)
 			continue;
 		if (is_of_one(entry->rc))
-			release_alone(writer, entry);
+			release_alone(committer, entry);
 		bool through = entry->rc == 0 && !entry->left;
-		bool hopeless = !through && !is_of_one(entry->rc) && is_hopeless(writer, entry);
-		writer->unwritten += hopeless && owes(entry->grant);
+		bool hopeless = !through && !is_of_one(entry->rc) && is_hopeless(committer, entry);
+		committer->unwritten += hopeless && owes(entry->grant);
 		if (through || is_of_one(entry->rc) || hopeless)
-			forget(writer, entry->grant);
+			forget(committer, entry->grant);
 		else if (!entry->left || entry->grant->misses == MISSES_TOLD)
-			segue_loop_post(writer->loop, entry->grant->delayed, entry->grant->arg);
+			segue_loop_post(committer->loop, entry->grant->delayed, entry->grant->arg);
 	}
 }
 
-static void transact(struct segue_writer *writer, struct segue_change *changes, bool tell_again)
+static void transact(
+	struct segue_committer *committer, struct segue_change *changes, bool tell_again)
 {
 	struct segue_ops own = {0};
 
-	for (size_t i = 0; i < writer->entry_count; i++)
-		add_grant(writer, &own, &writer->entries[i]);
+	for (size_t i = 0; i < committer->entry_count; i++)
+		add_grant(committer, &own, &committer->entries[i]);
 	build_changes(changes);
 	bool some = own.count > 0 || changes;
-	int rc = some ? write_all(writer, &own, changes) : 0;
+	int rc = some ? write_all(committer, &own, changes) : 0;
 	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
-	bool well = writer->entry_count > 0 && writer->committer.state != SEGUE_COMMITTER_STOPPED;
+	bool well =
+		committer->entry_count > 0 && committer->group.state != SEGUE_GROUP_COMMIT_STOPPED;
 	if (some || well)
-		tell_storage(writer, rc, tell_again);
-	answer(writer, changes);
-	conclude(writer);
+		tell_storage(committer, rc, tell_again);
+	answer(committer, changes);
+	conclude(committer);
 	segue_ops_finish(&own);
 }
 
 /* ---- The thread ---- */
 
 /* When the next transaction is due. With the lock. */
-static int64_t due(const struct segue_writer *writer, int64_t last)
+static int64_t due(const struct segue_committer *committer, int64_t last)
 {
 	int64_t when = INT64_MAX;
 
-	if (writer->urgent || writer->changes)
+	if (committer->urgent || committer->changes)
 		return 0;
-	for (const struct segue_grant *grant = writer->grants; grant; grant = grant->next) {
-		bool soon = writer->last_try || grant->misses > 0;
+	for (const struct segue_grant *grant = committer->grants; grant; grant = grant->next) {
+		bool soon = committer->last_try || grant->misses > 0;
 		int64_t at = last + (soon ? MEMORY_RETRY_NS : interval_ns(grant));
 		when = at < when ? at : when;
 	}
 	return when;
 }
 
-static void sleep_until(struct segue_writer *writer, int64_t when)
+static void sleep_until(struct segue_committer *committer, int64_t when)
 {
 	if (when == INT64_MAX) {
-		pthread_cond_wait(&writer->wanted, &writer->lock);
+		pthread_cond_wait(&committer->wanted, &committer->lock);
 		return;
 	}
 	struct timespec at = {.tv_sec = when / 1000000000, .tv_nsec = when % 1000000000};
-	pthread_cond_timedwait(&writer->wanted, &writer->lock, &at);
+	pthread_cond_timedwait(&committer->wanted, &committer->lock, &at);
 }
 
 static void *work(void *arg)
 {
-	struct segue_writer *writer = arg;
+	struct segue_committer *committer = arg;
 	int64_t last = segue_now_ns();
 
 	pthread_setname_np(pthread_self(), "committer");
-	pthread_mutex_lock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
 	for (;;) {
-		int64_t when = due(writer, last);
-		if (when > segue_now_ns() && !writer->stopping) {
-			sleep_until(writer, when);
+		int64_t when = due(committer, last);
+		if (when > segue_now_ns() && !committer->stopping) {
+			sleep_until(committer, when);
 			continue;
 		}
-		bool stopping = writer->stopping;
-		struct segue_change *changes = take_changes(writer);
-		bool tell_again = writer->tell_again;
-		bool collected = collect(writer) == 0;
+		bool stopping = committer->stopping;
+		struct segue_change *changes = take_changes(committer);
+		bool tell_again = committer->tell_again;
+		bool collected = collect(committer) == 0;
 		if (collected)
-			writer->urgent = writer->tell_again = false;
+			committer->urgent = committer->tell_again = false;
 		else
-			writer->entry_count = 0;
-		pthread_mutex_unlock(&writer->lock);
+			committer->entry_count = 0;
+		pthread_mutex_unlock(&committer->lock);
 		last = segue_now_ns();
-		transact(writer, changes, tell_again);
+		transact(committer, changes, tell_again);
 		if (!collected)
 			usleep(MEMORY_RETRY_NS / 1000);
-		pthread_mutex_lock(&writer->lock);
-		if (stopping && !writer->changes)
+		pthread_mutex_lock(&committer->lock);
+		if (stopping && !committer->changes)
 			break;
 	}
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_unlock(&committer->lock);
 	return NULL;
 }
 
-int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
+int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
 	void (*failed)(void *arg, int code, const char *detail), void *arg,
-	struct segue_writer **out)
+	struct segue_committer **out)
 {
-	struct segue_writer *writer = calloc(1, sizeof(*writer));
+	struct segue_committer *committer = calloc(1, sizeof(*committer));
 	pthread_condattr_t attributes;
 
-	if (!writer)
+	if (!committer)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the committer");
-	writer->store = store;
-	writer->loop = loop;
-	writer->failed = failed;
-	writer->arg = arg;
-	writer->last_change = &writer->changes;
-	pthread_mutex_init(&writer->lock, NULL);
+	committer->store = store;
+	committer->loop = loop;
+	committer->failed = failed;
+	committer->arg = arg;
+	committer->last_change = &committer->changes;
+	pthread_mutex_init(&committer->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&writer->wanted, &attributes);
-	pthread_cond_init(&writer->written, NULL);
+	pthread_cond_init(&committer->wanted, &attributes);
+	pthread_cond_init(&committer->written, NULL);
 	pthread_condattr_destroy(&attributes);
-	int error = pthread_create(&writer->thread, NULL, work, writer);
+	int error = pthread_create(&committer->thread, NULL, work, committer);
 	if (error) {
-		free(writer);
+		free(committer);
 		return segue_fail(
 			SEGUE_ESYSTEM, "the committer cannot be started: %s", strerror(error));
 	}
-	*out = writer;
+	*out = committer;
 	return 0;
 }
 
-unsigned segue_writer_destroy(struct segue_writer *writer)
+unsigned segue_committer_destroy(struct segue_committer *committer)
 {
-	if (!writer)
+	if (!committer)
 		return 0;
-	pthread_mutex_lock(&writer->lock);
-	writer->stopping = true;
-	pthread_cond_signal(&writer->wanted);
-	pthread_mutex_unlock(&writer->lock);
-	pthread_join(writer->thread, NULL);
-	pthread_cond_destroy(&writer->wanted);
-	pthread_cond_destroy(&writer->written);
-	pthread_mutex_destroy(&writer->lock);
-	unsigned unwritten = writer->unwritten;
-	free(writer->entries);
-	free(writer);
+	pthread_mutex_lock(&committer->lock);
+	committer->stopping = true;
+	pthread_cond_signal(&committer->wanted);
+	pthread_mutex_unlock(&committer->lock);
+	pthread_join(committer->thread, NULL);
+	pthread_cond_destroy(&committer->wanted);
+	pthread_cond_destroy(&committer->written);
+	pthread_mutex_destroy(&committer->lock);
+	unsigned unwritten = committer->unwritten;
+	free(committer->entries);
+	free(committer);
 	return unwritten;
 }
 
-void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant)
+void segue_committer_add(struct segue_committer *committer, struct segue_grant *grant)
 {
-	pthread_mutex_lock(&writer->lock);
-	grant->next = writer->grants;
-	writer->grants = grant;
-	pthread_cond_signal(&writer->wanted);
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
+	grant->next = committer->grants;
+	committer->grants = grant;
+	pthread_cond_signal(&committer->wanted);
+	pthread_mutex_unlock(&committer->lock);
 }
 
-void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant, bool held,
+void segue_committer_finish(struct segue_committer *committer, struct segue_grant *grant, bool held,
 	void (*finished)(void *arg), void (*delayed)(void *arg), void *arg)
 {
-	pthread_mutex_lock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
 	grant->finishing = true;
 	grant->stays_held = held;
 	grant->finished = finished;
 	grant->delayed = delayed;
 	grant->arg = arg;
-	writer->urgent = true;
-	pthread_cond_signal(&writer->wanted);
-	pthread_mutex_unlock(&writer->lock);
+	committer->urgent = true;
+	pthread_cond_signal(&committer->wanted);
+	pthread_mutex_unlock(&committer->lock);
 }
 
-void segue_writer_urge(struct segue_writer *writer)
+void segue_committer_urge(struct segue_committer *committer)
 {
-	pthread_mutex_lock(&writer->lock);
-	writer->urgent = true;
-	pthread_cond_signal(&writer->wanted);
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
+	committer->urgent = true;
+	pthread_cond_signal(&committer->wanted);
+	pthread_mutex_unlock(&committer->lock);
 }
 
-void segue_writer_flush(struct segue_writer *writer)
+void segue_committer_flush(struct segue_committer *committer)
 {
-	pthread_mutex_lock(&writer->lock);
-	writer->urgent = writer->tell_again = true;
-	pthread_cond_signal(&writer->wanted);
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
+	committer->urgent = committer->tell_again = true;
+	pthread_cond_signal(&committer->wanted);
+	pthread_mutex_unlock(&committer->lock);
 }
 
-void segue_writer_try_once(struct segue_writer *writer)
+void segue_committer_try_once(struct segue_committer *committer)
 {
-	pthread_mutex_lock(&writer->lock);
-	writer->last_try = true;
-	writer->last_ns = segue_now_ns() + MEMORY_WAIT_NS;
-	writer->urgent = true;
-	pthread_cond_signal(&writer->wanted);
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
+	committer->last_try = true;
+	committer->last_ns = segue_now_ns() + MEMORY_WAIT_NS;
+	committer->urgent = true;
+	pthread_cond_signal(&committer->wanted);
+	pthread_mutex_unlock(&committer->lock);
 }
 
 /* With the lock. */
-static void enqueue(struct segue_writer *writer, struct segue_change *change)
+static void enqueue(struct segue_committer *committer, struct segue_change *change)
 {
 	*change = (struct segue_change){
 		.place = change->place,
@@ -713,54 +717,54 @@ static void enqueue(struct segue_writer *writer, struct segue_change *change)
 		.ready = change->ready,
 		.done = change->done,
 	};
-	*writer->last_change = change;
-	writer->last_change = &change->next;
-	pthread_cond_signal(&writer->wanted);
+	*committer->last_change = change;
+	committer->last_change = &change->next;
+	pthread_cond_signal(&committer->wanted);
 }
 
-int segue_writer_change(struct segue_writer *writer, struct segue_change *change)
+int segue_committer_change(struct segue_committer *committer, struct segue_change *change)
 {
 	change->done = NULL;
-	pthread_mutex_lock(&writer->lock);
-	enqueue(writer, change);
+	pthread_mutex_lock(&committer->lock);
+	enqueue(committer, change);
 	while (!change->finished)
-		pthread_cond_wait(&writer->written, &writer->lock);
-	pthread_mutex_unlock(&writer->lock);
+		pthread_cond_wait(&committer->written, &committer->lock);
+	pthread_mutex_unlock(&committer->lock);
 	return change->rc ? segue_fail(change->rc, "%s", change->detail) : 0;
 }
 
-int segue_writer_apply(struct segue_writer *writer, const struct segue_ops *ops)
+int segue_committer_apply(struct segue_committer *committer, const struct segue_ops *ops)
 {
 	struct segue_change change = {.ready = ops};
 
-	return segue_writer_change(writer, &change);
+	return segue_committer_change(committer, &change);
 }
 
-void segue_writer_submit(
-	struct segue_writer *writer, struct segue_change *change, void (*done)(void *arg))
+void segue_committer_submit(
+	struct segue_committer *committer, struct segue_change *change, void (*done)(void *arg))
 {
 	change->done = done;
 	change->ready = NULL;
-	pthread_mutex_lock(&writer->lock);
-	enqueue(writer, change);
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
+	enqueue(committer, change);
+	pthread_mutex_unlock(&committer->lock);
 }
 
-void segue_writer_pin(struct segue_writer *writer, struct segue_pin *pin)
+void segue_committer_pin(struct segue_committer *committer, struct segue_pin *pin)
 {
-	pthread_mutex_lock(&writer->lock);
-	pin->next = writer->pins;
-	writer->pins = pin;
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
+	pin->next = committer->pins;
+	committer->pins = pin;
+	pthread_mutex_unlock(&committer->lock);
 }
 
-void segue_writer_unpin(struct segue_writer *writer, struct segue_pin *pin)
+void segue_committer_unpin(struct segue_committer *committer, struct segue_pin *pin)
 {
-	struct segue_pin **link = &writer->pins;
+	struct segue_pin **link = &committer->pins;
 
-	pthread_mutex_lock(&writer->lock);
+	pthread_mutex_lock(&committer->lock);
 	while (*link != pin)
 		link = &(*link)->next;
 	*link = pin->next;
-	pthread_mutex_unlock(&writer->lock);
+	pthread_mutex_unlock(&committer->lock);
 }

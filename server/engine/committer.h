@@ -1,5 +1,5 @@
 /*
- * The writer: the one thread that writes to the store. Every interval it takes the newest commit of
+ * The committer: the one thread that writes to the store. Every interval it takes the newest commit of
  * each lease in force, and writes them all, with whatever else waits, in one transaction (group
  * commit).
  */
@@ -10,7 +10,7 @@
 #include "engine/grant.h"
 #include "os/loop.h"
 
-struct segue_writer;
+struct segue_committer;
 
 /*
  * Starts the thread. `failed` is called on the loop's thread when a transaction fails (code) or,
@@ -18,43 +18,43 @@ struct segue_writer;
  * operations (SEGUE_EINVAL, SEGUE_ELIMIT) is that lane's affair: segue_grant_refuse(), and the
  * others are written.
  */
-int segue_writer_create(struct segue_store *store, struct segue_loop *loop,
+int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
 	void (*failed)(void *arg, int code, const char *detail), void *arg,
-	struct segue_writer **out);
+	struct segue_committer **out);
 /*
  * Ends the thread after a last transaction. Returns how many leases have ended with commits that
  * could not be written. NULL is fine.
  */
-unsigned segue_writer_destroy(struct segue_writer *writer);
+unsigned segue_committer_destroy(struct segue_committer *committer);
 
 /* Watches a lease in force: its commits go to disk from now on. */
-void segue_writer_add(struct segue_writer *writer, struct segue_grant *grant);
+void segue_committer_add(struct segue_committer *committer, struct segue_grant *grant);
 /*
  * The lease is over: its last commit goes to disk at once (with held = `held` in the record), then
- * `finished` is called on the loop's thread and the writer knows the grant no more. Each time that
+ * `finished` is called on the loop's thread and the committer knows the grant no more. Each time that
  * it could not be written and will be tried again (no room), `delayed` is called there, after
  * `failed`.
  */
-void segue_writer_finish(struct segue_writer *writer, struct segue_grant *grant, bool held,
+void segue_committer_finish(struct segue_committer *committer, struct segue_grant *grant, bool held,
 	void (*finished)(void *arg), void (*delayed)(void *arg), void *arg);
 /* A transaction is wanted now (durability = commit). */
-void segue_writer_urge(struct segue_writer *writer);
+void segue_committer_urge(struct segue_committer *committer);
 /* The same, and `failed` is called if it fails, even if the one before did. */
-void segue_writer_flush(struct segue_writer *writer);
+void segue_committer_flush(struct segue_committer *committer);
 /*
  * From now on a lease that is over is forgotten even if its last commit could not be written (no
  * room): a server that is told to stop does not wait for room, and for memory 2 s.
  */
-void segue_writer_try_once(struct segue_writer *writer);
+void segue_committer_try_once(struct segue_committer *committer);
 /*
  * Writes these operations in the next transaction, at once, and waits for it. From any thread but
  * the loop's. What segue_store_apply says; SEGUE_ESTORE once storage has failed.
  */
-int segue_writer_apply(struct segue_writer *writer, const struct segue_ops *ops);
+int segue_committer_apply(struct segue_committer *committer, const struct segue_ops *ops);
 
 /*
  * A change of what the store holds of a lane that depends on what it holds: `build` is called on
- * the writer's thread, before the transaction that its operations become part of. A transaction
+ * the committer's thread, before the transaction that its operations become part of. A transaction
  * takes one change of a place at most: what `build` reads of it is as the last transaction left it,
  * but for the newest commit of a lease in force, which is in the same transaction.
  */
@@ -64,24 +64,24 @@ struct segue_change {
 	void *arg;
 	int rc; /* of `build`, or of the transaction */
 	char detail[SEGUE_DETAIL_MAX];
-	/* The writer's. */
+	/* The committer's. */
 	const struct segue_ops *ready; /* instead of `build` */
 	void (*done)(void *arg);
 	bool finished;
 	struct segue_ops ops;
 	struct segue_change *next;
 };
-/* Writes it in the next transaction, at once, and waits for it, as segue_writer_apply does. */
-int segue_writer_change(struct segue_writer *writer, struct segue_change *change);
+/* Writes it in the next transaction, at once, and waits for it, as segue_committer_apply does. */
+int segue_committer_change(struct segue_committer *committer, struct segue_change *change);
 /* The same without waiting, from any thread: done(arg) is called on the loop's thread. */
-void segue_writer_submit(
-	struct segue_writer *writer, struct segue_change *change, void (*done)(void *arg));
+void segue_committer_submit(
+	struct segue_committer *committer, struct segue_change *change, void (*done)(void *arg));
 /*
  * Inside `build`: whether the grant's batches below `step`, and the rows that ended in them, are in
  * the store or in this transaction.
  */
-bool segue_writer_covers(
-	const struct segue_writer *writer, const struct segue_grant *grant, uint64_t step);
+bool segue_committer_covers(
+	const struct segue_committer *committer, const struct segue_grant *grant, uint64_t step);
 
 /* A checkpoint of this step is on its way: final states that came with it must stay undoable. */
 struct segue_pin {
@@ -89,7 +89,7 @@ struct segue_pin {
 	struct segue_place place;
 	uint64_t step;
 };
-void segue_writer_pin(struct segue_writer *writer, struct segue_pin *pin);
-void segue_writer_unpin(struct segue_writer *writer, struct segue_pin *pin);
+void segue_committer_pin(struct segue_committer *committer, struct segue_pin *pin);
+void segue_committer_unpin(struct segue_committer *committer, struct segue_pin *pin);
 
 #endif

@@ -359,7 +359,7 @@ static int make_memory(struct segue_grant *grant, const struct making *making)
 	return grant->event < 0 ? grant->event : 0;
 }
 
-/* The lane as the store will have it. On the writer's thread. */
+/* The lane as the store will have it. On the committer's thread. */
 static int add_grant(void *arg, struct segue_ops *ops)
 {
 	const struct making *making = arg;
@@ -396,8 +396,9 @@ static int store_grant(struct making *making)
 	struct segue_change change = {
 		.place = making->order->place, .build = add_grant, .arg = making};
 
-	return making->order->spec->persist ? segue_writer_change(making->order->writer, &change)
-					    : 0;
+	return making->order->spec->persist
+		       ? segue_committer_change(making->order->committer, &change)
+		       : 0;
 }
 
 static int build(struct making *making, struct segue_grant *grant)

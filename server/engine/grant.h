@@ -4,7 +4,7 @@
  *
  * Making one reads data and store, so it runs on a loader thread (segue_grant_make), and stores the
  * grant before anything of it is sent. It then belongs to the server's thread, and is watched by
- * the writer until its last commit is on disk.
+ * the committer until its last commit is on disk.
  */
 #ifndef SEGUE_ENGINE_GRANT_H
 #define SEGUE_ENGINE_GRANT_H
@@ -12,7 +12,7 @@
 #include "engine/filler.h"
 #include "store/lanes.h"
 
-struct segue_writer;
+struct segue_committer;
 
 /* What a grant is made from. All pointers must outlive it, but for `bulk`. */
 struct segue_grant_order {
@@ -22,7 +22,7 @@ struct segue_grant_order {
 	struct segue_source *source;
 	struct segue_pool *pool;
 	struct segue_store *store;
-	struct segue_writer *writer;
+	struct segue_committer *committer;
 	uint64_t fingerprint[2];
 	enum segue_attach_mode mode;
 	uint64_t step;       /* OFFER: batches below it are committed */
@@ -43,13 +43,13 @@ struct segue_grant {
 	const struct segue_spec *spec;
 	uint64_t step; /* the first batch */
 
-	/* The writer's. */
+	/* The committer's. */
 	struct segue_account account;
 	struct segue_grant *next; /* in its list */
 	bool finishing;           /* the lease is over: write what is committed, then `finished` */
 	bool stays_held;          /* finishing: the holder comes back after a restart */
 	bool refused;    /* under the filler's lock: the store does not take it, for good */
-	unsigned misses; /* the writer's: transactions in a row that had no memory for it */
+	unsigned misses; /* the committer's: transactions in a row that had no memory for it */
 	void (*finished)(void *arg);
 	void (*delayed)(void *arg);
 	void *arg;

@@ -86,27 +86,27 @@ bool segue_account_drops(
 	return true;
 }
 
-bool segue_committer_begin(struct segue_committer *committer)
+bool segue_group_commit_begin(struct segue_group_commit *machine)
 {
-	if (committer->state != SEGUE_COMMITTER_IDLE)
+	if (machine->state != SEGUE_GROUP_COMMIT_IDLE)
 		return false;
-	committer->state = SEGUE_COMMITTER_WRITING;
+	machine->state = SEGUE_GROUP_COMMIT_WRITING;
 	return true;
 }
 
-void segue_committer_ended(struct segue_committer *committer, int code)
+void segue_group_commit_ended(struct segue_group_commit *machine, int code)
 {
-	assert(committer->state == SEGUE_COMMITTER_WRITING);
+	assert(machine->state == SEGUE_GROUP_COMMIT_WRITING);
 	switch (code) {
 	case 0:
 	case SEGUE_ENOSPACE:
 	case SEGUE_ENOMEM:
 	case SEGUE_ELIMIT:
 	case SEGUE_EINVAL:
-		committer->state = SEGUE_COMMITTER_IDLE;
+		machine->state = SEGUE_GROUP_COMMIT_IDLE;
 		break;
 	default:
 		/* A failed sync is never tried again: what the disk holds is unknown. */
-		committer->state = SEGUE_COMMITTER_STOPPED;
+		machine->state = SEGUE_GROUP_COMMIT_STOPPED;
 	}
 }

@@ -49,19 +49,19 @@ int segue_account_settle(struct segue_account *account, const struct segue_plan_
 bool segue_account_drops(
 	const struct segue_plan_spec *plan, const struct segue_position *position, uint64_t number);
 
-enum segue_committer_state {
-	SEGUE_COMMITTER_IDLE,
-	SEGUE_COMMITTER_WRITING,
-	SEGUE_COMMITTER_STOPPED,
+enum segue_group_commit_state {
+	SEGUE_GROUP_COMMIT_IDLE,
+	SEGUE_GROUP_COMMIT_WRITING,
+	SEGUE_GROUP_COMMIT_STOPPED,
 };
 
-struct segue_committer {
-	enum segue_committer_state state;
+struct segue_group_commit {
+	enum segue_group_commit_state state;
 };
 
 /* A transaction begins. False: one is under way, or storage failed for good. */
-bool segue_committer_begin(struct segue_committer *committer);
+bool segue_group_commit_begin(struct segue_group_commit *machine);
 /* It has ended with what segue_store_apply() says. */
-void segue_committer_ended(struct segue_committer *committer, int code);
+void segue_group_commit_ended(struct segue_group_commit *machine, int code);
 
 #endif

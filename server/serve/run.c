@@ -51,7 +51,7 @@ static void begin_stop(struct segue_server *server)
 	server->stopping = true;
 	segue_notify("STOPPING=1\nSTATUS=writing what is committed");
 	segue_errands_give_up(server);
-	segue_writer_try_once(server->writer);
+	segue_committer_try_once(server->committer);
 	segue_listener_destroy(server->listener);
 	server->listener = NULL;
 }
@@ -308,8 +308,8 @@ static int start(struct segue_server *server)
 		(rc = segue_store_scan(
 			 server->store, SEGUE_TABLE_STREAMS, "", 0, see_stream, NULL, server)) ||
 		(rc = segue_loop_create(&server->loop)) ||
-		(rc = segue_writer_create(
-			 server->store, server->loop, storage_news, server, &server->writer)))
+		(rc = segue_committer_create(
+			 server->store, server->loop, storage_news, server, &server->committer)))
 		return rc;
 	return segue_listener_create(server, server->socket_path, &server->listener);
 }
@@ -336,7 +336,7 @@ static unsigned finish(struct segue_server *server)
 	while (server->sessions)
 		segue_session_close(server->sessions);
 	segue_users_stop(server);
-	unsigned unwritten = segue_writer_destroy(server->writer);
+	unsigned unwritten = segue_committer_destroy(server->committer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
 	segue_session_destroy_all(server);

@@ -51,7 +51,7 @@ struct segue_server {
 	char *socket_path; /* absolute */
 	struct segue_loop *loop;
 	struct segue_store *store;
-	struct segue_writer *writer;
+	struct segue_committer *committer;
 	struct segue_listener *listener;
 	struct segue_session *sessions;
 	struct segue_session *leaving; /* closed, with fds that the peer has not read */

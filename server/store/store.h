@@ -1,6 +1,6 @@
 /*
  * The store: tables of checked values on disk. What is in a value is its writer's affair
- * (records.h).
+ * (lanes.h).
  *
  * One process opens a store, once, and holds its lock; one thread writes (segue_store_apply), any
  * thread reads: 48 at once, others wait for one of these, and never for the writer. A write is one

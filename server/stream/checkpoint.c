@@ -108,7 +108,7 @@ static bool still_holds(struct segue_checkpoint *checkpoint)
 	struct segue_lane_record record;
 
 	if (checkpoint->in_force)
-		return segue_writer_covers(server->writer, ledger->grant, checkpoint->step);
+		return segue_committer_covers(server->committer, ledger->grant, checkpoint->step);
 	if (segue_records_load_lane(server->store, ledger->place, &record))
 		return false;
 	bool same = record.generation == checkpoint->generation &&
@@ -117,7 +117,7 @@ static bool still_holds(struct segue_checkpoint *checkpoint)
 	return same;
 }
 
-/* On the writer's thread. */
+/* On the committer's thread. */
 static int add_checkpoint(void *arg, struct segue_ops *ops)
 {
 	struct segue_checkpoint *checkpoint = arg;
@@ -166,7 +166,7 @@ static void run(void *arg)
 		snprintf(
 			checkpoint->detail, sizeof(checkpoint->detail), "%s", segue_error_detail());
 	if (!rc && stream->spec->persist)
-		segue_writer_submit(stream->server->writer, &checkpoint->change, stored);
+		segue_committer_submit(stream->server->committer, &checkpoint->change, stored);
 	else
 		segue_loop_post(stream->server->loop, done, checkpoint);
 }
@@ -195,7 +195,7 @@ static void drop(struct segue_checkpoint *checkpoint)
 	if (checkpoint->session)
 		checkpoint->session->requests--;
 	checkpoint->ledger->checkpoints--;
-	segue_writer_unpin(opening->stream->server->writer, &checkpoint->pin);
+	segue_committer_unpin(opening->stream->server->committer, &checkpoint->pin);
 	free(checkpoint->token);
 	free(checkpoint);
 	opening->leases--;
@@ -270,7 +270,7 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 		.pin = {.place = ledger->place, .step = message->checkpoint.step},
 		.change = {.place = ledger->place, .build = add_checkpoint, .arg = checkpoint},
 	};
-	segue_writer_pin(session->server->writer, &checkpoint->pin);
+	segue_committer_pin(session->server->committer, &checkpoint->pin);
 	session->server->checkpoints = checkpoint;
 	opening->leases++;
 	ledger->checkpoints++;

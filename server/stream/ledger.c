@@ -360,7 +360,7 @@ static void end_lease(struct segue_ledger *ledger, bool held)
 	pthread_mutex_unlock(&grant->filler->lock);
 	server->jobs++;
 	if (ledger->stream->spec->persist)
-		segue_writer_finish(server->writer, grant, held, written, delayed, ledger);
+		segue_committer_finish(server->committer, grant, held, written, delayed, ledger);
 	else
 		written(ledger);
 }
@@ -425,7 +425,7 @@ static void event_ready(struct segue_watch *watch, uint32_t events)
 	segue_filler_kick(ledger->grant->filler);
 	if (ledger->stream->spec->persist &&
 		ledger->grant->spec->durability == SEGUE_DURABLE_COMMIT)
-		segue_writer_urge(ledger->stream->server->writer);
+		segue_committer_urge(ledger->stream->server->committer);
 }
 
 static void put_in_force(struct segue_attach *attach)
@@ -442,7 +442,7 @@ static void put_in_force(struct segue_attach *attach)
 	ledger->lease_id = ++server->next_id;
 	ledger->event = (struct segue_watch){.fd = grant->event, .ready = event_ready};
 	if (ledger->stream->spec->persist)
-		segue_writer_add(server->writer, grant);
+		segue_committer_add(server->committer, grant);
 	if (segue_loop_add(server->loop, &ledger->event, EPOLLIN)) {
 		segue_session_fail(attach->session, attach->serial, SEGUE_ESYSTEM);
 		end_lease(ledger, false);
@@ -547,7 +547,7 @@ static void start_making(struct segue_attach *attach)
 		.source = stream->source,
 		.pool = stream->pool,
 		.store = server->store,
-		.writer = server->writer,
+		.committer = server->committer,
 		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
 		.mode = attach->request.mode,
 		.step = attach->request.step,
@@ -596,7 +596,7 @@ static void wait_for_lane(struct segue_attach *attach)
 	struct segue_server *server = attach->ledger->stream->server;
 	segue_loop_tick_within(server->loop, attach->deadline);
 	if (server->storage_error && attach->ledger->lease.state == SEGUE_LEASE_ENDING)
-		segue_writer_urge(server->writer); /* its verdict, or delayed() */
+		segue_committer_urge(server->committer); /* its verdict, or delayed() */
 }
 
 /* Whether the lease may yet end by its timeout; who asks then waits for that, and no longer. */
@@ -890,7 +890,7 @@ void segue_flush_request(struct segue_session *session, uint64_t serial, uint64_
 
 	if (ledger && ledger->stream->spec->persist) {
 		segue_grant_remind(ledger->grant);
-		segue_writer_flush(session->server->writer);
+		segue_committer_flush(session->server->committer);
 	}
 	send_done(session, serial);
 }

@@ -38,7 +38,7 @@ static int do_request(struct segue_errand *errand)
 		return segue_records_load_checkpoint(
 			store, request->place, request->id, &request->token, &request->size);
 	change.place = request->place;
-	return segue_writer_change(request->server->writer, &change);
+	return segue_committer_change(request->server->committer, &change);
 }
 
 static void answer(struct segue_task *task)

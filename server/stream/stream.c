@@ -92,7 +92,7 @@ static int save_index(void *arg, const char *name, const void *bytes, size_t siz
 
 	int rc = index_ops(&ops, name, bytes, size);
 	if (!rc)
-		rc = segue_writer_apply(stream->server->writer, &ops);
+		rc = segue_committer_apply(stream->server->committer, &ops);
 	segue_ops_finish(&ops);
 	return rc;
 }
@@ -188,7 +188,7 @@ struct making {
 	bool exists; /* another opening of that name has made one */
 };
 
-/* On the writer's thread. */
+/* On the committer's thread. */
 static int add_record(void *arg, struct segue_ops *ops)
 {
 	struct making *making = arg;
@@ -255,7 +255,7 @@ static int bind_record(struct segue_stream *stream)
 	struct segue_change change = {.build = add_record, .arg = &making};
 	bool found;
 
-	int rc = segue_writer_change(stream->server->writer, &change);
+	int rc = segue_committer_change(stream->server->committer, &change);
 	if (rc || !making.exists)
 		return rc;
 	rc = find_record(stream, &found);

@@ -417,8 +417,8 @@ static void start_server(void)
 		.started_ns = segue_now_ns()};
 	expect(segue_limits_init(&server->options.limits) == 0);
 	expect(segue_loop_create(&server->loop) == 0);
-	expect(segue_writer_create(store, server->loop, storage_news, server, &server->writer) ==
-		0);
+	expect(segue_committer_create(
+		       store, server->loop, storage_news, server, &server->committer) == 0);
 }
 
 static void stop_server(void)
@@ -427,7 +427,7 @@ static void stop_server(void)
 
 	expect(!server->storage_error);
 	segue_users_stop(server);
-	segue_writer_destroy(server->writer);
+	segue_committer_destroy(server->committer);
 	segue_stream_destroy_all(server);
 	segue_loop_destroy(server->loop);
 	segue_session_destroy_all(server);

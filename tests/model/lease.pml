@@ -18,12 +18,12 @@
  * mirrors server/lane/lease.c segue_lease_end 4918a2b8
  * mirrors server/lane/lease.c segue_lease_taken a117f9d8
  * mirrors server/lane/lease.c segue_lease_expire 3c757a6b
- * mirrors server/stream/ledger.c end_lease 59a3c0da
+ * mirrors server/stream/ledger.c end_lease 446f1dff
  * mirrors server/stream/ledger.c granted bb054049
  * mirrors server/stream/ledger.c ask 53c7c0f6
- * mirrors server/engine/committer.c add_grant 5000bdf2
+ * mirrors server/engine/committer.c add_grant 426e732d
  * mirrors server/engine/committer.c settle 293ae15a
- * mirrors server/engine/committer.c conclude 493025d0
+ * mirrors server/engine/committer.c conclude 0f810575
  * mirrors server/engine/grant.c segue_grant_make 28ff5abf
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/lane.c segue_lane_ready 8dd8052f

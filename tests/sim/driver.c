@@ -65,7 +65,7 @@ struct sim_driver {
 	pthread_mutex_t lock;
 	struct place place[SIM_PAIRS];
 	struct sim_event committer_event;
-	struct segue_committer committer;
+	struct segue_group_commit group;
 	struct segue_pool pool;
 	struct segue_filler *filler[SIM_LANES][SIM_PAIRS]; /* open ones; control's */
 	bool share;
@@ -321,12 +321,12 @@ static void transact(struct sim_driver *driver)
 		if (entries[pair].making)
 			add_making(&ops, pair, entries[pair].making);
 	}
-	if (ops.count && segue_committer_begin(&driver->committer)) {
+	if (ops.count && segue_group_commit_begin(&driver->group)) {
 		rc = sim_disk_apply(&ops);
-		segue_committer_ended(&driver->committer, rc);
+		segue_group_commit_ended(&driver->group, rc);
 		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
 			conclude(driver, &entries[pair], rc);
-		if (driver->committer.state == SEGUE_COMMITTER_STOPPED)
+		if (driver->group.state == SEGUE_GROUP_COMMIT_STOPPED)
 			sim_storage_failed();
 	} else if (
 		!ops.count) { /* nothing is owed: let those go on that were told of a full disk */
@@ -341,7 +341,7 @@ static void run_committer(void *arg)
 {
 	struct sim_driver *driver = arg;
 
-	while (driver->committer.state != SEGUE_COMMITTER_STOPPED) {
+	while (driver->group.state != SEGUE_GROUP_COMMIT_STOPPED) {
 		sim_event_wait(&driver->committer_event, sim_now() + driver->interval);
 		transact(driver);
 	}

@@ -2,7 +2,7 @@
  * The server of a run: what its threads do around the files under test, in the shape of the real
  * server.
  *
- * Control grants, ends and restores leases (stream.c, grant.c); the committer writes (writer.c);
+ * Control grants, ends and restores leases (stream/, engine/grant.c); the committer writes (engine/committer.c);
  * loaders run fillers (pool.c). Fillers and snapshots are the real ones.
  */
 #ifndef SEGUE_SIM_DRIVER_H

@@ -202,7 +202,7 @@ static void checkpoint(uint32_t l)
 	lane->stored++;
 }
 
-/* As the writer does: not beyond the oldest checkpoint, nor to where one can still be taken. */
+/* As the committer does: not beyond the oldest checkpoint, nor to where one can still be taken. */
 static void settle(uint32_t l)
 {
 	uint64_t floor = floor_of(&lanes[l]), step = lanes[l].step > 4 ? lanes[l].step - 4 : 0;

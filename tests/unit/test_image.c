@@ -31,7 +31,7 @@ static struct segue_image *make_image(void)
 	return image;
 }
 
-Test(committer, an_image_is_zeroed_and_owns_its_keys)
+Test(image, an_image_is_zeroed_and_owns_its_keys)
 {
 	struct segue_image *image = segue_image_create(4, 2, 16);
 	char key[] = "data:17";
@@ -51,7 +51,7 @@ Test(committer, an_image_is_zeroed_and_owns_its_keys)
 	segue_image_destroy(NULL);
 }
 
-Test(committer, an_image_may_have_no_rows_and_no_states)
+Test(image, an_image_may_have_no_rows_and_no_states)
 {
 	struct segue_image *image = segue_image_create(4, 0, 0);
 
@@ -59,7 +59,7 @@ Test(committer, an_image_may_have_no_rows_and_no_states)
 	segue_image_destroy(image);
 }
 
-Test(committer, an_account_knows_the_live_rows_on_disk)
+Test(image, an_account_knows_the_live_rows_on_disk)
 {
 	struct segue_account account = {0};
 	struct segue_image *image = make_image();
@@ -79,7 +79,7 @@ Test(committer, an_account_knows_the_live_rows_on_disk)
 	cr_assert_null(account.stored);
 }
 
-Test(committer, rows_that_ended_or_left_are_dropped)
+Test(image, rows_that_ended_or_left_are_dropped)
 {
 	struct segue_image *image = make_image();
 
@@ -90,34 +90,34 @@ Test(committer, rows_that_ended_or_left_are_dropped)
 	segue_image_destroy(image);
 }
 
-Test(committer, one_transaction_at_a_time)
+Test(image, one_transaction_at_a_time)
 {
-	struct segue_committer committer = {0};
+	struct segue_group_commit group = {0};
 
-	cr_assert(segue_committer_begin(&committer));
-	cr_assert_eq(committer.state, SEGUE_COMMITTER_WRITING);
-	cr_assert_not(segue_committer_begin(&committer));
-	segue_committer_ended(&committer, 0);
-	cr_assert_eq(committer.state, SEGUE_COMMITTER_IDLE);
+	cr_assert(segue_group_commit_begin(&group));
+	cr_assert_eq(group.state, SEGUE_GROUP_COMMIT_WRITING);
+	cr_assert_not(segue_group_commit_begin(&group));
+	segue_group_commit_ended(&group, 0);
+	cr_assert_eq(group.state, SEGUE_GROUP_COMMIT_IDLE);
 }
 
-Test(committer, a_full_disk_is_tried_again)
+Test(image, a_full_disk_is_tried_again)
 {
-	struct segue_committer committer = {0};
+	struct segue_group_commit group = {0};
 
-	segue_committer_begin(&committer);
-	segue_committer_ended(&committer, SEGUE_ENOSPACE);
-	cr_assert_eq(committer.state, SEGUE_COMMITTER_IDLE);
-	cr_assert(segue_committer_begin(&committer));
-	segue_committer_ended(&committer, 0);
+	segue_group_commit_begin(&group);
+	segue_group_commit_ended(&group, SEGUE_ENOSPACE);
+	cr_assert_eq(group.state, SEGUE_GROUP_COMMIT_IDLE);
+	cr_assert(segue_group_commit_begin(&group));
+	segue_group_commit_ended(&group, 0);
 }
 
-Test(committer, any_other_failure_is_for_good)
+Test(image, any_other_failure_is_for_good)
 {
-	struct segue_committer committer = {0};
+	struct segue_group_commit group = {0};
 
-	segue_committer_begin(&committer);
-	segue_committer_ended(&committer, SEGUE_ESTORE);
-	cr_assert_eq(committer.state, SEGUE_COMMITTER_STOPPED);
-	cr_assert_not(segue_committer_begin(&committer));
+	segue_group_commit_begin(&group);
+	segue_group_commit_ended(&group, SEGUE_ESTORE);
+	cr_assert_eq(group.state, SEGUE_GROUP_COMMIT_STOPPED);
+	cr_assert_not(segue_group_commit_begin(&group));
 }
