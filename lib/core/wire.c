@@ -1,25 +1,20 @@
 /*
- * Messages and stored records to protobuf and back. The only file that sees protobuf-c.
+ * Messages and stored records to protobuf and back.
  */
 #include "core/wire.h"
 
 #include <assert.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
 #include "core/position.h"
 #include "core/utf8.h"
-#include "segue.pb-c.h"
-
-#if PROTOBUF_C_VERSION_NUMBER < 1004001
-#error "protobuf-c before 1.4.1 reads beyond its input (CVE-2022-48468)"
-#endif
+#include "core/wire_pb.h"
+#include "core/wire_spec.h"
 
 #define ROWS_MAX         (1u << 20)
-#define PATHS_MAX        (1u << 20)
 #define RECORD_ARENA_MIN ((size_t)64 << 10)
 #define RECORD_ARENA_MAX ((size_t)256 << 20)
 /* Unpacked bytes that one byte of a stored record may ask for; an honest one needs less than 30. */
@@ -28,8 +23,6 @@
 #define SCRATCH_TEXT (8u << 10)
 
 /* ---- Arena ---- */
-
-#define ARENA_ALIGN 16
 
 int segue_arena_init(struct segue_arena *arena, size_t size)
 {
@@ -57,7 +50,7 @@ void segue_arena_finish(struct segue_arena *arena)
 static void *take(void *data, size_t size)
 {
 	struct segue_arena *arena = data;
-	size_t begin = (arena->used + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
+	size_t begin = (arena->used + SEGUE_PB_ALIGN - 1) & ~(size_t)(SEGUE_PB_ALIGN - 1);
 
 	if (begin > arena->size || size > arena->size - begin) {
 		arena->used = arena->size;
@@ -73,7 +66,7 @@ static void keep(void *data, void *bytes)
 	(void)bytes;
 }
 
-static ProtobufCMessage *parse(const char *name, const ProtobufCMessageDescriptor *descriptor,
+ProtobufCMessage *segue_pb_parse(const char *name, const ProtobufCMessageDescriptor *descriptor,
 	const void *bytes, size_t size, struct segue_arena *arena)
 {
 	ProtobufCAllocator allocator = {.alloc = take, .free = keep, .allocator_data = arena};
@@ -89,7 +82,7 @@ static ProtobufCMessage *parse(const char *name, const ProtobufCMessageDescripto
 
 /* ---- Checking fields ---- */
 
-static int check_range(const char *field, uint64_t value, uint64_t least, uint64_t most)
+int segue_pb_check_range(const char *field, uint64_t value, uint64_t least, uint64_t most)
 {
 	if (value >= least && value <= most)
 		return 0;
@@ -97,7 +90,7 @@ static int check_range(const char *field, uint64_t value, uint64_t least, uint64
 		field, value, least, most);
 }
 
-static int check_text(const char *field, const char *text, size_t most)
+int segue_pb_check_text(const char *field, const char *text, size_t most)
 {
 	size_t length = strlen(text);
 
@@ -109,15 +102,14 @@ static int check_text(const char *field, const char *text, size_t most)
 	return 0;
 }
 
-static int check_time(const char *field, int64_t value)
+int segue_pb_check_time(const char *field, int64_t value)
 {
 	if (value < 0)
 		return segue_fail(SEGUE_EPROTOCOL, "%s is negative: %" PRId64, field, value);
 	return 0;
 }
 
-/* Exactly `size` bytes into `out`. */
-static int get_bytes(const char *field, const ProtobufCBinaryData *from, void *out, size_t size)
+int segue_pb_get_bytes(const char *field, const ProtobufCBinaryData *from, void *out, size_t size)
 {
 	if (from->len != size)
 		return segue_fail(
@@ -127,8 +119,7 @@ static int get_bytes(const char *field, const ProtobufCBinaryData *from, void *o
 	return 0;
 }
 
-/* Bytes that are to become a C string. */
-static int check_string(const char *field, const ProtobufCBinaryData *from, size_t most)
+int segue_pb_check_string(const char *field, const ProtobufCBinaryData *from, size_t most)
 {
 	if (from->len > most)
 		return segue_fail(SEGUE_EPROTOCOL, "%s has %zu bytes, at most %zu are allowed",
@@ -138,10 +129,14 @@ static int check_string(const char *field, const ProtobufCBinaryData *from, size
 	return 0;
 }
 
+int segue_pb_fail_memory(void)
+{
+	return segue_fail(SEGUE_ENOMEM, "no memory for a record");
+}
+
 /* ---- Building fields ---- */
 
-/* The scratch is sized for what is packed: running out of it is our own bug. */
-static void *build(struct segue_arena *scratch, size_t count, size_t size)
+void *segue_pb_build(struct segue_arena *scratch, size_t count, size_t size)
 {
 	void *bytes = take(scratch, count * size);
 
@@ -149,11 +144,10 @@ static void *build(struct segue_arena *scratch, size_t count, size_t size)
 	return bytes;
 }
 
-/* A text for people: cut to `most` bytes, and '?' for what is not UTF-8 (names of files can be). */
-static char *put_text(struct segue_arena *scratch, const char *text, size_t most)
+char *segue_pb_put_text(struct segue_arena *scratch, const char *text, size_t most)
 {
 	size_t size = strlen(text), used = 0;
-	char *out = build(scratch, (size < most ? size : most) + 1, 1);
+	char *out = segue_pb_build(scratch, (size < most ? size : most) + 1, 1);
 
 	while (size > 0) {
 		size_t length = segue_utf8_next(text, size);
@@ -172,277 +166,9 @@ static char *put_text(struct segue_arena *scratch, const char *text, size_t most
 	return out;
 }
 
-static ProtobufCBinaryData put_bytes(const void *bytes, size_t size)
+ProtobufCBinaryData segue_pb_put_bytes(const void *bytes, size_t size)
 {
 	return (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)bytes};
-}
-
-/* ---- Spec ---- */
-
-static size_t spec_scratch(const struct segue_spec *spec)
-{
-	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
-
-	return fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + ARENA_ALIGN) +
-	       spec->path_count * sizeof(ProtobufCBinaryData) + 8 * ARENA_ALIGN +
-	       sizeof(Segue__Pb__Spec);
-}
-
-static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct segue_field *fields,
-	const uint64_t (*init)[2], size_t count)
-{
-	Segue__Pb__Field **out = build(scratch, count, sizeof(*out));
-
-	for (size_t i = 0; i < count; i++) {
-		Segue__Pb__Field *pb = build(scratch, 1, sizeof(*pb));
-
-		segue__pb__field__init(pb);
-		pb->name = fields[i].name;
-		pb->dtype = fields[i].dtype;
-		pb->n_dims = fields[i].rank;
-		pb->dims = (uint64_t *)(uintptr_t)fields[i].dims;
-		pb->init_low = init ? init[i][0] : 0;
-		pb->init_high = init ? init[i][1] : 0;
-		out[i] = pb;
-	}
-	return out;
-}
-
-static void put_numbers(const struct segue_spec *spec, Segue__Pb__Spec *pb)
-{
-	pb->compression = spec->compression;
-	pb->allow_surplus = spec->allow_surplus;
-	pb->num_unroll = spec->num_unroll;
-	pb->batch_size = spec->batch_size;
-	pb->lanes = spec->lanes;
-	pb->shuffle = spec->shuffle;
-	pb->seed = spec->seed;
-	pb->epochs = spec->epochs;
-	pb->pad = spec->pad;
-	pb->tail = spec->tail;
-	pb->epoch_end = spec->epoch_end;
-	pb->on_error = spec->on_error;
-	pb->keep_final = spec->keep_final;
-	pb->persist = spec->persist;
-	pb->depth = spec->depth;
-	pb->num_threads = spec->num_threads;
-	pb->capacity = spec->capacity;
-	pb->durability = spec->durability;
-	pb->interval_ms = spec->interval_ms;
-	pb->lease_timeout_ms = spec->lease_timeout_ms;
-	pb->keep_checkpoints = spec->keep_checkpoints;
-}
-
-static Segue__Pb__Spec *put_spec(
-	struct segue_arena *scratch, const struct segue_spec *spec, bool with_paths)
-{
-	Segue__Pb__Spec *pb = build(scratch, 1, sizeof(*pb));
-
-	segue__pb__spec__init(pb);
-	pb->name = spec->name;
-	if (with_paths) {
-		pb->n_paths = spec->path_count;
-		pb->paths = build(scratch, spec->path_count, sizeof(*pb->paths));
-		for (size_t i = 0; i < spec->path_count; i++)
-			pb->paths[i] = put_bytes(spec->paths[i], strlen(spec->paths[i]));
-	}
-	if (spec->key_feature)
-		pb->key_feature = put_bytes(spec->key_feature, strlen(spec->key_feature));
-	pb->n_sequences = spec->sequence_count;
-	pb->sequences = put_fields(scratch, spec->sequences, NULL, spec->sequence_count);
-	pb->n_contexts = spec->context_count;
-	pb->contexts = put_fields(scratch, spec->contexts, NULL, spec->context_count);
-	pb->n_states = spec->state_count;
-	pb->states = put_fields(scratch, spec->states,
-		(const uint64_t(*)[2])(uintptr_t)spec->init_hash, spec->state_count);
-	put_numbers(spec, pb);
-	return pb;
-}
-
-static int fail_memory(void)
-{
-	return segue_fail(SEGUE_ENOMEM, "no memory for a record");
-}
-
-static int get_text(const char *field, const char *text, size_t most, char **out)
-{
-	int rc = check_text(field, text, most);
-
-	if (rc < 0)
-		return rc;
-	*out = strdup(text);
-	return *out ? 0 : fail_memory();
-}
-
-static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
-{
-	int rc = get_text("name", pb->name, SEGUE_NAME_MAX, &out->name);
-
-	if (rc == 0)
-		rc = check_range("number of dims", pb->n_dims, 0, SEGUE_RANK_MAX);
-	if (rc == 0)
-		rc = check_range("dtype", pb->dtype, SEGUE_FLOAT32, SEGUE_BOOL);
-	if (rc < 0)
-		return rc;
-	out->dtype = pb->dtype;
-	out->rank = (uint32_t)pb->n_dims;
-	if (pb->n_dims > 0)
-		memcpy(out->dims, pb->dims, pb->n_dims * sizeof(out->dims[0]));
-	return 0;
-}
-
-static int get_fields(const char *kind, Segue__Pb__Field **pb, size_t count, size_t most,
-	struct segue_field **out, size_t *out_count)
-{
-	struct segue_field *fields;
-	int rc = check_range(kind, count, 0, most);
-
-	if (rc < 0 || count == 0)
-		return rc;
-	fields = calloc(count, sizeof(*fields));
-	if (!fields)
-		return fail_memory();
-	*out = fields;
-	*out_count = count;
-	for (size_t i = 0; i < count; i++) {
-		rc = get_field(pb[i], &fields[i]);
-		if (rc < 0)
-			return segue_fail_within(rc, "%s[%zu]", kind, i);
-	}
-	return 0;
-}
-
-static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
-{
-	int rc = get_fields("spec.states", pb->states, pb->n_states, SEGUE_STATES_MAX, &out->states,
-		&out->state_count);
-
-	if (rc < 0 || out->state_count == 0)
-		return rc;
-	out->init_hash = calloc(out->state_count, sizeof(*out->init_hash));
-	if (!out->init_hash)
-		return fail_memory();
-	for (size_t i = 0; i < out->state_count; i++) {
-		out->init_hash[i][0] = pb->states[i]->init_low;
-		out->init_hash[i][1] = pb->states[i]->init_high;
-	}
-	return 0;
-}
-
-static int get_source(const Segue__Pb__Spec *pb, struct segue_spec *out)
-{
-	int rc = check_string("spec.key_feature", &pb->key_feature, SEGUE_NAME_MAX);
-
-	if (rc == 0)
-		rc = check_range("spec.paths", pb->n_paths, 0, PATHS_MAX);
-	if (rc < 0)
-		return rc;
-	if (pb->key_feature.len > 0) {
-		out->key_feature = strndup((char *)pb->key_feature.data, pb->key_feature.len);
-		if (!out->key_feature)
-			return fail_memory();
-	}
-	if (pb->n_paths == 0)
-		return 0;
-	out->paths = calloc(pb->n_paths, sizeof(*out->paths));
-	if (!out->paths)
-		return fail_memory();
-	for (size_t i = 0; i < pb->n_paths; i++) {
-		const ProtobufCBinaryData *path = &pb->paths[i];
-
-		rc = check_string("spec.paths", path, PATH_MAX - 1);
-		if (rc < 0)
-			return rc;
-		out->paths[i] = strndup(path->len ? (char *)path->data : "", path->len);
-		if (!out->paths[i])
-			return fail_memory();
-		out->path_count = i + 1;
-	}
-	return 0;
-}
-
-static int get_enums(const Segue__Pb__Spec *pb, struct segue_spec *out)
-{
-	int rc = check_range("spec.compression", pb->compression, SEGUE_COMPRESSION_AUTO,
-		SEGUE_COMPRESSION_GZIP);
-
-	if (rc == 0)
-		rc = check_range("spec.tail", pb->tail, SEGUE_TAIL_SHRINK, SEGUE_TAIL_PAD);
-	if (rc == 0)
-		rc = check_range(
-			"spec.epoch_end", pb->epoch_end, SEGUE_EPOCH_CONTINUE, SEGUE_EPOCH_DRAIN);
-	if (rc == 0)
-		rc = check_range(
-			"spec.on_error", pb->on_error, SEGUE_ON_ERROR_RAISE, SEGUE_ON_ERROR_SKIP);
-	if (rc == 0)
-		rc = check_range("spec.durability", pb->durability, SEGUE_DURABLE_INTERVAL,
-			SEGUE_DURABLE_COMMIT);
-	out->compression = pb->compression;
-	out->tail = pb->tail;
-	out->epoch_end = pb->epoch_end;
-	out->on_error = pb->on_error;
-	out->durability = pb->durability;
-	return rc;
-}
-
-static void get_numbers(const Segue__Pb__Spec *pb, struct segue_spec *out)
-{
-	out->allow_surplus = pb->allow_surplus;
-	out->num_unroll = pb->num_unroll;
-	out->batch_size = pb->batch_size;
-	out->lanes = pb->lanes;
-	out->shuffle = pb->shuffle;
-	out->seed = pb->seed;
-	out->epochs = pb->epochs;
-	out->pad = pb->pad;
-	out->keep_final = pb->keep_final;
-	out->persist = pb->persist;
-	out->depth = pb->depth;
-	out->num_threads = pb->num_threads;
-	out->capacity = pb->capacity;
-	out->interval_ms = pb->interval_ms;
-	out->lease_timeout_ms = pb->lease_timeout_ms;
-	out->keep_checkpoints = pb->keep_checkpoints;
-}
-
-static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
-{
-	int rc = get_text("spec.name", pb->name, SEGUE_NAME_MAX, &spec->name);
-
-	if (rc == 0)
-		rc = get_source(pb, spec);
-	if (rc == 0)
-		rc = get_fields("spec.sequences", pb->sequences, pb->n_sequences,
-			SEGUE_FEATURES_MAX, &spec->sequences, &spec->sequence_count);
-	if (rc == 0)
-		rc = get_fields("spec.contexts", pb->contexts, pb->n_contexts, SEGUE_FEATURES_MAX,
-			&spec->contexts, &spec->context_count);
-	if (rc == 0)
-		rc = get_states(pb, spec);
-	if (rc == 0)
-		rc = get_enums(pb, spec);
-	get_numbers(pb, spec);
-	return rc;
-}
-
-/* A malloc'd spec, its fields within their types and caps, its rules not checked. */
-static int get_spec(const Segue__Pb__Spec *pb, struct segue_spec **out)
-{
-	struct segue_spec *spec;
-	int rc;
-
-	if (!pb)
-		return segue_fail(SEGUE_EPROTOCOL, "spec is missing");
-	spec = calloc(1, sizeof(*spec));
-	if (!spec)
-		return fail_memory();
-	rc = fill_spec(pb, spec);
-	if (rc < 0) {
-		segue_spec_destroy(spec);
-		return rc;
-	}
-	*out = spec;
-	return 0;
 }
 
 /* ---- Requests ------------------------------------------------------------------------------ */
@@ -454,8 +180,8 @@ static int put_hello(
 
 	pb->protocol = message->hello.protocol;
 	pb->layout_version = message->hello.layout_version;
-	pb->version = put_text(scratch, message->hello.version, SEGUE_NAME_MAX);
-	pb->program = put_text(scratch, message->hello.program, SEGUE_NAME_MAX);
+	pb->version = segue_pb_put_text(scratch, message->hello.version, SEGUE_NAME_MAX);
+	pb->program = segue_pb_put_text(scratch, message->hello.program, SEGUE_NAME_MAX);
 	return 0;
 }
 
@@ -463,11 +189,11 @@ static int get_hello(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Hello *pb = (const Segue__Pb__Hello *)from;
-	int rc = check_text("hello.version", pb->version, SEGUE_NAME_MAX);
+	int rc = segue_pb_check_text("hello.version", pb->version, SEGUE_NAME_MAX);
 
 	(void)arena;
 	if (rc == 0)
-		rc = check_text("hello.program", pb->program, SEGUE_NAME_MAX);
+		rc = segue_pb_check_text("hello.program", pb->program, SEGUE_NAME_MAX);
 	out->hello.protocol = pb->protocol;
 	out->hello.layout_version = pb->layout_version;
 	out->hello.version = pb->version;
@@ -481,7 +207,7 @@ static int put_stream_open(
 	Segue__Pb__StreamOpen *pb = (Segue__Pb__StreamOpen *)to;
 
 	pb->paths_upload = message->stream_open.paths_upload;
-	pb->spec = put_spec(scratch, message->stream_open.spec, pb->paths_upload == 0);
+	pb->spec = segue_pb_put_spec(scratch, message->stream_open.spec, pb->paths_upload == 0);
 	return 0;
 }
 
@@ -496,7 +222,7 @@ static int get_stream_open(
 			"stream_open has paths in the spec and in upload %" PRIu64,
 			pb->paths_upload);
 	out->stream_open.paths_upload = pb->paths_upload;
-	return get_spec(pb->spec, &out->stream_open.spec);
+	return segue_pb_get_spec(pb->spec, &out->stream_open.spec);
 }
 
 static int put_lane_attach(
@@ -514,7 +240,7 @@ static int put_lane_attach(
 	pb->lease = message->lane_attach.lease;
 	pb->timeout_ns = message->lane_attach.timeout_ns;
 	if (message->lane_attach.mode == SEGUE_ATTACH_OFFER)
-		pb->token = put_bytes(message->lane_attach.token, SEGUE_TOKEN_BYTES);
+		pb->token = segue_pb_put_bytes(message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	return 0;
 }
 
@@ -523,15 +249,17 @@ static int get_lane_attach(
 {
 	const Segue__Pb__LaneAttach *pb = (const Segue__Pb__LaneAttach *)from;
 	size_t token = pb->mode == SEGUE_ATTACH_OFFER ? SEGUE_TOKEN_BYTES : 0;
-	int rc = check_range("lane_attach.mode", pb->mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_CHECK);
+	int rc = segue_pb_check_range(
+		"lane_attach.mode", pb->mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_CHECK);
 
 	(void)arena;
 	if (rc == 0)
-		rc = get_bytes("lane_attach.token", &pb->token, out->lane_attach.token, token);
+		rc = segue_pb_get_bytes(
+			"lane_attach.token", &pb->token, out->lane_attach.token, token);
 	if (rc == 0)
-		rc = check_range("lane_attach.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
+		rc = segue_pb_check_range("lane_attach.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
 	if (rc == 0)
-		rc = check_time("lane_attach.timeout_ns", pb->timeout_ns);
+		rc = segue_pb_check_time("lane_attach.timeout_ns", pb->timeout_ns);
 	out->lane_attach.stream = pb->stream;
 	out->lane_attach.lane = pb->lane;
 	out->lane_attach.group = pb->group;
@@ -625,11 +353,11 @@ static int get_checkpoint(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Checkpoint *pb = (const Segue__Pb__Checkpoint *)from;
-	int rc = check_range("checkpoint.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
+	int rc = segue_pb_check_range("checkpoint.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
 
 	(void)arena;
 	if (rc == 0)
-		rc = check_time("checkpoint.timeout_ns", pb->timeout_ns);
+		rc = segue_pb_check_time("checkpoint.timeout_ns", pb->timeout_ns);
 	out->checkpoint.stream = pb->stream;
 	out->checkpoint.lane = pb->lane;
 	out->checkpoint.group = pb->group;
@@ -644,7 +372,8 @@ static int put_stored(
 	Segue__Pb__Stored *pb = (Segue__Pb__Stored *)to;
 
 	(void)scratch;
-	if (check_text("the name of the stream", message->stored.stream, SEGUE_NAME_MAX) < 0)
+	if (segue_pb_check_text("the name of the stream", message->stored.stream, SEGUE_NAME_MAX) <
+		0)
 		return SEGUE_EINVAL;
 	pb->stream = (char *)(uintptr_t)message->stored.stream;
 	pb->lane = message->stored.lane;
@@ -657,11 +386,11 @@ static int get_stored(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Stored *pb = (const Segue__Pb__Stored *)from;
-	int rc = check_text("stored.stream", pb->stream, SEGUE_NAME_MAX);
+	int rc = segue_pb_check_text("stored.stream", pb->stream, SEGUE_NAME_MAX);
 
 	(void)arena;
 	if (rc == 0)
-		rc = check_range("stored.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
+		rc = segue_pb_check_range("stored.lane", pb->lane, 0, SEGUE_LANES_MAX - 1);
 	out->stored.stream = pb->stream;
 	out->stored.lane = pb->lane;
 	out->stored.id = pb->id;
@@ -673,7 +402,7 @@ static int get_stored(
 static int get_string(const char *field, const ProtobufCBinaryData *from, size_t most,
 	struct segue_arena *arena, const char **out)
 {
-	int rc = check_string(field, from, most);
+	int rc = segue_pb_check_string(field, from, most);
 	if (rc < 0)
 		return rc;
 	char *text = take(arena, from->len + 1);
@@ -694,14 +423,14 @@ static int put_report(
 	const char *stream = message->report.stream, *key = message->report.key;
 
 	(void)scratch;
-	if (check_text("the name of the stream", stream, SEGUE_NAME_MAX) < 0)
+	if (segue_pb_check_text("the name of the stream", stream, SEGUE_NAME_MAX) < 0)
 		return SEGUE_EINVAL;
 	if (strlen(key) > SEGUE_KEY_MAX)
 		return segue_fail(SEGUE_EINVAL, "the key has %zu bytes, at most %d are allowed",
 			strlen(key), SEGUE_KEY_MAX);
 	pb->what = message->report.what;
 	pb->stream = (char *)(uintptr_t)stream;
-	pb->key = put_bytes(key, strlen(key));
+	pb->key = segue_pb_put_bytes(key, strlen(key));
 	return 0;
 }
 
@@ -709,10 +438,11 @@ static int get_report(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Report *pb = (const Segue__Pb__Report *)from;
-	int rc = check_range("report.what", pb->what, SEGUE_REPORT_STATUS, SEGUE_REPORT_VERIFY);
+	int rc = segue_pb_check_range(
+		"report.what", pb->what, SEGUE_REPORT_STATUS, SEGUE_REPORT_VERIFY);
 
 	if (rc == 0)
-		rc = check_text("report.stream", pb->stream, SEGUE_NAME_MAX);
+		rc = segue_pb_check_text("report.stream", pb->stream, SEGUE_NAME_MAX);
 	if (rc == 0)
 		rc = get_string("report.key", &pb->key, SEGUE_KEY_MAX, arena, &out->report.key);
 	out->report.what = pb->what;
@@ -729,11 +459,11 @@ static int put_welcome(
 
 	pb->protocol = message->welcome.protocol;
 	pb->layout_version = message->welcome.layout_version;
-	pb->version = put_text(scratch, message->welcome.version, SEGUE_NAME_MAX);
+	pb->version = segue_pb_put_text(scratch, message->welcome.version, SEGUE_NAME_MAX);
 	pb->pid = message->welcome.pid;
 	pb->instance = message->welcome.instance;
 	if (message->welcome.dir)
-		pb->dir = put_bytes(message->welcome.dir, strlen(message->welcome.dir));
+		pb->dir = segue_pb_put_bytes(message->welcome.dir, strlen(message->welcome.dir));
 	pb->device = message->welcome.device;
 	pb->inode = message->welcome.inode;
 	return 0;
@@ -743,7 +473,7 @@ static int get_welcome(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Welcome *pb = (const Segue__Pb__Welcome *)from;
-	int rc = check_text("welcome.version", pb->version, SEGUE_NAME_MAX);
+	int rc = segue_pb_check_text("welcome.version", pb->version, SEGUE_NAME_MAX);
 
 	if (rc == 0)
 		rc = get_string("welcome.dir", &pb->dir, PATH_MAX, arena, &out->welcome.dir);
@@ -780,7 +510,7 @@ static int get_opened(
 	out->opened.records = pb->records;
 	out->opened.key_max = pb->key_max;
 	out->opened.layout_hash = pb->layout_hash;
-	return check_range("opened.key_max", pb->key_max, 0, SEGUE_KEY_MAX);
+	return segue_pb_check_range("opened.key_max", pb->key_max, 0, SEGUE_KEY_MAX);
 }
 
 static int put_attached(
@@ -792,7 +522,7 @@ static int put_attached(
 	pb->lease = message->attached.lease;
 	pb->generation = message->attached.generation;
 	pb->step = message->attached.step;
-	pb->token = put_bytes(message->attached.token, SEGUE_TOKEN_BYTES);
+	pb->token = segue_pb_put_bytes(message->attached.token, SEGUE_TOKEN_BYTES);
 	pb->state = message->attached.has_states;
 	return 0;
 }
@@ -801,11 +531,12 @@ static int get_attached(
 	const ProtobufCMessage *from, struct segue_arena *arena, struct segue_message *out)
 {
 	const Segue__Pb__Attached *pb = (const Segue__Pb__Attached *)from;
-	int rc = get_bytes("attached.token", &pb->token, out->attached.token, SEGUE_TOKEN_BYTES);
+	int rc = segue_pb_get_bytes(
+		"attached.token", &pb->token, out->attached.token, SEGUE_TOKEN_BYTES);
 
 	(void)arena;
 	if (rc == 0)
-		rc = check_range("attached.state", pb->state, 0, 1);
+		rc = segue_pb_check_range("attached.state", pb->state, 0, 1);
 	out->attached.lease = pb->lease;
 	out->attached.generation = pb->generation;
 	out->attached.step = pb->step;
@@ -860,7 +591,7 @@ static int put_progress(
 {
 	Segue__Pb__Progress *pb = (Segue__Pb__Progress *)to;
 
-	pb->what = put_text(scratch, message->progress.what, SEGUE_NAME_MAX);
+	pb->what = segue_pb_put_text(scratch, message->progress.what, SEGUE_NAME_MAX);
 	pb->done = message->progress.done;
 	pb->total = message->progress.total;
 	return 0;
@@ -875,7 +606,7 @@ static int get_progress(
 	out->progress.what = pb->what;
 	out->progress.done = pb->done;
 	out->progress.total = pb->total;
-	return check_text("progress.what", pb->what, SEGUE_NAME_MAX);
+	return segue_pb_check_text("progress.what", pb->what, SEGUE_NAME_MAX);
 }
 
 static int put_failure(
@@ -884,7 +615,7 @@ static int put_failure(
 	Segue__Pb__Failure *pb = (Segue__Pb__Failure *)to;
 
 	pb->code = message->failure.code;
-	pb->detail = put_text(scratch, message->failure.detail, SEGUE_DETAIL_MAX);
+	pb->detail = segue_pb_put_text(scratch, message->failure.detail, SEGUE_DETAIL_MAX);
 	return 0;
 }
 
@@ -900,7 +631,7 @@ static int get_failure(
 			"failure.code is %" PRId32 ", expected a negative code", pb->code);
 	out->failure.code = pb->code;
 	out->failure.detail = pb->detail;
-	return check_text("failure.detail", pb->detail, SEGUE_DETAIL_MAX);
+	return segue_pb_check_text("failure.detail", pb->detail, SEGUE_DETAIL_MAX);
 }
 
 /* ---- Messages ------------------------------------------------------------------------------ */
@@ -986,7 +717,7 @@ static const struct codec *find(unsigned type)
 static int pack_with(const struct codec *codec, const struct segue_message *message,
 	struct segue_arena *scratch, uint8_t *out, size_t *size)
 {
-	ProtobufCMessage *pb = build(scratch, 1, codec->descriptor->sizeof_message);
+	ProtobufCMessage *pb = segue_pb_build(scratch, 1, codec->descriptor->sizeof_message);
 	size_t packed;
 	int rc;
 
@@ -1015,7 +746,7 @@ int segue_message_pack(const struct segue_message *message, uint8_t *out, size_t
 
 	assert(codec);
 	if (message->type == SEGUE_MESSAGE_STREAM_OPEN)
-		room += spec_scratch(message->stream_open.spec);
+		room += segue_pb_spec_scratch(message->stream_open.spec);
 	rc = segue_arena_init(&scratch, room);
 	if (rc < 0)
 		return rc;
@@ -1036,7 +767,7 @@ int segue_message_unpack(
 	if (!codec)
 		return segue_fail(
 			SEGUE_EPROTOCOL, "a frame of type %u, which is no message", frame->type);
-	pb = parse(codec->name, codec->descriptor, frame->payload, frame->size, arena);
+	pb = segue_pb_parse(codec->name, codec->descriptor, frame->payload, frame->size, arena);
 	if (!pb)
 		return SEGUE_EPROTOCOL;
 	message.type = codec->type;
@@ -1056,7 +787,7 @@ static int pack_record(const ProtobufCMessage *pb, void **out, size_t *size)
 	uint8_t *bytes = malloc(packed ? packed : 1);
 
 	if (!bytes)
-		return fail_memory();
+		return segue_pb_fail_memory();
 	*size = protobuf_c_message_pack(pb, bytes);
 	*out = bytes;
 	return 0;
@@ -1074,14 +805,14 @@ static int record_arena(struct segue_arena *arena, size_t size)
 
 static size_t position_scratch(const struct segue_position *position)
 {
-	return sizeof(Segue__Pb__Position) + 8 * ARENA_ALIGN +
+	return sizeof(Segue__Pb__Position) + 8 * SEGUE_PB_ALIGN +
 	       position->rows * 4 * sizeof(uint64_t);
 }
 
 static Segue__Pb__Position *put_position(
 	struct segue_arena *scratch, const struct segue_position *position)
 {
-	Segue__Pb__Position *pb = build(scratch, 1, sizeof(*pb));
+	Segue__Pb__Position *pb = segue_pb_build(scratch, 1, sizeof(*pb));
 	size_t rows = position->rows;
 
 	segue__pb__position__init(pb);
@@ -1091,10 +822,10 @@ static Segue__Pb__Position *put_position(
 	pb->epoch_step = position->epoch_step;
 	pb->undelivered = position->undelivered;
 	pb->n_number = pb->n_array_steps = pb->n_total_length = pb->n_segment = rows;
-	pb->number = build(scratch, rows, sizeof(uint64_t));
-	pb->array_steps = build(scratch, rows, sizeof(uint64_t));
-	pb->total_length = build(scratch, rows, sizeof(uint64_t));
-	pb->segment = build(scratch, rows, sizeof(uint64_t));
+	pb->number = segue_pb_build(scratch, rows, sizeof(uint64_t));
+	pb->array_steps = segue_pb_build(scratch, rows, sizeof(uint64_t));
+	pb->total_length = segue_pb_build(scratch, rows, sizeof(uint64_t));
+	pb->segment = segue_pb_build(scratch, rows, sizeof(uint64_t));
 	for (size_t i = 0; i < rows; i++) {
 		pb->number[i] = position->row[i].number;
 		pb->array_steps[i] = position->row[i].array_steps;
@@ -1113,7 +844,7 @@ static int get_position(const Segue__Pb__Position *pb, struct segue_position **o
 	if (!pb)
 		return segue_fail(SEGUE_EPROTOCOL, "position is missing");
 	rows = pb->n_number;
-	rc = check_range("rows of position", rows, 0, ROWS_MAX);
+	rc = segue_pb_check_range("rows of position", rows, 0, ROWS_MAX);
 	if (rc < 0)
 		return rc;
 	if (pb->n_array_steps != rows || pb->n_total_length != rows || pb->n_segment != rows)
@@ -1123,7 +854,7 @@ static int get_position(const Segue__Pb__Position *pb, struct segue_position **o
 			rows, pb->n_array_steps, pb->n_total_length, pb->n_segment);
 	position = calloc(1, sizeof(*position) + rows * sizeof(position->row[0]));
 	if (!position)
-		return fail_memory();
+		return segue_pb_fail_memory();
 	position->step = pb->step;
 	position->next = pb->next;
 	position->epoch = pb->epoch;
@@ -1145,12 +876,12 @@ int segue_stream_record_pack(const struct segue_stream_record *record, void **ou
 {
 	Segue__Pb__StreamRecord pb = SEGUE__PB__STREAM_RECORD__INIT;
 	struct segue_arena scratch;
-	int rc = segue_arena_init(&scratch, spec_scratch(record->spec));
+	int rc = segue_arena_init(&scratch, segue_pb_spec_scratch(record->spec));
 
 	if (rc < 0)
 		return rc;
 	pb.id = record->id;
-	pb.spec = put_spec(&scratch, record->spec, true);
+	pb.spec = segue_pb_put_spec(&scratch, record->spec, true);
 	pb.fingerprint_low = record->fingerprint[0];
 	pb.fingerprint_high = record->fingerprint[1];
 	pb.created_ms = record->created_ms;
@@ -1162,7 +893,7 @@ int segue_stream_record_pack(const struct segue_stream_record *record, void **ou
 static int get_stream_record(const Segue__Pb__StreamRecord *pb, struct segue_stream_record *out)
 {
 	struct segue_spec *spec;
-	int rc = get_spec(pb->spec, &spec);
+	int rc = segue_pb_get_spec(pb->spec, &spec);
 
 	if (rc < 0)
 		return rc;
@@ -1187,7 +918,8 @@ int segue_stream_record_unpack(const void *bytes, size_t size, struct segue_stre
 
 	if (rc < 0)
 		return rc;
-	pb = parse("stream record", &segue__pb__stream_record__descriptor, bytes, size, &arena);
+	pb = segue_pb_parse(
+		"stream record", &segue__pb__stream_record__descriptor, bytes, size, &arena);
 	rc = pb ? get_stream_record((const Segue__Pb__StreamRecord *)pb, out) : SEGUE_EPROTOCOL;
 	segue_arena_finish(&arena);
 	if (rc < 0 && pb)
@@ -1204,12 +936,12 @@ int segue_lane_record_pack(const struct segue_lane_record *record, void **out, s
 
 	if (rc < 0)
 		return rc;
-	holder.boot_id = put_bytes(record->holder.boot_id, sizeof(record->holder.boot_id));
+	holder.boot_id = segue_pb_put_bytes(record->holder.boot_id, sizeof(record->holder.boot_id));
 	holder.pid_namespace = record->holder.pid_namespace;
 	holder.pid = record->holder.pid;
 	holder.start_time = record->holder.start_time;
 	pb.generation = record->generation;
-	pb.token = put_bytes(record->token, sizeof(record->token));
+	pb.token = segue_pb_put_bytes(record->token, sizeof(record->token));
 	pb.held = record->held;
 	pb.holder = &holder;
 	pb.committed_ms = record->committed_ms;
@@ -1223,13 +955,13 @@ static int get_lane_record(const Segue__Pb__LaneRecord *pb, struct segue_lane_re
 {
 	struct segue_lane_record record = {
 		.generation = pb->generation, .held = pb->held, .committed_ms = pb->committed_ms};
-	int rc = get_bytes("token", &pb->token, record.token, sizeof(record.token));
+	int rc = segue_pb_get_bytes("token", &pb->token, record.token, sizeof(record.token));
 
 	if (rc < 0)
 		return rc;
 	if (!pb->holder)
 		return segue_fail(SEGUE_EPROTOCOL, "holder is missing");
-	rc = get_bytes("holder.boot_id", &pb->holder->boot_id, record.holder.boot_id,
+	rc = segue_pb_get_bytes("holder.boot_id", &pb->holder->boot_id, record.holder.boot_id,
 		sizeof(record.holder.boot_id));
 	if (rc < 0)
 		return rc;
@@ -1250,7 +982,8 @@ int segue_lane_record_unpack(const void *bytes, size_t size, struct segue_lane_r
 
 	if (rc < 0)
 		return rc;
-	pb = parse("lane record", &segue__pb__lane_record__descriptor, bytes, size, &arena);
+	pb = segue_pb_parse(
+		"lane record", &segue__pb__lane_record__descriptor, bytes, size, &arena);
 	rc = pb ? get_lane_record((const Segue__Pb__LaneRecord *)pb, out) : SEGUE_EPROTOCOL;
 	segue_arena_finish(&arena);
 	if (rc < 0 && pb)
@@ -1284,7 +1017,7 @@ int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, si
 static int get_catalogue(const Segue__Pb__CatalogueRecord *pb, struct segue_catalogue *out)
 {
 	struct segue_catalogue catalogue = {.next_id = pb->next_id};
-	int rc = check_range("checkpoints of a lane", pb->n_id, 0, SEGUE_CHECKPOINTS_MAX);
+	int rc = segue_pb_check_range("checkpoints of a lane", pb->n_id, 0, SEGUE_CHECKPOINTS_MAX);
 
 	if (rc < 0)
 		return rc;
@@ -1316,7 +1049,8 @@ int segue_catalogue_unpack(const void *bytes, size_t size, struct segue_catalogu
 
 	if (rc < 0)
 		return rc;
-	pb = parse("catalogue", &segue__pb__catalogue_record__descriptor, bytes, size, &arena);
+	pb = segue_pb_parse(
+		"catalogue", &segue__pb__catalogue_record__descriptor, bytes, size, &arena);
 	rc = pb ? get_catalogue((const Segue__Pb__CatalogueRecord *)pb, out) : SEGUE_EPROTOCOL;
 	segue_arena_finish(&arena);
 	if (rc < 0 && pb)
@@ -1357,14 +1091,14 @@ static int get_token_record(const Segue__Pb__TokenRecord *pb, struct segue_token
 		.batch_size = pb->batch_size,
 		.row_size = pb->row_size,
 	};
-	int rc = check_text("stream", pb->stream, SEGUE_NAME_MAX);
+	int rc = segue_pb_check_text("stream", pb->stream, SEGUE_NAME_MAX);
 
 	if (rc == 0)
-		rc = check_range("lanes", pb->lanes, 1, SEGUE_LANES_MAX);
+		rc = segue_pb_check_range("lanes", pb->lanes, 1, SEGUE_LANES_MAX);
 	if (rc == 0)
-		rc = check_range("lane", pb->lane, 0, pb->lanes - 1);
+		rc = segue_pb_check_range("lane", pb->lane, 0, pb->lanes - 1);
 	if (rc == 0)
-		rc = check_range("batch_size", pb->batch_size, 1, ROWS_MAX);
+		rc = segue_pb_check_range("batch_size", pb->batch_size, 1, ROWS_MAX);
 	if (rc == 0)
 		rc = get_position(pb->position, &record.position);
 	if (rc < 0)
@@ -1382,7 +1116,7 @@ int segue_token_record_unpack(const void *bytes, size_t size, struct segue_token
 
 	if (rc < 0)
 		return rc;
-	pb = parse("token", &segue__pb__token_record__descriptor, bytes, size, &arena);
+	pb = segue_pb_parse("token", &segue__pb__token_record__descriptor, bytes, size, &arena);
 	rc = pb ? get_token_record((const Segue__Pb__TokenRecord *)pb, out) : SEGUE_EPROTOCOL;
 	segue_arena_finish(&arena);
 	if (rc < 0 && pb)

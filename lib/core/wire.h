@@ -1,5 +1,5 @@
 /*
- * Messages and stored records as plain structs, and their protobuf form. Only wire.c sees
+ * Messages and stored records as plain structs, and their protobuf form. Only wire*.c see
  * protobuf-c.
  *
  * Unpacking allocates from an arena of bounded size: what an unpacked struct points to lies there

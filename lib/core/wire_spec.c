@@ -1,0 +1,272 @@
+/*
+ * A stream's spec to protobuf and back.
+ */
+#include "core/wire_spec.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+
+#define PATHS_MAX (1u << 20)
+
+size_t segue_pb_spec_scratch(const struct segue_spec *spec)
+{
+	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
+
+	return fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_PB_ALIGN) +
+	       spec->path_count * sizeof(ProtobufCBinaryData) + 8 * SEGUE_PB_ALIGN +
+	       sizeof(Segue__Pb__Spec);
+}
+
+static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct segue_field *fields,
+	const uint64_t (*init)[2], size_t count)
+{
+	Segue__Pb__Field **out = segue_pb_build(scratch, count, sizeof(*out));
+
+	for (size_t i = 0; i < count; i++) {
+		Segue__Pb__Field *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+		segue__pb__field__init(pb);
+		pb->name = fields[i].name;
+		pb->dtype = fields[i].dtype;
+		pb->n_dims = fields[i].rank;
+		pb->dims = (uint64_t *)(uintptr_t)fields[i].dims;
+		pb->init_low = init ? init[i][0] : 0;
+		pb->init_high = init ? init[i][1] : 0;
+		out[i] = pb;
+	}
+	return out;
+}
+
+static void put_numbers(const struct segue_spec *spec, Segue__Pb__Spec *pb)
+{
+	pb->compression = spec->compression;
+	pb->allow_surplus = spec->allow_surplus;
+	pb->num_unroll = spec->num_unroll;
+	pb->batch_size = spec->batch_size;
+	pb->lanes = spec->lanes;
+	pb->shuffle = spec->shuffle;
+	pb->seed = spec->seed;
+	pb->epochs = spec->epochs;
+	pb->pad = spec->pad;
+	pb->tail = spec->tail;
+	pb->epoch_end = spec->epoch_end;
+	pb->on_error = spec->on_error;
+	pb->keep_final = spec->keep_final;
+	pb->persist = spec->persist;
+	pb->depth = spec->depth;
+	pb->num_threads = spec->num_threads;
+	pb->capacity = spec->capacity;
+	pb->durability = spec->durability;
+	pb->interval_ms = spec->interval_ms;
+	pb->lease_timeout_ms = spec->lease_timeout_ms;
+	pb->keep_checkpoints = spec->keep_checkpoints;
+}
+
+Segue__Pb__Spec *segue_pb_put_spec(
+	struct segue_arena *scratch, const struct segue_spec *spec, bool with_paths)
+{
+	Segue__Pb__Spec *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__spec__init(pb);
+	pb->name = spec->name;
+	if (with_paths) {
+		pb->n_paths = spec->path_count;
+		pb->paths = segue_pb_build(scratch, spec->path_count, sizeof(*pb->paths));
+		for (size_t i = 0; i < spec->path_count; i++)
+			pb->paths[i] = segue_pb_put_bytes(spec->paths[i], strlen(spec->paths[i]));
+	}
+	if (spec->key_feature)
+		pb->key_feature = segue_pb_put_bytes(spec->key_feature, strlen(spec->key_feature));
+	pb->n_sequences = spec->sequence_count;
+	pb->sequences = put_fields(scratch, spec->sequences, NULL, spec->sequence_count);
+	pb->n_contexts = spec->context_count;
+	pb->contexts = put_fields(scratch, spec->contexts, NULL, spec->context_count);
+	pb->n_states = spec->state_count;
+	pb->states = put_fields(scratch, spec->states,
+		(const uint64_t(*)[2])(uintptr_t)spec->init_hash, spec->state_count);
+	put_numbers(spec, pb);
+	return pb;
+}
+
+static int get_text(const char *field, const char *text, size_t most, char **out)
+{
+	int rc = segue_pb_check_text(field, text, most);
+
+	if (rc < 0)
+		return rc;
+	*out = strdup(text);
+	return *out ? 0 : segue_pb_fail_memory();
+}
+
+static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
+{
+	int rc = get_text("name", pb->name, SEGUE_NAME_MAX, &out->name);
+
+	if (rc == 0)
+		rc = segue_pb_check_range("number of dims", pb->n_dims, 0, SEGUE_RANK_MAX);
+	if (rc == 0)
+		rc = segue_pb_check_range("dtype", pb->dtype, SEGUE_FLOAT32, SEGUE_BOOL);
+	if (rc < 0)
+		return rc;
+	out->dtype = pb->dtype;
+	out->rank = (uint32_t)pb->n_dims;
+	if (pb->n_dims > 0)
+		memcpy(out->dims, pb->dims, pb->n_dims * sizeof(out->dims[0]));
+	return 0;
+}
+
+static int get_fields(const char *kind, Segue__Pb__Field **pb, size_t count, size_t most,
+	struct segue_field **out, size_t *out_count)
+{
+	struct segue_field *fields;
+	int rc = segue_pb_check_range(kind, count, 0, most);
+
+	if (rc < 0 || count == 0)
+		return rc;
+	fields = calloc(count, sizeof(*fields));
+	if (!fields)
+		return segue_pb_fail_memory();
+	*out = fields;
+	*out_count = count;
+	for (size_t i = 0; i < count; i++) {
+		rc = get_field(pb[i], &fields[i]);
+		if (rc < 0)
+			return segue_fail_within(rc, "%s[%zu]", kind, i);
+	}
+	return 0;
+}
+
+static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
+{
+	int rc = get_fields("spec.states", pb->states, pb->n_states, SEGUE_STATES_MAX, &out->states,
+		&out->state_count);
+
+	if (rc < 0 || out->state_count == 0)
+		return rc;
+	out->init_hash = calloc(out->state_count, sizeof(*out->init_hash));
+	if (!out->init_hash)
+		return segue_pb_fail_memory();
+	for (size_t i = 0; i < out->state_count; i++) {
+		out->init_hash[i][0] = pb->states[i]->init_low;
+		out->init_hash[i][1] = pb->states[i]->init_high;
+	}
+	return 0;
+}
+
+static int get_source(const Segue__Pb__Spec *pb, struct segue_spec *out)
+{
+	int rc = segue_pb_check_string("spec.key_feature", &pb->key_feature, SEGUE_NAME_MAX);
+
+	if (rc == 0)
+		rc = segue_pb_check_range("spec.paths", pb->n_paths, 0, PATHS_MAX);
+	if (rc < 0)
+		return rc;
+	if (pb->key_feature.len > 0) {
+		out->key_feature = strndup((char *)pb->key_feature.data, pb->key_feature.len);
+		if (!out->key_feature)
+			return segue_pb_fail_memory();
+	}
+	if (pb->n_paths == 0)
+		return 0;
+	out->paths = calloc(pb->n_paths, sizeof(*out->paths));
+	if (!out->paths)
+		return segue_pb_fail_memory();
+	for (size_t i = 0; i < pb->n_paths; i++) {
+		const ProtobufCBinaryData *path = &pb->paths[i];
+
+		rc = segue_pb_check_string("spec.paths", path, PATH_MAX - 1);
+		if (rc < 0)
+			return rc;
+		out->paths[i] = strndup(path->len ? (char *)path->data : "", path->len);
+		if (!out->paths[i])
+			return segue_pb_fail_memory();
+		out->path_count = i + 1;
+	}
+	return 0;
+}
+
+static int get_enums(const Segue__Pb__Spec *pb, struct segue_spec *out)
+{
+	int rc = segue_pb_check_range("spec.compression", pb->compression, SEGUE_COMPRESSION_AUTO,
+		SEGUE_COMPRESSION_GZIP);
+
+	if (rc == 0)
+		rc = segue_pb_check_range("spec.tail", pb->tail, SEGUE_TAIL_SHRINK, SEGUE_TAIL_PAD);
+	if (rc == 0)
+		rc = segue_pb_check_range(
+			"spec.epoch_end", pb->epoch_end, SEGUE_EPOCH_CONTINUE, SEGUE_EPOCH_DRAIN);
+	if (rc == 0)
+		rc = segue_pb_check_range(
+			"spec.on_error", pb->on_error, SEGUE_ON_ERROR_RAISE, SEGUE_ON_ERROR_SKIP);
+	if (rc == 0)
+		rc = segue_pb_check_range("spec.durability", pb->durability, SEGUE_DURABLE_INTERVAL,
+			SEGUE_DURABLE_COMMIT);
+	out->compression = pb->compression;
+	out->tail = pb->tail;
+	out->epoch_end = pb->epoch_end;
+	out->on_error = pb->on_error;
+	out->durability = pb->durability;
+	return rc;
+}
+
+static void get_numbers(const Segue__Pb__Spec *pb, struct segue_spec *out)
+{
+	out->allow_surplus = pb->allow_surplus;
+	out->num_unroll = pb->num_unroll;
+	out->batch_size = pb->batch_size;
+	out->lanes = pb->lanes;
+	out->shuffle = pb->shuffle;
+	out->seed = pb->seed;
+	out->epochs = pb->epochs;
+	out->pad = pb->pad;
+	out->keep_final = pb->keep_final;
+	out->persist = pb->persist;
+	out->depth = pb->depth;
+	out->num_threads = pb->num_threads;
+	out->capacity = pb->capacity;
+	out->interval_ms = pb->interval_ms;
+	out->lease_timeout_ms = pb->lease_timeout_ms;
+	out->keep_checkpoints = pb->keep_checkpoints;
+}
+
+static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
+{
+	int rc = get_text("spec.name", pb->name, SEGUE_NAME_MAX, &spec->name);
+
+	if (rc == 0)
+		rc = get_source(pb, spec);
+	if (rc == 0)
+		rc = get_fields("spec.sequences", pb->sequences, pb->n_sequences,
+			SEGUE_FEATURES_MAX, &spec->sequences, &spec->sequence_count);
+	if (rc == 0)
+		rc = get_fields("spec.contexts", pb->contexts, pb->n_contexts, SEGUE_FEATURES_MAX,
+			&spec->contexts, &spec->context_count);
+	if (rc == 0)
+		rc = get_states(pb, spec);
+	if (rc == 0)
+		rc = get_enums(pb, spec);
+	get_numbers(pb, spec);
+	return rc;
+}
+
+int segue_pb_get_spec(const Segue__Pb__Spec *pb, struct segue_spec **out)
+{
+	struct segue_spec *spec;
+	int rc;
+
+	if (!pb)
+		return segue_fail(SEGUE_EPROTOCOL, "spec is missing");
+	spec = calloc(1, sizeof(*spec));
+	if (!spec)
+		return segue_pb_fail_memory();
+	rc = fill_spec(pb, spec);
+	if (rc < 0) {
+		segue_spec_destroy(spec);
+		return rc;
+	}
+	*out = spec;
+	return 0;
+}
