@@ -1,0 +1,312 @@
+/* The messages: a table of each one's fields. What a field may be is said here and nowhere else. */
+#include <assert.h>
+#include <inttypes.h>
+#include <limits.h>
+
+#include "core/error.h"
+#include "core/wire_pb.h"
+#include "core/wire_spec.h"
+
+/* For the texts of a message that is being packed. */
+#define SCRATCH_TEXT (8u << 10)
+
+/* ---- Fields ---- */
+
+#define NUMBER(pb, message, member, KIND, least, most)                                             \
+	SEGUE_PB_NUMBER(pb, member, struct segue_message, message.member, KIND, least, most)
+#define FIELD(pb, message, member, KIND, most)                                                     \
+	SEGUE_PB_FIELD(pb, member, struct segue_message, message.member, KIND, 0, most)
+#define END                                                                                        \
+	{                                                                                          \
+		.name = NULL                                                                       \
+	}
+#define ANY32(pb, message, member)      NUMBER(pb, message, member, UINT32, 0, UINT32_MAX)
+#define ANY64(pb, message, member)      NUMBER(pb, message, member, UINT64, 0, UINT64_MAX)
+#define TIME(pb, message, member)       NUMBER(pb, message, member, TIME, 0, INT64_MAX)
+#define LANE(pb, message)               NUMBER(pb, message, lane, UINT32, 0, SEGUE_LANES_MAX - 1)
+#define TEXT(pb, message, member)       FIELD(pb, message, member, TEXT, SEGUE_NAME_MAX)
+#define NAME(pb, message, member)       FIELD(pb, message, member, NAME, SEGUE_NAME_MAX)
+#define ENUM(pb, message, member, a, b) NUMBER(pb, message, member, UINT32, a, b)
+#define TOKEN(pb, message)              FIELD(pb, message, token, BYTES, SEGUE_TOKEN_BYTES)
+
+static const struct segue_pb_field hello[] = {
+	ANY32(Hello, hello, protocol),
+	ANY32(Hello, hello, layout_version),
+	TEXT(Hello, hello, version),
+	TEXT(Hello, hello, program),
+	END,
+};
+/* And the spec. */
+static const struct segue_pb_field stream_open[] = {
+	ANY64(StreamOpen, stream_open, paths_upload),
+	END,
+};
+/* And the token of an offer. */
+static const struct segue_pb_field lane_attach[] = {
+	ANY64(LaneAttach, lane_attach, stream),
+	LANE(LaneAttach, lane_attach),
+	ANY32(LaneAttach, lane_attach, group),
+	ENUM(LaneAttach, lane_attach, mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_CHECK),
+	ANY64(LaneAttach, lane_attach, upload),
+	ANY64(LaneAttach, lane_attach, step),
+	ANY64(LaneAttach, lane_attach, lease),
+	TIME(LaneAttach, lane_attach, timeout_ns),
+	END,
+};
+static const struct segue_pb_field lane_detach[] = {
+	ANY64(LaneDetach, lane_detach, lease),
+	END,
+};
+static const struct segue_pb_field lane_flush[] = {
+	ANY64(LaneFlush, lane_flush, lease),
+	END,
+};
+static const struct segue_pb_field upload[] = {
+	ANY64(Upload, upload, size),
+	END,
+};
+static const struct segue_pb_field checkpoint[] = {
+	ANY64(Checkpoint, checkpoint, stream),
+	LANE(Checkpoint, checkpoint),
+	ANY32(Checkpoint, checkpoint, group),
+	ANY64(Checkpoint, checkpoint, step),
+	TIME(Checkpoint, checkpoint, timeout_ns),
+	END,
+};
+static const struct segue_pb_field stored[] = {
+	NAME(Stored, stored, stream),
+	LANE(Stored, stored),
+	ANY64(Stored, stored, id),
+	FIELD(Stored, stored, remove, BOOL, 0),
+	END,
+};
+static const struct segue_pb_field report[] = {
+	ENUM(Report, report, what, SEGUE_REPORT_STATUS, SEGUE_REPORT_VERIFY),
+	NAME(Report, report, stream),
+	FIELD(Report, report, key, STRING, SEGUE_KEY_MAX),
+	END,
+};
+static const struct segue_pb_field stream_close[] = {
+	ANY64(StreamClose, stream_close, stream),
+	END,
+};
+static const struct segue_pb_field welcome[] = {
+	ANY32(Welcome, welcome, protocol),
+	ANY32(Welcome, welcome, layout_version),
+	TEXT(Welcome, welcome, version),
+	NUMBER(Welcome, welcome, pid, INT64, 0, 0),
+	ANY64(Welcome, welcome, instance),
+	FIELD(Welcome, welcome, dir, STRING, PATH_MAX),
+	ANY64(Welcome, welcome, device),
+	ANY64(Welcome, welcome, inode),
+	END,
+};
+static const struct segue_pb_field opened[] = {
+	ANY64(Opened, opened, stream),
+	ANY64(Opened, opened, records),
+	NUMBER(Opened, opened, key_max, UINT32, 0, SEGUE_KEY_MAX),
+	ANY64(Opened, opened, layout_hash),
+	END,
+};
+static const struct segue_pb_field attached[] = {
+	ANY64(Attached, attached, lease),
+	ANY64(Attached, attached, generation),
+	TOKEN(Attached, attached),
+	ANY64(Attached, attached, step),
+	FIELD(Attached, attached, has_states, BOOL, 0),
+	END,
+};
+static const struct segue_pb_field done[] = {END};
+static const struct segue_pb_field bulk[] = {
+	ANY64(Bulk, bulk, id),
+	ANY64(Bulk, bulk, size),
+	ANY64(Bulk, bulk, step),
+	END,
+};
+static const struct segue_pb_field progress[] = {
+	TEXT(Progress, progress, what),
+	ANY64(Progress, progress, done),
+	ANY64(Progress, progress, total),
+	END,
+};
+static const struct segue_pb_field failure[] = {
+	FIELD(Failure, failure, code, CODE, 0),
+	FIELD(Failure, failure, detail, TEXT, SEGUE_DETAIL_MAX),
+	END,
+};
+
+/* ---- What is no plain field ---- */
+
+static void put_stream_open(
+	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
+{
+	((Segue__Pb__StreamOpen *)to)->spec = segue_pb_put_spec(
+		scratch, message->stream_open.spec, message->stream_open.paths_upload == 0);
+}
+
+static int get_stream_open(const ProtobufCMessage *from, struct segue_message *out)
+{
+	const Segue__Pb__StreamOpen *pb = (const Segue__Pb__StreamOpen *)from;
+
+	if (pb->paths_upload != 0 && pb->spec && pb->spec->n_paths > 0)
+		return segue_fail(SEGUE_EPROTOCOL,
+			"stream_open has paths in the spec and in upload %" PRIu64,
+			pb->paths_upload);
+	return segue_pb_get_spec(pb->spec, &out->stream_open.spec);
+}
+
+/* The lease's token is a secret: it goes with an offer alone. */
+static void put_lane_attach(
+	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
+{
+	(void)scratch;
+	if (message->lane_attach.mode == SEGUE_ATTACH_OFFER)
+		((Segue__Pb__LaneAttach *)to)->token =
+			segue_pb_put_bytes(message->lane_attach.token, SEGUE_TOKEN_BYTES);
+}
+
+static int get_lane_attach(const ProtobufCMessage *from, struct segue_message *out)
+{
+	bool offer = out->lane_attach.mode == SEGUE_ATTACH_OFFER;
+
+	return segue_pb_get_bytes("lane_attach.token",
+		&((const Segue__Pb__LaneAttach *)from)->token, out->lane_attach.token,
+		offer ? SEGUE_TOKEN_BYTES : 0);
+}
+
+/* ---- Messages ---- */
+
+static const struct codec {
+	enum segue_message_type type;
+	const char *name;
+	const ProtobufCMessageDescriptor *descriptor;
+	const struct segue_pb_field *fields;
+	void (*put)(const struct segue_message *message, struct segue_arena *scratch,
+		ProtobufCMessage *to);
+	int (*get)(const ProtobufCMessage *from, struct segue_message *out);
+} codecs[] = {
+#define MESSAGE(TYPE, name) SEGUE_MESSAGE_##TYPE, #name, &segue__pb__##name##__descriptor, name
+	/* Requests: client to server. */
+	{MESSAGE(HELLO, hello)},
+	{MESSAGE(STREAM_OPEN, stream_open), put_stream_open, get_stream_open},
+	{MESSAGE(LANE_ATTACH, lane_attach), put_lane_attach, get_lane_attach},
+	{MESSAGE(LANE_DETACH, lane_detach)},
+	{MESSAGE(LANE_FLUSH, lane_flush)},
+	{MESSAGE(UPLOAD, upload)},
+	{MESSAGE(CHECKPOINT, checkpoint)},
+	{MESSAGE(STORED, stored)},
+	{MESSAGE(REPORT, report)},
+	{MESSAGE(STREAM_CLOSE, stream_close)},
+	/* Replies: server to client. */
+	{MESSAGE(WELCOME, welcome)},
+	{MESSAGE(OPENED, opened)},
+	{MESSAGE(ATTACHED, attached)},
+	{MESSAGE(DONE, done)},
+	{MESSAGE(BULK, bulk)},
+	{MESSAGE(PROGRESS, progress)},
+	{MESSAGE(FAILURE, failure)},
+};
+
+/* Every message begins so. */
+struct with_serial {
+	ProtobufCMessage base;
+	uint64_t serial;
+};
+
+#define SERIAL(type)                                                                               \
+	_Static_assert(                                                                            \
+		offsetof(Segue__Pb__##type, serial) == offsetof(struct with_serial, serial),       \
+		"serial of " #type)
+SERIAL(Hello);
+SERIAL(StreamOpen);
+SERIAL(LaneAttach);
+SERIAL(LaneDetach);
+SERIAL(LaneFlush);
+SERIAL(Upload);
+SERIAL(Checkpoint);
+SERIAL(Report);
+SERIAL(Stored);
+SERIAL(StreamClose);
+SERIAL(Welcome);
+SERIAL(Opened);
+SERIAL(Attached);
+SERIAL(Done);
+SERIAL(Bulk);
+SERIAL(Progress);
+SERIAL(Failure);
+
+static const struct codec *find(unsigned type)
+{
+	for (size_t i = 0; i < sizeof(codecs) / sizeof(codecs[0]); i++)
+		if ((unsigned)codecs[i].type == type)
+			return &codecs[i];
+	return NULL;
+}
+
+static int pack_with(const struct codec *codec, const struct segue_message *message,
+	struct segue_arena *scratch, uint8_t *out, size_t *size)
+{
+	ProtobufCMessage *pb = segue_pb_build(scratch, 1, codec->descriptor->sizeof_message);
+	size_t packed;
+	int rc;
+
+	protobuf_c_message_init(codec->descriptor, pb);
+	((struct with_serial *)pb)->serial = message->serial;
+	rc = segue_pb_put(codec->fields, message, scratch, pb);
+	if (rc)
+		return rc;
+	if (codec->put)
+		codec->put(message, scratch, pb);
+	packed = protobuf_c_message_get_packed_size(pb);
+	if (packed > SEGUE_FRAME_MAX)
+		return segue_fail(SEGUE_ELIMIT, "the message %s has %zu bytes, a frame takes %d%s",
+			codec->name, packed, SEGUE_FRAME_MAX,
+			message->type == SEGUE_MESSAGE_STREAM_OPEN
+				? "; paths can travel in an upload"
+				: "");
+	*size = protobuf_c_message_pack(pb, out);
+	return 0;
+}
+
+int segue_message_pack(const struct segue_message *message, uint8_t *out, size_t *size)
+{
+	const struct codec *codec = find(message->type);
+	struct segue_arena scratch;
+	size_t room = SCRATCH_TEXT;
+	int rc;
+
+	assert(codec);
+	if (message->type == SEGUE_MESSAGE_STREAM_OPEN)
+		room += segue_pb_spec_scratch(message->stream_open.spec);
+	rc = segue_arena_init(&scratch, room);
+	if (rc)
+		return rc;
+	rc = pack_with(codec, message, &scratch, out, size);
+	segue_arena_finish(&scratch);
+	return rc;
+}
+
+int segue_message_unpack(
+	const struct segue_frame *frame, struct segue_arena *arena, struct segue_message *out)
+{
+	const struct codec *codec = find(frame->type);
+	struct segue_message message = {.serial = 0};
+	const ProtobufCMessage *pb;
+	int rc;
+
+	segue_arena_reset(arena);
+	if (!codec)
+		return segue_fail(
+			SEGUE_EPROTOCOL, "a frame of type %u, which is no message", frame->type);
+	pb = segue_pb_parse(codec->name, codec->descriptor, frame->payload, frame->size, arena);
+	if (!pb)
+		return SEGUE_EPROTOCOL;
+	message.type = codec->type;
+	message.serial = ((const struct with_serial *)pb)->serial;
+	rc = segue_pb_get(codec->fields, pb, arena, &message);
+	if (!rc && codec->get)
+		rc = codec->get(pb, &message);
+	if (!rc)
+		*out = message;
+	return rc;
+}
