@@ -11,78 +11,18 @@
 #include "os/process.h"
 #include "session/server.h"
 #include "source/files.h"
+#include "store/index.h"
 #include "stream/ledger.h"
 
 /* ---- The index's place in the store ---- */
 
-enum { INDEX_PIECE = 16 * 4096 - 16 - 64 }; /* a value that fills whole pages, with its headers */
-
-struct pieces {
-	uint8_t *bytes;
-	size_t size;
-};
-
-static int add_piece(
-	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
-{
-	struct pieces *pieces = arg;
-	uint8_t *grown = realloc(pieces->bytes, pieces->size + value_size + 1);
-
-	(void)key;
-	(void)key_size;
-	if (!grown)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the index");
-	memcpy(grown + pieces->size, value, value_size);
-	pieces->bytes = grown;
-	pieces->size += value_size;
-	return 0;
-}
-
 static int load_index(void *arg, const char *name, void **bytes, size_t *size)
 {
 	const struct segue_stream *stream = arg;
-	struct pieces pieces = {0};
 
 	if (stream->forget_index)
 		return segue_fail(SEGUE_ENOTFOUND, "the index '%s' is made anew", name);
-	int rc = segue_store_scan(stream->server->store, SEGUE_TABLE_INDEX, name, strlen(name) + 1,
-		add_piece, NULL, &pieces);
-	if (!rc && !pieces.bytes)
-		rc = segue_fail(SEGUE_ENOTFOUND, "no index '%s'", name);
-	if (rc) {
-		free(pieces.bytes);
-		return rc;
-	}
-	*bytes = pieces.bytes;
-	*size = pieces.size;
-	return 0;
-}
-
-/* One blob in pieces under name, NUL, number; what stood there before goes. */
-static int index_ops(struct segue_ops *ops, const char *name, const uint8_t *bytes, size_t size)
-{
-	uint8_t key[SEGUE_STORE_KEY_MAX];
-	size_t name_size = strlen(name) + 1;
-	uint32_t number = 0;
-
-	if (name_size + sizeof(number) > sizeof(key))
-		return segue_fail(SEGUE_EINVAL, "the index's name '%s' is too long", name);
-	memcpy(key, name, name_size);
-	int rc = segue_ops_add(ops, SEGUE_TABLE_INDEX, key, name_size, NULL, 0);
-	if (!rc)
-		ops->op[ops->count - 1].prefix = true;
-	for (size_t at = 0; !rc && at < size; at += INDEX_PIECE, number++) {
-		size_t part = size - at < INDEX_PIECE ? size - at : INDEX_PIECE;
-		void *value = malloc(part);
-		if (!value)
-			return segue_fail(SEGUE_ENOMEM, "no memory for the index");
-		memcpy(value, bytes + at, part);
-		for (size_t i = 0; i < sizeof(number); i++)
-			key[name_size + i] = (uint8_t)(number >> (24 - 8 * i));
-		rc = segue_ops_add(
-			ops, SEGUE_TABLE_INDEX, key, name_size + sizeof(number), value, part);
-	}
-	return rc;
+	return segue_store_index_load(stream->server->store, name, bytes, size);
 }
 
 static int save_index(void *arg, const char *name, const void *bytes, size_t size)
@@ -90,7 +30,7 @@ static int save_index(void *arg, const char *name, const void *bytes, size_t siz
 	const struct segue_stream *stream = arg;
 	struct segue_ops ops = {0};
 
-	int rc = index_ops(&ops, name, bytes, size);
+	int rc = segue_store_index_save(&ops, name, bytes, size);
 	if (!rc)
 		rc = segue_committer_apply(stream->server->committer, &ops);
 	segue_ops_finish(&ops);
