@@ -140,7 +140,7 @@ static int receive(struct segue_frame_reader *reader, int socket, size_t want)
 		return segue_fail(SEGUE_EGONE, "the peer has closed the connection%s",
 			reader->have ? " in the middle of a frame" : "");
 	rc = reader->accept_fds ? take_fds(reader, &message) : 0;
-	if (rc < 0)
+	if (rc)
 		return rc;
 	reader->have += (size_t)got;
 	return 1;
@@ -186,7 +186,7 @@ static int collect(struct segue_frame_reader *reader, int socket)
 	for (;;) {
 		if (reader->have >= SEGUE_FRAME_HEADER) {
 			rc = check_header(reader);
-			if (rc < 0)
+			if (rc)
 				return rc;
 			whole = SEGUE_FRAME_HEADER + get32(reader->buffer + 8);
 		}
@@ -298,7 +298,7 @@ int segue_frame_send(int socket, uint16_t type, const void *payload, size_t size
 	size_t done = 0, whole = SEGUE_FRAME_HEADER + size;
 	int rc = check_outgoing(size, fd_count);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	put_header(header, type, fd_count, size);
 	while (done < whole) {
@@ -324,7 +324,7 @@ int segue_frame_send(int socket, uint16_t type, const void *payload, size_t size
 		if (errno != EAGAIN && errno != EWOULDBLOCK)
 			return fail_send();
 		rc = wait_for_room(socket, deadline_ns);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
 	return 0;
@@ -382,7 +382,7 @@ int segue_frame_queue_push(struct segue_frame_queue *queue, uint16_t type, const
 	struct queued *entry;
 	int rc = check_outgoing(size, fd_count);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	if (whole > queue->limit - queue->waiting)
 		return segue_fail(SEGUE_ELIMIT,

@@ -66,8 +66,9 @@ void segue_frame_queue_destroy(struct segue_frame_queue *queue);
 int segue_frame_queue_push(struct segue_frame_queue *queue, uint16_t type, const void *payload,
 	size_t size, const int *fds, size_t fd_count);
 /*
- * Sends what the socket takes: 0 if nothing is left, 1 if it has no room, 2 if the kernel has too many
- * fds of this process on their way (to anybody) to take more: to be tried again later. SEGUE_EGONE.
+ * Sends what the socket takes: 0 if nothing is left, 1 if it has no room, 2 if the kernel has too
+ * many fds of this process on their way (to anybody) to take more: to be tried again later.
+ * SEGUE_EGONE.
  */
 int segue_frame_queue_flush(struct segue_frame_queue *queue, int socket);
 

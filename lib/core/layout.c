@@ -102,10 +102,10 @@ static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct se
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(struct segue_span), &g->span_offset);
 	rc = place_fields("sequences", spec->sequences, spec->sequence_count,
 		rows * spec->num_unroll, &end, g->sequence_offset);
-	if (rc == 0)
+	if (!rc)
 		rc = place_fields("contexts", spec->contexts, spec->context_count, rows, &end,
 			g->context_offset);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	if (place(&end, SEGUE_ALIGN, rows, key_max, &g->heap_offset) < 0)
 		return segue_fail(SEGUE_ELIMIT,
@@ -124,7 +124,7 @@ static int place_segments(const struct segue_spec *spec, struct segue_geometry *
 
 	rc = place_fields(
 		"states", spec->states, spec->state_count, spec->batch_size, &end, g->state_offset);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	g->buffer_size = align(end, PAGE);
 	g->ring_size = sizeof(struct segue_ring_header);
@@ -216,9 +216,9 @@ int segue_geometry_init(
 	g.context_offset = g.sequence_offset + g.sequence_count;
 	g.state_offset = g.context_offset + g.context_count;
 	rc = place_slot(spec, key_max, &g);
-	if (rc == 0)
+	if (!rc)
 		rc = place_segments(spec, &g);
-	if (rc < 0) {
+	if (rc) {
 		segue_geometry_finish(&g);
 		return rc;
 	}

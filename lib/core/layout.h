@@ -58,9 +58,9 @@ struct segue_ring_header {
 };
 
 /*
- * First bytes of each slot. At the geometry's offsets follow: the rows' previous rows (one u32 each,
- * SEGUE_NO_ROW where the initial value comes in; what a worker must read of every batch, hence apart
- * from the spans), spans, tensors, heap.
+ * First bytes of each slot. At the geometry's offsets follow: the rows' previous rows (one u32
+ * each, SEGUE_NO_ROW where the initial value comes in; what a worker must read of every batch,
+ * hence apart from the spans), spans, tensors, heap.
  */
 struct segue_slot {
 	uint64_t step;

@@ -291,19 +291,19 @@ int segue_shm_create(
 		return segue_fail(SEGUE_ENOMEM,
 			"%s: a segment of %zu bytes of shared memory cannot be made", label, size);
 	rc = check_memory(label, rounded);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	rc = open_file(label, access, &fd, &handed_out);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	rc = allocate(label, fd, rounded);
-	if (rc == 0)
+	if (!rc)
 		rc = map_file(fd, rounded, SEGUE_SHM_WRITE, &map);
-	if (rc == 0)
+	if (!rc)
 		rc = seal(label, fd, access);
 	if (fd != handed_out)
 		close(fd);
-	if (rc < 0) {
+	if (rc) {
 		segue_shm_unmap(map, rounded);
 		close(handed_out);
 		return rc;
@@ -342,9 +342,9 @@ int segue_shm_map(int fd, size_t size, enum segue_shm_access access, struct segu
 	if (size == 0 || rounded < size)
 		return segue_fail(SEGUE_EPROTOCOL, "a segment of %zu bytes was announced", size);
 	rc = check_received(fd, size);
-	if (rc == 0)
+	if (!rc)
 		rc = map_file(fd, rounded, access, &map);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	*out = (struct segue_shm){.fd = fd, .size = rounded, .map = map};
 	return 0;

@@ -47,7 +47,7 @@ int segue_shm_read(const struct segue_shm *shm, uint64_t offset, void *out, size
 void segue_shm_destroy(struct segue_shm *shm);
 #define SEGUE_SHM_NONE ((struct segue_shm){.fd = -1})
 
-/* Bytes that the memory cgroup of this process allows; UINT64_MAX: no limit, or it cannot be seen. */
+/* Bytes that this process's memory cgroup allows; UINT64_MAX: no limit, or it cannot be seen. */
 uint64_t segue_shm_memory_limit(void);
 
 /* Whether this kernel seals segments (probed once). */

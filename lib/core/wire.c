@@ -243,7 +243,7 @@ int segue_pb_put(const struct segue_pb_field *fields, const void *own, struct se
 
 /* ---- Fields in ---- */
 
-/* A failure's code that this side does not know stays a failure; zero would be taken for success. */
+/* A failure's code that is not known here stays a failure; zero would be taken for success. */
 static int get_number(const struct segue_pb_field *field, const void *there, void *here)
 {
 	union {

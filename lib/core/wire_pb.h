@@ -74,7 +74,7 @@ int segue_pb_put(const struct segue_pb_field *fields, const void *own, struct se
 int segue_pb_get(const struct segue_pb_field *fields, const ProtobufCMessage *pb,
 	struct segue_arena *arena, void *own);
 
-/* Repeated fields of 64 bits that are parallel there, and a member each of an array of structs here. */
+/* Repeated fields of 64 bits that are parallel there, and here a member each of an array's structs. */
 struct segue_pb_column {
 	const char *name;
 	uint16_t count, there,
