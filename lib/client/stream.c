@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 
-#define PATHS_MAX 32768 /* bytes of paths that travel in the message itself */
+#define PATHS_IN_MESSAGE 32768 /* bytes of paths that travel in the message itself */
 
 /* ---- Shape --------------------------------------------------------------------------------- */
 
@@ -62,20 +62,21 @@ no_memory:
 /* Long lists of paths go beside the message. */
 static int upload_paths(struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
 {
+	const struct segue_paths *paths = segue_source_paths(&spec->source);
 	struct segue_shm upload;
 	size_t total = 0;
 
 	*id = 0;
-	for (size_t i = 0; i < spec->path_count; i++)
-		total += strlen(spec->paths[i]) + 1;
-	if (total <= PATHS_MAX)
+	for (size_t i = 0; paths && i < paths->count; i++)
+		total += strlen(paths->path[i]) + 1;
+	if (total <= PATHS_IN_MESSAGE)
 		return 0;
 	int rc = segue_client_upload(client, total, &upload, id);
 	if (rc)
 		return rc;
 	char *to = upload.map;
-	for (size_t i = 0; i < spec->path_count; i++)
-		to = stpcpy(to, spec->paths[i]) + 1;
+	for (size_t i = 0; i < paths->count; i++)
+		to = stpcpy(to, paths->path[i]) + 1;
 	segue_shm_destroy(&upload);
 	return 0;
 }
@@ -109,18 +110,15 @@ static int check_layout(struct segue_stream *stream, uint32_t key_max, uint64_t 
 int segue_stream_ready(struct segue_stream *stream)
 {
 	struct segue_client *client = stream->client;
-	struct segue_spec spec = *stream->shape->spec;
-	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_OPEN};
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_STREAM_OPEN, .stream_open.spec = stream->shape->spec};
 	struct segue_reply reply;
 
 	if (stream->epoch == client->epoch)
 		return 0;
-	int rc = upload_paths(client, &spec, &request.stream_open.paths_upload);
+	int rc = upload_paths(client, stream->shape->spec, &request.stream_open.paths_upload);
 	if (rc)
 		return rc;
-	if (request.stream_open.paths_upload)
-		spec.path_count = 0;
-	request.stream_open.spec = &spec;
 	/* No limit: the first opening of a data set reads all of it, and shows how far it is. */
 	rc = segue_client_call(client, &request, SEGUE_MESSAGE_OPENED, INT64_MAX, &reply);
 	if (rc)

@@ -3,23 +3,16 @@
  */
 #include "core/spec.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
+#include "core/differences.h"
+#include "core/digest.h"
 #include "core/error.h"
-#include "core/utf8.h"
 
 #define FIELD_SIZE_MAX    ((uint64_t)1 << 32) /* bytes a step or a row */
-#define PATHS_MAX         (1u << 20)
 #define DEPTH_MIN         2
 #define DEPTH_MAX         64
 #define THREADS_MAX       64
@@ -28,11 +21,9 @@
 #define INTERVAL_MAX      3600000  /* an hour */
 #define LEASE_TIMEOUT_MAX 86400000 /* a day */
 #define DEPTH_DEFAULT     4
-#define CAPACITY_LEAST    1000
 #define INTERVAL_USUAL    1000
 #define CHECKPOINTS_USUAL 3
-#define HASH_VERSION      1
-#define DIFFERENCES_MAX   3800 /* of SEGUE_DETAIL_MAX: leaves room for what callers put before */
+#define HASH_VERSION      2
 
 /* ---- dtypes ---- */
 
@@ -73,49 +64,10 @@ const char *segue_dtype_name(enum segue_dtype dtype)
 
 /* ---- Checking ---- */
 
-/* `what` names the field: "sequences[2].name". */
-static int check_name(const char *what, const char *name, bool colon_allowed)
-{
-	size_t length;
-
-	if (!name)
-		return segue_fail(SEGUE_EINVAL, "%s is missing (NULL)", what);
-	length = strlen(name);
-	if (length == 0)
-		return segue_fail(SEGUE_EINVAL, "%s is empty", what);
-	if (length > SEGUE_NAME_MAX)
-		return segue_fail(SEGUE_EINVAL, "%s has %zu bytes, at most %d are allowed", what,
-			length, SEGUE_NAME_MAX);
-	if (!segue_utf8_valid(name, length))
-		return segue_fail(SEGUE_EINVAL, "%s is not valid UTF-8", what);
-	for (size_t i = 0; i < length; i++) {
-		unsigned char byte = (unsigned char)name[i];
-
-		if (byte < 0x20 || byte == 0x7f)
-			return segue_fail(SEGUE_EINVAL,
-				"%s has the control byte 0x%02x at place %zu; names are printable",
-				what, byte, i);
-		if (byte == ':' && !colon_allowed)
-			return segue_fail(SEGUE_EINVAL,
-				"%s \"%s\" has a ':'; that sign separates the parts of a key", what,
-				name);
-	}
-	return 0;
-}
-
-static int check_range(const char *what, uint64_t value, uint64_t least, uint64_t most)
-{
-	if (value >= least && value <= most)
-		return 0;
-	return segue_fail(SEGUE_EINVAL,
-		"%s is %" PRIu64 ", from %" PRIu64 " to %" PRIu64 " is allowed", what, value, least,
-		most);
-}
-
 /* Of milliseconds: bindings take seconds. */
 static int check_time(const char *what, uint64_t value, uint64_t least, uint64_t most)
 {
-	int rc = check_range(what, value, least, most);
+	int rc = segue_range_check(what, value, least, most);
 
 	if (rc < 0)
 		segue_fail(rc, "%s (%.10g s; %.10g to %.10g s)", segue_error_detail(),
@@ -173,7 +125,7 @@ static int check_fields(const char *kind, struct segue_field *fields, size_t cou
 
 	for (size_t i = 0; i < count; i++) {
 		snprintf(what, sizeof(what), "%s[%zu].name", kind, i);
-		rc = check_name(what, fields[i].name, false);
+		rc = segue_name_check(what, fields[i].name, false);
 		if (rc < 0)
 			return rc;
 		rc = check_shape(kind, i, &fields[i]);
@@ -186,42 +138,16 @@ static int check_fields(const char *kind, struct segue_field *fields, size_t cou
 	return 0;
 }
 
-static int check_counts(size_t paths, size_t sequences, size_t contexts, size_t states)
+static int check_counts(size_t sequences, size_t contexts, size_t states)
 {
-	if (paths == 0 || paths > PATHS_MAX)
-		return check_range("source.path_count", paths, 1, PATHS_MAX);
 	if (sequences == 0 || sequences > SEGUE_FEATURES_MAX)
-		return check_range("sequence_count", sequences, 1, SEGUE_FEATURES_MAX);
+		return segue_range_check("sequence_count", sequences, 1, SEGUE_FEATURES_MAX);
 	if (contexts > SEGUE_FEATURES_MAX - sequences)
 		return segue_fail(SEGUE_EINVAL,
 			"sequence_count and context_count are %zu and %zu, together at most %d are "
 			"allowed",
 			sequences, contexts, SEGUE_FEATURES_MAX);
-	return check_range("state_count", states, 0, SEGUE_STATES_MAX);
-}
-
-static int check_source(const struct segue_spec *spec)
-{
-	int rc;
-
-	for (size_t i = 0; i < spec->path_count; i++) {
-		const char *path = spec->paths[i];
-
-		if (!path || path[0] == '\0')
-			return segue_fail(SEGUE_EINVAL, "source.paths[%zu] is empty", i);
-		if (path[0] != '/')
-			return segue_fail(
-				SEGUE_EINVAL, "source.paths[%zu] \"%s\" is not absolute", i, path);
-		if (strlen(path) >= PATH_MAX)
-			return segue_fail(SEGUE_EINVAL,
-				"source.paths[%zu] has %zu bytes, at most %d are allowed", i,
-				strlen(path), PATH_MAX - 1);
-	}
-	rc = check_range("source.compression", spec->compression, SEGUE_COMPRESSION_AUTO,
-		SEGUE_COMPRESSION_GZIP);
-	if (rc == 0 && spec->key_feature)
-		rc = check_name("source.key_feature", spec->key_feature, true);
-	return rc;
+	return segue_range_check("state_count", states, 0, SEGUE_STATES_MAX);
 }
 
 static int check_features(struct segue_spec *spec)
@@ -257,7 +183,7 @@ static int check_numbers(const struct segue_spec *spec)
 	};
 
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-		int rc = check_range(
+		int rc = segue_range_check(
 			ranges[i].what, ranges[i].value, ranges[i].least, ranges[i].most);
 
 		if (rc < 0)
@@ -271,11 +197,6 @@ static int check_numbers(const struct segue_spec *spec)
 /* Fields that are each right and do not go together. */
 static int check_together(const struct segue_spec *spec)
 {
-	if (spec->capacity < spec->batch_size)
-		return segue_fail(SEGUE_EINVAL,
-			"capacity is %" PRIu32 ", less than batch_size %" PRIu32
-			": no batch could ever be formed",
-			spec->capacity, spec->batch_size);
 	if (spec->keep_final && !spec->persist)
 		return segue_fail(SEGUE_EINVAL, "keep_final is set and persist is not: there is no "
 						"store to keep final states "
@@ -285,13 +206,12 @@ static int check_together(const struct segue_spec *spec)
 
 int segue_spec_check(struct segue_spec *spec)
 {
-	int rc = check_name("name", spec->name, false);
+	int rc = segue_name_check("name", spec->name, false);
 
 	if (rc == 0)
-		rc = check_counts(spec->path_count, spec->sequence_count, spec->context_count,
-			spec->state_count);
+		rc = check_counts(spec->sequence_count, spec->context_count, spec->state_count);
 	if (rc == 0)
-		rc = check_source(spec);
+		rc = segue_source_check(&spec->source);
 	if (rc == 0)
 		rc = check_features(spec);
 	if (rc == 0)
@@ -308,17 +228,6 @@ static int fail_memory(void)
 	return segue_fail(SEGUE_ENOMEM, "no memory for the spec of a stream");
 }
 
-/* NULL stays NULL: the check says that it is missing. */
-static int copy_string(const char *from, char **to)
-{
-	if (!from)
-		return 0;
-	*to = strdup(from);
-	if (!*to)
-		return fail_memory();
-	return 0;
-}
-
 static int copy_field(struct segue_field *to, const char *name, enum segue_dtype dtype,
 	uint32_t rank, const uint64_t *dims)
 {
@@ -326,7 +235,7 @@ static int copy_field(struct segue_field *to, const char *name, enum segue_dtype
 	to->rank = rank;
 	for (uint32_t d = 0; d < rank && d < SEGUE_RANK_MAX; d++)
 		to->dims[d] = dims[d];
-	return copy_string(name, &to->name);
+	return segue_text_copy(name, &to->name);
 }
 
 static int copy_features(
@@ -364,59 +273,6 @@ static int copy_states(const struct segue_stream_spec *from, struct segue_spec *
 	return rc;
 }
 
-/* An absolute form of `path`; an empty path stays empty, for the check to name. */
-static int copy_path(const char *path, const char *directory, char **out)
-{
-	if (!path || path[0] == '\0' || path[0] == '/')
-		return copy_string(path, out);
-	if (asprintf(out, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, path) < 0) {
-		*out = NULL;
-		return fail_memory();
-	}
-	return 0;
-}
-
-/* The working directory, if a path needs it; it may have been removed. */
-static int find_directory(const struct segue_tfrecord *from, char **directory)
-{
-	bool needed = false;
-
-	*directory = NULL;
-	for (size_t i = 0; i < from->path_count; i++) {
-		const char *path = from->paths[i];
-		needed = needed || (path && path[0] != '\0' && path[0] != '/');
-	}
-	if (needed)
-		*directory = getcwd(NULL, 0);
-	if (needed && !*directory)
-		return segue_fail_errno(SEGUE_ESYSTEM,
-			"cannot make the paths absolute: the working directory is unknown");
-	return 0;
-}
-
-static int copy_source(const struct segue_tfrecord *from, struct segue_spec *to)
-{
-	char *directory;
-	int rc = find_directory(from, &directory);
-
-	if (rc)
-		return rc;
-	to->paths = calloc(from->path_count, sizeof(*to->paths));
-	if (!to->paths) {
-		free(directory);
-		return fail_memory();
-	}
-	to->path_count = from->path_count;
-	for (size_t i = 0; rc == 0 && i < from->path_count; i++)
-		rc = copy_path(from->paths[i], directory, &to->paths[i]);
-	free(directory);
-	to->compression = from->compression;
-	to->allow_surplus = from->allow_surplus;
-	if (rc == 0)
-		rc = copy_string(from->key_feature, &to->key_feature);
-	return rc;
-}
-
 static uint32_t or_default(uint32_t value, uint32_t otherwise)
 {
 	return value ? value : otherwise;
@@ -424,8 +280,6 @@ static uint32_t or_default(uint32_t value, uint32_t otherwise)
 
 static void copy_numbers(const struct segue_stream_spec *from, struct segue_spec *to)
 {
-	uint32_t capacity = from->batch_size > CAPACITY_LEAST ? from->batch_size : CAPACITY_LEAST;
-
 	to->num_unroll = from->num_unroll;
 	to->batch_size = from->batch_size;
 	to->lanes = from->lanes;
@@ -440,7 +294,6 @@ static void copy_numbers(const struct segue_stream_spec *from, struct segue_spec
 	to->persist = !from->volatile_;
 	to->depth = or_default(from->depth, DEPTH_DEFAULT);
 	to->num_threads = or_default(from->num_threads, 1);
-	to->capacity = or_default(from->capacity, capacity);
 	to->durability = from->durability;
 	to->interval_ms = or_default(from->interval_ms, INTERVAL_USUAL);
 	to->lease_timeout_ms = from->lease_timeout_ms;
@@ -455,7 +308,6 @@ static int check_arrays(const struct segue_stream_spec *spec)
 		const void *array;
 		size_t count;
 	} arrays[] = {
-		{"source.paths", spec->source.paths, spec->source.path_count},
 		{"sequences", spec->sequences, spec->sequence_count},
 		{"contexts", spec->contexts, spec->context_count},
 		{"states", spec->states, spec->state_count},
@@ -465,16 +317,15 @@ static int check_arrays(const struct segue_stream_spec *spec)
 		if (arrays[i].count > 0 && !arrays[i].array)
 			return segue_fail(SEGUE_EINVAL, "%s is NULL and should have %zu entries",
 				arrays[i].what, arrays[i].count);
-	return check_counts(spec->source.path_count, spec->sequence_count, spec->context_count,
-		spec->state_count);
+	return check_counts(spec->sequence_count, spec->context_count, spec->state_count);
 }
 
 static int copy_all(const struct segue_stream_spec *from, struct segue_spec *to)
 {
-	int rc = copy_string(from->name, &to->name);
+	int rc = segue_text_copy(from->name, &to->name);
 
 	if (rc == 0)
-		rc = copy_source(&from->source, to);
+		rc = segue_source_take(&from->source, &to->source);
 	if (rc == 0)
 		rc = copy_features(
 			from->sequences, from->sequence_count, &to->sequences, &to->sequence_count);
@@ -491,20 +342,17 @@ static int copy_all(const struct segue_stream_spec *from, struct segue_spec *to)
 static void hash_init(const void *init, uint64_t size, uint64_t hash[2])
 {
 	static const uint8_t zeros[4096];
-	XXH3_state_t state;
-	XXH128_hash_t digest;
+	struct segue_digest digest;
 
-	XXH3_128bits_reset(&state);
+	segue_digest_init(&digest);
 	for (uint64_t done = 0; done < size;) {
 		uint64_t left = size - done;
 		size_t part = left < sizeof(zeros) ? (size_t)left : sizeof(zeros);
 
-		XXH3_128bits_update(&state, init ? (const uint8_t *)init + done : zeros, part);
+		segue_digest_bytes(&digest, init ? (const uint8_t *)init + done : zeros, part);
 		done += part;
 	}
-	digest = XXH3_128bits_digest(&state);
-	hash[0] = digest.low64;
-	hash[1] = digest.high64;
+	segue_digest_finish(&digest, hash);
 }
 
 int segue_spec_create(const struct segue_stream_spec *from, struct segue_spec **out)
@@ -543,7 +391,7 @@ static int copy_fields(
 
 		*to = from[*out_count];
 		to->name = NULL;
-		int rc = copy_string(from[*out_count].name, &to->name);
+		int rc = segue_text_copy(from[*out_count].name, &to->name);
 		if (rc)
 			return rc;
 	}
@@ -554,25 +402,19 @@ static int copy_owned(const struct segue_spec *from, struct segue_spec *to)
 {
 	int rc;
 
-	if ((rc = copy_string(from->name, &to->name)) ||
-		(rc = copy_string(from->key_feature, &to->key_feature)) ||
+	if ((rc = segue_text_copy(from->name, &to->name)) ||
+		(rc = segue_source_copy(&from->source, &to->source)) ||
 		(rc = copy_fields(from->sequences, from->sequence_count, &to->sequences,
 			 &to->sequence_count)) ||
 		(rc = copy_fields(
 			 from->contexts, from->context_count, &to->contexts, &to->context_count)) ||
 		(rc = copy_fields(from->states, from->state_count, &to->states, &to->state_count)))
 		return rc;
-	to->paths = calloc(from->path_count, sizeof(*to->paths));
 	to->init_hash = calloc(from->state_count ? from->state_count : 1, sizeof(*to->init_hash));
-	if (!to->paths || !to->init_hash)
+	if (!to->init_hash)
 		return fail_memory();
 	if (from->state_count)
 		memcpy(to->init_hash, from->init_hash, from->state_count * sizeof(*to->init_hash));
-	for (; to->path_count < from->path_count; to->path_count++) {
-		rc = copy_string(from->paths[to->path_count], &to->paths[to->path_count]);
-		if (rc)
-			return rc;
-	}
 	return 0;
 }
 
@@ -583,11 +425,11 @@ int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out)
 	if (!copy)
 		return fail_memory();
 	*copy = *spec;
-	copy->name = copy->key_feature = NULL;
-	copy->paths = NULL;
+	copy->name = NULL;
+	copy->source = (struct segue_spec_source){.kind = 0};
 	copy->sequences = copy->contexts = copy->states = NULL;
 	copy->init_hash = NULL;
-	copy->path_count = copy->sequence_count = copy->context_count = copy->state_count = 0;
+	copy->sequence_count = copy->context_count = copy->state_count = 0;
 	int rc = copy_owned(spec, copy);
 	if (rc) {
 		segue_spec_destroy(copy);
@@ -608,10 +450,7 @@ void segue_spec_destroy(struct segue_spec *spec)
 {
 	if (!spec)
 		return;
-	for (size_t i = 0; i < spec->path_count; i++)
-		free(spec->paths[i]);
-	free(spec->paths);
-	free(spec->key_feature);
+	segue_source_finish(&spec->source);
 	destroy_fields(spec->sequences, spec->sequence_count);
 	destroy_fields(spec->contexts, spec->context_count);
 	destroy_fields(spec->states, spec->state_count);
@@ -622,117 +461,60 @@ void segue_spec_destroy(struct segue_spec *spec)
 
 /* ---- Hashing ---- */
 
-/* Little-endian on every machine: the hash travels with tokens. */
-static void hash_number(XXH3_state_t *state, uint64_t number)
+static void hash_fields(struct segue_digest *digest, const struct segue_field *fields, size_t count)
 {
-	uint8_t bytes[8];
-
-	for (unsigned i = 0; i < 8; i++)
-		bytes[i] = (uint8_t)(number >> (8 * i));
-	XXH3_128bits_update(state, bytes, sizeof(bytes));
-}
-
-/* With its length, so that neighbours cannot run into each other. */
-static void hash_string(XXH3_state_t *state, const char *string)
-{
-	hash_number(state, strlen(string));
-	XXH3_128bits_update(state, string, strlen(string));
-}
-
-static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, size_t count)
-{
-	hash_number(state, count);
+	segue_digest_number(digest, count);
 	for (size_t i = 0; i < count; i++) {
-		hash_string(state, fields[i].name);
-		hash_number(state, fields[i].dtype);
-		hash_number(state, fields[i].rank);
+		segue_digest_text(digest, fields[i].name);
+		segue_digest_number(digest, fields[i].dtype);
+		segue_digest_number(digest, fields[i].rank);
 		for (uint32_t d = 0; d < fields[i].rank; d++)
-			hash_number(state, fields[i].dims[d]);
+			segue_digest_number(digest, fields[i].dims[d]);
 	}
 }
 
 void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 {
-	XXH3_state_t state;
-	XXH128_hash_t digest;
+	struct segue_digest digest;
 
-	XXH3_128bits_reset(&state);
-	hash_number(&state, HASH_VERSION);
-	hash_fields(&state, spec->sequences, spec->sequence_count);
-	hash_fields(&state, spec->contexts, spec->context_count);
-	hash_fields(&state, spec->states, spec->state_count);
+	segue_digest_init(&digest);
+	segue_digest_number(&digest, HASH_VERSION);
+	hash_fields(&digest, spec->sequences, spec->sequence_count);
+	hash_fields(&digest, spec->contexts, spec->context_count);
+	hash_fields(&digest, spec->states, spec->state_count);
 	for (size_t i = 0; i < spec->state_count; i++) {
-		hash_number(&state, spec->init_hash[i][0]);
-		hash_number(&state, spec->init_hash[i][1]);
+		segue_digest_number(&digest, spec->init_hash[i][0]);
+		segue_digest_number(&digest, spec->init_hash[i][1]);
 	}
-	hash_number(&state, spec->num_unroll);
-	hash_number(&state, spec->seed);
-	hash_number(&state, spec->shuffle);
-	hash_number(&state, spec->epochs);
-	hash_number(&state, spec->pad);
-	hash_number(&state, spec->on_error);
-	hash_number(&state, spec->keep_final);
-	/* Decides which records are wrong, hence which are passed over. */
-	hash_number(&state, spec->allow_surplus);
-	hash_number(&state, spec->key_feature != NULL);
-	hash_string(&state, spec->key_feature ? spec->key_feature : "");
-	digest = XXH3_128bits_digest(&state);
-	hash[0] = digest.low64;
-	hash[1] = digest.high64;
+	segue_digest_number(&digest, spec->num_unroll);
+	segue_digest_number(&digest, spec->seed);
+	segue_digest_number(&digest, spec->shuffle);
+	segue_digest_number(&digest, spec->epochs);
+	segue_digest_number(&digest, spec->pad);
+	segue_digest_number(&digest, spec->on_error);
+	segue_digest_number(&digest, spec->keep_final);
+	segue_source_hash(&spec->source, &digest);
+	segue_digest_finish(&digest, hash);
 }
 
 /* ---- Comparing ---- */
 
-struct differences {
-	char text[DIFFERENCES_MAX];
-	size_t used;
-	unsigned count, left_out;
-};
-
-static void differ(struct differences *list, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-
-/* Adds one, whole or not at all; the last words of the text count those that found no room. */
-static void differ(struct differences *list, const char *format, ...)
-{
-	size_t room = sizeof(list->text) - list->used;
-	size_t lead = list->count ? 2 : 0;
-	va_list arguments;
-	int length;
-
-	list->count++;
-	if (lead >= room || list->left_out) {
-		list->left_out++;
-		return;
-	}
-	memcpy(list->text + list->used, "; ", lead);
-	va_start(arguments, format);
-	length = vsnprintf(list->text + list->used + lead, room - lead, format, arguments);
-	va_end(arguments);
-	if (length < 0 || (size_t)length >= room - lead) {
-		list->text[list->used] = '\0';
-		list->left_out++;
-		return;
-	}
-	list->used += lead + (size_t)length;
-}
-
 static void differ_number(
-	struct differences *list, const char *what, uint64_t stored, uint64_t asked)
+	struct segue_differences *list, const char *what, uint64_t stored, uint64_t asked)
 {
 	if (stored != asked)
-		differ(list, "%s: %" PRIu64 " in the store, %" PRIu64 " asked for", what, stored,
-			asked);
+		segue_differ(list, "%s: %" PRIu64 " in the store, %" PRIu64 " asked for", what,
+			stored, asked);
 }
 
 static void differ_text(
-	struct differences *list, const char *what, const char *stored, const char *asked)
+	struct segue_differences *list, const char *what, const char *stored, const char *asked)
 {
 	if (strcmp(stored, asked) != 0)
-		differ(list, "%s: %s in the store, %s asked for", what, stored, asked);
+		segue_differ(list, "%s: %s in the store, %s asked for", what, stored, asked);
 }
 
-static void differ_flag(struct differences *list, const char *what, bool stored, bool asked)
+static void differ_flag(struct segue_differences *list, const char *what, bool stored, bool asked)
 {
 	differ_text(list, what, stored ? "true" : "false", asked ? "true" : "false");
 }
@@ -760,35 +542,36 @@ static const struct segue_field *find(
 	return NULL;
 }
 
-static void compare_field(struct differences *list, const char *kind,
+static void compare_field(struct segue_differences *list, const char *kind,
 	const struct segue_field *stored, const struct segue_field *asked)
 {
 	char stored_shape[SHAPE_TEXT], asked_shape[SHAPE_TEXT];
 
 	if (stored->dtype != asked->dtype)
-		differ(list, "%s \"%s\" dtype: %s in the store, %s asked for", kind, stored->name,
-			segue_dtype_name(stored->dtype), segue_dtype_name(asked->dtype));
+		segue_differ(list, "%s \"%s\" dtype: %s in the store, %s asked for", kind,
+			stored->name, segue_dtype_name(stored->dtype),
+			segue_dtype_name(asked->dtype));
 	print_shape(stored, stored_shape);
 	print_shape(asked, asked_shape);
 	if (strcmp(stored_shape, asked_shape) != 0)
-		differ(list, "%s \"%s\" shape: %s in the store, %s asked for", kind, stored->name,
-			stored_shape, asked_shape);
+		segue_differ(list, "%s \"%s\" shape: %s in the store, %s asked for", kind,
+			stored->name, stored_shape, asked_shape);
 }
 
 /* The places matter too: they are the order of the tensors. */
-static void compare_order(struct differences *list, const char *kind,
+static void compare_order(struct segue_differences *list, const char *kind,
 	const struct segue_field *stored, const struct segue_field *asked, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		if (strcmp(stored[i].name, asked[i].name) != 0) {
-			differ(list,
+			segue_differ(list,
 				"order of %s: \"%s\" at place %zu in the store, \"%s\" asked for",
 				kind, stored[i].name, i, asked[i].name);
 			return;
 		}
 }
 
-static void compare_fields(struct differences *list, const char *kind,
+static void compare_fields(struct segue_differences *list, const char *kind,
 	const struct segue_field *stored, size_t stored_count, const struct segue_field *asked,
 	size_t asked_count)
 {
@@ -801,19 +584,20 @@ static void compare_fields(struct differences *list, const char *kind,
 			compare_field(list, kind, &stored[i], other);
 			common++;
 		} else {
-			differ(list, "%s \"%s\": in the store, not asked for", kind,
+			segue_differ(list, "%s \"%s\": in the store, not asked for", kind,
 				stored[i].name);
 		}
 	}
 	for (size_t i = 0; i < asked_count; i++)
 		if (!find(stored, stored_count, asked[i].name))
-			differ(list, "%s \"%s\": not in the store, asked for", kind, asked[i].name);
+			segue_differ(list, "%s \"%s\": not in the store, asked for", kind,
+				asked[i].name);
 	if (common == stored_count && common == asked_count)
 		compare_order(list, kind, stored, asked, common);
 }
 
-static void compare_init(
-	struct differences *list, const struct segue_spec *stored, const struct segue_spec *asked)
+static void compare_init(struct segue_differences *list, const struct segue_spec *stored,
+	const struct segue_spec *asked)
 {
 	for (size_t i = 0; i < stored->state_count; i++) {
 		const struct segue_field *a = &stored->states[i];
@@ -825,15 +609,15 @@ static void compare_init(
 			continue;
 		new = asked->init_hash[b - asked->states];
 		if (old[0] != new[0] || old[1] != new[1])
-			differ(list,
+			segue_differ(list,
 				"states \"%s\" initial value: one of hash %016" PRIx64 "%016" PRIx64
 				" in the store, %016" PRIx64 "%016" PRIx64 " asked for",
 				a->name, old[1], old[0], new[1], new[0]);
 	}
 }
 
-static void compare_numbers(
-	struct differences *list, const struct segue_spec *stored, const struct segue_spec *asked)
+static void compare_numbers(struct segue_differences *list, const struct segue_spec *stored,
+	const struct segue_spec *asked)
 {
 	static const char *const tails[] = {"shrink", "stop", "pad"};
 	static const char *const ends[] = {"continue", "drain"};
@@ -851,14 +635,12 @@ static void compare_numbers(
 	differ_text(list, "on_error", rules[stored->on_error], rules[asked->on_error]);
 	differ_flag(list, "keep_final", stored->keep_final, asked->keep_final);
 	differ_flag(list, "persist", stored->persist, asked->persist);
-	differ_flag(list, "allow_surplus", stored->allow_surplus, asked->allow_surplus);
-	differ_text(list, "key_feature", stored->key_feature ? stored->key_feature : "(none)",
-		asked->key_feature ? asked->key_feature : "(none)");
+	segue_source_compare(&stored->source, &asked->source, list);
 }
 
 int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec *asked)
 {
-	struct differences list = {.used = 0};
+	struct segue_differences list = {.used = 0};
 
 	compare_numbers(&list, stored, asked);
 	compare_fields(&list, "sequences", stored->sequences, stored->sequence_count,
@@ -868,9 +650,5 @@ int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec 
 	compare_fields(&list, "states", stored->states, stored->state_count, asked->states,
 		asked->state_count);
 	compare_init(&list, stored, asked);
-	if (list.count == 0)
-		return 0;
-	if (list.left_out)
-		return segue_fail(SEGUE_ESPEC, "%s; and %u more", list.text, list.left_out);
-	return segue_fail(SEGUE_ESPEC, "%s", list.text);
+	return segue_differences_fail(&list);
 }

@@ -8,7 +8,7 @@
 #ifndef SEGUE_CORE_SPEC_H
 #define SEGUE_CORE_SPEC_H
 
-#include "segue/segue.h"
+#include "core/spec_source.h"
 
 /* The server keeps a table of all lanes of a stream that is open. */
 #define SEGUE_LANES_MAX 4096
@@ -24,12 +24,7 @@ struct segue_field {
 
 struct segue_spec {
 	char *name;
-	/* Source. Paths are absolute files or patterns. */
-	char **paths;
-	size_t path_count;
-	enum segue_compression compression;
-	char *key_feature; /* NULL: none */
-	bool allow_surplus;
+	struct segue_spec_source source;
 
 	struct segue_field *sequences;
 	size_t sequence_count;
@@ -48,7 +43,7 @@ struct segue_spec {
 	enum segue_on_error on_error;
 	bool keep_final, persist;
 
-	uint32_t depth, num_threads, capacity;
+	uint32_t depth, num_threads;
 	enum segue_durability durability;
 	uint32_t interval_ms, lease_timeout_ms;
 	uint32_t keep_checkpoints;
@@ -58,8 +53,8 @@ struct segue_spec {
  * Checks `spec`, fills in its defaults and copies all of it; relative paths are made absolute
  * against the working directory. On success the caller owns *out (segue_spec_destroy). SEGUE_EINVAL
  * names the field, its value and what is allowed: empty or ':' names, names twice, rank, a size
- * that overflows, num_unroll / batch_size / lanes of 0, depth < 2, capacity < batch_size, no
- * sequence feature, no path, ...
+ * that overflows, num_unroll / batch_size / lanes of 0, depth < 2, no sequence feature, no path,
+ * ...
  */
 int segue_spec_create(const struct segue_stream_spec *spec, struct segue_spec **out);
 

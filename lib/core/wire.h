@@ -13,7 +13,7 @@
 #include "core/frame.h"
 #include "core/spec.h"
 
-#define SEGUE_PROTOCOL    1
+#define SEGUE_PROTOCOL    2
 #define SEGUE_TOKEN_BYTES 16
 #define SEGUE_ARENA_SIZE  (1u << 20)
 

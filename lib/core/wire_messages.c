@@ -148,7 +148,7 @@ static int get_stream_open(const ProtobufCMessage *from, struct segue_message *o
 {
 	const Segue__Pb__StreamOpen *pb = (const Segue__Pb__StreamOpen *)from;
 
-	if (pb->paths_upload != 0 && pb->spec && pb->spec->n_paths > 0)
+	if (pb->paths_upload != 0 && segue_pb_spec_has_paths(pb->spec))
 		return segue_fail(SEGUE_EPROTOCOL,
 			"stream_open has paths in the spec and in upload %" PRIu64,
 			pb->paths_upload);

@@ -9,15 +9,17 @@
 
 #include "core/error.h"
 
-#define PATHS_MAX (1u << 20)
+/* Of a source's message, without what it points to. */
+#define SOURCE_SIZE_MAX sizeof(Segue__Pb__TFRecord)
 
 size_t segue_pb_spec_scratch(const struct segue_spec *spec)
 {
 	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
+	const struct segue_paths *paths = segue_source_paths(&spec->source);
 
 	return fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_PB_ALIGN) +
-	       spec->path_count * sizeof(ProtobufCBinaryData) + 8 * SEGUE_PB_ALIGN +
-	       sizeof(Segue__Pb__Spec);
+	       (paths ? paths->count * sizeof(ProtobufCBinaryData) : 0) + 16 * SEGUE_PB_ALIGN +
+	       sizeof(Segue__Pb__Spec) + SOURCE_SIZE_MAX;
 }
 
 static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct segue_field *fields,
@@ -42,8 +44,6 @@ static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct s
 
 static void put_numbers(const struct segue_spec *spec, Segue__Pb__Spec *pb)
 {
-	pb->compression = spec->compression;
-	pb->allow_surplus = spec->allow_surplus;
 	pb->num_unroll = spec->num_unroll;
 	pb->batch_size = spec->batch_size;
 	pb->lanes = spec->lanes;
@@ -58,12 +58,121 @@ static void put_numbers(const struct segue_spec *spec, Segue__Pb__Spec *pb)
 	pb->persist = spec->persist;
 	pb->depth = spec->depth;
 	pb->num_threads = spec->num_threads;
-	pb->capacity = spec->capacity;
 	pb->durability = spec->durability;
 	pb->interval_ms = spec->interval_ms;
 	pb->lease_timeout_ms = spec->lease_timeout_ms;
 	pb->keep_checkpoints = spec->keep_checkpoints;
 }
+
+/* ---- Sources ---- */
+
+static void put_paths(struct segue_arena *scratch, const struct segue_paths *paths,
+	ProtobufCBinaryData **out, size_t *count)
+{
+	*out = segue_pb_build(scratch, paths->count, sizeof(**out));
+	*count = paths->count;
+	for (size_t i = 0; i < paths->count; i++)
+		(*out)[i] = segue_pb_put_bytes(paths->path[i], strlen(paths->path[i]));
+}
+
+static ProtobufCBinaryData put_name(const char *name)
+{
+	return name ? segue_pb_put_bytes(name, strlen(name)) : (ProtobufCBinaryData){.len = 0};
+}
+
+static void put_tfrecord(struct segue_arena *scratch, const struct segue_spec_tfrecord *source,
+	bool with_paths, Segue__Pb__Spec *to)
+{
+	Segue__Pb__TFRecord *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__tfrecord__init(pb);
+	if (with_paths)
+		put_paths(scratch, &source->paths, &pb->paths, &pb->n_paths);
+	pb->compression = source->compression;
+	pb->key_feature = put_name(source->key_feature);
+	pb->allow_surplus = source->allow_surplus;
+	to->source_case = SEGUE__PB__SPEC__SOURCE_TFRECORD;
+	to->tfrecord = pb;
+}
+
+static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
+	bool with_paths, Segue__Pb__Spec *to)
+{
+	switch (source->kind) {
+	case SEGUE_SOURCE_TFRECORD:
+		put_tfrecord(scratch, &source->tfrecord, with_paths, to);
+		return;
+	}
+}
+
+bool segue_pb_spec_has_paths(const Segue__Pb__Spec *pb)
+{
+	return pb && pb->source_case == SEGUE__PB__SPEC__SOURCE_TFRECORD &&
+	       pb->tfrecord->n_paths > 0;
+}
+
+static int get_name(const char *field, const ProtobufCBinaryData *from, char **out)
+{
+	int rc = segue_pb_check_string(field, from, SEGUE_NAME_MAX);
+
+	if (rc || from->len == 0)
+		return rc;
+	*out = strndup((char *)from->data, from->len);
+	return *out ? 0 : segue_pb_fail_memory();
+}
+
+static int get_paths(const ProtobufCBinaryData *from, size_t count, struct segue_paths *out)
+{
+	int rc = segue_pb_check_range("spec.paths", count, 0, SEGUE_PATHS_MAX);
+
+	if (rc || count == 0)
+		return rc;
+	out->path = calloc(count, sizeof(*out->path));
+	if (!out->path)
+		return segue_pb_fail_memory();
+	for (; out->count < count; out->count++) {
+		const ProtobufCBinaryData *path = &from[out->count];
+
+		rc = segue_pb_check_string("spec.paths", path, PATH_MAX - 1);
+		if (rc)
+			return rc;
+		out->path[out->count] = strndup(path->len ? (char *)path->data : "", path->len);
+		if (!out->path[out->count])
+			return segue_pb_fail_memory();
+	}
+	return 0;
+}
+
+static int get_tfrecord(const Segue__Pb__TFRecord *pb, struct segue_spec_source *out)
+{
+	struct segue_spec_tfrecord *to = &out->tfrecord;
+	int rc;
+
+	out->kind = SEGUE_SOURCE_TFRECORD;
+	rc = get_name("spec.key_feature", &pb->key_feature, &to->key_feature);
+	if (!rc)
+		rc = get_paths(pb->paths, pb->n_paths, &to->paths);
+	if (!rc)
+		rc = segue_pb_check_range("spec.compression", pb->compression,
+			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_GZIP);
+	to->compression = pb->compression;
+	to->allow_surplus = pb->allow_surplus;
+	return rc;
+}
+
+static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
+{
+	switch (pb->source_case) {
+	case SEGUE__PB__SPEC__SOURCE_TFRECORD:
+		return get_tfrecord(pb->tfrecord, out);
+	case SEGUE__PB__SPEC__SOURCE__NOT_SET:
+	default: /* protobuf-c adds a value of its own, for the size of the enum */
+		return segue_fail(SEGUE_EPROTOCOL,
+			"spec.source is missing, or of a kind that is not known here");
+	}
+}
+
+/* ---- Spec ---- */
 
 Segue__Pb__Spec *segue_pb_put_spec(
 	struct segue_arena *scratch, const struct segue_spec *spec, bool with_paths)
@@ -72,14 +181,7 @@ Segue__Pb__Spec *segue_pb_put_spec(
 
 	segue__pb__spec__init(pb);
 	pb->name = spec->name;
-	if (with_paths) {
-		pb->n_paths = spec->path_count;
-		pb->paths = segue_pb_build(scratch, spec->path_count, sizeof(*pb->paths));
-		for (size_t i = 0; i < spec->path_count; i++)
-			pb->paths[i] = segue_pb_put_bytes(spec->paths[i], strlen(spec->paths[i]));
-	}
-	if (spec->key_feature)
-		pb->key_feature = segue_pb_put_bytes(spec->key_feature, strlen(spec->key_feature));
+	put_source(scratch, &spec->source, with_paths, pb);
 	pb->n_sequences = spec->sequence_count;
 	pb->sequences = put_fields(scratch, spec->sequences, NULL, spec->sequence_count);
 	pb->n_contexts = spec->context_count;
@@ -156,45 +258,10 @@ static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	return 0;
 }
 
-static int get_source(const Segue__Pb__Spec *pb, struct segue_spec *out)
-{
-	int rc = segue_pb_check_string("spec.key_feature", &pb->key_feature, SEGUE_NAME_MAX);
-
-	if (rc == 0)
-		rc = segue_pb_check_range("spec.paths", pb->n_paths, 0, PATHS_MAX);
-	if (rc < 0)
-		return rc;
-	if (pb->key_feature.len > 0) {
-		out->key_feature = strndup((char *)pb->key_feature.data, pb->key_feature.len);
-		if (!out->key_feature)
-			return segue_pb_fail_memory();
-	}
-	if (pb->n_paths == 0)
-		return 0;
-	out->paths = calloc(pb->n_paths, sizeof(*out->paths));
-	if (!out->paths)
-		return segue_pb_fail_memory();
-	for (size_t i = 0; i < pb->n_paths; i++) {
-		const ProtobufCBinaryData *path = &pb->paths[i];
-
-		rc = segue_pb_check_string("spec.paths", path, PATH_MAX - 1);
-		if (rc < 0)
-			return rc;
-		out->paths[i] = strndup(path->len ? (char *)path->data : "", path->len);
-		if (!out->paths[i])
-			return segue_pb_fail_memory();
-		out->path_count = i + 1;
-	}
-	return 0;
-}
-
 static int get_enums(const Segue__Pb__Spec *pb, struct segue_spec *out)
 {
-	int rc = segue_pb_check_range("spec.compression", pb->compression, SEGUE_COMPRESSION_AUTO,
-		SEGUE_COMPRESSION_GZIP);
+	int rc = segue_pb_check_range("spec.tail", pb->tail, SEGUE_TAIL_SHRINK, SEGUE_TAIL_PAD);
 
-	if (rc == 0)
-		rc = segue_pb_check_range("spec.tail", pb->tail, SEGUE_TAIL_SHRINK, SEGUE_TAIL_PAD);
 	if (rc == 0)
 		rc = segue_pb_check_range(
 			"spec.epoch_end", pb->epoch_end, SEGUE_EPOCH_CONTINUE, SEGUE_EPOCH_DRAIN);
@@ -204,7 +271,6 @@ static int get_enums(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	if (rc == 0)
 		rc = segue_pb_check_range("spec.durability", pb->durability, SEGUE_DURABLE_INTERVAL,
 			SEGUE_DURABLE_COMMIT);
-	out->compression = pb->compression;
 	out->tail = pb->tail;
 	out->epoch_end = pb->epoch_end;
 	out->on_error = pb->on_error;
@@ -214,7 +280,6 @@ static int get_enums(const Segue__Pb__Spec *pb, struct segue_spec *out)
 
 static void get_numbers(const Segue__Pb__Spec *pb, struct segue_spec *out)
 {
-	out->allow_surplus = pb->allow_surplus;
 	out->num_unroll = pb->num_unroll;
 	out->batch_size = pb->batch_size;
 	out->lanes = pb->lanes;
@@ -226,7 +291,6 @@ static void get_numbers(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	out->persist = pb->persist;
 	out->depth = pb->depth;
 	out->num_threads = pb->num_threads;
-	out->capacity = pb->capacity;
 	out->interval_ms = pb->interval_ms;
 	out->lease_timeout_ms = pb->lease_timeout_ms;
 	out->keep_checkpoints = pb->keep_checkpoints;
@@ -237,8 +301,6 @@ static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
 	int rc = get_text("spec.name", pb->name, SEGUE_NAME_MAX, &spec->name);
 
 	if (rc == 0)
-		rc = get_source(pb, spec);
-	if (rc == 0)
 		rc = get_fields("spec.sequences", pb->sequences, pb->n_sequences,
 			SEGUE_FEATURES_MAX, &spec->sequences, &spec->sequence_count);
 	if (rc == 0)
@@ -248,6 +310,8 @@ static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
 		rc = get_states(pb, spec);
 	if (rc == 0)
 		rc = get_enums(pb, spec);
+	if (rc == 0)
+		rc = get_source(pb, &spec->source);
 	get_numbers(pb, spec);
 	return rc;
 }

@@ -14,6 +14,9 @@ size_t segue_pb_spec_scratch(const struct segue_spec *spec);
 Segue__Pb__Spec *segue_pb_put_spec(
 	struct segue_arena *scratch, const struct segue_spec *spec, bool with_paths);
 
+/* NULL: a spec that is missing has none. */
+bool segue_pb_spec_has_paths(const Segue__Pb__Spec *pb);
+
 /*
  * A malloc'd spec, its fields within their types and caps, its rules not checked
  * (segue_spec_check). SEGUE_EPROTOCOL names the field; NULL is a spec that is missing.

@@ -34,7 +34,8 @@ static void print_fields(const struct segue_json_value *spec, const char *name, 
 
 static void print_paths(const struct segue_json_value *spec)
 {
-	const struct segue_json_value *paths = segue_json_get(spec, "paths");
+	const struct segue_json_value *source = segue_json_get(spec, "source");
+	const struct segue_json_value *paths = source ? segue_json_get(source, "paths") : NULL;
 	const struct segue_json_value *first = paths ? paths->first : NULL;
 	char *text = segue_cli_printable(first ? first->text : "", first ? first->size : 0);
 

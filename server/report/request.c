@@ -21,7 +21,6 @@ enum { KEY_GUESS = 256 };
 /* Of a stream with more lanes, STATUS leaves out those that nobody has and nobody has begun. */
 enum { LANES_SHOWN = 256 };
 
-static const char *const compressions[] = {"auto", "none", "gzip"};
 static const char *const tails[] = {"shrink", "stop", "pad"};
 static const char *const epoch_ends[] = {"continue", "drain"};
 static const char *const on_errors[] = {"raise", "skip"};
@@ -75,24 +74,49 @@ static void put_fields(
 	segue_json_end(json, ']');
 }
 
-static void put_source(struct segue_json *json, const struct segue_spec *spec)
+static void put_option(struct segue_json *json, const struct segue_option *option, const void *spec)
 {
-	segue_json_begin(json, "paths", '[');
-	for (size_t i = 0; i < spec->path_count; i++)
-		segue_json_string(json, NULL, spec->paths[i]);
-	segue_json_end(json, ']');
-	segue_json_string(json, "compression", compressions[spec->compression]);
-	if (spec->key_feature)
-		segue_json_string(json, "key_feature", spec->key_feature);
-	else
-		segue_json_null(json, "key_feature");
-	segue_json_bool(json, "allow_surplus", spec->allow_surplus);
+	switch (option->kind) {
+	case SEGUE_OPTION_FLAG:
+		segue_json_bool(json, option->name, segue_option_get(option, spec));
+		return;
+	case SEGUE_OPTION_NUMBER:
+		segue_json_unsigned(json, option->name, segue_option_get(option, spec));
+		return;
+	case SEGUE_OPTION_CHOICE:
+		segue_json_string(
+			json, option->name, option->choices[segue_option_get(option, spec)]);
+		return;
+	case SEGUE_OPTION_TEXT:
+		if (segue_option_text(option, spec))
+			segue_json_string(json, option->name, segue_option_text(option, spec));
+		else
+			segue_json_null(json, option->name);
+	}
+}
+
+static void put_source(struct segue_json *json, const struct segue_spec_source *source)
+{
+	const struct segue_source_row *row = segue_source_row(source->kind);
+	const struct segue_paths *paths = segue_source_paths(source);
+
+	segue_json_begin(json, "source", '{');
+	segue_json_string(json, "kind", row->name);
+	if (paths) {
+		segue_json_begin(json, "paths", '[');
+		for (size_t i = 0; i < paths->count; i++)
+			segue_json_string(json, NULL, paths->path[i]);
+		segue_json_end(json, ']');
+	}
+	for (const struct segue_option *option = row->options; option->name; option++)
+		put_option(json, option, source);
+	segue_json_end(json, '}');
 }
 
 static void put_spec(struct segue_json *json, const struct segue_spec *spec)
 {
 	segue_json_begin(json, "spec", '{');
-	put_source(json, spec);
+	put_source(json, &spec->source);
 	put_fields(json, "sequences", spec->sequences, spec->sequence_count);
 	put_fields(json, "contexts", spec->contexts, spec->context_count);
 	put_fields(json, "states", spec->states, spec->state_count);
@@ -113,7 +137,6 @@ static void put_spec(struct segue_json *json, const struct segue_spec *spec)
 	segue_json_bool(json, "persist", spec->persist);
 	segue_json_unsigned(json, "depth", spec->depth);
 	segue_json_unsigned(json, "num_threads", spec->num_threads);
-	segue_json_unsigned(json, "capacity", spec->capacity);
 	segue_json_string(json, "durability", durabilities[spec->durability]);
 	segue_json_unsigned(json, "interval_ms", spec->interval_ms);
 	segue_json_unsigned(json, "lease_timeout_ms", spec->lease_timeout_ms);

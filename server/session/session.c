@@ -19,7 +19,6 @@
 enum {
 	HELLO_WITHIN_S = 5,
 	FRAME_WITHIN_S = 10,
-	PATHS_MAX = 1 << 20,
 	PATHS_BYTES_MAX = 1 << 28,
 	FRAMES_AT_ONCE = 64,             /* then others have their turn */
 	FDS_MAX = 64,                    /* on their way to a peer that does not read */
@@ -470,23 +469,23 @@ static int hello(struct segue_session *session, const struct segue_message *mess
 /* Puts paths that came in an upload, each ended by a NUL, into the spec. */
 static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
 {
+	struct segue_paths *paths = segue_source_paths(&spec->source);
 	size_t count = 0;
 
-	if (size == 0 || bytes[size - 1] != '\0' || spec->path_count)
+	if (size == 0 || bytes[size - 1] != '\0' || !paths || paths->count)
 		return segue_fail(
 			SEGUE_EPROTOCOL, "paths in an upload that are not ended by a NUL");
 	for (size_t i = 0; i < size; i++)
 		count += bytes[i] == '\0';
-	if (count > PATHS_MAX)
-		return segue_fail(SEGUE_ELIMIT, "%zu paths: the limit is %d", count, PATHS_MAX);
-	char **paths = calloc(count, sizeof(*paths));
-	if (!paths)
+	if (count > SEGUE_PATHS_MAX)
+		return segue_fail(
+			SEGUE_ELIMIT, "%zu paths: the limit is %u", count, SEGUE_PATHS_MAX);
+	paths->path = calloc(count, sizeof(*paths->path));
+	if (!paths->path)
 		return segue_fail(SEGUE_ENOMEM, "no memory for %zu paths", count);
-	free(spec->paths);
-	spec->paths = paths;
-	for (; spec->path_count < count; spec->path_count++) {
-		paths[spec->path_count] = strdup(bytes);
-		if (!paths[spec->path_count])
+	for (; paths->count < count; paths->count++) {
+		paths->path[paths->count] = strdup(bytes);
+		if (!paths->path[paths->count])
 			return segue_fail(SEGUE_ENOMEM, "no memory for %zu paths", count);
 		bytes += strlen(bytes) + 1;
 	}

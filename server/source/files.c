@@ -161,15 +161,17 @@ static int add_matches(const struct segue_opener *opener, struct paths *paths, c
 static int expand(
 	const struct segue_opener *opener, const struct segue_spec *spec, struct paths *paths)
 {
-	for (size_t i = 0; i < spec->path_count; i++) {
+	const struct segue_paths *asked = &spec->source.tfrecord.paths;
+
+	for (size_t i = 0; i < asked->count; i++) {
 		int rc = segue_check_given_up(opener ? opener->given_up : NULL);
 
 		if (rc == SEGUE_OK)
-			rc = segue_opener_exists(opener, spec->paths[i]);
+			rc = segue_opener_exists(opener, asked->path[i]);
 		if (rc > 0)
-			rc = paths_add(paths, spec->paths[i]);
+			rc = paths_add(paths, asked->path[i]);
 		else if (rc == 0)
-			rc = add_matches(opener, paths, spec->paths[i]);
+			rc = add_matches(opener, paths, asked->path[i]);
 		if (rc < 0)
 			return rc;
 	}
@@ -335,7 +337,8 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 	for (size_t i = 0; rc == SEGUE_OK && i < files->count; i++) {
 		rc = segue_check_given_up(files->opener.given_up);
 		if (rc == SEGUE_OK)
-			rc = look_at(&files->opener, &files->file[i], spec->compression, cache_dir);
+			rc = look_at(&files->opener, &files->file[i],
+				spec->source.tfrecord.compression, cache_dir);
 	}
 	return rc;
 }

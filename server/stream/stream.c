@@ -361,14 +361,16 @@ static void leave(struct segue_opening *opening)
  */
 static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
 {
-	for (size_t i = 0; i < open->path_count || i < asked->path_count; i++) {
-		const char *ours = i < open->path_count ? open->paths[i] : "(none)";
-		const char *theirs = i < asked->path_count ? asked->paths[i] : "(none)";
+	const struct segue_paths *a = segue_source_paths(&open->source);
+	const struct segue_paths *b = segue_source_paths(&asked->source);
+
+	for (size_t i = 0; a && (i < a->count || i < b->count); i++) {
+		const char *ours = i < a->count ? a->path[i] : "(none)";
+		const char *theirs = i < b->count ? b->path[i] : "(none)";
 		if (strcmp(ours, theirs) != 0)
 			return segue_fail(SEGUE_ESPEC,
 				"source.paths[%zu]: %s in use, %s asked for; all who have the "
-				"stream "
-				"open at one time must give the same paths",
+				"stream open at one time must give the same paths",
 				i, ours, theirs);
 	}
 	return 0;
@@ -436,10 +438,11 @@ static uint64_t size_of_lanes(const struct segue_spec *spec)
 /* Of a pattern only the opening will tell. */
 static uint64_t most_files(const struct segue_spec *spec)
 {
+	const struct segue_paths *paths = segue_source_paths(&spec->source);
 	uint64_t files = 0;
 
-	for (size_t i = 0; i < spec->path_count && files < SEGUE_FILES_OPEN_MAX; i++)
-		files += strpbrk(spec->paths[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
+	for (size_t i = 0; paths && i < paths->count && files < SEGUE_FILES_OPEN_MAX; i++)
+		files += strpbrk(paths->path[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
 	return files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
 }
 

@@ -26,7 +26,8 @@ void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, c
 	};
 	spec->stream = (struct segue_stream_spec){
 		.name = "bench",
-		.source = {.paths = spec->path, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = spec->path, .path_count = 1}},
 		.sequences = &spec->feature,
 		.sequence_count = 1,
 		.states = spec->state,

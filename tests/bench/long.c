@@ -216,8 +216,8 @@ static void run(const struct bench_shape *shape, uint32_t steps)
 	bench_spec_init(&spec, shape, path);
 	for (uint32_t i = 0; i < shape->rows; i++)
 		paths[i] = path;
-	spec.stream.source.paths = paths;
-	spec.stream.source.path_count = shape->rows;
+	spec.stream.source.tfrecord.paths = paths;
+	spec.stream.source.tfrecord.path_count = shape->rows;
 	spec.stream.epochs = 1;
 	bench_server_start(&server, segue_tmpdir_path(&dir, "store", store));
 	bench_worker_open(&worker, &server, &spec, shape);

@@ -119,8 +119,8 @@ static void run(const struct segue_tmpdir *dir, const struct bench_shape *shape,
 	bench_spec_init(&spec, shape, segue_tmpdir_path(dir, rows, path));
 	for (uint32_t i = 0; i < shape->rows; i++)
 		paths[i] = path;
-	spec.stream.source.paths = paths;
-	spec.stream.source.path_count = shape->rows;
+	spec.stream.source.tfrecord.paths = paths;
+	spec.stream.source.tfrecord.path_count = shape->rows;
 	spec.stream.interval_ms = INTERVAL_MS;
 	bench_server_start(&server, segue_tmpdir_path(dir, store, store_path));
 	bench_worker_open(&worker, &server, &spec, shape);

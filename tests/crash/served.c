@@ -69,7 +69,8 @@ static int open_stream(const struct served_session *session, struct segue_client
 		{.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {2}},
 		{.name = "t", .dtype = SEGUE_UINT8, .rank = 1, .dims = {BYTES}}};
 	const struct segue_stream_spec spec = {.name = STREAM,
-		.source = {.paths = &session->data, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = &session->data, .path_count = 1}},
 		.sequences = &feature,
 		.sequence_count = 1,
 		.states = states,

@@ -274,7 +274,8 @@ static void open_stream(struct crash_worker *worker)
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {STATE_WORDS}};
 	const struct segue_stream_spec spec = {
 		.name = "train",
-		.source = {.paths = &data, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = &data, .path_count = 1}},
 		.sequences = &feature,
 		.sequence_count = 1,
 		.states = &state,

@@ -178,7 +178,8 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 	}
 	const struct segue_stream_spec asked = {
 		.name = take_name(&input),
-		.source = {.paths = paths,
+		.source.kind = take(&input) % 8 ? SEGUE_SOURCE_TFRECORD : take(&input),
+		.source.tfrecord = {.paths = paths,
 			.path_count = take(&input) % 4,
 			.compression = (enum segue_compression)take(&input),
 			.key_feature = take(&input) % 2 ? take_name(&input) : NULL},
@@ -198,7 +199,6 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 		.on_error = (enum segue_on_error)take(&input),
 		.depth = (uint32_t)take(&input),
 		.num_threads = (uint32_t)take(&input),
-		.capacity = (uint32_t)take(&input),
 		.durability = (enum segue_durability)take(&input),
 		.interval_ms = (uint32_t)take(&input),
 		.lease_timeout_ms = (uint32_t)take(&input),

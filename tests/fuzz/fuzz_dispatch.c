@@ -136,8 +136,9 @@ static bool is_harmless_stream(struct segue_spec *spec)
 {
 	struct segue_geometry geometry;
 
-	for (size_t i = 0; i < spec->path_count; i++)
-		if (strncmp(spec->paths[i], world.place, strlen(world.place)) != 0)
+	for (size_t i = 0; i < spec->source.tfrecord.paths.count; i++)
+		if (strncmp(spec->source.tfrecord.paths.path[i], world.place,
+			    strlen(world.place)) != 0)
 			return false;
 	if (spec->lanes > 16 || spec->num_threads > 4 || spec->batch_size > 64 || spec->depth > 16)
 		return false;

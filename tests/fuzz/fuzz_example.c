@@ -47,8 +47,8 @@ static void pick_spec(struct segue_testspec *test, uint8_t choice)
 		segue_testspec_sequence(test, "y", SEGUE_INT64, 1);
 	if (choice & 0x20)
 		segue_testspec_context(test, "c", dtypes[choice % 5], 1);
-	test->spec.allow_surplus = choice & 0x80;
-	test->spec.key_feature = choice % 11 == 0 ? (char *)(uintptr_t) "k" : NULL;
+	test->spec.source.tfrecord.allow_surplus = choice & 0x80;
+	test->spec.source.tfrecord.key_feature = choice % 11 == 0 ? (char *)(uintptr_t) "k" : NULL;
 }
 
 static void read_all(const struct segue_spec *spec, struct segue_example *example,

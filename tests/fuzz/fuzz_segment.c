@@ -67,7 +67,8 @@ static struct segue_spec *make_spec(void)
 		{.name = "k", .dtype = SEGUE_INT64}};
 	const struct segue_stream_spec asked = {
 		.name = "train",
-		.source = {.paths = paths, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = paths, .path_count = 1}},
 		.sequences = sequences,
 		.sequence_count = 1,
 		.contexts = contexts,

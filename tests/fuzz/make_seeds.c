@@ -196,7 +196,8 @@ static void put_greeting(uint8_t client)
 	static const struct segue_feature x[] = {{.name = "x", .dtype = SEGUE_FLOAT32}};
 	static const struct segue_state h[] = {{.name = "h", .dtype = SEGUE_FLOAT32}};
 	const struct segue_stream_spec asked = {.name = "train",
-		.source = {.paths = paths, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = paths, .path_count = 1}},
 		.sequences = x,
 		.sequence_count = 1,
 		.states = h,

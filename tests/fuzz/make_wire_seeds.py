@@ -40,13 +40,13 @@ def feature(name: bytes, dtype: int, *dims: int) -> bytes:
 
 TOKEN = bytes(range(16))
 STATE = feature(b"h", 1, 4) + fixed(4, 5) + fixed(5, 6)
+SOURCE = blob(1, b"/data/*.tfrecord") + blob(1, b"/b") + blob(3, b"id") + number(4, 1)
 SPEC = (
-    blob(1, b"train") + blob(2, b"/data/*.tfrecord") + blob(2, b"/b") + blob(4, b"id")
-    + number(5, 1) + blob(6, feature(b"x", 1, 3, 5)) + blob(6, feature(b"y", 4))
-    + blob(7, feature(b"s", 6, 7)) + blob(8, STATE) + number(9, 20) + number(10, 6)
-    + number(11, 2) + number(12, 1) + fixed(13, 9) + number(14, 3) + number(15, 1)
-    + number(16, 1) + number(20, 1) + number(21, 4) + number(22, 1) + number(23, 1000)
-    + number(25, 1000) + number(27, 3)
+    blob(1, b"train") + blob(2, SOURCE) + blob(10, feature(b"x", 1, 3, 5))
+    + blob(10, feature(b"y", 4)) + blob(11, feature(b"s", 6, 7)) + blob(12, STATE)
+    + number(13, 20) + number(14, 6) + number(15, 2) + number(16, 1) + fixed(17, 9)
+    + number(18, 3) + number(19, 1) + number(20, 1) + number(24, 1) + number(25, 4)
+    + number(26, 1) + number(28, 1000) + number(30, 3)
 )  # fmt: skip
 POSITION = (
     number(1, 5) + number(2, 9) + packed(6, 1, 2**64 - 1) + packed(7, 30, 0)

@@ -63,7 +63,8 @@ static void open_stream(struct segue_client **client, struct segue_stream **stre
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {2}};
 	const struct segue_stream_spec spec = {
 		.name = "train",
-		.source = {.paths = &data, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = &data, .path_count = 1}},
 		.sequences = &feature,
 		.sequence_count = 1,
 		.states = &state,

@@ -186,7 +186,6 @@ def make(name: str, rng: np.random.Generator, **fields: Any) -> Case:
             "persist": bool(rng.integers(3)),
             "depth": int(rng.integers(2, 6)),
             "num_threads": int(rng.integers(1, 4)),
-            "capacity": [None, spec.batch_size][rng.integers(2)],
             "interval": float(rng.choice([0.01, 1.0])),
         },
     )

@@ -203,11 +203,11 @@ def make_spec(
     """The spec of a stream over test_cli's data: a feature, a context feature, a state h."""
     float32, int64 = 1, 4
     return (
-        message(f1=name.encode(), f2=[str(path).encode() for path in paths])
-        + message(f6=message(f1=b"token", f2=float32), f7=message(f1=b"speaker", f2=int64))
-        + message(f8=message(f1=b"h", f2=float32, f3=state), f9=4, f10=batch, f11=lanes)
-        + message(f14=epochs, f15=1, f20=int(persist), f21=depth, f22=num_threads)
-        + message(f23=1000, f25=100, f27=3)
+        message(f1=name.encode(), f2=message(f1=[str(path).encode() for path in paths]))
+        + message(f10=message(f1=b"token", f2=float32), f11=message(f1=b"speaker", f2=int64))
+        + message(f12=message(f1=b"h", f2=float32, f3=state), f13=4, f14=batch, f15=lanes)
+        + message(f18=epochs, f19=1, f24=int(persist), f25=depth, f26=num_threads)
+        + message(f28=100, f30=3)
     )
 
 

@@ -401,7 +401,7 @@ def test_a_stream_opened_with_another_spec(tmp_path: Path, restarted: bool) -> N
     for changes, parts in others:
         with refused(segue.SpecError, "stream 'train'", *parts):
             client.stream("train", **arguments(path, **changes))
-    runtime = {"depth": 2, "num_threads": 2, "capacity": 9, "durability": "commit", "interval": 2}
+    runtime = {"depth": 2, "num_threads": 2, "durability": "commit", "interval": 2}
     assert len(read(client.stream("train", **arguments(path, **runtime)))) > 3
     client.close()
 
@@ -581,7 +581,7 @@ def test_a_store_from_a_future_version(tmp_path: Path) -> None:
     assert found
     file.write_bytes(data)
     with refused(
-        segue.FormatError, str(file), "has format 7", "knows formats up to 2", "use a later one"
+        segue.FormatError, str(file), "has format 7", "knows formats up to 3", "use a later one"
     ):
         segue.open(store)
     assert file.read_bytes() == data
@@ -841,7 +841,7 @@ def receive(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def hello(**changes: int) -> bytes:
-    fields = {"serial": 1, "protocol": 1, "layout": 2, **changes}
+    fields = {"serial": 1, "protocol": 2, "layout": 2, **changes}
     return frame(
         HELLO,
         message(
@@ -866,7 +866,7 @@ def test_a_client_of_another_protocol_version(client: segue.Client, tmp_path: Pa
     store = tmp_path / "store"
     kind, answer = talk(store, hello())
     assert kind == WELCOME and segue.__version__.encode() in answer
-    for changes in ({"protocol": 2}, {"protocol": 0}, {"layout": 99}):
+    for changes in ({"protocol": 3}, {"protocol": 1}, {"protocol": 0}, {"layout": 99}):
         kind, answer = talk(store, hello(**changes))
         assert kind == FAILURE
         assert b"the client (segue 9.9.9) speaks protocol" in answer

@@ -995,8 +995,6 @@ def test_freeing_while_another_thread_waits(client: segue.Client, tmp_path: Path
         ({"durability": "always"}, "durability"),
         ({"depth": 1}, "depth"),
         ({"num_threads": 0}, "num_threads"),
-        ({"capacity": 0}, "capacity"),
-        ({"capacity": 1}, "capacity"),
         ({"interval": 0}, "interval"),
     ],
 )

@@ -488,7 +488,8 @@ def test_inspect(keys: list[str], directory: Path) -> None:
     assert stream["name"] == "train"
     assert re.fullmatch(r"[0-9a-f]{32}", stream["fingerprint"])
     spec = stream["spec"]
-    assert spec["paths"] == [str(directory.parent / "data.tfrecord")]
+    assert spec["source"]["kind"] == "tfrecord"
+    assert spec["source"]["paths"] == [str(directory.parent / "data.tfrecord")]
     assert spec["states"] == [
         {"name": "h", "dtype": "float32", "shape": [3]},
         {"name": "n", "dtype": "int64", "shape": []},

@@ -372,12 +372,14 @@ static void on_stream_open(struct fakeserver *server, int c, struct segue_messag
 	server->seen.opens++;
 	MUST(size <= sizeof(server->seen.paths));
 	if (paths) {
-		MUST(spec->path_count == 0);
+		MUST(spec->source.tfrecord.paths.count == 0);
 		memcpy(server->seen.paths, paths, size);
 		server->seen.paths_size = size;
-		spec->paths = calloc(1, sizeof(*spec->paths));
-		MUST(spec->paths && (spec->paths[0] = strdup((char *)paths)));
-		spec->path_count = 1;
+		spec->source.tfrecord.paths.path =
+			calloc(1, sizeof(*spec->source.tfrecord.paths.path));
+		MUST(spec->source.tfrecord.paths.path &&
+			(spec->source.tfrecord.paths.path[0] = strdup((char *)paths)));
+		spec->source.tfrecord.paths.count = 1;
 		free(paths);
 	}
 	MUST(segue_spec_check(spec) == 0);

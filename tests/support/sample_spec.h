@@ -35,7 +35,8 @@ static inline void sample_init(struct sample *s)
 	s->states[1].init = s->c0;
 	s->spec = (struct segue_stream_spec){
 		.name = "train",
-		.source = {.paths = s->paths, .path_count = 2, .key_feature = "id"},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = s->paths, .path_count = 2, .key_feature = "id"}},
 		.sequences = s->sequences,
 		.sequence_count = 2,
 		.contexts = s->contexts,

@@ -9,7 +9,8 @@ void segue_testspec_init(struct segue_testspec *test)
 	memset(test, 0, sizeof(*test));
 	test->spec.sequences = test->sequences;
 	test->spec.contexts = test->contexts;
-	test->spec.paths = test->paths;
+	test->spec.source.kind = SEGUE_SOURCE_TFRECORD;
+	test->spec.source.tfrecord.paths.path = test->paths;
 	test->spec.num_unroll = 1;
 	test->spec.pad = true;
 }
@@ -39,15 +40,19 @@ void segue_testspec_context(
 
 void segue_testspec_path(struct segue_testspec *test, const char *path)
 {
-	test->paths[test->spec.path_count] = strdup(path);
-	if (!test->paths[test->spec.path_count])
+	struct segue_paths *paths = &test->spec.source.tfrecord.paths;
+
+	paths->path[paths->count] = strdup(path);
+	if (!paths->path[paths->count])
 		abort();
-	test->spec.path_count++;
+	paths->count++;
 }
 
 void segue_testspec_finish(struct segue_testspec *test)
 {
-	for (size_t i = 0; i < test->spec.path_count; i++)
-		free(test->paths[i]);
-	test->spec.path_count = 0;
+	struct segue_paths *paths = &test->spec.source.tfrecord.paths;
+
+	for (size_t i = 0; i < paths->count; i++)
+		free(paths->path[i]);
+	paths->count = 0;
 }

@@ -41,7 +41,8 @@ static struct segue_stream_spec make_spec(void)
 {
 	return (struct segue_stream_spec){
 		.name = "train",
-		.source = {.paths = paths, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = paths, .path_count = 1}},
 		.sequences = sequences,
 		.sequence_count = 1,
 		.contexts = contexts,
@@ -657,7 +658,7 @@ Test(client, uploads_long_lists_of_paths)
 			text[i], sizeof(text[i]), "/data/some/where/part-%04d-of-1000.tfrecord", i);
 		list[i] = text[i];
 	}
-	spec.source = (struct segue_tfrecord){.paths = list, .path_count = COUNT};
+	spec.source.tfrecord = (struct segue_tfrecord){.paths = list, .path_count = COUNT};
 	open_stream();
 	cr_assert_eq(server->seen.uploads, 1);
 	for (int i = 0; i < COUNT; i++) {

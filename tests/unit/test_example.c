@@ -531,7 +531,7 @@ Test(example, missing_and_surplus)
 	refused_features(good_context, 1, three, 3, "feature 'x': there twice");
 	two[1].name = "c";
 	refused_features(two, 2, good, 2, "context feature 'c': there twice");
-	bad.spec.allow_surplus = true;
+	bad.spec.source.tfrecord.allow_surplus = true;
 	accepted_good();
 	refused_features(good_context, 1, three, 3, "feature 'x': there twice");
 }
@@ -545,7 +545,7 @@ Test(example, surplus_is_allowed_when_asked_for)
 	struct reader reader;
 
 	bad_spec();
-	bad.spec.allow_surplus = true;
+	bad.spec.source.tfrecord.allow_surplus = true;
 	memset(name, 'n', sizeof(name));
 	name[299] = '\0';
 	three[1].name = name;
@@ -555,7 +555,7 @@ Test(example, surplus_is_allowed_when_asked_for)
 	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_OK, "%s",
 		segue_error_detail());
 	reader_close(&reader);
-	bad.spec.allow_surplus = false;
+	bad.spec.source.tfrecord.allow_surplus = false;
 	two[0].name = "c";
 	bytes.size = 0;
 	segue_tfwrite_example(&bytes, two, 1, three, 3);
@@ -852,7 +852,7 @@ Test(example, key_features)
 	char key[SEGUE_EXAMPLE_KEY_MAX + 1];
 
 	bad_spec();
-	bad.spec.key_feature = (char *)(uintptr_t) "id";
+	bad.spec.source.tfrecord.key_feature = (char *)(uintptr_t) "id";
 	set_key(&bytes, "utterance-7", 11);
 	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_OK);
 	cr_assert_eq(reader.example.key_size, 11);

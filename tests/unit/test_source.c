@@ -360,7 +360,7 @@ Test(source, key_feature)
 	segue_tfwrite_record(&file, data.bytes, data.size);
 	segue_tfwrite_file(path_of("a"), file.bytes, file.size);
 	use("a");
-	test.spec.key_feature = (char *)(uintptr_t) "id";
+	test.spec.source.tfrecord.key_feature = (char *)(uintptr_t) "id";
 	source = open_source();
 	check_key(source, 0, "speaker-1");
 	source->ops->destroy(source);
@@ -852,17 +852,17 @@ Test(source, gzip_said_or_not)
 	make_file("a", 0, 2, true);
 	make_file("b", 0, 2, false);
 	use("a");
-	test.spec.compression = SEGUE_COMPRESSION_GZIP;
+	test.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	source = open_source();
 	check_record(source, 1, 1);
 	source->ops->destroy(source);
-	test.spec.compression = SEGUE_COMPRESSION_NONE;
+	test.spec.source.tfrecord.compression = SEGUE_COMPRESSION_NONE;
 	refused(SEGUE_EDATA, "is this a TFRecord file?");
 	segue_testspec_finish(&test);
 	use("b");
 	source = open_source();
 	source->ops->destroy(source);
-	test.spec.compression = SEGUE_COMPRESSION_GZIP;
+	test.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	refused(SEGUE_EDATA, "/b: is not gzip, as the spec says");
 }
 

@@ -49,8 +49,10 @@ CASE(no_sequence, s->spec.sequence_count = 0)
 CASE(null_sequences, s->spec.sequences = NULL)
 CASE(null_contexts, s->spec.contexts = NULL)
 CASE(null_states, s->spec.states = NULL)
-CASE(null_paths, s->spec.source.paths = NULL)
-CASE(no_path, s->spec.source.path_count = 0)
+CASE(no_kind, s->spec.source.kind = 0)
+CASE(bad_kind, s->spec.source.kind = 99)
+CASE(null_paths, s->spec.source.tfrecord.paths = NULL)
+CASE(no_path, s->spec.source.tfrecord.path_count = 0)
 CASE(empty_path, s->paths[1] = "")
 CASE(missing_path, s->paths[1] = NULL)
 CASE(path_too_long, s->paths[1] = memset(long_path, '/', PATH_MAX))
@@ -78,16 +80,15 @@ CASE(bad_tail, s->spec.tail = 3)
 CASE(bad_epoch_end, s->spec.epoch_end = 2)
 CASE(bad_on_error, s->spec.on_error = 2)
 CASE(bad_durability, s->spec.durability = 2)
-CASE(bad_compression, s->spec.source.compression = 3)
+CASE(bad_compression, s->spec.source.tfrecord.compression = 3)
 CASE(depth_one, s->spec.depth = 1)
 CASE(depth_large, s->spec.depth = 65)
 CASE(threads_large, s->spec.num_threads = 65)
 CASE(interval_large, s->spec.interval_ms = 3600001)
 CASE(lease_timeout_large, s->spec.lease_timeout_ms = 86400001)
 CASE(checkpoints_large, s->spec.keep_checkpoints = 101)
-CASE(small_capacity, s->spec.capacity = 5)
 CASE(final_of_nothing, s->spec.keep_final = true; s->spec.volatile_ = true)
-CASE(empty_key_feature, s->spec.source.key_feature = "")
+CASE(empty_key_feature, s->spec.source.tfrecord.key_feature = "")
 
 static const struct {
 	void (*change)(struct sample *sample);
@@ -108,6 +109,8 @@ static const struct {
 	{null_sequences, {"sequences is NULL", "2 entries"}},
 	{null_contexts, {"contexts is NULL"}},
 	{null_states, {"states is NULL"}},
+	{no_kind, {"source.kind is 0", "none of 1 (tfrecord)"}},
+	{bad_kind, {"source.kind is 99", "none of 1 (tfrecord)"}},
 	{null_paths, {"source.paths is NULL"}},
 	{no_path, {"source.path_count is 0"}},
 	{empty_path, {"source.paths[1] is empty"}},
@@ -144,7 +147,6 @@ static const struct {
 	{interval_large, {"interval_ms is 3600001", "(3600.001 s; 0.001 to 3600 s)"}},
 	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
 	{checkpoints_large, {"keep_checkpoints is 101"}},
-	{small_capacity, {"capacity is 5", "batch_size 6"}},
 	{final_of_nothing, {"keep_final", "persist"}},
 	{empty_key_feature, {"source.key_feature is empty"}},
 };
@@ -191,7 +193,7 @@ Test(spec, limits_themselves_are_allowed)
 	sample.spec.tail = SEGUE_TAIL_PAD;
 	sample.spec.epoch_end = SEGUE_EPOCH_DRAIN;
 	sample.spec.epochs = 0; /* endless: each epoch is padded when it ends */
-	sample.spec.source.key_feature = "image/key:0";
+	sample.spec.source.tfrecord.key_feature = "image/key:0";
 	segue_spec_destroy(make(&sample));
 }
 
@@ -205,10 +207,10 @@ Test(spec, stream_without_states_or_contexts)
 	sample.spec.state_count = 0;
 	sample.spec.contexts = NULL;
 	sample.spec.context_count = 0;
-	sample.spec.source.key_feature = NULL;
+	sample.spec.source.tfrecord.key_feature = NULL;
 	spec = make(&sample);
 	cr_assert_eq(spec->state_count, 0);
-	cr_assert_null(spec->key_feature);
+	cr_assert_null(spec->source.tfrecord.key_feature);
 	segue_spec_destroy(spec);
 }
 
@@ -223,16 +225,11 @@ Test(spec, defaults)
 	spec = make(&sample);
 	cr_assert_eq(spec->depth, 4);
 	cr_assert_eq(spec->num_threads, 1);
-	cr_assert_eq(spec->capacity, 1000);
 	cr_assert_eq(spec->interval_ms, 1000);
 	cr_assert_eq(spec->lease_timeout_ms, 0);
 	cr_assert_eq(spec->keep_checkpoints, 3);
 	cr_assert(spec->pad);
 	cr_assert(spec->persist);
-	segue_spec_destroy(spec);
-	sample.spec.batch_size = 3000;
-	spec = make(&sample);
-	cr_assert_eq(spec->capacity, 3000);
 	segue_spec_destroy(spec);
 }
 
@@ -248,18 +245,18 @@ Test(spec, everything_is_copied)
 	sample.spec.volatile_ = true;
 	sample.spec.depth = 8;
 	sample.spec.durability = SEGUE_DURABLE_COMMIT;
-	sample.spec.source.allow_surplus = true;
-	sample.spec.source.compression = SEGUE_COMPRESSION_GZIP;
+	sample.spec.source.tfrecord.allow_surplus = true;
+	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	spec = make(&sample);
 	memset(name, '#', sizeof(name) - 1);
 	memset(sample.sequences, 0, sizeof(sample.sequences));
 	cr_assert_str_eq(spec->name, "train");
-	cr_assert_eq(spec->path_count, 2);
-	cr_assert_str_eq(spec->paths[0], "/data/a.tfrecord");
-	cr_assert_str_eq(spec->paths[1], "/data/b-*.tfrecord");
-	cr_assert_str_eq(spec->key_feature, "id");
-	cr_assert(spec->allow_surplus);
-	cr_assert_eq(spec->compression, SEGUE_COMPRESSION_GZIP);
+	cr_assert_eq(spec->source.tfrecord.paths.count, 2);
+	cr_assert_str_eq(spec->source.tfrecord.paths.path[0], "/data/a.tfrecord");
+	cr_assert_str_eq(spec->source.tfrecord.paths.path[1], "/data/b-*.tfrecord");
+	cr_assert_str_eq(spec->source.tfrecord.key_feature, "id");
+	cr_assert(spec->source.tfrecord.allow_surplus);
+	cr_assert_eq(spec->source.tfrecord.compression, SEGUE_COMPRESSION_GZIP);
 	cr_assert_str_eq(spec->sequences[0].name, "x");
 	cr_assert_eq(spec->sequences[0].rank, 2);
 	cr_assert_eq(spec->sequences[0].elements, 15);
@@ -291,12 +288,12 @@ Test(spec, relative_paths_become_absolute)
 	sample.paths[0] = "data/*.tfrecord";
 	spec = make(&sample);
 	snprintf(expected, sizeof(expected), "%s/data/*.tfrecord", real);
-	cr_assert_str_eq(spec->paths[0], expected);
-	cr_assert_str_eq(spec->paths[1], "/data/b-*.tfrecord");
+	cr_assert_str_eq(spec->source.tfrecord.paths.path[0], expected);
+	cr_assert_str_eq(spec->source.tfrecord.paths.path[1], "/data/b-*.tfrecord");
 	segue_spec_destroy(spec);
 	cr_assert_eq(chdir("/"), 0);
 	spec = make(&sample);
-	cr_assert_str_eq(spec->paths[0], "/data/*.tfrecord");
+	cr_assert_str_eq(spec->source.tfrecord.paths.path[0], "/data/*.tfrecord");
 	segue_spec_destroy(spec);
 	free(real);
 	rmdir(directory);
@@ -334,12 +331,12 @@ Test(spec, peers_are_held_to_the_same_rules)
 	spec->depth = 0; /* defaults are the library's to fill in, not the server's */
 	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);
 	spec->depth = 4;
-	path = spec->paths[1];
-	spec->paths[1] = strdup("b.tfrecord");
+	path = spec->source.tfrecord.paths.path[1];
+	spec->source.tfrecord.paths.path[1] = strdup("b.tfrecord");
 	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);
 	cr_assert(strstr(segue_error_detail(), "source.paths[1] \"b.tfrecord\" is not absolute"));
-	free(spec->paths[1]);
-	spec->paths[1] = path;
+	free(spec->source.tfrecord.paths.path[1]);
+	spec->source.tfrecord.paths.path[1] = path;
 	segue_spec_destroy(spec);
 	segue_spec_destroy(NULL);
 }
@@ -363,8 +360,8 @@ Test(spec, copy_is_deep_and_whole)
 	segue_spec_hash(copy, hash[1]);
 	cr_assert_eq(memcmp(hash[0], hash[1], sizeof(hash[0])), 0);
 	cr_assert_eq(segue_spec_check(copy), 0);
-	cr_assert_eq(copy->path_count, 2);
-	cr_assert_str_eq(copy->paths[1], "/data/b-*.tfrecord");
+	cr_assert_eq(copy->source.tfrecord.paths.count, 2);
+	cr_assert_str_eq(copy->source.tfrecord.paths.path[1], "/data/b-*.tfrecord");
 	cr_assert_eq(copy->depth, 7);
 	cr_assert_eq(copy->interval_ms, 12);
 	cr_assert_eq(copy->lease_timeout_ms, 13);
@@ -398,9 +395,9 @@ CASE(epochs, s->spec.epochs = 4)
 CASE(no_pad, s->spec.no_pad = true)
 CASE(skip, s->spec.on_error = SEGUE_ON_ERROR_SKIP)
 CASE(final, s->spec.keep_final = true)
-CASE(surplus, s->spec.source.allow_surplus = true)
-CASE(other_key, s->spec.source.key_feature = "other")
-CASE(no_key, s->spec.source.key_feature = NULL)
+CASE(surplus, s->spec.source.tfrecord.allow_surplus = true)
+CASE(other_key, s->spec.source.tfrecord.key_feature = "other")
+CASE(no_key, s->spec.source.tfrecord.key_feature = NULL)
 CASE(swap, struct segue_feature f = s->sequences[0]; s->sequences[0] = s->sequences[1];
 	s->sequences[1] = f)
 CASE(move_to_context, s->spec.sequence_count = 1; s->contexts[0] = s->sequences[1])
@@ -410,11 +407,10 @@ CASE(tail, s->spec.tail = SEGUE_TAIL_STOP)
 CASE(drain, s->spec.epoch_end = SEGUE_EPOCH_DRAIN)
 CASE(not_stored, s->spec.volatile_ = true)
 CASE(rename_stream, s->spec.name = "eval")
-CASE(move_files, s->spec.source.path_count = 1; s->paths[0] = "/elsewhere/a.tfrecord")
-CASE(gzip, s->spec.source.compression = SEGUE_COMPRESSION_GZIP)
-CASE(runtime, s->spec.depth = 8; s->spec.num_threads = 4; s->spec.capacity = 77;
-	s->spec.durability = SEGUE_DURABLE_COMMIT; s->spec.interval_ms = 5;
-	s->spec.lease_timeout_ms = 6)
+CASE(move_files, s->spec.source.tfrecord.path_count = 1; s->paths[0] = "/elsewhere/a.tfrecord")
+CASE(gzip, s->spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP)
+CASE(runtime, s->spec.depth = 8; s->spec.num_threads = 4; s->spec.durability = SEGUE_DURABLE_COMMIT;
+	s->spec.interval_ms = 5; s->spec.lease_timeout_ms = 6)
 
 /* What a change of one field does to the hash, and what comparing says ("": nothing). */
 static const struct {
@@ -487,8 +483,8 @@ Test(spec, hash_is_the_same_in_every_build)
 
 	sample_init(&sample);
 	hash_of(&sample, hash);
-	cr_assert_eq(hash[0], UINT64_C(0xdbce0c0135347b59), "%016lx", (unsigned long)hash[0]);
-	cr_assert_eq(hash[1], UINT64_C(0x1ee49ad2178ba710), "%016lx", (unsigned long)hash[1]);
+	cr_assert_eq(hash[0], UINT64_C(0x63bbd4e7113a83b7), "%016lx", (unsigned long)hash[0]);
+	cr_assert_eq(hash[1], UINT64_C(0xae05bf857a0415d2), "%016lx", (unsigned long)hash[1]);
 }
 
 Test(spec, no_initial_value_and_explicit_zeros_are_the_same)

@@ -865,12 +865,12 @@ Test(store, refuses_other_formats_and_machines)
 	copy = malloc(size);
 	cr_assert_not_null(copy);
 	memcpy(copy, bytes, size);
-	patch_format(copy, size, 8, 3);
-	refuse_file(SEGUE_EFORMAT, "has format 3; this program (0.1.0) knows formats up to 2", copy,
+	patch_format(copy, size, 8, 4);
+	refuse_file(SEGUE_EFORMAT, "has format 4; this program (0.1.0) knows formats up to 3", copy,
 		size);
 	memcpy(copy, bytes, size);
-	patch_format(copy, size, 8, 1);
-	refuse_file(SEGUE_EFORMAT, "has format 1, of an earlier segue", copy, size);
+	patch_format(copy, size, 8, 2);
+	refuse_file(SEGUE_EFORMAT, "has format 2, of an earlier segue", copy, size);
 	memcpy(copy, bytes, size);
 	patch_format(copy, size, 12, 4);
 	refuse_file(SEGUE_EFORMAT, "another kind of machine", copy, size);

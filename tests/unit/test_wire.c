@@ -31,9 +31,8 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.interval_ms = 77;
 	sample.spec.lease_timeout_ms = 78;
 	sample.spec.keep_checkpoints = 9;
-	sample.spec.capacity = 88;
-	sample.spec.source.compression = SEGUE_COMPRESSION_GZIP;
-	sample.spec.source.allow_surplus = true;
+	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
+	sample.spec.source.tfrecord.allow_surplus = true;
 	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
@@ -168,17 +167,18 @@ static void expect_same_spec(const struct segue_spec *a, struct segue_spec *b, b
 	segue_spec_hash(b, hash[1]);
 	cr_assert_eq(memcmp(hash[0], hash[1], sizeof(hash[0])), 0);
 	cr_assert_str_eq(a->name, b->name);
-	cr_assert_eq(a->compression, b->compression);
+	cr_assert_eq(a->source.tfrecord.compression, b->source.tfrecord.compression);
 	cr_assert_eq(a->depth, b->depth);
 	cr_assert_eq(a->num_threads, b->num_threads);
-	cr_assert_eq(a->capacity, b->capacity);
 	cr_assert_eq(a->durability, b->durability);
 	cr_assert_eq(a->interval_ms, b->interval_ms);
 	cr_assert_eq(a->lease_timeout_ms, b->lease_timeout_ms);
 	cr_assert_eq(a->keep_checkpoints, b->keep_checkpoints);
-	cr_assert_eq(b->path_count, with_paths ? a->path_count : 0);
-	for (size_t i = 0; i < b->path_count; i++)
-		cr_assert_str_eq(a->paths[i], b->paths[i]);
+	cr_assert_eq(
+		b->source.tfrecord.paths.count, with_paths ? a->source.tfrecord.paths.count : 0);
+	for (size_t i = 0; i < b->source.tfrecord.paths.count; i++)
+		cr_assert_str_eq(
+			a->source.tfrecord.paths.path[i], b->source.tfrecord.paths.path[i]);
 	if (with_paths)
 		cr_assert_eq(segue_spec_check(b), 0, "%s", segue_error_detail());
 }
@@ -209,12 +209,12 @@ Test(wire, stream_open_without_states_and_key)
 
 	sample_init(&sample);
 	sample.spec.state_count = sample.spec.context_count = 0;
-	sample.spec.source.key_feature = NULL;
+	sample.spec.source.tfrecord.key_feature = NULL;
 	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0);
 	m.stream_open.spec = spec;
 	out = there_and_back(&m);
 	expect_same_spec(spec, out.stream_open.spec, true);
-	cr_assert_null(out.stream_open.spec->key_feature);
+	cr_assert_null(out.stream_open.spec->source.tfrecord.key_feature);
 	segue_spec_destroy(out.stream_open.spec);
 	segue_spec_destroy(spec);
 }
@@ -268,8 +268,8 @@ Test(wire, too_many_paths_for_a_frame)
 	sample_init(&sample);
 	for (int i = 0; i < 2000; i++)
 		paths[i] = path;
-	sample.spec.source.paths = paths;
-	sample.spec.source.path_count = 2000;
+	sample.spec.source.tfrecord.paths = paths;
+	sample.spec.source.tfrecord.path_count = 2000;
 	cr_assert_eq(segue_spec_create(&sample.spec, &m.stream_open.spec), 0);
 	cr_assert_eq(segue_message_pack(&m, bytes, &size), SEGUE_ELIMIT);
 	cr_assert(strstr(segue_error_detail(), "stream_open"));
@@ -509,74 +509,95 @@ static void field(struct bytes *spec, unsigned kind, const char *name, uint64_t 
 
 static void no_dtype(struct bytes *s)
 {
-	field(s, 6, "x", 0, 0);
+	field(s, 10, "x", 0, 0);
 }
 static void bad_dtype(struct bytes *s)
 {
-	field(s, 6, "x", 1, 1);
-	field(s, 6, "y", 7, 1);
+	field(s, 10, "x", 1, 1);
+	field(s, 10, "y", 7, 1);
 }
 static void many_dims(struct bytes *s)
 {
-	field(s, 7, "x", 1, 9);
+	field(s, 11, "x", 1, 9);
 }
 static void long_name(struct bytes *s)
 {
 	memset(long_text, 'n', SEGUE_NAME_MAX + 1);
 	long_text[SEGUE_NAME_MAX + 1] = '\0';
-	field(s, 8, long_text, 1, 0);
+	field(s, 12, long_text, 1, 0);
 }
 static void bad_name(struct bytes *s)
 {
-	field(s, 8, "\xff", 1, 0);
+	field(s, 12, "\xff", 1, 0);
 }
 static void many_sequences(struct bytes *s)
 {
 	for (int i = 0; i <= SEGUE_FEATURES_MAX; i++)
-		field(s, 6, "x", 1, 0);
+		field(s, 10, "x", 1, 0);
 }
 static void many_states(struct bytes *s)
 {
 	for (int i = 0; i <= SEGUE_STATES_MAX; i++)
-		field(s, 8, "x", 1, 0);
-}
-static void bad_compression(struct bytes *s)
-{
-	number(s, 3, 3);
+		field(s, 12, "x", 1, 0);
 }
 static void bad_tail(struct bytes *s)
 {
-	number(s, 16, 3);
+	number(s, 20, 3);
 }
 static void bad_epoch_end(struct bytes *s)
 {
-	number(s, 17, UINT32_MAX);
+	number(s, 21, UINT32_MAX);
 }
 static void bad_on_error(struct bytes *s)
 {
-	number(s, 18, 2);
+	number(s, 22, 2);
 }
 static void bad_durability(struct bytes *s)
 {
-	number(s, 24, 2);
+	number(s, 27, 2);
+}
+static struct bytes source;
+
+static void bad_compression(struct bytes *s)
+{
+	source.size = 0;
+	number(&source, 2, 3);
+	blob(s, 2, source.data, source.size);
 }
 static void nul_path(struct bytes *s)
 {
-	blob(s, 2, "/a\0b", 4);
+	source.size = 0;
+	blob(&source, 1, "/a\0b", 4);
+	blob(s, 2, source.data, source.size);
 }
 static void long_path(struct bytes *s)
 {
 	memset(long_text, '/', 4096);
-	blob(s, 2, long_text, 4096);
+	source.size = 0;
+	blob(&source, 1, long_text, 4096);
+	blob(s, 2, source.data, source.size);
 }
 static void nul_key(struct bytes *s)
 {
-	blob(s, 4, "k\0", 2);
+	source.size = 0;
+	blob(&source, 3, "k\0", 2);
+	blob(s, 2, source.data, source.size);
 }
 static void long_key(struct bytes *s)
 {
 	memset(long_text, 'k', 256);
-	blob(s, 4, long_text, 256);
+	source.size = 0;
+	blob(&source, 3, long_text, 256);
+	blob(s, 2, source.data, source.size);
+}
+static void no_source(struct bytes *s)
+{
+	number(s, 13, 20);
+}
+/* Of a newer peer: passed over as any unknown field is, and then there is none. */
+static void other_source(struct bytes *s)
+{
+	blob(s, 9, "", 0);
 }
 
 Test(wire, specs_of_a_peer_are_checked)
@@ -601,6 +622,8 @@ Test(wire, specs_of_a_peer_are_checked)
 		{long_path, "spec.paths has 4096 bytes"},
 		{nul_key, "spec.key_feature has a NUL"},
 		{long_key, "spec.key_feature has 256 bytes"},
+		{no_source, "spec.source is missing"},
+		{other_source, "spec.source is missing, or of a kind that is not known"},
 	};
 	static struct bytes bytes;
 
@@ -900,8 +923,8 @@ Test(wire, stream_record_of_many_paths)
 	sample_init(&sample);
 	for (int i = 0; i < 100000; i++)
 		paths[i] = path;
-	sample.spec.source.paths = paths;
-	sample.spec.source.path_count = 100000;
+	sample.spec.source.tfrecord.paths = paths;
+	sample.spec.source.tfrecord.path_count = 100000;
 	cr_assert_eq(segue_spec_create(&sample.spec, &record.spec), 0);
 	cr_assert_eq(segue_stream_record_pack(&record, &bytes, &size), 0);
 	cr_assert_eq(segue_stream_record_unpack(bytes, size, &out), 0, "%s", segue_error_detail());

@@ -1801,20 +1801,20 @@ static bool spec_read(
 {
 	int compression, surplus, shuffle, no_pad, tail, epoch_end, on_error, final, volatile_,
 		durability;
-	unsigned unroll, batch, lanes, depth, threads, capacity, interval, lease_timeout,
-		checkpoints;
+	unsigned unroll, batch, lanes, depth, threads, interval, lease_timeout, checkpoints;
 	unsigned long long seed, epochs;
 
-	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIIiIII:stream", &spec->name,
-		    &PyList_Type, paths, &compression, &spec->source.key_feature, &surplus,
+	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIiIII:stream", &spec->name,
+		    &PyList_Type, paths, &compression, &spec->source.tfrecord.key_feature, &surplus,
 		    &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2],
 		    &unroll, &batch, &lanes, &shuffle, &seed, &epochs, &no_pad, &tail, &epoch_end,
-		    &on_error, &final, &volatile_, &depth, &threads, &capacity, &durability,
-		    &interval, &lease_timeout, &checkpoints))
+		    &on_error, &final, &volatile_, &depth, &threads, &durability, &interval,
+		    &lease_timeout, &checkpoints))
 		return false;
-	spec->source.path_count = (size_t)PyList_Size(*paths);
-	spec->source.compression = (enum segue_compression)compression;
-	spec->source.allow_surplus = surplus;
+	spec->source.kind = SEGUE_SOURCE_TFRECORD;
+	spec->source.tfrecord.path_count = (size_t)PyList_Size(*paths);
+	spec->source.tfrecord.compression = (enum segue_compression)compression;
+	spec->source.tfrecord.allow_surplus = surplus;
 	spec->sequence_count = (size_t)PyList_Size(lists[0]);
 	spec->context_count = (size_t)PyList_Size(lists[1]);
 	spec->state_count = (size_t)PyList_Size(lists[2]);
@@ -1832,7 +1832,6 @@ static bool spec_read(
 	spec->volatile_ = volatile_;
 	spec->depth = depth;
 	spec->num_threads = threads;
-	spec->capacity = capacity;
 	spec->durability = (enum segue_durability)durability;
 	spec->interval_ms = interval;
 	spec->lease_timeout_ms = lease_timeout;
@@ -1898,8 +1897,8 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	stream->context_count = spec.context_count;
 	stream->state_count = spec.state_count;
 	if (draft_fill(&draft, stream, lists) &&
-		draft_paths(&draft, paths, spec.source.path_count)) {
-		spec.source.paths = draft.paths;
+		draft_paths(&draft, paths, spec.source.tfrecord.path_count)) {
+		spec.source.tfrecord.paths = draft.paths;
 		spec.sequences = draft.features;
 		spec.contexts = draft.features + spec.sequence_count;
 		spec.states = draft.states;

@@ -125,7 +125,6 @@ class Client(Closing):
         persist: bool = True,
         depth: int = 4,
         num_threads: int = 1,
-        capacity: int | None = None,
         durability: str = "interval",
         interval: float = 1.0,
         lease_timeout: float | None = None,
@@ -175,10 +174,6 @@ class Client(Closing):
             Batches filled ahead, >= 2.
         num_threads : int
             Loader threads of the server.
-        capacity : int, optional
-            At least `batch_size`; 1000, or `batch_size` if that is more. Bounds the sequences that
-            whoever inserts may have in a lane; over files nobody inserts, and it has no effect:
-            what is read ahead is bounded by `depth`.
         durability : {"interval", "commit"}
             Commits are on disk after at most `interval` seconds, or when ``commit()`` returns.
         interval : float
@@ -221,7 +216,6 @@ class Client(Closing):
             persist,
             depth,
             num_threads,
-            capacity,
             durability,
             interval,
             lease_timeout,

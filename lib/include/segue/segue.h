@@ -166,10 +166,23 @@ enum segue_durability {
 struct segue_tfrecord {
 	const char *const *paths; /* files or glob(7) patterns; relative to the working directory */
 	size_t path_count;
-	enum segue_compression compression;
-	const char *
-		key_feature; /* bytes context feature that is the key; NULL: "<file>:<offset>" (identity) */
-	bool allow_surplus; /* records may hold features that the spec does not name (identity) */
+	enum segue_compression compression; /* (runtime) */
+	/* (identity) bytes context feature that is the key; NULL: "<file>:<offset>" */
+	const char *key_feature;
+	/* (identity) records may hold features that the spec does not name */
+	bool allow_surplus;
+};
+
+enum segue_source_kind {
+	SEGUE_SOURCE_TFRECORD = 1,
+};
+
+/* Where the sequences come from: the kind (identity), and what that kind needs. */
+struct segue_stream_source {
+	enum segue_source_kind kind;
+	union {
+		struct segue_tfrecord tfrecord;
+	};
 };
 
 /*
@@ -179,7 +192,7 @@ struct segue_tfrecord {
  */
 struct segue_stream_spec {
 	const char *name; /* non-empty, no ':' */
-	struct segue_tfrecord source;
+	struct segue_stream_source source;
 	const struct segue_feature *sequences; /* at least one */
 	size_t sequence_count;
 	const struct segue_feature *contexts;
@@ -203,9 +216,7 @@ struct segue_stream_spec {
 	bool keep_final; /* (identity) states saved with a last segment are kept, readable by key */
 	bool volatile_;  /* persist=False: nothing is stored, each lane handle begins at step 0 */
 	uint32_t depth;  /* (runtime) batches filled ahead, >= 2; 0: 4 */
-	uint32_t num_threads; /* (runtime) loader threads; 0: 1 */
-	uint32_t capacity;    /* (runtime) >= batch_size, else without effect: for live input, which
-				 is not there yet; 0: 1000, or batch_size if greater */
+	uint32_t num_threads;             /* (runtime) loader threads; 0: 1 */
 	enum segue_durability durability; /* (runtime) */
 	uint32_t interval_ms;             /* (runtime) 0: 1000 */
 	/*

@@ -410,7 +410,7 @@ static int surplus(const struct scan *scan, const char *what, const struct name 
 {
 	char text[SEGUE_NAME_MAX + 4];
 
-	if (scan->spec->allow_surplus)
+	if (scan->spec->source.tfrecord.allow_surplus)
 		return SEGUE_OK;
 	return segue_fail(SEGUE_EDATA,
 		"%s '%s': not declared; declare it, or allow surplus "
@@ -496,7 +496,8 @@ static int scan_context(struct scan *scan, const struct name *name, struct span 
 {
 	const struct segue_spec *spec = scan->spec;
 	size_t i = find_field(spec->contexts, spec->context_count, name, &scan->next_context);
-	bool is_key = spec->key_feature && name_is(name, spec->key_feature);
+	const char *key = spec->source.tfrecord.key_feature;
+	bool is_key = key && name_is(name, key);
 	int rc = SEGUE_OK;
 
 	if (i == spec->context_count && !is_key)
@@ -566,6 +567,7 @@ static int scan_map(struct scan *scan, uint64_t map, struct span *span)
 static int check_all_found(const struct scan *scan)
 {
 	const struct segue_spec *spec = scan->spec;
+	const char *key = spec->source.tfrecord.key_feature;
 
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		if (!scan->example->cursors[i].found)
@@ -575,10 +577,9 @@ static int check_all_found(const struct scan *scan)
 		if (!scan->example->context_found[i])
 			return segue_fail(SEGUE_EDATA, "context feature '%s': missing",
 				spec->contexts[i].name);
-	if (spec->key_feature && !scan->key_found)
+	if (key && !scan->key_found)
 		return segue_fail(SEGUE_EDATA,
-			"context feature '%s': missing; it was named as the records' key",
-			spec->key_feature);
+			"context feature '%s': missing; it was named as the records' key", key);
 	return SEGUE_OK;
 }
 

@@ -15,7 +15,7 @@
 #include "core/spec.h"
 #include "source/tfrecord/window.h"
 
-/* Longest key that may come from spec->key_feature. */
+/* Longest key that may come from spec->source.tfrecord.key_feature. */
 #define SEGUE_EXAMPLE_KEY_MAX 512
 
 /* What a Feature holds: its field number in the message. */

@@ -157,13 +157,15 @@ static uint64_t round_up(uint64_t size)
 /* The name belongs to what was asked for, so that another outcome of it is seen as a change. */
 static void make_name(const struct segue_spec *spec, char name[NAME_SIZE])
 {
-	XXH64_hash_t high = (XXH64_hash_t)spec->compression, low = 1;
+	const struct segue_spec_tfrecord *asked = &spec->source.tfrecord;
+	XXH64_hash_t high = (XXH64_hash_t)asked->compression, low = 1;
 
-	for (size_t i = 0; i < spec->path_count; i++) {
-		size_t size = strlen(spec->paths[i]) + 1;
+	for (size_t i = 0; i < asked->paths.count; i++) {
+		const char *path = asked->paths.path[i];
+		size_t size = strlen(path) + 1;
 
-		high = XXH3_64bits_withSeed(spec->paths[i], size, high);
-		low = XXH3_64bits_withSeed(spec->paths[i], size, low);
+		high = XXH3_64bits_withSeed(path, size, high);
+		low = XXH3_64bits_withSeed(path, size, low);
 	}
 	snprintf(name, NAME_SIZE, "index-%016jx%016jx", (uintmax_t)high, (uintmax_t)low);
 }

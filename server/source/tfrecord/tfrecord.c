@@ -372,8 +372,10 @@ static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, s
 static int lengths_name(const struct source *source, char name[48])
 {
 	const struct segue_spec *spec = source->spec;
-	uint32_t rules[4] = {spec->pad ? 0 : spec->num_unroll, spec->allow_surplus, spec->on_error,
-		spec->key_feature != NULL};
+	const struct segue_spec_tfrecord *asked = &spec->source.tfrecord;
+	const char *key = asked->key_feature;
+	uint32_t rules[4] = {spec->pad ? 0 : spec->num_unroll, asked->allow_surplus, spec->on_error,
+		key != NULL};
 	XXH3_state_t *state = XXH3_createState();
 	XXH128_hash_t hash;
 
@@ -382,8 +384,8 @@ static int lengths_name(const struct source *source, char name[48])
 	XXH3_128bits_reset(state);
 	XXH3_128bits_update(state, source->index.fingerprint, sizeof(source->index.fingerprint));
 	XXH3_128bits_update(state, rules, sizeof(rules));
-	if (spec->key_feature)
-		XXH3_128bits_update(state, spec->key_feature, strlen(spec->key_feature));
+	if (key)
+		XXH3_128bits_update(state, key, strlen(key));
 	hash_fields(state, spec->sequences, spec->sequence_count);
 	hash_fields(state, spec->contexts, spec->context_count);
 	hash = XXH3_128bits_digest(state);
@@ -562,7 +564,7 @@ static int find_key_max(struct source *source)
 		size += write_number(digits, index->entry[index->first[i + 1] - 1].offset);
 		max = size > max ? size : max;
 	}
-	if (source->spec->key_feature)
+	if (source->spec->source.tfrecord.key_feature)
 		max = SEGUE_EXAMPLE_KEY_MAX;
 	if (max > SEGUE_KEY_MAX)
 		return segue_fail(SEGUE_ELIMIT, "a key of %zu bytes: paths are too long", max);

@@ -164,7 +164,8 @@ void hostile_spec(const struct hostile *hostile, const char *name, struct hostil
 	};
 	out->spec = (struct segue_stream_spec){
 		.name = name,
-		.source = {.paths = &out->path, .path_count = 1},
+		.source = {.kind = SEGUE_SOURCE_TFRECORD,
+			.tfrecord = {.paths = &out->path, .path_count = 1}},
 		.sequences = &out->feature,
 		.sequence_count = 1,
 		.states = &out->state,

@@ -24,8 +24,9 @@ static int open_path(
 	snprintf(name, sizeof(name), "paths-%u", number++);
 	hostile_private_spec(hostile, name, &spec);
 	EXPECT(segue_spec_create(&spec.spec, &request.stream_open.spec) == 0, "spec");
-	free(request.stream_open.spec->paths[0]);
-	request.stream_open.spec->paths[0] = strdup(path); /* as it is: not made absolute */
+	free(request.stream_open.spec->source.tfrecord.paths.path[0]);
+	request.stream_open.spec->source.tfrecord.paths.path[0] =
+		strdup(path); /* as it is: not made absolute */
 	int64_t before = segue_now_ns();
 	enum segue_message_type type = raw_call(raw, &request);
 	int64_t took = segue_now_ns() - before;

@@ -1,0 +1,125 @@
+/*
+ * Options: what a stream and its source are told beside features and states. One row an option;
+ * what takes, checks, copies, hashes, compares, packs, reports and binds them goes through the rows.
+ *
+ * A new option is a row here, a field in segue.h, one in segue.proto, and an argument of the
+ * binding. Pure.
+ */
+#ifndef SEGUE_CORE_OPTIONS_H
+#define SEGUE_CORE_OPTIONS_H
+
+#include <stddef.h>
+
+#include "segue/segue.h"
+
+/* ---- Limits ---- */
+
+#define SEGUE_PATHS_MAX (1u << 20) /* files and patterns of a source */
+
+/* ---- Rows ---- */
+
+/*
+ * X(name, C type, asked, part, kind)
+ *
+ * name: of the field in the spec, in segue.proto and in reports. asked: its field in segue.h.
+ * part: identity (hashed; a change is refused by name), schedule (refused too), runtime (free).
+ * kind: one of those below.
+ *
+ * The identity is hashed in the order of the rows, so rows keep their order. A row that has its
+ * usual value is left out of the hash: a new row changes no hash of what was there before.
+ */
+#define SEGUE_TFRECORD_OPTIONS(X)                                                                  \
+	X(compression, enum segue_compression, compression, RUNTIME,                               \
+		SEGUE_CHOICE("auto", "none", "gzip"))                                              \
+	X(key_feature, char *, key_feature, IDENTITY, SEGUE_TEXT)                                  \
+	/* Decides which records are wrong, hence which are passed over. */                        \
+	X(allow_surplus, bool, allow_surplus, IDENTITY, SEGUE_FLAG)
+
+/* true or false. */
+#define SEGUE_FLAG .kind = SEGUE_OPTION_FLAG, .most = 1
+/* true or false, where segue.h asks for the contrary. */
+#define SEGUE_CONTRARY .kind = SEGUE_OPTION_FLAG, .most = 1, .usual = 1, .contrary = true
+/* From `least_` to `most_`; where 0 is asked for it is `usual_`. unit: "ms" or what is counted. */
+#define SEGUE_NUMBER(least_, most_, usual_, unit_)                                                 \
+	.kind = SEGUE_OPTION_NUMBER, .least = (least_), .most = (most_), .usual = (usual_),        \
+	.unit = (unit_)
+/* An enum that counts from 0; the names of its values. */
+#define SEGUE_CHOICE(...)                                                                          \
+	.kind = SEGUE_OPTION_CHOICE, .choices = (const char *const[]){__VA_ARGS__},                \
+	.most = sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *) - 1
+/* A name of the user's data, in which a ':' may be; NULL: none. */
+#define SEGUE_TEXT .kind = SEGUE_OPTION_TEXT
+
+/* For X: the fields of a struct that has these options; a row of its list. */
+#define SEGUE_OPTION_FIELD(name, type, asked, part, ...) type name;
+#define SEGUE_OPTION_ROW(spec, field, public, asked_field, name_, part_, ...)                      \
+	{                                                                                          \
+		.name = (name_), .part = SEGUE_OPTION_##part_, __VA_ARGS__,                        \
+		.offset = offsetof(spec, field), .size = sizeof(((spec *)NULL)->field),            \
+		.asked = offsetof(public, asked_field)                                             \
+	}
+
+enum segue_option_kind {
+	SEGUE_OPTION_FLAG,
+	SEGUE_OPTION_NUMBER,
+	SEGUE_OPTION_CHOICE,
+	SEGUE_OPTION_TEXT,
+};
+
+enum segue_option_part {
+	SEGUE_OPTION_IDENTITY,
+	SEGUE_OPTION_SCHEDULE,
+	SEGUE_OPTION_RUNTIME,
+};
+
+struct segue_option {
+	const char *name;
+	enum segue_option_kind kind;
+	enum segue_option_part part;
+	bool contrary;
+	size_t offset, size; /* in the spec's struct */
+	size_t asked;        /* offset in that of segue.h; same size */
+	uint64_t least, most, usual;
+	const char *unit; /* NULL: none */
+	const char *const *choices;
+};
+
+/* Lists end with a row without a name. `spec` is a struct of the spec, `asked` one of segue.h. */
+
+/* The value of an option that is no text. */
+uint64_t segue_option_get(const struct segue_option *option, const void *spec);
+/* Sets it in a struct of segue.h. */
+void segue_option_ask(const struct segue_option *option, void *asked, uint64_t value);
+/* A text; NULL: none. */
+const char *segue_option_text(const struct segue_option *option, const void *spec);
+
+/* Takes what is asked for, and the usual values; copies texts. SEGUE_ENOMEM. */
+int segue_options_take(const struct segue_option *list, const void *asked, void *spec);
+/* SEGUE_EINVAL names the option (after `within`), its value and what is allowed. */
+int segue_options_check(const struct segue_option *list, const char *within, const void *spec);
+/* Gives `to`, a copy byte by byte of `from`, texts of its own. SEGUE_ENOMEM: all texts are its own,
+ * or NULL. */
+int segue_options_copy(const struct segue_option *list, const void *from, void *to);
+/* Frees its texts. */
+void segue_options_finish(const struct segue_option *list, void *spec);
+
+struct segue_digest;
+struct segue_differences;
+/* Hashes the identity: name and value of each option that has not its usual value, then an end. */
+void segue_options_hash(
+	const struct segue_option *list, const void *spec, struct segue_digest *digest);
+/* Adds those of identity and schedule that differ. */
+void segue_options_compare(const struct segue_option *list, const void *stored, const void *asked,
+	struct segue_differences *differences);
+
+/*
+ * A name: 1 to SEGUE_NAME_MAX bytes of UTF-8 without control bytes. SEGUE_EINVAL; `what` names the
+ * field: "sequences[2].name".
+ */
+int segue_name_check(const char *what, const char *name, bool colon_allowed);
+/* SEGUE_EINVAL names the field, its value and what is allowed. */
+int segue_range_check(const char *what, uint64_t value, uint64_t least, uint64_t most);
+/* strdup; NULL stays NULL: the check says that it is missing. SEGUE_ENOMEM. */
+int segue_text_copy(const char *from, char **to);
+
+#endif

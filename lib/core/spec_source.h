@@ -1,0 +1,62 @@
+/*
+ * Where a stream's sequences come from, as library and server keep it: a kind and what it needs.
+ *
+ * One row a kind: a new one is a struct here and in segue.h, a list of options, a row, and its
+ * message in segue.proto with two functions in wire_spec.c. Pure.
+ */
+#ifndef SEGUE_CORE_SPEC_SOURCE_H
+#define SEGUE_CORE_SPEC_SOURCE_H
+
+#include "core/options.h"
+
+/* Absolute files or patterns. */
+struct segue_paths {
+	char **path;
+	size_t count;
+};
+
+struct segue_spec_tfrecord {
+	struct segue_paths paths;
+	SEGUE_TFRECORD_OPTIONS(SEGUE_OPTION_FIELD)
+};
+
+struct segue_spec_source {
+	enum segue_source_kind kind;
+	union {
+		struct segue_spec_tfrecord tfrecord;
+	};
+};
+
+struct segue_source_row {
+	const char *name;
+	const struct segue_option *options; /* of struct segue_spec_source */
+	/* Offsets of a kind that has paths: here, and of list and count in segue.h; else 0. */
+	size_t paths, asked_paths, asked_count;
+};
+
+/* The row of a kind; NULL: no such kind. */
+const struct segue_source_row *segue_source_row(enum segue_source_kind kind);
+
+/* Its paths; NULL: a kind without. */
+struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
+
+/*
+ * Copies all of it; relative paths are made absolute against the working directory. SEGUE_EINVAL (no
+ * such kind, no path, a list that is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken until
+ * then is in *out, to be finished.
+ */
+int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out);
+/* Checks all of it. SEGUE_EINVAL names the field, its value and what is allowed. */
+int segue_source_check(const struct segue_spec_source *source);
+/* A deep copy; on failure too, *out is to be finished. SEGUE_ENOMEM. */
+int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_source *out);
+/* Frees what it points to; a zeroed struct is fine. */
+void segue_source_finish(struct segue_spec_source *source);
+
+/* Hashes kind and identity. Not the paths: the data set has a fingerprint of its own. */
+void segue_source_hash(const struct segue_spec_source *source, struct segue_digest *digest);
+/* Adds what differs of what is hashed. */
+void segue_source_compare(const struct segue_spec_source *stored,
+	const struct segue_spec_source *asked, struct segue_differences *differences);
+
+#endif
