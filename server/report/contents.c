@@ -1,0 +1,296 @@
+/* INSPECT: the streams and lanes that the store's tables hold. */
+#include "report/contents.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/layout.h"
+#include "report/json.h"
+#include "report/values.h"
+#include "store/key.h"
+
+/* Bytes of a key that a lane's memory is estimated with, when the data set is not open. */
+enum { KEY_GUESS = 256 };
+
+static int take_stream(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct segue_report_streams *list = arg;
+	struct segue_stream_record record;
+
+	(void)key;
+	(void)key_size;
+	int rc = segue_stream_record_unpack(value, value_size, &record);
+	if (rc)
+		return segue_fail_within(
+			segue_unless_memory(rc, SEGUE_ESTORE), "the record of a stream");
+	if (*list->only && strcmp(record.spec->name, list->only) != 0) {
+		segue_spec_destroy(record.spec);
+		return 0;
+	}
+	struct segue_stream_record *grown =
+		realloc(list->record, (list->count + 1) * sizeof(*grown));
+	if (!grown) {
+		segue_spec_destroy(record.spec);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a report");
+	}
+	list->record = grown;
+	list->record[list->count++] = record;
+	return 0;
+}
+
+void segue_report_finish_streams(struct segue_report_streams *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		segue_spec_destroy(list->record[i].spec);
+	free(list->record);
+}
+
+int segue_report_load_streams(struct segue_store *store, const char *dir, const char *only,
+	struct segue_report_streams *list)
+{
+	*list = (struct segue_report_streams){.only = only};
+	int rc = segue_store_scan(store, SEGUE_TABLE_STREAMS, "", 0, take_stream, NULL, list);
+	if (!rc && *only && list->count == 0)
+		rc = segue_fail(SEGUE_ENOTFOUND, "the store of %s has no stream '%s'", dir, only);
+	if (rc)
+		segue_report_finish_streams(list);
+	return rc;
+}
+
+static int take_lane(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct segue_report_lanes *list = arg;
+	const uint8_t *at = key;
+	struct segue_report_lane *grown = realloc(list->entry, (list->count + 1) * sizeof(*grown));
+
+	if (!grown)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a report");
+	list->entry = grown;
+	struct segue_report_lane *entry = &grown[list->count];
+	if (key_size != 12)
+		return segue_fail(
+			SEGUE_ESTORE, "the record of a lane has a key of %zu bytes", key_size);
+	entry->place = (struct segue_place){.stream = segue_key_get32(at),
+		.group = segue_key_get32(at + 4),
+		.lane = segue_key_get32(at + 8)};
+	int rc = segue_lane_record_unpack(value, value_size, &entry->record);
+	if (rc)
+		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+			"the record of lane %u", entry->place.lane);
+	list->count++;
+	return 0;
+}
+
+void segue_report_finish_lanes(struct segue_report_lanes *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		free(list->entry[i].record.position);
+	free(list->entry);
+}
+
+int segue_report_load_lanes(
+	struct segue_store *store, uint32_t stream, struct segue_report_lanes *list)
+{
+	uint8_t prefix[4];
+
+	segue_key_put32(prefix, stream);
+	*list = (struct segue_report_lanes){0};
+	int rc = segue_store_scan(
+		store, SEGUE_TABLE_LANES, prefix, sizeof(prefix), take_lane, NULL, list);
+	if (rc)
+		segue_report_finish_lanes(list);
+	return rc;
+}
+
+/* ---- The report ---- */
+
+/* The keys of a lane's live rows, found by sequence number. */
+struct key_search {
+	const struct segue_position *position;
+	uint64_t row_size;
+	struct found_key {
+		char *bytes; /* NULL: not in the store */
+		uint32_t size;
+	} * keys; /* position->rows */
+};
+
+static int take_key(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct key_search *search = arg;
+	const uint8_t *states;
+	const char *name;
+	uint32_t name_size;
+
+	if (key_size != 20)
+		return segue_fail(SEGUE_ESTORE, "a row's states have a key of %zu bytes", key_size);
+	uint64_t number = segue_key_get64((const uint8_t *)key + 12);
+	int rc = segue_records_row(value, value_size, search->row_size, &name, &name_size, &states);
+	if (rc)
+		return rc;
+	for (uint32_t row = 0; row < search->position->rows; row++) {
+		struct found_key *found = &search->keys[row];
+		if (search->position->row[row].number != number || found->bytes)
+			continue;
+		found->bytes = malloc(name_size + 1);
+		if (!found->bytes)
+			return segue_fail(SEGUE_ENOMEM, "no memory for a report");
+		memcpy(found->bytes, name, name_size);
+		found->size = name_size;
+	}
+	return 0;
+}
+
+static void put_row(struct segue_json *json, const struct segue_spec *spec, uint32_t index,
+	const struct segue_plan_row *row, const struct found_key *key)
+{
+	segue_json_begin(json, NULL, '{');
+	segue_json_unsigned(json, "row", index);
+	segue_json_unsigned(json, "number", row->number);
+	segue_json_unsigned(json, "segment", row->segment);
+	segue_json_unsigned(
+		json, "segments", segue_plan_segments(row->array_steps, spec->num_unroll));
+	if (key->bytes)
+		segue_json_bytes(json, "key", key->bytes, key->size);
+	else
+		segue_json_null(json, "key");
+	segue_json_end(json, '}');
+}
+
+/* The rows whose sequence goes on. */
+static int put_rows(struct segue_json *json, struct segue_store *store,
+	const struct segue_spec *spec, const struct segue_report_lane *lane)
+{
+	const struct segue_position *position = lane->record.position;
+	const struct segue_plan_spec plan = {.num_unroll = spec->num_unroll};
+	uint8_t prefix[12];
+	struct key_search search = {
+		.position = position,
+		.row_size = segue_row_size(spec),
+		.keys = calloc(position->rows + 1u, sizeof(struct found_key)),
+	};
+
+	if (!search.keys)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a report");
+	segue_key_put32(
+		segue_key_put32(segue_key_put32(prefix, lane->place.stream), lane->place.group),
+		lane->place.lane);
+	int rc = segue_store_scan(
+		store, SEGUE_TABLE_STATES, prefix, sizeof(prefix), take_key, NULL, &search);
+	segue_json_begin(json, "rows", '[');
+	for (uint32_t row = 0; row < position->rows; row++) {
+		if (segue_plan_row_lives(&plan, &position->row[row]))
+			put_row(json, spec, row, &position->row[row], &search.keys[row]);
+		free(search.keys[row].bytes);
+	}
+	segue_json_end(json, ']');
+	free(search.keys);
+	return rc;
+}
+
+static int put_checkpoints(
+	struct segue_json *json, struct segue_store *store, struct segue_place place)
+{
+	struct segue_catalogue catalogue;
+
+	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	if (rc)
+		return rc;
+	segue_json_begin(json, "checkpoints", '[');
+	for (uint32_t i = 0; i < catalogue.count; i++) {
+		segue_json_begin(json, NULL, '{');
+		segue_json_unsigned(json, "id", catalogue.entry[i].id);
+		segue_json_unsigned(json, "step", catalogue.entry[i].step);
+		segue_report_put_date(json, "created", catalogue.entry[i].created_ms);
+		segue_json_unsigned(json, "bytes", catalogue.entry[i].size);
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+	return 0;
+}
+
+static int put_stored_lane(struct segue_json *json, struct segue_store *store,
+	const struct segue_spec *spec, const struct segue_report_lane *lane)
+{
+	const struct segue_lane_record *record = &lane->record;
+
+	segue_json_begin(json, NULL, '{');
+	segue_json_unsigned(json, "lane", lane->place.lane);
+	segue_json_unsigned(json, "group", lane->place.group);
+	segue_json_unsigned(json, "step", record->position->step);
+	/* Where epochs follow one another in the rows without a gap, a lane is in no single one. */
+	if (spec->epoch_end == SEGUE_EPOCH_DRAIN)
+		segue_json_unsigned(json, "epoch", record->position->epoch);
+	else
+		segue_json_null(json, "epoch");
+	segue_report_put_date(json, "committed", record->committed_ms);
+	segue_json_unsigned(json, "generation", record->generation);
+	segue_json_bool(json, "held", record->held);
+	segue_json_signed(json, "holder_pid", record->holder.pid);
+	int rc = put_checkpoints(json, store, lane->place);
+	if (!rc)
+		rc = put_rows(json, store, spec, lane);
+	segue_json_end(json, '}');
+	return rc;
+}
+
+/* Shared memory of a lane in use, about: how long the longest key is, only the data set tells. */
+static uint64_t lane_bytes(const struct segue_spec *spec)
+{
+	struct segue_geometry geometry;
+
+	if (segue_geometry_init(spec, KEY_GUESS, &geometry))
+		return 0;
+	uint64_t bytes = geometry.ring_size + geometry.carry_size + geometry.lease_size;
+	segue_geometry_finish(&geometry);
+	return bytes;
+}
+
+static int put_stored_stream(struct segue_json *json, struct segue_store *store,
+	const struct segue_stream_record *record)
+{
+	struct segue_report_lanes lanes;
+
+	int rc = segue_report_load_lanes(store, record->id, &lanes);
+	if (rc)
+		return rc;
+	segue_json_begin(json, NULL, '{');
+	segue_json_string(json, "name", record->spec->name);
+	segue_json_unsigned(json, "id", record->id);
+	segue_report_put_date(json, "created", record->created_ms);
+	segue_report_put_fingerprint(json, "fingerprint", record->fingerprint);
+	segue_json_unsigned(json, "lane_bytes", lane_bytes(record->spec));
+	segue_report_put_spec(json, record->spec);
+	segue_json_begin(json, "lanes", '[');
+	for (size_t i = 0; !rc && i < lanes.count; i++)
+		rc = put_stored_lane(json, store, record->spec, &lanes.entry[i]);
+	segue_json_end(json, ']');
+	segue_json_end(json, '}');
+	segue_report_finish_lanes(&lanes);
+	return rc;
+}
+
+int segue_report_inspect(struct segue_store *store, const char *dir, const char *stream, char **out)
+{
+	struct segue_json json = {0};
+	struct segue_report_streams streams;
+
+	int rc = segue_report_load_streams(store, dir, stream, &streams);
+	if (rc)
+		return rc;
+	segue_json_begin(&json, NULL, '{');
+	segue_json_begin(&json, "streams", '[');
+	for (size_t i = 0; !rc && i < streams.count; i++)
+		rc = put_stored_stream(&json, store, &streams.record[i]);
+	segue_json_end(&json, ']');
+	segue_json_end(&json, '}');
+	segue_report_finish_streams(&streams);
+	if (rc) {
+		segue_json_finish(&json);
+		return rc;
+	}
+	return segue_json_take(&json, out);
+}

@@ -1,0 +1,186 @@
+/* GET: the states that the store keeps under one key. */
+#include "report/states.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/utf8.h"
+#include "report/contents.h"
+#include "report/json.h"
+#include "report/values.h"
+#include "store/key.h"
+
+struct get {
+	struct segue_json json;
+	const struct segue_spec *spec;
+	const char *key;
+	size_t key_size;
+	size_t hits;
+};
+
+static void put_value(struct segue_json *json, enum segue_dtype dtype, const uint8_t *at)
+{
+	union {
+		float f32;
+		double f64;
+		int32_t i32;
+		int64_t i64;
+	} value;
+
+	memcpy(&value, at, segue_dtype_size(dtype));
+	switch (dtype) {
+	case SEGUE_FLOAT32:
+		segue_json_real(json, NULL, (double)value.f32, 9);
+		break;
+	case SEGUE_FLOAT64:
+		segue_json_real(json, NULL, value.f64, 17);
+		break;
+	case SEGUE_INT32:
+		segue_json_signed(json, NULL, value.i32);
+		break;
+	case SEGUE_INT64:
+		segue_json_signed(json, NULL, value.i64);
+		break;
+	case SEGUE_UINT8:
+		segue_json_unsigned(json, NULL, *at);
+		break;
+	case SEGUE_BOOL:
+		segue_json_bool(json, NULL, *at != 0);
+		break;
+	}
+}
+
+/* A row's states lie side by side, in the order of the spec, without padding. */
+static void put_states(
+	struct segue_json *json, const struct segue_spec *spec, const uint8_t *states)
+{
+	segue_json_begin(json, "states", '{');
+	for (size_t i = 0; i < spec->state_count; i++) {
+		const struct segue_field *field = &spec->states[i];
+		size_t size = segue_dtype_size(field->dtype);
+		segue_json_begin(json, field->name, '{');
+		segue_json_string(json, "dtype", segue_dtype_name(field->dtype));
+		segue_report_put_shape(json, field);
+		segue_json_begin(json, "values", '[');
+		for (uint64_t n = 0; n < field->elements; n++)
+			put_value(json, field->dtype, states + n * size);
+		segue_json_end(json, ']');
+		segue_json_end(json, '}');
+		states += field->size;
+	}
+	segue_json_end(json, '}');
+}
+
+/* A hit if the row's key is the one asked for. */
+static int put_hit(struct get *get, const char *kind, struct segue_place place, uint64_t number,
+	const void *value, size_t size)
+{
+	const uint8_t *states;
+	const char *name;
+	uint32_t name_size;
+
+	int rc = segue_records_row(
+		value, size, segue_row_size(get->spec), &name, &name_size, &states);
+	if (rc)
+		return rc;
+	if (name_size != get->key_size || memcmp(name, get->key, name_size) != 0)
+		return 0;
+	get->hits++;
+	segue_json_begin(&get->json, NULL, '{');
+	segue_json_string(&get->json, "stream", get->spec->name);
+	segue_json_string(&get->json, "kind", kind);
+	segue_json_unsigned(&get->json, "group", place.group);
+	segue_json_unsigned(&get->json, "lane", place.lane);
+	segue_json_unsigned(&get->json, "number", number);
+	put_states(&get->json, get->spec, states);
+	segue_json_end(&get->json, '}');
+	return 0;
+}
+
+static int visit_live(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	const uint8_t *at = key;
+
+	if (key_size != 20)
+		return segue_fail(SEGUE_ESTORE, "a row's states have a key of %zu bytes", key_size);
+	const struct segue_place place = {
+		segue_key_get32(at), segue_key_get32(at + 4), segue_key_get32(at + 8)};
+	return put_hit(arg, "live", place, segue_key_get64(at + 12), value, value_size);
+}
+
+static int get_final(struct get *get, struct segue_store *store, struct segue_place place)
+{
+	uint64_t number;
+	void *value;
+	size_t size;
+
+	int rc = segue_records_load_final(
+		store, &place, get->spec->lanes, get->key, get->key_size, &number, &value, &size);
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? 0 : rc;
+	rc = put_hit(get, "final", place, number, value, size);
+	free(value);
+	return rc;
+}
+
+/* Live rows, then the final states of each group that has a lane here. */
+static int get_in_stream(
+	struct get *get, struct segue_store *store, const struct segue_stream_record *record)
+{
+	struct segue_report_lanes lanes;
+	uint8_t prefix[4];
+
+	get->spec = record->spec;
+	segue_key_put32(prefix, record->id);
+	int rc = segue_store_scan(
+		store, SEGUE_TABLE_STATES, prefix, sizeof(prefix), visit_live, NULL, get);
+	if (rc)
+		return rc;
+	rc = segue_report_load_lanes(store, record->id, &lanes);
+	if (rc)
+		return rc;
+	/* Ordered by group, then lane. */
+	for (size_t i = 0; !rc && i < lanes.count; i++) {
+		if (i == 0 || lanes.entry[i].place.group != lanes.entry[i - 1].place.group)
+			rc = get_final(get, store, lanes.entry[i].place);
+	}
+	segue_report_finish_lanes(&lanes);
+	return rc;
+}
+
+static int fail_no_key(const struct get *get, const char *stream)
+{
+	return segue_fail(SEGUE_ENOTFOUND,
+		"nothing is kept under the key '%s'%s%s%s: states are kept of sequences that go "
+		"on, and, with keep_final, of those that have ended",
+		segue_utf8_valid(get->key, get->key_size) ? get->key : "(not text)",
+		*stream ? " in stream '" : "", stream, *stream ? "'" : "");
+}
+
+int segue_report_get(
+	struct segue_store *store, const char *dir, const char *stream, const char *key, char **out)
+{
+	struct get get = {.key = key, .key_size = strlen(key)};
+	struct segue_report_streams streams;
+
+	int rc = segue_report_load_streams(store, dir, stream, &streams);
+	if (rc)
+		return rc;
+	segue_json_begin(&get.json, NULL, '{');
+	segue_json_string(&get.json, "key", key);
+	segue_json_begin(&get.json, "found", '[');
+	for (size_t i = 0; !rc && i < streams.count; i++)
+		rc = get_in_stream(&get, store, &streams.record[i]);
+	segue_json_end(&get.json, ']');
+	segue_json_end(&get.json, '}');
+	segue_report_finish_streams(&streams);
+	if (!rc && get.hits == 0)
+		rc = fail_no_key(&get, stream);
+	if (rc) {
+		segue_json_finish(&get.json);
+		return rc;
+	}
+	return segue_json_take(&get.json, out);
+}

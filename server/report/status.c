@@ -1,0 +1,258 @@
+/* STATUS: the server, its sessions, users and open streams. */
+#include "report/status.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "core/barrier.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "report/json.h"
+#include "report/values.h"
+
+/* Of a stream with more lanes, those are left out that nobody has and nobody has begun. */
+enum { LANES_SHOWN = 256 };
+
+/* Runs on the loop's thread, like all that it looks at. */
+static void put_sessions(struct segue_json *json, const struct segue_server *server)
+{
+	segue_json_begin(json, "sessions", '[');
+	for (const struct segue_session *session = server->sessions; session;
+		session = session->next) {
+		segue_json_begin(json, NULL, '{');
+		segue_json_signed(json, "pid", session->holder.pid);
+		segue_json_string(json, "program", session->program);
+		segue_json_unsigned(json, "uid", session->peer.uid);
+		segue_json_unsigned(json, "lanes", session->lanes);
+		segue_json_bool(json, "paused", session->paused);
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+}
+
+/* What each user has taken, and the limits. */
+static void put_users(struct segue_json *json, const struct segue_server *server)
+{
+	static const struct {
+		enum segue_limit limit;
+		const char *name;
+	} shown[] = {{SEGUE_LIMIT_CONNECTIONS, "connections"}, {SEGUE_LIMIT_MEMORY, "ring_bytes"},
+		{SEGUE_LIMIT_UPLOADS, "upload_bytes"}, {SEGUE_LIMIT_DESCRIPTORS, "descriptors"},
+		{SEGUE_LIMIT_THREADS, "threads"}};
+
+	segue_json_begin(json, "users", '[');
+	for (const struct segue_user *user = server->users; user; user = user->next) {
+		segue_json_begin(json, NULL, '{');
+		segue_json_unsigned(json, "uid", user->uid);
+		for (size_t i = 0; i < sizeof(shown) / sizeof(shown[0]); i++)
+			segue_json_unsigned(json, shown[i].name, user->taken[shown[i].limit]);
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+	segue_json_begin(json, "limits", '{');
+	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
+		segue_json_unsigned(
+			json, segue_limit_info(i)->flag, server->options.limits.value[i]);
+	segue_json_end(json, '}');
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* What the worker writes is shown as far as it can be true, and not taken over. */
+static void put_ring(struct segue_json *json, struct segue_grant *grant)
+{
+	struct segue_filler *filler = grant->filler;
+	struct segue_carry *carry = &grant->carry;
+
+	pthread_mutex_lock(&filler->lock);
+	uint64_t published = filler->feed.published;
+	bool ended = filler->feed.ended;
+	/* acquire: pairs with the worker's release stores of the same words */
+	uint64_t committed = least(segue_load_acquire(&carry->words->committed), published);
+	uint64_t released = least(segue_load_acquire(&carry->words->released), committed);
+	uint64_t durable = segue_load_acquire(&carry->page->durable);
+	pthread_mutex_unlock(&filler->lock);
+	segue_json_unsigned(json, "step_published", published);
+	segue_json_unsigned(json, "step_committed", committed);
+	segue_json_unsigned(json, "step_released", released);
+	segue_json_unsigned(json, "step_durable", durable);
+	segue_json_unsigned(json, "depth", filler->geometry.depth);
+	segue_json_unsigned(json, "ring_bytes", filler->geometry.ring_size);
+	segue_json_unsigned(json, "held", committed - released);
+	segue_json_bool(json, "ended", ended);
+}
+
+/* Nobody has the lane: it stands where the store has it, or, if it is not stored, nowhere. */
+static void put_idle(struct segue_json *json, const struct segue_ledger *ledger)
+{
+	segue_json_null(json, "step_published");
+	segue_json_unsigned(json, "step_committed", ledger->durable);
+	segue_json_unsigned(json, "step_released", ledger->durable);
+	segue_json_unsigned(json, "step_durable", ledger->durable);
+	segue_json_null(json, "depth");
+	segue_json_unsigned(json, "ring_bytes", 0);
+	segue_json_unsigned(json, "held", 0);
+	segue_json_null(json, "ended");
+}
+
+static void put_ledger(struct segue_json *json, const struct segue_ledger *ledger)
+{
+	segue_json_begin(json, NULL, '{');
+	segue_json_unsigned(json, "lane", ledger->place.lane);
+	segue_json_unsigned(json, "group", ledger->place.group);
+	segue_json_string(json, "state", segue_lease_state_name(ledger->lease.state));
+	segue_json_unsigned(json, "generation", ledger->lease.generation);
+	if (ledger->lease.state == SEGUE_LEASE_FREE)
+		segue_json_null(json, "holder_pid");
+	else
+		segue_json_signed(json, "holder_pid", ledger->lease.holder.pid);
+	if (ledger->grant)
+		put_ring(json, ledger->grant);
+	else
+		put_idle(json, ledger);
+	segue_json_end(json, '}');
+}
+
+static void put_lanes(struct segue_json *json, const struct segue_stream *stream)
+{
+	segue_json_begin(json, "lanes", '[');
+	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
+		const struct segue_ledger *ledger = &stream->ledgers[lane];
+		if (ledger->listed || ledger->durable || stream->spec->lanes <= LANES_SHOWN)
+			put_ledger(json, ledger);
+	}
+	for (const struct segue_ledger *ledger = stream->in_use; ledger && !stream->ledgers;
+		ledger = ledger->next)
+		put_ledger(json, ledger);
+	segue_json_end(json, ']');
+}
+
+static void put_source_stats(struct segue_json *json, const struct segue_source *source)
+{
+	struct segue_source_stats stats;
+
+	segue_source_stats(source, &stats);
+	segue_json_unsigned(json, "records", stats.records);
+	segue_json_unsigned(json, "files", stats.files);
+	segue_json_unsigned(json, "bytes", stats.bytes);
+	segue_json_unsigned(json, "index_bytes", stats.index_memory);
+	segue_json_string(json, "crc", stats.crc);
+	segue_json_unsigned(json, "skipped", stats.skipped);
+}
+
+static void put_stream(struct segue_json *json, const struct segue_stream *stream)
+{
+	bool open = stream->state == SEGUE_STREAM_OPEN;
+
+	segue_json_begin(json, NULL, '{');
+	segue_json_string(json, "name", stream->spec->name);
+	segue_json_string(json, "state", open ? "open" : "opening");
+	segue_json_bool(json, "persist", stream->spec->persist);
+	segue_json_unsigned(json, "batch_size", stream->spec->batch_size);
+	segue_json_unsigned(json, "num_unroll", stream->spec->num_unroll);
+	/* While it opens, the rest belongs to another thread. */
+	if (open) {
+		segue_json_unsigned(json, "id", stream->id);
+		put_source_stats(json, stream->source);
+		put_lanes(json, stream);
+	}
+	segue_json_end(json, '}');
+}
+
+/* False: a stream was named, and it is not open. */
+static bool put_streams(
+	struct segue_json *json, const struct segue_server *server, const char *name)
+{
+	bool found = !*name;
+
+	segue_json_begin(json, "streams", '[');
+	for (const struct segue_stream *stream = server->streams; stream; stream = stream->next) {
+		if (stream->state == SEGUE_STREAM_FAILED ||
+			(*name && strcmp(stream->spec->name, name) != 0))
+			continue;
+		put_stream(json, stream);
+		found = true;
+	}
+	segue_json_end(json, ']');
+	return found;
+}
+
+static void put_server(struct segue_json *json, const struct segue_server *server)
+{
+	int64_t uptime_ns = segue_now_ns() - server->started_ns;
+
+	segue_json_begin(json, "server", '{');
+	segue_json_signed(json, "pid", getpid());
+	segue_json_string(json, "version", SEGUE_VERSION_STRING);
+	segue_json_string(json, "dir", server->dir);
+	segue_json_string(json, "socket", server->socket_path);
+	segue_report_put_date(json, "started", server->started_ms);
+	segue_json_signed(json, "uptime_s", uptime_ns / 1000000000);
+	segue_json_bool(json, "embedded", server->options.embedded);
+	segue_json_bool(json, "stopping", server->stopping);
+	segue_json_string(json, "storage",
+		server->storage_error ? segue_strerror(server->storage_error) : "ok");
+	segue_json_end(json, '}');
+}
+
+static void put_store(struct segue_json *json, const struct segue_store *store)
+{
+	struct segue_store_stats stats;
+
+	segue_store_stats(store, &stats);
+	segue_json_begin(json, "store", '{');
+	segue_json_unsigned(json, "file_bytes", stats.file_bytes);
+	segue_json_unsigned(json, "used_bytes", stats.used_bytes);
+	segue_json_unsigned(json, "map_bytes", stats.map_bytes);
+	segue_json_unsigned(json, "transactions", stats.transactions);
+	segue_json_unsigned(json, "bytes_put", stats.bytes_put);
+	segue_report_put_date(json, "created", (int64_t)(stats.created_ns / 1000000));
+	segue_json_string(json, "lmdb", stats.lmdb_version);
+	segue_json_end(json, '}');
+}
+
+static uint64_t resident_bytes(void)
+{
+	unsigned long long total, resident = 0;
+	FILE *file = fopen("/proc/self/statm", "re");
+
+	if (file) {
+		if (fscanf(file, "%llu %llu", &total, &resident) != 2)
+			resident = 0;
+		fclose(file);
+	}
+	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static double seconds_of(struct timeval time)
+{
+	return (double)time.tv_sec + (double)time.tv_usec / 1e6;
+}
+
+int segue_report_status(const struct segue_server *server, const char *stream, char **out)
+{
+	struct segue_json json = {0};
+	struct rusage usage;
+
+	segue_json_begin(&json, NULL, '{');
+	put_server(&json, server);
+	put_sessions(&json, server);
+	put_users(&json, server);
+	if (!put_streams(&json, server, stream)) {
+		segue_json_finish(&json);
+		return segue_fail(SEGUE_ENOTFOUND, "no stream '%s' is open", stream);
+	}
+	put_store(&json, server->store);
+	segue_json_begin(&json, "memory", '{');
+	segue_json_unsigned(&json, "rss_bytes", resident_bytes());
+	segue_json_end(&json, '}');
+	getrusage(RUSAGE_SELF, &usage);
+	segue_json_real(&json, "cpu_s", seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime), 6);
+	segue_json_end(&json, '}');
+	return segue_json_take(&json, out);
+}

@@ -1,0 +1,127 @@
+/* Values that several reports have: dates, shapes, specs. */
+#include "report/values.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static const char *const tails[] = {"shrink", "stop", "pad"};
+static const char *const epoch_ends[] = {"continue", "drain"};
+static const char *const on_errors[] = {"raise", "skip"};
+static const char *const durabilities[] = {"interval", "commit"};
+
+void segue_report_put_date(struct segue_json *json, const char *name, int64_t unix_ms)
+{
+	time_t seconds = (time_t)(unix_ms / 1000);
+	struct tm parts;
+	char text[64];
+
+	if (unix_ms > 0 && gmtime_r(&seconds, &parts) &&
+		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts))
+		segue_json_string(json, name, text);
+	else
+		segue_json_null(json, name);
+}
+
+void segue_report_put_fingerprint(
+	struct segue_json *json, const char *name, const uint64_t value[2])
+{
+	char text[40];
+
+	snprintf(text, sizeof(text), "%016llx%016llx", (unsigned long long)value[1],
+		(unsigned long long)value[0]);
+	segue_json_string(json, name, text);
+}
+
+/* ---- Specs ---- */
+
+void segue_report_put_shape(struct segue_json *json, const struct segue_field *field)
+{
+	segue_json_begin(json, "shape", '[');
+	for (uint32_t i = 0; i < field->rank; i++)
+		segue_json_unsigned(json, NULL, field->dims[i]);
+	segue_json_end(json, ']');
+}
+
+static void put_fields(
+	struct segue_json *json, const char *name, const struct segue_field *fields, size_t count)
+{
+	segue_json_begin(json, name, '[');
+	for (size_t i = 0; i < count; i++) {
+		segue_json_begin(json, NULL, '{');
+		segue_json_string(json, "name", fields[i].name);
+		segue_json_string(json, "dtype", segue_dtype_name(fields[i].dtype));
+		segue_report_put_shape(json, &fields[i]);
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+}
+
+static void put_option(struct segue_json *json, const struct segue_option *option, const void *spec)
+{
+	switch (option->kind) {
+	case SEGUE_OPTION_FLAG:
+		segue_json_bool(json, option->name, segue_option_get(option, spec));
+		return;
+	case SEGUE_OPTION_NUMBER:
+		segue_json_unsigned(json, option->name, segue_option_get(option, spec));
+		return;
+	case SEGUE_OPTION_CHOICE:
+		segue_json_string(
+			json, option->name, option->choices[segue_option_get(option, spec)]);
+		return;
+	case SEGUE_OPTION_TEXT:
+		if (segue_option_text(option, spec))
+			segue_json_string(json, option->name, segue_option_text(option, spec));
+		else
+			segue_json_null(json, option->name);
+	}
+}
+
+static void put_source(struct segue_json *json, const struct segue_spec_source *source)
+{
+	const struct segue_source_row *row = segue_source_row(source->kind);
+	const struct segue_paths *paths = segue_source_paths(source);
+
+	segue_json_begin(json, "source", '{');
+	segue_json_string(json, "kind", row->name);
+	if (paths) {
+		segue_json_begin(json, "paths", '[');
+		for (size_t i = 0; i < paths->count; i++)
+			segue_json_string(json, NULL, paths->path[i]);
+		segue_json_end(json, ']');
+	}
+	for (const struct segue_option *option = row->options; option->name; option++)
+		put_option(json, option, source);
+	segue_json_end(json, '}');
+}
+
+void segue_report_put_spec(struct segue_json *json, const struct segue_spec *spec)
+{
+	segue_json_begin(json, "spec", '{');
+	put_source(json, &spec->source);
+	put_fields(json, "sequences", spec->sequences, spec->sequence_count);
+	put_fields(json, "contexts", spec->contexts, spec->context_count);
+	put_fields(json, "states", spec->states, spec->state_count);
+	segue_json_unsigned(json, "num_unroll", spec->num_unroll);
+	segue_json_unsigned(json, "batch_size", spec->batch_size);
+	segue_json_unsigned(json, "lanes", spec->lanes);
+	segue_json_bool(json, "shuffle", spec->shuffle);
+	segue_json_unsigned(json, "seed", spec->seed);
+	if (spec->epochs)
+		segue_json_unsigned(json, "epochs", spec->epochs);
+	else
+		segue_json_null(json, "epochs");
+	segue_json_bool(json, "pad", spec->pad);
+	segue_json_string(json, "tail", tails[spec->tail]);
+	segue_json_string(json, "epoch_end", epoch_ends[spec->epoch_end]);
+	segue_json_string(json, "on_error", on_errors[spec->on_error]);
+	segue_json_bool(json, "keep_final", spec->keep_final);
+	segue_json_bool(json, "persist", spec->persist);
+	segue_json_unsigned(json, "depth", spec->depth);
+	segue_json_unsigned(json, "num_threads", spec->num_threads);
+	segue_json_string(json, "durability", durabilities[spec->durability]);
+	segue_json_unsigned(json, "interval_ms", spec->interval_ms);
+	segue_json_unsigned(json, "lease_timeout_ms", spec->lease_timeout_ms);
+	segue_json_unsigned(json, "keep_checkpoints", spec->keep_checkpoints);
+	segue_json_end(json, '}');
+}
