@@ -14,7 +14,9 @@
 #include "core/wait.h"
 #include "report/json.h"
 #include "report/verifier.h"
-#include "store/key.h"
+#include "store/checkpoints.h"
+#include "store/finals.h"
+#include "store/row.h"
 
 /* Bytes of a key that a lane's memory is estimated with, when the data set is not open. */
 enum { KEY_GUESS = 256 };
@@ -512,25 +514,23 @@ static int take_key(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
 	struct key_search *search = arg;
-	const uint8_t *states;
-	const char *name;
-	uint32_t name_size;
+	struct segue_row stored;
 
 	if (key_size != 20)
 		return segue_fail(SEGUE_ESTORE, "a row's states have a key of %zu bytes", key_size);
 	uint64_t number = segue_key_get64((const uint8_t *)key + 12);
-	int rc = segue_records_row(value, value_size, search->row_size, &name, &name_size, &states);
+	int rc = segue_row_get(value, value_size, search->row_size, &stored);
 	if (rc)
 		return rc;
 	for (uint32_t row = 0; row < search->position->rows; row++) {
 		struct found_key *found = &search->keys[row];
 		if (search->position->row[row].number != number || found->bytes)
 			continue;
-		found->bytes = malloc(name_size + 1);
+		found->bytes = malloc(stored.key_size + 1);
 		if (!found->bytes)
 			return segue_fail(SEGUE_ENOMEM, "no memory for a report");
-		memcpy(found->bytes, name, name_size);
-		found->size = name_size;
+		memcpy(found->bytes, stored.key, stored.key_size);
+		found->size = stored.key_size;
 	}
 	return 0;
 }
@@ -587,7 +587,7 @@ static int put_checkpoints(
 {
 	struct segue_catalogue catalogue;
 
-	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	int rc = segue_catalogue_load(store, place, &catalogue);
 	if (rc)
 		return rc;
 	segue_json_begin(json, "checkpoints", '[');
@@ -754,15 +754,12 @@ static void put_states(
 static int put_hit(struct get *get, const char *kind, struct segue_place place, uint64_t number,
 	const void *value, size_t size)
 {
-	const uint8_t *states;
-	const char *name;
-	uint32_t name_size;
+	struct segue_row row;
 
-	int rc = segue_records_row(
-		value, size, segue_row_size(get->spec), &name, &name_size, &states);
+	int rc = segue_row_get(value, size, segue_row_size(get->spec), &row);
 	if (rc)
 		return rc;
-	if (name_size != get->key_size || memcmp(name, get->key, name_size) != 0)
+	if (row.key_size != get->key_size || memcmp(row.key, get->key, row.key_size) != 0)
 		return 0;
 	get->hits++;
 	segue_json_begin(&get->json, NULL, '{');
@@ -771,7 +768,7 @@ static int put_hit(struct get *get, const char *kind, struct segue_place place, 
 	segue_json_unsigned(&get->json, "group", place.group);
 	segue_json_unsigned(&get->json, "lane", place.lane);
 	segue_json_unsigned(&get->json, "number", number);
-	put_states(&get->json, get->spec, states);
+	put_states(&get->json, get->spec, row.states);
 	segue_json_end(&get->json, '}');
 	return 0;
 }
@@ -794,7 +791,7 @@ static int get_final(struct get *get, struct segue_store *store, struct segue_pl
 	void *value;
 	size_t size;
 
-	int rc = segue_records_load_final(
+	int rc = segue_finals_load(
 		store, &place, get->spec->lanes, get->key, get->key_size, &number, &value, &size);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? 0 : rc;
