@@ -73,7 +73,7 @@ static int drop_entry(struct segue_ops *ops, struct segue_place place,
 	return segue_ops_remove(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key));
 }
 
-/* The one that was stored first: not that of the least step, where lanes were asked out of order. */
+/* The one that was stored first: not always that of the least step. */
 static uint32_t oldest_entry(const struct segue_catalogue *catalogue)
 {
 	uint32_t oldest = 0;

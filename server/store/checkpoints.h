@@ -20,7 +20,7 @@ uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue);
 int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
 	struct segue_place place, uint64_t step, int64_t created_ms, const void *token, size_t size,
 	uint32_t keep);
-/* Removes one, or with id 0 all. Reads the store. SEGUE_ENOTFOUND. On an error nothing was added. */
+/* Removes one, with id 0 all. Reads the store. SEGUE_ENOTFOUND. On an error nothing was added. */
 int segue_checkpoints_remove(
 	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t id);
 /*

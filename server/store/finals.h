@@ -3,8 +3,8 @@
  *
  * They are versions: a record that ends again, in another epoch, adds one. The one that counts is
  * that of the highest sequence number over all lanes: numbers are the order of entry into the
- * stream, whichever lane commits first. An undo entry says at which step of its lane a version came;
- * going back takes away what came since. Once no stored checkpoint of the lane lies at or before
+ * stream, whichever lane commits first. An undo entry says at which step of its lane a version
+ * came; going back takes away what came since. Once no stored checkpoint of the lane lies at or before
  * that step, the version is there to stay: the entry goes, and with it all older versions.
  */
 #ifndef SEGUE_STORE_FINALS_H
@@ -28,8 +28,8 @@ int segue_finals_put(struct segue_ops *ops, struct segue_place place, uint64_t r
 int segue_finals_settle(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
 	uint32_t lanes, uint64_t below, size_t limit);
 /*
- * Versions that came with `step` or later go; those that came before `floor`, the step of the oldest
- * checkpoint, stay for good. Reads the store. On an error nothing was added.
+ * Versions that came with `step` or later go; those that came before `floor`, the step of the
+ * oldest checkpoint, stay for good. Reads the store. On an error nothing was added.
  */
 int segue_finals_undo(struct segue_ops *ops, struct segue_store *store, struct segue_place place,
 	uint64_t step, uint64_t floor);

@@ -1,4 +1,4 @@
-/* What the store holds of a lane: its record, the states of its live rows, and all that goes with it. */
+/* What the store holds of a lane: its record, the states of its live rows, what goes with it. */
 #ifndef SEGUE_STORE_LANES_H
 #define SEGUE_STORE_LANES_H
 
@@ -28,7 +28,8 @@ int segue_lanes_fresh(struct segue_ops *ops, struct segue_store *store, struct s
 /*
  * The lane goes back to `step`: its final states that came with this step or later go, as far back
  * as its oldest stored checkpoint; those before that stay for good. So do checkpoints of later
- * steps: theirs is a future that did not come about. Reads the store. On an error nothing was added.
+ * steps: theirs is a future that did not come about. Reads the store. On an error nothing was
+ * added.
  */
 int segue_lanes_rewind(
 	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t step);
