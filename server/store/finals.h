@@ -4,8 +4,8 @@
  * They are versions: a record that ends again, in another epoch, adds one. The one that counts is
  * that of the highest sequence number over all lanes: numbers are the order of entry into the
  * stream, whichever lane commits first. An undo entry says at which step of its lane a version
- * came; going back takes away what came since. Once no stored checkpoint of the lane lies at or before
- * that step, the version is there to stay: the entry goes, and with it all older versions.
+ * came; going back takes away what came since. Once no stored checkpoint of the lane lies at or
+ * before that step, the version is there to stay: the entry goes, and with it all older versions.
  */
 #ifndef SEGUE_STORE_FINALS_H
 #define SEGUE_STORE_FINALS_H

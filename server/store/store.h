@@ -1,6 +1,6 @@
 /*
  * The store: tables of checked values on disk. What is in a value is its writer's affair
- * (key.h says who).
+ * (key.h lists them).
  *
  * One process opens a store, once, and holds its lock; one thread writes (segue_store_apply), any
  * thread reads: 48 at once, others wait for one of these, and never for the writer. A write is one
@@ -69,8 +69,8 @@ enum segue_store_mode {
  *
  * After an end without order and another boot, or a write that failed (stats: was_clean and
  * same_boot both false) the file is not known to be whole: have segue_store_serve() verify it
- * before it is opened, then say segue_store_trust(); nothing is written before. A file cut short can raise
- * SIGBUS here as in any other call.
+ * before it is opened, then say segue_store_trust(); nothing is written before. A file cut short
+ * can raise SIGBUS here as in any other call.
  *
  * SEGUE_ESTORE (damaged: names the file, which is kept), SEGUE_EFORMAT (another format, or another
  * kind of machine), SEGUE_EREADONLY, SEGUE_ENOSPACE, SEGUE_ENOTFOUND (READ: no store there),
@@ -182,7 +182,7 @@ int segue_store_verify(const char *dir, segue_store_damage_fn *damage, void *arg
 /* What an inspection is to do beside checking. */
 struct segue_store_inspection {
 	segue_store_damage_fn *damage; /* may be NULL */
-	/* Of each sound value, tables and keys in order; rules as in segue_store_scan(); or NULL. */
+	/* Of each sound value, in order; rules as in segue_store_scan(). Or NULL. */
 	int (*visit)(void *arg, enum segue_table table, const void *key, size_t key_size,
 		const void *value, size_t value_size);
 	segue_progress_fn *progress; /* in bytes, about; or NULL */
