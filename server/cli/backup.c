@@ -15,8 +15,8 @@
 
 #include "cli/cli.h"
 #include "core/error.h"
-#include "store/lanes.h"
-#include "store/store.h"
+#include "core/wire.h"
+#include "store/ops.h"
 
 /* A transaction of the copy. */
 enum { COPY_BYTES = 32 << 20, COPY_VALUES = 4096 };
@@ -94,7 +94,7 @@ static int copy_value(void *arg, enum segue_table table, const void *key, size_t
 		return rc;
 	}
 	copying->saved += value_size - size;
-	rc = segue_ops_add(&copying->ops, table, key, key_size, copy, size);
+	rc = segue_ops_put(&copying->ops, table, key, key_size, copy, size);
 	if (rc)
 		return rc;
 	copying->bytes += size;

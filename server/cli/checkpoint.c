@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "core/error.h"
 #include "core/wait.h"
+#include "store/checkpoints.h"
 #include "store/lanes.h"
 
 #define ANSWER_WITHIN_NS INT64_C(10000000000)
@@ -262,7 +263,7 @@ static int find_place(
 	const struct access *access, const struct stored *stored, struct segue_place *place)
 {
 	*place = (struct segue_place){.lane = stored->lane};
-	return segue_records_find_stream(access->store, stored->stream, &place->stream);
+	return segue_lanes_find_stream(access->store, stored->stream, &place->stream);
 }
 
 static int remove_one(const struct access *access, const struct stored *stored)
@@ -275,7 +276,7 @@ static int remove_one(const struct access *access, const struct stored *stored)
 			access->client, stored->stream, stored->lane, stored->id);
 	int rc = find_place(access, stored, &place);
 	if (!rc)
-		rc = segue_records_remove_checkpoint(&ops, access->store, place, stored->id);
+		rc = segue_checkpoints_remove(&ops, access->store, place, stored->id);
 	if (!rc)
 		rc = segue_store_apply(access->store, ops.op, ops.count);
 	segue_ops_finish(&ops);
@@ -291,8 +292,7 @@ static int load_one(
 		return segue_client_checkpoint(
 			access->client, stored->stream, stored->lane, stored->id, token, size);
 	int rc = find_place(access, stored, &place);
-	return rc ? rc
-		  : segue_records_load_checkpoint(access->store, place, stored->id, token, size);
+	return rc ? rc : segue_checkpoints_load(access->store, place, stored->id, token, size);
 }
 
 /* ---- export ---- */

@@ -13,6 +13,9 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "engine/snapshot.h"
+#include "store/checkpoints.h"
+#include "store/finals.h"
+#include "store/lanes.h"
 
 /*
  * Removals of older final states in one transaction, a lane's share: that many, and as many again
@@ -122,7 +125,7 @@ static int add_settled(struct segue_committer *committer, struct segue_ops *ops,
 	uint64_t below = committed > reach ? committed - reach : 0;
 	struct segue_catalogue catalogue;
 
-	int rc = segue_records_load_catalogue(committer->store, grant->place, &catalogue);
+	int rc = segue_catalogue_load(committer->store, grant->place, &catalogue);
 	if (rc)
 		return rc;
 	uint64_t floor = segue_catalogue_floor(&catalogue);
@@ -133,7 +136,7 @@ static int add_settled(struct segue_committer *committer, struct segue_ops *ops,
 			below = pin->step;
 	}
 	pthread_mutex_unlock(&committer->lock);
-	return segue_records_settle(ops, committer->store, grant->place, grant->spec->lanes, below,
+	return segue_finals_settle(ops, committer->store, grant->place, grant->spec->lanes, below,
 		1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
 }
 
@@ -148,13 +151,13 @@ static int add_image(struct segue_committer *committer, struct segue_ops *ops, s
 		return rc;
 	grant->record.committed_ms = segue_unix_ms();
 	grant->record.held = entry->held;
-	rc = segue_records_image(ops, grant->place, &grant->filler->plan_spec, &grant->record,
+	rc = segue_lanes_put_image(ops, grant->place, &grant->filler->plan_spec, &grant->record,
 		entry->image, &grant->account);
 	if (rc)
 		return rc;
 	size_t before = ops->count;
 	pthread_mutex_lock(&grant->filler->lock);
-	rc = segue_records_finals(ops, grant->place, entry->image->row_size, grant->carry.kept,
+	rc = segue_finals_put(ops, grant->place, entry->image->row_size, grant->carry.kept,
 		grant->account.durable, entry->image->position->step);
 	pthread_mutex_unlock(&grant->filler->lock);
 	if (!rc && grant->spec->keep_final)
@@ -168,11 +171,11 @@ static int add_release(
 {
 	struct segue_lane_record stored;
 
-	int rc = segue_records_load_lane(committer->store, entry->grant->place, &stored);
+	int rc = segue_lanes_load(committer->store, entry->grant->place, &stored);
 	if (rc)
 		return rc;
 	stored.held = entry->held;
-	rc = segue_records_lane(ops, entry->grant->place, &stored);
+	rc = segue_lanes_put(ops, entry->grant->place, &stored);
 	free(stored.position);
 	return rc;
 }

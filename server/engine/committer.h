@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "engine/grant.h"
 #include "os/loop.h"
+#include "store/ops.h"
 
 struct segue_committer;
 

@@ -12,6 +12,9 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "engine/committer.h"
+#include "store/finals.h"
+#include "store/lanes.h"
+#include "store/token.h"
 
 /* For running the plan to an offered step: the client waits no longer. */
 enum { OFFER_WITHIN_S = 15 };
@@ -62,7 +65,7 @@ static int load_stored(struct making *making)
 
 	if (!order->spec->persist)
 		return empty_image(making);
-	int rc = segue_records_load_lane(order->store, order->place, &record);
+	int rc = segue_lanes_load(order->store, order->place, &record);
 	if (rc == SEGUE_ENOTFOUND)
 		return empty_image(making);
 	if (rc)
@@ -72,10 +75,10 @@ static int load_stored(struct making *making)
 		rc = refuse_start(&record, order->spec, order->place.lane);
 	/* The states of rows that go need not be whole for that. */
 	if (!rc && (order->mode == SEGUE_ATTACH_FRESH || order->mode == SEGUE_ATTACH_RESTORE))
-		rc = segue_records_outline(
+		rc = segue_lanes_outline(
 			&order->plan, record.position, segue_row_size(order->spec), &making->image);
 	else if (!rc)
-		rc = segue_records_load_image(order->store, order->place, &order->plan,
+		rc = segue_lanes_load_image(order->store, order->place, &order->plan,
 			record.position, segue_row_size(order->spec), &making->image);
 	free(record.position);
 	return rc ? rc : segue_account_settle(&making->account, &order->plan, making->image);
@@ -375,18 +378,18 @@ static int add_grant(void *arg, struct segue_ops *ops)
 		return segue_fail(SEGUE_EGONE, "nobody waits for the lane any more");
 	record.position = image->position;
 	if (!making->replaced)
-		return segue_records_lane(ops, order->place, &record);
+		return segue_lanes_put(ops, order->place, &record);
 	if (order->mode == SEGUE_ATTACH_FRESH)
-		rc = segue_records_fresh(ops, order->store, order->place);
+		rc = segue_lanes_fresh(ops, order->store, order->place);
 	else
-		rc = segue_records_clear(ops, order->place);
+		rc = segue_lanes_clear(ops, order->place);
 	if (!rc && order->mode == SEGUE_ATTACH_RESTORE)
-		rc = segue_records_rewind(ops, order->store, order->place, image->position->step);
+		rc = segue_lanes_rewind(ops, order->store, order->place, image->position->step);
 	if (!rc)
-		rc = segue_records_finals(ops, order->place, image->row_size, making->kept,
+		rc = segue_finals_put(ops, order->place, image->row_size, making->kept,
 			making->account.durable, image->position->step);
 	return rc ? rc
-		  : segue_records_image(
+		  : segue_lanes_put_image(
 			    ops, order->place, &order->plan, &record, image, &making->account);
 }
 

@@ -9,8 +9,9 @@
 #ifndef SEGUE_ENGINE_GRANT_H
 #define SEGUE_ENGINE_GRANT_H
 
+#include "core/wire.h"
 #include "engine/filler.h"
-#include "store/lanes.h"
+#include "store/key.h"
 
 struct segue_committer;
 

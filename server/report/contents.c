@@ -8,7 +8,8 @@
 #include "core/layout.h"
 #include "report/json.h"
 #include "report/values.h"
-#include "store/key.h"
+#include "store/checkpoints.h"
+#include "store/row.h"
 
 /* Bytes of a key that a lane's memory is estimated with, when the data set is not open. */
 enum { KEY_GUESS = 256 };
@@ -121,25 +122,23 @@ static int take_key(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
 	struct key_search *search = arg;
-	const uint8_t *states;
-	const char *name;
-	uint32_t name_size;
+	struct segue_row stored;
 
 	if (key_size != 20)
 		return segue_fail(SEGUE_ESTORE, "a row's states have a key of %zu bytes", key_size);
 	uint64_t number = segue_key_get64((const uint8_t *)key + 12);
-	int rc = segue_records_row(value, value_size, search->row_size, &name, &name_size, &states);
+	int rc = segue_row_get(value, value_size, search->row_size, &stored);
 	if (rc)
 		return rc;
 	for (uint32_t row = 0; row < search->position->rows; row++) {
 		struct found_key *found = &search->keys[row];
 		if (search->position->row[row].number != number || found->bytes)
 			continue;
-		found->bytes = malloc(name_size + 1);
+		found->bytes = malloc(stored.key_size + 1);
 		if (!found->bytes)
 			return segue_fail(SEGUE_ENOMEM, "no memory for a report");
-		memcpy(found->bytes, name, name_size);
-		found->size = name_size;
+		memcpy(found->bytes, stored.key, stored.key_size);
+		found->size = stored.key_size;
 	}
 	return 0;
 }
@@ -196,7 +195,7 @@ static int put_checkpoints(
 {
 	struct segue_catalogue catalogue;
 
-	int rc = segue_records_load_catalogue(store, place, &catalogue);
+	int rc = segue_catalogue_load(store, place, &catalogue);
 	if (rc)
 		return rc;
 	segue_json_begin(json, "checkpoints", '[');

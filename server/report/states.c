@@ -9,7 +9,8 @@
 #include "report/contents.h"
 #include "report/json.h"
 #include "report/values.h"
-#include "store/key.h"
+#include "store/finals.h"
+#include "store/row.h"
 
 struct get {
 	struct segue_json json;
@@ -76,15 +77,12 @@ static void put_states(
 static int put_hit(struct get *get, const char *kind, struct segue_place place, uint64_t number,
 	const void *value, size_t size)
 {
-	const uint8_t *states;
-	const char *name;
-	uint32_t name_size;
+	struct segue_row row;
 
-	int rc = segue_records_row(
-		value, size, segue_row_size(get->spec), &name, &name_size, &states);
+	int rc = segue_row_get(value, size, segue_row_size(get->spec), &row);
 	if (rc)
 		return rc;
-	if (name_size != get->key_size || memcmp(name, get->key, name_size) != 0)
+	if (row.key_size != get->key_size || memcmp(row.key, get->key, row.key_size) != 0)
 		return 0;
 	get->hits++;
 	segue_json_begin(&get->json, NULL, '{');
@@ -93,7 +91,7 @@ static int put_hit(struct get *get, const char *kind, struct segue_place place, 
 	segue_json_unsigned(&get->json, "group", place.group);
 	segue_json_unsigned(&get->json, "lane", place.lane);
 	segue_json_unsigned(&get->json, "number", number);
-	put_states(&get->json, get->spec, states);
+	put_states(&get->json, get->spec, row.states);
 	segue_json_end(&get->json, '}');
 	return 0;
 }
@@ -116,7 +114,7 @@ static int get_final(struct get *get, struct segue_store *store, struct segue_pl
 	void *value;
 	size_t size;
 
-	int rc = segue_records_load_final(
+	int rc = segue_finals_load(
 		store, &place, get->spec->lanes, get->key, get->key_size, &number, &value, &size);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? 0 : rc;

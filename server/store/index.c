@@ -56,17 +56,11 @@ int segue_store_index_save(struct segue_ops *ops, const char *name, const void *
 	if (key_size > sizeof(key))
 		return segue_fail(SEGUE_EINVAL, "the index's name '%s' is too long", name);
 	memcpy(key, name, name_size);
-	int rc = segue_ops_add(ops, SEGUE_TABLE_INDEX, key, name_size, NULL, 0);
-	if (!rc)
-		ops->op[ops->count - 1].prefix = true;
+	int rc = segue_ops_remove_prefix(ops, SEGUE_TABLE_INDEX, key, name_size);
 	for (size_t at = 0; !rc && at < size; at += PIECE) {
 		size_t part = size - at < PIECE ? size - at : PIECE;
-		void *value = malloc(part);
-		if (!value)
-			return segue_fail(SEGUE_ENOMEM, "no memory for the index");
-		memcpy(value, from + at, part);
 		segue_key_put32(key + name_size, number++);
-		rc = segue_ops_add(ops, SEGUE_TABLE_INDEX, key, key_size, value, part);
+		rc = segue_ops_put_copy(ops, SEGUE_TABLE_INDEX, key, key_size, from + at, part);
 	}
 	return rc;
 }

@@ -1,12 +1,8 @@
-/*
- * The index of a data set, as the store keeps it: one blob, in pieces that fill whole pages.
- *
- *	INDEX name, NUL, number u32 (big endian) -> piece
- */
+/* The index of a data set, as the store keeps it: one blob, in pieces that fill whole pages. */
 #ifndef SEGUE_STORE_INDEX_H
 #define SEGUE_STORE_INDEX_H
 
-#include "store/lanes.h"
+#include "store/ops.h"
 
 /* The bytes that stand under `name`, malloc'd. SEGUE_ENOTFOUND; fails like segue_store_scan(). */
 int segue_store_index_load(struct segue_store *store, const char *name, void **bytes, size_t *size);

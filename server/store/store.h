@@ -1,12 +1,12 @@
 /*
  * The store: tables of checked values on disk. What is in a value is its writer's affair
- * (lanes.h).
+ * (key.h lists them).
  *
  * One process opens a store, once, and holds its lock; one thread writes (segue_store_apply), any
  * thread reads: 48 at once, others wait for one of these, and never for the writer. A write is one
  * transaction, on disk when it returns. Each value carries a header (magic, format, table, length)
  * and an XXH3-64 over header, table, key and payload, so that damage, swapped and stale pages are
- * seen. The only implementation is store_lmdb.c.
+ * seen. The only implementation is lmdb*.c.
  */
 #ifndef SEGUE_STORE_STORE_H
 #define SEGUE_STORE_STORE_H
@@ -68,9 +68,9 @@ enum segue_store_mode {
  * fits (RLIMIT_AS).
  *
  * After an end without order and another boot, or a write that failed (stats: was_clean and
- * same_boot both false) the file is not known to be whole: have segue_store_serve() verify it before
- * it is opened, then say segue_store_trust(); nothing is written before. A file cut short can raise
- * SIGBUS here as in any other call.
+ * same_boot both false) the file is not known to be whole: have segue_store_serve() verify it
+ * before it is opened, then say segue_store_trust(); nothing is written before. A file cut short
+ * can raise SIGBUS here as in any other call.
  *
  * SEGUE_ESTORE (damaged: names the file, which is kept), SEGUE_EFORMAT (another format, or another
  * kind of machine), SEGUE_EREADONLY, SEGUE_ENOSPACE, SEGUE_ENOTFOUND (READ: no store there),
@@ -182,7 +182,7 @@ int segue_store_verify(const char *dir, segue_store_damage_fn *damage, void *arg
 /* What an inspection is to do beside checking. */
 struct segue_store_inspection {
 	segue_store_damage_fn *damage; /* may be NULL */
-	/* Of each sound value, tables and keys in order; rules as in segue_store_scan(). Or NULL. */
+	/* Of each sound value, in order; rules as in segue_store_scan(). Or NULL. */
 	int (*visit)(void *arg, enum segue_table table, const void *key, size_t key_size,
 		const void *value, size_t value_size);
 	segue_progress_fn *progress; /* in bytes, about; or NULL */

@@ -11,6 +11,9 @@
 #include "core/wait.h"
 #include "engine/snapshot.h"
 #include "session/server.h"
+#include "store/checkpoints.h"
+#include "store/lanes.h"
+#include "store/token.h"
 #include "stream/ledger.h"
 
 enum { LOOK_AGAIN_MS = 5, DEFAULT_TIMEOUT_S = 30 };
@@ -77,7 +80,7 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 	struct segue_plan_spec plan = stream->plan;
 	struct segue_lane_record record;
 
-	int rc = segue_records_load_lane(stream->server->store, ledger->place, &record);
+	int rc = segue_lanes_load(stream->server->store, ledger->place, &record);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? segue_fail(SEGUE_ETIMEOUT, "lane %u was never begun",
 						       ledger->place.lane)
@@ -90,7 +93,7 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 			ledger->place.lane, (unsigned long long)step,
 			(unsigned long long)checkpoint->step);
 	else
-		rc = segue_records_load_image(stream->server->store, ledger->place, &plan,
+		rc = segue_lanes_load_image(stream->server->store, ledger->place, &plan,
 			record.position, segue_row_size(stream->spec), image);
 	checkpoint->generation = record.generation;
 	free(record.position);
@@ -109,7 +112,7 @@ static bool still_holds(struct segue_checkpoint *checkpoint)
 
 	if (checkpoint->in_force)
 		return segue_committer_covers(server->committer, ledger->grant, checkpoint->step);
-	if (segue_records_load_lane(server->store, ledger->place, &record))
+	if (segue_lanes_load(server->store, ledger->place, &record))
 		return false;
 	bool same = record.generation == checkpoint->generation &&
 		    record.position->step == checkpoint->step;
@@ -129,7 +132,7 @@ static int add_checkpoint(void *arg, struct segue_ops *ops)
 		return code ? segue_fail(code, "lane %u: %s", ledger->place.lane, text)
 			    : fail_changed(checkpoint);
 	}
-	return segue_records_add_checkpoint(ops, ledger->stream->server->store, ledger->place,
+	return segue_checkpoints_put(ops, ledger->stream->server->store, ledger->place,
 		checkpoint->step, segue_unix_ms(), checkpoint->token, checkpoint->size,
 		checkpoint->opening->spec->keep_checkpoints);
 }

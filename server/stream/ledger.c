@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "os/process.h"
+#include "store/lanes.h"
 
 enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100, LOOKS_A_TIMEOUT = 16 };
 
@@ -84,7 +85,7 @@ static int load_ledger(struct segue_ledger *ledger)
 {
 	struct segue_lane_record record;
 
-	int rc = segue_records_load_lane(ledger->stream->server->store, ledger->place, &record);
+	int rc = segue_lanes_load(ledger->stream->server->store, ledger->place, &record);
 	if (rc == SEGUE_ENOTFOUND)
 		return 0;
 	if (rc)

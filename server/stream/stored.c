@@ -5,6 +5,8 @@
 
 #include "core/error.h"
 #include "session/server.h"
+#include "store/checkpoints.h"
+#include "store/lanes.h"
 
 struct stored_request {
 	struct segue_errand errand;
@@ -21,8 +23,7 @@ static int remove_checkpoint(void *arg, struct segue_ops *ops)
 {
 	struct stored_request *request = arg;
 
-	return segue_records_remove_checkpoint(
-		ops, request->server->store, request->place, request->id);
+	return segue_checkpoints_remove(ops, request->server->store, request->place, request->id);
 }
 
 static int do_request(struct segue_errand *errand)
@@ -31,11 +32,11 @@ static int do_request(struct segue_errand *errand)
 	struct segue_store *store = request->server->store;
 	struct segue_change change = {.build = remove_checkpoint, .arg = request};
 
-	int rc = segue_records_find_stream(store, request->stream, &request->place.stream);
+	int rc = segue_lanes_find_stream(store, request->stream, &request->place.stream);
 	if (rc)
 		return rc;
 	if (!request->remove)
-		return segue_records_load_checkpoint(
+		return segue_checkpoints_load(
 			store, request->place, request->id, &request->token, &request->size);
 	change.place = request->place;
 	return segue_committer_change(request->server->committer, &change);

@@ -12,6 +12,8 @@
 #include "session/server.h"
 #include "source/files.h"
 #include "store/index.h"
+#include "store/key.h"
+#include "store/token.h"
 #include "stream/ledger.h"
 
 /* ---- The index's place in the store ---- */
@@ -102,7 +104,7 @@ static int find_record(struct segue_stream *stream, bool *found)
 	*found = false;
 	if (!stream->spec->persist)
 		return 0;
-	const void *key = segue_stream_key(stream->spec->name, hash, &key_size);
+	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
 	int rc = segue_store_get(
 		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 	if (rc == SEGUE_ENOTFOUND)
@@ -142,7 +144,7 @@ static int add_record(void *arg, struct segue_ops *ops)
 	uint8_t hash[SEGUE_STORE_KEY_MAX];
 	size_t size, key_size;
 	void *value;
-	const void *key = segue_stream_key(stream->spec->name, hash, &key_size);
+	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
 
 	int rc = segue_store_get(
 		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
@@ -155,7 +157,7 @@ static int add_record(void *arg, struct segue_ops *ops)
 	rc = segue_check_given_up(&stream->given_up);
 	if (!rc)
 		rc = segue_stream_record_pack(&record, &value, &size);
-	return rc ? rc : segue_ops_add(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+	return rc ? rc : segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
 }
 
 static int open_source(struct segue_stream *stream)

@@ -12,7 +12,9 @@
 
 #include "disk.h"
 #include "core/error.h"
+#include "store/finals.h"
 #include "store/lanes.h"
+#include "store/row.h"
 #include "tmpdir.h"
 
 #define LANES   3
@@ -230,12 +232,12 @@ static int lane_ops(struct segue_ops *ops, int index, uint64_t n)
 	if (before->image)
 		rc = segue_account_settle(&account, &plan_specs[index], before->image);
 	if (!rc && lane->replaced)
-		rc = segue_records_clear(ops, place_of(index));
+		rc = segue_lanes_clear(ops, place_of(index));
 	else if (!rc)
-		rc = segue_records_finals(ops, place_of(index), row_sizes[index], lane->kept,
+		rc = segue_finals_put(ops, place_of(index), row_sizes[index], lane->kept,
 			account.durable, lane->image->position->step);
 	if (!rc)
-		rc = segue_records_image(
+		rc = segue_lanes_put_image(
 			ops, place_of(index), &plan_specs[index], &record, lane->image, &account);
 	segue_account_finish(&account);
 	return rc;
@@ -250,12 +252,10 @@ static int other_ops(struct segue_ops *ops, uint64_t n)
 	if (!seq)
 		return segue_fail(SEGUE_ENOMEM, "a number");
 	*seq = n;
-	int rc = segue_ops_add(ops, SEGUE_TABLE_META, SEQ_KEY, strlen(SEQ_KEY), seq, sizeof(*seq));
+	int rc = segue_ops_put(ops, SEGUE_TABLE_META, SEQ_KEY, strlen(SEQ_KEY), seq, sizeof(*seq));
 	if (rc || n % 5 != 2)
 		return rc;
-	rc = segue_ops_add(ops, SEGUE_TABLE_INDEX, INDEX, strlen(INDEX), NULL, 0);
-	if (!rc)
-		ops->op[ops->count - 1].prefix = true;
+	rc = segue_ops_remove_prefix(ops, SEGUE_TABLE_INDEX, INDEX, strlen(INDEX));
 	for (int i = 0; !rc && i < PIECES; i++) {
 		size_t size = 1000 + disk_mix(n, (uint64_t)i) % 9000 / 8 * 8;
 		uint8_t *piece = malloc(size);
@@ -263,7 +263,7 @@ static int other_ops(struct segue_ops *ops, uint64_t n)
 			return segue_fail(SEGUE_ENOMEM, "a piece");
 		compute(piece, NULL, size, n * PIECES + (uint64_t)i);
 		snprintf(key, sizeof(key), INDEX "-%d", i);
-		rc = segue_ops_add(ops, SEGUE_TABLE_INDEX, key, strlen(key), piece, size);
+		rc = segue_ops_put(ops, SEGUE_TABLE_INDEX, key, strlen(key), piece, size);
 	}
 	return rc;
 }
@@ -300,7 +300,7 @@ static int apply(struct segue_store *store, uint64_t n, const char *mistake)
 	if (strcmp(mistake, "restore_apart") == 0 && restores(n)) {
 		for (int lane = 0; !rc && lane < LANES; lane++)
 			if (states[n].lane[lane].written == n && states[n].lane[lane].replaced)
-				rc = segue_records_clear(&ops, place_of(lane));
+				rc = segue_lanes_clear(&ops, place_of(lane));
 		if (!rc)
 			rc = segue_store_apply(store, ops.op, ops.count);
 		segue_ops_truncate(&ops, 0);
@@ -328,7 +328,7 @@ static bool right_rows(struct segue_store *store, int index, const struct lane *
 	struct segue_image *image;
 	bool right = true;
 
-	if (segue_records_load_image(store, place_of(index), &plan_specs[index],
+	if (segue_lanes_load_image(store, place_of(index), &plan_specs[index],
 		    lane->image->position, row_sizes[index], &image))
 		return WRONG("lane %d: %.140s", index, segue_error_detail());
 	for (uint32_t row = 0; right && row < image->position->rows; row++) {
@@ -377,18 +377,17 @@ static int visit_final(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
 	struct finals *finals = arg;
-	const char *name;
-	const uint8_t *found;
-	uint32_t size;
+	struct segue_row row;
 
 	(void)key, (void)key_size;
 	for (int lane = 0; lane < LANES; lane++) {
-		if (segue_records_row(value, value_size, row_sizes[lane], &name, &size, &found))
+		if (segue_row_get(value, value_size, row_sizes[lane], &row))
 			continue;
 		for (int i = 0; i < finals->state->lane[lane].final_count; i++) {
 			const struct final *final = &finals->state->lane[lane].finals[i];
-			if (strlen(final->key) == size && memcmp(final->key, name, size) == 0 &&
-				memcmp(final->states, found, row_sizes[lane]) == 0)
+			if (strlen(final->key) == row.key_size &&
+				memcmp(final->key, row.key, row.key_size) == 0 &&
+				memcmp(final->states, row.states, row_sizes[lane]) == 0)
 				finals->seen++;
 		}
 	}
@@ -413,7 +412,7 @@ static bool right_finals(struct segue_store *store, const struct state *state, c
 static bool right_lane(struct segue_store *store, int index, const struct lane *lane, char *why)
 {
 	struct segue_lane_record record;
-	int rc = segue_records_load_lane(store, place_of(index), &record);
+	int rc = segue_lanes_load(store, place_of(index), &record);
 
 	if (!lane->image)
 		return rc == SEGUE_ENOTFOUND || WRONG("lane %d should not be there", index);

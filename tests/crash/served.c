@@ -7,6 +7,7 @@
 
 #include "disk.h"
 #include "store/lanes.h"
+#include "store/row.h"
 #include "segue/segue.h"
 #include "core/spec.h"
 #include "tfwrite.h"
@@ -277,7 +278,7 @@ static bool right_rows(struct segue_store *store, struct segue_place place,
 	uint8_t row[ROW_SIZE];
 	bool right = true;
 
-	if (segue_records_load_image(store, place, &spec, position, ROW_SIZE, &image))
+	if (segue_lanes_load_image(store, place, &spec, position, ROW_SIZE, &image))
 		return WRONG("lane %u: %.140s", place.lane, segue_error_detail());
 	for (uint32_t i = 0; right && i < position->rows; i++) {
 		if (!segue_plan_row_lives(&spec, &position->row[i]))
@@ -298,18 +299,16 @@ static int visit_final(
 {
 	struct expected *expected = arg;
 	uint8_t row[ROW_SIZE];
-	const uint8_t *states;
-	const char *name;
-	uint32_t size;
+	struct segue_row stored;
 	uint64_t word;
 
 	(void)key, (void)key_size;
-	if (segue_records_row(value, value_size, ROW_SIZE, &name, &size, &states))
+	if (segue_row_get(value, value_size, ROW_SIZE, &stored))
 		return 1;
-	memcpy(&word, states, sizeof(word));
+	memcpy(&word, stored.states, sizeof(word));
 	uint64_t number = word / 1000;
 	states_after(number, word % 1000, row);
-	if (number >= RECORDS || memcmp(states, row, ROW_SIZE) != 0)
+	if (number >= RECORDS || memcmp(stored.states, row, ROW_SIZE) != 0)
 		return 1;
 	if (expected->last[number] == word % 1000)
 		expected->ended[number] = false;
@@ -332,7 +331,7 @@ static bool right_lane(
 {
 	struct segue_lane_record record;
 	static struct expected expected;
-	int rc = segue_records_load_lane(store, place, &record);
+	int rc = segue_lanes_load(store, place, &record);
 
 	*line = 0;
 	if (rc)
@@ -360,7 +359,7 @@ static bool right_store(struct segue_store *store, uint64_t seq[ORACLE_LINES], c
 	uint8_t hash[SEGUE_STORE_KEY_MAX];
 	size_t key_size, size;
 	void *value;
-	const void *key = segue_stream_key(STREAM, hash, &key_size);
+	const void *key = segue_key_stream(STREAM, hash, &key_size);
 
 	for (int i = 0; i < ORACLE_LINES; i++)
 		seq[i] = 0;

@@ -21,7 +21,7 @@
 #include "core/error.h"
 #include "lane/plan.h"
 #include "store/lanes.h"
-#include "store/store.h"
+#include "store/row.h"
 #include "tfwrite.h"
 
 enum {
@@ -688,18 +688,16 @@ static int visit_row(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
 	struct found *found = arg;
-	const uint8_t *states;
-	uint32_t name_size;
-	const char *name;
+	struct segue_row row;
 
 	(void)key;
 	(void)key_size;
-	int rc = segue_records_row(value, value_size, STATE_BYTES, &name, &name_size, &states);
+	int rc = segue_row_get(value, value_size, STATE_BYTES, &row);
 	if (rc)
 		return rc;
 	if (found->count == ROWS_MAX)
 		return segue_fail(SEGUE_ESTORE, "more rows than there can be");
-	memcpy(found->words[found->count++], states, STATE_BYTES);
+	memcpy(found->words[found->count++], row.states, STATE_BYTES);
 	return 0;
 }
 
@@ -771,7 +769,7 @@ static uint32_t stored_stream(struct segue_store *store, const char *where)
 	uint8_t hash[SEGUE_STORE_KEY_MAX];
 	size_t key_size, size;
 	void *value;
-	const void *key = segue_stream_key("train", hash, &key_size);
+	const void *key = segue_key_stream("train", hash, &key_size);
 	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 
 	if (rc == SEGUE_ENOTFOUND)
@@ -790,7 +788,7 @@ static uint64_t stored_step(struct segue_store *store, uint32_t lane, const char
 {
 	const struct segue_place place = {.stream = stored_stream(store, where), .lane = lane};
 	struct segue_lane_record record;
-	int rc = segue_records_load_lane(store, place, &record);
+	int rc = segue_lanes_load(store, place, &record);
 
 	if (rc == SEGUE_ENOTFOUND)
 		return 0;

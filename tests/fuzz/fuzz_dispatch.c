@@ -31,6 +31,7 @@
 #include "tfwrite.h"
 #include "tmpdir.h"
 #include "core/wait.h"
+#include "store/ops.h"
 
 #define PLACE       "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
 #define PATIENCE_NS INT64_C(30000000000) /* for what should be gone in a moment */
@@ -345,7 +346,7 @@ static int remove_key(
 
 	(void)value;
 	(void)value_size;
-	return segue_ops_add(&emptying->ops, emptying->table, key, key_size, NULL, 0);
+	return segue_ops_remove(&emptying->ops, emptying->table, key, key_size);
 }
 
 static void empty_store(void)

@@ -6,6 +6,7 @@
  * with replay_main.c as a program that runs files.
  */
 #include "engine/grant.h"
+#include "store/token.h"
 
 #include <stdlib.h>
 #include <string.h>

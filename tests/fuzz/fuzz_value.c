@@ -4,11 +4,14 @@
  *
  * The first byte says which. For libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "store/lanes.h"
+#include "store/row.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/layout.h"
+#include "core/wire.h"
+#include "lane/plan.h"
 #include "source/tfrecord/index.h"
 #include "testspec.h"
 #include "tfwrite.h"
@@ -103,15 +106,15 @@ static void fuzz_row(const uint8_t *data, size_t size)
 	if (size == 0)
 		return;
 	uint64_t row_size = data[0];
-	const uint8_t *states, *value = data + 1;
-	const char *key;
-	uint32_t key_size;
+	const uint8_t *value = data + 1;
+	struct segue_row row;
 
 	size--;
-	if (segue_records_row(value, size, row_size, &key, &key_size, &states))
+	if (segue_row_get(value, size, row_size, &row))
 		return;
-	expect((const uint8_t *)key >= value && (const uint8_t *)key + key_size <= value + size);
-	expect(states >= value && states + row_size <= value + size);
+	const uint8_t *key = (const uint8_t *)row.key;
+	expect(key >= value && key + row.key_size <= value + size);
+	expect(row.states >= value && row.states + row_size <= value + size);
 }
 
 /* ---- The kept index ------------------------------------------------------------------------ */

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "core/layout.h"
-#include "store/lanes.h"
+#include "store/token.h"
 
 static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
 static const int64_t integers[] = {0, 1, 1, 0};

@@ -1,5 +1,4 @@
-/* Final states as versions, undo entries and stored checkpoints, against plain arrays. */
-#include "store/lanes.h"
+/* What the store holds of lanes: final states, undo entries, checkpoints, against plain arrays. */
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -8,8 +7,13 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "engine/grant.h"
 #include "core/layout.h"
+#include "engine/grant.h"
+#include "store/checkpoints.h"
+#include "store/finals.h"
+#include "store/lanes.h"
+#include "store/row.h"
+#include "store/token.h"
 #include "tmpdir.h"
 
 #define LANES    3
@@ -38,7 +42,7 @@ static void seed_random(const char *test)
 
 static void begin(void)
 {
-	segue_tmpdir_make(&tmp, "records");
+	segue_tmpdir_make(&tmp, "lanes");
 	segue_tmpdir_path(&tmp, "store", dir);
 	cr_assert_eq(
 		segue_store_open(dir, SEGUE_STORE_SERVE, &store), 0, "%s", segue_error_detail());
@@ -50,7 +54,7 @@ static void end(void)
 	segue_tmpdir_remove(&tmp);
 }
 
-TestSuite(records, .init = begin, .fini = end);
+TestSuite(lanes, .init = begin, .fini = end);
 
 static struct segue_place place_of(uint32_t lane)
 {
@@ -156,7 +160,7 @@ static void go_on(uint32_t l)
 		*tail = kept;
 		tail = &kept->next;
 	}
-	OK(segue_records_finals(&ops, place_of(l), ROW_SIZE, first, from, to));
+	OK(segue_finals_put(&ops, place_of(l), ROW_SIZE, first, from, to));
 	apply(&ops);
 	while (first) {
 		struct segue_kept *next = first->next;
@@ -181,8 +185,7 @@ static void checkpoint(uint32_t l)
 	uint32_t at = 0;
 	while (at < lane->stored && lane->checkpoint[at].step < step)
 		at++;
-	OK(segue_records_add_checkpoint(
-		&ops, store, place_of(l), step, 1, token, (size_t)size, keep));
+	OK(segue_checkpoints_put(&ops, store, place_of(l), step, 1, token, (size_t)size, keep));
 	if (at < lane->stored && lane->checkpoint[at].step == step && ops.count == 0)
 		return; /* the same bytes */
 	apply(&ops);
@@ -208,7 +211,7 @@ static void settle(uint32_t l)
 	uint64_t floor = floor_of(&lanes[l]), step = lanes[l].step > 4 ? lanes[l].step - 4 : 0;
 	struct segue_ops ops = {0};
 
-	OK(segue_records_settle(
+	OK(segue_finals_settle(
 		&ops, store, place_of(l), LANES, floor < step ? floor : step, below(20)));
 	apply(&ops);
 }
@@ -222,7 +225,7 @@ static void rewind_lane(uint32_t l)
 	if (floor > lane->step)
 		return;
 	uint64_t step = floor + below((uint32_t)(lane->step - floor) + 1);
-	OK(segue_records_rewind(&ops, store, place_of(l), step));
+	OK(segue_lanes_rewind(&ops, store, place_of(l), step));
 	apply(&ops);
 	lane->step = step;
 	while (lane->stored && lane->checkpoint[lane->stored - 1].step > step)
@@ -236,7 +239,7 @@ static void remove_checkpoint(uint32_t l)
 	uint32_t i = below(lane->stored + 1);
 	struct segue_ops ops = {0};
 
-	int rc = segue_records_remove_checkpoint(&ops, store, place_of(l),
+	int rc = segue_checkpoints_remove(&ops, store, place_of(l),
 		i < lane->stored ? lane->checkpoint[i].id : lane->next_id);
 	cr_assert_eq(rc, i < lane->stored ? 0 : SEGUE_ENOTFOUND);
 	apply(&ops);
@@ -249,7 +252,7 @@ static void fresh(uint32_t l)
 	(void)l;
 	for (uint32_t i = 0; i < LANES; i++) {
 		struct segue_ops ops = {0};
-		OK(segue_records_fresh(&ops, store, place_of(i)));
+		OK(segue_lanes_fresh(&ops, store, place_of(i)));
 		apply(&ops);
 		lanes[i].step = lanes[i].stored = 0;
 	}
@@ -266,14 +269,12 @@ static void check_finals(void)
 	for (unsigned k = 0; k < KEYS; k++) {
 		struct segue_place place = place_of(0);
 		uint64_t number, right = 0;
-		const uint8_t *states;
-		const char *name;
-		uint32_t name_size;
+		struct segue_row row;
 		size_t size;
 		void *value;
 
 		snprintf(key, sizeof(key), "record-%u", k);
-		int rc = segue_records_load_final(
+		int rc = segue_finals_load(
 			store, &place, LANES, key, strlen(key), &number, &value, &size);
 		if (!model_final(key, &right, wanted)) {
 			cr_assert_eq(rc, SEGUE_ENOTFOUND, "%s is there", key);
@@ -283,8 +284,8 @@ static void check_finals(void)
 		cr_assert_eq(number, right, "%s: %llu, not %llu", key, (unsigned long long)number,
 			(unsigned long long)right);
 		cr_assert_eq(place.lane, right % LANES);
-		OK(segue_records_row(value, size, ROW_SIZE, &name, &name_size, &states));
-		cr_assert_eq(memcmp(states, wanted, ROW_SIZE), 0, "%s is of another life", key);
+		OK(segue_row_get(value, size, ROW_SIZE, &row));
+		cr_assert_eq(memcmp(row.states, wanted, ROW_SIZE), 0, "%s is of another life", key);
 		free(value);
 	}
 }
@@ -294,7 +295,7 @@ static void check_checkpoints(void)
 	struct segue_catalogue catalogue;
 
 	for (uint32_t l = 0; l < LANES; l++) {
-		OK(segue_records_load_catalogue(store, place_of(l), &catalogue));
+		OK(segue_catalogue_load(store, place_of(l), &catalogue));
 		cr_assert_eq(catalogue.count, lanes[l].stored);
 		cr_assert_eq(catalogue.next_id, lanes[l].next_id);
 		cr_assert_eq(segue_catalogue_floor(&catalogue), floor_of(&lanes[l]));
@@ -303,7 +304,7 @@ static void check_checkpoints(void)
 			void *token;
 			cr_assert_eq(catalogue.entry[i].id, lanes[l].checkpoint[i].id);
 			cr_assert_eq(catalogue.entry[i].step, lanes[l].checkpoint[i].step);
-			OK(segue_records_load_checkpoint(
+			OK(segue_checkpoints_load(
 				store, place_of(l), catalogue.entry[i].id, &token, &size));
 			cr_assert_eq(size, catalogue.entry[i].size);
 			cr_assert_eq(strtoul(token, NULL, 10), l);
@@ -329,7 +330,7 @@ static size_t values_of(enum segue_table table)
 
 /* ---- Tests --------------------------------------------------------------------------------- */
 
-Test(records, finals_equal_a_model)
+Test(lanes, finals_equal_a_model)
 {
 	static void (*const acts[])(uint32_t lane) = {go_on, go_on, go_on, go_on, checkpoint,
 		checkpoint, settle, settle, settle, rewind_lane, remove_checkpoint};
@@ -354,7 +355,7 @@ Test(records, finals_equal_a_model)
 }
 
 /* What is left of many epochs is a version a key: and one more a lane that lies behind. */
-Test(records, versions_that_stay_are_few)
+Test(lanes, versions_that_stay_are_few)
 {
 	for (uint32_t l = 0; l < LANES; l++)
 		lanes[l].next_id = 1;
@@ -362,7 +363,7 @@ Test(records, versions_that_stay_are_few)
 		uint32_t l = (uint32_t)i % LANES;
 		struct segue_ops ops = {0};
 		go_on(l);
-		OK(segue_records_settle(&ops, store, place_of(l), LANES, SEGUE_NEVER, 1000));
+		OK(segue_finals_settle(&ops, store, place_of(l), LANES, SEGUE_NEVER, 1000));
 		apply(&ops);
 	}
 	check_finals();
@@ -371,7 +372,7 @@ Test(records, versions_that_stay_are_few)
 	cr_assert_geq(values_of(SEGUE_TABLE_FINALS), (size_t)KEYS);
 }
 
-Test(records, settling_is_bounded)
+Test(lanes, settling_is_bounded)
 {
 	struct segue_ops ops = {0};
 
@@ -380,19 +381,19 @@ Test(records, settling_is_bounded)
 	for (int i = 0; i < 20; i++)
 		go_on(0);
 	size_t entries = values_of(SEGUE_TABLE_UNDO);
-	OK(segue_records_settle(&ops, store, place_of(0), LANES, SEGUE_NEVER, 5));
+	OK(segue_finals_settle(&ops, store, place_of(0), LANES, SEGUE_NEVER, 5));
 	cr_assert_eq(ops.count, 5u * (LANES + 1));
 	apply(&ops);
 	cr_assert_eq(values_of(SEGUE_TABLE_UNDO), entries - 5);
-	OK(segue_records_settle(&ops, store, place_of(0), LANES, 0, 5));
+	OK(segue_finals_settle(&ops, store, place_of(0), LANES, 0, 5));
 	cr_assert_eq(ops.count, 0u);
-	OK(segue_records_settle(&ops, store, place_of(0), LANES, SEGUE_NEVER, 0));
+	OK(segue_finals_settle(&ops, store, place_of(0), LANES, SEGUE_NEVER, 0));
 	cr_assert_eq(ops.count, 0u);
 	check_finals();
 }
 
 /* Final states stay as they were at the oldest checkpoint, whether they were settled or not. */
-Test(records, going_back_behind_the_oldest_checkpoint)
+Test(lanes, going_back_behind_the_oldest_checkpoint)
 {
 	struct segue_ops ops = {0};
 
@@ -400,11 +401,11 @@ Test(records, going_back_behind_the_oldest_checkpoint)
 	go_on(0);
 	go_on(0);
 	uint64_t oldest = lanes[0].step;
-	OK(segue_records_add_checkpoint(&ops, store, place_of(0), oldest, 1, "t", 1, 3));
+	OK(segue_checkpoints_put(&ops, store, place_of(0), oldest, 1, "t", 1, 3));
 	apply(&ops);
 	go_on(0);
 	go_on(0);
-	OK(segue_records_rewind(&ops, store, place_of(0), 1));
+	OK(segue_lanes_rewind(&ops, store, place_of(0), 1));
 	apply(&ops);
 	lanes[0].step = oldest;
 	check_finals();
@@ -414,7 +415,7 @@ Test(records, going_back_behind_the_oldest_checkpoint)
 }
 
 /* The longest name and numbers. */
-Test(records, no_token_is_larger_than_is_said)
+Test(lanes, no_token_is_larger_than_is_said)
 {
 	enum { ROWS = 500 };
 	const uint64_t n = UINT64_MAX;
@@ -442,16 +443,16 @@ Test(records, no_token_is_larger_than_is_said)
 	segue_image_destroy(image);
 }
 
-Test(records, a_stream_is_found_by_name)
+Test(lanes, a_stream_is_found_by_name)
 {
 	uint32_t id;
 
-	cr_assert_eq(segue_records_find_stream(store, "none", &id), SEGUE_ENOTFOUND);
+	cr_assert_eq(segue_lanes_find_stream(store, "none", &id), SEGUE_ENOTFOUND);
 	cr_assert(strstr(segue_error_detail(), "'none'"));
-	cr_assert_eq(segue_records_find_stream(store, "", &id), SEGUE_ENOTFOUND);
+	cr_assert_eq(segue_lanes_find_stream(store, "", &id), SEGUE_ENOTFOUND);
 }
 
-Test(records, damaged_entries_are_told)
+Test(lanes, damaged_entries_are_told)
 {
 	static const uint8_t key[28] = {0, 0, 0, 1};
 	struct segue_store_op op = {.table = SEGUE_TABLE_UNDO,
@@ -463,20 +464,20 @@ Test(records, damaged_entries_are_told)
 	struct segue_ops ops = {0};
 
 	OK(segue_store_apply(store, &op, 1));
-	cr_assert_eq(segue_records_settle(&ops, store, place_of(0), LANES, 9, 9), SEGUE_ESTORE);
-	cr_assert_eq(segue_records_rewind(&ops, store, place_of(0), 0), SEGUE_ESTORE);
+	cr_assert_eq(segue_finals_settle(&ops, store, place_of(0), LANES, 9, 9), SEGUE_ESTORE);
+	cr_assert_eq(segue_lanes_rewind(&ops, store, place_of(0), 0), SEGUE_ESTORE);
 	cr_assert_eq(ops.count, 0u);
 	op.table = SEGUE_TABLE_CHECKPOINTS;
 	op.key_size = 12;
 	op.value = "\xff";
 	op.value_size = 1;
 	OK(segue_store_apply(store, &op, 1));
-	cr_assert_eq(segue_records_load_catalogue(store, place_of(0), &catalogue), SEGUE_ESTORE);
+	cr_assert_eq(segue_catalogue_load(store, place_of(0), &catalogue), SEGUE_ESTORE);
 	segue_ops_finish(&ops);
 }
 
 /* As a crafted or a foreign backup may have it. */
-Test(records, more_rows_than_a_batch_are_damage)
+Test(lanes, more_rows_than_a_batch_are_damage)
 {
 	enum { ROWS = 1000 };
 	const struct segue_plan_spec plan = {.records = 8, .lanes = 1, .batch_size = 1};
@@ -488,12 +489,12 @@ Test(records, more_rows_than_a_batch_are_damage)
 
 	record.position->step = 1;
 	record.position->rows = ROWS;
-	OK(segue_records_lane(&ops, place_of(0), &record));
+	OK(segue_lanes_put(&ops, place_of(0), &record));
 	apply(&ops);
 	free(record.position);
-	OK(segue_records_load_lane(store, place_of(0), &record));
+	OK(segue_lanes_load(store, place_of(0), &record));
 	cr_assert_eq(record.position->rows, ROWS);
-	cr_assert_eq(segue_records_load_image(
+	cr_assert_eq(segue_lanes_load_image(
 			     store, place_of(0), &plan, record.position, ROW_SIZE, &image),
 		SEGUE_ESTORE);
 	cr_assert_not_null(strstr(segue_error_detail(), "1000 rows"), "%s", segue_error_detail());

@@ -1,0 +1,39 @@
+/* The checkpoints that are stored of a lane: a catalogue, by rising step, and a token for each. */
+#ifndef SEGUE_STORE_CHECKPOINTS_H
+#define SEGUE_STORE_CHECKPOINTS_H
+
+#include "core/wire.h"
+#include "store/key.h"
+#include "store/ops.h"
+
+/* What is stored of a lane; of one that has nothing an empty catalogue, whose next id is 1. */
+int segue_catalogue_load(
+	struct segue_store *store, struct segue_place place, struct segue_catalogue *out);
+/* The step of the oldest: what came before is there to stay. SEGUE_NEVER: none is stored. */
+uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue);
+
+/*
+ * Stores the token of `step`, as the newest. Of more than `keep` the oldest go; another of the same
+ * step is replaced, and if its bytes are the same, nothing is to be done. Copies the token. Reads
+ * the store. On an error nothing was added.
+ */
+int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
+	struct segue_place place, uint64_t step, int64_t created_ms, const void *token, size_t size,
+	uint32_t keep);
+/* Removes one, with id 0 all. Reads the store. SEGUE_ENOTFOUND. On an error nothing was added. */
+int segue_checkpoints_remove(
+	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t id);
+/*
+ * Those of steps above `step` go, from the catalogue too, which is the stored one. On an error some
+ * operations may have been added.
+ */
+int segue_checkpoints_rewind(struct segue_ops *ops, struct segue_place place,
+	struct segue_catalogue *catalogue, uint64_t step);
+/* All go, but ids go on. Reads the store. On an error some operations may have been added. */
+int segue_checkpoints_clear(
+	struct segue_ops *ops, struct segue_store *store, struct segue_place place);
+/* The token of one, malloc'd. SEGUE_ENOTFOUND. */
+int segue_checkpoints_load(struct segue_store *store, struct segue_place place, uint64_t id,
+	void **token, size_t *size);
+
+#endif
