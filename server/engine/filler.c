@@ -1,7 +1,8 @@
 /* A filler: plan, records and slots of one feed. */
 #include "engine/filler.h"
 
-#include <malloc.h>
+#include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,6 @@ static int admit(
 	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
 {
 	struct segue_filler *filler = arg;
-	struct segue_admitted admitted;
 
 	/* A step that passes over whole epochs (tail = stop) admits more than it places. */
 	if (filler->admitted_count == filler->admitted_capacity) {
@@ -32,40 +32,17 @@ static int admit(
 		filler->admitted_capacity = (uint32_t)capacity;
 	}
 	struct segue_filler_row *row = &filler->admitted[filler->admitted_count];
-	int rc = filler->source->ops->admit(filler->source, record, &row->record, &admitted);
-	if (rc == SEGUE_EDATA && filler->spec->on_error == SEGUE_ON_ERROR_SKIP) {
-		segue_source_note_skip(filler->source);
-		return SEGUE_PLAN_SKIP;
-	}
-	if (rc == SEGUE_EDATA)
-		return segue_fail(rc, "%s (on_error=\"skip\" passes over such records)",
-			segue_error_detail());
+	int rc = segue_input_admit(&filler->input, record, &row->record, array_steps, total_length);
 	if (rc)
 		return rc;
 	row->number = number;
 	filler->admitted_count++;
-	*array_steps = admitted.array_steps;
-	*total_length = admitted.total_length;
 	return 0;
 }
 
 static int longest(void *arg, uint64_t epoch, uint64_t *steps)
 {
-	struct segue_filler *filler = arg;
-	const uint32_t *lengths;
-
-	if (filler->longest_epoch != epoch + 1) {
-		int rc = filler->source->ops->lengths(filler->source, NULL, NULL, &lengths);
-		if (!rc)
-			rc = segue_plan_longest(
-				&filler->plan_spec, epoch, lengths, &filler->longest);
-		malloc_trim(0); /* the scan of all records has left holes */
-		if (rc)
-			return rc;
-		filler->longest_epoch = epoch + 1;
-	}
-	*steps = filler->longest;
-	return 0;
+	return segue_input_longest(&((struct segue_filler *)arg)->input, epoch, steps);
 }
 
 static void drop_admitted(struct segue_filler *filler)
@@ -75,36 +52,31 @@ static void drop_admitted(struct segue_filler *filler)
 	filler->admitted_count = 0;
 }
 
-/* The record of a row of the new batch: admitted by this step, or handed on by the row before. */
-static struct segue_record *record_of(struct segue_filler *filler, const struct segue_span *span)
-{
-	struct segue_record *record = NULL;
-
-	if (span->previous_row != SEGUE_NO_ROW) {
-		record = filler->row[span->previous_row].record;
-		filler->row[span->previous_row].record = NULL;
-		return record;
-	}
-	for (uint32_t i = 0; i < filler->admitted_count; i++) {
-		if (filler->admitted[i].number == span->number) {
-			record = filler->admitted[i].record;
-			filler->admitted[i].record = NULL;
-		}
-	}
-	return record;
-}
-
-/* Moves the records to the rows of the new batch; those whose sequence has ended are let go. */
+/*
+ * Moves the records to the rows of the new batch: handed on by the row before, or admitted by this
+ * step; those whose sequence has ended are let go. Sequences are admitted in the order of the rows
+ * that they come to, so one walk finds them all.
+ */
 static void move_records(struct segue_filler *filler, uint32_t rows)
 {
-	uint32_t size = filler->geometry.batch_size;
+	uint32_t size = filler->geometry.batch_size, at = 0;
 
 	memset(filler->next_row, 0, size * sizeof(*filler->next_row));
 	for (uint32_t i = 0; i < rows; i++) {
 		const struct segue_span *span = &filler->spans[i];
+		struct segue_filler_row *from = NULL;
 		filler->next_row[i].number = span->number;
-		if (!(span->flags & SEGUE_SPAN_EMPTY))
-			filler->next_row[i].record = record_of(filler, span);
+		if (span->flags & SEGUE_SPAN_EMPTY)
+			continue;
+		if (span->previous_row != SEGUE_NO_ROW) {
+			from = &filler->row[span->previous_row];
+		} else {
+			for (; filler->admitted[at].number != span->number; at++)
+				assert(at + 1 < filler->admitted_count);
+			from = &filler->admitted[at];
+		}
+		filler->next_row[i].record = from->record;
+		from->record = NULL;
 	}
 	for (uint32_t i = 0; i < size; i++)
 		release_record(filler->row[i].record);
@@ -334,7 +306,7 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 
 	if (!segue_plan_row_lives(&filler->plan_spec, row))
 		return 0;
-	int rc = filler->source->ops->admit(filler->source,
+	int rc = filler->input.source->ops->admit(filler->input.source,
 		segue_plan_record(&filler->plan_spec, row->number), &open->record, &admitted);
 	if (rc)
 		return rc;
@@ -372,6 +344,12 @@ static int allocate(struct segue_filler *filler)
 {
 	size_t rows = filler->geometry.batch_size;
 
+	/* Where a key begins in the heap is said in 32 bits. */
+	if ((uint64_t)(rows - 1) * filler->key_max > UINT32_MAX)
+		return segue_fail(SEGUE_ELIMIT,
+			"batch_size = %zu with keys of up to %" PRIu32
+			" bytes: the keys of a batch would take more than 4 GiB",
+			rows, filler->key_max);
 	filler->row = calloc(rows, sizeof(*filler->row));
 	filler->next_row = calloc(rows, sizeof(*filler->next_row));
 	filler->admitted = calloc(rows, sizeof(*filler->admitted));
@@ -409,7 +387,7 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 		return segue_fail(SEGUE_ENOMEM, "no memory for a filler");
 	filler->ring = SEGUE_SHM_NONE;
 	filler->spec = spec;
-	filler->source = source;
+	filler->input = (struct segue_input){source, spec, &filler->plan_spec, 0, 0};
 	filler->pool = pool;
 	filler->plan_spec = *plan;
 	filler->key_max = source->ops->key_max(source);

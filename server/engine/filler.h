@@ -12,10 +12,10 @@
 #include <pthread.h>
 
 #include "core/shm.h"
+#include "engine/input.h"
 #include "lane/feed.h"
 #include "lane/image.h"
 #include "os/pool.h"
-#include "source/source.h"
 
 struct segue_filler {
 	struct segue_feed feed;
@@ -33,7 +33,7 @@ struct segue_filler {
 	/* The job's alone. */
 	struct segue_plan plan;
 	const struct segue_spec *spec;
-	struct segue_source *source;
+	struct segue_input input;
 	struct segue_pool *pool;
 	struct segue_job job;
 	struct segue_filler_row {
@@ -47,8 +47,7 @@ struct segue_filler {
 	char *heap; /* batch_size * key_max */
 	uint32_t key_max;
 	size_t heap_used;
-	bool filled;                     /* the slot of batch `published` is complete */
-	uint64_t longest_epoch, longest; /* answer of the last question, + 1; 0: none */
+	bool filled; /* the slot of batch `published` is complete */
 };
 
 /*

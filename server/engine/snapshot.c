@@ -87,7 +87,7 @@ int segue_snapshot(struct segue_filler *filler, struct segue_carry *carry, uint6
 	*committed = segue_carry_hold(carry, filler->feed.published);
 	int rc = choose(filler, carry, *committed, &step);
 	if (!rc)
-		rc = segue_carry_take(carry, &filler->feed, *committed);
+		rc = segue_feed_take_of(&filler->feed, carry, *committed);
 	if (!rc)
 		rc = begin(filler, carry, step, &image);
 	pthread_mutex_unlock(&filler->lock);

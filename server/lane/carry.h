@@ -20,8 +20,6 @@
 #include "core/layout.h"
 #include "lane/plan.h"
 
-struct segue_feed;
-
 /* The states and key of a row whose sequence ended, kept until they are on disk. */
 struct segue_kept {
 	struct segue_kept *next; /* newer */
@@ -94,12 +92,6 @@ uint64_t segue_carry_hold(struct segue_carry *carry, uint64_t published);
 int segue_carry_copy(const struct segue_carry *carry, uint64_t step, uint8_t *buffer);
 void segue_carry_let_go(struct segue_carry *carry);
 
-/*
- * Takes the ended rows of all batches below `step` (<= committed) that were not yet, into memory.
- * Needs the feed's history back to `taken`. Reads, and allocates: 0, SEGUE_ENOMEM, or what `read`
- * said; then nothing was taken of that batch.
- */
-int segue_carry_take(struct segue_carry *carry, const struct segue_feed *feed, uint64_t step);
 /* Forgets what was kept by batches below `step`: it is on disk. */
 void segue_carry_forget(struct segue_carry *carry, uint64_t step);
 

@@ -153,6 +153,88 @@ enum segue_feed_gate segue_feed_gate(struct segue_feed *feed)
 	return SEGUE_FEED_GO;
 }
 
+static struct segue_kept *keep_row(const struct segue_carry *carry,
+	const struct segue_feed_entry *entry, uint32_t row, const uint8_t *buffer)
+{
+	uint64_t row_size = segue_row_size(carry->spec);
+	uint32_t key_size = entry->key[row].size;
+	struct segue_kept *kept = malloc(sizeof(*kept) + row_size + key_size);
+
+	if (!kept)
+		return NULL;
+	*kept = (struct segue_kept){
+		.step = entry->position->step - 1,
+		.number = entry->position->row[row].number,
+		.key_size = key_size,
+		.states = kept->bytes,
+		.key = (char *)kept->bytes + row_size,
+	};
+	segue_states_gather(carry->spec, carry->geometry, buffer, row, kept->states);
+	memcpy(kept->key, entry->heap + entry->key[row].offset, key_size);
+	return kept;
+}
+
+/* The ended rows of batch entry->position->step - 1: all of them or none. */
+static int take_batch(struct segue_carry *carry, const struct segue_plan_spec *plan,
+	const struct segue_feed_entry *entry)
+{
+	const struct segue_position *position = entry->position;
+	struct segue_kept *first = NULL, **tail = &first;
+	uint8_t *buffer = NULL;
+	int rc = 0;
+
+	for (uint32_t row = 0; row < position->rows; row++) {
+		const struct segue_plan_row *ended = &position->row[row];
+		if (ended->number == SEGUE_NO_SEQUENCE || segue_plan_row_lives(plan, ended))
+			continue;
+		if (!buffer) {
+			buffer = malloc(carry->geometry->buffer_size);
+			rc = buffer ? segue_carry_copy(carry, position->step - 1, buffer)
+				    : segue_fail(SEGUE_ENOMEM, "no memory for ended rows");
+			if (rc)
+				break;
+		}
+		*tail = keep_row(carry, entry, row, buffer);
+		if (!*tail) {
+			rc = segue_fail(SEGUE_ENOMEM, "no memory for the states of an ended row");
+			break;
+		}
+		tail = &(*tail)->next;
+	}
+	free(buffer);
+	if (rc) {
+		while (first) {
+			struct segue_kept *next = first->next;
+			free(first);
+			first = next;
+		}
+		return rc;
+	}
+	if (first) {
+		*carry->kept_tail = first;
+		carry->kept_tail = tail;
+	}
+	return 0;
+}
+
+int segue_feed_take_of(const struct segue_feed *feed, struct segue_carry *carry, uint64_t step)
+{
+	if (!carry->spec->keep_final)
+		return 0;
+	while (carry->taken < step) {
+		const struct segue_feed_entry *entry = segue_feed_entry(feed, carry->taken + 1);
+		if (!entry)
+			return segue_fail(SEGUE_EPROTOCOL,
+				"ended rows of batch %llu are no longer known",
+				(unsigned long long)carry->taken);
+		int rc = take_batch(carry, feed->plan, entry);
+		if (rc)
+			return rc;
+		carry->taken++;
+	}
+	return 0;
+}
+
 int segue_feed_take(struct segue_feed *feed)
 {
 	uint64_t depth = feed->geometry->depth;
@@ -161,7 +243,7 @@ int segue_feed_take(struct segue_feed *feed)
 		struct segue_carry *carry = feed->subscribers[i];
 		/* All that is committed, so that a single pass serves several batches. */
 		if (!carry->broken && feed->published > carry->taken + depth) {
-			int rc = segue_carry_take(carry, feed, carry->committed);
+			int rc = segue_feed_take_of(feed, carry, carry->committed);
 			if (rc)
 				return rc;
 		}

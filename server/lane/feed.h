@@ -64,6 +64,12 @@ void segue_feed_unsubscribe(struct segue_feed *feed, struct segue_carry *carry);
 enum segue_feed_gate segue_feed_gate(struct segue_feed *feed);
 /* Takes what the gate asked for. */
 int segue_feed_take(struct segue_feed *feed);
+/*
+ * Takes into memory the ended rows of all batches below `step` (<= committed) of a subscriber that
+ * were not taken yet. Needs the history back to `taken`. Reads, and allocates: 0, SEGUE_ENOMEM, or
+ * what the carry's `read` said; then nothing was taken of that batch.
+ */
+int segue_feed_take_of(const struct segue_feed *feed, struct segue_carry *carry, uint64_t step);
 
 /*
  * Batch `published` lies in its slot: makes it readable and wakes sleepers. `after` is

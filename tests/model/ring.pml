@@ -24,11 +24,11 @@
  * mirrors server/lane/carry.c segue_carry_hold 131109b0
  * mirrors server/lane/carry.c segue_carry_copy 462f5cb5
  * mirrors server/lane/carry.c segue_carry_let_go ff672711
- * mirrors server/lane/carry.c segue_carry_take ee8f7ba3
+ * mirrors server/lane/feed.c segue_feed_take_of 64523943
  * mirrors server/lane/carry.c segue_carry_fence b82565a6
  * mirrors server/lane/feed.c gate_of ed598e37
  * mirrors server/lane/feed.c segue_feed_gate 97f5bfc5
- * mirrors server/lane/feed.c segue_feed_take c582b5a7
+ * mirrors server/lane/feed.c segue_feed_take cbe9c24f
  * mirrors server/lane/feed.c segue_feed_ring a6286614
  * mirrors server/lane/feed.c segue_feed_publish ea3ea420
  * mirrors server/lane/feed.c segue_feed_end 1a859cea
@@ -37,7 +37,7 @@
  * mirrors server/engine/filler.c work_once 1932d118
  * mirrors server/engine/filler.c run 4b975ac1
  * mirrors server/engine/filler.c segue_filler_kick e5d0a19c
- * mirrors server/engine/snapshot.c segue_snapshot f3fe5fa0
+ * mirrors server/engine/snapshot.c segue_snapshot 2e64e901
  */
 
 #ifndef WORKERS
@@ -227,7 +227,7 @@ inline ask_gate()
 	fi
 }
 
-/* segue_carry_take, with segue_carry_copy in two steps */
+/* segue_feed_take_of, with segue_carry_copy in two steps */
 inline take_ended(w, below)
 {
 	do

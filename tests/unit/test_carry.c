@@ -226,7 +226,7 @@ Test(carry, takes_the_ended_rows_with_their_keys)
 	publish(1u << 0 | 1u << 1);
 	commit(1, 0x42);
 	cr_assert(segue_carry_observe(&carry, feed.published));
-	cr_assert_eq(segue_carry_take(&carry, &feed, 2), 0);
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 2), 0);
 	cr_assert_eq(carry.taken, 2);
 
 	static const struct {
@@ -245,7 +245,7 @@ Test(carry, takes_the_ended_rows_with_their_keys)
 			cr_assert_eq(kept->states[byte], expected[i].value);
 	}
 	cr_assert_null(kept);
-	cr_assert_eq(segue_carry_take(&carry, &feed, 2), 0, "nothing is taken twice");
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 2), 0, "nothing is taken twice");
 	cr_assert_null(carry.kept->next->next->next);
 }
 
@@ -255,11 +255,11 @@ Test(carry, a_failed_read_takes_nothing_of_that_batch)
 	publish(0);
 	publish(3);
 	read_result = SEGUE_ESYSTEM;
-	cr_assert_eq(segue_carry_take(&carry, &feed, 2), SEGUE_ESYSTEM);
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 2), SEGUE_ESYSTEM);
 	cr_assert_eq(carry.taken, 1, "batch 0 had nothing to take");
 	cr_assert_null(carry.kept);
 	read_result = 0;
-	cr_assert_eq(segue_carry_take(&carry, &feed, 2), 0);
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 2), 0);
 	cr_assert_eq(carry.taken, 2);
 	cr_assert_not_null(carry.kept->next);
 }
@@ -269,14 +269,14 @@ Test(carry, forgets_what_is_on_disk)
 	begin(0);
 	publish(1);
 	publish(1);
-	cr_assert_eq(segue_carry_take(&carry, &feed, 2), 0);
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 2), 0);
 	segue_carry_forget(&carry, 1);
 	cr_assert_eq(carry.kept->step, 1);
 	cr_assert_null(carry.kept->next);
 	segue_carry_forget(&carry, 2);
 	cr_assert_null(carry.kept);
 	publish(1);
-	cr_assert_eq(segue_carry_take(&carry, &feed, 3), 0, "the list can be begun again");
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 3), 0, "the list can be begun again");
 	cr_assert_eq(carry.kept->step, 2);
 }
 
@@ -287,7 +287,7 @@ Test(carry, without_keep_final_nothing_is_taken)
 	forgetful.keep_final = false;
 	carry.spec = &forgetful;
 	publish(3);
-	cr_assert_eq(segue_carry_take(&carry, &feed, 1), 0);
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 1), 0);
 	cr_assert_null(carry.kept);
 	carry.spec = &spec;
 }
@@ -297,7 +297,7 @@ Test(carry, what_is_no_longer_known_cannot_be_taken)
 	begin(0);
 	for (int i = 0; i <= DEPTH + 2; i++)
 		publish(1);
-	cr_assert_eq(segue_carry_take(&carry, &feed, 1), SEGUE_EPROTOCOL);
+	cr_assert_eq(segue_feed_take_of(&feed, &carry, 1), SEGUE_EPROTOCOL);
 }
 
 Test(carry, the_holder_is_told)

@@ -1,0 +1,24 @@
+/* What a plan asks of the data, answered by a source: lengths, found by admitting. */
+#ifndef SEGUE_ENGINE_INPUT_H
+#define SEGUE_ENGINE_INPUT_H
+
+#include "lane/plan.h"
+#include "source/source.h"
+
+struct segue_input {
+	struct segue_source *source;
+	const struct segue_spec *spec;
+	const struct segue_plan_spec *plan;
+	uint64_t longest_epoch, longest; /* answer of the last question: epoch + 1; 0: none */
+};
+
+/*
+ * Admits record `record`: as segue_plan_input's `admit` (SEGUE_PLAN_SKIP where the spec passes over
+ * damaged records). On 0 the caller owns *out.
+ */
+int segue_input_admit(const struct segue_input *input, uint64_t record, struct segue_record **out,
+	uint64_t *array_steps, uint64_t *total_length);
+/* As segue_plan_input's `longest`: asked step after step, computed once an epoch. */
+int segue_input_longest(struct segue_input *input, uint64_t epoch, uint64_t *steps);
+
+#endif
