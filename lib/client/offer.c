@@ -5,58 +5,33 @@
 #include "client/client.h"
 #include "core/barrier.h"
 #include "core/error.h"
+#include "core/kept.h"
 
 #define KEPT_FIRST 4096
-
-/* As it travels; the key and the states of the row follow. */
-struct kept_header {
-	uint64_t step, number;
-	uint32_t key_size, zero;
-};
-_Static_assert(sizeof(struct kept_header) == 24, "no padding in what is uploaded");
 
 /* The row's states side by side in the order of the spec, out of the buffer of batch `step`. */
 static void gather(const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to)
 {
-	const struct segue_spec *spec = mapping->shape->spec;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
-	const uint8_t *buffer =
-		(const uint8_t *)mapping->carry.map + segue_carry_offset(geometry, step);
 
-	for (size_t i = 0; i < spec->state_count; i++) {
-		size_t size = spec->states[i].size;
-		memcpy(to, buffer + geometry->state_offset[i] + row * size, size);
-		to += size;
-	}
+	segue_states_gather(mapping->shape->spec, geometry,
+		(const uint8_t *)mapping->carry.map + segue_carry_offset(geometry, step), row, to);
 }
 
 /* ---- Kept rows ----------------------------------------------------------------------------- */
 
-static size_t record_size(const struct segue_shape *shape, const struct kept_header *header)
-{
-	return sizeof(*header) + header->key_size + shape->row_size;
-}
-
-static struct kept_header header_at(const struct segue_kept_rows *kept, size_t at)
-{
-	struct kept_header header;
-
-	memcpy(&header, kept->bytes + at, sizeof(header));
-	return header;
-}
-
-/* Where the records of batches from `step` on begin. */
+/* Where the rows of batches from `step` on begin. */
 static size_t find_step(
 	const struct segue_kept_rows *kept, const struct segue_shape *shape, uint64_t step)
 {
 	size_t at = kept->begin;
+	struct segue_kept_row row;
+	uint64_t size;
 
-	while (at < kept->end) {
-		struct kept_header header = header_at(kept, at);
-		if (header.step >= step)
-			break;
-		at += record_size(shape, &header);
-	}
+	while ((size = segue_kept_row_unpack(
+			kept->bytes + at, kept->end - at, shape->row_size, &row)) &&
+		row.step < step)
+		at += size;
 	return at;
 }
 
@@ -90,21 +65,20 @@ static int make_room(struct segue_kept_rows *kept, size_t more)
 
 static int add_row(struct segue_kept_rows *kept, const struct segue_batch *batch, uint32_t row)
 {
-	const struct segue_span *span = &batch->spans[row];
-	const char *key = segue_batch_record_key(batch, row, NULL);
-	if (!key)
-		return SEGUE_EPROTOCOL;
-	struct kept_header header = {
-		.step = batch->step, .number = span->number, .key_size = span->key_size};
-	int rc = make_room(kept, record_size(batch->mapping->shape, &header));
+	struct segue_kept_row ended = {.step = batch->step, .number = batch->spans[row].number};
+	size_t key_size;
 
+	ended.key = segue_batch_record_key(batch, row, &key_size);
+	if (!ended.key)
+		return SEGUE_EPROTOCOL;
+	ended.key_size = (uint32_t)key_size;
+	uint64_t size = segue_kept_row_size(ended.key_size, batch->mapping->shape->row_size);
+	int rc = make_room(kept, size);
 	if (rc)
 		return rc;
-	uint8_t *to = kept->bytes + kept->end;
-	memcpy(to, &header, sizeof(header));
-	memcpy(to + sizeof(header), key, header.key_size);
-	gather(batch->mapping, batch->step, row, to + sizeof(header) + header.key_size);
-	kept->end += record_size(batch->mapping->shape, &header);
+	gather(batch->mapping, batch->step, row,
+		segue_kept_row_pack(&ended, kept->bytes + kept->end));
+	kept->end += size;
 	return 0;
 }
 
