@@ -27,16 +27,6 @@ static int fail_slot(const struct segue_mapping *mapping, uint64_t step, const c
 		(unsigned long long)limit);
 }
 
-/* Rows of the batch before: those that a row can have come from. */
-static uint32_t rows_before(const struct segue_mapping *mapping, uint64_t step)
-{
-	if (mapping->shape->spec->state_count == 0)
-		return mapping->shape->spec->batch_size;
-	if (step == mapping->granted && !mapping->has_states)
-		return 0;
-	return mapping->lane->rows;
-}
-
 /*
  * When a span is asked for: going from batch to batch must not read the span table, which comes
  * cold from the server's core.
@@ -65,7 +55,7 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	const struct segue_slot *slot = segue_ring_slot(mapping->ring.map, geometry, step);
 	struct segue_batch *batch = &mapping->batches[step % geometry->depth];
 	const uint32_t *previous = (const void *)((const char *)slot + geometry->previous_offset);
-	uint32_t rows = slot->rows, before = rows_before(mapping, step);
+	uint32_t rows = slot->rows, before = mapping->lane->rows;
 	bool identity = true;
 
 	if (batch->taken)

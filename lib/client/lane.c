@@ -1,5 +1,4 @@
 /* A lane: its lease, taken and taken again; the next batch; waiting; tokens. */
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,9 +14,6 @@
 #define ANSWER_LEAST_NS (1000 * MILLISECOND)
 #define SLEEP_NS        (20 * MILLISECOND) /* how often a sleeper looks for the server */
 #define SPIN_NS         10000
-
-/* Of a token: where the size of its head is, where the head begins, the checksum at the end. */
-enum { TOKEN_HEAD_AT = 8, TOKEN_START = 16, TOKEN_SUM = 16 };
 
 static const struct segue_spec *spec_of(const struct segue_lane *lane)
 {
@@ -96,6 +92,7 @@ static int adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	lane->lease = reply->message.attached.lease;
 	lane->generation = reply->message.attached.generation;
 	memcpy(lane->token, reply->message.attached.token, sizeof(lane->token));
+	lane->rows = reply->message.attached.rows;
 	lane->unanswered = 0;
 	lane->fenced = false;
 	segue_track_init(&lane->track, segue_mapping_ring(mapping), segue_mapping_carry(mapping),
@@ -124,15 +121,13 @@ static int decline(struct segue_lane *lane, const struct segue_reply *reply)
 }
 
 /* The lane got a position of its own, which has nothing to do with what was committed before. */
-static int adopt_elsewhere(struct segue_lane *lane, const struct segue_reply *reply, uint32_t rows)
+static int adopt_elsewhere(struct segue_lane *lane, const struct segue_reply *reply)
 {
 	int rc = adopt(lane, reply);
 
-	if (rc)
-		return rc;
-	lane->rows = rows;
-	segue_kept_rows_finish(&lane->kept);
-	return 0;
+	if (!rc)
+		segue_kept_rows_finish(&lane->kept);
+	return rc;
 }
 
 /* Takes the lane again where it was left, whatever the server still knows of it. */
@@ -245,25 +240,6 @@ static int offer_before_restore(struct segue_lane *lane)
 	return rc == SEGUE_EFENCED ? 0 : rc;
 }
 
-/*
- * Rows whose states the lane begins with: those that a token holds (docs/token.md), which the server
- * has looked at.
- */
-static uint32_t rows_of(const struct placing *placing)
-{
-	const struct segue_stream *stream = placing->lane->stream;
-	const uint8_t *token = placing->token;
-	uint64_t batch_size = stream->shape->spec->batch_size, row_size = stream->shape->row_size;
-	uint64_t size = placing->token_size, head, fixed = TOKEN_START + TOKEN_SUM;
-
-	if (!token || row_size == 0 || size < fixed || memcmp(token, "SEGT", 4) != 0)
-		return (uint32_t)batch_size;
-	memcpy(&head, token + TOKEN_HEAD_AT, sizeof(head));
-	head = le64toh(head);
-	uint64_t rows = head <= size - fixed ? (size - fixed - head) / row_size : batch_size;
-	return (uint32_t)(rows < batch_size ? rows : batch_size);
-}
-
 static int attempt_place(void *arg)
 {
 	struct placing *placing = arg;
@@ -282,7 +258,7 @@ static int attempt_place(void *arg)
 	}
 	if (rc == 0)
 		rc = request_counted(lane, &request, &reply);
-	return rc ? rc : adopt_elsewhere(lane, &reply, rows_of(placing));
+	return rc ? rc : adopt_elsewhere(lane, &reply);
 }
 
 /* The server would wait for this very process to give the lane back. */

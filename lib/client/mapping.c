@@ -78,9 +78,16 @@ int segue_mapping_create(
 {
 	struct segue_shape *shape = lane->stream->shape;
 	size_t depth = shape->geometry.depth;
+	uint32_t rows = reply->message.attached.rows;
 	int fds[SEGUE_FRAME_FDS], rc;
 
 	memcpy(fds, reply->fds, sizeof(fds));
+	if (rows > shape->geometry.batch_size) {
+		rc = segue_fail(SEGUE_EPROTOCOL,
+			"the server grants lane %u with %u rows, a batch has %u at most",
+			lane->index, rows, shape->geometry.batch_size);
+		goto close_fds;
+	}
 	struct segue_mapping *mapping =
 		calloc(1, sizeof(*mapping) + depth * sizeof(struct segue_batch));
 	if (!mapping) {
@@ -92,7 +99,6 @@ int segue_mapping_create(
 	mapping->shape = shape;
 	mapping->ring = mapping->carry = mapping->page = mapping->composed = SEGUE_SHM_NONE;
 	mapping->granted = reply->message.attached.step;
-	mapping->has_states = reply->message.attached.has_states;
 	lane->users++;
 	shape->users++;
 	rc = segue_fork_guard_init(&mapping->guard);

@@ -13,7 +13,7 @@
 #include "core/frame.h"
 #include "core/spec.h"
 
-#define SEGUE_PROTOCOL    1
+#define SEGUE_PROTOCOL    2
 #define SEGUE_TOKEN_BYTES 16
 #define SEGUE_ARENA_SIZE  (1u << 20)
 
@@ -115,7 +115,7 @@ struct segue_message {
 		struct {
 			uint64_t lease, generation, step;
 			uint8_t token[SEGUE_TOKEN_BYTES];
-			bool has_states;
+			uint32_t rows;
 		} attached;
 		struct {
 			uint64_t id, size, step;

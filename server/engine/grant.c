@@ -435,8 +435,10 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 	int rc = find_image(&making);
 	if (!rc)
 		rc = build(&making, grant);
-	if (!rc)
+	if (!rc) {
 		grant->step = making.image->position->step;
+		grant->rows = making.image->position->rows;
+	}
 	segue_image_destroy(making.image);
 	segue_account_finish(&making.account);
 	while (making.kept) {
