@@ -1,4 +1,4 @@
-/* A client: connecting, starting the server, connecting again; requests that move bytes. */
+/* A client: connecting, starting the server, connecting again. */
 #include "client/client.h"
 
 #include <stdio.h>
@@ -16,14 +16,14 @@
 #define DELAY_FIRST (20 * MILLISECOND)
 #define DELAY_LAST  (1000 * MILLISECOND)
 
-/* ---- Connecting ---------------------------------------------------------------------------- */
+/* ---- Connecting ---- */
 
 static int connect_once(struct segue_client *client, int64_t deadline_ns)
 {
 	int rc = segue_connection_open(
 		&client->connection, client->socket_path, client->dir, deadline_ns, &client->hooks);
 
-	if (rc == 0)
+	if (!rc)
 		client->epoch++;
 	return rc;
 }
@@ -51,7 +51,7 @@ static int start_locked(struct segue_client *client, int lock_fd, int64_t deadli
 			return rc;
 		rc = segue_starter_run(client->program, client->dir, socket_path, lock_fd,
 			&deadline_ns, &client->hooks);
-		if (rc == 0)
+		if (!rc)
 			rc = connect_once(client, deadline_ns);
 		else if (rc != SEGUE_EBUSY) /* busy: one that is going, or coming, or was killed */
 			return rc;
@@ -98,19 +98,6 @@ static int await_server(struct segue_client *client, int64_t deadline_ns, int64_
 	}
 }
 
-/* A server that stopped because its storage failed is not started again: it would go on failing. */
-static int check_storage(const struct segue_client *client)
-{
-	for (const struct segue_lane *lane = client->lanes; lane; lane = lane->next) {
-		int rc = lane->mapping ? segue_lane_check_storage(lane) : 0;
-		if (rc)
-			return segue_fail_within(rc,
-				"the server is gone, and is not started again after a storage "
-				"error");
-	}
-	return 0;
-}
-
 static int ready(struct segue_client *client, int64_t deadline_ns)
 {
 	int64_t patience = segue_deadline(segue_now_ns(), client->timeout_ns);
@@ -123,7 +110,7 @@ static int ready(struct segue_client *client, int64_t deadline_ns)
 	bool again = client->epoch > 0;
 	if (!again && client->no_start)
 		return rc;
-	rc = check_storage(client);
+	rc = client->may_start ? client->may_start(client->lanes) : 0;
 	if (rc)
 		return rc;
 	return client->no_start ? await_server(client, deadline_ns, patience)
@@ -165,7 +152,14 @@ int segue_client_run(
 	}
 }
 
-/* ---- Handle -------------------------------------------------------------------------------- */
+int segue_client_call(struct segue_client *client, struct segue_message *request,
+	enum segue_message_type want, int64_t timeout_ns, struct segue_reply *reply)
+{
+	return segue_connection_call(
+		&client->connection, request, want, timeout_ns, &client->hooks, reply);
+}
+
+/* ---- Handle ---- */
 
 /* The path as it stays right when the working directory changes. NULL if there is no memory. */
 static char *absolute(const char *path, const char *below)
@@ -228,7 +222,7 @@ int segue_open(const char *dir, const struct segue_open_options *options, struct
 		return rc;
 	}
 	rc = set_paths(client, dir, options);
-	if (rc == 0)
+	if (!rc)
 		rc = ready(client, INT64_MAX);
 	if (rc) {
 		segue_client_close(client);
@@ -247,13 +241,4 @@ void segue_client_close(struct segue_client *client)
 	free(client->socket_path);
 	free(client->program);
 	free(client);
-}
-
-/* ---- Requests ---- */
-
-int segue_client_call(struct segue_client *client, struct segue_message *request,
-	enum segue_message_type want, int64_t timeout_ns, struct segue_reply *reply)
-{
-	return segue_connection_call(
-		&client->connection, request, want, timeout_ns, &client->hooks, reply);
 }

@@ -27,8 +27,8 @@ struct segue_client {
 	int64_t timeout_ns;
 	uint64_t epoch; /* of the live connection; 0: none yet */
 	/*
-	 * All that are open, and whether a server may be started again for them: 0, or why that would
-	 * be in vain. Both are attach.c's.
+	 * All that are open, and whether a server may be started again for them: 0, or why that
+	 * would be in vain. Both are attach.c's.
 	 */
 	struct segue_lane *lanes;
 	int (*may_start)(const struct segue_lane *lanes);
@@ -58,8 +58,5 @@ int segue_client_run(
 /* segue_connection_call() with the client's hooks. */
 int segue_client_call(struct segue_client *client, struct segue_message *request,
 	enum segue_message_type want, int64_t timeout_ns, struct segue_reply *reply);
-
-/* 0, or that there is no client, or one of the process that this was forked from. */
-int segue_client_usable(const struct segue_client *client);
 
 #endif
