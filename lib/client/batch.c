@@ -1,12 +1,14 @@
-/* A batch: what is in it, the states that come in and go out, its commit and its release. */
+/* What is in a batch, and the states that come in. */
+#include "client/batch.h"
+
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/client.h"
 #include "core/error.h"
 
-/* ---- Handle -------------------------------------------------------------------------------- */
+/* ---- Handle ---- */
 
 static bool has_bit(const uint64_t *bits, size_t i)
 {
@@ -22,19 +24,9 @@ static int fail_slot(const struct segue_mapping *mapping, uint64_t step, const c
 	uint64_t value, uint64_t limit)
 {
 	return segue_fail(SEGUE_EPROTOCOL,
-		"batch %llu of lane %u: the server wrote %s %llu, expected was %llu or less",
-		(unsigned long long)step, mapping->lane->index, what, (unsigned long long)value,
-		(unsigned long long)limit);
-}
-
-/* Rows of the batch before: those that a row can have come from. */
-static uint32_t rows_before(const struct segue_mapping *mapping, uint64_t step)
-{
-	if (mapping->shape->spec->state_count == 0)
-		return mapping->shape->spec->batch_size;
-	if (step == mapping->granted && !mapping->has_states)
-		return 0;
-	return mapping->lane->rows;
+		"batch %" PRIu64 " of lane %u: the server wrote %s %" PRIu64
+		", expected was %" PRIu64 " or less",
+		step, mapping->lane, what, value, limit);
 }
 
 /*
@@ -53,26 +45,35 @@ static int check_span(const struct segue_batch *batch, uint32_t row)
 	if (span->offset > unroll || span->length > unroll - span->offset)
 		return fail_slot(mapping, batch->step, "a length of", span->length, unroll);
 	if (span->key_offset > geometry->heap_size ||
-		span->key_size > geometry->heap_size - span->key_offset)
-		return fail_slot(
-			mapping, batch->step, "a key of size", span->key_size, geometry->heap_size);
+		span->key_size > geometry->heap_size - span->key_offset ||
+		span->key_size > mapping->shape->key_max)
+		return fail_slot(mapping, batch->step, "a key of size", span->key_size,
+			mapping->shape->key_max);
 	return 0;
 }
 
-int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out)
+int segue_batches_create(struct segue_mapping *mapping)
+{
+	mapping->batches = calloc(mapping->shape->geometry.depth, sizeof(*mapping->batches));
+	return mapping->batches ? 0
+				: segue_fail(SEGUE_ENOMEM, "no memory for the batches of a lease");
+}
+
+int segue_batch_begin(
+	struct segue_mapping *mapping, uint64_t step, uint32_t before, struct segue_batch **out)
 {
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
 	const struct segue_slot *slot = segue_ring_slot(mapping->ring.map, geometry, step);
 	struct segue_batch *batch = &mapping->batches[step % geometry->depth];
 	const uint32_t *previous = (const void *)((const char *)slot + geometry->previous_offset);
-	uint32_t rows = slot->rows, before = rows_before(mapping, step);
+	uint32_t rows = slot->rows;
 	bool identity = true;
 
 	if (batch->taken)
 		return segue_fail(SEGUE_EPROTOCOL,
-			"batch %llu of lane %u came while batch %llu, whose slot it takes, is held",
-			(unsigned long long)step, mapping->lane->index,
-			(unsigned long long)batch->step);
+			"batch %" PRIu64 " of lane %u came while batch %" PRIu64
+			", whose slot it takes, is held",
+			step, mapping->lane, batch->step);
 	if (slot->step != step)
 		return fail_slot(mapping, step, "step", slot->step, step);
 	if (rows == 0 || rows > geometry->batch_size || slot->spans != rows)
@@ -101,7 +102,7 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 /* Memory that a forked child does not have. */
 static bool readable(const struct segue_batch *batch)
 {
-	return batch && segue_fork_check(&batch->mapping->guard) == 0;
+	return batch && !segue_fork_check(&batch->mapping->guard);
 }
 
 uint64_t segue_batch_step(const struct segue_batch *batch)
@@ -114,14 +115,14 @@ uint32_t segue_batch_rows(const struct segue_batch *batch)
 	return batch ? batch->rows : 0;
 }
 
-/* ---- What is in it ------------------------------------------------------------------------- */
+/* ---- What is in it ---- */
 
 const struct segue_span *segue_batch_spans(const struct segue_batch *batch, uint32_t *count)
 {
 	bool there = readable(batch);
 
 	for (uint32_t row = 0; there && row < batch->rows; row++)
-		there = check_span(batch, row) == 0;
+		there = !check_span(batch, row);
 	if (count)
 		*count = there ? batch->rows : 0;
 	return there ? batch->spans : NULL;
@@ -134,7 +135,7 @@ static const char *heap_of(const struct segue_batch *batch)
 
 const char *segue_batch_record_key(const struct segue_batch *batch, uint32_t row, size_t *size)
 {
-	bool there = readable(batch) && row < batch->rows && check_span(batch, row) == 0;
+	bool there = readable(batch) && row < batch->rows && !check_span(batch, row);
 
 	if (size)
 		*size = there ? batch->spans[row].key_size : 0;
@@ -184,7 +185,7 @@ const void *segue_batch_context(const struct segue_batch *batch, size_t i)
 	return (const char *)batch->slot + batch->mapping->shape->geometry.context_offset[i];
 }
 
-/* ---- States in ----------------------------------------------------------------------------- */
+/* ---- States in ---- */
 
 /*
  * Row by row, and nothing twice: rows that begin are not read, and one copy of all rows, with the
@@ -237,113 +238,19 @@ const void *segue_batch_state(struct segue_batch *batch, size_t i)
 	return (const uint8_t *)mapping->composed_view + place;
 }
 
-/* ---- States out ---------------------------------------------------------------------------- */
+/* ---- What is saved of it ---- */
 
-static const char *state_name(const struct segue_batch *batch, size_t i)
+bool segue_batch_all_saved(const struct segue_batch *batch)
 {
-	return batch->mapping->shape->spec->states[i].name;
+	return batch && batch->saved == batch->mapping->shape->spec->state_count;
 }
 
-static int fail_fenced(const struct segue_batch *batch)
-{
-	return segue_fail(SEGUE_EFENCED,
-		"batch %llu: the lease of lane %u has ended; release the batch and take the next, "
-		"which tells whether the lane can be gone on with",
-		(unsigned long long)batch->step, batch->mapping->lane->index);
-}
-
-/* Whether the batch can still be saved to and committed. */
-static int check_open(const struct segue_batch *batch)
-{
-	const struct segue_lane *lane = batch->mapping->lane;
-	unsigned long long step = batch->step;
-
-	if (batch->committed)
-		return segue_fail(SEGUE_ECOMMITTED,
-			"batch %llu of lane %u is already committed: save before the commit", step,
-			lane->index);
-	if (lane->closed)
-		return segue_fail(SEGUE_EFENCED,
-			"batch %llu: its lane %u was closed before it was committed", step,
-			lane->index);
-	if (batch->mapping != lane->mapping)
-		return segue_fail(SEGUE_ESTALE,
-			"batch %llu of lane %u was taken before the lane got another position: "
-			"release it and take the next",
-			step, lane->index);
-	return lane->fenced ? fail_fenced(batch) : 0;
-}
-
-static int check_state(const struct segue_batch *batch, size_t i)
-{
-	if (!batch)
-		return segue_fail(SEGUE_EINVAL, "a batch is wanted, not NULL");
-	int rc = segue_fork_check(&batch->mapping->guard);
-	if (rc)
-		return rc;
-	size_t count = batch->mapping->shape->spec->state_count;
-	if (i >= count)
-		return segue_fail(
-			SEGUE_EINVAL, "there is no state %zu: the stream has %zu", i, count);
-	return check_open(batch);
-}
-
-static uint8_t *out_of(const struct segue_batch *batch, size_t i)
-{
-	const struct segue_geometry *geometry = &batch->mapping->shape->geometry;
-
-	return (uint8_t *)batch->mapping->carry.map + segue_carry_offset(geometry, batch->step) +
-	       geometry->state_offset[i];
-}
-
-static void mark(struct segue_batch *batch, size_t i)
+void segue_batch_note_saved(struct segue_batch *batch, size_t i)
 {
 	if (has_bit(batch->is_saved, i))
 		return;
 	set_bit(batch->is_saved, i);
 	batch->saved++;
-}
-
-void *segue_batch_state_out(struct segue_batch *batch, size_t i)
-{
-	if (check_state(batch, i))
-		return NULL;
-	if (segue_track_poll(&batch->mapping->lane->track) == SEGUE_TRACK_FENCED) {
-		fail_fenced(batch);
-		return NULL;
-	}
-	return out_of(batch, i);
-}
-
-int segue_batch_mark_saved(struct segue_batch *batch, size_t i)
-{
-	int rc = check_state(batch, i);
-
-	if (rc == 0)
-		mark(batch, i);
-	return rc;
-}
-
-int segue_batch_save_state(struct segue_batch *batch, size_t i, const void *data, size_t size)
-{
-	int rc = check_state(batch, i);
-
-	if (rc)
-		return rc;
-	size_t expected = batch->rows * batch->mapping->shape->spec->states[i].size;
-	if (size != expected || !data)
-		return segue_fail(SEGUE_ESTATE,
-			"state '%s' of batch %llu has %u rows of %zu bytes, %zu in all: %zu came",
-			state_name(batch, i), (unsigned long long)batch->step, batch->rows,
-			expected / batch->rows, expected, data ? size : 0);
-	memcpy(out_of(batch, i), data, size);
-	mark(batch, i);
-	return 0;
-}
-
-bool segue_batch_all_saved(const struct segue_batch *batch)
-{
-	return batch && batch->saved == batch->mapping->shape->spec->state_count;
 }
 
 bool segue_batch_committed(const struct segue_batch *batch)
@@ -361,65 +268,18 @@ int segue_batch_fail_unsaved(const struct segue_batch *batch)
 		if (has_bit(batch->is_saved, i))
 			continue;
 		int more = snprintf(names + length, sizeof(names) - length, "%s'%s'",
-			length ? ", " : "", state_name(batch, i));
+			length ? ", " : "", batch->mapping->shape->spec->states[i].name);
 		length += (size_t)more;
 	}
-	unsigned long long step = batch->step;
 	if (length == 0)
 		return segue_fail(SEGUE_EUNSAVED,
-			"batch %llu of lane %u is not committed, though all states are saved: "
+			"batch %" PRIu64
+			" of lane %u is not committed, though all states are saved: "
 			"commit it, or release it",
-			step, batch->mapping->lane->index);
+			batch->step, batch->mapping->lane);
 	return segue_fail(SEGUE_EUNSAVED,
-		"batch %llu of lane %u is not committed, these states are not saved: %s%s; save "
+		"batch %" PRIu64
+		" of lane %u is not committed, these states are not saved: %s%s; save "
 		"them and commit, or release the batch",
-		step, batch->mapping->lane->index, names, length >= sizeof(names) ? " ..." : "");
-}
-
-/* ---- Commit and release -------------------------------------------------------------------- */
-
-int segue_batch_commit(struct segue_batch *batch)
-{
-	if (!batch)
-		return segue_fail(SEGUE_EINVAL, "a batch is wanted, not NULL");
-	int rc = segue_fork_check(&batch->mapping->guard);
-	if (rc == 0)
-		rc = check_open(batch);
-	if (rc)
-		return rc;
-	if (!segue_batch_all_saved(batch))
-		return segue_batch_fail_unsaved(batch);
-	struct segue_lane *lane = batch->mapping->lane;
-	const struct segue_spec *spec = batch->mapping->shape->spec;
-	bool kept = spec->keep_final && spec->persist;
-	if (kept) {
-		rc = segue_kept_rows_add(&lane->kept, batch, segue_lane_durable(lane));
-		if (rc)
-			return rc;
-	}
-	rc = segue_track_commit(&lane->track);
-	if (rc) {
-		if (kept)
-			segue_kept_rows_undo(&lane->kept, batch);
-		return fail_fenced(batch);
-	}
-	batch->committed = true;
-	lane->rows = batch->rows;
-	if (spec->durability == SEGUE_DURABLE_COMMIT && spec->persist)
-		return segue_lane_wait_durable(lane, batch->step + 1);
-	return 0;
-}
-
-void segue_batch_release(struct segue_batch *batch)
-{
-	if (!batch || !batch->taken)
-		return;
-	struct segue_mapping *mapping = batch->mapping;
-	struct segue_lane *lane = mapping->lane;
-	batch->taken = false;
-	lane->held--;
-	bool current = mapping == lane->mapping && !lane->closed && !mapping->guard.forked;
-	if (current && segue_track_release(&lane->track, batch->step))
-		segue_lane_ring(lane);
-	segue_mapping_drop(mapping);
+		batch->step, batch->mapping->lane, names, length >= sizeof(names) ? " ..." : "");
 }

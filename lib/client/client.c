@@ -1,4 +1,4 @@
-/* A client: connecting, starting the server, connecting again; requests that move bytes. */
+/* A client: connecting, starting the server, connecting again. */
 #include "client/client.h"
 
 #include <stdio.h>
@@ -16,14 +16,14 @@
 #define DELAY_FIRST (20 * MILLISECOND)
 #define DELAY_LAST  (1000 * MILLISECOND)
 
-/* ---- Connecting ---------------------------------------------------------------------------- */
+/* ---- Connecting ---- */
 
 static int connect_once(struct segue_client *client, int64_t deadline_ns)
 {
 	int rc = segue_connection_open(
 		&client->connection, client->socket_path, client->dir, deadline_ns, &client->hooks);
 
-	if (rc == 0)
+	if (!rc)
 		client->epoch++;
 	return rc;
 }
@@ -51,7 +51,7 @@ static int start_locked(struct segue_client *client, int lock_fd, int64_t deadli
 			return rc;
 		rc = segue_starter_run(client->program, client->dir, socket_path, lock_fd,
 			&deadline_ns, &client->hooks);
-		if (rc == 0)
+		if (!rc)
 			rc = connect_once(client, deadline_ns);
 		else if (rc != SEGUE_EBUSY) /* busy: one that is going, or coming, or was killed */
 			return rc;
@@ -98,19 +98,6 @@ static int await_server(struct segue_client *client, int64_t deadline_ns, int64_
 	}
 }
 
-/* A server that stopped because its storage failed is not started again: it would go on failing. */
-static int check_storage(const struct segue_client *client)
-{
-	for (const struct segue_lane *lane = client->lanes; lane; lane = lane->next) {
-		int rc = lane->mapping ? segue_lane_check_storage(lane) : 0;
-		if (rc)
-			return segue_fail_within(rc,
-				"the server is gone, and is not started again after a storage "
-				"error");
-	}
-	return 0;
-}
-
 static int ready(struct segue_client *client, int64_t deadline_ns)
 {
 	int64_t patience = segue_deadline(segue_now_ns(), client->timeout_ns);
@@ -123,7 +110,7 @@ static int ready(struct segue_client *client, int64_t deadline_ns)
 	bool again = client->epoch > 0;
 	if (!again && client->no_start)
 		return rc;
-	rc = check_storage(client);
+	rc = client->may_start ? client->may_start(client->lanes) : 0;
 	if (rc)
 		return rc;
 	return client->no_start ? await_server(client, deadline_ns, patience)
@@ -165,7 +152,14 @@ int segue_client_run(
 	}
 }
 
-/* ---- Handle -------------------------------------------------------------------------------- */
+int segue_client_call(struct segue_client *client, struct segue_message *request,
+	enum segue_message_type want, int64_t timeout_ns, struct segue_reply *reply)
+{
+	return segue_connection_call(
+		&client->connection, request, want, timeout_ns, &client->hooks, reply);
+}
+
+/* ---- Handle ---- */
 
 /* The path as it stays right when the working directory changes. NULL if there is no memory. */
 static char *absolute(const char *path, const char *below)
@@ -228,7 +222,7 @@ int segue_open(const char *dir, const struct segue_open_options *options, struct
 		return rc;
 	}
 	rc = set_paths(client, dir, options);
-	if (rc == 0)
+	if (!rc)
 		rc = ready(client, INT64_MAX);
 	if (rc) {
 		segue_client_close(client);
@@ -247,173 +241,4 @@ void segue_client_close(struct segue_client *client)
 	free(client->socket_path);
 	free(client->program);
 	free(client);
-}
-
-/* ---- Bytes --------------------------------------------------------------------------------- */
-
-int segue_client_call(struct segue_client *client, struct segue_message *request,
-	enum segue_message_type want, int64_t timeout_ns, struct segue_reply *reply)
-{
-	return segue_connection_call(
-		&client->connection, request, want, timeout_ns, &client->hooks, reply);
-}
-
-int segue_client_upload(
-	struct segue_client *client, uint64_t size, struct segue_shm *out, uint64_t *id)
-{
-	struct segue_message request = {.type = SEGUE_MESSAGE_UPLOAD, .upload = {.size = size}};
-	struct segue_reply reply;
-	int rc = segue_client_call(client, &request, SEGUE_MESSAGE_BULK, SEGUE_REQUEST_NS, &reply);
-
-	if (rc)
-		return rc;
-	rc = segue_shm_map(reply.fds[0], size, SEGUE_SHM_WRITE, out);
-	if (rc) {
-		close(reply.fds[0]);
-		return segue_fail_within(rc, "the upload of %llu bytes", (unsigned long long)size);
-	}
-	*id = reply.message.bulk.id;
-	return 0;
-}
-
-int segue_client_upload_bytes(
-	struct segue_client *client, const void *bytes, size_t size, uint64_t *id)
-{
-	struct segue_shm upload;
-	int rc = segue_client_upload(client, size, &upload, id);
-
-	if (rc)
-		return rc;
-	memcpy(upload.map, bytes, size);
-	segue_shm_destroy(&upload);
-	return 0;
-}
-
-int segue_client_fetch(struct segue_client *client, struct segue_message *request,
-	int64_t timeout_ns, void **bytes, size_t *size)
-{
-	struct segue_shm segment;
-	struct segue_reply reply;
-	int rc = segue_client_call(client, request, SEGUE_MESSAGE_BULK, timeout_ns, &reply);
-
-	if (rc)
-		return rc;
-	uint64_t got = reply.message.bulk.size;
-	rc = segue_shm_map(reply.fds[0], got, SEGUE_SHM_READ, &segment);
-	if (rc) {
-		close(reply.fds[0]);
-		return segue_fail_within(rc, "the answer of %llu bytes", (unsigned long long)got);
-	}
-	char *copy = malloc(got + 1);
-	if (copy) {
-		memcpy(copy, segment.map, got);
-		copy[got] = '\0';
-		*bytes = copy;
-		*size = got;
-	} else {
-		rc = segue_fail(SEGUE_ENOMEM, "no memory for an answer of %llu bytes",
-			(unsigned long long)got);
-	}
-	segue_shm_destroy(&segment);
-	return rc;
-}
-
-struct report_attempt {
-	struct segue_client *client;
-	struct segue_message request;
-	void *json;
-	size_t size;
-};
-
-static int attempt_report(void *arg)
-{
-	struct report_attempt *report = arg;
-	/* Checking every value takes as long as it takes. */
-	bool all = report->request.report.what == SEGUE_REPORT_VERIFY;
-
-	return segue_client_fetch(report->client, &report->request,
-		all ? INT64_MAX : SEGUE_REQUEST_NS, &report->json, &report->size);
-}
-
-int segue_client_report(struct segue_client *client, enum segue_report what, const char *stream,
-	const char *key, char **json)
-{
-	if (!client || !json)
-		return segue_fail(SEGUE_EINVAL, "segue_client_report wants a client and a place "
-						"for the text");
-	int rc = segue_fork_check(&client->connection.guard);
-	if (rc)
-		return rc;
-	if (what < SEGUE_REPORT_STATUS || what > SEGUE_REPORT_VERIFY)
-		return segue_fail(SEGUE_EINVAL, "there is no report %d", (int)what);
-	if (what == SEGUE_REPORT_GET && (!key || !*key))
-		return segue_fail(SEGUE_EINVAL, "the report of a key's states wants the key");
-	struct report_attempt report = {
-		.client = client,
-		.request = {.type = SEGUE_MESSAGE_REPORT,
-			.report = {.what = what,
-				.stream = stream ? stream : "",
-				.key = key ? key : ""}},
-	};
-	rc = segue_client_run(client, INT64_MAX, attempt_report, &report);
-	if (rc == 0)
-		*json = report.json;
-	return rc;
-}
-
-/* ---- Checkpoints in the store --------------------------------------------------------------- */
-
-struct stored_attempt {
-	struct segue_client *client;
-	struct segue_message request;
-	void *token;
-	size_t size;
-};
-
-static int attempt_stored(void *arg)
-{
-	struct stored_attempt *call = arg;
-	struct segue_reply reply;
-
-	return call->request.stored.remove ? segue_client_call(call->client, &call->request,
-						     SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply)
-					   : segue_client_fetch(call->client, &call->request,
-						     SEGUE_REQUEST_NS, &call->token, &call->size);
-}
-
-static int run_stored(struct stored_attempt *call, struct segue_client *client, const char *stream)
-{
-	if (!client || !stream)
-		return segue_fail(SEGUE_EINVAL, "a client and the name of a stream are wanted");
-	int rc = segue_fork_check(&client->connection.guard);
-	if (rc)
-		return rc;
-	call->client = client;
-	call->request.type = SEGUE_MESSAGE_STORED;
-	call->request.stored.stream = stream;
-	return segue_client_run(client, INT64_MAX, attempt_stored, call);
-}
-
-int segue_client_checkpoint(struct segue_client *client, const char *stream, uint32_t lane,
-	uint64_t id, void **token, size_t *size)
-{
-	struct stored_attempt call = {.request = {.stored = {.lane = lane, .id = id}}};
-
-	if (!token || !size)
-		return segue_fail(SEGUE_EINVAL, "places for the token and its size are wanted");
-	int rc = run_stored(&call, client, stream);
-	if (rc)
-		return rc;
-	*token = call.token;
-	*size = call.size;
-	return 0;
-}
-
-int segue_client_checkpoint_remove(
-	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id)
-{
-	struct stored_attempt call = {
-		.request = {.stored = {.lane = lane, .id = id, .remove = true}}};
-
-	return run_stored(&call, client, stream);
 }

@@ -2,6 +2,7 @@
 #include "client/connection.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,10 +136,10 @@ static int take_frame(struct segue_connection *connection, const struct segue_fr
 	}
 	if (message->serial > connection->serial || frame->fd_count != fds_of(message->type))
 		return segue_fail(SEGUE_EPROTOCOL,
-			"the server answered request %llu with a frame of type %d, serial %llu, %u "
+			"the server answered request %" PRIu64
+			" with a frame of type %d, serial %" PRIu64 ", %u "
 			"fds",
-			(unsigned long long)connection->serial, (int)message->type,
-			(unsigned long long)message->serial, frame->fd_count);
+			connection->serial, (int)message->type, message->serial, frame->fd_count);
 	if (message->type == SEGUE_MESSAGE_PROGRESS) {
 		if (hooks->progress)
 			hooks->progress(hooks->arg, message->progress.what, message->progress.done,
@@ -180,7 +181,7 @@ static int await_reply(struct segue_connection *connection, enum segue_message_t
 	for (;;) {
 		struct segue_frame frame;
 		int rc = segue_frame_read(connection->reader, connection->guard.fd, &frame);
-		if (rc == 0) {
+		if (!rc) {
 			rc = await_input(connection->guard.fd, deadline_ns, hooks);
 			if (rc)
 				return rc;
@@ -224,9 +225,9 @@ static int exchange(struct segue_connection *connection, struct segue_message *r
 	int rc = segue_frame_send(connection->guard.fd, (uint16_t)request->type, connection->out,
 		size, NULL, 0, deadline_ns < patience ? deadline_ns : patience);
 
-	*sent = rc == 0;
+	*sent = !rc;
 	/* A server that hangs up may have said why before. */
-	if (rc == 0 || rc == SEGUE_EGONE)
+	if (!rc || rc == SEGUE_EGONE)
 		rc = await_reply(connection, want, deadline_ns, hooks, reply);
 	return rc;
 }
@@ -284,7 +285,7 @@ int segue_connection_check(struct segue_connection *connection)
 		return segue_fail(SEGUE_EGONE, "the connection to the server is lost");
 	while ((rc = segue_frame_read(connection->reader, connection->guard.fd, &frame)) > 0)
 		close_fds(&frame);
-	if (rc == 0)
+	if (!rc)
 		return 0;
 	segue_connection_close(connection);
 	return SEGUE_EGONE;
@@ -307,7 +308,7 @@ static int connect_to(const char *path, int64_t deadline_ns, const struct segue_
 		if (errno == EAGAIN && segue_now_ns() < deadline_ns) {
 			/* Too many wait to be accepted: that passes. */
 			rc = segue_hooks_pause(hooks, FULL_QUEUE_NS);
-			if (rc == 0)
+			if (!rc)
 				continue;
 		} else if (errno == ENOTDIR) {
 			rc = segue_fail_no_directory(path);

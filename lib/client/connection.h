@@ -2,9 +2,9 @@
  * The control socket from the client's side: one request at a time, and its reply.
  *
  * A connection is either live or lost. It is lost as soon as its state is unknown: the server has
- * closed it or broke the protocol, or the caller was interrupted, or did not get its answer in time,
- * and how the request ended matters (a lease is granted or ends, a stream is opened, an upload is
- * made). It can then be opened again.
+ * closed it or broke the protocol, or the caller was interrupted, or did not get its answer in
+ * time, and how the request ended matters (a lease is granted or ends, a stream is opened, an
+ * upload is made). It can then be opened again.
  */
 #ifndef SEGUE_CLIENT_CONNECTION_H
 #define SEGUE_CLIENT_CONNECTION_H
@@ -62,9 +62,9 @@ bool segue_connection_live(const struct segue_connection *connection);
  * Sends `request` (its serial is filled in) and waits for the reply of type `want`. Progress of
  * this request is passed on. What the server refuses comes back as its code and detail, and the
  * connection stays live. Otherwise the connection is lost: SEGUE_EGONE, SEGUE_EPROTOCOL,
- * SEGUE_ESYSTEM, and SEGUE_ETIMEOUT (timeout_ns; INT64_MAX: none) or SEGUE_EINTERRUPTED of a request
- * that was not sent whole, or whose end matters; after others these leave it live, and the late
- * answer is dropped.
+ * SEGUE_ESYSTEM, and SEGUE_ETIMEOUT (timeout_ns; INT64_MAX: none) or SEGUE_EINTERRUPTED of a
+ * request that was not sent whole, or whose end matters; after others these leave it live, and the
+ * late answer is dropped.
  */
 int segue_connection_call(struct segue_connection *connection, struct segue_message *request,
 	enum segue_message_type want, int64_t timeout_ns, const struct segue_hooks *hooks,
@@ -73,7 +73,7 @@ int segue_connection_call(struct segue_connection *connection, struct segue_mess
 /* Sends `request` and waits for no answer: it is dropped when it comes. */
 void segue_connection_tell(struct segue_connection *connection, struct segue_message *request);
 
-/* Without blocking: SEGUE_EGONE if the server has gone. Frames that nobody waits for are dropped. */
+/* Without blocking: SEGUE_EGONE if the server has gone. Frames nobody waits for are dropped. */
 int segue_connection_check(struct segue_connection *connection);
 
 #endif

@@ -1,10 +1,11 @@
 /* The mapped segments of one lease, counted by the lane and by its batches. */
+#include "client/mapping.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "client/client.h"
 #include "core/error.h"
 
 /* Mapped memory needs no fd: fewer of them, and none for a forked child to keep alive. */
@@ -37,7 +38,7 @@ static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
 	drop_fd(&mapping->ring);
 	rc = map_segment(&fds[1], SEGUE_SEGMENT_CARRY, geometry->carry_size, SEGUE_SHM_WRITE,
 		geometry, &mapping->carry);
-	if (rc == 0)
+	if (!rc)
 		rc = segue_shm_view(&mapping->carry, &mapping->carry_view);
 	if (rc)
 		return rc;
@@ -53,9 +54,9 @@ static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
 		return 0;
 	rc = segue_shm_create("segue:state-in", geometry->depth * geometry->buffer_size,
 		SEGUE_SHM_WRITE, &mapping->composed);
-	if (rc == 0)
+	if (!rc)
 		rc = segue_shm_view(&mapping->composed, &mapping->composed_view);
-	if (rc == 0)
+	if (!rc)
 		drop_fd(&mapping->composed);
 	return rc;
 }
@@ -73,16 +74,20 @@ static void unmap_all(struct segue_mapping *mapping)
 	segue_shm_destroy(&mapping->ring);
 }
 
-int segue_mapping_create(
-	struct segue_lane *lane, const struct segue_reply *reply, struct segue_mapping **out)
+int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct segue_reply *reply,
+	struct segue_mapping **out)
 {
-	struct segue_shape *shape = lane->stream->shape;
-	size_t depth = shape->geometry.depth;
+	uint32_t rows = reply->message.attached.rows;
 	int fds[SEGUE_FRAME_FDS], rc;
 
 	memcpy(fds, reply->fds, sizeof(fds));
-	struct segue_mapping *mapping =
-		calloc(1, sizeof(*mapping) + depth * sizeof(struct segue_batch));
+	if (rows > shape->geometry.batch_size) {
+		rc = segue_fail(SEGUE_EPROTOCOL,
+			"the server grants lane %u with %u rows, a batch has %u at most", lane,
+			rows, shape->geometry.batch_size);
+		goto close_fds;
+	}
+	struct segue_mapping *mapping = calloc(1, sizeof(*mapping));
 	if (!mapping) {
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for a lease");
 		goto close_fds;
@@ -92,13 +97,11 @@ int segue_mapping_create(
 	mapping->shape = shape;
 	mapping->ring = mapping->carry = mapping->page = mapping->composed = SEGUE_SHM_NONE;
 	mapping->granted = reply->message.attached.step;
-	mapping->has_states = reply->message.attached.has_states;
-	lane->users++;
 	shape->users++;
 	rc = segue_fork_guard_init(&mapping->guard);
-	if (rc == 0)
+	if (!rc)
 		rc = map_all(mapping, fds);
-	if (rc == 0) {
+	if (!rc) {
 		*out = mapping;
 		return 0;
 	}
@@ -118,6 +121,15 @@ void segue_mapping_drop(struct segue_mapping *mapping)
 	unmap_all(mapping);
 	segue_fork_guard_finish(&mapping->guard);
 	segue_shape_drop(mapping->shape);
-	segue_lane_drop(mapping->lane);
+	free(mapping->batches);
 	free(mapping);
+}
+
+void segue_mapping_gather(
+	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to)
+{
+	const struct segue_geometry *geometry = &mapping->shape->geometry;
+
+	segue_states_gather(mapping->shape->spec, geometry,
+		(const uint8_t *)mapping->carry.map + segue_carry_offset(geometry, step), row, to);
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -23,7 +24,7 @@
 #define PROGRESS_MAX 128  /* of a line that tells progress, also in the lock file */
 #define MESSAGE_MAX  2048 /* of what the program says, the beginning */
 
-/* ---- Directory and lock -------------------------------------------------------------------- */
+/* ---- Directory and lock ---- */
 
 /* What a directory that cannot be written means. */
 static int fail_write(const char *what, const char *path)
@@ -44,7 +45,7 @@ static int make_directories(const char *dir)
 	if (!path)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a path");
 	int rc = 0;
-	for (char *end = path + 1; rc == 0; end++) {
+	for (char *end = path + 1; !rc; end++) {
 		if (*end && *end != '/')
 			continue;
 		bool last = !*end;
@@ -63,10 +64,11 @@ static int make_directories(const char *dir)
 static void tell_progress(const struct segue_hooks *hooks, const char *line, int64_t patience_ns,
 	int64_t *deadline_ns)
 {
-	unsigned long long done, total;
+	uint64_t done, total;
 	int what = 0;
 
-	if (sscanf(line, "progress %llu %llu %n", &done, &total, &what) < 2 || what == 0)
+	if (sscanf(line, "progress %" SCNu64 " %" SCNu64 " %n", &done, &total, &what) < 2 ||
+		what == 0)
 		return;
 	*deadline_ns = segue_deadline(segue_now_ns(), patience_ns);
 	if (hooks->progress)
@@ -108,7 +110,7 @@ int segue_starter_lock(const char *dir, int64_t *deadline_ns, const struct segue
 		goto failed;
 	}
 	segue_fork_guard_set(lock, fd);
-	while (rc == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	while (!rc && flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot lock %s", path);
 		else if (segue_now_ns() >= *deadline_ns)
@@ -127,7 +129,7 @@ no_path:
 	return rc;
 }
 
-/* ---- The program --------------------------------------------------------------------------- */
+/* ---- The program ---- */
 
 static const char *find_program(const char *program)
 {
@@ -238,7 +240,7 @@ static int listen_to(int errors, int lock_fd, int64_t *deadline_ns, const struct
 			continue;
 		}
 		rc = segue_hooks_interrupted(hooks);
-		if (rc == 0 && segue_now_ns() >= *deadline_ns)
+		if (!rc && segue_now_ns() >= *deadline_ns)
 			rc = segue_fail(SEGUE_EGONE, "the server was not ready in time");
 		if (rc)
 			break;

@@ -284,3 +284,34 @@ void segue_segment_init(struct segue_segment *segment, enum segue_segment_kind k
 		.hash = geometry->hash,
 	};
 }
+
+uint64_t segue_row_size(const struct segue_spec *spec)
+{
+	uint64_t size = 0;
+
+	for (size_t i = 0; i < spec->state_count; i++)
+		size += spec->states[i].size;
+	return size;
+}
+
+void segue_states_scatter(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *states, uint32_t rows, uint8_t *buffer)
+{
+	for (uint32_t row = 0; row < rows; row++) {
+		for (size_t i = 0; i < spec->state_count; i++) {
+			size_t size = spec->states[i].size;
+			memcpy(buffer + geometry->state_offset[i] + row * size, states, size);
+			states += size;
+		}
+	}
+}
+
+void segue_states_gather(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *buffer, uint32_t row, uint8_t *states)
+{
+	for (size_t i = 0; i < spec->state_count; i++) {
+		size_t size = spec->states[i].size;
+		memcpy(states, buffer + geometry->state_offset[i] + row * size, size);
+		states += size;
+	}
+}

@@ -137,4 +137,14 @@ static inline uint64_t segue_carry_offset(const struct segue_geometry *geometry,
 	return geometry->buffers_offset + (step % (geometry->depth + 1u)) * geometry->buffer_size;
 }
 
+/* Bytes of all states of one row, side by side in the order of the spec, without padding. */
+uint64_t segue_row_size(const struct segue_spec *spec);
+/* Writes row-major `states` (rows * row_size) as a buffer ([batch_size, dims...] a state). Both are
+ * private. */
+void segue_states_scatter(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *states, uint32_t rows, uint8_t *buffer);
+/* The reverse, for one row. */
+void segue_states_gather(const struct segue_spec *spec, const struct segue_geometry *geometry,
+	const uint8_t *buffer, uint32_t row, uint8_t *states);
+
 #endif

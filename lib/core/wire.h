@@ -115,7 +115,7 @@ struct segue_message {
 		struct {
 			uint64_t lease, generation, step;
 			uint8_t token[SEGUE_TOKEN_BYTES];
-			bool has_states;
+			uint32_t rows;
 		} attached;
 		struct {
 			uint64_t id, size, step;

@@ -113,7 +113,7 @@ static const struct segue_pb_field attached[] = {
 	ANY64(Attached, attached, generation),
 	TOKEN(Attached, attached),
 	ANY64(Attached, attached, step),
-	FIELD(Attached, attached, has_states, BOOL, 0),
+	ANY32(Attached, attached, rows),
 	END,
 };
 static const struct segue_pb_field done[] = {END};

@@ -10,6 +10,7 @@
 #include "core/barrier.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/kept.h"
 #include "core/wait.h"
 #include "engine/committer.h"
 #include "store/finals.h"
@@ -230,31 +231,26 @@ static int take_kept(struct making *making, uint64_t row_size, const uint8_t *at
 	struct segue_kept **tail = &making->kept;
 
 	while (left > 0) {
-		struct {
-			uint64_t step, number;
-			uint32_t key_size, zero;
-		} head;
-		if (left < sizeof(head))
-			return segue_fail(SEGUE_EPROTOCOL, "an offer is cut short");
-		memcpy(&head, at, sizeof(head));
-		if (head.key_size > SEGUE_KEY_MAX || left - sizeof(head) < head.key_size + row_size)
+		struct segue_kept_row row;
+		uint64_t size = segue_kept_row_unpack(at, left, row_size, &row);
+		if (size == 0)
 			return segue_fail(SEGUE_EPROTOCOL, "a kept row of an offer is cut short");
-		struct segue_kept *kept = malloc(sizeof(*kept) + row_size + head.key_size);
+		struct segue_kept *kept = malloc(sizeof(*kept) + row_size + row.key_size);
 		if (!kept)
 			return segue_fail(SEGUE_ENOMEM, "no memory for an offer");
 		*kept = (struct segue_kept){
-			.step = head.step,
-			.number = head.number,
-			.key_size = head.key_size,
+			.step = row.step,
+			.number = row.number,
+			.key_size = row.key_size,
 			.states = kept->bytes,
 			.key = (char *)kept->bytes + row_size,
 		};
-		memcpy(kept->key, at + sizeof(head), head.key_size);
-		memcpy(kept->states, at + sizeof(head) + head.key_size, row_size);
+		memcpy(kept->key, row.key, row.key_size);
+		memcpy(kept->states, row.states, row_size);
 		*tail = kept;
 		tail = &kept->next;
-		at += sizeof(head) + head.key_size + row_size;
-		left -= sizeof(head) + head.key_size + row_size;
+		at += size;
+		left -= size;
 	}
 	return 0;
 }
@@ -431,8 +427,10 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 	int rc = find_image(&making);
 	if (!rc)
 		rc = build(&making, grant);
-	if (!rc)
+	if (!rc) {
 		grant->step = making.image->position->step;
+		grant->rows = making.image->position->rows;
+	}
 	segue_image_destroy(making.image);
 	segue_account_finish(&making.account);
 	while (making.kept) {

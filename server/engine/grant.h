@@ -43,6 +43,7 @@ struct segue_grant {
 	struct segue_place place;
 	const struct segue_spec *spec;
 	uint64_t step; /* the first batch */
+	uint32_t rows; /* of the batch before it */
 
 	/* The committer's. */
 	struct segue_account account;

@@ -8,15 +8,6 @@
 #include "core/error.h"
 #include "core/wait.h"
 
-uint64_t segue_row_size(const struct segue_spec *spec)
-{
-	uint64_t size = 0;
-
-	for (size_t i = 0; i < spec->state_count; i++)
-		size += spec->states[i].size;
-	return size;
-}
-
 void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *words,
 	struct segue_lease_page *page, const struct segue_geometry *geometry,
 	const struct segue_spec *spec, uint64_t generation, uint64_t step,
@@ -45,28 +36,6 @@ void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *word
 void segue_carry_finish(struct segue_carry *carry)
 {
 	segue_carry_forget(carry, SEGUE_NEVER);
-}
-
-void segue_states_scatter(const struct segue_spec *spec, const struct segue_geometry *geometry,
-	const uint8_t *states, uint32_t rows, uint8_t *buffer)
-{
-	for (uint32_t row = 0; row < rows; row++) {
-		for (size_t i = 0; i < spec->state_count; i++) {
-			size_t size = spec->states[i].size;
-			memcpy(buffer + geometry->state_offset[i] + row * size, states, size);
-			states += size;
-		}
-	}
-}
-
-void segue_states_gather(const struct segue_spec *spec, const struct segue_geometry *geometry,
-	const uint8_t *buffer, uint32_t row, uint8_t *states)
-{
-	for (size_t i = 0; i < spec->state_count; i++) {
-		size_t size = spec->states[i].size;
-		memcpy(states, buffer + geometry->state_offset[i] + row * size, size);
-		states += size;
-	}
 }
 
 bool segue_carry_observe(struct segue_carry *carry, uint64_t published)

@@ -52,9 +52,6 @@ struct segue_carry {
 	struct segue_kept *kept, **kept_tail; /* oldest first */
 };
 
-/* Bytes of all states of one row, side by side in the order of the spec, without padding. */
-uint64_t segue_row_size(const struct segue_spec *spec);
-
 /*
  * Formats the carry's words and the lease page for a grant at step `step` with `generation` (the
  * segments' memory is fresh and zeroed; the states after step - 1 are in their buffer). `words` and
@@ -66,14 +63,6 @@ void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *word
 	int (*read)(void *arg, uint64_t offset, void *out, size_t size), void *arg);
 /* Frees what is kept. */
 void segue_carry_finish(struct segue_carry *carry);
-
-/* Writes row-major `states` (rows * row_size) as a buffer ([batch_size, dims...] a state). Both are
- * private. */
-void segue_states_scatter(const struct segue_spec *spec, const struct segue_geometry *geometry,
-	const uint8_t *states, uint32_t rows, uint8_t *buffer);
-/* The reverse, for one row. */
-void segue_states_gather(const struct segue_spec *spec, const struct segue_geometry *geometry,
-	const uint8_t *buffer, uint32_t row, uint8_t *states);
 
 /* Loads both words, checks them against `published`, takes them over. False: broken. */
 bool segue_carry_observe(struct segue_carry *carry, uint64_t published);

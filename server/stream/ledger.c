@@ -401,7 +401,7 @@ static void send_attached(struct segue_attach *attach)
 				.lease = ledger->lease_id,
 				.generation = grant->record.generation,
 				.step = grant->step,
-				.has_states = grant->step > 0,
+				.rows = grant->rows,
 			},
 	};
 	const int fds[4] = {

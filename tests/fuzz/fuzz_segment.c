@@ -6,13 +6,13 @@
  * (ASan, and the guard pages behind a mapping), and what is handed out lies within its slot. For
  * libFuzzer, or with replay_main.c as a program that runs files.
  */
-#include "client/client.h"
-
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "client/lane.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -329,12 +329,13 @@ static void attach(struct world *world, struct input *input)
 		reply.fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
 	reply.fds[3] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	reply.message.attached.step = step;
-	reply.message.attached.has_states = take(input) & 1;
+	reply.message.attached.rows = take(input) & 1 ? ROWS : 0;
 	struct segue_mapping *mapping;
-	if (segue_mapping_create(world->lane, &reply, &mapping))
+	if (segue_mapping_create(&world->shape, 0, &reply, &mapping))
 		return;
+	expect(segue_batches_create(mapping) == 0);
 	world->lane->mapping = mapping;
-	world->lane->rows = ROWS;
+	world->lane->rows = reply.message.attached.rows;
 	segue_track_init(&world->lane->track, segue_mapping_ring(mapping),
 		segue_mapping_carry(mapping), segue_mapping_page(mapping), 2, 0, step);
 	work(world, input);

@@ -55,7 +55,7 @@ POSITION = (
 HOLDER = blob(1, TOKEN) + number(2, 7) + number(3, 99) + number(4, 5)
 
 MESSAGES = {
-    1: number(1, 1) + number(2, 1) + number(3, 1) + blob(4, b"0.1.0") + blob(5, b"py"),
+    1: number(1, 1) + number(2, 2) + number(3, 2) + blob(4, b"0.1.0") + blob(5, b"py"),
     2: number(1, 2) + blob(2, SPEC),
     3: number(1, 3) + number(2, 1) + number(3, 1) + number(5, 4) + number(6, 2)
     + blob(7, TOKEN) + number(8, 77) + number(9, 1) + number(10, 10**10),
@@ -64,10 +64,10 @@ MESSAGES = {
     6: number(1, 6) + number(2, 1) + number(3, 1) + number(5, 9) + number(6, 10**9),
     7: number(1, 7) + number(2, 3) + blob(3, b"train") + blob(4, b"f:0"),
     9: number(1, 8) + blob(2, b"train") + number(3, 1) + number(4, 7) + number(5, 1),
-    65: number(1, 1) + number(2, 1) + number(3, 1) + blob(4, b"0.1.0") + number(5, 77)
+    65: number(1, 1) + number(2, 2) + number(3, 2) + blob(4, b"0.1.0") + number(5, 77)
     + fixed(6, 5),
     66: number(1, 2) + number(2, 1) + number(3, 1000) + number(4, 64) + fixed(5, 99),
-    67: number(1, 3) + number(2, 1) + number(3, 2) + blob(4, TOKEN) + number(5, 7) + number(6, 1),
+    67: number(1, 3) + number(2, 1) + number(3, 2) + blob(4, TOKEN) + number(5, 7) + number(7, 1),
     68: number(1, 4),
     69: number(1, 5) + number(2, 1) + number(3, 4096) + number(4, 3),
     70: number(1, 6) + blob(2, "räcords".encode()) + number(3, 1) + number(4, 2),

@@ -24,11 +24,11 @@
  * mirrors server/engine/committer.c add_grant 426e732d
  * mirrors server/engine/committer.c settle 293ae15a
  * mirrors server/engine/committer.c conclude 0f810575
- * mirrors server/engine/grant.c segue_grant_make 28ff5abf
+ * mirrors server/engine/grant.c segue_grant_make 7564188d
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lane.c segue_lane_ready 8dd8052f
- * mirrors lib/client/lane.c offer 0f41290e
- * mirrors lib/client/lane.c resume e813e45d
+ * mirrors lib/client/resume.c segue_lane_ready 05a93149
+ * mirrors lib/client/resume.c offer 6f049b94
+ * mirrors lib/client/resume.c resume f5d28284
  */
 
 #define WORKERS 2

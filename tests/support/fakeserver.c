@@ -464,7 +464,8 @@ static void grant(struct fakeserver *server, int c, uint64_t serial, struct fake
 		.attached = {.lease = lane->lease,
 			.generation = lane->generation,
 			.step = lane->step,
-			.has_states = lane->step > 0}};
+			.rows = lane->step ? lane->rows_at[(lane->step - 1) % FAKE_ROWS_KEPT] : 0}};
+	message.attached.rows += server->script.bad_rows;
 	memcpy(message.attached.token, lane->token, sizeof(lane->token));
 	if (server->script.bad_grants > 0) {
 		server->script.bad_grants--;

@@ -37,6 +37,7 @@ struct fake_script {
 	int die_times;     /* ... so many times */
 	int lose_grants;   /* grants made, with the connection closed instead of an answer */
 	int bad_grants;    /* grants whose ring is none */
+	unsigned bad_rows; /* so many more than there are stand in a grant */
 	bool wrong_reply;  /* REPORT is answered by DONE */
 	bool stray;        /* REPORT is preceded by a reply to an older request, with an fd */
 	bool hold;         /* publishes nothing */

@@ -313,22 +313,3 @@ Test(carry, the_holder_is_told)
 	cr_assert_neq(atomic_load(&page->generation), 3);
 	cr_assert_eq(atomic_load(&page->bell), 3);
 }
-
-Test(carry, scatter_and_gather_are_each_others_reverse)
-{
-	uint8_t rows[ROWS * 11], back[11], *buffer;
-
-	begin(0);
-	cr_assert_eq(segue_row_size(&spec), 11);
-	for (size_t i = 0; i < sizeof(rows); i++)
-		rows[i] = (uint8_t)(i + 1);
-	buffer = calloc(1, geometry.buffer_size);
-	segue_states_scatter(&spec, &geometry, rows, ROWS, buffer);
-	cr_assert_eq(buffer[geometry.state_offset[0] + 3], 12, "row 1 of h follows row 0");
-	cr_assert_eq(buffer[geometry.state_offset[1] + 8], 15, "row 1 of c");
-	for (uint32_t row = 0; row < ROWS; row++) {
-		segue_states_gather(&spec, &geometry, buffer, row, back);
-		cr_assert_arr_eq(back, rows + row * 11, 11);
-	}
-	free(buffer);
-}

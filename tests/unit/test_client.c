@@ -1666,6 +1666,19 @@ Test(client, goes_on_when_a_lease_could_not_be_mapped)
 	close_all(lane);
 }
 
+/* They would be read out of buffers that have no such rows. */
+Test(client, refuses_a_lease_of_more_rows_than_a_batch_has)
+{
+	struct segue_lane *lane = NULL;
+
+	open_stream();
+	set(bad_rows, 4);
+	assert_fails(segue_lane_attach(stream, 0, NULL, &lane), SEGUE_EPROTOCOL,
+		"lane 0 with 4 rows, a batch has 3");
+	set(bad_rows, 0);
+	close_all(attach(SEGUE_START_NONE));
+}
+
 Test(client, offers_on_closing_what_is_not_on_disk)
 {
 	set(hold_durable, true);

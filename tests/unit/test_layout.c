@@ -332,3 +332,34 @@ Test(layout, segments_are_recognized)
 	cr_assert(strstr(segue_error_detail(), "no lease page"));
 	segue_geometry_finish(&g);
 }
+
+Test(layout, scatter_and_gather_are_each_others_reverse)
+{
+	enum { ROWS = 2, ROW_SIZE = 11 };
+	static struct segue_field states[] = {
+		{.name = "h", .dtype = SEGUE_UINT8, .elements = 3, .size = 3},
+		{.name = "c", .dtype = SEGUE_INT32, .elements = 2, .size = 8},
+	};
+	const struct segue_spec spec = {.states = states,
+		.state_count = 2,
+		.num_unroll = 1,
+		.batch_size = ROWS,
+		.depth = 2};
+	uint8_t rows[ROWS * ROW_SIZE], back[ROW_SIZE];
+	struct segue_geometry g;
+
+	cr_assert_eq(segue_geometry_init(&spec, 0, &g), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_row_size(&spec), ROW_SIZE);
+	for (size_t i = 0; i < sizeof(rows); i++)
+		rows[i] = (uint8_t)(i + 1);
+	uint8_t *buffer = calloc(1, g.buffer_size);
+	segue_states_scatter(&spec, &g, rows, ROWS, buffer);
+	cr_assert_eq(buffer[g.state_offset[0] + 3], 12, "row 1 of h follows row 0");
+	cr_assert_eq(buffer[g.state_offset[1] + 8], 15, "row 1 of c");
+	for (uint32_t row = 0; row < ROWS; row++) {
+		segue_states_gather(&spec, &g, buffer, row, back);
+		cr_assert_arr_eq(back, rows + row * ROW_SIZE, ROW_SIZE);
+	}
+	free(buffer);
+	segue_geometry_finish(&g);
+}

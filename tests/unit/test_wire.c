@@ -366,15 +366,15 @@ Test(wire, replies)
 	cr_assert_eq(out.opened.records, 3);
 	cr_assert_eq(out.opened.layout_hash, UINT64_MAX);
 	cr_assert_eq(out.opened.key_max, 4096);
-	for (int states = 0; states < 2; states++) {
+	for (uint32_t rows = 0; rows < 2; rows++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_ATTACHED,
-			.attached = {.lease = 1, .generation = 2, .step = 3, .has_states = states}};
+			.attached = {.lease = 1, .generation = 2, .step = 3, .rows = rows}};
 		memcpy(m.attached.token, secret, 16);
 		out = there_and_back(&m);
 		cr_assert_eq(out.attached.lease, 1);
 		cr_assert_eq(out.attached.generation, 2);
 		cr_assert_eq(out.attached.step, 3);
-		cr_assert_eq(out.attached.has_states, states);
+		cr_assert_eq(out.attached.rows, rows);
 		cr_assert_eq(memcmp(out.attached.token, secret, 16), 0);
 	}
 	m = (struct segue_message){.type = SEGUE_MESSAGE_DONE, .serial = 9};
@@ -442,7 +442,7 @@ Test(wire, bytes_of_a_message)
 	static uint8_t bytes[SEGUE_FRAME_MAX];
 	struct segue_message m = {.type = SEGUE_MESSAGE_ATTACHED,
 		.serial = 300,
-		.attached = {.lease = 1, .generation = 1 << 20, .step = 3, .has_states = true}};
+		.attached = {.lease = 1, .generation = 1 << 20, .step = 3, .rows = 7}};
 	size_t size;
 
 	memcpy(m.attached.token, secret, 16);
@@ -451,7 +451,7 @@ Test(wire, bytes_of_a_message)
 	number(&expected, 3, 1 << 20);
 	blob(&expected, 4, secret, 16);
 	number(&expected, 5, 3);
-	number(&expected, 6, 1);
+	number(&expected, 7, 7);
 	cr_assert_eq(segue_message_pack(&m, bytes, &size), 0);
 	cr_assert_eq(size, expected.size);
 	cr_assert_eq(memcmp(bytes, expected.data, size), 0);

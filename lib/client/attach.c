@@ -1,0 +1,194 @@
+/* A lane set to a position: attached, restored; and closed. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/bulk.h"
+#include "client/lease.h"
+#include "client/resume.h"
+#include "core/error.h"
+
+/* ---- Placing ---- */
+
+/* A lane to be set to a position: a start, or a token. */
+struct placing {
+	struct segue_lane *lane;
+	enum segue_attach_mode mode;
+	const void *token;
+	size_t token_size;
+	int64_t timeout_ns;
+};
+
+/* The lane got a position of its own, which has nothing to do with what was committed before. */
+static int adopt_elsewhere(struct segue_lane *lane, const struct segue_reply *reply)
+{
+	int rc = segue_lease_adopt(lane, reply);
+
+	if (!rc)
+		segue_kept_rows_finish(&lane->kept);
+	return rc;
+}
+
+/*
+ * What was committed and not yet stored when the server died is brought to the new one before the
+ * lane is set elsewhere: the states of rows that ended below the token's step are in no token.
+ */
+static int offer_before_restore(struct segue_lane *lane)
+{
+	if (!lane->mapping || lane->fenced)
+		return 0;
+	int rc = segue_lane_ready(lane);
+
+	return rc == SEGUE_EFENCED ? 0 : rc;
+}
+
+static int attempt_place(void *arg)
+{
+	struct placing *placing = arg;
+	struct segue_lane *lane = placing->lane;
+	struct segue_message request = {
+		.lane_attach = {.mode = placing->mode, .timeout_ns = placing->timeout_ns}};
+	struct segue_reply reply;
+	int rc = segue_stream_ready(lane->stream);
+
+	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE)
+		rc = offer_before_restore(lane);
+	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE) {
+		rc = segue_client_upload_bytes(lane->client, placing->token, placing->token_size,
+			&request.lane_attach.upload);
+		request.lane_attach.lease = segue_lane_attached(lane) ? lane->lease : 0;
+	}
+	if (!rc)
+		rc = segue_lease_request(lane, &request, &reply);
+	return rc ? rc : adopt_elsewhere(lane, &reply);
+}
+
+int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
+{
+	int rc = segue_lane_usable(lane);
+
+	if (rc)
+		return rc;
+	if (!token || size == 0)
+		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
+	if (lane->held)
+		return segue_fail(SEGUE_EHELD,
+			"lane %u: %u batches are held: release them before the lane is restored",
+			lane->index, lane->held);
+	struct placing placing = {
+		.lane = lane,
+		.mode = SEGUE_ATTACH_RESTORE,
+		.token = token,
+		.token_size = size,
+		.timeout_ns = SEGUE_ATTACH_NS,
+	};
+	return segue_client_run(lane->client, INT64_MAX, attempt_place, &placing);
+}
+
+/* ---- Attach and close ---- */
+
+/* The server would wait for this very process to give the lane back. */
+static int check_free(const struct segue_stream *stream, uint32_t index)
+{
+	const struct segue_spec *spec = stream->shape->spec;
+
+	if (index >= spec->lanes)
+		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: it has %u", spec->name,
+			index, spec->lanes);
+	for (struct segue_lane *lane = stream->client->lanes; lane; lane = lane->next) {
+		if (lane->index == index && !lane->fenced && spec->persist &&
+			strcmp(segue_lane_spec(lane)->name, spec->name) == 0)
+			return segue_fail(SEGUE_EBUSY,
+				"lane %u of stream '%s' is held by this process: close that handle "
+				"first",
+				index, spec->name);
+	}
+	return 0;
+}
+
+int segue_lane_attach(struct segue_stream *stream, uint32_t index,
+	const struct segue_attach_options *options, struct segue_lane **out)
+{
+	static const struct segue_attach_options defaults;
+
+	if (!stream || !out)
+		return segue_fail(
+			SEGUE_EINVAL, "segue_lane_attach wants a stream and a place for the lane");
+	int rc = segue_fork_check(&stream->client->connection.guard);
+	if (rc)
+		return rc;
+	if (!options)
+		options = &defaults;
+	if (options->timeout_ns < 0 || (unsigned)options->start > SEGUE_START_FRESH)
+		return segue_fail(SEGUE_EINVAL, options->timeout_ns < 0
+							? "timeout_ns is negative"
+							: "start is none of enum segue_start");
+	if (options->token && options->token_size == 0)
+		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", index);
+	rc = check_free(stream, index);
+	if (rc)
+		return rc;
+	struct segue_lane *lane = calloc(1, sizeof(*lane));
+	if (!lane)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+	lane->client = stream->client;
+	lane->stream = stream;
+	stream->users++;
+	lane->index = index;
+	lane->users = 1;
+	struct placing placing = {
+		.lane = lane,
+		.mode = options->token ? SEGUE_ATTACH_RESTORE
+				       : (enum segue_attach_mode)options->start,
+		.token = options->token,
+		.token_size = options->token_size,
+		.timeout_ns = options->timeout_ns ? options->timeout_ns : SEGUE_ATTACH_NS,
+	};
+	rc = segue_client_run(lane->client, INT64_MAX, attempt_place, &placing);
+	if (rc) {
+		segue_lane_drop(lane);
+		return rc;
+	}
+	lane->next = lane->client->lanes;
+	lane->client->lanes = lane;
+	lane->client->may_start = segue_lanes_may_start;
+	*out = lane;
+	return 0;
+}
+
+/* Whether something committed would be lost if the lane went without a word to a server. */
+static bool has_more_than_disk(const struct segue_lane *lane)
+{
+	return segue_lane_spec(lane)->persist && !lane->fenced &&
+	       lane->track.committed > segue_lane_durable(lane);
+}
+
+static int attempt_detach(void *arg)
+{
+	struct segue_lane *lane = arg;
+	int rc = segue_lane_ready(lane);
+
+	return rc ? rc : segue_lease_end(lane, lane->lease);
+}
+
+int segue_lane_close(struct segue_lane *lane)
+{
+	int rc = 0;
+
+	if (!lane)
+		return 0;
+	if (!lane->client->connection.guard.forked) {
+		rc = segue_lane_attached(lane) ? segue_lease_end(lane, lane->lease) : SEGUE_EGONE;
+		if (rc == SEGUE_EGONE)
+			rc = has_more_than_disk(lane) ? segue_client_run(lane->client, INT64_MAX,
+								attempt_detach, lane)
+						      : 0;
+	}
+	struct segue_lane **link = &lane->client->lanes;
+	while (*link != lane)
+		link = &(*link)->next;
+	*link = lane->next;
+	lane->closed = true;
+	segue_mapping_drop(lane->mapping);
+	segue_lane_drop(lane);
+	return rc;
+}

@@ -1,0 +1,41 @@
+/*
+ * A batch: a place in its mapping. What is in it, the states that come in, and which that go out
+ * are saved; commit.c says when it may be saved to, commits and releases it.
+ *
+ * What the server writes is checked where it is used; the server is trusted with the content alone.
+ */
+#ifndef SEGUE_CLIENT_BATCH_H
+#define SEGUE_CLIENT_BATCH_H
+
+#include "client/mapping.h"
+
+struct segue_batch {
+	struct segue_mapping *mapping;
+	struct segue_lane *lane; /* whose it is; set by who takes it (next.c) */
+	const struct segue_slot *slot;
+	const uint32_t *previous; /* a row's row in the batch before, or SEGUE_NO_ROW */
+	const struct segue_span *spans;
+	uint64_t step;
+	uint32_t rows, before; /* of it, and of the batch before: those that rows can come from */
+	bool taken, committed;
+	bool identity; /* every row goes on where it was: state in is the buffer itself */
+	size_t saved;  /* how many states are */
+	uint64_t is_saved[SEGUE_STATES_MAX / 64];
+	uint64_t is_composed[SEGUE_STATES_MAX / 64];
+};
+
+/* Makes the places of a new mapping's batches, which go with it. SEGUE_ENOMEM. */
+int segue_batches_create(struct segue_mapping *mapping);
+
+/*
+ * Checks the slot of batch `step`, which is published, and makes its handle; the batch before it
+ * has `before` rows. SEGUE_EPROTOCOL.
+ */
+int segue_batch_begin(
+	struct segue_mapping *mapping, uint64_t step, uint32_t before, struct segue_batch **out);
+/* State `i` is saved from now on. */
+void segue_batch_note_saved(struct segue_batch *batch, size_t i);
+/* Fails with SEGUE_EUNSAVED, naming the states of the batch that are not saved. */
+int segue_batch_fail_unsaved(const struct segue_batch *batch);
+
+#endif

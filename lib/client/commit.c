@@ -1,0 +1,152 @@
+/* What a worker does to a batch: saves states, commits, releases. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "client/batch.h"
+#include "client/durable.h"
+#include "core/error.h"
+
+/* ---- States out ---- */
+
+static int fail_fenced(const struct segue_batch *batch)
+{
+	return segue_fail(SEGUE_EFENCED,
+		"batch %" PRIu64
+		": the lease of lane %u has ended; release the batch and take the next, "
+		"which tells whether the lane can be gone on with",
+		batch->step, batch->mapping->lane);
+}
+
+/* Whether the batch can still be saved to and committed. */
+static int check_open(const struct segue_batch *batch)
+{
+	const struct segue_lane *lane = batch->lane;
+	uint64_t step = batch->step;
+
+	if (batch->committed)
+		return segue_fail(SEGUE_ECOMMITTED,
+			"batch %" PRIu64 " of lane %u is already committed: save before the commit",
+			step, lane->index);
+	if (lane->closed)
+		return segue_fail(SEGUE_EFENCED,
+			"batch %" PRIu64 ": its lane %u was closed before it was committed", step,
+			lane->index);
+	if (batch->mapping != lane->mapping)
+		return segue_fail(SEGUE_ESTALE,
+			"batch %" PRIu64
+			" of lane %u was taken before the lane got another position: "
+			"release it and take the next",
+			step, lane->index);
+	return lane->fenced ? fail_fenced(batch) : 0;
+}
+
+static int check_state(const struct segue_batch *batch, size_t i)
+{
+	if (!batch)
+		return segue_fail(SEGUE_EINVAL, "a batch is wanted, not NULL");
+	int rc = segue_fork_check(&batch->mapping->guard);
+	if (rc)
+		return rc;
+	size_t count = batch->mapping->shape->spec->state_count;
+	if (i >= count)
+		return segue_fail(
+			SEGUE_EINVAL, "there is no state %zu: the stream has %zu", i, count);
+	return check_open(batch);
+}
+
+static uint8_t *out_of(const struct segue_batch *batch, size_t i)
+{
+	const struct segue_geometry *geometry = &batch->mapping->shape->geometry;
+
+	return (uint8_t *)batch->mapping->carry.map + segue_carry_offset(geometry, batch->step) +
+	       geometry->state_offset[i];
+}
+
+void *segue_batch_state_out(struct segue_batch *batch, size_t i)
+{
+	if (check_state(batch, i))
+		return NULL;
+	if (segue_track_poll(&batch->lane->track) == SEGUE_TRACK_FENCED) {
+		fail_fenced(batch);
+		return NULL;
+	}
+	return out_of(batch, i);
+}
+
+int segue_batch_mark_saved(struct segue_batch *batch, size_t i)
+{
+	int rc = check_state(batch, i);
+
+	if (!rc)
+		segue_batch_note_saved(batch, i);
+	return rc;
+}
+
+int segue_batch_save_state(struct segue_batch *batch, size_t i, const void *data, size_t size)
+{
+	int rc = check_state(batch, i);
+
+	if (rc)
+		return rc;
+	size_t expected = batch->rows * batch->mapping->shape->spec->states[i].size;
+	if (size != expected || !data)
+		return segue_fail(SEGUE_ESTATE,
+			"state '%s' of batch %" PRIu64
+			" has %u rows of %zu bytes, %zu in all: %zu came",
+			batch->mapping->shape->spec->states[i].name, batch->step, batch->rows,
+			expected / batch->rows, expected, data ? size : 0);
+	memcpy(out_of(batch, i), data, size);
+	segue_batch_note_saved(batch, i);
+	return 0;
+}
+
+/* ---- Commit and release ---- */
+
+int segue_batch_commit(struct segue_batch *batch)
+{
+	if (!batch)
+		return segue_fail(SEGUE_EINVAL, "a batch is wanted, not NULL");
+	int rc = segue_fork_check(&batch->mapping->guard);
+	if (!rc)
+		rc = check_open(batch);
+	if (rc)
+		return rc;
+	if (!segue_batch_all_saved(batch))
+		return segue_batch_fail_unsaved(batch);
+	struct segue_lane *lane = batch->lane;
+	const struct segue_spec *spec = batch->mapping->shape->spec;
+	bool kept = spec->keep_final && spec->persist;
+	if (kept) {
+		segue_kept_rows_forget(
+			&lane->kept, batch->mapping->shape, segue_lane_durable(lane));
+		rc = segue_kept_rows_add(&lane->kept, batch);
+		if (rc)
+			return rc;
+	}
+	rc = segue_track_commit(&lane->track);
+	if (rc) {
+		if (kept)
+			segue_kept_rows_undo(&lane->kept, batch);
+		return fail_fenced(batch);
+	}
+	batch->committed = true;
+	lane->rows = batch->rows;
+	if (spec->durability == SEGUE_DURABLE_COMMIT && spec->persist)
+		return segue_lane_wait_durable(lane, batch->step + 1);
+	return 0;
+}
+
+void segue_batch_release(struct segue_batch *batch)
+{
+	if (!batch || !batch->taken)
+		return;
+	struct segue_mapping *mapping = batch->mapping;
+	struct segue_lane *lane = batch->lane;
+	batch->taken = false;
+	lane->held--;
+	bool current = mapping == lane->mapping && !lane->closed && !mapping->guard.forked;
+	if (current && segue_track_release(&lane->track, batch->step))
+		segue_lane_ring(lane);
+	segue_mapping_drop(mapping);
+	segue_lane_drop(lane);
+}

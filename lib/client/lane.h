@@ -1,0 +1,66 @@
+/*
+ * A lane: a lease on the connection of its epoch, and what is needed to offer its last commit.
+ *
+ * Here is what others ask of it: whether it can be used, what its lease page and ring say. lease.c
+ * changes the lease, resume.c takes it again after a loss, attach.c makes and closes lanes.
+ */
+#ifndef SEGUE_CLIENT_LANE_H
+#define SEGUE_CLIENT_LANE_H
+
+#include "client/kept.h"
+#include "client/stream.h"
+#include "core/track.h"
+
+struct segue_lane {
+	struct segue_client *client;
+	struct segue_stream *stream;
+	struct segue_lane *next; /* of the client's open lanes */
+	uint32_t index;
+	unsigned users; /* the handle, and each batch that is held */
+	bool closed;    /* the handle is gone */
+	bool fenced;    /* for good: somebody else has the lane */
+	struct segue_mapping *mapping;
+	struct segue_track track;
+	uint64_t epoch; /* of the connection that the lease belongs to; 0: none */
+	uint64_t lease, generation;
+	uint8_t token[SEGUE_TOKEN_BYTES];
+	unsigned unanswered; /* grants of ours that may lie between this one and the next */
+	uint32_t rows;       /* of batch committed - 1; 0 at step 0 */
+	uint32_t held;       /* batches not released, of all mappings */
+	uint64_t waited, waits, wakes;
+	struct segue_kept_rows kept;
+};
+
+/* One user less; the last frees it. */
+void segue_lane_drop(struct segue_lane *lane);
+
+/* 0; SEGUE_EINVAL if there is no lane, SEGUE_EFORKED in a child of its process. */
+int segue_lane_usable(const struct segue_lane *lane);
+/* 0, or SEGUE_EFENCED once somebody else has the lane for good. */
+int segue_lane_check_fenced(const struct segue_lane *lane);
+/* 0, or what the lease page says about storage. */
+int segue_lane_check_storage(const struct segue_lane *lane);
+/* SEGUE_EUNSAVED if a batch is taken and not committed: says what is missing. */
+int segue_lane_check_no_batch(const struct segue_lane *lane);
+/*
+ * struct segue_client.may_start: a server that stopped because its storage failed is not started
+ * again, for it would go on failing.
+ */
+int segue_lanes_may_start(const struct segue_lane *lanes);
+
+/* Wakes the server. */
+void segue_lane_ring(struct segue_lane *lane);
+
+static inline const struct segue_spec *segue_lane_spec(const struct segue_lane *lane)
+{
+	return lane->stream->shape->spec;
+}
+
+/* Whether the lease is one of the live connection. */
+static inline bool segue_lane_attached(const struct segue_lane *lane)
+{
+	return segue_connection_live(&lane->client->connection) &&
+	       lane->epoch == lane->client->epoch;
+}
+
+#endif

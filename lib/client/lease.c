@@ -1,0 +1,76 @@
+/* A lease: asked for, gone on with, given back. */
+#include "client/lease.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+
+int segue_lease_end(struct segue_lane *lane, uint64_t lease)
+{
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_LANE_DETACH, .lane_detach = {.lease = lease}};
+	struct segue_reply reply;
+
+	return segue_client_call(
+		lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
+}
+
+static int request_lease(
+	struct segue_lane *lane, struct segue_message *request, struct segue_reply *reply)
+{
+	request->type = SEGUE_MESSAGE_LANE_ATTACH;
+	request->lane_attach.stream = lane->stream->id;
+	request->lane_attach.lane = lane->index;
+	return segue_client_call(lane->client, request, SEGUE_MESSAGE_ATTACHED,
+		segue_deadline(request->lane_attach.timeout_ns, SEGUE_ANSWER_NS), reply);
+}
+
+int segue_lease_request(
+	struct segue_lane *lane, struct segue_message *request, struct segue_reply *reply)
+{
+	lane->unanswered++;
+	int rc = request_lease(lane, request, reply);
+	if (!rc || rc == SEGUE_EFENCED || rc == SEGUE_EBUSY)
+		lane->unanswered--;
+	return rc;
+}
+
+int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
+{
+	struct segue_mapping *mapping;
+	uint64_t step = reply->message.attached.step;
+	int rc = segue_mapping_create(lane->stream->shape, lane->index, reply, &mapping);
+
+	if (!rc) {
+		rc = segue_batches_create(mapping);
+		if (rc)
+			segue_mapping_drop(mapping);
+	}
+	if (rc) {
+		segue_lease_end(lane, reply->message.attached.lease);
+		return rc;
+	}
+	if (lane->mapping)
+		segue_mapping_drop(lane->mapping);
+	lane->mapping = mapping;
+	lane->epoch = lane->client->epoch;
+	lane->lease = reply->message.attached.lease;
+	lane->generation = reply->message.attached.generation;
+	memcpy(lane->token, reply->message.attached.token, sizeof(lane->token));
+	lane->rows = reply->message.attached.rows;
+	lane->unanswered = 0;
+	lane->fenced = false;
+	segue_track_init(&lane->track, segue_mapping_ring(mapping), segue_mapping_carry(mapping),
+		segue_mapping_page(mapping), mapping->shape->geometry.depth, lane->generation,
+		step);
+	return 0;
+}
+
+int segue_lease_decline(struct segue_lane *lane, const struct segue_reply *reply)
+{
+	lane->unanswered++;
+	for (size_t i = 0; i < SEGUE_FRAME_FDS; i++)
+		close(reply->fds[i]);
+	return segue_lease_end(lane, reply->message.attached.lease);
+}

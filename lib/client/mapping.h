@@ -1,0 +1,55 @@
+/*
+ * The segments of one lease, mapped. It lives until the lane and all its batches have let go of it:
+ * a lane that has another lease by then keeps the old one's batches readable.
+ */
+#ifndef SEGUE_CLIENT_MAPPING_H
+#define SEGUE_CLIENT_MAPPING_H
+
+#include "client/connection.h"
+#include "client/shape.h"
+#include "core/shm.h"
+
+struct segue_batch;
+
+struct segue_mapping {
+	struct segue_fork_guard guard; /* fd: the eventfd that wakes the server */
+	struct segue_shape *shape;
+	unsigned users; /* the lane, and each batch that is held */
+	uint32_t lane;  /* its index */
+	struct segue_shm ring, carry, page;
+	struct segue_shm composed;        /* state in of rows that moved: buffer t % depth */
+	void *carry_view, *composed_view; /* read-only mappings of the same */
+	uint64_t granted;                 /* first batch of the lease */
+	struct segue_batch *batches;      /* batch.h: batch t is t % depth */
+};
+
+/*
+ * Maps what an ATTACHED reply brought for lane `lane`, and takes its fds over, also when it fails
+ * (SEGUE_EPROTOCOL, SEGUE_EVERSION, SEGUE_ENOMEM, SEGUE_ESYSTEM). The caller is the first user.
+ */
+int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct segue_reply *reply,
+	struct segue_mapping **out);
+/* One user less; the last unmaps. */
+void segue_mapping_drop(struct segue_mapping *mapping);
+
+/* The states after batch `step` of one row, side by side in the order of the spec. */
+void segue_mapping_gather(
+	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to);
+
+static inline const struct segue_ring_header *segue_mapping_ring(
+	const struct segue_mapping *mapping)
+{
+	return mapping->ring.map;
+}
+
+static inline const struct segue_lease_page *segue_mapping_page(const struct segue_mapping *mapping)
+{
+	return mapping->page.map;
+}
+
+static inline struct segue_carry_header *segue_mapping_carry(const struct segue_mapping *mapping)
+{
+	return mapping->carry.map;
+}
+
+#endif

@@ -1,0 +1,169 @@
+/* The next batch of a lane: taken, or waited for. */
+#include <inttypes.h>
+
+#include "client/resume.h"
+#include "core/barrier.h"
+#include "core/error.h"
+#include "core/wait.h"
+
+#define SPIN_NS 10000
+
+static void pause_cpu(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* Short: on a small machine the server waits for the core that we spin on. */
+static void spin(const struct segue_track *track)
+{
+	int64_t until = segue_now_ns() + SPIN_NS;
+
+	do
+		pause_cpu();
+	while (segue_track_poll(track) == SEGUE_TRACK_WAIT && segue_now_ns() < until);
+}
+
+struct waiting {
+	int64_t deadline_ns;
+	struct segue_losses losses;
+	bool waited, slept, rung;
+};
+
+/* Until something may have happened: 0, or why not to wait any longer. */
+static int wait_once(struct segue_lane *lane, struct waiting *waiting)
+{
+	struct segue_track *track = &lane->track;
+	uint32_t seen;
+	int rc = segue_lane_look_around(lane, waiting->slept);
+
+	waiting->waited = true;
+	if (rc)
+		return rc;
+	int64_t now = segue_now_ns();
+	if (now >= waiting->deadline_ns)
+		return segue_fail(SEGUE_ETIMEOUT,
+			"batch %" PRIu64 " of lane %u of stream '%s' did not come in time",
+			track->next, lane->index, segue_lane_spec(lane)->name);
+	if (!waiting->rung)
+		spin(track);
+	if (!segue_track_sleep_begin(track, &seen))
+		return 0;
+	/* The server may wait for more free slots than we can give back while we wait. */
+	if (!waiting->rung)
+		segue_lane_ring(lane);
+	waiting->rung = true;
+	int64_t slice = now + SEGUE_LOOK_NS;
+	segue_wait_word(&segue_mapping_ring(lane->mapping)->bell, seen,
+		slice < waiting->deadline_ns ? slice : waiting->deadline_ns);
+	segue_track_sleep_end(track);
+	waiting->slept = true;
+	return 0;
+}
+
+static int fail_held(const struct segue_lane *lane)
+{
+	return segue_fail(SEGUE_EHELD,
+		"lane %u: %u batches are held and the ring has only %u: release batch %" PRIu64
+		" and "
+		"those after it (drop the arrays that were taken from them), or open the stream "
+		"with a greater depth",
+		lane->index, lane->held, lane->track.depth, lane->track.released);
+}
+
+static int fail_end(const struct segue_lane *lane)
+{
+	return segue_fail(SEGUE_EEND, "lane %u of stream '%s' has ended at step %" PRIu64,
+		lane->index, segue_lane_spec(lane)->name, lane->track.next);
+}
+
+static int fail_ring(const struct segue_lane *lane)
+{
+	const struct segue_ring_header *ring = segue_mapping_ring(lane->mapping);
+	/* acquire: pairs with segue_feed_fail; the text was written before it */
+	int code = -(int)segue_load_acquire(&ring->error);
+
+	return segue_fail(code, "%.*s", SEGUE_ERROR_TEXT, ring->error_text);
+}
+
+/* What stands between the lane and its next batch: 0 if it should be looked at again. */
+static int meet(struct segue_lane *lane, enum segue_track_result met, struct waiting *waiting)
+{
+	int rc = SEGUE_EGONE;
+
+	switch (met) {
+	case SEGUE_TRACK_READY:
+		return 0;
+	case SEGUE_TRACK_WAIT:
+		rc = wait_once(lane, waiting);
+		break;
+	case SEGUE_TRACK_HELD:
+		return fail_held(lane);
+	case SEGUE_TRACK_END:
+		return fail_end(lane);
+	case SEGUE_TRACK_ERROR:
+		return fail_ring(lane);
+	case SEGUE_TRACK_STORAGE:
+		rc = segue_lane_look_around(lane, false);
+		if (!rc)
+			return segue_lane_check_storage(lane);
+		break;
+	case SEGUE_TRACK_FENCED: /* by a server that is going, perhaps: it is asked */
+		break;
+	}
+	if (rc != SEGUE_EGONE)
+		return rc;
+	waiting->rung = false;
+	return segue_lane_recover(lane, &waiting->losses, waiting->deadline_ns);
+}
+
+static int wait_ready(struct segue_lane *lane, int64_t timeout_ns)
+{
+	int64_t began = segue_now_ns();
+	struct waiting waiting = {.deadline_ns = segue_deadline(began, timeout_ns)};
+	enum segue_track_result met;
+	int rc = 0;
+
+	while (!rc && (met = segue_track_poll(&lane->track)) != SEGUE_TRACK_READY)
+		rc = meet(lane, met, &waiting);
+	if (waiting.waited) {
+		lane->waits++;
+		lane->waited += (uint64_t)(segue_now_ns() - began);
+	}
+	return rc;
+}
+
+int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_batch **out)
+{
+	struct segue_batch *batch;
+	int rc = segue_lane_usable(lane);
+
+	if (rc)
+		return rc;
+	if (!out || timeout_ns < 0)
+		return segue_fail(SEGUE_EINVAL, !out ? "a place for the batch is wanted, not NULL"
+						     : "timeout_ns is negative");
+	rc = segue_lane_check_no_batch(lane);
+	/* Its last ring may hold more, if its server was gone when that became known. */
+	if (!rc)
+		rc = segue_lane_check_fenced(lane);
+	struct segue_track *track = &lane->track;
+	if (!rc && segue_track_poll(track) != SEGUE_TRACK_READY)
+		rc = wait_ready(lane, timeout_ns);
+	if (rc)
+		return rc;
+	rc = segue_batch_begin(lane->mapping, track->next, lane->rows, &batch);
+	if (rc)
+		return rc;
+	segue_track_take(track);
+	batch->lane = lane;
+	batch->taken = true;
+	lane->mapping->users++;
+	lane->users++;
+	lane->held++;
+	*out = batch;
+	return 0;
+}

@@ -1,0 +1,157 @@
+/* Tokens: of a lane where it stands, of any lane at a step; and whether one would do. */
+#include "client/bulk.h"
+#include "client/resume.h"
+#include "core/error.h"
+#include "core/wait.h"
+
+/* ---- Of a lane that is held ---- */
+
+struct token_attempt {
+	struct segue_lane *lane;
+	void *token;
+	size_t size;
+};
+
+static int attempt_token(void *arg)
+{
+	struct token_attempt *call = arg;
+	struct segue_lane *lane = call->lane;
+	int rc = segue_lane_ready(lane);
+
+	if (rc)
+		return rc;
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_CHECKPOINT,
+		.checkpoint = {.stream = lane->stream->id,
+			.lane = lane->index,
+			.step = lane->track.committed,
+			.timeout_ns = SEGUE_REQUEST_NS},
+	};
+	return segue_client_fetch(lane->client, &request, SEGUE_REQUEST_NS + SEGUE_ANSWER_NS,
+		&call->token, &call->size);
+}
+
+int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size)
+{
+	int rc = segue_lane_usable(lane);
+
+	if (rc)
+		return rc;
+	if (!token || !size)
+		return segue_fail(SEGUE_EINVAL, "places for the token and its size are wanted");
+	rc = segue_lane_check_no_batch(lane);
+	if (rc)
+		return rc;
+	struct token_attempt call = {.lane = lane};
+	rc = segue_client_run(lane->client, INT64_MAX, attempt_token, &call);
+	if (rc)
+		return rc;
+	*token = call.token;
+	*size = call.size;
+	return 0;
+}
+
+struct check_attempt {
+	struct segue_lane *lane;
+	const void *token;
+	size_t size;
+};
+
+static int attempt_check(void *arg)
+{
+	const struct check_attempt *call = arg;
+	struct segue_lane *lane = call->lane;
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.lane_attach = {.mode = SEGUE_ATTACH_CHECK, .lane = lane->index},
+	};
+	struct segue_reply reply;
+	int rc = segue_stream_ready(lane->stream);
+
+	if (!rc)
+		rc = segue_client_upload_bytes(
+			lane->client, call->token, call->size, &request.lane_attach.upload);
+	request.lane_attach.stream = lane->stream->id;
+	return rc ? rc
+		  : segue_client_call(
+			    lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
+}
+
+int segue_lane_check(struct segue_lane *lane, const void *token, size_t size)
+{
+	int rc = segue_lane_usable(lane);
+
+	if (rc)
+		return rc;
+	if (!token || size == 0)
+		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
+	struct check_attempt call = {lane, token, size};
+	return segue_client_run(lane->client, INT64_MAX, attempt_check, &call);
+}
+
+/* ---- Of any lane ---- */
+
+struct checkpoint_attempt {
+	struct segue_stream *stream;
+	struct segue_message request;
+	void *token;
+	size_t size;
+};
+
+/*
+ * Lanes of ours whose lease went with an earlier connection first say where they are: the server
+ * would wait for them in vain. One with an open batch cannot; it is asked for at its own step only
+ * after that batch.
+ */
+static int ready_lanes(struct segue_stream *stream)
+{
+	for (struct segue_lane *lane = stream->client->lanes; lane; lane = lane->next) {
+		if (lane->stream != stream || segue_track_open(&lane->track) || lane->fenced)
+			continue;
+		int rc = segue_lane_ready(lane);
+		if (rc && rc != SEGUE_EFENCED) /* then its holder has it, not we */
+			return rc;
+	}
+	return 0;
+}
+
+static int attempt_checkpoint(void *arg)
+{
+	struct checkpoint_attempt *call = arg;
+	int rc = segue_stream_ready(call->stream);
+
+	if (!rc)
+		rc = ready_lanes(call->stream);
+	if (rc)
+		return rc;
+	call->request.checkpoint.stream = call->stream->id;
+	return segue_client_fetch(call->stream->client, &call->request,
+		segue_deadline(call->request.checkpoint.timeout_ns, SEGUE_REQUEST_NS), &call->token,
+		&call->size);
+}
+
+int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
+	int64_t timeout_ns, void **token, size_t *size)
+{
+	if (!stream || !token || !size || timeout_ns < 0)
+		return segue_fail(SEGUE_EINVAL, "segue_stream_checkpoint wants a stream, a timeout "
+						"and places for the token and its size");
+	int rc = segue_fork_check(&stream->client->connection.guard);
+	if (rc)
+		return rc;
+	const struct segue_spec *spec = stream->shape->spec;
+	if (lane >= spec->lanes)
+		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: it has %u", spec->name,
+			lane, spec->lanes);
+	struct checkpoint_attempt call = {
+		.stream = stream,
+		.request = {.type = SEGUE_MESSAGE_CHECKPOINT,
+			.checkpoint = {.step = step, .lane = lane, .timeout_ns = timeout_ns}},
+	};
+	rc = segue_client_run(stream->client, INT64_MAX, attempt_checkpoint, &call);
+	if (rc)
+		return rc;
+	*token = call.token;
+	*size = call.size;
+	return 0;
+}
