@@ -10,6 +10,7 @@
 
 #include "core/differences.h"
 #include "core/digest.h"
+#include "core/dtype.h"
 #include "core/error.h"
 
 #define FIELD_SIZE_MAX    ((uint64_t)1 << 32) /* bytes a step or a row */
@@ -24,43 +25,6 @@
 #define INTERVAL_USUAL    1000
 #define CHECKPOINTS_USUAL 3
 #define HASH_VERSION      2
-
-/* ---- dtypes ---- */
-
-size_t segue_dtype_size(enum segue_dtype dtype)
-{
-	switch (dtype) {
-	case SEGUE_FLOAT32:
-	case SEGUE_INT32:
-		return 4;
-	case SEGUE_FLOAT64:
-	case SEGUE_INT64:
-		return 8;
-	case SEGUE_UINT8:
-	case SEGUE_BOOL:
-		return 1;
-	}
-	return 0;
-}
-
-const char *segue_dtype_name(enum segue_dtype dtype)
-{
-	switch (dtype) {
-	case SEGUE_FLOAT32:
-		return "float32";
-	case SEGUE_FLOAT64:
-		return "float64";
-	case SEGUE_INT32:
-		return "int32";
-	case SEGUE_INT64:
-		return "int64";
-	case SEGUE_UINT8:
-		return "uint8";
-	case SEGUE_BOOL:
-		return "bool";
-	}
-	return "?";
-}
 
 /* ---- Checking ---- */
 
@@ -82,9 +46,9 @@ static int check_shape(const char *kind, size_t i, struct segue_field *field)
 
 	if (size == 0)
 		return segue_fail(SEGUE_EINVAL,
-			"%s[%zu] \"%s\": dtype is %u, which is no dtype; 1 (float32) to 6 (bool) "
-			"are",
-			kind, i, field->name, (unsigned)field->dtype);
+			"%s[%zu] \"%s\": dtype is %u, which is no dtype; 1 (%s) to %u (%s) are",
+			kind, i, field->name, (unsigned)field->dtype, segue_dtype_name(1),
+			(unsigned)segue_dtype_last(), segue_dtype_name(segue_dtype_last()));
 	if (field->rank > SEGUE_RANK_MAX)
 		return segue_fail(SEGUE_EINVAL,
 			"%s[%zu] \"%s\": rank is %" PRIu32 ", at most %d is allowed", kind, i,

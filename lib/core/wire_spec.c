@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/error.h"
 
 /* Of a source's message, without what it points to. */
@@ -210,7 +211,7 @@ static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
 	if (rc == 0)
 		rc = segue_pb_check_range("number of dims", pb->n_dims, 0, SEGUE_RANK_MAX);
 	if (rc == 0)
-		rc = segue_pb_check_range("dtype", pb->dtype, SEGUE_FLOAT32, SEGUE_BOOL);
+		rc = segue_pb_check_range("dtype", pb->dtype, 1, segue_dtype_last());
 	if (rc < 0)
 		return rc;
 	out->dtype = pb->dtype;

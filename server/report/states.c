@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/error.h"
 #include "core/utf8.h"
 #include "report/contents.h"
@@ -20,34 +21,23 @@ struct get {
 	size_t hits;
 };
 
-static void put_value(struct segue_json *json, enum segue_dtype dtype, const uint8_t *at)
+static void put_value(
+	struct segue_json *json, const struct segue_dtype_row *dtype, const uint8_t *at)
 {
-	union {
-		float f32;
-		double f64;
-		int32_t i32;
-		int64_t i64;
-	} value;
-
-	memcpy(&value, at, segue_dtype_size(dtype));
-	switch (dtype) {
-	case SEGUE_FLOAT32:
-		segue_json_real(json, NULL, (double)value.f32, 9);
+	switch (dtype->number) {
+	case SEGUE_NUMBER_FLOAT:
+		segue_json_real(json, NULL, segue_dtype_get_float(dtype, at), dtype->digits);
 		break;
-	case SEGUE_FLOAT64:
-		segue_json_real(json, NULL, value.f64, 17);
+	case SEGUE_NUMBER_SIGNED:
+		segue_json_signed(json, NULL, segue_dtype_get_integer(dtype, at));
 		break;
-	case SEGUE_INT32:
-		segue_json_signed(json, NULL, value.i32);
+	case SEGUE_NUMBER_UNSIGNED:
+		segue_json_unsigned(json, NULL, (uint64_t)segue_dtype_get_integer(dtype, at));
 		break;
-	case SEGUE_INT64:
-		segue_json_signed(json, NULL, value.i64);
-		break;
-	case SEGUE_UINT8:
-		segue_json_unsigned(json, NULL, *at);
-		break;
-	case SEGUE_BOOL:
+	case SEGUE_NUMBER_BOOL:
 		segue_json_bool(json, NULL, *at != 0);
+		break;
+	case SEGUE_NUMBER_NONE:
 		break;
 	}
 }
@@ -59,13 +49,13 @@ static void put_states(
 	segue_json_begin(json, "states", '{');
 	for (size_t i = 0; i < spec->state_count; i++) {
 		const struct segue_field *field = &spec->states[i];
-		size_t size = segue_dtype_size(field->dtype);
+		const struct segue_dtype_row *dtype = segue_dtype_row(field->dtype);
 		segue_json_begin(json, field->name, '{');
-		segue_json_string(json, "dtype", segue_dtype_name(field->dtype));
+		segue_json_string(json, "dtype", dtype->name);
 		segue_report_put_shape(json, field);
 		segue_json_begin(json, "values", '[');
 		for (uint64_t n = 0; n < field->elements; n++)
-			put_value(json, field->dtype, states + n * size);
+			put_value(json, dtype, states + n * dtype->size);
 		segue_json_end(json, ']');
 		segue_json_end(json, '}');
 		states += field->size;

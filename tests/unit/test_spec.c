@@ -605,22 +605,7 @@ Test(spec, comparison_counts_what_has_no_room)
 	cr_assert_eq(shown + more, 202, "%u shown, %u more", shown, more);
 }
 
-/* ---- Dtypes, UTF-8 ------------------------------------------------------------------------- */
-
-Test(spec, dtypes)
-{
-	static const struct {
-		enum segue_dtype dtype;
-		size_t size;
-		const char *name;
-	} all[] = {{1, 4, "float32"}, {2, 8, "float64"}, {3, 4, "int32"}, {4, 8, "int64"},
-		{5, 1, "uint8"}, {6, 1, "bool"}, {0, 0, "?"}, {7, 0, "?"}};
-
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-		cr_expect_eq(segue_dtype_size(all[i].dtype), all[i].size);
-		cr_expect_str_eq(segue_dtype_name(all[i].dtype), all[i].name);
-	}
-}
+/* ---- UTF-8 --------------------------------------------------------------------------------- */
 
 /* Every code point, encoded by the definition, and what its neighbours make of it. */
 Test(spec, utf8_takes_exactly_what_it_should)

@@ -17,6 +17,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "core/dtype.h"
 #include "segue/segue.h"
 
 #include <pthread.h>
@@ -557,24 +558,9 @@ static PyObject *as_array(struct view *view)
 	return array;
 }
 
-/* NumPy's int64 is the C type that is `long` where that has 64 bits. */
 static const char *dtype_format(enum segue_dtype dtype)
 {
-	switch (dtype) {
-	case SEGUE_FLOAT32:
-		return "f";
-	case SEGUE_FLOAT64:
-		return "d";
-	case SEGUE_INT32:
-		return "i";
-	case SEGUE_INT64:
-		return sizeof(long) == 8 ? "l" : "q";
-	case SEGUE_UINT8:
-		return "B";
-	case SEGUE_BOOL:
-		return "?";
-	}
-	return "x";
+	return segue_dtype_row(dtype)->format;
 }
 
 static bool format_is(const Py_buffer *buffer, enum segue_dtype dtype)
@@ -585,8 +571,11 @@ static bool format_is(const Py_buffer *buffer, enum segue_dtype dtype)
 		format++;
 	if (!format[0] || format[1] || (size_t)buffer->itemsize != segue_dtype_size(dtype))
 		return false;
-	if (dtype == SEGUE_INT32 || dtype == SEGUE_INT64)
-		return strchr("ilq", *format) != NULL;
+	/* C has several integers of one size. */
+	if (segue_dtype_row(dtype)->number == SEGUE_NUMBER_SIGNED)
+		return strchr("bhilq", *format) != NULL;
+	if (segue_dtype_row(dtype)->number == SEGUE_NUMBER_UNSIGNED)
+		return strchr("BHILQ", *format) != NULL;
 	return *format == *dtype_format(dtype);
 }
 
@@ -2344,7 +2333,7 @@ static bool add_dtypes(PyObject *module)
 	PyObject *dtypes = PyDict_New();
 	bool done = dtypes != NULL;
 
-	for (int dtype = SEGUE_FLOAT32; dtype <= SEGUE_BOOL && done; dtype++) {
+	for (int dtype = 1; dtype <= (int)segue_dtype_last() && done; dtype++) {
 		PyObject *code = PyLong_FromLong(dtype);
 		done = code && PyDict_SetItemString(dtypes,
 				       segue_dtype_name((enum segue_dtype)dtype), code) == 0;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/error.h"
 #include "source/tfrecord/feature.h"
 
@@ -264,7 +265,8 @@ static uint64_t count_alike(const struct segue_field *field, const struct patter
 {
 	uint64_t need = pattern->stride > 16 ? pattern->stride : 16;
 	size_t values = (size_t)(pattern->stride - pattern->header);
-	bool sized = pattern->kind != SEGUE_KIND_INT64 && field->dtype != SEGUE_BOOL;
+	bool sized = pattern->kind != SEGUE_KIND_INT64 &&
+		     segue_dtype_row(field->dtype)->number != SEGUE_NUMBER_BOOL;
 	uint64_t count = 0;
 
 	for (; size >= need; size -= pattern->stride, bytes += pattern->stride, count++) {
@@ -690,7 +692,8 @@ static void decode_alike(const struct segue_field *field, const struct segue_cur
 
 	bytes += cursor->header;
 	if (cursor->kind == SEGUE_KIND_BYTES ||
-		(cursor->kind == SEGUE_KIND_FLOAT && field->dtype == SEGUE_FLOAT32)) {
+		(cursor->kind == SEGUE_KIND_FLOAT &&
+			segue_dtype_is_float32(segue_dtype_row(field->dtype)))) {
 		copy_at_stride(out, bytes, cursor->stride, values, steps);
 		return;
 	}

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/error.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats on the wire are little-endian");
@@ -35,9 +36,9 @@ const char *segue_kind_name(enum segue_kind kind)
 
 enum segue_kind segue_field_kind(const struct segue_field *field)
 {
-	if (field->dtype == SEGUE_FLOAT32 || field->dtype == SEGUE_FLOAT64)
-		return SEGUE_KIND_FLOAT;
-	return SEGUE_KIND_INT64;
+	bool real = segue_dtype_row(field->dtype)->number == SEGUE_NUMBER_FLOAT;
+
+	return real ? SEGUE_KIND_FLOAT : SEGUE_KIND_INT64;
 }
 
 uint64_t segue_feature_limit(const struct segue_field *field)
@@ -46,57 +47,13 @@ uint64_t segue_feature_limit(const struct segue_field *field)
 	return 11 * field->elements + 65536;
 }
 
-static bool integer_fits(enum segue_dtype dtype, uint64_t value)
-{
-	switch (dtype) {
-	case SEGUE_BOOL:
-		return value <= 1;
-	case SEGUE_UINT8:
-		return value <= UINT8_MAX;
-	case SEGUE_INT32:
-		return (int64_t)value >= INT32_MIN && (int64_t)value <= INT32_MAX;
-	default:
-		return true;
-	}
-}
-
-static void put_integer(enum segue_dtype dtype, void *out, uint64_t i, uint64_t value)
-{
-	switch (dtype) {
-	case SEGUE_BOOL:
-	case SEGUE_UINT8:
-		((uint8_t *)out)[i] = (uint8_t)value;
-		break;
-	case SEGUE_INT32:
-		((int32_t *)out)[i] = (int32_t)value;
-		break;
-	default:
-		((uint64_t *)out)[i] = value;
-		break;
-	}
-}
-
-static void put_floats(
-	enum segue_dtype dtype, void *out, uint64_t i, const uint8_t *bytes, size_t count)
-{
-	double *wide = (double *)out + i;
-
-	if (dtype == SEGUE_FLOAT32) {
-		memcpy((float *)out + i, bytes, count * sizeof(float));
-		return;
-	}
-	for (size_t k = 0; k < count; k++) {
-		float value;
-
-		memcpy(&value, bytes + 4 * k, sizeof(value));
-		wide[k] = (double)value;
-	}
-}
-
-static bool all_bool(const uint8_t *bytes, size_t size)
+/* Bytes that are the values themselves; of most types any are. */
+static bool bytes_fit(const struct segue_field *field, const uint8_t *bytes, size_t size)
 {
 	uint8_t all = 0;
 
+	if (segue_dtype_row(field->dtype)->number != SEGUE_NUMBER_BOOL)
+		return true;
 	for (size_t i = 0; i < size; i++)
 		all |= bytes[i];
 	return all <= 1;
@@ -104,13 +61,14 @@ static bool all_bool(const uint8_t *bytes, size_t size)
 
 static bool integers_fit(const struct segue_field *field, const uint8_t *bytes, size_t size)
 {
+	const struct segue_dtype_row *dtype = segue_dtype_row(field->dtype);
 	uint64_t count = 0;
 
 	for (size_t at = 0; at < size; count++) {
 		uint64_t value = bytes[at];
 		size_t used = value < 128 ? 1 : segue_varint(bytes + at, size - at, &value);
 
-		if (!used || !integer_fits(field->dtype, value))
+		if (!used || !segue_dtype_fits(dtype, value))
 			return false;
 		at += used;
 	}
@@ -121,7 +79,7 @@ bool segue_values_fit(
 	const struct segue_field *field, enum segue_kind kind, const uint8_t *bytes, size_t size)
 {
 	if (kind == SEGUE_KIND_BYTES)
-		return size == field->size && (field->dtype != SEGUE_BOOL || all_bool(bytes, size));
+		return size == field->size && bytes_fit(field, bytes, size);
 	if (kind != segue_field_kind(field))
 		return false;
 	if (kind == SEGUE_KIND_FLOAT)
@@ -132,21 +90,23 @@ bool segue_values_fit(
 void segue_values_decode(const struct segue_field *field, enum segue_kind kind,
 	const uint8_t *bytes, size_t size, void *out)
 {
+	const struct segue_dtype_row *dtype;
 	size_t at = 0;
 
 	if (kind == SEGUE_KIND_BYTES) {
 		memcpy(out, bytes, size);
 		return;
 	}
+	dtype = segue_dtype_row(field->dtype);
 	if (kind == SEGUE_KIND_FLOAT) {
-		put_floats(field->dtype, out, 0, bytes, size / 4);
+		segue_dtype_put_floats(dtype, out, 0, bytes, size / 4);
 		return;
 	}
 	for (uint64_t i = 0; i < field->elements && at < size; i++) {
 		uint64_t value = bytes[at];
 
 		at += value < 128 ? 1 : segue_varint(bytes + at, size - at, &value);
-		put_integer(field->dtype, out, i, value);
+		segue_dtype_put_integer(dtype, out, i, value);
 	}
 }
 
@@ -209,11 +169,13 @@ static int next_part(const uint8_t **bytes, size_t *size, struct part *part)
 
 static int take_integer(struct sink *sink, uint64_t value)
 {
-	if (!integer_fits(sink->field->dtype, value))
+	const struct segue_dtype_row *dtype = segue_dtype_row(sink->field->dtype);
+
+	if (!segue_dtype_fits(dtype, value))
 		return segue_fail(SEGUE_EDATA, "value %" PRId64 " does not fit %s", (int64_t)value,
-			segue_dtype_name(sink->field->dtype));
+			dtype->name);
 	if (sink->out && sink->count < sink->field->elements)
-		put_integer(sink->field->dtype, sink->out, sink->count, value);
+		segue_dtype_put_integer(dtype, sink->out, sink->count, value);
 	sink->count++;
 	return SEGUE_OK;
 }
@@ -223,8 +185,8 @@ static void take_floats(struct sink *sink, const uint8_t *bytes, size_t count)
 	if (sink->out && sink->count < sink->field->elements) {
 		uint64_t room = sink->field->elements - sink->count;
 
-		put_floats(sink->field->dtype, sink->out, sink->count, bytes,
-			count < room ? count : (size_t)room);
+		segue_dtype_put_floats(segue_dtype_row(sink->field->dtype), sink->out, sink->count,
+			bytes, count < room ? count : (size_t)room);
 	}
 	sink->count += count;
 }
@@ -283,7 +245,7 @@ static int take_bytes_part(struct sink *sink, const struct part *part)
 			"a bytes value of %zu bytes, expected %ju (%ju values of %s)", part->size,
 			(uintmax_t)field->size, (uintmax_t)field->elements,
 			segue_dtype_name(field->dtype));
-	if (field->dtype == SEGUE_BOOL && !all_bool(part->bytes, part->size))
+	if (!bytes_fit(field, part->bytes, part->size))
 		return segue_fail(SEGUE_EDATA, "a byte that is neither 0 nor 1 does not fit bool");
 	if (sink->out)
 		memcpy(sink->out, part->bytes, part->size);
