@@ -1,6 +1,6 @@
 /*
  * Options: what a stream and its source are told beside features and states. One row an option;
- * what takes, checks, copies, hashes, compares, packs, reports and binds them goes through the rows.
+ * what takes, checks, copies, hashes, compares, packs, reports and binds them goes by the rows.
  *
  * A new option is a row here, a field in segue.h, one in segue.proto, and an argument of the
  * binding. Pure.
@@ -14,7 +14,14 @@
 
 /* ---- Limits ---- */
 
-#define SEGUE_PATHS_MAX (1u << 20) /* files and patterns of a source */
+#define SEGUE_PATHS_MAX         (1u << 20) /* files and patterns of a source */
+#define SEGUE_ROWS_MAX          (1u << 20) /* of a batch */
+#define SEGUE_UNROLL_MAX        (1u << 20)
+#define SEGUE_LANES_MAX         4096 /* the server keeps a table of all lanes of an open stream */
+#define SEGUE_DEPTH_MAX         64   /* a bit each of a word: core/track.h */
+#define SEGUE_THREADS_MAX       64
+#define SEGUE_INTERVAL_MAX      3600000  /* ms: an hour */
+#define SEGUE_LEASE_TIMEOUT_MAX 86400000 /* ms: a day */
 
 /* ---- Rows ---- */
 
@@ -28,6 +35,32 @@
  * The identity is hashed in the order of the rows, so rows keep their order. A row that has its
  * usual value is left out of the hash: a new row changes no hash of what was there before.
  */
+#define SEGUE_OPTIONS(X)                                                                           \
+	X(num_unroll, uint32_t, num_unroll, IDENTITY,                                              \
+		SEGUE_NUMBER(1, SEGUE_UNROLL_MAX, 0, "steps"))                                     \
+	X(batch_size, uint32_t, batch_size, SCHEDULE, SEGUE_NUMBER(1, SEGUE_ROWS_MAX, 0, "rows"))  \
+	X(lanes, uint32_t, lanes, SCHEDULE, SEGUE_NUMBER(1, SEGUE_LANES_MAX, 0, NULL))             \
+	X(shuffle, bool, shuffle, IDENTITY, SEGUE_FLAG)                                            \
+	X(seed, uint64_t, seed, IDENTITY, SEGUE_NUMBER(0, UINT64_MAX, 0, NULL))                    \
+	X(epochs, uint64_t, epochs, IDENTITY, SEGUE_NUMBER_OR_NONE(UINT64_MAX, NULL))              \
+	X(pad, bool, no_pad, IDENTITY, SEGUE_CONTRARY)                                             \
+	X(tail, enum segue_tail, tail, SCHEDULE, SEGUE_CHOICE("shrink", "stop", "pad"))            \
+	X(epoch_end, enum segue_epoch_end, epoch_end, SCHEDULE, SEGUE_CHOICE("continue", "drain")) \
+	X(on_error, enum segue_on_error, on_error, IDENTITY, SEGUE_CHOICE("raise", "skip"))        \
+	X(keep_final, bool, keep_final, IDENTITY, SEGUE_FLAG)                                      \
+	X(persist, bool, volatile_, SCHEDULE, SEGUE_CONTRARY)                                      \
+	X(depth, uint32_t, depth, RUNTIME, SEGUE_NUMBER(2, SEGUE_DEPTH_MAX, 4, "batches"))         \
+	X(num_threads, uint32_t, num_threads, RUNTIME,                                             \
+		SEGUE_NUMBER(1, SEGUE_THREADS_MAX, 1, "threads"))                                  \
+	X(durability, enum segue_durability, durability, RUNTIME,                                  \
+		SEGUE_CHOICE("interval", "commit"))                                                \
+	X(interval_ms, uint32_t, interval_ms, RUNTIME,                                             \
+		SEGUE_NUMBER(1, SEGUE_INTERVAL_MAX, 1000, "ms"))                                   \
+	X(lease_timeout_ms, uint32_t, lease_timeout_ms, RUNTIME,                                   \
+		SEGUE_NUMBER_OR_NONE(SEGUE_LEASE_TIMEOUT_MAX, "ms"))                               \
+	X(keep_checkpoints, uint32_t, keep_checkpoints, RUNTIME,                                   \
+		SEGUE_NUMBER(1, SEGUE_CHECKPOINTS_MAX, 3, NULL))
+
 #define SEGUE_TFRECORD_OPTIONS(X)                                                                  \
 	X(compression, enum segue_compression, compression, RUNTIME,                               \
 		SEGUE_CHOICE("auto", "none", "gzip"))                                              \
@@ -43,6 +76,8 @@
 #define SEGUE_NUMBER(least_, most_, usual_, unit_)                                                 \
 	.kind = SEGUE_OPTION_NUMBER, .least = (least_), .most = (most_), .usual = (usual_),        \
 	.unit = (unit_)
+/* Up to `most_`; 0 stands for none: no limit, never. */
+#define SEGUE_NUMBER_OR_NONE(most_, unit_) SEGUE_NUMBER(0, most_, 0, unit_), .none = true
 /* An enum that counts from 0; the names of its values. */
 #define SEGUE_CHOICE(...)                                                                          \
 	.kind = SEGUE_OPTION_CHOICE, .choices = (const char *const[]){__VA_ARGS__},                \
@@ -72,11 +107,12 @@ enum segue_option_part {
 	SEGUE_OPTION_RUNTIME,
 };
 
+/* Lists of them end with a row without a name. */
 struct segue_option {
 	const char *name;
 	enum segue_option_kind kind;
 	enum segue_option_part part;
-	bool contrary;
+	bool contrary, none;
 	size_t offset, size; /* in the spec's struct */
 	size_t asked;        /* offset in that of segue.h; same size */
 	uint64_t least, most, usual;
@@ -84,7 +120,7 @@ struct segue_option {
 	const char *const *choices;
 };
 
-/* Lists end with a row without a name. `spec` is a struct of the spec, `asked` one of segue.h. */
+/* Below, `spec` is a struct of the spec and `asked` one of segue.h. */
 
 /* The value of an option that is no text. */
 uint64_t segue_option_get(const struct segue_option *option, const void *spec);

@@ -13,31 +13,18 @@
 #include "core/dtype.h"
 #include "core/error.h"
 
-#define FIELD_SIZE_MAX    ((uint64_t)1 << 32) /* bytes a step or a row */
-#define DEPTH_MIN         2
-#define DEPTH_MAX         64
-#define THREADS_MAX       64
-#define BATCH_MAX         (1u << 20)
-#define UNROLL_MAX        (1u << 20)
-#define INTERVAL_MAX      3600000  /* an hour */
-#define LEASE_TIMEOUT_MAX 86400000 /* a day */
-#define DEPTH_DEFAULT     4
-#define INTERVAL_USUAL    1000
-#define CHECKPOINTS_USUAL 3
-#define HASH_VERSION      2
+#define FIELD_SIZE_MAX ((uint64_t)1 << 32) /* bytes a step or a row */
+#define HASH_VERSION   2
+
+const struct segue_option segue_spec_options[] = {
+#define ROW(name, type, asked, part, ...)                                                          \
+	SEGUE_OPTION_ROW(struct segue_spec, name, struct segue_stream_spec, asked, #name, part,    \
+		__VA_ARGS__),
+	SEGUE_OPTIONS(ROW)
+#undef ROW
+		{.name = NULL}};
 
 /* ---- Checking ---- */
-
-/* Of milliseconds: bindings take seconds. */
-static int check_time(const char *what, uint64_t value, uint64_t least, uint64_t most)
-{
-	int rc = segue_range_check(what, value, least, most);
-
-	if (rc < 0)
-		segue_fail(rc, "%s (%.10g s; %.10g to %.10g s)", segue_error_detail(),
-			(double)value / 1e3, (double)least / 1e3, (double)most / 1e3);
-	return rc;
-}
 
 /* Checks dtype and shape, and sets what follows from them. */
 static int check_shape(const char *kind, size_t i, struct segue_field *field)
@@ -128,36 +115,6 @@ static int check_features(struct segue_spec *spec)
 	return rc;
 }
 
-static int check_numbers(const struct segue_spec *spec)
-{
-	const struct {
-		const char *what;
-		uint64_t value, least, most;
-	} ranges[] = {
-		{"num_unroll", spec->num_unroll, 1, UNROLL_MAX},
-		{"batch_size", spec->batch_size, 1, BATCH_MAX},
-		{"lanes", spec->lanes, 1, SEGUE_LANES_MAX},
-		{"tail", spec->tail, SEGUE_TAIL_SHRINK, SEGUE_TAIL_PAD},
-		{"epoch_end", spec->epoch_end, SEGUE_EPOCH_CONTINUE, SEGUE_EPOCH_DRAIN},
-		{"on_error", spec->on_error, SEGUE_ON_ERROR_RAISE, SEGUE_ON_ERROR_SKIP},
-		{"depth", spec->depth, DEPTH_MIN, DEPTH_MAX},
-		{"num_threads", spec->num_threads, 1, THREADS_MAX},
-		{"durability", spec->durability, SEGUE_DURABLE_INTERVAL, SEGUE_DURABLE_COMMIT},
-		{"keep_checkpoints", spec->keep_checkpoints, 1, SEGUE_CHECKPOINTS_MAX},
-	};
-
-	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-		int rc = segue_range_check(
-			ranges[i].what, ranges[i].value, ranges[i].least, ranges[i].most);
-
-		if (rc < 0)
-			return rc;
-	}
-	int rc = check_time("interval_ms", spec->interval_ms, 1, INTERVAL_MAX);
-	return rc ? rc
-		  : check_time("lease_timeout_ms", spec->lease_timeout_ms, 0, LEASE_TIMEOUT_MAX);
-}
-
 /* Fields that are each right and do not go together. */
 static int check_together(const struct segue_spec *spec)
 {
@@ -179,7 +136,7 @@ int segue_spec_check(struct segue_spec *spec)
 	if (rc == 0)
 		rc = check_features(spec);
 	if (rc == 0)
-		rc = check_numbers(spec);
+		rc = segue_options_check(segue_spec_options, "", spec);
 	if (rc == 0)
 		rc = check_together(spec);
 	return rc;
@@ -237,33 +194,6 @@ static int copy_states(const struct segue_stream_spec *from, struct segue_spec *
 	return rc;
 }
 
-static uint32_t or_default(uint32_t value, uint32_t otherwise)
-{
-	return value ? value : otherwise;
-}
-
-static void copy_numbers(const struct segue_stream_spec *from, struct segue_spec *to)
-{
-	to->num_unroll = from->num_unroll;
-	to->batch_size = from->batch_size;
-	to->lanes = from->lanes;
-	to->shuffle = from->shuffle;
-	to->seed = from->seed;
-	to->epochs = from->epochs;
-	to->pad = !from->no_pad;
-	to->tail = from->tail;
-	to->epoch_end = from->epoch_end;
-	to->on_error = from->on_error;
-	to->keep_final = from->keep_final;
-	to->persist = !from->volatile_;
-	to->depth = or_default(from->depth, DEPTH_DEFAULT);
-	to->num_threads = or_default(from->num_threads, 1);
-	to->durability = from->durability;
-	to->interval_ms = or_default(from->interval_ms, INTERVAL_USUAL);
-	to->lease_timeout_ms = from->lease_timeout_ms;
-	to->keep_checkpoints = or_default(from->keep_checkpoints, CHECKPOINTS_USUAL);
-}
-
 /* Arrays that are announced and not there would be read by the copy. */
 static int check_arrays(const struct segue_stream_spec *spec)
 {
@@ -298,7 +228,8 @@ static int copy_all(const struct segue_stream_spec *from, struct segue_spec *to)
 			from->contexts, from->context_count, &to->contexts, &to->context_count);
 	if (rc == 0)
 		rc = copy_states(from, to);
-	copy_numbers(from, to);
+	if (rc == 0)
+		rc = segue_options_take(segue_spec_options, from, to);
 	return rc;
 }
 
@@ -367,6 +298,7 @@ static int copy_owned(const struct segue_spec *from, struct segue_spec *to)
 	int rc;
 
 	if ((rc = segue_text_copy(from->name, &to->name)) ||
+		(rc = segue_options_copy(segue_spec_options, from, to)) ||
 		(rc = segue_source_copy(&from->source, &to->source)) ||
 		(rc = copy_fields(from->sequences, from->sequence_count, &to->sequences,
 			 &to->sequence_count)) ||
@@ -414,6 +346,7 @@ void segue_spec_destroy(struct segue_spec *spec)
 {
 	if (!spec)
 		return;
+	segue_options_finish(segue_spec_options, spec);
 	segue_source_finish(&spec->source);
 	destroy_fields(spec->sequences, spec->sequence_count);
 	destroy_fields(spec->contexts, spec->context_count);
@@ -450,38 +383,12 @@ void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 		segue_digest_number(&digest, spec->init_hash[i][0]);
 		segue_digest_number(&digest, spec->init_hash[i][1]);
 	}
-	segue_digest_number(&digest, spec->num_unroll);
-	segue_digest_number(&digest, spec->seed);
-	segue_digest_number(&digest, spec->shuffle);
-	segue_digest_number(&digest, spec->epochs);
-	segue_digest_number(&digest, spec->pad);
-	segue_digest_number(&digest, spec->on_error);
-	segue_digest_number(&digest, spec->keep_final);
+	segue_options_hash(segue_spec_options, spec, &digest);
 	segue_source_hash(&spec->source, &digest);
 	segue_digest_finish(&digest, hash);
 }
 
 /* ---- Comparing ---- */
-
-static void differ_number(
-	struct segue_differences *list, const char *what, uint64_t stored, uint64_t asked)
-{
-	if (stored != asked)
-		segue_differ(list, "%s: %" PRIu64 " in the store, %" PRIu64 " asked for", what,
-			stored, asked);
-}
-
-static void differ_text(
-	struct segue_differences *list, const char *what, const char *stored, const char *asked)
-{
-	if (strcmp(stored, asked) != 0)
-		segue_differ(list, "%s: %s in the store, %s asked for", what, stored, asked);
-}
-
-static void differ_flag(struct segue_differences *list, const char *what, bool stored, bool asked)
-{
-	differ_text(list, what, stored ? "true" : "false", asked ? "true" : "false");
-}
 
 #define SHAPE_TEXT (SEGUE_RANK_MAX * 22 + 3)
 
@@ -580,33 +487,12 @@ static void compare_init(struct segue_differences *list, const struct segue_spec
 	}
 }
 
-static void compare_numbers(struct segue_differences *list, const struct segue_spec *stored,
-	const struct segue_spec *asked)
-{
-	static const char *const tails[] = {"shrink", "stop", "pad"};
-	static const char *const ends[] = {"continue", "drain"};
-	static const char *const rules[] = {"raise", "skip"};
-
-	differ_number(list, "num_unroll", stored->num_unroll, asked->num_unroll);
-	differ_number(list, "batch_size", stored->batch_size, asked->batch_size);
-	differ_number(list, "lanes", stored->lanes, asked->lanes);
-	differ_flag(list, "shuffle", stored->shuffle, asked->shuffle);
-	differ_number(list, "seed", stored->seed, asked->seed);
-	differ_number(list, "epochs", stored->epochs, asked->epochs);
-	differ_flag(list, "pad", stored->pad, asked->pad);
-	differ_text(list, "tail", tails[stored->tail], tails[asked->tail]);
-	differ_text(list, "epoch_end", ends[stored->epoch_end], ends[asked->epoch_end]);
-	differ_text(list, "on_error", rules[stored->on_error], rules[asked->on_error]);
-	differ_flag(list, "keep_final", stored->keep_final, asked->keep_final);
-	differ_flag(list, "persist", stored->persist, asked->persist);
-	segue_source_compare(&stored->source, &asked->source, list);
-}
-
 int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec *asked)
 {
 	struct segue_differences list = {.used = 0};
 
-	compare_numbers(&list, stored, asked);
+	segue_options_compare(segue_spec_options, stored, asked, &list);
+	segue_source_compare(&stored->source, &asked->source, &list);
 	compare_fields(&list, "sequences", stored->sequences, stored->sequence_count,
 		asked->sequences, asked->sequence_count);
 	compare_fields(&list, "contexts", stored->contexts, stored->context_count, asked->contexts,

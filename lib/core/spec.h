@@ -10,9 +10,6 @@
 
 #include "core/spec_source.h"
 
-/* The server keeps a table of all lanes of a stream that is open. */
-#define SEGUE_LANES_MAX 4096
-
 struct segue_field {
 	char *name;
 	enum segue_dtype dtype;
@@ -34,20 +31,11 @@ struct segue_spec {
 	size_t state_count;
 	uint64_t (*init_hash)[2]; /* per state: XXH3-128 of its initial value, as {low64, high64} */
 
-	uint32_t num_unroll, batch_size, lanes;
-	bool shuffle;
-	uint64_t seed, epochs;
-	bool pad;
-	enum segue_tail tail;
-	enum segue_epoch_end epoch_end;
-	enum segue_on_error on_error;
-	bool keep_final, persist;
-
-	uint32_t depth, num_threads;
-	enum segue_durability durability;
-	uint32_t interval_ms, lease_timeout_ms;
-	uint32_t keep_checkpoints;
+	SEGUE_OPTIONS(SEGUE_OPTION_FIELD)
 };
+
+/* Those of struct segue_spec. */
+extern const struct segue_option segue_spec_options[];
 
 /*
  * Checks `spec`, fills in its defaults and copies all of it; relative paths are made absolute
@@ -68,10 +56,10 @@ int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out);
 void segue_spec_destroy(struct segue_spec *spec);
 
 /*
- * Hash of the identity: features, states (with their initial values), num_unroll, seed, shuffle,
- * epochs, pad, on_error, keep_final, allow_surplus, key feature. Neither the stream's name nor its
- * paths are part of it: the data set has a fingerprint of its own, so that a token can go where the
- * files lie elsewhere.
+ * Hash of the identity: features, states (with their initial values), and what is identity of the
+ * options (core/options.h) and of the source (core/spec_source.h). Neither the stream's name nor
+ * its paths are part of it: the data set has a fingerprint of its own, so that a token can go where
+ * the files lie elsewhere.
  */
 void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2]);
 

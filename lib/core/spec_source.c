@@ -41,6 +41,14 @@ const struct segue_source_row *segue_source_row(enum segue_source_kind kind)
 	return kind < KINDS && kinds[kind].name ? &kinds[kind] : NULL;
 }
 
+enum segue_source_kind segue_source_kind(const char *name)
+{
+	for (size_t i = 0; i < KINDS; i++)
+		if (kinds[i].name && strcmp(kinds[i].name, name) == 0)
+			return (enum segue_source_kind)i;
+	return 0;
+}
+
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source)
 {
 	const struct segue_source_row *row = segue_source_row(source->kind);

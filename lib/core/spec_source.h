@@ -37,13 +37,16 @@ struct segue_source_row {
 /* The row of a kind; NULL: no such kind. */
 const struct segue_source_row *segue_source_row(enum segue_source_kind kind);
 
+/* The kind of that name; 0: none. */
+enum segue_source_kind segue_source_kind(const char *name);
+
 /* Its paths; NULL: a kind without. */
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
 
 /*
- * Copies all of it; relative paths are made absolute against the working directory. SEGUE_EINVAL (no
- * such kind, no path, a list that is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken until
- * then is in *out, to be finished.
+ * Copies all of it; relative paths are made absolute against the working directory. SEGUE_EINVAL
+ * (no such kind, no path, a list that is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken
+ * until then is in *out, to be finished.
  */
 int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out);
 /* Checks all of it. SEGUE_EINVAL names the field, its value and what is allowed. */

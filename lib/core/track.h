@@ -13,8 +13,6 @@
 
 #include "core/layout.h"
 
-#define SEGUE_DEPTH_MAX 64
-
 struct segue_track {
 	const struct segue_ring_header *ring; /* read only */
 	struct segue_carry_header *carry;     /* read-write */

@@ -8,7 +8,6 @@
 #include "core/wire_pb.h"
 #include "core/wire_spec.h"
 
-#define ROWS_MAX         (1u << 20)
 #define RECORD_ARENA_MIN ((size_t)64 << 10)
 #define RECORD_ARENA_MAX ((size_t)256 << 20)
 /* Unpacked bytes that one byte of a stored record may ask for; an honest one needs less than 30. */
@@ -115,7 +114,8 @@ static int get_position(const Segue__Pb__Position *pb, struct segue_position **o
 
 	if (!pb)
 		return segue_fail(SEGUE_EPROTOCOL, "position is missing");
-	rc = segue_pb_count_rows(position_rows, "rows of position", ROWS_MAX, &pb->base, &rows);
+	rc = segue_pb_count_rows(
+		position_rows, "rows of position", SEGUE_ROWS_MAX, &pb->base, &rows);
 	if (rc)
 		return rc;
 	position = calloc(1, sizeof(*position) + rows * sizeof(position->row[0]));
@@ -312,7 +312,7 @@ static const struct segue_pb_field token_fields[] = {
 		UINT64, 0, UINT64_MAX),
 	NUMBER(TokenRecord, segue_token_record, lanes, UINT32, 1, SEGUE_LANES_MAX),
 	NUMBER(TokenRecord, segue_token_record, lane, UINT32, 0, SEGUE_LANES_MAX - 1),
-	NUMBER(TokenRecord, segue_token_record, batch_size, UINT32, 1, ROWS_MAX),
+	NUMBER(TokenRecord, segue_token_record, batch_size, UINT32, 1, SEGUE_ROWS_MAX),
 	ANY64(TokenRecord, segue_token_record, row_size),
 	END,
 };

@@ -4,6 +4,7 @@
 #include "core/wire_spec.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,28 +42,6 @@ static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct s
 		out[i] = pb;
 	}
 	return out;
-}
-
-static void put_numbers(const struct segue_spec *spec, Segue__Pb__Spec *pb)
-{
-	pb->num_unroll = spec->num_unroll;
-	pb->batch_size = spec->batch_size;
-	pb->lanes = spec->lanes;
-	pb->shuffle = spec->shuffle;
-	pb->seed = spec->seed;
-	pb->epochs = spec->epochs;
-	pb->pad = spec->pad;
-	pb->tail = spec->tail;
-	pb->epoch_end = spec->epoch_end;
-	pb->on_error = spec->on_error;
-	pb->keep_final = spec->keep_final;
-	pb->persist = spec->persist;
-	pb->depth = spec->depth;
-	pb->num_threads = spec->num_threads;
-	pb->durability = spec->durability;
-	pb->interval_ms = spec->interval_ms;
-	pb->lease_timeout_ms = spec->lease_timeout_ms;
-	pb->keep_checkpoints = spec->keep_checkpoints;
 }
 
 /* ---- Sources ---- */
@@ -190,7 +169,9 @@ Segue__Pb__Spec *segue_pb_put_spec(
 	pb->n_states = spec->state_count;
 	pb->states = put_fields(scratch, spec->states,
 		(const uint64_t(*)[2])(uintptr_t)spec->init_hash, spec->state_count);
-	put_numbers(spec, pb);
+#define PUT(name, ...) pb->name = spec->name;
+	SEGUE_OPTIONS(PUT)
+#undef PUT
 	return pb;
 }
 
@@ -259,42 +240,23 @@ static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	return 0;
 }
 
-static int get_enums(const Segue__Pb__Spec *pb, struct segue_spec *out)
+/* Into the types of the spec; a choice that is none would have no name. */
+static int get_options(const Segue__Pb__Spec *pb, struct segue_spec *out)
 {
-	int rc = segue_pb_check_range("spec.tail", pb->tail, SEGUE_TAIL_SHRINK, SEGUE_TAIL_PAD);
+	char what[64];
+	int rc = 0;
 
-	if (rc == 0)
-		rc = segue_pb_check_range(
-			"spec.epoch_end", pb->epoch_end, SEGUE_EPOCH_CONTINUE, SEGUE_EPOCH_DRAIN);
-	if (rc == 0)
-		rc = segue_pb_check_range(
-			"spec.on_error", pb->on_error, SEGUE_ON_ERROR_RAISE, SEGUE_ON_ERROR_SKIP);
-	if (rc == 0)
-		rc = segue_pb_check_range("spec.durability", pb->durability, SEGUE_DURABLE_INTERVAL,
-			SEGUE_DURABLE_COMMIT);
-	out->tail = pb->tail;
-	out->epoch_end = pb->epoch_end;
-	out->on_error = pb->on_error;
-	out->durability = pb->durability;
+#define GET(name, ...) out->name = pb->name;
+	SEGUE_OPTIONS(GET)
+#undef GET
+	for (const struct segue_option *option = segue_spec_options; !rc && option->name;
+		option++) {
+		snprintf(what, sizeof(what), "spec.%s", option->name);
+		if (option->kind == SEGUE_OPTION_CHOICE)
+			rc = segue_pb_check_range(
+				what, segue_option_get(option, out), 0, option->most);
+	}
 	return rc;
-}
-
-static void get_numbers(const Segue__Pb__Spec *pb, struct segue_spec *out)
-{
-	out->num_unroll = pb->num_unroll;
-	out->batch_size = pb->batch_size;
-	out->lanes = pb->lanes;
-	out->shuffle = pb->shuffle;
-	out->seed = pb->seed;
-	out->epochs = pb->epochs;
-	out->pad = pb->pad;
-	out->keep_final = pb->keep_final;
-	out->persist = pb->persist;
-	out->depth = pb->depth;
-	out->num_threads = pb->num_threads;
-	out->interval_ms = pb->interval_ms;
-	out->lease_timeout_ms = pb->lease_timeout_ms;
-	out->keep_checkpoints = pb->keep_checkpoints;
 }
 
 static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
@@ -310,10 +272,9 @@ static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
 	if (rc == 0)
 		rc = get_states(pb, spec);
 	if (rc == 0)
-		rc = get_enums(pb, spec);
+		rc = get_options(pb, spec);
 	if (rc == 0)
 		rc = get_source(pb, &spec->source);
-	get_numbers(pb, spec);
 	return rc;
 }
 

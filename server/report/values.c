@@ -4,11 +4,6 @@
 #include <stdio.h>
 #include <time.h>
 
-static const char *const tails[] = {"shrink", "stop", "pad"};
-static const char *const epoch_ends[] = {"continue", "drain"};
-static const char *const on_errors[] = {"raise", "skip"};
-static const char *const durabilities[] = {"interval", "commit"};
-
 void segue_report_put_date(struct segue_json *json, const char *name, int64_t unix_ms)
 {
 	time_t seconds = (time_t)(unix_ms / 1000);
@@ -58,6 +53,10 @@ static void put_fields(
 
 static void put_option(struct segue_json *json, const struct segue_option *option, const void *spec)
 {
+	if (option->none && segue_option_get(option, spec) == 0) {
+		segue_json_null(json, option->name);
+		return;
+	}
 	switch (option->kind) {
 	case SEGUE_OPTION_FLAG:
 		segue_json_bool(json, option->name, segue_option_get(option, spec));
@@ -102,26 +101,7 @@ void segue_report_put_spec(struct segue_json *json, const struct segue_spec *spe
 	put_fields(json, "sequences", spec->sequences, spec->sequence_count);
 	put_fields(json, "contexts", spec->contexts, spec->context_count);
 	put_fields(json, "states", spec->states, spec->state_count);
-	segue_json_unsigned(json, "num_unroll", spec->num_unroll);
-	segue_json_unsigned(json, "batch_size", spec->batch_size);
-	segue_json_unsigned(json, "lanes", spec->lanes);
-	segue_json_bool(json, "shuffle", spec->shuffle);
-	segue_json_unsigned(json, "seed", spec->seed);
-	if (spec->epochs)
-		segue_json_unsigned(json, "epochs", spec->epochs);
-	else
-		segue_json_null(json, "epochs");
-	segue_json_bool(json, "pad", spec->pad);
-	segue_json_string(json, "tail", tails[spec->tail]);
-	segue_json_string(json, "epoch_end", epoch_ends[spec->epoch_end]);
-	segue_json_string(json, "on_error", on_errors[spec->on_error]);
-	segue_json_bool(json, "keep_final", spec->keep_final);
-	segue_json_bool(json, "persist", spec->persist);
-	segue_json_unsigned(json, "depth", spec->depth);
-	segue_json_unsigned(json, "num_threads", spec->num_threads);
-	segue_json_string(json, "durability", durabilities[spec->durability]);
-	segue_json_unsigned(json, "interval_ms", spec->interval_ms);
-	segue_json_unsigned(json, "lease_timeout_ms", spec->lease_timeout_ms);
-	segue_json_unsigned(json, "keep_checkpoints", spec->keep_checkpoints);
+	for (const struct segue_option *option = segue_spec_options; option->name; option++)
+		put_option(json, option, spec);
 	segue_json_end(json, '}');
 }

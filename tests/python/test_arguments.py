@@ -11,6 +11,7 @@ import pytest
 
 import little
 import segue
+from segue import _segue
 
 
 @pytest.fixture
@@ -79,3 +80,34 @@ def test_states_are_had_by_keys_as_batches_have_them(
         client.get(b"none")
     with pytest.raises(segue.ArgumentError, match="key: .* is not UTF-8"):
         client.get(b"\xff")
+
+
+def test_the_signature_has_the_options_of_the_library() -> None:
+    """With its defaults; but an endless stream and the number of lanes are not to be guessed in C."""
+    parameters = inspect.signature(segue.Client.stream).parameters
+    fields = "self name source sequences context states".split()
+    differs = {"epochs": 1, "lanes": 1}
+    for name, row in _segue.OPTIONS.items():
+        milliseconds = row["unit"] == "ms"
+        field = name.removesuffix("_ms") if milliseconds else name
+        fields.append(field)
+        usual: Any = row["usual"] / 1000 if milliseconds else row["usual"]
+        if row["choices"]:
+            usual = row["choices"][row["usual"]]
+        if row["none"]:
+            usual = None
+        if field in differs:
+            usual = differs[field]
+        elif row["usual"] < row["least"]:
+            usual = inspect.Parameter.empty
+        assert parameters[field].default == usual, field
+    assert set(parameters) == set(fields)
+
+
+def test_lists_of_types_are_whole() -> None:
+    """Where they are written out for people."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"({', '.join(_segue.DTYPES)})" in readme
+    *most, last = _segue.DTYPES
+    for kind in (segue.Feature, segue.State):
+        assert f"{', '.join(most)} or {last}." in str(kind.__doc__)

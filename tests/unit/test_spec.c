@@ -345,7 +345,7 @@ Test(spec, copy_is_deep_and_whole)
 {
 	struct segue_spec *spec, *copy;
 	struct sample sample;
-	uint64_t hash[2][2];
+	uint64_t hash[2][2], before[64];
 
 	sample_init(&sample);
 	sample.spec.depth = 7;
@@ -356,16 +356,17 @@ Test(spec, copy_is_deep_and_whole)
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
 	segue_spec_hash(spec, hash[0]);
 	cr_assert_eq(segue_spec_compare(spec, copy), 0);
+	for (const struct segue_option *option = segue_spec_options; option->name; option++)
+		before[option - segue_spec_options] = segue_option_get(option, spec);
 	segue_spec_destroy(spec);
 	segue_spec_hash(copy, hash[1]);
 	cr_assert_eq(memcmp(hash[0], hash[1], sizeof(hash[0])), 0);
 	cr_assert_eq(segue_spec_check(copy), 0);
 	cr_assert_eq(copy->source.tfrecord.paths.count, 2);
 	cr_assert_str_eq(copy->source.tfrecord.paths.path[1], "/data/b-*.tfrecord");
-	cr_assert_eq(copy->depth, 7);
-	cr_assert_eq(copy->interval_ms, 12);
-	cr_assert_eq(copy->lease_timeout_ms, 13);
-	cr_assert_eq(copy->keep_checkpoints, 4);
+	for (const struct segue_option *option = segue_spec_options; option->name; option++)
+		cr_assert_eq(segue_option_get(option, copy), before[option - segue_spec_options],
+			"%s", option->name);
 	segue_spec_destroy(copy);
 }
 
@@ -483,8 +484,8 @@ Test(spec, hash_is_the_same_in_every_build)
 
 	sample_init(&sample);
 	hash_of(&sample, hash);
-	cr_assert_eq(hash[0], UINT64_C(0x63bbd4e7113a83b7), "%016lx", (unsigned long)hash[0]);
-	cr_assert_eq(hash[1], UINT64_C(0xae05bf857a0415d2), "%016lx", (unsigned long)hash[1]);
+	cr_assert_eq(hash[0], UINT64_C(0x00f885a8c075f537), "%016lx", (unsigned long)hash[0]);
+	cr_assert_eq(hash[1], UINT64_C(0x4184edcb0db9cf98), "%016lx", (unsigned long)hash[1]);
 }
 
 Test(spec, no_initial_value_and_explicit_zeros_are_the_same)
@@ -541,6 +542,127 @@ static int compare(const struct sample *stored, const struct sample *asked)
 	return rc;
 }
 
+/* Another value that is allowed. */
+static void change_option(const struct segue_option *option, const void *spec, void *asked)
+{
+	static const char *const other = "other";
+	uint64_t value;
+
+	if (option->kind == SEGUE_OPTION_TEXT) {
+		memcpy((char *)asked + option->asked, &other, sizeof(other));
+		return;
+	}
+	value = segue_option_get(option, spec);
+	segue_option_ask(option, asked, value == option->most ? value - 1 : value + 1);
+}
+
+static void expect_part(const struct segue_option *option, const struct sample *changed)
+{
+	struct sample sample;
+	struct segue_spec *stored, *asked;
+	uint64_t hash[2][2];
+	char says[64];
+	int rc;
+
+	sample_init(&sample);
+	stored = make(&sample);
+	asked = make(changed);
+	segue_spec_hash(stored, hash[0]);
+	segue_spec_hash(asked, hash[1]);
+	cr_expect_eq(memcmp(hash[0], hash[1], sizeof(hash[0])) != 0,
+		option->part == SEGUE_OPTION_IDENTITY, "%s", option->name);
+	rc = segue_spec_compare(stored, asked);
+	cr_expect_eq(
+		rc, option->part == SEGUE_OPTION_RUNTIME ? 0 : SEGUE_ESPEC, "%s", option->name);
+	snprintf(says, sizeof(says), "%s: ", option->name);
+	cr_expect(!rc || strncmp(segue_error_detail(), says, strlen(says)) == 0, "%s: %s",
+		option->name, segue_error_detail());
+	segue_spec_destroy(stored);
+	segue_spec_destroy(asked);
+}
+
+Test(spec, each_option_is_identity_schedule_or_free)
+{
+	const struct segue_option *of_source = segue_source_row(SEGUE_SOURCE_TFRECORD)->options;
+	struct sample sample, changed;
+	struct segue_spec *spec;
+
+	sample_init(&sample);
+	spec = make(&sample);
+	for (const struct segue_option *option = segue_spec_options; option->name; option++) {
+		sample_init(&changed);
+		change_option(option, spec, &changed.spec);
+		expect_part(option, &changed);
+	}
+	for (const struct segue_option *option = of_source; option->name; option++) {
+		sample_init(&changed);
+		change_option(option, &spec->source, &changed.spec.source);
+		expect_part(option, &changed);
+	}
+	segue_spec_destroy(spec);
+}
+
+/* Rows keep their order: it is that of the hash. */
+Test(spec, identity_has_its_order)
+{
+	static const char *const names[] = {"num_unroll", "shuffle", "seed", "epochs", "pad",
+		"on_error", "keep_final", "key_feature", "allow_surplus"};
+	const struct segue_option *const lists[] = {
+		segue_spec_options, segue_source_row(SEGUE_SOURCE_TFRECORD)->options};
+	size_t count = 0;
+
+	for (size_t i = 0; i < 2; i++)
+		for (const struct segue_option *option = lists[i]; option->name; option++) {
+			if (option->part != SEGUE_OPTION_IDENTITY)
+				continue;
+			cr_assert_lt(count, sizeof(names) / sizeof(names[0]));
+			cr_expect_str_eq(option->name, names[count++]);
+		}
+	cr_expect_eq(count, sizeof(names) / sizeof(names[0]));
+}
+
+static int check_with(struct segue_spec *spec, const struct segue_option *option, uint64_t value)
+{
+	uint64_t before = segue_option_get(option, spec);
+	char *at = (char *)spec + option->offset;
+	int rc;
+
+	/* Little-endian, as all that the tests run on. */
+	memcpy(at, &value, option->size);
+	rc = segue_spec_check(spec);
+	memcpy(at, &before, option->size);
+	return rc;
+}
+
+/* The ends of each range are allowed, what lies beyond is refused by name. */
+Test(spec, each_option_has_its_range)
+{
+	struct segue_spec *spec;
+	struct sample sample;
+
+	sample_init(&sample);
+	spec = make(&sample);
+	for (const struct segue_option *option = segue_spec_options; option->name; option++) {
+		if (option->kind == SEGUE_OPTION_FLAG)
+			continue;
+		cr_expect_eq(check_with(spec, option, option->least), 0, "%s", option->name);
+		cr_expect_eq(check_with(spec, option, option->most), 0, "%s", option->name);
+		if (option->least > 0) {
+			cr_expect_eq(check_with(spec, option, option->least - 1), SEGUE_EINVAL);
+			cr_expect_eq(
+				strncmp(segue_error_detail(), option->name, strlen(option->name)),
+				0, "%s", segue_error_detail());
+		}
+		if (option->most < UINT32_MAX) {
+			cr_expect_eq(check_with(spec, option, option->most + 1), SEGUE_EINVAL);
+			cr_expect_eq(
+				strncmp(segue_error_detail(), option->name, strlen(option->name)),
+				0, "%s", segue_error_detail());
+		}
+	}
+	segue_spec_destroy(spec);
+}
+
 Test(spec, comparison_names_what_differs)
 {
 	struct sample stored, asked;
@@ -561,6 +683,18 @@ Test(spec, comparison_names_what_differs)
 		cr_expect(strlen(segue_error_detail()) < strlen(changes[i].says) + 130,
 			"change %zu: \"%s\"", i, segue_error_detail());
 	}
+}
+
+/* "(none)" is what is shown where there is no key feature, and a name that one can have. */
+Test(spec, a_key_feature_that_looks_like_none)
+{
+	struct sample stored, asked;
+
+	sample_init(&stored);
+	sample_init(&asked);
+	stored.spec.source.tfrecord.key_feature = "(none)";
+	asked.spec.source.tfrecord.key_feature = NULL;
+	cr_assert_eq(compare(&stored, &asked), SEGUE_ESPEC);
 }
 
 Test(spec, comparison_lists_all_of_them)

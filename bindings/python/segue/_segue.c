@@ -18,6 +18,7 @@
 #include <Python.h>
 
 #include "core/dtype.h"
+#include "core/spec.h"
 #include "segue/segue.h"
 
 #include <pthread.h>
@@ -1783,49 +1784,63 @@ static bool draft_paths(struct draft *draft, PyObject *list, size_t count)
 	return draft->paths != NULL;
 }
 
-/* Everything of the spec but what draft_fill and draft_paths make; lists are features and states.
- */
-static bool spec_read(
-	PyObject *args, struct segue_stream_spec *spec, PyObject **paths, PyObject *lists[3])
+/* Texts belong to the dict. */
+static bool options_read(PyObject *dict, const struct segue_option *list, void *asked)
 {
-	int compression, surplus, shuffle, no_pad, tail, epoch_end, on_error, final, volatile_,
-		durability;
-	unsigned unroll, batch, lanes, depth, threads, interval, lease_timeout, checkpoints;
-	unsigned long long seed, epochs;
+	for (const struct segue_option *option = list; option->name; option++) {
+		PyObject *value = PyDict_GetItemString(dict, option->name);
 
-	if (!PyArg_ParseTuple(args, "sO!izpO!O!O!IIIpKKpiiippIIiIII:stream", &spec->name,
-		    &PyList_Type, paths, &compression, &spec->source.tfrecord.key_feature, &surplus,
-		    &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2],
-		    &unroll, &batch, &lanes, &shuffle, &seed, &epochs, &no_pad, &tail, &epoch_end,
-		    &on_error, &final, &volatile_, &depth, &threads, &durability, &interval,
-		    &lease_timeout, &checkpoints))
+		if (!value) {
+			fail_with("EINVAL", "option %s is missing", option->name);
+		} else if (option->kind == SEGUE_OPTION_TEXT) {
+			const char *text = value == Py_None ? NULL : name_text(value);
+			memcpy((char *)asked + option->asked, &text, sizeof(text));
+		} else {
+			segue_option_ask(option, asked, PyLong_AsUnsignedLongLong(value));
+		}
+		if (PyErr_Occurred())
+			return false;
+	}
+	return true;
+}
+
+static bool source_read(struct segue_stream_source *source, const char *kind, PyObject *options,
+	PyObject *paths, struct draft *draft)
+{
+	const struct segue_source_row *row;
+	size_t count = (size_t)PyList_Size(paths);
+
+	source->kind = segue_source_kind(kind);
+	row = segue_source_row(source->kind);
+	if (!row) {
+		fail_with("EINVAL", "source: there is no kind %s", kind);
 		return false;
-	spec->source.kind = SEGUE_SOURCE_TFRECORD;
-	spec->source.tfrecord.path_count = (size_t)PyList_Size(*paths);
-	spec->source.tfrecord.compression = (enum segue_compression)compression;
-	spec->source.tfrecord.allow_surplus = surplus;
+	}
+	if (row->paths) {
+		if (!draft_paths(draft, paths, count))
+			return false;
+		memcpy((char *)source + row->asked_paths, &draft->paths, sizeof(draft->paths));
+		memcpy((char *)source + row->asked_count, &count, sizeof(count));
+	}
+	return options_read(options, row->options, source);
+}
+
+/* Everything of the spec but what draft_fill makes; lists are features and states. */
+static bool spec_read(
+	PyObject *args, struct segue_stream_spec *spec, struct draft *draft, PyObject *lists[3])
+{
+	PyObject *paths, *source_options, *options;
+	const char *kind;
+
+	if (!PyArg_ParseTuple(args, "ssO!O!O!O!O!O!:stream", &spec->name, &kind, &PyList_Type,
+		    &paths, &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type,
+		    &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
+		return false;
 	spec->sequence_count = (size_t)PyList_Size(lists[0]);
 	spec->context_count = (size_t)PyList_Size(lists[1]);
 	spec->state_count = (size_t)PyList_Size(lists[2]);
-	spec->num_unroll = unroll;
-	spec->batch_size = batch;
-	spec->lanes = lanes;
-	spec->shuffle = shuffle;
-	spec->seed = seed;
-	spec->epochs = epochs;
-	spec->no_pad = no_pad;
-	spec->tail = (enum segue_tail)tail;
-	spec->epoch_end = (enum segue_epoch_end)epoch_end;
-	spec->on_error = (enum segue_on_error)on_error;
-	spec->keep_final = final;
-	spec->volatile_ = volatile_;
-	spec->depth = depth;
-	spec->num_threads = threads;
-	spec->durability = (enum segue_durability)durability;
-	spec->interval_ms = interval;
-	spec->lease_timeout_ms = lease_timeout;
-	spec->keep_checkpoints = checkpoints;
-	return true;
+	return source_read(&spec->source, kind, source_options, paths, draft) &&
+	       options_read(options, segue_spec_options, spec);
 }
 
 static bool client_enter(struct client *self)
@@ -1871,23 +1886,21 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 {
 	struct segue_stream_spec spec = {0};
 	struct draft draft = {0};
-	PyObject *paths, *lists[3];
-	struct stream *stream;
+	struct stream *stream = NULL;
+	PyObject *lists[3];
 	bool done = false;
 
-	if (!spec_read(args, &spec, &paths, lists))
-		return NULL;
-	stream = new_object(stream_type);
-	if (!stream)
-		return NULL;
-	stream->num_unroll = (Py_ssize_t)spec.num_unroll;
-	stream->persist = !spec.volatile_;
-	stream->sequence_count = spec.sequence_count;
-	stream->context_count = spec.context_count;
-	stream->state_count = spec.state_count;
-	if (draft_fill(&draft, stream, lists) &&
-		draft_paths(&draft, paths, spec.source.tfrecord.path_count)) {
-		spec.source.tfrecord.paths = draft.paths;
+	if (spec_read(args, &spec, &draft, lists))
+		stream = new_object(stream_type);
+	if (stream) {
+		stream->num_unroll = (Py_ssize_t)spec.num_unroll;
+		stream->persist = !spec.volatile_;
+		stream->sequence_count = spec.sequence_count;
+		stream->context_count = spec.context_count;
+		stream->state_count = spec.state_count;
+		done = draft_fill(&draft, stream, lists);
+	}
+	if (done) {
 		spec.sequences = draft.features;
 		spec.contexts = draft.features + spec.sequence_count;
 		spec.states = draft.states;
@@ -2306,18 +2319,6 @@ static const struct {
 	const char *name;
 	int value;
 } constants[] = {
-	{"COMPRESSION_AUTO", SEGUE_COMPRESSION_AUTO},
-	{"COMPRESSION_NONE", SEGUE_COMPRESSION_NONE},
-	{"COMPRESSION_GZIP", SEGUE_COMPRESSION_GZIP},
-	{"TAIL_SHRINK", SEGUE_TAIL_SHRINK},
-	{"TAIL_STOP", SEGUE_TAIL_STOP},
-	{"TAIL_PAD", SEGUE_TAIL_PAD},
-	{"EPOCH_CONTINUE", SEGUE_EPOCH_CONTINUE},
-	{"EPOCH_DRAIN", SEGUE_EPOCH_DRAIN},
-	{"ON_ERROR_RAISE", SEGUE_ON_ERROR_RAISE},
-	{"ON_ERROR_SKIP", SEGUE_ON_ERROR_SKIP},
-	{"DURABLE_INTERVAL", SEGUE_DURABLE_INTERVAL},
-	{"DURABLE_COMMIT", SEGUE_DURABLE_COMMIT},
 	{"START_NONE", SEGUE_START_NONE},
 	{"START_CONTINUE", SEGUE_START_CONTINUE},
 	{"START_FRESH", SEGUE_START_FRESH},
@@ -2341,6 +2342,61 @@ static bool add_dtypes(PyObject *module)
 	}
 	done = done && PyModule_AddObjectRef(module, "DTYPES", dtypes) == 0;
 	Py_XDECREF(dtypes);
+	return done;
+}
+
+/* The names of a choice's values, in their order; None for other kinds. */
+static PyObject *choices_of(const struct segue_option *option)
+{
+	PyObject *names, *name = NULL;
+
+	if (option->kind != SEGUE_OPTION_CHOICE)
+		Py_RETURN_NONE;
+	names = PyTuple_New((Py_ssize_t)option->most + 1);
+	for (uint64_t i = 0; names && i <= option->most; i++) {
+		name = PyUnicode_FromString(option->choices[i]);
+		if (!name || PyTuple_SetItem(names, (Py_ssize_t)i, name) < 0)
+			Py_CLEAR(names);
+	}
+	return names;
+}
+
+/* {name: {"kind", "least", "most", "usual", "none", "unit", "choices"}} */
+static PyObject *options_of(const struct segue_option *list)
+{
+	static const char *const kinds[] = {"flag", "number", "choice", "text"};
+	PyObject *options = PyDict_New();
+
+	for (const struct segue_option *option = list; options && option->name; option++) {
+		PyObject *row = Py_BuildValue("{s:s,s:K,s:K,s:K,s:O,s:z,s:N}", "kind",
+			kinds[option->kind], "least", (unsigned long long)option->least, "most",
+			(unsigned long long)option->most, "usual",
+			(unsigned long long)option->usual, "none",
+			option->none ? Py_True : Py_False, "unit", option->unit, "choices",
+			choices_of(option));
+		if (!row || PyDict_SetItemString(options, option->name, row) < 0)
+			Py_CLEAR(options);
+		Py_XDECREF(row);
+	}
+	return options;
+}
+
+/* OPTIONS: those of a stream; SOURCES: {name of the kind: its options}. */
+static bool add_options(PyObject *module)
+{
+	PyObject *options = options_of(segue_spec_options), *sources = PyDict_New();
+	bool done = options && sources;
+	const struct segue_source_row *row;
+
+	for (unsigned kind = 1; done && (row = segue_source_row(kind)); kind++) {
+		PyObject *own = options_of(row->options);
+		done = own && PyDict_SetItemString(sources, row->name, own) == 0;
+		Py_XDECREF(own);
+	}
+	done = done && PyModule_AddObjectRef(module, "OPTIONS", options) == 0 &&
+	       PyModule_AddObjectRef(module, "SOURCES", sources) == 0;
+	Py_XDECREF(options);
+	Py_XDECREF(sources);
 	return done;
 }
 
@@ -2371,7 +2427,7 @@ static bool fill_module(PyObject *module)
 	mismatch = import_from("segue._arrays", "mismatch");
 	numpy_asarray = import_from("numpy", "asarray");
 	return make_error && state_name_error && to_array && mismatch && numpy_asarray &&
-	       add_dtypes(module) &&
+	       add_dtypes(module) && add_options(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 

@@ -6,18 +6,8 @@ from numpy.typing import NDArray
 
 VERSION: str
 DTYPES: dict[str, int]
-COMPRESSION_AUTO: int
-COMPRESSION_NONE: int
-COMPRESSION_GZIP: int
-TAIL_SHRINK: int
-TAIL_STOP: int
-TAIL_PAD: int
-EPOCH_CONTINUE: int
-EPOCH_DRAIN: int
-ON_ERROR_RAISE: int
-ON_ERROR_SKIP: int
-DURABLE_INTERVAL: int
-DURABLE_COMMIT: int
+OPTIONS: dict[str, dict[str, Any]]
+SOURCES: dict[str, dict[str, dict[str, Any]]]
 START_NONE: int
 START_CONTINUE: int
 START_FRESH: int

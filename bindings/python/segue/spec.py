@@ -13,42 +13,52 @@ import numpy as np
 from . import _segue
 from .errors import ArgumentError
 
-_COMPRESSIONS = {
-    "auto": _segue.COMPRESSION_AUTO,
-    None: _segue.COMPRESSION_NONE,
-    "none": _segue.COMPRESSION_NONE,
-    "gzip": _segue.COMPRESSION_GZIP,
-}
-_TAILS = {"shrink": _segue.TAIL_SHRINK, "stop": _segue.TAIL_STOP, "pad": _segue.TAIL_PAD}
-_EPOCH_ENDS = {"continue": _segue.EPOCH_CONTINUE, "drain": _segue.EPOCH_DRAIN}
-_ON_ERRORS = {"raise": _segue.ON_ERROR_RAISE, "skip": _segue.ON_ERROR_SKIP}
-_DURABILITIES = {"interval": _segue.DURABLE_INTERVAL, "commit": _segue.DURABLE_COMMIT}
-
-_UINT32_MAX = 2**32 - 1
-_UINT64_MAX = 2**64 - 1
-
-
-def _choice(field: str, value: Any, choices: Mapping[Any, int]) -> int:
-    try:
-        return choices[value]
-    except (KeyError, TypeError):
-        allowed = ", ".join(repr(choice) for choice in choices)
-        raise ArgumentError(f"{field}: {value!r} is none of {allowed}") from None
-
-
-def _whole(field: str, value: Any, least: int, most: int = _UINT32_MAX) -> int:
+def _whole(field: str, value: Any, least: int, most: int, unit: str | None = None) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ArgumentError(f"{field}: {value!r} is not a whole number")
     number = int(value.__index__())
     if not least <= number <= most:
-        raise ArgumentError(f"{field}: {number} is not in {least} to {most}")
+        words = f" {unit}" if unit else ""
+        raise ArgumentError(f"{field}: {number} is not in {least} to {most}{words}")
     return number
 
 
 def _milliseconds(field: str, value: Any, most: int) -> int:
-    if not isinstance(value, (int, float)) or not 0 < value <= most:
-        raise ArgumentError(f"{field}: {value!r} is not a number of seconds above 0, up to {most}")
+    if not isinstance(value, (int, float)) or not 0 < value * 1000 <= most:
+        raise ArgumentError(
+            f"{field}: {value!r} is not a number of seconds above 0, up to {most // 1000}"
+        )
     return max(1, math.ceil(value * 1000))
+
+
+def _option(field: str, row: Mapping[str, Any], value: Any) -> Any:
+    """The value of an option as the C extension takes it; `row` is that of ``_segue.OPTIONS``."""
+    if row["kind"] == "flag":
+        return bool(value)
+    if row["kind"] == "text":
+        return value
+    if row["none"] and value is None:
+        return 0
+    if row["kind"] == "choice":
+        if not isinstance(value, str) or value not in row["choices"]:
+            allowed = ", ".join(map(repr, row["choices"]))
+            raise ArgumentError(f"{field}: {value!r} is none of {allowed}")
+        return row["choices"].index(value)
+    if row["unit"] == "ms":
+        return _milliseconds(field, value, row["most"])
+    # Where 0 stands for none, Python has None.
+    return _whole(field, value, row["least"] or int(row["none"]), row["most"], row["unit"])
+
+
+def _options(
+    rows: Mapping[str, Any], values: Mapping[str, Any], within: str = ""
+) -> dict[str, Any]:
+    """All of them; what C counts in milliseconds has its name in Python without "_ms"."""
+    options = {}
+    for name, row in rows.items():
+        field = name.removesuffix("_ms") if row["unit"] == "ms" else name
+        options[name] = _option(within + field, row, values[field])
+    return options
 
 
 def _dtype(field: str, value: Any) -> str:
@@ -170,13 +180,21 @@ class TFRecord:
         items = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
         if not items:
             raise ArgumentError("TFRecord.paths: no file given")
-        _choice("TFRecord.compression", compression, _COMPRESSIONS)
         if key is not None and (not isinstance(key, str) or not key):
             raise ArgumentError(f"TFRecord.key: {key!r} is not the name of a feature")
         object.__setattr__(self, "paths", tuple(os.fsdecode(item) for item in items))
         object.__setattr__(self, "compression", compression)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "allow_surplus", bool(allow_surplus))
+        self._options()
+
+    def _options(self) -> dict[str, Any]:
+        values = {
+            "compression": "none" if self.compression is None else self.compression,
+            "key_feature": self.key,
+            "allow_surplus": self.allow_surplus,
+        }
+        return _options(_segue.SOURCES["tfrecord"], values, "TFRecord.")
 
 
 def _fields(
@@ -211,24 +229,7 @@ def stream_arguments(
     sequences: Mapping[str, Feature],
     context: Mapping[str, Feature] | None,
     states: Mapping[str, State] | None,
-    num_unroll: int,
-    batch_size: int,
-    lanes: int,
-    shuffle: bool,
-    seed: int,
-    epochs: int | None,
-    pad: bool,
-    tail: str,
-    epoch_end: str,
-    on_error: str,
-    keep_final: bool,
-    persist: bool,
-    depth: int,
-    num_threads: int,
-    durability: str,
-    interval: float,
-    lease_timeout: float | None,
-    keep_checkpoints: int,
+    **options: Any,
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
 
@@ -243,29 +244,11 @@ def stream_arguments(
         raise ArgumentError("sequences: at least one sequence feature is needed")
     return (
         name,
+        "tfrecord",
         [os.fsencode(path) for path in source.paths],
-        _COMPRESSIONS[source.compression],
-        source.key,
-        source.allow_surplus,
+        source._options(),
         features,
         _fields("context", context or {}, Feature),
         _fields("states", states or {}, State),
-        _whole("num_unroll", num_unroll, 1),
-        _whole("batch_size", batch_size, 1),
-        _whole("lanes", lanes, 1),
-        bool(shuffle),
-        _whole("seed", seed, 0, _UINT64_MAX),
-        0 if epochs is None else _whole("epochs", epochs, 1, _UINT64_MAX),
-        not pad,
-        _choice("tail", tail, _TAILS),
-        _choice("epoch_end", epoch_end, _EPOCH_ENDS),
-        _choice("on_error", on_error, _ON_ERRORS),
-        bool(keep_final),
-        not persist,
-        _whole("depth", depth, 2),
-        _whole("num_threads", num_threads, 1),
-        _choice("durability", durability, _DURABILITIES),
-        _milliseconds("interval", interval, 3600),
-        0 if lease_timeout is None else _milliseconds("lease_timeout", lease_timeout, 86400),
-        _whole("keep_checkpoints", keep_checkpoints, 1),
+        _options(_segue.OPTIONS, options),
     )
