@@ -77,13 +77,13 @@ static int check_fields(const char *kind, struct segue_field *fields, size_t cou
 	for (size_t i = 0; i < count; i++) {
 		snprintf(what, sizeof(what), "%s[%zu].name", kind, i);
 		rc = segue_name_check(what, fields[i].name, false);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		rc = check_shape(kind, i, &fields[i]);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		rc = check_twice(kind, fields, i, kind, &fields[i], i);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
 	return 0;
@@ -105,11 +105,11 @@ static int check_features(struct segue_spec *spec)
 {
 	int rc = check_fields("sequences", spec->sequences, spec->sequence_count);
 
-	if (rc == 0)
+	if (!rc)
 		rc = check_fields("contexts", spec->contexts, spec->context_count);
-	if (rc == 0)
+	if (!rc)
 		rc = check_fields("states", spec->states, spec->state_count);
-	for (size_t i = 0; rc == 0 && i < spec->context_count; i++)
+	for (size_t i = 0; !rc && i < spec->context_count; i++)
 		rc = check_twice("sequences", spec->sequences, spec->sequence_count, "contexts",
 			&spec->contexts[i], i);
 	return rc;
@@ -129,15 +129,15 @@ int segue_spec_check(struct segue_spec *spec)
 {
 	int rc = segue_name_check("name", spec->name, false);
 
-	if (rc == 0)
+	if (!rc)
 		rc = check_counts(spec->sequence_count, spec->context_count, spec->state_count);
-	if (rc == 0)
+	if (!rc)
 		rc = segue_source_check(&spec->source);
-	if (rc == 0)
+	if (!rc)
 		rc = check_features(spec);
-	if (rc == 0)
+	if (!rc)
 		rc = segue_options_check(segue_spec_options, "", spec);
-	if (rc == 0)
+	if (!rc)
 		rc = check_together(spec);
 	return rc;
 }
@@ -149,47 +149,30 @@ static int fail_memory(void)
 	return segue_fail(SEGUE_ENOMEM, "no memory for the spec of a stream");
 }
 
-static int copy_field(struct segue_field *to, const char *name, enum segue_dtype dtype,
-	uint32_t rank, const uint64_t *dims)
-{
-	to->dtype = dtype;
-	to->rank = rank;
-	for (uint32_t d = 0; d < rank && d < SEGUE_RANK_MAX; d++)
-		to->dims[d] = dims[d];
-	return segue_text_copy(name, &to->name);
-}
+/* Both begin with name, dtype and shape. */
+_Static_assert(offsetof(struct segue_feature, dims) == offsetof(struct segue_state, dims), "dims");
 
-static int copy_features(
-	const struct segue_feature *from, size_t count, struct segue_field **out, size_t *out_count)
-{
-	struct segue_field *to = count ? calloc(count, sizeof(*to)) : NULL;
-	int rc = 0;
-
-	if (count && !to)
-		return fail_memory();
-	*out = to;
-	*out_count = count;
-	for (size_t i = 0; rc == 0 && i < count; i++)
-		rc = copy_field(&to[i], from[i].name, from[i].dtype, from[i].rank, from[i].dims);
-	return rc;
-}
-
-static int copy_states(const struct segue_stream_spec *from, struct segue_spec *to)
+/* From features or states, `stride` bytes apart. */
+static int take_fields(
+	const void *from, size_t stride, size_t count, struct segue_field **out, size_t *out_count)
 {
 	int rc = 0;
 
-	if (from->state_count == 0)
+	if (count == 0)
 		return 0;
-	to->states = calloc(from->state_count, sizeof(*to->states));
-	to->init_hash = calloc(from->state_count, sizeof(*to->init_hash));
-	if (!to->states || !to->init_hash)
+	*out = calloc(count, sizeof(**out));
+	if (!*out)
 		return fail_memory();
-	to->state_count = from->state_count;
-	for (size_t i = 0; rc == 0 && i < from->state_count; i++) {
-		const struct segue_state *state = &from->states[i];
+	*out_count = count;
+	for (size_t i = 0; !rc && i < count; i++) {
+		const struct segue_feature *feature =
+			(const void *)((const char *)from + i * stride);
+		struct segue_field *to = &(*out)[i];
 
-		rc = copy_field(
-			&to->states[i], state->name, state->dtype, state->rank, state->dims);
+		to->dtype = feature->dtype;
+		to->rank = feature->rank;
+		memcpy(to->dims, feature->dims, sizeof(to->dims));
+		rc = segue_text_copy(feature->name, &to->name);
 	}
 	return rc;
 }
@@ -214,21 +197,22 @@ static int check_arrays(const struct segue_stream_spec *spec)
 	return check_counts(spec->sequence_count, spec->context_count, spec->state_count);
 }
 
-static int copy_all(const struct segue_stream_spec *from, struct segue_spec *to)
+static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 {
 	int rc = segue_text_copy(from->name, &to->name);
 
-	if (rc == 0)
+	if (!rc)
 		rc = segue_source_take(&from->source, &to->source);
-	if (rc == 0)
-		rc = copy_features(
-			from->sequences, from->sequence_count, &to->sequences, &to->sequence_count);
-	if (rc == 0)
-		rc = copy_features(
-			from->contexts, from->context_count, &to->contexts, &to->context_count);
-	if (rc == 0)
-		rc = copy_states(from, to);
-	if (rc == 0)
+	if (!rc)
+		rc = take_fields(from->sequences, sizeof(*from->sequences), from->sequence_count,
+			&to->sequences, &to->sequence_count);
+	if (!rc)
+		rc = take_fields(from->contexts, sizeof(*from->contexts), from->context_count,
+			&to->contexts, &to->context_count);
+	if (!rc)
+		rc = take_fields(from->states, sizeof(*from->states), from->state_count,
+			&to->states, &to->state_count);
+	if (!rc)
 		rc = segue_options_take(segue_spec_options, from, to);
 	return rc;
 }
@@ -255,17 +239,22 @@ int segue_spec_create(const struct segue_stream_spec *from, struct segue_spec **
 	struct segue_spec *spec;
 	int rc = check_arrays(from);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	spec = calloc(1, sizeof(*spec));
 	if (!spec)
 		return fail_memory();
-	rc = copy_all(from, spec);
-	if (rc == 0)
+	rc = take_all(from, spec);
+	if (!rc)
 		rc = segue_spec_check(spec);
-	if (rc < 0) {
+	if (rc) {
 		segue_spec_destroy(spec);
 		return rc;
+	}
+	spec->init_hash = calloc(spec->state_count + 1, sizeof(*spec->init_hash));
+	if (!spec->init_hash) {
+		segue_spec_destroy(spec);
+		return fail_memory();
 	}
 	for (size_t i = 0; i < spec->state_count; i++)
 		hash_init(from->states[i].init, spec->states[i].size, spec->init_hash[i]);
@@ -297,8 +286,8 @@ static int copy_owned(const struct segue_spec *from, struct segue_spec *to)
 {
 	int rc;
 
-	if ((rc = segue_text_copy(from->name, &to->name)) ||
-		(rc = segue_options_copy(segue_spec_options, from, to)) ||
+	if ((rc = segue_options_copy(segue_spec_options, from, to)) ||
+		(rc = segue_text_copy(from->name, &to->name)) ||
 		(rc = segue_source_copy(&from->source, &to->source)) ||
 		(rc = copy_fields(from->sequences, from->sequence_count, &to->sequences,
 			 &to->sequence_count)) ||
@@ -306,7 +295,7 @@ static int copy_owned(const struct segue_spec *from, struct segue_spec *to)
 			 from->contexts, from->context_count, &to->contexts, &to->context_count)) ||
 		(rc = copy_fields(from->states, from->state_count, &to->states, &to->state_count)))
 		return rc;
-	to->init_hash = calloc(from->state_count ? from->state_count : 1, sizeof(*to->init_hash));
+	to->init_hash = calloc(from->state_count + 1, sizeof(*to->init_hash));
 	if (!to->init_hash)
 		return fail_memory();
 	if (from->state_count)

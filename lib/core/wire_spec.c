@@ -179,7 +179,7 @@ static int get_text(const char *field, const char *text, size_t most, char **out
 {
 	int rc = segue_pb_check_text(field, text, most);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	*out = strdup(text);
 	return *out ? 0 : segue_pb_fail_memory();
@@ -189,11 +189,11 @@ static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
 {
 	int rc = get_text("name", pb->name, SEGUE_NAME_MAX, &out->name);
 
-	if (rc == 0)
+	if (!rc)
 		rc = segue_pb_check_range("number of dims", pb->n_dims, 0, SEGUE_RANK_MAX);
-	if (rc == 0)
+	if (!rc)
 		rc = segue_pb_check_range("dtype", pb->dtype, 1, segue_dtype_last());
-	if (rc < 0)
+	if (rc)
 		return rc;
 	out->dtype = pb->dtype;
 	out->rank = (uint32_t)pb->n_dims;
@@ -208,7 +208,7 @@ static int get_fields(const char *kind, Segue__Pb__Field **pb, size_t count, siz
 	struct segue_field *fields;
 	int rc = segue_pb_check_range(kind, count, 0, most);
 
-	if (rc < 0 || count == 0)
+	if (rc || count == 0)
 		return rc;
 	fields = calloc(count, sizeof(*fields));
 	if (!fields)
@@ -217,7 +217,7 @@ static int get_fields(const char *kind, Segue__Pb__Field **pb, size_t count, siz
 	*out_count = count;
 	for (size_t i = 0; i < count; i++) {
 		rc = get_field(pb[i], &fields[i]);
-		if (rc < 0)
+		if (rc)
 			return segue_fail_within(rc, "%s[%zu]", kind, i);
 	}
 	return 0;
@@ -228,7 +228,7 @@ static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	int rc = get_fields("spec.states", pb->states, pb->n_states, SEGUE_STATES_MAX, &out->states,
 		&out->state_count);
 
-	if (rc < 0 || out->state_count == 0)
+	if (rc || out->state_count == 0)
 		return rc;
 	out->init_hash = calloc(out->state_count, sizeof(*out->init_hash));
 	if (!out->init_hash)
@@ -263,17 +263,17 @@ static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
 {
 	int rc = get_text("spec.name", pb->name, SEGUE_NAME_MAX, &spec->name);
 
-	if (rc == 0)
+	if (!rc)
 		rc = get_fields("spec.sequences", pb->sequences, pb->n_sequences,
 			SEGUE_FEATURES_MAX, &spec->sequences, &spec->sequence_count);
-	if (rc == 0)
+	if (!rc)
 		rc = get_fields("spec.contexts", pb->contexts, pb->n_contexts, SEGUE_FEATURES_MAX,
 			&spec->contexts, &spec->context_count);
-	if (rc == 0)
+	if (!rc)
 		rc = get_states(pb, spec);
-	if (rc == 0)
+	if (!rc)
 		rc = get_options(pb, spec);
-	if (rc == 0)
+	if (!rc)
 		rc = get_source(pb, &spec->source);
 	return rc;
 }
@@ -289,7 +289,7 @@ int segue_pb_get_spec(const Segue__Pb__Spec *pb, struct segue_spec **out)
 	if (!spec)
 		return segue_pb_fail_memory();
 	rc = fill_spec(pb, spec);
-	if (rc < 0) {
+	if (rc) {
 		segue_spec_destroy(spec);
 		return rc;
 	}

@@ -422,8 +422,8 @@ static void raise_failure(struct failure *failure)
 }
 
 /*
- * With the lock held. An interrupt leaves its exception, by which the lanes that are closed next are
- * not waited for.
+ * With the lock held. An interrupt leaves its exception, by which the lanes that are closed next
+ * are not waited for.
  */
 static void close_lane(struct lane *lane, struct failure *failure)
 {
@@ -1431,9 +1431,9 @@ static bool reclaim_add(PyObject *held, const struct slot *slot)
 }
 
 /*
- * Releases committed batches of which no array is alive: the variable of a loop that has ended holds
- * the last one. Returns (step, committed, Batch or None, whether arrays are alive) of those that are
- * still held.
+ * Releases committed batches of which no array is alive: the variable of a loop that has ended
+ * holds the last one. Returns (step, committed, Batch or None, whether arrays are alive) of those
+ * that are still held.
  */
 static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
 {
