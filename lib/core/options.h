@@ -85,13 +85,18 @@
 /* A name of the user's data, in which a ':' may be; NULL: none. */
 #define SEGUE_TEXT .kind = SEGUE_OPTION_TEXT
 
-/* For X: the fields of a struct that has these options; a row of its list. */
+/* For X: the fields of a struct that has these options. */
 #define SEGUE_OPTION_FIELD(name, type, asked, part, ...) type name;
+/* A row of its list; the compiler looks that a field has the same size in both structs. */
 #define SEGUE_OPTION_ROW(spec, field, public, asked_field, name_, part_, ...)                      \
 	{                                                                                          \
 		.name = (name_), .part = SEGUE_OPTION_##part_, __VA_ARGS__,                        \
 		.offset = offsetof(spec, field), .size = sizeof(((spec *)NULL)->field),            \
-		.asked = offsetof(public, asked_field)                                             \
+		.asked = offsetof(public, asked_field) +                                           \
+			 0 * sizeof(char[sizeof(((spec *)NULL)->field) ==                          \
+							 sizeof(((public *)NULL)->asked_field)     \
+						 ? 1                                               \
+						 : -1])                                            \
 	}
 
 enum segue_option_kind {
