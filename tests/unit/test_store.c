@@ -889,18 +889,176 @@ Test(store, refuses_other_formats_and_machines)
 	free(bytes);
 }
 
-Test(store, refuses_network_file_systems)
+Test(store, lies_on_file_systems_of_one_machine_alone)
 {
-	static const uint32_t types[] = {NFS_SUPER_MAGIC, CIFS_SUPER_MAGIC, SMB_SUPER_MAGIC,
-		SMB2_SUPER_MAGIC, V9FS_MAGIC, AFS_SUPER_MAGIC, AFS_FS_MAGIC};
+	/* Lustre, GPFS, BeeGFS, CephFS, FUSE, OCFS2, PanFS; and one that nobody knows */
+	static const uint32_t shared[] = {NFS_SUPER_MAGIC, CIFS_SUPER_MAGIC, SMB_SUPER_MAGIC,
+		0xfe534d42, V9FS_MAGIC, AFS_SUPER_MAGIC, AFS_FS_MAGIC, 0x0bd00bd0, 0x47504653,
+		0x19830326, 0x00c36400, 0x65735546, 0x7461636f, 0xaad7aaea, 0x12345678};
+	static const uint32_t local[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+		F2FS_SUPER_MAGIC, 0x2fc12fc1, 0xca451a4e, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC};
 	struct segue_store *store;
-	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-		pretend_file_system = types[i];
+	unsetenv("SEGUE_ASSUME_LOCAL");
+	segue_store_close(open_store(SEGUE_STORE_SERVE));
+	for (size_t i = 0; i < sizeof(shared) / sizeof(shared[0]); i++) {
+		pretend_file_system = shared[i];
 		assert_fails(segue_store_open(dir, SEGUE_STORE_SERVE, &store), SEGUE_ESYSTEM,
-			"network file system");
+			"shared with other machines");
+		assert_fails(segue_store_open(dir, SEGUE_STORE_READ, &store), SEGUE_ESYSTEM,
+			"SEGUE_ASSUME_LOCAL=1");
+		setenv("SEGUE_ASSUME_LOCAL", "0", 1);
+		assert_fails(segue_store_open(dir, SEGUE_STORE_SERVE, &store), SEGUE_ESYSTEM, dir);
+		setenv("SEGUE_ASSUME_LOCAL", "1", 1);
+		segue_store_close(open_store(SEGUE_STORE_SERVE));
+		unsetenv("SEGUE_ASSUME_LOCAL");
+	}
+	for (size_t i = 0; i < sizeof(local) / sizeof(local[0]); i++) {
+		pretend_file_system = local[i];
+		segue_store_close(open_store(SEGUE_STORE_SERVE));
 	}
 	pretend_file_system = 0;
+}
+
+/* ---- What others put in the place of its files ---------------------------------------------- */
+
+/* Every way to open it is refused, and says `text`. */
+static void refuse_all(const char *text)
+{
+	struct segue_store_verified verified;
+	struct segue_store *store;
+	assert_fails(segue_store_open(dir, SEGUE_STORE_SERVE, &store), SEGUE_ESYSTEM, text);
+	assert_fails(segue_store_open(dir, SEGUE_STORE_READ, &store), SEGUE_ESYSTEM, text);
+	assert_fails(segue_store_verify(dir, NULL, NULL, &verified), SEGUE_ESYSTEM, text);
+}
+
+Test(store, follows_no_links)
+{
+	static const char *const names[] = {
+		"run/store/data.mdb", "run/store/lock.mdb", "run/store"};
+	char victim[SEGUE_TMPDIR_MAX], missing[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX],
+		aside[SEGUE_TMPDIR_MAX];
+	uint8_t *after;
 	segue_store_close(open_store(SEGUE_STORE_SERVE));
+	write_file(segue_tmpdir_path(&tmp, "victim", victim), "precious", 8);
+	segue_tmpdir_path(&tmp, "missing", missing);
+	segue_tmpdir_path(&tmp, "aside", aside);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const char *const targets[] = {victim, missing, aside};
+		cr_assert_eq(rename(segue_tmpdir_path(&tmp, names[i], path), aside), 0);
+		for (int t = 0; t < 3; t++) {
+			cr_assert_eq(symlink(targets[t], path), 0);
+			refuse_all("a symbolic link");
+			cr_assert_eq(unlink(path), 0);
+		}
+		cr_assert_eq(rename(aside, path), 0);
+	}
+	cr_assert_neq(access(missing, F_OK), 0);
+	cr_assert_eq(read_file(victim, &after), 8u);
+	cr_assert_eq(memcmp(after, "precious", 8), 0);
+	free(after);
+	segue_store_close(open_store(SEGUE_STORE_SERVE));
+}
+
+Test(store, waits_for_no_fifo, .timeout = 30)
+{
+	static const char *const names[] = {"run/store/data.mdb", "run/store/lock.mdb"};
+	char path[SEGUE_TMPDIR_MAX], aside[SEGUE_TMPDIR_MAX];
+	segue_store_close(open_store(SEGUE_STORE_SERVE));
+	segue_tmpdir_path(&tmp, "aside", aside);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		cr_assert_eq(rename(segue_tmpdir_path(&tmp, names[i], path), aside), 0);
+		cr_assert_eq(mkfifo(path, 0600), 0);
+		refuse_all("no plain file");
+		cr_assert_eq(unlink(path), 0);
+		cr_assert_eq(rename(aside, path), 0);
+	}
+	cr_assert_eq(mkfifo(segue_tmpdir_path(&tmp, "run/server.pid", path), 0600), 0);
+	cr_assert_eq(mkfifo(segue_tmpdir_path(&tmp, "run/suspect", path), 0600), 0);
+	struct segue_store *store = open_store(SEGUE_STORE_SERVE);
+	cr_assert(!stats_of(store).was_clean, "a suspect is a suspect, whatever it is");
+	fail_sync_with = EIO;
+	assert_fails(segue_store_trust(store), SEGUE_ESTORE, "not known");
+	segue_store_close(store);
+}
+
+/* The pid is for messages: what stands in its place is not written to. */
+Test(store, writes_its_pid_to_a_file_of_its_own)
+{
+	char victim[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX];
+	uint8_t *after;
+	write_file(segue_tmpdir_path(&tmp, "victim", victim), "precious", 8);
+	cr_assert_eq(mkdir(dir, 0700), 0);
+	segue_tmpdir_path(&tmp, "run/server.pid", path);
+	for (int hard = 0; hard < 2; hard++) {
+		cr_assert_eq(hard ? link(victim, path) : symlink(victim, path), 0);
+		segue_store_close(open_store(SEGUE_STORE_SERVE));
+		cr_assert_neq(access(path, F_OK), 0);
+		cr_assert_eq(read_file(victim, &after), 8u);
+		cr_assert_eq(memcmp(after, "precious", 8), 0);
+		free(after);
+	}
+}
+
+Test(store, belongs_to_one_owner)
+{
+	char store_dir[SEGUE_TMPDIR_MAX], lock[SEGUE_TMPDIR_MAX];
+	struct stat status;
+	if (geteuid() != 0)
+		skip("needs root");
+	segue_store_close(open_store(SEGUE_STORE_SERVE));
+	segue_tmpdir_path(&tmp, "run/store", store_dir);
+	segue_tmpdir_path(&tmp, "run/store/lock.mdb", lock);
+	cr_assert_eq(chown(lock, 12345, 12345), 0);
+	refuse_all("lock.mdb belongs to user 12345");
+	cr_assert_eq(chown(store_dir, 12345, 12345), 0);
+	refuse_all("belongs to user 12345");
+	cr_assert_eq(chown(dir, 12345, 12345), 0);
+	refuse_all("data.mdb belongs to user 0");
+	/* All is another user's: root opens it with that user's rights, and what it makes is theirs. */
+	cr_assert_eq(chown(file, 12345, 12345), 0);
+	cr_assert_eq(unlink(lock), 0);
+	segue_store_close(open_store(SEGUE_STORE_READ));
+	cr_assert_eq(stat(lock, &status), 0);
+	cr_assert_eq(status.st_uid, 12345u);
+	struct segue_store *store = open_store(SEGUE_STORE_SERVE);
+	assert_ok(put_text(store, "k", "v"));
+	segue_store_close(store);
+	cr_assert_eq(stat(file, &status), 0);
+	cr_assert_eq(status.st_uid, 12345u);
+}
+
+/* As 'cp -al' leaves it: another directory, the same file. */
+Test(store, is_open_once_by_whatever_name)
+{
+	char other[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX], names[2][SEGUE_TMPDIR_MAX];
+	struct segue_store *store, *second;
+	segue_store_close(open_store(SEGUE_STORE_SERVE));
+	cr_assert_eq(mkdir(segue_tmpdir_path(&tmp, "other", other), 0700), 0);
+	cr_assert_eq(mkdir(segue_tmpdir_path(&tmp, "other/store", path), 0700), 0);
+	cr_assert_eq(link(file, segue_tmpdir_path(&tmp, "other/store/data.mdb", names[0])), 0);
+	cr_assert_eq(link(segue_tmpdir_path(&tmp, "run/store/lock.mdb", path),
+			     segue_tmpdir_path(&tmp, "other/store/lock.mdb", names[1])),
+		0);
+
+	pid_t pid = start_holder(SEGUE_STORE_SERVE);
+	assert_fails(segue_store_open(other, SEGUE_STORE_SERVE, &second), SEGUE_EBUSY,
+		"open under another name");
+	assert_fails(segue_store_open(other, SEGUE_STORE_READ, &second), SEGUE_EBUSY,
+		"open under another name");
+	kill_holder(pid);
+	pid = start_holder(SEGUE_STORE_READ);
+	assert_fails(
+		segue_store_open(other, SEGUE_STORE_SERVE, &second), SEGUE_EBUSY, "command reads");
+	kill_holder(pid);
+
+	store = open_store(SEGUE_STORE_SERVE);
+	assert_fails(
+		segue_store_open(other, SEGUE_STORE_SERVE, &second), SEGUE_EBUSY, "this process");
+	assert_ok(put_text(store, "k", "v"));
+	segue_store_close(store);
+	assert_ok(segue_store_open(other, SEGUE_STORE_SERVE, &second));
+	expect_text(second, "k", "v");
+	segue_store_close(second);
 }
 
 Test(store, on_a_read_only_disk_is_read_only)
