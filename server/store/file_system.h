@@ -1,7 +1,7 @@
 /*
- * Which file systems a store may lie on: those that belong to one machine. Two servers on two machines
- * know nothing of each other's locks and maps, and would destroy what they share; so a file system is
- * refused unless it is known to be local, or a person says that it is ($SEGUE_ASSUME_LOCAL).
+ * Which file systems a store may lie on: those that belong to one machine. Servers on two machines
+ * know nothing of each other's locks and maps, and would destroy what they share; so a file system
+ * is refused unless it is known to be local, or a person says that it is ($SEGUE_ASSUME_LOCAL).
  */
 #ifndef SEGUE_STORE_FILE_SYSTEM_H
 #define SEGUE_STORE_FILE_SYSTEM_H

@@ -205,15 +205,16 @@ void segue_lmdb_close_directory(struct segue_store *store)
 /* ---- The files ---- */
 
 /*
- * LMDB opens its files by name and follows links: what those lead to would be written over, or made,
- * with our rights. So we look first, and LMDB is given the directory that we hold, by its descriptor.
+ * LMDB opens its files by name and follows links: what those lead to would be written over, or
+ * made, with our rights. So we look first, and LMDB is given the directory that we hold, by its
+ * descriptor.
  *
- * Closed by that: a link, FIFO or foreign file in the place of <dir>/store, data.mdb or lock.mdb; and
- * that one is put there meanwhile by somebody who may write in <dir>, but not in <dir>/store.
+ * Closed by that: a link, FIFO or foreign file in the place of <dir>/store, data.mdb or lock.mdb;
+ * and that one is put there meanwhile by somebody who may write in <dir>, but not in <dir>/store.
  *
- * Not closed: whoever may write in <dir>/store can exchange lock.mdb between the look and LMDB's open.
- * That is its owner, whose rights root takes for as long (segue_lmdb_act_as_owner), all but those of
- * its groups; and whomever the owner has let in by its mode, at the owner's cost alone.
+ * Not closed: whoever may write in <dir>/store can exchange lock.mdb between the look and LMDB's
+ * open. That is its owner, whose rights root takes for as long (segue_lmdb_act_as_owner; it keeps
+ * its supplementary groups), and whomever the owner has let in by its mode.
  */
 static int open_store_directory(struct segue_store *store)
 {
@@ -231,12 +232,12 @@ static int open_store_directory(struct segue_store *store)
 	if (store->store_fd < 0 || fstat(store->store_fd, &status) < 0 ||
 		fstat(store->dir_fd, &above) < 0)
 		return segue_lmdb_fail_file(store, "open", SEGUE_LMDB_DIR);
-	if (status.st_uid != geteuid() && status.st_uid != above.st_uid)
+	if (geteuid() != 0 && status.st_uid != geteuid() && status.st_uid != above.st_uid)
 		return segue_fail(SEGUE_ESYSTEM,
 			"%s/" SEGUE_LMDB_DIR
-			" belongs to user %u, but %s to user %u: it is not opened, "
-			"since whoever put it there could make this process harm its own user",
-			store->dir, status.st_uid, store->dir, above.st_uid);
+			" belongs to user %u, who is neither you nor the owner of %s: it is not "
+			"opened, since they may have put anything there",
+			store->dir, status.st_uid, store->dir);
 	store->owner = status.st_uid;
 	store->group = status.st_gid;
 	return segue_file_system_check(store->store_fd, store->dir);

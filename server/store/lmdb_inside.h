@@ -162,11 +162,11 @@ int segue_lmdb_fail_file(const struct segue_store *store, const char *doing, con
 int segue_lmdb_open_directory(struct segue_store *store, bool locked);
 /*
  * Opens <dir>/store and data.mdb, and takes the lock of the latter, which belongs to the file, by
- * whatever name it is found. What is neither a plain file nor the owner's is refused, SEGUE_ESYSTEM,
+ * whatever name it is found. What is no plain file, or not the owner's, is refused, SEGUE_ESYSTEM,
  * before LMDB sees it. SEGUE_ENOTFOUND: there is no store.
  */
 int segue_lmdb_open_files(struct segue_store *store);
-/* Root takes the rights of the store's owner, while LMDB opens its files by name; and its own again. */
+/* Root takes the rights of the store's owner, while LMDB opens files by name; and its own again. */
 void segue_lmdb_act_as_owner(const struct segue_store *store, bool begin);
 /* Closes all, and lets go of the locks. */
 void segue_lmdb_close_directory(struct segue_store *store);

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -999,6 +1000,16 @@ Test(store, writes_its_pid_to_a_file_of_its_own)
 	}
 }
 
+static int open_as_a_stranger(void *arg)
+{
+	struct segue_store *store;
+	(void)arg;
+	CHILD_CHECK(setresuid(4711, 4711, 4711) == 0);
+	CHILD_CHECK(segue_store_open(dir, SEGUE_STORE_READ, &store) == SEGUE_ESYSTEM);
+	CHILD_CHECK(strstr(segue_error_detail(), "neither you nor the owner") != NULL);
+	return 0;
+}
+
 Test(store, belongs_to_one_owner)
 {
 	char store_dir[SEGUE_TMPDIR_MAX], lock[SEGUE_TMPDIR_MAX];
@@ -1011,15 +1022,18 @@ Test(store, belongs_to_one_owner)
 	cr_assert_eq(chown(lock, 12345, 12345), 0);
 	refuse_all("lock.mdb belongs to user 12345");
 	cr_assert_eq(chown(store_dir, 12345, 12345), 0);
-	refuse_all("belongs to user 12345");
-	cr_assert_eq(chown(dir, 12345, 12345), 0);
 	refuse_all("data.mdb belongs to user 0");
-	/* All is another user's: root opens it with that user's rights, and what it makes is theirs. */
+	/* All is another user's: root has that user's rights, and what it makes is theirs. */
 	cr_assert_eq(chown(file, 12345, 12345), 0);
 	cr_assert_eq(unlink(lock), 0);
 	segue_store_close(open_store(SEGUE_STORE_READ));
+	cr_assert_eq(setfsuid((uid_t)-1), 0, "root is itself again");
 	cr_assert_eq(stat(lock, &status), 0);
 	cr_assert_eq(status.st_uid, 12345u);
+	/* Another user does not open what a third one has put where all may write. */
+	cr_assert_eq(chmod(tmp.root, 0755) | chmod(dir, 0777) | chmod(store_dir, 0777), 0);
+	cr_assert_eq(chmod(file, 0666) | chmod(lock, 0666), 0);
+	cr_assert_eq(run_child(open_as_a_stranger, NULL), 0);
 	struct segue_store *store = open_store(SEGUE_STORE_SERVE);
 	assert_ok(put_text(store, "k", "v"));
 	segue_store_close(store);
@@ -1872,7 +1886,7 @@ Test(store, verify_sees_values_of_another_time)
 	cr_assert_str_eq(found.why, "a value is not the last that was written");
 }
 
-/* The page that holds all roots, as it was some transactions ago: a whole store, but of the past. */
+/* The page that holds all roots, as it was some transactions ago: a whole store of the past. */
 Test(store, a_root_of_the_past_is_not_served)
 {
 	uint8_t *bytes, *older;
