@@ -36,7 +36,6 @@ void segue_lmdb_read_boot(char boot[40])
 	close(fd);
 }
 
-/* LMDB reports a short write as EIO: was there no room? */
 bool segue_lmdb_is_full(MDB_env *env)
 {
 	int fd;
@@ -99,7 +98,8 @@ static int open_environment(struct segue_store *store, unsigned int flags, MDB_e
 	}
 }
 
-static int open_table(struct segue_store *store, MDB_txn *txn, int table, unsigned int flags)
+static int open_table(
+	struct segue_store *store, MDB_txn *txn, enum segue_table table, unsigned int flags)
 {
 	int rc = mdb_dbi_open(txn, segue_table_name(table), flags, &store->tables[table]);
 
@@ -111,7 +111,7 @@ static int open_tables(struct segue_store *store, MDB_txn *txn, unsigned int fla
 	int rc = 0;
 
 	for (int table = SEGUE_TABLE_META; !rc && table < SEGUE_TABLE_COUNT; table++)
-		rc = open_table(store, txn, table, flags);
+		rc = open_table(store, txn, (enum segue_table)table, flags);
 	return rc;
 }
 
@@ -139,7 +139,7 @@ static int put_properties(struct segue_store *store, MDB_txn *txn)
 	return rc;
 }
 
-/* A whole, empty store in an empty directory; closed again. 0 or an LMDB code. */
+/* A whole, empty store in an empty directory; closed again. A code. */
 static int fill_new_store(struct segue_store *store)
 {
 	MDB_env *env;
@@ -404,7 +404,6 @@ void segue_store_close(struct segue_store *store)
 	free(store);
 }
 
-/* Bytes of the pages that hold the tables. */
 uint64_t segue_lmdb_used_bytes(const struct segue_store *store)
 {
 	MDB_txn *txn;

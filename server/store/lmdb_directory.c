@@ -29,7 +29,6 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-/* A system call on `what` in the directory failed. */
 int segue_lmdb_fail_file(const struct segue_store *store, const char *doing, const char *what)
 {
 	int code = SEGUE_ESYSTEM;

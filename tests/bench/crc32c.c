@@ -1,6 +1,6 @@
 /*
- * Part 2: the CRC32C of the server beside that of ISA-L (crc32_iscsi), by turns, over bytes that the
- * caches hold. Ours stays for as long as it is the faster one. Built where ISA-L is installed.
+ * Part 2: the CRC32C of the server beside that of ISA-L (crc32_iscsi), by turns, over bytes that
+ * the caches hold. Ours stays for as long as it is the faster one. Built where ISA-L is installed.
  */
 #include <stdio.h>
 #include <stdlib.h>
