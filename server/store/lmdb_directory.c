@@ -41,34 +41,6 @@ int segue_lmdb_fail_file(const struct segue_store *store, const char *doing, con
 	return segue_fail_errno(code, "%s %s/%s", doing, store->dir, what);
 }
 
-/* ---- Names on disk ---- */
-
-/*
- * The directories above, as far as they are of the same file system and can be read: server or
- * client may have made some of them just now, and a name that is lost takes the store with it.
- */
-static int sync_above(const struct segue_store *store)
-{
-	int rc = 0, at = store->dir_fd;
-	struct stat status, below = {.st_ino = store->directory.inode};
-	for (;;) {
-		int up = openat(at, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (at != store->dir_fd)
-			close(at);
-		at = up;
-		if (at < 0)
-			return rc;
-		if (rc || fstat(at, &status) < 0 || status.st_dev != store->directory.device ||
-			status.st_ino == below.st_ino)
-			break;
-		if (fsync(at) < 0)
-			rc = segue_lmdb_fail_file(store, "sync a directory above", "");
-		below = status;
-	}
-	close(at);
-	return rc;
-}
-
 /* ---- Once a process, one server a file ---- */
 
 static bool is_same(const struct segue_lmdb_file *one, const struct segue_lmdb_file *other)
@@ -360,6 +332,32 @@ int segue_lmdb_begin_creation(struct segue_store *store, char name[32])
 		segue_lmdb_give_up_creation(store, name);
 	else
 		store->owner = status.st_uid;
+	return rc;
+}
+
+/*
+ * The directories above, as far as they are of the same file system and can be read: server or
+ * client may have made some of them just now, and a name that is lost takes the store with it.
+ */
+static int sync_above(const struct segue_store *store)
+{
+	int rc = 0, at = store->dir_fd;
+	struct stat status, below = {.st_ino = store->directory.inode};
+	for (;;) {
+		int up = openat(at, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (at != store->dir_fd)
+			close(at);
+		at = up;
+		if (at < 0)
+			return rc;
+		if (rc || fstat(at, &status) < 0 || status.st_dev != store->directory.device ||
+			status.st_ino == below.st_ino)
+			break;
+		if (fsync(at) < 0)
+			rc = segue_lmdb_fail_file(store, "sync a directory above", "");
+		below = status;
+	}
+	close(at);
 	return rc;
 }
 
