@@ -189,7 +189,7 @@ static void sweep(const char *dir, const char *prefix)
 }
 
 /*
- * Where a copy is made: a store directory in a directory that is locked until the copy has its name.
+ * Where a copy is made: a store directory in a directory, locked until the copy has its name.
  * The store has a lock of its own, but only while it is written.
  */
 struct workplace {

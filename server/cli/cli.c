@@ -52,6 +52,8 @@ static const struct {
 		"let this user in, too (name or uid); needs --root; $SEGUE_ALLOW_USER"},
 	{SEGUE_CLI_SERVICE, {"allow-group", required_argument, NULL, 'g'}, " GROUP",
 		"let the members of this group in; needs --root; $SEGUE_ALLOW_GROUP"},
+	{SEGUE_CLI_SERVICE, {"assume-local", no_argument, NULL, 'o'}, "",
+		"no other machine writes to DIR's file system; $SEGUE_ASSUME_LOCAL=1"},
 	{SEGUE_CLI_IF_DUE, {"if-due", no_argument, NULL, 'd'}, "",
 		"only if the last end of the server makes it necessary"},
 	{SEGUE_CLI_MAP_SIZE, {"map-size", required_argument, NULL, 'm'}, " MIB",
@@ -235,6 +237,9 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 			break;
 		case 'g':
 			add_item(&options->groups, optarg);
+			break;
+		case 'o':
+			options->assume_local = true;
 			break;
 		case 'd':
 			options->if_due = true;

@@ -47,7 +47,7 @@ struct segue_cli_options {
 	const char *stream;     /* --stream, or NULL */
 	uint64_t map_bytes;     /* --map-size; 0: not given */
 	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
-	bool json, embedded, all, progress, if_due, force;
+	bool json, embedded, all, progress, if_due, force, assume_local;
 	struct segue_cli_list roots, users, groups;
 	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/magic.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,7 +14,6 @@
 #include <sys/statvfs.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <protobuf-c/protobuf-c.h>
@@ -28,6 +26,7 @@
 #include "core/shm.h"
 #include "core/wait.h"
 #include "source/tfrecord/crc32c.h"
+#include "store/file_system.h"
 #include "store/store.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -300,58 +299,31 @@ static void look_at_limits(struct doctor *doctor)
 
 /* ---- The directory ---- */
 
-enum medium { DISK, MEMORY, NETWORK };
-
-static const struct {
-	uint32_t magic;
-	const char *name;
-	enum medium medium;
-} file_systems[] = {
-	{EXT4_SUPER_MAGIC, "ext2/3/4", DISK},
-	{XFS_SUPER_MAGIC, "XFS", DISK},
-	{BTRFS_SUPER_MAGIC, "btrfs", DISK},
-	{F2FS_SUPER_MAGIC, "F2FS", DISK},
-	{OVERLAYFS_SUPER_MAGIC, "overlay", DISK},
-	{0x2fc12fc1, "ZFS", DISK},
-	{0x65735546, "FUSE", DISK},
-	{TMPFS_MAGIC, "tmpfs", MEMORY},
-	{RAMFS_MAGIC, "ramfs", MEMORY},
-	{NFS_SUPER_MAGIC, "NFS", NETWORK},
-	{SMB_SUPER_MAGIC, "SMB", NETWORK},
-	{CIFS_SUPER_MAGIC, "SMB", NETWORK},
-	{SMB2_SUPER_MAGIC, "SMB", NETWORK},
-	{V9FS_MAGIC, "9p", NETWORK},
-	{AFS_SUPER_MAGIC, "AFS", NETWORK},
-	{AFS_FS_MAGIC, "AFS", NETWORK},
-};
-
 static void look_at_file_system(struct doctor *doctor, const char *dir)
 {
-	struct statfs info;
-	enum medium medium = DISK;
-	const char *name = "of another kind";
+	struct segue_file_system system;
+	int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int rc = fd < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "%s", dir)
+			: segue_file_system_get(fd, &system);
 
-	if (statfs(dir, &info) < 0) {
-		find(doctor, BAD, "file system", "", "%s: %s", dir, strerror(errno));
-		return;
-	}
-	uint32_t magic = (uint32_t)info.f_type;
-	for (size_t i = 0; i < sizeof(file_systems) / sizeof(file_systems[0]); i++) {
-		if (file_systems[i].magic == magic) {
-			name = file_systems[i].name;
-			medium = file_systems[i].medium;
-		}
-	}
-	if (medium == DISK)
-		find(doctor, OK, "file system", "", "%s (type 0x%x)", name, magic);
-	else if (medium == MEMORY)
+	if (fd >= 0)
+		close(fd);
+	if (rc)
+		find(doctor, BAD, "file system", "", "%s", segue_error_detail());
+	else if (!segue_file_system_is_local(&system))
+		find(doctor, BAD, "file system", SEGUE_FILE_SYSTEM_ADVICE,
+			"%s may be shared with other machines: it is %s", dir, system.name);
+	else if (system.medium == SEGUE_MEDIUM_DISK)
+		find(doctor, OK, "file system", "", "%s (type 0x%x)", system.name, system.type);
+	else if (system.medium == SEGUE_MEDIUM_MEMORY)
 		find(doctor, WARN, "file system", "use a disk if the states must outlive a restart",
-			"%s is in memory (%s): all is lost when the machine stops", dir, name);
+			"%s is in memory (%s): all is lost when the machine stops", dir,
+			system.name);
 	else
-		find(doctor, BAD, "file system", "use a local disk",
-			"%s is on a network file system (%s), where a memory-mapped store is not "
-			"safe",
-			dir, name);
+		find(doctor, WARN, "file system",
+			"be sure that no other machine opens a store there",
+			"%s is %s, and taken for local: $" SEGUE_ASSUME_LOCAL " says so", dir,
+			system.name);
 }
 
 static void look_at_space(struct doctor *doctor, const char *dir)

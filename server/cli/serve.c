@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include "core/error.h"
 #include "os/notify.h"
 #include "session/server.h"
+#include "store/file_system.h"
 
 /*
  * One thread waits for the server to be ready and says so: to the user, or to the process that
@@ -27,6 +29,20 @@ struct announcement {
 	const char *dir, *socket;
 };
 
+/* A plain file of one name: others may have put something else there. -1: it is not to be had. */
+static int open_log(const char *path)
+{
+	struct stat info;
+	int log = open(
+		path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+
+	if (log >= 0 && fstat(log, &info) == 0 && S_ISREG(info.st_mode) && info.st_nlink == 1)
+		return log;
+	if (log >= 0)
+		close(log);
+	return -1;
+}
+
 /* What a starter does not read any more goes to a file beside the store. */
 static void redirect_errors(const char *dir)
 {
@@ -34,7 +50,7 @@ static void redirect_errors(const char *dir)
 	int log = -1;
 
 	if (asprintf(&path, "%s/server.log", dir) >= 0) {
-		log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+		log = open_log(path);
 		free(path);
 	}
 	if (log < 0)
@@ -137,6 +153,8 @@ static int serve(const struct segue_cli_options *options, int starter, pid_t par
 	struct segue_cli_service service = {0};
 	char *dir, *socket;
 
+	if (options->assume_local) /* also for the process that verifies */
+		setenv(SEGUE_ASSUME_LOCAL, "1", 1);
 	int rc = set_paths(options, &dir, &socket);
 	if (!rc)
 		rc = segue_cli_service_init(&service, options);

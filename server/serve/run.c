@@ -248,7 +248,8 @@ static struct {
 static void on_bus_error(int signal)
 {
 	(void)signal;
-	int fd = open(unreadable.suspect, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = open(
+		unreadable.suspect, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (fd >= 0)
 		close(fd);
 	if (write(STDERR_FILENO, unreadable.text, unreadable.size) < 0)

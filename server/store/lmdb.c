@@ -36,7 +36,6 @@ void segue_lmdb_read_boot(char boot[40])
 	close(fd);
 }
 
-/* LMDB reports a short write as EIO: was there no room? */
 bool segue_lmdb_is_full(MDB_env *env)
 {
 	int fd;
@@ -50,9 +49,25 @@ bool segue_lmdb_is_full(MDB_env *env)
 	       (uint64_t)status.st_size + FULL_MARGIN > limit.rlim_cur;
 }
 
-/* A map as large as the address space lets us have. 0 or an LMDB code. */
-static int open_environment(
-	const char *path, unsigned int flags, uint64_t map_max, MDB_env **out, uint64_t *map_bytes)
+/* Opens what lies in store->store_fd, by that descriptor. A code. */
+static int open_files(const struct segue_store *store, unsigned int flags, MDB_env *env)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", store->store_fd);
+	segue_lmdb_act_as_owner(store, true);
+	int rc = mdb_env_open(env, path, MDB_NOTLS | flags, 0600);
+	segue_lmdb_act_as_owner(store, false);
+	if (!rc)
+		rc = mdb_env_get_fd(env, &fd);
+	if (!rc)
+		fcntl(fd, F_SETFD, FD_CLOEXEC); /* LMDB leaves it inheritable */
+	return rc;
+}
+
+/* A map as large as the address space lets us have. A code. */
+static int open_environment(struct segue_store *store, unsigned int flags, MDB_env **out)
 {
 	if (SEGUE_MUTANT(nosync))
 		flags |= MDB_NOSYNC;
@@ -60,7 +75,7 @@ static int open_environment(
 		flags |= MDB_NOMETASYNC;
 	if (SEGUE_MUTANT(writemap))
 		flags |= MDB_WRITEMAP;
-	for (uint64_t map = map_max;; map /= 2) {
+	for (uint64_t map = store->map_max;; map /= 2) {
 		MDB_env *env;
 		int rc = mdb_env_create(&env);
 		if (rc)
@@ -71,14 +86,10 @@ static int open_environment(
 		if (!rc)
 			rc = mdb_env_set_mapsize(env, map);
 		if (!rc)
-			rc = mdb_env_open(env, path, MDB_NOTLS | flags, 0600);
-		int fd;
-		if (!rc)
-			rc = mdb_env_get_fd(env, &fd);
+			rc = open_files(store, flags, env);
 		if (!rc) {
-			fcntl(fd, F_SETFD, FD_CLOEXEC); /* LMDB leaves it inheritable */
 			*out = env;
-			*map_bytes = map;
+			store->map_bytes = map;
 			return 0;
 		}
 		mdb_env_close(env);
@@ -87,7 +98,8 @@ static int open_environment(
 	}
 }
 
-static int open_table(struct segue_store *store, MDB_txn *txn, int table, unsigned int flags)
+static int open_table(
+	struct segue_store *store, MDB_txn *txn, enum segue_table table, unsigned int flags)
 {
 	int rc = mdb_dbi_open(txn, segue_table_name(table), flags, &store->tables[table]);
 
@@ -99,7 +111,7 @@ static int open_tables(struct segue_store *store, MDB_txn *txn, unsigned int fla
 	int rc = 0;
 
 	for (int table = SEGUE_TABLE_META; !rc && table < SEGUE_TABLE_COUNT; table++)
-		rc = open_table(store, txn, table, flags);
+		rc = open_table(store, txn, (enum segue_table)table, flags);
 	return rc;
 }
 
@@ -127,12 +139,12 @@ static int put_properties(struct segue_store *store, MDB_txn *txn)
 	return rc;
 }
 
-/* A whole, empty store in the directory `path`; closed again. 0 or an LMDB code. */
-static int fill_new_store(struct segue_store *store, const char *path)
+/* A whole, empty store in an empty directory; closed again. A code. */
+static int fill_new_store(struct segue_store *store)
 {
 	MDB_env *env;
 	MDB_txn *txn;
-	int rc = open_environment(path, 0, store->map_max, &env, &store->map_bytes);
+	int rc = open_environment(store, 0, &env);
 	if (rc)
 		return rc;
 	rc = mdb_txn_begin(env, NULL, 0, &txn);
@@ -157,20 +169,17 @@ close:
 
 static int create_store(struct segue_store *store)
 {
-	char name[32], *path = NULL;
+	char name[32];
 	int rc = segue_lmdb_begin_creation(store, name);
 	if (rc)
 		return rc;
-	rc = asprintf(&path, "%s/%s", store->dir, name) < 0 ? ENOMEM : 0;
-	if (!rc)
-		rc = fill_new_store(store, path);
+	rc = fill_new_store(store);
 	if (rc == EIO) /* nothing was there that could be damaged */
 		rc = segue_fail(SEGUE_ESYSTEM, "create %s: %s", store->file, strerror(rc));
 	else if (rc)
 		rc = segue_lmdb_fail(store, rc, "create");
 	else
 		rc = segue_lmdb_settle_creation(store, name);
-	free(path);
 	if (rc)
 		segue_lmdb_give_up_creation(store, name);
 	return rc;
@@ -186,21 +195,10 @@ static int check_head(struct segue_store *store)
 {
 	static const uint32_t lmdb_magic = 0xBEEFC0DE;
 	uint32_t words[8];
-	int fd = openat(store->dir_fd, SEGUE_LMDB_DATA, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && errno == ENOENT)
-		return segue_lmdb_fail_damaged(store, "data.mdb is missing");
-	if (fd < 0)
-		return segue_lmdb_fail_file(store, "open", SEGUE_LMDB_DATA);
 	struct stat status;
-	ssize_t size = pread(fd, words, sizeof(words), 0);
-	int rc = size < 0 || fstat(fd, &status) < 0
-			 ? segue_lmdb_fail_file(store, "read", SEGUE_LMDB_DATA)
-			 : 0;
-	close(fd);
-	if (rc)
-		return rc;
-	if (!S_ISREG(status.st_mode))
-		return segue_lmdb_fail_damaged(store, "it is no regular file");
+	if (pread(store->data_fd, words, sizeof(words), 0) < 0 ||
+		fstat(store->data_fd, &status) < 0)
+		return segue_lmdb_fail_file(store, "read", SEGUE_LMDB_DATA);
 	if (status.st_size < 2 * sysconf(_SC_PAGESIZE))
 		return segue_lmdb_fail_damaged(store, "it is cut short");
 	uint32_t narrow = words[3], here = words[4]; /* 12 bytes of page header, or 16 */
@@ -274,19 +272,28 @@ static int read_properties(struct segue_store *store, MDB_txn *txn)
 	return 0;
 }
 
+/* That LMDB has the very file whose lock we hold. */
+static int check_identity(const struct segue_store *store)
+{
+	int fd;
+	struct stat status;
+	if (mdb_env_get_fd(store->env, &fd) == 0 && fstat(fd, &status) == 0 &&
+		status.st_ino == store->data.inode && status.st_dev == store->data.device)
+		return 0;
+	return segue_fail(SEGUE_ESYSTEM, "%s was exchanged while it was opened", store->file);
+}
+
 static int open_existing(struct segue_store *store)
 {
-	char *path = NULL;
 	int rc = check_head(store);
 	if (rc)
 		return rc;
-	if (asprintf(&path, "%s/" SEGUE_LMDB_DIR, store->dir) < 0)
-		return segue_fail(SEGUE_ENOMEM, "path of the store");
-	rc = open_environment(path, store->mode == SEGUE_STORE_READ ? MDB_RDONLY : 0,
-		store->map_max, &store->env, &store->map_bytes);
-	free(path);
+	rc = open_environment(store, store->mode == SEGUE_STORE_READ ? MDB_RDONLY : 0, &store->env);
 	if (rc)
 		return segue_lmdb_fail(store, rc, "open");
+	rc = check_identity(store);
+	if (rc)
+		return rc;
 	MDB_txn *txn;
 	rc = segue_lmdb_snapshot(store, &txn);
 	if (rc)
@@ -306,11 +313,14 @@ static int open_to_serve(struct segue_store *store, const struct segue_store_ser
 	int rc = segue_lmdb_sweep(store);
 	if (rc)
 		return rc;
-	rc = segue_lmdb_find(store);
-	if (rc == SEGUE_ENOTFOUND)
+	rc = segue_lmdb_open_files(store);
+	if (rc == SEGUE_ENOTFOUND) {
 		rc = create_store(store);
-	else if (!rc && serving->check)
+		if (!rc)
+			rc = segue_lmdb_open_files(store);
+	} else if (!rc && serving->check) {
 		rc = serving->check(serving->arg);
+	}
 	if (!rc)
 		rc = open_existing(store);
 	if (rc)
@@ -319,21 +329,29 @@ static int open_to_serve(struct segue_store *store, const struct segue_store_ser
 	return store->was_clean || store->same_boot ? segue_lmdb_write_mark(store, false) : 0;
 }
 
-static int open_to_read(struct segue_store *store)
+static int open_to_read(struct segue_store *store, bool uncached)
 {
-	int rc = segue_lmdb_find(store);
-	return rc ? rc : open_existing(store);
+	int rc = segue_lmdb_open_files(store);
+	if (rc)
+		return rc;
+	if (uncached) { /* as far as the system lets go of its copy */
+		posix_fadvise(store->data_fd, 0, 0, POSIX_FADV_DONTNEED);
+		posix_fadvise(store->data_fd, 0, 0, POSIX_FADV_WILLNEED);
+	}
+	return open_existing(store);
 }
 
-int segue_lmdb_open(const char *dir, enum segue_store_mode mode, bool lock,
-	const struct segue_store_serving *serving, struct segue_store **out)
+int segue_lmdb_open(
+	const char *dir, const struct segue_lmdb_opening *opening, struct segue_store **out)
 {
+	static const struct segue_store_serving plainly;
+	const struct segue_store_serving *serving = opening->serving ? opening->serving : &plainly;
 	struct segue_store *store = calloc(1, sizeof(*store));
 	if (!store)
 		return segue_fail(SEGUE_ENOMEM, "store of %s", dir);
-	store->mode = mode;
+	store->mode = opening->mode;
 	store->map_max = serving->map_bytes ? serving->map_bytes : MAP_MAX;
-	store->dir_fd = -1;
+	store->dir_fd = store->store_fd = store->data_fd = -1;
 	pthread_mutex_init(&store->pin_lock, NULL);
 	sem_init(&store->readers, 0, READERS_MAX);
 	store->dir = strdup(dir);
@@ -343,10 +361,10 @@ int segue_lmdb_open(const char *dir, enum segue_store_mode mode, bool lock,
 		rc = segue_fail(SEGUE_ENOMEM, "store of %s", dir);
 	}
 	if (!rc)
-		rc = segue_lmdb_open_directory(store, lock);
+		rc = segue_lmdb_open_directory(store, !opening->unlocked);
 	if (!rc)
-		rc = mode == SEGUE_STORE_SERVE ? open_to_serve(store, serving)
-					       : open_to_read(store);
+		rc = store->mode == SEGUE_STORE_SERVE ? open_to_serve(store, serving)
+						      : open_to_read(store, opening->uncached);
 	if (rc) {
 		segue_store_close(store);
 		return rc;
@@ -355,17 +373,17 @@ int segue_lmdb_open(const char *dir, enum segue_store_mode mode, bool lock,
 	return 0;
 }
 
-const struct segue_store_serving segue_lmdb_plainly;
-
 int segue_store_open(const char *dir, enum segue_store_mode mode, struct segue_store **out)
 {
-	return segue_lmdb_open(dir, mode, true, &segue_lmdb_plainly, out);
+	return segue_lmdb_open(dir, &(struct segue_lmdb_opening){.mode = mode}, out);
 }
 
 int segue_store_serve(
 	const char *dir, const struct segue_store_serving *serving, struct segue_store **out)
 {
-	return segue_lmdb_open(dir, SEGUE_STORE_SERVE, true, serving, out);
+	const struct segue_lmdb_opening opening = {.mode = SEGUE_STORE_SERVE, .serving = serving};
+
+	return segue_lmdb_open(dir, &opening, out);
 }
 
 void segue_store_close(struct segue_store *store)
@@ -386,7 +404,6 @@ void segue_store_close(struct segue_store *store)
 	free(store);
 }
 
-/* Bytes of the pages that hold the tables. */
 uint64_t segue_lmdb_used_bytes(const struct segue_store *store)
 {
 	MDB_txn *txn;

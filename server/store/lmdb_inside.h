@@ -30,6 +30,7 @@
 
 #define SEGUE_LMDB_DIR  "store"
 #define SEGUE_LMDB_DATA SEGUE_LMDB_DIR "/data.mdb"
+#define SEGUE_LMDB_LOCK SEGUE_LMDB_DIR "/lock.mdb"
 
 /* ---- What is stored (lmdb_value.c) ---- */
 
@@ -84,9 +85,14 @@ _Static_assert(sizeof(struct segue_lmdb_tally) == 152, "stored");
 
 struct segue_store {
 	struct segue_store *next; /* among those that this process has open */
-	dev_t device;
-	ino_t inode; /* of the directory */
-	int dir_fd;
+	struct segue_lmdb_file {
+		dev_t device;
+		ino_t inode;
+	} directory, data; /* which this process does not open twice */
+	int dir_fd, store_fd,
+		data_fd; /* <dir>, which is locked; <dir>/store; data.mdb, locked too */
+	uid_t owner;     /* of <dir>/store */
+	gid_t group;
 	enum segue_store_mode mode;
 	bool claimed, locked;
 	char *dir;  /* as given */
@@ -152,15 +158,21 @@ int segue_lmdb_put_tally(struct segue_store *store, MDB_txn *txn, struct segue_l
 /* A system call on `what` in the directory failed, and says so in errno. */
 int segue_lmdb_fail_file(const struct segue_store *store, const char *doing, const char *what);
 
-/* Opens store->dir, makes it if it is to be served; takes its lock, if `lock`; once a process. */
-int segue_lmdb_open_directory(struct segue_store *store, bool lock);
-/* What the end of a store leaves of that. */
+/* Opens store->dir, makes it if it is to be served; takes its lock, if `locked`; once a process. */
+int segue_lmdb_open_directory(struct segue_store *store, bool locked);
+/*
+ * Opens <dir>/store and data.mdb, and takes the lock of the latter, which belongs to the file, by
+ * whatever name it is found. What is no plain file, or not the owner's, is refused, SEGUE_ESYSTEM,
+ * before LMDB sees it. SEGUE_ENOTFOUND: there is no store.
+ */
+int segue_lmdb_open_files(struct segue_store *store);
+/* Root takes the rights of the store's owner, while LMDB opens files by name; and its own again. */
+void segue_lmdb_act_as_owner(const struct segue_store *store, bool begin);
+/* Closes all, and lets go of the locks. */
 void segue_lmdb_close_directory(struct segue_store *store);
-/* Whether there is a store in it: 0, or SEGUE_ENOTFOUND. */
-int segue_lmdb_find(const struct segue_store *store);
 /* Removes what creations that were killed left behind. The lock is held: none is at work. */
 int segue_lmdb_sweep(struct segue_store *store);
-/* An empty directory under a temporary name, for a store that is made. */
+/* An empty directory under a temporary name, for a store that is made: store->store_fd. */
 int segue_lmdb_begin_creation(struct segue_store *store, char name[32]);
 /* What is in it is a store: on disk, under its name, when this returns. */
 int segue_lmdb_settle_creation(struct segue_store *store, const char *name);
@@ -169,11 +181,14 @@ void segue_lmdb_give_up_creation(struct segue_store *store, const char *name);
 
 /* ---- Opening (lmdb.c) ---- */
 
-/* segue_store_serve(), or to read. Without the lock: to look at a store beside its server. */
-int segue_lmdb_open(const char *dir, enum segue_store_mode mode, bool lock,
-	const struct segue_store_serving *serving, struct segue_store **out);
-extern const struct segue_store_serving
-	segue_lmdb_plainly; /* nothing that segue_store_open() lacks */
+struct segue_lmdb_opening {
+	enum segue_store_mode mode;
+	bool unlocked;                             /* to look at a store beside its server */
+	bool uncached;                             /* what the disk has, not the system's copy */
+	const struct segue_store_serving *serving; /* or NULL */
+};
+int segue_lmdb_open(
+	const char *dir, const struct segue_lmdb_opening *opening, struct segue_store **out);
 void segue_lmdb_read_boot(char boot[40]);
 /* LMDB reports a short write as EIO: was there no room? */
 bool segue_lmdb_is_full(MDB_env *env);

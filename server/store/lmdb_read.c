@@ -13,7 +13,6 @@ struct reading {
 	bool pinned;
 };
 
-/* A snapshot; 0 or an LMDB code. Where there is no slot, those of dead processes are freed. */
 int segue_lmdb_snapshot(const struct segue_store *store, MDB_txn **txn)
 {
 	int dead = 0;

@@ -33,17 +33,19 @@ const char *segue_table_name(enum segue_table table)
 
 /* ---- Errors ---- */
 
-/* `code` is an errno or an MDB_* code. */
 int segue_lmdb_fail(const struct segue_store *store, int code, const char *doing)
 {
 	switch (code) {
 	case MDB_MAP_FULL:
 		return segue_fail(SEGUE_ENOSPACE,
-			"%s %s: its map of %llu MiB is full: start the server with a greater "
-			"--map-size, or without one (a limit on address space, RLIMIT_AS, makes "
-			"the "
-			"map small too)",
-			doing, store->file, (unsigned long long)(store->map_bytes >> 20));
+			"%s %s: its map of %" PRIu64 " MiB is full: start the server with a "
+			"greater --map-size, or without one (a limit on address space, RLIMIT_AS, "
+			"makes the map small too)",
+			doing, store->file, store->map_bytes >> 20);
+	case ENOENT: /* data.mdb itself has been found before */
+		return segue_fail(SEGUE_ESYSTEM,
+			"%s %s: %s: its directory is named by /proc/self/fd; is /proc mounted?",
+			doing, store->file, mdb_strerror(code));
 	case MDB_TXN_FULL:
 		return segue_fail(SEGUE_ELIMIT,
 			"%s %s: too much for one transaction; write it in parts", doing,
@@ -121,7 +123,6 @@ int segue_lmdb_check_key(enum segue_table table, const void *key, size_t size)
 	return 0;
 }
 
-/* One of the store's own records; or, of a prefix, whether it would take those in. */
 bool segue_lmdb_is_reserved(enum segue_table table, bool prefix, const void *key, size_t size)
 {
 	size_t own = strlen(SEGUE_STORE_RESERVED);
@@ -142,7 +143,6 @@ static uint64_t seal_of(const struct segue_lmdb_header *header, const void *key,
 	return XXH3_64bits_digest(&state);
 }
 
-/* Why the stored value is not what was written under this key, or NULL. Fills the header. */
 const char *segue_lmdb_check_value(enum segue_table table, const void *key, size_t key_size,
 	const MDB_val *data, struct segue_lmdb_header *header)
 {
@@ -162,7 +162,6 @@ const char *segue_lmdb_check_value(enum segue_table table, const void *key, size
 	return NULL;
 }
 
-/* Stores a sealed value; `sum` gets its seal. */
 int segue_lmdb_put_value(
 	struct segue_store *store, MDB_txn *txn, const struct segue_store_op *op, uint64_t *sum)
 {
@@ -185,25 +184,20 @@ int segue_lmdb_put_value(
 	return 0;
 }
 
-/* The store's own records in META. They are sealed but not counted. */
-int segue_lmdb_put_property(
-	struct segue_store *store, MDB_txn *txn, const char *name, const void *record, size_t size)
+int segue_lmdb_put_property(struct segue_store *store, MDB_txn *txn, const char *name,
+	const void *property, size_t size)
 {
 	uint64_t sum;
 	struct segue_store_op op = {
 		.table = SEGUE_TABLE_META,
 		.key = name,
 		.key_size = strlen(name),
-		.value = record,
+		.value = property,
 		.value_size = size,
 	};
 	return segue_lmdb_put_value(store, txn, &op, &sum);
 }
 
-/*
- * LMDB's own, but that what is not found is empty: on a damaged page they may say that all went
- * well and leave `data` as it was.
- */
 int segue_lmdb_get(MDB_txn *txn, MDB_dbi table, MDB_val *key, MDB_val *data)
 {
 	*data = (MDB_val){0, NULL};
@@ -216,9 +210,8 @@ int segue_lmdb_cursor_get(MDB_cursor *cursor, MDB_val *key, MDB_val *data, MDB_c
 	return mdb_cursor_get(cursor, key, data, where);
 }
 
-/* 0 or an LMDB code; a record that is not there or not whole is MDB_CORRUPTED. */
 int segue_lmdb_get_property(
-	struct segue_store *store, MDB_txn *txn, const char *name, void *record, size_t size)
+	struct segue_store *store, MDB_txn *txn, const char *name, void *property, size_t size)
 {
 	struct segue_lmdb_header header;
 	MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data;
@@ -228,11 +221,10 @@ int segue_lmdb_get_property(
 	if (segue_lmdb_check_value(SEGUE_TABLE_META, name, key.mv_size, &data, &header) ||
 		header.length < size)
 		return MDB_CORRUPTED;
-	memcpy(record, (const char *)data.mv_data + sizeof(header), size);
+	memcpy(property, (const char *)data.mv_data + sizeof(header), size);
 	return 0;
 }
 
-/* The tally as the last transaction left it; `ago` is 0 in a snapshot, 1 in a transaction. */
 int segue_lmdb_get_tally(
 	struct segue_store *store, MDB_txn *txn, uint64_t ago, struct segue_lmdb_tally *tally)
 {

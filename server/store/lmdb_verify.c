@@ -1,9 +1,7 @@
 /* Verifying: every value of a store against its seal, its key and the tally. */
 #include "store/lmdb_inside.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -209,30 +207,14 @@ static void ignore_damage(
 	(void)arg, (void)table, (void)key, (void)key_size, (void)why;
 }
 
-/* So that what is verified is what the disk has, as far as the system lets go of its copy. */
-static void forget_cached(const char *dir)
-{
-	char *path = NULL;
-	int fd = asprintf(&path, "%s/" SEGUE_LMDB_DATA, dir) < 0
-			 ? -1
-			 : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-	if (fd >= 0) {
-		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-		posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
-		close(fd);
-	}
-	free(path);
-}
-
 int segue_store_inspect(const char *dir, const struct segue_store_inspection *inspection,
 	struct segue_store_verified *verified)
 {
 	struct segue_store *store;
 
-	if (inspection->if_due)
-		forget_cached(dir);
-	int rc = segue_lmdb_open(dir, SEGUE_STORE_READ, false, &segue_lmdb_plainly, &store);
+	const struct segue_lmdb_opening opening = {
+		.mode = SEGUE_STORE_READ, .unlocked = true, .uncached = inspection->if_due};
+	int rc = segue_lmdb_open(dir, &opening, &store);
 	if (rc)
 		return rc;
 	struct verifying verifying = {

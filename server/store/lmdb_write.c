@@ -45,7 +45,7 @@ static int fail_write(struct segue_store *store, int code, bool committing)
 	store->failed = !SEGUE_MUTANT(goes_on_after_failure);
 	/* The system may show what never reached the disk until the machine stops: be that seen. */
 	int mark = openat(store->dir_fd, SEGUE_STORE_SUSPECT,
-		O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (mark >= 0)
 		close(mark);
 	return segue_fail(SEGUE_ESTORE,

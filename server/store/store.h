@@ -62,10 +62,10 @@ enum segue_store_mode {
 /*
  * Opens the store in `dir` (dir/store/data.mdb); SERVE creates it, and `dir` too: in a temporary
  * directory beside it, first transaction on disk, renamed, parent synced; what a killed creation
- * left is removed. Takes an flock on the directory `dir` for its life, exclusive to serve, shared
- * to read: SEGUE_EBUSY names the holder's pid if a server has it. Within one process the second
- * open of a directory is SEGUE_EBUSY too. The map is fixed: 1 TiB of address space, halved until it
- * fits (RLIMIT_AS).
+ * left is removed. Takes an flock on the directory `dir` and on data.mdb for its life, exclusive to
+ * serve, shared to read: SEGUE_EBUSY names the holder's pid if a server has the directory. Within
+ * one process the second open of either is SEGUE_EBUSY too. The map is fixed: 1 TiB of address
+ * space, halved until it fits (RLIMIT_AS).
  *
  * After an end without order and another boot, or a write that failed (stats: was_clean and
  * same_boot both false) the file is not known to be whole: have segue_store_serve() verify it
@@ -74,7 +74,8 @@ enum segue_store_mode {
  *
  * SEGUE_ESTORE (damaged: names the file, which is kept), SEGUE_EFORMAT (another format, or another
  * kind of machine), SEGUE_EREADONLY, SEGUE_ENOSPACE, SEGUE_ENOTFOUND (READ: no store there),
- * SEGUE_ESYSTEM (network file system, ...).
+ * SEGUE_ESYSTEM (a file system that other machines may share, see file_system.h; a link, or another
+ * user's file, in the place of one of the store's; ...).
  */
 int segue_store_open(const char *dir, enum segue_store_mode mode, struct segue_store **out);
 struct segue_store_serving {

@@ -73,8 +73,8 @@ static void apply(struct segue_ops *ops)
 /* ---- A model ------------------------------------------------------------------------------- */
 
 /*
- * A lane ends its sequences in a fixed order: two a step, each of some record. What is saved differs
- * from life to life.
+ * A lane ends its sequences in a fixed order: two a step, each of some record. What is saved
+ * differs from life to life.
  */
 struct lane {
 	uint64_t step;
