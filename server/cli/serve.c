@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/ask.h"
 #include "cli/service.h"
 #include "core/error.h"
 #include "os/notify.h"
@@ -149,7 +149,7 @@ static int serve(const struct segue_cli_options *options, int starter, pid_t par
 		struct segue_options server = {.dir = dir,
 			.socket_path = socket,
 			.embedded = options->embedded,
-			.map_bytes = options->map_bytes};
+			.map_bytes = (uint64_t)options->map_mib << 20};
 		segue_cli_service_apply(&service, &server);
 		struct announcement announcement = {
 			.starter = starter, .parent = parent, .dir = dir, .socket = socket};
