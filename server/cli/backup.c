@@ -353,19 +353,17 @@ const struct segue_cli_command segue_cli_backup = {
 	.name = "backup",
 	.operands = "DIR TARGET",
 	.summary = "copy a store, also one that is being served",
-	.help = "Reads every value of the store from one moment, checks it, and writes it to a "
-		"new\n"
-		"store directory TARGET, which must not exist; then verifies the copy. A server\n"
-		"may run, and goes on: while the copy is made its file can grow. The copy is "
-		"under\n"
-		"a temporary name beside TARGET until it is whole and on disk.\n\n"
-		"All is copied that DIR/store holds: streams, positions, states, checkpoints, the\n"
-		"index of the data; not the data themselves, nor DIR/cache, which is made again.\n"
-		"What was committed and is not on disk yet is not in it: Loader.flush() before.\n\n"
-		"Exit status: 0 done, 3 the store is damaged, 1 anything else, 2 wrong usage. In\n"
-		"the last three cases there is no TARGET, or the message says that it may be lost "
-		"in\n"
-		"a power cut.\n",
+	.help = "Reads every value of the store from one moment, checks it, and writes it to a\n"
+		"new store directory TARGET, which must not exist; then verifies the copy. A\n"
+		"server may run, and goes on: while the copy is made its file can grow. The\n"
+		"copy is under a temporary name beside TARGET until it is whole and on disk.\n\n"
+		"All is copied that DIR/store holds: streams, positions, states, checkpoints,\n"
+		"the index of the data; not the data themselves, nor DIR/cache, which is made\n"
+		"again. Commits that are not on disk yet are not in it: call Loader.flush()\n"
+		"before.\n\n"
+		"Exit status: 0 done, 3 the store is damaged, 1 anything else, 2 wrong usage.\n"
+		"In the last three cases there is no TARGET, or the message says that it may\n"
+		"be lost in a power cut.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS,
 	.operands_min = 2,
 	.operands_max = 2,
@@ -489,18 +487,17 @@ const struct segue_cli_command segue_cli_restore = {
 	.name = "restore",
 	.operands = "BACKUP DIR",
 	.summary = "put a backup in the place of a store",
-	.help = "Checks every value of the backup and copies it into DIR, which is made if need\n"
-		"be; no server may run there. A store that is there is an error, or, with "
-		"--force,\n"
-		"kept as DIR/store.before-<date>: until the copy is whole and on disk it stays in\n"
-		"its place. BACKUP is not changed, and may be restored again.\n\n"
-		"Workers go on with start=\"continue\" at what the backup holds, or with a token.\n"
-		"Nobody holds a lane of the restored store: a worker of the old one that still\n"
-		"lives gets FencedError, and what it committed after the backup is not taken.\n\n"
-		"Exit status: 0 done, 3 the backup is damaged, 1 anything else, 2 wrong usage. In\n"
-		"the last three cases DIR/store is as before, or the message says that the backup "
-		"is\n"
-		"in its place but may be lost in a power cut.\n",
+	.help = "Checks every value of the backup and copies it into DIR, which is made if\n"
+		"need be; no server may run there. A store that is there is an error, or, with\n"
+		"--force, kept as DIR/store.before-<date>: until the copy is whole and on disk\n"
+		"it stays in its place. BACKUP is not changed, and may be restored again.\n\n"
+		"Workers go on with start=\"continue\" at what the backup holds, or with a\n"
+		"token. Nobody holds a lane of the restored store: a worker of the old one\n"
+		"that still lives gets FencedError, and what it committed after the backup is\n"
+		"not taken.\n\n"
+		"Exit status: 0 done, 3 the backup is damaged, 1 anything else, 2 wrong usage.\n"
+		"In the last three cases DIR/store is as before, or the message says that the\n"
+		"backup is in its place but may be lost in a power cut.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS | SEGUE_CLI_FORCE,
 	.operands_min = 2,
 	.operands_max = 2,

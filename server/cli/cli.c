@@ -1,6 +1,7 @@
 /* The command line: options, operands, --help. */
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -59,20 +60,20 @@ static const struct known_option {
 	{SEGUE_CLI_SERVICE, "allow-group", " GROUP",
 		"let the members of this group in; needs --root; $SEGUE_ALLOW_GROUP", LIST,
 		TO(groups)},
-	{SEGUE_CLI_IF_DUE, "if-due", "", "only if the last end of the server makes it necessary",
-		FLAG, TO(if_due)},
+	{SEGUE_CLI_IF_DUE, "if-due", "",
+		"only after a crash of the machine, or a write that failed", FLAG, TO(if_due)},
 	{SEGUE_CLI_MAP_SIZE, "map-size", " MIB",
 		"the store cannot grow beyond so many MiB (1 to 1048576)", NUMBER, TO(map_mib), 1,
 		MEBIBYTES_MAX},
-	{SEGUE_CLI_FORCE, "force", "", "also if there is a store: it is kept beside the new one",
-		FLAG, TO(force)},
+	{SEGUE_CLI_FORCE, "force", "",
+		"replace a store that is there, which is kept beside the new one", FLAG, TO(force)},
 	{SEGUE_CLI_PROGRESS, "progress", "",
-		"print lines of JSON that tell the progress, before the report", FLAG,
-		TO(progress)},
+		"print lines of JSON with the progress, before the report", FLAG, TO(progress)},
 	{SEGUE_CLI_LANE, "lane", " N", "this lane alone", NUMBER, TO(lane), 0, SEGUE_LANES_MAX - 1},
-	{SEGUE_CLI_ID, "id", " N", "of this id", NUMBER, TO(id), 0, INT64_MAX},
-	{SEGUE_CLI_STEP, "step", " N", "of this step", NUMBER, TO(step), 0, INT64_MAX},
-	{SEGUE_CLI_ALL, "all", "", "whatever id and step", FLAG, TO(all)},
+	{SEGUE_CLI_ID, "id", " N", "the checkpoints of this id", NUMBER, TO(id), 0, INT64_MAX},
+	{SEGUE_CLI_STEP, "step", " N", "the checkpoints of this step", NUMBER, TO(step), 0,
+		INT64_MAX},
+	{SEGUE_CLI_ALL, "all", "", "the checkpoints of every id and step", FLAG, TO(all)},
 };
 
 enum {
@@ -93,8 +94,8 @@ static void print_help(const struct segue_cli_command *command)
 {
 	char text[256];
 
-	printf("Usage: segue %s %s [OPTION]...\n\n%s\n\nOptions:\n", command->name,
-		command->operands, command->summary);
+	printf("Usage: segue %s %s [OPTION]...\n\n%c%s.\n\nOptions:\n", command->name,
+		command->operands, toupper(command->summary[0]), command->summary + 1);
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		if (command->takes & known_options[i].taken)
 			print_option(known_options[i].name, known_options[i].argument,

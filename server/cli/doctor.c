@@ -678,10 +678,11 @@ const struct segue_cli_command segue_cli_doctor = {
 	.name = "doctor",
 	.operands = "[DIR]",
 	.summary = "say what is wrong with this machine or directory",
-	.help = "Looks at kernel, memory, limits and versions; with DIR also at its file system,\n"
-		"space, rights, server, store and what killed processes left there. Makes a small\n"
-		"store in DIR (else in $TMPDIR or /tmp), writes to it, and removes it again.\n"
-		"Each finding is ok, warn (works, but) or bad (does not work), with what to do.\n\n"
+	.help = "Looks at kernel, memory, limits and versions; with DIR also at its file\n"
+		"system, space, rights, server, store and what killed processes left there.\n"
+		"Makes a small store in DIR (else in $TMPDIR or /tmp), writes to it, and\n"
+		"removes it again. Each finding is ok, warn (it works, with a drawback) or bad\n"
+		"(it does not work), with what to do.\n\n"
 		"Exit status: 0 nothing is bad, 1 something is, 2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_SOCKET,
 	.operands_min = 0,

@@ -66,9 +66,10 @@ const struct segue_cli_command segue_cli_get = {
 	.name = "get",
 	.operands = "DIR KEY",
 	.summary = "show the states kept under a key",
-	.help = "KEY is the key of a record, such as data.tfrecord:4096 (not that of a segment).\n"
-		"Found are the states of sequences that go on (live), as they are on disk, and,\n"
-		"in streams with keep_final, those of sequences that have ended (final). A record\n"
+	.help = "KEY is the key of a record, such as data.tfrecord:4096 (not that of a\n"
+		"segment); 'segue inspect --stream NAME' shows the keys of the rows. Found\n"
+		"are the states of sequences that go on (live), as they are on disk, and, in\n"
+		"streams with keep_final, those of sequences that have ended (final). A record\n"
 		"that is in use in several epochs, streams or groups is found several times.\n"
 		"Works with and without a running server. 'segue get DIR -- KEY' takes a KEY that\n"
 		"begins with '-'.\n\n"

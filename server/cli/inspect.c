@@ -137,12 +137,13 @@ const struct segue_cli_command segue_cli_inspect = {
 	.name = "inspect",
 	.operands = "DIR",
 	.summary = "show what the store of a directory holds",
-	.help = "Of each stream its spec; of each lane the step and epoch that are on disk, when\n"
-		"they were committed, and whether a process has the lane; and the checkpoints\n"
-		"that the store holds. With --stream also the rows: the sequences that go on, and\n"
-		"the last segment committed of each. Works with and without a running server.\n\n"
-		"Exit status: 0 fine, 1 no store, no such stream, or it cannot be read, 2 wrong\n"
-		"usage.\n",
+	.help = "Of each stream its options; of each lane the step and epoch that are on disk,\n"
+		"when they were committed, and whether a process has the lane (HELD, HOLDER);\n"
+		"and the checkpoints that the store holds. With --stream also the rows: the\n"
+		"sequences that go on, and the last segment committed of each. Works with and\n"
+		"without a running server.\n\n"
+		"Exit status: 0 fine, 1 no store, no such stream, or it cannot be read,\n"
+		"2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,
 	.operands_min = 1,
 	.operands_max = 1,

@@ -138,11 +138,13 @@ const struct segue_cli_command segue_cli_status = {
 	.name = "status",
 	.operands = "DIR",
 	.summary = "show the running server of a directory",
-	.help = "Of each lane: who has it, the steps committed and on disk, how many batches are\n"
-		"filled ahead of the worker (AHEAD) of how many there is room for (DEPTH), and\n"
-		"how many committed batches it has not released yet (HELD).\n\n"
-		"Exit status: 0 a server answered, 1 none runs or it could not be asked, 2 wrong\n"
-		"usage.\n",
+	.help = "Of each lane: the state of its LEASE and the process that has it (HOLDER),\n"
+		"the steps committed and on disk (DURABLE), how many batches are filled ahead\n"
+		"of the worker (AHEAD) of how many there is room for (DEPTH), how many\n"
+		"committed batches it has not released yet (HELD), its shared memory (RING),\n"
+		"and whether its last batch is filled (ENDED).\n\n"
+		"Exit status: 0 a server answered, 1 none runs or it could not be asked,\n"
+		"2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,
 	.operands_min = 1,
 	.operands_max = 1,

@@ -57,12 +57,12 @@ const struct segue_cli_command segue_cli_verify = {
 	.name = "verify",
 	.operands = "DIR",
 	.summary = "read and check every value of a store",
-	.help = "Checks each value's checksum, that each is found under its key, and that none is\n"
-		"missing or left over from an earlier time. Reads the store itself, in a process\n"
-		"of its own, and may run beside a server: it takes no lock and changes nothing.\n"
-		"The first 1000 faults are listed.\n\n"
-		"With --if-due nothing is read if the last server ended in order, or was killed\n"
-		"since this machine started: what a server asks before it serves.\n\n"
+	.help = "Checks each value's checksum, that each is found under its key, and that none\n"
+		"is missing or left over from an earlier time. Reads the store itself, in a\n"
+		"process of its own, and may run beside a server: it takes no lock and changes\n"
+		"nothing. The first 1000 faults are listed.\n\n"
+		"With --if-due it reads nothing, unless the machine stopped while a server had\n"
+		"the store, or a write failed: this is what a server does before it serves.\n\n"
 		"Exit status: 0 sound, 3 damaged, 1 no store, or it cannot be read, 2 wrong\n"
 		"usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_IF_DUE | SEGUE_CLI_PROGRESS,

@@ -24,7 +24,8 @@ from segue.tfrecord import SequenceExampleWriter
 
 FINE, WRONG, USAGE, DAMAGED = 0, 1, 2, 3
 EINVAL, ESYSTEM, EBUSY, ESTORE = 1, 3, 7, 21
-COMMANDS = ["serve", "status", "inspect", "get", "verify", "backup", "restore", "doctor"]
+COMMANDS = ["serve", "status", "inspect", "get", "checkpoint"]
+COMMANDS += ["verify", "backup", "restore", "doctor"]
 UNROLL = 4
 
 
