@@ -10,8 +10,8 @@
 char *segue_cli_absolute(const char *path);
 
 /*
- * What was made or renamed in a directory is on disk when this returns: in this one or, with `above`,
- * in the one that it is in.
+ * What was made or renamed in a directory is on disk when this returns: in this one or, with
+ * `above`, in the one that it is in.
  */
 int segue_cli_sync(const char *directory, bool above);
 
@@ -31,8 +31,8 @@ struct segue_cli_access {
 
 /*
  * The running server, or, if none runs, the store. A store that is to be written to is not opened
- * where it must be verified first: SEGUE_EREADONLY. SEGUE_EBUSY: a server runs, but not where it was
- * looked for. Else what client and store say.
+ * where it must be verified first: SEGUE_EREADONLY. SEGUE_EBUSY: a server runs, but not where it
+ * was looked for. Else what client and store say.
  */
 int segue_cli_open(const struct segue_cli_options *options, enum segue_store_mode mode,
 	struct segue_cli_access *access);

@@ -1,4 +1,6 @@
 /* segue backup, segue restore: a whole copy of a store, and back. */
+#include "cli/backup.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +17,6 @@
 #include <json-c/json.h>
 
 #include "cli/ask.h"
-#include "cli/backup.h"
 #include "cli/print.h"
 #include "core/error.h"
 #include "core/wire.h"
@@ -189,8 +190,8 @@ static void sweep(const char *dir, const char *prefix)
 }
 
 /*
- * Where a copy is made: a store directory in a directory that is locked until the copy has its name.
- * The store has a lock of its own, but only while it is written.
+ * Where a copy is made: a store directory in a directory that is locked until the copy has its
+ * name. The store has a lock of its own, but only while it is written.
  */
 struct workplace {
 	char *path, *copy; /* owned: <dir>/<prefix><random>, and a name in it */

@@ -13,8 +13,8 @@ int segue_cli_show(const struct segue_cli_options *options, char *json,
 	void (*print)(const struct segue_cli_options *options, struct json_object *report));
 
 /*
- * A value as text, which lives as long as the value: a number with its digits, a string with \xNN in
- * place of what is not printable UTF-8. "" for NULL.
+ * A value as text, which lives as long as the value: a number with its digits, a string with \xNN
+ * in place of what is not printable UTF-8. "" for NULL.
  */
 const char *segue_cli_text(struct json_object *value);
 /* The same of the value of that name. */

@@ -2,8 +2,8 @@
  * JSON: a writer for reports, and a reader for the command line, which prints them as tables.
  *
  * Text is UTF-8. Record keys may be any bytes: a byte that is not part of valid UTF-8 is written as
- * the escape of U+DC00 + byte, as Python's "surrogateescape" does. Numbers keep all their digits; NaN
- * and infinities, which JSON does not have, are the strings "nan", "inf", "-inf".
+ * the escape of U+DC00 + byte, as Python's "surrogateescape" does. Numbers keep all their digits;
+ * NaN and infinities, which JSON does not have, are the strings "nan", "inf", "-inf".
  */
 #ifndef SEGUE_REPORT_JSON_H
 #define SEGUE_REPORT_JSON_H
@@ -39,14 +39,14 @@ int segue_json_take(struct segue_json *json, char **out);
 /* Frees a text that nobody took. */
 void segue_json_finish(struct segue_json *json);
 
-/* ---- Reader: json-c, which holds all of 64 bits, and numbers with the digits that they had ---- */
+/* ---- Reader: json-c, which holds 64 bits, and numbers with the digits that they had ---- */
 
 struct json_object; /* <json-c/json.h>; NULL is `null` */
 
 /*
  * Reads a text: exactly one value, nothing after it, containers nested at most 32 deep. A byte that
- * segue_json_bytes() wrote of what is not text comes out as the four characters "\xNN". SEGUE_EPROTOCOL
- * says what is wrong at which byte. The caller frees *out with json_object_put().
+ * segue_json_bytes() wrote of what is not text comes out as the four characters "\xNN".
+ * SEGUE_EPROTOCOL says what is wrong at which byte. The caller frees *out with json_object_put().
  */
 int segue_json_parse(const char *text, struct json_object **out);
 
