@@ -168,7 +168,8 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 	}
 	const struct segue_stream_spec asked = {
 		.name = take_name(&input),
-		.source.kind = take(&input) % 8 ? SEGUE_SOURCE_TFRECORD : take(&input),
+		.source.kind = take(&input) % 8 ? SEGUE_SOURCE_TFRECORD
+						: (enum segue_source_kind)take(&input),
 		.source.tfrecord = {.paths = paths,
 			.path_count = take(&input) % 4,
 			.compression = (enum segue_compression)take(&input),
