@@ -1,8 +1,9 @@
 /* segue backup, segue restore: a whole copy of a store, and back. */
+#include "cli/backup.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,9 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include <json-c/json.h>
+
+#include "cli/ask.h"
+#include "cli/print.h"
 #include "core/error.h"
 #include "core/wire.h"
+#include "report/child.h"
 #include "store/ops.h"
 
 /* A transaction of the copy. */
@@ -120,12 +125,11 @@ static int report_copy(
  * Every value is read from one snapshot, checked, and written to a new store: the copy is compact,
  * and a server may go on writing to the original.
  */
-static int copy_store(void *arg, char **report)
+static int copy_store(struct copying *copying, char **report)
 {
-	struct copying *copying = arg;
 	const struct segue_store_inspection read = {
-		.visit = copy_value, .progress = segue_cli_progress, .arg = copying};
-	const struct segue_store_inspection again = {.progress = segue_cli_progress};
+		.visit = copy_value, .progress = segue_child_progress, .arg = copying};
+	const struct segue_store_inspection again = {.progress = segue_child_progress};
 	struct segue_store_verified verified, copied = {0};
 
 	int rc = segue_store_open(copying->to, SEGUE_STORE_SERVE, &copying->store);
@@ -150,20 +154,17 @@ static int copy_store(void *arg, char **report)
 	return report_copy(copying, &verified, report);
 }
 
+int segue_cli_copy(char **arguments, char **report)
+{
+	struct copying copying = {.from = arguments[0],
+		.to = arguments[1],
+		.target = arguments[2],
+		.restore = arguments[3] != NULL};
+
+	return copy_store(&copying, report);
+}
+
 /* ---- Files ---- */
-
-static int remove_one(const char *path, const struct stat *info, int type, struct FTW *at)
-{
-	(void)info;
-	(void)type;
-	(void)at;
-	return remove(path);
-}
-
-static void remove_tree(const char *path)
-{
-	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 /* Removes what earlier commands that were killed left in `dir`; one at work holds a lock. */
 static void sweep(const char *dir, const char *prefix)
@@ -181,7 +182,7 @@ static void sweep(const char *dir, const char *prefix)
 		bool idle = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
 		if (idle && snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) <
 				    (int)sizeof(path))
-			remove_tree(path);
+			segue_cli_remove_tree(path);
 		if (fd >= 0)
 			close(fd);
 	}
@@ -223,7 +224,7 @@ static int try_workplace(const char *dir, const char *prefix, struct workplace *
 static void finish_workplace(struct workplace *place)
 {
 	if (place->path)
-		remove_tree(place->path);
+		segue_cli_remove_tree(place->path);
 	if (place->lock >= 0)
 		close(place->lock);
 	free(place->path);
@@ -243,26 +244,29 @@ static int make_workplace(const char *dir, const char *prefix, struct workplace 
 	return rc;
 }
 
-static void print_copy(
-	const struct segue_cli_options *options, const struct segue_json_value *report)
+static void print_copy(const struct segue_cli_options *options, struct json_object *report)
 {
 	char bytes[32];
 
-	printf("%s: %s values (%s) from %s\n", options->key, segue_json_get_text(report, "values"),
+	printf("%s: %s values (%s) from %s\n", options->key, segue_cli_member(report, "values"),
 		segue_cli_bytes(segue_json_get_unsigned(report, "bytes"), bytes),
-		segue_json_get_text(report, "from"));
+		segue_cli_member(report, "from"));
 }
 
 /* Runs the copy; prints why it failed. An exit status; FINE writes *report. */
 static int run_copy(const char *from, const char *to, const char *target, bool restore, bool lines,
 	char **report)
 {
-	struct copying copying = {.from = from, .to = to, .target = target, .restore = restore};
-	const char *what = restore ? "restoring the store" : "copying the store";
-	const struct segue_cli_task task = {
-		.what = what, .run = copy_store, .arg = &copying, .lines = lines};
+	const char *const arguments[] = {
+		"copy", from, to, target, restore ? "restore" : NULL, NULL};
+	struct segue_cli_progress progress = {.lines = lines};
+	const struct segue_child child = {.arguments = arguments,
+		.what = restore ? "restoring the store" : "copying the store",
+		.progress = segue_cli_show_progress,
+		.arg = &progress};
 
-	int rc = segue_cli_child(&task, report);
+	int rc = segue_child_run(&child, report);
+	segue_cli_end_progress(&progress);
 	if (rc == 0)
 		return SEGUE_CLI_FINE;
 	if (rc == SEGUE_ESTORE)
@@ -350,19 +354,17 @@ const struct segue_cli_command segue_cli_backup = {
 	.name = "backup",
 	.operands = "DIR TARGET",
 	.summary = "copy a store, also one that is being served",
-	.help = "Reads every value of the store from one moment, checks it, and writes it to a "
-		"new\n"
-		"store directory TARGET, which must not exist; then verifies the copy. A server\n"
-		"may run, and goes on: while the copy is made its file can grow. The copy is "
-		"under\n"
-		"a temporary name beside TARGET until it is whole and on disk.\n\n"
-		"All is copied that DIR/store holds: streams, positions, states, checkpoints, the\n"
-		"index of the data; not the data themselves, nor DIR/cache, which is made again.\n"
-		"What was committed and is not on disk yet is not in it: Loader.flush() before.\n\n"
-		"Exit status: 0 done, 3 the store is damaged, 1 anything else, 2 wrong usage. In\n"
-		"the last three cases there is no TARGET, or the message says that it may be lost "
-		"in\n"
-		"a power cut.\n",
+	.help = "Reads every value of the store from one moment, checks it, and writes it to a\n"
+		"new store directory TARGET, which must not exist; then verifies the copy. A\n"
+		"server may run, and goes on: while the copy is made its file can grow. The\n"
+		"copy is under a temporary name beside TARGET until it is whole and on disk.\n\n"
+		"All is copied that DIR/store holds: streams, positions, states, checkpoints,\n"
+		"the index of the data; not the data themselves, nor DIR/cache, which is made\n"
+		"again. Commits that are not on disk yet are not in it: call Loader.flush()\n"
+		"before.\n\n"
+		"Exit status: 0 done, 3 the store is damaged, 1 anything else, 2 wrong usage.\n"
+		"In the last three cases there is no TARGET, or the message says that it may\n"
+		"be lost in a power cut.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS,
 	.operands_min = 2,
 	.operands_max = 2,
@@ -486,18 +488,17 @@ const struct segue_cli_command segue_cli_restore = {
 	.name = "restore",
 	.operands = "BACKUP DIR",
 	.summary = "put a backup in the place of a store",
-	.help = "Checks every value of the backup and copies it into DIR, which is made if need\n"
-		"be; no server may run there. A store that is there is an error, or, with "
-		"--force,\n"
-		"kept as DIR/store.before-<date>: until the copy is whole and on disk it stays in\n"
-		"its place. BACKUP is not changed, and may be restored again.\n\n"
-		"Workers go on with start=\"continue\" at what the backup holds, or with a token.\n"
-		"Nobody holds a lane of the restored store: a worker of the old one that still\n"
-		"lives gets FencedError, and what it committed after the backup is not taken.\n\n"
-		"Exit status: 0 done, 3 the backup is damaged, 1 anything else, 2 wrong usage. In\n"
-		"the last three cases DIR/store is as before, or the message says that the backup "
-		"is\n"
-		"in its place but may be lost in a power cut.\n",
+	.help = "Checks every value of the backup and copies it into DIR, which is made if\n"
+		"need be; no server may run there. A store that is there is an error, or, with\n"
+		"--force, kept as DIR/store.before-<date>: until the copy is whole and on disk\n"
+		"it stays in its place. BACKUP is not changed, and may be restored again.\n\n"
+		"Workers go on with start=\"continue\" at what the backup holds, or with a\n"
+		"token. Nobody holds a lane of the restored store: a worker of the old one\n"
+		"that still lives gets FencedError, and what it committed after the backup is\n"
+		"not taken.\n\n"
+		"Exit status: 0 done, 3 the backup is damaged, 1 anything else, 2 wrong usage.\n"
+		"In the last three cases DIR/store is as before, or the message says that the\n"
+		"backup is in its place but may be lost in a power cut.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS | SEGUE_CLI_FORCE,
 	.operands_min = 2,
 	.operands_max = 2,

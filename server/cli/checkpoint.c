@@ -1,22 +1,21 @@
 /* segue checkpoint: the checkpoints that the store of a directory holds. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include <json-c/json.h>
+
+#include "cli/ask.h"
+#include "cli/print.h"
 #include "core/error.h"
-#include "core/wait.h"
 #include "store/checkpoints.h"
 #include "store/lanes.h"
 
-#define ANSWER_WITHIN_NS INT64_C(10000000000)
-#define SETTLE_WITHIN_NS INT64_C(2000000000)
-
-enum { LOOK_AGAIN_US = 20000 };
 enum { NAMED_LANES = 16 }; /* in a message */
 
 /* One of them; `json` is as INSPECT has it. */
@@ -24,12 +23,12 @@ struct stored {
 	const char *stream;
 	uint32_t lane;
 	uint64_t id, step;
-	const struct segue_json_value *json;
+	struct json_object *json;
 	char *file; /* export: where it was written */
 };
 
 struct stored_list {
-	struct segue_json_value *report; /* what the entries point into */
+	struct json_object *report; /* what the entries point into */
 	struct stored *entry;
 	size_t count;
 };
@@ -41,7 +40,7 @@ static void finish_list(struct stored_list *list)
 	for (size_t i = 0; i < list->count; i++)
 		free(list->entry[i].file);
 	free(list->entry);
-	segue_json_destroy(list->report);
+	json_object_put(list->report);
 	*list = (struct stored_list){0};
 }
 
@@ -65,12 +64,24 @@ static int add_stored(struct stored_list *list, const struct segue_cli_options *
 	return 0;
 }
 
-static const struct segue_json_value *first_of(
-	const struct segue_json_value *object, const char *name)
+static int add_lane(struct stored_list *list, const struct segue_cli_options *options,
+	const char *stream, struct json_object *lane)
 {
-	const struct segue_json_value *list = segue_json_get(object, name);
+	struct json_object *checkpoints = json_object_object_get(lane, "checkpoints");
+	int rc = 0;
 
-	return list ? list->first : NULL;
+	for (size_t i = 0; !rc && i < segue_json_count(checkpoints); i++) {
+		struct json_object *checkpoint = segue_json_at(checkpoints, i);
+		const struct stored stored = {
+			.stream = stream,
+			.lane = (uint32_t)segue_json_get_unsigned(lane, "lane"),
+			.id = segue_json_get_unsigned(checkpoint, "id"),
+			.step = segue_json_get_unsigned(checkpoint, "step"),
+			.json = checkpoint,
+		};
+		rc = add_stored(list, options, &stored);
+	}
+	return rc;
 }
 
 /* Those that the options mean, by stream, lane and step. */
@@ -82,24 +93,15 @@ static int load_list(const struct segue_cli_options *options, struct stored_list
 	int rc = segue_cli_report(options, SEGUE_REPORT_INSPECT, &json);
 	if (rc)
 		return rc;
-	rc = segue_json_parse(json, strlen(json), &list->report);
+	rc = segue_json_parse(json, &list->report);
 	segue_free(json);
-	const struct segue_json_value *stream = rc ? NULL : first_of(list->report, "streams");
-	for (; stream; stream = stream->next) {
-		const struct segue_json_value *lane = first_of(stream, "lanes");
-		for (; lane; lane = lane->next) {
-			const struct segue_json_value *at = first_of(lane, "checkpoints");
-			for (; at && !rc; at = at->next) {
-				const struct stored stored = {
-					.stream = segue_json_get_text(stream, "name"),
-					.lane = (uint32_t)segue_json_get_unsigned(lane, "lane"),
-					.id = segue_json_get_unsigned(at, "id"),
-					.step = segue_json_get_unsigned(at, "step"),
-					.json = at,
-				};
-				rc = add_stored(list, options, &stored);
-			}
-		}
+	struct json_object *streams = json_object_object_get(list->report, "streams");
+	for (size_t i = 0; i < segue_json_count(streams); i++) {
+		struct json_object *stream = segue_json_at(streams, i);
+		struct json_object *lanes = json_object_object_get(stream, "lanes");
+		for (size_t lane = 0; !rc && lane < segue_json_count(lanes); lane++)
+			rc = add_lane(list, options, segue_json_get_text(stream, "name"),
+				segue_json_at(lanes, lane));
 	}
 	if (rc)
 		finish_list(list);
@@ -168,26 +170,22 @@ static int print_json(const struct stored_list *list)
 
 static void print_table(const struct stored_list *list)
 {
-	static const char *const headers[] = {
-		"STREAM", "LANE", "ID", "STEP", "CREATED", "SIZE", "FILE"};
+	static const struct segue_cli_column columns[] = {{"STREAM", "stream"}, {"LANE", "lane"},
+		{"ID", "id"}, {"STEP", "step"}, {"CREATED", "created"}, {"SIZE", "bytes", true},
+		{"FILE", "file"}};
 	bool files = list->count > 0 && list->entry[0].file;
 	struct segue_cli_table table;
-	char size[32];
 
-	segue_cli_table_init(&table, files ? 7 : 6, headers);
+	segue_cli_table_init(&table, columns, files ? 7 : 6);
 	for (size_t i = 0; i < list->count; i++) {
 		const struct stored *stored = &list->entry[i];
-		char *name = segue_cli_printable(stored->stream, strlen(stored->stream));
-		segue_cli_table_add(&table, "%s", name);
-		free(name);
-		segue_cli_table_add(&table, "%u", stored->lane);
-		segue_cli_table_add(&table, "%llu", (unsigned long long)stored->id);
-		segue_cli_table_add(&table, "%llu", (unsigned long long)stored->step);
-		segue_cli_table_value(&table, stored->json, "created");
-		segue_cli_table_add(&table, "%s",
-			segue_cli_bytes(segue_json_get_unsigned(stored->json, "bytes"), size));
-		if (files)
-			segue_cli_table_add(&table, "%s", stored->file);
+		struct json_object *place = segue_cli_need(json_object_new_object());
+		json_object_object_add(place, "stream", json_object_new_string(stored->stream));
+		json_object_object_add(place, "lane", json_object_new_uint64(stored->lane));
+		if (stored->file)
+			json_object_object_add(place, "file", json_object_new_string(stored->file));
+		segue_cli_table_row(&table, stored->json, place);
+		json_object_put(place);
 	}
 	if (list->count == 0)
 		puts("no checkpoint is stored");
@@ -208,65 +206,14 @@ static int show(const struct segue_cli_options *options, struct stored_list *lis
 
 /* ---- What is done to them: by the server if one runs, else in the store ---- */
 
-struct access {
-	struct segue_client *client; /* or */
-	struct segue_store *store;
-};
-
-static void finish_access(struct access *access)
-{
-	segue_client_close(access->client);
-	segue_store_close(access->store);
-}
-
-/* Where the last end was not in order, the next server looks at the file before it writes. */
-static int open_store(
-	const struct segue_cli_options *options, enum segue_store_mode mode, struct access *access)
-{
-	struct segue_store_stats stats;
-
-	int rc = segue_store_open(options->dir, mode, &access->store);
-	if (rc || mode == SEGUE_STORE_READ)
-		return rc;
-	segue_store_stats(access->store, &stats);
-	if (stats.was_clean || stats.same_boot)
-		return 0;
-	segue_store_close(access->store);
-	access->store = NULL;
-	return segue_fail(SEGUE_EREADONLY,
-		"the store of %s must be verified (the machine stopped while a server had it, or a "
-		"write failed): start a server first",
-		options->dir);
-}
-
-static int open_access(
-	const struct segue_cli_options *options, enum segue_store_mode mode, struct access *access)
-{
-	const struct segue_open_options how = {
-		.socket_path = options->socket, .no_start = true, .timeout_ns = ANSWER_WITHIN_NS};
-	int64_t until = segue_now_ns() + SETTLE_WITHIN_NS;
-
-	/* A server that is coming or going holds the directory, and does not answer. */
-	for (;; usleep(LOOK_AGAIN_US)) {
-		*access = (struct access){0};
-		bool late = segue_now_ns() >= until;
-		int rc = segue_open(options->dir, &how, &access->client);
-		if (rc != SEGUE_EGONE)
-			return rc;
-		rc = open_store(options, mode, access);
-		if (rc != SEGUE_EBUSY || late)
-			return rc;
-	}
-}
-
-static int find_place(
-	const struct access *access, const struct stored *stored, struct segue_place *place)
+static int find_place(const struct segue_cli_access *access, const struct stored *stored,
+	struct segue_place *place)
 {
 	*place = (struct segue_place){.lane = stored->lane};
 	return segue_lanes_find_stream(access->store, stored->stream, &place->stream);
 }
 
-static int remove_one(const struct access *access, const struct stored *stored)
+static int remove_one(const struct segue_cli_access *access, const struct stored *stored)
 {
 	struct segue_place place;
 	struct segue_ops ops = {0};
@@ -283,8 +230,8 @@ static int remove_one(const struct access *access, const struct stored *stored)
 	return rc;
 }
 
-static int load_one(
-	const struct access *access, const struct stored *stored, void **token, size_t *size)
+static int load_one(const struct segue_cli_access *access, const struct stored *stored,
+	void **token, size_t *size)
 {
 	struct segue_place place;
 
@@ -301,13 +248,17 @@ static int load_one(
 static uint64_t lanes_wanted(
 	const struct segue_cli_options *options, const struct stored_list *list)
 {
-	const struct segue_json_value *stream = first_of(list->report, "streams");
+	struct json_object *streams = json_object_object_get(list->report, "streams");
 
 	if (options->lane >= 0)
 		return 1;
-	while (strcmp(segue_json_get_text(stream, "name"), list->entry[0].stream) != 0)
-		stream = stream->next;
-	return segue_json_get_unsigned(segue_json_get(stream, "spec"), "lanes");
+	for (size_t i = 0; i < segue_json_count(streams); i++) {
+		struct json_object *stream = segue_json_at(streams, i);
+		if (strcmp(segue_json_get_text(stream, "name"), list->entry[0].stream) == 0)
+			return segue_json_get_unsigned(
+				json_object_object_get(stream, "spec"), "lanes");
+	}
+	return 0; /* not to be: the list comes from there */
 }
 
 /* The list comes by lane and, within it, step. */
@@ -328,10 +279,10 @@ static int fail_lanes_without(const struct stored_list *list, uint64_t wanted)
 	if (count == 0)
 		return 0;
 	return segue_fail(SEGUE_ENOTFOUND,
-		"%llu of %llu lanes of stream '%s' have no checkpoint (%s%s): give --lane, "
+		"%" PRIu64 " of %" PRIu64
+		" lanes of stream '%s' have no checkpoint (%s%s): give --lane, "
 		"--step or --id for others alone",
-		(unsigned long long)count, (unsigned long long)wanted, list->entry[0].stream, names,
-		count > NAMED_LANES ? ", ..." : "");
+		count, wanted, list->entry[0].stream, names, count > NAMED_LANES ? ", ..." : "");
 }
 
 /* The newest step first, and within it by lane. */
@@ -405,7 +356,8 @@ static int write_file(const char *path, const void *bytes, size_t size)
 	return rc;
 }
 
-static int export_one(const struct access *access, struct stored *stored, const char *target)
+static int export_one(
+	const struct segue_cli_access *access, struct stored *stored, const char *target)
 {
 	size_t size;
 	void *token;
@@ -431,16 +383,16 @@ static int make_target(const char *target)
 
 static int run_export(const struct segue_cli_options *options, struct stored_list *list)
 {
-	struct access access = {0};
+	struct segue_cli_access access = {0};
 	int rc = options->id < 0 && options->step < 0 ? choose_step(options, list) : 0;
 
 	if (!rc)
 		rc = make_target(options->key);
 	if (!rc)
-		rc = open_access(options, SEGUE_STORE_READ, &access);
+		rc = segue_cli_open(options, SEGUE_STORE_READ, &access);
 	for (size_t i = 0; !rc && i < list->count; i++)
 		rc = export_one(&access, &list->entry[i], options->key);
-	finish_access(&access);
+	segue_cli_close(&access);
 	if (!rc)
 		rc = segue_cli_sync(options->key, false);
 	return rc;
@@ -448,12 +400,12 @@ static int run_export(const struct segue_cli_options *options, struct stored_lis
 
 static int run_remove(const struct segue_cli_options *options, struct stored_list *list)
 {
-	struct access access;
-	int rc = open_access(options, SEGUE_STORE_SERVE, &access);
+	struct segue_cli_access access;
+	int rc = segue_cli_open(options, SEGUE_STORE_SERVE, &access);
 
 	for (size_t i = 0; !rc && i < list->count; i++)
 		rc = remove_one(&access, &list->entry[i]);
-	finish_access(&access);
+	segue_cli_close(&access);
 	return rc;
 }
 
@@ -491,22 +443,18 @@ const struct segue_cli_command segue_cli_checkpoint = {
 	.name = "checkpoint",
 	.operands = "list|rm|export DIR [TARGET]",
 	.summary = "list, remove or export stored checkpoints",
-	.help = "list    the checkpoints that the store holds: the newest of each lane, as many "
-		"as\n"
-		"        keep_checkpoints of the stream says\n"
-		"rm      removes those of --id, --step or --all. Tokens elsewhere stay good. "
-		"Final\n"
-		"        states cannot be taken back any more to before the oldest that is left\n"
-		"export  writes tokens as TARGET/lane-N.token, where TARGET is a directory: those "
-		"of\n"
-		"        --id or --step, else of the newest step that all lanes of the stream "
-		"have.\n"
-		"        In Python:\n"
-		"        loader.load_state_dict({\"lane/0\": open(\"TARGET/lane-0.token\", "
-		"\"rb\").read()})\n\n"
-		"--stream and --lane narrow each of them; rm and export are of one stream. Works "
-		"with\n"
-		"and without a running server.\n\n"
+	.help = "list    the checkpoints that the store holds: the newest of each lane, as many\n"
+		"        as keep_checkpoints of the stream says\n"
+		"rm      removes those of --id, --step or --all. Tokens that were saved stay\n"
+		"        good. Final states can then be taken back to the oldest checkpoint\n"
+		"        that is left, and not beyond\n"
+		"export  writes tokens as TARGET/lane-N.token, where TARGET is a directory:\n"
+		"        those of --id or --step, else of the newest step that all lanes of\n"
+		"        the stream have. To go on from there, in Python:\n"
+		"        loader.load_state_dict(\n"
+		"            {\"lane/0\": open(\"TARGET/lane-0.token\", \"rb\").read()})\n\n"
+		"--stream and --lane narrow each of them; rm and export are of one stream.\n"
+		"Works with and without a running server.\n\n"
 		"Exit status: 0 fine, 1 no store, no such checkpoint, or it cannot be read or\n"
 		"written, 2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET | SEGUE_CLI_LANE |

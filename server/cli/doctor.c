@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -16,12 +17,14 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <json-c/json.h>
 #include <protobuf-c/protobuf-c.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 #include <zlib.h>
 
-#include "cli/cli.h"
+#include "cli/ask.h"
+#include "cli/print.h"
 #include "core/error.h"
 #include "core/shm.h"
 #include "core/wait.h"
@@ -41,7 +44,6 @@ enum level { OK, WARN, BAD };
 
 struct doctor {
 	struct segue_json json;
-	struct segue_cli_table table;
 	const struct segue_cli_options *options;
 	enum level worst;
 	uint64_t lane_bytes; /* shared memory that the streams of the store need; 0: not known */
@@ -52,7 +54,7 @@ struct doctor {
 
 static const char *const level_names[] = {"ok", "warn", "bad"};
 
-/* One finding. `advice`: what to do; "" if there is nothing to do. */
+/* One finding. `advice`: what to do, unless it is OK; "" if there is nothing to do. */
 static void find(struct doctor *doctor, enum level level, const char *subject, const char *advice,
 	const char *format, ...) __attribute__((format(printf, 5, 6)));
 
@@ -70,22 +72,45 @@ static void find(struct doctor *doctor, enum level level, const char *subject, c
 	segue_json_string(&doctor->json, "level", level_names[level]);
 	segue_json_string(&doctor->json, "subject", subject);
 	segue_json_string(&doctor->json, "finding", text);
-	segue_json_string(&doctor->json, "advice", advice);
+	segue_json_string(&doctor->json, "advice", level == OK ? "" : advice);
 	segue_json_end(&doctor->json, '}');
-	char *printable = segue_cli_printable(text, strlen(text));
-	segue_cli_table_add(&doctor->table, "%s", level_names[level]);
-	segue_cli_table_add(&doctor->table, "%s", subject);
-	segue_cli_table_add(&doctor->table, "%s%s%s", printable, *advice ? ": " : "", advice);
-	free(printable);
+}
+
+/* More is better. */
+static enum level judge(uint64_t have, uint64_t bad_below, uint64_t warn_below)
+{
+	return have < bad_below ? BAD : have < warn_below ? WARN : OK;
+}
+
+static void print_report(const struct segue_cli_options *options, struct json_object *report)
+{
+	static const struct segue_cli_column columns[] = {
+		{"LEVEL", "level"}, {"SUBJECT", "subject"}, {"FINDING", "finding"}};
+	struct json_object *findings = json_object_object_get(report, "findings");
+	struct segue_cli_table table;
+
+	(void)options;
+	segue_cli_table_init(&table, columns, 3);
+	for (size_t i = 0; i < segue_json_count(findings); i++) {
+		struct json_object *finding = segue_json_at(findings, i);
+		const char *text = segue_json_get_text(finding, "finding");
+		const char *advice = segue_json_get_text(finding, "advice");
+		char both[2 * SEGUE_DETAIL_MAX];
+		snprintf(both, sizeof(both), "%s%s%s", text, *advice ? ": " : "", advice);
+		json_object_object_add(finding, "finding", json_object_new_string(both));
+		segue_cli_table_row(&table, finding, NULL);
+	}
+	segue_cli_table_print(&table, 0);
 }
 
 /* ---- The machine ---- */
 
 static void look_at_versions(struct doctor *doctor)
 {
-	find(doctor, OK, "program", "", "segue %s; protobuf-c %s, zlib %s, xxHash %d.%d.%d",
-		segue_version(), protobuf_c_version(), zlibVersion(), XXH_VERSION_NUMBER / 10000,
-		XXH_VERSION_NUMBER / 100 % 100, XXH_VERSION_NUMBER % 100);
+	find(doctor, OK, "program", "",
+		"segue %s; protobuf-c %s, zlib %s, xxHash %d.%d.%d, json-c %s", segue_version(),
+		protobuf_c_version(), zlibVersion(), XXH_VERSION_NUMBER / 10000,
+		XXH_VERSION_NUMBER / 100 % 100, XXH_VERSION_NUMBER % 100, json_c_version());
 }
 
 static void look_at_kernel(struct doctor *doctor)
@@ -112,11 +137,8 @@ static void look_at_processor(struct doctor *doctor)
 			    ? CPU_COUNT(&allowed)
 			    : (int)sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (cores > 1)
-		find(doctor, OK, "cores", "", "%d", cores);
-	else
-		find(doctor, WARN, "cores", "give it two or more",
-			"one core, which worker and server must share");
+	find(doctor, cores > 1 ? OK : WARN, "cores",
+		"give it two or more: worker and server must share it", "%d", cores);
 	if (strcmp(crc, "table") != 0)
 		find(doctor, OK, "CRC32C", "", "%s", crc);
 	else
@@ -124,84 +146,74 @@ static void look_at_processor(struct doctor *doctor)
 			"in software: reading records is several times slower");
 }
 
-/* A number from a small file: 0 if there is none ("max"). */
-static uint64_t number_in(const char *path)
+/* The first number of a line that begins with `head`, in a small file; 0 if there is none. */
+static uint64_t number_in(const char *path, const char *head)
 {
-	char text[64];
+	char line[128];
 	FILE *file = fopen(path, "re");
 	uint64_t value = 0;
 
-	if (!file)
-		return 0;
-	if (fgets(text, sizeof(text), file))
-		value = strtoull(text, NULL, 10);
-	fclose(file);
-	return value;
-}
-
-/* The memory cgroup of this process: "" if it cannot be known. Both versions of the kernel's
- * interface. */
-static void memory_cgroup(char *path, size_t size, const char **limit_file, const char **used_file)
-{
-	char line[PATH_MAX];
-	FILE *file = fopen("/proc/self/cgroup", "re");
-
-	*path = '\0';
 	while (file && fgets(line, sizeof(line), file)) {
-		line[strcspn(line, "\n")] = '\0';
-		char *first = strstr(line, ":memory:");
-		if (first) {
-			snprintf(path, size, "/sys/fs/cgroup/memory%s", first + 8);
-			*limit_file = "memory.limit_in_bytes";
-			*used_file = "memory.usage_in_bytes";
+		if (strncmp(line, head, strlen(head)) == 0) {
+			value = strtoull(line + strlen(head), NULL, 10);
 			break;
-		}
-		if (strncmp(line, "0::", 3) == 0) {
-			snprintf(path, size, "/sys/fs/cgroup%s", line + 3);
-			*limit_file = "memory.max";
-			*used_file = "memory.current";
 		}
 	}
 	if (file)
 		fclose(file);
+	return value;
+}
+
+/* The kernel's two interfaces for a limit of memory. */
+static const struct cgroup {
+	const char *mark; /* in /proc/self/cgroup, before the group's path */
+	const char *root, *limit, *used;
+} cgroups[] = {
+	{":memory:", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"},
+	{"0::", "/sys/fs/cgroup", "memory.max", "memory.current"},
+};
+
+/* The memory cgroup of this process as a path; NULL if it cannot be known. */
+static const struct cgroup *find_cgroup(char *path, size_t size)
+{
+	const struct cgroup *found = NULL;
+	char line[PATH_MAX];
+	FILE *file = fopen("/proc/self/cgroup", "re");
+
+	while (file && found != &cgroups[0] && fgets(line, sizeof(line), file)) {
+		const struct cgroup *cgroup =
+			strstr(line, cgroups[0].mark) ? &cgroups[0] : &cgroups[1];
+		const char *mark = strstr(line, cgroup->mark);
+		line[strcspn(line, "\n")] = '\0';
+		if (!mark || (cgroup == &cgroups[1] && mark != line))
+			continue;
+		snprintf(path, size, "%s%s", cgroup->root, mark + strlen(cgroup->mark));
+		found = cgroup;
+	}
+	if (file)
+		fclose(file);
+	return found;
 }
 
 /* What the tightest cgroup from this process's up to the root leaves; UINT64_MAX: no limit. */
 static uint64_t cgroup_limit(uint64_t *used)
 {
 	char group[PATH_MAX + 64], path[PATH_MAX + 128];
-	const char *limit_file = "", *used_file = "";
+	const struct cgroup *cgroup = find_cgroup(group, sizeof(group));
 	uint64_t least = UINT64_MAX;
-	const size_t root = strlen("/sys/fs/cgroup");
 
-	memory_cgroup(group, sizeof(group), &limit_file, &used_file);
-	while (strlen(group) >= root) {
-		snprintf(path, sizeof(path), "%s/%s", group, limit_file);
-		uint64_t limit = number_in(path);
+	while (cgroup && strlen(group) >= strlen("/sys/fs/cgroup")) {
+		snprintf(path, sizeof(path), "%s/%s", group, cgroup->limit);
+		uint64_t limit = number_in(path, "");
 		if (limit && limit < least) {
 			least = limit;
-			snprintf(path, sizeof(path), "%s/%s", group, used_file);
-			*used = number_in(path);
+			snprintf(path, sizeof(path), "%s/%s", group, cgroup->used);
+			*used = number_in(path, "");
 		}
 		*strrchr(group, '/') = '\0';
 	}
-	return least < UINT64_C(1) << 60 ? least
-					 : UINT64_MAX; /* version 1 has no word for "none" */
-}
-
-static uint64_t available_memory(void)
-{
-	unsigned long long kib = 0;
-	char line[128];
-	FILE *file = fopen("/proc/meminfo", "re");
-
-	while (file && fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	}
-	if (file)
-		fclose(file);
-	return kib * 1024;
+	/* Version 1 has no word for "none". */
+	return least < UINT64_C(1) << 60 ? least : UINT64_MAX;
 }
 
 /* Is `have` enough for the rings of the streams? Rings of a running server are there already. */
@@ -216,27 +228,24 @@ static enum level judge_memory(const struct doctor *doctor, uint64_t have)
 
 static void look_at_memory(struct doctor *doctor)
 {
-	static const char advice[] = "make room, or give the streams a smaller depth or batch_size";
 	char have[32], limit[32], in_use[32], need[32];
-	uint64_t used = 0, available = available_memory(), most = cgroup_limit(&used);
-	enum level level = judge_memory(doctor, available);
+	uint64_t available = number_in("/proc/meminfo", "MemAvailable:") * 1024;
+	uint64_t used = 0, most = cgroup_limit(&used);
 
 	if (doctor->lane_bytes)
 		find(doctor, OK, "shared memory", "",
 			"about %s for all lanes of the store's streams",
 			segue_cli_bytes(doctor->lane_bytes, need));
-	find(doctor, level, "memory", level ? advice : "", "%s available",
+	find(doctor, judge_memory(doctor, available), "memory",
+		"make room, or give the streams a smaller depth or batch_size", "%s available",
 		segue_cli_bytes(available, have));
-	if (most == UINT64_MAX) {
+	if (most == UINT64_MAX)
 		find(doctor, OK, "memory cgroup", "", "no limit");
-		return;
-	}
-	/* What is in use is mostly page cache, which gives way: the limit alone is judged. */
-	level = judge_memory(doctor, most);
-	find(doctor, level, "memory cgroup",
-		level ? "raise its limit: at the limit the kernel kills processes" : "",
-		"limit %s, %s in use (shared memory counts)", segue_cli_bytes(most, limit),
-		segue_cli_bytes(used, in_use));
+	else /* what is in use is mostly page cache, which gives way: the limit alone is judged */
+		find(doctor, judge_memory(doctor, most), "memory cgroup",
+			"raise its limit: at the limit the kernel kills processes",
+			"limit %s, %s in use (shared memory counts)", segue_cli_bytes(most, limit),
+			segue_cli_bytes(used, in_use));
 }
 
 /* Only where memory cannot be sealed do the rings lie in /dev/shm. */
@@ -252,10 +261,9 @@ static void look_at_dev_shm(struct doctor *doctor)
 		return;
 	}
 	uint64_t left = (uint64_t)info.f_bavail * info.f_frsize;
-	enum level level = judge_memory(doctor, left);
-	find(doctor, level, "/dev/shm",
-		level ? "make it larger (docker run --shm-size, or remount with size=)" : "",
-		"%s left", segue_cli_bytes(left, size));
+	find(doctor, judge_memory(doctor, left), "/dev/shm",
+		"make it larger (docker run --shm-size, or remount with size=)", "%s left",
+		segue_cli_bytes(left, size));
 }
 
 static uint64_t limit_of(__rlimit_resource_t resource)
@@ -275,24 +283,19 @@ static void look_at_limits(struct doctor *doctor)
 	if (files == UINT64_MAX)
 		find(doctor, OK, "open files", "", "no limit");
 	else
-		find(doctor,
-			files < FDS_LEAST         ? BAD
-			: files < FDS_COMFORTABLE ? WARN
-						  : OK,
-			"open files",
-			files < FDS_COMFORTABLE ? "raise the limit (ulimit -n): each lane in use "
-						  "and each data file takes some"
-						: "",
-			"limit %llu", (unsigned long long)files);
+		find(doctor, judge(files, FDS_LEAST, FDS_COMFORTABLE), "open files",
+			"raise the limit (ulimit -n): each lane in use and each data file takes "
+			"some",
+			"limit %" PRIu64, files);
 	if (space == UINT64_MAX)
 		find(doctor, OK, "address space", "", "no limit");
 	else
-		find(doctor, space < GIB ? BAD : WARN, "address space",
+		find(doctor, judge(space, GIB, UINT64_MAX), "address space",
 			"lift it (ulimit -v unlimited): the store maps its file whole",
 			"limit %s, which also limits the size of the store",
 			segue_cli_bytes(space, text));
 	if (size != UINT64_MAX)
-		find(doctor, size < GIB ? BAD : WARN, "file size",
+		find(doctor, judge(size, GIB, UINT64_MAX), "file size",
 			"lift it (ulimit -f unlimited): the store is one file", "limit %s",
 			segue_cli_bytes(size, text));
 }
@@ -334,15 +337,15 @@ static void look_at_space(struct doctor *doctor, const char *dir)
 	if (statvfs(dir, &info) < 0)
 		return;
 	uint64_t bytes = (uint64_t)info.f_bavail * info.f_frsize;
-	enum level level = bytes < 64 * MIB ? BAD : bytes < GIB ? WARN : OK;
-	find(doctor, level, "free space",
-		level ? "make room: states, index and inflated files go here" : "", "%s",
+	find(doctor, judge(bytes, 64 * MIB, GIB), "free space",
+		"make room: states, index and inflated files go here", "%s",
 		segue_cli_bytes(bytes, left));
 	if (info.f_files && info.f_favail < 64)
-		find(doctor, BAD, "free inodes", "remove files", "%llu left",
-			(unsigned long long)info.f_favail);
+		find(doctor, BAD, "free inodes", "remove files", "%" PRIu64 " left",
+			(uint64_t)info.f_favail);
 }
 
+/* Whether there is more to look at. */
 static bool look_at_rights(struct doctor *doctor, const char *dir)
 {
 	struct stat info;
@@ -355,28 +358,19 @@ static bool look_at_rights(struct doctor *doctor, const char *dir)
 		find(doctor, BAD, "directory", "name another place", "%s is no directory", dir);
 		return false;
 	}
+	unsigned mode = info.st_mode & 07777;
 	if (access(dir, R_OK | W_OK | X_OK) < 0) {
 		find(doctor, BAD, "rights", "run as its owner, or give it another mode",
 			"uid %u may not read and write %s (owner %u, mode %04o): %s", geteuid(),
-			dir, info.st_uid, info.st_mode & 07777, strerror(errno));
+			dir, info.st_uid, mode, strerror(errno));
 		return false;
 	}
-	if (info.st_mode & 0022)
+	if (mode & 0022)
 		find(doctor, WARN, "rights", "chmod go-w",
-			"others may write in %s (owner %u, mode %04o)", dir, info.st_uid,
-			info.st_mode & 07777);
+			"others may write in %s (owner %u, mode %04o)", dir, info.st_uid, mode);
 	else
-		find(doctor, OK, "rights", "", "owner %u, mode %04o", info.st_uid,
-			info.st_mode & 07777);
+		find(doctor, OK, "rights", "", "owner %u, mode %04o", info.st_uid, mode);
 	return true;
-}
-
-static bool is_leftover(const char *name, const char *prefix, const char *suffix)
-{
-	size_t size = strlen(name), own = strlen(suffix);
-
-	return strncmp(name, prefix, strlen(prefix)) == 0 && size >= own &&
-	       strcmp(name + size - own, suffix) == 0;
 }
 
 /* What was being made by processes that were killed. */
@@ -388,8 +382,9 @@ static void look_at_leftovers(struct doctor *doctor, const char *dir)
 	if (!stream)
 		return;
 	for (struct dirent *entry; (entry = readdir(stream));) {
-		stores += is_leftover(entry->d_name, ".store-", ".new");
-		trials += is_leftover(entry->d_name, TRIAL_PREFIX, "");
+		const char *name = entry->d_name, *end = strrchr(name, '.');
+		stores += strncmp(name, ".store-", 7) == 0 && strcmp(end, ".new") == 0;
+		trials += strncmp(name, TRIAL_PREFIX, strlen(TRIAL_PREFIX)) == 0;
 	}
 	closedir(stream);
 	if (stores)
@@ -405,9 +400,10 @@ static void look_at_leftovers(struct doctor *doctor, const char *dir)
 
 /* ---- The server ---- */
 
-static void look_at_answer(struct doctor *doctor, const struct segue_json_value *report)
+static void look_at_answer(struct doctor *doctor, struct json_object *report)
 {
-	const struct segue_json_value *server = segue_json_get(report, "server");
+	struct json_object *server = json_object_object_get(report, "server");
+	struct json_object *store = json_object_object_get(report, "store");
 	const char *version = segue_json_get_text(server, "version");
 	const char *storage = segue_json_get_text(server, "storage");
 
@@ -422,8 +418,7 @@ static void look_at_answer(struct doctor *doctor, const struct segue_json_value 
 			"look at its log, make room or mend the disk, then start it again",
 			"the server cannot write: %s", storage);
 	find(doctor, OK, "store", "", "%s, %s transactions since the start",
-		segue_json_get_text(segue_json_get(report, "store"), "lmdb"),
-		segue_json_get_text(segue_json_get(report, "store"), "transactions"));
+		segue_json_get_text(store, "lmdb"), segue_json_get_text(store, "transactions"));
 }
 
 /* Nobody answers. A socket that is there is a stale one, unless somebody holds the directory. */
@@ -437,18 +432,16 @@ static void look_at_silence(struct doctor *doctor, const char *socket)
 	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
 	bool there = lstat(socket, &info) == 0;
 	int held = segue_cli_lock_holder(dir, &pid);
-	if (held == 1 && !pid) {
-		find(doctor, BAD, "server", "wait until that process has ended",
-			"another process has %s, and no server answers at %s: %s", dir, socket,
-			detail);
-		return;
-	}
-	if (held == 1) {
+	if (held == 1 && pid)
 		find(doctor, BAD, "server", "give its socket with --socket, or end that process",
 			"process %ld serves %s, but does not answer at %s: %s", pid, dir, socket,
 			detail);
+	else if (held == 1)
+		find(doctor, BAD, "server", "wait until that process has ended",
+			"another process has %s, and no server answers at %s: %s", dir, socket,
+			detail);
+	if (held == 1)
 		return;
-	}
 	find(doctor, OK, "server", "", "none runs");
 	if (there && !S_ISSOCK(info.st_mode))
 		find(doctor, BAD, "socket", "move it away, or give another path with --socket",
@@ -458,57 +451,61 @@ static void look_at_silence(struct doctor *doctor, const char *socket)
 			"%s is left over: nobody listens on it", socket);
 }
 
+/* What a report says, read; NULL and why in *rc if there is none. */
+static struct json_object *ask(struct doctor *doctor, enum segue_report what, int *rc)
+{
+	struct json_object *report = NULL;
+	char *json;
+
+	*rc = segue_cli_report(doctor->options, what, &json);
+	if (*rc)
+		return NULL;
+	*rc = segue_json_parse(json, &report);
+	segue_free(json);
+	return report;
+}
+
 /* What the report of the store says of the need for memory. */
 static void add_need(struct doctor *doctor)
 {
-	struct segue_json_value *report;
-	char *json;
+	int rc;
+	struct json_object *report = ask(doctor, SEGUE_REPORT_INSPECT, &rc);
+	struct json_object *streams = json_object_object_get(report, "streams");
 
-	if (segue_cli_report(doctor->options, SEGUE_REPORT_INSPECT, &json))
-		return;
-	if (segue_json_parse(json, strlen(json), &report) == 0) {
-		const struct segue_json_value *streams = segue_json_get(report, "streams");
-		for (const struct segue_json_value *stream = streams ? streams->first : NULL;
-			stream; stream = stream->next)
-			doctor->lane_bytes +=
-				segue_json_get_unsigned(stream, "lane_bytes") *
-				segue_json_get_unsigned(segue_json_get(stream, "spec"), "lanes");
-		segue_json_destroy(report);
+	for (size_t i = 0; i < segue_json_count(streams); i++) {
+		struct json_object *stream = segue_json_at(streams, i);
+		struct json_object *spec = json_object_object_get(stream, "spec");
+		doctor->lane_bytes += segue_json_get_unsigned(stream, "lane_bytes") *
+				      segue_json_get_unsigned(spec, "lanes");
 	}
-	segue_free(json);
+	json_object_put(report);
 }
 
 static void look_at_server(struct doctor *doctor)
 {
-	struct segue_json_value *report;
-	char *dir = segue_cli_absolute(doctor->options->dir), *json = NULL, *socket = NULL;
+	const size_t most = sizeof(((struct sockaddr_un *)NULL)->sun_path);
+	const char *given = doctor->options->socket;
+	char socket[PATH_MAX + 32];
+	char *base = segue_cli_need(segue_cli_absolute(given ? given : doctor->options->dir));
+	int rc;
 
-	if (doctor->options->socket)
-		socket = segue_cli_absolute(doctor->options->socket);
-	else if (!dir || asprintf(&socket, "%s/segue.sock", dir) < 0)
-		socket = NULL;
-	if (!socket)
-		goto out;
-	if (strlen(socket) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+	snprintf(socket, sizeof(socket), "%s%s", base, given ? "" : "/segue.sock");
+	free(base);
+	if (strlen(socket) >= most) {
 		find(doctor, BAD, "socket", "give a shorter one with --socket",
 			"the path %s has %zu bytes, the system allows %zu", socket, strlen(socket),
-			sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
-		goto out;
+			most - 1);
+		return;
 	}
-	int rc = segue_cli_report(doctor->options, SEGUE_REPORT_STATUS, &json);
+	struct json_object *report = ask(doctor, SEGUE_REPORT_STATUS, &rc);
 	doctor->served = rc == 0;
-	if (rc == 0 && segue_json_parse(json, strlen(json), &report) == 0) {
+	if (!rc)
 		look_at_answer(doctor, report);
-		segue_json_destroy(report);
-	} else if (rc == SEGUE_EGONE) {
+	else if (rc == SEGUE_EGONE)
 		look_at_silence(doctor, socket);
-	} else {
+	else
 		find(doctor, BAD, "server", "", "%s", segue_error_detail());
-	}
-out:
-	segue_free(json);
-	free(socket);
-	free(dir);
+	json_object_put(report);
 }
 
 /* ---- The store ---- */
@@ -531,15 +528,14 @@ static void look_at_store(struct doctor *doctor, const char *dir)
 		return;
 	segue_store_stats(store, &stats);
 	segue_store_close(store);
+	segue_cli_bytes(stats.file_bytes, size);
 	if (stats.was_clean || stats.same_boot)
-		find(doctor, OK, "store", "", "%s, %s%s", segue_cli_bytes(stats.file_bytes, size),
-			stats.lmdb_version,
+		find(doctor, OK, "store", "", "%s, %s%s", size, stats.lmdb_version,
 			stats.was_clean ? "" : ", the last server was killed, which it survives");
 	else
 		find(doctor, WARN, "store",
 			"nothing: the next server verifies it first ('segue verify' does it now)",
-			"%s, %s, the machine stopped while a server ran",
-			segue_cli_bytes(stats.file_bytes, size), stats.lmdb_version);
+			"%s, %s, the machine stopped while a server ran", size, stats.lmdb_version);
 }
 
 static int time_commits(struct segue_store *store, double *milliseconds)
@@ -564,19 +560,6 @@ static int time_commits(struct segue_store *store, double *milliseconds)
 	return 0;
 }
 
-/* Best effort, of what a store consists of. */
-static void remove_trial(const char *trial)
-{
-	static const char *const parts[] = {
-		"store/data.mdb", "store/lock.mdb", "store", "server.pid", ""};
-	char path[PATH_MAX + 32];
-
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		snprintf(path, sizeof(path), "%s/%s", trial, parts[i]);
-		remove(path);
-	}
-}
-
 /* The proof that a store works in a place is to make one. */
 static void try_store(struct doctor *doctor, const char *place)
 {
@@ -598,49 +581,39 @@ static void try_store(struct doctor *doctor, const char *place)
 		rc = time_commits(store, &milliseconds);
 		segue_store_close(store);
 	}
-	remove_trial(trial);
+	segue_cli_remove_tree(trial);
 	if (rc)
 		find(doctor, BAD, "trial store", "", "%s", segue_error_detail());
 	else
 		find(doctor, milliseconds > 50 ? WARN : OK, "trial store",
-			milliseconds > 50 ? "use a faster disk, or keep durability=\"interval\""
-					  : "",
+			"use a faster disk, or keep durability=\"interval\"",
 			"made, written and removed in %s: a commit takes %.2f ms (%s)", place,
 			milliseconds, stats.lmdb_version);
 }
 
 /* ---- All of it ---- */
 
-/* The nearest directory above (or at) `path` that exists. */
-static char *existing_above(const char *path)
+/* In the nearest directory above that exists. */
+static void examine_place_of(struct doctor *doctor, const char *dir)
 {
-	char *place = segue_cli_absolute(path);
+	char *place = segue_cli_need(segue_cli_absolute(dir)), *slash;
 
-	while (place && access(place, F_OK) < 0) {
-		char *slash = strrchr(place, '/');
-		if (!slash || slash == place)
-			break;
+	find(doctor, OK, "directory", "", "%s does not exist yet: it is made when it is first used",
+		dir);
+	while (access(place, F_OK) < 0 && (slash = strrchr(place, '/')) && slash != place)
 		*slash = '\0';
+	if (look_at_rights(doctor, place)) {
+		look_at_file_system(doctor, place);
+		look_at_space(doctor, place);
+		try_store(doctor, place);
 	}
-	return place;
+	free(place);
 }
 
-static void examine_directory(struct doctor *doctor)
+static void examine_directory(struct doctor *doctor, const char *dir)
 {
-	const char *dir = doctor->options->dir;
-
 	if (access(dir, F_OK) < 0 && errno == ENOENT) {
-		char *place = existing_above(dir);
-		find(doctor, OK, "directory", "",
-			"%s does not exist yet: it is made when it is "
-			"first used",
-			dir);
-		if (place && look_at_rights(doctor, place)) {
-			look_at_file_system(doctor, place);
-			look_at_space(doctor, place);
-			try_store(doctor, place);
-		}
-		free(place);
+		examine_place_of(doctor, dir);
 		return;
 	}
 	if (!look_at_rights(doctor, dir))
@@ -655,54 +628,42 @@ static void examine_directory(struct doctor *doctor)
 	add_need(doctor);
 }
 
-static void examine_machine(struct doctor *doctor)
-{
-	look_at_versions(doctor);
-	look_at_kernel(doctor);
-	look_at_processor(doctor);
-	look_at_limits(doctor);
-	look_at_memory(doctor);
-	look_at_dev_shm(doctor);
-}
-
 static int run_doctor(const struct segue_cli_options *options)
 {
-	static const char *const headers[] = {"LEVEL", "SUBJECT", "FINDING"};
 	struct doctor doctor = {.options = options};
 	const char *temporary = getenv("TMPDIR");
 	char *json;
 
-	segue_cli_table_init(&doctor.table, 3, headers);
 	segue_json_begin(&doctor.json, NULL, '{');
 	segue_json_begin(&doctor.json, "findings", '[');
 	if (options->dir)
-		examine_directory(&doctor);
+		examine_directory(&doctor, options->dir);
 	else
 		try_store(&doctor, temporary && *temporary ? temporary : "/tmp");
-	examine_machine(&doctor);
+	look_at_versions(&doctor);
+	look_at_kernel(&doctor);
+	look_at_processor(&doctor);
+	look_at_limits(&doctor);
+	look_at_memory(&doctor);
+	look_at_dev_shm(&doctor);
 	segue_json_end(&doctor.json, ']');
 	segue_json_string(&doctor.json, "worst", level_names[doctor.worst]);
 	segue_json_end(&doctor.json, '}');
-	int rc = segue_json_take(&doctor.json, &json);
-	if (!rc && options->json)
-		puts(json);
-	else if (!rc)
-		segue_cli_table_print(&doctor.table, 0);
-	segue_cli_table_finish(&doctor.table);
-	if (rc)
+	if (segue_json_take(&doctor.json, &json))
 		return segue_cli_fail();
-	free(json);
-	return doctor.worst == BAD ? SEGUE_CLI_WRONG : SEGUE_CLI_FINE;
+	int status = segue_cli_show(options, json, print_report);
+	return status == SEGUE_CLI_FINE && doctor.worst == BAD ? SEGUE_CLI_WRONG : status;
 }
 
 const struct segue_cli_command segue_cli_doctor = {
 	.name = "doctor",
 	.operands = "[DIR]",
 	.summary = "say what is wrong with this machine or directory",
-	.help = "Looks at kernel, memory, limits and versions; with DIR also at its file system,\n"
-		"space, rights, server, store and what killed processes left there. Makes a small\n"
-		"store in DIR (else in $TMPDIR or /tmp), writes to it, and removes it again.\n"
-		"Each finding is ok, warn (works, but) or bad (does not work), with what to do.\n\n"
+	.help = "Looks at kernel, memory, limits and versions; with DIR also at its file\n"
+		"system, space, rights, server, store and what killed processes left there.\n"
+		"Makes a small store in DIR (else in $TMPDIR or /tmp), writes to it, and\n"
+		"removes it again. Each finding is ok, warn (it works, with a drawback) or bad\n"
+		"(it does not work), with what to do.\n\n"
 		"Exit status: 0 nothing is bad, 1 something is, 2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_SOCKET,
 	.operands_min = 0,

@@ -3,53 +3,50 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include <json-c/json.h>
+
+#include "cli/ask.h"
+#include "cli/print.h"
 #include "core/error.h"
 
 enum { VALUES_SHOWN = 16 };
 
-static void print_state(const struct segue_json_value *state)
+static void print_state(const char *name, struct json_object *state)
 {
-	const struct segue_json_value *shape = segue_json_get(state, "shape");
-	const struct segue_json_value *values = segue_json_get(state, "values");
-	char *name = segue_cli_printable(state->name, strlen(state->name));
-	size_t shown = 0;
+	struct json_object *values = json_object_object_get(state, "values");
+	char *shown = segue_cli_printable(name, strlen(name));
+	size_t count = segue_json_count(values);
 
-	printf("  %s %s[", name, segue_json_get_text(state, "dtype"));
-	free(name);
-	for (const struct segue_json_value *dim = shape ? shape->first : NULL; dim; dim = dim->next)
-		printf("%s%s", dim->text, dim->next ? ", " : "");
-	printf("] =");
-	for (const struct segue_json_value *value = values ? values->first : NULL;
-		value && shown < VALUES_SHOWN; value = value->next, shown++)
-		printf(" %s", value->text);
-	if (values && values->count > shown)
-		printf(" ... (%zu values in all, --json prints them)", values->count);
+	printf("  ");
+	segue_cli_print_field(shown, state);
+	free(shown);
+	printf(" =");
+	for (size_t i = 0; i < count && i < VALUES_SHOWN; i++)
+		printf(" %s", segue_cli_text(segue_json_at(values, i)));
+	if (count > VALUES_SHOWN)
+		printf(" ... (%zu values in all, --json prints them)", count);
 	putchar('\n');
 }
 
-static void print_hit(const struct segue_json_value *hit)
+static void print_hit(struct json_object *hit)
 {
-	const struct segue_json_value *states = segue_json_get(hit, "states");
-	char *text = segue_cli_text(hit, "stream");
+	struct json_object *states = json_object_object_get(hit, "states");
 
-	printf("stream %s, group %s, ", text, segue_json_get_text(hit, "group"));
-	free(text);
-	printf("%s: lane %s, sequence %s\n", segue_json_get_text(hit, "kind"),
-		segue_json_get_text(hit, "lane"), segue_json_get_text(hit, "number"));
-	for (const struct segue_json_value *state = states ? states->first : NULL; state;
-		state = state->next)
-		print_state(state);
+	printf("stream %s, group %s, %s: lane %s, sequence %s\n", segue_cli_member(hit, "stream"),
+		segue_cli_member(hit, "group"), segue_cli_member(hit, "kind"),
+		segue_cli_member(hit, "lane"), segue_cli_member(hit, "number"));
+	if (json_object_is_type(states, json_type_object)) {
+		json_object_object_foreach(states, name, state) print_state(name, state);
+	}
 }
 
-static void print_report(
-	const struct segue_cli_options *options, const struct segue_json_value *report)
+static void print_report(const struct segue_cli_options *options, struct json_object *report)
 {
-	const struct segue_json_value *found = segue_json_get(report, "found");
+	struct json_object *found = json_object_object_get(report, "found");
 
 	(void)options;
-	for (const struct segue_json_value *hit = found ? found->first : NULL; hit; hit = hit->next)
-		print_hit(hit);
+	for (size_t i = 0; i < segue_json_count(found); i++)
+		print_hit(segue_json_at(found, i));
 }
 
 static int run_get(const struct segue_cli_options *options)
@@ -69,9 +66,10 @@ const struct segue_cli_command segue_cli_get = {
 	.name = "get",
 	.operands = "DIR KEY",
 	.summary = "show the states kept under a key",
-	.help = "KEY is the key of a record, such as data.tfrecord:4096 (not that of a segment).\n"
-		"Found are the states of sequences that go on (live), as they are on disk, and,\n"
-		"in streams with keep_final, those of sequences that have ended (final). A record\n"
+	.help = "KEY is the key of a record, such as data.tfrecord:4096 (not that of a\n"
+		"segment); 'segue inspect --stream NAME' shows the keys of the rows. Found\n"
+		"are the states of sequences that go on (live), as they are on disk, and, in\n"
+		"streams with keep_final, those of sequences that have ended (final). A record\n"
 		"that is in use in several epochs, streams or groups is found several times.\n"
 		"Works with and without a running server. 'segue get DIR -- KEY' takes a KEY that\n"
 		"begins with '-'.\n\n"

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/backup.h"
 #include "cli/cli.h"
+#include "report/verifier.h"
 
 static const struct segue_cli_command *const commands[] = {&segue_cli_serve, &segue_cli_status,
 	&segue_cli_inspect, &segue_cli_get, &segue_cli_checkpoint, &segue_cli_verify,
@@ -47,6 +49,14 @@ static int run_command(const char *name, int argc, char **argv)
 	return SEGUE_CLI_USAGE;
 }
 
+/* `segue child PARENT WORK [ARGUMENT]...`, for the program's own use. */
+static int run_child(char **argv)
+{
+	segue_child_fn *work = strcmp(argv[2], "copy") == 0 ? segue_cli_copy : segue_verifier_work;
+
+	return segue_child_answer(argv[1], work, argv + 3);
+}
+
 static bool is_one_of(const char *name, const char *a, const char *b, const char *c)
 {
 	return strcmp(name, a) == 0 || strcmp(name, b) == 0 || strcmp(name, c) == 0;
@@ -67,6 +77,8 @@ static int run(int argc, char **argv)
 		print_usage(stdout);
 		return SEGUE_CLI_FINE;
 	}
+	if (strcmp(name, "child") == 0 && argc > 4)
+		return run_child(argv + 1);
 	if (*name)
 		return run_command(name, argc - 1, argv + 1);
 	print_usage(stderr);

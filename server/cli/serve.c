@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/ask.h"
 #include "cli/service.h"
 #include "core/error.h"
 #include "os/notify.h"
@@ -167,7 +167,7 @@ static int serve(const struct segue_cli_options *options, int starter, pid_t par
 		struct segue_options server = {.dir = dir,
 			.socket_path = socket,
 			.embedded = options->embedded,
-			.map_bytes = options->map_bytes};
+			.map_bytes = (uint64_t)options->map_mib << 20};
 		segue_cli_service_apply(&service, &server);
 		struct announcement announcement = {
 			.starter = starter, .parent = parent, .dir = dir, .socket = socket};
@@ -251,29 +251,26 @@ const struct segue_cli_command segue_cli_serve = {
 	.name = "serve",
 	.operands = "DIR",
 	.summary = "run the server of a store directory",
-	.help = "Makes DIR if it does not exist. Prints one line when it is ready, logs to "
-		"standard\n"
-		"error. SIGTERM or SIGINT: what is committed goes to disk, then it ends; a second\n"
-		"one ends it at once. One server serves a directory at a time.\n\n"
-		"Clients start a server by themselves where none runs, with --embedded: it leaves\n"
-		"the terminal, ends when its last client has left, and logs to DIR/server.log.\n"
-		"Such a server does not look at $SEGUE_SOCKET.\n\n"
-		"Clients of the server's own user and root may connect, and those that are let "
-		"in.\n"
-		"Lists in the environment are separated by ':'. BYTES may end in K, M, G or T. A\n"
-		"limit that is reached is an error for the client that asks for more. Limits have\n"
-		"variables, too: --max-lanes is $SEGUE_MAX_LANES, and so on.\n\n"
-		"Under a service manager (systemd) it tells when it is ready and that it lives\n"
+	.help = "Makes DIR if it does not exist. Prints one line when it is ready, logs to\n"
+		"standard error. SIGTERM or SIGINT: what is committed goes to disk, then it\n"
+		"ends; a second one ends it at once. One server serves a directory at a time.\n\n"
+		"Clients start a server by themselves where none runs, with --embedded: it\n"
+		"leaves the terminal, ends when its last client has left, and logs to\n"
+		"DIR/server.log. Such a server does not look at $SEGUE_SOCKET.\n\n"
+		"Clients of the server's own user and root may connect, and those that are\n"
+		"let in. Lists in the environment are separated by ':'. BYTES may end in K, M,\n"
+		"G or T. A limit that is reached is an error for the client that asks for\n"
+		"more. Limits have variables, too: --max-lanes is $SEGUE_MAX_LANES, and so on.\n\n"
+		"Under a service manager (systemd) it says when it is ready and that it lives\n"
 		"(Type=notify, WatchdogSec=), and takes over a listening socket.\n\n"
-		"A store that was not left in order before this machine started, or whose last\n"
-		"write failed, is verified first, in a process of its own: progress is logged.\n\n"
+		"After a crash of the machine, or a write that failed, the store is verified\n"
+		"before it is served, in a process of its own; progress is logged.\n\n"
 		"Exit status: 0 ended in order, 1 could not start, had to stop, or ended with\n"
-		"commits that could not be written (a message says why), 2 wrong usage (also of a\n"
-		"variable), 3 the store's file could not be read (SIGBUS). With --embedded: 0 the\n"
-		"server is ready, else the code of the error in segue.h, such as 7 (EBUSY, "
-		"another\n"
-		"server has DIR), 21 (ESTORE, damaged), 22 (EFORMAT, written by another version),\n"
-		"23 (EREADONLY).\n",
+		"commits that could not be written (a message says why), 2 wrong usage (also\n"
+		"of a variable), 3 the store's file could not be read (SIGBUS). With\n"
+		"--embedded: 0 the server is ready, else the code of the error in segue.h,\n"
+		"such as 7 (EBUSY, another server has DIR), 21 (ESTORE, damaged), 22 (EFORMAT,\n"
+		"written by another version), 23 (EREADONLY).\n",
 	.takes = SEGUE_CLI_SOCKET | SEGUE_CLI_EMBEDDED | SEGUE_CLI_SERVICE | SEGUE_CLI_MAP_SIZE,
 	.operands_min = 1,
 	.operands_max = 1,

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "cli/ask.h"
 #include "core/error.h"
 #include "os/notify.h"
 

@@ -1,5 +1,7 @@
-/* What `segue serve` is told beside its directory: limits, roots, who may connect, the socket of the
- * service manager. */
+/*
+ * What `segue serve` is told beside its directory: limits, roots, who may connect, the service
+ * manager's socket.
+ */
 #ifndef SEGUE_CLI_SERVICE_H
 #define SEGUE_CLI_SERVICE_H
 
@@ -17,13 +19,14 @@ struct segue_cli_service {
 
 /*
  * Limits, roots and who may connect, from the command line, else the environment. SEGUE_EINVAL says
- * which option or variable is wrong. However it ends, segue_cli_service_finish() frees what it took.
+ * which option or variable is wrong. However it ends, segue_cli_service_finish() frees what it
+ * took.
  */
 int segue_cli_service_init(
 	struct segue_cli_service *service, const struct segue_cli_options *options);
 /*
- * The service manager: an embedded server has none. *socket, malloc'd, is replaced by the path of the
- * manager's socket, if there is one.
+ * The service manager: an embedded server has none. *socket, malloc'd, is replaced by the path of
+ * the manager's socket, if there is one.
  */
 int segue_cli_service_socket(
 	struct segue_cli_service *service, const struct segue_cli_options *options, char **socket);

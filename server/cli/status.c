@@ -1,116 +1,102 @@
 /* segue status: the running server of a directory, its sessions, streams and lanes. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include <json-c/json.h>
+
+#include "cli/ask.h"
+#include "cli/print.h"
 #include "core/error.h"
 
-static void print_server(const struct segue_json_value *report)
+static void print_server(struct json_object *report)
 {
-	const struct segue_json_value *server = segue_json_get(report, "server");
-	const struct segue_json_value *store = segue_json_get(report, "store");
-	const char *storage = segue_json_get_text(server, "storage");
-	char up[32], memory[32], file[32];
+	struct json_object *server = json_object_object_get(report, "server");
+	struct json_object *store = json_object_object_get(report, "store");
+	struct json_object *memory = json_object_object_get(report, "memory");
+	const char *storage = segue_cli_member(server, "storage");
+	char up[32], rss[32], file[32];
 
-	printf("server   segue %s, pid %s, %s%s\n", segue_json_get_text(server, "version"),
-		segue_json_get_text(server, "pid"),
+	printf("server   segue %s, pid %s, %s%s\n", segue_cli_member(server, "version"),
+		segue_cli_member(server, "pid"),
 		segue_json_get_bool(server, "embedded") ? "embedded" : "on its own",
 		segue_json_get_bool(server, "stopping") ? ", stopping" : "");
-	printf("dir      %s\n", segue_json_get_text(server, "dir"));
-	printf("socket   %s\n", segue_json_get_text(server, "socket"));
+	printf("dir      %s\n", segue_cli_member(server, "dir"));
+	printf("socket   %s\n", segue_cli_member(server, "socket"));
 	printf("up       %s, processor time %s s, memory %s\n",
 		segue_cli_duration(segue_json_get_unsigned(server, "uptime_s"), up),
-		segue_json_get_text(report, "cpu_s"),
-		segue_cli_bytes(
-			segue_json_get_unsigned(segue_json_get(report, "memory"), "rss_bytes"),
-			memory));
+		segue_cli_member(report, "cpu_s"),
+		segue_cli_bytes(segue_json_get_unsigned(memory, "rss_bytes"), rss));
 	printf("storage  %s%s, %s on disk, %s transactions\n",
 		strcmp(storage, "ok") == 0 ? "" : "FAILED: ", storage,
 		segue_cli_bytes(segue_json_get_unsigned(store, "file_bytes"), file),
-		segue_json_get_text(store, "transactions"));
+		segue_cli_member(store, "transactions"));
 }
 
-static void print_sessions(const struct segue_json_value *report)
+static void print_sessions(struct json_object *report)
 {
-	static const char *const headers[] = {"PID", "PROGRAM", "UID"};
-	const struct segue_json_value *sessions = segue_json_get(report, "sessions");
+	static const struct segue_cli_column columns[] = {
+		{"PID", "pid"}, {"PROGRAM", "program"}, {"UID", "uid"}};
+	struct json_object *sessions = json_object_object_get(report, "sessions");
 	struct segue_cli_table table;
 
-	segue_cli_table_init(&table, 3, headers);
-	for (const struct segue_json_value *session = sessions ? sessions->first : NULL; session;
-		session = session->next) {
-		segue_cli_table_value(&table, session, "pid");
-		segue_cli_table_value(&table, session, "program");
-		segue_cli_table_value(&table, session, "uid");
-	}
-	printf("\nsessions: %zu\n", sessions ? sessions->count : 0);
+	printf("\nsessions: %zu\n", segue_json_count(sessions));
+	segue_cli_table_init(&table, columns, 3);
+	for (size_t i = 0; i < segue_json_count(sessions); i++)
+		segue_cli_table_row(&table, segue_json_at(sessions, i), NULL);
 	segue_cli_table_print(&table, 2);
 }
 
-static void print_lanes(const struct segue_json_value *lanes)
+static void print_lanes(struct json_object *lanes)
 {
-	static const char *const headers[] = {"LANE", "GROUP", "LEASE", "HOLDER", "COMMITTED",
-		"DURABLE", "AHEAD", "DEPTH", "HELD", "RING", "ENDED"};
+	static const struct segue_cli_column columns[] = {{"LANE", "lane"}, {"GROUP", "group"},
+		{"LEASE", "state"}, {"HOLDER", "holder_pid"}, {"COMMITTED", "step_committed"},
+		{"DURABLE", "step_durable"}, {"AHEAD", "ahead"}, {"DEPTH", "depth"},
+		{"HELD", "held"}, {"RING", "ring_bytes", true}, {"ENDED", "ended"}};
 	struct segue_cli_table table;
-	char ring[32];
 
-	segue_cli_table_init(&table, sizeof(headers) / sizeof(headers[0]), headers);
-	for (const struct segue_json_value *lane = lanes ? lanes->first : NULL; lane;
-		lane = lane->next) {
+	segue_cli_table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
+	for (size_t i = 0; i < segue_json_count(lanes); i++) {
+		struct json_object *lane = segue_json_at(lanes, i);
 		uint64_t published = segue_json_get_unsigned(lane, "step_published");
 		uint64_t committed = segue_json_get_unsigned(lane, "step_committed");
-		segue_cli_table_value(&table, lane, "lane");
-		segue_cli_table_value(&table, lane, "group");
-		segue_cli_table_value(&table, lane, "state");
-		segue_cli_table_value(&table, lane, "holder_pid");
-		segue_cli_table_value(&table, lane, "step_committed");
-		segue_cli_table_value(&table, lane, "step_durable");
-		segue_cli_table_add(&table, "%llu",
-			(unsigned long long)(published > committed ? published - committed : 0));
-		segue_cli_table_value(&table, lane, "depth");
-		segue_cli_table_value(&table, lane, "held");
-		segue_cli_table_add(&table, "%s",
-			segue_cli_bytes(segue_json_get_unsigned(lane, "ring_bytes"), ring));
-		segue_cli_table_value(&table, lane, "ended");
+		struct json_object *more = segue_cli_need(json_object_new_object());
+		json_object_object_add(more, "ahead",
+			json_object_new_uint64(published > committed ? published - committed : 0));
+		segue_cli_table_row(&table, lane, more);
+		json_object_put(more);
 	}
 	segue_cli_table_print(&table, 2);
 }
 
-static void print_stream(const struct segue_json_value *stream)
+static void print_stream(struct json_object *stream)
 {
-	char *text = segue_cli_text(stream, "name");
 	char index[32];
 
-	printf("\nstream %s: ", text);
-	free(text);
+	printf("\nstream %s: ", segue_cli_member(stream, "name"));
 	if (strcmp(segue_json_get_text(stream, "state"), "open") != 0) {
 		printf("opening (its index is built or read)\n");
 		return;
 	}
 	printf("%s records, files %s, index %s, CRC %s, %s skipped; batches of %s x %s steps%s\n",
-		segue_json_get_text(stream, "records"), segue_json_get_text(stream, "files"),
+		segue_cli_member(stream, "records"), segue_cli_member(stream, "files"),
 		segue_cli_bytes(segue_json_get_unsigned(stream, "index_bytes"), index),
-		segue_json_get_text(stream, "crc"), segue_json_get_text(stream, "skipped"),
-		segue_json_get_text(stream, "batch_size"),
-		segue_json_get_text(stream, "num_unroll"),
+		segue_cli_member(stream, "crc"), segue_cli_member(stream, "skipped"),
+		segue_cli_member(stream, "batch_size"), segue_cli_member(stream, "num_unroll"),
 		segue_json_get_bool(stream, "persist") ? "" : "; not stored");
-	print_lanes(segue_json_get(stream, "lanes"));
+	print_lanes(json_object_object_get(stream, "lanes"));
 }
 
-static void print_report(
-	const struct segue_cli_options *options, const struct segue_json_value *report)
+static void print_report(const struct segue_cli_options *options, struct json_object *report)
 {
-	const struct segue_json_value *streams = segue_json_get(report, "streams");
+	struct json_object *streams = json_object_object_get(report, "streams");
 
 	(void)options;
 	print_server(report);
 	print_sessions(report);
-	if (!streams || streams->count == 0)
+	if (segue_json_count(streams) == 0)
 		printf("\nno stream is open\n");
-	for (const struct segue_json_value *stream = streams ? streams->first : NULL; stream;
-		stream = stream->next)
-		print_stream(stream);
+	for (size_t i = 0; i < segue_json_count(streams); i++)
+		print_stream(segue_json_at(streams, i));
 }
 
 /* Nobody answers: is that because nobody is there? */
@@ -152,11 +138,13 @@ const struct segue_cli_command segue_cli_status = {
 	.name = "status",
 	.operands = "DIR",
 	.summary = "show the running server of a directory",
-	.help = "Of each lane: who has it, the steps committed and on disk, how many batches are\n"
-		"filled ahead of the worker (AHEAD) of how many there is room for (DEPTH), and\n"
-		"how many committed batches it has not released yet (HELD).\n\n"
-		"Exit status: 0 a server answered, 1 none runs or it could not be asked, 2 wrong\n"
-		"usage.\n",
+	.help = "Of each lane: the state of its LEASE and the process that has it (HOLDER),\n"
+		"the steps committed and on disk (DURABLE), how many batches are filled ahead\n"
+		"of the worker (AHEAD) of how many there is room for (DEPTH), how many\n"
+		"committed batches it has not released yet (HELD), its shared memory (RING),\n"
+		"and whether its last batch is filled (ENDED).\n\n"
+		"Exit status: 0 a server answered, 1 none runs or it could not be asked,\n"
+		"2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,
 	.operands_min = 1,
 	.operands_max = 1,

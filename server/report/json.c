@@ -1,11 +1,14 @@
 /* JSON, written and read. */
 #include "report/json.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <json-c/json.h>
 
 #include "core/error.h"
 #include "core/utf8.h"
@@ -114,13 +117,13 @@ void segue_json_string(struct segue_json *json, const char *name, const char *te
 void segue_json_unsigned(struct segue_json *json, const char *name, uint64_t value)
 {
 	lead_in(json, name);
-	append_format(json, "%llu", (unsigned long long)value);
+	append_format(json, "%" PRIu64, value);
 }
 
 void segue_json_signed(struct segue_json *json, const char *name, int64_t value)
 {
 	lead_in(json, name);
-	append_format(json, "%lld", (long long)value);
+	append_format(json, "%" PRId64, value);
 }
 
 void segue_json_real(struct segue_json *json, const char *name, double value, int digits)
@@ -166,314 +169,93 @@ void segue_json_finish(struct segue_json *json)
 
 /* ---- Reader ---- */
 
-struct reader {
-	const char *begin, *at, *end;
-	int depth;
-};
-
-static int refuse(const struct reader *reader, const char *what)
+/* What append_character() makes of a byte that is not text, which no library reads. */
+static bool is_escaped_byte(const char *at)
 {
-	return segue_fail(
-		SEGUE_EPROTOCOL, "not JSON: %s at byte %zd", what, reader->at - reader->begin);
+	return strncmp(at, "\\udc", 4) == 0 && strspn(at + 4, "0123456789abcdef") >= 2 &&
+	       at[4] >= '8';
 }
 
-static void skip_space(struct reader *reader)
+/* "\\x80" in place of "\udc80": how a terminal is shown it, and shorter. */
+static void show_bytes(char *text)
 {
-	while (reader->at < reader->end && *reader->at && strchr(" \t\r\n", *reader->at))
-		reader->at++;
-}
+	const char *at = text;
 
-/* Passes over `text` if it comes next. */
-static bool accept(struct reader *reader, const char *text)
-{
-	size_t size = strlen(text);
-
-	if ((size_t)(reader->end - reader->at) < size || memcmp(reader->at, text, size) != 0)
-		return false;
-	reader->at += size;
-	return true;
-}
-
-/* Four hexadecimal digits, or -1. */
-static int32_t read_hex(struct reader *reader)
-{
-	static const char digits[] = "0123456789abcdef0123456789ABCDEF";
-	int32_t value = 0;
-
-	if (reader->end - reader->at < 4)
-		return -1;
-	for (int i = 0; i < 4; i++) {
-		const char *digit = memchr(digits, *reader->at++, sizeof(digits) - 1);
-		if (!digit)
-			return -1;
-		value = value << 4 | ((digit - digits) & 15);
+	while (*at) {
+		if (is_escaped_byte(at)) {
+			const char shown[] = {'\\', '\\', 'x', at[4], at[5]};
+			memcpy(text, shown, sizeof(shown));
+			text += sizeof(shown);
+			at += 6;
+			continue;
+		}
+		if (*at == '\\' && at[1])
+			*text++ = *at++;
+		*text++ = *at++;
 	}
-	return value;
+	*text = '\0';
 }
 
-static size_t encode(int32_t code, char out[4])
+/* Takes `tokener` over, which may be NULL; what it reads is changed. */
+static int parse(struct json_tokener *tokener, char *text, struct json_object **out)
 {
-	if (code < 0x80) {
-		out[0] = (char)code;
-		return 1;
-	}
-	if (code < 0x800) {
-		out[0] = (char)(0xc0 | code >> 6);
-		out[1] = (char)(0x80 | (code & 63));
-		return 2;
-	}
-	if (code < 0x10000) {
-		out[0] = (char)(0xe0 | code >> 12);
-		out[1] = (char)(0x80 | (code >> 6 & 63));
-		out[2] = (char)(0x80 | (code & 63));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | code >> 18);
-	out[1] = (char)(0x80 | (code >> 12 & 63));
-	out[2] = (char)(0x80 | (code >> 6 & 63));
-	out[3] = (char)(0x80 | (code & 63));
-	return 4;
-}
-
-/* After "\u": one character, from two escapes if it is beyond U+FFFF; or one escaped byte. */
-static int read_code(struct reader *reader, char *out, size_t *size)
-{
-	int32_t code = read_hex(reader), low;
-
-	if (code >= ESCAPED_BYTES + 0x80 && code <= ESCAPED_BYTES + 0xff) {
-		out[(*size)++] = (char)(code - ESCAPED_BYTES);
-		return 0;
-	}
-	if (code >= 0xd800 && code < 0xdc00) {
-		low = accept(reader, "\\u") ? read_hex(reader) : -1;
-		code = low >= 0xdc00 && low < 0xe000
-			       ? 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00)
-			       : -1;
-	}
-	if (code < 0 || (code >= 0xdc00 && code < 0xe000))
-		return refuse(reader, "a wrong \\u escape");
-	*size += encode(code, out + *size);
-	return 0;
-}
-
-static int read_escape(struct reader *reader, char *out, size_t *size)
-{
-	static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
-	char name = reader->at < reader->end ? *reader->at++ : '\0';
-	const char *found = name ? strchr(names, name) : NULL;
-
-	if (name == 'u')
-		return read_code(reader, out, size);
-	if (!found)
-		return refuse(reader, "a wrong escape");
-	out[(*size)++] = values[found - names];
-	return 0;
-}
-
-/* Bytes up to the closing quote. What is read is never longer than how it was written. */
-static size_t measure_string(const struct reader *reader)
-{
-	const char *at = reader->at;
-
-	while (at < reader->end && *at != '"')
-		at += *at == '\\' && at + 1 < reader->end ? 2 : 1;
-	return (size_t)(at - reader->at);
-}
-
-/* What follows the opening quote. */
-static int read_string(struct reader *reader, char **out, size_t *out_size)
-{
-	char *text = malloc(measure_string(reader) + 1);
-	size_t size = 0;
+	struct json_object *value;
 	int rc = 0;
 
-	if (!text)
-		return segue_fail(SEGUE_ENOMEM, "no memory to read JSON");
-	while (!rc && !accept(reader, "\"")) {
-		size_t length = segue_utf8_next(reader->at, (size_t)(reader->end - reader->at));
-		if (accept(reader, "\\")) {
-			rc = read_escape(reader, text, &size);
-		} else if (length == 0 || (unsigned char)*reader->at < 0x20) {
-			rc = refuse(reader, "a string that does not end, or a byte that no string "
-					    "holds");
-		} else {
-			memcpy(text + size, reader->at, length);
-			size += length;
-			reader->at += length;
-		}
+	if (!tokener || !text) {
+		rc = segue_fail(SEGUE_ENOMEM, "no memory to read JSON");
+	} else {
+		show_bytes(text);
+		json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+		/* To the NUL, or a number would have no end. */
+		value = json_tokener_parse_ex(tokener, text, -1);
+		enum json_tokener_error error = json_tokener_get_error(tokener);
+		if (error == json_tokener_success)
+			*out = value;
+		else
+			rc = segue_fail(SEGUE_EPROTOCOL, "not JSON: %s at byte %zu",
+				error == json_tokener_continue ? "no end"
+							       : json_tokener_error_desc(error),
+				json_tokener_get_parse_end(tokener));
 	}
-	if (rc) {
-		free(text);
-		return rc;
-	}
-	text[size] = '\0';
-	*out = text;
-	*out_size = size;
-	return 0;
-}
-
-static bool accept_digits(struct reader *reader)
-{
-	const char *before = reader->at;
-
-	while (reader->at < reader->end && *reader->at >= '0' && *reader->at <= '9')
-		reader->at++;
-	return reader->at > before;
-}
-
-static int read_number(struct reader *reader, struct segue_json_value *value)
-{
-	const char *before = reader->at;
-
-	accept(reader, "-");
-	if (!accept(reader, "0") && !accept_digits(reader))
-		return refuse(reader, "no value");
-	if (accept(reader, ".") && !accept_digits(reader))
-		return refuse(reader, "no digit after the point");
-	if (accept(reader, "e") || accept(reader, "E")) {
-		if (!accept(reader, "+"))
-			accept(reader, "-");
-		if (!accept_digits(reader))
-			return refuse(reader, "no digit in the exponent");
-	}
-	value->type = SEGUE_JSON_NUMBER;
-	value->size = (size_t)(reader->at - before);
-	value->text = strndup(before, value->size);
-	return value->text ? 0 : segue_fail(SEGUE_ENOMEM, "no memory to read JSON");
-}
-
-static int read_value(struct reader *reader, struct segue_json_value *value);
-
-static int read_member(struct reader *reader, struct segue_json_value *value, bool named)
-{
-	size_t size;
-	int rc;
-
-	skip_space(reader);
-	if (named) {
-		if (!accept(reader, "\""))
-			return refuse(reader, "a member without a name");
-		rc = read_string(reader, &value->name, &size);
-		if (rc)
-			return rc;
-		skip_space(reader);
-		if (!accept(reader, ":"))
-			return refuse(reader, "no ':' after a name");
-	}
-	rc = read_value(reader, value);
-	skip_space(reader);
+	if (tokener)
+		json_tokener_free(tokener);
 	return rc;
 }
 
-static int read_container(struct reader *reader, struct segue_json_value *value, const char *close)
+int segue_json_parse(const char *text, struct json_object **out)
 {
-	struct segue_json_value **last = &value->first;
+	char *copy = strdup(text);
+	int rc = parse(json_tokener_new_ex(DEPTH_MAX), copy, out);
 
-	value->type = *close == '}' ? SEGUE_JSON_OBJECT : SEGUE_JSON_ARRAY;
-	if (++reader->depth > DEPTH_MAX)
-		return refuse(reader, "containers nested too deep");
-	skip_space(reader);
-	bool more = !accept(reader, close);
-	while (more) {
-		*last = calloc(1, sizeof(**last));
-		if (!*last)
-			return segue_fail(SEGUE_ENOMEM, "no memory to read JSON");
-		int rc = read_member(reader, *last, *close == '}');
-		if (rc)
-			return rc;
-		last = &(*last)->next;
-		value->count++;
-		more = !accept(reader, close);
-		if (more && !accept(reader, ","))
-			return refuse(reader, "no ',' between two values");
-	}
-	reader->depth--;
-	return 0;
+	free(copy);
+	return rc;
 }
 
-static int read_value(struct reader *reader, struct segue_json_value *value)
+struct json_object *segue_json_at(struct json_object *array, size_t index)
 {
-	static const char *const words[] = {"null", "true", "false"};
-
-	skip_space(reader);
-	if (accept(reader, "{"))
-		return read_container(reader, value, "}");
-	if (accept(reader, "["))
-		return read_container(reader, value, "]");
-	if (accept(reader, "\"")) {
-		value->type = SEGUE_JSON_STRING;
-		return read_string(reader, &value->text, &value->size);
-	}
-	for (int i = 0; i < 3; i++) {
-		if (!accept(reader, words[i]))
-			continue;
-		value->type = i ? SEGUE_JSON_BOOL : SEGUE_JSON_NULL;
-		value->size = strlen(words[i]);
-		value->text = strdup(words[i]);
-		return value->text ? 0 : segue_fail(SEGUE_ENOMEM, "no memory to read JSON");
-	}
-	return read_number(reader, value);
+	return json_object_is_type(array, json_type_array) ? json_object_array_get_idx(array, index)
+							   : NULL;
 }
 
-int segue_json_parse(const char *text, size_t size, struct segue_json_value **out)
+size_t segue_json_count(struct json_object *array)
 {
-	struct reader reader = {.begin = text, .at = text, .end = text + size};
-	struct segue_json_value *value = calloc(1, sizeof(*value));
-
-	if (!value)
-		return segue_fail(SEGUE_ENOMEM, "no memory to read JSON");
-	int rc = read_value(&reader, value);
-	skip_space(&reader);
-	if (!rc && reader.at < reader.end)
-		rc = refuse(&reader, "something after the end");
-	if (rc) {
-		segue_json_destroy(value);
-		return rc;
-	}
-	*out = value;
-	return 0;
+	return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
 }
 
-void segue_json_destroy(struct segue_json_value *value)
+const char *segue_json_get_text(struct json_object *object, const char *name)
 {
-	while (value) {
-		struct segue_json_value *next = value->next;
-		segue_json_destroy(value->first);
-		free(value->name);
-		free(value->text);
-		free(value);
-		value = next;
-	}
+	const char *text = json_object_get_string(json_object_object_get(object, name));
+
+	return text ? text : "";
 }
 
-const struct segue_json_value *segue_json_get(
-	const struct segue_json_value *value, const char *name)
+uint64_t segue_json_get_unsigned(struct json_object *object, const char *name)
 {
-	const struct segue_json_value *member =
-		value && value->type == SEGUE_JSON_OBJECT ? value->first : NULL;
-
-	while (member && strcmp(member->name, name) != 0)
-		member = member->next;
-	return member;
+	return json_object_get_uint64(json_object_object_get(object, name));
 }
 
-const char *segue_json_get_text(const struct segue_json_value *value, const char *name)
+bool segue_json_get_bool(struct json_object *object, const char *name)
 {
-	const struct segue_json_value *member = segue_json_get(value, name);
-
-	return member && member->text ? member->text : "";
-}
-
-uint64_t segue_json_get_unsigned(const struct segue_json_value *value, const char *name)
-{
-	const struct segue_json_value *member = segue_json_get(value, name);
-
-	return member && member->type == SEGUE_JSON_NUMBER ? strtoull(member->text, NULL, 10) : 0;
-}
-
-bool segue_json_get_bool(const struct segue_json_value *value, const char *name)
-{
-	const struct segue_json_value *member = segue_json_get(value, name);
-
-	return member && member->type == SEGUE_JSON_BOOL && strcmp(member->text, "true") == 0;
+	return json_object_get_boolean(json_object_object_get(object, name));
 }

@@ -1,11 +1,9 @@
 /*
- * JSON: a writer for reports, and a strict reader for the command line, which prints them as
- * tables.
+ * JSON: a writer for reports, and a reader for the command line, which prints them as tables.
  *
  * Text is UTF-8. Record keys may be any bytes: a byte that is not part of valid UTF-8 is written as
- * the escape of U+DC00 + byte (as Python's "surrogateescape" does), and read back as that byte.
- * Numbers keep all their digits; NaN and infinities, which JSON does not have, are the strings
- * "nan", "inf", "-inf".
+ * the escape of U+DC00 + byte, as Python's "surrogateescape" does. Numbers keep all their digits;
+ * NaN and infinities, which JSON does not have, are the strings "nan", "inf", "-inf".
  */
 #ifndef SEGUE_REPORT_JSON_H
 #define SEGUE_REPORT_JSON_H
@@ -41,44 +39,26 @@ int segue_json_take(struct segue_json *json, char **out);
 /* Frees a text that nobody took. */
 void segue_json_finish(struct segue_json *json);
 
-/* ---- Reader ---- */
+/* ---- Reader: json-c, which holds 64 bits, and numbers with the digits that they had ---- */
 
-enum segue_json_type {
-	SEGUE_JSON_NULL,
-	SEGUE_JSON_BOOL,
-	SEGUE_JSON_NUMBER,
-	SEGUE_JSON_STRING,
-	SEGUE_JSON_ARRAY,
-	SEGUE_JSON_OBJECT,
-};
-
-struct segue_json_value {
-	enum segue_json_type type;
-	char *name; /* in an object, else NULL */
-	/* Of a string its bytes, of a number its digits, else "null", "true", "false" or "";
-	 * NUL-terminated. */
-	char *text;
-	size_t size;                           /* of text */
-	struct segue_json_value *first, *next; /* in a container; the next in the same container */
-	size_t count;                          /* of values in a container */
-};
+struct json_object; /* <json-c/json.h>; NULL is `null` */
 
 /*
- * Reads a text: exactly one value, nothing after it. SEGUE_EPROTOCOL says what is wrong at which
- * byte; containers nest at most 32 deep. The caller frees *out with segue_json_destroy().
+ * Reads a text: exactly one value, nothing after it, containers nested at most 32 deep. A byte that
+ * segue_json_bytes() wrote of what is not text comes out as the four characters "\xNN".
+ * SEGUE_EPROTOCOL says what is wrong at which byte. The caller frees *out with json_object_put().
  */
-int segue_json_parse(const char *text, size_t size, struct segue_json_value **out);
-/* NULL is fine. */
-void segue_json_destroy(struct segue_json_value *value);
+int segue_json_parse(const char *text, struct json_object **out);
 
-/* The value of that name in an object; NULL if there is none, or `value` is NULL or no object. */
-const struct segue_json_value *segue_json_get(
-	const struct segue_json_value *value, const char *name);
-/* The text of the value of that name; "" if there is none. */
-const char *segue_json_get_text(const struct segue_json_value *value, const char *name);
-/* The whole number of that name; 0 if there is none. */
-uint64_t segue_json_get_unsigned(const struct segue_json_value *value, const char *name);
-/* True if the value of that name is `true`. */
-bool segue_json_get_bool(const struct segue_json_value *value, const char *name);
+/* Of an array, where json-c would abort: NULL beyond the end; nothing is in what is no array. */
+struct json_object *segue_json_at(struct json_object *array, size_t index);
+size_t segue_json_count(struct json_object *array);
+
+/* The value of that name in an object as text; "" if there is none, or `object` is none. */
+const char *segue_json_get_text(struct json_object *object, const char *name);
+/* As a whole number, the nearest there is; 0 if there is none. */
+uint64_t segue_json_get_unsigned(struct json_object *object, const char *name);
+/* False if there is none. */
+bool segue_json_get_bool(struct json_object *object, const char *name);
 
 #endif

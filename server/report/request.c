@@ -10,26 +10,11 @@
 #include "report/status.h"
 #include "report/verifier.h"
 
-static int report_verify(const char *dir, char **out)
-{
-	static const struct segue_verifier plain;
-
-	return segue_verifier_run(dir, &plain, out);
-}
-
 int segue_report_store(struct segue_store *store, const char *dir, enum segue_report what,
 	const char *stream, const char *key, char **out)
 {
-	switch (what) {
-	case SEGUE_REPORT_INSPECT:
-		return segue_report_inspect(store, dir, stream, out);
-	case SEGUE_REPORT_GET:
-		return segue_report_get(store, dir, stream, key, out);
-	case SEGUE_REPORT_VERIFY:
-		return report_verify(dir, out);
-	default:
-		return segue_fail(SEGUE_EINVAL, "report %d is not one of the store", (int)what);
-	}
+	return what == SEGUE_REPORT_GET ? segue_report_get(store, dir, stream, key, out)
+					: segue_report_inspect(store, dir, stream, out);
 }
 
 /* A report of the store. */

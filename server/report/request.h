@@ -10,9 +10,8 @@
 void segue_report_request(struct segue_session *session, const struct segue_message *message);
 
 /*
- * A report of the store alone (INSPECT, GET, VERIFY; also without a server): one JSON text,
- * malloc'd. `stream` and `key` may be "". SEGUE_ENOTFOUND: no such stream or key. SEGUE_ESTORE:
- * VERIFY found damage; the text is made all the same.
+ * A report of the store alone, INSPECT or GET, also without a server: one JSON text, malloc'd.
+ * `stream` and `key` may be "". SEGUE_ENOTFOUND: no such stream or key.
  */
 int segue_report_store(struct segue_store *store, const char *dir, enum segue_report what,
 	const char *stream, const char *key, char **out);

@@ -4,7 +4,7 @@
 
 #include "store/store.h"
 
-/* JSON, malloc'd. `stream`: in this one alone; "": in all. SEGUE_ENOTFOUND: no such stream or key. */
+/* JSON, malloc'd. `stream`: in it alone; "": in all. SEGUE_ENOTFOUND: no such stream or key. */
 int segue_report_get(struct segue_store *store, const char *dir, const char *stream,
 	const char *key, char **out);
 

@@ -1,6 +1,7 @@
 /* STATUS: the server, its sessions, users and open streams. */
 #include "report/status.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -218,11 +219,11 @@ static void put_store(struct segue_json *json, const struct segue_store *store)
 
 static uint64_t resident_bytes(void)
 {
-	unsigned long long total, resident = 0;
+	uint64_t total, resident = 0;
 	FILE *file = fopen("/proc/self/statm", "re");
 
 	if (file) {
-		if (fscanf(file, "%llu %llu", &total, &resident) != 2)
+		if (fscanf(file, "%" SCNu64 " %" SCNu64, &total, &resident) != 2)
 			resident = 0;
 		fclose(file);
 	}

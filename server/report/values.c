@@ -1,6 +1,7 @@
 /* Values that several reports have: dates, shapes, specs. */
 #include "report/values.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -22,8 +23,7 @@ void segue_report_put_fingerprint(
 {
 	char text[40];
 
-	snprintf(text, sizeof(text), "%016llx%016llx", (unsigned long long)value[1],
-		(unsigned long long)value[0]);
+	snprintf(text, sizeof(text), "%016" PRIx64 "%016" PRIx64, value[1], value[0]);
 	segue_json_string(json, name, text);
 }
 

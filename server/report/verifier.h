@@ -1,11 +1,10 @@
-/*
- * Verifying a store in a process of its own: the program itself, as `segue verify`. A damaged file
- * may end the process that reads it, and no process may open a store twice.
- */
+/* VERIFY: every value of a store read and checked, in a process of its own. */
 #ifndef SEGUE_REPORT_VERIFIER_H
 #define SEGUE_REPORT_VERIFIER_H
 
-#include "segue/segue.h"
+#include <stdbool.h>
+
+#include "report/child.h"
 
 struct segue_verifier {
 	bool if_due;                   /* only if the last end makes it necessary */
@@ -16,10 +15,12 @@ struct segue_verifier {
 
 /*
  * Verifies the store of `dir` and waits for it. 0, or SEGUE_ESTORE if it is damaged: both write
- * *json, the report of `segue verify --json`, which the caller frees; the detail names the first
- * place. Else SEGUE_EGONE: interrupted (who started the server tries again), or SEGUE_ESYSTEM: it
- * could not be verified.
+ * *report, JSON that the caller frees; the detail names the first place. SEGUE_EGONE: interrupted
+ * (who started the server tries again). Any other code: it could not be verified.
  */
-int segue_verifier_run(const char *dir, const struct segue_verifier *how, char **json);
+int segue_verifier_run(const char *dir, const struct segue_verifier *how, char **report);
+
+/* The work "verify" of a child: a directory, and perhaps "if due". */
+segue_child_fn segue_verifier_work;
 
 #endif

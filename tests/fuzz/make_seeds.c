@@ -144,6 +144,9 @@ static void make_texts(const char *dir)
 	save_text(
 		dir, 3, "1{\"n\": 12, \"b\": true, \"list\": [1.5e3, null, \"a\\u00e9\\udc80\"]}");
 	save_text(dir, 4, "2\1\1\1\1\2\1\1\1\1\1\1\1\1");
+	save_text(dir, 5, "0p--lane=4095\n--map-size\n64\n--root\n/x\n--max-lanes=3\nruns\nkey");
+	save_text(dir, 6,
+		"1{\"n\": [[[{\"x\": 1e999}], 99999999999999999999], \"\\u001b\\\\\"], \"\": -0}");
 }
 
 static void make_segments(const char *dir)

@@ -24,7 +24,8 @@ from segue.tfrecord import SequenceExampleWriter
 
 FINE, WRONG, USAGE, DAMAGED = 0, 1, 2, 3
 EINVAL, ESYSTEM, EBUSY, ESTORE = 1, 3, 7, 21
-COMMANDS = ["serve", "status", "inspect", "get", "verify", "backup", "restore", "doctor"]
+COMMANDS = ["serve", "status", "inspect", "get", "checkpoint"]
+COMMANDS += ["verify", "backup", "restore", "doctor"]
 UNROLL = 4
 
 
@@ -384,6 +385,16 @@ def test_another_socket(directory: Path, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_nothing_plays_with_a_terminal(tmp_path: Path) -> None:
+    directory = tmp_path / "a\x1b[31mb\x9b"
+    with Server(directory):
+        for command in ("status", "doctor"):
+            human = run(command, directory).stdout
+            assert "\x1b" not in human and "\x9b" not in human
+        assert f"dir      {tmp_path}/a\\x1b[31mb\\xc2\\x9b\n" in run("status", directory).stdout
+        assert report("status", directory)["server"]["dir"] == str(directory)
+
+
 def test_a_second_server_is_refused(directory: Path) -> None:
     with Server(directory) as server:
         assert f"(pid {server.pid})" in fails(WRONG, "serve", directory)
@@ -657,7 +668,7 @@ def test_doctor_of_the_machine() -> None:
     assert found["kernel"]["finding"].startswith("Linux")
     assert {"program", "CRC32C", "cores", "open files", "memory", "trial store"} <= found.keys()
     assert "segue " + segue.__version__ in found["program"]["finding"]
-    for name in ["protobuf-c", "zlib", "xxHash"]:
+    for name in ["protobuf-c", "zlib", "xxHash", "json-c"]:
         assert re.search(name + r" \d+\.\d+", found["program"]["finding"])
     assert re.search(r"LMDB \d+\.\d+", found["trial store"]["finding"])
     human = run("doctor")
