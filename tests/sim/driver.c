@@ -506,7 +506,8 @@ static bool join_feed(struct sim_driver *driver, struct sim_grant *grant, uint64
 		if (!filler[i])
 			continue;
 		pthread_mutex_lock(&filler[i]->lock);
-		bool joined = !filler[i]->closing && segue_feed_reaches(&filler[i]->feed, step);
+		bool joined = filler[i]->state < SEGUE_FILLER_CLOSING &&
+			      segue_feed_reaches(&filler[i]->feed, step);
 		if (joined)
 			segue_feed_subscribe(&filler[i]->feed, &grant->carry);
 		pthread_mutex_unlock(&filler[i]->lock);
