@@ -1,6 +1,7 @@
 /* What a lease consists of while it is in force: made, stored, taken down. */
 #include "engine/grant.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,6 @@
 #include "core/error.h"
 #include "core/kept.h"
 #include "core/wait.h"
-#include "engine/committer.h"
 #include "store/finals.h"
 #include "store/lanes.h"
 #include "store/token.h"
@@ -384,9 +384,8 @@ static int store_grant(struct making *making)
 	struct segue_change change = {
 		.place = making->order->place, .build = add_grant, .arg = making};
 
-	return making->order->spec->persist
-		       ? segue_committer_change(making->order->committer, &change)
-		       : 0;
+	return making->order->spec->persist ? segue_changes_make(making->order->changes, &change)
+					    : 0;
 }
 
 static int build(struct making *making, struct segue_grant *grant)
@@ -444,6 +443,20 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 	}
 	*out = grant;
 	return 0;
+}
+
+void segue_grant_go(struct segue_grant *grant, enum segue_grant_state to)
+{
+	static const unsigned ways[] = {
+		[SEGUE_GRANT_MADE] = 1u << SEGUE_GRANT_WATCHED,
+		[SEGUE_GRANT_WATCHED] = 1u << SEGUE_GRANT_ENDING | 1u << SEGUE_GRANT_LEAVING,
+		[SEGUE_GRANT_ENDING] = 1u << SEGUE_GRANT_FORGOTTEN,
+		[SEGUE_GRANT_LEAVING] = 1u << SEGUE_GRANT_FORGOTTEN,
+		[SEGUE_GRANT_FORGOTTEN] = 0,
+	};
+
+	assert(ways[grant->state] & 1u << to);
+	grant->state = to;
 }
 
 /* One that is refused stays so, whatever becomes of the storage. */

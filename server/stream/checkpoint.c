@@ -169,7 +169,8 @@ static void run(void *arg)
 		snprintf(
 			checkpoint->detail, sizeof(checkpoint->detail), "%s", segue_error_detail());
 	if (!rc && stream->spec->persist)
-		segue_committer_submit(stream->server->committer, &checkpoint->change, stored);
+		segue_changes_submit(segue_committer_changes(stream->server->committer),
+			&checkpoint->change, stored);
 	else
 		segue_loop_post(stream->server->loop, done, checkpoint);
 }
