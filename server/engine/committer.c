@@ -156,8 +156,8 @@ static int add_image(struct segue_committer *committer, struct segue_ops *ops, s
 		return rc;
 	grant->record.committed_ms = segue_unix_ms();
 	grant->record.held = is_held(entry);
-	rc = segue_lanes_put_image(ops, grant->place, &grant->filler->plan_spec, &grant->record,
-		entry->image, &grant->account);
+	rc = segue_lanes_put_image(
+		ops, grant->place, &grant->record, entry->image, &grant->account);
 	if (rc)
 		return rc;
 	size_t before = ops->count;
@@ -225,8 +225,7 @@ static void settle(struct entry *entry)
 
 	if (!entry->image)
 		return;
-	/* Needs no memory: the account has had its own since the grant was made. */
-	segue_account_settle(&grant->account, &grant->filler->plan_spec, entry->image);
+	segue_account_settle(&grant->account, entry->image);
 	uint64_t step = grant->account.durable;
 	/* Before the step: who waits for it must not meet the error of before when it goes on. */
 	if (segue_load_relaxed(&grant->carry.page->error))

@@ -364,8 +364,6 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 	struct segue_admitted admitted;
 	size_t size;
 
-	if (!segue_plan_row_lives(&filler->plan_spec, row))
-		return 0;
 	int rc = filler->input.source->ops->admit(filler->input.source,
 		segue_plan_record(&filler->plan_spec, row->number), &open->record, &admitted);
 	if (rc)
@@ -386,10 +384,12 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 
 static int open_rows(struct segue_filler *filler, struct segue_image *image)
 {
-	for (uint32_t i = 0; i < image->position->rows; i++) {
-		int rc = open_row(filler, image, i);
+	for (uint32_t i = 0; i < image->live_count; i++) {
+		int rc = open_row(filler, image, image->live[i]);
 		if (rc)
 			return rc;
+	}
+	for (uint32_t i = 0; i < image->position->rows; i++) {
 		filler->keys[i] = (struct segue_feed_key){
 			.offset = (uint32_t)filler->heap_used, .size = image->key[i].size};
 		if (image->key[i].size)

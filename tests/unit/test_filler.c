@@ -91,7 +91,7 @@ static int create(struct segue_image *image)
 
 static void start(void)
 {
-	struct segue_image *image = segue_image_create(spec.plan.batch_size, 0, STATES);
+	struct segue_image *image = segue_image_create(&spec.plan, NULL, STATES);
 
 	cr_assert_eq(create(image), 0, "%s", segue_error_detail());
 	segue_image_destroy(image);
@@ -231,8 +231,7 @@ Test(filler, goes_on_from_a_position)
 	kick();
 	commit(2);
 	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, 2);
-	struct segue_image *image = segue_image_create(ROWS, ROWS, STATES);
-	memcpy(image->position, entry->position, segue_position_size(ROWS));
+	struct segue_image *image = segue_image_create(&spec.plan, entry->position, STATES);
 	segue_filler_destroy(filler);
 	free(words);
 	free(page);
@@ -499,7 +498,7 @@ Test(filler, ended_rows_that_cannot_be_taken_end_the_lane)
 Test(filler, keys_must_lie_where_32_bits_reach)
 {
 	struct segue_filler *other;
-	struct segue_image *image = segue_image_create(ROWS, 0, STATES);
+	struct segue_image *image = segue_image_create(&spec.plan, NULL, STATES);
 
 	spec.test.spec.batch_size = spec.plan.batch_size = 1u << 20;
 	source.key_max = 8192;
