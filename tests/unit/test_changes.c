@@ -123,6 +123,12 @@ Test(changes, who_cannot_be_built_adds_nothing_and_learns_why)
 	cr_assert_eq(done, 2);
 	cr_assert_eq(last_done, &bad);
 	cr_assert_null(good.ops.op, "its operations are gone");
+	bad.build = put;
+	segue_changes_submit(&changes, &bad, note_done);
+	list = segue_changes_take(&changes);
+	segue_changes_build(list);
+	cr_assert_eq(bad.rc, 0, "it may be asked for again");
+	segue_changes_answer(&changes, list);
 }
 
 /* ---- Those who wait ------------------------------------------------------------------------- */
@@ -175,12 +181,13 @@ Test(changes, operations_that_are_ready_are_of_no_place, .timeout = 30)
 	pthread_t threads[2];
 
 	cr_assert_eq(put(NULL, &ready), 0);
-	for (int i = 0; i < 2; i++)
-		cr_assert_eq(pthread_create(
-				     &threads[i], NULL, write_ready, (void *)(uintptr_t)&which[i]),
-			0);
-	await_wanted(2);
+	cr_assert_eq(
+		pthread_create(&threads[0], NULL, write_ready, (void *)(uintptr_t)&which[0]), 0);
+	await_wanted(1);
 	segue_changes_submit(&changes, &other, note_done);
+	cr_assert_eq(
+		pthread_create(&threads[1], NULL, write_ready, (void *)(uintptr_t)&which[1]), 0);
+	await_wanted(3);
 	struct segue_change *list = segue_changes_take(&changes);
 	cr_assert_eq(length_of(list), 3);
 	segue_changes_build(list);

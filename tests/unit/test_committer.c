@@ -560,6 +560,7 @@ Test(committer, a_lease_that_is_over_waits_for_memory)
 	await(&delayed, 1); /* at the third time */
 	cr_assert_eq(finished, 0);
 	await(&finished, 1);
+	cr_assert_eq(delayed, 2, "and at each one after it");
 	cr_assert_eq(stored(0).step, 1);
 	cr_assert_not(stored(0).held);
 	cr_assert_eq(stop(), 0);
