@@ -2,6 +2,7 @@
 #include "fakesource.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,6 +161,10 @@ void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint
 
 void segue_fakesource_finish(struct segue_fakesource *fake)
 {
+	if (fake->open) {
+		fprintf(stderr, "%" PRIu64 " records are left open\n", fake->open);
+		abort();
+	}
 	free(fake->length);
 }
 
