@@ -25,7 +25,6 @@ struct segue_fakesource {
 };
 
 void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint32_t length);
-/* Aborts if a record was not released. */
 void segue_fakesource_finish(struct segue_fakesource *fake);
 
 /* What is wanted of a stream over it: the feature and, if `state_size`, a state of so many bytes. */

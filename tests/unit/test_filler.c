@@ -215,6 +215,7 @@ Test(filler, fills_the_ring_and_goes_on_when_batches_are_released)
 	kick();
 	cr_assert_eq(segue_load_acquire(&filler->feed.ring->end), BATCHES);
 	cr_assert_eq(source.admitted, 7, "each record is admitted once");
+	cr_assert_eq(source.open, 1, "and let go in the batch after its last");
 	cr_assert_eq(told(), 0);
 }
 
@@ -264,6 +265,31 @@ Test(filler, a_step_that_passes_over_epochs_admits_more_than_it_places)
 	cr_assert_eq(segue_load_acquire(&filler->feed.ring->end), 0);
 	cr_assert_eq(source.admitted, 15);
 	cr_assert_eq(source.open, 0);
+}
+
+Test(filler, lets_go_what_a_step_admitted_and_did_not_place)
+{
+	static const struct expected first[] = {{0, 0, NEW}, {1, 0, NEW}};
+
+	end();
+	prepare(2, 3); /* the third of each epoch is alone, and left out */
+	spec.test.spec.tail = SEGUE_TAIL_STOP;
+	spec.test.spec.epoch_end = SEGUE_EPOCH_DRAIN;
+	spec.test.spec.epochs = 2;
+	for (int i = 0; i < 3; i++)
+		source.length[i] = 2;
+	segue_fakespec_plan(&spec, &source);
+	start();
+	kick();
+	check_slot(0, first, 2);
+	cr_assert_eq(published(), 2);
+	cr_assert_eq(slot_of(1)->rows, 2);
+	const struct segue_span *span = (const struct segue_span *)((const uint8_t *)slot_of(1) +
+								    filler->geometry.span_offset);
+	for (unsigned row = 0; row < 2; row++)
+		cr_assert_eq(span[row].number, 3 + row);
+	cr_assert_eq(source.admitted, 5);
+	cr_assert_eq(source.open, 2);
 }
 
 /* ---- Its states ---------------------------------------------------------------------------- */
@@ -451,6 +477,9 @@ Test(filler, a_slot_that_was_filled_in_part_is_filled_from_its_beginning)
 	check_batch(0);
 	check_batch(1);
 	cr_assert_eq(source.admitted, 4, "its rows are decided once");
+	segue_filler_destroy(filler);
+	filler = NULL;
+	cr_assert_eq(source.open, 0, "no record is left open");
 }
 
 Test(filler, a_slot_whose_record_cannot_be_read_ends_the_lane)

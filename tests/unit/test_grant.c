@@ -337,6 +337,8 @@ Test(grant, an_offer_takes_the_lane_to_where_its_holder_was)
 	cr_assert_eq(state_of(2, 1), 201);
 	cr_assert(has_final(0, 77));
 	cr_assert_eq(ground.source.admitted, admitted + 4, "two on the way, two to go on with");
+	leave();
+	cr_assert_eq(ground.source.open, 0, "no record is left open");
 }
 
 Test(grant, an_offer_of_what_is_stored_changes_nothing)
