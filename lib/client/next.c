@@ -80,12 +80,14 @@ static int fail_end(const struct segue_lane *lane)
 		lane->index, segue_lane_spec(lane)->name, lane->track.next);
 }
 
-static int fail_ring(const struct segue_lane *lane)
+static int fail_ring(struct segue_lane *lane)
 {
 	const struct segue_ring_header *ring = segue_mapping_ring(lane->mapping);
 	/* acquire: pairs with segue_feed_fail; the text was written before it */
 	int code = -(int)segue_load_acquire(&ring->error);
 
+	if (code == SEGUE_ENOMEM)
+		segue_lane_ring(lane); /* the server tries again */
 	return segue_fail(code, "%.*s", SEGUE_ERROR_TEXT, ring->error_text);
 }
 

@@ -35,8 +35,7 @@ struct entry {
 	struct segue_image *image; /* NULL: nothing new was committed */
 	size_t first, count;       /* its operations */
 	int rc;
-	bool finishing;
-	bool held; /* what the lane's record is to say */
+	enum segue_grant_state state; /* as it was when the transaction began */
 	bool left; /* there was no memory for what it owes: it stays for the next transaction */
 };
 
@@ -46,10 +45,10 @@ struct segue_committer {
 	void (*failed)(void *arg, int code, const char *detail);
 	void *arg;
 	pthread_t thread;
-	pthread_mutex_t lock; /* of all below, but `group` and `entries` */
-	pthread_cond_t wanted, written;
+	pthread_mutex_t lock; /* of all below, but `changes`, `group` and `entries` */
+	pthread_cond_t wanted;
+	struct segue_changes changes;
 	struct segue_grant *grants;
-	struct segue_change *changes, **last_change; /* that wait for a transaction */
 	struct segue_pin *pins;
 	bool urgent, stopping;
 	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
@@ -63,9 +62,16 @@ struct segue_committer {
 	size_t entry_count, entry_capacity;
 };
 
-static bool same_place(struct segue_place a, struct segue_place b)
+/* The lease is over: its last commit goes to disk. */
+static bool is_over(const struct entry *entry)
 {
-	return a.stream == b.stream && a.group == b.group && a.lane == b.lane;
+	return entry->state != SEGUE_GRANT_WATCHED;
+}
+
+/* What the lane's record is to say. */
+static bool is_held(const struct entry *entry)
+{
+	return entry->state != SEGUE_GRANT_ENDING;
 }
 
 static int64_t interval_ns(const struct segue_grant *grant)
@@ -92,9 +98,8 @@ static int collect(struct segue_committer *committer)
 	committer->entry_count = 0;
 	committer->last = committer->last_try;
 	for (struct segue_grant *grant = committer->grants; grant; grant = grant->next)
-		committer->entries[committer->entry_count++] = (struct entry){.grant = grant,
-			.finishing = grant->finishing,
-			.held = !grant->finishing || grant->stays_held};
+		committer->entries[committer->entry_count++] =
+			(struct entry){.grant = grant, .state = grant->state};
 	return 0;
 }
 
@@ -132,7 +137,7 @@ static int add_settled(struct segue_committer *committer, struct segue_ops *ops,
 	below = floor < below ? floor : below;
 	pthread_mutex_lock(&committer->lock);
 	for (const struct segue_pin *pin = committer->pins; pin; pin = pin->next) {
-		if (same_place(pin->place, grant->place) && pin->step < below)
+		if (segue_place_same(pin->place, grant->place) && pin->step < below)
 			below = pin->step;
 	}
 	pthread_mutex_unlock(&committer->lock);
@@ -150,9 +155,9 @@ static int add_image(struct segue_committer *committer, struct segue_ops *ops, s
 	if (rc)
 		return rc;
 	grant->record.committed_ms = segue_unix_ms();
-	grant->record.held = entry->held;
-	rc = segue_lanes_put_image(ops, grant->place, &grant->filler->plan_spec, &grant->record,
-		entry->image, &grant->account);
+	grant->record.held = is_held(entry);
+	rc = segue_lanes_put_image(
+		ops, grant->place, &grant->record, entry->image, &grant->account);
 	if (rc)
 		return rc;
 	size_t before = ops->count;
@@ -174,7 +179,7 @@ static int add_release(
 	int rc = segue_lanes_load(committer->store, entry->grant->place, &stored);
 	if (rc)
 		return rc;
-	stored.held = entry->held;
+	stored.held = is_held(entry);
 	rc = segue_lanes_put(ops, entry->grant->place, &stored);
 	free(stored.position);
 	return rc;
@@ -209,7 +214,7 @@ static void add_grant(struct segue_committer *committer, struct segue_ops *ops, 
 		entry->image = NULL;
 		entry->left = rc == SEGUE_ENOMEM;
 	}
-	if (!entry->image && entry->finishing && !entry->left)
+	if (!entry->image && is_over(entry) && !entry->left)
 		entry->left = add_release(committer, ops, entry) == SEGUE_ENOMEM;
 	entry->count = ops->count - entry->first;
 }
@@ -220,8 +225,7 @@ static void settle(struct entry *entry)
 
 	if (!entry->image)
 		return;
-	/* Needs no memory: the account has had its own since the grant was made. */
-	segue_account_settle(&grant->account, &grant->filler->plan_spec, entry->image);
+	segue_account_settle(&grant->account, entry->image);
 	uint64_t step = grant->account.durable;
 	/* Before the step: who waits for it must not meet the error of before when it goes on. */
 	if (segue_load_relaxed(&grant->carry.page->error))
@@ -247,34 +251,6 @@ static void note_memory(struct entry *entry)
 	}
 }
 
-/* ---- Changes ---- */
-
-static const struct segue_ops *ops_of(const struct segue_change *change)
-{
-	return change->ready ? change->ready : &change->ops;
-}
-
-static void set_result(struct segue_change *change, int rc)
-{
-	change->rc = rc;
-	if (rc)
-		snprintf(change->detail, sizeof(change->detail), "%s", segue_error_detail());
-}
-
-/* Each adds its own operations, or learns why it cannot. */
-static void build_changes(struct segue_change *changes)
-{
-	for (struct segue_change *change = changes; change; change = change->next) {
-		if (change->ready)
-			continue;
-		int rc = change->build(change->arg, &change->ops);
-		if (!rc)
-			continue;
-		set_result(change, rc);
-		segue_ops_truncate(&change->ops, 0);
-	}
-}
-
 bool segue_committer_covers(
 	const struct segue_committer *committer, const struct segue_grant *grant, uint64_t step)
 {
@@ -286,29 +262,6 @@ bool segue_committer_covers(
 	return grant->account.durable >= step;
 }
 
-/* Those that this transaction takes: of each place the first. With the lock. */
-static struct segue_change *take_changes(struct segue_committer *committer)
-{
-	struct segue_change *taken = NULL, **last = &taken, **link = &committer->changes;
-
-	while (*link) {
-		struct segue_change *change = *link;
-		const struct segue_change *other = change->ready ? NULL : taken;
-		while (other && (other->ready || !same_place(other->place, change->place)))
-			other = other->next;
-		if (other) {
-			link = &change->next;
-			continue;
-		}
-		*link = change->next;
-		change->next = NULL;
-		*last = change;
-		last = &change->next;
-	}
-	committer->last_change = link;
-	return taken;
-}
-
 /* ---- The transaction itself ---- */
 
 /* All operations of the transaction as one list; what they point to stays where it is. */
@@ -318,14 +271,14 @@ static int flatten(const struct segue_ops *own, const struct segue_change *chang
 	size_t total = own->count, at = own->count;
 
 	for (const struct segue_change *change = changes; change; change = change->next)
-		total += ops_of(change)->count;
+		total += segue_change_ops(change)->count;
 	struct segue_store_op *all = malloc((total ? total : 1) * sizeof(*all));
 	if (!all)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
 	if (own->count)
 		memcpy(all, own->op, own->count * sizeof(*all));
 	for (const struct segue_change *change = changes; change; change = change->next) {
-		const struct segue_ops *ops = ops_of(change);
+		const struct segue_ops *ops = segue_change_ops(change);
 		if (ops->count)
 			memcpy(all + at, ops->op, ops->count * sizeof(*all));
 		at += ops->count;
@@ -355,7 +308,7 @@ static void set_results(struct segue_committer *committer, struct segue_change *
 		committer->entries[i].rc = rc;
 	for (; changes; changes = changes->next) {
 		if (!changes->rc)
-			set_result(changes, rc);
+			segue_change_set_result(changes, rc);
 	}
 }
 
@@ -363,7 +316,7 @@ static void set_results(struct segue_committer *committer, struct segue_change *
 static int result_at(const struct segue_committer *committer, struct segue_place place)
 {
 	for (size_t i = 0; i < committer->entry_count; i++) {
-		if (same_place(committer->entries[i].grant->place, place))
+		if (segue_place_same(committer->entries[i].grant->place, place))
 			return committer->entries[i].rc;
 	}
 	return 0;
@@ -388,7 +341,7 @@ static int write_each(struct segue_committer *committer, const struct segue_ops 
 			storage = entry->rc;
 	}
 	for (; changes; changes = changes->next) {
-		const struct segue_ops *ops = ops_of(changes);
+		const struct segue_ops *ops = segue_change_ops(changes);
 		if (changes->rc)
 			continue;
 		int rc = storage;
@@ -398,7 +351,7 @@ static int write_each(struct segue_committer *committer, const struct segue_ops 
 				changes->place.lane);
 		else if (!rc)
 			rc = apply(committer, ops->op, ops->count);
-		set_result(changes, rc);
+		segue_change_set_result(changes, rc);
 		if (!is_of_one(rc))
 			storage = rc;
 	}
@@ -454,29 +407,6 @@ static void tell_storage(struct segue_committer *committer, int rc, bool again)
 	segue_loop_post(committer->loop, tell, news);
 }
 
-static void answer(struct segue_committer *committer, struct segue_change *changes)
-{
-	struct segue_change *change, *next, *posted = NULL;
-
-	pthread_mutex_lock(&committer->lock);
-	for (change = changes; change; change = next) {
-		next = change->next;
-		segue_ops_finish(&change->ops);
-		if (change->done) {
-			change->next = posted;
-			posted = change;
-		} else {
-			change->finished = true; /* and may be gone as soon as the lock is */
-		}
-	}
-	pthread_cond_broadcast(&committer->written);
-	pthread_mutex_unlock(&committer->lock);
-	for (change = posted; change; change = next) {
-		next = change->next;
-		segue_loop_post(committer->loop, change->done, change->arg);
-	}
-}
-
 static void forget(struct segue_committer *committer, struct segue_grant *grant)
 {
 	struct segue_grant **link = &committer->grants;
@@ -485,6 +415,7 @@ static void forget(struct segue_committer *committer, struct segue_grant *grant)
 	while (*link != grant)
 		link = &(*link)->next;
 	*link = grant->next;
+	segue_grant_go(grant, SEGUE_GRANT_FORGOTTEN);
 	pthread_mutex_unlock(&committer->lock);
 	segue_loop_post(committer->loop, grant->finished, grant->arg);
 }
@@ -518,7 +449,7 @@ static void conclude(struct segue_committer *committer)
 			settle(entry);
 		note_memory(entry);
 		segue_image_destroy(entry->image);
-		if (!entry->finishing)
+		if (!is_over(entry))
 			continue;
 		if (is_of_one(entry->rc))
 			release_alone(committer, entry);
@@ -539,7 +470,7 @@ static void transact(
 
 	for (size_t i = 0; i < committer->entry_count; i++)
 		add_grant(committer, &own, &committer->entries[i]);
-	build_changes(changes);
+	segue_changes_build(changes);
 	bool some = own.count > 0 || changes;
 	int rc = some ? write_all(committer, &own, changes) : 0;
 	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
@@ -547,7 +478,7 @@ static void transact(
 		committer->entry_count > 0 && committer->group.state != SEGUE_GROUP_COMMIT_STOPPED;
 	if (some || well)
 		tell_storage(committer, rc, tell_again);
-	answer(committer, changes);
+	segue_changes_answer(&committer->changes, changes);
 	conclude(committer);
 	segue_ops_finish(&own);
 }
@@ -555,11 +486,11 @@ static void transact(
 /* ---- The thread ---- */
 
 /* When the next transaction is due. With the lock. */
-static int64_t due(const struct segue_committer *committer, int64_t last)
+static int64_t due(struct segue_committer *committer, int64_t last)
 {
 	int64_t when = INT64_MAX;
 
-	if (committer->urgent || committer->changes)
+	if (committer->urgent || segue_changes_pending(&committer->changes))
 		return 0;
 	for (const struct segue_grant *grant = committer->grants; grant; grant = grant->next) {
 		bool soon = committer->last_try || grant->misses > 0;
@@ -593,7 +524,7 @@ static void *work(void *arg)
 			continue;
 		}
 		bool stopping = committer->stopping;
-		struct segue_change *changes = take_changes(committer);
+		struct segue_change *changes = segue_changes_take(&committer->changes);
 		bool tell_again = committer->tell_again;
 		bool collected = collect(committer) == 0;
 		if (collected)
@@ -606,11 +537,20 @@ static void *work(void *arg)
 		if (!collected)
 			usleep(MEMORY_RETRY_NS / 1000);
 		pthread_mutex_lock(&committer->lock);
-		if (stopping && !committer->changes)
+		if (stopping && !segue_changes_pending(&committer->changes))
 			break;
 	}
 	pthread_mutex_unlock(&committer->lock);
 	return NULL;
+}
+
+static void wake(void *arg)
+{
+	struct segue_committer *committer = arg;
+
+	pthread_mutex_lock(&committer->lock);
+	pthread_cond_signal(&committer->wanted);
+	pthread_mutex_unlock(&committer->lock);
 }
 
 int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
@@ -626,12 +566,11 @@ int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
 	committer->loop = loop;
 	committer->failed = failed;
 	committer->arg = arg;
-	committer->last_change = &committer->changes;
+	segue_changes_init(&committer->changes, loop, wake, committer);
 	pthread_mutex_init(&committer->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&committer->wanted, &attributes);
-	pthread_cond_init(&committer->written, NULL);
 	pthread_condattr_destroy(&attributes);
 	int error = pthread_create(&committer->thread, NULL, work, committer);
 	if (error) {
@@ -653,7 +592,7 @@ unsigned segue_committer_destroy(struct segue_committer *committer)
 	pthread_mutex_unlock(&committer->lock);
 	pthread_join(committer->thread, NULL);
 	pthread_cond_destroy(&committer->wanted);
-	pthread_cond_destroy(&committer->written);
+	segue_changes_finish(&committer->changes);
 	pthread_mutex_destroy(&committer->lock);
 	unsigned unwritten = committer->unwritten;
 	free(committer->entries);
@@ -664,6 +603,7 @@ unsigned segue_committer_destroy(struct segue_committer *committer)
 void segue_committer_add(struct segue_committer *committer, struct segue_grant *grant)
 {
 	pthread_mutex_lock(&committer->lock);
+	segue_grant_go(grant, SEGUE_GRANT_WATCHED);
 	grant->next = committer->grants;
 	committer->grants = grant;
 	pthread_cond_signal(&committer->wanted);
@@ -674,8 +614,7 @@ void segue_committer_finish(struct segue_committer *committer, struct segue_gran
 	void (*finished)(void *arg), void (*delayed)(void *arg), void *arg)
 {
 	pthread_mutex_lock(&committer->lock);
-	grant->finishing = true;
-	grant->stays_held = held;
+	segue_grant_go(grant, held ? SEGUE_GRANT_LEAVING : SEGUE_GRANT_ENDING);
 	grant->finished = finished;
 	grant->delayed = delayed;
 	grant->arg = arg;
@@ -710,47 +649,9 @@ void segue_committer_try_once(struct segue_committer *committer)
 	pthread_mutex_unlock(&committer->lock);
 }
 
-/* With the lock. */
-static void enqueue(struct segue_committer *committer, struct segue_change *change)
+struct segue_changes *segue_committer_changes(struct segue_committer *committer)
 {
-	*change = (struct segue_change){
-		.place = change->place,
-		.build = change->build,
-		.arg = change->arg,
-		.ready = change->ready,
-		.done = change->done,
-	};
-	*committer->last_change = change;
-	committer->last_change = &change->next;
-	pthread_cond_signal(&committer->wanted);
-}
-
-int segue_committer_change(struct segue_committer *committer, struct segue_change *change)
-{
-	change->done = NULL;
-	pthread_mutex_lock(&committer->lock);
-	enqueue(committer, change);
-	while (!change->finished)
-		pthread_cond_wait(&committer->written, &committer->lock);
-	pthread_mutex_unlock(&committer->lock);
-	return change->rc ? segue_fail(change->rc, "%s", change->detail) : 0;
-}
-
-int segue_committer_apply(struct segue_committer *committer, const struct segue_ops *ops)
-{
-	struct segue_change change = {.ready = ops};
-
-	return segue_committer_change(committer, &change);
-}
-
-void segue_committer_submit(
-	struct segue_committer *committer, struct segue_change *change, void (*done)(void *arg))
-{
-	change->done = done;
-	change->ready = NULL;
-	pthread_mutex_lock(&committer->lock);
-	enqueue(committer, change);
-	pthread_mutex_unlock(&committer->lock);
+	return &committer->changes;
 }
 
 void segue_committer_pin(struct segue_committer *committer, struct segue_pin *pin)

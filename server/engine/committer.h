@@ -6,10 +6,8 @@
 #ifndef SEGUE_ENGINE_COMMITTER_H
 #define SEGUE_ENGINE_COMMITTER_H
 
-#include "core/error.h"
+#include "engine/changes.h"
 #include "engine/grant.h"
-#include "os/loop.h"
-#include "store/ops.h"
 
 struct segue_committer;
 
@@ -47,38 +45,10 @@ void segue_committer_flush(struct segue_committer *committer);
  * room): a server that is told to stop does not wait for room, and for memory 2 s.
  */
 void segue_committer_try_once(struct segue_committer *committer);
+/* Through these other threads have it write. Its own; as long as it. */
+struct segue_changes *segue_committer_changes(struct segue_committer *committer);
 /*
- * Writes these operations in the next transaction, at once, and waits for it. From any thread but
- * the loop's. What segue_store_apply says; SEGUE_ESTORE once storage has failed.
- */
-int segue_committer_apply(struct segue_committer *committer, const struct segue_ops *ops);
-
-/*
- * A change of what the store holds of a lane that depends on what it holds: `build` is called on
- * the committer's thread, before the transaction that its operations become part of. A transaction
- * takes one change of a place at most: what `build` reads of it is as the last transaction left it,
- * but for the newest commit of a lease in force, which is in the same transaction.
- */
-struct segue_change {
-	struct segue_place place;
-	int (*build)(void *arg, struct segue_ops *ops);
-	void *arg;
-	int rc; /* of `build`, or of the transaction */
-	char detail[SEGUE_DETAIL_MAX];
-	/* The committer's. */
-	const struct segue_ops *ready; /* instead of `build` */
-	void (*done)(void *arg);
-	bool finished;
-	struct segue_ops ops;
-	struct segue_change *next;
-};
-/* Writes it in the next transaction, at once, and waits for it, as segue_committer_apply does. */
-int segue_committer_change(struct segue_committer *committer, struct segue_change *change);
-/* The same without waiting, from any thread: done(arg) is called on the loop's thread. */
-void segue_committer_submit(
-	struct segue_committer *committer, struct segue_change *change, void (*done)(void *arg));
-/*
- * Inside `build`: whether the grant's batches below `step`, and the rows that ended in them, are in
+ * Inside a change's `build`: whether the grant's batches below `step`, and the rows that ended in them, are in
  * the store or in this transaction.
  */
 bool segue_committer_covers(

@@ -8,6 +8,9 @@
 
 #include "core/error.h"
 
+/* Work that has no memory is done so often at once before the workers are told. */
+enum { MEMORY_TRIES = 3 };
+
 /* ---- Records ---- */
 
 static void release_record(struct segue_record *record)
@@ -159,62 +162,116 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 	return 0;
 }
 
-/* Makes batch `published` in its slot: 1, 0 at the end of the lane, or a negative code. */
-static int make_batch(struct segue_filler *filler)
+/* Decides the rows of batch `published` and opens their records: 1, 0 at the end, or a code. */
+static int form_batch(struct segue_filler *filler)
 {
 	const struct segue_plan_input input = {filler, admit, longest};
-	uint32_t rows;
 
-	int rc = segue_plan_step(&filler->plan, &input, filler->spans, &rows);
+	int rc = segue_plan_step(&filler->plan, &input, filler->spans, &filler->rows);
 	if (rc <= 0) {
 		drop_admitted(filler);
 		return rc;
 	}
-	move_records(filler, rows);
-	rc = fill_slot(filler, rows);
-	return rc ? rc : 1;
+	move_records(filler, filler->rows);
+	filler->batch = SEGUE_FILLER_FORMED;
+	return rc;
+}
+
+/* A slot is filled anew from where its segments begin. */
+static int rewind_records(struct segue_filler *filler)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < filler->rows && !rc; i++) {
+		struct segue_record *record = filler->row[i].record;
+		if (record)
+			rc = record->ops->seek(record, filler->spans[i].first_step);
+	}
+	return rc;
+}
+
+/* Makes batch `published` in its slot: 1, 0 at the end of the lane, or a negative code. */
+static int make_batch(struct segue_filler *filler)
+{
+	int rc = filler->batch == SEGUE_FILLER_FORMED ? rewind_records(filler) : form_batch(filler);
+
+	if (rc < 0 || filler->batch != SEGUE_FILLER_FORMED)
+		return rc;
+	rc = fill_slot(filler, filler->rows);
+	if (rc)
+		return rc;
+	filler->batch = SEGUE_FILLER_FILLED;
+	return 1;
 }
 
 /* ---- The job ---- */
 
-/* Publishes what is filled, or fills and says so. With the lock; lets it go while it fills. */
-static void work_on_batch(struct segue_filler *filler)
+/* Takes a way that the picture in filler.h has. With the lock. */
+static void go(struct segue_filler *filler, enum segue_filler_state to)
 {
-	if (filler->filled) {
-		if (!segue_feed_publish(&filler->feed, filler->plan.position, filler->keys,
-			    filler->heap, filler->heap_used)) {
-			filler->filled = false;
-			return;
-		}
-		segue_feed_fail(&filler->feed, SEGUE_ENOMEM, segue_error_detail());
-		return;
+	static const unsigned ways[] = {
+		[SEGUE_FILLER_IDLE] = 1u << SEGUE_FILLER_RUNNING | 1u << SEGUE_FILLER_CLOSED,
+		[SEGUE_FILLER_RUNNING] = 1u << SEGUE_FILLER_IDLE | 1u << SEGUE_FILLER_AGAIN |
+					 1u << SEGUE_FILLER_CLOSING,
+		[SEGUE_FILLER_AGAIN] = 1u << SEGUE_FILLER_RUNNING | 1u << SEGUE_FILLER_CLOSING,
+		[SEGUE_FILLER_CLOSING] = 1u << SEGUE_FILLER_CLOSED,
+		[SEGUE_FILLER_CLOSED] = 0,
+	};
+
+	assert(ways[filler->state] & 1u << to);
+	filler->state = to;
+}
+
+/* Publishes what is filled, or fills. With the lock; lets it go while it fills. */
+static int work_on_batch(struct segue_filler *filler)
+{
+	int rc;
+
+	if (filler->batch == SEGUE_FILLER_FILLED) {
+		rc = segue_feed_publish(&filler->feed, filler->plan.position, filler->keys,
+			filler->heap, filler->heap_used);
+		if (!rc)
+			filler->batch = SEGUE_FILLER_UNMADE;
+		return rc;
 	}
 	pthread_mutex_unlock(&filler->lock);
-	int rc = make_batch(filler);
+	rc = make_batch(filler);
 	pthread_mutex_lock(&filler->lock);
-	if (rc > 0)
-		filler->filled = true;
-	else if (rc == 0)
+	if (rc == 0)
 		segue_feed_end(&filler->feed, filler->plan.position->undelivered);
-	else if (rc == SEGUE_EGONE)
+	return rc < 0 ? rc : 0;
+}
+
+/* Whether to go on after work that has ended so. With the lock. */
+static bool judge(struct segue_filler *filler, int rc)
+{
+	if (!rc) {
+		filler->misses = 0;
+		return true;
+	}
+	if (rc == SEGUE_EGONE) {
 		filler->stalled = true; /* given up: the next server, or lease, goes on */
-	else
-		segue_feed_fail(&filler->feed, rc, segue_error_detail());
+		return false;
+	}
+	if (rc == SEGUE_ENOMEM) {
+		filler->misses += filler->misses <= MEMORY_TRIES;
+		if (filler->misses != MEMORY_TRIES)
+			return filler->misses < MEMORY_TRIES; /* else they have been told */
+	}
+	segue_feed_fail(&filler->feed, rc, segue_error_detail());
+	return false;
 }
 
 /* True if the job should go on. With the lock. */
 static bool work_once(struct segue_filler *filler)
 {
-	if (filler->closing || filler->stalled)
+	if (filler->state == SEGUE_FILLER_CLOSING || filler->stalled)
 		return false;
 	switch (segue_feed_gate(&filler->feed)) {
 	case SEGUE_FEED_GO:
-		work_on_batch(filler);
-		return true;
+		return judge(filler, work_on_batch(filler));
 	case SEGUE_FEED_TAKE:
-		if (segue_feed_take(&filler->feed))
-			segue_feed_fail(&filler->feed, SEGUE_ENOMEM, segue_error_detail());
-		return true;
+		return judge(filler, segue_feed_take(&filler->feed));
 	case SEGUE_FEED_FULL:
 		return !segue_feed_sleep(&filler->feed);
 	case SEGUE_FEED_HELD: /* let_go kicks */
@@ -229,13 +286,15 @@ static void run(void *arg)
 	struct segue_filler *filler = arg;
 
 	pthread_mutex_lock(&filler->lock);
-	do {
-		filler->again = false;
+	for (;;) {
 		while (work_once(filler))
 			;
-	} while (filler->again && !filler->closing);
-	filler->running = false;
-	bool closing = filler->closing;
+		if (filler->state != SEGUE_FILLER_AGAIN)
+			break;
+		go(filler, SEGUE_FILLER_RUNNING);
+	}
+	bool closing = filler->state == SEGUE_FILLER_CLOSING;
+	go(filler, closing ? SEGUE_FILLER_CLOSED : SEGUE_FILLER_IDLE);
 	pthread_mutex_unlock(&filler->lock);
 	if (closing)
 		filler->closed(filler->closed_arg);
@@ -244,10 +303,11 @@ static void run(void *arg)
 void segue_filler_kick(struct segue_filler *filler)
 {
 	pthread_mutex_lock(&filler->lock);
-	bool start = !filler->running && !filler->closing;
-	filler->again = true;
+	bool start = filler->state == SEGUE_FILLER_IDLE;
 	if (start)
-		filler->running = true;
+		go(filler, SEGUE_FILLER_RUNNING);
+	else if (filler->state == SEGUE_FILLER_RUNNING)
+		go(filler, SEGUE_FILLER_AGAIN);
 	pthread_mutex_unlock(&filler->lock);
 	if (start)
 		segue_pool_run(filler->pool, &filler->job);
@@ -265,10 +325,10 @@ void segue_filler_stall(struct segue_filler *filler, bool stalled)
 void segue_filler_close(struct segue_filler *filler, void (*closed)(void *arg), void *arg)
 {
 	pthread_mutex_lock(&filler->lock);
-	filler->closing = true;
 	filler->closed = closed;
 	filler->closed_arg = arg;
-	bool now = !filler->running;
+	bool now = filler->state == SEGUE_FILLER_IDLE;
+	go(filler, now ? SEGUE_FILLER_CLOSED : SEGUE_FILLER_CLOSING);
 	pthread_mutex_unlock(&filler->lock);
 	if (now)
 		closed(arg);
@@ -304,8 +364,6 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 	struct segue_admitted admitted;
 	size_t size;
 
-	if (!segue_plan_row_lives(&filler->plan_spec, row))
-		return 0;
 	int rc = filler->input.source->ops->admit(filler->input.source,
 		segue_plan_record(&filler->plan_spec, row->number), &open->record, &admitted);
 	if (rc)
@@ -326,10 +384,12 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 
 static int open_rows(struct segue_filler *filler, struct segue_image *image)
 {
-	for (uint32_t i = 0; i < image->position->rows; i++) {
-		int rc = open_row(filler, image, i);
+	for (uint32_t i = 0; i < image->live_count; i++) {
+		int rc = open_row(filler, image, image->live[i]);
 		if (rc)
 			return rc;
+	}
+	for (uint32_t i = 0; i < image->position->rows; i++) {
 		filler->keys[i] = (struct segue_feed_key){
 			.offset = (uint32_t)filler->heap_used, .size = image->key[i].size};
 		if (image->key[i].size)

@@ -5,6 +5,17 @@
  * It owns the feed, the ring's memory and the open records of the rows. One job at a time works for
  * it on the stream's loader threads; the feed's lock is held only to ask the gate and to publish,
  * never while a slot is filled.
+ *
+ *	       kick()             kick()
+ *	IDLE ──────────► RUNNING ────────► AGAIN
+ *	│ ▲  nothing left │ │ ▲  it looks    │
+ *	│ └───to do───────┘ │ └──once more───┤
+ *	│ close()           └──────┬─────────┘
+ *	▼         the job ends     ▼ close()
+ *	CLOSED ◄──────────────── CLOSING
+ *
+ * Apart from that, since they may change in each of these states: `stalled` is the storage's word,
+ * and how far the next batch is remembers work that was begun (a gate may close over it).
  */
 #ifndef SEGUE_ENGINE_FILLER_H
 #define SEGUE_ENGINE_FILLER_H
@@ -17,12 +28,26 @@
 #include "lane/image.h"
 #include "os/pool.h"
 
+enum segue_filler_state {
+	SEGUE_FILLER_IDLE,
+	SEGUE_FILLER_RUNNING, /* a job is queued or at work */
+	SEGUE_FILLER_AGAIN,   /* ... and looks once more before it ends */
+	SEGUE_FILLER_CLOSING, /* ... and does nothing more */
+	SEGUE_FILLER_CLOSED,
+};
+
+/* How far batch `published` is. */
+enum segue_filler_batch {
+	SEGUE_FILLER_UNMADE,
+	SEGUE_FILLER_FORMED, /* its rows are known, their records open */
+	SEGUE_FILLER_FILLED, /* its slot is complete */
+};
+
 struct segue_filler {
 	struct segue_feed feed;
-	pthread_mutex_t lock; /* of the feed, its carries, and `running` to `closing` */
-	bool running, again;  /* a job is queued or at work; look once more before it ends */
-	bool stalled;         /* storage failed: nothing is published */
-	bool closing;
+	pthread_mutex_t lock; /* of the feed, its carries, `state` and `stalled` */
+	enum segue_filler_state state;
+	bool stalled;              /* storage failed: nothing is published */
 	void (*closed)(void *arg); /* called on a loader thread once closing and no job runs */
 	void *closed_arg;
 
@@ -47,7 +72,9 @@ struct segue_filler {
 	char *heap; /* batch_size * key_max */
 	uint32_t key_max;
 	size_t heap_used;
-	bool filled; /* the slot of batch `published` is complete */
+	enum segue_filler_batch batch;
+	uint32_t rows;   /* FORMED: of the batch */
+	unsigned misses; /* tries in a row that had no memory */
 };
 
 /*
@@ -59,7 +86,10 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 	struct segue_source *source, struct segue_pool *pool, struct segue_image *image,
 	struct segue_filler **out);
 
-/* There may be something to do. From any thread. */
+/*
+ * There may be something to do. From any thread. What had no memory is tried again: a few times at
+ * once, then, when the workers have been told (SEGUE_ENOMEM), with each kick.
+ */
 void segue_filler_kick(struct segue_filler *filler);
 /* Storage failed, or works again. */
 void segue_filler_stall(struct segue_filler *filler, bool stalled);

@@ -1,6 +1,7 @@
 /* What a lease consists of while it is in force: made, stored, taken down. */
 #include "engine/grant.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,6 @@
 #include "core/error.h"
 #include "core/kept.h"
 #include "core/wait.h"
-#include "engine/committer.h"
 #include "store/finals.h"
 #include "store/lanes.h"
 #include "store/token.h"
@@ -37,7 +37,7 @@ static int empty_image(struct making *making)
 	const struct segue_grant_order *order = making->order;
 
 	segue_image_destroy(making->image);
-	making->image = segue_image_create(order->plan.batch_size, 0, segue_row_size(order->spec));
+	making->image = segue_image_create(&order->plan, NULL, segue_row_size(order->spec));
 	return making->image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 }
 
@@ -82,7 +82,11 @@ static int load_stored(struct making *making)
 		rc = segue_lanes_load_image(order->store, order->place, &order->plan,
 			record.position, segue_row_size(order->spec), &making->image);
 	free(record.position);
-	return rc ? rc : segue_account_settle(&making->account, &order->plan, making->image);
+	if (!rc)
+		rc = segue_account_init(&making->account, order->plan.batch_size);
+	if (!rc)
+		segue_account_settle(&making->account, making->image);
+	return rc;
 }
 
 /* ---- Tokens ---- */
@@ -126,7 +130,7 @@ static int read_token(const struct segue_grant_order *order, struct segue_image 
 	struct segue_token_record head;
 	struct segue_image *image = NULL;
 
-	int rc = segue_token_decode(order->bulk, order->bulk_size, &head, &image);
+	int rc = segue_token_decode(&order->plan, order->bulk, order->bulk_size, &head, &image);
 	if (!rc) {
 		free(head.position);
 		rc = token_fits(order, &head);
@@ -276,11 +280,10 @@ static int from_offer(struct making *making)
 			order->bulk_size, (unsigned long long)states);
 	struct segue_image *image = NULL;
 	if (!rc) {
-		image = segue_image_create(order->plan.batch_size, plan.position->rows, row_size);
+		image = segue_image_create(&order->plan, plan.position, row_size);
 		rc = image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for an offer");
 	}
 	if (!rc) {
-		memcpy(image->position, plan.position, segue_position_size(plan.position->rows));
 		if (states) /* a stream may have none, and then there are no bytes */
 			memcpy(image->states, order->bulk, states);
 		segue_image_destroy(making->image);
@@ -350,7 +353,7 @@ static int make_memory(struct segue_grant *grant, const struct making *making)
 /* The lane as the store will have it. On the committer's thread. */
 static int add_grant(void *arg, struct segue_ops *ops)
 {
-	const struct making *making = arg;
+	struct making *making = arg;
 	const struct segue_grant_order *order = making->order;
 	const struct segue_image *image = making->image;
 	struct segue_lane_record record = order->record;
@@ -373,9 +376,7 @@ static int add_grant(void *arg, struct segue_ops *ops)
 	if (!rc)
 		rc = segue_finals_put(ops, order->place, image->row_size, making->kept,
 			making->account.durable, image->position->step);
-	return rc ? rc
-		  : segue_lanes_put_image(
-			    ops, order->place, &order->plan, &record, image, &making->account);
+	return rc ? rc : segue_lanes_put_image(ops, order->place, &record, image, &making->account);
 }
 
 /* Puts the grant, and the image where it is new, on disk: nothing of it is sent before. */
@@ -384,17 +385,18 @@ static int store_grant(struct making *making)
 	struct segue_change change = {
 		.place = making->order->place, .build = add_grant, .arg = making};
 
-	return making->order->spec->persist
-		       ? segue_committer_change(making->order->committer, &change)
-		       : 0;
+	return making->order->spec->persist ? segue_changes_make(making->order->changes, &change)
+					    : 0;
 }
 
 static int build(struct making *making, struct segue_grant *grant)
 {
 	const struct segue_grant_order *order = making->order;
 
-	int rc = segue_filler_create(order->spec, &order->plan, order->source, order->pool,
-		making->image, &grant->filler);
+	int rc = segue_account_init(&grant->account, order->plan.batch_size);
+	if (!rc)
+		rc = segue_filler_create(order->spec, &order->plan, order->source, order->pool,
+			making->image, &grant->filler);
 	if (!rc)
 		rc = make_memory(grant, making);
 	if (!rc)
@@ -402,7 +404,7 @@ static int build(struct making *making, struct segue_grant *grant)
 	if (!rc)
 		rc = store_grant(making);
 	if (!rc)
-		rc = segue_account_settle(&grant->account, &order->plan, making->image);
+		segue_account_settle(&grant->account, making->image);
 	return rc;
 }
 
@@ -444,6 +446,20 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 	}
 	*out = grant;
 	return 0;
+}
+
+void segue_grant_go(struct segue_grant *grant, enum segue_grant_state to)
+{
+	static const unsigned ways[] = {
+		[SEGUE_GRANT_MADE] = 1u << SEGUE_GRANT_WATCHED,
+		[SEGUE_GRANT_WATCHED] = 1u << SEGUE_GRANT_ENDING | 1u << SEGUE_GRANT_LEAVING,
+		[SEGUE_GRANT_ENDING] = 1u << SEGUE_GRANT_FORGOTTEN,
+		[SEGUE_GRANT_LEAVING] = 1u << SEGUE_GRANT_FORGOTTEN,
+		[SEGUE_GRANT_FORGOTTEN] = 0,
+	};
+
+	assert(ways[grant->state] & 1u << to);
+	grant->state = to;
 }
 
 /* One that is refused stays so, whatever becomes of the storage. */

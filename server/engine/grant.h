@@ -5,15 +5,21 @@
  * Making one reads data and store, so it runs on a loader thread (segue_grant_make), and stores the
  * grant before anything of it is sent. It then belongs to the server's thread, and is watched by
  * the committer until its last commit is on disk.
+ *
+ *	     committer: add         finish, held = false
+ *	MADE ──────────────► WATCHED ───────────────────► ENDING ─────┐ the last commit is on disk,
+ *	                        │   finish, held = true               ▼ or can never be
+ *	                        └───────────────────────► LEAVING ─► FORGOTTEN
+ *
+ * Apart from that: `refused`, which the store may say of a lane in any of the middle three, and
+ * which its worker's side looks at under the filler's lock.
  */
 #ifndef SEGUE_ENGINE_GRANT_H
 #define SEGUE_ENGINE_GRANT_H
 
 #include "core/wire.h"
+#include "engine/changes.h"
 #include "engine/filler.h"
-#include "store/key.h"
-
-struct segue_committer;
 
 /* What a grant is made from. All pointers must outlive it, but for `bulk`. */
 struct segue_grant_order {
@@ -23,7 +29,7 @@ struct segue_grant_order {
 	struct segue_source *source;
 	struct segue_pool *pool;
 	struct segue_store *store;
-	struct segue_committer *committer;
+	struct segue_changes *changes; /* of the store */
 	uint64_t fingerprint[2];
 	enum segue_attach_mode mode;
 	uint64_t step;       /* OFFER: batches below it are committed */
@@ -32,6 +38,14 @@ struct segue_grant_order {
 	const _Atomic bool *given_up;    /* nobody waits for it any more: nothing is stored */
 	struct segue_lane_record record; /* the lease's generation, token and holder; its position
 					    is not looked at */
+};
+
+enum segue_grant_state {
+	SEGUE_GRANT_MADE,
+	SEGUE_GRANT_WATCHED,   /* its commits go to disk */
+	SEGUE_GRANT_ENDING,    /* the lease is over: write what is committed, then `finished` */
+	SEGUE_GRANT_LEAVING,   /* ... and the holder comes back after a restart */
+	SEGUE_GRANT_FORGOTTEN, /* `finished` has been, or will be called */
 };
 
 struct segue_grant {
@@ -45,13 +59,12 @@ struct segue_grant {
 	uint64_t step; /* the first batch */
 	uint32_t rows; /* of the batch before it */
 
-	/* The committer's. */
+	/* The committer's, of which `state` is under its lock. */
+	enum segue_grant_state state;
 	struct segue_account account;
 	struct segue_grant *next; /* in its list */
-	bool finishing;           /* the lease is over: write what is committed, then `finished` */
-	bool stays_held;          /* finishing: the holder comes back after a restart */
 	bool refused;    /* under the filler's lock: the store does not take it, for good */
-	unsigned misses; /* the committer's: transactions in a row that had no memory for it */
+	unsigned misses; /* transactions in a row that had no memory for it */
 	void (*finished)(void *arg);
 	void (*delayed)(void *arg);
 	void *arg;
@@ -68,6 +81,8 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
  * order only place, spec, plan, fingerprint and bulk are looked at.
  */
 int segue_grant_check_token(const struct segue_grant_order *order);
+/* Takes a way that the picture above has. */
+void segue_grant_go(struct segue_grant *grant, enum segue_grant_state to);
 /* Storage failed (code), or works again (0): the holder sees it, and nothing is published. */
 void segue_grant_storage(struct segue_grant *grant, int code, const char *detail);
 /* The same for this lane alone, and for good. */

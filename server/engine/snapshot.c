@@ -16,12 +16,11 @@ static int begin(struct segue_filler *filler, struct segue_carry *carry, uint64_
 
 	if (entry)
 		image = segue_image_create(
-			filler->geometry.batch_size, rows, segue_row_size(carry->spec));
+			&filler->plan_spec, entry->position, segue_row_size(carry->spec));
 	if (!image)
 		return entry ? segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane")
 			     : segue_fail(SEGUE_ELIMIT, "step %llu is no longer known",
 				       (unsigned long long)step);
-	memcpy(image->position, entry->position, segue_position_size(rows));
 	for (uint32_t row = 0; row < rows; row++) {
 		int rc = segue_image_set_key(
 			image, row, entry->heap + entry->key[row].offset, entry->key[row].size);

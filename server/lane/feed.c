@@ -294,7 +294,7 @@ void segue_feed_end(struct segue_feed *feed, uint64_t undelivered)
 
 void segue_feed_fail(struct segue_feed *feed, int code, const char *text)
 {
-	feed->failed = true;
+	feed->failed = code != SEGUE_ENOMEM;
 	feed->ring->error_step = feed->published;
 	strncpy(feed->ring->error_text, text, SEGUE_ERROR_TEXT - 1);
 	/* release: pairs with segue_track_poll; step and text come before it */

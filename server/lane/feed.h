@@ -80,7 +80,7 @@ int segue_feed_publish(struct segue_feed *feed, const struct segue_position *aft
 	const struct segue_feed_key *keys, const char *heap, size_t heap_size);
 /* The lane has ended at batch `published`. */
 void segue_feed_end(struct segue_feed *feed, uint64_t undelivered);
-/* Batch `published` cannot be made. */
+/* Batch `published` cannot be made; with SEGUE_ENOMEM: yet. A try that succeeds takes it back. */
 void segue_feed_fail(struct segue_feed *feed, int code, const char *text);
 /* Rings the bell for an event that is not a batch (fenced, storage). */
 void segue_feed_ring(struct segue_feed *feed);

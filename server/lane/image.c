@@ -7,21 +7,29 @@
 
 #include "core/error.h"
 
-struct segue_image *segue_image_create(uint32_t batch_size, uint32_t rows, uint64_t row_size)
+struct segue_image *segue_image_create(const struct segue_plan_spec *plan,
+	const struct segue_position *position, uint64_t row_size)
 {
+	uint32_t rows = position ? position->rows : 0;
 	struct segue_image *image = calloc(1, sizeof(*image));
 
 	if (!image)
 		return NULL;
 	image->row_size = row_size;
-	image->position = calloc(1, segue_position_size(batch_size));
+	image->position = calloc(1, segue_position_size(rows));
 	image->states = calloc(rows ? rows : 1, row_size ? row_size : 1);
 	image->key = calloc(rows ? rows : 1, sizeof(*image->key));
-	if (!image->position || !image->states || !image->key) {
+	image->live = malloc((rows ? rows : 1) * sizeof(*image->live));
+	if (!image->position || !image->states || !image->key || !image->live) {
 		segue_image_destroy(image);
 		return NULL;
 	}
-	image->position->rows = rows;
+	if (position)
+		memcpy(image->position, position, segue_position_size(rows));
+	for (uint32_t row = 0; row < rows; row++) {
+		if (segue_plan_row_lives(plan, &position->row[row]))
+			image->live[image->live_count++] = row;
+	}
 	return image;
 }
 
@@ -46,9 +54,16 @@ void segue_image_destroy(struct segue_image *image)
 	for (uint32_t row = 0; image->key && image->position && row < image->position->rows; row++)
 		free(image->key[row].bytes);
 	free(image->key);
+	free(image->live);
 	free(image->position);
 	free(image->states);
 	free(image);
+}
+
+int segue_account_init(struct segue_account *account, uint32_t batch_size)
+{
+	*account = (struct segue_account){.stored = malloc(batch_size * sizeof(*account->stored))};
+	return account->stored ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for an account");
 }
 
 void segue_account_finish(struct segue_account *account)
@@ -57,33 +72,37 @@ void segue_account_finish(struct segue_account *account)
 	*account = (struct segue_account){0};
 }
 
-int segue_account_settle(struct segue_account *account, const struct segue_plan_spec *plan,
-	const struct segue_image *image)
+static int compare_numbers(const void *a, const void *b)
 {
-	const struct segue_position *position = image->position;
-	uint32_t count = 0;
+	const struct segue_stored *left = a, *right = b;
 
-	if (!account->stored)
-		account->stored = malloc(plan->batch_size * sizeof(*account->stored));
-	if (!account->stored)
-		return segue_fail(SEGUE_ENOMEM, "no memory for an account");
-	for (uint32_t row = 0; row < position->rows; row++) {
-		if (segue_plan_row_lives(plan, &position->row[row]))
-			account->stored[count++] = position->row[row].number;
-	}
-	account->stored_count = count;
-	account->durable = position->step;
-	return 0;
+	return (left->number > right->number) - (left->number < right->number);
 }
 
-bool segue_account_drops(
-	const struct segue_plan_spec *plan, const struct segue_position *position, uint64_t number)
+void segue_account_settle(struct segue_account *account, const struct segue_image *image)
 {
-	for (uint32_t row = 0; row < position->rows; row++) {
-		if (position->row[row].number == number)
-			return !segue_plan_row_lives(plan, &position->row[row]);
+	for (uint32_t i = 0; i < image->live_count; i++)
+		account->stored[i] =
+			(struct segue_stored){image->position->row[image->live[i]].number, false};
+	account->stored_count = image->live_count;
+	account->durable = image->position->step;
+	qsort(account->stored, account->stored_count, sizeof(*account->stored), compare_numbers);
+}
+
+void segue_account_compare(struct segue_account *account, const struct segue_image *image)
+{
+	if (account->stored_count == 0)
+		return; /* it may never have been anything */
+	for (uint32_t i = 0; i < account->stored_count; i++)
+		account->stored[i].lives = false;
+	for (uint32_t i = 0; i < image->live_count; i++) {
+		const struct segue_stored live = {
+			image->position->row[image->live[i]].number, true};
+		struct segue_stored *stored = bsearch(&live, account->stored, account->stored_count,
+			sizeof(live), compare_numbers);
+		if (stored)
+			stored->lives = true;
 	}
-	return true;
 }
 
 bool segue_group_commit_begin(struct segue_group_commit *machine)

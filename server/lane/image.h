@@ -15,7 +15,10 @@
 
 #include "lane/plan.h"
 
-/* A lane as of one step: everything that a store, a token or an offer carries of it. */
+/*
+ * A lane as of one step: everything that a store, a token or an offer carries of it. Only rows that
+ * live (segue_plan_row_lives) have states that count.
+ */
 struct segue_image {
 	struct segue_position *position; /* owned */
 	uint64_t row_size;
@@ -24,30 +27,38 @@ struct segue_image {
 	struct segue_image_key {
 		char *bytes;
 		uint32_t size;
-	} * key; /* owned: position->rows; may be {NULL, 0} for ended and empty rows */
+	} * key;        /* owned: position->rows; may be {NULL, 0} for ended and empty rows */
+	uint32_t *live; /* owned: the rows that live, in order */
+	uint32_t live_count;
 };
 
-/* An image of `rows` rows, zeroed. NULL: no memory. */
-struct segue_image *segue_image_create(uint32_t batch_size, uint32_t rows, uint64_t row_size);
+/*
+ * An image of a position (copied; NULL: the first, without rows), its states zeroed, without keys.
+ * NULL: no memory.
+ */
+struct segue_image *segue_image_create(const struct segue_plan_spec *plan,
+	const struct segue_position *position, uint64_t row_size);
 int segue_image_set_key(struct segue_image *image, uint32_t row, const char *key, uint32_t size);
 /* NULL is fine. */
 void segue_image_destroy(struct segue_image *image);
 
 struct segue_account {
 	uint64_t durable; /* step that is on disk */
-	uint64_t *stored; /* owned, of batch_size: sequence numbers of the live rows on disk */
+	struct segue_stored {
+		uint64_t number;
+		bool lives; /* in the image that it was compared with */
+	} * stored; /* owned, of batch_size: sequences of the live rows on disk, by number */
 	uint32_t stored_count;
 };
+/* Nothing is on disk. SEGUE_ENOMEM; what follows needs no more memory. */
+int segue_account_init(struct segue_account *account, uint32_t batch_size);
+/* A zeroed account is fine. */
 void segue_account_finish(struct segue_account *account);
-/*
- * The account is on disk as `image` says (loaded, or written). SEGUE_ENOMEM, the first time alone:
- * as before.
- */
-int segue_account_settle(struct segue_account *account, const struct segue_plan_spec *plan,
-	const struct segue_image *image);
-/* True if sequence `number` is no longer alive in `position`: its states leave the disk. */
-bool segue_account_drops(
-	const struct segue_plan_spec *plan, const struct segue_position *position, uint64_t number);
+/* The account is on disk as `image` says (loaded, or written). */
+void segue_account_settle(struct segue_account *account, const struct segue_image *image);
+/* Says of each stored sequence whether it lives in `image`; states of those that do not leave the
+ * disk. */
+void segue_account_compare(struct segue_account *account, const struct segue_image *image);
 
 enum segue_group_commit_state {
 	SEGUE_GROUP_COMMIT_IDLE,

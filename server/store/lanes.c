@@ -32,16 +32,14 @@ int segue_lanes_put(
 	return segue_ops_put(ops, SEGUE_TABLE_LANES, key, sizeof(key), value, size);
 }
 
-static int add_rows(struct segue_ops *ops, struct segue_place place,
-	const struct segue_plan_spec *plan, const struct segue_image *image)
+static int add_rows(
+	struct segue_ops *ops, struct segue_place place, const struct segue_image *image)
 {
 	uint8_t key[STATE];
 
-	for (uint32_t row = 0; row < image->position->rows; row++) {
-		const struct segue_plan_row *live = &image->position->row[row];
-		if (!segue_plan_row_lives(plan, live))
-			continue;
-		state_key(place, live->number, key);
+	for (uint32_t i = 0; i < image->live_count; i++) {
+		uint32_t row = image->live[i];
+		state_key(place, image->position->row[row].number, key);
 		const struct segue_row stored = {.key = image->key[row].bytes,
 			.key_size = image->key[row].size,
 			.states = image->states + row * image->row_size};
@@ -61,17 +59,15 @@ int segue_lanes_clear(struct segue_ops *ops, struct segue_place place)
 	return segue_ops_remove_prefix(ops, SEGUE_TABLE_STATES, key, sizeof(key));
 }
 
-static int add_drops(struct segue_ops *ops, struct segue_place place,
-	const struct segue_plan_spec *plan, const struct segue_image *image,
-	const struct segue_account *account)
+static int add_drops(
+	struct segue_ops *ops, struct segue_place place, const struct segue_account *account)
 {
 	uint8_t key[STATE];
 
 	for (uint32_t i = 0; i < account->stored_count; i++) {
-		if (!segue_account_drops(plan, image->position, account->stored[i]) ||
-			SEGUE_MUTANT(rows_not_dropped))
+		if (account->stored[i].lives || SEGUE_MUTANT(rows_not_dropped))
 			continue;
-		state_key(place, account->stored[i], key);
+		state_key(place, account->stored[i].number, key);
 		int rc = segue_ops_remove(ops, SEGUE_TABLE_STATES, key, sizeof(key));
 		if (rc)
 			return rc;
@@ -80,17 +76,17 @@ static int add_drops(struct segue_ops *ops, struct segue_place place,
 }
 
 int segue_lanes_put_image(struct segue_ops *ops, struct segue_place place,
-	const struct segue_plan_spec *plan, const struct segue_lane_record *record,
-	const struct segue_image *image, const struct segue_account *account)
+	const struct segue_lane_record *record, const struct segue_image *image,
+	struct segue_account *account)
 {
 	struct segue_lane_record moved = *record;
 	size_t before = ops->count;
 	int rc;
 
 	moved.position = image->position;
-	if ((rc = segue_lanes_put(ops, place, &moved)) ||
-		(rc = add_drops(ops, place, plan, image, account)) ||
-		(rc = add_rows(ops, place, plan, image)))
+	segue_account_compare(account, image);
+	if ((rc = segue_lanes_put(ops, place, &moved)) || (rc = add_drops(ops, place, account)) ||
+		(rc = add_rows(ops, place, image)))
 		segue_ops_truncate(ops, before);
 	return rc;
 }
@@ -177,10 +173,9 @@ int segue_lanes_outline(const struct segue_plan_spec *plan, const struct segue_p
 		return segue_fail(SEGUE_ESTORE,
 			"the position of lane %u has %u rows, a batch of the stream %u", plan->lane,
 			position->rows, plan->batch_size);
-	struct segue_image *image = segue_image_create(plan->batch_size, position->rows, row_size);
+	struct segue_image *image = segue_image_create(plan, position, row_size);
 	if (!image)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane");
-	memcpy(image->position, position, segue_position_size(position->rows));
 	*out = image;
 	return 0;
 }
@@ -194,10 +189,8 @@ int segue_lanes_load_image(struct segue_store *store, struct segue_place place,
 	int outlined = segue_lanes_outline(plan, position, row_size, &image);
 	if (outlined)
 		return outlined;
-	for (uint32_t row = 0; row < position->rows; row++) {
-		if (!segue_plan_row_lives(plan, &position->row[row]))
-			continue;
-		int rc = load_row(store, place, image, row);
+	for (uint32_t i = 0; i < image->live_count; i++) {
+		int rc = load_row(store, place, image, image->live[i]);
 		if (rc) {
 			segue_image_destroy(image);
 			return rc;

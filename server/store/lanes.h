@@ -16,8 +16,8 @@ int segue_lanes_put(
  * On an error nothing was added.
  */
 int segue_lanes_put_image(struct segue_ops *ops, struct segue_place place,
-	const struct segue_plan_spec *plan, const struct segue_lane_record *record,
-	const struct segue_image *image, const struct segue_account *account);
+	const struct segue_lane_record *record, const struct segue_image *image,
+	struct segue_account *account);
 /* The removal of all live rows of a lane. */
 int segue_lanes_clear(struct segue_ops *ops, struct segue_place place);
 /*

@@ -83,8 +83,8 @@ static int check_token(const uint8_t *bytes, size_t size, uint64_t *head_size)
 	return 0;
 }
 
-int segue_token_decode(
-	const void *bytes, size_t size, struct segue_token_record *head, struct segue_image **out)
+int segue_token_decode(const struct segue_plan_spec *plan, const void *bytes, size_t size,
+	struct segue_token_record *head, struct segue_image **out)
 {
 	const uint8_t *at = bytes;
 	struct segue_token_record record;
@@ -103,13 +103,11 @@ int segue_token_decode(
 		free(record.position);
 		return segue_fail(SEGUE_ETOKEN, "the token's states do not fit its rows");
 	}
-	struct segue_image *image =
-		segue_image_create(record.batch_size, record.position->rows, record.row_size);
+	struct segue_image *image = segue_image_create(plan, record.position, record.row_size);
 	if (!image) {
 		free(record.position);
 		return segue_fail(SEGUE_ENOMEM, "no memory for a token's states");
 	}
-	memcpy(image->position, record.position, segue_position_size(record.position->rows));
 	memcpy(image->states, at + TOKEN_HEAD + head_size, states);
 	*head = record;
 	*out = image;

@@ -38,10 +38,12 @@ struct segue_checkpoint {
 };
 
 /* The same bytes for the same step, whether a lease or the store is read: ended rows have no states. */
-static void clear_ended(const struct segue_plan_spec *plan, struct segue_image *image)
+static void clear_ended(struct segue_image *image)
 {
-	for (uint32_t row = 0; row < image->position->rows; row++) {
-		if (!segue_plan_row_lives(plan, &image->position->row[row]))
+	for (uint32_t row = 0, i = 0; row < image->position->rows; row++) {
+		if (i < image->live_count && image->live[i] == row)
+			i++;
+		else
 			memset(image->states + row * image->row_size, 0, image->row_size);
 	}
 }
@@ -60,7 +62,7 @@ static int encode(const struct segue_checkpoint *checkpoint, struct segue_image 
 
 	strncpy(head.stream, spec->name, sizeof(head.stream) - 1);
 	segue_spec_hash(spec, head.spec_hash);
-	clear_ended(&stream->plan, image);
+	clear_ended(image);
 	return segue_token_encode(&head, image, token, size);
 }
 
@@ -169,7 +171,8 @@ static void run(void *arg)
 		snprintf(
 			checkpoint->detail, sizeof(checkpoint->detail), "%s", segue_error_detail());
 	if (!rc && stream->spec->persist)
-		segue_committer_submit(stream->server->committer, &checkpoint->change, stored);
+		segue_changes_submit(segue_committer_changes(stream->server->committer),
+			&checkpoint->change, stored);
 	else
 		segue_loop_post(stream->server->loop, done, checkpoint);
 }

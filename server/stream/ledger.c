@@ -548,7 +548,7 @@ static void start_making(struct segue_attach *attach)
 		.source = stream->source,
 		.pool = stream->pool,
 		.store = server->store,
-		.committer = server->committer,
+		.changes = segue_committer_changes(server->committer),
 		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
 		.mode = attach->request.mode,
 		.step = attach->request.step,

@@ -39,7 +39,7 @@ static int do_request(struct segue_errand *errand)
 		return segue_checkpoints_load(
 			store, request->place, request->id, &request->token, &request->size);
 	change.place = request->place;
-	return segue_committer_change(request->server->committer, &change);
+	return segue_changes_make(segue_committer_changes(request->server->committer), &change);
 }
 
 static void answer(struct segue_task *task)

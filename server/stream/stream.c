@@ -34,7 +34,7 @@ static int save_index(void *arg, const char *name, const void *bytes, size_t siz
 
 	int rc = segue_store_index_save(&ops, name, bytes, size);
 	if (!rc)
-		rc = segue_committer_apply(stream->server->committer, &ops);
+		rc = segue_changes_apply(segue_committer_changes(stream->server->committer), &ops);
 	segue_ops_finish(&ops);
 	return rc;
 }
@@ -197,7 +197,7 @@ static int bind_record(struct segue_stream *stream)
 	struct segue_change change = {.build = add_record, .arg = &making};
 	bool found;
 
-	int rc = segue_committer_change(stream->server->committer, &change);
+	int rc = segue_changes_make(segue_committer_changes(stream->server->committer), &change);
 	if (rc || !making.exists)
 		return rc;
 	rc = find_record(stream, &found);

@@ -136,10 +136,10 @@ static void step_lane(struct lane *lane, int index, struct segue_plan *plan)
 
 	if (segue_plan_step(plan, &input, spans, &rows) != 1)
 		fail("the plan", 0);
-	struct segue_image *image = segue_image_create(ROWS, rows, row_sizes[index]);
+	struct segue_image *image =
+		segue_image_create(&plan_specs[index], plan->position, row_sizes[index]);
 	if (!image)
 		fail("no memory", 0);
-	memcpy(image->position, plan->position, segue_position_size(plan->position->rows));
 	for (uint32_t row = 0; row < rows; row++) {
 		const struct segue_plan_row *at = &image->position->row[row];
 		compute(image->states + row * image->row_size,
@@ -230,15 +230,16 @@ static int lane_ops(struct segue_ops *ops, int index, uint64_t n)
 	if (lane->written != n)
 		return 0;
 	if (before->image)
-		rc = segue_account_settle(&account, &plan_specs[index], before->image);
+		rc = segue_account_init(&account, ROWS);
+	if (before->image && !rc)
+		segue_account_settle(&account, before->image);
 	if (!rc && lane->replaced)
 		rc = segue_lanes_clear(ops, place_of(index));
 	else if (!rc)
 		rc = segue_finals_put(ops, place_of(index), row_sizes[index], lane->kept,
 			account.durable, lane->image->position->step);
 	if (!rc)
-		rc = segue_lanes_put_image(
-			ops, place_of(index), &plan_specs[index], &record, lane->image, &account);
+		rc = segue_lanes_put_image(ops, place_of(index), &record, lane->image, &account);
 	segue_account_finish(&account);
 	return rc;
 }

@@ -7,8 +7,7 @@
  * Run n of the scripted session (session.h) lets the n-th allocation fail, of the server and what
  * starts it (fail_alloc.h, preloaded), or of the worker; `always`: all from there on, for a second.
  * Nobody may crash or hang. A call that fails must say why, and is made again; where it fails four
- * times (all allocations do, or the lane's filler has had its one) the worker gives everything back,
- * and another one finishes the session. No batch may be lost or come twice, the store must hold what
+ * times (all allocations do) the worker gives everything back, and another one finishes the session. No batch may be lost or come twice, the store must hold what
  * the plan says, and a process that ended in order must have freed what it allocated: no more blocks
  * may be left than in a run without a fault. Each allocation fails at durability = interval and at =
  * commit: only with the first has a close a last transaction to write. With EVERY > 1 every so

@@ -101,18 +101,19 @@ static void seek(const struct segue_position *position)
 
 static void decode(const uint8_t *bytes, size_t size, bool as_ours)
 {
+	const struct segue_plan_spec plan = {.num_unroll = 5};
 	struct segue_token_record head, again_head;
 	struct segue_image *image, *again;
 	void *encoded;
 	size_t encoded_size;
 
 	check(bytes, size);
-	int rc = segue_token_decode(bytes, size, &head, &image);
+	int rc = segue_token_decode(&plan, bytes, size, &head, &image);
 	expect(rc == 0 || rc == SEGUE_ETOKEN || rc == SEGUE_ENOMEM);
 	if (rc)
 		return;
 	expect(segue_token_encode(&head, image, &encoded, &encoded_size) == 0);
-	expect(segue_token_decode(encoded, encoded_size, &again_head, &again) == 0);
+	expect(segue_token_decode(&plan, encoded, encoded_size, &again_head, &again) == 0);
 	expect(again->position->rows == image->position->rows &&
 		again->row_size == image->row_size);
 	expect(memcmp(again->position, image->position,

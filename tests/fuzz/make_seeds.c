@@ -88,13 +88,16 @@ static void make_examples(const char *dir)
 
 static struct segue_image *make_image(uint32_t rows)
 {
-	struct segue_image *image = segue_image_create(4, rows, 16);
+	const struct segue_plan_spec plan = {.num_unroll = 5};
+	struct segue_position *position = calloc(1, segue_position_size(rows));
 
-	image->position->step = rows ? 3 : 0;
-	image->position->next = rows;
+	position->step = rows ? 3 : 0;
+	position->next = position->rows = rows;
 	for (uint32_t row = 0; row < rows; row++)
-		image->position->row[row] = (struct segue_plan_row){
+		position->row[row] = (struct segue_plan_row){
 			.number = 2 * row + 1, .array_steps = 9, .total_length = 9, .segment = 1};
+	struct segue_image *image = segue_image_create(&plan, position, 16);
+	free(position);
 	return image;
 }
 

@@ -21,9 +21,9 @@
  * mirrors server/stream/ledger.c end_lease 446f1dff
  * mirrors server/stream/ledger.c granted bb054049
  * mirrors server/stream/ledger.c ask 53c7c0f6
- * mirrors server/engine/committer.c add_grant 426e732d
- * mirrors server/engine/committer.c settle 293ae15a
- * mirrors server/engine/committer.c conclude 0f810575
+ * mirrors server/engine/committer.c add_grant c7c32046
+ * mirrors server/engine/committer.c settle 06eca5f3
+ * mirrors server/engine/committer.c conclude d46f1f85
  * mirrors server/engine/grant.c segue_grant_make 7564188d
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/resume.c segue_lane_ready 05a93149

@@ -33,10 +33,10 @@
  * mirrors server/lane/feed.c segue_feed_publish ea3ea420
  * mirrors server/lane/feed.c segue_feed_end 1a859cea
  * mirrors server/lane/feed.c segue_feed_sleep 4426227a
- * mirrors server/engine/filler.c work_on_batch 882e732c
- * mirrors server/engine/filler.c work_once 1932d118
- * mirrors server/engine/filler.c run 4b975ac1
- * mirrors server/engine/filler.c segue_filler_kick e5d0a19c
+ * mirrors server/engine/filler.c work_on_batch 5958d9d1
+ * mirrors server/engine/filler.c work_once ff14af0a
+ * mirrors server/engine/filler.c run f00bb18c
+ * mirrors server/engine/filler.c segue_filler_kick 88473309
  * mirrors server/engine/snapshot.c segue_snapshot 2e64e901
  */
 

@@ -71,19 +71,18 @@ static void set_row(struct sim_disk_row *row, uint64_t number, const char *key, 
 }
 
 void sim_ops_rows(struct sim_ops *ops, uint32_t pair, const struct segue_image *image,
-	const struct segue_account *account)
+	struct segue_account *account)
 {
-	const struct segue_position *position = image->position;
-	const struct segue_plan_spec *plan = &sim_world.lane[pair / SIM_GROUPS].plan;
-
+	segue_account_compare(account, image);
 	for (uint32_t i = 0; i < account->stored_count; i++)
-		if (segue_account_drops(plan, position, account->stored[i]))
-			add(ops, DROP, pair)->row.number = account->stored[i];
-	for (uint32_t row = 0; row < position->rows; row++)
-		if (segue_plan_row_lives(plan, &position->row[row]))
-			set_row(&add(ops, PUT, pair)->row, position->row[row].number,
-				image->key[row].bytes, image->key[row].size,
-				image->states + row * image->row_size);
+		if (!account->stored[i].lives)
+			add(ops, DROP, pair)->row.number = account->stored[i].number;
+	for (uint32_t i = 0; i < image->live_count; i++) {
+		uint32_t row = image->live[i];
+		set_row(&add(ops, PUT, pair)->row, image->position->row[row].number,
+			image->key[row].bytes, image->key[row].size,
+			image->states + row * image->row_size);
+	}
 }
 
 void sim_ops_final(struct sim_ops *ops, uint32_t pair, uint64_t number, const char *key,
@@ -208,12 +207,11 @@ struct segue_image *sim_disk_image(uint32_t pair)
 	const struct sim_disk_lane *lane = &sim_disk.lane[pair];
 	const struct segue_position *position = lane->record.position;
 	uint64_t row_size = sim_world.words * sizeof(uint64_t);
-	struct segue_image *image = segue_image_create(
-		sim_world.spec.batch_size, position ? position->rows : 0, row_size);
+	struct segue_image *image =
+		segue_image_create(&sim_world.lane[pair / SIM_GROUPS].plan, position, row_size);
 
 	if (!position)
 		return image;
-	memcpy(image->position, position, segue_position_size(position->rows));
 	for (uint32_t row = 0; row < position->rows; row++) {
 		for (uint32_t i = 0; i < lane->rows; i++) {
 			const struct sim_disk_row *stored = &lane->row[i];

@@ -45,7 +45,7 @@ void sim_ops_lane(struct sim_ops *ops, uint32_t pair, const struct segue_lane_re
 	const struct segue_position *position);
 /* What brings the live rows on disk from `account` to `image`. */
 void sim_ops_rows(struct sim_ops *ops, uint32_t pair, const struct segue_image *image,
-	const struct segue_account *account);
+	struct segue_account *account);
 void sim_ops_final(struct sim_ops *ops, uint32_t pair, uint64_t number, const char *key,
 	uint32_t key_size, const uint8_t *states);
 void sim_ops_finish(struct sim_ops *ops);

@@ -219,7 +219,7 @@ static void add_grant(struct sim_ops *ops, struct sim_grant *grant, bool finishi
 	add_finals(ops, grant, grant->image->position->step);
 }
 
-static void add_making(struct sim_ops *ops, uint32_t pair, const struct making *making)
+static void add_making(struct sim_ops *ops, uint32_t pair, struct making *making)
 {
 	sim_ops_lane(ops, pair, &making->record, making->image->position);
 	sim_ops_rows(ops, pair, making->image, &making->account);
@@ -231,7 +231,7 @@ static void add_making(struct sim_ops *ops, uint32_t pair, const struct making *
 
 static void settle(struct sim_grant *grant)
 {
-	segue_account_settle(&grant->account, &truth_of(grant->pair)->plan, grant->image);
+	segue_account_settle(&grant->account, grant->image);
 	pthread_mutex_lock(&grant->filler->lock);
 	segue_carry_forget(&grant->carry, grant->account.durable);
 	segue_carry_set_durable(&grant->carry, grant->account.durable);
@@ -403,9 +403,7 @@ static struct segue_image *offered_image(
 			"pair %u: a row that ended in batch %llu is missing", pair,
 			(unsigned long long)plan.position->step - 1);
 	}
-	struct segue_image *image =
-		segue_image_create(spec->batch_size, plan.position->rows, stored->row_size);
-	memcpy(image->position, plan.position, segue_position_size(plan.position->rows));
+	struct segue_image *image = segue_image_create(spec, plan.position, stored->row_size);
 	for (uint32_t row = 0; row < plan.position->rows; row++)
 		memcpy(image->states + row * image->row_size, &request->states[row],
 			image->row_size);
@@ -413,16 +411,14 @@ static struct segue_image *offered_image(
 	return image;
 }
 
-static struct segue_image *copy_image(const struct segue_image *from)
+static struct segue_image *copy_image(uint32_t pair, const struct segue_image *from)
 {
-	uint32_t rows = from ? from->position->rows : 0;
 	uint64_t row_size = sim_world.words * sizeof(uint64_t);
-	struct segue_image *image = segue_image_create(sim_world.spec.batch_size, rows, row_size);
+	struct segue_image *image =
+		segue_image_create(&truth_of(pair)->plan, from ? from->position : NULL, row_size);
 
-	if (!from)
-		return image;
-	memcpy(image->position, from->position, segue_position_size(rows));
-	memcpy(image->states, from->states, rows * row_size);
+	if (from)
+		memcpy(image->states, from->states, from->position->rows * row_size);
 	return image;
 }
 
@@ -431,13 +427,11 @@ static void name_rows(uint32_t pair, struct segue_image *image)
 {
 	char key[SIM_KEY_MAX];
 
-	for (uint32_t row = 0; row < image->position->rows; row++) {
-		const struct segue_plan_row *live = &image->position->row[row];
-		if (segue_plan_row_lives(&truth_of(pair)->plan, live))
-			segue_image_set_key(image, row, key,
-				sim_world_key(
-					segue_plan_record(&truth_of(pair)->plan, live->number),
-					key));
+	for (uint32_t i = 0; i < image->live_count; i++) {
+		uint32_t row = image->live[i];
+		uint64_t record =
+			segue_plan_record(&truth_of(pair)->plan, image->position->row[row].number);
+		segue_image_set_key(image, row, key, sim_world_key(record, key));
 	}
 }
 
@@ -458,14 +452,15 @@ static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_requ
 
 	making->request = request;
 	making->serial = request->serial;
-	segue_account_settle(&making->account, &truth_of(pair)->plan, stored);
+	segue_account_init(&making->account, sim_world.spec.batch_size);
+	segue_account_settle(&making->account, stored);
 	making->image = stored;
 	if (request->mode == SEGUE_ATTACH_OFFER) {
 		making->image = offered_image(pair, request, stored);
 		making->kept = request->kept;
 		parent = request->generation;
 	} else if (request->mode == SEGUE_ATTACH_RESTORE) {
-		making->image = copy_image(request->restore->image);
+		making->image = copy_image(pair, request->restore->image);
 		parent = request->restore->generation;
 		rollback = true;
 	}
@@ -506,7 +501,8 @@ static bool join_feed(struct sim_driver *driver, struct sim_grant *grant, uint64
 		if (!filler[i])
 			continue;
 		pthread_mutex_lock(&filler[i]->lock);
-		bool joined = !filler[i]->closing && segue_feed_reaches(&filler[i]->feed, step);
+		bool joined = filler[i]->state < SEGUE_FILLER_CLOSING &&
+			      segue_feed_reaches(&filler[i]->feed, step);
 		if (joined)
 			segue_feed_subscribe(&filler[i]->feed, &grant->carry);
 		pthread_mutex_unlock(&filler[i]->lock);
@@ -593,7 +589,7 @@ static void finish_making(struct sim_driver *driver, uint32_t pair)
 		grant->record = making->record;
 		grant->account = making->account;
 		making->account = (struct segue_account){0};
-		segue_account_settle(&grant->account, &truth_of(pair)->plan, making->image);
+		segue_account_settle(&grant->account, making->image);
 		make_memory(place, grant, making->image);
 		if (!join_feed(driver, grant, making->image->position->step))
 			open_feed(driver, grant, making->image);

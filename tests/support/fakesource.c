@@ -110,6 +110,8 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 {
 	struct segue_fakesource *fake = (struct segue_fakesource *)base;
 
+	if (fake->admitting)
+		fake->admitting();
 	if (fails(fake, number, fake->admit_code))
 		return segue_fail(
 			fake->admit_code, "record %" PRIu64 " cannot be admitted", number);

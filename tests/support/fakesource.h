@@ -19,6 +19,7 @@ struct segue_fakesource {
 	uint64_t failing;
 	int admit_code, read_code;
 	unsigned failures;
+	void (*admitting)(void); /* if not NULL, called at each admission */
 
 	_Atomic uint64_t admitted, open; /* how often, and how many are not released */
 };

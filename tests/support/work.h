@@ -1,10 +1,13 @@
-/* How much work something is, in instructions: what grows with the square shows, on any machine. */
+/*
+ * How much work something is, counted, not timed: basic blocks run by code that was built with
+ * -fsanitize-coverage=trace-pc. What grows with the square of its input shows, on any machine.
+ */
 #ifndef SEGUE_TEST_WORK_H
 #define SEGUE_TEST_WORK_H
 
 #include <stdint.h>
 
-/* The instructions of fn(arg), which runs in a child step by step: some thousand in a millisecond. */
-uint64_t segue_work_of(void (*fn)(void *arg), void *arg);
+/* Blocks of counted code that this thread has run so far. */
+uint64_t segue_work(void);
 
 #endif

@@ -2,41 +2,47 @@
 #include "lane/image.h"
 
 #include <criterion/criterion.h>
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "work.h"
 
 #define UNROLL 2
 
 static const struct segue_plan_spec plan = {
 	.records = 100, .epochs = 1, .lanes = 1, .batch_size = 4, .num_unroll = UNROLL};
 
-/* Row `row` is at segment `segment` of `segments` of sequence `number`. */
-static void set_row(struct segue_image *image, uint32_t row, uint64_t number, uint64_t segment,
-	uint64_t segments)
-{
-	image->position->row[row] = (struct segue_plan_row){
-		.number = number, .array_steps = segments * UNROLL, .segment = segment};
-}
+struct row {
+	uint64_t number, segment, segments;
+};
 
-/* Step 8: sequences 3 and 7 go on, 5 has ended, one row is empty. */
-static struct segue_image *make_image(void)
+/* An image of these rows at `step`. */
+static struct segue_image *make_image(uint64_t step, const struct row *rows, uint32_t count)
 {
-	struct segue_image *image = segue_image_create(4, 4, 16);
+	struct segue_position *position = calloc(1, segue_position_size(count));
 
+	position->step = step;
+	position->rows = count;
+	for (uint32_t row = 0; row < count; row++)
+		position->row[row] = (struct segue_plan_row){.number = rows[row].number,
+			.array_steps = rows[row].segments * UNROLL,
+			.segment = rows[row].segment};
+	struct segue_image *image = segue_image_create(&plan, position, 16);
 	cr_assert_not_null(image);
-	image->position->step = 8;
-	set_row(image, 0, 3, 1, 4);
-	set_row(image, 1, 5, 1, 2);
-	set_row(image, 2, 7, 0, 2);
-	image->position->row[3] = (struct segue_plan_row){.number = SEGUE_NO_SEQUENCE};
+	cr_assert_eq(memcmp(image->position, position, segue_position_size(count)), 0);
+	free(position);
 	return image;
 }
 
+/* Sequences 7 and 3 go on, 5 has ended, one row is empty. */
+static const struct row some[] = {{7, 1, 4}, {5, 1, 2}, {SEGUE_NO_SEQUENCE, 0, 0}, {3, 0, 2}};
+
 Test(image, an_image_is_zeroed_and_owns_its_keys)
 {
-	struct segue_image *image = segue_image_create(4, 2, 16);
+	struct segue_image *image = make_image(8, some, 2);
 	char key[] = "data:17";
 
-	cr_assert_eq(image->position->rows, 2);
 	cr_assert_eq(image->row_size, 16);
 	for (int i = 0; i < 32; i++)
 		cr_assert_eq(image->states[i], 0);
@@ -53,26 +59,40 @@ Test(image, an_image_is_zeroed_and_owns_its_keys)
 
 Test(image, an_image_may_have_no_rows_and_no_states)
 {
-	struct segue_image *image = segue_image_create(4, 0, 0);
+	struct segue_image *image = segue_image_create(&plan, NULL, 0);
 
+	cr_assert_eq(image->position->step, 0);
 	cr_assert_eq(image->position->rows, 0);
+	cr_assert_eq(image->live_count, 0);
+	segue_image_destroy(image);
+}
+
+Test(image, an_image_knows_its_live_rows)
+{
+	struct segue_image *image = make_image(8, some, 4);
+
+	cr_assert_eq(image->live_count, 2);
+	cr_assert_eq(image->live[0], 0);
+	cr_assert_eq(image->live[1], 3);
 	segue_image_destroy(image);
 }
 
 Test(image, an_account_knows_the_live_rows_on_disk)
 {
-	struct segue_account account = {0};
-	struct segue_image *image = make_image();
+	struct segue_account account;
+	struct segue_image *image = make_image(8, some, 4);
 
-	cr_assert_eq(segue_account_settle(&account, &plan, image), 0);
+	cr_assert_eq(segue_account_init(&account, 4), 0);
+	cr_assert_eq(account.stored_count, 0);
+	segue_account_settle(&account, image);
 	cr_assert_eq(account.durable, 8);
 	cr_assert_eq(account.stored_count, 2);
-	cr_assert_eq(account.stored[0], 3);
-	cr_assert_eq(account.stored[1], 7);
-	image->position->step = 9;
-	image->position->rows = 1;
-	cr_assert_eq(segue_account_settle(&account, &plan, image), 0, "the newest counts");
-	cr_assert_eq(account.durable, 9);
+	cr_assert_eq(account.stored[0].number, 3, "by number");
+	cr_assert_eq(account.stored[1].number, 7);
+	segue_image_destroy(image);
+	image = make_image(9, some, 1);
+	segue_account_settle(&account, image);
+	cr_assert_eq(account.durable, 9, "the newest counts");
 	cr_assert_eq(account.stored_count, 1);
 	segue_image_destroy(image);
 	segue_account_finish(&account);
@@ -81,13 +101,60 @@ Test(image, an_account_knows_the_live_rows_on_disk)
 
 Test(image, rows_that_ended_or_left_are_dropped)
 {
-	struct segue_image *image = make_image();
+	static const struct row before[] = {{2, 0, 2}, {7, 0, 4}, {5, 0, 2}, {3, 0, 2}};
+	struct segue_account account = {0};
+	struct segue_image *image = make_image(8, before, 4);
+	static const bool lives[] = {false, true, false, true}; /* 2, 3, 5, 7 */
 
-	cr_assert_not(segue_account_drops(&plan, image->position, 3));
-	cr_assert(segue_account_drops(&plan, image->position, 5), "it has ended");
-	cr_assert_not(segue_account_drops(&plan, image->position, 7));
-	cr_assert(segue_account_drops(&plan, image->position, 2), "it is in no row");
+	segue_account_compare(&account, image);
+	cr_assert_eq(account.stored_count, 0, "nothing was on disk");
+	cr_assert_eq(segue_account_init(&account, 4), 0);
+	segue_account_settle(&account, image);
+	segue_account_compare(&account, image);
+	for (uint32_t i = 0; i < 4; i++)
+		cr_assert(account.stored[i].lives);
 	segue_image_destroy(image);
+	image = make_image(9, some, 4);
+	segue_account_compare(&account, image);
+	for (uint32_t i = 0; i < 4; i++)
+		cr_assert_eq(account.stored[i].lives, lives[i], "%u", i);
+	segue_image_destroy(image);
+	segue_account_finish(&account);
+}
+
+/* What it takes to compare, and then to settle, images of so many rows of which half have ended. */
+static uint64_t work_of(uint32_t count)
+{
+	struct row *rows = calloc(count, sizeof(*rows));
+	struct segue_account account;
+	uint64_t before;
+
+	for (uint32_t i = 0; i < count; i++)
+		rows[i] = (struct row){.number = i * UINT64_C(7919) % count, .segments = 9};
+	struct segue_image *first = make_image(1, rows, count);
+	for (uint32_t i = 0; i < count; i += 2)
+		rows[i].number += count;
+	struct segue_image *second = make_image(2, rows, count);
+	cr_assert_eq(segue_account_init(&account, count), 0);
+	segue_account_settle(&account, first);
+	before = segue_work();
+	segue_account_compare(&account, second);
+	segue_account_settle(&account, second);
+	before = segue_work() - before;
+	segue_image_destroy(first);
+	segue_image_destroy(second);
+	segue_account_finish(&account);
+	free(rows);
+	return before;
+}
+
+Test(image, many_rows_are_not_compared_each_with_each)
+{
+	uint64_t some_rows = work_of(100), many_rows = work_of(10000);
+
+	cr_assert_gt(some_rows, 100, "nothing is counted");
+	cr_assert_lt(many_rows, 300 * some_rows,
+		"%" PRIu64 " blocks for 100 rows, %" PRIu64 " for 10,000", some_rows, many_rows);
 }
 
 Test(image, one_transaction_at_a_time)

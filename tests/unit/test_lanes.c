@@ -426,16 +426,19 @@ Test(lanes, no_token_is_larger_than_is_said)
 		.batch_size = ROWS,
 		.spec_hash = {n, n},
 		.fingerprint = {n, n}};
-	struct segue_image *image = segue_image_create(ROWS, ROWS, ROW_SIZE);
-	struct segue_position *position = image->position;
+	const struct segue_plan_spec plan = {.num_unroll = 1};
+	struct segue_position *position = calloc(1, segue_position_size(ROWS));
 	size_t size;
 	void *token;
 
 	memset(head.stream, 'n', SEGUE_NAME_MAX);
 	position->step = position->next = position->epoch = n;
 	position->epoch_step = position->undelivered = n;
+	position->rows = ROWS;
 	for (uint32_t row = 0; row < ROWS; row++)
 		position->row[row] = (struct segue_plan_row){n, n, n, n};
+	struct segue_image *image = segue_image_create(&plan, position, ROW_SIZE);
+	free(position);
 	OK(segue_token_encode(&head, image, &token, &size));
 	cr_assert_leq(size, segue_token_max(&spec));
 	cr_assert_leq(segue_token_max(&spec), size + 4096);
