@@ -32,6 +32,15 @@ bool segue_tfrecord_length(const uint8_t header[SEGUE_TFRECORD_HEADER], uint64_t
 	return true;
 }
 
+static bool begins(const uint8_t *bytes, size_t size)
+{
+	uint64_t length;
+
+	return size >= SEGUE_TFRECORD_HEADER && segue_tfrecord_length(bytes, &length);
+}
+
+const struct segue_file_format segue_tfrecord_format = {"TFRecord", begins};
+
 /* Points *bytes at [at, at + size), which lies within the stream. */
 static int look(struct hop *hop, uint64_t at, size_t size, const uint8_t **bytes)
 {

@@ -15,6 +15,7 @@
 #include "source/tfrecord/example.h"
 #include "source/tfrecord/framing.h"
 #include "source/tfrecord/index.h"
+#include "source/tfrecord/manifest.h"
 
 /* With more sequence features than this, the windows of a long record become smaller. */
 #define FULL_WINDOWS 8
@@ -36,7 +37,6 @@ struct source {
 	pthread_mutex_t lengths_mutex;
 	struct segue_index_keeper keeper;
 	_Atomic(uint32_t *) lengths;
-	_Atomic uint64_t skipped;
 };
 
 struct record {
@@ -159,7 +159,9 @@ static int explain_crc(struct record *record, const struct segue_index_entry *en
 	int rc = segue_files_read(record->source->files, record->file,
 		record->offset + entry->length, &stored, sizeof(stored));
 
-	if (rc < 0)
+	if (!rc)
+		rc = segue_files_check_copy(record->source->files, record->file);
+	if (rc)
 		return rc;
 	if (stored != entry->crc)
 		return segue_fail(
@@ -173,7 +175,7 @@ static int check(struct record *record, const struct segue_index_entry *entry)
 	const struct segue_spec *spec = record->source->spec;
 	int scanned = segue_example_scan(spec, &record->window, &record->example), rc;
 
-	if (scanned < 0 && scanned != SEGUE_EDATA)
+	if (scanned && scanned != SEGUE_EDATA && scanned != SEGUE_EMISFIT)
 		return scanned;
 	/* Where the bytes are not what was written, what the scan made of them is no news. */
 	rc = segue_window_complete(&record->window);
@@ -181,7 +183,7 @@ static int check(struct record *record, const struct segue_index_entry *entry)
 		return rc;
 	if (segue_crc32c_mask(record->blocks.total) != entry->crc)
 		return explain_crc(record, entry);
-	return scanned;
+	return scanned == SEGUE_EMISFIT ? segue_example_explain(spec, &record->window) : scanned;
 }
 
 static uint32_t block_size(const struct source *source)
@@ -298,8 +300,7 @@ static int record_seek(struct segue_record *base, uint64_t step)
 	struct record *record = (struct record *)base;
 
 	for (size_t i = 0; i < record->source->spec->sequence_count; i++) {
-		int rc =
-			segue_example_seek(&record->example.cursors[i], window_of(record, i), step);
+		int rc = segue_steps_seek(&record->example.cursors[i], window_of(record, i), step);
 
 		if (rc < 0)
 			return within_record(rc, record);
@@ -310,7 +311,7 @@ static int record_seek(struct segue_record *base, uint64_t step)
 static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
 {
 	struct record *record = (struct record *)base;
-	int rc = segue_example_read(&record->source->spec->sequences[feature],
+	int rc = segue_steps_read(&record->source->spec->sequences[feature],
 		&record->example.cursors[feature], window_of(record, feature), steps, out);
 
 	return rc < 0 ? within_record(rc, record) : SEGUE_OK;
@@ -400,10 +401,9 @@ static int scan_length(struct source *source, size_t file, uint64_t place, uint3
 	int rc = admit_entry(source, file, place, &record);
 
 	*length = 0;
-	if (rc == SEGUE_EDATA && source->spec->on_error == SEGUE_ON_ERROR_SKIP)
-		return SEGUE_OK;
-	if (rc < 0)
-		return rc;
+	rc = segue_source_judge(&source->base, rc);
+	if (rc)
+		return rc == SEGUE_SOURCE_SKIPPED ? SEGUE_OK : rc;
 	/* A step takes two bytes at least, a record has less than 2^32. */
 	*length = (uint32_t)record->example.steps;
 	record_give(record);
@@ -542,11 +542,38 @@ static void source_destroy(struct segue_source *base)
 	free(source);
 }
 
+static void source_stats(const struct segue_source *base, struct segue_source_stats *stats)
+{
+	const struct source *source = (const struct source *)base;
+	size_t files = source->files->count;
+
+	stats->records = segue_index_records(&source->index);
+	stats->files = files;
+	for (size_t i = 0; i < files; i++)
+		stats->bytes += source->files->file[i].size;
+	stats->index_memory =
+		segue_index_memory(&source->index) + segue_files_memory(source->files);
+	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
+		stats->index_memory += stats->records * sizeof(uint32_t);
+	stats->descriptors = files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
+	stats->crc = segue_crc32c_name();
+}
+
+static int source_explain_change(const struct segue_source *base, const uint64_t fingerprint[2])
+{
+	const struct source *source = (const struct source *)base;
+
+	return segue_manifest_explain(&source->index, source->files, &source->keeper, fingerprint);
+}
+
 static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
 	.lengths = source_lengths,
+	.stats = source_stats,
+	.explain_change = source_explain_change,
 	.destroy = source_destroy,
 };
 
@@ -572,9 +599,8 @@ static int find_key_max(struct source *source)
 	return SEGUE_OK;
 }
 
-int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_dir,
-	const struct segue_opener *opener, const struct segue_index_keeper *keeper,
-	segue_progress_fn *progress, void *arg, struct segue_source **out)
+static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
+	struct segue_source **out)
 {
 	struct source *source = calloc(1, sizeof(*source));
 	int rc;
@@ -582,17 +608,17 @@ int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
 	source->base.ops = &source_ops;
+	source->base.on_error = spec->on_error;
 	source->spec = spec;
-	source->keeper = *keeper;
+	source->keeper = *means->keeper;
 	source->whole_max = SEGUE_RECORD_WHOLE_MAX;
 	source->block = SEGUE_RECORD_BLOCK;
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
-	rc = segue_files_open(spec, cache_dir, opener, &source->files);
+	rc = segue_files_open(spec, &segue_tfrecord_format, means, &source->files);
 	if (rc == SEGUE_OK)
-		rc = segue_index_open(
-			&source->index, spec, source->files, cache_dir, keeper, progress, arg);
+		rc = segue_index_open(&source->index, spec, source->files, means);
 	if (rc == SEGUE_OK)
 		rc = find_key_max(source);
 	if (rc < 0)
@@ -602,32 +628,27 @@ int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_
 	return rc;
 }
 
+/* Of a pattern only the opening will tell. */
+static uint64_t most_files(const struct segue_spec *spec)
+{
+	const struct segue_paths *paths = &spec->source.tfrecord.paths;
+	uint64_t files = 0;
+
+	for (size_t i = 0; i < paths->count && files < SEGUE_FILES_OPEN_MAX; i++)
+		files += strpbrk(paths->path[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
+	return files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+}
+
+const struct segue_source_driver segue_source_tfrecord = {
+	.open = source_open,
+	.check = segue_files_check,
+	.descriptors = most_files,
+};
+
 void segue_source_tfrecord_limits(struct segue_source *base, size_t whole_max, uint32_t block)
 {
 	struct source *source = (struct source *)base;
 
 	source->whole_max = whole_max;
 	source->block = block;
-}
-
-void segue_source_note_skip(struct segue_source *base)
-{
-	atomic_fetch_add_explicit(&((struct source *)base)->skipped, 1, memory_order_relaxed);
-}
-
-void segue_source_stats(const struct segue_source *base, struct segue_source_stats *stats)
-{
-	const struct source *source = (const struct source *)base;
-
-	*stats = (struct segue_source_stats){.records = segue_index_records(&source->index),
-		.files = source->files->count,
-		.skipped = atomic_load_explicit(&source->skipped, memory_order_relaxed),
-		.index_memory =
-			segue_index_memory(&source->index) + segue_files_memory(source->files),
-		.crc = segue_crc32c_name()};
-	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
-		stats->index_memory += stats->records * sizeof(uint32_t);
-	for (size_t i = 0; i < source->files->count; i++)
-		stats->bytes += source->files->file[i].size;
-	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
 }
