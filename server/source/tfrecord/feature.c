@@ -174,7 +174,7 @@ bool segue_feature_plain(const uint8_t *bytes, size_t length, enum segue_kind *k
 	return true;
 }
 
-static int take_varint(const uint8_t **bytes, size_t *size, uint64_t *value)
+static inline int take_varint(const uint8_t **bytes, size_t *size, uint64_t *value)
 {
 	size_t used = segue_varint(*bytes, *size, value);
 
@@ -185,7 +185,7 @@ static int take_varint(const uint8_t **bytes, size_t *size, uint64_t *value)
 	return 0;
 }
 
-static int take_tag(const uint8_t **bytes, size_t *size, struct part *part)
+static inline int take_tag(const uint8_t **bytes, size_t *size, struct part *part)
 {
 	uint64_t tag;
 	size_t used = segue_varint(*bytes, *size, &tag);
@@ -200,7 +200,7 @@ static int take_tag(const uint8_t **bytes, size_t *size, struct part *part)
 }
 
 /* Takes a field's value that is no group. */
-static int take_value(const uint8_t **bytes, size_t *size, struct part *part)
+static inline int take_value(const uint8_t **bytes, size_t *size, struct part *part)
 {
 	uint64_t length = 0;
 	int rc = 0;
@@ -245,7 +245,7 @@ static int skip_group(const uint8_t **bytes, size_t *size, uint64_t number)
 	size_t depth = 1;
 
 	while (depth) {
-		struct part part;
+		struct part part = {0};
 
 		int rc = take_tag(bytes, size, &part);
 		if (!rc && part.wire == SEGUE_WIRE_GROUP && depth < SEGUE_GROUPS_MAX)
@@ -261,10 +261,10 @@ static int skip_group(const uint8_t **bytes, size_t *size, uint64_t number)
 }
 
 /* Takes the next field off a message. */
-static int next_part(const uint8_t **bytes, size_t *size, struct part *part)
+static inline int next_part(const uint8_t **bytes, size_t *size, struct part *part)
 {
+	*part = (struct part){0};
 	int rc = take_tag(bytes, size, part);
-
 	if (rc)
 		return rc;
 	if (part->wire == SEGUE_WIRE_GROUP)
@@ -384,6 +384,8 @@ struct lists {
 	enum segue_kind kind; /* SEGUE_KIND_NONE: there are none */
 	const uint8_t *bytes; /* from the first of them to the end of the Feature */
 	size_t size;
+	struct part only; /* the list, if it is but one */
+	bool several;
 };
 
 static int find_lists(const uint8_t *bytes, size_t length, struct lists *lists)
@@ -401,8 +403,11 @@ static int find_lists(const uint8_t *bytes, size_t length, struct lists *lists)
 		here.kind = (enum segue_kind)part.number;
 		if (part.wire != SEGUE_WIRE_BYTES)
 			return wrong_wire(&part, here.kind);
+		here.only = part;
 		if (here.kind != lists->kind)
 			*lists = here;
+		else
+			lists->several = true;
 	}
 	return 0;
 }
@@ -415,6 +420,8 @@ static int take_lists(struct sink *sink, const struct lists *lists,
 	size_t size = lists->size;
 	int rc = 0;
 
+	if (lists->kind && !lists->several)
+		return take(sink, lists->kind, lists->only.bytes, lists->only.size);
 	while (!rc && size) {
 		struct part part;
 
