@@ -93,11 +93,12 @@ static int glob_look(const char *restrict path, struct stat *restrict info)
 static _Thread_local struct {
 	char path[PATH_MAX];
 	int error;
+	bool below_stars; /* what is asked for need not be in each directory */
 } glob_fault;
 
 static int glob_failed(const char *path, int error)
 {
-	if (error == ENOENT) /* nothing there, nothing found */
+	if (error == ENOENT && glob_fault.below_stars)
 		return 0;
 	snprintf(glob_fault.path, sizeof(glob_fault.path), "%s", path);
 	glob_fault.error = error;
@@ -137,8 +138,10 @@ static int fail_directory(const struct search *search, const char *path)
 static int match(struct search *search, const char *pattern, struct segue_matches *to)
 {
 	glob_t found = {0};
-	int rc = 0, code = run_glob(search->opener, pattern, &found);
+	int rc = 0, code;
 
+	glob_fault.below_stars = search->depth > 0;
+	code = run_glob(search->opener, pattern, &found);
 	if (code == GLOB_ABORTED) {
 		errno = glob_fault.error;
 		rc = fail_directory(search, glob_fault.path);
