@@ -1,6 +1,7 @@
 /* The index of a data set: built, looked up. */
 #include "source/tfrecord/index.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ static int allocate(struct segue_index *index, const struct segue_files *files)
 	index->first = calloc(index->files + 1, sizeof(index->first[0]));
 	index->listed = calloc(index->listings + 1, sizeof(index->listed[0]));
 	if (index->first && index->listed)
-		return SEGUE_OK;
+		return 0;
 	return segue_fail(SEGUE_ENOMEM, "no memory for the index");
 }
 
@@ -62,22 +63,23 @@ static int add_entry(void *arg, uint64_t offset, uint64_t length, uint32_t crc)
 
 	if (length > UINT32_MAX)
 		return segue_fail(SEGUE_EDATA,
-			"record at byte %ju: %ju bytes; 4 GiB and more are not supported",
-			(uintmax_t)offset, (uintmax_t)length);
+			"record at byte %" PRIu64 ": %" PRIu64
+			" bytes; 4 GiB and more are not supported",
+			offset, length);
 	if (build->count == build->capacity) {
 		uint64_t capacity = build->capacity ? build->capacity * 3 / 2 : 1024;
 		struct segue_index_entry *entry =
 			realloc(build->index->entry, capacity * sizeof(entry[0]));
 
 		if (!entry)
-			return segue_fail(SEGUE_ENOMEM, "no memory for the index of %ju records",
-				(uintmax_t)capacity);
+			return segue_fail(SEGUE_ENOMEM,
+				"no memory for the index of %" PRIu64 " records", capacity);
 		build->index->entry = entry;
 		build->capacity = capacity;
 	}
 	build->index->entry[build->count++] = (struct segue_index_entry){
 		.offset = offset, .length = (uint32_t)length, .crc = crc};
-	return SEGUE_OK;
+	return 0;
 }
 
 /* A damaged inflated copy is to be told from damaged data. */
@@ -126,7 +128,7 @@ static int build_index(struct segue_index *index, struct segue_files *files,
 	fitting = realloc(index->entry, build.count * sizeof(fitting[0]));
 	if (fitting)
 		index->entry = fitting;
-	return SEGUE_OK;
+	return 0;
 }
 
 /* ---- Opening --------------------------------------------------------------------------------- */
@@ -156,7 +158,7 @@ static void make_name(const struct segue_spec *spec, char name[SEGUE_KEPT_NAME_S
 		high = XXH3_64bits_withSeed(paths->path[i], size, high);
 		low = XXH3_64bits_withSeed(paths->path[i], size, low);
 	}
-	snprintf(name, SEGUE_KEPT_NAME_SIZE, "index-%016jx%016jx", (uintmax_t)high, (uintmax_t)low);
+	snprintf(name, SEGUE_KEPT_NAME_SIZE, "index-%016jx%016jx", high, low);
 }
 
 /* Made of names below the common directory, sizes, and stored CRCs: the same wherever they lie. */

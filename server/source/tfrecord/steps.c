@@ -55,7 +55,7 @@ static int take_step(struct segue_piece *list, uint64_t limit, uint64_t *begin,
 
 		*begin = list->at;
 		rc = segue_piece_take_message(list, 1, &number, &step);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		if (number != 1)
 			continue;
@@ -261,7 +261,7 @@ static int read_alike(const struct segue_field *field, struct segue_cursor *curs
 		uint64_t count;
 		int rc = segue_window_at(window, cursor->position, cursor->stride, &bytes);
 
-		if (rc < 0)
+		if (rc)
 			return rc;
 		count = (window->end - cursor->position) / cursor->stride;
 		if (count > steps)

@@ -1,6 +1,7 @@
 /* The source that reads TFRecord files: admission, records in memory, records read by windows. */
 #include "source/tfrecord/tfrecord.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -76,9 +77,9 @@ static int record_new(struct source *source, struct record **out)
 	record->source = source;
 	record->feature = calloc(source->spec->sequence_count + 1, sizeof(record->feature[0]));
 	record->key = malloc(source->key_max);
-	if (rc == SEGUE_OK && (!record->feature || !record->key))
+	if (!rc && (!record->feature || !record->key))
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for a record");
-	if (rc < 0)
+	if (rc)
 		record_free(record);
 	else
 		*out = record;
@@ -97,7 +98,7 @@ static int record_take(struct source *source, struct record **out)
 	if (!record)
 		return record_new(source, out);
 	*out = record;
-	return SEGUE_OK;
+	return 0;
 }
 
 static void record_give(struct record *record)
@@ -179,7 +180,7 @@ static int check(struct record *record, const struct segue_index_entry *entry)
 		return scanned;
 	/* Where the bytes are not what was written, what the scan made of them is no news. */
 	rc = segue_window_complete(&record->window);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	if (segue_crc32c_mask(record->blocks.total) != entry->crc)
 		return explain_crc(record, entry);
@@ -198,10 +199,10 @@ static uint32_t block_size(const struct source *source)
 static int open_windows(struct record *record)
 {
 	struct source *source = record->source;
-	int rc = SEGUE_OK;
+	int rc = 0;
 
 	segue_window_finish(&record->window);
-	for (size_t i = 0; rc == SEGUE_OK && i < source->spec->sequence_count; i++)
+	for (size_t i = 0; !rc && i < source->spec->sequence_count; i++)
 		rc = segue_window_init(&record->feature[i], &source->buffers, &record->blocks,
 			read_record, record);
 	return rc;
@@ -217,12 +218,12 @@ static int load(struct record *record, const struct segue_index_entry *entry)
 	/* A record that stays in memory whole is read in fewer, larger pieces that still fit the cache. */
 	uint32_t block = record->sliding ? block_size(source) : 4 * source->block;
 	rc = segue_blocks_init(&record->blocks, entry->length, block, record->sliding);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = segue_window_init(
 			&record->window, &source->buffers, &record->blocks, read_record, record);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = check(record, entry);
-	if (rc == SEGUE_OK && record->sliding)
+	if (!rc && record->sliding)
 		rc = open_windows(record);
 	return rc;
 }
@@ -233,23 +234,23 @@ static int admit_entry(struct source *source, size_t file, uint64_t place, struc
 	struct record *record = NULL;
 	int rc = record_take(source, &record);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	record->file = file;
 	rc = load(record, entry);
-	if (rc < 0) {
+	if (rc) {
 		const struct segue_file *where = &source->files->file[file];
 
-		segue_fail_within(rc, "%s%s%s%s: record at byte %ju", where->path,
+		segue_fail_within(rc, "%s%s%s%s: record at byte %" PRIu64, where->path,
 			where->packed ? " (inflated to '" : "",
 			where->packed ? where->data_path : "", where->packed ? "')" : "",
-			(uintmax_t)entry->offset);
+			entry->offset);
 		record_give(record);
 		return rc;
 	}
 	make_key(record, entry);
 	*out = record;
-	return SEGUE_OK;
+	return 0;
 }
 
 static const struct segue_record_ops record_ops;
@@ -263,13 +264,13 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 	uint64_t place = segue_index_find(&source->index, source->files, number, &file);
 	int rc = admit_entry(source, file, place, &record);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	record->base.ops = &record_ops;
 	admitted->array_steps = record->example.steps;
 	admitted->total_length = record->example.steps;
 	*out = &record->base;
-	return SEGUE_OK;
+	return 0;
 }
 
 /* ---- Reading a record ------------------------------------------------------------------------ */
@@ -290,9 +291,9 @@ static struct segue_window *window_of(struct record *record, size_t feature)
 /* A read that fails says of which record. */
 static int within_record(int rc, const struct record *record)
 {
-	return segue_fail_within(rc, "%s: record at byte %ju",
+	return segue_fail_within(rc, "%s: record at byte %" PRIu64,
 		record->source->files->file[record->file].path,
-		(uintmax_t)record->offset - SEGUE_TFRECORD_HEADER);
+		record->offset - SEGUE_TFRECORD_HEADER);
 }
 
 static int record_seek(struct segue_record *base, uint64_t step)
@@ -302,10 +303,10 @@ static int record_seek(struct segue_record *base, uint64_t step)
 	for (size_t i = 0; i < record->source->spec->sequence_count; i++) {
 		int rc = segue_steps_seek(&record->example.cursors[i], window_of(record, i), step);
 
-		if (rc < 0)
+		if (rc)
 			return within_record(rc, record);
 	}
-	return SEGUE_OK;
+	return 0;
 }
 
 static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
@@ -314,7 +315,7 @@ static int record_read(struct segue_record *base, size_t feature, uint64_t steps
 	int rc = segue_steps_read(&record->source->spec->sequences[feature],
 		&record->example.cursors[feature], window_of(record, feature), steps, out);
 
-	return rc < 0 ? within_record(rc, record) : SEGUE_OK;
+	return rc < 0 ? within_record(rc, record) : 0;
 }
 
 static int record_context(struct segue_record *base, size_t feature, void *out)
@@ -323,7 +324,7 @@ static int record_context(struct segue_record *base, size_t feature, void *out)
 
 	memcpy(out, record->example.context + record->example.context_offset[feature],
 		record->source->spec->contexts[feature].size);
-	return SEGUE_OK;
+	return 0;
 }
 
 static size_t record_memory(const struct segue_record *base)
@@ -391,8 +392,8 @@ static int lengths_name(const struct source *source, char name[48])
 	hash_fields(state, spec->contexts, spec->context_count);
 	hash = XXH3_128bits_digest(state);
 	XXH3_freeState(state);
-	snprintf(name, 48, "lengths-%016jx%016jx", (uintmax_t)hash.high64, (uintmax_t)hash.low64);
-	return SEGUE_OK;
+	snprintf(name, 48, "lengths-%016jx%016jx", hash.high64, hash.low64);
+	return 0;
 }
 
 static int scan_length(struct source *source, size_t file, uint64_t place, uint32_t *length)
@@ -403,11 +404,11 @@ static int scan_length(struct source *source, size_t file, uint64_t place, uint3
 	*length = 0;
 	rc = segue_source_judge(&source->base, rc);
 	if (rc)
-		return rc == SEGUE_SOURCE_SKIPPED ? SEGUE_OK : rc;
+		return rc == SEGUE_SOURCE_SKIPPED ? 0 : rc;
 	/* A step takes two bytes at least, a record has less than 2^32. */
 	*length = (uint32_t)record->example.steps;
 	record_give(record);
-	return SEGUE_OK;
+	return 0;
 }
 
 /* One length an entry of the index, in its order. */
@@ -425,12 +426,12 @@ static int scan_lengths(
 		for (uint64_t i = index->first[file]; i < index->first[file + 1]; i++) {
 			int rc = scan_length(source, file, i, &lengths[i]);
 
-			if (rc == SEGUE_OK)
+			if (!rc)
 				rc = segue_progress_add(&told, 1);
-			if (rc < 0)
+			if (rc)
 				return rc;
 		}
-	return SEGUE_OK;
+	return 0;
 }
 
 /* The kept ones, else scanned and kept: malloc'd. */
@@ -443,14 +444,14 @@ static int entry_lengths(
 	char name[48];
 	int rc = lengths_name(source, name);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	rc = source->keeper.load(source->keeper.arg, name, &kept, &kept_size);
-	if (rc == SEGUE_OK && kept_size == size) {
+	if (!rc && kept_size == size) {
 		*out = kept;
-		return SEGUE_OK;
+		return 0;
 	}
-	if (rc == SEGUE_OK) {
+	if (!rc) {
 		free(kept);
 		return segue_fail(SEGUE_ESTORE, "what is kept as '%s' has a wrong size", name);
 	}
@@ -460,9 +461,9 @@ static int entry_lengths(
 	if (!lengths)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the lengths of records");
 	rc = scan_lengths(source, lengths, progress, arg);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = source->keeper.save(source->keeper.arg, name, lengths, size);
-	if (rc < 0)
+	if (rc)
 		free(lengths);
 	else
 		*out = lengths;
@@ -486,26 +487,26 @@ static int fill_lengths(struct source *source, segue_progress_fn *progress, void
 	uint32_t *lengths = NULL, *all;
 	int rc = entry_lengths(source, progress, arg, &lengths);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	all = spread(source, lengths);
 	free(lengths);
 	if (!all)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the lengths of records");
 	atomic_store_explicit(&source->lengths, all, memory_order_release);
-	return SEGUE_OK;
+	return 0;
 }
 
 static int source_lengths(
 	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
 {
 	struct source *source = (struct source *)base;
-	int rc = SEGUE_OK;
+	int rc = 0;
 
 	pthread_mutex_lock(&source->lengths_mutex);
 	if (!source->lengths)
 		rc = fill_lengths(source, progress, arg);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		*out = source->lengths;
 	pthread_mutex_unlock(&source->lengths_mutex);
 	return rc;
@@ -596,7 +597,7 @@ static int find_key_max(struct source *source)
 	if (max > SEGUE_KEY_MAX)
 		return segue_fail(SEGUE_ELIMIT, "a key of %zu bytes: paths are too long", max);
 	source->key_max = (uint32_t)max;
-	return SEGUE_OK;
+	return 0;
 }
 
 static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
@@ -617,11 +618,11 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
 	rc = segue_files_open(spec, &segue_tfrecord_format, means, &source->files);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = segue_index_open(&source->index, spec, source->files, means);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = find_key_max(source);
-	if (rc < 0)
+	if (rc)
 		source_destroy(&source->base);
 	else
 		*out = &source->base;
