@@ -368,14 +368,16 @@ int segue_files_check_copies(struct segue_files *files, const struct segue_sourc
 
 int segue_files_check_copy(struct segue_files *files, size_t number)
 {
-	const struct segue_file *file = &files->file[number];
+	struct segue_file *file = &files->file[number];
 	struct segue_progress nobody = {.total = file->size, .given_up = files->opener.given_up};
 
-	if (!file->packed)
+	if (!file->packed || file->proven)
 		return 0;
 	int rc = segue_copy_check(file->data_path, &nobody);
-	if (rc)
+	if (rc) {
+		file->proven = rc > 0;
 		return rc < 0 ? rc : 0;
+	}
 	segue_files_discard(files, number);
 	return segue_fail(SEGUE_ESOURCE,
 		"the inflated copy of the file is damaged, not the file: it is removed, and made "

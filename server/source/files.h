@@ -21,14 +21,15 @@ struct segue_source_means;
 #define SEGUE_FILES_TRAIL_MAX 8
 
 struct segue_file {
-	char *path;       /* absolute, as listed */
-	const char *name; /* in keys and in the fingerprint: below the common directory */
-	char *data_path;  /* what is read: `path` itself, or its inflated copy */
-	uint64_t size;    /* of the data; of a compressed file known when it is inflated */
-	int slot;         /* among the open ones, or -1 */
-	bool packed;      /* compressed: */
-	bool copied;      /* its copy has been found, or made: */
-	bool fresh;       /* by this table */
+	char *path;          /* absolute, as listed */
+	const char *name;    /* in keys and in the fingerprint: below the common directory */
+	char *data_path;     /* what is read: `path` itself, or its inflated copy */
+	uint64_t size;       /* of the data; of a compressed file known when it is inflated */
+	int slot;            /* among the open ones, or -1 */
+	bool packed;         /* compressed: */
+	bool copied;         /* its copy has been found, or made: */
+	bool fresh;          /* by this table */
+	_Atomic bool proven; /* what is in it has been read, and is what was inflated */
 	uint64_t packed_size;
 	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes: CRC and length of gzip */
 	struct segue_copy copy;
@@ -58,10 +59,11 @@ struct segue_files {
 
 /*
  * Finds the files: expands patterns (pattern.h), looks at each. A compressed one gets the path of
- * its copy in the cache, but is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file, no
- * permission; SEGUE_EDATA: compressed, or not, otherwise than the spec says, or in a way that is not
- * read; what segue_matches_add returns. All that is opened now and later is opened through the opener
- * of `means`, whose roots and reader must outlive the table; NULL: with the server's own rights.
+ * its copy in the cache, but is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file,
+ * no permission; SEGUE_EDATA: compressed, or not, otherwise than the spec says, or in a way that is
+ * not read; what segue_matches_add returns. All that is opened now and later is opened through the
+ * opener of `means`, whose roots and reader must outlive the table; NULL: with the server's own
+ * rights.
  */
 int segue_files_open(const struct segue_spec *spec, const struct segue_file_format *format,
 	const struct segue_source_means *means, struct segue_files **out);

@@ -3,8 +3,8 @@
  * needed.
  *
  * A source is shared by all loader threads of a stream. A record is an open reading position in one
- * of its records and belongs to one thread at a time. What kinds there are, source.c lists: a row of
- * struct segue_source_driver each. Nobody outside of this room names one of them.
+ * of its records and belongs to one thread at a time. source.c lists the kinds, each a struct
+ * segue_source_driver. Nobody outside of this room names one of them.
  */
 #ifndef SEGUE_SOURCE_SOURCE_H
 #define SEGUE_SOURCE_SOURCE_H
@@ -17,7 +17,7 @@ struct segue_record;
 
 /*
  * A record is whole, and is not what the spec says: a mistake of the spec, or of whoever wrote the
- * record; never passed over. Known in this room alone: who calls segue_source_admit sees SEGUE_EDATA.
+ * record; never passed over. Known in this room alone: segue_source_admit makes it SEGUE_EDATA.
  */
 #define SEGUE_EMISFIT (-1000)
 

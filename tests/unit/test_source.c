@@ -2,6 +2,7 @@
  * The source of TFRecord files: values and keys out as they went in, long records through windows,
  * indexes kept, changes and damage named, memory and file descriptors bounded.
  */
+#include "source/cache.h"
 #include "source/tfrecord/tfrecord.h"
 
 #include "testspec.h"
@@ -1060,6 +1061,23 @@ Test(source, a_member_that_was_exchanged)
 	record->ops->release(record);
 	source->ops->destroy(source);
 	cr_assert_eq(copies(name), 1); /* of the newer version alone */
+}
+
+Test(source, what_the_cache_holds)
+{
+	struct segue_source *source;
+	uint64_t count, bytes;
+
+	segue_cache_measure(cache, &count, &bytes);
+	cr_assert(count == 0 && bytes == 0);
+	make_file("a", 0, 20, true);
+	make_file("b", 0, 20, true);
+	use("?");
+	source = open_source();
+	source->ops->destroy(source);
+	segue_cache_measure(cache, &count, &bytes);
+	cr_assert_eq(count, 2);
+	cr_assert_gt(bytes, 2000);
 }
 
 /* What was inflated and then refused takes no room. */

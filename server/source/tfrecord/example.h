@@ -35,8 +35,8 @@ size_t segue_example_memory(const struct segue_spec *spec);
 
 /*
  * Scans the record behind `window` from its start, decodes its context and leaves the cursors at
- * step 0. SEGUE_EDATA: the message is damaged; SEGUE_EMISFIT (source.h): it is sound, and not what the
- * spec says; both name the feature and the step. Else what the window returns. The window need
+ * step 0. SEGUE_EDATA: the message is damaged; SEGUE_EMISFIT (source.h): it is sound, and not what
+ * the spec says; both name the feature and the step. Else what the window returns. The window need
  * not have read the whole record afterwards (segue_window_complete).
  */
 int segue_example_scan(

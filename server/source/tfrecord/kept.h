@@ -14,8 +14,8 @@
 /*
  * Loads the entries of the index kept under `name` into `index`, for which the caller has allocated
  * its tables, and checks them against the files, which are inflated on the way, but not before they
- * are known to be the ones that the index is of. SEGUE_ENOTFOUND: none is kept; SEGUE_ECHANGED names
- * the file and what differs; SEGUE_ESTORE: what is kept is none.
+ * are known to be the ones that the index is of. SEGUE_ENOTFOUND: none is kept; SEGUE_ECHANGED:
+ * which file differs, and how; SEGUE_ESTORE: what is kept is none.
  */
 int segue_kept_load(const char *name, struct segue_index *index, struct segue_files *files,
 	const struct segue_source_means *means);

@@ -1,4 +1,4 @@
-/* The steps of a sequence feature: their scan, at full speed where they look alike, and the cursors. */
+/* The steps of a sequence feature: their scan, at full speed where they look alike, and cursors. */
 #include "source/tfrecord/steps.h"
 
 #include <inttypes.h>
