@@ -59,7 +59,7 @@ static int take_tag(struct segue_piece *span, uint64_t *number, enum segue_wire 
 static int take_value(
 	struct segue_piece *span, uint64_t number, enum segue_wire wire, struct segue_piece *inner)
 {
-	uint64_t size = 8;
+	uint64_t size;
 	int rc;
 
 	switch (wire) {
@@ -71,9 +71,8 @@ static int take_value(
 			span->at = inner->end;
 		return rc;
 	case SEGUE_WIRE_32:
-		size = 4;
-		/* fallthrough */
 	case SEGUE_WIRE_64:
+		size = wire == SEGUE_WIRE_32 ? 4 : 8;
 		if (size > segue_piece_size(span))
 			return segue_fail(SEGUE_EDATA, "damaged message: it ends within a number");
 		span->at += size;
