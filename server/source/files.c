@@ -299,9 +299,16 @@ static int find_copies(struct segue_files *files, uint64_t *missing)
 	return rc < 0 ? rc : 0;
 }
 
-static int inflate_one(const struct segue_files *files, struct segue_file *file, uint64_t keep_free,
-	struct segue_progress *told)
+void segue_files_discard(struct segue_files *files, size_t number)
 {
+	if (files->file[number].packed)
+		unlink(files->file[number].data_path);
+}
+
+static int inflate_one(
+	struct segue_files *files, size_t number, uint64_t keep_free, struct segue_progress *told)
+{
+	struct segue_file *file = &files->file[number];
 	struct stat st;
 	int fd = segue_opener_open(&files->opener, file->path, &st), rc;
 
@@ -311,6 +318,8 @@ static int inflate_one(const struct segue_files *files, struct segue_file *file,
 	if (!rc && !segue_copy_look(file->data_path, fd, &file->copy))
 		rc = segue_fail(SEGUE_ECHANGED, "%s: changed while it was inflated", file->path);
 	close(fd);
+	if (rc == SEGUE_EDATA) /* a copy of what it was before */
+		segue_files_discard(files, number);
 	file->size = file->copy.size;
 	file->copied = file->fresh = !rc;
 	return rc;
@@ -330,7 +339,7 @@ static int inflate_missing(struct segue_files *files, const struct segue_source_
 	int rc = find_copies(files, &told.total); /* somebody may have made them meanwhile */
 	for (size_t i = 0; !rc && i < files->count; i++)
 		if (files->file[i].packed && !files->file[i].copied)
-			rc = inflate_one(files, &files->file[i], keep_free, &told);
+			rc = inflate_one(files, i, keep_free, &told);
 	close(fd);
 	return rc;
 }
@@ -382,12 +391,6 @@ int segue_files_check_copy(struct segue_files *files, size_t number)
 	return segue_fail(SEGUE_ESOURCE,
 		"the inflated copy of the file is damaged, not the file: it is removed, and made "
 		"anew when the data set is opened next");
-}
-
-void segue_files_discard(struct segue_files *files, size_t number)
-{
-	if (files->file[number].packed)
-		unlink(files->file[number].data_path);
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */

@@ -443,8 +443,9 @@ static int pay_ahead(struct segue_stream *stream)
 	int rc = charge(stream, SEGUE_LIMIT_THREADS, spec->num_threads);
 	if (!rc)
 		rc = charge(stream, SEGUE_LIMIT_MEMORY, size_of_lanes(spec));
-	return rc ? rc : charge(stream, SEGUE_LIMIT_DESCRIPTORS,
-				segue_source_driver(spec)->descriptors(spec));
+	return rc ? rc
+		  : charge(stream, SEGUE_LIMIT_DESCRIPTORS,
+			    segue_source_driver(spec)->descriptors(spec));
 }
 
 /* What its source really has. */

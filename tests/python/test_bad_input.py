@@ -502,6 +502,35 @@ def test_two_stars_find_what_python_s_glob_finds(
     assert [x[0][0] for _, x, _ in rows] == numbers
 
 
+def test_random_patterns_find_what_python_s_glob_finds(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    seed = np.random.SeedSequence().entropy % 2**32
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    root = tmp_path / "data"
+    folders = {"/".join(rng.choice(["a", "b", "ab", ".c"], rng.integers(4))) for _ in range(12)}
+    names = [f"{folder}/{file}".lstrip("/") for folder in sorted(folders) for file in ("f", "g")]
+    for number, name in enumerate(names):
+        write(root / name, [example(1, add=number)])
+    found = 0
+    for turn in range(60):
+        parts = [*rng.choice(["**", "*", "a", "[ab]", "a*", "??"], rng.integers(4)), "**"]
+        rng.shuffle(parts)
+        pattern = "/".join([str(root), *parts, str(rng.choice(["f", "*", "[fg]", "**"]))])
+        paths = sorted(set(glob.glob(pattern, recursive=True)))
+        wanted = [os.path.relpath(path, root) for path in paths if os.path.isfile(path)]
+        if not wanted:
+            with refused(segue.SourceError, pattern, "nothing matches it"):
+                client.stream(f"s{turn}", **arguments(pattern))
+            continue
+        with client.stream(f"s{turn}", **arguments(pattern, batch_size=1)) as stream:
+            rows = read(stream)
+        assert [names[int(x[0][0])] for _, x, _ in rows] == wanted, pattern
+        found += 1
+    assert found > 5
+
+
 def test_two_stars_within_a_name_are_refused(client: segue.Client, tmp_path: Path) -> None:
     write(tmp_path / "data" / "a.tf")
     with refused(segue.ArgumentError, str(tmp_path / "**.tf"), "'**' stands for directories"):

@@ -1083,13 +1083,24 @@ Test(source, what_the_cache_holds)
 /* What was inflated and then refused takes no room. */
 Test(source, a_refused_file_leaves_no_copy)
 {
+	struct segue_source *source;
 	struct segue_tfbytes bytes = {0}, packed = {0};
 	char name[SEGUE_TMPDIR_MAX];
 
 	make_bytes(&bytes, 0, 20);
+	use("a");
+	make_file("a", 0, 20, true);
+	source = open_source();
+	source->ops->destroy(source);
+	cr_assert_eq(copies(name), 1);
+	forget();
+	segue_tfwrite_gzip(&packed, bytes.bytes, bytes.size);
+	segue_tfwrite_file(path_of("a"), packed.bytes, packed.size - 1);
+	refused(SEGUE_EDATA, "gzip data cut off");
+	cr_assert_eq(copies(name), 0);
+	packed.size = 0;
 	segue_tfwrite_gzip(&packed, bytes.bytes, bytes.size - 1);
 	segue_tfwrite_file(path_of("a"), packed.bytes, packed.size);
-	use("a");
 	refused(SEGUE_EDATA, "the file ends within it");
 	cr_assert_eq(copies(name), 0);
 	packed.size = 0;
