@@ -98,8 +98,7 @@ static int fail_packing(const struct segue_file *file, const struct segue_packin
 	if (segue_packing_is_gzip(packing))
 		return segue_fail(SEGUE_EDATA,
 			"%s: is compressed with gzip, and the source's compression is \"none\": "
-			"give "
-			"\"gzip\", or leave it at \"auto\"",
+			"give \"gzip\", or leave it at \"auto\"",
 			file->path);
 	return segue_fail(SEGUE_EDATA,
 		"%s: is compressed with %s, which is not read: unpack it (%s), or compress it with "
@@ -368,7 +367,7 @@ int segue_files_check_copies(struct segue_files *files, const struct segue_sourc
 	for (size_t i = 0; rc >= 0 && i < files->count; i++) {
 		if (!files->file[i].packed || files->file[i].fresh)
 			continue;
-		rc = segue_copy_check(files->file[i].data_path, &told);
+		rc = segue_copy_check(files->file[i].data_path, &files->file[i].copy, &told);
 		if (rc == 0)
 			segue_files_discard(files, i);
 	}
@@ -382,7 +381,7 @@ int segue_files_check_copy(struct segue_files *files, size_t number)
 
 	if (!file->packed || file->proven)
 		return 0;
-	int rc = segue_copy_check(file->data_path, &nobody);
+	int rc = segue_copy_check(file->data_path, &file->copy, &nobody);
 	if (rc) {
 		file->proven = rc > 0;
 		return rc < 0 ? rc : 0;

@@ -474,7 +474,8 @@ static int check_data(int fd, const struct seal *seal, uint8_t *bytes, XXH3_stat
 	return found.low64 == seal->hash[0] && found.high64 == seal->hash[1];
 }
 
-int segue_copy_check(const char *target, struct segue_progress *progress)
+int segue_copy_check(
+	const char *target, const struct segue_copy *copy, struct segue_progress *progress)
 {
 	struct member *member = NULL;
 	struct seal seal;
@@ -484,7 +485,7 @@ int segue_copy_check(const char *target, struct segue_progress *progress)
 
 	if (!hash || !bytes)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory to check '%s'", target);
-	else if (fd >= 0 && read_seal(fd, &seal, &member))
+	else if (fd >= 0 && segue_copy_is(fd, copy) && read_seal(fd, &seal, &member))
 		rc = check_data(fd, &seal, bytes, hash, progress);
 	if (fd >= 0)
 		close(fd);

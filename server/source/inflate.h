@@ -56,7 +56,11 @@ int segue_inflate_file(int in, const char *path, const char *target,
 bool segue_copy_look(const char *target, int in, struct segue_copy *copy);
 /* The same for a copy that is open, against what is known of it. */
 bool segue_copy_is(int fd, const struct segue_copy *copy);
-/* Whether the data in `target` have the hash of its seal: 1, 0, or SEGUE_EGONE, SEGUE_ENOMEM. */
-int segue_copy_check(const char *target, struct segue_progress *progress);
+/*
+ * Whether `target` is that copy, and its data have the hash of its seal: 1, 0, or SEGUE_EGONE,
+ * SEGUE_ENOMEM.
+ */
+int segue_copy_check(
+	const char *target, const struct segue_copy *copy, struct segue_progress *progress);
 
 #endif

@@ -189,19 +189,17 @@ static int get(struct segue_index *index, const struct segue_spec *spec, struct 
 
 	make_name(spec, name);
 	int rc = segue_kept_load(name, index, files, means);
-	if (!rc) {
-		count_listed(index, files);
-		make_fingerprint(index, files);
-	}
-	if (rc != SEGUE_ENOTFOUND)
-		return rc;
-	rc = segue_files_check_copies(files, means);
-	if (!rc)
+	bool is_new = rc == SEGUE_ENOTFOUND;
+	if (is_new)
+		rc = segue_files_check_copies(files, means);
+	if (is_new && !rc)
 		rc = build_index(index, files, means);
 	if (rc)
 		return rc;
 	count_listed(index, files);
 	make_fingerprint(index, files);
+	if (!is_new)
+		return 0;
 	rc = segue_kept_save(name, index, files, means->keeper);
 	return rc ? rc : segue_manifest_save(index, files, means->keeper);
 }
