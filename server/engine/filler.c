@@ -364,10 +364,10 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 	struct segue_admitted admitted;
 	size_t size;
 
-	int rc = filler->input.source->ops->admit(filler->input.source,
+	int rc = segue_source_admit(filler->input.source,
 		segue_plan_record(&filler->plan_spec, row->number), &open->record, &admitted);
-	if (rc)
-		return rc;
+	if (rc) /* it was whole when it was begun */
+		return rc == SEGUE_SOURCE_SKIPPED ? SEGUE_EDATA : rc;
 	open->number = row->number;
 	if (admitted.array_steps != row->array_steps || admitted.total_length != row->total_length)
 		return segue_fail(SEGUE_ECHANGED,

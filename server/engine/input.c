@@ -3,23 +3,14 @@
 
 #include <malloc.h>
 
-#include "core/error.h"
-
 int segue_input_admit(const struct segue_input *input, uint64_t record, struct segue_record **out,
 	uint64_t *array_steps, uint64_t *total_length)
 {
 	struct segue_admitted admitted;
 
-	int rc = input->source->ops->admit(input->source, record, out, &admitted);
-	if (rc == SEGUE_EDATA && input->spec->on_error == SEGUE_ON_ERROR_SKIP) {
-		segue_source_note_skip(input->source);
-		return SEGUE_PLAN_SKIP;
-	}
-	if (rc == SEGUE_EDATA)
-		return segue_fail(rc, "%s (on_error=\"skip\" passes over such records)",
-			segue_error_detail());
+	int rc = segue_source_admit(input->source, record, out, &admitted);
 	if (rc)
-		return rc;
+		return rc == SEGUE_SOURCE_SKIPPED ? SEGUE_PLAN_SKIP : rc;
 	*array_steps = admitted.array_steps;
 	*total_length = admitted.total_length;
 	return 0;

@@ -13,21 +13,26 @@
 #include "core/progress.h"
 #include "core/spec.h"
 #include "guard/roots.h"
+#include "source/inflate.h"
 
-#define SEGUE_FILES_MAX       (1 << 20) /* listed, what patterns match included */
+struct segue_source_means;
+
 #define SEGUE_FILES_OPEN_MAX  64
 #define SEGUE_FILES_TRAIL_MAX 8
-#define SEGUE_FILES_DEEP_MAX  64 /* components of a pattern, from the first wildcard on */
 
 struct segue_file {
-	char *path;       /* absolute, as listed */
-	const char *name; /* in keys and in the fingerprint: below the common directory */
-	char *data_path;  /* what is read: `path` itself, or its inflated copy */
-	uint64_t size;    /* of the data */
-	bool packed;      /* compressed: */
+	char *path;          /* absolute, as listed */
+	const char *name;    /* in keys and in the fingerprint: below the common directory */
+	char *data_path;     /* what is read: `path` itself, or its inflated copy */
+	uint64_t size;       /* of the data; of a compressed file known when it is inflated */
+	int slot;            /* among the open ones, or -1 */
+	bool packed;         /* compressed: */
+	bool copied;         /* its copy has been found, or made: */
+	bool fresh;          /* by this table */
+	_Atomic bool proven; /* what is in it has been read, and is what was inflated */
 	uint64_t packed_size;
 	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes: CRC and length of gzip */
-	int slot;                                    /* among the open ones, or -1 */
+	struct segue_copy copy;
 };
 
 struct segue_open_file {
@@ -42,6 +47,8 @@ struct segue_files {
 	size_t count;
 	uint32_t *listing; /* in the order of the spec: indices into `file` */
 	size_t listing_count;
+	const struct segue_file_format *format;
+	enum segue_compression compression;
 	struct segue_opener opener;
 	/* Open files; under `mutex`. */
 	pthread_mutex_t mutex;
@@ -51,15 +58,15 @@ struct segue_files {
 };
 
 /*
- * Finds the files: expands patterns (a path that is there stands for itself; what a pattern matches
- * is sorted by name), looks at each. A compressed one gets the path of its copy in `cache_dir`, but
- * is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file, no permission; SEGUE_EDATA:
- * not compressed although the spec says so; SEGUE_ELIMIT: more than SEGUE_FILES_MAX files, or a
- * pattern that is too deep. All that is opened now and later is opened through
- * `opener`, whose roots and reader must outlive the table; NULL: with the server's own rights.
+ * Finds the files: expands patterns (pattern.h), looks at each. A compressed one gets the path of
+ * its copy in the cache, but is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file,
+ * no permission; SEGUE_EDATA: compressed, or not, otherwise than the spec says, or in a way that is
+ * not read; what segue_matches_add returns. All that is opened now and later is opened through the
+ * opener of `means`, whose roots and reader must outlive the table; NULL: with the server's own
+ * rights.
  */
-int segue_files_open(const struct segue_spec *spec, const char *cache_dir,
-	const struct segue_opener *opener, struct segue_files **out);
+int segue_files_open(const struct segue_spec *spec, const struct segue_file_format *format,
+	const struct segue_source_means *means, struct segue_files **out);
 /* Whether a reader may open all files of a spec, which is all that is looked at. SEGUE_ESOURCE,
  * SEGUE_ELIMIT. */
 int segue_files_check(const struct segue_spec *spec, const struct segue_opener *opener);
@@ -67,11 +74,19 @@ int segue_files_check(const struct segue_spec *spec, const struct segue_opener *
 void segue_files_close(struct segue_files *files);
 
 /*
- * Inflates the compressed ones whose copy is not there yet, and finds sizes. Makes `cache_dir` and
- * locks it meanwhile: of several streams one inflates, the others wait and find its work.
+ * Inflates the compressed ones whose copy is not there, or is of other content (inflate.h), and
+ * finds sizes. The cache is locked meanwhile.
  */
-int segue_files_inflate(
-	struct segue_files *files, const char *cache_dir, segue_progress_fn *progress, void *arg);
+int segue_files_inflate(struct segue_files *files, const struct segue_source_means *means);
+/* Reads all copies that were there before, and inflates anew what is not as it was made. */
+int segue_files_check_copies(struct segue_files *files, const struct segue_source_means *means);
+/*
+ * Where data are damaged: 0 if they are so in the file itself. SEGUE_ESOURCE: the copy of it is
+ * damaged, and is removed.
+ */
+int segue_files_check_copy(struct segue_files *files, size_t file);
+/* Removes the copy of a compressed file, which is of no use. */
+void segue_files_discard(struct segue_files *files, size_t file);
 
 /*
  * Reads exactly `size` bytes of a file's data. SEGUE_ESOURCE: they cannot be read; SEGUE_ECHANGED:

@@ -1,8 +1,10 @@
-/* Inflating a gzip file into another, piece by piece. */
+/* Inflating a gzip file into another, piece by piece, and sealing what came of it. */
 #include "source/inflate.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,33 +12,78 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 #include <zlib.h>
 
 #include "core/error.h"
-#include "source/tfrecord/framing.h"
 
 #define IN_SIZE  (64 * 1024)
 #define OUT_SIZE (256 * 1024)
 /* Output between two looks at the free space. */
 #define LOOK_EVERY (16 * 1024 * 1024)
 
+#define SEAL_MAGIC UINT64_C(0x7970637565676573)
+
+/* A member of the compressed file. */
+struct member {
+	uint64_t end;     /* where it ends */
+	uint8_t trail[8]; /* its last bytes: CRC and length of what it inflates to */
+};
+
+/* The end of a copy, behind the table of its members. */
+struct seal {
+	uint64_t magic;
+	uint64_t size, packed_size, members;
+	uint64_t hash[2]; /* XXH3-128 of the data */
+	uint64_t check;   /* XXH3-64 of the table and of this, up to here */
+};
+
 struct inflation {
 	const char *path, *target;
+	const struct segue_file_format *format;
 	char *temporary;
 	int in, out;
 	uint64_t keep_free;
 	struct segue_progress *progress;
 	z_stream stream;
-	bool between;     /* a member has ended, none has begun */
-	uint64_t members; /* that have ended */
+	bool between;          /* a member has ended, none has begun */
+	struct member *member; /* that have ended */
+	uint64_t members, member_room;
+	XXH3_state_t *hash;
 	uint64_t taken, written, looked;
 	uint8_t in_bytes[IN_SIZE], out_bytes[OUT_SIZE];
 };
 
-bool segue_inflate_is_gzip(const uint8_t *bytes, size_t size)
+/* ---- Kinds of compression -------------------------------------------------------------------- */
+
+static const struct segue_packing packings[] = {
+	{"gzip", "gunzip", {0x1f, 0x8b, 8}, 3},
+	{"zlib", "zlib-flate -uncompress", {0x78, 0x01}, 2},
+	{"zlib", "zlib-flate -uncompress", {0x78, 0x5e}, 2},
+	{"zlib", "zlib-flate -uncompress", {0x78, 0x9c}, 2},
+	{"zlib", "zlib-flate -uncompress", {0x78, 0xda}, 2},
+	{"bzip2", "bunzip2", {'B', 'Z', 'h'}, 3},
+	{"zstd", "unzstd", {0x28, 0xb5, 0x2f, 0xfd}, 4},
+	{"lz4", "unlz4", {0x04, 0x22, 0x4d, 0x18}, 4},
+	{"xz", "unxz", {0xfd, '7', 'z', 'X', 'Z', 0}, 6},
+};
+
+const struct segue_packing *segue_packing_of(const uint8_t *bytes, size_t size)
 {
-	return size >= 3 && bytes[0] == 0x1f && bytes[1] == 0x8b && bytes[2] == 8;
+	for (size_t i = 0; i < sizeof(packings) / sizeof(packings[0]); i++)
+		if (size >= packings[i].size &&
+			memcmp(bytes, packings[i].magic, packings[i].size) == 0)
+			return &packings[i];
+	return NULL;
 }
+
+bool segue_packing_is_gzip(const struct segue_packing *packing)
+{
+	return packing == &packings[0];
+}
+
+/* ---- Inflating ------------------------------------------------------------------------------- */
 
 static int look_at_space(struct inflation *inflation)
 {
@@ -47,34 +94,33 @@ static int look_at_space(struct inflation *inflation)
 			SEGUE_ESYSTEM, "cannot tell the free space for '%s'", inflation->temporary);
 	inflation->looked = inflation->written;
 	if ((uint64_t)fs.f_bavail * fs.f_frsize >= inflation->keep_free)
-		return SEGUE_OK;
+		return 0;
 	return segue_fail(SEGUE_ENOSPACE,
-		"%s: no room to inflate it: after %ju bytes, '%s' has less than %ju bytes free; "
+		"%s: no room to inflate it: after %" PRIu64 " bytes, '%s' has less than %" PRIu64
+		" bytes free; "
 		"make room, or inflate the file yourself elsewhere",
-		inflation->path, (uintmax_t)inflation->written, inflation->target,
-		(uintmax_t)inflation->keep_free);
+		inflation->path, inflation->written, inflation->target, inflation->keep_free);
 }
 
-/* The first bytes of a TFRecord file carry a checksum. */
 static int check_first(struct inflation *inflation, size_t size)
 {
-	uint64_t length;
+	const struct segue_packing *packing = segue_packing_of(inflation->out_bytes, size);
 
-	if (inflation->written || size == 0)
-		return SEGUE_OK;
-	if (size >= SEGUE_TFRECORD_HEADER && segue_tfrecord_length(inflation->out_bytes, &length))
-		return SEGUE_OK;
-	return segue_fail(SEGUE_EDATA, "%s: what it inflates to is not TFRecord", inflation->path);
+	if (inflation->written || size == 0 ||
+		inflation->format->begins(inflation->out_bytes, size))
+		return 0;
+	if (packing)
+		return segue_fail(SEGUE_EDATA,
+			"%s: compressed twice: what it inflates to is %s, not %s; undo one of them",
+			inflation->path, packing->name, inflation->format->name);
+	return segue_fail(SEGUE_EDATA, "%s: what it inflates to is not %s", inflation->path,
+		inflation->format->name);
 }
 
-static int write_out(struct inflation *inflation, size_t size)
+static int write_all(struct inflation *inflation, const void *bytes, size_t size)
 {
-	int rc = check_first(inflation, size);
-
-	if (rc < 0)
-		return rc;
 	for (size_t done = 0; done < size;) {
-		ssize_t n = write(inflation->out, inflation->out_bytes + done, size - done);
+		ssize_t n = write(inflation->out, (const uint8_t *)bytes + done, size - done);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -84,9 +130,21 @@ static int write_out(struct inflation *inflation, size_t size)
 				"cannot write '%s'", inflation->temporary);
 		done += (size_t)n;
 	}
+	return 0;
+}
+
+static int write_out(struct inflation *inflation, size_t size)
+{
+	int rc = check_first(inflation, size);
+
+	if (!rc)
+		rc = write_all(inflation, inflation->out_bytes, size);
+	if (rc)
+		return rc;
+	XXH3_128bits_update(inflation->hash, inflation->out_bytes, size);
 	inflation->written += size;
 	if (inflation->written - inflation->looked < LOOK_EVERY)
-		return SEGUE_OK;
+		return 0;
 	return look_at_space(inflation);
 }
 
@@ -106,9 +164,9 @@ static int read_in(struct inflation *inflation)
 }
 
 /* Offset in the compressed file of the next byte to inflate. */
-static uintmax_t place(const struct inflation *inflation)
+static uint64_t place(const struct inflation *inflation)
 {
-	return (uintmax_t)(inflation->taken - inflation->stream.avail_in);
+	return (inflation->taken - inflation->stream.avail_in);
 }
 
 static int damaged(struct inflation *inflation, int code)
@@ -119,10 +177,11 @@ static int damaged(struct inflation *inflation, int code)
 	if (inflation->members && inflation->stream.total_in <= 10)
 		return segue_fail(SEGUE_EDATA,
 			"%s: bytes that are no gzip follow its end, near "
-			"byte %ju",
+			"byte %" PRIu64,
 			inflation->path, place(inflation));
-	return segue_fail(SEGUE_EDATA, "%s: damaged gzip data near byte %ju: %s", inflation->path,
-		place(inflation), inflation->stream.msg ? inflation->stream.msg : "?");
+	return segue_fail(SEGUE_EDATA, "%s: damaged gzip data near byte %" PRIu64 ": %s",
+		inflation->path, place(inflation),
+		inflation->stream.msg ? inflation->stream.msg : "?");
 }
 
 /* Inflates until the output is full or the input used up; 1: a member has ended. */
@@ -134,23 +193,48 @@ static int pump(struct inflation *inflation, size_t *size)
 	*size = OUT_SIZE - stream->avail_out;
 	if (code == Z_STREAM_END)
 		return 1;
-	return code == Z_OK || code == Z_BUF_ERROR ? SEGUE_OK : damaged(inflation, code);
+	return code == Z_OK || code == Z_BUF_ERROR ? 0 : damaged(inflation, code);
 }
 
 /* Gets more input if there is none; 1: the file has ended, and may. */
 static int more(struct inflation *inflation)
 {
-	int rc = SEGUE_OK;
+	int rc = 0;
 
 	if (inflation->stream.avail_in)
-		return SEGUE_OK;
+		return 0;
 	rc = read_in(inflation);
 	if (rc < 0 || inflation->stream.avail_in)
 		return rc;
 	if (inflation->between)
 		return 1;
-	return segue_fail(SEGUE_EDATA, "%s: gzip data cut off at byte %ju", inflation->path,
+	return segue_fail(SEGUE_EDATA, "%s: gzip data cut off at byte %" PRIu64, inflation->path,
 		place(inflation));
+}
+
+/* Notes the member that has just ended. */
+static int end_member(struct inflation *inflation)
+{
+	uint64_t end = inflation->taken - inflation->stream.avail_in;
+
+	inflation->between = true;
+	if (inflation->members == inflation->member_room) {
+		uint64_t room = inflation->member_room ? 2 * inflation->member_room : 16;
+		struct member *more = realloc(inflation->member, room * sizeof(*more));
+
+		if (!more)
+			return segue_fail(
+				SEGUE_ENOMEM, "no memory to inflate '%s'", inflation->path);
+		inflation->member = more;
+		inflation->member_room = room;
+	}
+	struct member *member = &inflation->member[inflation->members++];
+	member->end = end;
+	if (pread(inflation->in, member->trail, sizeof(member->trail),
+		    (off_t)(end - sizeof(member->trail))) == sizeof(member->trail))
+		return 0;
+	return segue_fail(SEGUE_ESOURCE, "%s: cannot be read at byte %" PRIu64, inflation->path,
+		end - sizeof(member->trail));
 }
 
 /* Another member, if the file goes on. */
@@ -159,7 +243,7 @@ static int begin_member(struct inflation *inflation)
 	if (inflateReset(&inflation->stream) != Z_OK)
 		return segue_fail(SEGUE_ESYSTEM, "zlib cannot begin another member");
 	inflation->between = false;
-	return SEGUE_OK;
+	return 0;
 }
 
 static int inflate_all(struct inflation *inflation)
@@ -172,19 +256,19 @@ static int inflate_all(struct inflation *inflation)
 	stream->avail_out = OUT_SIZE;
 	for (;;) {
 		rc = more(inflation);
-		if (rc != SEGUE_OK)
+		if (rc)
 			break;
-		rc = inflation->between ? begin_member(inflation) : SEGUE_OK;
-		if (rc == SEGUE_OK)
+		rc = inflation->between ? begin_member(inflation) : 0;
+		if (!rc)
 			rc = pump(inflation, &size);
-		if (rc < 0)
+		if (rc > 0)
+			rc = end_member(inflation);
+		if (rc)
 			return rc;
-		inflation->between = rc == 1;
-		inflation->members += rc == 1;
 		if (stream->avail_out)
 			continue;
 		rc = write_out(inflation, size);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		stream->next_out = inflation->out_bytes;
 		stream->avail_out = OUT_SIZE;
@@ -206,6 +290,30 @@ static int open_target(struct inflation *inflation)
 	return look_at_space(inflation);
 }
 
+static uint64_t check_of(const struct seal *seal, const struct member *member)
+{
+	XXH64_hash_t table = XXH3_64bits(member, seal->members * sizeof(*member));
+
+	return XXH3_64bits_withSeed(seal, offsetof(struct seal, check), table);
+}
+
+static int put_seal(struct inflation *inflation)
+{
+	XXH128_hash_t hash = XXH3_128bits_digest(inflation->hash);
+	struct seal seal = {
+		.magic = SEAL_MAGIC,
+		.size = inflation->written,
+		.packed_size = inflation->taken,
+		.members = inflation->members,
+		.hash = {hash.low64, hash.high64},
+	};
+
+	seal.check = check_of(&seal, inflation->member);
+	int rc = write_all(
+		inflation, inflation->member, inflation->members * sizeof(*inflation->member));
+	return rc ? rc : write_all(inflation, &seal, sizeof(seal));
+}
+
 static int keep(struct inflation *inflation)
 {
 	if (fsync(inflation->out) < 0)
@@ -214,28 +322,37 @@ static int keep(struct inflation *inflation)
 	if (rename(inflation->temporary, inflation->target) < 0)
 		return segue_fail_errno(
 			SEGUE_ESYSTEM, "cannot rename a file to '%s'", inflation->target);
-	return SEGUE_OK;
+	return 0;
 }
 
 static int run(struct inflation *inflation)
 {
 	int rc = open_target(inflation);
 
-	if (rc == SEGUE_OK && inflateInit2(&inflation->stream, 15 + 16) != Z_OK)
+	inflation->hash = XXH3_createState();
+	if (inflation->hash)
+		XXH3_128bits_reset(inflation->hash);
+	else if (!rc)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", inflation->path);
-	if (rc == SEGUE_OK)
+	if (!rc && inflateInit2(&inflation->stream, 15 + 16) != Z_OK)
+		rc = segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", inflation->path);
+	if (!rc)
 		rc = inflate_all(inflation);
-	if (rc == SEGUE_OK)
+	if (!rc)
+		rc = put_seal(inflation);
+	if (!rc)
 		rc = keep(inflation);
 	/* Fine on a stream that was never set up. */
 	inflateEnd(&inflation->stream);
-	if (rc < 0 && inflation->out >= 0)
+	XXH3_freeState(inflation->hash);
+	free(inflation->member);
+	if (rc && inflation->out >= 0)
 		unlink(inflation->temporary);
 	return rc;
 }
 
-int segue_inflate_file(int in, const char *path, const char *target, uint64_t keep_free,
-	struct segue_progress *progress)
+int segue_inflate_file(int in, const char *path, const char *target,
+	const struct segue_file_format *format, uint64_t keep_free, struct segue_progress *progress)
 {
 	struct inflation *inflation = calloc(1, sizeof(*inflation));
 	int rc;
@@ -244,6 +361,7 @@ int segue_inflate_file(int in, const char *path, const char *target, uint64_t ke
 		return segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", path);
 	inflation->path = path;
 	inflation->target = target;
+	inflation->format = format;
 	inflation->keep_free = keep_free;
 	inflation->progress = progress;
 	inflation->in = in;
@@ -253,5 +371,126 @@ int segue_inflate_file(int in, const char *path, const char *target, uint64_t ke
 		close(inflation->out);
 	free(inflation->temporary);
 	free(inflation);
+	return rc;
+}
+
+/* ---- Copies ---------------------------------------------------------------------------------- */
+
+static bool read_at(int fd, uint64_t position, void *bytes, size_t size)
+{
+	ssize_t n;
+
+	for (size_t done = 0; done < size; done += (size_t)n) {
+		do
+			n = pread(
+				fd, (uint8_t *)bytes + done, size - done, (off_t)(position + done));
+		while (n < 0 && errno == EINTR);
+		if (n <= 0)
+			return false;
+	}
+	return true;
+}
+
+/* The seal at the end of a copy, and its table, malloc'd: true if they are sound. */
+static bool read_seal(int fd, struct seal *seal, struct member **member)
+{
+	struct stat st;
+
+	*member = NULL;
+	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < sizeof(*seal))
+		return false;
+	uint64_t room = (uint64_t)st.st_size - sizeof(*seal);
+	if (!read_at(fd, room, seal, sizeof(*seal)) || seal->magic != SEAL_MAGIC ||
+		seal->members > room / sizeof(**member))
+		return false;
+	uint64_t table = seal->members * sizeof(**member);
+	if (seal->size != room - table || !(*member = malloc(table + 1)))
+		return false;
+	return read_at(fd, seal->size, *member, table) && check_of(seal, *member) == seal->check;
+}
+
+/* Whether the compressed file has the members of which the copy was made. */
+static bool same_members(int in, const struct seal *seal, const struct member *member)
+{
+	uint8_t trail[sizeof(member->trail)];
+	struct stat st;
+
+	if (fstat(in, &st) < 0 || (uint64_t)st.st_size != seal->packed_size)
+		return false;
+	for (uint64_t i = 0; i < seal->members; i++)
+		if (!read_at(in, member[i].end - sizeof(trail), trail, sizeof(trail)) ||
+			memcmp(trail, member[i].trail, sizeof(trail)) != 0)
+			return false;
+	return true;
+}
+
+bool segue_copy_look(const char *target, int in, struct segue_copy *copy)
+{
+	struct member *member = NULL;
+	struct seal seal;
+	bool fits = false;
+	int fd = open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+	if (fd < 0)
+		return false;
+	if (read_seal(fd, &seal, &member) && same_members(in, &seal, member)) {
+		*copy = (struct segue_copy){
+			.size = seal.size,
+			.stored = seal.size + seal.members * sizeof(*member) + sizeof(seal),
+			.seal = seal.check,
+		};
+		fits = true;
+	}
+	free(member);
+	close(fd);
+	return fits;
+}
+
+bool segue_copy_is(int fd, const struct segue_copy *copy)
+{
+	struct seal seal;
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (uint64_t)st.st_size == copy->stored &&
+	       read_at(fd, copy->stored - sizeof(seal), &seal, sizeof(seal)) &&
+	       seal.magic == SEAL_MAGIC && seal.check == copy->seal;
+}
+
+static int check_data(int fd, const struct seal *seal, uint8_t *bytes, XXH3_state_t *hash,
+	struct segue_progress *progress)
+{
+	XXH3_128bits_reset(hash);
+	for (uint64_t at = 0, size; at < seal->size; at += size) {
+		size = seal->size - at < OUT_SIZE ? seal->size - at : OUT_SIZE;
+		int rc = segue_progress_add(progress, size);
+
+		if (rc)
+			return rc;
+		if (!read_at(fd, at, bytes, size))
+			return 0;
+		XXH3_128bits_update(hash, bytes, size);
+	}
+	XXH128_hash_t found = XXH3_128bits_digest(hash);
+	return found.low64 == seal->hash[0] && found.high64 == seal->hash[1];
+}
+
+int segue_copy_check(
+	const char *target, const struct segue_copy *copy, struct segue_progress *progress)
+{
+	struct member *member = NULL;
+	struct seal seal;
+	XXH3_state_t *hash = XXH3_createState();
+	uint8_t *bytes = malloc(OUT_SIZE);
+	int fd = open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = 0;
+
+	if (!hash || !bytes)
+		rc = segue_fail(SEGUE_ENOMEM, "no memory to check '%s'", target);
+	else if (fd >= 0 && segue_copy_is(fd, copy) && read_seal(fd, &seal, &member))
+		rc = check_data(fd, &seal, bytes, hash, progress);
+	if (fd >= 0)
+		close(fd);
+	free(member);
+	free(bytes);
+	XXH3_freeState(hash);
 	return rc;
 }

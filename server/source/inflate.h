@@ -1,25 +1,66 @@
 /*
- * Inflates a gzip file into another file, once, so that records can be read from any place in it.
+ * Inflates a gzip file into another, once, so that records can be read from any place in it.
+ *
+ * The copy proves what it is: behind the data comes a seal, which says how much they are and what
+ * their hash is, and where in the compressed file each member ends, with which trailer (CRC and
+ * length of what it holds). A copy is used if it ends in a sound seal that fits the compressed file
+ * as it is now; what a crash, a full disk or somebody's hand has left of it does not.
  */
 #ifndef SEGUE_SOURCE_INFLATE_H
 #define SEGUE_SOURCE_INFLATE_H
 
 #include "core/progress.h"
 
-/* True if the first `size` bytes of a file are those of gzip. */
-bool segue_inflate_is_gzip(const uint8_t *bytes, size_t size);
+/* What files hold, as far as their first bytes tell. */
+struct segue_file_format {
+	const char *name;
+	bool (*begins)(const uint8_t *bytes, size_t size);
+};
+
+/* A way to compress files. */
+struct segue_packing {
+	const char *name, *unpack; /* the command that undoes it */
+	uint8_t magic[6], size;    /* that files begin with */
+};
+
+/* How a file is compressed whose first bytes these are; NULL: not, as far as is known. */
+const struct segue_packing *segue_packing_of(const uint8_t *bytes, size_t size);
+/* The only one that is read. */
+bool segue_packing_is_gzip(const struct segue_packing *packing);
+
+/* A copy that may be used. */
+struct segue_copy {
+	uint64_t size;   /* of the data in it */
+	uint64_t stored; /* of the file */
+	uint64_t seal;   /* tells it from copies of other data */
+};
 
 /*
- * Writes what the file `in`, of that path, inflates to (all its members, one after the other) to a temporary file beside
- * `target`, and renames that when it is on disk: `target` is whole or not there. Stops as soon as
- * the first bytes prove not to be TFRecord, and when less than `keep_free` bytes are free on the
- * target's file system, so that a small file that inflates without end does no harm. `progress`
- * counts bytes of the compressed file, and may end it.
+ * Writes what the file `in`, of that path, inflates to (all its members, one after the other) and
+ * its seal to a temporary file beside `target`, and renames that when it is on disk: `target` is
+ * whole or not there. Stops as soon as the first bytes prove not to be of the format, and when less
+ * than `keep_free` bytes are free on the target's file system, so that a small file that inflates
+ * without end does no harm. `progress` counts bytes of the compressed file, and may end it.
  *
- * SEGUE_EDATA: damaged, cut off, bytes after the end, not TFRecord within; SEGUE_ESOURCE: it
+ * SEGUE_EDATA: damaged, cut off, bytes after the end, another format within; SEGUE_ESOURCE: it
  * cannot be read; SEGUE_ENOSPACE; SEGUE_ESYSTEM: `target` cannot be written.
  */
-int segue_inflate_file(int in, const char *path, const char *target, uint64_t keep_free,
+int segue_inflate_file(int in, const char *path, const char *target,
+	const struct segue_file_format *format, uint64_t keep_free,
 	struct segue_progress *progress);
+
+/*
+ * Whether `target` is a copy of the compressed file `in`, by its seal; the data of either are not
+ * read. True: *copy.
+ */
+bool segue_copy_look(const char *target, int in, struct segue_copy *copy);
+/* The same for a copy that is open, against what is known of it. */
+bool segue_copy_is(int fd, const struct segue_copy *copy);
+/*
+ * Whether `target` is that copy, and its data have the hash of its seal: 1, 0, or SEGUE_EGONE,
+ * SEGUE_ENOMEM.
+ */
+int segue_copy_check(
+	const char *target, const struct segue_copy *copy, struct segue_progress *progress);
 
 #endif

@@ -3,8 +3,8 @@
  * needed.
  *
  * A source is shared by all loader threads of a stream. A record is an open reading position in one
- * of its records and belongs to one thread at a time. The interface is a table of operations;
- * TFRecord files are the first implementation (source_tfrecord.c).
+ * of its records and belongs to one thread at a time. source.c lists the kinds, each a struct
+ * segue_source_driver. Nobody outside of this room names one of them.
  */
 #ifndef SEGUE_SOURCE_SOURCE_H
 #define SEGUE_SOURCE_SOURCE_H
@@ -15,10 +15,29 @@
 struct segue_source;
 struct segue_record;
 
+/*
+ * A record is whole, and is not what the spec says: a mistake of the spec, or of whoever wrote the
+ * record; never passed over. Known in this room alone: segue_source_admit makes it SEGUE_EDATA.
+ */
+#define SEGUE_EMISFIT (-1000)
+
+/* segue_source_admit: the record is damaged, and the spec says to pass over such. */
+#define SEGUE_SOURCE_SKIPPED 1
+
 /* What a record is, found by admitting it. */
 struct segue_admitted {
 	uint64_t array_steps;  /* n >= 1 */
 	uint64_t total_length; /* = n unless the record says otherwise */
+};
+
+/* Counters of a source, read without a lock by reports. */
+struct segue_source_stats {
+	uint64_t records, files, bytes;
+	uint64_t skipped;      /* damaged records passed over so far (each time they were met) */
+	uint64_t index_memory; /* bytes of index in memory */
+	uint64_t descriptors;  /* that it has open at most */
+	uint64_t fingerprint[2];
+	const char *crc; /* the CRC32C implementation in use: "vpclmulqdq", "sse4.2", "table" */
 };
 
 struct segue_source_ops {
@@ -28,9 +47,10 @@ struct segue_source_ops {
 	 * Reads and checks record `number` whole, by one scan: lengths, checksum, structure, the
 	 * shape of every step of every feature, that all sequence features have the same number of
 	 * steps, and (spec pad = false) that it is a multiple of num_unroll. On success the caller
-	 * owns *out. SEGUE_EDATA: the bytes were read and are wrong, hence always wrong (the detail
-	 * names file, offset, feature, and what to do); SEGUE_ESOURCE: they could not be read, or
-	 * the file has changed (SEGUE_ECHANGED).
+	 * owns *out. SEGUE_EDATA: its bytes were read and are damaged, hence always (the detail
+	 * names file and offset); SEGUE_EMISFIT: they are sound and do not fit the spec (also the
+	 * feature, and what the record holds); SEGUE_ESOURCE: they could not be read, or the file
+	 * has changed (SEGUE_ECHANGED).
 	 */
 	int (*admit)(struct segue_source *source, uint64_t number, struct segue_record **out,
 		struct segue_admitted *admitted);
@@ -41,6 +61,13 @@ struct segue_source_ops {
 	 */
 	int (*lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
 		const uint32_t **out);
+	/* Fills in all but `skipped`, which is there already. */
+	void (*stats)(const struct segue_source *source, struct segue_source_stats *stats);
+	/*
+	 * SEGUE_ECHANGED says how the data differ from those that had the other fingerprint, as far
+	 * as what the keeper has kept of them tells.
+	 */
+	int (*explain_change)(const struct segue_source *source, const uint64_t fingerprint[2]);
 	void (*destroy)(struct segue_source *source);
 };
 
@@ -66,6 +93,8 @@ struct segue_record_ops {
 /* First member of an implementation's own struct. */
 struct segue_source {
 	const struct segue_source_ops *ops;
+	enum segue_on_error on_error;
+	_Atomic uint64_t skipped;
 };
 
 struct segue_record {
@@ -83,36 +112,42 @@ struct segue_index_keeper {
 	int (*save)(void *arg, const char *name, const void *bytes, size_t size);
 };
 
-/* Counters of a source, read without a lock by reports. */
-struct segue_source_stats {
-	uint64_t records, files, bytes;
-	uint64_t skipped;      /* damaged records passed over so far (each time they were met) */
-	uint64_t index_memory; /* bytes of index in memory */
-	uint64_t fingerprint[2];
-	const char *crc; /* the CRC32C implementation in use: "vpclmulqdq", "sse4.2", "table" */
+/* What a source is opened with, beside its spec. */
+struct segue_source_means {
+	const char *cache_dir; /* for what must be made anew to be read; made if need be */
+	const struct segue_opener *opener; /* roots.h; may be NULL */
+	const struct segue_index_keeper *keeper;
+	segue_progress_fn *progress;
+	void *arg;
 };
 
+/* What a kind of source is made and asked by; its options are in core/spec_source.h. */
+struct segue_source_driver {
+	/*
+	 * The spec, and what keeper and opener point to, must outlive the source. Long; reports
+	 * progress. SEGUE_ESOURCE: what cannot be found or read; SEGUE_EDATA: what is damaged as a
+	 * whole, an empty data set; SEGUE_ECHANGED: the data are not those whose index was kept.
+	 */
+	int (*open)(const struct segue_spec *spec, const struct segue_source_means *means,
+		struct segue_source **out);
+	/* Whether a reader may open all of it, which is all that is looked at. */
+	int (*check)(const struct segue_spec *spec, const struct segue_opener *opener);
+	/* Descriptors that it may have open, as far as the spec tells. */
+	uint64_t (*descriptors)(const struct segue_spec *spec);
+};
+
+/* The row of the spec's kind, which there is. */
+const struct segue_source_driver *segue_source_driver(const struct segue_spec *spec);
+
 /*
- * Opens the TFRecord files of the spec: expands patterns (sorted by name; a plain path stands for
- * itself, the same file may be listed several times), inflates compressed files once into
- * `cache_dir` (made if need be), loads the index from `keeper` or builds it by hopping from record
- * to record (length and its CRC checked, the stored data CRC taken), and saves it. A kept index is
- * used if every file's size and the CRCs at its first and last record still agree; else
- * SEGUE_ECHANGED names the file: the data set belongs to the stream's identity.
- *
- * `spec`, `keeper` and what `opener` (roots.h; may be NULL) points to must outlive the source. Progress is reported in bytes ("index") and ("inflate"). The
- * fingerprint is made of relative paths, sizes and stored CRCs, never of times.
- *
- * SEGUE_ESOURCE: a path or pattern that matches nothing, a directory, no permission. SEGUE_EDATA:
- * truncated or damaged framing (file and offset), an empty data set.
+ * Admits a record (the operation), and decides about one that is damaged, by the spec's on_error:
+ * SEGUE_SOURCE_SKIPPED, which is counted, or SEGUE_EDATA with the advice.
  */
-int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_dir,
-	const struct segue_opener *opener, const struct segue_index_keeper *keeper,
-	segue_progress_fn *progress, void *arg, struct segue_source **out);
+int segue_source_admit(struct segue_source *source, uint64_t number, struct segue_record **out,
+	struct segue_admitted *admitted);
+/* The decision alone, of what an admission returned; nothing is counted. */
+int segue_source_judge(const struct segue_source *source, int rc);
 
 void segue_source_stats(const struct segue_source *source, struct segue_source_stats *stats);
-
-/* Counts a record that the caller passes over (on_error = skip). Any thread. */
-void segue_source_note_skip(struct segue_source *source);
 
 #endif

@@ -7,10 +7,10 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/progress.h"
 #include "core/wait.h"
 #include "os/process.h"
 #include "session/server.h"
-#include "source/files.h"
 #include "store/index.h"
 #include "store/key.h"
 #include "store/token.h"
@@ -170,19 +170,17 @@ static int open_source(struct segue_stream *stream)
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
 	const struct segue_opener opener = {
 		server->options.roots, &stream->reader, &stream->given_up};
-	return segue_source_open_tfrecord(stream->spec, cache, &opener, &stream->keeper,
-		report_progress, &job, &stream->source);
+	const struct segue_source_means means = {
+		cache, &opener, &stream->keeper, report_progress, &job};
+	return segue_source_driver(stream->spec)->open(stream->spec, &means, &stream->source);
 }
 
 static int check_fingerprint(const struct segue_stream *stream, const uint64_t fingerprint[2])
 {
 	if (memcmp(fingerprint, stream->fingerprint, sizeof(stream->fingerprint)) == 0)
 		return 0;
-	return segue_fail(SEGUE_ECHANGED,
-		"stream '%s': the data set is not the one that the stream was made with (files, "
-		"their sizes or their records differ): give the stream another name, or bring the "
-		"files back",
-		stream->spec->name);
+	int rc = stream->source->ops->explain_change(stream->source, stream->fingerprint);
+	return segue_fail_within(rc, "stream '%s': its data set has changed", stream->spec->name);
 }
 
 /*
@@ -437,17 +435,6 @@ static uint64_t size_of_lanes(const struct segue_spec *spec)
 	return spec->persist ? spec->lanes * sizeof(struct segue_ledger) : 0;
 }
 
-/* Of a pattern only the opening will tell. */
-static uint64_t most_files(const struct segue_spec *spec)
-{
-	const struct segue_paths *paths = segue_source_paths(&spec->source);
-	uint64_t files = 0;
-
-	for (size_t i = 0; paths && i < paths->count && files < SEGUE_FILES_OPEN_MAX; i++)
-		files += strpbrk(paths->path[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
-	return files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
-}
-
 /* Before it is opened: what it may take at most, but for the index, of which nothing is known. */
 static int pay_ahead(struct segue_stream *stream)
 {
@@ -456,7 +443,9 @@ static int pay_ahead(struct segue_stream *stream)
 	int rc = charge(stream, SEGUE_LIMIT_THREADS, spec->num_threads);
 	if (!rc)
 		rc = charge(stream, SEGUE_LIMIT_MEMORY, size_of_lanes(spec));
-	return rc ? rc : charge(stream, SEGUE_LIMIT_DESCRIPTORS, most_files(spec));
+	return rc ? rc
+		  : charge(stream, SEGUE_LIMIT_DESCRIPTORS,
+			    segue_source_driver(spec)->descriptors(spec));
 }
 
 /* What its source really has. */
@@ -465,8 +454,7 @@ static void pay_for_source(struct segue_stream *stream)
 	struct segue_source_stats stats;
 
 	segue_source_stats(stream->source, &stats);
-	uint64_t files = stats.files < SEGUE_FILES_OPEN_MAX ? stats.files : SEGUE_FILES_OPEN_MAX;
-	stream->rc = charge(stream, SEGUE_LIMIT_DESCRIPTORS, files);
+	stream->rc = charge(stream, SEGUE_LIMIT_DESCRIPTORS, stats.descriptors);
 	if (!stream->rc)
 		stream->rc = charge(stream, SEGUE_LIMIT_MEMORY,
 			size_of_lanes(stream->spec) + stats.index_memory);
@@ -591,7 +579,7 @@ static int look_at_files(struct segue_errand *errand)
 	struct look *look = (struct look *)errand;
 	const struct segue_opener opener = {look->roots, &look->reader, &errand->given_up};
 
-	return segue_files_check(look->spec, &opener);
+	return segue_source_driver(look->spec)->check(look->spec, &opener);
 }
 
 static void looked_at_files(struct segue_task *task)

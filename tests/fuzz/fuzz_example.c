@@ -4,6 +4,7 @@
  *
  * For libFuzzer, or with replay_main.c as a program that runs files. The first byte picks a spec.
  */
+#include "source/source.h"
 #include "source/tfrecord/example.h"
 #include "testspec.h"
 
@@ -64,11 +65,11 @@ static void read_all(const struct segue_spec *spec, struct segue_example *exampl
 	for (size_t i = 0; i < spec->sequence_count; i++) {
 		uint64_t first = example->steps / 2;
 
-		if (segue_example_seek(&example->cursors[i], window, first) < 0 ||
-			segue_example_seek(&example->cursors[i], window, 0) < 0 ||
-			segue_example_read(&spec->sequences[i], &example->cursors[i], window, first,
+		if (segue_steps_seek(&example->cursors[i], window, first) < 0 ||
+			segue_steps_seek(&example->cursors[i], window, 0) < 0 ||
+			segue_steps_read(&spec->sequences[i], &example->cursors[i], window, first,
 				outcome->values + at) < 0 ||
-			segue_example_read(&spec->sequences[i], &example->cursors[i], window,
+			segue_steps_read(&spec->sequences[i], &example->cursors[i], window,
 				example->steps - first,
 				outcome->values + at + first * spec->sequences[i].size) < 0)
 			abort();
@@ -94,6 +95,8 @@ static struct outcome run(const struct segue_spec *spec, struct input *input, ui
 	outcome.rc = segue_example_scan(spec, &window, &example);
 	if (segue_window_complete(&window) < 0)
 		abort();
+	if (outcome.rc == SEGUE_EMISFIT && segue_example_explain(spec, &window) != SEGUE_EMISFIT)
+		abort();
 	if (outcome.rc == SEGUE_OK) {
 		outcome.steps = example.steps;
 		read_all(spec, &example, &window, &outcome);
@@ -116,7 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pick_spec(&test, data[0]);
 	whole = run(&test.spec, &input, 0);
 	sliding = run(&test.spec, &input, 64);
-	if (whole.rc != SEGUE_OK && whole.rc != SEGUE_EDATA)
+	if (whole.rc != SEGUE_OK && whole.rc != SEGUE_EDATA && whole.rc != SEGUE_EMISFIT)
 		abort();
 	if (whole.rc != sliding.rc || whole.steps != sliding.steps || whole.size != sliding.size)
 		abort();

@@ -93,19 +93,6 @@ def _lengths(rng: np.random.Generator, spec: oracle.Spec, count: int) -> list[in
     return rng.integers(1, longest + 1, count).tolist()
 
 
-def _spoil(rng: np.random.Generator, record: oracle.Record) -> oracle.Record:
-    """A record that cannot be used: with damaged bytes, without steps, or of unequal lengths."""
-    way = rng.integers(3)
-    if way == 0:
-        return dataclasses.replace(record, damaged=True)
-    arrays = dict(record.sequences)
-    for i, name in enumerate(arrays):
-        arrays[name] = arrays[name][:0] if way == 1 else arrays[name][i:]
-    if len({len(array) for array in arrays.values()} - {0}) == 1 and way == 2:
-        return dataclasses.replace(record, damaged=True)  # one feature, or all but one empty
-    return dataclasses.replace(record, sequences=arrays)
-
-
 def _record(
     rng: np.random.Generator, spec: oracle.Spec, raw: frozenset[str], key: str, n: int
 ) -> oracle.Record:
@@ -135,7 +122,7 @@ def _files(
         keys = [f"id-{f}-{i}-é" if key_feature else "" for i in range(len(lengths))]
         records = [_record(rng, spec, raw, *row) for row in zip(keys, lengths, strict=True)]
         if spec.on_error == "skip":
-            records = [_spoil(rng, r) if rng.integers(4) == 0 else r for r in records]
+            records = [dataclasses.replace(r, damaged=rng.integers(4) == 0) for r in records]
         files.append(File(name, compression, records))
     if len(folders) == 1 and rng.integers(2):
         files.sort(key=lambda file: file.name)

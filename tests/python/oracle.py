@@ -78,7 +78,7 @@ class Spec:
     pad: bool = True
     tail: str = "shrink"  # or "stop", "pad"
     epoch_end: str = "continue"  # or "drain"
-    on_error: str = "raise"  # or "skip": bad records are passed over
+    on_error: str = "raise"  # or "skip": damaged records are passed over
     # Record at place i of an epoch, from (epoch, i, n); None: as `shuffle` and `seed` say.
     order: Callable[[int, int, int], int] | None = None
 
@@ -214,7 +214,7 @@ class Model:
         try:
             return steps_of(record, self.spec)
         except BadRecord:
-            if self.spec.on_error == "skip":
+            if record.damaged and self.spec.on_error == "skip":
                 return 0
             raise
 

@@ -165,11 +165,14 @@ def test_bad_records():
         Model([[Record("k", {"x": np.ones(4)}, length=7)]], spec())
 
 
-def test_bad_records_can_be_passed_over():
-    files = toy([3, 0, 6, 3])
-    files[0][3] = Record("k", {"x": np.ones(3)}, damaged=True)
+def test_damaged_records_can_be_passed_over():
+    files = toy([3, 5, 6, 3])
+    for i in (1, 3):
+        files[0][i] = Record("k", {"x": np.ones(3)}, damaged=True)
     with pytest.raises(BadRecord, match="k: damaged"):
         Model([[files[0][3]]], spec())
+    with pytest.raises(BadRecord, match="empty sequence"):
+        Model(toy([3, 0]), spec(on_error="skip"))
     model = Model(files, spec(on_error="skip", epochs=2))
     assert rows_of(model) == [[(0, 0), (2, 0)], [(4, 0), (2, 1)], [(6, 0)], [(6, 1)]]
 

@@ -109,6 +109,15 @@ def test_ways_out_are_refused(place: Path, service: Service) -> None:
         assert "secret" not in message or "secret" in str(path)
 
 
+def test_two_stars_follow_no_link(place: Path, service: Service) -> None:
+    """One is not passed over, either: what it leads to would be missing."""
+    root = place / "root"
+    assert opens(service, root / "deep" / "**" / "*.tfrecord") == 4
+    message = why(service, root / "**" / "*.tfrecord")
+    assert "is a symbolic link" in message and "part of the files" in message
+    assert "secret" not in message
+
+
 def test_a_directory_that_cannot_be_read_is_named(place: Path, service: Service) -> None:
     missing = place / "root" / "dat"
     said = f"{missing}/*.tfrecord: cannot read the directory {missing}: No such file or directory"

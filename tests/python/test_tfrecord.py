@@ -212,9 +212,8 @@ def test_errors(tmp_path):
         assert writer.offset == 0
 
 
-def test_against_protobuf():
-    """The same bytes as the official implementation, where its package is installed."""
-    pytest.importorskip("google.protobuf")
+def message_class():
+    """SequenceExample of the official implementation, whose package must be installed."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t", syntax="proto3")
@@ -258,8 +257,13 @@ def test_against_protobuf():
     )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    Example = message_factory.GetMessageClass(pool.FindMessageTypeByName("t.SequenceExample"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.SequenceExample"))
 
+
+def test_against_protobuf():
+    """The same bytes as the official implementation, where its package is installed."""
+    pytest.importorskip("google.protobuf")
+    Example = message_class()
     example = Example()
     example.context.feature["name"].bytes_list.value.append(b"abc")
     example.context.feature["id"].int64_list.value.append(-3)

@@ -154,11 +154,6 @@ static const struct segue_source_ops source_ops = {
 	.destroy = source_destroy,
 };
 
-void segue_source_note_skip(struct segue_source *source)
-{
-	(void)source;
-}
-
 /* ---- Truth ---------------------------------------------------------------------------------- */
 
 static int truth_admit(
@@ -256,7 +251,8 @@ void sim_world_begin(void)
 {
 	struct sim_world *world = &sim_world;
 
-	*world = (struct sim_world){.source = {&source_ops}};
+	*world =
+		(struct sim_world){.source = {.ops = &source_ops, .on_error = SEGUE_ON_ERROR_SKIP}};
 	draw_spec(world);
 	uint64_t records = 3 + sim_below(SIM_RECORDS - 2);
 	for (uint64_t i = 0; i < records; i++)

@@ -1,6 +1,7 @@
 /* Inflating: all members, whole or not at all, every damage named, no disk filled up. */
 #include "source/inflate.h"
 
+#include "source/tfrecord/framing.h"
 #include "tfwrite.h"
 #include "tmpdir.h"
 
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct segue_tmpdir dir;
@@ -43,11 +45,21 @@ static int inflate(
 	const char *from, const char *to, uint64_t keep_free, struct segue_progress *progress)
 {
 	int in = open(from, O_RDONLY | O_CLOEXEC);
-	int rc = segue_inflate_file(in, from, to, keep_free, progress);
+	int rc = segue_inflate_file(in, from, to, &segue_tfrecord_format, keep_free, progress);
 
 	if (in >= 0)
 		close(in);
 	return rc;
+}
+
+/* Whether the target is a copy of what is in `source` now. */
+static bool is_copy(struct segue_copy *copy)
+{
+	int in = open(source, O_RDONLY | O_CLOEXEC);
+	bool is = segue_copy_look(target, in, copy);
+
+	close(in);
+	return is;
 }
 
 static int inflate_bytes(const void *bytes, size_t size, uint64_t keep_free)
@@ -63,13 +75,24 @@ static int inflate_bytes(const void *bytes, size_t size, uint64_t keep_free)
 	return rc;
 }
 
+/* The target holds these bytes, and says so. */
 static void check_target(const struct segue_tfbytes *expected)
 {
 	FILE *file = fopen(target, "rbe");
 	uint8_t *bytes = malloc(expected->size + 1);
+	struct segue_progress progress = {.total = expected->size};
+	struct segue_copy copy;
+	struct stat st;
 
 	cr_assert_not_null(file);
-	cr_assert_eq(fread(bytes, 1, expected->size + 1, file), expected->size);
+	cr_assert(is_copy(&copy));
+	cr_assert_eq(copy.size, expected->size);
+	cr_assert_eq(fstat(fileno(file), &st), 0);
+	cr_assert_eq(copy.stored, (uint64_t)st.st_size);
+	cr_assert(segue_copy_is(fileno(file), &copy));
+	cr_assert_eq(segue_copy_check(target, &copy, &progress), 1);
+	cr_assert_eq(progress.done, expected->size);
+	cr_assert_eq(fread(bytes, 1, expected->size, file), expected->size);
 	cr_assert_eq(memcmp(bytes, expected->bytes, expected->size), 0);
 	fclose(file);
 	free(bytes);
@@ -99,9 +122,9 @@ static void refused(int rc, int code, const char *text)
 
 Test(inflate, one_member)
 {
-	cr_assert(segue_inflate_is_gzip(packed.bytes, packed.size));
-	cr_assert_not(segue_inflate_is_gzip(packed.bytes, 2));
-	cr_assert_not(segue_inflate_is_gzip(plain.bytes, plain.size));
+	cr_assert(segue_packing_is_gzip(segue_packing_of(packed.bytes, packed.size)));
+	cr_assert_null(segue_packing_of(packed.bytes, 2));
+	cr_assert_null(segue_packing_of(plain.bytes, plain.size));
 	cr_assert_eq(
 		inflate_bytes(packed.bytes, packed.size, 0), SEGUE_OK, "%s", segue_error_detail());
 	check_target(&plain);
@@ -209,4 +232,100 @@ Test(inflate, cannot_read_or_write)
 	cr_assert_eq(inflate(source, nowhere, 0, &progress), SEGUE_ESYSTEM);
 	cr_assert_eq(inflate(dir.root, target, 0, &progress), SEGUE_ESOURCE);
 	check_nothing_left();
+}
+
+/* ---- What a copy proves ---------------------------------------------------------------------- */
+
+Test(inflate, twice_compressed)
+{
+	struct segue_tfbytes twice = {0};
+
+	segue_tfwrite_gzip(&twice, packed.bytes, packed.size);
+	refused(inflate_bytes(twice.bytes, twice.size, 0), SEGUE_EDATA,
+		"compressed twice: what it inflates to is gzip, not TFRecord");
+	segue_tfbytes_free(&twice);
+}
+
+/* Cut anywhere, also where a record ends: no copy. */
+Test(inflate, a_copy_that_was_cut)
+{
+	struct segue_copy copy;
+	struct stat st;
+
+	cr_assert_eq(inflate_bytes(packed.bytes, packed.size, 0), SEGUE_OK);
+	cr_assert_eq(stat(target, &st), 0);
+	for (off_t size = st.st_size - 1; size >= 0; size -= size > 200 ? 9973 : 1) {
+		cr_assert_eq(truncate(target, size > 0 ? size : 0), 0);
+		cr_assert_not(is_copy(&copy), "%jd", (intmax_t)size);
+	}
+	unlink(target);
+	cr_assert_not(is_copy(&copy));
+}
+
+static void flip_target(off_t at)
+{
+	int fd = open(target, O_RDWR | O_CLOEXEC);
+	uint8_t byte;
+
+	cr_assert_eq(pread(fd, &byte, 1, at), 1);
+	byte ^= 4;
+	cr_assert_eq(pwrite(fd, &byte, 1, at), 1);
+	close(fd);
+}
+
+/* A flip in seal or table: no copy. In the data: seen when they are read. */
+Test(inflate, a_copy_that_was_changed)
+{
+	struct segue_progress progress = {.total = 0};
+	struct segue_copy copy, found;
+	struct stat st;
+
+	cr_assert_eq(inflate_bytes(packed.bytes, packed.size, 0), SEGUE_OK);
+	cr_assert(is_copy(&copy));
+	cr_assert_eq(stat(target, &st), 0);
+	for (off_t at = (off_t)copy.size; at < st.st_size; at++) {
+		flip_target(at);
+		cr_assert_not(is_copy(&found), "%jd", (intmax_t)at);
+		flip_target(at);
+	}
+	for (off_t at = 0; at < (off_t)copy.size; at += 99991) {
+		flip_target(at);
+		cr_assert(is_copy(&found));
+		cr_assert_eq(segue_copy_check(target, &copy, &progress), 0);
+		flip_target(at);
+	}
+	cr_assert_eq(segue_copy_check(target, &copy, &progress), 1);
+	cr_assert_eq(unlink(target), 0);
+	cr_assert_eq(symlink(source, target), 0);
+	cr_assert_not(is_copy(&found));
+	cr_assert_eq(segue_copy_check(target, &copy, &progress), 0);
+}
+
+/* A file of the same size, with the same beginning and end: the member between tells. */
+Test(inflate, a_member_that_was_exchanged)
+{
+	struct segue_tfbytes all = {0}, other = {0};
+	uint8_t data[64] = {0};
+	struct segue_copy copy;
+
+	for (uint8_t i = 0; i < 3; i++) {
+		struct segue_tfbytes record = {0};
+
+		data[0] = i;
+		segue_tfwrite_record(&record, data, sizeof(data));
+		segue_tfwrite_gzip(&all, record.bytes, record.size);
+		record.size = 0;
+		data[0] = i == 1 ? 7 : i;
+		segue_tfwrite_record(&record, data, sizeof(data));
+		segue_tfwrite_gzip(&other, record.bytes, record.size);
+		segue_tfbytes_free(&record);
+	}
+	cr_assert_eq(all.size, other.size);
+	cr_assert_neq(memcmp(all.bytes, other.bytes, all.size), 0);
+	cr_assert_eq(inflate_bytes(all.bytes, all.size, 0), SEGUE_OK);
+	cr_assert(is_copy(&copy));
+	segue_tfwrite_file(source, other.bytes, other.size);
+	cr_assert_not(is_copy(&copy));
+	segue_tfbytes_free(&all);
+	segue_tfbytes_free(&other);
 }

@@ -165,7 +165,7 @@ class Client(Closing):
             Whether epochs follow one another in the rows without a gap, or each ends before the
             next begins.
         on_error : {"raise", "skip"}
-            What becomes of records whose bytes are wrong.
+            What becomes of records whose bytes are damaged. What does not fit is always an error.
         keep_final : bool
             Keep the states saved with last segments, readable by `get`.
         persist : bool

@@ -156,7 +156,8 @@ class TFRecord:
     Parameters
     ----------
     paths : str, os.PathLike, or a sequence of them
-        Files or glob patterns; relative ones to the working directory.
+        Files or glob patterns, sorted by name; ``**`` as in ``glob(..., recursive=True)``.
+        Relative ones to the working directory.
     compression : {"auto", "none", "gzip"}
         ``"auto"`` looks at the first bytes of each file.
     key : str, optional

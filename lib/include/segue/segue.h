@@ -164,7 +164,11 @@ enum segue_durability {
 
 /* TFRecord files of tf.train.SequenceExample. */
 struct segue_tfrecord {
-	const char *const *paths; /* files or glob(7) patterns; relative to the working directory */
+	/*
+	 * Files or glob(7) patterns, relative to the working directory; a component "**" stands for
+	 * any number of directories.
+	 */
+	const char *const *paths;
 	size_t path_count;
 	enum segue_compression compression; /* (runtime) */
 	/* (identity) bytes context feature that is the key; NULL: "<file>:<offset>" */

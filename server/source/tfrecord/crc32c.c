@@ -306,7 +306,7 @@ int segue_crc32c_select(const char *name)
 {
 	choose();
 	if (!name)
-		return SEGUE_OK;
+		return 0;
 	for (size_t i = 0; i < WAYS; i++) {
 		if (strcmp(ways[i].name, name) != 0)
 			continue;
@@ -314,7 +314,7 @@ int segue_crc32c_select(const char *name)
 			return segue_fail(
 				SEGUE_ENOTFOUND, "this processor cannot do CRC32C by '%s'", name);
 		atomic_store_explicit(&chosen, &ways[i], memory_order_release);
-		return SEGUE_OK;
+		return 0;
 	}
 	return segue_fail(SEGUE_EINVAL, "'%s' is no way to do CRC32C", name);
 }

@@ -6,16 +6,16 @@
 
 #include "core/dtype.h"
 #include "core/error.h"
+#include "source/source.h"
+#include "source/tfrecord/message.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats on the wire are little-endian");
-
-enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
 /* A field of a message: its number, and its value by wire type. */
 struct part {
 	uint64_t number;
-	enum wire wire;
-	uint64_t value;       /* WIRE_VARINT */
+	enum segue_wire wire;
+	uint64_t value;       /* SEGUE_WIRE_VARINT */
 	const uint8_t *bytes; /* otherwise */
 	size_t size;
 };
@@ -25,6 +25,9 @@ struct sink {
 	const struct segue_field *field;
 	uint8_t *out;   /* NULL: only checked and counted */
 	uint64_t count; /* may exceed field->elements; nothing is written beyond */
+	/* Of a key: */
+	const uint8_t *text;
+	size_t text_size;
 };
 
 const char *segue_kind_name(enum segue_kind kind)
@@ -131,10 +134,20 @@ bool segue_feature_plain(const uint8_t *bytes, size_t length, enum segue_kind *k
 	return true;
 }
 
-/* Takes the next field off a message. */
-static int next_part(const uint8_t **bytes, size_t *size, struct part *part)
+static inline int take_varint(const uint8_t **bytes, size_t *size, uint64_t *value)
 {
-	uint64_t tag, length = 0;
+	size_t used = segue_varint(*bytes, *size, value);
+
+	if (!used)
+		return segue_fail(SEGUE_EDATA, "damaged message: a number does not end");
+	*bytes += used;
+	*size -= used;
+	return 0;
+}
+
+static inline int take_tag(const uint8_t **bytes, size_t *size, struct part *part)
+{
+	uint64_t tag;
 	size_t used = segue_varint(*bytes, *size, &tag);
 
 	if (!used || tag > UINT32_MAX || tag < 8)
@@ -142,29 +155,81 @@ static int next_part(const uint8_t **bytes, size_t *size, struct part *part)
 	*bytes += used;
 	*size -= used;
 	part->number = tag >> 3;
-	part->wire = (enum wire)(tag & 7);
-	used = 0;
-	if (part->wire == WIRE_VARINT || part->wire == WIRE_BYTES) {
-		used = segue_varint(*bytes, *size, &length);
-		if (!used)
-			return segue_fail(SEGUE_EDATA, "damaged message: a number does not end");
-		part->value = length;
-		length = part->wire == WIRE_BYTES ? length : 0;
-	} else if (part->wire == WIRE_64 || part->wire == WIRE_32) {
-		length = part->wire == WIRE_64 ? 8 : 4;
-	} else {
-		return segue_fail(SEGUE_EDATA, "damaged message: field %ju has wire type %d",
-			(uintmax_t)part->number, (int)part->wire);
-	}
-	if (length > *size - used)
+	part->wire = (enum segue_wire)(tag & 7);
+	return 0;
+}
+
+/* Takes a field's value that is no group. */
+static inline int take_value(const uint8_t **bytes, size_t *size, struct part *part)
+{
+	uint64_t length = 0;
+	int rc = 0;
+
+	switch (part->wire) {
+	case SEGUE_WIRE_VARINT:
+		rc = take_varint(bytes, size, &part->value);
+		break;
+	case SEGUE_WIRE_BYTES:
+		rc = take_varint(bytes, size, &length);
+		break;
+	case SEGUE_WIRE_64:
+		length = 8;
+		break;
+	case SEGUE_WIRE_32:
+		length = 4;
+		break;
+	case SEGUE_WIRE_GROUP:
+	case SEGUE_WIRE_GROUP_END:
+	default: /* what the wire can hold and the type does not name */
 		return segue_fail(SEGUE_EDATA,
-			"damaged message: field %ju is longer than what it is in",
-			(uintmax_t)part->number);
-	part->bytes = *bytes + used;
+			"damaged message: field %" PRIu64 " has wire type %d", part->number,
+			(int)part->wire);
+	}
+	if (rc)
+		return rc;
+	if (length > *size)
+		return segue_fail(SEGUE_EDATA,
+			"damaged message: field %" PRIu64 " is longer than what it is in",
+			part->number);
+	part->bytes = *bytes;
 	part->size = (size_t)length;
-	*bytes += used + part->size;
-	*size -= used + part->size;
-	return SEGUE_OK;
+	*bytes += length;
+	*size -= length;
+	return 0;
+}
+
+/* Passes over a group, behind its first tag. */
+static int skip_group(const uint8_t **bytes, size_t *size, uint64_t number)
+{
+	uint64_t open[SEGUE_GROUPS_MAX] = {number};
+	size_t depth = 1;
+
+	while (depth) {
+		struct part part = {0};
+
+		int rc = take_tag(bytes, size, &part);
+		if (!rc && part.wire == SEGUE_WIRE_GROUP && depth < SEGUE_GROUPS_MAX)
+			open[depth++] = part.number;
+		else if (!rc && part.wire == SEGUE_WIRE_GROUP_END && part.number == open[depth - 1])
+			depth--;
+		else if (!rc)
+			rc = take_value(bytes, size, &part);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+/* Takes the next field off a message. */
+static inline int next_part(const uint8_t **bytes, size_t *size, struct part *part)
+{
+	*part = (struct part){0};
+	int rc = take_tag(bytes, size, part);
+	if (rc)
+		return rc;
+	if (part->wire == SEGUE_WIRE_GROUP)
+		return skip_group(bytes, size, part->number);
+	return take_value(bytes, size, part);
 }
 
 static int take_integer(struct sink *sink, uint64_t value)
@@ -172,12 +237,12 @@ static int take_integer(struct sink *sink, uint64_t value)
 	const struct segue_dtype_row *dtype = segue_dtype_row(sink->field->dtype);
 
 	if (!segue_dtype_fits(dtype, value))
-		return segue_fail(SEGUE_EDATA, "value %" PRId64 " does not fit %s", (int64_t)value,
-			dtype->name);
+		return segue_fail(SEGUE_EMISFIT, "value %" PRId64 " does not fit %s",
+			(int64_t)value, dtype->name);
 	if (sink->out && sink->count < sink->field->elements)
 		segue_dtype_put_integer(dtype, sink->out, sink->count, value);
 	sink->count++;
-	return SEGUE_OK;
+	return 0;
 }
 
 static void take_floats(struct sink *sink, const uint8_t *bytes, size_t count)
@@ -199,20 +264,20 @@ static int wrong_wire(const struct part *part, enum segue_kind kind)
 
 static int take_float_part(struct sink *sink, const struct part *part)
 {
-	if (part->wire != WIRE_32 && part->wire != WIRE_BYTES)
+	if (part->wire != SEGUE_WIRE_32 && part->wire != SEGUE_WIRE_BYTES)
 		return wrong_wire(part, SEGUE_KIND_FLOAT);
 	if (part->size % 4)
 		return segue_fail(
 			SEGUE_EDATA, "damaged message: %zu bytes of packed floats", part->size);
 	take_floats(sink, part->bytes, part->size / 4);
-	return SEGUE_OK;
+	return 0;
 }
 
 static int take_integer_part(struct sink *sink, const struct part *part)
 {
-	if (part->wire == WIRE_VARINT)
+	if (part->wire == SEGUE_WIRE_VARINT)
 		return take_integer(sink, part->value);
-	if (part->wire != WIRE_BYTES)
+	if (part->wire != SEGUE_WIRE_BYTES)
 		return wrong_wire(part, SEGUE_KIND_INT64);
 	for (size_t at = 0; at < part->size;) {
 		uint64_t value;
@@ -223,34 +288,35 @@ static int take_integer_part(struct sink *sink, const struct part *part)
 			return segue_fail(
 				SEGUE_EDATA, "damaged message: a packed integer does not end");
 		rc = take_integer(sink, value);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		at += used;
 	}
-	return SEGUE_OK;
+	return 0;
 }
 
 static int take_bytes_part(struct sink *sink, const struct part *part)
 {
 	const struct segue_field *field = sink->field;
 
-	if (part->wire != WIRE_BYTES)
+	if (part->wire != SEGUE_WIRE_BYTES)
 		return wrong_wire(part, SEGUE_KIND_BYTES);
 	if (sink->count)
-		return segue_fail(SEGUE_EDATA,
+		return segue_fail(SEGUE_EMISFIT,
 			"several bytes values; expected one, with all of the %s values",
 			segue_dtype_name(field->dtype));
 	if (part->size != field->size)
-		return segue_fail(SEGUE_EDATA,
-			"a bytes value of %zu bytes, expected %ju (%ju values of %s)", part->size,
-			(uintmax_t)field->size, (uintmax_t)field->elements,
-			segue_dtype_name(field->dtype));
+		return segue_fail(SEGUE_EMISFIT,
+			"a bytes value of %zu bytes, expected %" PRIu64 " (%" PRIu64
+			" values of %s)",
+			part->size, field->size, field->elements, segue_dtype_name(field->dtype));
 	if (!bytes_fit(field, part->bytes, part->size))
-		return segue_fail(SEGUE_EDATA, "a byte that is neither 0 nor 1 does not fit bool");
+		return segue_fail(
+			SEGUE_EMISFIT, "a byte that is neither 0 nor 1 does not fit bool");
 	if (sink->out)
 		memcpy(sink->out, part->bytes, part->size);
 	sink->count = field->elements ? field->elements : 1;
-	return SEGUE_OK;
+	return 0;
 }
 
 static int take_list(struct sink *sink, enum segue_kind kind, const uint8_t *bytes, size_t size)
@@ -259,7 +325,7 @@ static int take_list(struct sink *sink, enum segue_kind kind, const uint8_t *byt
 		struct part part;
 		int rc = next_part(&bytes, &size, &part);
 
-		if (rc < 0)
+		if (rc)
 			return rc;
 		if (part.number != 1)
 			continue;
@@ -269,86 +335,133 @@ static int take_list(struct sink *sink, enum segue_kind kind, const uint8_t *byt
 			rc = take_integer_part(sink, &part);
 		else
 			rc = take_bytes_part(sink, &part);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
-	return SEGUE_OK;
+	return 0;
 }
 
-/* Finds the one list of a Feature; SEGUE_KIND_NONE if there is none. */
-static int find_list(const uint8_t *bytes, size_t length, enum segue_kind *kind, struct part *list)
-{
-	*kind = SEGUE_KIND_NONE;
-	while (length) {
-		struct part part;
-		int rc = next_part(&bytes, &length, &part);
+/* The lists of a Feature that count: those of the kind that comes last, behind any other. */
+struct lists {
+	enum segue_kind kind; /* SEGUE_KIND_NONE: there are none */
+	const uint8_t *bytes; /* from the first of them to the end of the Feature */
+	size_t size;
+	struct part only; /* the list, if it is but one */
+	bool several;
+};
 
-		if (rc < 0)
+static int find_lists(const uint8_t *bytes, size_t length, struct lists *lists)
+{
+	*lists = (struct lists){.kind = SEGUE_KIND_NONE, .bytes = bytes};
+	while (length) {
+		struct lists here = {.bytes = bytes, .size = length};
+		struct part part;
+
+		int rc = next_part(&bytes, &length, &part);
+		if (rc)
 			return rc;
 		if (part.number < 1 || part.number > 3)
 			continue;
-		if (part.wire != WIRE_BYTES)
-			return wrong_wire(&part, (enum segue_kind)part.number);
-		if (*kind)
-			return segue_fail(SEGUE_EDATA, "damaged message: a feature with two lists");
-		*kind = (enum segue_kind)part.number;
-		*list = part;
+		here.kind = (enum segue_kind)part.number;
+		if (part.wire != SEGUE_WIRE_BYTES)
+			return wrong_wire(&part, here.kind);
+		here.only = part;
+		if (here.kind != lists->kind)
+			*lists = here;
+		else
+			lists->several = true;
 	}
-	return SEGUE_OK;
+	return 0;
+}
+
+/* Calls `take` for each list. They have been gone through once: their Feature is not damaged. */
+static int take_lists(struct sink *sink, const struct lists *lists,
+	int (*take)(struct sink *sink, enum segue_kind kind, const uint8_t *bytes, size_t size))
+{
+	const uint8_t *bytes = lists->bytes;
+	size_t size = lists->size;
+	int rc = 0;
+
+	if (lists->kind && !lists->several)
+		return take(sink, lists->kind, lists->only.bytes, lists->only.size);
+	while (!rc && size) {
+		struct part part;
+
+		rc = next_part(&bytes, &size, &part);
+		if (!rc && part.number == (uint64_t)lists->kind)
+			rc = take(sink, lists->kind, part.bytes, part.size);
+	}
+	return rc;
 }
 
 int segue_feature_decode(
 	const struct segue_field *field, const uint8_t *bytes, size_t length, void *out)
 {
 	struct sink sink = {.field = field, .out = out};
-	enum segue_kind kind;
-	struct part list;
-	int rc = find_list(bytes, length, &kind, &list);
+	struct lists lists;
 
-	if (rc < 0)
+	int rc = find_lists(bytes, length, &lists);
+	if (rc)
 		return rc;
-	if (kind > SEGUE_KIND_BYTES && kind != segue_field_kind(field))
-		return segue_fail(SEGUE_EDATA, "holds %s values, but %s was declared",
-			segue_kind_name(kind), segue_dtype_name(field->dtype));
-	rc = kind ? take_list(&sink, kind, list.bytes, list.size) : SEGUE_OK;
-	if (rc < 0)
+	if (lists.kind > SEGUE_KIND_BYTES && lists.kind != segue_field_kind(field))
+		return segue_fail(SEGUE_EMISFIT, "holds %s values, but %s was declared",
+			segue_kind_name(lists.kind), segue_dtype_name(field->dtype));
+	rc = take_lists(&sink, &lists, take_list);
+	if (rc)
 		return rc;
-	if (kind == SEGUE_KIND_BYTES && sink.count)
-		return SEGUE_OK;
+	if (lists.kind == SEGUE_KIND_BYTES && sink.count)
+		return 0;
 	if (sink.count != field->elements)
-		return segue_fail(SEGUE_EDATA, "%ju values, expected %ju", (uintmax_t)sink.count,
-			(uintmax_t)field->elements);
-	return SEGUE_OK;
+		return segue_fail(SEGUE_EMISFIT, "%" PRIu64 " values, expected %" PRIu64,
+			sink.count, field->elements);
+	return 0;
+}
+
+/* Counts bytes values, and keeps where the last one is. */
+static int take_text(struct sink *sink, enum segue_kind kind, const uint8_t *bytes, size_t size)
+{
+	while (size) {
+		struct part part;
+
+		int rc = next_part(&bytes, &size, &part);
+		if (rc)
+			return rc;
+		if (part.number != 1)
+			continue;
+		if (part.wire != SEGUE_WIRE_BYTES)
+			return wrong_wire(&part, kind);
+		sink->text = part.bytes;
+		sink->text_size = part.size;
+		sink->count++;
+	}
+	return 0;
 }
 
 int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **value, size_t *size)
 {
-	size_t count = 0, left;
-	enum segue_kind kind;
-	struct part list;
-	int rc = find_list(bytes, length, &kind, &list);
+	struct sink sink = {.field = NULL};
+	struct lists lists;
 
-	if (rc < 0)
+	int rc = find_lists(bytes, length, &lists);
+	if (rc)
 		return rc;
-	if (kind != SEGUE_KIND_BYTES)
-		return segue_fail(SEGUE_EDATA, "holds %s values, but a key is one bytes value",
-			segue_kind_name(kind));
-	for (bytes = list.bytes, left = list.size; left;) {
-		struct part part;
+	if (lists.kind != SEGUE_KIND_BYTES)
+		return segue_fail(SEGUE_EMISFIT, "holds %s values, but a key is one bytes value",
+			segue_kind_name(lists.kind));
+	rc = take_lists(&sink, &lists, take_text);
+	if (rc)
+		return rc;
+	if (sink.count != 1)
+		return segue_fail(SEGUE_EMISFIT,
+			"%" PRIu64 " bytes values, but a key is one bytes value", sink.count);
+	*value = sink.text;
+	*size = sink.text_size;
+	return 0;
+}
 
-		rc = next_part(&bytes, &left, &part);
-		if (rc < 0)
-			return rc;
-		if (part.number != 1)
-			continue;
-		if (part.wire != WIRE_BYTES)
-			return wrong_wire(&part, SEGUE_KIND_BYTES);
-		*value = part.bytes;
-		*size = part.size;
-		count++;
-	}
-	if (count != 1)
-		return segue_fail(
-			SEGUE_EDATA, "%zu bytes values, but a key is one bytes value", count);
-	return SEGUE_OK;
+enum segue_kind segue_feature_kind(const uint8_t *bytes, size_t length)
+{
+	struct lists lists;
+
+	return find_lists(bytes, length, &lists) ? SEGUE_KIND_NONE : lists.kind;
 }

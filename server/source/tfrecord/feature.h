@@ -2,12 +2,13 @@
  * One tf.train.Feature in memory: is it what a field declares, and its values as that field's.
  *
  * Floats and integers may be packed, unpacked or both; bytes are the values themselves in the byte
- * order of the machine. A narrower integer type is checked for range.
+ * order of the machine. A narrower integer type is checked for range. As in any protobuf message
+ * the last kind of list counts, and several lists of it are one.
  */
 #ifndef SEGUE_SOURCE_TFRECORD_FEATURE_H
 #define SEGUE_SOURCE_TFRECORD_FEATURE_H
 
-#include "source/tfrecord/example.h"
+#include "source/tfrecord/steps.h"
 
 /*
  * A varint from at most `size` bytes: bytes taken; 0 if it does not end in them, or is no 64-bit
@@ -48,12 +49,16 @@ void segue_values_decode(const struct segue_field *field, enum segue_kind kind,
 	const uint8_t *bytes, size_t size, void *out);
 
 /*
- * Any Feature, in whatever form: checks it, and decodes it if `out` is not NULL. SEGUE_EDATA says
- * what is wrong ("5 values, expected 4").
+ * Any Feature, in whatever form: checks it, and decodes it if `out` is not NULL. SEGUE_EDATA: the
+ * message is damaged; SEGUE_EMISFIT says what does not fit ("5 values, expected 4").
  */
 int segue_feature_decode(
 	const struct segue_field *field, const uint8_t *bytes, size_t length, void *out);
-/* The only value of a Feature of bytes: *value points into `bytes`. SEGUE_EDATA. */
+/* The only value of a Feature of bytes: *value points into `bytes`. SEGUE_EDATA,
+ * SEGUE_EMISFIT. */
 int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **value, size_t *size);
+
+/* The kind of values that a Feature holds; NONE: none, or its message is damaged. */
+enum segue_kind segue_feature_kind(const uint8_t *bytes, size_t length);
 
 #endif

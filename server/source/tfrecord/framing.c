@@ -1,6 +1,7 @@
 /* TFRecord framing: checking a header, hopping from record to record. */
 #include "source/tfrecord/framing.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,15 @@ bool segue_tfrecord_length(const uint8_t header[SEGUE_TFRECORD_HEADER], uint64_t
 	return true;
 }
 
+static bool begins(const uint8_t *bytes, size_t size)
+{
+	uint64_t length;
+
+	return size >= SEGUE_TFRECORD_HEADER && segue_tfrecord_length(bytes, &length);
+}
+
+const struct segue_file_format segue_tfrecord_format = {"TFRecord", begins};
+
 /* Points *bytes at [at, at + size), which lies within the stream. */
 static int look(struct hop *hop, uint64_t at, size_t size, const uint8_t **bytes)
 {
@@ -41,19 +51,20 @@ static int look(struct hop *hop, uint64_t at, size_t size, const uint8_t **bytes
 		int rc = hop->read(hop->arg, at, hop->bytes, chunk);
 
 		hop->start = hop->end = at;
-		if (rc < 0)
+		if (rc)
 			return rc;
 		hop->end = at + chunk;
 	}
 	*bytes = hop->bytes + (at - hop->start);
-	return SEGUE_OK;
+	return 0;
 }
 
 static int cut_off(uint64_t at, uint64_t size)
 {
 	return segue_fail(SEGUE_EDATA,
-		"record at byte %ju: the file ends within it, at byte %ju; was it copied whole?",
-		(uintmax_t)at, (uintmax_t)size);
+		"record at byte %" PRIu64 ": the file ends within it, at byte %" PRIu64
+		"; was it copied whole?",
+		at, size);
 }
 
 static int take_length(struct hop *hop, uint64_t at, uint64_t *length)
@@ -64,16 +75,16 @@ static int take_length(struct hop *hop, uint64_t at, uint64_t *length)
 	if (hop->size - at < SEGUE_TFRECORD_HEADER)
 		return cut_off(at, hop->size);
 	rc = look(hop, at, SEGUE_TFRECORD_HEADER, &bytes);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	if (!segue_tfrecord_length(bytes, length))
 		return segue_fail(SEGUE_EDATA,
-			"record at byte %ju: the checksum of its length is wrong%s", (uintmax_t)at,
+			"record at byte %" PRIu64 ": the checksum of its length is wrong%s", at,
 			at ? "" : " (is this a TFRecord file?)");
 	if (hop->size - at < SEGUE_TFRECORD_HEADER + SEGUE_TFRECORD_FOOTER ||
 		*length > hop->size - at - SEGUE_TFRECORD_HEADER - SEGUE_TFRECORD_FOOTER)
 		return cut_off(at, hop->size);
-	return SEGUE_OK;
+	return 0;
 }
 
 static int hop_all(
@@ -85,23 +96,23 @@ static int hop_all(
 		uint32_t crc;
 		int rc = take_length(hop, at, &length);
 
-		if (rc < 0)
+		if (rc)
 			return rc;
 		hop->chunk = length < SHORT ? CHUNK_LARGE : CHUNK_SMALL;
 		next = at + SEGUE_TFRECORD_HEADER + length;
 		rc = look(hop, next, SEGUE_TFRECORD_FOOTER, &bytes);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		memcpy(&crc, bytes, sizeof(crc));
 		next += SEGUE_TFRECORD_FOOTER;
 		rc = visit(arg, at, length, crc);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		rc = segue_progress_add(progress, next - at);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
-	return SEGUE_OK;
+	return 0;
 }
 
 int segue_tfrecord_hop(segue_read_fn *read, void *read_arg, uint64_t size,

@@ -5,7 +5,10 @@
 #define SEGUE_SOURCE_TFRECORD_FRAMING_H
 
 #include "core/progress.h"
+#include "source/inflate.h"
 #include "source/tfrecord/window.h"
+
+extern const struct segue_file_format segue_tfrecord_format;
 
 #define SEGUE_TFRECORD_HEADER 12 /* bytes before the data */
 #define SEGUE_TFRECORD_FOOTER 4  /* bytes after it */

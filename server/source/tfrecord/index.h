@@ -33,8 +33,7 @@ struct segue_index {
  * a record of 4 GiB or more; what the keeper returns.
  */
 int segue_index_open(struct segue_index *index, const struct segue_spec *spec,
-	struct segue_files *files, const char *cache_dir, const struct segue_index_keeper *keeper,
-	segue_progress_fn *progress, void *arg);
+	struct segue_files *files, const struct segue_source_means *means);
 /* A zeroed index is fine. */
 void segue_index_finish(struct segue_index *index);
 

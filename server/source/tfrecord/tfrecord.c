@@ -1,6 +1,7 @@
 /* The source that reads TFRecord files: admission, records in memory, records read by windows. */
 #include "source/tfrecord/tfrecord.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include "source/tfrecord/example.h"
 #include "source/tfrecord/framing.h"
 #include "source/tfrecord/index.h"
+#include "source/tfrecord/manifest.h"
 
 /* With more sequence features than this, the windows of a long record become smaller. */
 #define FULL_WINDOWS 8
@@ -36,7 +38,6 @@ struct source {
 	pthread_mutex_t lengths_mutex;
 	struct segue_index_keeper keeper;
 	_Atomic(uint32_t *) lengths;
-	_Atomic uint64_t skipped;
 };
 
 struct record {
@@ -76,9 +77,9 @@ static int record_new(struct source *source, struct record **out)
 	record->source = source;
 	record->feature = calloc(source->spec->sequence_count + 1, sizeof(record->feature[0]));
 	record->key = malloc(source->key_max);
-	if (rc == SEGUE_OK && (!record->feature || !record->key))
+	if (!rc && (!record->feature || !record->key))
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for a record");
-	if (rc < 0)
+	if (rc)
 		record_free(record);
 	else
 		*out = record;
@@ -97,7 +98,7 @@ static int record_take(struct source *source, struct record **out)
 	if (!record)
 		return record_new(source, out);
 	*out = record;
-	return SEGUE_OK;
+	return 0;
 }
 
 static void record_give(struct record *record)
@@ -159,7 +160,9 @@ static int explain_crc(struct record *record, const struct segue_index_entry *en
 	int rc = segue_files_read(record->source->files, record->file,
 		record->offset + entry->length, &stored, sizeof(stored));
 
-	if (rc < 0)
+	if (!rc)
+		rc = segue_files_check_copy(record->source->files, record->file);
+	if (rc)
 		return rc;
 	if (stored != entry->crc)
 		return segue_fail(
@@ -173,15 +176,15 @@ static int check(struct record *record, const struct segue_index_entry *entry)
 	const struct segue_spec *spec = record->source->spec;
 	int scanned = segue_example_scan(spec, &record->window, &record->example), rc;
 
-	if (scanned < 0 && scanned != SEGUE_EDATA)
+	if (scanned && scanned != SEGUE_EDATA && scanned != SEGUE_EMISFIT)
 		return scanned;
 	/* Where the bytes are not what was written, what the scan made of them is no news. */
 	rc = segue_window_complete(&record->window);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	if (segue_crc32c_mask(record->blocks.total) != entry->crc)
 		return explain_crc(record, entry);
-	return scanned;
+	return scanned == SEGUE_EMISFIT ? segue_example_explain(spec, &record->window) : scanned;
 }
 
 static uint32_t block_size(const struct source *source)
@@ -196,10 +199,10 @@ static uint32_t block_size(const struct source *source)
 static int open_windows(struct record *record)
 {
 	struct source *source = record->source;
-	int rc = SEGUE_OK;
+	int rc = 0;
 
 	segue_window_finish(&record->window);
-	for (size_t i = 0; rc == SEGUE_OK && i < source->spec->sequence_count; i++)
+	for (size_t i = 0; !rc && i < source->spec->sequence_count; i++)
 		rc = segue_window_init(&record->feature[i], &source->buffers, &record->blocks,
 			read_record, record);
 	return rc;
@@ -215,12 +218,12 @@ static int load(struct record *record, const struct segue_index_entry *entry)
 	/* A record that stays in memory whole is read in fewer, larger pieces that still fit the cache. */
 	uint32_t block = record->sliding ? block_size(source) : 4 * source->block;
 	rc = segue_blocks_init(&record->blocks, entry->length, block, record->sliding);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = segue_window_init(
 			&record->window, &source->buffers, &record->blocks, read_record, record);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = check(record, entry);
-	if (rc == SEGUE_OK && record->sliding)
+	if (!rc && record->sliding)
 		rc = open_windows(record);
 	return rc;
 }
@@ -231,23 +234,23 @@ static int admit_entry(struct source *source, size_t file, uint64_t place, struc
 	struct record *record = NULL;
 	int rc = record_take(source, &record);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	record->file = file;
 	rc = load(record, entry);
-	if (rc < 0) {
+	if (rc) {
 		const struct segue_file *where = &source->files->file[file];
 
-		segue_fail_within(rc, "%s%s%s%s: record at byte %ju", where->path,
+		segue_fail_within(rc, "%s%s%s%s: record at byte %" PRIu64, where->path,
 			where->packed ? " (inflated to '" : "",
 			where->packed ? where->data_path : "", where->packed ? "')" : "",
-			(uintmax_t)entry->offset);
+			entry->offset);
 		record_give(record);
 		return rc;
 	}
 	make_key(record, entry);
 	*out = record;
-	return SEGUE_OK;
+	return 0;
 }
 
 static const struct segue_record_ops record_ops;
@@ -261,13 +264,13 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 	uint64_t place = segue_index_find(&source->index, source->files, number, &file);
 	int rc = admit_entry(source, file, place, &record);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	record->base.ops = &record_ops;
 	admitted->array_steps = record->example.steps;
 	admitted->total_length = record->example.steps;
 	*out = &record->base;
-	return SEGUE_OK;
+	return 0;
 }
 
 /* ---- Reading a record ------------------------------------------------------------------------ */
@@ -288,9 +291,9 @@ static struct segue_window *window_of(struct record *record, size_t feature)
 /* A read that fails says of which record. */
 static int within_record(int rc, const struct record *record)
 {
-	return segue_fail_within(rc, "%s: record at byte %ju",
+	return segue_fail_within(rc, "%s: record at byte %" PRIu64,
 		record->source->files->file[record->file].path,
-		(uintmax_t)record->offset - SEGUE_TFRECORD_HEADER);
+		record->offset - SEGUE_TFRECORD_HEADER);
 }
 
 static int record_seek(struct segue_record *base, uint64_t step)
@@ -298,22 +301,21 @@ static int record_seek(struct segue_record *base, uint64_t step)
 	struct record *record = (struct record *)base;
 
 	for (size_t i = 0; i < record->source->spec->sequence_count; i++) {
-		int rc =
-			segue_example_seek(&record->example.cursors[i], window_of(record, i), step);
+		int rc = segue_steps_seek(&record->example.cursors[i], window_of(record, i), step);
 
-		if (rc < 0)
+		if (rc)
 			return within_record(rc, record);
 	}
-	return SEGUE_OK;
+	return 0;
 }
 
 static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
 {
 	struct record *record = (struct record *)base;
-	int rc = segue_example_read(&record->source->spec->sequences[feature],
+	int rc = segue_steps_read(&record->source->spec->sequences[feature],
 		&record->example.cursors[feature], window_of(record, feature), steps, out);
 
-	return rc < 0 ? within_record(rc, record) : SEGUE_OK;
+	return rc < 0 ? within_record(rc, record) : 0;
 }
 
 static int record_context(struct segue_record *base, size_t feature, void *out)
@@ -322,7 +324,7 @@ static int record_context(struct segue_record *base, size_t feature, void *out)
 
 	memcpy(out, record->example.context + record->example.context_offset[feature],
 		record->source->spec->contexts[feature].size);
-	return SEGUE_OK;
+	return 0;
 }
 
 static size_t record_memory(const struct segue_record *base)
@@ -390,8 +392,8 @@ static int lengths_name(const struct source *source, char name[48])
 	hash_fields(state, spec->contexts, spec->context_count);
 	hash = XXH3_128bits_digest(state);
 	XXH3_freeState(state);
-	snprintf(name, 48, "lengths-%016jx%016jx", (uintmax_t)hash.high64, (uintmax_t)hash.low64);
-	return SEGUE_OK;
+	snprintf(name, 48, "lengths-%016jx%016jx", hash.high64, hash.low64);
+	return 0;
 }
 
 static int scan_length(struct source *source, size_t file, uint64_t place, uint32_t *length)
@@ -400,14 +402,13 @@ static int scan_length(struct source *source, size_t file, uint64_t place, uint3
 	int rc = admit_entry(source, file, place, &record);
 
 	*length = 0;
-	if (rc == SEGUE_EDATA && source->spec->on_error == SEGUE_ON_ERROR_SKIP)
-		return SEGUE_OK;
-	if (rc < 0)
-		return rc;
+	rc = segue_source_judge(&source->base, rc);
+	if (rc)
+		return rc == SEGUE_SOURCE_SKIPPED ? 0 : rc;
 	/* A step takes two bytes at least, a record has less than 2^32. */
 	*length = (uint32_t)record->example.steps;
 	record_give(record);
-	return SEGUE_OK;
+	return 0;
 }
 
 /* One length an entry of the index, in its order. */
@@ -425,12 +426,12 @@ static int scan_lengths(
 		for (uint64_t i = index->first[file]; i < index->first[file + 1]; i++) {
 			int rc = scan_length(source, file, i, &lengths[i]);
 
-			if (rc == SEGUE_OK)
+			if (!rc)
 				rc = segue_progress_add(&told, 1);
-			if (rc < 0)
+			if (rc)
 				return rc;
 		}
-	return SEGUE_OK;
+	return 0;
 }
 
 /* The kept ones, else scanned and kept: malloc'd. */
@@ -443,14 +444,14 @@ static int entry_lengths(
 	char name[48];
 	int rc = lengths_name(source, name);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	rc = source->keeper.load(source->keeper.arg, name, &kept, &kept_size);
-	if (rc == SEGUE_OK && kept_size == size) {
+	if (!rc && kept_size == size) {
 		*out = kept;
-		return SEGUE_OK;
+		return 0;
 	}
-	if (rc == SEGUE_OK) {
+	if (!rc) {
 		free(kept);
 		return segue_fail(SEGUE_ESTORE, "what is kept as '%s' has a wrong size", name);
 	}
@@ -460,9 +461,9 @@ static int entry_lengths(
 	if (!lengths)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the lengths of records");
 	rc = scan_lengths(source, lengths, progress, arg);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		rc = source->keeper.save(source->keeper.arg, name, lengths, size);
-	if (rc < 0)
+	if (rc)
 		free(lengths);
 	else
 		*out = lengths;
@@ -486,26 +487,26 @@ static int fill_lengths(struct source *source, segue_progress_fn *progress, void
 	uint32_t *lengths = NULL, *all;
 	int rc = entry_lengths(source, progress, arg, &lengths);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	all = spread(source, lengths);
 	free(lengths);
 	if (!all)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the lengths of records");
 	atomic_store_explicit(&source->lengths, all, memory_order_release);
-	return SEGUE_OK;
+	return 0;
 }
 
 static int source_lengths(
 	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
 {
 	struct source *source = (struct source *)base;
-	int rc = SEGUE_OK;
+	int rc = 0;
 
 	pthread_mutex_lock(&source->lengths_mutex);
 	if (!source->lengths)
 		rc = fill_lengths(source, progress, arg);
-	if (rc == SEGUE_OK)
+	if (!rc)
 		*out = source->lengths;
 	pthread_mutex_unlock(&source->lengths_mutex);
 	return rc;
@@ -542,11 +543,38 @@ static void source_destroy(struct segue_source *base)
 	free(source);
 }
 
+static void source_stats(const struct segue_source *base, struct segue_source_stats *stats)
+{
+	const struct source *source = (const struct source *)base;
+	size_t files = source->files->count;
+
+	stats->records = segue_index_records(&source->index);
+	stats->files = files;
+	for (size_t i = 0; i < files; i++)
+		stats->bytes += source->files->file[i].size;
+	stats->index_memory =
+		segue_index_memory(&source->index) + segue_files_memory(source->files);
+	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
+		stats->index_memory += stats->records * sizeof(uint32_t);
+	stats->descriptors = files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
+	stats->crc = segue_crc32c_name();
+}
+
+static int source_explain_change(const struct segue_source *base, const uint64_t fingerprint[2])
+{
+	const struct source *source = (const struct source *)base;
+
+	return segue_manifest_explain(&source->index, source->files, &source->keeper, fingerprint);
+}
+
 static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
 	.lengths = source_lengths,
+	.stats = source_stats,
+	.explain_change = source_explain_change,
 	.destroy = source_destroy,
 };
 
@@ -569,12 +597,11 @@ static int find_key_max(struct source *source)
 	if (max > SEGUE_KEY_MAX)
 		return segue_fail(SEGUE_ELIMIT, "a key of %zu bytes: paths are too long", max);
 	source->key_max = (uint32_t)max;
-	return SEGUE_OK;
+	return 0;
 }
 
-int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_dir,
-	const struct segue_opener *opener, const struct segue_index_keeper *keeper,
-	segue_progress_fn *progress, void *arg, struct segue_source **out)
+static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
+	struct segue_source **out)
 {
 	struct source *source = calloc(1, sizeof(*source));
 	int rc;
@@ -582,25 +609,42 @@ int segue_source_open_tfrecord(const struct segue_spec *spec, const char *cache_
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
 	source->base.ops = &source_ops;
+	source->base.on_error = spec->on_error;
 	source->spec = spec;
-	source->keeper = *keeper;
+	source->keeper = *means->keeper;
 	source->whole_max = SEGUE_RECORD_WHOLE_MAX;
 	source->block = SEGUE_RECORD_BLOCK;
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
-	rc = segue_files_open(spec, cache_dir, opener, &source->files);
-	if (rc == SEGUE_OK)
-		rc = segue_index_open(
-			&source->index, spec, source->files, cache_dir, keeper, progress, arg);
-	if (rc == SEGUE_OK)
+	rc = segue_files_open(spec, &segue_tfrecord_format, means, &source->files);
+	if (!rc)
+		rc = segue_index_open(&source->index, spec, source->files, means);
+	if (!rc)
 		rc = find_key_max(source);
-	if (rc < 0)
+	if (rc)
 		source_destroy(&source->base);
 	else
 		*out = &source->base;
 	return rc;
 }
+
+/* Of a pattern only the opening will tell. */
+static uint64_t most_files(const struct segue_spec *spec)
+{
+	const struct segue_paths *paths = &spec->source.tfrecord.paths;
+	uint64_t files = 0;
+
+	for (size_t i = 0; i < paths->count && files < SEGUE_FILES_OPEN_MAX; i++)
+		files += strpbrk(paths->path[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
+	return files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+}
+
+const struct segue_source_driver segue_source_tfrecord = {
+	.open = source_open,
+	.check = segue_files_check,
+	.descriptors = most_files,
+};
 
 void segue_source_tfrecord_limits(struct segue_source *base, size_t whole_max, uint32_t block)
 {
@@ -608,26 +652,4 @@ void segue_source_tfrecord_limits(struct segue_source *base, size_t whole_max, u
 
 	source->whole_max = whole_max;
 	source->block = block;
-}
-
-void segue_source_note_skip(struct segue_source *base)
-{
-	atomic_fetch_add_explicit(&((struct source *)base)->skipped, 1, memory_order_relaxed);
-}
-
-void segue_source_stats(const struct segue_source *base, struct segue_source_stats *stats)
-{
-	const struct source *source = (const struct source *)base;
-
-	*stats = (struct segue_source_stats){.records = segue_index_records(&source->index),
-		.files = source->files->count,
-		.skipped = atomic_load_explicit(&source->skipped, memory_order_relaxed),
-		.index_memory =
-			segue_index_memory(&source->index) + segue_files_memory(source->files),
-		.crc = segue_crc32c_name()};
-	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
-		stats->index_memory += stats->records * sizeof(uint32_t);
-	for (size_t i = 0; i < source->files->count; i++)
-		stats->bytes += source->files->file[i].size;
-	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
 }

@@ -1,6 +1,7 @@
 /* A window on a record's bytes. */
 #include "source/tfrecord/window.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,12 +12,12 @@ int segue_blocks_init(struct segue_blocks *blocks, uint64_t size, uint32_t block
 {
 	*blocks = (struct segue_blocks){.size = size, .block = block};
 	if (!sliding)
-		return SEGUE_OK;
+		return 0;
 	blocks->power = segue_crc32c_power(block);
 	blocks->crc = malloc((size / block + 1) * sizeof(blocks->crc[0]));
 	if (!blocks->crc)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a record's checksums");
-	return SEGUE_OK;
+	return 0;
 }
 
 void segue_blocks_finish(struct segue_blocks *blocks)
@@ -45,7 +46,7 @@ int segue_window_init(struct segue_window *window, struct segue_buffers *buffers
 	window->bytes = segue_buffers_take(buffers, size, &window->capacity);
 	if (!window->bytes)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a window of %zu bytes", size);
-	return SEGUE_OK;
+	return 0;
 }
 
 void segue_window_finish(struct segue_window *window)
@@ -63,20 +64,20 @@ static int note(struct segue_blocks *blocks, uint64_t at, const uint8_t *bytes, 
 	if (!blocks->crc) {
 		blocks->total = segue_crc32c(blocks->total, bytes, size);
 		blocks->read += size;
-		return SEGUE_OK;
+		return 0;
 	}
 	crc = segue_crc32c(0, bytes, size);
 	if (at < blocks->read) {
 		if (crc == blocks->crc[at / blocks->block])
-			return SEGUE_OK;
+			return 0;
 		return segue_fail(SEGUE_ECHANGED,
-			"its bytes from %ju on have changed since it was checked", (uintmax_t)at);
+			"its bytes from %" PRIu64 " on have changed since it was checked", at);
 	}
 	blocks->crc[at / blocks->block] = crc;
 	blocks->total = segue_crc32c_combine(blocks->total, crc,
 		size == blocks->block ? blocks->power : segue_crc32c_power(size));
 	blocks->read += size;
-	return SEGUE_OK;
+	return 0;
 }
 
 /* Reads the block at window->end behind what is there; the buffer has room for it. */
@@ -89,13 +90,13 @@ static int append(struct segue_window *window)
 	int rc;
 
 	rc = window->read(window->arg, window->end, to, size);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	rc = note(blocks, window->end, to, size);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	window->end += size;
-	return SEGUE_OK;
+	return 0;
 }
 
 /* Drops what is in the window and puts it, empty, at the block of `position`. */
@@ -109,11 +110,11 @@ static int jump(struct segue_window *window, uint64_t position)
 
 		window->start = window->end = blocks->read;
 		rc = append(window);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
 	window->start = window->end = to;
-	return SEGUE_OK;
+	return 0;
 }
 
 /* Makes room for another block, keeping what lies from `position` on. */
@@ -125,12 +126,12 @@ static int make_room(struct segue_window *window, uint64_t position, uint64_t si
 	size_t capacity = window->capacity;
 
 	if (window->end - window->start + block <= capacity)
-		return SEGUE_OK;
+		return 0;
 	if (kept + block > capacity) {
 		bytes = segue_buffers_take(window->buffers, size + 2 * block, &capacity);
 		if (!bytes)
 			return segue_fail(
-				SEGUE_ENOMEM, "no memory for a step of %ju bytes", (uintmax_t)size);
+				SEGUE_ENOMEM, "no memory for a step of %" PRIu64 " bytes", size);
 	}
 	memmove(bytes, window->bytes + (position - window->start), kept);
 	if (bytes != window->bytes) {
@@ -139,7 +140,7 @@ static int make_room(struct segue_window *window, uint64_t position, uint64_t si
 		window->capacity = capacity;
 	}
 	window->start = position;
-	return SEGUE_OK;
+	return 0;
 }
 
 int segue_window_fetch(
@@ -149,7 +150,7 @@ int segue_window_fetch(
 
 	if (!is_whole(window) && (position < window->start || position >= window->end)) {
 		rc = jump(window, position);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
 	while (window->end < position + size) {
@@ -158,15 +159,15 @@ int segue_window_fetch(
 			uint64_t keep = position < window->end ? position : window->end;
 
 			rc = make_room(window, keep, position + size - keep);
-			if (rc < 0)
+			if (rc)
 				return rc;
 		}
 		rc = append(window);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
 	*bytes = window->bytes + (position - window->start);
-	return SEGUE_OK;
+	return 0;
 }
 
 int segue_window_complete(struct segue_window *window)
@@ -179,8 +180,8 @@ int segue_window_complete(struct segue_window *window)
 		if (!is_whole(window))
 			window->start = window->end = blocks->read;
 		rc = append(window);
-		if (rc < 0)
+		if (rc)
 			return rc;
 	}
-	return SEGUE_OK;
+	return 0;
 }
