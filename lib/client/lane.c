@@ -40,8 +40,8 @@ int segue_lane_check_storage(const struct segue_lane *lane)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
 	/*
-	 * acquire: pairs with segue_carry_storage_failed; the text was written before it. Once: a
-	 * server that can store again takes it back.
+	 * acquire: pairs with segue_carry_storage_failed (lane/carry.c); the text was written
+	 * before it. Once: a server that can store again takes it back.
 	 */
 	int code = -(int)segue_load_acquire(&page->error);
 
@@ -98,7 +98,7 @@ uint64_t segue_lane_durable(const struct segue_lane *lane)
 {
 	if (segue_lane_usable(lane))
 		return 0;
-	/* acquire: pairs with segue_carry_set_durable */
+	/* acquire: pairs with segue_carry_set_durable (lane/carry.c) */
 	return segue_load_acquire(&segue_mapping_page(lane->mapping)->durable);
 }
 
@@ -107,7 +107,7 @@ uint64_t segue_lane_undelivered(const struct segue_lane *lane)
 	if (segue_lane_usable(lane))
 		return 0;
 	const struct segue_ring_header *ring = segue_mapping_ring(lane->mapping);
-	/* acquire: pairs with segue_feed_end; `undelivered` was written before it */
+	/* acquire: pairs with segue_feed_end (lane/feed.c); `undelivered` was written before it */
 	return segue_load_acquire(&ring->end) == SEGUE_NEVER ? 0 : ring->undelivered;
 }
 
