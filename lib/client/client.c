@@ -89,8 +89,8 @@ static int start(struct segue_client *client, int64_t deadline_ns)
 }
 
 /*
- * A server that runs and whose socket was removed is waited for a little: it may notice, and make it
- * anew. 0: connected; 1: there is none such.
+ * A server that runs and whose socket was removed is waited for a little: it may notice, and make
+ * it anew. 0: connected; 1: there is none such.
  */
 static int await_socket(struct segue_client *client, int64_t deadline_ns)
 {
