@@ -79,8 +79,8 @@ static int start(struct segue_client *client, int64_t deadline_ns)
 	rc = start_locked(client, lock.fd, deadline_ns);
 	segue_fork_guard_finish(&lock);
 	/* One that was there before, not ours. */
-	if (rc == SEGUE_EGONE && pid && pid == segue_holder_pid(client->dir) &&
-		segue_holder_there(client->dir))
+	if (rc == SEGUE_EGONE && segue_now_ns() >= deadline_ns && pid &&
+		pid == segue_holder_pid(client->dir) && segue_holder_there(client->dir))
 		return segue_fail(SEGUE_EGONE,
 			"a segue server (pid %ld) has %s, but did not answer at %s in time: if it "
 			"listens elsewhere give its socket (--socket, socket=, SEGUE_SOCKET)",
