@@ -245,14 +245,6 @@ bool segue_batch_all_saved(const struct segue_batch *batch)
 	return batch && batch->saved == batch->mapping->shape->spec->state_count;
 }
 
-void segue_batch_note_saved(struct segue_batch *batch, size_t i)
-{
-	if (has_bit(batch->is_saved, i))
-		return;
-	set_bit(batch->is_saved, i);
-	batch->saved++;
-}
-
 bool segue_batch_committed(const struct segue_batch *batch)
 {
 	return batch && batch->committed;

@@ -33,9 +33,16 @@ int segue_batches_create(struct segue_mapping *mapping);
  */
 int segue_batch_begin(
 	struct segue_mapping *mapping, uint64_t step, uint32_t before, struct segue_batch **out);
-/* State `i` is saved from now on. */
-void segue_batch_note_saved(struct segue_batch *batch, size_t i);
 /* Fails with SEGUE_EUNSAVED, naming the states of the batch that are not saved. */
 int segue_batch_fail_unsaved(const struct segue_batch *batch);
+
+/* State `i` is saved from now on. */
+static inline void segue_batch_note_saved(struct segue_batch *batch, size_t i)
+{
+	uint64_t *bits = &batch->is_saved[i / 64], bit = UINT64_C(1) << (i % 64);
+
+	batch->saved += !(*bits & bit);
+	*bits |= bit;
+}
 
 #endif

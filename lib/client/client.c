@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "client/holder.h"
 #include "client/starter.h"
 #include "core/error.h"
 #include "core/wait.h"
@@ -15,6 +16,7 @@
 #define TIMEOUT_NS  (30000 * MILLISECOND)
 #define DELAY_FIRST (20 * MILLISECOND)
 #define DELAY_LAST  (1000 * MILLISECOND)
+#define NOTICE_NS   (2000 * MILLISECOND) /* for a server to see that its socket is gone */
 
 /* ---- Connecting ---- */
 
@@ -69,13 +71,47 @@ static int start_locked(struct segue_client *client, int lock_fd, int64_t deadli
 static int start(struct segue_client *client, int64_t deadline_ns)
 {
 	struct segue_fork_guard lock;
+	long pid = segue_holder_pid(client->dir);
 	int rc = segue_starter_lock(client->dir, &deadline_ns, &client->hooks, &lock);
 
 	if (rc)
 		return rc;
 	rc = start_locked(client, lock.fd, deadline_ns);
 	segue_fork_guard_finish(&lock);
+	/* One that was there before, not ours. */
+	if (rc == SEGUE_EGONE && segue_now_ns() >= deadline_ns && pid &&
+		pid == segue_holder_pid(client->dir) && segue_holder_there(client->dir))
+		return segue_fail(SEGUE_EGONE,
+			"a segue server (pid %ld) has %s, but did not answer at %s in time: if it "
+			"listens elsewhere give its socket (--socket, socket=, SEGUE_SOCKET)",
+			pid, client->dir, client->socket_path);
 	return rc;
+}
+
+/*
+ * A server that runs and whose socket was removed is waited for a little: it may notice, and make
+ * it anew. 0: connected; 1: there is none such.
+ */
+static int await_socket(struct segue_client *client, int64_t deadline_ns)
+{
+	int64_t until = segue_deadline(segue_now_ns(), NOTICE_NS), delay = DELAY_FIRST;
+	long pid;
+
+	while ((pid = segue_holder_pid(client->dir)) &&
+		segue_holder_lost_socket(client->socket_path)) {
+		if (segue_now_ns() >= (until < deadline_ns ? until : deadline_ns))
+			return segue_fail(SEGUE_EGONE,
+				"the server of %s runs (process %ld), but its socket %s is gone: "
+				"it was removed. End that process, which writes what is "
+				"committed, and the next one makes another",
+				client->dir, pid, client->socket_path);
+		int rc = back_off(client, &delay, until);
+		if (!rc)
+			rc = connect_once(client, deadline_ns);
+		if (rc != SEGUE_EGONE)
+			return rc;
+	}
+	return 1;
 }
 
 /* Somebody else's server: waits until it is back. */
@@ -107,6 +143,9 @@ static int ready(struct segue_client *client, int64_t deadline_ns)
 	int rc = connect_once(client, patience);
 	if (rc != SEGUE_EGONE)
 		return rc;
+	int found = await_socket(client, patience);
+	if (found <= 0)
+		return found;
 	bool again = client->epoch > 0;
 	if (!again && client->no_start)
 		return rc;

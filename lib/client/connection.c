@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/access.h"
 #include "core/error.h"
 #include "core/layout.h"
 #include "core/wait.h"
@@ -293,6 +294,16 @@ int segue_connection_check(struct segue_connection *connection)
 
 /* ---- Connecting ---- */
 
+static int fail_access(const char *path)
+{
+	bool found = access(path, F_OK) == 0;
+	int rc = segue_fail_access(SEGUE_ESYSTEM, path);
+
+	return found ? segue_fail_within(rc,
+			       "a server lets others in by --allow-user and --allow-group alone")
+		     : rc;
+}
+
 /* A socket, or a negative code. */
 static int connect_to(const char *path, int64_t deadline_ns, const struct segue_hooks *hooks)
 {
@@ -312,6 +323,8 @@ static int connect_to(const char *path, int64_t deadline_ns, const struct segue_
 				continue;
 		} else if (errno == ENOTDIR) {
 			rc = segue_fail_no_directory(path);
+		} else if (errno == EACCES) {
+			rc = fail_access(path);
 		} else {
 			bool nobody = errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN;
 			rc = segue_fail_errno(nobody ? SEGUE_EGONE : SEGUE_ESYSTEM,

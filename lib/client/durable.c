@@ -36,16 +36,16 @@ struct durability {
 static int durable_or_why_not(const struct segue_lane *lane, const struct durability *wanted)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
-	/* acquire: pairs with segue_carry_ring */
+	/* acquire: pairs with segue_carry_ring (lane/carry.c) */
 	bool news = !wanted->old_error || segue_load_acquire(&page->bell) != wanted->bell;
 
-	/* acquire: pairs with segue_carry_set_durable */
+	/* acquire: pairs with segue_carry_set_durable (lane/carry.c) */
 	if (segue_load_acquire(&page->durable) >= wanted->step)
 		return 0;
 	int rc = news ? segue_lane_check_storage(lane) : 0;
 	if (rc)
 		return rc;
-	/* acquire: pairs with segue_carry_fence */
+	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
 	if (segue_load_acquire(&page->generation) != lane->generation)
 		return SEGUE_EGONE;
 	return 1;
@@ -56,17 +56,21 @@ static void sleep_on_page(struct segue_lane *lane, const struct durability *want
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
 	struct segue_carry_header *carry = segue_mapping_carry(lane->mapping);
-	/* acquire: an event after this load changes the bell, and the sleep returns */
+	/*
+	 * acquire: pairs with segue_carry_ring (lane/carry.c): an event after this load changes the
+	 * bell, and the sleep returns.
+	 */
 	uint32_t bell = segue_load_acquire(&page->bell);
 	int64_t slice = segue_now_ns() + SEGUE_LOOK_NS;
 
-	/* release: pairs with the load in carry.c (segue_carry_ring) */
+	/* release: pairs with segue_carry_ring (lane/carry.c) */
 	segue_store_release(&carry->sleeping, 1);
-	/* The flag must be seen before we look again: pairs with the fence in segue_carry_ring. */
+	/* The flag is seen before we look again: pairs with segue_carry_ring (lane/carry.c). */
 	segue_fence();
 	if (durable_or_why_not(lane, wanted) == 1)
 		segue_wait_word(&page->bell, bell,
 			slice < wanted->deadline_ns ? slice : wanted->deadline_ns);
+	/* release: pairs with segue_carry_ring (lane/carry.c) */
 	segue_store_release(&carry->sleeping, 0);
 }
 
@@ -132,7 +136,7 @@ static int attempt_flush(void *arg)
 	if (rc)
 		return rc;
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
-	/* acquire: pairs with segue_carry_ring */
+	/* acquire: pairs with segue_carry_ring (lane/carry.c) */
 	call->wanted->bell = segue_load_acquire(&page->bell);
 	call->wanted->old_error = true;
 	struct segue_message request = {

@@ -19,17 +19,8 @@ void segue_lane_drop(struct segue_lane *lane)
 
 /* ---- Whether it can be used ---- */
 
-int segue_lane_usable(const struct segue_lane *lane)
+int segue_lane_fail_fenced(const struct segue_lane *lane)
 {
-	if (!lane)
-		return segue_fail(SEGUE_EINVAL, "a lane is wanted, not NULL");
-	return segue_fork_check(&lane->client->connection.guard);
-}
-
-int segue_lane_check_fenced(const struct segue_lane *lane)
-{
-	if (!lane->fenced)
-		return 0;
 	return segue_fail(SEGUE_EFENCED,
 		"lane %u of stream '%s' has gone to another holder; attach again, or go back to a "
 		"checkpoint",
@@ -40,8 +31,8 @@ int segue_lane_check_storage(const struct segue_lane *lane)
 {
 	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
 	/*
-	 * acquire: pairs with segue_carry_storage_failed; the text was written before it. Once: a
-	 * server that can store again takes it back.
+	 * acquire: pairs with segue_carry_storage_failed (lane/carry.c); the text was written
+	 * before it. Once: a server that can store again takes it back.
 	 */
 	int code = -(int)segue_load_acquire(&page->error);
 
@@ -53,15 +44,6 @@ int segue_lane_check_storage(const struct segue_lane *lane)
 		"%.*s",
 		segue_lane_spec(lane)->name, segue_lane_durable(lane), SEGUE_ERROR_TEXT,
 		page->error_text);
-}
-
-int segue_lane_check_no_batch(const struct segue_lane *lane)
-{
-	const struct segue_track *track = &lane->track;
-
-	if (!segue_track_open(track))
-		return 0;
-	return segue_batch_fail_unsaved(&lane->mapping->batches[track->committed % track->depth]);
 }
 
 int segue_lanes_may_start(const struct segue_lane *lanes)
@@ -98,7 +80,7 @@ uint64_t segue_lane_durable(const struct segue_lane *lane)
 {
 	if (segue_lane_usable(lane))
 		return 0;
-	/* acquire: pairs with segue_carry_set_durable */
+	/* acquire: pairs with segue_carry_set_durable (lane/carry.c) */
 	return segue_load_acquire(&segue_mapping_page(lane->mapping)->durable);
 }
 
@@ -107,7 +89,7 @@ uint64_t segue_lane_undelivered(const struct segue_lane *lane)
 	if (segue_lane_usable(lane))
 		return 0;
 	const struct segue_ring_header *ring = segue_mapping_ring(lane->mapping);
-	/* acquire: pairs with segue_feed_end; `undelivered` was written before it */
+	/* acquire: pairs with segue_feed_end (lane/feed.c); `undelivered` was written before it */
 	return segue_load_acquire(&ring->end) == SEGUE_NEVER ? 0 : ring->undelivered;
 }
 

@@ -9,6 +9,7 @@
 
 #include "client/kept.h"
 #include "client/stream.h"
+#include "core/error.h"
 #include "core/track.h"
 
 struct segue_lane {
@@ -34,14 +35,10 @@ struct segue_lane {
 /* One user less; the last frees it. */
 void segue_lane_drop(struct segue_lane *lane);
 
-/* 0; SEGUE_EINVAL if there is no lane, SEGUE_EFORKED in a child of its process. */
-int segue_lane_usable(const struct segue_lane *lane);
-/* 0, or SEGUE_EFENCED once somebody else has the lane for good. */
-int segue_lane_check_fenced(const struct segue_lane *lane);
+/* SEGUE_EFENCED: somebody else has the lane for good. */
+int segue_lane_fail_fenced(const struct segue_lane *lane);
 /* 0, or what the lease page says about storage. */
 int segue_lane_check_storage(const struct segue_lane *lane);
-/* SEGUE_EUNSAVED if a batch is taken and not committed: says what is missing. */
-int segue_lane_check_no_batch(const struct segue_lane *lane);
 /*
  * struct segue_client.may_start: a server that stopped because its storage failed is not started
  * again, for it would go on failing.
@@ -61,6 +58,31 @@ static inline bool segue_lane_attached(const struct segue_lane *lane)
 {
 	return segue_connection_live(&lane->client->connection) &&
 	       lane->epoch == lane->client->epoch;
+}
+
+/* ---- Looked at for each batch, hence here ---- */
+
+/* 0; SEGUE_EINVAL if there is no lane, SEGUE_EFORKED in a child of its process. */
+static inline int segue_lane_usable(const struct segue_lane *lane)
+{
+	return lane ? segue_fork_check(&lane->client->connection.guard)
+		    : segue_fail(SEGUE_EINVAL, "a lane is wanted, not NULL");
+}
+
+static inline int segue_lane_check_fenced(const struct segue_lane *lane)
+{
+	return lane->fenced ? segue_lane_fail_fenced(lane) : 0;
+}
+
+/* SEGUE_EUNSAVED if a batch is taken and not committed: says what is missing. */
+static inline int segue_lane_check_no_batch(const struct segue_lane *lane)
+{
+	const struct segue_track *track = &lane->track;
+
+	return segue_track_open(track)
+		       ? segue_batch_fail_unsaved(
+				 &lane->mapping->batches[track->committed % track->depth])
+		       : 0;
 }
 
 #endif

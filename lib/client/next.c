@@ -83,7 +83,7 @@ static int fail_end(const struct segue_lane *lane)
 static int fail_ring(struct segue_lane *lane)
 {
 	const struct segue_ring_header *ring = segue_mapping_ring(lane->mapping);
-	/* acquire: pairs with segue_feed_fail; the text was written before it */
+	/* acquire: pairs with segue_feed_fail (lane/feed.c); the text was written before it */
 	int code = -(int)segue_load_acquire(&ring->error);
 
 	if (code == SEGUE_ENOMEM)

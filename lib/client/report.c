@@ -2,23 +2,26 @@
 #include "client/bulk.h"
 #include "core/error.h"
 
-/* ---- Reports ---- */
-
-struct report_attempt {
+/* A request, and the bytes of its answer; a removal has none. */
+struct asking {
 	struct segue_client *client;
 	struct segue_message request;
-	void *json;
+	int64_t timeout_ns;
+	void *bytes;
 	size_t size;
 };
 
-static int attempt_report(void *arg)
+static int attempt_ask(void *arg)
 {
-	struct report_attempt *report = arg;
-	/* Checking every value takes as long as it takes. */
-	bool all = report->request.report.what == SEGUE_REPORT_VERIFY;
+	struct asking *asking = arg;
+	struct segue_message *request = &asking->request;
+	struct segue_reply reply;
 
-	return segue_client_fetch(report->client, &report->request,
-		all ? INT64_MAX : SEGUE_REQUEST_NS, &report->json, &report->size);
+	if (request->type == SEGUE_MESSAGE_STORED && request->stored.remove)
+		return segue_client_call(
+			asking->client, request, SEGUE_MESSAGE_DONE, asking->timeout_ns, &reply);
+	return segue_client_fetch(
+		asking->client, request, asking->timeout_ns, &asking->bytes, &asking->size);
 }
 
 int segue_client_report(struct segue_client *client, enum segue_report what, const char *stream,
@@ -34,72 +37,54 @@ int segue_client_report(struct segue_client *client, enum segue_report what, con
 		return segue_fail(SEGUE_EINVAL, "there is no report %d", (int)what);
 	if (what == SEGUE_REPORT_GET && (!key || !*key))
 		return segue_fail(SEGUE_EINVAL, "the report of a key's states wants the key");
-	struct report_attempt report = {
+	struct asking asking = {
 		.client = client,
 		.request = {.type = SEGUE_MESSAGE_REPORT,
 			.report = {.what = what,
 				.stream = stream ? stream : "",
 				.key = key ? key : ""}},
+		/* Checking every value takes as long as it takes. */
+		.timeout_ns = what == SEGUE_REPORT_VERIFY ? INT64_MAX : SEGUE_REQUEST_NS,
 	};
-	rc = segue_client_run(client, INT64_MAX, attempt_report, &report);
+	rc = segue_client_run(client, INT64_MAX, attempt_ask, &asking);
 	if (!rc)
-		*json = report.json;
+		*json = asking.bytes;
 	return rc;
 }
 
-/* ---- Checkpoints in the store ---- */
-
-struct stored_attempt {
-	struct segue_client *client;
-	struct segue_message request;
-	void *token;
-	size_t size;
-};
-
-static int attempt_stored(void *arg)
-{
-	struct stored_attempt *call = arg;
-	struct segue_reply reply;
-
-	return call->request.stored.remove ? segue_client_call(call->client, &call->request,
-						     SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply)
-					   : segue_client_fetch(call->client, &call->request,
-						     SEGUE_REQUEST_NS, &call->token, &call->size);
-}
-
-static int run_stored(struct stored_attempt *call, struct segue_client *client, const char *stream)
+static int ask_stored(struct asking *asking, struct segue_client *client, const char *stream)
 {
 	if (!client || !stream)
 		return segue_fail(SEGUE_EINVAL, "a client and the name of a stream are wanted");
 	int rc = segue_fork_check(&client->connection.guard);
 	if (rc)
 		return rc;
-	call->client = client;
-	call->request.type = SEGUE_MESSAGE_STORED;
-	call->request.stored.stream = stream;
-	return segue_client_run(client, INT64_MAX, attempt_stored, call);
+	asking->client = client;
+	asking->request.type = SEGUE_MESSAGE_STORED;
+	asking->request.stored.stream = stream;
+	asking->timeout_ns = SEGUE_REQUEST_NS;
+	return segue_client_run(client, INT64_MAX, attempt_ask, asking);
 }
 
 int segue_client_checkpoint(struct segue_client *client, const char *stream, uint32_t lane,
 	uint64_t id, void **token, size_t *size)
 {
-	struct stored_attempt call = {.request = {.stored = {.lane = lane, .id = id}}};
+	struct asking asking = {.request = {.stored = {.lane = lane, .id = id}}};
 
 	if (!token || !size)
 		return segue_fail(SEGUE_EINVAL, "places for the token and its size are wanted");
-	int rc = run_stored(&call, client, stream);
+	int rc = ask_stored(&asking, client, stream);
 	if (rc)
 		return rc;
-	*token = call.token;
-	*size = call.size;
+	*token = asking.bytes;
+	*size = asking.size;
 	return 0;
 }
 
 int segue_client_checkpoint_remove(
 	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id)
 {
-	struct stored_attempt call = {
-		.request = {.stored = {.lane = lane, .id = id, .remove = true}}};
+	struct asking asking = {.request = {.stored = {.lane = lane, .id = id, .remove = true}}};
 
-	return run_stored(&call, client, stream);
+	return ask_stored(&asking, client, stream);
 }

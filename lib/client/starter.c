@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/access.h"
 #include "core/error.h"
 #include "core/wait.h"
 
@@ -31,7 +32,10 @@ static int fail_write(const char *what, const char *path)
 {
 	if (errno == ENOTDIR)
 		return segue_fail_no_directory(path);
-	int code = errno == EROFS || errno == EACCES    ? SEGUE_EREADONLY
+	if (errno == EACCES)
+		return segue_fail_within(
+			segue_fail_access(SEGUE_EREADONLY, path), "cannot %s %s", what, path);
+	int code = errno == EROFS                       ? SEGUE_EREADONLY
 		   : errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE
 							: SEGUE_ESYSTEM;
 

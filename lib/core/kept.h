@@ -25,8 +25,8 @@ uint64_t segue_kept_row_size(uint32_t key_size, uint64_t row_size);
 /* Writes all but row->states to `to`, and returns the place where these go. */
 uint8_t *segue_kept_row_pack(const struct segue_kept_row *row, uint8_t *to);
 /*
- * Reads the first row of `bytes`, of which there are `left`; *row points into them. Returns how many
- * it takes, or 0 if it is cut short or its key is longer than SEGUE_KEY_MAX.
+ * Reads the first row of `bytes`, of which there are `left`; *row points into them. Returns how
+ * many it takes, or 0 if it is cut short or its key is longer than SEGUE_KEY_MAX.
  */
 uint64_t segue_kept_row_unpack(
 	const uint8_t *bytes, size_t left, uint64_t row_size, struct segue_kept_row *row);

@@ -32,24 +32,24 @@ void segue_track_init(struct segue_track *track, const struct segue_ring_header 
 
 enum segue_track_result segue_track_poll(const struct segue_track *track)
 {
-	/* acquire: pairs with fence in carry.c (segue_carry_fence) */
+	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
 	if (segue_load_acquire(&track->page->generation) != track->generation)
 		return SEGUE_TRACK_FENCED;
-	/* acquire: pairs with the store of `published` in feed.c (segue_feed_publish) */
+	/* acquire: pairs with segue_feed_publish (lane/feed.c) */
 	if (segue_load_acquire(&track->ring->published) > track->next)
 		return SEGUE_TRACK_READY;
 	/*
-	 * acquire: pairs with segue_carry_storage_failed. What was published before the failure is
-	 * seen then, if it was not above.
+	 * acquire: pairs with segue_carry_storage_failed (lane/carry.c), segue_feed_publish
+	 * (lane/feed.c). What was published before the failure is seen then, if it was not above.
 	 */
 	if (segue_load_acquire(&track->page->error))
 		return segue_load_acquire(&track->ring->published) > track->next
 			       ? SEGUE_TRACK_READY
 			       : SEGUE_TRACK_STORAGE;
-	/* acquire: pairs with segue_feed_end; `undelivered` was written before it */
+	/* acquire: pairs with segue_feed_end (lane/feed.c); `undelivered` was written before it */
 	if (segue_load_acquire(&track->ring->end) == track->next)
 		return SEGUE_TRACK_END;
-	/* acquire: pairs with segue_feed_fail; step and text were written before it */
+	/* acquire: pairs with segue_feed_fail (lane/feed.c); step and text come before it */
 	if (segue_load_acquire(&track->ring->error) && track->ring->error_step == track->next)
 		return SEGUE_TRACK_ERROR;
 	if (track->next - track->released >= track->depth)
@@ -72,11 +72,11 @@ bool segue_track_open(const struct segue_track *track)
 int segue_track_commit(struct segue_track *track)
 {
 	assert(segue_track_open(track));
-	/* acquire: pairs with segue_carry_fence */
+	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
 	if (segue_load_acquire(&track->page->generation) != track->generation)
 		return SEGUE_EFENCED;
 	track->committed = track->next;
-	/* release: pairs with the load in segue_carry_hold; the states come before it */
+	/* release: pairs with segue_carry_observe (lane/carry.c); the states come before it */
 	segue_store_release(&track->carry->committed, track->committed);
 	return 0;
 }
@@ -95,9 +95,14 @@ bool segue_track_release(struct segue_track *track, uint64_t step)
 	if (released == track->released)
 		return false;
 	track->released = released;
-	/* release: pairs with the load in segue_feed_gate; the reads of the views come before it */
+	/*
+	 * release: pairs with segue_carry_observe (lane/carry.c); the reads of the views come
+	 * before it.
+	 */
 	segue_store_release(&track->carry->released, released);
-	/* The store must be seen before the word is read: pairs with the fence in segue_feed_sleep.
+	/*
+	 * The store must be seen before the word is read: the fence, and the load, pairs with
+	 * segue_feed_sleep (lane/feed.c).
 	 */
 	if (!SEGUE_MUTANT(wake_without_fence))
 		segue_fence();
@@ -110,12 +115,14 @@ bool segue_track_release(struct segue_track *track, uint64_t step)
 
 bool segue_track_sleep_begin(struct segue_track *track, uint32_t *seen)
 {
-	/* acquire: an event after this load changes the bell, and the sleep returns */
-	uint32_t bell = segue_load_acquire(&track->ring->bell);
-	/* release: pairs with the load in feed.c (ring_bell) */
-	segue_store_release(&track->carry->sleeping, 1);
-	/* The flag must be seen before we look again: pairs with the fence in feed.c (ring_bell).
+	/*
+	 * acquire: pairs with segue_feed_ring (lane/feed.c): an event after this load changes the
+	 * bell, and the sleep returns.
 	 */
+	uint32_t bell = segue_load_acquire(&track->ring->bell);
+	/* release: pairs with segue_feed_ring (lane/feed.c) */
+	segue_store_release(&track->carry->sleeping, 1);
+	/* The flag must be seen before we look again: pairs with segue_feed_ring (lane/feed.c). */
 	if (!SEGUE_MUTANT(wake_without_fence))
 		segue_fence();
 	if (segue_track_poll(track) != SEGUE_TRACK_WAIT) {
@@ -128,5 +135,6 @@ bool segue_track_sleep_begin(struct segue_track *track, uint32_t *seen)
 
 void segue_track_sleep_end(struct segue_track *track)
 {
+	/* release: pairs with segue_feed_ring (lane/feed.c) */
 	segue_store_release(&track->carry->sleeping, 0);
 }

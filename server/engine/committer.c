@@ -227,7 +227,10 @@ static void settle(struct entry *entry)
 		return;
 	segue_account_settle(&grant->account, entry->image);
 	uint64_t step = grant->account.durable;
-	/* Before the step: who waits for it must not meet the error of before when it goes on. */
+	/*
+	 * Before the step: who waits for it must not meet the error of before when it goes on.
+	 * no pair: the server's own word
+	 */
 	if (segue_load_relaxed(&grant->carry.page->error))
 		segue_grant_storage(grant, 0, "");
 	pthread_mutex_lock(&grant->filler->lock);

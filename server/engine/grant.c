@@ -490,6 +490,7 @@ void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail)
 int segue_grant_failure(struct segue_grant *grant, char text[SEGUE_ERROR_TEXT])
 {
 	pthread_mutex_lock(&grant->filler->lock);
+	/* no pair: the server's own word, under the lock */
 	int code = -(int)segue_load_relaxed(&grant->carry.page->error);
 	memcpy(text, grant->carry.page->error_text, SEGUE_ERROR_TEXT);
 	pthread_mutex_unlock(&grant->filler->lock);

@@ -26,6 +26,7 @@ void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *word
 		.taken = step,
 	};
 	carry->kept_tail = &carry->kept;
+	/* no pair: nobody else has the segments yet */
 	segue_store_release(&words->committed, step);
 	segue_store_release(&words->released, step);
 	segue_store_release(&page->wake_at, SEGUE_NEVER);
@@ -40,10 +41,12 @@ void segue_carry_finish(struct segue_carry *carry)
 
 bool segue_carry_observe(struct segue_carry *carry, uint64_t published)
 {
-	/* acquire: pairs with segue_track_release; the slot is no longer read after it. Read before
-	 * `committed`, so that an honest pair is never seen the wrong way round. */
+	/*
+	 * acquire: pairs with segue_track_release (core/track.c); the slot is no longer read after
+	 * it. Read before `committed`, so that an honest pair is never seen the wrong way round.
+	 */
 	uint64_t released = segue_load_acquire(&carry->words->released);
-	/* acquire: pairs with segue_track_commit; the states are complete after it */
+	/* acquire: pairs with segue_track_commit (core/track.c); then the states are complete */
 	uint64_t committed = segue_load_acquire(&carry->words->committed);
 
 	if (committed < carry->committed || committed > published || released < carry->released)
@@ -103,10 +106,11 @@ void segue_carry_ring(struct segue_carry *carry)
 {
 	_Atomic uint32_t *bell = &carry->page->bell;
 
-	/* release: pairs with the load in lane.c (wait_durable) */
+	/* release: pairs with sleep_on_page (client/durable.c); the event comes before it */
 	segue_store_release(bell, segue_load_relaxed(bell) + 1);
+	/* The event must be seen before the flag: pairs with sleep_on_page (client/durable.c). */
 	segue_fence();
-	/* pairs with the store in lane.c (wait_durable) */
+	/* relaxed: pairs with sleep_on_page (client/durable.c) */
 	if (segue_load_relaxed(&carry->words->sleeping))
 		segue_wake_word(bell);
 }
@@ -115,14 +119,20 @@ void segue_carry_fence(struct segue_carry *carry)
 {
 	uint64_t generation = segue_load_relaxed(&carry->page->generation);
 
-	/* release: pairs with the loads in track.c and lane.c */
+	/*
+	 * release: pairs with segue_track_poll (core/track.c), segue_track_commit (core/track.c),
+	 * durable_or_why_not (client/durable.c)
+	 */
 	segue_store_release(&carry->page->generation, generation + 1);
 	segue_carry_ring(carry);
 }
 
 void segue_carry_set_durable(struct segue_carry *carry, uint64_t step)
 {
-	/* release: pairs with the load in lane.c (segue_lane_durable) */
+	/*
+	 * release: pairs with segue_lane_durable (client/lane.c), durable_or_why_not
+	 * (client/durable.c)
+	 */
 	segue_store_release(&carry->page->durable, step);
 	segue_carry_ring(carry);
 }
@@ -130,7 +140,10 @@ void segue_carry_set_durable(struct segue_carry *carry, uint64_t step)
 void segue_carry_storage_failed(struct segue_carry *carry, int code, const char *text)
 {
 	strncpy(carry->page->error_text, text, SEGUE_ERROR_TEXT - 1);
-	/* release: pairs with segue_track_poll; the text comes before it */
+	/*
+	 * release: pairs with segue_track_poll (core/track.c), segue_lane_check_storage
+	 * (client/lane.c); the text comes before it
+	 */
 	segue_store_release(&carry->page->error, (uint32_t)-code);
 	segue_carry_ring(carry);
 }

@@ -66,6 +66,7 @@ int segue_feed_init(struct segue_feed *feed, struct segue_ring_header *ring,
 	}
 	if (remember(feed, start, keys, heap, heap_size))
 		goto no_memory;
+	/* no pair: nobody else has the ring yet */
 	segue_store_release(&ring->published, start->step);
 	segue_store_release(&ring->end, SEGUE_NEVER);
 	return 0;
@@ -255,13 +256,13 @@ void segue_feed_ring(struct segue_feed *feed)
 {
 	_Atomic uint32_t *bell = &feed->ring->bell;
 
-	/* release: pairs with the load in segue_track_sleep_begin; the event comes before it */
+	/* release: pairs with segue_track_sleep_begin (core/track.c); the event comes before it */
 	segue_store_release(bell, segue_load_relaxed(bell) + 1);
-	/* The event must be seen before the flags are read: pairs with the fence in sleep_begin. */
+	/* The event is seen before the flags: pairs with segue_track_sleep_begin (core/track.c). */
 	if (!SEGUE_MUTANT(wake_without_fence))
 		segue_fence();
 	for (size_t i = 0; i < feed->subscriber_count; i++) {
-		/* pairs with the store in segue_track_sleep_begin */
+		/* relaxed: pairs with segue_track_sleep_begin (core/track.c) */
 		if (segue_load_relaxed(&feed->subscribers[i]->words->sleeping)) {
 			segue_wake_word(bell);
 			return;
@@ -277,7 +278,7 @@ int segue_feed_publish(struct segue_feed *feed, const struct segue_position *aft
 	if (rc)
 		return rc;
 	feed->published++;
-	/* release: pairs with the load in segue_track_poll; the slot is complete before it */
+	/* release: pairs with segue_track_poll (core/track.c); the slot is complete before it */
 	segue_store_release(&feed->ring->published, feed->published);
 	segue_feed_ring(feed);
 	return 0;
@@ -287,7 +288,10 @@ void segue_feed_end(struct segue_feed *feed, uint64_t undelivered)
 {
 	feed->ended = true;
 	feed->ring->undelivered = undelivered;
-	/* release: pairs with segue_track_poll */
+	/*
+	 * release: pairs with segue_track_poll (core/track.c), segue_lane_undelivered
+	 * (client/lane.c)
+	 */
 	segue_store_release(&feed->ring->end, feed->published);
 	segue_feed_ring(feed);
 }
@@ -297,7 +301,10 @@ void segue_feed_fail(struct segue_feed *feed, int code, const char *text)
 	feed->failed = code != SEGUE_ENOMEM;
 	feed->ring->error_step = feed->published;
 	strncpy(feed->ring->error_text, text, SEGUE_ERROR_TEXT - 1);
-	/* release: pairs with segue_track_poll; step and text come before it */
+	/*
+	 * release: pairs with segue_track_poll (core/track.c), fail_ring (client/next.c); step and
+	 * text come before it
+	 */
 	segue_store_release(&feed->ring->error, (uint32_t)-code);
 	segue_feed_ring(feed);
 }
@@ -309,11 +316,10 @@ bool segue_feed_sleep(struct segue_feed *feed)
 	uint64_t wake_at = feed->published - depth + depth / 2;
 
 	for (size_t i = 0; i < feed->subscriber_count; i++) {
-		/* release: pairs with the load in segue_track_release */
+		/* release: pairs with segue_track_release (core/track.c) */
 		segue_store_release(&feed->subscribers[i]->page->wake_at, wake_at);
 	}
-	/* The word must be seen before we look again: pairs with the fence in segue_track_release.
-	 */
+	/* The word is seen before we look again: pairs with segue_track_release (core/track.c). */
 	if (!SEGUE_MUTANT(wake_without_fence))
 		segue_fence();
 	enum segue_feed_gate gate = segue_feed_gate(feed);

@@ -73,7 +73,10 @@ static void put_ring(struct segue_json *json, struct segue_grant *grant)
 	pthread_mutex_lock(&filler->lock);
 	uint64_t published = filler->feed.published;
 	bool ended = filler->feed.ended;
-	/* acquire: pairs with the worker's release stores of the same words */
+	/*
+	 * acquire: pairs with segue_track_commit (core/track.c), segue_track_release
+	 * (core/track.c), segue_carry_set_durable (lane/carry.c)
+	 */
 	uint64_t committed = least(segue_load_acquire(&carry->words->committed), published);
 	uint64_t released = least(segue_load_acquire(&carry->words->released), committed);
 	uint64_t durable = segue_load_acquire(&carry->page->durable);

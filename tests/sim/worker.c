@@ -528,14 +528,20 @@ static void wait_durable(struct handle *handle, uint64_t step)
 	/* So that the answer may come just as it goes to sleep. */
 	sim_stop(sim_now() + sim_below(400));
 	while (handle->server->alive) {
+		/* As the library's sleep_on_page(): all pairs with segue_carry_ring (lane/carry.c) */
 		uint32_t bell = segue_load_acquire(&page->bell);
 		segue_store_release(&track->carry->sleeping, 1);
 		segue_fence();
+		/*
+		 * pairs with segue_carry_set_durable (lane/carry.c), segue_carry_fence
+		 * (lane/carry.c), segue_carry_storage_failed (lane/carry.c)
+		 */
 		bool durable = segue_load_acquire(&page->durable) >= step;
 		bool over = segue_load_acquire(&page->generation) != track->generation ||
 			    segue_load_acquire(&page->error);
 		if (!durable && !over)
 			sleep_on(handle, &page->bell, bell);
+		/* pairs with segue_carry_ring (lane/carry.c) */
 		segue_store_release(&track->carry->sleeping, 0);
 		if (durable && !over)
 			sim_oracle_acknowledged(handle->pair, track->generation, step);
@@ -568,6 +574,7 @@ static void commit(struct handle *handle)
 	all.committed[handle->pair] = step + 1;
 	sim_happened[SIM_LATE_COMMIT] += lease_is_over(find_view(handle, step));
 	keep_ended(handle, step, out);
+	/* pairs with segue_carry_set_durable (lane/carry.c) */
 	forget_kept(handle, segue_load_acquire(&track->page->durable));
 	sim_progress();
 	if (all.waits_durable && sim_one_in(3))
