@@ -367,8 +367,8 @@ class Stream(Closing):
         Returns
         -------
         list of dict
-            ``lane``, ``id``, ``step``, ``created`` (UTC), ``bytes``. A stream with
-            ``persist=False`` has none.
+            ``lane``, ``id``, ``step``, ``created`` (UTC), ``bytes``, and ``ended``: whether the
+            lane ends at that step. A stream with ``persist=False`` has none.
         """
         if not self.persist:
             return []
@@ -387,7 +387,8 @@ class Stream(Closing):
         Parameters
         ----------
         step : int, optional
-            The newest step of which the store has all lanes, if not given.
+            The newest step of which the store has all lanes, if not given. A lane that has ended
+            is at every later step, too.
         lanes : iterable of int, optional
             All of the stream if not given.
 
@@ -397,18 +398,23 @@ class Stream(Closing):
             The store has no such step of all these lanes (also a ``KeyError``).
         """
         wanted = range(self.lanes) if lanes is None else sorted({int(lane) for lane in lanes})
-        found: dict[int, dict[int, int]] = {}  # by step: the id, by lane
-        for stored in self.checkpoints():
-            if stored["lane"] in wanted:
-                found.setdefault(stored["step"], {})[stored["lane"]] = stored["id"]
-        steps = [at for at, ids in found.items() if len(ids) == len(wanted)]
-        if not steps or (step is not None and step not in steps):
+        stored = [entry for entry in self.checkpoints() if entry["lane"] in wanted]
+        steps = {entry["step"] for entry in stored} if step is None else {step}
+        ids: dict[int, int] = {}  # by lane
+        for at in sorted(steps, reverse=True):
+            ids = {
+                entry["lane"]: entry["id"]
+                for entry in stored
+                if entry["step"] == at or (entry["ended"] and entry["step"] < at)
+            }
+            if len(ids) == len(wanted):
+                break
+        else:
             which = "one step" if step is None else f"step {step}"
             raise errors.NotFoundError(
                 f"the store has no checkpoint of stream {self.name!r} with lanes {list(wanted)} "
                 f"at {which}; checkpoints() lists what it has"
             )
-        ids = found[max(steps) if step is None else step]
         handle = self._client._handle
         return {f"lane/{lane}": handle.checkpoint(self.name, lane, ids[lane]) for lane in wanted}
 

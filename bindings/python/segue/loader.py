@@ -181,7 +181,9 @@ class Loader(Closing):
         Parameters
         ----------
         all_lanes : bool
-            Of all lanes of the stream, at this worker's own step: waits for the other workers.
+            Of all lanes of the stream, at this worker's own step: waits for the other workers. A
+            lane that has ended is at every later step, and its token is of its end. A worker whose
+            lanes have all ended has the step of whoever is furthest.
         timeout : float, optional
             Seconds to wait for each of them; None waits for ever.
 
@@ -192,7 +194,8 @@ class Loader(Closing):
         UnsavedError
             A batch is open and not all of its states were saved; names them.
         RoundError
-            With `all_lanes`, this worker's lanes are at different steps.
+            With `all_lanes`, this worker's lanes are at different steps, and one that is behind
+            has not ended.
         TimeoutError_
             A lane did not get there in time; names it and its step.
         LimitError
@@ -208,16 +211,41 @@ class Loader(Closing):
                 self._detach()
 
     def _tokens(self, all_lanes: bool, timeout: float | None) -> dict[str, bytes]:
-        tokens = {f"lane/{lane.index}": lane.checkpoint() for lane in self._handles}
+        steps = {lane.index: lane.committed for lane in self._handles}
+        step = max(steps.values())
+        behind = [lane for lane in self._handles if lane.committed < step]
+        if all_lanes and not self._have_ended(behind, timeout):
+            raise _apart("state_dict(all_lanes=True)", steps)
+        tokens = {lane.index: lane.checkpoint() for lane in self._handles}
         if all_lanes:
-            steps = {lane.index: lane.committed for lane in self._handles}
-            if len(set(steps.values())) > 1:
-                raise _apart("state_dict(all_lanes=True)", steps)
-            step = steps[self.lanes[0]]
-            for lane in range(self.stream.lanes):
-                if lane not in steps:
-                    tokens[f"lane/{lane}"] = self.stream._handle.checkpoint(lane, step, timeout)
-        return dict(sorted(tokens.items(), key=lambda item: int(item[0][5:])))
+            over = all(lane in self._undelivered for lane in self.lanes)
+            try:
+                tokens |= self._tokens_of_others(self._furthest() if over else step, timeout)
+            except errors.LimitError:
+                if over or not self._have_ended(self._handles, timeout):
+                    raise
+                tokens |= self._tokens_of_others(self._furthest(), timeout)
+        return {f"lane/{lane}": tokens[lane] for lane in sorted(tokens)}
+
+    def _tokens_of_others(self, step: int, timeout: float | None) -> dict[int, bytes]:
+        others = sorted(set(range(self.stream.lanes)) - set(self.lanes))
+        handle = self.stream._handle
+        return {lane: handle.checkpoint(lane, step, timeout) for lane in others}
+
+    @staticmethod
+    def _have_ended(lanes: list[_segue.Lane], timeout: float | None) -> bool:
+        """Whether none of these lanes, which have no open batch, has another one."""
+        for lane in lanes:
+            batch = lane.next(timeout)
+            if batch is not None:
+                batch.release()  # it comes again
+                return False
+        return True
+
+    def _furthest(self) -> int:
+        """Return the step of the lane of the stream that is furthest."""
+        (stream,) = self.stream._client._report(_segue.REPORT_STATUS, self.stream.name)["streams"]
+        return max(lane["step_committed"] for lane in stream["lanes"])
 
     def load_state_dict(
         self, state_dict: Mapping[str, bytes] | Iterable[Mapping[str, bytes]]

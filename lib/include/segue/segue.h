@@ -416,9 +416,10 @@ SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *wait
 SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size);
 
 /*
- * The token of any lane of the stream at exactly `step`: waits until that lane has committed it.
- * Durable in the store when this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step; SEGUE_ELIMIT if it has gone too far to be taken
- * there.
+ * The token of any lane of the stream at exactly `step`: waits until that lane has committed it. A
+ * lane that has ended is at every later step, and its token is of its end. Durable in the store when
+ * this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step;
+ * SEGUE_ELIMIT if it has gone too far to be taken there.
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
 	int64_t timeout_ns, void **token, size_t *size);
