@@ -15,7 +15,7 @@ import cases
 import oracle
 import segue
 from test_cli import run
-from test_resume import PATIENCE, refused, simple
+from test_resume import PATIENCE, kill, refused, server_pid, simple
 
 UNEVEN = (9, 1, 1, 7, 2, 1, 8, 3, 1)  # of three lanes, which end at different steps
 
@@ -181,13 +181,7 @@ def test_an_empty_lane_has_ended_at_step_0(client: segue.Client, tmp_path: Path)
 def test_damaged_records_at_the_end(client: segue.Client, tmp_path: Path) -> None:
     """Where all that is left of a lane is passed over, it has ended."""
     case = simple(tmp_path, (5, 3, 7, 3, 9, 3), lanes=2, epochs=1, batch_size=1, on_error="skip")
-    path = tmp_path / case.paths[0]
-    offsets = [offset for offset, _ in segue.tfrecord.read_records(path)]
-    data = bytearray(path.read_bytes())
-    for record in (1, 3, 5):  # all of lane 1 but its first one
-        if record > 1:
-            data[offsets[record] + 14] ^= 1
-    path.write_bytes(data)
+    spoil(tmp_path / case.paths[0], [3, 5])  # all of lane 1 but its first one
     stream = cases.open_stream(client, case, tmp_path)
     with stream.loader(lanes=[1]) as loader:
         assert [batch.step for batch in saved(loader)] == [0, 1]
@@ -205,3 +199,124 @@ def saved(loader: segue.Loader) -> Iterator[segue.Batch]:
         for name in ("h", "n"):
             batch.save_state(name, batch.state(name))
         yield batch
+
+
+# -- nothing is delivered, and it is said ----------------------------------------------------------
+
+
+def all_of(loader: segue.Loader, case: cases.Case) -> int:
+    """How many batches there are, read as the case says."""
+    count = 0
+    for batch in cases.read(loader, case):
+        for name in case.spec.states:
+            batch.save_state(name, batch.state(name))
+        count += 1
+    return count
+
+
+def told(loader: segue.Loader, case: cases.Case) -> tuple[int, list[str]]:
+    """How many batches came, and the warnings about it; each is said of the line that iterates."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = all_of(loader, case)
+    assert all(Path(one.filename).name == "cases.py" for one in caught)
+    return count, [str(one.message) for one in caught]
+
+
+@pytest.mark.parametrize("reading", ["batches", "rounds", "epochs"])
+@pytest.mark.parametrize("persist", [True, False])
+def test_too_few_sequences_for_a_full_batch(
+    client: segue.Client, tmp_path: Path, reading: str, persist: bool
+) -> None:
+    case = simple(tmp_path, (5, 6, 9), lanes=1, batch_size=4, tail="stop", epoch_end="drain")
+    case.reading = reading
+    stream = cases.open_stream(client, case, tmp_path, persist=persist)
+    with stream.loader() as loader:
+        count, [text] = told(loader, case)
+        assert (count, loader.undelivered) == (0, 22)
+    assert "'train'" in text and "no batches" in text
+    assert "4 rows" in text and 'tail="stop"' in text and "22 segments" in text
+    # It is not said where there is a batch, and segments are left out after it.
+    case = simple(tmp_path, (5, 6, 9), lanes=1, batch_size=2, tail="stop")
+    case.name = "enough"
+    with cases.open_stream(client, case, tmp_path, persist=persist).loader() as loader:
+        count, texts = told(loader, case)
+        assert count > 0 and loader.undelivered > 0 and not texts
+
+
+def test_a_lane_without_records(client: segue.Client, tmp_path: Path) -> None:
+    """A worker may have none where there are more lanes than records; it is told."""
+    case = simple(tmp_path, (5, 3), lanes=4, epochs=1)
+    stream = cases.open_stream(client, case, tmp_path)
+    with stream.loader(rank=1, world_size=2) as loader:
+        assert told(loader, case) == (2, [])
+    with stream.loader(lanes=[2, 3]) as loader:
+        count, [text] = told(loader, case)
+    assert count == 0 and "no batches" in text
+    assert "lanes [2, 3] of the 4 of stream 'train' have no record" in text and "only 2" in text
+
+
+def spoil(path: Path, records: list[int]) -> None:
+    """Flip a bit in the data of these records."""
+    offsets = [offset for offset, _ in segue.tfrecord.read_records(path)]
+    data = bytearray(path.read_bytes())
+    for record in records:
+        data[offsets[record] + 14] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("persist", [True, False])
+def test_what_was_passed_over_is_told_at_the_end(
+    client: segue.Client, tmp_path: Path, persist: bool
+) -> None:
+    case = simple(tmp_path, (5, 3, 7, 3, 9, 3), lanes=2, epochs=2, on_error="skip")
+    spoil(tmp_path / case.paths[0], [0, 2, 5])
+    stream = cases.open_stream(client, case, tmp_path, persist=persist)
+    for lanes, skipped in (([0], 4), ([1], 2)):
+        loader = stream.loader(lanes=lanes)
+        assert loader.skipped == 0
+        count, [text] = told(loader, case)
+        assert count > 0 and loader.skipped == skipped
+        assert "'train'" in text and f"passed over {skipped} records" in text
+        assert 'on_error="raise"' in text
+        again, texts = told(loader, case)
+        if persist:  # there is no more, and it was said what was passed over
+            assert again == 0 and len(texts) == 1 and "had ended" in texts[0]
+        else:
+            assert again == count and texts == [text] and loader.skipped == skipped
+        loader.close()
+        assert loader.skipped == skipped
+    with cases.open_stream(client, case, tmp_path, persist=persist).loader(start="fresh") as loader:
+        assert told(loader, case)[1] and loader.skipped == 6
+
+
+def test_nothing_but_damaged_records(client: segue.Client, tmp_path: Path) -> None:
+    """Whoever says it, the server or the loader: it is not silent."""
+    case = simple(tmp_path, (5, 3), lanes=1, epochs=1, on_error="skip")
+    spoil(tmp_path / case.paths[0], [0, 1])
+    with cases.open_stream(client, case, tmp_path).loader() as loader:
+        try:
+            count, [text] = told(loader, case)
+        except segue.DataError as error:
+            text = str(error)
+        else:
+            assert count == 0 and "no batches" in text and "passed over 2 records" in text
+    assert text
+
+
+def test_a_killed_server_does_not_hide_what_was_passed_over(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    case = simple(tmp_path, (5, 3, 7, 3, 9, 3, 8, 7), lanes=1, epochs=1, on_error="skip", depth=2)
+    spoil(tmp_path / case.paths[0], [0, 1, 7])
+    loader = cases.open_stream(client, case, tmp_path).loader()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for batch in saved(loader):
+            batch.commit()
+            if batch.step == 2:
+                kill(server_pid(client))
+            del batch
+    assert loader.skipped == 3
+    assert ["passed over 3 records" in str(one.message) for one in caught] == [True]
+    loader.close()

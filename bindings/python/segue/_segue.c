@@ -1512,6 +1512,9 @@ static PyObject *lane_number(struct lane *self, void *closure)
 	case 'u':
 		number = segue_lane_undelivered(self->handle);
 		break;
+	case 's':
+		number = segue_lane_skipped(self->handle);
+		break;
 	case 'w':
 		number = segue_lane_waited(self->handle);
 		break;
@@ -2136,6 +2139,7 @@ static PyGetSetDef lane_getset[] = {
 	GET("committed", lane_number, "Batches below this step are committed.", "c"),
 	GET("durable", lane_number, "Batches below this step are on disk.", "d"),
 	GET("undelivered", lane_number, "Segments that tail=\"stop\" left out.", "u"),
+	GET("skipped", lane_number, "Records that on_error=\"skip\" passed over.", "s"),
 	GET("waited", lane_number, "Nanoseconds that next() waited.", "w"),
 	GET("waits", lane_number, "Times that next() had to wait.", "n"),
 	GET("wakes", lane_number, "Times that the server was woken.", "k"),

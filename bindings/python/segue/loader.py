@@ -123,6 +123,8 @@ class Loader(Closing):
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
         self._waited = 0  # nanoseconds of lanes that are closed
+        self._skipped = 0  # records, of lanes that are closed since lanes were attached
+        self._skips_told = 0
         self._undelivered: dict[int, int] = {}  # by lane that has ended
         self._closed = False
 
@@ -457,6 +459,7 @@ class Loader(Closing):
             raise
         self._handles = handles
         self._undelivered.clear()
+        self._skipped = self._skips_told = 0
 
     def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
         return self.stream._handle.lane(lane, start, token, 0.0)
@@ -519,6 +522,7 @@ class Loader(Closing):
         for lane in handles:
             try:
                 self._waited += lane.waited
+                self._skipped += lane.skipped
                 lane.close()
             except (errors.ClosedError, errors.FencedError, errors.ForkedError):
                 pass  # nothing here is ours to write
@@ -586,6 +590,14 @@ class Loader(Closing):
         return sum(self._undelivered.values())
 
     @property
+    def skipped(self) -> int:
+        """Records of these lanes that ``on_error="skip"`` passed over, since they were attached.
+
+        As far as the server has looked ahead; one that is met again, in the next epoch, counts again.
+        """
+        return self._skipped + sum(lane.skipped for lane in self._handles if not lane.closed)
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
@@ -612,6 +624,14 @@ def _steps(steps: Mapping[int, int]) -> str:
 def _apart(what: str, steps: Mapping[int, int]) -> errors.RoundError:
     return errors.RoundError(
         f"{what} over lanes at different steps: {_steps(steps)}; load_state_dict takes them to one"
+    )
+
+
+def _passed_over(loader: Loader, skipped: int) -> str:
+    return (
+        f'on_error="skip" of stream {loader.stream.name!r} has passed over {skipped} '
+        f"record{'s' * (skipped > 1)} (one counts each time that it is met). A stream of another "
+        'name with on_error="raise" says what is wrong with them'
     )
 
 
@@ -670,8 +690,8 @@ class _Batches:
             assert self._live is not None
             loader._undelivered[lane.index] = lane.undelivered
             self._live = [other for other in self._live if other is not lane]
-            if not self._live and not self._given:
-                self._warn_of_nothing()
+            if not self._live:
+                self._tell_the_end()
         self._given = self._given or batch is not None
         return batch
 
@@ -679,18 +699,42 @@ class _Batches:
         """Return the next batch of each of these lanes that has not ended."""
         return list(filter(None, map(self.take, lanes)))
 
-    def _warn_of_nothing(self) -> None:
-        """Say that there never was a batch, unless the lanes have none at all."""
+    def _tell_the_end(self) -> None:
+        """Say it where there never was a batch, or where records were passed over."""
         loader = self._loader
+        skipped = loader.skipped
+        text = ""
+        if not self._given:
+            text = f"no batches: {self._why_nothing(loader, skipped)}"
+        elif skipped > loader._skips_told:
+            text = _passed_over(loader, skipped)
+        loader._skips_told = skipped
+        if text:
+            warnings.warn(text, stacklevel=5)
+
+    @staticmethod
+    def _why_nothing(loader: Loader, skipped: int) -> str:
+        stream = loader.stream
         steps = {lane.index: lane.committed for lane in loader._handles}
         if any(steps.values()):
-            warnings.warn(
-                f"no batches: the lanes of this loader of stream {loader.stream.name!r} had ended "
-                f"before ({_steps(steps)}). The stream passes `epochs` times over the data in all: "
-                "open it with more, or with None, and iterate once; or begin again, with a new "
-                'loader of start="fresh"',
-                stacklevel=5,
+            return (
+                f"the lanes of this loader of stream {stream.name!r} had ended before "
+                f"({_steps(steps)}). The stream passes `epochs` times over the data in all: open "
+                "it with more, or with None, and iterate once; or begin again, with a new loader "
+                'of start="fresh"'
             )
+        if skipped:
+            return _passed_over(loader, skipped)
+        if loader.undelivered:
+            return (
+                f"the data of stream {stream.name!r} are too few for {stream.batch_size} rows in "
+                f'a lane, and tail="stop" left out all {loader.undelivered} segments. Give a '
+                'smaller batch_size, fewer lanes, or tail="shrink"'
+            )
+        return (
+            f"lanes {loader.lanes} of the {stream.lanes} of stream {stream.name!r} have no "
+            f"record, for there are only {stream.records}: open it with fewer lanes"
+        )
 
     def next_of(self, epoch: int | None) -> Batch:
         """Return the next batch, of one epoch if given; StopIteration if there is none."""

@@ -401,6 +401,11 @@ SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
 SEGUE_EXPORT int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns);
 /* Segments left out at the end by tail = stop; 0 before SEGUE_EEND. */
 SEGUE_EXPORT uint64_t segue_lane_undelivered(const struct segue_lane *lane);
+/*
+ * Records of the lane that were passed over (on_error = skip) since it was attached, as far as the
+ * server has looked ahead; each time that they were met.
+ */
+SEGUE_EXPORT uint64_t segue_lane_skipped(const struct segue_lane *lane);
 /* Nanoseconds that segue_lane_next has waited on this handle, all calls together. */
 SEGUE_EXPORT uint64_t segue_lane_waited(const struct segue_lane *lane);
 /* Times that segue_lane_next had to wait, and that this handle woke the server. */
