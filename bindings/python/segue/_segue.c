@@ -383,16 +383,6 @@ static void lane_ended(struct stream *stream)
 	settle_stream(stream);
 }
 
-/* Cannot be interrupted: there is nobody to tell. */
-static void finish_lane(void *handle, PyObject *parent)
-{
-	PyThreadState *state = PyEval_SaveThread();
-
-	segue_lane_close(handle);
-	PyEval_RestoreThread(state);
-	lane_ended((struct stream *)parent);
-}
-
 static void finish_batch(void *handle, PyObject *parent)
 {
 	struct stream *stream = (struct stream *)parent;
@@ -417,6 +407,24 @@ static void raise_failure(struct failure *failure)
 		Py_XDECREF(message); /* an interrupt comes first */
 	else if (failure->rc < 0)
 		raise_message(segue_error_name(failure->rc), message);
+}
+
+/* Cannot be interrupted. What a close would raise is told to sys.unraisablehook. */
+static void finish_lane(void *handle, PyObject *parent)
+{
+	PyThreadState *state = PyEval_SaveThread();
+	struct failure failure = {.rc = segue_lane_close(handle)};
+	PyObject *type, *value, *traceback;
+
+	PyEval_RestoreThread(state);
+	if (failure.rc < 0) {
+		PyErr_Fetch(&type, &value, &traceback);
+		failure.message = detail_text();
+		raise_failure(&failure);
+		PyErr_WriteUnraisable(parent);
+		PyErr_Restore(type, value, traceback);
+	}
+	lane_ended((struct stream *)parent);
 }
 
 /*
@@ -464,10 +472,6 @@ static void close_stream(struct stream *stream, struct failure *failure)
 			Py_DECREF((PyObject *)lane);
 		}
 	} while (lane);
-	if (failure->rc == SEGUE_EFENCED) { /* nothing there was ours to write */
-		Py_CLEAR(failure->message);
-		failure->rc = 0;
-	}
 	/* The server lets go of it now, also while a batch is still looked at here. */
 	handle = stream->handle;
 	stream->handle = NULL;

@@ -281,6 +281,7 @@ class Client(Closing):
         """End the leases of this client and close all that came from it.
 
         Arrays that are alive stay readable; the connection itself goes with the last of them.
+        Raises as `Loader.close` does.
         """
         self._handle.close()
 
@@ -424,5 +425,5 @@ class Stream(Closing):
         return self._handle.closed
 
     def close(self) -> None:
-        """Close the stream and give back the leases of its lanes."""
+        """Close the stream and give back the leases of its lanes. Raises as `Loader.close` does."""
         self._handle.close()

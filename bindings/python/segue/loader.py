@@ -247,7 +247,7 @@ class Loader(Closing):
     def _furthest(self) -> int:
         """Return the step of the lane of the stream that is furthest."""
         (stream,) = self.stream._client._report(_segue.REPORT_STATUS, self.stream.name)["streams"]
-        return max(lane["step_committed"] for lane in stream["lanes"])
+        return max(int(lane["step_committed"]) for lane in stream["lanes"])
 
     def load_state_dict(
         self, state_dict: Mapping[str, bytes] | Iterable[Mapping[str, bytes]]
@@ -524,7 +524,7 @@ class Loader(Closing):
                 self._waited += lane.waited
                 self._skipped += lane.skipped
                 lane.close()
-            except (errors.ClosedError, errors.FencedError, errors.ForkedError):
+            except (errors.ClosedError, errors.ForkedError):
                 pass  # nothing here is ours to write
             except errors.Error as error:
                 unwritten = unwritten or error
@@ -607,10 +607,10 @@ class Loader(Closing):
 
         Raises
         ------
-        NoSpaceError, StoreError, LimitError, GoneError, TimeoutError_
+        NoSpaceError, StoreError, LimitError, GoneError, FencedError, TimeoutError_
             What was committed is not on disk, or a server that is stopped did not say so in time,
             and why. The loader is closed all the same; the server writes it when there is room, as
-            long as it runs.
+            long as it runs; not if the lane has gone to another holder.
         """
         self._turn += 1
         self._closed = True
