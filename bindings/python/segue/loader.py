@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -82,6 +83,27 @@ def _own_lanes(
     return list(range(rank, count, world_size))
 
 
+class _Turns:
+    """One thread at a time. Those that iterate wait for their turn."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+
+    def take(self, wait: bool) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        if os.getpid() != self._pid:  # whoever had it is not here
+            raise errors.ForkedError("the loader belongs to the parent process; open one here")
+        return wait and self._lock.acquire()
+
+    def __enter__(self) -> None:
+        self.take(wait=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Loader(Closing):
     """Batches of this worker's lanes; made by `Stream.loader`. Iterable, and a context manager.
 
@@ -95,6 +117,11 @@ class Loader(Closing):
     `StaleIterator`. Lanes are attached when the first batch is asked for. An iterator goes on from
     where the one before was left, also at the end: then there are no batches, and a warning. (With
     ``persist=False`` each begins at step 0.)
+
+    A batch belongs to the thread that has taken it. Another thread may call `state_dict` or
+    `load_state_dict` while no batch is open, as after `Batch.commit`: else, and while the loader is
+    busy, they raise `BusyError` there and leave the loop alone. A thread that iterates waits until
+    such a call of another has ended. What `state_dict` has returned can be saved in any thread.
 
     Attributes
     ----------
@@ -119,6 +146,8 @@ class Loader(Closing):
         self._timeout = timeout
         self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
         self._open: list[Batch] = []  # handed out and not yet gone on from
+        self._taker: int | None = None  # the thread that has taken them
+        self._turns = _Turns()
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
@@ -191,6 +220,8 @@ class Loader(Closing):
 
         Raises
         ------
+        BusyError
+            Another thread has an open batch, or uses the loader.
         StartError
             The last `load_state_dict` did not complete.
         UnsavedError
@@ -203,14 +234,39 @@ class Loader(Closing):
         LimitError
             A lane has gone too far; use `rounds`.
         """
-        self._check_whole()
-        self._commit()
-        looking = self._attach_to_look()
+        with self._alone("state_dict()"):
+            self._check_whole()
+            self._commit()
+            looking = self._attach_to_look()
+            try:
+                return self._tokens(all_lanes, timeout)
+            finally:
+                if looking:
+                    self._detach()
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Around what must not come between a thread and the batch that it works on."""
+        if not self._turns.take(wait=False):
+            raise errors.BusyError(
+                f"{what}: another thread uses the loader; call it in the thread that iterates"
+            )
         try:
-            return self._tokens(all_lanes, timeout)
+            self._check_taker(what)
+            yield
         finally:
-            if looking:
-                self._detach()
+            self._turns._lock.release()
+
+    def _check_taker(self, what: str) -> None:
+        open_ = [batch for batch in self._open if not (batch.committed or batch.released)]
+        taker = self._taker
+        if not open_ or taker == threading.get_ident():
+            return
+        if any(thread.ident == taker for thread in threading.enumerate()):
+            raise errors.BusyError(
+                f"{what}: batch {open_[0].step} of lane {open_[0].lane} is open in another thread; "
+                "call it in the thread that iterates, or when that has committed its batch"
+            )
 
     def _tokens(self, all_lanes: bool, timeout: float | None) -> dict[str, bytes]:
         steps = {lane.index: lane.committed for lane in self._handles}
@@ -265,6 +321,8 @@ class Loader(Closing):
 
         Raises
         ------
+        BusyError
+            Another thread has an open batch, or uses the loader.
         TypeError
             It is neither a mapping nor an iterable of mappings.
         TokenError
@@ -286,17 +344,18 @@ class Loader(Closing):
         oldest checkpoint in the store; checkpoints of later steps leave the store. `set_state` is
         the same.
         """
-        self._check_open()
-        tokens = self._choose_tokens(_state_dicts(state_dict))
-        if self._handles:
-            self._restore(tokens)
-        elif len(tokens) == 1:
-            self._attach("continue", tokens)
-        else:
-            self._attach_all(tokens)
-        self._turn += 1
-        self._begun = False
-        self._torn = False
+        with self._alone("load_state_dict()"):
+            self._check_open()
+            tokens = self._choose_tokens(_state_dicts(state_dict))
+            if self._handles:
+                self._restore(tokens)
+            elif len(tokens) == 1:
+                self._attach("continue", tokens)
+            else:
+                self._attach_all(tokens)
+            self._turn += 1
+            self._begun = False
+            self._torn = False
 
     get_state = state_dict
     set_state = load_state_dict
@@ -738,16 +797,21 @@ class _Batches:
 
     def next_of(self, epoch: int | None) -> Batch:
         """Return the next batch, of one epoch if given; StopIteration if there is none."""
-        self.settle()
-        for lane in self.lanes():
-            batch = self.take(lane)
-            if batch is None:
-                continue
-            if epoch is None or int(batch.epoch[0]) == epoch:
-                self._loader._open.append(batch)
-                return batch
-            batch.release()  # kept until its epoch comes, it could outlive its lease
-        raise StopIteration
+        with self._loader._turns:
+            self.settle()
+            for lane in self.lanes():
+                batch = self.take(lane)
+                if batch is None:
+                    continue
+                if epoch is None or int(batch.epoch[0]) == epoch:
+                    self.hand_out(batch)
+                    return batch
+                batch.release()  # kept until its epoch comes, it could outlive its lease
+            raise StopIteration
+
+    def hand_out(self, *batches: Batch) -> None:
+        self._loader._open.extend(batches)
+        self._loader._taker = threading.get_ident()
 
     def __next__(self) -> Batch:
         return self.next_of(None)
@@ -778,11 +842,12 @@ class _Epochs:
 
     def __next__(self) -> _Epoch:
         batches = self._batches
-        batches.settle()
-        taken = batches.take_all(batches.lanes())
-        epochs = [int(batch.epoch[0]) for batch in taken]
-        for batch in taken:
-            batch.release()
+        with batches._loader._turns:
+            batches.settle()
+            taken = batches.take_all(batches.lanes())
+            epochs = [int(batch.epoch[0]) for batch in taken]
+            for batch in taken:
+                batch.release()
         if not epochs:
             raise StopIteration
         return _Epoch(batches, min(epochs))
@@ -792,14 +857,15 @@ class _Rounds(_Batches):
     """Iterates over lists of one batch of each lane."""
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
-        self.settle()
-        batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
-        if not batches:
-            raise StopIteration
-        steps = {batch.lane: batch.step for batch in batches}
-        if len(set(steps.values())) > 1:
-            for batch in batches:  # the traceback keeps them
-                batch.release()
-            raise _apart("rounds()", steps)
-        self._loader._open.extend(batches)
-        return batches
+        with self._loader._turns:
+            self.settle()
+            batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
+            if not batches:
+                raise StopIteration
+            steps = {batch.lane: batch.step for batch in batches}
+            if len(set(steps.values())) > 1:
+                for batch in batches:  # the traceback keeps them
+                    batch.release()
+                raise _apart("rounds()", steps)
+            self.hand_out(*batches)
+            return batches
