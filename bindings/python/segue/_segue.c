@@ -1919,6 +1919,13 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 
 /* ---- Client --------------------------------------------------------------------------------- */
 
+/* Bytes without a NUL among them, or None. */
+static bool bytes_or_null(PyObject *object, const char **bytes)
+{
+	*bytes = object == Py_None ? NULL : PyBytes_AsString(object);
+	return *bytes || object == Py_None;
+}
+
 static PyObject *client_report(struct client *self, PyObject *args)
 {
 	const char *stream, *key;
@@ -1926,7 +1933,10 @@ static PyObject *client_report(struct client *self, PyObject *args)
 	PyObject *text = NULL;
 	int what, rc;
 
-	if (!PyArg_ParseTuple(args, "izz", &what, &stream, &key) || !client_enter(self))
+	PyObject *key_bytes;
+
+	if (!PyArg_ParseTuple(args, "izO", &what, &stream, &key_bytes) ||
+		!bytes_or_null(key_bytes, &key) || !client_enter(self))
 		return NULL;
 	wait_begin(self);
 	rc = segue_client_report(self->handle, (enum segue_report)what, stream, key, &json);
@@ -2018,13 +2028,6 @@ static void client_dealloc(struct client *self)
 	free_object(self);
 }
 
-/* A path as bytes, or None. */
-static bool path_or_null(PyObject *object, const char **path)
-{
-	*path = object == Py_None ? NULL : PyBytes_AsString(object);
-	return *path || object == Py_None;
-}
-
 /* open(dir: bytes, socket: bytes | None, program: bytes | None, timeout, no_start, progress) */
 static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 {
@@ -2037,8 +2040,8 @@ static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 
 	if (!PyArg_ParseTuple(
 		    args, "yOOOpO", &dir, &socket, &program, &timeout, &no_start, &progress) ||
-		!path_or_null(socket, &options.socket_path) ||
-		!path_or_null(program, &options.program) ||
+		!bytes_or_null(socket, &options.socket_path) ||
+		!bytes_or_null(program, &options.program) ||
 		!nanoseconds(timeout, 1, &options.timeout_ns))
 		return NULL;
 	self = new_object(client_type);

@@ -247,7 +247,8 @@ class Client(Closing):
         ----------
         key : str or bytes
             The record's own, ``"<file>:<offset>"`` if the source names no feature for it: what
-            stands behind the first ``:`` of a `Batch.key`. Bytes are UTF-8.
+            stands behind the first ``:`` of a `Batch.key`. Any bytes but NUL. In a `str`, as in all
+            reports, bytes that are not UTF-8 are ``surrogateescape``, as `os.fsdecode` has them.
         stream : str, optional
             All streams of the store if not given.
 
@@ -256,20 +257,24 @@ class Client(Closing):
         NotFoundError
             Nothing is kept under it (also a ``KeyError``).
         ArgumentError
-            The bytes are not UTF-8.
+            It holds a NUL byte, or surrogates that stand for no byte.
         """
-        if isinstance(key, bytes):
+        if isinstance(key, str):
             try:
-                key = key.decode()
-            except UnicodeDecodeError:
-                raise errors.ArgumentError(f"key: {key!r} is not UTF-8") from None
+                key = key.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                raise errors.ArgumentError(f"key: {key!r}: {error.reason}") from None
+        if not isinstance(key, bytes):
+            raise TypeError(f"key: expected str or bytes, got {type(key).__name__}")
+        if b"\0" in key:
+            raise errors.ArgumentError(f"key: {key!r} holds a NUL: no such key can be asked for")
         return self._report(_segue.REPORT_GET, stream, key)
 
     def verify(self) -> Any:
         """Check every value of the store and return what was found."""
         return self._report(_segue.REPORT_VERIFY)
 
-    def _report(self, what: int, stream: str | None = None, key: str | None = None) -> Any:
+    def _report(self, what: int, stream: str | None = None, key: bytes | None = None) -> Any:
         return json.loads(self._handle.report(what, stream, key))
 
     @property
