@@ -1,10 +1,12 @@
 /* A lane set to a position: attached, restored; and closed. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/bulk.h"
 #include "client/lease.h"
 #include "client/resume.h"
+#include "core/barrier.h"
 #include "core/error.h"
 
 /* ---- Placing ---- */
@@ -170,6 +172,26 @@ static int attempt_detach(void *arg)
 	return rc ? rc : segue_lease_end(lane, lane->lease);
 }
 
+/* Whether the lane was somebody else's before it was given back. */
+static bool was_taken(const struct segue_lane *lane)
+{
+	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
+	return lane->fenced || segue_load_acquire(&segue_mapping_page(lane->mapping)->generation) !=
+				       lane->generation;
+}
+
+static int check_on_disk(const struct segue_lane *lane)
+{
+	uint64_t durable = segue_lane_durable(lane), committed = lane->track.committed;
+
+	if (!segue_lane_spec(lane)->persist || committed <= durable)
+		return 0;
+	return segue_fail(SEGUE_EFENCED,
+		"lane %u of stream '%s' has gone to another holder: batches from %" PRIu64
+		" to %" PRIu64 " were committed and are not on disk; go back to a checkpoint",
+		lane->index, segue_lane_spec(lane)->name, durable, committed - 1);
+}
+
 int segue_lane_close(struct segue_lane *lane)
 {
 	int rc = 0;
@@ -177,11 +199,14 @@ int segue_lane_close(struct segue_lane *lane)
 	if (!lane)
 		return 0;
 	if (!lane->client->connection.guard.forked) {
+		bool taken = was_taken(lane);
 		rc = segue_lane_attached(lane) ? segue_lease_end(lane, lane->lease) : SEGUE_EGONE;
 		if (rc == SEGUE_EGONE)
 			rc = has_more_than_disk(lane) ? segue_client_run(lane->client, INT64_MAX,
 								attempt_detach, lane)
 						      : 0;
+		if (!rc && taken)
+			rc = check_on_disk(lane);
 	}
 	struct segue_lane **link = &lane->client->lanes;
 	while (*link != lane)

@@ -93,6 +93,14 @@ uint64_t segue_lane_undelivered(const struct segue_lane *lane)
 	return segue_load_acquire(&ring->end) == SEGUE_NEVER ? 0 : ring->undelivered;
 }
 
+uint64_t segue_lane_skipped(const struct segue_lane *lane)
+{
+	if (segue_lane_usable(lane))
+		return 0;
+	/* A count that orders nothing; relaxed: pairs with admit (engine/filler.c) */
+	return lane->skipped + segue_load_relaxed(&segue_mapping_ring(lane->mapping)->skipped);
+}
+
 uint64_t segue_lane_waited(const struct segue_lane *lane)
 {
 	return lane ? lane->waited : 0;

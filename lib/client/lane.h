@@ -29,6 +29,7 @@ struct segue_lane {
 	uint32_t rows;       /* of batch committed - 1; 0 at step 0 */
 	uint32_t held;       /* batches not released, of all mappings */
 	uint64_t waited, waits, wakes;
+	uint64_t skipped; /* in the rings before this one */
 	struct segue_kept_rows kept;
 };
 

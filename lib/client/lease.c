@@ -51,8 +51,10 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 		segue_lease_end(lane, reply->message.attached.lease);
 		return rc;
 	}
-	if (lane->mapping)
+	if (lane->mapping) {
+		lane->skipped = segue_lane_skipped(lane);
 		segue_mapping_drop(lane->mapping);
+	}
 	lane->mapping = mapping;
 	lane->epoch = lane->client->epoch;
 	lane->lease = reply->message.attached.lease;

@@ -29,6 +29,7 @@ PLACE(segue_ring_header, undelivered, 144);
 PLACE(segue_ring_header, error, 152);
 PLACE(segue_ring_header, error_step, 160);
 PLACE(segue_ring_header, error_text, 168);
+PLACE(segue_ring_header, skipped, 1192);
 PLACE(segue_ring_header, bell, 1280);
 _Static_assert(sizeof(struct segue_ring_header) == 1408, "segue_ring_header");
 PLACE(segue_slot, step, 0);

@@ -13,7 +13,7 @@
 
 #include "core/spec.h"
 
-#define SEGUE_LAYOUT_VERSION 2
+#define SEGUE_LAYOUT_VERSION 3
 /* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */
 #define SEGUE_LINE 128
 /* Alignment of every tensor. */
@@ -52,6 +52,7 @@ struct segue_ring_header {
 	_Atomic uint32_t error;
 	uint64_t error_step;
 	char error_text[SEGUE_ERROR_TEXT];
+	_Atomic uint64_t skipped; /* records passed over so far, each time that they were met */
 	/* Counts events; workers sleep on it (futex, shared). */
 	_Alignas(SEGUE_LINE) _Atomic uint32_t bell;
 	_Alignas(SEGUE_LINE) char end_of_header[];

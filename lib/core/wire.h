@@ -167,7 +167,8 @@ struct segue_lane_record {
 
 /* The checkpoints that the store holds of a lane, by rising step. */
 struct segue_catalogue {
-	uint64_t next_id; /* ids begin at 1, rise with time and are not used again */
+	uint64_t next_id;  /* ids begin at 1, rise with time and are not used again */
+	uint64_t ended_id; /* of the one at whose step the lane has ended; 0: of none */
 	uint32_t count;
 	struct segue_catalogue_entry {
 		uint64_t id, step, size; /* size of the token */

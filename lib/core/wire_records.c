@@ -256,6 +256,7 @@ int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, si
 	if (rc)
 		return rc;
 	pb.next_id = catalogue->next_id;
+	pb.ended_id = catalogue->ended_id;
 	segue_pb_put_columns(catalogue_entries, catalogue->entry, sizeof(catalogue->entry[0]),
 		catalogue->count, &scratch, &pb.base);
 	rc = pack_record(&pb.base, out, size);
@@ -265,8 +266,8 @@ int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, si
 
 static int get_catalogue(const ProtobufCMessage *from, void *out)
 {
-	struct segue_catalogue catalogue = {
-		.next_id = ((const Segue__Pb__CatalogueRecord *)from)->next_id};
+	const Segue__Pb__CatalogueRecord *pb = (const Segue__Pb__CatalogueRecord *)from;
+	struct segue_catalogue catalogue = {.next_id = pb->next_id, .ended_id = pb->ended_id};
 	const struct segue_catalogue_entry *entry = catalogue.entry;
 	size_t count;
 	int rc = segue_pb_count_rows(

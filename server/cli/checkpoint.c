@@ -23,6 +23,7 @@ struct stored {
 	const char *stream;
 	uint32_t lane;
 	uint64_t id, step;
+	bool ended; /* the lane has, there: it is at every later step, too */
 	struct json_object *json;
 	char *file; /* export: where it was written */
 };
@@ -44,11 +45,20 @@ static void finish_list(struct stored_list *list)
 	*list = (struct stored_list){0};
 }
 
+static bool is_export(const struct segue_cli_options *options)
+{
+	return strcmp(options->action, "export") == 0;
+}
+
+/* An export at a step is of all lanes that are there; what is listed or removed lies at it. */
 static bool is_meant(const struct segue_cli_options *options, const struct stored *stored)
 {
+	uint64_t step = (uint64_t)options->step;
+
 	return (options->lane < 0 || (uint64_t)options->lane == stored->lane) &&
 	       (options->id < 0 || (uint64_t)options->id == stored->id) &&
-	       (options->step < 0 || (uint64_t)options->step == stored->step);
+	       (options->step < 0 || step == stored->step ||
+		       (is_export(options) && stored->ended && step > stored->step));
 }
 
 static int add_stored(struct stored_list *list, const struct segue_cli_options *options,
@@ -77,6 +87,7 @@ static int add_lane(struct stored_list *list, const struct segue_cli_options *op
 			.lane = (uint32_t)segue_json_get_unsigned(lane, "lane"),
 			.id = segue_json_get_unsigned(checkpoint, "id"),
 			.step = segue_json_get_unsigned(checkpoint, "step"),
+			.ended = segue_json_get_bool(checkpoint, "ended"),
 			.json = checkpoint,
 		};
 		rc = add_stored(list, options, &stored);
@@ -153,6 +164,7 @@ static int print_json(const struct stored_list *list)
 		segue_json_unsigned(&json, "lane", stored->lane);
 		segue_json_unsigned(&json, "id", stored->id);
 		segue_json_unsigned(&json, "step", stored->step);
+		segue_json_bool(&json, "ended", stored->ended);
 		segue_json_string(&json, "created", segue_json_get_text(stored->json, "created"));
 		segue_json_unsigned(&json, "bytes", segue_json_get_unsigned(stored->json, "bytes"));
 		if (stored->file)
@@ -176,7 +188,7 @@ static void print_table(const struct stored_list *list)
 	bool files = list->count > 0 && list->entry[0].file;
 	struct segue_cli_table table;
 
-	segue_cli_table_init(&table, columns, files ? 7 : 6);
+	segue_cli_table_init(&table, columns, files ? 8 : 7);
 	for (size_t i = 0; i < list->count; i++) {
 		const struct stored *stored = &list->entry[i];
 		struct json_object *place = segue_cli_need(json_object_new_object());
@@ -295,27 +307,36 @@ static int compare_steps(const void *a, const void *b)
 	return one->lane < other->lane ? -1 : one->lane > other->lane;
 }
 
-/* Leaves the newest step that all lanes have; a lane has one checkpoint of a step at most. */
+/*
+ * Leaves the newest step that all lanes have, each by a checkpoint of that step or, of one that has
+ * ended before, by that of its end. A lane has one of a step, and one of its end, at most.
+ */
 static int choose_step(const struct segue_cli_options *options, struct stored_list *list)
 {
 	const uint64_t wanted = lanes_wanted(options, list);
-	size_t from = 0, to = 0;
+	uint64_t ended = 0; /* below `to` in steps */
+	size_t from = 0, to = 0, kept = 0;
 
 	int rc = options->lane < 0 ? fail_lanes_without(list, wanted) : 0;
 	if (rc)
 		return rc;
 	qsort(list->entry, list->count, sizeof(*list->entry), compare_steps);
+	for (size_t i = 0; i < list->count; i++)
+		ended += list->entry[i].ended;
 	for (; from < list->count; from = to) {
-		while (to < list->count && list->entry[to].step == list->entry[from].step)
-			to++;
-		if (to - from == wanted)
+		for (; to < list->count && list->entry[to].step == list->entry[from].step; to++)
+			ended -= list->entry[to].ended;
+		if (to - from + ended == wanted)
 			break;
 	}
 	if (from == list->count)
 		return segue_fail(SEGUE_ENOTFOUND,
 			"no step has a checkpoint of every lane: give --lane, --step or --id");
-	memmove(list->entry, list->entry + from, (to - from) * sizeof(*list->entry));
-	list->count = to - from;
+	for (size_t i = from; i < list->count; i++) {
+		if (i < to || list->entry[i].ended)
+			list->entry[kept++] = list->entry[i];
+	}
+	list->count = kept;
 	return 0;
 }
 
@@ -420,7 +441,7 @@ static int fail_usage(const char *text)
 static int run_checkpoint(const struct segue_cli_options *options)
 {
 	const char *action = options->action;
-	bool list_only = strcmp(action, "list") == 0, export = strcmp(action, "export") == 0;
+	bool list_only = strcmp(action, "list") == 0, export = is_export(options);
 	struct stored_list list;
 
 	if (!list_only && !export && strcmp(action, "rm") != 0)

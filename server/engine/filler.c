@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/barrier.h"
 #include "core/error.h"
 
 /* Work that has no memory is done so often at once before the workers are told. */
@@ -36,6 +37,12 @@ static int admit(
 	}
 	struct segue_filler_row *row = &filler->admitted[filler->admitted_count];
 	int rc = segue_input_admit(&filler->input, record, &row->record, array_steps, total_length);
+	if (rc == SEGUE_PLAN_SKIP) {
+		_Atomic uint64_t *skipped =
+			&((struct segue_ring_header *)filler->ring.map)->skipped;
+		/* One writer, and nothing is ordered by it; pairs with segue_lane_skipped (client/lane.c) */
+		segue_store_release(skipped, segue_load_relaxed(skipped) + 1);
+	}
 	if (rc)
 		return rc;
 	row->number = number;

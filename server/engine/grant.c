@@ -173,30 +173,12 @@ static int from_token(struct making *making)
 
 /* ---- Offers ---- */
 
-/* What the plan asks when it only runs to a position. */
-static int admit_length(
-	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
-{
-	struct segue_record *open;
-
-	(void)number;
-	int rc = segue_input_admit(arg, record, &open, array_steps, total_length);
-	if (!rc)
-		open->ops->release(open);
-	return rc;
-}
-
-static int longest(void *arg, uint64_t epoch, uint64_t *steps)
-{
-	return segue_input_longest(arg, epoch, steps);
-}
-
 /* Runs the plan from the stored position to the offered step. */
 static int run_to(const struct segue_grant_order *order, const struct segue_position *from,
 	struct segue_plan *plan)
 {
 	struct segue_input source = {order->source, order->spec, &order->plan, 0, 0};
-	const struct segue_plan_input input = {&source, admit_length, longest};
+	const struct segue_plan_input input = segue_input_of_plan(&source);
 	struct segue_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
 	int64_t until = segue_now_ns() + OFFER_WITHIN_S * INT64_C(1000000000);
 	uint32_t rows;

@@ -2,6 +2,7 @@
 #include "engine/input.h"
 
 #include <malloc.h>
+#include <stdlib.h>
 
 int segue_input_admit(const struct segue_input *input, uint64_t record, struct segue_record **out,
 	uint64_t *array_steps, uint64_t *total_length)
@@ -31,4 +32,43 @@ int segue_input_longest(struct segue_input *input, uint64_t epoch, uint64_t *ste
 	}
 	*steps = input->longest;
 	return 0;
+}
+
+/* ---- For a plan without records ---- */
+
+static int admit_length(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
+{
+	struct segue_record *open;
+
+	(void)number;
+	int rc = segue_input_admit(arg, record, &open, array_steps, total_length);
+	if (!rc)
+		open->ops->release(open);
+	return rc;
+}
+
+static int longest(void *arg, uint64_t epoch, uint64_t *steps)
+{
+	return segue_input_longest(arg, epoch, steps);
+}
+
+struct segue_plan_input segue_input_of_plan(struct segue_input *input)
+{
+	return (struct segue_plan_input){input, admit_length, longest};
+}
+
+bool segue_input_is_over(struct segue_input *input, const struct segue_position *position)
+{
+	const struct segue_plan_input asked = segue_input_of_plan(input);
+	struct segue_span *spans = calloc(input->plan->batch_size, sizeof(*spans));
+	struct segue_plan plan = {0};
+	uint32_t rows;
+
+	bool over = spans && !segue_plan_init(&plan, input->plan) &&
+		    !segue_plan_seek(&plan, position) &&
+		    segue_plan_step(&plan, &asked, spans, &rows) == 0;
+	segue_plan_finish(&plan);
+	free(spans);
+	return over;
 }

@@ -40,7 +40,8 @@ static int choose(const struct segue_filler *filler, const struct segue_carry *c
 	if (carry->broken)
 		return segue_fail(SEGUE_EPROTOCOL,
 			"the worker's positions make no sense: its lease is ended");
-	if (*step == SEGUE_NEVER)
+	bool over = filler->feed.ended && committed == filler->feed.published;
+	if (*step == SEGUE_NEVER || (over && *step > committed))
 		*step = committed;
 	if (committed < *step)
 		return segue_fail(SEGUE_ETIMEOUT,

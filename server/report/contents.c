@@ -205,6 +205,7 @@ static int put_checkpoints(
 		segue_json_unsigned(json, "step", catalogue.entry[i].step);
 		segue_report_put_date(json, "created", catalogue.entry[i].created_ms);
 		segue_json_unsigned(json, "bytes", catalogue.entry[i].size);
+		segue_json_bool(json, "ended", catalogue.entry[i].id == catalogue.ended_id);
 		segue_json_end(json, '}');
 	}
 	segue_json_end(json, ']');

@@ -68,6 +68,8 @@ static int drop_entry(struct segue_ops *ops, struct segue_place place,
 	uint8_t key[CHECKPOINT];
 
 	checkpoint_key(place, entry->id, key);
+	if (catalogue->ended_id == entry->id)
+		catalogue->ended_id = 0;
 	memmove(entry, entry + 1, (catalogue->count - i - 1) * sizeof(*entry));
 	catalogue->count--;
 	return segue_ops_remove(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key));
@@ -117,9 +119,10 @@ static int add_entry(struct segue_ops *ops, struct segue_place place,
 }
 
 int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
-	struct segue_place place, uint64_t step, int64_t created_ms, const void *token, size_t size,
-	uint32_t keep)
+	struct segue_place place, const struct segue_catalogue_entry *entry, bool ended,
+	const void *token, uint32_t keep)
 {
+	struct segue_catalogue_entry new = *entry;
 	struct segue_catalogue catalogue;
 	size_t before = ops->count;
 	uint32_t at = 0;
@@ -127,11 +130,16 @@ int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
 	int rc = segue_catalogue_load(store, place, &catalogue);
 	if (rc)
 		return rc;
-	while (at < catalogue.count && catalogue.entry[at].step < step)
+	while (at < catalogue.count && catalogue.entry[at].step < new.step)
 		at++;
-	if (at < catalogue.count && catalogue.entry[at].step == step) {
-		if (is_token(store, place, &catalogue.entry[at], token, size))
-			return 0;
+	if (at < catalogue.count && catalogue.entry[at].step == new.step) {
+		uint64_t id = catalogue.entry[at].id;
+		if (is_token(store, place, &catalogue.entry[at], token, new.size)) {
+			if (!ended || catalogue.ended_id == id)
+				return 0;
+			catalogue.ended_id = id;
+			return put_catalogue(ops, place, &catalogue);
+		}
 		rc = drop_entry(ops, place, &catalogue, at);
 	}
 	while (!rc && catalogue.count >= keep) {
@@ -139,7 +147,9 @@ int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
 		at -= oldest < at;
 		rc = drop_entry(ops, place, &catalogue, oldest);
 	}
-	const struct segue_catalogue_entry new = {catalogue.next_id++, step, size, created_ms};
+	new.id = catalogue.next_id++;
+	if (ended)
+		catalogue.ended_id = new.id;
 	if (!rc)
 		rc = add_entry(ops, place, &catalogue, at, &new, token);
 	if (rc)
@@ -203,5 +213,6 @@ int segue_checkpoints_clear(
 	segue_key_put_lane(key, place);
 	rc = segue_ops_remove_prefix(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key));
 	catalogue.count = 0;
+	catalogue.ended_id = 0;
 	return !rc && catalogue.next_id > 1 ? put_catalogue(ops, place, &catalogue) : rc;
 }

@@ -13,13 +13,14 @@ int segue_catalogue_load(
 uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue);
 
 /*
- * Stores the token of `step`, as the newest. Of more than `keep` the oldest go; another of the same
- * step is replaced, and if its bytes are the same, nothing is to be done. Copies the token. Reads
- * the store. On an error nothing was added.
+ * Stores the token of entry->step, as the newest (its id is given here); `ended`: the lane has ended
+ * there. Of more than `keep` the oldest go; another of the same step is replaced, and if its bytes
+ * are the same, nothing is to be done, but to note the end. Copies the token. Reads the store. On an
+ * error nothing was added.
  */
 int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
-	struct segue_place place, uint64_t step, int64_t created_ms, const void *token, size_t size,
-	uint32_t keep);
+	struct segue_place place, const struct segue_catalogue_entry *entry, bool ended,
+	const void *token, uint32_t keep);
 /* Removes one, with id 0 all. Reads the store. SEGUE_ENOTFOUND. On an error nothing was added. */
 int segue_checkpoints_remove(
 	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t id);

@@ -1,7 +1,9 @@
 /*
  * Checkpoints: the token of a lane at one step, now or as soon as it is committed. It is in the store
- * before it is sent, with the final states of all that ended before that step.
+ * before it is sent, with the final states of all that ended before that step. A lane that has ended
+ * is at every later step: its token is then of the step at which it ended.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/wait.h"
+#include "engine/input.h"
 #include "engine/snapshot.h"
 #include "session/server.h"
 #include "store/checkpoints.h"
@@ -23,7 +26,9 @@ struct segue_checkpoint {
 	struct segue_session *session; /* NULL: gone */
 	struct segue_opening *opening;
 	struct segue_ledger *ledger;
-	uint64_t serial, step;
+	uint64_t serial, asked;
+	uint64_t step; /* of the token: below `asked` where the lane has ended */
+	bool ended;    /* the lane has, at that step */
 	int64_t deadline, again_at;
 	bool running;        /* on a loader thread */
 	bool in_force;       /* reads the grant, which is pinned; else the store, */
@@ -74,6 +79,36 @@ static int fail_changed(const struct segue_checkpoint *checkpoint)
 		checkpoint->ledger->place.lane);
 }
 
+static bool is_over(
+	const struct segue_checkpoint *checkpoint, const struct segue_position *position)
+{
+	const struct segue_stream *stream = checkpoint->ledger->stream;
+	struct segue_plan_spec plan = stream->plan;
+	struct segue_input input = {stream->source, stream->spec, &plan, 0, 0};
+
+	plan.lane = checkpoint->ledger->place.lane;
+	return segue_input_is_over(&input, position);
+}
+
+/* The lane as its holder has it. Whether it ends there the filler knows, if it is ahead. */
+static int from_grant(struct segue_checkpoint *checkpoint, struct segue_image **image)
+{
+	struct segue_grant *grant = checkpoint->ledger->grant;
+	struct segue_filler *filler = grant->filler;
+	uint64_t committed;
+
+	int rc = segue_snapshot(filler, &grant->carry, checkpoint->asked, &committed, image);
+	if (rc)
+		return rc;
+	uint64_t step = (*image)->position->step;
+	pthread_mutex_lock(&filler->lock);
+	bool ended = filler->feed.ended && filler->feed.published == step;
+	bool goes_on = filler->feed.published > step;
+	pthread_mutex_unlock(&filler->lock);
+	checkpoint->ended = ended || (!goes_on && is_over(checkpoint, (*image)->position));
+	return 0;
+}
+
 /* The lane as the store has it: nobody holds it. */
 static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **image)
 {
@@ -88,12 +123,13 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 						       ledger->place.lane)
 					     : rc;
 	plan.lane = ledger->place.lane;
-	uint64_t step = record.position->step;
-	if (step != checkpoint->step)
-		rc = segue_fail(step < checkpoint->step ? SEGUE_ETIMEOUT : SEGUE_ELIMIT,
-			"lane %u stands at step %llu and nobody holds it; step %llu is asked for",
-			ledger->place.lane, (unsigned long long)step,
-			(unsigned long long)checkpoint->step);
+	uint64_t step = record.position->step, asked = checkpoint->asked;
+	checkpoint->ended = is_over(checkpoint, record.position);
+	if (step > asked || (step < asked && !checkpoint->ended))
+		rc = segue_fail(step < asked ? SEGUE_ETIMEOUT : SEGUE_ELIMIT,
+			"lane %u stands at step %" PRIu64 " and nobody holds it; step %" PRIu64
+			" is asked for",
+			ledger->place.lane, step, asked);
 	else
 		rc = segue_lanes_load_image(stream->server->store, ledger->place, &plan,
 			record.position, segue_row_size(stream->spec), image);
@@ -134,9 +170,10 @@ static int add_checkpoint(void *arg, struct segue_ops *ops)
 		return code ? segue_fail(code, "lane %u: %s", ledger->place.lane, text)
 			    : fail_changed(checkpoint);
 	}
-	return segue_checkpoints_put(ops, ledger->stream->server->store, ledger->place,
-		checkpoint->step, segue_unix_ms(), checkpoint->token, checkpoint->size,
-		checkpoint->opening->spec->keep_checkpoints);
+	const struct segue_catalogue_entry entry = {
+		.step = checkpoint->step, .size = checkpoint->size, .created_ms = segue_unix_ms()};
+	return segue_checkpoints_put(ops, ledger->stream->server->store, ledger->place, &entry,
+		checkpoint->ended, checkpoint->token, checkpoint->opening->spec->keep_checkpoints);
 }
 
 static void done(void *arg);
@@ -154,16 +191,13 @@ static void run(void *arg)
 {
 	struct segue_checkpoint *checkpoint = arg;
 	struct segue_image *image = NULL;
-	uint64_t committed;
-	int rc;
 
-	if (checkpoint->in_force)
-		rc = segue_snapshot(checkpoint->ledger->grant->filler,
-			&checkpoint->ledger->grant->carry, checkpoint->step, &committed, &image);
-	else
-		rc = from_store(checkpoint, &image);
-	if (!rc)
+	int rc = checkpoint->in_force ? from_grant(checkpoint, &image)
+				      : from_store(checkpoint, &image);
+	if (!rc) {
+		checkpoint->step = image->position->step;
 		rc = encode(checkpoint, image, &checkpoint->token, &checkpoint->size);
+	}
 	segue_image_destroy(image);
 	checkpoint->rc = rc;
 	const struct segue_stream *stream = checkpoint->ledger->stream;
@@ -271,7 +305,7 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 		.opening = opening,
 		.ledger = ledger,
 		.serial = message->serial,
-		.step = message->checkpoint.step,
+		.asked = message->checkpoint.step,
 		.deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout,
 		.pin = {.place = ledger->place, .step = message->checkpoint.step},
 		.change = {.place = ledger->place, .build = add_checkpoint, .arg = checkpoint},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import little
@@ -78,8 +80,42 @@ def test_states_are_had_by_keys_as_batches_have_them(
     assert client.get(ended) == client.get(ended.decode())
     with pytest.raises(segue.NotFoundError):
         client.get(b"none")
-    with pytest.raises(segue.ArgumentError, match="key: .* is not UTF-8"):
-        client.get(b"\xff")
+    for key in (b"\xff", "\udcff"):
+        with pytest.raises(segue.NotFoundError, match="nothing is kept under"):
+            client.get(key)
+    for key in (b"a\0b", "a\0b"):
+        with pytest.raises(segue.ArgumentError, match="key: .* holds a NUL"):
+            client.get(key)
+    with pytest.raises(segue.ArgumentError, match="key: .*surrogates"):
+        client.get("\ud800")
+
+
+def test_keys_that_are_no_text(client: segue.Client, tmp_path: Path) -> None:
+    """Bytes in a batch, and the same in reports, where they are surrogates; each finds the states."""
+    raw = tmp_path / os.fsdecode(b"caf\xe9.tfrecord")
+    with segue.tfrecord.SequenceExampleWriter(raw) as writer:
+        writer.write({"x": np.ones(8, "f4")}, {"id": b"\xfd\xc8:\xe2\x82"})
+    for name, key in (("by file", None), ("by feature", "id")):
+        stream = client.stream(
+            name, segue.TFRecord(raw, key=key, allow_surplus=True),
+            sequences={"x": segue.Feature("float32")}, states={"h": segue.State("float32", [3])},
+            num_unroll=2, batch_size=1, keep_final=True,
+        )  # fmt: skip
+        with stream.loader() as loader:
+            for batch in loader:
+                little.work(batch)
+                key = batch.key[0].partition(b":")[2]
+                assert batch.key[0] == b"%05d_of_00004:%s" % (batch.step, key)
+                if batch.step == 2:
+                    loader.state_dict()
+                    loader.flush()
+                    (row,) = client.inspect(name)["streams"][0]["lanes"][0]["rows"]
+                    assert row["key"].encode("utf-8", "surrogateescape") == key
+                    assert client.get(row["key"], name)["found"][0]["kind"] == "live"
+            loader.flush()
+        found = client.get(key, name)
+        assert found["found"][0]["kind"] == "final" and found["key"] == row["key"]
+        assert client.get(row["key"], name) == client.get(key) == found
 
 
 def test_the_signature_has_the_options_of_the_library() -> None:

@@ -805,7 +805,9 @@ def waiting_loader(client: segue.Client, tmp_path: Path) -> segue.Loader:
     """A loader over lane 0 whose state_dict(all_lanes=True) waits for lane 1, which nobody has."""
     stream = open_stream(client, tmp_path, lanes=2)
     loader = stream.loader(lanes=[0])
-    save(next(iter(loader)))
+    batch = next(iter(loader))
+    save(batch)
+    batch.commit()
     return loader
 
 

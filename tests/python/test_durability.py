@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import fcntl
+import gc
 import json
 import mmap
 import os
@@ -21,6 +22,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -1326,3 +1328,93 @@ def test_a_restore_that_is_killed_leaves_the_store_as_it_was(
     with segue.open(store) as client:
         with cases.open_stream(client, case, tmp_path).loader(start="continue") as loader:
             cases.check(loader, case, list(cases.expected(case)(0))[2:4], whole=False)
+
+
+# -- commits that are in no store are told by each way out -----------------------------------------
+
+
+def leave_by_client(client: segue.Client, stream: segue.Stream, loader: segue.Loader) -> None:
+    client.close()
+
+
+def leave_by_stream(client: segue.Client, stream: segue.Stream, loader: segue.Loader) -> None:
+    stream.close()
+
+
+def leave_by_loader(client: segue.Client, stream: segue.Stream, loader: segue.Loader) -> None:
+    loader.close()
+
+
+def leave_by_with(client: segue.Client, stream: segue.Stream, loader: segue.Loader) -> None:
+    with client, stream, loader:
+        pass
+
+
+def leave_after_flush(client: segue.Client, stream: segue.Stream, loader: segue.Loader) -> None:
+    """What was told once is told again: the commits are still nowhere."""
+    with pytest.raises(segue.FencedError):
+        loader.flush()
+    loader.close()
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [leave_by_client, leave_by_stream, leave_by_loader, leave_by_with, leave_after_flush],
+)
+def test_commits_that_went_nowhere(tmp_path: Path, leave: Callable[..., None]) -> None:
+    """The store goes back behind a worker, whose lane is then another's."""
+    case, store = simple(tmp_path, interval=3600.0), tmp_path / "store"
+    client = segue.open(store)
+    stream = cases.open_stream(client, case, tmp_path)
+    loader = stream.loader()
+    commit(loader, case, 3)  # lane 0 at step 2, lane 1 at step 1
+    loader.flush()
+    assert run("backup", store, tmp_path / "backup").returncode == 0
+    commit(loader, case, 3)
+    pid = int((store / "server.pid").read_text())
+    kill(pid)
+    wait_for(lambda: ended(pid), "the end of the server")
+    assert run("restore", "--force", tmp_path / "backup", store).returncode == 0
+    with pytest.raises(segue.FencedError) as told:
+        leave(client, stream, loader)
+    assert "lane 0" in str(told.value) or "lane 1" in str(told.value)
+    client.close()
+
+
+def test_commits_that_went_nowhere_without_a_close(tmp_path: Path) -> None:
+    """Of a loader that nobody refers to any more, sys.unraisablehook is told."""
+    case, store = simple(tmp_path, interval=3600.0), tmp_path / "store"
+    told: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda event: told.append(event.exc_value)
+    with segue.open(store) as client:
+        loader = cases.open_stream(client, case, tmp_path).loader(lanes=[0])
+        commit(loader, case, 1)
+        loader.flush()
+        assert run("backup", store, tmp_path / "backup").returncode == 0
+        commit(loader, case, 1)
+        pid = int((store / "server.pid").read_text())
+        kill(pid)
+        wait_for(lambda: ended(pid), "the end of the server")
+        assert run("restore", "--force", tmp_path / "backup", store).returncode == 0
+        del loader
+        gc.collect()
+    sys.unraisablehook = hook
+    assert [type(error) for error in told] == [segue.FencedError]
+
+
+def test_a_lane_that_was_taken_and_has_all_on_disk(client: segue.Client, tmp_path: Path) -> None:
+    """Closing it is no error: nothing is lost."""
+    case = simple(tmp_path, lease_timeout=0.2)
+    with segue.open(client.dir) as slow:
+        loader = cases.open_stream(slow, case, tmp_path).loader(lanes=[0])
+        commit(loader, case, 2)
+        batch = next(iter(loader))
+        with cases.open_stream(client, case, tmp_path).loader(
+            lanes=[0], start="continue"
+        ) as other:
+            assert next(iter(other)).step == 2
+            with pytest.raises(segue.FencedError):
+                cases.work(batch, case)
+                batch.commit()
+        del batch
+        loader.close()

@@ -6,7 +6,7 @@ import copy
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,51 @@ def test_lightning_resumes(
         trainer(tmp_path / "again", 20, **options).fit(module, loader, ckpt_path=path)
     assert again == unbroken[10 * batches :]
     assert torch.equal(module.weight, whole.weight)
+
+
+class Rounds:
+    """The rounds of a loader, with the tokens of all lanes, as the guide has it."""
+
+    def __init__(self, loader: segue.Loader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[list[segue.Batch]]:
+        return self.loader.rounds()
+
+    def state_dict(self) -> dict[str, bytes]:
+        return self.loader.state_dict(all_lanes=True, timeout=5)
+
+    def load_state_dict(self, saved: dict[str, bytes]) -> None:
+        self.loader.load_state_dict(saved)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_when_lanes_end_at_different_steps(client: segue.Client, tmp_path: Path) -> None:
+    """Its checkpoints are taken to the end, and each can be gone on from."""
+    little.write(tmp_path)
+    trace: list[list[str]] = []
+
+    def step(module: Any, batches: list[segue.Batch]) -> Any:
+        trace.append([little.seen(batch) for batch in batches])
+        for batch in batches:
+            little.work(batch)
+        return module.weight.square().sum()
+
+    stream = little.open_stream(client, tmp_path)
+    with stream.loader() as loader:
+        module = lightning_module(step, with_iterator=True)
+        trainer(tmp_path / "whole", -1, max_epochs=1).fit(module, Rounds(loader))
+    whole = trace.copy()
+    assert len(whole[4]) == 2 and len(whole[10]) == 1 and len(whole) == 15
+    for at in (5, 10, 15):
+        [path] = (tmp_path / "whole").glob(f"*step={at}.ckpt")
+        trace.clear()
+        with stream.loader() as loader:
+            module = lightning_module(step, with_iterator=True)
+            trainer(tmp_path / f"{at}", -1, max_epochs=1).fit(
+                module, Rounds(loader), ckpt_path=path
+            )
+        assert trace == whole[at:]
 
 
 @pytest.mark.filterwarnings("ignore")

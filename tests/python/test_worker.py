@@ -18,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,7 @@ def test_the_end_of_the_interpreter_while_a_thread_waits(
 commit(2)
 batch = next(iter(loader))
 little.work(batch)
+batch.commit()
 def run():
     loader.state_dict(all_lanes=True, timeout=None)  # lane 1 never gets there
 threading.Thread(target=run, daemon=True).start()
@@ -514,13 +516,15 @@ def test_a_loop_over_lanes_that_have_ended_says_so(
             break
         with pytest.warns(UserWarning):
             assert list(loader.epochs()) == []
-    with warnings.catch_warnings():  # each iteration begins anew; a lane may have no sequence
+    options = {"name": "other", "persist": False, "lanes": 20}
+    with warnings.catch_warnings():  # each iteration begins anew
         warnings.simplefilter("error")
-        options = {"name": "other", "persist": False, "lanes": 20}
         with little.open_stream(client, tmp_path, **options).loader(lanes=[0]) as loader:
             assert little.rest(loader) == little.rest(loader) != []
-        with little.open_stream(client, tmp_path, **options).loader(lanes=[19]) as loader:
-            assert little.rest(loader) == little.rest(loader) == []
+    with little.open_stream(client, tmp_path, **options).loader(lanes=[19]) as loader:
+        for _ in range(2):  # it never had a sequence
+            with pytest.warns(UserWarning, match="'other' have no record"):
+                assert little.rest(loader) == []
 
 
 def test_an_iterator_left_to_garbage_collection(stream: segue.Stream, whole: list[str]) -> None:
@@ -782,3 +786,101 @@ def test_a_child_of_multiprocessing_opens_its_own(
         trace.append(little.seen(batch))
         little.work(batch)
     assert trace == whole
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+def in_a_thread(call: Callable[[], Any]) -> Any:
+    """What the call returns or raises in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call)
+        return future.exception() or future.result()
+
+
+def test_state_dict_beside_the_loop(stream: segue.Stream, whole: list[str]) -> None:
+    """Without an open batch it works, else it is refused; the loop does not notice either."""
+    trace = []
+    with stream.loader(lanes=[0]) as loader:
+        for batch in loader:
+            trace.append(little.seen(batch))
+            for save in (False, True):
+                if save:
+                    little.work(batch)
+                for call in (loader.state_dict, lambda: loader.load_state_dict({})):
+                    error = in_a_thread(call)
+                    assert type(error) is segue.BusyError
+                    assert f"batch {batch.step} of lane 0 is open in another thread" in str(error)
+            batch.commit()
+            assert in_a_thread(loader.state_dict) == loader.state_dict()
+            del batch
+    assert trace == whole
+
+
+def test_state_dict_while_the_loop_waits(client: segue.Client, tmp_path: Path) -> None:
+    """A thread that looks again and again raises BusyError or has a state; the loop goes on."""
+    little.write(tmp_path)
+    stream = little.open_stream(client, tmp_path, epochs=30)
+    seen: list[int] = []
+    wrong: list[BaseException] = []
+    over = threading.Event()
+
+    with stream.loader() as loader:
+
+        def look() -> None:
+            while not over.is_set():
+                try:
+                    seen.append(len(loader.state_dict()))
+                except segue.BusyError:
+                    seen.append(0)
+                except BaseException as error:
+                    wrong.append(error)
+                time.sleep(0.001)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        count = 0
+        for batch in loader:
+            little.work(batch)
+            batch.commit()
+            count += 1
+            time.sleep(0.001)
+            del batch
+        over.set()
+        thread.join()
+    assert not wrong and count > 400
+    assert seen.count(2) > 0
+
+
+def test_a_batch_whose_thread_has_ended(stream: segue.Stream) -> None:
+    """It is whoever's comes next."""
+    with stream.loader(lanes=[0]) as loader:
+        thread = threading.Thread(target=lambda: little.work(next(iter(loader))))
+        thread.start()
+        thread.join()
+        loader.state_dict()
+        assert next(iter(loader)).step == 1
+
+
+def test_a_fork_while_another_thread_waits(client: segue.Client, tmp_path: Path) -> None:
+    """The child is told that the loader is the parent's, and does not wait for a thread."""
+    little.write(tmp_path)
+    loader = little.open_stream(client, tmp_path).loader(lanes=[0])
+    iterator = iter(loader)
+    with loader._turns:
+        ended: list[int] = []
+
+        def fork() -> None:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    next(iterator)
+                except segue.ForkedError:
+                    os._exit(7)
+                os._exit(1)
+            ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join(PATIENCE)
+    assert ended == [7]

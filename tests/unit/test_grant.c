@@ -248,7 +248,8 @@ Test(grant, a_token_takes_the_lane_back)
 	OK(make(SEGUE_ATTACH_NONE));
 	segue_holder_commit(grant, 1, 100);
 	take_token();
-	OK(segue_checkpoints_put(&ops, ground.store, order.place, 1, 0, token, token_size, 4));
+	const struct segue_catalogue_entry entry = {.step = 1, .size = token_size};
+	OK(segue_checkpoints_put(&ops, ground.store, order.place, &entry, false, token, 4));
 	OK(segue_store_apply(ground.store, ops.op, ops.count));
 	segue_ops_finish(&ops);
 	segue_holder_commit(grant, 2, 100);

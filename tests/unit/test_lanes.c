@@ -185,7 +185,9 @@ static void checkpoint(uint32_t l)
 	uint32_t at = 0;
 	while (at < lane->stored && lane->checkpoint[at].step < step)
 		at++;
-	OK(segue_checkpoints_put(&ops, store, place_of(l), step, 1, token, (size_t)size, keep));
+	const struct segue_catalogue_entry entry = {
+		.step = step, .size = (uint64_t)size, .created_ms = 1};
+	OK(segue_checkpoints_put(&ops, store, place_of(l), &entry, false, token, keep));
 	if (at < lane->stored && lane->checkpoint[at].step == step && ops.count == 0)
 		return; /* the same bytes */
 	apply(&ops);
@@ -401,7 +403,8 @@ Test(lanes, going_back_behind_the_oldest_checkpoint)
 	go_on(0);
 	go_on(0);
 	uint64_t oldest = lanes[0].step;
-	OK(segue_checkpoints_put(&ops, store, place_of(0), oldest, 1, "t", 1, 3));
+	const struct segue_catalogue_entry entry = {.step = oldest, .size = 1, .created_ms = 1};
+	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, false, "t", 3));
 	apply(&ops);
 	go_on(0);
 	go_on(0);
@@ -415,6 +418,31 @@ Test(lanes, going_back_behind_the_oldest_checkpoint)
 }
 
 /* The longest name and numbers. */
+Test(lanes, the_end_of_a_lane_is_noted)
+{
+	struct segue_catalogue_entry entry = {.step = 4, .size = 1, .created_ms = 1};
+	struct segue_catalogue catalogue;
+	struct segue_ops ops = {0};
+
+	for (int noted = 0; noted < 3; noted++) {
+		OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, noted > 0, "t", 2));
+		cr_assert_eq(ops.count == 0, noted == 2);
+		apply(&ops);
+		OK(segue_catalogue_load(store, place_of(0), &catalogue));
+		cr_assert_eq(catalogue.count, 1);
+		cr_assert_eq(catalogue.ended_id, noted > 0 ? 1u : 0u);
+	}
+	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, true, "u", 2));
+	apply(&ops);
+	OK(segue_catalogue_load(store, place_of(0), &catalogue));
+	cr_assert_eq(catalogue.ended_id, 2);
+	OK(segue_lanes_rewind(&ops, store, place_of(0), 3));
+	apply(&ops);
+	OK(segue_catalogue_load(store, place_of(0), &catalogue));
+	cr_assert_eq(catalogue.ended_id, 0);
+	segue_ops_finish(&ops);
+}
+
 Test(lanes, no_token_is_larger_than_is_said)
 {
 	enum { ROWS = 500 };

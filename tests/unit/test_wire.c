@@ -1027,7 +1027,7 @@ static void expect_token_refused(struct segue_token_record *record, const char *
 
 Test(wire, catalogues)
 {
-	struct segue_catalogue catalogue = {.next_id = 12, .count = 2}, out;
+	struct segue_catalogue catalogue = {.next_id = 12, .ended_id = 11, .count = 2}, out;
 	size_t size;
 	void *bytes;
 
@@ -1038,6 +1038,7 @@ Test(wire, catalogues)
 		cr_assert_eq(
 			segue_catalogue_unpack(bytes, size, &out), 0, "%s", segue_error_detail());
 		cr_assert_eq(out.next_id, 12);
+		cr_assert_eq(out.ended_id, 11);
 		cr_assert_eq(out.count, catalogue.count);
 		cr_assert_eq(
 			memcmp(out.entry, catalogue.entry, catalogue.count * sizeof(out.entry[0])),

@@ -385,16 +385,6 @@ static void lane_ended(struct stream *stream)
 	settle_stream(stream);
 }
 
-/* Cannot be interrupted: there is nobody to tell. */
-static void finish_lane(void *handle, PyObject *parent)
-{
-	PyThreadState *state = PyEval_SaveThread();
-
-	segue_lane_close(handle);
-	PyEval_RestoreThread(state);
-	lane_ended((struct stream *)parent);
-}
-
 static void finish_batch(void *handle, PyObject *parent)
 {
 	struct stream *stream = (struct stream *)parent;
@@ -419,6 +409,24 @@ static void raise_failure(struct failure *failure)
 		Py_XDECREF(message); /* an interrupt comes first */
 	else if (failure->rc < 0)
 		raise_message(segue_error_name(failure->rc), message);
+}
+
+/* Cannot be interrupted. What a close would raise is told to sys.unraisablehook. */
+static void finish_lane(void *handle, PyObject *parent)
+{
+	PyThreadState *state = PyEval_SaveThread();
+	struct failure failure = {.rc = segue_lane_close(handle)};
+	PyObject *type, *value, *traceback;
+
+	PyEval_RestoreThread(state);
+	if (failure.rc < 0) {
+		PyErr_Fetch(&type, &value, &traceback);
+		failure.message = detail_text();
+		raise_failure(&failure);
+		PyErr_WriteUnraisable(parent);
+		PyErr_Restore(type, value, traceback);
+	}
+	lane_ended((struct stream *)parent);
 }
 
 /*
@@ -466,10 +474,6 @@ static void close_stream(struct stream *stream, struct failure *failure)
 			Py_DECREF((PyObject *)lane);
 		}
 	} while (lane);
-	if (failure->rc == SEGUE_EFENCED) { /* nothing there was ours to write */
-		Py_CLEAR(failure->message);
-		failure->rc = 0;
-	}
 	/* The server lets go of it now, also while a batch is still looked at here. */
 	handle = stream->handle;
 	stream->handle = NULL;
@@ -1502,6 +1506,9 @@ static PyObject *lane_number(struct lane *self, void *closure)
 	case 'u':
 		number = segue_lane_undelivered(self->handle);
 		break;
+	case 's':
+		number = segue_lane_skipped(self->handle);
+		break;
 	case 'w':
 		number = segue_lane_waited(self->handle);
 		break;
@@ -1914,6 +1921,13 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 
 /* ---- Client --------------------------------------------------------------------------------- */
 
+/* Bytes without a NUL among them, or None. */
+static bool bytes_or_null(PyObject *object, const char **bytes)
+{
+	*bytes = object == Py_None ? NULL : PyBytes_AsString(object);
+	return *bytes || object == Py_None;
+}
+
 static PyObject *client_report(struct client *self, PyObject *args)
 {
 	const char *stream, *key;
@@ -1921,7 +1935,10 @@ static PyObject *client_report(struct client *self, PyObject *args)
 	PyObject *text = NULL;
 	int what, rc;
 
-	if (!PyArg_ParseTuple(args, "izz", &what, &stream, &key) || !client_enter(self))
+	PyObject *key_bytes;
+
+	if (!PyArg_ParseTuple(args, "izO", &what, &stream, &key_bytes) ||
+		!bytes_or_null(key_bytes, &key) || !client_enter(self))
 		return NULL;
 	wait_begin(self);
 	rc = segue_client_report(self->handle, (enum segue_report)what, stream, key, &json);
@@ -2013,13 +2030,6 @@ static void client_dealloc(struct client *self)
 	free_object(self);
 }
 
-/* A path as bytes, or None. */
-static bool path_or_null(PyObject *object, const char **path)
-{
-	*path = object == Py_None ? NULL : PyBytes_AsString(object);
-	return *path || object == Py_None;
-}
-
 /* open(dir: bytes, socket: bytes | None, program: bytes | None, timeout, no_start, progress) */
 static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 {
@@ -2032,8 +2042,8 @@ static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 
 	if (!PyArg_ParseTuple(
 		    args, "yOOOpO", &dir, &socket, &program, &timeout, &no_start, &progress) ||
-		!path_or_null(socket, &options.socket_path) ||
-		!path_or_null(program, &options.program) ||
+		!bytes_or_null(socket, &options.socket_path) ||
+		!bytes_or_null(program, &options.program) ||
 		!nanoseconds(timeout, 1, &options.timeout_ns))
 		return NULL;
 	self = new_object(client_type);
@@ -2138,6 +2148,7 @@ static PyGetSetDef lane_getset[] = {
 	GET("committed", lane_number, "Batches below this step are committed.", "c"),
 	GET("durable", lane_number, "Batches below this step are on disk.", "d"),
 	GET("undelivered", lane_number, "Segments that tail=\"stop\" left out.", "u"),
+	GET("skipped", lane_number, "Records that on_error=\"skip\" passed over.", "s"),
 	GET("waited", lane_number, "Nanoseconds that next() waited.", "w"),
 	GET("waits", lane_number, "Times that next() had to wait.", "n"),
 	GET("wakes", lane_number, "Times that the server was woken.", "k"),

@@ -247,7 +247,8 @@ class Client(Closing):
         ----------
         key : str or bytes
             The record's own, ``"<file>:<offset>"`` if the source names no feature for it: what
-            stands behind the first ``:`` of a `Batch.key`. Bytes are UTF-8.
+            stands behind the first ``:`` of a `Batch.key`. Any bytes but NUL. In a `str`, as in all
+            reports, bytes that are not UTF-8 are ``surrogateescape``, as `os.fsdecode` has them.
         stream : str, optional
             All streams of the store if not given.
 
@@ -256,20 +257,24 @@ class Client(Closing):
         NotFoundError
             Nothing is kept under it (also a ``KeyError``).
         ArgumentError
-            The bytes are not UTF-8.
+            It holds a NUL byte, or surrogates that stand for no byte.
         """
-        if isinstance(key, bytes):
+        if isinstance(key, str):
             try:
-                key = key.decode()
-            except UnicodeDecodeError:
-                raise errors.ArgumentError(f"key: {key!r} is not UTF-8") from None
+                key = key.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                raise errors.ArgumentError(f"key: {key!r}: {error.reason}") from None
+        if not isinstance(key, bytes):
+            raise TypeError(f"key: expected str or bytes, got {type(key).__name__}")
+        if b"\0" in key:
+            raise errors.ArgumentError(f"key: {key!r} holds a NUL: no such key can be asked for")
         return self._report(_segue.REPORT_GET, stream, key)
 
     def verify(self) -> Any:
         """Check every value of the store and return what was found."""
         return self._report(_segue.REPORT_VERIFY)
 
-    def _report(self, what: int, stream: str | None = None, key: str | None = None) -> Any:
+    def _report(self, what: int, stream: str | None = None, key: bytes | None = None) -> Any:
         return json.loads(self._handle.report(what, stream, key))
 
     @property
@@ -281,6 +286,7 @@ class Client(Closing):
         """End the leases of this client and close all that came from it.
 
         Arrays that are alive stay readable; the connection itself goes with the last of them.
+        Raises as `Loader.close` does.
         """
         self._handle.close()
 
@@ -367,8 +373,8 @@ class Stream(Closing):
         Returns
         -------
         list of dict
-            ``lane``, ``id``, ``step``, ``created`` (UTC), ``bytes``. A stream with
-            ``persist=False`` has none.
+            ``lane``, ``id``, ``step``, ``created`` (UTC), ``bytes``, and ``ended``: whether the
+            lane ends at that step. A stream with ``persist=False`` has none.
         """
         if not self.persist:
             return []
@@ -387,7 +393,8 @@ class Stream(Closing):
         Parameters
         ----------
         step : int, optional
-            The newest step of which the store has all lanes, if not given.
+            The newest step of which the store has all lanes, if not given. A lane that has ended
+            is at every later step, too.
         lanes : iterable of int, optional
             All of the stream if not given.
 
@@ -397,18 +404,23 @@ class Stream(Closing):
             The store has no such step of all these lanes (also a ``KeyError``).
         """
         wanted = range(self.lanes) if lanes is None else sorted({int(lane) for lane in lanes})
-        found: dict[int, dict[int, int]] = {}  # by step: the id, by lane
-        for stored in self.checkpoints():
-            if stored["lane"] in wanted:
-                found.setdefault(stored["step"], {})[stored["lane"]] = stored["id"]
-        steps = [at for at, ids in found.items() if len(ids) == len(wanted)]
-        if not steps or (step is not None and step not in steps):
+        stored = [entry for entry in self.checkpoints() if entry["lane"] in wanted]
+        steps = {entry["step"] for entry in stored} if step is None else {step}
+        ids: dict[int, int] = {}  # by lane
+        for at in sorted(steps, reverse=True):
+            ids = {
+                entry["lane"]: entry["id"]
+                for entry in stored
+                if entry["step"] == at or (entry["ended"] and entry["step"] < at)
+            }
+            if len(ids) == len(wanted):
+                break
+        else:
             which = "one step" if step is None else f"step {step}"
             raise errors.NotFoundError(
                 f"the store has no checkpoint of stream {self.name!r} with lanes {list(wanted)} "
                 f"at {which}; checkpoints() lists what it has"
             )
-        ids = found[max(steps) if step is None else step]
         handle = self._client._handle
         return {f"lane/{lane}": handle.checkpoint(self.name, lane, ids[lane]) for lane in wanted}
 
@@ -418,5 +430,5 @@ class Stream(Closing):
         return self._handle.closed
 
     def close(self) -> None:
-        """Close the stream and give back the leases of its lanes."""
+        """Close the stream and give back the leases of its lanes. Raises as `Loader.close` does."""
         self._handle.close()

@@ -65,7 +65,7 @@ class GoneError(Error):
 
 
 class BusyError(Error):
-    """Held by another process (named in the message), or by another call of this thread.
+    """Held by another process (named in the message), by another thread or call of this one.
 
     A lane that is held by this process is that of another loader: ``loader.close()``, or, where
     that cannot be reached any more, ``client.close()``.

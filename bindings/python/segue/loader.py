@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -82,6 +83,27 @@ def _own_lanes(
     return list(range(rank, count, world_size))
 
 
+class _Turns:
+    """One thread at a time. Those that iterate wait for their turn."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+
+    def take(self, wait: bool) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        if os.getpid() != self._pid:  # whoever had it is not here
+            raise errors.ForkedError("the loader belongs to the parent process; open one here")
+        return wait and self._lock.acquire()
+
+    def __enter__(self) -> None:
+        self.take(wait=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Loader(Closing):
     """Batches of this worker's lanes; made by `Stream.loader`. Iterable, and a context manager.
 
@@ -95,6 +117,11 @@ class Loader(Closing):
     `StaleIterator`. Lanes are attached when the first batch is asked for. An iterator goes on from
     where the one before was left, also at the end: then there are no batches, and a warning. (With
     ``persist=False`` each begins at step 0.)
+
+    A batch belongs to the thread that has taken it. Another thread may call `state_dict` or
+    `load_state_dict` while no batch is open, as after `Batch.commit`: else, and while the loader is
+    busy, they raise `BusyError` there and leave the loop alone. A thread that iterates waits until
+    such a call of another has ended. What `state_dict` has returned can be saved in any thread.
 
     Attributes
     ----------
@@ -119,10 +146,14 @@ class Loader(Closing):
         self._timeout = timeout
         self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
         self._open: list[Batch] = []  # handed out and not yet gone on from
+        self._taker: int | None = None  # the thread that has taken them
+        self._turns = _Turns()
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
         self._waited = 0  # nanoseconds of lanes that are closed
+        self._skipped = 0  # records, of lanes that are closed since lanes were attached
+        self._skips_told = 0
         self._undelivered: dict[int, int] = {}  # by lane that has ended
         self._closed = False
 
@@ -181,43 +212,98 @@ class Loader(Closing):
         Parameters
         ----------
         all_lanes : bool
-            Of all lanes of the stream, at this worker's own step: waits for the other workers.
+            Of all lanes of the stream, at this worker's own step: waits for the other workers. A
+            lane that has ended is at every later step, and its token is of its end. A worker whose
+            lanes have all ended has the step of whoever is furthest.
         timeout : float, optional
             Seconds to wait for each of them; None waits for ever.
 
         Raises
         ------
+        BusyError
+            Another thread has an open batch, or uses the loader.
         StartError
             The last `load_state_dict` did not complete.
         UnsavedError
             A batch is open and not all of its states were saved; names them.
         RoundError
-            With `all_lanes`, this worker's lanes are at different steps.
+            With `all_lanes`, this worker's lanes are at different steps, and one that is behind
+            has not ended.
         TimeoutError_
             A lane did not get there in time; names it and its step.
         LimitError
             A lane has gone too far; use `rounds`.
         """
-        self._check_whole()
-        self._commit()
-        looking = self._attach_to_look()
+        with self._alone("state_dict()"):
+            self._check_whole()
+            self._commit()
+            looking = self._attach_to_look()
+            try:
+                return self._tokens(all_lanes, timeout)
+            finally:
+                if looking:
+                    self._detach()
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Around what must not come between a thread and the batch that it works on."""
+        if not self._turns.take(wait=False):
+            raise errors.BusyError(
+                f"{what}: another thread uses the loader; call it in the thread that iterates"
+            )
         try:
-            return self._tokens(all_lanes, timeout)
+            self._check_taker(what)
+            yield
         finally:
-            if looking:
-                self._detach()
+            self._turns._lock.release()
+
+    def _check_taker(self, what: str) -> None:
+        open_ = [batch for batch in self._open if not (batch.committed or batch.released)]
+        taker = self._taker
+        if not open_ or taker == threading.get_ident():
+            return
+        if any(thread.ident == taker for thread in threading.enumerate()):
+            raise errors.BusyError(
+                f"{what}: batch {open_[0].step} of lane {open_[0].lane} is open in another thread; "
+                "call it in the thread that iterates, or when that has committed its batch"
+            )
 
     def _tokens(self, all_lanes: bool, timeout: float | None) -> dict[str, bytes]:
-        tokens = {f"lane/{lane.index}": lane.checkpoint() for lane in self._handles}
+        steps = {lane.index: lane.committed for lane in self._handles}
+        step = max(steps.values())
+        behind = [lane for lane in self._handles if lane.committed < step]
+        if all_lanes and not self._have_ended(behind, timeout):
+            raise _apart("state_dict(all_lanes=True)", steps)
+        tokens = {lane.index: lane.checkpoint() for lane in self._handles}
         if all_lanes:
-            steps = {lane.index: lane.committed for lane in self._handles}
-            if len(set(steps.values())) > 1:
-                raise _apart("state_dict(all_lanes=True)", steps)
-            step = steps[self.lanes[0]]
-            for lane in range(self.stream.lanes):
-                if lane not in steps:
-                    tokens[f"lane/{lane}"] = self.stream._handle.checkpoint(lane, step, timeout)
-        return dict(sorted(tokens.items(), key=lambda item: int(item[0][5:])))
+            over = all(lane in self._undelivered for lane in self.lanes)
+            try:
+                tokens |= self._tokens_of_others(self._furthest() if over else step, timeout)
+            except errors.LimitError:
+                if over or not self._have_ended(self._handles, timeout):
+                    raise
+                tokens |= self._tokens_of_others(self._furthest(), timeout)
+        return {f"lane/{lane}": tokens[lane] for lane in sorted(tokens)}
+
+    def _tokens_of_others(self, step: int, timeout: float | None) -> dict[int, bytes]:
+        others = sorted(set(range(self.stream.lanes)) - set(self.lanes))
+        handle = self.stream._handle
+        return {lane: handle.checkpoint(lane, step, timeout) for lane in others}
+
+    @staticmethod
+    def _have_ended(lanes: list[_segue.Lane], timeout: float | None) -> bool:
+        """Whether none of these lanes, which have no open batch, has another one."""
+        for lane in lanes:
+            batch = lane.next(timeout)
+            if batch is not None:
+                batch.release()  # it comes again
+                return False
+        return True
+
+    def _furthest(self) -> int:
+        """Return the step of the lane of the stream that is furthest."""
+        (stream,) = self.stream._client._report(_segue.REPORT_STATUS, self.stream.name)["streams"]
+        return max(int(lane["step_committed"]) for lane in stream["lanes"])
 
     def load_state_dict(
         self, state_dict: Mapping[str, bytes] | Iterable[Mapping[str, bytes]]
@@ -235,6 +321,8 @@ class Loader(Closing):
 
         Raises
         ------
+        BusyError
+            Another thread has an open batch, or uses the loader.
         TypeError
             It is neither a mapping nor an iterable of mappings.
         TokenError
@@ -256,17 +344,18 @@ class Loader(Closing):
         oldest checkpoint in the store; checkpoints of later steps leave the store. `set_state` is
         the same.
         """
-        self._check_open()
-        tokens = self._choose_tokens(_state_dicts(state_dict))
-        if self._handles:
-            self._restore(tokens)
-        elif len(tokens) == 1:
-            self._attach("continue", tokens)
-        else:
-            self._attach_all(tokens)
-        self._turn += 1
-        self._begun = False
-        self._torn = False
+        with self._alone("load_state_dict()"):
+            self._check_open()
+            tokens = self._choose_tokens(_state_dicts(state_dict))
+            if self._handles:
+                self._restore(tokens)
+            elif len(tokens) == 1:
+                self._attach("continue", tokens)
+            else:
+                self._attach_all(tokens)
+            self._turn += 1
+            self._begun = False
+            self._torn = False
 
     get_state = state_dict
     set_state = load_state_dict
@@ -429,6 +518,7 @@ class Loader(Closing):
             raise
         self._handles = handles
         self._undelivered.clear()
+        self._skipped = self._skips_told = 0
 
     def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
         return self.stream._handle.lane(lane, start, token, 0.0)
@@ -491,8 +581,9 @@ class Loader(Closing):
         for lane in handles:
             try:
                 self._waited += lane.waited
+                self._skipped += lane.skipped
                 lane.close()
-            except (errors.ClosedError, errors.FencedError, errors.ForkedError):
+            except (errors.ClosedError, errors.ForkedError):
                 pass  # nothing here is ours to write
             except errors.Error as error:
                 unwritten = unwritten or error
@@ -558,6 +649,14 @@ class Loader(Closing):
         return sum(self._undelivered.values())
 
     @property
+    def skipped(self) -> int:
+        """Records of these lanes that ``on_error="skip"`` passed over, since they were attached.
+
+        As far as the server has looked ahead; one that is met again, in the next epoch, counts again.
+        """
+        return self._skipped + sum(lane.skipped for lane in self._handles if not lane.closed)
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
@@ -567,10 +666,10 @@ class Loader(Closing):
 
         Raises
         ------
-        NoSpaceError, StoreError, LimitError, GoneError, TimeoutError_
+        NoSpaceError, StoreError, LimitError, GoneError, FencedError, TimeoutError_
             What was committed is not on disk, or a server that is stopped did not say so in time,
             and why. The loader is closed all the same; the server writes it when there is room, as
-            long as it runs.
+            long as it runs; not if the lane has gone to another holder.
         """
         self._turn += 1
         self._closed = True
@@ -584,6 +683,14 @@ def _steps(steps: Mapping[int, int]) -> str:
 def _apart(what: str, steps: Mapping[int, int]) -> errors.RoundError:
     return errors.RoundError(
         f"{what} over lanes at different steps: {_steps(steps)}; load_state_dict takes them to one"
+    )
+
+
+def _passed_over(loader: Loader, skipped: int) -> str:
+    return (
+        f'on_error="skip" of stream {loader.stream.name!r} has passed over {skipped} '
+        f"record{'s' * (skipped > 1)} (one counts each time that it is met). A stream of another "
+        'name with on_error="raise" says what is wrong with them'
     )
 
 
@@ -642,8 +749,8 @@ class _Batches:
             assert self._live is not None
             loader._undelivered[lane.index] = lane.undelivered
             self._live = [other for other in self._live if other is not lane]
-            if not self._live and not self._given:
-                self._warn_of_nothing()
+            if not self._live:
+                self._tell_the_end()
         self._given = self._given or batch is not None
         return batch
 
@@ -651,31 +758,60 @@ class _Batches:
         """Return the next batch of each of these lanes that has not ended."""
         return list(filter(None, map(self.take, lanes)))
 
-    def _warn_of_nothing(self) -> None:
-        """Say that there never was a batch, unless the lanes have none at all."""
+    def _tell_the_end(self) -> None:
+        """Say it where there never was a batch, or where records were passed over."""
         loader = self._loader
+        skipped = loader.skipped
+        text = ""
+        if not self._given:
+            text = f"no batches: {self._why_nothing(loader, skipped)}"
+        elif skipped > loader._skips_told:
+            text = _passed_over(loader, skipped)
+        loader._skips_told = skipped
+        if text:
+            warnings.warn(text, stacklevel=5)
+
+    @staticmethod
+    def _why_nothing(loader: Loader, skipped: int) -> str:
+        stream = loader.stream
         steps = {lane.index: lane.committed for lane in loader._handles}
         if any(steps.values()):
-            warnings.warn(
-                f"no batches: the lanes of this loader of stream {loader.stream.name!r} had ended "
-                f"before ({_steps(steps)}). The stream passes `epochs` times over the data in all: "
-                "open it with more, or with None, and iterate once; or begin again, with a new "
-                'loader of start="fresh"',
-                stacklevel=5,
+            return (
+                f"the lanes of this loader of stream {stream.name!r} had ended before "
+                f"({_steps(steps)}). The stream passes `epochs` times over the data in all: open "
+                "it with more, or with None, and iterate once; or begin again, with a new loader "
+                'of start="fresh"'
             )
+        if skipped:
+            return _passed_over(loader, skipped)
+        if loader.undelivered:
+            return (
+                f"the data of stream {stream.name!r} are too few for {stream.batch_size} rows in "
+                f'a lane, and tail="stop" left out all {loader.undelivered} segments. Give a '
+                'smaller batch_size, fewer lanes, or tail="shrink"'
+            )
+        return (
+            f"lanes {loader.lanes} of the {stream.lanes} of stream {stream.name!r} have no "
+            f"record, for there are only {stream.records}: open it with fewer lanes"
+        )
 
     def next_of(self, epoch: int | None) -> Batch:
         """Return the next batch, of one epoch if given; StopIteration if there is none."""
-        self.settle()
-        for lane in self.lanes():
-            batch = self.take(lane)
-            if batch is None:
-                continue
-            if epoch is None or int(batch.epoch[0]) == epoch:
-                self._loader._open.append(batch)
-                return batch
-            batch.release()  # kept until its epoch comes, it could outlive its lease
-        raise StopIteration
+        with self._loader._turns:
+            self.settle()
+            for lane in self.lanes():
+                batch = self.take(lane)
+                if batch is None:
+                    continue
+                if epoch is None or int(batch.epoch[0]) == epoch:
+                    self.hand_out(batch)
+                    return batch
+                batch.release()  # kept until its epoch comes, it could outlive its lease
+            raise StopIteration
+
+    def hand_out(self, *batches: Batch) -> None:
+        self._loader._open.extend(batches)
+        self._loader._taker = threading.get_ident()
 
     def __next__(self) -> Batch:
         return self.next_of(None)
@@ -706,11 +842,12 @@ class _Epochs:
 
     def __next__(self) -> _Epoch:
         batches = self._batches
-        batches.settle()
-        taken = batches.take_all(batches.lanes())
-        epochs = [int(batch.epoch[0]) for batch in taken]
-        for batch in taken:
-            batch.release()
+        with batches._loader._turns:
+            batches.settle()
+            taken = batches.take_all(batches.lanes())
+            epochs = [int(batch.epoch[0]) for batch in taken]
+            for batch in taken:
+                batch.release()
         if not epochs:
             raise StopIteration
         return _Epoch(batches, min(epochs))
@@ -720,14 +857,15 @@ class _Rounds(_Batches):
     """Iterates over lists of one batch of each lane."""
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
-        self.settle()
-        batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
-        if not batches:
-            raise StopIteration
-        steps = {batch.lane: batch.step for batch in batches}
-        if len(set(steps.values())) > 1:
-            for batch in batches:  # the traceback keeps them
-                batch.release()
-            raise _apart("rounds()", steps)
-        self._loader._open.extend(batches)
-        return batches
+        with self._loader._turns:
+            self.settle()
+            batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
+            if not batches:
+                raise StopIteration
+            steps = {batch.lane: batch.step for batch in batches}
+            if len(set(steps.values())) > 1:
+                for batch in batches:  # the traceback keeps them
+                    batch.release()
+                raise _apart("rounds()", steps)
+            self.hand_out(*batches)
+            return batches

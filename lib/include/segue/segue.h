@@ -405,6 +405,11 @@ SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
 SEGUE_EXPORT int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns);
 /* Segments left out at the end by tail = stop; 0 before SEGUE_EEND. */
 SEGUE_EXPORT uint64_t segue_lane_undelivered(const struct segue_lane *lane);
+/*
+ * Records of the lane that were passed over (on_error = skip) since it was attached, as far as the
+ * server has looked ahead; each time that they were met.
+ */
+SEGUE_EXPORT uint64_t segue_lane_skipped(const struct segue_lane *lane);
 /* Nanoseconds that segue_lane_next has waited on this handle, all calls together. */
 SEGUE_EXPORT uint64_t segue_lane_waited(const struct segue_lane *lane);
 /* Times that segue_lane_next had to wait, and that this handle woke the server. */
@@ -420,9 +425,10 @@ SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *wait
 SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size);
 
 /*
- * The token of any lane of the stream at exactly `step`: waits until that lane has committed it.
- * Durable in the store when this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step; SEGUE_ELIMIT if it has gone too far to be taken
- * there.
+ * The token of any lane of the stream at exactly `step`: waits until that lane has committed it. A
+ * lane that has ended is at every later step, and its token is of its end. Durable in the store when
+ * this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step;
+ * SEGUE_ELIMIT if it has gone too far to be taken there.
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
 	int64_t timeout_ns, void **token, size_t *size);
