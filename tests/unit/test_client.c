@@ -1540,6 +1540,7 @@ Test(client, flushes_no_open_batch_away)
 	cr_assert_eq(segue_batch_commit(batch), 0, "%s", segue_error_detail());
 	segue_batch_release(batch);
 	cr_assert_eq(segue_lane_flush(lane, SEGUE_FOREVER), 0, "%s", segue_error_detail());
+	assert_fails(segue_lane_flush(lane, -1), SEGUE_EINVAL, "timeout_ns is negative");
 	cr_assert_eq(server->seen.offer_step, 4);
 	consume(lane, 2);
 	close_all(lane);
