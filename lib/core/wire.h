@@ -10,6 +10,7 @@
 #ifndef SEGUE_CORE_WIRE_H
 #define SEGUE_CORE_WIRE_H
 
+#include "core/arena.h"
 #include "core/frame.h"
 #include "core/spec.h"
 
@@ -46,15 +47,6 @@ enum segue_attach_mode {
 	SEGUE_ATTACH_OFFER = 4,   /* reconnect: the states in the upload */
 	SEGUE_ATTACH_CHECK = 5,   /* attaches nothing: would the token in the upload fit? */
 };
-
-/* A block of memory that unpacking takes from: zeroed, never beyond its size. */
-struct segue_arena {
-	uint8_t *base;
-	size_t size, used;
-};
-int segue_arena_init(struct segue_arena *arena, size_t size);
-void segue_arena_reset(struct segue_arena *arena);
-void segue_arena_finish(struct segue_arena *arena);
 
 struct segue_message {
 	enum segue_message_type type;

@@ -4,6 +4,7 @@
 #include <limits.h>
 
 #include "core/error.h"
+#include "core/wire.h"
 #include "core/wire_pb.h"
 #include "core/wire_spec.h"
 

@@ -8,18 +8,16 @@
 #ifndef SEGUE_CORE_WIRE_PB_H
 #define SEGUE_CORE_WIRE_PB_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/wire.h"
+#include "core/arena.h"
 #include "segue.pb-c.h"
 
 #if PROTOBUF_C_VERSION_NUMBER < 1004001
 #error "protobuf-c before 1.4.1 reads beyond its input (CVE-2022-48468)"
 #endif
-
-/* What each thing taken from an arena is aligned to. */
-#define SEGUE_PB_ALIGN 16
 
 /* The kinds of fields, and what is checked of one that was unpacked (SEGUE_EPROTOCOL). */
 enum segue_pb_kind {
@@ -74,7 +72,9 @@ int segue_pb_put(const struct segue_pb_field *fields, const void *own, struct se
 int segue_pb_get(const struct segue_pb_field *fields, const ProtobufCMessage *pb,
 	struct segue_arena *arena, void *own);
 
-/* Repeated fields of 64 bits that are parallel there, and here a member each of an array's structs. */
+/*
+ * Repeated fields of 64 bits that are parallel there, and here a member each of an array's structs.
+ */
 struct segue_pb_column {
 	const char *name;
 	uint16_t count, there,
@@ -104,8 +104,6 @@ ProtobufCMessage *segue_pb_parse(const char *name, const ProtobufCMessageDescrip
 
 /* ---- Pieces, for what is no plain field ---- */
 
-/* From the arena; NULL: it is too small, and `used` says so. */
-void *segue_pb_take(struct segue_arena *arena, size_t size);
 /* `count` zeroed things of `size` bytes, from a scratch sized for what is packed: never NULL. */
 void *segue_pb_build(struct segue_arena *scratch, size_t count, size_t size);
 /* SEGUE_ENOMEM, with a detail. */

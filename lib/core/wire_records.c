@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/position.h"
+#include "core/wire.h"
 #include "core/wire_pb.h"
 #include "core/wire_spec.h"
 
@@ -90,7 +91,7 @@ static const struct segue_pb_column position_rows[] = {
 
 static size_t position_scratch(const struct segue_position *position)
 {
-	return sizeof(Segue__Pb__Position) + SEGUE_PB_ALIGN +
+	return sizeof(Segue__Pb__Position) + SEGUE_ARENA_ALIGN +
 	       segue_pb_columns_scratch(position_rows, position->rows);
 }
 

@@ -19,8 +19,8 @@ size_t segue_pb_spec_scratch(const struct segue_spec *spec)
 	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
 	const struct segue_paths *paths = segue_source_paths(&spec->source);
 
-	return fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_PB_ALIGN) +
-	       (paths ? paths->count * sizeof(ProtobufCBinaryData) : 0) + 16 * SEGUE_PB_ALIGN +
+	return fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_ARENA_ALIGN) +
+	       (paths ? paths->count * sizeof(ProtobufCBinaryData) : 0) + 16 * SEGUE_ARENA_ALIGN +
 	       sizeof(Segue__Pb__Spec) + SOURCE_SIZE_MAX;
 }
 

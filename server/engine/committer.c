@@ -23,7 +23,9 @@
  */
 enum { SETTLE_REMOVALS = 4096 };
 
-/* A server that stops waits so long for memory; a lane that there was none for is tried so often. */
+/*
+ * A server that stops waits so long for memory; a lane that there was none for is tried so often.
+ */
 #define MEMORY_WAIT_NS  INT64_C(2000000000)
 #define MEMORY_RETRY_NS INT64_C(50000000)
 /* Transactions without memory for a lane after which its worker is told, each time. */
@@ -51,9 +53,9 @@ struct segue_committer {
 	struct segue_grant *grants;
 	struct segue_pin *pins;
 	bool urgent, stopping;
-	bool tell_again; /* somebody waits to hear of this transaction, also if it fails as before */
-	bool last_try;   /* the server stops: what cannot be written now is given up, */
-	bool last;       /* and the transaction under way began after that was said; */
+	bool tell_again;    /* somebody waits to hear of this one, also if it fails as before */
+	bool last_try;      /* the server stops: what cannot be written now is given up, */
+	bool last;          /* and the transaction under way began after that was said; */
 	int64_t last_ns;    /* lack of memory is waited out until then */
 	unsigned unwritten; /* leases that ended with commits that are not on disk */
 	int storage;        /* last code told to `failed` */
@@ -326,8 +328,8 @@ static int result_at(const struct segue_committer *committer, struct segue_place
 }
 
 /*
- * A transaction each, so that what is wrong with one of them stays its own affair. A change may have
- * been built on what its lane writes: it fails with it.
+ * A transaction each, so that what is wrong with one of them stays its own affair. A change may
+ * have been built on what its lane writes: it fails with it.
  */
 static int write_each(struct segue_committer *committer, const struct segue_ops *own,
 	struct segue_change *changes)
@@ -395,7 +397,10 @@ static void tell(void *arg)
 	free(news);
 }
 
-/* Tells the server when storage fails, and when it works again; `again`: also if it fails as before. */
+/*
+ * Tells the server when storage fails, and when it works again; `again`: also if it fails as
+ * before.
+ */
 static void tell_storage(struct segue_committer *committer, int rc, bool again)
 {
 	if (rc == committer->storage && !(again && rc))
@@ -476,7 +481,9 @@ static void transact(
 	segue_changes_build(changes);
 	bool some = own.count > 0 || changes;
 	int rc = some ? write_all(committer, &own, changes) : 0;
-	/* After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so. */
+	/*
+	 * After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so.
+	 */
 	bool well =
 		committer->entry_count > 0 && committer->group.state != SEGUE_GROUP_COMMIT_STOPPED;
 	if (some || well)

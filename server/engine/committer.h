@@ -1,6 +1,6 @@
 /*
- * The committer: the one thread that writes to the store. Every interval it takes the newest commit of
- * each lease in force, and writes them all, with whatever else waits, in one transaction (group
+ * The committer: the one thread that writes to the store. Every interval it takes the newest commit
+ * of each lease in force, and writes them all, with whatever else waits, in one transaction (group
  * commit).
  */
 #ifndef SEGUE_ENGINE_COMMITTER_H
@@ -30,8 +30,8 @@ unsigned segue_committer_destroy(struct segue_committer *committer);
 void segue_committer_add(struct segue_committer *committer, struct segue_grant *grant);
 /*
  * The lease is over: its last commit goes to disk at once (with held = `held` in the record), then
- * `finished` is called on the loop's thread and the committer knows the grant no more. Each time that
- * it could not be written and will be tried again (no room), `delayed` is called there, after
+ * `finished` is called on the loop's thread and the committer knows the grant no more. Each time
+ * that it could not be written and will be tried again (no room), `delayed` is called there, after
  * `failed`.
  */
 void segue_committer_finish(struct segue_committer *committer, struct segue_grant *grant, bool held,
@@ -48,8 +48,8 @@ void segue_committer_try_once(struct segue_committer *committer);
 /* Through these other threads have it write. Its own; as long as it. */
 struct segue_changes *segue_committer_changes(struct segue_committer *committer);
 /*
- * Inside a change's `build`: whether the grant's batches below `step`, and the rows that ended in them, are in
- * the store or in this transaction.
+ * Inside a change's `build`: whether the grant's batches below `step`, and the rows that ended in
+ * them, are in the store or in this transaction.
  */
 bool segue_committer_covers(
 	const struct segue_committer *committer, const struct segue_grant *grant, uint64_t step);

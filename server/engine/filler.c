@@ -40,7 +40,10 @@ static int admit(
 	if (rc == SEGUE_PLAN_SKIP) {
 		_Atomic uint64_t *skipped =
 			&((struct segue_ring_header *)filler->ring.map)->skipped;
-		/* One writer, and nothing is ordered by it; pairs with segue_lane_skipped (client/lane.c) */
+		/*
+		 * One writer, and nothing is ordered by it; pairs with segue_lane_skipped
+		 * (client/lane.c)
+		 */
 		segue_store_release(skipped, segue_load_relaxed(skipped) + 1);
 	}
 	if (rc)

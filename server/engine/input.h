@@ -20,11 +20,13 @@ int segue_input_admit(const struct segue_input *input, uint64_t record, struct s
 	uint64_t *array_steps, uint64_t *total_length);
 /* As segue_plan_input's `longest`: asked step after step, computed once an epoch. */
 int segue_input_longest(struct segue_input *input, uint64_t epoch, uint64_t *steps);
-/* For a plan that only runs to a position, without the records: what it asks, answered by `input`. */
+/*
+ * For a plan that only runs to a position, without the records: what it asks, answered by `input`.
+ */
 struct segue_plan_input segue_input_of_plan(struct segue_input *input);
 /*
- * Whether the lane ends at that position: no batch can be made there. False also where that cannot be
- * told, as where a record cannot be read. Reads records.
+ * Whether the lane ends at that position: no batch can be made there. False also where that cannot
+ * be told, as where a record cannot be read. Reads records.
  */
 bool segue_input_is_over(struct segue_input *input, const struct segue_position *position);
 

@@ -18,8 +18,6 @@
 #ifndef SEGUE_STORE_LMDB_INSIDE_H
 #define SEGUE_STORE_LMDB_INSIDE_H
 
-#include "store/store.h"
-
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
@@ -27,6 +25,8 @@
 #include <sys/types.h>
 
 #include <lmdb.h>
+
+#include "store/store.h"
 
 #define SEGUE_LMDB_DIR  "store"
 #define SEGUE_LMDB_DATA SEGUE_LMDB_DIR "/data.mdb"

@@ -14,8 +14,8 @@ int segue_token_encode(const struct segue_token_record *head, const struct segue
 /* No token of a lane of such a stream is larger; it may be a few thousand bytes too much. */
 uint64_t segue_token_max(const struct segue_spec *spec);
 /*
- * `plan` says which rows of the image live. SEGUE_ETOKEN: not a token, of a later format, damaged. The caller frees head->position and the
- * image.
+ * `plan` says which rows of the image live. SEGUE_ETOKEN: not a token, of a later format, damaged.
+ * The caller frees head->position and the image.
  */
 int segue_token_decode(const struct segue_plan_spec *plan, const void *bytes, size_t size,
 	struct segue_token_record *head, struct segue_image **out);

@@ -202,8 +202,9 @@ struct segue_stream_spec {
 	const struct segue_feature *contexts;
 	size_t context_count;
 	/*
-	 * May be none: a plain batching service. Where they are stored (no volatile_), all states of
-	 * batch_size rows and 40 bytes a row are less than 1 GiB: a checkpoint of a lane is one value.
+	 * May be none: a plain batching service. Where they are stored (no volatile_), all states
+	 * of batch_size rows and 40 bytes a row are less than 1 GiB: a checkpoint of a lane is one
+	 * value.
 	 */
 	const struct segue_state *states;
 	size_t state_count;
@@ -224,9 +225,9 @@ struct segue_stream_spec {
 	enum segue_durability durability; /* (runtime) */
 	uint32_t interval_ms;             /* (runtime) 0: 1000 */
 	/*
-	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for so
-	 * long: stopped, or stuck. It learns that at its next call. 0: never, a lease ends with its
-	 * process or socket alone. Longer than the longest step of the training.
+	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for
+	 * so long: stopped, or stuck. It learns that at its next call. 0: never, a lease ends with
+	 * its process or socket alone. Longer than the longest step of the training.
 	 */
 	uint32_t lease_timeout_ms;
 	/* (runtime) newest checkpoints that the store keeps of a lane, up to 100; 0: 3 */
@@ -252,10 +253,10 @@ typedef void segue_progress_fn(void *arg, const char *what, uint64_t done, uint6
  *
  * An interrupt of segue_lane_next, of the wait for the disk (commit, flush), of a report or of a
  * checkpoint changes nothing. While a stream is opened, a token handed over (also to be checked), a
- * lane attached, restored or closed, or a lost server is replaced, it costs the connection, and with
- * it the client's leases, as if the server had been lost: each lane goes on where it was committed,
- * batches that are open come again (their commit fails with SEGUE_EFENCED), and a restore may have
- * taken place or not.
+ * lane attached, restored or closed, or a lost server is replaced, it costs the connection, and
+ * with it the client's leases, as if the server had been lost: each lane goes on where it was
+ * committed, batches that are open come again (their commit fails with SEGUE_EFENCED), and a
+ * restore may have taken place or not.
  */
 typedef int segue_interrupt_fn(void *arg);
 
@@ -365,9 +366,9 @@ SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
  * Gives the lease back and frees the handle, in any case. Batches not released yet stay readable
  * until they are (their memory is counted), but can no longer be committed. NULL is fine.
  *
- * 0: all that was committed is on disk (or persist = false). Else why that is not so: SEGUE_ENOSPACE
- * (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED, SEGUE_EGONE,
- * SEGUE_ETIMEOUT (the server did not answer), SEGUE_EINTERRUPTED.
+ * 0: all that was committed is on disk (or persist = false). Else why that is not so:
+ * SEGUE_ENOSPACE (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED,
+ * SEGUE_EGONE, SEGUE_ETIMEOUT (the server did not answer), SEGUE_EINTERRUPTED.
  */
 SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 
@@ -394,8 +395,8 @@ SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
 /*
  * Returns when everything committed on this handle is on disk; has the server write at once, not
  * after the interval. To wait for one commit, call it after segue_batch_commit(). Waits up to
- * timeout_ns (SEGUE_FOREVER: without limit); whatever comes back, the commits stand, and a call that
- * comes too late or is interrupted may be made again.
+ * timeout_ns (SEGUE_FOREVER: without limit); whatever comes back, the commits stand, and a call
+ * that comes too late or is interrupted may be made again.
  *
  * SEGUE_ENOSPACE (the disk is full: call it again when there is room), SEGUE_ESTORE (storage has
  * failed), SEGUE_EUNSAVED (the server was lost while a batch is open: commit or release it, then
@@ -426,8 +427,8 @@ SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, si
 
 /*
  * The token of any lane of the stream at exactly `step`: waits until that lane has committed it. A
- * lane that has ended is at every later step, and its token is of its end. Durable in the store when
- * this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step;
+ * lane that has ended is at every later step, and its token is of its end. Durable in the store
+ * when this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step;
  * SEGUE_ELIMIT if it has gone too far to be taken there.
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
@@ -485,8 +486,8 @@ SEGUE_EXPORT uint64_t segue_batch_step(const struct segue_batch *batch);
 /* Rows: batch_size, or fewer (0 never) in a shrinking tail. */
 SEGUE_EXPORT uint32_t segue_batch_rows(const struct segue_batch *batch);
 /*
- * The spans, one a row; valid until the batch is released. NULL: after fork, or the table is damaged;
- * segue_error_detail() says which.
+ * The spans, one a row; valid until the batch is released. NULL: after fork, or the table is
+ * damaged; segue_error_detail() says which.
  */
 SEGUE_EXPORT const struct segue_span *segue_batch_spans(
 	const struct segue_batch *batch, uint32_t *count);

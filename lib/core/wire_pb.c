@@ -1,4 +1,6 @@
-/* Messages and stored records to protobuf and back: the arena, and the tables of fields at work. */
+/* Protobuf messages as tables of their fields: packing and checking them. */
+#include "core/wire_pb.h"
+
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,48 +9,10 @@
 
 #include "core/error.h"
 #include "core/utf8.h"
-#include "core/wire_pb.h"
-
-/* ---- Arena ---- */
-
-int segue_arena_init(struct segue_arena *arena, size_t size)
-{
-	uint8_t *base = calloc(1, size);
-
-	if (!base)
-		return segue_fail(SEGUE_ENOMEM, "no memory for messages (%zu bytes)", size);
-	*arena = (struct segue_arena){.base = base, .size = size};
-	return 0;
-}
-
-void segue_arena_reset(struct segue_arena *arena)
-{
-	memset(arena->base, 0, arena->used);
-	arena->used = 0;
-}
-
-void segue_arena_finish(struct segue_arena *arena)
-{
-	free(arena->base);
-	*arena = (struct segue_arena){.base = NULL};
-}
-
-/* Once it could not give, it gives no more: `used` then says that it was too small. */
-void *segue_pb_take(struct segue_arena *arena, size_t size)
-{
-	size_t begin = (arena->used + SEGUE_PB_ALIGN - 1) & ~(size_t)(SEGUE_PB_ALIGN - 1);
-
-	if (begin > arena->size || size > arena->size - begin) {
-		arena->used = arena->size;
-		return NULL;
-	}
-	arena->used = begin + size;
-	return arena->base + begin;
-}
 
 void *segue_pb_build(struct segue_arena *scratch, size_t count, size_t size)
 {
-	void *bytes = segue_pb_take(scratch, count * size);
+	void *bytes = segue_arena_take(scratch, count * size);
 
 	assert(bytes);
 	return bytes;
@@ -56,7 +20,7 @@ void *segue_pb_build(struct segue_arena *scratch, size_t count, size_t size)
 
 static void *allocate(void *arena, size_t size)
 {
-	return segue_pb_take(arena, size);
+	return segue_arena_take(arena, size);
 }
 
 static void keep(void *arena, void *bytes)
@@ -286,7 +250,7 @@ static int get_string(const struct segue_pb_field *field, const ProtobufCBinaryD
 
 	if (rc)
 		return rc;
-	text = segue_pb_take(arena, from->len + 1);
+	text = segue_arena_take(arena, from->len + 1);
 	if (!text)
 		return segue_fail(
 			SEGUE_EPROTOCOL, "%s: no room for %zu bytes", field->name, from->len);
@@ -342,7 +306,7 @@ size_t segue_pb_columns_scratch(const struct segue_pb_column *columns, size_t ro
 	size_t size = 0;
 
 	for (; columns->name; columns++)
-		size += rows * sizeof(uint64_t) + SEGUE_PB_ALIGN;
+		size += rows * sizeof(uint64_t) + SEGUE_ARENA_ALIGN;
 	return size;
 }
 
