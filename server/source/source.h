@@ -3,8 +3,8 @@
  * needed.
  *
  * A source is shared by all loader threads of a stream. A record is an open reading position in one
- * of its records and belongs to one thread at a time. source.c lists the kinds, each a struct
- * segue_source_driver. Nobody outside of this room names one of them.
+ * of its records and belongs to one thread at a time. kinds.h finds the driver of a kind; nobody
+ * outside of this room names one.
  */
 #ifndef SEGUE_SOURCE_SOURCE_H
 #define SEGUE_SOURCE_SOURCE_H
@@ -135,9 +135,6 @@ struct segue_source_driver {
 	/* Descriptors that it may have open, as far as the spec tells. */
 	uint64_t (*descriptors)(const struct segue_spec *spec);
 };
-
-/* The row of the spec's kind, which there is. */
-const struct segue_source_driver *segue_source_driver(const struct segue_spec *spec);
 
 /*
  * Admits a record (the operation), and decides about one that is damaged, by the spec's on_error:

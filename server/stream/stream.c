@@ -11,6 +11,7 @@
 #include "core/wait.h"
 #include "os/process.h"
 #include "session/server.h"
+#include "source/kinds.h"
 #include "store/index.h"
 #include "store/key.h"
 #include "store/token.h"

@@ -16,7 +16,7 @@
 #include "bench.h"
 #include "source/tfrecord/crc32c.h"
 #include "core/error.h"
-#include "source/source.h"
+#include "source/kinds.h"
 
 #define SLOTS  4
 #define ROUNDS 9

@@ -12,6 +12,7 @@
 #include "core/layout.h"
 #include "core/wire.h"
 #include "lane/plan.h"
+#include "source/kinds.h"
 #include "source/tfrecord/index.h"
 #include "testspec.h"
 #include "tfwrite.h"

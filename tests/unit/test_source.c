@@ -3,6 +3,7 @@
  * indexes kept, changes and damage named, memory and file descriptors bounded.
  */
 #include "source/cache.h"
+#include "source/kinds.h"
 #include "source/tfrecord/tfrecord.h"
 
 #include "testspec.h"

@@ -8,25 +8,15 @@
 #ifndef SEGUE_SOURCE_TFRECORD_FEATURE_H
 #define SEGUE_SOURCE_TFRECORD_FEATURE_H
 
-#include "source/tfrecord/steps.h"
+#include "core/spec.h"
 
-/*
- * A varint from at most `size` bytes: bytes taken; 0 if it does not end in them, or is no 64-bit
- * value.
- */
-static inline size_t segue_varint(const uint8_t *bytes, size_t size, uint64_t *value)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < size && i < 10; i++) {
-		sum |= (uint64_t)(bytes[i] & 127) << 7 * i;
-		if (bytes[i] < 128) {
-			*value = sum;
-			return i == 9 && bytes[i] > 1 ? 0 : i + 1;
-		}
-	}
-	return 0;
-}
+/* What a Feature holds: its field number in the message. */
+enum segue_kind {
+	SEGUE_KIND_NONE = 0,
+	SEGUE_KIND_BYTES = 1,
+	SEGUE_KIND_FLOAT = 2,
+	SEGUE_KIND_INT64 = 3,
+};
 
 /* The text of a kind, for messages. */
 const char *segue_kind_name(enum segue_kind kind);

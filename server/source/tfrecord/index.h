@@ -1,9 +1,5 @@
 /*
  * The index of a data set: where each record of each file is, 16 bytes a record.
- *
- * Built by hopping through the files, kept between runs as one blob that knows which files it is
- * of. A kept index of other files, or of files whose sizes, first or last records differ, is not
- * replaced but refused: positions and states belong to the data that were there.
  */
 #ifndef SEGUE_SOURCE_TFRECORD_INDEX_H
 #define SEGUE_SOURCE_TFRECORD_INDEX_H
@@ -25,15 +21,10 @@ struct segue_index {
 	uint64_t fingerprint[2];
 };
 
-/*
- * Loads the index of `files` from the keeper and checks it against them, or builds and keeps it.
- * Inflates compressed files on the way (segue_files_inflate), but not before it knows that they are
- * the ones that the kept index is of.
- * SEGUE_ECHANGED names the file and what differs; SEGUE_EDATA: damaged framing, no records at all,
- * a record of 4 GiB or more; what the keeper returns.
- */
-int segue_index_open(struct segue_index *index, const struct segue_spec *spec,
-	struct segue_files *files, const struct segue_source_means *means);
+/* Tables for as many files; entries are the caller's to add. SEGUE_ENOMEM. */
+int segue_index_init(struct segue_index *index, const struct segue_files *files);
+/* All entries are there: finds the numbers of records and the fingerprint. */
+void segue_index_settle(struct segue_index *index, const struct segue_files *files);
 /* A zeroed index is fine. */
 void segue_index_finish(struct segue_index *index);
 

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 
 #include "core/error.h"
-#include "source/tfrecord/feature.h"
 
 static int take_varint(struct segue_piece *span, uint64_t *value)
 {

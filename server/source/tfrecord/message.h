@@ -8,18 +8,7 @@
 #define SEGUE_SOURCE_TFRECORD_MESSAGE_H
 
 #include "source/tfrecord/window.h"
-
-enum segue_wire {
-	SEGUE_WIRE_VARINT = 0,
-	SEGUE_WIRE_64 = 1,
-	SEGUE_WIRE_BYTES = 2,
-	SEGUE_WIRE_GROUP = 3,
-	SEGUE_WIRE_GROUP_END = 4,
-	SEGUE_WIRE_32 = 5,
-};
-
-/* Groups within groups that are passed over. */
-#define SEGUE_GROUPS_MAX 100
+#include "source/tfrecord/wire.h"
 
 /* A message, or what is left of one, in the record. */
 struct segue_piece {

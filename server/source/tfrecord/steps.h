@@ -8,16 +8,8 @@
 #ifndef SEGUE_SOURCE_TFRECORD_STEPS_H
 #define SEGUE_SOURCE_TFRECORD_STEPS_H
 
-#include "core/spec.h"
+#include "source/tfrecord/feature.h"
 #include "source/tfrecord/window.h"
-
-/* What a Feature holds: its field number in the message. */
-enum segue_kind {
-	SEGUE_KIND_NONE = 0,
-	SEGUE_KIND_BYTES = 1,
-	SEGUE_KIND_FLOAT = 2,
-	SEGUE_KIND_INT64 = 3,
-};
 
 /* A place in the steps of one sequence feature. Positions are the record's. */
 struct segue_cursor {

@@ -15,7 +15,7 @@
 #include "source/tfrecord/crc32c.h"
 #include "source/tfrecord/example.h"
 #include "source/tfrecord/framing.h"
-#include "source/tfrecord/index.h"
+#include "source/tfrecord/indexing.h"
 #include "source/tfrecord/manifest.h"
 
 /* With more sequence features than this, the windows of a long record become smaller. */
@@ -215,10 +215,7 @@ static int load(struct record *record, const struct segue_index_entry *entry)
 
 	record->offset = entry->offset + SEGUE_TFRECORD_HEADER;
 	record->sliding = entry->length > source->whole_max;
-	/*
-	 * A record that stays in memory whole is read in fewer, larger pieces that still fit the
-	 * cache.
-	 */
+	/* One that stays in memory is read in fewer, larger pieces that still fit the cache. */
 	uint32_t block = record->sliding ? block_size(source) : 4 * source->block;
 	rc = segue_blocks_init(&record->blocks, entry->length, block, record->sliding);
 	if (!rc)
