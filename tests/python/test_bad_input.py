@@ -1140,7 +1140,7 @@ def receive(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def hello(**changes: int) -> bytes:
-    fields = {"serial": 1, "protocol": 2, "layout": 2, **changes}
+    fields = {"serial": 1, "protocol": 2, "layout": 3, **changes}
     return frame(
         HELLO,
         message(
