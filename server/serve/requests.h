@@ -1,0 +1,12 @@
+/* What clients ask for: each message to its handler. */
+#ifndef SEGUE_SERVE_REQUESTS_H
+#define SEGUE_SERVE_REQUESTS_H
+
+#include "session/session.h"
+
+/* The callbacks of a server's sessions (session.h). */
+unsigned segue_requests_received(
+	struct segue_session *session, const struct segue_message *message);
+void segue_requests_session_gone(struct segue_session *session);
+
+#endif
