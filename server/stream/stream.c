@@ -224,7 +224,6 @@ static int start_looking(struct segue_session *session, uint64_t serial, struct 
 void segue_stream_open_request(
 	struct segue_session *session, uint64_t serial, struct segue_spec *spec)
 {
-	sweep(session->server); /* what this session has closed just before is not to be found */
 	const struct segue_stream *stream = find(session->server, spec->name);
 	if (!stream || segue_account_reads_as(session->account, stream->account)) {
 		open_for(session, serial, spec);

@@ -40,4 +40,51 @@ bool segue_testserver_run(struct segue_testserver *test, bool (*until)(void *arg
 /* Until all that is under way on other threads has come back, and one tick more. */
 void segue_testserver_settle(struct segue_testserver *test);
 
+/* What all connections together have taken. */
+uint64_t segue_testserver_taken(struct segue_testserver *test, enum segue_limit limit);
+
+/* ---- Clients ---- */
+
+/* A client at the other end of a socketpair. About 64 KiB. */
+struct segue_testpeer {
+	struct segue_testserver *test;
+	int socket;
+	struct segue_session *session; /* the server's side of it, as long as that is there */
+	struct segue_frame_reader reader;
+	struct segue_arena arena;
+	struct segue_message reply; /* the last; its texts are good until the next one */
+	int fds[SEGUE_FRAME_FDS];   /* that came with it: closed when the next one comes */
+	size_t fd_count;
+};
+
+/* Connects. It has not said HELLO. */
+void segue_testpeer_connect(struct segue_testpeer *peer, struct segue_testserver *test);
+/* Closes its socket, and frees what it has. */
+void segue_testpeer_close(struct segue_testpeer *peer);
+void segue_testpeer_send(struct segue_testpeer *peer, const struct segue_message *message);
+/* Runs the loop until an answer has come, and returns its type; 0: the server has hung up. */
+int segue_testpeer_receive(struct segue_testpeer *peer);
+/* Sends, and receives what is not PROGRESS. */
+int segue_testpeer_ask(struct segue_testpeer *peer, const struct segue_message *message);
+/* The detail of a FAILURE with this code; "": the reply is another one. */
+const char *segue_testpeer_failure(const struct segue_testpeer *peer, int code);
+
+/* Connects, and says HELLO. */
+void segue_testpeer_greet(struct segue_testpeer *peer, struct segue_testserver *test);
+/*
+ * Opens the stream "s" over a file of 8 records of 6 steps, with one sequence feature and no states:
+ * batch_size 2, num_unroll 2, 4 lanes. Returns its id.
+ */
+uint64_t segue_testpeer_open(struct segue_testpeer *peer);
+/* The same with other wishes: `change` alters the spec. Returns the type of the answer. */
+int segue_testpeer_open_as(
+	struct segue_testpeer *peer, void (*change)(struct segue_stream_spec *spec));
+/* Asks for a lane; timeout 0: the default. Does not wait for the answer. */
+void segue_testpeer_want(struct segue_testpeer *peer, uint64_t stream, uint32_t lane,
+	enum segue_attach_mode mode, int64_t timeout_ns);
+/* Asks for it, and gets it: aborts if not. Returns the lease. */
+uint64_t segue_testpeer_take(struct segue_testpeer *peer, uint64_t stream, uint32_t lane);
+/* Commits and releases all batches below `step`, when they are there: of the lane that came last. */
+void segue_testpeer_commit(struct segue_testpeer *peer, uint64_t step);
+
 #endif
