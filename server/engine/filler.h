@@ -2,9 +2,9 @@
  * A filler: runs the plan of one lane ahead of its workers and writes the batches into a feed's
  * ring.
  *
- * It owns the feed, the ring's memory and the open records of the rows. One task at a time works for
- * it on the stream's loader threads; the feed's lock is held only to ask the gate and to publish,
- * never while a slot is filled.
+ * It owns the feed, the ring's memory and the open records of the rows. One task at a time works
+ * for it on the stream's loader threads; the feed's lock is held only to ask the gate and to
+ * publish, never while a slot is filled.
  *
  *	       kick()             kick()
  *	IDLE ──────────► RUNNING ────────► AGAIN

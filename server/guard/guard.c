@@ -5,8 +5,6 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "guard/quota.h"
-#include "guard/roots.h"
 #include "guard/user.h"
 
 struct segue_guard {

@@ -3,7 +3,8 @@
 #define SEGUE_GUARD_USER_H
 
 #include "core/list.h"
-#include "guard/guard.h"
+#include "guard/quota.h"
+#include "os/pool.h"
 
 LIST_HEAD(segue_users, segue_user);
 

@@ -17,8 +17,8 @@ struct segue_task {
 	/* On a thread of the pool. Its code, with that thread's detail, becomes `outcome`. */
 	int (*work)(struct segue_task *task);
 	/*
-	 * Then, on the loop's thread; may free the task. NULL: nobody is told, and the pool knows the
-	 * task no more once `work` is called, which may give it to a pool again, or free it.
+	 * Then, on the loop's thread; may free the task. NULL: nobody is told, and the pool knows
+	 * the task no more once `work` is called, which may give it to a pool again, or free it.
 	 */
 	void (*done)(struct segue_task *task);
 	struct segue_outcome outcome;

@@ -20,7 +20,8 @@ void segue_process_identify(int64_t pid, struct segue_holder *out);
 enum segue_presence segue_process_presence(const struct segue_holder *holder);
 /*
  * A pidfd of the process at the other end of `socket`, that becomes readable when it ends; by its
- * number, `pid`, where the kernel does not know it by the socket. SEGUE_ESYSTEM where there is none.
+ * number, `pid`, where the kernel does not know it by the socket. SEGUE_ESYSTEM where there is
+ * none.
  */
 int segue_process_watch(int socket, int64_t pid);
 

@@ -13,7 +13,7 @@
 #include "stream/checkpoint.h"
 #include "stream/release.h"
 #include "stream/stored.h"
-#include "stream/stream.h"
+#include "stream/streams.h"
 
 enum { PATHS_BYTES_MAX = 1 << 28 };
 
@@ -224,10 +224,4 @@ unsigned segue_requests_received(struct segue_session *session, const struct seg
 		return hang_up(session, message, "a message that only servers send");
 	handlers[type].handle(session, message);
 	return handlers[type].cost;
-}
-
-void segue_requests_session_gone(struct segue_session *session)
-{
-	segue_streams_session_gone(session);
-	segue_uploads_session_gone(session);
 }

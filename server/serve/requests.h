@@ -4,9 +4,8 @@
 
 #include "session/session.h"
 
-/* The callbacks of a server's sessions (session.h). */
+/* The `received` of a server's sessions. */
 unsigned segue_requests_received(
 	struct segue_session *session, const struct segue_message *message);
-void segue_requests_session_gone(struct segue_session *session);
 
 #endif

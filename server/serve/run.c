@@ -23,8 +23,9 @@
 #include "serve/requests.h"
 #include "session/listener.h"
 #include "session/request.h"
+#include "session/upload.h"
 #include "stream/checkpoint.h"
-#include "stream/stream.h"
+#include "stream/streams.h"
 
 #define LOCK_WAIT_NS      INT64_C(5000000000)  /* embedded: the one before may still be ending */
 #define LOG_NS            INT64_C(5000000000)  /* between two lines about long work */
@@ -64,6 +65,13 @@ static void storage_news(void *arg, const struct segue_outcome *outcome)
 		logf_line("storage works again");
 	server->storage = *outcome;
 	segue_streams_storage(server);
+}
+
+static void session_gone(struct segue_session *session)
+{
+	segue_streams_session_gone(session);
+	segue_requests_session_gone(session);
+	segue_uploads_session_gone(session);
 }
 
 /* What is committed goes to disk if it can, then the loop ends. */
@@ -323,8 +331,7 @@ static void init(struct run *run, const struct segue_options *options)
 {
 	*run = (struct run){
 		.options = *options,
-		.sessions = {.received = segue_requests_received,
-			.gone = segue_requests_session_gone},
+		.sessions = {.received = segue_requests_received, .gone = session_gone},
 		.streams = {.next_id = 1},
 		.server =
 			{

@@ -1,4 +1,7 @@
-/* A server's life: it starts, serves, and ends when it is told to or, embedded, when all have left. */
+/*
+ * A server's life: it starts, serves, and ends when it is told to or, embedded, when all have
+ * left.
+ */
 #ifndef SEGUE_SERVE_RUN_H
 #define SEGUE_SERVE_RUN_H
 
@@ -14,7 +17,10 @@ struct segue_options {
 	uint64_t map_bytes; /* the store cannot grow beyond; 0: no limit of ours */
 };
 
-/* Exit status of a server, not embedded, that gets SIGBUS; an embedded one ends with that of ESTORE. */
+/*
+ * Exit status of a server, not embedded, that gets SIGBUS; an embedded one ends with that of
+ * ESTORE.
+ */
 #define SEGUE_SERVER_UNREADABLE 3
 
 /* Runs until SIGTERM, or, embedded, until nobody uses it. 0 or a negative code. */

@@ -8,8 +8,8 @@
 
 struct segue_listener;
 /*
- * Binds the server's socket and listens, or takes over `given`, one that listens already; -1: there is
- * none. Under the store's lock: a stale socket is removed, a live one is SEGUE_EBUSY.
+ * Binds the server's socket and listens, or takes over `given`, one that listens already; -1:
+ * there is none. Under the store's lock: a stale socket is removed, a live one is SEGUE_EBUSY.
  */
 int segue_listener_create(struct segue_server *server, int given, struct segue_listener **out);
 /* Tries again to accept where there was no descriptor for it. */

@@ -95,7 +95,7 @@ void segue_request_end(struct segue_request *request)
 	request->account = NULL;
 }
 
-void segue_requests_forget(struct segue_session *session)
+void segue_requests_session_gone(struct segue_session *session)
 {
 	while (!LIST_EMPTY(&session->requests))
 		segue_request_give_up(LIST_FIRST(&session->requests));

@@ -1,6 +1,6 @@
 /*
- * A request that is answered later: when other threads have worked for it, or its time has come. The
- * first member of what it is about.
+ * A request that is answered later: when other threads have worked for it, or its time has come.
+ * The first member of what it is about.
  */
 #ifndef SEGUE_SESSION_REQUEST_H
 #define SEGUE_SESSION_REQUEST_H
@@ -27,14 +27,14 @@ struct segue_request {
 int segue_request_begin(
 	struct segue_request *request, struct segue_session *session, uint64_t serial);
 /*
- * Begins it, and has it done on a thread of the account's: `work`, if nobody has given it up by then,
- * and on the loop's thread `done`, which must end it. Also SEGUE_ENOMEM, SEGUE_ESYSTEM.
+ * Begins it, and has it done on a thread of the account's: `work`, if nobody has given it up by
+ * then, and on the loop's thread `done`, which must end it. Also SEGUE_ENOMEM, SEGUE_ESYSTEM.
  */
 int segue_request_run(struct segue_request *request, struct segue_session *session, uint64_t serial,
 	int (*work)(struct segue_request *request), void (*done)(struct segue_task *task));
 /*
- * Whether nothing is left to be said when its task is done: nobody waits, or the task has failed, which
- * the session is told here.
+ * Whether nothing is left to be said when its task is done: nobody waits, or the task has failed,
+ * which the session is told here.
  */
 bool segue_request_is_over(struct segue_request *request);
 /* Nobody waits for it any more: what works for it may stop. */
@@ -44,8 +44,8 @@ int segue_request_given_up(void *arg);
 /* It has been answered, or never will be: the last that is done with it. */
 void segue_request_end(struct segue_request *request);
 
-/* Nobody waits for any of the session's. */
-void segue_requests_forget(struct segue_session *session);
+/* The session is gone: nobody waits for any of its requests. */
+void segue_requests_session_gone(struct segue_session *session);
 /* The server is being stopped: what works for them may stop; they are answered still. */
 void segue_requests_give_up(struct segue_server *server);
 

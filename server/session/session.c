@@ -13,7 +13,6 @@
 #include "core/shm.h"
 #include "core/wait.h"
 #include "os/process.h"
-#include "session/request.h"
 
 enum {
 	HELLO_WITHIN_S = 5,
@@ -115,8 +114,8 @@ int segue_sessions_take(struct segue_server *server, struct segue_account *accou
 
 /*
  * fds that a peer has not taken count against this process, for all its peers together: they are
- * their account's. Those of one answer, which an honest peer has on their way, are paid for with the
- * connection.
+ * their account's. Those of one answer, which an honest peer has on their way, are paid for with
+ * the connection.
  */
 static bool may_send_fds(struct segue_session *session, unsigned count)
 {
@@ -295,7 +294,10 @@ static int identify(struct segue_session *session)
 	return 0;
 }
 
-/* The connection's place among those of its user: the socket, the process's fd, those of an answer. */
+/*
+ * The connection's place among those of its user: the socket, the process's fd, those of an
+ * answer.
+ */
 static int take_place(struct segue_session *session)
 {
 	struct segue_account *account = session->account;
@@ -410,7 +412,10 @@ static void take_leave(struct segue_session *session)
 	destroy(session);
 }
 
-/* fds that the peer has not read stay on their way, and its account's, until it reads or goes, too. */
+/*
+ * fds that the peer has not read stay on their way, and its account's, until it reads or goes,
+ * too.
+ */
 static void destroy_later(void *arg)
 {
 	struct segue_session *session = arg;
@@ -448,7 +453,6 @@ void segue_session_close(struct segue_session *session)
 	if (session->process.fd >= 0)
 		segue_loop_remove(server->loop, &session->process);
 	server->sessions->gone(session);
-	segue_requests_forget(session);
 	/* Callers up the stack may still look at it. */
 	segue_loop_post(server->loop, destroy_later, session);
 }

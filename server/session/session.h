@@ -9,8 +9,8 @@
  *	 │       │        │
  *	 └───────┴────────┴──► LEAVING   closed; its peer may have file descriptors to read still
  *
- * Whether it is read, and whether it waits for room, are two more things, independent of that and of
- * each other: `events`.
+ * Whether it is read, and whether it waits for room, are two more things, independent of that and
+ * of each other: `events`.
  */
 #ifndef SEGUE_SESSION_SESSION_H
 #define SEGUE_SESSION_SESSION_H
@@ -32,7 +32,7 @@ struct segue_sessions {
 	/* A message has come. Returns what it costs, in frames of the rate: about what it makes the
 	 * loop do. */
 	unsigned (*received)(struct segue_session *session, const struct segue_message *message);
-	/* It has been closed: what it had elsewhere ends. Nothing can be sent any more. */
+	/* It has been closed: what it had and asked for ends. Nothing can be sent any more. */
 	void (*gone)(struct segue_session *session);
 	LIST_HEAD(, segue_session) all;
 	LIST_HEAD(, segue_session) leaving;
@@ -76,7 +76,9 @@ struct segue_session {
 
 /* Takes over a connected socket. A peer that may not connect, or not once more, is told why. */
 void segue_session_create(struct segue_server *server, int socket);
-/* Tells whoever is at the other end why it is not served, with this thread's detail; then closes. */
+/*
+ * Tells whoever is at the other end why it is not served, with this thread's detail; then closes.
+ */
 void segue_session_refuse(int socket, int code);
 /* It has said HELLO, and is served from now on. */
 void segue_session_greet(struct segue_session *session, const char *program);
@@ -99,7 +101,10 @@ void segue_session_close(struct segue_session *session);
 
 /* Time passes. */
 void segue_sessions_tick(struct segue_server *server, int64_t now);
-/* Like segue_account_take(); of descriptors, those that peers have read meanwhile are given back first. */
+/*
+ * Like segue_account_take(); of descriptors, those that peers have read meanwhile are given back
+ * first.
+ */
 int segue_sessions_take(struct segue_server *server, struct segue_account *account,
 	enum segue_limit limit, uint64_t more);
 void segue_sessions_close(struct segue_server *server);

@@ -19,7 +19,8 @@ enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100, LOOKS_A_TIMEOUT = 16 }
 
 /*
  * A request for a lane: its upload is being read (it is among the ledger's `loading`), it waits
- * (`waiting`), or it is made into a grant (`making`). Its task reads the upload, then makes the grant.
+ * (`waiting`), or it is made into a grant (`making`). Its task reads the upload, then makes the
+ * grant.
  */
 struct segue_attach {
 	struct segue_request base;
@@ -163,7 +164,9 @@ static void granted(struct segue_task *task)
 {
 	struct segue_attach *attach = (struct segue_attach *)task;
 	struct segue_ledger *ledger = attach->ledger;
-	/* One that a stop has overtaken is on disk: its holder must learn the token to offer with. */
+	/*
+	 * One that a stop has overtaken is on disk: its holder must learn the token to offer with.
+	 */
 	bool ok = task->outcome.rc == 0 && attach->base.session;
 
 	ledger->making = NULL;

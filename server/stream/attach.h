@@ -11,8 +11,10 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 
 /* ---- All ledgers of a stream that are in use, once it is open ---- */
 
-/* Lets those ask who wait for what is free; looks for reservations that run out, requests whose time is
- * up, workers that wrote nonsense or are still. When to come again. */
+/*
+ * Lets those ask who wait for what is free; looks for reservations that run out, requests whose
+ * time is up, workers that wrote nonsense or are still. When to come again.
+ */
 int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now);
 /* The session is gone: its leases end, its requests are forgotten. */
 void segue_ledgers_session_gone(struct segue_stream *stream, struct segue_session *session);

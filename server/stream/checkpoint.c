@@ -35,7 +35,10 @@ struct segue_checkpoint {
 	size_t size;
 };
 
-/* The same bytes for the same step, whether a lease or the store is read: ended rows have no states. */
+/*
+ * The same bytes for the same step, whether a lease or the store is read: ended rows have no
+ * states.
+ */
 static void clear_ended(struct segue_image *image)
 {
 	for (uint32_t row = 0, i = 0; row < image->position->rows; row++) {

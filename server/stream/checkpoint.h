@@ -1,6 +1,6 @@
 /*
- * Checkpoints: the token of a lane at one step, now or as soon as it is committed. It is in the store
- * before it is sent, with the final states of all that ended before that step.
+ * Checkpoints: the token of a lane at one step, now or as soon as it is committed. It is in the
+ * store before it is sent, with the final states of all that ended before that step.
  */
 #ifndef SEGUE_STREAM_CHECKPOINT_H
 #define SEGUE_STREAM_CHECKPOINT_H

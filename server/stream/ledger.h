@@ -2,8 +2,8 @@
  * The ledgers of a stream: for each (lane, group) who has it, and what is in force. On the loop's
  * thread.
  *
- *	ask ──► make the grant (loader or helper thread) ──► HELD ──► end: fence, write (committer) ──► take down
- *	attach.c                                                   release.c
+ *	attach.c:  ask ──► make the grant (loader or helper thread) ──► HELD
+ *	release.c: HELD ──► end: fence, write (committer) ──► take down ──► FREE
  *
  * A ledger stays where it is until the tick sweeps those that nobody has, asks for or reads.
  */
@@ -54,14 +54,17 @@ struct segue_ledgers {
 	struct segue_stream *stream;
 	struct segue_ledger *of_lane; /* one a lane, group 0; NULL if persist is false */
 	uint32_t lanes;
-	/* Those that somebody has, has reserved or asks for; all there are if persist is false. What is
-	 * done to all ledgers, again and again, is done to these: a stream may have many lanes. */
+	/*
+	 * Those that somebody has, has reserved or asks for; all there are if persist is false.
+	 * What is done to all ledgers, again and again, is done to these: a stream may have many
+	 * lanes.
+	 */
 	LIST_HEAD(, segue_ledger) in_use;
 };
 
 /*
- * Makes a ledger for each of `lanes` of the stream with that id, and loads its record: who held it, and
- * up to where it is on disk. From any thread.
+ * Makes a ledger for each of `lanes` of the stream with that id, and loads its record: who held
+ * it, and up to where it is on disk. From any thread.
  */
 int segue_ledgers_load(struct segue_ledgers *ledgers, struct segue_store *store, uint32_t stream,
 	uint32_t lanes, int64_t now);
@@ -69,16 +72,24 @@ int segue_ledgers_load(struct segue_ledgers *ledgers, struct segue_store *store,
 void segue_ledgers_finish(struct segue_ledgers *ledgers);
 /* A ledger of its own for an attach to a stream with persist = false. NULL: no memory. */
 struct segue_ledger *segue_ledgers_add(struct segue_ledgers *ledgers, struct segue_place place);
-/* The lane's ledger; of a stream with persist = false the one that this session holds. NULL: none. */
+/*
+ * The lane's ledger; of a stream with persist = false the one that this session holds. NULL: none.
+ */
 struct segue_ledger *segue_ledgers_find(
 	const struct segue_ledgers *ledgers, const struct segue_session *session, uint32_t lane);
 /* Somebody asks for it: it is listed until a sweep finds it idle. */
 void segue_ledger_use(struct segue_ledgers *ledgers, struct segue_ledger *ledger);
-/* Takes what a grant needs of the account, which is held then: `memory` and descriptors. SEGUE_ELIMIT. */
+/*
+ * Takes what a grant needs of the account, which is held then: `memory` and descriptors.
+ * SEGUE_ELIMIT.
+ */
 int segue_ledger_pay(struct segue_ledger *ledger, struct segue_server *server,
 	struct segue_account *account, uint64_t memory);
 void segue_ledger_pay_back(struct segue_ledger *ledger);
-/* Takes those that nobody has, asks for or reads out of the list. Nobody may look at one just then. */
+/*
+ * Takes those that nobody has, asks for or reads out of the list. Nobody may look at one just
+ * then.
+ */
 void segue_ledgers_sweep(struct segue_ledgers *ledgers);
 
 #endif

@@ -79,8 +79,8 @@ int segue_opening_find(struct segue_session *session, uint64_t id, struct segue_
 /* ---- Answers ---- */
 
 /*
- * The spec's hash leaves the paths out: the data set is known by its fingerprint. But while a stream
- * is open nobody looks at other files that are asked for, so they must not differ.
+ * The spec's hash leaves the paths out: the data set is known by its fingerprint. But while a
+ * stream is open nobody looks at other files that are asked for, so they must not differ.
  */
 static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
 {

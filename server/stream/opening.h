@@ -24,8 +24,9 @@ struct segue_opening {
 int segue_opening_create(struct segue_stream *stream, struct segue_session *session,
 	uint64_t serial, struct segue_spec *spec, struct segue_opening **out);
 /*
- * Answers what waits for the stream: what it is, or why it could not be opened (`rc` with this thread's
- * detail); then, or if the session has asked for another stream than this, the session leaves it.
+ * Answers what waits for the stream: what it is, or why it could not be opened (`rc` with this
+ * thread's detail); then, or if the session has asked for another stream than this, the session
+ * leaves it.
  */
 void segue_opening_answer(struct segue_opening *opening, int rc);
 /* An answered opening of this session. SEGUE_EPROTOCOL: there is none such. */

@@ -145,7 +145,9 @@ void segue_ledger_end(struct segue_ledger *ledger, bool held)
 
 /* ---- Requests ---- */
 
-/* `ending`: also one that has ended, for a stop or by its timeout, and is being written. Or NULL. */
+/*
+ * `ending`: also one that has ended, for a stop or by its timeout, and is being written. Or NULL.
+ */
 static struct segue_ledger *find_lease(
 	const struct segue_session *session, uint64_t lease, bool ending)
 {

@@ -5,10 +5,10 @@
 #include "stream/stream.h"
 
 /*
- * The lease is over, if there is one: fences the holder, has written what it committed, and takes the
- * grant down; the ledger is FREE then, and the tick that follows lets the next one ask. `held`: the
- * server stops, and the holder may go on with the next one: it is not fenced, and offers what it commits
- * until then.
+ * The lease is over, if there is one: fences the holder, has written what it committed, and takes
+ * the grant down; the ledger is FREE then, and the tick that follows lets the next one ask.
+ * `held`: the server stops, and the holder may go on with the next one: it is not fenced, and
+ * offers what it commits until then.
  */
 void segue_ledger_end(struct segue_ledger *ledger, bool held);
 /* ENDING: says why the last commit is not on disk. Returns the code. */

@@ -1,6 +1,6 @@
 /*
- * Streams: a data set with its spec, opened once and used by many. On the loop's thread, but for the
- * opening itself (dataset.c).
+ * Streams: a data set with its spec, opened once and used by many. On the loop's thread, but for
+ * the opening itself (dataset.c).
  *
  * A stream is there until the tick finds that no session has it open and no lease needs it.
  */
@@ -43,20 +43,16 @@ struct segue_stream {
 	LIST_HEAD(, segue_opening) openings; /* of all sessions */
 };
 
-/* Answers, now or later. `spec` is taken over. */
-void segue_stream_open_request(
-	struct segue_session *session, uint64_t serial, struct segue_spec *spec);
-void segue_stream_close_request(struct segue_session *session, const struct segue_message *message);
-/* The session is gone: its leases end, its requests are forgotten. */
-void segue_streams_session_gone(struct segue_session *session);
-/* Time passes: reservations, waiting requests, what nobody uses. Returns when to come again. */
-int64_t segue_streams_tick(struct segue_server *server, int64_t now);
-/* Storage failed, or works again: see server->storage. */
-void segue_streams_storage(struct segue_server *server);
-/* Ends all leases for a stop; their holders may offer them to the next server. True if none is
- * left. */
-bool segue_streams_stop(struct segue_server *server);
-/* Frees what is left when the loop has ended. */
-void segue_streams_destroy(struct segue_server *server);
+/*
+ * A stream that is OPENING, among all of the server; its task is still to be given. On the
+ * session's account: takes at most what it may need, but for the index, of which nothing is known.
+ * SEGUE_ELIMIT, SEGUE_ENOMEM, SEGUE_ESYSTEM.
+ */
+int segue_stream_create(
+	struct segue_session *session, const struct segue_spec *spec, struct segue_stream **out);
+/* Its source is open: takes what that really has. SEGUE_ELIMIT. */
+int segue_stream_pay_for_source(struct segue_stream *stream);
+/* Ends its threads, and frees it; it is not among all any more. */
+void segue_stream_destroy(struct segue_stream *stream);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * A server without a listener, for tests that talk to it over socketpairs, or call its parts. A store,
- * a loop, a committer, a guard; who uses it drives the loop.
+ * A server without a listener, for tests that talk to it over socketpairs, or call its parts. A
+ * store, a loop, a committer, a guard; who uses it drives the loop.
  *
  * A fault of the machine (no memory, no file) prints and aborts.
  */
@@ -33,8 +33,8 @@ void segue_testserver_finish(struct segue_testserver *test);
 /* What a server does in each tick, but for its listener and its end. */
 void segue_testserver_tick(struct segue_testserver *test, int64_t now);
 /*
- * Runs the loop until `until` says so, which is asked after each tick; false: 20 s have passed. `arg` is
- * its.
+ * Runs the loop until `until` says so, which is asked after each tick; false: 20 s have passed.
+ * `arg` is its.
  */
 bool segue_testserver_run(struct segue_testserver *test, bool (*until)(void *arg), void *arg);
 /* Until all that is under way on other threads has come back, and one tick more. */
@@ -72,8 +72,8 @@ const char *segue_testpeer_failure(const struct segue_testpeer *peer, int code);
 /* Connects, and says HELLO. */
 void segue_testpeer_greet(struct segue_testpeer *peer, struct segue_testserver *test);
 /*
- * Opens the stream "s" over a file of 8 records of 6 steps, with one sequence feature and no states:
- * batch_size 2, num_unroll 2, 4 lanes. Returns its id.
+ * Opens the stream "s" over a file of 8 records of 6 steps, with one sequence feature and no
+ * states: batch_size 2, num_unroll 2, 4 lanes. Returns its id.
  */
 uint64_t segue_testpeer_open(struct segue_testpeer *peer);
 /* The same with other wishes: `change` alters the spec. Returns the type of the answer. */
@@ -84,7 +84,9 @@ void segue_testpeer_want(struct segue_testpeer *peer, uint64_t stream, uint32_t 
 	enum segue_attach_mode mode, int64_t timeout_ns);
 /* Asks for it, and gets it: aborts if not. Returns the lease. */
 uint64_t segue_testpeer_take(struct segue_testpeer *peer, uint64_t stream, uint32_t lane);
-/* Commits and releases all batches below `step`, when they are there: of the lane that came last. */
+/*
+ * Commits and releases all batches below `step`, when they are there: of the lane that came last.
+ */
 void segue_testpeer_commit(struct segue_testpeer *peer, uint64_t step);
 
 #endif

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "stream/attach.h"
+#include "stream/streams.h"
 #include "testserver.h"
 
 #define SECOND INT64_C(1000000000)

@@ -1,4 +1,6 @@
-/* The guard: files beneath roots, for readers of other users; accounts, and what is done on them. */
+/*
+ * The guard: files beneath roots, for readers of other users; accounts, and what is done on them.
+ */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>

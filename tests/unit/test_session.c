@@ -32,6 +32,7 @@ static void note_gone(struct segue_session *session)
 {
 	cr_assert_eq(session->state, SEGUE_SESSION_LEAVING);
 	gone++;
+	segue_requests_session_gone(session);
 	segue_uploads_session_gone(session);
 }
 

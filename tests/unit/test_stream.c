@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "stream/opening.h"
+#include "stream/streams.h"
 #include "testserver.h"
 
 static struct segue_testserver test;
