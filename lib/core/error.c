@@ -125,6 +125,17 @@ int segue_fail_no_directory(const char *path)
 	return segue_fail(SEGUE_ESYSTEM, "%s: %s", path, strerror(ENOTDIR));
 }
 
+void segue_outcome_take(struct segue_outcome *outcome, int rc)
+{
+	outcome->rc = rc;
+	strcpy(outcome->detail, rc ? detail : "");
+}
+
+int segue_outcome_give(const struct segue_outcome *outcome)
+{
+	return outcome->rc ? segue_fail(outcome->rc, "%s", outcome->detail) : 0;
+}
+
 const char *segue_error_detail(void)
 {
 	return detail;

@@ -24,4 +24,14 @@ static inline int segue_unless_memory(int rc, int damage)
 	return rc == SEGUE_ENOMEM ? rc : damage;
 }
 
+/* How work ended that another thread did: a code, and the detail if it is an error. */
+struct segue_outcome {
+	int rc;
+	char detail[SEGUE_DETAIL_MAX];
+};
+/* On the thread that did it: takes this thread's detail along. */
+void segue_outcome_take(struct segue_outcome *outcome, int rc);
+/* On the thread that wants to know: its detail is this thread's from now on. Returns its code. */
+int segue_outcome_give(const struct segue_outcome *outcome);
+
 #endif

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "guard/quota.h"
+#include "guard/guard.h"
 
 /* Exit statuses that scripts can rely on; `segue serve --embedded` has its own (serve.c). */
 enum {

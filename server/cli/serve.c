@@ -15,7 +15,8 @@
 #include "cli/service.h"
 #include "core/error.h"
 #include "os/notify.h"
-#include "session/server.h"
+#include "os/loop.h"
+#include "serve/run.h"
 #include "store/file_system.h"
 
 /*

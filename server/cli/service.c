@@ -79,8 +79,8 @@ static bool is_number(const char *text, uint32_t *out)
 
 static int find_users(struct segue_cli_service *service, const struct texts *names)
 {
-	service->users = calloc(names->count + 1, sizeof(*service->users));
-	if (!service->users)
+	service->rules.users = calloc(names->count + 1, sizeof(*service->rules.users));
+	if (!service->rules.users)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a list");
 	for (size_t i = 0; i < names->count; i++) {
 		const struct passwd *user;
@@ -92,15 +92,15 @@ static int find_users(struct segue_cli_service *service, const struct texts *nam
 					"--allow-user: there is no user '%s'", names->text[i]);
 			uid = user->pw_uid;
 		}
-		service->users[service->user_count++] = uid;
+		service->rules.users[service->rules.user_count++] = uid;
 	}
 	return 0;
 }
 
 static int find_groups(struct segue_cli_service *service, const struct texts *names)
 {
-	service->groups = calloc(names->count + 1, sizeof(*service->groups));
-	if (!service->groups)
+	service->rules.groups = calloc(names->count + 1, sizeof(*service->rules.groups));
+	if (!service->rules.groups)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a list");
 	for (size_t i = 0; i < names->count; i++) {
 		const struct group *group;
@@ -112,7 +112,7 @@ static int find_groups(struct segue_cli_service *service, const struct texts *na
 					"--allow-group: there is no group '%s'", names->text[i]);
 			gid = group->gr_gid;
 		}
-		service->groups[service->group_count++] = gid;
+		service->rules.groups[service->rules.group_count++] = gid;
 	}
 	return 0;
 }
@@ -132,7 +132,8 @@ static int set_admission(struct segue_cli_service *service, const struct segue_c
 		return rc;
 	rc = find_groups(service, &names);
 	finish_texts(&names);
-	if (!rc && service->user_count + service->group_count > 0 && !service->roots)
+	if (!rc && service->rules.user_count + service->rules.group_count > 0 &&
+		!service->rules.roots)
 		rc = segue_fail(SEGUE_EINVAL,
 			"--allow-user and --allow-group need --root: without it other users could "
 			"have the server read any file that it may read itself");
@@ -158,10 +159,10 @@ static void raise_descriptors(void)
 static int set_limits(struct segue_cli_service *service, const struct segue_cli_options *options)
 {
 	raise_descriptors();
-	int rc = segue_limits_init(&service->limits);
+	int rc = segue_limits_init(&service->rules.limits);
 	for (unsigned i = 0; !rc && i < SEGUE_LIMIT_COUNT; i++) {
 		if (options->limits[i])
-			rc = segue_limits_set(&service->limits, i, options->limits[i]);
+			rc = segue_limits_set(&service->rules.limits, i, options->limits[i]);
 	}
 	return rc;
 }
@@ -172,7 +173,7 @@ static int set_roots(struct segue_cli_service *service, const struct segue_cli_o
 
 	int rc = get_texts(&options->roots, "SEGUE_ROOT", &dirs);
 	if (!rc && dirs.count)
-		rc = segue_roots_create(dirs.text, dirs.count, &service->roots);
+		rc = segue_roots_create(dirs.text, dirs.count, &service->rules.roots);
 	finish_texts(&dirs);
 	return rc;
 }
@@ -227,17 +228,12 @@ int segue_cli_service_socket(
 void segue_cli_service_apply(const struct segue_cli_service *service, struct segue_options *options)
 {
 	options->listen_fd = service->listen_fd;
-	options->limits = service->limits;
-	options->roots = service->roots;
-	options->users = service->users;
-	options->groups = service->groups;
-	options->user_count = service->user_count;
-	options->group_count = service->group_count;
+	options->rules = &service->rules;
 }
 
 void segue_cli_service_finish(struct segue_cli_service *service)
 {
-	segue_roots_destroy(service->roots);
-	free(service->users);
-	free(service->groups);
+	segue_roots_destroy(service->rules.roots);
+	free(service->rules.users);
+	free(service->rules.groups);
 }

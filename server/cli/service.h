@@ -6,14 +6,10 @@
 #define SEGUE_CLI_SERVICE_H
 
 #include "cli/cli.h"
-#include "session/server.h"
+#include "serve/run.h"
 
 struct segue_cli_service {
-	struct segue_limits limits;
-	struct segue_roots *roots;
-	uid_t *users;
-	gid_t *groups;
-	size_t user_count, group_count;
+	struct segue_rules rules; /* owned, with what they point to */
 	int listen_fd;
 };
 

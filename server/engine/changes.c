@@ -2,7 +2,6 @@
 #include "engine/changes.h"
 
 #include <assert.h>
-#include <stdio.h>
 
 bool segue_place_same(struct segue_place a, struct segue_place b)
 {
@@ -15,8 +14,7 @@ static void enqueue(
 	struct segue_changes *changes, struct segue_change *change, void (*done)(void *arg))
 {
 	change->done = done;
-	change->rc = 0;
-	change->detail[0] = '\0';
+	segue_outcome_take(&change->outcome, 0);
 	change->finished = false;
 	change->ops = (struct segue_ops){0};
 	change->next = NULL;
@@ -34,7 +32,7 @@ static int await(struct segue_changes *changes, struct segue_change *change)
 	while (!change->finished)
 		pthread_cond_wait(&changes->answered, &changes->lock);
 	pthread_mutex_unlock(&changes->lock);
-	return change->rc ? segue_fail(change->rc, "%s", change->detail) : 0;
+	return segue_outcome_give(&change->outcome);
 }
 
 int segue_changes_make(struct segue_changes *changes, struct segue_change *change)
@@ -119,20 +117,13 @@ const struct segue_ops *segue_change_ops(const struct segue_change *change)
 	return change->ready ? change->ready : &change->ops;
 }
 
-void segue_change_set_result(struct segue_change *change, int rc)
-{
-	change->rc = rc;
-	if (rc)
-		snprintf(change->detail, sizeof(change->detail), "%s", segue_error_detail());
-}
-
 void segue_changes_build(struct segue_change *list)
 {
 	for (struct segue_change *change = list; change; change = change->next) {
 		int rc = change->ready ? 0 : change->build(change->arg, &change->ops);
 		if (!rc)
 			continue;
-		segue_change_set_result(change, rc);
+		segue_outcome_take(&change->outcome, rc);
 		segue_ops_truncate(&change->ops, 0);
 	}
 }

@@ -25,8 +25,7 @@ struct segue_change {
 	struct segue_place place;
 	int (*build)(void *arg, struct segue_ops *ops);
 	void *arg;
-	int rc; /* of `build`, or of the transaction */
-	char detail[SEGUE_DETAIL_MAX];
+	struct segue_outcome outcome; /* of `build`, or of the transaction */
 	/* The queue's. */
 	const struct segue_ops *ready; /* instead of `build` */
 	void (*done)(void *arg);
@@ -67,8 +66,6 @@ struct segue_change *segue_changes_take(struct segue_changes *changes);
 /* Each of a list adds its own operations, or learns why it cannot. */
 void segue_changes_build(struct segue_change *list);
 const struct segue_ops *segue_change_ops(const struct segue_change *change);
-/* What became of it; with the thread's detail. */
-void segue_change_set_result(struct segue_change *change, int rc);
 /* Tells those who asked. None of the list may be touched afterwards. */
 void segue_changes_answer(struct segue_changes *changes, struct segue_change *list);
 

@@ -44,7 +44,7 @@ struct entry {
 struct segue_committer {
 	struct segue_store *store;
 	struct segue_loop *loop;
-	void (*failed)(void *arg, int code, const char *detail);
+	void (*failed)(void *arg, const struct segue_outcome *outcome);
 	void *arg;
 	pthread_t thread;
 	pthread_mutex_t lock; /* of all below, but `changes`, `group` and `entries` */
@@ -312,8 +312,8 @@ static void set_results(struct segue_committer *committer, struct segue_change *
 	for (size_t i = 0; i < committer->entry_count; i++)
 		committer->entries[i].rc = rc;
 	for (; changes; changes = changes->next) {
-		if (!changes->rc)
-			segue_change_set_result(changes, rc);
+		if (!changes->outcome.rc)
+			segue_outcome_take(&changes->outcome, rc);
 	}
 }
 
@@ -347,7 +347,7 @@ static int write_each(struct segue_committer *committer, const struct segue_ops 
 	}
 	for (; changes; changes = changes->next) {
 		const struct segue_ops *ops = segue_change_ops(changes);
-		if (changes->rc)
+		if (changes->outcome.rc)
 			continue;
 		int rc = storage;
 		if (!rc && !changes->ready && result_at(committer, changes->place))
@@ -356,7 +356,7 @@ static int write_each(struct segue_committer *committer, const struct segue_ops 
 				changes->place.lane);
 		else if (!rc)
 			rc = apply(committer, ops->op, ops->count);
-		segue_change_set_result(changes, rc);
+		segue_outcome_take(&changes->outcome, rc);
 		if (!is_of_one(rc))
 			storage = rc;
 	}
@@ -383,17 +383,16 @@ static int write_all(struct segue_committer *committer, const struct segue_ops *
 /* ---- What follows it ---- */
 
 struct news {
-	void (*failed)(void *arg, int code, const char *detail);
+	void (*failed)(void *arg, const struct segue_outcome *outcome);
 	void *arg;
-	int code;
-	char detail[SEGUE_ERROR_TEXT];
+	struct segue_outcome outcome;
 };
 
 static void tell(void *arg)
 {
 	struct news *news = arg;
 
-	news->failed(news->arg, news->code, news->detail);
+	news->failed(news->arg, &news->outcome);
 	free(news);
 }
 
@@ -408,9 +407,9 @@ static void tell_storage(struct segue_committer *committer, int rc, bool again)
 	struct news *news = malloc(sizeof(*news));
 	if (!news)
 		return;
-	*news = (struct news){.failed = committer->failed, .arg = committer->arg, .code = rc};
-	snprintf(news->detail, sizeof(news->detail), "%.*s", (int)sizeof(news->detail) - 1,
-		segue_error_detail());
+	news->failed = committer->failed;
+	news->arg = committer->arg;
+	segue_outcome_take(&news->outcome, rc);
 	committer->storage = rc;
 	segue_loop_post(committer->loop, tell, news);
 }
@@ -564,7 +563,7 @@ static void wake(void *arg)
 }
 
 int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
-	void (*failed)(void *arg, int code, const char *detail), void *arg,
+	void (*failed)(void *arg, const struct segue_outcome *outcome), void *arg,
 	struct segue_committer **out)
 {
 	struct segue_committer *committer = calloc(1, sizeof(*committer));

@@ -18,7 +18,7 @@ struct segue_committer;
  * others are written.
  */
 int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
-	void (*failed)(void *arg, int code, const char *detail), void *arg,
+	void (*failed)(void *arg, const struct segue_outcome *outcome), void *arg,
 	struct segue_committer **out);
 /*
  * Ends the thread after a last transaction. Returns how many leases have ended with commits that

@@ -8,6 +8,7 @@
 
 #include "core/barrier.h"
 #include "core/error.h"
+#include "core/list.h"
 
 /* Work that has no memory is done so often at once before the workers are told. */
 enum { MEMORY_TRIES = 3 };
@@ -214,7 +215,7 @@ static int make_batch(struct segue_filler *filler)
 	return 1;
 }
 
-/* ---- The job ---- */
+/* ---- The task ---- */
 
 /* Takes a way that the picture in filler.h has. With the lock. */
 static void go(struct segue_filler *filler, enum segue_filler_state to)
@@ -272,7 +273,7 @@ static bool judge(struct segue_filler *filler, int rc)
 	return false;
 }
 
-/* True if the job should go on. With the lock. */
+/* True if the task should go on. With the lock. */
 static bool work_once(struct segue_filler *filler)
 {
 	if (filler->state == SEGUE_FILLER_CLOSING || filler->stalled)
@@ -291,9 +292,9 @@ static bool work_once(struct segue_filler *filler)
 	return false;
 }
 
-static void run(void *arg)
+static int run(struct segue_task *task)
 {
-	struct segue_filler *filler = arg;
+	struct segue_filler *filler = SEGUE_CONTAINER(task, struct segue_filler, task);
 
 	pthread_mutex_lock(&filler->lock);
 	for (;;) {
@@ -308,6 +309,7 @@ static void run(void *arg)
 	pthread_mutex_unlock(&filler->lock);
 	if (closing)
 		filler->closed(filler->closed_arg);
+	return 0;
 }
 
 void segue_filler_kick(struct segue_filler *filler)
@@ -320,7 +322,7 @@ void segue_filler_kick(struct segue_filler *filler)
 		go(filler, SEGUE_FILLER_AGAIN);
 	pthread_mutex_unlock(&filler->lock);
 	if (start)
-		segue_pool_run(filler->pool, &filler->job);
+		segue_pool_run(filler->pool, &filler->task);
 }
 
 void segue_filler_stall(struct segue_filler *filler, bool stalled)
@@ -461,7 +463,7 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 	filler->pool = pool;
 	filler->plan_spec = *plan;
 	filler->key_max = source->ops->key_max(source);
-	filler->job = (struct segue_job){.fn = run, .arg = filler};
+	filler->task.work = run;
 	pthread_mutex_init(&filler->lock, NULL);
 	if ((rc = segue_geometry_init(spec, filler->key_max, &filler->geometry)) ||
 		(rc = allocate(filler)) || (rc = segue_plan_init(&filler->plan, plan)) ||

@@ -2,16 +2,16 @@
  * A filler: runs the plan of one lane ahead of its workers and writes the batches into a feed's
  * ring.
  *
- * It owns the feed, the ring's memory and the open records of the rows. One job at a time works for
- * it on the stream's loader threads; the feed's lock is held only to ask the gate and to publish,
- * never while a slot is filled.
+ * It owns the feed, the ring's memory and the open records of the rows. One task at a time works
+ * for it on the stream's loader threads; the feed's lock is held only to ask the gate and to
+ * publish, never while a slot is filled.
  *
  *	       kick()             kick()
  *	IDLE ──────────► RUNNING ────────► AGAIN
  *	│ ▲  nothing left │ │ ▲  it looks    │
  *	│ └───to do───────┘ │ └──once more───┤
  *	│ close()           └──────┬─────────┘
- *	▼         the job ends     ▼ close()
+ *	▼         the task ends    ▼ close()
  *	CLOSED ◄──────────────── CLOSING
  *
  * Apart from that, since they may change in each of these states: `stalled` is the storage's word,
@@ -30,7 +30,7 @@
 
 enum segue_filler_state {
 	SEGUE_FILLER_IDLE,
-	SEGUE_FILLER_RUNNING, /* a job is queued or at work */
+	SEGUE_FILLER_RUNNING, /* a task is queued or at work */
 	SEGUE_FILLER_AGAIN,   /* ... and looks once more before it ends */
 	SEGUE_FILLER_CLOSING, /* ... and does nothing more */
 	SEGUE_FILLER_CLOSED,
@@ -48,19 +48,19 @@ struct segue_filler {
 	pthread_mutex_t lock; /* of the feed, its carries, `state` and `stalled` */
 	enum segue_filler_state state;
 	bool stalled;              /* storage failed: nothing is published */
-	void (*closed)(void *arg); /* called on a loader thread once closing and no job runs */
+	void (*closed)(void *arg); /* called on a loader thread once closing and no task runs */
 	void *closed_arg;
 
 	struct segue_shm ring;
 	struct segue_geometry geometry; /* owned */
 	struct segue_plan_spec plan_spec;
 
-	/* The job's alone. */
+	/* The task's alone. */
 	struct segue_plan plan;
 	const struct segue_spec *spec;
 	struct segue_input input;
 	struct segue_pool *pool;
-	struct segue_job job;
+	struct segue_task task;
 	struct segue_filler_row {
 		uint64_t number;
 		struct segue_record *record;
@@ -93,7 +93,7 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 void segue_filler_kick(struct segue_filler *filler);
 /* Storage failed, or works again. */
 void segue_filler_stall(struct segue_filler *filler, bool stalled);
-/* Stops it; `closed` is called when no job runs (at once, or on a loader thread); then destroy it.
+/* Stops it; `closed` is called when no task runs (at once, or on a loader thread); then destroy it.
  */
 void segue_filler_close(struct segue_filler *filler, void (*closed)(void *arg), void *arg);
 void segue_filler_destroy(struct segue_filler *filler);

@@ -53,19 +53,6 @@ int segue_reader_of_socket(int socket, struct segue_reader *out)
 	return get_groups(socket, out);
 }
 
-int segue_reader_copy(const struct segue_reader *reader, struct segue_reader *out)
-{
-	size_t size = reader->group_count * sizeof(gid_t);
-
-	*out = *reader;
-	out->groups = malloc(size ? size : 1);
-	if (!out->groups)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a list of groups");
-	if (size)
-		memcpy(out->groups, reader->groups, size);
-	return 0;
-}
-
 void segue_reader_finish(struct segue_reader *reader)
 {
 	free(reader->groups);

@@ -25,7 +25,6 @@ struct segue_reader {
 
 /* The peer of a connected socket, as it was when it connected. SEGUE_ESYSTEM, SEGUE_ENOMEM. */
 int segue_reader_of_socket(int socket, struct segue_reader *out);
-int segue_reader_copy(const struct segue_reader *reader, struct segue_reader *out);
 void segue_reader_finish(struct segue_reader *reader);
 bool segue_reader_in_group(const struct segue_reader *reader, gid_t group);
 /* Whether the server reads with its own rights for this one: its own user, and root. */

@@ -18,7 +18,7 @@
 #ifndef SEGUE_LANE_LEASE_H
 #define SEGUE_LANE_LEASE_H
 
-#include "core/wire.h"
+#include "os/process.h"
 
 enum segue_lease_state {
 	SEGUE_LEASE_FREE,
@@ -43,13 +43,6 @@ struct segue_lease {
 		bool token_valid;
 		struct segue_holder holder;
 	} before;
-};
-
-/* What is known of a process. */
-enum segue_presence {
-	SEGUE_PRESENCE_GONE,
-	SEGUE_PRESENCE_ALIVE,
-	SEGUE_PRESENCE_UNKNOWN, /* other pid namespace or no right to look */
 };
 
 struct segue_lease_request {

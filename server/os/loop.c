@@ -28,6 +28,7 @@ struct segue_loop {
 	struct posted *spare; /* of the reserve, for when there is no memory */
 	struct posted reserve[RESERVE];
 	int64_t tick_at;
+	unsigned awaited;
 	bool stopped;
 	struct epoll_event events[EVENTS_AT_ONCE];
 	int event_count, event_at; /* being worked through */
@@ -196,6 +197,21 @@ void segue_loop_post(struct segue_loop *loop, void (*fn)(void *arg), void *arg)
 	segue_event_ring(loop->wake.fd);
 }
 
+void segue_loop_await(struct segue_loop *loop)
+{
+	loop->awaited++;
+}
+
+void segue_loop_arrive(struct segue_loop *loop)
+{
+	loop->awaited--;
+}
+
+unsigned segue_loop_awaited(const struct segue_loop *loop)
+{
+	return loop->awaited;
+}
+
 void segue_loop_tick_within(struct segue_loop *loop, int64_t when)
 {
 	if (when < loop->tick_at)
@@ -223,6 +239,7 @@ int segue_loop_run(struct segue_loop *loop, void (*tick)(void *arg, int64_t now)
 {
 	loop->signalled = signalled;
 	loop->arg = arg;
+	loop->stopped = false;
 	while (!loop->stopped) {
 		int count = epoll_wait(loop->epoll, loop->events, EVENTS_AT_ONCE, timeout_ms(loop));
 		if (count < 0 && errno != EINTR)

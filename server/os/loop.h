@@ -31,6 +31,12 @@ void segue_loop_remove(struct segue_loop *loop, struct segue_watch *watch);
 /* Calls fn(arg) on the loop's thread, soon, in the order of posting. From any thread. */
 void segue_loop_post(struct segue_loop *loop, void (*fn)(void *arg), void *arg);
 
+/* Something was begun whose end will be posted; it has come. */
+void segue_loop_await(struct segue_loop *loop);
+void segue_loop_arrive(struct segue_loop *loop);
+/* How many have not come yet: who stops in order waits for them. */
+unsigned segue_loop_awaited(const struct segue_loop *loop);
+
 /*
  * Runs until segue_loop_stop(). `tick` is called at least every `segue_loop_tick_within` and after
  * each round of events; `signalled` for each signal of the mask (which all threads have blocked).

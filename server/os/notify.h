@@ -1,6 +1,6 @@
 /*
- * The service manager: told of the server's state (NOTIFY_SOCKET, WATCHDOG_USEC), asked for sockets
- * (LISTEN_FDS). The protocols of sd_notify(3) and sd_listen_fds(3), without a library.
+ * The service manager: told of the server's state (NOTIFY_SOCKET, WATCHDOG_USEC), asked for
+ * sockets (LISTEN_FDS). The protocols of sd_notify(3) and sd_listen_fds(3), without a library.
  *
  * Where no manager listens, all of this does nothing. On the main thread, before others are
  * started, but for segue_notify().

@@ -5,18 +5,38 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
-#include "core/error.h"
+#include "os/loop.h"
 
 struct segue_pool {
 	pthread_mutex_t lock;
 	pthread_cond_t some;
-	struct segue_job *first, **last;
+	struct segue_task *first, **last;
 	bool stopping;
-	const char *name; /* of the threads */
-	uint32_t threads;
+	struct segue_pool_options options;
+	uint32_t threads; /* that were started */
 	pthread_t thread[];
 };
+
+static void tell_done(void *arg)
+{
+	struct segue_task *task = arg;
+
+	segue_loop_arrive(task->loop);
+	task->done(task);
+}
+
+static void run(struct segue_task *task)
+{
+	if (!task->done) {
+		task->work(task);
+		return;
+	}
+	segue_outcome_take(&task->outcome, task->work(task));
+	segue_loop_post(task->loop, tell_done, task);
+}
 
 static void *work(void *arg)
 {
@@ -24,31 +44,34 @@ static void *work(void *arg)
 	const struct sched_param priority = {0};
 
 	/* By the thread itself: of another one it would take a file in /proc. */
-	pthread_setname_np(pthread_self(), pool->name);
+	pthread_setname_np(pthread_self(), pool->options.name);
 	/* Filling ahead can wait: a loader that wakes does not take the worker's core. */
 	sched_setscheduler(0, SCHED_BATCH, &priority);
+	if (pool->options.nice)
+		setpriority(PRIO_PROCESS, (id_t)gettid(), pool->options.nice);
 	pthread_mutex_lock(&pool->lock);
 	for (;;) {
-		struct segue_job *job = pool->first;
-		if (!job) {
+		struct segue_task *task = pool->first;
+		if (!task) {
 			if (pool->stopping)
 				break;
 			pthread_cond_wait(&pool->some, &pool->lock);
 			continue;
 		}
-		pool->first = job->next;
+		pool->first = task->next;
 		if (!pool->first)
 			pool->last = &pool->first;
 		pthread_mutex_unlock(&pool->lock);
-		job->fn(job->arg);
+		run(task);
 		pthread_mutex_lock(&pool->lock);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return NULL;
 }
 
-int segue_pool_create(const char *name, uint32_t threads, struct segue_pool **out)
+int segue_pool_create(const struct segue_pool_options *options, struct segue_pool **out)
 {
+	uint32_t threads = options->threads;
 	struct segue_pool *pool = calloc(1, sizeof(*pool) + threads * sizeof(pthread_t));
 
 	if (!pool)
@@ -56,7 +79,7 @@ int segue_pool_create(const char *name, uint32_t threads, struct segue_pool **ou
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->some, NULL);
 	pool->last = &pool->first;
-	pool->name = name;
+	pool->options = *options;
 	for (; pool->threads < threads; pool->threads++) {
 		int error = pthread_create(&pool->thread[pool->threads], NULL, work, pool);
 		if (error) {
@@ -87,12 +110,15 @@ void segue_pool_destroy(struct segue_pool *pool)
 	free(pool);
 }
 
-void segue_pool_run(struct segue_pool *pool, struct segue_job *job)
+void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 {
-	job->next = NULL;
+	task->loop = pool->options.loop;
+	task->next = NULL;
+	if (task->done)
+		segue_loop_await(task->loop);
 	pthread_mutex_lock(&pool->lock);
-	*pool->last = job;
-	pool->last = &job->next;
+	*pool->last = task;
+	pool->last = &task->next;
 	pthread_cond_signal(&pool->some);
 	pthread_mutex_unlock(&pool->lock);
 }

@@ -5,7 +5,14 @@
 #ifndef SEGUE_OS_PROCESS_H
 #define SEGUE_OS_PROCESS_H
 
-#include "lane/lease.h"
+#include "core/wire.h"
+
+/* What is known of a process. */
+enum segue_presence {
+	SEGUE_PRESENCE_GONE,
+	SEGUE_PRESENCE_ALIVE,
+	SEGUE_PRESENCE_UNKNOWN, /* other pid namespace or no right to look */
+};
 
 /* The process `pid` as it is now. Fields that cannot be known are 0. */
 void segue_process_identify(int64_t pid, struct segue_holder *out);

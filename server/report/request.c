@@ -9,6 +9,7 @@
 #include "report/states.h"
 #include "report/status.h"
 #include "report/verifier.h"
+#include "session/request.h"
 
 int segue_report_store(struct segue_store *store, const char *dir, enum segue_report what,
 	const char *stream, const char *key, char **out)
@@ -19,7 +20,7 @@ int segue_report_store(struct segue_store *store, const char *dir, enum segue_re
 
 /* A report of the store. */
 struct request {
-	struct segue_errand errand;
+	struct segue_request base;
 	struct segue_server *server;
 	enum segue_report what;
 	char *stream, *key;
@@ -37,21 +38,21 @@ static void destroy_request(struct request *request)
 static void answer(struct segue_task *task)
 {
 	struct request *request = (struct request *)task;
-	const struct segue_errand *errand = &request->errand;
-	struct segue_session *session = segue_errand_end(&request->errand);
 
-	if (session && request->text)
-		segue_session_send_bulk(
-			session, errand->serial, 0, request->text, strlen(request->text));
-	else if (session)
-		segue_session_fail_text(session, errand->serial, errand->rc, errand->detail);
+	/* What VERIFY found is told in spite of its error. */
+	if (request->base.session && request->text)
+		segue_session_send_bulk(request->base.session, request->base.serial, 0,
+			request->text, strlen(request->text));
+	else
+		segue_request_is_over(&request->base);
+	segue_request_end(&request->base);
 	destroy_request(request);
 }
 
-static int make_report(struct segue_errand *errand)
+static int make_report(struct segue_request *base)
 {
-	struct request *request = (struct request *)errand;
-	const struct segue_verifier how = {.interrupt = segue_errand_given_up, .arg = errand};
+	struct request *request = (struct request *)base;
+	const struct segue_verifier how = {.interrupt = segue_request_given_up, .arg = request};
 	struct segue_server *server = request->server;
 
 	if (request->what == SEGUE_REPORT_VERIFY)
@@ -83,7 +84,8 @@ void segue_report_request(struct segue_session *session, const struct segue_mess
 	int rc = 0;
 	if (request)
 		*request = (struct request){
-			.errand.task.apart = message->report.what == SEGUE_REPORT_VERIFY,
+			.base = {.is_long = true,
+				.apart = message->report.what == SEGUE_REPORT_VERIFY},
 			.server = session->server,
 			.what = message->report.what,
 			.stream = strdup(message->report.stream),
@@ -92,8 +94,8 @@ void segue_report_request(struct segue_session *session, const struct segue_mess
 	if (!request || !request->stream || !request->key)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for a report");
 	if (!rc)
-		rc = segue_errand_run(
-			session, message->serial, &request->errand, make_report, answer);
+		rc = segue_request_run(
+			&request->base, session, message->serial, make_report, answer);
 	if (!rc)
 		return;
 	if (request)

@@ -4,7 +4,8 @@
 #ifndef SEGUE_REPORT_REQUEST_H
 #define SEGUE_REPORT_REQUEST_H
 
-#include "session/server.h"
+#include "session/session.h"
+#include "store/store.h"
 
 /* Answers a REPORT request: STATUS now, those of the store on a thread of the user's. */
 void segue_report_request(struct segue_session *session, const struct segue_message *message);

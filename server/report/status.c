@@ -12,6 +12,7 @@
 #include "core/wait.h"
 #include "report/json.h"
 #include "report/values.h"
+#include "stream/stream.h"
 
 /* Of a stream with more lanes, those are left out that nobody has and nobody has begun. */
 enum { LANES_SHOWN = 256 };
@@ -19,22 +20,22 @@ enum { LANES_SHOWN = 256 };
 /* Runs on the loop's thread, like all that it looks at. */
 static void put_sessions(struct segue_json *json, const struct segue_server *server)
 {
+	const struct segue_session *session;
+
 	segue_json_begin(json, "sessions", '[');
-	for (const struct segue_session *session = server->sessions; session;
-		session = session->next) {
+	LIST_FOREACH(session, &server->sessions->all, link) {
 		segue_json_begin(json, NULL, '{');
 		segue_json_signed(json, "pid", session->holder.pid);
 		segue_json_string(json, "program", session->program);
-		segue_json_unsigned(json, "uid", session->peer.uid);
+		segue_json_unsigned(json, "uid", segue_account_uid(session->account));
 		segue_json_unsigned(json, "lanes", session->lanes);
-		segue_json_bool(json, "paused", session->paused);
+		segue_json_bool(json, "paused", segue_session_is_paused(session));
 		segue_json_end(json, '}');
 	}
 	segue_json_end(json, ']');
 }
 
-/* What each user has taken, and the limits. */
-static void put_users(struct segue_json *json, const struct segue_server *server)
+static void put_user(void *arg, uid_t uid, const uint64_t taken[SEGUE_LIMIT_COUNT])
 {
 	static const struct {
 		enum segue_limit limit;
@@ -42,20 +43,25 @@ static void put_users(struct segue_json *json, const struct segue_server *server
 	} shown[] = {{SEGUE_LIMIT_CONNECTIONS, "connections"}, {SEGUE_LIMIT_MEMORY, "ring_bytes"},
 		{SEGUE_LIMIT_UPLOADS, "upload_bytes"}, {SEGUE_LIMIT_DESCRIPTORS, "descriptors"},
 		{SEGUE_LIMIT_THREADS, "threads"}};
+	struct segue_json *json = arg;
 
+	segue_json_begin(json, NULL, '{');
+	segue_json_unsigned(json, "uid", uid);
+	for (size_t i = 0; i < sizeof(shown) / sizeof(shown[0]); i++)
+		segue_json_unsigned(json, shown[i].name, taken[shown[i].limit]);
+	segue_json_end(json, '}');
+}
+
+/* What each user has taken, and the limits. */
+static void put_users(struct segue_json *json, const struct segue_server *server)
+{
 	segue_json_begin(json, "users", '[');
-	for (const struct segue_user *user = server->users; user; user = user->next) {
-		segue_json_begin(json, NULL, '{');
-		segue_json_unsigned(json, "uid", user->uid);
-		for (size_t i = 0; i < sizeof(shown) / sizeof(shown[0]); i++)
-			segue_json_unsigned(json, shown[i].name, user->taken[shown[i].limit]);
-		segue_json_end(json, '}');
-	}
+	segue_guard_visit(server->guard, put_user, json);
 	segue_json_end(json, ']');
 	segue_json_begin(json, "limits", '{');
 	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
 		segue_json_unsigned(
-			json, segue_limit_info(i)->flag, server->options.limits.value[i]);
+			json, segue_limit_info(i)->flag, segue_guard_limit(server->guard, i));
 	segue_json_end(json, '}');
 }
 
@@ -124,15 +130,19 @@ static void put_ledger(struct segue_json *json, const struct segue_ledger *ledge
 
 static void put_lanes(struct segue_json *json, const struct segue_stream *stream)
 {
+	const struct segue_ledgers *ledgers = &stream->ledgers;
+	const struct segue_ledger *ledger;
+
 	segue_json_begin(json, "lanes", '[');
-	for (uint32_t lane = 0; stream->ledgers && lane < stream->spec->lanes; lane++) {
-		const struct segue_ledger *ledger = &stream->ledgers[lane];
-		if (ledger->listed || ledger->durable || stream->spec->lanes <= LANES_SHOWN)
+	for (uint32_t lane = 0; lane < ledgers->lanes; lane++) {
+		ledger = &ledgers->of_lane[lane];
+		if (ledger->in_use || ledger->durable || ledgers->lanes <= LANES_SHOWN)
 			put_ledger(json, ledger);
 	}
-	for (const struct segue_ledger *ledger = stream->in_use; ledger && !stream->ledgers;
-		ledger = ledger->next)
-		put_ledger(json, ledger);
+	if (!ledgers->of_lane) {
+		LIST_FOREACH(ledger, &ledgers->in_use, link)
+			put_ledger(json, ledger);
+	}
 	segue_json_end(json, ']');
 }
 
@@ -172,10 +182,11 @@ static void put_stream(struct segue_json *json, const struct segue_stream *strea
 static bool put_streams(
 	struct segue_json *json, const struct segue_server *server, const char *name)
 {
+	const struct segue_stream *stream;
 	bool found = !*name;
 
 	segue_json_begin(json, "streams", '[');
-	for (const struct segue_stream *stream = server->streams; stream; stream = stream->next) {
+	LIST_FOREACH(stream, &server->streams->all, link) {
 		if (stream->state == SEGUE_STREAM_FAILED ||
 			(*name && strcmp(stream->spec->name, name) != 0))
 			continue;
@@ -197,10 +208,10 @@ static void put_server(struct segue_json *json, const struct segue_server *serve
 	segue_json_string(json, "socket", server->socket_path);
 	segue_report_put_date(json, "started", server->started_ms);
 	segue_json_signed(json, "uptime_s", uptime_ns / 1000000000);
-	segue_json_bool(json, "embedded", server->options.embedded);
+	segue_json_bool(json, "embedded", server->embedded);
 	segue_json_bool(json, "stopping", server->stopping);
-	segue_json_string(json, "storage",
-		server->storage_error ? segue_strerror(server->storage_error) : "ok");
+	segue_json_string(
+		json, "storage", server->storage.rc ? segue_strerror(server->storage.rc) : "ok");
 	segue_json_end(json, '}');
 }
 

@@ -1,6 +1,9 @@
 /* The server: starts, runs the loop, stops. */
+#include "serve/run.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <malloc.h>
 #include <signal.h>
@@ -13,15 +16,35 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/wait.h"
+#include "engine/committer.h"
 #include "os/notify.h"
+#include "os/random.h"
 #include "report/verifier.h"
-#include "session/server.h"
-#include "stream/ledger.h"
+#include "serve/requests.h"
+#include "session/listener.h"
+#include "session/request.h"
+#include "session/upload.h"
+#include "stream/checkpoint.h"
+#include "stream/streams.h"
 
 #define LOCK_WAIT_NS      INT64_C(5000000000)  /* embedded: the one before may still be ending */
 #define LOG_NS            INT64_C(5000000000)  /* between two lines about long work */
 #define NOBODY_WAIT_NS    INT64_C(30000000000) /* embedded: the client that started it never came */
 #define UNWRITTEN_WAIT_NS INT64_C(10000000000) /* embedded, nobody here: for memory to write with */
+
+/* A server, and what only its start and end look at. */
+struct run {
+	struct segue_server server;
+	struct segue_options options;
+	struct segue_sessions sessions;
+	struct segue_streams streams;
+	struct segue_listener *listener;
+	char *dir, *socket_path;
+	int64_t watchdog_at;           /* the service manager is told that we live */
+	int64_t logged_ns;             /* when long work was logged last */
+	struct segue_outcome verified; /* what came of it, if it was due */
+	bool told;                     /* by a signal to stop */
+};
 
 static void logf_line(const char *text)
 {
@@ -31,87 +54,98 @@ static void logf_line(const char *text)
 
 /* ---- Loop callbacks ---- */
 
-static void storage_news(void *arg, int code, const char *detail)
+static void storage_news(void *arg, const struct segue_outcome *outcome)
 {
-	struct segue_server *server = arg;
-	char line[SEGUE_ERROR_TEXT + 64];
+	struct run *run = arg;
+	struct segue_server *server = &run->server;
 
-	snprintf(line, sizeof(line), "%s%s", code ? "storage failed: " : "storage works again",
-		code ? detail : "");
-	if (code != server->storage_error)
-		logf_line(line);
-	server->storage_error = code;
-	snprintf(server->storage_detail, sizeof(server->storage_detail), "%s", code ? detail : "");
-	segue_stream_storage(server, code, detail);
+	if (outcome->rc != server->storage.rc && outcome->rc)
+		fprintf(stderr, "segue: storage failed: %s\n", outcome->detail);
+	else if (outcome->rc != server->storage.rc)
+		logf_line("storage works again");
+	server->storage = *outcome;
+	segue_streams_storage(server);
+}
+
+static void session_gone(struct segue_session *session)
+{
+	segue_streams_session_gone(session);
+	segue_requests_session_gone(session);
+	segue_uploads_session_gone(session);
 }
 
 /* What is committed goes to disk if it can, then the loop ends. */
-static void begin_stop(struct segue_server *server)
+static void begin_stop(struct run *run)
 {
+	struct segue_server *server = &run->server;
+
 	server->stopping = true;
 	segue_notify("STOPPING=1\nSTATUS=writing what is committed");
-	segue_errands_give_up(server);
+	segue_guard_close(server->guard);
+	segue_requests_give_up(server);
 	segue_committer_try_once(server->committer);
-	segue_listener_destroy(server->listener);
-	server->listener = NULL;
+	segue_listener_destroy(run->listener);
+	run->listener = NULL;
 }
 
 static void signalled(void *arg, int signal)
 {
-	struct segue_server *server = arg;
+	struct run *run = arg;
 
 	(void)signal;
-	if (server->told)
+	if (run->told)
 		_exit(1); /* the second one: at once */
-	server->told = true;
-	if (!server->stopping)
-		begin_stop(server);
+	run->told = true;
+	if (!run->server.stopping)
+		begin_stop(run);
 }
 
 /* Whether what is left to be written may be waited for in vain. */
 static bool waits_in_vain(const struct segue_server *server, int64_t now)
 {
-	return server->storage_error ||
+	return server->storage.rc ||
 	       (server->unwritten_ns && now - server->unwritten_ns > UNWRITTEN_WAIT_NS);
 }
 
 /* Embedded: everybody has left, or nobody ever came. */
 static bool deserted(const struct segue_server *server, int64_t now)
 {
-	if (!server->options.embedded || server->sessions)
+	if (!server->embedded || !LIST_EMPTY(&server->sessions->all))
 		return false;
-	if (server->jobs > 0 && !waits_in_vain(server, now))
+	if (segue_loop_awaited(server->loop) > 0 && !waits_in_vain(server, now))
 		return false;
-	return server->had_sessions || now - server->started_ns > NOBODY_WAIT_NS;
+	return server->sessions->any || now - server->started_ns > NOBODY_WAIT_NS;
 }
 
 /* The manager hears that the loop goes round, twice in each period. */
-static void keep_watchdog(struct segue_server *server, int64_t now)
+static void keep_watchdog(struct run *run, int64_t now)
 {
 	int64_t period = segue_notify_watchdog_ns() / 2;
 
 	if (period <= 0)
 		return;
-	if (now >= server->watchdog_at) {
+	if (now >= run->watchdog_at) {
 		segue_notify("WATCHDOG=1");
-		server->watchdog_at = now + period;
+		run->watchdog_at = now + period;
 	}
-	segue_loop_tick_within(server->loop, server->watchdog_at);
+	segue_loop_tick_within(run->server.loop, run->watchdog_at);
 }
 
 static void tick(void *arg, int64_t now)
 {
-	struct segue_server *server = arg;
+	struct run *run = arg;
+	struct segue_server *server = &run->server;
 
-	keep_watchdog(server, now);
-	segue_session_tick(server, now);
-	segue_listener_tick(server->listener, now);
-	segue_loop_tick_within(server->loop, segue_stream_tick(server, now));
+	keep_watchdog(run, now);
+	segue_sessions_tick(server, now);
+	segue_listener_tick(run->listener, now);
+	segue_loop_tick_within(server->loop, segue_checkpoints_tick(server, now));
+	segue_loop_tick_within(server->loop, segue_streams_tick(server, now));
 	if (!server->stopping && deserted(server, now))
-		begin_stop(server);
-	if (server->stopping && segue_stream_stop(server))
+		begin_stop(run);
+	if (server->stopping && segue_streams_stop(server))
 		segue_loop_stop(server->loop);
-	else if (server->options.embedded && !server->had_sessions)
+	else if (server->embedded && !server->sessions->any)
 		segue_loop_tick_within(server->loop, server->started_ns + NOBODY_WAIT_NS + 1);
 }
 
@@ -127,9 +161,10 @@ static int make_directory(const char *dir)
 		"the store directory %s cannot be made", dir);
 }
 
-static int set_paths(struct segue_server *server)
+static int set_paths(struct run *run)
 {
-	const struct segue_options *options = &server->options;
+	const struct segue_options *options = &run->options;
+	struct segue_server *server = &run->server;
 	char resolved[PATH_MAX];
 	struct stat info;
 
@@ -138,36 +173,37 @@ static int set_paths(struct segue_server *server)
 		return rc;
 	if (!realpath(options->dir, resolved))
 		return segue_fail_errno(SEGUE_ESYSTEM, "the store directory %s", options->dir);
-	server->dir = strdup(resolved);
+	server->dir = run->dir = strdup(resolved);
 	if (options->socket_path)
-		server->socket_path = strdup(options->socket_path);
-	else if (asprintf(&server->socket_path, "%s/segue.sock", options->dir) < 0)
-		server->socket_path = NULL;
+		run->socket_path = strdup(options->socket_path);
+	else if (asprintf(&run->socket_path, "%s/segue.sock", options->dir) < 0)
+		run->socket_path = NULL;
+	server->socket_path = run->socket_path;
 	if (!server->dir || !server->socket_path)
 		return segue_fail(SEGUE_ENOMEM, "no memory to start");
 	if (stat(server->dir, &info) < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "the store directory %s", server->dir);
-	server->dir_device = info.st_dev;
-	server->dir_inode = info.st_ino;
+	server->device = info.st_dev;
+	server->inode = info.st_ino;
 	return 0;
 }
 
 /* Whoever started an embedded server reads these lines (starter.c). */
 static void tell_verifying(void *arg, const char *what, uint64_t done, uint64_t total)
 {
-	struct segue_server *server = arg;
+	struct run *run = arg;
 	int64_t now = segue_now_ns();
 
-	if (server->options.embedded) {
-		fprintf(stderr, "progress %llu %llu %s\n", (unsigned long long)done,
-			(unsigned long long)total, what);
+	if (run->options.embedded) {
+		fprintf(stderr, "progress %" PRIu64 " %" PRIu64 " %s\n", done, total, what);
 		fflush(stderr);
-	} else if (now - server->logged_ns >= LOG_NS) {
-		server->logged_ns = now;
-		segue_notify("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=%s: %llu of %llu MiB", what,
-			(unsigned long long)(done >> 20), (unsigned long long)(total >> 20));
-		fprintf(stderr, "segue: %s: %llu of %llu MiB\n", what,
-			(unsigned long long)(done >> 20), (unsigned long long)(total >> 20));
+	} else if (now - run->logged_ns >= LOG_NS) {
+		run->logged_ns = now;
+		segue_notify("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=%s: %" PRIu64 " of %" PRIu64
+			     " MiB",
+			what, done >> 20, total >> 20);
+		fprintf(stderr, "segue: %s: %" PRIu64 " of %" PRIu64 " MiB\n", what, done >> 20,
+			total >> 20);
 		fflush(stderr);
 	}
 }
@@ -185,50 +221,48 @@ static int told_to_stop(void *arg)
 /* Another process looks at the file first. What it could not do is judged when the file is open. */
 static int verify_store(void *arg)
 {
-	struct segue_server *server = arg;
+	struct run *run = arg;
 	const struct segue_verifier how = {
 		.if_due = true,
 		.progress = tell_verifying,
 		.interrupt = told_to_stop,
-		.arg = server,
+		.arg = run,
 	};
 	char *report = NULL;
 
-	server->logged_ns = segue_now_ns();
-	int rc = segue_verifier_run(server->dir, &how, &report);
+	run->logged_ns = segue_now_ns();
+	int rc = segue_verifier_run(run->dir, &how, &report);
 	free(report);
-	server->unverified = rc;
-	snprintf(server->unverified_detail, sizeof(server->unverified_detail), "%s",
-		rc ? segue_error_detail() : "");
+	segue_outcome_take(&run->verified, rc);
 	return rc == SEGUE_ESTORE || rc == SEGUE_EGONE ? rc : 0;
 }
 
-static int trust_store(struct segue_server *server)
+static int trust_store(const struct run *run)
 {
 	struct segue_store_stats stats;
 
-	segue_store_stats(server->store, &stats);
+	segue_store_stats(run->server.store, &stats);
 	if (stats.was_clean || stats.same_boot)
 		return 0;
-	if (server->unverified)
-		return segue_fail(server->unverified,
+	if (run->verified.rc)
+		return segue_fail(run->verified.rc,
 			"%s; it was not left in order, and is not served before it is verified: "
 			"start the server again, or see what 'segue verify' says",
-			server->unverified_detail);
+			run->verified.detail);
 	logf_line("the store was not left in order: it has been verified and is sound");
-	return segue_store_trust(server->store);
+	return segue_store_trust(run->server.store);
 }
 
-static int open_store(struct segue_server *server)
+static int open_store(struct run *run)
 {
-	int64_t until = server->options.embedded ? segue_now_ns() + LOCK_WAIT_NS : 0;
+	int64_t until = run->options.embedded ? segue_now_ns() + LOCK_WAIT_NS : 0;
 	const struct segue_store_serving serving = {
-		.check = verify_store, .arg = server, .map_bytes = server->options.map_bytes};
+		.check = verify_store, .arg = run, .map_bytes = run->options.map_bytes};
 
 	for (;;) {
-		int rc = segue_store_serve(server->dir, &serving, &server->store);
+		int rc = segue_store_serve(run->dir, &serving, &run->server.store);
 		if (rc == 0)
-			return trust_store(server);
+			return trust_store(run);
 		if (rc != SEGUE_EBUSY || segue_now_ns() >= until)
 			return rc;
 		usleep(20000);
@@ -270,7 +304,7 @@ static void watch_bus_errors(const struct segue_server *server)
 		"first\n",
 		server->dir);
 	unreadable.size = strlen(unreadable.text);
-	unreadable.status = server->options.embedded ? -SEGUE_ESTORE : SEGUE_SERVER_UNREADABLE;
+	unreadable.status = server->embedded ? -SEGUE_ESTORE : SEGUE_SERVER_UNREADABLE;
 	sigaction(SIGBUS, &action, NULL);
 }
 
@@ -278,7 +312,7 @@ static void watch_bus_errors(const struct segue_server *server)
 static int see_stream(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
-	struct segue_server *server = arg;
+	struct segue_streams *streams = arg;
 	struct segue_stream_record record;
 
 	(void)key;
@@ -288,39 +322,55 @@ static int see_stream(
 		return segue_fail_within(
 			segue_unless_memory(rc, SEGUE_ESTORE), "the record of a stream");
 	segue_spec_destroy(record.spec);
-	if (record.id >= server->next_stream)
-		server->next_stream = record.id + 1;
+	if (record.id >= streams->next_id)
+		streams->next_id = record.id + 1;
 	return 0;
 }
 
-static int start(struct segue_server *server)
+static void init(struct run *run, const struct segue_options *options)
 {
-	int rc;
+	*run = (struct run){
+		.options = *options,
+		.sessions = {.received = segue_requests_received, .gone = session_gone},
+		.streams = {.next_id = 1},
+		.server =
+			{
+				.embedded = options->embedded,
+				.sessions = &run->sessions,
+				.streams = &run->streams,
+				.started_ms = segue_unix_ms(),
+				.started_ns = segue_now_ns(),
+			},
+	};
+	segue_random(&run->server.instance, sizeof(run->server.instance));
+}
 
-	segue_random(&server->instance, sizeof(server->instance));
-	server->started_ms = segue_unix_ms();
-	server->started_ns = segue_now_ns();
-	server->next_stream = 1;
-	rc = set_paths(server);
+static int start(struct run *run)
+{
+	struct segue_server *server = &run->server;
+
+	int rc = set_paths(run);
 	if (rc)
 		return rc;
 	watch_bus_errors(server);
-	if ((rc = open_store(server)) ||
-		(rc = segue_store_scan(
-			 server->store, SEGUE_TABLE_STREAMS, "", 0, see_stream, NULL, server)) ||
+	if ((rc = open_store(run)) ||
+		(rc = segue_store_scan(server->store, SEGUE_TABLE_STREAMS, "", 0, see_stream, NULL,
+			 &run->streams)) ||
 		(rc = segue_loop_create(&server->loop)) ||
+		(rc = segue_guard_create(
+			 run->options.rules, server->loop, server->dir, &server->guard)) ||
 		(rc = segue_committer_create(
-			 server->store, server->loop, storage_news, server, &server->committer)))
+			 server->store, server->loop, storage_news, run, &server->committer)))
 		return rc;
-	return segue_listener_create(server, server->socket_path, &server->listener);
+	return segue_listener_create(server, run->options.listen_fd, &run->listener);
 }
 
-static void tell_ready(const struct segue_server *server)
+static void tell_ready(const struct run *run)
 {
-	int fd = server->options.ready_fd;
+	int fd = run->options.ready_fd;
 
-	segue_notify("READY=1\nMAINPID=%ld\nSTATUS=serves %s at %s", (long)getpid(), server->dir,
-		server->socket_path);
+	segue_notify("READY=1\nMAINPID=%ld\nSTATUS=serves %s at %s", (long)getpid(), run->dir,
+		run->socket_path);
 	if (fd < 0)
 		return;
 	ssize_t written;
@@ -331,44 +381,46 @@ static void tell_ready(const struct segue_server *server)
 }
 
 /* Returns how many leases have ended with commits that are not on disk. */
-static unsigned finish(struct segue_server *server)
+static unsigned finish(struct run *run)
 {
-	segue_listener_destroy(server->listener);
-	while (server->sessions)
-		segue_session_close(server->sessions);
-	segue_users_stop(server);
+	struct segue_server *server = &run->server;
+
+	segue_listener_destroy(run->listener);
+	segue_sessions_close(server);
+	if (server->guard)
+		segue_guard_finish_tasks(server->guard);
 	unsigned unwritten = segue_committer_destroy(server->committer);
-	segue_stream_destroy_all(server);
+	segue_streams_destroy(server);
 	segue_loop_destroy(server->loop);
-	segue_session_destroy_all(server);
-	segue_users_destroy(server);
+	segue_sessions_destroy(server);
+	segue_guard_destroy(server->guard);
 	segue_store_close(server->store);
-	free(server->dir);
-	free(server->socket_path);
+	free(run->dir);
+	free(run->socket_path);
 	return unwritten;
 }
 
 int segue_server_run(const struct segue_options *options)
 {
-	struct segue_server server = {.options = *options};
+	struct run run;
 
 	/* What an index or a ring took goes back to the system when it is freed. */
 	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 	segue_loop_block_signals();
-	int rc = start(&server);
+	init(&run, options);
+	int rc = start(&run);
 	if (!rc) {
-		tell_ready(&server);
-		segue_loop_tick_within(server.loop, server.started_ns);
-		rc = segue_loop_run(server.loop, tick, signalled, &server);
+		tell_ready(&run);
+		segue_loop_tick_within(run.server.loop, run.server.started_ns);
+		rc = segue_loop_run(run.server.loop, tick, signalled, &run);
 	}
-	unsigned unwritten = finish(&server);
+	unsigned unwritten = finish(&run);
 	if (!rc && unwritten)
-		rc = segue_fail(server.storage_error ? server.storage_error : SEGUE_ENOMEM,
+		rc = segue_fail(run.server.storage.rc ? run.server.storage.rc : SEGUE_ENOMEM,
 			"ended although the last commits of %u lane%s are not on disk: %s (a "
-			"worker "
-			"that still runs hands them to the next server)",
-			unwritten, unwritten == 1 ? "" : "s", server.storage_detail);
+			"worker that still runs hands them to the next server)",
+			unwritten, unwritten == 1 ? "" : "s", run.server.storage.detail);
 	return rc;
 }

@@ -1,5 +1,7 @@
 /* The listening socket: made under the store's lock, so that a stale one can be told from a live
  * one. */
+#include "session/listener.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,7 +14,7 @@
 
 #include "core/error.h"
 #include "core/wait.h"
-#include "session/server.h"
+#include "session/session.h"
 
 enum {
 	ACCEPT_AT_ONCE = 64, /* then others have their turn */
@@ -62,8 +64,7 @@ static void turn_away(struct segue_listener *listener)
 
 static void accept_some(struct segue_watch *watch, uint32_t events)
 {
-	struct segue_listener *listener =
-		(struct segue_listener *)((char *)watch - offsetof(struct segue_listener, watch));
+	struct segue_listener *listener = SEGUE_CONTAINER(watch, struct segue_listener, watch);
 
 	(void)events;
 	for (int i = 0; i < ACCEPT_AT_ONCE && !listener->again_at; i++) {
@@ -138,25 +139,7 @@ static int remove_stale(const struct sockaddr_un *address)
 	return 0;
 }
 
-/* Who may connect at all: one group, if it is only one that is let in, else all who are told apart
- * by their uid when they do. */
-static int open_up(const char *path, const struct segue_options *options)
-{
-	bool one_group = options->group_count == 1 && options->user_count == 0;
-
-	if (options->group_count == 0 && options->user_count == 0)
-		return 0;
-	if (one_group && chown(path, (uid_t)-1, options->groups[0]) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM,
-			"the socket %s cannot be given to group %u: run the server with that group",
-			path, (unsigned)options->groups[0]);
-	if (chmod(path, one_group ? 0660 : 0666) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "the mode of the socket %s", path);
-	return 0;
-}
-
-static int bind_socket(
-	int fd, const struct sockaddr_un *address, const struct segue_options *options)
+static int bind_socket(int fd, const struct sockaddr_un *address, const struct segue_guard *guard)
 {
 	mode_t before = umask(0177);
 	int rc = bind(fd, (const struct sockaddr *)address, sizeof(*address));
@@ -165,7 +148,7 @@ static int bind_socket(
 	if (rc < 0)
 		return segue_fail_errno(
 			SEGUE_ESYSTEM, "cannot bind the socket %s", address->sun_path);
-	rc = open_up(address->sun_path, options);
+	rc = segue_guard_open_socket(guard, address->sun_path);
 	if (rc)
 		return rc;
 	if (listen(fd, 128) < 0)
@@ -184,15 +167,14 @@ static int make_socket(struct segue_listener *listener, const char *path)
 	listener->watch.fd = fd;
 	if ((rc = fill_address(path, &listener->address)) ||
 		(rc = remove_stale(&listener->address)) ||
-		(rc = bind_socket(fd, &listener->address, &listener->server->options)))
+		(rc = bind_socket(fd, &listener->address, listener->server->guard)))
 		return rc;
 	if (lstat(path, &info) == 0)
 		listener->inode = info.st_ino;
 	return 0;
 }
 
-int segue_listener_create(
-	struct segue_server *server, const char *path, struct segue_listener **out)
+int segue_listener_create(struct segue_server *server, int given, struct segue_listener **out)
 {
 	struct segue_listener *listener = calloc(1, sizeof(*listener));
 	int rc = 0;
@@ -200,11 +182,10 @@ int segue_listener_create(
 	if (!listener)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the listener");
 	listener->server = server;
-	listener->watch =
-		(struct segue_watch){.fd = server->options.listen_fd, .ready = accept_some};
+	listener->watch = (struct segue_watch){.fd = given, .ready = accept_some};
 	listener->reserve = open_reserve();
 	if (listener->watch.fd < 0)
-		rc = make_socket(listener, path);
+		rc = make_socket(listener, server->socket_path);
 	if (!rc)
 		rc = segue_loop_add(server->loop, &listener->watch, EPOLLIN);
 	if (rc) {

@@ -1,48 +1,47 @@
-/*
- * Checkpoints: the token of a lane at one step, now or as soon as it is committed. It is in the store
- * before it is sent, with the final states of all that ended before that step. A lane that has ended
- * is at every later step: its token is then of the step at which it ended.
- */
+/* Checkpoints: taken by a loader thread, stored by the committer, sent. */
+#include "stream/checkpoint.h"
+
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/wait.h"
+#include "engine/committer.h"
 #include "engine/input.h"
 #include "engine/snapshot.h"
-#include "session/server.h"
+#include "session/request.h"
 #include "store/checkpoints.h"
 #include "store/lanes.h"
 #include "store/token.h"
-#include "stream/ledger.h"
+#include "stream/opening.h"
+#include "stream/release.h"
 
 enum { LOOK_AGAIN_MS = 5, DEFAULT_TIMEOUT_S = 30 };
 
 struct segue_checkpoint {
-	struct segue_checkpoint *next; /* in server->checkpoints */
-	struct segue_session *session; /* NULL: gone */
-	struct segue_opening *opening;
+	struct segue_request request; /* its task reads the lane */
+	LIST_ENTRY(segue_checkpoint) link;
+	struct segue_opening *opening; /* used */
 	struct segue_ledger *ledger;
-	uint64_t serial, asked;
+	uint64_t asked;
 	uint64_t step; /* of the token: below `asked` where the lane has ended */
 	bool ended;    /* the lane has, at that step */
 	int64_t deadline, again_at;
-	bool running;        /* on a loader thread */
-	bool in_force;       /* reads the grant, which is pinned; else the store, */
+	bool running;  /* on a loader thread, or the committer's; else it waits for its step */
+	bool in_force; /* reads the grant, which is pinned; else the store, */
 	uint64_t generation; /* where the lane's record has this one */
-	struct segue_job job;
 	struct segue_pin pin;
 	struct segue_change change;
-	int rc;
-	char detail[SEGUE_DETAIL_MAX];
 	void *token;
 	size_t size;
 };
 
-/* The same bytes for the same step, whether a lease or the store is read: ended rows have no states. */
+/*
+ * The same bytes for the same step, whether a lease or the store is read: ended rows have no
+ * states.
+ */
 static void clear_ended(struct segue_image *image)
 {
 	for (uint32_t row = 0, i = 0; row < image->position->rows; row++) {
@@ -176,20 +175,12 @@ static int add_checkpoint(void *arg, struct segue_ops *ops)
 		checkpoint->ended, checkpoint->token, checkpoint->opening->spec->keep_checkpoints);
 }
 
-static void done(void *arg);
+/* ---- Run ---- */
 
-static void stored(void *arg)
+/* On a loader thread. */
+static int take(struct segue_task *task)
 {
-	struct segue_checkpoint *checkpoint = arg;
-
-	checkpoint->rc = checkpoint->change.rc;
-	snprintf(checkpoint->detail, sizeof(checkpoint->detail), "%s", checkpoint->change.detail);
-	done(checkpoint);
-}
-
-static void run(void *arg)
-{
-	struct segue_checkpoint *checkpoint = arg;
+	struct segue_checkpoint *checkpoint = (struct segue_checkpoint *)task;
 	struct segue_image *image = NULL;
 
 	int rc = checkpoint->in_force ? from_grant(checkpoint, &image)
@@ -199,16 +190,70 @@ static void run(void *arg)
 		rc = encode(checkpoint, image, &checkpoint->token, &checkpoint->size);
 	}
 	segue_image_destroy(image);
-	checkpoint->rc = rc;
+	return rc;
+}
+
+static void drop(struct segue_checkpoint *checkpoint)
+{
+	LIST_REMOVE(checkpoint, link);
+	checkpoint->ledger->checkpoints--;
+	checkpoint->opening->uses--;
+	segue_committer_unpin(checkpoint->ledger->stream->server->committer, &checkpoint->pin);
+	segue_request_end(&checkpoint->request);
+	free(checkpoint->token);
+	free(checkpoint);
+}
+
+/* Whether it is to be tried again, because its step has not been committed yet. */
+static bool waits(const struct segue_checkpoint *checkpoint)
+{
+	return checkpoint->request.task.outcome.rc == SEGUE_ETIMEOUT &&
+	       checkpoint->request.session && segue_now_ns() < checkpoint->deadline;
+}
+
+static void finish(struct segue_checkpoint *checkpoint)
+{
+	struct segue_request *request = &checkpoint->request;
+
+	checkpoint->running = false;
+	if (checkpoint->in_force)
+		segue_ledger_unpin(checkpoint->ledger);
+	if (waits(checkpoint) && !checkpoint->ledger->stream->server->stopping) {
+		free(checkpoint->token);
+		checkpoint->token = NULL;
+		checkpoint->again_at = segue_now_ns() + LOOK_AGAIN_MS * INT64_C(1000000);
+		return; /* the tick tries again */
+	}
+	if (waits(checkpoint)) /* the client asks the next server */
+		segue_outcome_take(&request->task.outcome,
+			segue_fail(SEGUE_EGONE, "the server is being stopped"));
+	if (!segue_request_is_over(request))
+		segue_session_send_bulk(request->session, request->serial, checkpoint->step,
+			checkpoint->token, checkpoint->size);
+	drop(checkpoint);
+}
+
+static void stored(void *arg)
+{
+	struct segue_checkpoint *checkpoint = arg;
+
+	segue_loop_arrive(checkpoint->ledger->stream->server->loop);
+	checkpoint->request.task.outcome = checkpoint->change.outcome;
+	finish(checkpoint);
+}
+
+static void taken(struct segue_task *task)
+{
+	struct segue_checkpoint *checkpoint = (struct segue_checkpoint *)task;
 	const struct segue_stream *stream = checkpoint->ledger->stream;
-	if (rc)
-		snprintf(
-			checkpoint->detail, sizeof(checkpoint->detail), "%s", segue_error_detail());
-	if (!rc && stream->spec->persist)
-		segue_changes_submit(segue_committer_changes(stream->server->committer),
-			&checkpoint->change, stored);
-	else
-		segue_loop_post(stream->server->loop, done, checkpoint);
+
+	if (task->outcome.rc || !stream->spec->persist) {
+		finish(checkpoint);
+		return;
+	}
+	segue_loop_await(stream->server->loop);
+	segue_changes_submit(
+		segue_committer_changes(stream->server->committer), &checkpoint->change, stored);
 }
 
 static void start(struct segue_checkpoint *checkpoint)
@@ -217,81 +262,43 @@ static void start(struct segue_checkpoint *checkpoint)
 
 	checkpoint->running = true;
 	checkpoint->in_force = ledger->lease.state == SEGUE_LEASE_HELD;
-	checkpoint->job = (struct segue_job){.fn = run, .arg = checkpoint};
 	if (checkpoint->in_force)
 		segue_ledger_pin(ledger);
-	ledger->stream->server->jobs++;
-	segue_pool_run(ledger->stream->pool, &checkpoint->job);
+	checkpoint->request.task.work = take;
+	checkpoint->request.task.done = taken;
+	segue_pool_run(ledger->stream->pool, &checkpoint->request.task);
 }
 
-static void drop(struct segue_checkpoint *checkpoint)
+/* ---- Asked for ---- */
+
+static int find_ledger(struct segue_session *session, const struct segue_message *message,
+	struct segue_opening **opening, struct segue_ledger **ledger)
 {
-	struct segue_checkpoint **link = &checkpoint->ledger->stream->server->checkpoints;
-	struct segue_opening *opening = checkpoint->opening;
+	int rc = segue_opening_find(session, message->checkpoint.stream, opening);
 
-	while (*link != checkpoint)
-		link = &(*link)->next;
-	*link = checkpoint->next;
-	if (checkpoint->session)
-		checkpoint->session->requests--;
-	checkpoint->ledger->checkpoints--;
-	segue_committer_unpin(opening->stream->server->committer, &checkpoint->pin);
-	free(checkpoint->token);
-	free(checkpoint);
-	opening->leases--;
-	segue_opening_release(opening);
-}
-
-static void done(void *arg)
-{
-	struct segue_checkpoint *checkpoint = arg;
-	struct segue_ledger *ledger = checkpoint->ledger;
-	struct segue_server *server = ledger->stream->server;
-
-	server->jobs--;
-	checkpoint->running = false;
-	if (checkpoint->in_force)
-		segue_ledger_unpin(ledger);
-	if (checkpoint->rc == SEGUE_ETIMEOUT && checkpoint->session &&
-		segue_now_ns() < checkpoint->deadline) {
-		free(checkpoint->token);
-		checkpoint->token = NULL;
-		checkpoint->again_at = segue_now_ns() + LOOK_AGAIN_MS * INT64_C(1000000);
-		if (!server->stopping)
-			return;               /* the tick tries again */
-		checkpoint->rc = SEGUE_EGONE; /* the client asks the next server */
-		snprintf(checkpoint->detail, sizeof(checkpoint->detail),
-			"the server is being stopped");
-	}
-	if (checkpoint->session && checkpoint->rc == 0)
-		segue_session_send_bulk(checkpoint->session, checkpoint->serial, checkpoint->step,
-			checkpoint->token, checkpoint->size);
-	else if (checkpoint->session)
-		segue_session_fail_text(checkpoint->session, checkpoint->serial, checkpoint->rc,
-			checkpoint->detail);
-	drop(checkpoint);
+	if (rc)
+		return rc;
+	*ledger =
+		segue_ledgers_find(&(*opening)->stream->ledgers, session, message->checkpoint.lane);
+	return *ledger ? 0
+		       : segue_fail(SEGUE_EINVAL, "there is no lane %u to take a checkpoint of",
+				 message->checkpoint.lane);
 }
 
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message)
 {
-	struct segue_opening *opening = segue_opening_find(session, message->checkpoint.stream);
-	struct segue_checkpoint *checkpoint = calloc(1, sizeof(*checkpoint));
-	struct segue_ledger *ledger = NULL;
 	int64_t timeout = message->checkpoint.timeout_ns, now = segue_now_ns();
-	int rc = 0;
+	struct segue_checkpoint *checkpoint = calloc(1, sizeof(*checkpoint));
+	struct segue_server *server = session->server;
+	struct segue_opening *opening;
+	struct segue_ledger *ledger;
 
-	if (opening)
-		ledger = segue_ledger_of(opening, session, message->checkpoint.lane);
-	if (!checkpoint)
-		rc = segue_fail(SEGUE_ENOMEM, "no memory for a checkpoint");
-	else if (!opening)
-		rc = segue_fail(SEGUE_EPROTOCOL, "stream %llu is not open",
-			(unsigned long long)message->checkpoint.stream);
-	else if (!ledger)
-		rc = segue_fail(SEGUE_EINVAL, "there is no lane %u to take a checkpoint of",
-			message->checkpoint.lane);
-	else
-		rc = segue_session_take_request(session);
+	int rc = checkpoint ? find_ledger(session, message, &opening, &ledger)
+			    : segue_fail(SEGUE_ENOMEM, "no memory for a checkpoint");
+	if (!rc) {
+		checkpoint->request.is_long = true;
+		rc = segue_request_begin(&checkpoint->request, session, message->serial);
+	}
 	if (rc) {
 		free(checkpoint);
 		segue_session_fail(session, message->serial, rc);
@@ -299,42 +306,28 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 	}
 	if (timeout <= 0)
 		timeout = DEFAULT_TIMEOUT_S * INT64_C(1000000000);
-	*checkpoint = (struct segue_checkpoint){
-		.next = session->server->checkpoints,
-		.session = session,
-		.opening = opening,
-		.ledger = ledger,
-		.serial = message->serial,
-		.asked = message->checkpoint.step,
-		.deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout,
-		.pin = {.place = ledger->place, .step = message->checkpoint.step},
-		.change = {.place = ledger->place, .build = add_checkpoint, .arg = checkpoint},
-	};
-	segue_committer_pin(session->server->committer, &checkpoint->pin);
-	session->server->checkpoints = checkpoint;
-	opening->leases++;
+	checkpoint->opening = opening;
+	checkpoint->ledger = ledger;
+	checkpoint->asked = message->checkpoint.step;
+	checkpoint->deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
+	checkpoint->pin = (struct segue_pin){.place = ledger->place, .step = checkpoint->asked};
+	checkpoint->change = (struct segue_change){
+		.place = ledger->place, .build = add_checkpoint, .arg = checkpoint};
+	segue_committer_pin(server->committer, &checkpoint->pin);
+	LIST_INSERT_HEAD(&server->streams->checkpoints, checkpoint, link);
+	opening->uses++;
 	ledger->checkpoints++;
 	start(checkpoint);
 }
 
 int64_t segue_checkpoints_tick(struct segue_server *server, int64_t now)
 {
-	int64_t when = INT64_MAX;
+	struct segue_checkpoint *checkpoint;
 
-	for (struct segue_checkpoint *checkpoint = server->checkpoints; checkpoint;
-		checkpoint = checkpoint->next) {
+	LIST_FOREACH(checkpoint, &server->streams->checkpoints, link) {
 		if (!checkpoint->running && (now >= checkpoint->again_at || server->stopping))
 			start(checkpoint);
-		when = now + LOOK_AGAIN_MS * INT64_C(1000000);
 	}
-	return when;
-}
-
-void segue_checkpoints_session_gone(struct segue_session *session)
-{
-	for (struct segue_checkpoint *checkpoint = session->server->checkpoints; checkpoint;
-		checkpoint = checkpoint->next) {
-		if (checkpoint->session == session)
-			checkpoint->session = NULL;
-	}
+	return LIST_EMPTY(&server->streams->checkpoints) ? INT64_MAX
+							 : now + LOOK_AGAIN_MS * INT64_C(1000000);
 }

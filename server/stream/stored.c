@@ -1,15 +1,18 @@
 /* Checkpoints that the store holds: sent to a client, or removed. */
+#include "stream/stored.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
-#include "session/server.h"
+#include "engine/committer.h"
+#include "session/request.h"
 #include "store/checkpoints.h"
 #include "store/lanes.h"
 
 struct stored_request {
-	struct segue_errand errand;
+	struct segue_request base;
 	struct segue_server *server;
 	uint64_t id;
 	bool remove;
@@ -26,9 +29,9 @@ static int remove_checkpoint(void *arg, struct segue_ops *ops)
 	return segue_checkpoints_remove(ops, request->server->store, request->place, request->id);
 }
 
-static int do_request(struct segue_errand *errand)
+static int do_request(struct segue_request *base)
 {
-	struct stored_request *request = (struct stored_request *)errand;
+	struct stored_request *request = (struct stored_request *)base;
 	struct segue_store *store = request->server->store;
 	struct segue_change change = {.build = remove_checkpoint, .arg = request};
 
@@ -45,16 +48,16 @@ static int do_request(struct segue_errand *errand)
 static void answer(struct segue_task *task)
 {
 	struct stored_request *request = (struct stored_request *)task;
-	const struct segue_errand *errand = &request->errand;
-	struct segue_session *session = segue_errand_end(&request->errand);
-	const struct segue_message removed = {.type = SEGUE_MESSAGE_DONE, .serial = errand->serial};
+	struct segue_session *session = request->base.session;
+	uint64_t serial = request->base.serial;
 
-	if (session && errand->rc)
-		segue_session_fail_text(session, errand->serial, errand->rc, errand->detail);
-	else if (session && request->remove)
-		segue_session_send(session, &removed, NULL, 0);
-	else if (session)
-		segue_session_send_bulk(session, errand->serial, 0, request->token, request->size);
+	if (!segue_request_is_over(&request->base)) {
+		if (request->remove)
+			segue_session_send_done(session, serial);
+		else
+			segue_session_send_bulk(session, serial, 0, request->token, request->size);
+	}
+	segue_request_end(&request->base);
 	free(request->token);
 	free(request);
 }
@@ -68,12 +71,13 @@ void segue_stored_request(struct segue_session *session, const struct segue_mess
 			segue_fail(SEGUE_ENOMEM, "no memory for a stored checkpoint"));
 		return;
 	}
+	request->base.is_long = true;
 	request->server = session->server;
 	request->id = message->stored.id;
 	request->remove = message->stored.remove;
 	request->place.lane = message->stored.lane;
 	snprintf(request->stream, sizeof(request->stream), "%s", message->stored.stream);
-	int rc = segue_errand_run(session, message->serial, &request->errand, do_request, answer);
+	int rc = segue_request_run(&request->base, session, message->serial, do_request, answer);
 	if (rc) {
 		free(request);
 		segue_session_fail(session, message->serial, rc);

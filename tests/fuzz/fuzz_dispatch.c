@@ -15,23 +15,19 @@
  * store is emptied after each input. For libFuzzer, or with replay_main.c as a program that runs
  * files.
  */
-#include "session/server.h"
-
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/layout.h"
-#include "stream/ledger.h"
-#include "tfwrite.h"
-#include "tmpdir.h"
 #include "core/wait.h"
 #include "store/ops.h"
+#include "testserver.h"
+#include "tfwrite.h"
 
 #define PLACE       "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
 #define PATIENCE_NS INT64_C(30000000000) /* for what should be gone in a moment */
@@ -57,9 +53,9 @@ struct client {
 };
 
 static struct {
-	struct segue_tmpdir dir;
+	struct segue_testserver test;
+	bool made;
 	char place[sizeof(PLACE)];
-	struct segue_server server;
 	struct client client[CLIENTS];
 	const uint8_t *at, *end;
 	bool closing;
@@ -84,7 +80,7 @@ static void come(struct client *client)
 	client->peer = ends[1];
 	client->ring = client->carry = client->event = client->upload = -1;
 	segue_frame_reader_init(&client->reader, true);
-	segue_session_create(&world.server, client->peer);
+	segue_session_create(&world.test.server, client->peer);
 }
 
 static void go(struct client *client)
@@ -275,25 +271,17 @@ static bool take_steps(void)
 
 /* ---- The server ----------------------------------------------------------------------------- */
 
-static void storage_news(void *arg, int code, const char *detail)
-{
-	struct segue_server *server = arg;
-
-	server->storage_error = code;
-	segue_stream_storage(server, code, detail);
-}
-
 /* Nothing is on its way: all that was sent has been read, and what it asked for is done. */
 static bool at_rest(void)
 {
-	struct segue_server *server = &world.server;
+	const struct segue_session *session;
 
-	for (struct segue_session *session = server->sessions; session; session = session->next) {
+	LIST_FOREACH(session, &world.test.sessions.all, link) {
 		int unread = 0;
 		if (ioctl(session->socket.fd, FIONREAD, &unread) == 0 && unread > 0)
 			return false;
 	}
-	return server->jobs == 0;
+	return segue_loop_awaited(world.test.server.loop) == 0;
 }
 
 static void leave(void)
@@ -306,13 +294,15 @@ static void leave(void)
 
 static void tick(void *arg, int64_t now)
 {
-	struct segue_server *server = arg;
+	struct segue_server *server = &world.test.server;
 
-	segue_session_tick(server, now);
-	segue_loop_tick_within(server->loop, segue_stream_tick(server, now));
+	(void)arg;
+	segue_testserver_tick(&world.test, now);
 	if (world.closing) {
-		bool gone = !server->sessions && !server->streams && !server->checkpoints &&
-			    server->jobs == 0;
+		bool gone = LIST_EMPTY(&world.test.sessions.all) &&
+			    LIST_EMPTY(&world.test.streams.all) &&
+			    LIST_EMPTY(&world.test.streams.checkpoints) &&
+			    segue_loop_awaited(server->loop) == 0;
 		if (gone)
 			segue_loop_stop(server->loop);
 		expect(gone || now - world.closing_since < PATIENCE_NS);
@@ -351,7 +341,7 @@ static int remove_key(
 
 static void empty_store(void)
 {
-	struct segue_store *store = world.server.store;
+	struct segue_store *store = world.test.server.store;
 	struct emptying emptying = {0};
 
 	for (int table = SEGUE_TABLE_STREAMS; table < SEGUE_TABLE_COUNT; table++) {
@@ -369,11 +359,11 @@ static void make_data(void)
 {
 	static const float values[7] = {1, 2, 3, 4, 5, 6, 7};
 	static const size_t lengths[] = {3, 7, 5};
-	size_t root = strlen(world.dir.root);
+	size_t root = strlen(world.test.dir.root);
 
 	expect(root + 2 < sizeof(PLACE));
 	memset(world.place, '/', sizeof(PLACE) - 1);
-	memcpy(world.place, world.dir.root, root);
+	memcpy(world.place, world.test.dir.root, root);
 	world.place[sizeof(PLACE) - 2] = 'd';
 	struct segue_tfwriter *writer = segue_tfwriter_open(world.place, false);
 	for (size_t i = 0; i < 3; i++) {
@@ -386,54 +376,17 @@ static void make_data(void)
 
 static void finish_world(void)
 {
-	segue_store_close(world.server.store);
-	segue_tmpdir_remove(&world.dir);
+	segue_testserver_finish(&world.test);
 }
 
 static void make_world(void)
 {
-	char path[SEGUE_TMPDIR_MAX];
-
-	segue_tmpdir_make(&world.dir, "fuzz");
+	segue_testserver_init(&world.test, "fuzz");
 	make_data();
-	segue_tmpdir_path(&world.dir, "store", path);
-	expect(mkdir(path, 0700) == 0);
-	world.server.dir = strdup(path);
-	expect(segue_store_open(path, SEGUE_STORE_SERVE, &world.server.store) == 0);
+	world.made = true;
 	/* The server's log; the sanitizers write to the descriptor. */
 	stderr = fopen("/dev/null", "we");
 	atexit(finish_world);
-}
-
-static void start_server(void)
-{
-	struct segue_server *server = &world.server;
-	struct segue_store *store = server->store;
-	char *dir = server->dir;
-
-	*server = (struct segue_server){.dir = dir,
-		.store = store,
-		.socket_path = dir,
-		.next_stream = 1,
-		.instance = 1,
-		.started_ns = segue_now_ns()};
-	expect(segue_limits_init(&server->options.limits) == 0);
-	expect(segue_loop_create(&server->loop) == 0);
-	expect(segue_committer_create(
-		       store, server->loop, storage_news, server, &server->committer) == 0);
-}
-
-static void stop_server(void)
-{
-	struct segue_server *server = &world.server;
-
-	expect(!server->storage_error);
-	segue_users_stop(server);
-	segue_committer_destroy(server->committer);
-	segue_stream_destroy_all(server);
-	segue_loop_destroy(server->loop);
-	segue_session_destroy_all(server);
-	segue_users_destroy(server);
 }
 
 static int open_fds(void)
@@ -450,18 +403,20 @@ static int open_fds(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	if (!world.server.store)
+	if (!world.made)
 		make_world();
 	int before = open_fds();
 	world.at = data;
 	world.end = data + size;
 	world.closing = false;
-	start_server();
+	segue_testserver_start(&world.test);
+	struct segue_loop *loop = world.test.server.loop;
 	for (int i = 0; i < CLIENTS; i++)
 		come(&world.client[i]);
-	segue_loop_tick_within(world.server.loop, segue_now_ns());
-	expect(segue_loop_run(world.server.loop, tick, signalled, &world.server) == 0);
-	stop_server();
+	segue_loop_tick_within(loop, segue_now_ns());
+	expect(segue_loop_run(loop, tick, signalled, NULL) == 0);
+	expect(!world.test.server.storage.rc);
+	segue_testserver_stop(&world.test);
 	empty_store();
 	expect(open_fds() == before);
 	return 0;

@@ -35,8 +35,8 @@
  * mirrors server/lane/feed.c segue_feed_sleep 4426227a
  * mirrors server/engine/filler.c work_on_batch 5958d9d1
  * mirrors server/engine/filler.c work_once ff14af0a
- * mirrors server/engine/filler.c run f00bb18c
- * mirrors server/engine/filler.c segue_filler_kick 88473309
+ * mirrors server/engine/filler.c run 3fec1bc7
+ * mirrors server/engine/filler.c segue_filler_kick 7207c91f
  * mirrors server/engine/snapshot.c segue_snapshot 2e64e901
  */
 

@@ -56,7 +56,7 @@ struct place {
 
 struct segue_pool {
 	pthread_mutex_t lock;
-	struct segue_job *jobs, **last;
+	struct segue_task *tasks, **last;
 	struct sim_event event;
 };
 
@@ -111,27 +111,27 @@ int segue_shm_read(const struct segue_shm *shm, uint64_t offset, void *out, size
 	return 0;
 }
 
-void segue_pool_run(struct segue_pool *pool, struct segue_job *job)
+void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 {
 	pthread_mutex_lock(&pool->lock);
-	job->next = NULL;
-	*pool->last = job;
-	pool->last = &job->next;
+	task->next = NULL;
+	*pool->last = task;
+	pool->last = &task->next;
 	pthread_mutex_unlock(&pool->lock);
 	sim_event_ring(&pool->event);
 }
 
-static struct segue_job *next_job(struct segue_pool *pool)
+static struct segue_task *next_task(struct segue_pool *pool)
 {
 	pthread_mutex_lock(&pool->lock);
-	struct segue_job *job = pool->jobs;
-	if (job) {
-		pool->jobs = job->next;
-		if (!pool->jobs)
-			pool->last = &pool->jobs;
+	struct segue_task *task = pool->tasks;
+	if (task) {
+		pool->tasks = task->next;
+		if (!pool->tasks)
+			pool->last = &pool->tasks;
 	}
 	pthread_mutex_unlock(&pool->lock);
-	return job;
+	return task;
 }
 
 static void run_loader(void *arg)
@@ -139,9 +139,9 @@ static void run_loader(void *arg)
 	struct segue_pool *pool = arg;
 
 	for (;;) {
-		struct segue_job *job = next_job(pool);
-		if (job)
-			job->fn(job->arg);
+		struct segue_task *task = next_task(pool);
+		if (task)
+			task->work(task);
 		else
 			sim_event_wait(&pool->event, SIM_NEVER);
 	}
@@ -860,7 +860,7 @@ struct sim_server *sim_server_start(void)
 	driver->interval = intervals[sim_below(sizeof(intervals) / sizeof(intervals[0]))];
 	/* Long enough for one worker to take all lanes, which takes transactions. */
 	driver->lease_timeout = sim_one_in(4) ? 3000 + sim_below(3000) + 12 * sim_disk.lag : 0;
-	driver->pool.last = &driver->pool.jobs;
+	driver->pool.last = &driver->pool.tasks;
 	sim_spawn("control", 0, run_control, driver);
 	sim_spawn("committer", 0, run_committer, driver);
 	sim_spawn("loader-0", 0, run_loader, &driver->pool);

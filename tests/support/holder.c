@@ -20,13 +20,14 @@ static _Noreturn void die(const char *what)
 void segue_ground_begin(struct segue_ground *ground, uint64_t records, uint32_t length,
 	uint32_t batch_size, uint32_t lanes)
 {
+	static const struct segue_pool_options options = {.name = "filler", .threads = 1};
 	char dir[SEGUE_TMPDIR_MAX];
 
 	*ground = (struct segue_ground){0};
 	segue_tmpdir_make(&ground->tmp, "engine");
 	segue_tmpdir_path(&ground->tmp, "store", dir);
 	if (segue_store_open(dir, SEGUE_STORE_SERVE, &ground->store) ||
-		segue_pool_create("filler", 1, &ground->pool))
+		segue_pool_create(&options, &ground->pool))
 		die("a ground for grants");
 	segue_fakesource_init(&ground->source, records, length);
 	segue_fakespec_init(&ground->spec, &ground->source, batch_size, UNROLL, STATES);

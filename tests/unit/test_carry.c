@@ -1,4 +1,6 @@
-/* The server's end of a carry: words that are checked, ended rows that are kept, states in order. */
+/*
+ * The server's end of a carry: words that are checked, ended rows that are kept, states in order.
+ */
 #include "lane/carry.h"
 
 #include <criterion/criterion.h>

@@ -114,10 +114,10 @@ Test(changes, who_cannot_be_built_adds_nothing_and_learns_why)
 	struct segue_change *list = segue_changes_take(&changes);
 	segue_changes_build(list);
 	cr_assert_eq(length_of(list), 2);
-	cr_assert_eq(bad.rc, SEGUE_EFENCED);
-	cr_assert_str_eq(bad.detail, "it cannot be built");
+	cr_assert_eq(bad.outcome.rc, SEGUE_EFENCED);
+	cr_assert_str_eq(bad.outcome.detail, "it cannot be built");
 	cr_assert_eq(segue_change_ops(&bad)->count, 0);
-	cr_assert_eq(good.rc, 0);
+	cr_assert_eq(good.outcome.rc, 0);
 	cr_assert_eq(segue_change_ops(&good)->count, 1);
 	segue_changes_answer(&changes, list);
 	cr_assert_eq(done, 2);
@@ -127,7 +127,7 @@ Test(changes, who_cannot_be_built_adds_nothing_and_learns_why)
 	segue_changes_submit(&changes, &bad, note_done);
 	list = segue_changes_take(&changes);
 	segue_changes_build(list);
-	cr_assert_eq(bad.rc, 0, "it may be asked for again");
+	cr_assert_eq(bad.outcome.rc, 0, "it may be asked for again");
 	segue_changes_answer(&changes, list);
 }
 
@@ -167,7 +167,7 @@ Test(changes, who_waits_hears_what_became_of_it, .timeout = 30)
 	struct segue_change *list = segue_changes_take(&changes);
 	segue_changes_build(list);
 	segue_fail(SEGUE_ENOSPACE, "%s", text);
-	segue_change_set_result(list, SEGUE_ENOSPACE);
+	segue_outcome_take(&list->outcome, SEGUE_ENOSPACE);
 	segue_changes_answer(&changes, list);
 	pthread_join(thread, NULL);
 	cr_assert_eq(results[0], SEGUE_ENOSPACE);

@@ -1,4 +1,6 @@
-/* The client library against a scripted server: every call of segue.h, and every way it can fail. */
+/*
+ * The client library against a scripted server: every call of segue.h, and every way it can fail.
+ */
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
@@ -567,7 +569,9 @@ Test(client, gives_up_on_a_server_that_is_not_ready_in_time)
 	options.timeout_ns = 20 * SECOND;
 	options.interrupt = interrupt_soon;
 	assert_fails(segue_open(store, &options, &client), SEGUE_EINTERRUPTED, "interrupted");
-	/* Another server has the directory, and does not answer: asked again until the time is up. */
+	/*
+	 * Another server has the directory, and does not answer: asked again until the time is up.
+	 */
 	options.interrupt = NULL;
 	options.timeout_ns = 400 * MS;
 	write_program("kill -9 $$");

@@ -112,12 +112,11 @@ void __wrap_segue_grant_storage(struct segue_grant *grant, int code, const char 
 static unsigned failures, finished, delayed;
 static int failure;
 
-static void note_failure(void *arg, int code, const char *detail)
+static void note_failure(void *arg, const struct segue_outcome *outcome)
 {
 	(void)arg;
-	(void)detail;
 	failures++;
-	failure = code;
+	failure = outcome->rc;
 }
 
 static void note_finished(void *arg)
@@ -223,7 +222,9 @@ static void finish(struct segue_grant *grant, bool held)
 	segue_committer_finish(committer, grant, held, note_finished, note_delayed, grant);
 }
 
-/* What the store says of a lane: its step, whether it is held, and the first state of a live row. */
+/*
+ * What the store says of a lane: its step, whether it is held, and the first state of a live row.
+ */
 struct stored {
 	uint64_t step;
 	bool held;

@@ -294,8 +294,8 @@ static struct segue_tffeature random_feature(const struct segue_field *field, si
 }
 
 /*
- * What protobuf allows and protobuf-c, the oracle, does not read as others do: added where this says
- * so, by random numbers of its own, so that the same record can be had without it.
+ * What protobuf allows and protobuf-c, the oracle, does not read as others do: added where this
+ * says so, by random numbers of its own, so that the same record can be had without it.
  */
 static bool odd;
 static unsigned odd_seed;

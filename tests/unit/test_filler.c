@@ -22,26 +22,26 @@ static struct segue_filler *filler;
 static struct segue_carry carry;
 static struct segue_carry_header *words;
 static struct segue_lease_page *page;
-static struct segue_job *queued; /* the pool: a job runs when a test says so */
-static unsigned jobs;
+static struct segue_task *queued; /* the pool: a task runs when a test says so */
+static unsigned tasks;
 static int reading; /* what reading the carry says */
 
-void segue_pool_run(struct segue_pool *pool, struct segue_job *job)
+void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 {
 	(void)pool;
-	cr_assert_null(queued, "one job at a time works for a filler");
-	queued = job;
-	jobs++;
+	cr_assert_null(queued, "one task at a time works for a filler");
+	queued = task;
+	tasks++;
 }
 
 static bool run(void)
 {
-	struct segue_job *job = queued;
+	struct segue_task *task = queued;
 
 	queued = NULL;
-	if (job)
-		job->fn(job->arg);
-	return job;
+	if (task)
+		task->work(task);
+	return task;
 }
 
 static void kick(void)
@@ -317,13 +317,13 @@ Test(filler, a_kick_while_it_works_has_it_look_again)
 	source.admitting = kick_while_it_works;
 	segue_filler_kick(filler);
 	cr_assert_eq(filler->state, SEGUE_FILLER_RUNNING);
-	cr_assert_eq(published(), 0, "all is done in the job");
+	cr_assert_eq(published(), 0, "all is done in the task");
 	run();
 	cr_assert_eq(filler->state, SEGUE_FILLER_IDLE);
-	cr_assert_eq(jobs, 1);
+	cr_assert_eq(tasks, 1);
 	cr_assert_null(queued);
 	kick();
-	cr_assert_eq(jobs, 2, "it can be started again");
+	cr_assert_eq(tasks, 2, "it can be started again");
 }
 
 Test(filler, closes_at_once_when_it_is_idle)

@@ -34,10 +34,11 @@ static void write_changes(void *arg)
 	(void)arg;
 	segue_changes_build(list);
 	const struct segue_ops *ops = segue_change_ops(list);
-	if (!list->rc && disk_says)
-		segue_change_set_result(list, segue_fail(disk_says, "the disk says so"));
-	else if (!list->rc)
-		segue_change_set_result(list, segue_store_apply(ground.store, ops->op, ops->count));
+	if (!list->outcome.rc && disk_says)
+		segue_outcome_take(&list->outcome, segue_fail(disk_says, "the disk says so"));
+	else if (!list->outcome.rc)
+		segue_outcome_take(
+			&list->outcome, segue_store_apply(ground.store, ops->op, ops->count));
 	segue_changes_answer(&changes, list);
 }
 

@@ -269,7 +269,9 @@ Test(shm, signals_do_not_stop_an_allocation)
 	segue_shm_destroy(&shm);
 }
 
-/* ---- Children --------------------------------------------------------------------------------- */
+/*
+ * ---- Children ---------------------------------------------------------------------------------
+ */
 
 static int status_of(pid_t child)
 {
@@ -300,7 +302,9 @@ Test(shm, forked_children_do_not_have_the_mapping)
 	segue_shm_destroy(&shm);
 }
 
-/* ---- Limits of a memory cgroup ---------------------------------------------------------------- */
+/*
+ * ---- Limits of a memory cgroup ----------------------------------------------------------------
+ */
 
 /* Writes a limit where the cgroup file system would show it, in a mount namespace of its own. */
 static int fake_limit(const char *directory, const char *file, const char *value)
@@ -440,7 +444,9 @@ Test(shm, fallback_without_memfd)
 	segue_shm_destroy(&shm);
 }
 
-/* ---- Nothing left behind ---------------------------------------------------------------------- */
+/*
+ * ---- Nothing left behind ----------------------------------------------------------------------
+ */
 
 static int open_fds(void)
 {

@@ -135,7 +135,10 @@ Test(track, an_error_of_a_later_batch_is_none_of_this_one)
 	cr_assert_eq(segue_track_poll(&track), SEGUE_TRACK_ERROR);
 }
 
-/* The page's first words on one page of memory, its error on the next, which cannot be read at first. */
+/*
+ * The page's first words on one page of memory, its error on the next, which cannot be read at
+ * first.
+ */
 static char *late_words;
 
 static void publish_and_fail(int signal)

@@ -127,7 +127,9 @@ static void done(void)
 
 TestSuite(wire, .fini = done);
 
-/* ---- Messages there and back ------------------------------------------------------------------ */
+/*
+ * ---- Messages there and back ------------------------------------------------------------------
+ */
 
 Test(wire, hello_and_welcome)
 {
@@ -433,7 +435,9 @@ Test(wire, reports_that_cannot_be_asked_for)
 	cr_assert_eq(segue_message_pack(&m, bytes, &size), 0);
 }
 
-/* ---- Against bytes by hand -------------------------------------------------------------------- */
+/*
+ * ---- Against bytes by hand --------------------------------------------------------------------
+ */
 
 /* The numbers of fields are the protocol. */
 Test(wire, bytes_of_a_message)
@@ -687,7 +691,9 @@ Test(wire, fields_of_a_peer_are_checked)
 	BAD(SEGUE_MESSAGE_DONE, "no such message", text(&bytes, 2, "cut"); bytes.size--);
 }
 
-/* ---- Bounds ------------------------------------------------------------------------------------ */
+/*
+ * ---- Bounds ------------------------------------------------------------------------------------
+ */
 
 /* Two bytes that unpack to a struct of eighty, as often as a frame takes. */
 Test(wire, bombs_stop_at_the_arena)
@@ -746,7 +752,10 @@ Test(wire, small_arena)
 	}
 }
 
-/* ---- Records ------------------------------------------------------------------------------------ */
+/*
+ * ---- Records
+ * ------------------------------------------------------------------------------------
+ */
 
 static struct segue_position *random_position(unsigned *seed, uint32_t rows)
 {
@@ -1114,7 +1123,10 @@ Test(wire, tokens_that_are_wrong)
 	free(position);
 }
 
-/* ---- Damage -------------------------------------------------------------------------------------- */
+/*
+ * ---- Damage
+ * --------------------------------------------------------------------------------------
+ */
 
 /* Cut anywhere, or one bit turned: an error or a record, never more than that (under ASan). */
 Test(wire, damaged_records_do_no_harm)

@@ -1,0 +1,199 @@
+/* The guard: who is let in, and the accounts of those who are. */
+#include "guard/guard.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "guard/user.h"
+
+struct segue_guard {
+	const struct segue_rules *rules;
+	struct segue_loop *loop;
+	const char *dir;
+	struct segue_users users;
+	bool closed; /* no task is begun any more */
+};
+
+struct segue_account {
+	struct segue_guard *guard;
+	struct segue_user *user;
+	struct segue_reader reader;
+	unsigned holders;
+};
+
+/* ---- The guard ---- */
+
+int segue_guard_create(const struct segue_rules *rules, struct segue_loop *loop, const char *dir,
+	struct segue_guard **out)
+{
+	struct segue_guard *guard = calloc(1, sizeof(*guard));
+
+	if (!guard)
+		return segue_fail(SEGUE_ENOMEM, "no memory to start");
+	*guard = (struct segue_guard){.rules = rules, .loop = loop, .dir = dir};
+	*out = guard;
+	return 0;
+}
+
+void segue_guard_close(struct segue_guard *guard)
+{
+	guard->closed = true;
+}
+
+void segue_guard_finish_tasks(struct segue_guard *guard)
+{
+	struct segue_user *user;
+
+	segue_guard_close(guard);
+	LIST_FOREACH(user, &guard->users, link)
+		segue_user_finish_tasks(user);
+}
+
+void segue_guard_destroy(struct segue_guard *guard)
+{
+	free(guard);
+}
+
+int segue_guard_open_socket(const struct segue_guard *guard, const char *path)
+{
+	const struct segue_rules *rules = guard->rules;
+	bool one_group = rules->group_count == 1 && rules->user_count == 0;
+
+	if (rules->group_count == 0 && rules->user_count == 0)
+		return 0;
+	if (one_group && chown(path, (uid_t)-1, rules->groups[0]) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM,
+			"the socket %s cannot be given to group %u: run the server with that group",
+			path, (unsigned)rules->groups[0]);
+	if (chmod(path, one_group ? 0660 : 0666) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "the mode of the socket %s", path);
+	return 0;
+}
+
+uint64_t segue_guard_limit(const struct segue_guard *guard, enum segue_limit limit)
+{
+	return guard->rules->limits.value[limit];
+}
+
+int segue_guard_check(
+	const struct segue_guard *guard, enum segue_limit limit, uint64_t have, uint64_t more)
+{
+	return segue_limits_check(&guard->rules->limits, limit, have, more, "this connection");
+}
+
+void segue_guard_visit(const struct segue_guard *guard,
+	void (*visit)(void *arg, uid_t uid, const uint64_t taken[SEGUE_LIMIT_COUNT]), void *arg)
+{
+	const struct segue_user *user;
+
+	LIST_FOREACH(user, &guard->users, link)
+		visit(arg, user->uid, user->taken);
+}
+
+/* ---- Who is let in ---- */
+
+static bool admitted(const struct segue_rules *rules, const struct segue_reader *peer)
+{
+	if (segue_reader_trusted(peer))
+		return true;
+	for (size_t i = 0; i < rules->user_count; i++) {
+		if (rules->users[i] == peer->uid)
+			return true;
+	}
+	for (size_t i = 0; i < rules->group_count; i++) {
+		if (segue_reader_in_group(peer, rules->groups[i]))
+			return true;
+	}
+	return false;
+}
+
+static int admit(struct segue_account *account, int socket)
+{
+	int rc = segue_reader_of_socket(socket, &account->reader);
+
+	if (rc)
+		return rc;
+	if (!admitted(account->guard->rules, &account->reader))
+		return segue_fail(SEGUE_EINVAL,
+			"uid %u may not use the server of %s, which runs as uid %u (segue serve "
+			"--allow-user, --allow-group)",
+			(unsigned)account->reader.uid, account->guard->dir, (unsigned)geteuid());
+	account->user = segue_user_join(&account->guard->users, account->reader.uid);
+	return account->user ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a user");
+}
+
+int segue_guard_admit(struct segue_guard *guard, int socket, struct segue_account **out)
+{
+	struct segue_account *account = calloc(1, sizeof(*account));
+
+	if (!account)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a user");
+	account->guard = guard;
+	account->holders = 1;
+	int rc = admit(account, socket);
+	if (rc)
+		segue_account_release(account);
+	else
+		*out = account;
+	return rc;
+}
+
+/* ---- Accounts ---- */
+
+struct segue_account *segue_account_hold(struct segue_account *account)
+{
+	account->holders++;
+	return account;
+}
+
+void segue_account_release(struct segue_account *account)
+{
+	if (!account || --account->holders > 0)
+		return;
+	if (account->user)
+		segue_user_leave(account->user);
+	segue_reader_finish(&account->reader);
+	free(account);
+}
+
+uid_t segue_account_uid(const struct segue_account *account)
+{
+	return account->reader.uid;
+}
+
+int segue_account_take(struct segue_account *account, enum segue_limit limit, uint64_t more)
+{
+	struct segue_user *user = account->user;
+
+	int rc = segue_limits_check(
+		&account->guard->rules->limits, limit, user->taken[limit], more, user->name);
+	if (!rc)
+		user->taken[limit] += more;
+	return rc;
+}
+
+void segue_account_give(struct segue_account *account, enum segue_limit limit, uint64_t less)
+{
+	account->user->taken[limit] -= less;
+}
+
+int segue_account_run(struct segue_account *account, struct segue_task *task, bool apart)
+{
+	/* A stop waits for all that was begun: what came after it could put it off for ever. */
+	if (account->guard->closed)
+		return segue_fail(SEGUE_EGONE, "the server is being stopped");
+	return segue_user_run(account->user, account->guard->loop, task, apart);
+}
+
+bool segue_account_reads_as(const struct segue_account *account, const struct segue_account *other)
+{
+	return !account->guard->rules->roots || segue_reader_trusted(&account->reader) ||
+	       account->reader.uid == other->reader.uid;
+}
+
+struct segue_opener segue_account_opener(
+	const struct segue_account *account, const _Atomic bool *given_up)
+{
+	return (struct segue_opener){account->guard->rules->roots, &account->reader, given_up};
+}

@@ -1,0 +1,227 @@
+/* Each message to its handler; greetings; lists of paths that come in an upload. */
+#include "serve/requests.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/layout.h"
+#include "report/request.h"
+#include "session/upload.h"
+#include "stream/attach.h"
+#include "stream/checkpoint.h"
+#include "stream/release.h"
+#include "stream/stored.h"
+#include "stream/streams.h"
+
+enum { PATHS_BYTES_MAX = 1 << 28 };
+
+/* ---- Greeting ---- */
+
+static int check_greeting(const struct segue_session *session, const struct segue_message *message)
+{
+	if (session->state != SEGUE_SESSION_NEW)
+		return segue_fail(SEGUE_EPROTOCOL, "a second HELLO");
+	if (message->hello.protocol != SEGUE_PROTOCOL ||
+		message->hello.layout_version != SEGUE_LAYOUT_VERSION)
+		return segue_fail(SEGUE_EVERSION,
+			"the client (segue %s) speaks protocol %u, layout %u; the server (segue "
+			"%s) protocol %u, layout %u: use the same version on both sides",
+			message->hello.version, message->hello.protocol,
+			message->hello.layout_version, SEGUE_VERSION_STRING, SEGUE_PROTOCOL,
+			SEGUE_LAYOUT_VERSION);
+	return 0;
+}
+
+static void greet(struct segue_session *session, const struct segue_message *message)
+{
+	const struct segue_server *server = session->server;
+	const struct segue_message welcome = {
+		.type = SEGUE_MESSAGE_WELCOME,
+		.serial = message->serial,
+		.welcome =
+			{
+				.protocol = SEGUE_PROTOCOL,
+				.layout_version = SEGUE_LAYOUT_VERSION,
+				.version = SEGUE_VERSION_STRING,
+				.pid = getpid(),
+				.instance = server->instance,
+				.dir = server->dir,
+				.device = server->device,
+				.inode = server->inode,
+			},
+	};
+
+	int rc = check_greeting(session, message);
+	if (rc) {
+		segue_session_fail(session, message->serial, rc);
+		segue_session_hang_up(session);
+		return;
+	}
+	segue_session_greet(session, message->hello.program);
+	segue_session_send(session, &welcome, NULL, 0);
+}
+
+/* ---- Opening a stream ---- */
+
+/* Puts paths that came in an upload, each ended by a NUL, into the spec. */
+static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
+{
+	struct segue_paths *paths = segue_source_paths(&spec->source);
+	size_t count = 0;
+
+	if (size == 0 || bytes[size - 1] != '\0' || !paths || paths->count)
+		return segue_fail(
+			SEGUE_EPROTOCOL, "paths in an upload that are not ended by a NUL");
+	for (size_t i = 0; i < size; i++)
+		count += bytes[i] == '\0';
+	if (count > SEGUE_PATHS_MAX)
+		return segue_fail(
+			SEGUE_ELIMIT, "%zu paths: the limit is %u", count, SEGUE_PATHS_MAX);
+	paths->path = calloc(count, sizeof(*paths->path));
+	if (!paths->path)
+		return segue_fail(SEGUE_ENOMEM, "no memory for %zu paths", count);
+	for (; paths->count < count; paths->count++) {
+		paths->path[paths->count] = strdup(bytes);
+		if (!paths->path[paths->count])
+			return segue_fail(SEGUE_ENOMEM, "no memory for %zu paths", count);
+		bytes += strlen(bytes) + 1;
+	}
+	return 0;
+}
+
+static void open_checked(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+{
+	int rc = segue_spec_check(spec);
+
+	if (rc) {
+		segue_spec_destroy(spec);
+		segue_session_fail(session, serial, rc);
+		return;
+	}
+	segue_stream_open_request(session, serial, spec);
+}
+
+/* Paths that came in an upload: a list of them may be long. */
+struct paths_request {
+	struct segue_request base;
+	struct segue_upload *upload;
+	struct segue_spec *spec;
+};
+
+static int read_paths(struct segue_request *base)
+{
+	struct paths_request *request = (struct paths_request *)base;
+	uint8_t *bytes = NULL;
+	size_t size = 0;
+
+	int rc = segue_upload_read(request->upload, &bytes, &size);
+	if (!rc)
+		rc = add_paths(request->spec, (const char *)bytes, size);
+	free(bytes);
+	return rc;
+}
+
+static void paths_read(struct segue_task *task)
+{
+	struct paths_request *request = (struct paths_request *)task;
+
+	segue_upload_destroy(request->upload);
+	if (segue_request_is_over(&request->base))
+		segue_spec_destroy(request->spec);
+	else
+		open_checked(request->base.session, request->base.serial, request->spec);
+	segue_request_end(&request->base);
+	free(request);
+}
+
+static int start_reading_paths(struct segue_session *session, struct segue_upload *upload,
+	const struct segue_message *message)
+{
+	if (upload->size > PATHS_BYTES_MAX)
+		return segue_fail(SEGUE_ELIMIT, "%zu bytes of paths: the limit is %d", upload->size,
+			PATHS_BYTES_MAX);
+	struct paths_request *request = calloc(1, sizeof(*request));
+	if (!request)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a list of paths");
+	request->upload = upload;
+	request->spec = message->stream_open.spec;
+	int rc =
+		segue_request_run(&request->base, session, message->serial, read_paths, paths_read);
+	if (rc)
+		free(request);
+	return rc;
+}
+
+static void open_stream(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_upload *upload;
+
+	int rc = segue_upload_take(session, message->stream_open.paths_upload, &upload);
+	if (!rc && !upload) {
+		open_checked(session, message->serial, message->stream_open.spec);
+		return;
+	}
+	if (!rc)
+		rc = start_reading_paths(session, upload, message);
+	if (rc) {
+		segue_upload_destroy(upload);
+		segue_spec_destroy(message->stream_open.spec);
+		segue_session_fail(session, message->serial, rc);
+	}
+}
+
+/* ---- The table ---- */
+
+static void attach(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_upload *upload;
+
+	int rc = segue_upload_take(session, message->lane_attach.upload, &upload);
+	if (rc)
+		segue_session_fail(session, message->serial, rc);
+	else
+		segue_attach_request(session, message, upload);
+}
+
+/* A message that is not here only servers send. */
+static const struct {
+	void (*handle)(struct segue_session *session, const struct segue_message *message);
+	unsigned cost; /* in frames of the rate: about what it makes the loop do */
+	bool first;    /* may come before the greeting */
+} handlers[] = {
+	[SEGUE_MESSAGE_HELLO] = {greet, 1, true},
+	[SEGUE_MESSAGE_STREAM_OPEN] = {open_stream, 10},
+	[SEGUE_MESSAGE_STREAM_CLOSE] = {segue_stream_close_request, 1},
+	[SEGUE_MESSAGE_LANE_ATTACH] = {attach, 4},
+	[SEGUE_MESSAGE_LANE_DETACH] = {segue_detach_request, 1},
+	[SEGUE_MESSAGE_LANE_FLUSH] = {segue_flush_request, 1},
+	[SEGUE_MESSAGE_UPLOAD] = {segue_upload_request, 4},
+	[SEGUE_MESSAGE_CHECKPOINT] = {segue_checkpoint_request, 4},
+	[SEGUE_MESSAGE_STORED] = {segue_stored_request, 1},
+	[SEGUE_MESSAGE_REPORT] = {segue_report_request, 10},
+};
+
+static unsigned hang_up(
+	struct segue_session *session, const struct segue_message *message, const char *why)
+{
+	if (message->type == SEGUE_MESSAGE_STREAM_OPEN)
+		segue_spec_destroy(message->stream_open.spec);
+	segue_session_fail(session, message->serial, segue_fail(SEGUE_EPROTOCOL, "%s", why));
+	segue_session_hang_up(session);
+	return 1;
+}
+
+unsigned segue_requests_received(struct segue_session *session, const struct segue_message *message)
+{
+	size_t type = message->type;
+
+	bool known = type < sizeof(handlers) / sizeof(handlers[0]) && handlers[type].handle;
+	if (session->state == SEGUE_SESSION_NEW && !(known && handlers[type].first))
+		return hang_up(session, message, "the first message must be HELLO");
+	if (!known)
+		return hang_up(session, message, "a message that only servers send");
+	handlers[type].handle(session, message);
+	return handlers[type].cost;
+}

@@ -1,0 +1,670 @@
+/* Asking for a lane: who waits, who gets it, who has it too long. */
+#include "stream/attach.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "core/error.h"
+#include "core/wait.h"
+#include "engine/committer.h"
+#include "os/process.h"
+#include "os/random.h"
+#include "stream/opening.h"
+#include "stream/release.h"
+
+enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100, LOOKS_A_TIMEOUT = 16 };
+
+/*
+ * A request for a lane: its upload is being read (it is among the ledger's `loading`), it waits
+ * (`waiting`), or it is made into a grant (`making`). Its task reads the upload, then makes the
+ * grant.
+ */
+struct segue_attach {
+	struct segue_request base;
+	TAILQ_ENTRY(segue_attach) link;
+	struct segue_ledger *ledger;
+	struct segue_opening *opening; /* used */
+	int64_t deadline;
+	struct segue_lease_request request;
+	uint64_t lease; /* that is given back for it, if this session has it; else 0 */
+	struct segue_upload *upload;
+	uint8_t *bulk; /* what was in it */
+	size_t bulk_size;
+	struct segue_grant_order order;
+	struct segue_grant *grant;
+};
+
+/* ---- Ends of a request ---- */
+
+static void drop(struct segue_attach *attach)
+{
+	if (attach->base.session)
+		attach->base.session->lanes--;
+	attach->opening->uses--;
+	segue_upload_destroy(attach->upload);
+	segue_request_end(&attach->base);
+	free(attach->bulk);
+	free(attach);
+}
+
+static void refuse(struct segue_attach *attach, int code)
+{
+	if (attach->base.session)
+		segue_session_fail(attach->base.session, attach->base.serial, code);
+	drop(attach);
+}
+
+/* A request that another thread works for: it is answered now, and its result is of no use. */
+static void abandon(struct segue_attach *attach, int code)
+{
+	segue_session_fail(attach->base.session, attach->base.serial, code);
+	attach->base.session->lanes--;
+	segue_request_give_up(&attach->base);
+}
+
+/* ---- In force ---- */
+
+static void send_attached(const struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	struct segue_grant *grant = ledger->grant;
+	struct segue_message message = {
+		.type = SEGUE_MESSAGE_ATTACHED,
+		.serial = attach->base.serial,
+		.attached =
+			{
+				.lease = ledger->lease_id,
+				.generation = grant->record.generation,
+				.step = grant->step,
+				.rows = grant->rows,
+			},
+	};
+	const int fds[4] = {
+		grant->filler->ring.fd, grant->carry_shm.fd, grant->page_shm.fd, grant->event};
+
+	memcpy(message.attached.token, grant->record.token, SEGUE_TOKEN_BYTES);
+	segue_session_send(attach->base.session, &message, fds, 4);
+}
+
+/* The worker has released enough, committed at durability = commit, or is about to sleep. */
+static void event_ready(struct segue_watch *watch, uint32_t events)
+{
+	struct segue_ledger *ledger = SEGUE_CONTAINER(watch, struct segue_ledger, event);
+
+	(void)events;
+	segue_event_clear(watch->fd);
+	/* Words that cannot be are seen here: the tick that follows ends the lease. */
+	pthread_mutex_lock(&ledger->grant->filler->lock);
+	segue_carry_observe(&ledger->grant->carry, ledger->grant->filler->feed.published);
+	pthread_mutex_unlock(&ledger->grant->filler->lock);
+	segue_filler_kick(ledger->grant->filler);
+	if (ledger->stream->spec->persist &&
+		ledger->grant->spec->durability == SEGUE_DURABLE_COMMIT)
+		segue_committer_urge(ledger->stream->server->committer);
+}
+
+static void put_in_force(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	struct segue_server *server = ledger->stream->server;
+	struct segue_grant *grant = attach->grant;
+
+	ledger->grant = grant;
+	ledger->session = attach->base.session;
+	ledger->session->lanes++;
+	ledger->opening = attach->opening;
+	ledger->opening->uses++;
+	ledger->lease_id = ++server->last_id;
+	ledger->event = (struct segue_watch){.fd = grant->event, .ready = event_ready};
+	if (ledger->stream->spec->persist)
+		segue_committer_add(server->committer, grant);
+	if (segue_loop_add(server->loop, &ledger->event, EPOLLIN)) {
+		segue_session_fail(attach->base.session, attach->base.serial, SEGUE_ESYSTEM);
+		segue_ledger_end(ledger, false);
+		return;
+	}
+	if (server->storage.rc && ledger->stream->spec->persist)
+		segue_grant_storage(grant, server->storage.rc, server->storage.detail);
+	segue_filler_kick(grant->filler);
+	if (grant->spec->lease_timeout_ms)
+		segue_loop_tick_within(server->loop, segue_now_ns());
+	send_attached(attach);
+}
+
+/* ---- Made into a grant ---- */
+
+/* Before it is made: what cannot be paid for is refused. */
+static int pay(struct segue_ledger *ledger, const struct segue_attach *attach)
+{
+	struct segue_stream *stream = ledger->stream;
+	struct segue_geometry geometry;
+
+	int rc = segue_geometry_init(
+		attach->opening->spec, stream->source->ops->key_max(stream->source), &geometry);
+	if (rc)
+		return rc;
+	uint64_t memory = geometry.ring_size + geometry.carry_size + geometry.lease_size;
+	segue_geometry_finish(&geometry);
+	return segue_ledger_pay(ledger, stream->server, attach->base.account, memory);
+}
+
+static void let_next_ask(struct segue_ledger *ledger);
+
+static int make(struct segue_task *task)
+{
+	struct segue_attach *attach = (struct segue_attach *)task;
+
+	return segue_grant_make(&attach->order, &attach->grant);
+}
+
+static void granted(struct segue_task *task)
+{
+	struct segue_attach *attach = (struct segue_attach *)task;
+	struct segue_ledger *ledger = attach->ledger;
+	/*
+	 * One that a stop has overtaken is on disk: its holder must learn the token to offer with.
+	 */
+	bool ok = task->outcome.rc == 0 && attach->base.session;
+
+	ledger->making = NULL;
+	segue_lease_granted(&ledger->lease, ok);
+	if (ok) {
+		put_in_force(attach);
+		drop(attach);
+		return;
+	}
+	segue_grant_destroy(attach->grant);
+	segue_ledger_pay_back(ledger);
+	let_next_ask(ledger);
+	refuse(attach, segue_outcome_give(&task->outcome));
+}
+
+/* What a client says where to go on may take long to follow: not on the threads that fill. */
+static bool is_slow(const struct segue_attach *attach)
+{
+	return attach->request.mode == SEGUE_ATTACH_OFFER ||
+	       attach->request.mode == SEGUE_ATTACH_RESTORE;
+}
+
+static void start_making(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	struct segue_stream *stream = ledger->stream;
+	struct segue_server *server = stream->server;
+
+	int rc = pay(ledger, attach);
+	if (rc) {
+		/* Not the others that wait: they ask in the tick, or when a lease ends. */
+		segue_lease_granted(&ledger->lease, false);
+		refuse(attach, rc);
+		return;
+	}
+	attach->order = (struct segue_grant_order){
+		.place = ledger->place,
+		.spec = attach->opening->spec,
+		.plan = stream->plan,
+		.source = stream->source,
+		.pool = stream->pool,
+		.store = server->store,
+		.changes = segue_committer_changes(server->committer),
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.mode = attach->request.mode,
+		.step = attach->request.step,
+		.bulk = attach->bulk,
+		.bulk_size = attach->bulk_size,
+		.given_up = &attach->base.given_up,
+		.record =
+			{
+				.generation = ledger->lease.generation,
+				.held = true,
+				.holder = ledger->lease.holder,
+			},
+	};
+	attach->order.plan.lane = ledger->place.lane;
+	memcpy(attach->order.record.token, ledger->lease.token, SEGUE_TOKEN_BYTES);
+	attach->base.task.work = make;
+	attach->base.task.done = granted;
+	ledger->making = attach;
+	if (!is_slow(attach) || segue_account_run(attach->base.account, &attach->base.task, false))
+		segue_pool_run(stream->pool, &attach->base.task);
+}
+
+/* ---- Asking ---- */
+
+static int busy(const struct segue_ledger *ledger)
+{
+	return segue_fail(SEGUE_EBUSY,
+		"lane %u of stream '%s' is %s by process %ld: each lane has one worker at a time "
+		"(is an "
+		"old worker still running, or do two workers have the same rank?)",
+		ledger->place.lane, ledger->stream->spec->name,
+		ledger->lease.state == SEGUE_LEASE_RESERVED
+			? "reserved, after a restart of the server,"
+			: "held",
+		(long)ledger->lease.holder.pid);
+}
+
+static void wait_for_lane(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	const struct segue_server *server = ledger->stream->server;
+
+	TAILQ_INSERT_TAIL(&ledger->waiting, attach, link);
+	segue_loop_tick_within(server->loop, attach->deadline);
+	if (server->storage.rc && ledger->lease.state == SEGUE_LEASE_ENDING)
+		segue_committer_urge(server->committer); /* its verdict, or that it is delayed */
+}
+
+/* Whether the lease may yet end by its timeout; who asks then waits for that, and no longer. */
+static bool wait_for_timeout(struct segue_attach *attach)
+{
+	const struct segue_grant *grant = attach->ledger->grant;
+
+	if (!grant || grant->spec->lease_timeout_ms == 0)
+		return false;
+	int64_t timeout = grant->spec->lease_timeout_ms * INT64_C(1000000);
+	int64_t until = segue_now_ns() + timeout + timeout / 4;
+	if (until < attach->deadline)
+		attach->deadline = until;
+	return true;
+}
+
+static void ask(struct segue_attach *attach)
+{
+	struct segue_ledger *ledger = attach->ledger;
+	uint8_t token[SEGUE_TOKEN_BYTES];
+
+	/* Nothing of a stream with persist = false is stored: what is offered is all there is. */
+	if (!ledger->stream->spec->persist && attach->request.mode == SEGUE_ATTACH_OFFER) {
+		memcpy(ledger->lease.token, attach->request.token, SEGUE_TOKEN_BYTES);
+		ledger->lease.token_valid = true;
+	}
+	segue_random(token, sizeof(token));
+	switch (segue_lease_ask(&ledger->lease, &attach->request, ledger->durable, token)) {
+	case SEGUE_LEASE_GRANT:
+		start_making(attach);
+		break;
+	case SEGUE_LEASE_WAIT:
+		if (ledger->lease.state == SEGUE_LEASE_HELD &&
+			ledger->session == attach->base.session)
+			refuse(attach, busy(ledger));
+		else
+			wait_for_lane(attach);
+		break;
+	case SEGUE_LEASE_BUSY:
+		/* Its end may not have been told yet, or it may be one that is still. */
+		if (segue_process_presence(&ledger->lease.holder) != SEGUE_PRESENCE_ALIVE ||
+			wait_for_timeout(attach))
+			wait_for_lane(attach);
+		else
+			refuse(attach, busy(ledger));
+		break;
+	case SEGUE_LEASE_REFUSED:
+		refuse(attach,
+			segue_fail(SEGUE_EFENCED,
+				"lane %u of stream '%s' has passed to another holder since: what "
+				"this "
+				"worker committed after the last durable step is not part of its "
+				"history. Go back to a checkpoint with load_state_dict()",
+				ledger->place.lane, ledger->stream->spec->name));
+		break;
+	}
+}
+
+static void let_next_ask(struct segue_ledger *ledger)
+{
+	struct segue_attach *attach = TAILQ_FIRST(&ledger->waiting);
+
+	/* A server that stops gives nobody a lane whose holder comes back to the next one. */
+	if (!attach || ledger->stream->server->stopping)
+		return;
+	TAILQ_REMOVE(&ledger->waiting, attach, link);
+	ask(attach);
+}
+
+/* ---- What comes with a request ---- */
+
+/* The ledger that a request means; `lease` not 0: the one that this session holds. */
+static int find_place(struct segue_session *session, struct segue_opening *opening,
+	const struct segue_message *message, struct segue_ledger **out)
+{
+	struct segue_stream *stream = opening->stream;
+	uint32_t lane = message->lane_attach.lane;
+	uint64_t lease = message->lane_attach.lease;
+
+	if (lane >= stream->spec->lanes)
+		return segue_fail(SEGUE_EINVAL, "stream '%s' has lanes 0 to %u, not %u",
+			stream->spec->name, stream->spec->lanes - 1, lane);
+	if (message->lane_attach.group != 0)
+		return segue_fail(SEGUE_EINVAL, "group %u: this version has one group, 0",
+			message->lane_attach.group);
+	if (stream->spec->persist) {
+		*out = &stream->ledgers.of_lane[lane];
+		segue_ledger_use(&stream->ledgers, *out);
+		return 0;
+	}
+	LIST_FOREACH(*out, &stream->ledgers.in_use, link) {
+		if (lease && (*out)->lease_id == lease && (*out)->session == session &&
+			(*out)->place.lane == lane)
+			return 0;
+	}
+	/* Nothing is shared: each attach is a group of its own. */
+	const struct segue_place place = {
+		.stream = stream->id, .group = (uint32_t)++session->server->last_id, .lane = lane};
+	*out = segue_ledgers_add(&stream->ledgers, place);
+	return *out ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+}
+
+/* A token that does not fit changes nothing: its holder keeps the lease that it has. */
+static int check_token(const struct segue_attach *attach)
+{
+	const struct segue_stream *stream = attach->ledger->stream;
+	struct segue_grant_order order = {
+		.place = attach->ledger->place,
+		.spec = attach->opening->spec,
+		.plan = stream->plan,
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.bulk = attach->bulk,
+		.bulk_size = attach->bulk_size,
+	};
+	bool has_token = attach->request.mode == SEGUE_ATTACH_RESTORE ||
+			 attach->request.mode == SEGUE_ATTACH_CHECK;
+
+	order.plan.lane = attach->ledger->place.lane;
+	return has_token ? segue_grant_check_token(&order) : 0;
+}
+
+static bool holds(const struct segue_attach *attach)
+{
+	const struct segue_ledger *ledger = attach->ledger;
+
+	return attach->lease && ledger->lease_id == attach->lease &&
+	       ledger->session == attach->base.session;
+}
+
+/* The request has all that came with it. */
+static void loaded(struct segue_attach *attach, int rc)
+{
+	struct segue_session *session = attach->base.session;
+
+	if (!rc && attach->ledger->stream->server->stopping)
+		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
+	if (rc || !session) {
+		refuse(attach, rc);
+		return;
+	}
+	if (attach->request.mode == SEGUE_ATTACH_CHECK) {
+		segue_session_send_done(session, attach->base.serial);
+		drop(attach);
+		return;
+	}
+	if (holds(attach))
+		segue_ledger_end(attach->ledger, false);
+	ask(attach);
+}
+
+/* On a thread of the account's: the bytes may be many. */
+static int load(struct segue_task *task)
+{
+	struct segue_attach *attach = (struct segue_attach *)task;
+
+	int rc = segue_upload_read(attach->upload, &attach->bulk, &attach->bulk_size);
+	return rc ? rc : check_token(attach);
+}
+
+static void task_loaded(struct segue_task *task)
+{
+	struct segue_attach *attach = (struct segue_attach *)task;
+
+	TAILQ_REMOVE(&attach->ledger->loading, attach, link);
+	loaded(attach, segue_outcome_give(&task->outcome));
+}
+
+static void start_loading(struct segue_attach *attach)
+{
+	if (!attach->upload) {
+		loaded(attach, check_token(attach)); /* of no bytes: quickly told */
+		return;
+	}
+	attach->base.task.work = load;
+	attach->base.task.done = task_loaded;
+	int rc = segue_account_run(attach->base.account, &attach->base.task, false);
+	if (rc)
+		refuse(attach, rc);
+	else
+		TAILQ_INSERT_HEAD(&attach->ledger->loading, attach, link);
+}
+
+static int check_lanes(
+	struct segue_session *session, const struct segue_ledger *ledger, uint64_t lease)
+{
+	bool again = lease && ledger->session == session && ledger->lease_id == lease;
+
+	/* Who goes back in place gives one up for it. */
+	return segue_guard_check(
+		session->server->guard, SEGUE_LIMIT_LANES, session->lanes, again ? 0 : 1);
+}
+
+void segue_attach_request(struct segue_session *session, const struct segue_message *message,
+	struct segue_upload *upload)
+{
+	int64_t timeout = message->lane_attach.timeout_ns, now = segue_now_ns();
+	struct segue_attach *attach = calloc(1, sizeof(*attach));
+	struct segue_ledger *ledger = NULL;
+	struct segue_opening *opening;
+
+	int rc = attach ? segue_opening_find(session, message->lane_attach.stream, &opening)
+			: segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+	if (!rc)
+		rc = find_place(session, opening, message, &ledger);
+	if (!rc && message->lane_attach.mode != SEGUE_ATTACH_CHECK)
+		rc = check_lanes(session, ledger, message->lane_attach.lease);
+	if (!rc)
+		rc = segue_request_begin(&attach->base, session, message->serial);
+	if (rc) {
+		free(attach);
+		segue_upload_destroy(upload);
+		segue_session_fail(session, message->serial, rc);
+		return;
+	}
+	if (timeout <= 0)
+		timeout = DEFAULT_TIMEOUT_S * INT64_C(1000000000);
+	attach->ledger = ledger;
+	attach->opening = opening;
+	attach->deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
+	attach->lease = message->lane_attach.lease;
+	attach->upload = upload;
+	attach->request = (struct segue_lease_request){
+		.holder = session->holder,
+		.mode = message->lane_attach.mode,
+		.step = message->lane_attach.step,
+	};
+	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
+	opening->uses++;
+	session->lanes++;
+	start_loading(attach);
+}
+
+/* ---- All ledgers of a stream that are in use ---- */
+
+static void each(
+	struct segue_stream *stream, void (*fn)(struct segue_ledger *ledger, void *arg), void *arg)
+{
+	struct segue_ledger *ledger;
+
+	if (stream->state != SEGUE_STREAM_OPEN)
+		return; /* they are being loaded, on another thread */
+	LIST_FOREACH(ledger, &stream->ledgers.in_use, link)
+		fn(ledger, arg);
+}
+
+/* Its requests that other threads work for, it forgets by itself. */
+static void session_gone(struct segue_ledger *ledger, void *arg)
+{
+	const struct segue_session *session = arg;
+	struct segue_attach *attach, *next;
+
+	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
+		if (attach->base.session != session)
+			continue;
+		TAILQ_REMOVE(&ledger->waiting, attach, link);
+		drop(attach);
+	}
+	if (ledger->detaching == session)
+		ledger->detaching = NULL;
+	if (ledger->session == session)
+		segue_ledger_end(ledger, false);
+}
+
+void segue_ledgers_session_gone(struct segue_stream *stream, struct segue_session *session)
+{
+	each(stream, session_gone, session);
+}
+
+static void storage_changed(struct segue_ledger *ledger, void *arg)
+{
+	const struct segue_outcome *storage = arg;
+
+	if (ledger->grant && ledger->stream->spec->persist)
+		segue_grant_storage(ledger->grant, storage->rc, storage->detail);
+}
+
+void segue_ledgers_storage(struct segue_stream *stream, const struct segue_outcome *storage)
+{
+	each(stream, storage_changed, (void *)storage);
+}
+
+/* The client has closed the stream: what it has through this opening, and asks for, ends. */
+static void opening_closed(struct segue_ledger *ledger, void *arg)
+{
+	const struct segue_opening *opening = arg;
+	struct segue_attach *attach, *next;
+
+	segue_fail(SEGUE_EINVAL, "the stream was closed");
+	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
+		if (attach->opening != opening)
+			continue;
+		TAILQ_REMOVE(&ledger->waiting, attach, link);
+		refuse(attach, SEGUE_EINVAL);
+	}
+	TAILQ_FOREACH(attach, &ledger->loading, link) {
+		if (attach->opening == opening && attach->base.session)
+			abandon(attach, SEGUE_EINVAL);
+	}
+	attach = ledger->making;
+	if (attach && attach->opening == opening && attach->base.session)
+		abandon(attach, SEGUE_EINVAL);
+	if (ledger->opening == opening && ledger->session)
+		segue_ledger_end(ledger, false);
+}
+
+void segue_ledgers_opening_closed(struct segue_opening *opening)
+{
+	each(opening->stream, opening_closed, opening);
+}
+
+struct clock {
+	int64_t now, when;
+};
+
+/* One that wrote nonsense, or has been still for longer than its stream allows, loses the lane. */
+static void look_at_holder(struct segue_ledger *ledger, struct clock *clock)
+{
+	struct segue_grant *grant = ledger->grant;
+	int64_t timeout = grant->spec->lease_timeout_ms * INT64_C(1000000);
+	bool over = false;
+
+	pthread_mutex_lock(&grant->filler->lock);
+	if (timeout)
+		over = segue_carry_overdue(
+			&grant->carry, grant->filler->feed.published, clock->now, timeout);
+	bool broken = grant->carry.broken;
+	pthread_mutex_unlock(&grant->filler->lock);
+	if (over)
+		fprintf(stderr,
+			"segue: lane %u of stream '%s': process %ld has had a batch for %u ms "
+			"(lease_timeout) and committed none: its lease is ended\n",
+			ledger->place.lane, ledger->stream->spec->name,
+			(long)ledger->lease.holder.pid, grant->spec->lease_timeout_ms);
+	if (over || broken) {
+		segue_ledger_end(ledger, false);
+	} else if (timeout) {
+		int64_t again = clock->now + timeout / LOOKS_A_TIMEOUT + 1;
+		clock->when = again < clock->when ? again : clock->when;
+	}
+}
+
+/* Those who wait for a lane whose last commit cannot be written for now. */
+static void refuse_all(struct segue_ledger *ledger)
+{
+	struct segue_attach *attach, *next;
+
+	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
+		TAILQ_REMOVE(&ledger->waiting, attach, link);
+		refuse(attach, segue_ledger_fail_unwritten(ledger));
+	}
+	ledger->delayed = false;
+}
+
+static void look_at_waiting(struct segue_ledger *ledger, struct clock *clock)
+{
+	struct segue_attach *attach, *next;
+
+	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
+		if (clock->now >= attach->deadline) {
+			TAILQ_REMOVE(&ledger->waiting, attach, link);
+			refuse(attach, busy(ledger));
+			continue;
+		}
+		int64_t again = clock->now + RESERVATION_LOOK_MS * INT64_C(1000000);
+		clock->when = again < clock->when ? again : clock->when;
+	}
+}
+
+static void look(struct segue_ledger *ledger, void *arg)
+{
+	struct clock *clock = arg;
+
+	if (ledger->delayed)
+		refuse_all(ledger);
+	/* A look at a process is dear: only for those who wait. */
+	if (ledger->lease.state == SEGUE_LEASE_RESERVED && !TAILQ_EMPTY(&ledger->waiting)) {
+		enum segue_presence presence = segue_process_presence(&ledger->lease.holder);
+		segue_lease_expire(&ledger->lease, presence, clock->now);
+	}
+	if (ledger->lease.state == SEGUE_LEASE_FREE)
+		let_next_ask(ledger);
+	look_at_waiting(ledger, clock);
+	if (ledger->lease.state == SEGUE_LEASE_HELD)
+		look_at_holder(ledger, clock);
+}
+
+int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now)
+{
+	struct clock clock = {now, INT64_MAX};
+
+	each(stream, look, &clock);
+	return clock.when;
+}
+
+static void stop(struct segue_ledger *ledger, void *arg)
+{
+	bool *idle = arg;
+
+	segue_ledger_end(ledger, true);
+	if (ledger->making)
+		ledger->making->base.given_up = true;
+	if (ledger->grant)
+		*idle = false;
+}
+
+bool segue_ledgers_stop(struct segue_stream *stream)
+{
+	bool idle = true;
+
+	each(stream, stop, &idle);
+	return idle;
+}

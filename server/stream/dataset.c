@@ -1,0 +1,274 @@
+/* A stream's data set: its record, files, fingerprint and ledgers, on the stream's own thread. */
+#include "stream/dataset.h"
+
+#include <inttypes.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/progress.h"
+#include "core/wait.h"
+#include "engine/committer.h"
+#include "source/kinds.h"
+#include "store/index.h"
+#include "store/key.h"
+#include "store/token.h"
+#include "stream/opening.h"
+
+/* ---- The index's place in the store ---- */
+
+static int load_index(void *arg, const char *name, void **bytes, size_t *size)
+{
+	const struct segue_stream *stream = arg;
+
+	if (stream->forget_index)
+		return segue_fail(SEGUE_ENOTFOUND, "the index '%s' is made anew", name);
+	return segue_store_index_load(stream->server->store, name, bytes, size);
+}
+
+static int save_index(void *arg, const char *name, const void *bytes, size_t size)
+{
+	const struct segue_stream *stream = arg;
+	struct segue_ops ops = {0};
+
+	int rc = segue_store_index_save(&ops, name, bytes, size);
+	if (!rc)
+		rc = segue_changes_apply(segue_committer_changes(stream->server->committer), &ops);
+	segue_ops_finish(&ops);
+	return rc;
+}
+
+/* ---- Progress ---- */
+
+/* Progress goes to every session that waits for this stream. */
+struct progress {
+	struct segue_stream *stream;
+	char what[32];
+	uint64_t done, total;
+};
+
+static void send_progress(void *arg)
+{
+	struct progress *progress = arg;
+	const struct segue_opening *opening;
+
+	LIST_FOREACH(opening, &progress->stream->openings, of_stream) {
+		if (opening->answered || !opening->session)
+			continue;
+		const struct segue_message message = {
+			.type = SEGUE_MESSAGE_PROGRESS,
+			.serial = opening->serial,
+			.progress = {.what = progress->what,
+				.done = progress->done,
+				.total = progress->total},
+		};
+		segue_session_send(opening->session, &message, NULL, 0);
+	}
+	free(progress);
+}
+
+/* Who is told, and when it was last. */
+struct listeners {
+	struct segue_stream *stream;
+	int64_t told_at;
+};
+
+static void report_progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct listeners *listeners = arg;
+	int64_t now = segue_now_ns();
+
+	/* Ten times a second, and the end. */
+	if (now - listeners->told_at < 100000000 && done < total)
+		return;
+	listeners->told_at = now;
+	struct progress *progress = calloc(1, sizeof(*progress));
+	if (!progress)
+		return;
+	*progress = (struct progress){.stream = listeners->stream, .done = done, .total = total};
+	strncpy(progress->what, what, sizeof(progress->what) - 1);
+	segue_loop_post(listeners->stream->server->loop, send_progress, progress);
+}
+
+/* ---- The record ---- */
+
+/* The stream's record, if the store has one: the spec is compared before anything long is begun. */
+static int find_record(struct segue_stream *stream, bool *found)
+{
+	struct segue_stream_record record;
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t size, key_size;
+	void *value;
+
+	*found = false;
+	if (!stream->spec->persist)
+		return 0;
+	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
+	int rc = segue_store_get(
+		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	if (rc == SEGUE_ENOTFOUND)
+		return 0;
+	if (rc)
+		return rc;
+	rc = segue_stream_record_unpack(value, size, &record);
+	free(value);
+	if (rc)
+		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+			"the record of stream '%s'", stream->spec->name);
+	*found = true;
+	stream->id = record.id;
+	memcpy(stream->fingerprint, record.fingerprint, sizeof(stream->fingerprint));
+	rc = segue_spec_compare(record.spec, stream->spec);
+	segue_spec_destroy(record.spec);
+	return rc ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : 0;
+}
+
+/* The stream's record, to be written. */
+struct making {
+	const struct segue_stream *stream;
+	bool exists; /* another opening of that name has made one */
+};
+
+/* On the committer's thread. */
+static int add_record(void *arg, struct segue_ops *ops)
+{
+	struct making *making = arg;
+	const struct segue_stream *stream = making->stream;
+	const struct segue_stream_record record = {
+		.id = stream->id,
+		.spec = stream->spec,
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.created_ms = segue_unix_ms(),
+	};
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t size, key_size;
+	void *value;
+	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
+
+	int rc = segue_store_get(
+		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	if (rc != SEGUE_ENOTFOUND) {
+		making->exists = rc == 0;
+		if (rc == 0)
+			free(value);
+		return rc;
+	}
+	rc = segue_check_given_up(&stream->given_up);
+	if (!rc)
+		rc = segue_stream_record_pack(&record, &value, &size);
+	return rc ? rc : segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+}
+
+static int open_source(struct segue_stream *stream)
+{
+	struct segue_server *server = stream->server;
+	struct listeners listeners = {.stream = stream};
+	char cache[4200];
+
+	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
+	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
+	const struct segue_opener opener = segue_account_opener(stream->account, &stream->given_up);
+	const struct segue_source_means means = {
+		cache, &opener, &stream->keeper, report_progress, &listeners};
+	return segue_source_driver(stream->spec)->open(stream->spec, &means, &stream->source);
+}
+
+static int check_fingerprint(const struct segue_stream *stream, const uint64_t fingerprint[2])
+{
+	if (memcmp(fingerprint, stream->fingerprint, sizeof(stream->fingerprint)) == 0)
+		return 0;
+	int rc = stream->source->ops->explain_change(stream->source, stream->fingerprint);
+	return segue_fail_within(rc, "stream '%s': its data set has changed", stream->spec->name);
+}
+
+/*
+ * Makes the stream's record, or takes the one that another opening of that name, which nobody waits
+ * for any more, has made since this one looked.
+ */
+static int bind_record(struct segue_stream *stream)
+{
+	const uint64_t fingerprint[2] = {stream->fingerprint[0], stream->fingerprint[1]};
+	struct making making = {.stream = stream};
+	/* The same place for all: a transaction takes one of them. */
+	struct segue_change change = {.build = add_record, .arg = &making};
+	bool found;
+
+	int rc = segue_changes_make(segue_committer_changes(stream->server->committer), &change);
+	if (rc || !making.exists)
+		return rc;
+	rc = find_record(stream, &found);
+	return rc ? rc : check_fingerprint(stream, fingerprint);
+}
+
+/* Binds the stream to its data set: for good, by the fingerprint in its record. */
+static int settle_source(struct segue_stream *stream, bool found)
+{
+	struct segue_source_stats stats;
+
+	int rc = open_source(stream);
+	if (rc == SEGUE_ECHANGED && !found) {
+		/* The kept index is of files that were there before; no stream of this name was. */
+		stream->forget_index = true;
+		rc = open_source(stream);
+	}
+	if (rc)
+		return rc;
+	segue_source_stats(stream->source, &stats);
+	if (found)
+		return check_fingerprint(stream, stats.fingerprint);
+	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
+	return stream->spec->persist ? bind_record(stream) : 0;
+}
+
+static void set_plan(struct segue_stream *stream)
+{
+	const struct segue_spec *spec = stream->spec;
+
+	stream->plan = (struct segue_plan_spec){
+		.records = stream->source->ops->records(stream->source),
+		.epochs = spec->epochs,
+		.seed = spec->seed,
+		.lanes = spec->lanes,
+		.batch_size = spec->batch_size,
+		.num_unroll = spec->num_unroll,
+		.tail = spec->tail,
+		.epoch_end = spec->epoch_end,
+		.shuffle = spec->shuffle,
+	};
+}
+
+/* A lane that is too large for a checkpoint is not one to begin a training with. */
+static int check_tokens(const struct segue_spec *spec)
+{
+	uint64_t size = segue_token_max(spec);
+
+	if (!spec->persist || size <= SEGUE_STORE_VALUE_MAX)
+		return 0;
+	return segue_fail(SEGUE_EINVAL,
+		"stream '%s': the states of a row have %" PRIu64 " bytes, which with batch_size "
+		"%" PRIu32 " makes checkpoints of a lane of up to %" PRIu64
+		" bytes; the store takes %" PRIu32 ": give a smaller batch_size, and more lanes",
+		spec->name, segue_row_size(spec), spec->batch_size, size, SEGUE_STORE_VALUE_MAX);
+}
+
+int segue_dataset_open(struct segue_task *task)
+{
+	struct segue_stream *stream = (struct segue_stream *)task;
+	bool found;
+
+	int rc = check_tokens(stream->spec);
+	if (!rc)
+		rc = find_record(stream, &found);
+	if (!rc)
+		rc = settle_source(stream, found);
+	if (!rc)
+		set_plan(stream);
+	if (!rc && stream->spec->persist)
+		rc = segue_ledgers_load(&stream->ledgers, stream->server->store, stream->id,
+			stream->spec->lanes, segue_now_ns());
+	malloc_trim(0); /* an index that was just built has left holes */
+	return rc;
+}

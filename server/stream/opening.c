@@ -1,0 +1,142 @@
+/* Openings: made, answered, left. */
+#include "stream/opening.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+
+/* ---- Life ---- */
+
+void segue_openings_judge(struct segue_stream *stream)
+{
+	const struct segue_opening *opening;
+
+	LIST_FOREACH(opening, &stream->openings, of_stream) {
+		if (opening->session)
+			break;
+	}
+	atomic_store_explicit(
+		&stream->given_up, !opening || stream->server->stopping, memory_order_relaxed);
+}
+
+int segue_opening_create(struct segue_stream *stream, struct segue_session *session,
+	uint64_t serial, struct segue_spec *spec, struct segue_opening **out)
+{
+	struct segue_opening *opening = calloc(1, sizeof(*opening));
+
+	if (!opening)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+	*opening = (struct segue_opening){
+		.id = ++session->server->last_id,
+		.stream = stream,
+		.session = session,
+		.spec = spec,
+		.serial = serial,
+	};
+	LIST_INSERT_HEAD(&stream->openings, opening, of_stream);
+	LIST_INSERT_HEAD(&session->openings, opening, of_session);
+	segue_openings_judge(stream);
+	*out = opening;
+	return 0;
+}
+
+void segue_opening_leave(struct segue_opening *opening)
+{
+	LIST_REMOVE(opening, of_session);
+	opening->session = NULL;
+	segue_openings_judge(opening->stream);
+}
+
+void segue_openings_sweep(struct segue_stream *stream)
+{
+	struct segue_opening *opening, *next;
+
+	LIST_FOREACH_SAFE(opening, &stream->openings, of_stream, next) {
+		if (opening->session || opening->uses > 0)
+			continue;
+		LIST_REMOVE(opening, of_stream);
+		segue_spec_destroy(opening->spec);
+		free(opening);
+	}
+}
+
+int segue_opening_find(struct segue_session *session, uint64_t id, struct segue_opening **out)
+{
+	struct segue_opening *opening;
+
+	LIST_FOREACH(opening, &session->openings, of_session) {
+		if (opening->id == id && opening->answered)
+			break;
+	}
+	if (!opening)
+		return segue_fail(SEGUE_EPROTOCOL, "stream %" PRIu64 " is not open", id);
+	*out = opening;
+	return 0;
+}
+
+/* ---- Answers ---- */
+
+/*
+ * The spec's hash leaves the paths out: the data set is known by its fingerprint. But while a
+ * stream is open nobody looks at other files that are asked for, so they must not differ.
+ */
+static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
+{
+	const struct segue_paths *a = segue_source_paths(&open->source);
+	const struct segue_paths *b = segue_source_paths(&asked->source);
+
+	for (size_t i = 0; a && (i < a->count || i < b->count); i++) {
+		const char *ours = i < a->count ? a->path[i] : "(none)";
+		const char *theirs = i < b->count ? b->path[i] : "(none)";
+		if (strcmp(ours, theirs) != 0)
+			return segue_fail(SEGUE_ESPEC,
+				"source.paths[%zu]: %s in use, %s asked for; all who have the "
+				"stream open at one time must give the same paths",
+				i, ours, theirs);
+	}
+	return 0;
+}
+
+/* Tells a session what its stream is; the runtime options are its own, so the geometry is too. */
+static int tell_opened(const struct segue_opening *opening)
+{
+	struct segue_stream *stream = opening->stream;
+	uint32_t key_max = stream->source->ops->key_max(stream->source);
+	struct segue_geometry geometry;
+
+	int rc = segue_spec_compare(stream->spec, opening->spec);
+	if (!rc)
+		rc = compare_paths(stream->spec, opening->spec);
+	if (rc)
+		return segue_fail_within(rc, "stream '%s'", stream->spec->name);
+	rc = segue_geometry_init(opening->spec, key_max, &geometry);
+	if (rc)
+		return rc;
+	const struct segue_message message = {
+		.type = SEGUE_MESSAGE_OPENED,
+		.serial = opening->serial,
+		.opened =
+			{
+				.stream = opening->id,
+				.records = stream->plan.records,
+				.layout_hash = geometry.hash,
+				.key_max = key_max,
+			},
+	};
+	segue_geometry_finish(&geometry);
+	segue_session_send(opening->session, &message, NULL, 0);
+	return 0;
+}
+
+void segue_opening_answer(struct segue_opening *opening, int rc)
+{
+	opening->answered = true;
+	if (!rc)
+		rc = tell_opened(opening);
+	if (!rc)
+		return;
+	segue_session_fail(opening->session, opening->serial, rc);
+	segue_opening_leave(opening);
+}

@@ -1,0 +1,236 @@
+/* All streams of a server: opened and closed for sessions, swept when nobody uses them. */
+#include "stream/streams.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "session/request.h"
+#include "source/kinds.h"
+#include "stream/attach.h"
+#include "stream/dataset.h"
+#include "stream/opening.h"
+
+/* ---- Life ---- */
+
+/*
+ * Frees what nobody uses any more. Where no caller still looks at a stream, an opening or a
+ * ledger.
+ */
+static void sweep(struct segue_server *server)
+{
+	struct segue_stream *stream, *next;
+
+	LIST_FOREACH_SAFE(stream, &server->streams->all, link, next) {
+		if (stream->state == SEGUE_STREAM_OPEN)
+			segue_ledgers_sweep(&stream->ledgers);
+		segue_openings_sweep(stream);
+		if (stream->state == SEGUE_STREAM_OPENING || !LIST_EMPTY(&stream->openings))
+			continue;
+		LIST_REMOVE(stream, link);
+		segue_stream_destroy(stream);
+	}
+}
+
+/* The data set is open, or why not is known. */
+static void opened(struct segue_task *task)
+{
+	struct segue_stream *stream = (struct segue_stream *)task;
+	struct segue_opening *opening, *next;
+
+	if (!task->outcome.rc)
+		segue_outcome_take(&task->outcome, segue_stream_pay_for_source(stream));
+	stream->state = task->outcome.rc ? SEGUE_STREAM_FAILED : SEGUE_STREAM_OPEN;
+	LIST_FOREACH_SAFE(opening, &stream->openings, of_stream, next) {
+		if (opening->session && !opening->answered)
+			segue_opening_answer(opening, segue_outcome_give(&task->outcome));
+	}
+}
+
+static void start(struct segue_stream *stream)
+{
+	stream->task.work = segue_dataset_open;
+	stream->task.done = opened;
+	segue_pool_run(stream->pool, &stream->task);
+}
+
+static struct segue_stream *find(struct segue_server *server, const char *name)
+{
+	struct segue_stream *stream;
+
+	LIST_FOREACH(stream, &server->streams->all, link) {
+		bool lost = stream->state == SEGUE_STREAM_FAILED ||
+			    (stream->state == SEGUE_STREAM_OPENING &&
+				    atomic_load_explicit(&stream->given_up, memory_order_relaxed));
+		if (!lost && strcmp(stream->spec->name, name) == 0)
+			break;
+	}
+	return stream;
+}
+
+/* ---- Requests ---- */
+
+static int check_count(const struct segue_session *session)
+{
+	const struct segue_opening *opening;
+	uint64_t have = 0;
+
+	LIST_FOREACH(opening, &session->openings, of_session)
+		have++;
+	return segue_guard_check(session->server->guard, SEGUE_LIMIT_STREAMS, have, 1);
+}
+
+static void open_for(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+{
+	struct segue_server *server = session->server;
+	struct segue_stream *stream = find(server, spec->name);
+	struct segue_opening *opening;
+
+	int rc = check_count(session);
+	if (!rc && server->stopping)
+		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
+	if (!rc && !stream && !(rc = segue_stream_create(session, spec, &stream)))
+		start(stream);
+	if (!rc)
+		rc = segue_opening_create(stream, session, serial, spec, &opening);
+	if (rc) {
+		segue_spec_destroy(spec);
+		segue_session_fail(session, serial, rc);
+	} else if (stream->state == SEGUE_STREAM_OPEN) {
+		segue_opening_answer(opening, 0);
+	}
+}
+
+/* The files of a stream that another user has opened are looked at again, for this one. */
+struct look {
+	struct segue_request request;
+	struct segue_spec *spec;
+};
+
+static int look_at_files(struct segue_request *request)
+{
+	const struct segue_opener opener =
+		segue_account_opener(request->account, &request->given_up);
+
+	const struct segue_spec *spec = ((struct look *)request)->spec;
+
+	return segue_source_driver(spec)->check(spec, &opener);
+}
+
+static void looked_at_files(struct segue_task *task)
+{
+	struct look *look = (struct look *)task;
+	struct segue_session *session = look->request.session;
+
+	if (segue_request_is_over(&look->request))
+		segue_spec_destroy(look->spec);
+	else
+		open_for(session, look->request.serial, look->spec);
+	segue_request_end(&look->request);
+	free(look);
+}
+
+static int start_looking(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+{
+	struct look *look = calloc(1, sizeof(*look));
+
+	if (!look)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
+	look->request.is_long = true;
+	look->spec = spec;
+	int rc = segue_request_run(&look->request, session, serial, look_at_files, looked_at_files);
+	if (rc)
+		free(look);
+	return rc;
+}
+
+void segue_stream_open_request(
+	struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+{
+	const struct segue_stream *stream = find(session->server, spec->name);
+	if (!stream || segue_account_reads_as(session->account, stream->account)) {
+		open_for(session, serial, spec);
+		return;
+	}
+	int rc = start_looking(session, serial, spec);
+	if (rc) {
+		segue_spec_destroy(spec);
+		segue_session_fail(session, serial, rc);
+	}
+}
+
+void segue_stream_close_request(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_opening *opening;
+
+	int rc = segue_opening_find(session, message->stream_close.stream, &opening);
+	if (rc) {
+		segue_session_fail(session, message->serial, rc);
+		return;
+	}
+	segue_ledgers_opening_closed(opening);
+	segue_opening_leave(opening);
+	sweep(session->server);
+	segue_session_send_done(session, message->serial);
+}
+
+/* ---- All of them ---- */
+
+void segue_streams_session_gone(struct segue_session *session)
+{
+	struct segue_server *server = session->server;
+	struct segue_stream *stream;
+
+	LIST_FOREACH(stream, &server->streams->all, link)
+		segue_ledgers_session_gone(stream, session);
+	while (!LIST_EMPTY(&session->openings))
+		segue_opening_leave(LIST_FIRST(&session->openings));
+	sweep(server);
+}
+
+int64_t segue_streams_tick(struct segue_server *server, int64_t now)
+{
+	struct segue_stream *stream;
+	int64_t when = INT64_MAX;
+
+	LIST_FOREACH(stream, &server->streams->all, link) {
+		int64_t at = segue_ledgers_tick(stream, now);
+		when = at < when ? at : when;
+	}
+	sweep(server);
+	return when;
+}
+
+void segue_streams_storage(struct segue_server *server)
+{
+	struct segue_stream *stream;
+
+	LIST_FOREACH(stream, &server->streams->all, link)
+		segue_ledgers_storage(stream, &server->storage);
+}
+
+bool segue_streams_stop(struct segue_server *server)
+{
+	struct segue_stream *stream;
+	bool idle = true;
+
+	LIST_FOREACH(stream, &server->streams->all, link) {
+		segue_openings_judge(stream);
+		idle = segue_ledgers_stop(stream) && idle;
+	}
+	return idle && segue_loop_awaited(server->loop) == 0;
+}
+
+void segue_streams_destroy(struct segue_server *server)
+{
+	struct segue_stream *stream;
+
+	while ((stream = LIST_FIRST(&server->streams->all))) {
+		struct segue_opening *opening;
+		LIST_REMOVE(stream, link);
+		LIST_FOREACH(opening, &stream->openings, of_stream)
+			opening->uses = 0; /* by what ended with the loop */
+		segue_openings_sweep(stream);
+		segue_stream_destroy(stream);
+	}
+}

@@ -1,0 +1,23 @@
+/* All streams of a server. On the loop's thread. */
+#ifndef SEGUE_STREAM_STREAMS_H
+#define SEGUE_STREAM_STREAMS_H
+
+#include "stream/stream.h"
+
+/* Answers, now or later. `spec` is taken over. */
+void segue_stream_open_request(
+	struct segue_session *session, uint64_t serial, struct segue_spec *spec);
+void segue_stream_close_request(struct segue_session *session, const struct segue_message *message);
+/* The session is gone: its leases end, its requests are forgotten. */
+void segue_streams_session_gone(struct segue_session *session);
+/* Time passes: reservations, waiting requests, what nobody uses. Returns when to come again. */
+int64_t segue_streams_tick(struct segue_server *server, int64_t now);
+/* Storage failed, or works again: see server->storage. */
+void segue_streams_storage(struct segue_server *server);
+/* Ends all leases for a stop; their holders may offer them to the next server. True if none is
+ * left. */
+bool segue_streams_stop(struct segue_server *server);
+/* Frees what is left when the loop has ended. */
+void segue_streams_destroy(struct segue_server *server);
+
+#endif

@@ -1,0 +1,278 @@
+/* Asking for a lane: who gets it, who waits, until when, and for nothing. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/wait.h"
+#include "stream/attach.h"
+#include "stream/streams.h"
+#include "testserver.h"
+
+#define SECOND INT64_C(1000000000)
+
+static struct segue_testserver test;
+static struct segue_testpeer one, two;
+static uint64_t of_one, of_two; /* the stream */
+
+static void come(void)
+{
+	segue_testserver_start(&test);
+	segue_testpeer_greet(&one, &test);
+	segue_testpeer_greet(&two, &test);
+	of_one = segue_testpeer_open(&one);
+	of_two = segue_testpeer_open(&two);
+}
+
+static void go(void)
+{
+	segue_testpeer_close(&one);
+	segue_testpeer_close(&two);
+	segue_testserver_stop(&test);
+}
+
+static void start(void)
+{
+	segue_testserver_init(&test, "attach");
+	come();
+}
+
+static void stop(void)
+{
+	go();
+	segue_testserver_finish(&test);
+}
+
+TestSuite(attach, .init = start, .fini = stop, .timeout = 60);
+
+static struct segue_ledger *ledger_of(uint32_t lane)
+{
+	return &LIST_FIRST(&test.streams.all)->ledgers.of_lane[lane];
+}
+
+static bool waits(void *arg)
+{
+	return !TAILQ_EMPTY(&ledger_of(*(uint32_t *)arg)->waiting);
+}
+
+static void await_waiting(uint32_t lane)
+{
+	cr_assert(segue_testserver_run(&test, waits, &lane));
+}
+
+static bool is_made(void *arg)
+{
+	(void)arg;
+	return ledger_of(0)->making != NULL;
+}
+
+static void detach(struct segue_testpeer *peer, uint64_t lease)
+{
+	const struct segue_message message = {
+		.type = SEGUE_MESSAGE_LANE_DETACH, .serial = 6, .lane_detach = {.lease = lease}};
+
+	cr_assert_eq(segue_testpeer_ask(peer, &message), SEGUE_MESSAGE_DONE);
+}
+
+Test(attach, a_free_lane_is_granted_and_given_back)
+{
+	uint64_t memory = segue_testserver_taken(&test, SEGUE_LIMIT_MEMORY);
+	uint64_t lease = segue_testpeer_take(&one, of_one, 2);
+
+	cr_assert_eq(one.session->lanes, 1);
+	cr_assert_eq(ledger_of(2)->lease.state, SEGUE_LEASE_HELD);
+	cr_assert_gt(segue_testserver_taken(&test, SEGUE_LIMIT_MEMORY), memory);
+	segue_testpeer_commit(&one, 2);
+	detach(&one, lease);
+	cr_assert_eq(one.session->lanes, 0);
+	cr_assert_eq(ledger_of(2)->lease.state, SEGUE_LEASE_FREE);
+	cr_assert_eq(ledger_of(2)->durable, 2);
+	cr_assert_eq(segue_testserver_taken(&test, SEGUE_LIMIT_MEMORY), memory);
+	segue_testpeer_take(&two, of_two, 2);
+	cr_assert_eq(two.reply.attached.step, 2);
+}
+
+Test(attach, who_waits_gets_it_when_the_holder_goes)
+{
+	uint64_t lease = segue_testpeer_take(&one, of_one, 0);
+
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	await_waiting(0);
+	detach(&one, lease);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_eq(ledger_of(0)->session, two.session);
+}
+
+Test(attach, a_session_that_goes_leaves_its_lanes_to_who_waits)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	await_waiting(0);
+	segue_session_close(one.session);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+}
+
+Test(attach, the_oldest_request_comes_first)
+{
+	struct segue_testpeer three;
+
+	segue_testpeer_greet(&three, &test);
+	uint64_t of_three = segue_testpeer_open(&three);
+	uint64_t lease = segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	await_waiting(0);
+	segue_testpeer_want(&three, of_three, 0, SEGUE_ATTACH_CONTINUE, 0);
+	detach(&one, lease);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	segue_testserver_settle(&test);
+	cr_assert_eq(ledger_of(0)->session, two.session);
+	segue_session_close(two.session);
+	cr_assert_eq(segue_testpeer_receive(&three), SEGUE_MESSAGE_ATTACHED);
+	segue_testpeer_close(&three);
+}
+
+Test(attach, it_waits_as_long_as_it_says)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 100 * SECOND);
+	await_waiting(0);
+	segue_streams_tick(&test.server, segue_now_ns() + 99 * SECOND);
+	cr_assert_eq(two.session->lanes, 1);
+	segue_streams_tick(&test.server, segue_now_ns() + 101 * SECOND);
+	cr_assert_eq(two.session->lanes, 0);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
+	cr_assert(
+		strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), "lane 0 of stream 's' is held"));
+	cr_assert_eq(ledger_of(0)->session, one.session);
+}
+
+Test(attach, its_own_lane_is_busy_at_once)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_want(&one, of_one, 0, SEGUE_ATTACH_CONTINUE, 0);
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
+	cr_assert_neq(*segue_testpeer_failure(&one, SEGUE_EBUSY), '\0');
+	cr_assert_eq(one.session->lanes, 1);
+}
+
+Test(attach, lanes_that_are_not_there)
+{
+	segue_testpeer_want(&one, of_one, 4, SEGUE_ATTACH_CONTINUE, 0);
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_EINVAL), "lanes 0 to 3, not 4"));
+	segue_testpeer_want(&one, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_EPROTOCOL), "is not open"));
+}
+
+Test(attach, a_request_goes_with_its_session)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	await_waiting(0);
+	segue_session_close(two.session);
+	cr_assert(TAILQ_EMPTY(&ledger_of(0)->waiting));
+}
+
+Test(attach, one_that_is_made_for_nobody_changes_nothing)
+{
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	cr_assert(segue_testserver_run(&test, is_made, NULL));
+	segue_session_close(two.session);
+	segue_testserver_settle(&test);
+	segue_testserver_settle(&test);
+	cr_assert_eq(ledger_of(0)->lease.state, SEGUE_LEASE_FREE);
+	cr_assert_null(ledger_of(0)->account);
+	segue_testpeer_take(&one, of_one, 0);
+}
+
+Test(attach, closing_the_stream_ends_what_came_through_it)
+{
+	const struct segue_message close = {.type = SEGUE_MESSAGE_STREAM_CLOSE,
+		.serial = 8,
+		.stream_close = {.stream = of_two}};
+
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_take(&two, of_two, 1);
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	await_waiting(0);
+	segue_testpeer_send(&two, &close);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
+	cr_assert_str_eq(segue_testpeer_failure(&two, SEGUE_EINVAL), "the stream was closed");
+	cr_assert_eq(two.reply.serial, 3);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_DONE);
+	cr_assert_eq(two.session->lanes, 0);
+	segue_testserver_settle(&test);
+	cr_assert_eq(ledger_of(0)->lease.state, SEGUE_LEASE_HELD);
+	cr_assert_eq(ledger_of(1)->lease.state, SEGUE_LEASE_FREE);
+}
+
+Test(attach, limits)
+{
+	uint64_t *limit = test.rules.limits.value;
+
+	limit[SEGUE_LIMIT_LANES] = 1;
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_want(&one, of_one, 1, SEGUE_ATTACH_CONTINUE, 0);
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ELIMIT), "--max-lanes"));
+	limit[SEGUE_LIMIT_MEMORY] = segue_testserver_taken(&test, SEGUE_LIMIT_MEMORY) + 1;
+	segue_testpeer_want(&two, of_two, 1, SEGUE_ATTACH_CONTINUE, 0);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_ELIMIT), "--max-memory"));
+	cr_assert_eq(ledger_of(1)->lease.state, SEGUE_LEASE_FREE);
+	cr_assert_eq(two.session->lanes, 0);
+}
+
+Test(attach, a_worker_that_writes_nonsense_loses_the_lane)
+{
+	const uint64_t absurd = UINT64_C(1) << 40;
+
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_commit(&one, 1);
+	cr_assert_eq(pwrite(one.fds[1], &absurd, sizeof(absurd),
+			     offsetof(struct segue_carry_header, committed)),
+		sizeof(absurd));
+	segue_event_ring(one.fds[3]);
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_leq(two.reply.attached.step, 1);
+}
+
+Test(attach, a_stop_keeps_the_lane_for_its_holder)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_commit(&one, 1);
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	await_waiting(0);
+	test.server.stopping = true;
+	segue_streams_stop(&test.server);
+	segue_testserver_settle(&test);
+	cr_assert_eq(ledger_of(0)->lease.state, SEGUE_LEASE_FREE);
+	cr_assert_not(TAILQ_EMPTY(&ledger_of(0)->waiting), "it is given to nobody");
+	go();
+	come();
+	cr_assert_eq(ledger_of(0)->lease.state, SEGUE_LEASE_RESERVED);
+	cr_assert_eq(ledger_of(0)->durable, 1);
+}
+
+/* A grant that fails leaves the lane as it was: here reserved, and for who waits to ask for. */
+Test(attach, after_one_that_fails_the_next_may_ask)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_commit(&one, 1);
+	test.server.stopping = true;
+	segue_streams_stop(&test.server);
+	segue_testserver_settle(&test);
+	go();
+	come();
+	segue_testpeer_want(&one, of_one, 0, SEGUE_ATTACH_NONE, 0); /* it has begun: refused */
+	cr_assert(segue_testserver_run(&test, is_made, NULL));
+	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
+	int64_t before = segue_now_ns();
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_lt(segue_now_ns() - before, 5 * SECOND);
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
+	cr_assert_neq(*segue_testpeer_failure(&one, SEGUE_ESTART), '\0');
+}
