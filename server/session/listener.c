@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -19,6 +20,7 @@
 enum {
 	ACCEPT_AT_ONCE = 64, /* then others have their turn */
 	TRY_AGAIN_MS = 100,
+	LOOK_MS = 1000, /* between two looks whether the socket is still there */
 };
 
 struct segue_listener {
@@ -28,6 +30,8 @@ struct segue_listener {
 	ino_t inode;      /* of the socket that we made; 0: it is the service manager's */
 	int reserve;      /* given up for a moment where there is no fd to accept with; -1: gone */
 	int64_t again_at; /* not listened to until then; 0: it is */
+	int64_t look_at;  /* whether the socket is still there */
+	bool lost;        /* it is not, and that has been said */
 };
 
 /* ---- Accepting ---- */
@@ -80,20 +84,6 @@ static void accept_some(struct segue_watch *watch, uint32_t events)
 	}
 }
 
-void segue_listener_tick(struct segue_listener *listener, int64_t now)
-{
-	if (!listener || !listener->again_at)
-		return;
-	if (now >= listener->again_at) {
-		if (listener->reserve < 0)
-			listener->reserve = open_reserve();
-		listener->again_at = 0;
-		segue_loop_change(listener->server->loop, &listener->watch, EPOLLIN);
-	} else {
-		segue_loop_tick_within(listener->server->loop, listener->again_at);
-	}
-}
-
 /* ---- The socket ---- */
 
 static int fill_address(const char *path, struct sockaddr_un *address)
@@ -141,14 +131,12 @@ static int remove_stale(const struct sockaddr_un *address)
 
 static int bind_socket(int fd, const struct sockaddr_un *address, const struct segue_guard *guard)
 {
-	mode_t before = umask(0177);
-	int rc = bind(fd, (const struct sockaddr *)address, sizeof(*address));
-
-	umask(before);
-	if (rc < 0)
+	/* The mode that it is made with; umask() would be that of other threads, too. */
+	if (fchmod(fd, 0600) < 0 ||
+		bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
 		return segue_fail_errno(
 			SEGUE_ESYSTEM, "cannot bind the socket %s", address->sun_path);
-	rc = segue_guard_open_socket(guard, address->sun_path);
+	int rc = segue_guard_open_socket(guard, address->sun_path);
 	if (rc)
 		return rc;
 	if (listen(fd, 128) < 0)
@@ -156,38 +144,106 @@ static int bind_socket(int fd, const struct sockaddr_un *address, const struct s
 	return 0;
 }
 
-/* A socket of our own at `path`. */
-static int make_socket(struct segue_listener *listener, const char *path)
+/* A socket of our own: its descriptor. */
+static int make_socket(struct segue_listener *listener)
 {
-	struct stat info;
+	const struct segue_server *server = listener->server;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), rc;
+	struct stat info;
 
 	if (fd < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
-	listener->watch.fd = fd;
-	if ((rc = fill_address(path, &listener->address)) ||
+	if ((rc = fill_address(server->socket_path, &listener->address)) ||
 		(rc = remove_stale(&listener->address)) ||
-		(rc = bind_socket(fd, &listener->address, listener->server->guard)))
+		(rc = bind_socket(fd, &listener->address, server->guard))) {
+		close(fd);
 		return rc;
-	if (lstat(path, &info) == 0)
+	}
+	if (lstat(server->socket_path, &info) == 0)
 		listener->inode = info.st_ino;
-	return 0;
+	return fd;
 }
+
+/* ---- Time ---- */
+
+static bool is_there(const struct segue_listener *listener)
+{
+	struct stat info;
+
+	return lstat(listener->address.sun_path, &info) == 0 || errno != ENOENT;
+}
+
+/* Whoever has connected already is not concerned; who was about to be accepted is, first. */
+static int listen_anew(struct segue_listener *listener)
+{
+	int old = listener->watch.fd, fd = make_socket(listener);
+
+	if (fd < 0)
+		return fd;
+	accept_some(&listener->watch, 0);
+	listener->watch.fd = fd;
+	int rc = segue_loop_add(listener->server->loop, &listener->watch, EPOLLIN);
+	if (rc)
+		listener->watch.fd = old;
+	close(rc ? fd : old);
+	return rc;
+}
+
+/* A socket file that somebody has removed is made anew: without it nobody finds the server. */
+static void look(struct segue_listener *listener)
+{
+	if (is_there(listener))
+		return;
+	int rc = listen_anew(listener);
+	if (!rc)
+		fprintf(stderr, "segue: the socket %s had been removed: it is there again\n",
+			listener->address.sun_path);
+	else if (!listener->lost)
+		fprintf(stderr,
+			"segue: the socket %s has been removed, and cannot be made anew: %s\n",
+			listener->address.sun_path, segue_error_detail());
+	listener->lost = rc != 0;
+}
+
+static void listen_again(struct segue_listener *listener)
+{
+	if (listener->reserve < 0)
+		listener->reserve = open_reserve();
+	listener->again_at = 0;
+	segue_loop_change(listener->server->loop, &listener->watch, EPOLLIN);
+}
+
+void segue_listener_tick(struct segue_listener *listener, int64_t now)
+{
+	if (!listener)
+		return;
+	if (listener->again_at && now >= listener->again_at)
+		listen_again(listener);
+	if (listener->again_at)
+		segue_loop_tick_within(listener->server->loop, listener->again_at);
+	if (!listener->inode || listener->again_at)
+		return;
+	if (now >= listener->look_at) {
+		listener->look_at = now + LOOK_MS * INT64_C(1000000);
+		look(listener);
+	}
+	segue_loop_tick_within(listener->server->loop, listener->look_at);
+}
+
+/* ---- Life ---- */
 
 int segue_listener_create(struct segue_server *server, int given, struct segue_listener **out)
 {
 	struct segue_listener *listener = calloc(1, sizeof(*listener));
-	int rc = 0;
 
 	if (!listener)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the listener");
 	listener->server = server;
-	listener->watch = (struct segue_watch){.fd = given, .ready = accept_some};
 	listener->reserve = open_reserve();
-	if (listener->watch.fd < 0)
-		rc = make_socket(listener, server->socket_path);
-	if (!rc)
-		rc = segue_loop_add(server->loop, &listener->watch, EPOLLIN);
+	listener->watch.ready = accept_some;
+	listener->watch.fd = given >= 0 ? given : make_socket(listener);
+	int rc = listener->watch.fd < 0 ? listener->watch.fd
+					: segue_loop_add(server->loop, &listener->watch, EPOLLIN);
 	if (rc) {
 		if (listener->watch.fd >= 0)
 			close(listener->watch.fd);

@@ -12,7 +12,10 @@ struct segue_listener;
  * there is none. Under the store's lock: a stale socket is removed, a live one is SEGUE_EBUSY.
  */
 int segue_listener_create(struct segue_server *server, int given, struct segue_listener **out);
-/* Tries again to accept where there was no descriptor for it. */
+/*
+ * Tries again to accept where there was no descriptor for it; makes the socket anew if somebody has
+ * removed its file.
+ */
 void segue_listener_tick(struct segue_listener *listener, int64_t now);
 /* Unlinks the socket. NULL is fine. */
 void segue_listener_destroy(struct segue_listener *listener);

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import segue
-from peer import Peer, Service
-from test_cli import program
+from peer import BULK, UPLOAD, Peer, Service
+from test_cli import program, until
 
 UNITS = Path(__file__).parents[2] / "share" / "systemd"
 EXPOSURE_MAX = 1.5  # of 10, by systemd-analyze security; 0.8 with systemd 252
@@ -229,6 +229,34 @@ def test_stale_variables_are_of_no_account(tmp_path: Path) -> None:
 
 
 # ---- The units ----
+
+
+def test_a_socket_that_is_removed_is_there_again(tmp_path: Path) -> None:
+    with Service(tmp_path / "store") as service:
+        before = Peer(service.path)
+        mode = service.path.stat().st_mode
+        for _ in range(2):
+            service.path.unlink()
+            until(service.path.exists, 20)
+            assert service.path.stat().st_mode == mode
+            after = Peer(service.path)
+            for peer in before, after:
+                peer.call(UPLOAD, BULK, f2=1)
+            after.close()
+        before.close()
+        code, errors = service.stop()
+        assert code == 0 and errors.count("had been removed: it is there again") == 2
+        assert not service.path.exists()
+
+
+def test_a_socket_that_somebody_else_has_put_there_is_left_alone(tmp_path: Path) -> None:
+    with Service(tmp_path / "store") as service:
+        os.rename(service.path, tmp_path / "ours")
+        service.path.write_text("theirs")
+        time.sleep(2.5)
+        Peer(tmp_path / "ours").close()
+        assert service.stop()[0] == 0
+        assert service.path.read_text() == "theirs"
 
 
 @pytest.fixture
