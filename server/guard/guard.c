@@ -1,26 +1,80 @@
 /* The guard: who is let in, and the accounts of those who are. */
 #include "guard/guard.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "core/error.h"
-#include "guard/user.h"
+#include "core/list.h"
+
+enum { HELPERS = 2, HELPER_NICE = 10 }; /* what serves everybody comes first */
+
+/* A user, by uid: what all its connections together have taken, and its threads. */
+struct user {
+	LIST_ENTRY(user) link;
+	uid_t uid;
+	char name[24];     /* "uid 1000": for messages */
+	unsigned accounts; /* that are its */
+	uint64_t taken[SEGUE_LIMIT_COUNT];
+	struct segue_pool *helpers; /* made for the first task, */
+	struct segue_pool *apart;   /* and for the first that is to be done apart */
+};
 
 struct segue_guard {
 	const struct segue_rules *rules;
 	struct segue_loop *loop;
 	const char *dir;
-	struct segue_users users;
+	LIST_HEAD(, user) users;
 	bool closed; /* no task is begun any more */
 };
 
 struct segue_account {
 	struct segue_guard *guard;
-	struct segue_user *user;
+	struct user *user;
 	struct segue_reader reader;
 	unsigned holders;
 };
+
+/* ---- Users ---- */
+
+/* Waits for its tasks, and ends its threads. */
+static void finish_tasks(struct user *user)
+{
+	segue_pool_destroy(user->helpers);
+	segue_pool_destroy(user->apart);
+	user->helpers = user->apart = NULL;
+}
+
+/* The user of that uid, for one account more. NULL: no memory. */
+static struct user *join(struct segue_guard *guard, uid_t uid)
+{
+	struct user *user;
+
+	LIST_FOREACH(user, &guard->users, link) {
+		if (user->uid == uid)
+			break;
+	}
+	if (!user) {
+		user = calloc(1, sizeof(*user));
+		if (!user)
+			return NULL;
+		user->uid = uid;
+		snprintf(user->name, sizeof(user->name), "uid %u", (unsigned)uid);
+		LIST_INSERT_HEAD(&guard->users, user, link);
+	}
+	user->accounts++;
+	return user;
+}
+
+static void leave(struct user *user)
+{
+	if (--user->accounts > 0)
+		return;
+	LIST_REMOVE(user, link);
+	finish_tasks(user); /* none: they hold an account */
+	free(user);
+}
 
 /* ---- The guard ---- */
 
@@ -43,11 +97,11 @@ void segue_guard_close(struct segue_guard *guard)
 
 void segue_guard_finish_tasks(struct segue_guard *guard)
 {
-	struct segue_user *user;
+	struct user *user;
 
 	segue_guard_close(guard);
 	LIST_FOREACH(user, &guard->users, link)
-		segue_user_finish_tasks(user);
+		finish_tasks(user);
 }
 
 void segue_guard_destroy(struct segue_guard *guard)
@@ -85,7 +139,7 @@ int segue_guard_check(
 void segue_guard_visit(const struct segue_guard *guard,
 	void (*visit)(void *arg, uid_t uid, const uint64_t taken[SEGUE_LIMIT_COUNT]), void *arg)
 {
-	const struct segue_user *user;
+	const struct user *user;
 
 	LIST_FOREACH(user, &guard->users, link)
 		visit(arg, user->uid, user->taken);
@@ -119,7 +173,7 @@ static int admit(struct segue_account *account, int socket)
 			"uid %u may not use the server of %s, which runs as uid %u (segue serve "
 			"--allow-user, --allow-group)",
 			(unsigned)account->reader.uid, account->guard->dir, (unsigned)geteuid());
-	account->user = segue_user_join(&account->guard->users, account->reader.uid);
+	account->user = join(account->guard, account->reader.uid);
 	return account->user ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a user");
 }
 
@@ -152,7 +206,7 @@ void segue_account_release(struct segue_account *account)
 	if (!account || --account->holders > 0)
 		return;
 	if (account->user)
-		segue_user_leave(account->user);
+		leave(account->user);
 	segue_reader_finish(&account->reader);
 	free(account);
 }
@@ -164,7 +218,7 @@ uid_t segue_account_uid(const struct segue_account *account)
 
 int segue_account_take(struct segue_account *account, enum segue_limit limit, uint64_t more)
 {
-	struct segue_user *user = account->user;
+	struct user *user = account->user;
 
 	int rc = segue_limits_check(
 		&account->guard->rules->limits, limit, user->taken[limit], more, user->name);
@@ -180,10 +234,19 @@ void segue_account_give(struct segue_account *account, enum segue_limit limit, u
 
 int segue_account_run(struct segue_account *account, struct segue_task *task, bool apart)
 {
+	const struct segue_pool_options options = {.name = "helper",
+		.threads = apart ? 1 : HELPERS,
+		.nice = HELPER_NICE,
+		.loop = account->guard->loop};
+	struct segue_pool **pool = apart ? &account->user->apart : &account->user->helpers;
+
 	/* A stop waits for all that was begun: what came after it could put it off for ever. */
 	if (account->guard->closed)
 		return segue_fail(SEGUE_EGONE, "the server is being stopped");
-	return segue_user_run(account->user, account->guard->loop, task, apart);
+	int rc = *pool ? 0 : segue_pool_create(&options, pool);
+	if (!rc)
+		segue_pool_run(*pool, task);
+	return rc;
 }
 
 bool segue_account_reads_as(const struct segue_account *account, const struct segue_account *other)

@@ -139,8 +139,8 @@ static void tick(void *arg, int64_t now)
 	keep_watchdog(run, now);
 	segue_sessions_tick(server, now);
 	segue_listener_tick(run->listener, now);
-	segue_loop_tick_within(server->loop, segue_checkpoints_tick(server, now));
-	segue_loop_tick_within(server->loop, segue_streams_tick(server, now));
+	segue_checkpoints_tick(server, now);
+	segue_streams_tick(server, now);
 	if (!server->stopping && deserted(server, now))
 		begin_stop(run);
 	if (server->stopping && segue_streams_stop(server))

@@ -488,23 +488,11 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	start_loading(attach);
 }
 
-/* ---- All ledgers of a stream that are in use ---- */
-
-static void each(
-	struct segue_stream *stream, void (*fn)(struct segue_ledger *ledger, void *arg), void *arg)
-{
-	struct segue_ledger *ledger;
-
-	if (stream->state != SEGUE_STREAM_OPEN)
-		return; /* they are being loaded, on another thread */
-	LIST_FOREACH(ledger, &stream->ledgers.in_use, link)
-		fn(ledger, arg);
-}
+/* ---- What befalls a ledger ---- */
 
 /* Its requests that other threads work for, it forgets by itself. */
-static void session_gone(struct segue_ledger *ledger, void *arg)
+void segue_ledger_session_gone(struct segue_ledger *ledger, void *session)
 {
-	const struct segue_session *session = arg;
 	struct segue_attach *attach, *next;
 
 	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
@@ -519,28 +507,8 @@ static void session_gone(struct segue_ledger *ledger, void *arg)
 		segue_ledger_end(ledger, false);
 }
 
-void segue_ledgers_session_gone(struct segue_stream *stream, struct segue_session *session)
+void segue_ledger_opening_closed(struct segue_ledger *ledger, const struct segue_opening *opening)
 {
-	each(stream, session_gone, session);
-}
-
-static void storage_changed(struct segue_ledger *ledger, void *arg)
-{
-	const struct segue_outcome *storage = arg;
-
-	if (ledger->grant && ledger->stream->spec->persist)
-		segue_grant_storage(ledger->grant, storage->rc, storage->detail);
-}
-
-void segue_ledgers_storage(struct segue_stream *stream, const struct segue_outcome *storage)
-{
-	each(stream, storage_changed, (void *)storage);
-}
-
-/* The client has closed the stream: what it has through this opening, and asks for, ends. */
-static void opening_closed(struct segue_ledger *ledger, void *arg)
-{
-	const struct segue_opening *opening = arg;
 	struct segue_attach *attach, *next;
 
 	segue_fail(SEGUE_EINVAL, "the stream was closed");
@@ -561,17 +529,8 @@ static void opening_closed(struct segue_ledger *ledger, void *arg)
 		segue_ledger_end(ledger, false);
 }
 
-void segue_ledgers_opening_closed(struct segue_opening *opening)
-{
-	each(opening->stream, opening_closed, opening);
-}
-
-struct clock {
-	int64_t now, when;
-};
-
 /* One that wrote nonsense, or has been still for longer than its stream allows, loses the lane. */
-static void look_at_holder(struct segue_ledger *ledger, struct clock *clock)
+static void look_at_holder(struct segue_ledger *ledger, int64_t now)
 {
 	struct segue_grant *grant = ledger->grant;
 	int64_t timeout = grant->spec->lease_timeout_ms * INT64_C(1000000);
@@ -580,7 +539,7 @@ static void look_at_holder(struct segue_ledger *ledger, struct clock *clock)
 	pthread_mutex_lock(&grant->filler->lock);
 	if (timeout)
 		over = segue_carry_overdue(
-			&grant->carry, grant->filler->feed.published, clock->now, timeout);
+			&grant->carry, grant->filler->feed.published, now, timeout);
 	bool broken = grant->carry.broken;
 	pthread_mutex_unlock(&grant->filler->lock);
 	if (over)
@@ -589,12 +548,11 @@ static void look_at_holder(struct segue_ledger *ledger, struct clock *clock)
 			"(lease_timeout) and committed none: its lease is ended\n",
 			ledger->place.lane, ledger->stream->spec->name,
 			(long)ledger->lease.holder.pid, grant->spec->lease_timeout_ms);
-	if (over || broken) {
+	if (over || broken)
 		segue_ledger_end(ledger, false);
-	} else if (timeout) {
-		int64_t again = clock->now + timeout / LOOKS_A_TIMEOUT + 1;
-		clock->when = again < clock->when ? again : clock->when;
-	}
+	else if (timeout)
+		segue_loop_tick_within(
+			ledger->stream->server->loop, now + timeout / LOOKS_A_TIMEOUT + 1);
 }
 
 /* Those who wait for a lane whose last commit cannot be written for now. */
@@ -609,62 +567,44 @@ static void refuse_all(struct segue_ledger *ledger)
 	ledger->delayed = false;
 }
 
-static void look_at_waiting(struct segue_ledger *ledger, struct clock *clock)
+static void look_at_waiting(struct segue_ledger *ledger, int64_t now)
 {
 	struct segue_attach *attach, *next;
 
 	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
-		if (clock->now >= attach->deadline) {
-			TAILQ_REMOVE(&ledger->waiting, attach, link);
-			refuse(attach, busy(ledger));
+		if (now < attach->deadline)
 			continue;
-		}
-		int64_t again = clock->now + RESERVATION_LOOK_MS * INT64_C(1000000);
-		clock->when = again < clock->when ? again : clock->when;
+		TAILQ_REMOVE(&ledger->waiting, attach, link);
+		refuse(attach, busy(ledger));
 	}
+	if (!TAILQ_EMPTY(&ledger->waiting))
+		segue_loop_tick_within(
+			ledger->stream->server->loop, now + RESERVATION_LOOK_MS * INT64_C(1000000));
 }
 
-static void look(struct segue_ledger *ledger, void *arg)
+void segue_ledger_look(struct segue_ledger *ledger, void *at)
 {
-	struct clock *clock = arg;
+	int64_t now = *(const int64_t *)at;
 
 	if (ledger->delayed)
 		refuse_all(ledger);
 	/* A look at a process is dear: only for those who wait. */
 	if (ledger->lease.state == SEGUE_LEASE_RESERVED && !TAILQ_EMPTY(&ledger->waiting)) {
 		enum segue_presence presence = segue_process_presence(&ledger->lease.holder);
-		segue_lease_expire(&ledger->lease, presence, clock->now);
+		segue_lease_expire(&ledger->lease, presence, now);
 	}
 	if (ledger->lease.state == SEGUE_LEASE_FREE)
 		let_next_ask(ledger);
-	look_at_waiting(ledger, clock);
+	look_at_waiting(ledger, now);
 	if (ledger->lease.state == SEGUE_LEASE_HELD)
-		look_at_holder(ledger, clock);
+		look_at_holder(ledger, now);
 }
 
-int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now)
+void segue_ledger_stop(struct segue_ledger *ledger, void *idle)
 {
-	struct clock clock = {now, INT64_MAX};
-
-	each(stream, look, &clock);
-	return clock.when;
-}
-
-static void stop(struct segue_ledger *ledger, void *arg)
-{
-	bool *idle = arg;
-
 	segue_ledger_end(ledger, true);
 	if (ledger->making)
 		ledger->making->base.given_up = true;
 	if (ledger->grant)
-		*idle = false;
-}
-
-bool segue_ledgers_stop(struct segue_stream *stream)
-{
-	bool idle = true;
-
-	each(stream, stop, &idle);
-	return idle;
+		*(bool *)idle = false;
 }

@@ -9,20 +9,18 @@
 void segue_attach_request(struct segue_session *session, const struct segue_message *message,
 	struct segue_upload *upload);
 
-/* ---- All ledgers of a stream that are in use, once it is open ---- */
+/* ---- What befalls a ledger ---- */
 
 /*
- * Lets those ask who wait for what is free; looks for reservations that run out, requests whose
- * time is up, workers that wrote nonsense or are still. When to come again.
+ * Time passes, *at is now: lets those ask who wait for what is free; looks for reservations that
+ * run out, requests whose time is up, workers that wrote nonsense or are still.
  */
-int64_t segue_ledgers_tick(struct segue_stream *stream, int64_t now);
-/* The session is gone: its leases end, its requests are forgotten. */
-void segue_ledgers_session_gone(struct segue_stream *stream, struct segue_session *session);
-/* A client has closed the stream: its leases through this opening end, its requests fail. */
-void segue_ledgers_opening_closed(struct segue_opening *opening);
-/* Storage failed, or works again: the holders are told. */
-void segue_ledgers_storage(struct segue_stream *stream, const struct segue_outcome *storage);
-/* Ends all leases; their records stay "held". True if nothing is in force any more. */
-bool segue_ledgers_stop(struct segue_stream *stream);
+void segue_ledger_look(struct segue_ledger *ledger, void *at);
+/* A session is gone: its lease ends, its requests that wait are dropped. */
+void segue_ledger_session_gone(struct segue_ledger *ledger, void *session);
+/* A client has closed the stream: its lease through this opening ends, its requests fail. */
+void segue_ledger_opening_closed(struct segue_ledger *ledger, const struct segue_opening *opening);
+/* The server stops: the lease ends, its record stays "held". *idle = false: a grant is in force. */
+void segue_ledger_stop(struct segue_ledger *ledger, void *idle);
 
 #endif

@@ -133,6 +133,7 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 		rc = segue_lanes_load_image(stream->server->store, ledger->place, &plan,
 			record.position, segue_row_size(stream->spec), image);
 	checkpoint->generation = record.generation;
+	checkpoint->step = step;
 	free(record.position);
 	/* Its record and its rows are read one after the other. */
 	if (rc == SEGUE_ESTORE && !still_holds(checkpoint))
@@ -320,14 +321,13 @@ void segue_checkpoint_request(struct segue_session *session, const struct segue_
 	start(checkpoint);
 }
 
-int64_t segue_checkpoints_tick(struct segue_server *server, int64_t now)
+void segue_checkpoints_tick(struct segue_server *server, int64_t now)
 {
 	struct segue_checkpoint *checkpoint;
 
 	LIST_FOREACH(checkpoint, &server->streams->checkpoints, link) {
 		if (!checkpoint->running && (now >= checkpoint->again_at || server->stopping))
 			start(checkpoint);
+		segue_loop_tick_within(server->loop, now + LOOK_AGAIN_MS * INT64_C(1000000));
 	}
-	return LIST_EMPTY(&server->streams->checkpoints) ? INT64_MAX
-							 : now + LOOK_AGAIN_MS * INT64_C(1000000);
 }

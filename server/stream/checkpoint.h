@@ -10,7 +10,7 @@
 
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message);
 
-/* Tries those again that wait for their step. When to come again. */
-int64_t segue_checkpoints_tick(struct segue_server *server, int64_t now);
+/* Tries those again that wait for their step. */
+void segue_checkpoints_tick(struct segue_server *server, int64_t now);
 
 #endif

@@ -111,7 +111,6 @@ static int look_at_files(struct segue_request *request)
 {
 	const struct segue_opener opener =
 		segue_account_opener(request->account, &request->given_up);
-
 	const struct segue_spec *spec = ((struct look *)request)->spec;
 
 	return segue_source_driver(spec)->check(spec, &opener);
@@ -162,13 +161,15 @@ void segue_stream_open_request(
 void segue_stream_close_request(struct segue_session *session, const struct segue_message *message)
 {
 	struct segue_opening *opening;
+	struct segue_ledger *ledger;
 
 	int rc = segue_opening_find(session, message->stream_close.stream, &opening);
 	if (rc) {
 		segue_session_fail(session, message->serial, rc);
 		return;
 	}
-	segue_ledgers_opening_closed(opening);
+	LIST_FOREACH(ledger, &opening->stream->ledgers.in_use, link)
+		segue_ledger_opening_closed(ledger, opening);
 	segue_opening_leave(opening);
 	sweep(session->server);
 	segue_session_send_done(session, message->serial);
@@ -176,49 +177,57 @@ void segue_stream_close_request(struct segue_session *session, const struct segu
 
 /* ---- All of them ---- */
 
+/* Each ledger that is in use; those of a stream that is being opened belong to another thread. */
+static void each(
+	struct segue_server *server, void (*fn)(struct segue_ledger *ledger, void *arg), void *arg)
+{
+	struct segue_stream *stream;
+	struct segue_ledger *ledger;
+
+	LIST_FOREACH(stream, &server->streams->all, link) {
+		if (stream->state != SEGUE_STREAM_OPEN)
+			continue;
+		LIST_FOREACH(ledger, &stream->ledgers.in_use, link)
+			fn(ledger, arg);
+	}
+}
+
 void segue_streams_session_gone(struct segue_session *session)
 {
-	struct segue_server *server = session->server;
-	struct segue_stream *stream;
-
-	LIST_FOREACH(stream, &server->streams->all, link)
-		segue_ledgers_session_gone(stream, session);
+	each(session->server, segue_ledger_session_gone, session);
 	while (!LIST_EMPTY(&session->openings))
 		segue_opening_leave(LIST_FIRST(&session->openings));
+	sweep(session->server);
+}
+
+void segue_streams_tick(struct segue_server *server, int64_t now)
+{
+	each(server, segue_ledger_look, &now);
 	sweep(server);
 }
 
-int64_t segue_streams_tick(struct segue_server *server, int64_t now)
+static void tell_storage(struct segue_ledger *ledger, void *arg)
 {
-	struct segue_stream *stream;
-	int64_t when = INT64_MAX;
+	const struct segue_outcome *storage = arg;
 
-	LIST_FOREACH(stream, &server->streams->all, link) {
-		int64_t at = segue_ledgers_tick(stream, now);
-		when = at < when ? at : when;
-	}
-	sweep(server);
-	return when;
+	if (ledger->grant && ledger->stream->spec->persist)
+		segue_grant_storage(ledger->grant, storage->rc, storage->detail);
 }
 
 void segue_streams_storage(struct segue_server *server)
 {
-	struct segue_stream *stream;
-
-	LIST_FOREACH(stream, &server->streams->all, link)
-		segue_ledgers_storage(stream, &server->storage);
+	each(server, tell_storage, &server->storage);
 }
 
 bool segue_streams_stop(struct segue_server *server)
 {
 	struct segue_stream *stream;
-	bool idle = true;
+	bool idle = segue_loop_awaited(server->loop) == 0;
 
-	LIST_FOREACH(stream, &server->streams->all, link) {
+	LIST_FOREACH(stream, &server->streams->all, link)
 		segue_openings_judge(stream);
-		idle = segue_ledgers_stop(stream) && idle;
-	}
-	return idle && segue_loop_awaited(server->loop) == 0;
+	each(server, segue_ledger_stop, &idle);
+	return idle;
 }
 
 void segue_streams_destroy(struct segue_server *server)

@@ -10,8 +10,8 @@ void segue_stream_open_request(
 void segue_stream_close_request(struct segue_session *session, const struct segue_message *message);
 /* The session is gone: its leases end, its requests are forgotten. */
 void segue_streams_session_gone(struct segue_session *session);
-/* Time passes: reservations, waiting requests, what nobody uses. Returns when to come again. */
-int64_t segue_streams_tick(struct segue_server *server, int64_t now);
+/* Time passes: reservations, waiting requests, what nobody uses. */
+void segue_streams_tick(struct segue_server *server, int64_t now);
 /* Storage failed, or works again: see server->storage. */
 void segue_streams_storage(struct segue_server *server);
 /* Ends all leases for a stop; their holders may offer them to the next server. True if none is

@@ -99,8 +99,8 @@ void segue_testserver_tick(struct segue_testserver *test, int64_t now)
 	struct segue_server *server = &test->server;
 
 	segue_sessions_tick(server, now);
-	segue_loop_tick_within(server->loop, segue_checkpoints_tick(server, now));
-	segue_loop_tick_within(server->loop, segue_streams_tick(server, now));
+	segue_checkpoints_tick(server, now);
+	segue_streams_tick(server, now);
 }
 
 struct run {
