@@ -2,6 +2,7 @@
 #include "guard/quota.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,9 +96,9 @@ static int set(struct segue_limits *limits, enum segue_limit limit, const char *
 
 	if (!parse(value, &number) || number < table[limit].least || number > table[limit].most)
 		return segue_fail(SEGUE_EINVAL,
-			"%s%s is '%s': give a number from %llu to %llu (K, M, G and T may follow)",
-			prefix, name, value, (unsigned long long)table[limit].least,
-			(unsigned long long)table[limit].most);
+			"%s%s is '%s': give a number from %" PRIu64 " to %" PRIu64
+			" (K, M, G and T may follow)",
+			prefix, name, value, table[limit].least, table[limit].most);
 	limits->value[limit] = number;
 	return 0;
 }
@@ -149,10 +150,10 @@ int segue_limits_check(const struct segue_limits *limits, enum segue_limit limit
 	if (have <= most && more <= most - have)
 		return 0;
 	return segue_fail(SEGUE_ELIMIT,
-		"%s of %s: %llu in use, %llu more asked for, the limit is %llu (whoever runs the "
-		"server sets it: segue serve --%s, %s)",
-		table[limit].what, who, (unsigned long long)have, (unsigned long long)more,
-		(unsigned long long)most, table[limit].info.flag, table[limit].info.variable);
+		"%s of %s: %" PRIu64 " in use, %" PRIu64 " more asked for, the limit is %" PRIu64
+		" (whoever runs the server sets it: segue serve --%s, %s)",
+		table[limit].what, who, have, more, most, table[limit].info.flag,
+		table[limit].info.variable);
 }
 
 /* ---- Rate ---- */

@@ -23,6 +23,16 @@
 
 enum { MAY_READ = 4, MAY_SEARCH = 1 };
 
+/* Keeps errno; -1. */
+static int close_quietly(int fd)
+{
+	int saved = errno;
+
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
 /* ---- Readers ---- */
 
 static int get_groups(int socket, struct segue_reader *reader)
@@ -293,28 +303,17 @@ static int descend(const struct segue_opener *opener, const char *path, char nam
 	for (bool first = true; more > 0; first = false) {
 		if (!first) {
 			int deeper = open_beneath(fd, name, O_PATH | O_DIRECTORY);
-			int saved = errno;
-			close(fd);
+			close_quietly(fd);
 			fd = deeper;
-			errno = saved;
 		}
 		if (fd < 0)
 			return -1;
-		if (!may_search(opener->reader, fd)) {
-			close(fd);
-			errno = EACCES;
-			return -1;
-		}
+		if (!may_search(opener->reader, fd))
+			return close_quietly(fd);
 		strcpy(name, next);
 		more = next_component(&path, next);
 	}
-	if (more < 0) {
-		int saved = errno;
-		close(fd);
-		errno = saved;
-		return -1;
-	}
-	return fd;
+	return more < 0 ? close_quietly(fd) : fd;
 }
 
 /* An fd of the thing itself; what it is goes to *info. */
@@ -322,20 +321,13 @@ static int open_at_place(
 	const struct segue_opener *opener, const char *path, uint64_t flags, struct stat *info)
 {
 	char name[NAME_MAX + 1];
-	int at = descend(opener, path, name), fd, saved;
+	int at = descend(opener, path, name);
 
 	if (at < 0)
 		return -1;
-	fd = open_beneath(at, name, flags);
-	saved = errno;
-	close(at);
-	if (fd >= 0 && fstat(fd, info) < 0) {
-		saved = errno;
-		close(fd);
-		fd = -1;
-	}
-	errno = saved;
-	return fd;
+	int fd = open_beneath(at, name, flags);
+	close_quietly(at);
+	return fd >= 0 && fstat(fd, info) < 0 ? close_quietly(fd) : fd;
 }
 
 static bool has_roots(const struct segue_opener *opener)
@@ -452,10 +444,7 @@ void *segue_opener_list(const struct segue_opener *opener, const char *path)
 		list = fdopendir(fd);
 	else
 		errno = EACCES;
-	if (!list) {
-		int saved = errno;
-		close(fd);
-		errno = saved;
-	}
+	if (!list)
+		close_quietly(fd);
 	return list;
 }

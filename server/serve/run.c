@@ -261,7 +261,7 @@ static int open_store(struct run *run)
 
 	for (;;) {
 		int rc = segue_store_serve(run->dir, &serving, &run->server.store);
-		if (rc == 0)
+		if (!rc)
 			return trust_store(run);
 		if (rc != SEGUE_EBUSY || segue_now_ns() >= until)
 			return rc;
@@ -299,8 +299,7 @@ static void watch_bus_errors(const struct segue_server *server)
 		server->dir);
 	snprintf(unreadable.text, sizeof(unreadable.text),
 		"segue: %s/store/data.mdb could not be read where it is mapped (SIGBUS): it was "
-		"cut "
-		"short, or its disk fails. The server ends; the next one verifies the store "
+		"cut short, or its disk fails. The server ends; the next one verifies the store "
 		"first\n",
 		server->dir);
 	unreadable.size = strlen(unreadable.text);

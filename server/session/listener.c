@@ -92,8 +92,7 @@ static int fill_address(const char *path, struct sockaddr_un *address)
 	if (strlen(path) >= sizeof(address->sun_path))
 		return segue_fail(SEGUE_EINVAL,
 			"the socket path %s has %zu bytes, the limit is %zu: give a shorter one "
-			"with "
-			"--socket",
+			"with --socket",
 			path, strlen(path), sizeof(address->sun_path) - 1);
 	memcpy(address->sun_path, path, strlen(path));
 	return 0;
@@ -118,7 +117,7 @@ static int remove_stale(const struct sockaddr_un *address)
 		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
 	int rc = connect(probe, (const struct sockaddr *)address, sizeof(*address));
 	close(probe);
-	if (rc == 0)
+	if (!rc)
 		return segue_fail(SEGUE_EBUSY,
 			"the socket %s is taken: another server listens on it; give another path "
 			"with --socket",

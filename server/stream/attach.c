@@ -167,7 +167,7 @@ static void granted(struct segue_task *task)
 	/*
 	 * One that a stop has overtaken is on disk: its holder must learn the token to offer with.
 	 */
-	bool ok = task->outcome.rc == 0 && attach->base.session;
+	bool ok = !task->outcome.rc && attach->base.session;
 
 	ledger->making = NULL;
 	segue_lease_granted(&ledger->lease, ok);
@@ -238,8 +238,7 @@ static int busy(const struct segue_ledger *ledger)
 {
 	return segue_fail(SEGUE_EBUSY,
 		"lane %u of stream '%s' is %s by process %ld: each lane has one worker at a time "
-		"(is an "
-		"old worker still running, or do two workers have the same rank?)",
+		"(is an old worker still running, or do two workers have the same rank?)",
 		ledger->place.lane, ledger->stream->spec->name,
 		ledger->lease.state == SEGUE_LEASE_RESERVED
 			? "reserved, after a restart of the server,"
@@ -306,8 +305,8 @@ static void ask(struct segue_attach *attach)
 		refuse(attach,
 			segue_fail(SEGUE_EFENCED,
 				"lane %u of stream '%s' has passed to another holder since: what "
-				"this "
-				"worker committed after the last durable step is not part of its "
+				"this worker committed after the last durable step is not part of "
+				"its "
 				"history. Go back to a checkpoint with load_state_dict()",
 				ledger->place.lane, ledger->stream->spec->name));
 		break;

@@ -151,8 +151,8 @@ static int add_record(void *arg, struct segue_ops *ops)
 	int rc = segue_store_get(
 		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 	if (rc != SEGUE_ENOTFOUND) {
-		making->exists = rc == 0;
-		if (rc == 0)
+		making->exists = !rc;
+		if (!rc)
 			free(value);
 		return rc;
 	}

@@ -19,8 +19,8 @@
  * mirrors server/lane/lease.c segue_lease_taken a117f9d8
  * mirrors server/lane/lease.c segue_lease_expire 3c757a6b
  * mirrors server/stream/release.c segue_ledger_end ab1b3b43
- * mirrors server/stream/attach.c granted 1470a5c5
- * mirrors server/stream/attach.c ask bf51c0e0
+ * mirrors server/stream/attach.c granted 2c2f46dc
+ * mirrors server/stream/attach.c ask 863b03db
  * mirrors server/engine/committer.c add_grant c7c32046
  * mirrors server/engine/committer.c settle 06eca5f3
  * mirrors server/engine/committer.c conclude d46f1f85
