@@ -183,8 +183,8 @@ static int print_json(const struct stored_list *list)
 static void print_table(const struct stored_list *list)
 {
 	static const struct segue_cli_column columns[] = {{"STREAM", "stream"}, {"LANE", "lane"},
-		{"ID", "id"}, {"STEP", "step"}, {"CREATED", "created"}, {"SIZE", "bytes", true},
-		{"FILE", "file"}};
+		{"ID", "id"}, {"STEP", "step"}, {"ENDED", "ended"}, {"CREATED", "created"},
+		{"SIZE", "bytes", true}, {"FILE", "file"}};
 	bool files = list->count > 0 && list->entry[0].file;
 	struct segue_cli_table table;
 
