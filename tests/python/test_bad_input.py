@@ -372,8 +372,8 @@ def test_a_name_that_is_elsewhere(client: segue.Client, tmp_path: Path) -> None:
         source = segue.TFRecord(example_alone, allow_surplus=surplus)
         with refused(
             segue.DataError,
-            f"{example_alone}: record at byte 0: this is a tf.train.Example, not a "
-            "tf.train.SequenceExample: its features, c (int64), x (float), y (int64), have no steps",
+            f"{example_alone}: record at byte 0: all features of the record, c (int64), "
+            "x (float), y (int64), lie in its context, or it is a tf.train.Example: they have no steps",
         ):
             read(client.stream(f"u{surplus}", **arguments(path, source=source)))
 

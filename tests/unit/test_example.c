@@ -839,9 +839,8 @@ Test(example, says_what_the_record_holds)
 	bad_spec();
 	three[1].steps = three[2].steps = 1;
 	explained(three, 3, NULL, 0,
-		"this is a tf.train.Example, not a tf.train.SequenceExample: its features, c "
-		"(int64), "
-		"x (float), y (int64), have no steps");
+		"all features of the record, c (int64), x (float), y (int64), lie in its context, "
+		"or it is a tf.train.Example: they have no steps");
 	explained(three, 2, good + 1, 1,
 		"'x' is in the record's context, and was declared as a sequence feature");
 	explained(NULL, 0, two, 3,

@@ -439,8 +439,9 @@ static int explain_place(const struct contents *contents)
 
 	if (!contents->count[FEATURE_LISTS - 1] && contents->count[CONTEXT - 1])
 		return segue_fail(SEGUE_EMISFIT,
-			"this is a tf.train.Example, not a tf.train.SequenceExample: its features, "
-			"%s, have no steps; sequence features are written as feature_lists",
+			"all features of the record, %s, lie in its context, or it is a "
+			"tf.train.Example: they have no steps; write sequence features as the "
+			"feature_lists of a tf.train.SequenceExample",
 			contents->text[CONTEXT - 1]);
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		if (contents->where[i] == IN_CONTEXT)
