@@ -11,7 +11,7 @@
  *	6	-				lets the server come to rest
  *	7	-				the client goes; another comes
  *
- * When all have gone, nothing may be left of them: no stream, session, job, checkpoint or fd. The
+ * When all have gone, nothing may be left of them: no stream, session, task, checkpoint or fd. The
  * store is emptied after each input. For libFuzzer, or with replay_main.c as a program that runs
  * files.
  */
