@@ -17,8 +17,9 @@ static size_t find_step(
 	struct segue_kept_row row;
 	uint64_t size;
 
-	while ((size = segue_kept_row_unpack(
-			kept->bytes + at, kept->end - at, shape->row_size, &row)) &&
+	while (at < kept->end && /* else there may be no bytes to point to */
+		(size = segue_kept_row_unpack(
+			 kept->bytes + at, kept->end - at, shape->row_size, &row)) &&
 		row.step < step)
 		at += size;
 	return at;
