@@ -23,9 +23,7 @@
  */
 enum { SETTLE_REMOVALS = 4096 };
 
-/*
- * A server that stops waits so long for memory; a lane that there was none for is tried so often.
- */
+/* A server that stops waits so long for memory; a lane without any is tried so often. */
 #define MEMORY_WAIT_NS  INT64_C(2000000000)
 #define MEMORY_RETRY_NS INT64_C(50000000)
 /* Transactions without memory for a lane after which its worker is told, each time. */
@@ -53,7 +51,7 @@ struct segue_committer {
 	struct segue_grant *grants;
 	struct segue_pin *pins;
 	bool urgent, stopping;
-	bool tell_again;    /* somebody waits to hear of this one, also if it fails as before */
+	bool tell_again;    /* somebody waits to hear if this transaction fails, as before or not */
 	bool last_try;      /* the server stops: what cannot be written now is given up, */
 	bool last;          /* and the transaction under way began after that was said; */
 	int64_t last_ns;    /* lack of memory is waited out until then */
@@ -251,7 +249,7 @@ static void note_memory(struct entry *entry)
 		if (grant->misses == MISSES_TOLD)
 			segue_grant_storage(
 				grant, SEGUE_ENOMEM, "the server has no memory to write this lane");
-	} else if (entry->rc == 0) {
+	} else if (!entry->rc) {
 		grant->misses = 0;
 	}
 }
@@ -396,10 +394,7 @@ static void tell(void *arg)
 	free(news);
 }
 
-/*
- * Tells the server when storage fails, and when it works again; `again`: also if it fails as
- * before.
- */
+/* Tells the server when storage fails (`again`: also as before), and when it works again. */
 static void tell_storage(struct segue_committer *committer, int rc, bool again)
 {
 	if (rc == committer->storage && !(again && rc))
@@ -432,7 +427,7 @@ static void release_alone(struct segue_committer *committer, struct entry *entry
 {
 	struct segue_ops ops = {0};
 
-	if (add_release(committer, &ops, entry) == 0)
+	if (!add_release(committer, &ops, entry))
 		apply(committer, ops.op, ops.count);
 	segue_ops_finish(&ops);
 }
@@ -452,7 +447,7 @@ static void conclude(struct segue_committer *committer)
 {
 	for (size_t i = 0; i < committer->entry_count; i++) {
 		struct entry *entry = &committer->entries[i];
-		if (entry->rc == 0)
+		if (!entry->rc)
 			settle(entry);
 		note_memory(entry);
 		segue_image_destroy(entry->image);
@@ -460,7 +455,7 @@ static void conclude(struct segue_committer *committer)
 			continue;
 		if (is_of_one(entry->rc))
 			release_alone(committer, entry);
-		bool through = entry->rc == 0 && !entry->left;
+		bool through = !entry->rc && !entry->left;
 		bool hopeless = !through && !is_of_one(entry->rc) && is_hopeless(committer, entry);
 		committer->unwritten += hopeless && owes(entry->grant);
 		if (through || is_of_one(entry->rc) || hopeless)
@@ -480,9 +475,7 @@ static void transact(
 	segue_changes_build(changes);
 	bool some = own.count > 0 || changes;
 	int rc = some ? write_all(committer, &own, changes) : 0;
-	/*
-	 * After ENOSPACE that lanes owe nothing lets them go on; a storage that stopped stays so.
-	 */
+	/* After ENOSPACE lanes that owe nothing may go on; a storage that stopped stays so. */
 	bool well =
 		committer->entry_count > 0 && committer->group.state != SEGUE_GROUP_COMMIT_STOPPED;
 	if (some || well)

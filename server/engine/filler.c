@@ -383,10 +383,10 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 	open->number = row->number;
 	if (admitted.array_steps != row->array_steps || admitted.total_length != row->total_length)
 		return segue_fail(SEGUE_ECHANGED,
-			"sequence %llu had %llu steps when it was begun and has %llu now: the data "
+			"sequence %" PRIu64 " had %" PRIu64
+			" steps when it was begun and has %" PRIu64 " now: the data "
 			"set has changed",
-			(unsigned long long)row->number, (unsigned long long)row->array_steps,
-			(unsigned long long)admitted.array_steps);
+			row->number, row->array_steps, admitted.array_steps);
 	const char *key = open->record->ops->key(open->record, &size);
 	rc = segue_image_set_key(image, i, key, (uint32_t)size);
 	return rc ? rc

@@ -2,6 +2,7 @@
 #include "engine/grant.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,11 +52,12 @@ static int refuse_start(
 	if (localtime_r(&seconds, &parts))
 		strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &parts);
 	return segue_fail(SEGUE_ESTART,
-		"stream '%s', lane %u: the store already holds a position, step %llu, committed "
+		"stream '%s', lane %u: the store already holds a position, step %" PRIu64
+		", committed "
 		"%s. "
 		"Say what is meant: start=\"continue\" goes on from there, start=\"fresh\" drops "
 		"position and states, load_state_dict() goes back to a checkpoint",
-		spec->name, lane, (unsigned long long)record->position->step, date);
+		spec->name, lane, record->position->step, date);
 }
 
 /* The lane as the store has it, or an empty one. */
@@ -106,13 +108,12 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 			head->stream);
 	if (memcmp(order->fingerprint, head->fingerprint, sizeof(head->fingerprint)) != 0)
 		return segue_fail(SEGUE_ETOKEN,
-			"the token was made over another data set (fingerprint %016llx%016llx, "
+			"the token was made over another data set (fingerprint %016" PRIx64
+			"%016" PRIx64 ", "
 			"here "
-			"%016llx%016llx)",
-			(unsigned long long)head->fingerprint[1],
-			(unsigned long long)head->fingerprint[0],
-			(unsigned long long)order->fingerprint[1],
-			(unsigned long long)order->fingerprint[0]);
+			"%016" PRIx64 "%016" PRIx64 ")",
+			head->fingerprint[1], head->fingerprint[0], order->fingerprint[1],
+			order->fingerprint[0]);
 	if (head->lanes != spec->lanes || head->lane != order->place.lane)
 		return segue_fail(SEGUE_ETOKEN,
 			"the token is of lane %u of %u, this is lane %u of %u", head->lane,
@@ -192,18 +193,17 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 		}
 		if (segue_now_ns() >= until) {
 			rc = segue_fail(SEGUE_ELIMIT,
-				"step %llu is offered: from step %llu on, %d s of work led to step "
-				"%llu only. Go back to a checkpoint with load_state_dict()",
-				(unsigned long long)order->step, (unsigned long long)from->step,
-				OFFER_WITHIN_S, (unsigned long long)plan->position->step);
+				"step %" PRIu64 " is offered: from step %" PRIu64
+				" on, %d s of work led to step "
+				"%" PRIu64 " only. Go back to a checkpoint with load_state_dict()",
+				order->step, from->step, OFFER_WITHIN_S, plan->position->step);
 			break;
 		}
 		rc = segue_plan_step(plan, &input, spans, &rows);
 		if (rc == 0)
 			rc = segue_fail(SEGUE_EPROTOCOL,
-				"step %llu is offered of a lane that ends at %llu",
-				(unsigned long long)order->step,
-				(unsigned long long)plan->position->step);
+				"step %" PRIu64 " is offered of a lane that ends at %" PRIu64,
+				order->step, plan->position->step);
 		else if (rc > 0)
 			rc = 0;
 	}
@@ -249,17 +249,17 @@ static int from_offer(struct making *making)
 	if (order->step == making->image->position->step)
 		return 0; /* nothing is newer than what is stored */
 	if (order->step < making->image->position->step)
-		return segue_fail(SEGUE_EFENCED, "step %llu is offered where %llu is stored",
-			(unsigned long long)order->step,
-			(unsigned long long)making->image->position->step);
+		return segue_fail(SEGUE_EFENCED,
+			"step %" PRIu64 " is offered where %" PRIu64 " is stored", order->step,
+			making->image->position->step);
 	int rc = segue_plan_init(&plan, &order->plan);
 	if (!rc)
 		rc = run_to(order, making->image->position, &plan);
 	uint64_t row_size = making->image->row_size;
 	uint64_t states = rc ? 0 : plan.position->rows * row_size;
 	if (!rc && order->bulk_size < states)
-		rc = segue_fail(SEGUE_EPROTOCOL, "an offer of %zu bytes where %llu are due",
-			order->bulk_size, (unsigned long long)states);
+		rc = segue_fail(SEGUE_EPROTOCOL, "an offer of %zu bytes where %" PRIu64 " are due",
+			order->bulk_size, states);
 	struct segue_image *image = NULL;
 	if (!rc) {
 		image = segue_image_create(&order->plan, plan.position, row_size);

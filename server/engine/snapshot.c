@@ -1,6 +1,7 @@
 /* A copy of a lane at one committed step. */
 #include "engine/snapshot.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,8 +20,8 @@ static int begin(struct segue_filler *filler, struct segue_carry *carry, uint64_
 			&filler->plan_spec, entry->position, segue_row_size(carry->spec));
 	if (!image)
 		return entry ? segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane")
-			     : segue_fail(SEGUE_ELIMIT, "step %llu is no longer known",
-				       (unsigned long long)step);
+			     : segue_fail(
+				       SEGUE_ELIMIT, "step %" PRIu64 " is no longer known", step);
 	for (uint32_t row = 0; row < rows; row++) {
 		int rc = segue_image_set_key(
 			image, row, entry->heap + entry->key[row].offset, entry->key[row].size);
@@ -45,17 +46,16 @@ static int choose(const struct segue_filler *filler, const struct segue_carry *c
 		*step = committed;
 	if (committed < *step)
 		return segue_fail(SEGUE_ETIMEOUT,
-			"lane %u: step %llu is asked for and %llu committed",
-			filler->plan_spec.lane, (unsigned long long)*step,
-			(unsigned long long)committed);
+			"lane %u: step %" PRIu64 " is asked for and %" PRIu64 " committed",
+			filler->plan_spec.lane, *step, committed);
 	/* Batch step + depth writes the buffer anew; while held it is not published. */
 	if (*step < carry->granted || filler->feed.published > *step + filler->geometry.depth)
 		return segue_fail(SEGUE_ELIMIT,
-			"lane %u: step %llu is asked for and %llu committed: too far to take it "
+			"lane %u: step %" PRIu64 " is asked for and %" PRIu64
+			" committed: too far to take it "
 			"back "
 			"(take checkpoints of all lanes inside rounds())",
-			filler->plan_spec.lane, (unsigned long long)*step,
-			(unsigned long long)committed);
+			filler->plan_spec.lane, *step, committed);
 	return 0;
 }
 
@@ -68,8 +68,8 @@ static int copy_states(
 		return 0;
 	uint8_t *buffer = malloc(filler->geometry.buffer_size);
 	if (!buffer)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a copy of %llu bytes",
-			(unsigned long long)filler->geometry.buffer_size);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a copy of %" PRIu64 " bytes",
+			filler->geometry.buffer_size);
 	int rc = segue_carry_copy(carry, image->position->step - 1, buffer);
 	for (uint32_t row = 0; row < rows && !rc; row++)
 		segue_states_gather(carry->spec, &filler->geometry, buffer, row,

@@ -2,6 +2,7 @@
 #include "lane/feed.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -226,8 +227,8 @@ int segue_feed_take_of(const struct segue_feed *feed, struct segue_carry *carry,
 		const struct segue_feed_entry *entry = segue_feed_entry(feed, carry->taken + 1);
 		if (!entry)
 			return segue_fail(SEGUE_EPROTOCOL,
-				"ended rows of batch %llu are no longer known",
-				(unsigned long long)carry->taken);
+				"ended rows of batch %" PRIu64 " are no longer known",
+				carry->taken);
 		int rc = take_batch(carry, feed->plan, entry);
 		if (rc)
 			return rc;

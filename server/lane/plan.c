@@ -98,11 +98,11 @@ int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec)
 	size_t size = segue_position_size(spec->batch_size);
 	int rc = check_spec(spec);
 
-	if (rc < 0)
+	if (rc)
 		return rc;
 	struct segue_position *position = calloc(1, size);
 	struct segue_position *scratch = calloc(1, size);
-	if (position == NULL || scratch == NULL) {
+	if (!position || !scratch) {
 		free(position);
 		free(scratch);
 		return segue_fail(
@@ -269,15 +269,15 @@ int segue_plan_seek(struct segue_plan *plan, const struct segue_position *positi
 	const struct segue_plan_spec *spec = &plan->spec;
 	int rc = check_epoch(spec, position);
 
-	if (rc == 0)
+	if (!rc)
 		rc = check_next(spec, position);
-	if (rc == 0)
+	if (!rc)
 		rc = check_rows(spec, position);
-	for (uint32_t r = 0; rc == 0 && r < position->rows; r++)
+	for (uint32_t r = 0; !rc && r < position->rows; r++)
 		rc = check_row(spec, position, r);
-	if (rc == 0)
+	if (!rc)
 		rc = check_distinct(position, plan->scratch);
-	if (rc == 0)
+	if (!rc)
 		memcpy(plan->position, position, segue_position_size(position->rows));
 	return rc;
 }
@@ -367,7 +367,7 @@ static int take(
 		if (rc == SEGUE_PLAN_SKIP)
 			continue;
 		rc = check_admitted(spec, &taken);
-		if (rc < 0)
+		if (rc)
 			return rc;
 		*row = taken;
 		return 1;
@@ -441,7 +441,7 @@ static int form(struct segue_plan *plan, const struct segue_plan_input *input)
 	struct segue_position *to = plan->scratch;
 	int rc = refill(plan, input);
 
-	if (rc != 0)
+	if (rc)
 		return rc;
 	if (plan->spec.tail == SEGUE_TAIL_SHRINK)
 		return close_up(to) != 0;
@@ -476,7 +476,7 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 	for (;;) {
 		int rc = form(plan, input);
 
-		if (rc != 0)
+		if (rc)
 			return rc;
 		if (!drains(spec) || to->epoch + 1 == all_epochs(spec))
 			return 0;
@@ -623,7 +623,7 @@ int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const
 			    : "plan: endless input has no longest lane",
 			epoch);
 	uint64_t *ends = malloc(spec->batch_size * sizeof(ends[0]));
-	if (ends == NULL)
+	if (!ends)
 		return segue_fail(
 			SEGUE_ENOMEM, "plan: no memory for %" PRIu32 " rows", spec->batch_size);
 	for (uint32_t lane = 0; lane < spec->lanes; lane++) {

@@ -23,7 +23,7 @@
  * mirrors server/stream/attach.c ask 863b03db
  * mirrors server/engine/committer.c add_grant c7c32046
  * mirrors server/engine/committer.c settle 06eca5f3
- * mirrors server/engine/committer.c conclude d46f1f85
+ * mirrors server/engine/committer.c conclude 11eda6bc
  * mirrors server/engine/grant.c segue_grant_make 7564188d
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/resume.c segue_lane_ready 05a93149

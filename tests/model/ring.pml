@@ -24,7 +24,7 @@
  * mirrors server/lane/carry.c segue_carry_hold 131109b0
  * mirrors server/lane/carry.c segue_carry_copy 462f5cb5
  * mirrors server/lane/carry.c segue_carry_let_go ff672711
- * mirrors server/lane/feed.c segue_feed_take_of 64523943
+ * mirrors server/lane/feed.c segue_feed_take_of 4f622db1
  * mirrors server/lane/carry.c segue_carry_fence b82565a6
  * mirrors server/lane/feed.c gate_of ed598e37
  * mirrors server/lane/feed.c segue_feed_gate 97f5bfc5

@@ -27,7 +27,7 @@ struct segue_fakesource {
 void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint32_t length);
 void segue_fakesource_finish(struct segue_fakesource *fake);
 
-/* What is wanted of a stream over it: the feature and, if `state_size`, a state of so many bytes. */
+/* A stream over it: the feature and, if `state_size`, a state of so many bytes. */
 struct segue_fakespec {
 	struct segue_testspec test; /* points into itself: must not move */
 	struct segue_field state;

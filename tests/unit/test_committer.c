@@ -222,9 +222,7 @@ static void finish(struct segue_grant *grant, bool held)
 	segue_committer_finish(committer, grant, held, note_finished, note_delayed, grant);
 }
 
-/*
- * What the store says of a lane: its step, whether it is held, and the first state of a live row.
- */
+/* What the store says of a lane: its step, whether it is held, the first state of a live row. */
 struct stored {
 	uint64_t step;
 	bool held;
