@@ -65,6 +65,41 @@ def test_limits_of_seconds_are_said_in_seconds(
     little.open_stream(client, tmp_path, **{option: most})
 
 
+def test_paths_with_a_nul(client: segue.Client, tmp_path: Path) -> None:
+    """Nothing is cut short at it."""
+    (tmp_path / "run").mkdir()
+    cut = f"{tmp_path / 'run'}\0more"
+    for path in (cut, cut.encode(), Path(cut)):
+        for paths in (path, [tmp_path / "data.tfrecord", path]):
+            with pytest.raises(segue.ArgumentError, match="TFRecord.paths: .* holds a NUL"):
+                segue.TFRecord(paths)
+        for given in ({"dir": path}, {"dir": "x", "socket": path}, {"dir": "x", "program": path}):
+            with pytest.raises(segue.ArgumentError, match=f"{list(given)[-1]}: .* holds a NUL"):
+                segue.open(**given)
+    with pytest.raises(segue.ArgumentError, match="name: .*NUL"):
+        little.open_stream(client, tmp_path, name="x\0y")
+    with pytest.raises(segue.ArgumentError, match="TFRecord.key: .* is not the name"):
+        segue.TFRecord("x", key="id\0")
+    with pytest.raises(ValueError, match="null"):
+        client.inspect("x\0y")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_tokens_in_any_buffer(client: segue.Client, tmp_path: Path) -> None:
+    """Also one whose bytes do not lie side by side."""
+    with little.open_stream(client, tmp_path).loader(lanes=[0]) as loader:
+        little.work(next(iter(loader)))
+        token = loader.state_dict()["lane/0"]
+        twice = memoryview(bytes(byte for byte in token for _ in range(2)))[::2]
+        assert not twice.contiguous
+        for same in (token, bytearray(token), memoryview(token), twice):
+            little.work(next(iter(loader)))
+            loader.load_state_dict({"lane/0": same})
+            assert loader.state_dict()["lane/0"] == token
+        with pytest.raises(segue.TokenError):
+            loader.load_state_dict({"lane/0": memoryview(token)[::2]})
+
+
 def test_states_are_had_by_keys_as_batches_have_them(
     client: segue.Client, tmp_path: Path
 ) -> None:

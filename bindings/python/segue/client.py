@@ -12,7 +12,7 @@ from typing import Any
 from . import _program, _segue, errors
 from ._closing import Closing
 from .loader import Loader
-from .spec import Feature, State, TFRecord, stream_arguments
+from .spec import Feature, State, TFRecord, path_bytes, stream_arguments
 
 Progress = Callable[[str, int, int], object]
 
@@ -80,9 +80,9 @@ def open(
     if progress is None and sys.stderr is not None and sys.stderr.isatty():
         progress = _Line()
     handle = _segue.open(
-        os.fsencode(dir),
-        None if socket is None else os.fsencode(socket),
-        None if program is None else os.fsencode(program),
+        path_bytes("dir", dir),
+        None if socket is None else path_bytes("socket", socket),
+        None if program is None else path_bytes("program", program),
         timeout,
         not start,
         progress,

@@ -385,7 +385,7 @@ class Loader(Closing):
                     f"the token of lane {lane} is {type(token).__name__}, not the bytes that "
                     "state_dict() made"
                 )
-        return tokens
+        return [bytes(token) for token in tokens]  # of any shape, and in one piece
 
     def _restore(self, tokens: list[bytes]) -> None:
         for lane, token in zip(self._handles, tokens):

@@ -72,6 +72,14 @@ def _dtype(field: str, value: Any) -> str:
     return str(dtype.name)
 
 
+def path_bytes(field: str, value: Any) -> bytes:
+    """Return a path as the system has it; a NUL would cut it short there."""
+    path = os.fsencode(value)
+    if b"\0" in path:
+        raise ArgumentError(f"{field}: {value!r} holds a NUL byte, which no path can")
+    return path
+
+
 def _shape(field: str, value: Any) -> tuple[int, ...]:
     dims = (value,) if hasattr(value, "__index__") else value
     if isinstance(dims, str) or not isinstance(dims, Iterable):
@@ -181,9 +189,10 @@ class TFRecord:
         items = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
         if not items:
             raise ArgumentError("TFRecord.paths: no file given")
-        if key is not None and (not isinstance(key, str) or not key):
+        if key is not None and (not isinstance(key, str) or not key or "\0" in key):
             raise ArgumentError(f"TFRecord.key: {key!r} is not the name of a feature")
-        object.__setattr__(self, "paths", tuple(os.fsdecode(item) for item in items))
+        paths = [os.fsdecode(path_bytes("TFRecord.paths", item)) for item in items]
+        object.__setattr__(self, "paths", tuple(paths))
         object.__setattr__(self, "compression", compression)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "allow_surplus", bool(allow_surplus))
@@ -206,8 +215,8 @@ def _fields(
         raise ArgumentError(f"{field}: expected a mapping of names to segue.{kind.__name__}")
     fields = []
     for name, thing in things.items():
-        if not isinstance(name, str) or not name or ":" in name:
-            raise ArgumentError(f"{field}: {name!r} is not a name (non-empty, without ':')")
+        if not isinstance(name, str) or not name or ":" in name or "\0" in name:
+            raise ArgumentError(f"{field}: {name!r} is not a name (non-empty, without ':' and NUL)")
         if not isinstance(thing, kind):
             raise ArgumentError(
                 f"{field}[{name!r}]: expected segue.{kind.__name__}, got {type(thing).__name__}"
@@ -237,7 +246,7 @@ def stream_arguments(
     The library checks them again, and what depends on several of them.
     """
     if not isinstance(name, str) or not name or ":" in name or "\0" in name:
-        raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':')")
+        raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
     if not isinstance(source, TFRecord):
         raise ArgumentError(f"source: expected segue.TFRecord, got {type(source).__name__}")
     features = _fields("sequences", sequences, Feature)
