@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import importlib
+import importlib.metadata
 import inspect
 import os
+import pickle
+import pydoc
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +105,46 @@ def test_tokens_in_any_buffer(client: segue.Client, tmp_path: Path) -> None:
             assert loader.state_dict()["lane/0"] == token
         with pytest.raises(segue.TokenError):
             loader.load_state_dict({"lane/0": memoryview(token)[::2]})
+
+
+def test_what_is_of_one_process_is_not_pickled(client: segue.Client, tmp_path: Path) -> None:
+    """And says what to do; so it is of what holds it."""
+    stream = little.open_stream(client, tmp_path)
+    loader = stream.loader(lanes=[0])
+    batches = iter(loader)
+    batch = next(batches)
+    mine = {"Client": client, "Stream": stream, "Loader": loader, "Batch": batch}
+    theirs = {"Lane": loader._handles[0], "Loader": [batches], "Stream": stream._handle}
+    for name, thing in [*mine.items(), *theirs.items(), ("Loader", functools.partial(len, loader))]:
+        for call in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match=rf"segue\.{name}: .*[Oo]pen a client in the child"):
+                call(thing)
+    things = [stream.num_unroll, batch.sequences["x"], segue.Feature("int32", [2])]
+    things += [segue.State("float32", [2]), segue.TFRecord("x", key="k"), segue.BusyError("x")]
+    for thing in things:
+        assert str(pickle.loads(pickle.dumps(thing))) == str(thing)
+
+
+@pytest.mark.parametrize("name", ["segue", "segue.errors", "segue.tfrecord", "segue.loader"])
+def test_help(name: str) -> None:
+    """It can be read, and names nothing that is private."""
+    module = importlib.import_module(name)
+    text = pydoc.plain(pydoc.render_doc(module))
+    assert len(text.splitlines()) < {"segue.errors": 3500}.get(name, 1000)
+    private = re.findall(r"^    (?:class )?(_[a-z]\w*)", text.partition("\nCLASSES")[2], re.M)
+    assert private == []
+    for error in vars(segue.errors).values():
+        if isinstance(error, type) and error.__module__ == "segue.errors":
+            short = error.__name__ == "EndError" or error.__name__ == "InterruptedError_"
+            assert short or getattr(segue, error.__name__) is error
+
+
+def test_metadata_of_the_package() -> None:
+    found = importlib.metadata.metadata("segue")
+    assert found["License-Expression"] == "MIT" and found["License-File"] == "LICENSE"
+    assert found["Author"] == "the segue authors"
+    assert "# segue" in found.get_payload()
+    assert found["Version"] == segue.__version__
 
 
 def test_states_are_had_by_keys_as_batches_have_them(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import multiprocessing
 import os
 import platform
@@ -786,6 +787,22 @@ def test_a_child_of_multiprocessing_opens_its_own(
         trace.append(little.seen(batch))
         little.work(batch)
     assert trace == whole
+
+
+def test_fetched_and_dropped_on_a_stream_without_states(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    """It counts as done, as the guide says, and the ways that it names leave nothing out."""
+    little.write(tmp_path)
+    stream = client.stream(
+        "plain", segue.TFRecord(tmp_path / "data.tfrecord"), {"x": segue.Feature("float32")},
+        num_unroll=2, batch_size=2,
+    )  # fmt: skip
+    with stream.loader() as loader:
+        assert [batch.step for batch, _ in zip(loader, range(2))] == [0, 1]
+        assert [batch.step for _, batch in zip(range(2), loader)] == [3, 4], "2 was dropped"
+        assert [batch.step for batch in itertools.islice(loader, 2)] == [5, 6]
+        assert next(iter(loader)).step == 7
 
 
 # -- threads ---------------------------------------------------------------------------------------

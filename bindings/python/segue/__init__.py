@@ -18,92 +18,62 @@ before left behind::
         for batch in loader:
             h = step(batch.sequences["token"], batch.state("h"))
             batch.save_state("h", h)
+
+What it refuses raises a subclass of `segue.Error`; ``help(segue.errors)`` lists them, and each is
+here too (``segue.BusyError``). Examples are written by `segue.tfrecord`.
 """
 
-from . import errors, tfrecord
+from . import errors as errors
+from . import tfrecord as tfrecord
 from ._segue import VERSION as __version__
 from ._segue import Batch
 from .client import Client, Stream, open
-from .errors import (
-    ArgumentError,
-    BusyError,
-    ChangedError,
-    ClosedError,
-    CommittedError,
-    DataError,
-    Error,
-    FencedError,
-    ForkedError,
-    FormatError,
-    GoneError,
-    HeldError,
-    LimitError,
-    NoSpaceError,
-    NotFoundError,
-    OutOfMemory,
-    ProtocolError,
-    ReadOnlyError,
-    RoundError,
-    SourceError,
-    SpecError,
-    StaleIterator,
-    StartError,
-    StateError,
-    StateNameError,
-    StateShapeError,
-    StateTypeError,
-    StoreError,
-    SystemCallError,
-    TimeoutError_,
-    TokenError,
-    UnsavedError,
-    VersionError,
-)
+from .errors import ArgumentError as ArgumentError
+from .errors import BusyError as BusyError
+from .errors import ChangedError as ChangedError
+from .errors import ClosedError as ClosedError
+from .errors import CommittedError as CommittedError
+from .errors import DataError as DataError
+from .errors import Error as Error
+from .errors import FencedError as FencedError
+from .errors import ForkedError as ForkedError
+from .errors import FormatError as FormatError
+from .errors import GoneError as GoneError
+from .errors import HeldError as HeldError
+from .errors import LimitError as LimitError
+from .errors import NoSpaceError as NoSpaceError
+from .errors import NotFoundError as NotFoundError
+from .errors import OutOfMemory as OutOfMemory
+from .errors import ProtocolError as ProtocolError
+from .errors import ReadOnlyError as ReadOnlyError
+from .errors import RoundError as RoundError
+from .errors import SourceError as SourceError
+from .errors import SpecError as SpecError
+from .errors import StaleIterator as StaleIterator
+from .errors import StartError as StartError
+from .errors import StateError as StateError
+from .errors import StateNameError as StateNameError
+from .errors import StateShapeError as StateShapeError
+from .errors import StateTypeError as StateTypeError
+from .errors import StoreError as StoreError
+from .errors import SystemCallError as SystemCallError
+from .errors import TimeoutError_ as TimeoutError_
+from .errors import TokenError as TokenError
+from .errors import UnsavedError as UnsavedError
+from .errors import VersionError as VersionError
 from .loader import Loader
 from .spec import Feature, State, TFRecord
 
+# What help(segue) shows: of the errors alone it would have 3,000 lines.
 __all__ = [
     "__version__",
-    "ArgumentError",
     "Batch",
-    "BusyError",
-    "ChangedError",
     "Client",
-    "ClosedError",
-    "CommittedError",
-    "DataError",
-    "Error",
     "Feature",
-    "FencedError",
-    "ForkedError",
-    "FormatError",
-    "GoneError",
-    "HeldError",
-    "LimitError",
     "Loader",
-    "NoSpaceError",
-    "NotFoundError",
-    "OutOfMemory",
-    "ProtocolError",
-    "ReadOnlyError",
-    "RoundError",
-    "SourceError",
-    "SpecError",
-    "StaleIterator",
-    "StartError",
     "State",
-    "StateError",
-    "StateNameError",
-    "StateShapeError",
-    "StateTypeError",
-    "StoreError",
-    "SystemCallError",
     "Stream",
     "TFRecord",
-    "TimeoutError_",
-    "TokenError",
-    "UnsavedError",
-    "VersionError",
     "errors",
     "open",
     "tfrecord",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
-from . import errors
+from . import _segue, errors
 
 
 class Closing:
@@ -13,6 +13,9 @@ class Closing:
 
     def close(self) -> None:
         raise NotImplementedError
+
+    def __reduce__(self) -> NoReturn:
+        _segue.refuse_pickle(self)
 
     def __enter__(self) -> Self:
         return self

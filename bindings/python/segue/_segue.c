@@ -84,6 +84,30 @@ static void *fail(int rc)
 	return raise_message(segue_error_name(rc), detail_text());
 }
 
+/* The __reduce__ of all that is of one process. */
+static PyObject *refuse_pickle(PyObject *Py_UNUSED(module), PyObject *thing)
+{
+	PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(thing), "__name__");
+
+	if (name)
+		PyErr_Format(PyExc_TypeError,
+			"cannot pickle or copy a segue.%U: it belongs to the process that opened "
+			"it. Open a client in the child (of spawn, or the worker of a DataLoader): "
+			"segue.open() and stream() there; of a batch, pass on copies of its arrays",
+			name);
+	Py_XDECREF(name);
+	return NULL;
+}
+
+static PyObject *own_reduce(PyObject *self, PyObject *Py_UNUSED(none))
+{
+	return refuse_pickle(NULL, self);
+}
+
+/* clang-format off */
+#define REDUCE {"__reduce__", own_reduce, METH_NOARGS, "Raises: it belongs to this process."}
+/* clang-format on */
+
 /* ---- Client: the lock and what waits for it ------------------------------------------------- */
 
 struct stream;
@@ -118,8 +142,8 @@ static bool is_forked(const struct client *client)
 static bool check_fork(const struct client *client)
 {
 	if (is_forked(client))
-		fail_with("EFORKED",
-			"this object belongs to the parent process; call segue.open() in this one");
+		fail_with("EFORKED", "this object belongs to the parent process: open a client by "
+				     "segue.open() in this one");
 	return !is_forked(client);
 }
 
@@ -2093,6 +2117,7 @@ static PyMethodDef client_methods[] = {
 	{"checkpoint", METHOD(client_checkpoint), METH_VARARGS,
 		"checkpoint(stream, lane, id) -> bytes: a token that the store holds."},
 	{"close", METHOD(client_close), METH_NOARGS, "Close it and all that came from it."},
+	REDUCE,
 	{0},
 };
 static PyGetSetDef client_getset[] = {
@@ -2114,6 +2139,7 @@ static PyMethodDef stream_methods[] = {
 	{"checkpoint", METHOD(stream_checkpoint), METH_VARARGS,
 		"checkpoint(lane, step, timeout) -> bytes: the token of any lane at that step."},
 	{"close", METHOD(stream_close), METH_NOARGS, "Close it and its lanes."},
+	REDUCE,
 	{0},
 };
 static PyGetSetDef stream_getset[] = {
@@ -2140,6 +2166,7 @@ static PyMethodDef lane_methods[] = {
 		"committed and has none."},
 	{"close", METHOD(lane_close), METH_NOARGS,
 		"close(): give the lease back. Raises if what was committed is not on disk."},
+	REDUCE,
 	{0},
 };
 static PyGetSetDef lane_getset[] = {
@@ -2262,6 +2289,7 @@ static PyMethodDef batch_methods[] = {
 	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
 	{"commit", METHOD(batch_commit), METH_FASTCALL | METH_KEYWORDS, commit_doc},
 	{"release", METHOD(batch_release), METH_NOARGS, release_doc},
+	REDUCE,
 	{0},
 };
 static PyGetSetDef batch_getset[] = {
@@ -2445,6 +2473,7 @@ static bool fill_module(PyObject *module)
 static PyMethodDef module_methods[] = {
 	{"open", METHOD(module_open), METH_VARARGS,
 		"open(dir, socket, program, timeout, no_start, progress) -> Client."},
+	{"refuse_pickle", METHOD(refuse_pickle), METH_O, "refuse_pickle(thing): raises TypeError."},
 	{0},
 };
 

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ def open(
     /,
 ) -> Client: ...
 
+def refuse_pickle(thing: object, /) -> NoReturn: ...
 @final
 class Client:
     @property

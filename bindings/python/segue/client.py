@@ -144,8 +144,9 @@ class Client(Closing):
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as
             ``[batch_size, *shape]``.
         states : mapping of str to State, optional
-            Without any, the stream is a plain batching service. With ``persist=True`` those of
-            `batch_size` rows have less than 1 GiB.
+            Without any, the stream is a plain batching service: a batch that was fetched counts as
+            done when the loop, or whoever fetches ahead, goes on, though nobody has seen it. With
+            ``persist=True`` those of `batch_size` rows have less than 1 GiB.
         num_unroll : int
             Steps of a segment.
         batch_size : int

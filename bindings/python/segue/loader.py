@@ -94,7 +94,7 @@ class _Turns:
         if self._lock.acquire(blocking=False):
             return True
         if os.getpid() != self._pid:  # whoever had it is not here
-            raise errors.ForkedError("the loader belongs to the parent process; open one here")
+            raise errors.ForkedError("the loader belongs to the parent process: open a client in this one")
         return wait and self._lock.acquire()
 
     def __enter__(self) -> None:

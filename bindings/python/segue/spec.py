@@ -207,7 +207,7 @@ class TFRecord:
         return _options(_segue.SOURCES["tfrecord"], values, "TFRecord.")
 
 
-def _fields(
+def _named(
     field: str, things: Any, kind: type[Feature] | type[State]
 ) -> list[tuple[str, int, tuple[int, ...], bytes | None]]:
     """Return (name, dtype code, shape, initial bytes) of each."""
@@ -249,7 +249,7 @@ def stream_arguments(
         raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
     if not isinstance(source, TFRecord):
         raise ArgumentError(f"source: expected segue.TFRecord, got {type(source).__name__}")
-    features = _fields("sequences", sequences, Feature)
+    features = _named("sequences", sequences, Feature)
     if not features:
         raise ArgumentError("sequences: at least one sequence feature is needed")
     return (
@@ -258,7 +258,7 @@ def stream_arguments(
         [os.fsencode(path) for path in source.paths],
         source._options(),
         features,
-        _fields("context", context or {}, Feature),
-        _fields("states", states or {}, State),
+        _named("context", context or {}, Feature),
+        _named("states", states or {}, State),
         _options(_segue.OPTIONS, options),
     )

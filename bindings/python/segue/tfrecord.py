@@ -333,7 +333,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise TFRecordError("a varint of more than ten bytes")
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+def _wire_fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     """(field number, wire type, value) of a message: bytes, or an int for a varint."""
     at = 0
     while at < len(data):
@@ -357,7 +357,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
 
 def _messages(data: bytes, number: int) -> Iterator[bytes]:
     """The length-delimited fields `number` of a message; others are passed over."""
-    for field, wire, value in _fields(data):
+    for field, wire, value in _wire_fields(data):
         if field == number:
             if wire != _BYTES:
                 raise TFRecordError(f"field {field} has wire type {wire}, not {_BYTES}")
@@ -374,7 +374,7 @@ def _entries(data: bytes) -> Iterator[tuple[str, bytes]]:
 def _decode_feature(data: bytes) -> Values:
     """The values of a Feature; of several lists the last kind counts, as protobuf says."""
     kind, merged = 0, b""
-    for field, wire, value in _fields(data):
+    for field, wire, value in _wire_fields(data):
         if field not in (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST):
             continue
         if wire != _BYTES:
@@ -391,7 +391,7 @@ def _decode_feature(data: bytes) -> Values:
 
 def _floats(data: bytes) -> Iterator[bytes]:
     """The bytes of a FloatList's values, packed or one by one."""
-    for field, wire, value in _fields(data):
+    for field, wire, value in _wire_fields(data):
         if field == 1:
             if wire not in (_BYTES, _FIXED32) or len(value) % 4:
                 raise TFRecordError("a float_list that holds no whole floats")
@@ -400,7 +400,7 @@ def _floats(data: bytes) -> Iterator[bytes]:
 
 def _integers(data: bytes) -> Iterator[int]:
     """An Int64List's values as unsigned words, packed or one by one."""
-    for field, wire, value in _fields(data):
+    for field, wire, value in _wire_fields(data):
         if field != 1:
             continue
         if wire == _VARINT:
