@@ -805,7 +805,7 @@ def test_fetched_and_dropped_on_a_stream_without_states(
         assert next(iter(loader)).step == 7
 
 
-# -- threads ---------------------------------------------------------------------------------------
+# -- state_dict() beside the loop ------------------------------------------------------------------
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
