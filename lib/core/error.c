@@ -79,6 +79,21 @@ int segue_fail(int code, const char *format, ...)
 	return code;
 }
 
+/* What may be done about it, where a limit of the system is the reason. */
+static const char *remedy(int number)
+{
+	switch (number) {
+	case EMFILE:
+		return " (raise ulimit -n, or LimitNOFILE= of the service)";
+	case ENFILE:
+		return " (the machine's limit: sysctl fs.file-max)";
+	case EFBIG:
+		return " (raise ulimit -f, or LimitFSIZE= of the service)";
+	default:
+		return "";
+	}
+}
+
 int segue_fail_errno(int code, const char *format, ...)
 {
 	int number = errno;
@@ -89,7 +104,7 @@ int segue_fail_errno(int code, const char *format, ...)
 	va_start(list, format);
 	append_list(&text, format, list);
 	va_end(list);
-	append(&text, ": %s", strerror_r(number, buffer, sizeof(buffer)));
+	append(&text, ": %s%s", strerror_r(number, buffer, sizeof(buffer)), remedy(number));
 	publish(&text);
 	errno = number;
 	return code;

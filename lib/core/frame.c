@@ -399,8 +399,7 @@ int segue_frame_queue_push(struct segue_frame_queue *queue, uint16_t type, const
 		int fd = fcntl(fds[entry->fd_count], F_DUPFD_CLOEXEC, 0);
 
 		if (fd < 0) {
-			rc = segue_fail_errno(
-				SEGUE_ESYSTEM, "cannot duplicate an fd to be sent (ulimit -n)");
+			rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot duplicate an fd to be sent");
 			destroy_queued(entry);
 			return rc;
 		}

@@ -212,9 +212,11 @@ static int allocate(const char *label, int fd, size_t size)
 			return segue_fail_errno(error == ENOSPC || error == ENOMEM || error == EFBIG
 							? SEGUE_ENOMEM
 							: SEGUE_ESYSTEM,
-				"cannot allocate %zu bytes of shared memory for %s (limits: the "
-				"memory cgroup, free memory%s, ulimit -f)",
-				size, label, segue_shm_sealable() ? "" : ", the size of /dev/shm");
+				"cannot allocate %zu bytes of shared memory for %s%s", size, label,
+				error == EFBIG         ? ""
+				: segue_shm_sealable() ? " (the memory cgroup, free memory)"
+						       : " (the memory cgroup, free memory, the "
+							 "size of /dev/shm)");
 		}
 		done += part;
 	}
@@ -229,8 +231,11 @@ static int map_file(int fd, size_t size, enum segue_shm_access access, void **ou
 	void *map = mmap(NULL, size, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
 
 	if (map == MAP_FAILED)
-		return segue_fail_errno(
-			SEGUE_ESYSTEM, "cannot map %zu bytes of shared memory", size);
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot map %zu bytes of shared memory%s",
+			size,
+			errno == ENOMEM   ? " (ulimit -v, free memory)"
+			: errno == EAGAIN ? " (ulimit -l)"
+					  : "");
 	if (madvise(map, size, MADV_DONTFORK) < 0) {
 		int rc = segue_fail_errno(
 			SEGUE_ESYSTEM, "cannot keep shared memory from forked children");

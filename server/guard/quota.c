@@ -149,6 +149,12 @@ int segue_limits_check(const struct segue_limits *limits, enum segue_limit limit
 
 	if (have <= most && more <= most - have)
 		return 0;
+	if (limit == SEGUE_LIMIT_DESCRIPTORS && most == half_of_descriptors())
+		return segue_fail(SEGUE_ELIMIT,
+			"%s of %s: %" PRIu64 " in use, %" PRIu64 " more asked for, the limit is "
+			"%" PRIu64 ", half of what the server may open: raise ulimit -n (or "
+			"LimitNOFILE=) where it is started; or have fewer lanes and streams",
+			table[limit].what, who, have, more, most);
 	return segue_fail(SEGUE_ELIMIT,
 		"%s of %s: %" PRIu64 " in use, %" PRIu64 " more asked for, the limit is %" PRIu64
 		" (whoever runs the server sets it: segue serve --%s, %s)",

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -86,9 +87,10 @@ int segue_pool_create(const struct segue_pool_options *options, struct segue_poo
 			uint32_t started = pool->threads;
 			segue_pool_destroy(pool);
 			return segue_fail(SEGUE_ESYSTEM,
-				"only %u of %u loader threads could be started: give a smaller "
-				"num_threads",
-				started, threads);
+				"only %u of %u loader threads could be started: %s (ulimit -u, "
+				"ulimit -v, pids.max of the cgroup); give a smaller num_threads, "
+				"or raise the limit",
+				started, threads, strerror(error));
 		}
 	}
 	*out = pool;

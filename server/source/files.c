@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,9 @@
 #include "source/cache.h"
 #include "source/pattern.h"
 #include "source/source.h"
+
+/* The part of the process's descriptors that the files of one data set may take. */
+enum { OPEN_SHARE = 16 };
 
 /* Of a file's beginning: enough to tell what it is. */
 #define BEGIN_SIZE 64
@@ -191,6 +195,16 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 	return rc;
 }
 
+size_t segue_files_open_most(void)
+{
+	struct rlimit limit;
+	size_t most = SEGUE_FILES_OPEN_MAX;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / OPEN_SHARE < most)
+		most = limit.rlim_cur / OPEN_SHARE;
+	return most > SEGUE_FILES_OPEN_MIN ? most : SEGUE_FILES_OPEN_MIN;
+}
+
 int segue_files_open(const struct segue_spec *spec, const struct segue_file_format *format,
 	const struct segue_source_means *means, struct segue_files **out)
 {
@@ -200,6 +214,7 @@ int segue_files_open(const struct segue_spec *spec, const struct segue_file_form
 	if (!files)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
 	files->format = format;
+	files->open_most = segue_files_open_most();
 	files->compression = spec->source.tfrecord.compression;
 	if (means->opener)
 		files->opener = *means->opener;
@@ -399,7 +414,7 @@ static struct segue_open_file *find_slot(struct segue_files *files)
 {
 	struct segue_open_file *best = NULL;
 
-	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++) {
+	for (size_t i = 0; i < files->open_most; i++) {
 		struct segue_open_file *slot = &files->open[i];
 
 		if (slot->users == 0 && (!best || slot->used < best->used))

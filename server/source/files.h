@@ -18,6 +18,7 @@
 struct segue_source_means;
 
 #define SEGUE_FILES_OPEN_MAX  64
+#define SEGUE_FILES_OPEN_MIN  4
 #define SEGUE_FILES_TRAIL_MAX 8
 
 struct segue_file {
@@ -54,8 +55,12 @@ struct segue_files {
 	pthread_mutex_t mutex;
 	pthread_cond_t let_go;
 	struct segue_open_file open[SEGUE_FILES_OPEN_MAX];
+	size_t open_most; /* segue_files_open_most() */
 	uint64_t reads;
 };
+
+/* How many a data set has open at once, by turns: fewer where `ulimit -n` is low. */
+size_t segue_files_open_most(void);
 
 /*
  * Finds the files: expands patterns (pattern.h), looks at each. A compressed one gets the path of

@@ -52,9 +52,12 @@ int segue_lmdb_fail(const struct segue_store *store, int code, const char *doing
 			store->file);
 	case ENOSPC:
 	case EDQUOT:
-	case EFBIG:
 		return segue_fail(SEGUE_ENOSPACE, "%s %s: %s; make room and go on", doing,
 			store->file, mdb_strerror(code));
+	case EFBIG:
+		return segue_fail(SEGUE_ENOSPACE,
+			"%s %s: %s; make room (ulimit -f, LimitFSIZE= of the service) and go on",
+			doing, store->file, mdb_strerror(code));
 	case EROFS:
 	case EACCES:
 	case EPERM:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 import resource
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import segue
@@ -52,7 +54,7 @@ from peer import (
     make_spec,
     zigzag,
 )
-from segue.tfrecord import masked_crc32c
+from segue.tfrecord import SequenceExampleWriter, masked_crc32c
 from test_cli import report, until, write_data
 
 STATUS, INSPECT, VERIFY = 1, 2, 4
@@ -828,3 +830,64 @@ def test_fresh_of_a_client_that_has_gone(directory: Path, data: Path) -> None:
             assert step() == 3
         go_fresh(directory, data, 1).communicate("\n", timeout=60)
         assert step() == 1
+
+
+# -- limits of the system: what is said is what helps ----------------------------------------------
+
+OPENS_MANY = """
+import resource, sys
+limit, lanes = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+import segue
+try:
+    with segue.open("store") as client:
+        stream = client.stream(
+            "s", segue.TFRecord("many/*"), {"x": segue.Feature("float32")},
+            num_unroll=4, batch_size=1, shuffle=True, lanes=lanes)
+        print(sum(1 for _ in stream.loader()))
+except segue.Error as error:
+    print(type(error).__name__, error)
+"""
+
+
+def write_shards(directory: Path, count: int) -> None:
+    (directory / "many").mkdir()
+    for number in range(count):
+        with SequenceExampleWriter(directory / "many" / f"{number:03}") as writer:
+            writer.write({"x": np.ones(3, "f4")})
+
+
+@pytest.mark.parametrize(
+    "limit, lanes, allowed, said",
+    [
+        (256, 4, None, "^300$"),
+        (128, 4, None, "^300$"),
+        (64, 4, None, "^300$"),  # files are opened by turns
+        (48, 8, None, "LimitError .*half of what the server may open: raise ulimit -n"),
+        (20, 1, "1000", "Error .*Too many open files .raise ulimit -n"),
+        (256, 8, "20", "LimitError .*the limit is 20 .*--max-descriptors, SEGUE_MAX_DESCRIPTORS"),
+    ],
+)
+def test_few_descriptors(
+    tmp_path: Path, limit: int, lanes: int, allowed: str | None, said: str
+) -> None:
+    """Of an embedded server: many files go, and if something does not the error says what helps."""
+    write_shards(tmp_path, 300)
+    environment = {**os.environ, **({"SEGUE_MAX_DESCRIPTORS": allowed} if allowed else {})}
+    done = subprocess.run(
+        [sys.executable, "-c", OPENS_MANY, str(limit), str(lanes)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert re.search(said, done.stdout.strip()), (done.stdout, done.stderr)
+
+
+def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
+    """A ring that does not fit below ulimit -f."""
+    write_shards(tmp_path, 1)
+    text = OPENS_MANY.replace("RLIMIT_NOFILE, (limit, limit)", "RLIMIT_FSIZE, (limit, limit)")
+    done = subprocess.run(
+        [sys.executable, "-c", text.replace("batch_size=1", "batch_size=100000"), "1000000", "1"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "OutOfMemory" in done.stdout and "raise ulimit -f" in done.stdout, done
+    assert "memory cgroup" not in done.stdout

@@ -556,7 +556,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 		segue_index_memory(&source->index) + segue_files_memory(source->files);
 	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
 		stats->index_memory += stats->records * sizeof(uint32_t);
-	stats->descriptors = files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+	stats->descriptors = files < source->files->open_most ? files : source->files->open_most;
 	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
 }
@@ -633,11 +633,11 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 static uint64_t most_files(const struct segue_spec *spec)
 {
 	const struct segue_paths *paths = &spec->source.tfrecord.paths;
-	uint64_t files = 0;
+	uint64_t files = 0, most = segue_files_open_most();
 
-	for (size_t i = 0; i < paths->count && files < SEGUE_FILES_OPEN_MAX; i++)
-		files += strpbrk(paths->path[i], "*?[") ? SEGUE_FILES_OPEN_MAX : 1;
-	return files < SEGUE_FILES_OPEN_MAX ? files : SEGUE_FILES_OPEN_MAX;
+	for (size_t i = 0; i < paths->count && files < most; i++)
+		files += strpbrk(paths->path[i], "*?[") ? most : 1;
+	return files < most ? files : most;
 }
 
 const struct segue_source_driver segue_source_tfrecord = {
