@@ -129,6 +129,12 @@ void segue_options_finish(const struct segue_option *list, void *spec)
 
 /* ---- Checking ---- */
 
+/* What people call it, where that is not one name for all languages. */
+static const char *said(const struct segue_option *option)
+{
+	return option->said ? option->said : option->name;
+}
+
 int segue_name_check(const char *what, const char *name, bool colon_allowed)
 {
 	size_t length;
@@ -201,7 +207,7 @@ int segue_options_check(const struct segue_option *list, const char *within, con
 	for (const struct segue_option *option = list; option->name; option++) {
 		uint64_t value;
 
-		snprintf(what, sizeof(what), "%s%s", within, option->name);
+		snprintf(what, sizeof(what), "%s%s", within, said(option));
 		if (option->kind == SEGUE_OPTION_TEXT) {
 			const char *text = segue_option_text(option, spec);
 			int rc = text ? segue_name_check(what, text, true) : 0;
@@ -251,6 +257,8 @@ static const char *print(const struct segue_option *option, const void *spec, ch
 		return name ? name : "(none)";
 	}
 	value = segue_option_get(option, spec);
+	if (option->none && value == 0)
+		return "(none)";
 	if (option->kind == SEGUE_OPTION_FLAG)
 		return value ? "true" : "false";
 	if (option->kind == SEGUE_OPTION_CHOICE)
@@ -277,6 +285,6 @@ void segue_options_compare(const struct segue_option *list, const void *stored, 
 
 	for (const struct segue_option *option = list; option->name; option++)
 		if (option->part != SEGUE_OPTION_RUNTIME && !same(option, stored, asked))
-			segue_differ(differences, "%s: %s in the store, %s asked for", option->name,
+			segue_differ(differences, "%s: %s in the store, %s asked for", said(option),
 				print(option, stored, text[0]), print(option, asked, text[1]));
 }

@@ -64,7 +64,7 @@
 #define SEGUE_TFRECORD_OPTIONS(X)                                                                  \
 	X(compression, enum segue_compression, compression, RUNTIME,                               \
 		SEGUE_CHOICE("auto", "none", "gzip"))                                              \
-	X(key_feature, char *, key_feature, IDENTITY, SEGUE_TEXT)                                  \
+	X(key_feature, char *, key_feature, IDENTITY, SEGUE_TEXT("key (in C: key_feature)"))       \
 	/* Decides which records are wrong, hence which are passed over. */                        \
 	X(allow_surplus, bool, allow_surplus, IDENTITY, SEGUE_FLAG)
 
@@ -82,8 +82,8 @@
 #define SEGUE_CHOICE(...)                                                                          \
 	.kind = SEGUE_OPTION_CHOICE, .choices = (const char *const[]){__VA_ARGS__},                \
 	.most = sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *) - 1
-/* A name of the user's data, in which a ':' may be; NULL: none. */
-#define SEGUE_TEXT .kind = SEGUE_OPTION_TEXT
+/* A name of the user's data, in which a ':' may be; NULL: none. Errors call it by `said_`. */
+#define SEGUE_TEXT(said_) .kind = SEGUE_OPTION_TEXT, .said = (said_)
 
 /* For X: the fields of a struct that has these options. */
 #define SEGUE_OPTION_FIELD(name, type, asked, part, ...) type name;
@@ -122,6 +122,7 @@ struct segue_option {
 	size_t asked;        /* offset in that of segue.h; same size */
 	uint64_t least, most, usual;
 	const char *unit; /* NULL: none */
+	const char *said; /* in errors; NULL: its name */
 	const char *const *choices;
 };
 

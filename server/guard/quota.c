@@ -35,7 +35,7 @@ static const struct {
 	[SEGUE_LIMIT_MEMORY] = {{"max-memory", "SEGUE_MAX_MEMORY", " BYTES",
 					"shared memory, and indexes, of a user's streams",
 					"half of the memory"},
-		"bytes of rings, carries, lanes and indexes", 0, MIB, UINT64_MAX},
+		"bytes of rings, states, lanes and indexes", 0, MIB, UINT64_MAX},
 	[SEGUE_LIMIT_UPLOADS] = {{"max-uploads", "SEGUE_MAX_UPLOADS", " BYTES",
 					 "tokens and lists of paths that a user is sending", "1G"},
 		"bytes of uploads", GIB, 64 * KIB, UINT64_MAX},
@@ -155,10 +155,13 @@ int segue_limits_check(const struct segue_limits *limits, enum segue_limit limit
 			"%" PRIu64 ", half of what the server may open: raise ulimit -n (or "
 			"LimitNOFILE=) where it is started; or have fewer lanes and streams",
 			table[limit].what, who, have, more, most);
+	char size[32] = "";
+	if (strcmp(table[limit].info.unit, " BYTES") == 0)
+		snprintf(size, sizeof(size), " bytes, %.1f MiB", (double)most / (double)MIB);
 	return segue_fail(SEGUE_ELIMIT,
 		"%s of %s: %" PRIu64 " in use, %" PRIu64 " more asked for, the limit is %" PRIu64
-		" (whoever runs the server sets it: segue serve --%s, %s)",
-		table[limit].what, who, have, more, most, table[limit].info.flag,
+		"%s (whoever runs the server sets it: segue serve --%s, %s)",
+		table[limit].what, who, have, more, most, size, table[limit].info.flag,
 		table[limit].info.variable);
 }
 

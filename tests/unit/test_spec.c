@@ -148,7 +148,7 @@ static const struct {
 	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
 	{checkpoints_large, {"keep_checkpoints is 101"}},
 	{final_of_nothing, {"keep_final", "persist"}},
-	{empty_key_feature, {"source.key_feature is empty"}},
+	{empty_key_feature, {"source.key (in C: key_feature) is empty"}},
 };
 
 Test(spec, each_rule_names_field_and_value)
@@ -437,8 +437,8 @@ static const struct {
 	{skip, true, "on_error: raise in the store, skip asked for"},
 	{final, true, "keep_final: false in the store, true asked for"},
 	{surplus, true, "allow_surplus: false in the store, true asked for"},
-	{other_key, true, "key_feature: id in the store, other asked for"},
-	{no_key, true, "key_feature: id in the store, (none) asked for"},
+	{other_key, true, "key (in C: key_feature): id in the store, other asked for"},
+	{no_key, true, "key (in C: key_feature): id in the store, (none) asked for"},
 	{swap, true, "order of sequences: \"x\" at place 0 in the store, \"label\" asked for"},
 	{move_to_context, true,
 		"sequences \"label\": in the store, not asked for; contexts \"speaker\": in the "
@@ -574,7 +574,7 @@ static void expect_part(const struct segue_option *option, const struct sample *
 	rc = segue_spec_compare(stored, asked);
 	cr_expect_eq(
 		rc, option->part == SEGUE_OPTION_RUNTIME ? 0 : SEGUE_ESPEC, "%s", option->name);
-	snprintf(says, sizeof(says), "%s: ", option->name);
+	snprintf(says, sizeof(says), "%s: ", option->said ? option->said : option->name);
 	cr_expect(!rc || strncmp(segue_error_detail(), says, strlen(says)) == 0, "%s: %s",
 		option->name, segue_error_detail());
 	segue_spec_destroy(stored);
