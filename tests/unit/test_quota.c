@@ -81,6 +81,10 @@ Test(quota, a_refusal_names_limit_value_and_flag)
 	cr_assert_str_eq(segue_error_detail(),
 		"lanes of uid 7: 10 in use, 1 more asked for, the limit is 10 (whoever runs the "
 		"server sets it: segue serve --max-lanes, SEGUE_MAX_LANES)");
+	limits.value[SEGUE_LIMIT_MEMORY] = 8 << 20;
+	cr_assert_eq(segue_limits_check(&limits, SEGUE_LIMIT_MEMORY, 8 << 20, 100, "uid 7"),
+		SEGUE_ELIMIT);
+	cr_assert(strstr(segue_error_detail(), "the limit is 8388608 bytes, 8.0 MiB (whoever"));
 }
 
 /* How many frames of that cost pass from `now` on until the rate closes. */
