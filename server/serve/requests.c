@@ -166,9 +166,9 @@ static void open_stream(struct segue_session *session, const struct segue_messag
 	if (!rc)
 		rc = start_reading_paths(session, upload, message);
 	if (rc) {
+		segue_session_fail(session, message->serial, rc);
 		segue_upload_destroy(upload);
 		segue_spec_destroy(message->stream_open.spec);
-		segue_session_fail(session, message->serial, rc);
 	}
 }
 

@@ -464,9 +464,9 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	if (!rc)
 		rc = segue_request_begin(&attach->base, session, message->serial);
 	if (rc) {
-		free(attach);
-		segue_upload_destroy(upload);
 		segue_session_fail(session, message->serial, rc);
+		segue_upload_destroy(upload);
+		free(attach);
 		return;
 	}
 	if (timeout <= 0)
