@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/list.h"
 #include "core/wait.h"
 
 enum { EVENTS_AT_ONCE = 64, RESERVE = 1024 };
@@ -51,14 +52,9 @@ void segue_loop_block_signals(void)
 	pthread_sigmask(SIG_BLOCK, &mask, NULL);
 }
 
-static struct segue_loop *loop_of_signals(struct segue_watch *watch)
-{
-	return (struct segue_loop *)((char *)watch - offsetof(struct segue_loop, signals));
-}
-
 static void read_signals(struct segue_watch *watch, uint32_t events)
 {
-	struct segue_loop *loop = loop_of_signals(watch);
+	struct segue_loop *loop = SEGUE_CONTAINER(watch, struct segue_loop, signals);
 	struct signalfd_siginfo info;
 
 	(void)events;

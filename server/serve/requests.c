@@ -166,24 +166,13 @@ static void open_stream(struct segue_session *session, const struct segue_messag
 	if (!rc)
 		rc = start_reading_paths(session, upload, message);
 	if (rc) {
+		segue_session_fail(session, message->serial, rc);
 		segue_upload_destroy(upload);
 		segue_spec_destroy(message->stream_open.spec);
-		segue_session_fail(session, message->serial, rc);
 	}
 }
 
 /* ---- The table ---- */
-
-static void attach(struct segue_session *session, const struct segue_message *message)
-{
-	struct segue_upload *upload;
-
-	int rc = segue_upload_take(session, message->lane_attach.upload, &upload);
-	if (rc)
-		segue_session_fail(session, message->serial, rc);
-	else
-		segue_attach_request(session, message, upload);
-}
 
 /* A message that is not here only servers send. */
 static const struct {
@@ -194,7 +183,7 @@ static const struct {
 	[SEGUE_MESSAGE_HELLO] = {greet, 1, true},
 	[SEGUE_MESSAGE_STREAM_OPEN] = {open_stream, 10},
 	[SEGUE_MESSAGE_STREAM_CLOSE] = {segue_stream_close_request, 1},
-	[SEGUE_MESSAGE_LANE_ATTACH] = {attach, 4},
+	[SEGUE_MESSAGE_LANE_ATTACH] = {segue_attach_request, 4},
 	[SEGUE_MESSAGE_LANE_DETACH] = {segue_detach_request, 1},
 	[SEGUE_MESSAGE_LANE_FLUSH] = {segue_flush_request, 1},
 	[SEGUE_MESSAGE_UPLOAD] = {segue_upload_request, 4},
@@ -224,4 +213,12 @@ unsigned segue_requests_received(struct segue_session *session, const struct seg
 		return hang_up(session, message, "a message that only servers send");
 	handlers[type].handle(session, message);
 	return handlers[type].cost;
+}
+
+void segue_requests_gone(struct segue_session *session)
+{
+	/* First: requests that wait for a lane are found by their session. */
+	segue_streams_session_gone(session);
+	segue_requests_session_gone(session);
+	segue_uploads_session_gone(session);
 }

@@ -7,5 +7,7 @@
 /* The `received` of a server's sessions. */
 unsigned segue_requests_received(
 	struct segue_session *session, const struct segue_message *message);
+/* Their `gone`. */
+void segue_requests_gone(struct segue_session *session);
 
 #endif

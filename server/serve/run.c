@@ -23,7 +23,6 @@
 #include "serve/requests.h"
 #include "session/listener.h"
 #include "session/request.h"
-#include "session/upload.h"
 #include "stream/checkpoint.h"
 #include "stream/streams.h"
 
@@ -46,12 +45,6 @@ struct run {
 	bool told;                     /* by a signal to stop */
 };
 
-static void logf_line(const char *text)
-{
-	fprintf(stderr, "segue: %s\n", text);
-	fflush(stderr);
-}
-
 /* ---- Loop callbacks ---- */
 
 static void storage_news(void *arg, const struct segue_outcome *outcome)
@@ -62,16 +55,9 @@ static void storage_news(void *arg, const struct segue_outcome *outcome)
 	if (outcome->rc != server->storage.rc && outcome->rc)
 		fprintf(stderr, "segue: storage failed: %s\n", outcome->detail);
 	else if (outcome->rc != server->storage.rc)
-		logf_line("storage works again");
+		fprintf(stderr, "segue: storage works again\n");
 	server->storage = *outcome;
 	segue_streams_storage(server);
-}
-
-static void session_gone(struct segue_session *session)
-{
-	segue_streams_session_gone(session);
-	segue_requests_session_gone(session);
-	segue_uploads_session_gone(session);
 }
 
 /* What is committed goes to disk if it can, then the loop ends. */
@@ -196,7 +182,6 @@ static void tell_verifying(void *arg, const char *what, uint64_t done, uint64_t 
 
 	if (run->options.embedded) {
 		fprintf(stderr, "progress %" PRIu64 " %" PRIu64 " %s\n", done, total, what);
-		fflush(stderr);
 	} else if (now - run->logged_ns >= LOG_NS) {
 		run->logged_ns = now;
 		segue_notify("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=%s: %" PRIu64 " of %" PRIu64
@@ -204,7 +189,6 @@ static void tell_verifying(void *arg, const char *what, uint64_t done, uint64_t 
 			what, done >> 20, total >> 20);
 		fprintf(stderr, "segue: %s: %" PRIu64 " of %" PRIu64 " MiB\n", what, done >> 20,
 			total >> 20);
-		fflush(stderr);
 	}
 }
 
@@ -249,7 +233,8 @@ static int trust_store(const struct run *run)
 			"%s; it was not left in order, and is not served before it is verified: "
 			"start the server again, or see what 'segue verify' says",
 			run->verified.detail);
-	logf_line("the store was not left in order: it has been verified and is sound");
+	fprintf(stderr,
+		"segue: the store was not left in order: it has been verified and is sound\n");
 	return segue_store_trust(run->server.store);
 }
 
@@ -330,7 +315,7 @@ static void init(struct run *run, const struct segue_options *options)
 {
 	*run = (struct run){
 		.options = *options,
-		.sessions = {.received = segue_requests_received, .gone = session_gone},
+		.sessions = {.received = segue_requests_received, .gone = segue_requests_gone},
 		.streams = {.next_id = 1},
 		.server =
 			{

@@ -27,11 +27,12 @@ struct segue_listener {
 	struct segue_server *server;
 	struct segue_watch watch;
 	struct sockaddr_un address;
-	ino_t inode;      /* of the socket that we made; 0: it is the service manager's */
-	int reserve;      /* given up for a moment where there is no fd to accept with; -1: gone */
-	int64_t again_at; /* not listened to until then; 0: it is */
-	int64_t look_at;  /* whether the socket is still there */
-	bool lost;        /* it is not, and that has been said */
+	ino_t inode;       /* of the socket that we made; 0: it is the service manager's */
+	struct stat place; /* of the directory that it is in */
+	int reserve;       /* given up for a moment where there is no fd to accept with; -1: gone */
+	int64_t again_at;  /* not listened to until then; 0: it is */
+	int64_t look_at;   /* whether the socket is still there */
+	bool lost;         /* it is not, and that has been said */
 };
 
 /* ---- Accepting ---- */
@@ -98,7 +99,17 @@ static int fill_address(const char *path, struct sockaddr_un *address)
 	return 0;
 }
 
-/* Removes a socket that nobody listens on any more. */
+/*
+ * Whether somebody has the socket: also one who lets nobody in just now, or for whom it is of
+ * another type.
+ */
+static bool is_taken(int probe, const struct sockaddr_un *address)
+{
+	return connect(probe, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
+	       errno == EAGAIN || errno == EPROTOTYPE;
+}
+
+/* Removes a socket that nobody has any more. */
 static int remove_stale(const struct sockaddr_un *address)
 {
 	struct stat info;
@@ -112,12 +123,12 @@ static int remove_stale(const struct sockaddr_un *address)
 			"%s exists and is not a socket: move it away, or give another path with "
 			"--socket",
 			address->sun_path);
-	int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (probe < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
-	int rc = connect(probe, (const struct sockaddr *)address, sizeof(*address));
+	bool taken = is_taken(probe, address);
 	close(probe);
-	if (!rc)
+	if (taken)
 		return segue_fail(SEGUE_EBUSY,
 			"the socket %s is taken: another server listens on it; give another path "
 			"with --socket",
@@ -136,11 +147,20 @@ static int bind_socket(int fd, const struct sockaddr_un *address, const struct s
 		return segue_fail_errno(
 			SEGUE_ESYSTEM, "cannot bind the socket %s", address->sun_path);
 	int rc = segue_guard_open_socket(guard, address->sun_path);
+	if (!rc && listen(fd, 128) < 0)
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "listen on %s", address->sun_path);
 	if (rc)
-		return rc;
-	if (listen(fd, 128) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "listen on %s", address->sun_path);
-	return 0;
+		unlink(address->sun_path);
+	return rc;
+}
+
+/* The directory of a socket, whose path is absolute. */
+static int stat_place(const char *path, struct stat *info)
+{
+	char place[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+
+	snprintf(place, sizeof(place), "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
+	return stat(place, info);
 }
 
 /* A socket of our own: its descriptor. */
@@ -158,7 +178,8 @@ static int make_socket(struct segue_listener *listener)
 		close(fd);
 		return rc;
 	}
-	if (lstat(server->socket_path, &info) == 0)
+	if (lstat(server->socket_path, &info) == 0 &&
+		stat_place(server->socket_path, &listener->place) == 0)
 		listener->inode = info.st_ino;
 	return fd;
 }
@@ -172,18 +193,32 @@ static bool is_there(const struct segue_listener *listener)
 	return lstat(listener->address.sun_path, &info) == 0 || errno != ENOENT;
 }
 
+/* In the place of a directory that was moved there may be another, with a server of its own. */
+static int check_place(const struct segue_listener *listener)
+{
+	struct stat now;
+
+	if (stat_place(listener->address.sun_path, &now) == 0 &&
+		now.st_dev == listener->place.st_dev && now.st_ino == listener->place.st_ino)
+		return 0;
+	return segue_fail(SEGUE_EGONE, "its directory has been moved, or removed");
+}
+
 /* Whoever has connected already is not concerned; who was about to be accepted is, first. */
 static int listen_anew(struct segue_listener *listener)
 {
-	int old = listener->watch.fd, fd = make_socket(listener);
+	int old = listener->watch.fd, rc = check_place(listener);
 
+	int fd = rc ? rc : make_socket(listener);
 	if (fd < 0)
 		return fd;
 	accept_some(&listener->watch, 0);
 	listener->watch.fd = fd;
-	int rc = segue_loop_add(listener->server->loop, &listener->watch, EPOLLIN);
-	if (rc)
+	rc = segue_loop_add(listener->server->loop, &listener->watch, EPOLLIN);
+	if (rc) {
 		listener->watch.fd = old;
+		unlink(listener->address.sun_path);
+	}
 	close(rc ? fd : old);
 	return rc;
 }

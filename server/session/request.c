@@ -5,18 +5,18 @@
 
 #include "core/error.h"
 
-enum { LONG_MAX_REQUESTS = 256 };
+enum { LONG_REQUESTS_MAX = 256 };
 
 int segue_request_begin(
 	struct segue_request *request, struct segue_session *session, uint64_t serial)
 {
 	if (request->is_long && session->server->stopping) /* the client asks the next one */
 		return segue_fail(SEGUE_EGONE, "the server is being stopped");
-	if (request->is_long && session->long_requests >= LONG_MAX_REQUESTS)
+	if (request->is_long && session->long_requests >= LONG_REQUESTS_MAX)
 		return segue_fail(SEGUE_ELIMIT,
 			"%u reports and checkpoints that this connection has asked for are under "
 			"way: the limit is %d",
-			session->long_requests, LONG_MAX_REQUESTS);
+			session->long_requests, LONG_REQUESTS_MAX);
 	session->long_requests += request->is_long;
 	request->session = session;
 	request->account = segue_account_hold(session->account);

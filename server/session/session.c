@@ -26,19 +26,10 @@ enum {
 
 /* ---- States ---- */
 
-#define TO(state) (1u << SEGUE_SESSION_##state)
-
-static const unsigned allowed[] = {
-	[SEGUE_SESSION_NEW] = TO(SERVED) | TO(FAILED) | TO(LEAVING),
-	[SEGUE_SESSION_SERVED] = TO(FAILED) | TO(LEAVING),
-	[SEGUE_SESSION_FAILED] = TO(LEAVING),
-	[SEGUE_SESSION_LEAVING] = 0,
-};
-
-/* False: it cannot be that any more. */
+/* They follow one another, and some may be left out. False: it cannot be that any more. */
 static bool become(struct segue_session *session, enum segue_session_state state)
 {
-	if (!(allowed[session->state] >> state & 1))
+	if (state <= session->state)
 		return false;
 	session->state = state;
 	return true;

@@ -20,7 +20,7 @@ void segue_upload_request(struct segue_session *session, const struct segue_mess
 int segue_upload_take(struct segue_session *session, uint64_t id, struct segue_upload **out);
 /* Reads it into private memory and gives its segment back: on a thread of the account's. */
 int segue_upload_read(struct segue_upload *upload, uint8_t **out, size_t *size);
-/* Frees it; on the loop's thread. NULL is fine. */
+/* Frees it; on the loop's thread. NULL is fine. May change this thread's detail. */
 void segue_upload_destroy(struct segue_upload *upload);
 /* The session is gone: frees those that it has not used. */
 void segue_uploads_session_gone(struct segue_session *session);

@@ -12,6 +12,7 @@
 #include "engine/committer.h"
 #include "os/process.h"
 #include "os/random.h"
+#include "session/upload.h"
 #include "stream/opening.h"
 #include "stream/release.h"
 
@@ -447,16 +448,19 @@ static int check_lanes(
 		session->server->guard, SEGUE_LIMIT_LANES, session->lanes, again ? 0 : 1);
 }
 
-void segue_attach_request(struct segue_session *session, const struct segue_message *message,
-	struct segue_upload *upload)
+void segue_attach_request(struct segue_session *session, const struct segue_message *message)
 {
 	int64_t timeout = message->lane_attach.timeout_ns, now = segue_now_ns();
 	struct segue_attach *attach = calloc(1, sizeof(*attach));
 	struct segue_ledger *ledger = NULL;
 	struct segue_opening *opening;
+	struct segue_upload *upload;
 
-	int rc = attach ? segue_opening_find(session, message->lane_attach.stream, &opening)
-			: segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+	int rc = segue_upload_take(session, message->lane_attach.upload, &upload);
+	if (!rc && !attach)
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+	if (!rc)
+		rc = segue_opening_find(session, message->lane_attach.stream, &opening);
 	if (!rc)
 		rc = find_place(session, opening, message, &ledger);
 	if (!rc && message->lane_attach.mode != SEGUE_ATTACH_CHECK)
@@ -464,9 +468,9 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	if (!rc)
 		rc = segue_request_begin(&attach->base, session, message->serial);
 	if (rc) {
-		free(attach);
-		segue_upload_destroy(upload);
 		segue_session_fail(session, message->serial, rc);
+		segue_upload_destroy(upload);
+		free(attach);
 		return;
 	}
 	if (timeout <= 0)
@@ -602,8 +606,6 @@ void segue_ledger_look(struct segue_ledger *ledger, void *at)
 void segue_ledger_stop(struct segue_ledger *ledger, void *idle)
 {
 	segue_ledger_end(ledger, true);
-	if (ledger->making)
-		ledger->making->base.given_up = true;
 	if (ledger->grant)
 		*(bool *)idle = false;
 }

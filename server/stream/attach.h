@@ -2,12 +2,10 @@
 #ifndef SEGUE_STREAM_ATTACH_H
 #define SEGUE_STREAM_ATTACH_H
 
-#include "session/upload.h"
 #include "stream/stream.h"
 
-/* Answers, now or later. `upload` is taken over; NULL: none. */
-void segue_attach_request(struct segue_session *session, const struct segue_message *message,
-	struct segue_upload *upload);
+/* Answers, now or later. */
+void segue_attach_request(struct segue_session *session, const struct segue_message *message);
 
 /* ---- What befalls a ledger ---- */
 

@@ -70,7 +70,22 @@ static int encode(const struct segue_checkpoint *checkpoint, struct segue_image 
 	return segue_token_encode(&head, image, token, size);
 }
 
-static bool still_holds(struct segue_checkpoint *checkpoint);
+/* Whether what ended before the step is on disk with it, and the lane is where it was read. */
+static bool still_holds(struct segue_checkpoint *checkpoint)
+{
+	const struct segue_ledger *ledger = checkpoint->ledger;
+	const struct segue_server *server = ledger->stream->server;
+	struct segue_lane_record record;
+
+	if (checkpoint->in_force)
+		return segue_committer_covers(server->committer, ledger->grant, checkpoint->step);
+	if (segue_lanes_load(server->store, ledger->place, &record))
+		return false;
+	bool same = record.generation == checkpoint->generation &&
+		    record.position->step == checkpoint->step;
+	free(record.position);
+	return same;
+}
 
 static int fail_changed(const struct segue_checkpoint *checkpoint)
 {
@@ -139,23 +154,6 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 	if (rc == SEGUE_ESTORE && !still_holds(checkpoint))
 		return fail_changed(checkpoint);
 	return rc;
-}
-
-/* Whether what ended before the step is on disk with it, and the lane is where it was read. */
-static bool still_holds(struct segue_checkpoint *checkpoint)
-{
-	const struct segue_ledger *ledger = checkpoint->ledger;
-	const struct segue_server *server = ledger->stream->server;
-	struct segue_lane_record record;
-
-	if (checkpoint->in_force)
-		return segue_committer_covers(server->committer, ledger->grant, checkpoint->step);
-	if (segue_lanes_load(server->store, ledger->place, &record))
-		return false;
-	bool same = record.generation == checkpoint->generation &&
-		    record.position->step == checkpoint->step;
-	free(record.position);
-	return same;
 }
 
 /* On the committer's thread. */

@@ -11,7 +11,6 @@
 #include "core/wait.h"
 #include "engine/committer.h"
 #include "serve/requests.h"
-#include "session/upload.h"
 #include "stream/checkpoint.h"
 #include "stream/streams.h"
 #include "tfwrite.h"
@@ -32,13 +31,6 @@ static void storage_news(void *arg, const struct segue_outcome *outcome)
 
 	test->server.storage = *outcome;
 	segue_streams_storage(&test->server);
-}
-
-static void session_gone(struct segue_session *session)
-{
-	segue_streams_session_gone(session);
-	segue_requests_session_gone(session);
-	segue_uploads_session_gone(session);
 }
 
 void segue_testserver_init(struct segue_testserver *test, const char *name)
@@ -63,8 +55,8 @@ void segue_testserver_start(struct segue_testserver *test)
 		.sessions = &test->sessions,
 		.streams = &test->streams,
 	};
-	test->sessions =
-		(struct segue_sessions){.received = segue_requests_received, .gone = session_gone};
+	test->sessions = (struct segue_sessions){
+		.received = segue_requests_received, .gone = segue_requests_gone};
 	test->streams = (struct segue_streams){.next_id = 1};
 	test->rules = (struct segue_rules){0};
 	must(segue_limits_init(&test->rules.limits) == 0);

@@ -166,6 +166,24 @@ Test(attach, lanes_that_are_not_there)
 	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_EPROTOCOL), "is not open"));
 }
 
+/* What came with it is freed after it is said what is wrong, not before. */
+Test(attach, what_is_wrong_is_said_while_the_server_stops)
+{
+	const struct segue_message upload = {
+		.type = SEGUE_MESSAGE_UPLOAD, .serial = 4, .upload = {.size = 2 << 20}};
+	struct segue_message attach = {.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.serial = 5,
+		.lane_attach = {.stream = of_one, .lane = 4}};
+
+	cr_assert_eq(segue_testpeer_ask(&one, &upload), SEGUE_MESSAGE_BULK);
+	attach.lane_attach.upload = one.reply.bulk.id;
+	segue_guard_close(test.server.guard);
+	cr_assert_eq(segue_testpeer_ask(&one, &attach), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_EINVAL), "lanes 0 to 3"), "%s",
+		one.reply.failure.detail);
+	cr_assert_eq(segue_testserver_taken(&test, SEGUE_LIMIT_UPLOADS), 0);
+}
+
 Test(attach, a_request_goes_with_its_session)
 {
 	segue_testpeer_take(&one, of_one, 0);

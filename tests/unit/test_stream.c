@@ -4,6 +4,8 @@
 
 #include "core/error.h"
 #include "core/wait.h"
+#include "engine/committer.h"
+#include "session/request.h"
 #include "stream/opening.h"
 #include "stream/streams.h"
 #include "testserver.h"
@@ -194,4 +196,84 @@ Test(stream, a_stop_waits_for_leases)
 	cr_assert_not(segue_streams_stop(&test.server));
 	segue_testserver_settle(&test);
 	cr_assert(segue_streams_stop(&test.server));
+}
+
+/* ---- Stop ---- */
+
+static uint64_t seed;
+
+static uint64_t any(uint64_t below)
+{
+	seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (seed >> 33) % below;
+}
+
+/* Asks for something, and does not wait for it. */
+static void ask_for_anything(struct segue_testpeer *peer, uint64_t stream)
+{
+	struct segue_message message = {.serial = 9};
+
+	switch (any(5)) {
+	case 0:
+		segue_testpeer_want(
+			peer, stream, (uint32_t)any(4), SEGUE_ATTACH_CONTINUE, INT64_MAX);
+		return;
+	case 1:
+		message.type = SEGUE_MESSAGE_UPLOAD;
+		message.upload.size = 1 + any(4 << 20);
+		break;
+	case 2:
+		message.type = SEGUE_MESSAGE_CHECKPOINT;
+		message.checkpoint.stream = stream;
+		message.checkpoint.lane = (uint32_t)any(4);
+		message.checkpoint.step = any(3);
+		break;
+	case 3:
+		message = closing(stream);
+		break;
+	default:
+		message.type = SEGUE_MESSAGE_STORED;
+		message.stored.stream = "s";
+		message.stored.remove = any(2);
+	}
+	segue_testpeer_send(peer, &message);
+}
+
+static bool some_rounds(void *arg)
+{
+	return --*(int *)arg <= 0;
+}
+
+static bool has_stopped(void *arg)
+{
+	(void)arg;
+	return segue_streams_stop(&test.server);
+}
+
+Test(stream, a_stop_with_everything_in_flight)
+{
+	for (uint64_t round = 0; round < 60; round++) {
+		seed = round;
+		uint64_t of_one = segue_testpeer_open(&one), of_two = segue_testpeer_open(&two);
+		for (uint64_t i = any(8); i > 0; i--) {
+			ask_for_anything(&one, of_one);
+			ask_for_anything(&two, of_two);
+		}
+		int rounds = (int)any(4);
+		segue_testserver_run(&test, some_rounds, &rounds);
+		if (any(2))
+			segue_session_close(one.session);
+		test.server.stopping = true;
+		segue_guard_close(test.server.guard);
+		segue_requests_give_up(&test.server);
+		segue_committer_try_once(test.server.committer);
+		cr_assert(segue_testserver_run(&test, has_stopped, NULL), "round %d", (int)round);
+		cr_assert(LIST_EMPTY(&test.streams.checkpoints));
+		segue_testpeer_close(&one);
+		segue_testpeer_close(&two);
+		segue_testserver_stop(&test);
+		segue_testserver_start(&test);
+		segue_testpeer_greet(&one, &test);
+		segue_testpeer_greet(&two, &test);
+	}
 }
