@@ -367,29 +367,15 @@ int segue_files_check_copies(struct segue_files *files, const struct segue_sourc
 	for (size_t i = 0; rc >= 0 && i < files->count; i++) {
 		if (!files->file[i].packed || files->file[i].fresh)
 			continue;
-		rc = segue_copy_check(files->file[i].data_path, &files->file[i].copy, &told);
+		int fd = segue_copy_open(files->file[i].data_path);
+
+		rc = segue_copy_check(fd, &files->file[i].copy, &told);
+		if (fd >= 0)
+			close(fd);
 		if (rc == 0)
 			segue_files_discard(files, i);
 	}
 	return rc < 0 ? rc : segue_files_inflate(files, means);
-}
-
-int segue_files_check_copy(struct segue_files *files, size_t number)
-{
-	struct segue_file *file = &files->file[number];
-	struct segue_progress nobody = {.total = file->size, .given_up = files->opener.given_up};
-
-	if (!file->packed || file->proven)
-		return 0;
-	int rc = segue_copy_check(file->data_path, &file->copy, &nobody);
-	if (rc) {
-		file->proven = rc > 0;
-		return rc < 0 ? rc : 0;
-	}
-	segue_files_discard(files, number);
-	return segue_fail(SEGUE_ESOURCE,
-		"the inflated copy of the file is damaged, not the file: it is removed, and made "
-		"anew when the data set is opened next");
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */
@@ -494,4 +480,50 @@ int segue_files_read(
 			file->data_path, position + (uint64_t)n, file->size);
 	let_go(files, slot);
 	return rc;
+}
+
+/* ---- Damage ---------------------------------------------------------------------------------- */
+
+/* When what is open was last changed; 0: that cannot be told. */
+static int64_t changed_ns(const struct stat *info)
+{
+	return info->st_ctim.tv_sec * INT64_C(1000000000) + info->st_ctim.tv_nsec;
+}
+
+/* Whether the open copy is as it was made: 1, 0, or a code. */
+static int check_open(const struct segue_files *files, struct segue_file *file, int fd)
+{
+	struct segue_progress nobody = {.total = file->size, .given_up = files->opener.given_up};
+	struct stat info, named;
+
+	if (fstat(fd, &info) < 0)
+		return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read", file->data_path);
+	if (file->proven == changed_ns(&info))
+		return 1;
+	int rc = segue_copy_check(fd, &file->copy, &nobody);
+	if (rc > 0)
+		file->proven = changed_ns(&info);
+	/* Another stream may have made it anew: that one stays. */
+	if (rc == 0 && stat(file->data_path, &named) == 0 && named.st_ino == info.st_ino)
+		unlink(file->data_path);
+	return rc;
+}
+
+int segue_files_check_copy(struct segue_files *files, size_t number)
+{
+	struct segue_file *file = &files->file[number];
+	struct segue_open_file *slot;
+
+	if (!file->packed)
+		return 0;
+	int rc = hold(files, number, &slot);
+	if (rc)
+		return rc;
+	rc = check_open(files, file, slot->fd);
+	let_go(files, slot);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	return segue_fail(SEGUE_ESOURCE,
+		"the inflated copy of the file is damaged, not the file: it is made anew when the "
+		"data set is opened next");
 }

@@ -424,12 +424,17 @@ static bool same_members(int in, const struct seal *seal, const struct member *m
 	return true;
 }
 
+int segue_copy_open(const char *target)
+{
+	return open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
 bool segue_copy_look(const char *target, int in, struct segue_copy *copy)
 {
 	struct member *member = NULL;
 	struct seal seal;
 	bool fits = false;
-	int fd = open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int fd = segue_copy_open(target);
 
 	if (fd < 0)
 		return false;
@@ -474,21 +479,18 @@ static int check_data(int fd, const struct seal *seal, uint8_t *bytes, XXH3_stat
 	return found.low64 == seal->hash[0] && found.high64 == seal->hash[1];
 }
 
-int segue_copy_check(
-	const char *target, const struct segue_copy *copy, struct segue_progress *progress)
+int segue_copy_check(int fd, const struct segue_copy *copy, struct segue_progress *progress)
 {
 	struct member *member = NULL;
 	struct seal seal;
 	XXH3_state_t *hash = XXH3_createState();
 	uint8_t *bytes = malloc(OUT_SIZE);
-	int fd = open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = 0;
+	int rc = 0;
 
 	if (!hash || !bytes)
-		rc = segue_fail(SEGUE_ENOMEM, "no memory to check '%s'", target);
-	else if (fd >= 0 && segue_copy_is(fd, copy) && read_seal(fd, &seal, &member))
+		rc = segue_fail(SEGUE_ENOMEM, "no memory to check an inflated copy");
+	else if (segue_copy_is(fd, copy) && read_seal(fd, &seal, &member))
 		rc = check_data(fd, &seal, bytes, hash, progress);
-	if (fd >= 0)
-		close(fd);
 	free(member);
 	free(bytes);
 	XXH3_freeState(hash);

@@ -49,6 +49,8 @@ int segue_inflate_file(int in, const char *path, const char *target,
 	const struct segue_file_format *format, uint64_t keep_free,
 	struct segue_progress *progress);
 
+/* Its fd, no link being followed; negative: there is none. */
+int segue_copy_open(const char *target);
 /*
  * Whether `target` is a copy of the compressed file `in`, by its seal; the data of either are not
  * read. True: *copy.
@@ -57,10 +59,9 @@ bool segue_copy_look(const char *target, int in, struct segue_copy *copy);
 /* The same for a copy that is open, against what is known of it. */
 bool segue_copy_is(int fd, const struct segue_copy *copy);
 /*
- * Whether `target` is that copy, and its data have the hash of its seal: 1, 0, or SEGUE_EGONE,
- * SEGUE_ENOMEM.
+ * Whether `fd` is that copy, and its data have the hash of its seal: 1, 0 (also of no fd), or
+ * SEGUE_EGONE, SEGUE_ENOMEM.
  */
-int segue_copy_check(
-	const char *target, const struct segue_copy *copy, struct segue_progress *progress);
+int segue_copy_check(int fd, const struct segue_copy *copy, struct segue_progress *progress);
 
 #endif

@@ -989,6 +989,59 @@ Test(source, damaged_data_in_gzip)
 	segue_tfbytes_free(&packed);
 }
 
+/* What is open is what is judged, whatever has taken the place of its name meanwhile. */
+Test(source, a_damaged_copy_that_was_replaced)
+{
+	struct segue_source *source, *other;
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	char name[SEGUE_TMPDIR_MAX];
+
+	make_file("a", 0, 20, true);
+	use("a");
+	test.spec.on_error = SEGUE_ON_ERROR_SKIP;
+	source = open_source();
+	cr_assert_eq(copies(name), 1);
+	flip(name, 14);
+	forget();
+	other = open_source(); /* makes it anew */
+	check_record(other, 0, 0);
+	cr_assert_eq(segue_source_admit(source, 0, &record, &admitted), SEGUE_ESOURCE);
+	cr_assert(strstr(segue_error_detail(), "the inflated copy of the file is damaged"), "%s",
+		segue_error_detail());
+	cr_assert_eq(copies(name), 1);
+	source->ops->destroy(source);
+	other->ops->destroy(other);
+}
+
+/* That a copy was sound when one record was found damaged says nothing of it later. */
+Test(source, a_copy_damaged_after_it_was_checked)
+{
+	struct segue_tfbytes bytes = {0}, packed = {0};
+	struct segue_source *source;
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	char name[SEGUE_TMPDIR_MAX];
+
+	make_bytes(&bytes, 0, 5);
+	bytes.bytes[14] ^= 1;
+	segue_tfwrite_gzip(&packed, bytes.bytes, bytes.size);
+	segue_tfwrite_file(path_of("a"), packed.bytes, packed.size);
+	use("a");
+	test.spec.on_error = SEGUE_ON_ERROR_SKIP;
+	source = open_source();
+	cr_assert_eq(segue_source_admit(source, 0, &record, &admitted), SEGUE_SOURCE_SKIPPED);
+	usleep(20000); /* file systems tell times in ticks */
+	cr_assert_eq(copies(name), 1);
+	flip(name, (long)bytes.size - 6);
+	cr_assert_eq(segue_source_admit(source, 4, &record, &admitted), SEGUE_ESOURCE);
+	cr_assert(strstr(segue_error_detail(), "the inflated copy of the file is damaged"), "%s",
+		segue_error_detail());
+	source->ops->destroy(source);
+	segue_tfbytes_free(&bytes);
+	segue_tfbytes_free(&packed);
+}
+
 /* A copy that ends where a record ends, as a full disk or a hand may leave it: made anew. */
 Test(source, a_copy_cut_between_records)
 {
