@@ -860,6 +860,25 @@ Test(example, says_what_the_record_holds)
 		"x (no values), y (int64), z? (int64)");
 }
 
+Test(example, says_what_a_record_holds_in_little_memory)
+{
+	static float many[200000];
+	struct segue_tffeature contexts[] = {
+		good_context[0], {"z", SEGUE_TF_FLOAT, SEGUE_TF_PACKED, 1, 200000, many}};
+	struct segue_tfbytes bytes = {0};
+	struct reader reader;
+
+	bad_spec();
+	segue_tfwrite_example(&bytes, contexts, 2, good, 2);
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_EMISFIT);
+	cr_assert_eq(segue_window_complete(&reader.scan), 0);
+	cr_assert_eq(segue_example_explain(&bad.spec, &reader.scan), SEGUE_EMISFIT);
+	cr_assert(strstr(segue_error_detail(), "c (int64), z (float)"), "%s", segue_error_detail());
+	cr_assert_leq(reader.scan.capacity, 4096);
+	reader_close(&reader);
+	segue_tfbytes_free(&bytes);
+}
+
 Test(example, lengths)
 {
 	struct segue_tffeature change[] = {good[0], good[1]};

@@ -375,27 +375,29 @@ struct contents {
 	size_t used[2], count[2];
 };
 
-/* The kind of a context feature, or of the first step of a list. */
+/*
+ * The kind of a context feature, or of the first step of a list; it may be of any size, and is not
+ * taken into memory.
+ */
 static int find_kind(struct segue_piece value, uint64_t map, enum segue_kind *kind)
 {
-	const uint8_t *bytes;
+	struct segue_piece inner;
 	uint64_t number = 0;
 	int rc = 0;
 
 	*kind = SEGUE_KIND_NONE;
-	while (!rc && map == FEATURE_LISTS && number != 1 && value.at < value.end) {
-		struct segue_piece step;
-
-		rc = segue_piece_take_message(&value, 1, &number, &step);
+	while (!rc && map == FEATURE_LISTS && number != 1) {
+		if (value.at == value.end)
+			return 0;
+		rc = segue_piece_take_message(&value, 1, &number, &inner);
 		if (!rc && number == 1)
-			value = step;
+			value = inner;
 	}
-	if (rc || !segue_piece_size(&value) || (map == FEATURE_LISTS && number != 1) ||
-		segue_piece_size(&value) > UINT32_MAX)
-		return rc;
-	rc = segue_window_at(value.window, value.at, segue_piece_size(&value), &bytes);
-	if (!rc)
-		*kind = segue_feature_kind(bytes, (size_t)segue_piece_size(&value));
+	while (!rc && value.at < value.end) {
+		rc = segue_piece_take_message(&value, SEGUE_KIND_INT64, &number, &inner);
+		if (!rc && number <= SEGUE_KIND_INT64)
+			*kind = (enum segue_kind)number;
+	}
 	return rc;
 }
 
@@ -420,7 +422,7 @@ static int note_entry(void *arg, uint64_t map, const struct name *name, struct s
 	enum segue_kind kind;
 
 	int rc = find_kind(*value, map, &kind);
-	if (rc)
+	if (rc && rc != SEGUE_EDATA) /* which is no news */
 		return rc;
 	note_declared(contents, map, name);
 	if (*used < sizeof(contents->text[m]))

@@ -3,7 +3,7 @@
  * proto/example.proto has the messages.
  *
  * What protobuf allows is read as it reads it: maps in pieces, a name given again (the last one
- * counts), lists in parts, unknown fields and groups. Two things it would make something of are
+ * counts, and each must fit), lists in parts, unknown fields and groups. Two things it would make something of are
  * errors: a known field of another wire type, and a map entry whose value comes in pieces.
  */
 #ifndef SEGUE_SOURCE_TFRECORD_EXAMPLE_H

@@ -458,10 +458,3 @@ int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **valu
 	*size = sink.text_size;
 	return 0;
 }
-
-enum segue_kind segue_feature_kind(const uint8_t *bytes, size_t length)
-{
-	struct lists lists;
-
-	return find_lists(bytes, length, &lists) ? SEGUE_KIND_NONE : lists.kind;
-}

@@ -48,7 +48,4 @@ int segue_feature_decode(
  * SEGUE_EMISFIT. */
 int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **value, size_t *size);
 
-/* The kind of values that a Feature holds; NONE: none, or its message is damaged. */
-enum segue_kind segue_feature_kind(const uint8_t *bytes, size_t length);
-
 #endif
