@@ -304,6 +304,16 @@ void segue_files_discard(struct segue_files *files, size_t number)
 		unlink(files->file[number].data_path);
 }
 
+/* What was there before may be open. While nobody reads. */
+static void close_old(struct segue_files *files, struct segue_file *file)
+{
+	if (file->slot < 0)
+		return;
+	close(files->open[file->slot].fd);
+	files->open[file->slot].fd = -1;
+	file->slot = -1;
+}
+
 static int inflate_one(
 	struct segue_files *files, size_t number, uint64_t keep_free, struct segue_progress *told)
 {
@@ -313,6 +323,7 @@ static int inflate_one(
 
 	if (fd < 0)
 		return fd;
+	close_old(files, file);
 	rc = segue_inflate_file(fd, file->path, file->data_path, files->format, keep_free, told);
 	if (!rc && !segue_copy_look(file->data_path, fd, &file->copy))
 		rc = segue_fail(SEGUE_ECHANGED, "%s: changed while it was inflated", file->path);
@@ -351,6 +362,30 @@ int segue_files_inflate(struct segue_files *files, const struct segue_source_mea
 	return rc || !missing ? rc : inflate_missing(files, means);
 }
 
+/* Whether what is open is the copy as it was made: 1, 0, or a code. If not, it is removed. */
+static int check_open(struct segue_file *file, int fd, struct segue_progress *told)
+{
+	struct stat open, named;
+
+	int rc = segue_copy_check(fd, &file->copy, told);
+	/* Another stream may have made it anew: that one stays. */
+	if (rc == 0 && fstat(fd, &open) == 0 && stat(file->data_path, &named) == 0 &&
+		open.st_ino == named.st_ino)
+		unlink(file->data_path);
+	return rc;
+}
+
+static int check_named(struct segue_file *file, struct segue_progress *told)
+{
+	int fd = segue_copy_open(file->data_path);
+
+	if (fd < 0)
+		return 0;
+	int rc = check_open(file, fd, told);
+	close(fd);
+	return rc;
+}
+
 int segue_files_check_copies(struct segue_files *files, const struct segue_source_means *means)
 {
 	struct segue_progress told = {.fn = means->progress,
@@ -362,19 +397,9 @@ int segue_files_check_copies(struct segue_files *files, const struct segue_sourc
 	for (size_t i = 0; !rc && i < files->count; i++)
 		if (files->file[i].packed && !files->file[i].fresh)
 			told.total += files->file[i].size;
-	if (rc || !told.total)
-		return rc;
-	for (size_t i = 0; rc >= 0 && i < files->count; i++) {
-		if (!files->file[i].packed || files->file[i].fresh)
-			continue;
-		int fd = segue_copy_open(files->file[i].data_path);
-
-		rc = segue_copy_check(fd, &files->file[i].copy, &told);
-		if (fd >= 0)
-			close(fd);
-		if (rc == 0)
-			segue_files_discard(files, i);
-	}
+	for (size_t i = 0; rc >= 0 && i < files->count; i++)
+		if (files->file[i].packed && !files->file[i].fresh)
+			rc = check_named(&files->file[i], &told);
 	return rc < 0 ? rc : segue_files_inflate(files, means);
 }
 
@@ -484,42 +509,29 @@ int segue_files_read(
 
 /* ---- Damage ---------------------------------------------------------------------------------- */
 
-/* When what is open was last changed; 0: that cannot be told. */
+/* When a file was last changed. */
 static int64_t changed_ns(const struct stat *info)
 {
 	return info->st_ctim.tv_sec * INT64_C(1000000000) + info->st_ctim.tv_nsec;
 }
 
-/* Whether the open copy is as it was made: 1, 0, or a code. */
-static int check_open(const struct segue_files *files, struct segue_file *file, int fd)
-{
-	struct segue_progress nobody = {.total = file->size, .given_up = files->opener.given_up};
-	struct stat info, named;
-
-	if (fstat(fd, &info) < 0)
-		return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read", file->data_path);
-	if (file->proven == changed_ns(&info))
-		return 1;
-	int rc = segue_copy_check(fd, &file->copy, &nobody);
-	if (rc > 0)
-		file->proven = changed_ns(&info);
-	/* Another stream may have made it anew: that one stays. */
-	if (rc == 0 && stat(file->data_path, &named) == 0 && named.st_ino == info.st_ino)
-		unlink(file->data_path);
-	return rc;
-}
-
 int segue_files_check_copy(struct segue_files *files, size_t number)
 {
 	struct segue_file *file = &files->file[number];
+	struct segue_progress nobody = {.total = file->size, .given_up = files->opener.given_up};
 	struct segue_open_file *slot;
+	struct stat info;
+	int64_t changed;
 
 	if (!file->packed)
 		return 0;
 	int rc = hold(files, number, &slot);
 	if (rc)
 		return rc;
-	rc = check_open(files, file, slot->fd);
+	changed = fstat(slot->fd, &info) == 0 ? changed_ns(&info) : 0;
+	rc = changed && changed == file->proven ? 1 : check_open(file, slot->fd, &nobody);
+	if (rc > 0)
+		file->proven = changed;
 	let_go(files, slot);
 	if (rc)
 		return rc < 0 ? rc : 0;

@@ -989,6 +989,44 @@ Test(source, damaged_data_in_gzip)
 	segue_tfbytes_free(&packed);
 }
 
+/* Damage where the index looks first: not a change of the data. */
+Test(source, a_damaged_copy_of_a_kept_index)
+{
+	struct segue_source *source;
+	char name[SEGUE_TMPDIR_MAX];
+
+	make_file("a", 0, 20, true);
+	use("a");
+	source = open_source();
+	source->ops->destroy(source);
+	cr_assert_eq(copies(name), 1);
+	flip(name, 3);
+	source = open_source();
+	for (uint64_t i = 0; i < 20; i++)
+		check_record(source, i, i);
+	source->ops->destroy(source);
+}
+
+/* A compressed shard without records is one, also when its copy is there. */
+Test(source, an_empty_gzip_file_among_others)
+{
+	struct segue_tfbytes packed = {0};
+
+	mkdir(path_of("e"), 0700);
+	segue_tfwrite_gzip(&packed, "", 0);
+	segue_tfwrite_file(path_of("e/a"), packed.bytes, packed.size);
+	make_file("e/b", 0, 20, false);
+	use("e/*");
+	for (int turn = 0; turn < 2; turn++) {
+		struct segue_source *source = open_source();
+
+		cr_assert_eq(source->ops->records(source), 20);
+		source->ops->destroy(source);
+		forget();
+	}
+	segue_tfbytes_free(&packed);
+}
+
 /* What is open is what is judged, whatever has taken the place of its name meanwhile. */
 Test(source, a_damaged_copy_that_was_replaced)
 {

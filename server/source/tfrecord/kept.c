@@ -319,6 +319,13 @@ static int adopt(const char *name, struct segue_index *index, const struct blob 
 		rc = take_entries(name, index, blob);
 	if (!rc && !entries_lie_within(index, files))
 		rc = not_an_index(name);
+	if (rc)
+		return rc;
+	rc = compare_records(index, files);
+	if (rc != SEGUE_ECHANGED)
+		return rc;
+	/* Unless a copy is damaged, and not its file. */
+	rc = segue_files_check_copies(files, means);
 	return rc ? rc : compare_records(index, files);
 }
 
