@@ -922,24 +922,24 @@ Test(example, damaged_steps)
 	bad_spec();
 	REFUSED_STEP("0 values, expected 2", 0x12, 0);
 	REFUSED_STEP("0 values, expected 2", 0x78, 1);
-	REFUSED_STEP("longer than what it is in", 0x12, 5, 0x0a);
-	REFUSED_STEP("longer than what it is in", 0x12, 3, 0x0a, 8, 0);
+	REFUSED_STEP("goes beyond what it is in", 0x12, 5, 0x0a);
+	REFUSED_STEP("goes beyond what it is in", 0x12, 3, 0x0a, 8, 0);
 	REFUSED_STEP("6 bytes of packed floats", 0x12, 8, 0x0a, 6, 0, 0, 0, 0, 0, 0);
 	REFUSED_STEP("float values have wire type 0", 0x12, 2, 0x08, 1);
 	REFUSED_STEP("float values have wire type 0", 0x10, 1);
 	REFUSED_STEP("0 values, expected 2", 0x12, 0, 0x12, 0);
 	REFUSED_STEP("holds int64 values, but float32 was declared", 0x12, 0, 0x1a, 0);
 	REFUSED_STEP("wire type 4", 0x7b, 0x74);
-	REFUSED_STEP("no field begins here", 0x7b);
+	REFUSED_STEP("a number does not end", 0x7b);
 	REFUSED_STEP("wire type 3", 0x13, 0x14);
 	REFUSED_STEP("wire type 4", 0x14);
 	REFUSED_STEP("wire type 7", 0x7f, 0);
-	REFUSED_STEP("no field begins here", 0x02, 0);
-	REFUSED_STEP("no field begins here", 0x80);
+	REFUSED_STEP("no field begins at byte", 0x02, 0);
+	REFUSED_STEP("a number does not end", 0x80);
 	REFUSED_STEP("a number does not end", 0x78, 0x80, 0x80);
 	REFUSED_STEP("a number does not end", 0x78, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 		0xff, 0x02);
-	REFUSED_STEP("longer than what it is in", 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+	REFUSED_STEP("goes beyond what it is in", 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 		0xff, 0xff, 0x01);
 	REFUSED_STEP("several bytes values", 0x0a, 20, 0x0a, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0x0a, 8, 0,
 		0, 0, 0, 0, 0, 0, 0);

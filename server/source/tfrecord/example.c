@@ -154,26 +154,27 @@ static int scan_list(struct scan *scan, const struct name *name, struct segue_pi
 	return rc < 0 ? segue_fail_within(rc, "feature '%s'", spec->sequences[i].name) : rc;
 }
 
-/* The Feature of a context entry, whole, in the window. */
-static int take_context(
-	struct segue_piece *value, uint64_t limit, const uint8_t **bytes, size_t *size)
+/* Takes the Feature of a context entry into the window, whole. */
+static int take_context(const struct segue_piece *value, uint64_t limit)
 {
-	*size = (size_t)segue_piece_size(value);
-	if (*size > limit)
-		return segue_fail(
-			SEGUE_EMISFIT, "%zu bytes, more than the declared values can take", *size);
-	return segue_window_at(value->window, value->at, *size, bytes);
+	uint64_t size = segue_piece_size(value);
+	const uint8_t *bytes;
+
+	if (size > limit)
+		return segue_fail(SEGUE_EMISFIT,
+			"%" PRIu64 " bytes, more than the declared values can take", size);
+	return segue_window_at(value->window, value->at, size, &bytes);
 }
 
 static int scan_key(struct scan *scan, struct segue_piece *value)
 {
 	struct segue_example *example = scan->example;
-	const uint8_t *bytes = NULL, *text = NULL;
-	size_t length, size = 0;
-	int rc = take_context(value, 65536, &bytes, &length);
+	const uint8_t *text = NULL;
+	size_t size = 0;
+	int rc = take_context(value, 65536);
 
 	if (!rc)
-		rc = segue_feature_text(bytes, length, &text, &size);
+		rc = segue_feature_text(*value, &text, &size);
 	if (rc)
 		return rc;
 	if (size < 1 || size > SEGUE_EXAMPLE_KEY_MAX)
@@ -190,16 +191,12 @@ static int scan_context_field(struct scan *scan, size_t i, struct segue_piece *v
 {
 	const struct segue_field *field = &scan->spec->contexts[i];
 	struct segue_example *example = scan->example;
-	const uint8_t *bytes;
-	size_t size;
-	int rc;
 
 	example->context_found[i] = true;
-	rc = take_context(value, segue_feature_limit(field), &bytes, &size);
+	int rc = take_context(value, segue_feature_limit(field));
 	if (rc)
 		return rc;
-	return segue_feature_decode(
-		field, bytes, size, example->context + example->context_offset[i]);
+	return segue_feature_decode(field, *value, example->context + example->context_offset[i]);
 }
 
 static int scan_context(struct scan *scan, const struct name *name, struct segue_piece *value)
