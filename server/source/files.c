@@ -73,26 +73,6 @@ static void make_names(struct segue_files *files)
 		files->file[i].name = files->file[i].path + common;
 }
 
-/* Reads up to `size` bytes at `position`: how many. */
-static ssize_t read_at(int fd, uint64_t position, void *bytes, size_t size)
-{
-	size_t done = 0;
-
-	while (done < size) {
-		ssize_t n =
-			pread(fd, (uint8_t *)bytes + done, size - done, (off_t)(position + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		if (n == 0)
-			break;
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
-}
-
 static int fail_packing(const struct segue_file *file, const struct segue_packing *packing)
 {
 	if (segue_packing_is_gzip(packing))
@@ -129,7 +109,7 @@ static int describe(const struct segue_files *files, struct segue_file *file, in
 	size_t begin = size < BEGIN_SIZE ? (size_t)size : BEGIN_SIZE;
 	size_t trail = size < SEGUE_FILES_TRAIL_MAX ? (size_t)size : SEGUE_FILES_TRAIL_MAX;
 
-	if (read_at(fd, 0, first, begin) < 0)
+	if (segue_read_at(fd, 0, first, begin) < 0)
 		return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read", file->path);
 	int rc = find_packing(files, file, first, begin);
 	if (rc)
@@ -139,7 +119,7 @@ static int describe(const struct segue_files *files, struct segue_file *file, in
 		file->data_path = strdup(file->path);
 	} else {
 		file->packed_size = size;
-		if (read_at(fd, size - trail, file->packed_trail, trail) < 0)
+		if (segue_read_at(fd, size - trail, file->packed_trail, trail) < 0)
 			return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read", file->path);
 		file->data_path = segue_cache_place(cache_dir, file->path);
 	}
@@ -248,6 +228,13 @@ void segue_files_close(struct segue_files *files)
 	pthread_cond_destroy(&files->let_go);
 	pthread_mutex_destroy(&files->mutex);
 	free(files);
+}
+
+int segue_file_fail_within(int rc, const struct segue_file *file)
+{
+	if (file->packed)
+		return segue_fail_within(rc, "%s (inflated to '%s')", file->path, file->data_path);
+	return segue_fail_within(rc, "%s", file->path);
 }
 
 size_t segue_files_memory(const struct segue_files *files)
@@ -495,7 +482,7 @@ int segue_files_read(
 
 	if (rc)
 		return rc;
-	n = read_at(slot->fd, position, bytes, size);
+	n = segue_read_at(slot->fd, position, bytes, size);
 	if (n < 0)
 		rc = segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read at byte %" PRIu64,
 			file->data_path, position);

@@ -96,6 +96,8 @@ void segue_files_discard(struct segue_files *files, size_t file);
 int segue_files_read(
 	struct segue_files *files, size_t file, uint64_t position, void *bytes, size_t size);
 
+/* Puts in front of an error's detail which file, and of a compressed one, which copy. */
+int segue_file_fail_within(int rc, const struct segue_file *file);
 /* Bytes of memory that the table takes. */
 size_t segue_files_memory(const struct segue_files *files);
 

@@ -9,6 +9,8 @@
 #ifndef SEGUE_SOURCE_INFLATE_H
 #define SEGUE_SOURCE_INFLATE_H
 
+#include <sys/types.h>
+
 #include "core/progress.h"
 
 /* What files hold, as far as their first bytes tell. */
@@ -27,6 +29,9 @@ struct segue_packing {
 const struct segue_packing *segue_packing_of(const uint8_t *bytes, size_t size);
 /* The only one that is read. */
 bool segue_packing_is_gzip(const struct segue_packing *packing);
+
+/* Reads up to `size` bytes at `position`, fewer only at the end: how many, or -1 and errno. */
+ssize_t segue_read_at(int fd, uint64_t position, void *bytes, size_t size);
 
 /* A copy that may be used. */
 struct segue_copy {

@@ -97,7 +97,7 @@ static int skip_group(struct segue_piece *span, uint64_t number)
 	size_t depth = 1;
 
 	while (depth) {
-		struct segue_part part;
+		struct segue_part part = {0};
 
 		int rc = take_tag(span, &part);
 		if (!rc && part.wire == SEGUE_WIRE_GROUP && depth < SEGUE_GROUPS_MAX)
@@ -126,7 +126,7 @@ int segue_piece_take_message(
 	struct segue_piece *span, uint64_t known, uint64_t *number, struct segue_piece *inner)
 {
 	uint64_t begin = span->at;
-	struct segue_part part;
+	struct segue_part part = {0};
 
 	int rc = segue_piece_take(span, &part);
 	if (rc)
