@@ -28,6 +28,7 @@
 #include "core/error.h"
 #include "core/shm.h"
 #include "core/wait.h"
+#include "source/cache.h"
 #include "source/tfrecord/crc32c.h"
 #include "store/file_system.h"
 #include "store/store.h"
@@ -345,6 +346,20 @@ static void look_at_space(struct doctor *doctor, const char *dir)
 			(uint64_t)info.f_favail);
 }
 
+static void look_at_copies(struct doctor *doctor, const char *dir)
+{
+	char cache[PATH_MAX], size[32];
+	uint64_t copies, bytes;
+
+	snprintf(cache, sizeof(cache), "%s/cache", dir);
+	segue_cache_measure(cache, &copies, &bytes);
+	if (copies)
+		find(doctor, OK, "inflated files", "",
+			"%" PRIu64 " take %s in %s; what lies there may be removed while no server "
+			"runs",
+			copies, segue_cli_bytes(bytes, size), cache);
+}
+
 /* Whether there is more to look at. */
 static bool look_at_rights(struct doctor *doctor, const char *dir)
 {
@@ -620,6 +635,7 @@ static void examine_directory(struct doctor *doctor, const char *dir)
 		return;
 	look_at_file_system(doctor, dir);
 	look_at_space(doctor, dir);
+	look_at_copies(doctor, dir);
 	look_at_server(doctor);
 	look_at_leftovers(doctor, dir);
 	if (!doctor->served)

@@ -77,26 +77,6 @@ static void make_names(struct segue_files *files)
 		files->file[i].name = files->file[i].path + common;
 }
 
-/* Reads up to `size` bytes at `position`: how many. */
-static ssize_t read_at(int fd, uint64_t position, void *bytes, size_t size)
-{
-	size_t done = 0;
-
-	while (done < size) {
-		ssize_t n =
-			pread(fd, (uint8_t *)bytes + done, size - done, (off_t)(position + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		if (n == 0)
-			break;
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
-}
-
 static int fail_packing(const struct segue_file *file, const struct segue_packing *packing)
 {
 	if (segue_packing_is_gzip(packing))
@@ -133,7 +113,7 @@ static int describe(const struct segue_files *files, struct segue_file *file, in
 	size_t begin = size < BEGIN_SIZE ? (size_t)size : BEGIN_SIZE;
 	size_t trail = size < SEGUE_FILES_TRAIL_MAX ? (size_t)size : SEGUE_FILES_TRAIL_MAX;
 
-	if (read_at(fd, 0, first, begin) < 0)
+	if (segue_read_at(fd, 0, first, begin) < 0)
 		return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read", file->path);
 	int rc = find_packing(files, file, first, begin);
 	if (rc)
@@ -143,7 +123,7 @@ static int describe(const struct segue_files *files, struct segue_file *file, in
 		file->data_path = strdup(file->path);
 	} else {
 		file->packed_size = size;
-		if (read_at(fd, size - trail, file->packed_trail, trail) < 0)
+		if (segue_read_at(fd, size - trail, file->packed_trail, trail) < 0)
 			return segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read", file->path);
 		file->data_path = segue_cache_place(cache_dir, file->path);
 	}
@@ -265,6 +245,13 @@ void segue_files_close(struct segue_files *files)
 	free(files);
 }
 
+int segue_file_fail_within(int rc, const struct segue_file *file)
+{
+	if (file->packed)
+		return segue_fail_within(rc, "%s (inflated to '%s')", file->path, file->data_path);
+	return segue_fail_within(rc, "%s", file->path);
+}
+
 size_t segue_files_memory(const struct segue_files *files)
 {
 	size_t size = sizeof(*files) + files->listing_count * sizeof(files->listing[0]);
@@ -319,6 +306,16 @@ void segue_files_discard(struct segue_files *files, size_t number)
 		unlink(files->file[number].data_path);
 }
 
+/* What was there before may be open. While nobody reads. */
+static void close_old(struct segue_files *files, struct segue_file *file)
+{
+	if (file->slot < 0)
+		return;
+	close(files->open[file->slot].fd);
+	files->open[file->slot].fd = -1;
+	file->slot = -1;
+}
+
 static int inflate_one(
 	struct segue_files *files, size_t number, uint64_t keep_free, struct segue_progress *told)
 {
@@ -328,6 +325,7 @@ static int inflate_one(
 
 	if (fd < 0)
 		return fd;
+	close_old(files, file);
 	rc = segue_inflate_file(fd, file->path, file->data_path, files->format, keep_free, told);
 	if (!rc && !segue_copy_look(file->data_path, fd, &file->copy))
 		rc = segue_fail(SEGUE_ECHANGED, "%s: changed while it was inflated", file->path);
@@ -366,6 +364,30 @@ int segue_files_inflate(struct segue_files *files, const struct segue_source_mea
 	return rc || !missing ? rc : inflate_missing(files, means);
 }
 
+/* Whether what is open is the copy as it was made: 1, 0, or a code. If not, it is removed. */
+static int check_open(struct segue_file *file, int fd, struct segue_progress *told)
+{
+	struct stat open, named;
+
+	int rc = segue_copy_check(fd, &file->copy, told);
+	/* Another stream may have made it anew: that one stays. */
+	if (rc == 0 && fstat(fd, &open) == 0 && stat(file->data_path, &named) == 0 &&
+		open.st_ino == named.st_ino)
+		unlink(file->data_path);
+	return rc;
+}
+
+static int check_named(struct segue_file *file, struct segue_progress *told)
+{
+	int fd = segue_copy_open(file->data_path);
+
+	if (fd < 0)
+		return 0;
+	int rc = check_open(file, fd, told);
+	close(fd);
+	return rc;
+}
+
 int segue_files_check_copies(struct segue_files *files, const struct segue_source_means *means)
 {
 	struct segue_progress told = {.fn = means->progress,
@@ -377,34 +399,10 @@ int segue_files_check_copies(struct segue_files *files, const struct segue_sourc
 	for (size_t i = 0; !rc && i < files->count; i++)
 		if (files->file[i].packed && !files->file[i].fresh)
 			told.total += files->file[i].size;
-	if (rc || !told.total)
-		return rc;
-	for (size_t i = 0; rc >= 0 && i < files->count; i++) {
-		if (!files->file[i].packed || files->file[i].fresh)
-			continue;
-		rc = segue_copy_check(files->file[i].data_path, &files->file[i].copy, &told);
-		if (rc == 0)
-			segue_files_discard(files, i);
-	}
+	for (size_t i = 0; rc >= 0 && i < files->count; i++)
+		if (files->file[i].packed && !files->file[i].fresh)
+			rc = check_named(&files->file[i], &told);
 	return rc < 0 ? rc : segue_files_inflate(files, means);
-}
-
-int segue_files_check_copy(struct segue_files *files, size_t number)
-{
-	struct segue_file *file = &files->file[number];
-	struct segue_progress nobody = {.total = file->size, .given_up = files->opener.given_up};
-
-	if (!file->packed || file->proven)
-		return 0;
-	int rc = segue_copy_check(file->data_path, &file->copy, &nobody);
-	if (rc) {
-		file->proven = rc > 0;
-		return rc < 0 ? rc : 0;
-	}
-	segue_files_discard(files, number);
-	return segue_fail(SEGUE_ESOURCE,
-		"the inflated copy of the file is damaged, not the file: it is removed, and made "
-		"anew when the data set is opened next");
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */
@@ -499,7 +497,7 @@ int segue_files_read(
 
 	if (rc)
 		return rc;
-	n = read_at(slot->fd, position, bytes, size);
+	n = segue_read_at(slot->fd, position, bytes, size);
 	if (n < 0)
 		rc = segue_fail_errno(SEGUE_ESOURCE, "%s: cannot be read at byte %" PRIu64,
 			file->data_path, position);
@@ -509,4 +507,37 @@ int segue_files_read(
 			file->data_path, position + (uint64_t)n, file->size);
 	let_go(files, slot);
 	return rc;
+}
+
+/* ---- Damage ---------------------------------------------------------------------------------- */
+
+/* When a file was last changed. */
+static int64_t changed_ns(const struct stat *info)
+{
+	return info->st_ctim.tv_sec * INT64_C(1000000000) + info->st_ctim.tv_nsec;
+}
+
+int segue_files_check_copy(struct segue_files *files, size_t number)
+{
+	struct segue_file *file = &files->file[number];
+	struct segue_progress nobody = {.total = file->size, .given_up = files->opener.given_up};
+	struct segue_open_file *slot;
+	struct stat info;
+	int64_t changed;
+
+	if (!file->packed)
+		return 0;
+	int rc = hold(files, number, &slot);
+	if (rc)
+		return rc;
+	changed = fstat(slot->fd, &info) == 0 ? changed_ns(&info) : 0;
+	rc = changed && changed == file->proven ? 1 : check_open(file, slot->fd, &nobody);
+	if (rc > 0)
+		file->proven = changed;
+	let_go(files, slot);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	return segue_fail(SEGUE_ESOURCE,
+		"the inflated copy of the file is damaged, not the file: it is made anew when the "
+		"data set is opened next");
 }

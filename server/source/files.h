@@ -22,15 +22,16 @@ struct segue_source_means;
 #define SEGUE_FILES_TRAIL_MAX 8
 
 struct segue_file {
-	char *path;          /* absolute, as listed */
-	const char *name;    /* in keys and in the fingerprint: below the common directory */
-	char *data_path;     /* what is read: `path` itself, or its inflated copy */
-	uint64_t size;       /* of the data; of a compressed file known when it is inflated */
-	int slot;            /* among the open ones, or -1 */
-	bool packed;         /* compressed: */
-	bool copied;         /* its copy has been found, or made: */
-	bool fresh;          /* by this table */
-	_Atomic bool proven; /* what is in it has been read, and is what was inflated */
+	char *path;       /* absolute, as listed */
+	const char *name; /* in keys and in the fingerprint: below the common directory */
+	char *data_path;  /* what is read: `path` itself, or its inflated copy */
+	uint64_t size;    /* of the data; of a compressed file known when it is inflated */
+	int slot;         /* among the open ones, or -1 */
+	bool packed;      /* compressed: */
+	bool copied;      /* its copy has been found, or made: */
+	bool fresh;       /* by this table */
+	/* When the copy was last changed that was read, and is as it was made; ns, 0: none. */
+	_Atomic int64_t proven;
 	uint64_t packed_size;
 	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes: CRC and length of gzip */
 	struct segue_copy copy;
@@ -86,8 +87,8 @@ int segue_files_inflate(struct segue_files *files, const struct segue_source_mea
 /* Reads all copies that were there before, and inflates anew what is not as it was made. */
 int segue_files_check_copies(struct segue_files *files, const struct segue_source_means *means);
 /*
- * Where data are damaged: 0 if they are so in the file itself. SEGUE_ESOURCE: the copy of it is
- * damaged, and is removed.
+ * Where data are damaged: 0 if they are so in the file itself. SEGUE_ESOURCE: the copy of it that
+ * is open is damaged, and is removed.
  */
 int segue_files_check_copy(struct segue_files *files, size_t file);
 /* Removes the copy of a compressed file, which is of no use. */
@@ -100,6 +101,8 @@ void segue_files_discard(struct segue_files *files, size_t file);
 int segue_files_read(
 	struct segue_files *files, size_t file, uint64_t position, void *bytes, size_t size);
 
+/* Puts in front of an error's detail which file, and of a compressed one, which copy. */
+int segue_file_fail_within(int rc, const struct segue_file *file);
 /* Bytes of memory that the table takes. */
 size_t segue_files_memory(const struct segue_files *files);
 

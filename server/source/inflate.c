@@ -85,6 +85,30 @@ bool segue_packing_is_gzip(const struct segue_packing *packing)
 
 /* ---- Inflating ------------------------------------------------------------------------------- */
 
+ssize_t segue_read_at(int fd, uint64_t position, void *bytes, size_t size)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n =
+			pread(fd, (uint8_t *)bytes + done, size - done, (off_t)(position + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+static bool read_all(int fd, uint64_t position, void *bytes, size_t size)
+{
+	return segue_read_at(fd, position, bytes, size) == (ssize_t)size;
+}
+
 static int look_at_space(struct inflation *inflation)
 {
 	struct statvfs fs;
@@ -166,7 +190,7 @@ static int read_in(struct inflation *inflation)
 /* Offset in the compressed file of the next byte to inflate. */
 static uint64_t place(const struct inflation *inflation)
 {
-	return (inflation->taken - inflation->stream.avail_in);
+	return inflation->taken - inflation->stream.avail_in;
 }
 
 static int damaged(struct inflation *inflation, int code)
@@ -215,7 +239,7 @@ static int more(struct inflation *inflation)
 /* Notes the member that has just ended. */
 static int end_member(struct inflation *inflation)
 {
-	uint64_t end = inflation->taken - inflation->stream.avail_in;
+	uint64_t end = place(inflation);
 
 	inflation->between = true;
 	if (inflation->members == inflation->member_room) {
@@ -230,8 +254,8 @@ static int end_member(struct inflation *inflation)
 	}
 	struct member *member = &inflation->member[inflation->members++];
 	member->end = end;
-	if (pread(inflation->in, member->trail, sizeof(member->trail),
-		    (off_t)(end - sizeof(member->trail))) == sizeof(member->trail))
+	if (read_all(inflation->in, end - sizeof(member->trail), member->trail,
+		    sizeof(member->trail)))
 		return 0;
 	return segue_fail(SEGUE_ESOURCE, "%s: cannot be read at byte %" PRIu64, inflation->path,
 		end - sizeof(member->trail));
@@ -376,21 +400,6 @@ int segue_inflate_file(int in, const char *path, const char *target,
 
 /* ---- Copies ---------------------------------------------------------------------------------- */
 
-static bool read_at(int fd, uint64_t position, void *bytes, size_t size)
-{
-	ssize_t n;
-
-	for (size_t done = 0; done < size; done += (size_t)n) {
-		do
-			n = pread(
-				fd, (uint8_t *)bytes + done, size - done, (off_t)(position + done));
-		while (n < 0 && errno == EINTR);
-		if (n <= 0)
-			return false;
-	}
-	return true;
-}
-
 /* The seal at the end of a copy, and its table, malloc'd: true if they are sound. */
 static bool read_seal(int fd, struct seal *seal, struct member **member)
 {
@@ -400,13 +409,13 @@ static bool read_seal(int fd, struct seal *seal, struct member **member)
 	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < sizeof(*seal))
 		return false;
 	uint64_t room = (uint64_t)st.st_size - sizeof(*seal);
-	if (!read_at(fd, room, seal, sizeof(*seal)) || seal->magic != SEAL_MAGIC ||
+	if (!read_all(fd, room, seal, sizeof(*seal)) || seal->magic != SEAL_MAGIC ||
 		seal->members > room / sizeof(**member))
 		return false;
 	uint64_t table = seal->members * sizeof(**member);
 	if (seal->size != room - table || !(*member = malloc(table + 1)))
 		return false;
-	return read_at(fd, seal->size, *member, table) && check_of(seal, *member) == seal->check;
+	return read_all(fd, seal->size, *member, table) && check_of(seal, *member) == seal->check;
 }
 
 /* Whether the compressed file has the members of which the copy was made. */
@@ -418,10 +427,15 @@ static bool same_members(int in, const struct seal *seal, const struct member *m
 	if (fstat(in, &st) < 0 || (uint64_t)st.st_size != seal->packed_size)
 		return false;
 	for (uint64_t i = 0; i < seal->members; i++)
-		if (!read_at(in, member[i].end - sizeof(trail), trail, sizeof(trail)) ||
+		if (!read_all(in, member[i].end - sizeof(trail), trail, sizeof(trail)) ||
 			memcmp(trail, member[i].trail, sizeof(trail)) != 0)
 			return false;
 	return true;
+}
+
+int segue_copy_open(const char *target)
+{
+	return open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
 bool segue_copy_look(const char *target, int in, struct segue_copy *copy)
@@ -429,7 +443,7 @@ bool segue_copy_look(const char *target, int in, struct segue_copy *copy)
 	struct member *member = NULL;
 	struct seal seal;
 	bool fits = false;
-	int fd = open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int fd = segue_copy_open(target);
 
 	if (fd < 0)
 		return false;
@@ -452,7 +466,7 @@ bool segue_copy_is(int fd, const struct segue_copy *copy)
 	struct stat st;
 
 	return fstat(fd, &st) == 0 && (uint64_t)st.st_size == copy->stored &&
-	       read_at(fd, copy->stored - sizeof(seal), &seal, sizeof(seal)) &&
+	       read_all(fd, copy->stored - sizeof(seal), &seal, sizeof(seal)) &&
 	       seal.magic == SEAL_MAGIC && seal.check == copy->seal;
 }
 
@@ -466,7 +480,7 @@ static int check_data(int fd, const struct seal *seal, uint8_t *bytes, XXH3_stat
 
 		if (rc)
 			return rc;
-		if (!read_at(fd, at, bytes, size))
+		if (!read_all(fd, at, bytes, size))
 			return 0;
 		XXH3_128bits_update(hash, bytes, size);
 	}
@@ -474,21 +488,18 @@ static int check_data(int fd, const struct seal *seal, uint8_t *bytes, XXH3_stat
 	return found.low64 == seal->hash[0] && found.high64 == seal->hash[1];
 }
 
-int segue_copy_check(
-	const char *target, const struct segue_copy *copy, struct segue_progress *progress)
+int segue_copy_check(int fd, const struct segue_copy *copy, struct segue_progress *progress)
 {
 	struct member *member = NULL;
 	struct seal seal;
 	XXH3_state_t *hash = XXH3_createState();
 	uint8_t *bytes = malloc(OUT_SIZE);
-	int fd = open(target, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = 0;
+	int rc = 0;
 
 	if (!hash || !bytes)
-		rc = segue_fail(SEGUE_ENOMEM, "no memory to check '%s'", target);
-	else if (fd >= 0 && segue_copy_is(fd, copy) && read_seal(fd, &seal, &member))
+		rc = segue_fail(SEGUE_ENOMEM, "no memory to check an inflated copy");
+	else if (segue_copy_is(fd, copy) && read_seal(fd, &seal, &member))
 		rc = check_data(fd, &seal, bytes, hash, progress);
-	if (fd >= 0)
-		close(fd);
 	free(member);
 	free(bytes);
 	XXH3_freeState(hash);

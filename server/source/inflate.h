@@ -9,6 +9,8 @@
 #ifndef SEGUE_SOURCE_INFLATE_H
 #define SEGUE_SOURCE_INFLATE_H
 
+#include <sys/types.h>
+
 #include "core/progress.h"
 
 /* What files hold, as far as their first bytes tell. */
@@ -27,6 +29,9 @@ struct segue_packing {
 const struct segue_packing *segue_packing_of(const uint8_t *bytes, size_t size);
 /* The only one that is read. */
 bool segue_packing_is_gzip(const struct segue_packing *packing);
+
+/* Reads up to `size` bytes at `position`, fewer only at the end: how many, or -1 and errno. */
+ssize_t segue_read_at(int fd, uint64_t position, void *bytes, size_t size);
 
 /* A copy that may be used. */
 struct segue_copy {
@@ -49,6 +54,8 @@ int segue_inflate_file(int in, const char *path, const char *target,
 	const struct segue_file_format *format, uint64_t keep_free,
 	struct segue_progress *progress);
 
+/* Its fd, no link being followed; negative: there is none. */
+int segue_copy_open(const char *target);
 /*
  * Whether `target` is a copy of the compressed file `in`, by its seal; the data of either are not
  * read. True: *copy.
@@ -57,10 +64,9 @@ bool segue_copy_look(const char *target, int in, struct segue_copy *copy);
 /* The same for a copy that is open, against what is known of it. */
 bool segue_copy_is(int fd, const struct segue_copy *copy);
 /*
- * Whether `target` is that copy, and its data have the hash of its seal: 1, 0, or SEGUE_EGONE,
- * SEGUE_ENOMEM.
+ * Whether `fd` is that copy, and its data have the hash of its seal: 1, 0 (also of no fd), or
+ * SEGUE_EGONE, SEGUE_ENOMEM.
  */
-int segue_copy_check(
-	const char *target, const struct segue_copy *copy, struct segue_progress *progress);
+int segue_copy_check(int fd, const struct segue_copy *copy, struct segue_progress *progress);
 
 #endif

@@ -705,6 +705,13 @@ def test_doctor_names_leftovers(keys: list[str], directory: Path) -> None:
     assert not {"leftovers", "socket"} & findings(directory).keys()
 
 
+def test_doctor_counts_inflated_copies(keys: list[str], directory: Path) -> None:
+    assert "inflated files" not in findings(directory)
+    (directory / "cache").mkdir(exist_ok=True)
+    (directory / "cache" / "0badcafe.inflated").write_bytes(bytes(3 << 20))
+    assert findings(directory)["inflated files"]["finding"].startswith("1 take 3.0 MiB in ")
+
+
 def test_doctor_finds_what_is_bad(keys: list[str], directory: Path, tmp_path: Path) -> None:
     (directory / "segue.sock").write_text("not a socket")
     assert findings(directory, status=WRONG)["socket"]["level"] == "bad"

@@ -860,6 +860,25 @@ Test(example, says_what_the_record_holds)
 		"x (no values), y (int64), z? (int64)");
 }
 
+Test(example, says_what_a_record_holds_in_little_memory)
+{
+	static float many[200000];
+	struct segue_tffeature contexts[] = {
+		good_context[0], {"z", SEGUE_TF_FLOAT, SEGUE_TF_PACKED, 1, 200000, many}};
+	struct segue_tfbytes bytes = {0};
+	struct reader reader;
+
+	bad_spec();
+	segue_tfwrite_example(&bytes, contexts, 2, good, 2);
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_EMISFIT);
+	cr_assert_eq(segue_window_complete(&reader.scan), 0);
+	cr_assert_eq(segue_example_explain(&bad.spec, &reader.scan), SEGUE_EMISFIT);
+	cr_assert(strstr(segue_error_detail(), "c (int64), z (float)"), "%s", segue_error_detail());
+	cr_assert_leq(reader.scan.capacity, 4096);
+	reader_close(&reader);
+	segue_tfbytes_free(&bytes);
+}
+
 Test(example, lengths)
 {
 	struct segue_tffeature change[] = {good[0], good[1]};
@@ -903,24 +922,24 @@ Test(example, damaged_steps)
 	bad_spec();
 	REFUSED_STEP("0 values, expected 2", 0x12, 0);
 	REFUSED_STEP("0 values, expected 2", 0x78, 1);
-	REFUSED_STEP("longer than what it is in", 0x12, 5, 0x0a);
-	REFUSED_STEP("longer than what it is in", 0x12, 3, 0x0a, 8, 0);
+	REFUSED_STEP("goes beyond what it is in", 0x12, 5, 0x0a);
+	REFUSED_STEP("goes beyond what it is in", 0x12, 3, 0x0a, 8, 0);
 	REFUSED_STEP("6 bytes of packed floats", 0x12, 8, 0x0a, 6, 0, 0, 0, 0, 0, 0);
 	REFUSED_STEP("float values have wire type 0", 0x12, 2, 0x08, 1);
 	REFUSED_STEP("float values have wire type 0", 0x10, 1);
 	REFUSED_STEP("0 values, expected 2", 0x12, 0, 0x12, 0);
 	REFUSED_STEP("holds int64 values, but float32 was declared", 0x12, 0, 0x1a, 0);
 	REFUSED_STEP("wire type 4", 0x7b, 0x74);
-	REFUSED_STEP("no field begins here", 0x7b);
+	REFUSED_STEP("a number does not end", 0x7b);
 	REFUSED_STEP("wire type 3", 0x13, 0x14);
 	REFUSED_STEP("wire type 4", 0x14);
 	REFUSED_STEP("wire type 7", 0x7f, 0);
-	REFUSED_STEP("no field begins here", 0x02, 0);
-	REFUSED_STEP("no field begins here", 0x80);
+	REFUSED_STEP("no field begins at byte", 0x02, 0);
+	REFUSED_STEP("a number does not end", 0x80);
 	REFUSED_STEP("a number does not end", 0x78, 0x80, 0x80);
 	REFUSED_STEP("a number does not end", 0x78, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 		0xff, 0x02);
-	REFUSED_STEP("longer than what it is in", 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+	REFUSED_STEP("goes beyond what it is in", 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 		0xff, 0xff, 0x01);
 	REFUSED_STEP("several bytes values", 0x0a, 20, 0x0a, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0x0a, 8, 0,
 		0, 0, 0, 0, 0, 0, 0);

@@ -989,6 +989,97 @@ Test(source, damaged_data_in_gzip)
 	segue_tfbytes_free(&packed);
 }
 
+/* Damage where the index looks first: not a change of the data. */
+Test(source, a_damaged_copy_of_a_kept_index)
+{
+	struct segue_source *source;
+	char name[SEGUE_TMPDIR_MAX];
+
+	make_file("a", 0, 20, true);
+	use("a");
+	source = open_source();
+	source->ops->destroy(source);
+	cr_assert_eq(copies(name), 1);
+	flip(name, 3);
+	source = open_source();
+	for (uint64_t i = 0; i < 20; i++)
+		check_record(source, i, i);
+	source->ops->destroy(source);
+}
+
+/* A compressed shard without records is one, also when its copy is there. */
+Test(source, an_empty_gzip_file_among_others)
+{
+	struct segue_tfbytes packed = {0};
+
+	mkdir(path_of("e"), 0700);
+	segue_tfwrite_gzip(&packed, "", 0);
+	segue_tfwrite_file(path_of("e/a"), packed.bytes, packed.size);
+	make_file("e/b", 0, 20, false);
+	use("e/*");
+	for (int turn = 0; turn < 2; turn++) {
+		struct segue_source *source = open_source();
+
+		cr_assert_eq(source->ops->records(source), 20);
+		source->ops->destroy(source);
+		forget();
+	}
+	segue_tfbytes_free(&packed);
+}
+
+/* What is open is what is judged, whatever has taken the place of its name meanwhile. */
+Test(source, a_damaged_copy_that_was_replaced)
+{
+	struct segue_source *source, *other;
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	char name[SEGUE_TMPDIR_MAX];
+
+	make_file("a", 0, 20, true);
+	use("a");
+	test.spec.on_error = SEGUE_ON_ERROR_SKIP;
+	source = open_source();
+	cr_assert_eq(copies(name), 1);
+	flip(name, 14);
+	forget();
+	other = open_source(); /* makes it anew */
+	check_record(other, 0, 0);
+	cr_assert_eq(segue_source_admit(source, 0, &record, &admitted), SEGUE_ESOURCE);
+	cr_assert(strstr(segue_error_detail(), "the inflated copy of the file is damaged"), "%s",
+		segue_error_detail());
+	cr_assert_eq(copies(name), 1);
+	source->ops->destroy(source);
+	other->ops->destroy(other);
+}
+
+/* That a copy was sound when one record was found damaged says nothing of it later. */
+Test(source, a_copy_damaged_after_it_was_checked)
+{
+	struct segue_tfbytes bytes = {0}, packed = {0};
+	struct segue_source *source;
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	char name[SEGUE_TMPDIR_MAX];
+
+	make_bytes(&bytes, 0, 5);
+	bytes.bytes[14] ^= 1;
+	segue_tfwrite_gzip(&packed, bytes.bytes, bytes.size);
+	segue_tfwrite_file(path_of("a"), packed.bytes, packed.size);
+	use("a");
+	test.spec.on_error = SEGUE_ON_ERROR_SKIP;
+	source = open_source();
+	cr_assert_eq(segue_source_admit(source, 0, &record, &admitted), SEGUE_SOURCE_SKIPPED);
+	usleep(20000); /* file systems tell times in ticks */
+	cr_assert_eq(copies(name), 1);
+	flip(name, (long)bytes.size - 6);
+	cr_assert_eq(segue_source_admit(source, 4, &record, &admitted), SEGUE_ESOURCE);
+	cr_assert(strstr(segue_error_detail(), "the inflated copy of the file is damaged"), "%s",
+		segue_error_detail());
+	source->ops->destroy(source);
+	segue_tfbytes_free(&bytes);
+	segue_tfbytes_free(&packed);
+}
+
 /* A copy that ends where a record ends, as a full disk or a hand may leave it: made anew. */
 Test(source, a_copy_cut_between_records)
 {

@@ -154,26 +154,27 @@ static int scan_list(struct scan *scan, const struct name *name, struct segue_pi
 	return rc < 0 ? segue_fail_within(rc, "feature '%s'", spec->sequences[i].name) : rc;
 }
 
-/* The Feature of a context entry, whole, in the window. */
-static int take_context(
-	struct segue_piece *value, uint64_t limit, const uint8_t **bytes, size_t *size)
+/* Takes the Feature of a context entry into the window, whole. */
+static int take_context(const struct segue_piece *value, uint64_t limit)
 {
-	*size = (size_t)segue_piece_size(value);
-	if (*size > limit)
-		return segue_fail(
-			SEGUE_EMISFIT, "%zu bytes, more than the declared values can take", *size);
-	return segue_window_at(value->window, value->at, *size, bytes);
+	uint64_t size = segue_piece_size(value);
+	const uint8_t *bytes;
+
+	if (size > limit)
+		return segue_fail(SEGUE_EMISFIT,
+			"%" PRIu64 " bytes, more than the declared values can take", size);
+	return segue_window_at(value->window, value->at, size, &bytes);
 }
 
 static int scan_key(struct scan *scan, struct segue_piece *value)
 {
 	struct segue_example *example = scan->example;
-	const uint8_t *bytes = NULL, *text = NULL;
-	size_t length, size = 0;
-	int rc = take_context(value, 65536, &bytes, &length);
+	const uint8_t *text = NULL;
+	size_t size = 0;
+	int rc = take_context(value, 65536);
 
 	if (!rc)
-		rc = segue_feature_text(bytes, length, &text, &size);
+		rc = segue_feature_text(*value, &text, &size);
 	if (rc)
 		return rc;
 	if (size < 1 || size > SEGUE_EXAMPLE_KEY_MAX)
@@ -190,16 +191,12 @@ static int scan_context_field(struct scan *scan, size_t i, struct segue_piece *v
 {
 	const struct segue_field *field = &scan->spec->contexts[i];
 	struct segue_example *example = scan->example;
-	const uint8_t *bytes;
-	size_t size;
-	int rc;
 
 	example->context_found[i] = true;
-	rc = take_context(value, segue_feature_limit(field), &bytes, &size);
+	int rc = take_context(value, segue_feature_limit(field));
 	if (rc)
 		return rc;
-	return segue_feature_decode(
-		field, bytes, size, example->context + example->context_offset[i]);
+	return segue_feature_decode(field, *value, example->context + example->context_offset[i]);
 }
 
 static int scan_context(struct scan *scan, const struct name *name, struct segue_piece *value)
@@ -375,27 +372,29 @@ struct contents {
 	size_t used[2], count[2];
 };
 
-/* The kind of a context feature, or of the first step of a list. */
+/*
+ * The kind of a context feature, or of the first step of a list; it may be of any size, and is not
+ * taken into memory.
+ */
 static int find_kind(struct segue_piece value, uint64_t map, enum segue_kind *kind)
 {
-	const uint8_t *bytes;
+	struct segue_piece inner;
 	uint64_t number = 0;
 	int rc = 0;
 
 	*kind = SEGUE_KIND_NONE;
-	while (!rc && map == FEATURE_LISTS && number != 1 && value.at < value.end) {
-		struct segue_piece step;
-
-		rc = segue_piece_take_message(&value, 1, &number, &step);
+	while (!rc && map == FEATURE_LISTS && number != 1) {
+		if (value.at == value.end)
+			return 0;
+		rc = segue_piece_take_message(&value, 1, &number, &inner);
 		if (!rc && number == 1)
-			value = step;
+			value = inner;
 	}
-	if (rc || !segue_piece_size(&value) || (map == FEATURE_LISTS && number != 1) ||
-		segue_piece_size(&value) > UINT32_MAX)
-		return rc;
-	rc = segue_window_at(value.window, value.at, segue_piece_size(&value), &bytes);
-	if (!rc)
-		*kind = segue_feature_kind(bytes, (size_t)segue_piece_size(&value));
+	while (!rc && value.at < value.end) {
+		rc = segue_piece_take_message(&value, SEGUE_KIND_INT64, &number, &inner);
+		if (!rc && number <= SEGUE_KIND_INT64)
+			*kind = (enum segue_kind)number;
+	}
 	return rc;
 }
 
@@ -420,7 +419,7 @@ static int note_entry(void *arg, uint64_t map, const struct name *name, struct s
 	enum segue_kind kind;
 
 	int rc = find_kind(*value, map, &kind);
-	if (rc)
+	if (rc && rc != SEGUE_EDATA) /* which is no news */
 		return rc;
 	note_declared(contents, map, name);
 	if (*used < sizeof(contents->text[m]))

@@ -3,8 +3,9 @@
  * proto/example.proto has the messages.
  *
  * What protobuf allows is read as it reads it: maps in pieces, a name given again (the last one
- * counts), lists in parts, unknown fields and groups. Two things it would make something of are
- * errors: a known field of another wire type, and a map entry whose value comes in pieces.
+ * counts, and each must fit), lists in parts, unknown fields and groups. Three things it would make
+ * something of are errors: a known field of another wire type, a map entry whose value comes in
+ * pieces, and a number of more than 64 bits.
  */
 #ifndef SEGUE_SOURCE_TFRECORD_EXAMPLE_H
 #define SEGUE_SOURCE_TFRECORD_EXAMPLE_H

@@ -7,25 +7,15 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "source/source.h"
-#include "source/tfrecord/wire.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats on the wire are little-endian");
-
-/* A field of a message: its number, and its value by wire type. */
-struct part {
-	uint64_t number;
-	enum segue_wire wire;
-	uint64_t value;       /* SEGUE_WIRE_VARINT */
-	const uint8_t *bytes; /* otherwise */
-	size_t size;
-};
 
 /* Values on their way to a field. */
 struct sink {
 	const struct segue_field *field;
 	uint8_t *out;   /* NULL: only checked and counted */
 	uint64_t count; /* may exceed field->elements; nothing is written beyond */
-	/* Of a key: */
+	/* Of a key, which has no field: */
 	const uint8_t *text;
 	size_t text_size;
 };
@@ -134,104 +124,6 @@ bool segue_feature_plain(const uint8_t *bytes, size_t length, enum segue_kind *k
 	return true;
 }
 
-static inline int take_varint(const uint8_t **bytes, size_t *size, uint64_t *value)
-{
-	size_t used = segue_varint(*bytes, *size, value);
-
-	if (!used)
-		return segue_fail(SEGUE_EDATA, "damaged message: a number does not end");
-	*bytes += used;
-	*size -= used;
-	return 0;
-}
-
-static inline int take_tag(const uint8_t **bytes, size_t *size, struct part *part)
-{
-	uint64_t tag;
-	size_t used = segue_varint(*bytes, *size, &tag);
-
-	if (!used || tag > UINT32_MAX || tag < 8)
-		return segue_fail(SEGUE_EDATA, "damaged message: no field begins here");
-	*bytes += used;
-	*size -= used;
-	part->number = tag >> 3;
-	part->wire = (enum segue_wire)(tag & 7);
-	return 0;
-}
-
-/* Takes a field's value that is no group. */
-static inline int take_value(const uint8_t **bytes, size_t *size, struct part *part)
-{
-	uint64_t length = 0;
-	int rc = 0;
-
-	switch (part->wire) {
-	case SEGUE_WIRE_VARINT:
-		rc = take_varint(bytes, size, &part->value);
-		break;
-	case SEGUE_WIRE_BYTES:
-		rc = take_varint(bytes, size, &length);
-		break;
-	case SEGUE_WIRE_64:
-		length = 8;
-		break;
-	case SEGUE_WIRE_32:
-		length = 4;
-		break;
-	case SEGUE_WIRE_GROUP:
-	case SEGUE_WIRE_GROUP_END:
-	default: /* what the wire can hold and the type does not name */
-		return segue_fail(SEGUE_EDATA,
-			"damaged message: field %" PRIu64 " has wire type %d", part->number,
-			(int)part->wire);
-	}
-	if (rc)
-		return rc;
-	if (length > *size)
-		return segue_fail(SEGUE_EDATA,
-			"damaged message: field %" PRIu64 " is longer than what it is in",
-			part->number);
-	part->bytes = *bytes;
-	part->size = (size_t)length;
-	*bytes += length;
-	*size -= length;
-	return 0;
-}
-
-/* Passes over a group, behind its first tag. */
-static int skip_group(const uint8_t **bytes, size_t *size, uint64_t number)
-{
-	uint64_t open[SEGUE_GROUPS_MAX] = {number};
-	size_t depth = 1;
-
-	while (depth) {
-		struct part part = {0};
-
-		int rc = take_tag(bytes, size, &part);
-		if (!rc && part.wire == SEGUE_WIRE_GROUP && depth < SEGUE_GROUPS_MAX)
-			open[depth++] = part.number;
-		else if (!rc && part.wire == SEGUE_WIRE_GROUP_END && part.number == open[depth - 1])
-			depth--;
-		else if (!rc)
-			rc = take_value(bytes, size, &part);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-/* Takes the next field off a message. */
-static inline int next_part(const uint8_t **bytes, size_t *size, struct part *part)
-{
-	*part = (struct part){0};
-	int rc = take_tag(bytes, size, part);
-	if (rc)
-		return rc;
-	if (part->wire == SEGUE_WIRE_GROUP)
-		return skip_group(bytes, size, part->number);
-	return take_value(bytes, size, part);
-}
-
 static int take_integer(struct sink *sink, uint64_t value)
 {
 	const struct segue_dtype_row *dtype = segue_dtype_row(sink->field->dtype);
@@ -256,38 +148,42 @@ static void take_floats(struct sink *sink, const uint8_t *bytes, size_t count)
 	sink->count += count;
 }
 
-static int wrong_wire(const struct part *part, enum segue_kind kind)
+static int wrong_wire(const struct segue_part *part, enum segue_kind kind)
 {
 	return segue_fail(SEGUE_EDATA, "damaged message: %s values have wire type %d",
 		segue_kind_name(kind), (int)part->wire);
 }
 
-static int take_float_part(struct sink *sink, const struct part *part)
+static int take_float_part(struct sink *sink, const struct segue_part *part)
 {
+	uint64_t size = segue_piece_size(&part->inner);
+
 	if (part->wire != SEGUE_WIRE_32 && part->wire != SEGUE_WIRE_BYTES)
 		return wrong_wire(part, SEGUE_KIND_FLOAT);
-	if (part->size % 4)
+	if (size % 4)
 		return segue_fail(
-			SEGUE_EDATA, "damaged message: %zu bytes of packed floats", part->size);
-	take_floats(sink, part->bytes, part->size / 4);
+			SEGUE_EDATA, "damaged message: %" PRIu64 " bytes of packed floats", size);
+	take_floats(sink, segue_piece_bytes(&part->inner), (size_t)size / 4);
 	return 0;
 }
 
-static int take_integer_part(struct sink *sink, const struct part *part)
+static int take_integer_part(struct sink *sink, const struct segue_part *part)
 {
+	size_t size = (size_t)segue_piece_size(&part->inner);
+
 	if (part->wire == SEGUE_WIRE_VARINT)
 		return take_integer(sink, part->value);
 	if (part->wire != SEGUE_WIRE_BYTES)
 		return wrong_wire(part, SEGUE_KIND_INT64);
-	for (size_t at = 0; at < part->size;) {
+	const uint8_t *bytes = segue_piece_bytes(&part->inner);
+	for (size_t at = 0; at < size;) {
 		uint64_t value;
-		size_t used = segue_varint(part->bytes + at, part->size - at, &value);
-		int rc;
+		size_t used = segue_varint(bytes + at, size - at, &value);
 
 		if (!used)
 			return segue_fail(
 				SEGUE_EDATA, "damaged message: a packed integer does not end");
-		rc = take_integer(sink, value);
+		int rc = take_integer(sink, value);
 		if (rc)
 			return rc;
 		at += used;
@@ -295,36 +191,44 @@ static int take_integer_part(struct sink *sink, const struct part *part)
 	return 0;
 }
 
-static int take_bytes_part(struct sink *sink, const struct part *part)
+static int take_bytes_part(struct sink *sink, const struct segue_part *part)
 {
 	const struct segue_field *field = sink->field;
+	size_t size = (size_t)segue_piece_size(&part->inner);
 
 	if (part->wire != SEGUE_WIRE_BYTES)
 		return wrong_wire(part, SEGUE_KIND_BYTES);
+	const uint8_t *bytes = segue_piece_bytes(&part->inner);
+	if (!field) {
+		sink->text = bytes;
+		sink->text_size = size;
+		sink->count++;
+		return 0;
+	}
 	if (sink->count)
 		return segue_fail(SEGUE_EMISFIT,
 			"several bytes values; expected one, with all of the %s values",
 			segue_dtype_name(field->dtype));
-	if (part->size != field->size)
+	if (size != field->size)
 		return segue_fail(SEGUE_EMISFIT,
 			"a bytes value of %zu bytes, expected %" PRIu64 " (%" PRIu64
 			" values of %s)",
-			part->size, field->size, field->elements, segue_dtype_name(field->dtype));
-	if (!bytes_fit(field, part->bytes, part->size))
+			size, field->size, field->elements, segue_dtype_name(field->dtype));
+	if (!bytes_fit(field, bytes, size))
 		return segue_fail(
 			SEGUE_EMISFIT, "a byte that is neither 0 nor 1 does not fit bool");
 	if (sink->out)
-		memcpy(sink->out, part->bytes, part->size);
+		memcpy(sink->out, bytes, size);
 	sink->count = field->elements ? field->elements : 1;
 	return 0;
 }
 
-static int take_list(struct sink *sink, enum segue_kind kind, const uint8_t *bytes, size_t size)
+static int take_list(struct sink *sink, enum segue_kind kind, struct segue_piece list)
 {
-	while (size) {
-		struct part part;
-		int rc = next_part(&bytes, &size, &part);
+	while (list.at < list.end) {
+		struct segue_part part;
 
+		int rc = segue_piece_take(&list, &part);
 		if (rc)
 			return rc;
 		if (part.number != 1)
@@ -343,29 +247,28 @@ static int take_list(struct sink *sink, enum segue_kind kind, const uint8_t *byt
 
 /* The lists of a Feature that count: those of the kind that comes last, behind any other. */
 struct lists {
-	enum segue_kind kind; /* SEGUE_KIND_NONE: there are none */
-	const uint8_t *bytes; /* from the first of them to the end of the Feature */
-	size_t size;
-	struct part only; /* the list, if it is but one */
+	enum segue_kind kind;    /* SEGUE_KIND_NONE: there are none */
+	struct segue_piece from; /* from the first of them to the end of the Feature */
+	struct segue_piece only; /* the list, if it is but one */
 	bool several;
 };
 
-static int find_lists(const uint8_t *bytes, size_t length, struct lists *lists)
+static int find_lists(struct segue_piece feature, struct lists *lists)
 {
-	*lists = (struct lists){.kind = SEGUE_KIND_NONE, .bytes = bytes};
-	while (length) {
-		struct lists here = {.bytes = bytes, .size = length};
-		struct part part;
+	*lists = (struct lists){.kind = SEGUE_KIND_NONE};
+	while (feature.at < feature.end) {
+		struct lists here = {.from = feature};
+		struct segue_part part;
 
-		int rc = next_part(&bytes, &length, &part);
+		int rc = segue_piece_take(&feature, &part);
 		if (rc)
 			return rc;
-		if (part.number < 1 || part.number > 3)
+		if (part.number > SEGUE_KIND_INT64)
 			continue;
 		here.kind = (enum segue_kind)part.number;
+		here.only = part.inner;
 		if (part.wire != SEGUE_WIRE_BYTES)
 			return wrong_wire(&part, here.kind);
-		here.only = part;
 		if (here.kind != lists->kind)
 			*lists = here;
 		else
@@ -374,39 +277,36 @@ static int find_lists(const uint8_t *bytes, size_t length, struct lists *lists)
 	return 0;
 }
 
-/* Calls `take` for each list. They have been gone through once: their Feature is not damaged. */
-static int take_lists(struct sink *sink, const struct lists *lists,
-	int (*take)(struct sink *sink, enum segue_kind kind, const uint8_t *bytes, size_t size))
+/* They have been gone through once: their Feature is not damaged. */
+static int take_lists(struct sink *sink, const struct lists *lists)
 {
-	const uint8_t *bytes = lists->bytes;
-	size_t size = lists->size;
+	struct segue_piece left = lists->from;
 	int rc = 0;
 
-	if (lists->kind && !lists->several)
-		return take(sink, lists->kind, lists->only.bytes, lists->only.size);
-	while (!rc && size) {
-		struct part part;
+	if (!lists->several)
+		return take_list(sink, lists->kind, lists->only);
+	while (!rc && left.at < left.end) {
+		struct segue_part part;
 
-		rc = next_part(&bytes, &size, &part);
+		rc = segue_piece_take(&left, &part);
 		if (!rc && part.number == (uint64_t)lists->kind)
-			rc = take(sink, lists->kind, part.bytes, part.size);
+			rc = take_list(sink, lists->kind, part.inner);
 	}
 	return rc;
 }
 
-int segue_feature_decode(
-	const struct segue_field *field, const uint8_t *bytes, size_t length, void *out)
+int segue_feature_decode(const struct segue_field *field, struct segue_piece feature, void *out)
 {
 	struct sink sink = {.field = field, .out = out};
 	struct lists lists;
 
-	int rc = find_lists(bytes, length, &lists);
+	int rc = find_lists(feature, &lists);
 	if (rc)
 		return rc;
 	if (lists.kind > SEGUE_KIND_BYTES && lists.kind != segue_field_kind(field))
 		return segue_fail(SEGUE_EMISFIT, "holds %s values, but %s was declared",
 			segue_kind_name(lists.kind), segue_dtype_name(field->dtype));
-	rc = take_lists(&sink, &lists, take_list);
+	rc = take_lists(&sink, &lists);
 	if (rc)
 		return rc;
 	if (lists.kind == SEGUE_KIND_BYTES && sink.count)
@@ -417,38 +317,18 @@ int segue_feature_decode(
 	return 0;
 }
 
-/* Counts bytes values, and keeps where the last one is. */
-static int take_text(struct sink *sink, enum segue_kind kind, const uint8_t *bytes, size_t size)
-{
-	while (size) {
-		struct part part;
-
-		int rc = next_part(&bytes, &size, &part);
-		if (rc)
-			return rc;
-		if (part.number != 1)
-			continue;
-		if (part.wire != SEGUE_WIRE_BYTES)
-			return wrong_wire(&part, kind);
-		sink->text = part.bytes;
-		sink->text_size = part.size;
-		sink->count++;
-	}
-	return 0;
-}
-
-int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **value, size_t *size)
+int segue_feature_text(struct segue_piece feature, const uint8_t **value, size_t *size)
 {
 	struct sink sink = {.field = NULL};
 	struct lists lists;
 
-	int rc = find_lists(bytes, length, &lists);
+	int rc = find_lists(feature, &lists);
 	if (rc)
 		return rc;
 	if (lists.kind != SEGUE_KIND_BYTES)
 		return segue_fail(SEGUE_EMISFIT, "holds %s values, but a key is one bytes value",
 			segue_kind_name(lists.kind));
-	rc = take_lists(&sink, &lists, take_text);
+	rc = take_lists(&sink, &lists);
 	if (rc)
 		return rc;
 	if (sink.count != 1)
@@ -457,11 +337,4 @@ int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **valu
 	*value = sink.text;
 	*size = sink.text_size;
 	return 0;
-}
-
-enum segue_kind segue_feature_kind(const uint8_t *bytes, size_t length)
-{
-	struct lists lists;
-
-	return find_lists(bytes, length, &lists) ? SEGUE_KIND_NONE : lists.kind;
 }

@@ -1,5 +1,6 @@
 /*
- * One tf.train.Feature in memory: is it what a field declares, and its values as that field's.
+ * One tf.train.Feature that a window has: is it what a field declares, and its values as that
+ * field's.
  *
  * Floats and integers may be packed, unpacked or both; bytes are the values themselves in the byte
  * order of the machine. A narrower integer type is checked for range. As in any protobuf message
@@ -9,6 +10,7 @@
 #define SEGUE_SOURCE_TFRECORD_FEATURE_H
 
 #include "core/spec.h"
+#include "source/tfrecord/message.h"
 
 /* What a Feature holds: its field number in the message. */
 enum segue_kind {
@@ -39,16 +41,12 @@ void segue_values_decode(const struct segue_field *field, enum segue_kind kind,
 	const uint8_t *bytes, size_t size, void *out);
 
 /*
- * Any Feature, in whatever form: checks it, and decodes it if `out` is not NULL. SEGUE_EDATA: the
- * message is damaged; SEGUE_EMISFIT says what does not fit ("5 values, expected 4").
+ * Any Feature, in whatever form, which the window has: checks it, and decodes it if `out` is not
+ * NULL. SEGUE_EDATA: the message is damaged; SEGUE_EMISFIT says what does not fit ("5 values,
+ * expected 4").
  */
-int segue_feature_decode(
-	const struct segue_field *field, const uint8_t *bytes, size_t length, void *out);
-/* The only value of a Feature of bytes: *value points into `bytes`. SEGUE_EDATA,
- * SEGUE_EMISFIT. */
-int segue_feature_text(const uint8_t *bytes, size_t length, const uint8_t **value, size_t *size);
-
-/* The kind of values that a Feature holds; NONE: none, or its message is damaged. */
-enum segue_kind segue_feature_kind(const uint8_t *bytes, size_t length);
+int segue_feature_decode(const struct segue_field *field, struct segue_piece feature, void *out);
+/* The only value of such a Feature of bytes, in the window. SEGUE_EDATA, SEGUE_EMISFIT. */
+int segue_feature_text(struct segue_piece feature, const uint8_t **value, size_t *size);
 
 #endif

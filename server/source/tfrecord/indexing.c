@@ -55,14 +55,6 @@ static int add_entry(void *arg, uint64_t offset, uint64_t length, uint32_t crc)
 	return 0;
 }
 
-/* A damaged inflated copy is to be told from damaged data. */
-static int within_file(int rc, const struct segue_file *file)
-{
-	if (file->packed)
-		return segue_fail_within(rc, "%s (inflated to '%s')", file->path, file->data_path);
-	return segue_fail_within(rc, "%s", file->path);
-}
-
 static int fail_empty(struct segue_files *files)
 {
 	for (size_t i = 0; i < files->count; i++)
@@ -93,7 +85,7 @@ static int build_index(struct segue_index *index, struct segue_files *files,
 		if (rc == SEGUE_EDATA) /* a copy that is of no use to anybody */
 			segue_files_discard(files, i);
 		if (rc)
-			return within_file(rc, &files->file[i]);
+			return segue_file_fail_within(rc, &files->file[i]);
 	}
 	index->first[files->count] = build.count;
 	if (build.count == 0)
@@ -118,7 +110,7 @@ static void make_name(const struct segue_spec *spec, char name[SEGUE_KEPT_NAME_S
 		high = XXH3_64bits_withSeed(paths->path[i], size, high);
 		low = XXH3_64bits_withSeed(paths->path[i], size, low);
 	}
-	snprintf(name, SEGUE_KEPT_NAME_SIZE, "index-%016jx%016jx", high, low);
+	snprintf(name, SEGUE_KEPT_NAME_SIZE, "index-%016" PRIx64 "%016" PRIx64, high, low);
 }
 
 /* As it is kept, or built and kept. */

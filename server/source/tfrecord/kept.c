@@ -145,9 +145,6 @@ static int take_apart(const char *name, const uint8_t *bytes, size_t size, struc
 	return 0;
 }
 
-static const char advice[] = "; a data set belongs to its streams: put it back as it was, or give "
-			     "the stream another name";
-
 /* What files of the same paths are listed in: each so often, and in the same order. */
 static int compare_listings(const struct blob *blob, const struct segue_files *files)
 {
@@ -157,13 +154,13 @@ static int compare_listings(const struct blob *blob, const struct segue_files *f
 		return segue_fail(SEGUE_ECHANGED,
 			"%s: the same files, but %" PRIu64 " are listed, where there were %" PRIu64
 			"%s",
-			files->file[0].path, now, kept, advice);
+			files->file[0].path, now, kept, SEGUE_CHANGED_ADVICE);
 	for (uint64_t i = 0; i < now; i++)
 		if (blob->listing[i] != files->listing[i])
 			return segue_fail(SEGUE_ECHANGED,
 				"%s: listed as number %" PRIu64
 				", where another file was: the files are in another order%s",
-				files->file[files->listing[i]].path, i, advice);
+				files->file[files->listing[i]].path, i, SEGUE_CHANGED_ADVICE);
 	return 0;
 }
 
@@ -179,20 +176,21 @@ static int compare_lists(const struct blob *blob, const struct segue_files *file
 		if (order < 0)
 			break;
 		if (order > 0)
-			return segue_fail(
-				SEGUE_ECHANGED, "%s: gone from the data set%s", path, advice);
+			return segue_fail(SEGUE_ECHANGED, "%s: gone from the data set%s", path,
+				SEGUE_CHANGED_ADVICE);
 	}
 	if (i < files->count)
-		return segue_fail(
-			SEGUE_ECHANGED, "%s: new in the data set%s", files->file[i].path, advice);
+		return segue_fail(SEGUE_ECHANGED, "%s: new in the data set%s", files->file[i].path,
+			SEGUE_CHANGED_ADVICE);
 	if (path < end)
-		return segue_fail(SEGUE_ECHANGED, "%s: gone from the data set%s", path, advice);
+		return segue_fail(
+			SEGUE_ECHANGED, "%s: gone from the data set%s", path, SEGUE_CHANGED_ADVICE);
 	return compare_listings(blob, files);
 }
 
 static int changed(const struct segue_file *file, const char *what)
 {
-	return segue_fail(SEGUE_ECHANGED, "%s: %s%s", file->path, what, advice);
+	return segue_fail(SEGUE_ECHANGED, "%s: %s%s", file->path, what, SEGUE_CHANGED_ADVICE);
 }
 
 static int compare_size(const struct segue_file *file, uint64_t size, uint64_t kept)
@@ -201,7 +199,7 @@ static int compare_size(const struct segue_file *file, uint64_t size, uint64_t k
 		return 0;
 	return segue_fail(SEGUE_ECHANGED,
 		"%s: has %" PRIu64 " bytes, had %" PRIu64 " when it was indexed%s", file->path,
-		size, kept, advice);
+		size, kept, SEGUE_CHANGED_ADVICE);
 }
 
 /* What can be told before compressed files are inflated. */
@@ -240,14 +238,14 @@ static int compare_record(
 	if (!segue_tfrecord_length(header, &length) || length != entry->length)
 		return segue_fail(SEGUE_ECHANGED,
 			"%s: the record at byte %" PRIu64 " is not what it was%s",
-			files->file[number].path, entry->offset, advice);
+			files->file[number].path, entry->offset, SEGUE_CHANGED_ADVICE);
 	rc = segue_files_read(
 		files, number, entry->offset + sizeof(header) + length, &crc, sizeof(crc));
 	if (rc || crc == entry->crc)
 		return rc;
 	return segue_fail(SEGUE_ECHANGED,
 		"%s: the checksum of the record at byte %" PRIu64 " is not what it was%s",
-		files->file[number].path, entry->offset, advice);
+		files->file[number].path, entry->offset, SEGUE_CHANGED_ADVICE);
 }
 
 /* The first and the last record of each file; all of one that was inflated anew. */
@@ -319,6 +317,13 @@ static int adopt(const char *name, struct segue_index *index, const struct blob 
 		rc = take_entries(name, index, blob);
 	if (!rc && !entries_lie_within(index, files))
 		rc = not_an_index(name);
+	if (rc)
+		return rc;
+	rc = compare_records(index, files);
+	if (rc != SEGUE_ECHANGED)
+		return rc;
+	/* Unless a copy is damaged, and not its file. */
+	rc = segue_files_check_copies(files, means);
 	return rc ? rc : compare_records(index, files);
 }
 

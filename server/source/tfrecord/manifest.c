@@ -75,9 +75,6 @@ int segue_manifest_save(const struct segue_index *index, const struct segue_file
 
 /* ---- Comparing ------------------------------------------------------------------------------- */
 
-static const char advice[] = "; a stream belongs to its data set: put it back as it was, or give "
-			     "the stream another name";
-
 static int add(struct list *list, const struct row *row, const char *name)
 {
 	if ((list->count & (list->count - 1)) == 0) {
@@ -158,15 +155,15 @@ static int compare_names(const struct list *was, const struct list *is)
 	if (!new_count)
 		return segue_fail(SEGUE_ECHANGED,
 			"%zu of its %zu files are missing, the first is %s%s", gone_count,
-			was->count, gone, advice);
+			was->count, gone, SEGUE_CHANGED_ADVICE);
 	if (!gone_count)
 		return segue_fail(SEGUE_ECHANGED,
 			"%zu files are there that were not when it was made, the first is %s%s",
-			new_count, new, advice);
+			new_count, new, SEGUE_CHANGED_ADVICE);
 	return segue_fail(SEGUE_ECHANGED,
 		"%zu of its %zu files are missing, the first is %s, and %zu others are there, the "
 		"first is %s%s",
-		gone_count, was->count, gone, new_count, new, advice);
+		gone_count, was->count, gone, new_count, new, SEGUE_CHANGED_ADVICE);
 }
 
 /* The same names, sorted. */
@@ -179,15 +176,15 @@ static int compare_rows(const struct list *was, const struct list *is)
 		if (old->records != now->records)
 			return segue_fail(SEGUE_ECHANGED,
 				"%s has %" PRIu64 " records, had %" PRIu64 "%s", name, now->records,
-				old->records, advice);
+				old->records, SEGUE_CHANGED_ADVICE);
 		if (old->size != now->size)
 			return segue_fail(SEGUE_ECHANGED,
 				"%s has %" PRIu64 " bytes, had %" PRIu64 "%s", name, now->size,
-				old->size, advice);
+				old->size, SEGUE_CHANGED_ADVICE);
 		if (old->hash != now->hash)
 			return segue_fail(SEGUE_ECHANGED,
 				"%s: as many records and bytes as before, but other ones%s", name,
-				advice);
+				SEGUE_CHANGED_ADVICE);
 	}
 	return 0;
 }
@@ -233,7 +230,8 @@ int segue_manifest_explain(const struct segue_index *index, const struct segue_f
 	int rc = keeper->load(keeper->arg, name, &bytes, &size);
 	if (rc == SEGUE_ENOTFOUND)
 		return segue_fail(SEGUE_ECHANGED,
-			"the data set is not the one that the stream was made with%s", advice);
+			"the data set is not the one that the stream was made with%s",
+			SEGUE_CHANGED_ADVICE);
 	if (!rc)
 		rc = take_kept(bytes, size, &was);
 	if (!rc)

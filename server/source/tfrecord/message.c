@@ -5,7 +5,8 @@
 
 #include "core/error.h"
 
-static int take_varint(struct segue_piece *span, uint64_t *value)
+/* Of more than one byte, or at the end of the window. */
+static int take_long_varint(struct segue_piece *span, uint64_t *value)
 {
 	uint64_t left = segue_piece_size(span);
 	size_t size = left < 10 ? (size_t)left : 10, used;
@@ -22,26 +23,34 @@ static int take_varint(struct segue_piece *span, uint64_t *value)
 	return 0;
 }
 
-/* Takes a length and makes *inner the bytes that it counts, which come next. */
-static int take_length(struct segue_piece *span, struct segue_piece *inner)
+static inline int take_varint(struct segue_piece *span, uint64_t *value)
 {
-	uint64_t begin = span->at, length;
+	const struct segue_window *window = span->window;
 
-	int rc = take_varint(span, &length);
-	if (rc)
-		return rc;
+	if (span->at < window->start || span->at >= window->end || span->at >= span->end ||
+		*segue_piece_bytes(span) > 127)
+		return take_long_varint(span, value);
+	*value = *segue_piece_bytes(span);
+	span->at++;
+	return 0;
+}
+
+/* Makes *inner the next `length` bytes. */
+static inline int take_bytes(struct segue_piece *span, uint64_t length, struct segue_piece *inner)
+{
 	if (length > segue_piece_size(span))
 		return segue_fail(SEGUE_EDATA,
 			"damaged message: a length of %" PRIu64 " bytes goes beyond what it is in "
 			"(byte %" PRIu64 ")",
-			length, begin);
+			length, span->at);
 	*inner = (struct segue_piece){span->window, span->at, span->at + length};
+	span->at += length;
 	return 0;
 }
 
-static int take_tag(struct segue_piece *span, uint64_t *number, enum segue_wire *wire)
+static inline int take_tag(struct segue_piece *span, struct segue_part *part)
 {
-	uint64_t begin = span->at, tag;
+	uint64_t begin = span->at, tag = 0;
 
 	int rc = take_varint(span, &tag);
 	if (rc)
@@ -49,40 +58,36 @@ static int take_tag(struct segue_piece *span, uint64_t *number, enum segue_wire 
 	if (tag > UINT32_MAX || tag < 8)
 		return segue_fail(
 			SEGUE_EDATA, "damaged message: no field begins at byte %" PRIu64, begin);
-	*number = tag >> 3;
-	*wire = (enum segue_wire)(tag & 7);
+	*part = (struct segue_part){
+		.number = tag >> 3, .wire = (enum segue_wire)(tag & 7), .inner = {span->window}};
 	return 0;
 }
 
-/* Passes over a field's value that is no group; *inner is the bytes that it holds. */
-static int take_value(
-	struct segue_piece *span, uint64_t number, enum segue_wire wire, struct segue_piece *inner)
+/* Takes a field's value that is no group. */
+static inline int take_value(struct segue_piece *span, struct segue_part *part)
 {
-	uint64_t size;
+	uint64_t length = 0;
 	int rc;
 
-	switch (wire) {
+	switch (part->wire) {
 	case SEGUE_WIRE_VARINT:
-		return take_varint(span, &size);
+		return take_varint(span, &part->value);
 	case SEGUE_WIRE_BYTES:
-		rc = take_length(span, inner);
-		if (!rc)
-			span->at = inner->end;
-		return rc;
+		rc = take_varint(span, &length);
+		return rc ? rc : take_bytes(span, length, &part->inner);
 	case SEGUE_WIRE_32:
 	case SEGUE_WIRE_64:
-		size = wire == SEGUE_WIRE_32 ? 4 : 8;
-		if (size > segue_piece_size(span))
+		length = part->wire == SEGUE_WIRE_32 ? 4 : 8;
+		if (length > segue_piece_size(span))
 			return segue_fail(SEGUE_EDATA, "damaged message: it ends within a number");
-		span->at += size;
-		return 0;
+		return take_bytes(span, length, &part->inner);
 	case SEGUE_WIRE_GROUP:
 	case SEGUE_WIRE_GROUP_END:
 		break;
 	}
 	return segue_fail(SEGUE_EDATA,
 		"damaged message: field %" PRIu64 " before byte %" PRIu64 " has wire type %d",
-		number, span->at, (int)wire);
+		part->number, span->at, (int)part->wire);
 }
 
 /* Passes over a group, behind its first tag. */
@@ -92,53 +97,46 @@ static int skip_group(struct segue_piece *span, uint64_t number)
 	size_t depth = 1;
 
 	while (depth) {
-		struct segue_piece inner;
-		enum segue_wire wire = SEGUE_WIRE_VARINT;
+		struct segue_part part = {0};
 
-		int rc = take_tag(span, &number, &wire);
-		if (!rc && wire == SEGUE_WIRE_GROUP && depth < SEGUE_GROUPS_MAX)
-			open[depth++] = number;
-		else if (!rc && wire == SEGUE_WIRE_GROUP_END && number == open[depth - 1])
+		int rc = take_tag(span, &part);
+		if (!rc && part.wire == SEGUE_WIRE_GROUP && depth < SEGUE_GROUPS_MAX)
+			open[depth++] = part.number;
+		else if (!rc && part.wire == SEGUE_WIRE_GROUP_END && part.number == open[depth - 1])
 			depth--;
 		else if (!rc)
-			rc = take_value(span, number, wire, &inner);
+			rc = take_value(span, &part);
 		if (rc)
 			return rc;
 	}
 	return 0;
 }
 
-static int take(struct segue_piece *span, uint64_t *number, enum segue_wire *wire,
-	struct segue_piece *inner)
+int segue_piece_take(struct segue_piece *span, struct segue_part *part)
 {
-	int rc = take_tag(span, number, wire);
+	int rc = take_tag(span, part);
 
-	*inner = (struct segue_piece){span->window, 0, 0};
 	if (rc)
 		return rc;
-	if (*wire == SEGUE_WIRE_GROUP)
-		return skip_group(span, *number);
-	return take_value(span, *number, *wire, inner);
-}
-
-int segue_piece_take(struct segue_piece *span, uint64_t *number, struct segue_piece *inner)
-{
-	enum segue_wire wire = SEGUE_WIRE_VARINT;
-
-	return take(span, number, &wire, inner);
+	return part->wire == SEGUE_WIRE_GROUP ? skip_group(span, part->number)
+					      : take_value(span, part);
 }
 
 int segue_piece_take_message(
 	struct segue_piece *span, uint64_t known, uint64_t *number, struct segue_piece *inner)
 {
 	uint64_t begin = span->at;
-	enum segue_wire wire = SEGUE_WIRE_VARINT;
+	struct segue_part part = {0};
 
-	int rc = take(span, number, &wire, inner);
-	if (rc || *number > known || wire == SEGUE_WIRE_BYTES)
+	int rc = segue_piece_take(span, &part);
+	if (rc)
 		return rc;
+	*number = part.number;
+	*inner = part.inner;
+	if (*number > known || part.wire == SEGUE_WIRE_BYTES)
+		return 0;
 	return segue_fail(SEGUE_EDATA,
 		"damaged message: field %" PRIu64 " at byte %" PRIu64
 		" should hold bytes and holds a %s",
-		*number, begin, wire == SEGUE_WIRE_GROUP ? "group (wire type 3)" : "number");
+		*number, begin, part.wire == SEGUE_WIRE_GROUP ? "group (wire type 3)" : "number");
 }

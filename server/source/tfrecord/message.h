@@ -21,13 +21,29 @@ static inline uint64_t segue_piece_size(const struct segue_piece *span)
 	return span->end - span->at;
 }
 
+/* Its bytes, which the window has. */
+static inline const uint8_t *segue_piece_bytes(const struct segue_piece *piece)
+{
+	return piece->window->bytes + (piece->at - piece->window->start);
+}
+
+/* A field of a message. */
+struct segue_part {
+	uint64_t number;
+	enum segue_wire wire;
+	uint64_t value;           /* of a varint */
+	struct segue_piece inner; /* bytes, or a fixed number; of other types, its `at` is 0 */
+};
+
 /*
- * Takes the next field off a message that is not at its end: its number, and if it holds bytes,
- * *inner is them, else inner->at is 0. SEGUE_EDATA: the message is damaged; else what the window
- * returns.
+ * Takes the next field off a message that is not at its end. SEGUE_EDATA: the message is damaged;
+ * else what the window returns.
  */
-int segue_piece_take(struct segue_piece *span, uint64_t *number, struct segue_piece *inner);
-/* The same, for fields that hold messages if their number is at most `known`. */
+int segue_piece_take(struct segue_piece *span, struct segue_part *part);
+/*
+ * The same of a message whose fields hold messages if their number is at most `known`: its number,
+ * and *inner.
+ */
 int segue_piece_take_message(
 	struct segue_piece *span, uint64_t known, uint64_t *number, struct segue_piece *inner);
 

@@ -142,19 +142,26 @@ static uint64_t pass_alike(
 	return count;
 }
 
-/* Checks one step and says how it looks (header 0: not plain). */
-static int check_step(const struct segue_field *field, const uint8_t *begin, const uint8_t *bytes,
-	size_t size, struct pattern *pattern)
+/* The Feature that a list has just given. */
+static struct segue_piece taken(const struct segue_piece *list, size_t size)
 {
+	return (struct segue_piece){list->window, list->at - size, list->at};
+}
+
+/* Checks the step that was taken, from `begin` on, and says how it looks (header 0: not plain). */
+static int check_step(const struct segue_field *field, const struct segue_piece *list,
+	uint64_t begin, const uint8_t *bytes, size_t size, struct pattern *pattern)
+{
+	uint64_t stride = list->at - begin;
 	enum segue_kind kind;
 	size_t values;
 
 	if (!segue_feature_plain(bytes, size, &kind, &values) ||
 		!segue_values_fit(field, kind, bytes + size - values, values)) {
 		*pattern = (struct pattern){0};
-		return segue_feature_decode(field, bytes, size, NULL);
+		return segue_feature_decode(field, taken(list, size), NULL);
 	}
-	*pattern = make_pattern(begin, (uint64_t)(bytes - begin) + size, values, kind);
+	*pattern = make_pattern(bytes + size - stride, stride, values, kind);
 	return 0;
 }
 
@@ -182,8 +189,7 @@ int segue_steps_scan(
 		if (rc == 0)
 			break;
 		if (rc > 0)
-			rc = check_step(
-				field, bytes - (list.at - size - begin), bytes, size, &last);
+			rc = check_step(field, &list, begin, bytes, size, &last);
 		if (rc < 0)
 			return segue_fail_within(rc, "step %" PRIu64, cursor->steps);
 		if (cursor->steps++ == 0)
@@ -216,13 +222,12 @@ int segue_steps_seek(struct segue_cursor *cursor, struct segue_window *window, u
 	}
 	list = (struct segue_piece){window, cursor->position, cursor->end};
 	while (cursor->step < step) {
-		struct segue_piece inner;
-		uint64_t number;
-		int rc = segue_piece_take(&list, &number, &inner);
+		struct segue_part part;
+		int rc = segue_piece_take(&list, &part);
 
 		if (rc < 0)
 			return rc;
-		cursor->step += number == 1;
+		cursor->step += part.number == 1;
 		cursor->position = list.at;
 	}
 	return 0;
@@ -278,15 +283,15 @@ static int read_alike(const struct segue_field *field, struct segue_cursor *curs
 	return 0;
 }
 
-static int decode_step(
-	const struct segue_field *field, const uint8_t *bytes, size_t size, uint8_t *out)
+static int decode_step(const struct segue_field *field, const struct segue_piece *list,
+	const uint8_t *bytes, size_t size, uint8_t *out)
 {
 	enum segue_kind kind;
 	size_t values;
 
 	if (!segue_feature_plain(bytes, size, &kind, &values) || kind != segue_field_kind(field) ||
 		(kind == SEGUE_KIND_FLOAT && values != 4 * field->elements))
-		return segue_feature_decode(field, bytes, size, out);
+		return segue_feature_decode(field, taken(list, size), out);
 	segue_values_decode(field, kind, bytes + size - values, values, out);
 	return 0;
 }
@@ -303,7 +308,7 @@ static int read_any(const struct segue_field *field, struct segue_cursor *cursor
 		int rc = take_step(&list, segue_feature_limit(field), &begin, &bytes, &size);
 
 		if (rc > 0)
-			rc = decode_step(field, bytes, size, out);
+			rc = decode_step(field, &list, bytes, size, out);
 		if (rc < 0)
 			return rc;
 		cursor->position = list.at;

@@ -16,6 +16,7 @@
 #include "source/tfrecord/example.h"
 #include "source/tfrecord/framing.h"
 #include "source/tfrecord/indexing.h"
+#include "source/tfrecord/kept.h"
 #include "source/tfrecord/manifest.h"
 
 /* With more sequence features than this, the windows of a long record become smaller. */
@@ -76,7 +77,7 @@ static int record_new(struct source *source, struct record **out)
 	rc = segue_example_init(&record->example, source->spec);
 	record->source = source;
 	record->feature = calloc(source->spec->sequence_count + 1, sizeof(record->feature[0]));
-	record->key = malloc(source->key_max);
+	record->key = malloc(source->key_max + 1);
 	if (!rc && (!record->feature || !record->key))
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for a record");
 	if (rc)
@@ -125,32 +126,22 @@ static int read_record(void *arg, uint64_t position, void *bytes, size_t size)
 
 /* ---- Admission ------------------------------------------------------------------------------- */
 
-static size_t write_number(char *out, uint64_t number)
+static int write_key(
+	const struct source *source, size_t file, uint64_t offset, char *key, size_t room)
 {
-	char digits[20];
-	size_t count = 0;
-
-	do
-		digits[count++] = (char)('0' + number % 10);
-	while (number /= 10);
-	for (size_t i = 0; i < count; i++)
-		out[i] = digits[count - 1 - i];
-	return count;
+	return snprintf(key, room, "%s:%" PRIu64, source->files->file[file].name, offset);
 }
 
 static void make_key(struct record *record, const struct segue_index_entry *entry)
 {
-	const char *name = record->source->files->file[record->file].name;
-	size_t size = strlen(name);
+	const struct source *source = record->source;
 
-	if (record->example.key_size) {
-		record->key_size = record->example.key_size;
+	record->key_size = record->example.key_size;
+	if (record->key_size)
 		memcpy(record->key, record->example.key, record->key_size);
-		return;
-	}
-	memcpy(record->key, name, size);
-	record->key[size++] = ':';
-	record->key_size = size + write_number(record->key + size, entry->offset);
+	else
+		record->key_size = (size_t)write_key(
+			source, record->file, entry->offset, record->key, source->key_max + 1);
 }
 
 /* Why the CRC differs: the file is another now, or it was damaged all along. */
@@ -213,7 +204,6 @@ static int load(struct record *record, const struct segue_index_entry *entry)
 	struct source *source = record->source;
 	int rc;
 
-	record->offset = entry->offset + SEGUE_TFRECORD_HEADER;
 	record->sliding = entry->length > source->whole_max;
 	/* One that stays in memory is read in fewer, larger pieces that still fit the cache. */
 	uint32_t block = record->sliding ? block_size(source) : 4 * source->block;
@@ -228,6 +218,15 @@ static int load(struct record *record, const struct segue_index_entry *entry)
 	return rc;
 }
 
+/* Says of which record. */
+static int within_record(int rc, const struct record *record)
+{
+	const struct segue_file *file = &record->source->files->file[record->file];
+
+	segue_fail_within(rc, "record at byte %" PRIu64, record->offset - SEGUE_TFRECORD_HEADER);
+	return segue_file_fail_within(rc, file);
+}
+
 static int admit_entry(struct source *source, size_t file, uint64_t place, struct record **out)
 {
 	const struct segue_index_entry *entry = &source->index.entry[place];
@@ -237,14 +236,10 @@ static int admit_entry(struct source *source, size_t file, uint64_t place, struc
 	if (rc)
 		return rc;
 	record->file = file;
+	record->offset = entry->offset + SEGUE_TFRECORD_HEADER;
 	rc = load(record, entry);
 	if (rc) {
-		const struct segue_file *where = &source->files->file[file];
-
-		segue_fail_within(rc, "%s%s%s%s: record at byte %" PRIu64, where->path,
-			where->packed ? " (inflated to '" : "",
-			where->packed ? where->data_path : "", where->packed ? "')" : "",
-			entry->offset);
+		within_record(rc, record);
 		record_give(record);
 		return rc;
 	}
@@ -286,14 +281,6 @@ static const char *record_key(const struct segue_record *base, size_t *size)
 static struct segue_window *window_of(struct record *record, size_t feature)
 {
 	return record->sliding ? &record->feature[feature] : &record->window;
-}
-
-/* A read that fails says of which record. */
-static int within_record(int rc, const struct record *record)
-{
-	return segue_fail_within(rc, "%s: record at byte %" PRIu64,
-		record->source->files->file[record->file].path,
-		record->offset - SEGUE_TFRECORD_HEADER);
 }
 
 static int record_seek(struct segue_record *base, uint64_t step)
@@ -371,7 +358,7 @@ static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, s
 }
 
 /* Lengths depend on the data and on all that may make a record count as damaged. */
-static int lengths_name(const struct source *source, char name[48])
+static int lengths_name(const struct source *source, char name[SEGUE_KEPT_NAME_SIZE])
 {
 	const struct segue_spec *spec = source->spec;
 	const struct segue_spec_tfrecord *asked = &spec->source.tfrecord;
@@ -392,7 +379,8 @@ static int lengths_name(const struct source *source, char name[48])
 	hash_fields(state, spec->contexts, spec->context_count);
 	hash = XXH3_128bits_digest(state);
 	XXH3_freeState(state);
-	snprintf(name, 48, "lengths-%016jx%016jx", hash.high64, hash.low64);
+	snprintf(name, SEGUE_KEPT_NAME_SIZE, "lengths-%016" PRIx64 "%016" PRIx64, hash.high64,
+		hash.low64);
 	return 0;
 }
 
@@ -441,7 +429,7 @@ static int entry_lengths(
 	size_t size = source->index.first[source->index.files] * sizeof(uint32_t), kept_size;
 	uint32_t *lengths;
 	void *kept;
-	char name[48];
+	char name[SEGUE_KEPT_NAME_SIZE];
 	int rc = lengths_name(source, name);
 
 	if (rc)
@@ -584,12 +572,10 @@ static int find_key_max(struct source *source)
 	size_t max = 0;
 
 	for (size_t i = 0; i < index->files; i++) {
-		char digits[20];
-		size_t size = strlen(source->files->file[i].name) + 1;
-
 		if (index->first[i] == index->first[i + 1])
 			continue;
-		size += write_number(digits, index->entry[index->first[i + 1] - 1].offset);
+		size_t size = (size_t)write_key(
+			source, i, index->entry[index->first[i + 1] - 1].offset, NULL, 0);
 		max = size > max ? size : max;
 	}
 	if (source->spec->source.tfrecord.key_feature)
