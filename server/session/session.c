@@ -342,11 +342,12 @@ void segue_session_refuse(int socket, int code)
 static int make_buffers(struct segue_session *session)
 {
 	session->reader = malloc(sizeof(*session->reader));
+	if (session->reader)
+		segue_frame_reader_init(session->reader, false);
 	session->queue = segue_frame_queue_create(
 		segue_guard_limit(session->server->guard, SEGUE_LIMIT_QUEUE));
 	if (!session->reader || !session->queue)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a connection");
-	segue_frame_reader_init(session->reader, false);
 	return segue_arena_init(&session->arena, SEGUE_ARENA_SIZE);
 }
 

@@ -199,6 +199,7 @@ int main(int argc, char **argv)
 			"usage: test_fail_alloc server|worker once|always [EVERY [SHARDS] | @CALL] "
 			"(environment: SEGUE_PROGRAM, SEGUE_FAIL_ALLOC)");
 	library = segue_preload_path(library);
+	setenv("MALLOC_PERTURB_", "165", 1); /* glibc: what is allocated, or freed, is filled */
 	of_server = strcmp(argv[1], "server") == 0;
 	always = strcmp(argv[2], "always") == 0;
 	if (argc > 3 && argv[3][0] == '@') {
