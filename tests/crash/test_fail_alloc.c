@@ -128,8 +128,11 @@ static uint64_t run(struct crash_world *world, struct fail_alloc_panel *panel, u
 		if (!crash_await_all(patience))
 			crash_die("%s: a process was left behind", where);
 	}
-	if (!crash_await_all(patience))
-		crash_die("%s: a process was left behind", where);
+	if (!crash_await_all(shortage)) {
+		panel->first = panel->last = 0; /* a server that stops waits for memory */
+		if (!crash_await_all(patience))
+			crash_die("%s: a process was left behind", where);
+	}
 	outcome->errors += world->ledger->errors;
 	crash_check_files(world, true, where);
 	crash_check_store(world, where);

@@ -1058,6 +1058,30 @@ Test(client, reports)
 
 /* ---- Waiting ------------------------------------------------------------------------------- */
 
+/* What the server could not read ahead for want of memory, each call asks for anew. */
+Test(client, has_the_server_try_again_what_had_no_memory)
+{
+	struct segue_batch *batch;
+	uint64_t waits, wakes;
+
+	set(hold, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	struct segue_ring_header *ring = server->lanes[0].ring.map;
+	strcpy(ring->error_text, "no memory for 3 records");
+	atomic_store(&ring->error, (uint32_t)-SEGUE_ENOMEM);
+	for (uint64_t calls = 1; calls <= 2; calls++) {
+		assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_ENOMEM,
+			"no memory for 3 records");
+		segue_lane_wakes(lane, &waits, &wakes);
+		cr_assert_eq(wakes, calls);
+	}
+	set(hold, false);
+	fakeserver_await(server, 0, 1);
+	segue_batch_release(take(lane)); /* the batch is there: that it was not is forgotten */
+	close_all(lane);
+}
+
 Test(client, waits_as_long_as_it_may)
 {
 	struct segue_batch *batch;
