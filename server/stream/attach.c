@@ -32,8 +32,7 @@ struct segue_attach {
 	struct segue_lease_request request;
 	uint64_t lease; /* that is given back for it, if this session has it; else 0 */
 	struct segue_upload *upload;
-	uint8_t *bulk; /* what was in it */
-	size_t bulk_size;
+	uint8_t *bulk; /* what was in it: the order's */
 	struct segue_grant_order order;
 	struct segue_grant *grant;
 };
@@ -193,8 +192,6 @@ static bool is_slow(const struct segue_attach *attach)
 static void start_making(struct segue_attach *attach)
 {
 	struct segue_ledger *ledger = attach->ledger;
-	struct segue_stream *stream = ledger->stream;
-	struct segue_server *server = stream->server;
 
 	int rc = pay(ledger, attach);
 	if (rc) {
@@ -203,34 +200,17 @@ static void start_making(struct segue_attach *attach)
 		refuse(attach, rc);
 		return;
 	}
-	attach->order = (struct segue_grant_order){
-		.place = ledger->place,
-		.spec = attach->opening->spec,
-		.plan = stream->plan,
-		.source = stream->source,
-		.pool = stream->pool,
-		.store = server->store,
-		.changes = segue_committer_changes(server->committer),
-		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
-		.mode = attach->request.mode,
-		.step = attach->request.step,
-		.bulk = attach->bulk,
-		.bulk_size = attach->bulk_size,
-		.given_up = &attach->base.given_up,
-		.record =
-			{
-				.generation = ledger->lease.generation,
-				.held = true,
-				.holder = ledger->lease.holder,
-			},
+	attach->order.record = (struct segue_lane_record){
+		.generation = ledger->lease.generation,
+		.held = true,
+		.holder = ledger->lease.holder,
 	};
-	attach->order.plan.lane = ledger->place.lane;
 	memcpy(attach->order.record.token, ledger->lease.token, SEGUE_TOKEN_BYTES);
 	attach->base.task.work = make;
 	attach->base.task.done = granted;
 	ledger->making = attach;
 	if (!is_slow(attach) || segue_account_run(attach->base.account, &attach->base.task, false))
-		segue_pool_run(stream->pool, &attach->base.task);
+		segue_pool_run(ledger->stream->pool, &attach->base.task);
 }
 
 /* ---- Asking ---- */
@@ -361,20 +341,10 @@ static int find_place(struct segue_session *session, struct segue_opening *openi
 /* A token that does not fit changes nothing: its holder keeps the lease that it has. */
 static int check_token(const struct segue_attach *attach)
 {
-	const struct segue_stream *stream = attach->ledger->stream;
-	struct segue_grant_order order = {
-		.place = attach->ledger->place,
-		.spec = attach->opening->spec,
-		.plan = stream->plan,
-		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
-		.bulk = attach->bulk,
-		.bulk_size = attach->bulk_size,
-	};
 	bool has_token = attach->request.mode == SEGUE_ATTACH_RESTORE ||
 			 attach->request.mode == SEGUE_ATTACH_CHECK;
 
-	order.plan.lane = attach->ledger->place.lane;
-	return has_token ? segue_grant_check_token(&order) : 0;
+	return has_token ? segue_grant_check_token(&attach->order) : 0;
 }
 
 static bool holds(const struct segue_attach *attach)
@@ -411,7 +381,8 @@ static int load(struct segue_task *task)
 {
 	struct segue_attach *attach = (struct segue_attach *)task;
 
-	int rc = segue_upload_read(attach->upload, &attach->bulk, &attach->bulk_size);
+	int rc = segue_upload_read(attach->upload, &attach->bulk, &attach->order.bulk_size);
+	attach->order.bulk = attach->bulk;
 	return rc ? rc : check_token(attach);
 }
 
@@ -446,6 +417,27 @@ static int check_lanes(
 	/* Who goes back in place gives one up for it. */
 	return segue_guard_check(
 		session->server->guard, SEGUE_LIMIT_LANES, session->lanes, again ? 0 : 1);
+}
+
+/* All that is known of the grant before the lease is asked for. */
+static void set_order(struct segue_attach *attach)
+{
+	const struct segue_stream *stream = attach->ledger->stream;
+
+	attach->order = (struct segue_grant_order){
+		.place = attach->ledger->place,
+		.spec = attach->opening->spec,
+		.plan = stream->plan,
+		.source = stream->source,
+		.pool = stream->pool,
+		.store = stream->server->store,
+		.changes = segue_committer_changes(stream->server->committer),
+		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
+		.mode = attach->request.mode,
+		.step = attach->request.step,
+		.given_up = &attach->base.given_up,
+	};
+	attach->order.plan.lane = attach->ledger->place.lane;
 }
 
 void segue_attach_request(struct segue_session *session, const struct segue_message *message)
@@ -486,6 +478,7 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 		.step = message->lane_attach.step,
 	};
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
+	set_order(attach);
 	opening->uses++;
 	session->lanes++;
 	start_loading(attach);
