@@ -1,6 +1,7 @@
 /*
  * Types of elements: one row a type, at its code of enum segue_dtype. A new type is a code in
- * segue.h and a row in dtype.c.
+ * segue.h and a row in dtype.c; one of floats that are neither 4 nor 8 bytes is also a case in
+ * segue_dtype_put_floats() and segue_dtype_get_float().
  *
  * Elements are in the byte order of the machine. The functions are inline: the loader calls them
  * once for each value of a varint. Pure.

@@ -2,8 +2,9 @@
  * Options: what a stream and its source are told beside features and states. One row an option;
  * what takes, checks, copies, hashes, compares, packs, reports and binds them goes by the rows.
  *
- * A new option is a row here, a field in segue.h, one in segue.proto, and an argument of the
- * binding. Pure.
+ * A new option of streams is a row here, a field in segue.h, one in segue.proto, and an argument of
+ * the binding (client.py). One of a source is also put and got in wire_spec.c, and an argument in
+ * spec.py. Pure.
  */
 #ifndef SEGUE_CORE_OPTIONS_H
 #define SEGUE_CORE_OPTIONS_H

@@ -2,7 +2,8 @@
  * Where a stream's sequences come from, as library and server keep it: a kind and what it needs.
  *
  * One row a kind: a new one is a struct here and in segue.h, a list of options, a row, and its
- * message in segue.proto with two functions in wire_spec.c. Pure.
+ * message in segue.proto with two functions in wire_spec.c (and their switches, the scratch that
+ * they take, whether it has paths); a driver in server/source/kinds.c; a class in spec.py. Pure.
  */
 #ifndef SEGUE_CORE_SPEC_SOURCE_H
 #define SEGUE_CORE_SPEC_SOURCE_H
