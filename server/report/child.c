@@ -28,6 +28,9 @@ struct message {
 	uint64_t size;        /* bytes that follow: the report, or the detail */
 };
 
+/* What reading a damaged file may end in; other signals come from elsewhere. */
+static const int verdicts[] = {SIGBUS, SIGSEGV, SIGABRT, SIGFPE, SIGILL};
+
 /* ---- In the child ---- */
 
 static void send_all(const void *bytes, size_t size)
@@ -61,7 +64,10 @@ int segue_child_answer(const char *parent, segue_child_fn *work, char **argument
 	if (getppid() != strtol(parent, NULL, 10))
 		return EXIT_FAILURE;
 	setrlimit(RLIMIT_CORE, &no_core); /* it would have the map in it */
-	signal(SIGXFSZ, SIG_IGN);         /* a write says EFBIG then */
+	/* Their default is what says that the file is damaged, whoever has set something else. */
+	for (size_t i = 0; i < sizeof(verdicts) / sizeof(verdicts[0]); i++)
+		signal(verdicts[i], SIG_DFL);
+	signal(SIGXFSZ, SIG_IGN); /* a write says EFBIG then */
 	int code = work(arguments, &report);
 	const char *text = report ? report : segue_error_detail();
 	const struct message message = {
@@ -148,11 +154,13 @@ static int listen_to(const struct segue_child *child, int fd, struct message *la
 	return rc;
 }
 
-/* What reading a damaged file may end in; other signals come from elsewhere. */
 static bool is_verdict(int number)
 {
-	return number == SIGBUS || number == SIGSEGV || number == SIGABRT || number == SIGFPE ||
-	       number == SIGILL;
+	for (size_t i = 0; i < sizeof(verdicts) / sizeof(verdicts[0]); i++) {
+		if (verdicts[i] == number)
+			return true;
+	}
+	return false;
 }
 
 static int fail_dead(int status)
