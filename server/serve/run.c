@@ -19,6 +19,7 @@
 #include "engine/committer.h"
 #include "os/notify.h"
 #include "os/random.h"
+#include "report/contents.h"
 #include "report/verifier.h"
 #include "serve/requests.h"
 #include "session/listener.h"
@@ -293,21 +294,17 @@ static void watch_bus_errors(const struct segue_server *server)
 }
 
 /* The next free id of a stream. */
-static int see_stream(
-	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+static int number_streams(struct run *run)
 {
-	struct segue_streams *streams = arg;
-	struct segue_stream_record record;
+	struct segue_report_streams list;
 
-	(void)key;
-	(void)key_size;
-	int rc = segue_stream_record_unpack(value, value_size, &record);
+	int rc = segue_report_load_streams(run->server.store, run->dir, "", &list);
 	if (rc)
-		return segue_fail_within(
-			segue_unless_memory(rc, SEGUE_ESTORE), "the record of a stream");
-	segue_spec_destroy(record.spec);
-	if (record.id >= streams->next_id)
-		streams->next_id = record.id + 1;
+		return rc;
+	for (size_t i = 0; i < list.count; i++)
+		if (list.record[i].id >= run->streams.next_id)
+			run->streams.next_id = list.record[i].id + 1;
+	segue_report_finish_streams(&list);
 	return 0;
 }
 
@@ -337,9 +334,7 @@ static int start(struct run *run)
 	if (rc)
 		return rc;
 	watch_bus_errors(server);
-	if ((rc = open_store(run)) ||
-		(rc = segue_store_scan(server->store, SEGUE_TABLE_STREAMS, "", 0, see_stream, NULL,
-			 &run->streams)) ||
+	if ((rc = open_store(run)) || (rc = number_streams(run)) ||
 		(rc = segue_loop_create(&server->loop)) ||
 		(rc = segue_guard_create(
 			 run->options.rules, server->loop, server->dir, &server->guard)) ||
