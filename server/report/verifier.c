@@ -42,17 +42,6 @@ static void put_key(struct segue_json *json, const uint8_t *key, size_t size)
 		segue_json_string(json, "key", text);
 }
 
-/* The report gives the advice once, after all that is wrong. */
-static void put_why(struct segue_json *json, const char *why)
-{
-	const char *advice = strstr(why, SEGUE_STORE_ADVICE);
-
-	if (advice)
-		segue_json_bytes(json, "why", why, (size_t)(advice - why));
-	else
-		segue_json_string(json, "why", why);
-}
-
 static void note_fault(
 	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why)
 {
@@ -66,7 +55,7 @@ static void note_fault(
 	else
 		segue_json_null(&faults->json, "table");
 	put_key(&faults->json, key, key_size);
-	put_why(&faults->json, why);
+	segue_json_string(&faults->json, "why", why);
 	segue_json_end(&faults->json, '}');
 }
 
@@ -156,13 +145,12 @@ static int fail_damaged(const char *dir, const char *json)
 	describe_place(fault, where);
 	int size = snprintf(damaged, sizeof(damaged), "%s/store/data.mdb is damaged", dir);
 	if (count > 1)
-		rc = segue_fail(SEGUE_ESTORE,
-			"%s (%" PRIu64 " faults, the first: %s%s)" SEGUE_STORE_ADVICE, damaged,
+		rc = segue_fail(SEGUE_ESTORE, "%s (%" PRIu64 " faults, the first: %s%s)", damaged,
 			count, where, why);
 	else if (strncmp(why, damaged, (size_t)size) == 0) /* it says that already */
-		rc = segue_fail(SEGUE_ESTORE, "%s" SEGUE_STORE_ADVICE, why);
+		rc = segue_fail(SEGUE_ESTORE, "%s", why);
 	else
-		rc = segue_fail(SEGUE_ESTORE, "%s: %s%s" SEGUE_STORE_ADVICE, damaged, where, why);
+		rc = segue_fail(SEGUE_ESTORE, "%s: %s%s", damaged, where, why);
 	json_object_put(report);
 	return rc;
 }

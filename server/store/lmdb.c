@@ -366,6 +366,8 @@ int segue_lmdb_open(
 		rc = store->mode == SEGUE_STORE_SERVE ? open_to_serve(store, serving)
 						      : open_to_read(store, opening->uncached);
 	if (rc) {
+		if (!opening->unlocked && !store->failed)
+			rc = segue_lmdb_advise(rc);
 		segue_store_close(store);
 		return rc;
 	}

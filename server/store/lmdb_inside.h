@@ -110,6 +110,8 @@ struct segue_store {
 	atomic_uint_fast64_t transactions, bytes_put;
 };
 
+/* For functions of store.h: a message about damage ends with what can be done. Returns rc. */
+int segue_lmdb_advise(int rc);
 /* What a code means. */
 int segue_lmdb_fail(const struct segue_store *store, int code, const char *doing);
 /* SEGUE_ESTORE. */

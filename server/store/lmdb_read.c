@@ -66,7 +66,7 @@ int segue_store_get(struct segue_store *store, enum segue_table table, const voi
 		return rc;
 	rc = begin_read(store, &reading);
 	if (rc)
-		return segue_lmdb_fail(store, rc, "read");
+		return segue_lmdb_advise(segue_lmdb_fail(store, rc, "read"));
 	rc = segue_lmdb_get(reading.txn, store->tables[table], &name, &data);
 	if (rc) {
 		rc = rc == MDB_NOTFOUND ? segue_lmdb_fail_missing(table, key, key_size)
@@ -88,7 +88,7 @@ int segue_store_get(struct segue_store *store, enum segue_table table, const voi
 	*value_size = header.length;
 end:
 	end_read(store, &reading);
-	return rc;
+	return segue_lmdb_advise(rc);
 }
 
 /* ---- Walks ---- */
@@ -185,10 +185,10 @@ static int scan(struct segue_store *store, enum segue_table table, const MDB_val
 		return rc;
 	rc = begin_read(store, &reading);
 	if (rc)
-		return segue_lmdb_fail(store, rc, "read");
+		return segue_lmdb_advise(segue_lmdb_fail(store, rc, "read"));
 	rc = segue_lmdb_walk_table(store, reading.txn, table, from, prefix_size, &scan->walk);
 	end_read(store, &reading);
-	return rc;
+	return segue_lmdb_advise(rc);
 }
 
 int segue_store_scan(struct segue_store *store, enum segue_table table, const void *prefix,

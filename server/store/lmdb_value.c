@@ -71,14 +71,20 @@ int segue_lmdb_fail(const struct segue_store *store, int code, const char *doing
 		if (code > 0 && code != EIO)
 			return segue_fail(
 				SEGUE_ESYSTEM, "%s %s: %s", doing, store->file, mdb_strerror(code));
-		return segue_fail(SEGUE_ESTORE, "%s %s: %s" SEGUE_STORE_ADVICE, doing, store->file,
-			mdb_strerror(code));
+		return segue_fail(
+			SEGUE_ESTORE, "%s %s: %s", doing, store->file, mdb_strerror(code));
 	}
 }
 
 int segue_lmdb_fail_damaged(const struct segue_store *store, const char *what)
 {
-	return segue_fail(SEGUE_ESTORE, "%s is damaged: %s" SEGUE_STORE_ADVICE, store->file, what);
+	return segue_fail(SEGUE_ESTORE, "%s is damaged: %s", store->file, what);
+}
+
+int segue_lmdb_advise(int rc)
+{
+	return rc == SEGUE_ESTORE ? segue_fail(rc, "%s" SEGUE_STORE_ADVICE, segue_error_detail())
+				  : rc;
 }
 
 /* A key for a message: as text if it is one, else in hexadecimal. */
@@ -102,8 +108,7 @@ int segue_lmdb_fail_value(const struct segue_store *store, enum segue_table tabl
 	size_t key_size, const char *why)
 {
 	char text[KEY_TEXT_MAX];
-	return segue_fail(SEGUE_ESTORE,
-		"the value of key %s in table %s of %s is damaged: %s" SEGUE_STORE_ADVICE,
+	return segue_fail(SEGUE_ESTORE, "the value of key %s in table %s of %s is damaged: %s",
 		key_text(key, key_size, text), segue_table_name(table), store->file, why);
 }
 

@@ -183,8 +183,7 @@ static int verify_tables(struct verifying *verifying)
 		table_damage(verifying, SEGUE_TABLE_META, "pages in use are listed as free");
 	if (verifying->walk.damaged)
 		return segue_fail(SEGUE_ESTORE,
-			"%s is damaged in %" PRIu64 " places (%" PRIu64
-			" values are sound)" SEGUE_STORE_ADVICE,
+			"%s is damaged in %" PRIu64 " places (%" PRIu64 " values are sound)",
 			store->file, verifying->walk.damaged, verifying->values);
 	return 0;
 }

@@ -29,7 +29,7 @@
  */
 #define SEGUE_STORE_SUSPECT "suspect"
 
-/* What messages about damage end with. */
+/* What messages about damage end with: of open, serve, get and scan; not of inspections. */
 #define SEGUE_STORE_ADVICE "; the file is kept: restore a backup, or move it away"
 
 /* Keys of SEGUE_TABLE_META that begin with this are the store's own: nobody else writes them. */
