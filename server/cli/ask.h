@@ -15,9 +15,6 @@ char *segue_cli_absolute(const char *path);
  */
 int segue_cli_sync(const char *directory, bool above);
 
-/* Removes what is there, as far as it can be. */
-void segue_cli_remove_tree(const char *path);
-
 /*
  * Whether a process holds the store directory: 1 and *pid (0 if it is not known), or 0; negative if
  * that cannot be seen.

@@ -20,6 +20,7 @@
 #include "cli/print.h"
 #include "core/error.h"
 #include "core/wire.h"
+#include "os/tree.h"
 #include "report/child.h"
 #include "store/ops.h"
 
@@ -166,11 +167,11 @@ int segue_cli_copy(char **arguments, char **report)
 
 /* ---- Files ---- */
 
-/* Removes what earlier commands that were killed left in `dir`; one at work holds a lock. */
+/* Removes what our own commands that were killed left in `dir`; one at work holds a lock. */
 static void sweep(const char *dir, const char *prefix)
 {
 	DIR *stream = opendir(dir);
-	char path[4096];
+	struct stat info;
 
 	if (!stream)
 		return;
@@ -179,10 +180,9 @@ static void sweep(const char *dir, const char *prefix)
 			continue;
 		int fd = openat(dirfd(stream), entry->d_name,
 			O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		bool idle = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
-		if (idle && snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) <
-				    (int)sizeof(path))
-			segue_cli_remove_tree(path);
+		if (fd >= 0 && fstat(fd, &info) == 0 && info.st_uid == geteuid() &&
+			flock(fd, LOCK_EX | LOCK_NB) == 0)
+			segue_tree_remove(dirfd(stream), entry->d_name);
 		if (fd >= 0)
 			close(fd);
 	}
@@ -224,7 +224,7 @@ static int try_workplace(const char *dir, const char *prefix, struct workplace *
 static void finish_workplace(struct workplace *place)
 {
 	if (place->path)
-		segue_cli_remove_tree(place->path);
+		segue_tree_remove(AT_FDCWD, place->path);
 	if (place->lock >= 0)
 		close(place->lock);
 	free(place->path);

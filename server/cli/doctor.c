@@ -28,6 +28,7 @@
 #include "core/error.h"
 #include "core/shm.h"
 #include "core/wait.h"
+#include "os/tree.h"
 #include "source/cache.h"
 #include "source/tfrecord/crc32c.h"
 #include "store/file_system.h"
@@ -596,7 +597,7 @@ static void try_store(struct doctor *doctor, const char *place)
 		rc = time_commits(store, &milliseconds);
 		segue_store_close(store);
 	}
-	segue_cli_remove_tree(trial);
+	segue_tree_remove(AT_FDCWD, trial);
 	if (rc)
 		find(doctor, BAD, "trial store", "", "%s", segue_error_detail());
 	else

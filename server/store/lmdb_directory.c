@@ -14,6 +14,7 @@
 
 #include "core/barrier.h"
 #include "core/error.h"
+#include "os/tree.h"
 #include "store/file_system.h"
 
 #define PID_FILE "server.pid"
@@ -184,12 +185,13 @@ void segue_lmdb_close_directory(struct segue_store *store)
  * and that one is put there meanwhile by somebody who may write in <dir>, but not in <dir>/store.
  *
  * Not closed: whoever may write in <dir>/store can exchange lock.mdb between the look and LMDB's
- * open. That is its owner, whose rights root takes for as long (segue_lmdb_act_as_owner; it keeps
- * its supplementary groups), and whomever the owner has let in by its mode.
+ * open. That is its owner: we, or root, or, if we are root, another, whose rights we take for as
+ * long (segue_lmdb_act_as_owner; supplementary groups stay). And whomever the owner has let in by
+ * its mode.
  */
 static int open_store_directory(struct segue_store *store)
 {
-	struct stat above, status;
+	struct stat status;
 	store->store_fd = openat(store->dir_fd, SEGUE_LMDB_DIR,
 		O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (store->store_fd < 0 && errno == ENOENT)
@@ -200,15 +202,14 @@ static int open_store_directory(struct segue_store *store)
 			" is no directory; if it is a symbolic link, move what it "
 			"leads to here, or make %s itself the link",
 			store->dir, store->dir);
-	if (store->store_fd < 0 || fstat(store->store_fd, &status) < 0 ||
-		fstat(store->dir_fd, &above) < 0)
+	if (store->store_fd < 0 || fstat(store->store_fd, &status) < 0)
 		return segue_lmdb_fail_file(store, "open", SEGUE_LMDB_DIR);
-	if (geteuid() != 0 && status.st_uid != geteuid() && status.st_uid != above.st_uid)
+	if (geteuid() != 0 && status.st_uid != geteuid() && status.st_uid != 0)
 		return segue_fail(SEGUE_ESYSTEM,
 			"%s/" SEGUE_LMDB_DIR
-			" belongs to user %u, who is neither you nor the owner of %s: it is not "
-			"opened, since they may have put anything there",
-			store->dir, status.st_uid, store->dir);
+			" belongs to user %u, who is neither you nor root: it is not opened, since "
+			"they may put anything there; ask their server, or have them run this",
+			store->dir, status.st_uid);
 	store->owner = status.st_uid;
 	store->group = status.st_gid;
 	return segue_file_system_check(store->store_fd, store->dir);
@@ -266,23 +267,6 @@ void segue_lmdb_act_as_owner(const struct segue_store *store, bool begin)
 
 /* ---- Creation ---- */
 
-/* Removes a directory of plain files. */
-static void remove_directory(int at, const char *name)
-{
-	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-	if (!stream) {
-		if (fd >= 0)
-			close(fd);
-		return;
-	}
-	for (struct dirent *entry; (entry = readdir(stream));)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			unlinkat(fd, entry->d_name, 0);
-	closedir(stream);
-	unlinkat(at, name, AT_REMOVEDIR);
-}
-
 int segue_lmdb_sweep(struct segue_store *store)
 {
 	int fd = openat(store->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -297,7 +281,7 @@ int segue_lmdb_sweep(struct segue_store *store)
 		size_t size = strlen(entry->d_name);
 		if (size > 4 && strncmp(entry->d_name, ".store-", 7) == 0 &&
 			strcmp(entry->d_name + size - 4, ".new") == 0)
-			remove_directory(store->dir_fd, entry->d_name);
+			segue_tree_remove(store->dir_fd, entry->d_name);
 	}
 	closedir(stream);
 	return 0;
@@ -306,7 +290,7 @@ int segue_lmdb_sweep(struct segue_store *store)
 void segue_lmdb_give_up_creation(struct segue_store *store, const char *name)
 {
 	close_fd(&store->store_fd);
-	remove_directory(store->dir_fd, name);
+	segue_tree_remove(store->dir_fd, name);
 }
 
 int segue_lmdb_begin_creation(struct segue_store *store, char name[32])

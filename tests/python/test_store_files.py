@@ -56,6 +56,23 @@ def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(directory: Path, name: st
         assert client.status()["server"]["embedded"]
 
 
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_what_looks_like_a_leftover_of_another_user_is_not_ours(directory: Path, command: str) -> None:
+    if os.getuid():
+        pytest.skip("SKIP: needs root")
+    target = directory.parent / "copy"
+    name = ".copy.backup-1" if command == "backup" else "copy/.restore-1"
+    theirs, ours = (directory.parent / (name + end) for end in "23")
+    for leftover in (theirs, ours):
+        (leftover / "copy").mkdir(parents=True)
+        (leftover / "copy" / "file").touch()
+    os.chown(theirs, 12345, 12345)
+    if command == "restore":
+        assert run("backup", directory, directory.parent / "kept").returncode == FINE
+    assert run(command, directory if command == "backup" else directory.parent / "kept", target).returncode == FINE
+    assert (theirs / "copy" / "file").exists() and not ours.exists()
+
+
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
     """A directory on a file system that other machines might have."""

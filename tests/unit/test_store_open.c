@@ -369,7 +369,7 @@ static int open_as_a_stranger(void *arg)
 	(void)arg;
 	CHILD_CHECK(setresuid(4711, 4711, 4711) == 0);
 	CHILD_CHECK(segue_store_open(dir, SEGUE_STORE_READ, &store) == SEGUE_ESYSTEM);
-	CHILD_CHECK(strstr(segue_error_detail(), "neither you nor the owner") != NULL);
+	CHILD_CHECK(strstr(segue_error_detail(), "neither you nor root") != NULL);
 	return 0;
 }
 
@@ -393,10 +393,13 @@ Test(store, belongs_to_one_owner)
 	cr_assert_eq(setfsuid((uid_t)-1), 0, "root is itself again");
 	cr_assert_eq(stat(lock, &status), 0);
 	cr_assert_eq(status.st_uid, 12345u);
-	/* Another user does not open what a third one has put where all may write. */
+	/* Another user does not open it, whoever else has the directory above. */
 	cr_assert_eq(chmod(tmp.root, 0755) | chmod(dir, 0777) | chmod(store_dir, 0777), 0);
 	cr_assert_eq(chmod(file, 0666) | chmod(lock, 0666), 0);
 	cr_assert_eq(run_child(open_as_a_stranger, NULL), 0);
+	cr_assert_eq(chown(dir, 12345, 12345), 0);
+	cr_assert_eq(run_child(open_as_a_stranger, NULL), 0);
+	cr_assert_eq(chown(dir, 0, 0), 0);
 	struct segue_store *store = open_store(SEGUE_STORE_SERVE);
 	assert_ok(put_text(store, "k", "v"));
 	segue_store_close(store);
