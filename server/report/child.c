@@ -20,7 +20,7 @@
 enum { LOOK_MS = 100, ARGUMENTS_MAX = 16 };
 
 /* What the child writes to its standard output: each begins with its kind. */
-enum { PROGRESS = 'P', REPORT = 'R', FAILURE = 'F' };
+enum { BEGUN = 'B', PROGRESS = 'P', REPORT = 'R', FAILURE = 'F' };
 
 struct message {
 	int kind, code;
@@ -68,6 +68,7 @@ int segue_child_answer(const char *parent, segue_child_fn *work, char **argument
 	for (size_t i = 0; i < sizeof(verdicts) / sizeof(verdicts[0]); i++)
 		signal(verdicts[i], SIG_DFL);
 	signal(SIGXFSZ, SIG_IGN); /* a write says EFBIG then */
+	send_all(&(struct message){.kind = BEGUN}, sizeof(struct message));
 	int code = work(arguments, &report);
 	const char *text = report ? report : segue_error_detail();
 	const struct message message = {
@@ -130,16 +131,18 @@ static int receive(const struct segue_child *child, int fd, void *bytes, size_t 
 	return 0;
 }
 
-/* Until the last message, with its text; NULL: it does not come. */
-static int listen_to(const struct segue_child *child, int fd, struct message *last, char **out)
+/* Until the last message, with its text; NULL: it does not come. *begun: the first has come. */
+static int listen_to(
+	const struct segue_child *child, int fd, struct message *last, bool *begun, char **out)
 {
 	char *text = NULL;
 	bool whole;
 	int rc;
 
 	while (!(rc = receive(child, fd, last, sizeof(*last), &whole)) && whole &&
-		last->kind == PROGRESS) {
-		if (child->progress)
+		(last->kind == BEGUN || last->kind == PROGRESS)) {
+		*begun = true;
+		if (last->kind == PROGRESS && child->progress)
 			child->progress(child->arg, child->what, last->done, last->total);
 	}
 	if (!rc && whole && !(text = calloc(1, last->size + 1)))
@@ -163,9 +166,15 @@ static bool is_verdict(int number)
 	return false;
 }
 
-static int fail_dead(int status)
+static int fail_dead(int status, bool begun)
 {
-	if (WIFSIGNALED(status) && !is_verdict(WTERMSIG(status)))
+	if (!begun && !WIFSIGNALED(status))
+		return segue_fail(SEGUE_ESYSTEM,
+			"the process that was to read the file ended with status %d before it "
+			"began, and the store was not judged: have the program or its libraries "
+			"been replaced? Start the server again",
+			WEXITSTATUS(status));
+	if (!begun || (WIFSIGNALED(status) && !is_verdict(WTERMSIG(status))))
 		return segue_fail(SEGUE_ESYSTEM,
 			"the process that read the file was killed (signal %d, %s): the store "
 			"could "
@@ -186,10 +195,11 @@ static int fail_dead(int status)
 static int await(const struct segue_child *child, pid_t pid, int fd, char **report)
 {
 	struct message last;
+	bool begun = false;
 	int status = -1; /* no end in order, if waitpid() says nothing */
 	char *text;
 
-	int rc = listen_to(child, fd, &last, &text);
+	int rc = listen_to(child, fd, &last, &begun, &text);
 	if (rc)
 		kill(pid, SIGKILL);
 	close(fd); /* a child that still writes to it ends by that */
@@ -198,7 +208,7 @@ static int await(const struct segue_child *child, pid_t pid, int fd, char **repo
 	if (rc)
 		return rc;
 	if (!text)
-		return fail_dead(status);
+		return fail_dead(status, begun);
 	if (last.kind == REPORT) {
 		*report = text;
 		return last.code;

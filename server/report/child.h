@@ -21,7 +21,8 @@ struct segue_child {
  * Has the work done, and waits for it. What the work has returned: its code and its report
  * (malloc'd; NULL: none, and the detail is the child's). A child that ended by SIGBUS, SIGSEGV,
  * SIGABRT, SIGFPE or SIGILL, or without a word, is SEGUE_ESTORE without a report: reading the file
- * has ended it. Killed by another signal it is SEGUE_ESYSTEM: nothing is known of the store.
+ * has ended it. Killed by another signal, or before it began (a library that is being replaced), it
+ * is SEGUE_ESYSTEM: nothing is known of the store.
  * SEGUE_EGONE: interrupted. SEGUE_ESYSTEM, SEGUE_ENOMEM. The child does not outlive the thread that
  * waits.
  */

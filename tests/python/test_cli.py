@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -649,6 +650,27 @@ def test_serve_says_what_is_damaged(keys: list[str], directory: Path, count: int
     message = fails(WRONG, "serve", directory)
     assert message.count("restore a backup") == 1 and "checksum" in message
     assert ("2 faults, the first: key 0x" if count == 2 else "is damaged: key 0x") in message
+
+
+def test_a_process_that_cannot_begin_is_no_verdict(
+    keys: list[str], directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library of the program is replaced while the server runs: nothing was read."""
+    loaded = subprocess.run(["ldd", program()], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"(liblmdb\S*) => (\S+)", loaded)
+    if not found:
+        pytest.skip("SKIP: the program holds LMDB itself")
+    library = tmp_path / found[1]
+    shutil.copy(found[2], library)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    with Server(directory), segue.open(directory) as client:
+        assert client.verify()["damaged"] == []
+        library.rename(tmp_path / "aside")
+        library.write_bytes(b"not whole yet")
+        with pytest.raises(segue.errors.SystemCallError, match="status 127 before it began"):
+            client.verify()
+        (tmp_path / "aside").rename(library)
+        assert client.verify()["damaged"] == []
 
 
 # ---- doctor ----
