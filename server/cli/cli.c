@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/spec.h"
+#include "core/utf8.h"
 
 enum { MEBIBYTES_MAX = 1 << 20 };
 
@@ -24,10 +25,44 @@ void *segue_cli_need(void *memory)
 	return memory;
 }
 
+/* ---- What is printed ---- */
+
+bool segue_cli_is_control(const char *at, size_t length)
+{
+	const unsigned char *byte = (const unsigned char *)at;
+
+	return byte[0] < 0x20 || byte[0] == 0x7f ||
+	       (length == 2 && byte[0] == 0xc2 && byte[1] < 0xa0);
+}
+
+char *segue_cli_printable(const char *bytes, size_t size)
+{
+	char *out = segue_cli_need(malloc(4 * size + 1)), *to = out;
+
+	while (size > 0) {
+		size_t length = segue_utf8_next(bytes, size), step = length ? length : 1;
+		if (length && !segue_cli_is_control(bytes, length)) {
+			memcpy(to, bytes, length);
+			to += length;
+		} else {
+			for (size_t i = 0; i < step; i++)
+				to += sprintf(to, "\\x%02x", (unsigned char)bytes[i]);
+		}
+		bytes += step;
+		size -= step;
+	}
+	*to = '\0';
+	return out;
+}
+
 int segue_cli_fail(void)
 {
+	const char *detail = segue_error_detail();
+	char *shown = segue_cli_printable(detail, strlen(detail));
+
 	fflush(stdout);
-	fprintf(stderr, "segue: %s\n", segue_error_detail());
+	fprintf(stderr, "segue: %s\n", shown);
+	free(shown);
 	return SEGUE_CLI_WRONG;
 }
 

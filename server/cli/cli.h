@@ -77,7 +77,14 @@ int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv
 
 /* For a program that prints and ends: memory that there is, or the end. */
 void *segue_cli_need(void *memory);
-/* Prints "segue: <this thread's detail>" to stderr; SEGUE_CLI_WRONG. */
+/*
+ * Whether a terminal would obey the character of `length` bytes (0: these are none): one of the
+ * control characters, of both sets.
+ */
+bool segue_cli_is_control(const char *at, size_t length);
+/* Text, malloc'd: \xNN in place of each byte of what is a control character or no UTF-8. */
+char *segue_cli_printable(const char *bytes, size_t size);
+/* Prints "segue: <this thread's detail>" to stderr, made printable; SEGUE_CLI_WRONG. */
 int segue_cli_fail(void);
 /* Names the command's --help on stderr, after a message; SEGUE_CLI_USAGE. */
 int segue_cli_usage(const struct segue_cli_command *command);

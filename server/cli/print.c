@@ -15,6 +15,20 @@
 
 #define SHOW_NS INT64_C(500000000) /* between two looks at the line on the terminal */
 
+/* A server may be anybody's: what a terminal would obey is escaped, as JSON allows it in texts. */
+static void print_json(const char *json)
+{
+	for (size_t size = strlen(json), step; size > 0; json += step, size -= step) {
+		size_t length = segue_utf8_next(json, size);
+		step = length ? length : 1;
+		if (segue_cli_is_control(json, length))
+			printf("\\u%04x", (unsigned char)json[length - 1]);
+		else
+			fwrite(json, 1, step, stdout);
+	}
+	putchar('\n');
+}
+
 int segue_cli_show(const struct segue_cli_options *options, char *json,
 	void (*print)(const struct segue_cli_options *options, struct json_object *report))
 {
@@ -22,7 +36,7 @@ int segue_cli_show(const struct segue_cli_options *options, char *json,
 	int rc = 0;
 
 	if (options->json)
-		puts(json);
+		print_json(json);
 	else if (!(rc = segue_json_parse(json, &report)))
 		print(options, report);
 	json_object_put(report);
@@ -32,44 +46,18 @@ int segue_cli_show(const struct segue_cli_options *options, char *json,
 
 /* ---- Texts ---- */
 
-/* Control characters, of both sets, would be obeyed by a terminal. */
-static bool is_control(const char *at, size_t length)
-{
-	const unsigned char *byte = (const unsigned char *)at;
-
-	return byte[0] < 0x20 || byte[0] == 0x7f ||
-	       (length == 2 && byte[0] == 0xc2 && byte[1] < 0xa0);
-}
-
-char *segue_cli_printable(const char *bytes, size_t size)
-{
-	char *out = segue_cli_need(malloc(4 * size + 1)), *to = out;
-
-	while (size > 0) {
-		size_t length = segue_utf8_next(bytes, size), step = length ? length : 1;
-		if (length && !is_control(bytes, length)) {
-			memcpy(to, bytes, length);
-			to += length;
-		} else {
-			for (size_t i = 0; i < step; i++)
-				to += sprintf(to, "\\x%02x", (unsigned char)bytes[i]);
-		}
-		bytes += step;
-		size -= step;
-	}
-	*to = '\0';
-	return out;
-}
-
 const char *segue_cli_text(struct json_object *value)
 {
 	const char *text = value ? json_object_get_string(value) : "";
+	enum json_type type = json_object_get_type(value);
 
-	if (!json_object_is_type(value, json_type_string))
+	if (type != json_type_string && type != json_type_array && type != json_type_object)
 		return text ? text : "";
 	if (json_object_get_userdata(value))
 		return json_object_get_userdata(value);
-	char *shown = segue_cli_printable(text, (size_t)json_object_get_string_len(value));
+	char *shown = segue_cli_printable(text, type == json_type_string
+							? (size_t)json_object_get_string_len(value)
+							: strlen(text));
 	json_object_set_userdata(value, shown, json_object_free_userdata);
 	return shown;
 }

@@ -19,8 +19,6 @@ int segue_cli_show(const struct segue_cli_options *options, char *json,
 const char *segue_cli_text(struct json_object *value);
 /* The same of the value of that name. */
 const char *segue_cli_member(struct json_object *object, const char *name);
-/* The same of bytes; malloc'd. */
-char *segue_cli_printable(const char *bytes, size_t size);
 /* "yes" or "no": whether the value of that name is true. */
 const char *segue_cli_yes(struct json_object *object, const char *name);
 /* Of a field, its name, dtype and shape: "h float32[3]". */

@@ -394,6 +394,10 @@ def test_nothing_plays_with_a_terminal(tmp_path: Path) -> None:
             assert "\x1b" not in human and "\x9b" not in human
         assert f"dir      {tmp_path}/a\\x1b[31mb\\xc2\\x9b\n" in run("status", directory).stdout
         assert report("status", directory)["server"]["dir"] == str(directory)
+        assert "\x9b" not in run("status", directory, "--json").stdout
+    missing = str(directory / "none") + "\nsegue: fine"
+    message = fails(WRONG, "inspect", missing)
+    assert "\\x1b[31mb\\xc2\\x9b/none\\x0asegue: fine" in message
 
 
 def test_a_second_server_is_refused(directory: Path) -> None:
