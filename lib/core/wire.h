@@ -14,7 +14,7 @@
 #include "core/frame.h"
 #include "core/spec.h"
 
-#define SEGUE_PROTOCOL    2
+#define SEGUE_PROTOCOL    3
 #define SEGUE_TOKEN_BYTES 16
 #define SEGUE_ARENA_SIZE  (1u << 20)
 
@@ -46,6 +46,7 @@ enum segue_attach_mode {
 	SEGUE_ATTACH_RESTORE = 3, /* from the token in the upload */
 	SEGUE_ATTACH_OFFER = 4,   /* reconnect: the states in the upload */
 	SEGUE_ATTACH_CHECK = 5,   /* attaches nothing: would the token in the upload fit? */
+	SEGUE_ATTACH_RESUME = 6,  /* as CONTINUE, by the library itself: a held lane is EFENCED */
 };
 
 struct segue_message {
@@ -67,6 +68,7 @@ struct segue_message {
 			enum segue_attach_mode mode;
 			uint8_t token[SEGUE_TOKEN_BYTES];
 			int64_t timeout_ns;
+			bool take; /* a lease of the same process ends for it */
 		} lane_attach;
 		struct {
 			uint64_t lease;

@@ -47,11 +47,12 @@ static const struct segue_pb_field lane_attach[] = {
 	ANY64(LaneAttach, lane_attach, stream),
 	LANE(LaneAttach, lane_attach),
 	ANY32(LaneAttach, lane_attach, group),
-	ENUM(LaneAttach, lane_attach, mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_CHECK),
+	ENUM(LaneAttach, lane_attach, mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_RESUME),
 	ANY64(LaneAttach, lane_attach, upload),
 	ANY64(LaneAttach, lane_attach, step),
 	ANY64(LaneAttach, lane_attach, lease),
 	TIME(LaneAttach, lane_attach, timeout_ns),
+	FIELD(LaneAttach, lane_attach, take, BOOL, 0),
 	END,
 };
 static const struct segue_pb_field lane_detach[] = {

@@ -288,6 +288,7 @@ static int find_image(struct making *making)
 	switch (making->order->mode) {
 	case SEGUE_ATTACH_NONE:
 	case SEGUE_ATTACH_CONTINUE:
+	case SEGUE_ATTACH_RESUME:
 		return 0;
 	case SEGUE_ATTACH_FRESH:
 		making->replaced = true;

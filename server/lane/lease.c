@@ -15,7 +15,11 @@ const char *segue_lease_state_name(enum segue_lease_state state)
 
 bool segue_holder_same(const struct segue_holder *a, const struct segue_holder *b)
 {
-	return a->pid == b->pid && a->start_time == b->start_time &&
+	bool known = a->pid && a->start_time && a->pid_namespace;
+
+	if (SEGUE_MUTANT(unknown_is_same))
+		known = true;
+	return known && a->pid == b->pid && a->start_time == b->start_time &&
 	       a->pid_namespace == b->pid_namespace &&
 	       memcmp(a->boot_id, b->boot_id, sizeof(a->boot_id)) == 0;
 }
@@ -46,12 +50,30 @@ static bool token_equal(const uint8_t *a, const uint8_t *b)
 	return differs == 0;
 }
 
+/* Of a lane that somebody holds. */
+static enum segue_lease_answer ask_of_held(
+	const struct segue_lease *lease, const struct segue_lease_request *request, bool latest)
+{
+	bool same = segue_holder_same(&lease->holder, &request->holder);
+
+	switch (request->mode) {
+	case SEGUE_ATTACH_OFFER: /* of the lease itself, whose connection is lost */
+		return latest ? SEGUE_LEASE_WAIT : SEGUE_LEASE_REFUSED;
+	case SEGUE_ATTACH_RESUME:
+		if (SEGUE_MUTANT(resume_takes) && same)
+			return SEGUE_LEASE_TAKE;
+		return same && request->holder_left ? SEGUE_LEASE_WAIT : SEGUE_LEASE_REFUSED;
+	default:
+		return same && request->take ? SEGUE_LEASE_TAKE : SEGUE_LEASE_BUSY;
+	}
+}
+
 enum segue_lease_answer segue_lease_ask(struct segue_lease *lease,
 	const struct segue_lease_request *request, uint64_t durable,
 	const uint8_t fresh_token[SEGUE_TOKEN_BYTES])
 {
-	bool same = segue_holder_same(&lease->holder, &request->holder);
 	bool offer = request->mode == SEGUE_ATTACH_OFFER;
+	bool by_library = offer || request->mode == SEGUE_ATTACH_RESUME;
 	bool latest = lease->token_valid && token_equal(lease->token, request->token);
 
 	if (SEGUE_MUTANT(offer_of_any_token))
@@ -62,10 +84,10 @@ enum segue_lease_answer segue_lease_ask(struct segue_lease *lease,
 	case SEGUE_LEASE_ENDING:
 		return SEGUE_LEASE_WAIT;
 	case SEGUE_LEASE_HELD:
-		return same ? SEGUE_LEASE_WAIT : SEGUE_LEASE_BUSY;
+		return ask_of_held(lease, request, latest);
 	case SEGUE_LEASE_RESERVED:
-		if (offer ? !latest : !same)
-			return offer ? SEGUE_LEASE_REFUSED : SEGUE_LEASE_BUSY;
+		if (!(offer ? latest : segue_holder_same(&lease->holder, &request->holder)))
+			return by_library ? SEGUE_LEASE_REFUSED : SEGUE_LEASE_BUSY;
 		break;
 	case SEGUE_LEASE_FREE:
 		break;

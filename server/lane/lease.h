@@ -8,7 +8,7 @@
  *	         ask: GRANT              granted(ok)
  *	FREE ───────────────► GRANTING ───────────────► HELD
  *	▲ ▲ ▲                    │ granted(failed)        │ end: process or socket gone,
- *	│ │ └────────────────────┘                        ▼ detach, restore
+ *	│ │ └────────────────────┘                        ▼ detach, restore, taken over
  *	│ └──────────────────────────────────────────── ENDING
  *	│     taken: words and states are in the store
  *	RESERVED (after a start: the last grant's holder may live)
@@ -50,17 +50,25 @@ struct segue_lease_request {
 	enum segue_attach_mode mode;
 	uint8_t token[SEGUE_TOKEN_BYTES]; /* OFFER */
 	uint64_t step;                    /* OFFER: batches below it are committed */
+	/* A newer handle of one process: what an older one of it holds ends. Not OFFER, RESUME. */
+	bool take;
+	bool holder_left; /* HELD: by a connection that its peer has closed, which is told soon */
 };
 
 enum segue_lease_answer {
 	SEGUE_LEASE_GRANT, /* now GRANTING: store the grant, then segue_lease_granted() */
 	SEGUE_LEASE_WAIT,  /* being given back, or granted: ask again when its state has changed */
-	SEGUE_LEASE_BUSY,  /* held by, or reserved for, another process */
-	SEGUE_LEASE_REFUSED, /* an offer of a lease that is no longer the latest, or that ends below
-				`durable` */
+	SEGUE_LEASE_TAKE,  /* end the lease, for this one takes it; then ask again */
+	SEGUE_LEASE_BUSY,  /* held by somebody else, or reserved for another process */
+	/*
+	 * An offer of a lease that is no longer the latest, or that ends below `durable`; what the
+	 * library asks by itself of a lane that somebody has.
+	 */
+	SEGUE_LEASE_REFUSED,
 };
 
 const char *segue_lease_state_name(enum segue_lease_state state);
+/* The same process. One of which something is not known (0) is the same as none, not as itself. */
 bool segue_holder_same(const struct segue_holder *a, const struct segue_holder *b);
 
 /*
@@ -72,8 +80,9 @@ void segue_lease_load(struct segue_lease *lease, const struct segue_lane_record 
 
 /*
  * A process asks for the lane. `durable`: the step on disk. On GRANT the generation has risen and
- * `fresh_token` has become the token. A process that holds or has reserved the lane may ask for it
- * again: its own earlier lease must be ended first (WAIT), a reservation is its own to use.
+ * `fresh_token` has become the token. A reservation is its process's to use; of a process that holds
+ * the lane a newer handle may take it (`take`), and what goes on after a lost connection waits for
+ * the end of that (WAIT: an offer, or RESUME where `holder_left`).
  */
 enum segue_lease_answer segue_lease_ask(struct segue_lease *lease,
 	const struct segue_lease_request *request, uint64_t durable,

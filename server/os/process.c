@@ -107,6 +107,23 @@ enum segue_presence segue_process_presence(const struct segue_holder *holder)
 	return SEGUE_PRESENCE_ALIVE;
 }
 
+void segue_process_name(const struct segue_holder *holder, char *out, size_t size)
+{
+	char path[64], name[64];
+
+	*out = '\0';
+	if (segue_process_presence(holder) != SEGUE_PRESENCE_ALIVE)
+		return;
+	snprintf(path, sizeof(path), "/proc/%lld/comm", (long long)holder->pid);
+	if (slurp(path, name, sizeof(name)) == 0)
+		return;
+	name[strcspn(name, "\n")] = '\0';
+	for (char *at = name; *at; at++)
+		if ((unsigned char)*at < ' ' || *at == 127)
+			*at = '?';
+	snprintf(out, size, " (%s)", name);
+}
+
 int segue_process_watch(int socket, int64_t pid)
 {
 	int fd = -1;

@@ -18,6 +18,8 @@ enum segue_presence {
 void segue_process_identify(int64_t pid, struct segue_holder *out);
 /* Whether that process still exists; a zombie does not. */
 enum segue_presence segue_process_presence(const struct segue_holder *holder);
+/* " (NAME)" of it, without control characters; "" if it cannot be looked up. */
+void segue_process_name(const struct segue_holder *holder, char *out, size_t size);
 /*
  * A pidfd of the process at the other end of `socket`, that becomes readable when it ends; by its
  * number, `pid`, where the kernel does not know it by the socket. SEGUE_ESYSTEM where there is

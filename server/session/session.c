@@ -2,6 +2,7 @@
 #include "session/session.h"
 
 #include <linux/sockios.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -44,6 +45,13 @@ void segue_session_greet(struct segue_session *session, const char *program)
 void segue_session_hang_up(struct segue_session *session)
 {
 	become(session, SEGUE_SESSION_FAILED);
+}
+
+bool segue_session_peer_left(const struct segue_session *session)
+{
+	struct pollfd socket = {.fd = session->socket.fd, .events = POLLRDHUP};
+
+	return poll(&socket, 1, 0) == 1;
 }
 
 bool segue_session_is_paused(const struct segue_session *session)

@@ -84,6 +84,8 @@ void segue_session_refuse(int socket, int code);
 void segue_session_greet(struct segue_session *session, const char *program);
 /* The connection is of no further use: what has been sent is the last. */
 void segue_session_hang_up(struct segue_session *session);
+/* Whether its peer has closed the connection, though the loop has not come to it yet. */
+bool segue_session_peer_left(const struct segue_session *session);
 /* Whether it has sent too fast, and is not read for the moment. */
 bool segue_session_is_paused(const struct segue_session *session);
 /* Sends a message with fds (which stay the caller's); a peer that does not read is dropped. */

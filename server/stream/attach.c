@@ -152,6 +152,7 @@ static int pay(struct segue_ledger *ledger, const struct segue_attach *attach)
 }
 
 static void let_next_ask(struct segue_ledger *ledger);
+static void let_impatient_ask(struct segue_ledger *ledger);
 
 static int make(struct segue_task *task)
 {
@@ -174,6 +175,7 @@ static void granted(struct segue_task *task)
 	if (ok) {
 		put_in_force(attach);
 		drop(attach);
+		let_impatient_ask(ledger);
 		return;
 	}
 	segue_grant_destroy(attach->grant);
@@ -217,14 +219,18 @@ static void start_making(struct segue_attach *attach)
 
 static int busy(const struct segue_ledger *ledger)
 {
+	char program[64] = "";
+
+	segue_process_name(&ledger->lease.holder, program, sizeof(program));
 	return segue_fail(SEGUE_EBUSY,
-		"lane %u of stream '%s' is %s by process %ld: each lane has one worker at a time "
-		"(is an old worker still running, or do two workers have the same rank?)",
+		"lane %u of stream '%s' is %s by process %ld%s: each lane has one worker at a time. "
+		"End that process, or close its loader; if it is another worker of this training, "
+		"give each its own rank",
 		ledger->place.lane, ledger->stream->spec->name,
 		ledger->lease.state == SEGUE_LEASE_RESERVED
 			? "reserved, after a restart of the server,"
 			: "held",
-		(long)ledger->lease.holder.pid);
+		(long)ledger->lease.holder.pid, program);
 }
 
 static void wait_for_lane(struct segue_attach *attach)
@@ -232,24 +238,27 @@ static void wait_for_lane(struct segue_attach *attach)
 	struct segue_ledger *ledger = attach->ledger;
 	const struct segue_server *server = ledger->stream->server;
 
-	TAILQ_INSERT_TAIL(&ledger->waiting, attach, link);
+	/* A process that takes its own lane over does not lose it to one that waits for it. */
+	if (attach->request.take && segue_holder_same(&ledger->lease.holder, &attach->request.holder))
+		TAILQ_INSERT_HEAD(&ledger->waiting, attach, link);
+	else
+		TAILQ_INSERT_TAIL(&ledger->waiting, attach, link);
 	segue_loop_tick_within(server->loop, attach->deadline);
 	if (server->storage.rc && ledger->lease.state == SEGUE_LEASE_ENDING)
 		segue_committer_urge(server->committer); /* its verdict, or that it is delayed */
 }
 
-/* Whether the lease may yet end by its timeout; who asks then waits for that, and no longer. */
-static bool wait_for_timeout(struct segue_attach *attach)
+/* Who asks for a lease that may yet end by its timeout waits for that, and no longer. */
+static void end_wait_with_timeout(struct segue_attach *attach)
 {
 	const struct segue_grant *grant = attach->ledger->grant;
 
 	if (!grant || grant->spec->lease_timeout_ms == 0)
-		return false;
+		return;
 	int64_t timeout = grant->spec->lease_timeout_ms * INT64_C(1000000);
 	int64_t until = segue_now_ns() + timeout + timeout / 4;
 	if (until < attach->deadline)
 		attach->deadline = until;
-	return true;
 }
 
 static void ask(struct segue_attach *attach)
@@ -263,24 +272,25 @@ static void ask(struct segue_attach *attach)
 		ledger->lease.token_valid = true;
 	}
 	segue_random(token, sizeof(token));
+	attach->request.holder_left = ledger->session && segue_session_peer_left(ledger->session);
 	switch (segue_lease_ask(&ledger->lease, &attach->request, ledger->durable, token)) {
 	case SEGUE_LEASE_GRANT:
 		start_making(attach);
 		break;
+	case SEGUE_LEASE_TAKE:
+		segue_ledger_end(ledger, false);
+		wait_for_lane(attach);
+		break;
 	case SEGUE_LEASE_WAIT:
-		if (ledger->lease.state == SEGUE_LEASE_HELD &&
-			ledger->session == attach->base.session)
-			refuse(attach, busy(ledger));
-		else
-			wait_for_lane(attach);
+		wait_for_lane(attach);
 		break;
 	case SEGUE_LEASE_BUSY:
-		/* Its end may not have been told yet, or it may be one that is still. */
-		if (segue_process_presence(&ledger->lease.holder) != SEGUE_PRESENCE_ALIVE ||
-			wait_for_timeout(attach))
-			wait_for_lane(attach);
-		else
+		if (ledger->session && ledger->session == attach->base.session) {
 			refuse(attach, busy(ledger));
+			break;
+		}
+		end_wait_with_timeout(attach);
+		wait_for_lane(attach);
 		break;
 	case SEGUE_LEASE_REFUSED:
 		refuse(attach,
@@ -303,6 +313,26 @@ static void let_next_ask(struct segue_ledger *ledger)
 		return;
 	TAILQ_REMOVE(&ledger->waiting, attach, link);
 	ask(attach);
+}
+
+/*
+ * The lane has been granted to somebody: those who do not wait until it comes free ask now. Once
+ * each: who waits again is behind.
+ */
+static void let_impatient_ask(struct segue_ledger *ledger)
+{
+	struct segue_attach *attach = TAILQ_FIRST(&ledger->waiting), *next;
+	struct segue_attach *last = TAILQ_LAST(&ledger->waiting, segue_waiting);
+
+	for (; attach; attach = attach == last ? NULL : next) {
+		enum segue_attach_mode mode = attach->request.mode;
+		next = TAILQ_NEXT(attach, link);
+		if (!attach->request.take && mode != SEGUE_ATTACH_OFFER &&
+			mode != SEGUE_ATTACH_RESUME)
+			continue;
+		TAILQ_REMOVE(&ledger->waiting, attach, link);
+		ask(attach);
+	}
 }
 
 /* ---- What comes with a request ---- */
@@ -476,6 +506,7 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 		.holder = session->holder,
 		.mode = message->lane_attach.mode,
 		.step = message->lane_attach.step,
+		.take = message->lane_attach.take,
 	};
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	set_order(attach);

@@ -42,7 +42,7 @@ struct segue_ledger {
 	bool written;  /* ENDING: the last commit is on disk */
 	bool delayed;  /* ENDING: it could not be written for now: those who wait are to be told */
 
-	TAILQ_HEAD(, segue_attach) waiting; /* requests for this lane, oldest first */
+	TAILQ_HEAD(segue_waiting, segue_attach) waiting; /* requests for this lane, oldest first */
 	TAILQ_HEAD(, segue_attach) loading; /* requests whose uploads are being read */
 	struct segue_attach *making;        /* GRANTING: the request */
 	unsigned checkpoints;               /* that mean this ledger, running or waiting */

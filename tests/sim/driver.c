@@ -668,7 +668,8 @@ static void finish_grant(struct sim_driver *driver, uint32_t pair)
 
 static struct segue_holder holder_of(int64_t pid)
 {
-	return (struct segue_holder){.pid = pid, .start_time = (uint64_t)pid};
+	return (struct segue_holder){
+		.pid = pid, .start_time = (uint64_t)pid, .pid_namespace = 1};
 }
 
 static void attach(struct sim_driver *driver, struct sim_request *request, int64_t pid)
@@ -677,7 +678,10 @@ static void attach(struct sim_driver *driver, struct sim_request *request, int64
 	struct place *place = &driver->place[pair];
 	const struct segue_lane_record *stored = &sim_disk.lane[pair].record;
 	struct segue_lease_request ask = {
-		.holder = holder_of(pid), .mode = request->mode, .step = request->step};
+		.holder = holder_of(pid),
+		.mode = request->mode,
+		.step = request->step,
+		.holder_left = true};
 	uint64_t serial = request->serial, fresh[2] = {sim_random(), sim_random()};
 
 	memcpy(ask.token, request->token, SEGUE_TOKEN_BYTES);
@@ -689,6 +693,7 @@ static void attach(struct sim_driver *driver, struct sim_request *request, int64
 		make_grant(driver, pair, request);
 		break;
 	case SEGUE_LEASE_WAIT: /* asked again when something has changed */
+	case SEGUE_LEASE_TAKE:
 		end_lease(driver, pair, false);
 		break;
 	case SEGUE_LEASE_BUSY:

@@ -16,6 +16,8 @@
 	X(offer_of_any_token, "an offer is taken although its lease is not the latest")            \
 	X(carry_reused, "the next lease gets the carry of the last one")                           \
 	X(wake_without_fence, "sleeper and waker store, then load, without a fence between")       \
+	X(resume_takes, "going on after a lost server takes a lane that somebody holds")           \
+	X(unknown_is_same, "holders of which nothing is known are taken for one process")          \
 	X(token_fillers_position, "an image takes the filler's position, not the commit's")
 
 #endif

@@ -331,7 +331,7 @@ static int resume(struct worker *worker, struct handle *handle, struct sim_serve
 		    atomic_load(&track->page->generation) == track->generation;
 
 	handle->has_token = false;
-	worker->request.mode = SEGUE_ATTACH_CONTINUE;
+	worker->request.mode = SEGUE_ATTACH_RESUME;
 	int rc = ask(worker, server);
 	if (rc == 0 && mine)
 		check_offered(worker, handle);

@@ -544,6 +544,7 @@ static bool decide(struct fakeserver *server, int c, const struct segue_message 
 		refuse(server, c, serial, SEGUE_ESTART, "the lane stands at step 7 of yesterday");
 		return false;
 	case SEGUE_ATTACH_CONTINUE:
+	case SEGUE_ATTACH_RESUME:
 		return true;
 	case SEGUE_ATTACH_FRESH:
 		place(server, lane, 0, NULL, 0);
