@@ -6,6 +6,7 @@
 #include "client/bulk.h"
 #include "client/lease.h"
 #include "client/resume.h"
+#include "client/takeover.h"
 #include "core/barrier.h"
 #include "core/error.h"
 
@@ -18,6 +19,7 @@ struct placing {
 	const void *token;
 	size_t token_size;
 	int64_t timeout_ns;
+	bool first, take; /* the first lease of the handle; it ends an older handle's */
 };
 
 /* The lane got a position of its own, which has nothing to do with what was committed before. */
@@ -25,9 +27,12 @@ static int adopt_elsewhere(struct segue_lane *lane, const struct segue_reply *re
 {
 	int rc = segue_lease_adopt(lane, reply);
 
-	if (!rc)
-		segue_kept_rows_finish(&lane->kept);
-	return rc;
+	if (rc)
+		return rc;
+	segue_fork_lock();
+	segue_kept_rows_finish(&lane->kept);
+	segue_fork_unlock();
+	return 0;
 }
 
 /*
@@ -36,7 +41,7 @@ static int adopt_elsewhere(struct segue_lane *lane, const struct segue_reply *re
  */
 static int offer_before_restore(struct segue_lane *lane)
 {
-	if (!lane->mapping || lane->fenced)
+	if (!lane->mapping || segue_lane_is_lost(lane))
 		return 0;
 	int rc = segue_lane_ready(lane);
 
@@ -48,10 +53,15 @@ static int attempt_place(void *arg)
 	struct placing *placing = arg;
 	struct segue_lane *lane = placing->lane;
 	struct segue_message request = {
-		.lane_attach = {.mode = placing->mode, .timeout_ns = placing->timeout_ns}};
+		.lane_attach = {.mode = placing->mode,
+			.timeout_ns = placing->timeout_ns,
+			.take = placing->take}};
 	struct segue_reply reply;
 	int rc = segue_stream_ready(lane->stream);
 
+	if (!rc && placing->first && segue_lane_spec(lane)->persist)
+		rc = segue_takeover_prepare(
+			lane, placing->take, placing->mode != SEGUE_ATTACH_NONE);
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE)
 		rc = offer_before_restore(lane);
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE) {
@@ -72,10 +82,6 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 		return rc;
 	if (!token || size == 0)
 		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
-	if (lane->held)
-		return segue_fail(SEGUE_EHELD,
-			"lane %u: %u batches are held: release them before the lane is restored",
-			lane->index, lane->held);
 	struct placing placing = {
 		.lane = lane,
 		.mode = SEGUE_ATTACH_RESTORE,
@@ -88,22 +94,20 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 
 /* ---- Attach and close ---- */
 
-/* The server would wait for this very process to give the lane back. */
-static int check_free(const struct segue_stream *stream, uint32_t index)
+static int check_attach(const struct segue_stream *stream, uint32_t index,
+	const struct segue_attach_options *options)
 {
 	const struct segue_spec *spec = stream->shape->spec;
 
+	if (options->timeout_ns < 0 || (unsigned)options->start > SEGUE_START_FRESH)
+		return segue_fail(SEGUE_EINVAL, options->timeout_ns < 0
+							? "timeout_ns is negative"
+							: "start is none of enum segue_start");
+	if (options->token && options->token_size == 0)
+		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", index);
 	if (index >= spec->lanes)
 		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: it has %u", spec->name,
 			index, spec->lanes);
-	for (struct segue_lane *lane = stream->client->lanes; lane; lane = lane->next) {
-		if (lane->index == index && !lane->fenced && spec->persist &&
-			strcmp(segue_lane_spec(lane)->name, spec->name) == 0)
-			return segue_fail(SEGUE_EBUSY,
-				"lane %u of stream '%s' is held by this process: close that handle "
-				"first",
-				index, spec->name);
-	}
 	return 0;
 }
 
@@ -115,18 +119,11 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 	if (!stream || !out)
 		return segue_fail(
 			SEGUE_EINVAL, "segue_lane_attach wants a stream and a place for the lane");
-	int rc = segue_fork_check(&stream->client->connection.guard);
-	if (rc)
-		return rc;
 	if (!options)
 		options = &defaults;
-	if (options->timeout_ns < 0 || (unsigned)options->start > SEGUE_START_FRESH)
-		return segue_fail(SEGUE_EINVAL, options->timeout_ns < 0
-							? "timeout_ns is negative"
-							: "start is none of enum segue_start");
-	if (options->token && options->token_size == 0)
-		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", index);
-	rc = check_free(stream, index);
+	int rc = segue_fork_check(&stream->client->connection.guard);
+	if (!rc)
+		rc = check_attach(stream, index, options);
 	if (rc)
 		return rc;
 	struct segue_lane *lane = calloc(1, sizeof(*lane));
@@ -144,6 +141,8 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 		.token = options->token,
 		.token_size = options->token_size,
 		.timeout_ns = options->timeout_ns ? options->timeout_ns : SEGUE_ATTACH_NS,
+		.first = true,
+		.take = options->take,
 	};
 	rc = segue_client_run(lane->client, INT64_MAX, attempt_place, &placing);
 	if (rc) {
@@ -153,6 +152,8 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 	lane->next = lane->client->lanes;
 	lane->client->lanes = lane;
 	lane->client->may_start = segue_lanes_may_start;
+	if (segue_lane_spec(lane)->persist)
+		segue_takeover_finish(lane);
 	*out = lane;
 	return 0;
 }
@@ -160,7 +161,7 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 /* Whether something committed would be lost if the lane went without a word to a server. */
 static bool has_more_than_disk(const struct segue_lane *lane)
 {
-	return segue_lane_spec(lane)->persist && !lane->fenced &&
+	return segue_lane_spec(lane)->persist && !segue_lane_is_lost(lane) &&
 	       lane->track.committed > segue_lane_durable(lane);
 }
 
@@ -176,14 +177,19 @@ static int attempt_detach(void *arg)
 static bool was_taken(const struct segue_lane *lane)
 {
 	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
-	return lane->fenced || segue_load_acquire(&segue_mapping_page(lane->mapping)->generation) !=
-				       lane->generation;
+	return segue_lane_is_lost(lane) ||
+	       segue_load_acquire(&segue_mapping_page(lane->mapping)->generation) !=
+		       lane->generation;
 }
 
 static int check_on_disk(const struct segue_lane *lane)
 {
 	uint64_t durable = segue_lane_durable(lane), committed = lane->track.committed;
 
+	segue_fork_lock();
+	if (durable < lane->handed_over)
+		durable = lane->handed_over;
+	segue_fork_unlock();
 	if (!segue_lane_spec(lane)->persist || committed <= durable)
 		return 0;
 	return segue_fail(SEGUE_EFENCED,
@@ -212,6 +218,7 @@ int segue_lane_close(struct segue_lane *lane)
 	while (*link != lane)
 		link = &(*link)->next;
 	*link = lane->next;
+	segue_takeover_forget(lane);
 	lane->closed = true;
 	segue_mapping_drop(lane->mapping);
 	segue_lane_drop(lane);

@@ -52,28 +52,52 @@ static int check_span(const struct segue_batch *batch, uint32_t row)
 	return 0;
 }
 
-int segue_batches_create(struct segue_mapping *mapping)
+int segue_places_create(struct segue_mapping *mapping)
 {
-	mapping->batches = calloc(mapping->shape->geometry.depth, sizeof(*mapping->batches));
-	return mapping->batches ? 0
-				: segue_fail(SEGUE_ENOMEM, "no memory for the batches of a lease");
+	mapping->places = calloc(mapping->shape->geometry.depth, sizeof(*mapping->places));
+	return mapping->places ? 0
+			       : segue_fail(SEGUE_ENOMEM, "no memory for the batches of a lease");
 }
 
-int segue_batch_begin(
-	struct segue_mapping *mapping, uint64_t step, uint32_t before, struct segue_batch **out)
+/* A handle for batch `step` in its place: the place's own, unless that is held. */
+static int use_place(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out)
+{
+	struct segue_place *place = &mapping->places[step % mapping->shape->geometry.depth];
+
+	if (place->users > 0 && place->first.step != step)
+		return segue_fail(SEGUE_EPROTOCOL,
+			"batch %" PRIu64 " of lane %u came while batch %" PRIu64
+			", whose slot it takes, is held",
+			step, mapping->lane, place->first.step);
+	if (place->users == 0)
+		memset(place->is_composed, 0, sizeof(place->is_composed));
+	*out = place->first.taken ? malloc(sizeof(**out)) : &place->first;
+	if (!*out)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a batch");
+	**out = (struct segue_batch){.mapping = mapping, .place = place, .step = step};
+	return 0;
+}
+
+bool segue_batch_end(struct segue_batch *batch)
+{
+	struct segue_place *place = batch->place;
+
+	batch->taken = false;
+	if (batch != &place->first)
+		free(batch);
+	return --place->users == 0;
+}
+
+int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out)
 {
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
 	const struct segue_slot *slot = segue_ring_slot(mapping->ring.map, geometry, step);
-	struct segue_batch *batch = &mapping->batches[step % geometry->depth];
+	uint32_t before = segue_mapping_rows(mapping, step - 1);
+	struct segue_batch *batch;
 	const uint32_t *previous = (const void *)((const char *)slot + geometry->previous_offset);
 	uint32_t rows = slot->rows;
 	bool identity = true;
 
-	if (batch->taken)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"batch %" PRIu64 " of lane %u came while batch %" PRIu64
-			", whose slot it takes, is held",
-			step, mapping->lane, batch->step);
 	if (slot->step != step)
 		return fail_slot(mapping, step, "step", slot->step, step);
 	if (rows == 0 || rows > geometry->batch_size || slot->spans != rows)
@@ -85,16 +109,18 @@ int segue_batch_begin(
 				(uint64_t)previous[row] + 1, before);
 		identity = identity && previous[row] == row;
 	}
-	*batch = (struct segue_batch){
-		.mapping = mapping,
-		.slot = slot,
-		.previous = previous,
-		.spans = (const void *)((const char *)slot + geometry->span_offset),
-		.step = step,
-		.rows = rows,
-		.before = before,
-		.identity = identity,
-	};
+	int rc = use_place(mapping, step, &batch);
+	if (rc)
+		return rc;
+	batch->slot = slot;
+	batch->previous = previous;
+	batch->spans = (const void *)((const char *)slot + geometry->span_offset);
+	batch->rows = rows;
+	batch->before = before;
+	batch->identity = identity;
+	batch->taken = true;
+	batch->place->users++;
+	segue_mapping_set_rows(mapping, step, rows);
 	*out = batch;
 	return 0;
 }
@@ -227,13 +253,13 @@ const void *segue_batch_state(struct segue_batch *batch, size_t i)
 	if (batch->identity)
 		return before;
 	uint64_t place = batch->step % geometry->depth * geometry->buffer_size + offset;
-	if (!has_bit(batch->is_composed, i)) {
+	if (!has_bit(batch->place->is_composed, i)) {
 		/* By the mapping that it was written through: its pages are at hand. */
 		compose(batch, i, (uint8_t *)mapping->composed.map + place,
 			(const uint8_t *)mapping->carry.map +
 				segue_carry_offset(geometry, batch->step + geometry->depth) +
 				offset);
-		set_bit(batch->is_composed, i);
+		set_bit(batch->place->is_composed, i);
 	}
 	return (const uint8_t *)mapping->composed_view + place;
 }

@@ -37,7 +37,12 @@ static int check_open(const struct segue_batch *batch)
 			" of lane %u was taken before the lane got another position: "
 			"release it and take the next",
 			step, lane->index);
-	return lane->fenced ? fail_fenced(batch) : 0;
+	if (batch->put_back)
+		return segue_fail(SEGUE_ESTALE,
+			"batch %" PRIu64
+			" of lane %u was put back: it comes again with the lane's next",
+			step, lane->index);
+	return segue_lane_is_lost(lane) ? fail_fenced(batch) : 0;
 }
 
 static int check_state(const struct segue_batch *batch, size_t i)
@@ -102,6 +107,24 @@ int segue_batch_save_state(struct segue_batch *batch, size_t i, const void *data
 
 /* ---- Commit and release ---- */
 
+/* Under the lock, since an older handle's rows are offered together with the commit they belong to. */
+static int commit_with_kept(struct segue_batch *batch)
+{
+	struct segue_lane *lane = batch->lane;
+	uint64_t durable = segue_lane_durable(lane);
+
+	segue_fork_lock();
+	segue_kept_rows_forget(&lane->kept, batch->mapping->shape, durable);
+	int rc = segue_kept_rows_add(&lane->kept, batch);
+	if (!rc) {
+		rc = segue_track_commit(&lane->track);
+		if (rc)
+			segue_kept_rows_undo(&lane->kept, batch);
+	}
+	segue_fork_unlock();
+	return rc;
+}
+
 int segue_batch_commit(struct segue_batch *batch)
 {
 	if (!batch)
@@ -116,24 +139,30 @@ int segue_batch_commit(struct segue_batch *batch)
 	struct segue_lane *lane = batch->lane;
 	const struct segue_spec *spec = batch->mapping->shape->spec;
 	bool kept = spec->keep_final && spec->persist;
-	if (kept) {
-		segue_kept_rows_forget(
-			&lane->kept, batch->mapping->shape, segue_lane_durable(lane));
-		rc = segue_kept_rows_add(&lane->kept, batch);
-		if (rc)
-			return rc;
-	}
-	rc = segue_track_commit(&lane->track);
-	if (rc) {
-		if (kept)
-			segue_kept_rows_undo(&lane->kept, batch);
-		return fail_fenced(batch);
-	}
+	rc = kept ? commit_with_kept(batch) : segue_track_commit(&lane->track);
+	if (rc)
+		return rc == SEGUE_EFENCED ? fail_fenced(batch) : rc;
 	batch->committed = true;
-	lane->rows = batch->rows;
 	if (spec->durability == SEGUE_DURABLE_COMMIT && spec->persist)
 		return segue_lane_wait_durable(lane, batch->step + 1);
 	return 0;
+}
+
+/* Whether the lane stands where the batch came from, and can be told of it. */
+static bool is_current(const struct segue_batch *batch)
+{
+	const struct segue_lane *lane = batch->lane;
+
+	return batch->mapping == lane->mapping && !lane->closed && !batch->mapping->guard.forked;
+}
+
+void segue_batch_put_back(struct segue_batch *batch)
+{
+	if (!batch || !batch->taken || batch->committed || batch->put_back)
+		return;
+	batch->put_back = true;
+	if (is_current(batch))
+		segue_track_put_back(&batch->lane->track);
 }
 
 void segue_batch_release(struct segue_batch *batch)
@@ -142,10 +171,10 @@ void segue_batch_release(struct segue_batch *batch)
 		return;
 	struct segue_mapping *mapping = batch->mapping;
 	struct segue_lane *lane = batch->lane;
-	batch->taken = false;
-	lane->held--;
-	bool current = mapping == lane->mapping && !lane->closed && !mapping->guard.forked;
-	if (current && segue_track_release(&lane->track, batch->step))
+	uint64_t step = batch->step;
+	bool current = is_current(batch);
+	segue_batch_put_back(batch);
+	if (segue_batch_end(batch) && current && segue_track_release(&lane->track, step))
 		segue_lane_ring(lane);
 	segue_mapping_drop(mapping);
 	segue_lane_drop(lane);

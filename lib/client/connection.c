@@ -381,8 +381,9 @@ static int greet(struct segue_connection *connection, const char *path, const ch
 			reply.message.welcome.version, reply.message.welcome.protocol,
 			reply.message.welcome.layout_version, SEGUE_VERSION_STRING, SEGUE_PROTOCOL,
 			SEGUE_LAYOUT_VERSION);
-	/* It came with the place of the store. */
-	connection->closes_streams = reply.message.welcome.inode != 0;
+	connection->instance = reply.message.welcome.instance;
+	connection->device = reply.message.welcome.device;
+	connection->inode = reply.message.welcome.inode;
 	return check_store(&reply.message, path, dir);
 }
 

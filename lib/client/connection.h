@@ -33,8 +33,9 @@ struct segue_connection {
 	struct segue_arena arena;
 	uint8_t *out; /* SEGUE_FRAME_MAX: the request being sent */
 	uint64_t serial;
-	bool closes_streams; /* the server knows STREAM_CLOSE */
-	bool busy;           /* a request is under way: its callbacks must not begin another */
+	/* Of the server: of this start of it, and where its store lies; inode 0: not known. */
+	uint64_t instance, device, inode;
+	bool busy; /* a request is under way: its callbacks must not begin another */
 };
 
 struct segue_reply {

@@ -76,6 +76,16 @@ void segue_fork_guard_finish(struct segue_fork_guard *guard)
 	pthread_mutex_unlock(&lock);
 }
 
+void segue_fork_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void segue_fork_unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
 int segue_fork_check(const struct segue_fork_guard *guard)
 {
 	if (!guard->forked)

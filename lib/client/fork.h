@@ -23,6 +23,13 @@ void segue_fork_guard_set(struct segue_fork_guard *guard, int fd);
 /* Closes the fd and unregisters; a zeroed guard is fine. */
 void segue_fork_guard_finish(struct segue_fork_guard *guard);
 
+/*
+ * The lock of all guards, which is held across fork(): what is done under it is whole in a child. No
+ * function of this header may be called under it but segue_fork_check().
+ */
+void segue_fork_lock(void);
+void segue_fork_unlock(void);
+
 /* SEGUE_EFORKED in a child, else 0. */
 int segue_fork_check(const struct segue_fork_guard *guard);
 

@@ -19,12 +19,28 @@ void segue_lane_drop(struct segue_lane *lane)
 
 /* ---- Whether it can be used ---- */
 
-int segue_lane_fail_fenced(const struct segue_lane *lane)
+int segue_lane_fail_lost(const struct segue_lane *lane)
 {
+	const char *name = segue_lane_spec(lane)->name;
+
+	/* no pair: see segue_lane_is_lost */
+	if (segue_load_relaxed(&lane->lost) == SEGUE_LOSS_TAKEN)
+		return segue_fail(SEGUE_EFENCED,
+			"lane %u of stream '%s' was taken over by a newer handle of this process: "
+			"go on with that one",
+			lane->index, name);
 	return segue_fail(SEGUE_EFENCED,
 		"lane %u of stream '%s' has gone to another holder; attach again, or go back to a "
 		"checkpoint",
-		lane->index, segue_lane_spec(lane)->name);
+		lane->index, name);
+}
+
+void segue_lane_lose(struct segue_lane *lane)
+{
+	segue_fork_lock();
+	if (!segue_lane_is_lost(lane))
+		segue_store_release(&lane->lost, SEGUE_LOSS_FENCED); /* no pair: see above */
+	segue_fork_unlock();
 }
 
 int segue_lane_check_storage(const struct segue_lane *lane)

@@ -2,15 +2,28 @@
  * A lane: a lease on the connection of its epoch, and what is needed to offer its last commit.
  *
  * Here is what others ask of it: whether it can be used, what its lease page and ring say. lease.c
- * changes the lease, resume.c takes it again after a loss, attach.c makes and closes lanes.
+ * changes the lease, resume.c takes it again after a loss, takeover.c takes it from an older handle,
+ * attach.c makes and closes lanes.
+ *
+ * The thread of its client uses a lane. A newer handle of the lane, which may be used by another
+ * thread, reads and writes what is marked (*), under segue_fork_lock(): so the lane's own thread
+ * changes those fields under the lock, and reads them without.
  */
 #ifndef SEGUE_CLIENT_LANE_H
 #define SEGUE_CLIENT_LANE_H
 
 #include "client/kept.h"
 #include "client/stream.h"
+#include "core/barrier.h"
 #include "core/error.h"
 #include "core/track.h"
+
+/* For good. */
+enum segue_loss {
+	SEGUE_LOSS_NONE,
+	SEGUE_LOSS_FENCED, /* somebody else has the lane */
+	SEGUE_LOSS_TAKEN,  /* a newer handle of this process has it */
+};
 
 struct segue_lane {
 	struct segue_client *client;
@@ -19,25 +32,32 @@ struct segue_lane {
 	uint32_t index;
 	unsigned users; /* the handle, and each batch that is held */
 	bool closed;    /* the handle is gone */
-	bool fenced;    /* for good: somebody else has the lane */
-	struct segue_mapping *mapping;
+	_Atomic uint32_t lost;         /* (*) enum segue_loss */
+	struct segue_mapping *mapping; /* (*) */
 	struct segue_track track;
+	const struct segue_batch *open; /* the batch taken last */
 	uint64_t epoch; /* of the connection that the lease belongs to; 0: none */
-	uint64_t lease, generation;
-	uint8_t token[SEGUE_TOKEN_BYTES];
+	uint64_t instance;            /* (*) of the server that has what is committed */
+	uint64_t device, inode;       /* (*) of its store */
+	uint64_t handed_over;         /* (*) a newer handle has offered the batches below it */
+	struct segue_lane *listed, **listed_link; /* (*) among the leases of the process */
+	uint64_t lease;
+	uint64_t generation; /* (*) */
+	uint8_t token[SEGUE_TOKEN_BYTES]; /* (*) */
 	unsigned unanswered; /* grants of ours that may lie between this one and the next */
-	uint32_t rows;       /* of batch committed - 1; 0 at step 0 */
-	uint32_t held;       /* batches not released, of all mappings */
 	uint64_t waited, waits, wakes;
 	uint64_t skipped; /* in the rings before this one */
-	struct segue_kept_rows kept;
+	struct segue_kept_rows kept; /* (*) */
 };
+
 
 /* One user less; the last frees it. */
 void segue_lane_drop(struct segue_lane *lane);
 
-/* SEGUE_EFENCED: somebody else has the lane for good. */
-int segue_lane_fail_fenced(const struct segue_lane *lane);
+/* SEGUE_EFENCED: somebody else has the lane for good; says who. */
+int segue_lane_fail_lost(const struct segue_lane *lane);
+/* It is, unless that is known already. */
+void segue_lane_lose(struct segue_lane *lane);
 /* 0, or what the lease page says about storage. */
 int segue_lane_check_storage(const struct segue_lane *lane);
 /*
@@ -70,20 +90,21 @@ static inline int segue_lane_usable(const struct segue_lane *lane)
 		    : segue_fail(SEGUE_EINVAL, "a lane is wanted, not NULL");
 }
 
-static inline int segue_lane_check_fenced(const struct segue_lane *lane)
+static inline bool segue_lane_is_lost(const struct segue_lane *lane)
 {
-	return lane->fenced ? segue_lane_fail_fenced(lane) : 0;
+	/* no pair: a newer handle's mark, which the next call sees */
+	return segue_load_relaxed(&lane->lost) != SEGUE_LOSS_NONE;
+}
+
+static inline int segue_lane_check_lost(const struct segue_lane *lane)
+{
+	return segue_lane_is_lost(lane) ? segue_lane_fail_lost(lane) : 0;
 }
 
 /* SEGUE_EUNSAVED if a batch is taken and not committed: says what is missing. */
 static inline int segue_lane_check_no_batch(const struct segue_lane *lane)
 {
-	const struct segue_track *track = &lane->track;
-
-	return segue_track_open(track)
-		       ? segue_batch_fail_unsaved(
-				 &lane->mapping->batches[track->committed % track->depth])
-		       : 0;
+	return segue_track_open(&lane->track) ? segue_batch_fail_unsaved(lane->open) : 0;
 }
 
 #endif

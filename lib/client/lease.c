@@ -38,12 +38,13 @@ int segue_lease_request(
 
 int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 {
-	struct segue_mapping *mapping;
+	struct segue_mapping *mapping, *before = lane->mapping;
+	const struct segue_connection *connection = &lane->client->connection;
 	uint64_t step = reply->message.attached.step;
 	int rc = segue_mapping_create(lane->stream->shape, lane->index, reply, &mapping);
 
 	if (!rc) {
-		rc = segue_batches_create(mapping);
+		rc = segue_places_create(mapping);
 		if (rc)
 			segue_mapping_drop(mapping);
 	}
@@ -51,21 +52,25 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 		segue_lease_end(lane, reply->message.attached.lease);
 		return rc;
 	}
-	if (lane->mapping) {
+	if (before)
 		lane->skipped = segue_lane_skipped(lane);
-		segue_mapping_drop(lane->mapping);
-	}
-	lane->mapping = mapping;
 	lane->epoch = lane->client->epoch;
 	lane->lease = reply->message.attached.lease;
+	lane->unanswered = 0;
+	segue_fork_lock();
+	lane->mapping = mapping;
 	lane->generation = reply->message.attached.generation;
 	memcpy(lane->token, reply->message.attached.token, sizeof(lane->token));
-	lane->rows = reply->message.attached.rows;
-	lane->unanswered = 0;
-	lane->fenced = false;
+	lane->instance = connection->instance;
+	lane->device = connection->device;
+	lane->inode = connection->inode;
+	segue_store_release(&lane->lost, SEGUE_LOSS_NONE); /* no pair: see segue_lane_is_lost */
+	segue_fork_unlock();
 	segue_track_init(&lane->track, segue_mapping_ring(mapping), segue_mapping_carry(mapping),
 		segue_mapping_page(mapping), mapping->shape->geometry.depth, lane->generation,
 		step);
+	if (before)
+		segue_mapping_drop(before);
 	return 0;
 }
 

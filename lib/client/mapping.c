@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/barrier.h"
 #include "core/error.h"
 
 /* Mapped memory needs no fd: fewer of them, and none for a forked child to keep alive. */
@@ -98,6 +99,7 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 	mapping->ring = mapping->carry = mapping->page = mapping->composed = SEGUE_SHM_NONE;
 	mapping->granted = reply->message.attached.step;
 	shape->users++;
+	segue_mapping_set_rows(mapping, mapping->granted - 1, rows);
 	rc = segue_fork_guard_init(&mapping->guard);
 	if (!rc)
 		rc = map_all(mapping, fds);
@@ -121,8 +123,26 @@ void segue_mapping_drop(struct segue_mapping *mapping)
 	unmap_all(mapping);
 	segue_fork_guard_finish(&mapping->guard);
 	segue_shape_drop(mapping->shape);
-	free(mapping->batches);
+	free(mapping->places);
 	free(mapping);
+}
+
+/* Step -1, before batch 0, has a place as well. */
+static size_t rows_place(const struct segue_mapping *mapping, uint64_t step)
+{
+	return (step + 1) % (mapping->shape->geometry.depth + 1);
+}
+
+uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step)
+{
+	/* relaxed: `committed`, which is read with acquire, was written after it */
+	return segue_load_relaxed(&mapping->rows[rows_place(mapping, step)]);
+}
+
+void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t rows)
+{
+	/* release: pairs with segue_mapping_rows; `committed`, stored later, is what orders it */
+	segue_store_release(&mapping->rows[rows_place(mapping, step)], rows);
 }
 
 void segue_mapping_gather(

@@ -9,7 +9,7 @@
 #include "client/shape.h"
 #include "core/shm.h"
 
-struct segue_batch;
+struct segue_place;
 
 struct segue_mapping {
 	struct segue_fork_guard guard; /* fd: the eventfd that wakes the server */
@@ -20,7 +20,9 @@ struct segue_mapping {
 	struct segue_shm composed;        /* state in of rows that moved: buffer t % depth */
 	void *carry_view, *composed_view; /* read-only mappings of the same */
 	uint64_t granted;                 /* first batch of the lease */
-	struct segue_batch *batches;      /* batch.h: batch t is t % depth */
+	struct segue_place *places;       /* batch.h: of batch t: t % depth */
+	/* Of batch t: t % (depth + 1). Written before the batch is committed, read after. */
+	_Atomic uint32_t rows[SEGUE_DEPTH_MAX + 1];
 };
 
 /*
@@ -32,6 +34,9 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 /* One user less; the last unmaps. */
 void segue_mapping_drop(struct segue_mapping *mapping);
 
+/* Rows of batch `step`: of one that was taken and whose buffer is in the carry; 0 below batch 0. */
+uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step);
+void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t rows);
 /* The states after batch `step` of one row, side by side in the order of the spec. */
 void segue_mapping_gather(
 	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to);

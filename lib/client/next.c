@@ -67,11 +67,12 @@ static int wait_once(struct segue_lane *lane, struct waiting *waiting)
 static int fail_held(const struct segue_lane *lane)
 {
 	return segue_fail(SEGUE_EHELD,
-		"lane %u: %u batches are held and the ring has only %u: release batch %" PRIu64
-		" and "
-		"those after it (drop the arrays that were taken from them), or open the stream "
-		"with a greater depth",
-		lane->index, lane->held, lane->track.depth, lane->track.released);
+		"lane %u of stream '%s': no place for batch %" PRIu64
+		": arrays or handles of %d earlier batches are alive, from batch %" PRIu64
+		" on, and the stream has depth %u. Copy what you keep, or open the stream with a "
+		"greater depth",
+		lane->index, segue_lane_spec(lane)->name, lane->track.next,
+		__builtin_popcountll(lane->track.held), lane->track.released, lane->track.depth);
 }
 
 static int fail_end(const struct segue_lane *lane)
@@ -151,21 +152,20 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	rc = segue_lane_check_no_batch(lane);
 	/* Its last ring may hold more, if its server was gone when that became known. */
 	if (!rc)
-		rc = segue_lane_check_fenced(lane);
+		rc = segue_lane_check_lost(lane);
 	struct segue_track *track = &lane->track;
 	if (!rc && segue_track_poll(track) != SEGUE_TRACK_READY)
 		rc = wait_ready(lane, timeout_ns);
 	if (rc)
 		return rc;
-	rc = segue_batch_begin(lane->mapping, track->next, lane->rows, &batch);
+	rc = segue_batch_begin(lane->mapping, track->next, &batch);
 	if (rc)
 		return rc;
 	segue_track_take(track);
 	batch->lane = lane;
-	batch->taken = true;
+	lane->open = batch;
 	lane->mapping->users++;
 	lane->users++;
-	lane->held++;
 	*out = batch;
 	return 0;
 }

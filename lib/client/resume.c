@@ -11,30 +11,48 @@
 
 /* ---- Offers ---- */
 
+size_t segue_offer_size(const struct segue_lane *lane, uint64_t committed)
+{
+	const struct segue_mapping *mapping = lane->mapping;
+	const struct segue_kept_rows *kept = &lane->kept;
+	/* What the lease began with is on disk since its grant, if the stream has a disk at all. */
+	bool known = committed == mapping->granted && mapping->shape->spec->persist;
+
+	if (committed == 0 || known)
+		return 0;
+	return segue_mapping_rows(mapping, committed - 1) * mapping->shape->row_size + kept->end -
+	       kept->begin;
+}
+
+void segue_offer_fill(const struct segue_lane *lane, uint64_t committed, uint8_t *to)
+{
+	const struct segue_mapping *mapping = lane->mapping;
+	const struct segue_kept_rows *kept = &lane->kept;
+	uint32_t rows = segue_mapping_rows(mapping, committed - 1);
+
+	for (uint32_t row = 0; row < rows; row++, to += mapping->shape->row_size)
+		segue_mapping_gather(mapping, committed - 1, row, to);
+	if (kept->end > kept->begin)
+		memcpy(to, kept->bytes + kept->begin, kept->end - kept->begin);
+}
+
 /* Uploads what the lane has to offer; *id is 0 if that is nothing. */
 static int upload_offer(struct segue_lane *lane, uint64_t *id)
 {
-	const struct segue_mapping *mapping = lane->mapping;
-	size_t row_size = mapping->shape->row_size;
 	uint64_t committed = lane->track.committed;
-	struct segue_kept_rows *kept = &lane->kept;
 	struct segue_shm upload;
 
 	*id = 0;
-	segue_kept_rows_forget(kept, mapping->shape, segue_lane_durable(lane));
-	size_t states = lane->rows * row_size, ended = kept->end - kept->begin;
-	/* What the lease began with is on disk since its grant, if the stream has a disk at all. */
-	bool known = committed == mapping->granted && mapping->shape->spec->persist;
-	if (committed == 0 || known || states + ended == 0)
+	segue_fork_lock();
+	segue_kept_rows_forget(&lane->kept, lane->mapping->shape, segue_lane_durable(lane));
+	segue_fork_unlock();
+	size_t size = segue_offer_size(lane, committed);
+	if (size == 0)
 		return 0;
-	int rc = segue_client_upload(lane->client, states + ended, &upload, id);
+	int rc = segue_client_upload(lane->client, size, &upload, id);
 	if (rc)
 		return rc;
-	for (uint32_t row = 0; row < lane->rows; row++)
-		segue_mapping_gather(
-			mapping, committed - 1, row, (uint8_t *)upload.map + row * row_size);
-	if (ended)
-		memcpy((uint8_t *)upload.map + states, kept->bytes + kept->begin, ended);
+	segue_offer_fill(lane, committed, upload.map);
 	segue_shm_destroy(&upload);
 	return 0;
 }
@@ -84,7 +102,7 @@ static int offer(struct segue_lane *lane)
 static int resume(struct segue_lane *lane)
 {
 	struct segue_message request = {
-		.lane_attach = {.mode = SEGUE_ATTACH_CONTINUE, .timeout_ns = SEGUE_ATTACH_NS}};
+		.lane_attach = {.mode = SEGUE_ATTACH_RESUME, .timeout_ns = SEGUE_ATTACH_NS}};
 	struct segue_reply reply;
 	int rc = segue_lease_request(lane, &request, &reply);
 
@@ -106,7 +124,7 @@ static int resume(struct segue_lane *lane)
 
 int segue_lane_ready(struct segue_lane *lane)
 {
-	int rc = segue_lane_check_fenced(lane);
+	int rc = segue_lane_check_lost(lane);
 
 	if (rc || segue_lane_attached(lane))
 		return rc;
@@ -119,7 +137,7 @@ int segue_lane_ready(struct segue_lane *lane)
 	if (rc == SEGUE_EBUSY)
 		rc = segue_fail_within(SEGUE_EFENCED, "the lane has gone to another holder");
 	if (rc == SEGUE_EFENCED)
-		lane->fenced = true;
+		segue_lane_lose(lane);
 	return rc;
 }
 

@@ -6,6 +6,12 @@
 
 #define SEGUE_LOOK_NS INT64_C(20000000) /* how often a sleeper looks for the server */
 
+/*
+ * What a lane has to offer that has committed the batches below `committed`: the states after the
+ * last, then the kept rows. 0 bytes: nothing. Of another thread's lane: under segue_fork_lock().
+ */
+size_t segue_offer_size(const struct segue_lane *lane, uint64_t committed);
+void segue_offer_fill(const struct segue_lane *lane, uint64_t committed, uint8_t *to);
 /* Within an attempt: makes sure of a lease on this connection, by an offer if there is none. */
 int segue_lane_ready(struct segue_lane *lane);
 /*

@@ -105,8 +105,7 @@ static void tell_closed(struct segue_stream *stream)
 	struct segue_message request = {
 		.type = SEGUE_MESSAGE_STREAM_CLOSE, .stream_close = {.stream = stream->id}};
 
-	if (connection->closes_streams && !connection->guard.forked && stream->id &&
-		stream->epoch == stream->client->epoch)
+	if (!connection->guard.forked && stream->id && stream->epoch == stream->client->epoch)
 		segue_connection_tell(connection, &request);
 }
 

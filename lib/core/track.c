@@ -81,14 +81,17 @@ int segue_track_commit(struct segue_track *track)
 	return 0;
 }
 
+void segue_track_put_back(struct segue_track *track)
+{
+	assert(segue_track_open(track));
+	track->next = track->committed;
+}
+
 bool segue_track_release(struct segue_track *track, uint64_t step)
 {
-	assert(step >= track->released && step < track->next && (track->held & bit(step)));
+	assert(step >= track->released && step <= track->committed && (track->held & bit(step)));
+	assert(step < track->committed || !segue_track_open(track));
 	track->held &= ~bit(step);
-	if (step == track->committed) { /* given back uncommitted */
-		track->next = step;
-		return false;
-	}
 	uint64_t released = track->released;
 	while (released < track->committed && !(track->held & bit(released)))
 		released++;

@@ -6,7 +6,8 @@
  *
  *	take t -> (states written) -> commit t -> release t        released <= committed <= next
  *
- * Only the newest batch taken can be uncommitted. Batches may be released in any order.
+ * Only the newest batch taken can be uncommitted: it may be put back, and is then taken again, while
+ * what was read of it is still looked at. Batches may be released in any order.
  */
 #ifndef SEGUE_CORE_TRACK_H
 #define SEGUE_CORE_TRACK_H
@@ -22,7 +23,7 @@ struct segue_track {
 	uint64_t next;      /* the batch that take() hands out */
 	uint64_t committed; /* this side's copies of its two words */
 	uint64_t released;
-	uint64_t held;     /* bit t % 64: batch t of [released, next) is held */
+	uint64_t held;     /* bit t % 64: batch t of [released, committed] is held */
 	uint64_t woken_at; /* the last wake_at that was acted on */
 };
 
@@ -53,9 +54,11 @@ bool segue_track_open(const struct segue_track *track);
  * complete. SEGUE_EFENCED without effect if the lease is gone.
  */
 int segue_track_commit(struct segue_track *track);
+/* The open batch is not open any more: it is taken again next. It is held as before. */
+void segue_track_put_back(struct segue_track *track);
 /*
- * Batch `step` and all its views are gone. An open batch goes back: it is taken again next. True:
- * the server waits to be woken (ring its event).
+ * Batch `step` and all its views are gone; it is committed, or was put back. True: the server waits
+ * to be woken (ring its event).
  */
 bool segue_track_release(struct segue_track *track, uint64_t step);
 

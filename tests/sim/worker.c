@@ -158,6 +158,8 @@ static void release(struct handle *handle, struct view *view)
 
 	drop_view(handle, view);
 	handle->rung = false;
+	if (current && step == handle->track.committed && segue_track_open(&handle->track))
+		segue_track_put_back(&handle->track);
 	if (current && segue_track_release(&handle->track, step))
 		ring_server(handle);
 }

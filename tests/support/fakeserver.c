@@ -2,11 +2,13 @@
 #include "fakeserver.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -345,12 +347,21 @@ static uint8_t *take_upload(struct fakeserver *server, uint64_t id, size_t *size
 
 static void on_hello(struct fakeserver *server, int c, const struct segue_message *request)
 {
+	char dir[sizeof(server->path)];
+	struct stat info;
+
+	strcpy(dir, server->path);
+	MUST(stat(dirname(dir), &info) == 0);
 	struct segue_message message = {.type = SEGUE_MESSAGE_WELCOME,
 		.serial = request->serial,
 		.welcome = {.protocol = SEGUE_PROTOCOL,
 			.layout_version = SEGUE_LAYOUT_VERSION + server->script.other_layout,
 			.version = "0.9-fake",
-			.pid = getpid()}};
+			.pid = getpid(),
+			.instance = server->starts,
+			.dir = dir,
+			.device = info.st_dev,
+			.inode = info.st_ino}};
 
 	server->seen.hellos++;
 	MUST(request->hello.protocol == SEGUE_PROTOCOL &&
@@ -532,9 +543,16 @@ static bool decide(struct fakeserver *server, int c, const struct segue_message 
 	uint64_t serial = request->serial;
 	enum segue_attach_mode mode = request->lane_attach.mode;
 
+	if (lane->lease && request->lane_attach.take) {
+		server->seen.takes++;
+		end_lease(server, lane);
+	}
 	/* Somebody who holds it has to give it back, or to name the lease. */
 	if (lane->lease && !(mode == SEGUE_ATTACH_RESTORE && request->lane_attach.lease)) {
-		refuse(server, c, serial, SEGUE_EBUSY, "held by pid 4711");
+		refuse(server, c, serial,
+			mode == SEGUE_ATTACH_OFFER || mode == SEGUE_ATTACH_RESUME ? SEGUE_EFENCED
+										  : SEGUE_EBUSY,
+			"held by pid 4711");
 		return false;
 	}
 	switch (mode) {
@@ -593,6 +611,13 @@ static void on_check(
 		refuse(server, c, serial, SEGUE_ETOKEN, "the token is of another stream");
 	else
 		reply(server, c, &done, NULL, 0);
+}
+
+static void on_stream_close(struct fakeserver *server, int c, const struct segue_message *request)
+{
+	struct segue_message done = {.type = SEGUE_MESSAGE_DONE, .serial = request->serial};
+
+	reply(server, c, &done, NULL, 0);
 }
 
 static void on_stored(struct fakeserver *server, int c, const struct segue_message *request)
@@ -759,6 +784,9 @@ static void answer(struct fakeserver *server, int c, struct segue_message *reque
 	case SEGUE_MESSAGE_REPORT:
 		on_report(server, c, request);
 		break;
+	case SEGUE_MESSAGE_STREAM_CLOSE:
+		on_stream_close(server, c, request);
+		break;
 	default:
 		MUST(request->type <= SEGUE_MESSAGE_REPORT);
 	}
@@ -864,6 +892,7 @@ void fakeserver_start(struct fakeserver *server)
 	MUST(listen(server->listener, 16) == 0);
 	server->stop = false;
 	server->running = true;
+	server->starts++;
 	MUST(pthread_create(&server->thread, NULL, run, server) == 0);
 }
 

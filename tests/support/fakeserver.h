@@ -49,7 +49,7 @@ struct fake_script {
 
 /* What it saw, to be read under the lock. */
 struct fake_seen {
-	unsigned connections, hellos, opens, attaches, offers, detaches, flushes, uploads;
+	unsigned connections, hellos, opens, attaches, takes, offers, detaches, flushes, uploads;
 	unsigned events; /* rings of the eventfds */
 	char paths[FAKE_TEXT];
 	size_t paths_size;
@@ -85,6 +85,7 @@ struct fakeserver {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	bool running, stop;
+	uint64_t starts;
 	int listener;
 	struct {
 		int fd;

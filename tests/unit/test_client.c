@@ -928,7 +928,7 @@ Test(client, refuses_to_hold_more_than_the_ring_has)
 		commit(held[i]);
 	}
 	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EHELD,
-		"3 batches are held and the ring has only 3");
+		"no place for batch 3: arrays or handles of 3 earlier batches are alive");
 	/* Held batches stay as they are. */
 	for (int i = 0; i < 3; i++)
 		for (uint32_t row = 0; row < segue_batch_rows(held[i]); row++)
@@ -936,11 +936,17 @@ Test(client, refuses_to_hold_more_than_the_ring_has)
 	void *token;
 	size_t size;
 	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
-	assert_fails(segue_lane_restore(lane, token, size), SEGUE_EHELD, "3 batches are held");
 	for (int i = 0; i < 3; i++)
 		segue_batch_release(held[i]);
 	consume(lane, 2);
+	/* What was taken before stays readable; what was open can no longer be committed. */
+	batch = take(lane);
 	cr_assert_eq(segue_lane_restore(lane, token, size), 0, "%s", segue_error_detail());
+	consume(lane, 1);
+	for (uint32_t row = 0; row < segue_batch_rows(batch); row++)
+		check_row(batch, row);
+	assert_fails(segue_batch_commit(batch), SEGUE_ESTALE, "another position");
+	segue_batch_release(batch);
 	segue_free(token);
 	close_all(lane);
 }
@@ -950,6 +956,134 @@ Test(client, refuses_a_lane_that_it_holds_itself)
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE), *again;
 	assert_fails(segue_lane_attach(stream, 0, NULL, &again), SEGUE_EBUSY, "this process");
+	close_all(lane);
+}
+
+/* ---- Taken over by a newer handle ---- */
+
+/* A handle of its own, on a client of its own, that takes the lane over. */
+struct newcomer {
+	struct segue_client *client;
+	struct segue_stream *stream;
+	struct segue_lane *lane;
+};
+
+static int come(struct newcomer *newcomer, enum segue_start start, bool take_over)
+{
+	const struct segue_attach_options how = {.start = start, .take = take_over};
+
+	*newcomer = (struct newcomer){0};
+	cr_assert_eq(segue_open(store, &options, &newcomer->client), 0);
+	cr_assert_eq(segue_stream_open(newcomer->client, &spec, &newcomer->stream), 0);
+	return segue_lane_attach(newcomer->stream, 0, &how, &newcomer->lane);
+}
+
+static void leave(struct newcomer *newcomer)
+{
+	segue_lane_close(newcomer->lane);
+	segue_stream_close(newcomer->stream);
+	segue_client_close(newcomer->client);
+}
+
+Test(client, a_newer_handle_takes_the_lane_over)
+{
+	struct newcomer newcomer;
+	struct segue_batch *batch;
+
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	struct segue_batch *open = take(lane);
+	cr_assert_eq(come(&newcomer, SEGUE_START_CONTINUE, true), 0, "%s", segue_error_detail());
+	cr_assert_eq(server->seen.takes, 1);
+	cr_assert_eq(server->seen.offers, 0, "the server has its words");
+	cr_assert_eq(segue_lane_committed(newcomer.lane), 2, "the last commit stands");
+	assert_fails(segue_batch_mark_saved(open, 0), SEGUE_EFENCED, "lease");
+	assert_fails(segue_batch_commit(open), SEGUE_EFENCED, "lease");
+	unsigned attaches = server->seen.attaches;
+	assert_fails(segue_lane_next(lane, 0, &batch), SEGUE_EUNSAVED, "not committed");
+	segue_batch_put_back(open);
+	assert_fails(segue_lane_next(lane, 0, &batch), SEGUE_EFENCED, "newer handle");
+	cr_assert_eq(server->seen.attaches, attaches, "it asks nobody");
+	for (uint32_t row = 0; row < segue_batch_rows(open); row++)
+		check_row(open, row);
+	consume(newcomer.lane, 3);
+	segue_batch_release(open);
+	leave(&newcomer);
+	cr_assert_eq(segue_lane_close(lane), 0, "all is on disk: %s", segue_error_detail());
+	close_all(NULL);
+}
+
+Test(client, an_older_handle_is_not_taken_over_unasked)
+{
+	struct newcomer newcomer;
+
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 1);
+	assert_fails(come(&newcomer, SEGUE_START_CONTINUE, false), SEGUE_EBUSY, "this process");
+	leave(&newcomer);
+	assert_fails(come(&newcomer, SEGUE_START_NONE, true), SEGUE_ESTART, "at step 1");
+	leave(&newcomer);
+	cr_assert_eq(server->seen.takes, 0);
+	consume(lane, 2);
+	close_all(lane);
+}
+
+/* The server dies, and the older handle has not been asked for anything since. */
+Test(client, what_an_older_handle_has_committed_is_offered_before_it_is_taken)
+{
+	struct newcomer newcomer;
+
+	set(hold_durable, true);
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 3);
+	struct segue_batch *open = take(lane);
+	restart();
+	assert_fails(come(&newcomer, SEGUE_START_NONE, true), SEGUE_ESTART, "at step 3");
+	leave(&newcomer);
+	cr_assert_eq(server->seen.offers, 0);
+	cr_assert_eq(come(&newcomer, SEGUE_START_CONTINUE, true), 0, "%s", segue_error_detail());
+	cr_assert_eq(server->seen.offers, 1);
+	cr_assert_eq(server->seen.offer_step, 3);
+	cr_assert_eq(segue_lane_committed(newcomer.lane), 3);
+	set(hold_durable, false);
+	consume(newcomer.lane, 2);
+	assert_fails(segue_batch_commit(open), SEGUE_EFENCED, "lease");
+	segue_batch_release(open);
+	cr_assert_eq(segue_lane_close(lane), 0, "all was handed over: %s", segue_error_detail());
+	leave(&newcomer);
+	close_all(NULL);
+}
+
+Test(client, a_batch_that_was_put_back_comes_again_while_it_is_looked_at)
+{
+	struct segue_batch *again;
+
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 1);
+	struct segue_batch *first = take(lane);
+	save(first);
+	segue_batch_put_back(first);
+	segue_batch_put_back(first);
+	assert_fails(segue_batch_commit(first), SEGUE_ESTALE, "was put back");
+	again = take(lane);
+	cr_assert_neq(again, first);
+	cr_assert_eq(segue_batch_step(again), 1);
+	cr_assert_not(segue_batch_all_saved(again));
+	cr_assert_eq(segue_batch_state(again, 0), segue_batch_state(first, 0), "the same memory");
+	commit(again);
+	segue_batch_put_back(again);
+	cr_assert(segue_batch_committed(again));
+	segue_batch_release(again);
+	consume(lane, 2);
+	for (uint32_t row = 0; row < segue_batch_rows(first); row++)
+		check_row(first, row);
+	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &again), SEGUE_EHELD, "1 earlier");
+	segue_batch_release(first);
+	consume(lane, 3);
 	close_all(lane);
 }
 
@@ -1294,7 +1428,6 @@ Test(client, offers_its_last_commit_to_the_next_server)
 	void *token;
 	size_t size;
 	cr_assert_eq(segue_lane_checkpoint(lane, &token, &size), 0, "%s", segue_error_detail());
-	assert_fails(segue_lane_restore(lane, token, size), SEGUE_EHELD, "1 batches are held");
 	segue_free(token);
 	cr_assert_eq(server->seen.offers, 1);
 	cr_assert_eq(server->lanes[0].generation, 2);
@@ -1811,7 +1944,7 @@ Test(client, learns_who_holds_the_lane)
 	cr_assert_eq(segue_stream_open(other, &spec, &other_stream), 0);
 	struct segue_attach_options how = {.start = SEGUE_START_CONTINUE};
 	cr_assert_eq(segue_lane_attach(other_stream, 0, &how, &other_lane), 0);
-	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EFENCED, "pid 4711");
+	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EFENCED, "newer handle");
 	consume(other_lane, 2);
 	segue_lane_close(other_lane);
 	segue_stream_close(other_stream);

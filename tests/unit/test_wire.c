@@ -656,7 +656,7 @@ Test(wire, fields_of_a_peer_are_checked)
 	memset(long_text, 'k', sizeof(long_text) - 1);
 	BAD(SEGUE_MESSAGE_HELLO, "hello.version is not valid UTF-8", text(&bytes, 4, "\xc3"));
 	BAD(SEGUE_MESSAGE_HELLO, "hello.program has 256", blob(&bytes, 5, long_text, 256));
-	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.mode is 6", number(&bytes, 5, 6));
+	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.mode is 7", number(&bytes, 5, 7));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 15 bytes, expected 16", number(&bytes, 5, 4);
 		blob(&bytes, 7, secret, 15));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 0 bytes, expected 16", number(&bytes, 5, 4));

@@ -285,8 +285,8 @@ struct segue_open_options {
 SEGUE_EXPORT int segue_open(
 	const char *dir, const struct segue_open_options *options, struct segue_client **out);
 
-/* Closes the connection: this process's leases end. Handles that came from it must be gone. NULL is
- * fine. */
+/* Closes the connection: this process's leases end. Streams and lanes that came from it must be
+ * closed; batches that are held stay readable. NULL is fine. */
 SEGUE_EXPORT void segue_client_close(struct segue_client *client);
 
 /* Bytes that the library allocated for the caller. NULL is fine. */
@@ -351,13 +351,19 @@ struct segue_attach_options {
 	enum segue_start start;
 	const void *token; /* restore this instead (start is then not looked at); NULL: none */
 	size_t token_size;
-	int64_t timeout_ns; /* how long to wait for a lane that is being given back; 0: 10 s */
+	int64_t timeout_ns; /* how long to wait for a lane that somebody else holds; 0: 10 s */
+	/*
+	 * Take it over from an older handle of this process, of whichever client: what that has
+	 * committed stands, its open batch comes again, its next call is SEGUE_EFENCED. false:
+	 * SEGUE_EBUSY at once if there is such a handle.
+	 */
+	bool take;
 };
 
 /*
- * Takes the lease of one lane: from now on this process alone takes its batches. `options` may be
- * NULL. Blocks. SEGUE_EBUSY (names the holder), SEGUE_ESTART (names the step and its date),
- * SEGUE_ETOKEN (names what differs), SEGUE_EINVAL (no such lane).
+ * Takes the lease of one lane: from now on this handle alone takes its batches. `options` may be
+ * NULL. Blocks. SEGUE_EBUSY (names the holder, its process and program), SEGUE_ESTART (names the
+ * step and its date), SEGUE_ETOKEN (names what differs), SEGUE_EINVAL (no such lane).
  */
 SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
 	const struct segue_attach_options *options, struct segue_lane **out);
@@ -375,7 +381,7 @@ SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 /*
  * The next batch of the lane, in order. With the ring ahead it makes no system call. Waits up to
  * timeout_ns otherwise (SEGUE_FOREVER: without limit; 0: not at all). The batch before must be
- * committed. The caller owns the batch and releases it.
+ * committed, or put back. The caller owns the batch and releases it.
  *
  * SEGUE_EEND (the lane has ended), SEGUE_ETIMEOUT, SEGUE_EUNSAVED (the batch before is not
  * committed: names its states that are not saved), SEGUE_EHELD (so many batches are not released
@@ -435,9 +441,9 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
 	int64_t timeout_ns, void **token, size_t *size);
 
 /*
- * Sets an attached lane to a token. Its generation rises; batches taken before can no longer be
- * committed (SEGUE_ESTALE). SEGUE_EHELD if a batch is open or not released; SEGUE_ETOKEN names what
- * differs; the lane is then as before. Final states that came after the token's step are taken
+ * Sets an attached lane to a token. Its generation rises; batches taken before stay readable until
+ * they are released, and can no longer be committed (SEGUE_ESTALE). SEGUE_ETOKEN names what differs;
+ * the lane is then as before. Final states that came after the token's step are taken
  * back, as far as the oldest checkpoint in the store; checkpoints of later steps leave the store.
  */
 SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size);
@@ -532,8 +538,14 @@ SEGUE_EXPORT bool segue_batch_committed(const struct segue_batch *batch);
  */
 SEGUE_EXPORT int segue_batch_commit(struct segue_batch *batch);
 /*
- * Gives the batch's memory back; pointers into it die. Any order. A batch that was not committed is
- * then no longer open: the next segue_lane_next delivers it again. NULL is fine.
+ * The batch is no longer open: the next segue_lane_next delivers it again, with the same bytes, by
+ * another handle. Pointers into this one stay good until it is released; nothing may be written
+ * through segue_batch_state_out() any more. Of no effect after the commit. NULL is fine.
+ */
+SEGUE_EXPORT void segue_batch_put_back(struct segue_batch *batch);
+/*
+ * Gives the batch's memory back; pointers into it die. Any order, also after its lane, stream and
+ * client are closed. A batch that was not committed is put back. NULL is fine.
  */
 SEGUE_EXPORT void segue_batch_release(struct segue_batch *batch);
 

@@ -1,0 +1,185 @@
+/* Taking a lane over from an older handle of this process. */
+#include "client/takeover.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/bulk.h"
+#include "client/lease.h"
+#include "client/resume.h"
+#include "core/error.h"
+
+static struct segue_lane *lanes; /* that were granted, the newest first */
+
+/* ---- Under the lock ---- */
+
+/*
+ * Whether the process has `other` in the same place of the same store as `lane`. Not one of the
+ * parent of this process.
+ */
+static bool is_older(const struct segue_lane *other, const struct segue_lane *lane)
+{
+	const struct segue_connection *connection = &lane->client->connection;
+
+	return other != lane && other->index == lane->index && other->inode &&
+	       other->inode == connection->inode && other->device == connection->device &&
+	       !other->client->connection.guard.forked &&
+	       strcmp(segue_lane_spec(other)->name, segue_lane_spec(lane)->name) == 0;
+}
+
+/* As far as this process knows. */
+static bool has_lease(const struct segue_lane *lane)
+{
+	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
+	return !segue_lane_is_lost(lane) &&
+	       segue_load_acquire(&segue_mapping_page(lane->mapping)->generation) ==
+		       lane->generation;
+}
+
+static uint64_t committed_of(const struct segue_lane *lane)
+{
+	/* acquire: pairs with segue_track_commit (core/track.c), in whichever thread */
+	return segue_load_acquire(&segue_mapping_carry(lane->mapping)->committed);
+}
+
+/* What an older handle has committed, and by which right it can be offered. */
+struct legacy {
+	uint64_t step;
+	size_t size;
+	uint8_t *bytes;
+	uint8_t token[SEGUE_TOKEN_BYTES];
+};
+
+static int fail_start(const struct segue_lane *lane, uint64_t committed)
+{
+	return segue_fail(SEGUE_ESTART,
+		"stream '%s', lane %u: an older loader of this process has it, at step %" PRIu64
+		". Say what is meant: start=\"continue\" goes on from there, start=\"fresh\" drops "
+		"position and states, load_state_dict() goes back to a checkpoint",
+		segue_lane_spec(lane)->name, lane->index, committed);
+}
+
+/* From here on it commits nothing, or something that does not count. */
+static int copy_legacy(struct segue_lane *older, struct legacy *legacy)
+{
+	if (!segue_lane_is_lost(older))
+		segue_store_release(&older->lost, SEGUE_LOSS_TAKEN); /* no pair: a mark */
+	legacy->step = committed_of(older);
+	legacy->size = segue_offer_size(older, legacy->step);
+	legacy->bytes = legacy->size ? malloc(legacy->size) : NULL;
+	if (legacy->size && !legacy->bytes)
+		return segue_fail(SEGUE_ENOMEM, "no memory for what an older loader has committed");
+	memcpy(legacy->token, older->token, SEGUE_TOKEN_BYTES);
+	if (legacy->size)
+		segue_offer_fill(older, legacy->step, legacy->bytes);
+	return 0;
+}
+
+/* 1: `legacy` is to be offered; 0: nothing is; else why the lane may not be asked for. */
+static int look(struct segue_lane *lane, bool take, bool anywhere, struct legacy *legacy)
+{
+	uint64_t instance = lane->client->connection.instance;
+	int rc = 0;
+
+	for (struct segue_lane *older = lanes; older && !rc; older = older->listed) {
+		if (!is_older(older, lane))
+			continue;
+		if (has_lease(older) && !take)
+			rc = segue_fail(SEGUE_EBUSY,
+				"lane %u of stream '%s' is held by this process: close that handle "
+				"first, or take it over",
+				lane->index, segue_lane_spec(lane)->name);
+		else if (has_lease(older) && !anywhere && committed_of(older) > 0)
+			rc = fail_start(lane, committed_of(older));
+		else if (older->instance != instance) {
+			rc = copy_legacy(older, legacy);
+			rc = rc ? rc : 1;
+		}
+	}
+	return rc;
+}
+
+/* It is with this server, which has it on disk. */
+static void note_offered(struct segue_lane *lane, const struct legacy *legacy, bool accepted)
+{
+	for (struct segue_lane *older = lanes; older; older = older->listed) {
+		if (!is_older(older, lane) ||
+			memcmp(older->token, legacy->token, SEGUE_TOKEN_BYTES) != 0)
+			continue;
+		older->instance = lane->client->connection.instance;
+		if (accepted)
+			older->handed_over = legacy->step;
+	}
+}
+
+/* ---- Offers ---- */
+
+/* As the older handle would, had it come back; the lease that comes of it is given back. */
+static int offer(struct segue_lane *lane, const struct legacy *legacy)
+{
+	struct segue_message request = {.lane_attach = {.mode = SEGUE_ATTACH_OFFER,
+						.step = legacy->step,
+						.timeout_ns = SEGUE_ATTACH_NS}};
+	struct segue_reply reply;
+	int rc = legacy->size ? segue_client_upload_bytes(lane->client, legacy->bytes, legacy->size,
+					&request.lane_attach.upload)
+			      : 0;
+
+	if (rc)
+		return rc;
+	memcpy(request.lane_attach.token, legacy->token, SEGUE_TOKEN_BYTES);
+	rc = segue_lease_request(lane, &request, &reply);
+	return rc ? rc : segue_lease_decline(lane, &reply);
+}
+
+int segue_takeover_prepare(struct segue_lane *lane, bool take, bool anywhere)
+{
+	for (;;) {
+		struct legacy legacy = {0};
+		segue_fork_lock();
+		int rc = look(lane, take, anywhere, &legacy);
+		segue_fork_unlock();
+		bool offered = rc == 1;
+		if (offered)
+			rc = offer(lane, &legacy);
+		/* Refused: the server, or a later one, has it, or has what came after it. */
+		if (offered && (!rc || rc == SEGUE_EFENCED)) {
+			segue_fork_lock();
+			note_offered(lane, &legacy, !rc);
+			segue_fork_unlock();
+			rc = 0;
+		}
+		free(legacy.bytes);
+		if (rc || !offered)
+			return rc;
+	}
+}
+
+/* ---- The list ---- */
+
+void segue_takeover_finish(struct segue_lane *lane)
+{
+	segue_fork_lock();
+	for (struct segue_lane *older = lanes; older; older = older->listed)
+		if (is_older(older, lane) && !segue_lane_is_lost(older))
+			segue_store_release(&older->lost, SEGUE_LOSS_TAKEN); /* no pair: a mark */
+	lane->listed = lanes;
+	lane->listed_link = &lanes;
+	if (lanes)
+		lanes->listed_link = &lane->listed;
+	lanes = lane;
+	segue_fork_unlock();
+}
+
+void segue_takeover_forget(struct segue_lane *lane)
+{
+	segue_fork_lock();
+	if (lane->listed_link) {
+		*lane->listed_link = lane->listed;
+		if (lane->listed)
+			lane->listed->listed_link = lane->listed_link;
+	}
+	lane->listed_link = NULL;
+	segue_fork_unlock();
+}
