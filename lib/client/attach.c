@@ -52,10 +52,9 @@ static int attempt_place(void *arg)
 {
 	struct placing *placing = arg;
 	struct segue_lane *lane = placing->lane;
-	struct segue_message request = {
-		.lane_attach = {.mode = placing->mode,
-			.timeout_ns = placing->timeout_ns,
-			.take = placing->take}};
+	struct segue_message request = {.lane_attach = {.mode = placing->mode,
+						.timeout_ns = placing->timeout_ns,
+						.take = placing->take}};
 	struct segue_reply reply;
 	int rc = segue_stream_ready(lane->stream);
 

@@ -31,8 +31,8 @@ struct segue_batch {
 };
 
 struct segue_place {
-	unsigned users;           /* batches of it that are held */
-	struct segue_batch first; /* used unless it is held already */
+	unsigned users;                              /* batches of it that are held */
+	struct segue_batch first;                    /* used unless it is held already */
 	uint64_t is_composed[SEGUE_STATES_MAX / 64]; /* states in, by whichever batch of it */
 };
 

@@ -30,26 +30,25 @@ struct segue_lane {
 	struct segue_stream *stream;
 	struct segue_lane *next; /* of the client's open lanes */
 	uint32_t index;
-	unsigned users; /* the handle, and each batch that is held */
-	bool closed;    /* the handle is gone */
+	unsigned users;                /* the handle, and each batch that is held */
+	bool closed;                   /* the handle is gone */
 	_Atomic uint32_t lost;         /* (*) enum segue_loss */
 	struct segue_mapping *mapping; /* (*) */
 	struct segue_track track;
 	const struct segue_batch *open; /* the batch taken last */
-	uint64_t epoch; /* of the connection that the lease belongs to; 0: none */
-	uint64_t instance;            /* (*) of the server that has what is committed */
-	uint64_t device, inode;       /* (*) of its store */
-	uint64_t handed_over;         /* (*) a newer handle has offered the batches below it */
+	uint64_t epoch;                 /* of the connection that the lease belongs to; 0: none */
+	uint64_t instance;              /* (*) of the server that has what is committed */
+	uint64_t device, inode;         /* (*) of its store */
+	uint64_t handed_over;           /* (*) a newer handle has offered the batches below it */
 	struct segue_lane *listed, **listed_link; /* (*) among the leases of the process */
 	uint64_t lease;
-	uint64_t generation; /* (*) */
+	uint64_t generation;              /* (*) */
 	uint8_t token[SEGUE_TOKEN_BYTES]; /* (*) */
 	unsigned unanswered; /* grants of ours that may lie between this one and the next */
 	uint64_t waited, waits, wakes;
-	uint64_t skipped; /* in the rings before this one */
+	uint64_t skipped;            /* in the rings before this one */
 	struct segue_kept_rows kept; /* (*) */
 };
-
 
 /* One user less; the last frees it. */
 void segue_lane_drop(struct segue_lane *lane);

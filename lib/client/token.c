@@ -106,7 +106,8 @@ struct checkpoint_attempt {
 static int ready_lanes(struct segue_stream *stream)
 {
 	for (struct segue_lane *lane = stream->client->lanes; lane; lane = lane->next) {
-		if (lane->stream != stream || segue_track_open(&lane->track) || segue_lane_is_lost(lane))
+		if (lane->stream != stream || segue_track_open(&lane->track) ||
+			segue_lane_is_lost(lane))
 			continue;
 		int rc = segue_lane_ready(lane);
 		if (rc && rc != SEGUE_EFENCED) /* then its holder has it, not we */

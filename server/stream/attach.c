@@ -223,7 +223,8 @@ static int busy(const struct segue_ledger *ledger)
 
 	segue_process_name(&ledger->lease.holder, program, sizeof(program));
 	return segue_fail(SEGUE_EBUSY,
-		"lane %u of stream '%s' is %s by process %ld%s: each lane has one worker at a time. "
+		"lane %u of stream '%s' is %s by process %ld%s: each lane has one worker at a "
+		"time. "
 		"End that process, or close its loader; if it is another worker of this training, "
 		"give each its own rank",
 		ledger->place.lane, ledger->stream->spec->name,
@@ -239,7 +240,8 @@ static void wait_for_lane(struct segue_attach *attach)
 	const struct segue_server *server = ledger->stream->server;
 
 	/* A process that takes its own lane over does not lose it to one that waits for it. */
-	if (attach->request.take && segue_holder_same(&ledger->lease.holder, &attach->request.holder))
+	if (attach->request.take &&
+		segue_holder_same(&ledger->lease.holder, &attach->request.holder))
 		TAILQ_INSERT_HEAD(&ledger->waiting, attach, link);
 	else
 		TAILQ_INSERT_TAIL(&ledger->waiting, attach, link);

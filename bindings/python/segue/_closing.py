@@ -14,6 +14,10 @@ class Closing:
     def close(self) -> None:
         raise NotImplementedError
 
+    def _close(self, commit: bool) -> None:
+        """Close; without `commit` what is open is not committed, though all of it was saved."""
+        raise NotImplementedError
+
     def __reduce__(self) -> NoReturn:
         _segue.refuse_pickle(self)
 
@@ -27,7 +31,7 @@ class Closing:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self.close()
+            self._close(commit=error is None)
         except errors.Error:
             if error is None:  # what ended the block is the better news
                 raise

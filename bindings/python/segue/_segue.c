@@ -1,15 +1,16 @@
 /*
  * The C extension of the Python package: handles of libsegue as objects, shared memory as arrays.
  *
- * Who keeps whom: array -> View -> Slot -> Lane -> Stream -> Client, each a counted reference, so
- * that what a handle came from outlives it. A Slot is one batch taken from a lane; the Batch that
- * the user sees and every View of its memory hold it, and when the last of them goes the batch is
- * released. Batch caches arrays but no View holds a Batch: no cycles, no waiting for the collector.
+ * Who keeps whom: open Batch -> Lane -> Stream -> Client, and array -> View -> Slot -> Gate, each a
+ * counted reference, so that what a handle came from outlives it. A Slot is one batch taken from a
+ * lane; the Batch that the user sees and every View of its memory hold it, and when the last of them
+ * goes the batch is released. Memory keeps no lease: neither does a Batch that is committed or put
+ * back. Batch caches arrays but no View holds a Batch: no cycles, no waiting for the collector.
  *
  * Threads: the handles of one client serve one thread at a time, and waits let go of the GIL, so
- * every call into the library holds the client's lock. What is freed while the lock is held (by
- * another thread, or below a signal handler of this one) is put on the client's list and freed by
- * whoever lets go of the lock.
+ * every call into the library holds the lock of the client's Gate. What is freed while the lock is
+ * held (by another thread, or below a signal handler of this one) is put on the gate's list and freed
+ * by whoever lets go of the lock.
  */
 #ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030B0000
@@ -25,13 +26,16 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Dimensions of an array: rows, steps, and those of the feature. */
 #define DIMS_MAX (SEGUE_RANK_MAX + 2)
 
-static PyTypeObject *client_type, *stream_type, *lane_type, *slot_type, *batch_type, *view_type;
+static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_type, *slot_type,
+	*batch_type, *view_type;
 static PyObject *make_error, *state_name_error; /* of segue.errors */
 static PyObject *to_array, *mismatch;           /* of segue._arrays */
+static PyObject *warn_put_back;                 /* of segue._notice */
 static PyObject *numpy_asarray;
 
 /* Counts the forks between the process that loaded the module and this one. */
@@ -108,11 +112,26 @@ static PyObject *own_reduce(PyObject *self, PyObject *Py_UNUSED(none))
 #define REDUCE {"__reduce__", own_reduce, METH_NOARGS, "Raises: it belongs to this process."}
 /* clang-format on */
 
-/* ---- Client: the lock and what waits for it ------------------------------------------------- */
+/* ---- Objects -------------------------------------------------------------------------------- */
+
+static void *new_object(PyTypeObject *type)
+{
+	return PyType_GenericAlloc(type, 0); /* zeroed */
+}
+
+static void free_object(void *self)
+{
+	PyTypeObject *type = Py_TYPE((PyObject *)self);
+
+	((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+	Py_DECREF(type);
+}
+
+/* ---- Gate: the lock of a client, and what waits for it ---------------------------------------- */
 
 struct stream;
 
-/* Something to free as soon as the client's lock is free. */
+/* Something to free as soon as the lock is free. */
 struct deferred {
 	struct deferred *next;
 	void (*finish)(void *handle, PyObject *parent);
@@ -120,110 +139,115 @@ struct deferred {
 	PyObject *parent; /* owned */
 };
 
-struct client {
-	PyObject_HEAD struct segue_client *handle;
-	PyThread_type_lock lock;
+/* It outlives the client as long as memory of a batch is in use. */
+struct gate {
+	PyObject_HEAD PyThread_type_lock lock;
 	unsigned long owner;    /* thread that holds the lock; 0: none. Under the GIL */
 	PyThreadState *waiting; /* of the holder, while it has let go of the GIL in a call */
 	unsigned fork_generation;
-	PyObject *progress; /* callable or NULL */
 	struct deferred *deferred;
-	struct stream *streams; /* all that live, not owned */
-	Py_ssize_t children;    /* stream handles not closed */
-	bool closed;
 	bool hurried; /* a close was interrupted: what it leaves behind is not waited for */
 };
 
-static bool is_forked(const struct client *client)
+struct client {
+	PyObject_HEAD struct segue_client *handle;
+	struct gate *gate;
+	PyObject *progress;     /* callable or NULL */
+	struct stream *streams; /* all that live, not owned */
+	Py_ssize_t children;    /* stream handles not closed */
+	bool closed;
+};
+
+static bool is_forked(const struct gate *gate)
 {
-	return client->fork_generation != fork_generation;
+	return gate->fork_generation != fork_generation;
 }
 
-static bool check_fork(const struct client *client)
+static bool check_fork(const struct gate *gate)
 {
-	if (is_forked(client))
+	if (is_forked(gate))
 		fail_with("EFORKED", "this object belongs to the parent process: open a client by "
 				     "segue.open() in this one");
-	return !is_forked(client);
+	return !is_forked(gate);
 }
 
-static bool lock_now(struct client *client)
+static bool lock_now(struct gate *gate)
 {
-	if (!PyThread_acquire_lock(client->lock, NOWAIT_LOCK))
+	if (!PyThread_acquire_lock(gate->lock, NOWAIT_LOCK))
 		return false;
-	client->owner = PyThread_get_thread_ident();
+	gate->owner = PyThread_get_thread_ident();
 	return true;
 }
 
 /* Takes the lock; lets go of the GIL while another thread has it. False: an exception is set. */
-static bool enter(struct client *client)
+static bool enter(struct gate *gate)
 {
-	if (!check_fork(client))
+	if (!check_fork(gate))
 		return false;
-	while (!lock_now(client)) {
+	while (!lock_now(gate)) {
 		PyThreadState *state;
 		PyLockStatus status;
 
-		if (client->owner == PyThread_get_thread_ident()) {
+		if (gate->owner == PyThread_get_thread_ident()) {
 			fail_with("EBUSY", "the client is in another call of this thread (is this "
 					   "a signal handler or a "
 					   "progress callback?)");
 			return false;
 		}
 		state = PyEval_SaveThread();
-		status = PyThread_acquire_lock_timed(client->lock, -1, 1);
+		status = PyThread_acquire_lock_timed(gate->lock, -1, 1);
 		PyEval_RestoreThread(state);
 		if (status == PY_LOCK_ACQUIRED) {
-			client->owner = PyThread_get_thread_ident();
+			gate->owner = PyThread_get_thread_ident();
 			break;
 		}
 		if (PyErr_CheckSignals() < 0)
 			return false;
 	}
-	client->hurried = false;
+	gate->hurried = false;
 	return true;
 }
 
 /* Lets go of the lock, after freeing what waited for it. Keeps the exception that is set. */
-static void leave(struct client *client)
+static void leave(struct gate *gate)
 {
 	PyObject *type, *value, *traceback;
 
-	if (client->deferred) {
+	if (gate->deferred) {
 		PyErr_Fetch(&type, &value, &traceback);
-		Py_INCREF((PyObject *)client); /* a parent below may hold the last reference */
-		while (client->deferred) {
-			struct deferred *entry = client->deferred;
-			client->deferred = entry->next;
+		Py_INCREF((PyObject *)gate); /* a parent below may hold the last reference */
+		while (gate->deferred) {
+			struct deferred *entry = gate->deferred;
+			gate->deferred = entry->next;
 			entry->finish(entry->handle, entry->parent);
 			Py_DECREF(entry->parent);
 			free(entry);
 		}
-		client->owner = 0;
-		PyThread_release_lock(client->lock);
-		Py_DECREF((PyObject *)client);
+		gate->owner = 0;
+		PyThread_release_lock(gate->lock);
+		Py_DECREF((PyObject *)gate);
 		PyErr_Restore(type, value, traceback);
 		return;
 	}
-	client->owner = 0;
-	PyThread_release_lock(client->lock);
+	gate->owner = 0;
+	PyThread_release_lock(gate->lock);
 }
 
 /*
  * Runs finish(handle, parent) now or, if the lock is taken, when it is let go of. For destructors:
  * never blocks, never raises. In a forked child the handles are the parent's: nothing is done.
  */
-static void finish_soon(struct client *client, void (*finish)(void *handle, PyObject *parent),
+static void finish_soon(struct gate *gate, void (*finish)(void *handle, PyObject *parent),
 	void *handle, PyObject *parent)
 {
 	struct deferred *entry;
 
-	if (is_forked(client))
+	if (is_forked(gate))
 		return;
-	if (lock_now(client)) {
+	if (lock_now(gate)) {
 		Py_INCREF(parent);
 		finish(handle, parent);
-		leave(client);
+		leave(gate);
 		Py_DECREF(parent);
 		return;
 	}
@@ -231,22 +255,45 @@ static void finish_soon(struct client *client, void (*finish)(void *handle, PyOb
 	if (!entry)
 		return; /* the handle leaks: better than to free it under a running call */
 	Py_INCREF(parent);
-	*entry = (struct deferred){client->deferred, finish, handle, parent};
-	client->deferred = entry;
+	*entry = (struct deferred){gate->deferred, finish, handle, parent};
+	gate->deferred = entry;
+}
+
+static void gate_dealloc(struct gate *self)
+{
+	if (self->lock)
+		PyThread_free_lock(self->lock);
+	free_object(self);
+}
+
+static struct gate *gate_new(void)
+{
+	struct gate *self = new_object(gate_type);
+
+	if (!self)
+		return NULL;
+	self->fork_generation = fork_generation;
+	self->lock = PyThread_allocate_lock();
+	if (!self->lock) {
+		Py_DECREF((PyObject *)self);
+		PyErr_NoMemory();
+		return NULL;
+	}
+	return self;
 }
 
 /* Around a call that can wait; its callbacks take the GIL back through `waiting`. */
-static void wait_begin(struct client *client)
+static void wait_begin(struct gate *gate)
 {
-	client->waiting = PyEval_SaveThread();
+	gate->waiting = PyEval_SaveThread();
 }
 
-static void wait_end(struct client *client)
+static void wait_end(struct gate *gate)
 {
-	PyThreadState *state = client->waiting;
+	PyThreadState *state = gate->waiting;
 
 	PyEval_RestoreThread(state);
-	client->waiting = NULL;
+	gate->waiting = NULL;
 }
 
 /* segue_interrupt_fn: lets Python see its signals. */
@@ -255,11 +302,11 @@ static int on_interrupt(void *arg)
 	struct client *client = arg;
 	bool stop;
 
-	if (!client->waiting)
-		return client->hurried;
-	PyEval_RestoreThread(client->waiting);
+	if (!client->gate->waiting)
+		return client->gate->hurried;
+	PyEval_RestoreThread(client->gate->waiting);
 	stop = PyErr_Occurred() || PyErr_CheckSignals() < 0;
-	client->waiting = PyEval_SaveThread();
+	client->gate->waiting = PyEval_SaveThread();
 	return stop;
 }
 
@@ -268,18 +315,18 @@ static void on_progress(void *arg, const char *what, uint64_t done, uint64_t tot
 {
 	struct client *client = arg;
 
-	if (!client->waiting || !client->progress)
+	if (!client->gate->waiting || !client->progress)
 		return;
-	PyEval_RestoreThread(client->waiting);
+	PyEval_RestoreThread(client->gate->waiting);
 	if (!PyErr_Occurred()) {
 		PyObject *result = PyObject_CallFunction(client->progress, "sKK", what,
 			(unsigned long long)done, (unsigned long long)total);
 		Py_XDECREF(result);
 	}
-	client->waiting = PyEval_SaveThread();
+	client->gate->waiting = PyEval_SaveThread();
 }
 
-/* ---- Objects -------------------------------------------------------------------------------- */
+/* ---- What there is --------------------------------------------------------------------------- */
 
 struct field {
 	PyObject *name;
@@ -288,18 +335,24 @@ struct field {
 	Py_ssize_t dims[SEGUE_RANK_MAX];
 };
 
-struct stream {
-	PyObject_HEAD struct client *client;
-	struct segue_stream *handle;
-	struct stream *next; /* in client->streams */
-	struct lane *lanes;  /* all that live, not owned */
-	Py_ssize_t children; /* lane handles not closed + batches not released */
-	bool closed, persist;
-	bool counted; /* among the client's children */
-	Py_ssize_t num_unroll;
+/* What the batches of a stream look like. */
+struct shape {
+	PyObject_HEAD Py_ssize_t num_unroll;
+	bool persist;
 	struct field *fields; /* sequences, then contexts, then states */
 	size_t sequence_count, context_count, state_count;
 	PyObject *state_index; /* {name: index} */
+};
+
+struct stream {
+	PyObject_HEAD struct client *client;
+	struct shape *shape;
+	struct segue_stream *handle;
+	struct stream *next; /* in client->streams */
+	struct lane *lanes;  /* all that live, not owned */
+	Py_ssize_t children; /* lane handles not closed */
+	bool closed;
+	bool counted; /* among the client's children */
 };
 
 struct lane {
@@ -312,10 +365,10 @@ struct lane {
 
 /* One batch taken from a lane, as long as anything of it is in use. */
 struct slot {
-	PyObject_HEAD struct lane *lane;
+	PyObject_HEAD struct gate *gate;
 	struct segue_batch *handle;
-	struct slot *next;   /* in lane->slots */
-	struct batch *batch; /* NULL once it is gone; not owned */
+	struct slot *next, **link; /* in lane->slots; link NULL: the lane is gone */
+	unsigned outs;             /* arrays of states that go out, which are alive */
 };
 
 /* Arrays that are made of the span table, and those made from it. */
@@ -334,8 +387,11 @@ enum meta {
 };
 
 struct batch {
-	PyObject_HEAD struct lane *lane;
+	PyObject_HEAD struct gate *gate;
+	struct shape *shape;
+	struct lane *lane; /* NULL: committed or put back */
 	struct slot *slot; /* NULL: released */
+	unsigned lane_index;
 	const struct segue_span *spans;
 	uint32_t span_count, rows;
 	unsigned long long step;
@@ -343,6 +399,12 @@ struct batch {
 	PyObject *features[2]; /* caches: sequences, context */
 	PyObject *meta[META_COUNT];
 	PyObject **in, **out; /* arrays of the states, each NULL until asked for */
+	/*
+	 * Private memory (bytes) that `out` is of, each NULL: the buffer itself. While somebody has
+	 * an array of the buffer from an earlier delivery, what is written there must not count.
+	 */
+	PyObject **own;
+	PyObject **own_saved; /* the same, where the state was saved from it last */
 };
 
 /* Memory that something keeps alive, as a buffer. */
@@ -353,21 +415,9 @@ struct view {
 	Py_ssize_t item, size;
 	int rank;
 	bool readonly, strided;
+	bool out; /* among the outs of its owner, a slot */
 	Py_ssize_t shape[DIMS_MAX], strides[DIMS_MAX];
 };
-
-static void *new_object(PyTypeObject *type)
-{
-	return PyType_GenericAlloc(type, 0); /* zeroed */
-}
-
-static void free_object(void *self)
-{
-	PyTypeObject *type = Py_TYPE((PyObject *)self);
-
-	((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
-	Py_DECREF(type);
-}
 
 /* ---- Closing: a handle goes when nothing that came from it is left --------------------------- */
 
@@ -409,13 +459,15 @@ static void lane_ended(struct stream *stream)
 	settle_stream(stream);
 }
 
-static void finish_batch(void *handle, PyObject *parent)
+static void finish_batch(void *handle, PyObject *Py_UNUSED(gate))
 {
-	struct stream *stream = (struct stream *)parent;
-
 	segue_batch_release(handle);
-	stream->children--;
-	settle_stream(stream);
+}
+
+/* The slot is the parent: its handle is there until this has run. */
+static void finish_put_back(void *handle, PyObject *Py_UNUSED(slot))
+{
+	segue_batch_put_back(handle);
 }
 
 /* Why the first of several closes failed: the library keeps what the last one said. */
@@ -466,12 +518,13 @@ static void close_lane(struct lane *lane, struct failure *failure)
 	lane->handle = NULL;
 	if (!handle)
 		return;
-	wait_begin(client);
+	wait_begin(client->gate);
 	rc = segue_lane_close(handle);
-	wait_end(client);
-	client->hurried = PyErr_Occurred() != NULL;
+	wait_end(client->gate);
+	client->gate->hurried = PyErr_Occurred() != NULL;
 	/* That a lane was somebody else's already is the least of all failures. */
-	if (rc < 0 && !client->hurried && (failure->rc == 0 || failure->rc == SEGUE_EFENCED)) {
+	if (rc < 0 && !client->gate->hurried &&
+		(failure->rc == 0 || failure->rc == SEGUE_EFENCED)) {
 		Py_XDECREF(failure->message);
 		failure->rc = rc;
 		failure->message = detail_text();
@@ -512,14 +565,15 @@ static void close_stream(struct stream *stream, struct failure *failure)
 
 static void view_dealloc(struct view *self)
 {
+	if (self->out)
+		((struct slot *)self->owner)->outs--;
 	Py_XDECREF(self->owner);
 	free_object(self);
 }
 
 static bool owner_forked(PyObject *owner)
 {
-	return Py_TYPE(owner) == slot_type &&
-	       is_forked(((struct slot *)owner)->lane->stream->client);
+	return Py_TYPE(owner) == slot_type && is_forked(((struct slot *)owner)->gate);
 }
 
 static int view_getbuffer(struct view *self, Py_buffer *buffer, int flags)
@@ -610,60 +664,135 @@ static bool format_is(const Py_buffer *buffer, enum segue_dtype dtype)
 
 /* ---- Slot ----------------------------------------------------------------------------------- */
 
+static void slot_unlink(struct slot *self)
+{
+	if (self->link)
+		*self->link = self->next;
+	if (self->link && self->next)
+		self->next->link = self->link;
+	self->link = NULL;
+}
+
 static void slot_dealloc(struct slot *self)
 {
-	struct lane *lane = self->lane;
-
-	if (lane) {
-		for (struct slot **at = &lane->slots; *at; at = &(*at)->next)
-			if (*at == self) {
-				*at = self->next;
-				break;
-			}
-		finish_soon(
-			lane->stream->client, finish_batch, self->handle, (PyObject *)lane->stream);
-		Py_DECREF((PyObject *)lane);
+	if (self->gate) {
+		slot_unlink(self);
+		finish_soon(self->gate, finish_batch, self->handle, (PyObject *)self->gate);
+		Py_DECREF((PyObject *)self->gate);
 	}
 	free_object(self);
 }
 
+/* Takes the handle over, also on failure. With the lock held. */
+static struct slot *slot_new(struct lane *lane, struct segue_batch *handle)
+{
+	struct slot *slot = new_object(slot_type);
+
+	if (!slot) {
+		segue_batch_release(handle);
+		return NULL;
+	}
+	slot->gate = lane->stream->client->gate;
+	Py_INCREF((PyObject *)slot->gate);
+	slot->handle = handle;
+	slot->next = lane->slots;
+	slot->link = &lane->slots;
+	if (slot->next)
+		slot->next->link = &slot->next;
+	lane->slots = slot;
+	return slot;
+}
+
 /* ---- Batch ---------------------------------------------------------------------------------- */
 
-/* The arrays that only read. */
-static void forget_read(struct batch *self)
+/* Arrays that are asked for once; those of states are there if there are states. */
+static void forget_arrays(struct batch *self)
 {
-	size_t states = self->lane->stream->state_count;
-
 	for (size_t i = 0; i < 2; i++)
 		Py_CLEAR(self->features[i]);
 	for (size_t i = 0; i < META_COUNT; i++)
 		Py_CLEAR(self->meta[i]);
-	for (size_t i = 0; i < states && self->in; i++)
-		Py_CLEAR(self->in[i]);
+	for (size_t i = 0; self->in && i < 4 * self->shape->state_count; i++)
+		Py_CLEAR(self->in[i]); /* and out, own, own_saved */
+}
+
+/*
+ * What is committed, or put back, is not to be written by accident. Views of these arrays escape
+ * this. Keeps the exception that is set.
+ */
+static void freeze(struct batch *self)
+{
+	PyObject *type, *value, *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	for (size_t i = 0; i < self->shape->state_count; i++) {
+		PyObject *array = self->out[i], *done;
+		if (!array)
+			continue;
+		Py_INCREF(array); /* another thread may release the batch meanwhile */
+		done = PyObject_CallMethod(array, "setflags", "i", 0);
+		Py_DECREF(array);
+		if (!done)
+			break;
+		Py_DECREF(done);
+	}
+	if (type)
+		PyErr_Restore(type, value, traceback); /* the first of two */
+}
+
+/* One that is open is not any more: it comes again. */
+static void put_back(struct batch *self)
+{
+	struct slot *slot = self->slot;
+
+	if (!self->lane || !slot)
+		return;
+	Py_INCREF((PyObject *)slot);
+	if (self->in)
+		freeze(self);
+	finish_soon(self->gate, finish_put_back, slot->handle, (PyObject *)slot);
+	Py_DECREF((PyObject *)slot);
+	Py_CLEAR(self->lane);
 }
 
 static void batch_forget(struct batch *self)
 {
-	size_t states = self->lane->stream->state_count;
+	struct slot *slot = self->slot;
 
-	forget_read(self);
-	for (size_t i = 0; i < states && self->in; i++)
-		Py_CLEAR(self->out[i]);
+	put_back(self);
+	forget_arrays(self);
 	if (self->slot) {
-		struct slot *slot = self->slot;
 		self->slot = NULL;
 		self->spans = NULL;
-		slot->batch = NULL;
 		Py_DECREF((PyObject *)slot);
 	}
 }
 
+/* One that nobody can commit any more, though all was saved, is not lost in silence. */
+static void tell_put_back(struct batch *self)
+{
+	PyObject *type, *value, *traceback, *done;
+
+	if (!self->shape->persist || !self->lane || !self->lane->handle || is_forked(self->gate) ||
+		!segue_batch_all_saved(self->slot->handle))
+		return;
+	PyErr_Fetch(&type, &value, &traceback);
+	done = PyObject_CallFunction(warn_put_back, "KI", self->step, self->lane_index);
+	if (!done)
+		PyErr_WriteUnraisable(NULL);
+	Py_XDECREF(done);
+	PyErr_Restore(type, value, traceback);
+}
+
 static void batch_dealloc(struct batch *self)
 {
-	if (self->lane) {
+	if (self->gate) {
+		if (self->slot)
+			tell_put_back(self);
 		batch_forget(self);
 		PyMem_Free(self->in);
-		Py_DECREF(self->lane);
+		Py_DECREF((PyObject *)self->shape);
+		Py_DECREF((PyObject *)self->gate);
 	}
 	free_object(self);
 }
@@ -671,29 +800,19 @@ static void batch_dealloc(struct batch *self)
 /* Takes the handle over, also on failure. With the lock held. */
 static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 {
-	struct slot *slot = new_object(slot_type);
-	struct batch *batch = NULL;
-	size_t states = lane->stream->state_count;
+	struct slot *slot = slot_new(lane, handle);
+	struct batch *batch = slot ? new_object(batch_type) : NULL;
 
-	lane->stream->children++;
-	if (!slot) {
-		finish_batch(handle, (PyObject *)lane->stream);
-		return NULL;
-	}
-	Py_INCREF((PyObject *)lane);
-	slot->lane = lane;
-	slot->handle = handle;
-	slot->next = lane->slots;
-	lane->slots = slot;
-	batch = new_object(batch_type);
 	if (!batch) {
-		Py_DECREF((PyObject *)slot);
+		Py_XDECREF((PyObject *)slot);
 		return NULL;
 	}
-	Py_INCREF((PyObject *)lane);
-	batch->lane = lane;
+	batch->gate = slot->gate;
+	Py_INCREF((PyObject *)batch->gate);
+	batch->shape = lane->stream->shape;
+	Py_INCREF((PyObject *)batch->shape);
 	batch->slot = slot;
-	slot->batch = batch;
+	batch->lane_index = lane->index;
 	batch->step = segue_batch_step(handle);
 	batch->rows = segue_batch_rows(handle);
 	batch->spans = segue_batch_spans(handle, &batch->span_count);
@@ -702,49 +821,52 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 		Py_DECREF((PyObject *)batch);
 		return NULL;
 	}
-	batch->in = PyMem_Calloc(2 * states + 1, sizeof(PyObject *));
+	size_t states = batch->shape->state_count;
+	batch->in = PyMem_Calloc(4 * states + 1, sizeof(PyObject *));
 	if (!batch->in) {
 		PyErr_NoMemory();
 		Py_DECREF((PyObject *)batch);
 		return NULL;
 	}
 	batch->out = batch->in + states;
+	batch->own = batch->out + states;
+	batch->own_saved = batch->own + states;
+	Py_INCREF((PyObject *)lane); /* from now on it can be committed */
+	batch->lane = lane;
 	return batch;
 }
 
 static bool batch_check(struct batch *self)
 {
-	if (!check_fork(self->lane->stream->client))
+	if (!check_fork(self->gate))
 		return false;
 	if (!self->slot)
 		fail_with("ECLOSED", "batch %llu of lane %u was released", self->step,
-			self->lane->index);
+			self->lane_index);
 	return self->slot != NULL;
 }
 
-/* The lock for a batch that is there; `open`: whose lane is not closed. */
+/* The lock for a batch that is there; `open`: that can be saved and committed, or was. */
 static bool batch_enter(struct batch *self, bool open)
 {
-	struct client *client = self->lane->stream->client;
-
-	if (!enter(client))
+	if (!enter(self->gate))
 		return false;
 	if (batch_check(self)) {
-		if (!open || self->lane->handle)
+		if (!open || self->committed || (self->lane && self->lane->handle))
 			return true;
 		fail_with("ECLOSED",
 			"lane %u is closed: batch %llu can no longer be saved or committed; a "
 			"later loader "
 			"gets it again",
-			self->lane->index, self->step);
+			self->lane_index, self->step);
 	}
-	leave(client);
+	leave(self->gate);
 	return false;
 }
 
 static void batch_leave(struct batch *self)
 {
-	leave(self->lane->stream->client);
+	leave(self->gate);
 }
 
 /*
@@ -764,12 +886,12 @@ static PyObject *keep(struct batch *self, PyObject **place, PyObject *made)
 static PyObject *field_array(struct batch *self, struct slot *slot, const struct field *field,
 	bool steps, const void *data, bool readonly)
 {
-	Py_ssize_t shape[DIMS_MAX] = {self->rows, self->lane->stream->num_unroll};
+	Py_ssize_t shape[DIMS_MAX] = {self->rows, self->shape->num_unroll};
 	int outer = steps ? 2 : 1;
 
 	if (!data)
 		return fail_with("EINVAL", "batch %llu of lane %u has no data for '%U'", self->step,
-			self->lane->index, field->name);
+			self->lane_index, field->name);
 	memcpy(shape + outer, field->dims, sizeof(field->dims));
 	return as_array(view_new((PyObject *)slot, data, readonly, dtype_format(field->dtype),
 		segue_dtype_size(field->dtype), outer + field->rank, shape));
@@ -778,9 +900,9 @@ static PyObject *field_array(struct batch *self, struct slot *slot, const struct
 /* With the lock held. */
 static PyObject *make_features(struct batch *self, struct slot *slot, bool context)
 {
-	const struct stream *stream = self->lane->stream;
-	const struct field *fields = stream->fields + (context ? stream->sequence_count : 0);
-	size_t count = context ? stream->context_count : stream->sequence_count;
+	const struct shape *shape = self->shape;
+	const struct field *fields = shape->fields + (context ? shape->sequence_count : 0);
+	size_t count = context ? shape->context_count : shape->sequence_count;
 	PyObject *arrays = PyDict_New(), *mapping;
 
 	for (size_t i = 0; i < count && arrays; i++) {
@@ -851,7 +973,7 @@ static struct view *span_view(struct batch *self, enum meta which)
 /* is_first, is_last: bool [rows]; mask: bool [rows, num_unroll]. */
 static struct view *flag_view(struct batch *self, enum meta which)
 {
-	Py_ssize_t shape[2] = {(Py_ssize_t)self->rows, self->lane->stream->num_unroll};
+	Py_ssize_t shape[2] = {(Py_ssize_t)self->rows, self->shape->num_unroll};
 	size_t unroll = (size_t)shape[1], rows = self->rows;
 	int rank = which == MASK ? 2 : 1;
 	size_t size = which == MASK ? rows * unroll : rows;
@@ -921,7 +1043,7 @@ static PyObject *batch_number(struct batch *self, void *closure)
 	case 's':
 		return PyLong_FromUnsignedLongLong(self->step);
 	case 'l':
-		return PyLong_FromUnsignedLong(self->lane->index);
+		return PyLong_FromUnsignedLong(self->lane_index);
 	default:
 		return PyLong_FromUnsignedLong(self->rows);
 	}
@@ -948,16 +1070,21 @@ static PyObject *batch_all_saved(struct batch *self, void *Py_UNUSED(closure))
 	return PyBool_FromLong(saved);
 }
 
-/* Index of a state, or -1 with an exception. */
-static Py_ssize_t state_find(const struct stream *stream, PyObject *name)
+static const struct field *state_field(const struct shape *shape, Py_ssize_t i)
 {
-	PyObject *found = PyDict_GetItemWithError(stream->state_index, name), *names;
+	return shape->fields + shape->sequence_count + shape->context_count + i;
+}
+
+/* Index of a state, or -1 with an exception. */
+static Py_ssize_t state_find(const struct shape *shape, PyObject *name)
+{
+	PyObject *found = PyDict_GetItemWithError(shape->state_index, name), *names;
 
 	if (found)
 		return PyLong_AsSsize_t(found);
 	if (PyErr_Occurred())
 		return -1;
-	names = PyDict_Keys(stream->state_index);
+	names = PyDict_Keys(shape->state_index);
 	if (names)
 		PyErr_Format(
 			state_name_error, "the stream has no state %R; it has %R", name, names);
@@ -967,8 +1094,7 @@ static Py_ssize_t state_find(const struct stream *stream, PyObject *name)
 
 static PyObject *batch_state(struct batch *self, PyObject *name)
 {
-	struct stream *stream = self->lane->stream;
-	Py_ssize_t i = state_find(stream, name);
+	Py_ssize_t i = state_find(self->shape, name);
 	PyObject *array;
 
 	if (i < 0 || !batch_check(self))
@@ -978,12 +1104,10 @@ static PyObject *batch_state(struct batch *self, PyObject *name)
 		Py_INCREF(array);
 		return array;
 	}
-	const struct field *field =
-		stream->fields + stream->sequence_count + stream->context_count + i;
 	if (!batch_enter(self, false))
 		return NULL;
 	array = keep(self, &self->in[i],
-		field_array(self, self->slot, field, false,
+		field_array(self, self->slot, state_field(self->shape, i), false,
 			segue_batch_state(self->slot->handle, (size_t)i), true));
 	batch_leave(self);
 	return array;
@@ -997,13 +1121,57 @@ static void *fail_no_out(struct batch *self, size_t i)
 	if (rc < 0)
 		return fail(rc);
 	return fail_with("EFENCED", "lane %u has passed to another holder; batch %llu goes nowhere",
-		self->lane->index, self->step);
+		self->lane_index, self->step);
+}
+
+/* Whether somebody has an array of the buffers of an earlier delivery of this batch. */
+static bool is_written_elsewhere(const struct batch *self)
+{
+	if (!self->lane)
+		return false;
+	for (const struct slot *slot = self->lane->slots; slot; slot = slot->next)
+		if (slot != self->slot && slot->outs &&
+			segue_batch_step(slot->handle) == self->step)
+			return true;
+	return false;
+}
+
+/* The array over `data`, where a state goes out; or over memory of its own. */
+static PyObject *out_array(struct batch *self, Py_ssize_t i, void *data)
+{
+	const struct field *field = state_field(self->shape, i);
+	Py_ssize_t shape[DIMS_MAX] = {self->rows}, size;
+	size_t item = segue_dtype_size(field->dtype);
+	PyObject *owner = (PyObject *)self->slot, *own = NULL;
+	struct view *view;
+
+	memcpy(shape + 1, field->dims, sizeof(field->dims));
+	if (is_written_elsewhere(self)) {
+		size = (Py_ssize_t)(self->rows * item);
+		for (int k = 0; k < field->rank; k++)
+			size *= field->dims[k];
+		own = PyBytes_FromStringAndSize(NULL, size);
+		if (!own)
+			return NULL;
+		owner = own;
+		data = PyBytes_AsString(own);
+	}
+	view = view_new(
+		owner, data, false, dtype_format(field->dtype), item, 1 + field->rank, shape);
+	if (view && !own) {
+		view->out = true;
+		self->slot->outs++;
+	}
+	PyObject *array = as_array(view);
+	if (array && own)
+		keep(self, &self->own[i], own);
+	Py_XDECREF(own);
+	return array;
 }
 
 static PyObject *batch_state_out(struct batch *self, PyObject *name)
 {
-	struct stream *stream = self->lane->stream;
-	Py_ssize_t i = state_find(stream, name);
+	Py_ssize_t i = state_find(self->shape, name);
 	PyObject *array = NULL;
 	void *data;
 
@@ -1016,10 +1184,7 @@ static PyObject *batch_state_out(struct batch *self, PyObject *name)
 		array = self->out[i];
 		Py_INCREF(array);
 	} else {
-		array = keep(self, &self->out[i],
-			field_array(self, self->slot,
-				stream->fields + stream->sequence_count + stream->context_count + i,
-				false, data, false));
+		array = keep(self, &self->out[i], out_array(self, i, data));
 	}
 	batch_leave(self);
 	return array;
@@ -1057,6 +1222,16 @@ static void *fail_mismatch(struct batch *self, const struct field *field, PyObje
 	return NULL;
 }
 
+/* A state was saved from `bytes`: if that is memory of its own it may be written to until the commit. */
+static void note_own(struct batch *self, size_t i, const void *bytes)
+{
+	Py_CLEAR(self->own_saved[i]);
+	if (self->own[i] && bytes == PyBytes_AsString(self->own[i])) {
+		Py_INCREF(self->own[i]);
+		self->own_saved[i] = self->own[i];
+	}
+}
+
 /* Hands a buffer that fits to the library: 0 or -1. What lies there already is not copied. */
 static int state_write(struct batch *self, size_t i, const Py_buffer *buffer)
 {
@@ -1078,6 +1253,8 @@ static int state_write(struct batch *self, size_t i, const Py_buffer *buffer)
 			     : segue_batch_save_state(handle, i, buffer->buf, (size_t)buffer->len);
 		if (rc < 0)
 			fail(rc);
+		else
+			note_own(self, i, buffer->buf);
 	}
 	batch_leave(self);
 	return rc < 0 ? -1 : 0;
@@ -1114,7 +1291,6 @@ static int state_save(
 
 static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_ssize_t count)
 {
-	struct stream *stream = self->lane->stream;
 	const struct field *field;
 	PyObject *array;
 	Py_ssize_t i;
@@ -1125,10 +1301,10 @@ static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_
 			count);
 		return NULL;
 	}
-	i = state_find(stream, args[0]);
+	i = state_find(self->shape, args[0]);
 	if (i < 0 || !batch_check(self))
 		return NULL;
-	field = stream->fields + stream->sequence_count + stream->context_count + i;
+	field = state_field(self->shape, i);
 	if (PyObject_CheckBuffer(args[1]))
 		rc = state_save(self, (size_t)i, field, args[1], false);
 	if (rc > 0) {
@@ -1141,30 +1317,6 @@ static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_
 	if (rc)
 		return NULL;
 	Py_RETURN_NONE;
-}
-
-/*
- * What is committed is not to be written by accident. Views of these arrays escape this. Keeps the
- * exception that is set.
- */
-static void freeze(struct batch *self)
-{
-	PyObject *type, *value, *traceback;
-
-	PyErr_Fetch(&type, &value, &traceback);
-	for (size_t i = 0; i < self->lane->stream->state_count; i++) {
-		PyObject *array = self->out[i], *done;
-		if (!array)
-			continue;
-		Py_INCREF(array); /* another thread may release the batch meanwhile */
-		done = PyObject_CallMethod(array, "setflags", "i", 0);
-		Py_DECREF(array);
-		if (!done)
-			break;
-		Py_DECREF(done);
-	}
-	if (type)
-		PyErr_Restore(type, value, traceback); /* the first of two */
 }
 
 /* commit(wait=False): whether to wait. False: an exception is set. */
@@ -1182,7 +1334,7 @@ static bool commit_arguments(
 		return false;
 	}
 	*wait = PyObject_IsTrue(args[0]);
-	if (*wait > 0 && !self->lane->stream->persist) {
+	if (*wait > 0 && !self->shape->persist) {
 		fail_with("EINVAL",
 			"commit(wait=True): the stream was opened with persist=False: nothing of "
 			"it is stored, so there is nothing to wait for");
@@ -1191,30 +1343,51 @@ static bool commit_arguments(
 	return *wait >= 0;
 }
 
+/* What was saved from memory of its own goes to the buffer as it is now. */
+static int save_own(const struct batch *self, struct segue_batch *handle)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < self->shape->state_count && !rc; i++)
+		if (self->own_saved[i])
+			rc = segue_batch_save_state(handle, i, PyBytes_AsString(self->own_saved[i]),
+				(size_t)PyBytes_Size(self->own_saved[i]));
+	return rc;
+}
+
 static PyObject *batch_commit(
 	struct batch *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-	struct client *client = self->lane->stream->client;
+	struct gate *gate = self->gate;
+	struct lane *lane;
 	struct slot *slot;
 	int rc, wait;
 
 	if (!commit_arguments(self, args, count, names, &wait) || !batch_enter(self, true))
 		return NULL;
 	slot = self->slot;
+	lane = self->lane;           /* NULL: it is committed already, which the library says */
 	Py_INCREF((PyObject *)slot); /* another thread may release the batch meanwhile */
-	wait_begin(client);
-	rc = segue_batch_commit(slot->handle);
+	Py_XINCREF((PyObject *)lane);
+	rc = self->committed || !segue_batch_all_saved(slot->handle) ? 0
+								     : save_own(self, slot->handle);
+	wait_begin(gate);
+	if (rc == 0)
+		rc = segue_batch_commit(slot->handle);
 	if (rc == 0 && wait)
-		rc = segue_lane_flush(self->lane->handle, SEGUE_FOREVER);
-	wait_end(client);
+		rc = segue_lane_flush(lane->handle, SEGUE_FOREVER);
+	wait_end(gate);
 	self->committed = segue_batch_committed(slot->handle);
 	if (rc < 0)
 		fail(rc);
-	leave(client);
-	Py_DECREF((PyObject *)slot);
+	leave(gate);
 	/* Also where the commit stands and the wait for the disk has failed. */
-	if (self->committed)
+	if (self->committed && self->in)
 		freeze(self);
+	if (self->committed)
+		Py_CLEAR(self->lane);
+	Py_DECREF((PyObject *)slot);
+	Py_XDECREF((PyObject *)lane);
 	if (PyErr_Occurred())
 		return NULL;
 	Py_RETURN_NONE;
@@ -1226,28 +1399,34 @@ static PyObject *batch_release(struct batch *self, PyObject *Py_UNUSED(none))
 	Py_RETURN_NONE;
 }
 
+static PyObject *batch_put_back(struct batch *self, PyObject *Py_UNUSED(none))
+{
+	put_back(self);
+	Py_RETURN_NONE;
+}
+
 static PyObject *batch_repr(struct batch *self)
 {
 	return PyUnicode_FromFormat("<segue.Batch: step %llu of lane %u, %u rows%s%s>", self->step,
-		self->lane->index, self->rows, self->committed ? ", committed" : "",
+		self->lane_index, self->rows, self->committed ? ", committed" : "",
 		self->slot ? "" : ", released");
 }
 
 /* ---- Ends of calls -------------------------------------------------------------------------- */
 
 /* Lets go of the lock: None, or what the library said, or a callback of it raised. */
-static PyObject *leave_with_none(struct client *client, int rc)
+static PyObject *leave_with_none(struct gate *gate, int rc)
 {
 	if (rc < 0)
 		fail(rc);
-	leave(client);
+	leave(gate);
 	if (PyErr_Occurred())
 		return NULL;
 	Py_RETURN_NONE;
 }
 
 /* As leave_with_none, with bytes that the library allocated; frees them. */
-static PyObject *leave_with_bytes(struct client *client, int rc, void *data, size_t size)
+static PyObject *leave_with_bytes(struct gate *gate, int rc, void *data, size_t size)
 {
 	PyObject *bytes = NULL;
 
@@ -1256,7 +1435,7 @@ static PyObject *leave_with_bytes(struct client *client, int rc, void *data, siz
 	else if (!PyErr_Occurred())
 		bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
 	segue_free(data);
-	leave(client);
+	leave(gate);
 	return bytes;
 }
 
@@ -1264,20 +1443,20 @@ static PyObject *leave_with_bytes(struct client *client, int rc, void *data, siz
 
 static bool lane_enter(struct lane *self)
 {
-	struct client *client = self->stream->client;
+	struct gate *gate = self->stream->client->gate;
 
-	if (!enter(client))
+	if (!enter(gate))
 		return false;
 	if (self->handle)
 		return true;
 	fail_with("ECLOSED", "lane %u is closed", self->index);
-	leave(client);
+	leave(gate);
 	return false;
 }
 
 static void lane_leave(struct lane *self)
 {
-	leave(self->stream->client);
+	leave(self->stream->client->gate);
 }
 
 static void lane_dealloc(struct lane *self)
@@ -1290,8 +1469,11 @@ static void lane_dealloc(struct lane *self)
 				*at = self->next;
 				break;
 			}
+		while (self->slots)
+			slot_unlink(self->slots);
 		if (self->handle)
-			finish_soon(stream->client, finish_lane, self->handle, (PyObject *)stream);
+			finish_soon(stream->client->gate, finish_lane, self->handle,
+				(PyObject *)stream);
 		Py_DECREF((PyObject *)stream);
 	}
 	free_object(self);
@@ -1320,38 +1502,53 @@ static bool nanoseconds(PyObject *timeout, int64_t least, int64_t *out)
 	return true;
 }
 
-/* Names the states that are not saved; or says what keeps a batch that was given up from going. */
-static void fail_unsaved(struct lane *self)
+enum { HELD_PATIENCE_MS = 2000, HELD_LOOK_MS = 2 };
+
+/*
+ * All places of the ring are taken by arrays that somebody has: what nobody can reach goes first;
+ * then, JAX drops its inputs when its own threads have come to it. False: an exception is set.
+ */
+static bool wait_for_arrays(int looks)
 {
-	for (const struct slot *slot = self->slots; slot; slot = slot->next)
-		if (!slot->batch && !segue_batch_committed(slot->handle) &&
-			segue_batch_step(slot->handle) == segue_lane_committed(self->handle)) {
-			fail_with("EHELD",
-				"arrays of batch %llu of lane %u, which was released, are alive: "
-				"delete them",
-				(unsigned long long)segue_batch_step(slot->handle), self->index);
-			return;
-		}
-	fail(SEGUE_EUNSAVED);
+	const struct timespec pause = {.tv_nsec = HELD_LOOK_MS * 1000000L};
+
+	if (looks == 0) {
+		PyGC_Collect();
+		return true;
+	}
+	Py_BEGIN_ALLOW_THREADS;
+	nanosleep(&pause, NULL);
+	Py_END_ALLOW_THREADS;
+	return PyErr_CheckSignals() == 0;
 }
 
 static PyObject *lane_next(struct lane *self, PyObject *timeout)
 {
-	struct client *client = self->stream->client;
+	struct gate *gate = self->stream->client->gate;
 	struct segue_batch *handle = NULL;
 	struct batch *batch = NULL;
 	int64_t limit;
 	int rc;
 
-	if (!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
+	if (!nanoseconds(timeout, 0, &limit))
 		return NULL;
-	wait_begin(client);
-	rc = segue_lane_next(self->handle, limit, &handle);
-	wait_end(client);
+	int64_t looks = limit / (HELD_LOOK_MS * INT64_C(1000000));
+	if (looks > HELD_PATIENCE_MS / HELD_LOOK_MS)
+		looks = HELD_PATIENCE_MS / HELD_LOOK_MS;
+	for (int look = 0;; look++) {
+		if (!lane_enter(self))
+			return NULL;
+		wait_begin(gate);
+		rc = segue_lane_next(self->handle, limit, &handle);
+		wait_end(gate);
+		if (rc != SEGUE_EHELD || look > looks || PyErr_Occurred())
+			break;
+		lane_leave(self);
+		if (!wait_for_arrays(look))
+			return NULL;
+	}
 	if (rc == 0)
 		batch = batch_new(self, handle);
-	else if (rc == SEGUE_EUNSAVED && !PyErr_Occurred())
-		fail_unsaved(self);
 	else if (rc != SEGUE_EEND)
 		fail(rc);
 	lane_leave(self);
@@ -1366,38 +1563,38 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 
 static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 {
-	struct client *client = self->stream->client;
+	struct gate *gate = self->stream->client->gate;
 	void *token = NULL;
 	size_t size = 0;
 	int rc;
 
 	if (!lane_enter(self))
 		return NULL;
-	wait_begin(client);
+	wait_begin(gate);
 	rc = segue_lane_checkpoint(self->handle, &token, &size);
-	wait_end(client);
-	return leave_with_bytes(client, rc, token, size);
+	wait_end(gate);
+	return leave_with_bytes(gate, rc, token, size);
 }
 
 static PyObject *lane_flush(struct lane *self, PyObject *timeout)
 {
-	struct client *client = self->stream->client;
+	struct gate *gate = self->stream->client->gate;
 	int64_t limit;
 	int rc;
 
 	if (!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
 		return NULL;
-	wait_begin(client);
+	wait_begin(gate);
 	rc = segue_lane_flush(self->handle, limit);
-	wait_end(client);
-	return leave_with_none(client, rc);
+	wait_end(gate);
+	return leave_with_none(gate, rc);
 }
 
 /* segue_lane_restore or segue_lane_check. */
 static PyObject *lane_with_token(struct lane *self, PyObject *token,
 	int (*call)(struct segue_lane *lane, const void *token, size_t size))
 {
-	struct client *client = self->stream->client;
+	struct gate *gate = self->stream->client->gate;
 	PyObject *done;
 	Py_buffer buffer;
 	int rc;
@@ -1408,10 +1605,10 @@ static PyObject *lane_with_token(struct lane *self, PyObject *token,
 		PyBuffer_Release(&buffer);
 		return NULL;
 	}
-	wait_begin(client);
+	wait_begin(gate);
 	rc = call(self->handle, buffer.buf, (size_t)buffer.len);
-	wait_end(client);
-	done = leave_with_none(client, rc);
+	wait_end(gate);
+	done = leave_with_none(gate, rc);
 	PyBuffer_Release(&buffer);
 	return done;
 }
@@ -1426,90 +1623,29 @@ static PyObject *lane_check(struct lane *self, PyObject *token)
 	return lane_with_token(self, token, segue_lane_check);
 }
 
-/*
- * Whether somebody has arrays of it. Lets go of those that the batch alone has. The caller has
- * references to both, since what goes may run Python code.
- */
-static bool batch_viewed(struct batch *self, const struct slot *slot)
-{
-	forget_read(self);
-	for (size_t i = 0; i < self->lane->stream->state_count; i++) {
-		if (self->out[i] && Py_REFCNT(self->out[i]) == 1) /* others are to be frozen */
-			Py_CLEAR(self->out[i]);
-	}
-	return Py_REFCNT((PyObject *)(uintptr_t)slot) > 2; /* the caller's, and the batch's */
-}
-
-/*
- * Appends (step, committed, Batch or None, whether arrays are alive) of a batch that is still held:
- * by `slot`, to which the caller has a reference of its own.
- */
-static bool reclaim_add(PyObject *held, const struct slot *slot)
-{
-	PyObject *batch = slot->batch ? (PyObject *)slot->batch : Py_None;
-	PyObject *entry;
-
-	Py_INCREF(batch); /* the tuple is made first, which may run the collector */
-	entry = Py_BuildValue("KiNi", (unsigned long long)segue_batch_step(slot->handle),
-		(int)segue_batch_committed(slot->handle), batch,
-		slot->batch ? (int)batch_viewed(slot->batch, slot) : 1);
-	bool done = entry && PyList_Append(held, entry) == 0;
-	Py_XDECREF(entry);
-	return done;
-}
-
-/*
- * Releases committed batches of which no array is alive: the variable of a loop that has ended
- * holds the last one. Returns (step, committed, Batch or None, whether arrays are alive) of those
- * that are still held.
- */
-static PyObject *lane_reclaim(struct lane *self, PyObject *Py_UNUSED(none))
-{
-	struct slot *slot;
-	PyObject *held;
-
-	do { /* forgetting changes the list */
-		for (slot = self->slots; slot; slot = slot->next)
-			if (slot->batch && slot->batch->committed)
-				break;
-		if (slot) {
-			struct batch *batch = slot->batch;
-			/* What it lets go of may be all that held it. */
-			Py_INCREF((PyObject *)batch);
-			batch_forget(batch);
-			Py_DECREF((PyObject *)batch);
-		}
-	} while (slot);
-	if (!lane_enter(self))
-		return NULL;
-	held = PyList_New(0);
-	slot = self->slots;
-	Py_XINCREF((PyObject *)slot);
-	while (slot) {
-		struct slot *next;
-		if (held && !reclaim_add(held, slot))
-			Py_CLEAR(held);
-		/* What was made may have run the collector, which frees slots. */
-		next = slot->next;
-		Py_XINCREF((PyObject *)next);
-		Py_DECREF((PyObject *)slot);
-		slot = next;
-	}
-	lane_leave(self);
-	return held;
-}
-
 /* An exception says that what was committed is not on disk; the handle is closed all the same. */
 static PyObject *lane_close(struct lane *self, PyObject *Py_UNUSED(none))
 {
-	if (self->handle && !is_forked(self->stream->client)) {
-		if (!enter(self->stream->client))
+	if (self->handle && !is_forked(self->stream->client->gate)) {
+		if (!enter(self->stream->client->gate))
 			return NULL;
 		struct failure failure = {0};
 		close_lane(self, &failure);
 		raise_failure(&failure);
-		return leave_with_none(self->stream->client, 0);
+		return leave_with_none(self->stream->client->gate, 0);
 	}
+	Py_RETURN_NONE;
+}
+
+/* Without a wait for another thread's call, nor an exception. */
+static PyObject *lane_abandon(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	struct segue_lane *handle = self->handle;
+
+	self->handle = NULL;
+	if (handle)
+		finish_soon(
+			self->stream->client->gate, finish_lane, handle, (PyObject *)self->stream);
 	Py_RETURN_NONE;
 }
 
@@ -1558,19 +1694,29 @@ static PyObject *lane_closed(struct lane *self, void *Py_UNUSED(closure))
 
 static bool stream_enter(struct stream *self)
 {
-	if (!enter(self->client))
+	if (!enter(self->client->gate))
 		return false;
 	if (!self->closed)
 		return true;
 	fail_with("ECLOSED", "the stream is closed");
-	leave(self->client);
+	leave(self->client->gate);
 	return false;
+}
+
+static void shape_dealloc(struct shape *self)
+{
+	size_t fields = self->sequence_count + self->context_count + self->state_count;
+
+	for (size_t i = 0; i < fields && self->fields; i++)
+		Py_XDECREF(self->fields[i].name);
+	PyMem_Free(self->fields);
+	Py_XDECREF(self->state_index);
+	free_object(self);
 }
 
 static void stream_dealloc(struct stream *self)
 {
 	struct client *client = self->client;
-	size_t fields = self->sequence_count + self->context_count + self->state_count;
 
 	if (client) {
 		for (struct stream **at = &client->streams; *at; at = &(*at)->next)
@@ -1579,13 +1725,10 @@ static void stream_dealloc(struct stream *self)
 				break;
 			}
 		if (self->handle)
-			finish_soon(client, finish_stream, self->handle, (PyObject *)client);
+			finish_soon(client->gate, finish_stream, self->handle, (PyObject *)client);
 		Py_DECREF((PyObject *)client);
 	}
-	for (size_t i = 0; i < fields && self->fields; i++)
-		Py_XDECREF(self->fields[i].name);
-	PyMem_Free(self->fields);
-	Py_XDECREF(self->state_index);
+	Py_XDECREF((PyObject *)self->shape);
 	free_object(self);
 }
 
@@ -1597,18 +1740,19 @@ static PyObject *stream_lane(struct stream *self, PyObject *args)
 	Py_buffer token = {0};
 	PyObject *timeout;
 	unsigned index;
-	int start, rc;
+	int start, take, rc;
 
-	if (!PyArg_ParseTuple(args, "Iiz*O", &index, &start, &token, &timeout))
+	if (!PyArg_ParseTuple(args, "Iiz*Op", &index, &start, &token, &timeout, &take))
 		return NULL;
-	if (!nanoseconds(timeout, 0, &options.timeout_ns) || !stream_enter(self))
+	if (!nanoseconds(timeout, 1, &options.timeout_ns) || !stream_enter(self))
 		goto out;
 	options.start = (enum segue_start)start;
 	options.token = token.buf;
 	options.token_size = (size_t)token.len;
-	wait_begin(self->client);
+	options.take = take;
+	wait_begin(self->client->gate);
 	rc = segue_lane_attach(self->handle, index, &options, &handle);
-	wait_end(self->client);
+	wait_end(self->client->gate);
 	if (rc < 0) {
 		fail(rc);
 	} else {
@@ -1625,7 +1769,7 @@ static PyObject *stream_lane(struct stream *self, PyObject *args)
 		lane->next = self->lanes;
 		self->lanes = lane;
 	}
-	leave(self->client);
+	leave(self->client->gate);
 out:
 	if (token.obj)
 		PyBuffer_Release(&token);
@@ -1645,21 +1789,21 @@ static PyObject *stream_checkpoint(struct stream *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "IKO", &index, &step, &timeout) ||
 		!nanoseconds(timeout, 0, &limit) || !stream_enter(self))
 		return NULL;
-	wait_begin(self->client);
+	wait_begin(self->client->gate);
 	rc = segue_stream_checkpoint(self->handle, index, step, limit, &token, &size);
-	wait_end(self->client);
-	return leave_with_bytes(self->client, rc, token, size);
+	wait_end(self->client->gate);
+	return leave_with_bytes(self->client->gate, rc, token, size);
 }
 
 static PyObject *stream_close(struct stream *self, PyObject *Py_UNUSED(none))
 {
-	if (!self->closed && !is_forked(self->client)) {
-		if (!enter(self->client))
+	if (!self->closed && !is_forked(self->client->gate)) {
+		if (!enter(self->client->gate))
 			return NULL;
 		struct failure failure = {0};
 		close_stream(self, &failure);
 		raise_failure(&failure);
-		return leave_with_none(self->client, 0);
+		return leave_with_none(self->client->gate, 0);
 	}
 	Py_RETURN_NONE;
 }
@@ -1671,7 +1815,7 @@ static PyObject *stream_records(struct stream *self, void *Py_UNUSED(closure))
 	if (!stream_enter(self))
 		return NULL;
 	records = segue_stream_records(self->handle);
-	leave(self->client);
+	leave(self->client->gate);
 	return PyLong_FromUnsignedLongLong(records);
 }
 
@@ -1761,30 +1905,30 @@ static bool draft_state(struct draft *draft, size_t i, struct field *field, PyOb
 	return true;
 }
 
-/* Fills the stream's fields and the draft from the three lists. */
-static bool draft_fill(struct draft *draft, struct stream *stream, PyObject *const lists[3])
+/* Fills the shape's fields and the draft from the three lists. */
+static bool draft_fill(struct draft *draft, struct shape *shape, PyObject *const lists[3])
 {
-	size_t features = stream->sequence_count + stream->context_count;
-	size_t count = features + stream->state_count;
+	size_t features = shape->sequence_count + shape->context_count;
+	size_t count = features + shape->state_count;
 
-	stream->fields = PyMem_Calloc(count + 1, sizeof(*stream->fields));
-	stream->state_index = PyDict_New();
+	shape->fields = PyMem_Calloc(count + 1, sizeof(*shape->fields));
+	shape->state_index = PyDict_New();
 	draft->features = PyMem_Calloc(features + 1, sizeof(*draft->features));
-	draft->states = PyMem_Calloc(stream->state_count + 1, sizeof(*draft->states));
-	if (!stream->fields || !stream->state_index || !draft->features || !draft->states) {
+	draft->states = PyMem_Calloc(shape->state_count + 1, sizeof(*draft->states));
+	if (!shape->fields || !shape->state_index || !draft->features || !draft->states) {
 		PyErr_NoMemory();
 		return false;
 	}
 	for (size_t i = 0; i < count; i++) {
-		struct field *field = &stream->fields[i];
-		if (i < stream->sequence_count) {
+		struct field *field = &shape->fields[i];
+		if (i < shape->sequence_count) {
 			if (!draft_feature(
 				    draft, i, field, PyList_GetItem(lists[0], (Py_ssize_t)i)))
 				return false;
 			continue;
 		}
 		if (i < features) {
-			size_t k = i - stream->sequence_count;
+			size_t k = i - shape->sequence_count;
 			if (!draft_feature(
 				    draft, i, field, PyList_GetItem(lists[1], (Py_ssize_t)k)))
 				return false;
@@ -1794,7 +1938,7 @@ static bool draft_fill(struct draft *draft, struct stream *stream, PyObject *con
 		if (!draft_state(draft, (size_t)k, field, PyList_GetItem(lists[2], k)))
 			return false;
 		PyObject *index = PyLong_FromSsize_t(k);
-		bool done = index && PyDict_SetItem(stream->state_index, field->name, index) == 0;
+		bool done = index && PyDict_SetItem(shape->state_index, field->name, index) == 0;
 		Py_XDECREF(index);
 		if (!done)
 			return false;
@@ -1876,12 +2020,12 @@ static bool spec_read(
 
 static bool client_enter(struct client *self)
 {
-	if (!enter(self))
+	if (!enter(self->gate))
 		return false;
 	if (!self->closed)
 		return true;
 	fail_with("ECLOSED", "the client is closed");
-	leave(self);
+	leave(self->gate);
 	return false;
 }
 
@@ -1893,9 +2037,9 @@ static bool stream_open(struct client *self, struct stream *stream, struct segue
 
 	if (!client_enter(self))
 		return false;
-	wait_begin(self);
+	wait_begin(self->gate);
 	rc = segue_stream_open(self->handle, spec, &handle);
-	wait_end(self);
+	wait_end(self->gate);
 	if (rc < 0) {
 		fail(rc);
 	} else if (PyErr_Occurred()) {
@@ -1909,7 +2053,7 @@ static bool stream_open(struct client *self, struct stream *stream, struct segue
 		self->streams = stream;
 		self->children++;
 	}
-	leave(self);
+	leave(self->gate);
 	return stream->handle != NULL;
 }
 
@@ -1918,18 +2062,23 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	struct segue_stream_spec spec = {0};
 	struct draft draft = {0};
 	struct stream *stream = NULL;
+	struct shape *shape = NULL;
 	PyObject *lists[3];
 	bool done = false;
 
 	if (spec_read(args, &spec, &draft, lists))
+		shape = new_object(shape_type);
+	if (shape)
 		stream = new_object(stream_type);
 	if (stream) {
-		stream->num_unroll = (Py_ssize_t)spec.num_unroll;
-		stream->persist = !spec.volatile_;
-		stream->sequence_count = spec.sequence_count;
-		stream->context_count = spec.context_count;
-		stream->state_count = spec.state_count;
-		done = draft_fill(&draft, stream, lists);
+		Py_INCREF((PyObject *)shape);
+		stream->shape = shape;
+		shape->num_unroll = (Py_ssize_t)spec.num_unroll;
+		shape->persist = !spec.volatile_;
+		shape->sequence_count = spec.sequence_count;
+		shape->context_count = spec.context_count;
+		shape->state_count = spec.state_count;
+		done = draft_fill(&draft, shape, lists);
 	}
 	if (done) {
 		spec.sequences = draft.features;
@@ -1940,6 +2089,7 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	draft_finish(&draft);
 	if (!done)
 		Py_CLEAR(stream);
+	Py_XDECREF((PyObject *)shape);
 	return (PyObject *)stream;
 }
 
@@ -1964,16 +2114,16 @@ static PyObject *client_report(struct client *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "izO", &what, &stream, &key_bytes) ||
 		!bytes_or_null(key_bytes, &key) || !client_enter(self))
 		return NULL;
-	wait_begin(self);
+	wait_begin(self->gate);
 	rc = segue_client_report(self->handle, (enum segue_report)what, stream, key, &json);
-	wait_end(self);
+	wait_end(self->gate);
 	if (rc < 0) {
 		fail(rc);
 	} else {
 		text = PyUnicode_DecodeUTF8(json, (Py_ssize_t)strlen(json), "replace");
 		segue_free(json);
 	}
-	leave(self);
+	leave(self->gate);
 	if (PyErr_Occurred())
 		Py_CLEAR(text);
 	return text;
@@ -1990,10 +2140,10 @@ static PyObject *client_checkpoint(struct client *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "sIK", &stream, &lane, &id) || !client_enter(self))
 		return NULL;
-	wait_begin(self);
+	wait_begin(self->gate);
 	rc = segue_client_checkpoint(self->handle, stream, lane, id, &token, &size);
-	wait_end(self);
-	return leave_with_bytes(self, rc, token, size);
+	wait_end(self->gate);
+	return leave_with_bytes(self->gate, rc, token, size);
 }
 
 /* As lane_close, for the first of the lanes. */
@@ -2002,11 +2152,11 @@ static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
 	struct failure failure = {0};
 	struct stream *stream;
 
-	if (self->closed || is_forked(self)) {
+	if (self->closed || is_forked(self->gate)) {
 		self->closed = true;
 		Py_RETURN_NONE;
 	}
-	if (!enter(self))
+	if (!enter(self->gate))
 		return NULL;
 	self->closed = true;
 	do { /* closing a stream lets other threads run, so the list is walked from the start */
@@ -2020,7 +2170,7 @@ static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
 	} while (stream);
 	settle_client(self);
 	raise_failure(&failure);
-	return leave_with_none(self, 0);
+	return leave_with_none(self->gate, 0);
 }
 
 static PyObject *client_closed(struct client *self, void *Py_UNUSED(closure))
@@ -2046,10 +2196,9 @@ static void client_dealloc(struct client *self)
 {
 	PyObject_GC_UnTrack(self);
 	self->closed = true;
-	if (!is_forked(self))
+	if (self->gate && !is_forked(self->gate))
 		settle_client(self);
-	if (self->lock)
-		PyThread_free_lock(self->lock);
+	Py_XDECREF((PyObject *)self->gate);
 	client_clear(self);
 	free_object(self);
 }
@@ -2073,11 +2222,10 @@ static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 	self = new_object(client_type);
 	if (!self)
 		return NULL;
-	self->fork_generation = fork_generation;
-	self->lock = PyThread_allocate_lock();
-	if (!self->lock) {
+	self->gate = gate_new();
+	if (!self->gate) {
 		Py_DECREF((PyObject *)self);
-		return PyErr_NoMemory();
+		return NULL;
 	}
 	if (progress != Py_None) {
 		Py_INCREF(progress);
@@ -2085,14 +2233,14 @@ static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 	}
 	options.no_start = no_start;
 	options.arg = self;
-	lock_now(self); /* nobody else has it: a callback must not use it */
-	wait_begin(self);
+	lock_now(self->gate); /* nobody else has it: a callback must not use it */
+	wait_begin(self->gate);
 	rc = segue_open(dir, &options, &handle);
-	wait_end(self);
+	wait_end(self->gate);
 	self->handle = handle;
 	if (rc < 0)
 		fail(rc);
-	leave(self);
+	leave(self->gate);
 	if (PyErr_Occurred())
 		Py_CLEAR(self);
 	return (PyObject *)self;
@@ -2124,6 +2272,14 @@ static PyGetSetDef client_getset[] = {
 	GET("closed", client_closed, "bool", 0),
 	{0},
 };
+static PyType_Slot gate_slots[] = {
+	SLOT(Py_tp_dealloc, gate_dealloc),
+	{0},
+};
+static PyType_Slot shape_slots[] = {
+	SLOT(Py_tp_dealloc, shape_dealloc),
+	{0},
+};
 static PyType_Slot client_slots[] = {
 	SLOT(Py_tp_dealloc, client_dealloc),
 	SLOT(Py_tp_traverse, client_traverse),
@@ -2135,7 +2291,7 @@ static PyType_Slot client_slots[] = {
 
 static PyMethodDef stream_methods[] = {
 	{"lane", METHOD(stream_lane), METH_VARARGS,
-		"lane(index, start, token, timeout) -> Lane: takes its lease."},
+		"lane(index, start, token, timeout, take) -> Lane: takes its lease."},
 	{"checkpoint", METHOD(stream_checkpoint), METH_VARARGS,
 		"checkpoint(lane, step, timeout) -> bytes: the token of any lane at that step."},
 	{"close", METHOD(stream_close), METH_NOARGS, "Close it and its lanes."},
@@ -2161,9 +2317,8 @@ static PyMethodDef lane_methods[] = {
 		"flush(timeout): wait until all that is committed is on disk."},
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
-	{"reclaim", METHOD(lane_reclaim), METH_NOARGS,
-		"reclaim() -> [(step, committed, Batch or None, has arrays)]: lets go of what is "
-		"committed and has none."},
+	{"abandon", METHOD(lane_abandon), METH_NOARGS,
+		"abandon(): close it, now or when the client is free, and say nothing."},
 	{"close", METHOD(lane_close), METH_NOARGS,
 		"close(): give the lease back. Raises if what was committed is not on disk."},
 	REDUCE,
@@ -2289,6 +2444,8 @@ static PyMethodDef batch_methods[] = {
 	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
 	{"commit", METHOD(batch_commit), METH_FASTCALL | METH_KEYWORDS, commit_doc},
 	{"release", METHOD(batch_release), METH_NOARGS, release_doc},
+	{"_put_back", METHOD(batch_put_back), METH_NOARGS,
+		"It is not open any more, and comes again; what was read of it stays."},
 	REDUCE,
 	{0},
 };
@@ -2343,6 +2500,8 @@ static const struct {
 	PyTypeObject **type;
 	PyType_Spec spec;
 } types[] = {
+	{&gate_type, {"segue._segue.Gate", sizeof(struct gate), 0, PLAIN, gate_slots}},
+	{&shape_type, {"segue._segue.Shape", sizeof(struct shape), 0, PLAIN, shape_slots}},
 	{&client_type, {"segue._segue.Client", sizeof(struct client), 0, PLAIN | Py_TPFLAGS_HAVE_GC,
 			       client_slots}},
 	{&stream_type, {"segue._segue.Stream", sizeof(struct stream), 0, PLAIN, stream_slots}},
@@ -2464,9 +2623,10 @@ static bool fill_module(PyObject *module)
 	state_name_error = import_from("segue.errors", "StateNameError");
 	to_array = import_from("segue._arrays", "to_array");
 	mismatch = import_from("segue._arrays", "mismatch");
+	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
-	return make_error && state_name_error && to_array && mismatch && numpy_asarray &&
-	       add_dtypes(module) && add_options(module) &&
+	return make_error && state_name_error && to_array && mismatch && warn_put_back &&
+	       numpy_asarray && add_dtypes(module) && add_options(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 

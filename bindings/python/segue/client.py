@@ -6,7 +6,9 @@ import json
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from . import _program, _segue, errors
@@ -99,6 +101,9 @@ class Client(Closing):
     def __init__(self, handle: _segue.Client, dir: str) -> None:
         self._handle = handle
         self.dir = dir
+        info = os.stat(dir)
+        self._place = (info.st_dev, info.st_ino)  # of the store
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<segue.Client: {self.dir}{', closed' if self.closed else ''}>"
@@ -222,7 +227,7 @@ class Client(Closing):
             lease_timeout=lease_timeout,
             keep_checkpoints=keep_checkpoints,
         )
-        return Stream(
+        stream = Stream(
             self._handle.stream(*arguments),
             client=self,
             name=name,
@@ -232,6 +237,8 @@ class Client(Closing):
             epoch_end=epoch_end,
             persist=bool(persist),
         )
+        self._streams.add(stream)
+        return stream
 
     def status(self) -> Any:
         """Return what the server is doing: sessions, leases, rings."""
@@ -284,12 +291,18 @@ class Client(Closing):
         return self._handle.closed
 
     def close(self) -> None:
-        """End the leases of this client and close all that came from it.
+        """Close all loaders and streams that came from this client, and the connection.
 
-        Arrays that are alive stay readable; the connection itself goes with the last of them.
-        Raises as `Loader.close` does.
+        As `Loader.close` does, it commits what is open; and raises as that does. Arrays stay
+        readable.
         """
-        self._handle.close()
+        self._close(commit=True)
+
+    def _close(self, commit: bool) -> None:
+        with ExitStack() as closing:
+            closing.callback(self._handle.close)
+            for stream in list(self._streams):
+                stream._close_loaders(closing, commit)
 
 
 class Stream(Closing):
@@ -323,6 +336,8 @@ class Stream(Closing):
         self.lanes = lanes
         self.epoch_end = epoch_end
         self.persist = persist
+        self._place = (*client._place, name)  # of which one loader of a process has a lane
+        self._loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<segue.Stream: {self.name!r}, {self.lanes} lanes>"
@@ -343,9 +358,10 @@ class Stream(Closing):
     ) -> Loader:
         """Return a loader over this worker's lanes; changes nothing yet.
 
-        A lane has one holder: it is free again when its loader is closed, when nothing refers to
-        the loader any more (variables of a notebook and tracebacks do), or when its client is
-        closed. Until then others get `BusyError`.
+        A lane has one holder: it is free again when its loader or client is closed, or when nothing
+        refers to the loader any more, nor to a batch of it that is open. Arrays and other batches
+        do not count. A newer loader of the same process takes it over; other processes wait for it,
+        and get `BusyError` in the end.
 
         Parameters
         ----------
@@ -359,14 +375,17 @@ class Stream(Closing):
             from step 0; positions and states are dropped, of all these lanes or, if one of them is
             held by somebody else, of none. `Loader.load_state_dict` takes its place.
         timeout : float, optional
-            Seconds that one batch may take; None waits for ever.
+            Seconds that one batch may take; None waits for ever. A lane that another process holds
+            is waited for as long, but 10 seconds at most; 0: not at all.
 
         Raises
         ------
         ArgumentError
             No such lane, more workers than lanes, a rank outside the world.
         """
-        return Loader(self, lanes, rank, world_size, start, timeout)
+        loader = Loader(self, lanes, rank, world_size, start, timeout)
+        self._loaders.add(loader)
+        return loader
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return what the store holds of `Loader.state_dict`, by lane and step.
@@ -431,5 +450,14 @@ class Stream(Closing):
         return self._handle.closed
 
     def close(self) -> None:
-        """Close the stream and give back the leases of its lanes. Raises as `Loader.close` does."""
-        self._handle.close()
+        """Close the stream and its loaders; commits and raises as `Loader.close` does."""
+        self._close(commit=True)
+
+    def _close(self, commit: bool) -> None:
+        with ExitStack() as closing:
+            closing.callback(self._handle.close)
+            self._close_loaders(closing, commit)
+
+    def _close_loaders(self, closing: ExitStack, commit: bool) -> None:
+        for loader in list(self._loaders):
+            closing.callback(loader._close, commit)

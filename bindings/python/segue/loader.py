@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
-import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _segue, errors
 from ._closing import Closing
+from ._notice import warn, warn_put_back, where
 from ._segue import Batch
 
 if TYPE_CHECKING:
@@ -29,9 +29,15 @@ _UNMOVED = (
     errors.BusyError,
     errors.ClosedError,
     errors.ForkedError,
-    errors.HeldError,
     errors.TokenError,
 )
+
+# Seconds that a lane is waited for which another process holds; and before that is said.
+_PATIENCE, _SILENCE = 10.0, 1.0
+
+# Those of this process that have, or had, lanes: a newer one takes lanes over from them.
+_attached: weakref.WeakSet[Loader] = weakref.WeakSet()
+_attached_lock = threading.Lock()
 
 
 def _from_environment(name: str, value: int | None, default: int) -> int:
@@ -109,12 +115,16 @@ class Loader(Closing):
 
     Iterating yields batch *t* of each lane in lane order, then batch *t+1*; lanes that ended drop
     out. Going on to the next batch commits the last one, if it was not, or raises `UnsavedError`
-    with the names of the states that were not saved. Leaving a loop with ``break`` does not go on:
-    that batch stays open until the next iterator, `state_dict` or `Batch.commit`, and is delivered
-    again if none of them comes. An iterator that finds it unsaved releases it.
+    with the names of the states that were not saved. Leaving a loop with ``break``, or by an
+    exception, does not go on: that batch counts if `Batch.commit`, `state_dict`, `close` or the end
+    of a ``with`` block that no exception left comes next. Else it comes again, with a warning if it
+    was saved.
 
     A loader has one iterator at a time: beginning another makes the one before raise
-    `StaleIterator`. Lanes are attached when the first batch is asked for. An iterator goes on from
+    `StaleIterator`. Lanes are attached when the first batch is asked for. They are taken over from
+    an older loader of this process that has them: what that has committed stands, and its next call
+    raises `FencedError`. A lane that another process holds is waited for, up to 10 seconds (or
+    `timeout`), with a warning after one; then that is `BusyError`. An iterator goes on from
     where the one before was left, also at the end: then there are no batches, and a warning. (With
     ``persist=False`` each begins at step 0.)
 
@@ -151,6 +161,9 @@ class Loader(Closing):
         self._turn = 0  # iterators that began at an earlier one are stale
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
+        self._made = where()
+        self._new = True  # has not had its lanes yet, and takes them over
+        self._lost = ""  # to whom its lanes went
         self._waited = 0  # nanoseconds of lanes that are closed
         self._skipped = 0  # records, of lanes that are closed since lanes were attached
         self._skips_told = 0
@@ -329,10 +342,9 @@ class Loader(Closing):
             A lane is missing or has two tokens that differ, or a token does not fit the stream; the
             message says what differs.
             All lanes are then as before.
-        HeldError
-            A batch is open, or arrays of a batch are alive; names them. What is open stays so.
-            (Open batches that nobody holds any more, nor arrays of them, are given up by a load
-            that succeeds.)
+
+        A batch that is open can no longer be committed then, with a warning if it was saved. Arrays
+        of batches stay readable.
 
         Notes
         -----
@@ -390,41 +402,11 @@ class Loader(Closing):
     def _restore(self, tokens: list[bytes]) -> None:
         for lane, token in zip(self._handles, tokens):
             lane.check(token)
-        self._let_go()
+        self._give_up_open()
         self._undelivered.clear()
         for i, (lane, token) in enumerate(zip(self._handles, tokens)):
             with self._moving(first=i == 0):
                 lane.restore(token)
-
-    def _let_go(self) -> None:
-        """Give up the open batches that nobody else holds; if others are in the way, none."""
-        lonely = self._lonely()
-        held = self._in_the_way(lonely)
-        if held:
-            raise errors.HeldError(
-                f"load_state_dict while batches are in use: {'; '.join(held)}. Batch.release() "
-                "gives up one that is not committed; arrays go when nothing refers to them"
-            )
-        for mine in (lonely, self._open):
-            mine.clear()
-
-    def _lonely(self) -> list[Batch]:
-        """Return the batches that this loader has, and nobody else."""
-        nobodys = [object()]
-        things: list[Any] = [*nobodys, *self._open]
-        alone, *references = [sys.getrefcount(thing) for thing in things]
-        return [batch for batch, count in zip(things[1:], references) if count <= alone]
-
-    def _in_the_way(self, lonely: list[Batch]) -> list[str]:
-        """Describe all that is in use, but for those batches; let go of what is committed."""
-        gone = [None, *lonely]
-        return [
-            f"batch {step} of lane {lane.index} "
-            f"({'arrays of it are alive' if committed or batch in gone else 'open'})"
-            for lane in self._handles
-            for step, committed, batch, viewed in lane.reclaim()
-            if committed or viewed or batch not in gone
-        ]
 
     @contextmanager
     def _moving(self, first: bool) -> Iterator[None]:
@@ -482,6 +464,8 @@ class Loader(Closing):
     def _check_open(self) -> None:
         if self._closed:
             raise errors.ClosedError("the loader is closed")
+        if self._lost:
+            raise errors.FencedError(self._lost)
 
     def _check_whole(self) -> None:
         self._check_open()
@@ -506,7 +490,10 @@ class Loader(Closing):
     def _attach(self, start: str | None, tokens: list[bytes] | None = None) -> None:
         if self._handles:
             return
-        handles = []
+        older = self._older() if self._new else []
+        if start is None:
+            self._check_unbegun(older)
+        handles: list[_segue.Lane] = []
         try:
             for i, lane in enumerate(self.lanes):
                 token = tokens[i] if tokens else None
@@ -516,12 +503,69 @@ class Loader(Closing):
             for handle in handles:
                 handle.close()
             raise
+        finally:
+            if handles:
+                for loader in older:
+                    loader._lose(self)
+        with _attached_lock:
+            _attached.add(self)
+        self._new = False
         self._handles = handles
         self._undelivered.clear()
         self._skipped = self._skips_told = 0
 
     def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
-        return self.stream._handle.lane(lane, start, token, 0.0)
+        """Attach a lane; say who is waited for."""
+        patience = _PATIENCE if self._timeout is None else min(_PATIENCE, self._timeout)
+        attach = self.stream._handle.lane
+        begun = time.monotonic()
+        try:
+            return attach(lane, start, token, min(_SILENCE, patience), self._new)
+        except errors.BusyError as error:
+            left = patience - _SILENCE
+            if left <= 0 or time.monotonic() - begun < _SILENCE / 2:  # nothing to wait for
+                raise
+            warn(f"waiting {left:g} s more for a lane: {error}")
+        return attach(lane, start, token, left, self._new)
+
+    def _older(self) -> list[Loader]:
+        """Return the loaders of this process that have lanes of this one."""
+        with _attached_lock:
+            attached = list(_attached)
+        return [
+            loader
+            for loader in attached
+            if loader is not self
+            and loader._handles
+            and not loader._lost
+            and loader.stream._place == self.stream._place
+            and self.stream.persist
+            and set(loader.lanes) & set(self.lanes)
+        ]
+
+    def _check_unbegun(self, older: list[Loader]) -> None:
+        """Without a start nothing is taken over from a lane that has gone on."""
+        for loader in older:
+            for lane in loader._handles:
+                if lane.index in self.lanes and not lane.closed and lane.committed:
+                    raise errors.StartError(
+                        f"stream {self.stream.name!r}, lane {lane.index}: an older loader of this "
+                        f"process ({loader._made}) has it, at step {lane.committed}. Say what is "
+                        'meant: start="continue" goes on from there, start="fresh" drops position '
+                        "and states, load_state_dict() goes back to a checkpoint"
+                    )
+
+    def _lose(self, newer: Loader) -> None:
+        """Say at the next call that a newer loader has taken lanes of this one; give all back."""
+        self._lost = (
+            f"lanes of this loader of stream {self.stream.name!r} were taken over by a newer loader "
+            f"of this process, made at {newer._made}: go on with that one"
+        )
+        self._tell_open()
+        for batch in self._open:
+            batch._put_back()
+        for lane in self._handles:
+            lane.abandon()
 
     def _attach_to_begin(self) -> None:
         """Attach as `start` says.
@@ -562,11 +606,10 @@ class Loader(Closing):
             self._attach(None if fresh else self._start)
         except errors.StartError:
             if fresh:
-                warnings.warn(
+                warn(
                     f"state_dict() before the first batch of a loader with start=\"fresh\": stream "
                     f"{self.stream.name!r} already holds a position, and the tokens are of that "
-                    "one, which the first batch will drop",
-                    stacklevel=3,
+                    "one, which the first batch will drop"
                 )
             self._attach("continue")
             return True
@@ -575,6 +618,8 @@ class Loader(Closing):
         return False
 
     def _detach(self) -> None:
+        if not self._lost:
+            self._give_up_open()
         self._open.clear()
         handles, self._handles, self._begun = self._handles, [], False
         unwritten: errors.Error | None = None
@@ -617,24 +662,19 @@ class Loader(Closing):
                 batch.commit()
         batches.clear()
 
-    def _settle_open(self) -> None:
-        """Commit what an iterator before left open if all of it was saved, else give up all of it.
-
-        It is one batch, or one round: what is given up is delivered again, whole.
-        """
-        batches = self._open
-        if all(batch.committed or (not batch.released and batch.all_saved) for batch in batches):
-            try:
-                self._commit()
-            except (errors.FencedError, errors.StaleIterator):
-                pass  # they go nowhere; the lane's next batch tells whether it can be gone on with
-        self._give_up_open()
-
     def _give_up_open(self) -> None:
+        """Put back what an iterator before left open: it comes again."""
+        self._tell_open()
         for batch in self._open:
             if not batch.committed:
                 batch.release()
         self._open.clear()
+
+    def _tell_open(self) -> None:
+        """Say of what is open and saved that it does not count; with ``persist=False`` nothing does."""
+        for batch in self._open if self.stream.persist else []:
+            if not (batch.committed or batch.released) and batch.all_saved:
+                warn_put_back(batch.step, batch.lane)
 
     # -- the rest ----------------------------------------------------------------------------------
 
@@ -662,7 +702,9 @@ class Loader(Closing):
         return self._closed
 
     def close(self) -> None:
-        """Give the leases back. Arrays stay readable; an open batch is not committed.
+        """Commit what is open, if all of it was saved, and give the leases back.
+
+        Arrays stay readable.
 
         Raises
         ------
@@ -671,9 +713,22 @@ class Loader(Closing):
             and why. The loader is closed all the same; the server writes it when there is room, as
             long as it runs; not if the lane has gone to another holder.
         """
+        self._close(commit=True)
+
+    def _close(self, commit: bool) -> None:
         self._turn += 1
-        self._closed = True
-        self._detach()
+        try:
+            if commit and not (self._closed or self._lost) and self._is_done():
+                self._commit()
+        finally:
+            self._closed = True
+            self._detach()
+
+    def _is_done(self) -> bool:
+        """Whether what is open was saved by this thread, all of it."""
+        return self._taker == threading.get_ident() and all(
+            batch.committed or (not batch.released and batch.all_saved) for batch in self._open
+        )
 
 
 def _steps(steps: Mapping[int, int]) -> str:
@@ -715,7 +770,7 @@ class _Batches:
     def settle(self) -> None:
         """Commit what was handed out; at the first call, make sure that there are lanes."""
         loader = self._loader
-        if loader._torn:
+        if loader._torn or loader._lost:
             loader._check_whole()
         if loader._turn != self._turn:
             loader._check_open()
@@ -726,7 +781,7 @@ class _Batches:
         if self._live is not None:
             loader._commit()
             return
-        loader._settle_open()
+        loader._give_up_open()
         if loader._begun and not loader.stream.persist:
             loader._detach()
         loader._attach_to_begin()
@@ -744,7 +799,11 @@ class _Batches:
     def take(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch, or None after striking the lane off."""
         loader = self._loader
-        batch = lane.next(loader._timeout)
+        try:
+            batch = lane.next(loader._timeout)
+        except (errors.ClosedError, errors.FencedError):
+            loader._check_open()  # another thread may have closed it, or taken it over
+            raise
         if batch is None:
             assert self._live is not None
             loader._undelivered[lane.index] = lane.undelivered
@@ -769,7 +828,7 @@ class _Batches:
             text = _passed_over(loader, skipped)
         loader._skips_told = skipped
         if text:
-            warnings.warn(text, stacklevel=5)
+            warn(text)
 
     @staticmethod
     def _why_nothing(loader: Loader, skipped: int) -> str:
