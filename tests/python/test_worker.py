@@ -311,30 +311,41 @@ def test_what_ended_a_block_is_not_hidden_by_closing(
 ) -> None:
     thing = {"client": client, "stream": stream, "loader": stream.loader()}[what]
 
-    def close(self: Any) -> None:
+    def close(self: Any, commit: bool) -> None:
         raise segue.GoneError("no server")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(thing), "close", close)
+        patch.setattr(type(thing), "_close", close)
         with pytest.raises(Wrong), thing:
             raise Wrong
         with pytest.raises(segue.GoneError), thing:
             pass
 
 
+@contextlib.contextmanager
+def comes_again(step: int | None) -> Iterator[None]:
+    """A warning says that this batch, which was saved, does not count; None: there is none."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        yield
+    assert len(seen) == (step is not None)
+    for one in seen:
+        assert f"batch {step} of lane 0" in str(one.message) and "batch.commit()" in str(one.message)
+        assert Path(one.filename).name == "test_worker.py" or Path(one.filename).name == "little.py"
+
+
 @pytest.mark.parametrize("save", [False, True])
 def test_an_exception_without_a_context_manager(
     stream: segue.Stream, whole: list[str], save: bool
 ) -> None:
-    """
-    The loader goes on: with the batch itself, or behind it if all of its states had been saved.
-    """
+    """The loader goes on with the batch itself, and says so if all of its states had been saved."""
     loader = stream.loader(lanes=[0])
     with pytest.raises(Wrong):
         fail_in_the_body(loader, 3, save)
-    with pytest.raises(Wrong):  # and in a second loop
+    with pytest.raises(Wrong), comes_again(3 if save else None):  # and in a second loop
         fail_in_the_body(loader, 5, save)
-    assert little.rest(loader) == whole[6 if save else 5 :]
+    with comes_again(5 if save else None):
+        assert little.rest(loader) == whole[5:]
     loader.close()
 
 
@@ -473,7 +484,7 @@ def test_a_lease_that_runs_out_between_epochs(client: segue.Client, tmp_path: Pa
 @pytest.mark.parametrize("save", [False, True])
 @pytest.mark.parametrize("way", ["iterate", "state_dict", "close"])
 def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> None:
-    """The batch stays open: committed by what comes next if it can be, else delivered again."""
+    """Commits nothing: another iterator gets the batch again; `state_dict` and `close` commit it."""
     loader = stream.loader(lanes=[0])
     for batch in loader:
         if batch.step == 3 and not save:
@@ -483,7 +494,8 @@ def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> 
             break
     del batch
     if way == "iterate":
-        assert little.rest(loader) == whole[3 + save :]
+        with comes_again(3 if save else None):
+            assert little.rest(loader) == whole[3:]
         loader.close()
         return
     if way == "state_dict":
@@ -493,7 +505,7 @@ def test_break(stream: segue.Stream, whole: list[str], save: bool, way: str) -> 
             with pytest.raises(segue.UnsavedError, match="h"):
                 loader.state_dict()
     loader.close()
-    goes_on(stream, whole, 3 + (save and way == "state_dict"))
+    goes_on(stream, whole, 3 + save)
 
 
 def test_a_loop_over_lanes_that_have_ended_says_so(
@@ -663,15 +675,27 @@ def test_two_threads_with_one_iterator_and_no_lock(
 
 
 def test_two_loaders_for_one_lane(stream: segue.Stream, whole: list[str]) -> None:
-    """In one client or in two threads: the second is refused, the first not disturbed."""
+    """In two threads: the second takes over, and the first says to whom it lost the lane."""
     loader = stream.loader(lanes=[0])
     batches = iter(loader)
-    next(batches).release()
-    [error] = in_threads(lambda: stream.loader(lanes=[0], start="continue").state_dict())
-    assert type(error) is segue.BusyError and "lane 0" in str(error)
-    del batches
-    assert little.rest(loader) == whole
+    little.work(next(batches))
+    batch = next(batches)
+    newer = []
+
+    def take_over() -> None:
+        newer.append(stream.loader(lanes=[0], start="continue"))
+        newer[0].state_dict()
+
+    assert in_threads(take_over) == []
+    for call in (lambda: next(batches), lambda: iter(loader), loader.state_dict, loader.flush):
+        with pytest.raises(segue.FencedError, match="newer loader .*test_worker.py:"):
+            call()
+    with pytest.raises(segue.Error):
+        little.work(batch)
+        batch.commit()
     loader.close()
+    assert little.rest(newer[0]) == whole[1:]
+    newer[0].close()
 
 
 # -- fork ------------------------------------------------------------------------------------------
@@ -746,6 +770,7 @@ def test_a_killed_parent_whose_child_lives(
             seconds = time.monotonic() - begun
             assert little.seen(batch) == whole[3]
             little.work(batch)
+            batch.commit()
             del batch
             print(f"kill to next batch, {how}: {1000 * seconds:.1f} ms")
             assert seconds < PROMPT
@@ -792,7 +817,7 @@ def test_a_child_of_multiprocessing_opens_its_own(
 def test_fetched_and_dropped_on_a_stream_without_states(
     client: segue.Client, tmp_path: Path
 ) -> None:
-    """It counts as done, as the guide says, and the ways that it names leave nothing out."""
+    """It comes again, as does the last one of a loop that was left."""
     little.write(tmp_path)
     stream = client.stream(
         "plain", segue.TFRecord(tmp_path / "data.tfrecord"), {"x": segue.Feature("float32")},
@@ -800,9 +825,12 @@ def test_fetched_and_dropped_on_a_stream_without_states(
     )  # fmt: skip
     with stream.loader() as loader:
         assert [batch.step for batch, _ in zip(loader, range(2))] == [0, 1]
-        assert [batch.step for _, batch in zip(range(2), loader)] == [3, 4], "2 was dropped"
-        assert [batch.step for batch in itertools.islice(loader, 2)] == [5, 6]
-        assert next(iter(loader)).step == 7
+        with comes_again(2):
+            assert [batch.step for _, batch in zip(range(2), loader)] == [2, 3]
+        with comes_again(3):
+            assert [batch.step for batch in itertools.islice(loader, 2)] == [3, 4]
+        with comes_again(4):
+            assert next(iter(loader)).step == 4
 
 
 # -- state_dict() beside the loop ------------------------------------------------------------------

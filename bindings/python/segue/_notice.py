@@ -48,7 +48,7 @@ def warn(text: str) -> None:
 def warn_put_back(step: int, lane: int) -> None:
     """Say that what was done of a batch does not count. Also called when a batch is collected."""
     warn(
-        f"batch {step} of lane {lane} was saved and not committed: it does not count, and comes "
-        "again. A batch counts when the loop goes on to the next one; before a break, call "
-        "batch.commit()"
+        f"batch {step} of lane {lane} was left without a commit: what was saved of it does not "
+        "count, and it comes again. A batch counts when the loop goes on to the next one; before "
+        "leaving a loop, call batch.commit()"
     )

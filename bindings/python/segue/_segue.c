@@ -361,6 +361,7 @@ struct lane {
 	struct lane *next;         /* in stream->lanes */
 	struct slot *slots;        /* all that live, not owned */
 	unsigned index;
+	uint64_t in_vain; /* after this commit arrays were waited for, and did not go */
 };
 
 /* One batch taken from a lane, as long as anything of it is in use. */
@@ -1538,9 +1539,14 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 	for (int look = 0;; look++) {
 		if (!lane_enter(self))
 			return NULL;
+		uint64_t committed = segue_lane_committed(self->handle) + 1;
+		if (self->in_vain == committed)
+			looks = 0;
 		wait_begin(gate);
 		rc = segue_lane_next(self->handle, limit, &handle);
 		wait_end(gate);
+		if (rc == SEGUE_EHELD && look > looks)
+			self->in_vain = committed;
 		if (rc != SEGUE_EHELD || look > looks || PyErr_Occurred())
 			break;
 		lane_leave(self);

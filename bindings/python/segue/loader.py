@@ -99,9 +99,12 @@ class _Turns:
     def take(self, wait: bool) -> bool:
         if self._lock.acquire(blocking=False):
             return True
-        if os.getpid() != self._pid:  # whoever had it is not here
+        if self.is_forked():  # whoever had it is not here
             raise errors.ForkedError("the loader belongs to the parent process: open a client in this one")
         return wait and self._lock.acquire()
+
+    def is_forked(self) -> bool:
+        return os.getpid() != self._pid
 
     def __enter__(self) -> None:
         self.take(wait=True)
@@ -618,7 +621,7 @@ class Loader(Closing):
         return False
 
     def _detach(self) -> None:
-        if not self._lost:
+        if self._is_usable():
             self._give_up_open()
         self._open.clear()
         handles, self._handles, self._begun = self._handles, [], False
@@ -718,11 +721,15 @@ class Loader(Closing):
     def _close(self, commit: bool) -> None:
         self._turn += 1
         try:
-            if commit and not (self._closed or self._lost) and self._is_done():
+            if commit and self._is_usable() and self._is_done():
                 self._commit()
         finally:
             self._closed = True
             self._detach()
+
+    def _is_usable(self) -> bool:
+        """Whether its batches are this process's, and still its own."""
+        return not (self._closed or self._lost or self._turns.is_forked())
 
     def _is_done(self) -> bool:
         """Whether what is open was saved by this thread, all of it."""
