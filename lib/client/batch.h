@@ -1,7 +1,7 @@
 /*
  * A batch: one delivery of what lies in a place of its mapping. What is in it, the states that come
- * in, and which that go out are saved; commit.c says when it may be saved to, commits, puts back and
- * releases it.
+ * in, and which that go out are saved; commit.c says when it may be saved to, commits, puts back
+ * and releases it.
  *
  * A batch that was put back and is still held when it comes again is there twice: the place is
  * released with the last of the two.

@@ -107,7 +107,7 @@ int segue_batch_save_state(struct segue_batch *batch, size_t i, const void *data
 
 /* ---- Commit and release ---- */
 
-/* Under the lock, since an older handle's rows are offered together with the commit they belong to. */
+/* Under the lock: a newer handle offers the commit and the rows that belong to it together. */
 static int commit_with_kept(struct segue_batch *batch)
 {
 	struct segue_lane *lane = batch->lane;

@@ -24,8 +24,8 @@ void segue_fork_guard_set(struct segue_fork_guard *guard, int fd);
 void segue_fork_guard_finish(struct segue_fork_guard *guard);
 
 /*
- * The lock of all guards, which is held across fork(): what is done under it is whole in a child. No
- * function of this header may be called under it but segue_fork_check().
+ * The lock of all guards, which is held across fork(): what is done under it is whole in a child.
+ * No function of this header may be called under it but segue_fork_check().
  */
 void segue_fork_lock(void);
 void segue_fork_unlock(void);

@@ -2,8 +2,8 @@
  * A lane: a lease on the connection of its epoch, and what is needed to offer its last commit.
  *
  * Here is what others ask of it: whether it can be used, what its lease page and ring say. lease.c
- * changes the lease, resume.c takes it again after a loss, takeover.c takes it from an older handle,
- * attach.c makes and closes lanes.
+ * changes the lease, resume.c takes it again after a loss, takeover.c takes it from an older
+ * handle, attach.c makes and closes lanes.
  *
  * The thread of its client uses a lane. A newer handle of the lane, which may be used by another
  * thread, reads and writes what is marked (*), under segue_fork_lock(): so the lane's own thread

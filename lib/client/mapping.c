@@ -128,21 +128,25 @@ void segue_mapping_drop(struct segue_mapping *mapping)
 }
 
 /* Step -1, before batch 0, has a place as well. */
-static size_t rows_place(const struct segue_mapping *mapping, uint64_t step)
+static size_t place_of(const struct segue_mapping *mapping, uint64_t step)
 {
 	return (step + 1) % (mapping->shape->geometry.depth + 1);
 }
 
 uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step)
 {
-	/* relaxed: `committed`, which is read with acquire, was written after it */
-	return segue_load_relaxed(&mapping->rows[rows_place(mapping, step)]);
+	const _Atomic uint32_t *rows = &mapping->rows[place_of(mapping, step)];
+
+	/* Relaxed: `committed` orders them. pairs with segue_mapping_set_rows (client/mapping.c) */
+	return segue_load_relaxed(rows);
 }
 
-void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t rows)
+void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t count)
 {
-	/* release: pairs with segue_mapping_rows; `committed`, stored later, is what orders it */
-	segue_store_release(&mapping->rows[rows_place(mapping, step)], rows);
+	_Atomic uint32_t *rows = &mapping->rows[place_of(mapping, step)];
+
+	/* pairs with segue_mapping_rows (client/mapping.c) */
+	segue_store_release(rows, count);
 }
 
 void segue_mapping_gather(

@@ -36,7 +36,7 @@ void segue_mapping_drop(struct segue_mapping *mapping);
 
 /* Rows of batch `step`: of one that was taken and whose buffer is in the carry; 0 below batch 0. */
 uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step);
-void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t rows);
+void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t count);
 /* The states after batch `step` of one row, side by side in the order of the spec. */
 void segue_mapping_gather(
 	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to);

@@ -2,11 +2,11 @@
  * Taking a lane over from an older handle of this process, which another thread may be using, on
  * another client's connection. The lanes of a process are listed, under segue_fork_lock().
  *
- *	a handle attaches                          the older handle of its lane
- *	  start is NONE, the lane has a position:  nothing changes, SEGUE_ESTART
- *	  its commits are with another server:     they are offered to this one, which stores them
- *	  the lane is asked for with `take`:       the server ends its lease, and stores its commits
- *	  the lane is granted:                     it is lost; its next call says so, and asks nobody
+ *	a handle attaches                        the older handle of its lane
+ *	  start is NONE, it has a position:      nothing changes, SEGUE_ESTART
+ *	  its commits are with another server:   they are offered to this one, which stores them
+ *	  the lane is asked for with `take`:     the server ends its lease, stores its commits
+ *	  the lane is granted:                   it is lost; its next call says so, asks nobody
  *
  * Only the first attach of a handle takes. What the library asks by itself, after a fence or a lost
  * server (resume.c), never does: two handles would throw each other out for ever. A commit that
@@ -18,10 +18,10 @@
 #include "client/lane.h"
 
 /*
- * Within an attempt, before `lane`, which has no lease yet, asks for one. 0: what older handles have
- * committed is with this server, as far as that is not said by its taking the lane. SEGUE_EBUSY: an
- * older handle has the lane, and `take` is false. SEGUE_ESTART: `anywhere` is false, and it has
- * committed something.
+ * Within an attempt, before `lane`, which has no lease yet, asks for one. 0: what older handles
+ * have committed is with this server, or will be when it ends their leases. SEGUE_EBUSY: an older
+ * handle has the lane, and `take` is false. SEGUE_ESTART: `anywhere` is false, and it has committed
+ * something.
  */
 int segue_takeover_prepare(struct segue_lane *lane, bool take, bool anywhere);
 /* `lane` has its lease: older handles have lost theirs, and it is listed. */

@@ -6,8 +6,8 @@
  *
  *	take t -> (states written) -> commit t -> release t        released <= committed <= next
  *
- * Only the newest batch taken can be uncommitted: it may be put back, and is then taken again, while
- * what was read of it is still looked at. Batches may be released in any order.
+ * Only the newest batch taken can be uncommitted: it may be put back, and is then taken again,
+ * while what was read of it is still looked at. Batches may be released in any order.
  */
 #ifndef SEGUE_CORE_TRACK_H
 #define SEGUE_CORE_TRACK_H

@@ -80,9 +80,9 @@ void segue_lease_load(struct segue_lease *lease, const struct segue_lane_record 
 
 /*
  * A process asks for the lane. `durable`: the step on disk. On GRANT the generation has risen and
- * `fresh_token` has become the token. A reservation is its process's to use; of a process that holds
- * the lane a newer handle may take it (`take`), and what goes on after a lost connection waits for
- * the end of that (WAIT: an offer, or RESUME where `holder_left`).
+ * `fresh_token` has become the token. A reservation is its process's to use; of a process that
+ * holds the lane a newer handle may take it (`take`), and what goes on after a lost connection
+ * waits for the end of that (WAIT: an offer, or RESUME where `holder_left`).
  */
 enum segue_lease_answer segue_lease_ask(struct segue_lease *lease,
 	const struct segue_lease_request *request, uint64_t durable,

@@ -43,10 +43,10 @@ struct segue_ledger {
 	bool delayed;  /* ENDING: it could not be written for now: those who wait are to be told */
 
 	TAILQ_HEAD(segue_waiting, segue_attach) waiting; /* requests for this lane, oldest first */
-	TAILQ_HEAD(, segue_attach) loading; /* requests whose uploads are being read */
-	struct segue_attach *making;        /* GRANTING: the request */
-	unsigned checkpoints;               /* that mean this ledger, running or waiting */
-	bool in_use;                        /* listed as such */
+	TAILQ_HEAD(, segue_attach) loading;              /* requests whose uploads are being read */
+	struct segue_attach *making;                     /* GRANTING: the request */
+	unsigned checkpoints; /* that mean this ledger, running or waiting */
+	bool in_use;          /* listed as such */
 	LIST_ENTRY(segue_ledger) link;
 };
 

@@ -442,8 +442,8 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
 
 /*
  * Sets an attached lane to a token. Its generation rises; batches taken before stay readable until
- * they are released, and can no longer be committed (SEGUE_ESTALE). SEGUE_ETOKEN names what differs;
- * the lane is then as before. Final states that came after the token's step are taken
+ * they are released, and can no longer be committed (SEGUE_ESTALE). SEGUE_ETOKEN names what
+ * differs; the lane is then as before. Final states that came after the token's step are taken
  * back, as far as the oldest checkpoint in the store; checkpoints of later steps leave the store.
  */
 SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size);
