@@ -546,6 +546,59 @@ def test_arrays_outlive_everything(tmp_path: Path) -> None:
     assert memory[1, 2] == want[1][1, 2]
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_arrays_keep_no_server_up(tmp_path: Path, closed: bool) -> None:
+    client = segue.open(tmp_path / "store")
+    pid = client.status()["server"]["pid"]
+    loader = open_stream(client, tmp_path).loader()
+    batch = next(iter(loader))
+    token, want = batch.sequences["token"], batch.sequences["token"].copy()
+    save(batch)
+    batch.commit()
+    if closed:
+        client.close()  # with `batch` and `loader` alive
+    else:
+        del client, loader  # with a committed batch alive
+    limit = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < limit, "the server is still there"
+        time.sleep(0.01)
+    assert (token == want).all() and batch.sequences["token"] is token
+
+
+def test_arrays_that_go_late_are_waited_for(client: segue.Client, tmp_path: Path) -> None:
+    """As JAX lets go of its inputs: in a thread of its own, when it has come to it."""
+    loader = open_stream(client, tmp_path, records=40, depth=2).loader()
+    held: list[Any] = []
+    seen = 0
+
+    def let_go() -> None:
+        time.sleep(0.05)
+        held.clear()
+
+    for batch in loader:
+        seen += 1
+        save(batch)
+        if len(held) == 1:
+            threading.Thread(target=let_go).start()
+        held.append(batch.sequences["token"])
+        del batch
+    assert seen > 10
+
+
+def test_arrays_in_a_cycle_are_collected(client: segue.Client, tmp_path: Path) -> None:
+    loader = open_stream(client, tmp_path, records=40, depth=2).loader()
+    gc.disable()
+    try:
+        for batch in loader:
+            save(batch)
+            ring: list[Any] = [batch.sequences["token"]]
+            ring.append(ring)
+            del batch, ring
+    finally:
+        gc.enable()
+
+
 def test_objects_go_in_any_order(tmp_path: Path) -> None:
     for n, order in enumerate(itertools.permutations(range(4))):
         client = segue.open(tmp_path / "store")

@@ -36,7 +36,7 @@ static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_t
 static PyObject *make_error, *state_name_error; /* of segue.errors */
 static PyObject *to_array, *mismatch;           /* of segue._arrays */
 static PyObject *warn_put_back;                 /* of segue._notice */
-static PyObject *numpy_asarray;
+static PyObject *numpy_asarray, *gc_collect;
 
 /* Counts the forks between the process that loaded the module and this one. */
 static unsigned fork_generation;
@@ -1513,9 +1513,10 @@ static bool wait_for_arrays(int looks)
 {
 	const struct timespec pause = {.tv_nsec = HELD_LOOK_MS * 1000000L};
 
-	if (looks == 0) {
-		PyGC_Collect();
-		return true;
+	if (looks == 0) { /* PyGC_Collect() does nothing where the collector is disabled */
+		PyObject *count = PyObject_CallNoArgs(gc_collect);
+		Py_XDECREF(count);
+		return count != NULL;
 	}
 	Py_BEGIN_ALLOW_THREADS;
 	nanosleep(&pause, NULL);
@@ -2631,8 +2632,9 @@ static bool fill_module(PyObject *module)
 	mismatch = import_from("segue._arrays", "mismatch");
 	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
+	gc_collect = import_from("gc", "collect");
 	return make_error && state_name_error && to_array && mismatch && warn_put_back &&
-	       numpy_asarray && add_dtypes(module) && add_options(module) &&
+	       numpy_asarray && gc_collect && add_dtypes(module) && add_options(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 
