@@ -69,8 +69,9 @@ static int fail_held(const struct segue_lane *lane)
 	return segue_fail(SEGUE_EHELD,
 		"lane %u of stream '%s': no place for batch %" PRIu64
 		": arrays or handles of %d earlier batches are alive, from batch %" PRIu64
-		" on, and the stream has depth %u. Copy what you keep, or open the stream with a "
-		"greater depth",
+		" on, and the stream has depth %u. Copy what you keep and release the rest, or "
+		"open "
+		"the stream with a greater depth",
 		lane->index, segue_lane_spec(lane)->name, lane->track.next,
 		__builtin_popcountll(lane->track.held), lane->track.released, lane->track.depth);
 }

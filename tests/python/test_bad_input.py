@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import peer
 import segue
 from segue import Feature, State, _program
 from segue.tfrecord import SequenceExampleWriter
@@ -1144,7 +1145,7 @@ def receive(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def hello(**changes: int) -> bytes:
-    fields = {"serial": 1, "protocol": 2, "layout": 3, **changes}
+    fields = {"serial": 1, "protocol": peer.PROTOCOL, "layout": peer.LAYOUT, **changes}
     return frame(
         HELLO,
         message(
@@ -1169,7 +1170,7 @@ def test_a_client_of_another_protocol_version(client: segue.Client, tmp_path: Pa
     store = tmp_path / "store"
     kind, answer = talk(store, hello())
     assert kind == WELCOME and segue.__version__.encode() in answer
-    for changes in ({"protocol": 3}, {"protocol": 1}, {"protocol": 0}, {"layout": 99}):
+    for changes in ({"protocol": 9}, {"protocol": 1}, {"protocol": 0}, {"layout": 99}):
         kind, answer = talk(store, hello(**changes))
         assert kind == FAILURE
         assert b"the client (segue 9.9.9) speaks protocol" in answer

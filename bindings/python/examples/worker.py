@@ -119,6 +119,8 @@ class Worker:
             self.send_gradients(batches)
             reply, blob = self.channel.receive()
             if reply["kind"] != "sum":
+                for batch in batches:
+                    batch.release()  # it comes again
                 return reply
             self.update(add_in_lane_order(blob, self.config["lanes"]), reply["steps"])
             if reply["tear"]:

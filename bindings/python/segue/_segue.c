@@ -391,6 +391,7 @@ struct batch {
 	PyObject_HEAD struct gate *gate;
 	struct shape *shape;
 	struct lane *lane; /* NULL: committed or put back */
+	PyObject *lost;    /* to whom its lane went, a str; NULL: nobody */
 	struct slot *slot; /* NULL: released */
 	unsigned lane_index;
 	const struct segue_span *spans;
@@ -792,6 +793,7 @@ static void batch_dealloc(struct batch *self)
 			tell_put_back(self);
 		batch_forget(self);
 		PyMem_Free(self->in);
+		Py_XDECREF(self->lost);
 		Py_DECREF((PyObject *)self->shape);
 		Py_DECREF((PyObject *)self->gate);
 	}
@@ -855,11 +857,15 @@ static bool batch_enter(struct batch *self, bool open)
 	if (batch_check(self)) {
 		if (!open || self->committed || (self->lane && self->lane->handle))
 			return true;
-		fail_with("ECLOSED",
-			"lane %u is closed: batch %llu can no longer be saved or committed; a "
-			"later loader "
-			"gets it again",
-			self->lane_index, self->step);
+		if (self->lost)
+			fail_with("EFENCED", "%U", self->lost);
+		else
+			fail_with("ECLOSED",
+				"lane %u is closed: batch %llu can no longer be saved or "
+				"committed; a "
+				"later loader "
+				"gets it again",
+				self->lane_index, self->step);
 	}
 	leave(self->gate);
 	return false;
@@ -1400,9 +1406,13 @@ static PyObject *batch_release(struct batch *self, PyObject *Py_UNUSED(none))
 	Py_RETURN_NONE;
 }
 
-static PyObject *batch_put_back(struct batch *self, PyObject *Py_UNUSED(none))
+static PyObject *batch_lose(struct batch *self, PyObject *to)
 {
 	put_back(self);
+	Py_INCREF(to);
+	PyObject *before = self->lost;
+	self->lost = to;
+	Py_XDECREF(before);
 	Py_RETURN_NONE;
 }
 
@@ -2451,8 +2461,8 @@ static PyMethodDef batch_methods[] = {
 	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
 	{"commit", METHOD(batch_commit), METH_FASTCALL | METH_KEYWORDS, commit_doc},
 	{"release", METHOD(batch_release), METH_NOARGS, release_doc},
-	{"_put_back", METHOD(batch_put_back), METH_NOARGS,
-		"It is not open any more, and comes again; what was read of it stays."},
+	{"_lose", METHOD(batch_lose), METH_O,
+		"_lose(to): its lane has gone, which errors say; what was read of it stays."},
 	REDUCE,
 	{0},
 };

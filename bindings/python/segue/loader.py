@@ -566,7 +566,7 @@ class Loader(Closing):
         )
         self._tell_open()
         for batch in self._open:
-            batch._put_back()
+            batch._lose(self._lost)
         for lane in self._handles:
             lane.abandon()
 
