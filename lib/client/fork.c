@@ -65,13 +65,14 @@ void segue_fork_guard_set(struct segue_fork_guard *guard, int fd)
 
 void segue_fork_guard_finish(struct segue_fork_guard *guard)
 {
-	if (!guard->link)
-		return;
-	segue_fork_guard_set(guard, -1);
 	pthread_mutex_lock(&lock);
-	*guard->link = guard->next;
-	if (guard->next)
-		guard->next->link = guard->link;
+	if (guard->link) {
+		if (guard->fd >= 0)
+			close(guard->fd);
+		*guard->link = guard->next;
+		if (guard->next)
+			guard->next->link = guard->link;
+	}
 	guard->link = NULL;
 	pthread_mutex_unlock(&lock);
 }

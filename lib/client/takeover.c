@@ -37,6 +37,12 @@ static bool has_lease(const struct segue_lane *lane)
 		       lane->generation;
 }
 
+static void lose(struct segue_lane *older)
+{
+	if (!segue_lane_is_lost(older))
+		segue_store_release(&older->lost, SEGUE_LOSS_TAKEN); /* no pair: a mark */
+}
+
 static uint64_t committed_of(const struct segue_lane *lane)
 {
 	/* acquire: pairs with segue_track_commit (core/track.c), in whichever thread */
@@ -60,11 +66,9 @@ static int fail_start(const struct segue_lane *lane, uint64_t committed)
 		segue_lane_spec(lane)->name, lane->index, committed);
 }
 
-/* From here on it commits nothing, or something that does not count. */
-static int copy_legacy(struct segue_lane *older, struct legacy *legacy)
+/* What it commits from here on does not count, unless it comes to this server first. */
+static int copy_legacy(const struct segue_lane *older, struct legacy *legacy)
 {
-	if (!segue_lane_is_lost(older))
-		segue_store_release(&older->lost, SEGUE_LOSS_TAKEN); /* no pair: a mark */
 	legacy->step = committed_of(older);
 	legacy->size = segue_offer_size(older, legacy->step);
 	legacy->bytes = legacy->size ? malloc(legacy->size) : NULL;
@@ -108,8 +112,10 @@ static void note_offered(struct segue_lane *lane, const struct legacy *legacy, b
 			memcmp(older->token, legacy->token, SEGUE_TOKEN_BYTES) != 0)
 			continue;
 		older->instance = lane->client->connection.instance;
-		if (accepted)
+		if (accepted) {
 			older->handed_over = legacy->step;
+			lose(older);
+		}
 	}
 }
 
@@ -162,8 +168,8 @@ void segue_takeover_finish(struct segue_lane *lane)
 {
 	segue_fork_lock();
 	for (struct segue_lane *older = lanes; older; older = older->listed)
-		if (is_older(older, lane) && !segue_lane_is_lost(older))
-			segue_store_release(&older->lost, SEGUE_LOSS_TAKEN); /* no pair: a mark */
+		if (is_older(older, lane))
+			lose(older);
 	lane->listed = lanes;
 	lane->listed_link = &lanes;
 	if (lanes)
