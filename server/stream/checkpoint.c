@@ -15,6 +15,7 @@
 #include "store/checkpoints.h"
 #include "store/lanes.h"
 #include "store/token.h"
+#include "stream/drop.h"
 #include "stream/opening.h"
 #include "stream/release.h"
 
@@ -275,6 +276,8 @@ static int find_ledger(struct segue_session *session, const struct segue_message
 {
 	int rc = segue_opening_find(session, message->checkpoint.stream, opening);
 
+	if (!rc)
+		rc = segue_drop_check_stream((*opening)->stream);
 	if (rc)
 		return rc;
 	*ledger =

@@ -322,6 +322,20 @@ SEGUE_EXPORT int segue_client_checkpoint_remove(
 	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id);
 
 /*
+ * Drops the stream of that name: all that the store holds of it goes, for good. Positions, states,
+ * final states, checkpoints, and the index of its data set if no other stream has it; not the data.
+ * Blocks, with progress in lanes, about, while there is much of it; if the server is lost meanwhile
+ * it is gone all the same, or whole. A stream that is made anew under the name begins at step 0.
+ * Tokens elsewhere stay good, for a stream of the same spec and data.
+ *
+ * SEGUE_EBUSY names a process that holds a lane of it, or may come back to one. Who has it open
+ * without a lane gets SEGUE_ENOTFOUND at the next call that asks for something of it.
+ * SEGUE_ENOTFOUND: the store has no such stream. SEGUE_ENOSPACE, SEGUE_ESTORE: it could not be
+ * written. SEGUE_EINTERRUPTED: the server goes on, if it had begun.
+ */
+SEGUE_EXPORT int segue_client_stream_drop(struct segue_client *client, const char *stream);
+
+/*
  * Opens the stream spec->name, making it if it is new. The first open of a data set builds the
  * index of its records: long for many records, with progress. The library copies what `spec` points
  * to.
