@@ -315,16 +315,20 @@ static int apply_drop(void *arg, const struct segue_ops *ops)
 }
 
 /* What an earlier server was dropping. Where that cannot be written, the store can be served. */
-static void resume_drops(struct run *run)
+static int resume_drops(struct run *run)
 {
 	const struct segue_dropping how = {
 		.apply = apply_drop, .progress = tell_drop, .interrupt = told_to_stop, .arg = run};
 
-	if (segue_drop_resume(run->server.store, &how))
+	int rc = segue_drop_resume(run->server.store, &how);
+	if (rc == SEGUE_ENOMEM)
+		return rc;
+	if (rc)
 		fprintf(stderr,
 			"segue: what was being dropped is not gone yet, and the next server goes "
 			"on with it: %s\n",
 			segue_error_detail());
+	return 0;
 }
 
 /* The next free id of a stream. */
@@ -343,8 +347,7 @@ static int number_streams(struct run *run)
 		if (list.record[i].id >= run->streams.next_id)
 			run->streams.next_id = list.record[i].id + 1;
 	segue_report_finish_streams(&list);
-	resume_drops(run);
-	return 0;
+	return resume_drops(run);
 }
 
 static void init(struct run *run, const struct segue_options *options)
