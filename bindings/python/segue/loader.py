@@ -214,7 +214,9 @@ class Loader(Closing):
         all_lanes : bool
             Of all lanes of the stream, at this worker's own step: waits for the other workers. A
             lane that has ended is at every later step, and its token is of its end. A worker whose
-            lanes have all ended has the step of whoever is furthest.
+            lanes have all ended has the step of whoever is furthest. A lane that nobody holds is
+            taken from the store, if it stands at that step; below it, it is waited for two
+            seconds, in which its worker may come, and no longer.
         timeout : float, optional
             Seconds to wait for each of them; None waits for ever.
 
@@ -228,7 +230,7 @@ class Loader(Closing):
             A batch is open and not all of its states were saved; names them.
         RoundError
             With `all_lanes`, this worker's lanes are at different steps, and one that is behind
-            has not ended.
+            has not ended; or a lane is behind that nobody holds.
         TimeoutError_
             A lane did not get there in time; names it and its step.
         LimitError

@@ -76,7 +76,8 @@ extern "C" {
 	X(ESTALE, 26, "the position was changed by a restore")                                     \
 	X(ELIMIT, 27, "a limit was reached")                                                       \
 	X(ENOTFOUND, 28, "not found")                                                              \
-	X(EINTERRUPTED, 29, "interrupted")
+	X(EINTERRUPTED, 29, "interrupted")                                                         \
+	X(EROUND, 30, "lanes are at different steps")
 
 enum segue_error {
 	SEGUE_OK = 0,
@@ -442,8 +443,12 @@ SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, si
 /*
  * The token of any lane of the stream at exactly `step`: waits until that lane has committed it. A
  * lane that has ended is at every later step, and its token is of its end. Durable in the store
- * when this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step;
- * SEGUE_ELIMIT if it has gone too far to be taken there.
+ * when this returns, as with segue_lane_checkpoint. One that nobody holds is taken from the store,
+ * if it stands there.
+ *
+ * SEGUE_ETIMEOUT names the lane and its step. SEGUE_EROUND: it stands below the step, and for two
+ * seconds nobody has held it, asked for it, or been able to come back to it: waiting is in vain.
+ * SEGUE_ELIMIT: it has gone too far to be taken there.
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
 	int64_t timeout_ns, void **token, size_t *size);
