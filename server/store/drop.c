@@ -217,7 +217,7 @@ static int load_record(struct segue_store *store, const char *name, const void *
 	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? segue_fail(rc,
-						       "the store has no stream '%s': segue "
+						       "the store has no stream '%s': "
 						       "inspect lists those that it has",
 						       name)
 					     : rc;
