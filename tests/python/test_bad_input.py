@@ -256,7 +256,12 @@ X, Y, C = Feature("float32"), Feature("int64"), Feature("int32")
         ({}, {"sequences": {"x": X}}, ["feature 'y': not declared", "allow surplus"]),
         ({}, {"sequences": {"x": X, "y": Y, "z": Y}}, ["feature 'z': missing"]),
         ({}, {"context": {"c": C, "d": C}}, ["context feature 'd': missing"]),
-        ({}, {"context": {}}, ["context feature 'c': not declared", "allow surplus"]),
+        ({}, {"context": {}}, ["context feature 'c': not declared", "allow_surplus=True"]),
+        (
+            {},
+            {"context": {}, "sequences": {"z": Y, "x": X}},
+            ["not declared", "In all, not declared: context 'c', 'y'; missing: 'z'"],
+        ),
         (
             {},
             {"sequences": {"x": Y, "y": Y}},

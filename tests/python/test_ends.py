@@ -249,6 +249,25 @@ def test_too_few_sequences_for_a_full_batch(
         assert count > 0 and loader.undelivered > 0 and not texts
 
 
+@pytest.mark.parametrize("reading", ["batches", "rounds", "epochs"])
+@pytest.mark.parametrize("persist", [True, False])
+def test_too_few_sequences_in_some_lanes(
+    client: segue.Client, tmp_path: Path, reading: str, persist: bool
+) -> None:
+    """Three lanes of two rows, of which two have one sequence each."""
+    case = simple(
+        tmp_path, (5, 6, 9, 4), lanes=3, batch_size=2, tail="stop", epoch_end="drain", epochs=1
+    )
+    case.reading = reading
+    stream = cases.open_stream(client, case, tmp_path, persist=persist)
+    with stream.loader() as loader:
+        count, [text] = told(loader, case)
+        assert count > 0 and loader.undelivered > 0
+    assert "no batches of lanes [1, 2]" in text and "2 rows" in text and 'tail="stop"' in text
+    segments = sum(-(-n // case.spec.num_unroll) for n in (6, 9))
+    assert f"left out all {segments} segments" in text
+
+
 def test_a_lane_without_records(client: segue.Client, tmp_path: Path) -> None:
     """A worker may have none where there are more lanes than records; it is told."""
     case = simple(tmp_path, (5, 3), lanes=4, epochs=1)

@@ -688,6 +688,15 @@ def _apart(what: str, steps: Mapping[int, int]) -> errors.RoundError:
     )
 
 
+def _too_few(loader: Loader, left_out: Mapping[int, int]) -> str:
+    stream = loader.stream
+    return (
+        f"the data of stream {stream.name!r} are too few for {stream.batch_size} rows in a lane, "
+        f'and tail="stop" left out all {sum(left_out.values())} segments. Give a smaller '
+        'batch_size, fewer lanes, or tail="shrink"'
+    )
+
+
 def _passed_over(loader: Loader, skipped: int) -> str:
     return (
         f'on_error="skip" of stream {loader.stream.name!r} has passed over {skipped} '
@@ -709,7 +718,7 @@ class _Batches:
         self._live: list[_segue.Lane] | None = None  # lanes that have not ended
         loader._turn += 1
         self._turn = loader._turn
-        self._given = False  # there was a batch
+        self._gave: set[int] = set()  # lanes of which there was a batch
 
     def __iter__(self) -> Self:
         return self
@@ -753,7 +762,8 @@ class _Batches:
             self._live = [other for other in self._live if other is not lane]
             if not self._live:
                 self._tell_the_end()
-        self._given = self._given or batch is not None
+        else:
+            self._gave.add(lane.index)
         return batch
 
     def take_all(self, lanes: list[_segue.Lane]) -> list[Batch]:
@@ -765,10 +775,17 @@ class _Batches:
         loader = self._loader
         skipped = loader.skipped
         text = ""
-        if not self._given:
+        left_out = {
+            lane.index: loader._undelivered[lane.index]
+            for lane in loader._handles
+            if lane.committed == 0 and lane.index not in self._gave
+        }
+        if not self._gave:
             text = f"no batches: {self._why_nothing(loader, skipped)}"
         elif skipped > loader._skips_told:
             text = _passed_over(loader, skipped)
+        elif any(left_out.values()):
+            text = f"no batches of lanes {sorted(left_out)}: {_too_few(loader, left_out)}"
         loader._skips_told = skipped
         if text:
             warnings.warn(text, stacklevel=5)
@@ -787,11 +804,7 @@ class _Batches:
         if skipped:
             return _passed_over(loader, skipped)
         if loader.undelivered:
-            return (
-                f"the data of stream {stream.name!r} are too few for {stream.batch_size} rows in "
-                f'a lane, and tail="stop" left out all {loader.undelivered} segments. Give a '
-                'smaller batch_size, fewer lanes, or tail="shrink"'
-            )
+            return _too_few(loader, loader._undelivered)
         return (
             f"lanes {loader.lanes} of the {stream.lanes} of stream {stream.name!r} have no "
             f"record, for there are only {stream.records}: open it with fewer lanes"
