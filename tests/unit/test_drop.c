@@ -1,4 +1,4 @@
-/* Dropping streams: in the store, stopped after each transaction; and by a server. */
+/* Dropping streams in the store: stopped after each transaction. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,20 +9,14 @@
 #include "lane/plan.h"
 #include "os/process.h"
 #include "sample_spec.h"
-#include "session/request.h"
 #include "store/drop.h"
 #include "store/index.h"
 #include "store/lanes.h"
-#include "stream/drop.h"
-#include "stream/opening.h"
-#include "stream/streams.h"
-#include "testserver.h"
+#include "tmpdir.h"
 
 #define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, segue_error_detail())
 
 static const struct segue_holder nobody = {.pid = 1};
-
-/* ---- In the store ---------------------------------------------------------------------------- */
 
 enum { STREAMS = 3, LANES = 2, MANY = 2500 }; /* MANY: more than two transactions of states */
 
@@ -346,150 +340,4 @@ Test(drop, it_can_be_interrupted)
 	cr_assert_eq(notes(), 1);
 	cr_assert_lt(count_under(2), whole);
 	cr_assert_gt(count_under(2), 0);
-}
-
-/* ---- By a server ----------------------------------------------------------------------------- */
-
-static struct segue_testserver test;
-static struct segue_testpeer one, two;
-
-static void start(void)
-{
-	segue_testserver_init(&test, "drop");
-	segue_testserver_start(&test);
-	segue_testpeer_greet(&one, &test);
-	segue_testpeer_greet(&two, &test);
-	store = test.server.store;
-}
-
-static void stop(void)
-{
-	segue_testpeer_close(&one);
-	segue_testpeer_close(&two);
-	segue_testserver_stop(&test);
-	segue_testserver_finish(&test);
-}
-
-TestSuite(dropped, .init = start, .fini = stop, .timeout = 60);
-
-static const struct segue_message ask = {
-	.type = SEGUE_MESSAGE_STREAM_DROP, .serial = 7, .stream_drop = {.stream = "s"}};
-
-static bool none_is_left(void *arg)
-{
-	(void)arg;
-	return LIST_EMPTY(&test.streams.all) && LIST_EMPTY(&test.streams.drops);
-}
-
-Test(dropped, at_rest_it_goes)
-{
-	segue_testpeer_take(&two, segue_testpeer_open(&two), 0);
-	segue_testpeer_commit(&two, 1);
-	uint32_t id = LIST_FIRST(&test.streams.all)->id;
-	segue_session_close(two.session);
-	segue_testserver_settle(&test);
-	cr_assert_gt(count_under(id), 0);
-	cr_assert_eq(segue_testpeer_ask(&one, &ask), SEGUE_MESSAGE_DONE);
-	cr_assert_eq(one.reply.serial, 7);
-	cr_assert_eq(count_under(id) + notes(), 0);
-	cr_assert_eq(count(SEGUE_TABLE_STREAMS, "", 0), 0);
-	cr_assert_eq(count(SEGUE_TABLE_INDEX, "", 0), 0);
-	cr_assert_eq(one.session->long_requests, 0);
-	cr_assert(none_is_left(NULL));
-	cr_assert_eq(segue_testpeer_ask(&one, &ask), SEGUE_MESSAGE_FAILURE);
-	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ENOTFOUND), "no stream 's'"));
-	segue_testpeer_open(&one);
-	cr_assert_gt(LIST_FIRST(&test.streams.all)->id, id);
-}
-
-Test(dropped, not_while_a_lane_is_held_or_asked_for)
-{
-	uint64_t of_one = segue_testpeer_open(&one);
-	uint64_t lease = segue_testpeer_take(&two, segue_testpeer_open(&two), 2);
-
-	cr_assert_eq(segue_testpeer_ask(&one, &ask), SEGUE_MESSAGE_FAILURE);
-	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_EBUSY), "lane 2 of it is held"));
-	cr_assert_not(LIST_FIRST(&test.streams.all)->dropped);
-	segue_testpeer_take(&one, of_one, 1); /* it goes on as if nothing had been asked */
-	cr_assert_eq(segue_testpeer_ask(&two, &ask), SEGUE_MESSAGE_FAILURE);
-	cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), "held"));
-	struct segue_message detach = {
-		.type = SEGUE_MESSAGE_LANE_DETACH, .lane_detach = {.lease = lease}};
-	segue_testpeer_send(&two, &detach);
-	segue_drop_request(two.session, &ask); /* on its way back, or held by the other one */
-	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
-	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_DONE);
-	segue_session_close(one.session);
-	segue_testserver_settle(&test);
-	cr_assert_eq(segue_testpeer_ask(&two, &ask), SEGUE_MESSAGE_DONE);
-}
-
-/* The name is neither taken nor free until the first transaction is on disk. */
-Test(dropped, while_it_is_being_dropped)
-{
-	uint64_t of_one = segue_testpeer_open(&one);
-	struct segue_stream *stream = LIST_FIRST(&test.streams.all);
-
-	segue_drop_request(two.session, &ask);
-	cr_assert(stream->dropped);
-	cr_assert_eq(segue_drops_check(&test.server, "s"), SEGUE_EBUSY);
-	cr_assert_eq(segue_drops_check(&test.server, "t"), 0);
-	segue_drop_request(two.session, &ask);
-	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
-	cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), "being dropped just now"));
-	do
-		segue_testpeer_receive(&two);
-	while (two.reply.type == SEGUE_MESSAGE_PROGRESS);
-	cr_assert_eq(two.reply.type, SEGUE_MESSAGE_DONE);
-	cr_assert_eq(segue_drops_check(&test.server, "s"), 0);
-	/* Who had it open is told, may close it, and finds the new one beside it. */
-	segue_testpeer_want(&one, of_one, 0, SEGUE_ATTACH_NONE, 0);
-	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
-	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ENOTFOUND), "has been dropped"));
-	const struct segue_message checkpoint = {
-		.type = SEGUE_MESSAGE_CHECKPOINT, .checkpoint = {.stream = of_one}};
-	cr_assert_eq(segue_testpeer_ask(&one, &checkpoint), SEGUE_MESSAGE_FAILURE);
-	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ENOTFOUND), "has been dropped"));
-	segue_testpeer_take(&two, segue_testpeer_open(&two), 0);
-	cr_assert_neq(LIST_FIRST(&test.streams.all)->id, stream->id);
-	const struct segue_message close = {
-		.type = SEGUE_MESSAGE_STREAM_CLOSE, .stream_close = {.stream = of_one}};
-	cr_assert_eq(segue_testpeer_ask(&one, &close), SEGUE_MESSAGE_DONE);
-	cr_assert_null(LIST_NEXT(LIST_FIRST(&test.streams.all), link));
-}
-
-static bool record_is_gone(void *arg)
-{
-	(void)arg;
-	return count(SEGUE_TABLE_STREAMS, "", 0) == 0;
-}
-
-Test(dropped, nobody_need_wait_for_it)
-{
-	segue_testpeer_open(&one);
-	segue_drop_request(two.session, &ask);
-	cr_assert(segue_testserver_run(&test, record_is_gone, NULL));
-	segue_session_close(two.session);
-	segue_session_close(one.session);
-	cr_assert(segue_testserver_run(&test, none_is_left, NULL));
-	cr_assert_eq(count(SEGUE_TABLE_STREAMS, "", 0) + notes(), 0);
-}
-
-Test(dropped, a_stop_leaves_the_rest_to_the_next_server)
-{
-	segue_testpeer_take(&two, segue_testpeer_open(&two), 0);
-	uint32_t id = LIST_FIRST(&test.streams.all)->id;
-	segue_session_close(two.session);
-	segue_testserver_settle(&test);
-	segue_drop_request(one.session, &ask);
-	segue_drops_stop(&test.server);
-	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
-	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_EGONE), "goes on"));
-	cr_assert_eq(notes(), 1);
-	cr_assert_gt(count_under(id), 0);
-	struct some some = {.left = SIZE_MAX};
-	const struct segue_dropping how = {.apply = apply_some, .arg = &some};
-	OK(segue_drop_resume(store, &how));
-	cr_assert_eq(some.applied, 2);
-	cr_assert_eq(count_under(id) + notes(), 0);
 }
