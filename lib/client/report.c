@@ -1,4 +1,4 @@
-/* What a client asks of the store as a whole: reports, and the checkpoints in it. */
+/* What a client asks of the store as a whole: reports, the checkpoints in it, streams to drop. */
 #include "client/bulk.h"
 #include "core/error.h"
 
@@ -87,4 +87,35 @@ int segue_client_checkpoint_remove(
 	struct asking asking = {.request = {.stored = {.lane = lane, .id = id, .remove = true}}};
 
 	return ask_stored(&asking, client, stream);
+}
+
+struct dropping {
+	struct segue_client *client;
+	const char *stream;
+	unsigned attempts;
+};
+
+/* A server that was lost may have dropped it: then it is no mistake that the next has none. */
+static int attempt_drop(void *arg)
+{
+	struct dropping *dropping = arg;
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_STREAM_DROP, .stream_drop = {.stream = dropping->stream}};
+	struct segue_reply reply;
+
+	dropping->attempts++;
+	/* No limit: there may be much to drop, and how far it is is shown. */
+	int rc = segue_client_call(
+		dropping->client, &request, SEGUE_MESSAGE_DONE, INT64_MAX, &reply);
+	return rc == SEGUE_ENOTFOUND && dropping->attempts > 1 ? 0 : rc;
+}
+
+int segue_client_stream_drop(struct segue_client *client, const char *stream)
+{
+	struct dropping dropping = {.client = client, .stream = stream};
+
+	if (!client || !stream)
+		return segue_fail(SEGUE_EINVAL, "a client and the name of a stream are wanted");
+	int rc = segue_fork_check(&client->connection.guard);
+	return rc ? rc : segue_client_run(client, INT64_MAX, attempt_drop, &dropping);
 }

@@ -104,7 +104,7 @@ static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct se
 	rc = place_fields("sequences", spec->sequences, spec->sequence_count,
 		rows * spec->num_unroll, &end, g->sequence_offset);
 	if (!rc)
-		rc = place_fields("contexts", spec->contexts, spec->context_count, rows, &end,
+		rc = place_fields("context", spec->contexts, spec->context_count, rows, &end,
 			g->context_offset);
 	if (rc)
 		return rc;

@@ -44,12 +44,13 @@
 	X(shuffle, bool, shuffle, IDENTITY, SEGUE_FLAG)                                            \
 	X(seed, uint64_t, seed, IDENTITY, SEGUE_NUMBER(0, UINT64_MAX, 0, NULL))                    \
 	X(epochs, uint64_t, epochs, IDENTITY, SEGUE_NUMBER_OR_NONE(UINT64_MAX, NULL))              \
-	X(pad, bool, no_pad, IDENTITY, SEGUE_CONTRARY)                                             \
+	X(pad, bool, no_pad, IDENTITY, SEGUE_CONTRARY("pad (in C the contrary: no_pad)"))          \
 	X(tail, enum segue_tail, tail, SCHEDULE, SEGUE_CHOICE("shrink", "stop", "pad"))            \
 	X(epoch_end, enum segue_epoch_end, epoch_end, SCHEDULE, SEGUE_CHOICE("continue", "drain")) \
 	X(on_error, enum segue_on_error, on_error, IDENTITY, SEGUE_CHOICE("raise", "skip"))        \
 	X(keep_final, bool, keep_final, IDENTITY, SEGUE_FLAG)                                      \
-	X(persist, bool, volatile_, SCHEDULE, SEGUE_CONTRARY)                                      \
+	X(persist, bool, volatile_, SCHEDULE,                                                      \
+		SEGUE_CONTRARY("persist (in C the contrary: volatile_)"))                          \
 	X(depth, uint32_t, depth, RUNTIME, SEGUE_NUMBER(2, SEGUE_DEPTH_MAX, 4, "batches"))         \
 	X(num_threads, uint32_t, num_threads, RUNTIME,                                             \
 		SEGUE_NUMBER(1, SEGUE_THREADS_MAX, 1, "threads"))                                  \
@@ -71,8 +72,9 @@
 
 /* true or false. */
 #define SEGUE_FLAG .kind = SEGUE_OPTION_FLAG, .most = 1
-/* true or false, where segue.h asks for the contrary. */
-#define SEGUE_CONTRARY .kind = SEGUE_OPTION_FLAG, .most = 1, .usual = 1, .contrary = true
+/* true or false, where segue.h asks for the contrary. Errors call it by `said_`. */
+#define SEGUE_CONTRARY(said_)                                                                      \
+	.kind = SEGUE_OPTION_FLAG, .most = 1, .usual = 1, .contrary = true, .said = (said_)
 /* From `least_` to `most_`; where 0 is asked for it is `usual_`. unit: "ms" or what is counted. */
 #define SEGUE_NUMBER(least_, most_, usual_, unit_)                                                 \
 	.kind = SEGUE_OPTION_NUMBER, .least = (least_), .most = (most_), .usual = (usual_),        \

@@ -38,19 +38,21 @@ static int check_shape(const char *kind, size_t i, struct segue_field *field)
 			(unsigned)segue_dtype_last(), segue_dtype_name(segue_dtype_last()));
 	if (field->rank > SEGUE_RANK_MAX)
 		return segue_fail(SEGUE_EINVAL,
-			"%s[%zu] \"%s\": rank is %" PRIu32 ", at most %d is allowed", kind, i,
-			field->name, field->rank, SEGUE_RANK_MAX);
+			"%s[%zu] \"%s\": the shape has %" PRIu32
+			" dimensions (in C: rank), at most %d are allowed",
+			kind, i, field->name, field->rank, SEGUE_RANK_MAX);
 	for (uint32_t d = 0; d < field->rank; d++) {
 		if (field->dims[d] == 0)
 			return segue_fail(SEGUE_EINVAL,
-				"%s[%zu] \"%s\": dims[%" PRIu32 "] is 0, at least 1 is needed",
+				"%s[%zu] \"%s\": shape[%" PRIu32
+				"] (in C: dims) is 0, at least 1 is needed",
 				kind, i, field->name, d);
 		if (__builtin_mul_overflow(elements, field->dims[d], &elements) ||
 			__builtin_mul_overflow(size, field->dims[d], &size) ||
 			size > FIELD_SIZE_MAX)
 			return segue_fail(SEGUE_EINVAL,
 				"%s[%zu] \"%s\": the shape has more than %" PRIu64
-				" bytes at dims[%" PRIu32 "] = %" PRIu64,
+				" bytes at shape[%" PRIu32 "] (in C: dims) = %" PRIu64,
 				kind, i, field->name, FIELD_SIZE_MAX, d, field->dims[d]);
 	}
 	field->elements = elements;
@@ -92,13 +94,15 @@ static int check_fields(const char *kind, struct segue_field *fields, size_t cou
 static int check_counts(size_t sequences, size_t contexts, size_t states)
 {
 	if (sequences == 0 || sequences > SEGUE_FEATURES_MAX)
-		return segue_range_check("sequence_count", sequences, 1, SEGUE_FEATURES_MAX);
+		return segue_range_check("the number of sequences (in C: sequence_count)",
+			sequences, 1, SEGUE_FEATURES_MAX);
 	if (contexts > SEGUE_FEATURES_MAX - sequences)
 		return segue_fail(SEGUE_EINVAL,
-			"sequence_count and context_count are %zu and %zu, together at most %d are "
-			"allowed",
+			"there are %zu sequences and %zu context (in C: sequence_count, "
+			"context_count), together at most %d are allowed",
 			sequences, contexts, SEGUE_FEATURES_MAX);
-	return segue_range_check("state_count", states, 0, SEGUE_STATES_MAX);
+	return segue_range_check(
+		"the number of states (in C: state_count)", states, 0, SEGUE_STATES_MAX);
 }
 
 static int check_features(struct segue_spec *spec)
@@ -106,11 +110,11 @@ static int check_features(struct segue_spec *spec)
 	int rc = check_fields("sequences", spec->sequences, spec->sequence_count);
 
 	if (!rc)
-		rc = check_fields("contexts", spec->contexts, spec->context_count);
+		rc = check_fields("context", spec->contexts, spec->context_count);
 	if (!rc)
 		rc = check_fields("states", spec->states, spec->state_count);
 	for (size_t i = 0; !rc && i < spec->context_count; i++)
-		rc = check_twice("sequences", spec->sequences, spec->sequence_count, "contexts",
+		rc = check_twice("sequences", spec->sequences, spec->sequence_count, "context",
 			&spec->contexts[i], i);
 	return rc;
 }
@@ -119,9 +123,9 @@ static int check_features(struct segue_spec *spec)
 static int check_together(const struct segue_spec *spec)
 {
 	if (spec->keep_final && !spec->persist)
-		return segue_fail(SEGUE_EINVAL, "keep_final is set and persist is not: there is no "
-						"store to keep final states "
-						"in");
+		return segue_fail(SEGUE_EINVAL,
+			"keep_final wants persist (in C: no volatile_): there is no store to keep "
+			"final states in");
 	return 0;
 }
 
@@ -484,7 +488,7 @@ int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec 
 	segue_source_compare(&stored->source, &asked->source, &list);
 	compare_fields(&list, "sequences", stored->sequences, stored->sequence_count,
 		asked->sequences, asked->sequence_count);
-	compare_fields(&list, "contexts", stored->contexts, stored->context_count, asked->contexts,
+	compare_fields(&list, "context", stored->contexts, stored->context_count, asked->contexts,
 		asked->context_count);
 	compare_fields(&list, "states", stored->states, stored->state_count, asked->states,
 		asked->state_count);

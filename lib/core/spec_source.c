@@ -112,7 +112,8 @@ static int find_directory(const char *const *path, size_t count, char **director
 static int take_paths(const char *const *path, size_t count, struct segue_paths *out)
 {
 	char *directory = NULL;
-	int rc = segue_range_check("source.path_count", count, 1, SEGUE_PATHS_MAX);
+	int rc = segue_range_check(
+		"the number of source.paths (in C: path_count)", count, 1, SEGUE_PATHS_MAX);
 
 	if (!rc && !path)
 		rc = segue_fail(
@@ -179,7 +180,8 @@ void segue_source_finish(struct segue_spec_source *source)
 
 static int check_paths(const struct segue_paths *paths)
 {
-	int rc = segue_range_check("source.path_count", paths->count, 1, SEGUE_PATHS_MAX);
+	int rc = segue_range_check(
+		"the number of source.paths (in C: path_count)", paths->count, 1, SEGUE_PATHS_MAX);
 
 	for (size_t i = 0; !rc && i < paths->count; i++) {
 		const char *path = paths->path[i];

@@ -30,6 +30,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_STORED = 9,
 	SEGUE_MESSAGE_LANE_FLUSH = 12,
 	SEGUE_MESSAGE_STREAM_CLOSE = 14,
+	SEGUE_MESSAGE_STREAM_DROP = 15,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -94,6 +95,9 @@ struct segue_message {
 		struct {
 			uint64_t stream;
 		} stream_close;
+		struct {
+			const char *stream;
+		} stream_drop;
 		struct {
 			uint32_t protocol, layout_version;
 			const char *version;

@@ -92,6 +92,10 @@ static const struct segue_pb_field stream_close[] = {
 	ANY64(StreamClose, stream_close, stream),
 	END,
 };
+static const struct segue_pb_field stream_drop[] = {
+	NAME(StreamDrop, stream_drop, stream),
+	END,
+};
 static const struct segue_pb_field welcome[] = {
 	ANY32(Welcome, welcome, protocol),
 	ANY32(Welcome, welcome, layout_version),
@@ -199,6 +203,7 @@ static const struct codec {
 	{MESSAGE(STORED, stored)},
 	{MESSAGE(REPORT, report)},
 	{MESSAGE(STREAM_CLOSE, stream_close)},
+	{MESSAGE(STREAM_DROP, stream_drop)},
 	/* Replies: server to client. */
 	{MESSAGE(WELCOME, welcome)},
 	{MESSAGE(OPENED, opened)},
@@ -229,6 +234,7 @@ SERIAL(Checkpoint);
 SERIAL(Report);
 SERIAL(Stored);
 SERIAL(StreamClose);
+SERIAL(StreamDrop);
 SERIAL(Welcome);
 SERIAL(Opened);
 SERIAL(Attached);

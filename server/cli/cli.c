@@ -111,6 +111,7 @@ static const struct known_option {
 	{SEGUE_CLI_ID, "id", " N", "the checkpoints of this id", NUMBER, TO(id), 0, INT64_MAX},
 	{SEGUE_CLI_STEP, "step", " N", "the checkpoints of this step", NUMBER, TO(step), 0,
 		INT64_MAX},
+	{SEGUE_CLI_YES, "yes", "", "do it without asking", FLAG, TO(yes)},
 	{SEGUE_CLI_ALL, "all", "", "the checkpoints of every id and step", FLAG, TO(all)},
 };
 

@@ -33,6 +33,7 @@ enum {
 	SEGUE_CLI_ID = 1u << 17,
 	SEGUE_CLI_STEP = 1u << 18,
 	SEGUE_CLI_ALL = 1u << 19,
+	SEGUE_CLI_YES = 1u << 20,
 };
 
 /* Values of an option that may be given several times. */
@@ -49,7 +50,7 @@ struct segue_cli_options {
 	const char *stream;     /* --stream, or NULL */
 	int64_t map_mib;        /* --map-size; 0: not given */
 	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
-	bool json, embedded, all, progress, if_due, force, assume_local;
+	bool json, embedded, all, yes, progress, if_due, force, assume_local;
 	struct segue_cli_list roots, users, groups;
 	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };
@@ -66,8 +67,8 @@ struct segue_cli_command {
 };
 
 extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
-	segue_cli_get, segue_cli_checkpoint, segue_cli_verify, segue_cli_backup, segue_cli_restore,
-	segue_cli_doctor;
+	segue_cli_get, segue_cli_checkpoint, segue_cli_stream, segue_cli_verify, segue_cli_backup,
+	segue_cli_restore, segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns

@@ -88,8 +88,8 @@ static int check_spec(const struct segue_plan_spec *spec)
 	if (spec->epoch_end != SEGUE_EPOCH_CONTINUE && spec->epoch_end != SEGUE_EPOCH_DRAIN)
 		return segue_fail(SEGUE_EINVAL, "plan: %d is no epoch_end", (int)spec->epoch_end);
 	if (spec->tail == SEGUE_TAIL_PAD && drains(spec) && spec->epochs == 0)
-		return segue_fail(
-			SEGUE_EINVAL, "tail = pad with epoch_end = drain needs a number of epochs");
+		return segue_fail(SEGUE_EINVAL, "tail = pad with epoch_end = drain needs a number "
+						"of epochs, not None (in C: 0)");
 	return 0;
 }
 

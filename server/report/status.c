@@ -165,7 +165,7 @@ static void put_stream(struct segue_json *json, const struct segue_stream *strea
 
 	segue_json_begin(json, NULL, '{');
 	segue_json_string(json, "name", stream->spec->name);
-	segue_json_string(json, "state", open ? "open" : "opening");
+	segue_json_string(json, "state", stream->dropped ? "dropped" : open ? "open" : "opening");
 	segue_json_bool(json, "persist", stream->spec->persist);
 	segue_json_unsigned(json, "batch_size", stream->spec->batch_size);
 	segue_json_unsigned(json, "num_unroll", stream->spec->num_unroll);

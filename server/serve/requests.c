@@ -11,6 +11,7 @@
 #include "session/upload.h"
 #include "stream/attach.h"
 #include "stream/checkpoint.h"
+#include "stream/drop.h"
 #include "stream/release.h"
 #include "stream/stored.h"
 #include "stream/streams.h"
@@ -189,6 +190,7 @@ static const struct {
 	[SEGUE_MESSAGE_UPLOAD] = {segue_upload_request, 4},
 	[SEGUE_MESSAGE_CHECKPOINT] = {segue_checkpoint_request, 4},
 	[SEGUE_MESSAGE_STORED] = {segue_stored_request, 1},
+	[SEGUE_MESSAGE_STREAM_DROP] = {segue_drop_request, 4},
 	[SEGUE_MESSAGE_REPORT] = {segue_report_request, 10},
 };
 

@@ -24,6 +24,7 @@
 #include "serve/requests.h"
 #include "session/listener.h"
 #include "session/request.h"
+#include "store/drop.h"
 #include "stream/checkpoint.h"
 #include "stream/streams.h"
 
@@ -293,19 +294,60 @@ static void watch_bus_errors(const struct segue_server *server)
 	sigaction(SIGBUS, &action, NULL);
 }
 
+static void tell_drop(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct run *run = arg;
+	int64_t now = segue_now_ns();
+
+	if (run->options.embedded) {
+		fprintf(stderr, "progress %" PRIu64 " %" PRIu64 " %s\n", done, total, what);
+	} else if (now - run->logged_ns >= LOG_NS) {
+		run->logged_ns = now;
+		segue_notify("EXTEND_TIMEOUT_USEC=120000000\nSTATUS=dropping a stream");
+		fprintf(stderr, "segue: dropping a stream: %" PRIu64 " of %" PRIu64 " lanes\n",
+			done, total);
+	}
+}
+
+static int apply_drop(void *arg, const struct segue_ops *ops)
+{
+	return segue_store_apply(((struct run *)arg)->server.store, ops->op, ops->count);
+}
+
+/* What an earlier server was dropping. Where that cannot be written, the store can be served. */
+static int resume_drops(struct run *run)
+{
+	const struct segue_dropping how = {
+		.apply = apply_drop, .progress = tell_drop, .interrupt = told_to_stop, .arg = run};
+
+	int rc = segue_drop_resume(run->server.store, &how);
+	if (rc == SEGUE_ENOMEM)
+		return rc;
+	if (rc)
+		fprintf(stderr,
+			"segue: what was being dropped is not gone yet, and the next server goes "
+			"on with it: %s\n",
+			segue_error_detail());
+	return 0;
+}
+
 /* The next free id of a stream. */
 static int number_streams(struct run *run)
 {
 	struct segue_report_streams list;
 
-	int rc = segue_report_load_streams(run->server.store, run->dir, "", &list);
+	int rc = segue_drop_load_floor(run->server.store, &run->streams.next_id);
+	if (rc)
+		return rc;
+	run->streams.next_id += run->streams.next_id == 0;
+	rc = segue_report_load_streams(run->server.store, run->dir, "", &list);
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < list.count; i++)
 		if (list.record[i].id >= run->streams.next_id)
 			run->streams.next_id = list.record[i].id + 1;
 	segue_report_finish_streams(&list);
-	return 0;
+	return resume_drops(run);
 }
 
 static void init(struct run *run, const struct segue_options *options)

@@ -134,6 +134,12 @@ struct segue_source_driver {
 	int (*check)(const struct segue_spec *spec, const struct segue_opener *opener);
 	/* Descriptors that it may have open, as far as the spec tells. */
 	uint64_t (*descriptors)(const struct segue_spec *spec);
+	/*
+	 * Names what a source of this spec, whose data have this fingerprint, may have given the
+	 * keeper. SEGUE_ENOMEM, or what `visit` returned, if not 0, which ends it.
+	 */
+	int (*visit_kept)(const struct segue_spec *spec, const uint64_t fingerprint[2],
+		int (*visit)(void *arg, const char *name), void *arg);
 };
 
 /*

@@ -17,7 +17,9 @@ static void checkpoint_key(struct segue_place place, uint64_t id, uint8_t key[CH
 
 static int fail_no_checkpoint(struct segue_place place, uint64_t id)
 {
-	return segue_fail(SEGUE_ENOTFOUND, "lane %u has no checkpoint %" PRIu64, place.lane, id);
+	return segue_fail(SEGUE_ENOTFOUND,
+		"lane %u has no checkpoint %" PRIu64 ": inspect lists those that it has",
+		place.lane, id);
 }
 
 int segue_catalogue_load(

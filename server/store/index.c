@@ -46,6 +46,11 @@ int segue_store_index_load(struct segue_store *store, const char *name, void **b
 	return 0;
 }
 
+int segue_store_index_remove(struct segue_ops *ops, const char *name)
+{
+	return segue_ops_remove_prefix(ops, SEGUE_TABLE_INDEX, name, strlen(name) + 1);
+}
+
 int segue_store_index_save(struct segue_ops *ops, const char *name, const void *bytes, size_t size)
 {
 	const uint8_t *from = bytes;
@@ -56,7 +61,7 @@ int segue_store_index_save(struct segue_ops *ops, const char *name, const void *
 	if (key_size > sizeof(key))
 		return segue_fail(SEGUE_EINVAL, "the index's name '%s' is too long", name);
 	memcpy(key, name, name_size);
-	int rc = segue_ops_remove_prefix(ops, SEGUE_TABLE_INDEX, key, name_size);
+	int rc = segue_store_index_remove(ops, name);
 	for (size_t at = 0; !rc && at < size; at += PIECE) {
 		size_t part = size - at < PIECE ? size - at : PIECE;
 		segue_key_put32(key + name_size, number++);

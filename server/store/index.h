@@ -11,5 +11,7 @@ int segue_store_index_load(struct segue_store *store, const char *name, void **b
  * SEGUE_EINVAL: the name is too long; SEGUE_ENOMEM. On an error some may have been added.
  */
 int segue_store_index_save(struct segue_ops *ops, const char *name, const void *bytes, size_t size);
+/* The removal of what stands under `name`. SEGUE_ENOMEM. */
+int segue_store_index_remove(struct segue_ops *ops, const char *name);
 
 #endif

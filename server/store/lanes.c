@@ -212,7 +212,8 @@ int segue_lanes_find_stream(struct segue_store *store, const char *name, uint32_
 	const void *key = segue_key_stream(name, hash, &key_size);
 	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 	if (rc == SEGUE_ENOTFOUND)
-		return segue_fail(SEGUE_ENOTFOUND, "the store has no stream '%s'", name);
+		return segue_fail(SEGUE_ENOTFOUND,
+			"the store has no stream '%s': inspect lists those that it has", name);
 	if (rc)
 		return rc;
 	rc = segue_stream_record_unpack(value, size, &record);

@@ -193,7 +193,10 @@ static bool sorts_below(const MDB_val *key, const void *other, size_t size)
 	return order < 0 || (order == 0 && key->mv_size < size);
 }
 
-/* Every key that begins with `key`, or, with `shared`, those that begin as it does, below it. */
+/*
+ * Every key that begins with `key`, or, with `shared`, those that begin as it does, below it: up to
+ * the limit.
+ */
 static int apply_remove_range(struct segue_store *store, MDB_txn *txn,
 	const struct segue_store_op *op, struct segue_lmdb_tally *tally)
 {
@@ -202,7 +205,7 @@ static int apply_remove_range(struct segue_store *store, MDB_txn *txn,
 	int rc = mdb_cursor_open(txn, store->tables[op->table], &cursor);
 	if (rc)
 		return rc;
-	for (;;) {
+	for (size_t count = 0; !op->limit || count < op->limit; count++) {
 		MDB_val key = {prefix, (void *)(uintptr_t)op->key}, data;
 		rc = segue_lmdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
 		if (rc || !segue_lmdb_has_prefix(&key, op->key, prefix) ||
@@ -263,6 +266,10 @@ static int check_ops(const struct segue_store_op *ops, size_t count)
 				"operation %zu: a range is given by %zu bytes of a key of %zu", i,
 				op->shared, op->key_size);
 		bool range = op->remove && (op->prefix || op->shared);
+		if (op->limit && !range)
+			return segue_fail(SEGUE_EINVAL,
+				"operation %zu: a limit of %zu keys, and no range is removed", i,
+				op->limit);
 		size_t fixed = op->remove && op->shared ? op->shared : op->key_size;
 		if (segue_lmdb_is_reserved(op->table, range, op->key, fixed))
 			return segue_fail(SEGUE_EINVAL,

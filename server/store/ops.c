@@ -74,14 +74,21 @@ int segue_ops_remove(struct segue_ops *ops, enum segue_table table, const void *
 				.table = table, .remove = true, .key = key, .key_size = size});
 }
 
-int segue_ops_remove_prefix(
-	struct segue_ops *ops, enum segue_table table, const void *prefix, size_t size)
+int segue_ops_remove_some(struct segue_ops *ops, enum segue_table table, const void *prefix,
+	size_t size, size_t limit)
 {
 	return add(ops, (struct segue_store_op){.table = table,
 				.remove = true,
 				.prefix = true,
+				.limit = limit,
 				.key = prefix,
 				.key_size = size});
+}
+
+int segue_ops_remove_prefix(
+	struct segue_ops *ops, enum segue_table table, const void *prefix, size_t size)
+{
+	return segue_ops_remove_some(ops, table, prefix, size, 0);
 }
 
 int segue_ops_remove_below(

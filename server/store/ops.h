@@ -23,6 +23,9 @@ int segue_ops_remove(struct segue_ops *ops, enum segue_table table, const void *
 /* All keys that begin so. */
 int segue_ops_remove_prefix(
 	struct segue_ops *ops, enum segue_table table, const void *prefix, size_t size);
+/* The same, at most `limit` of them, the lowest. */
+int segue_ops_remove_some(struct segue_ops *ops, enum segue_table table, const void *prefix,
+	size_t size, size_t limit);
 /* All keys that begin as `key` does in `shared` bytes, and sort below it. */
 int segue_ops_remove_below(
 	struct segue_ops *ops, enum segue_table table, const void *key, size_t size, size_t shared);

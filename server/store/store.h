@@ -101,6 +101,7 @@ struct segue_store_op {
 	bool prefix; /* remove: every key that begins with `key` */
 	/* remove, if not 0: every key that begins as `key` in so many bytes, and sorts below it */
 	size_t shared;
+	size_t limit; /* removing a range: at most so many keys, the lowest; 0: all */
 	const void *key;
 	size_t key_size; /* 1..SEGUE_STORE_KEY_MAX */
 	const void *value;

@@ -13,6 +13,7 @@
 #include "os/process.h"
 #include "os/random.h"
 #include "session/upload.h"
+#include "stream/drop.h"
 #include "stream/opening.h"
 #include "stream/release.h"
 
@@ -347,6 +348,9 @@ static int find_place(struct segue_session *session, struct segue_opening *openi
 	uint32_t lane = message->lane_attach.lane;
 	uint64_t lease = message->lane_attach.lease;
 
+	int rc = segue_drop_check_stream(stream);
+	if (rc)
+		return rc;
 	if (lane >= stream->spec->lanes)
 		return segue_fail(SEGUE_EINVAL, "stream '%s' has lanes 0 to %u, not %u",
 			stream->spec->name, stream->spec->lanes - 1, lane);

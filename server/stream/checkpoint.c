@@ -15,10 +15,15 @@
 #include "store/checkpoints.h"
 #include "store/lanes.h"
 #include "store/token.h"
+#include "stream/drop.h"
 #include "stream/opening.h"
 #include "stream/release.h"
 
 enum { LOOK_AGAIN_MS = 5, DEFAULT_TIMEOUT_S = 30 };
+
+/* For a worker of this lane that has not come yet, or has just gone and comes back. */
+#define UNHELD_NS      INT64_C(2000000000)
+#define HOLDER_LOOK_NS INT64_C(100000000) /* a look at a process is dear */
 
 struct segue_checkpoint {
 	struct segue_request request; /* its task reads the lane */
@@ -29,8 +34,10 @@ struct segue_checkpoint {
 	uint64_t step; /* of the token: below `asked` where the lane has ended */
 	bool ended;    /* the lane has, at that step */
 	int64_t deadline, again_at;
-	bool running;  /* on a loader thread, or the committer's; else it waits for its step */
-	bool in_force; /* reads the grant, which is pinned; else the store, */
+	int64_t unheld_ns; /* since when nobody has the lane, or asks for it; 0: somebody does */
+	int64_t looked_ns; /* at the process of a reservation */
+	bool running;      /* on a loader thread, or the committer's; else it waits for its step */
+	bool in_force;     /* reads the grant, which is pinned; else the store, */
 	uint64_t generation; /* where the lane's record has this one */
 	struct segue_pin pin;
 	struct segue_change change;
@@ -203,6 +210,39 @@ static void drop(struct segue_checkpoint *checkpoint)
 	free(checkpoint);
 }
 
+/* Whether somebody may yet take the lane to the step: who has it, comes back to it, asks for it. */
+static bool may_come(struct segue_checkpoint *checkpoint, int64_t now)
+{
+	struct segue_ledger *ledger = checkpoint->ledger;
+	struct segue_lease *lease = &ledger->lease;
+
+	if (lease->state == SEGUE_LEASE_RESERVED && now - checkpoint->looked_ns >= HOLDER_LOOK_NS) {
+		checkpoint->looked_ns = now;
+		segue_lease_expire(lease, segue_process_presence(&lease->holder), now);
+	}
+	bool unheld = lease->state == SEGUE_LEASE_FREE && TAILQ_EMPTY(&ledger->waiting) &&
+		      TAILQ_EMPTY(&ledger->loading);
+	if (!unheld)
+		checkpoint->unheld_ns = 0;
+	else if (checkpoint->unheld_ns == 0)
+		checkpoint->unheld_ns = now;
+	return !unheld || now - checkpoint->unheld_ns < UNHELD_NS;
+}
+
+/* Nobody takes the lane to the step: the outcome says what to do instead of waiting. */
+static void give_up(struct segue_checkpoint *checkpoint)
+{
+	struct segue_outcome *outcome = &checkpoint->request.task.outcome;
+
+	segue_outcome_give(outcome);
+	segue_outcome_take(outcome,
+		segue_fail(SEGUE_EROUND,
+			"%s. Let a worker hold lane %u while this is asked for, or take all lanes "
+			"to one step: rounds() keeps them there, load_state_dict() brings them "
+			"there",
+			outcome->detail, checkpoint->ledger->place.lane));
+}
+
 /* Whether it is to be tried again, because its step has not been committed yet. */
 static bool waits(const struct segue_checkpoint *checkpoint)
 {
@@ -217,6 +257,8 @@ static void finish(struct segue_checkpoint *checkpoint)
 	checkpoint->running = false;
 	if (checkpoint->in_force)
 		segue_ledger_unpin(checkpoint->ledger);
+	if (request->task.outcome.rc == SEGUE_ETIMEOUT && !may_come(checkpoint, segue_now_ns()))
+		give_up(checkpoint);
 	if (waits(checkpoint) && !checkpoint->ledger->stream->server->stopping) {
 		free(checkpoint->token);
 		checkpoint->token = NULL;
@@ -275,6 +317,8 @@ static int find_ledger(struct segue_session *session, const struct segue_message
 {
 	int rc = segue_opening_find(session, message->checkpoint.stream, opening);
 
+	if (!rc)
+		rc = segue_drop_check_stream((*opening)->stream);
 	if (rc)
 		return rc;
 	*ledger =

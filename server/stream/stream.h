@@ -11,12 +11,14 @@
 #include "stream/ledger.h"
 
 struct segue_checkpoint;
+struct segue_stream_drop;
 struct segue_opening;
 
 /* All streams of a server. */
 struct segue_streams {
 	LIST_HEAD(, segue_stream) all;
 	LIST_HEAD(, segue_checkpoint) checkpoints; /* under way (checkpoint.c) */
+	LIST_HEAD(, segue_stream_drop) drops;      /* the same (drop.c) */
 	uint32_t next_id;                          /* of a new stream */
 };
 
@@ -28,6 +30,7 @@ struct segue_stream {
 	struct segue_server *server;
 	LIST_ENTRY(segue_stream) link;
 	enum segue_stream_state state;
+	bool dropped;            /* or about to be: who has it open finds nothing any more */
 	struct segue_spec *spec; /* the store's, or the first client's */
 	uint32_t id;
 	uint64_t fingerprint[2];

@@ -9,6 +9,7 @@
 #include "source/kinds.h"
 #include "stream/attach.h"
 #include "stream/dataset.h"
+#include "stream/drop.h"
 #include "stream/opening.h"
 
 /* ---- Life ---- */
@@ -59,7 +60,7 @@ static struct segue_stream *find(struct segue_server *server, const char *name)
 	struct segue_stream *stream;
 
 	LIST_FOREACH(stream, &server->streams->all, link) {
-		bool lost = stream->state == SEGUE_STREAM_FAILED ||
+		bool lost = stream->state == SEGUE_STREAM_FAILED || stream->dropped ||
 			    (stream->state == SEGUE_STREAM_OPENING &&
 				    atomic_load_explicit(&stream->given_up, memory_order_relaxed));
 		if (!lost && strcmp(stream->spec->name, name) == 0)
@@ -89,6 +90,8 @@ static void open_for(struct segue_session *session, uint64_t serial, struct segu
 	int rc = check_count(session);
 	if (!rc && server->stopping)
 		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
+	if (!rc && spec->persist)
+		rc = segue_drops_check(server, spec->name);
 	if (!rc && !stream && !(rc = segue_stream_create(session, spec, &stream)))
 		start(stream);
 	if (!rc)
@@ -224,6 +227,7 @@ bool segue_streams_stop(struct segue_server *server)
 	struct segue_stream *stream;
 	bool idle = segue_loop_awaited(server->loop) == 0;
 
+	segue_drops_stop(server);
 	LIST_FOREACH(stream, &server->streams->all, link)
 		segue_openings_judge(stream);
 	each(server, segue_ledger_stop, &idle);

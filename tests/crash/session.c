@@ -265,7 +265,16 @@ static bool again(struct crash_worker *worker, int rc, unsigned tries)
 		check(worker, rc_, what, lane);                                                    \
 	} while (0)
 
-static void open_stream(struct crash_worker *worker)
+/* What a worker that was killed has begun to drop is neither there nor gone for a moment. */
+#define while_busy(call)                                                                           \
+	({                                                                                         \
+		int busy_;                                                                         \
+		for (int i_ = 0; (busy_ = (call)) == SEGUE_EBUSY && i_ < 20000; i_++)              \
+			usleep(1000);                                                              \
+		busy_;                                                                             \
+	})
+
+static void open_stream(struct crash_worker *worker, const char *name)
 {
 	const struct crash_world *world = worker->world;
 	const char *data = world->data;
@@ -273,7 +282,7 @@ static void open_stream(struct crash_worker *worker)
 	const struct segue_state state = {
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {STATE_WORDS}};
 	const struct segue_stream_spec spec = {
-		.name = "train",
+		.name = name,
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &data, .path_count = 1}},
 		.sequences = &feature,
@@ -293,13 +302,15 @@ static void open_stream(struct crash_worker *worker)
 
 	const struct segue_open_options options = {.timeout_ns = world->timeout_ns};
 
-	TRY(worker, "open", 0, segue_open(world->dir, &options, &worker->client));
-	TRY(worker, "stream", 0, segue_stream_open(worker->client, &spec, &worker->stream));
+	if (!worker->client)
+		TRY(worker, "open", 0, segue_open(world->dir, &options, &worker->client));
+	TRY(worker, "stream", 0,
+		while_busy(segue_stream_open(worker->client, &spec, &worker->stream)));
 }
 
 void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t count)
 {
-	open_stream(worker);
+	open_stream(worker, "train");
 	for (uint32_t lane = first; lane < first + count; lane++) {
 		const struct crash_lane *state = &worker->world->ledger->lane[lane];
 		/* Whether the lane comes is asked here, not how soon, on a machine that is busy. */
@@ -517,12 +528,36 @@ static void resume(struct crash_worker *worker)
 			crash_worker_batch(worker, lane);
 }
 
+/* Another stream, of which something is stored; nothing of it is there at the end. */
+static void drop_another(struct crash_worker *worker)
+{
+	const struct segue_attach_options options = {
+		.start = SEGUE_START_FRESH, .timeout_ns = INT64_C(40000000000)};
+	static const int64_t states[CRASH_ROWS * STATE_WORDS];
+
+	open_stream(worker, "another");
+	TRY(worker, "attach", 0, segue_lane_attach(worker->stream, 0, &options, &worker->lane[0]));
+	TRY(worker, "next", 0, segue_lane_next(worker->lane[0], SEGUE_FOREVER, &worker->batch));
+	TRY(worker, "save", 0, segue_batch_save_state(worker->batch, 0, states, sizeof(states)));
+	commit(worker, 0);
+	segue_batch_release(worker->batch);
+	worker->batch = NULL;
+	segue_lane_close(worker->lane[0]);
+	worker->lane[0] = NULL;
+	segue_stream_close(worker->stream);
+	worker->stream = NULL;
+	TRY(worker, "drop", 0, while_busy(segue_client_stream_drop(worker->client, "another")));
+	worker->world->ledger->dropped = true;
+}
+
 void crash_session(struct crash_world *world)
 {
 	struct crash_worker worker = {
 		.world = world, .refusals = world->refusals, .patient = world->patient};
 	struct crash_ledger *ledger = world->ledger;
 
+	if (!ledger->dropped)
+		drop_another(&worker);
 	crash_worker_open(&worker, 0, CRASH_LANES);
 	if (ledger->stage == 0) {
 		run_to(&worker, CHECKPOINT_AT);

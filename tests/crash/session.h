@@ -48,6 +48,7 @@ struct crash_lane {
 
 struct crash_ledger {
 	struct crash_lane lane[CRASH_LANES];
+	volatile bool dropped;    /* another stream, before the first stage */
 	volatile uint32_t stage;  /* of the scripted session */
 	volatile int code;        /* of the library: why a worker ended with CRASH_REFUSED */
 	volatile uint64_t errors; /* of calls that were then made again */
@@ -125,7 +126,7 @@ void crash_worker_restore(struct crash_worker *worker, uint32_t lane);
 void crash_worker_wander(struct crash_worker *worker, uint32_t lane, uint64_t seed, uint64_t until);
 
 /*
- * The whole session, from the stage that the ledger is at: batches, a checkpoint, more batches,
+ * The whole session, from the stage that the ledger is at: another stream is dropped; batches, a checkpoint, more batches,
  * back to it, batches, an orderly end, another beginning, a few more.
  */
 void crash_session(struct crash_world *world);

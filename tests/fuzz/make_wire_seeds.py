@@ -64,6 +64,7 @@ MESSAGES = {
     6: number(1, 6) + number(2, 1) + number(3, 1) + number(5, 9) + number(6, 10**9),
     7: number(1, 7) + number(2, 3) + blob(3, b"train") + blob(4, b"f:0"),
     9: number(1, 8) + blob(2, b"train") + number(3, 1) + number(4, 7) + number(5, 1),
+    15: number(1, 11) + blob(2, b"train"),
     65: number(1, 1) + number(2, 2) + number(3, 2) + blob(4, b"0.1.0") + number(5, 77)
     + fixed(6, 5),
     66: number(1, 2) + number(2, 1) + number(3, 1000) + number(4, 64) + fixed(5, 99),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 
 import cases
+import little
 import oracle
 import segue
 from test_cli import run
@@ -245,6 +249,25 @@ def test_too_few_sequences_for_a_full_batch(
         assert count > 0 and loader.undelivered > 0 and not texts
 
 
+@pytest.mark.parametrize("reading", ["batches", "rounds", "epochs"])
+@pytest.mark.parametrize("persist", [True, False])
+def test_too_few_sequences_in_some_lanes(
+    client: segue.Client, tmp_path: Path, reading: str, persist: bool
+) -> None:
+    """Three lanes of two rows, of which two have one sequence each."""
+    case = simple(
+        tmp_path, (5, 6, 9, 4), lanes=3, batch_size=2, tail="stop", epoch_end="drain", epochs=1
+    )
+    case.reading = reading
+    stream = cases.open_stream(client, case, tmp_path, persist=persist)
+    with stream.loader() as loader:
+        count, [text] = told(loader, case)
+        assert count > 0 and loader.undelivered > 0
+    assert "no batches of lanes [1, 2]" in text and "2 rows" in text and 'tail="stop"' in text
+    segments = sum(-(-n // case.spec.num_unroll) for n in (6, 9))
+    assert f"left out all {segments} segments" in text
+
+
 def test_a_lane_without_records(client: segue.Client, tmp_path: Path) -> None:
     """A worker may have none where there are more lanes than records; it is told."""
     case = simple(tmp_path, (5, 3), lanes=4, epochs=1)
@@ -321,3 +344,45 @@ def test_a_killed_server_does_not_hide_what_was_passed_over(
     assert loader.skipped == 3
     assert ["passed over 3 records" in str(one.message) for one in caught] == [True]
     loader.close()
+
+
+# -- lanes that nobody holds -----------------------------------------------------------------------
+
+
+def test_a_lane_that_nobody_holds(
+    client: segue.Client, directory: Path, tmp_path: Path
+) -> None:
+    """At the step it is taken from the store; below it nobody would bring it there."""
+    little.write(tmp_path)
+    stream = little.open_stream(client, tmp_path)
+    with stream.loader(lanes=[1], start="fresh") as other:
+        for batch in itertools.islice(other, 2):
+            little.work(batch)
+        batch.commit()
+        tokens = other.state_dict()
+    with stream.loader(lanes=[0], start="fresh") as loader:
+        batches = iter(loader)
+        for _ in range(2):
+            little.work(next(batches))
+        whole = loader.state_dict(all_lanes=True)
+        assert set(whole) == {"lane/0", "lane/1"} and whole["lane/1"] == tokens["lane/1"]
+        little.work(next(batches))
+        begun = time.monotonic()
+        with refused(segue.RoundError, "lane 1 stands at step 2", "nobody holds it", "rounds()"):
+            loader.state_dict(all_lanes=True, timeout=None)
+        assert 1.5 < time.monotonic() - begun < 20
+        with refused(segue.TimeoutError_, "lane 1 stands at step 2"):
+            loader.state_dict(all_lanes=True, timeout=0.1)
+        with segue.open(directory) as second:
+            slow = little.open_stream(second, tmp_path).loader(lanes=[1], start="continue")
+            batch = next(iter(slow))
+
+            def work() -> None:
+                time.sleep(3)
+                little.work(batch)
+                batch.commit()
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            assert set(loader.state_dict(all_lanes=True, timeout=60)) == {"lane/0", "lane/1"}
+            thread.join()

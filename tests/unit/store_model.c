@@ -53,16 +53,28 @@ bool starts_with(size_t key, const void *prefix, size_t size)
 	return keys[key].size >= size && memcmp(keys[key].bytes, prefix, size) == 0;
 }
 
+static bool is_in_range(const struct segue_store_op *op, size_t i)
+{
+	return (op->remove && op->prefix && starts_with(i, op->key, op->key_size)) ||
+	       (op->remove && op->shared && starts_with(i, op->key, op->shared) &&
+		       compare_keys(keys[i].bytes, keys[i].size, op->key, op->key_size) < 0);
+}
+
 static void model_apply(
 	struct model *model, const struct segue_store_op *op, size_t key, uint32_t version)
 {
-	for (size_t i = 0; i < KEYS; i++)
-		if (i == key ||
-			(op->remove && op->prefix && starts_with(i, op->key, op->key_size)) ||
-			(op->remove && op->shared && starts_with(i, op->key, op->shared) &&
-				compare_keys(keys[i].bytes, keys[i].size, op->key, op->key_size) <
-					0))
-			model->versions[op->table][i] = op->remove ? 0 : version;
+	uint32_t *versions = model->versions[op->table];
+	size_t removed = 0;
+
+	for (size_t i = 0; i < KEYS; i++) {
+		if (i == key) {
+			versions[i] = op->remove ? 0 : version;
+		} else if (is_in_range(op, i) && versions[i] &&
+			   (!op->limit || removed < op->limit)) {
+			versions[i] = 0;
+			removed++;
+		}
+	}
 }
 
 void random_transaction(struct segue_store *store, struct model *model, uint32_t version)
@@ -84,6 +96,8 @@ void random_transaction(struct segue_store *store, struct model *model, uint32_t
 			ops[i].key_size = 1 + below(keys[key].size);
 		else if (ops[i].remove && kind < 3)
 			ops[i].shared = 1 + below(keys[key].size);
+		if (ops[i].prefix || ops[i].shared)
+			ops[i].limit = below(3) * below(6);
 		/* two puts of one key in a transaction must differ: the last one counts */
 		uint32_t unique = version * 16 + (uint32_t)i;
 		ops[i].value_size = fill_value(values[i], (int)ops[i].table, key, unique);

@@ -1,9 +1,11 @@
 /* Checkpoints: now, later, too late, for nobody; in the store before they are sent. */
 #include <criterion/criterion.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "core/wait.h"
+#include "os/process.h"
 #include "store/checkpoints.h"
 #include "stream/checkpoint.h"
 #include "stream/release.h"
@@ -126,6 +128,64 @@ Test(checkpoint, of_a_lane_that_nobody_holds_the_store_is_read)
 	cr_assert_eq(stored(0), 1);
 	cr_assert_eq(segue_testpeer_ask(&peer, &late), SEGUE_MESSAGE_FAILURE);
 	cr_assert(strstr(segue_testpeer_failure(&peer, SEGUE_ELIMIT), "stands at step 2"));
+}
+
+/* Who is waited for is somebody who has the lane, or may yet come to it. */
+Test(checkpoint, of_a_lane_that_nobody_holds_it_does_not_wait_for_long)
+{
+	struct segue_message ask = asking(0, 3, 100 * SECOND), never = asking(1, 3, 100 * SECOND);
+
+	hold_lane();
+	segue_testpeer_commit(&other, 2);
+	segue_session_close(other.session);
+	int64_t before = segue_now_ns();
+	cr_assert_eq(segue_testpeer_ask(&peer, &ask), SEGUE_MESSAGE_FAILURE);
+	const char *why = segue_testpeer_failure(&peer, SEGUE_EROUND);
+	cr_assert(strstr(why, "lane 0 stands at step 2 and nobody holds it; step 3"), "%s", why);
+	cr_assert(strstr(why, "rounds()"), "%s", why);
+	cr_assert_geq(segue_now_ns() - before, 2 * SECOND, "its worker may have come");
+	cr_assert_leq(segue_now_ns() - before, 10 * SECOND);
+	cr_assert_eq(segue_testpeer_ask(&peer, &never), SEGUE_MESSAGE_FAILURE);
+	why = segue_testpeer_failure(&peer, SEGUE_EROUND);
+	cr_assert(strstr(why, "lane 1 was never begun"), "%s", why);
+}
+
+static bool is_long_tried(void *arg)
+{
+	return segue_now_ns() > *(int64_t *)arg;
+}
+
+Test(checkpoint, a_worker_that_comes_is_waited_for)
+{
+	struct segue_message ask = asking(0, 1, 100 * SECOND);
+	int64_t soon = segue_now_ns() + SECOND, late = soon + 3 * SECOND;
+
+	segue_testpeer_send(&peer, &ask);
+	cr_assert(segue_testserver_run(&test, is_long_tried, &soon));
+	hold_lane(); /* like one that was slow to start */
+	cr_assert(segue_testserver_run(&test, is_long_tried, &late));
+	segue_testpeer_commit(&other, 1);
+	cr_assert_eq(segue_testpeer_receive(&peer), SEGUE_MESSAGE_BULK);
+	cr_assert_eq(peer.reply.bulk.step, 1);
+}
+
+/* After a restart of the server its worker may come back, as long as it lives. */
+Test(checkpoint, a_reservation_is_waited_for)
+{
+	struct segue_message ask = asking(0, 3, 100 * SECOND);
+	int64_t late = segue_now_ns() + 3 * SECOND;
+	struct segue_lease *lease = &ledger_of(0)->lease;
+
+	lease->state = SEGUE_LEASE_RESERVED;
+	lease->reserved_until = INT64_MAX;
+	segue_process_identify(getpid(), &lease->holder);
+	segue_testpeer_send(&peer, &ask);
+	cr_assert(segue_testserver_run(&test, is_long_tried, &late));
+	cr_assert_not(LIST_EMPTY(&test.streams.checkpoints));
+	lease->holder.start_time++; /* it is gone */
+	cr_assert_eq(segue_testpeer_receive(&peer), SEGUE_MESSAGE_FAILURE);
+	cr_assert_neq(*segue_testpeer_failure(&peer, SEGUE_EROUND), '\0');
+	cr_assert_eq(lease->state, SEGUE_LEASE_FREE);
 }
 
 Test(checkpoint, what_is_not_there)

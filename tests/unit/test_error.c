@@ -42,6 +42,7 @@ static const struct {
 	{-27, "ELIMIT"},
 	{-28, "ENOTFOUND"},
 	{-29, "EINTERRUPTED"},
+	{-30, "EROUND"},
 };
 #define KNOWN (int)(sizeof(known) / sizeof(known[0]))
 

@@ -849,6 +849,14 @@ Test(example, says_what_the_record_holds)
 		"feature 'y': missing; the record holds: context c (int64); sequences x (float)");
 	explained(NULL, 0, NULL, 0,
 		"feature 'x': missing; the record holds: context none; sequences none");
+	two[2].name = "z";
+	two[0].name = "w";
+	explained(good_context, 1, two, 3,
+		"feature 'w': not declared; declare it, or allow surplus features "
+		"(TFRecord(..., allow_surplus=True)); the record holds: context c (int64); "
+		"sequences w (float), y (int64), z (int64). In all, not declared: 'w', 'z'; "
+		"missing: 'x'");
+	two[0].name = "x";
 	bad.spec.source.tfrecord.allow_surplus = true;
 	explained(three, 2, good + 1, 1,
 		"'x' is in the record's context, and was declared as a sequence feature");

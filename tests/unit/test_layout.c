@@ -197,7 +197,7 @@ Test(layout, sizes_that_overflow)
 	sample_init(&sample);
 	sample.spec.batch_size = 1u << 20;
 	sample.contexts[1].dims[0] = 1u << 20;
-	expect_limit(&sample, KEY_MAX, "contexts \"flag\"");
+	expect_limit(&sample, KEY_MAX, "context \"flag\"");
 	sample_init(&sample);
 	sample.spec.batch_size = 1u << 20;
 	sample.states[1].dims[0] = (1u << 20);

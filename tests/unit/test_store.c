@@ -123,7 +123,7 @@ Test(store, refuses_what_does_not_fit_and_changes_nothing)
 		.value = "new",
 		.value_size = 3};
 	struct segue_store_op bad[] = {
-		good, good, good, good, good, good, good, good, good, good, good, good};
+		good, good, good, good, good, good, good, good, good, good, good, good, good, good};
 	bad[0].table = (enum segue_table)0;
 	bad[1].table = SEGUE_TABLE_COUNT;
 	bad[2].key_size = 0;
@@ -146,6 +146,9 @@ Test(store, refuses_what_does_not_fit_and_changes_nothing)
 	bad[11].key = "sz";
 	bad[11].key_size = 2;
 	bad[11].shared = 1;
+	bad[12].limit = 1; /* where no range is removed */
+	bad[13].remove = true;
+	bad[13].limit = 1;
 	assert_ok(put_text(store, "k", "old"));
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct segue_store_op ops[] = {good, bad[i]};

@@ -213,7 +213,7 @@ static void ask_for_anything(struct segue_testpeer *peer, uint64_t stream)
 {
 	struct segue_message message = {.serial = 9};
 
-	switch (any(5)) {
+	switch (any(6)) {
 	case 0:
 		segue_testpeer_want(
 			peer, stream, (uint32_t)any(4), SEGUE_ATTACH_CONTINUE, INT64_MAX);
@@ -230,6 +230,10 @@ static void ask_for_anything(struct segue_testpeer *peer, uint64_t stream)
 		break;
 	case 3:
 		message = closing(stream);
+		break;
+	case 4:
+		message.type = SEGUE_MESSAGE_STREAM_DROP;
+		message.stream_drop.stream = "s";
 		break;
 	default:
 		message.type = SEGUE_MESSAGE_STORED;

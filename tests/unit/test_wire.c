@@ -345,6 +345,10 @@ Test(wire, small_requests)
 	cr_assert_eq(out.stored.id, UINT64_MAX);
 	cr_assert_eq(out.stored.lane, 4095);
 	cr_assert(out.stored.remove);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_STREAM_DROP, .stream_drop = {.stream = "train"}};
+	out = there_and_back(&m);
+	cr_assert_str_eq(out.stream_drop.stream, "train");
 	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_VERIFY; what++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
 			.report = {.what = what,

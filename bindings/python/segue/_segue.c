@@ -2163,6 +2163,18 @@ static PyObject *client_checkpoint(struct client *self, PyObject *args)
 	return leave_with_bytes(self->gate, rc, token, size);
 }
 
+static PyObject *client_drop(struct client *self, PyObject *args)
+{
+	const char *stream;
+
+	if (!PyArg_ParseTuple(args, "s", &stream) || !client_enter(self))
+		return NULL;
+	wait_begin(self);
+	int rc = segue_client_stream_drop(self->handle, stream);
+	wait_end(self);
+	return leave_with_none(self, rc);
+}
+
 /* As lane_close, for the first of the lanes. */
 static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
 {
@@ -2281,6 +2293,7 @@ static PyMethodDef client_methods[] = {
 	{"report", METHOD(client_report), METH_VARARGS, "report(what, stream, key) -> JSON text."},
 	{"checkpoint", METHOD(client_checkpoint), METH_VARARGS,
 		"checkpoint(stream, lane, id) -> bytes: a token that the store holds."},
+	{"drop", METHOD(client_drop), METH_VARARGS, "drop(stream): all that the store has of it."},
 	{"close", METHOD(client_close), METH_NOARGS, "Close it and all that came from it."},
 	REDUCE,
 	{0},

@@ -278,6 +278,31 @@ class Client(Closing):
             raise errors.ArgumentError(f"key: {key!r} holds a NUL: no such key can be asked for")
         return self._report(_segue.REPORT_GET, stream, key)
 
+    def drop(self, stream: str) -> None:
+        """Drop a stream: all that the store holds of it goes, for good.
+
+        Positions, states, final states, checkpoints, and the index of its data set if no other
+        stream has it; not the data. A stream that is made anew under the name begins at step 0.
+        State dicts saved elsewhere stay good, for a stream of the same spec and data.
+
+        Parameters
+        ----------
+        stream : str
+            Its name; it need not be open. A `Stream` object that is open can be closed, no more.
+
+        Raises
+        ------
+        NotFoundError
+            The store has no stream of that name (also a ``KeyError``).
+        BusyError
+            A process holds a lane of it, also this one: close its loader first.
+        """
+        if not isinstance(stream, str):
+            raise TypeError(f"stream: expected str, its name, got {type(stream).__name__}")
+        if "\0" in stream:
+            raise errors.ArgumentError(f"stream: {stream!r} holds a NUL: no stream has that name")
+        self._handle.drop(stream)
+
     def verify(self) -> Any:
         """Check every value of the store and return what was found."""
         return self._report(_segue.REPORT_VERIFY)

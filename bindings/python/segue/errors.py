@@ -208,7 +208,9 @@ class StaleIterator(Error):
 
 
 class RoundError(Error):
-    """``rounds()`` over lanes at different steps; the message lists them."""
+    """Lanes at different steps where they must be at one; the message names them."""
+
+    code = "EROUND"
 
 
 class LimitError(Error):

@@ -230,7 +230,9 @@ class Loader(Closing):
         all_lanes : bool
             Of all lanes of the stream, at this worker's own step: waits for the other workers. A
             lane that has ended is at every later step, and its token is of its end. A worker whose
-            lanes have all ended has the step of whoever is furthest.
+            lanes have all ended has the step of whoever is furthest. A lane that nobody holds is
+            taken from the store, if it stands at that step; below it, it is waited for two
+            seconds, in which its worker may come, and no longer.
         timeout : float, optional
             Seconds to wait for each of them; None waits for ever.
 
@@ -244,7 +246,7 @@ class Loader(Closing):
             A batch is open and not all of its states were saved; names them.
         RoundError
             With `all_lanes`, this worker's lanes are at different steps, and one that is behind
-            has not ended.
+            has not ended; or a lane is behind that nobody holds.
         TimeoutError_
             A lane did not get there in time; names it and its step.
         LimitError
@@ -748,6 +750,15 @@ def _apart(what: str, steps: Mapping[int, int]) -> errors.RoundError:
     )
 
 
+def _too_few(loader: Loader, left_out: Mapping[int, int]) -> str:
+    stream = loader.stream
+    return (
+        f"the data of stream {stream.name!r} are too few for {stream.batch_size} rows in a lane, "
+        f'and tail="stop" left out all {sum(left_out.values())} segments. Give a smaller '
+        'batch_size, fewer lanes, or tail="shrink"'
+    )
+
+
 def _passed_over(loader: Loader, skipped: int) -> str:
     return (
         f'on_error="skip" of stream {loader.stream.name!r} has passed over {skipped} '
@@ -769,7 +780,7 @@ class _Batches:
         self._live: list[_segue.Lane] | None = None  # lanes that have not ended
         loader._turn += 1
         self._turn = loader._turn
-        self._given = False  # there was a batch
+        self._gave: set[int] = set()  # lanes of which there was a batch
 
     def __iter__(self) -> Self:
         return self
@@ -817,7 +828,8 @@ class _Batches:
             self._live = [other for other in self._live if other is not lane]
             if not self._live:
                 self._tell_the_end()
-        self._given = self._given or batch is not None
+        else:
+            self._gave.add(lane.index)
         return batch
 
     def take_all(self, lanes: list[_segue.Lane]) -> list[Batch]:
@@ -829,10 +841,17 @@ class _Batches:
         loader = self._loader
         skipped = loader.skipped
         text = ""
-        if not self._given:
+        left_out = {
+            lane.index: loader._undelivered[lane.index]
+            for lane in loader._handles
+            if lane.committed == 0 and lane.index not in self._gave
+        }
+        if not self._gave:
             text = f"no batches: {self._why_nothing(loader, skipped)}"
         elif skipped > loader._skips_told:
             text = _passed_over(loader, skipped)
+        elif any(left_out.values()):
+            text = f"no batches of lanes {sorted(left_out)}: {_too_few(loader, left_out)}"
         loader._skips_told = skipped
         if text:
             warn(text)
@@ -851,11 +870,7 @@ class _Batches:
         if skipped:
             return _passed_over(loader, skipped)
         if loader.undelivered:
-            return (
-                f"the data of stream {stream.name!r} are too few for {stream.batch_size} rows in "
-                f'a lane, and tail="stop" left out all {loader.undelivered} segments. Give a '
-                'smaller batch_size, fewer lanes, or tail="shrink"'
-            )
+            return _too_few(loader, loader._undelivered)
         return (
             f"lanes {loader.lanes} of the {stream.lanes} of stream {stream.name!r} have no "
             f"record, for there are only {stream.records}: open it with fewer lanes"

@@ -76,7 +76,8 @@ extern "C" {
 	X(ESTALE, 26, "the position was changed by a restore")                                     \
 	X(ELIMIT, 27, "a limit was reached")                                                       \
 	X(ENOTFOUND, 28, "not found")                                                              \
-	X(EINTERRUPTED, 29, "interrupted")
+	X(EINTERRUPTED, 29, "interrupted")                                                         \
+	X(EROUND, 30, "lanes are at different steps")
 
 enum segue_error {
 	SEGUE_OK = 0,
@@ -322,6 +323,20 @@ SEGUE_EXPORT int segue_client_checkpoint_remove(
 	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id);
 
 /*
+ * Drops the stream of that name: all that the store holds of it goes, for good. Positions, states,
+ * final states, checkpoints, and the index of its data set if no other stream has it; not the data.
+ * Blocks, with progress in lanes, about, while there is much of it; if the server is lost meanwhile
+ * it is gone all the same, or whole. A stream that is made anew under the name begins at step 0.
+ * Tokens elsewhere stay good, for a stream of the same spec and data.
+ *
+ * SEGUE_EBUSY names a process that holds a lane of it, or may come back to one. Who has it open
+ * without a lane gets SEGUE_ENOTFOUND at the next call that asks for something of it.
+ * SEGUE_ENOTFOUND: the store has no such stream. SEGUE_ENOSPACE, SEGUE_ESTORE: it could not be
+ * written. SEGUE_EINTERRUPTED: the server goes on, if it had begun.
+ */
+SEGUE_EXPORT int segue_client_stream_drop(struct segue_client *client, const char *stream);
+
+/*
  * Opens the stream spec->name, making it if it is new. The first open of a data set builds the
  * index of its records: long for many records, with progress. The library copies what `spec` points
  * to.
@@ -434,8 +449,12 @@ SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, si
 /*
  * The token of any lane of the stream at exactly `step`: waits until that lane has committed it. A
  * lane that has ended is at every later step, and its token is of its end. Durable in the store
- * when this returns, as with segue_lane_checkpoint. SEGUE_ETIMEOUT names the lane and its step;
- * SEGUE_ELIMIT if it has gone too far to be taken there.
+ * when this returns, as with segue_lane_checkpoint. One that nobody holds is taken from the store,
+ * if it stands there.
+ *
+ * SEGUE_ETIMEOUT names the lane and its step. SEGUE_EROUND: it stands below the step, and for two
+ * seconds nobody has held it, asked for it, or been able to come back to it: waiting is in vain.
+ * SEGUE_ELIMIT: it has gone too far to be taken there.
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
 	int64_t timeout_ns, void **token, size_t *size);

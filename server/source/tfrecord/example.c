@@ -133,8 +133,8 @@ static int surplus(const struct scan *scan, const char *what, const struct name 
 	if (scan->spec->source.tfrecord.allow_surplus)
 		return 0;
 	return segue_fail(SEGUE_EMISFIT,
-		"%s '%s': not declared; declare it, or allow surplus "
-		"features",
+		"%s '%s': not declared; declare it, or allow surplus features "
+		"(TFRecord(..., allow_surplus=True))",
 		what, printable(name, text));
 }
 
@@ -370,7 +370,20 @@ struct contents {
 	uint8_t *where;     /* per declared sequence feature, then context feature: IN_... */
 	char text[2][1024]; /* names and kinds: of the context, of the lists */
 	size_t used[2], count[2];
+	struct wrong {
+		char text[512];
+		size_t used, count;
+	} undeclared, missing; /* names */
 };
+
+static void add_wrong(struct wrong *wrong, const char *what, const char *name)
+{
+	if (wrong->used < sizeof(wrong->text))
+		wrong->used += (size_t)snprintf(wrong->text + wrong->used,
+			sizeof(wrong->text) - wrong->used, "%s%s'%s'", wrong->count ? ", " : "",
+			what, name);
+	wrong->count++;
+}
 
 /*
  * The kind of a context feature, or of the first step of a list; it may be of any size, and is not
@@ -401,14 +414,52 @@ static int find_kind(struct segue_piece value, uint64_t map, enum segue_kind *ki
 static void note_declared(struct contents *contents, uint64_t map, const struct name *name)
 {
 	const struct segue_spec *spec = contents->spec;
+	const char *key = spec->source.tfrecord.key_feature;
 	uint8_t flag = map == CONTEXT ? IN_CONTEXT : IN_LISTS;
+	bool declared = map == CONTEXT && key && name_is(name, key);
+	char shown[SEGUE_NAME_MAX + 4];
+
+	for (size_t i = 0; i < spec->sequence_count; i++) {
+		if (!name_is(name, spec->sequences[i].name))
+			continue;
+		contents->where[i] |= flag;
+		declared |= map != CONTEXT;
+	}
+	for (size_t i = 0; i < spec->context_count; i++) {
+		if (!name_is(name, spec->contexts[i].name))
+			continue;
+		contents->where[spec->sequence_count + i] |= flag;
+		declared |= map == CONTEXT;
+	}
+	if (!declared && !spec->source.tfrecord.allow_surplus)
+		add_wrong(&contents->undeclared, map == CONTEXT ? "context " : "",
+			printable(name, shown));
+}
+
+static void note_missing(struct contents *contents)
+{
+	const struct segue_spec *spec = contents->spec;
 
 	for (size_t i = 0; i < spec->sequence_count; i++)
-		if (name_is(name, spec->sequences[i].name))
-			contents->where[i] |= flag;
+		if (!contents->where[i])
+			add_wrong(&contents->missing, "", spec->sequences[i].name);
 	for (size_t i = 0; i < spec->context_count; i++)
-		if (name_is(name, spec->contexts[i].name))
-			contents->where[spec->sequence_count + i] |= flag;
+		if (!contents->where[spec->sequence_count + i])
+			add_wrong(&contents->missing, "context ", spec->contexts[i].name);
+}
+
+/* All names that are wrong, where the first of them is not the only one. */
+static int add_names(const struct contents *contents, int rc)
+{
+	const struct wrong *undeclared = &contents->undeclared, *missing = &contents->missing;
+	char detail[4096];
+
+	if (undeclared->count + missing->count < 2)
+		return rc;
+	snprintf(detail, sizeof(detail), "%s", segue_error_detail());
+	return segue_fail(rc, "%s. In all, not declared: %s; missing: %s", detail,
+		undeclared->count ? undeclared->text : "none",
+		missing->count ? missing->text : "none");
 }
 
 static int note_entry(void *arg, uint64_t map, const struct name *name, struct segue_piece *value)
@@ -469,10 +520,13 @@ int segue_example_explain(const struct segue_spec *spec, struct segue_window *wi
 	int rc = walk(window, note_entry, &contents);
 	if (!rc)
 		rc = explain_place(&contents);
-	if (!rc || rc == SEGUE_EDATA) /* what else is in it is no news */
+	if (!rc || rc == SEGUE_EDATA) { /* what else is in it is no news */
+		note_missing(&contents);
 		rc = segue_fail(SEGUE_EMISFIT, "%s; the record holds: context %s; sequences %s",
 			detail, contents.count[0] ? contents.text[0] : "none",
 			contents.count[1] ? contents.text[1] : "none");
+		rc = add_names(&contents, rc);
+	}
 	free(contents.where);
 	return rc;
 }

@@ -99,7 +99,7 @@ static int build_index(struct segue_index *index, struct segue_files *files,
 /* ---- Opening --------------------------------------------------------------------------------- */
 
 /* The name belongs to what was asked for, so that another outcome of it is seen as a change. */
-static void make_name(const struct segue_spec *spec, char name[SEGUE_KEPT_NAME_SIZE])
+void segue_index_name(const struct segue_spec *spec, char name[SEGUE_KEPT_NAME_SIZE])
 {
 	const struct segue_paths *paths = &spec->source.tfrecord.paths;
 	XXH64_hash_t high = (XXH64_hash_t)spec->source.tfrecord.compression, low = 1;
@@ -119,7 +119,7 @@ static int get(struct segue_index *index, const struct segue_spec *spec, struct 
 {
 	char name[SEGUE_KEPT_NAME_SIZE];
 
-	make_name(spec, name);
+	segue_index_name(spec, name);
 	int rc = segue_kept_load(name, index, files, means);
 	bool is_new = rc == SEGUE_ENOTFOUND;
 	if (is_new)

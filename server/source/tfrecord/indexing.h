@@ -6,6 +6,7 @@
 #define SEGUE_SOURCE_TFRECORD_INDEXING_H
 
 #include "source/tfrecord/index.h"
+#include "source/tfrecord/kept.h"
 
 /*
  * Loads the index of `files` from the keeper and checks it against them, or builds and keeps it.
@@ -16,5 +17,7 @@
  */
 int segue_index_open(struct segue_index *index, const struct segue_spec *spec,
 	struct segue_files *files, const struct segue_source_means *means);
+/* What it is kept under. */
+void segue_index_name(const struct segue_spec *spec, char name[SEGUE_KEPT_NAME_SIZE]);
 
 #endif

@@ -31,7 +31,7 @@ struct list {
 
 /* ---- Keeping --------------------------------------------------------------------------------- */
 
-static void make_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_NAME_SIZE])
+void segue_manifest_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_NAME_SIZE])
 {
 	snprintf(name, SEGUE_KEPT_NAME_SIZE, "files-%016" PRIx64 "%016" PRIx64, fingerprint[1],
 		fingerprint[0]);
@@ -67,7 +67,7 @@ int segue_manifest_save(const struct segue_index *index, const struct segue_file
 		memcpy(at, &row, sizeof(row));
 		at = (uint8_t *)stpcpy((char *)at + sizeof(row), text) + 1;
 	}
-	make_name(index->fingerprint, name);
+	segue_manifest_name(index->fingerprint, name);
 	int rc = keeper->save(keeper->arg, name, bytes, size);
 	free(bytes);
 	return rc;
@@ -226,7 +226,7 @@ int segue_manifest_explain(const struct segue_index *index, const struct segue_f
 	void *bytes = NULL;
 	size_t size = 0;
 
-	make_name(fingerprint, name);
+	segue_manifest_name(fingerprint, name);
 	int rc = keeper->load(keeper->arg, name, &bytes, &size);
 	if (rc == SEGUE_ENOTFOUND)
 		return segue_fail(SEGUE_ECHANGED,

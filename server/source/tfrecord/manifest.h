@@ -6,7 +6,10 @@
 #define SEGUE_SOURCE_TFRECORD_MANIFEST_H
 
 #include "source/tfrecord/index.h"
+#include "source/tfrecord/kept.h"
 
+/* What it is kept under. */
+void segue_manifest_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_NAME_SIZE]);
 int segue_manifest_save(const struct segue_index *index, const struct segue_files *files,
 	const struct segue_index_keeper *keeper);
 

@@ -358,9 +358,9 @@ static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, s
 }
 
 /* Lengths depend on the data and on all that may make a record count as damaged. */
-static int lengths_name(const struct source *source, char name[SEGUE_KEPT_NAME_SIZE])
+static int lengths_name(const struct segue_spec *spec, const uint64_t fingerprint[2],
+	char name[SEGUE_KEPT_NAME_SIZE])
 {
-	const struct segue_spec *spec = source->spec;
 	const struct segue_spec_tfrecord *asked = &spec->source.tfrecord;
 	const char *key = asked->key_feature;
 	uint32_t rules[4] = {spec->pad ? 0 : spec->num_unroll, asked->allow_surplus, spec->on_error,
@@ -371,7 +371,7 @@ static int lengths_name(const struct source *source, char name[SEGUE_KEPT_NAME_S
 	if (!state)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a name");
 	XXH3_128bits_reset(state);
-	XXH3_128bits_update(state, source->index.fingerprint, sizeof(source->index.fingerprint));
+	XXH3_128bits_update(state, fingerprint, 2 * sizeof(fingerprint[0]));
 	XXH3_128bits_update(state, rules, sizeof(rules));
 	if (key)
 		XXH3_128bits_update(state, key, strlen(key));
@@ -430,7 +430,7 @@ static int entry_lengths(
 	uint32_t *lengths;
 	void *kept;
 	char name[SEGUE_KEPT_NAME_SIZE];
-	int rc = lengths_name(source, name);
+	int rc = lengths_name(source->spec, source->index.fingerprint, name);
 
 	if (rc)
 		return rc;
@@ -626,10 +626,27 @@ static uint64_t most_files(const struct segue_spec *spec)
 	return files < most ? files : most;
 }
 
+static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
+	int (*visit)(void *arg, const char *name), void *arg)
+{
+	char name[SEGUE_KEPT_NAME_SIZE];
+
+	segue_index_name(spec, name);
+	int rc = visit(arg, name);
+	if (rc)
+		return rc;
+	segue_manifest_name(fingerprint, name);
+	rc = visit(arg, name);
+	if (!rc)
+		rc = lengths_name(spec, fingerprint, name);
+	return rc ? rc : visit(arg, name);
+}
+
 const struct segue_source_driver segue_source_tfrecord = {
 	.open = source_open,
 	.check = segue_files_check,
 	.descriptors = most_files,
+	.visit_kept = visit_kept,
 };
 
 void segue_source_tfrecord_limits(struct segue_source *base, size_t whole_max, uint32_t block)

@@ -1,0 +1,391 @@
+/* Dropping streams. */
+#include "store/drop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "lane/lease.h"
+#include "source/kinds.h"
+#include "store/index.h"
+
+/* In META. */
+#define FLOOR "streams.floor" /* -> id u32 */
+#define NOTE  "streams.drop." /* and the id as 8 hexadecimal digits -> lanes u32 */
+
+enum {
+	NOTE_KEY = sizeof(NOTE) - 1 + 8,
+	SOME = 1024, /* keys that a transaction removes from each table */
+	KEPT_MAX = 8,
+	GRACE_MS = 10000, /* for a holder that cannot be looked up */
+};
+
+static const enum segue_table tables[] = {SEGUE_TABLE_STATES, SEGUE_TABLE_FINALS, SEGUE_TABLE_UNDO,
+	SEGUE_TABLE_CHECKPOINTS, SEGUE_TABLE_LANES};
+
+static void note_key(uint32_t id, char key[NOTE_KEY + 1])
+{
+	snprintf(key, NOTE_KEY + 1, NOTE "%08x", id);
+}
+
+static int put_number(struct segue_ops *ops, const char *key, uint32_t number)
+{
+	uint8_t bytes[4];
+
+	segue_key_put32(bytes, number);
+	return segue_ops_put_copy(ops, SEGUE_TABLE_META, key, strlen(key), bytes, sizeof(bytes));
+}
+
+static int take_number(const char *key, const void *value, size_t size, uint32_t *out)
+{
+	if (size != 4)
+		return segue_fail(SEGUE_ESTORE, "'%s' has %zu bytes", key, size);
+	*out = segue_key_get32(value);
+	return 0;
+}
+
+int segue_drop_load_floor(struct segue_store *store, uint32_t *floor)
+{
+	void *value;
+	size_t size;
+
+	int rc = segue_store_get(store, SEGUE_TABLE_META, FLOOR, strlen(FLOOR), &value, &size);
+	if (rc == SEGUE_ENOTFOUND) {
+		*floor = 0;
+		return 0;
+	}
+	if (rc)
+		return rc;
+	rc = take_number(FLOOR, value, size, floor);
+	free(value);
+	return rc;
+}
+
+/* ---- Whether it may go ---- */
+
+int segue_drop_fail_held(const char *name, uint32_t lane, bool reserved, int64_t pid)
+{
+	return segue_fail(SEGUE_EBUSY,
+		"stream '%s' cannot be dropped: lane %u of it is %s by process %ld; end that "
+		"process, or close its loader",
+		name, lane, reserved ? "reserved, since the server was lost," : "held", (long)pid);
+}
+
+struct look {
+	const char *name;
+	const struct segue_holder *asking;
+};
+
+/* A holder that cannot be looked up has had the lane until its last commit at least. */
+static bool may_live(const struct segue_lane_record *record)
+{
+	switch (segue_process_presence(&record->holder)) {
+	case SEGUE_PRESENCE_GONE:
+		return false;
+	case SEGUE_PRESENCE_ALIVE:
+		return true;
+	case SEGUE_PRESENCE_UNKNOWN:
+		break;
+	}
+	return segue_unix_ms() - record->committed_ms < GRACE_MS;
+}
+
+static int look_at_lane(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	const struct look *look = arg;
+	struct segue_lane_record record;
+
+	int rc = segue_lane_record_unpack(value, value_size, &record);
+	if (rc)
+		return rc == SEGUE_ENOMEM ? rc : 0; /* damaged: nobody can have it */
+	free(record.position);
+	if (!record.held || key_size != SEGUE_KEY_LANE || !may_live(&record) ||
+		segue_holder_same(&record.holder, look->asking))
+		return 0;
+	uint32_t lane = segue_key_get32((const uint8_t *)key + 8);
+	return segue_drop_fail_held(look->name, lane, true, record.holder.pid);
+}
+
+/* What is damaged may go. */
+static void pass_over(
+	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why)
+{
+	(void)arg, (void)table, (void)key, (void)key_size, (void)why;
+}
+
+static int look_at_lanes(
+	struct segue_store *store, const char *name, uint32_t id, const struct segue_holder *asking)
+{
+	struct look look = {name, asking};
+	uint8_t prefix[4];
+
+	segue_key_put32(prefix, id);
+	return segue_store_scan(
+		store, SEGUE_TABLE_LANES, prefix, sizeof(prefix), look_at_lane, pass_over, &look);
+}
+
+/* ---- The index of its data set ---- */
+
+/* What it has kept, and whether another stream has kept the same. */
+struct kept {
+	const struct segue_stream_record *of;
+	struct {
+		char name[SEGUE_STORE_KEY_MAX];
+		bool shared;
+	} entry[KEPT_MAX];
+	size_t count;
+	bool unsure; /* a stream's record cannot be read: what it has kept is not known */
+};
+
+static int add_kept(void *arg, const char *name)
+{
+	struct kept *kept = arg;
+
+	if (kept->count < KEPT_MAX)
+		snprintf(kept->entry[kept->count++].name, SEGUE_STORE_KEY_MAX, "%s", name);
+	return 0;
+}
+
+static int strike_out(void *arg, const char *name)
+{
+	struct kept *kept = arg;
+
+	for (size_t i = 0; i < kept->count; i++)
+		kept->entry[i].shared |= strcmp(kept->entry[i].name, name) == 0;
+	return 0;
+}
+
+static int visit_names(const struct segue_stream_record *record,
+	int (*visit)(void *arg, const char *name), struct kept *kept)
+{
+	return segue_source_driver(record->spec)
+		->visit_kept(record->spec, record->fingerprint, visit, kept);
+}
+
+static int look_at_stream(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct kept *kept = arg;
+	struct segue_stream_record record;
+
+	(void)key, (void)key_size;
+	int rc = segue_stream_record_unpack(value, value_size, &record);
+	if (rc == SEGUE_ENOMEM)
+		return rc;
+	kept->unsure |= rc != 0;
+	if (rc)
+		return 0;
+	rc = record.id == kept->of->id ? 0 : visit_names(&record, strike_out, kept);
+	segue_spec_destroy(record.spec);
+	return rc;
+}
+
+static void note_damage(
+	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why)
+{
+	(void)table, (void)key, (void)key_size, (void)why;
+	((struct kept *)arg)->unsure = true;
+}
+
+static int remove_index(
+	struct segue_ops *ops, struct segue_store *store, const struct segue_stream_record *record)
+{
+	struct kept kept = {.of = record};
+
+	int rc = visit_names(record, add_kept, &kept);
+	if (!rc)
+		rc = segue_store_scan(
+			store, SEGUE_TABLE_STREAMS, "", 0, look_at_stream, note_damage, &kept);
+	for (size_t i = 0; !rc && !kept.unsure && i < kept.count; i++) {
+		if (!kept.entry[i].shared)
+			rc = segue_store_index_remove(ops, kept.entry[i].name);
+	}
+	return rc;
+}
+
+/* ---- The first transaction ---- */
+
+static int load_record(struct segue_store *store, const char *name, const void *key,
+	size_t key_size, struct segue_stream_record *record)
+{
+	void *value;
+	size_t size;
+
+	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? segue_fail(rc,
+						       "the store has no stream '%s': "
+						       "inspect lists those that it has",
+						       name)
+					     : rc;
+	rc = segue_stream_record_unpack(value, size, record);
+	free(value);
+	return rc ? segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+			    "the record of stream '%s'", name)
+		  : 0;
+}
+
+static int add_begin(struct segue_ops *ops, struct segue_store *store, const void *key,
+	size_t key_size, const struct segue_stream_record *record)
+{
+	char note[NOTE_KEY + 1];
+	uint32_t floor;
+
+	note_key(record->id, note);
+	int rc = segue_drop_load_floor(store, &floor);
+	if (!rc)
+		rc = segue_ops_remove(ops, SEGUE_TABLE_STREAMS, key, key_size);
+	if (!rc)
+		rc = put_number(ops, note, record->spec->lanes);
+	if (!rc && record->id >= floor)
+		rc = put_number(ops, FLOOR, record->id + 1);
+	return rc ? rc : remove_index(ops, store, record);
+}
+
+int segue_drop_begin(struct segue_ops *ops, struct segue_store *store, const char *name,
+	const struct segue_holder *asking, struct segue_drop *out)
+{
+	struct segue_stream_record record;
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t before = ops->count, key_size;
+
+	if (!*name)
+		return segue_fail(SEGUE_EINVAL, "no stream is named");
+	const void *key = segue_key_stream(name, hash, &key_size);
+	int rc = load_record(store, name, key, key_size, &record);
+	if (rc)
+		return rc;
+	if (asking)
+		rc = look_at_lanes(store, name, record.id, asking);
+	if (!rc)
+		rc = add_begin(ops, store, key, key_size, &record);
+	*out = (struct segue_drop){record.id, record.spec->lanes};
+	segue_spec_destroy(record.spec);
+	if (rc)
+		segue_ops_truncate(ops, before);
+	return rc;
+}
+
+/* ---- The rest ---- */
+
+enum { ENOUGH = 1 };
+
+struct first {
+	bool some;
+	uint32_t lane;
+};
+
+static int take_first(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	struct first *first = arg;
+
+	(void)value, (void)value_size;
+	first->some = true;
+	if (key_size >= SEGUE_KEY_LANE)
+		first->lane = segue_key_get32((const uint8_t *)key + 8);
+	return ENOUGH;
+}
+
+static void take_damaged(
+	void *arg, enum segue_table table, const void *key, size_t key_size, const char *why)
+{
+	(void)table, (void)key, (void)key_size, (void)why;
+	((struct first *)arg)->some = true;
+}
+
+/* Which tables have something under the id; *lane is the lowest lane that has. */
+static int look_what_is_left(
+	struct segue_store *store, const uint8_t prefix[4], bool left[], bool *some, uint32_t *lane)
+{
+	*some = false;
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+		struct first first = {.lane = UINT32_MAX};
+		int rc = segue_store_scan(
+			store, tables[i], prefix, 4, take_first, take_damaged, &first);
+		if (rc && rc != ENOUGH)
+			return rc;
+		left[i] = first.some;
+		*some |= first.some;
+		*lane = first.lane < *lane ? first.lane : *lane;
+	}
+	return 0;
+}
+
+/* One transaction; *done: it took the note. */
+static int drop_some(struct segue_store *store, const struct segue_drop *drop,
+	const struct segue_dropping *how, bool *done)
+{
+	bool left[sizeof(tables) / sizeof(tables[0])], some;
+	struct segue_ops ops = {0};
+	char note[NOTE_KEY + 1];
+	uint32_t lane = drop->lanes;
+	uint8_t prefix[4];
+
+	segue_key_put32(prefix, drop->id);
+	int rc = look_what_is_left(store, prefix, left, &some, &lane);
+	if (!rc && how->progress)
+		how->progress(how->arg, "drop", lane, drop->lanes);
+	for (size_t i = 0; !rc && i < sizeof(tables) / sizeof(tables[0]); i++) {
+		if (left[i])
+			rc = segue_ops_remove_some(&ops, tables[i], prefix, sizeof(prefix), SOME);
+	}
+	note_key(drop->id, note);
+	if (!rc && !some)
+		rc = segue_ops_remove(&ops, SEGUE_TABLE_META, note, NOTE_KEY);
+	if (!rc)
+		rc = how->apply(how->arg, &ops);
+	segue_ops_finish(&ops);
+	*done = !rc && !some;
+	return rc;
+}
+
+int segue_drop_rest(
+	struct segue_store *store, const struct segue_drop *drop, const struct segue_dropping *how)
+{
+	bool done = false;
+	int rc = 0;
+
+	while (!rc && !done) {
+		if (how->interrupt && how->interrupt(how->arg))
+			return segue_fail(SEGUE_EGONE,
+				"the server is being stopped: the next one goes on with what is "
+				"being dropped");
+		rc = drop_some(store, drop, how, &done);
+	}
+	return rc;
+}
+
+static int take_note(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	char text[9] = "", *end;
+	struct segue_drop *drop = arg;
+
+	if (key_size == NOTE_KEY)
+		memcpy(text, (const char *)key + sizeof(NOTE) - 1, 8);
+	drop->id = (uint32_t)strtoul(text, &end, 16);
+	if (end != text + 8)
+		return segue_fail(
+			SEGUE_ESTORE, "a note of a stream that is being dropped is wrong");
+	int rc = take_number(NOTE, value, value_size, &drop->lanes);
+	return rc ? rc : ENOUGH;
+}
+
+int segue_drop_resume(struct segue_store *store, const struct segue_dropping *how)
+{
+	for (;;) {
+		struct segue_drop drop;
+		int rc = segue_store_scan(
+			store, SEGUE_TABLE_META, NOTE, sizeof(NOTE) - 1, take_note, NULL, &drop);
+		if (rc == ENOUGH)
+			rc = segue_drop_rest(store, &drop, how);
+		else
+			return rc;
+		if (rc)
+			return rc;
+	}
+}

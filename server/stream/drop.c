@@ -1,0 +1,272 @@
+/* Streams that are dropped: whether they may go, and the work on a helper. */
+#include "stream/drop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "engine/committer.h"
+#include "session/request.h"
+#include "store/drop.h"
+
+#define TOLD_NS INT64_C(100000000) /* between two words of progress */
+
+struct segue_stream_drop {
+	struct segue_request base;
+	LIST_ENTRY(segue_stream_drop) link;
+	struct segue_server *server;
+	char name[SEGUE_NAME_MAX + 1];
+	uint32_t open_id;      /* of the open stream; 0: the store says who has a lane */
+	bool begun;            /* the first transaction is on disk */
+	_Atomic bool stopping; /* by the loop */
+	struct segue_holder asking;
+	struct segue_drop drop;
+	int64_t told_at;
+};
+
+/* ---- Whether it may go ---- */
+
+/* The open stream of that name that is stored; or NULL. */
+static struct segue_stream *find_stream(const struct segue_server *server, const char *name)
+{
+	struct segue_stream *stream;
+
+	LIST_FOREACH(stream, &server->streams->all, link) {
+		bool lost = stream->state == SEGUE_STREAM_FAILED || stream->dropped ||
+			    !stream->spec->persist;
+		if (!lost && strcmp(stream->spec->name, name) == 0)
+			break;
+	}
+	return stream;
+}
+
+/* What a process has reserved is its own: it knows that it comes back to nothing. */
+static int check_lane(struct segue_ledger *ledger, const struct segue_holder *asking)
+{
+	const char *name = ledger->stream->spec->name;
+	struct segue_lease *lease = &ledger->lease;
+
+	if (lease->state == SEGUE_LEASE_RESERVED)
+		segue_lease_expire(lease, segue_process_presence(&lease->holder), segue_now_ns());
+	if (lease->state == SEGUE_LEASE_ENDING)
+		return segue_fail(SEGUE_EBUSY,
+			"stream '%s' cannot be dropped: lane %u is being given back, and its last "
+			"commits are being written; try again",
+			name, ledger->place.lane);
+	bool own =
+		lease->state == SEGUE_LEASE_RESERVED && segue_holder_same(&lease->holder, asking);
+	if (lease->state != SEGUE_LEASE_FREE && !own)
+		return segue_drop_fail_held(name, ledger->place.lane,
+			lease->state == SEGUE_LEASE_RESERVED, lease->holder.pid);
+	if (!TAILQ_EMPTY(&ledger->waiting) || !TAILQ_EMPTY(&ledger->loading) || ledger->checkpoints)
+		return segue_fail(SEGUE_EBUSY,
+			"stream '%s' cannot be dropped: a worker is asking for lane %u of it, or "
+			"for a checkpoint",
+			name, ledger->place.lane);
+	return 0;
+}
+
+static int check_stream(struct segue_stream *stream, const struct segue_holder *asking)
+{
+	struct segue_ledger *ledger;
+	int rc = 0;
+
+	if (stream->state == SEGUE_STREAM_OPENING)
+		return segue_fail(SEGUE_EBUSY,
+			"stream '%s' cannot be dropped: it is being opened just now",
+			stream->spec->name);
+	LIST_FOREACH(ledger, &stream->ledgers.in_use, link) {
+		rc = check_lane(ledger, asking);
+		if (rc)
+			break;
+	}
+	return rc;
+}
+
+int segue_drops_check(const struct segue_server *server, const char *name)
+{
+	const struct segue_stream_drop *drop;
+
+	LIST_FOREACH(drop, &server->streams->drops, link) {
+		if (!drop->begun && strcmp(drop->name, name) == 0)
+			return segue_fail(SEGUE_EBUSY,
+				"stream '%s' is being dropped just now: try again", name);
+	}
+	return 0;
+}
+
+int segue_drop_check_stream(const struct segue_stream *stream)
+{
+	if (!stream->dropped)
+		return 0;
+	return segue_fail(SEGUE_ENOTFOUND,
+		"stream '%s' has been dropped since it was opened here: open it again, which makes "
+		"a new one",
+		stream->spec->name);
+}
+
+/* What is being opened for nobody any more makes no record, or one that goes with the others. */
+static int check(const struct segue_session *session, const char *name, struct segue_stream **out)
+{
+	const struct segue_server *server = session->server;
+	struct segue_stream *stream = find_stream(server, name);
+	bool given_up = stream && stream->state == SEGUE_STREAM_OPENING &&
+			atomic_load_explicit(&stream->given_up, memory_order_relaxed);
+
+	int rc = segue_drops_check(server, name);
+	if (!rc && given_up)
+		stream = NULL;
+	else if (!rc && stream)
+		rc = check_stream(stream, &session->holder);
+	*out = stream;
+	return rc;
+}
+
+/* ---- On a helper ---- */
+
+static int begin(void *arg, struct segue_ops *ops)
+{
+	struct segue_stream_drop *drop = arg;
+
+	return segue_drop_begin(ops, drop->server->store, drop->name,
+		drop->open_id ? NULL : &drop->asking, &drop->drop);
+}
+
+/* On the loop: the name is free. */
+static void begun(void *arg)
+{
+	((struct segue_stream_drop *)arg)->begun = true;
+}
+
+static int apply(void *arg, const struct segue_ops *ops)
+{
+	const struct segue_stream_drop *drop = arg;
+
+	return segue_changes_apply(segue_committer_changes(drop->server->committer), ops);
+}
+
+/* Nobody need wait for it: only a stop ends it. */
+static int is_stopping(void *arg)
+{
+	return atomic_load_explicit(
+		&((struct segue_stream_drop *)arg)->stopping, memory_order_relaxed); /* a hint */
+}
+
+struct news {
+	struct segue_stream_drop *drop;
+	uint64_t done, total;
+};
+
+/* On the loop, before the task is. */
+static void send_progress(void *arg)
+{
+	struct news *news = arg;
+	struct segue_request *request = &news->drop->base;
+	const struct segue_message message = {
+		.type = SEGUE_MESSAGE_PROGRESS,
+		.serial = request->serial,
+		.progress = {.what = "drop", .done = news->done, .total = news->total},
+	};
+
+	if (request->session)
+		segue_session_send(request->session, &message, NULL, 0);
+	free(news);
+}
+
+static void report_progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct segue_stream_drop *drop = arg;
+	int64_t now = segue_now_ns();
+
+	(void)what;
+	if (now - drop->told_at < TOLD_NS && done < total)
+		return;
+	drop->told_at = now;
+	struct news *news = malloc(sizeof(*news));
+	if (!news)
+		return;
+	*news = (struct news){drop, done, total};
+	segue_loop_post(drop->server->loop, send_progress, news);
+}
+
+static int work(struct segue_request *request)
+{
+	struct segue_stream_drop *drop = (struct segue_stream_drop *)request;
+	/* The place of all who make records of streams: a transaction takes one of them. */
+	struct segue_change change = {.build = begin, .arg = drop};
+	const struct segue_dropping how = {
+		.apply = apply, .progress = report_progress, .interrupt = is_stopping, .arg = drop};
+
+	int rc = segue_changes_make(segue_committer_changes(drop->server->committer), &change);
+	if (rc)
+		return rc;
+	segue_loop_post(drop->server->loop, begun, drop);
+	return segue_drop_rest(drop->server->store, &drop->drop, &how);
+}
+
+/* ---- Asked for ---- */
+
+static void done(struct segue_task *task)
+{
+	struct segue_stream_drop *drop = (struct segue_stream_drop *)task;
+	struct segue_stream *stream;
+
+	LIST_REMOVE(drop, link);
+	LIST_FOREACH(stream, &drop->server->streams->all, link) {
+		if (!drop->begun && stream->id == drop->open_id)
+			stream->dropped = false; /* it stays, for what the store says */
+	}
+	if (!segue_request_is_over(&drop->base))
+		segue_session_send_done(drop->base.session, drop->base.serial);
+	segue_request_end(&drop->base);
+	free(drop);
+}
+
+static int start(struct segue_session *session, const struct segue_message *message,
+	struct segue_stream_drop *drop)
+{
+	struct segue_stream *stream;
+
+	int rc = check(session, drop->name, &stream);
+	if (!rc && stream)
+		drop->open_id = stream->id;
+	if (!rc)
+		rc = segue_request_run(&drop->base, session, message->serial, work, done);
+	if (rc)
+		return rc;
+	if (stream)
+		stream->dropped = true;
+	LIST_INSERT_HEAD(&session->server->streams->drops, drop, link);
+	return 0;
+}
+
+void segue_drop_request(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_stream_drop *drop = calloc(1, sizeof(*drop));
+
+	if (!drop) {
+		segue_session_fail(session, message->serial,
+			segue_fail(SEGUE_ENOMEM, "no memory to drop a stream"));
+		return;
+	}
+	drop->base.is_long = true;
+	drop->server = session->server;
+	drop->asking = session->holder;
+	snprintf(drop->name, sizeof(drop->name), "%s", message->stream_drop.stream);
+	int rc = start(session, message, drop);
+	if (rc) {
+		free(drop);
+		segue_session_fail(session, message->serial, rc);
+	}
+}
+
+void segue_drops_stop(struct segue_server *server)
+{
+	struct segue_stream_drop *drop;
+
+	LIST_FOREACH(drop, &server->streams->drops, link)
+		atomic_store_explicit(&drop->stopping, true, memory_order_relaxed); /* a hint */
+}
