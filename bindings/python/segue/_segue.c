@@ -2169,10 +2169,10 @@ static PyObject *client_drop(struct client *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "s", &stream) || !client_enter(self))
 		return NULL;
-	wait_begin(self);
+	wait_begin(self->gate);
 	int rc = segue_client_stream_drop(self->handle, stream);
-	wait_end(self);
-	return leave_with_none(self, rc);
+	wait_end(self->gate);
+	return leave_with_none(self->gate, rc);
 }
 
 /* As lane_close, for the first of the lanes. */
