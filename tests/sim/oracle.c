@@ -82,9 +82,11 @@ void sim_oracle_granted(uint32_t pair, uint64_t generation, uint64_t parent, uin
 
 bool sim_oracle_all_of(uint32_t pair, uint64_t from, uint64_t to, uint64_t handle)
 {
-	for (uint64_t g = from; g <= to && pairs[pair].line[g]; g++)
-		if (line_of(pair, g)->owner.handle != handle)
+	for (uint64_t g = from; g <= to && pairs[pair].line[g]; g++) {
+		const struct line *line = line_of(pair, g);
+		if (line->owner.handle != handle || (g > from && line->rollback))
 			return false;
+	}
 	return true;
 }
 

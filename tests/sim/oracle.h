@@ -23,7 +23,7 @@ struct sim_owner {
 /* A grant was decided on; it continues the line of `parent` (0: none) at `step`. */
 void sim_oracle_granted(uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step,
 	bool rollback, struct sim_owner owner);
-/* Whether the lane was granted to no other handle from grant `from` to grant `to`. */
+/* Whether no other handle, and no restore, got the lane from grant `from` to grant `to`. */
 bool sim_oracle_all_of(uint32_t pair, uint64_t from, uint64_t to, uint64_t handle);
 /* The process that the lane was granted to next after `generation`; 0: none. */
 int64_t sim_oracle_process_after(uint32_t pair, uint64_t generation);

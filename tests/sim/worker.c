@@ -350,7 +350,8 @@ static bool mark_older(struct thread *thread, struct handle *handle, bool first)
 	struct handle *other;
 
 	while ((other = other_listed(process, handle))) {
-		if (other->track.generation > handle->track.generation) {
+		if (other->track.generation > handle->track.generation &&
+			!SEGUE_MUTANT(last_to_hear_wins)) {
 			handle->taken = true;
 			return false;
 		}
@@ -419,6 +420,8 @@ static bool adopt_lease(struct thread *thread, struct handle *handle, struct sim
 	const struct sim_request *request = &thread->request;
 
 	pthread_mutex_lock(&thread->process->lock);
+	if (SEGUE_MUTANT(mark_forgotten))
+		handle->taken = false;
 	if (!handle->taken) {
 		segue_track_init(&handle->track, request->ring, request->carry, request->page,
 			sim_world.spec.depth, request->generation, request->first);
@@ -500,6 +503,24 @@ static int make_offer(struct thread *thread, struct handle *handle, struct sim_s
 	return ask_for_lease(thread, handle, server);
 }
 
+/* The offer was accepted: the lease that it was of is over. */
+static void mark_offered(struct thread *thread, const struct handle *handle, const uint8_t *token)
+{
+	struct worker *process = thread->process;
+
+	pthread_mutex_lock(&process->lock);
+	struct handle *other = other_listed(process, handle);
+	if (other && memcmp(other->token, token, SEGUE_TOKEN_BYTES) == 0) {
+		count_taken(other);
+		other->listed = false;
+		other->taken = true;
+		if (thread->request.generation > process->newest[handle->pair])
+			process->newest[handle->pair] = thread->request.generation;
+		announce();
+	}
+	pthread_mutex_unlock(&process->lock);
+}
+
 /* What an older handle has committed is with this server before the newer one takes the lane. */
 static int settle(struct thread *thread, struct handle *handle, bool take,
 	struct sim_server *server, struct offer *older)
@@ -526,6 +547,7 @@ static int settle(struct thread *thread, struct handle *handle, bool take,
 		handle->pair, (unsigned long long)older->step,
 		(unsigned long long)thread->request.first);
 	sim_happened[SIM_TAKEN_OFFER]++;
+	mark_offered(thread, handle, older->token);
 	rc = decline(thread, handle, server);
 	sim_happened[SIM_TAKE_LOST_SERVER] += rc == SEGUE_EGONE;
 	return rc;
