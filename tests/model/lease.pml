@@ -1,34 +1,51 @@
 /*
- * Leases: one lane, WORKERS processes that want it, a server that is killed, a store.
+ * Leases: one lane, WORKERS processes that want it, a server that is killed, a store. With TWINS the
+ * first process has two handles of the lane, in two threads: the newer one takes it over, whichever
+ * is first.
  *
- * The states after a batch are written as a number: one octal digit a batch, the grant under which
- * it was committed. A batch that was lost or committed twice is a digit too few or too many. How a
+ * The states after a batch are written as a number: one hexadecimal digit a batch, the grant under
+ * which it was committed. A batch that was lost or committed twice is a digit too few or too many. How a
  * buffer is copied is ring.pml's subject: here the states after each step lie apart.
  *
  * Checked: what is on disk is one whole commit, its batches those of the grants that made them; what
  * was acknowledged as durable stays; at most one process has a lease that is not fenced; a grant is on
  * disk before it is sent; an offer is taken only with the token of the latest grant and never goes
  * below the disk; a worker that lives through a server's death goes on where it was; what a lease had
- * committed when it ended is on disk when the next begins; all work is done in the end (invalid end
- * states).
+ * committed when it ended is on disk when the next begins; what an older handle had committed before a
+ * newer one began to take its lane counts, also when its server was gone; nothing but a first attach
+ * ends a lease of the same process, and nothing ends another process's; all work is done in the end
+ * (invalid end states).
  *
+ * mirrors server/lane/lease.c segue_holder_same 6ce837e9
  * mirrors server/lane/lease.c segue_lease_load befc6031
- * mirrors server/lane/lease.c segue_lease_ask f7a71c5c
+ * mirrors server/lane/lease.c ask_of_held 245cc009
+ * mirrors server/lane/lease.c segue_lease_ask b0cb6f8b
  * mirrors server/lane/lease.c segue_lease_granted 60749cbc
  * mirrors server/lane/lease.c segue_lease_end 4918a2b8
  * mirrors server/lane/lease.c segue_lease_taken a117f9d8
  * mirrors server/lane/lease.c segue_lease_expire 3c757a6b
  * mirrors server/stream/release.c segue_ledger_end ab1b3b43
- * mirrors server/stream/attach.c granted 2c2f46dc
- * mirrors server/stream/attach.c ask 863b03db
+ * mirrors server/stream/attach.c granted 7700c1a0
+ * mirrors server/stream/attach.c wait_for_lane d2b2ac3a
+ * mirrors server/stream/attach.c ask 82b7c3a6
+ * mirrors server/stream/attach.c let_impatient_ask 689bf88a
  * mirrors server/engine/committer.c add_grant c7c32046
  * mirrors server/engine/committer.c settle 06eca5f3
  * mirrors server/engine/committer.c conclude 11eda6bc
  * mirrors server/engine/grant.c segue_grant_make 7564188d
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/resume.c segue_lane_ready 05a93149
+ * mirrors lib/client/lease.c segue_lease_adopt 2f3a4773
+ * mirrors lib/client/lease.c segue_lease_decline dbaff252
+ * mirrors lib/client/resume.c segue_lane_ready 324ac3a8
  * mirrors lib/client/resume.c offer 6f049b94
- * mirrors lib/client/resume.c resume f5d28284
+ * mirrors lib/client/resume.c resume 4136a48e
+ * mirrors lib/client/takeover.c look 9b97aa32
+ * mirrors lib/client/takeover.c note_offered 72243cd0
+ * mirrors lib/client/takeover.c copy_legacy 41923240
+ * mirrors lib/client/takeover.c offer f2caa297
+ * mirrors lib/client/takeover.c segue_takeover_prepare e91e5963
+ * mirrors lib/client/takeover.c segue_takeover_finish 90efa0ff
+ * mirrors lib/client/attach.c attempt_place c40761b3
  */
 
 #define WORKERS 2
@@ -47,7 +64,19 @@
 #ifndef FULL_DISKS
 #define FULL_DISKS 0
 #endif
-#define GRANTS 8 /* ids 1 to 7: octal digits */
+#ifndef TWINS
+#define TWINS 0 /* 1: handle 2 is process 0's, as handle 0 is; with KILLS = 0 */
+#endif
+#ifndef UNKNOWN
+#define UNKNOWN 0 /* 1: no process can be looked up, and each is the same as none */
+#endif
+#ifndef RIVALS
+#define RIVALS 1 /* 0: process 1 is not there */
+#endif
+#define HANDLES (WORKERS + TWINS)
+#define PROC(h) ((h) % WORKERS)
+#define TWIN(h) (2 - (h))
+#define GRANTS  16 /* ids 1 to 15: hexadecimal digits */
 
 /* ---- Shared memory: a carry and a page a grant ---------------------------------------------- */
 
@@ -79,11 +108,14 @@ mtype before;
 byte before_token, before_holder;
 bit before_valid;
 
+byte instance; /* of the server */
 byte in_force; /* the grant */
+byte session;  /* the handle that has it */
+byte taker;    /* 1 + the handle that the last one was ended for */
 bit cut;       /* its connection is lost, or its time is over */
 bit final_written;
 
-byte making, making_step, making_for; /* a grant on its way to disk; the worker that asked */
+byte making, making_step, making_for; /* a grant on its way to disk; the handle that asked */
 short making_states;
 bit made, wanted;
 
@@ -91,15 +123,22 @@ bit writing, writing_grant, writing_image, writing_final; /* a transaction */
 byte image_step;
 short image_states;
 
-/* ---- The workers': processes, sockets ------------------------------------------------------- */
+/* ---- The workers': processes, handles ------------------------------------------------------- */
 
-mtype = { NONE, CONTINUE, OFFER, DETACH, GRANTED, REFUSED, LOST, DONE };
+mtype = { NONE, CONTINUE, RESUME, OFFER, DETACH, GRANTED, REFUSED, LOST, DONE };
 byte pid_of[WORKERS];
-bit alive[WORKERS], attached[WORKERS], connected[WORKERS];
-byte held_grant[WORKERS];
-mtype asked[WORKERS] = NONE, answered[WORKERS] = NONE;
-byte asked_token[WORKERS], asked_step[WORKERS], answered_step[WORKERS];
-short asked_states[WORKERS], answered_states[WORKERS];
+bit alive[WORKERS];
+bit attached[HANDLES], connected[HANDLES], ended[HANDLES];
+byte held_grant[HANDLES];
+mtype asked[HANDLES] = NONE, answered[HANDLES] = NONE;
+byte asked_token[HANDLES], asked_step[HANDLES], answered_step[HANDLES];
+short asked_states[HANDLES], answered_states[HANDLES];
+
+/* What a handle knows; the list, with the process's lock: takeover.c. */
+byte own_token[HANDLES]; /* of its lease, which is listed */
+byte committed[HANDLES];
+short own_states[HANDLES];
+bit taken[HANDLES]; /* a newer handle has the lane: it is lost */
 
 /* ---- Faults left, and what is true ---------------------------------------------------------- */
 
@@ -110,14 +149,24 @@ byte sent_latest; /* the grant that a process got last */
 byte sure_step;   /* acknowledged as durable */
 short sure_states;
 byte must_step;   /* committed when the lease in force ended */
+byte instance_of[GRANTS], handle_of[GRANTS];
+/* Another handle of its process got the lane from a later server, or the grace was over. */
+bit passed_on[GRANTS];
+bit takes[HANDLES];          /* it is in its first attach */
+byte foreign[WORKERS];       /* the last grant to another process */
 
 #define LIVES(p) ((p) > 0 && alive[((p) - 1) % WORKERS] && pid_of[((p) - 1) % WORKERS] == (p))
-#define HOLDS(w) (alive[w] && attached[w] && !page_fenced[held_grant[w]])
+#define GOOD(g)  (!page_fenced[g] && !passed_on[g])
+#define HOLDS(h) (alive[PROC(h)] && attached[h] && !taken[h] && GOOD(held_grant[h]))
 
 active proctype monitor()
 {
 end:	if
 	:: HOLDS(0) && HOLDS(1) -> assert(false) /* two holders */
+#if TWINS
+	:: HOLDS(0) && HOLDS(2) -> assert(false)
+	:: HOLDS(1) && HOLDS(2) -> assert(false)
+#endif
 	fi
 }
 
@@ -128,14 +177,14 @@ inline store_lane(step, states)
 	rest = states;
 	digits = 0;
 	do
-	:: rest > 0 -> rest = rest / 8; digits++
+	:: rest > 0 -> rest = rest / 16; digits++
 	:: else -> break
 	od;
 	assert(digits == step); /* no batch is lost, none is there twice */
 	assert(step >= disk_step);
 	rest = states;
 	do
-	:: digits > sure_step -> rest = rest / 8; digits--
+	:: digits > sure_step -> rest = rest / 16; digits--
 	:: else -> break
 	od;
 	assert(step >= sure_step && rest == sure_states); /* what was acknowledged stays */
@@ -162,7 +211,7 @@ inline begin_writing()
 		:: else
 		fi;
 #else
-		assert(image_step == granted_at[in_force] || image_states % 8 == in_force); /* its own */
+		assert(image_step == granted_at[in_force] || image_states % 16 == in_force); /* its own */
 #endif
 #ifdef MUTANT_durable_before_sync
 		page_durable[in_force] = image_step
@@ -237,7 +286,15 @@ inline grant(w)
 	generation++;
 	token = grants;
 	token_valid = 1;
-	holder = pid_of[w];
+	holder = pid_of[PROC(w)];
+	handle_of[grants] = w;
+	foreign[1 - PROC(w)] = grants;
+	if
+	:: before_token && before == RESERVED && PROC(handle_of[before_token]) == PROC(w) && handle_of[before_token] != w ->
+		passed_on[before_token] = 1
+	:: else
+	fi;
+	taker = 0;
 	making = grants;
 	making_for = w;
 	wanted = 1;
@@ -262,9 +319,32 @@ inline grant(w)
 #define LATEST(w) (token_valid && token == asked_token[w])
 #endif
 #define BELOW(w) (asked_step[w] < disk_step) /* no honest worker's is: a check on the others */
-/* segue_lease_ask says neither WAIT nor BUSY */
-#define OWN(w)     (holder == pid_of[w])
-#define CAN_ASK(w) ((asked[w] == OFFER || asked[w] == CONTINUE) && (state == FREE || (state == RESERVED && (asked[w] == OFFER || OWN(w)))))
+/* segue_holder_same */
+#if !UNKNOWN
+#define SAME(w) (holder == pid_of[PROC(w)])
+#else
+#ifdef MUTANT_unknown_is_same
+#define SAME(w) true
+#else
+#define SAME(w) false
+#endif
+#endif
+/* segue_lease_ask says neither WAIT nor BUSY: GRANT or REFUSED */
+#define ASKS(w)    (asked[w] == OFFER || asked[w] == CONTINUE || asked[w] == RESUME)
+/* wait_for_lane: who took it comes before those that wait */
+#define BEHIND(w)  (taker && taker != w + 1 && asked[taker - 1] == CONTINUE)
+#define CAN_ASK(w) (ASKS(w) && ((state == FREE && !BEHIND(w)) || (state == RESERVED && (asked[w] == OFFER || SAME(w)))))
+/* ... of what is held or reserved: ask_of_held */
+#define HOLDER_LEFT  (!connected[session])
+#define NO_RESUME(w) (asked[w] == RESUME && ((state == IN_FORCE && !(SAME(w) && HOLDER_LEFT)) || (state == RESERVED && !SAME(w))))
+#define NO_OFFER(w)  (asked[w] == OFFER && state == IN_FORCE && !LATEST(w))
+#ifdef MUTANT_resume_takes
+#define CAN_TAKE(w) (((asked[w] == CONTINUE && takes[w]) || asked[w] == RESUME) && state == IN_FORCE && SAME(w))
+#define IS_REFUSED(w) ((NO_RESUME(w) || NO_OFFER(w)) && !CAN_TAKE(w))
+#else
+#define CAN_TAKE(w) (asked[w] == CONTINUE && takes[w] && state == IN_FORCE && SAME(w))
+#define IS_REFUSED(w) (NO_RESUME(w) || NO_OFFER(w))
+#endif
 
 /* segue_lease_ask */
 inline ask(w)
@@ -297,6 +377,8 @@ inline finish_grant(ok)
 		assert(disk_generation == generation && disk_token == token && disk_held);
 		state = IN_FORCE;
 		in_force = making;
+		session = making_for;
+		instance_of[making] = instance;
 		sent_latest = making;
 		granted_at[making] = making_step;
 		COMMITTED(making) = making_step;
@@ -332,6 +414,15 @@ inline end_lease()
 #endif
 }
 
+/* segue_lease_ask says TAKE: a newer handle of the process ends the lease */
+inline take(w)
+{
+	assert(takes[w]); /* what the library asks by itself does not */
+	assert(holder == pid_of[PROC(w)]);
+	taker = w + 1;
+	end_lease()
+}
+
 /* segue_lease_load */
 inline load()
 {
@@ -342,10 +433,11 @@ inline load()
 	state = FREE;
 #ifndef MUTANT_no_reservation
 	if
-	:: disk_held && LIVES(holder) -> state = RESERVED
+	:: disk_held && (UNKNOWN || LIVES(holder)) -> state = RESERVED
 	:: else
 	fi;
 #endif
+	instance++;
 	up = 1
 }
 
@@ -369,6 +461,8 @@ inline crash()
 	forget_writing();
 	forget_making();
 	in_force = 0;
+	session = 0;
+	taker = 0;
 	cut = 0;
 	final_written = 0;
 	must_step = 0;
@@ -379,6 +473,10 @@ inline crash()
 	holder = 0;
 	lose(0);
 	lose(1)
+#if TWINS
+	;
+	lose(2)
+#endif
 }
 
 #define OWES (in_force && (state == ENDING -> !final_written : COMMITTED(in_force) > disk_step))
@@ -387,7 +485,7 @@ inline crash()
 inline detach(w)
 {
 	if
-	:: state == IN_FORCE && OWN(w) -> end_lease()
+	:: state == IN_FORCE && session == w -> end_lease()
 	:: else -> asked[w] = NONE; answered[w] = DONE
 	fi
 }
@@ -401,8 +499,18 @@ active proctype server()
 end:	do
 	:: atomic { CAN_ASK(0) -> ask(0) }
 	:: atomic { CAN_ASK(1) -> ask(1) }
+	:: atomic { IS_REFUSED(0) -> refuse(0) }
+	:: atomic { IS_REFUSED(1) -> refuse(1) }
+	:: atomic { CAN_TAKE(0) -> take(0) }
+	:: atomic { CAN_TAKE(1) -> take(1) }
 	:: atomic { DETACHES(0) -> detach(0) }
 	:: atomic { DETACHES(1) -> detach(1) }
+#if TWINS
+	:: atomic { CAN_ASK(2) -> ask(2) }
+	:: atomic { IS_REFUSED(2) -> refuse(2) }
+	:: atomic { CAN_TAKE(2) -> take(2) }
+	:: atomic { DETACHES(2) -> detach(2) }
+#endif
 	:: atomic { !writing && ((making && !made) || OWES) -> begin_writing() }
 	:: atomic { writing -> apply(); conclude() }
 	:: atomic { writing && full_disks > 0 -> /* a grant is refused, all else is tried again */
@@ -414,7 +522,12 @@ end:	do
 			forget_writing() }
 	:: atomic { making && made && !writing -> finish_grant(true) }
 	:: atomic { state == IN_FORCE && (cut || !LIVES(holder)) -> end_lease() }
-	:: atomic { state == RESERVED && !LIVES(holder) -> state = FREE } /* segue_lease_expire */
+	:: atomic { state == RESERVED && (UNKNOWN || !LIVES(holder)) -> /* segue_lease_expire */
+			state = FREE;
+			if
+			:: LIVES(holder) -> passed_on[token] = 1
+			:: else
+			fi }
 	:: atomic { state == ENDING && final_written && !writing -> /* segue_lease_taken */
 			assert(disk_step >= must_step);
 			state = FREE;
@@ -426,7 +539,7 @@ end:	do
 			cuts--;
 			cut = 1;
 			if
-			:: lose((holder - 1) % WORKERS)
+			:: lose(session)
 			:: true /* it was too slow: lease_timeout */
 			fi }
 	:: atomic { cuts > 0 && making && wanted -> /* the one that asked is lost */
@@ -464,38 +577,215 @@ end:	do
 	od
 }
 
-/* segue_lane_ready: an offer; resume, if it is refused */
-inline attach()
+inline put(mode, token_, step_, states_)
 {
-	atomic {
-		up ->
-		asked_token[self] = own_token;
-		asked_step[self] = committed;
-		asked_states[self] = states;
-		asked[self] = (own_token -> OFFER : CONTINUE)
-	};
+	asked_token[self] = token_;
+	asked_step[self] = step_;
+	asked_states[self] = states_;
+	asked[self] = mode
+}
+
+inline clear()
+{
+	answered[self] = NONE;
+	answered_step[self] = 0;
+	answered_states[self] = 0;
+	asked_token[self] = 0;
+	asked_step[self] = 0;
+	asked_states[self] = 0
+}
+
+/* segue_lease_adopt, segue_takeover_finish: the newest lease is the one that counts */
+inline adopt()
+{
+	if
+	:: taken[self] -> declines = 1
+	:: else ->
+		committed[self] = answered_step[self];
+		own_states[self] = answered_states[self];
+		own_token[self] = held_grant[self];
+		had_lease = 1;
+		attached[self] = 1
+	fi
+#if TWINS
+	;
+	if
+	:: self == 1 || declines || !own_token[TWIN(self)]
+	:: else ->
+		if
+#ifdef MUTANT_last_to_hear_wins
+		:: true ->
+#else
+		:: own_token[TWIN(self)] < own_token[self] ->
+#endif
+			taken[TWIN(self)] = 1;
+			own_token[TWIN(self)] = 0
+		:: else ->
+			taken[self] = 1;
+			own_token[self] = 0
+		fi
+	fi
+#endif
+}
+
+/* segue_lease_decline */
+inline give_back()
+{
+	if
+	:: declines ->
+		asked[self] = DETACH;
+		atomic { answered[self] != NONE -> declines = 0; again = (answered[self] == LOST); clear() }
+	:: else
+	fi
+}
+
+/* segue_lane_ready: an offer; resume, if it is refused. It never takes. */
+inline recover()
+{
+	atomic { up -> put(OFFER, own_token[self], committed[self], own_states[self]) };
 	atomic {
 		answered[self] != NONE ->
 		if
 		:: answered[self] == GRANTED ->
-			/* With no fence seen, nobody came between. */
-			assert(!old_grant || page_fenced[old_grant] || (answered_step[self] == committed && answered_states[self] == states));
-			assert(!own_token || (answered_step[self] == committed && answered_states[self] == states));
-			committed = answered_step[self];
-			states = answered_states[self];
-			own_token = held_grant[self];
-			old_grant = held_grant[self];
-			attached[self] = 1
-		:: answered[self] == REFUSED -> own_token = 0
+			assert(answered_step[self] == asked_step[self] && answered_states[self] == asked_states[self]);
+			adopt()
+		:: answered[self] == REFUSED -> refused = 1
 		:: else
 		fi;
-		answered[self] = NONE;
-		answered_step[self] = 0;
-		answered_states[self] = 0;
-		asked_token[self] = 0;
-		asked_step[self] = 0;
-		asked_states[self] = 0
-	}
+		clear()
+	};
+	give_back();
+	if
+	:: refused ->
+		atomic { up -> refused = 0; put(RESUME, own_token[self], committed[self], own_states[self]) };
+		atomic {
+			answered[self] != NONE ->
+			if
+			:: answered[self] == GRANTED ->
+				if
+				:: own_token[self] && answered_step[self] == committed[self] && answered_states[self] == own_states[self] -> adopt()
+				:: else ->
+					/* With no fence seen, nobody came between. */
+					assert(taken[self] || !GOOD(own_token[self]));
+					own_token[self] = 0;
+					declines = 1
+				fi
+			:: answered[self] == REFUSED -> own_token[self] = 0
+			:: else
+			fi;
+			clear()
+		};
+		give_back()
+	:: else
+	fi
+}
+
+/* segue_takeover_prepare: what the twin has is offered, if it is with another server */
+inline look()
+{
+#if TWINS
+	if
+	:: self != 1 && own_token[TWIN(self)] && must_grant != own_token[TWIN(self)] && GOOD(own_token[TWIN(self)]) ->
+		must_grant = own_token[TWIN(self)];
+		must_count = committed[TWIN(self)];
+		must_states = own_states[TWIN(self)]
+	:: else
+	fi;
+#ifndef MUTANT_no_offer_before_taking
+	if
+	:: self != 1 && own_token[TWIN(self)] && instance_of[own_token[TWIN(self)]] != instance ->
+		put(OFFER, own_token[TWIN(self)], committed[TWIN(self)], own_states[TWIN(self)])
+	:: else
+	fi
+#endif
+#else
+	skip
+#endif
+}
+
+/* It is with this server now: the twin's lease is over. */
+inline note_offered()
+{
+#if TWINS
+	if
+	:: own_token[TWIN(self)] == asked_token[self] ->
+		taken[TWIN(self)] = 1;
+		own_token[TWIN(self)] = 0
+	:: else
+	fi
+#else
+	skip
+#endif
+}
+
+/* What the twin had committed when it was looked at counts. */
+inline check_must()
+{
+#if TWINS
+	must_states_now = answered_states[self];
+	digits = answered_step[self];
+	do
+	:: digits > must_count -> must_states_now = must_states_now / 16; digits--
+	:: else -> break
+	od;
+	assert((UNKNOWN && foreign[PROC(self)] > must_grant) || !must_grant || (digits == must_count && must_states_now == must_states));
+	must_states_now = 0;
+	digits = 0;
+	must_grant = 0;
+	must_count = 0;
+	must_states = 0
+#else
+	skip
+#endif
+}
+
+/*
+ * The first attach of a handle, which takes: attempt_place. Or one after a fence, which does not:
+ * that is SEGUE_EBUSY if the twin has the lane.
+ */
+inline attach_first()
+{
+	atomic {
+		up ->
+		on = instance;
+		if
+		:: TWINS && had_lease && self != 1 && own_token[TWIN(self)] -> taken[self] = 1
+		:: had_lease && !(TWINS && self != 1 && own_token[TWIN(self)])
+		:: !had_lease -> look()
+		fi
+	};
+	if
+	:: atomic { asked[self] == OFFER || answered[self] != NONE ->
+			answered[self] != NONE;
+			if
+			:: answered[self] == GRANTED ->
+				assert(answered_step[self] == asked_step[self] && answered_states[self] == asked_states[self]);
+				note_offered();
+				declines = 1
+			:: answered[self] == LOST -> again = 1
+			:: else
+			fi;
+			clear() };
+		give_back()
+	:: else
+	fi;
+	if
+	:: atomic { !again && !taken[self] && up && on == instance -> /* on the same connection */
+			takes[self] = !had_lease;
+			asked[self] = CONTINUE };
+		atomic {
+			answered[self] != NONE ->
+			takes[self] = 0;
+			if
+			:: answered[self] == GRANTED -> check_must(); adopt()
+			:: else
+			fi;
+			clear()
+		};
+		give_back()
+	:: atomic { again || taken[self] || (up && on != instance) -> again = 0 }
+	fi;
+	on = 0
 }
 
 /* segue_track_commit: look at the page, write the word */
@@ -504,11 +794,11 @@ inline commit()
 	if
 	:: page_fenced[held_grant[self]] -> attached[self] = 0
 	:: else ->
-		STATES(held_grant[self], committed + 1) = states * 8 + held_grant[self];
+		STATES(held_grant[self], committed[self] + 1) = own_states[self] * 16 + held_grant[self];
 		atomic {
-			COMMITTED(held_grant[self]) = committed + 1;
-			states = states * 8 + held_grant[self];
-			committed++
+			COMMITTED(held_grant[self]) = committed[self] + 1;
+			own_states[self] = own_states[self] * 16 + held_grant[self];
+			committed[self]++
 		}
 	fi
 }
@@ -517,48 +807,73 @@ inline commit()
 inline wait_durable()
 {
 	if
-	:: atomic { page_durable[held_grant[self]] >= committed ->
-			assert(disk_step >= committed && (disk_step > committed || disk_states == states));
+	:: atomic { page_durable[held_grant[self]] >= committed[self] ->
+			assert(disk_step >= committed[self] && (disk_step > committed[self] || disk_states == own_states[self]));
 			if
-			:: committed > sure_step -> sure_step = committed; sure_states = states
+			:: committed[self] > sure_step -> sure_step = committed[self]; sure_states = own_states[self]
 			:: else
 			fi }
-	:: page_fenced[held_grant[self]] || !connected[self]
+	:: page_fenced[held_grant[self]] || !connected[self] || taken[self]
 	fi
 }
 
+#define IN_HAND (attached[self] && !taken[self])
+
 proctype worker(byte self)
 {
-	byte committed, own_token, old_grant;
-	short states;
+	bit refused, declines, again, had_lease;
+	byte on, must_grant, must_count, digits;
+	short must_states, must_states_now;
 
 	do
 	:: {
 		do
-		:: !attached[self] && disk_step == STEPS -> break
-		:: !attached[self] && disk_step < STEPS -> attach()
-		:: attached[self] && committed < STEPS -> commit()
-		:: attached[self] && committed > sure_step -> wait_durable()
-		:: attached[self] && committed == STEPS && !page_fenced[held_grant[self]] && connected[self] ->
-			asked[self] = DETACH;
-			atomic { answered[self] != NONE -> answered[self] = NONE; attached[self] = 0 }
-		:: atomic { attached[self] && (page_fenced[held_grant[self]] || !connected[self]) -> attached[self] = 0 }
+		:: taken[self] || (!attached[self] && disk_step == STEPS) -> break
+		:: !attached[self] && !taken[self] && disk_step < STEPS && own_token[self] -> recover()
+		:: !attached[self] && !taken[self] && disk_step < STEPS && !own_token[self] -> attach_first()
+		:: IN_HAND && committed[self] < STEPS -> commit()
+		:: IN_HAND && committed[self] > sure_step -> wait_durable()
+		:: atomic { IN_HAND && committed[self] == STEPS && !page_fenced[held_grant[self]] && connected[self] ->
+				asked[self] = DETACH };
+			atomic {
+				answered[self] != NONE ->
+				if
+				:: answered[self] == DONE -> own_token[self] = 0
+				:: else
+				fi;
+				answered[self] = NONE;
+				attached[self] = 0
+			}
+		:: atomic { IN_HAND && (page_fenced[held_grant[self]] || !connected[self]) -> attached[self] = 0 }
 		od;
 		break
 	} unless {
 		atomic {
-			!alive[self] ->
+			!alive[PROC(self)] ->
 			pid_of[self] = pid_of[self] + WORKERS;
-			committed = 0;
-			own_token = 0;
-			old_grant = 0;
-			states = 0;
+			committed[self] = 0;
+			own_token[self] = 0;
+			own_states[self] = 0;
+			refused = 0;
+			declines = 0;
+			again = 0;
+			had_lease = 0;
+			on = 0;
+			takes[self] = 0;
 			alive[self] = 1
 		}
 	}
 	od;
-	assert(disk_step == STEPS);
-	alive[self] = 0 /* its process exits */
+	atomic {
+		assert(taken[self] || disk_step == STEPS);
+		ended[self] = 1;
+		own_token[self] = 0;
+		attached[self] = 0;
+		if
+		:: !TWINS || self == 1 || ended[TWIN(self)] -> alive[PROC(self)] = 0 /* its process exits */
+		:: else
+		fi
+	}
 }
 
 init {
@@ -566,8 +881,15 @@ init {
 		pid_of[0] = 1;
 		pid_of[1] = 2;
 		alive[0] = 1;
+		run worker(0)
+#if RIVALS
+		;
 		alive[1] = 1;
-		run worker(0);
 		run worker(1)
+#endif
+#if TWINS
+		;
+		run worker(2)
+#endif
 	}
 }

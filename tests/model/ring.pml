@@ -16,7 +16,7 @@
  * mirrors lib/core/track.c segue_track_poll 841d3ec6
  * mirrors lib/core/track.c segue_track_take 010ee0d7
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/core/track.c segue_track_release ed52e9a3
+ * mirrors lib/core/track.c segue_track_release 32608ff5
  * mirrors lib/core/track.c segue_track_sleep_begin b9e2d417
  * mirrors lib/core/track.c segue_track_sleep_end 29027ba6
  * mirrors lib/client/next.c wait_once ff4beef0

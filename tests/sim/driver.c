@@ -50,7 +50,11 @@ struct place {
 	struct segue_lease lease;
 	struct sim_grant *grant;
 	struct making *making;
-	bool rung, cut;
+	int64_t process; /* that it is, or is being, granted to */
+	bool rung;
+	bool cut;                  /* the connection is lost, and that is not told yet */
+	struct sim_request *taker; /* ended the last lease for itself: it comes first */
+	uint64_t taker_serial;
 	struct segue_shm last_carry; /* mutant carry_reused */
 };
 
@@ -71,6 +75,7 @@ struct sim_driver {
 	bool share;
 	int64_t interval;
 	int64_t lease_timeout; /* 0: none */
+	int64_t grace;         /* of reservations for holders that cannot be looked up */
 };
 
 static struct sim_lane_truth *truth_of(uint32_t pair)
@@ -411,6 +416,14 @@ static struct segue_image *offered_image(
 	return image;
 }
 
+static void check_kept(const struct sim_request *request)
+{
+	for (const struct sim_kept *kept = request->kept; kept; kept = kept->next)
+		sim_check(kept->step < request->step, "offer",
+			"pair %u: a row of batch %llu is offered with step %llu", request->pair,
+			(unsigned long long)kept->step, (unsigned long long)request->step);
+}
+
 static struct segue_image *copy_image(uint32_t pair, const struct segue_image *from)
 {
 	uint64_t row_size = sim_world.words * sizeof(uint64_t);
@@ -456,6 +469,7 @@ static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_requ
 	segue_account_settle(&making->account, stored);
 	making->image = stored;
 	if (request->mode == SEGUE_ATTACH_OFFER) {
+		check_kept(request);
 		making->image = offered_image(pair, request, stored);
 		making->kept = request->kept;
 		parent = request->generation;
@@ -473,8 +487,8 @@ static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_requ
 		.holder = place->lease.holder,
 	};
 	memcpy(making->record.token, place->lease.token, SEGUE_TOKEN_BYTES);
-	sim_oracle_granted(
-		pair, place->lease.generation, parent, making->image->position->step, rollback);
+	sim_oracle_granted(pair, place->lease.generation, parent, making->image->position->step,
+		rollback, (struct sim_owner){request->owner, place->process});
 	request->granting = true;
 	making->done = place->lease.state == SEGUE_LEASE_HELD; /* mutant grant_not_durable */
 	pthread_mutex_lock(&driver->lock);
@@ -666,62 +680,132 @@ static void finish_grant(struct sim_driver *driver, uint32_t pair)
 
 /* ---- Control: requests ---------------------------------------------------------------------- */
 
-static struct segue_holder holder_of(int64_t pid)
+static enum segue_presence presence_of(const struct segue_holder *holder)
 {
-	return (struct segue_holder){
-		.pid = pid, .start_time = (uint64_t)pid, .pid_namespace = 1};
+	if (!holder->pid)
+		return SEGUE_PRESENCE_UNKNOWN;
+	return sim_process_alive(holder->pid) ? SEGUE_PRESENCE_ALIVE : SEGUE_PRESENCE_GONE;
 }
 
-static void attach(struct sim_driver *driver, struct sim_request *request, int64_t pid)
+static bool has_lease(const struct place *place, uint64_t lease)
+{
+	return lease && place->grant && place->grant->record.generation == lease;
+}
+
+/* A newer handle takes the lane of an older one of its process, and of no other. */
+static void take_lane(struct sim_driver *driver, struct sim_request *request, int64_t process)
+{
+	struct place *place = &driver->place[request->pair];
+
+	sim_check(request->take && place->process == process, "thrown_out",
+		"pair %u: mode %d of process %lld ends a lease of process %lld", request->pair,
+		(int)request->mode, (long long)process, (long long)place->process);
+	place->taker = request;
+	place->taker_serial = request->serial;
+	request->ended_one = true;
+	end_lease(driver, request->pair, false);
+}
+
+/* Another request has ended the lease for itself, and has not asked again. */
+static bool is_behind(const struct place *place, const struct sim_request *request)
+{
+	const struct sim_request *taker = place->taker;
+
+	return place->lease.state == SEGUE_LEASE_FREE && taker && taker != request &&
+	       taker->pending && taker->serial == place->taker_serial;
+}
+
+/* A reservation is its process's, or whose token proves it. */
+static void check_reserved(uint32_t pair, const struct sim_request *request, int64_t process)
+{
+	sim_check(request->mode == SEGUE_ATTACH_OFFER || sim_oracle_process(pair) == process,
+		"reserved", "pair %u is reserved for process %lld, and granted to %lld", pair,
+		(long long)sim_oracle_process(pair), (long long)process);
+}
+
+static void grant(struct sim_driver *driver, struct sim_request *request, int64_t process,
+	enum segue_lease_state before)
 {
 	uint32_t pair = request->pair;
 	struct place *place = &driver->place[pair];
+
+	sim_trace("pair %u: grant %llu to %lld, mode %d", pair,
+		(unsigned long long)place->lease.generation, (long long)process,
+		(int)request->mode);
+	if (before == SEGUE_LEASE_RESERVED)
+		check_reserved(pair, request, process);
+	place->process = process;
+	place->taker = NULL;
+	make_grant(driver, pair, request);
+}
+
+static void refuse(uint32_t pair, struct sim_request *request)
+{
 	const struct segue_lane_record *stored = &sim_disk.lane[pair].record;
+
+	sim_check(request->mode != SEGUE_ATTACH_OFFER || !stored->held ||
+			  memcmp(stored->token, request->token, SEGUE_TOKEN_BYTES) != 0,
+		"offer_refused", "pair %u: the latest holder's offer of step %llu is refused", pair,
+		(unsigned long long)request->step);
+	reply(request, request->serial, SEGUE_EFENCED);
+}
+
+static void attach(struct sim_driver *driver, struct sim_request *request, uint32_t asker)
+{
+	struct place *place = &driver->place[request->pair];
+	enum segue_lease_state before = place->lease.state;
 	struct segue_lease_request ask = {
-		.holder = holder_of(pid),
+		.holder = sim_holder_asking(asker),
 		.mode = request->mode,
 		.step = request->step,
-		.holder_left = true};
-	uint64_t serial = request->serial, fresh[2] = {sim_random(), sim_random()};
+		.take = request->take,
+		.holder_left = place->cut,
+	};
+	uint64_t fresh[2] = {sim_random(), sim_random()};
 
+	if (is_behind(place, request))
+		return;
+	if (has_lease(place, request->lease))
+		end_lease(driver, request->pair, false);
 	memcpy(ask.token, request->token, SEGUE_TOKEN_BYTES);
-	switch (segue_lease_ask(&place->lease, &ask, stored_step(pair), (const uint8_t *)fresh)) {
+	switch (segue_lease_ask(
+		&place->lease, &ask, stored_step(request->pair), (const uint8_t *)fresh)) {
 	case SEGUE_LEASE_GRANT:
-		sim_trace("pair %u: grant %llu to %lld, mode %d", pair,
-			(unsigned long long)place->lease.generation, (long long)pid,
-			(int)request->mode);
-		make_grant(driver, pair, request);
+		grant(driver, request, sim_process_asking(asker), before);
+		break;
+	case SEGUE_LEASE_TAKE:
+		take_lane(driver, request, sim_process_asking(asker));
 		break;
 	case SEGUE_LEASE_WAIT: /* asked again when something has changed */
-	case SEGUE_LEASE_TAKE:
-		end_lease(driver, pair, false);
+		sim_happened[SIM_RESUME_WAITED] +=
+			request->mode == SEGUE_ATTACH_RESUME && before == SEGUE_LEASE_HELD;
 		break;
 	case SEGUE_LEASE_BUSY:
-		if (request->probe)
-			reply(request, serial, SEGUE_EBUSY);
+		sim_happened[SIM_BUSY_UNKNOWN] += !place->lease.holder.pid && !ask.holder.pid;
 		break;
 	case SEGUE_LEASE_REFUSED:
-		sim_check(!stored->held ||
-				  memcmp(stored->token, request->token, SEGUE_TOKEN_BYTES) != 0 ||
-				  place->lease.state == SEGUE_LEASE_HELD,
-			"offer_refused",
-			"pair %u: the latest holder's offer of step %llu is refused", pair,
-			(unsigned long long)request->step);
-		reply(request, serial, SEGUE_EFENCED);
+		refuse(request->pair, request);
 		break;
 	}
 }
 
-static void detach(struct sim_driver *driver, struct sim_request *request, int64_t pid)
+/* Who waits no longer. */
+static void look_at_waiting(struct sim_request *request)
 {
-	struct segue_lease *lease = &driver->place[request->pair].lease;
-	struct segue_holder holder = holder_of(pid);
-	uint64_t serial = request->serial;
+	if (request->kind == SIM_ATTACH && request->pending && !request->granting &&
+		request->deadline && request->deadline <= sim_now())
+		reply(request, request->serial, SEGUE_EBUSY);
+}
 
-	if (lease->state == SEGUE_LEASE_HELD && segue_holder_same(&lease->holder, &holder))
+static void detach(struct sim_driver *driver, struct sim_request *request)
+{
+	struct place *place = &driver->place[request->pair];
+	bool mine = has_lease(place, request->lease);
+
+	if (mine && place->lease.state == SEGUE_LEASE_HELD)
 		end_lease(driver, request->pair, false);
-	else if (lease->state != SEGUE_LEASE_ENDING)
-		reply(request, serial, 0);
+	else if (!mine)
+		reply(request, request->serial, 0);
 }
 
 static void checkpoint(struct sim_driver *driver, struct sim_request *request)
@@ -746,18 +830,19 @@ static void checkpoint(struct sim_driver *driver, struct sim_request *request)
 	reply(request, serial, rc);
 }
 
-static void serve(struct sim_driver *driver, uint32_t worker)
+static void serve(struct sim_driver *driver, uint32_t asker)
 {
-	struct sim_request *request = sim_request_of(worker);
+	struct sim_request *request = sim_request_of(asker);
 
 	if (!request->pending || request->granting)
 		return;
 	switch (request->kind) {
 	case SIM_ATTACH:
-		attach(driver, request, sim_pid_of(worker));
+		attach(driver, request, asker);
+		look_at_waiting(request);
 		break;
 	case SIM_DETACH:
-		detach(driver, request, sim_pid_of(worker));
+		detach(driver, request);
 		break;
 	case SIM_CHECKPOINT:
 		checkpoint(driver, request);
@@ -781,10 +866,22 @@ static bool overdue(const struct sim_driver *driver, const struct place *place)
 	return over;
 }
 
+/* A loop comes to a connection that has ended when it does: perhaps after other requests. */
+static void look_at_connection(struct sim_driver *driver, uint32_t pair)
+{
+	struct place *place = &driver->place[pair];
+
+	if (!place->grant || place->lease.state != SEGUE_LEASE_HELD)
+		place->cut = false;
+	else if (place->cut && sim_one_in(2))
+		sim_event_set(&driver->server->control);
+	else if (place->cut || !sim_process_alive(place->process) || overdue(driver, place))
+		end_lease(driver, pair, false);
+}
+
 static void look_at(struct sim_driver *driver, uint32_t pair)
 {
 	struct place *place = &driver->place[pair];
-	bool alive = sim_process_alive(place->lease.holder.pid);
 
 	pthread_mutex_lock(&driver->lock);
 	bool made = place->making && place->making->done;
@@ -795,11 +892,9 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 		finish_making(driver, pair);
 	if (finished)
 		finish_grant(driver, pair);
-	if (place->grant && (!alive || place->cut || overdue(driver, place)))
-		end_lease(driver, pair, false);
-	place->cut = false;
-	segue_lease_expire(
-		&place->lease, alive ? SEGUE_PRESENCE_ALIVE : SEGUE_PRESENCE_GONE, sim_now());
+	look_at_connection(driver, pair);
+	if (segue_lease_expire(&place->lease, presence_of(&place->lease.holder), sim_now()))
+		sim_happened[SIM_GRACE_OVER] += !place->lease.holder.pid;
 	if (place->rung && place->grant) {
 		place->rung = false;
 		segue_filler_kick(place->grant->filler);
@@ -810,10 +905,8 @@ static void load(struct sim_driver *driver)
 {
 	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
 		const struct segue_lane_record *record = &sim_disk.lane[pair].record;
-		segue_lease_load(&driver->place[pair].lease, record,
-			sim_process_alive(record->holder.pid) ? SEGUE_PRESENCE_ALIVE
-							      : SEGUE_PRESENCE_GONE,
-			sim_now(), 0);
+		segue_lease_load(&driver->place[pair].lease, record, presence_of(&record->holder),
+			sim_now(), driver->grace);
 	}
 }
 
@@ -833,6 +926,24 @@ static bool wind_up(struct sim_driver *driver)
 	return idle;
 }
 
+/* When somebody has waited long enough, or has had a lease, or a reservation, for too long. */
+static int64_t next_look(const struct sim_driver *driver)
+{
+	int64_t next = driver->lease_timeout ? sim_now() + driver->lease_timeout / 8 : SIM_NEVER;
+
+	for (uint32_t i = 0; i < SIM_REQUESTS; i++) {
+		const struct sim_request *request = sim_request_of(i);
+		if (request->pending && request->deadline && request->deadline < next)
+			next = request->deadline;
+	}
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+		const struct segue_lease *lease = &driver->place[pair].lease;
+		if (lease->state == SEGUE_LEASE_RESERVED && lease->reserved_until < next)
+			next = lease->reserved_until;
+	}
+	return next;
+}
+
 static void run_control(void *arg)
 {
 	struct sim_driver *driver = arg;
@@ -843,11 +954,9 @@ static void run_control(void *arg)
 			look_at(driver, pair);
 		if (driver->server->stopping && wind_up(driver))
 			sim_server_stopped();
-		for (uint32_t worker = 0; worker < SIM_WORKERS && !driver->server->stopping;
-			worker++)
-			serve(driver, worker);
-		sim_event_wait(&driver->server->control,
-			driver->lease_timeout ? sim_now() + driver->lease_timeout / 8 : SIM_NEVER);
+		for (uint32_t i = 0; i < SIM_REQUESTS && !driver->server->stopping; i++)
+			serve(driver, i);
+		sim_event_wait(&driver->server->control, next_look(driver));
 	}
 }
 
@@ -865,6 +974,7 @@ struct sim_server *sim_server_start(void)
 	driver->interval = intervals[sim_below(sizeof(intervals) / sizeof(intervals[0]))];
 	/* Long enough for one worker to take all lanes, which takes transactions. */
 	driver->lease_timeout = sim_one_in(4) ? 3000 + sim_below(3000) + 12 * sim_disk.lag : 0;
+	driver->grace = 2000 + sim_below(4000);
 	driver->pool.last = &driver->pool.tasks;
 	sim_spawn("control", 0, run_control, driver);
 	sim_spawn("committer", 0, run_committer, driver);
@@ -879,8 +989,8 @@ void sim_server_died(struct sim_server *server)
 	server->alive = false;
 	sim_disk_crash();
 	sim_wake_sleepers();
-	for (uint32_t worker = 0; worker < SIM_WORKERS; worker++) {
-		struct sim_request *request = sim_request_of(worker);
+	for (uint32_t i = 0; i < SIM_REQUESTS; i++) {
+		struct sim_request *request = sim_request_of(i);
 		if (!request->pending)
 			continue;
 		request->rc = SEGUE_EGONE;
@@ -909,5 +1019,14 @@ void sim_server_cut(struct sim_server *server, uint32_t pair)
 		sim_happened[SIM_CONNECTION_CUT]++;
 		server->driver->place[pair].cut = true;
 	}
+	sim_event_set(&server->control);
+}
+
+void sim_server_lose(struct sim_server *server, uint32_t pair, uint64_t generation)
+{
+	struct place *place = &server->driver->place[pair];
+
+	if (server->alive && has_lease(place, generation))
+		place->cut = true;
 	sim_event_set(&server->control);
 }

@@ -44,11 +44,15 @@ struct sim_request {
 	const struct sim_states *states; /* OFFER: after step - 1 */
 	const struct sim_kept *kept;
 	const struct sim_token *restore;
-	bool probe; /* not a holder's: it is not to wait for the lane */
+	bool take;        /* the first attach of a newer handle */
+	uint64_t lease;   /* RESTORE: given up for it; SIM_DETACH: given back. A generation */
+	int64_t deadline; /* it waits no longer for the lane; 0: as long as it takes */
+	uint64_t owner;   /* the handle that asks: the oracle's, not told to anybody */
 
 	/* The answer. */
 	bool granting;
-	int rc; /* SEGUE_EGONE: the server died */
+	bool ended_one; /* a lease has ended for it */
+	int rc;         /* SEGUE_EGONE: the server died */
 	uint64_t first;
 	uint8_t fresh[SEGUE_TOKEN_BYTES];
 	const struct segue_ring_header *ring;
@@ -74,12 +78,16 @@ void sim_server_stop(struct sim_server *server);
 void sim_doorbell(struct sim_server *server, uint32_t pair);
 /* The server loses the connection of one lease; a fault. */
 void sim_server_cut(struct sim_server *server, uint32_t pair);
+/* The worker has lost it, and the server will see that. */
+void sim_server_lose(struct sim_server *server, uint32_t pair, uint64_t generation);
 
 /* The workers' processes as the server sees them (worker.c). */
 bool sim_process_alive(int64_t pid);
-/* The i-th worker's socket. */
-struct sim_request *sim_request_of(uint32_t worker);
 int64_t sim_pid_of(uint32_t worker);
+/* The i-th socket of SIM_REQUESTS: a thread's; its process; and what the server knows of that. */
+struct sim_request *sim_request_of(uint32_t i);
+int64_t sim_process_asking(uint32_t i);
+struct segue_holder sim_holder_asking(uint32_t i);
 /* It has ended in order: its process exits (main.c). */
 void sim_server_stopped(void);
 /* Storage failed: somebody will start the server again (main.c). */

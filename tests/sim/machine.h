@@ -63,6 +63,21 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 	X(DISK_FAILED, "disk failed")                                                              \
 	X(LEASE_TIMEOUT, "lease ended by its timeout")                                             \
 	X(LATE_COMMIT, "commit by a worker that was fenced meanwhile")                             \
+	X(TAKEN, "lane taken over by a newer handle")                                              \
+	X(TAKEN_OPEN, "... while the older one had an open batch")                                 \
+	X(TAKEN_ASLEEP, "... while the older one slept")                                           \
+	X(TAKEN_LOST, "... while the older one's server was gone")                                 \
+	X(TAKEN_SEEN, "older handle learns it")                                                    \
+	X(TAKEN_OFFER, "older handle's last commit offered by the newer one")                      \
+	X(TAKEN_OFFER_REFUSED, "... and refused")                                                  \
+	X(TAKE_LOST_SERVER, "server lost during a takeover")                                       \
+	X(TAKE_LATE_COMMIT, "commit by an older handle during a takeover")                         \
+	X(RESUMED, "lane gone on with, without an offer")                                          \
+	X(RESUME_REFUSED, "... and refused")                                                       \
+	X(RESUME_WAITED, "... after a wait for the end of a lost connection")                      \
+	X(BUSY, "lane asked for in vain: busy")                                                    \
+	X(BUSY_UNKNOWN, "lane of a holder that cannot be looked up asked for")                     \
+	X(GRACE_OVER, "reservation of such a holder ended")                                        \
 	X(OFFER_TAKEN, "offer taken")                                                              \
 	X(OFFER_TWICE, "offer made twice")                                                         \
 	X(OFFER_OLD_TOKEN, "offer with an old token")                                              \

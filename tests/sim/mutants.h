@@ -17,6 +17,9 @@
 	X(carry_reused, "the next lease gets the carry of the last one")                           \
 	X(wake_without_fence, "sleeper and waker store, then load, without a fence between")       \
 	X(resume_takes, "going on after a lost server takes a lane that somebody holds")           \
+	X(no_offer_before_taking, "a lane is taken before what an older handle has is offered")    \
+	X(mark_forgotten, "a grant that comes late makes good a handle whose lane was taken")      \
+	X(last_to_hear_wins, "of two handles that take at once, the last to hear of it is newer")  \
 	X(unknown_is_same, "holders of which nothing is known are taken for one process")          \
 	X(token_fillers_position, "an image takes the filler's position, not the commit's")
 

@@ -15,6 +15,7 @@ struct node {
 
 struct line {
 	bool sent, rollback;
+	struct sim_owner owner;
 	uint64_t granted;
 	uint64_t next; /* the batch to be delivered */
 	/*
@@ -51,8 +52,8 @@ void sim_oracle_begin(void)
 
 /* ---- Grants --------------------------------------------------------------------------------- */
 
-void sim_oracle_granted(
-	uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step, bool rollback)
+void sim_oracle_granted(uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step,
+	bool rollback, struct sim_owner owner)
 {
 	sim_check(generation > 0 && generation < GENERATIONS, "generation", "pair %u: %llu", pair,
 		(unsigned long long)generation);
@@ -66,6 +67,7 @@ void sim_oracle_granted(
 	memset(*line, 0, sizeof(**line));
 	(*line)->granted = (*line)->next = step;
 	(*line)->rollback = rollback;
+	(*line)->owner = owner;
 	(*line)->finals_from = rollback ? step : 0;
 	if (step > 0)
 		memcpy((*line)->after, line_of(pair, parent)->after,
@@ -76,6 +78,50 @@ void sim_oracle_granted(
 		sim_check((*line)->after[t] != NULL, "gap",
 			"pair %u: granted at step %llu, but %llu was not committed", pair,
 			(unsigned long long)step, (unsigned long long)t);
+}
+
+bool sim_oracle_all_of(uint32_t pair, uint64_t from, uint64_t to, uint64_t handle)
+{
+	for (uint64_t g = from; g <= to && pairs[pair].line[g]; g++) {
+		const struct line *line = line_of(pair, g);
+		if (line->owner.handle != handle || (g > from && line->rollback))
+			return false;
+	}
+	return true;
+}
+
+int64_t sim_oracle_process_after(uint32_t pair, uint64_t generation)
+{
+	const struct line *next = pairs[pair].line[generation + 1];
+
+	return next ? next->owner.process : 0;
+}
+
+int64_t sim_oracle_process(uint32_t pair)
+{
+	const struct sim_disk_lane *stored = &sim_disk.lane[pair];
+
+	return stored->exists ? line_of(pair, stored->record.generation)->owner.process : 0;
+}
+
+void sim_oracle_continues(
+	uint32_t pair, uint64_t generation, uint64_t from, uint64_t step, bool unknown)
+{
+	const struct line *line = line_of(pair, generation), *old = line_of(pair, from);
+
+	for (uint64_t g = from + 1; g <= generation; g++) {
+		const struct line *between = line_of(pair, g);
+		if (between->rollback || (unknown && between->owner.process != old->owner.process))
+			return;
+	}
+	sim_check(line->granted >= step, "lost",
+		"pair %u: lease %llu had committed %llu batches, taken over at step %llu", pair,
+		(unsigned long long)from, (unsigned long long)step,
+		(unsigned long long)line->granted);
+	for (uint64_t t = 0; t < step; t++)
+		sim_check(line->after[t] == old->after[t], "lost",
+			"pair %u: batch %llu of lease %llu is another one after the takeover", pair,
+			(unsigned long long)t, (unsigned long long)from);
 }
 
 void sim_oracle_sent(uint32_t pair, uint64_t generation, uint64_t step)
@@ -142,8 +188,14 @@ void sim_oracle_withdrawn(uint32_t pair, uint64_t generation, uint64_t step)
 void sim_oracle_acknowledged(uint32_t pair, uint64_t generation, uint64_t step)
 {
 	const struct sim_disk_lane *stored = &sim_disk.lane[pair];
+	const struct line *line = line_of(pair, stored->record.generation);
 
-	sim_check(stored->record.generation == generation && stored->record.position->step >= step,
+	/* It may just have been taken over, with all that it had committed. */
+	for (uint64_t g = generation + 1; g <= stored->record.generation; g++)
+		if (line_of(pair, g)->rollback)
+			return;
+	sim_check(stored->record.position->step >= step &&
+			  line->after[step - 1] == line_of(pair, generation)->after[step - 1],
 		"acknowledged", "pair %u: durable to %llu it says, but %llu is on disk", pair,
 		(unsigned long long)step,
 		(unsigned long long)(stored->exists ? stored->record.position->step : 0));

@@ -14,9 +14,27 @@
 
 void sim_oracle_begin(void);
 
+/* Whom a grant is for: a handle, and its process. */
+struct sim_owner {
+	uint64_t handle;
+	int64_t process;
+};
+
 /* A grant was decided on; it continues the line of `parent` (0: none) at `step`. */
-void sim_oracle_granted(
-	uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step, bool rollback);
+void sim_oracle_granted(uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step,
+	bool rollback, struct sim_owner owner);
+/* Whether no other handle, and no restore, got the lane from grant `from` to grant `to`. */
+bool sim_oracle_all_of(uint32_t pair, uint64_t from, uint64_t to, uint64_t handle);
+/* The process that the lane was granted to next after `generation`; 0: none. */
+int64_t sim_oracle_process_after(uint32_t pair, uint64_t generation);
+/* The same of the last grant, as far as the disk knows. */
+int64_t sim_oracle_process(uint32_t pair);
+/*
+ * A newer handle took the lane of an older one, which had committed the batches below `step` under
+ * the lease `from`: they count. `unknown`: unless another process came between.
+ */
+void sim_oracle_continues(
+	uint32_t pair, uint64_t generation, uint64_t from, uint64_t step, bool unknown);
 /* It is sent to a worker: it must be on disk, and new. */
 void sim_oracle_sent(uint32_t pair, uint64_t generation, uint64_t step);
 /* A batch with these states in was handed out. */

@@ -13,7 +13,9 @@
 #include "core/track.h"
 #include "core/wait.h"
 
-#define VIEWS 12
+#define VIEWS   12
+#define HANDLES (SIM_PAIRS + 2)
+#define TIMEOUT 2000
 
 /* What user code still looks at: a slot, and perhaps a buffer of the carry. */
 struct view {
@@ -25,48 +27,78 @@ struct view {
 	uint8_t *slot_was, *buffer_was;
 };
 
-/* A lane of one group in the hands of a process. */
+/* A lane of one group in the hands of a thread: what lib/client calls a lane. */
 struct handle {
-	bool used, attached, broken; /* broken: fenced, or its server is gone */
+	bool used;
+	bool attached; /* has, or had, a lease: what the library asks by itself goes on with it */
+	bool broken;   /* it is fenced, or its server or connection is lost */
+	bool asleep;
+	bool late; /* a newer lease had come, and perhaps gone, when it heard of its own */
 	uint32_t pair;
+	uint64_t id;
 	struct sim_server *server; /* that granted the lease */
 	struct segue_track track;
-	uint8_t token[SEGUE_TOKEN_BYTES];
-	bool has_token;
-	bool rung; /* the server has been rung since a batch came or went */
-	struct sim_kept *kept, **kept_tail;
+	unsigned unanswered; /* grants of its own that may lie between this one and the next */
+	bool rung;           /* the server has been rung since a batch came or went */
 	struct sim_states in[SIM_ROWS]; /* of the open batch */
 	struct view view[VIEWS];
+
+	/* With the process's lock: for newer handles of the lane (takeover.h). */
+	bool listed; /* its lease is in the list */
+	bool taken;  /* a newer handle has the lane: its next step says so, and asks nobody */
+	uint8_t token[SEGUE_TOKEN_BYTES];
+	struct sim_kept *kept, **kept_tail;
+	bool offered; /* by a newer handle: what it commits after that may not count */
+	uint64_t offered_to;
+};
+
+struct lease_token {
+	uint64_t generation; /* 0: none */
+	uint8_t bytes[SEGUE_TOKEN_BYTES];
+};
+
+struct thread {
+	struct worker *process;
+	struct sim_request request;
+	struct sim_event event; /* its socket, and all else that it waits for */
+	bool restores;          /* has asked for it: lanes that have ended may begin again */
+	bool must_not_ask;      /* it is the turn of a handle whose lane a newer one has */
+	struct handle handle[HANDLES];
 };
 
 struct worker {
 	bool alive;
+	bool unknown; /* to the server: its pid means nothing there */
 	int64_t pid;
-	struct sim_request request;
-	struct sim_event event; /* its socket, and all else that a process waits for */
-	struct handle handle[SIM_PAIRS];
+	uint32_t threads;
+	pthread_mutex_t lock;       /* of the list of its leases */
+	uint64_t newest[SIM_PAIRS]; /* the newest lease of any of its handles */
+	struct thread thread[SIM_THREADS];
 };
 
 static struct {
 	struct worker worker[SIM_WORKERS];
 	int64_t pids;
-	struct sim_server *server; /* NULL: down */
-	bool owned[SIM_PAIRS], done[SIM_PAIRS];
-	uint64_t restore[SIM_PAIRS], restored[SIM_PAIRS];     /* asked for, done */
-	uint64_t committed[SIM_PAIRS];                        /* by whoever has it, the last time */
-	struct sim_token token[SIM_PAIRS];                    /* newest checkpoint */
-	struct sim_token older[SIM_PAIRS];                    /* one from before the last restore */
-	uint8_t lease_token[SIM_PAIRS][2][SEGUE_TOKEN_BYTES]; /* of the last lease; of one before */
+	uint64_t handles;              /* made so far */
+	struct sim_server *server;     /* NULL: down */
+	uint32_t wanted_by[SIM_PAIRS]; /* so many handles */
+	bool done[SIM_PAIRS];
+	uint64_t restore[SIM_PAIRS], restored[SIM_PAIRS]; /* asked for, done */
+	uint64_t committed[SIM_PAIRS];                    /* by whoever has it, the last time */
+	struct sim_token token[SIM_PAIRS];                /* newest checkpoint */
+	struct sim_token older[SIM_PAIRS];                /* one from before the last restore */
+	struct lease_token lease_token[SIM_PAIRS][2];     /* of the last lease; of one before */
 	struct sim_token restore_to[SIM_PAIRS];
 	uint32_t patience; /* views are kept for about so many steps */
-	bool waits_durable;
+	bool waits_durable, some_unknown;
 } all;
 
 /* Server or pool of lanes changed. */
 static void announce(void)
 {
 	for (unsigned i = 0; i < SIM_WORKERS; i++)
-		sim_event_set(&all.worker[i].event);
+		for (unsigned k = 0; k < SIM_THREADS; k++)
+			sim_event_set(&all.worker[i].thread[k].event);
 }
 
 static struct sim_lane_truth *truth_of(uint32_t pair)
@@ -211,21 +243,66 @@ static void release_all(struct handle *handle)
 /* ---- Talking to the server ------------------------------------------------------------------ */
 
 /* Asks this server, and waits for its answer. */
-static int ask(struct worker *worker, struct sim_server *server)
+static int ask(struct thread *thread, struct sim_server *server)
 {
-	struct sim_request *request = &worker->request;
+	struct sim_request *request = &thread->request;
 
+	sim_check(!thread->must_not_ask, "asks",
+		"pair %u: lease %llu was taken over, it asks for more", request->pair,
+		(unsigned long long)thread->process->newest[request->pair]);
 	if (!server->alive)
 		return SEGUE_EGONE;
-	request->event = &worker->event;
+	request->event = &thread->event;
 	request->serial++;
-	request->granting = false;
+	request->granting = request->ended_one = false;
 	request->rc = 0;
 	request->pending = true;
 	sim_event_ring(&server->control);
 	while (request->pending)
-		sim_event_wait(&worker->event, SIM_NEVER);
+		sim_event_wait(&thread->event, SIM_NEVER);
 	return request->rc;
+}
+
+/* A new question about the handle's lane. */
+static struct sim_request *question(
+	struct thread *thread, const struct handle *handle, enum segue_attach_mode mode)
+{
+	struct sim_request *request = &thread->request;
+	uint64_t serial = request->serial;
+
+	*request = (struct sim_request){.serial = serial,
+		.kind = SIM_ATTACH,
+		.pair = handle->pair,
+		.mode = mode,
+		.owner = handle->id};
+	return request;
+}
+
+/* As segue_lease_request(): a grant whose answer never came is one of the handle's own. */
+static int ask_for_lease(struct thread *thread, struct handle *handle, struct sim_server *server)
+{
+	handle->unanswered++;
+	int rc = ask(thread, server);
+	if (rc == 0 || rc == SEGUE_EFENCED || rc == SEGUE_EBUSY)
+		handle->unanswered--;
+	return rc;
+}
+
+static int give_back(struct thread *thread, const struct handle *handle, struct sim_server *server,
+	uint64_t lease)
+{
+	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_NONE);
+
+	request->kind = SIM_DETACH;
+	request->lease = lease;
+	return ask(thread, server);
+}
+
+/* Gives back what was just granted. */
+static int decline(struct thread *thread, struct handle *handle, struct sim_server *server)
+{
+	handle->unanswered++;
+	return give_back(thread, handle, server, thread->request.generation);
 }
 
 static void forget_kept(struct handle *handle, uint64_t below)
@@ -239,192 +316,489 @@ static void forget_kept(struct handle *handle, uint64_t below)
 		handle->kept_tail = &handle->kept;
 }
 
-static void take_over(struct worker *worker, struct handle *handle, struct sim_server *server)
-{
-	const struct sim_request *request = &worker->request;
+/* ---- The leases of a process: as lib/client/takeover.c -------------------------------------- */
 
-	segue_track_init(&handle->track, request->ring, request->carry, request->page,
-		sim_world.spec.depth, request->generation, request->first);
-	memcpy(all.lease_token[handle->pair][1], all.lease_token[handle->pair][0],
-		SEGUE_TOKEN_BYTES);
-	memcpy(all.lease_token[handle->pair][0], request->fresh, SEGUE_TOKEN_BYTES);
-	memcpy(handle->token, request->fresh, SEGUE_TOKEN_BYTES);
-	handle->has_token = true;
-	handle->attached = true;
-	handle->broken = handle->rung = false;
-	handle->server = server;
-	sim_trace("pair %u: attached, generation %llu, step %llu", handle->pair,
-		(unsigned long long)request->generation, (unsigned long long)request->first);
+/* The newest other handle of the lane that has a lease; with the lock. */
+static struct handle *other_listed(struct worker *process, const struct handle *handle)
+{
+	struct handle *newest = NULL;
+
+	for (unsigned k = 0; k < process->threads; k++) {
+		for (unsigned i = 0; i < HANDLES; i++) {
+			struct handle *other = &process->thread[k].handle[i];
+			if (other->used && other->listed && other != handle &&
+				other->pair == handle->pair &&
+				(!newest || other->track.generation > newest->track.generation))
+				newest = other;
+		}
+	}
+	return newest;
 }
 
-/* Offers what was committed last to a server that does not know of it. */
-static int offer(struct worker *worker, struct handle *handle, struct sim_server *server)
+static void count_taken(const struct handle *older)
 {
-	struct sim_states states[SIM_ROWS];
-	uint64_t step = handle->track.committed;
-	const uint8_t *carry = (const uint8_t *)handle->track.carry;
-
-	if (step > 0)
-		for (uint32_t row = 0; row < truth_of(handle->pair)->rows[step - 1]; row++)
-			sim_buffer_get(carry + segue_carry_offset(&sim_world.geometry, step - 1),
-				row, &states[row]);
-	worker->request.mode = SEGUE_ATTACH_OFFER;
-	memcpy(worker->request.token, handle->token, SEGUE_TOKEN_BYTES);
-	worker->request.step = step;
-	worker->request.generation = handle->track.generation;
-	worker->request.states = states;
-	worker->request.kept = handle->kept;
-	return ask(worker, server);
+	sim_happened[SIM_TAKEN]++;
+	sim_happened[SIM_TAKEN_OPEN] += segue_track_open(&older->track);
+	sim_happened[SIM_TAKEN_ASLEEP] += older->asleep;
+	sim_happened[SIM_TAKEN_LOST] += older->server != all.server;
 }
 
-static void check_offered(const struct worker *worker, const struct handle *handle)
+/* `handle` has the lane: the older ones have lost it. False: it is the one that has lost it. */
+static bool mark_older(struct thread *thread, struct handle *handle, bool first)
 {
-	sim_check(worker->request.first == handle->track.committed, "lost",
-		"pair %u: %llu committed, resumed at %llu", handle->pair,
-		(unsigned long long)handle->track.committed,
-		(unsigned long long)worker->request.first);
+	struct worker *process = thread->process;
+	struct handle *other;
+
+	while ((other = other_listed(process, handle))) {
+		if (other->track.generation > handle->track.generation &&
+			!SEGUE_MUTANT(last_to_hear_wins)) {
+			handle->taken = true;
+			return false;
+		}
+		sim_check(first, "thrown_out",
+			"pair %u: lease %llu ends %llu, and is not a first one", handle->pair,
+			(unsigned long long)handle->track.generation,
+			(unsigned long long)other->track.generation);
+		count_taken(other);
+		other->listed = false;
+		other->taken = true;
+		announce(); /* it may wait for another server */
+	}
+	return true;
 }
 
-/* The same offer once more, after it was taken: whoever makes it, it is one too many. */
-static void offer_again(struct worker *worker, struct handle *handle, struct sim_server *server,
-	const uint8_t *token)
+static bool is_unfenced(const struct handle *handle)
 {
-	sim_happened[SIM_OFFER_TWICE]++;
-	memcpy(worker->request.token, token, SEGUE_TOKEN_BYTES);
-	worker->request.probe = true;
-	int rc = ask(worker, server);
-	worker->request.probe = false;
-	sim_check(rc != 0, "offer_twice", "pair %u: the offer of step %llu is taken twice",
-		handle->pair, (unsigned long long)worker->request.step);
-	handle->broken = true; /* asking has ended the lease */
-}
-
-/* What a process says that has got hold of the token of an earlier lease. */
-static void offer_old_token(struct worker *worker, uint32_t pair, struct sim_server *server)
-{
-	static const uint8_t none[SEGUE_TOKEN_BYTES];
-	struct sim_states states[SIM_ROWS] = {0};
-	struct sim_request *request = &worker->request;
-
-	if (memcmp(all.lease_token[pair][1], none, SEGUE_TOKEN_BYTES) == 0)
-		return;
-	sim_happened[SIM_OFFER_OLD_TOKEN]++;
-	request->mode = SEGUE_ATTACH_OFFER;
-	memcpy(request->token, all.lease_token[pair][1], SEGUE_TOKEN_BYTES);
-	request->step = all.committed[pair];
-	request->states = states;
-	request->kept = NULL;
-	request->probe = true;
-	int rc = ask(worker, server);
-	request->probe = false;
-	sim_check(rc != 0, "old_token", "pair %u: an offer with an old token is taken", pair);
+	return handle->attached && !handle->taken &&
+	       atomic_load(&handle->track.page->generation) == handle->track.generation;
 }
 
 /*
- * Resumes without an offer: none may be made, or it was refused because a grant that answered an
- * earlier one never came. Then what was offered is on disk.
+ * The next server will say that it is over: another handle of its process has got the lane since,
+ * or it cannot be looked up, and is too late.
  */
-static int resume(struct worker *worker, struct handle *handle, struct sim_server *server)
+static bool is_too_late(const struct worker *process, const struct handle *handle)
 {
-	const struct segue_lane_record *stored = &sim_disk.lane[handle->pair].record;
-	const struct segue_track *track = &handle->track;
-	bool mine = handle->has_token && handle->server != server && stored->held &&
-		    stored->holder.pid == worker->pid &&
-		    atomic_load(&track->page->generation) == track->generation;
+	bool given_up =
+		sim_oracle_process_after(handle->pair, handle->track.generation) == process->pid;
 
-	handle->has_token = false;
-	worker->request.mode = SEGUE_ATTACH_RESUME;
-	int rc = ask(worker, server);
-	if (rc == 0 && mine)
-		check_offered(worker, handle);
+	return !handle->server->alive && (process->unknown || given_up);
+}
+
+/* Nobody else may have a lease of the lane that is not fenced. */
+static void check_alone(const struct worker *process, const struct handle *handle)
+{
+	if (!is_unfenced(handle) || is_too_late(process, handle))
+		return;
+	for (unsigned i = 0; i < SIM_WORKERS * SIM_THREADS * HANDLES; i++) {
+		const struct worker *of = &all.worker[i / HANDLES / SIM_THREADS];
+		const struct handle *other =
+			&of->thread[i / HANDLES % SIM_THREADS].handle[i % HANDLES];
+		sim_check(!of->alive || !other->used || other == handle ||
+				  other->pair != handle->pair || !is_unfenced(other) ||
+				  is_too_late(of, other),
+			"two_holders", "pair %u: leases %llu and %llu are both good", handle->pair,
+			(unsigned long long)other->track.generation,
+			(unsigned long long)handle->track.generation);
+	}
+}
+
+static void note_token(const struct sim_request *request)
+{
+	struct lease_token *latest = all.lease_token[request->pair];
+	bool older = request->generation < latest[0].generation; /* it hears of it late */
+
+	if (!older)
+		latest[1] = latest[0];
+	latest[older].generation = request->generation;
+	memcpy(latest[older].bytes, request->fresh, SEGUE_TOKEN_BYTES);
+}
+
+/* The lease is the handle's. False: a newer handle of the process has got another one meanwhile. */
+static bool adopt_lease(struct thread *thread, struct handle *handle, struct sim_server *server)
+{
+	const struct sim_request *request = &thread->request;
+
+	pthread_mutex_lock(&thread->process->lock);
+	if (SEGUE_MUTANT(mark_forgotten))
+		handle->taken = false;
+	if (!handle->taken) {
+		segue_track_init(&handle->track, request->ring, request->carry, request->page,
+			sim_world.spec.depth, request->generation, request->first);
+		note_token(request);
+		memcpy(handle->token, request->fresh, SEGUE_TOKEN_BYTES);
+		forget_kept(handle, SEGUE_NEVER);
+		bool first = !handle->attached;
+		handle->attached = true;
+		handle->broken = handle->rung = false;
+		handle->server = server;
+		handle->unanswered = 0;
+		handle->offered = false;
+		handle->listed = mark_older(thread, handle, first);
+		handle->late = request->generation < thread->process->newest[handle->pair];
+		if (!handle->late)
+			thread->process->newest[handle->pair] = request->generation;
+	}
+	bool mine = handle->listed;
+	if (mine)
+		check_alone(thread->process, handle);
+	pthread_mutex_unlock(&thread->process->lock);
+	sim_trace("pair %u: attached, generation %llu, step %llu%s", handle->pair,
+		(unsigned long long)request->generation, (unsigned long long)request->first,
+		mine ? "" : ", and taken already");
+	return mine;
+}
+
+/* What an older handle has to offer, as a newer one of another thread finds it. */
+struct offer {
+	uint64_t step, generation;
+	uint8_t token[SEGUE_TOKEN_BYTES];
+	struct sim_states states[SIM_ROWS];
+	struct sim_kept *kept;
+	bool over;           /* then it may have committed what does not count */
+	uint64_t must_count; /* batches below that */
+};
+
+/*
+ * With the lock. The word is looked at, not the handle's own count: its thread may commit just now.
+ * The buffer before that batch stays as it is while that thread uses up what is in its ring.
+ */
+static void read_offer(const struct handle *older, struct offer *out)
+{
+	const struct segue_track *track = &older->track;
+	struct sim_kept **tail = &out->kept;
+
+	*out = (struct offer){.generation = track->generation};
+	/* pairs with segue_track_commit (core/track.c) */
+	out->step = segue_load_acquire(&track->carry->committed);
+	/* pairs with segue_carry_fence (lane/carry.c) */
+	bool fenced = segue_load_acquire(&track->page->generation) != track->generation;
+	out->over = fenced || older->late;
+	memcpy(out->token, older->token, SEGUE_TOKEN_BYTES);
+	if (out->step > 0)
+		for (uint32_t row = 0; row < truth_of(older->pair)->rows[out->step - 1]; row++)
+			sim_buffer_get(
+				(const uint8_t *)track->carry +
+					segue_carry_offset(&sim_world.geometry, out->step - 1),
+				row, &out->states[row]);
+	for (const struct sim_kept *kept = older->kept; kept && kept->step < out->step;
+		kept = kept->next) {
+		*tail = malloc(sizeof(**tail));
+		**tail = *kept;
+		(*tail)->next = NULL;
+		tail = &(*tail)->next;
+	}
+}
+
+static int make_offer(struct thread *thread, struct handle *handle, struct sim_server *server,
+	const struct offer *offer)
+{
+	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_OFFER);
+
+	memcpy(request->token, offer->token, SEGUE_TOKEN_BYTES);
+	request->step = offer->step;
+	request->generation = offer->generation;
+	request->states = offer->states;
+	request->kept = offer->kept;
+	return ask_for_lease(thread, handle, server);
+}
+
+/* The offer was accepted: the lease that it was of is over. */
+static void mark_offered(struct thread *thread, const struct handle *handle, const uint8_t *token)
+{
+	struct worker *process = thread->process;
+
+	pthread_mutex_lock(&process->lock);
+	struct handle *other = other_listed(process, handle);
+	if (other && memcmp(other->token, token, SEGUE_TOKEN_BYTES) == 0) {
+		count_taken(other);
+		other->listed = false;
+		other->taken = true;
+		if (thread->request.generation > process->newest[handle->pair])
+			process->newest[handle->pair] = thread->request.generation;
+		announce();
+	}
+	pthread_mutex_unlock(&process->lock);
+}
+
+/* What an older handle has committed is with this server before the newer one takes the lane. */
+static int settle(struct thread *thread, struct handle *handle, bool take,
+	struct sim_server *server, struct offer *older)
+{
+	pthread_mutex_lock(&thread->process->lock);
+	struct handle *other = other_listed(thread->process, handle);
+	bool there = other && other->server == server;
+	if (other) {
+		read_offer(other, older);
+		older->must_count = other->offered ? other->offered_to : older->step;
+		other->offered_to = older->must_count;
+		other->offered = !there;
+	}
+	pthread_mutex_unlock(&thread->process->lock);
+	if (!other || there || SEGUE_MUTANT(no_offer_before_taking))
+		return other && !take ? SEGUE_EBUSY : 0;
+	if (!take)
+		return SEGUE_EBUSY;
+	int rc = make_offer(thread, handle, server, older);
+	sim_happened[SIM_TAKEN_OFFER_REFUSED] += rc == SEGUE_EFENCED;
+	if (rc)
+		return rc == SEGUE_EFENCED ? 0 : rc;
+	sim_check(thread->request.first == older->step, "lost", "pair %u: %llu offered, got %llu",
+		handle->pair, (unsigned long long)older->step,
+		(unsigned long long)thread->request.first);
+	sim_happened[SIM_TAKEN_OFFER]++;
+	mark_offered(thread, handle, older->token);
+	rc = decline(thread, handle, server);
+	sim_happened[SIM_TAKE_LOST_SERVER] += rc == SEGUE_EGONE;
 	return rc;
 }
 
-static int go_back(struct worker *worker, struct handle *handle, struct sim_server *server)
+/* ---- Attaching ------------------------------------------------------------------------------ */
+
+/* The same offer once more, after it was taken: whoever makes it, it is one too many. */
+static void offer_again(struct thread *thread, struct handle *handle, struct sim_server *server,
+	const struct offer *offer)
+{
+	unsigned unanswered = handle->unanswered;
+
+	sim_happened[SIM_OFFER_TWICE]++;
+	int rc = make_offer(thread, handle, server, offer);
+	sim_check(rc != 0, "offer_twice", "pair %u: the offer of step %llu is taken twice",
+		handle->pair, (unsigned long long)offer->step);
+	handle->unanswered = unanswered;
+}
+
+/* What a process says that has got hold of the token of an earlier lease. */
+static void offer_old_token(
+	struct thread *thread, const struct handle *handle, struct sim_server *server)
+{
+	struct sim_states states[SIM_ROWS] = {0};
+	uint32_t pair = handle->pair;
+
+	if (all.lease_token[pair][1].generation == 0)
+		return;
+	sim_happened[SIM_OFFER_OLD_TOKEN]++;
+	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_OFFER);
+	memcpy(request->token, all.lease_token[pair][1].bytes, SEGUE_TOKEN_BYTES);
+	request->step = all.committed[pair];
+	request->generation = all.lease_token[pair][1].generation;
+	request->states = states;
+	int rc = ask(thread, server);
+	sim_check(rc != 0, "old_token", "pair %u: an offer with an old token is taken", pair);
+}
+
+/* Takes the lane again where it was left. */
+static int offer(struct thread *thread, struct handle *handle, struct sim_server *server)
+{
+	struct offer own;
+
+	pthread_mutex_lock(&thread->process->lock);
+	read_offer(handle, &own);
+	pthread_mutex_unlock(&thread->process->lock);
+	sim_check(own.step == handle->track.committed, "lost", "pair %u: word %llu, committed %llu",
+		handle->pair, (unsigned long long)own.step,
+		(unsigned long long)handle->track.committed);
+	int rc = make_offer(thread, handle, server, &own);
+	if (rc)
+		return rc;
+	sim_check(thread->request.first == own.step, "lost", "pair %u: %llu offered, got %llu",
+		handle->pair, (unsigned long long)own.step,
+		(unsigned long long)thread->request.first);
+	sim_happened[SIM_OFFER_TAKEN]++;
+	if (!adopt_lease(thread, handle, server))
+		return decline(thread, handle, server);
+	if (sim_one_in(8))
+		offer_again(thread, handle, server, &own);
+	return 0;
+}
+
+/*
+ * Without an offer: none may be made, or it was refused because the server has taken what the lane
+ * had committed, or because a grant that answered an earlier one never came. Then the lane is where
+ * it was left, and nobody has had it since; or it is lost.
+ */
+static int resume(struct thread *thread, struct handle *handle, struct sim_server *server)
+{
+	const struct segue_lane_record *stored = &sim_disk.lane[handle->pair].record;
+	const struct segue_track *track = &handle->track;
+	bool mine = handle->server != server && stored->held &&
+		    atomic_load(&track->page->generation) == track->generation;
+
+	question(thread, handle, SEGUE_ATTACH_RESUME);
+	int rc = ask_for_lease(thread, handle, server);
+	sim_happened[SIM_RESUME_REFUSED] += rc == SEGUE_EFENCED;
+	sim_happened[SIM_RESUMED] += rc == 0;
+	sim_check(rc != SEGUE_EFENCED || thread->process->unknown ||
+			  !sim_oracle_all_of(
+				  handle->pair, track->generation, SEGUE_NEVER, handle->id),
+		"resume_refused", "pair %u: nobody has had it since lease %llu", handle->pair,
+		(unsigned long long)track->generation);
+	if (rc)
+		return rc;
+	uint64_t got = thread->request.generation, between = got - track->generation - 1;
+	mine = mine && sim_oracle_all_of(handle->pair, track->generation, got, handle->id);
+	bool same = thread->request.first == track->committed && between <= handle->unanswered;
+	sim_check(same || !mine, "lost", "pair %u: %llu committed, resumed at %llu", handle->pair,
+		(unsigned long long)track->committed, (unsigned long long)thread->request.first);
+	if (same && adopt_lease(thread, handle, server))
+		return 0;
+	rc = decline(thread, handle, server);
+	return rc ? rc : SEGUE_EFENCED;
+}
+
+/* What the library does by itself: it never takes. */
+static int recover(struct thread *thread, struct handle *handle, struct sim_server *server)
+{
+	int rc = SEGUE_EFENCED;
+
+	if (handle->server != server || sim_one_in(2))
+		rc = offer(thread, handle, server);
+	if (rc == SEGUE_EFENCED)
+		rc = resume(thread, handle, server);
+	return rc;
+}
+
+static int ask_for_restore(struct thread *thread, struct handle *handle, struct sim_server *server)
 {
 	uint64_t restore = all.restore[handle->pair];
+	struct sim_request *request = &thread->request;
 
-	release_all(handle);
-	worker->request.mode = SEGUE_ATTACH_RESTORE;
-	worker->request.restore = &all.restore_to[handle->pair];
-	int rc = ask(worker, server);
+	request->mode = SEGUE_ATTACH_RESTORE;
+	request->restore = &all.restore_to[handle->pair];
+	thread->restores = true;
+	int rc = ask_for_lease(thread, handle, server);
+	thread->restores = false;
+	all.done[handle->pair] = false; /* it may be on disk, whatever came of it */
+	announce();
 	if (rc == 0)
 		all.restored[handle->pair] = restore;
 	return rc;
 }
 
-static int attach_once(struct worker *worker, struct handle *handle)
+/* A restore over the lease that the handle has. */
+static int go_back(struct thread *thread, struct handle *handle, struct sim_server *server)
 {
-	int rc = SEGUE_EFENCED;
-	bool offered = false;
-
-	while (!all.server)
-		sim_event_wait(&worker->event, SIM_NEVER);
-	struct sim_server *server = all.server;
-	worker->request.kind = SIM_ATTACH;
-	worker->request.pair = handle->pair;
-	if (all.restore[handle->pair] != all.restored[handle->pair]) {
-		rc = go_back(worker, handle, server);
-	} else {
-		/* A server that ended the lease itself refuses. */
-		if (!handle->has_token && sim_one_in(10))
-			offer_old_token(worker, handle->pair, server);
-		if (handle->has_token && (handle->server != server || sim_one_in(4))) {
-			rc = offer(worker, handle, server);
-			if (rc == 0)
-				check_offered(worker, handle);
-			offered = rc == 0;
-		}
-		if (rc == SEGUE_EFENCED)
-			rc = resume(worker, handle, server);
-	}
-	if (rc == 0) {
-		uint8_t token[SEGUE_TOKEN_BYTES];
-		memcpy(token, handle->token, SEGUE_TOKEN_BYTES);
-		forget_kept(handle, SEGUE_NEVER);
-		take_over(worker, handle, server);
-		sim_happened[SIM_OFFER_TAKEN] += offered;
-		if (offered && sim_one_in(8)) {
-			worker->request.kept = NULL;
-			offer_again(worker, handle, server, token);
-		}
-	}
-	return rc;
+	release_all(handle);
+	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_NONE);
+	request->lease = handle->track.generation;
+	request->deadline = sim_now() + TIMEOUT;
+	int rc = ask_for_restore(thread, handle, server);
+	if (rc)
+		return rc;
+	return adopt_lease(thread, handle, server) ? 0 : decline(thread, handle, server);
 }
 
-static void detach(struct worker *worker, struct handle *handle)
+/* The first attach of a handle: the only one that takes. */
+static int attach_first(struct thread *thread, struct handle *handle, struct sim_server *server)
+{
+	bool take = !sim_one_in(12);
+	struct offer older = {0};
+
+	if (sim_one_in(10))
+		offer_old_token(thread, handle, server);
+	int rc = settle(thread, handle, take, server, &older);
+	if (rc)
+		return rc;
+	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_CONTINUE);
+	bool back = all.restore[handle->pair] != all.restored[handle->pair];
+	request->take = take;
+	request->deadline = sim_now() + 1 + sim_below(2 * TIMEOUT);
+	rc = back ? ask_for_restore(thread, handle, server) : ask_for_lease(thread, handle, server);
+	sim_happened[SIM_TAKE_LOST_SERVER] += rc == SEGUE_EGONE && request->ended_one;
+	sim_happened[SIM_BUSY] += rc == SEGUE_EBUSY;
+	if (rc)
+		return rc;
+	if (!back && older.generation && !older.over)
+		sim_oracle_continues(handle->pair, request->generation, older.generation,
+			older.must_count, thread->process->unknown);
+	return adopt_lease(thread, handle, server) ? 0 : decline(thread, handle, server);
+}
+
+/* Nobody has it in hand any more; what was looked at goes with it. */
+static void drop_handle(struct thread *thread, struct handle *handle)
+{
+	release_all(handle);
+	pthread_mutex_lock(&thread->process->lock);
+	all.wanted_by[handle->pair]--;
+	memset(handle, 0, sizeof(*handle));
+	pthread_mutex_unlock(&thread->process->lock);
+	announce();
+}
+
+/* A new handle in the place of a fenced one: old arrays are still looked at. */
+static void begin_anew(struct thread *thread, struct handle *handle)
+{
+	pthread_mutex_lock(&thread->process->lock);
+	handle->listed = handle->attached = handle->broken = false;
+	handle->unanswered = 0;
+	forget_kept(handle, SEGUE_NEVER);
+	pthread_mutex_unlock(&thread->process->lock);
+}
+
+static void attach(struct thread *thread, struct handle *handle)
+{
+	int rc;
+
+	while (!all.server)
+		sim_event_wait(&thread->event, SIM_NEVER);
+	struct sim_server *server = all.server;
+	if (handle->taken) /* while it waited */
+		return;
+	if (!handle->attached) {
+		rc = attach_first(thread, handle, server);
+		if (rc == SEGUE_EBUSY)
+			drop_handle(thread, handle);
+		return;
+	}
+	if (handle->broken) {
+		rc = recover(thread, handle, server);
+		if (rc == SEGUE_EFENCED && !handle->taken)
+			begin_anew(thread, handle);
+		return;
+	}
+	rc = go_back(thread, handle, server);
+	if (rc == SEGUE_EBUSY)
+		begin_anew(thread, handle);
+	else if (rc)
+		handle->broken = true;
+}
+
+/* Its connection is lost, and it is the first to see it. */
+static void lose_connection(struct handle *handle)
+{
+	sim_server_lose(handle->server, handle->pair, handle->track.generation);
+	handle->broken = true;
+}
+
+static void detach(struct thread *thread, struct handle *handle)
 {
 	uint32_t pair = handle->pair;
 
 	release_all(handle);
-	worker->request.kind = SIM_DETACH;
-	worker->request.pair = pair;
-	if (ask(worker, handle->server)) {
+	if (give_back(thread, handle, handle->server, handle->track.generation)) {
 		handle->broken = true;
 		return;
 	}
 	sim_trace("pair %u: detached", pair);
 	if (sim_disk.lane[pair].record.position->step == truth_of(pair)->end)
 		all.done[pair] = true;
-	memset(handle, 0, sizeof(*handle));
-	all.owned[pair] = false;
-	announce();
+	drop_handle(thread, handle);
 }
 
 /*
  * A checkpoint of any lane of any process: of the step it committed last, as far as we know, or of
  * one before that. It may be too early or too late for it.
  */
-static void checkpoint(struct worker *worker, struct sim_server *server)
+static void checkpoint(struct thread *thread, const struct handle *handle)
 {
-	struct sim_request *request = &worker->request;
+	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_NONE);
 	uint32_t pair = sim_below(SIM_PAIRS);
 	uint64_t committed = all.committed[pair], back = sim_below(3);
 
 	request->kind = SIM_CHECKPOINT;
 	request->pair = pair;
 	request->step = committed - (back <= committed ? back : 0);
-	if (ask(worker, server))
+	if (ask(thread, handle->server))
 		return;
 	sim_check(request->image->position->step == request->step, "token",
 		"pair %u: step %llu was asked for", pair, (unsigned long long)request->step);
@@ -517,8 +891,10 @@ static void write_states(struct handle *handle, uint64_t step, struct sim_states
 /* A library looks after its connection while it sleeps. */
 static void sleep_on(struct handle *handle, const _Atomic uint32_t *word, uint32_t seen)
 {
+	handle->asleep = true;
 	sim_sleep_while(&handle->server->alive);
 	segue_wait_word(word, seen, INT64_MAX);
+	handle->asleep = false;
 }
 
 /* As a library at durability = commit. */
@@ -552,7 +928,7 @@ static void wait_durable(struct handle *handle, uint64_t step)
 	}
 }
 
-static void commit(struct handle *handle)
+static void commit(struct thread *thread, struct handle *handle)
 {
 	struct segue_track *track = &handle->track;
 	uint64_t step = track->committed;
@@ -564,6 +940,11 @@ static void commit(struct handle *handle)
 		return;
 	}
 	sim_oracle_commits(handle->pair, track->generation, step, out);
+	pthread_mutex_lock(&thread->process->lock);
+	/* pairs with segue_carry_set_durable (lane/carry.c) */
+	forget_kept(handle, segue_load_acquire(&track->page->durable));
+	keep_ended(handle, step, out);
+	pthread_mutex_unlock(&thread->process->lock);
 	bool over = lease_is_over(find_view(handle, step));
 	int rc = segue_track_commit(track);
 	sim_check(
@@ -575,9 +956,7 @@ static void commit(struct handle *handle)
 	}
 	all.committed[handle->pair] = step + 1;
 	sim_happened[SIM_LATE_COMMIT] += lease_is_over(find_view(handle, step));
-	keep_ended(handle, step, out);
-	/* pairs with segue_carry_set_durable (lane/carry.c) */
-	forget_kept(handle, segue_load_acquire(&track->page->durable));
+	sim_happened[SIM_TAKE_LATE_COMMIT] += handle->taken || handle->offered;
 	sim_progress();
 	if (all.waits_durable && sim_one_in(3))
 		wait_durable(handle, step + 1);
@@ -594,13 +973,13 @@ static bool is_waiting(struct handle *handle)
 	return segue_track_poll(&handle->track) == SEGUE_TRACK_WAIT;
 }
 
-static void sleep_for_batch(struct worker *worker, struct handle *handle)
+static void sleep_for_batch(struct thread *thread, struct handle *handle)
 {
 	struct segue_track *track = &handle->track;
 	uint32_t seen;
 
-	for (unsigned i = 0; i < SIM_PAIRS; i++) {
-		struct handle *other = &worker->handle[i];
+	for (unsigned i = 0; i < HANDLES; i++) {
+		struct handle *other = &thread->handle[i];
 		if (other->used && other != handle && !is_waiting(other))
 			return;
 	}
@@ -614,7 +993,15 @@ static void sleep_for_batch(struct worker *worker, struct handle *handle)
 	segue_track_sleep_end(track);
 }
 
-static void go_on(struct worker *worker, struct handle *handle)
+/* It may find room, or has found it meanwhile. */
+static bool storage_may_work(const struct handle *handle)
+{
+	uint32_t error = atomic_load(&handle->track.page->error);
+
+	return error == 0 || error == (uint32_t)-SEGUE_ENOSPACE;
+}
+
+static void go_on(struct thread *thread, struct handle *handle)
 {
 	switch (segue_track_poll(&handle->track)) {
 	case SEGUE_TRACK_READY:
@@ -624,7 +1011,7 @@ static void go_on(struct worker *worker, struct handle *handle)
 		if (!handle->server->alive)
 			handle->broken = true;
 		else
-			sleep_for_batch(worker, handle);
+			sleep_for_batch(thread, handle);
 		break;
 	case SEGUE_TRACK_HELD:
 		release_some(handle, 2);
@@ -635,7 +1022,7 @@ static void go_on(struct worker *worker, struct handle *handle)
 					  truth_of(handle->pair)->undelivered,
 			"end", "pair %u: ends at %llu", handle->pair,
 			(unsigned long long)handle->track.next);
-		detach(worker, handle);
+		detach(thread, handle);
 		break;
 	case SEGUE_TRACK_ERROR:
 		sim_fail("ring_error", "pair %u: %s", handle->pair, handle->track.ring->error_text);
@@ -643,10 +1030,10 @@ static void go_on(struct worker *worker, struct handle *handle)
 	case SEGUE_TRACK_STORAGE: /* until somebody starts the server again */
 		if (handle->server != all.server)
 			handle->broken = true;
-		else if (atomic_load(&handle->track.page->error) == (uint32_t)-SEGUE_ENOSPACE)
-			sim_stop(sim_now() + 50); /* it may yet find room: asks again */
+		else if (storage_may_work(handle))
+			sim_stop(sim_now() + 50); /* asks again */
 		else
-			sim_event_wait(&worker->event, SIM_NEVER);
+			sim_event_wait(&thread->event, SIM_NEVER);
 		break;
 	case SEGUE_TRACK_FENCED:
 		handle->broken = true;
@@ -661,33 +1048,45 @@ static void verify_some(struct handle *handle)
 			verify(handle, &handle->view[i]);
 }
 
-static void step_lane(struct worker *worker, struct handle *handle)
+static void step_lane(struct thread *thread, struct handle *handle)
 {
 	struct segue_track *track = &handle->track;
 	bool server_gone = handle->attached && !handle->server->alive;
 
 	verify_some(handle);
-	if (all.restore[handle->pair] != all.restored[handle->pair])
-		handle->broken = true;
+	thread->must_not_ask = handle->attached && !handle->late &&
+			       track->generation < thread->process->newest[handle->pair];
+	if (handle->taken) {
+		sim_check(!handle->attached || handle->late || thread->must_not_ask, "taken",
+			"pair %u: lease %llu is the newest, and no handle has it", handle->pair,
+			(unsigned long long)track->generation);
+		sim_happened[SIM_TAKEN_SEEN]++;
+		drop_handle(thread, handle);
+		return;
+	}
 	/* What is left in an old ring may be used up before the worker comes back. */
 	if (server_gone && sim_one_in(8))
 		handle->broken = true;
-	if (handle->broken || !handle->attached) {
+	bool restore = all.restore[handle->pair] != all.restored[handle->pair];
+	if (handle->broken || !handle->attached || restore) {
+		handle->broken |= server_gone;
 		release_some(handle, 8);
-		attach_once(worker, handle);
+		attach(thread, handle);
 		return;
 	}
 	if (segue_track_open(track)) {
-		commit(handle);
+		commit(thread, handle);
 		return;
 	}
 	release_some(handle, all.patience);
 	if (handle->server->alive && sim_one_in(25))
-		checkpoint(worker, handle->server);
+		checkpoint(thread, handle);
 	else if (handle->server->alive && sim_one_in(60))
-		detach(worker, handle);
+		detach(thread, handle);
+	else if (handle->server->alive && sim_one_in(100))
+		lose_connection(handle);
 	else
-		go_on(worker, handle);
+		go_on(thread, handle);
 }
 
 /* ---- Processes ------------------------------------------------------------------------------ */
@@ -697,55 +1096,91 @@ static bool all_done(void)
 	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
 		if (!all.done[pair])
 			return false;
+	for (uint32_t i = 0; i < SIM_REQUESTS; i++)
+		if (all.worker[i / SIM_THREADS].thread[i % SIM_THREADS].restores)
+			return false;
 	return true;
 }
 
-static struct handle *pick_handle(struct worker *worker)
+static struct handle *pick_handle(struct thread *thread)
 {
-	unsigned start = sim_below(SIM_PAIRS);
+	unsigned start = sim_below(HANDLES);
 
-	for (unsigned i = 0; i < SIM_PAIRS; i++) {
-		struct handle *handle = &worker->handle[(start + i) % SIM_PAIRS];
+	for (unsigned i = 0; i < HANDLES; i++) {
+		struct handle *handle = &thread->handle[(start + i) % HANDLES];
 		if (handle->used)
 			return handle;
 	}
 	return NULL;
 }
 
-/* Takes on a lane that nobody has. */
-static struct handle *adopt(struct worker *worker)
+static struct handle *new_handle(struct thread *thread, uint32_t pair)
 {
-	unsigned start = sim_below(SIM_PAIRS);
-
-	for (unsigned i = 0; i < SIM_PAIRS; i++) {
-		uint32_t pair = (start + i) % SIM_PAIRS;
-		if (all.owned[pair] || all.done[pair])
+	for (unsigned i = 0; i < HANDLES; i++) {
+		struct handle *handle = &thread->handle[i];
+		if (handle->used)
 			continue;
-		struct handle *handle = worker->handle;
-		while (handle->used)
-			handle++;
-		*handle = (struct handle){.used = true, .pair = pair};
+		*handle = (struct handle){.used = true, .pair = pair, .id = ++all.handles};
 		handle->kept_tail = &handle->kept;
-		all.owned[pair] = true;
+		all.wanted_by[pair]++;
 		return handle;
 	}
 	return NULL;
 }
 
-static void run_worker(void *arg)
+/* Takes on a lane: one that nobody has, or any. */
+static struct handle *adopt(struct thread *thread, bool any)
 {
-	struct worker *worker = arg;
+	unsigned start = sim_below(SIM_PAIRS);
+
+	for (unsigned i = 0; i < SIM_PAIRS; i++) {
+		uint32_t pair = (start + i) % SIM_PAIRS;
+		if ((any || !all.wanted_by[pair]) && !all.done[pair])
+			return new_handle(thread, pair);
+	}
+	return NULL;
+}
+
+/*
+ * One more handle of a lane that somebody has: of the process itself, most likely when its server
+ * is gone; or of another one.
+ */
+static struct handle *compete(struct thread *thread)
+{
+	const struct thread *of = &thread->process->thread[sim_below(thread->process->threads)];
+	const struct handle *handle = &of->handle[sim_below(HANDLES)];
+	bool lost = handle->used && handle->attached && !handle->server->alive;
+
+	if (handle->used && !handle->taken && sim_one_in(lost ? 12 : 60))
+		return new_handle(thread, handle->pair);
+	uint32_t pair = sim_below(SIM_PAIRS);
+	return !all.done[pair] && sim_one_in(300) ? new_handle(thread, pair) : NULL;
+}
+
+/* With nothing else to do it asks for what others have: it may be reserved for its own process. */
+static void idle(struct thread *thread)
+{
+	sim_event_wait(&thread->event, sim_now() + 1 + sim_below(TIMEOUT));
+	if (sim_one_in(2))
+		adopt(thread, true);
+}
+
+static void run_thread(void *arg)
+{
+	struct thread *thread = arg;
 
 	while (!all_done()) {
-		struct handle *handle = pick_handle(worker);
+		struct handle *handle = compete(thread);
+		if (!handle)
+			handle = pick_handle(thread);
 		if (!handle || sim_one_in(20)) {
-			struct handle *adopted = adopt(worker);
+			struct handle *adopted = adopt(thread, false);
 			handle = adopted ? adopted : handle;
 		}
 		if (handle)
-			step_lane(worker, handle);
+			step_lane(thread, handle);
 		else
-			sim_event_wait(&worker->event, SIM_NEVER);
+			idle(thread);
 	}
 	sim_oracle_end();
 	sim_finish();
@@ -758,17 +1193,27 @@ void sim_workers_begin(void)
 	memset(&all, 0, sizeof(all));
 	all.patience = patience[sim_below(sizeof(patience) / sizeof(patience[0]))];
 	all.waits_durable = sim_one_in(3);
+	all.some_unknown = sim_one_in(5);
 }
 
 void sim_worker_start(uint32_t i)
 {
 	static const char *const names[] = {"worker-0", "worker-1", "worker-2", "worker-3"};
 	struct worker *worker = &all.worker[i];
-	uint64_t serial = worker->request.serial + 1;
+	uint64_t serial[SIM_THREADS];
 
-	*worker = (struct worker){.alive = true, .pid = ++all.pids};
-	worker->request.serial = serial;
-	sim_spawn(names[i], (int)worker->pid, run_worker, worker);
+	for (unsigned k = 0; k < SIM_THREADS; k++)
+		serial[k] = worker->thread[k].request.serial + 1;
+	*worker = (struct worker){.alive = true,
+		.pid = ++all.pids,
+		.unknown = all.some_unknown && sim_one_in(2),
+		.threads = sim_one_in(3) ? SIM_THREADS : 1};
+	for (unsigned k = 0; k < SIM_THREADS; k++) {
+		worker->thread[k].process = worker;
+		worker->thread[k].request.serial = serial[k];
+	}
+	for (unsigned k = 0; k < worker->threads; k++)
+		sim_spawn(names[i], (int)worker->pid, run_thread, &worker->thread[k]);
 }
 
 void sim_worker_died(uint32_t i)
@@ -776,10 +1221,16 @@ void sim_worker_died(uint32_t i)
 	struct worker *worker = &all.worker[i];
 
 	worker->alive = false;
-	worker->request.pending = worker->request.granting = false;
-	for (unsigned k = 0; k < SIM_PAIRS; k++)
-		if (worker->handle[k].used)
-			all.owned[worker->handle[k].pair] = false;
+	for (unsigned k = 0; k < SIM_THREADS; k++) {
+		struct thread *thread = &worker->thread[k];
+		thread->request.pending = thread->request.granting = false;
+		if (thread->restores)
+			all.done[thread->request.pair] = false;
+		thread->restores = false;
+		for (unsigned h = 0; h < HANDLES; h++)
+			if (thread->handle[h].used)
+				all.wanted_by[thread->handle[h].pair]--;
+	}
 	announce();
 	if (all.server)
 		sim_event_set(&all.server->control);
@@ -825,12 +1276,27 @@ bool sim_process_alive(int64_t pid)
 	return sim_worker_of((int)pid) >= 0;
 }
 
-struct sim_request *sim_request_of(uint32_t worker)
-{
-	return &all.worker[worker].request;
-}
-
 int64_t sim_pid_of(uint32_t worker)
 {
 	return all.worker[worker].pid;
+}
+
+struct sim_request *sim_request_of(uint32_t i)
+{
+	return &all.worker[i / SIM_THREADS].thread[i % SIM_THREADS].request;
+}
+
+int64_t sim_process_asking(uint32_t i)
+{
+	return all.worker[i / SIM_THREADS].pid;
+}
+
+struct segue_holder sim_holder_asking(uint32_t i)
+{
+	const struct worker *worker = &all.worker[i / SIM_THREADS];
+
+	if (worker->unknown)
+		return (struct segue_holder){0};
+	return (struct segue_holder){
+		.pid = worker->pid, .start_time = (uint64_t)worker->pid, .pid_namespace = 1};
 }

@@ -9,15 +9,17 @@
 #include "core/layout.h"
 #include "source/source.h"
 
-#define SIM_LANES   2
-#define SIM_GROUPS  2
-#define SIM_PAIRS   (SIM_LANES * SIM_GROUPS) /* a (lane, group); pair = lane * groups + group */
-#define SIM_ROWS    3
-#define SIM_WORDS   4 /* of the states of a row */
-#define SIM_RECORDS 10
-#define SIM_STEPS   160 /* no lane is longer */
-#define SIM_KEY_MAX 16
-#define SIM_WORKERS 4
+#define SIM_LANES    2
+#define SIM_GROUPS   2
+#define SIM_PAIRS    (SIM_LANES * SIM_GROUPS) /* a (lane, group); pair = lane * groups + group */
+#define SIM_ROWS     3
+#define SIM_WORDS    4 /* of the states of a row */
+#define SIM_RECORDS  10
+#define SIM_STEPS    160 /* no lane is longer */
+#define SIM_KEY_MAX  16
+#define SIM_WORKERS  4
+#define SIM_THREADS  2 /* of a worker: at most */
+#define SIM_REQUESTS (SIM_WORKERS * SIM_THREADS)
 
 /* A row's states, side by side. */
 struct sim_states {

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -71,6 +72,42 @@ static void begin_to_ask(
 
 	segue_attach_request(peer->session, &attach);
 	cr_assert_not_null(ledger_of(0)->making);
+}
+
+/* Asks for lane 0 as a newer handle of its process does. */
+static void want_to_take(struct segue_testpeer *peer, uint64_t stream)
+{
+	const struct segue_message attach = {.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.serial = 3,
+		.lane_attach = {.stream = stream, .mode = SEGUE_ATTACH_CONTINUE, .take = true}};
+
+	segue_testpeer_send(peer, &attach);
+}
+
+/* Asks for lane 0 before the loop runs again; would wait for 100 s. */
+static void ask_now(const struct segue_testpeer *peer, uint64_t stream, enum segue_attach_mode mode)
+{
+	const struct segue_message attach = {.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.serial = 3,
+		.lane_attach = {.stream = stream, .mode = mode, .timeout_ns = 100 * SECOND}};
+
+	segue_attach_request(peer->session, &attach);
+}
+
+/* What the server takes it for: all peers are this process. */
+static void become_another_process(const struct segue_testpeer *peer)
+{
+	peer->session->holder.start_time++;
+}
+
+static uint64_t generation_on_page(int page)
+{
+	uint64_t generation;
+
+	cr_assert_eq(pread(page, &generation, sizeof(generation),
+			     offsetof(struct segue_lease_page, generation)),
+		sizeof(generation));
+	return generation;
 }
 
 static void detach(struct segue_testpeer *peer, uint64_t lease)
@@ -151,6 +188,141 @@ Test(attach, it_waits_as_long_as_it_says)
 	cr_assert(
 		strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), "lane 0 of stream 's' is held"));
 	cr_assert_eq(ledger_of(0)->session, one.session);
+}
+
+Test(attach, another_process_waits_and_is_told_who_has_it)
+{
+	char who[64];
+
+	become_another_process(&two);
+	segue_testpeer_take(&one, of_one, 0);
+	want_to_take(&two, of_two);
+	await_waiting(0);
+	cr_assert_eq(ledger_of(0)->session, one.session, "it takes nothing from another process");
+	segue_streams_tick(&test.server, segue_now_ns() + 11 * SECOND);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
+	snprintf(who, sizeof(who), "held by process %ld (test_attach)", (long)getpid());
+	cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), who), "%s",
+		two.reply.failure.detail);
+	cr_assert_eq(ledger_of(0)->session, one.session);
+	cr_assert_eq(generation_on_page(one.fds[2]), 1);
+}
+
+Test(attach, a_newer_session_of_the_process_takes_it_over)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_commit(&one, 2);
+	want_to_take(&two, of_two);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_eq(two.reply.attached.step, 2, "its last commit stands");
+	cr_assert_eq(two.reply.attached.generation, 2);
+	cr_assert_eq(ledger_of(0)->durable, 2, "and is on disk");
+	cr_assert_eq(ledger_of(0)->session, two.session);
+	cr_assert_eq(one.session->lanes, 0);
+	cr_assert_neq(generation_on_page(one.fds[2]), 1, "it is fenced");
+	cr_assert_eq(generation_on_page(two.fds[2]), 2);
+}
+
+Test(attach, who_takes_it_over_comes_before_those_who_wait)
+{
+	struct segue_testpeer three;
+
+	segue_testpeer_greet(&three, &test);
+	uint64_t of_three = segue_testpeer_open(&three);
+	become_another_process(&three);
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_want(&three, of_three, 0, SEGUE_ATTACH_CONTINUE, 0);
+	await_waiting(0);
+	want_to_take(&two, of_two);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	segue_testserver_settle(&test);
+	cr_assert_eq(ledger_of(0)->session, two.session);
+	segue_session_close(two.session);
+	cr_assert_eq(segue_testpeer_receive(&three), SEGUE_MESSAGE_ATTACHED);
+	segue_testpeer_close(&three);
+}
+
+static void expect_refused(struct segue_testpeer *peer)
+{
+	cr_assert_eq(segue_testpeer_receive(peer), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(peer, SEGUE_EFENCED), "has passed to another"),
+		"%s", peer->reply.failure.detail);
+}
+
+/* Of its own process or not: two handles would throw each other out for ever. */
+Test(attach, what_the_library_asks_of_a_held_lane_is_refused_at_once)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	for (int i = 0; i < 2; i++) {
+		ask_now(&two, of_two, SEGUE_ATTACH_RESUME);
+		cr_assert(TAILQ_EMPTY(&ledger_of(0)->waiting));
+		expect_refused(&two);
+		ask_now(&two, of_two, SEGUE_ATTACH_OFFER);
+		cr_assert(TAILQ_EMPTY(&ledger_of(0)->waiting));
+		expect_refused(&two);
+		become_another_process(&two);
+	}
+	cr_assert_eq(two.session->lanes, 0);
+	cr_assert_eq(ledger_of(0)->session, one.session);
+	cr_assert_eq(generation_on_page(one.fds[2]), 1);
+}
+
+Test(attach, what_the_library_asks_while_it_is_granted_is_refused_then)
+{
+	struct segue_testpeer three, four;
+
+	segue_testpeer_greet(&three, &test);
+	segue_testpeer_greet(&four, &test);
+	uint64_t of_three = segue_testpeer_open(&three), of_four = segue_testpeer_open(&four);
+	begin_to_ask(&one, of_one, SEGUE_ATTACH_CONTINUE);
+	ask_now(&two, of_two, SEGUE_ATTACH_RESUME);
+	ask_now(&four, of_four, SEGUE_ATTACH_CONTINUE);
+	ask_now(&three, of_three, SEGUE_ATTACH_OFFER);
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_ATTACHED);
+	int64_t before = segue_now_ns();
+	expect_refused(&two);
+	expect_refused(&three);
+	cr_assert_lt(segue_now_ns() - before, 5 * SECOND);
+	cr_assert_eq(four.session->lanes, 1, "who asks for it anew goes on waiting");
+	detach(&one, one.reply.attached.lease);
+	cr_assert_eq(segue_testpeer_receive(&four), SEGUE_MESSAGE_ATTACHED);
+	segue_testpeer_close(&three);
+	segue_testpeer_close(&four);
+}
+
+/* Who takes a lane that is just being granted to an older handle takes it then. */
+Test(attach, a_lane_that_is_granted_meanwhile_is_taken_over_at_once)
+{
+	const struct segue_message attach = {.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.serial = 3,
+		.lane_attach = {.stream = of_two, .mode = SEGUE_ATTACH_CONTINUE, .take = true}};
+
+	begin_to_ask(&one, of_one, SEGUE_ATTACH_CONTINUE);
+	segue_attach_request(two.session, &attach);
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_eq(ledger_of(0)->session, two.session);
+}
+
+/* The end of a connection may be told after the request of the next one. */
+Test(attach, who_goes_on_waits_for_the_end_of_its_lost_connection)
+{
+	segue_testpeer_take(&one, of_one, 0);
+	segue_testpeer_commit(&one, 1);
+	cr_assert_eq(shutdown(one.socket, SHUT_RDWR), 0);
+	ask_now(&two, of_two, SEGUE_ATTACH_RESUME);
+	cr_assert_not(TAILQ_EMPTY(&ledger_of(0)->waiting));
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_eq(two.reply.attached.step, 1);
+}
+
+Test(attach, the_lost_connection_of_another_process_is_not_waited_for)
+{
+	become_another_process(&two);
+	segue_testpeer_take(&one, of_one, 0);
+	cr_assert_eq(shutdown(one.socket, SHUT_RDWR), 0);
+	ask_now(&two, of_two, SEGUE_ATTACH_RESUME);
+	expect_refused(&two);
 }
 
 Test(attach, its_own_lane_is_busy_at_once)

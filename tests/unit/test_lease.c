@@ -72,14 +72,66 @@ Test(lease, a_grant_waits_for_the_disk)
 	cr_assert_eq(lease.state, SEGUE_LEASE_HELD);
 }
 
-Test(lease, another_process_finds_it_busy_its_own_waits_for_the_end)
+/* What an attach that a person asked for meets. */
+Test(lease, who_asks_for_a_held_lane_waits_unless_it_takes_its_own)
+{
+	static const enum segue_attach_mode modes[] = {
+		SEGUE_ATTACH_NONE, SEGUE_ATTACH_CONTINUE, SEGUE_ATTACH_FRESH, SEGUE_ATTACH_RESTORE};
+	struct segue_lease lease = held();
+
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		struct segue_lease_request own = ask_for(1, modes[i]), other = ask_for(2, modes[i]);
+		cr_assert_eq(ask(&lease, own), SEGUE_LEASE_BUSY, "mode %d", (int)modes[i]);
+		cr_assert_eq(ask(&lease, other), SEGUE_LEASE_BUSY, "mode %d", (int)modes[i]);
+		own.take = other.take = true;
+		cr_assert_eq(ask(&lease, own), SEGUE_LEASE_TAKE, "mode %d", (int)modes[i]);
+		cr_assert_eq(ask(&lease, other), SEGUE_LEASE_BUSY, "mode %d", (int)modes[i]);
+		own.take = other.take = false;
+		own.holder_left = other.holder_left = true;
+		cr_assert_eq(ask(&lease, own), SEGUE_LEASE_BUSY, "mode %d", (int)modes[i]);
+		cr_assert_eq(ask(&lease, other), SEGUE_LEASE_BUSY, "mode %d", (int)modes[i]);
+	}
+	cr_assert_eq(lease.state, SEGUE_LEASE_HELD, "TAKE leaves it to the caller to end it");
+	cr_assert_eq(lease.generation, 1, "only a grant raises it");
+}
+
+Test(lease, what_the_library_asks_of_a_held_lane_never_takes)
 {
 	struct segue_lease lease = held();
 
-	cr_assert_eq(ask(&lease, ask_for(2, SEGUE_ATTACH_CONTINUE)), SEGUE_LEASE_BUSY);
-	cr_assert_eq(ask(&lease, ask_for(2, SEGUE_ATTACH_RESTORE)), SEGUE_LEASE_BUSY);
-	cr_assert_eq(ask(&lease, ask_for(1, SEGUE_ATTACH_RESTORE)), SEGUE_LEASE_WAIT);
-	cr_assert_eq(lease.generation, 1, "only a grant raises it");
+	for (unsigned i = 0; i < 8; i++) {
+		bool own = i & 1, left = i & 2, take = i & 4;
+		struct segue_lease_request resume = ask_for(own ? 1 : 2, SEGUE_ATTACH_RESUME);
+		resume.holder_left = left;
+		resume.take = take;
+		cr_assert_eq(ask(&lease, resume),
+			own && left ? SEGUE_LEASE_WAIT : SEGUE_LEASE_REFUSED, "own %d, left %d",
+			own, left);
+		struct segue_lease_request offer =
+			offer_of(own ? 1 : 2, left ? token_b : token_a, 12);
+		offer.take = take;
+		cr_assert_eq(ask(&lease, offer), left ? SEGUE_LEASE_WAIT : SEGUE_LEASE_REFUSED,
+			"own %d, latest %d", own, left);
+	}
+	cr_assert_eq(lease.state, SEGUE_LEASE_HELD);
+}
+
+Test(lease, taken_over_it_goes_to_the_newer_handle_when_all_is_taken)
+{
+	struct segue_lease lease = held();
+	struct segue_lease_request newer = ask_for(1, SEGUE_ATTACH_CONTINUE);
+
+	newer.take = true;
+	cr_assert_eq(ask(&lease, newer), SEGUE_LEASE_TAKE);
+	cr_assert(segue_lease_end(&lease));
+	cr_assert_eq(ask(&lease, newer), SEGUE_LEASE_WAIT);
+	cr_assert_eq(ask(&lease, ask_for(1, SEGUE_ATTACH_RESUME)), SEGUE_LEASE_WAIT);
+	segue_lease_taken(&lease);
+	cr_assert_eq(ask(&lease, newer), SEGUE_LEASE_GRANT);
+	cr_assert_eq(ask(&lease, offer_of(1, token_b, 12)), SEGUE_LEASE_WAIT, "until it is known");
+	segue_lease_granted(&lease, true);
+	cr_assert_eq(ask(&lease, ask_for(1, SEGUE_ATTACH_RESUME)), SEGUE_LEASE_REFUSED);
+	cr_assert_eq(lease.generation, 2);
 }
 
 Test(lease, ends_once_and_is_free_when_all_is_taken)
@@ -141,9 +193,43 @@ Test(lease, a_lane_that_was_given_back_is_free_after_a_start)
 
 Test(lease, the_reservation_is_its_process_to_use)
 {
-	struct segue_lease lease = loaded(SEGUE_PRESENCE_ALIVE);
+	static const enum segue_attach_mode modes[] = {
+		SEGUE_ATTACH_RESTORE, SEGUE_ATTACH_CONTINUE, SEGUE_ATTACH_RESUME};
 
-	cr_assert_eq(ask(&lease, ask_for(1, SEGUE_ATTACH_RESTORE)), SEGUE_LEASE_GRANT);
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		struct segue_lease lease = loaded(SEGUE_PRESENCE_ALIVE);
+		struct segue_lease_request other = ask_for(2, modes[i]);
+		other.take = other.holder_left = true;
+		cr_assert_eq(ask(&lease, other),
+			modes[i] == SEGUE_ATTACH_RESUME ? SEGUE_LEASE_REFUSED : SEGUE_LEASE_BUSY);
+		cr_assert_eq(ask(&lease, ask_for(1, modes[i])), SEGUE_LEASE_GRANT);
+	}
+}
+
+/* By the token, or when the grace is over. */
+Test(lease, one_that_cannot_be_looked_up_is_nobodys_twin)
+{
+	struct segue_lease_request unknown = {.mode = SEGUE_ATTACH_CONTINUE, .take = true};
+	struct segue_lease lease = {0};
+
+	cr_assert_eq(ask(&lease, unknown), SEGUE_LEASE_GRANT);
+	segue_lease_granted(&lease, true);
+	cr_assert_eq(ask(&lease, unknown), SEGUE_LEASE_BUSY);
+	unknown.holder_left = true;
+	unknown.mode = SEGUE_ATTACH_RESUME;
+	cr_assert_eq(ask(&lease, unknown), SEGUE_LEASE_REFUSED);
+	cr_assert_eq(ask(&lease, offer_of(0, token_b, 12)), SEGUE_LEASE_WAIT);
+
+	struct segue_lane_record record = {.generation = 5, .held = true};
+	memcpy(record.token, token_a, SEGUE_TOKEN_BYTES);
+	segue_lease_load(&lease, &record, SEGUE_PRESENCE_UNKNOWN, 1000, 50);
+	cr_assert_eq(ask(&lease, unknown), SEGUE_LEASE_REFUSED);
+	unknown.mode = SEGUE_ATTACH_CONTINUE;
+	cr_assert_eq(ask(&lease, unknown), SEGUE_LEASE_BUSY);
+	struct segue_lease offered = lease;
+	cr_assert_eq(ask(&offered, offer_of(0, token_a, 12)), SEGUE_LEASE_GRANT);
+	cr_assert(segue_lease_expire(&lease, SEGUE_PRESENCE_UNKNOWN, 1050));
+	cr_assert_eq(ask(&lease, unknown), SEGUE_LEASE_GRANT);
 }
 
 Test(lease, an_offer_needs_the_latest_token_and_a_step_that_is_not_too_old)
@@ -201,6 +287,20 @@ Test(lease, holders_are_the_same_only_in_every_part)
 	b = a;
 	b.pid++;
 	cr_assert_not(segue_holder_same(&a, &b));
+}
+
+Test(lease, holders_of_which_something_is_not_known_are_the_same_as_none)
+{
+	struct segue_holder a = process(1);
+
+	a.pid = 0;
+	cr_assert_not(segue_holder_same(&a, &a));
+	a = process(1);
+	a.start_time = 0;
+	cr_assert_not(segue_holder_same(&a, &a));
+	a = process(1);
+	a.pid_namespace = 0;
+	cr_assert_not(segue_holder_same(&a, &a));
 }
 
 Test(lease, states_have_names)
