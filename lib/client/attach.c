@@ -81,6 +81,8 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 		return rc;
 	if (!token || size == 0)
 		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
+	if (segue_lane_is_taken(lane))
+		return segue_lane_fail_lost(lane);
 	struct placing placing = {
 		.lane = lane,
 		.mode = SEGUE_ATTACH_RESTORE,

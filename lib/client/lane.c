@@ -23,8 +23,7 @@ int segue_lane_fail_lost(const struct segue_lane *lane)
 {
 	const char *name = segue_lane_spec(lane)->name;
 
-	/* no pair: see segue_lane_is_lost */
-	if (segue_load_relaxed(&lane->lost) == SEGUE_LOSS_TAKEN)
+	if (segue_lane_is_taken(lane))
 		return segue_fail(SEGUE_EFENCED,
 			"lane %u of stream '%s' was taken over by a newer handle of this process: "
 			"go on with that one",

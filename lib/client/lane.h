@@ -95,6 +95,13 @@ static inline bool segue_lane_is_lost(const struct segue_lane *lane)
 	return segue_load_relaxed(&lane->lost) != SEGUE_LOSS_NONE;
 }
 
+/* By a newer handle of this process. */
+static inline bool segue_lane_is_taken(const struct segue_lane *lane)
+{
+	/* no pair: see above */
+	return segue_load_relaxed(&lane->lost) == SEGUE_LOSS_TAKEN;
+}
+
 static inline int segue_lane_check_lost(const struct segue_lane *lane)
 {
 	return segue_lane_is_lost(lane) ? segue_lane_fail_lost(lane) : 0;

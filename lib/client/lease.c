@@ -54,10 +54,18 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	}
 	if (before)
 		lane->skipped = segue_lane_skipped(lane);
+	segue_fork_lock();
+	/* A newer handle has come since this was asked for: it stays the one that has the lane. */
+	bool taken = segue_lane_is_taken(lane);
+	if (taken) {
+		segue_fork_unlock();
+		segue_mapping_drop(mapping);
+		rc = segue_lease_end(lane, reply->message.attached.lease);
+		return rc ? rc : segue_lane_fail_lost(lane);
+	}
 	lane->epoch = lane->client->epoch;
 	lane->lease = reply->message.attached.lease;
 	lane->unanswered = 0;
-	segue_fork_lock();
 	lane->mapping = mapping;
 	lane->generation = reply->message.attached.generation;
 	memcpy(lane->token, reply->message.attached.token, sizeof(lane->token));

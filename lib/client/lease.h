@@ -16,7 +16,10 @@
  */
 int segue_lease_request(
 	struct segue_lane *lane, struct segue_message *request, struct segue_reply *reply);
-/* Goes on with the lease that was granted. The lane is as before if that fails. */
+/*
+ * Goes on with the lease that was granted. The lane is as before if that fails; SEGUE_EFENCED: a
+ * newer handle has taken it meanwhile.
+ */
 int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply);
 /* Gives one that is not what was asked for back, unused. */
 int segue_lease_decline(struct segue_lane *lane, const struct segue_reply *reply);

@@ -132,7 +132,7 @@ int segue_lane_ready(struct segue_lane *lane)
 	if (rc)
 		return rc;
 	rc = offer(lane);
-	if (rc == SEGUE_EFENCED)
+	if (rc == SEGUE_EFENCED && !segue_lane_is_lost(lane))
 		rc = resume(lane);
 	if (rc == SEGUE_EBUSY)
 		rc = segue_fail_within(SEGUE_EFENCED, "the lane has gone to another holder");

@@ -10,7 +10,7 @@
 #include "client/resume.h"
 #include "core/error.h"
 
-static struct segue_lane *lanes; /* that were granted, the newest first */
+static struct segue_lane *lanes; /* that were granted */
 
 /* ---- Under the lock ---- */
 
@@ -18,7 +18,7 @@ static struct segue_lane *lanes; /* that were granted, the newest first */
  * Whether the process has `other` in the same place of the same store as `lane`. Not one of the
  * parent of this process.
  */
-static bool is_older(const struct segue_lane *other, const struct segue_lane *lane)
+static bool is_same_place(const struct segue_lane *other, const struct segue_lane *lane)
 {
 	const struct segue_connection *connection = &lane->client->connection;
 
@@ -87,7 +87,7 @@ static int look(struct segue_lane *lane, bool take, bool anywhere, struct legacy
 	int rc = 0;
 
 	for (struct segue_lane *older = lanes; older && !rc; older = older->listed) {
-		if (!is_older(older, lane))
+		if (!is_same_place(older, lane))
 			continue;
 		if (has_lease(older) && !take)
 			rc = segue_fail(SEGUE_EBUSY,
@@ -108,7 +108,7 @@ static int look(struct segue_lane *lane, bool take, bool anywhere, struct legacy
 static void note_offered(struct segue_lane *lane, const struct legacy *legacy, bool accepted)
 {
 	for (struct segue_lane *older = lanes; older; older = older->listed) {
-		if (!is_older(older, lane) ||
+		if (!is_same_place(older, lane) ||
 			memcmp(older->token, legacy->token, SEGUE_TOKEN_BYTES) != 0)
 			continue;
 		older->instance = lane->client->connection.instance;
@@ -167,9 +167,9 @@ int segue_takeover_prepare(struct segue_lane *lane, bool take, bool anywhere)
 void segue_takeover_finish(struct segue_lane *lane)
 {
 	segue_fork_lock();
-	for (struct segue_lane *older = lanes; older; older = older->listed)
-		if (is_older(older, lane))
-			lose(older);
+	for (struct segue_lane *other = lanes; other; other = other->listed)
+		if (is_same_place(other, lane)) /* the list does not say who came first */
+			lose(other->generation < lane->generation ? other : lane);
 	lane->listed = lanes;
 	lane->listed_link = &lanes;
 	if (lanes)

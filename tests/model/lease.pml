@@ -34,17 +34,17 @@
  * mirrors server/engine/committer.c conclude 11eda6bc
  * mirrors server/engine/grant.c segue_grant_make 7564188d
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lease.c segue_lease_adopt 2f3a4773
+ * mirrors lib/client/lease.c segue_lease_adopt a91178a2
  * mirrors lib/client/lease.c segue_lease_decline dbaff252
- * mirrors lib/client/resume.c segue_lane_ready 324ac3a8
+ * mirrors lib/client/resume.c segue_lane_ready b9ecd4d4
  * mirrors lib/client/resume.c offer 6f049b94
  * mirrors lib/client/resume.c resume 4136a48e
- * mirrors lib/client/takeover.c look 9b97aa32
- * mirrors lib/client/takeover.c note_offered 72243cd0
+ * mirrors lib/client/takeover.c look 48478f66
+ * mirrors lib/client/takeover.c note_offered 3edab750
  * mirrors lib/client/takeover.c copy_legacy 41923240
  * mirrors lib/client/takeover.c offer f2caa297
  * mirrors lib/client/takeover.c segue_takeover_prepare e91e5963
- * mirrors lib/client/takeover.c segue_takeover_finish 90efa0ff
+ * mirrors lib/client/takeover.c segue_takeover_finish abaa5d18
  * mirrors lib/client/attach.c attempt_place c40761b3
  */
 
