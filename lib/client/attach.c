@@ -93,6 +93,43 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 	return segue_client_run(lane->client, INT64_MAX, attempt_place, &placing);
 }
 
+/* ---- Renewed ---- */
+
+/* The lease is ended and asked for again at once, or was lost: then it is resumed. */
+static int attempt_renew(void *arg)
+{
+	struct segue_lane *lane = arg;
+	struct segue_message request = {
+		.lane_attach = {.mode = SEGUE_ATTACH_RESUME, .timeout_ns = SEGUE_ATTACH_NS}};
+	struct segue_reply reply;
+
+	if (!segue_lane_attached(lane))
+		return segue_lane_ready(lane);
+	request.lane_attach.lease = lane->lease;
+	int rc = segue_lease_request(lane, &request, &reply);
+	if (rc)
+		return rc;
+	if (reply.message.attached.step == lane->track.committed)
+		return adopt_elsewhere(lane, &reply);
+	rc = segue_lease_decline(lane, &reply);
+	return rc ? rc
+		  : segue_fail(SEGUE_EPROTOCOL,
+			    "lane %u was renewed at step %" PRIu64
+			    ", the server goes on at %" PRIu64,
+			    lane->index, lane->track.committed, reply.message.attached.step);
+}
+
+int segue_lane_renew(struct segue_lane *lane)
+{
+	int rc = segue_lane_usable(lane);
+
+	if (!rc)
+		rc = segue_lane_check_no_batch(lane);
+	if (!rc)
+		rc = segue_lane_check_lost(lane);
+	return rc ? rc : segue_client_run(lane->client, INT64_MAX, attempt_renew, lane);
+}
+
 /* ---- Attach and close ---- */
 
 static int check_attach(const struct segue_stream *stream, uint32_t index,

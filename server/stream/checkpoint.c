@@ -140,9 +140,11 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 
 	int rc = segue_lanes_load(stream->server->store, ledger->place, &record);
 	if (rc)
-		return rc == SEGUE_ENOTFOUND ? segue_fail(SEGUE_ETIMEOUT, "lane %u was never begun",
-						       ledger->place.lane)
-					     : rc;
+		return rc == SEGUE_ENOTFOUND
+			       ? segue_fail(SEGUE_ETIMEOUT,
+					 "lane %u was never begun; step %" PRIu64 " is asked for",
+					 ledger->place.lane, checkpoint->asked)
+			       : rc;
 	plan.lane = ledger->place.lane;
 	uint64_t step = record.position->step, asked = checkpoint->asked;
 	checkpoint->ended = is_over(checkpoint, record.position);

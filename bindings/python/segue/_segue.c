@@ -362,6 +362,8 @@ struct lane {
 	struct slot *slots;        /* all that live, not owned */
 	unsigned index;
 	uint64_t in_vain; /* after this commit arrays were waited for, and did not go */
+	uint64_t taken;   /* batches so far */
+	uint64_t began;   /* those before are of a loop that has ended */
 };
 
 /* One batch taken from a lane, as long as anything of it is in use. */
@@ -370,6 +372,7 @@ struct slot {
 	struct segue_batch *handle;
 	struct slot *next, **link; /* in lane->slots; link NULL: the lane is gone */
 	unsigned outs;             /* arrays of states that go out, which are alive */
+	uint64_t number;           /* among the batches that were taken of the lane */
 };
 
 /* Arrays that are made of the span table, and those made from it. */
@@ -406,7 +409,7 @@ struct batch {
 	 * an array of the buffer from an earlier delivery, what is written there must not count.
 	 */
 	PyObject **own;
-	PyObject **own_saved; /* the same, where the state was saved from it last */
+	bool *own_saved; /* what it holds at the commit counts */
 };
 
 /* Memory that something keeps alive, as a buffer. */
@@ -697,6 +700,7 @@ static struct slot *slot_new(struct lane *lane, struct segue_batch *handle)
 	slot->gate = lane->stream->client->gate;
 	Py_INCREF((PyObject *)slot->gate);
 	slot->handle = handle;
+	slot->number = lane->taken++;
 	slot->next = lane->slots;
 	slot->link = &lane->slots;
 	if (slot->next)
@@ -714,8 +718,8 @@ static void forget_arrays(struct batch *self)
 		Py_CLEAR(self->features[i]);
 	for (size_t i = 0; i < META_COUNT; i++)
 		Py_CLEAR(self->meta[i]);
-	for (size_t i = 0; self->in && i < 4 * self->shape->state_count; i++)
-		Py_CLEAR(self->in[i]); /* and out, own, own_saved */
+	for (size_t i = 0; self->in && i < 3 * self->shape->state_count; i++)
+		Py_CLEAR(self->in[i]); /* and out, and own */
 }
 
 /*
@@ -825,7 +829,7 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 		return NULL;
 	}
 	size_t states = batch->shape->state_count;
-	batch->in = PyMem_Calloc(4 * states + 1, sizeof(PyObject *));
+	batch->in = PyMem_Calloc(1, 3 * states * sizeof(PyObject *) + states + 1);
 	if (!batch->in) {
 		PyErr_NoMemory();
 		Py_DECREF((PyObject *)batch);
@@ -833,7 +837,7 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	}
 	batch->out = batch->in + states;
 	batch->own = batch->out + states;
-	batch->own_saved = batch->own + states;
+	batch->own_saved = (bool *)(batch->own + states);
 	Py_INCREF((PyObject *)lane); /* from now on it can be committed */
 	batch->lane = lane;
 	return batch;
@@ -1161,7 +1165,7 @@ static PyObject *out_array(struct batch *self, Py_ssize_t i, void *data)
 		if (!own)
 			return NULL;
 		owner = own;
-		data = PyBytes_AsString(own);
+		data = memcpy(PyBytes_AsString(own), data, (size_t)size);
 	}
 	view = view_new(
 		owner, data, false, dtype_format(field->dtype), item, 1 + field->rank, shape);
@@ -1229,14 +1233,16 @@ static void *fail_mismatch(struct batch *self, const struct field *field, PyObje
 	return NULL;
 }
 
-/* A state was saved from `bytes`: if that is memory of its own it may be written to until the commit. */
+/* A state was saved from `bytes`: memory of its own shows that, and what is written there then. */
 static void note_own(struct batch *self, size_t i, const void *bytes)
 {
-	Py_CLEAR(self->own_saved[i]);
-	if (self->own[i] && bytes == PyBytes_AsString(self->own[i])) {
-		Py_INCREF(self->own[i]);
-		self->own_saved[i] = self->own[i];
-	}
+	PyObject *own = self->own[i];
+
+	if (!own)
+		return;
+	if (bytes != PyBytes_AsString(own))
+		memcpy(PyBytes_AsString(own), bytes, (size_t)PyBytes_Size(own));
+	self->own_saved[i] = true;
 }
 
 /* Hands a buffer that fits to the library: 0 or -1. What lies there already is not copied. */
@@ -1356,9 +1362,9 @@ static int save_own(const struct batch *self, struct segue_batch *handle)
 	int rc = 0;
 
 	for (size_t i = 0; i < self->shape->state_count && !rc; i++)
-		if (self->own_saved[i])
-			rc = segue_batch_save_state(handle, i, PyBytes_AsString(self->own_saved[i]),
-				(size_t)PyBytes_Size(self->own_saved[i]));
+		if (self->own_saved[i] && self->own[i])
+			rc = segue_batch_save_state(handle, i, PyBytes_AsString(self->own[i]),
+				(size_t)PyBytes_Size(self->own[i]));
 	return rc;
 }
 
@@ -1513,6 +1519,31 @@ static bool nanoseconds(PyObject *timeout, int64_t least, int64_t *out)
 	return true;
 }
 
+/*
+ * Arrays that a loop has left behind, which has ended (in a traceback, in Out[]), do not keep the
+ * next from going on: the lane gets new memory. 1: it has; 0: there are none; -1: an exception.
+ */
+static int leave_behind(struct lane *self)
+{
+	struct gate *gate = self->stream->client->gate;
+	bool old = false;
+	int rc;
+
+	for (const struct slot *slot = self->slots; slot; slot = slot->next)
+		old = old || slot->number < self->began;
+	if (!old || !lane_enter(self))
+		return old ? -1 : 0;
+	wait_begin(gate);
+	rc = segue_lane_renew(self->handle);
+	wait_end(gate);
+	while (rc == 0 && self->slots)
+		slot_unlink(self->slots);
+	if (rc < 0)
+		fail(rc);
+	lane_leave(self);
+	return rc < 0 || PyErr_Occurred() ? -1 : 1;
+}
+
 enum { HELD_PATIENCE_MS = 2000, HELD_LOOK_MS = 2 };
 
 /*
@@ -1561,7 +1592,8 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 		if (rc != SEGUE_EHELD || look > looks || PyErr_Occurred())
 			break;
 		lane_leave(self);
-		if (!wait_for_arrays(look))
+		int left = look == 1 ? leave_behind(self) : 0;
+		if (left < 0 || (left == 0 && !wait_for_arrays(look)))
 			return NULL;
 	}
 	if (rc == 0)
@@ -1663,6 +1695,12 @@ static PyObject *lane_abandon(struct lane *self, PyObject *Py_UNUSED(none))
 	if (handle)
 		finish_soon(
 			self->stream->client->gate, finish_lane, handle, (PyObject *)self->stream);
+	Py_RETURN_NONE;
+}
+
+static PyObject *lane_begin(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	self->began = self->taken;
 	Py_RETURN_NONE;
 }
 
@@ -2347,6 +2385,8 @@ static PyMethodDef lane_methods[] = {
 		"flush(timeout): wait until all that is committed is on disk."},
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
+	{"begin", METHOD(lane_begin), METH_NOARGS,
+		"begin(): another loop begins; arrays of those before do not stand in its way."},
 	{"abandon", METHOD(lane_abandon), METH_NOARGS,
 		"abandon(): close it, now or when the client is free, and say nothing."},
 	{"close", METHOD(lane_close), METH_NOARGS,

@@ -623,8 +623,6 @@ class Loader(Closing):
         return False
 
     def _detach(self) -> None:
-        if self._is_usable():
-            self._give_up_open()
         self._open.clear()
         handles, self._handles, self._begun = self._handles, [], False
         unwritten: errors.Error | None = None
@@ -723,8 +721,10 @@ class Loader(Closing):
     def _close(self, commit: bool) -> None:
         self._turn += 1
         try:
-            if commit and self._is_usable() and self._is_done():
-                self._commit()
+            if self._is_usable() and self._taker == threading.get_ident():
+                if commit and self._is_done():
+                    self._commit()
+                self._give_up_open()
         finally:
             self._closed = True
             self._detach()
@@ -734,8 +734,8 @@ class Loader(Closing):
         return not (self._closed or self._lost or self._turns.is_forked())
 
     def _is_done(self) -> bool:
-        """Whether what is open was saved by this thread, all of it."""
-        return self._taker == threading.get_ident() and all(
+        """Whether all that is open was saved."""
+        return all(
             batch.committed or (not batch.released and batch.all_saved) for batch in self._open
         )
 
@@ -805,6 +805,8 @@ class _Batches:
         loader._attach_to_begin()
         loader._begun = True
         self._live = list(loader._handles)
+        for lane in self._live:
+            lane.begin()
 
     def lanes(self) -> list[_segue.Lane]:
         """Lanes that have not ended, those with the least committed batches first."""

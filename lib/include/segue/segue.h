@@ -467,6 +467,12 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
  */
 SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size);
 /*
+ * Gives the lane new memory, where it stands: batches that are held keep what they have, and no
+ * longer count among those that the ring can hold (SEGUE_EHELD). It is a new lease: what was
+ * committed is on disk first. SEGUE_EUNSAVED if a batch is open; SEGUE_EFENCED, SEGUE_ENOSPACE.
+ */
+SEGUE_EXPORT int segue_lane_renew(struct segue_lane *lane);
+/*
  * Whether segue_lane_restore would take the token: 0, or SEGUE_ETOKEN, which names what differs.
  * Changes nothing. For a restore of several lanes: all of them, or none.
  */
