@@ -279,7 +279,7 @@ def test_killed_at_any_time(tmp_path: Path, data: Path) -> None:
             [program(), "stream", "rm", str(directory), "s2", "--yes"], env=environment()
         )
         try:
-            remove.wait(float(rng.uniform(0.002, 0.05)))
+            remove.wait(float(rng.uniform(0.0005, 0.02)))
         except subprocess.TimeoutExpired:
             remove.kill()
             remove.wait()
@@ -320,10 +320,13 @@ def test_the_command(directory: Path, data: Path) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (FINE, "", "")
     assert report("inspect", directory)["streams"] == []
     assert run("verify", directory).returncode == FINE
-    assert fails(USAGE, "stream", "list", directory, "x") and fails(USAGE, "stream", "rm", directory)
+    assert fails(USAGE, "stream", "list", directory, "x")
+    assert fails(USAGE, "stream", "rm", directory)
 
 
-@pytest.mark.parametrize(("answer", "status"), [("y\n", FINE), ("yes\n", FINE), ("n\n", WRONG), ("\n", WRONG)])
+@pytest.mark.parametrize(
+    ("answer", "status"), [("y\n", FINE), ("yes\n", FINE), ("n\n", WRONG), ("\n", WRONG)]
+)
 def test_it_asks(directory: Path, data: Path, answer: str, status: int) -> None:
     with segue.open(directory) as client:
         used(client, data).close()
