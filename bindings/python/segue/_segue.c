@@ -26,7 +26,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Dimensions of an array: rows, steps, and those of the feature. */
 #define DIMS_MAX (SEGUE_RANK_MAX + 2)
@@ -36,7 +35,7 @@ static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_t
 static PyObject *make_error, *state_name_error; /* of segue.errors */
 static PyObject *to_array, *mismatch;           /* of segue._arrays */
 static PyObject *warn_put_back;                 /* of segue._notice */
-static PyObject *numpy_asarray, *gc_collect;
+static PyObject *numpy_asarray;
 
 /* Counts the forks between the process that loaded the module and this one. */
 static unsigned fork_generation;
@@ -361,9 +360,8 @@ struct lane {
 	struct lane *next;         /* in stream->lanes */
 	struct slot *slots;        /* all that live, not owned */
 	unsigned index;
-	uint64_t in_vain; /* after this commit arrays were waited for, and did not go */
-	uint64_t taken;   /* batches so far */
-	uint64_t began;   /* those before are of a loop that has ended */
+	uint64_t taken; /* batches so far */
+	uint64_t began; /* those before are of a loop that has ended */
 };
 
 /* One batch taken from a lane, as long as anything of it is in use. */
@@ -1519,52 +1517,6 @@ static bool nanoseconds(PyObject *timeout, int64_t least, int64_t *out)
 	return true;
 }
 
-/*
- * Arrays that a loop has left behind, which has ended (in a traceback, in Out[]), do not keep the
- * next from going on: the lane gets new memory. 1: it has; 0: there are none; -1: an exception.
- */
-static int leave_behind(struct lane *self)
-{
-	struct gate *gate = self->stream->client->gate;
-	bool old = false;
-	int rc;
-
-	for (const struct slot *slot = self->slots; slot; slot = slot->next)
-		old = old || slot->number < self->began;
-	if (!old || !lane_enter(self))
-		return old ? -1 : 0;
-	wait_begin(gate);
-	rc = segue_lane_renew(self->handle);
-	wait_end(gate);
-	while (rc == 0 && self->slots)
-		slot_unlink(self->slots);
-	if (rc < 0)
-		fail(rc);
-	lane_leave(self);
-	return rc < 0 || PyErr_Occurred() ? -1 : 1;
-}
-
-enum { HELD_PATIENCE_MS = 2000, HELD_LOOK_MS = 2 };
-
-/*
- * All places of the ring are taken by arrays that somebody has: what nobody can reach goes first;
- * then, JAX drops its inputs when its own threads have come to it. False: an exception is set.
- */
-static bool wait_for_arrays(int looks)
-{
-	const struct timespec pause = {.tv_nsec = HELD_LOOK_MS * 1000000L};
-
-	if (looks == 0) { /* PyGC_Collect() does nothing where the collector is disabled */
-		PyObject *count = PyObject_CallNoArgs(gc_collect);
-		Py_XDECREF(count);
-		return count != NULL;
-	}
-	Py_BEGIN_ALLOW_THREADS;
-	nanosleep(&pause, NULL);
-	Py_END_ALLOW_THREADS;
-	return PyErr_CheckSignals() == 0;
-}
-
 static PyObject *lane_next(struct lane *self, PyObject *timeout)
 {
 	struct gate *gate = self->stream->client->gate;
@@ -1573,29 +1525,11 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 	int64_t limit;
 	int rc;
 
-	if (!nanoseconds(timeout, 0, &limit))
+	if (!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
 		return NULL;
-	int64_t looks = limit / (HELD_LOOK_MS * INT64_C(1000000));
-	if (looks > HELD_PATIENCE_MS / HELD_LOOK_MS)
-		looks = HELD_PATIENCE_MS / HELD_LOOK_MS;
-	for (int look = 0;; look++) {
-		if (!lane_enter(self))
-			return NULL;
-		uint64_t committed = segue_lane_committed(self->handle) + 1;
-		if (self->in_vain == committed)
-			looks = 0;
-		wait_begin(gate);
-		rc = segue_lane_next(self->handle, limit, &handle);
-		wait_end(gate);
-		if (rc == SEGUE_EHELD && look > looks)
-			self->in_vain = committed;
-		if (rc != SEGUE_EHELD || look > looks || PyErr_Occurred())
-			break;
-		lane_leave(self);
-		int left = look == 1 ? leave_behind(self) : 0;
-		if (left < 0 || (left == 0 && !wait_for_arrays(look)))
-			return NULL;
-	}
+	wait_begin(gate);
+	rc = segue_lane_next(self->handle, limit, &handle);
+	wait_end(gate);
 	if (rc == 0)
 		batch = batch_new(self, handle);
 	else if (rc != SEGUE_EEND)
@@ -1608,6 +1542,36 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 	if (rc == SEGUE_EEND)
 		Py_RETURN_NONE;
 	return (PyObject *)batch;
+}
+
+static PyObject *lane_begin(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	self->began = self->taken;
+	Py_RETURN_NONE;
+}
+
+/*
+ * Arrays that a loop before this one has left (in a traceback, in Out[]) keep no place in the ring:
+ * if there are any, the lane gets new memory.
+ */
+static PyObject *lane_leave_behind(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	struct gate *gate = self->stream->client->gate;
+	bool old = false;
+	int rc = 0;
+
+	if (!lane_enter(self))
+		return NULL;
+	for (const struct slot *slot = self->slots; slot; slot = slot->next)
+		old = old || slot->number < self->began;
+	if (old) {
+		wait_begin(gate);
+		rc = segue_lane_renew(self->handle);
+		wait_end(gate);
+	}
+	while (old && rc == 0 && self->slots)
+		slot_unlink(self->slots);
+	return leave_with_none(gate, rc);
 }
 
 static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
@@ -1695,12 +1659,6 @@ static PyObject *lane_abandon(struct lane *self, PyObject *Py_UNUSED(none))
 	if (handle)
 		finish_soon(
 			self->stream->client->gate, finish_lane, handle, (PyObject *)self->stream);
-	Py_RETURN_NONE;
-}
-
-static PyObject *lane_begin(struct lane *self, PyObject *Py_UNUSED(none))
-{
-	self->began = self->taken;
 	Py_RETURN_NONE;
 }
 
@@ -2385,8 +2343,9 @@ static PyMethodDef lane_methods[] = {
 		"flush(timeout): wait until all that is committed is on disk."},
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
-	{"begin", METHOD(lane_begin), METH_NOARGS,
-		"begin(): another loop begins; arrays of those before do not stand in its way."},
+	{"begin", METHOD(lane_begin), METH_NOARGS, "begin(): another loop begins."},
+	{"leave_behind", METHOD(lane_leave_behind), METH_NOARGS,
+		"leave_behind(): give arrays of the loops before no place in the ring."},
 	{"abandon", METHOD(lane_abandon), METH_NOARGS,
 		"abandon(): close it, now or when the client is free, and say nothing."},
 	{"close", METHOD(lane_close), METH_NOARGS,
@@ -2695,9 +2654,8 @@ static bool fill_module(PyObject *module)
 	mismatch = import_from("segue._arrays", "mismatch");
 	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
-	gc_collect = import_from("gc", "collect");
 	return make_error && state_name_error && to_array && mismatch && warn_put_back &&
-	       numpy_asarray && gc_collect && add_dtypes(module) && add_options(module) &&
+	       numpy_asarray && add_dtypes(module) && add_options(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 

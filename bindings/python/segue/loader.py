@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _segue, errors
 from ._closing import Closing
@@ -17,6 +18,8 @@ from ._segue import Batch
 
 if TYPE_CHECKING:
     from .client import Stream
+
+_T = TypeVar("_T")
 
 _STARTS = {
     None: _segue.START_NONE,
@@ -34,6 +37,10 @@ _UNMOVED = (
 
 # Seconds that a lane is waited for which another process holds; and before that is said.
 _PATIENCE, _SILENCE = 10.0, 1.0
+
+# Seconds that arrays are waited for which take all places of the ring, and between two looks. JAX
+# lets go of its inputs when its own threads have come to it.
+_HELD_PATIENCE, _HELD_LOOK = 2.0, 0.002
 
 # Those of this process that have, or had, lanes: a newer one takes lanes over from them.
 _attached: weakref.WeakSet[Loader] = weakref.WeakSet()
@@ -724,7 +731,7 @@ class Loader(Closing):
             if self._is_usable() and self._taker == threading.get_ident():
                 if commit and self._is_done():
                     self._commit()
-                self._give_up_open()
+                self._tell_open()
         finally:
             self._closed = True
             self._detach()
@@ -781,6 +788,9 @@ class _Batches:
         loader._turn += 1
         self._turn = loader._turn
         self._gave: set[int] = set()  # lanes of which there was a batch
+        self._held: _segue.Lane | None = None  # whose places arrays take, since `_held_since`
+        self._held_since = 0.0
+        self._left_behind = False  # those of loops before
 
     def __iter__(self) -> Self:
         return self
@@ -821,6 +831,11 @@ class _Batches:
         loader = self._loader
         try:
             batch = lane.next(loader._timeout)
+        except errors.HeldError:
+            if self._held is None:
+                self._held_since = time.monotonic()
+            self._held = lane
+            raise
         except (errors.ClosedError, errors.FencedError):
             loader._check_open()  # another thread may have closed it, or taken it over
             raise
@@ -836,7 +851,43 @@ class _Batches:
 
     def take_all(self, lanes: list[_segue.Lane]) -> list[Batch]:
         """Return the next batch of each of these lanes that has not ended."""
-        return list(filter(None, map(self.take, lanes)))
+        taken: list[Batch] = []
+        try:
+            for lane in lanes:
+                batch = self.take(lane)
+                if batch is not None:
+                    taken.append(batch)
+        except BaseException:
+            for batch in taken:
+                batch.release()
+            raise
+        return taken
+
+    def patiently(self, take: Callable[[], _T]) -> _T:
+        """Do it when it is this thread's turn, and for a while again if arrays are in the way."""
+        while True:
+            with self._loader._turns:
+                held = self._held
+                try:
+                    result = take()
+                    self._held, self._left_behind = None, False
+                    return result
+                except errors.HeldError:
+                    lane = self._held
+                    assert lane is not None
+                    if held is None:
+                        gc.collect()
+                    elif not self._left_behind:
+                        self._left_behind = True
+                        lane.leave_behind()
+                    elif time.monotonic() - self._held_since >= self._held_patience():
+                        raise
+            if self._left_behind:
+                time.sleep(_HELD_LOOK)  # another thread may have its turn, and let go of some
+
+    def _held_patience(self) -> float:
+        timeout = self._loader._timeout
+        return _HELD_PATIENCE if timeout is None else min(timeout, _HELD_PATIENCE)
 
     def _tell_the_end(self) -> None:
         """Say it where there never was a batch, or where records were passed over."""
@@ -880,23 +931,25 @@ class _Batches:
 
     def next_of(self, epoch: int | None) -> Batch:
         """Return the next batch, of one epoch if given; StopIteration if there is none."""
-        with self._loader._turns:
-            self.settle()
-            for lane in self.lanes():
-                batch = self.take(lane)
-                if batch is None:
-                    continue
-                if epoch is None or int(batch.epoch[0]) == epoch:
-                    self.hand_out(batch)
-                    return batch
-                batch.release()  # kept until its epoch comes, it could outlive its lease
-            raise StopIteration
+        self.settle()
+        for lane in self.lanes():
+            batch = self.take(lane)
+            if batch is None:
+                continue
+            if epoch is None or int(batch.epoch[0]) == epoch:
+                self.hand_out(batch)
+                return batch
+            batch.release()  # kept until its epoch comes, it could outlive its lease
+        raise StopIteration
 
     def hand_out(self, *batches: Batch) -> None:
         self._loader._open.extend(batches)
         self._loader._taker = threading.get_ident()
 
     def __next__(self) -> Batch:
+        return self.patiently(self._next)
+
+    def _next(self) -> Batch:
         return self.next_of(None)
 
 
@@ -911,7 +964,7 @@ class _Epoch:
         return self
 
     def __next__(self) -> Batch:
-        return self._batches.next_of(self.index)
+        return self._batches.patiently(lambda: self._batches.next_of(self.index))
 
 
 class _Epochs:
@@ -924,13 +977,15 @@ class _Epochs:
         return self
 
     def __next__(self) -> _Epoch:
+        return self._batches.patiently(self._next)
+
+    def _next(self) -> _Epoch:
         batches = self._batches
-        with batches._loader._turns:
-            batches.settle()
-            taken = batches.take_all(batches.lanes())
-            epochs = [int(batch.epoch[0]) for batch in taken]
-            for batch in taken:
-                batch.release()
+        batches.settle()
+        taken = batches.take_all(batches.lanes())
+        epochs = [int(batch.epoch[0]) for batch in taken]
+        for batch in taken:
+            batch.release()
         if not epochs:
             raise StopIteration
         return _Epoch(batches, min(epochs))
@@ -940,15 +995,17 @@ class _Rounds(_Batches):
     """Iterates over lists of one batch of each lane."""
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
-        with self._loader._turns:
-            self.settle()
-            batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
-            if not batches:
-                raise StopIteration
-            steps = {batch.lane: batch.step for batch in batches}
-            if len(set(steps.values())) > 1:
-                for batch in batches:  # the traceback keeps them
-                    batch.release()
-                raise _apart("rounds()", steps)
-            self.hand_out(*batches)
-            return batches
+        return self.patiently(self._next_round)
+
+    def _next_round(self) -> list[Batch]:
+        self.settle()
+        batches = self.take_all(sorted(self.lanes(), key=lambda lane: lane.index))
+        if not batches:
+            raise StopIteration
+        steps = {batch.lane: batch.step for batch in batches}
+        if len(set(steps.values())) > 1:
+            for batch in batches:  # the traceback keeps them
+                batch.release()
+            raise _apart("rounds()", steps)
+        self.hand_out(*batches)
+        return batches
