@@ -407,7 +407,6 @@ struct batch {
 	 * an array of the buffer from an earlier delivery, what is written there must not count.
 	 */
 	PyObject **own;
-	bool *own_saved; /* what it holds at the commit counts */
 };
 
 /* Memory that something keeps alive, as a buffer. */
@@ -827,7 +826,7 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 		return NULL;
 	}
 	size_t states = batch->shape->state_count;
-	batch->in = PyMem_Calloc(1, 3 * states * sizeof(PyObject *) + states + 1);
+	batch->in = PyMem_Calloc(3 * states + 1, sizeof(PyObject *));
 	if (!batch->in) {
 		PyErr_NoMemory();
 		Py_DECREF((PyObject *)batch);
@@ -835,7 +834,6 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	}
 	batch->out = batch->in + states;
 	batch->own = batch->out + states;
-	batch->own_saved = (bool *)(batch->own + states);
 	Py_INCREF((PyObject *)lane); /* from now on it can be committed */
 	batch->lane = lane;
 	return batch;
@@ -1231,16 +1229,13 @@ static void *fail_mismatch(struct batch *self, const struct field *field, PyObje
 	return NULL;
 }
 
-/* A state was saved from `bytes`: memory of its own shows that, and what is written there then. */
+/* A state was saved from `bytes`: memory of its own shows that. */
 static void note_own(struct batch *self, size_t i, const void *bytes)
 {
 	PyObject *own = self->own[i];
 
-	if (!own)
-		return;
-	if (bytes != PyBytes_AsString(own))
+	if (own && bytes != PyBytes_AsString(own))
 		memcpy(PyBytes_AsString(own), bytes, (size_t)PyBytes_Size(own));
-	self->own_saved[i] = true;
 }
 
 /* Hands a buffer that fits to the library: 0 or -1. What lies there already is not copied. */
@@ -1354,13 +1349,13 @@ static bool commit_arguments(
 	return *wait >= 0;
 }
 
-/* What was saved from memory of its own goes to the buffer as it is now. */
+/* Memory of its own goes to the buffer as it is now: it holds what was saved, and written there since. */
 static int save_own(const struct batch *self, struct segue_batch *handle)
 {
 	int rc = 0;
 
 	for (size_t i = 0; i < self->shape->state_count && !rc; i++)
-		if (self->own_saved[i] && self->own[i])
+		if (self->own[i])
 			rc = segue_batch_save_state(handle, i, PyBytes_AsString(self->own[i]),
 				(size_t)PyBytes_Size(self->own[i]));
 	return rc;
