@@ -3,14 +3,14 @@
  *
  * Who keeps whom: open Batch -> Lane -> Stream -> Client, and array -> View -> Slot -> Gate, each a
  * counted reference, so that what a handle came from outlives it. A Slot is one batch taken from a
- * lane; the Batch that the user sees and every View of its memory hold it, and when the last of them
- * goes the batch is released. Memory keeps no lease: neither does a Batch that is committed or put
+ * lane; the Batch that the user sees and every View of its memory hold it, and when the last of
+ * them goes the batch is released. Memory keeps no lease: neither does a Batch that is committed or put
  * back. Batch caches arrays but no View holds a Batch: no cycles, no waiting for the collector.
  *
  * Threads: the handles of one client serve one thread at a time, and waits let go of the GIL, so
  * every call into the library holds the lock of the client's Gate. What is freed while the lock is
- * held (by another thread, or below a signal handler of this one) is put on the gate's list and freed
- * by whoever lets go of the lock.
+ * held (by another thread, or below a signal handler of this one) is put on the gate's list and
+ * freed by whoever lets go of the lock.
  */
 #ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030B0000
@@ -126,7 +126,7 @@ static void free_object(void *self)
 	Py_DECREF(type);
 }
 
-/* ---- Gate: the lock of a client, and what waits for it ---------------------------------------- */
+/* ---- Gate: the lock of a client, and what waits for it --------------------------------------- */
 
 struct stream;
 
@@ -1349,7 +1349,7 @@ static bool commit_arguments(
 	return *wait >= 0;
 }
 
-/* Memory of its own goes to the buffer as it is now: it holds what was saved, and written there since. */
+/* Memory of its own goes to the buffer: it holds what was saved, and what was written since. */
 static int save_own(const struct batch *self, struct segue_batch *handle)
 {
 	int rc = 0;
