@@ -37,8 +37,8 @@ static int upload_paths(struct segue_client *client, const struct segue_spec *sp
 int segue_stream_ready(struct segue_stream *stream)
 {
 	struct segue_client *client = stream->client;
-	struct segue_message request = {
-		.type = SEGUE_MESSAGE_STREAM_OPEN, .stream_open.spec = stream->shape->spec};
+	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_OPEN,
+		.stream_open = {.spec = stream->shape->spec, .again = stream->id != 0}};
 	struct segue_reply reply;
 
 	if (stream->epoch == client->epoch)

@@ -9,7 +9,7 @@
 #include "core/error.h"
 
 struct segue_differences {
-	char text[SEGUE_DETAIL_MAX - 296]; /* leaves room for what callers put before */
+	char text[SEGUE_DETAIL_MAX - 1280]; /* leaves room for what callers put before and behind */
 	size_t used;
 	unsigned count, left_out;
 };

@@ -232,7 +232,7 @@ void segue_options_hash(
 	for (const struct segue_option *option = list; option->name; option++) {
 		bool text = option->kind == SEGUE_OPTION_TEXT;
 
-		if (option->part != SEGUE_OPTION_IDENTITY)
+		if (option->part != SEGUE_OPTION_IDENTITY && option->part != SEGUE_OPTION_GROWING)
 			continue;
 		if (text ? !segue_option_text(option, spec)
 			 : segue_option_get(option, spec) == option->usual)
@@ -258,7 +258,7 @@ static const char *print(const struct segue_option *option, const void *spec, ch
 	}
 	value = segue_option_get(option, spec);
 	if (option->none && value == 0)
-		return "(none)";
+		return "None";
 	if (option->kind == SEGUE_OPTION_FLAG)
 		return value ? "true" : "false";
 	if (option->kind == SEGUE_OPTION_CHOICE)
@@ -284,7 +284,9 @@ void segue_options_compare(const struct segue_option *list, const void *stored, 
 	char text[2][24];
 
 	for (const struct segue_option *option = list; option->name; option++)
-		if (option->part != SEGUE_OPTION_RUNTIME && !same(option, stored, asked))
+		if ((option->part == SEGUE_OPTION_IDENTITY ||
+			    option->part == SEGUE_OPTION_SCHEDULE) &&
+			!same(option, stored, asked))
 			segue_differ(differences, "%s: %s in the store, %s asked for", said(option),
 				print(option, stored, text[0]), print(option, asked, text[1]));
 }

@@ -30,7 +30,8 @@
  * X(name, C type, asked, part, kind)
  *
  * name: of the field in the spec, in segue.proto and in reports. asked: its field in segue.h.
- * part: identity (hashed; a change is refused by name), schedule (refused too), runtime (free).
+ * part: identity (hashed; a change is refused by name), growing (hashed as the stream was made;
+ * core/ends.h says how it changes), schedule (refused too), runtime (free).
  * kind: one of those below.
  *
  * The identity is hashed in the order of the rows, so rows keep their order. A row that has its
@@ -43,7 +44,8 @@
 	X(lanes, uint32_t, lanes, SCHEDULE, SEGUE_NUMBER(1, SEGUE_LANES_MAX, 0, NULL))             \
 	X(shuffle, bool, shuffle, IDENTITY, SEGUE_FLAG)                                            \
 	X(seed, uint64_t, seed, IDENTITY, SEGUE_NUMBER(0, UINT64_MAX, 0, NULL))                    \
-	X(epochs, uint64_t, epochs, IDENTITY, SEGUE_NUMBER_OR_NONE(UINT64_MAX, NULL))              \
+	X(epochs, uint64_t, epochs, GROWING, SEGUE_NUMBER_OR_NONE(UINT64_MAX, NULL))               \
+	X(first_epoch, uint64_t, first_epoch, IDENTITY, SEGUE_NUMBER(0, UINT32_MAX, 0, NULL))      \
 	X(pad, bool, no_pad, IDENTITY, SEGUE_CONTRARY("pad (in C the contrary: no_pad)"))          \
 	X(tail, enum segue_tail, tail, SCHEDULE, SEGUE_CHOICE("shrink", "stop", "pad"))            \
 	X(epoch_end, enum segue_epoch_end, epoch_end, SCHEDULE, SEGUE_CHOICE("continue", "drain")) \
@@ -111,6 +113,7 @@ enum segue_option_kind {
 
 enum segue_option_part {
 	SEGUE_OPTION_IDENTITY,
+	SEGUE_OPTION_GROWING,
 	SEGUE_OPTION_SCHEDULE,
 	SEGUE_OPTION_RUNTIME,
 };
@@ -153,7 +156,7 @@ struct segue_differences;
 /* Hashes the identity: name and value of each option that has not its usual value, then an end. */
 void segue_options_hash(
 	const struct segue_option *list, const void *spec, struct segue_digest *digest);
-/* Adds those of identity and schedule that differ. */
+/* Adds those of identity and schedule that differ; what grows is not looked at. */
 void segue_options_compare(const struct segue_option *list, const void *stored, const void *asked,
 	struct segue_differences *differences);
 

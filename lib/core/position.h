@@ -19,8 +19,8 @@ struct segue_position {
 	uint64_t step;  /* t: the batch that comes next */
 	uint64_t next;  /* lane-local count of sequences taken or passed over: the next is number
 			 * next * lanes + lane */
-	uint64_t epoch; /* epoch_end = drain: the one being delivered; else 0 */
-	uint64_t epoch_step;         /* epoch_end = drain: the step at which it began; else 0 */
+	uint64_t epoch; /* with which the stretch began that is being delivered: plan.h */
+	uint64_t epoch_step;         /* the step at which it began */
 	uint64_t undelivered;        /* segments left out by tail = stop, so far */
 	uint32_t rows;               /* of batch t - 1: <= batch_size; 0 before the first batch */
 	struct segue_plan_row row[]; /* batch_size of them */

@@ -126,6 +126,12 @@ static int check_together(const struct segue_spec *spec)
 		return segue_fail(SEGUE_EINVAL,
 			"keep_final wants persist (in C: no volatile_): there is no store to keep "
 			"final states in");
+	if (spec->epochs != 0 && spec->epochs <= spec->first_epoch)
+		return segue_fail(SEGUE_EINVAL,
+			"epochs is %" PRIu64 " and first_epoch %" PRIu64
+			": epochs counts from 0, also where the stream begins later, and must be "
+			"more than first_epoch",
+			spec->epochs, spec->first_epoch);
 	return 0;
 }
 
@@ -493,5 +499,11 @@ int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec 
 	compare_fields(&list, "states", stored->states, stored->state_count, asked->states,
 		asked->state_count);
 	compare_init(&list, stored, asked);
-	return segue_differences_fail(&list);
+	int rc = segue_differences_fail(&list);
+	return rc ? segue_fail(rc,
+			    "%s. A stream keeps these as it was made: give a new one another name, "
+			    "where first_epoch goes on at a later epoch, or drop this one first "
+			    "(client.drop(\"%s\"), segue stream rm DIR \"%s\")",
+			    segue_error_detail(), stored->name, stored->name)
+		  : 0;
 }

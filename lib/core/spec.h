@@ -64,9 +64,9 @@ void segue_spec_destroy(struct segue_spec *spec);
 void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2]);
 
 /*
- * Compares the identity and schedule parts of two specs. 0 if equal; else SEGUE_ESPEC, and the
- * detail names every field that differs with both values ("num_unroll: 20 in the store, 30 asked
- * for; ...").
+ * Compares the identity and schedule parts of two specs, but for the epochs, which may grow
+ * (core/ends.h). 0 if equal; else SEGUE_ESPEC, and the detail names every field that differs with
+ * both values ("num_unroll: 20 in the store, 30 asked for; ..."), and says what to do.
  */
 int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec *asked);
 

@@ -11,6 +11,7 @@
 #define SEGUE_CORE_WIRE_H
 
 #include "core/arena.h"
+#include "core/ends.h"
 #include "core/frame.h"
 #include "core/spec.h"
 
@@ -62,6 +63,7 @@ struct segue_message {
 			struct segue_spec *spec; /* unpacked: malloc'd and unchecked; the caller
 						    takes it over */
 			uint64_t paths_upload;
+			bool again; /* had it open before */
 		} stream_open;
 		struct {
 			uint64_t stream, upload, step, lease;
@@ -150,6 +152,7 @@ struct segue_holder {
 struct segue_stream_record {
 	uint32_t id;
 	struct segue_spec *spec; /* unpacked: malloc'd, checked; the caller destroys it */
+	struct segue_ends ends;  /* the first is spec->epochs */
 	uint64_t fingerprint[2];
 	int64_t created_ms;
 };
@@ -167,6 +170,7 @@ struct segue_lane_record {
 struct segue_catalogue {
 	uint64_t next_id;  /* ids begin at 1, rise with time and are not used again */
 	uint64_t ended_id; /* of the one at whose step the lane has ended; 0: of none */
+	uint32_t ended_at; /* how many ends the input had then */
 	uint32_t count;
 	struct segue_catalogue_entry {
 		uint64_t id, step, size; /* size of the token */
@@ -179,6 +183,7 @@ struct segue_token_record {
 	uint64_t spec_hash[2], fingerprint[2];
 	uint32_t lanes, lane, batch_size;
 	uint64_t row_size;
+	struct segue_ends ends;          /* count 0: older, made when there was but one */
 	struct segue_position *position; /* unpacked: malloc'd, free() */
 };
 

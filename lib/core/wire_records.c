@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "core/position.h"
@@ -130,6 +131,19 @@ static int get_position(const Segue__Pb__Position *pb, struct segue_position **o
 	return rc;
 }
 
+/* ---- Ends of the input ---- */
+
+static int get_ends(const uint64_t *from, size_t count, struct segue_ends *out)
+{
+	int rc = segue_pb_check_range("number of ends", count, 1, SEGUE_ENDS_MAX);
+
+	if (rc)
+		return rc;
+	*out = (struct segue_ends){.count = (uint32_t)count};
+	memcpy(out->epochs, from, count * sizeof(*from));
+	return segue_ends_check(out) ? segue_fail_within(SEGUE_EPROTOCOL, "ends") : 0;
+}
+
 /* ---- Streams ---- */
 
 int segue_stream_record_pack(const struct segue_stream_record *record, void **out, size_t *size)
@@ -145,6 +159,8 @@ int segue_stream_record_pack(const struct segue_stream_record *record, void **ou
 	pb.fingerprint_low = record->fingerprint[0];
 	pb.fingerprint_high = record->fingerprint[1];
 	pb.created_ms = record->created_ms;
+	pb.n_ends = record->ends.count;
+	pb.ends = (uint64_t *)(uintptr_t)record->ends.epochs;
 	rc = pack_record(&pb.base, out, size);
 	segue_arena_finish(&scratch);
 	return rc;
@@ -153,6 +169,7 @@ int segue_stream_record_pack(const struct segue_stream_record *record, void **ou
 static int get_stream_record(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__StreamRecord *pb = (const Segue__Pb__StreamRecord *)from;
+	struct segue_ends ends;
 	struct segue_spec *spec;
 	int rc = segue_pb_get_spec(pb->spec, &spec);
 
@@ -162,9 +179,21 @@ static int get_stream_record(const ProtobufCMessage *from, void *out)
 		segue_spec_destroy(spec);
 		return segue_fail_within(SEGUE_EPROTOCOL, "spec");
 	}
+	ends = SEGUE_ENDS(spec->epochs);
+	if (pb->n_ends > 0)
+		rc = get_ends(pb->ends, pb->n_ends, &ends);
+	if (!rc && ends.epochs[0] != spec->epochs)
+		rc = segue_fail(SEGUE_EPROTOCOL,
+			"the first end is %" PRIu64 ", of a spec with epochs = %" PRIu64,
+			ends.epochs[0], spec->epochs);
+	if (rc) {
+		segue_spec_destroy(spec);
+		return rc;
+	}
 	*(struct segue_stream_record *)out = (struct segue_stream_record){
 		.id = pb->id,
 		.spec = spec,
+		.ends = ends,
 		.fingerprint = {pb->fingerprint_low, pb->fingerprint_high},
 		.created_ms = pb->created_ms,
 	};
@@ -258,6 +287,7 @@ int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, si
 		return rc;
 	pb.next_id = catalogue->next_id;
 	pb.ended_id = catalogue->ended_id;
+	pb.ended_at = catalogue->ended_at;
 	segue_pb_put_columns(catalogue_entries, catalogue->entry, sizeof(catalogue->entry[0]),
 		catalogue->count, &scratch, &pb.base);
 	rc = pack_record(&pb.base, out, size);
@@ -268,7 +298,9 @@ int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, si
 static int get_catalogue(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__CatalogueRecord *pb = (const Segue__Pb__CatalogueRecord *)from;
-	struct segue_catalogue catalogue = {.next_id = pb->next_id, .ended_id = pb->ended_id};
+	struct segue_catalogue catalogue = {.next_id = pb->next_id,
+		.ended_id = pb->ended_id,
+		.ended_at = pb->ended_id && !pb->ended_at ? 1 : pb->ended_at};
 	const struct segue_catalogue_entry *entry = catalogue.entry;
 	size_t count;
 	int rc = segue_pb_count_rows(
@@ -329,6 +361,8 @@ int segue_token_record_pack(const struct segue_token_record *record, void **out,
 		return rc;
 	rc = segue_pb_put(token_fields, record, &scratch, &pb.base);
 	if (!rc) {
+		pb.n_ends = record->ends.count;
+		pb.ends = (uint64_t *)(uintptr_t)record->ends.epochs;
 		pb.position = put_position(&scratch, record->position);
 		rc = pack_record(&pb.base, out, size);
 	}
@@ -338,14 +372,16 @@ int segue_token_record_pack(const struct segue_token_record *record, void **out,
 
 static int get_token_record(const ProtobufCMessage *from, void *out)
 {
+	const Segue__Pb__TokenRecord *pb = (const Segue__Pb__TokenRecord *)from;
 	struct segue_token_record record = {.lanes = 0};
 	int rc = segue_pb_get(token_fields, from, NULL, &record);
 
+	if (!rc && pb->n_ends > 0)
+		rc = get_ends(pb->ends, pb->n_ends, &record.ends);
 	if (!rc)
 		rc = segue_pb_check_range("lane", record.lane, 0, record.lanes - 1);
 	if (!rc)
-		rc = get_position(
-			((const Segue__Pb__TokenRecord *)from)->position, &record.position);
+		rc = get_position(pb->position, &record.position);
 	if (!rc)
 		*(struct segue_token_record *)out = record;
 	return rc;

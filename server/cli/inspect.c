@@ -33,19 +33,34 @@ static void print_paths(struct json_object *spec)
 	putchar('\n');
 }
 
-static void print_spec(struct json_object *spec)
+/* The last end of its input, and the others where it has grown. */
+static void print_ends(struct json_object *ends)
 {
-	struct json_object *epochs = json_object_object_get(spec, "epochs");
+	size_t count = segue_json_count(ends);
 
+	for (size_t i = count; i-- > 0;) {
+		struct json_object *end = segue_json_at(ends, i);
+
+		printf("%s%s",
+			i + 1 == count   ? ""
+			: i + 2 == count ? ", grown from "
+					 : ", ",
+			end ? segue_cli_text(end) : "endless");
+	}
+}
+
+static void print_spec(struct json_object *spec, struct json_object *ends)
+{
 	print_paths(spec);
 	print_fields(spec, "sequences");
 	print_fields(spec, "contexts");
 	print_fields(spec, "states");
-	printf("  batches    %s rows x %s steps, lanes %s, shuffle %s, seed %s, epochs %s\n",
+	printf("  batches    %s rows x %s steps, lanes %s, shuffle %s, seed %s, epochs ",
 		segue_cli_member(spec, "batch_size"), segue_cli_member(spec, "num_unroll"),
 		segue_cli_member(spec, "lanes"), segue_cli_yes(spec, "shuffle"),
-		segue_cli_member(spec, "seed"), epochs ? segue_cli_text(epochs) : "endless");
-	printf("  rules      tail %s, epoch_end %s, on_error %s, pad %s, keep_final %s, "
+		segue_cli_member(spec, "seed"));
+	print_ends(ends);
+	printf("\n  rules      tail %s, epoch_end %s, on_error %s, pad %s, keep_final %s, "
 	       "durability %s\n",
 		segue_cli_member(spec, "tail"), segue_cli_member(spec, "epoch_end"),
 		segue_cli_member(spec, "on_error"), segue_cli_yes(spec, "pad"),
@@ -102,7 +117,7 @@ static void print_stream(struct json_object *stream, bool rows)
 	printf("stream %s (id %s), made %s, data set %s\n", segue_cli_member(stream, "name"),
 		segue_cli_member(stream, "id"), segue_cli_member(stream, "created"),
 		segue_cli_member(stream, "fingerprint"));
-	print_spec(json_object_object_get(stream, "spec"));
+	print_spec(json_object_object_get(stream, "spec"), json_object_object_get(stream, "ends"));
 	if (segue_json_count(lanes) == 0)
 		printf("  no lane was used yet\n");
 	print_lanes(lanes);

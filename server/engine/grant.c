@@ -93,18 +93,83 @@ static int load_stored(struct making *making)
 
 /* ---- Tokens ---- */
 
-static int token_fits(const struct segue_grant_order *order, const struct segue_token_record *head)
+/* Whether only the number of epochs that the two streams were made with differs. */
+static bool made_otherwise(const struct segue_spec *spec, const struct segue_token_record *head)
+{
+	struct segue_spec as_that = *spec; /* what it points to is the other's */
+	uint64_t hash[2];
+
+	as_that.epochs = head->ends.epochs[0];
+	segue_spec_hash(&as_that, hash);
+	return head->ends.count > 0 && memcmp(hash, head->spec_hash, sizeof(hash)) == 0;
+}
+
+static int fail_made_otherwise(const struct segue_spec *spec, const struct segue_token_record *head)
+{
+	uint64_t made = head->ends.epochs[0];
+	bool grows = made != 0 && (spec->epochs == 0 || spec->epochs > made);
+	char ours[24], theirs[24];
+
+	segue_epochs_print(spec->epochs, ours);
+	segue_epochs_print(made, theirs);
+	return segue_fail(SEGUE_ETOKEN,
+		"the token is of stream '%s' with another spec: that was made with epochs=%s, and "
+		"this one with epochs=%s: rows end where a stream ends, also if it grows later. "
+		"Make a stream of "
+		"another name with epochs=%s instead%s%s",
+		head->stream, theirs, ours, theirs,
+		grows ? ", and, to go on, open it again with epochs=" : "", grows ? ours : "");
+}
+
+/*
+ * The token's position stands behind ends of its stream's input: they must be ours. Where each
+ * epoch drains, they all end alike, and where the input ended makes no difference.
+ */
+static int ends_fit(const struct segue_grant_order *order, const struct segue_token_record *head,
+	const struct segue_position *position)
+{
+	const struct segue_ends *ours = &order->plan.ends, *theirs = &head->ends;
+	bool drains = order->plan.epoch_end == SEGUE_EPOCH_DRAIN;
+	char texts[2][SEGUE_ENDS_TEXT], wanted[24];
+	uint32_t next = ours->count < theirs->count ? ours->count : theirs->count - 1;
+
+	if (theirs->count == 0 || segue_ends_agree(ours, theirs, theirs->count) ||
+		(drains && position->epoch < segue_ends_last(ours)))
+		return 0;
+	segue_ends_print(theirs, texts[0]);
+	segue_ends_print(ours, texts[1]);
+	segue_epochs_print(theirs->epochs[drains ? theirs->count - 1 : next], wanted);
+	if (drains || segue_ends_agree(ours, theirs, ours->count))
+		return segue_fail(SEGUE_ETOKEN,
+			"the token is of epoch %" PRIu64
+			", where the input of its stream ended after "
+			"%s epochs, and here it ends after %s: open this stream with epochs=%s "
+			"first%s",
+			position->epoch, texts[0], texts[1], wanted,
+			next + 1 < theirs->count && !drains ? ", then with the ones that follow"
+							    : "");
+	return segue_fail(SEGUE_ETOKEN,
+		"the token is of a stream that grew otherwise: its input ended after %s epochs, "
+		"here after %s, and what comes after such an end depends on it. A stream of "
+		"another name that grows as that one did takes the token",
+		texts[0], texts[1]);
+}
+
+static int token_fits(const struct segue_grant_order *order, const struct segue_token_record *head,
+	const struct segue_position *position)
 {
 	const struct segue_spec *spec = order->spec;
 	uint64_t hash[2];
 
 	segue_spec_hash(spec, hash);
+	if (memcmp(hash, head->spec_hash, sizeof(hash)) != 0 && made_otherwise(spec, head))
+		return fail_made_otherwise(spec, head);
 	if (memcmp(hash, head->spec_hash, sizeof(hash)) != 0)
 		return segue_fail(SEGUE_ETOKEN,
 			"the token is of stream '%s' with another spec (features, states and their "
-			"initial values, num_unroll, shuffle, seed, epochs, pad, on_error, "
-			"keep_final, "
-			"key or allow_surplus differ)",
+			"initial values, num_unroll, shuffle, seed, first_epoch, the epochs that "
+			"it was made with, pad, on_error, keep_final, key or allow_surplus "
+			"differ): it belongs to a stream that is made as that one was",
 			head->stream);
 	if (memcmp(order->fingerprint, head->fingerprint, sizeof(head->fingerprint)) != 0)
 		return segue_fail(SEGUE_ETOKEN,
@@ -123,7 +188,7 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 			head->batch_size, spec->batch_size);
 	if (head->row_size != segue_row_size(spec))
 		return segue_fail(SEGUE_ETOKEN, "the token's states have another size");
-	return 0;
+	return ends_fit(order, head, position);
 }
 
 static int read_token(const struct segue_grant_order *order, struct segue_image **out)
@@ -134,7 +199,7 @@ static int read_token(const struct segue_grant_order *order, struct segue_image 
 	int rc = segue_token_decode(&order->plan, order->bulk, order->bulk_size, &head, &image);
 	if (!rc) {
 		free(head.position);
-		rc = token_fits(order, &head);
+		rc = token_fits(order, &head, image->position);
 	}
 	if (rc) {
 		segue_image_destroy(image);

@@ -26,6 +26,8 @@ struct segue_image *segue_image_create(const struct segue_plan_spec *plan,
 	}
 	if (position)
 		memcpy(image->position, position, segue_position_size(rows));
+	else
+		segue_plan_start(plan, image->position);
 	for (uint32_t row = 0; row < rows; row++) {
 		if (segue_plan_row_lives(plan, &position->row[row]))
 			image->live[image->live_count++] = row;

@@ -42,10 +42,23 @@ static bool drains(const struct segue_plan_spec *spec)
 	return spec->epoch_end == SEGUE_EPOCH_DRAIN;
 }
 
-/* Endless input is input of so many epochs that no number reaches the last. */
-static uint64_t all_epochs(const struct segue_plan_spec *spec)
+/* The epoch behind the stretch that `epoch` lies in. Of an endless one no number reaches it. */
+static uint64_t stretch_end(const struct segue_plan_spec *spec, uint64_t epoch)
 {
-	return spec->epochs == 0 ? UINT64_MAX : spec->epochs;
+	return drains(spec) ? epoch + 1 : segue_ends_after(&spec->ends, epoch);
+}
+
+/* Whether the input ends, for now, with the stretch that `epoch` lies in. */
+static bool is_last_stretch(const struct segue_plan_spec *spec, uint64_t epoch)
+{
+	return stretch_end(spec, epoch) == segue_ends_last(&spec->ends);
+}
+
+static bool begins_stretch(const struct segue_plan_spec *spec, uint64_t epoch)
+{
+	if (epoch < spec->first_epoch || epoch >= segue_ends_last(&spec->ends))
+		return false;
+	return drains(spec) || epoch == spec->first_epoch || segue_ends_have(&spec->ends, epoch);
 }
 
 /* How many sequences of the first `epochs` epochs belong to `lane`. */
@@ -58,10 +71,10 @@ static uint64_t lane_share(const struct segue_plan_spec *spec, uint32_t lane, ui
 	return numbers <= lane ? 0 : (numbers - lane - 1) / spec->lanes + 1;
 }
 
-/* Where `next` stops for now: at the end of the epoch (drain) or of all input (continue). */
+/* Where `next` stops for now: at the end of the stretch. */
 static uint64_t share_end(const struct segue_plan_spec *spec, const struct segue_position *position)
 {
-	return lane_share(spec, spec->lane, drains(spec) ? position->epoch + 1 : all_epochs(spec));
+	return lane_share(spec, spec->lane, stretch_end(spec, position->epoch));
 }
 
 size_t segue_position_size(uint32_t batch_size)
@@ -73,6 +86,8 @@ size_t segue_position_size(uint32_t batch_size)
 
 static int check_spec(const struct segue_plan_spec *spec)
 {
+	uint64_t numbers;
+
 	if (spec->records == 0)
 		return segue_fail(SEGUE_EINVAL, "plan: a data set without records has no plan");
 	if (spec->lanes == 0 || spec->lane >= spec->lanes)
@@ -87,10 +102,25 @@ static int check_spec(const struct segue_plan_spec *spec)
 		return segue_fail(SEGUE_EINVAL, "plan: %d is no tail", (int)spec->tail);
 	if (spec->epoch_end != SEGUE_EPOCH_CONTINUE && spec->epoch_end != SEGUE_EPOCH_DRAIN)
 		return segue_fail(SEGUE_EINVAL, "plan: %d is no epoch_end", (int)spec->epoch_end);
-	if (spec->tail == SEGUE_TAIL_PAD && drains(spec) && spec->epochs == 0)
-		return segue_fail(SEGUE_EINVAL, "tail = pad with epoch_end = drain needs a number "
-						"of epochs, not None (in C: 0)");
+	int rc = segue_ends_check(&spec->ends);
+	if (rc)
+		return rc;
+	if (spec->first_epoch >= segue_ends_after(&spec->ends, 0))
+		return segue_fail(SEGUE_EINVAL,
+			"plan: epoch %" PRIu64 " is the first, and the input ends before it",
+			spec->first_epoch);
+	if (__builtin_mul_overflow(spec->first_epoch, spec->records, &numbers))
+		return segue_fail(SEGUE_EINVAL,
+			"first_epoch is %" PRIu64 ": %" PRIu64
+			" records an epoch are more sequences than can be numbered",
+			spec->first_epoch, spec->records);
 	return 0;
+}
+
+void segue_plan_start(const struct segue_plan_spec *spec, struct segue_position *out)
+{
+	*out = (struct segue_position){.epoch = spec->first_epoch,
+		.next = lane_share(spec, spec->lane, spec->first_epoch)};
 }
 
 int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec)
@@ -108,6 +138,7 @@ int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec)
 		return segue_fail(
 			SEGUE_ENOMEM, "plan: no memory for %" PRIu32 " rows", spec->batch_size);
 	}
+	segue_plan_start(spec, position);
 	*plan = (struct segue_plan){*spec, position, scratch};
 	return 0;
 }
@@ -123,16 +154,15 @@ void segue_plan_finish(struct segue_plan *plan)
 
 static int check_epoch(const struct segue_plan_spec *spec, const struct segue_position *position)
 {
-	if (!drains(spec) && (position->epoch != 0 || position->epoch_step != 0))
+	char ends[SEGUE_ENDS_TEXT];
+
+	if (!begins_stretch(spec, position->epoch))
 		return segue_fail(SEGUE_EPROTOCOL,
-			"position: epoch %" PRIu64 " from step %" PRIu64
-			", but the epochs of this stream do not drain",
-			position->epoch, position->epoch_step);
-	if (position->epoch >= all_epochs(spec))
-		return segue_fail(SEGUE_EPROTOCOL, "position: epoch %" PRIu64 " of %" PRIu64,
-			position->epoch, spec->epochs);
+			"position: nothing begins with epoch %" PRIu64
+			" in input from epoch %" PRIu64 " that ends after %s epochs",
+			position->epoch, spec->first_epoch, segue_ends_print(&spec->ends, ends));
 	if (position->epoch_step > position->step ||
-		(position->epoch == 0 && position->epoch_step != 0))
+		(position->epoch == spec->first_epoch && position->epoch_step != 0))
 		return segue_fail(SEGUE_EPROTOCOL,
 			"position: epoch %" PRIu64 " cannot have begun at step %" PRIu64
 			" if step %" PRIu64 " comes next",
@@ -147,20 +177,25 @@ static int check_next(const struct segue_plan_spec *spec, const struct segue_pos
 
 	if (position->next > end)
 		return segue_fail(SEGUE_EPROTOCOL,
-			"position: %" PRIu64 " sequences taken; by the end of epoch %" PRIu64
-			" the lane has but %" PRIu64,
-			position->next, position->epoch, end);
+			"position: %" PRIu64 " sequences taken; of the %" PRIu64
+			" epochs up to the end of the stretch the lane has but %" PRIu64,
+			position->next, stretch_end(spec, position->epoch), end);
 	return 0;
 }
 
-/* No rows: before the first batch, or after the end. */
+/* No rows: before the first batch, or at an end of the input. */
 static bool may_be_rowless(
 	const struct segue_plan_spec *spec, const struct segue_position *position)
 {
-	bool pristine = position->step == 0 && position->next == 0 && position->epoch == 0 &&
-			position->undelivered == 0;
+	struct segue_position start;
 
-	return pristine || position->next == lane_share(spec, spec->lane, all_epochs(spec));
+	segue_plan_start(spec, &start);
+	bool pristine = position->step == 0 && position->next == start.next &&
+			position->epoch == start.epoch && position->undelivered == 0;
+
+	return pristine ||
+	       (position->next == share_end(spec, position) &&
+		       segue_ends_have(&spec->ends, stretch_end(spec, position->epoch)));
 }
 
 static int check_rows(const struct segue_plan_spec *spec, const struct segue_position *position)
@@ -185,7 +220,8 @@ static int check_rows(const struct segue_plan_spec *spec, const struct segue_pos
 			"position: %" PRIu32 " of %" PRIu32 " rows before the input is used up",
 			position->rows, spec->batch_size);
 	if (position->undelivered != 0 &&
-		(spec->tail != SEGUE_TAIL_STOP || (position->epoch == 0 && position->rows != 0)))
+		(spec->tail != SEGUE_TAIL_STOP ||
+			(position->epoch == spec->first_epoch && position->rows != 0)))
 		return segue_fail(SEGUE_EPROTOCOL,
 			"position: %" PRIu64 " segments left out, but no input has ended yet",
 			position->undelivered);
@@ -337,7 +373,9 @@ static int check_admitted(const struct segue_plan_spec *spec, const struct segue
  */
 static uint64_t patience(const struct segue_plan_spec *spec)
 {
-	return spec->epochs == 0 ? 2 * spec->records + 4096 : UINT64_MAX;
+	bool endless = segue_ends_have(&spec->ends, 0);
+
+	return endless ? 2 * spec->records + 4096 : UINT64_MAX;
 }
 
 /* Takes the lane's next sequence into `row`: 1, or 0 if they are used up. */
@@ -435,7 +473,7 @@ static int pad(const struct segue_plan *plan, const struct segue_plan_input *inp
 	return rc < 0 ? rc : to->step - to->epoch_step < longest;
 }
 
-/* Makes the rows of one batch: 1, or 0 if the epoch (drain) or all input (continue) has ended. */
+/* Makes the rows of one batch: 1, or 0 if the stretch has ended. */
 static int form(struct segue_plan *plan, const struct segue_plan_input *input)
 {
 	struct segue_position *to = plan->scratch;
@@ -451,11 +489,11 @@ static int form(struct segue_plan *plan, const struct segue_plan_input *input)
 	return 0;
 }
 
-static void begin_epoch(const struct segue_plan *plan)
+static void begin_stretch(const struct segue_plan *plan)
 {
 	struct segue_position *to = plan->scratch;
 
-	to->epoch++;
+	to->epoch = stretch_end(&plan->spec, to->epoch);
 	to->epoch_step = to->step;
 	to->rows = plan->spec.batch_size;
 	for (uint32_t r = 0; r < to->rows; r++)
@@ -463,9 +501,9 @@ static void begin_epoch(const struct segue_plan *plan)
 }
 
 /*
- * Forms the next batch, of a later epoch if this one has ended: 1, or 0 if there is none.
+ * Forms the next batch, of a later stretch if this one has ended: 1, or 0 if there is none.
  *
- * Epochs may pass without a batch: the lane may have no sequence in them, or no good one, or too
+ * Stretches may pass without a batch: the lane may have no sequence in them, or no good one, or too
  * few for a full batch.
  */
 static int form_any(struct segue_plan *plan, const struct segue_plan_input *input)
@@ -478,7 +516,7 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 
 		if (rc)
 			return rc;
-		if (!drains(spec) || to->epoch + 1 == all_epochs(spec))
+		if (is_last_stretch(spec, to->epoch))
 			return 0;
 		if (to->next - plan->position->next >= patience(spec))
 			return segue_fail(SEGUE_EDATA,
@@ -488,18 +526,11 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 				"%" PRIu32 " with tail = stop",
 				spec->lane, to->epoch - plan->position->epoch, to->epoch,
 				spec->batch_size);
-		begin_epoch(plan);
+		begin_stretch(plan);
 	}
 }
 
 /* ---- Step: spans ---- */
-
-/* What an empty row pads: without it, a batch of nothing but empty rows would be of no epoch. */
-static uint64_t padded_epoch(
-	const struct segue_plan_spec *spec, const struct segue_position *position)
-{
-	return drains(spec) ? position->epoch : all_epochs(spec) - 1;
-}
 
 static struct segue_span make_span(const struct segue_plan *plan, uint32_t r)
 {
@@ -509,10 +540,11 @@ static struct segue_span make_span(const struct segue_plan *plan, uint32_t r)
 	uint64_t rest = row->total_length > first ? row->total_length - first : 0;
 	uint32_t segments = (uint32_t)row_segments(spec, row);
 
+	/* It pads the stretch's last epoch: a batch of nothing else is of some epoch, too. */
 	if (is_empty(row))
 		return (struct segue_span){
 			.number = SEGUE_NO_SEQUENCE,
-			.epoch = padded_epoch(spec, plan->scratch),
+			.epoch = stretch_end(spec, plan->scratch->epoch) - 1,
 			.row = r,
 			.previous_row = SEGUE_NO_ROW,
 			.flags = SEGUE_SPAN_EMPTY,
@@ -614,21 +646,21 @@ static uint64_t lane_steps(const struct segue_plan_spec *spec, uint32_t lane, ui
 int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const uint32_t *lengths,
 	uint64_t *steps)
 {
-	bool one = drains(spec);
+	uint64_t behind = stretch_end(spec, epoch);
 	uint64_t longest = 0;
 
-	if (one ? epoch >= all_epochs(spec) : spec->epochs == 0)
-		return segue_fail(SEGUE_EINVAL,
-			one ? "plan: the input ends before epoch %" PRIu64
-			    : "plan: endless input has no longest lane",
-			epoch);
+	if (!begins_stretch(spec, epoch))
+		return segue_fail(
+			SEGUE_EINVAL, "plan: no stretch begins with epoch %" PRIu64, epoch);
+	if (behind == UINT64_MAX)
+		return segue_fail(SEGUE_EINVAL, "plan: endless input has no longest lane");
 	uint64_t *ends = malloc(spec->batch_size * sizeof(ends[0]));
 	if (!ends)
 		return segue_fail(
 			SEGUE_ENOMEM, "plan: no memory for %" PRIu32 " rows", spec->batch_size);
 	for (uint32_t lane = 0; lane < spec->lanes; lane++) {
-		uint64_t begin = one ? lane_share(spec, lane, epoch) : 0;
-		uint64_t end = lane_share(spec, lane, one ? epoch + 1 : spec->epochs);
+		uint64_t begin = lane_share(spec, lane, epoch);
+		uint64_t end = lane_share(spec, lane, behind);
 		uint64_t lane_needs = lane_steps(spec, lane, begin, end, lengths, ends);
 
 		if (lane_needs > longest)

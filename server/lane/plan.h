@@ -11,16 +11,23 @@
  * A position is everything that there is to remember: it is what the store and the tokens hold.
  * Position(t).rows describes the rows of batch t - 1, the ones whose states buffer t - 1 holds;
  * ended rows are still in it (segment + 1 == count), and are replaced by the step that follows.
+ *
+ * The input is delivered in stretches. Each ends by the tail rule, and the next begins with full
+ * rows: with epoch_end = drain each epoch is one; else what lies between two ends of the input
+ * (core/ends.h). So an end that is added changes nothing of what comes before it, wherever a lane
+ * stands: before the last end that there was, in its tail, or at it.
  */
 #ifndef SEGUE_LANE_PLAN_H
 #define SEGUE_LANE_PLAN_H
 
+#include "core/ends.h"
 #include "core/position.h"
 #include "segue/segue.h"
 
 struct segue_plan_spec {
 	uint64_t records; /* N >= 1 */
-	uint64_t epochs;  /* 0: endless */
+	struct segue_ends ends;
+	uint64_t first_epoch; /* below the first end */
 	uint64_t seed;
 	uint32_t lanes, lane, batch_size, num_unroll;
 	enum segue_tail tail;
@@ -40,9 +47,9 @@ struct segue_plan_input {
 	int (*admit)(void *arg, uint64_t number, uint64_t record, uint64_t *array_steps,
 		uint64_t *total_length);
 	/*
-	 * tail = pad: the number of steps that the longest lane needs for `epoch` (drain) or for
-	 * all input (continue; epoch is 0). Asked when this lane has nothing left to deliver. 0 or
-	 * a negative code.
+	 * tail = pad: the number of steps that the longest lane needs for the stretch that begins
+	 * with `epoch`. Asked when this lane has nothing of it left to deliver. 0 or a negative
+	 * code.
 	 */
 	int (*longest)(void *arg, uint64_t epoch, uint64_t *steps);
 };
@@ -55,6 +62,8 @@ struct segue_plan {
 
 size_t segue_position_size(uint32_t batch_size);
 
+/* Position 0, which has no rows. */
+void segue_plan_start(const struct segue_plan_spec *spec, struct segue_position *out);
 /* A plan at step 0. SEGUE_EINVAL for a spec that segue_spec_check would refuse, SEGUE_ENOMEM. */
 int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec);
 /* A zeroed plan is fine. */
@@ -70,7 +79,7 @@ int segue_plan_seek(struct segue_plan *plan, const struct segue_position *positi
 /*
  * Makes batch position->step: writes its spans (batch_size at most, in row order; key fields are
  * left 0) and moves the position on. 1: a batch of *rows spans; 0: the lane has ended at
- * position->step, for good; negative: what the input said, nothing changed.
+ * position->step, unless another end is added; negative: what the input said, nothing changed.
  */
 int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *input,
 	struct segue_span *spans, uint32_t *rows);
@@ -83,9 +92,10 @@ uint64_t segue_plan_record(const struct segue_plan_spec *spec, uint64_t number);
 bool segue_plan_row_lives(const struct segue_plan_spec *spec, const struct segue_plan_row *row);
 
 /*
- * Steps that the longest of all lanes needs for `epoch` (drain) or for all epochs (continue), from
- * the lengths alone: lengths[record] = array steps, 0 for a record that is passed over. For tail =
- * pad. Runs in O(sequences * log batch_size). SEGUE_ENOMEM.
+ * Steps that the longest of all lanes needs for the stretch that begins with `epoch`, from the
+ * lengths alone: lengths[record] = array steps, 0 for a record that is passed over. For tail = pad.
+ * Runs in O(sequences * log batch_size). SEGUE_ENOMEM; SEGUE_EINVAL: there is no such stretch, or
+ * it has no end.
  */
 int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const uint32_t *lengths,
 	uint64_t *steps);

@@ -190,8 +190,22 @@ static int put_rows(struct segue_json *json, struct segue_store *store,
 	return rc;
 }
 
+/* Totals of epochs after which the input ended, or ends; null: never. */
+static void put_ends(struct segue_json *json, const struct segue_ends *ends)
+{
+	segue_json_begin(json, "ends", '[');
+	for (uint32_t i = 0; i < ends->count; i++) {
+		if (ends->epochs[i] == 0)
+			segue_json_null(json, NULL);
+		else
+			segue_json_unsigned(json, NULL, ends->epochs[i]);
+	}
+	segue_json_end(json, ']');
+}
+
+/* `ends`: how many its input has. A lane that ended by fewer goes on. */
 static int put_checkpoints(
-	struct segue_json *json, struct segue_store *store, struct segue_place place)
+	struct segue_json *json, struct segue_store *store, struct segue_place place, uint32_t ends)
 {
 	struct segue_catalogue catalogue;
 
@@ -205,7 +219,8 @@ static int put_checkpoints(
 		segue_json_unsigned(json, "step", catalogue.entry[i].step);
 		segue_report_put_date(json, "created", catalogue.entry[i].created_ms);
 		segue_json_unsigned(json, "bytes", catalogue.entry[i].size);
-		segue_json_bool(json, "ended", catalogue.entry[i].id == catalogue.ended_id);
+		segue_json_bool(json, "ended",
+			catalogue.entry[i].id == catalogue.ended_id && catalogue.ended_at == ends);
 		segue_json_end(json, '}');
 	}
 	segue_json_end(json, ']');
@@ -213,9 +228,10 @@ static int put_checkpoints(
 }
 
 static int put_stored_lane(struct segue_json *json, struct segue_store *store,
-	const struct segue_spec *spec, const struct segue_report_lane *lane)
+	const struct segue_stream_record *stream, const struct segue_report_lane *lane)
 {
 	const struct segue_lane_record *record = &lane->record;
+	const struct segue_spec *spec = stream->spec;
 
 	segue_json_begin(json, NULL, '{');
 	segue_json_unsigned(json, "lane", lane->place.lane);
@@ -230,7 +246,7 @@ static int put_stored_lane(struct segue_json *json, struct segue_store *store,
 	segue_json_unsigned(json, "generation", record->generation);
 	segue_json_bool(json, "held", record->held);
 	segue_json_signed(json, "holder_pid", record->holder.pid);
-	int rc = put_checkpoints(json, store, lane->place);
+	int rc = put_checkpoints(json, store, lane->place, stream->ends.count);
 	if (!rc)
 		rc = put_rows(json, store, spec, lane);
 	segue_json_end(json, '}');
@@ -264,9 +280,10 @@ static int put_stored_stream(struct segue_json *json, struct segue_store *store,
 	segue_report_put_fingerprint(json, "fingerprint", record->fingerprint);
 	segue_json_unsigned(json, "lane_bytes", lane_bytes(record->spec));
 	segue_report_put_spec(json, record->spec);
+	put_ends(json, &record->ends);
 	segue_json_begin(json, "lanes", '[');
 	for (size_t i = 0; !rc && i < lanes.count; i++)
-		rc = put_stored_lane(json, store, record->spec, &lanes.entry[i]);
+		rc = put_stored_lane(json, store, record, &lanes.entry[i]);
 	segue_json_end(json, ']');
 	segue_json_end(json, '}');
 	segue_report_finish_lanes(&lanes);

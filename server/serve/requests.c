@@ -92,23 +92,23 @@ static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
 	return 0;
 }
 
-static void open_checked(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+static void open_checked(const struct segue_opening_order *order)
 {
-	int rc = segue_spec_check(spec);
+	int rc = segue_spec_check(order->spec);
 
 	if (rc) {
-		segue_spec_destroy(spec);
-		segue_session_fail(session, serial, rc);
+		segue_spec_destroy(order->spec);
+		segue_session_fail(order->session, order->serial, rc);
 		return;
 	}
-	segue_stream_open_request(session, serial, spec);
+	segue_stream_open_request(order);
 }
 
 /* Paths that came in an upload: a list of them may be long. */
 struct paths_request {
 	struct segue_request base;
 	struct segue_upload *upload;
-	struct segue_spec *spec;
+	struct segue_opening_order order;
 };
 
 static int read_paths(struct segue_request *base)
@@ -119,7 +119,7 @@ static int read_paths(struct segue_request *base)
 
 	int rc = segue_upload_read(request->upload, &bytes, &size);
 	if (!rc)
-		rc = add_paths(request->spec, (const char *)bytes, size);
+		rc = add_paths(request->order.spec, (const char *)bytes, size);
 	free(bytes);
 	return rc;
 }
@@ -130,15 +130,14 @@ static void paths_read(struct segue_task *task)
 
 	segue_upload_destroy(request->upload);
 	if (segue_request_is_over(&request->base))
-		segue_spec_destroy(request->spec);
+		segue_spec_destroy(request->order.spec);
 	else
-		open_checked(request->base.session, request->base.serial, request->spec);
+		open_checked(&request->order);
 	segue_request_end(&request->base);
 	free(request);
 }
 
-static int start_reading_paths(struct segue_session *session, struct segue_upload *upload,
-	const struct segue_message *message)
+static int start_reading_paths(struct segue_upload *upload, const struct segue_opening_order *order)
 {
 	if (upload->size > PATHS_BYTES_MAX)
 		return segue_fail(SEGUE_ELIMIT, "%zu bytes of paths: the limit is %d", upload->size,
@@ -147,9 +146,9 @@ static int start_reading_paths(struct segue_session *session, struct segue_uploa
 	if (!request)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a list of paths");
 	request->upload = upload;
-	request->spec = message->stream_open.spec;
-	int rc =
-		segue_request_run(&request->base, session, message->serial, read_paths, paths_read);
+	request->order = *order;
+	int rc = segue_request_run(
+		&request->base, order->session, order->serial, read_paths, paths_read);
 	if (rc)
 		free(request);
 	return rc;
@@ -157,15 +156,19 @@ static int start_reading_paths(struct segue_session *session, struct segue_uploa
 
 static void open_stream(struct segue_session *session, const struct segue_message *message)
 {
+	const struct segue_opening_order order = {.session = session,
+		.serial = message->serial,
+		.spec = message->stream_open.spec,
+		.again = message->stream_open.again};
 	struct segue_upload *upload;
 
 	int rc = segue_upload_take(session, message->stream_open.paths_upload, &upload);
 	if (!rc && !upload) {
-		open_checked(session, message->serial, message->stream_open.spec);
+		open_checked(&order);
 		return;
 	}
 	if (!rc)
-		rc = start_reading_paths(session, upload, message);
+		rc = start_reading_paths(upload, &order);
 	if (rc) {
 		segue_session_fail(session, message->serial, rc);
 		segue_upload_destroy(upload);

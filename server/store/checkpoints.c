@@ -71,7 +71,7 @@ static int drop_entry(struct segue_ops *ops, struct segue_place place,
 
 	checkpoint_key(place, entry->id, key);
 	if (catalogue->ended_id == entry->id)
-		catalogue->ended_id = 0;
+		catalogue->ended_id = catalogue->ended_at = 0;
 	memmove(entry, entry + 1, (catalogue->count - i - 1) * sizeof(*entry));
 	catalogue->count--;
 	return segue_ops_remove(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key));
@@ -121,7 +121,7 @@ static int add_entry(struct segue_ops *ops, struct segue_place place,
 }
 
 int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
-	struct segue_place place, const struct segue_catalogue_entry *entry, bool ended,
+	struct segue_place place, const struct segue_catalogue_entry *entry, uint32_t ended_at,
 	const void *token, uint32_t keep)
 {
 	struct segue_catalogue_entry new = *entry;
@@ -137,9 +137,11 @@ int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
 	if (at < catalogue.count && catalogue.entry[at].step == new.step) {
 		uint64_t id = catalogue.entry[at].id;
 		if (is_token(store, place, &catalogue.entry[at], token, new.size)) {
-			if (!ended || catalogue.ended_id == id)
+			if (!ended_at ||
+				(catalogue.ended_id == id && catalogue.ended_at == ended_at))
 				return 0;
 			catalogue.ended_id = id;
+			catalogue.ended_at = ended_at;
 			return put_catalogue(ops, place, &catalogue);
 		}
 		rc = drop_entry(ops, place, &catalogue, at);
@@ -150,8 +152,10 @@ int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
 		rc = drop_entry(ops, place, &catalogue, oldest);
 	}
 	new.id = catalogue.next_id++;
-	if (ended)
+	if (ended_at) {
 		catalogue.ended_id = new.id;
+		catalogue.ended_at = ended_at;
+	}
 	if (!rc)
 		rc = add_entry(ops, place, &catalogue, at, &new, token);
 	if (rc)
@@ -215,6 +219,6 @@ int segue_checkpoints_clear(
 	segue_key_put_lane(key, place);
 	rc = segue_ops_remove_prefix(ops, SEGUE_TABLE_CHECKPOINTS, key, sizeof(key));
 	catalogue.count = 0;
-	catalogue.ended_id = 0;
+	catalogue.ended_id = catalogue.ended_at = 0;
 	return !rc && catalogue.next_id > 1 ? put_catalogue(ops, place, &catalogue) : rc;
 }

@@ -13,13 +13,13 @@ int segue_catalogue_load(
 uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue);
 
 /*
- * Stores the token of entry->step, as the newest (its id is given here); `ended`: the lane has
- * ended there. Of more than `keep` the oldest go; another of the same step is replaced, and if its
- * bytes are the same, nothing is to be done, but to note the end. Copies the token. Reads the
- * store. On an error nothing was added.
+ * Stores the token of entry->step, as the newest (its id is given here); `ended_at`: the lane has
+ * ended there, by the first so many ends of its input; 0: it has not. Of more than `keep` the
+ * oldest go; another of the same step is replaced, and if its bytes are the same, nothing is to be
+ * done, but to note the end. Copies the token. Reads the store. On an error nothing was added.
  */
 int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
-	struct segue_place place, const struct segue_catalogue_entry *entry, bool ended,
+	struct segue_place place, const struct segue_catalogue_entry *entry, uint32_t ended_at,
 	const void *token, uint32_t keep);
 /* Removes one, with id 0 all. Reads the store. SEGUE_ENOTFOUND. On an error nothing was added. */
 int segue_checkpoints_remove(

@@ -209,6 +209,9 @@ static void start_making(struct segue_attach *attach)
 		.holder = ledger->lease.holder,
 	};
 	memcpy(attach->order.record.token, ledger->lease.token, SEGUE_TOKEN_BYTES);
+	/* The stream may have grown since it was asked for, and the lane gone on. */
+	attach->order.plan.ends = ledger->stream->plan.ends;
+	attach->opening->ends = attach->order.plan.ends.count;
 	attach->base.task.work = make;
 	attach->base.task.done = granted;
 	ledger->making = attach;

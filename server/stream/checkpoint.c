@@ -32,7 +32,10 @@ struct segue_checkpoint {
 	struct segue_ledger *ledger;
 	uint64_t asked;
 	uint64_t step; /* of the token: below `asked` where the lane has ended */
-	bool ended;    /* the lane has, at that step */
+	struct segue_plan_spec plan;
+	/* So many ends of its input its holder knows; or, if it has none, the client who asks. */
+	uint32_t ends;
+	bool ended; /* the lane has, at that step, by those ends */
 	int64_t deadline, again_at;
 	int64_t unheld_ns; /* since when nobody has the lane, or asks for it; 0: somebody does */
 	int64_t looked_ns; /* at the process of a reservation */
@@ -73,6 +76,8 @@ static int encode(const struct segue_checkpoint *checkpoint, struct segue_image 
 
 	strncpy(head.stream, spec->name, sizeof(head.stream) - 1);
 	segue_spec_hash(spec, head.spec_hash);
+	head.ends = checkpoint->plan.ends;
+	head.ends.count = segue_ends_until(&head.ends, image->position->epoch);
 	clear_ended(image);
 	return segue_token_encode(&head, image, token, size);
 }
@@ -104,10 +109,10 @@ static bool is_over(
 	const struct segue_checkpoint *checkpoint, const struct segue_position *position)
 {
 	const struct segue_stream *stream = checkpoint->ledger->stream;
-	struct segue_plan_spec plan = stream->plan;
+	struct segue_plan_spec plan = checkpoint->plan;
 	struct segue_input input = {stream->source, stream->spec, &plan, 0, 0};
 
-	plan.lane = checkpoint->ledger->place.lane;
+	plan.ends.count = checkpoint->ends;
 	return segue_input_is_over(&input, position);
 }
 
@@ -135,7 +140,6 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 {
 	const struct segue_ledger *ledger = checkpoint->ledger;
 	const struct segue_stream *stream = ledger->stream;
-	struct segue_plan_spec plan = stream->plan;
 	struct segue_lane_record record;
 
 	int rc = segue_lanes_load(stream->server->store, ledger->place, &record);
@@ -145,7 +149,6 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 					 "lane %u was never begun; step %" PRIu64 " is asked for",
 					 ledger->place.lane, checkpoint->asked)
 			       : rc;
-	plan.lane = ledger->place.lane;
 	uint64_t step = record.position->step, asked = checkpoint->asked;
 	checkpoint->ended = is_over(checkpoint, record.position);
 	if (step > asked || (step < asked && !checkpoint->ended))
@@ -154,7 +157,7 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 			" is asked for",
 			ledger->place.lane, step, asked);
 	else
-		rc = segue_lanes_load_image(stream->server->store, ledger->place, &plan,
+		rc = segue_lanes_load_image(stream->server->store, ledger->place, &checkpoint->plan,
 			record.position, segue_row_size(stream->spec), image);
 	checkpoint->generation = record.generation;
 	checkpoint->step = step;
@@ -180,7 +183,8 @@ static int add_checkpoint(void *arg, struct segue_ops *ops)
 	const struct segue_catalogue_entry entry = {
 		.step = checkpoint->step, .size = checkpoint->size, .created_ms = segue_unix_ms()};
 	return segue_checkpoints_put(ops, ledger->stream->server->store, ledger->place, &entry,
-		checkpoint->ended, checkpoint->token, checkpoint->opening->spec->keep_checkpoints);
+		checkpoint->ended ? checkpoint->ends : 0, checkpoint->token,
+		checkpoint->opening->spec->keep_checkpoints);
 }
 
 /* ---- Run ---- */
@@ -305,8 +309,15 @@ static void start(struct segue_checkpoint *checkpoint)
 
 	checkpoint->running = true;
 	checkpoint->in_force = ledger->lease.state == SEGUE_LEASE_HELD;
-	if (checkpoint->in_force)
+	if (checkpoint->in_force) {
 		segue_ledger_pin(ledger);
+		checkpoint->plan = ledger->grant->filler->plan_spec;
+		checkpoint->ends = checkpoint->plan.ends.count;
+	} else {
+		checkpoint->plan = ledger->stream->plan;
+		checkpoint->plan.lane = ledger->place.lane;
+		checkpoint->ends = checkpoint->opening->ends;
+	}
 	checkpoint->request.task.work = take;
 	checkpoint->request.task.done = taken;
 	segue_pool_run(ledger->stream->pool, &checkpoint->request.task);

@@ -104,6 +104,7 @@ static int find_record(struct segue_stream *stream, bool *found)
 	void *value;
 
 	*found = false;
+	stream->plan.ends = SEGUE_ENDS(stream->spec->epochs);
 	if (!stream->spec->persist)
 		return 0;
 	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
@@ -122,6 +123,8 @@ static int find_record(struct segue_stream *stream, bool *found)
 	stream->id = record.id;
 	memcpy(stream->fingerprint, record.fingerprint, sizeof(stream->fingerprint));
 	rc = segue_spec_compare(record.spec, stream->spec);
+	stream->plan.ends = record.ends;
+	stream->spec->epochs = record.spec->epochs;
 	segue_spec_destroy(record.spec);
 	return rc ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : 0;
 }
@@ -140,6 +143,7 @@ static int add_record(void *arg, struct segue_ops *ops)
 	const struct segue_stream_record record = {
 		.id = stream->id,
 		.spec = stream->spec,
+		.ends = stream->plan.ends,
 		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
 		.created_ms = segue_unix_ms(),
 	};
@@ -229,7 +233,8 @@ static void set_plan(struct segue_stream *stream)
 
 	stream->plan = (struct segue_plan_spec){
 		.records = stream->source->ops->records(stream->source),
-		.epochs = spec->epochs,
+		.ends = stream->plan.ends,
+		.first_epoch = spec->first_epoch,
 		.seed = spec->seed,
 		.lanes = spec->lanes,
 		.batch_size = spec->batch_size,

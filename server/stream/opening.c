@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "stream/growth.h"
 
 /* ---- Life ---- */
 
@@ -21,9 +22,10 @@ void segue_openings_judge(struct segue_stream *stream)
 		&stream->given_up, !opening || stream->server->stopping, memory_order_relaxed);
 }
 
-int segue_opening_create(struct segue_stream *stream, struct segue_session *session,
-	uint64_t serial, struct segue_spec *spec, struct segue_opening **out)
+int segue_opening_create(struct segue_stream *stream, const struct segue_opening_order *order,
+	struct segue_opening **out)
 {
+	struct segue_session *session = order->session;
 	struct segue_opening *opening = calloc(1, sizeof(*opening));
 
 	if (!opening)
@@ -32,8 +34,9 @@ int segue_opening_create(struct segue_stream *stream, struct segue_session *sess
 		.id = ++session->server->last_id,
 		.stream = stream,
 		.session = session,
-		.spec = spec,
-		.serial = serial,
+		.spec = order->spec,
+		.serial = order->serial,
+		.again = order->again,
 	};
 	LIST_INSERT_HEAD(&stream->openings, opening, of_stream);
 	LIST_INSERT_HEAD(&session->openings, opening, of_session);
@@ -99,21 +102,32 @@ static int compare_paths(const struct segue_spec *open, const struct segue_spec 
 	return 0;
 }
 
+/* Whether this is the stream that is asked for: 0; 1, when it has grown; or a code. */
+static int compare(const struct segue_opening *opening)
+{
+	const struct segue_stream *stream = opening->stream;
+
+	int rc = segue_spec_compare(stream->spec, opening->spec);
+	if (!rc)
+		rc = compare_paths(stream->spec, opening->spec);
+	if (!rc)
+		rc = segue_growth_wanted(stream, opening->spec->epochs, opening->again);
+	return rc < 0 ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : rc;
+}
+
 /* Tells a session what its stream is; the runtime options are its own, so the geometry is too. */
-static int tell_opened(const struct segue_opening *opening)
+static int tell_opened(struct segue_opening *opening)
 {
 	struct segue_stream *stream = opening->stream;
 	uint32_t key_max = stream->source->ops->key_max(stream->source);
 	struct segue_geometry geometry;
 
-	int rc = segue_spec_compare(stream->spec, opening->spec);
-	if (!rc)
-		rc = compare_paths(stream->spec, opening->spec);
-	if (rc)
-		return segue_fail_within(rc, "stream '%s'", stream->spec->name);
-	rc = segue_geometry_init(opening->spec, key_max, &geometry);
+	int rc = segue_geometry_init(opening->spec, key_max, &geometry);
 	if (rc)
 		return rc;
+	/* What was asked for is there; tokens belong to the stream as it was made. */
+	opening->spec->epochs = stream->spec->epochs;
+	opening->ends = stream->plan.ends.count;
 	const struct segue_message message = {
 		.type = SEGUE_MESSAGE_OPENED,
 		.serial = opening->serial,
@@ -130,8 +144,26 @@ static int tell_opened(const struct segue_opening *opening)
 	return 0;
 }
 
+static void grown(void *arg, int rc)
+{
+	struct segue_opening *opening = arg;
+
+	opening->uses--;
+	if (opening->session)
+		segue_opening_answer(opening, rc);
+}
+
 void segue_opening_answer(struct segue_opening *opening, int rc)
 {
+	if (!rc)
+		rc = compare(opening);
+	if (rc == 1) {
+		rc = segue_growth_start(opening->stream, opening->spec->epochs, grown, opening);
+		if (!rc) {
+			opening->uses++; /* until it has grown */
+			return;
+		}
+	}
 	opening->answered = true;
 	if (!rc)
 		rc = tell_opened(opening);

@@ -31,10 +31,10 @@ struct segue_stream {
 	LIST_ENTRY(segue_stream) link;
 	enum segue_stream_state state;
 	bool dropped;            /* or about to be: who has it open finds nothing any more */
-	struct segue_spec *spec; /* the store's, or the first client's */
+	struct segue_spec *spec; /* the store's, or the first client's; epochs: as it was made */
 	uint32_t id;
 	uint64_t fingerprint[2];
-	struct segue_plan_spec plan; /* lane is set by its users */
+	struct segue_plan_spec plan; /* lane is set by its users; OPEN: the ends are the loop's */
 	struct segue_index_keeper keeper;
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;

@@ -81,24 +81,25 @@ static int check_count(const struct segue_session *session)
 	return segue_guard_check(session->server->guard, SEGUE_LIMIT_STREAMS, have, 1);
 }
 
-static void open_for(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+static void open_for(const struct segue_opening_order *order)
 {
+	struct segue_session *session = order->session;
 	struct segue_server *server = session->server;
-	struct segue_stream *stream = find(server, spec->name);
+	struct segue_stream *stream = find(server, order->spec->name);
 	struct segue_opening *opening;
 
 	int rc = check_count(session);
 	if (!rc && server->stopping)
 		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
-	if (!rc && spec->persist)
-		rc = segue_drops_check(server, spec->name);
-	if (!rc && !stream && !(rc = segue_stream_create(session, spec, &stream)))
+	if (!rc && order->spec->persist)
+		rc = segue_drops_check(server, order->spec->name);
+	if (!rc && !stream && !(rc = segue_stream_create(session, order->spec, &stream)))
 		start(stream);
 	if (!rc)
-		rc = segue_opening_create(stream, session, serial, spec, &opening);
+		rc = segue_opening_create(stream, order, &opening);
 	if (rc) {
-		segue_spec_destroy(spec);
-		segue_session_fail(session, serial, rc);
+		segue_spec_destroy(order->spec);
+		segue_session_fail(session, order->serial, rc);
 	} else if (stream->state == SEGUE_STREAM_OPEN) {
 		segue_opening_answer(opening, 0);
 	}
@@ -107,14 +108,14 @@ static void open_for(struct segue_session *session, uint64_t serial, struct segu
 /* The files of a stream that another user has opened are looked at again, for this one. */
 struct look {
 	struct segue_request request;
-	struct segue_spec *spec;
+	struct segue_opening_order order;
 };
 
 static int look_at_files(struct segue_request *request)
 {
 	const struct segue_opener opener =
 		segue_account_opener(request->account, &request->given_up);
-	const struct segue_spec *spec = ((struct look *)request)->spec;
+	const struct segue_spec *spec = ((struct look *)request)->order.spec;
 
 	return segue_source_driver(spec)->check(spec, &opener);
 }
@@ -122,42 +123,43 @@ static int look_at_files(struct segue_request *request)
 static void looked_at_files(struct segue_task *task)
 {
 	struct look *look = (struct look *)task;
-	struct segue_session *session = look->request.session;
 
 	if (segue_request_is_over(&look->request))
-		segue_spec_destroy(look->spec);
+		segue_spec_destroy(look->order.spec);
 	else
-		open_for(session, look->request.serial, look->spec);
+		open_for(&look->order);
 	segue_request_end(&look->request);
 	free(look);
 }
 
-static int start_looking(struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+static int start_looking(const struct segue_opening_order *order)
 {
 	struct look *look = calloc(1, sizeof(*look));
 
 	if (!look)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 	look->request.is_long = true;
-	look->spec = spec;
-	int rc = segue_request_run(&look->request, session, serial, look_at_files, looked_at_files);
+	look->order = *order;
+	int rc = segue_request_run(
+		&look->request, order->session, order->serial, look_at_files, looked_at_files);
 	if (rc)
 		free(look);
 	return rc;
 }
 
-void segue_stream_open_request(
-	struct segue_session *session, uint64_t serial, struct segue_spec *spec)
+void segue_stream_open_request(const struct segue_opening_order *order)
 {
-	const struct segue_stream *stream = find(session->server, spec->name);
+	const struct segue_session *session = order->session;
+	const struct segue_stream *stream = find(session->server, order->spec->name);
+
 	if (!stream || segue_account_reads_as(session->account, stream->account)) {
-		open_for(session, serial, spec);
+		open_for(order);
 		return;
 	}
-	int rc = start_looking(session, serial, spec);
+	int rc = start_looking(order);
 	if (rc) {
-		segue_spec_destroy(spec);
-		segue_session_fail(session, serial, rc);
+		segue_spec_destroy(order->spec);
+		segue_session_fail(order->session, order->serial, rc);
 	}
 }
 

@@ -2,11 +2,10 @@
 #ifndef SEGUE_STREAM_STREAMS_H
 #define SEGUE_STREAM_STREAMS_H
 
-#include "stream/stream.h"
+#include "stream/opening.h"
 
-/* Answers, now or later. `spec` is taken over. */
-void segue_stream_open_request(
-	struct segue_session *session, uint64_t serial, struct segue_spec *spec);
+/* Answers, now or later. order->spec is taken over. */
+void segue_stream_open_request(const struct segue_opening_order *order);
 void segue_stream_close_request(struct segue_session *session, const struct segue_message *message);
 /* The session is gone: its leases end, its requests are forgotten. */
 void segue_streams_session_gone(struct segue_session *session);

@@ -194,6 +194,7 @@ void script_init(uint64_t last)
 	last_state = last;
 	for (int lane = 0; lane < LANES; lane++)
 		plan_specs[lane] = (struct segue_plan_spec){.records = RECORDS,
+			.ends = {1, {0}},
 			.seed = 3,
 			.lanes = LANES,
 			.lane = (uint32_t)lane,

@@ -233,6 +233,7 @@ static int admit(
 static struct segue_plan_spec plan_of(uint32_t lane)
 {
 	return (struct segue_plan_spec){.records = RECORDS,
+		.ends = {1, {0}},
 		.seed = 5,
 		.lanes = SERVED_LANES,
 		.lane = lane,

@@ -95,6 +95,7 @@ static const struct segue_plan_spec *plan_spec(uint32_t lane)
 	static struct segue_plan_spec spec;
 
 	spec = (struct segue_plan_spec){.records = CRASH_RECORDS,
+		.ends = {1, {0}},
 		.seed = PLAN_SEED,
 		.lanes = CRASH_LANES,
 		.lane = lane,

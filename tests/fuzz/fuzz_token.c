@@ -55,7 +55,12 @@ static void check(const void *bytes, size_t size)
 	const struct segue_grant_order order = {
 		.place = {.lane = 1},
 		.spec = stream_spec(),
-		.plan = {.records = 10, .lanes = 2, .lane = 1, .batch_size = 4, .num_unroll = 5},
+		.plan = {.records = 10,
+			.ends = {1, {0}},
+			.lanes = 2,
+			.lane = 1,
+			.batch_size = 4,
+			.num_unroll = 5},
 		.fingerprint = {7, 8},
 		.bulk = bytes,
 		.bulk_size = size,
@@ -87,8 +92,12 @@ static void check_as_ours(struct segue_token_record *head, struct segue_image *i
 /* A position that the stream's plan takes can be gone on from. */
 static void seek(const struct segue_position *position)
 {
-	struct segue_plan_spec spec = {
-		.records = 10, .lanes = 2, .lane = 1, .batch_size = 4, .num_unroll = 5};
+	struct segue_plan_spec spec = {.records = 10,
+		.ends = {2, {3, 0}},
+		.lanes = 2,
+		.lane = 1,
+		.batch_size = 4,
+		.num_unroll = 5};
 	struct segue_plan plan;
 
 	expect(segue_plan_init(&plan, &spec) == 0);

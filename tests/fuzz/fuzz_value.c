@@ -50,7 +50,7 @@ static int longest(void *arg, uint64_t epoch, uint64_t *steps)
 static void go_on_from(const struct segue_position *position, enum segue_tail tail)
 {
 	const struct segue_plan_spec spec = {.records = 10,
-		.epochs = 2,
+		.ends = {2, {1, 2}},
 		.lanes = 2,
 		.lane = 1,
 		.batch_size = 4,

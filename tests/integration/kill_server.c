@@ -245,6 +245,7 @@ static void start_worker(struct lane *lane, uint32_t index)
 	lane->pipe = fds[0];
 	fcntl(fds[0], F_SETFL, fcntl(fds[0], F_GETFL) | O_NONBLOCK);
 	const struct segue_plan_spec spec = {.records = RECORDS,
+		.ends = {1, {0}},
 		.seed = 7,
 		.lanes = LANES,
 		.lane = index,

@@ -241,7 +241,7 @@ def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Ar
 def expected(case: Case) -> Callable[[int], Iterator[oracle.Batch]]:
     """The model's batches of a lane; those of an endless stream only up to ENDLESS."""
     model = oracle.Model([file.records for file in case.files], case.spec, update)
-    return lambda lane: islice(model.batches(lane), None if case.spec.epochs else ENDLESS)
+    return lambda lane: islice(model.batches(lane), None if case.spec.last else ENDLESS)
 
 
 def open_stream(client: segue.Client, case: Case, directory: Path, **options: Any) -> segue.Stream:
@@ -260,8 +260,8 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         "context": features[1],
         "states": {n: segue.State(s.dtype, s.shape, init=s.init) for n, s in spec.states.items()},
     }
-    names = ("num_unroll", "batch_size", "lanes", "shuffle", "seed", "epochs", "pad", "tail",
-             "epoch_end", "on_error")  # fmt: skip
+    names = ("num_unroll", "batch_size", "lanes", "shuffle", "seed", "epochs", "first_epoch",
+             "pad", "tail", "epoch_end", "on_error")  # fmt: skip
     arguments.update({name: getattr(spec, name) for name in names})
     return client.stream(case.name, **{**arguments, **case.options, **options})
 
@@ -320,7 +320,7 @@ def in_order(case: Case, lanes: list[int]) -> list[oracle.Batch]:
     everything = [batch for some in lists for batch in some]
     if case.reading != "epochs":
         return sorted(everything, key=lambda batch: (batch.step, batch.lane))
-    if case.spec.epochs is None:  # only epochs that are whole in all lanes
+    if case.spec.last is None:  # only epochs that are whole in all lanes
         end = min(some[-1].epoch[0] for some in lists)
         everything = [batch for batch in everything if batch.epoch[0] < end]
     return sorted(everything, key=lambda batch: (batch.epoch[0], batch.step, batch.lane))

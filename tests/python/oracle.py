@@ -74,13 +74,20 @@ class Spec:
     lanes: int = 1
     shuffle: bool = False
     seed: int = 0
-    epochs: int | None = 1  # None: endless
+    epochs: int | None = 1  # in all, as the stream was made; None: endless
+    grown: tuple[int | None, ...] = ()  # what it was opened with later
+    first_epoch: int = 0
     pad: bool = True
     tail: str = "shrink"  # or "stop", "pad"
     epoch_end: str = "continue"  # or "drain"
     on_error: str = "raise"  # or "skip": damaged records are passed over
     # Record at place i of an epoch, from (epoch, i, n); None: as `shuffle` and `seed` say.
     order: Callable[[int, int, int], int] | None = None
+
+    @property
+    def last(self) -> int | None:
+        """All epochs that there are, by now."""
+        return (self.epochs, *self.grown)[-1]
 
 
 @dataclass
@@ -244,10 +251,19 @@ class Model:
 
     def runs(self) -> Iterator[Iterable[int]]:
         """Groups of epochs that flow into each other; at the end of each the tail rule applies."""
-        epochs = count() if self.spec.epochs is None else range(self.spec.epochs)
-        if self.spec.epoch_end == "drain":
-            return ((epoch,) for epoch in epochs)
-        return iter([epochs])
+        first, spec = self.spec.first_epoch, self.spec
+        if spec.epoch_end == "drain":
+            every = count(first) if spec.last is None else range(first, spec.last)
+            return ((epoch,) for epoch in every)
+        return self._between_ends(first)
+
+    def _between_ends(self, first: int) -> Iterator[Iterable[int]]:
+        for end in (self.spec.epochs, *self.spec.grown):
+            if end is None:
+                yield count(first)
+            else:
+                yield range(first, end)
+                first = end
 
     def _run(self, lane: int, epochs: Iterable[int]) -> Generator[list[Place], None, int]:
         numbers = self.numbers(lane, epochs)

@@ -679,7 +679,7 @@ def test_a_stream_opened_with_another_spec(tmp_path: Path, restarted: bool) -> N
         ({"lanes": 2}, ["lanes: 1 in the store, 2 asked for"]),
         ({"shuffle": True}, ["shuffle: false in the store, true asked for"]),
         ({"seed": 2**64 - 1}, ["seed: 0 in the store, 18446744073709551615 asked for"]),
-        ({"epochs": None}, ["epochs: 1 in the store, (none) asked for"]),
+        ({"epochs": 2, "first_epoch": 1}, ["first_epoch: 0 in the store, 1 asked for"]),
         ({"pad": False}, ["pad (in C the contrary: no_pad): true in the store, false asked for"]),
         ({"tail": "stop"}, ["tail: shrink in the store, stop asked for"]),
         ({"epoch_end": "drain"}, ["epoch_end: continue in the store, drain asked for"]),

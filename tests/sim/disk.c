@@ -9,13 +9,14 @@
 
 struct sim_disk sim_disk;
 
-enum kind { LANE, PUT, DROP, FINAL };
+enum kind { LANE, PUT, DROP, FINAL, GROW };
 
 struct sim_op {
 	enum kind kind;
 	uint32_t pair;
 	struct segue_lane_record record; /* LANE */
-	struct sim_disk_row row;         /* the others */
+	struct sim_disk_row row;         /* PUT, DROP, FINAL */
+	uint32_t ends;                   /* GROW */
 };
 
 static const struct sim_ops *under_way;
@@ -91,6 +92,11 @@ void sim_ops_final(struct sim_ops *ops, uint32_t pair, uint64_t number, const ch
 	set_row(&add(ops, FINAL, pair)->row, number, key, key_size, states);
 }
 
+void sim_ops_grow(struct sim_ops *ops, uint32_t ends)
+{
+	add(ops, GROW, 0)->ends = ends;
+}
+
 /* ---- Transactions --------------------------------------------------------------------------- */
 
 void sim_disk_begin(void)
@@ -98,6 +104,7 @@ void sim_disk_begin(void)
 	static const int64_t lags[] = {2, 20, 200, 2000};
 
 	memset(&sim_disk, 0, sizeof(sim_disk));
+	sim_disk.ends = 1;
 	under_way = NULL;
 	sim_disk.lag = lags[sim_below(sizeof(lags) / sizeof(lags[0]))];
 }
@@ -145,6 +152,9 @@ static void perform(const struct sim_op *op)
 		sim_check(op->row.number < SIM_NUMBERS, "finals", "number %llu",
 			(unsigned long long)op->row.number);
 		sim_disk.final[op->pair % SIM_GROUPS][op->row.number] = op->row;
+		break;
+	case GROW:
+		sim_disk.ends = op->ends;
 		break;
 	}
 }

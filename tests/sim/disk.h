@@ -28,6 +28,7 @@ struct sim_disk_lane {
 
 struct sim_disk {
 	struct sim_disk_lane lane[SIM_PAIRS];
+	uint32_t ends; /* of the world's, that the stream's record has */
 	struct sim_disk_row final[SIM_GROUPS][SIM_NUMBERS]; /* key_size 0: none */
 	int64_t lag;                                        /* of a transaction: steps, at most */
 	int fail_next;      /* SEGUE_ENOSPACE or SEGUE_ESTORE: the next transaction ends so */
@@ -48,6 +49,8 @@ void sim_ops_rows(struct sim_ops *ops, uint32_t pair, const struct segue_image *
 	struct segue_account *account);
 void sim_ops_final(struct sim_ops *ops, uint32_t pair, uint64_t number, const char *key,
 	uint32_t key_size, const uint8_t *states);
+/* The stream's record, with the world's first `ends`. */
+void sim_ops_grow(struct sim_ops *ops, uint32_t ends);
 void sim_ops_finish(struct sim_ops *ops);
 
 void sim_disk_begin(void);

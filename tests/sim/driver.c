@@ -73,6 +73,12 @@ struct sim_driver {
 	struct segue_pool pool;
 	struct segue_filler *filler[SIM_LANES][SIM_PAIRS]; /* open ones; control's */
 	bool share;
+	uint32_t ends; /* of the input, that the stream has: control's */
+	struct sim_growth {
+		bool wanted, done; /* with the server's lock */
+		uint32_t ends;
+		int rc;
+	} growth;
 	int64_t interval;
 	int64_t lease_timeout; /* 0: none */
 	int64_t grace;         /* of reservations for holders that cannot be looked up */
@@ -81,6 +87,15 @@ struct sim_driver {
 static struct sim_lane_truth *truth_of(uint32_t pair)
 {
 	return &sim_world.lane[pair / SIM_GROUPS];
+}
+
+/* The lane's plan, as far as the stream has grown. */
+static struct segue_plan_spec plan_of(const struct sim_driver *driver, uint32_t pair)
+{
+	struct segue_plan_spec plan = truth_of(pair)->plan;
+
+	plan.ends.count = driver->ends;
+	return plan;
 }
 
 /* ---- Host: shared memory, loader threads ---------------------------------------------------- */
@@ -313,6 +328,15 @@ static void conclude(struct sim_driver *driver, const struct entry *entry, int r
 	sim_event_ring(&driver->server->control);
 }
 
+static void conclude_growth(struct sim_driver *driver, int rc)
+{
+	pthread_mutex_lock(&driver->lock);
+	driver->growth.rc = rc;
+	driver->growth.done = true;
+	pthread_mutex_unlock(&driver->lock);
+	sim_event_ring(&driver->server->control);
+}
+
 static void transact(struct sim_driver *driver)
 {
 	struct entry entries[SIM_PAIRS];
@@ -320,6 +344,11 @@ static void transact(struct sim_driver *driver)
 	int rc = 0;
 
 	collect(driver, entries);
+	pthread_mutex_lock(&driver->lock);
+	bool grows = driver->growth.wanted && !driver->growth.done;
+	pthread_mutex_unlock(&driver->lock);
+	if (grows)
+		sim_ops_grow(&ops, driver->growth.ends);
 	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
 		if (entries[pair].grant)
 			add_grant(&ops, entries[pair].grant, entries[pair].finishing);
@@ -331,6 +360,8 @@ static void transact(struct sim_driver *driver)
 		segue_group_commit_ended(&driver->group, rc);
 		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
 			conclude(driver, &entries[pair], rc);
+		if (grows)
+			conclude_growth(driver, rc);
 		if (driver->group.state == SEGUE_GROUP_COMMIT_STOPPED)
 			sim_storage_failed();
 	} else if (
@@ -388,15 +419,15 @@ static bool ended_are_kept(const struct segue_plan_spec *plan,
 }
 
 /* Steps the plan from the stored position to the offered one. */
-static struct segue_image *offered_image(
-	uint32_t pair, const struct sim_request *request, const struct segue_image *stored)
+static struct segue_image *offered_image(const struct sim_driver *driver, uint32_t pair,
+	const struct sim_request *request, const struct segue_image *stored)
 {
-	struct segue_plan_spec *spec = &truth_of(pair)->plan;
-	const struct segue_plan_input input = {spec, admit_length, longest_length};
+	struct segue_plan_spec spec = plan_of(driver, pair);
+	const struct segue_plan_input input = {&spec, admit_length, longest_length};
 	struct segue_span spans[SIM_ROWS];
 	struct segue_plan plan;
 	uint32_t rows;
-	int rc = segue_plan_init(&plan, spec);
+	int rc = segue_plan_init(&plan, &spec);
 
 	rc = rc ? rc : segue_plan_seek(&plan, stored->position);
 	sim_check(rc == 0, "offer", "pair %u: %s", pair, segue_error_detail());
@@ -404,11 +435,11 @@ static struct segue_image *offered_image(
 		rc = segue_plan_step(&plan, &input, spans, &rows);
 		sim_check(rc == 1, "offer", "pair %u: step %llu is beyond the end", pair,
 			(unsigned long long)request->step);
-		sim_check(ended_are_kept(spec, plan.position, request->kept), "offer",
+		sim_check(ended_are_kept(&spec, plan.position, request->kept), "offer",
 			"pair %u: a row that ended in batch %llu is missing", pair,
 			(unsigned long long)plan.position->step - 1);
 	}
-	struct segue_image *image = segue_image_create(spec, plan.position, stored->row_size);
+	struct segue_image *image = segue_image_create(&spec, plan.position, stored->row_size);
 	for (uint32_t row = 0; row < plan.position->rows; row++)
 		memcpy(image->states + row * image->row_size, &request->states[row],
 			image->row_size);
@@ -470,7 +501,7 @@ static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_requ
 	making->image = stored;
 	if (request->mode == SEGUE_ATTACH_OFFER) {
 		check_kept(request);
-		making->image = offered_image(pair, request, stored);
+		making->image = offered_image(driver, pair, request, stored);
 		making->kept = request->kept;
 		parent = request->generation;
 	} else if (request->mode == SEGUE_ATTACH_RESTORE) {
@@ -516,6 +547,7 @@ static bool join_feed(struct sim_driver *driver, struct sim_grant *grant, uint64
 			continue;
 		pthread_mutex_lock(&filler[i]->lock);
 		bool joined = filler[i]->state < SEGUE_FILLER_CLOSING &&
+			      filler[i]->plan_spec.ends.count == driver->ends &&
 			      segue_feed_reaches(&filler[i]->feed, step);
 		if (joined)
 			segue_feed_subscribe(&filler[i]->feed, &grant->carry);
@@ -535,8 +567,9 @@ static void open_feed(struct sim_driver *driver, struct sim_grant *grant, struct
 
 	while (*filler)
 		filler++;
-	int rc = segue_filler_create(&sim_world.spec, &truth_of(grant->pair)->plan,
-		&sim_world.source, &driver->pool, image, filler);
+	const struct segue_plan_spec plan = plan_of(driver, grant->pair);
+	int rc = segue_filler_create(
+		&sim_world.spec, &plan, &sim_world.source, &driver->pool, image, filler);
 	sim_check(rc == 0, "filler", "pair %u: %s", grant->pair, segue_error_detail());
 	grant->filler = *filler;
 	segue_feed_subscribe(&grant->filler->feed, &grant->carry);
@@ -585,6 +618,7 @@ static void send_grant(
 	request->ring = grant->filler->feed.ring;
 	request->carry = grant->carry.words;
 	request->page = grant->carry.page;
+	request->ends = grant->filler->plan_spec.ends.count;
 	reply(request, serial, 0);
 }
 
@@ -830,6 +864,37 @@ static void checkpoint(struct sim_driver *driver, struct sim_request *request)
 	reply(request, serial, rc);
 }
 
+/* Answers when it is on disk. One that is asked for meanwhile waits its turn. */
+static void grow(struct sim_driver *driver, struct sim_request *request)
+{
+	if (request->ends <= driver->ends) {
+		reply(request, request->serial, 0);
+		return;
+	}
+	pthread_mutex_lock(&driver->lock);
+	bool done = driver->growth.done;
+	if (!driver->growth.wanted)
+		driver->growth = (struct sim_growth){.wanted = true, .ends = driver->ends + 1};
+	pthread_mutex_unlock(&driver->lock);
+	if (SEGUE_MUTANT(growth_not_durable)) {
+		driver->ends = driver->growth.ends;
+		reply(request, request->serial, 0);
+	}
+	if (!done) {
+		sim_event_ring(&driver->committer_event);
+		return;
+	}
+	int rc = driver->growth.rc;
+	if (rc == 0) {
+		driver->ends = driver->growth.ends;
+		sim_trace("the stream has grown to %u ends", driver->ends);
+	}
+	pthread_mutex_lock(&driver->lock);
+	driver->growth = (struct sim_growth){.wanted = false};
+	pthread_mutex_unlock(&driver->lock);
+	reply(request, request->serial, rc);
+}
+
 static void serve(struct sim_driver *driver, uint32_t asker)
 {
 	struct sim_request *request = sim_request_of(asker);
@@ -846,6 +911,9 @@ static void serve(struct sim_driver *driver, uint32_t asker)
 		break;
 	case SIM_CHECKPOINT:
 		checkpoint(driver, request);
+		break;
+	case SIM_GROW:
+		grow(driver, request);
 		break;
 	}
 }
@@ -903,6 +971,7 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 
 static void load(struct sim_driver *driver)
 {
+	driver->ends = sim_disk.ends;
 	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
 		const struct segue_lane_record *record = &sim_disk.lane[pair].record;
 		segue_lease_load(&driver->place[pair].lease, record, presence_of(&record->holder),

@@ -29,7 +29,7 @@ struct sim_token {
 	uint64_t generation;       /* the line that it lies on */
 };
 
-enum sim_request_kind { SIM_ATTACH, SIM_DETACH, SIM_CHECKPOINT };
+enum sim_request_kind { SIM_ATTACH, SIM_DETACH, SIM_CHECKPOINT, SIM_GROW };
 
 /* What a worker asks, and what it is told: its socket. */
 struct sim_request {
@@ -48,6 +48,7 @@ struct sim_request {
 	uint64_t lease;   /* RESTORE: given up for it; SIM_DETACH: given back. A generation */
 	int64_t deadline; /* it waits no longer for the lane; 0: as long as it takes */
 	uint64_t owner;   /* the handle that asks: the oracle's, not told to anybody */
+	uint32_t ends;    /* GROW: so many of the world's; and in the answer of an attach */
 
 	/* The answer. */
 	bool granting;

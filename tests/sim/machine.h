@@ -83,7 +83,10 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 	X(OFFER_OLD_TOKEN, "offer with an old token")                                              \
 	X(RESTORE, "restore")                                                                      \
 	X(RESTORE_WHILE_STOPPED, "restore while a worker is stopped")                              \
-	X(RESTORE_OLDER, "restore of a checkpoint from before another restore")
+	X(RESTORE_OLDER, "restore of a checkpoint from before another restore")                    \
+	X(GREW, "stream grown")                                                                    \
+	X(GREW_AT_END, "stream grown where lanes had ended")                                       \
+	X(OLD_END, "lease that ended where the stream had grown since")
 enum sim_event_kind {
 #define SIM_EVENT_KIND(name, text) SIM_##name,
 	SIM_EVENTS(SIM_EVENT_KIND)

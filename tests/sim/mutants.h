@@ -21,6 +21,7 @@
 	X(mark_forgotten, "a grant that comes late makes good a handle whose lane was taken")      \
 	X(last_to_hear_wins, "of two handles that take at once, the last to hear of it is newer")  \
 	X(unknown_is_same, "holders of which nothing is known are taken for one process")          \
+	X(growth_not_durable, "a stream has grown before its record says so")                      \
 	X(token_fillers_position, "an image takes the filler's position, not the commit's")
 
 #endif

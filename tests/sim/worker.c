@@ -35,6 +35,7 @@ struct handle {
 	bool asleep;
 	bool late; /* a newer lease had come, and perhaps gone, when it heard of its own */
 	uint32_t pair;
+	uint32_t ends; /* of the input, that the lease knows */
 	uint64_t id;
 	struct sim_server *server; /* that granted the lease */
 	struct segue_track track;
@@ -89,6 +90,7 @@ static struct {
 	struct sim_token older[SIM_PAIRS];                /* one from before the last restore */
 	struct lease_token lease_token[SIM_PAIRS][2];     /* of the last lease; of one before */
 	struct sim_token restore_to[SIM_PAIRS];
+	uint32_t ends;     /* of the input, that somebody was told of */
 	uint32_t patience; /* views are kept for about so many steps */
 	bool waits_durable, some_unknown;
 } all;
@@ -281,8 +283,12 @@ static struct sim_request *question(
 /* As segue_lease_request(): a grant whose answer never came is one of the handle's own. */
 static int ask_for_lease(struct thread *thread, struct handle *handle, struct sim_server *server)
 {
+	uint32_t ends = all.ends;
+
 	handle->unanswered++;
 	int rc = ask(thread, server);
+	sim_check(rc || thread->request.ends >= ends, "growth",
+		"pair %u: a lease of %u ends, after %u", handle->pair, thread->request.ends, ends);
 	if (rc == 0 || rc == SEGUE_EFENCED || rc == SEGUE_EBUSY)
 		handle->unanswered--;
 	return rc;
@@ -432,6 +438,7 @@ static bool adopt_lease(struct thread *thread, struct handle *handle, struct sim
 		handle->attached = true;
 		handle->broken = handle->rung = false;
 		handle->server = server;
+		handle->ends = request->ends;
 		handle->unanswered = 0;
 		handle->offered = false;
 		handle->listed = mark_older(thread, handle, first);
@@ -780,9 +787,30 @@ static void detach(struct thread *thread, struct handle *handle)
 		return;
 	}
 	sim_trace("pair %u: detached", pair);
-	if (sim_disk.lane[pair].record.position->step == truth_of(pair)->end)
+	if (sim_disk.lane[pair].record.position->step == truth_of(pair)->end_by[all.ends - 1])
 		all.done[pair] = true;
 	drop_handle(thread, handle);
+}
+
+/* Opens the stream with more epochs: lanes that had ended go on. */
+static void grow(struct thread *thread, struct sim_server *server)
+{
+	struct sim_request *request = &thread->request;
+	uint32_t ends = all.ends + 1;
+
+	*request = (struct sim_request){.serial = request->serial, .kind = SIM_GROW, .ends = ends};
+	thread->must_not_ask = false;
+	if (ask(thread, server) || ends <= all.ends)
+		return;
+	sim_check(sim_disk.ends >= ends, "growth", "%u ends it says, but %u are on disk", ends,
+		sim_disk.ends);
+	all.ends = ends;
+	sim_happened[SIM_GREW]++;
+	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+		sim_happened[SIM_GREW_AT_END] += all.done[pair];
+		all.done[pair] = false;
+	}
+	announce();
 }
 
 /*
@@ -1017,11 +1045,12 @@ static void go_on(struct thread *thread, struct handle *handle)
 		release_some(handle, 2);
 		break;
 	case SEGUE_TRACK_END:
-		sim_check(handle->track.next == truth_of(handle->pair)->end &&
+		sim_check(handle->track.next == truth_of(handle->pair)->end_by[handle->ends - 1] &&
 				  handle->track.ring->undelivered ==
-					  truth_of(handle->pair)->undelivered,
-			"end", "pair %u: ends at %llu", handle->pair,
-			(unsigned long long)handle->track.next);
+					  truth_of(handle->pair)->undelivered_by[handle->ends - 1],
+			"end", "pair %u: ends at %llu by %u ends", handle->pair,
+			(unsigned long long)handle->track.next, handle->ends);
+		sim_happened[SIM_OLD_END] += handle->ends < all.ends;
 		detach(thread, handle);
 		break;
 	case SEGUE_TRACK_ERROR:
@@ -1099,7 +1128,15 @@ static bool all_done(void)
 	for (uint32_t i = 0; i < SIM_REQUESTS; i++)
 		if (all.worker[i / SIM_THREADS].thread[i % SIM_THREADS].restores)
 			return false;
-	return true;
+	return all.ends == sim_world.ends.count;
+}
+
+/* At some time or other; at the latest when there is nothing else to do. */
+static bool grows_now(const struct handle *handle)
+{
+	bool may = all.ends < sim_world.ends.count && all.server && all.server->alive;
+
+	return may && (!handle || sim_one_in(300));
 }
 
 static struct handle *pick_handle(struct thread *thread)
@@ -1177,7 +1214,9 @@ static void run_thread(void *arg)
 			struct handle *adopted = adopt(thread, false);
 			handle = adopted ? adopted : handle;
 		}
-		if (handle)
+		if (grows_now(handle))
+			grow(thread, all.server);
+		else if (handle)
 			step_lane(thread, handle);
 		else
 			idle(thread);
@@ -1191,6 +1230,7 @@ void sim_workers_begin(void)
 	static const uint32_t patience[] = {1, 2, 4, 16};
 
 	memset(&all, 0, sizeof(all));
+	all.ends = 1;
 	all.patience = patience[sim_below(sizeof(patience) / sizeof(patience[0]))];
 	all.waits_durable = sim_one_in(3);
 	all.some_unknown = sim_one_in(5);

@@ -178,6 +178,27 @@ static struct segue_position *copy_of(const struct segue_position *position)
 	return copy;
 }
 
+/* The plan of a list that has not grown so far yet ends with it. */
+static void find_ends(struct sim_lane_truth *truth)
+{
+	struct segue_span spans[SIM_ROWS];
+	uint32_t rows;
+
+	for (uint32_t i = 0; i < truth->plan.ends.count; i++) {
+		struct segue_plan_spec spec = truth->plan;
+		const struct segue_plan_input input = {&spec, truth_admit, truth_longest};
+		struct segue_plan plan;
+
+		spec.ends.count = i + 1;
+		int rc = segue_plan_init(&plan, &spec);
+		while (rc == 0 && segue_plan_step(&plan, &input, spans, &rows) == 1)
+			;
+		truth->end_by[i] = plan.position->step;
+		truth->undelivered_by[i] = plan.position->undelivered;
+		segue_plan_finish(&plan);
+	}
+}
+
 static void run_lane(struct sim_lane_truth *truth)
 {
 	const struct segue_plan_input input = {&truth->plan, truth_admit, truth_longest};
@@ -196,8 +217,8 @@ static void run_lane(struct sim_lane_truth *truth)
 	sim_check(rc == 0 && t < SIM_STEPS, "world", "a lane of %llu steps, rc %d",
 		(unsigned long long)t, rc);
 	truth->end = t;
-	truth->undelivered = plan.position->undelivered;
 	segue_plan_finish(&plan);
+	find_ends(truth);
 }
 
 /* ---- A world -------------------------------------------------------------------------------- */
@@ -236,6 +257,7 @@ static void draw_spec(struct sim_world *world)
 		.shuffle = sim_one_in(2),
 		.seed = sim_random(),
 		.epochs = 1 + sim_below(2),
+		.first_epoch = sim_below(2),
 		.pad = true,
 		.tail = (enum segue_tail[]){SEGUE_TAIL_SHRINK, SEGUE_TAIL_STOP,
 			SEGUE_TAIL_PAD}[sim_below(3)],
@@ -254,6 +276,11 @@ void sim_world_begin(void)
 	*world =
 		(struct sim_world){.source = {.ops = &source_ops, .on_error = SEGUE_ON_ERROR_SKIP}};
 	draw_spec(world);
+	world->spec.first_epoch = world->spec.epochs == 2 ? world->spec.first_epoch : 0;
+	world->ends = SEGUE_ENDS(world->spec.epochs);
+	for (uint64_t end = world->spec.epochs + 1; end <= SIM_ENDS; end++)
+		if (sim_one_in(2))
+			world->ends.epochs[world->ends.count++] = end;
 	uint64_t records = 3 + sim_below(SIM_RECORDS - 2);
 	for (uint64_t i = 0; i < records; i++)
 		if (i == 0 || !sim_one_in(10))
@@ -265,7 +292,8 @@ void sim_world_begin(void)
 	for (uint32_t lane = 0; lane < SIM_LANES; lane++) {
 		world->lane[lane].plan = (struct segue_plan_spec){
 			.records = records,
-			.epochs = world->spec.epochs,
+			.ends = world->ends,
+			.first_epoch = world->spec.first_epoch,
 			.seed = world->spec.seed,
 			.lanes = SIM_LANES,
 			.lane = lane,

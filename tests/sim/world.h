@@ -17,6 +17,7 @@
 #define SIM_RECORDS  10
 #define SIM_STEPS    160 /* no lane is longer */
 #define SIM_KEY_MAX  16
+#define SIM_ENDS     3 /* of the input, at most: the stream grows as it goes */
 #define SIM_WORKERS  4
 #define SIM_THREADS  2 /* of a worker: at most */
 #define SIM_REQUESTS (SIM_WORKERS * SIM_THREADS)
@@ -29,7 +30,8 @@ struct sim_states {
 struct sim_lane_truth {
 	struct segue_plan_spec plan;
 	uint64_t end; /* the step at which it ends */
-	uint64_t undelivered;
+	/* By so many ends of its input, less one: the step at which it ends, and what it leaves. */
+	uint64_t end_by[SIM_ENDS], undelivered_by[SIM_ENDS];
 	struct segue_position *position[SIM_STEPS + 1]; /* position(t) */
 	struct segue_span span[SIM_STEPS][SIM_ROWS];
 	uint32_t rows[SIM_STEPS];
@@ -37,6 +39,7 @@ struct sim_lane_truth {
 
 struct sim_world {
 	struct segue_spec spec;
+	struct segue_ends ends; /* all that there will be */
 	struct segue_field sequence, context, state[2];
 	struct segue_geometry geometry;
 	uint32_t words;               /* of the states of a row */

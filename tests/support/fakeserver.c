@@ -133,7 +133,8 @@ static struct segue_plan_spec plan_spec(const struct fakeserver *server, uint32_
 
 	return (struct segue_plan_spec){
 		.records = server->script.records,
-		.epochs = spec->epochs,
+		.ends = {1, {spec->epochs}},
+		.first_epoch = spec->first_epoch,
 		.seed = spec->seed,
 		.lanes = spec->lanes,
 		.lane = lane,

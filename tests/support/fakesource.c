@@ -169,7 +169,8 @@ void segue_fakespec_plan(struct segue_fakespec *fake, const struct segue_fakesou
 
 	fake->plan = (struct segue_plan_spec){
 		.records = source->records,
-		.epochs = spec->epochs,
+		.ends = {1, {spec->epochs}},
+		.first_epoch = spec->first_epoch,
 		.seed = spec->seed,
 		.lanes = spec->lanes,
 		.batch_size = spec->batch_size,

@@ -21,7 +21,7 @@ static struct segue_spec spec = {
 	.depth = DEPTH,
 };
 static const struct segue_plan_spec plan = {
-	.records = 100, .epochs = 1, .lanes = 1, .batch_size = ROWS, .num_unroll = UNROLL};
+	.records = 100, .ends = {1, {1}}, .lanes = 1, .batch_size = ROWS, .num_unroll = UNROLL};
 
 static struct segue_geometry geometry;
 static struct segue_ring_header *ring;

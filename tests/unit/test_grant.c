@@ -250,7 +250,7 @@ Test(grant, a_token_takes_the_lane_back)
 	segue_holder_commit(grant, 1, 100);
 	take_token();
 	const struct segue_catalogue_entry entry = {.step = 1, .size = token_size};
-	OK(segue_checkpoints_put(&ops, ground.store, order.place, &entry, false, token, 4));
+	OK(segue_checkpoints_put(&ops, ground.store, order.place, &entry, 0, token, 4));
 	OK(segue_store_apply(ground.store, ops.op, ops.count));
 	segue_ops_finish(&ops);
 	segue_holder_commit(grant, 2, 100);
@@ -298,6 +298,64 @@ Test(grant, a_token_of_something_else_is_refused)
 	order.fingerprint[0]++;
 	cr_assert_eq(make(SEGUE_ATTACH_RESTORE), SEGUE_ETOKEN);
 	cr_assert_eq(stored_step(), 1, "the store is as before");
+	free(token);
+}
+
+/* The same token of a stream whose input has ended so far after `ends`. */
+static void take_token_of(struct segue_ends ends, const struct segue_spec *spec)
+{
+	struct segue_image *image;
+	struct segue_token_record again = head, decoded;
+
+	OK(segue_token_decode(&order.plan, token, token_size, &decoded, &image));
+	free(decoded.position);
+	free(token);
+	again.ends = ends;
+	segue_spec_hash(spec, again.spec_hash);
+	OK(segue_token_encode(&again, image, &token, &token_size));
+	segue_image_destroy(image);
+	order.bulk = token;
+	order.bulk_size = token_size;
+}
+
+/* The position is in the first stretch, or, where epochs drain, in epoch 0. */
+Test(grant, a_token_fits_where_the_ends_before_it_are_the_same)
+{
+	struct segue_spec longer = *order.spec, shorter = *order.spec;
+
+	OK(make(SEGUE_ATTACH_NONE));
+	segue_holder_commit(grant, 1, 100);
+	take_token();
+	OK(segue_grant_check_token(&order)); /* an older one, without ends */
+	take_token_of(SEGUE_ENDS(1), order.spec);
+	OK(segue_grant_check_token(&order));
+	order.plan.ends = SEGUE_ENDS(1, 5);
+	OK(segue_grant_check_token(&order));
+	take_token_of(SEGUE_ENDS(1, 3), order.spec);
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "grew otherwise");
+	order.plan.epoch_end = SEGUE_EPOCH_DRAIN;
+	OK(segue_grant_check_token(&order));
+	order.plan.epoch_end = SEGUE_EPOCH_CONTINUE;
+	order.plan.ends = SEGUE_ENDS(1);
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+		"open this stream with epochs=3 first");
+	take_token_of(SEGUE_ENDS(1, 3, 0), order.spec);
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "after 1, 3, None epochs");
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+		"with epochs=3 first, then with the ones that follow");
+	longer.epochs = 4;
+	take_token_of(SEGUE_ENDS(4), &longer);
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+		"made with epochs=4, and this one with epochs=1");
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+		"another name with epochs=4 instead");
+	take_token_of(SEGUE_ENDS(1), order.spec);
+	order.spec = &longer;
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+		"epochs=1 instead, and, to go on, open it again with epochs=4");
+	shorter.seed++;
+	take_token_of(SEGUE_ENDS(1), &shorter);
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "another spec");
 	free(token);
 }
 

@@ -11,7 +11,7 @@
 #define UNROLL 2
 
 static const struct segue_plan_spec plan = {
-	.records = 100, .epochs = 1, .lanes = 1, .batch_size = 4, .num_unroll = UNROLL};
+	.records = 100, .ends = {1, {1}}, .lanes = 1, .batch_size = 4, .num_unroll = UNROLL};
 
 struct row {
 	uint64_t number, segment, segments;

@@ -187,7 +187,7 @@ static void checkpoint(uint32_t l)
 		at++;
 	const struct segue_catalogue_entry entry = {
 		.step = step, .size = (uint64_t)size, .created_ms = 1};
-	OK(segue_checkpoints_put(&ops, store, place_of(l), &entry, false, token, keep));
+	OK(segue_checkpoints_put(&ops, store, place_of(l), &entry, 0, token, keep));
 	if (at < lane->stored && lane->checkpoint[at].step == step && ops.count == 0)
 		return; /* the same bytes */
 	apply(&ops);
@@ -404,7 +404,7 @@ Test(lanes, going_back_behind_the_oldest_checkpoint)
 	go_on(0);
 	uint64_t oldest = lanes[0].step;
 	const struct segue_catalogue_entry entry = {.step = oldest, .size = 1, .created_ms = 1};
-	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, false, "t", 3));
+	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, 0, "t", 3));
 	apply(&ops);
 	go_on(0);
 	go_on(0);
@@ -424,18 +424,25 @@ Test(lanes, the_end_of_a_lane_is_noted)
 	struct segue_catalogue catalogue;
 	struct segue_ops ops = {0};
 
-	for (int noted = 0; noted < 3; noted++) {
-		OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, noted > 0, "t", 2));
+	for (uint32_t noted = 0; noted < 4; noted++) {
+		static const uint32_t ends[] = {0, 1, 1, 2};
+
+		OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, ends[noted], "t", 2));
 		cr_assert_eq(ops.count == 0, noted == 2);
 		apply(&ops);
 		OK(segue_catalogue_load(store, place_of(0), &catalogue));
 		cr_assert_eq(catalogue.count, 1);
 		cr_assert_eq(catalogue.ended_id, noted > 0 ? 1u : 0u);
+		cr_assert_eq(catalogue.ended_at, ends[noted]);
 	}
-	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, true, "u", 2));
+	/* Taken again where more ends are known, by which it has not ended. */
+	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, 0, "t", 2));
+	cr_assert_eq(ops.count, 0);
+	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, 3, "u", 2));
 	apply(&ops);
 	OK(segue_catalogue_load(store, place_of(0), &catalogue));
 	cr_assert_eq(catalogue.ended_id, 2);
+	cr_assert_eq(catalogue.ended_at, 3);
 	OK(segue_lanes_rewind(&ops, store, place_of(0), 3));
 	apply(&ops);
 	OK(segue_catalogue_load(store, place_of(0), &catalogue));
@@ -511,7 +518,8 @@ Test(lanes, damaged_entries_are_told)
 Test(lanes, more_rows_than_a_batch_are_damage)
 {
 	enum { ROWS = 1000 };
-	const struct segue_plan_spec plan = {.records = 8, .lanes = 1, .batch_size = 1};
+	const struct segue_plan_spec plan = {
+		.records = 8, .ends = {1, {1}}, .lanes = 1, .batch_size = 1};
 	const struct segue_spec spec = {.name = "s", .persist = true};
 	struct segue_lane_record record = {.position = calloc(1, segue_position_size(ROWS))};
 	struct segue_ops ops = {0};

@@ -27,7 +27,7 @@ struct data {
 
 struct feeder {
 	const struct data *data;
-	uint64_t longest[4]; /* by epoch (drain), or [0] */
+	uint64_t longest[4]; /* by the epoch that the stretch begins with */
 	uint64_t calls, fail_at, asked_longest;
 };
 
@@ -137,7 +137,7 @@ static void refuse_position(struct example *e, struct segue_position *changed, i
 	} while (0)
 
 static const struct segue_plan_spec small = {
-	.records = 2, .epochs = 1, .lanes = 1, .batch_size = 2, .num_unroll = 3};
+	.records = 2, .ends = {1, {1}}, .lanes = 1, .batch_size = 2, .num_unroll = 3};
 
 /* semantics.md section 1: four and five segments; the fifth of the second has length 2. */
 Test(plan, lengths_12_and_14)
@@ -240,7 +240,7 @@ static void expect_end(struct example *e, uint64_t undelivered)
 }
 
 static const struct segue_plan_spec five = {
-	.records = 5, .epochs = 1, .lanes = 1, .batch_size = 3, .num_unroll = 1};
+	.records = 5, .ends = {1, {1}}, .lanes = 1, .batch_size = 3, .num_unroll = 1};
 
 /* Freed rows are refilled in ascending order; in the tail the others move up in order. */
 Test(plan, shrink)
@@ -280,7 +280,7 @@ Test(plan, stop_and_drain_goes_on_with_the_next_epoch)
 
 	spec.tail = SEGUE_TAIL_STOP;
 	spec.epoch_end = SEGUE_EPOCH_DRAIN;
-	spec.epochs = 2;
+	spec.ends = SEGUE_ENDS(2);
 	begin(&e, spec, (uint32_t[]){1, 3, 1, 2, 3});
 	expect_steps(&e, (const char *[]){" 0.0 1.0 2.0", " 3.0 1.1 4.0", " 3.1 1.2 4.1",
 				 " 5.0 6.0 7.0", " 8.0 6.1 9.0", " 8.1 6.2 9.1", NULL});
@@ -334,7 +334,7 @@ Test(plan, epoch_end)
 	struct example e;
 
 	spec.records = 2;
-	spec.epochs = 2;
+	spec.ends = SEGUE_ENDS(2);
 	spec.batch_size = 2;
 	begin(&e, spec, (uint32_t[]){1, 2});
 	expect_steps(&e, (const char *[]){" 0.0 1.0", " 2.0 1.1", " 3.0", " 3.1", NULL});
@@ -357,7 +357,7 @@ Test(plan, lanes_and_skips)
 
 	spec.lanes = 2;
 	spec.lane = 1;
-	spec.epochs = 2;
+	spec.ends = SEGUE_ENDS(2);
 	spec.batch_size = 2;
 	begin(&e, spec, (uint32_t[]){1, 1, 0, 2, 1});
 	/* Numbers 1 3 5 7 9, records 1 3 0 2 4; record 2 is passed over. */
@@ -387,7 +387,7 @@ static int admit_one(
 static int step_of_one(uint64_t array_steps, uint64_t total_length, struct segue_span *span)
 {
 	struct segue_plan_spec spec = {
-		.records = 1, .epochs = 1, .lanes = 1, .batch_size = 1, .num_unroll = 2};
+		.records = 1, .ends = {1, {1}}, .lanes = 1, .batch_size = 1, .num_unroll = 2};
 	struct one_sequence one = {array_steps, total_length};
 	struct segue_plan_input input = {&one, admit_one, NULL};
 	struct segue_plan plan;
@@ -422,7 +422,7 @@ Test(plan, endless_input_without_a_good_record)
 		struct segue_plan_spec spec = five;
 		struct example e;
 
-		spec.epochs = 0;
+		spec.ends = SEGUE_ENDS(0);
 		spec.lanes = k & 4 ? 7 : 1;
 		spec.shuffle = k & 2;
 		spec.epoch_end = k & 1 ? SEGUE_EPOCH_DRAIN : SEGUE_EPOCH_CONTINUE;
@@ -440,7 +440,7 @@ Test(plan, finite_input_without_a_good_record)
 		struct segue_plan_spec spec = five;
 		struct example e;
 
-		spec.epochs = 5000;
+		spec.ends = SEGUE_ENDS(5000);
 		spec.epoch_end = k & 1 ? SEGUE_EPOCH_DRAIN : SEGUE_EPOCH_CONTINUE;
 		begin(&e, spec, (uint32_t[]){0, 0, 0, 0, 0});
 		expect_end(&e, 0);
@@ -453,7 +453,7 @@ Test(plan, endless_epochs_without_a_full_batch)
 	struct segue_plan_spec spec = five;
 	struct example e;
 
-	spec.epochs = 0;
+	spec.ends = SEGUE_ENDS(0);
 	spec.lanes = 3;
 	spec.tail = SEGUE_TAIL_STOP;
 	spec.epoch_end = SEGUE_EPOCH_DRAIN;
@@ -469,7 +469,7 @@ Test(plan, endless_input_with_one_good_record)
 		struct segue_plan_spec spec = five;
 		struct example e;
 
-		spec.epochs = 0;
+		spec.ends = SEGUE_ENDS(0);
 		spec.shuffle = true;
 		spec.lanes = k & 2 ? 5 : 1;
 		spec.epoch_end = k & 1 ? SEGUE_EPOCH_DRAIN : SEGUE_EPOCH_CONTINUE;
@@ -486,7 +486,7 @@ Test(plan, more_sequences_than_numbers)
 	struct segue_plan_spec spec = five;
 	struct example e;
 
-	spec.epochs = UINT64_MAX;
+	spec.ends = SEGUE_ENDS(UINT64_MAX);
 	begin(&e, spec, (uint32_t[]){1, 3, 1, 2, 3});
 	for (int t = 0; t < 100; t++)
 		cr_assert_eq(step(&e), 1);
@@ -518,7 +518,14 @@ Test(plan, init_refuses)
 	REFUSE(spec.num_unroll = 0);
 	REFUSE(spec.tail = (enum segue_tail)3);
 	REFUSE(spec.epoch_end = (enum segue_epoch_end)2);
-	REFUSE(spec.tail = SEGUE_TAIL_PAD; spec.epoch_end = SEGUE_EPOCH_DRAIN; spec.epochs = 0);
+	REFUSE(spec.ends.count = 0);
+	REFUSE(spec.ends.count = SEGUE_ENDS_MAX + 1);
+	REFUSE(spec.ends = SEGUE_ENDS(2, 2));
+	REFUSE(spec.ends = SEGUE_ENDS(3, 2));
+	REFUSE(spec.ends = SEGUE_ENDS(0, 2));
+	REFUSE(spec.first_epoch = 1);
+	REFUSE(spec.ends = SEGUE_ENDS(2, 4); spec.first_epoch = 2);
+	REFUSE(spec.ends = SEGUE_ENDS(0); spec.first_epoch = UINT64_MAX / 4);
 }
 
 Test(plan, helpers)
@@ -542,14 +549,129 @@ Test(plan, longest_refuses)
 	struct segue_plan_spec spec = five;
 	uint64_t steps = 7;
 
-	spec.epochs = 0;
+	spec.ends = SEGUE_ENDS(0);
 	cr_assert_eq(segue_plan_longest(&spec, 0, lengths, &steps), SEGUE_EINVAL);
-	spec.epochs = 2;
+	spec.ends = SEGUE_ENDS(2);
 	spec.epoch_end = SEGUE_EPOCH_DRAIN;
 	cr_assert_eq(segue_plan_longest(&spec, 2, lengths, &steps), SEGUE_EINVAL);
 	cr_assert_eq(steps, 7);
 	cr_assert_eq(segue_plan_longest(&spec, 1, lengths, &steps), 0);
 	cr_assert_eq(steps, 2);
+	spec.epoch_end = SEGUE_EPOCH_CONTINUE;
+	cr_assert_eq(segue_plan_longest(&spec, 1, lengths, &steps), SEGUE_EINVAL);
+	spec.ends = SEGUE_ENDS(1, 3, 0);
+	cr_assert_eq(segue_plan_longest(&spec, 1, lengths, &steps), 0);
+	cr_assert_eq(steps, 4);
+	cr_assert_eq(segue_plan_longest(&spec, 3, lengths, &steps), SEGUE_EINVAL);
+	spec.first_epoch = 1;
+	spec.ends = SEGUE_ENDS(3);
+	cr_assert_eq(segue_plan_longest(&spec, 0, lengths, &steps), SEGUE_EINVAL);
+	cr_assert_eq(segue_plan_longest(&spec, 1, lengths, &steps), 0);
+	cr_assert_eq(steps, 4);
+}
+
+/* ---- Ends that are added --------------------------------------------------------------------- */
+
+/* The plan goes on as one of the longer list that has been there all the time. */
+static void grow(struct example *e, struct segue_ends ends)
+{
+	struct segue_plan_spec spec = e->plan.spec;
+	struct segue_plan grown;
+
+	spec.ends = ends;
+	cr_assert_eq(segue_plan_init(&grown, &spec), 0);
+	cr_assert_eq(segue_plan_seek(&grown, e->plan.position), 0, "%s", segue_error_detail());
+	segue_plan_finish(&e->plan);
+	e->plan = grown;
+}
+
+/* Full rows again behind the tail, whether the end was there before it or is added in it. */
+Test(plan, a_stretch_begins_with_full_rows)
+{
+	for (int when = 0; when < 4; when++) {
+		struct segue_plan_spec spec = five;
+		struct example e;
+
+		if (when == 0)
+			spec.ends = SEGUE_ENDS(1, 2);
+		begin(&e, spec, (uint32_t[]){1, 3, 1, 2, 3});
+		expect_steps(&e, (const char *[]){" 0.0 1.0 2.0", " 3.0 1.1 4.0", NULL});
+		if (when == 1)
+			grow(&e, SEGUE_ENDS(1, 2));
+		expect_steps(&e, (const char *[]){" 3.1 1.2 4.1", " 4.2", NULL});
+		if (when == 3)
+			cr_assert_eq(step(&e), 0);
+		if (when >= 2)
+			grow(&e, SEGUE_ENDS(1, 2));
+		expect_steps(&e, (const char *[]){" 5.0 6.0 7.0", " 8.0 6.1 9.0", NULL});
+		cr_assert_eq(e.plan.position->epoch, 1);
+		cr_assert_eq(e.plan.position->epoch_step, 4);
+		segue_plan_finish(&e.plan);
+	}
+}
+
+/* What tail = stop left out is counted once, and its rows do not come again. */
+Test(plan, what_was_left_out_stays_so)
+{
+	struct segue_plan_spec spec = five;
+	struct example e;
+
+	spec.tail = SEGUE_TAIL_STOP;
+	begin(&e, spec, (uint32_t[]){1, 3, 1, 2, 3});
+	expect_steps(&e, (const char *[]){" 0.0 1.0 2.0", " 3.0 1.1 4.0", " 3.1 1.2 4.1", NULL});
+	grow(&e, SEGUE_ENDS(1, 2)); /* before the plan has met the end */
+	expect_steps(&e, (const char *[]){" 5.0 6.0 7.0", " 8.0 6.1 9.0", " 8.1 6.2 9.1", NULL});
+	cr_assert_eq(e.plan.position->undelivered, 1);
+	cr_assert_eq(step(&e), 0);
+	cr_assert_eq(e.plan.position->undelivered, 2);
+	grow(&e, SEGUE_ENDS(1, 2, 3)); /* and behind it */
+	expect_steps(&e, (const char *[]){" 10.0 11.0 12.0", NULL});
+	cr_assert_eq(e.plan.position->undelivered, 2);
+	segue_plan_finish(&e.plan);
+}
+
+/* Where a lane stands at an end of its list, it may not be at one of another list. */
+Test(plan, seek_refuses_where_the_ends_differ)
+{
+	struct segue_plan_spec spec = five;
+	struct example e;
+
+	spec.ends = SEGUE_ENDS(1, 3);
+	begin(&e, spec, (uint32_t[]){1, 1, 1, 1, 1});
+	expect_steps(&e, (const char *[]){" 0.0 1.0 2.0", " 3.0 4.0", " 5.0 6.0 7.0", NULL});
+	IMPOSSIBLE(&e, p->epoch = 0);
+	IMPOSSIBLE(&e, p->epoch = 2);
+	IMPOSSIBLE(&e, p->epoch = 3);
+	IMPOSSIBLE(&e, p->epoch_step = 3);
+	struct segue_position *inside = copy_position(e.plan.position);
+	segue_plan_finish(&e.plan);
+	spec.ends = SEGUE_ENDS(3);
+	begin(&e, spec, (uint32_t[]){1, 1, 1, 1, 1});
+	cr_assert_eq(segue_plan_seek(&e.plan, inside), SEGUE_EPROTOCOL);
+	free(inside);
+	segue_plan_finish(&e.plan);
+}
+
+Test(plan, it_begins_with_its_first_epoch)
+{
+	struct segue_plan_spec spec = five;
+	struct example e;
+
+	spec.ends = SEGUE_ENDS(3);
+	spec.first_epoch = 2;
+	spec.lanes = 2;
+	spec.lane = 1;
+	spec.batch_size = 2;
+	begin(&e, spec, (uint32_t[]){1, 1, 1, 1, 1});
+	IMPOSSIBLE(&e, p->next = 0);
+	IMPOSSIBLE(&e, p->next = 6);
+	IMPOSSIBLE(&e, p->epoch = 0);
+	IMPOSSIBLE(&e, p->undelivered = 1);
+	expect_steps(&e, (const char *[]){" 11.0 13.0", NULL});
+	cr_assert_eq(e.span[0].epoch, 2);
+	IMPOSSIBLE(&e, p->epoch_step = 1);
+	cr_assert_eq(step(&e), 0);
+	segue_plan_finish(&e.plan);
 }
 
 /* ---- Seek ----------------------------------------------------------------------------------- */
@@ -560,7 +682,7 @@ Test(plan, seek_refuses_in_the_midst)
 	struct segue_plan_spec spec = five;
 	struct example e;
 
-	spec.epochs = 2;
+	spec.ends = SEGUE_ENDS(2);
 	spec.lanes = 2;
 	spec.lane = 1;
 	spec.batch_size = 2;
@@ -603,7 +725,7 @@ Test(plan, seek_refuses_of_a_draining_epoch)
 	struct segue_plan_spec spec = five;
 	struct example e;
 
-	spec.epochs = 3;
+	spec.ends = SEGUE_ENDS(3);
 	spec.epoch_end = SEGUE_EPOCH_DRAIN;
 	spec.tail = SEGUE_TAIL_STOP;
 	spec.batch_size = 2;
@@ -689,9 +811,12 @@ struct trial {
 	uint64_t seed;
 	struct segue_plan_spec spec;
 	struct data data;
-	uint64_t model_epochs;      /* as many as the model goes through */
-	uint64_t steps[4][4];       /* [epoch or 0][lane]: that the model needs without padding */
-	uint64_t longest[4];        /* [epoch or 0]: the greatest of them */
+	struct stretch {
+		uint64_t from, to; /* epochs; of an endless one as many as the model goes through */
+		bool endless;
+	} stretch[4];
+	uint32_t stretches;
+	uint64_t longest[4];        /* [from]: steps that the longest lane needs without padding */
 	uint64_t seen, undelivered; /* segments, by all lanes of the plan */
 	uint8_t times[RECORDS_MAX * 4][8]; /* [number][segment]: times delivered */
 };
@@ -711,7 +836,7 @@ static void draw_endless(struct trial *trial)
 {
 	struct segue_plan_spec *spec = &trial->spec;
 
-	spec->epochs = 0;
+	spec->ends.epochs[spec->ends.count - 1] = 0;
 	trial->data.lengths[0] = trial->data.lengths[0] == 0 ? 1 : trial->data.lengths[0];
 	if (!spec->shuffle)
 		spec->lanes = 1;
@@ -725,6 +850,39 @@ static void draw_endless(struct trial *trial)
 		spec->batch_size = (uint32_t)(spec->records / spec->lanes);
 }
 
+/* Up to four epochs, in which the input ends here and there. */
+static void draw_ends(struct segue_plan_spec *spec, uint64_t *state)
+{
+	uint64_t epochs = 1 + draw(state, 4);
+	bool grows = draw(state, 2) == 0;
+
+	for (uint64_t end = 1; end <= epochs; end++)
+		if (end == epochs || (grows && draw(state, 2) == 0))
+			spec->ends.epochs[spec->ends.count++] = end;
+	if (draw(state, 4) == 0)
+		spec->first_epoch = draw(state, spec->ends.epochs[0]);
+}
+
+static void list_stretches(struct trial *trial)
+{
+	const struct segue_plan_spec *spec = &trial->spec;
+	bool drain = spec->epoch_end == SEGUE_EPOCH_DRAIN;
+	uint64_t from = spec->first_epoch;
+
+	for (uint32_t i = 0; i < spec->ends.count; i++) {
+		bool endless = spec->ends.epochs[i] == 0;
+		uint64_t end = endless ? 4 : spec->ends.epochs[i];
+
+		while (from < end) {
+			uint64_t to = drain ? from + 1 : end;
+
+			trial->stretch[trial->stretches++] =
+				(struct stretch){from, to, endless && !drain};
+			from = to;
+		}
+	}
+}
+
 static void draw_trial(struct trial *trial, uint64_t seed)
 {
 	uint64_t state = seed * 2 + 1;
@@ -732,10 +890,9 @@ static void draw_trial(struct trial *trial, uint64_t seed)
 
 	for (int i = 0; i < 8; i++)
 		draw(&state, 2);
-	*trial = (struct trial){.seed = seed, .model_epochs = 4};
+	*trial = (struct trial){.seed = seed};
 	*spec = (struct segue_plan_spec){
 		.records = 1 + draw(&state, RECORDS_MAX),
-		.epochs = 1 + draw(&state, 4),
 		.seed = draw(&state, 1u << 30),
 		.lanes = 1 + (uint32_t)draw(&state, 4),
 		.batch_size = 1 + (uint32_t)draw(&state, BATCH_MAX),
@@ -744,6 +901,7 @@ static void draw_trial(struct trial *trial, uint64_t seed)
 		.epoch_end = (enum segue_epoch_end)(seed / 3 % 2),
 		.shuffle = seed / 6 % 2 == 1,
 	};
+	draw_ends(spec, &state);
 	bool skips = draw(&state, 3) == 0, inputs = draw(&state, 2) == 0;
 	for (uint64_t i = 0; i < spec->records; i++) {
 		uint32_t *length = &trial->data.lengths[i];
@@ -752,11 +910,9 @@ static void draw_trial(struct trial *trial, uint64_t seed)
 		if (skips && draw(&state, 4) == 0)
 			*length = 0;
 	}
-	if (draw(&state, 4) == 0 &&
-		!(spec->tail == SEGUE_TAIL_PAD && spec->epoch_end == SEGUE_EPOCH_DRAIN))
+	if (draw(&state, 4) == 0)
 		draw_endless(trial);
-	else
-		trial->model_epochs = spec->epochs;
+	list_stretches(trial);
 	for (uint64_t i = 0; i < spec->records; i++) {
 		uint32_t n = trial->data.lengths[i], unroll = spec->num_unroll;
 		uint64_t padded = (n + unroll - 1) / unroll * unroll;
@@ -779,6 +935,7 @@ struct model {
 	size_t count;
 	struct segue_span span[STEPS_MAX][BATCH_MAX];
 	uint32_t rows[STEPS_MAX];
+	uint64_t ends[4]; /* steps by the end of each stretch */
 	uint64_t steps, undelivered;
 };
 
@@ -884,20 +1041,19 @@ static void model_batch(
 	}
 }
 
-/* One epoch (drain) or all input (continue); `longest` steps where the tail is padded. */
-static void model_part(struct model *model, uint64_t from, uint64_t to, uint64_t longest)
+/* `longest` steps where the tail is padded. */
+static void model_part(struct model *model, const struct stretch *stretch, uint64_t longest)
 {
 	const struct segue_plan_spec *spec = &model->trial->spec;
 	struct model_sequence *oldest[BATCH_MAX];
 	uint64_t begun = model->steps;
 
-	model_list(model, from, to);
+	model_list(model, stretch->from, stretch->to);
 	for (;;) {
 		uint32_t found = model_oldest(model, oldest);
 
 		CHECK(model->trial, model->steps < STEPS_MAX, "the model is too small");
-		if (found < spec->batch_size && spec->epochs == 0 &&
-			spec->epoch_end == SEGUE_EPOCH_CONTINUE)
+		if (found < spec->batch_size && stretch->endless)
 			return; /* where the model's input ends, but the plan's does not */
 		if (found < spec->batch_size && spec->tail == SEGUE_TAIL_STOP) {
 			for (size_t i = 0; i < model->count; i++)
@@ -908,38 +1064,38 @@ static void model_part(struct model *model, uint64_t from, uint64_t to, uint64_t
 		if (found == 0 &&
 			(spec->tail == SEGUE_TAIL_SHRINK || model->steps - begun >= longest))
 			return;
-		model_batch(model, oldest, found, to - 1);
+		model_batch(model, oldest, found, stretch->to - 1);
 	}
 }
 
 static void model_run(struct model *model, struct trial *trial, uint32_t lane)
 {
-	bool drain = trial->spec.epoch_end == SEGUE_EPOCH_DRAIN;
-
 	*model = (struct model){.trial = trial, .lane = lane};
-	if (!drain)
-		model_part(model, 0, trial->model_epochs, trial->longest[0]);
-	for (uint64_t epoch = 0; drain && epoch < trial->model_epochs; epoch++)
-		model_part(model, epoch, epoch + 1, trial->longest[epoch]);
+	for (uint32_t i = 0; i < trial->stretches; i++) {
+		const struct stretch *stretch = &trial->stretch[i];
+
+		model_part(model, stretch, trial->longest[stretch->from]);
+		model->ends[i] = model->steps;
+	}
 }
 
-/* What the longest lane needs in each part, by running all lanes of the model unpadded. */
+/* What the longest lane needs in each stretch, by running all lanes of the model unpadded. */
 static void model_longest(struct model *model, struct trial *trial)
 {
-	bool drain = trial->spec.epoch_end == SEGUE_EPOCH_DRAIN;
-	uint64_t part_epochs = drain ? 1 : trial->model_epochs;
 	enum segue_tail tail = trial->spec.tail;
 
-	if (trial->spec.epochs == 0)
-		return;
 	trial->spec.tail = SEGUE_TAIL_SHRINK;
-	for (uint64_t part = 0; part < (drain ? trial->model_epochs : 1); part++)
-		for (uint32_t lane = 0; lane < trial->spec.lanes; lane++) {
+	for (uint32_t i = 0; i < trial->stretches; i++) {
+		const struct stretch *stretch = &trial->stretch[i];
+		uint64_t *longest = &trial->longest[stretch->from];
+
+		for (uint32_t lane = 0; lane < trial->spec.lanes && !stretch->endless; lane++) {
 			*model = (struct model){.trial = trial, .lane = lane};
-			model_part(model, part, part + part_epochs, 0);
-			if (model->steps > trial->longest[part])
-				trial->longest[part] = model->steps;
+			model_part(model, stretch, 0);
+			if (model->steps > *longest)
+				*longest = model->steps;
 		}
+	}
 	trial->spec.tail = tail;
 }
 
@@ -1029,6 +1185,70 @@ static int step_twice(struct trial *trial, struct segue_plan *plan, struct segue
 	return rc;
 }
 
+static bool is_endless(const struct trial *trial)
+{
+	return segue_ends_have(&trial->spec.ends, 0);
+}
+
+/* `whole`, which knows all ends, goes on from where `part` stands: as the model from step t. */
+static void check_goes_on(struct trial *trial, const struct model *model, struct feeder *feeder,
+	const struct segue_plan *part, struct segue_plan *whole)
+{
+	struct segue_plan_input input = input_of(feeder);
+	struct segue_span span[BATCH_MAX];
+	uint64_t t = part->position->step;
+	uint32_t rows = 0;
+
+	CHECK(trial, segue_plan_seek(whole, part->position) == 0, "%s", segue_error_detail());
+	while (t < model->steps) {
+		CHECK(trial, segue_plan_step(whole, &input, span, &rows) == 1, "no batch");
+		check_batch(trial, model, t++, span, rows);
+	}
+	if (is_endless(trial))
+		return;
+	CHECK(trial, segue_plan_step(whole, &input, span, &rows) == 0, "no end");
+	CHECK(trial, whole->position->undelivered == model->undelivered, "%" PRIu64 " left",
+		whole->position->undelivered);
+}
+
+/* The steps by the end of the list's first `count` ends. */
+static uint64_t steps_until(const struct trial *trial, const struct model *model, uint32_t count)
+{
+	uint64_t steps = 0;
+
+	for (uint32_t i = 0; i < trial->stretches; i++)
+		if (trial->stretch[i].to <= trial->spec.ends.epochs[count - 1])
+			steps = model->ends[i];
+	return steps;
+}
+
+/* A plan of the list's first `count` ends gives the same batches up to there, and at each step,
+ * also when it has met its end, the whole list can take its place. */
+static void check_growth(struct trial *trial, const struct model *model, uint32_t count)
+{
+	struct feeder feeder = {.data = &trial->data, .fail_at = UINT64_MAX};
+	struct segue_plan_input input = input_of(&feeder);
+	struct segue_plan_spec spec = trial->spec;
+	struct segue_plan part, whole;
+	struct segue_span span[BATCH_MAX];
+	uint32_t rows = 0;
+
+	memcpy(feeder.longest, trial->longest, sizeof(feeder.longest));
+	CHECK(trial, segue_plan_init(&whole, &spec) == 0, "%s", segue_error_detail());
+	spec.ends.count = count;
+	CHECK(trial, segue_plan_init(&part, &spec) == 0, "%s", segue_error_detail());
+	check_goes_on(trial, model, &feeder, &part, &whole);
+	while (segue_plan_step(&part, &input, span, &rows) == 1) {
+		check_batch(trial, model, part.position->step - 1, span, rows);
+		check_goes_on(trial, model, &feeder, &part, &whole);
+	}
+	CHECK(trial, part.position->step == steps_until(trial, model, count), "ends at %" PRIu64,
+		part.position->step);
+	check_goes_on(trial, model, &feeder, &part, &whole);
+	segue_plan_finish(&part);
+	segue_plan_finish(&whole);
+}
+
 static void check_lane(struct trial *trial, struct model *model, uint32_t lane)
 {
 	struct feeder feeder = {.data = &trial->data, .fail_at = UINT64_MAX};
@@ -1050,7 +1270,7 @@ static void check_lane(struct trial *trial, struct model *model, uint32_t lane)
 		check_succession(trial, span[now], rows[now], span[!now], rows[!now]);
 		count_spans(trial, span[now], rows[now]);
 	}
-	for (int again = 0; trial->spec.epochs != 0 && again < 2; again++) {
+	for (int again = 0; !is_endless(trial) && again < 2; again++) {
 		CHECK(trial, step_twice(trial, &plan, &other, &feeder, span[0], rows) == 0,
 			"lane %u does not end at step %" PRIu64, lane, model->steps);
 		CHECK(trial, plan.position->step == model->steps, "the end moved");
@@ -1060,6 +1280,8 @@ static void check_lane(struct trial *trial, struct model *model, uint32_t lane)
 	trial->undelivered += plan.position->undelivered;
 	segue_plan_finish(&plan);
 	segue_plan_finish(&other);
+	for (uint32_t count = 1; count < trial->spec.ends.count; count++)
+		check_growth(trial, model, count);
 }
 
 /* Finite input: every segment of every epoch once, or counted as not delivered. */
@@ -1068,7 +1290,8 @@ static void check_complete(struct trial *trial)
 	const struct segue_plan_spec *spec = &trial->spec;
 	uint64_t segments = 0;
 
-	for (uint64_t g = 0; g < spec->epochs * spec->records; g++) {
+	for (uint64_t g = spec->first_epoch * spec->records;
+		g < segue_ends_last(&spec->ends) * spec->records; g++) {
 		uint32_t n = trial->data.lengths[model_record(spec, g)];
 
 		for (uint32_t k = 0; k < 8; k++) {
@@ -1084,14 +1307,22 @@ static void check_complete(struct trial *trial)
 	CHECK(trial, trial->seen + trial->undelivered == segments, "segments lost");
 }
 
+static uint32_t stretch_of(const struct trial *trial, uint64_t epoch)
+{
+	uint32_t i = 0;
+
+	while (trial->stretch[i].to <= epoch)
+		i++;
+	return i;
+}
+
 /* segue_plan_longest against the plan itself, run without padding over all lanes. */
 static void check_longest(struct trial *trial)
 {
 	struct feeder feeder = {.data = &trial->data, .fail_at = UINT64_MAX};
 	struct segue_plan_input input = input_of(&feeder);
 	struct segue_plan_spec spec = trial->spec;
-	bool drain = spec.epoch_end == SEGUE_EPOCH_DRAIN;
-	uint64_t longest[4] = {0};
+	uint64_t longest[4] = {0}; /* by stretch */
 
 	spec.tail = SEGUE_TAIL_SHRINK;
 	for (spec.lane = 0; spec.lane < spec.lanes; spec.lane++) {
@@ -1102,20 +1333,21 @@ static void check_longest(struct trial *trial)
 
 		CHECK(trial, segue_plan_init(&plan, &spec) == 0, "%s", segue_error_detail());
 		while (segue_plan_step(&plan, &input, span, &rows) == 1)
-			steps[drain ? span[0].epoch : 0]++;
+			steps[stretch_of(trial, span[0].epoch)]++;
 		segue_plan_finish(&plan);
 		for (int part = 0; part < 4; part++)
 			if (steps[part] > longest[part])
 				longest[part] = steps[part];
 	}
-	for (uint64_t epoch = 0; epoch < (drain ? spec.epochs : 1); epoch++) {
+	for (uint32_t i = 0; i < trial->stretches; i++) {
 		uint64_t steps;
 
 		CHECK(trial,
-			segue_plan_longest(&trial->spec, epoch, trial->data.lengths, &steps) == 0,
+			segue_plan_longest(&trial->spec, trial->stretch[i].from,
+				trial->data.lengths, &steps) == 0,
 			"%s", segue_error_detail());
-		CHECK(trial, steps == longest[epoch], "%" PRIu64 " steps, not %" PRIu64, steps,
-			longest[epoch]);
+		CHECK(trial, steps == longest[i], "%" PRIu64 " steps, not %" PRIu64, steps,
+			longest[i]);
 	}
 }
 
@@ -1141,7 +1373,7 @@ Test(plan, random_specs_against_the_model, .timeout = 300)
 		for (uint32_t lane = 0; lane < trial->spec.lanes; lane++)
 			check_lane(trial, model, lane);
 		trial->spec.lane = 0;
-		if (trial->spec.epochs == 0)
+		if (is_endless(trial))
 			continue;
 		check_complete(trial);
 		check_longest(trial);

@@ -31,6 +31,7 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.interval_ms = 77;
 	sample.spec.lease_timeout_ms = 78;
 	sample.spec.keep_checkpoints = 9;
+	sample.spec.first_epoch = 2;
 	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.tfrecord.allow_surplus = true;
 	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
@@ -194,10 +195,13 @@ Test(wire, stream_open)
 
 	expect_same_spec(spec, out.stream_open.spec, true);
 	cr_assert_eq(out.stream_open.paths_upload, 0);
+	cr_assert_not(out.stream_open.again);
 	segue_spec_destroy(out.stream_open.spec);
 	m.stream_open.paths_upload = 12;
+	m.stream_open.again = true;
 	out = there_and_back(&m);
 	cr_assert_eq(out.stream_open.paths_upload, 12);
+	cr_assert(out.stream_open.again);
 	expect_same_spec(spec, out.stream_open.spec, false);
 	segue_spec_destroy(out.stream_open.spec);
 	segue_spec_destroy(spec);
@@ -852,6 +856,9 @@ Test(wire, token_record)
 		size_t size;
 		void *bytes;
 
+		record.ends.count = seed % 3;
+		record.ends.epochs[0] = seed;
+		record.ends.epochs[1] = seed % 2 ? 0 : UINT64_MAX;
 		cr_assert_eq(segue_token_record_pack(&record, &bytes, &size), 0);
 		cr_assert_eq(segue_token_record_unpack(bytes, size, &out), 0, "%s",
 			segue_error_detail());
@@ -859,6 +866,9 @@ Test(wire, token_record)
 		cr_assert_str_eq(out.stream, record.stream);
 		cr_assert_eq(memcmp(out.spec_hash, record.spec_hash, 16), 0);
 		cr_assert_eq(memcmp(out.fingerprint, record.fingerprint, 16), 0);
+		cr_assert_eq(memcmp(&out.ends, &record.ends,
+				     offsetof(struct segue_ends, epochs[seed % 3])),
+			0);
 		cr_assert_eq(out.lanes, record.lanes);
 		cr_assert_eq(out.lane, record.lane);
 		cr_assert_eq(out.batch_size, record.batch_size);
@@ -924,6 +934,40 @@ Test(wire, stream_record)
 }
 
 /* 100,000 paths: a record is bounded by its own size, not by a frame's. */
+static int stream_record_of(struct segue_ends ends, struct segue_stream_record *out)
+{
+	struct segue_stream_record record = {.id = 1, .spec = sample_spec(), .ends = ends};
+	size_t size;
+	void *bytes;
+
+	cr_assert_eq(segue_stream_record_pack(&record, &bytes, &size), 0);
+	int rc = segue_stream_record_unpack(bytes, size, out);
+	segue_spec_destroy(record.spec);
+	free(bytes);
+	return rc;
+}
+
+Test(wire, stream_record_of_a_stream_that_grew)
+{
+	struct segue_stream_record out;
+	const struct segue_ends wrong[] = {SEGUE_ENDS(4), SEGUE_ENDS(3, 3), SEGUE_ENDS(3, 0, 5)};
+
+	cr_assert_eq(stream_record_of((struct segue_ends){.count = 0}, &out), 0);
+	cr_assert_eq(out.ends.count, 1, "as it was written before streams could grow");
+	cr_assert_eq(out.ends.epochs[0], 3);
+	segue_spec_destroy(out.spec);
+	cr_assert_eq(stream_record_of(SEGUE_ENDS(3, 5, 0), &out), 0, "%s", segue_error_detail());
+	cr_assert_eq(out.ends.count, 3);
+	cr_assert_eq(out.ends.epochs[1], 5);
+	cr_assert_eq(out.ends.epochs[2], 0);
+	cr_assert_eq(out.spec->epochs, 3);
+	segue_spec_destroy(out.spec);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		cr_expect_eq(stream_record_of(wrong[i], &out), SEGUE_EPROTOCOL);
+		cr_expect(strstr(segue_error_detail(), "end"), "%s", segue_error_detail());
+	}
+}
+
 Test(wire, stream_record_of_many_paths)
 {
 	static char path[] = "/data/0.tfrecord";
@@ -1041,17 +1085,20 @@ static void expect_token_refused(struct segue_token_record *record, const char *
 Test(wire, catalogues)
 {
 	struct segue_catalogue catalogue = {.next_id = 12, .ended_id = 11, .count = 2}, out;
+	static const uint32_t noted[] = {0, 1, 64}; /* 0: before there was more than one end */
 	size_t size;
 	void *bytes;
 
 	catalogue.entry[0] = (struct segue_catalogue_entry){3, 0, 100, 1};
 	catalogue.entry[1] = (struct segue_catalogue_entry){11, 7, UINT64_MAX, INT64_MAX};
 	for (catalogue.count = 0; catalogue.count <= 2; catalogue.count++) {
+		catalogue.ended_at = noted[catalogue.count];
 		cr_assert_eq(segue_catalogue_pack(&catalogue, &bytes, &size), 0);
 		cr_assert_eq(
 			segue_catalogue_unpack(bytes, size, &out), 0, "%s", segue_error_detail());
 		cr_assert_eq(out.next_id, 12);
 		cr_assert_eq(out.ended_id, 11);
+		cr_assert_eq(out.ended_at, catalogue.count == 2 ? 64 : 1);
 		cr_assert_eq(out.count, catalogue.count);
 		cr_assert_eq(
 			memcmp(out.entry, catalogue.entry, catalogue.count * sizeof(out.entry[0])),

@@ -122,6 +122,7 @@ class Client(Closing):
         shuffle: bool = False,
         seed: int = 0,
         epochs: int | None = 1,
+        first_epoch: int = 0,
         pad: bool = True,
         tail: str = "shrink",
         epoch_end: str = "continue",
@@ -161,7 +162,16 @@ class Client(Closing):
         shuffle, seed
             Whether the records come in another order each epoch, and which.
         epochs : int or None
-            Passes over the data; None is endless.
+            Passes over the data in all; None is endless. A stream that is opened again with more
+            grows: a training that has ended goes on, or one that has not ends later. Each lane
+            still ends by its `tail` where it would have, and goes on from there with full rows, so
+            what came before is the same with and without. Leases from then on know of it; loaders
+            that are at work end where they would have. A stream with ``persist=False`` cannot grow
+            while it is open.
+        first_epoch : int
+            The epoch that a new stream begins with: to go on under another name where something
+            else has to change (`num_unroll`, features, data), without states. `epochs` counts
+            from 0 all the same: ``first_epoch=3, epochs=5`` delivers epochs 3 and 4.
         pad : bool
             False: lengths must be multiples of `num_unroll`.
         tail : {"shrink", "stop", "pad"}
@@ -198,7 +208,8 @@ class Client(Closing):
         ArgumentError
             Names the field that is wrong (also a ``ValueError``).
         SpecError
-            The stream exists with another spec; names the fields that differ.
+            The stream exists with another spec, or more epochs; names the fields that differ, and
+            says what to do.
         SourceError, DataError, ChangedError
             The data set: cannot be read, has a damaged record, has changed.
         """
@@ -214,6 +225,7 @@ class Client(Closing):
             shuffle=shuffle,
             seed=seed,
             epochs=epochs,
+            first_epoch=first_epoch,
             pad=pad,
             tail=tail,
             epoch_end=epoch_end,

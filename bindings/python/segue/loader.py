@@ -917,8 +917,8 @@ class _Batches:
             return (
                 f"the lanes of this loader of stream {stream.name!r} had ended before "
                 f"({_steps(steps)}). The stream passes `epochs` times over the data in all: open "
-                "it with more, or with None, and iterate once; or begin again, with a new loader "
-                'of start="fresh"'
+                'it with more, or with None, and a loader of start="continue" goes on; or begin '
+                'again, with a new loader of start="fresh"'
             )
         if skipped:
             return _passed_over(loader, skipped)

@@ -209,12 +209,22 @@ struct segue_stream_spec {
 	 */
 	const struct segue_state *states;
 	size_t state_count;
-	uint32_t num_unroll;            /* (identity) steps a segment, >= 1 */
-	uint32_t batch_size;            /* (schedule) rows a batch, >= 1 */
-	uint32_t lanes;                 /* (schedule) 1 to 4096 */
-	bool shuffle;                   /* (identity) */
-	uint64_t seed;                  /* (identity) */
-	uint64_t epochs;                /* (identity) 0: endless */
+	uint32_t num_unroll; /* (identity) steps a segment, >= 1 */
+	uint32_t batch_size; /* (schedule) rows a batch, >= 1 */
+	uint32_t lanes;      /* (schedule) 1 to 4096 */
+	bool shuffle;        /* (identity) */
+	uint64_t seed;       /* (identity) */
+	/*
+	 * Passes over the data in all; 0: endless. A stream that was opened with fewer before
+	 * grows: each lane ends where it did, by its tail, and goes on, for leases that come after.
+	 * Fewer than before: SEGUE_ESPEC.
+	 */
+	uint64_t epochs;
+	/*
+	 * (identity) The epoch that a new stream begins with, below `epochs`: what another stream
+	 * had before is not delivered.
+	 */
+	uint64_t first_epoch;
 	bool no_pad;                    /* (identity) lengths must be multiples of num_unroll */
 	enum segue_tail tail;           /* (schedule) */
 	enum segue_epoch_end epoch_end; /* (schedule) */
