@@ -1,10 +1,12 @@
 /* A client: connecting, starting the server, connecting again. */
 #include "client/client.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/holder.h"
@@ -20,14 +22,63 @@
 
 /* ---- Connecting ---- */
 
+static int fail_moved(const struct segue_client *client, const char *happened)
+{
+	return segue_fail(SEGUE_EMOVED,
+		"the store directory %s %s since it was opened: what was saved there is not found "
+		"by this path. Move it back, or open the directory anew and go on from a "
+		"checkpoint's token",
+		client->dir, happened);
+}
+
+int segue_client_check_dir(const struct segue_client *client)
+{
+	struct stat info;
+
+	if (client->dir_fd < 0)
+		return 0;
+	if (stat(client->dir, &info) < 0)
+		return errno == ENOENT || errno == ENOTDIR
+			       ? fail_moved(client, "was removed or moved")
+			       : 0;
+	return info.st_dev == client->device && info.st_ino == client->inode
+		       ? 0
+		       : fail_moved(client, "was replaced by another");
+}
+
+/* Which directory it is; held, so that no later one gets its number. */
+static void keep_dir(struct segue_client *client)
+{
+	const struct segue_connection *connection = &client->connection;
+	struct stat info;
+
+	client->inode = connection->inode;
+	client->device = connection->device;
+	client->dir_fd = open(client->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	bool same = client->dir_fd >= 0 && fstat(client->dir_fd, &info) == 0 &&
+		    info.st_dev == client->device && info.st_ino == client->inode;
+	if (client->dir_fd >= 0 && !same) {
+		close(client->dir_fd);
+		client->dir_fd = -1;
+	}
+}
+
 static int connect_once(struct segue_client *client, int64_t deadline_ns)
 {
+	struct segue_connection *connection = &client->connection;
 	int rc = segue_connection_open(
-		&client->connection, client->socket_path, client->dir, deadline_ns, &client->hooks);
+		connection, client->socket_path, client->dir, deadline_ns, &client->hooks);
 
-	if (!rc)
-		client->epoch++;
-	return rc;
+	if (rc)
+		return rc;
+	if (client->inode && connection->inode &&
+		(client->inode != connection->inode || client->device != connection->device)) {
+		segue_connection_close(connection);
+		return fail_moved(client, "was replaced by another");
+	}
+	if (client->epoch++ == 0)
+		keep_dir(client);
+	return 0;
 }
 
 /* Sleeps, and doubles the next pause. */
@@ -98,7 +149,7 @@ static int await_socket(struct segue_client *client, int64_t deadline_ns)
 	long pid;
 
 	while ((pid = segue_holder_pid(client->dir)) &&
-		segue_holder_lost_socket(client->socket_path)) {
+		segue_holder_lost_socket(pid, client->socket_path)) {
 		if (segue_now_ns() >= (until < deadline_ns ? until : deadline_ns))
 			return segue_fail(SEGUE_EGONE,
 				"the server of %s runs (process %ld), but its socket %s is gone: "
@@ -150,6 +201,8 @@ static int ready(struct segue_client *client, int64_t deadline_ns)
 	if (!again && client->no_start)
 		return rc;
 	rc = client->may_start ? client->may_start(client->lanes) : 0;
+	if (!rc)
+		rc = segue_client_check_dir(client);
 	if (rc)
 		return rc;
 	return client->no_start ? await_server(client, deadline_ns, patience)
@@ -215,20 +268,12 @@ static char *absolute(const char *path, const char *below)
 static int set_paths(
 	struct segue_client *client, const char *dir, const struct segue_open_options *options)
 {
-	const size_t limit = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
-
 	client->dir = absolute(dir, "");
 	client->own_socket = options->socket_path != NULL;
 	client->socket_path = client->own_socket ? absolute(options->socket_path, "")
 						 : absolute(dir, "/segue.sock");
 	if (!client->dir || !client->socket_path)
 		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s an absolute path", dir);
-	size_t length = strlen(client->socket_path);
-	if (length > limit)
-		return segue_fail(SEGUE_EINVAL,
-			"the path of the socket has %zu bytes, the system allows %zu: give a "
-			"shorter path with --socket / socket= (%s)",
-			length, limit, client->socket_path);
 	if (options->program) {
 		client->program = strdup(options->program);
 		if (!client->program)
@@ -254,6 +299,7 @@ int segue_open(const char *dir, const struct segue_open_options *options, struct
 		return segue_fail(SEGUE_ENOMEM, "no memory for a client");
 	client->hooks = (struct segue_hooks){options->progress, options->interrupt, options->arg};
 	client->no_start = options->no_start;
+	client->dir_fd = -1;
 	client->timeout_ns = options->timeout_ns ? options->timeout_ns : TIMEOUT_NS;
 	int rc = segue_connection_init(&client->connection);
 	if (rc) {
@@ -276,6 +322,8 @@ void segue_client_close(struct segue_client *client)
 	if (!client)
 		return;
 	segue_connection_finish(&client->connection);
+	if (client->dir_fd >= 0)
+		close(client->dir_fd);
 	free(client->dir);
 	free(client->socket_path);
 	free(client->program);

@@ -26,6 +26,9 @@ struct segue_client {
 	bool no_start;
 	int64_t timeout_ns;
 	uint64_t epoch; /* of the live connection; 0: none yet */
+	/* The directory that was opened: a handle is never of another of the same name. */
+	uint64_t device, inode; /* inode 0: not known */
+	int dir_fd;             /* of it, O_PATH, where `dir` led to it; or -1 */
 	/*
 	 * All that are open, and whether a server may be started again for them: 0, or why that
 	 * would be in vain. Both are attach.c's.
@@ -46,6 +49,9 @@ struct segue_losses {
  */
 int segue_client_lost(
 	struct segue_client *client, struct segue_losses *losses, int64_t deadline_ns);
+
+/* SEGUE_EMOVED: `dir` was opened and does not lead there any more. */
+int segue_client_check_dir(const struct segue_client *client);
 
 /*
  * Runs `attempt` on a live connection, and again on a new one whenever it comes back with

@@ -8,13 +8,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/access.h"
 #include "core/error.h"
 #include "core/layout.h"
+#include "core/socket_path.h"
 #include "core/wait.h"
 
 #define MILLISECOND   INT64_C(1000000)
@@ -304,47 +304,70 @@ static int fail_access(const char *path)
 		     : rc;
 }
 
+/* By errno. */
+static int fail_connect(const char *path)
+{
+	bool nobody = errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN;
+
+	if (errno == ENOTDIR)
+		return segue_fail_no_directory(path);
+	if (errno == EACCES)
+		return fail_access(path);
+	return segue_fail_errno(
+		nobody ? SEGUE_EGONE : SEGUE_ESYSTEM, "no server answers at %s", path);
+}
+
+static int connect_socket(int fd, const char *path, const struct sockaddr_un *address,
+	int64_t deadline_ns, const struct segue_hooks *hooks)
+{
+	while (connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0) {
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN || segue_now_ns() >= deadline_ns)
+			return fail_connect(path);
+		/* Too many wait to be accepted: that passes. */
+		int rc = segue_hooks_pause(hooks, FULL_QUEUE_NS);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
 /* A socket, or a negative code. */
 static int connect_to(const char *path, int64_t deadline_ns, const struct segue_hooks *hooks)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int rc, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un address;
+	bool is_short = segue_socket_is_short(path);
+	int fd, rc, place = is_short ? -1 : segue_socket_open_place(path);
 
-	if (fd < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make a socket");
-	strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
-	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		if (errno == EINTR)
-			continue;
-		if (errno == EAGAIN && segue_now_ns() < deadline_ns) {
-			/* Too many wait to be accepted: that passes. */
-			rc = segue_hooks_pause(hooks, FULL_QUEUE_NS);
-			if (!rc)
-				continue;
-		} else if (errno == ENOTDIR) {
-			rc = segue_fail_no_directory(path);
-		} else if (errno == EACCES) {
-			rc = fail_access(path);
-		} else {
-			bool nobody = errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN;
-			rc = segue_fail_errno(nobody ? SEGUE_EGONE : SEGUE_ESYSTEM,
-				"no server answers at %s", path);
-		}
+	if (!is_short && place < 0)
+		return fail_connect(path);
+	rc = segue_socket_address(path, place, &address);
+	fd = rc ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (!rc && fd < 0)
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot make a socket");
+	if (!rc)
+		rc = connect_socket(fd, path, &address, deadline_ns, hooks);
+	if (rc && fd >= 0)
 		close(fd);
-		return rc;
-	}
-	return fd;
+	if (place >= 0)
+		close(place);
+	return rc ? rc : fd;
 }
 
 /*
  * A socket that is given by hand may be that of another store. By device and inode, because paths
  * have many forms; a directory that we may not look at is taken at the server's word.
  */
-static int check_store(const struct segue_message *welcome, const char *path, const char *dir)
+static int check_store(struct segue_connection *connection, const struct segue_message *welcome,
+	const char *path, const char *dir)
 {
 	struct stat info;
 
-	if (welcome->welcome.inode == 0)
+	connection->instance = welcome->welcome.instance;
+	connection->device = welcome->welcome.device;
+	connection->inode = welcome->welcome.inode;
+	if (connection->inode == 0)
 		return 0;
 	bool seen = stat(dir, &info) == 0;
 	if (seen && info.st_dev == welcome->welcome.device && info.st_ino == welcome->welcome.inode)
@@ -381,10 +404,7 @@ static int greet(struct segue_connection *connection, const char *path, const ch
 			reply.message.welcome.version, reply.message.welcome.protocol,
 			reply.message.welcome.layout_version, SEGUE_VERSION_STRING, SEGUE_PROTOCOL,
 			SEGUE_LAYOUT_VERSION);
-	connection->instance = reply.message.welcome.instance;
-	connection->device = reply.message.welcome.device;
-	connection->inode = reply.message.welcome.inode;
-	return check_store(&reply.message, path, dir);
+	return check_store(connection, &reply.message, path, dir);
 }
 
 int segue_connection_open(struct segue_connection *connection, const char *path, const char *dir,

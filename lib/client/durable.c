@@ -123,12 +123,26 @@ struct flush_attempt {
 	struct durability *wanted;
 };
 
+/* All is on disk, if that is still there; and the lane has no server to ask that. */
+static bool needs_nobody(const struct segue_lane *lane, uint64_t step)
+{
+	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
+	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
+	bool ours = segue_lane_attached(lane) && !segue_lane_is_lost(lane) &&
+		    segue_load_acquire(&page->generation) == lane->generation;
+
+	return !ours && segue_lane_durable(lane) >= step;
+}
+
 /* Has the server write now; what the page says of an earlier transaction is then no answer. */
 static int attempt_flush(void *arg)
 {
 	const struct flush_attempt *call = arg;
 	struct segue_lane *lane = call->lane;
 	struct segue_reply reply;
+
+	if (needs_nobody(lane, call->wanted->step))
+		return segue_client_check_dir(lane->client);
 	int rc = segue_lane_attached(lane) ? 0 : check_none_open(lane);
 
 	if (!rc)
@@ -164,8 +178,8 @@ int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns)
 	struct durability wanted = {.step = lane->track.committed,
 		.deadline_ns = segue_deadline(segue_now_ns(), timeout_ns)};
 	struct flush_attempt call = {lane, &wanted};
-	if (segue_lane_durable(lane) >= wanted.step)
-		return 0;
+	if (needs_nobody(lane, wanted.step))
+		return segue_client_check_dir(lane->client);
 	rc = segue_client_run(lane->client, wanted.deadline_ns, attempt_flush, &call);
 	return rc ? rc : wait_durable(lane, &wanted);
 }

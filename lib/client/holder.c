@@ -57,8 +57,20 @@ static bool is_same_place(const char *path, const char *other)
 	return stat(directory, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
 }
 
+/* A long path was bound by way of a descriptor of the server's (core/socket_path.h). */
+static bool is_bound(const char *name, long pid, const char *socket_path)
+{
+	static const char self[] = "/proc/self/";
+	char path[PATH_MAX];
+
+	if (strncmp(name, self, sizeof(self) - 1) != 0)
+		return is_same_place(name, socket_path);
+	snprintf(path, sizeof(path), "/proc/%ld/%s", pid, name + sizeof(self) - 1);
+	return is_same_place(path, socket_path);
+}
+
 /* The kernel keeps the name that a socket was bound to, also when the file has gone. */
-bool segue_holder_lost_socket(const char *socket_path)
+bool segue_holder_lost_socket(long pid, const char *socket_path)
 {
 	FILE *table = access(socket_path, F_OK) < 0 && errno == ENOENT
 			      ? fopen("/proc/net/unix", "re")
@@ -73,7 +85,7 @@ bool segue_holder_lost_socket(const char *socket_path)
 		line[strcspn(line, "\n")] = '\0';
 		/* Num: RefCount Protocol Flags Type St Inode Path */
 		if (sscanf(line, "%*s %*x %*x %x %*x %*x %*u %n", &flags, &path) == 1 && path > 0)
-			found = flags & LISTENS && is_same_place(line + path, socket_path);
+			found = flags & LISTENS && is_bound(line + path, pid, socket_path);
 	}
 	free(line);
 	if (table)

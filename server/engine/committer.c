@@ -291,10 +291,18 @@ static int flatten(const struct segue_ops *own, const struct segue_change *chang
 	return 0;
 }
 
+/* Whether what is on disk can still be found. A storage that stopped has said worse. */
+static int look(const struct segue_committer *committer)
+{
+	return committer->group.state == SEGUE_GROUP_COMMIT_STOPPED
+		       ? 0
+		       : segue_store_look(committer->store);
+}
+
 static int apply(struct segue_committer *committer, const struct segue_store_op *op, size_t count)
 {
 	if (count == 0)
-		return 0;
+		return look(committer);
 	if (!segue_group_commit_begin(&committer->group))
 		return segue_fail(SEGUE_ESTORE, "storage failed before: nothing more is written "
 						"until the server is started "
@@ -474,11 +482,11 @@ static void transact(
 		add_grant(committer, &own, &committer->entries[i]);
 	segue_changes_build(changes);
 	bool some = own.count > 0 || changes;
-	int rc = some ? write_all(committer, &own, changes) : 0;
+	int rc = some ? write_all(committer, &own, changes) : look(committer);
 	/* After ENOSPACE lanes that owe nothing may go on; a storage that stopped stays so. */
 	bool well =
 		committer->entry_count > 0 && committer->group.state != SEGUE_GROUP_COMMIT_STOPPED;
-	if (some || well)
+	if (some || well || rc)
 		tell_storage(committer, rc, tell_again);
 	segue_changes_answer(&committer->changes, changes);
 	conclude(committer);

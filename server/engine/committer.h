@@ -13,9 +13,10 @@ struct segue_committer;
 
 /*
  * Starts the thread. `failed` is called on the loop's thread when a transaction fails (code) or,
- * after SEGUE_ENOSPACE, one succeeds again (0). What the store refuses because of one lane's
- * operations (SEGUE_EINVAL, SEGUE_ELIMIT) is that lane's affair: segue_grant_refuse(), and the
- * others are written.
+ * after SEGUE_ENOSPACE or SEGUE_EMOVED, one succeeds again (0). Where nothing is to be written it
+ * is looked whether the store is in its place (segue_store_look()). What the store refuses because
+ * of one lane's operations (SEGUE_EINVAL, SEGUE_ELIMIT) is that lane's affair:
+ * segue_grant_refuse(), and the others are written.
  */
 int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
 	void (*failed)(void *arg, const struct segue_outcome *outcome), void *arg,

@@ -546,6 +546,17 @@ int segue_grant_failure(struct segue_grant *grant, char text[SEGUE_ERROR_TEXT])
 	return code;
 }
 
+bool segue_grant_owes(struct segue_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
+	/* no pair: the server's own word, under the lock */
+	bool owes =
+		sound && grant->carry.committed > segue_load_relaxed(&grant->carry.page->durable);
+	pthread_mutex_unlock(&grant->filler->lock);
+	return owes;
+}
+
 void segue_grant_remind(struct segue_grant *grant)
 {
 	pthread_mutex_lock(&grant->filler->lock);

@@ -89,6 +89,8 @@ void segue_grant_storage(struct segue_grant *grant, int code, const char *detail
 void segue_grant_refuse(struct segue_grant *grant, int code, const char *detail);
 /* What its holder has been told: a code and the text; 0: nothing is wrong. */
 int segue_grant_failure(struct segue_grant *grant, char text[SEGUE_ERROR_TEXT]);
+/* Whether something is committed and not on disk. */
+bool segue_grant_owes(struct segue_grant *grant);
 /* Says again that the lane was refused, if it was, to a holder that asks for a transaction. */
 void segue_grant_remind(struct segue_grant *grant);
 /* Frees it; its filler is closed already, or was never started. NULL is fine. */

@@ -121,6 +121,7 @@ void segue_group_commit_ended(struct segue_group_commit *machine, int code)
 	switch (code) {
 	case 0:
 	case SEGUE_ENOSPACE:
+	case SEGUE_EMOVED:
 	case SEGUE_ENOMEM:
 	case SEGUE_ELIMIT:
 	case SEGUE_EINVAL:

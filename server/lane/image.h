@@ -7,7 +7,7 @@
  * transaction carries all accounts that owe something: group commit.
  *
  *	IDLE ──begin()──► WRITING ──ended(0)──► IDLE
- *	                     ├ ended(nothing was written: SEGUE_ENOSPACE, ...): IDLE, tried again
+ *	                     ├ ended(SEGUE_ENOSPACE, SEGUE_EMOVED, ...): IDLE, tried again
  *	                     └ ended(other): STOPPED, for good
  */
 #ifndef SEGUE_LANE_IMAGE_H

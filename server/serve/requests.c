@@ -96,6 +96,9 @@ static void open_checked(const struct segue_opening_order *order)
 {
 	int rc = segue_spec_check(order->spec);
 
+	/* Before anything is made beneath a path that leads elsewhere. */
+	if (!rc && order->spec->persist)
+		rc = segue_store_look(order->session->server->store);
 	if (rc) {
 		segue_spec_destroy(order->spec);
 		segue_session_fail(order->session, order->serial, rc);

@@ -244,7 +244,11 @@ static int open_store(struct run *run)
 {
 	int64_t until = run->options.embedded ? segue_now_ns() + LOCK_WAIT_NS : 0;
 	const struct segue_store_serving serving = {
-		.check = verify_store, .arg = run, .map_bytes = run->options.map_bytes};
+		.check = verify_store,
+		.arg = run,
+		.map_bytes = run->options.map_bytes,
+		.named = run->options.dir,
+	};
 
 	for (;;) {
 		int rc = segue_store_serve(run->dir, &serving, &run->server.store);
@@ -260,17 +264,18 @@ static int open_store(struct run *run)
 
 /* All that the handler may use. */
 static struct {
-	char text[PATH_MAX + 256], suspect[PATH_MAX + 16];
+	char text[PATH_MAX + 256];
 	size_t size;
 	int status;
-} unreadable;
+	int dir; /* the directory itself, wherever it is by then */
+} unreadable = {.dir = -1};
 
 /* No attempt to go on: the next start verifies the store before it is served. */
 static void on_bus_error(int signal)
 {
 	(void)signal;
-	int fd = open(
-		unreadable.suspect, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	int fd = openat(unreadable.dir, SEGUE_STORE_SUSPECT,
+		O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (fd >= 0)
 		close(fd);
 	if (write(STDERR_FILENO, unreadable.text, unreadable.size) < 0)
@@ -282,8 +287,9 @@ static void watch_bus_errors(const struct segue_server *server)
 {
 	const struct sigaction action = {.sa_handler = on_bus_error, .sa_flags = (int)SA_RESETHAND};
 
-	snprintf(unreadable.suspect, sizeof(unreadable.suspect), "%s/" SEGUE_STORE_SUSPECT,
-		server->dir);
+	if (unreadable.dir >= 0)
+		close(unreadable.dir);
+	unreadable.dir = open(server->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	snprintf(unreadable.text, sizeof(unreadable.text),
 		"segue: %s/store/data.mdb could not be read where it is mapped (SIGBUS): it was "
 		"cut short, or its disk fails. The server ends; the next one verifies the store "

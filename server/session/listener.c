@@ -6,14 +6,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/socket_path.h"
 #include "core/wait.h"
 #include "session/session.h"
 
@@ -26,13 +25,13 @@ enum {
 struct segue_listener {
 	struct segue_server *server;
 	struct segue_watch watch;
-	struct sockaddr_un address;
-	ino_t inode;       /* of the socket that we made; 0: it is the service manager's */
-	struct stat place; /* of the directory that it is in */
-	int reserve;       /* given up for a moment where there is no fd to accept with; -1: gone */
-	int64_t again_at;  /* not listened to until then; 0: it is */
-	int64_t look_at;   /* whether the socket is still there */
-	bool lost;         /* it is not, and that has been said */
+	const char *path;
+	int place;   /* the directory that it is in, wherever it is by now; -1: the manager's */
+	ino_t inode; /* of the socket that we made; 0: it is the service manager's */
+	int reserve; /* given up for a moment where there is no fd to accept with; -1: gone */
+	int64_t again_at; /* not listened to until then; 0: it is */
+	int64_t look_at;  /* whether the socket is still there */
+	bool lost;        /* it is not, and that has been said */
 };
 
 /* ---- Accepting ---- */
@@ -87,18 +86,6 @@ static void accept_some(struct segue_watch *watch, uint32_t events)
 
 /* ---- The socket ---- */
 
-static int fill_address(const char *path, struct sockaddr_un *address)
-{
-	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof(address->sun_path))
-		return segue_fail(SEGUE_EINVAL,
-			"the socket path %s has %zu bytes, the limit is %zu: give a shorter one "
-			"with --socket",
-			path, strlen(path), sizeof(address->sun_path) - 1);
-	memcpy(address->sun_path, path, strlen(path));
-	return 0;
-}
-
 /*
  * Whether somebody has the socket: also one who lets nobody in just now, or for whom it is of
  * another type.
@@ -110,19 +97,20 @@ static bool is_taken(int probe, const struct sockaddr_un *address)
 }
 
 /* Removes a socket that nobody has any more. */
-static int remove_stale(const struct sockaddr_un *address)
+static int remove_stale(const struct segue_listener *listener, const struct sockaddr_un *address)
 {
+	const char *name = segue_socket_name(listener->path);
 	struct stat info;
 
-	if (lstat(address->sun_path, &info) < 0)
-		return errno == ENOENT ? 0
-				       : segue_fail_errno(SEGUE_ESYSTEM, "socket path %s",
-						 address->sun_path);
+	if (fstatat(listener->place, name, &info, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT
+			       ? 0
+			       : segue_fail_errno(SEGUE_ESYSTEM, "socket path %s", listener->path);
 	if (!S_ISSOCK(info.st_mode))
 		return segue_fail(SEGUE_EINVAL,
 			"%s exists and is not a socket: move it away, or give another path with "
 			"--socket",
-			address->sun_path);
+			listener->path);
 	int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (probe < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
@@ -132,56 +120,65 @@ static int remove_stale(const struct sockaddr_un *address)
 		return segue_fail(SEGUE_EBUSY,
 			"the socket %s is taken: another server listens on it; give another path "
 			"with --socket",
-			address->sun_path);
-	if (unlink(address->sun_path) < 0 && errno != ENOENT)
+			listener->path);
+	if (unlinkat(listener->place, name, 0) < 0 && errno != ENOENT)
 		return segue_fail_errno(
-			SEGUE_ESYSTEM, "the stale socket %s cannot be removed", address->sun_path);
+			SEGUE_ESYSTEM, "the stale socket %s cannot be removed", listener->path);
 	return 0;
 }
 
-static int bind_socket(int fd, const struct sockaddr_un *address, const struct segue_guard *guard)
+static int bind_socket(
+	const struct segue_listener *listener, int fd, const struct sockaddr_un *address)
 {
 	/* The mode that it is made with; umask() would be that of other threads, too. */
 	if (fchmod(fd, 0600) < 0 ||
 		bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
-		return segue_fail_errno(
-			SEGUE_ESYSTEM, "cannot bind the socket %s", address->sun_path);
-	int rc = segue_guard_open_socket(guard, address->sun_path);
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot bind the socket %s", listener->path);
+	int rc = segue_guard_open_socket(listener->server->guard, address->sun_path);
 	if (!rc && listen(fd, 128) < 0)
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "listen on %s", address->sun_path);
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "listen on %s", listener->path);
 	if (rc)
-		unlink(address->sun_path);
+		unlinkat(listener->place, segue_socket_name(listener->path), 0);
 	return rc;
-}
-
-/* The directory of a socket, whose path is absolute. */
-static int stat_place(const char *path, struct stat *info)
-{
-	char place[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
-
-	snprintf(place, sizeof(place), "%.*s", (int)(strrchr(path, '/') + 1 - path), path);
-	return stat(place, info);
 }
 
 /* A socket of our own: its descriptor. */
 static int make_socket(struct segue_listener *listener)
 {
-	const struct segue_server *server = listener->server;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), rc;
+	struct sockaddr_un address;
 	struct stat info;
+	int fd, rc;
 
+	if (listener->place < 0) {
+		listener->path = listener->server->socket_path;
+		listener->place = segue_socket_open_place(listener->path);
+	}
+	if (listener->place < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot bind the socket %s", listener->path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
-	if ((rc = fill_address(server->socket_path, &listener->address)) ||
-		(rc = remove_stale(&listener->address)) ||
-		(rc = bind_socket(fd, &listener->address, server->guard))) {
+	if ((rc = segue_socket_address(listener->path, listener->place, &address)) ||
+		(rc = remove_stale(listener, &address)) ||
+		(rc = bind_socket(listener, fd, &address))) {
 		close(fd);
 		return rc;
 	}
-	if (lstat(server->socket_path, &info) == 0 &&
-		stat_place(server->socket_path, &listener->place) == 0)
+	if (fstatat(listener->place, segue_socket_name(listener->path), &info,
+		    AT_SYMLINK_NOFOLLOW) == 0)
 		listener->inode = info.st_ino;
 	return fd;
+}
+
+/* Only what is our own. */
+static void remove_socket(const struct segue_listener *listener)
+{
+	const char *name = segue_socket_name(listener->path);
+	struct stat info;
+
+	if (fstatat(listener->place, name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+		info.st_ino == listener->inode)
+		unlinkat(listener->place, name, 0);
 }
 
 /* ---- Time ---- */
@@ -190,18 +187,22 @@ static bool is_there(const struct segue_listener *listener)
 {
 	struct stat info;
 
-	return lstat(listener->address.sun_path, &info) == 0 || errno != ENOENT;
+	return fstatat(listener->place, segue_socket_name(listener->path), &info,
+		       AT_SYMLINK_NOFOLLOW) == 0 ||
+	       errno != ENOENT;
 }
 
 /* In the place of a directory that was moved there may be another, with a server of its own. */
 static int check_place(const struct segue_listener *listener)
 {
-	struct stat now;
+	int now = segue_socket_open_place(listener->path);
+	struct stat ours, there;
+	bool same = now >= 0 && fstat(now, &there) == 0 && fstat(listener->place, &ours) == 0 &&
+		    there.st_dev == ours.st_dev && there.st_ino == ours.st_ino;
 
-	if (stat_place(listener->address.sun_path, &now) == 0 &&
-		now.st_dev == listener->place.st_dev && now.st_ino == listener->place.st_ino)
-		return 0;
-	return segue_fail(SEGUE_EGONE, "its directory has been moved, or removed");
+	if (now >= 0)
+		close(now);
+	return same ? 0 : segue_fail(SEGUE_EGONE, "its directory has been moved, or removed");
 }
 
 /* Whoever has connected already is not concerned; who was about to be accepted is, first. */
@@ -217,7 +218,7 @@ static int listen_anew(struct segue_listener *listener)
 	rc = segue_loop_add(listener->server->loop, &listener->watch, EPOLLIN);
 	if (rc) {
 		listener->watch.fd = old;
-		unlink(listener->address.sun_path);
+		remove_socket(listener);
 	}
 	close(rc ? fd : old);
 	return rc;
@@ -231,11 +232,11 @@ static void look(struct segue_listener *listener)
 	int rc = listen_anew(listener);
 	if (!rc)
 		fprintf(stderr, "segue: the socket %s had been removed: it is there again\n",
-			listener->address.sun_path);
+			listener->path);
 	else if (!listener->lost)
 		fprintf(stderr,
 			"segue: the socket %s has been removed, and cannot be made anew: %s\n",
-			listener->address.sun_path, segue_error_detail());
+			listener->path, segue_error_detail());
 	listener->lost = rc != 0;
 }
 
@@ -266,6 +267,15 @@ void segue_listener_tick(struct segue_listener *listener, int64_t now)
 
 /* ---- Life ---- */
 
+static void free_listener(struct segue_listener *listener)
+{
+	if (listener->place >= 0)
+		close(listener->place);
+	if (listener->reserve >= 0)
+		close(listener->reserve);
+	free(listener);
+}
+
 int segue_listener_create(struct segue_server *server, int given, struct segue_listener **out)
 {
 	struct segue_listener *listener = calloc(1, sizeof(*listener));
@@ -273,6 +283,7 @@ int segue_listener_create(struct segue_server *server, int given, struct segue_l
 	if (!listener)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the listener");
 	listener->server = server;
+	listener->place = -1;
 	listener->reserve = open_reserve();
 	listener->watch.ready = accept_some;
 	listener->watch.fd = given >= 0 ? given : make_socket(listener);
@@ -281,9 +292,7 @@ int segue_listener_create(struct segue_server *server, int given, struct segue_l
 	if (rc) {
 		if (listener->watch.fd >= 0)
 			close(listener->watch.fd);
-		if (listener->reserve >= 0)
-			close(listener->reserve);
-		free(listener);
+		free_listener(listener);
 		return rc;
 	}
 	*out = listener;
@@ -292,16 +301,11 @@ int segue_listener_create(struct segue_server *server, int given, struct segue_l
 
 void segue_listener_destroy(struct segue_listener *listener)
 {
-	struct stat info;
-
 	if (!listener)
 		return;
 	segue_loop_remove(listener->server->loop, &listener->watch);
-	if (listener->inode && lstat(listener->address.sun_path, &info) == 0 &&
-		info.st_ino == listener->inode)
-		unlink(listener->address.sun_path);
+	if (listener->inode)
+		remove_socket(listener);
 	close(listener->watch.fd);
-	if (listener->reserve >= 0)
-		close(listener->reserve);
-	free(listener);
+	free_listener(listener);
 }

@@ -355,8 +355,10 @@ int segue_lmdb_open(
 	pthread_mutex_init(&store->pin_lock, NULL);
 	sem_init(&store->readers, 0, READERS_MAX);
 	store->dir = strdup(dir);
+	store->named = strdup(serving->named ? serving->named : dir);
 	int rc = 0;
-	if (!store->dir || asprintf(&store->file, "%s/" SEGUE_LMDB_DATA, dir) < 0) {
+	if (!store->dir || !store->named ||
+		asprintf(&store->file, "%s/" SEGUE_LMDB_DATA, dir) < 0) {
 		store->file = NULL;
 		rc = segue_fail(SEGUE_ENOMEM, "store of %s", dir);
 	}
@@ -402,6 +404,7 @@ void segue_store_close(struct segue_store *store)
 	sem_destroy(&store->readers);
 	segue_lmdb_close_directory(store);
 	free(store->dir);
+	free(store->named);
 	free(store->file);
 	free(store);
 }

@@ -212,6 +212,7 @@ static int open_store_directory(struct segue_store *store)
 			store->dir, status.st_uid);
 	store->owner = status.st_uid;
 	store->group = status.st_gid;
+	store->folder = (struct segue_lmdb_file){status.st_dev, status.st_ino};
 	return segue_file_system_check(store->store_fd, store->dir);
 }
 

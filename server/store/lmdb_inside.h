@@ -88,15 +88,16 @@ struct segue_store {
 	struct segue_lmdb_file {
 		dev_t device;
 		ino_t inode;
-	} directory, data; /* which this process does not open twice */
+	} directory, folder, data; /* <dir> and data.mdb: this process opens them but once */
 	int dir_fd, store_fd,
 		data_fd; /* <dir>, which is locked; <dir>/store; data.mdb, locked too */
 	uid_t owner;     /* of <dir>/store */
 	gid_t group;
 	enum segue_store_mode mode;
 	bool claimed, locked;
-	char *dir;  /* as given */
-	char *file; /* <dir>/store/data.mdb, for messages */
+	char *dir;   /* as given */
+	char *named; /* how others name it: where it must be found */
+	char *file;  /* <dir>/store/data.mdb, for messages */
 	MDB_env *env;
 	MDB_dbi tables[SEGUE_TABLE_COUNT];
 	uint64_t map_max, map_bytes;

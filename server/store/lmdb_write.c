@@ -300,7 +300,11 @@ int segue_store_apply(struct segue_store *store, const struct segue_store_op *op
 			"an earlier write to %s failed: the store takes no more until the server "
 			"is started again",
 			store->file);
-	rc = transact(store, apply_ops, &order);
+	rc = segue_store_look(store);
+	if (!rc)
+		rc = transact(store, apply_ops, &order);
+	if (!rc)
+		rc = segue_store_look(store);
 	if (rc)
 		return rc;
 	store->bytes_put += order.bytes;

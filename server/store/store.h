@@ -87,6 +87,8 @@ struct segue_store_serving {
 	int (*check)(void *arg);
 	void *arg;
 	uint64_t map_bytes; /* the file cannot grow beyond; 0: 1 TiB */
+	/* The path by which others open it, which may lead through links; NULL: `dir`. */
+	const char *named;
 };
 /* segue_store_open() to serve, with these. */
 int segue_store_serve(
@@ -114,8 +116,18 @@ struct segue_store_op {
  * SEGUE_ENOMEM, SEGUE_ELIMIT (too much for one transaction): the store is as before; any other
  * error: the outcome is unknown, the store refuses further writes (each returns SEGUE_ESTORE) until
  * it is opened again. Reads go on in all cases.
+ *
+ * Before and after it segue_store_look(): with SEGUE_EMOVED nothing was written, or what was leads
+ * nowhere; all of it may be written again when the store is back in its place.
  */
 int segue_store_apply(struct segue_store *store, const struct segue_store_op *ops, size_t count);
+
+/*
+ * Whether the path of the directory, as it was named, leads to the very files that are open: three
+ * system calls; any thread. SEGUE_EMOVED says which of them was removed, moved (whereto) or
+ * replaced, and what to do.
+ */
+int segue_store_look(const struct segue_store *store);
 
 /*
  * The file was verified (segue_store_verify() in a child process): from now on an end without order

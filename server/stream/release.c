@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "engine/committer.h"
+#include "store/store.h"
 #include "stream/opening.h"
 
 /* ---- Taking down ---- */
@@ -88,6 +89,9 @@ int segue_ledger_fail_unwritten(const struct segue_ledger *ledger)
 	char text[SEGUE_ERROR_TEXT];
 	int code = failure_of(ledger->grant, text);
 
+	if (code == SEGUE_EMOVED)
+		return segue_fail(code, "what lane %u of stream '%s' has stored is not found: %s",
+			ledger->place.lane, ledger->stream->spec->name, text);
 	return segue_fail(code,
 		"the last commits of lane %u of stream '%s' are not on disk, and nobody can take "
 		"it before they are: %s. The server goes on trying as long as it runs",
@@ -184,10 +188,16 @@ void segue_detach_request(struct segue_session *session, const struct segue_mess
 void segue_flush_request(struct segue_session *session, const struct segue_message *message)
 {
 	const struct segue_ledger *ledger = find_lease(session, message->lane_flush.lease, false);
+	int rc = 0;
 
 	if (ledger && ledger->stream->spec->persist) {
+		rc = segue_store_look(session->server->store);
 		segue_grant_remind(ledger->grant);
-		segue_committer_flush(session->server->committer);
+		if (rc || segue_grant_owes(ledger->grant))
+			segue_committer_flush(session->server->committer);
 	}
-	segue_session_send_done(session, message->serial);
+	if (rc)
+		segue_session_fail(session, message->serial, rc);
+	else
+		segue_session_send_done(session, message->serial);
 }

@@ -93,6 +93,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="surrogateescape",
             env=environment(),
         )
         assert self.process.stdout

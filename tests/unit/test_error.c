@@ -43,6 +43,7 @@ static const struct {
 	{-28, "ENOTFOUND"},
 	{-29, "EINTERRUPTED"},
 	{-30, "EROUND"},
+	{-31, "EMOVED"},
 };
 #define KNOWN (int)(sizeof(known) / sizeof(known[0]))
 

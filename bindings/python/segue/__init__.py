@@ -41,6 +41,7 @@ from .errors import FormatError as FormatError
 from .errors import GoneError as GoneError
 from .errors import HeldError as HeldError
 from .errors import LimitError as LimitError
+from .errors import MovedError as MovedError
 from .errors import NoSpaceError as NoSpaceError
 from .errors import NotFoundError as NotFoundError
 from .errors import OutOfMemory as OutOfMemory

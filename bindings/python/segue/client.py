@@ -75,7 +75,7 @@ def open(
     GoneError
         No server, and none could be started; its own message is in the error.
     VersionError, ArgumentError, SystemCallError, StoreError
-        Another protocol; socket path too long; a system call; what the server refused to start for.
+        Another protocol; the socket's name too long; a system call; what the server refused to start for.
     """
     if program is None and "SEGUE_PROGRAM" not in os.environ:
         program = _program.bundled()

@@ -195,6 +195,16 @@ class NoSpaceError(StoreError):
     code = "ENOSPACE"
 
 
+class MovedError(StoreError):
+    """The store's directory was removed, renamed or replaced while it was open.
+
+    Nothing counts as saved that the path does not lead to. The message says what has happened, and
+    where it lies if that is known: moved back, the server goes on.
+    """
+
+    code = "EMOVED"
+
+
 class TokenError(Error, ValueError):
     """A token does not fit the stream or the lane, or is missing; the message says what differs."""
 

@@ -77,7 +77,8 @@ extern "C" {
 	X(ELIMIT, 27, "a limit was reached")                                                       \
 	X(ENOTFOUND, 28, "not found")                                                              \
 	X(EINTERRUPTED, 29, "interrupted")                                                         \
-	X(EROUND, 30, "lanes are at different steps")
+	X(EROUND, 30, "lanes are at different steps")                                              \
+	X(EMOVED, 31, "the store is not where it was")
 
 enum segue_error {
 	SEGUE_OK = 0,
@@ -290,7 +291,7 @@ struct segue_open_options {
  * offers its last commit, so that nothing is lost and no batch is seen twice.
  *
  * SEGUE_EGONE (no server, or it does not come up: its own message is in the detail),
- * SEGUE_EVERSION, SEGUE_EINVAL (socket path too long), SEGUE_ESYSTEM, and what the server said when
+ * SEGUE_EVERSION, SEGUE_EINVAL (the name of the socket is too long), SEGUE_ESYSTEM, and what the server said when
  * it refused to start (SEGUE_ESTORE, SEGUE_EFORMAT, SEGUE_EREADONLY, SEGUE_ENOSPACE).
  */
 SEGUE_EXPORT int segue_open(
