@@ -291,8 +291,9 @@ struct segue_open_options {
  * offers its last commit, so that nothing is lost and no batch is seen twice.
  *
  * SEGUE_EGONE (no server, or it does not come up: its own message is in the detail),
- * SEGUE_EVERSION, SEGUE_EINVAL (the name of the socket is too long), SEGUE_ESYSTEM, and what the server said when
- * it refused to start (SEGUE_ESTORE, SEGUE_EFORMAT, SEGUE_EREADONLY, SEGUE_ENOSPACE).
+ * SEGUE_EVERSION, SEGUE_EINVAL (the name of the socket is too long), SEGUE_ESYSTEM, and what the
+ * server said when it refused to start (SEGUE_ESTORE, SEGUE_EFORMAT, SEGUE_EREADONLY,
+ * SEGUE_ENOSPACE).
  */
 SEGUE_EXPORT int segue_open(
 	const char *dir, const struct segue_open_options *options, struct segue_client **out);
