@@ -22,6 +22,7 @@
 #include "core/wire.h"
 #include "os/tree.h"
 #include "report/child.h"
+#include "store/dump.h"
 #include "store/ops.h"
 
 /* A transaction of the copy. */
@@ -31,13 +32,17 @@ enum { WORKPLACE_TRIES = 10 };
 /* ---- Copying, in a process of its own ---- */
 
 struct copying {
-	const char *from, *to; /* store directories */
-	const char *target;    /* what `to` becomes, for messages */
+	const char *from, *to;   /* store directories; or files */
+	const char *target;      /* what `to` becomes, for messages */
+	struct segue_dump *dump; /* `to` is a file; else: */
 	struct segue_store *store;
 	struct segue_ops ops;
 	size_t bytes;
 	bool restore;   /* the copy begins a life of its own */
 	uint64_t saved; /* bytes that it has less than the original */
+	struct count {
+		uint64_t values, bytes;
+	} visited; /* but for what a store has of its own */
 };
 
 /* An error of the copy's disk is not damage of the original. */
@@ -87,8 +92,14 @@ static int copy_value(void *arg, enum segue_table table, const void *key, size_t
 	const void *value, size_t value_size)
 {
 	struct copying *copying = arg;
-	void *copy = malloc(value_size ? value_size : 1);
 
+	copying->visited.values++;
+	copying->visited.bytes += value_size;
+	if (copying->dump) {
+		int rc = segue_dump_put(copying->dump, table, key, key_size, value, value_size);
+		return rc ? fail_copy(copying, rc) : 0;
+	}
+	void *copy = malloc(value_size ? value_size : 1);
 	if (!copy)
 		return segue_fail(SEGUE_ENOMEM, "a value of %zu bytes", value_size);
 	if (value_size)
@@ -122,32 +133,94 @@ static int report_copy(
 	return segue_json_take(&json, report);
 }
 
-/*
- * Every value is read from one snapshot, checked, and written to a new store: the copy is compact,
- * and a server may go on writing to the original.
- */
-static int copy_store(struct copying *copying, char **report)
+static bool is_file(const char *path)
 {
-	const struct segue_store_inspection read = {
-		.visit = copy_value, .progress = segue_child_progress, .arg = copying};
-	const struct segue_store_inspection again = {.progress = segue_child_progress};
-	struct segue_store_verified verified, copied = {0};
+	struct stat info;
 
+	return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+/* Reads, and checks, every value of a store or of a file. */
+static int read_values(const char *from, const struct segue_store_inspection *how,
+	struct segue_store_verified *verified)
+{
+	if (!is_file(from))
+		return segue_store_inspect(from, how, verified);
+	int fd = open(from, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", from);
+	int rc = segue_dump_read(fd, from, how, verified);
+	close(fd);
+	return rc;
+}
+
+static int copy_to_store(struct copying *copying, const struct segue_store_inspection *read,
+	struct segue_store_verified *verified)
+{
 	int rc = segue_store_open(copying->to, SEGUE_STORE_SERVE, &copying->store);
+
 	if (rc)
 		return fail_copy(copying, rc);
-	rc = segue_store_inspect(copying->from, &read, &verified);
+	rc = read_values(copying->from, read, verified);
 	if (!rc && copying->ops.count)
 		rc = write_out(copying);
 	segue_ops_finish(&copying->ops);
 	segue_store_close(copying->store);
+	return rc;
+}
+
+static int copy_to_file(struct copying *copying, const struct segue_store_inspection *read,
+	struct segue_store_verified *verified)
+{
+	int fd = open(copying->to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s", copying->to);
+	int rc = segue_dump_create(fd, copying->target, &copying->dump);
+	if (!rc) {
+		rc = read_values(copying->from, read, verified);
+		int end = rc ? 0 : segue_dump_end(copying->dump);
+		if (end)
+			rc = fail_copy(copying, end);
+		segue_dump_destroy(copying->dump);
+	}
+	close(fd);
+	return rc;
+}
+
+static int count_value(void *arg, enum segue_table table, const void *key, size_t key_size,
+	const void *value, size_t value_size)
+{
+	struct count *count = arg;
+
+	(void)table, (void)key, (void)key_size, (void)value;
+	count->values++;
+	count->bytes += value_size;
+	return 0;
+}
+
+/*
+ * Every value is read from one snapshot, checked, and written to a new store, or to a file: the
+ * copy is compact, and a server may go on writing to the original.
+ */
+static int copy_values(struct copying *copying, bool portable, char **report)
+{
+	const struct segue_store_inspection read = {
+		.visit = copy_value, .progress = segue_child_progress, .arg = copying};
+	struct count copied = {0};
+	const struct segue_store_inspection again = {
+		.visit = count_value, .progress = segue_child_progress, .arg = &copied};
+	struct segue_store_verified verified, reread;
+
+	int rc = portable ? copy_to_file(copying, &read, &verified)
+			  : copy_to_store(copying, &read, &verified);
 	if (rc)
 		return rc;
-	rc = segue_store_inspect(copying->to, &again, &copied);
+	rc = read_values(copying->to, &again, &reread);
 	if (rc && rc != SEGUE_ESTORE)
 		return segue_fail_within(rc, "the copy for %s cannot be verified", copying->target);
-	if (rc || copied.values != verified.values ||
-		copied.bytes + copying->saved != verified.bytes)
+	if (rc || copied.values != copying->visited.values ||
+		copied.bytes + copying->saved != copying->visited.bytes)
 		return segue_fail(SEGUE_ESYSTEM,
 			"the copy in %s is not what was written: is the "
 			"disk sound?",
@@ -160,9 +233,9 @@ int segue_cli_copy(char **arguments, char **report)
 	struct copying copying = {.from = arguments[0],
 		.to = arguments[1],
 		.target = arguments[2],
-		.restore = arguments[3] != NULL};
+		.restore = arguments[3] && strcmp(arguments[3], "restore") == 0};
 
-	return copy_store(&copying, report);
+	return copy_values(&copying, arguments[3] && strcmp(arguments[3], "portable") == 0, report);
 }
 
 /* ---- Files ---- */
@@ -253,12 +326,15 @@ static void print_copy(const struct segue_cli_options *options, struct json_obje
 		segue_cli_member(report, "from"));
 }
 
-/* Runs the copy; prints why it failed. An exit status; FINE writes *report. */
-static int run_copy(const char *from, const char *to, const char *target, bool restore, bool lines,
-	char **report)
+/*
+ * Runs the copy; `how`: "restore", "portable" or NULL. Prints why it failed. An exit status; FINE
+ * writes *report.
+ */
+static int run_copy(const char *from, const char *to, const char *target, const char *how,
+	bool lines, char **report)
 {
-	const char *const arguments[] = {
-		"copy", from, to, target, restore ? "restore" : NULL, NULL};
+	const char *const arguments[] = {"copy", from, to, target, how, NULL};
+	bool restore = how && strcmp(how, "restore") == 0;
 	struct segue_cli_progress progress = {.lines = lines};
 	const struct segue_child child = {.arguments = arguments,
 		.what = restore ? "restoring the store" : "copying the store",
@@ -269,7 +345,9 @@ static int run_copy(const char *from, const char *to, const char *target, bool r
 	segue_cli_end_progress(&progress);
 	if (rc == 0)
 		return SEGUE_CLI_FINE;
-	if (rc == SEGUE_ESTORE)
+	if (rc == SEGUE_ESTORE && is_file(from))
+		segue_fail_within(rc, "the backup is not sound, nothing was restored");
+	else if (rc == SEGUE_ESTORE)
 		segue_fail_within(rc,
 			"%s/store is not sound, nothing was copied ('segue verify' "
 			"lists the places)",
@@ -280,8 +358,8 @@ static int run_copy(const char *from, const char *to, const char *target, bool r
 
 /* ---- Backup ---- */
 
-/* The copy gets its name when it is whole and on disk. */
-static int publish(const char *made, const char *target, const char *parent)
+/* What LMDB and the directories need; a file is on disk. */
+static int settle_store(const char *made)
 {
 	char store[4096], lock[4096];
 
@@ -289,8 +367,14 @@ static int publish(const char *made, const char *target, const char *parent)
 	snprintf(lock, sizeof(lock), "%s/store/lock.mdb", made);
 	unlink(lock); /* of processes that are gone */
 	int rc = segue_cli_sync(store, false);
-	if (!rc)
-		rc = segue_cli_sync(made, false);
+	return rc ? rc : segue_cli_sync(made, false);
+}
+
+/* The copy gets its name when it is whole and on disk. */
+static int publish(const char *made, const char *target, const char *parent)
+{
+	int rc = is_file(made) ? 0 : settle_store(made);
+
 	if (!rc && renameat2(AT_FDCWD, made, AT_FDCWD, target, RENAME_NOREPLACE) < 0)
 		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename the copy to %s", target);
 	if (rc)
@@ -320,7 +404,8 @@ static int back_up(const struct segue_cli_options *options, const char *target, 
 	sweep(parent, prefix);
 	if (make_workplace(parent, prefix, &place))
 		return segue_cli_fail();
-	int status = run_copy(options->dir, place.copy, target, false, options->progress, &report);
+	int status = run_copy(options->dir, place.copy, target,
+		options->portable ? "portable" : NULL, options->progress, &report);
 	if (status == SEGUE_CLI_FINE && publish(place.copy, target, parent)) {
 		status = segue_cli_fail();
 		free(report);
@@ -362,10 +447,13 @@ const struct segue_cli_command segue_cli_backup = {
 		"the index of the data; not the data themselves, nor DIR/cache, which is made\n"
 		"again. Commits that are not on disk yet are not in it: call Loader.flush()\n"
 		"before.\n\n"
+		"With --portable TARGET is one file, in a format of its own: 'segue restore'\n"
+		"takes it also where segue was built with another version of LMDB, whose\n"
+		"files differ.\n\n"
 		"Exit status: 0 done, 3 the store is damaged, 1 anything else, 2 wrong usage.\n"
 		"In the last three cases there is no TARGET, or the message says that it may\n"
 		"be lost in a power cut.\n",
-	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS,
+	.takes = SEGUE_CLI_JSON | SEGUE_CLI_PROGRESS | SEGUE_CLI_PORTABLE,
 	.operands_min = 2,
 	.operands_max = 2,
 	.run = run_backup,
@@ -457,7 +545,8 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 	sweep(dir_name, ".restore-");
 	if (make_workplace(dir_name, ".restore-", &place))
 		return segue_cli_fail();
-	int status = run_copy(options->dir, place.copy, dir_name, true, options->progress, &report);
+	int status =
+		run_copy(options->dir, place.copy, dir_name, "restore", options->progress, &report);
 	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, place.copy, aside)) {
 		status = segue_cli_fail();
 		free(report);
@@ -488,10 +577,11 @@ const struct segue_cli_command segue_cli_restore = {
 	.name = "restore",
 	.operands = "BACKUP DIR",
 	.summary = "put a backup in the place of a store",
-	.help = "Checks every value of the backup and copies it into DIR, which is made if\n"
-		"need be; no server may run there. A store that is there is an error, or, with\n"
-		"--force, kept as DIR/store.before-<date>: until the copy is whole and on disk\n"
-		"it stays in its place. BACKUP is not changed, and may be restored again.\n\n"
+	.help = "Checks every value of the backup (a directory, or a file of --portable) and\n"
+		"copies it into DIR, which is made if need be; no server may run there. A store\n"
+		"that is there is an error, or, with --force, kept as DIR/store.before-<date>:\n"
+		"until the copy is whole and on disk it stays in its place. BACKUP is not\n"
+		"changed, and may be restored again.\n\n"
 		"Workers go on with start=\"continue\" at what the backup holds, or with a\n"
 		"token. Nobody holds a lane of the restored store: a worker of the old one\n"
 		"that still lives gets FencedError, and what it committed after the backup is\n"

@@ -5,8 +5,9 @@
 #include "report/child.h"
 
 /*
- * The work "copy": the store directory to copy, the new one, the name that this is to get (for
- * messages), and perhaps "restore": the copy begins a life of its own.
+ * The work "copy": the store directory to copy, or a file of --portable; the new one; the name that
+ * this is to get (for messages); and perhaps "restore": the copy begins a life of its own; or
+ * "portable": it is a file.
  */
 segue_child_fn segue_cli_copy;
 

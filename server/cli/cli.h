@@ -29,6 +29,7 @@ enum {
 	SEGUE_CLI_IF_DUE = 1u << 9,
 	SEGUE_CLI_FORCE = 1u << 10,
 	SEGUE_CLI_MAP_SIZE = 1u << 11,
+	SEGUE_CLI_PORTABLE = 1u << 12,
 	SEGUE_CLI_LANE = 1u << 16,
 	SEGUE_CLI_ID = 1u << 17,
 	SEGUE_CLI_STEP = 1u << 18,
@@ -50,7 +51,7 @@ struct segue_cli_options {
 	const char *stream;     /* --stream, or NULL */
 	int64_t map_mib;        /* --map-size; 0: not given */
 	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
-	bool json, embedded, all, yes, progress, if_due, force, assume_local;
+	bool json, embedded, all, yes, progress, if_due, force, assume_local, portable;
 	struct segue_cli_list roots, users, groups;
 	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };
