@@ -96,6 +96,7 @@ class Model:
         self.holder: Loader | None = None
         self.batch: Open | None = None  # the variable
         self.lost: int | None = None  # step of a batch that was saved and left: a warning is due
+        self.named = False  # an error has named it, and keeps it in its traceback
         self.delivered: list[int] = []
         self.warns: bool | None = False  # None: it may
 
@@ -103,7 +104,7 @@ class Model:
         """Its open batch comes again."""
         if loader and (batch := loader.batch):
             if batch.saved:
-                self.lost = batch.step
+                self.lost, self.named = batch.step, False
             batch.settled, loader.batch = True, None
 
     def _commit(self, loader: Loader) -> None:
@@ -133,7 +134,7 @@ class Model:
         assert self.loader
         self._commit(self.loader)
         if self.lost is not None:
-            self.warns = self.lost == self.step or None
+            self.warns = (self.lost == self.step and not self.named) or None
             self.lost = None
         self.delivered.append(self.step)
         self.batch = self.loader.batch = Open(self.loader, self.step, saved)
@@ -211,6 +212,7 @@ class Model:
         if batch is None:
             return "NameError"
         if batch.loader.taken:
+            self.named |= batch.step == self.lost
             return "FencedError|ClosedError|CommittedError|StaleIterator"
         if batch.settled:
             return "ClosedError|CommittedError|StaleIterator|FencedError"

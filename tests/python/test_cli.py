@@ -424,9 +424,9 @@ def test_serve_says_why_not(tmp_path: Path) -> None:
     for target in [tmp_path / "file", tmp_path / "file" / "below"]:
         assert str(tmp_path / "file") in fails(WRONG, "serve", target)
         assert run("serve", target, "--embedded").returncode not in (FINE, USAGE)
-    too_long = tmp_path / ("x" * 120)
-    assert "--socket" in fails(WRONG, "serve", too_long)
-    assert run("serve", too_long, "--embedded").returncode == EINVAL
+    too_long = ["--socket", tmp_path / ("x" * 120)]
+    assert "--socket" in fails(WRONG, "serve", tmp_path / "store", *too_long)
+    assert run("serve", tmp_path / "store", "--embedded", *too_long).returncode == EINVAL
     # a client takes the status for an error code
     assert run("serve", "--embedded", "--no-such-option", "x").returncode == EINVAL
 
