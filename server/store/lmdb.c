@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,13 +188,23 @@ static int create_store(struct segue_store *store)
 
 /* ---- Opening ---- */
 
+/* LMDB itself would say that the file is none of its, or damaged. */
+static int fail_other_lmdb(const struct segue_store *store, uint32_t version)
+{
+	return segue_fail(SEGUE_EFORMAT,
+		"%s was written by an LMDB of format %" PRIu32 ", which %s here cannot read: copy "
+		"the store with 'segue backup DIR FILE --portable' where it was written, and "
+		"'segue restore FILE DIR' here",
+		store->file, version, mdb_version(NULL, NULL, NULL));
+}
+
 /*
  * Looks at the head of the file before LMDB does: LMDB would turn an empty file into an empty
- * store, and take a file from a machine of another kind for a damaged one.
+ * store, and take a file from a machine of another kind, or of another LMDB, for a damaged one.
  */
 static int check_head(struct segue_store *store)
 {
-	static const uint32_t lmdb_magic = 0xBEEFC0DE;
+	static const uint32_t lmdb_magic = 0xBEEFC0DE, lmdb_version = 1;
 	uint32_t words[8];
 	struct stat status;
 	if (pread(store->data_fd, words, sizeof(words), 0) < 0 ||
@@ -202,9 +213,12 @@ static int check_head(struct segue_store *store)
 	if (status.st_size < 2 * sysconf(_SC_PAGESIZE))
 		return segue_lmdb_fail_damaged(store, "it is cut short");
 	uint32_t narrow = words[3], here = words[4]; /* 12 bytes of page header, or 16 */
-	if (here != lmdb_magic &&
-		(narrow == lmdb_magic || narrow == __builtin_bswap32(lmdb_magic) ||
-			here == __builtin_bswap32(lmdb_magic)))
+	if (here == lmdb_magic)
+		return words[5] == lmdb_version ? 0 : fail_other_lmdb(store, words[5]);
+	if (words[6] == lmdb_magic) /* 24 bytes: LMDB 1.0, whose pages have a transaction, too */
+		return fail_other_lmdb(store, words[7]);
+	if (narrow == lmdb_magic || narrow == __builtin_bswap32(lmdb_magic) ||
+		here == __builtin_bswap32(lmdb_magic))
 		return segue_fail(SEGUE_EFORMAT,
 			"%s was written on another kind of machine (byte order or word size)",
 			store->file);
