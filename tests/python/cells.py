@@ -80,6 +80,7 @@ class Loader:
     attached: bool = False
     taken: bool = False  # by another loader
     closed: bool = False
+    broken: bool = False  # its last loop was left, and not by an exception
     batch: Open | None = None
 
 
@@ -144,9 +145,12 @@ class Model:
             return wrong
         assert self.loader
         self._attach()
+        if self.loader.broken and self.loader.batch and self.loader.batch.saved:
+            self._commit(self.loader)
         self._give_up(self.loader)
         for each in saved:
             self._deliver(each)
+        self.loader.broken = error is None
         return error
 
     def _end(self, loader: Loader) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
-import time
 import warnings
 from itertools import islice
 from pathlib import Path
@@ -166,27 +164,15 @@ def test_a_server_that_dies_brings_a_lease_to_the_newest_end(tmp_path: Path) -> 
 
 
 def test_who_waits_for_a_lane_gets_it_with_the_newest_end(tmp_path: Path) -> None:
-    """It asked before the stream grew."""
+    """It asked before the stream grew, and gets the lane after another has gone beyond that end."""
     case = grows(tmp_path)
     lane = Lane(case, 0)
-    failures: list[BaseException] = []
-
-    def wait(client: segue.Client) -> None:
-        try:
-            with opened(client, case, tmp_path, 1).loader(start="continue") as loader:
-                cases.check(loader, by(case, 2), lane.wanted[2 : lane.stops[1]])
-        except BaseException as error:
-            failures.append(error)
-
     with segue.open(tmp_path / "store") as client, segue.open(tmp_path / "store") as other:
-        with opened(other, case, tmp_path, 1).loader() as holds:
-            cases.check(holds, case, lane.wanted[:2], whole=False)
-            waiter = threading.Thread(target=wait, args=[client])
-            waiter.start()
-            time.sleep(0.5)  # it asks, and waits
-            opened(other, case, tmp_path, 2)
-        waiter.join(PATIENCE)
-    assert not failures and not waiter.is_alive()
+        waits = opened(client, case, tmp_path, 1).loader(start="continue")
+        lane.go(opened(other, case, tmp_path, 2), 2, lane.stops[0] + 2)
+        cases.check(waits, case, lane.wanted[lane.step : lane.stops[1]], whole=False)
+        assert told(waits, case)[0] == 0
+        waits.close()
 
 
 # -- what is asked for -----------------------------------------------------------------------------

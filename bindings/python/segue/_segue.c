@@ -17,6 +17,7 @@
 #endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include "core/dtype.h"
 #include "core/spec.h"
@@ -407,6 +408,7 @@ struct batch {
 	 * an array of the buffer from an earlier delivery, what is written there must not count.
 	 */
 	PyObject **own;
+	PyObject *weakrefs;
 };
 
 /* Memory that something keeps alive, as a buffer. */
@@ -789,6 +791,8 @@ static void tell_put_back(struct batch *self)
 
 static void batch_dealloc(struct batch *self)
 {
+	if (self->weakrefs)
+		PyObject_ClearWeakRefs((PyObject *)self);
 	if (self->gate) {
 		if (self->slot)
 			tell_put_back(self);
@@ -2510,10 +2514,15 @@ static PyGetSetDef batch_getset[] = {
 	GET("all_saved", batch_all_saved, "bool: every state of the stream was saved.", 0),
 	{0},
 };
+static PyMemberDef batch_members[] = {
+	{"__weaklistoffset__", T_PYSSIZET, offsetof(struct batch, weakrefs), READONLY, NULL},
+	{0},
+};
 static PyType_Slot batch_slots[] = {
 	SLOT(Py_tp_dealloc, batch_dealloc),
 	SLOT(Py_tp_repr, batch_repr),
 	SLOT(Py_tp_methods, batch_methods),
+	SLOT(Py_tp_members, batch_members),
 	SLOT(Py_tp_getset, batch_getset),
 	SLOT(Py_tp_doc, batch_doc),
 	{0},
@@ -2565,6 +2574,33 @@ static bool add_dtypes(PyObject *module)
 	done = done && PyModule_AddObjectRef(module, "DTYPES", dtypes) == 0;
 	Py_XDECREF(dtypes);
 	return done;
+}
+
+/* An iterator had it; the frame is the one that iterates, and may be gone: it is not looked into. */
+static void leaving_end(PyObject *leaving)
+{
+	PyObject *left = PyCapsule_GetPointer(leaving, NULL);
+
+	/* While an exception goes through a frame it is set, and the frame drops its iterators. */
+	if (!PyErr_Occurred() && (void *)PyEval_GetFrame() == PyCapsule_GetContext(leaving) &&
+		PyList_Append(left, Py_None) < 0)
+		PyErr_WriteUnraisable(left);
+	Py_DECREF(left);
+}
+
+static PyObject *module_leaving(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+	PyObject *left, *frame, *leaving;
+
+	if (!PyArg_ParseTuple(arguments, "OO", &left, &frame))
+		return NULL;
+	leaving = PyCapsule_New(left, NULL, leaving_end);
+	if (!leaving)
+		return NULL;
+	Py_INCREF(left);
+	if (PyCapsule_SetContext(leaving, frame) < 0)
+		Py_CLEAR(leaving);
+	return leaving;
 }
 
 /* The names of a choice's values, in their order; None for other kinds. */
@@ -2657,6 +2693,9 @@ static bool fill_module(PyObject *module)
 static PyMethodDef module_methods[] = {
 	{"open", METHOD(module_open), METH_VARARGS,
 		"open(dir, socket, program, timeout, no_start, progress) -> Client."},
+	{"leaving", METHOD(module_leaving), METH_VARARGS,
+		"leaving(left, frame): when what this returns goes, `left` gets an item if that is "
+		"in `frame`, and no exception is on its way."},
 	{"refuse_pickle", METHOD(refuse_pickle), METH_O, "refuse_pickle(thing): raises TypeError."},
 	{0},
 };

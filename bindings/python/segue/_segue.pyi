@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, NoReturn, final
 
 import numpy as np
@@ -26,6 +27,7 @@ def open(
     /,
 ) -> Client: ...
 
+def leaving(left: list[None], frame: FrameType, /) -> object: ...
 def refuse_pickle(thing: object, /) -> NoReturn: ...
 @final
 class Client:

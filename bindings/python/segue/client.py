@@ -248,6 +248,7 @@ class Client(Closing):
             lanes=lanes,
             epoch_end=epoch_end,
             persist=bool(persist),
+            has_states=bool(states),
         )
         self._streams.add(stream)
         return stream
@@ -364,6 +365,7 @@ class Stream(Closing):
         lanes: int,
         epoch_end: str,
         persist: bool,
+        has_states: bool,
     ) -> None:
         self._handle = handle
         self._client = client
@@ -373,6 +375,7 @@ class Stream(Closing):
         self.lanes = lanes
         self.epoch_end = epoch_end
         self.persist = persist
+        self._has_states = has_states
         self._place = (*client._place, name)  # of which one loader of a process has a lane
         self._loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
 

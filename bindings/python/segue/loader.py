@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -17,6 +18,8 @@ from ._notice import warn, warn_put_back, where
 from ._segue import Batch
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from .client import Stream
 
 _T = TypeVar("_T")
@@ -45,6 +48,8 @@ _HELD_PATIENCE, _HELD_LOOK = 2.0, 0.002
 # Those of this process that have, or had, lanes: a newer one takes lanes over from them.
 _attached: weakref.WeakSet[Loader] = weakref.WeakSet()
 _attached_lock = threading.Lock()
+# Open batches of loaders that went before them, with the place of the stream.
+_orphans: list[tuple[object, weakref.ref[Batch]]] = []
 
 
 def _from_environment(name: str, value: int | None, default: int) -> int:
@@ -96,6 +101,11 @@ def _own_lanes(
     return list(range(rank, count, world_size))
 
 
+def _leave_orphans(place: object, batches: list[Batch]) -> None:
+    _orphans[:] = [orphan for orphan in _orphans if orphan[1]() is not None]
+    _orphans.extend((place, weakref.ref(batch)) for batch in batches if not batch.released)
+
+
 class _Turns:
     """One thread at a time. Those that iterate wait for their turn."""
 
@@ -125,10 +135,12 @@ class Loader(Closing):
 
     Iterating yields batch *t* of each lane in lane order, then batch *t+1*; lanes that ended drop
     out. Going on to the next batch commits the last one, if it was not, or raises `UnsavedError`
-    with the names of the states that were not saved. Leaving a loop with ``break``, or by an
-    exception, does not go on: that batch counts if `Batch.commit`, `state_dict`, `close` or the end
-    of a ``with`` block that no exception left comes next. Else it comes again, with a warning if it
-    was saved.
+    with the names of the states that were not saved. Leaving a loop commits nothing by itself. After
+    a ``break`` the batch counts when the next loop of this loader goes on, or by `Batch.commit`,
+    `state_dict`, `close` or the end of a ``with`` block that no exception left. After an exception,
+    in a newer loader, and where not all of its states were saved, it comes again; with a warning
+    if they were. (So it does after a ``break`` out of a generator around the loader, such as tqdm,
+    for to that a ``break`` and an exception are the same.)
 
     A loader has one iterator at a time: beginning another makes the one before raise
     `StaleIterator`. Lanes are attached when the first batch is asked for. They are taken over from
@@ -166,9 +178,12 @@ class Loader(Closing):
         self._timeout = timeout
         self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
         self._open: list[Batch] = []  # handed out and not yet gone on from
+        if stream.persist:
+            weakref.finalize(self, _leave_orphans, stream._place, self._open).atexit = False
         self._taker: int | None = None  # the thread that has taken them
         self._turns = _Turns()
         self._turn = 0  # iterators that began at an earlier one are stale
+        self._left: list[None] = []  # not empty: the last one was left, and not by an exception
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
         self._made = where()
@@ -519,6 +534,8 @@ class Loader(Closing):
             if handles:
                 for loader in older:
                     loader._lose(self)
+                if self._new:
+                    self._take_orphans()
         with _attached_lock:
             _attached.add(self)
         self._new = False
@@ -569,15 +586,30 @@ class Loader(Closing):
 
     def _lose(self, newer: Loader) -> None:
         """Say at the next call that a newer loader has taken lanes of this one; give all back."""
-        self._lost = (
-            f"lanes of this loader of stream {self.stream.name!r} were taken over by a newer loader "
-            f"of this process, made at {newer._made}: go on with that one"
-        )
+        self._lost = newer._says_taken()
         self._tell_open()
         for batch in self._open:
             batch._lose(self._lost)
         for lane in self._handles:
             lane.abandon()
+
+    def _says_taken(self) -> str:
+        return (
+            f"lanes of this loader of stream {self.stream.name!r} were taken over by a newer loader "
+            f"of this process, made at {self._made}: go on with that one"
+        )
+
+    def _take_orphans(self) -> None:
+        """Do the same with batches whose loader went before them."""
+        for place, reference in _orphans[:]:
+            batch = reference()
+            if batch is not None and (place != self.stream._place or batch.lane not in self.lanes):
+                continue
+            _orphans.remove((place, reference))
+            if batch is not None and not batch.committed and not batch.released:
+                if batch.all_saved:
+                    warn_put_back(batch.step, batch.lane)
+                batch._lose(self._says_taken())
 
     def _attach_to_begin(self) -> None:
         """Attach as `start` says.
@@ -671,6 +703,20 @@ class Loader(Closing):
             if not (batch.committed or batch.released):
                 batch.commit()
         batches.clear()
+
+    def _go_on_from_open(self, left: bool) -> None:
+        """Commit what an iterator before left open, or put it back where it may not be done.
+
+        Without states nothing tells a batch that was used from one that zip() has dropped.
+        """
+        if (left and self.stream._has_states) and all(
+            batch.committed or (not batch.released and batch.all_saved) for batch in self._open
+        ):
+            try:
+                self._commit()
+            except errors.FencedError:
+                pass  # it comes again
+        self._give_up_open()
 
     def _give_up_open(self) -> None:
         """Put back what an iterator before left open: it comes again."""
@@ -787,6 +833,8 @@ class _Batches:
         self._live: list[_segue.Lane] | None = None  # lanes that have not ended
         loader._turn += 1
         self._turn = loader._turn
+        self._before, loader._left = loader._left, []
+        self._leaving: tuple[int, object] = (0, None)  # id of a frame
         self._gave: set[int] = set()  # lanes of which there was a batch
         self._held: _segue.Lane | None = None  # whose places arrays take, since `_held_since`
         self._held_since = 0.0
@@ -809,7 +857,7 @@ class _Batches:
         if self._live is not None:
             loader._commit()
             return
-        loader._give_up_open()
+        loader._go_on_from_open(bool(self._before))
         if loader._begun and not loader.stream.persist:
             loader._detach()
         loader._attach_to_begin()
@@ -946,8 +994,15 @@ class _Batches:
         self._loader._open.extend(batches)
         self._loader._taker = threading.get_ident()
 
+    def watch(self, frame: FrameType) -> None:
+        """See in which way this frame, which takes a batch, leaves its loop."""
+        if self._leaving[0] != id(frame):
+            self._leaving = id(frame), _segue.leaving(self._loader._left, frame)
+
     def __next__(self) -> Batch:
-        return self.patiently(self._next)
+        batch = self.patiently(self._next)
+        self.watch(sys._getframe(1))
+        return batch
 
     def _next(self) -> Batch:
         return self.next_of(None)
@@ -964,7 +1019,9 @@ class _Epoch:
         return self
 
     def __next__(self) -> Batch:
-        return self._batches.patiently(lambda: self._batches.next_of(self.index))
+        batch = self._batches.patiently(lambda: self._batches.next_of(self.index))
+        self._batches.watch(sys._getframe(1))
+        return batch
 
 
 class _Epochs:
@@ -995,7 +1052,9 @@ class _Rounds(_Batches):
     """Iterates over lists of one batch of each lane."""
 
     def __next__(self) -> list[Batch]:  # type: ignore[override]
-        return self.patiently(self._next_round)
+        batches = self.patiently(self._next_round)
+        self.watch(sys._getframe(1))
+        return batches
 
     def _next_round(self) -> list[Batch]:
         self.settle()
