@@ -273,28 +273,34 @@ static uint64_t lanes_wanted(
 	return 0; /* not to be: the list comes from there */
 }
 
-/* The list comes by lane and, within it, step. */
+/*
+ * The list comes by lane and, within it, step. Who answered says what `wanted` is: the work is
+ * bounded by the list.
+ */
 static int fail_lanes_without(const struct stored_list *list, uint64_t wanted)
 {
 	char names[256] = "";
 	size_t at = 0, size = 0;
-	uint64_t count = 0;
+	uint64_t stored = 0;
+	unsigned named = 0;
 
-	for (uint64_t lane = 0; lane < wanted; lane++) {
-		bool stored = at < list->count && list->entry[at].lane == lane;
+	for (size_t i = 0; i < list->count; i++)
+		stored += i == 0 || list->entry[i].lane != list->entry[i - 1].lane;
+	if (stored >= wanted)
+		return 0;
+	for (uint64_t lane = 0; lane < wanted && named < NAMED_LANES; lane++) {
+		if (at == list->count || list->entry[at].lane != lane)
+			size += (size_t)snprintf(names + size, sizeof(names) - size, "%s%u",
+				named++ ? ", " : "", (unsigned)lane);
 		while (at < list->count && list->entry[at].lane == lane)
 			at++;
-		if (!stored && count++ < NAMED_LANES)
-			size += (size_t)snprintf(names + size, sizeof(names) - size, "%s%u",
-				count > 1 ? ", " : "", (unsigned)lane);
 	}
-	if (count == 0)
-		return 0;
 	return segue_fail(SEGUE_ENOTFOUND,
 		"%" PRIu64 " of %" PRIu64
 		" lanes of stream '%s' have no checkpoint (%s%s): give --lane, "
 		"--step or --id for others alone",
-		count, wanted, list->entry[0].stream, names, count > NAMED_LANES ? ", ..." : "");
+		wanted - stored, wanted, list->entry[0].stream, names,
+		wanted - stored > named ? ", ..." : "");
 }
 
 /* The newest step first, and within it by lane. */

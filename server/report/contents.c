@@ -108,55 +108,31 @@ int segue_report_load_lanes(
 
 /* ---- The report ---- */
 
-/* The keys of a lane's live rows, found by sequence number. */
-struct key_search {
-	const struct segue_position *position;
-	uint64_t row_size;
-	struct found_key {
-		char *bytes; /* NULL: not in the store */
-		uint32_t size;
-	} * keys; /* position->rows */
-};
-
-static int take_key(
-	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+/* Its key is null where its states are not in the store. */
+static int put_row(struct segue_json *json, struct segue_store *store,
+	const struct segue_spec *spec, const struct segue_report_lane *lane, uint32_t index)
 {
-	struct key_search *search = arg;
+	const struct segue_plan_row *row = &lane->record.position->row[index];
 	struct segue_row stored;
+	void *value = NULL;
 
-	if (key_size != 20)
-		return segue_fail(SEGUE_ESTORE, "a row's states have a key of %zu bytes", key_size);
-	uint64_t number = segue_key_get64((const uint8_t *)key + 12);
-	int rc = segue_row_get(value, value_size, search->row_size, &stored);
-	if (rc)
+	int rc = segue_lanes_load_row(
+		store, lane->place, row->number, segue_row_size(spec), &value, &stored);
+	if (rc && rc != SEGUE_ENOTFOUND)
 		return rc;
-	for (uint32_t row = 0; row < search->position->rows; row++) {
-		struct found_key *found = &search->keys[row];
-		if (search->position->row[row].number != number || found->bytes)
-			continue;
-		found->bytes = malloc(stored.key_size + 1);
-		if (!found->bytes)
-			return segue_fail(SEGUE_ENOMEM, "no memory for a report");
-		memcpy(found->bytes, stored.key, stored.key_size);
-		found->size = stored.key_size;
-	}
-	return 0;
-}
-
-static void put_row(struct segue_json *json, const struct segue_spec *spec, uint32_t index,
-	const struct segue_plan_row *row, const struct found_key *key)
-{
 	segue_json_begin(json, NULL, '{');
 	segue_json_unsigned(json, "row", index);
 	segue_json_unsigned(json, "number", row->number);
 	segue_json_unsigned(json, "segment", row->segment);
 	segue_json_unsigned(
 		json, "segments", segue_plan_segments(row->array_steps, spec->num_unroll));
-	if (key->bytes)
-		segue_json_bytes(json, "key", key->bytes, key->size);
+	if (rc == 0)
+		segue_json_bytes(json, "key", stored.key, stored.key_size);
 	else
 		segue_json_null(json, "key");
 	segue_json_end(json, '}');
+	free(value);
+	return 0;
 }
 
 /* The rows whose sequence goes on. */
@@ -165,28 +141,14 @@ static int put_rows(struct segue_json *json, struct segue_store *store,
 {
 	const struct segue_position *position = lane->record.position;
 	const struct segue_plan_spec plan = {.num_unroll = spec->num_unroll};
-	uint8_t prefix[12];
-	struct key_search search = {
-		.position = position,
-		.row_size = segue_row_size(spec),
-		.keys = calloc(position->rows + 1u, sizeof(struct found_key)),
-	};
+	int rc = 0;
 
-	if (!search.keys)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a report");
-	segue_key_put32(
-		segue_key_put32(segue_key_put32(prefix, lane->place.stream), lane->place.group),
-		lane->place.lane);
-	int rc = segue_store_scan(
-		store, SEGUE_TABLE_STATES, prefix, sizeof(prefix), take_key, NULL, &search);
 	segue_json_begin(json, "rows", '[');
-	for (uint32_t row = 0; row < position->rows; row++) {
+	for (uint32_t row = 0; !rc && row < position->rows; row++) {
 		if (segue_plan_row_lives(&plan, &position->row[row]))
-			put_row(json, spec, row, &position->row[row], &search.keys[row]);
-		free(search.keys[row].bytes);
+			rc = put_row(json, store, spec, lane, row);
 	}
 	segue_json_end(json, ']');
-	free(search.keys);
 	return rc;
 }
 

@@ -141,27 +141,38 @@ int segue_lanes_load(
 		  : 0;
 }
 
+int segue_lanes_load_row(struct segue_store *store, struct segue_place place, uint64_t number,
+	uint64_t row_size, void **value, struct segue_row *row)
+{
+	uint8_t key[STATE];
+	size_t size;
+
+	state_key(place, number, key);
+	int rc = segue_store_get(store, SEGUE_TABLE_STATES, key, sizeof(key), value, &size);
+	if (rc)
+		return rc;
+	rc = segue_row_get(*value, size, row_size, row);
+	if (rc)
+		free(*value);
+	return rc;
+}
+
 static int load_row(struct segue_store *store, struct segue_place place, struct segue_image *image,
 	uint32_t row)
 {
-	uint8_t key[STATE];
+	const uint64_t number = image->position->row[row].number;
 	struct segue_row stored;
-	size_t size;
 	void *value;
 
-	state_key(place, image->position->row[row].number, key);
-	int rc = segue_store_get(store, SEGUE_TABLE_STATES, key, sizeof(key), &value, &size);
+	int rc = segue_lanes_load_row(store, place, number, image->row_size, &value, &stored);
 	if (rc == SEGUE_ENOTFOUND)
 		return segue_fail(SEGUE_ESTORE,
-			"the states of sequence %" PRIu64 " of lane %u are missing",
-			image->position->row[row].number, place.lane);
+			"the states of sequence %" PRIu64 " of lane %u are missing", number,
+			place.lane);
 	if (rc)
 		return rc;
-	rc = segue_row_get(value, size, image->row_size, &stored);
-	if (!rc) {
-		memcpy(image->states + row * image->row_size, stored.states, image->row_size);
-		rc = segue_image_set_key(image, row, stored.key, stored.key_size);
-	}
+	memcpy(image->states + row * image->row_size, stored.states, image->row_size);
+	rc = segue_image_set_key(image, row, stored.key, stored.key_size);
 	free(value);
 	return rc;
 }

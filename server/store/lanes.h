@@ -6,6 +6,7 @@
 #include "lane/image.h"
 #include "store/key.h"
 #include "store/ops.h"
+#include "store/row.h"
 
 /* The lane's record alone: its position and states stay as they are. */
 int segue_lanes_put(
@@ -37,6 +38,9 @@ int segue_lanes_rewind(
 /* A lane's record. SEGUE_ENOTFOUND; the caller frees record->position. */
 int segue_lanes_load(
 	struct segue_store *store, struct segue_place place, struct segue_lane_record *record);
+/* A live row: *row points into *value, which the caller frees. SEGUE_ENOTFOUND, SEGUE_ESTORE. */
+int segue_lanes_load_row(struct segue_store *store, struct segue_place place, uint64_t number,
+	uint64_t row_size, void **value, struct segue_row *row);
 /* An image of a stored position, its states zeroed. SEGUE_ESTORE: more rows than a batch has. */
 int segue_lanes_outline(const struct segue_plan_spec *plan, const struct segue_position *position,
 	uint64_t row_size, struct segue_image **out);

@@ -84,8 +84,8 @@ def zigzag(value: int) -> int:
     return (value >> 1) ^ -(value & 1)
 
 
-def frame(kind: int, payload: bytes = b"") -> bytes:
-    return struct.pack("<4sHHI", b"SGF1", kind, 0, len(payload)) + payload
+def frame(kind: int, payload: bytes = b"", fds: int = 0) -> bytes:
+    return struct.pack("<4sHHI", b"SGF1", kind, fds, len(payload)) + payload
 
 
 def constant(header: str, name: str) -> int:

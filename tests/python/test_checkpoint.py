@@ -11,10 +11,14 @@ SEGUE_TEST_SEED gives the same histories again, SEGUE_TEST_CHECKPOINTS is how ma
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+import mmap
 import os
 import secrets
+import socket
 import subprocess
+import threading
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,9 +28,11 @@ import pytest
 
 import cases
 import oracle
+import peer
 import segue
 from test_resume import kill, refused, server_pid, simple
 
+F_SEAL_FUTURE_WRITE = 16  # Python has no name for it
 LENGTHS = (9, 4, 1, 7, 12, 3, 8, 5, 2, 2, 6)
 
 
@@ -549,6 +555,51 @@ def test_export_is_of_all_lanes(tmp_path: Path) -> None:
     result = run("checkpoint", "export", store, target)
     assert result.returncode == 1 and "1 of 3 lanes" in result.stderr
     assert "(2)" in result.stderr and not (target / "lane-2.token").exists()
+
+
+def test_export_from_a_server_that_makes_lanes_up(tmp_path: Path) -> None:
+    """The answer takes no longer than what is stored: a stream cannot have so many."""
+    store, target = tmp_path / "store", tmp_path / "target"
+    store.mkdir()
+    stored = {"id": 1, "step": 4, "created": None, "bytes": 8, "ended": False}
+    lanes = [{"lane": lane, "checkpoints": [stored]} for lane in (0, 2)]
+    stream = {"name": "train", "spec": {"lanes": 2**63}, "lanes": lanes}
+    text = json.dumps({"streams": [stream]}).encode()
+    report = os.memfd_create("report", os.MFD_ALLOW_SEALING)
+    os.truncate(report, mmap.PAGESIZE)
+    os.pwrite(report, text, 0)
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(report, fcntl.F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE)
+    where = store.stat()
+
+    def answer() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(
+                peer.frame(
+                    peer.WELCOME,
+                    peer.message(
+                        f1=1, f2=peer.PROTOCOL, f3=peer.LAYOUT, f4=b"0.1.0", f5=os.getpid(),
+                        x6=1, f7=os.fsencode(store), x8=where.st_dev, x9=where.st_ino,
+                    ),
+                )
+            )  # fmt: skip
+            connection.recv(65536)
+            bulk = peer.message(f1=2, f3=len(text))
+            socket.send_fds(connection, [peer.frame(peer.BULK, bulk, 1)], [report])
+            connection.recv(65536)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(store / "segue.sock"))
+        listener.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        result = run("checkpoint", "export", store, target)
+        thread.join()
+    os.close(report)
+    assert result.returncode == 1 and not target.exists()
+    assert f"{2**63 - 2} of {2**63} lanes of stream 'train'" in result.stderr
+    assert "(1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, ...)" in result.stderr
 
 
 @pytest.mark.parametrize(

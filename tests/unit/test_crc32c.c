@@ -6,20 +6,37 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static const char *const names[] = {"vpclmulqdq", "sse4.2", "table"};
 
 /* The definition, a bit at a time. */
+static uint32_t step(uint32_t crc, uint8_t byte)
+{
+	crc ^= byte;
+	for (int bit = 0; bit < 8; bit++)
+		crc = crc & 1 ? (crc >> 1) ^ 0x82f63b78u : crc >> 1;
+	return crc;
+}
+
 static uint32_t oracle(const uint8_t *bytes, size_t size)
 {
 	uint32_t crc = UINT32_MAX;
 
-	for (size_t i = 0; i < size; i++) {
-		crc ^= bytes[i];
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc & 1 ? (crc >> 1) ^ 0x82f63b78u : crc >> 1;
-	}
+	for (size_t i = 0; i < size; i++)
+		crc = step(crc, bytes[i]);
 	return ~crc;
+}
+
+static void fill(uint8_t *bytes, size_t size)
+{
+	unsigned seed = 20251122;
+
+	cr_log_info("seed %u", seed);
+	srandom(seed);
+	for (size_t i = 0; i < size; i++)
+		bytes[i] = (uint8_t)random();
 }
 
 /* 1: in use now; 0: this processor cannot. */
@@ -56,23 +73,39 @@ Test(crc32c, published_values)
 	cr_assert_eq(segue_crc32c_mask(segue_crc32c(0, bytes, 8)), 0x07980329u);
 }
 
+/* All lengths up to 2000 at all alignments to a vector, beginning with a register that is not 0. */
 Test(crc32c, every_way_every_length)
 {
-	enum { SIZE = 20000 };
-	unsigned seed = 20251122;
-	uint8_t *bytes = malloc(SIZE + 64);
+	enum { SIZE = 2000, ALIGN = 64 };
+	uint8_t *bytes = aligned_alloc(ALIGN, SIZE + ALIGN + 48);
 
-	cr_log_info("seed %u", seed);
-	srandom(seed);
-	for (size_t i = 0; i < SIZE + 64; i++)
-		bytes[i] = (uint8_t)random();
+	fill(bytes, SIZE + ALIGN);
 	for (size_t w = 0; w < 3; w++) {
 		if (!use(names[w]))
 			continue;
-		for (size_t size = 0; size < 1200; size++)
-			cr_assert_eq(segue_crc32c(0, bytes + size % 61, size),
-				oracle(bytes + size % 61, size), "%s %zu", names[w], size);
-		for (int i = 0; i < 60; i++) {
+		for (size_t at = 0; at < ALIGN; at++) {
+			uint32_t start = (uint32_t)random(), crc = ~start;
+
+			for (size_t size = 0; size <= SIZE; size++) {
+				cr_assert_eq(segue_crc32c(start, bytes + at, size), ~crc,
+					"%s: %zu bytes at %zu", names[w], size, at);
+				crc = step(crc, bytes[at + size]);
+			}
+		}
+	}
+	free(bytes);
+}
+
+Test(crc32c, every_way_in_two_parts)
+{
+	enum { SIZE = 20000, TURNS = 60 };
+	uint8_t *bytes = malloc(SIZE + TURNS);
+
+	fill(bytes, SIZE + TURNS);
+	for (size_t w = 0; w < 3; w++) {
+		if (!use(names[w]))
+			continue;
+		for (int i = 0; i < TURNS; i++) {
 			size_t size = (size_t)random() % SIZE, cut = (size_t)random() % (size + 1);
 			uint32_t crc = segue_crc32c(0, bytes + i, cut);
 
@@ -82,6 +115,43 @@ Test(crc32c, every_way_every_length)
 		}
 	}
 	free(bytes);
+}
+
+/* No byte outside is touched: the pages on both sides cannot be read. */
+Test(crc32c, every_way_between_guards)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint8_t *bytes = mmap(NULL, 3 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert_neq(bytes, MAP_FAILED);
+	bytes += page;
+	cr_assert_eq(mprotect(bytes, page, PROT_READ | PROT_WRITE), 0);
+	fill(bytes, page);
+	for (size_t w = 0; w < 3; w++) {
+		if (!use(names[w]))
+			continue;
+		for (size_t size = 0; size <= 1000; size++) {
+			const uint8_t *last = bytes + page - size;
+
+			cr_assert_eq(segue_crc32c(0, bytes, size), oracle(bytes, size));
+			cr_assert_eq(segue_crc32c(0, last, size), oracle(last, size));
+		}
+	}
+	munmap(bytes - page, 3 * page);
+}
+
+/* What the factors of the folding rest on: x to the order is 1, and powers multiply. */
+Test(crc32c, power)
+{
+	const uint64_t order = (UINT64_C(1) << 31) - 1;
+
+	cr_assert_eq(segue_crc32c_power(0), UINT32_C(1) << 31);
+	cr_assert_eq(segue_crc32c_power(1), UINT32_C(1) << 23);
+	cr_assert_eq(segue_crc32c_power(4), 0x82f63b78u); /* x^32 mod P is P without x^32 */
+	cr_assert_eq(segue_crc32c_power(order), segue_crc32c_power(0));
+	/* x^-32 times x^96 is x^64; combine multiplies. */
+	cr_assert_eq(segue_crc32c_combine(segue_crc32c_power(order - 4), 0, segue_crc32c_power(12)),
+		segue_crc32c_power(8));
 }
 
 Test(crc32c, combine)

@@ -1,4 +1,10 @@
-/* CRC32C: slicing by eight; SSE4.2 over three streams; folding with 512-bit carry-less products. */
+/*
+ * CRC32C: slicing by eight; SSE4.2 over three streams; folding with 512-bit carry-less products.
+ * The streams are those of Gopal et al., "Fast CRC Computation for iSCSI Polynomial Using CRC32
+ * Instruction" (Intel, 2011), the folding that of "Fast CRC Computation for Generic Polynomials
+ * Using PCLMULQDQ Instruction" (Intel, 2009), with more lanes, and with the instruction for its
+ * last steps.
+ */
 #include "source/tfrecord/crc32c.h"
 
 #include <pthread.h>
@@ -108,8 +114,14 @@ static void make_slices(void)
 
 /* shift[k][v]: the register v << 8k after so many zero bytes. */
 static uint32_t long_shift[4][256], short_shift[4][256];
-/* Factors that fold a 128-bit lane over 2048, 512 and 128 bits. */
-static uint64_t fold2048[2], fold512[2], fold128[2];
+
+/*
+ * What words of 64 bits are multiplied by to fold them over those that follow, by falling distance:
+ * factors[MOST_WORDS - k] is x^(64 k - 32), k from 0. A 128-bit lane that k words follow takes two
+ * neighbours, k + 1 for its first word and k; the four lanes of a vector take eight.
+ */
+#define MOST_WORDS 55
+static _Alignas(64) uint64_t factors[MOST_WORDS + 1];
 
 #define SSE42 __attribute__((target("sse4.2")))
 #define WIDE  __attribute__((target("avx512f,avx512vl,vpclmulqdq,pclmul,sse4.2")))
@@ -133,79 +145,92 @@ SSE42 static uint32_t run_three(
 	return shift(table, shift(table, a) ^ b) ^ (uint32_t)c;
 }
 
-SSE42 static uint32_t run_sse42(uint32_t crc, const uint8_t *bytes, size_t size)
+SSE42 static uint32_t run_one(uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	uint64_t word;
+	uint64_t word = crc;
 
-	for (; size >= 3 * LONG_STREAM; size -= 3 * LONG_STREAM, bytes += 3 * LONG_STREAM)
-		crc = run_three(crc, bytes, LONG_STREAM, long_shift);
-	for (; size >= 3 * SHORT_STREAM; size -= 3 * SHORT_STREAM, bytes += 3 * SHORT_STREAM)
-		crc = run_three(crc, bytes, SHORT_STREAM, short_shift);
-	for (word = crc; size >= 8; size -= 8, bytes += 8)
+	for (; size >= 8; size -= 8, bytes += 8)
 		word = _mm_crc32_u64(word, load64(bytes));
 	for (crc = (uint32_t)word; size; size--)
 		crc = _mm_crc32_u8(crc, *bytes++);
 	return crc;
 }
 
-WIDE static __m512i fold(__m512i sum, __m512i factors, __m512i next)
+SSE42 static uint32_t run_sse42(uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	__m512i low = _mm512_clmulepi64_epi128(sum, factors, 0x00);
-	__m512i high = _mm512_clmulepi64_epi128(sum, factors, 0x11);
+	for (; size >= 3 * LONG_STREAM; size -= 3 * LONG_STREAM, bytes += 3 * LONG_STREAM)
+		crc = run_three(crc, bytes, LONG_STREAM, long_shift);
+	for (; size >= 3 * SHORT_STREAM; size -= 3 * SHORT_STREAM, bytes += 3 * SHORT_STREAM)
+		crc = run_three(crc, bytes, SHORT_STREAM, short_shift);
+	return run_one(crc, bytes, size);
+}
+
+WIDE static __m512i load512(const uint8_t *bytes)
+{
+	return _mm512_loadu_si512(bytes);
+}
+
+/* The factors of a vector that `words`, a multiple of 8, follow. */
+WIDE static __m512i over(size_t words)
+{
+	return _mm512_load_si512(&factors[MOST_WORDS - 7 - words]);
+}
+
+/* A vector folded by the factors, plus `next`. */
+WIDE static __m512i fold(__m512i vector, __m512i by, __m512i next)
+{
+	__m512i high = _mm512_clmulepi64_epi128(vector, by, 0x11);
+	__m512i low = _mm512_clmulepi64_epi128(vector, by, 0x00);
 
 	return _mm512_ternarylogic_epi64(low, high, next, 0x96);
 }
 
-WIDE static __m128i fold_lane(__m128i sum, __m128i factors, __m128i next)
-{
-	__m128i low = _mm_clmulepi64_si128(sum, factors, 0x00);
-	__m128i high = _mm_clmulepi64_si128(sum, factors, 0x11);
-
-	return _mm_xor_si128(_mm_xor_si128(low, high), next);
-}
-
-WIDE static __m512i spread(const uint64_t factors[2])
-{
-	return _mm512_broadcast_i32x4(_mm_set_epi64x((long long)factors[1], (long long)factors[0]));
-}
-
-/* The register after four lanes: what is left of the product goes through the instruction. */
+/* The register after lanes that were all folded to one place. */
 WIDE static uint32_t reduce(__m512i sum)
 {
-	__m128i factors = _mm_set_epi64x((long long)fold128[1], (long long)fold128[0]);
-	__m128i lane = _mm512_castsi512_si128(sum);
-	uint64_t crc;
+	__m256i half =
+		_mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+	__m128i lane =
+		_mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+	uint64_t crc = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
 
-	lane = fold_lane(lane, factors, _mm512_extracti32x4_epi32(sum, 1));
-	lane = fold_lane(lane, factors, _mm512_extracti32x4_epi32(sum, 2));
-	lane = fold_lane(lane, factors, _mm512_extracti32x4_epi32(sum, 3));
-	crc = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
 	return (uint32_t)_mm_crc32_u64(crc, (uint64_t)_mm_extract_epi64(lane, 1));
 }
 
+/*
+ * Four vectors go side by side, each folded over 256 bytes at a time. Then they and the vectors
+ * that are left are folded over all that follows at once, so that none waits for another.
+ */
 WIDE static uint32_t run_vpclmulqdq(uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	__m512i a, b, c, d, factors;
+	__m512i start = _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc));
+	__m512i sum = _mm512_setzero_si512();
+	size_t words = size / 64 * 8; /* that are to be folded */
 
-	if (size < 512)
-		return run_sse42(crc, bytes, size);
-	a = _mm512_xor_si512(
-		_mm512_loadu_si512(bytes), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc)));
-	b = _mm512_loadu_si512(bytes + 64);
-	c = _mm512_loadu_si512(bytes + 128);
-	d = _mm512_loadu_si512(bytes + 192);
-	factors = spread(fold2048);
-	for (bytes += 256, size -= 256; size >= 256; bytes += 256, size -= 256) {
-		a = fold(a, factors, _mm512_loadu_si512(bytes));
-		b = fold(b, factors, _mm512_loadu_si512(bytes + 64));
-		c = fold(c, factors, _mm512_loadu_si512(bytes + 128));
-		d = fold(d, factors, _mm512_loadu_si512(bytes + 192));
+	if (words == 0)
+		return run_one(crc, bytes, size);
+	if (words >= 32) {
+		__m512i a = _mm512_xor_si512(load512(bytes), start), b = load512(bytes + 64);
+		__m512i c = load512(bytes + 128), d = load512(bytes + 192);
+		__m512i by = _mm512_broadcast_i32x4(
+			_mm_load_si128((const __m128i *)&factors[MOST_WORDS - 33]));
+
+		for (bytes += 256, words -= 32; words >= 32; bytes += 256, words -= 32) {
+			a = fold(a, by, load512(bytes));
+			b = fold(b, by, load512(bytes + 64));
+			c = fold(c, by, load512(bytes + 128));
+			d = fold(d, by, load512(bytes + 192));
+		}
+		sum = fold(c, over(words + 8), fold(d, over(words), sum));
+		sum = fold(a, over(words + 24), fold(b, over(words + 16), sum));
+		start = _mm512_setzero_si512();
 	}
-	factors = spread(fold512);
-	d = fold(fold(fold(a, factors, b), factors, c), factors, d);
-	for (; size >= 64; bytes += 64, size -= 64)
-		d = fold(d, factors, _mm512_loadu_si512(bytes));
-	return run_sse42(reduce(d), bytes, size);
+	for (; words; bytes += 64) {
+		words -= 8;
+		sum = fold(_mm512_xor_si512(load512(bytes), start), over(words), sum);
+		start = _mm512_setzero_si512();
+	}
+	return run_one(reduce(sum), bytes, size % 64);
 }
 
 static void make_shift(uint32_t table[4][256], size_t size)
@@ -217,16 +242,13 @@ static void make_shift(uint32_t table[4][256], size_t size)
 			table[k][v] = multiply(v << 8 * k, power);
 }
 
-/* x^bits mod P, shifted by one: the product of two reflected words is short of a bit. */
-static uint64_t factor(uint32_t bits)
+/* Shifted by one: the product of two reflected words is short of a bit. */
+static void make_factors(void)
 {
-	return (uint64_t)segue_crc32c_power(bits / 8) << 1;
-}
+	const uint64_t period = (UINT64_C(1) << 31) - 1; /* x to it is 1: where k is 0, too */
 
-static void make_fold(uint64_t factors[2], uint32_t bits)
-{
-	factors[0] = factor(bits + 32);
-	factors[1] = factor(bits - 32);
+	for (uint64_t k = 0; k <= MOST_WORDS; k++)
+		factors[MOST_WORDS - k] = (uint64_t)segue_crc32c_power(period + 8 * k - 4) << 1;
 }
 
 static void make_tables(void)
@@ -234,9 +256,7 @@ static void make_tables(void)
 	make_slices();
 	make_shift(long_shift, LONG_STREAM);
 	make_shift(short_shift, SHORT_STREAM);
-	make_fold(fold2048, 2048);
-	make_fold(fold512, 512);
-	make_fold(fold128, 128);
+	make_factors();
 }
 
 static int have_sse42(void)
@@ -274,7 +294,8 @@ static const struct way ways[] = {
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 static _Atomic(const struct way *) chosen;
 
-static const struct way *choose(void)
+/* Not inlined: its calls would cost every segue_crc32c registers to save. */
+__attribute__((noinline)) static const struct way *choose(void)
 {
 	const struct way *way = ways;
 
