@@ -1,0 +1,128 @@
+/*
+ * Sequence files, segue's own: one file, many sequences, the steps of each feature side by side.
+ * docs/format.md draws them byte by byte. Written once and never changed; little-endian.
+ *
+ *	head     which features there are, and initial states
+ *	entry    a sequence: header (sizes, key, steps, hash of its columns), then a column a field
+ *	...
+ *	index    where each entry is, and its steps
+ *	foot     how much all of it is, and the hash of all headers: the file's fingerprint
+ *
+ * Each column ends with a CRC32C for each block of 4 KiB of it. Whoever has checked a header, and
+ * the table of a column against it, can read any window of the column and knows what it has read.
+ *
+ * Pure: bytes in, bytes out. All that is read is taken to be hostile.
+ */
+#ifndef SEGUE_CORE_SEQUENCE_FILE_H
+#define SEGUE_CORE_SEQUENCE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "segue/segue.h"
+
+#define SEGUE_SEQFILE_VERSION  1
+#define SEGUE_SEQFILE_ALIGN    64   /* of head, entries, columns, index and foot */
+#define SEGUE_SEQFILE_BLOCK    4096 /* bytes of a column that one CRC32C covers */
+#define SEGUE_SEQFILE_FOOT     128  /* bytes of the foot */
+#define SEGUE_SEQFILE_HEAD_MAX (1u << 20)
+#define SEGUE_SEQFILE_NO_TOTAL UINT64_MAX
+
+/* What a field is of. */
+enum segue_seqfile_place {
+	SEGUE_SEQFILE_SEQUENCE = 0, /* a value a step */
+	SEGUE_SEQFILE_CONTEXT = 1,  /* one a sequence */
+	SEGUE_SEQFILE_STATE = 2,    /* one a sequence: the state of its first segment */
+};
+
+struct segue_seqfile_field {
+	char name[SEGUE_NAME_MAX + 1];
+	enum segue_seqfile_place place;
+	enum segue_dtype dtype;
+	uint32_t rank;
+	uint64_t dims[SEGUE_RANK_MAX];
+	uint64_t size; /* bytes of a value: the product of dims, times that of an element */
+};
+
+/* What a file's head says. Fields are in the order of their columns. */
+struct segue_seqfile_head {
+	struct segue_seqfile_field *fields; /* at least one of SEQUENCE */
+	uint32_t count;
+	uint32_t size; /* bytes of the head: where the first entry begins */
+};
+
+/* A sequence's header, but for its columns. */
+struct segue_seqfile_entry {
+	uint64_t steps;        /* of every sequence field; 1 or more */
+	uint64_t total_length; /* or SEGUE_SEQFILE_NO_TOTAL; 0 to steps rounded up by the reader */
+	const char *key;       /* in the bytes that were read; not NUL-terminated */
+	uint32_t key_size;     /* 1 to SEGUE_KEY_MAX */
+	uint32_t header_size;  /* bytes up to the first column, without what aligns it */
+	uint64_t size;         /* bytes from here to the next entry, or to the index */
+	uint64_t hash[2];      /* of the tables of all columns, in their order: XXH3-128 */
+};
+
+struct segue_seqfile_foot {
+	uint64_t entries;
+	uint64_t index; /* where it begins: 16 bytes an entry, then its CRC32C */
+	uint64_t steps; /* of all entries */
+	uint32_t key_max, head_size;
+	uint64_t fingerprint[2]; /* XXH3-128 of the head, then of the header of every entry */
+};
+
+/* An entry of the index, little-endian. */
+struct segue_seqfile_indexed {
+	uint64_t offset, steps;
+};
+
+/* ---- Sizes: all of them follow from the head and from an entry's steps and key ------------- */
+
+/* Bytes of a column's data. */
+uint64_t segue_seqfile_column_size(const struct segue_seqfile_field *field, uint64_t steps);
+/* Blocks of it: its table has 4 bytes for each. */
+uint64_t segue_seqfile_blocks(uint64_t column_size);
+/*
+ * Lays an entry out: sets its sizes from steps and key_size, and columns[i] to where column i
+ * begins, from the entry's beginning. SEGUE_EINVAL: longer than a file can be.
+ */
+int segue_seqfile_lay_out(const struct segue_seqfile_head *head, struct segue_seqfile_entry *entry,
+	uint64_t *columns);
+
+/* ---- Bytes ---------------------------------------------------------------------------------- */
+
+/*
+ * Checks fields, computes their sizes, and the head's. SEGUE_EINVAL names the field, and what is
+ * wrong with it: no name, one twice in a place, no dtype, rank, a size that overflows, no sequence
+ * field, too many.
+ */
+int segue_seqfile_check_fields(struct segue_seqfile_head *head);
+/* Writes head->size bytes. */
+void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out);
+/*
+ * Reads one from the first `size` bytes of a file. On success segue_seqfile_free_head() frees it.
+ * 1: it has head->size bytes, more than these. SEGUE_EINVAL: this is no sequence file; SEGUE_EDATA:
+ * damaged; SEGUE_EFORMAT: of a later version, or one that requires what this one does not know;
+ * SEGUE_ENOMEM.
+ */
+int segue_seqfile_read_head(const void *bytes, size_t size, struct segue_seqfile_head *out);
+void segue_seqfile_free_head(struct segue_seqfile_head *head);
+
+/* Writes entry->header_size bytes, with key and hash. */
+void segue_seqfile_pack_entry(const struct segue_seqfile_entry *entry, void *out);
+/*
+ * Reads one, at whose beginning are these `size` bytes. 1: its header has out->header_size bytes,
+ * more than these; nothing else of *out is set. SEGUE_EDATA: damaged, or not of this head.
+ */
+int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *bytes, size_t size,
+	struct segue_seqfile_entry *out);
+
+/* SEGUE_SEQFILE_FOOT bytes, the last of the file. */
+void segue_seqfile_pack_foot(const struct segue_seqfile_foot *foot, void *out);
+/* SEGUE_EINVAL: no foot is there; SEGUE_EDATA: damaged, or not that of a file of `file_size`. */
+int segue_seqfile_read_foot(const void *bytes, uint64_t file_size, struct segue_seqfile_foot *out);
+
+/* CRC32C of bytes, as the tables have it. */
+uint32_t segue_seqfile_crc(const void *bytes, size_t size);
+
+#endif
