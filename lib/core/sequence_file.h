@@ -54,12 +54,13 @@ struct segue_seqfile_head {
 
 /* A sequence's header, but for its columns. */
 struct segue_seqfile_entry {
-	uint64_t steps;        /* of every sequence field; 1 or more */
+	uint64_t steps;        /* of every sequence field; 1 to UINT32_MAX */
 	uint64_t total_length; /* or SEGUE_SEQFILE_NO_TOTAL; 0 to steps rounded up by the reader */
 	const char *key;       /* in the bytes that were read; not NUL-terminated */
 	uint32_t key_size;     /* 1 to SEGUE_KEY_MAX */
 	uint32_t header_size;  /* bytes up to the first column, without what aligns it */
 	uint64_t size;         /* bytes from here to the next entry, or to the index */
+	uint32_t crc;          /* CRC32C of the header, its last 4 bytes */
 	uint64_t hash[2];      /* of the tables of all columns, in their order: XXH3-128 */
 };
 
@@ -71,9 +72,14 @@ struct segue_seqfile_foot {
 	uint64_t fingerprint[2]; /* XXH3-128 of the head, then of the header of every entry */
 };
 
-/* An entry of the index, little-endian. */
+/*
+ * One of the index, little-endian: where an entry begins, its steps, and the CRC32C that its header
+ * ends with. What the server keeps of a record (server/source/index.h) has the same layout, so the
+ * index of a file is read into its place as it is.
+ */
 struct segue_seqfile_indexed {
-	uint64_t offset, steps;
+	uint64_t offset;
+	uint32_t steps, crc;
 };
 
 /* ---- Sizes: all of them follow from the head and from an entry's steps and key ------------- */
