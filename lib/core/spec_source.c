@@ -24,6 +24,8 @@ static const struct segue_option tfrecord_options[] = {
 #undef ROW
 		{.name = NULL}};
 
+static const struct segue_option no_options[] = {{.name = NULL}};
+
 static const struct segue_source_row kinds[] = {
 	[SEGUE_SOURCE_TFRECORD] =
 		{
@@ -32,6 +34,14 @@ static const struct segue_source_row kinds[] = {
 			.paths = offsetof(struct segue_spec_source, tfrecord.paths),
 			.asked_paths = offsetof(struct segue_stream_source, tfrecord.paths),
 			.asked_count = offsetof(struct segue_stream_source, tfrecord.path_count),
+		},
+	[SEGUE_SOURCE_FILES] =
+		{
+			.name = "files",
+			.options = no_options,
+			.paths = offsetof(struct segue_spec_source, files.paths),
+			.asked_paths = offsetof(struct segue_stream_source, files.paths),
+			.asked_count = offsetof(struct segue_stream_source, files.path_count),
 		},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))

@@ -21,10 +21,15 @@ struct segue_spec_tfrecord {
 	SEGUE_TFRECORD_OPTIONS(SEGUE_OPTION_FIELD)
 };
 
+struct segue_spec_files {
+	struct segue_paths paths;
+};
+
 struct segue_spec_source {
 	enum segue_source_kind kind;
 	union {
 		struct segue_spec_tfrecord tfrecord;
+		struct segue_spec_files files;
 	};
 };
 

@@ -11,8 +11,9 @@
 #include "core/dtype.h"
 #include "core/error.h"
 
-/* Of a source's message, without what it points to. */
+/* Of a source's message, without what it points to: that of the longest. */
 #define SOURCE_SIZE_MAX sizeof(Segue__Pb__TFRecord)
+_Static_assert(sizeof(Segue__Pb__Files) <= SOURCE_SIZE_MAX, "a longer one");
 
 size_t segue_pb_spec_scratch(const struct segue_spec *spec)
 {
@@ -75,6 +76,18 @@ static void put_tfrecord(struct segue_arena *scratch, const struct segue_spec_tf
 	to->tfrecord = pb;
 }
 
+static void put_files(struct segue_arena *scratch, const struct segue_spec_files *source,
+	bool with_paths, Segue__Pb__Spec *to)
+{
+	Segue__Pb__Files *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__files__init(pb);
+	if (with_paths)
+		put_paths(scratch, &source->paths, &pb->paths, &pb->n_paths);
+	to->source_case = SEGUE__PB__SPEC__SOURCE_FILES;
+	to->files = pb;
+}
+
 static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
 	bool with_paths, Segue__Pb__Spec *to)
 {
@@ -82,13 +95,18 @@ static void put_source(struct segue_arena *scratch, const struct segue_spec_sour
 	case SEGUE_SOURCE_TFRECORD:
 		put_tfrecord(scratch, &source->tfrecord, with_paths, to);
 		return;
+	case SEGUE_SOURCE_FILES:
+		put_files(scratch, &source->files, with_paths, to);
+		return;
 	}
 }
 
 bool segue_pb_spec_has_paths(const Segue__Pb__Spec *pb)
 {
-	return pb && pb->source_case == SEGUE__PB__SPEC__SOURCE_TFRECORD &&
-	       pb->tfrecord->n_paths > 0;
+	if (!pb)
+		return false;
+	return (pb->source_case == SEGUE__PB__SPEC__SOURCE_TFRECORD && pb->tfrecord->n_paths > 0) ||
+	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_FILES && pb->files->n_paths > 0);
 }
 
 static int get_name(const char *field, const ProtobufCBinaryData *from, char **out)
@@ -145,6 +163,9 @@ static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 	switch (pb->source_case) {
 	case SEGUE__PB__SPEC__SOURCE_TFRECORD:
 		return get_tfrecord(pb->tfrecord, out);
+	case SEGUE__PB__SPEC__SOURCE_FILES:
+		out->kind = SEGUE_SOURCE_FILES;
+		return get_paths(pb->files->paths, pb->files->n_paths, &out->files.paths);
 	case SEGUE__PB__SPEC__SOURCE__NOT_SET:
 	default: /* protobuf-c adds a value of its own, for the size of the enum */
 		return segue_fail(SEGUE_EPROTOCOL,

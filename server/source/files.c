@@ -77,8 +77,13 @@ static void make_names(struct segue_files *files)
 		files->file[i].name = files->file[i].path + common;
 }
 
-static int fail_packing(const struct segue_file *file, const struct segue_packing *packing)
+static int fail_packing(const struct segue_files *files, const struct segue_file *file,
+	const struct segue_packing *packing)
 {
+	if (files->format->plain)
+		return segue_fail(SEGUE_EDATA,
+			"%s: is compressed with %s; %ss are read where they lie: unpack it (%s)",
+			file->path, packing->name, files->format->name, packing->unpack);
 	if (segue_packing_is_gzip(packing))
 		return segue_fail(SEGUE_EDATA,
 			"%s: is compressed with gzip, and the source's compression is \"none\": "
@@ -100,7 +105,7 @@ static int find_packing(
 	file->packed = packing && segue_packing_is_gzip(packing) &&
 		       files->compression != SEGUE_COMPRESSION_NONE;
 	if (packing && !file->packed)
-		return fail_packing(file, packing);
+		return fail_packing(files, file, packing);
 	if (!file->packed && files->compression == SEGUE_COMPRESSION_GZIP)
 		return segue_fail(SEGUE_EDATA, "%s: is not gzip, as the spec says", file->path);
 	return 0;
@@ -185,8 +190,19 @@ size_t segue_files_open_most(void)
 	return most > SEGUE_FILES_OPEN_MIN ? most : SEGUE_FILES_OPEN_MIN;
 }
 
+uint64_t segue_files_descriptors(const struct segue_spec *spec)
+{
+	const struct segue_paths *paths = segue_source_paths(&spec->source);
+	uint64_t files = 0, most = segue_files_open_most();
+
+	for (size_t i = 0; i < paths->count && files < most; i++)
+		files += strpbrk(paths->path[i], "*?[") ? most : 1;
+	return files < most ? files : most;
+}
+
 int segue_files_open(const struct segue_spec *spec, const struct segue_file_format *format,
-	const struct segue_source_means *means, struct segue_files **out)
+	enum segue_compression compression, const struct segue_source_means *means,
+	struct segue_files **out)
 {
 	struct segue_files *files = calloc(1, sizeof(*files));
 	int rc;
@@ -195,7 +211,7 @@ int segue_files_open(const struct segue_spec *spec, const struct segue_file_form
 		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
 	files->format = format;
 	files->open_most = segue_files_open_most();
-	files->compression = spec->source.tfrecord.compression;
+	files->compression = compression;
 	if (means->opener)
 		files->opener = *means->opener;
 	pthread_mutex_init(&files->mutex, NULL);

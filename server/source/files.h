@@ -62,6 +62,8 @@ struct segue_files {
 
 /* How many a data set has open at once, by turns: fewer where `ulimit -n` is low. */
 size_t segue_files_open_most(void);
+/* As many as a source of this spec may have open; of a pattern only the opening will tell. */
+uint64_t segue_files_descriptors(const struct segue_spec *spec);
 
 /*
  * Finds the files: expands patterns (pattern.h), looks at each. A compressed one gets the path of
@@ -72,7 +74,8 @@ size_t segue_files_open_most(void);
  * rights.
  */
 int segue_files_open(const struct segue_spec *spec, const struct segue_file_format *format,
-	const struct segue_source_means *means, struct segue_files **out);
+	enum segue_compression compression, const struct segue_source_means *means,
+	struct segue_files **out);
 /* Whether a reader may open all files of a spec, which is all that is looked at. SEGUE_ESOURCE,
  * SEGUE_ELIMIT. */
 int segue_files_check(const struct segue_spec *spec, const struct segue_opener *opener);

@@ -17,6 +17,7 @@
 struct segue_file_format {
 	const char *name;
 	bool (*begins)(const uint8_t *bytes, size_t size);
+	bool plain; /* read where it lies: never compressed */
 };
 
 /* A way to compress files. */

@@ -13,7 +13,7 @@
 #include "core/wire.h"
 #include "lane/plan.h"
 #include "source/kinds.h"
-#include "source/tfrecord/index.h"
+#include "source/index.h"
 #include "testspec.h"
 #include "tfwrite.h"
 #include "tmpdir.h"

@@ -179,8 +179,16 @@ struct segue_tfrecord {
 	bool allow_surplus;
 };
 
+/* Sequence files, segue's own (docs/format.md). */
+struct segue_sequence_files {
+	/* As those of segue_tfrecord. */
+	const char *const *paths;
+	size_t path_count;
+};
+
 enum segue_source_kind {
 	SEGUE_SOURCE_TFRECORD = 1,
+	SEGUE_SOURCE_FILES = 2,
 };
 
 /* Where the sequences come from: the kind (identity), and what that kind needs. */
@@ -188,6 +196,7 @@ struct segue_stream_source {
 	enum segue_source_kind kind;
 	union {
 		struct segue_tfrecord tfrecord;
+		struct segue_sequence_files files;
 	};
 };
 

@@ -12,7 +12,7 @@
 #include "core/error.h"
 #include "source/tfrecord/framing.h"
 #include "source/tfrecord/kept.h"
-#include "source/tfrecord/manifest.h"
+#include "source/manifest.h"
 
 /* ---- Building -------------------------------------------------------------------------------- */
 

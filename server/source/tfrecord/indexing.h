@@ -5,7 +5,7 @@
 #ifndef SEGUE_SOURCE_TFRECORD_INDEXING_H
 #define SEGUE_SOURCE_TFRECORD_INDEXING_H
 
-#include "source/tfrecord/index.h"
+#include "source/index.h"
 #include "source/tfrecord/kept.h"
 
 /*

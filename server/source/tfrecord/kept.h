@@ -7,13 +7,7 @@
 #ifndef SEGUE_SOURCE_TFRECORD_KEPT_H
 #define SEGUE_SOURCE_TFRECORD_KEPT_H
 
-#include "source/tfrecord/index.h"
-
-#define SEGUE_KEPT_NAME_SIZE 48 /* of the names that things are kept under */
-/* Ends each error that says how data have changed. */
-#define SEGUE_CHANGED_ADVICE                                                                       \
-	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
-	"name"
+#include "source/index.h"
 
 /*
  * Loads the entries of the index kept under `name` into `index`, for which the caller has allocated

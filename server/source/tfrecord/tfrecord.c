@@ -17,7 +17,7 @@
 #include "source/tfrecord/framing.h"
 #include "source/tfrecord/indexing.h"
 #include "source/tfrecord/kept.h"
-#include "source/tfrecord/manifest.h"
+#include "source/manifest.h"
 
 /* With more sequence features than this, the windows of a long record become smaller. */
 #define FULL_WINDOWS 8
@@ -603,7 +603,8 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
-	rc = segue_files_open(spec, &segue_tfrecord_format, means, &source->files);
+	rc = segue_files_open(spec, &segue_tfrecord_format,
+		spec->source.tfrecord.compression, means, &source->files);
 	if (!rc)
 		rc = segue_index_open(&source->index, spec, source->files, means);
 	if (!rc)
@@ -613,17 +614,6 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	else
 		*out = &source->base;
 	return rc;
-}
-
-/* Of a pattern only the opening will tell. */
-static uint64_t most_files(const struct segue_spec *spec)
-{
-	const struct segue_paths *paths = &spec->source.tfrecord.paths;
-	uint64_t files = 0, most = segue_files_open_most();
-
-	for (size_t i = 0; i < paths->count && files < most; i++)
-		files += strpbrk(paths->path[i], "*?[") ? most : 1;
-	return files < most ? files : most;
 }
 
 static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
@@ -645,7 +635,7 @@ static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[
 const struct segue_source_driver segue_source_tfrecord = {
 	.open = source_open,
 	.check = segue_files_check,
-	.descriptors = most_files,
+	.descriptors = segue_files_descriptors,
 	.visit_kept = visit_kept,
 };
 

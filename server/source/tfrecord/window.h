@@ -11,7 +11,7 @@
 #define SEGUE_SOURCE_TFRECORD_WINDOW_H
 
 #include "segue/segue.h"
-#include "source/tfrecord/buffers.h"
+#include "source/buffers.h"
 
 /* Reads exactly `size` bytes at `position`, or fails. */
 typedef int segue_read_fn(void *arg, uint64_t position, void *bytes, size_t size);

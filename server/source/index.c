@@ -1,5 +1,5 @@
 /* The index of a data set: what follows from its entries, and what is looked up in it. */
-#include "source/tfrecord/index.h"
+#include "source/index.h"
 
 #include <stdlib.h>
 #include <string.h>

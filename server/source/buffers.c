@@ -1,5 +1,5 @@
 /* Buffers in power-of-two classes, each with a list of free ones. */
-#include "source/tfrecord/buffers.h"
+#include "source/buffers.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /*
  * Buffers in size classes that are used again: no malloc per record once the classes are filled.
  */
-#ifndef SEGUE_SOURCE_TFRECORD_BUFFERS_H
-#define SEGUE_SOURCE_TFRECORD_BUFFERS_H
+#ifndef SEGUE_SOURCE_BUFFERS_H
+#define SEGUE_SOURCE_BUFFERS_H
 
 #include <pthread.h>
 #include <stddef.h>

@@ -2,11 +2,10 @@
  * What a data set was: its files, and what each held, kept under its fingerprint, so that of data
  * with another one can be said what is different.
  */
-#ifndef SEGUE_SOURCE_TFRECORD_MANIFEST_H
-#define SEGUE_SOURCE_TFRECORD_MANIFEST_H
+#ifndef SEGUE_SOURCE_MANIFEST_H
+#define SEGUE_SOURCE_MANIFEST_H
 
-#include "source/tfrecord/index.h"
-#include "source/tfrecord/kept.h"
+#include "source/index.h"
 
 /* What it is kept under. */
 void segue_manifest_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_NAME_SIZE]);

@@ -1,16 +1,17 @@
 /*
- * The index of a data set: where each record of each file is, 16 bytes a record.
+ * The index of a data set: where each record of each file is, 16 bytes a record, whatever the kind
+ * of its files.
  */
-#ifndef SEGUE_SOURCE_TFRECORD_INDEX_H
-#define SEGUE_SOURCE_TFRECORD_INDEX_H
+#ifndef SEGUE_SOURCE_INDEX_H
+#define SEGUE_SOURCE_INDEX_H
 
 #include "source/files.h"
 #include "source/source.h"
 
 struct segue_index_entry {
 	uint64_t offset; /* of the header in the file's data */
-	uint32_t length; /* of the record's data */
-	uint32_t crc;    /* as stored behind them: masked */
+	uint32_t length; /* TFRecord: bytes of the record's data; sequence files: steps */
+	uint32_t crc;    /* TFRecord: as stored behind them, masked; sequence files: of its header */
 };
 
 struct segue_index {

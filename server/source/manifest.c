@@ -1,5 +1,5 @@
 /* What a data set was: a row for each listed file, and the comparison of two of them. */
-#include "source/tfrecord/manifest.h"
+#include "source/manifest.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,7 +10,6 @@
 #include <xxhash.h>
 
 #include "core/error.h"
-#include "source/tfrecord/kept.h"
 
 /* A listed file; in what is kept its name follows, with its zero byte. */
 struct row {

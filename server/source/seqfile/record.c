@@ -1,0 +1,452 @@
+/* Reads sequences: small ones whole, of longer ones what is asked for, block by block. */
+#include "source/seqfile/record.h"
+
+#include <endian.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "core/error.h"
+
+#define BLOCK        SEGUE_SEQFILE_BLOCK
+#define HEADER_FIRST 4096            /* bytes of a longer sequence's header that are read at once */
+#define THROUGH      (64 * 1024)     /* bytes that are read at once where nobody wants them */
+
+/* ---- Memory ---------------------------------------------------------------------------------- */
+
+static size_t columns_of(const struct segue_spec *spec)
+{
+	return spec->sequence_count + spec->context_count;
+}
+
+void segue_seqfile_record_free(struct segue_seqfile_record *record)
+{
+	free(record->column);
+	free(record->begins);
+	free(record);
+}
+
+int segue_seqfile_record_new(const struct segue_seqfile_set *set, const struct segue_spec *spec,
+	struct segue_buffers *buffers, struct segue_seqfile_record **out)
+{
+	struct segue_seqfile_record *record = calloc(1, sizeof(*record));
+	uint32_t most = 0;
+
+	for (size_t i = 0; i < set->files->count; i++)
+		if (set->layout[i].head.count > most)
+			most = set->layout[i].head.count;
+	if (record) {
+		record->column = calloc(columns_of(spec) + 1, sizeof(record->column[0]));
+		record->begins = calloc(most + 1, sizeof(record->begins[0]));
+	}
+	if (!record || !record->column || !record->begins) {
+		if (record)
+			segue_seqfile_record_free(record);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a sequence");
+	}
+	record->set = set;
+	record->spec = spec;
+	record->buffers = buffers;
+	*out = record;
+	return 0;
+}
+
+void segue_seqfile_record_unload(struct segue_seqfile_record *record)
+{
+	for (size_t i = 0; i < columns_of(record->spec); i++) {
+		segue_buffers_give(record->buffers, record->column[i].bytes, BLOCK);
+		record->column[i].bytes = NULL;
+	}
+	segue_buffers_give(record->buffers, record->bytes, record->capacity);
+	record->bytes = NULL;
+	record->capacity = 0;
+}
+
+/* Room for `size` bytes, of which the first `kept` stay as they are. */
+static int make_room(struct segue_seqfile_record *record, size_t size, size_t kept)
+{
+	size_t capacity;
+	uint8_t *bytes;
+
+	if (size <= record->capacity)
+		return 0;
+	bytes = segue_buffers_take(record->buffers, size, &capacity);
+	if (!bytes)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a sequence of %zu bytes", size);
+	if (kept)
+		memcpy(bytes, record->bytes, kept);
+	segue_buffers_give(record->buffers, record->bytes, record->capacity);
+	record->bytes = bytes;
+	record->capacity = capacity;
+	return 0;
+}
+
+size_t segue_seqfile_record_memory(const struct segue_seqfile_record *record)
+{
+	size_t size = sizeof(*record) + columns_of(record->spec) * sizeof(record->column[0]) +
+		      record->capacity;
+
+	for (size_t i = 0; i < columns_of(record->spec); i++)
+		size += record->column[i].bytes ? BLOCK : 0;
+	return size;
+}
+
+/* ---- What is read ---------------------------------------------------------------------------- */
+
+static const struct segue_seqfile_layout *layout_of(const struct segue_seqfile_record *record)
+{
+	return &record->set->layout[record->file];
+}
+
+static int within(int rc, const struct segue_seqfile_record *record)
+{
+	segue_fail_within(rc, "sequence %" PRIu64 " (at byte %" PRIu64 ")", record->number,
+		record->offset);
+	return segue_file_fail_within(rc, &record->set->files->file[record->file]);
+}
+
+static int read_at(
+	const struct segue_seqfile_record *record, uint64_t position, void *bytes, size_t size)
+{
+	return segue_files_read(
+		record->set->files, record->file, record->offset + position, bytes, size);
+}
+
+/* The name of a column of the spec. */
+static const char *name_of(const struct segue_seqfile_record *record, size_t i)
+{
+	const struct segue_spec *spec = record->spec;
+
+	return i < spec->sequence_count ? spec->sequences[i].name
+					: spec->contexts[i - spec->sequence_count].name;
+}
+
+static int check_block(const struct segue_seqfile_record *record, size_t i, const uint32_t *crc,
+	uint64_t block, const uint8_t *bytes)
+{
+	uint64_t left = record->column[i].size - block * BLOCK;
+	size_t size = left < BLOCK ? (size_t)left : BLOCK;
+	uint32_t stored;
+
+	memcpy(&stored, crc + block, sizeof(stored));
+	if (segue_seqfile_crc(bytes, size) == le32toh(stored))
+		return 0;
+	return segue_fail(SEGUE_EDATA,
+		"damaged: the checksum of bytes %" PRIu64 " to %" PRIu64 " of '%s' is wrong",
+		block * BLOCK, block * BLOCK + size - 1, name_of(record, i));
+}
+
+/* ---- Admission ------------------------------------------------------------------------------- */
+
+/* What the header says beside what the index has said. */
+static int check_entry(const struct segue_seqfile_record *record,
+	const struct segue_index_entry *indexed, uint64_t size)
+{
+	const struct segue_seqfile_entry *entry = &record->entry;
+	const struct segue_spec *spec = record->spec;
+
+	if (entry->crc != indexed->crc || entry->steps != indexed->length || entry->size != size)
+		return segue_fail(SEGUE_ECHANGED,
+			"its header is another than when the file was opened%s",
+			SEGUE_CHANGED_ADVICE);
+	if (!spec->pad && entry->steps % spec->num_unroll)
+		return segue_fail(SEGUE_EMISFIT,
+			"feature '%s' has %" PRIu64
+			" steps, which is no multiple of num_unroll = %" PRIu32 "; "
+			"open the stream with pad = true",
+			spec->sequences[0].name, entry->steps, spec->num_unroll);
+	uint64_t segments = (entry->steps + spec->num_unroll - 1) / spec->num_unroll;
+	if (entry->total_length != SEGUE_SEQFILE_NO_TOTAL &&
+		entry->total_length > segments * spec->num_unroll)
+		return segue_fail(SEGUE_EMISFIT,
+			"its length is given as %" PRIu64 ", and it has %" PRIu64
+			" steps: with num_unroll = %" PRIu32 " at most %" PRIu64 " fit",
+			entry->total_length, entry->steps, spec->num_unroll,
+			segments * spec->num_unroll);
+	return 0;
+}
+
+/* Where the columns of the spec are. */
+static int find_columns(struct segue_seqfile_record *record)
+{
+	const struct segue_seqfile_layout *layout = layout_of(record);
+	size_t sequences = record->spec->sequence_count;
+	int rc = segue_seqfile_lay_out(&layout->head, &record->entry, record->begins);
+
+	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
+		uint32_t number =
+			i < sequences ? layout->sequence[i] : layout->context[i - sequences];
+
+		record->column[i] = (struct segue_seqfile_column){
+			.begin = record->begins[number],
+			.size = segue_seqfile_column_size(
+				&layout->head.fields[number], record->entry.steps),
+			.block = UINT64_MAX,
+		};
+	}
+	return rc;
+}
+
+/* The header at the beginning of what has been read of it: `size` bytes. */
+static int read_entry(struct segue_seqfile_record *record, size_t size, uint64_t entry_size)
+{
+	const struct segue_seqfile_head *head = &layout_of(record)->head;
+	int rc = segue_seqfile_read_entry(head, record->bytes, size, &record->entry);
+
+	if (rc == 1 && record->entry.header_size > entry_size)
+		rc = segue_fail(SEGUE_EDATA, "damaged: its header is longer than it is");
+	if (rc == 1) {
+		size_t more = record->entry.header_size;
+
+		rc = make_room(record, more, 0);
+		if (!rc)
+			rc = read_at(record, 0, record->bytes, more);
+		if (!rc)
+			rc = segue_seqfile_read_entry(head, record->bytes, more, &record->entry);
+		if (rc == 1)
+			rc = segue_fail(SEGUE_EDATA, "damaged: its header has two sizes");
+	}
+	return rc;
+}
+
+static int check_hash(const struct segue_seqfile_record *record, XXH128_hash_t hash)
+{
+	if (hash.low64 == record->entry.hash[0] && hash.high64 == record->entry.hash[1])
+		return 0;
+	return segue_fail(SEGUE_EDATA, "damaged: the hash of its checksums is wrong");
+}
+
+/* Number of blocks, and bytes of the table, of column `number` of the file. */
+static size_t table_size(const struct segue_seqfile_record *record, uint32_t number)
+{
+	const struct segue_seqfile_field *field = &layout_of(record)->head.fields[number];
+	uint64_t size = segue_seqfile_column_size(field, record->entry.steps);
+
+	return (size_t)segue_seqfile_blocks(size) * sizeof(uint32_t);
+}
+
+static uint64_t table_begin(const struct segue_seqfile_record *record, uint32_t number)
+{
+	const struct segue_seqfile_field *field = &layout_of(record)->head.fields[number];
+
+	return record->begins[number] +
+	       segue_seqfile_table_offset(
+		       segue_seqfile_column_size(field, record->entry.steps));
+}
+
+static int load_whole(struct segue_seqfile_record *record)
+{
+	const struct segue_seqfile_head *head = &layout_of(record)->head;
+	XXH3_state_t *state = XXH3_createState();
+	int rc = 0;
+
+	if (!state)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a checksum");
+	XXH3_128bits_reset(state);
+	for (uint32_t i = 0; i < head->count; i++)
+		XXH3_128bits_update(
+			state, record->bytes + table_begin(record, i), table_size(record, i));
+	rc = check_hash(record, XXH3_128bits_digest(state));
+	XXH3_freeState(state);
+	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
+		const struct segue_seqfile_column *column = &record->column[i];
+		const uint8_t *bytes = record->bytes + column->begin;
+		const uint32_t *crc =
+			(const uint32_t *)(const void *)(bytes + segue_seqfile_table_offset(
+								       column->size));
+
+		for (uint64_t k = 0; !rc && k < segue_seqfile_blocks(column->size); k++)
+			rc = check_block(record, i, crc, k, bytes + k * BLOCK);
+	}
+	return rc;
+}
+
+/* The tables of all columns behind the header; those of the spec's columns are pointed to. */
+static int load_tables(struct segue_seqfile_record *record)
+{
+	const struct segue_seqfile_layout *layout = layout_of(record);
+	size_t begin = (record->entry.header_size + 7) / 8 * 8, at = begin, size = begin;
+	size_t sequences = record->spec->sequence_count;
+	int rc;
+
+	for (uint32_t i = 0; i < layout->head.count; i++)
+		size += table_size(record, i);
+	rc = make_room(record, size, record->entry.header_size);
+	for (uint32_t i = 0; !rc && i < layout->head.count; i++) {
+		rc = read_at(record, table_begin(record, i), record->bytes + at,
+			table_size(record, i));
+		for (size_t k = 0; k < columns_of(record->spec); k++)
+			if (i == (k < sequences ? layout->sequence[k]
+						: layout->context[k - sequences]))
+				record->column[k].crc =
+					(uint32_t *)(void *)(record->bytes + at);
+		at += table_size(record, i);
+	}
+	if (!rc)
+		rc = check_hash(record, XXH3_128bits(record->bytes + begin, size - begin));
+	/* The key is in bytes that may have moved. */
+	return rc ? rc : read_entry(record, record->entry.header_size, record->entry.size);
+}
+
+/* Reads all blocks of the spec's columns, and checks them. */
+static int read_through(struct segue_seqfile_record *record)
+{
+	size_t capacity;
+	uint8_t *bytes = segue_buffers_take(record->buffers, THROUGH, &capacity);
+	int rc = bytes ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a sequence");
+
+	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
+		const struct segue_seqfile_column *column = &record->column[i];
+
+		for (uint64_t at = 0; !rc && at < column->size; at += THROUGH) {
+			uint64_t left = column->size - at;
+			size_t size = left < THROUGH ? (size_t)left : THROUGH;
+
+			rc = read_at(record, column->begin + at, bytes, size);
+			for (size_t k = 0; !rc && k < size; k += BLOCK)
+				rc = check_block(
+					record, i, column->crc, (at + k) / BLOCK, bytes + k);
+		}
+	}
+	segue_buffers_give(record->buffers, bytes, capacity);
+	return rc;
+}
+
+static int load(struct segue_seqfile_record *record, const struct segue_index_entry *indexed,
+	uint64_t size, size_t whole_max, bool through)
+{
+	record->whole = size <= whole_max;
+	size_t first = record->whole || size < HEADER_FIRST ? (size_t)size : HEADER_FIRST;
+	int rc = make_room(record, first, 0);
+	if (!rc)
+		rc = read_at(record, 0, record->bytes, first);
+	if (!rc)
+		rc = read_entry(record, first, size);
+	if (!rc)
+		rc = check_entry(record, indexed, size);
+	if (!rc)
+		rc = find_columns(record);
+	if (rc)
+		return rc;
+	if (record->whole)
+		return load_whole(record);
+	rc = load_tables(record);
+	return rc || !through ? rc : read_through(record);
+}
+
+int segue_seqfile_record_load(struct segue_seqfile_record *record, size_t file, uint64_t place,
+	size_t whole_max, bool through)
+{
+	const struct segue_index *index = &record->set->index;
+	const struct segue_index_entry *indexed = &index->entry[place];
+	uint64_t end = place + 1 < index->first[file + 1] ? index->entry[place + 1].offset
+							  : record->set->end[file];
+
+	record->file = file;
+	record->number = place - index->first[file];
+	record->offset = indexed->offset;
+	int rc = load(record, indexed, end - indexed->offset, whole_max, through);
+	return rc ? within(rc, record) : 0;
+}
+
+/* ---- Reading --------------------------------------------------------------------------------- */
+
+int segue_seqfile_record_seek(struct segue_seqfile_record *record, uint64_t step)
+{
+	for (size_t i = 0; i < record->spec->sequence_count; i++)
+		record->column[i].at = step * record->spec->sequences[i].size;
+	return 0;
+}
+
+/* Bytes `from` to `end` of one block of a longer sequence, by way of the block itself. */
+static int read_part(struct segue_seqfile_record *record, size_t i, uint64_t block, size_t from,
+	size_t end, uint8_t *out)
+{
+	struct segue_seqfile_column *column = &record->column[i];
+	uint64_t left = column->size - block * BLOCK;
+	size_t size = left < BLOCK ? (size_t)left : BLOCK, capacity;
+
+	if (!column->bytes)
+		column->bytes = segue_buffers_take(record->buffers, BLOCK, &capacity);
+	if (!column->bytes)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a block of a sequence");
+	if (column->block != block) {
+		column->block = UINT64_MAX;
+		int rc = read_at(record, column->begin + block * BLOCK, column->bytes, size);
+		if (!rc)
+			rc = check_block(record, i, column->crc, block, column->bytes);
+		if (rc)
+			return rc;
+		column->block = block;
+	}
+	memcpy(out, column->bytes + from, end - from);
+	return 0;
+}
+
+/* Blocks that are wanted whole go straight to their place. */
+static int read_blocks(struct segue_seqfile_record *record, size_t i, uint64_t block,
+	uint64_t end, uint8_t *out)
+{
+	const struct segue_seqfile_column *column = &record->column[i];
+	int rc = read_at(record, column->begin + block * BLOCK, out, (size_t)(end - block) * BLOCK);
+
+	for (; !rc && block < end; block++, out += BLOCK)
+		rc = check_block(record, i, column->crc, block, out);
+	return rc;
+}
+
+static int read_window(
+	struct segue_seqfile_record *record, size_t i, uint64_t at, uint64_t size, uint8_t *out)
+{
+	uint64_t end = at + size;
+	int rc = 0;
+
+	while (!rc && at < end) {
+		uint64_t block = at / BLOCK, whole = end / BLOCK;
+		size_t from = (size_t)(at % BLOCK);
+		uint64_t to = (block + 1) * BLOCK;
+
+		if (from == 0 && whole > block) {
+			rc = read_blocks(record, i, block, whole, out);
+			to = whole * BLOCK;
+		} else {
+			to = to < end ? to : end;
+			rc = read_part(record, i, block, from, (size_t)(to - block * BLOCK), out);
+		}
+		out += to - at;
+		at = to;
+	}
+	return rc;
+}
+
+static int read_column(
+	struct segue_seqfile_record *record, size_t i, uint64_t at, uint64_t size, void *out)
+{
+	if (record->whole) {
+		memcpy(out, record->bytes + record->column[i].begin + at, size);
+		return 0;
+	}
+	int rc = read_window(record, i, at, size, out);
+	return rc ? within(rc, record) : 0;
+}
+
+int segue_seqfile_record_read(
+	struct segue_seqfile_record *record, size_t feature, uint64_t steps, void *out)
+{
+	struct segue_seqfile_column *column = &record->column[feature];
+	uint64_t size = steps * record->spec->sequences[feature].size;
+	int rc = read_column(record, feature, column->at, size, out);
+
+	column->at += size;
+	return rc;
+}
+
+int segue_seqfile_record_context(struct segue_seqfile_record *record, size_t feature, void *out)
+{
+	size_t i = record->spec->sequence_count + feature;
+
+	return read_column(record, i, 0, record->column[i].size, out);
+}

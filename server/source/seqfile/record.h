@@ -1,0 +1,58 @@
+/*
+ * A sequence of a sequence file, admitted: its header, and where its columns are, or all of it.
+ */
+#ifndef SEGUE_SOURCE_SEQFILE_RECORD_H
+#define SEGUE_SOURCE_SEQFILE_RECORD_H
+
+#include "source/buffers.h"
+#include "source/seqfile/opening.h"
+
+struct segue_seqfile_column {
+	uint64_t begin, size; /* in the entry; of its data */
+	uint32_t *crc;        /* of a longer sequence: its table, little-endian; else NULL */
+	uint64_t at;          /* the cursor: bytes that were read */
+	/* The block that a window of a longer one ended in, checked; SIZE_MAX: none. */
+	uint64_t block;
+	uint8_t *bytes;
+};
+
+struct segue_seqfile_record {
+	struct segue_record base;
+	struct segue_seqfile_record *next; /* in the list of free ones */
+	const struct segue_seqfile_set *set;
+	const struct segue_spec *spec;
+	struct segue_buffers *buffers;
+	size_t file;
+	uint64_t number; /* in its file */
+	uint64_t offset; /* of the entry in the file */
+	struct segue_seqfile_entry entry;
+	struct segue_seqfile_column *column; /* of the spec: sequence features, context features */
+	uint64_t *begins;                    /* scratch: of all columns of the file */
+	uint8_t *bytes;                      /* the entry, or its header and tables */
+	size_t capacity;
+	bool whole;
+};
+
+/* One that can hold any sequence of the set. SEGUE_ENOMEM. */
+int segue_seqfile_record_new(const struct segue_seqfile_set *set, const struct segue_spec *spec,
+	struct segue_buffers *buffers, struct segue_seqfile_record **out);
+void segue_seqfile_record_free(struct segue_seqfile_record *record);
+
+/*
+ * Reads entry `place` of the index, in `file`, and checks it: whole if it has up to `whole_max`
+ * bytes, else its header and tables; with `through` all blocks of a longer one, too. SEGUE_EDATA,
+ * SEGUE_ECHANGED, SEGUE_ESOURCE, SEGUE_ENOMEM, SEGUE_EMISFIT; the detail names file and sequence.
+ */
+int segue_seqfile_record_load(struct segue_seqfile_record *record, size_t file, uint64_t place,
+	size_t whole_max, bool through);
+/* Gives its memory back. */
+void segue_seqfile_record_unload(struct segue_seqfile_record *record);
+
+/* As the operations of struct segue_record_ops say. */
+int segue_seqfile_record_seek(struct segue_seqfile_record *record, uint64_t step);
+int segue_seqfile_record_read(
+	struct segue_seqfile_record *record, size_t feature, uint64_t steps, void *out);
+int segue_seqfile_record_context(struct segue_seqfile_record *record, size_t feature, void *out);
+size_t segue_seqfile_record_memory(const struct segue_seqfile_record *record);
+
+#endif
