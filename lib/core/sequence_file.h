@@ -22,12 +22,15 @@
 
 #include "segue/segue.h"
 
+#define SEGUE_SEQFILE_MAGIC    "SEGUESEQ" /* that a file begins with: 8 bytes */
 #define SEGUE_SEQFILE_VERSION  1
 #define SEGUE_SEQFILE_ALIGN    64   /* of head, entries, columns, index and foot */
 #define SEGUE_SEQFILE_BLOCK    4096 /* bytes of a column that one CRC32C covers */
 #define SEGUE_SEQFILE_FOOT     128  /* bytes of the foot */
 #define SEGUE_SEQFILE_HEAD_MAX (1u << 20)
-#define SEGUE_SEQFILE_NO_TOTAL UINT64_MAX
+/* Bytes of the longest header of an entry. */
+#define SEGUE_SEQFILE_ENTRY_MAX (56 + SEGUE_KEY_MAX + 4)
+#define SEGUE_SEQFILE_NO_TOTAL  UINT64_MAX
 
 /* What a field is of. */
 enum segue_seqfile_place {
@@ -66,7 +69,7 @@ struct segue_seqfile_entry {
 
 struct segue_seqfile_foot {
 	uint64_t entries;
-	uint64_t index; /* where it begins: 16 bytes an entry, then its CRC32C */
+	uint64_t index; /* where it begins: an indexed each, then the CRC32C of all of them */
 	uint64_t steps; /* of all entries */
 	uint32_t key_max, head_size;
 	uint64_t fingerprint[2]; /* XXH3-128 of the head, then of the header of every entry */
@@ -86,17 +89,27 @@ struct segue_seqfile_indexed {
 
 /* Bytes of a column's data. */
 uint64_t segue_seqfile_column_size(const struct segue_seqfile_field *field, uint64_t steps);
-/* Blocks of it: its table has 4 bytes for each. */
+/* Blocks of it: its table has 4 bytes for each, right behind the data, of any alignment. */
 uint64_t segue_seqfile_blocks(uint64_t column_size);
+/* Bytes from the index's beginning to the foot: 16 an entry, its CRC32C, and what aligns it. */
+uint64_t segue_seqfile_index_size(uint64_t entries);
 /*
- * Lays an entry out: sets its sizes from steps and key_size, and columns[i] to where column i
- * begins, from the entry's beginning. SEGUE_EINVAL: longer than a file can be.
+ * Whether a sequence of so many steps may have that total length, whatever the num_unroll of who
+ * reads it (below 2^32), or has none.
+ */
+bool segue_seqfile_total_fits(uint64_t total_length, uint64_t steps);
+/*
+ * Lays an entry out: sets its sizes from steps and key_size, and columns[i] of all head->count to
+ * where column i begins, from the entry's beginning. SEGUE_EINVAL: no or too many steps, no or too
+ * long a key, longer than a file can be.
  */
 int segue_seqfile_lay_out(const struct segue_seqfile_head *head, struct segue_seqfile_entry *entry,
 	uint64_t *columns);
 
 /* ---- Bytes ---------------------------------------------------------------------------------- */
 
+/* "sequences", "context", "states": what people call the fields of a place. Static. */
+const char *segue_seqfile_place_name(enum segue_seqfile_place place);
 /*
  * Checks fields, computes their sizes, and the head's. SEGUE_EINVAL names the field, and what is
  * wrong with it: no name, one twice in a place, no dtype, rank, a size that overflows, no sequence
@@ -107,28 +120,36 @@ int segue_seqfile_check_fields(struct segue_seqfile_head *head);
 void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out);
 /*
  * Reads one from the first `size` bytes of a file. On success segue_seqfile_free_head() frees it.
- * 1: it has head->size bytes, more than these. SEGUE_EINVAL: this is no sequence file; SEGUE_EDATA:
- * damaged; SEGUE_EFORMAT: of a later version, or one that requires what this one does not know;
- * SEGUE_ENOMEM.
+ * 1: it has out->size bytes or more, more than these; nothing else of *out is set. SEGUE_EINVAL:
+ * this is no sequence file; SEGUE_EDATA: damaged; SEGUE_EFORMAT: of a later version, or one that
+ * requires what this one does not know; SEGUE_ENOMEM.
  */
 int segue_seqfile_read_head(const void *bytes, size_t size, struct segue_seqfile_head *out);
 void segue_seqfile_free_head(struct segue_seqfile_head *head);
 
-/* Writes entry->header_size bytes, with key and hash. */
-void segue_seqfile_pack_entry(const struct segue_seqfile_entry *entry, void *out);
+/* Writes the header_size bytes of an entry that was laid out, and sets its crc. */
+void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out);
 /*
- * Reads one, at whose beginning are these `size` bytes. 1: its header has out->header_size bytes,
- * more than these; nothing else of *out is set. SEGUE_EDATA: damaged, or not of this head.
+ * Reads one, at whose beginning are these `size` bytes. 1: its header has out->header_size bytes or
+ * more, more than these; nothing else of *out is set. SEGUE_EDATA: damaged, or not of this head;
+ * SEGUE_EFORMAT. Whether it lies within its file, and is the one that the index means (steps, crc),
+ * is for the caller to see.
  */
 int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *bytes, size_t size,
 	struct segue_seqfile_entry *out);
 
 /* SEGUE_SEQFILE_FOOT bytes, the last of the file. */
 void segue_seqfile_pack_foot(const struct segue_seqfile_foot *foot, void *out);
-/* SEGUE_EINVAL: no foot is there; SEGUE_EDATA: damaged, or not that of a file of `file_size`. */
+/*
+ * Reads the last SEGUE_SEQFILE_FOOT bytes of a file of `file_size`; of a shorter one nothing is
+ * read. SEGUE_EINVAL: no foot is there; SEGUE_EDATA: damaged, or not that of a file of `file_size`;
+ * SEGUE_EFORMAT. What it says fits: the entries' least sizes, index and foot fill the file.
+ */
 int segue_seqfile_read_foot(const void *bytes, uint64_t file_size, struct segue_seqfile_foot *out);
 
 /* CRC32C of bytes, as the tables have it. */
 uint32_t segue_seqfile_crc(const void *bytes, size_t size);
+/* Writes the table of a column: 4 bytes for each of its segue_seqfile_blocks(size). */
+void segue_seqfile_put_table(const void *column, uint64_t size, void *table);
 
 #endif
