@@ -11,7 +11,7 @@
 struct segue_index_entry {
 	uint64_t offset; /* of the header in the file's data */
 	uint32_t length; /* TFRecord: bytes of the record's data; sequence files: steps */
-	uint32_t crc;    /* TFRecord: as stored behind them, masked; sequence files: of its header */
+	uint32_t crc; /* TFRecord: as stored behind them, masked; sequence files: of its header */
 };
 
 struct segue_index {

@@ -72,6 +72,20 @@ int segue_manifest_save(const struct segue_index *index, const struct segue_file
 	return rc;
 }
 
+int segue_manifest_keep(const struct segue_index *index, const struct segue_files *files,
+	const struct segue_index_keeper *keeper)
+{
+	char name[SEGUE_KEPT_NAME_SIZE];
+	void *bytes;
+	size_t size;
+
+	segue_manifest_name(index->fingerprint, name);
+	int rc = keeper->load(keeper->arg, name, &bytes, &size);
+	if (!rc)
+		free(bytes);
+	return rc == SEGUE_ENOTFOUND ? segue_manifest_save(index, files, keeper) : rc;
+}
+
 /* ---- Comparing ------------------------------------------------------------------------------- */
 
 static int add(struct list *list, const struct row *row, const char *name)

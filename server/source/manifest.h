@@ -11,6 +11,9 @@
 void segue_manifest_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_NAME_SIZE]);
 int segue_manifest_save(const struct segue_index *index, const struct segue_files *files,
 	const struct segue_index_keeper *keeper);
+/* The same where it is not kept yet. */
+int segue_manifest_keep(const struct segue_index *index, const struct segue_files *files,
+	const struct segue_index_keeper *keeper);
 
 /*
  * SEGUE_ECHANGED says how the data differ from those of the other fingerprint: in which files there

@@ -63,7 +63,7 @@ from .errors import TokenError as TokenError
 from .errors import UnsavedError as UnsavedError
 from .errors import VersionError as VersionError
 from .loader import Loader
-from .spec import Feature, State, TFRecord
+from .spec import Feature, Files, State, TFRecord
 
 # What help(segue) shows: of the errors alone it would have 3,000 lines.
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Batch",
     "Client",
     "Feature",
+    "Files",
     "Loader",
     "State",
     "Stream",

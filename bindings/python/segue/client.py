@@ -14,7 +14,7 @@ from typing import Any
 from . import _program, _segue, errors
 from ._closing import Closing
 from .loader import Loader
-from .spec import Feature, State, TFRecord, path_bytes, stream_arguments
+from .spec import Feature, Files, State, TFRecord, path_bytes, stream_arguments
 
 Progress = Callable[[str, int, int], object]
 
@@ -111,7 +111,7 @@ class Client(Closing):
     def stream(
         self,
         name: str,
-        source: TFRecord,
+        source: Files | TFRecord,
         sequences: Mapping[str, Feature],
         context: Mapping[str, Feature] | None = None,
         states: Mapping[str, State] | None = None,
@@ -144,7 +144,7 @@ class Client(Closing):
         ----------
         name : str
             Non-empty, without ``:``.
-        source : TFRecord
+        source : Files or TFRecord
             Where the records come from.
         sequences, context : mapping of str to Feature
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as

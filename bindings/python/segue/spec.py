@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -157,6 +157,35 @@ class State:
         return fitted
 
 
+def _paths(field: str, paths: Any) -> tuple[str, ...]:
+    items = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
+    if not items:
+        raise ArgumentError(f"{field}: no file given")
+    return tuple(os.fsdecode(path_bytes(field, item)) for item in items)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Sequence files, segue's own: what `FileWriter` and `convert` write (docs/format.md).
+
+    A stream may declare some of a file's features; each as the file has it.
+
+    Parameters
+    ----------
+    paths : str, os.PathLike, or a sequence of them
+        Files or glob patterns, as of `TFRecord`.
+    """
+
+    _kind: ClassVar[str] = "files"
+    paths: tuple[str, ...]
+
+    def __init__(self, paths: Any) -> None:
+        object.__setattr__(self, "paths", _paths("Files.paths", paths))
+
+    def _options(self) -> dict[str, Any]:
+        return _options(_segue.SOURCES["files"], {}, "Files.")
+
+
 @dataclass(frozen=True)
 class TFRecord:
     """TFRecord files of ``tf.train.SequenceExample``.
@@ -174,6 +203,7 @@ class TFRecord:
         Whether records may hold features that the stream does not name.
     """
 
+    _kind: ClassVar[str] = "tfrecord"
     paths: tuple[str, ...]
     compression: str | None = "auto"
     key: str | None = None
@@ -186,13 +216,9 @@ class TFRecord:
         key: str | None = None,
         allow_surplus: bool = False,
     ) -> None:
-        items = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
-        if not items:
-            raise ArgumentError("TFRecord.paths: no file given")
         if key is not None and (not isinstance(key, str) or not key or "\0" in key):
             raise ArgumentError(f"TFRecord.key: {key!r} is not the name of a feature")
-        paths = [os.fsdecode(path_bytes("TFRecord.paths", item)) for item in items]
-        object.__setattr__(self, "paths", tuple(paths))
+        object.__setattr__(self, "paths", _paths("TFRecord.paths", paths))
         object.__setattr__(self, "compression", compression)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "allow_surplus", bool(allow_surplus))
@@ -247,14 +273,17 @@ def stream_arguments(
     """
     if not isinstance(name, str) or not name or ":" in name or "\0" in name:
         raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
-    if not isinstance(source, TFRecord):
-        raise ArgumentError(f"source: expected segue.TFRecord, got {type(source).__name__}")
+    if not isinstance(source, (Files, TFRecord)):
+        raise ArgumentError(
+            f"source: expected segue.Files or segue.TFRecord, got {type(source).__name__}; "
+            "segue.convert makes sequence files, which segue.Files reads, of any iterable"
+        )
     features = _named("sequences", sequences, Feature)
     if not features:
         raise ArgumentError("sequences: at least one sequence feature is needed")
     return (
         name,
-        "tfrecord",
+        source._kind,
         [os.fsencode(path) for path in source.paths],
         source._options(),
         features,

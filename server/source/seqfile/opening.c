@@ -122,8 +122,7 @@ static int find_columns(const struct segue_spec *spec, struct segue_seqfile_layo
 
 /* ---- Head, foot, index ----------------------------------------------------------------------- */
 
-static int read_head(
-	struct segue_files *files, size_t file, struct segue_seqfile_head *head)
+static int read_head(struct segue_files *files, size_t file, struct segue_seqfile_head *head)
 {
 	uint64_t size = files->file[file].size;
 	size_t first = size < HEAD_FIRST ? (size_t)size : HEAD_FIRST;
@@ -174,8 +173,8 @@ static int read_foot(struct segue_files *files, size_t file, struct segue_seqfil
 }
 
 /* Each entry lies behind the one before; the first behind the head, the last before the index. */
-static int check_index(const struct segue_index_entry *entry, uint64_t count, uint64_t head_size,
-	uint64_t end)
+static int check_index(
+	const struct segue_index_entry *entry, uint64_t count, uint64_t head_size, uint64_t end)
 {
 	uint64_t least = head_size;
 
@@ -214,8 +213,8 @@ static int read_index(struct segue_seqfile_set *set, size_t file,
 	if (segue_seqfile_crc(entry, size) != le32toh(crc))
 		return segue_fail(SEGUE_EDATA, "damaged: the checksum of its index is wrong");
 	for (uint64_t i = 0; i < count; i++)
-		entry[i] = (struct segue_index_entry){le64toh(entry[i].offset),
-			le32toh(entry[i].length), le32toh(entry[i].crc)};
+		entry[i] = (struct segue_index_entry){
+			le64toh(entry[i].offset), le32toh(entry[i].length), le32toh(entry[i].crc)};
 	set->index.first[file + 1] = before + count;
 	set->end[file] = foot->index;
 	return check_index(entry, count, head_size, foot->index);

@@ -12,8 +12,8 @@
 #include "core/error.h"
 
 #define BLOCK        SEGUE_SEQFILE_BLOCK
-#define HEADER_FIRST 4096            /* bytes of a longer sequence's header that are read at once */
-#define THROUGH      (64 * 1024)     /* bytes that are read at once where nobody wants them */
+#define HEADER_FIRST 4096        /* bytes of a longer sequence's header that are read at once */
+#define THROUGH      (64 * 1024) /* bytes that are read at once where nobody wants them */
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
@@ -103,8 +103,8 @@ static const struct segue_seqfile_layout *layout_of(const struct segue_seqfile_r
 
 static int within(int rc, const struct segue_seqfile_record *record)
 {
-	segue_fail_within(rc, "sequence %" PRIu64 " (at byte %" PRIu64 ")", record->number,
-		record->offset);
+	segue_fail_within(
+		rc, "sequence %" PRIu64 " (at byte %" PRIu64 ")", record->number, record->offset);
 	return segue_file_fail_within(rc, &record->set->files->file[record->file]);
 }
 
@@ -124,14 +124,14 @@ static const char *name_of(const struct segue_seqfile_record *record, size_t i)
 					: spec->contexts[i - spec->sequence_count].name;
 }
 
-static int check_block(const struct segue_seqfile_record *record, size_t i, const uint32_t *crc,
+static int check_block(const struct segue_seqfile_record *record, size_t i, const uint8_t *table,
 	uint64_t block, const uint8_t *bytes)
 {
 	uint64_t left = record->column[i].size - block * BLOCK;
 	size_t size = left < BLOCK ? (size_t)left : BLOCK;
 	uint32_t stored;
 
-	memcpy(&stored, crc + block, sizeof(stored));
+	memcpy(&stored, table + block * sizeof(stored), sizeof(stored));
 	if (segue_seqfile_crc(bytes, size) == le32toh(stored))
 		return 0;
 	return segue_fail(SEGUE_EDATA,
@@ -232,9 +232,7 @@ static uint64_t table_begin(const struct segue_seqfile_record *record, uint32_t 
 {
 	const struct segue_seqfile_field *field = &layout_of(record)->head.fields[number];
 
-	return record->begins[number] +
-	       segue_seqfile_table_offset(
-		       segue_seqfile_column_size(field, record->entry.steps));
+	return record->begins[number] + segue_seqfile_column_size(field, record->entry.steps);
 }
 
 static int load_whole(struct segue_seqfile_record *record)
@@ -254,12 +252,9 @@ static int load_whole(struct segue_seqfile_record *record)
 	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
 		const struct segue_seqfile_column *column = &record->column[i];
 		const uint8_t *bytes = record->bytes + column->begin;
-		const uint32_t *crc =
-			(const uint32_t *)(const void *)(bytes + segue_seqfile_table_offset(
-								       column->size));
 
 		for (uint64_t k = 0; !rc && k < segue_seqfile_blocks(column->size); k++)
-			rc = check_block(record, i, crc, k, bytes + k * BLOCK);
+			rc = check_block(record, i, bytes + column->size, k, bytes + k * BLOCK);
 	}
 	return rc;
 }
@@ -268,7 +263,7 @@ static int load_whole(struct segue_seqfile_record *record)
 static int load_tables(struct segue_seqfile_record *record)
 {
 	const struct segue_seqfile_layout *layout = layout_of(record);
-	size_t begin = (record->entry.header_size + 7) / 8 * 8, at = begin, size = begin;
+	size_t begin = record->entry.header_size, at = begin, size = begin;
 	size_t sequences = record->spec->sequence_count;
 	int rc;
 
@@ -276,13 +271,12 @@ static int load_tables(struct segue_seqfile_record *record)
 		size += table_size(record, i);
 	rc = make_room(record, size, record->entry.header_size);
 	for (uint32_t i = 0; !rc && i < layout->head.count; i++) {
-		rc = read_at(record, table_begin(record, i), record->bytes + at,
-			table_size(record, i));
+		rc = read_at(
+			record, table_begin(record, i), record->bytes + at, table_size(record, i));
 		for (size_t k = 0; k < columns_of(record->spec); k++)
 			if (i == (k < sequences ? layout->sequence[k]
 						: layout->context[k - sequences]))
-				record->column[k].crc =
-					(uint32_t *)(void *)(record->bytes + at);
+				record->column[k].table = record->bytes + at;
 		at += table_size(record, i);
 	}
 	if (!rc)
@@ -308,7 +302,7 @@ static int read_through(struct segue_seqfile_record *record)
 			rc = read_at(record, column->begin + at, bytes, size);
 			for (size_t k = 0; !rc && k < size; k += BLOCK)
 				rc = check_block(
-					record, i, column->crc, (at + k) / BLOCK, bytes + k);
+					record, i, column->table, (at + k) / BLOCK, bytes + k);
 		}
 	}
 	segue_buffers_give(record->buffers, bytes, capacity);
@@ -377,7 +371,7 @@ static int read_part(struct segue_seqfile_record *record, size_t i, uint64_t blo
 		column->block = UINT64_MAX;
 		int rc = read_at(record, column->begin + block * BLOCK, column->bytes, size);
 		if (!rc)
-			rc = check_block(record, i, column->crc, block, column->bytes);
+			rc = check_block(record, i, column->table, block, column->bytes);
 		if (rc)
 			return rc;
 		column->block = block;
@@ -387,14 +381,14 @@ static int read_part(struct segue_seqfile_record *record, size_t i, uint64_t blo
 }
 
 /* Blocks that are wanted whole go straight to their place. */
-static int read_blocks(struct segue_seqfile_record *record, size_t i, uint64_t block,
-	uint64_t end, uint8_t *out)
+static int read_blocks(
+	struct segue_seqfile_record *record, size_t i, uint64_t block, uint64_t end, uint8_t *out)
 {
 	const struct segue_seqfile_column *column = &record->column[i];
 	int rc = read_at(record, column->begin + block * BLOCK, out, (size_t)(end - block) * BLOCK);
 
 	for (; !rc && block < end; block++, out += BLOCK)
-		rc = check_block(record, i, column->crc, block, out);
+		rc = check_block(record, i, column->table, block, out);
 	return rc;
 }
 

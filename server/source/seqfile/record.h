@@ -9,7 +9,7 @@
 
 struct segue_seqfile_column {
 	uint64_t begin, size; /* in the entry; of its data */
-	uint32_t *crc;        /* of a longer sequence: its table, little-endian; else NULL */
+	const uint8_t *table; /* of a longer sequence: its checksums; else NULL */
 	uint64_t at;          /* the cursor: bytes that were read */
 	/* The block that a window of a longer one ended in, checked; SIZE_MAX: none. */
 	uint64_t block;

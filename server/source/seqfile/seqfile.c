@@ -1,0 +1,319 @@
+/* The source that reads sequence files: which sequence, free records, lengths. */
+#include "source/seqfile/seqfile.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc32c.h"
+#include "core/error.h"
+#include "source/manifest.h"
+#include "source/seqfile/record.h"
+
+struct source {
+	struct segue_source base;
+	const struct segue_spec *spec;
+	struct segue_seqfile_set set;
+	struct segue_buffers buffers;
+	struct segue_index_keeper keeper;
+	size_t whole_max;
+	/* Free records, to be used again; under `mutex`. */
+	pthread_mutex_t mutex;
+	struct segue_seqfile_record *free;
+	/* Lengths of all sequences, once they were asked for; made under `lengths_mutex`. */
+	pthread_mutex_t lengths_mutex;
+	_Atomic(uint32_t *) lengths;
+};
+
+/* ---- Records --------------------------------------------------------------------------------- */
+
+static int record_take(struct source *source, struct segue_seqfile_record **out)
+{
+	pthread_mutex_lock(&source->mutex);
+	*out = source->free;
+	if (*out)
+		source->free = (*out)->next;
+	pthread_mutex_unlock(&source->mutex);
+	if (*out)
+		return 0;
+	return segue_seqfile_record_new(&source->set, source->spec, &source->buffers, out);
+}
+
+static void record_give(struct source *source, struct segue_seqfile_record *record)
+{
+	segue_seqfile_record_unload(record);
+	pthread_mutex_lock(&source->mutex);
+	record->next = source->free;
+	source->free = record;
+	pthread_mutex_unlock(&source->mutex);
+}
+
+/* Every record is one of a source here; the list of free ones is found by its buffers. */
+static struct source *source_of(struct segue_seqfile_record *record)
+{
+	return (struct source *)((char *)record->buffers - offsetof(struct source, buffers));
+}
+
+static int admit_entry(
+	struct source *source, size_t file, uint64_t place, struct segue_seqfile_record **out)
+{
+	bool through = source->base.on_error == SEGUE_ON_ERROR_SKIP;
+	int rc = record_take(source, out);
+
+	if (rc)
+		return rc;
+	rc = segue_seqfile_record_load(*out, file, place, source->whole_max, through);
+	if (rc)
+		record_give(source, *out);
+	return rc;
+}
+
+static const char *record_key(const struct segue_record *base, size_t *size)
+{
+	const struct segue_seqfile_record *record = (const struct segue_seqfile_record *)base;
+
+	*size = record->entry.key_size;
+	return record->entry.key;
+}
+
+static int record_seek(struct segue_record *base, uint64_t step)
+{
+	return segue_seqfile_record_seek((struct segue_seqfile_record *)base, step);
+}
+
+static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
+{
+	return segue_seqfile_record_read((struct segue_seqfile_record *)base, feature, steps, out);
+}
+
+static int record_context(struct segue_record *base, size_t feature, void *out)
+{
+	return segue_seqfile_record_context((struct segue_seqfile_record *)base, feature, out);
+}
+
+static size_t record_memory(const struct segue_record *base)
+{
+	return segue_seqfile_record_memory((const struct segue_seqfile_record *)base);
+}
+
+static void record_release(struct segue_record *base)
+{
+	struct segue_seqfile_record *record = (struct segue_seqfile_record *)base;
+
+	record_give(source_of(record), record);
+}
+
+static const struct segue_record_ops record_ops = {
+	.key = record_key,
+	.seek = record_seek,
+	.read = record_read,
+	.context = record_context,
+	.memory = record_memory,
+	.release = record_release,
+};
+
+static int source_admit(struct segue_source *base, uint64_t number, struct segue_record **out,
+	struct segue_admitted *admitted)
+{
+	struct source *source = (struct source *)base;
+	struct segue_seqfile_record *record;
+	size_t file;
+	uint64_t place = segue_index_find(&source->set.index, source->set.files, number, &file);
+	int rc = admit_entry(source, file, place, &record);
+
+	if (rc)
+		return rc;
+	record->base.ops = &record_ops;
+	admitted->array_steps = record->entry.steps;
+	admitted->total_length = record->entry.total_length == SEGUE_SEQFILE_NO_TOTAL
+					 ? record->entry.steps
+					 : record->entry.total_length;
+	*out = &record->base;
+	return 0;
+}
+
+/* ---- Lengths --------------------------------------------------------------------------------- */
+
+/* Where damaged ones are passed over, only reading tells which are. */
+static int find_length(struct source *source, size_t file, uint64_t place, uint32_t *length)
+{
+	struct segue_seqfile_record *record;
+	int rc;
+
+	*length = source->set.index.entry[place].length;
+	if (source->base.on_error != SEGUE_ON_ERROR_SKIP)
+		return 0;
+	rc = segue_source_judge(&source->base, admit_entry(source, file, place, &record));
+	if (!rc)
+		record_give(source, record);
+	if (rc != SEGUE_SOURCE_SKIPPED)
+		return rc;
+	*length = 0;
+	return 0;
+}
+
+static int fill_lengths(
+	struct source *source, uint32_t *lengths, segue_progress_fn *progress, void *arg)
+{
+	uint64_t records = segue_index_records(&source->set.index);
+	struct segue_progress told = {.fn = progress,
+		.arg = arg,
+		.what = "lengths",
+		.total = records,
+		.given_up = source->set.files->opener.given_up};
+	int rc = 0;
+
+	for (uint64_t number = 0; !rc && number < records; number++) {
+		size_t file;
+		uint64_t place =
+			segue_index_find(&source->set.index, source->set.files, number, &file);
+
+		rc = find_length(source, file, place, &lengths[number]);
+		if (!rc)
+			rc = segue_progress_add(&told, 1);
+	}
+	return rc;
+}
+
+static int make_lengths(struct source *source, segue_progress_fn *progress, void *arg)
+{
+	uint32_t *lengths = malloc(segue_index_records(&source->set.index) * sizeof(lengths[0]));
+	int rc = lengths ? fill_lengths(source, lengths, progress, arg)
+			 : segue_fail(SEGUE_ENOMEM, "no memory for the lengths of sequences");
+
+	if (rc)
+		free(lengths);
+	else
+		atomic_store_explicit(&source->lengths, lengths, memory_order_release);
+	return rc;
+}
+
+static int source_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
+{
+	struct source *source = (struct source *)base;
+	int rc = 0;
+
+	pthread_mutex_lock(&source->lengths_mutex);
+	if (!source->lengths)
+		rc = make_lengths(source, progress, arg);
+	if (!rc)
+		*out = source->lengths;
+	pthread_mutex_unlock(&source->lengths_mutex);
+	return rc;
+}
+
+/* ---- The source ------------------------------------------------------------------------------ */
+
+static uint64_t source_records(const struct segue_source *base)
+{
+	return segue_index_records(&((const struct source *)base)->set.index);
+}
+
+static uint32_t source_key_max(const struct segue_source *base)
+{
+	return ((const struct source *)base)->set.key_max;
+}
+
+static void source_stats(const struct segue_source *base, struct segue_source_stats *stats)
+{
+	const struct source *source = (const struct source *)base;
+	const struct segue_files *files = source->set.files;
+
+	stats->records = segue_index_records(&source->set.index);
+	stats->files = files->count;
+	for (size_t i = 0; i < files->count; i++)
+		stats->bytes += files->file[i].size;
+	stats->index_memory = segue_seqfile_set_memory(&source->set);
+	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
+		stats->index_memory += stats->records * sizeof(uint32_t);
+	stats->descriptors = files->count < files->open_most ? files->count : files->open_most;
+	memcpy(stats->fingerprint, source->set.index.fingerprint, sizeof(stats->fingerprint));
+	stats->crc = segue_crc32c_name();
+}
+
+static int source_explain_change(const struct segue_source *base, const uint64_t fingerprint[2])
+{
+	const struct source *source = (const struct source *)base;
+
+	return segue_manifest_explain(
+		&source->set.index, source->set.files, &source->keeper, fingerprint);
+}
+
+static void source_destroy(struct segue_source *base)
+{
+	struct source *source = (struct source *)base;
+
+	while (source->free) {
+		struct segue_seqfile_record *record = source->free;
+
+		source->free = record->next;
+		segue_seqfile_record_free(record);
+	}
+	segue_seqfile_set_close(&source->set);
+	segue_buffers_finish(&source->buffers);
+	pthread_mutex_destroy(&source->lengths_mutex);
+	pthread_mutex_destroy(&source->mutex);
+	free(source->lengths);
+	free(source);
+}
+
+static const struct segue_source_ops source_ops = {
+	.records = source_records,
+	.key_max = source_key_max,
+	.admit = source_admit,
+	.lengths = source_lengths,
+	.stats = source_stats,
+	.explain_change = source_explain_change,
+	.destroy = source_destroy,
+};
+
+/* ---- The driver ------------------------------------------------------------------------------ */
+
+static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
+	struct segue_source **out)
+{
+	struct source *source = calloc(1, sizeof(*source));
+
+	if (!source)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
+	source->base.ops = &source_ops;
+	source->base.on_error = spec->on_error;
+	source->spec = spec;
+	source->keeper = *means->keeper;
+	source->whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+	segue_buffers_init(&source->buffers);
+	pthread_mutex_init(&source->mutex, NULL);
+	pthread_mutex_init(&source->lengths_mutex, NULL);
+	int rc = segue_seqfile_set_open(&source->set, spec, means);
+	if (!rc)
+		rc = segue_manifest_keep(&source->set.index, source->set.files, means->keeper);
+	if (rc)
+		source_destroy(&source->base);
+	else
+		*out = &source->base;
+	return rc;
+}
+
+static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
+	int (*visit)(void *arg, const char *name), void *arg)
+{
+	char name[SEGUE_KEPT_NAME_SIZE];
+
+	(void)spec;
+	segue_manifest_name(fingerprint, name);
+	return visit(arg, name);
+}
+
+const struct segue_source_driver segue_source_files = {
+	.open = source_open,
+	.check = segue_files_check,
+	.descriptors = segue_files_descriptors,
+	.visit_kept = visit_kept,
+};
+
+void segue_source_files_limit(struct segue_source *base, size_t whole_max)
+{
+	((struct source *)base)->whole_max = whole_max;
+}
