@@ -18,6 +18,7 @@ import segue
 from segue.tfrecord import SequenceExampleWriter
 
 DTYPES = ("float32", "float64", "int32", "int64", "uint8", "bool")
+SUFFIX = {"tfrecord": "tfrecord", "files": "segue"}
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
 
@@ -35,9 +36,10 @@ class Case:
 
     name: str
     files: list[File]
+    kind: str  # of the source: "tfrecord" or "files"
     paths: list[str]  # files or a pattern, below the data set's directory
     spec: oracle.Spec
-    key_feature: str | None
+    key_feature: str | None  # of sequence files: whether they have keys of their own
     raw: frozenset[str]  # features that are written as bytes
     reading: str  # "batches", "rounds" or "epochs"
     workers: int
@@ -46,7 +48,7 @@ class Case:
     def __repr__(self) -> str:
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
         return (
-            f"{self.name}: {self.workers} workers by {self.reading}, lengths {lengths}, "
+            f"{self.name}: {self.kind}, {self.workers} workers by {self.reading}, lengths {lengths}, "
             f"{self.spec}, {self.options}"
         )
 
@@ -94,10 +96,14 @@ def _lengths(rng: np.random.Generator, spec: oracle.Spec, count: int) -> list[in
 
 
 def _record(
-    rng: np.random.Generator, spec: oracle.Spec, raw: frozenset[str], key: str, n: int
+    rng: np.random.Generator, spec: oracle.Spec, kind: str, raw: frozenset[str], key: str, n: int
 ) -> oracle.Record:
+    length = None
+    if kind == "files" and rng.integers(3) == 0:  # shorter than its arrays, or in the padding
+        length = int(rng.integers(oracle.segment_count(n, spec.num_unroll) * spec.num_unroll + 1))
     return oracle.Record(
         key=key,
+        length=length,
         sequences={
             name: values(rng, feature.dtype, (n, *feature.shape), name in raw)
             for name, feature in spec.sequences.items()
@@ -110,30 +116,37 @@ def _record(
 
 
 def _files(
-    rng: np.random.Generator, spec: oracle.Spec, raw: frozenset[str], key_feature: str | None
+    rng: np.random.Generator,
+    spec: oracle.Spec,
+    kind: str,
+    raw: frozenset[str],
+    key_feature: str | None,
 ) -> tuple[list[File], list[str]]:
     """The files in the order of the data set, and the paths that list them."""
     files = []
     folders = [["", "a/", "b/"], [""], ["a/"]][rng.integers(3)]
     for f in range(int(rng.integers(1, 4))):
-        name = f"{rng.choice(folders)}{'zyx'[f]}-{f}.tfrecord"
-        compression = "gzip" if rng.integers(5) == 0 else None
+        name = f"{rng.choice(folders)}{'zyx'[f]}-{f}.{SUFFIX[kind]}"
+        compression = "gzip" if kind == "tfrecord" and rng.integers(5) == 0 else None
         lengths = _lengths(rng, spec, int(rng.integers(1, 7)))
         keys = [f"id-{f}-{i}-é" if key_feature else "" for i in range(len(lengths))]
-        records = [_record(rng, spec, raw, *row) for row in zip(keys, lengths, strict=True)]
+        records = [_record(rng, spec, kind, raw, *row) for row in zip(keys, lengths, strict=True)]
         if spec.on_error == "skip":
             records = [dataclasses.replace(r, damaged=rng.integers(4) == 0) for r in records]
         files.append(File(name, compression, records))
     if len(folders) == 1 and rng.integers(2):
         files.sort(key=lambda file: file.name)
-        return files, [f"{folders[0]}*.tfrecord"]
+        return files, [f"{folders[0]}*.{SUFFIX[kind]}"]
     if rng.integers(4) == 0:
         files.append(files[0])  # a file may be listed twice
     return files, [file.name for file in files]
 
 
-def make(name: str, rng: np.random.Generator, **fields: Any) -> Case:
-    """A random case; `fields` of the spec can be given."""
+def make(
+    name: str, rng: np.random.Generator, kind: str | None = None, **fields: Any
+) -> Case:
+    """A random case; the kind of its source, and `fields` of the spec, can be given."""
+    kind = kind or str(rng.choice(["tfrecord", "files"]))
     epochs = [1, 1, 2, 3, None][rng.integers(5)]
     spec = oracle.Spec(
         sequences=_features(rng, "x", int(rng.integers(1, 4))),
@@ -151,9 +164,13 @@ def make(name: str, rng: np.random.Generator, **fields: Any) -> Case:
         on_error="skip" if epochs and rng.integers(5) == 0 else "raise",
     )
     spec = dataclasses.replace(spec, **fields)
-    raw = frozenset(name for name in [*spec.sequences, *spec.context] if rng.integers(4) == 0)
+    raw = frozenset(
+        name
+        for name in [*spec.sequences, *spec.context]
+        if kind == "tfrecord" and rng.integers(4) == 0
+    )
     key_feature = "id" if rng.integers(4) == 0 else None
-    files, paths = _files(rng, spec, raw, key_feature)
+    files, paths = _files(rng, spec, kind, raw, key_feature)
     if spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain":
         # Without a full batch in an epoch this is an error, as it has to be.
         records = sum(len(file.records) for file in files)
@@ -161,6 +178,7 @@ def make(name: str, rng: np.random.Generator, **fields: Any) -> Case:
     return Case(
         name=name,
         files=files,
+        kind=kind,
         paths=paths,
         spec=spec,
         key_feature=key_feature,
@@ -186,8 +204,37 @@ def _flip(path: Path, at: int, compression: str | None) -> None:
     path.write_bytes(pack(data))
 
 
+def _write_files(case: Case, directory: Path) -> None:
+    fields = [
+        {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
+        for some in (case.spec.sequences, case.spec.context)
+    ]
+    for file in {file.name: file for file in case.files}.values():
+        path = directory / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ends = []
+        with segue.FileWriter(path, *fields) as writer:
+            for i, record in enumerate(file.records):
+                writer.write(
+                    sequences=record.sequences,
+                    context=record.context,
+                    key=record.key or None,
+                    length=record.length,
+                )
+                if not record.key:
+                    key = f"{path.name}:{i}"
+                    file.records[i] = dataclasses.replace(record, key=key)
+                ends.append(writer.size)
+        for record, end in zip(file.records, ends, strict=True):
+            if record.damaged:
+                _flip(path, end, None)
+
+
 def write(case: Case, directory: Path) -> None:
     """Write the data set, and fill in the keys that are places in files."""
+    if case.kind == "files":
+        _write_files(case, directory)
+        return
 
     def encoded(name: str, array: np.ndarray, steps: bool) -> Any:
         if name not in case.raw:
@@ -250,11 +297,12 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
         for some in (spec.sequences, spec.context)
     ]
+    paths = [directory / path for path in case.paths]
     arguments: dict[str, Any] = {
-        "source": segue.TFRecord(
-            [directory / path for path in case.paths],
-            key=case.key_feature,
-            allow_surplus=case.key_feature is not None,
+        "source": segue.Files(paths)
+        if case.kind == "files"
+        else segue.TFRecord(
+            paths, key=case.key_feature, allow_surplus=case.key_feature is not None
         ),
         "sequences": features[0],
         "context": features[1],
