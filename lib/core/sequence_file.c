@@ -61,9 +61,9 @@ _Static_assert(
 	SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) + SEGUE_KEY_MAX + sizeof(uint32_t),
 	"the longest header");
 
-static const char head_magic[8] = "SEGUESQ\n";
-static const char entry_magic[4] = "SEQ\n";
-static const char foot_magic[8] = "SEGUEFT\n";
+static const char head_magic[8] = SEGUE_SEQFILE_MAGIC;
+static const char entry_magic[4] = "ENTR";
+static const char foot_magic[8] = "SEGUEEND";
 
 static uint64_t align_up(uint64_t size, uint64_t to)
 {
@@ -371,8 +371,8 @@ static int check_head(const void *bytes, size_t size, struct head_bytes *first)
 	memset(first, 0, sizeof(*first));
 	memcpy(first, bytes, size < sizeof(*first) ? size : sizeof(*first));
 	if (memcmp(first->magic, head_magic, size < 8 ? size : 8) != 0)
-		return segue_fail(SEGUE_EINVAL,
-			"this is no sequence file of segue: it does not begin with \"SEGUESQ\"");
+		return segue_fail(SEGUE_EINVAL, "this is no sequence file of segue: it does not "
+						"begin with \"" SEGUE_SEQFILE_MAGIC "\"");
 	if (size < sizeof(*first)) {
 		first->size = SEGUE_SEQFILE_ALIGN;
 		return 1;

@@ -168,7 +168,7 @@ Test(sequence_file, table_at_each_border)
 /* docs/format.md, written out. */
 Test(sequence_file, head_by_hand)
 {
-	static const uint8_t expected[] = "SEGUESQ\n\1\0\0\0\x80\0\0\0"
+	static const uint8_t expected[] = "SEGUESEQ\1\0\0\0\x80\0\0\0"
 					  "\0\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0"
 					  "\0\0\1\2\1\0\0\0\3\0\0\0\0\0\0\0"
 					  "\5\0\0\0\0\0\0\0x\0\0\0\0\0\0\0"
@@ -435,7 +435,7 @@ static uint8_t *packed_entry(
 
 Test(sequence_file, entry_by_hand_and_back)
 {
-	static const uint8_t expected[] = "SEQ\n\x3f\0\0\0";
+	static const uint8_t expected[] = "ENTR\x3f\0\0\0";
 	static const uint8_t rest[] =
 		"\3\2\1\0\0\0\0\0\0\2\1\0\0\0\0\0"
 		"\x88\x77\x66\x55\x44\x33\x22\x11\0\xff\xee\xdd\xcc\xbb\xaa\x99"
@@ -555,7 +555,7 @@ static const struct segue_seqfile_foot a_foot = {.entries = 3,
 
 Test(sequence_file, foot_by_hand_and_back)
 {
-	static const uint8_t expected[] = "SEGUEFT\n\1\0\0\0\xc0\0\0\0"
+	static const uint8_t expected[] = "SEGUEEND\1\0\0\0\xc0\0\0\0"
 					  "\3\0\0\0\0\0\0\0\0\5\0\0\0\0\0\0"
 					  "\xe8\3\0\0\0\0\0\0\x09\0\0\0\0\0\0\0"
 					  "\x08\7\6\5\4\3\2\1\x18\x17\x16\x15\x14\x13\x12\x11";
