@@ -24,12 +24,12 @@
 
 #include "cli/ask.h"
 #include "cli/print.h"
+#include "core/crc32c.h"
 #include "core/error.h"
 #include "core/shm.h"
 #include "core/wait.h"
 #include "os/tree.h"
 #include "source/cache.h"
-#include "source/tfrecord/crc32c.h"
 #include "store/file_system.h"
 #include "store/store.h"
 

@@ -9,7 +9,7 @@
 #include <isa-l/crc.h>
 
 #include "bench.h"
-#include "source/tfrecord/crc32c.h"
+#include "core/crc32c.h"
 
 typedef uint32_t crc_fn(const uint8_t *bytes, size_t size);
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "bench.h"
-#include "source/tfrecord/crc32c.h"
+#include "core/crc32c.h"
 #include "core/error.h"
 #include "source/kinds.h"
 

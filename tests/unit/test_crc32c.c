@@ -1,5 +1,5 @@
 /* CRC32C: published values, a bit-by-bit oracle, every way equal at every length and alignment. */
-#include "source/tfrecord/crc32c.h"
+#include "core/crc32c.h"
 
 #include "segue/segue.h"
 

@@ -4,8 +4,8 @@
  */
 #include "source/tfrecord/example.h"
 
+#include "core/crc32c.h"
 #include "source/source.h"
-#include "source/tfrecord/crc32c.h"
 #include "source/tfrecord/message.h"
 #include "example.pb-c.h"
 #include "testspec.h"

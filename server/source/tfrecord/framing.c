@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/crc32c.h"
 #include "core/error.h"
-#include "source/tfrecord/crc32c.h"
 
 /* Read at once: much where records are short, little where their data are only hopped over. */
 #define CHUNK_LARGE (256 * 1024)

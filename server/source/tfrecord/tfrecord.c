@@ -11,8 +11,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "core/crc32c.h"
 #include "core/error.h"
-#include "source/tfrecord/crc32c.h"
 #include "source/tfrecord/example.h"
 #include "source/tfrecord/framing.h"
 #include "source/tfrecord/indexing.h"

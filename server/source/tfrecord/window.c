@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/crc32c.h"
 #include "core/error.h"
-#include "source/tfrecord/crc32c.h"
 
 int segue_blocks_init(struct segue_blocks *blocks, uint64_t size, uint32_t block, bool sliding)
 {

@@ -5,7 +5,7 @@
  * Using PCLMULQDQ Instruction" (Intel, 2009), with more lanes, and with the instruction for its
  * last steps.
  */
-#include "source/tfrecord/crc32c.h"
+#include "core/crc32c.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

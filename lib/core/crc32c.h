@@ -1,8 +1,8 @@
 /*
  * CRC32C (Castagnoli) by the fastest way that the processor has, and TFRecord's masking of it.
  */
-#ifndef SEGUE_SOURCE_TFRECORD_CRC32C_H
-#define SEGUE_SOURCE_TFRECORD_CRC32C_H
+#ifndef SEGUE_CORE_CRC32C_H
+#define SEGUE_CORE_CRC32C_H
 
 #include <stddef.h>
 #include <stdint.h>

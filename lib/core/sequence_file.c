@@ -1,0 +1,596 @@
+/*
+ * Sequence files: what lies in which byte. docs/format.md draws the structs below.
+ */
+#include "core/sequence_file.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc32c.h"
+#include "core/dtype.h"
+#include "core/error.h"
+#include "core/options.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers in the file are little-endian");
+
+#define FIELDS_MAX     (SEGUE_FEATURES_MAX + SEGUE_STATES_MAX)
+#define VALUE_SIZE_MAX ((uint64_t)1 << 32) /* bytes of a value of a field */
+#define ENTRY_SIZE_MAX ((uint64_t)1 << 62) /* sums of two stay below 2^64 */
+#define DENSE          0                   /* the one form of a field that there is yet */
+
+/* All versions begin so, and have the CRC32C of all before it in the last 4 of `size` bytes. */
+struct head_bytes {
+	char magic[8];
+	uint32_t version, size;
+	uint64_t required;
+	uint32_t fields, reserved;
+};
+
+/* Then its dims, 8 bytes each, and its name, with zeros up to a multiple of 8. */
+struct field_bytes {
+	uint8_t place, form, dtype, rank;
+	uint16_t name_size, reserved;
+};
+
+/* Then the key and the CRC32C of all before it. */
+struct entry_bytes {
+	char magic[4];
+	uint32_t header_size;
+	uint64_t size, steps, total_length, hash[2];
+	uint32_t key_size, reserved;
+};
+
+struct foot_bytes {
+	char magic[8];
+	uint32_t version, head_size;
+	uint64_t entries, index, steps;
+	uint32_t key_max, reserved;
+	uint64_t fingerprint[2];
+	uint8_t zeros[60];
+	uint32_t crc;
+};
+
+_Static_assert(sizeof(struct head_bytes) == 32, "docs/format.md");
+_Static_assert(sizeof(struct field_bytes) == 8, "docs/format.md");
+_Static_assert(sizeof(struct entry_bytes) == 56, "docs/format.md");
+_Static_assert(sizeof(struct foot_bytes) == SEGUE_SEQFILE_FOOT, "docs/format.md");
+_Static_assert(sizeof(struct segue_seqfile_indexed) == 16, "docs/format.md");
+_Static_assert(
+	SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) + SEGUE_KEY_MAX + sizeof(uint32_t),
+	"the longest header");
+
+static const char head_magic[8] = SEGUE_SEQFILE_MAGIC;
+static const char entry_magic[4] = "ENTR";
+static const char foot_magic[8] = "SEGUEEND";
+
+static uint64_t align_up(uint64_t size, uint64_t to)
+{
+	return (size + to - 1) / to * to;
+}
+
+static bool are_zeros(const uint8_t *bytes, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
+/* Whether the last 4 of `size` bytes are the CRC32C of those before. */
+static bool is_sound(const void *bytes, size_t size)
+{
+	uint32_t crc;
+
+	memcpy(&crc, (const uint8_t *)bytes + size - sizeof(crc), sizeof(crc));
+	return crc == segue_crc32c(0, bytes, size - sizeof(crc));
+}
+
+static uint32_t put_crc(void *bytes, size_t size)
+{
+	uint32_t crc = segue_crc32c(0, bytes, size - sizeof(crc));
+
+	memcpy((uint8_t *)bytes + size - sizeof(crc), &crc, sizeof(crc));
+	return crc;
+}
+
+/* ---- Sizes ---- */
+
+uint64_t segue_seqfile_column_size(const struct segue_seqfile_field *field, uint64_t steps)
+{
+	return field->place == SEGUE_SEQFILE_SEQUENCE ? field->size * steps : field->size;
+}
+
+uint64_t segue_seqfile_blocks(uint64_t column_size)
+{
+	return column_size / SEGUE_SEQFILE_BLOCK + (column_size % SEGUE_SEQFILE_BLOCK != 0);
+}
+
+uint64_t segue_seqfile_index_size(uint64_t entries)
+{
+	return align_up(entries * sizeof(struct segue_seqfile_indexed) + sizeof(uint32_t),
+		SEGUE_SEQFILE_ALIGN);
+}
+
+int segue_seqfile_lay_out(
+	const struct segue_seqfile_head *head, struct segue_seqfile_entry *entry, uint64_t *columns)
+{
+	uint64_t at;
+
+	if (entry->key_size == 0 || entry->key_size > SEGUE_KEY_MAX)
+		return segue_fail(SEGUE_EINVAL,
+			"the key has %" PRIu32 " bytes, 1 to %d are allowed", entry->key_size,
+			SEGUE_KEY_MAX);
+	if (entry->steps == 0 || entry->steps > UINT32_MAX)
+		return segue_fail(SEGUE_EINVAL,
+			"the sequence has %" PRIu64 " steps, 1 to %" PRIu32 " are allowed",
+			entry->steps, UINT32_MAX);
+	at = sizeof(struct entry_bytes) + entry->key_size + sizeof(uint32_t);
+	entry->header_size = (uint32_t)at;
+	for (uint32_t i = 0; i < head->count; i++) {
+		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry->steps);
+
+		at = align_up(at, SEGUE_SEQFILE_ALIGN);
+		columns[i] = at;
+		if (size <= ENTRY_SIZE_MAX)
+			at += size + segue_seqfile_blocks(size) * sizeof(uint32_t);
+		if (size > ENTRY_SIZE_MAX || at > ENTRY_SIZE_MAX)
+			return segue_fail(SEGUE_EINVAL,
+				"%" PRIu64 " steps of \"%s\" are more than fits into a file",
+				entry->steps, head->fields[i].name);
+	}
+	entry->size = align_up(at, SEGUE_SEQFILE_ALIGN);
+	return 0;
+}
+
+/* ---- Checksums ---- */
+
+uint32_t segue_seqfile_crc(const void *bytes, size_t size)
+{
+	return segue_crc32c(0, bytes, size);
+}
+
+void segue_seqfile_put_table(const void *column, uint64_t size, void *table)
+{
+	const uint8_t *bytes = column;
+
+	for (uint8_t *to = table; size > 0; to += sizeof(uint32_t)) {
+		size_t block = size < SEGUE_SEQFILE_BLOCK ? (size_t)size : SEGUE_SEQFILE_BLOCK;
+		uint32_t crc = segue_crc32c(0, bytes, block);
+
+		memcpy(to, &crc, sizeof(crc));
+		bytes += block;
+		size -= block;
+	}
+}
+
+/* ---- Head ---- */
+
+const char *segue_seqfile_place_name(enum segue_seqfile_place place)
+{
+	static const char *const names[] = {"sequences", "context", "states"};
+
+	return (unsigned)place < sizeof(names) / sizeof(names[0]) ? names[place] : "?";
+}
+
+/* `of` is what the field is called: sequences["x"]. Sets its size. */
+static int check_shape(const char *of, struct segue_seqfile_field *field)
+{
+	uint64_t size = segue_dtype_size(field->dtype);
+
+	if (size == 0)
+		return segue_fail(SEGUE_EINVAL,
+			"%s: dtype is %u, which is no dtype; 1 (%s) to %u (%s) are", of,
+			(unsigned)field->dtype, segue_dtype_name(1), (unsigned)segue_dtype_last(),
+			segue_dtype_name(segue_dtype_last()));
+	if (field->rank > SEGUE_RANK_MAX)
+		return segue_fail(SEGUE_EINVAL,
+			"%s: the shape has %" PRIu32
+			" dimensions (in C: rank), at most %d are allowed",
+			of, field->rank, SEGUE_RANK_MAX);
+	for (uint32_t d = 0; d < field->rank; d++) {
+		if (field->dims[d] == 0)
+			return segue_fail(SEGUE_EINVAL,
+				"%s: shape[%" PRIu32 "] (in C: dims) is 0, at least 1 is needed",
+				of, d);
+		if (__builtin_mul_overflow(size, field->dims[d], &size) || size > VALUE_SIZE_MAX)
+			return segue_fail(SEGUE_EINVAL,
+				"%s: the shape has more than %" PRIu64 " bytes at shape[%" PRIu32
+				"] (in C: dims) = %" PRIu64,
+				of, VALUE_SIZE_MAX, d, field->dims[d]);
+	}
+	field->size = size;
+	return 0;
+}
+
+static int check_field(const struct segue_seqfile_head *head, uint32_t i)
+{
+	struct segue_seqfile_field *field = &head->fields[i];
+	char what[SEGUE_NAME_MAX + 64];
+	int rc;
+
+	if ((unsigned)field->place > SEGUE_SEQFILE_STATE)
+		return segue_fail(SEGUE_EINVAL, "field %" PRIu32 " is in place %u, which is none",
+			i, (unsigned)field->place);
+	snprintf(what, sizeof(what), "the name of field %" PRIu32 " (%s)", i,
+		segue_seqfile_place_name(field->place));
+	field->name[SEGUE_NAME_MAX] = '\0';
+	rc = segue_name_check(what, field->name, false);
+	if (rc)
+		return rc;
+	snprintf(what, sizeof(what), "%s[\"%s\"]", segue_seqfile_place_name(field->place),
+		field->name);
+	for (uint32_t k = 0; k < i; k++)
+		if (head->fields[k].place == field->place &&
+			strcmp(head->fields[k].name, field->name) == 0)
+			return segue_fail(SEGUE_EINVAL, "%s is there twice", what);
+	return check_shape(what, field);
+}
+
+/* Bytes of a field in the head. */
+static size_t field_size(const struct segue_seqfile_field *field)
+{
+	return sizeof(struct field_bytes) + sizeof(uint64_t) * field->rank +
+	       align_up(strlen(field->name), 8);
+}
+
+int segue_seqfile_check_fields(struct segue_seqfile_head *head)
+{
+	uint32_t counts[SEGUE_SEQFILE_STATE + 1] = {0};
+	uint64_t size = sizeof(struct head_bytes) + sizeof(uint32_t);
+
+	if (head->count > FIELDS_MAX)
+		return segue_fail(SEGUE_EINVAL, "there are %" PRIu32 " fields, at most %d fit",
+			head->count, FIELDS_MAX);
+	for (uint32_t i = 0; i < head->count; i++) {
+		int rc = check_field(head, i);
+
+		if (rc)
+			return rc;
+		counts[head->fields[i].place]++;
+		size += field_size(&head->fields[i]);
+	}
+	if (counts[SEGUE_SEQFILE_SEQUENCE] == 0)
+		return segue_fail(SEGUE_EINVAL, "at least one sequence feature is needed");
+	if (counts[SEGUE_SEQFILE_SEQUENCE] + counts[SEGUE_SEQFILE_CONTEXT] > SEGUE_FEATURES_MAX)
+		return segue_fail(SEGUE_EINVAL,
+			"there are %" PRIu32 " sequences and %" PRIu32
+			" context, together at most %d are allowed",
+			counts[SEGUE_SEQFILE_SEQUENCE], counts[SEGUE_SEQFILE_CONTEXT],
+			SEGUE_FEATURES_MAX);
+	if (counts[SEGUE_SEQFILE_STATE] > SEGUE_STATES_MAX)
+		return segue_fail(SEGUE_EINVAL,
+			"there are %" PRIu32 " states, at most %d are allowed",
+			counts[SEGUE_SEQFILE_STATE], SEGUE_STATES_MAX);
+	head->size = (uint32_t)align_up(size, SEGUE_SEQFILE_ALIGN);
+	return 0;
+}
+
+void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
+{
+	struct head_bytes bytes = {
+		.version = SEGUE_SEQFILE_VERSION, .size = head->size, .fields = head->count};
+	uint8_t *to = out;
+
+	memset(out, 0, head->size);
+	memcpy(bytes.magic, head_magic, sizeof(bytes.magic));
+	memcpy(to, &bytes, sizeof(bytes));
+	to += sizeof(bytes);
+	for (uint32_t i = 0; i < head->count; i++) {
+		const struct segue_seqfile_field *field = &head->fields[i];
+		struct field_bytes first = {.place = (uint8_t)field->place,
+			.form = DENSE,
+			.dtype = (uint8_t)field->dtype,
+			.rank = (uint8_t)field->rank,
+			.name_size = (uint16_t)strlen(field->name)};
+		size_t dims = sizeof(field->dims[0]) * field->rank;
+
+		memcpy(to, &first, sizeof(first));
+		memcpy(to + sizeof(first), field->dims, dims);
+		memcpy(to + sizeof(first) + dims, field->name, first.name_size);
+		to += field_size(field);
+	}
+	put_crc(out, head->size);
+}
+
+static int fail_head(const char *what)
+{
+	return segue_fail(SEGUE_EDATA, "the head of the sequence file is damaged: %s", what);
+}
+
+static int fail_later(const char *what, unsigned value)
+{
+	return segue_fail(SEGUE_EFORMAT,
+		"the sequence file needs a later version of segue: %s is %u, which this one does "
+		"not know",
+		what, value);
+}
+
+/* Reads field `i`, at *at of `end` bytes, and moves that behind it. Checks its form alone. */
+static int read_field(
+	const uint8_t *bytes, size_t end, size_t *at, struct segue_seqfile_field *field)
+{
+	struct field_bytes first;
+	size_t dims, name;
+
+	if (end - *at < sizeof(first))
+		return fail_head("a field lies beyond its end");
+	memcpy(&first, bytes + *at, sizeof(first));
+	if (first.place > SEGUE_SEQFILE_STATE)
+		return fail_later("the place of a field", first.place);
+	if (first.form != DENSE)
+		return fail_later("the form of a field", first.form);
+	if (segue_dtype_size((enum segue_dtype)first.dtype) == 0)
+		return fail_later("the dtype of a field", first.dtype);
+	if (first.rank > SEGUE_RANK_MAX)
+		return fail_later("the rank of a field", first.rank);
+	if (first.reserved)
+		return fail_later("a reserved number", first.reserved);
+	if (first.name_size > SEGUE_NAME_MAX)
+		return fail_head("a name is too long");
+	dims = sizeof(uint64_t) * first.rank;
+	name = (size_t)align_up(first.name_size, 8);
+	if (end - *at - sizeof(first) < dims + name)
+		return fail_head("a field lies beyond its end");
+	*at += sizeof(first);
+	field->place = (enum segue_seqfile_place)first.place;
+	field->dtype = (enum segue_dtype)first.dtype;
+	field->rank = first.rank;
+	memcpy(field->dims, bytes + *at, dims);
+	*at += dims;
+	memcpy(field->name, bytes + *at, first.name_size);
+	if (memchr(field->name, 0, first.name_size))
+		return fail_head("a name holds a NUL");
+	if (!are_zeros(bytes + *at + first.name_size, name - first.name_size))
+		return fail_head("there is something behind a name");
+	*at += name;
+	return 0;
+}
+
+static int read_fields(
+	const uint8_t *bytes, const struct head_bytes *first, struct segue_seqfile_head *head)
+{
+	size_t at = sizeof(*first), end = first->size - sizeof(uint32_t);
+	int rc = 0;
+
+	for (uint32_t i = 0; !rc && i < head->count; i++)
+		rc = read_field(bytes, end, &at, &head->fields[i]);
+	if (rc)
+		return rc;
+	if (segue_seqfile_check_fields(head))
+		return segue_fail_within(SEGUE_EDATA, "the head of the sequence file is damaged");
+	if (head->size != first->size || !are_zeros(bytes + at, end - at))
+		return fail_head("it is longer than its fields");
+	return 0;
+}
+
+/* Of the bytes that all versions have. 1: there are more of it than these. */
+static int check_head(const void *bytes, size_t size, struct head_bytes *first)
+{
+	memset(first, 0, sizeof(*first));
+	memcpy(first, bytes, size < sizeof(*first) ? size : sizeof(*first));
+	if (memcmp(first->magic, head_magic, size < 8 ? size : 8) != 0)
+		return segue_fail(SEGUE_EINVAL, "this is no sequence file of segue: it does not "
+						"begin with \"" SEGUE_SEQFILE_MAGIC "\"");
+	if (size < sizeof(*first)) {
+		first->size = SEGUE_SEQFILE_ALIGN;
+		return 1;
+	}
+	if (first->size < SEGUE_SEQFILE_ALIGN || first->size > SEGUE_SEQFILE_HEAD_MAX ||
+		first->size % SEGUE_SEQFILE_ALIGN)
+		return fail_head("its size is impossible");
+	if (size < first->size)
+		return 1;
+	if (!is_sound(bytes, first->size))
+		return fail_head("its checksum is wrong");
+	if (first->version != SEGUE_SEQFILE_VERSION)
+		return fail_later("the version", first->version);
+	if (first->required)
+		return segue_fail(SEGUE_EFORMAT,
+			"the sequence file needs a later version of segue: it requires features "
+			"(0x%" PRIx64 ") that this one does not know",
+			first->required);
+	if (first->reserved)
+		return fail_later("a reserved number", first->reserved);
+	if (first->fields == 0 || first->fields > FIELDS_MAX)
+		return fail_head("the number of its fields is impossible");
+	return 0;
+}
+
+int segue_seqfile_read_head(const void *bytes, size_t size, struct segue_seqfile_head *out)
+{
+	struct segue_seqfile_head head = {0};
+	struct head_bytes first;
+	int rc = check_head(bytes, size, &first);
+
+	if (rc == 1)
+		out->size = first.size;
+	if (rc)
+		return rc;
+	head.count = first.fields;
+	head.fields = calloc(head.count, sizeof(*head.fields));
+	if (!head.fields)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the head of a sequence file");
+	rc = read_fields(bytes, &first, &head);
+	if (rc) {
+		segue_seqfile_free_head(&head);
+		return rc;
+	}
+	*out = head;
+	return 0;
+}
+
+void segue_seqfile_free_head(struct segue_seqfile_head *head)
+{
+	if (!head)
+		return;
+	free(head->fields);
+	*head = (struct segue_seqfile_head){0};
+}
+
+/* ---- Entries ---- */
+
+void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
+{
+	struct entry_bytes bytes = {
+		.header_size = entry->header_size,
+		.size = entry->size,
+		.steps = entry->steps,
+		.total_length = entry->total_length,
+		.hash = {entry->hash[0], entry->hash[1]},
+		.key_size = entry->key_size,
+	};
+
+	memcpy(bytes.magic, entry_magic, sizeof(bytes.magic));
+	memcpy(out, &bytes, sizeof(bytes));
+	memcpy((uint8_t *)out + sizeof(bytes), entry->key, entry->key_size);
+	entry->crc = put_crc(out, entry->header_size);
+}
+
+static int fail_entry(const char *what)
+{
+	return segue_fail(SEGUE_EDATA, "the header of a sequence is damaged: %s", what);
+}
+
+bool segue_seqfile_total_fits(uint64_t total_length, uint64_t steps)
+{
+	return total_length == SEGUE_SEQFILE_NO_TOTAL || total_length <= steps + UINT32_MAX;
+}
+
+/* Sizes that follow from the rest must be those that are there. */
+static int check_sizes(const struct segue_seqfile_head *head, struct segue_seqfile_entry *entry)
+{
+	uint64_t columns[FIELDS_MAX], size = entry->size;
+
+	if (head->count > FIELDS_MAX)
+		return fail_entry("there are more fields than can be");
+	if (segue_seqfile_lay_out(head, entry, columns))
+		return segue_fail_within(SEGUE_EDATA, "the header of a sequence is damaged");
+	if (entry->size != size)
+		return fail_entry("its size is not that of its steps, or it is of another head");
+	if (!segue_seqfile_total_fits(entry->total_length, entry->steps))
+		return fail_entry("its total length is impossible");
+	return 0;
+}
+
+int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *bytes, size_t size,
+	struct segue_seqfile_entry *out)
+{
+	struct segue_seqfile_entry entry;
+	struct entry_bytes first;
+	uint32_t header_size;
+	int rc;
+
+	if (size < sizeof(first) + sizeof(uint32_t) + 1) {
+		out->header_size = sizeof(first) + sizeof(uint32_t) + 1;
+		return 1;
+	}
+	memcpy(&first, bytes, sizeof(first));
+	if (memcmp(first.magic, entry_magic, sizeof(first.magic)) != 0)
+		return fail_entry("no sequence begins here");
+	if (first.key_size == 0 || first.key_size > SEGUE_KEY_MAX)
+		return fail_entry("the size of its key is impossible");
+	header_size = (uint32_t)sizeof(first) + first.key_size + (uint32_t)sizeof(uint32_t);
+	if (first.header_size != header_size)
+		return fail_entry("its own size is impossible");
+	if (size < header_size) {
+		out->header_size = header_size;
+		return 1;
+	}
+	if (!is_sound(bytes, header_size))
+		return fail_entry("its checksum is wrong");
+	if (first.reserved)
+		return fail_later("a reserved number", first.reserved);
+	entry = (struct segue_seqfile_entry){
+		.steps = first.steps,
+		.total_length = first.total_length,
+		.key = (const char *)bytes + sizeof(first),
+		.key_size = first.key_size,
+		.size = first.size,
+		.hash = {first.hash[0], first.hash[1]},
+	};
+	memcpy(&entry.crc, (const uint8_t *)bytes + header_size - sizeof(entry.crc),
+		sizeof(entry.crc));
+	rc = check_sizes(head, &entry);
+	if (!rc)
+		*out = entry;
+	return rc;
+}
+
+/* ---- Foot ---- */
+
+void segue_seqfile_pack_foot(const struct segue_seqfile_foot *foot, void *out)
+{
+	struct foot_bytes bytes = {
+		.version = SEGUE_SEQFILE_VERSION,
+		.head_size = foot->head_size,
+		.entries = foot->entries,
+		.index = foot->index,
+		.steps = foot->steps,
+		.key_max = foot->key_max,
+		.fingerprint = {foot->fingerprint[0], foot->fingerprint[1]},
+	};
+
+	memcpy(bytes.magic, foot_magic, sizeof(bytes.magic));
+	memcpy(out, &bytes, sizeof(bytes));
+	put_crc(out, sizeof(bytes));
+}
+
+/* Whether index and foot end where the file ends, with room for the entries before them. */
+static bool foot_fits(const struct foot_bytes *foot, uint64_t file_size)
+{
+	/* At least a header and a column, each of its own 64 bytes. */
+	const uint64_t least = 2 * SEGUE_SEQFILE_ALIGN;
+
+	if (foot->head_size < SEGUE_SEQFILE_ALIGN || foot->head_size > SEGUE_SEQFILE_HEAD_MAX ||
+		foot->head_size % SEGUE_SEQFILE_ALIGN || foot->index % SEGUE_SEQFILE_ALIGN)
+		return false;
+	if (foot->index < foot->head_size || foot->index > file_size - sizeof(*foot) ||
+		foot->entries > (foot->index - foot->head_size) / least)
+		return false;
+	return file_size - sizeof(*foot) - foot->index == segue_seqfile_index_size(foot->entries);
+}
+
+static bool foot_counts(const struct foot_bytes *foot)
+{
+	if (foot->entries == 0)
+		return foot->steps == 0 && foot->key_max == 0 && foot->index == foot->head_size;
+	return foot->steps >= foot->entries && foot->steps / foot->entries <= UINT32_MAX &&
+	       foot->key_max > 0 && foot->key_max <= SEGUE_KEY_MAX;
+}
+
+int segue_seqfile_read_foot(const void *bytes, uint64_t file_size, struct segue_seqfile_foot *out)
+{
+	struct foot_bytes foot;
+
+	if (file_size < SEGUE_SEQFILE_ALIGN + sizeof(foot))
+		return segue_fail(SEGUE_EINVAL,
+			"the sequence file has no foot: it has %" PRIu64 " bytes", file_size);
+	memcpy(&foot, bytes, sizeof(foot));
+	if (memcmp(foot.magic, foot_magic, sizeof(foot.magic)) != 0)
+		return segue_fail(SEGUE_EINVAL,
+			"the sequence file has no foot: it was not finished, or it was cut (is "
+			"somebody writing it?)");
+	if (!is_sound(&foot, sizeof(foot)))
+		return segue_fail(SEGUE_EDATA,
+			"the foot of the sequence file is damaged: its checksum is wrong");
+	if (foot.version != SEGUE_SEQFILE_VERSION)
+		return fail_later("the version of the foot", foot.version);
+	if (foot.reserved || !are_zeros(foot.zeros, sizeof(foot.zeros)))
+		return fail_later("a reserved number", foot.reserved);
+	if (!foot_fits(&foot, file_size) || !foot_counts(&foot))
+		return segue_fail(SEGUE_EDATA,
+			"the foot of the sequence file is not that of a file of %" PRIu64
+			" bytes: the file was changed or cut",
+			file_size);
+	*out = (struct segue_seqfile_foot){
+		.entries = foot.entries,
+		.index = foot.index,
+		.steps = foot.steps,
+		.key_max = foot.key_max,
+		.head_size = foot.head_size,
+		.fingerprint = {foot.fingerprint[0], foot.fingerprint[1]},
+	};
+	return 0;
+}
