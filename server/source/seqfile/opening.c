@@ -125,27 +125,24 @@ static int find_columns(const struct segue_spec *spec, struct segue_seqfile_layo
 static int read_head(struct segue_files *files, size_t file, struct segue_seqfile_head *head)
 {
 	uint64_t size = files->file[file].size;
-	size_t first = size < HEAD_FIRST ? (size_t)size : HEAD_FIRST;
-	uint8_t *bytes = malloc(HEAD_FIRST);
+	size_t wanted = size < HEAD_FIRST ? (size_t)size : HEAD_FIRST;
+	uint8_t *bytes = NULL, *more;
+	int rc = 1;
 
-	if (!bytes)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the head of a file");
-	int rc = segue_files_read(files, file, 0, bytes, first);
-	if (!rc)
-		rc = segue_seqfile_read_head(bytes, first, head);
-	if (rc == 1 && head->size > size)
-		rc = segue_fail(SEGUE_EDATA, "damaged: its head is cut short");
-	if (rc == 1) {
-		uint8_t *more = realloc(bytes, head->size);
-
-		if (more)
-			bytes = more;
-		rc = more ? segue_files_read(files, file, 0, bytes, head->size)
-			  : segue_fail(SEGUE_ENOMEM, "no memory for the head of a file");
+	while (rc == 1) {
+		more = realloc(bytes, wanted);
+		if (!more) {
+			rc = segue_fail(SEGUE_ENOMEM, "no memory for the head of a file");
+			break;
+		}
+		bytes = more;
+		rc = segue_files_read(files, file, 0, bytes, wanted);
 		if (!rc)
-			rc = segue_seqfile_read_head(bytes, head->size, head);
+			rc = segue_seqfile_read_head(bytes, wanted, head);
+		if (rc == 1 && (head->size > size || head->size <= wanted))
+			rc = segue_fail(SEGUE_EDATA, "damaged: its head is cut short");
 		if (rc == 1)
-			rc = segue_fail(SEGUE_EDATA, "damaged: its head has two sizes");
+			wanted = head->size;
 	}
 	free(bytes);
 	if (rc == SEGUE_EINVAL)

@@ -11,9 +11,8 @@
 
 #include "core/error.h"
 
-#define BLOCK        SEGUE_SEQFILE_BLOCK
-#define HEADER_FIRST 4096        /* bytes of a longer sequence's header that are read at once */
-#define THROUGH      (64 * 1024) /* bytes that are read at once where nobody wants them */
+#define BLOCK   SEGUE_SEQFILE_BLOCK
+#define THROUGH (64 * 1024) /* bytes that are read at once where nobody wants them */
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
@@ -152,11 +151,16 @@ static int check_entry(const struct segue_seqfile_record *record,
 		return segue_fail(SEGUE_ECHANGED,
 			"its header is another than when the file was opened%s",
 			SEGUE_CHANGED_ADVICE);
+	if (entry->key_size > record->set->key_max)
+		return segue_fail(SEGUE_EDATA,
+			"damaged: its key has %" PRIu32
+			" bytes, more than any of the file has, by its foot",
+			entry->key_size);
 	if (!spec->pad && entry->steps % spec->num_unroll)
 		return segue_fail(SEGUE_EMISFIT,
-			"feature '%s' has %" PRIu64
+			"feature '%s': %" PRIu64
 			" steps, which is no multiple of num_unroll = %" PRIu32 "; "
-			"open the stream with pad = true",
+			"consider pad=True",
 			spec->sequences[0].name, entry->steps, spec->num_unroll);
 	uint64_t segments = (entry->steps + spec->num_unroll - 1) / spec->num_unroll;
 	if (entry->total_length != SEGUE_SEQFILE_NO_TOTAL &&
@@ -191,25 +195,12 @@ static int find_columns(struct segue_seqfile_record *record)
 }
 
 /* The header at the beginning of what has been read of it: `size` bytes. */
-static int read_entry(struct segue_seqfile_record *record, size_t size, uint64_t entry_size)
+static int read_entry(struct segue_seqfile_record *record, size_t size)
 {
-	const struct segue_seqfile_head *head = &layout_of(record)->head;
-	int rc = segue_seqfile_read_entry(head, record->bytes, size, &record->entry);
+	int rc = segue_seqfile_read_entry(
+		&layout_of(record)->head, record->bytes, size, &record->entry);
 
-	if (rc == 1 && record->entry.header_size > entry_size)
-		rc = segue_fail(SEGUE_EDATA, "damaged: its header is longer than it is");
-	if (rc == 1) {
-		size_t more = record->entry.header_size;
-
-		rc = make_room(record, more, 0);
-		if (!rc)
-			rc = read_at(record, 0, record->bytes, more);
-		if (!rc)
-			rc = segue_seqfile_read_entry(head, record->bytes, more, &record->entry);
-		if (rc == 1)
-			rc = segue_fail(SEGUE_EDATA, "damaged: its header has two sizes");
-	}
-	return rc;
+	return rc == 1 ? segue_fail(SEGUE_EDATA, "damaged: its header is longer than it is") : rc;
 }
 
 static int check_hash(const struct segue_seqfile_record *record, XXH128_hash_t hash)
@@ -282,7 +273,7 @@ static int load_tables(struct segue_seqfile_record *record)
 	if (!rc)
 		rc = check_hash(record, XXH3_128bits(record->bytes + begin, size - begin));
 	/* The key is in bytes that may have moved. */
-	return rc ? rc : read_entry(record, record->entry.header_size, record->entry.size);
+	return rc ? rc : read_entry(record, record->entry.header_size);
 }
 
 /* Reads all blocks of the spec's columns, and checks them. */
@@ -313,12 +304,13 @@ static int load(struct segue_seqfile_record *record, const struct segue_index_en
 	uint64_t size, size_t whole_max, bool through)
 {
 	record->whole = size <= whole_max;
-	size_t first = record->whole || size < HEADER_FIRST ? (size_t)size : HEADER_FIRST;
+	size_t first = record->whole || size < SEGUE_SEQFILE_ENTRY_MAX ? (size_t)size
+								       : SEGUE_SEQFILE_ENTRY_MAX;
 	int rc = make_room(record, first, 0);
 	if (!rc)
 		rc = read_at(record, 0, record->bytes, first);
 	if (!rc)
-		rc = read_entry(record, first, size);
+		rc = read_entry(record, first);
 	if (!rc)
 		rc = check_entry(record, indexed, size);
 	if (!rc)

@@ -1,0 +1,520 @@
+/*
+ * The source of sequence files: what was written comes back, whole or by windows; whatever byte is
+ * changed is noticed before it is delivered; files that are none, unfinished or of others are named.
+ */
+#include "core/sequence_file.h"
+#include "source/kinds.h"
+#include "source/seqfile/seqfile.h"
+
+#include "testspec.h"
+#include "tmpdir.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define FIELDS 4 /* x float32 [3], y int32, w uint8 (a stream need not declare it), c int64 [2] */
+#define STATES 1
+
+static struct segue_tmpdir dir;
+static struct segue_testspec test;
+static size_t whole_max;
+
+/* ---- Nothing is kept ------------------------------------------------------------------------- */
+
+static int keep_load(void *arg, const char *name, void **bytes, size_t *size)
+{
+	(void)arg, (void)name, (void)bytes, (void)size;
+	return SEGUE_ENOTFOUND;
+}
+
+static int keep_save(void *arg, const char *name, const void *bytes, size_t size)
+{
+	(void)arg, (void)name, (void)bytes, (void)size;
+	return SEGUE_OK;
+}
+
+static const struct segue_index_keeper keeper = {NULL, keep_load, keep_save};
+static const struct segue_source_means means = {.keeper = &keeper};
+
+static void setup(void)
+{
+	segue_tmpdir_make(&dir, "seqsource");
+	segue_testspec_init(&test);
+	test.spec.source.kind = SEGUE_SOURCE_FILES;
+	segue_testspec_sequence(&test, "y", SEGUE_INT32, 1);
+	test.sequences[0].rank = 0;
+	segue_testspec_sequence(&test, "x", SEGUE_FLOAT32, 3);
+	segue_testspec_context(&test, "c", SEGUE_INT64, 2);
+	whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+}
+
+static void teardown(void)
+{
+	segue_testspec_finish(&test);
+	segue_tmpdir_remove(&dir);
+}
+
+TestSuite(sequence_source, .init = setup, .fini = teardown);
+
+/* ---- Writing --------------------------------------------------------------------------------- */
+
+struct bytes {
+	uint8_t *at;
+	size_t size;
+};
+
+static void put(struct bytes *to, const void *bytes, size_t size)
+{
+	to->at = realloc(to->at, to->size + size);
+	memcpy(to->at + to->size, bytes, size);
+	to->size += size;
+}
+
+static void align(struct bytes *to)
+{
+	static const uint8_t zeros[SEGUE_SEQFILE_ALIGN];
+
+	put(to, zeros,
+		(SEGUE_SEQFILE_ALIGN - to->size % SEGUE_SEQFILE_ALIGN) % SEGUE_SEQFILE_ALIGN);
+}
+
+static struct segue_seqfile_field field(const char *name, enum segue_seqfile_place place,
+	enum segue_dtype dtype, uint32_t rank, uint64_t dim)
+{
+	struct segue_seqfile_field made = {
+		.place = place, .dtype = dtype, .rank = rank, .dims = {dim}};
+
+	strcpy(made.name, name);
+	return made;
+}
+
+static float value_x(uint64_t number, uint64_t step, uint64_t i)
+{
+	return (float)(number * 1000 + step) + (float)i / 4;
+}
+
+static int32_t value_y(uint64_t number, uint64_t step)
+{
+	return (int32_t)(number * 3 + step) - 5;
+}
+
+static uint64_t steps_of(uint64_t number)
+{
+	return number % 4 == 3 ? 3000 + number : 1 + number * 7 % 50;
+}
+
+/* The data of column i of a sequence: malloc'd. */
+static uint8_t *column_of(uint64_t number, uint64_t steps, size_t i, size_t *size)
+{
+	static const size_t sizes[] = {12, 4, 1, 16, 8};
+	uint8_t *out;
+
+	*size = sizes[i] * (i < 3 ? steps : 1);
+	out = malloc(*size);
+	memset(out, (int)number, *size);
+	for (uint64_t step = 0; step < steps && i == 0; step++)
+		for (uint64_t k = 0; k < 3; k++)
+			((float *)(void *)out)[3 * step + k] = value_x(number, step, k);
+	for (uint64_t step = 0; step < steps && i == 1; step++)
+		((int32_t *)(void *)out)[step] = value_y(number, step);
+	if (i == 3)
+		memcpy(out, (int64_t[]){(int64_t)number, -1}, 16);
+	return out;
+}
+
+static void put_entry(struct bytes *to, const struct segue_seqfile_head *head, uint64_t number,
+	struct segue_seqfile_indexed *indexed, XXH3_state_t *all)
+{
+	struct segue_seqfile_entry entry = {
+		.steps = steps_of(number), .total_length = SEGUE_SEQFILE_NO_TOTAL};
+	uint64_t begins[FIELDS + STATES], start = to->size;
+	struct bytes tables = {0}, column[FIELDS + STATES] = {{0}};
+	char key[32], header[SEGUE_SEQFILE_ENTRY_MAX];
+
+	entry.key = key;
+	entry.key_size = (uint32_t)snprintf(key, sizeof(key), "key %ju", (uintmax_t)number);
+	cr_assert_eq(segue_seqfile_lay_out(head, &entry, begins), SEGUE_OK);
+	for (size_t i = 0; i < FIELDS + STATES; i++) {
+		size_t size;
+		uint8_t *data = column_of(number, entry.steps, i, &size);
+		size_t table = segue_seqfile_blocks(size) * 4;
+		uint8_t *crc = malloc(table);
+
+		segue_seqfile_put_table(data, size, crc);
+		put(&column[i], data, size);
+		put(&column[i], crc, table);
+		put(&tables, crc, table);
+		free(data);
+		free(crc);
+	}
+	XXH128_hash_t hash = XXH3_128bits(tables.at, tables.size);
+	entry.hash[0] = hash.low64;
+	entry.hash[1] = hash.high64;
+	segue_seqfile_pack_entry(&entry, header);
+	put(to, header, entry.header_size);
+	XXH3_128bits_update(all, header, entry.header_size);
+	for (size_t i = 0; i < FIELDS + STATES; i++) {
+		align(to);
+		cr_assert_eq(to->size - start, begins[i]);
+		put(to, column[i].at, column[i].size);
+		free(column[i].at);
+	}
+	align(to);
+	cr_assert_eq(to->size - start, entry.size);
+	free(tables.at);
+	*indexed = (struct segue_seqfile_indexed){start, (uint32_t)entry.steps, entry.crc};
+}
+
+/* Sequences [first, first + count). */
+static struct bytes make_bytes(uint64_t first, uint64_t count)
+{
+	struct segue_seqfile_field fields[] = {
+		field("x", SEGUE_SEQFILE_SEQUENCE, SEGUE_FLOAT32, 1, 3),
+		field("y", SEGUE_SEQFILE_SEQUENCE, SEGUE_INT32, 0, 0),
+		field("w", SEGUE_SEQFILE_SEQUENCE, SEGUE_UINT8, 0, 0),
+		field("c", SEGUE_SEQFILE_CONTEXT, SEGUE_INT64, 1, 2),
+		field("h", SEGUE_SEQFILE_STATE, SEGUE_FLOAT64, 0, 0),
+	};
+	struct segue_seqfile_head head = {.fields = fields, .count = FIELDS + STATES};
+	struct segue_seqfile_indexed *indexed = calloc(count + 1, sizeof(*indexed));
+	struct segue_seqfile_foot foot = {.entries = count, .key_max = count ? 6 : 0};
+	XXH3_state_t *all = XXH3_createState();
+	struct bytes out = {0};
+	uint8_t tail[SEGUE_SEQFILE_FOOT];
+
+	cr_assert_eq(segue_seqfile_check_fields(&head), SEGUE_OK, "%s", segue_error_detail());
+	out.at = malloc(head.size);
+	out.size = head.size;
+	segue_seqfile_pack_head(&head, out.at);
+	XXH3_128bits_reset(all);
+	XXH3_128bits_update(all, out.at, head.size);
+	for (uint64_t i = 0; i < count; i++) {
+		put_entry(&out, &head, first + i, &indexed[i], all);
+		foot.steps += indexed[i].steps;
+	}
+	foot.index = out.size;
+	foot.head_size = head.size;
+	uint32_t crc = segue_seqfile_crc(indexed, count * sizeof(*indexed));
+	put(&out, indexed, count * sizeof(*indexed));
+	put(&out, &crc, sizeof(crc));
+	align(&out);
+	XXH128_hash_t hash = XXH3_128bits_digest(all);
+	foot.fingerprint[0] = hash.low64;
+	foot.fingerprint[1] = hash.high64;
+	segue_seqfile_pack_foot(&foot, tail);
+	put(&out, tail, sizeof(tail));
+	XXH3_freeState(all);
+	free(indexed);
+	return out;
+}
+
+static const char *path_of(const char *name)
+{
+	static char path[SEGUE_TMPDIR_MAX];
+
+	return segue_tmpdir_path(&dir, name, path);
+}
+
+static void write_bytes(const char *name, const struct bytes *bytes, size_t size)
+{
+	FILE *file = fopen(path_of(name), "wbe");
+
+	cr_assert_not_null(file);
+	cr_assert_eq(fwrite(bytes->at, 1, size, file), size);
+	fclose(file);
+}
+
+static void make_file(const char *name, uint64_t first, uint64_t count)
+{
+	struct bytes bytes = make_bytes(first, count);
+
+	write_bytes(name, &bytes, bytes.size);
+	free(bytes.at);
+}
+
+/* ---- Reading --------------------------------------------------------------------------------- */
+
+static int try_open(struct segue_source **source)
+{
+	int rc = segue_source_driver(&test.spec)->open(&test.spec, &means, source);
+
+	if (!rc)
+		segue_source_files_limit(*source, whole_max);
+	return rc;
+}
+
+static struct segue_source *open_source(void)
+{
+	struct segue_source *source;
+
+	cr_assert_eq(try_open(&source), SEGUE_OK, "%s", segue_error_detail());
+	return source;
+}
+
+static void refused(int code, const char *text)
+{
+	struct segue_source *source;
+	int rc = try_open(&source);
+
+	cr_assert_eq(rc, code, "%d instead of %d (%s): %s", rc, code, text, segue_error_detail());
+	cr_assert(strstr(segue_error_detail(), text), "'%s' is not in '%s'", text,
+		segue_error_detail());
+}
+
+/* Whether steps [first, first + count) of both features are right; an error is one, too. */
+static int steps_are(struct segue_record *record, uint64_t number, uint64_t first, uint64_t count)
+{
+	float *x = malloc(3 * count * sizeof(float));
+	int32_t *y = malloc(count * sizeof(int32_t));
+	int rc = record->ops->read(record, 0, count, y);
+
+	if (!rc)
+		rc = record->ops->read(record, 1, count, x);
+	for (uint64_t k = 0; !rc && k < count; k++) {
+		for (uint64_t i = 0; i < 3; i++)
+			cr_assert_eq(x[3 * k + i], value_x(number, first + k, i));
+		cr_assert_eq(y[k], value_y(number, first + k));
+	}
+	free(x);
+	free(y);
+	return rc;
+}
+
+static int record_is(struct segue_source *source, uint64_t place, uint64_t number, uint64_t window)
+{
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	uint64_t steps = steps_of(number);
+	int64_t c[2];
+	size_t size;
+	char key[32];
+	int rc = source->ops->admit(source, place, &record, &admitted);
+
+	if (rc)
+		return rc;
+	cr_assert_eq(admitted.array_steps, steps);
+	cr_assert_eq(admitted.total_length, steps);
+	snprintf(key, sizeof(key), "key %ju", (uintmax_t)number);
+	const char *has = record->ops->key(record, &size);
+	cr_assert(size == strlen(key) && memcmp(has, key, size) == 0);
+	rc = record->ops->context(record, 0, c);
+	if (!rc)
+		cr_assert(c[0] == (int64_t)number && c[1] == -1);
+	for (uint64_t at = 0, n; !rc && at < steps; at += n) {
+		n = steps - at < window ? steps - at : window;
+		rc = steps_are(record, number, at, n);
+	}
+	for (uint64_t turn = 0; !rc && turn < 4; turn++) {
+		uint64_t at = turn * 1013 % steps;
+
+		rc = record->ops->seek(record, at);
+		if (!rc)
+			rc = steps_are(record, number, at, 1);
+	}
+	record->ops->release(record);
+	return rc;
+}
+
+static void reads_back(uint64_t window)
+{
+	struct segue_source *source = open_source();
+
+	cr_assert_eq(source->ops->records(source), 12);
+	for (uint64_t i = 12; i--;)
+		cr_assert_eq(record_is(source, i, i < 8 ? 2 + i : i - 8, window), SEGUE_OK, "%s",
+			segue_error_detail());
+	source->ops->destroy(source);
+}
+
+Test(sequence_source, what_was_written_comes_back)
+{
+	static const uint64_t windows[] = {1, 7, 1024, 1365, 4096};
+
+	make_file("b.segue", 2, 8);
+	make_file("a.segue", 0, 4);
+	segue_testspec_path(&test, path_of("b.segue"));
+	segue_testspec_path(&test, path_of("a.segue"));
+	for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++) {
+		whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+		reads_back(windows[i]);
+		whole_max = 0;
+		reads_back(windows[i]);
+		whole_max = 4096; /* some of both */
+		reads_back(windows[i]);
+	}
+}
+
+Test(sequence_source, lengths_and_numbers)
+{
+	struct segue_source_stats stats;
+	struct segue_source *source;
+	const uint32_t *lengths;
+
+	make_file("a.segue", 0, 12);
+	segue_testspec_path(&test, path_of("*.segue"));
+	source = open_source();
+	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+	for (uint64_t i = 0; i < 12; i++)
+		cr_assert_eq(lengths[i], steps_of(i));
+	cr_assert_eq(source->ops->key_max(source), 6);
+	segue_source_stats(source, &stats);
+	cr_assert_eq(stats.records, 12);
+	cr_assert_eq(stats.files, 1);
+	source->ops->destroy(source);
+}
+
+/* ---- Damage ---------------------------------------------------------------------------------- */
+
+/*
+ * Each byte of a file of two sequences is changed, in turn. Opening, admission or reading says so,
+ * or it was one that nothing is made of: then all is as it was written.
+ */
+static void every_flip(uint64_t step)
+{
+	struct bytes bytes = make_bytes(2, 2);
+	uint64_t opened = 0, silent = 0, changed = 0;
+
+	segue_testspec_path(&test, path_of("a.segue"));
+	for (size_t at = 0; at < bytes.size; at += step) {
+		struct segue_source *source;
+
+		bytes.at[at] ^= 0x10;
+		write_bytes("a.segue", &bytes, bytes.size);
+		bytes.at[at] ^= 0x10;
+		changed++;
+		if (try_open(&source))
+			continue;
+		opened++;
+		int first = record_is(source, 0, 2, 700), second = record_is(source, 1, 3, 700);
+		cr_assert(!first || first == SEGUE_EDATA || first == SEGUE_ECHANGED, "%s",
+			segue_error_detail());
+		silent += !first && !second;
+		source->ops->destroy(source);
+	}
+	/* The padding, and what belongs to columns that the stream does not declare. */
+	cr_assert_gt(opened, silent);
+	cr_assert_lt(silent, changed / 4, "%ju of %ju", (uintmax_t)silent, (uintmax_t)changed);
+	free(bytes.at);
+}
+
+Test(sequence_source, every_changed_byte_is_noticed)
+{
+	every_flip(7);
+}
+
+Test(sequence_source, every_changed_byte_is_noticed_by_windows)
+{
+	whole_max = 0;
+	every_flip(7);
+}
+
+/* Cut anywhere it has no foot; the files that come after it are not looked at. */
+Test(sequence_source, a_file_that_is_cut)
+{
+	struct bytes bytes = make_bytes(2, 2);
+	struct segue_source *source;
+
+	segue_testspec_path(&test, path_of("a.segue"));
+	for (size_t size = 0; size < bytes.size; size += 61) {
+		write_bytes("a.segue", &bytes, size);
+		int rc = try_open(&source);
+		cr_assert_eq(rc, SEGUE_EDATA, "%d at %zu", rc, size);
+	}
+	write_bytes("a.segue", &bytes, bytes.size - SEGUE_SEQFILE_FOOT);
+	refused(SEGUE_EDATA, "ends without a foot: is somebody writing it?");
+	free(bytes.at);
+}
+
+Test(sequence_source, damaged_ones_are_passed_over)
+{
+	struct bytes bytes = make_bytes(0, 12);
+	struct segue_source *source;
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	const uint32_t *lengths;
+
+	test.spec.on_error = SEGUE_ON_ERROR_SKIP;
+	bytes.at[bytes.size / 2] ^= 1; /* number 7, which is long */
+	write_bytes("a.segue", &bytes, bytes.size);
+	segue_testspec_path(&test, path_of("a.segue"));
+	for (whole_max = 0; whole_max <= 1 << 20; whole_max += 1 << 20) {
+		uint64_t passed = 0;
+
+		source = open_source();
+		cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK, "%s",
+			segue_error_detail());
+		for (uint64_t i = 0; i < 12; i++) {
+			int rc = segue_source_admit(source, i, &record, &admitted);
+
+			cr_assert_eq(lengths[i], rc ? 0 : steps_of(i));
+			cr_assert(rc == 0 || rc == SEGUE_SOURCE_SKIPPED);
+			passed += rc != 0;
+			if (!rc)
+				record->ops->release(record);
+		}
+		cr_assert_eq(passed, 1);
+		source->ops->destroy(source);
+	}
+	free(bytes.at);
+}
+
+/* ---- What is refused ------------------------------------------------------------------------- */
+
+Test(sequence_source, what_does_not_fit_is_named)
+{
+	make_file("a.segue", 0, 4);
+	segue_testspec_path(&test, path_of("a.segue"));
+	strcpy(test.sequences[0].name = strdup("z"), "z");
+	refused(SEGUE_EDATA, "no feature 'z'; the file has 'x', 'y', 'w', 'c' (context)");
+	free(test.sequences[0].name);
+	test.sequences[0].name = strdup("c");
+	refused(SEGUE_EDATA, "'c' is a context feature of the file");
+	free(test.sequences[0].name);
+	test.sequences[0].name = strdup("y");
+	test.sequences[0].dtype = SEGUE_INT64;
+	refused(SEGUE_EDATA, "the file has int32 of shape (), the stream declares int64");
+	free(test.sequences[0].name);
+}
+
+Test(sequence_source, what_is_no_sequence_file)
+{
+	struct bytes text = {(uint8_t *)(uintptr_t) "a,b,c\n1,2,3\n", 12};
+	struct bytes empty = make_bytes(0, 0);
+
+	write_bytes("a.csv", &text, text.size);
+	segue_testspec_path(&test, path_of("a.csv"));
+	refused(SEGUE_EDATA, "a.csv: is no sequence file (segue.FileWriter and segue.convert");
+	write_bytes("a.csv", &empty, empty.size);
+	refused(SEGUE_EDATA, "no sequences, the data set is empty");
+	free(empty.at);
+}
+
+/* The file that is open is exchanged for one of other content, of the same size. */
+Test(sequence_source, a_file_that_is_written_anew)
+{
+	struct bytes bytes = make_bytes(4, 1), other;
+	struct segue_source *source;
+	struct segue_admitted admitted;
+	struct segue_record *record;
+
+	write_bytes("a.segue", &bytes, bytes.size);
+	segue_testspec_path(&test, path_of("a.segue"));
+	source = open_source();
+	other = make_bytes(4 + 50 * 4, 1); /* as many steps, other values */
+	cr_assert_eq(steps_of(4), steps_of(204));
+	cr_assert_eq(other.size, bytes.size);
+	write_bytes("a.segue", &other, other.size);
+	int rc = source->ops->admit(source, 0, &record, &admitted);
+	cr_assert_eq(rc, SEGUE_ECHANGED, "%d: %s", rc, segue_error_detail());
+	write_bytes("a.segue", &other, 100);
+	rc = source->ops->admit(source, 0, &record, &admitted);
+	cr_assert_eq(rc, SEGUE_ECHANGED, "%d: %s", rc, segue_error_detail());
+	source->ops->destroy(source);
+	free(bytes.at);
+	free(other.at);
+}
