@@ -5,7 +5,7 @@
 #define SEGUE_SOURCE_SEQFILE_RECORD_H
 
 #include "source/buffers.h"
-#include "source/seqfile/opening.h"
+#include "source/seqfile/file_set.h"
 
 struct segue_seqfile_column {
 	uint64_t begin, size; /* in the entry; of its data */

@@ -1,5 +1,5 @@
 /* Opens sequence files: each file's head beside the spec, its foot, its index. */
-#include "source/seqfile/opening.h"
+#include "source/seqfile/file_set.h"
 
 #include <endian.h>
 #include <inttypes.h>

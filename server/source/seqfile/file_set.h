@@ -1,8 +1,8 @@
 /*
  * A data set of sequence files as it is opened: heads, indexes and feet.
  */
-#ifndef SEGUE_SOURCE_SEQFILE_OPENING_H
-#define SEGUE_SOURCE_SEQFILE_OPENING_H
+#ifndef SEGUE_SOURCE_SEQFILE_FILE_SET_H
+#define SEGUE_SOURCE_SEQFILE_FILE_SET_H
 
 #include "core/sequence_file.h"
 #include "source/index.h"
