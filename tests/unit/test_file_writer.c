@@ -330,8 +330,11 @@ Test(file_writer, sequences_that_cannot_be)
 	bad.arrays = missing;
 	REFUSED("context[\"id\"] is missing");
 	bad.arrays = arrays;
-	((uint8_t *)flag)[99] = 2;
-	REFUSED("sequences[\"flag\"] has a bool that is neither 0 nor 1");
+	for (size_t at = 0; at < 100; at++) {
+		((uint8_t *)flag)[at] ^= 2;
+		REFUSED("sequences[\"flag\"] has a bool that is neither 0 nor 1");
+		((uint8_t *)flag)[at] ^= 2;
+	}
 	good = nth(1, 100);
 	cr_assert_eq(segue_file_writer_add(writer, &good), 0);
 	cr_assert_eq(segue_file_writer_close(writer), 0);
@@ -555,6 +558,18 @@ static void write_within(const char *path, rlim_t size, const uint64_t *all, uin
 	check_file(path, added, n);
 	cr_assert(failed || n == count);
 	cr_assert_eq(unlink(path), 0);
+}
+
+Test(file_writer, no_room_for_the_head)
+{
+	const char *path = path_in("head");
+
+	signal(SIGXFSZ, SIG_IGN);
+	limit_files(100);
+	cr_expect_eq(try_create(path, &spec), SEGUE_ESYSTEM);
+	limit_files(RLIM_INFINITY);
+	cr_expect(says("cannot be written: File too large"), "%s", segue_error_detail());
+	cr_expect(access(path, F_OK) < 0);
 }
 
 Test(file_writer, cut_anywhere)
