@@ -595,6 +595,87 @@ SEGUE_EXPORT void segue_batch_put_back(struct segue_batch *batch);
  */
 SEGUE_EXPORT void segue_batch_release(struct segue_batch *batch);
 
+/* ---- Sequence files -------------------------------------------------------------------------- */
+
+/*
+ * Files of segue's own format (docs/format.md), which it reads fastest: many sequences a file, each
+ * with its arrays. Needs no server.
+ *
+ *	segue_file_writer_create("train.segue", &spec, &writer);
+ *	while (...)
+ *		segue_file_writer_add(writer, &sequence);
+ *	segue_file_writer_close(writer);
+ *	segue_file_writer_destroy(writer);
+ *
+ * Structs with a `size` begin with their own size, so that later ones can have more.
+ */
+struct segue_file_writer;
+
+/* What each sequence of a file has. */
+struct segue_file_spec {
+	size_t size;                           /* sizeof(struct segue_file_spec) */
+	const struct segue_feature *sequences; /* a value a step; at least one */
+	size_t sequence_count;
+	const struct segue_feature *contexts; /* a value a sequence */
+	size_t context_count;
+	const struct segue_feature *states; /* a value a sequence: the state of its first segment */
+	size_t state_count;
+};
+
+struct segue_sequence {
+	size_t size;    /* sizeof(struct segue_sequence) */
+	uint64_t steps; /* 1 to UINT32_MAX: the first dimension of each sequence feature */
+	/*
+	 * Steps that count, if has_total_length; else all. 0 to `steps` rounded up to the
+	 * num_unroll of who reads it.
+	 */
+	uint64_t total_length;
+	bool has_total_length;
+	const void *key; /* 1 to SEGUE_KEY_MAX bytes of any kind; NULL: "<file name>:<number>" */
+	size_t key_size;
+	/*
+	 * An array for each field, dense, of any alignment: those of the sequences ([steps,
+	 * dims...]), then contexts, then states ([dims...]), each in the order of the spec.
+	 */
+	const void *const *arrays;
+};
+
+/*
+ * Makes the file, in which nothing may be yet, not even an empty file: SEGUE_ESYSTEM says so.
+ * SEGUE_EINVAL (names the field, and what is wrong with it), SEGUE_ENOSPACE, SEGUE_ENOMEM.
+ */
+SEGUE_EXPORT int segue_file_writer_create(
+	const char *path, const struct segue_file_spec *spec, struct segue_file_writer **out);
+
+/*
+ * Adds a sequence, behind those before it. What it points to is not needed afterwards. Blocks while
+ * it writes. If it fails the file has nothing of this sequence, and the writer can go on.
+ *
+ * SEGUE_EINVAL (no steps, key or array, a bool that is neither 0 nor 1: names the field),
+ * SEGUE_ENOSPACE, SEGUE_ENOMEM, SEGUE_ESYSTEM, SEGUE_EFORKED.
+ */
+SEGUE_EXPORT int segue_file_writer_add(
+	struct segue_file_writer *writer, const struct segue_sequence *sequence);
+
+/*
+ * Finishes the file: when it returns 0, all of it is on disk, under its name. Else the file is not
+ * finished, and streams refuse it. After SEGUE_ENOSPACE it may be called again.
+ */
+SEGUE_EXPORT int segue_file_writer_close(struct segue_file_writer *writer);
+
+/* Removes the file, which is not finished. */
+SEGUE_EXPORT int segue_file_writer_abort(struct segue_file_writer *writer);
+
+/*
+ * Frees the writer. A file that was neither closed nor aborted stays, unfinished, with all
+ * sequences that were added (as far as they can be written). NULL is fine.
+ */
+SEGUE_EXPORT void segue_file_writer_destroy(struct segue_file_writer *writer);
+
+/* Sequences and steps that were added, and bytes of the file so far; each may be NULL. */
+SEGUE_EXPORT void segue_file_writer_written(const struct segue_file_writer *writer,
+	uint64_t *sequences, uint64_t *steps, uint64_t *bytes);
+
 #ifdef __cplusplus
 }
 #endif
