@@ -45,7 +45,7 @@ PRINTED = re.compile(r'"segue(?: [\w%]+)?: ')
 PREFIX = re.compile(r"^segue(?: \S+)?:(?: |$)")
 TOKEN = re.compile(r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|/\*.*?\*/|//[^\n]*", re.S)
 PIECE = re.compile(r'"((?:[^"\\]|\\.)*)"|\b(PRI[a-zA-Z]+\d*|SEGUE_[A-Z_]+)\b')
-PLACEHOLDER = re.compile(r"%(?!%)[-+ #0]*(\*|\d+)?(\.(\*|\d+))?(hh|h|ll|l|z|j|t)?[a-zA-Z]|%(?=…)")
+PLACEHOLDER = re.compile(r"%(?!%)[-+ #0]*(\*|\d+)?(\.(\*|\d+))?(hh|h|ll|l|z|j|t)?[a-zA-Z]|%[-+ #0]*\d*(?=…)")
 ERRORS = re.compile(r"^[A-Z]\w*(Error|Error_|Warning)$|^(StaleIterator|StopIteration)$")
 WARNS = {"warn", "_warn", "exit"}
 

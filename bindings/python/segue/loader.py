@@ -400,7 +400,7 @@ class Loader(Closing):
         if missing:
             raise errors.TokenError(
                 f"no token for lanes {missing} of stream {self.stream.name!r}; the state dict "
-                f"holds {sorted(merged)}"
+                f"holds {sorted(merged)}: give those of all workers, as a list"
             )
         tokens = [merged[f"lane/{lane}"] for lane in self.lanes]
         for lane, token in zip(self.lanes, tokens):
