@@ -199,7 +199,8 @@ static int ready(struct segue_client *client, int64_t deadline_ns)
 		return found;
 	bool again = client->epoch > 0;
 	if (!again && client->no_start)
-		return rc;
+		return segue_fail(
+			rc, "%s; 'segue serve %s' starts one", segue_error_detail(), client->dir);
 	rc = client->may_start ? client->may_start(client->lanes) : 0;
 	if (!rc)
 		rc = segue_client_check_dir(client);
