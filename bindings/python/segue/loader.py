@@ -90,8 +90,8 @@ def _own_lanes(
         raise errors.ArgumentError(f"rank: {rank} is not in 0 to world_size - 1 = {world_size - 1}")
     if world_size > count:
         raise errors.ArgumentError(
-            f"world_size: {world_size} workers cannot share {count} lane{'s' * (count > 1)}; open the "
-            f"stream with lanes={world_size} or more"
+            f"world_size: {world_size} workers cannot share {count} lane{'s' * (count > 1)}; open "
+            f"the stream with lanes={world_size} or more"
         )
     return list(range(rank, count, world_size))
 
