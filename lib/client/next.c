@@ -47,7 +47,7 @@ static int wait_once(struct segue_lane *lane, struct waiting *waiting)
 	if (now >= waiting->deadline_ns)
 		return segue_fail(SEGUE_ETIMEOUT,
 			"batch %" PRIu64 " of lane %u of stream '%s' did not come in time: ask "
-					 "again, or give it longer (timeout)",
+			"again, or give it longer (timeout)",
 			track->next, lane->index, segue_lane_spec(lane)->name);
 	if (!waiting->rung)
 		spin(track);
