@@ -396,8 +396,8 @@ Test(client, wants_valid_arguments)
 	assert_fails(segue_client_report(client, 9, NULL, NULL, &json), SEGUE_EINVAL, "no report");
 	assert_fails(segue_client_report(client, SEGUE_REPORT_GET, NULL, NULL, &json), SEGUE_EINVAL,
 		"key");
-	assert_fails(
-		segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL, "no lane 1: it has 1");
+	assert_fails(segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL,
+		"no lane 1: its last is 0");
 	assert_fails(segue_lane_attach(NULL, 0, NULL, &lane), SEGUE_EINVAL, "stream");
 	struct segue_attach_options how = {.start = 7};
 	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_EINVAL, "start");
