@@ -174,18 +174,22 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 	if (memcmp(order->fingerprint, head->fingerprint, sizeof(head->fingerprint)) != 0)
 		return segue_fail(SEGUE_ETOKEN,
 			"the token was made over another data set (fingerprint %016" PRIx64
-			"%016" PRIx64 ", "
-			"here "
-			"%016" PRIx64 "%016" PRIx64 ")",
+			"%016" PRIx64 ", here %016" PRIx64 "%016" PRIx64
+			"): give the stream the files that it was made over, in their order then",
 			head->fingerprint[1], head->fingerprint[0], order->fingerprint[1],
 			order->fingerprint[0]);
 	if (head->lanes != spec->lanes || head->lane != order->place.lane)
 		return segue_fail(SEGUE_ETOKEN,
-			"the token is of lane %u of %u, this is lane %u of %u", head->lane,
-			head->lanes, order->place.lane, spec->lanes);
+			"the token is of lane %u of %u, this is lane %u of %u: %s", head->lane,
+			head->lanes, order->place.lane, spec->lanes,
+			head->lanes == spec->lanes
+				? "each lane has its own token"
+				: "it belongs to a stream that is made with as many lanes");
 	if (head->batch_size != spec->batch_size)
-		return segue_fail(SEGUE_ETOKEN, "the token has batch_size %u, the stream %u",
-			head->batch_size, spec->batch_size);
+		return segue_fail(SEGUE_ETOKEN,
+			"the token has batch_size %u, the stream %u: it belongs to a stream that "
+			"is made with batch_size=%u",
+			head->batch_size, spec->batch_size, head->batch_size);
 	if (head->row_size != segue_row_size(spec))
 		return segue_fail(SEGUE_ETOKEN, "the token's states have another size");
 	return ends_fit(order, head, position);
@@ -258,10 +262,12 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 		}
 		if (segue_now_ns() >= until) {
 			rc = segue_fail(SEGUE_ELIMIT,
-				"step %" PRIu64 " is offered: from step %" PRIu64
-				" on, %d s of work led to step "
-				"%" PRIu64 " only. Go back to a checkpoint with load_state_dict()",
-				order->step, from->step, OFFER_WITHIN_S, plan->position->step);
+				"lane %u: step %" PRIu64
+				" is offered, which this worker has committed, and the store has "
+				"step %" PRIu64 ": following it led to step %" PRIu64
+				" only in %d s. Go back to a checkpoint with load_state_dict()",
+				order->place.lane, order->step, from->step, plan->position->step,
+				OFFER_WITHIN_S);
 			break;
 		}
 		rc = segue_plan_step(plan, &input, spans, &rows);
@@ -315,8 +321,10 @@ static int from_offer(struct making *making)
 		return 0; /* nothing is newer than what is stored */
 	if (order->step < making->image->position->step)
 		return segue_fail(SEGUE_EFENCED,
-			"step %" PRIu64 " is offered where %" PRIu64 " is stored", order->step,
-			making->image->position->step);
+			"lane %u: step %" PRIu64 " is offered where %" PRIu64
+			" is stored: somebody else has taken it further. Go back to a checkpoint "
+			"with load_state_dict()",
+			order->place.lane, order->step, making->image->position->step);
 	int rc = segue_plan_init(&plan, &order->plan);
 	if (!rc)
 		rc = run_to(order, making->image->position, &plan);

@@ -112,7 +112,8 @@ static int check_spec(const struct segue_plan_spec *spec)
 	if (__builtin_mul_overflow(spec->first_epoch, spec->records, &numbers))
 		return segue_fail(SEGUE_EINVAL,
 			"first_epoch is %" PRIu64 ": %" PRIu64
-			" records an epoch are more sequences than can be numbered",
+			" records an epoch are more sequences than can be numbered: give a smaller "
+			"one",
 			spec->first_epoch, spec->records);
 	return 0;
 }
@@ -394,7 +395,8 @@ static int take(
 			return segue_fail(SEGUE_EDATA,
 				"lane %" PRIu32 ": %" PRIu64
 				" sequences in a row, up to number %" PRIu64
-				", were passed over as damaged; endless input needs a good one",
+				", were passed over as damaged (on_error=\"skip\"), and with "
+				"epochs=None it would be so for ever: make or copy the files anew",
 				spec->lane, to->next - begin, taken.number);
 		int rc = input->admit(input->arg, taken.number,
 			segue_plan_record(spec, taken.number), &taken.array_steps,
@@ -523,7 +525,9 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 				"lane %" PRIu32 ": no batch in %" PRIu64
 				" epochs, up to epoch %" PRIu64
 				": its records are damaged, or too few an epoch for batch_size = "
-				"%" PRIu32 " with tail = stop",
+				"%" PRIu32
+				" with tail=\"stop\" and epoch_end=\"drain\": give a smaller "
+				"batch_size, fewer lanes, or another tail or epoch_end",
 				spec->lane, to->epoch - plan->position->epoch, to->epoch,
 				spec->batch_size);
 		begin_stretch(plan);

@@ -39,7 +39,7 @@ int segue_lmdb_fail_file(const struct segue_store *store, const char *doing, con
 		code = SEGUE_ENOSPACE;
 	else if (errno == EROFS || errno == EACCES || errno == EPERM)
 		code = SEGUE_EREADONLY;
-	return segue_fail_errno(code, "%s %s/%s", doing, store->dir, what);
+	return segue_fail_errno(code, "cannot %s %s/%s", doing, store->dir, what);
 }
 
 /* ---- Once a process, one server a file ---- */
@@ -93,9 +93,11 @@ static int fail_busy(const struct segue_store *store)
 		close(fd);
 	long pid = strtol(text, NULL, 10);
 	if (pid > 0)
-		return segue_fail(
-			SEGUE_EBUSY, "another segue server (pid %ld) serves %s", pid, store->dir);
-	return segue_fail(SEGUE_EBUSY, "another process has %s open", store->dir);
+		return segue_fail(SEGUE_EBUSY,
+			"another segue server (pid %ld) serves %s: use that one, or end it first",
+			pid, store->dir);
+	return segue_fail(SEGUE_EBUSY, "another process has %s open: try again when it has ended",
+		store->dir);
 }
 
 /* Takes the lock of the directory, or of the data: exclusive to serve, shared to read. */
@@ -129,8 +131,8 @@ static int open_directory(struct segue_store *store)
 		return segue_lmdb_fail_file(store, "make directory", "");
 	store->dir_fd = open(store->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store->dir_fd < 0 && errno == ENOENT)
-		return segue_fail(
-			SEGUE_ENOTFOUND, "there is no store: %s does not exist", store->dir);
+		return segue_fail(SEGUE_ENOTFOUND,
+			"there is no store: %s does not exist; is the path right?", store->dir);
 	if (store->dir_fd < 0)
 		return segue_lmdb_fail_file(store, "open", "");
 	if (fstat(store->dir_fd, &status) < 0)
@@ -195,7 +197,8 @@ static int open_store_directory(struct segue_store *store)
 	store->store_fd = openat(store->dir_fd, SEGUE_LMDB_DIR,
 		O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (store->store_fd < 0 && errno == ENOENT)
-		return segue_fail(SEGUE_ENOTFOUND, "there is no store in %s", store->dir);
+		return segue_fail(SEGUE_ENOTFOUND,
+			"there is no store in %s; is it the right directory?", store->dir);
 	if (store->store_fd < 0 && errno == ENOTDIR)
 		return segue_fail(SEGUE_ESYSTEM,
 			"%s/" SEGUE_LMDB_DIR
@@ -311,8 +314,9 @@ int segue_lmdb_begin_creation(struct segue_store *store, char name[32])
 			 ? segue_lmdb_fail_file(store, "open", name)
 			 : 0;
 	if (!rc && status.st_uid != geteuid()) /* nobody else can write in our own */
-		rc = segue_fail(SEGUE_ESYSTEM, "%s/%s was exchanged while the store was made",
-			store->dir, name);
+		rc = segue_fail(SEGUE_ESYSTEM,
+			"%s/%s was exchanged while the store was made: try again", store->dir,
+			name);
 	if (rc)
 		segue_lmdb_give_up_creation(store, name);
 	else

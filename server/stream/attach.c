@@ -547,7 +547,8 @@ void segue_ledger_opening_closed(struct segue_ledger *ledger, const struct segue
 {
 	struct segue_attach *attach, *next;
 
-	segue_fail(SEGUE_EINVAL, "the stream was closed");
+	segue_fail(SEGUE_EINVAL, "stream '%s' was closed while a lane of it was asked for",
+		ledger->stream->spec->name);
 	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
 		if (attach->opening != opening)
 			continue;

@@ -42,7 +42,8 @@ static int put_record(struct growth *growth, struct segue_ops *ops, const void *
 	size_t size;
 
 	if (record->id != growth->stream->id)
-		return segue_fail(SEGUE_EGONE, "the store has another stream of that name by now");
+		return segue_fail(SEGUE_EGONE,
+			"the store has another stream of that name by now: open it again");
 	int rc = segue_ends_grow(&record->ends, growth->epochs);
 	if (rc < 0)
 		return rc;

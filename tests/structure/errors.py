@@ -26,12 +26,16 @@ FOLDERS = ["lib/core", "lib/client", "server", "bindings/python/segue"]
 SAY = {
     "PyErr_Format": 1,
     "PyErr_SetString": 1,
+    "fail_changed": 1,
+    "fail_damaged": 2,
     "fail_usage": 0,
     "fail_with": 1,
     "segue_differ": 1,
     "segue_fail": 1,
     "segue_fail_errno": 1,
+    "segue_grant_storage": 2,
     "segue_lmdb_fail_damaged": 1,
+    "table_damage": 2,
 }
 CALL = re.compile(r"\b(" + "|".join(sorted(SAY, key=len, reverse=True)) + r")\(")
 TOKEN = re.compile(r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|/\*.*?\*/|//[^\n]*", re.S)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "source/files.h"
 #include "source/tfrecord/crc32c.h"
 
 int segue_blocks_init(struct segue_blocks *blocks, uint64_t size, uint32_t block, bool sliding)
@@ -71,7 +72,9 @@ static int note(struct segue_blocks *blocks, uint64_t at, const uint8_t *bytes, 
 		if (crc == blocks->crc[at / blocks->block])
 			return 0;
 		return segue_fail(SEGUE_ECHANGED,
-			"its bytes from %" PRIu64 " on have changed since it was checked", at);
+			"its bytes from %" PRIu64
+			" on have changed since it was checked" SEGUE_CHANGED_ADVICE,
+			at);
 	}
 	blocks->crc[at / blocks->block] = crc;
 	blocks->total = segue_crc32c_combine(blocks->total, crc,
