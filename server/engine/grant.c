@@ -226,7 +226,8 @@ int segue_grant_check_token(const struct segue_grant_order *order)
 	if (!rc)
 		rc = segue_plan_seek(&plan, image->position);
 	if (rc == SEGUE_EPROTOCOL)
-		rc = segue_fail_within(SEGUE_ETOKEN, "stream '%s', lane %u: the token's position",
+		rc = segue_fail_within(SEGUE_ETOKEN,
+			"stream '%s', lane %u: the token cannot be of this stream and data",
 			order->spec->name, order->place.lane);
 	segue_plan_finish(&plan);
 	segue_image_destroy(image);
