@@ -227,7 +227,8 @@ int segue_grant_check_token(const struct segue_grant_order *order)
 		rc = segue_plan_seek(&plan, image->position);
 	if (rc == SEGUE_EPROTOCOL)
 		rc = segue_fail_within(SEGUE_ETOKEN,
-			"stream '%s', lane %u: the token cannot be of this stream and data",
+			"stream '%s', lane %u: the token cannot be of this stream and its data (is "
+			"tail or epoch_end another?)",
 			order->spec->name, order->place.lane);
 	segue_plan_finish(&plan);
 	segue_image_destroy(image);
