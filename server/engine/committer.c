@@ -91,7 +91,7 @@ static int collect(struct segue_committer *committer)
 	if (count > committer->entry_capacity) {
 		struct entry *grown = realloc(committer->entries, count * sizeof(*grown));
 		if (!grown)
-			return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
+			return segue_fail(SEGUE_ENOMEM, "no memory to write to the store");
 		committer->entries = grown;
 		committer->entry_capacity = count;
 	}
@@ -277,7 +277,7 @@ static int flatten(const struct segue_ops *own, const struct segue_change *chang
 		total += segue_change_ops(change)->count;
 	struct segue_store_op *all = malloc((total ? total : 1) * sizeof(*all));
 	if (!all)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
+		return segue_fail(SEGUE_ENOMEM, "no memory to write to the store");
 	if (own->count)
 		memcpy(all, own->op, own->count * sizeof(*all));
 	for (const struct segue_change *change = changes; change; change = change->next) {

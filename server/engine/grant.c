@@ -296,7 +296,7 @@ static int take_kept(struct making *making, uint64_t row_size, const uint8_t *at
 			return segue_fail(SEGUE_EPROTOCOL, "a kept row of an offer is cut short");
 		struct segue_kept *kept = malloc(sizeof(*kept) + row_size + row.key_size);
 		if (!kept)
-			return segue_fail(SEGUE_ENOMEM, "no memory for an offer");
+			return segue_fail(SEGUE_ENOMEM, "no memory for a lane's last commits");
 		*kept = (struct segue_kept){
 			.step = row.step,
 			.number = row.number,
@@ -338,7 +338,7 @@ static int from_offer(struct making *making)
 	struct segue_image *image = NULL;
 	if (!rc) {
 		image = segue_image_create(&order->plan, plan.position, row_size);
-		rc = image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for an offer");
+		rc = image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane's last commits");
 	}
 	if (!rc) {
 		if (states) /* a stream may have none, and then there are no bytes */
@@ -473,7 +473,7 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 
 	making.committed_ms = segue_unix_ms();
 	if (!grant)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a grant");
+		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	*grant = (struct segue_grant){
 		.carry_shm = SEGUE_SHM_NONE,
 		.page_shm = SEGUE_SHM_NONE,

@@ -136,8 +136,8 @@ int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec)
 	if (!position || !scratch) {
 		free(position);
 		free(scratch);
-		return segue_fail(
-			SEGUE_ENOMEM, "plan: no memory for %" PRIu32 " rows", spec->batch_size);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
+			spec->batch_size);
 	}
 	segue_plan_start(spec, position);
 	*plan = (struct segue_plan){*spec, position, scratch};
@@ -660,8 +660,8 @@ int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const
 		return segue_fail(SEGUE_EINVAL, "plan: endless input has no longest lane");
 	uint64_t *ends = malloc(spec->batch_size * sizeof(ends[0]));
 	if (!ends)
-		return segue_fail(
-			SEGUE_ENOMEM, "plan: no memory for %" PRIu32 " rows", spec->batch_size);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
+			spec->batch_size);
 	for (uint32_t lane = 0; lane < spec->lanes; lane++) {
 		uint64_t begin = lane_share(spec, lane, epoch);
 		uint64_t end = lane_share(spec, lane, behind);

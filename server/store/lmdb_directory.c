@@ -39,7 +39,8 @@ int segue_lmdb_fail_file(const struct segue_store *store, const char *doing, con
 		code = SEGUE_ENOSPACE;
 	else if (errno == EROFS || errno == EACCES || errno == EPERM)
 		code = SEGUE_EREADONLY;
-	return segue_fail_errno(code, "cannot %s %s/%s", doing, store->dir, what);
+	return segue_fail_errno(
+		code, "cannot %s '%s%s%s'", doing, store->dir, *what ? "/" : "", what);
 }
 
 /* ---- Once a process, one server a file ---- */
@@ -128,7 +129,7 @@ static int open_directory(struct segue_store *store)
 {
 	struct stat status;
 	if (store->mode == SEGUE_STORE_SERVE && mkdir(store->dir, 0700) < 0 && errno != EEXIST)
-		return segue_lmdb_fail_file(store, "make directory", "");
+		return segue_lmdb_fail_file(store, "make the directory", "");
 	store->dir_fd = open(store->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store->dir_fd < 0 && errno == ENOENT)
 		return segue_fail(SEGUE_ENOTFOUND,
@@ -307,7 +308,7 @@ int segue_lmdb_begin_creation(struct segue_store *store, char name[32])
 	if (SEGUE_MUTANT(created_in_place))
 		snprintf(name, 32, SEGUE_LMDB_DIR);
 	if (mkdirat(store->dir_fd, name, 0700) < 0)
-		return segue_lmdb_fail_file(store, "make directory", name);
+		return segue_lmdb_fail_file(store, "make the directory", name);
 	store->store_fd =
 		openat(store->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	int rc = store->store_fd < 0 || fstat(store->store_fd, &status) < 0
@@ -362,7 +363,7 @@ int segue_lmdb_settle_creation(struct segue_store *store, const char *name)
 	close(fd);
 	close_fd(&store->store_fd);
 	if (!rc && renameat(store->dir_fd, name, store->dir_fd, SEGUE_LMDB_DIR) < 0)
-		rc = segue_lmdb_fail_file(store, "rename to", SEGUE_LMDB_DIR);
+		rc = segue_lmdb_fail_file(store, "rename the new store to", SEGUE_LMDB_DIR);
 	if (!rc && fsync(store->dir_fd) < 0)
 		rc = segue_lmdb_fail_file(store, "sync", "");
 	if (!rc && !SEGUE_MUTANT(above_not_synced))

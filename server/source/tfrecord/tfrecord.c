@@ -600,7 +600,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	int rc;
 
 	if (!source)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
+		return segue_fail(SEGUE_ENOMEM, "no memory for a data set");
 	source->base.ops = &source_ops;
 	source->base.on_error = spec->on_error;
 	source->spec = spec;
