@@ -27,6 +27,8 @@ SAY = {
     "PyErr_Format": 1,
     "PyErr_SetString": 1,
     "drop": 1,
+    "fail_changed": 1,
+    "fail_damaged": 2,
     "fail_usage": 0,
     "fail_with": 1,
     "fail_write": 0,
@@ -35,7 +37,9 @@ SAY = {
     "segue_fail": 1,
     "segue_fail_errno": 1,
     "segue_fail_within": 1,
+    "segue_grant_storage": 2,
     "segue_lmdb_fail_damaged": 1,
+    "table_damage": 2,
 }
 # What segue_fail_within() puts before a text and has none of these says where, not what: it is not
 # listed.

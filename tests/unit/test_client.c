@@ -1153,13 +1153,13 @@ Test(client, checkpoints_in_the_store)
 	cr_assert_eq(size, 9);
 	segue_free(token);
 	assert_fails(segue_client_checkpoint(client, "train", 1, 99, &token, &size),
-		SEGUE_ENOTFOUND, "no checkpoint 99");
+		SEGUE_ENOTFOUND, "no checkpoint of id 99");
 	assert_fails(segue_client_checkpoint(client, "train", 1, 7, NULL, &size), SEGUE_EINVAL,
 		"places");
 	cr_assert_eq(segue_client_checkpoint_remove(client, "train", 1, 0), 0, "%s",
 		segue_error_detail());
 	assert_fails(segue_client_checkpoint_remove(client, "train", 1, 99), SEGUE_ENOTFOUND,
-		"no checkpoint 99");
+		"no checkpoint of id 99");
 	assert_fails(segue_client_checkpoint_remove(client, NULL, 1, 1), SEGUE_EINVAL, "name");
 	segue_client_close(client);
 }

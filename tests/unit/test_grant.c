@@ -294,7 +294,8 @@ Test(grant, a_token_of_something_else_is_refused)
 	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "lane 0");
 	other = order;
 	other.plan.records = 2; /* the position is beyond it */
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "the token's position");
+	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN,
+		"the token cannot be of this stream");
 	order.fingerprint[0]++;
 	cr_assert_eq(make(SEGUE_ATTACH_RESTORE), SEGUE_ETOKEN);
 	cr_assert_eq(stored_step(), 1, "the store is as before");

@@ -10,10 +10,6 @@
 #include "source/tfrecord/index.h"
 
 #define SEGUE_KEPT_NAME_SIZE 48 /* of the names that things are kept under */
-/* Ends each error that says how data have changed. */
-#define SEGUE_CHANGED_ADVICE                                                                       \
-	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
-	"name"
 
 /*
  * Loads the entries of the index kept under `name` into `index`, for which the caller has allocated
