@@ -138,7 +138,7 @@ static int check_first(struct inflation *inflation, size_t size)
 			"%s: compressed twice: what it inflates to is %s, not %s; undo one of them",
 			inflation->path, packing->name, inflation->format->name);
 	return segue_fail(SEGUE_EDATA,
-		"%s: what it inflates to is not %s; leave it out of the source's files",
+		"%s: what it inflates to is no %s file; leave it out of the source's files",
 		inflation->path, inflation->format->name);
 }
 
