@@ -341,7 +341,7 @@ Test(grant, a_token_fits_where_the_ends_before_it_are_the_same)
 	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
 		"open this stream with epochs=3 first");
 	take_token_of(SEGUE_ENDS(1, 3, 0), order.spec);
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "after 1, 3, None epochs");
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "epochs were 1, 3, None");
 	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
 		"with epochs=3 first, then with the ones that follow");
 	longer.epochs = 4;
