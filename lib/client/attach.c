@@ -80,7 +80,9 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 	if (rc)
 		return rc;
 	if (!token || size == 0)
-		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
+		return segue_fail(SEGUE_ETOKEN,
+			"lane %u: the token is empty: give what state_dict() made of the lane",
+			lane->index);
 	if (segue_lane_is_taken(lane))
 		return segue_lane_fail_lost(lane);
 	struct placing placing = {
@@ -142,10 +144,12 @@ static int check_attach(const struct segue_stream *stream, uint32_t index,
 							? "timeout_ns is negative"
 							: "start is none of enum segue_start");
 	if (options->token && options->token_size == 0)
-		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", index);
+		return segue_fail(SEGUE_ETOKEN,
+			"lane %u: the token is empty: give what state_dict() made of the lane",
+			index);
 	if (index >= spec->lanes)
-		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: it has %u", spec->name,
-			index, spec->lanes);
+		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: its last is %u",
+			spec->name, index, spec->lanes - 1);
 	return 0;
 }
 

@@ -199,7 +199,8 @@ static int ready(struct segue_client *client, int64_t deadline_ns)
 		return found;
 	bool again = client->epoch > 0;
 	if (!again && client->no_start)
-		return rc;
+		return segue_fail(
+			rc, "%s; 'segue serve %s' starts one", segue_error_detail(), client->dir);
 	rc = client->may_start ? client->may_start(client->lanes) : 0;
 	if (!rc)
 		rc = segue_client_check_dir(client);
@@ -273,7 +274,8 @@ static int set_paths(
 	client->socket_path = client->own_socket ? absolute(options->socket_path, "")
 						 : absolute(dir, "/segue.sock");
 	if (!client->dir || !client->socket_path)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s an absolute path", dir);
+		return segue_fail_errno(
+			SEGUE_ESYSTEM, "cannot make %s an absolute path: give one", dir);
 	if (options->program) {
 		client->program = strdup(options->program);
 		if (!client->program)
@@ -286,14 +288,19 @@ int segue_open(const char *dir, const struct segue_open_options *options, struct
 {
 	static const struct segue_open_options defaults;
 
-	if (!dir || !*dir || !out)
+	if (!dir || !out)
 		return segue_fail(SEGUE_EINVAL, "segue_open wants a directory and a place for the "
 						"client");
+	if (!*dir)
+		return segue_fail(SEGUE_EINVAL, "the path of the store's directory is empty: \".\" "
+						"is the working directory");
 	if (!options)
 		options = &defaults;
 	if (options->timeout_ns < 0 || (options->socket_path && !*options->socket_path))
-		return segue_fail(SEGUE_EINVAL, options->timeout_ns < 0 ? "timeout_ns is negative"
-									: "socket_path is empty");
+		return segue_fail(SEGUE_EINVAL,
+			options->timeout_ns < 0 ? "timeout_ns is negative"
+						: "the path of the socket is empty: give one, or "
+						  "none (--socket, socket=)");
 	struct segue_client *client = calloc(1, sizeof(*client));
 	if (!client)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a client");

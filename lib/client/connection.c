@@ -165,7 +165,8 @@ static int await_input(int socket, int64_t deadline_ns, const struct segue_hooks
 	int64_t left = deadline_ns == INT64_MAX ? SLICE_NS : deadline_ns - segue_now_ns();
 
 	if (left <= 0)
-		return segue_fail(SEGUE_ETIMEOUT, "the server did not answer in time");
+		return segue_fail(SEGUE_ETIMEOUT, "the server did not answer in time: is it "
+						  "stopped, or its disk? (segue status)");
 	if (left > SLICE_NS)
 		left = SLICE_NS;
 	int ready = poll(&entry, 1, (int)((left + MILLISECOND - 1) / MILLISECOND));
@@ -243,8 +244,8 @@ int segue_connection_call(struct segue_connection *connection, struct segue_mess
 	if (!segue_connection_live(connection))
 		return segue_fail(SEGUE_EGONE, "the connection to the server is lost");
 	if (connection->busy)
-		return segue_fail(SEGUE_EINVAL,
-			"a call was made from within a callback of another one of the same client");
+		return segue_fail(SEGUE_EINVAL, "a call was made from within a callback of another "
+						"one of the same client: make it after that");
 	request->serial = ++connection->serial;
 	int rc = segue_message_pack(request, connection->out, &size);
 	if (rc)

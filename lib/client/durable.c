@@ -79,7 +79,7 @@ static int fail_late(const struct segue_lane *lane, uint64_t step)
 	return segue_fail(SEGUE_ETIMEOUT,
 		"lane %u of stream '%s': batches below %" PRIu64
 		" are not on disk in time, those below "
-		"%" PRIu64 " are",
+		"%" PRIu64 " are; flush again",
 		lane->index, segue_lane_spec(lane)->name, step, segue_lane_durable(lane));
 }
 

@@ -29,8 +29,9 @@ int segue_lane_fail_lost(const struct segue_lane *lane)
 			"go on with that one",
 			lane->index, name);
 	return segue_fail(SEGUE_EFENCED,
-		"lane %u of stream '%s' has gone to another holder; attach again, or go back to a "
-		"checkpoint",
+		"lane %u of stream '%s' has gone to another holder: make a new loader (in C: "
+		"attach "
+		"again), or go back to a checkpoint",
 		lane->index, name);
 }
 

@@ -46,7 +46,8 @@ static int wait_once(struct segue_lane *lane, struct waiting *waiting)
 	int64_t now = segue_now_ns();
 	if (now >= waiting->deadline_ns)
 		return segue_fail(SEGUE_ETIMEOUT,
-			"batch %" PRIu64 " of lane %u of stream '%s' did not come in time",
+			"batch %" PRIu64 " of lane %u of stream '%s' did not come in time: ask "
+			"again, or give it longer (timeout)",
 			track->next, lane->index, segue_lane_spec(lane)->name);
 	if (!waiting->rung)
 		spin(track);
@@ -66,14 +67,16 @@ static int wait_once(struct segue_lane *lane, struct waiting *waiting)
 
 static int fail_held(const struct segue_lane *lane)
 {
+	int held = __builtin_popcountll(lane->track.held);
+
 	return segue_fail(SEGUE_EHELD,
 		"lane %u of stream '%s': no place for batch %" PRIu64
-		": arrays or handles of %d earlier batches are alive, from batch %" PRIu64
+		": arrays or handles of %d earlier batch%s are alive, from batch %" PRIu64
 		" on, and the stream has depth %u. Copy what you keep and release the rest, or "
 		"open "
 		"the stream with a greater depth",
-		lane->index, segue_lane_spec(lane)->name, lane->track.next,
-		__builtin_popcountll(lane->track.held), lane->track.released, lane->track.depth);
+		lane->index, segue_lane_spec(lane)->name, lane->track.next, held,
+		held == 1 ? "" : "es", lane->track.released, lane->track.depth);
 }
 
 static int fail_end(const struct segue_lane *lane)

@@ -36,7 +36,8 @@ int segue_client_report(struct segue_client *client, enum segue_report what, con
 	if (what < SEGUE_REPORT_STATUS || what > SEGUE_REPORT_VERIFY)
 		return segue_fail(SEGUE_EINVAL, "there is no report %d", (int)what);
 	if (what == SEGUE_REPORT_GET && (!key || !*key))
-		return segue_fail(SEGUE_EINVAL, "the report of a key's states wants the key");
+		return segue_fail(SEGUE_EINVAL,
+			"the key is empty: give that of a record, such as data.tfrecord:4096");
 	struct asking asking = {
 		.client = client,
 		.request = {.type = SEGUE_MESSAGE_REPORT,

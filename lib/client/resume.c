@@ -118,7 +118,8 @@ static int resume(struct segue_lane *lane)
 			    "lane %u of stream '%s' has had another holder since batch %" PRIu64
 			    ": it "
 			    "stands at step %" PRIu64
-			    " now; attach again, or go back to a checkpoint",
+			    " now: make a new loader (in C: attach again), or go back to a "
+			    "checkpoint",
 			    lane->index, segue_lane_spec(lane)->name, lane->track.committed, step);
 }
 

@@ -65,7 +65,7 @@ int segue_shape_settle(struct segue_shape *shape, uint32_t key_max, uint64_t has
 	if (key_max != shape->key_max)
 		return segue_fail(SEGUE_ECHANGED,
 			"stream '%s': its longest key had %u bytes and now has %u: the data set "
-			"has changed under it",
+			"has changed under it: put it back, or open a new stream",
 			shape->spec->name, shape->key_max, key_max);
 	if (hash != shape->geometry.hash)
 		return segue_fail(SEGUE_EVERSION,

@@ -28,18 +28,18 @@
 /* ---- Directory and lock ---- */
 
 /* What a directory that cannot be written means. */
-static int fail_write(const char *what, const char *path)
+static int fail_write(const char *cannot, const char *path)
 {
 	if (errno == ENOTDIR)
 		return segue_fail_no_directory(path);
 	if (errno == EACCES)
 		return segue_fail_within(
-			segue_fail_access(SEGUE_EREADONLY, path), "cannot %s %s", what, path);
+			segue_fail_access(SEGUE_EREADONLY, path), "%s %s", cannot, path);
 	int code = errno == EROFS                       ? SEGUE_EREADONLY
 		   : errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE
 							: SEGUE_ESYSTEM;
 
-	return segue_fail_errno(code, "cannot %s %s", what, path);
+	return segue_fail_errno(code, "%s %s", cannot, path);
 }
 
 static int make_directories(const char *dir)
@@ -55,7 +55,7 @@ static int make_directories(const char *dir)
 		bool last = !*end;
 		*end = '\0';
 		if (mkdir(path, 0700) < 0 && errno != EEXIST)
-			rc = fail_write("make the directory", path);
+			rc = fail_write("cannot make the directory", path);
 		if (last)
 			break;
 		*end = '/';
@@ -110,7 +110,7 @@ int segue_starter_lock(const char *dir, int64_t *deadline_ns, const struct segue
 	}
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {
-		rc = fail_write("open", path);
+		rc = fail_write("cannot open", path);
 		goto failed;
 	}
 	segue_fork_guard_set(lock, fd);
@@ -119,7 +119,9 @@ int segue_starter_lock(const char *dir, int64_t *deadline_ns, const struct segue
 			rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot lock %s", path);
 		else if (segue_now_ns() >= *deadline_ns)
 			rc = segue_fail(SEGUE_EGONE,
-				"another process holds %s and has not started a server in time",
+				"another process holds %s and has not started a server in time: "
+				"try again, "
+				"or end it",
 				path);
 		else
 			rc = segue_hooks_pause(hooks, LOCK_NS);
@@ -245,7 +247,8 @@ static int listen_to(int errors, int lock_fd, int64_t *deadline_ns, const struct
 		}
 		rc = segue_hooks_interrupted(hooks);
 		if (!rc && segue_now_ns() >= *deadline_ns)
-			rc = segue_fail(SEGUE_EGONE, "the server was not ready in time");
+			rc = segue_fail(SEGUE_EGONE,
+				"the server was not ready in time: give it longer (timeout)");
 		if (rc)
 			break;
 	}
@@ -271,11 +274,12 @@ static int judge(const char *program, int status, const char *message)
 	if (code == 127 || strcmp(segue_error_name(-code), "?") == 0)
 		return segue_fail(SEGUE_EGONE,
 			"the server program %s could not be executed or is no segue (status %d): "
-			"%s",
+			"%s (SEGUE_PROGRAM is its path)",
 			program, code, *said ? said : "it said nothing");
 	if (!*said)
 		return segue_fail(SEGUE_EGONE,
-			"the server program %s ended with status %d and said nothing: is it segue?",
+			"the server program %s ended with status %d and said nothing: is it segue? "
+			"(SEGUE_PROGRAM is its path)",
 			program, code);
 	return segue_fail(-code, "%s", said);
 }

@@ -92,7 +92,7 @@ static int look(struct segue_lane *lane, bool take, bool anywhere, struct legacy
 		if (has_lease(older) && !take)
 			rc = segue_fail(SEGUE_EBUSY,
 				"lane %u of stream '%s' is held by this process: close that handle "
-				"first, or take it over",
+				"first, or take it over (take)",
 				lane->index, segue_lane_spec(lane)->name);
 		else if (has_lease(older) && !anywhere && committed_of(older) > 0)
 			rc = fail_start(lane, committed_of(older));

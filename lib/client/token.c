@@ -84,7 +84,9 @@ int segue_lane_check(struct segue_lane *lane, const void *token, size_t size)
 	if (rc)
 		return rc;
 	if (!token || size == 0)
-		return segue_fail(SEGUE_ETOKEN, "lane %u: the token is empty", lane->index);
+		return segue_fail(SEGUE_ETOKEN,
+			"lane %u: the token is empty: give what state_dict() made of the lane",
+			lane->index);
 	struct check_attempt call = {lane, token, size};
 	return segue_client_run(lane->client, INT64_MAX, attempt_check, &call);
 }
@@ -142,8 +144,8 @@ int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t
 		return rc;
 	const struct segue_spec *spec = stream->shape->spec;
 	if (lane >= spec->lanes)
-		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: it has %u", spec->name,
-			lane, spec->lanes);
+		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: its last is %u",
+			spec->name, lane, spec->lanes - 1);
 	struct checkpoint_attempt call = {
 		.stream = stream,
 		.request = {.type = SEGUE_MESSAGE_CHECKPOINT,

@@ -25,7 +25,7 @@ static int fail_at(int code, const char *part, const char *may_not, const char *
 		return segue_fail_errno(code, "%s", part);
 	return segue_fail(code,
 		"%s belongs to uid %u, mode %04o: this process (uid %u) may not %s: the permission "
-		"'%s' is missing",
+		"'%s' is missing (chmod gives it; or be that user)",
 		part, (unsigned)info.st_uid, (unsigned)info.st_mode & 07777, (unsigned)geteuid(),
 		may_not, right);
 }

@@ -133,11 +133,11 @@ static int receive(struct segue_frame_reader *reader, int socket, size_t want)
 	if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return 0;
 	if (got < 0 && errno == ECONNRESET)
-		return segue_fail(SEGUE_EGONE, "the peer has reset the connection");
+		return segue_fail(SEGUE_EGONE, "the other side has reset the connection");
 	if (got < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "cannot read from the control socket");
 	if (got == 0)
-		return segue_fail(SEGUE_EGONE, "the peer has closed the connection%s",
+		return segue_fail(SEGUE_EGONE, "the other side has closed the connection%s",
 			reader->have ? " in the middle of a frame" : "");
 	rc = reader->accept_fds ? take_fds(reader, &message) : 0;
 	if (rc)
@@ -251,7 +251,7 @@ static ssize_t transmit(
 static int fail_send(void)
 {
 	if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN)
-		return segue_fail_errno(SEGUE_EGONE, "the peer has closed the connection");
+		return segue_fail_errno(SEGUE_EGONE, "the other side has closed the connection");
 	return segue_fail_errno(SEGUE_ESYSTEM, "cannot write to the control socket");
 }
 

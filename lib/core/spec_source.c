@@ -114,8 +114,9 @@ static int find_directory(const char *const *path, size_t count, char **director
 	if (needed)
 		*directory = getcwd(NULL, 0);
 	if (needed && !*directory)
-		return segue_fail_errno(SEGUE_ESYSTEM,
-			"cannot make the paths absolute: the working directory is unknown");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make the paths absolute, for the "
+						       "working directory is unknown: give "
+						       "absolute ones");
 	return 0;
 }
 

@@ -268,11 +268,12 @@ static int pack_with(const struct codec *codec, const struct segue_message *mess
 		codec->put(message, scratch, pb);
 	packed = protobuf_c_message_get_packed_size(pb);
 	if (packed > SEGUE_FRAME_MAX)
-		return segue_fail(SEGUE_ELIMIT, "the message %s has %zu bytes, a frame takes %d%s",
-			codec->name, packed, SEGUE_FRAME_MAX,
+		return segue_fail(SEGUE_ELIMIT,
 			message->type == SEGUE_MESSAGE_STREAM_OPEN
-				? "; paths can travel in an upload"
-				: "");
+				? "%s: all that says what the stream is has %zu bytes, at most %d "
+				  "are allowed: give its features and states shorter names"
+				: "the message %s has %zu bytes, a frame takes %d",
+			codec->name, packed, SEGUE_FRAME_MAX);
 	*size = protobuf_c_message_pack(pb, out);
 	return 0;
 }

@@ -65,7 +65,9 @@ int segue_cli_lock_holder(const char *dir, long *pid)
 			errno == ENOENT ? SEGUE_ENOTFOUND : SEGUE_ESYSTEM, "%s", dir);
 	/* Shared, as a reader takes it: readers do not count as holders. */
 	if (flock(fd, LOCK_SH | LOCK_NB) < 0)
-		held = errno == EWOULDBLOCK ? 1 : segue_fail_errno(SEGUE_ESYSTEM, "lock %s", dir);
+		held = errno == EWOULDBLOCK
+			       ? 1
+			       : segue_fail_errno(SEGUE_ESYSTEM, "cannot lock %s", dir);
 	if (held == 1) {
 		int file = openat(fd, "server.pid", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 		if (file >= 0 && read(file, text, sizeof(text) - 1) < 0)
@@ -106,8 +108,8 @@ static int open_store(const struct segue_cli_options *options, enum segue_store_
 	segue_store_close(store);
 	return segue_fail(SEGUE_EREADONLY,
 		"the store of %s must be verified (the machine stopped while a server had it, or a "
-		"write failed): start a server first",
-		options->dir);
+		"write failed): start a server first, which does that (segue serve %s)",
+		options->dir, options->dir);
 }
 
 /* The server of the directory runs, but not where we looked. */

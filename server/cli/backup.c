@@ -101,7 +101,7 @@ static int copy_value(void *arg, enum segue_table table, const void *key, size_t
 	}
 	void *copy = malloc(value_size ? value_size : 1);
 	if (!copy)
-		return segue_fail(SEGUE_ENOMEM, "a value of %zu bytes", value_size);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a value of %zu bytes", value_size);
 	if (value_size)
 		memcpy(copy, value, value_size);
 	size_t size = value_size;
@@ -278,7 +278,7 @@ static int try_workplace(const char *dir, const char *prefix, struct workplace *
 	struct stat info;
 
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-		return segue_fail_errno(SEGUE_ESYSTEM, "random number");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot get a random number");
 	if (asprintf(&place->path, "%s/%s%08x", dir, prefix, random) < 0)
 		place->path = NULL;
 	if (!place->path || asprintf(&place->copy, "%s/copy", place->path) < 0) {
@@ -290,7 +290,8 @@ static int try_workplace(const char *dir, const char *prefix, struct workplace *
 	place->lock = open(place->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (place->lock < 0 || flock(place->lock, LOCK_EX | LOCK_NB) < 0 ||
 		fstat(place->lock, &info) < 0 || info.st_nlink == 0)
-		return segue_fail(SEGUE_EBUSY, "%s was taken away", place->path);
+		return segue_fail(SEGUE_EBUSY,
+			"%s was taken away by another backup or restore: try again", place->path);
 	return 0;
 }
 
@@ -395,8 +396,12 @@ static int back_up(const struct segue_cli_options *options, const char *target, 
 	if (there || errno != ENOENT) {
 		if (!there && errno == ENOTDIR)
 			segue_fail_no_directory(target);
+		else if (!there)
+			segue_fail_errno(SEGUE_ESYSTEM, "cannot look at %s", target);
 		else
-			segue_fail(SEGUE_EINVAL, "%s exists: a backup does not write over anything",
+			segue_fail(SEGUE_EINVAL,
+				"%s exists: a backup does not write over anything, give another "
+				"name",
 				target);
 		return segue_cli_fail();
 	}
@@ -461,10 +466,10 @@ const struct segue_cli_command segue_cli_backup = {
 
 /* ---- Restore ---- */
 
-static int fail_directory(const char *doing, const char *dir)
+/* By errno; `rc`: what was said of it. */
+static int fail_directory(const char *dir, int rc)
 {
-	return errno == ENOTDIR ? segue_fail_no_directory(dir)
-				: segue_fail_errno(SEGUE_ESYSTEM, "cannot %s %s", doing, dir);
+	return errno == ENOTDIR ? segue_fail_no_directory(dir) : rc;
 }
 
 /* Nobody serves the directory, or will while this lasts. *made: it was not there before. */
@@ -474,10 +479,10 @@ static int lock_directory(const char *dir, bool *made, int *out)
 
 	*made = mkdir(dir, 0700) == 0;
 	if (!*made && errno != EEXIST)
-		return fail_directory("make", dir);
+		return fail_directory(dir, segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s", dir));
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return fail_directory("open", dir);
+		return fail_directory(dir, segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", dir));
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		segue_cli_lock_holder(dir, &pid);
 		close(fd);

@@ -124,8 +124,11 @@ static int fail_none(const struct segue_cli_options *options)
 	bool named =
 		options->stream || options->lane >= 0 || options->id >= 0 || options->step >= 0;
 
-	return segue_fail(SEGUE_ENOTFOUND, "the store of %s has no %scheckpoint%s", options->dir,
-		named ? "such " : "", named ? "" : ": state_dict() makes them");
+	return segue_fail(SEGUE_ENOTFOUND,
+		named ? "the store of %s has no such checkpoint ('segue checkpoint list' shows "
+			"those that it has)"
+		      : "the store of %s has no checkpoint: state_dict() makes them",
+		options->dir);
 }
 
 /* Those of one stream, and at least one. */
@@ -297,9 +300,10 @@ static int fail_lanes_without(const struct stored_list *list, uint64_t wanted)
 	}
 	return segue_fail(SEGUE_ENOTFOUND,
 		"%" PRIu64 " of %" PRIu64
-		" lanes of stream '%s' have no checkpoint (%s%s): give --lane, "
+		" lanes of stream '%s' %s no checkpoint (%s%s): give --lane, "
 		"--step or --id for others alone",
-		wanted - stored, wanted, list->entry[0].stream, names,
+		wanted - stored, wanted, list->entry[0].stream,
+		wanted - stored == 1 ? "has" : "have", names,
 		wanted - stored > named ? ", ..." : "");
 }
 
@@ -372,11 +376,11 @@ static int write_file(const char *path, const void *bytes, size_t size)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a path");
 	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0 || write_bytes(fd, bytes, size))
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "write %s", temporary);
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot write %s", temporary);
 	if (fd >= 0)
 		close(fd);
 	if (!rc && rename(temporary, path) < 0)
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "rename %s to %s", temporary, path);
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename %s to %s", temporary, path);
 	if (rc && fd >= 0)
 		unlink(temporary);
 	free(temporary);
@@ -405,7 +409,9 @@ static int make_target(const char *target)
 {
 	if (mkdir(target, 0777) == 0)
 		return segue_cli_sync(target, true);
-	return errno == EEXIST ? 0 : segue_fail_errno(SEGUE_ESYSTEM, "make directory %s", target);
+	return errno == EEXIST
+		       ? 0
+		       : segue_fail_errno(SEGUE_ESYSTEM, "cannot make the directory %s", target);
 }
 
 static int run_export(const struct segue_cli_options *options, struct stored_list *list)
@@ -453,7 +459,8 @@ static int run_checkpoint(const struct segue_cli_options *options)
 	if (!list_only && !export && strcmp(action, "rm") != 0)
 		return fail_usage("the action is list, rm or export");
 	if (export != (options->key != NULL))
-		return fail_usage(export ? "export wants DIR and TARGET" : "one operand too many");
+		return fail_usage(
+			export ? "export wants DIR and TARGET" : "list and rm want DIR alone");
 	if (!list_only && !export && !options->all && options->id < 0 && options->step < 0)
 		return fail_usage("rm wants --id, --step or --all");
 	int rc = list_only ? load_list(options, &list) : load_some(options, &list);

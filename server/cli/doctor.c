@@ -124,7 +124,7 @@ static void look_at_kernel(struct doctor *doctor)
 			name.sysname, name.release, name.machine);
 	else
 		find(doctor, WARN, "kernel",
-			"use Linux 5.1 or later, or trust all processes of this user",
+			"use Linux 5.3 or later, or trust all processes of this user",
 			"%s %s cannot seal shared memory, so that a faulty worker could change "
 			"what others read",
 			name.sysname, name.release);

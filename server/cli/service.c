@@ -209,7 +209,7 @@ int segue_cli_service_socket(
 	if (rc || service->listen_fd < 0)
 		return rc;
 	if (getsockname(service->listen_fd, (struct sockaddr *)&address, &size) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "the service manager's socket");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot use the service manager's socket");
 	char *given = segue_cli_absolute(address.sun_path);
 	if (!given)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a path");

@@ -117,8 +117,10 @@ static int no_server(const struct segue_cli_options *options)
 			pid, options->dir, options->socket ? options->socket : options->dir,
 			options->socket ? "" : "/segue.sock");
 	else if (held == 1)
-		segue_fail(
-			SEGUE_EGONE, "no server answers, and another process has %s", options->dir);
+		segue_fail(SEGUE_EGONE,
+			"no server answers, and another process has %s open: try again when it has "
+			"ended",
+			options->dir);
 	else
 		segue_fail(SEGUE_EGONE, "no server runs for %s", options->dir);
 	return segue_cli_fail();

@@ -91,7 +91,7 @@ static int collect(struct segue_committer *committer)
 	if (count > committer->entry_capacity) {
 		struct entry *grown = realloc(committer->entries, count * sizeof(*grown));
 		if (!grown)
-			return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
+			return segue_fail(SEGUE_ENOMEM, "no memory to write to the store");
 		committer->entries = grown;
 		committer->entry_capacity = count;
 	}
@@ -277,7 +277,7 @@ static int flatten(const struct segue_ops *own, const struct segue_change *chang
 		total += segue_change_ops(change)->count;
 	struct segue_store_op *all = malloc((total ? total : 1) * sizeof(*all));
 	if (!all)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a transaction");
+		return segue_fail(SEGUE_ENOMEM, "no memory to write to the store");
 	if (own->count)
 		memcpy(all, own->op, own->count * sizeof(*all));
 	for (const struct segue_change *change = changes; change; change = change->next) {
@@ -304,9 +304,9 @@ static int apply(struct segue_committer *committer, const struct segue_store_op 
 	if (count == 0)
 		return look(committer);
 	if (!segue_group_commit_begin(&committer->group))
-		return segue_fail(SEGUE_ESTORE, "storage failed before: nothing more is written "
-						"until the server is started "
-						"again");
+		return segue_fail(SEGUE_ESTORE,
+			"an earlier write to the store failed: nothing more is written until the "
+			"server is started again, which verifies the store first");
 	int rc = segue_store_apply(committer->store, op, count);
 	segue_group_commit_ended(&committer->group, rc);
 	return rc;
@@ -358,7 +358,8 @@ static int write_each(struct segue_committer *committer, const struct segue_ops 
 		int rc = storage;
 		if (!rc && !changes->ready && result_at(committer, changes->place))
 			rc = segue_fail(result_at(committer, changes->place),
-				"the store refuses what lane %u has committed",
+				"the store refuses what lane %u has committed, so this is not done "
+				"either: the server's log says why",
 				changes->place.lane);
 		else if (!rc)
 			rc = apply(committer, ops->op, ops->count);
@@ -571,7 +572,7 @@ int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
 	pthread_condattr_t attributes;
 
 	if (!committer)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the committer");
+		return segue_fail(SEGUE_ENOMEM, "no memory to start the server");
 	committer->store = store;
 	committer->loop = loop;
 	committer->failed = failed;
@@ -585,8 +586,10 @@ int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
 	int error = pthread_create(&committer->thread, NULL, work, committer);
 	if (error) {
 		free(committer);
-		return segue_fail(
-			SEGUE_ESYSTEM, "the committer cannot be started: %s", strerror(error));
+		return segue_fail(SEGUE_ESYSTEM,
+			"the thread that writes the store cannot be started: %s (ulimit -u, "
+			"pids.max of the cgroup)",
+			strerror(error));
 	}
 	*out = committer;
 	return 0;

@@ -384,8 +384,9 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 	if (admitted.array_steps != row->array_steps || admitted.total_length != row->total_length)
 		return segue_fail(SEGUE_ECHANGED,
 			"sequence %" PRIu64 " had %" PRIu64
-			" steps when it was begun and has %" PRIu64 " now: the data "
-			"set has changed",
+			" steps when it was begun and has %" PRIu64
+			" now: the data set has changed; put it back as it was, or give the stream "
+			"another name",
 			row->number, row->array_steps, admitted.array_steps);
 	const char *key = open->record->ops->key(open->record, &size);
 	rc = segue_image_set_key(image, i, key, (uint32_t)size);
@@ -420,7 +421,8 @@ static int allocate(struct segue_filler *filler)
 	if ((uint64_t)(rows - 1) * filler->key_max > UINT32_MAX)
 		return segue_fail(SEGUE_ELIMIT,
 			"batch_size = %zu with keys of up to %" PRIu32
-			" bytes: the keys of a batch would take more than 4 GiB",
+			" bytes: the keys of a batch would take more than 4 GiB; give a smaller "
+			"batch_size, and more lanes",
 			rows, filler->key_max);
 	filler->row = calloc(rows, sizeof(*filler->row));
 	filler->next_row = calloc(rows, sizeof(*filler->next_row));
@@ -431,7 +433,7 @@ static int allocate(struct segue_filler *filler)
 	filler->heap = malloc(rows * filler->key_max + 1);
 	if (!filler->row || !filler->next_row || !filler->admitted || !filler->spans ||
 		!filler->keys || !filler->heap)
-		return segue_fail(SEGUE_ENOMEM, "no memory for %zu rows", rows);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %zu rows", rows);
 	return 0;
 }
 
@@ -456,7 +458,7 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 	int rc;
 
 	if (!filler)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a filler");
+		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	filler->ring = SEGUE_SHM_NONE;
 	filler->spec = spec;
 	filler->input = (struct segue_input){source, spec, &filler->plan_spec, 0, 0};

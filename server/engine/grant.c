@@ -142,16 +142,15 @@ static int ends_fit(const struct segue_grant_order *order, const struct segue_to
 	if (drains || segue_ends_agree(ours, theirs, ours->count))
 		return segue_fail(SEGUE_ETOKEN,
 			"the token is of epoch %" PRIu64
-			", where the input of its stream ended after "
-			"%s epochs, and here it ends after %s: open this stream with epochs=%s "
-			"first%s",
+			" of a stream whose epochs were %s, and here they are %s: open this "
+			"stream with epochs=%s first%s",
 			position->epoch, texts[0], texts[1], wanted,
 			next + 1 < theirs->count && !drains ? ", then with the ones that follow"
 							    : "");
 	return segue_fail(SEGUE_ETOKEN,
-		"the token is of a stream that grew otherwise: its input ended after %s epochs, "
-		"here after %s, and what comes after such an end depends on it. A stream of "
-		"another name that grows as that one did takes the token",
+		"the token is of a stream that grew otherwise: its epochs were %s, here they are "
+		"%s, and what comes after such an end depends on it. A stream of another name "
+		"that grows as that one did takes the token",
 		texts[0], texts[1]);
 }
 
@@ -174,20 +173,28 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 	if (memcmp(order->fingerprint, head->fingerprint, sizeof(head->fingerprint)) != 0)
 		return segue_fail(SEGUE_ETOKEN,
 			"the token was made over another data set (fingerprint %016" PRIx64
-			"%016" PRIx64 ", "
-			"here "
-			"%016" PRIx64 "%016" PRIx64 ")",
+			"%016" PRIx64 ", here %016" PRIx64 "%016" PRIx64
+			"): give the stream the files that it was made over, in their order then",
 			head->fingerprint[1], head->fingerprint[0], order->fingerprint[1],
 			order->fingerprint[0]);
 	if (head->lanes != spec->lanes || head->lane != order->place.lane)
 		return segue_fail(SEGUE_ETOKEN,
-			"the token is of lane %u of %u, this is lane %u of %u", head->lane,
-			head->lanes, order->place.lane, spec->lanes);
+			"the token is of lane %u of %u, this is lane %u of %u: %s", head->lane,
+			head->lanes, order->place.lane, spec->lanes,
+			head->lanes == spec->lanes
+				? "each lane has its own token"
+				: "it belongs to a stream that is made with as many lanes");
 	if (head->batch_size != spec->batch_size)
-		return segue_fail(SEGUE_ETOKEN, "the token has batch_size %u, the stream %u",
-			head->batch_size, spec->batch_size);
+		return segue_fail(SEGUE_ETOKEN,
+			"the token has batch_size %u, the stream %u: it belongs to a stream that "
+			"is made with batch_size=%u",
+			head->batch_size, spec->batch_size, head->batch_size);
 	if (head->row_size != segue_row_size(spec))
-		return segue_fail(SEGUE_ETOKEN, "the token's states have another size");
+		return segue_fail(SEGUE_ETOKEN,
+			"the token has %" PRIu64
+			" bytes of states a row, the stream %zu: it belongs to a stream with other "
+			"states",
+			(uint64_t)head->row_size, (size_t)segue_row_size(spec));
 	return ends_fit(order, head, position);
 }
 
@@ -222,7 +229,9 @@ int segue_grant_check_token(const struct segue_grant_order *order)
 	if (!rc)
 		rc = segue_plan_seek(&plan, image->position);
 	if (rc == SEGUE_EPROTOCOL)
-		rc = segue_fail_within(SEGUE_ETOKEN, "stream '%s', lane %u: the token's position",
+		rc = segue_fail_within(SEGUE_ETOKEN,
+			"stream '%s', lane %u: the token cannot be of this stream and its data (is "
+			"tail or epoch_end another?)",
 			order->spec->name, order->place.lane);
 	segue_plan_finish(&plan);
 	segue_image_destroy(image);
@@ -258,10 +267,12 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 		}
 		if (segue_now_ns() >= until) {
 			rc = segue_fail(SEGUE_ELIMIT,
-				"step %" PRIu64 " is offered: from step %" PRIu64
-				" on, %d s of work led to step "
-				"%" PRIu64 " only. Go back to a checkpoint with load_state_dict()",
-				order->step, from->step, OFFER_WITHIN_S, plan->position->step);
+				"lane %u: step %" PRIu64
+				" is offered, which this worker has committed, and the store has "
+				"step %" PRIu64 ": following it led to step %" PRIu64
+				" only in %d s. Go back to a checkpoint with load_state_dict()",
+				order->place.lane, order->step, from->step, plan->position->step,
+				OFFER_WITHIN_S);
 			break;
 		}
 		rc = segue_plan_step(plan, &input, spans, &rows);
@@ -288,7 +299,7 @@ static int take_kept(struct making *making, uint64_t row_size, const uint8_t *at
 			return segue_fail(SEGUE_EPROTOCOL, "a kept row of an offer is cut short");
 		struct segue_kept *kept = malloc(sizeof(*kept) + row_size + row.key_size);
 		if (!kept)
-			return segue_fail(SEGUE_ENOMEM, "no memory for an offer");
+			return segue_fail(SEGUE_ENOMEM, "no memory for a lane's last commits");
 		*kept = (struct segue_kept){
 			.step = row.step,
 			.number = row.number,
@@ -315,8 +326,10 @@ static int from_offer(struct making *making)
 		return 0; /* nothing is newer than what is stored */
 	if (order->step < making->image->position->step)
 		return segue_fail(SEGUE_EFENCED,
-			"step %" PRIu64 " is offered where %" PRIu64 " is stored", order->step,
-			making->image->position->step);
+			"lane %u: step %" PRIu64 " is offered where %" PRIu64
+			" is stored: somebody else has taken it further. Go back to a checkpoint "
+			"with load_state_dict()",
+			order->place.lane, order->step, making->image->position->step);
 	int rc = segue_plan_init(&plan, &order->plan);
 	if (!rc)
 		rc = run_to(order, making->image->position, &plan);
@@ -328,7 +341,7 @@ static int from_offer(struct making *making)
 	struct segue_image *image = NULL;
 	if (!rc) {
 		image = segue_image_create(&order->plan, plan.position, row_size);
-		rc = image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for an offer");
+		rc = image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane's last commits");
 	}
 	if (!rc) {
 		if (states) /* a stream may have none, and then there are no bytes */
@@ -463,7 +476,7 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 
 	making.committed_ms = segue_unix_ms();
 	if (!grant)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a grant");
+		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	*grant = (struct segue_grant){
 		.carry_shm = SEGUE_SHM_NONE,
 		.page_shm = SEGUE_SHM_NONE,

@@ -20,8 +20,11 @@ static int begin(struct segue_filler *filler, struct segue_carry *carry, uint64_
 			&filler->plan_spec, entry->position, segue_row_size(carry->spec));
 	if (!image)
 		return entry ? segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane")
-			     : segue_fail(
-				       SEGUE_ELIMIT, "step %" PRIu64 " is no longer known", step);
+			     : segue_fail(SEGUE_ELIMIT,
+				       "lane %u: the states of step %" PRIu64
+				       " are no longer known (take checkpoints of all lanes inside "
+				       "rounds())",
+				       filler->plan_spec.lane, step);
 	for (uint32_t row = 0; row < rows; row++) {
 		int rc = segue_image_set_key(
 			image, row, entry->heap + entry->key[row].offset, entry->key[row].size);
@@ -40,21 +43,23 @@ static int choose(const struct segue_filler *filler, const struct segue_carry *c
 {
 	if (carry->broken)
 		return segue_fail(SEGUE_EPROTOCOL,
-			"the worker's positions make no sense: its lease is ended");
+			"lane %u: what its worker says of its position makes no sense: the lane is "
+			"taken from it",
+			filler->plan_spec.lane);
 	bool over = filler->feed.ended && committed == filler->feed.published;
 	if (*step == SEGUE_NEVER || (over && *step > committed))
 		*step = committed;
 	if (committed < *step)
 		return segue_fail(SEGUE_ETIMEOUT,
-			"lane %u: step %" PRIu64 " is asked for and %" PRIu64 " committed",
+			"lane %u: a checkpoint of step %" PRIu64
+			" is asked for, and its worker has committed step %" PRIu64 " only",
 			filler->plan_spec.lane, *step, committed);
 	/* Batch step + depth writes the buffer anew; while held it is not published. */
 	if (*step < carry->granted || filler->feed.published > *step + filler->geometry.depth)
 		return segue_fail(SEGUE_ELIMIT,
-			"lane %u: step %" PRIu64 " is asked for and %" PRIu64
-			" committed: too far to take it "
-			"back "
-			"(take checkpoints of all lanes inside rounds())",
+			"lane %u: a checkpoint of step %" PRIu64
+			" is asked for, and its worker has committed step %" PRIu64
+			", too far to take it back (take checkpoints of all lanes inside rounds())",
 			filler->plan_spec.lane, *step, committed);
 	return 0;
 }

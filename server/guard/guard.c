@@ -121,7 +121,8 @@ int segue_guard_open_socket(const struct segue_guard *guard, const char *path)
 			"the socket %s cannot be given to group %u: run the server with that group",
 			path, (unsigned)rules->groups[0]);
 	if (chmod(path, one_group ? 0660 : 0666) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "the mode of the socket %s", path);
+		return segue_fail_errno(
+			SEGUE_ESYSTEM, "cannot set the mode of the socket %s", path);
 	return 0;
 }
 

@@ -57,7 +57,7 @@ int segue_reader_of_socket(int socket, struct segue_reader *out)
 
 	*out = (struct segue_reader){0};
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "SO_PEERCRED");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot learn who has connected");
 	out->uid = peer.uid;
 	out->gid = peer.gid;
 	return get_groups(socket, out);
@@ -372,9 +372,10 @@ static int fail_open(const struct segue_opener *opener, const char *path)
 
 static int fail_kind(const char *path, mode_t mode)
 {
-	return segue_fail(SEGUE_ESOURCE, "%s: %s", path,
-		S_ISDIR(mode) ? "is a directory; name the files in it, as by '/*'"
-			      : "is not a plain file");
+	return segue_fail(SEGUE_ESOURCE,
+		S_ISDIR(mode) ? "%s: is a directory; name the files in it, as by '/*'"
+			      : "%s: is not a plain file",
+		path);
 }
 
 /* Looked at before it is opened: opening a device may already do something. */

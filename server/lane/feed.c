@@ -74,7 +74,7 @@ int segue_feed_init(struct segue_feed *feed, struct segue_ring_header *ring,
 
 no_memory:
 	segue_feed_finish(feed);
-	return segue_fail(SEGUE_ENOMEM, "no memory for a feed of %u rows", geometry->batch_size);
+	return segue_fail(SEGUE_ENOMEM, "no memory for batches of %u rows", geometry->batch_size);
 }
 
 void segue_feed_finish(struct segue_feed *feed)
@@ -107,7 +107,7 @@ int segue_feed_subscribe(struct segue_feed *feed, struct segue_carry *carry)
 	struct segue_carry **grown = realloc(feed->subscribers, (count + 1) * sizeof(*grown));
 
 	if (!grown)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a subscriber");
+		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	feed->subscribers = grown;
 	grown[count] = carry;
 	feed->subscriber_count = count + 1;
@@ -192,7 +192,8 @@ static int take_batch(struct segue_carry *carry, const struct segue_plan_spec *p
 		if (!buffer) {
 			buffer = malloc(carry->geometry->buffer_size);
 			rc = buffer ? segue_carry_copy(carry, position->step - 1, buffer)
-				    : segue_fail(SEGUE_ENOMEM, "no memory for ended rows");
+				    : segue_fail(SEGUE_ENOMEM,
+					      "no memory for the states of an ended row");
 			if (rc)
 				break;
 		}

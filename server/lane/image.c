@@ -65,7 +65,7 @@ void segue_image_destroy(struct segue_image *image)
 int segue_account_init(struct segue_account *account, uint32_t batch_size)
 {
 	*account = (struct segue_account){.stored = malloc(batch_size * sizeof(*account->stored))};
-	return account->stored ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for an account");
+	return account->stored ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 }
 
 void segue_account_finish(struct segue_account *account)

@@ -112,7 +112,8 @@ static int check_spec(const struct segue_plan_spec *spec)
 	if (__builtin_mul_overflow(spec->first_epoch, spec->records, &numbers))
 		return segue_fail(SEGUE_EINVAL,
 			"first_epoch is %" PRIu64 ": %" PRIu64
-			" records an epoch are more sequences than can be numbered",
+			" records an epoch are more sequences than can be numbered: give a smaller "
+			"one",
 			spec->first_epoch, spec->records);
 	return 0;
 }
@@ -135,8 +136,8 @@ int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec)
 	if (!position || !scratch) {
 		free(position);
 		free(scratch);
-		return segue_fail(
-			SEGUE_ENOMEM, "plan: no memory for %" PRIu32 " rows", spec->batch_size);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
+			spec->batch_size);
 	}
 	segue_plan_start(spec, position);
 	*plan = (struct segue_plan){*spec, position, scratch};
@@ -394,7 +395,8 @@ static int take(
 			return segue_fail(SEGUE_EDATA,
 				"lane %" PRIu32 ": %" PRIu64
 				" sequences in a row, up to number %" PRIu64
-				", were passed over as damaged; endless input needs a good one",
+				", were passed over as damaged (on_error=\"skip\"), and with "
+				"epochs=None it would be so for ever: make or copy the files anew",
 				spec->lane, to->next - begin, taken.number);
 		int rc = input->admit(input->arg, taken.number,
 			segue_plan_record(spec, taken.number), &taken.array_steps,
@@ -523,7 +525,9 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 				"lane %" PRIu32 ": no batch in %" PRIu64
 				" epochs, up to epoch %" PRIu64
 				": its records are damaged, or too few an epoch for batch_size = "
-				"%" PRIu32 " with tail = stop",
+				"%" PRIu32
+				" with tail=\"stop\" and epoch_end=\"drain\": give a smaller "
+				"batch_size, fewer lanes, or another tail or epoch_end",
 				spec->lane, to->epoch - plan->position->epoch, to->epoch,
 				spec->batch_size);
 		begin_stretch(plan);
@@ -656,8 +660,8 @@ int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const
 		return segue_fail(SEGUE_EINVAL, "plan: endless input has no longest lane");
 	uint64_t *ends = malloc(spec->batch_size * sizeof(ends[0]));
 	if (!ends)
-		return segue_fail(
-			SEGUE_ENOMEM, "plan: no memory for %" PRIu32 " rows", spec->batch_size);
+		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
+			spec->batch_size);
 	for (uint32_t lane = 0; lane < spec->lanes; lane++) {
 		uint64_t begin = lane_share(spec, lane, epoch);
 		uint64_t end = lane_share(spec, lane, behind);

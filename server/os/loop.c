@@ -156,7 +156,7 @@ static int control(struct segue_loop *loop, int op, struct segue_watch *watch, u
 	struct epoll_event event = {.events = events, .data.ptr = watch};
 
 	if (epoll_ctl(loop->epoll, op, watch->fd, &event) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "epoll_ctl");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot wait for another descriptor");
 	return 0;
 }
 
@@ -239,7 +239,7 @@ int segue_loop_run(struct segue_loop *loop, void (*tick)(void *arg, int64_t now)
 	while (!loop->stopped) {
 		int count = epoll_wait(loop->epoll, loop->events, EVENTS_AT_ONCE, timeout_ms(loop));
 		if (count < 0 && errno != EINTR)
-			return segue_fail_errno(SEGUE_ESYSTEM, "epoll_wait");
+			return segue_fail_errno(SEGUE_ESYSTEM, "cannot wait for anything");
 		loop->event_count = count < 0 ? 0 : count;
 		for (loop->event_at = 0; loop->event_at < loop->event_count;) {
 			struct epoll_event *event = &loop->events[loop->event_at++];

@@ -56,7 +56,7 @@ static int connect_to(const char *path)
 		address.sun_path[0] = '\0';
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make a socket");
 	if (connect(fd, (const struct sockaddr *)&address,
 		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)) < 0) {
 		int rc = segue_fail_errno(
@@ -170,7 +170,7 @@ int segue_notify_socket(int *out)
 			close(FIRST_FD + i);
 	}
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "the service manager's socket");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot use the service manager's socket");
 	*out = fd;
 	return 0;
 }

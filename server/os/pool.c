@@ -76,7 +76,8 @@ int segue_pool_create(const struct segue_pool_options *options, struct segue_poo
 	struct segue_pool *pool = calloc(1, sizeof(*pool) + threads * sizeof(pthread_t));
 
 	if (!pool)
-		return segue_fail(SEGUE_ENOMEM, "no memory for %u loader threads", threads);
+		return segue_fail(SEGUE_ENOMEM, "no memory for %u %s thread%s", threads,
+			options->name, threads == 1 ? "" : "s");
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->some, NULL);
 	pool->last = &pool->first;
@@ -87,10 +88,10 @@ int segue_pool_create(const struct segue_pool_options *options, struct segue_poo
 			uint32_t started = pool->threads;
 			segue_pool_destroy(pool);
 			return segue_fail(SEGUE_ESYSTEM,
-				"only %u of %u loader threads could be started: %s (ulimit -u, "
-				"ulimit -v, pids.max of the cgroup); give a smaller num_threads, "
-				"or raise the limit",
-				started, threads, strerror(error));
+				"only %u of %u %s threads could be started: %s (ulimit -u, ulimit "
+				"-v, pids.max of the cgroup); give a smaller num_threads, or raise "
+				"the limit",
+				started, threads, options->name, strerror(error));
 		}
 	}
 	*out = pool;

@@ -25,7 +25,7 @@ static int take_stream(
 	int rc = segue_stream_record_unpack(value, value_size, &record);
 	if (rc)
 		return segue_fail_within(
-			segue_unless_memory(rc, SEGUE_ESTORE), "the record of a stream");
+			segue_unless_memory(rc, SEGUE_ESTORE), "what the store has of a stream");
 	if (*list->only && strcmp(record.spec->name, list->only) != 0) {
 		segue_spec_destroy(record.spec);
 		return 0;
@@ -72,15 +72,15 @@ static int take_lane(
 	list->entry = grown;
 	struct segue_report_lane *entry = &grown[list->count];
 	if (key_size != 12)
-		return segue_fail(
-			SEGUE_ESTORE, "the record of a lane has a key of %zu bytes", key_size);
+		return segue_fail(SEGUE_ESTORE,
+			"what the store has of a lane has a key of %zu bytes", key_size);
 	entry->place = (struct segue_place){.stream = segue_key_get32(at),
 		.group = segue_key_get32(at + 4),
 		.lane = segue_key_get32(at + 8)};
 	int rc = segue_lane_record_unpack(value, value_size, &entry->record);
 	if (rc)
 		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
-			"the record of lane %u", entry->place.lane);
+			"what the store has of lane %u", entry->place.lane);
 	list->count++;
 	return 0;
 }

@@ -260,7 +260,9 @@ int segue_report_status(const struct segue_server *server, const char *stream, c
 	put_users(&json, server);
 	if (!put_streams(&json, server, stream)) {
 		segue_json_finish(&json);
-		return segue_fail(SEGUE_ENOTFOUND, "no stream '%s' is open", stream);
+		return segue_fail(SEGUE_ENOTFOUND,
+			"no stream '%s' is open ('segue inspect' shows what the store has)",
+			stream);
 	}
 	put_store(&json, server->store);
 	segue_json_begin(&json, "memory", '{');

@@ -145,12 +145,14 @@ static int fail_damaged(const char *dir, const char *json)
 	describe_place(fault, where);
 	int size = snprintf(damaged, sizeof(damaged), "%s/store/data.mdb is damaged", dir);
 	if (count > 1)
-		rc = segue_fail(SEGUE_ESTORE, "%s (%" PRIu64 " faults, the first: %s%s)", damaged,
+		rc = segue_fail(SEGUE_ESTORE,
+			"%s/store/data.mdb is damaged (%" PRIu64 " faults, the first: %s%s)", dir,
 			count, where, why);
 	else if (strncmp(why, damaged, (size_t)size) == 0) /* it says that already */
 		rc = segue_fail(SEGUE_ESTORE, "%s", why);
 	else
-		rc = segue_fail(SEGUE_ESTORE, "%s: %s%s", damaged, where, why);
+		rc = segue_fail(
+			SEGUE_ESTORE, "%s/store/data.mdb is damaged: %s%s", dir, where, why);
 	json_object_put(report);
 	return rc;
 }

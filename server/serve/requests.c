@@ -78,8 +78,8 @@ static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
 	for (size_t i = 0; i < size; i++)
 		count += bytes[i] == '\0';
 	if (count > SEGUE_PATHS_MAX)
-		return segue_fail(
-			SEGUE_ELIMIT, "%zu paths: the limit is %u", count, SEGUE_PATHS_MAX);
+		return segue_fail(SEGUE_ELIMIT, "%zu paths: the limit is %u; give patterns", count,
+			SEGUE_PATHS_MAX);
 	paths->path = calloc(count, sizeof(*paths->path));
 	if (!paths->path)
 		return segue_fail(SEGUE_ENOMEM, "no memory for %zu paths", count);
@@ -143,7 +143,8 @@ static void paths_read(struct segue_task *task)
 static int start_reading_paths(struct segue_upload *upload, const struct segue_opening_order *order)
 {
 	if (upload->size > PATHS_BYTES_MAX)
-		return segue_fail(SEGUE_ELIMIT, "%zu bytes of paths: the limit is %d", upload->size,
+		return segue_fail(SEGUE_ELIMIT,
+			"%zu bytes of paths: the limit is %d; give patterns", upload->size,
 			PATHS_BYTES_MAX);
 	struct paths_request *request = calloc(1, sizeof(*request));
 	if (!request)

@@ -160,7 +160,8 @@ static int set_paths(struct run *run)
 	if (rc)
 		return rc;
 	if (!realpath(options->dir, resolved))
-		return segue_fail_errno(SEGUE_ESYSTEM, "the store directory %s", options->dir);
+		return segue_fail_errno(
+			SEGUE_ESYSTEM, "cannot look at the store directory %s", options->dir);
 	server->dir = run->dir = strdup(resolved);
 	if (options->socket_path)
 		run->socket_path = strdup(options->socket_path);
@@ -170,7 +171,8 @@ static int set_paths(struct run *run)
 	if (!server->dir || !server->socket_path)
 		return segue_fail(SEGUE_ENOMEM, "no memory to start");
 	if (stat(server->dir, &info) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "the store directory %s", server->dir);
+		return segue_fail_errno(
+			SEGUE_ESYSTEM, "cannot look at the store directory %s", server->dir);
 	server->device = info.st_dev;
 	server->inode = info.st_ino;
 	return 0;
@@ -448,6 +450,8 @@ int segue_server_run(const struct segue_options *options)
 		rc = segue_fail(run.server.storage.rc ? run.server.storage.rc : SEGUE_ENOMEM,
 			"ended although the last commits of %u lane%s are not on disk: %s (a "
 			"worker that still runs hands them to the next server)",
-			unwritten, unwritten == 1 ? "" : "s", run.server.storage.detail);
+			unwritten, unwritten == 1 ? "" : "s",
+			run.server.storage.rc ? run.server.storage.detail
+					      : "no memory to write them");
 	return rc;
 }

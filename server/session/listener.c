@@ -103,9 +103,9 @@ static int remove_stale(const struct segue_listener *listener, const struct sock
 	struct stat info;
 
 	if (fstatat(listener->place, name, &info, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT
-			       ? 0
-			       : segue_fail_errno(SEGUE_ESYSTEM, "socket path %s", listener->path);
+		return errno == ENOENT ? 0
+				       : segue_fail_errno(SEGUE_ESYSTEM,
+						 "cannot look at the socket %s", listener->path);
 	if (!S_ISSOCK(info.st_mode))
 		return segue_fail(SEGUE_EINVAL,
 			"%s exists and is not a socket: move it away, or give another path with "
@@ -113,7 +113,7 @@ static int remove_stale(const struct segue_listener *listener, const struct sock
 			listener->path);
 	int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (probe < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make a socket");
 	bool taken = is_taken(probe, address);
 	close(probe);
 	if (taken)
@@ -136,7 +136,7 @@ static int bind_socket(
 		return segue_fail_errno(SEGUE_ESYSTEM, "cannot bind the socket %s", listener->path);
 	int rc = segue_guard_open_socket(listener->server->guard, address->sun_path);
 	if (!rc && listen(fd, 128) < 0)
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "listen on %s", listener->path);
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot listen on %s", listener->path);
 	if (rc)
 		unlinkat(listener->place, segue_socket_name(listener->path), 0);
 	return rc;
@@ -157,7 +157,7 @@ static int make_socket(struct segue_listener *listener)
 		return segue_fail_errno(SEGUE_ESYSTEM, "cannot bind the socket %s", listener->path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "socket");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make a socket");
 	if ((rc = segue_socket_address(listener->path, listener->place, &address)) ||
 		(rc = remove_stale(listener, &address)) ||
 		(rc = bind_socket(listener, fd, &address))) {

@@ -15,7 +15,7 @@ int segue_request_begin(
 	if (request->is_long && session->long_requests >= LONG_REQUESTS_MAX)
 		return segue_fail(SEGUE_ELIMIT,
 			"%u reports and checkpoints that this connection has asked for are under "
-			"way: the limit is %d",
+			"way: the limit is %d; wait for some of them",
 			session->long_requests, LONG_REQUESTS_MAX);
 	session->long_requests += request->is_long;
 	request->session = session;

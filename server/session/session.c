@@ -286,7 +286,7 @@ static int identify(struct segue_session *session)
 	if (rc)
 		return rc;
 	if (getsockopt(session->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "SO_PEERCRED");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot learn who has connected");
 	segue_process_identify(peer.pid, &session->holder);
 	int fd = segue_process_watch(session->socket.fd, peer.pid);
 	session->process.fd = fd < 0 ? -1 : fd;

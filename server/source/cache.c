@@ -37,7 +37,10 @@ static int make_directory(const char *path)
 	char part[PATH_MAX];
 
 	if (strlen(path) >= sizeof(part))
-		return segue_fail(SEGUE_EINVAL, "%s: path too long", path);
+		return segue_fail(SEGUE_EINVAL,
+			"%s: the path is too long for copies of compressed files: put the store "
+			"somewhere else, or unpack the files",
+			path);
 	strcpy(part, path);
 	for (char *slash = part + 1;; slash++) {
 		char was = *slash;

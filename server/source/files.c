@@ -107,7 +107,10 @@ static int find_packing(
 	if (packing && !file->packed)
 		return fail_packing(files, file, packing);
 	if (!file->packed && files->compression == SEGUE_COMPRESSION_GZIP)
-		return segue_fail(SEGUE_EDATA, "%s: is not gzip, as the spec says", file->path);
+		return segue_fail(SEGUE_EDATA,
+			"%s: is not gzip, and the source's compression is \"gzip\": leave it at "
+			"\"auto\"",
+			file->path);
 	return 0;
 }
 
@@ -344,7 +347,9 @@ static int inflate_one(
 	close_old(files, file);
 	rc = segue_inflate_file(fd, file->path, file->data_path, files->format, keep_free, told);
 	if (!rc && !segue_copy_look(file->data_path, fd, &file->copy))
-		rc = segue_fail(SEGUE_ECHANGED, "%s: changed while it was inflated", file->path);
+		rc = segue_fail(SEGUE_ECHANGED,
+			"%s: changed while it was inflated: open the stream again when it is whole",
+			file->path);
 	close(fd);
 	if (rc == SEGUE_EDATA) /* a copy of what it was before */
 		segue_files_discard(files, number);
@@ -449,9 +454,12 @@ static int open_again(const struct segue_files *files, struct segue_file *file)
 		return fd;
 	close(fd);
 	if (file->packed)
-		return segue_fail(SEGUE_ECHANGED, "%s: its copy '%s' is of another version of it",
+		return segue_fail(SEGUE_ECHANGED,
+			"%s: it has changed since the stream was opened, and its copy '%s' is of "
+			"the new version" SEGUE_CHANGED_ADVICE,
 			file->path, file->data_path);
-	return segue_fail(SEGUE_ECHANGED, "%s: has %" PRIu64 " bytes, had %" PRIu64, file->path,
+	return segue_fail(SEGUE_ECHANGED,
+		"%s: has %" PRIu64 " bytes, had %" PRIu64 SEGUE_CHANGED_ADVICE, file->path,
 		(uint64_t)st.st_size, file->size);
 }
 

@@ -21,6 +21,11 @@ struct segue_source_means;
 #define SEGUE_FILES_OPEN_MIN  4
 #define SEGUE_FILES_TRAIL_MAX 8
 
+/* Ends each error that says how data have changed. */
+#define SEGUE_CHANGED_ADVICE                                                                       \
+	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
+	"name"
+
 struct segue_file {
 	char *path;       /* absolute, as listed */
 	const char *name; /* in keys and in the fingerprint: below the common directory */

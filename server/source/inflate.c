@@ -120,9 +120,9 @@ static int look_at_space(struct inflation *inflation)
 	if ((uint64_t)fs.f_bavail * fs.f_frsize >= inflation->keep_free)
 		return 0;
 	return segue_fail(SEGUE_ENOSPACE,
-		"%s: no room to inflate it: after %" PRIu64 " bytes, '%s' has less than %" PRIu64
-		" bytes free; "
-		"make room, or inflate the file yourself elsewhere",
+		"%s: no room to inflate it: after %" PRIu64
+		" bytes, the disk of '%s' has less than %" PRIu64
+		" bytes free; make room, or inflate the file yourself elsewhere",
 		inflation->path, inflation->written, inflation->target, inflation->keep_free);
 }
 
@@ -137,8 +137,9 @@ static int check_first(struct inflation *inflation, size_t size)
 		return segue_fail(SEGUE_EDATA,
 			"%s: compressed twice: what it inflates to is %s, not %s; undo one of them",
 			inflation->path, packing->name, inflation->format->name);
-	return segue_fail(SEGUE_EDATA, "%s: what it inflates to is not %s", inflation->path,
-		inflation->format->name);
+	return segue_fail(SEGUE_EDATA,
+		"%s: what it inflates to is no %s file; leave it out of the source's files",
+		inflation->path, inflation->format->name);
 }
 
 static int write_all(struct inflation *inflation, const void *bytes, size_t size)
@@ -200,12 +201,13 @@ static int damaged(struct inflation *inflation, int code)
 	/* Ten bytes are the shortest header. */
 	if (inflation->members && inflation->stream.total_in <= 10)
 		return segue_fail(SEGUE_EDATA,
-			"%s: bytes that are no gzip follow its end, near "
-			"byte %" PRIu64,
+			"%s: bytes that are no gzip follow its end, near byte %" PRIu64
+			"; copy or compress it anew",
 			inflation->path, place(inflation));
-	return segue_fail(SEGUE_EDATA, "%s: damaged gzip data near byte %" PRIu64 ": %s",
+	return segue_fail(SEGUE_EDATA,
+		"%s: damaged gzip data near byte %" PRIu64 " (%s); copy or compress it anew",
 		inflation->path, place(inflation),
-		inflation->stream.msg ? inflation->stream.msg : "?");
+		inflation->stream.msg ? inflation->stream.msg : "no reason is given");
 }
 
 /* Inflates until the output is full or the input used up; 1: a member has ended. */
@@ -232,7 +234,8 @@ static int more(struct inflation *inflation)
 		return rc;
 	if (inflation->between)
 		return 1;
-	return segue_fail(SEGUE_EDATA, "%s: gzip data cut off at byte %" PRIu64, inflation->path,
+	return segue_fail(SEGUE_EDATA,
+		"%s: gzip data cut off at byte %" PRIu64 "; was it copied whole?", inflation->path,
 		place(inflation));
 }
 

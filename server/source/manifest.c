@@ -112,7 +112,9 @@ static int take_kept(const uint8_t *bytes, size_t size, struct list *list)
 		const char *name = (const char *)bytes + sizeof(row);
 
 		if (size <= sizeof(row) || !memchr(name, '\0', size - sizeof(row)))
-			return segue_fail(SEGUE_ESTORE, "what is kept of the data set is damaged");
+			return segue_fail(SEGUE_ESTORE,
+				"what the store keeps of the data set is damaged: "
+				"restore a backup, or give the stream another name");
 		memcpy(&row, bytes, sizeof(row));
 		rc = add(list, &row, name);
 		bytes += sizeof(row) + strlen(name) + 1;
@@ -167,16 +169,18 @@ static int compare_names(const struct list *was, const struct list *is)
 		return 0;
 	if (!new_count)
 		return segue_fail(SEGUE_ECHANGED,
-			"%zu of its %zu files are missing, the first is %s%s", gone_count,
-			was->count, gone, SEGUE_CHANGED_ADVICE);
+			"%zu of its %zu files %s missing, the first is %s%s", gone_count,
+			was->count, gone_count == 1 ? "is" : "are", gone, SEGUE_CHANGED_ADVICE);
 	if (!gone_count)
 		return segue_fail(SEGUE_ECHANGED,
-			"%zu files are there that were not when it was made, the first is %s%s",
-			new_count, new, SEGUE_CHANGED_ADVICE);
+			"%zu file%s there that %s not when it was made, the first is %s%s",
+			new_count, new_count == 1 ? " is" : "s are",
+			new_count == 1 ? "was" : "were", new, SEGUE_CHANGED_ADVICE);
 	return segue_fail(SEGUE_ECHANGED,
-		"%zu of its %zu files are missing, the first is %s, and %zu others are there, the "
+		"%zu of its %zu files %s missing, the first is %s, and %zu other%s there, the "
 		"first is %s%s",
-		gone_count, was->count, gone, new_count, new, SEGUE_CHANGED_ADVICE);
+		gone_count, was->count, gone_count == 1 ? "is" : "are", gone, new_count,
+		new_count == 1 ? " is" : "s are", new, SEGUE_CHANGED_ADVICE);
 }
 
 /* The same names, sorted. */

@@ -18,7 +18,9 @@ static int add(struct segue_matches *paths, const char *path)
 {
 	/* Here, not when all are known: a short pattern may stand for any number. */
 	if (paths->count == SEGUE_FILES_MAX)
-		return segue_fail(SEGUE_ELIMIT, "more than %d files are listed", SEGUE_FILES_MAX);
+		return segue_fail(SEGUE_ELIMIT,
+			"%s: more than %d files are listed with it; make fewer, larger ones", path,
+			SEGUE_FILES_MAX);
 	if (paths->count == paths->capacity) {
 		size_t capacity = paths->capacity ? 2 * paths->capacity : 64;
 		char **more = realloc(paths->path, capacity * sizeof(paths->path[0]));
@@ -275,10 +277,13 @@ static int walk(struct search *search, const struct level *level, const char *re
 
 	int rc = segue_check_given_up(opener ? opener->given_up : NULL);
 	if (!rc && ++search->directories > SEGUE_FILES_MAX)
-		rc = segue_fail(SEGUE_ELIMIT, "%s: more than %d directories", search->pattern,
-			SEGUE_FILES_MAX);
+		rc = segue_fail(SEGUE_ELIMIT,
+			"%s: '**' goes through more than %d directories; name them more closely",
+			search->pattern, SEGUE_FILES_MAX);
 	if (!rc && search->depth == SEGUE_DEEP_MAX)
-		rc = segue_fail(SEGUE_ELIMIT, "%s: %s is more than %d directories deep",
+		rc = segue_fail(SEGUE_ELIMIT,
+			"%s: %s is more than %d directories below where '**' begins; name more of "
+			"them",
 			search->pattern, level->path, SEGUE_DEEP_MAX);
 	if (rc)
 		return rc;
@@ -357,7 +362,7 @@ static int check(const char *pattern)
 		if (++deep > SEGUE_DEEP_MAX)
 			return segue_fail(SEGUE_ELIMIT,
 				"%.200s...: a pattern with more than %d components from the first "
-				"wildcard on",
+				"wildcard on; write some of them out",
 				pattern, SEGUE_DEEP_MAX);
 	for (const char *at = pattern; (at = strstr(at, "**")); at += 2)
 		if ((at != pattern && at[-1] != '/') || (at[2] != '/' && at[2] != '\0'))

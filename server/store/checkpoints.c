@@ -18,7 +18,8 @@ static void checkpoint_key(struct segue_place place, uint64_t id, uint8_t key[CH
 static int fail_no_checkpoint(struct segue_place place, uint64_t id)
 {
 	return segue_fail(SEGUE_ENOTFOUND,
-		"lane %u has no checkpoint %" PRIu64 ": inspect lists those that it has",
+		"lane %u has no checkpoint of id %" PRIu64
+		": 'segue checkpoint list' shows those that it has",
 		place.lane, id);
 }
 

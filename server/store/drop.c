@@ -41,7 +41,10 @@ static int put_number(struct segue_ops *ops, const char *key, uint32_t number)
 static int take_number(const char *key, const void *value, size_t size, uint32_t *out)
 {
 	if (size != 4)
-		return segue_fail(SEGUE_ESTORE, "'%s' has %zu bytes", key, size);
+		return segue_fail(SEGUE_ESTORE,
+			"the store's value '%s' has %zu bytes, not 4: 'segue verify' says whether "
+			"it is damaged",
+			key, size);
 	*out = segue_key_get32(value);
 	return 0;
 }
@@ -217,14 +220,14 @@ static int load_record(struct segue_store *store, const char *name, const void *
 	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? segue_fail(rc,
-						       "the store has no stream '%s': "
-						       "inspect lists those that it has",
+						       "the store has no stream '%s': 'segue "
+						       "inspect' shows those that it has",
 						       name)
 					     : rc;
 	rc = segue_stream_record_unpack(value, size, record);
 	free(value);
 	return rc ? segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
-			    "the record of stream '%s'", name)
+			    "what the store has of stream '%s'", name)
 		  : 0;
 }
 
@@ -369,8 +372,8 @@ static int take_note(
 		memcpy(text, (const char *)key + sizeof(NOTE) - 1, 8);
 	drop->id = (uint32_t)strtoul(text, &end, 16);
 	if (end != text + 8)
-		return segue_fail(
-			SEGUE_ESTORE, "a note of a stream that is being dropped is wrong");
+		return segue_fail(SEGUE_ESTORE, "what the store notes of streams that are being "
+						"dropped is wrong: restore a backup");
 	int rc = take_number(NOTE, value, value_size, &drop->lanes);
 	return rc ? rc : ENOUGH;
 }

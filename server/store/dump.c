@@ -58,7 +58,7 @@ static int write_all(const struct segue_dump *dump, const uint8_t *bytes, size_t
 		if (written < 0)
 			return segue_fail_errno(
 				errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE : SEGUE_ESYSTEM,
-				"write to %s", dump->name);
+				"cannot write %s", dump->name);
 		bytes += written;
 		size -= (size_t)written;
 	}
@@ -139,7 +139,7 @@ int segue_dump_end(struct segue_dump *dump)
 	dump->used = BLOCK_HEAD + END;
 	rc = write_block(dump, 0);
 	if (!rc && fsync(dump->fd) < 0)
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "sync of %s", dump->name);
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot sync %s", dump->name);
 	return rc;
 }
 
@@ -175,7 +175,7 @@ static int read_all(struct reading *reading, uint8_t *to, size_t size)
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
-			return segue_fail_errno(SEGUE_ESYSTEM, "read of %s at byte %" PRIu64,
+			return segue_fail_errno(SEGUE_ESYSTEM, "cannot read %s at byte %" PRIu64,
 				reading->name, reading->offset);
 		if (got == 0)
 			return fail_damaged(reading, reading->offset, "it is cut short here");

@@ -67,7 +67,8 @@ int segue_file_system_get(int fd, struct segue_file_system *out)
 	struct statfs info;
 
 	if (fstatfs(fd, &info) < 0)
-		return segue_fail_errno(SEGUE_ESYSTEM, "the kind of file system");
+		return segue_fail_errno(
+			SEGUE_ESYSTEM, "the kind of its file system cannot be told");
 	out->type = (uint32_t)info.f_type;
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		if (kinds[i].type == out->type) {

@@ -167,8 +167,10 @@ static int load_row(struct segue_store *store, struct segue_place place, struct 
 	int rc = segue_lanes_load_row(store, place, number, image->row_size, &value, &stored);
 	if (rc == SEGUE_ENOTFOUND)
 		return segue_fail(SEGUE_ESTORE,
-			"the states of sequence %" PRIu64 " of lane %u are missing", number,
-			place.lane);
+			"the states of sequence %" PRIu64
+			" of lane %u are missing in the store: go back to a checkpoint with "
+			"load_state_dict(), or restore a backup",
+			number, place.lane);
 	if (rc)
 		return rc;
 	memcpy(image->states + row * image->row_size, stored.states, image->row_size);
@@ -182,8 +184,9 @@ int segue_lanes_outline(const struct segue_plan_spec *plan, const struct segue_p
 {
 	if (position->rows > plan->batch_size)
 		return segue_fail(SEGUE_ESTORE,
-			"the position of lane %u has %u rows, a batch of the stream %u", plan->lane,
-			position->rows, plan->batch_size);
+			"the position of lane %u in the store has %u rows, a batch of the stream "
+			"%u: restore a backup",
+			plan->lane, position->rows, plan->batch_size);
 	struct segue_image *image = segue_image_create(plan, position, row_size);
 	if (!image)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the states of a lane");
@@ -224,14 +227,15 @@ int segue_lanes_find_stream(struct segue_store *store, const char *name, uint32_
 	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
 	if (rc == SEGUE_ENOTFOUND)
 		return segue_fail(SEGUE_ENOTFOUND,
-			"the store has no stream '%s': inspect lists those that it has", name);
+			"the store has no stream '%s': 'segue inspect' shows those that it has",
+			name);
 	if (rc)
 		return rc;
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
-		return segue_fail_within(
-			segue_unless_memory(rc, SEGUE_ESTORE), "the record of stream '%s'", name);
+		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+			"what the store has of stream '%s'", name);
 	*id = record.id;
 	segue_spec_destroy(record.spec);
 	return 0;

@@ -176,7 +176,7 @@ static int create_store(struct segue_store *store)
 		return rc;
 	rc = fill_new_store(store);
 	if (rc == EIO) /* nothing was there that could be damaged */
-		rc = segue_fail(SEGUE_ESYSTEM, "create %s: %s", store->file, strerror(rc));
+		rc = segue_fail(SEGUE_ESYSTEM, "cannot create %s: %s", store->file, strerror(rc));
 	else if (rc)
 		rc = segue_lmdb_fail(store, rc, "create");
 	else
@@ -220,7 +220,8 @@ static int check_head(struct segue_store *store)
 	if (narrow == lmdb_magic || narrow == __builtin_bswap32(lmdb_magic) ||
 		here == __builtin_bswap32(lmdb_magic))
 		return segue_fail(SEGUE_EFORMAT,
-			"%s was written on another kind of machine (byte order or word size)",
+			"%s was written on another kind of machine (byte order or word size): "
+			"serve it there, or make a new store",
 			store->file);
 	return 0;
 }
@@ -233,7 +234,7 @@ static int check_format(struct segue_store *store, MDB_txn *txn)
 	if (rc)
 		return segue_lmdb_fail(store, rc, "read the format of");
 	if (format->magic != FORMAT_MAGIC)
-		return segue_lmdb_fail_damaged(store, "what says its format does not");
+		return segue_lmdb_fail_damaged(store, "what says its format is not there");
 	if (format->format > SEGUE_STORE_FORMAT)
 		return segue_fail(SEGUE_EFORMAT,
 			"%s has format %u; this program (%s) knows formats up to %d: use a later "
@@ -252,7 +253,7 @@ static int check_format(struct segue_store *store, MDB_txn *txn)
 		format->page_size != (uint32_t)sysconf(_SC_PAGESIZE))
 		return segue_fail(SEGUE_EFORMAT,
 			"%s was written on another kind of machine: pointers of %u bytes, pages of "
-			"%u, here %zu and %ld",
+			"%u, here %zu and %ld: serve it there, or make a new store",
 			store->file, format->pointer_size, format->page_size, sizeof(void *),
 			sysconf(_SC_PAGESIZE));
 	return 0;
@@ -294,7 +295,8 @@ static int check_identity(const struct segue_store *store)
 	if (mdb_env_get_fd(store->env, &fd) == 0 && fstat(fd, &status) == 0 &&
 		status.st_ino == store->data.inode && status.st_dev == store->data.device)
 		return 0;
-	return segue_fail(SEGUE_ESYSTEM, "%s was exchanged while it was opened", store->file);
+	return segue_fail(
+		SEGUE_ESYSTEM, "%s was exchanged while it was opened: try again", store->file);
 }
 
 static int open_existing(struct segue_store *store)
@@ -362,7 +364,7 @@ int segue_lmdb_open(
 	const struct segue_store_serving *serving = opening->serving ? opening->serving : &plainly;
 	struct segue_store *store = calloc(1, sizeof(*store));
 	if (!store)
-		return segue_fail(SEGUE_ENOMEM, "store of %s", dir);
+		return segue_fail(SEGUE_ENOMEM, "no memory to open the store of %s", dir);
 	store->mode = opening->mode;
 	store->map_max = serving->map_bytes ? serving->map_bytes : MAP_MAX;
 	store->dir_fd = store->store_fd = store->data_fd = -1;
@@ -374,7 +376,7 @@ int segue_lmdb_open(
 	if (!store->dir || !store->named ||
 		asprintf(&store->file, "%s/" SEGUE_LMDB_DATA, dir) < 0) {
 		store->file = NULL;
-		rc = segue_fail(SEGUE_ENOMEM, "store of %s", dir);
+		rc = segue_fail(SEGUE_ENOMEM, "no memory to open the store of %s", dir);
 	}
 	if (!rc)
 		rc = segue_lmdb_open_directory(store, !opening->unlocked);

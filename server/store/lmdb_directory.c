@@ -39,7 +39,8 @@ int segue_lmdb_fail_file(const struct segue_store *store, const char *doing, con
 		code = SEGUE_ENOSPACE;
 	else if (errno == EROFS || errno == EACCES || errno == EPERM)
 		code = SEGUE_EREADONLY;
-	return segue_fail_errno(code, "%s %s/%s", doing, store->dir, what);
+	return segue_fail_errno(
+		code, "cannot %s '%s%s%s'", doing, store->dir, *what ? "/" : "", what);
 }
 
 /* ---- Once a process, one server a file ---- */
@@ -93,9 +94,11 @@ static int fail_busy(const struct segue_store *store)
 		close(fd);
 	long pid = strtol(text, NULL, 10);
 	if (pid > 0)
-		return segue_fail(
-			SEGUE_EBUSY, "another segue server (pid %ld) serves %s", pid, store->dir);
-	return segue_fail(SEGUE_EBUSY, "another process has %s open", store->dir);
+		return segue_fail(SEGUE_EBUSY,
+			"another segue server (pid %ld) serves %s: use that one, or end it first",
+			pid, store->dir);
+	return segue_fail(SEGUE_EBUSY, "another process has %s open: try again when it has ended",
+		store->dir);
 }
 
 /* Takes the lock of the directory, or of the data: exclusive to serve, shared to read. */
@@ -126,11 +129,11 @@ static int open_directory(struct segue_store *store)
 {
 	struct stat status;
 	if (store->mode == SEGUE_STORE_SERVE && mkdir(store->dir, 0700) < 0 && errno != EEXIST)
-		return segue_lmdb_fail_file(store, "make directory", "");
+		return segue_lmdb_fail_file(store, "make the directory", "");
 	store->dir_fd = open(store->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store->dir_fd < 0 && errno == ENOENT)
-		return segue_fail(
-			SEGUE_ENOTFOUND, "there is no store: %s does not exist", store->dir);
+		return segue_fail(SEGUE_ENOTFOUND,
+			"there is no store: %s does not exist; is the path right?", store->dir);
 	if (store->dir_fd < 0)
 		return segue_lmdb_fail_file(store, "open", "");
 	if (fstat(store->dir_fd, &status) < 0)
@@ -195,7 +198,8 @@ static int open_store_directory(struct segue_store *store)
 	store->store_fd = openat(store->dir_fd, SEGUE_LMDB_DIR,
 		O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (store->store_fd < 0 && errno == ENOENT)
-		return segue_fail(SEGUE_ENOTFOUND, "there is no store in %s", store->dir);
+		return segue_fail(SEGUE_ENOTFOUND,
+			"there is no store in %s; is it the right directory?", store->dir);
 	if (store->store_fd < 0 && errno == ENOTDIR)
 		return segue_fail(SEGUE_ESYSTEM,
 			"%s/" SEGUE_LMDB_DIR
@@ -299,20 +303,21 @@ int segue_lmdb_begin_creation(struct segue_store *store, char name[32])
 	struct stat status;
 	uint32_t random;
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-		return segue_fail_errno(SEGUE_ESYSTEM, "random number");
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot get a random number");
 	snprintf(name, 32, ".store-%08x.new", random);
 	if (SEGUE_MUTANT(created_in_place))
 		snprintf(name, 32, SEGUE_LMDB_DIR);
 	if (mkdirat(store->dir_fd, name, 0700) < 0)
-		return segue_lmdb_fail_file(store, "make directory", name);
+		return segue_lmdb_fail_file(store, "make the directory", name);
 	store->store_fd =
 		openat(store->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	int rc = store->store_fd < 0 || fstat(store->store_fd, &status) < 0
 			 ? segue_lmdb_fail_file(store, "open", name)
 			 : 0;
 	if (!rc && status.st_uid != geteuid()) /* nobody else can write in our own */
-		rc = segue_fail(SEGUE_ESYSTEM, "%s/%s was exchanged while the store was made",
-			store->dir, name);
+		rc = segue_fail(SEGUE_ESYSTEM,
+			"%s/%s was exchanged while the store was made: try again", store->dir,
+			name);
 	if (rc)
 		segue_lmdb_give_up_creation(store, name);
 	else
@@ -358,7 +363,7 @@ int segue_lmdb_settle_creation(struct segue_store *store, const char *name)
 	close(fd);
 	close_fd(&store->store_fd);
 	if (!rc && renameat(store->dir_fd, name, store->dir_fd, SEGUE_LMDB_DIR) < 0)
-		rc = segue_lmdb_fail_file(store, "rename to", SEGUE_LMDB_DIR);
+		rc = segue_lmdb_fail_file(store, "rename the new store to", SEGUE_LMDB_DIR);
 	if (!rc && fsync(store->dir_fd) < 0)
 		rc = segue_lmdb_fail_file(store, "sync", "");
 	if (!rc && !SEGUE_MUTANT(above_not_synced))

@@ -80,7 +80,8 @@ int segue_store_get(struct segue_store *store, enum segue_table table, const voi
 	}
 	void *copy = malloc(header.length ? header.length : 1);
 	if (!copy) {
-		rc = segue_fail(SEGUE_ENOMEM, "a value of %" PRIu64 " bytes", header.length);
+		rc = segue_fail(
+			SEGUE_ENOMEM, "no memory for a value of %" PRIu64 " bytes", header.length);
 		goto end;
 	}
 	memcpy(copy, (const char *)data.mv_data + sizeof(header), header.length);

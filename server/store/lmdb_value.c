@@ -38,41 +38,44 @@ int segue_lmdb_fail(const struct segue_store *store, int code, const char *doing
 	switch (code) {
 	case MDB_MAP_FULL:
 		return segue_fail(SEGUE_ENOSPACE,
-			"%s %s: its map of %" PRIu64 " MiB is full: start the server with a "
+			"cannot %s %s: its map of %" PRIu64 " MiB is full: start the server with a "
 			"greater --map-size, or without one (a limit on address space, RLIMIT_AS, "
 			"makes the map small too)",
 			doing, store->file, store->map_bytes >> 20);
 	case ENOENT: /* data.mdb itself has been found before */
 		return segue_fail(SEGUE_ESYSTEM,
-			"%s %s: %s: its directory is named by /proc/self/fd; is /proc mounted?",
+			"cannot %s %s: %s: its directory is named by /proc/self/fd; is /proc "
+			"mounted?",
 			doing, store->file, mdb_strerror(code));
 	case MDB_TXN_FULL:
 		return segue_fail(SEGUE_ELIMIT,
-			"%s %s: too much for one transaction; write it in parts", doing,
-			store->file);
+			"cannot %s %s: too much for one transaction; give a smaller batch_size, "
+			"and more lanes",
+			doing, store->file);
 	case ENOSPC:
 	case EDQUOT:
-		return segue_fail(SEGUE_ENOSPACE, "%s %s: %s; make room and go on", doing,
+		return segue_fail(SEGUE_ENOSPACE, "cannot %s %s: %s; make room and go on", doing,
 			store->file, mdb_strerror(code));
 	case EFBIG:
 		return segue_fail(SEGUE_ENOSPACE,
-			"%s %s: %s; make room (ulimit -f, LimitFSIZE= of the service) and go on",
+			"cannot %s %s: %s; make room (ulimit -f, LimitFSIZE= of the service) and "
+			"go on",
 			doing, store->file, mdb_strerror(code));
 	case EROFS:
 	case EACCES:
 	case EPERM:
-		return segue_fail(
-			SEGUE_EREADONLY, "%s %s: %s", doing, store->file, mdb_strerror(code));
+		return segue_fail(SEGUE_EREADONLY, "cannot %s %s: %s", doing, store->file,
+			mdb_strerror(code));
 	case ENOMEM:
 	case MDB_READERS_FULL: /* of other processes: they end */
 		return segue_fail(
-			SEGUE_ENOMEM, "%s %s: %s", doing, store->file, mdb_strerror(code));
+			SEGUE_ENOMEM, "cannot %s %s: %s", doing, store->file, mdb_strerror(code));
 	default:
 		if (code > 0 && code != EIO)
-			return segue_fail(
-				SEGUE_ESYSTEM, "%s %s: %s", doing, store->file, mdb_strerror(code));
+			return segue_fail(SEGUE_ESYSTEM, "cannot %s %s: %s", doing, store->file,
+				mdb_strerror(code));
 		return segue_fail(
-			SEGUE_ESTORE, "%s %s: %s", doing, store->file, mdb_strerror(code));
+			SEGUE_ESTORE, "cannot %s %s: %s", doing, store->file, mdb_strerror(code));
 	}
 }
 

@@ -183,8 +183,10 @@ static int verify_tables(struct verifying *verifying)
 		table_damage(verifying, SEGUE_TABLE_META, "pages in use are listed as free");
 	if (verifying->walk.damaged)
 		return segue_fail(SEGUE_ESTORE,
-			"%s is damaged in %" PRIu64 " places (%" PRIu64 " values are sound)",
-			store->file, verifying->walk.damaged, verifying->values);
+			"%s is damaged in %" PRIu64 " place%s (%" PRIu64 " value%s sound)",
+			store->file, verifying->walk.damaged,
+			verifying->walk.damaged == 1 ? "" : "s", verifying->values,
+			verifying->values == 1 ? " is" : "s are");
 	return 0;
 }
 

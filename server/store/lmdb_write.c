@@ -49,7 +49,8 @@ static int fail_write(struct segue_store *store, int code, bool committing)
 	if (mark >= 0)
 		close(mark);
 	return segue_fail(SEGUE_ESTORE,
-		"write %s: %s; %s: the store takes no more until the server is started again",
+		"cannot write %s: %s; %s: the store takes no more until the server is started "
+		"again",
 		store->file, mdb_strerror(code),
 		committing ? "whether the last write took place is not known"
 			   : "nothing of this write took place");

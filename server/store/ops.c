@@ -43,7 +43,7 @@ static int add(struct segue_ops *ops, struct segue_store_op op)
 
 no_memory:
 	free((void *)(uintptr_t)op.value);
-	return segue_fail(SEGUE_ENOMEM, "no memory for a transaction of %zu values", ops->count);
+	return segue_fail(SEGUE_ENOMEM, "no memory to write %zu values to the store", ops->count);
 }
 
 int segue_ops_put(struct segue_ops *ops, enum segue_table table, const void *key, size_t key_size,

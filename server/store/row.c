@@ -36,7 +36,8 @@ int segue_row_get(const void *value, size_t value_size, uint64_t size, struct se
 	if (value_size < sizeof(key_size) || value_size - sizeof(key_size) < key_size ||
 		value_size - sizeof(key_size) - key_size != size)
 		return segue_fail(SEGUE_ESTORE,
-			"a row of %zu bytes is stored where the spec has states of %" PRIu64,
+			"a row of %zu bytes is stored where the stream has states of %" PRIu64
+			": go back to a checkpoint with load_state_dict(), or restore a backup",
 			value_size, size);
 	*row = (struct segue_row){.key = (const char *)bytes + sizeof(key_size),
 		.key_size = key_size,

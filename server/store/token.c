@@ -72,14 +72,16 @@ static int check_token(const uint8_t *bytes, size_t size, uint64_t *head_size)
 	memcpy(head_size, bytes + 8, sizeof(*head_size));
 	if (format != TOKEN_FORMAT)
 		return segue_fail(SEGUE_ETOKEN,
-			"the token has format %u, this version of segue reads %u", format,
-			TOKEN_FORMAT);
+			"the token has format %u, this version of segue reads %u: use the version "
+			"that made it, or a later one",
+			format, TOKEN_FORMAT);
 	XXH128_canonicalFromHash(&sum, XXH3_128bits(bytes, size - TOKEN_SUM));
 	if (memcmp(&sum, bytes + size - TOKEN_SUM, TOKEN_SUM) != 0)
-		return segue_fail(
-			SEGUE_ETOKEN, "the token is damaged: its checksum does not fit its bytes");
+		return segue_fail(SEGUE_ETOKEN, "the token is damaged: its checksum does not fit "
+						"its bytes; go back to another checkpoint");
 	if (*head_size > size - TOKEN_HEAD - TOKEN_SUM)
-		return segue_fail(SEGUE_ETOKEN, "the token is cut short");
+		return segue_fail(
+			SEGUE_ETOKEN, "the token is cut short; go back to another checkpoint");
 	return 0;
 }
 
@@ -101,7 +103,8 @@ int segue_token_decode(const struct segue_plan_spec *plan, const void *bytes, si
 		__builtin_mul_overflow(record.row_size, record.position->rows, &wanted) ||
 		wanted != states) {
 		free(record.position);
-		return segue_fail(SEGUE_ETOKEN, "the token's states do not fit its rows");
+		return segue_fail(SEGUE_ETOKEN,
+			"the token's states do not fit its rows; go back to another checkpoint");
 	}
 	struct segue_image *image = segue_image_create(plan, record.position, record.row_size);
 	if (!image) {

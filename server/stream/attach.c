@@ -547,7 +547,8 @@ void segue_ledger_opening_closed(struct segue_ledger *ledger, const struct segue
 {
 	struct segue_attach *attach, *next;
 
-	segue_fail(SEGUE_EINVAL, "the stream was closed");
+	segue_fail(SEGUE_EINVAL, "stream '%s' was closed while a lane of it was asked for",
+		ledger->stream->spec->name);
 	TAILQ_FOREACH_SAFE(attach, &ledger->waiting, link, next) {
 		if (attach->opening != opening)
 			continue;
@@ -581,7 +582,7 @@ static void look_at_holder(struct segue_ledger *ledger, int64_t now)
 	if (over)
 		fprintf(stderr,
 			"segue: lane %u of stream '%s': process %ld has had a batch for %u ms "
-			"(lease_timeout) and committed none: its lease is ended\n",
+			"(lease_timeout) and committed none: the lane is taken from it\n",
 			ledger->place.lane, ledger->stream->spec->name,
 			(long)ledger->lease.holder.pid, grant->spec->lease_timeout_ms);
 	if (over || broken)

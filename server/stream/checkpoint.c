@@ -101,7 +101,8 @@ static bool still_holds(struct segue_checkpoint *checkpoint)
 
 static int fail_changed(const struct segue_checkpoint *checkpoint)
 {
-	return segue_fail(SEGUE_ETIMEOUT, "lane %u changed hands while its checkpoint was taken",
+	return segue_fail(SEGUE_ETIMEOUT,
+		"lane %u changed hands while its checkpoint was taken: take it again",
 		checkpoint->ledger->place.lane);
 }
 
@@ -144,18 +145,19 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 
 	int rc = segue_lanes_load(stream->server->store, ledger->place, &record);
 	if (rc)
-		return rc == SEGUE_ENOTFOUND
-			       ? segue_fail(SEGUE_ETIMEOUT,
-					 "lane %u was never begun; step %" PRIu64 " is asked for",
-					 ledger->place.lane, checkpoint->asked)
-			       : rc;
+		return rc == SEGUE_ENOTFOUND ? segue_fail(SEGUE_ETIMEOUT,
+						       "lane %u was never begun, and a checkpoint "
+						       "of its step %" PRIu64 " is asked for",
+						       ledger->place.lane, checkpoint->asked)
+					     : rc;
 	uint64_t step = record.position->step, asked = checkpoint->asked;
 	checkpoint->ended = is_over(checkpoint, record.position);
 	if (step > asked || (step < asked && !checkpoint->ended))
 		rc = segue_fail(step < asked ? SEGUE_ETIMEOUT : SEGUE_ELIMIT,
-			"lane %u stands at step %" PRIu64 " and nobody holds it; step %" PRIu64
-			" is asked for",
-			ledger->place.lane, step, asked);
+			"lane %u stands at step %" PRIu64
+			" and nobody holds it; a checkpoint of step %" PRIu64 " is asked for%s",
+			ledger->place.lane, step, asked,
+			step < asked ? "" : " (take checkpoints of all lanes inside rounds())");
 	else
 		rc = segue_lanes_load_image(stream->server->store, ledger->place, &checkpoint->plan,
 			record.position, segue_row_size(stream->spec), image);
@@ -337,8 +339,10 @@ static int find_ledger(struct segue_session *session, const struct segue_message
 	*ledger =
 		segue_ledgers_find(&(*opening)->stream->ledgers, session, message->checkpoint.lane);
 	return *ledger ? 0
-		       : segue_fail(SEGUE_EINVAL, "there is no lane %u to take a checkpoint of",
-				 message->checkpoint.lane);
+		       : segue_fail(SEGUE_EINVAL,
+				 "stream '%s' has no lane %u to take a checkpoint of (with "
+				 "persist=False, only lanes that this client holds)",
+				 (*opening)->stream->spec->name, message->checkpoint.lane);
 }
 
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message)

@@ -118,7 +118,7 @@ static int find_record(struct segue_stream *stream, bool *found)
 	free(value);
 	if (rc)
 		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
-			"the record of stream '%s'", stream->spec->name);
+			"what the store has of stream '%s'", stream->spec->name);
 	*found = true;
 	stream->id = record.id;
 	memcpy(stream->fingerprint, record.fingerprint, sizeof(stream->fingerprint));

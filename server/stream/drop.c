@@ -64,7 +64,7 @@ static int check_lane(struct segue_ledger *ledger, const struct segue_holder *as
 	if (!TAILQ_EMPTY(&ledger->waiting) || !TAILQ_EMPTY(&ledger->loading) || ledger->checkpoints)
 		return segue_fail(SEGUE_EBUSY,
 			"stream '%s' cannot be dropped: a worker is asking for lane %u of it, or "
-			"for a checkpoint",
+			"for a checkpoint; try again",
 			name, ledger->place.lane);
 	return 0;
 }
@@ -76,7 +76,7 @@ static int check_stream(struct segue_stream *stream, const struct segue_holder *
 
 	if (stream->state == SEGUE_STREAM_OPENING)
 		return segue_fail(SEGUE_EBUSY,
-			"stream '%s' cannot be dropped: it is being opened just now",
+			"stream '%s' cannot be dropped: it is being opened just now; try again",
 			stream->spec->name);
 	LIST_FOREACH(ledger, &stream->ledgers.in_use, link) {
 		rc = check_lane(ledger, asking);

@@ -42,7 +42,8 @@ static int put_record(struct growth *growth, struct segue_ops *ops, const void *
 	size_t size;
 
 	if (record->id != growth->stream->id)
-		return segue_fail(SEGUE_EGONE, "the store has another stream of that name by now");
+		return segue_fail(SEGUE_EGONE,
+			"the store has another stream of that name by now: open it again");
 	int rc = segue_ends_grow(&record->ends, growth->epochs);
 	if (rc < 0)
 		return rc;
@@ -72,7 +73,7 @@ static int build(void *arg, struct segue_ops *ops)
 	free(value);
 	if (rc)
 		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
-			"the record of stream '%s'", stream->spec->name);
+			"what the store has of stream '%s'", stream->spec->name);
 	rc = put_record(growth, ops, key, key_size, &record);
 	segue_spec_destroy(record.spec);
 	return rc ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : 0;

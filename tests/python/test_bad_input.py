@@ -277,12 +277,12 @@ X, Y, C = Feature("float32"), Feature("int64"), Feature("int32")
         (
             {},
             {"sequences": {"x": Feature("float32", [2]), "y": Y}},
-            ["feature 'x': step 0: 1 values, expected 2"],
+            ["feature 'x': step 0: 1 value, expected 2"],
         ),
         (
             {},
             {"context": {"c": Feature("int32", [2, 2])}},
-            ["context feature 'c': 1 values, expected 4"],
+            ["context feature 'c': 1 value, expected 4"],
         ),
         (
             {"x": [np.zeros(1, np.float32), np.zeros(2, np.float32)], "y": [1, 2]},
@@ -611,7 +611,7 @@ def test_the_same_files_in_another_order(client: segue.Client, tmp_path: Path) -
         "sort the list",
     ):
         client.stream("s", **arguments(paths[::-1]))
-    with refused(segue.ChangedError, "1 of its 3 files are missing, the first is c"):
+    with refused(segue.ChangedError, "1 of its 3 files is missing, the first is c"):
         client.stream("s", **arguments(paths[:2]))
 
 
@@ -789,9 +789,9 @@ def remove_file(path: Path, **options: Any) -> None:
         (change_size, "part.tfrecord has 4 records, had 5"),
         (change_values, "part.tfrecord: as many records and bytes as before, but other ones"),
         (change_order, "part.tfrecord: as many records and bytes as before, but other ones"),
-        (change_name, "1 of its 2 files are missing, the first is part.tfrecord, and 1 others"),
-        (add_file, "1 files are there that were not when it was made, the first is more.tfrecord"),
-        (remove_file, "1 of its 2 files are missing, the first is part.tfrecord"),
+        (change_name, "1 of its 2 files is missing, the first is part.tfrecord, and 1 other is"),
+        (add_file, "1 file is there that was not when it was made, the first is more.tfrecord"),
+        (remove_file, "1 of its 2 files is missing, the first is part.tfrecord"),
     ],
 )
 def test_a_data_set_that_has_changed(

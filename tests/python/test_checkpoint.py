@@ -610,7 +610,7 @@ def test_export_from_a_server_that_makes_lanes_up(tmp_path: Path) -> None:
         (["checkpoint", "show", "x"], "list, rm or export"),
         (["checkpoint", "rm", "x"], "--id, --step or --all"),
         (["checkpoint", "export", "x"], "TARGET"),
-        (["checkpoint", "list", "x", "y"], "too many"),
+        (["checkpoint", "list", "x", "y"], "want DIR alone"),
         (["checkpoint", "list", "x", "--lane", "one"], "--lane is 'one'"),
         (["checkpoint", "rm", "x", "--id", "-1"], "--id is '-1'"),
     ],

@@ -53,7 +53,7 @@ def test_nothing_is_left(client: segue.Client, data: Path) -> None:
     assert values(client) == before + 1, "but that its id was used"
     with refused(segue.NotFoundError, "nothing"):
         client.get(key)
-    with refused(segue.NotFoundError, "'train'", "inspect lists"):
+    with refused(segue.NotFoundError, "'train'", "'segue inspect' shows"):
         client.drop("train")
     with pytest.raises(TypeError, match="expected str"):
         client.drop(stream)  # type: ignore[arg-type]

@@ -375,7 +375,7 @@ def test_a_token_of_another_list(client: segue.Client, tmp_path: Path, epoch_end
             loader.load_state_dict(late)
             cases.check(loader, other, Lane(other, 0).wanted[lane.stops[0] + 2 :])
         else:
-            with refused(segue.TokenError, "grew otherwise", "after 1, 3 epochs", "after 1, 2, 6"):
+            with refused(segue.TokenError, "grew otherwise", "were 1, 3, here", "are 1, 2, 6"):
                 loader.load_state_dict(late)
     made = dataclasses.replace(
         case, name="made", spec=dataclasses.replace(case.spec, epochs=3, grown=())

@@ -6,8 +6,9 @@
     errors.py --list [CHECKOUT]   prints place and text of each, in the order of the files
 
 A text is a literal as the code has it; whatever is put into it when it is raised is "…". In C these
-are the formats of the functions of SAY, in Python what an exception or a warning is made of. The
-first column of the tables of docs/errors.md has the texts in backticks.
+are the formats of the functions of SAY, and what begins with "segue: " or "segue COMMAND: "; in
+Python what an exception or a warning is made of, also by way of a variable or of a function of the
+same file. The first column of the tables of docs/errors.md has the texts in backticks.
 """
 
 from __future__ import annotations
@@ -21,24 +22,36 @@ from pathlib import Path
 
 PAGE = "docs/errors.md"
 FOLDERS = ["lib/core", "lib/client", "server", "bindings/python/segue"]
-# Functions of C that are given a text to say, and the number of that argument. What
-# segue_fail_within() puts before a text says where, not what: it is not listed.
+# Functions of C that are given a text to say, and the number of that argument.
 SAY = {
     "PyErr_Format": 1,
     "PyErr_SetString": 1,
+    "drop": 1,
+    "fail_changed": 1,
+    "fail_damaged": 2,
     "fail_usage": 0,
     "fail_with": 1,
+    "fail_write": 0,
+    "hang_up": 2,
     "segue_differ": 1,
     "segue_fail": 1,
     "segue_fail_errno": 1,
+    "segue_fail_within": 1,
+    "segue_grant_storage": 2,
     "segue_lmdb_fail_damaged": 1,
+    "table_damage": 2,
 }
+# What segue_fail_within() puts before a text and has none of these says where, not what: it is not
+# listed.
+VERB = re.compile(r"\b(is|was|has|lets|came|cannot)\b")
 CALL = re.compile(r"\b(" + "|".join(sorted(SAY, key=len, reverse=True)) + r")\(")
+PRINTED = re.compile(r'"segue(?: [\w%]+)?: ')
+PREFIX = re.compile(r"^segue(?: \S+)?:(?: |$)")
 TOKEN = re.compile(r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|/\*.*?\*/|//[^\n]*", re.S)
 PIECE = re.compile(r'"((?:[^"\\]|\\.)*)"|\b(PRI[a-zA-Z]+\d*|SEGUE_[A-Z_]+)\b')
-PLACEHOLDER = re.compile(r"%(?!%)[-+ #0]*(\*|\d+)?(\.(\*|\d+))?(hh|h|ll|l|z|j|t)?[a-zA-Z]|%(?=…)")
+PLACEHOLDER = re.compile(r"%(?!%)[-+ #0]*(\*|\d+)?(\.(\*|\d+))?(hh|h|ll|l|z|j|t)?[a-zA-Z]|%[-+ #0]*\d*(?=…)")
 ERRORS = re.compile(r"^[A-Z]\w*(Error|Error_|Warning)$|^(StaleIterator|StopIteration)$")
-WARNS = {"warn", "_warn"}
+WARNS = {"warn", "_warn", "exit"}
 
 
 def arguments(text: str, start: int) -> list[str]:
@@ -90,32 +103,63 @@ def texts_of_c(text: str) -> Iterator[tuple[int, str]]:
         number = SAY[match[1]]
         if len(given) > number:
             for literal in literals(given[number]):
-                yield text.count("\n", 0, match.start()) + 1, literal
+                if match[1] != "segue_fail_within" or VERB.search(literal):
+                    yield text.count("\n", 0, match.start()) + 1, literal
+    for match in PRINTED.finditer(text):
+        for literal in literals(arguments(text, match.start())[0]):
+            yield text.count("\n", 0, match.start()) + 1, literal
 
 
-def strings(node: ast.expr) -> Iterator[str]:
-    """The literals that an expression can be."""
+def name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def strings(node: ast.expr, known: dict[str, list[ast.expr]]) -> Iterator[str]:
+    """The literals that an expression can be; `known`: what names are set to, functions return."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.JoinedStr):
         yield "".join(
             str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values
         )
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Call):
+                yield from strings(part.value, known)
     elif isinstance(node, ast.IfExp):
-        yield from strings(node.body)
-        yield from strings(node.orelse)
+        yield from strings(node.body, known)
+        yield from strings(node.orelse, known)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = list(strings(node.left)) or ["…"], list(strings(node.right)) or ["…"]
+        left = list(strings(node.left, known)) or ["…"]
+        right = list(strings(node.right, known)) or ["…"]
         yield from (one + other for one in left for other in right)
+    else:
+        name = name_of(node.func if isinstance(node, ast.Call) else node)
+        without = {other: nodes for other, nodes in known.items() if other != name}
+        for value in known.get(name, []):
+            yield from strings(value, without)
+
+
+def names(tree: ast.Module) -> dict[str, list[ast.expr]]:
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                found.setdefault(name_of(target), []).append(node.value)
+        elif isinstance(node, ast.FunctionDef):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Return) and inner.value:
+                    found.setdefault(node.name, []).append(inner.value)
+    return found
 
 
 def texts_of_python(text: str) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    known = names(tree)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else None
-            name = node.func.id if isinstance(node.func, ast.Name) else name
-            if name and (ERRORS.match(name) or name in WARNS):
-                for literal in strings(node.args[0]):
+            name = name_of(node.func)
+            if ERRORS.match(name) or name in WARNS:
+                for literal in strings(node.args[0], known):
                     yield node.lineno, literal.replace("%", "%%")
 
 
@@ -128,7 +172,7 @@ def texts(root: Path) -> dict[str, list[str]]:
                 continue
             read = texts_of_c if path.suffix == ".c" else texts_of_python
             for line, literal in read(path.read_text()):
-                text = plain(literal)
+                text = PREFIX.sub("", plain(literal))
                 if re.search(r"[a-z]{2}", text):
                     found.setdefault(text, []).append(f"{path.relative_to(root)}:{line}")
     return found

@@ -629,7 +629,8 @@ static void on_stored(struct fakeserver *server, int c, const struct segue_messa
 	snprintf(text, sizeof(text), "%s %u %llu", request->stored.stream, request->stored.lane,
 		(unsigned long long)request->stored.id);
 	if (request->stored.id == 99)
-		refuse(server, c, request->serial, SEGUE_ENOTFOUND, "lane 1 has no checkpoint 99");
+		refuse(server, c, request->serial, SEGUE_ENOTFOUND,
+			"lane 1 has no checkpoint of id 99");
 	else if (request->stored.remove)
 		reply(server, c, &done, NULL, 0);
 	else

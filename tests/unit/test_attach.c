@@ -394,7 +394,8 @@ Test(attach, closing_the_stream_ends_what_came_through_it)
 	await_waiting(0);
 	segue_testpeer_send(&two, &close);
 	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
-	cr_assert_str_eq(segue_testpeer_failure(&two, SEGUE_EINVAL), "the stream was closed");
+	cr_assert_str_eq(segue_testpeer_failure(&two, SEGUE_EINVAL),
+		"stream 's' was closed while a lane of it was asked for");
 	cr_assert_eq(two.reply.serial, 3);
 	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_DONE);
 	cr_assert_eq(two.session->lanes, 0);

@@ -141,7 +141,9 @@ Test(checkpoint, of_a_lane_that_nobody_holds_it_does_not_wait_for_long)
 	int64_t before = segue_now_ns();
 	cr_assert_eq(segue_testpeer_ask(&peer, &ask), SEGUE_MESSAGE_FAILURE);
 	const char *why = segue_testpeer_failure(&peer, SEGUE_EROUND);
-	cr_assert(strstr(why, "lane 0 stands at step 2 and nobody holds it; step 3"), "%s", why);
+	cr_assert(
+		strstr(why, "lane 0 stands at step 2 and nobody holds it; a checkpoint of step 3"),
+		"%s", why);
 	cr_assert(strstr(why, "rounds()"), "%s", why);
 	cr_assert_geq(segue_now_ns() - before, 2 * SECOND, "its worker may have come");
 	cr_assert_leq(segue_now_ns() - before, 10 * SECOND);

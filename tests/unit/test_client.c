@@ -396,8 +396,8 @@ Test(client, wants_valid_arguments)
 	assert_fails(segue_client_report(client, 9, NULL, NULL, &json), SEGUE_EINVAL, "no report");
 	assert_fails(segue_client_report(client, SEGUE_REPORT_GET, NULL, NULL, &json), SEGUE_EINVAL,
 		"key");
-	assert_fails(
-		segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL, "no lane 1: it has 1");
+	assert_fails(segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL,
+		"no lane 1: its last is 0");
 	assert_fails(segue_lane_attach(NULL, 0, NULL, &lane), SEGUE_EINVAL, "stream");
 	struct segue_attach_options how = {.start = 7};
 	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_EINVAL, "start");
@@ -1153,13 +1153,13 @@ Test(client, checkpoints_in_the_store)
 	cr_assert_eq(size, 9);
 	segue_free(token);
 	assert_fails(segue_client_checkpoint(client, "train", 1, 99, &token, &size),
-		SEGUE_ENOTFOUND, "no checkpoint 99");
+		SEGUE_ENOTFOUND, "no checkpoint of id 99");
 	assert_fails(segue_client_checkpoint(client, "train", 1, 7, NULL, &size), SEGUE_EINVAL,
 		"places");
 	cr_assert_eq(segue_client_checkpoint_remove(client, "train", 1, 0), 0, "%s",
 		segue_error_detail());
 	assert_fails(segue_client_checkpoint_remove(client, "train", 1, 99), SEGUE_ENOTFOUND,
-		"no checkpoint 99");
+		"no checkpoint of id 99");
 	assert_fails(segue_client_checkpoint_remove(client, NULL, 1, 1), SEGUE_EINVAL, "name");
 	segue_client_close(client);
 }

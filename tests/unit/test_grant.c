@@ -294,7 +294,8 @@ Test(grant, a_token_of_something_else_is_refused)
 	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "lane 0");
 	other = order;
 	other.plan.records = 2; /* the position is beyond it */
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "the token's position");
+	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN,
+		"the token cannot be of this stream");
 	order.fingerprint[0]++;
 	cr_assert_eq(make(SEGUE_ATTACH_RESTORE), SEGUE_ETOKEN);
 	cr_assert_eq(stored_step(), 1, "the store is as before");
@@ -340,7 +341,7 @@ Test(grant, a_token_fits_where_the_ends_before_it_are_the_same)
 	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
 		"open this stream with epochs=3 first");
 	take_token_of(SEGUE_ENDS(1, 3, 0), order.spec);
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "after 1, 3, None epochs");
+	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "epochs were 1, 3, None");
 	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
 		"with epochs=3 first, then with the ones that follow");
 	longer.epochs = 4;

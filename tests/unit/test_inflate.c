@@ -206,11 +206,11 @@ Test(inflate, a_bomb_that_is_no_tfrecord)
 
 	segue_tfwrite_gzip(&bomb, zeros, size);
 	cr_assert_lt(bomb.size, 100000);
-	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is not TFRecord");
+	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is no TFRecord file");
 	segue_tfbytes_free(&bomb);
 	bomb = (struct segue_tfbytes){0};
 	segue_tfwrite_gzip(&bomb, "short", 5);
-	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is not TFRecord");
+	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is no TFRecord file");
 	segue_tfbytes_free(&bomb);
 	free(zeros);
 }

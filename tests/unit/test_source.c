@@ -888,7 +888,7 @@ Test(source, gzip_said_or_not)
 	source = open_source();
 	source->ops->destroy(source);
 	test.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
-	refused(SEGUE_EDATA, "/b: is not gzip, as the spec says");
+	refused(SEGUE_EDATA, "/b: is not gzip, and the source's compression is \"gzip\"");
 }
 
 Test(source, changed_gzip)
@@ -1227,8 +1227,8 @@ Test(source, an_older_version_that_is_open)
 	new = open_source();
 	check_record(new, 0, 7);
 	cr_assert_eq(old->ops->admit(old, 0, &record, &admitted), SEGUE_ECHANGED);
-	cr_assert(strstr(segue_error_detail(), "is of another version of it"), "%s",
-		segue_error_detail());
+	cr_assert(
+		strstr(segue_error_detail(), "is of the new version"), "%s", segue_error_detail());
 	old->ops->destroy(old);
 	new->ops->destroy(new);
 }
@@ -1291,12 +1291,12 @@ Test(source, says_how_the_data_differ)
 		const char *text;
 	} cases[] = {
 		{turned, "the same files are listed in another order (b is number 0 now)"},
-		{one, "1 of its 2 files are missing, the first is a"},
-		{three, "1 files are there that were not when it was made, the first is c"},
-		{other, "1 of its 2 files are missing, the first is b, and 1 others are there, the "
+		{one, "1 of its 2 files is missing, the first is a"},
+		{three, "1 file is there that was not when it was made, the first is c"},
+		{other, "1 of its 2 files is missing, the first is b, and 1 other is there, the "
 			"first "
 			"is c"},
-		{twice, "1 files are there that were not when it was made, the first is b"},
+		{twice, "1 file is there that was not when it was made, the first is b"},
 	};
 	struct segue_source_stats was;
 	struct segue_source *source;
@@ -1443,7 +1443,7 @@ Test(source, directories_without_end)
 		strcat(name, "/d");
 	}
 	use("d/**/*.tf");
-	refused(SEGUE_ELIMIT, "directories deep");
+	refused(SEGUE_ELIMIT, "directories below where");
 }
 
 /* ---- Lengths --------------------------------------------------------------------------------- */

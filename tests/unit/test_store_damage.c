@@ -329,8 +329,8 @@ Test(store, names_the_value_that_is_damaged)
 	cr_assert_gt(hits, 0u);
 	write_file(file, bytes, size);
 	free(bytes);
-	assert_fails(
-		segue_store_verify(dir, note_damage, &found, &verified), SEGUE_ESTORE, "1 places");
+	assert_fails(segue_store_verify(dir, note_damage, &found, &verified), SEGUE_ESTORE,
+		"in 1 place (");
 	cr_assert(found.values == 1 && found.tables == 0 && verified.damaged == 1);
 	cr_assert_str_eq(found.why, "its checksum is wrong");
 	store = open_store(SEGUE_STORE_READ);

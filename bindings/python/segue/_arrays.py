@@ -38,8 +38,11 @@ def mismatch(name: str, dtype: str, shape: tuple[int, ...], value: Any) -> error
             f"state {name!r}: expected {dtype} of shape {shape}, got {type(value).__name__}, which "
             f"NumPy cannot read: {error}"
         )
-    kind = errors.StateTypeError if array.dtype != np.dtype(dtype) else errors.StateShapeError
-    return kind(
+    if array.dtype != np.dtype(dtype):
+        MismatchError: type[errors.StateError] = errors.StateTypeError
+    else:
+        MismatchError = errors.StateShapeError
+    return MismatchError(
         f"state {name!r}: expected {dtype} of shape {shape}, got {array.dtype} of shape "
         f"{array.shape}"
     )

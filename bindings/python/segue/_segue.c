@@ -584,15 +584,17 @@ static int view_getbuffer(struct view *self, Py_buffer *buffer, int flags)
 {
 	buffer->obj = NULL;
 	if (owner_forked(self->owner)) {
-		PyErr_SetString(PyExc_BufferError, "the memory belongs to the parent process");
+		PyErr_SetString(PyExc_BufferError, "the memory belongs to the parent process: have "
+						   "it pass on a copy (array.copy())");
 		return -1;
 	}
 	if (self->readonly && (flags & PyBUF_WRITABLE)) {
-		PyErr_SetString(PyExc_BufferError, "the array is read only");
+		PyErr_SetString(PyExc_BufferError,
+			"the array is read only: write to a copy, or to batch.state_out(name)");
 		return -1;
 	}
 	if (self->strided && (flags & PyBUF_STRIDES) != PyBUF_STRIDES) {
-		PyErr_SetString(PyExc_BufferError, "the array has strides");
+		PyErr_SetString(PyExc_BufferError, "the array has strides: take a copy of it");
 		return -1;
 	}
 	buffer->buf = self->data;
@@ -848,8 +850,9 @@ static bool batch_check(struct batch *self)
 	if (!check_fork(self->gate))
 		return false;
 	if (!self->slot)
-		fail_with("ECLOSED", "batch %llu of lane %u was released", self->step,
-			self->lane_index);
+		fail_with("ECLOSED",
+			"batch %llu of lane %u was released: take what you need of it before",
+			self->step, self->lane_index);
 	return self->slot != NULL;
 }
 
@@ -1131,7 +1134,9 @@ static void *fail_no_out(struct batch *self, size_t i)
 
 	if (rc < 0)
 		return fail(rc);
-	return fail_with("EFENCED", "lane %u has passed to another holder; batch %llu goes nowhere",
+	return fail_with("EFENCED",
+		"lane %u has passed to another holder, and batch %llu goes nowhere: make a new "
+		"loader, or go back to a checkpoint",
 		self->lane_index, self->step);
 }
 

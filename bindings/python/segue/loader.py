@@ -95,8 +95,8 @@ def _own_lanes(
         raise errors.ArgumentError(f"rank: {rank} is not in 0 to world_size - 1 = {world_size - 1}")
     if world_size > count:
         raise errors.ArgumentError(
-            f"world_size: {world_size} workers cannot share {count} lanes; open the stream with "
-            f"lanes={world_size} or more"
+            f"world_size: {world_size} workers cannot share {count} lane{'s' * (count > 1)}; open "
+            f"the stream with lanes={world_size} or more"
         )
     return list(range(rank, count, world_size))
 
@@ -415,7 +415,7 @@ class Loader(Closing):
         if missing:
             raise errors.TokenError(
                 f"no token for lanes {missing} of stream {self.stream.name!r}; the state dict "
-                f"holds {sorted(merged)}"
+                f"holds {sorted(merged)}: give those of all workers, as a list"
             )
         tokens = [merged[f"lane/{lane}"] for lane in self.lanes]
         for lane, token in zip(self.lanes, tokens):
@@ -804,10 +804,10 @@ def _apart(what: str, steps: Mapping[int, int]) -> errors.RoundError:
 
 
 def _too_few(loader: Loader, left_out: Mapping[int, int]) -> str:
-    stream = loader.stream
+    stream, segments = loader.stream, sum(left_out.values())
     return (
         f"the data of stream {stream.name!r} are too few for {stream.batch_size} rows in a lane, "
-        f'and tail="stop" left out all {sum(left_out.values())} segments. Give a smaller '
+        f'and tail="stop" left out all: {segments} segment{"s" * (segments > 1)}. Give a smaller '
         'batch_size, fewer lanes, or tail="shrink"'
     )
 

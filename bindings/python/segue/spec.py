@@ -83,7 +83,7 @@ def path_bytes(field: str, value: Any) -> bytes:
 def _shape(field: str, value: Any) -> tuple[int, ...]:
     dims = (value,) if hasattr(value, "__index__") else value
     if isinstance(dims, str) or not isinstance(dims, Iterable):
-        raise ArgumentError(f"{field}: {value!r} is not a shape")
+        raise ArgumentError(f"{field}: {value!r} is not a shape: give a number, or some")
     return tuple(_whole(field, dim, 1, 2**40) for dim in dims)
 
 

@@ -348,7 +348,7 @@ def _wire_fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
         elif wire in (_FIXED32, _FIXED64):
             size = 4 if wire == _FIXED32 else 8
         else:
-            raise TFRecordError(f"wire type {wire} of field {tag >> 3}")
+            raise TFRecordError(f"field {tag >> 3} has wire type {wire}, which none has")
         if at + size > len(data):
             raise TFRecordError(f"field {tag >> 3} reaches beyond its message")
         yield tag >> 3, wire, data[at : at + size]

@@ -162,7 +162,9 @@ static int take_context(const struct segue_piece *value, uint64_t limit)
 
 	if (size > limit)
 		return segue_fail(SEGUE_EMISFIT,
-			"%" PRIu64 " bytes, more than the declared values can take", size);
+			"%" PRIu64
+			" bytes, more than the declared values can take; is the shape right?",
+			size);
 	return segue_window_at(value->window, value->at, size, &bytes);
 }
 

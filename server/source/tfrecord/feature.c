@@ -312,8 +312,9 @@ int segue_feature_decode(const struct segue_field *field, struct segue_piece fea
 	if (lists.kind == SEGUE_KIND_BYTES && sink.count)
 		return 0;
 	if (sink.count != field->elements)
-		return segue_fail(SEGUE_EMISFIT, "%" PRIu64 " values, expected %" PRIu64,
-			sink.count, field->elements);
+		return segue_fail(SEGUE_EMISFIT,
+			"%" PRIu64 " value%s, expected %" PRIu64 " (its shape)", sink.count,
+			sink.count == 1 ? "" : "s", field->elements);
 	return 0;
 }
 

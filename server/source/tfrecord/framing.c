@@ -80,7 +80,8 @@ static int take_length(struct hop *hop, uint64_t at, uint64_t *length)
 	if (!segue_tfrecord_length(bytes, length))
 		return segue_fail(SEGUE_EDATA,
 			"record at byte %" PRIu64 ": the checksum of its length is wrong%s", at,
-			at ? "" : " (is this a TFRecord file?)");
+			at ? "; from here on the file is damaged: copy or make it anew"
+			   : " (is this a TFRecord file?)");
 	if (hop->size - at < SEGUE_TFRECORD_HEADER + SEGUE_TFRECORD_FOOTER ||
 		*length > hop->size - at - SEGUE_TFRECORD_HEADER - SEGUE_TFRECORD_FOOTER)
 		return cut_off(at, hop->size);

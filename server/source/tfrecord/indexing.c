@@ -37,7 +37,7 @@ static int add_entry(void *arg, uint64_t offset, uint64_t length, uint32_t crc)
 	if (length > UINT32_MAX)
 		return segue_fail(SEGUE_EDATA,
 			"record at byte %" PRIu64 ": %" PRIu64
-			" bytes; 4 GiB and more are not supported",
+			" bytes; 4 GiB and more are not supported; split it",
 			offset, length);
 	if (build->count == build->capacity) {
 		uint64_t capacity = build->capacity ? build->capacity * 3 / 2 : 1024;
@@ -59,7 +59,8 @@ static int fail_empty(struct segue_files *files)
 {
 	for (size_t i = 0; i < files->count; i++)
 		segue_files_discard(files, i);
-	return segue_fail(SEGUE_EDATA, "%s%s: no records, the data set is empty",
+	return segue_fail(SEGUE_EDATA,
+		"%s%s: no records, the data set is empty; is the source's list of files right?",
 		files->file[0].path, files->count > 1 ? " and the other files" : "");
 }
 

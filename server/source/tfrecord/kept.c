@@ -115,7 +115,10 @@ int segue_kept_save(const char *name, const struct segue_index *index,
 
 static int not_an_index(const char *name)
 {
-	return segue_fail(SEGUE_ESTORE, "what is kept as '%s' is no index of files", name);
+	return segue_fail(SEGUE_ESTORE,
+		"what the store keeps as '%s' is no index of files: restore a backup, or drop the "
+		"streams over these files",
+		name);
 }
 
 static int take_apart(const char *name, const uint8_t *bytes, size_t size, struct blob *blob)
@@ -128,8 +131,9 @@ static int take_apart(const char *name, const uint8_t *bytes, size_t size, struc
 		return not_an_index(name);
 	if (header->version != BLOB_VERSION)
 		return segue_fail(SEGUE_EFORMAT,
-			"the index kept as '%s' is of format %" PRIu64 ", not %d", name,
-			header->version, BLOB_VERSION);
+			"the index that the store keeps as '%s' is of format %" PRIu64
+			", not %d: use the version of segue that wrote it",
+			name, header->version, BLOB_VERSION);
 	if (header->files > size || header->listings > size || header->paths_size > size ||
 		header->entries > size || blob_size(header) != size)
 		return not_an_index(name);
@@ -188,7 +192,7 @@ static int compare_lists(const struct blob *blob, const struct segue_files *file
 	return compare_listings(blob, files);
 }
 
-static int changed(const struct segue_file *file, const char *what)
+static int fail_changed(const struct segue_file *file, const char *what)
 {
 	return segue_fail(SEGUE_ECHANGED, "%s: %s%s", file->path, what, SEGUE_CHANGED_ADVICE);
 }
@@ -211,15 +215,15 @@ static int compare_files(const struct blob *blob, const struct segue_files *file
 		int rc;
 
 		if (file->packed != (kept->packed_size != 0))
-			return changed(file, file->packed ? "is compressed, and was not"
-							  : "was compressed, and is not");
+			return fail_changed(file, file->packed ? "is compressed, and was not"
+							       : "was compressed, and is not");
 		rc = file->packed ? compare_size(file, file->packed_size, kept->packed_size)
 				  : compare_size(file, file->size, kept->size);
 		if (rc)
 			return rc;
 		if (file->packed && memcmp(file->packed_trail, kept->packed_trail,
 					    sizeof(kept->packed_trail)) != 0)
-			return changed(file, "its checksum is not what it was");
+			return fail_changed(file, "its checksum is not what it was");
 	}
 	return 0;
 }

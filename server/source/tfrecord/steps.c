@@ -63,7 +63,9 @@ static int take_step(struct segue_piece *list, uint64_t limit, uint64_t *begin,
 		*size = (size_t)segue_piece_size(&step);
 		if (*size > limit)
 			return segue_fail(SEGUE_EMISFIT,
-				"%zu bytes, more than the declared values can take", *size);
+				"%zu bytes, more than the declared values can take; is the shape "
+				"right?",
+				*size);
 		rc = segue_window_at(list->window, *begin, step.end - *begin, bytes);
 		*bytes += step.at - *begin;
 		return rc < 0 ? rc : 1;

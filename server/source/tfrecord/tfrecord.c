@@ -156,8 +156,8 @@ static int explain_crc(struct record *record, const struct segue_index_entry *en
 	if (rc)
 		return rc;
 	if (stored != entry->crc)
-		return segue_fail(
-			SEGUE_ECHANGED, "its stored checksum has changed since it was indexed");
+		return segue_fail(SEGUE_ECHANGED, "its stored checksum has changed since it was "
+						  "indexed" SEGUE_CHANGED_ADVICE);
 	return segue_fail(SEGUE_EDATA, "damaged: the checksum of its data is wrong");
 }
 
@@ -441,7 +441,10 @@ static int entry_lengths(
 	}
 	if (!rc) {
 		free(kept);
-		return segue_fail(SEGUE_ESTORE, "what is kept as '%s' has a wrong size", name);
+		return segue_fail(SEGUE_ESTORE,
+			"what the store keeps as '%s' has a wrong size: restore a backup, or drop "
+			"the streams over these files",
+			name);
 	}
 	if (rc != SEGUE_ENOTFOUND)
 		return rc;
@@ -581,7 +584,11 @@ static int find_key_max(struct source *source)
 	if (source->spec->source.tfrecord.key_feature)
 		max = SEGUE_EXAMPLE_KEY_MAX;
 	if (max > SEGUE_KEY_MAX)
-		return segue_fail(SEGUE_ELIMIT, "a key of %zu bytes: paths are too long", max);
+		return segue_fail(SEGUE_ELIMIT,
+			"the key of a record would have %zu bytes, for it is made of its file's "
+			"path; at most %d are allowed: give the files shorter paths, or "
+			"TFRecord(..., key=...)",
+			max, SEGUE_KEY_MAX);
 	source->key_max = (uint32_t)max;
 	return 0;
 }
@@ -593,7 +600,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	int rc;
 
 	if (!source)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
+		return segue_fail(SEGUE_ENOMEM, "no memory for a data set");
 	source->base.ops = &source_ops;
 	source->base.on_error = spec->on_error;
 	source->spec = spec;

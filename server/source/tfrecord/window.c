@@ -7,6 +7,7 @@
 
 #include "core/crc32c.h"
 #include "core/error.h"
+#include "source/files.h"
 
 int segue_blocks_init(struct segue_blocks *blocks, uint64_t size, uint32_t block, bool sliding)
 {
@@ -45,7 +46,7 @@ int segue_window_init(struct segue_window *window, struct segue_buffers *buffers
 		.buffers = buffers, .blocks = blocks, .read = read, .arg = arg};
 	window->bytes = segue_buffers_take(buffers, size, &window->capacity);
 	if (!window->bytes)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a window of %zu bytes", size);
+		return segue_fail(SEGUE_ENOMEM, "no memory to read a record (%zu bytes)", size);
 	return 0;
 }
 
@@ -71,7 +72,9 @@ static int note(struct segue_blocks *blocks, uint64_t at, const uint8_t *bytes, 
 		if (crc == blocks->crc[at / blocks->block])
 			return 0;
 		return segue_fail(SEGUE_ECHANGED,
-			"its bytes from %" PRIu64 " on have changed since it was checked", at);
+			"its bytes from %" PRIu64
+			" on have changed since it was checked" SEGUE_CHANGED_ADVICE,
+			at);
 	}
 	blocks->crc[at / blocks->block] = crc;
 	blocks->total = segue_crc32c_combine(blocks->total, crc,
@@ -131,7 +134,7 @@ static int make_room(struct segue_window *window, uint64_t position, uint64_t si
 		bytes = segue_buffers_take(window->buffers, size + 2 * block, &capacity);
 		if (!bytes)
 			return segue_fail(
-				SEGUE_ENOMEM, "no memory for a step of %" PRIu64 " bytes", size);
+				SEGUE_ENOMEM, "no memory to read a step (%" PRIu64 " bytes)", size);
 	}
 	memmove(bytes, window->bytes + (position - window->start), kept);
 	if (bytes != window->bytes) {
