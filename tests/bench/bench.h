@@ -129,9 +129,12 @@ struct bench_spec {
 
 /* A stream "bench" of the shape over `path` (a file or a pattern). */
 void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, const char *path);
+/* The same from a sequence file. */
+void bench_spec_from_files(struct bench_spec *spec);
 
 /* Sequences of random floats whose lengths are multiples of num_unroll: no padding. */
 struct bench_data {
+	enum segue_source_kind kind; /* 0: TFRecord */
 	const struct bench_shape *shape;
 	uint32_t segments_min, segments_max;
 	uint64_t bytes;   /* stops when so many are written, */

@@ -43,10 +43,11 @@ void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, c
 /* Made once and written often: the writer for tests is plain and slow. */
 struct made {
 	struct segue_tfbytes record[DIFFERENT];
+	float *values[DIFFERENT];
 	uint64_t segments[DIFFERENT];
 };
 
-static void make_record(struct segue_tfbytes *record, const struct bench_shape *shape,
+static float *make_record(struct segue_tfbytes *record, const struct bench_shape *shape,
 	uint64_t segments, uint64_t *random)
 {
 	size_t steps = segments * shape->unroll;
@@ -63,7 +64,7 @@ static void make_record(struct segue_tfbytes *record, const struct bench_shape *
 	segue_tfwrite_example(&example, NULL, 0, &feature, 1);
 	segue_tfwrite_record(record, example.bytes, example.size);
 	segue_tfbytes_free(&example);
-	free(values);
+	return values;
 }
 
 static void make(struct made *made, const struct bench_data *data)
@@ -74,16 +75,16 @@ static void make(struct made *made, const struct bench_data *data)
 	for (size_t i = 0; i < DIFFERENT; i++) {
 		/* Evenly spread, in a mixed order. */
 		made->segments[i] = data->segments_min + (i * 13 % DIFFERENT) * range / DIFFERENT;
-		make_record(&made->record[i], data->shape, made->segments[i], &random);
+		made->values[i] =
+			make_record(&made->record[i], data->shape, made->segments[i], &random);
 	}
 }
 
-uint64_t bench_data_write(const char *path, const struct bench_data *data)
+static uint64_t write_tfrecord(
+	const char *path, const struct bench_data *data, const struct made *made)
 {
-	struct made made = {0};
 	uint64_t written = 0, segments = 0;
 
-	make(&made, data);
 	/* "T": plain, by the same calls. */
 	gzFile file = gzopen(path, data->gzip ? "wbe1" : "wbeT");
 	if (!file)
@@ -91,16 +92,64 @@ uint64_t bench_data_write(const char *path, const struct bench_data *data)
 	/* As large writes leave it in the page cache: in large pieces. */
 	gzbuffer(file, 1 << 20);
 	for (uint64_t i = 0; data->records ? i < data->records : written < data->bytes; i++) {
-		const struct segue_tfbytes *record = &made.record[i % DIFFERENT];
+		const struct segue_tfbytes *record = &made->record[i % DIFFERENT];
 
 		if (gzwrite(file, record->bytes, (unsigned)record->size) != (int)record->size)
 			bench_die(path);
 		written += record->size;
-		segments += made.segments[i % DIFFERENT];
+		segments += made->segments[i % DIFFERENT];
 	}
 	if (gzclose(file) != Z_OK)
 		bench_die(path);
-	for (size_t i = 0; i < DIFFERENT; i++)
-		segue_tfbytes_free(&made.record[i]);
 	return segments;
+}
+
+static uint64_t write_files(
+	const char *path, const struct bench_data *data, const struct made *made)
+{
+	const struct segue_feature feature = {
+		.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {data->shape->floats}};
+	const struct segue_file_spec spec = {
+		.size = sizeof(spec), .sequences = &feature, .sequence_count = 1};
+	struct segue_file_writer *writer;
+	uint64_t written = 0, segments = 0;
+
+	if (segue_file_writer_create(path, &spec, &writer))
+		bench_die(segue_error_detail());
+	for (uint64_t i = 0; data->records ? i < data->records : written < data->bytes; i++) {
+		const void *array = made->values[i % DIFFERENT];
+		const struct segue_sequence sequence = {.size = sizeof(sequence),
+			.steps = made->segments[i % DIFFERENT] * data->shape->unroll,
+			.arrays = &array};
+
+		if (segue_file_writer_add(writer, &sequence))
+			bench_die(segue_error_detail());
+		segments += made->segments[i % DIFFERENT];
+		segue_file_writer_written(writer, NULL, NULL, &written);
+	}
+	if (segue_file_writer_close(writer))
+		bench_die(segue_error_detail());
+	segue_file_writer_destroy(writer);
+	return segments;
+}
+
+uint64_t bench_data_write(const char *path, const struct bench_data *data)
+{
+	struct made made = {0};
+	uint64_t segments;
+
+	make(&made, data);
+	segments = data->kind == SEGUE_SOURCE_FILES ? write_files(path, data, &made)
+						    : write_tfrecord(path, data, &made);
+	for (size_t i = 0; i < DIFFERENT; i++) {
+		segue_tfbytes_free(&made.record[i]);
+		free(made.values[i]);
+	}
+	return segments;
+}
+
+void bench_spec_from_files(struct bench_spec *spec)
+{
+	spec->stream.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = spec->path, .path_count = 1}};
 }

@@ -141,14 +141,15 @@ static void take_turns(const struct bench_server *server, struct bench_worker *w
 	rounds->waited = (double)(segue_lane_waited(worker->lane) - waited) * 1e-9 / total;
 }
 
-static void print(
-	const struct bench_shape *shape, struct rounds *rounds, double goal, uint64_t bytes)
+static void print(const struct bench_shape *shape, enum segue_source_kind kind,
+	struct rounds *rounds, double goal, uint64_t bytes)
 {
+	bool files = kind == SEGUE_SOURCE_FILES;
 	double lowest = bench_samples_at(&rounds->ratio, 0);
 	double highest = bench_samples_at(&rounds->ratio, 1);
 
 	bench_print(&(struct bench_figure){.part = 2,
-			    .name = "TFRecord to worker",
+			    .name = files ? "sequence files to worker" : "TFRecord to worker",
 			    .shape = shape->name,
 			    .value = bench_samples_at(&rounds->service, 0.5),
 			    .unit = "batches/s",
@@ -160,7 +161,8 @@ static void print(
 		"ratio %.2f to %.2f in %d rounds; worker waited %.0f %%; %.0f MB of records",
 		lowest, highest, ROUNDS, 100 * rounds->waited, (double)bytes * 1e-6);
 	bench_print(&(struct bench_figure){.part = 4,
-			    .name = "server CPU per batch",
+			    .name = files ? "server CPU per batch, sequence files"
+					  : "server CPU per batch",
 			    .shape = shape->name,
 			    .value = bench_samples_at(&rounds->cpu, 0.5),
 			    .unit = "us",
@@ -169,11 +171,13 @@ static void print(
 		"all threads, user and system");
 }
 
-static void run(const struct bench_shape *shape, double goal, uint64_t bytes, double seconds)
+static void run(const struct bench_shape *shape, enum segue_source_kind kind, double goal,
+	uint64_t bytes, double seconds)
 {
 	uint32_t most = 1000000 / (uint32_t)bench_row_bytes(shape);
 	/* S: 100 to 1,000 steps, as limits.md has it; L: up to the greatest record kept whole. */
-	const struct bench_data data = {.shape = shape,
+	const struct bench_data data = {.kind = kind,
+		.shape = shape,
 		.segments_min = most < 50 ? 4 : 5,
 		.segments_max = most < 50 ? most : 50,
 		.bytes = bytes};
@@ -188,12 +192,14 @@ static void run(const struct bench_shape *shape, double goal, uint64_t bytes, do
 	segue_tmpdir_make(&dir, "bench");
 	plain_init(&plain, shape, bench_data_write(segue_tmpdir_path(&dir, "data", path), &data));
 	bench_spec_init(&spec, shape, path);
+	if (kind == SEGUE_SOURCE_FILES)
+		bench_spec_from_files(&spec);
 	bench_server_start(&server, segue_tmpdir_path(&dir, "store", store));
 	bench_worker_open(&worker, &server, &spec, shape);
 	take_turns(&server, &worker, &plain, seconds, &rounds);
 	bench_worker_close(&worker);
 	bench_server_stop(&server);
-	print(shape, &rounds, goal, bytes);
+	print(shape, kind, &rounds, goal, bytes);
 	plain_finish(&plain);
 	bench_samples_finish(&rounds.service);
 	bench_samples_finish(&rounds.plain);
@@ -209,7 +215,9 @@ int main(int argc, char **argv)
 	uint64_t bytes = quick ? 200000000 : 600000000;
 	double seconds = quick ? 0.2 : 1;
 
-	run(&bench_shape_s, 0.6, bytes, seconds);
-	run(&bench_shape_l, 0.4, bytes, seconds);
+	run(&bench_shape_s, SEGUE_SOURCE_TFRECORD, 0.6, bytes, seconds);
+	run(&bench_shape_l, SEGUE_SOURCE_TFRECORD, 0.4, bytes, seconds);
+	run(&bench_shape_s, SEGUE_SOURCE_FILES, 0.6, bytes, seconds);
+	run(&bench_shape_l, SEGUE_SOURCE_FILES, 0.8, bytes, seconds);
 	return 0;
 }
