@@ -220,8 +220,7 @@ static int take_key(struct segue_file_writer *writer, const struct segue_sequenc
 		return 0;
 	}
 	if (sequence->key_size == 0 || sequence->key_size > SEGUE_KEY_MAX)
-		return segue_fail(SEGUE_EINVAL,
-			"the key has %zu bytes, 1 to %d are allowed (NULL: one is made)",
+		return segue_fail(SEGUE_EINVAL, "the key has %zu bytes, 1 to %d are allowed",
 			sequence->key_size, SEGUE_KEY_MAX);
 	entry->key_size = (uint32_t)sequence->key_size;
 	return 0;

@@ -25,6 +25,7 @@ here too (``segue.BusyError``). Examples are written by `segue.tfrecord`.
 
 from . import errors as errors
 from . import tfrecord as tfrecord
+from ._convert import Converted, convert
 from ._segue import VERSION as __version__
 from ._segue import Batch
 from .client import Client, Stream, open
@@ -62,6 +63,7 @@ from .errors import TimeoutError_ as TimeoutError_
 from .errors import TokenError as TokenError
 from .errors import UnsavedError as UnsavedError
 from .errors import VersionError as VersionError
+from .files import FileWriter
 from .loader import Loader
 from .spec import Feature, Files, State, TFRecord
 
@@ -70,12 +72,15 @@ __all__ = [
     "__version__",
     "Batch",
     "Client",
+    "Converted",
     "Feature",
     "Files",
+    "FileWriter",
     "Loader",
     "State",
     "Stream",
     "TFRecord",
+    "convert",
     "errors",
     "open",
     "tfrecord",

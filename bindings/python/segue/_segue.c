@@ -12,11 +12,8 @@
  * held (by another thread, or below a signal handler of this one) is put on the gate's list and
  * freed by whoever lets go of the lock.
  */
-#ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x030B0000
-#endif
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_segue.h"
+
 #include <structmember.h>
 
 #include "core/dtype.h"
@@ -86,6 +83,21 @@ static void *fail(int rc)
 	if (PyErr_Occurred())
 		return NULL;
 	return raise_message(segue_error_name(rc), detail_text());
+}
+
+void *segue_py_fail(int rc)
+{
+	return fail(rc);
+}
+
+void *segue_py_fail_with(const char *code, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	PyObject *message = PyUnicode_FromFormatV(format, arguments);
+	va_end(arguments);
+	return raise_message(code, message);
 }
 
 /* The __reduce__ of all that is of one process. */
@@ -666,6 +678,11 @@ static bool format_is(const Py_buffer *buffer, enum segue_dtype dtype)
 	if (segue_dtype_row(dtype)->number == SEGUE_NUMBER_UNSIGNED)
 		return strchr("BHILQ", *format) != NULL;
 	return *format == *dtype_format(dtype);
+}
+
+bool segue_py_format_is(const Py_buffer *buffer, enum segue_dtype dtype)
+{
+	return format_is(buffer, dtype);
 }
 
 /* ---- Slot ----------------------------------------------------------------------------------- */
@@ -2692,6 +2709,7 @@ static bool fill_module(PyObject *module)
 	numpy_asarray = import_from("numpy", "asarray");
 	return make_error && state_name_error && to_array && mismatch && warn_put_back &&
 	       numpy_asarray && add_dtypes(module) && add_options(module) &&
+	       segue_py_add_file_writer(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 

@@ -1,0 +1,495 @@
+"""Whatever gives sequences of arrays, written to a sequence file."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _segue, errors
+from ._arrays import read
+from .files import FileWriter
+from .spec import Feature, State
+
+Names = Iterable[str]
+Progress = Callable[[str, int, int], object]
+_OFTEN = 0.1  # seconds between two tellings of the progress
+
+
+@dataclass(frozen=True, repr=False)
+class Converted:
+    """What `segue.convert` has written.
+
+    Attributes
+    ----------
+    path : str
+    sequences, steps, bytes : int
+        Steps of all sequences, bytes of the file.
+    seconds : float
+        From the first item that was asked for to the finished file.
+    """
+
+    path: str
+    sequences: int
+    steps: int
+    bytes: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"<segue.Converted: {self.path}: {_figures(self, self.seconds)}>"
+
+
+def _short(number: float) -> str:
+    """Three digits and the unit: 1.23 M."""
+    for unit in ("", " k", " M", " G", " T"):
+        if number < 999.5 or unit == " T":
+            break
+        number /= 1000
+    return f"{number:.3g}{unit}" if number < 999.5 else f"{number:.0f}{unit}"
+
+
+def _bytes(number: float) -> str:
+    short = _short(number)
+    return f"{short}B" if " " in short else f"{short} B"
+
+
+def _figures(done: Any, seconds: float) -> str:
+    rate = 1 / max(seconds, 1e-9)
+    return (
+        f"{done.sequences:,} sequences, {done.steps:,} steps, {_bytes(done.bytes)} in "
+        f"{seconds:.3g} s ({_short(done.steps * rate)} steps/s, {_bytes(done.bytes * rate)}/s)"
+    )
+
+
+class _Clock:
+    """Tells now and then how far it is: a function, or a line on a terminal after a second."""
+
+    def __init__(
+        self, writer: FileWriter, progress: Progress | bool | None, total: int, begun: float
+    ) -> None:
+        self._writer = writer
+        self._total = total
+        self._told = self._begun = begun
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._function = progress if callable(progress) else None
+        self._line = not self._function and (terminal if progress is None else bool(progress))
+        self._shown = False
+
+    def now(self) -> Converted:
+        """Return what was written so far."""
+        seconds = time.monotonic() - self._begun
+        return Converted(self._writer.path, *self._writer._handle.written, seconds)
+
+    def tell(self, last: bool = False) -> None:
+        """Tell, if it is time to."""
+        now = time.monotonic()
+        if now - self._told < _OFTEN and not last:
+            return
+        self._told = now
+        if self._function:
+            self._function("convert", self._writer.sequences_written, self._total)
+        if self._line and (now - self._begun >= 1):
+            done = self.now()
+            text = f"segue: {done.path}: {_figures(done, done.seconds)}"
+            # What was longer before is written over.
+            print(f"\r{text:<100}", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shown:
+            print(file=sys.stderr, flush=True)
+
+
+# ---- What an item has ----
+
+
+def _names(field: str, given: Mapping[str, Any] | Names | None) -> list[str]:
+    if given is None:
+        return []
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise errors.ArgumentError(f"{field}: {given!r} is neither a mapping nor a list of names")
+    return list(given)
+
+
+def _feature(where: str, value: Any, steps: bool) -> Feature:
+    """Return what a value is; `steps`: its first dimension is that of the steps."""
+    if isinstance(value, (str, bytes)):
+        raise errors.ArgumentError(
+            f"{where} is text, which a sequence file cannot hold yet: leave it out, or name it as "
+            f"the key"
+        )
+    try:
+        array = read(value)
+    except Exception as error:
+        raise errors.ArgumentError(
+            f"{where}: {type(value).__name__} is not an array that NumPy can read: {error}"
+        ) from error
+    if array.dtype.name not in _segue.DTYPES:
+        raise errors.ArgumentError(
+            f"{where} has dtype {array.dtype}, which is none of {', '.join(_segue.DTYPES)}: convert "
+            f"it, or leave it out"
+        )
+    if steps and array.ndim == 0:
+        raise errors.ArgumentError(f"{where} is one value, where steps were expected")
+    return Feature(array.dtype.name, array.shape[1:] if steps else array.shape)
+
+
+class _Fields:
+    """The features and states of all items, as declared or as the first one has them."""
+
+    def __init__(
+        self,
+        sequences: Mapping[str, Feature] | Names | None,
+        context: Mapping[str, Feature] | Names | None,
+        states: Mapping[str, State] | Names | None,
+    ) -> None:
+        self._given = {"sequences": sequences, "context": context, "states": states}
+        self.sequences: dict[str, Any] = {}
+        self.context: dict[str, Any] = {}
+        self.states: dict[str, Any] = {}
+
+    def _take(self, place: str, first: Mapping[str, Any], names: Names) -> None:
+        """Set the features of a place, by those that were given or by the values."""
+        given = self._given[place]
+        fields: dict[str, Any] = getattr(self, place)
+        for name in names:
+            if isinstance(given, Mapping):
+                fields[name] = given[name]
+                continue
+            if name not in first:
+                have = ", ".join(map(repr, first))
+                raise errors.ArgumentError(f"{place}: {name!r} is not in item 0, which has {have}")
+            feature = _feature(f"{place}[{name!r}] of item 0", first[name], place == "sequences")
+            fields[name] = (
+                State(feature.dtype, feature.shape) if place == "states" else feature
+            )
+
+    def take_item(self, first: Mapping[str, Any], key: str | None) -> None:
+        """Sort the values of a flat item into places.
+
+        What was not named is a sequence feature if it has dimensions, else context.
+        """
+        named = {
+            name: place
+            for place in ("sequences", "context", "states")
+            for name in _names(place, self._given[place])
+        }
+        places: dict[str, list[str]] = {"sequences": [], "context": [], "states": []}
+        for name, place in named.items():
+            places[place].append(name)
+        for name, value in first.items():
+            if name in named or name == key:
+                continue
+            place = "context" if np.ndim(value) == 0 else "sequences"
+            if self._given[place] is None:
+                places[place].append(name)
+        for place, names in places.items():
+            self._take(place, first, names)
+        self._check_steps(first)
+
+    def _check_steps(self, first: Mapping[str, Any]) -> None:
+        """Say what to do where only some of the arrays can have a step for each first index."""
+        if self._given["sequences"] is not None:
+            return
+        steps = {name: len(first[name]) for name in self.sequences}
+        if len(set(steps.values())) > 1:
+            lengths = ", ".join(f"{name!r} {count}" for name, count in steps.items())
+            raise errors.ArgumentError(
+                f"item 0: arrays of different first dimensions: {lengths}; name those that have "
+                f"one value a sequence: context=[...]"
+            )
+
+    def take_example(self, first: Any) -> None:
+        """Take places from an object that has them as attributes."""
+        for place, attribute in (
+            ("sequences", "sequences"),
+            ("context", "context"),
+            ("states", "initial_states"),
+        ):
+            given = self._given[place]
+            values = getattr(first, attribute, None) or {}
+            self._take(place, values, values if given is None else _names(place, given))
+
+    def width(self) -> int | None:
+        """Return how many values an item has, if none of them may be left out."""
+        if self._given["sequences"] is not None or self._given["context"] is not None:
+            return None
+        return len(self.sequences) + len(self.context) + len(self.states)
+
+
+# ---- Sources ----
+
+
+def _bounds(lengths: Any, offsets: Any) -> np.ndarray:
+    """Return where each sequence begins in the arrays, and where the last one ends."""
+    field, given = ("lengths", lengths) if offsets is None else ("offsets", offsets)
+    if lengths is not None and offsets is not None:
+        raise errors.ArgumentError("lengths, offsets: give one of them")
+    numbers = np.asarray(given)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise errors.ArgumentError(f"{field}: expected whole numbers in one dimension")
+    if field == "lengths":
+        bounds = np.concatenate([[0], np.cumsum(numbers, dtype=np.int64)])
+    else:
+        bounds = numbers.astype(np.int64)
+        if len(bounds) < 2 or bounds[0] != 0:
+            raise errors.ArgumentError(
+                "offsets: expected where each sequence begins, from 0 on, and where the last ends"
+            )
+    short = np.flatnonzero(np.diff(bounds) < 1)
+    if len(short):
+        raise errors.ArgumentError(f"{field}: sequence {short[0]} has no steps")
+    return bounds
+
+
+def _cut(
+    columns: dict[str, Any], bounds: np.ndarray, context: list[str]
+) -> tuple[Iterator[dict[str, Any]], int]:
+    """Return the items of arrays that hold all sequences one behind the other."""
+    count, steps = len(bounds) - 1, int(bounds[-1])
+    whole = []
+    for name, column in columns.items():
+        if isinstance(column, (list, tuple)):
+            column = columns[name] = read(column)
+        size = len(column)
+        if size == count and (name in context or size != steps):
+            context.append(name)
+        elif size == steps and name not in context:
+            whole.append(name)
+        else:
+            raise errors.ArgumentError(
+                f"{name!r} has {size} values: expected {steps}, one a step, or {count}, one a "
+                f"sequence"
+            )
+    each = [name for name in columns if name not in whole]
+
+    def items() -> Iterator[dict[str, Any]]:
+        edges = bounds.tolist()
+        for number, (begin, end) in enumerate(itertools.pairwise(edges)):
+            item = {name: columns[name][begin:end] for name in whole}
+            for name in each:
+                item[name] = columns[name][number]
+            yield item
+
+    return items(), count
+
+
+def _rows(columns: dict[str, Any]) -> tuple[Iterator[dict[str, Any]], int]:
+    """Return the items of lists that have an array a sequence."""
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        lengths = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+        raise errors.ArgumentError(
+            f"lists of different lengths: {lengths}; expected an array a sequence in each, or "
+            f"arrays of all steps and lengths= or offsets="
+        )
+    names = list(columns)
+    rows = zip(*columns.values(), strict=True)
+    return (dict(zip(names, row, strict=True)) for row in rows), min(counts.values(), default=0)
+
+
+def _open_source(
+    source: Any, lengths: Any, offsets: Any, context: list[str]
+) -> tuple[Iterator[Any], int]:
+    """Return the items, and how many there are (0: unknown); `context` gets what has no steps."""
+    if isinstance(source, Mapping):
+        columns = {name: source[name] for name in source}
+        if lengths is None and offsets is None:
+            return _rows(columns)
+        return _cut(columns, _bounds(lengths, offsets), context)
+    if lengths is not None or offsets is not None:
+        raise errors.ArgumentError(
+            "lengths, offsets: they are for a mapping of names to arrays of all steps"
+        )
+    try:
+        items = iter(source)
+    except TypeError:
+        items = None
+    if items is None or isinstance(source, (str, bytes, os.PathLike)):
+        raise errors.ArgumentError(
+            f"source: expected an iterable of mappings of arrays, or a mapping of names to "
+            f"arrays, got {type(source).__name__}"
+        )
+    return items, len(source) if hasattr(source, "__len__") else 0
+
+
+def _key_of(key: Any, number: int, item: Any) -> str | bytes | None:
+    value = key(number, item) if callable(key) else item[key]
+    if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value  # type: ignore[no-any-return]  # whatever it is: the writer looks
+
+
+# ---- Writing ----
+
+
+def _fail_item(number: int, error: errors.Error) -> errors.Error:
+    again = type(error)(f"item {number}: {error}")
+    again.code = error.code
+    return again
+
+
+def _check_width(item: Mapping[str, Any], fields: _Fields, key: Any, width: int) -> None:
+    """Refuse values of an item that the first one did not have: they would be lost."""
+    known = {*fields.sequences, *fields.context, *fields.states, key}
+    others = [name for name in item if name not in known]
+    if others:
+        names = ", ".join(map(repr, others))
+        raise errors.ArgumentError(f"{names} was not in item 0: name what is to be written")
+
+
+def _write_items(
+    clock: _Clock, writer: FileWriter, items: Iterator[Any], fields: _Fields, key: Any
+) -> None:
+    add = writer._handle.add
+    width = fields.width()
+    width = None if width is None else width + isinstance(key, str)
+    name = None
+    for number, item in enumerate(items):
+        try:
+            if key is not None:
+                name = _key_of(key, number, item)
+            if width is not None and len(item) != width:
+                _check_width(item, fields, key, width)
+            add(item, item, item, name, None, False)
+        except errors.Error as error:
+            raise _fail_item(number, error) from error
+        except KeyError as error:
+            raise errors.ArgumentError(f"item {number}: {error} is missing") from error
+        except TypeError as error:
+            if isinstance(item, Mapping):
+                raise
+            raise errors.ArgumentError(
+                f"item {number}: expected a mapping of arrays, got {type(item).__name__}"
+            ) from error
+        clock.tell()
+
+
+def _write_examples(
+    clock: _Clock, writer: FileWriter, items: Iterator[Any], fields: _Fields, key: Any
+) -> None:
+    for number, item in enumerate(items):
+        try:
+            writer._handle.add(
+                item.sequences,
+                getattr(item, "context", None) or None,
+                getattr(item, "initial_states", None) or None,
+                getattr(item, "key", None) if key is None else _key_of(key, number, item),
+                getattr(item, "length", None),
+                fields.width() is not None,
+            )
+        except errors.Error as error:
+            raise _fail_item(number, error) from error
+        except AttributeError as error:
+            raise errors.ArgumentError(
+                f"item {number}: expected an example like item 0, got {type(item).__name__}"
+            ) from error
+        clock.tell()
+
+
+def convert(
+    source: Any,
+    path: str | os.PathLike[str],
+    *,
+    sequences: Mapping[str, Feature] | Names | None = None,
+    context: Mapping[str, Feature] | Names | None = None,
+    states: Mapping[str, State] | Names | None = None,
+    key: str | Callable[[int, Any], str | bytes] | None = None,
+    lengths: Any = None,
+    offsets: Any = None,
+    keep_partial: bool = False,
+    progress: Progress | bool | None = None,
+) -> Converted:
+    """Write sequences from Python to a sequence file, which streams read fast.
+
+    Parameters
+    ----------
+    source : iterable or mapping
+        One of
+
+        - an iterable of mappings of names to arrays, one a sequence: ``[steps, *shape]`` is a
+          sequence feature, a single value (a number, an array without dimensions) is context;
+        - an iterable of objects with attributes `sequences`, and if they like `context`, `key`,
+          `length` and `initial_states`, as `FileWriter.write` takes them;
+        - a mapping of names to lists, with an array for each sequence;
+        - with `lengths` or `offsets`: a mapping of names to arrays of all sequences' steps, one
+          behind the other, or of one value a sequence (context).
+    path : path
+        The file, which must not be there yet.
+    sequences, context : mapping of str to Feature, or list of str, optional
+        What is to be written, and as what. Names alone: dtype and shape are those of the first
+        item. Not given: whatever of the kind the first item has; then all items must have it, and
+        no more.
+    states : mapping of str to State, or list of str, optional
+        Which values are states of the first segment.
+    key : str or callable, optional
+        Name of the value that is a sequence's key (text, bytes or a whole number), or
+        ``key(number, item)``; else keys are ``"<file name>:<number>"``.
+    lengths, offsets : array_like of int, optional
+        Steps of each of *n* sequences, or the *n* + 1 places where they begin and the last ends.
+    keep_partial : bool
+        Leave the file, unfinished, if an item cannot be written; else it is removed.
+    progress : callable or bool, optional
+        ``progress("convert", done, total)`` in sequences, about ten times a second; `total` is 0
+        if unknown. True: a line on stderr after a second; by default, if that is a terminal.
+
+    Returns
+    -------
+    Converted
+        How many sequences, steps, bytes and seconds.
+
+    Raises
+    ------
+    ArgumentError
+        An item that does not fit: its number, the feature, what was expected and what came.
+    NoSpaceError, SystemCallError
+        The file is there already, or cannot be written.
+
+    Examples
+    --------
+    ::
+
+        segue.convert(({"x": read(file), "label": 3} for file in files), "train.segue")
+        segue.convert({"x": table}, "train.segue", lengths=steps_of_each)
+    """
+    if key is not None and not isinstance(key, str) and not callable(key):
+        raise errors.ArgumentError(f"key: {key!r} is neither a name nor callable")
+    without_steps = _names("context", context)
+    items, total = _open_source(source, lengths, offsets, without_steps)
+    begun = time.monotonic()
+    first = next(items, None)
+    if first is None:
+        raise errors.ArgumentError("source: it has no sequence")
+    named = context
+    if context is None and without_steps:
+        named = [name for name in without_steps if name not in (key, *_names("states", states))]
+    fields = _Fields(sequences, named, states)
+    example = not isinstance(first, Mapping) and hasattr(first, "sequences")
+    if example:
+        fields.take_example(first)
+    elif isinstance(first, Mapping):
+        fields.take_item(first, key if isinstance(key, str) else None)
+    else:
+        raise errors.ArgumentError(
+            f"item 0: expected a mapping of arrays, got {type(first).__name__}"
+        )
+    write = _write_examples if example else _write_items
+    with FileWriter(
+        path, fields.sequences, fields.context, fields.states, keep_partial=keep_partial
+    ) as writer:
+        clock = _Clock(writer, progress, total, begun)
+        try:
+            write(clock, writer, itertools.chain([first], items), fields, key)
+            clock.tell(last=True)
+        finally:
+            clock.end()
+    return clock.now()
