@@ -36,7 +36,6 @@ class Case:
 
     name: str
     files: list[File]
-    kind: str  # of the source: "tfrecord" or "files"
     paths: list[str]  # files or a pattern, below the data set's directory
     spec: oracle.Spec
     key_feature: str | None  # of sequence files: whether they have keys of their own
@@ -44,6 +43,7 @@ class Case:
     reading: str  # "batches", "rounds" or "epochs"
     workers: int
     options: dict[str, Any]
+    kind: str = "tfrecord"  # of the source; or "files"
 
     def __repr__(self) -> str:
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
@@ -212,9 +212,10 @@ def _write_files(case: Case, directory: Path) -> None:
     for file in {file.name: file for file in case.files}.values():
         path = directory / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        ends = []
+        damaged: list[int] = []  # first bytes of columns
         with segue.FileWriter(path, *fields) as writer:
             for i, record in enumerate(file.records):
+                begin = writer.bytes_written
                 writer.write(
                     sequences=record.sequences,
                     context=record.context,
@@ -224,10 +225,11 @@ def _write_files(case: Case, directory: Path) -> None:
                 if not record.key:
                     key = f"{path.name}:{i}"
                     file.records[i] = dataclasses.replace(record, key=key)
-                ends.append(writer.size)
-        for record, end in zip(file.records, ends, strict=True):
-            if record.damaged:
-                _flip(path, end, None)
+                if record.damaged:
+                    header = 60 + len(file.records[i].key.encode())  # docs/format.md
+                    damaged.append(begin + -(-header // 64) * 64)
+        for at in damaged:
+            _flip(path, at, None)
 
 
 def write(case: Case, directory: Path) -> None:
