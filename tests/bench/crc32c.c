@@ -69,8 +69,8 @@ static void compare(bool record, const uint8_t *bytes, size_t size, bool quick)
 
 int main(int argc, char **argv)
 {
-	static const size_t sizes[] = {
-		12, 64, 100, 128, 256, 500, 512, 1024, 2048, 4096, 65536, 1 << 20};
+	static const size_t sizes[] = {8, 12, 64, 100, 128, 256, 300, 500, 512, 777, 1024, 1500,
+		2048, 3000, 4096, 10000, 65536, 1 << 20};
 	static const size_t records[] = {64, 256, 1000, 1024, 4096, 16384, 65536, 1 << 20};
 	bool quick = bench_options(argc, argv);
 	uint8_t *bytes = bench_alloc((1 << 20) + 8);
