@@ -115,7 +115,7 @@ static void make_slices(void)
  * that k words follow takes k.
  */
 #define MOST_TURNS 64 /* in one block: see fold_beside_streams */
-#define MOST_WORDS (8 * MOST_TURNS + 63)
+#define MOST_WORDS (8 * MOST_TURNS + 71)
 static _Alignas(64) uint64_t factors[MOST_WORDS + 1];
 
 #define SSE42 __attribute__((target("sse4.2,pclmul")))
@@ -137,24 +137,28 @@ SSE42 static uint32_t run_few(uint32_t crc, const uint8_t *bytes, size_t size)
 }
 
 /*
- * There are 8 bytes to read, these or with those before them. The last ones that are no whole word
- * go as a word that ends with them and begins with zeros, which leave a register of 0 as it is: the
- * bits of the register go to where those bytes are, or, past the last of them, to the result.
+ * The last `size` bytes before `end`, less than a word, of 8 or more: no loop, as its end would be
+ * hard to predict. They go as a word that ends with them and begins with zeros, which leave a
+ * register of 0 as it is: the register goes to where the bytes are, and past them to the result.
  * Inlined, so that a caller with vectors returns, and does not jump: then their upper halves are
  * cleared.
  */
-SSE42 __attribute__((always_inline)) static inline uint32_t run_one(
-	uint64_t crc, const uint8_t *bytes, size_t size)
+SSE42 __attribute__((always_inline)) static inline uint32_t run_rest(
+	uint64_t crc, const uint8_t *end, size_t size)
 {
-	uint64_t word;
+	if (size == 0)
+		return (uint32_t)crc;
+	crc ^= load64(end - 8) >> (64 - 8 * size);
+	return (uint32_t)(_mm_crc32_u64(0, crc << (64 - 8 * size)) ^ crc >> 8 * size);
+}
+
+SSE42 static inline uint32_t run_one(uint64_t crc, const uint8_t *bytes, size_t size)
+{
+	const uint8_t *end = bytes + size;
 
 	for (; size >= 8; size -= 8, bytes += 8)
 		crc = _mm_crc32_u64(crc, load64(bytes));
-	if (size == 0)
-		return (uint32_t)crc;
-	word = load64(bytes + size - 8) & ~(UINT64_MAX >> 8 * size);
-	word ^= crc << (64 - 8 * size);
-	return (uint32_t)(_mm_crc32_u64(0, word) ^ crc >> 8 * size);
+	return run_rest(crc, end, size);
 }
 
 SSE42 static inline uint64_t two_words(uint64_t crc, const uint8_t *bytes)
@@ -206,10 +210,10 @@ WIDE static __m512i load512(const uint8_t *bytes)
 	return _mm512_loadu_si512(bytes);
 }
 
-/* The factors of a vector that `words`, a multiple of 8, follow. */
+/* The factors of a vector that `words` follow. */
 WIDE static __m512i over(size_t words)
 {
-	return _mm512_load_si512(&factors[MOST_WORDS - 7 - words]);
+	return _mm512_loadu_si512(&factors[MOST_WORDS - 7 - words]);
 }
 
 /* A vector folded by the factors, plus `next`. */
@@ -283,16 +287,21 @@ WIDE static inline __m512i fold_all(const struct vectors *v, size_t words)
 	return fold(v->a, over(words + 24), sum);
 }
 
-/* The register after `words` more, a multiple of 8, where `sum` and `streams` are of all before. */
+/* The register after `words` more, where `sum` and `streams` are of the 64 bytes or more before. */
 WIDE static inline uint32_t finish(__m512i sum, __m128i streams, const uint8_t *bytes, size_t words)
 {
 	__m256i half;
 	__m128i lane;
 	uint64_t crc;
 
-	for (; words; bytes += 64) {
+	for (; words >= 8; bytes += 64) {
 		words -= 8;
 		sum = fold(load512(bytes), over(words), sum);
+	}
+	if (words) {
+		__mmask8 last = (__mmask8)(0xff00 >> words);
+
+		sum = fold(_mm512_maskz_loadu_epi64(last, bytes + 8 * words - 64), over(0), sum);
 	}
 	half = _mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
 	lane = _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
@@ -307,7 +316,8 @@ WIDE static inline uint32_t finish(__m512i sum, __m128i streams, const uint8_t *
  */
 WIDE static uint32_t run_short(uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	size_t words = size / 64 * 8;
+	const uint8_t *end = bytes + size;
+	size_t words = size / 8;
 	__m512i sum;
 
 	if (size < 8)
@@ -325,8 +335,7 @@ WIDE static uint32_t run_short(uint32_t crc, const uint8_t *bytes, size_t size)
 		sum = fold(first(crc, bytes), over(words), _mm512_setzero_si512());
 		bytes += 64;
 	}
-	crc = finish(sum, _mm_setzero_si128(), bytes, words);
-	return run_one(crc, bytes + 8 * words, size % 64);
+	return run_rest(finish(sum, _mm_setzero_si128(), bytes, words), end, size % 8);
 }
 
 /* Not inlined: its registers to save would cost the short ones. */
@@ -334,7 +343,7 @@ __attribute__((noinline)) WIDE static uint32_t run_long(
 	uint32_t crc, const uint8_t *bytes, size_t size)
 {
 	for (size_t done; size > SHORT; size -= done) {
-		size_t turns = (size - 256) / 320, words = (size - 256) % 320 / 64 * 8;
+		size_t turns = (size - 256) / 320, words = (size - 256) % 320 / 8;
 		struct vectors v = begin(crc, bytes);
 		__m128i streams;
 
@@ -346,7 +355,7 @@ __attribute__((noinline)) WIDE static uint32_t run_long(
 		done += 8 * words;
 		bytes += done;
 	}
-	return run_short(crc, bytes, size);
+	return size < 8 ? run_rest(crc, bytes + size, size) : run_short(crc, bytes, size);
 }
 
 WIDE static uint32_t run_vpclmulqdq(uint32_t crc, const uint8_t *bytes, size_t size)
