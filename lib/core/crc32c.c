@@ -1,9 +1,9 @@
 /*
  * CRC32C: slicing by eight; SSE4.2 over three streams; folding with 512-bit carry-less products.
  * The streams are those of Gopal et al., "Fast CRC Computation for iSCSI Polynomial Using CRC32
- * Instruction" (Intel, 2011), the folding that of "Fast CRC Computation for Generic Polynomials
- * Using PCLMULQDQ Instruction" (Intel, 2009), with more lanes, and with the instruction for its
- * last steps.
+ * Instruction" (Intel, 2011), of any length; the folding is that of "Fast CRC Computation for
+ * Generic Polynomials Using PCLMULQDQ Instruction" (Intel, 2009), with more lanes, with streams
+ * beside it, as in Cawley's fast-crc32, and with the instruction for its last steps.
  */
 #include "core/crc32c.h"
 
@@ -108,72 +108,112 @@ static void make_slices(void)
 
 #if defined(__x86_64__)
 
-/* Bytes a stream, when three go side by side: the instruction takes three cycles, starts each. */
-#define LONG_STREAM  2048
-#define SHORT_STREAM 256
-
-/* shift[k][v]: the register v << 8k after so many zero bytes. */
-static uint32_t long_shift[4][256], short_shift[4][256];
-
 /*
- * What words of 64 bits are multiplied by to fold them over those that follow, by falling distance:
+ * What words of 64 bits are multiplied by to move them over those that follow, by falling distance:
  * factors[MOST_WORDS - k] is x^(64 k - 32), k from 0. A 128-bit lane that k words follow takes two
- * neighbours, k + 1 for its first word and k; the four lanes of a vector take eight.
+ * neighbours, k + 1 for its first word and k; the four lanes of a vector take eight. A register
+ * that k words follow takes k.
  */
-#define MOST_WORDS 55
+#define MOST_TURNS 64 /* in one block: see fold_beside_streams */
+#define MOST_WORDS (8 * MOST_TURNS + 71)
 static _Alignas(64) uint64_t factors[MOST_WORDS + 1];
 
-#define SSE42 __attribute__((target("sse4.2")))
+#define SSE42 __attribute__((target("sse4.2,pclmul")))
 #define WIDE  __attribute__((target("avx512f,avx512vl,vpclmulqdq,pclmul,sse4.2")))
 
-static uint32_t shift(uint32_t table[4][256], uint64_t crc)
+/* Its low word, put into a register of 0, gives what `crc` becomes after `words` of zeros. */
+SSE42 static __m128i move(uint64_t crc, size_t words)
 {
-	return table[0][crc & 255] ^ table[1][crc >> 8 & 255] ^ table[2][crc >> 16 & 255] ^
-	       table[3][crc >> 24 & 255];
+	__m128i by = _mm_loadl_epi64((const __m128i *)&factors[MOST_WORDS - words]);
+
+	return _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)crc), by, 0x00);
 }
 
-SSE42 static uint32_t run_three(
-	uint32_t crc, const uint8_t *bytes, size_t stream, uint32_t table[4][256])
+SSE42 static uint32_t run_few(uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	uint64_t a = crc, b = 0, c = 0;
-
-	for (size_t i = 0; i < stream; i += 8) {
-		a = _mm_crc32_u64(a, load64(bytes + i));
-		b = _mm_crc32_u64(b, load64(bytes + stream + i));
-		c = _mm_crc32_u64(c, load64(bytes + 2 * stream + i));
-	}
-	return shift(table, shift(table, a) ^ b) ^ (uint32_t)c;
-}
-
-SSE42 static uint32_t run_one(uint32_t crc, const uint8_t *bytes, size_t size)
-{
-	uint64_t word = crc;
-
-	for (; size >= 8; size -= 8, bytes += 8)
-		word = _mm_crc32_u64(word, load64(bytes));
-	for (crc = (uint32_t)word; size; size--)
+	for (; size; size--)
 		crc = _mm_crc32_u8(crc, *bytes++);
 	return crc;
 }
 
+/*
+ * The last `size` bytes before `end`, less than a word, of 8 or more: no loop, as its end would be
+ * hard to predict. They go as a word that ends with them and begins with zeros, which leave a
+ * register of 0 as it is: the register goes to where the bytes are, and past them to the result.
+ * Inlined, so that a caller with vectors returns, and does not jump: then their upper halves are
+ * cleared.
+ */
+SSE42 __attribute__((always_inline)) static inline uint32_t run_rest(
+	uint64_t crc, const uint8_t *end, size_t size)
+{
+	if (size == 0)
+		return (uint32_t)crc;
+	crc ^= load64(end - 8) >> (64 - 8 * size);
+	return (uint32_t)(_mm_crc32_u64(0, crc << (64 - 8 * size)) ^ crc >> 8 * size);
+}
+
+SSE42 static inline uint32_t run_one(uint64_t crc, const uint8_t *bytes, size_t size)
+{
+	const uint8_t *end = bytes + size;
+
+	for (; size >= 8; size -= 8, bytes += 8)
+		crc = _mm_crc32_u64(crc, load64(bytes));
+	return run_rest(crc, end, size);
+}
+
+SSE42 static inline uint64_t two_words(uint64_t crc, const uint8_t *bytes)
+{
+	return _mm_crc32_u64(_mm_crc32_u64(crc, load64(bytes)), load64(bytes + 8));
+}
+
+/*
+ * Three streams of `words`, an even number, side by side: the instruction takes three cycles, and
+ * one starts in each.
+ */
+SSE42 static uint32_t run_three(uint32_t crc, const uint8_t *bytes, size_t words)
+{
+	const uint8_t *end = bytes + 8 * words;
+	uint64_t a = crc, b = 0, c = 0;
+	__m128i moved;
+
+	for (; bytes != end; bytes += 16) {
+		a = two_words(a, bytes);
+		b = two_words(b, bytes + 8 * words);
+		c = two_words(c, bytes + 16 * words);
+	}
+	moved = _mm_xor_si128(move(a, 2 * words), move(b, words));
+	return (uint32_t)(_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(moved)) ^ c);
+}
+
 SSE42 static uint32_t run_sse42(uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	for (; size >= 3 * LONG_STREAM; size -= 3 * LONG_STREAM, bytes += 3 * LONG_STREAM)
-		crc = run_three(crc, bytes, LONG_STREAM, long_shift);
-	for (; size >= 3 * SHORT_STREAM; size -= 3 * SHORT_STREAM, bytes += 3 * SHORT_STREAM)
-		crc = run_three(crc, bytes, SHORT_STREAM, short_shift);
+	if (size < 8)
+		return run_few(crc, bytes, size);
+	while (size >= 96) {
+		size_t words = size / 48 * 2;
+
+		if (words > MOST_WORDS / 2)
+			words = MOST_WORDS / 4 * 2;
+		crc = run_three(crc, bytes, words);
+		bytes += 24 * words;
+		size -= 24 * words;
+	}
 	return run_one(crc, bytes, size);
 }
+
+struct vectors {
+	__m512i a, b, c, d;
+};
 
 WIDE static __m512i load512(const uint8_t *bytes)
 {
 	return _mm512_loadu_si512(bytes);
 }
 
-/* The factors of a vector that `words`, a multiple of 8, follow. */
+/* The factors of a vector that `words` follow. */
 WIDE static __m512i over(size_t words)
 {
-	return _mm512_load_si512(&factors[MOST_WORDS - 7 - words]);
+	return _mm512_loadu_si512(&factors[MOST_WORDS - 7 - words]);
 }
 
 /* A vector folded by the factors, plus `next`. */
@@ -185,90 +225,173 @@ WIDE static __m512i fold(__m512i vector, __m512i by, __m512i next)
 	return _mm512_ternarylogic_epi64(low, high, next, 0x96);
 }
 
-/* The register after lanes that were all folded to one place. */
-WIDE static uint32_t reduce(__m512i sum)
+/* Each over 256 bytes, itself and the others, to those at `bytes`. */
+WIDE static inline void fold_turn(struct vectors *v, const uint8_t *bytes)
 {
-	__m256i half =
-		_mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
-	__m128i lane =
-		_mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-	uint64_t crc = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
+	__m512i by =
+		_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)&factors[MOST_WORDS - 33]));
 
-	return (uint32_t)_mm_crc32_u64(crc, (uint64_t)_mm_extract_epi64(lane, 1));
+	v->a = fold(v->a, by, load512(bytes));
+	v->b = fold(v->b, by, load512(bytes + 64));
+	v->c = fold(v->c, by, load512(bytes + 128));
+	v->d = fold(v->d, by, load512(bytes + 192));
+}
+
+/* Bytes up to which streams beside the folding cost more than they save. */
+#define SHORT 2048
+
+/*
+ * Folding keeps the multiplier busy and leaves the instruction free: each turn takes 16 bytes of
+ * each of four streams, too. They come after all that the turns fold, 16 * turns bytes each, then
+ * `words`. Returns what they come to. With more bytes they would hold up the processors that
+ * multiply 512 bits in each cycle.
+ */
+WIDE static inline __m128i fold_beside_streams(
+	struct vectors *v, const uint8_t *bytes, size_t turns, size_t words)
+{
+	const uint8_t *at = bytes + 256 * turns, *end = at;
+	uint64_t a = 0, b = 0, c = 0, d = 0;
+	size_t stream = 16 * turns;
+
+	for (; bytes != end; bytes += 256, at += 16) {
+		fold_turn(v, bytes);
+		a = two_words(a, at);
+		b = two_words(b, at + stream);
+		c = two_words(c, at + 2 * stream);
+		d = two_words(d, at + 3 * stream);
+	}
+	return _mm_xor_si128(_mm_xor_si128(move(a, words + 6 * turns), move(b, words + 4 * turns)),
+		_mm_xor_si128(move(c, words + 2 * turns), move(d, words)));
+}
+
+/* The first vector, with the register so far. */
+WIDE static inline __m512i first(uint32_t crc, const uint8_t *bytes)
+{
+	__m512i start = _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc));
+
+	return _mm512_xor_si512(load512(bytes), start);
+}
+
+WIDE static inline struct vectors begin(uint32_t crc, const uint8_t *bytes)
+{
+	return (struct vectors){
+		first(crc, bytes), load512(bytes + 64), load512(bytes + 128), load512(bytes + 192)};
+}
+
+/* The vectors that `words` follow, folded to where those end. */
+WIDE static inline __m512i fold_all(const struct vectors *v, size_t words)
+{
+	__m512i sum = fold(v->d, over(words), _mm512_setzero_si512());
+
+	sum = fold(v->b, over(words + 16), fold(v->c, over(words + 8), sum));
+	return fold(v->a, over(words + 24), sum);
+}
+
+/* The register after `words` more, where `sum` and `streams` are of the 64 bytes or more before. */
+WIDE static inline uint32_t finish(__m512i sum, __m128i streams, const uint8_t *bytes, size_t words)
+{
+	__m256i half;
+	__m128i lane;
+	uint64_t crc;
+
+	for (; words >= 8; bytes += 64) {
+		words -= 8;
+		sum = fold(load512(bytes), over(words), sum);
+	}
+	if (words) {
+		__mmask8 last = (__mmask8)(0xff00 >> words);
+
+		sum = fold(_mm512_maskz_loadu_epi64(last, bytes + 8 * words - 64), over(0), sum);
+	}
+	half = _mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+	lane = _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+	crc = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
+	lane = _mm_xor_si128(_mm_srli_si128(lane, 8), streams);
+	return (uint32_t)_mm_crc32_u64(crc, (uint64_t)_mm_cvtsi128_si64(lane));
 }
 
 /*
  * Four vectors go side by side, each folded over 256 bytes at a time. Then they and the vectors
  * that are left are folded over all that follows at once, so that none waits for another.
  */
-WIDE static uint32_t run_vpclmulqdq(uint32_t crc, const uint8_t *bytes, size_t size)
+WIDE static uint32_t run_short(uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	__m512i start = _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc));
-	__m512i sum = _mm512_setzero_si512();
-	size_t words = size / 64 * 8; /* that are to be folded */
+	const uint8_t *end = bytes + size;
+	size_t words = size / 8;
+	__m512i sum;
 
-	if (words == 0)
+	if (size < 8)
+		return run_few(crc, bytes, size);
+	if (size < 64)
 		return run_one(crc, bytes, size);
 	if (words >= 32) {
-		__m512i a = _mm512_xor_si512(load512(bytes), start), b = load512(bytes + 64);
-		__m512i c = load512(bytes + 128), d = load512(bytes + 192);
-		__m512i by = _mm512_broadcast_i32x4(
-			_mm_load_si128((const __m128i *)&factors[MOST_WORDS - 33]));
+		struct vectors v = begin(crc, bytes);
 
-		for (bytes += 256, words -= 32; words >= 32; bytes += 256, words -= 32) {
-			a = fold(a, by, load512(bytes));
-			b = fold(b, by, load512(bytes + 64));
-			c = fold(c, by, load512(bytes + 128));
-			d = fold(d, by, load512(bytes + 192));
-		}
-		sum = fold(c, over(words + 8), fold(d, over(words), sum));
-		sum = fold(a, over(words + 24), fold(b, over(words + 16), sum));
-		start = _mm512_setzero_si512();
-	}
-	for (; words; bytes += 64) {
+		for (bytes += 256, words -= 32; words >= 32; bytes += 256, words -= 32)
+			fold_turn(&v, bytes);
+		sum = fold_all(&v, words);
+	} else {
 		words -= 8;
-		sum = fold(_mm512_xor_si512(load512(bytes), start), over(words), sum);
-		start = _mm512_setzero_si512();
+		sum = fold(first(crc, bytes), over(words), _mm512_setzero_si512());
+		bytes += 64;
 	}
-	return run_one(reduce(sum), bytes, size % 64);
+	return run_rest(finish(sum, _mm_setzero_si128(), bytes, words), end, size % 8);
 }
 
-static void make_shift(uint32_t table[4][256], size_t size)
+/* Not inlined: its registers to save would cost the short ones. */
+__attribute__((noinline)) WIDE static uint32_t run_long(
+	uint32_t crc, const uint8_t *bytes, size_t size)
 {
-	uint32_t power = segue_crc32c_power(size);
+	for (size_t done; size > SHORT; size -= done) {
+		size_t turns = (size - 256) / 320, words = (size - 256) % 320 / 8;
+		struct vectors v = begin(crc, bytes);
+		__m128i streams;
 
-	for (uint32_t k = 0; k < 4; k++)
-		for (uint32_t v = 0; v < 256; v++)
-			table[k][v] = multiply(v << 8 * k, power);
+		if (turns > MOST_TURNS)
+			turns = MOST_TURNS;
+		streams = fold_beside_streams(&v, bytes + 256, turns, words);
+		done = 256 + 320 * turns;
+		crc = finish(fold_all(&v, 8 * turns + words), streams, bytes + done, words);
+		done += 8 * words;
+		bytes += done;
+	}
+	return size < 8 ? run_rest(crc, bytes + size, size) : run_short(crc, bytes, size);
+}
+
+WIDE static uint32_t run_vpclmulqdq(uint32_t crc, const uint8_t *bytes, size_t size)
+{
+	return size > SHORT ? run_long(crc, bytes, size) : run_short(crc, bytes, size);
 }
 
 /* Shifted by one: the product of two reflected words is short of a bit. */
 static void make_factors(void)
 {
 	const uint64_t period = (UINT64_C(1) << 31) - 1; /* x to it is 1: where k is 0, too */
+	uint32_t power = segue_crc32c_power(period - 4);
 
-	for (uint64_t k = 0; k <= MOST_WORDS; k++)
-		factors[MOST_WORDS - k] = (uint64_t)segue_crc32c_power(period + 8 * k - 4) << 1;
+	for (size_t k = 0; k <= MOST_WORDS; k++) {
+		static const uint8_t zeros[8];
+
+		factors[MOST_WORDS - k] = (uint64_t)power << 1;
+		power = run_table(power, zeros, sizeof(zeros));
+	}
 }
 
 static void make_tables(void)
 {
 	make_slices();
-	make_shift(long_shift, LONG_STREAM);
-	make_shift(short_shift, SHORT_STREAM);
 	make_factors();
 }
 
 static int have_sse42(void)
 {
-	return __builtin_cpu_supports("sse4.2");
+	return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
 }
 
 static int have_vpclmulqdq(void)
 {
 	return have_sse42() && __builtin_cpu_supports("avx512f") &&
-	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("pclmul") &&
-	       __builtin_cpu_supports("vpclmulqdq");
+	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("vpclmulqdq");
 }
 
 #else
