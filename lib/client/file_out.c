@@ -15,6 +15,9 @@
 
 #define BUFFER_SIZE ((size_t)1 << 20)
 #define WRITE_MAX   ((size_t)1 << 30) /* bytes a call; the system takes less than 2 GiB */
+/* Room is reserved in parts of an eighth of what the file has, but for these bounds. */
+#define AHEAD_MIN ((uint64_t)1 << 20)
+#define AHEAD_MAX ((uint64_t)64 << 20)
 
 /* ---- Making ---- */
 
@@ -87,6 +90,8 @@ void segue_file_out_destroy(struct segue_file_out *out)
 {
 	if (!out)
 		return;
+	if (out->guard.fd >= 0)
+		segue_file_out_trim(out);
 	segue_fork_guard_finish(&out->guard);
 	if (out->directory >= 0)
 		close(out->directory);
@@ -115,6 +120,43 @@ static int fail_write(const struct segue_file_out *out)
 		return segue_fail_errno(SEGUE_ENOSPACE,
 			"%s cannot be written: the disk is full, or a quota is", out->path);
 	return segue_fail_errno(SEGUE_ESYSTEM, "%s cannot be written", out->path);
+}
+
+static int allocate(const struct segue_file_out *out, uint64_t size)
+{
+	int done;
+
+	do
+		done = fallocate(out->guard.fd, FALLOC_FL_KEEP_SIZE, (off_t)out->written,
+			(off_t)(size - out->written));
+	while (done < 0 && errno == EINTR);
+	return done;
+}
+
+/*
+ * So that what was put into the buffer can be written, and a full disk is met before anything of a
+ * sequence is.
+ */
+int segue_file_out_reserve(struct segue_file_out *out, uint64_t size)
+{
+	uint64_t need = segue_file_out_end(out) + size, ahead = need / 8;
+	int rc = check(out);
+
+	if (rc || out->no_reserve || need <= out->reserved)
+		return rc;
+	ahead = ahead < AHEAD_MIN ? AHEAD_MIN : ahead > AHEAD_MAX ? AHEAD_MAX : ahead;
+	if (allocate(out, need + ahead) == 0) {
+		out->reserved = need + ahead;
+		return 0;
+	}
+	if ((errno == ENOSPC || errno == EDQUOT) && allocate(out, need) == 0) {
+		out->reserved = need;
+		return 0;
+	}
+	if (errno == ENOSPC || errno == EDQUOT)
+		return fail_write(out);
+	out->no_reserve = true;
+	return 0;
 }
 
 /* At `written`, which moves. What was written before a failure counts. */
@@ -150,6 +192,12 @@ int segue_file_out_flush(struct segue_file_out *out)
 	if (out->used > 0)
 		memmove(out->buffer, out->buffer + done, out->used);
 	return rc;
+}
+
+void segue_file_out_trim(struct segue_file_out *out)
+{
+	if (out->reserved > out->written && ftruncate(out->guard.fd, (off_t)out->written) == 0)
+		out->reserved = out->written;
 }
 
 int segue_file_out_put(struct segue_file_out *out, const void *bytes, uint64_t size)
@@ -190,7 +238,7 @@ int segue_file_out_cut(struct segue_file_out *out, uint64_t size)
 		out->lost = true;
 		return segue_fail_errno(SEGUE_ESYSTEM, "%s cannot be cut back", out->path);
 	}
-	out->written = left;
+	out->written = out->reserved = left;
 	out->used = (size_t)(size - left);
 	return 0;
 }

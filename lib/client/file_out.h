@@ -16,9 +16,11 @@ struct segue_file_out {
 	const char *name; /* in path: behind its last slash */
 	int directory;    /* of it */
 	uint8_t *buffer;
-	size_t used;      /* bytes in it, which belong at `written` */
-	uint64_t written; /* bytes in the file */
-	bool lost;        /* what was put before may not be there: nothing more can be done */
+	size_t used;       /* bytes in it, which belong at `written` */
+	uint64_t written;  /* bytes in the file */
+	uint64_t reserved; /* the disk has room for it to grow to so many bytes; 0: not known */
+	bool no_reserve;   /* the file system cannot say so */
+	bool lost;         /* what was put before may not be there: nothing more can be done */
 };
 
 /*
@@ -26,8 +28,17 @@ struct segue_file_out {
  * SEGUE_EINVAL (no name).
  */
 int segue_file_out_create(const char *path, struct segue_file_out **out);
-/* Closes it, with what is in the file. NULL is fine. */
+/* Closes it, with what is in the file, and no more room than that takes. NULL is fine. */
 void segue_file_out_destroy(struct segue_file_out *out);
+
+/*
+ * Sees to it that the disk has room for `size` more bytes, where the file system can do that.
+ * SEGUE_ENOSPACE: it has not; nothing has changed.
+ */
+int segue_file_out_reserve(struct segue_file_out *out, uint64_t size);
+
+/* Gives back the room that was reserved and not written. */
+void segue_file_out_trim(struct segue_file_out *out);
 
 /* Bytes that were put: where the next one comes. */
 static inline uint64_t segue_file_out_end(const struct segue_file_out *out)

@@ -128,7 +128,10 @@ static int put_head(struct segue_file_writer *writer)
 		return fail_memory();
 	segue_seqfile_pack_head(&writer->head, bytes);
 	segue_digest_bytes(&writer->fingerprint, bytes, writer->head.size);
-	rc = segue_file_out_put(writer->out, bytes, writer->head.size);
+	rc = segue_file_out_reserve(
+		writer->out, writer->head.size + segue_seqfile_index_size(0) + SEGUE_SEQFILE_FOOT);
+	if (!rc)
+		rc = segue_file_out_put(writer->out, bytes, writer->head.size);
 	/* At once: who finds the file sees what it is going to be. */
 	if (!rc)
 		rc = segue_file_out_flush(writer->out);
@@ -386,6 +389,11 @@ int segue_file_writer_add(struct segue_file_writer *writer, const struct segue_s
 		rc = make_tables(writer, &sequence, &entry);
 	if (rc)
 		return rc;
+	/* Index and foot, too: a file can be finished though the disk is full. */
+	rc = segue_file_out_reserve(writer->out,
+		entry.size + segue_seqfile_index_size(writer->count + 1) + SEGUE_SEQFILE_FOOT);
+	if (rc)
+		return rc;
 	segue_seqfile_pack_entry(&entry, writer->header);
 	rc = put_entry(writer, &sequence, &entry);
 	if (rc)
@@ -447,7 +455,11 @@ int segue_file_writer_close(struct segue_file_writer *writer)
 		return rc;
 	rc = put_end(writer, index);
 	if (!rc)
+		rc = segue_file_out_flush(writer->out);
+	if (!rc) {
+		segue_file_out_trim(writer->out);
 		rc = segue_file_out_sync(writer->out);
+	}
 	if (!rc)
 		rc = segue_file_out_sync_name(writer->out);
 	if (rc)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/layout.h"
+#include "core/sequence_file.h"
 #include "store/token.h"
 
 static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
@@ -165,6 +166,81 @@ static void make_segments(const char *dir)
 	save_bytes(dir, "segment", 2, 0, "\3\1", 2);
 }
 
+/* ---- Sequence files ------------------------------------------------------------------------ */
+
+/* A file of two fields, a state and two sequences, at `path`. */
+static void write_sequences(const char *path)
+{
+	static const struct segue_feature x = {
+		.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}};
+	static const struct segue_feature c = {.name = "c", .dtype = SEGUE_UINT8};
+	static const struct segue_feature h = {.name = "h", .dtype = SEGUE_INT64};
+	const struct segue_file_spec spec = {sizeof(spec), &x, 1, &c, 1, &h, 1};
+	const void *const arrays[] = {floats, "c", integers};
+	struct segue_sequence sequence = {.size = sizeof(sequence), .steps = 4, .arrays = arrays};
+	struct segue_file_writer *writer;
+
+	if (segue_file_writer_create(path, &spec, &writer) ||
+		segue_file_writer_add(writer, &sequence))
+		abort();
+	sequence.steps = 1;
+	sequence.has_total_length = true;
+	sequence.key = "key";
+	sequence.key_size = 3;
+	if (segue_file_writer_add(writer, &sequence) || segue_file_writer_close(writer))
+		abort();
+	segue_file_writer_destroy(writer);
+}
+
+/* Of the head that fuzz_sequence_file.c has for entries. */
+static void save_entry(const char *dir, int number)
+{
+	struct segue_seqfile_field fields[] = {
+		{.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {3}},
+		{.name = "c", .place = SEGUE_SEQFILE_CONTEXT, .dtype = SEGUE_UINT8},
+		{.name = "large", .dtype = SEGUE_UINT8, .rank = 1, .dims = {UINT64_C(1) << 32}},
+	};
+	struct segue_seqfile_head head = {.fields = fields, .count = 3};
+	struct segue_seqfile_entry entry = {
+		.steps = 2, .total_length = 1, .key = "key", .key_size = 3};
+	uint8_t bytes[SEGUE_SEQFILE_ENTRY_MAX];
+	uint64_t columns[3];
+
+	if (segue_seqfile_check_fields(&head) || segue_seqfile_lay_out(&head, &entry, columns))
+		abort();
+	segue_seqfile_pack_entry(&entry, bytes);
+	save_bytes(dir, "sequence_file", number, 1 + 4, bytes, entry.header_size);
+}
+
+/* The first byte says what it is a seed of (fuzz_sequence_file.c), with 4: make the checksums. */
+static void make_sequence_files(const char *dir)
+{
+	struct segue_seqfile_foot foot = {
+		.entries = 1, .index = 192, .steps = 7, .key_max = 1, .head_size = 64};
+	uint8_t bytes[4096], sized_foot[8 + SEGUE_SEQFILE_FOOT] = {0};
+	char path[4096];
+	size_t size, head;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/sequence_file/new", dir);
+	write_sequences(path);
+	file = fopen(path, "rbe");
+	if (!file)
+		abort();
+	size = fread(bytes, 1, sizeof(bytes), file);
+	fclose(file);
+	remove(path);
+	head = bytes[12];
+	save_bytes(dir, "sequence_file", 0, 3, bytes, size);
+	save_bytes(dir, "sequence_file", 1, 3 + 4, bytes, size);
+	save_bytes(dir, "sequence_file", 2, 4, bytes, head);
+	save_entry(dir, 3);
+	sized_foot[0] = (192 + 64 + 128) % 256;
+	sized_foot[1] = (192 + 64 + 128) / 256;
+	segue_seqfile_pack_foot(&foot, sized_foot + 8);
+	save_bytes(dir, "sequence_file", 4, 2 + 4, sized_foot, sizeof(sized_foot));
+}
+
 /* ---- What a client says --------------------------------------------------------------------- */
 
 #define PLACE "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
@@ -307,5 +383,6 @@ int main(int argc, char **argv)
 	make_texts(argv[1]);
 	make_segments(argv[1]);
 	make_talks(argv[1]);
+	make_sequence_files(argv[1]);
 	return 0;
 }

@@ -338,8 +338,10 @@ def _fail_item(number: int, error: errors.Error) -> errors.Error:
     return again
 
 
-def _check_width(item: Mapping[str, Any], fields: _Fields, key: Any, width: int) -> None:
+def _check_names(item: Any, fields: _Fields, key: Any) -> None:
     """Refuse values of an item that the first one did not have: they would be lost."""
+    if not isinstance(item, Mapping):
+        raise TypeError
     known = {*fields.sequences, *fields.context, *fields.states, key}
     others = [name for name in item if name not in known]
     if others:
@@ -359,13 +361,13 @@ def _write_items(
             if key is not None:
                 name = _key_of(key, number, item)
             if width is not None and len(item) != width:
-                _check_width(item, fields, key, width)
+                _check_names(item, fields, key)
             add(item, item, item, name, None, False)
         except errors.Error as error:
             raise _fail_item(number, error) from error
         except KeyError as error:
             raise errors.ArgumentError(f"item {number}: {error} is missing") from error
-        except TypeError as error:
+        except (IndexError, TypeError) as error:
             if isinstance(item, Mapping):
                 raise
             raise errors.ArgumentError(

@@ -1,0 +1,232 @@
+"""A reader of sequence files, written from docs/format.md alone: the oracle of their writers.
+
+Reads whole files, and checks each byte of them: also those that no reader has to look at.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from segue.tfrecord import crc32c  # NumPy, and tested bit by bit (test_tfrecord.py)
+
+PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+PLACES = ("sequences", "context", "states")
+BLOCK = 4096
+ALL = 2**64 - 1
+
+
+class Damaged(Exception):
+    """Not a byte may be otherwise."""
+
+
+class Unfinished(Damaged):
+    """No foot."""
+
+
+class Field(NamedTuple):
+    place: str
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Sequence:
+    key: bytes
+    steps: int
+    length: int | None
+    sequences: dict[str, np.ndarray]
+    context: dict[str, np.ndarray]
+    states: dict[str, np.ndarray]
+
+
+@dataclass
+class File:
+    fields: list[Field]
+    sequences: list[Sequence]
+    fingerprint: tuple[int, int]
+
+
+@functools.cache
+def documented_dtypes() -> dict[int, str]:
+    """{code: name}, from the table of the page."""
+    codes, names = (
+        re.search(rf"^\| {head} \|(.*)\|$", PAGE.read_text(), re.M) for head in ("code", "dtype")
+    )
+    assert codes and names
+    columns = zip(codes[1].split("|"), names[1].split("|"), strict=True)
+    return {int(code): name.split(":")[0].strip() for code, name in columns}
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Also of the types that NumPy alone does not have."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return np.dtype(getattr(pytest.importorskip("ml_dtypes"), name))
+
+
+class _Hash128(ctypes.Structure):
+    _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
+
+
+@functools.cache
+def _xxhash() -> Any:
+    name = ctypes.util.find_library("xxhash")
+    if name is None:
+        return None
+    function = ctypes.CDLL(name).XXH3_128bits
+    function.restype = _Hash128
+    function.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+    return function
+
+
+def xxh3_128(data: bytes) -> tuple[int, int]:
+    """(low, high), by the library of xxHash itself."""
+    function = _xxhash()
+    if function is None:
+        pytest.skip("libxxhash is not installed: no hash of a sequence file can be checked")
+    value = function(data, len(data))
+    return value.low, value.high
+
+
+def expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise Damaged(what)
+
+
+def up(size: int, to: int = 64) -> int:
+    return -(-size // to) * to
+
+
+def sealed(data: bytes, what: str) -> bytes:
+    """Checks the CRC32C in the last 4 bytes; returns those before."""
+    expect(len(data) > 4 and crc32c(data[:-4]) == int.from_bytes(data[-4:], "little"), what)
+    return data[:-4]
+
+
+def zeros(data: bytes, what: str) -> None:
+    expect(not any(data), f"something lies {what}")
+
+
+def read_head(data: bytes) -> tuple[list[Field], int]:
+    expect(len(data) >= 64, "no head")
+    magic, version, size, requires, count, nothing = struct.unpack_from("<8sIIQII", data)
+    expect(magic == b"SEGUESEQ", "no sequence file")
+    expect(64 <= size <= min(len(data), 2**20) and size % 64 == 0, "size of the head")
+    body = sealed(data[:size], "CRC of the head")
+    expect((version, requires, nothing) == (1, 0, 0) and 1 <= count <= 512, "numbers of the head")
+    dtypes, fields, at = documented_dtypes(), [], 32
+    for _ in range(count):
+        place, form, dtype, rank, length, nothing = struct.unpack_from("<BBBBHH", body, at)
+        expect(place < 3 and form == 0 and rank <= 8 and nothing == 0, "numbers of a field")
+        at += 8
+        shape = struct.unpack_from(f"<{rank}Q", body, at)
+        at += 8 * rank
+        name = body[at : at + length].decode()
+        zeros(body[at + length : at + up(length, 8)], "behind a name")
+        at += up(length, 8)
+        fields.append(Field(PLACES[place], name, numpy_dtype(dtypes[dtype]), shape))
+    zeros(body[at:], "behind the fields")
+    expect(up(at + 4) == size, "size of the head")
+    return fields, size
+
+
+def read_column(data: bytes, at: int, field: Field, steps: int) -> tuple[np.ndarray, bytes]:
+    """The values, and the table behind them."""
+    shape = (steps, *field.shape) if field.place == "sequences" else field.shape
+    size = int(np.prod(shape, dtype=object)) * field.dtype.itemsize
+    column = data[at : at + size]
+    table = data[at + size : at + size + 4 * -(-size // BLOCK)]
+    expect(len(table) == 4 * -(-size // BLOCK), "a column lies beyond the end")
+    for block, (crc,) in enumerate(struct.iter_unpack("<I", table)):
+        begin = block * BLOCK
+        expect(crc32c(column[begin : begin + BLOCK]) == crc, f"block {block} of {field.name}")
+    return np.frombuffer(column, field.dtype.newbyteorder("<")).reshape(shape), table
+
+
+def read_entry(data: bytes, at: int, fields: list[Field]) -> tuple[Sequence, bytes, int]:
+    """The sequence, its header, and where the next one begins."""
+    expect(at + 60 < len(data), "a header lies beyond the end")
+    magic, header_size, size, steps, total, low, high, key_size, nothing = struct.unpack_from(
+        "<4sIQQQQQII", data, at
+    )
+    expect(magic == b"ENTR" and header_size == 60 + key_size, "no entry")
+    expect(1 <= key_size <= 4096 and 1 <= steps < 2**32 and nothing == 0, "numbers of an entry")
+    header = data[at : at + header_size]
+    body = sealed(header, "CRC of an entry")
+    places: dict[str, dict[str, np.ndarray]] = {place: {} for place in PLACES}
+    tables, end = b"", at + header_size
+    for field in fields:
+        column = up(end)
+        zeros(data[end:column], "before a column")
+        values, table = read_column(data, column, field, steps)
+        places[field.place][field.name] = values
+        tables += table
+        end = column + values.nbytes + len(table)
+    zeros(data[end : up(end)], "behind an entry")
+    expect(xxh3_128(tables) == (low, high), "hash of the tables")
+    expect(size == up(end) - at, "size of an entry")
+    length = None if total == ALL else total
+    return Sequence(body[56:], steps, length, **places), header, up(end)
+
+
+def read_entries(data: bytes) -> tuple[list[Field], list[Sequence]]:
+    """Of a file that has no foot: what is whole."""
+    fields, at = read_head(data)
+    sequences = []
+    while at < len(data):
+        try:
+            sequence, _, at = read_entry(data, at, fields)
+        except Damaged:
+            break
+        sequences.append(sequence)
+    return fields, sequences
+
+
+def parse(data: bytes) -> File:
+    """Reads a whole file, and raises Damaged if any byte of it cannot be as it is."""
+    foot = data[-128:]
+    if len(foot) < 128 or foot[:8] != b"SEGUEEND":
+        raise Unfinished("no foot")
+    sealed(foot, "CRC of the foot")
+    version, head_size, count, index, steps, key_max, nothing, low, high = struct.unpack_from(
+        "<IIQQQIIQQ", foot, 8
+    )
+    expect((version, nothing) == (1, 0), "numbers of the foot")
+    zeros(foot[64:124], "in the foot")
+    fields, at = read_head(data)
+    expect(at == head_size, "size of the head in the foot")
+    expect(index + up(16 * count + 4) + 128 == len(data), "place of the index")
+    entries = sealed(data[index : index + 16 * count + 4], "CRC of the index") if count else b""
+    if not count:
+        expect(data[index : index + 4] == bytes(4), "CRC of no index")
+    zeros(data[index + 16 * count + 4 : -128], "behind the index")
+    headers, sequences = [data[:at]], []
+    for offset, entry_steps, crc in struct.iter_unpack("<QII", entries):
+        expect(offset == at, "place of an entry")
+        sequence, header, at = read_entry(data, at, fields)
+        expect(sequence.steps == entry_steps, "steps in the index")
+        expect(int.from_bytes(header[-4:], "little") == crc, "CRC of a header in the index")
+        headers.append(header)
+        sequences.append(sequence)
+    expect(at == index, "place of the index")
+    expect(sum(sequence.steps for sequence in sequences) == steps, "steps in the foot")
+    longest = max((len(sequence.key) for sequence in sequences), default=0)
+    expect(longest == key_max, "longest key")
+    expect(xxh3_128(b"".join(headers)) == (low, high), "fingerprint")
+    return File(fields, sequences, (low, high))
+
+
+def read(path: Path) -> File:
+    return parse(path.read_bytes())
