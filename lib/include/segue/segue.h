@@ -112,6 +112,13 @@ enum segue_dtype {
 	SEGUE_INT64 = 4,
 	SEGUE_UINT8 = 5,
 	SEGUE_BOOL = 6, /* one byte, 0 or 1 */
+	SEGUE_FLOAT16 = 7,
+	SEGUE_BFLOAT16 = 8, /* the upper half of a float32 */
+	SEGUE_INT8 = 9,
+	SEGUE_INT16 = 10,
+	SEGUE_UINT16 = 11,
+	SEGUE_UINT32 = 12,
+	SEGUE_UINT64 = 13,
 };
 
 /* Bytes of one element; 0 for a value that is no dtype. */
