@@ -78,8 +78,8 @@ static inline bool segue_dtype_is_float32(const struct segue_dtype_row *row)
 }
 
 /*
- * The first of `count` floats of 32 bits, of any alignment, that is no value of the type; `count` if
- * all are. A NaN is one of every type; what it holds is kept as far as there is room for it.
+ * The first of `count` floats of 32 bits, of any alignment, that is no value of the type; `count`
+ * if all are. A NaN is one of every type; what it holds is kept as far as there is room for it.
  */
 size_t segue_dtype_find_misfit(const struct segue_dtype_row *row, const void *floats, size_t count);
 
