@@ -50,7 +50,7 @@ const char *segue_dtype_name(enum segue_dtype dtype)
 	return name ? name : "?";
 }
 
-/* ---- Floats of 2 bytes, by the bits of those of 4: no rounding mode matters ------------------- */
+/* ---- Floats of 2 bytes, by the bits of those of 4: no rounding mode matters ---- */
 
 #define FRACTION   23 /* bits of a float32's */
 #define MAGNITUDE  UINT32_C(0x7fffffff)

@@ -39,17 +39,17 @@ class BFloat16(np.ndarray[Any, Any]):
         bits = self.view(np.ndarray).view(np.uint16)
         return _segue.relabel(bits.__dlpack__(**options), True)
 
+    def widen(self) -> np.ndarray:
+        """Return it as float32, which holds all of it exactly."""
+        return widen(self)
+
     def __array_wrap__(
         self, array: np.ndarray, context: Any = None, return_scalar: bool = False
     ) -> Any:
-        plain = np.asarray(array)
-        return plain[()] if return_scalar else plain
+        return array[()] if return_scalar else array
 
     def __reduce__(self) -> Any:  # who reads it may not have segue
         return np.asarray(self).__reduce__()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return np.asarray(self).__reduce_ex__(protocol)
 
 
 class _Bits:

@@ -91,7 +91,8 @@ class Feature:
     Parameters
     ----------
     dtype : str, numpy.dtype, or a dtype of PyTorch or JAX
-        float16, bfloat16, float32, float64, int8 to int64, uint8 to uint64, or bool.
+        float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32,
+        uint64 or bool.
     shape : int or tuple of int
         Shape of one value; ``()`` is a scalar.
 
@@ -116,7 +117,8 @@ class State:
     Parameters
     ----------
     dtype : str, numpy.dtype, or a dtype of PyTorch or JAX
-        float16, bfloat16, float32, float64, int8 to int64, uint8 to uint64, or bool.
+        float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32,
+        uint64 or bool.
     shape : int or tuple of int
         Shape of one row's value.
     init : array_like, optional
