@@ -114,6 +114,11 @@ static uint32_t load_float(const void *floats, size_t i)
 
 static bool is_exact(unsigned fraction, uint32_t wide)
 {
+	uint32_t normal = (wide & MAGNITUDE) - ((exponent_offset(fraction) + 1) << FRACTION);
+
+	/* What is common first. */
+	if (normal < (top_exponent(fraction) - 1) << FRACTION)
+		return (wide & ((UINT32_C(1) << (FRACTION - fraction)) - 1)) == 0;
 	return (wide & MAGNITUDE) > INFINITE || widen(fraction, narrow(fraction, wide)) == wide;
 }
 

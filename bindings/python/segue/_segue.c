@@ -2429,7 +2429,10 @@ PyDoc_STRVAR(batch_doc,
 "All arrays are read-only views that share the memory of the batch (except those of\n"
 "`state_out`); they and the batch hold its place in the ring until the last of them is\n"
 "gone. They speak the buffer protocol and DLPack: ``torch.from_dlpack(array)`` copies\n"
-"nothing. The memory must not be used in a child after ``fork``.");
+"nothing. The memory must not be used in a child after ``fork``.\n"
+"\n"
+"bfloat16 is ``ml_dtypes.bfloat16`` where that package is installed, else the bits as\n"
+"uint16; by DLPack it is bfloat16.");
 
 PyDoc_STRVAR(state_doc,
 "state($self, name, /)\n--\n\n"
@@ -2457,6 +2460,8 @@ PyDoc_STRVAR(save_state_doc,
 "    ``[batch_size, *shape]`` of exactly the declared dtype: a NumPy array, or anything with\n"
 "    a buffer, ``__array__`` or ``__dlpack__``. Torch tensors are detached and fetched from\n"
 "    their device. Copied into shared memory, unless it is the array from `state_out`.\n"
+"    Of bfloat16 it is an array of ``ml_dtypes.bfloat16`` or of JAX, a tensor of PyTorch, or,\n"
+"    where ml_dtypes is not installed, its bits as uint16.\n"
 "\n"
 "Raises\n"
 "------\n"

@@ -105,6 +105,7 @@ SEGUE_EXPORT const char *segue_version(void);
 #define SEGUE_KEY_MAX         4096 /* bytes of a record's key */
 #define SEGUE_CHECKPOINTS_MAX 100  /* of a lane, in the store */
 
+/* Values of a data set are in the range of their type, and exact: others are SEGUE_EDATA. */
 enum segue_dtype {
 	SEGUE_FLOAT32 = 1,
 	SEGUE_FLOAT64 = 2,
