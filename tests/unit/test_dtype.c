@@ -198,7 +198,7 @@ static bool has_value(const struct kind *kind, double value)
 	exponent -= kind->fraction + 1;
 	value = ldexp(value, -(exponent > least ? exponent : least));
 	return fabs(ldexp(value, exponent > least ? exponent : least)) <= most &&
-	       value == rint(value);
+	       value == (double)(int)value;
 }
 
 static bool fits(const struct segue_dtype_row *row, float value)
