@@ -426,7 +426,21 @@ def test_what_can_be_saved_as_bfloat16(batches: Iterator[segue.Batch]) -> None:
         def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
             return VALUE
 
-    for value in (VALUE, np.asfortranarray(VALUE), VALUE[::-1][::-1], HasArray()):
+    class HasDLPack:
+        dtype: Any = BFLOAT16
+
+        def __dlpack__(self, **options: Any) -> Any:
+            capsule = VALUE.view(np.uint16).__dlpack__(**options)
+            return segue._segue.relabel(capsule, True)
+
+        def __dlpack_device__(self) -> Any:
+            return VALUE.view(np.uint16).__dlpack_device__()
+
+    class OfAnother(HasDLPack):
+        dtype = "bfloat16"
+
+    others = (HasArray(), HasDLPack(), OfAnother())
+    for value in (VALUE, np.asfortranarray(VALUE), VALUE[::-1][::-1], *others):
         batch = next(batches)
         batch.save_state("h", value)
         batch = next(batches)
@@ -523,6 +537,8 @@ def test_jax_has_bfloat16(batches: Iterator[segue.Batch]) -> None:
     half = jnp.asarray([[1.5, 0.1, 6e-8], [65504, 0, -1]], jnp.float16)
     batch.save_state("f", half)
     assert bits(batch.state_out("f")) == bits(np.asarray(half))
+    _, sequences = decode_sequence_example(encode_sequence_example({"x": jnp.asarray(VALUE)}))
+    assert np.concatenate(sequences["x"]).tobytes() == VALUE.astype(np.float32).tobytes()
     init = State(jnp.bfloat16, [2, 3], init=jnp.asarray(VALUE)).init
     assert init is not None and bits(init) == bits(VALUE)
 

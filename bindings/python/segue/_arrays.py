@@ -129,12 +129,12 @@ def read(value: Any) -> np.ndarray:
             value = getattr(value, method)()
     if isinstance(value, BFloat16):
         return value
-    dtype = getattr(value, "dtype", None)
-    if not hasattr(value, "__dlpack__") or isinstance(dtype, np.dtype):
+    dtype, gives = getattr(value, "dtype", None), hasattr(value, "__array__")
+    if not hasattr(value, "__dlpack__") or (gives and isinstance(dtype, np.dtype)):
         return np.asarray(value)
     if dtype_name(dtype) == "bfloat16":
         return np.from_dlpack(_Bits(value)).view(bfloat16()).view(BFloat16)
-    return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+    return np.asarray(value) if gives else np.from_dlpack(value)
 
 
 def to_array(name: str, value: Any, dtype: str) -> np.ndarray:
