@@ -1,7 +1,7 @@
 /*
  * Types of elements: one row a type, at its code of enum segue_dtype. A new type is a code in
- * segue.h and a row in dtype.c; one of floats that are neither 4 nor 8 bytes is also a case in
- * segue_dtype_put_floats() and segue_dtype_get_float().
+ * segue.h and a row in dtype.c; one of floats that are neither 2, 4 nor 8 bytes is also a case in
+ * segue_dtype_find_misfit(), segue_dtype_put_floats() and segue_dtype_get_float().
  *
  * Elements are in the byte order of the machine. The functions are inline: the loader calls them
  * once for each value of a varint. Pure.
@@ -26,9 +26,11 @@ struct segue_dtype_row {
 	const char *format; /* Python's struct and the buffer protocol: native */
 	size_t size;
 	enum segue_number number;
-	/* Integers: `value` fits if value - least <= range, modulo 2^64. */
+	bool bits; /* there is no format for it: `format` is of an integer that has its bits */
+	/* Integers: an int64 with the bits `value` fits if value - least <= range, modulo 2^64. */
 	uint64_t least, range;
-	int digits; /* floats: significant ones that tell all values apart */
+	int digits;        /* floats: significant ones that tell all values apart */
+	unsigned fraction; /* floats of 2 bytes: its bits; exponent and sign are above them */
 };
 
 /* Codes are below it; a number here, so that finding a row costs a comparison. */
@@ -75,13 +77,42 @@ static inline bool segue_dtype_is_float32(const struct segue_dtype_row *row)
 	return row->number == SEGUE_NUMBER_FLOAT && row->size == sizeof(float);
 }
 
-/* Writes `count` elements from `i` on: floats of 32 bits, of any alignment. Of no type, nothing. */
+/*
+ * The first of `count` floats of 32 bits, of any alignment, that is no value of the type; `count`
+ * if all are. A NaN is one of every type; what it holds is kept as far as there is room for it.
+ */
+size_t segue_dtype_find_misfit(const struct segue_dtype_row *row, const void *floats, size_t count);
+
+/* As segue_dtype_put_floats(), for types of 2 bytes. */
+void segue_dtype_put_short_floats(
+	const struct segue_dtype_row *row, void *out, const void *floats, size_t count);
+
+/* Whether any float of 32 bits is a value of the type, or it is none of floats. */
+static inline bool segue_dtype_takes_float32(const struct segue_dtype_row *row)
+{
+	return row->fraction == 0;
+}
+
+static inline bool segue_dtype_floats_fit(
+	const struct segue_dtype_row *row, const void *floats, size_t count)
+{
+	return segue_dtype_takes_float32(row) ||
+	       segue_dtype_find_misfit(row, floats, count) == count;
+}
+
+/*
+ * Writes `count` elements from `i` on: floats of 32 bits that fit, of any alignment. Of no type,
+ * nothing.
+ */
 static inline void segue_dtype_put_floats(
 	const struct segue_dtype_row *row, void *out, uint64_t i, const void *floats, size_t count)
 {
 	double *wide = (double *)out + i;
 
 	switch (row->size) {
+	case sizeof(uint16_t):
+		segue_dtype_put_short_floats(row, (uint16_t *)out + i, floats, count);
+		return;
 	case sizeof(float):
 		memcpy((float *)out + i, floats, count * sizeof(float));
 		return;

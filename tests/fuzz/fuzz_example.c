@@ -39,15 +39,17 @@ static int read_input(void *arg, uint64_t position, void *bytes, size_t size)
 /* Small shapes, so that random bytes have a chance. */
 static void pick_spec(struct segue_testspec *test, uint8_t choice)
 {
-	static const enum segue_dtype dtypes[] = {
-		SEGUE_FLOAT32, SEGUE_FLOAT64, SEGUE_INT32, SEGUE_INT64, SEGUE_UINT8, SEGUE_BOOL};
+	static const enum segue_dtype dtypes[] = {SEGUE_FLOAT32, SEGUE_FLOAT64, SEGUE_INT32,
+		SEGUE_INT64, SEGUE_UINT8, SEGUE_BOOL, SEGUE_FLOAT16, SEGUE_BFLOAT16, SEGUE_INT8,
+		SEGUE_INT16, SEGUE_UINT16, SEGUE_UINT32, SEGUE_UINT64};
+	enum { COUNT = sizeof(dtypes) / sizeof(dtypes[0]) };
 
 	segue_testspec_init(test);
-	segue_testspec_sequence(test, "x", dtypes[choice % 6], choice / 6 % 3);
+	segue_testspec_sequence(test, "x", dtypes[choice % COUNT], choice / COUNT % 3);
 	if (choice & 0x40)
 		segue_testspec_sequence(test, "y", SEGUE_INT64, 1);
 	if (choice & 0x20)
-		segue_testspec_context(test, "c", dtypes[choice % 5], 1);
+		segue_testspec_context(test, "c", dtypes[choice / 3 % COUNT], 1);
 	test->spec.source.tfrecord.allow_surplus = choice & 0x80;
 	test->spec.source.tfrecord.key_feature = choice % 11 == 0 ? (char *)(uintptr_t) "k" : NULL;
 }

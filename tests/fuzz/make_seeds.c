@@ -15,7 +15,7 @@
 #include "store/token.h"
 
 static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
-static const int64_t integers[] = {0, 1, 1, 0};
+static const int64_t integers[] = {0, 1, 1, 0, 1, 0, 0, 1};
 
 static void save(const char *dir, const char *name, int number, const struct segue_tfbytes *bytes)
 {
@@ -25,17 +25,25 @@ static void save(const char *dir, const char *name, int number, const struct seg
 	segue_tfwrite_file(path, bytes->bytes, bytes->size);
 }
 
+enum { DTYPES = 13 };
+
+/* Of a type's place in fuzz_example.c. */
+static bool holds_floats(unsigned place)
+{
+	return place < 2 || place == 6 || place == 7;
+}
+
 /* Features as the spec that `choice` picks in fuzz_example.c has them. */
 static void put_example(struct segue_tfbytes *to, uint8_t choice, enum segue_tfform form)
 {
-	bool is_float = choice % 6 < 2, c_float = choice % 5 < 2;
+	bool is_float = holds_floats(choice % DTYPES), c_float = holds_floats(choice / 3 % DTYPES);
 	enum segue_tfkind kind = is_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64;
 	struct segue_tffeature contexts[] = {
 		{"c", c_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64, form, 1, 1,
 			c_float ? (const void *)floats : integers},
 		{"k", SEGUE_TF_BYTES, form, 1, 3, "key"}};
-	struct segue_tffeature sequences[] = {
-		{"x", kind, form, 4, choice / 6 % 3, is_float ? (const void *)floats : integers},
+	struct segue_tffeature sequences[] = {{"x", kind, form, 4, choice / DTYPES % 3,
+						      is_float ? (const void *)floats : integers},
 		{"y", SEGUE_TF_INT64, form, 4, 1, integers}};
 	bool context = choice & 0x20, key = choice % 11 == 0;
 
@@ -63,10 +71,12 @@ static void save_text(const char *dir, int number, const char *text)
 
 static void make_examples(const char *dir)
 {
-	static const uint8_t choices[] = {6, 7, 8, 9, 10, 11, 0x66, 0x2c, 0xe7, 22};
+	/* All types, one or two values a step, all flags. */
+	static const uint8_t choices[] = {
+		13, 53, 67, 107, 134, 187, 214, 254, 21, 61, 75, 115, 142, 235};
 	struct segue_tfbytes stream = {0}, packed = {0};
 
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < (int)sizeof(choices); i++) {
 		struct segue_tfbytes bytes = {0};
 
 		segue_tfbytes_put(&bytes, &choices[i], 1);

@@ -11,13 +11,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16
 import numpy as np
 
 import oracle
 import segue
 from segue.tfrecord import SequenceExampleWriter
 
-DTYPES = ("float32", "float64", "int32", "int64", "uint8", "bool")
+DTYPES = (
+    "float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8",
+    "uint16", "uint32", "uint64", "bool",
+)  # fmt: skip
+SHORT = ("float16", "bfloat16")
 SUFFIX = {"tfrecord": "tfrecord", "files": "segue"}
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
@@ -59,15 +64,20 @@ class Case:
 def values(
     rng: np.random.Generator, dtype: str, shape: tuple[int, ...], raw: bool = True
 ) -> np.ndarray:
-    """Random values of a dtype; float64 that are not written raw are such as float32 can hold."""
-    if dtype.startswith("float"):
+    """Random values of a dtype; those that are not written raw are such as TFRecord files can hold:
+    of float64 what float32 can, of uint64 what int64 can.
+    """
+    if dtype in SHORT and raw:
+        return rng.integers(0, 2**16, shape, np.uint16).view(dtype)  # also NaN, of any payload
+    if "float" in dtype:
         array = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4)
         return array.astype(dtype) if raw else array.astype(np.float32).astype(dtype)
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     info = np.iinfo(dtype)
     few = rng.integers(2)  # small numbers are short on the wire, others are not
-    low, high = (max(info.min, -9), 9) if few else (info.min, info.max)
+    most = int(info.max) if raw else min(int(info.max), 2**63 - 1)
+    low, high = (max(info.min, -9), 9) if few else (info.min, most)
     return rng.integers(low, high, shape, dtype, endpoint=True)
 
 
@@ -105,11 +115,11 @@ def _record(
         key=key,
         length=length,
         sequences={
-            name: values(rng, feature.dtype, (n, *feature.shape), name in raw)
+            name: values(rng, feature.dtype, (n, *feature.shape), kind == "files" or name in raw)
             for name, feature in spec.sequences.items()
         },
         context={
-            name: values(rng, feature.dtype, feature.shape, name in raw)
+            name: values(rng, feature.dtype, feature.shape, kind == "files" or name in raw)
             for name, feature in spec.context.items()
         },
     )
@@ -282,6 +292,9 @@ def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Ar
         words = (np.arange(1, state.size + 1, dtype=np.uint64) * np.uint64(crc | 1)) >> np.uint64(3)
         if state.dtype == bool:
             words &= np.uint64(1)
+        if state.dtype.name in SHORT:  # any bits, also NaN
+            after[name] = words.astype(np.uint16).view(state.dtype).reshape(state.shape)
+            continue
         value = words.astype(state.dtype).reshape(state.shape)
         after[name] = (value / 7).astype(state.dtype) if state.dtype.kind == "f" else value
     return after

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
+import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16
 import numpy as np
 
 import permutation

@@ -335,8 +335,10 @@ def test_torch(client: segue.Client, tmp_path: Path) -> None:
     batch = next(iter(open_stream(client, tmp_path, name="c").loader()))
     with pytest.raises(segue.StateTypeError, match="got float64"):
         batch.save_state("h", value.double())
-    with pytest.raises(segue.StateTypeError, match="Tensor is not an array"):
+    with pytest.raises(segue.StateTypeError, match="got bfloat16"):
         batch.save_state("h", value.bfloat16())
+    with pytest.raises(segue.StateTypeError, match="Tensor is not an array"):
+        batch.save_state("h", value.detach().to_sparse())
 
 
 def test_tensors_hold_the_slot(client: segue.Client, tmp_path: Path) -> None:
@@ -1081,7 +1083,7 @@ def test_unknown_options_are_type_errors(client: segue.Client, tmp_path: Path) -
         open_stream(client, tmp_path, batchsize=2)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "object", ">f4", "nonsense", None, "S4"])
+@pytest.mark.parametrize("dtype", ["complex64", "object", ">f4", ">f2", "nonsense", None, "S4"])
 def test_bad_dtypes(dtype: Any) -> None:
     with pytest.raises(segue.ArgumentError, match=r"Feature.dtype: .* none of float32"):
         segue.Feature(dtype)

@@ -12,6 +12,8 @@
 #include "tfwrite.h"
 
 #include <criterion/criterion.h>
+#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,12 +103,38 @@ static int seek_to(struct reader *reader, size_t feature, uint64_t step)
 
 static void store_integer(uint8_t *out, enum segue_dtype dtype, size_t i, int64_t value)
 {
-	if (dtype == SEGUE_INT64)
+	if (dtype == SEGUE_INT64 || dtype == SEGUE_UINT64)
 		((int64_t *)out)[i] = value;
-	else if (dtype == SEGUE_INT32)
+	else if (dtype == SEGUE_INT32 || dtype == SEGUE_UINT32)
 		((int32_t *)out)[i] = (int32_t)value;
+	else if (dtype == SEGUE_INT16 || dtype == SEGUE_UINT16)
+		((int16_t *)out)[i] = (int16_t)value;
 	else
 		out[i] = (uint8_t)value;
+}
+
+/* float16 of a float32 that is one; neither 0 nor below the normal ones nor above. */
+static uint16_t to_float16(float value)
+{
+	int exponent;
+	float part = frexpf(fabsf(value), &exponent);
+
+	if (value == 0)
+		return 0;
+	return (uint16_t)((value < 0 ? 0x8000 : 0) | (exponent + 14) << 10 |
+			  ((int)ldexpf(part, 11) - 1024));
+}
+
+static void store_float(uint8_t *out, enum segue_dtype dtype, size_t i, float value)
+{
+	if (dtype == SEGUE_FLOAT32)
+		((float *)out)[i] = value;
+	else if (dtype == SEGUE_FLOAT64)
+		((double *)out)[i] = (double)value;
+	else if (dtype == SEGUE_FLOAT16)
+		((uint16_t *)out)[i] = to_float16(value);
+	else
+		memcpy(out + 2 * i, (const uint8_t *)&value + 2, 2); /* its upper half */
 }
 
 static void store(
@@ -115,12 +143,8 @@ static void store(
 	switch (feature->kind_case) {
 	case SEGUE__EXAMPLE__FEATURE__KIND_FLOAT_LIST:
 		cr_assert_eq(feature->float_list->n_value, field->elements);
-		for (size_t i = 0; i < field->elements; i++) {
-			if (field->dtype == SEGUE_FLOAT32)
-				((float *)out)[i] = feature->float_list->value[i];
-			else
-				((double *)out)[i] = (double)feature->float_list->value[i];
-		}
+		for (size_t i = 0; i < field->elements; i++)
+			store_float(out, field->dtype, i, feature->float_list->value[i]);
 		break;
 	case SEGUE__EXAMPLE__FEATURE__KIND_INT64_LIST:
 		cr_assert_eq(feature->int64_list->n_value, field->elements);
@@ -239,8 +263,10 @@ static void check_against_oracle(const struct segue_spec *spec, const struct seg
 
 /* ---- Random records -------------------------------------------------------------------------- */
 
-static const enum segue_dtype dtypes[] = {
-	SEGUE_FLOAT32, SEGUE_FLOAT64, SEGUE_INT32, SEGUE_INT64, SEGUE_UINT8, SEGUE_BOOL};
+static const enum segue_dtype dtypes[] = {SEGUE_FLOAT32, SEGUE_FLOAT64, SEGUE_INT32, SEGUE_INT64,
+	SEGUE_UINT8, SEGUE_BOOL, SEGUE_FLOAT16, SEGUE_BFLOAT16, SEGUE_INT8, SEGUE_INT16,
+	SEGUE_UINT16, SEGUE_UINT32, SEGUE_UINT64};
+#define DTYPES (sizeof(dtypes) / sizeof(dtypes[0]))
 static const char *const names[] = {"a", "bb", "token", "x/y", "label", "e", "f", "g"};
 
 static int64_t random_integer(enum segue_dtype dtype)
@@ -253,11 +279,35 @@ static int64_t random_integer(enum segue_dtype dtype)
 		return value & 1;
 	case SEGUE_UINT8:
 		return value & 255;
+	case SEGUE_INT8:
+		return (int8_t)value;
+	case SEGUE_INT16:
+		return (int16_t)value;
+	case SEGUE_UINT16:
+		return (uint16_t)value;
 	case SEGUE_INT32:
 		return (int32_t)value;
+	case SEGUE_UINT32:
+		return (uint32_t)value;
+	case SEGUE_UINT64:
+		return random() % 4 ? value & 127 : value & INT64_MAX;
 	default:
 		return random() % 4 ? value & 127 : value;
 	}
+}
+
+/* Of a type of 2 bytes: with 7 digits before and behind the binary point. */
+static float random_float(enum segue_dtype dtype)
+{
+	bool is_short = dtype == SEGUE_FLOAT16 || dtype == SEGUE_BFLOAT16;
+
+	return (float)(is_short ? random() % 255 - 127 : random() % 2000 - 1000) / 8;
+}
+
+static bool is_float(enum segue_dtype dtype)
+{
+	return dtype == SEGUE_FLOAT16 || dtype == SEGUE_BFLOAT16 || dtype == SEGUE_FLOAT32 ||
+	       dtype == SEGUE_FLOAT64;
 }
 
 /* Values of `count` elements in the kind that goes on the wire. */
@@ -267,7 +317,7 @@ static void *random_values(enum segue_tfkind kind, enum segue_dtype dtype, size_
 
 	for (size_t i = 0; i < count; i++) {
 		if (kind == SEGUE_TF_FLOAT)
-			((float *)values)[i] = (float)(random() % 2000 - 1000) / 8;
+			((float *)values)[i] = random_float(dtype);
 		else if (kind == SEGUE_TF_INT64)
 			((int64_t *)values)[i] = random_integer(dtype);
 		else
@@ -279,10 +329,9 @@ static void *random_values(enum segue_tfkind kind, enum segue_dtype dtype, size_
 
 static struct segue_tffeature random_feature(const struct segue_field *field, size_t steps)
 {
-	bool floats = field->dtype == SEGUE_FLOAT32 || field->dtype == SEGUE_FLOAT64;
-	enum segue_tfkind kind = random() % 4 == 0 ? SEGUE_TF_BYTES
-				 : floats          ? SEGUE_TF_FLOAT
-						   : SEGUE_TF_INT64;
+	enum segue_tfkind kind = random() % 4 == 0        ? SEGUE_TF_BYTES
+				 : is_float(field->dtype) ? SEGUE_TF_FLOAT
+							  : SEGUE_TF_INT64;
 	size_t each = (size_t)(kind == SEGUE_TF_BYTES ? field->size : field->elements);
 
 	return (struct segue_tffeature){.name = field->name,
@@ -458,11 +507,11 @@ Test(example, random_records_against_protobuf_c)
 
 		segue_testspec_init(&test);
 		for (size_t i = 0; i < sequences; i++)
-			segue_testspec_sequence(&test, names[i], dtypes[random() % 6],
+			segue_testspec_sequence(&test, names[i], dtypes[(size_t)random() % DTYPES],
 				(uint64_t)(random() % 3 ? random() % 20 : 1));
 		for (size_t i = 0; i < contexts; i++)
-			segue_testspec_context(
-				&test, names[7 - i], dtypes[random() % 6], (uint64_t)random() % 9);
+			segue_testspec_context(&test, names[7 - i],
+				dtypes[(size_t)random() % DTYPES], (uint64_t)random() % 9);
 		size_t steps = 1 + (size_t)random() % 60;
 		unsigned same = (unsigned)random();
 
@@ -694,6 +743,100 @@ Test(example, raw_bools_in_steps)
 	bad.sequences[1].dtype = SEGUE_BOOL;
 	refused_features(good_context, 1, change, 2,
 		"feature 'y': step 3: a byte that is neither 0 nor 1 does not fit bool");
+}
+
+/* Both ends of each type, in a context and in steps that look alike, packed and not. */
+Test(example, ranges_of_integers)
+{
+	static const struct {
+		enum segue_dtype dtype;
+		int64_t least, most;
+	} types[] = {{SEGUE_INT8, INT8_MIN, INT8_MAX}, {SEGUE_INT16, INT16_MIN, INT16_MAX},
+		{SEGUE_INT32, INT32_MIN, INT32_MAX}, {SEGUE_INT64, INT64_MIN, INT64_MAX},
+		{SEGUE_UINT8, 0, UINT8_MAX}, {SEGUE_UINT16, 0, UINT16_MAX},
+		{SEGUE_UINT32, 0, UINT32_MAX}, {SEGUE_UINT64, 0, INT64_MAX}, {SEGUE_BOOL, 0, 1}};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		for (int form = 0; form < 8; form++) {
+			int64_t ends[] = {types[i].least, types[i].most}, values[100];
+			int64_t out = form & 4 ? ends[1] : ends[0];
+			struct segue_tffeature context = {
+				"c", SEGUE_TF_INT64, (enum segue_tfform)(form & 1), 1, 2, ends};
+			struct segue_tffeature steps = {
+				"x", SEGUE_TF_INT64, (enum segue_tfform)(form & 1), 100, 1, values};
+			struct segue_tfbytes bytes = {0};
+			char text[100];
+
+			for (size_t k = 0; k < 100; k++)
+				values[k] = ends[k % 2];
+			segue_testspec_init(&bad);
+			segue_testspec_sequence(&bad, "x", types[i].dtype, 1);
+			segue_testspec_context(&bad, "c", types[i].dtype, 2);
+			segue_tfwrite_example(&bytes, &context, 1, &steps, 1);
+			check_against_oracle(&bad.spec, &bytes);
+			segue_tfbytes_free(&bytes);
+			if (out == (form & 4 ? INT64_MAX : INT64_MIN) && types[i].least < 0)
+				continue; /* there is no further one on the wire */
+			/* Above the largest of uint64 comes, on the wire, a negative one. */
+			out = (int64_t)((uint64_t)out + (form & 4 ? 1 : UINT64_MAX));
+			snprintf(text, sizeof(text), "value %" PRId64 " does not fit %s", out,
+				segue_dtype_name(types[i].dtype));
+			*(form & 2 ? &values[60] : &ends[1]) = out;
+			refused_features(&context, 1, &steps, 1, text);
+		}
+}
+
+/* Floats that are values of the type go through, others do not: the way out is told. */
+Test(example, floats_that_are_not_exact)
+{
+	static const struct {
+		enum segue_dtype dtype;
+		float good, bad;
+		const char *text;
+	} types[] = {{SEGUE_FLOAT16, 65504, 65520, "65520 does not fit float16 exactly"},
+		{SEGUE_FLOAT16, 0x1p-24F, 0x1p-25F,
+			"2.98023224e-08 does not fit float16 exactly: declare float32"},
+		{SEGUE_FLOAT16, -1.0009765625F, 0.1F, "0.100000001 does not fit float16 exactly"},
+		{SEGUE_BFLOAT16, -1.0078125F, 1.00390625F,
+			"1.00390625 does not fit bfloat16 exactly: declare float32"},
+		{SEGUE_BFLOAT16, 0x1p-133F, 0x1p-134F,
+			"4.59177481e-41 does not fit bfloat16 exactly"},
+		{SEGUE_BFLOAT16, INFINITY, 3.4e38F, "3.39999995e+38 does not fit bfloat16 exactly"},
+		{SEGUE_FLOAT16, NAN, 1e6F, "1000000 does not fit float16 exactly"}};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		for (int form = SEGUE_TF_PACKED; form <= SEGUE_TF_UNPACKED; form++) {
+			float values[200], context_values[] = {1, types[i].good};
+			struct segue_tffeature context = {
+				"c", SEGUE_TF_FLOAT, (enum segue_tfform)form, 1, 2, context_values};
+			struct segue_tffeature steps = {
+				"x", SEGUE_TF_FLOAT, (enum segue_tfform)form, 100, 2, values};
+			struct segue_tfbytes bytes = {0};
+			struct reader reader;
+			char text[200];
+
+			for (size_t k = 0; k < 200; k++)
+				values[k] = types[i].good;
+			segue_testspec_init(&bad);
+			segue_testspec_sequence(&bad, "x", types[i].dtype, 2);
+			segue_testspec_context(&bad, "c", types[i].dtype, 2);
+			segue_tfwrite_example(&bytes, &context, 1, &steps, 1);
+			cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 0),
+				SEGUE_OK, "%s", segue_error_detail());
+			reader_close(&reader);
+			segue_tfbytes_free(&bytes);
+			for (size_t k = 0; k < 200; k++) {
+				values[k] = types[i].bad;
+				snprintf(text, sizeof(text), "feature 'x': step %zu: value %s",
+					k / 2, types[i].text);
+				refused_features(&context, 1, &steps, 1, text);
+				values[k] = types[i].good;
+			}
+			context_values[1] = types[i].bad;
+			snprintf(
+				text, sizeof(text), "context feature 'c': value %s", types[i].text);
+			refused_features(&context, 1, &steps, 1, text);
+		}
 }
 
 /* Steps of one size that differ in kind: a stride alone would decode the second as the first. */

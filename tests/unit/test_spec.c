@@ -64,7 +64,7 @@ CASE(twice_states, s->states[1].name = "h")
 CASE(twice_contexts, s->contexts[1].name = "speaker")
 CASE(twice_across, s->contexts[1].name = "label")
 CASE(no_dtype, s->sequences[0].dtype = 0)
-CASE(bad_dtype, s->states[0].dtype = 7)
+CASE(bad_dtype, s->states[0].dtype = 14)
 CASE(rank, s->contexts[1].rank = 9)
 CASE(zero_dim, s->sequences[0].dims[1] = 0)
 CASE(overflow, s->states[0].dims[0] = UINT64_MAX / 2)
@@ -124,7 +124,8 @@ static const struct {
 	{twice_contexts, {"context[0] and context[1]", "\"speaker\""}},
 	{twice_across, {"sequences[1] and context[1]", "\"label\""}},
 	{no_dtype, {"sequences[0] \"x\": dtype is 0"}},
-	{bad_dtype, {"states[0] \"h\": dtype is 7"}},
+	{bad_dtype, {"states[0] \"h\": dtype is 14, which is no dtype; 1 (float32) to 13 (uint64) "
+		     "are"}},
 	{rank, {"context[1] \"flag\": the shape has 9 dimensions", "at most 8"}},
 	{zero_dim, {"sequences[0] \"x\": shape[1] (in C: dims) is 0"}},
 	{overflow, {"states[0] \"h\"", "shape[0] (in C: dims) = 9223372036854775807"}},

@@ -526,7 +526,7 @@ static void no_dtype(struct bytes *s)
 static void bad_dtype(struct bytes *s)
 {
 	field(s, 10, "x", 1, 1);
-	field(s, 10, "y", 7, 1);
+	field(s, 10, "y", 14, 1);
 }
 static void many_dims(struct bytes *s)
 {
@@ -619,7 +619,7 @@ Test(wire, specs_of_a_peer_are_checked)
 		const char *says;
 	} cases[] = {
 		{no_dtype, "spec.sequences[0]: dtype is 0"},
-		{bad_dtype, "spec.sequences[1]: dtype is 7, expected 1 to 6"},
+		{bad_dtype, "spec.sequences[1]: dtype is 14, expected 1 to 13"},
 		{many_dims, "spec.contexts[0]: number of dims is 9"},
 		{long_name, "spec.states[0]: name has 256 bytes"},
 		{bad_name, "spec.states[0]: name is not valid UTF-8"},

@@ -1,7 +1,12 @@
-"""What the C extension asks of NumPy: values to be saved as arrays, and why they do not fit."""
+"""Arrays on their way in and out: bfloat16, which NumPy lacks; values to be saved, or why not.
+
+bfloat16 is ``ml_dtypes.bfloat16`` where that package is installed, else the bits as ``uint16``.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,33 +15,147 @@ import numpy as np
 from . import errors
 
 
+@functools.cache
+def bfloat16() -> np.dtype[Any]:
+    """Return the dtype of arrays of bfloat16."""
+    try:
+        kind: Any = importlib.import_module("ml_dtypes").bfloat16
+    except ImportError:
+        kind = np.uint16
+    dtype: np.dtype[Any] = np.dtype(kind)
+    return dtype
+
+
+class BFloat16(np.ndarray[Any, Any]):
+    """An array of `bfloat16()` that DLPack gives out as bfloat16; NumPy alone refuses to.
+
+    Where they are bits, views and copies are of this class too, what is computed is not.
+    """
+
+    def __dlpack__(self, **options: Any) -> Any:
+        from . import _segue  # which imports this module
+
+        if self.dtype != bfloat16():
+            return super().__dlpack__(**options)
+        bits = self.view(np.ndarray).view(np.uint16)
+        return _segue.relabel(bits.__dlpack__(**options), True)
+
+    def widen(self) -> np.ndarray:
+        """Return it as float32, which holds all of it exactly."""
+        return widen(self)
+
+    def __array_wrap__(
+        self, array: np.ndarray, context: Any = None, return_scalar: bool = False
+    ) -> Any:
+        return array[()] if return_scalar else array
+
+    def __reduce__(self) -> Any:  # who reads it may not have segue
+        return np.asarray(self).__reduce__()
+
+
+class _Bits:
+    """Gives a tensor of bfloat16 as one of uint16, which NumPy takes."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    def __dlpack__(self, **options: Any) -> Any:
+        from . import _segue
+
+        return _segue.relabel(self.tensor.__dlpack__(**options), False)
+
+    def __dlpack_device__(self) -> Any:
+        return self.tensor.__dlpack_device__()
+
+
+def over_bits(view: Any) -> BFloat16:
+    """Return the array of bfloat16 over a C-contiguous buffer of their bits."""
+    with memoryview(view) as memory:
+        return BFloat16(memory.shape or (), bfloat16(), view)
+
+
+def is_bfloat16(array: np.ndarray) -> bool:
+    """Whether an array is known to be of bfloat16, not of uint16."""
+    if bfloat16() != np.uint16:
+        return array.dtype == bfloat16()
+    return isinstance(array, BFloat16) and array.dtype == np.uint16
+
+
+def to_bits(array: np.ndarray) -> np.ndarray | None:
+    """Return the bits of an array of `bfloat16()`, without copy; None of any other."""
+    return array.view(np.uint16) if array.dtype == bfloat16() else None
+
+
+def widen(array: np.ndarray) -> np.ndarray:
+    """Return float32 for bfloat16, exactly; other arrays as they are."""
+    if not is_bfloat16(array):
+        return array
+    bits = np.asarray(array).view(np.uint16).astype(np.uint32)
+    return np.asarray(bits << np.uint32(16)).view(np.float32)
+
+
+def narrow(array: np.ndarray) -> np.ndarray:
+    """Return an array of real numbers in bfloat16: each becomes the nearest, of two the even one."""
+    if is_bfloat16(array):
+        return array
+    wide = np.asarray(array).astype(np.float32).reshape(-1)
+    word = wide.view(np.uint32)
+    upper = word >> np.uint32(16)
+    near = word + np.uint32(0x7FFF) + (upper & np.uint32(1)) >> np.uint32(16)
+    bits = np.where(np.isnan(wide), upper | np.uint32(0x40), near).astype(np.uint16)
+    return bits.view(bfloat16()).view(BFloat16).reshape(array.shape)
+
+
+def dtype_name(value: Any) -> str | None:
+    """Return the name of a dtype that NumPy knows, or PyTorch, JAX or TensorFlow; or None."""
+    if value is None:  # which NumPy takes for float64
+        return None
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        # "bfloat16" itself, str(torch.bfloat16), tensorflow.bfloat16.name
+        name = value if isinstance(value, str) else getattr(value, "name", str(value))
+        return str(name).removeprefix("torch.")
+    return str(dtype.name) if dtype.isnative else None
+
+
 def read(value: Any) -> np.ndarray:
     """Return `value` as an array in this process's memory, without copy if it is one.
 
-    Tensors that record gradients are detached, those on a device are copied from it. What NumPy
-    cannot read raises whatever it says.
+    Tensors that record gradients are detached, those on a device are copied from it. Raises
+    whatever NumPy does if that cannot read it.
     """
     for method in ("detach", "cpu"):
         if hasattr(value, method):
             value = getattr(value, method)()
-    if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
+    if isinstance(value, BFloat16):
+        return value
+    dtype, gives = getattr(value, "dtype", None), hasattr(value, "__array__")
+    if not hasattr(value, "__dlpack__") or (gives and isinstance(dtype, np.dtype)):
         return np.asarray(value)
-    return np.from_dlpack(value)
+    if dtype_name(dtype) == "bfloat16":
+        return np.from_dlpack(_Bits(value)).view(bfloat16()).view(BFloat16)
+    return np.asarray(value) if gives else np.from_dlpack(value)
 
 
-def to_array(name: str, value: Any) -> np.ndarray:
-    """Return the value of a state as a C-contiguous array, without copy if it is one."""
+def to_array(name: str, value: Any, dtype: str) -> np.ndarray:
+    """Return `value` as a C-contiguous array for a state of `dtype`; see `read`."""
     try:
         array = read(value)
     except Exception as error:
         raise errors.StateTypeError(
             f"state {name!r}: {type(value).__name__} is not an array that NumPy can read: {error}"
         ) from error
+    if dtype != "bfloat16" and is_bfloat16(array) and array.dtype == np.uint16:
+        raise errors.StateTypeError(f"state {name!r}: expected {dtype}, got bfloat16")
     return np.ascontiguousarray(array) if array.ndim else array
 
 
 def mismatch(name: str, dtype: str, shape: tuple[int, ...], value: Any) -> errors.StateError:
     """Return the error for a value that is not `shape` of `dtype`."""
+    wanted = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    if wanted.name != dtype:
+        dtype = f"{dtype} (bits in uint16, since ml_dtypes is not installed)"
     try:
         array = np.asarray(value)
     except Exception as error:  # a buffer of a type that NumPy does not have
@@ -44,11 +163,8 @@ def mismatch(name: str, dtype: str, shape: tuple[int, ...], value: Any) -> error
             f"state {name!r}: expected {dtype} of shape {shape}, got {type(value).__name__}, which "
             f"NumPy cannot read: {error}"
         )
-    if array.dtype != np.dtype(dtype):
-        MismatchError: type[errors.StateError] = errors.StateTypeError
-    else:
-        MismatchError = errors.StateShapeError
-    return MismatchError(
+    kind = errors.StateTypeError if array.dtype != wanted else errors.StateShapeError
+    return kind(
         f"state {name!r}: expected {dtype} of shape {shape}, got {array.dtype} of shape "
         f"{array.shape}"
     )
@@ -59,6 +175,8 @@ def _convert(array: np.ndarray, dtype: str, exact: bool) -> np.ndarray | None:
 
     Floats are rounded. With `exact`, `array` has a dtype that somebody chose: it must be `dtype`.
     """
+    if dtype == "bfloat16":
+        return _convert_to_bfloat16(array, exact)
     if exact:
         # The same in another byte order is another NumPy dtype, of the same name.
         return array.astype(dtype, copy=False) if array.dtype.name == dtype else None
@@ -69,6 +187,17 @@ def _convert(array: np.ndarray, dtype: str, exact: bool) -> np.ndarray | None:
     if array.dtype.kind in "iub" and not np.array_equal(converted, array):
         return None
     return converted
+
+
+def _convert_to_bfloat16(array: np.ndarray, exact: bool) -> np.ndarray | None:
+    if exact or is_bfloat16(array):
+        return array if array.dtype == bfloat16() else None
+    wide = _convert(array, "float32", exact=False)
+    if wide is None:
+        return None
+    near = narrow(wide)
+    whole = array.dtype.kind in "iub"
+    return near if not whole or np.array_equal(widen(near), array) else None
 
 
 def to_column(
@@ -98,7 +227,7 @@ def to_column(
         known = array.dtype.kind in "iufbc"
         what = f"{array.dtype} of shape {array.shape}" if known else f"{array.dtype} values"
         raise errors.ArgumentError(f"{expected}, got {what}")
-    flat = np.ascontiguousarray(column).reshape(-1)
+    flat = np.ascontiguousarray(column).view(np.ndarray).reshape(-1)
     return flat.view(np.uint8), array.shape[0] if sequence else 0
 
 

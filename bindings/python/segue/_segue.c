@@ -31,8 +31,9 @@
 static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_type, *slot_type,
 	*batch_type, *view_type;
 static PyObject *make_error, *state_name_error; /* of segue.errors */
-static PyObject *to_array, *mismatch;           /* of segue._arrays */
-static PyObject *warn_put_back;                 /* of segue._notice */
+/* Of segue._arrays. */
+static PyObject *to_array, *to_bits, *over_bits, *mismatch;
+static PyObject *warn_put_back; /* of segue._notice */
 static PyObject *numpy_asarray;
 
 /* Counts the forks between the process that loaded the module and this one. */
@@ -648,15 +649,27 @@ static struct view *view_new(PyObject *owner, const void *data, bool readonly, c
 	return view;
 }
 
-/* The ndarray over a view, which is taken over; NULL passes through. */
-static PyObject *as_array(struct view *view)
+/* What `make` makes of a view, which is taken over; NULL passes through. */
+static PyObject *array_by(PyObject *make, struct view *view)
 {
 	PyObject *array = NULL;
 
 	if (view)
-		array = PyObject_CallFunctionObjArgs(numpy_asarray, (PyObject *)view, NULL);
+		array = PyObject_CallFunctionObjArgs(make, (PyObject *)view, NULL);
 	Py_XDECREF((PyObject *)view);
 	return array;
+}
+
+/* The ndarray over a view. */
+static PyObject *as_array(struct view *view)
+{
+	return array_by(numpy_asarray, view);
+}
+
+/* The same, of the dtype that the view's format does not tell. */
+static PyObject *as_array_of(enum segue_dtype dtype, struct view *view)
+{
+	return array_by(segue_dtype_row(dtype)->bits ? over_bits : numpy_asarray, view);
 }
 
 static const char *dtype_format(enum segue_dtype dtype)
@@ -682,7 +695,7 @@ static bool format_is(const Py_buffer *buffer, enum segue_dtype dtype)
 
 bool segue_py_format_is(const Py_buffer *buffer, enum segue_dtype dtype)
 {
-	return format_is(buffer, dtype);
+	return !segue_dtype_row(dtype)->bits && format_is(buffer, dtype);
 }
 
 /* ---- Slot ----------------------------------------------------------------------------------- */
@@ -924,8 +937,9 @@ static PyObject *field_array(struct batch *self, struct slot *slot, const struct
 		return fail_with("EINVAL", "batch %llu of lane %u has no data for '%U'", self->step,
 			self->lane_index, field->name);
 	memcpy(shape + outer, field->dims, sizeof(field->dims));
-	return as_array(view_new((PyObject *)slot, data, readonly, dtype_format(field->dtype),
-		segue_dtype_size(field->dtype), outer + field->rank, shape));
+	return as_array_of(
+		field->dtype, view_new((PyObject *)slot, data, readonly, dtype_format(field->dtype),
+				      segue_dtype_size(field->dtype), outer + field->rank, shape));
 }
 
 /* With the lock held. */
@@ -1195,7 +1209,7 @@ static PyObject *out_array(struct batch *self, Py_ssize_t i, void *data)
 		view->out = true;
 		self->slot->outs++;
 	}
-	PyObject *array = as_array(view);
+	PyObject *array = as_array_of(field->dtype, view);
 	if (array && own)
 		keep(self, &self->own[i], own);
 	Py_XDECREF(own);
@@ -1294,9 +1308,10 @@ static int state_write(struct batch *self, size_t i, const Py_buffer *buffer)
 
 /*
  * Saves a value by its buffer: 0; 1 if it has to be made an array, or a contiguous one, first; -1.
+ * `array`: it has been made one, of which messages speak; else NULL.
  */
 static int state_save(
-	struct batch *self, size_t i, const struct field *field, PyObject *value, bool is_array)
+	struct batch *self, size_t i, const struct field *field, PyObject *value, PyObject *array)
 {
 	Py_buffer buffer;
 	int rc = -1;
@@ -1306,13 +1321,13 @@ static int state_save(
 			PyErr_ExceptionMatches(PyExc_MemoryError))
 			return -1;
 		PyErr_Clear(); /* a dtype that no buffer can have, memory that was given back */
-		if (!is_array)
+		if (!array)
 			return 1;
-		fail_mismatch(self, field, value);
+		fail_mismatch(self, field, array);
 		return -1;
 	}
 	if (!state_fits(self, field, &buffer))
-		fail_mismatch(self, field, value);
+		fail_mismatch(self, field, array ? array : value);
 	else if (!PyBuffer_IsContiguous(&buffer, 'C'))
 		rc = 1;
 	else
@@ -1321,10 +1336,39 @@ static int state_save(
 	return rc;
 }
 
+/* As state_save(), of an array of a type that has no format: by its bits. */
+static int state_save_bits(struct batch *self, size_t i, const struct field *field, PyObject *array)
+{
+	PyObject *bits = PyObject_CallFunctionObjArgs(to_bits, array, NULL);
+	int rc = -1;
+
+	if (bits == Py_None)
+		fail_mismatch(self, field, array);
+	else if (bits && batch_check(self))
+		rc = state_save(self, i, field, bits, array);
+	Py_XDECREF(bits);
+	return rc;
+}
+
+/* Saves what has no fitting buffer itself: 0 or -1. */
+static int state_save_array(
+	struct batch *self, size_t i, const struct field *field, PyObject *value)
+{
+	PyObject *array = PyObject_CallFunction(
+		to_array, "OOs", field->name, value, segue_dtype_name(field->dtype));
+	int rc = -1;
+
+	/* The call ran Python code: the batch may be gone. */
+	if (array && batch_check(self))
+		rc = segue_dtype_row(field->dtype)->bits ? state_save_bits(self, i, field, array)
+							 : state_save(self, i, field, array, array);
+	Py_XDECREF(array);
+	return rc;
+}
+
 static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_ssize_t count)
 {
 	const struct field *field;
-	PyObject *array;
 	Py_ssize_t i;
 	int rc = 1;
 
@@ -1337,15 +1381,10 @@ static PyObject *batch_save_state(struct batch *self, PyObject *const *args, Py_
 	if (i < 0 || !batch_check(self))
 		return NULL;
 	field = state_field(self->shape, i);
-	if (PyObject_CheckBuffer(args[1]))
-		rc = state_save(self, (size_t)i, field, args[1], false);
-	if (rc > 0) {
-		array = PyObject_CallFunctionObjArgs(to_array, args[0], args[1], NULL);
-		/* The call ran Python code: the batch may be gone. */
-		rc = array && batch_check(self) ? state_save(self, (size_t)i, field, array, true)
-						: -1;
-		Py_XDECREF(array);
-	}
+	if (PyObject_CheckBuffer(args[1]) && !segue_dtype_row(field->dtype)->bits)
+		rc = state_save(self, (size_t)i, field, args[1], NULL);
+	if (rc > 0)
+		rc = state_save_array(self, (size_t)i, field, args[1]);
 	if (rc)
 		return NULL;
 	Py_RETURN_NONE;
@@ -2412,7 +2451,10 @@ PyDoc_STRVAR(batch_doc,
 "All arrays are read-only views that share the memory of the batch (except those of\n"
 "`state_out`); they and the batch hold its place in the ring until the last of them is\n"
 "gone. They speak the buffer protocol and DLPack: ``torch.from_dlpack(array)`` copies\n"
-"nothing. The memory must not be used in a child after ``fork``.");
+"nothing. The memory must not be used in a child after ``fork``.\n"
+"\n"
+"bfloat16 is ``ml_dtypes.bfloat16`` where that package is installed, else the bits as\n"
+"uint16; by DLPack it is bfloat16.");
 
 PyDoc_STRVAR(state_doc,
 "state($self, name, /)\n--\n\n"
@@ -2440,6 +2482,8 @@ PyDoc_STRVAR(save_state_doc,
 "    ``[batch_size, *shape]`` of exactly the declared dtype: a NumPy array, or anything with\n"
 "    a buffer, ``__array__`` or ``__dlpack__``. Torch tensors are detached and fetched from\n"
 "    their device. Copied into shared memory, unless it is the array from `state_out`.\n"
+"    Of bfloat16 it is an array of ``ml_dtypes.bfloat16`` or of JAX, a tensor of PyTorch, or,\n"
+"    where ml_dtypes is not installed, its bits as uint16.\n"
 "\n"
 "Raises\n"
 "------\n"
@@ -2625,6 +2669,59 @@ static PyObject *module_leaving(PyObject *Py_UNUSED(module), PyObject *arguments
 	return leaving;
 }
 
+/* What DLPack's ABI lays down of a tensor, and of what it travels in from version 1 on. */
+struct dlpack_tensor {
+	void *data;
+	int32_t device, device_id, rank;
+	uint8_t code, bits;
+	uint16_t lanes;
+};
+struct dlpack_versioned {
+	uint32_t major, minor;
+	void *context;
+	void (*deleter)(struct dlpack_versioned *self);
+	uint64_t flags;
+	struct dlpack_tensor tensor;
+};
+enum { DLPACK_UINT = 1, DLPACK_BFLOAT = 4 };
+
+/* NULL: an exception is set. */
+static struct dlpack_tensor *dlpack_tensor(PyObject *capsule)
+{
+	struct dlpack_versioned *versioned;
+
+	if (PyCapsule_IsValid(capsule, "dltensor"))
+		return PyCapsule_GetPointer(capsule, "dltensor");
+	versioned = PyCapsule_GetPointer(capsule, "dltensor_versioned");
+	if (versioned && versioned->major == 1)
+		return &versioned->tensor;
+	if (versioned)
+		PyErr_Format(PyExc_BufferError, "DLPack version %u", (unsigned)versioned->major);
+	return NULL;
+}
+
+/* NumPy takes and gives no bfloat16 by DLPack: it takes and gives their bits. */
+static PyObject *module_relabel(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+	struct dlpack_tensor *tensor;
+	PyObject *capsule;
+	int as_bfloat16;
+
+	if (!PyArg_ParseTuple(arguments, "Op", &capsule, &as_bfloat16))
+		return NULL;
+	tensor = dlpack_tensor(capsule);
+	if (!tensor)
+		return NULL;
+	if (tensor->bits != 16 || tensor->lanes != 1 ||
+		tensor->code != (as_bfloat16 ? DLPACK_UINT : DLPACK_BFLOAT)) {
+		PyErr_SetString(PyExc_BufferError, "the elements are no bfloat16");
+		return NULL;
+	}
+	tensor->code = as_bfloat16 ? DLPACK_BFLOAT : DLPACK_UINT;
+	Py_INCREF(capsule);
+	return capsule;
+}
+
 /* The names of a choice's values, in their order; None for other kinds. */
 static PyObject *choices_of(const struct segue_option *option)
 {
@@ -2704,11 +2801,13 @@ static bool fill_module(PyObject *module)
 	make_error = import_from("segue.errors", "make");
 	state_name_error = import_from("segue.errors", "StateNameError");
 	to_array = import_from("segue._arrays", "to_array");
+	to_bits = import_from("segue._arrays", "to_bits");
+	over_bits = import_from("segue._arrays", "over_bits");
 	mismatch = import_from("segue._arrays", "mismatch");
 	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
-	return make_error && state_name_error && to_array && mismatch && warn_put_back &&
-	       numpy_asarray && add_dtypes(module) && add_options(module) &&
+	return make_error && state_name_error && to_array && to_bits && over_bits && mismatch &&
+	       warn_put_back && numpy_asarray && add_dtypes(module) && add_options(module) &&
 	       segue_py_add_file_writer(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
@@ -2719,6 +2818,9 @@ static PyMethodDef module_methods[] = {
 	{"leaving", METHOD(module_leaving), METH_VARARGS,
 		"leaving(left, frame): when what this returns goes, `left` gets an item if that is "
 		"in `frame`, and no exception is on its way."},
+	{"relabel", METHOD(module_relabel), METH_VARARGS,
+		"relabel(capsule, as_bfloat16): the DLPack capsule, whose elements of 16 bits are "
+		"then bfloat16, or uint16."},
 	{"refuse_pickle", METHOD(refuse_pickle), METH_O, "refuse_pickle(thing): raises TypeError."},
 	{0},
 };

@@ -18,7 +18,7 @@
 void *segue_py_fail(int rc);
 /* Raises the exception of a code name. Returns NULL. */
 void *segue_py_fail_with(const char *code, const char *format, ...);
-/* Whether the elements of the buffer are of that type. */
+/* Whether the elements of the buffer are of that type, and it has a format that says so. */
 bool segue_py_format_is(const Py_buffer *buffer, enum segue_dtype dtype);
 
 /* Adds the type FileWriter to the module. */

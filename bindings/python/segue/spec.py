@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from . import _segue
+from . import _arrays, _segue
 from .errors import ArgumentError
 
 def _whole(field: str, value: Any, least: int, most: int, unit: str | None = None) -> int:
@@ -62,14 +62,11 @@ def _options(
 
 
 def _dtype(field: str, value: Any) -> str:
-    try:
-        dtype = None if value is None else np.dtype(value)  # NumPy takes None for float64
-    except TypeError:
-        dtype = None
-    if dtype is None or dtype.name not in _segue.DTYPES or not dtype.isnative:
+    name = _arrays.dtype_name(value)
+    if name not in _segue.DTYPES:
         allowed = ", ".join(_segue.DTYPES)
         raise ArgumentError(f"{field}: {value!r} is none of {allowed}")
-    return str(dtype.name)
+    return name
 
 
 def path_bytes(field: str, value: Any) -> bytes:
@@ -93,8 +90,9 @@ class Feature:
 
     Parameters
     ----------
-    dtype : str or numpy.dtype
-        float32, float64, int32, int64, uint8 or bool.
+    dtype : str, numpy.dtype, or a dtype of PyTorch or JAX
+        float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32,
+        uint64 or bool.
     shape : int or tuple of int
         Shape of one value; ``()`` is a scalar.
 
@@ -118,8 +116,9 @@ class State:
 
     Parameters
     ----------
-    dtype : str or numpy.dtype
-        float32, float64, int32, int64, uint8 or bool.
+    dtype : str, numpy.dtype, or a dtype of PyTorch or JAX
+        float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32,
+        uint64 or bool.
     shape : int or tuple of int
         Shape of one row's value.
     init : array_like, optional
@@ -142,17 +141,22 @@ class State:
         object.__setattr__(self, "init", None if init is None else self._fit(init))
 
     def _fit(self, init: Any) -> np.ndarray:
-        for method in ("detach", "cpu"):
-            if hasattr(init, method):
-                init = getattr(init, method)()
-        array = np.asarray(init)
+        array = _arrays.read(init)
         if array.shape not in ((), self.shape):
             raise ArgumentError(
                 f"State.init: expected a scalar or shape {self.shape}, got shape {array.shape}"
             )
-        if not np.can_cast(array.dtype, self.dtype, casting="same_kind"):
+        short = self.dtype == "bfloat16"
+        if short and array.dtype == np.uint16 and not _arrays.is_bfloat16(array):
+            raise ArgumentError(
+                "State.init: uint16 may mean numbers, or the bits of bfloat16: give float32"
+            )
+        # NumPy has no rules for bfloat16, and those of ml_dtypes are not its rules for floats.
+        wide = _arrays.widen(array)
+        if not np.can_cast(wide.dtype, "float32" if short else self.dtype, casting="same_kind"):
             raise ArgumentError(f"State.init: {array.dtype} does not fit {self.dtype}")
-        fitted = np.broadcast_to(array, self.shape).astype(self.dtype)
+        fitted = _arrays.narrow(array) if short else wide.astype(self.dtype)
+        fitted = np.array(np.broadcast_to(fitted, self.shape, subok=True), subok=True)
         fitted.flags.writeable = False
         return fitted
 

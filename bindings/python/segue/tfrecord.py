@@ -164,9 +164,21 @@ def _texts(name: str, values: Any) -> list[bytes]:
     return out
 
 
+def _array(values: Any) -> np.ndarray:
+    """`values` as an array, bfloat16 as float32, which holds it exactly."""
+    if str(getattr(values, "dtype", "")) == "torch.bfloat16":
+        values = values.detach().float()
+    elif hasattr(values, "widen"):  # of a batch, where ml_dtypes is missing: NumPy sees uint16
+        values = values.widen()
+    array = np.asarray(values)
+    if array.dtype.name != "bfloat16":
+        return array
+    return np.asarray(array.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
 def _feature(name: str, values: Any) -> bytes:
     """A Feature that holds all of `values`."""
-    array = np.asarray(values)
+    array = _array(values)
     if array.dtype.kind == "f":
         payload = array.astype("<f4", copy=False).tobytes()
         return _field(_FLOAT_LIST, _field(1, payload) if payload else b"")
@@ -189,9 +201,9 @@ def _steps(name: str, values: Any) -> bytes:
         raise ValueError(f"sequence feature {name!r}: a single value, not an array of steps")
     steps: Any
     try:
-        array = np.asarray(values)
+        array = _array(values)
     except ValueError:  # steps of different sizes: one type for all of them
-        steps = [np.asarray(step) for step in values]
+        steps = [_array(step) for step in values]
         kind = np.result_type(*steps)
         steps = [step.astype(kind) for step in steps] if kind.kind in "iubf" else values
     else:  # an array of bytes would lose trailing zeros
@@ -207,7 +219,8 @@ def encode_sequence_example(
     Parameters
     ----------
     sequences : name -> array [n, ...]. One Feature a step, which holds that step's values in C
-        order; a list may hold steps of different sizes. Floats become float_list (as float32),
+        order; a list may hold steps of different sizes. Floats become float_list (as float32:
+        exactly for float16, bfloat16 and float32),
         integers and bools int64_list, bytes and strings (UTF-8) bytes_list. Features of different
         n are written as they are.
     context : name -> value or array, likewise.

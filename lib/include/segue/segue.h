@@ -105,6 +105,7 @@ SEGUE_EXPORT const char *segue_version(void);
 #define SEGUE_KEY_MAX         4096 /* bytes of a record's key */
 #define SEGUE_CHECKPOINTS_MAX 100  /* of a lane, in the store */
 
+/* Values of a data set are in the range of their type, and exact: others are SEGUE_EDATA. */
 enum segue_dtype {
 	SEGUE_FLOAT32 = 1,
 	SEGUE_FLOAT64 = 2,
@@ -112,6 +113,13 @@ enum segue_dtype {
 	SEGUE_INT64 = 4,
 	SEGUE_UINT8 = 5,
 	SEGUE_BOOL = 6, /* one byte, 0 or 1 */
+	SEGUE_FLOAT16 = 7,
+	SEGUE_BFLOAT16 = 8, /* the upper half of a float32 */
+	SEGUE_INT8 = 9,
+	SEGUE_INT16 = 10,
+	SEGUE_UINT16 = 11,
+	SEGUE_UINT32 = 12,
+	SEGUE_UINT64 = 13,
 };
 
 /* Bytes of one element; 0 for a value that is no dtype. */

@@ -76,7 +76,8 @@ bool segue_values_fit(
 	if (kind != segue_field_kind(field))
 		return false;
 	if (kind == SEGUE_KIND_FLOAT)
-		return size % 4 == 0 && size / 4 == field->elements;
+		return size % 4 == 0 && size / 4 == field->elements &&
+		       segue_dtype_floats_fit(segue_dtype_row(field->dtype), bytes, size / 4);
 	return integers_fit(field, bytes, size);
 }
 
@@ -137,15 +138,26 @@ static int take_integer(struct sink *sink, uint64_t value)
 	return 0;
 }
 
-static void take_floats(struct sink *sink, const uint8_t *bytes, size_t count)
+static int take_floats(struct sink *sink, const uint8_t *bytes, size_t count)
 {
+	const struct segue_dtype_row *dtype = segue_dtype_row(sink->field->dtype);
+	size_t misfit = segue_dtype_find_misfit(dtype, bytes, count);
+
+	if (misfit < count) {
+		float value;
+		memcpy(&value, bytes + misfit * sizeof(value), sizeof(value));
+		return segue_fail(SEGUE_EMISFIT,
+			"value %.9g does not fit %s exactly: declare float32", (double)value,
+			dtype->name);
+	}
 	if (sink->out && sink->count < sink->field->elements) {
 		uint64_t room = sink->field->elements - sink->count;
 
-		segue_dtype_put_floats(segue_dtype_row(sink->field->dtype), sink->out, sink->count,
-			bytes, count < room ? count : (size_t)room);
+		segue_dtype_put_floats(
+			dtype, sink->out, sink->count, bytes, count < room ? count : (size_t)room);
 	}
 	sink->count += count;
+	return 0;
 }
 
 static int wrong_wire(const struct segue_part *part, enum segue_kind kind)
@@ -163,8 +175,7 @@ static int take_float_part(struct sink *sink, const struct segue_part *part)
 	if (size % 4)
 		return segue_fail(
 			SEGUE_EDATA, "damaged message: %" PRIu64 " bytes of packed floats", size);
-	take_floats(sink, segue_piece_bytes(&part->inner), (size_t)size / 4);
-	return 0;
+	return take_floats(sink, segue_piece_bytes(&part->inner), (size_t)size / 4);
 }
 
 static int take_integer_part(struct sink *sink, const struct segue_part *part)

@@ -3,8 +3,8 @@
  * field's.
  *
  * Floats and integers may be packed, unpacked or both; bytes are the values themselves in the byte
- * order of the machine. A narrower integer type is checked for range. As in any protobuf message
- * the last kind of list counts, and several lists of it are one.
+ * order of the machine. Integers must be in the range of the field's type, floats values of it. As
+ * in any protobuf message the last kind of list counts, and several lists of it are one.
  */
 #ifndef SEGUE_SOURCE_TFRECORD_FEATURE_H
 #define SEGUE_SOURCE_TFRECORD_FEATURE_H

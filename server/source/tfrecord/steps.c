@@ -114,15 +114,16 @@ static uint64_t count_alike(const struct segue_field *field, const struct patter
 {
 	uint64_t need = pattern->stride > 16 ? pattern->stride : 16;
 	size_t values = (size_t)(pattern->stride - pattern->header);
-	bool sized = pattern->kind != SEGUE_KIND_INT64 &&
-		     segue_dtype_row(field->dtype)->number != SEGUE_NUMBER_BOOL;
+	const struct segue_dtype_row *dtype = segue_dtype_row(field->dtype);
+	/* Of other values all are good, and the header fixes their number. */
+	bool each = pattern->kind == SEGUE_KIND_INT64 || dtype->number == SEGUE_NUMBER_BOOL ||
+		    (pattern->kind == SEGUE_KIND_FLOAT && !segue_dtype_takes_float32(dtype));
 	uint64_t count = 0;
 
 	for (; size >= need; size -= pattern->stride, bytes += pattern->stride, count++) {
 		if (!pattern_matches(pattern, bytes))
 			break;
-		/* The number of floats follows from the size, which the header fixes. */
-		if (!sized &&
+		if (each &&
 			!segue_values_fit(field, pattern->kind, bytes + pattern->header, values))
 			break;
 	}
