@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -289,6 +290,32 @@ def test_a_writer_in_another_call(path: Path) -> None:
         writer.write({"x": Nested()})
     (sequence,) = sequence_file.read(path).sequences
     assert sequence.sequences["x"].tolist() == [3.0]
+
+
+def test_nothing_of_what_was_written_is_kept(path: Path) -> None:
+    """Neither what was given, nor what was made of it; also where it was refused."""
+    x, other = np.zeros(250_000, np.float32), np.zeros(250_000, ">f4")
+    values, bad = [1.0, 2.0], np.zeros((2, 2), np.float32)
+    with FileWriter(path, {"x": Feature("float32"), "y": Feature("float32")}) as writer:
+
+        def write() -> None:
+            writer.write({"x": x, "y": x}, key="k")
+            writer.write({"x": other, "y": other}, key=b"k", length=5)
+            writer.write({"x": values, "y": values})
+            for pair in ((x, bad), (other, bad), (values, None), (x, values)):
+                with pytest.raises(segue.ArgumentError):
+                    writer.write(dict(zip("xy", pair, strict=True)))
+
+        write()
+        counts = [sys.getrefcount(thing) for thing in (x, other, values, bad)]
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(20):
+            write()
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert [sys.getrefcount(thing) for thing in (x, other, values, bad)] == counts
+        assert grown < 100_000
 
 
 def test_threads_that_write_at_once(path: Path) -> None:

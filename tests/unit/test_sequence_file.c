@@ -641,14 +641,38 @@ Test(sequence_file, hostile_feet)
 	}
 }
 
-Test(sequence_file, foot_of_a_file_without_sequences)
+/* What the foot says of a file that ends where its index and the foot do. */
+static int read_own(const struct segue_seqfile_foot *foot)
 {
-	struct segue_seqfile_foot foot = {.index = 192, .head_size = 192}, back;
+	struct segue_seqfile_foot back;
 	uint8_t bytes[SEGUE_SEQFILE_FOOT];
 
-	segue_seqfile_pack_foot(&foot, bytes);
-	cr_expect_eq(segue_seqfile_read_foot(bytes, 192 + 64 + 128, &back), 0);
+	segue_seqfile_pack_foot(foot, bytes);
+	return segue_seqfile_read_foot(bytes,
+		foot->index + segue_seqfile_index_size(foot->entries) + SEGUE_SEQFILE_FOOT, &back);
+}
+
+Test(sequence_file, feet_that_fit_their_file)
+{
+	struct segue_seqfile_foot empty = {.index = 192, .head_size = 192};
+	struct segue_seqfile_foot full = {
+		.entries = 2, .index = 192 + 256, .steps = 9, .key_max = 1, .head_size = 192};
+	struct segue_seqfile_foot foot = empty;
+
+	cr_expect_eq(read_own(&empty), 0);
 	foot.steps = 1;
-	segue_seqfile_pack_foot(&foot, bytes);
-	cr_expect_eq(segue_seqfile_read_foot(bytes, 192 + 64 + 128, &back), SEGUE_EDATA);
+	cr_expect_eq(read_own(&foot), SEGUE_EDATA);
+	foot = empty;
+	foot.key_max = 1;
+	cr_expect_eq(read_own(&foot), SEGUE_EDATA);
+	foot = empty;
+	foot.index += 64;
+	cr_expect_eq(read_own(&foot), SEGUE_EDATA);
+	foot.index = foot.head_size = SEGUE_SEQFILE_HEAD_MAX;
+	cr_expect_eq(read_own(&foot), 0);
+	foot.index = foot.head_size += 64;
+	cr_expect_eq(read_own(&foot), SEGUE_EDATA);
+	cr_expect_eq(read_own(&full), 0);
+	full.entries++; /* no room for three */
+	cr_expect_eq(read_own(&full), SEGUE_EDATA);
 }
