@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -275,6 +277,12 @@ def test_a_writer_that_is_closed(path: Path) -> None:
     with pytest.raises(segue.ClosedError, match="data.segue is closed"):
         writer.write({"x": [1.0]})
     assert sequence_file.read(path).sequences == []
+
+
+def test_a_writer_is_not_copied(writer: FileWriter) -> None:
+    for make in (copy.copy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot pickle or copy a segue.FileWriter"):
+            make(writer)
 
 
 def test_a_writer_in_another_call(path: Path) -> None:

@@ -25,7 +25,8 @@ here too (``segue.BusyError``). Examples are written by `segue.tfrecord`.
 
 from . import errors as errors
 from . import tfrecord as tfrecord
-from ._convert import Converted, convert
+from ._convert import Converted as Converted
+from ._convert import convert
 from ._segue import VERSION as __version__
 from ._segue import Batch
 from .client import Client, Stream, open
@@ -72,7 +73,6 @@ __all__ = [
     "__version__",
     "Batch",
     "Client",
-    "Converted",
     "Feature",
     "Files",
     "FileWriter",

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from . import _segue, errors
 from .spec import Feature, State, _named, path_bytes
@@ -187,3 +187,8 @@ class FileWriter:
                 source=self,
                 stacklevel=2,
             )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "cannot pickle or copy a segue.FileWriter: it belongs to the process that made it"
+        )
