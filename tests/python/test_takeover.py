@@ -1,7 +1,8 @@
-"""A newer loader of a process: also where the store is another by then."""
+"""A newer loader of a process: also where warnings are errors or the store is another by then."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,68 @@ def steps(loader: segue.Loader, last: int) -> None:
             break
 
 
+def fail(loader: segue.Loader, at: int) -> None:
+    """A loop that an error ends at step `at`, after all of it was saved."""
+    with pytest.raises(ZeroDivisionError):
+        for batch in loader:
+            little.work(batch)
+            if batch.step == at:
+                1 / 0
+
+
+@pytest.fixture
+def strict() -> None:
+    warnings.filterwarnings("error", message="batch .* was left")
+
+
 def one_lane(client: segue.Client, directory: Path) -> segue.Stream:
     little.write(directory)
     return little.open_stream(client, directory, lanes=1, epochs=None)
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_warning_as_an_error_is_raised_once(client: segue.Client, tmp_path: Path) -> None:
+    stream = one_lane(client, tmp_path)
+    loader = stream.loader()
+    fail(loader, 1)
+    with pytest.raises(UserWarning, match="batch 1 of lane 0 was left"):
+        steps(loader, 2)
+    steps(loader, 2)  # it was put back all the same
+    token = loader.state_dict()
+    fail(loader, 4)
+    with pytest.raises(UserWarning, match="batch 4 of lane 0 was left"):
+        loader.load_state_dict(token)
+    loader.load_state_dict(token)
+    assert next(iter(loader)).step == 3
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_warning_as_an_error_takes_no_lane(client: segue.Client, tmp_path: Path) -> None:
+    stream = one_lane(client, tmp_path)
+    older = stream.loader()
+    fail(older, 2)
+    newer = stream.loader(start="fresh")
+    with pytest.raises(UserWarning, match="batch 2 of lane 0 was left"):
+        newer.state_dict()  # a look, and no more
+    assert newer.durable_step == {}
+    with pytest.raises(segue.FencedError, match="newer loader"):
+        next(iter(older))
+    with pytest.warns(UserWarning, match="already holds a position"):
+        assert newer.state_dict()
+    assert next(iter(newer)).step == 0, "start is looked at when the first batch is asked for"
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_warning_as_an_error_hides_no_other(client: segue.Client, tmp_path: Path) -> None:
+    stream = one_lane(client, tmp_path)
+    with pytest.raises(ZeroDivisionError), stream.loader() as loader:
+        for batch in loader:
+            little.work(batch)
+            1 / 0
+    assert loader.closed
+    with pytest.raises(UserWarning, match="left without"):
+        fail(loader := stream.loader(start="continue"), 0)
+        steps(loader, 1)
 
 
 @pytest.mark.parametrize("what", ["restored", "dropped"])

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _segue, errors
@@ -514,17 +514,21 @@ class Loader(Closing):
         except BaseException:
             for handle in handles:
                 handle.close()
+            with suppress(Warning):  # why it was not attached is the better news
+                _tell(self._take_from(older if handles else []))
             raise
-        finally:
-            if handles:
-                for loader in older:
-                    loader._lose(self)
+        lost = self._take_from(older)
         with _attached_lock:
             _attached.add(self)
         self._new = False
         self._handles = handles
         self._undelivered.clear()
         self._skipped = self._skips_told = 0
+        try:
+            _tell(lost)
+        except BaseException:  # a warning as an error: then this loader is not attached
+            self._detach()
+            raise
 
     def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
         """Attach a lane; say who is waited for."""
@@ -567,17 +571,22 @@ class Loader(Closing):
                         "and states, load_state_dict() goes back to a checkpoint"
                     )
 
-    def _lose(self, newer: Loader) -> None:
+    def _take_from(self, older: list[Loader]) -> list[tuple[int, int]]:
+        """Have them lose their lanes; return what was saved there, and does not count."""
+        return [saved for loader in older for saved in loader._lose(self)]
+
+    def _lose(self, newer: Loader) -> list[tuple[int, int]]:
         """Say at the next call that a newer loader has taken lanes of this one; give all back."""
+        saved = self._saved_open()
         self._lost = (
             f"lanes of this loader of stream {self.stream.name!r} were taken over by a newer loader "
             f"of this process, made at {newer._made}: go on with that one"
         )
-        self._tell_open()
         for batch in self._open:
             batch._lose(self._lost)
         for lane in self._handles:
             lane.abandon()
+        return saved
 
     def _attach_to_begin(self) -> None:
         """Attach as `start` says.
@@ -674,17 +683,20 @@ class Loader(Closing):
 
     def _give_up_open(self) -> None:
         """Put back what an iterator before left open: it comes again."""
-        self._tell_open()
+        saved = self._saved_open()
         for batch in self._open:
             if not batch.committed:
                 batch.release()
         self._open.clear()
+        _tell(saved)
 
-    def _tell_open(self) -> None:
-        """Say of what is open and saved that it does not count; with ``persist=False`` nothing does."""
-        for batch in self._open if self.stream.persist else []:
-            if not (batch.committed or batch.released) and batch.all_saved:
-                warn_put_back(batch.step, batch.lane)
+    def _saved_open(self) -> list[tuple[int, int]]:
+        """Return steps and lanes of what is open and saved; with ``persist=False`` nothing counts."""
+        return [
+            (batch.step, batch.lane)
+            for batch in (self._open if self.stream.persist else [])
+            if not (batch.committed or batch.released) and batch.all_saved
+        ]
 
     # -- the rest ----------------------------------------------------------------------------------
 
@@ -727,14 +739,16 @@ class Loader(Closing):
 
     def _close(self, commit: bool) -> None:
         self._turn += 1
+        saved: list[tuple[int, int]] = []
         try:
             if self._is_usable() and self._taker == threading.get_ident():
                 if commit and self._is_done():
                     self._commit()
-                self._tell_open()
+                saved = self._saved_open()
         finally:
             self._closed = True
             self._detach()
+        _tell(saved)
 
     def _is_usable(self) -> bool:
         """Whether its batches are this process's, and still its own."""
@@ -745,6 +759,15 @@ class Loader(Closing):
         return all(
             batch.committed or (not batch.released and batch.all_saved) for batch in self._open
         )
+
+
+def _tell(saved: list[tuple[int, int]]) -> None:
+    """Say of batches that were saved, and put back since, that they do not count.
+
+    To be called after the deed: a warning may be an error, which must leave nothing undone.
+    """
+    for step, lane in saved:
+        warn_put_back(step, lane)
 
 
 def _steps(steps: Mapping[int, int]) -> str:
