@@ -1,7 +1,10 @@
-"""A newer loader of a process: also where warnings are errors or the store is another by then."""
+"""A newer loader of a process: also where warnings are errors, the process forks, or the store is another by then."""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import warnings
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 import little
 import segue
+from segue import loader as loaders
 from test_cli import run
 from test_resume import kill, server_pid
 
@@ -84,6 +88,30 @@ def test_a_warning_as_an_error_hides_no_other(client: segue.Client, tmp_path: Pa
     with pytest.raises(UserWarning, match="left without"):
         fail(loader := stream.loader(start="continue"), 0)
         steps(loader, 1)
+
+
+def test_a_fork_while_a_thread_attaches(client: segue.Client, tmp_path: Path) -> None:
+    stream = one_lane(client, tmp_path)
+    steps(stream.loader(), 0)
+    held, done = threading.Event(), threading.Event()
+
+    def attach() -> None:
+        with loaders._attached_lock:  # as in the midst of it
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=attach)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        with segue.open(tmp_path / "other") as own:
+            steps(little.open_stream(own, tmp_path, lanes=1).loader(), 0)
+        os._exit(0)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("what", ["restored", "dropped"])

@@ -44,7 +44,17 @@ _HELD_PATIENCE, _HELD_LOOK = 2.0, 0.002
 
 # Those of this process that have, or had, lanes: a newer one takes lanes over from them.
 _attached: weakref.WeakSet[Loader] = weakref.WeakSet()
-_attached_lock = threading.Lock()
+_attached_lock = threading.RLock()  # so that a handler of a signal may attach, too
+
+
+def _forget_attached() -> None:
+    """In a forked child: another thread of the parent may have had the lock."""
+    global _attached, _attached_lock
+    _attached = weakref.WeakSet()
+    _attached_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_attached)
 
 
 def _from_environment(name: str, value: int | None, default: int) -> int:
