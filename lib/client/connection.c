@@ -295,6 +295,8 @@ int segue_connection_check(struct segue_connection *connection)
 
 /* ---- Connecting ---- */
 
+static uint64_t connections; /* that were made; under segue_fork_lock() */
+
 static int fail_access(const char *path)
 {
 	bool found = access(path, F_OK) == 0;
@@ -365,6 +367,9 @@ static int check_store(struct segue_connection *connection, const struct segue_m
 {
 	struct stat info;
 
+	segue_fork_lock();
+	connection->number = ++connections;
+	segue_fork_unlock();
 	connection->instance = welcome->welcome.instance;
 	connection->device = welcome->welcome.device;
 	connection->inode = welcome->welcome.inode;

@@ -35,7 +35,8 @@ struct segue_connection {
 	uint64_t serial;
 	/* Of the server: of this start of it, and where its store lies; inode 0: not known. */
 	uint64_t instance, device, inode;
-	bool busy; /* a request is under way: its callbacks must not begin another */
+	uint64_t number; /* rises with each connection that the process makes */
+	bool busy;       /* a request is under way: its callbacks must not begin another */
 };
 
 struct segue_reply {

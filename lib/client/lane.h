@@ -42,7 +42,8 @@ struct segue_lane {
 	uint64_t handed_over;           /* (*) a newer handle has offered the batches below it */
 	struct segue_lane *listed, **listed_link; /* (*) among the leases of the process */
 	uint64_t lease;
-	uint64_t generation;              /* (*) */
+	uint64_t generation;         /* (*) */
+	uint64_t granter, connected; /* (*) the server's instance, and the connection's number */
 	uint8_t token[SEGUE_TOKEN_BYTES]; /* (*) */
 	unsigned unanswered; /* grants of ours that may lie between this one and the next */
 	uint64_t waited, waits, wakes;

@@ -69,7 +69,8 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	lane->mapping = mapping;
 	lane->generation = reply->message.attached.generation;
 	memcpy(lane->token, reply->message.attached.token, sizeof(lane->token));
-	lane->instance = connection->instance;
+	lane->instance = lane->granter = connection->instance;
+	lane->connected = connection->number;
 	lane->device = connection->device;
 	lane->inode = connection->inode;
 	segue_store_release(&lane->lost, SEGUE_LOSS_NONE); /* no pair: see segue_lane_is_lost */

@@ -164,12 +164,24 @@ int segue_takeover_prepare(struct segue_lane *lane, bool take, bool anywhere)
 
 /* ---- The list ---- */
 
+/*
+ * Whether the grant of `other` came after that of `lane`; the list does not say that. Servers of a
+ * store follow one another, and generations need not rise from one to the next: the stream may have
+ * been dropped and made anew, or a backup restored.
+ */
+static bool came_later(const struct segue_lane *other, const struct segue_lane *lane)
+{
+	if (other->granter != lane->granter)
+		return other->connected > lane->connected;
+	return has_lease(other) && other->generation > lane->generation;
+}
+
 void segue_takeover_finish(struct segue_lane *lane)
 {
 	segue_fork_lock();
 	for (struct segue_lane *other = lanes; other; other = other->listed)
-		if (is_same_place(other, lane)) /* the list does not say who came first */
-			lose(other->generation < lane->generation ? other : lane);
+		if (is_same_place(other, lane))
+			lose(came_later(other, lane) ? lane : other);
 	lane->listed = lanes;
 	lane->listed_link = &lanes;
 	if (lanes)

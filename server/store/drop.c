@@ -365,13 +365,14 @@ int segue_drop_rest(
 static int take_note(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
-	char text[9] = "", *end;
+	char text[9] = "", again[NOTE_KEY + 1];
 	struct segue_drop *drop = arg;
 
 	if (key_size == NOTE_KEY)
 		memcpy(text, (const char *)key + sizeof(NOTE) - 1, 8);
-	drop->id = (uint32_t)strtoul(text, &end, 16);
-	if (end != text + 8)
+	drop->id = (uint32_t)strtoul(text, NULL, 16);
+	note_key(drop->id, again); /* by which it is removed: a number has other forms, too */
+	if (key_size != NOTE_KEY || memcmp(key, again, NOTE_KEY) != 0)
 		return segue_fail(SEGUE_ESTORE, "what the store notes of streams that are being "
 						"dropped is wrong: restore a backup");
 	int rc = take_number(NOTE, value, value_size, &drop->lanes);

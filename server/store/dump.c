@@ -98,6 +98,7 @@ int segue_dump_create(int fd, const char *name, struct segue_dump **out)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a backup");
 	*dump = (struct segue_dump){.fd = fd, .name = name, .used = BLOCK_HEAD};
 	put_number(head + 8, FORMAT, 4);
+	put_number(head + 12, SEGUE_STORE_FORMAT, 4);
 	int rc = make_room(dump, BLOCK_SIZE);
 	if (!rc)
 		rc = write_all(dump, head, sizeof(head));
@@ -196,11 +197,17 @@ static int read_head(struct reading *reading)
 			"%s is no backup of segue: give a directory that 'segue backup' made, or a "
 			"file of 'segue backup --portable'",
 			reading->name);
-	if (!rc && get_number(head + 8, 8) != FORMAT)
+	if (!rc && get_number(head + 8, 4) != FORMAT)
 		rc = segue_fail(SEGUE_EFORMAT,
 			"%s is a backup of format %" PRIu64 ", and this version of segue reads "
 			"format %d: use the version that wrote it, or a later one",
-			reading->name, get_number(head + 8, 8), FORMAT);
+			reading->name, get_number(head + 8, 4), FORMAT);
+	if (!rc && get_number(head + 12, 4) != SEGUE_STORE_FORMAT)
+		rc = segue_fail(SEGUE_EFORMAT,
+			"%s is the backup of a store of format %" PRIu64
+			", and this version of segue has stores of format %d: restore it with the "
+			"version that wrote it",
+			reading->name, get_number(head + 12, 4), SEGUE_STORE_FORMAT);
 	return rc;
 }
 

@@ -1,7 +1,7 @@
 /*
  * A store as one file that does not depend on LMDB's format: `segue backup --portable`.
  *
- *	head     "SEGUEBAK", u32 format, u32 0
+ *	head     "SEGUEBAK", u32 format, u32 format of the store whose keys and values these are
  *	block    u32 size > 0, u64 XXH3-64 of the bytes that follow, `size` bytes: whole records
  *	record   u8 table, u8 0, u16 key size, u32 value size, key, value
  *	end      u32 0, u64 XXH3-64 of the bytes that follow, u64 values, u64 their bytes

@@ -32,19 +32,19 @@
  * mirrors server/engine/committer.c add_grant c7c32046
  * mirrors server/engine/committer.c settle 06eca5f3
  * mirrors server/engine/committer.c conclude 11eda6bc
- * mirrors server/engine/grant.c segue_grant_make 7564188d
+ * mirrors server/engine/grant.c segue_grant_make b18eff39
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lease.c segue_lease_adopt a91178a2
+ * mirrors lib/client/lease.c segue_lease_adopt ccd2576b
  * mirrors lib/client/lease.c segue_lease_decline dbaff252
  * mirrors lib/client/resume.c segue_lane_ready b9ecd4d4
  * mirrors lib/client/resume.c offer 6f049b94
- * mirrors lib/client/resume.c resume 4136a48e
- * mirrors lib/client/takeover.c look 48478f66
+ * mirrors lib/client/resume.c resume 1213408f
+ * mirrors lib/client/takeover.c look a6765d23
  * mirrors lib/client/takeover.c note_offered 3edab750
  * mirrors lib/client/takeover.c copy_legacy 41923240
  * mirrors lib/client/takeover.c offer f2caa297
  * mirrors lib/client/takeover.c segue_takeover_prepare e91e5963
- * mirrors lib/client/takeover.c segue_takeover_finish abaa5d18
+ * mirrors lib/client/takeover.c segue_takeover_finish 8dfa3f4f
  * mirrors lib/client/attach.c attempt_place c40761b3
  */
 

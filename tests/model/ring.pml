@@ -19,7 +19,7 @@
  * mirrors lib/core/track.c segue_track_release 32608ff5
  * mirrors lib/core/track.c segue_track_sleep_begin b9e2d417
  * mirrors lib/core/track.c segue_track_sleep_end 29027ba6
- * mirrors lib/client/next.c wait_once ff4beef0
+ * mirrors lib/client/next.c wait_once 2ba12269
  * mirrors server/lane/carry.c segue_carry_observe 7d4e500f
  * mirrors server/lane/carry.c segue_carry_hold 131109b0
  * mirrors server/lane/carry.c segue_carry_copy 462f5cb5

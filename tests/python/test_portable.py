@@ -127,6 +127,9 @@ def test_files_that_are_no_backup(tmp_path: Path) -> None:
     file.write_bytes(b"SEGUEBAK" + struct.pack("<II", 2, 0) + b"x" * 100)
     done = run("restore", file, tmp_path / "store")
     assert done.returncode == WRONG and "format 2, and this version of segue reads format 1" in done.stderr
+    file.write_bytes(b"SEGUEBAK" + struct.pack("<II", 1, 2) + b"x" * 100)
+    done = run("restore", file, tmp_path / "store")
+    assert done.returncode == WRONG and "backup of a store of format 2" in done.stderr
     assert not (tmp_path / "store").exists()
 
 

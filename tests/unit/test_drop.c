@@ -341,3 +341,24 @@ Test(drop, it_can_be_interrupted)
 	cr_assert_lt(count_under(2), whole);
 	cr_assert_gt(count_under(2), 0);
 }
+
+/* As a backup may hold that somebody made: the start of a server ends. */
+Test(drop, a_note_that_is_wrong)
+{
+	static const char *const keys[] = {"streams.drop.0000001A", "streams.drop. 0000002",
+		"streams.drop.zzzzzzzz", "streams.drop.1", "streams.drop.000000010"};
+	static const uint8_t lanes[4] = {0, 0, 0, 2};
+	int times = 3;
+	const struct segue_dropping how = {
+		.apply = apply_always, .interrupt = stop_it, .arg = &times};
+	struct segue_ops ops = {0};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		OK(segue_ops_put_copy(&ops, SEGUE_TABLE_META, keys[i], strlen(keys[i]), lanes, 4));
+		apply(&ops);
+		cr_assert_eq(segue_drop_resume(store, &how), SEGUE_ESTORE, "%s", keys[i]);
+		OK(segue_ops_remove(&ops, SEGUE_TABLE_META, keys[i], strlen(keys[i])));
+		apply(&ops);
+	}
+	expect_whole(2, "b");
+}

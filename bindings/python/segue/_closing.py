@@ -32,6 +32,6 @@ class Closing:
     ) -> None:
         try:
             self._close(commit=error is None)
-        except errors.Error:
+        except (errors.Error, Warning):
             if error is None:  # what ended the block is the better news
                 raise

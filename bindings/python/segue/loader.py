@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _segue, errors
@@ -47,9 +47,20 @@ _HELD_PATIENCE, _HELD_LOOK = 2.0, 0.002
 
 # Those of this process that have, or had, lanes: a newer one takes lanes over from them.
 _attached: weakref.WeakSet[Loader] = weakref.WeakSet()
-_attached_lock = threading.Lock()
+_attached_lock = threading.RLock()  # so that a handler of a signal may attach, too
 # Open batches of loaders that went before them, with the place of the stream.
 _orphans: list[tuple[object, weakref.ref[Batch]]] = []
+
+
+def _forget_attached() -> None:
+    """In a forked child: another thread of the parent may have had the lock."""
+    global _attached, _attached_lock
+    _attached = weakref.WeakSet()
+    _attached_lock = threading.RLock()
+    _orphans.clear()
+
+
+os.register_at_fork(after_in_child=_forget_attached)
 
 
 def _from_environment(name: str, value: int | None, default: int) -> int:
@@ -529,19 +540,22 @@ class Loader(Closing):
         except BaseException:
             for handle in handles:
                 handle.close()
-            raise
-        finally:
             if handles:
-                for loader in older:
-                    loader._lose(self)
-                if self._new:
-                    self._take_orphans()
+                with suppress(Warning):  # why it was not attached is the better news
+                    _tell(self._take_from(older))
+            raise
+        lost = self._take_from(older)
         with _attached_lock:
             _attached.add(self)
         self._new = False
         self._handles = handles
         self._undelivered.clear()
         self._skipped = self._skips_told = 0
+        try:
+            _tell(lost)
+        except BaseException:  # a warning as an error: then this loader is not attached
+            self._detach()
+            raise
 
     def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
         """Attach a lane; say who is waited for."""
@@ -584,14 +598,20 @@ class Loader(Closing):
                         "and states, load_state_dict() goes back to a checkpoint"
                     )
 
-    def _lose(self, newer: Loader) -> None:
+    def _take_from(self, older: list[Loader]) -> list[tuple[int, int]]:
+        """Have them lose their lanes; return what was saved there, and does not count."""
+        saved = [one for loader in older for one in loader._lose(self)]
+        return saved + self._take_orphans() if self._new else saved
+
+    def _lose(self, newer: Loader) -> list[tuple[int, int]]:
         """Say at the next call that a newer loader has taken lanes of this one; give all back."""
+        saved = self._saved_open()
         self._lost = newer._says_taken()
-        self._tell_open()
         for batch in self._open:
             batch._lose(self._lost)
         for lane in self._handles:
             lane.abandon()
+        return saved
 
     def _says_taken(self) -> str:
         return (
@@ -599,8 +619,9 @@ class Loader(Closing):
             f"of this process, made at {self._made}: go on with that one"
         )
 
-    def _take_orphans(self) -> None:
+    def _take_orphans(self) -> list[tuple[int, int]]:
         """Do the same with batches whose loader went before them."""
+        saved = []
         for place, reference in _orphans[:]:
             batch = reference()
             if batch is not None and (place != self.stream._place or batch.lane not in self.lanes):
@@ -608,8 +629,9 @@ class Loader(Closing):
             _orphans.remove((place, reference))
             if batch is not None and not batch.committed and not batch.released:
                 if batch.all_saved:
-                    warn_put_back(batch.step, batch.lane)
+                    saved.append((batch.step, batch.lane))
                 batch._lose(self._says_taken())
+        return saved
 
     def _attach_to_begin(self) -> None:
         """Attach as `start` says.
@@ -720,17 +742,20 @@ class Loader(Closing):
 
     def _give_up_open(self) -> None:
         """Put back what an iterator before left open: it comes again."""
-        self._tell_open()
+        saved = self._saved_open()
         for batch in self._open:
             if not batch.committed:
                 batch.release()
         self._open.clear()
+        _tell(saved)
 
-    def _tell_open(self) -> None:
-        """Say of what is open and saved that it does not count; with ``persist=False`` nothing does."""
-        for batch in self._open if self.stream.persist else []:
-            if not (batch.committed or batch.released) and batch.all_saved:
-                warn_put_back(batch.step, batch.lane)
+    def _saved_open(self) -> list[tuple[int, int]]:
+        """Return steps and lanes of what is open and saved; with ``persist=False`` nothing counts."""
+        return [
+            (batch.step, batch.lane)
+            for batch in (self._open if self.stream.persist else [])
+            if not (batch.committed or batch.released) and batch.all_saved
+        ]
 
     # -- the rest ----------------------------------------------------------------------------------
 
@@ -773,14 +798,16 @@ class Loader(Closing):
 
     def _close(self, commit: bool) -> None:
         self._turn += 1
+        saved: list[tuple[int, int]] = []
         try:
             if self._is_usable() and self._taker == threading.get_ident():
                 if commit and self._is_done():
                     self._commit()
-                self._tell_open()
+                saved = self._saved_open()
         finally:
             self._closed = True
             self._detach()
+        _tell(saved)
 
     def _is_usable(self) -> bool:
         """Whether its batches are this process's, and still its own."""
@@ -791,6 +818,15 @@ class Loader(Closing):
         return all(
             batch.committed or (not batch.released and batch.all_saved) for batch in self._open
         )
+
+
+def _tell(saved: list[tuple[int, int]]) -> None:
+    """Say of batches that were saved, and put back since, that they do not count.
+
+    To be called after the deed: a warning may be an error, which must leave nothing undone.
+    """
+    for step, lane in saved:
+        warn_put_back(step, lane)
 
 
 def _steps(steps: Mapping[int, int]) -> str:
