@@ -15,8 +15,11 @@
 #include "source/pattern.h"
 #include "source/source.h"
 
-/* The part of the process's descriptors that the files of one data set may take. */
-enum { OPEN_SHARE = 16 };
+/*
+ * The files of one data set may take a sixteenth of the process's descriptors as long as that is
+ * not many, then a smaller part: there may be many data sets.
+ */
+enum { OPEN_MIN = 4, OPEN_FEW = 64, OPEN_MAX = 1024, SHARE_OF_FEW = 16, SHARE = 64 };
 
 /* Of a file's beginning: enough to tell what it is. */
 #define BEGIN_SIZE 64
@@ -186,11 +189,30 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 size_t segue_files_open_most(void)
 {
 	struct rlimit limit;
-	size_t most = SEGUE_FILES_OPEN_MAX;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / OPEN_SHARE < most)
-		most = limit.rlim_cur / OPEN_SHARE;
-	return most > SEGUE_FILES_OPEN_MIN ? most : SEGUE_FILES_OPEN_MIN;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return OPEN_FEW;
+	if (limit.rlim_cur / SHARE_OF_FEW < OPEN_MIN)
+		return OPEN_MIN;
+	if (limit.rlim_cur / SHARE_OF_FEW < OPEN_FEW)
+		return limit.rlim_cur / SHARE_OF_FEW;
+	if (limit.rlim_cur / SHARE < OPEN_FEW)
+		return OPEN_FEW;
+	return limit.rlim_cur / SHARE < OPEN_MAX ? limit.rlim_cur / SHARE : OPEN_MAX;
+}
+
+static int make_slots(struct segue_files *files)
+{
+	size_t most = segue_files_open_most();
+
+	most = most < files->count ? most : files->count;
+	files->open = malloc(most * sizeof(files->open[0]));
+	if (!files->open)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
+	files->open_most = most;
+	for (size_t i = 0; i < most; i++)
+		files->open[i] = (struct segue_open_file){.fd = -1};
+	return 0;
 }
 
 uint64_t segue_files_descriptors(const struct segue_spec *spec)
@@ -213,15 +235,14 @@ int segue_files_open(const struct segue_spec *spec, const struct segue_file_form
 	if (!files)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
 	files->format = format;
-	files->open_most = segue_files_open_most();
 	files->compression = compression;
 	if (means->opener)
 		files->opener = *means->opener;
 	pthread_mutex_init(&files->mutex, NULL);
 	pthread_cond_init(&files->let_go, NULL);
-	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++)
-		files->open[i].fd = -1;
 	rc = fill(files, spec, means->cache_dir);
+	if (!rc)
+		rc = make_slots(files);
 	if (rc)
 		segue_files_close(files);
 	else
@@ -250,9 +271,10 @@ void segue_files_close(struct segue_files *files)
 {
 	if (!files)
 		return;
-	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++)
+	for (size_t i = 0; i < files->open_most; i++)
 		if (files->open[i].fd >= 0)
 			close(files->open[i].fd);
+	free(files->open);
 	for (size_t i = 0; i < files->count; i++) {
 		free(files->file[i].path);
 		free(files->file[i].data_path);

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -1204,6 +1205,16 @@ Test(source, a_refused_file_leaves_no_copy)
 	segue_tfbytes_free(&packed);
 }
 
+/* `ulimit -n`: of a process that is started for each test. */
+static void limit_descriptors(rlim_t most)
+{
+	struct rlimit limit;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = most;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
 /* A stream that has the older version open is told; it never reads from the newer one. */
 Test(source, an_older_version_that_is_open)
 {
@@ -1211,6 +1222,7 @@ Test(source, an_older_version_that_is_open)
 	struct segue_admitted admitted;
 	struct segue_record *record;
 
+	limit_descriptors(1024);
 	for (uint64_t i = 0; i < 70; i++) {
 		char name[16];
 
@@ -1524,11 +1536,14 @@ static size_t open_descriptors(void)
 	return count;
 }
 
-Test(source, many_files_few_descriptors)
+/* Of 200 files, so many are kept open. */
+static void check_descriptors(rlim_t limit, size_t expected)
 {
+	struct segue_source_stats stats;
 	struct segue_source *source;
 	size_t before;
 
+	limit_descriptors(limit);
 	for (uint64_t i = 0; i < 200; i++) {
 		char name[16];
 
@@ -1540,10 +1555,31 @@ Test(source, many_files_few_descriptors)
 	source = open_source();
 	for (uint64_t turn = 0; turn < 1000; turn++)
 		check_record(source, turn * 77 % 200, turn * 77 % 200);
-	cr_assert_leq(open_descriptors(), before + 64);
-	cr_assert_geq(open_descriptors(), before + 60);
+	cr_assert_eq(open_descriptors(), before + expected);
+	segue_source_stats(source, &stats);
+	cr_assert_eq(stats.descriptors, expected);
 	source->ops->destroy(source);
 	cr_assert_eq(open_descriptors(), before);
+}
+
+Test(source, many_files_few_descriptors)
+{
+	check_descriptors(48, 4);
+}
+
+Test(source, many_files_some_descriptors)
+{
+	check_descriptors(1024, 64);
+}
+
+Test(source, as_many_descriptors_as_files)
+{
+	struct rlimit limit;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	if (limit.rlim_max < 64 * 200)
+		cr_skip("the limit on open files (ulimit -Hn) is below 12,800");
+	check_descriptors(64 * 200, 200);
 }
 
 struct worker {

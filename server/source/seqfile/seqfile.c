@@ -228,7 +228,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 	stats->index_memory = segue_seqfile_set_memory(&source->set);
 	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
 		stats->index_memory += stats->records * sizeof(uint32_t);
-	stats->descriptors = files->count < files->open_most ? files->count : files->open_most;
+	stats->descriptors = files->open_most;
 	memcpy(stats->fingerprint, source->set.index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
 }

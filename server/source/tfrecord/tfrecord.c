@@ -547,7 +547,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 		segue_index_memory(&source->index) + segue_files_memory(source->files);
 	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
 		stats->index_memory += stats->records * sizeof(uint32_t);
-	stats->descriptors = files < source->files->open_most ? files : source->files->open_most;
+	stats->descriptors = source->files->open_most;
 	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
 }
@@ -610,8 +610,8 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
-	rc = segue_files_open(spec, &segue_tfrecord_format,
-		spec->source.tfrecord.compression, means, &source->files);
+	rc = segue_files_open(spec, &segue_tfrecord_format, spec->source.tfrecord.compression,
+		means, &source->files);
 	if (!rc)
 		rc = segue_index_open(&source->index, spec, source->files, means);
 	if (!rc)
