@@ -25,6 +25,7 @@ PROGRAMS = [
     "pipeline",
     "decode",
     "loops",
+    "convert",
     "python",
     "scale",
     "long",
@@ -45,7 +46,7 @@ HEAD = ("figure", "shape", "measured", "beside it", "ratio", "goal", "verdict", 
 
 
 def command(program: str, directory: str) -> list[str]:
-    if program in ("python", "loops"):
+    if program in ("python", "loops", "convert"):
         return [sys.executable, os.path.join(HERE, f"bench_{program}.py")]
     return [os.path.join(directory, "bench-" + program)]
 
