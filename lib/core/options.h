@@ -67,7 +67,7 @@
 
 #define SEGUE_TFRECORD_OPTIONS(X)                                                                  \
 	X(compression, enum segue_compression, compression, RUNTIME,                               \
-		SEGUE_CHOICE("auto", "none", "gzip"))                                              \
+		SEGUE_CHOICE("auto", "none", "gzip", "zlib"))                                      \
 	X(key_feature, char *, key_feature, IDENTITY, SEGUE_TEXT("key (in C: key_feature)"))       \
 	/* Decides which records are wrong, hence which are passed over. */                        \
 	X(allow_surplus, bool, allow_surplus, IDENTITY, SEGUE_FLAG)

@@ -152,7 +152,7 @@ static int get_tfrecord(const Segue__Pb__TFRecord *pb, struct segue_spec_source 
 		rc = get_paths(pb->paths, pb->n_paths, &to->paths);
 	if (!rc)
 		rc = segue_pb_check_range("spec.compression", pb->compression,
-			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_GZIP);
+			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_ZLIB);
 	to->compression = pb->compression;
 	to->allow_surplus = pb->allow_surplus;
 	return rc;

@@ -74,7 +74,7 @@ static void make_examples(const char *dir)
 	/* All types, one or two values a step, all flags. */
 	static const uint8_t choices[] = {
 		13, 53, 67, 107, 134, 187, 214, 254, 21, 61, 75, 115, 142, 235};
-	struct segue_tfbytes stream = {0}, packed = {0};
+	struct segue_tfbytes stream = {0}, packed = {0}, zlib = {0};
 
 	for (int i = 0; i < (int)sizeof(choices); i++) {
 		struct segue_tfbytes bytes = {0};
@@ -89,10 +89,13 @@ static void make_examples(const char *dir)
 		if (i % 3 == 0) { /* the last ones of several members */
 			segue_tfwrite_gzip(&packed, stream.bytes, stream.size);
 			save(dir, "gzip", i, &packed);
+			segue_tfwrite_zlib(&zlib, stream.bytes, stream.size);
+			save(dir, "zlib", i, &zlib);
 		}
 	}
 	segue_tfbytes_free(&stream);
 	segue_tfbytes_free(&packed);
+	segue_tfbytes_free(&zlib);
 }
 
 /* ---- What is stored ------------------------------------------------------------------------- */

@@ -137,7 +137,8 @@ def _files(
     folders = [["", "a/", "b/"], [""], ["a/"]][rng.integers(3)]
     for f in range(int(rng.integers(1, 4))):
         name = f"{rng.choice(folders)}{'zyx'[f]}-{f}.{SUFFIX[kind]}"
-        compression = "gzip" if kind == "tfrecord" and rng.integers(5) == 0 else None
+        packed = kind == "tfrecord" and rng.integers(3) == 0
+        compression = str(rng.choice(["gzip", "zlib"])) if packed else None
         lengths = _lengths(rng, spec, int(rng.integers(1, 7)))
         keys = [f"id-{f}-{i}-é" if key_feature else "" for i in range(len(lengths))]
         records = [_record(rng, spec, kind, raw, *row) for row in zip(keys, lengths, strict=True)]
@@ -208,7 +209,11 @@ def make(
 
 def _flip(path: Path, at: int, compression: str | None) -> None:
     """Change the last byte of a record, which belongs to the checksum of its data."""
-    unpack, pack = (gzip.decompress, gzip.compress) if compression else (bytes, bytes)
+    unpack, pack = {
+        None: (bytes, bytes),
+        "gzip": (gzip.decompress, gzip.compress),
+        "zlib": (zlib.decompress, zlib.compress),
+    }[compression]
     data = bytearray(unpack(path.read_bytes()))
     data[at] ^= 1
     path.write_bytes(pack(data))

@@ -80,7 +80,7 @@ CASE(bad_tail, s->spec.tail = 3)
 CASE(bad_epoch_end, s->spec.epoch_end = 2)
 CASE(bad_on_error, s->spec.on_error = 2)
 CASE(bad_durability, s->spec.durability = 2)
-CASE(bad_compression, s->spec.source.tfrecord.compression = 3)
+CASE(bad_compression, s->spec.source.tfrecord.compression = 4)
 CASE(depth_one, s->spec.depth = 1)
 CASE(depth_large, s->spec.depth = 65)
 CASE(threads_large, s->spec.num_threads = 65)
@@ -141,7 +141,7 @@ static const struct {
 	{bad_epoch_end, {"epoch_end is 2"}},
 	{bad_on_error, {"on_error is 2"}},
 	{bad_durability, {"durability is 2"}},
-	{bad_compression, {"source.compression is 3"}},
+	{bad_compression, {"source.compression is 4"}},
 	{depth_one, {"depth is 1", "from 2 to 64"}},
 	{depth_large, {"depth is 65"}},
 	{threads_large, {"num_threads is 65"}},

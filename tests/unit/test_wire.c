@@ -573,7 +573,7 @@ static struct bytes source;
 static void bad_compression(struct bytes *s)
 {
 	source.size = 0;
-	number(&source, 2, 3);
+	number(&source, 2, 4);
 	blob(s, 2, source.data, source.size);
 }
 static void nul_path(struct bytes *s)
@@ -625,7 +625,7 @@ Test(wire, specs_of_a_peer_are_checked)
 		{bad_name, "spec.states[0]: name is not valid UTF-8"},
 		{many_sequences, "spec.sequences is 257"},
 		{many_states, "spec.states is 257"},
-		{bad_compression, "spec.compression is 3"},
+		{bad_compression, "spec.compression is 4"},
 		{bad_tail, "spec.tail is 3"},
 		{bad_epoch_end, "spec.epoch_end is 4294967295"},
 		{bad_on_error, "spec.on_error is 2"},

@@ -199,7 +199,7 @@ class TFRecord:
     paths : str, os.PathLike, or a sequence of them
         Files or glob patterns, sorted by name; ``**`` as in ``glob(..., recursive=True)``.
         Relative ones to the working directory.
-    compression : {"auto", "none", "gzip"}
+    compression : {"auto", "none", "gzip", "zlib"}
         ``"auto"`` looks at the first bytes of each file.
     key : str, optional
         Bytes context feature that is the record's key; else ``"<file>:<offset>"``.

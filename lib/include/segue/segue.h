@@ -148,6 +148,7 @@ enum segue_compression {
 	SEGUE_COMPRESSION_AUTO = 0, /* by the first bytes of each file */
 	SEGUE_COMPRESSION_NONE = 1,
 	SEGUE_COMPRESSION_GZIP = 2,
+	SEGUE_COMPRESSION_ZLIB = 3,
 };
 
 /* What happens at the end of finite input; semantics in docs/guide.md. */
