@@ -382,7 +382,8 @@ def test_a_name_that_is_elsewhere(client: segue.Client, tmp_path: Path) -> None:
         with refused(
             segue.DataError,
             f"{example_alone}: record at byte 0: all features of the record, c (int64), "
-            "x (float), y (int64), lie in its context, or it is a tf.train.Example: they have no steps",
+            "x (float), y (int64), lie in its context, as those of a tf.train.Example do: if it is "
+            'one, give TFRecord(..., record="example")',
         ):
             read(client.stream(f"u{surplus}", **arguments(path, source=source)))
 

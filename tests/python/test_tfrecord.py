@@ -231,8 +231,8 @@ def test_errors(tmp_path):
         assert writer.offset == 0
 
 
-def message_class():
-    """SequenceExample of the official implementation, whose package must be installed."""
+def message_class(wanted="SequenceExample"):
+    """A message of the official implementation, whose package must be installed."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t", syntax="proto3")
@@ -274,9 +274,10 @@ def message_class():
         (one, sub, "context", ".t.Features"),
         (one, sub, "feature_lists", ".t.FeatureLists"),
     )
+    message("Example", (one, sub, "features", ".t.Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.SequenceExample"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"t.{wanted}"))
 
 
 def test_against_protobuf():

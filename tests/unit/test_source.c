@@ -109,8 +109,10 @@ static int64_t value_y(uint64_t number, uint64_t step)
 	return (int64_t)(number * step % 300) - 5;
 }
 
+/* As an Example, where the spec says that records are such. */
 static void add_record(struct segue_tfbytes *to, uint64_t number, size_t steps, bool packed)
 {
+	bool plain = test.spec.source.tfrecord.record == SEGUE_RECORD_EXAMPLE;
 	enum segue_tfform form = packed ? SEGUE_TF_PACKED : SEGUE_TF_MIXED;
 	float *x = malloc(3 * steps * sizeof(float) + 1);
 	int64_t *y = malloc(steps * sizeof(int64_t) + 1);
@@ -127,7 +129,15 @@ static void add_record(struct segue_tfbytes *to, uint64_t number, size_t steps, 
 			x[3 * step + i] = value_x(number, step, i);
 		y[step] = value_y(number, step);
 	}
-	segue_tfwrite_example(&data, &context, 1, sequences, 2);
+	struct segue_tffeature all[] = {sequences[0], context, sequences[1]};
+	for (size_t i = 0; i < 3; i++) {
+		all[i].each *= all[i].steps;
+		all[i].steps = 1;
+	}
+	if (plain)
+		segue_tfwrite_example(&data, all, 3, NULL, 0);
+	else
+		segue_tfwrite_example(&data, &context, 1, sequences, 2);
 	segue_tfwrite_record(to, data.bytes, data.size);
 	segue_tfbytes_free(&data);
 	free(x);
@@ -430,7 +440,7 @@ Test(source, an_empty_file_among_others)
 /* ---- Long records ---------------------------------------------------------------------------- */
 
 /* Read by windows, every record is what it is in memory; small blocks make many of them. */
-Test(source, windows_equal_memory)
+static void windows_equal_memory(void)
 {
 	static const uint32_t blocks[] = {64, 100, 512, 4096, 65536};
 	struct segue_source *source;
@@ -446,15 +456,26 @@ Test(source, windows_equal_memory)
 	source->ops->destroy(source);
 }
 
-Test(source, long_records_need_little_memory)
+Test(source, windows_equal_memory)
+{
+	windows_equal_memory();
+}
+
+Test(source, windows_equal_memory_in_examples)
+{
+	test.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+	windows_equal_memory();
+}
+
+static void long_records(size_t least, bool packed)
 {
 	enum { STEPS = 300000, ROWS = 8 };
 	struct segue_tfbytes file = {0};
 	struct segue_source *source;
 	struct segue_record *rows[ROWS];
 
-	add_record(&file, 3, STEPS, true);
-	cr_assert_gt(file.size, 6u << 20);
+	add_record(&file, 3, STEPS, packed);
+	cr_assert_gt(file.size, least);
 	segue_tfwrite_file(path_of("a"), file.bytes, file.size);
 	for (int i = 0; i < ROWS; i++)
 		use("a");
@@ -476,6 +497,20 @@ Test(source, long_records_need_little_memory)
 	}
 	source->ops->destroy(source);
 	segue_tfbytes_free(&file);
+}
+
+Test(source, long_records_need_little_memory)
+{
+	long_records(6u << 20, true);
+}
+
+Test(source, long_examples_need_little_memory)
+{
+	test.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+	long_records(3u << 20, true);
+	segue_testspec_finish(&test);
+	forget();
+	long_records(3u << 20, false);
 }
 
 Test(source, a_long_record_that_changes)
@@ -1607,6 +1642,31 @@ Test(source, lengths)
 	make_file("a", 0, 30, false);
 	source = open_source();
 	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_ESTORE);
+	source->ops->destroy(source);
+}
+
+/* Lengths are kept by what records are: the same bytes may be both, and have others then. */
+Test(source, lengths_of_examples)
+{
+	struct segue_source *source;
+	const uint32_t *lengths;
+
+	test.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+	make_file("a", 0, 30, false);
+	use("a");
+	source = open_source();
+	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+	for (uint64_t i = 0; i < 30; i++) {
+		cr_assert_eq(lengths[i], steps_of(i));
+		check_record(source, i, i);
+	}
+	source->ops->destroy(source);
+	cr_assert_eq(kept_count, 3);
+	test.spec.source.tfrecord.record = SEGUE_RECORD_SEQUENCE_EXAMPLE;
+	source = open_source();
+	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_EDATA);
+	cr_assert(strstr(segue_error_detail(), "give TFRecord(..., record=\"example\")"), "%s",
+		segue_error_detail());
 	source->ops->destroy(source);
 }
 
