@@ -80,6 +80,21 @@ static void make_names(struct segue_files *files)
 		files->file[i].name = files->file[i].path + common;
 }
 
+static const char *compression_name(enum segue_compression compression)
+{
+	switch (compression) {
+	case SEGUE_COMPRESSION_NONE:
+		return "none";
+	case SEGUE_COMPRESSION_GZIP:
+		return "gzip";
+	case SEGUE_COMPRESSION_ZLIB:
+		return "zlib";
+	case SEGUE_COMPRESSION_AUTO:
+		break;
+	}
+	return "auto";
+}
+
 static int fail_packing(const struct segue_files *files, const struct segue_file *file,
 	const struct segue_packing *packing)
 {
@@ -87,14 +102,15 @@ static int fail_packing(const struct segue_files *files, const struct segue_file
 		return segue_fail(SEGUE_EDATA,
 			"%s: is compressed with %s; %ss are read where they lie: unpack it (%s)",
 			file->path, packing->name, files->format->name, packing->unpack);
-	if (segue_packing_is_gzip(packing))
+	if (packing->compression)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is compressed with gzip, and the source's compression is \"none\": "
-			"give \"gzip\", or leave it at \"auto\"",
-			file->path);
+			"%s: is compressed with %s, and the source's compression is \"%s\": give "
+			"\"%s\", or leave it at \"auto\"",
+			file->path, packing->name, compression_name(files->compression),
+			packing->name);
 	return segue_fail(SEGUE_EDATA,
 		"%s: is compressed with %s, which is not read: unpack it (%s), or compress it with "
-		"gzip",
+		"gzip or zlib",
 		file->path, packing->name, packing->unpack);
 }
 
@@ -105,15 +121,19 @@ static int find_packing(
 	const struct segue_packing *packing =
 		files->format->begins(first, size) ? NULL : segue_packing_of(first, size);
 
-	file->packed = packing && segue_packing_is_gzip(packing) &&
-		       files->compression != SEGUE_COMPRESSION_NONE;
-	if (packing && !file->packed)
+	bool asked = packing && packing->compression &&
+		     (files->compression == SEGUE_COMPRESSION_AUTO ||
+			     files->compression == packing->compression);
+
+	file->packed = asked ? packing : NULL;
+	if (packing && !asked)
 		return fail_packing(files, file, packing);
-	if (!file->packed && files->compression == SEGUE_COMPRESSION_GZIP)
+	if (!packing && files->compression > SEGUE_COMPRESSION_NONE)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is not gzip, and the source's compression is \"gzip\": leave it at "
+			"%s: is not %s, and the source's compression is \"%s\": leave it at "
 			"\"auto\"",
-			file->path);
+			file->path, compression_name(files->compression),
+			compression_name(files->compression));
 	return 0;
 }
 
@@ -367,7 +387,8 @@ static int inflate_one(
 	if (fd < 0)
 		return fd;
 	close_old(files, file);
-	rc = segue_inflate_file(fd, file->path, file->data_path, files->format, keep_free, told);
+	rc = segue_inflate_file(
+		fd, file->path, file->packed, file->data_path, files->format, keep_free, told);
 	if (!rc && !segue_copy_look(file->data_path, fd, &file->copy))
 		rc = segue_fail(SEGUE_ECHANGED,
 			"%s: changed while it was inflated: open the stream again when it is whole",

@@ -30,13 +30,13 @@ struct segue_file {
 	char *data_path;  /* what is read: `path` itself, or its inflated copy */
 	uint64_t size;    /* of the data; of a compressed file known when it is inflated */
 	int slot;         /* among the open ones, or -1 */
-	bool packed;      /* compressed: */
-	bool copied;      /* its copy has been found, or made: */
-	bool fresh;       /* by this table */
+	const struct segue_packing *packed; /* how it is compressed; NULL: not */
+	bool copied;                        /* its copy has been found, or made: */
+	bool fresh;                         /* by this table */
 	/* When the copy was last changed that was read, and is as it was made; ns, 0: none. */
 	_Atomic int64_t proven;
 	uint64_t packed_size;
-	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes: CRC and length of gzip */
+	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes, with a checksum */
 	struct segue_copy copy;
 };
 
