@@ -105,6 +105,10 @@ static const struct known_option {
 		MEBIBYTES_MAX},
 	{SEGUE_CLI_FORCE, "force", "",
 		"replace a store that is there, which is kept beside the new one", FLAG, TO(force)},
+	{SEGUE_CLI_FORCE_CUT, "force", "", "also cut off sequences that lie behind a damaged one",
+		FLAG, TO(force)},
+	{SEGUE_CLI_DRY_RUN, "dry-run", "", "only say what would be done (also -n)", FLAG,
+		TO(dry_run)},
 	{SEGUE_CLI_PORTABLE, "portable", "",
 		"TARGET is one file, which does not depend on the version of LMDB", FLAG,
 		TO(portable)},
@@ -256,7 +260,8 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 	if (count > 1)
 		options->key = argv[optind + 1];
 	if (count > 0 && !*options->dir) {
-		fprintf(stderr, "segue %s: DIR is empty\n", command->name);
+		fprintf(stderr, "segue %s: %.*s is empty\n", command->name,
+			(int)strcspn(command->operands, ". "), command->operands);
 		return false;
 	}
 	return true;
@@ -281,12 +286,15 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 	options_of(command, accepted);
 	snprintf(name, sizeof(name), "segue %s", command->name);
 	argv[0] = name; /* getopt's messages begin with it */
-	while ((letter = getopt_long(argc, argv, "h", accepted, NULL)) != -1) {
+	const char *letters = command->takes & SEGUE_CLI_DRY_RUN ? "hn" : "h";
+	while ((letter = getopt_long(argc, argv, letters, accepted, NULL)) != -1) {
 		if (letter == 'h') {
 			print_help(command);
 			return SEGUE_CLI_FINE;
 		}
-		if (!take_option(letter, optarg, options))
+		if (letter == 'n')
+			options->dry_run = true;
+		else if (!take_option(letter, optarg, options))
 			return usage_status(command, argc, argv);
 	}
 	if (!take_operands(command, argc, argv, options))
