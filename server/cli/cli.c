@@ -119,6 +119,8 @@ static const struct known_option {
 	{SEGUE_CLI_STEP, "step", " N", "the checkpoints of this step", NUMBER, TO(step), 0,
 		INT64_MAX},
 	{SEGUE_CLI_YES, "yes", "", "do it without asking", FLAG, TO(yes)},
+	{SEGUE_CLI_ALL_RECORDS, "all", "", "look at all records, and every checksum", FLAG,
+		TO(all)},
 	{SEGUE_CLI_ALL, "all", "", "the checkpoints of every id and step", FLAG, TO(all)},
 };
 
@@ -255,6 +257,8 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 			command->operands, count, count == 1 ? "" : "s");
 		return false;
 	}
+	options->operands = argv + optind;
+	options->operand_count = count;
 	if (count > 0)
 		options->dir = argv[optind];
 	if (count > 1)

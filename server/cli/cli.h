@@ -37,6 +37,7 @@ enum {
 	SEGUE_CLI_YES = 1u << 20,
 	SEGUE_CLI_FORCE_CUT = 1u << 21,
 	SEGUE_CLI_DRY_RUN = 1u << 22, /* also -n */
+	SEGUE_CLI_ALL_RECORDS = 1u << 23,
 };
 
 /* Values of an option that may be given several times. */
@@ -73,7 +74,7 @@ struct segue_cli_command {
 
 extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
 	segue_cli_get, segue_cli_checkpoint, segue_cli_stream, segue_cli_verify, segue_cli_backup,
-	segue_cli_restore, segue_cli_repair, segue_cli_doctor;
+	segue_cli_restore, segue_cli_repair, segue_cli_peek, segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns
