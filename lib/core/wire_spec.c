@@ -40,6 +40,7 @@ static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct s
 		pb->dims = (uint64_t *)(uintptr_t)fields[i].dims;
 		pb->init_low = init ? init[i][0] : 0;
 		pb->init_high = init ? init[i][1] : 0;
+		pb->from_data = fields[i].from_data;
 		out[i] = pb;
 	}
 	return out;
@@ -262,6 +263,7 @@ static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	for (size_t i = 0; i < out->state_count; i++) {
 		out->init_hash[i][0] = pb->states[i]->init_low;
 		out->init_hash[i][1] = pb->states[i]->init_high;
+		out->states[i].from_data = pb->states[i]->from_data;
 	}
 	return 0;
 }

@@ -24,6 +24,7 @@ DTYPES = (
 )  # fmt: skip
 SHORT = ("float16", "bfloat16")
 SUFFIX = {"tfrecord": "tfrecord", "files": "segue"}
+INITIAL = {"files"}  # kinds whose sequences can have initial states of their own
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
 
@@ -91,9 +92,12 @@ def _features(rng: np.random.Generator, prefix: str, most: int) -> dict[str, ora
     }
 
 
-def _states(rng: np.random.Generator) -> dict[str, oracle.State]:
+def _states(rng: np.random.Generator, kind: str) -> dict[str, oracle.State]:
     states = {}
     for name, feature in _features(rng, "s", int(rng.integers(4))).items():
+        if kind in INITIAL and rng.integers(3) == 0:
+            states[name] = oracle.State(feature.dtype, feature.shape, from_data=True)
+            continue
         init = [None, values(rng, feature.dtype, ()), values(rng, feature.dtype, feature.shape)]
         states[name] = oracle.State(feature.dtype, feature.shape, init[rng.integers(3)])
     return states
@@ -122,6 +126,11 @@ def _record(
         context={
             name: values(rng, feature.dtype, feature.shape, kind == "files" or name in raw)
             for name, feature in spec.context.items()
+        },
+        states={
+            name: values(rng, state.dtype, state.shape)
+            for name, state in spec.states.items()
+            if state.from_data
         },
     )
 
@@ -163,7 +172,7 @@ def make(
     spec = oracle.Spec(
         sequences=_features(rng, "x", int(rng.integers(1, 4))),
         context=_features(rng, "c", int(rng.integers(3))),
-        states=_states(rng),
+        states=_states(rng, kind),
         num_unroll=int(rng.integers(1, 8)),
         batch_size=int(rng.integers(1, 7)),
         lanes=int(rng.integers(1, 5)),
@@ -264,11 +273,16 @@ def _write_files(case: Case, directory: Path) -> None:
         {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
         for some in (case.spec.sequences, case.spec.context)
     ]
+    states = {
+        name: segue.State(s.dtype, s.shape, init="data")
+        for name, s in case.spec.states.items()
+        if s.from_data
+    }
     for file in {file.name: file for file in case.files}.values():
         path = directory / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         damaged: list[int] = []  # first bytes of columns
-        with segue.FileWriter(path, *fields) as writer:
+        with segue.FileWriter(path, *fields, states) as writer:
             for i, record in enumerate(file.records):
                 begin = writer.bytes_written
                 writer.write(
@@ -276,6 +290,7 @@ def _write_files(case: Case, directory: Path) -> None:
                     context=record.context,
                     key=record.key or None,
                     length=record.length,
+                    initial_states=record.states,
                 )
                 if not record.key:
                     key = f"{path.name}:{i}"
@@ -374,7 +389,10 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         ),
         "sequences": features[0],
         "context": features[1],
-        "states": {n: segue.State(s.dtype, s.shape, init=s.init) for n, s in spec.states.items()},
+        "states": {
+            n: segue.State(s.dtype, s.shape, init="data" if s.from_data else s.init)
+            for n, s in spec.states.items()
+        },
     }
     names = ("num_unroll", "batch_size", "lanes", "shuffle", "seed", "epochs", "first_epoch",
              "pad", "tail", "epoch_end", "on_error")  # fmt: skip

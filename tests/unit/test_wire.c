@@ -247,8 +247,11 @@ Test(wire, stream_open_with_all_fields)
 		states[i] = (struct segue_state){.name = names[SEGUE_FEATURES_MAX + i],
 			.dtype = SEGUE_FLOAT64,
 			.rank = 8,
-			.dims = {2, 2, 2, 2, 2, 2, 2, 200}};
+			.dims = {2, 2, 2, 2, 2, 2, 2, 200},
+			.init_from_data = i % 3 == 0};
 	}
+	sample.spec.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
 	sample.spec.sequences = features;
 	sample.spec.sequence_count = 200;
 	sample.spec.contexts = features + 200;

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -123,7 +123,7 @@ class State:
         Shape of one row's value.
     init : array_like, optional
         Value in the first segment of each sequence: a scalar or an array of `shape`. Zeros if not
-        given.
+        given. ``"data"``: each sequence has its own, in its file (`Files` alone has such).
 
     Raises
     ------
@@ -133,12 +133,15 @@ class State:
 
     dtype: str
     shape: tuple[int, ...] = ()
-    init: np.ndarray | None = None
+    init: np.ndarray | Literal["data"] | None = None
 
     def __init__(self, dtype: Any, shape: Any = (), init: Any = None) -> None:
         object.__setattr__(self, "dtype", _dtype("State.dtype", dtype))
         object.__setattr__(self, "shape", _shape("State.shape", shape))
-        object.__setattr__(self, "init", None if init is None else self._fit(init))
+        if isinstance(init, str) and init != "data":
+            raise ArgumentError(f"State.init: {init!r} is neither a value nor 'data'")
+        given = init is not None and not isinstance(init, str)
+        object.__setattr__(self, "init", self._fit(init) if given else init)
 
     def _fit(self, init: Any) -> np.ndarray:
         array = _arrays.read(init)
@@ -248,8 +251,8 @@ class TFRecord:
 
 def _named(
     field: str, things: Any, kind: type[Feature] | type[State]
-) -> list[tuple[str, int, tuple[int, ...], bytes | None]]:
-    """Return (name, dtype code, shape, initial bytes) of each."""
+) -> list[tuple[str, int, tuple[int, ...], bytes | str | None]]:
+    """Return (name, dtype code, shape, initial bytes or "data") of each."""
     if not isinstance(things, Mapping):
         raise ArgumentError(f"{field}: expected a mapping of names to segue.{kind.__name__}")
     fields = []
@@ -266,7 +269,7 @@ def _named(
                 name,
                 _segue.DTYPES[thing.dtype],
                 thing.shape,
-                None if init is None else init.tobytes(),
+                init.tobytes() if isinstance(init, np.ndarray) else init,
             )
         )
     return fields

@@ -142,6 +142,8 @@ struct segue_state {
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
+	/* (identity) Instead, each sequence has its own; `init` is NULL. Sequence files alone. */
+	bool init_from_data;
 };
 
 enum segue_compression {

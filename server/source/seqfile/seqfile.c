@@ -96,6 +96,11 @@ static int record_context(struct segue_record *base, size_t feature, void *out)
 	return segue_seqfile_record_context((struct segue_seqfile_record *)base, feature, out);
 }
 
+static int record_initial(struct segue_record *base, size_t state, void *out)
+{
+	return segue_seqfile_record_initial((struct segue_seqfile_record *)base, state, out);
+}
+
 static size_t record_memory(const struct segue_record *base)
 {
 	return segue_seqfile_record_memory((const struct segue_seqfile_record *)base);
@@ -113,6 +118,7 @@ static const struct segue_record_ops record_ops = {
 	.seek = record_seek,
 	.read = record_read,
 	.context = record_context,
+	.initial = record_initial,
 	.memory = record_memory,
 	.release = record_release,
 };
