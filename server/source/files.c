@@ -12,17 +12,14 @@
 
 #include "core/error.h"
 #include "source/cache.h"
+#include "source/foreign.h"
 #include "source/pattern.h"
-#include "source/source.h"
 
 /*
  * The files of one data set may take a sixteenth of the process's descriptors as long as that is
  * not many, then a smaller part: there may be many data sets.
  */
 enum { OPEN_MIN = 4, OPEN_FEW = 64, OPEN_MAX = 1024, SHARE_OF_FEW = 16, SHARE = 64 };
-
-/* Of a file's beginning: enough to tell what it is. */
-#define BEGIN_SIZE 64
 
 /* ---- The table ------------------------------------------------------------------------------- */
 
@@ -100,7 +97,8 @@ static int fail_packing(const struct segue_files *files, const struct segue_file
 {
 	if (files->format->plain)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is compressed with %s; %ss are read where they lie: unpack it (%s)",
+			"%s: is compressed with %s; %s files are read where they lie: unpack it "
+			"(%s)",
 			file->path, packing->name, files->format->name, packing->unpack);
 	if (packing->compression)
 		return segue_fail(SEGUE_EDATA,
@@ -114,17 +112,21 @@ static int fail_packing(const struct segue_files *files, const struct segue_file
 		file->path, packing->name, packing->unpack);
 }
 
-/* By its first bytes; those of the format itself win over what looks compressed. */
+/* By its first bytes; those of the format itself win over what looks like something else. */
 static int find_packing(
 	const struct segue_files *files, struct segue_file *file, const uint8_t *first, size_t size)
 {
-	const struct segue_packing *packing =
-		files->format->begins(first, size) ? NULL : segue_packing_of(first, size);
+	bool own = files->format->begins(first, size);
+	const struct segue_foreign *foreign = own ? NULL : segue_foreign_of(first, size);
+	const struct segue_packing *packing = own ? NULL : segue_packing_of(first, size);
 
 	bool asked = packing && packing->compression &&
 		     (files->compression == SEGUE_COMPRESSION_AUTO ||
 			     files->compression == packing->compression);
 
+	if (foreign)
+		return segue_fail(SEGUE_EDATA, "%s: is %s, no %s file: %s", file->path,
+			foreign->name, files->format->name, foreign->advice);
 	file->packed = asked ? packing : NULL;
 	if (packing && !asked)
 		return fail_packing(files, file, packing);
@@ -140,8 +142,8 @@ static int find_packing(
 static int describe(const struct segue_files *files, struct segue_file *file, int fd, uint64_t size,
 	const char *cache_dir)
 {
-	uint8_t first[BEGIN_SIZE] = {0};
-	size_t begin = size < BEGIN_SIZE ? (size_t)size : BEGIN_SIZE;
+	uint8_t first[SEGUE_FOREIGN_BEGIN] = {0};
+	size_t begin = size < sizeof(first) ? (size_t)size : sizeof(first);
 	size_t trail = size < SEGUE_FILES_TRAIL_MAX ? (size_t)size : SEGUE_FILES_TRAIL_MAX;
 
 	if (segue_read_at(fd, 0, first, begin) < 0)
