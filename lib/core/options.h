@@ -72,6 +72,8 @@
 	/* Decides which records are wrong, hence which are passed over. */                        \
 	X(allow_surplus, bool, allow_surplus, IDENTITY, SEGUE_FLAG)
 
+#define SEGUE_ARRAYS_OPTIONS(X) X(checksum, bool, checksum, RUNTIME, SEGUE_FLAG)
+
 /* true or false. */
 #define SEGUE_FLAG .kind = SEGUE_OPTION_FLAG, .most = 1
 /* true or false, where segue.h asks for the contrary. Errors call it by `said_`. */
