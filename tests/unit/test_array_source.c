@@ -139,6 +139,7 @@ static void setup(void)
 	write_y(other_path, STEPS);
 	segue_testspec_init(&test);
 	test.spec.source.kind = SEGUE_SOURCE_ARRAYS;
+	test.spec.persist = true;
 	segue_testspec_sequence(&test, "x", SEGUE_FLOAT32, 3);
 	segue_testspec_sequence(&test, "y", SEGUE_FLOAT64, 1);
 	segue_testspec_path(&test, path);
@@ -392,6 +393,18 @@ Test(array_source, checksums_see_every_change)
 	cr_assert_eq(memcmp(was.fingerprint, is.fingerprint, 16), 0, "no sample has seen it");
 	is_error(read_sequence(source, 1, 500), SEGUE_ECHANGED, "bytes ");
 	source->ops->destroy(source);
+}
+
+/* Only of what the store has: else each opening with another index would leave one there. */
+Test(array_source, nothing_is_kept_of_a_volatile_stream)
+{
+	test.spec.persist = false;
+	test.spec.source.arrays.checksum = true;
+	struct segue_source *source = open_source();
+
+	cr_assert_eq(read_sequence(source, 1, 500), SEGUE_OK);
+	source->ops->destroy(source);
+	cr_assert_null(kept[0].bytes);
 }
 
 Test(array_source, a_bool_is_0_or_1)

@@ -364,11 +364,13 @@ static int open_files(struct source *source, const struct segue_source_means *me
 	if (rc)
 		return rc;
 	segue_arrays_fingerprint(source->data.files, source->index, source->fingerprint);
-	rc = segue_arrays_keep(
-		source->data.files, source->index, source->fingerprint, means->keeper);
+	/* Of what nothing is stored of nobody will ask how it has changed. */
+	if (spec->persist)
+		rc = segue_arrays_keep(
+			source->data.files, source->index, source->fingerprint, means->keeper);
 	if (!rc && spec->source.arrays.checksum)
-		rc = segue_sums_open(
-			&source->data.sums, source->data.files, source->fingerprint, means);
+		rc = segue_sums_open(&source->data.sums, source->data.files, source->fingerprint,
+			spec->persist, means);
 	return rc;
 }
 

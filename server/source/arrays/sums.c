@@ -87,7 +87,7 @@ static int make(
 }
 
 int segue_sums_open(struct segue_sums *sums, struct segue_files *files,
-	const uint64_t fingerprint[2], const struct segue_source_means *means)
+	const uint64_t fingerprint[2], bool keep, const struct segue_source_means *means)
 {
 	const struct segue_index_keeper *keeper = means->keeper;
 	char name[SEGUE_KEPT_NAME_SIZE];
@@ -109,7 +109,7 @@ int segue_sums_open(struct segue_sums *sums, struct segue_files *files,
 	if (rc && rc != SEGUE_ENOTFOUND)
 		return rc;
 	rc = make(sums, files, means);
-	return rc ? rc : keeper->save(keeper->arg, name, sums->sum, wanted);
+	return rc || !keep ? rc : keeper->save(keeper->arg, name, sums->sum, wanted);
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */

@@ -18,11 +18,12 @@ struct segue_sums {
 /* What they are kept under. */
 void segue_sums_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_NAME_SIZE]);
 /*
- * Those that were kept of these files, else makes them: long, reports progress. SEGUE_ESOURCE,
+ * Those that were kept of these files, else makes them (long, reports progress), and keeps them if
+ * `keep`. SEGUE_ESOURCE,
  * SEGUE_ECHANGED, SEGUE_ENOMEM, SEGUE_EGONE, what the keeper returns.
  */
 int segue_sums_open(struct segue_sums *sums, struct segue_files *files,
-	const uint64_t fingerprint[2], const struct segue_source_means *means);
+	const uint64_t fingerprint[2], bool keep, const struct segue_source_means *means);
 /* A zeroed one is fine. */
 void segue_sums_close(struct segue_sums *sums);
 /* Bytes of memory. */
