@@ -32,6 +32,10 @@ struct segue_file {
 	uint64_t packed_size;
 	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes, with a checksum */
 	struct segue_copy copy;
+	uint64_t sample[2]; /* by the format's `sample` */
+	/* Of the file that had it: not looked at again as long as these are the same. */
+	ino_t sampled_inode;
+	int64_t sampled_ns;
 };
 
 struct segue_open_file {
