@@ -11,7 +11,7 @@
 	"read it in Python (" reader                                                               \
 	") and let segue.convert make a sequence file of it, which segue.Files reads"
 
-/* A continuation, then how long the schema is: a multiple of 8, and far less than 64 KiB x 256. */
+/* A continuation, then how long the schema is: a multiple of 8, and less than 16 MiB. */
 static bool begins_arrow_stream(const uint8_t *bytes, size_t size)
 {
 	static const uint8_t continuation[] = {0xff, 0xff, 0xff, 0xff};
