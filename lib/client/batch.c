@@ -222,14 +222,18 @@ static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, cons
 {
 	const struct segue_shape *shape = batch->mapping->shape;
 	const uint8_t *init = shape->init[i];
-	size_t size = shape->spec->states[i].size;
+	size_t size = shape->spec->states[i].size, stride = 0;
 
+	if (shape->spec->states[i].from_data) {
+		init = (const uint8_t *)batch->slot + shape->geometry.initial_offset[i];
+		stride = size;
+	}
 	for (uint32_t row = 0; row < batch->rows; row++, to += size) {
 		uint32_t previous = *(const volatile uint32_t *)&batch->previous[row];
 		if (previous < batch->before) /* SEGUE_NO_ROW is not */
 			memcpy(to, from + previous * size, size);
 		else if (init)
-			memcpy(to, init, size);
+			memcpy(to, init + row * stride, size);
 		else
 			memset(to, 0, size);
 	}

@@ -93,6 +93,18 @@ static int place_fields(const char *kind, const struct segue_field *fields, size
 	return 0;
 }
 
+/* Initial values, of the states that have them from the data. */
+static int place_initial(const struct segue_spec *spec, uint64_t *end, uint64_t *offsets)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < spec->state_count && !rc; i++)
+		if (spec->states[i].from_data)
+			rc = place_fields(
+				"states", &spec->states[i], 1, spec->batch_size, end, &offsets[i]);
+	return rc;
+}
+
 static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *g)
 {
 	uint64_t end = sizeof(struct segue_slot), rows = spec->batch_size;
@@ -106,6 +118,8 @@ static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct se
 	if (!rc)
 		rc = place_fields("context", spec->contexts, spec->context_count, rows, &end,
 			g->context_offset);
+	if (!rc)
+		rc = place_initial(spec, &end, g->initial_offset);
 	if (rc)
 		return rc;
 	if (place(&end, SEGUE_ALIGN, rows, key_max, &g->heap_offset) < 0)
@@ -193,13 +207,16 @@ static uint64_t hash(const struct segue_spec *spec, const struct segue_geometry 
 	hash_fields(&state, spec->sequences, spec->sequence_count, g->sequence_offset);
 	hash_fields(&state, spec->contexts, spec->context_count, g->context_offset);
 	hash_fields(&state, spec->states, spec->state_count, g->state_offset);
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].from_data)
+			hash_fields(&state, &spec->states[i], 1, &g->initial_offset[i]);
 	return XXH3_64bits_digest(&state);
 }
 
 int segue_geometry_init(
 	const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *geometry)
 {
-	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
+	size_t fields = spec->sequence_count + spec->context_count + 2 * spec->state_count;
 	struct segue_geometry g = {
 		.depth = spec->depth,
 		.batch_size = spec->batch_size,
@@ -216,6 +233,7 @@ int segue_geometry_init(
 		return segue_fail(SEGUE_ENOMEM, "no memory for the offsets of %zu tensors", fields);
 	g.context_offset = g.sequence_offset + g.sequence_count;
 	g.state_offset = g.context_offset + g.context_count;
+	g.initial_offset = g.state_offset + g.state_count;
 	rc = place_slot(spec, key_max, &g);
 	if (!rc)
 		rc = place_segments(spec, &g);

@@ -119,6 +119,22 @@ static int check_features(struct segue_spec *spec)
 	return rc;
 }
 
+/* Only some kinds of sources have initial values of states. */
+static int check_initial(const struct segue_spec *spec)
+{
+	const struct segue_source_row *source = segue_source_row(spec->source.kind);
+
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].from_data && !source->initial_states)
+			return segue_fail(SEGUE_EINVAL,
+				"states[%zu] \"%s\": its initial value is to come from the data "
+				"(in C: init_from_data), which a source of kind %s does not have: "
+				"write sequence files with it (segue.convert, segue.FileWriter), "
+				"which segue.Files reads, or give one value for all",
+				i, spec->states[i].name, source->name);
+	return 0;
+}
+
 /* Fields that are each right and do not go together. */
 static int check_together(const struct segue_spec *spec)
 {
@@ -147,6 +163,8 @@ int segue_spec_check(struct segue_spec *spec)
 		rc = check_features(spec);
 	if (!rc)
 		rc = segue_options_check(segue_spec_options, "", spec);
+	if (!rc)
+		rc = check_initial(spec);
 	if (!rc)
 		rc = check_together(spec);
 	return rc;
@@ -207,6 +225,22 @@ static int check_arrays(const struct segue_stream_spec *spec)
 	return check_counts(spec->sequence_count, spec->context_count, spec->state_count);
 }
 
+static int take_states(const struct segue_stream_spec *from, struct segue_spec *to)
+{
+	int rc = take_fields(from->states, sizeof(*from->states), from->state_count, &to->states,
+		&to->state_count);
+
+	for (size_t i = 0; !rc && i < to->state_count; i++) {
+		to->states[i].from_data = from->states[i].init_from_data;
+		if (from->states[i].init_from_data && from->states[i].init)
+			return segue_fail(SEGUE_EINVAL,
+				"states[%zu] \"%s\": init is given, and init_from_data too: give "
+				"one of them",
+				i, to->states[i].name);
+	}
+	return rc;
+}
+
 static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 {
 	int rc = segue_text_copy(from->name, &to->name);
@@ -220,8 +254,7 @@ static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 		rc = take_fields(from->contexts, sizeof(*from->contexts), from->context_count,
 			&to->contexts, &to->context_count);
 	if (!rc)
-		rc = take_fields(from->states, sizeof(*from->states), from->state_count,
-			&to->states, &to->state_count);
+		rc = take_states(from, to);
 	if (!rc)
 		rc = segue_options_take(segue_spec_options, from, to);
 	return rc;
@@ -369,6 +402,16 @@ static void hash_fields(struct segue_digest *digest, const struct segue_field *f
 	}
 }
 
+/* By name, and only what is not usual: so it changed no hash when it came. */
+static void hash_initial(struct segue_digest *digest, const struct segue_spec *spec)
+{
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].from_data) {
+			segue_digest_text(digest, "states.from_data");
+			segue_digest_text(digest, spec->states[i].name);
+		}
+}
+
 void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 {
 	struct segue_digest digest;
@@ -382,6 +425,7 @@ void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 		segue_digest_number(&digest, spec->init_hash[i][0]);
 		segue_digest_number(&digest, spec->init_hash[i][1]);
 	}
+	hash_initial(&digest, spec);
 	segue_options_hash(segue_spec_options, spec, &digest);
 	segue_source_hash(&spec->source, &digest);
 	segue_digest_finish(&digest, hash);
@@ -474,8 +518,13 @@ static void compare_init(struct segue_differences *list, const struct segue_spec
 		const struct segue_field *b = find(asked->states, asked->state_count, a->name);
 		const uint64_t *old = stored->init_hash[i], *new;
 
+		if (b && a->from_data != b->from_data)
+			segue_differ(list,
+				"states \"%s\" initial value: %s in the store, %s asked for",
+				a->name, a->from_data ? "from the data" : "one for all",
+				b->from_data ? "from the data" : "one for all");
 		/* Of another size, the value differs for that reason alone. */
-		if (!b || a->size != b->size)
+		if (!b || a->size != b->size || a->from_data || b->from_data)
 			continue;
 		new = asked->init_hash[b - asked->states];
 		if (old[0] != new[0] || old[1] != new[1])

@@ -17,6 +17,7 @@ struct segue_field {
 	uint64_t dims[SEGUE_RANK_MAX];
 	uint64_t elements; /* product of dims: values a step (or a row) */
 	uint64_t size;     /* elements * bytes of the dtype */
+	bool from_data;    /* of a state: each sequence has its own initial value */
 };
 
 struct segue_spec {

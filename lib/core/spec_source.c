@@ -42,6 +42,7 @@ static const struct segue_source_row kinds[] = {
 			.paths = offsetof(struct segue_spec_source, files.paths),
 			.asked_paths = offsetof(struct segue_stream_source, files.paths),
 			.asked_count = offsetof(struct segue_stream_source, files.path_count),
+			.initial_states = true,
 		},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))

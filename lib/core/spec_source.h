@@ -38,6 +38,7 @@ struct segue_source_row {
 	const struct segue_option *options; /* of struct segue_spec_source */
 	/* Offsets of a kind that has paths: here, and of list and count in segue.h; else 0. */
 	size_t paths, asked_paths, asked_count;
+	bool initial_states; /* sequences may have initial values of their own */
 };
 
 /* The row of a kind; NULL: no such kind. */

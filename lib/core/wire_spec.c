@@ -40,6 +40,7 @@ static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct s
 		pb->dims = (uint64_t *)(uintptr_t)fields[i].dims;
 		pb->init_low = init ? init[i][0] : 0;
 		pb->init_high = init ? init[i][1] : 0;
+		pb->from_data = fields[i].from_data;
 		out[i] = pb;
 	}
 	return out;
@@ -72,6 +73,7 @@ static void put_tfrecord(struct segue_arena *scratch, const struct segue_spec_tf
 	pb->compression = source->compression;
 	pb->key_feature = put_name(source->key_feature);
 	pb->allow_surplus = source->allow_surplus;
+	pb->record = source->record;
 	to->source_case = SEGUE__PB__SPEC__SOURCE_TFRECORD;
 	to->tfrecord = pb;
 }
@@ -152,9 +154,13 @@ static int get_tfrecord(const Segue__Pb__TFRecord *pb, struct segue_spec_source 
 		rc = get_paths(pb->paths, pb->n_paths, &to->paths);
 	if (!rc)
 		rc = segue_pb_check_range("spec.compression", pb->compression,
-			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_GZIP);
+			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_ZLIB);
+	if (!rc)
+		rc = segue_pb_check_range("spec.record", pb->record, SEGUE_RECORD_SEQUENCE_EXAMPLE,
+			SEGUE_RECORD_EXAMPLE);
 	to->compression = pb->compression;
 	to->allow_surplus = pb->allow_surplus;
+	to->record = pb->record;
 	return rc;
 }
 
@@ -257,6 +263,7 @@ static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	for (size_t i = 0; i < out->state_count; i++) {
 		out->init_hash[i][0] = pb->states[i]->init_low;
 		out->init_hash[i][1] = pb->states[i]->init_high;
+		out->states[i].from_data = pb->states[i]->from_data;
 	}
 	return 0;
 }

@@ -102,6 +102,28 @@ static void move_records(struct segue_filler *filler, uint32_t rows)
 
 /* ---- Slots ---- */
 
+/* Of a row that goes on with its sequence nobody reads them. */
+static int fill_initial(struct segue_filler *filler, uint8_t *slot, uint32_t i)
+{
+	const struct segue_spec *spec = filler->spec;
+	struct segue_record *record = filler->row[i].record;
+	int rc = 0;
+
+	if (filler->spans[i].previous_row != SEGUE_NO_ROW)
+		return 0;
+	for (size_t s = 0; s < spec->state_count && !rc; s++) {
+		uint64_t size = spec->states[s].size;
+		uint8_t *out = slot + filler->geometry.initial_offset[s] + i * size;
+		if (!spec->states[s].from_data)
+			continue;
+		if (record)
+			rc = record->ops->initial(record, s, out);
+		else
+			memset(out, 0, size);
+	}
+	return rc;
+}
+
 static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 {
 	const struct segue_geometry *geometry = &filler->geometry;
@@ -130,7 +152,7 @@ static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 		else
 			memset(out, 0, size);
 	}
-	return rc;
+	return rc ? rc : fill_initial(filler, slot, i);
 }
 
 static void note_key(struct segue_filler *filler, uint32_t i)
@@ -292,6 +314,19 @@ static bool work_once(struct segue_filler *filler)
 	return false;
 }
 
+/*
+ * True, and unlocked: behind what waits for a thread (another lane, a checkpoint), which would wait
+ * until the ring is full. The task is still RUNNING.
+ */
+static bool make_way(struct segue_filler *filler)
+{
+	if (!segue_pool_waits(filler->pool))
+		return false;
+	pthread_mutex_unlock(&filler->lock);
+	segue_pool_run(filler->pool, &filler->task);
+	return true;
+}
+
 static int run(struct segue_task *task)
 {
 	struct segue_filler *filler = SEGUE_CONTAINER(task, struct segue_filler, task);
@@ -299,7 +334,8 @@ static int run(struct segue_task *task)
 	pthread_mutex_lock(&filler->lock);
 	for (;;) {
 		while (work_once(filler))
-			;
+			if (filler->batch != SEGUE_FILLER_FILLED && make_way(filler))
+				return 0;
 		if (filler->state != SEGUE_FILLER_AGAIN)
 			break;
 		go(filler, SEGUE_FILLER_RUNNING);

@@ -46,6 +46,8 @@ static void put_fields(
 		segue_json_string(json, "name", fields[i].name);
 		segue_json_string(json, "dtype", segue_dtype_name(fields[i].dtype));
 		segue_report_put_shape(json, &fields[i]);
+		if (fields[i].from_data)
+			segue_json_string(json, "init", "data");
 		segue_json_end(json, '}');
 	}
 	segue_json_end(json, ']');

@@ -87,6 +87,11 @@ struct segue_record_ops {
 	int (*read)(struct segue_record *record, size_t feature, uint64_t steps, void *out);
 	/* Writes context feature `feature`. */
 	int (*context)(struct segue_record *record, size_t feature, void *out);
+	/*
+	 * Writes the sequence's initial value of state `state`, one that is from the data. NULL: of
+	 * a kind without (core/spec_source.h).
+	 */
+	int (*initial)(struct segue_record *record, size_t state, void *out);
 	/* Bytes of memory that the record holds; for accounting. */
 	size_t (*memory)(const struct segue_record *record);
 	void (*release)(struct segue_record *record);

@@ -46,6 +46,7 @@ class State:
     dtype: str
     shape: tuple[int, ...] = ()
     init: Any = None
+    from_data: bool = False  # each record has its own; `init` is None
 
     def initial(self) -> np.ndarray:
         value = np.zeros(self.shape, self.dtype)
@@ -63,6 +64,7 @@ class Record:
     context: Mapping[str, Any] = field(default_factory=dict)
     length: int | None = None
     damaged: bool = False  # its bytes are not what was written
+    states: Mapping[str, Any] = field(default_factory=dict)  # initial values that are from the data
 
 
 @dataclass(frozen=True)
@@ -357,6 +359,11 @@ class Model:
                 previous = before.index((place[0], place[1] - 1))
                 for name in spec.states:
                     batch.state_in[name][row] = states[name][previous]
+            elif place is not None:
+                record = self.records[self.record_of(place[0])]
+                for name, state in spec.states.items():
+                    if state.from_data:
+                        batch.state_in[name][row] = record.states[name]
             batch.previous_row.append(previous)
             self._work(batch, row)
         return batch

@@ -22,6 +22,7 @@
 
 static struct segue_tmpdir dir;
 static struct segue_testspec test;
+static struct segue_field state; /* of the stream: h, from the data */
 static size_t whole_max;
 
 /* ---- Nothing is kept ------------------------------------------------------------------------- */
@@ -50,7 +51,11 @@ static void setup(void)
 	test.sequences[0].rank = 0;
 	segue_testspec_sequence(&test, "x", SEGUE_FLOAT32, 3);
 	segue_testspec_context(&test, "c", SEGUE_INT64, 2);
-	whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+	state = (struct segue_field){
+		.name = "h", .dtype = SEGUE_FLOAT64, .elements = 1, .size = 8, .from_data = true};
+	test.spec.states = &state;
+	test.spec.state_count = 1;
+	whole_max = 1 << 20;
 }
 
 static void teardown(void)
@@ -291,6 +296,7 @@ static int record_is(struct segue_source *source, uint64_t place, uint64_t numbe
 	struct segue_record *record;
 	uint64_t steps = steps_of(number);
 	int64_t c[2];
+	uint8_t h[8];
 	size_t size;
 	char key[32];
 	int rc = source->ops->admit(source, place, &record, &admitted);
@@ -303,8 +309,12 @@ static int record_is(struct segue_source *source, uint64_t place, uint64_t numbe
 	const char *has = record->ops->key(record, &size);
 	cr_assert(size == strlen(key) && memcmp(has, key, size) == 0);
 	rc = record->ops->context(record, 0, c);
-	if (!rc)
+	if (!rc) {
 		cr_assert(c[0] == (int64_t)number && c[1] == -1);
+		rc = record->ops->initial(record, 0, h);
+	}
+	for (size_t i = 0; !rc && i < sizeof(h); i++)
+		cr_assert_eq(h[i], number);
 	for (uint64_t at = 0, n; !rc && at < steps; at += n) {
 		n = steps - at < window ? steps - at : window;
 		rc = steps_are(record, number, at, n);
@@ -340,7 +350,7 @@ Test(sequence_source, what_was_written_comes_back)
 	segue_testspec_path(&test, path_of("b.segue"));
 	segue_testspec_path(&test, path_of("a.segue"));
 	for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++) {
-		whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+		whole_max = 1 << 20;
 		reads_back(windows[i]);
 		whole_max = 0;
 		reads_back(windows[i]);
@@ -479,6 +489,16 @@ Test(sequence_source, what_does_not_fit_is_named)
 	test.sequences[0].dtype = SEGUE_INT64;
 	refused(SEGUE_EDATA, "the file has int32 of shape (), the stream declares int64");
 	free(test.sequences[0].name);
+	test.sequences[0].name = "y";
+	test.sequences[0].dtype = SEGUE_INT32;
+	state.dtype = SEGUE_INT64;
+	refused(SEGUE_EDATA,
+		"state 'h': the file has float64 of shape (), the stream declares int64");
+	state.name = "c";
+	refused(SEGUE_EDATA, "no initial values of state 'c'; the file has those of 'h'");
+	state.from_data = false;
+	struct segue_source *source = open_source();
+	source->ops->destroy(source);
 }
 
 Test(sequence_source, what_is_no_sequence_file)

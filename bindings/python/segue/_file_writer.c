@@ -24,6 +24,7 @@ struct column {
 	int rank;
 	Py_ssize_t dims[SEGUE_RANK_MAX];
 	PyObject *init; /* of a state: bytes, taken where a sequence has none; else NULL */
+	bool wanted;    /* a state: no sequence is without */
 };
 
 struct writer {
@@ -67,10 +68,11 @@ static bool read_column(struct column *column, PyObject *item, struct segue_feat
 			return false;
 		feature->dims[d] = (uint64_t)column->dims[d];
 	}
-	if (init != Py_None) {
+	if (PyBytes_Check(init)) {
 		Py_INCREF(init);
 		column->init = init;
 	}
+	column->wanted = PyUnicode_Check(init);
 	feature->name = PyUnicode_AsUTF8AndSize(name, NULL);
 	return feature->name;
 }
@@ -128,7 +130,7 @@ static bool fill_inits(struct writer *self)
 		struct column *column = &self->columns[i];
 		Py_ssize_t size = (Py_ssize_t)segue_dtype_size(column->dtype);
 
-		if (column->init)
+		if (column->init || column->wanted)
 			continue;
 		for (int d = 0; d < column->rank; d++)
 			size *= column->dims[d]; /* the library has checked it */

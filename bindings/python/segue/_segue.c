@@ -1924,7 +1924,10 @@ static const char *name_text(PyObject *name)
 	return text;
 }
 
-/* Reads (name, dtype, dims, init); `init` is bytes or None and belongs to the tuple. */
+/*
+ * Reads (name, dtype, dims, init), what spec._named makes: `init` is bytes, which belong to the
+ * tuple, or NULL.
+ */
 static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_RANK_MAX],
 	const char **name, const void **init)
 {
@@ -1949,10 +1952,10 @@ static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_
 			return false;
 		dims[i] = (uint64_t)field->dims[i];
 	}
-	*init = bytes == Py_None ? NULL : PyBytes_AsString(bytes);
+	*init = PyBytes_Check(bytes) ? PyBytes_AsString(bytes) : NULL;
 	Py_INCREF(text);
 	field->name = text;
-	return *init || bytes == Py_None;
+	return true;
 }
 
 static bool draft_feature(struct draft *draft, size_t i, struct field *field, PyObject *item)
@@ -1975,6 +1978,7 @@ static bool draft_state(struct draft *draft, size_t i, struct field *field, PyOb
 		return false;
 	state->dtype = field->dtype;
 	state->rank = (uint32_t)field->rank;
+	state->init_from_data = PyUnicode_Check(PyTuple_GetItem(item, 3));
 	return true;
 }
 

@@ -121,7 +121,8 @@ class FileWriter:
         length : int, optional
             Steps that count, if these are not all of the arrays.
         initial_states : mapping of str to array, optional
-            ``[*shape]`` of each state in the first segment; else the `init` of its `State`.
+            ``[*shape]`` of each state in the first segment; else the `init` of its `State`. With
+            ``init="data"`` each sequence must have one.
 
         Raises
         ------

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -123,7 +123,7 @@ class State:
         Shape of one row's value.
     init : array_like, optional
         Value in the first segment of each sequence: a scalar or an array of `shape`. Zeros if not
-        given.
+        given. ``"data"``: each sequence has its own, in its file (`Files` alone has such).
 
     Raises
     ------
@@ -133,12 +133,15 @@ class State:
 
     dtype: str
     shape: tuple[int, ...] = ()
-    init: np.ndarray | None = None
+    init: np.ndarray | Literal["data"] | None = None
 
     def __init__(self, dtype: Any, shape: Any = (), init: Any = None) -> None:
         object.__setattr__(self, "dtype", _dtype("State.dtype", dtype))
         object.__setattr__(self, "shape", _shape("State.shape", shape))
-        object.__setattr__(self, "init", None if init is None else self._fit(init))
+        if isinstance(init, str) and init != "data":
+            raise ArgumentError(f"State.init: {init!r} is neither a value nor 'data'")
+        given = init is not None and not isinstance(init, str)
+        object.__setattr__(self, "init", self._fit(init) if given else init)
 
     def _fit(self, init: Any) -> np.ndarray:
         array = _arrays.read(init)
@@ -192,19 +195,24 @@ class Files:
 
 @dataclass(frozen=True)
 class TFRecord:
-    """TFRecord files of ``tf.train.SequenceExample``.
+    """TFRecord files of ``tf.train.SequenceExample``, or of plain ``tf.train.Example``.
 
     Parameters
     ----------
     paths : str, os.PathLike, or a sequence of them
         Files or glob patterns, sorted by name; ``**`` as in ``glob(..., recursive=True)``.
         Relative ones to the working directory.
-    compression : {"auto", "none", "gzip"}
+    compression : {"auto", "none", "gzip", "zlib"}
         ``"auto"`` looks at the first bytes of each file.
     key : str, optional
         Bytes context feature that is the record's key; else ``"<file>:<offset>"``.
     allow_surplus : bool
         Whether records may hold features that the stream does not name.
+    record : {"sequence_example", "example"}
+        The message that each record is; either way it is one sequence. In an ``"example"`` a
+        sequence feature is one list with the values of all steps, ``steps * prod(shape)`` of them,
+        and a context feature one of ``prod(shape)``; all sequence features have the same number
+        of steps, at least one. As bytes it is one value, the array as it is in memory.
     """
 
     _kind: ClassVar[str] = "tfrecord"
@@ -212,6 +220,7 @@ class TFRecord:
     compression: str | None = "auto"
     key: str | None = None
     allow_surplus: bool = False
+    record: str = "sequence_example"
 
     def __init__(
         self,
@@ -219,6 +228,7 @@ class TFRecord:
         compression: str | None = "auto",
         key: str | None = None,
         allow_surplus: bool = False,
+        record: str = "sequence_example",
     ) -> None:
         if key is not None and (not isinstance(key, str) or not key or "\0" in key):
             raise ArgumentError(f"TFRecord.key: {key!r} is not the name of a feature")
@@ -226,6 +236,7 @@ class TFRecord:
         object.__setattr__(self, "compression", compression)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "allow_surplus", bool(allow_surplus))
+        object.__setattr__(self, "record", record)
         self._options()
 
     def _options(self) -> dict[str, Any]:
@@ -233,14 +244,15 @@ class TFRecord:
             "compression": "none" if self.compression is None else self.compression,
             "key_feature": self.key,
             "allow_surplus": self.allow_surplus,
+            "record": self.record,
         }
         return _options(_segue.SOURCES["tfrecord"], values, "TFRecord.")
 
 
 def _named(
     field: str, things: Any, kind: type[Feature] | type[State]
-) -> list[tuple[str, int, tuple[int, ...], bytes | None]]:
-    """Return (name, dtype code, shape, initial bytes) of each."""
+) -> list[tuple[str, int, tuple[int, ...], bytes | str | None]]:
+    """Return (name, dtype code, shape, initial bytes or "data") of each."""
     if not isinstance(things, Mapping):
         raise ArgumentError(f"{field}: expected a mapping of names to segue.{kind.__name__}")
     fields = []
@@ -257,7 +269,7 @@ def _named(
                 name,
                 _segue.DTYPES[thing.dtype],
                 thing.shape,
-                None if init is None else init.tobytes(),
+                init.tobytes() if isinstance(init, np.ndarray) else init,
             )
         )
     return fields

@@ -54,12 +54,41 @@ static void describe(
 	add_text(text, room, ")");
 }
 
+const struct segue_field *segue_seqfile_field_of(const struct segue_spec *spec, size_t i)
+{
+	size_t features = spec->sequence_count + spec->context_count;
+
+	if (i < spec->sequence_count)
+		return &spec->sequences[i];
+	return i < features ? &spec->contexts[i - spec->sequence_count]
+			    : &spec->states[i - features];
+}
+
+static int fail_no_state(const struct segue_field *field, const struct segue_seqfile_head *head)
+{
+	char names[1024] = "";
+
+	for (uint32_t i = 0; i < head->count; i++) {
+		if (head->fields[i].place != SEGUE_SEQFILE_STATE)
+			continue;
+		add_text(names, sizeof(names), names[0] ? ", '" : "'");
+		add_text(names, sizeof(names), head->fields[i].name);
+		add_text(names, sizeof(names), "'");
+	}
+	return segue_fail(SEGUE_EDATA,
+		"no initial values of state '%s'; the file has those of %s: write them (states= of "
+		"segue.convert or FileWriter), or declare one value for all",
+		field->name, names[0] ? names : "none");
+}
+
 static int fail_missing(const struct segue_field *field, enum segue_seqfile_place place,
 	const struct segue_seqfile_head *head)
 {
 	char names[1024] = "";
 	const char *other = NULL;
 
+	if (place == SEGUE_SEQFILE_STATE)
+		return fail_no_state(field, head);
 	for (uint32_t i = 0; i < head->count; i++) {
 		const struct segue_seqfile_field *has = &head->fields[i];
 
@@ -96,27 +125,32 @@ static int find_column(const struct segue_field *field, enum segue_seqfile_place
 		describe(one->dtype, one->rank, one->dims, has, sizeof(has));
 		describe(field->dtype, field->rank, field->dims, wants, sizeof(wants));
 		return segue_fail(SEGUE_EDATA,
-			"feature '%s': the file has %s, the stream declares %s: declare it as it "
-			"is, or convert it",
-			field->name, has, wants);
+			"%s '%s': the file has %s, the stream declares %s: declare it as it is, or "
+			"convert it",
+			place == SEGUE_SEQFILE_STATE ? "state" : "feature", field->name, has,
+			wants);
 	}
 	return fail_missing(field, place, head);
 }
 
 static int find_columns(const struct segue_spec *spec, struct segue_seqfile_layout *layout)
 {
+	size_t features = spec->sequence_count + spec->context_count;
 	int rc = 0;
 
-	layout->sequence = calloc(spec->sequence_count + 1, sizeof(layout->sequence[0]));
-	layout->context = calloc(spec->context_count + 1, sizeof(layout->context[0]));
-	if (!layout->sequence || !layout->context)
+	layout->column = calloc(segue_seqfile_columns(spec), sizeof(layout->column[0]));
+	if (!layout->column)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the features of a file");
-	for (size_t i = 0; !rc && i < spec->sequence_count; i++)
-		rc = find_column(&spec->sequences[i], SEGUE_SEQFILE_SEQUENCE, &layout->head,
-			&layout->sequence[i]);
-	for (size_t i = 0; !rc && i < spec->context_count; i++)
-		rc = find_column(&spec->contexts[i], SEGUE_SEQFILE_CONTEXT, &layout->head,
-			&layout->context[i]);
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(spec); i++) {
+		const struct segue_field *field = segue_seqfile_field_of(spec, i);
+		enum segue_seqfile_place place = SEGUE_SEQFILE_SEQUENCE;
+
+		if (i >= spec->sequence_count)
+			place = i < features ? SEGUE_SEQFILE_CONTEXT : SEGUE_SEQFILE_STATE;
+		layout->column[i] = SEGUE_SEQFILE_NO_COLUMN;
+		if (place != SEGUE_SEQFILE_STATE || field->from_data)
+			rc = find_column(field, place, &layout->head, &layout->column[i]);
+	}
 	return rc;
 }
 
@@ -284,8 +318,7 @@ void segue_seqfile_set_close(struct segue_seqfile_set *set)
 {
 	for (size_t i = 0; set->layout && i < set->files->count; i++) {
 		segue_seqfile_free_head(&set->layout[i].head);
-		free(set->layout[i].sequence);
-		free(set->layout[i].context);
+		free(set->layout[i].column);
 	}
 	free(set->layout);
 	free(set->end);

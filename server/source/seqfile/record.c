@@ -16,11 +16,6 @@
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
-static size_t columns_of(const struct segue_spec *spec)
-{
-	return spec->sequence_count + spec->context_count;
-}
-
 void segue_seqfile_record_free(struct segue_seqfile_record *record)
 {
 	free(record->column);
@@ -38,7 +33,7 @@ int segue_seqfile_record_new(const struct segue_seqfile_set *set, const struct s
 		if (set->layout[i].head.count > most)
 			most = set->layout[i].head.count;
 	if (record) {
-		record->column = calloc(columns_of(spec) + 1, sizeof(record->column[0]));
+		record->column = calloc(segue_seqfile_columns(spec) + 1, sizeof(record->column[0]));
 		record->begins = calloc(most + 1, sizeof(record->begins[0]));
 	}
 	if (!record || !record->column || !record->begins) {
@@ -55,7 +50,7 @@ int segue_seqfile_record_new(const struct segue_seqfile_set *set, const struct s
 
 void segue_seqfile_record_unload(struct segue_seqfile_record *record)
 {
-	for (size_t i = 0; i < columns_of(record->spec); i++) {
+	for (size_t i = 0; i < segue_seqfile_columns(record->spec); i++) {
 		segue_buffers_give(record->buffers, record->column[i].bytes, BLOCK);
 		record->column[i].bytes = NULL;
 	}
@@ -85,10 +80,11 @@ static int make_room(struct segue_seqfile_record *record, size_t size, size_t ke
 
 size_t segue_seqfile_record_memory(const struct segue_seqfile_record *record)
 {
-	size_t size = sizeof(*record) + columns_of(record->spec) * sizeof(record->column[0]) +
+	size_t size = sizeof(*record) +
+		      segue_seqfile_columns(record->spec) * sizeof(record->column[0]) +
 		      record->capacity;
 
-	for (size_t i = 0; i < columns_of(record->spec); i++)
+	for (size_t i = 0; i < segue_seqfile_columns(record->spec); i++)
 		size += record->column[i].bytes ? BLOCK : 0;
 	return size;
 }
@@ -114,15 +110,6 @@ static int read_at(
 		record->set->files, record->file, record->offset + position, bytes, size);
 }
 
-/* The name of a column of the spec. */
-static const char *name_of(const struct segue_seqfile_record *record, size_t i)
-{
-	const struct segue_spec *spec = record->spec;
-
-	return i < spec->sequence_count ? spec->sequences[i].name
-					: spec->contexts[i - spec->sequence_count].name;
-}
-
 static int check_block(const struct segue_seqfile_record *record, size_t i, const uint8_t *table,
 	uint64_t block, const uint8_t *bytes)
 {
@@ -135,7 +122,8 @@ static int check_block(const struct segue_seqfile_record *record, size_t i, cons
 		return 0;
 	return segue_fail(SEGUE_EDATA,
 		"damaged: the checksum of bytes %" PRIu64 " to %" PRIu64 " of '%s' is wrong",
-		block * BLOCK, block * BLOCK + size - 1, name_of(record, i));
+		block * BLOCK, block * BLOCK + size - 1,
+		segue_seqfile_field_of(record->spec, i)->name);
 }
 
 /* ---- Admission ------------------------------------------------------------------------------- */
@@ -177,13 +165,14 @@ static int check_entry(const struct segue_seqfile_record *record,
 static int find_columns(struct segue_seqfile_record *record)
 {
 	const struct segue_seqfile_layout *layout = layout_of(record);
-	size_t sequences = record->spec->sequence_count;
 	int rc = segue_seqfile_lay_out(&layout->head, &record->entry, record->begins);
 
-	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
-		uint32_t number =
-			i < sequences ? layout->sequence[i] : layout->context[i - sequences];
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(record->spec); i++) {
+		uint32_t number = layout->column[i];
 
+		record->column[i] = (struct segue_seqfile_column){.size = 0};
+		if (number == SEGUE_SEQFILE_NO_COLUMN)
+			continue;
 		record->column[i] = (struct segue_seqfile_column){
 			.begin = record->begins[number],
 			.size = segue_seqfile_column_size(
@@ -240,7 +229,7 @@ static int load_whole(struct segue_seqfile_record *record)
 			state, record->bytes + table_begin(record, i), table_size(record, i));
 	rc = check_hash(record, XXH3_128bits_digest(state));
 	XXH3_freeState(state);
-	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(record->spec); i++) {
 		const struct segue_seqfile_column *column = &record->column[i];
 		const uint8_t *bytes = record->bytes + column->begin;
 
@@ -255,7 +244,6 @@ static int load_tables(struct segue_seqfile_record *record)
 {
 	const struct segue_seqfile_layout *layout = layout_of(record);
 	size_t begin = record->entry.header_size, at = begin, size = begin;
-	size_t sequences = record->spec->sequence_count;
 	int rc;
 
 	for (uint32_t i = 0; i < layout->head.count; i++)
@@ -264,9 +252,8 @@ static int load_tables(struct segue_seqfile_record *record)
 	for (uint32_t i = 0; !rc && i < layout->head.count; i++) {
 		rc = read_at(
 			record, table_begin(record, i), record->bytes + at, table_size(record, i));
-		for (size_t k = 0; k < columns_of(record->spec); k++)
-			if (i == (k < sequences ? layout->sequence[k]
-						: layout->context[k - sequences]))
+		for (size_t k = 0; k < segue_seqfile_columns(record->spec); k++)
+			if (layout->column[k] == i)
 				record->column[k].table = record->bytes + at;
 		at += table_size(record, i);
 	}
@@ -283,7 +270,7 @@ static int read_through(struct segue_seqfile_record *record)
 	uint8_t *bytes = segue_buffers_take(record->buffers, THROUGH, &capacity);
 	int rc = bytes ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a sequence");
 
-	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(record->spec); i++) {
 		const struct segue_seqfile_column *column = &record->column[i];
 
 		for (uint64_t at = 0; !rc && at < column->size; at += THROUGH) {
@@ -433,6 +420,13 @@ int segue_seqfile_record_read(
 int segue_seqfile_record_context(struct segue_seqfile_record *record, size_t feature, void *out)
 {
 	size_t i = record->spec->sequence_count + feature;
+
+	return read_column(record, i, 0, record->column[i].size, out);
+}
+
+int segue_seqfile_record_initial(struct segue_seqfile_record *record, size_t state, void *out)
+{
+	size_t i = record->spec->sequence_count + record->spec->context_count + state;
 
 	return read_column(record, i, 0, record->column[i].size, out);
 }

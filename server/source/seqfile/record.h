@@ -26,7 +26,7 @@ struct segue_seqfile_record {
 	uint64_t number; /* in its file */
 	uint64_t offset; /* of the entry in the file */
 	struct segue_seqfile_entry entry;
-	struct segue_seqfile_column *column; /* of the spec: sequence features, context features */
+	struct segue_seqfile_column *column; /* of the spec: segue_seqfile_columns() */
 	uint64_t *begins;                    /* scratch: of all columns of the file */
 	uint8_t *bytes;                      /* the entry, or its header and tables */
 	size_t capacity;
@@ -53,6 +53,7 @@ int segue_seqfile_record_seek(struct segue_seqfile_record *record, uint64_t step
 int segue_seqfile_record_read(
 	struct segue_seqfile_record *record, size_t feature, uint64_t steps, void *out);
 int segue_seqfile_record_context(struct segue_seqfile_record *record, size_t feature, void *out);
+int segue_seqfile_record_initial(struct segue_seqfile_record *record, size_t state, void *out);
 size_t segue_seqfile_record_memory(const struct segue_seqfile_record *record);
 
 #endif
