@@ -39,6 +39,7 @@ struct segue_source_row {
 	/* Offsets of a kind that has paths: here, and of list and count in segue.h; else 0. */
 	size_t paths, asked_paths, asked_count;
 	bool initial_states; /* sequences may have initial values of their own */
+	bool variable;       /* features may be ragged, or bytes */
 };
 
 /* The row of a kind; NULL: no such kind. */

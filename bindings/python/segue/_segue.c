@@ -346,6 +346,7 @@ struct field {
 	enum segue_dtype dtype;
 	int rank;
 	Py_ssize_t dims[SEGUE_RANK_MAX];
+	enum segue_form form;
 };
 
 /* What the batches of a stream look like. */
@@ -1925,8 +1926,8 @@ static const char *name_text(PyObject *name)
 }
 
 /*
- * Reads (name, dtype, dims, init), what spec._named makes: `init` is bytes, which belong to the
- * tuple, or NULL.
+ * Reads (name, dtype, dims, init or form), what spec._named makes: `init` is bytes, which belong to
+ * the tuple, or NULL.
  */
 static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_RANK_MAX],
 	const char **name, const void **init)
@@ -1953,6 +1954,8 @@ static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_
 		dims[i] = (uint64_t)field->dims[i];
 	}
 	*init = PyBytes_Check(bytes) ? PyBytes_AsString(bytes) : NULL;
+	if (PyLong_Check(bytes))
+		field->form = (enum segue_form)PyLong_AsLong(bytes);
 	Py_INCREF(text);
 	field->name = text;
 	return true;
@@ -1967,6 +1970,7 @@ static bool draft_feature(struct draft *draft, size_t i, struct field *field, Py
 		return false;
 	feature->dtype = field->dtype;
 	feature->rank = (uint32_t)field->rank;
+	feature->form = field->form;
 	return true;
 }
 

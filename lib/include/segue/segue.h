@@ -127,12 +127,20 @@ SEGUE_EXPORT size_t segue_dtype_size(enum segue_dtype dtype);
 /* NumPy's name of a dtype ("float32"); "?" for a value that is none. */
 SEGUE_EXPORT const char *segue_dtype_name(enum segue_dtype dtype);
 
+/* How many values of its dtype a feature has a step, or a sequence. */
+enum segue_form {
+	SEGUE_FORM_DENSE = 0,  /* as many as its shape says */
+	SEGUE_FORM_RAGGED = 1, /* any number, each time another one; rank 0 */
+	SEGUE_FORM_BYTES = 2,  /* a string of bytes: as ragged, of SEGUE_UINT8 */
+};
+
 /* A feature: dims[0..rank) per step (sequence feature) or per sequence (context feature). */
 struct segue_feature {
 	const char *name; /* non-empty, no ':' */
 	enum segue_dtype dtype;
 	uint32_t rank; /* 0: a scalar */
 	uint64_t dims[SEGUE_RANK_MAX];
+	enum segue_form form; /* (identity) */
 };
 
 /* A state: dims[0..rank) per row. */
@@ -644,10 +652,17 @@ struct segue_sequence {
 	const void *key; /* 1 to SEGUE_KEY_MAX bytes of any kind; NULL: "<file name>:<number>" */
 	size_t key_size;
 	/*
-	 * An array for each field, dense, of any alignment: those of the sequences ([steps,
-	 * dims...]), then contexts, then states ([dims...]), each in the order of the spec.
+	 * An array for each field, of any alignment: those of the sequences ([steps, dims...]),
+	 * then contexts, then states ([dims...]), each in the order of the spec. Of a ragged field,
+	 * and of bytes, the values of all steps, one behind the other; NULL: there are none.
 	 */
 	const void *const *arrays;
+	/*
+	 * For each field as above: of ragged ones, and of bytes, where the values of each step
+	 * begin and the last one's end, [steps + 1] (context: [2]), counted in values from 0 on. Of
+	 * the others it is not looked at. NULL: all are dense.
+	 */
+	const int64_t *const *offsets;
 };
 
 /*

@@ -176,7 +176,7 @@ static int find_columns(struct segue_seqfile_record *record)
 		record->column[i] = (struct segue_seqfile_column){
 			.begin = record->begins[number],
 			.size = segue_seqfile_column_size(
-				&layout->head.fields[number], record->entry.steps),
+				&layout->head.fields[number], &record->entry),
 			.block = UINT64_MAX,
 		};
 	}
@@ -203,7 +203,7 @@ static int check_hash(const struct segue_seqfile_record *record, XXH128_hash_t h
 static size_t table_size(const struct segue_seqfile_record *record, uint32_t number)
 {
 	const struct segue_seqfile_field *field = &layout_of(record)->head.fields[number];
-	uint64_t size = segue_seqfile_column_size(field, record->entry.steps);
+	uint64_t size = segue_seqfile_column_size(field, &record->entry);
 
 	return (size_t)segue_seqfile_blocks(size) * sizeof(uint32_t);
 }
@@ -212,7 +212,7 @@ static uint64_t table_begin(const struct segue_seqfile_record *record, uint32_t 
 {
 	const struct segue_seqfile_field *field = &layout_of(record)->head.fields[number];
 
-	return record->begins[number] + segue_seqfile_column_size(field, record->entry.steps);
+	return record->begins[number] + segue_seqfile_column_size(field, &record->entry);
 }
 
 static int load_whole(struct segue_seqfile_record *record)
@@ -290,9 +290,10 @@ static int read_through(struct segue_seqfile_record *record)
 static int load(struct segue_seqfile_record *record, const struct segue_index_entry *indexed,
 	uint64_t size, size_t whole_max, bool through)
 {
+	size_t header = segue_seqfile_header_max(&layout_of(record)->head);
+
 	record->whole = size <= whole_max;
-	size_t first = record->whole || size < SEGUE_SEQFILE_ENTRY_MAX ? (size_t)size
-								       : SEGUE_SEQFILE_ENTRY_MAX;
+	size_t first = record->whole || size < header ? (size_t)size : header;
 	int rc = make_room(record, first, 0);
 	if (!rc)
 		rc = read_at(record, 0, record->bytes, first);
