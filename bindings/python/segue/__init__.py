@@ -25,7 +25,7 @@ here too (``segue.BusyError``). Examples are written by `segue.tfrecord`.
 
 from . import errors as errors
 from . import tfrecord as tfrecord
-from ._arrays import Ragged
+from ._arrays import Ragged as Ragged
 from ._convert import Converted as Converted
 from ._convert import convert
 from ._segue import VERSION as __version__
@@ -78,7 +78,6 @@ __all__ = [
     "Files",
     "FileWriter",
     "Loader",
-    "Ragged",
     "State",
     "Stream",
     "TFRecord",
