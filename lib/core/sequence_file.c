@@ -63,7 +63,7 @@ _Static_assert(SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) +
 	"the longest header");
 
 static const char head_magic[8] = SEGUE_SEQFILE_MAGIC;
-static const char entry_magic[4] = "ENTR";
+static const char entry_magic[4] = SEGUE_SEQFILE_ENTRY_MAGIC;
 static const char foot_magic[8] = "SEGUEEND";
 
 static uint64_t align_up(uint64_t size, uint64_t to)

@@ -74,6 +74,7 @@ static void put_tfrecord(struct segue_arena *scratch, const struct segue_spec_tf
 	pb->compression = source->compression;
 	pb->key_feature = put_name(source->key_feature);
 	pb->allow_surplus = source->allow_surplus;
+	pb->record = source->record;
 	to->source_case = SEGUE__PB__SPEC__SOURCE_TFRECORD;
 	to->tfrecord = pb;
 }
@@ -154,9 +155,13 @@ static int get_tfrecord(const Segue__Pb__TFRecord *pb, struct segue_spec_source 
 		rc = get_paths(pb->paths, pb->n_paths, &to->paths);
 	if (!rc)
 		rc = segue_pb_check_range("spec.compression", pb->compression,
-			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_GZIP);
+			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_ZLIB);
+	if (!rc)
+		rc = segue_pb_check_range("spec.record", pb->record, SEGUE_RECORD_SEQUENCE_EXAMPLE,
+			SEGUE_RECORD_EXAMPLE);
 	to->compression = pb->compression;
 	to->allow_surplus = pb->allow_surplus;
+	to->record = pb->record;
 	return rc;
 }
 

@@ -314,6 +314,19 @@ static bool work_once(struct segue_filler *filler)
 	return false;
 }
 
+/*
+ * True, and unlocked: behind what waits for a thread (another lane, a checkpoint), which would wait
+ * until the ring is full. The task is still RUNNING.
+ */
+static bool make_way(struct segue_filler *filler)
+{
+	if (!segue_pool_waits(filler->pool))
+		return false;
+	pthread_mutex_unlock(&filler->lock);
+	segue_pool_run(filler->pool, &filler->task);
+	return true;
+}
+
 static int run(struct segue_task *task)
 {
 	struct segue_filler *filler = SEGUE_CONTAINER(task, struct segue_filler, task);
@@ -321,7 +334,8 @@ static int run(struct segue_task *task)
 	pthread_mutex_lock(&filler->lock);
 	for (;;) {
 		while (work_once(filler))
-			;
+			if (filler->batch != SEGUE_FILLER_FILLED && make_way(filler))
+				return 0;
 		if (filler->state != SEGUE_FILLER_AGAIN)
 			break;
 		go(filler, SEGUE_FILLER_RUNNING);

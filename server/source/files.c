@@ -15,8 +15,11 @@
 #include "source/pattern.h"
 #include "source/source.h"
 
-/* The part of the process's descriptors that the files of one data set may take. */
-enum { OPEN_SHARE = 16 };
+/*
+ * The files of one data set may take a sixteenth of the process's descriptors as long as that is
+ * not many, then a smaller part: there may be many data sets.
+ */
+enum { OPEN_MIN = 4, OPEN_FEW = 64, OPEN_MAX = 1024, SHARE_OF_FEW = 16, SHARE = 64 };
 
 /* Of a file's beginning: enough to tell what it is. */
 #define BEGIN_SIZE 64
@@ -77,6 +80,21 @@ static void make_names(struct segue_files *files)
 		files->file[i].name = files->file[i].path + common;
 }
 
+static const char *compression_name(enum segue_compression compression)
+{
+	switch (compression) {
+	case SEGUE_COMPRESSION_NONE:
+		return "none";
+	case SEGUE_COMPRESSION_GZIP:
+		return "gzip";
+	case SEGUE_COMPRESSION_ZLIB:
+		return "zlib";
+	case SEGUE_COMPRESSION_AUTO:
+		break;
+	}
+	return "auto";
+}
+
 static int fail_packing(const struct segue_files *files, const struct segue_file *file,
 	const struct segue_packing *packing)
 {
@@ -84,14 +102,15 @@ static int fail_packing(const struct segue_files *files, const struct segue_file
 		return segue_fail(SEGUE_EDATA,
 			"%s: is compressed with %s; %ss are read where they lie: unpack it (%s)",
 			file->path, packing->name, files->format->name, packing->unpack);
-	if (segue_packing_is_gzip(packing))
+	if (packing->compression)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is compressed with gzip, and the source's compression is \"none\": "
-			"give \"gzip\", or leave it at \"auto\"",
-			file->path);
+			"%s: is compressed with %s, and the source's compression is \"%s\": give "
+			"\"%s\", or leave it at \"auto\"",
+			file->path, packing->name, compression_name(files->compression),
+			packing->name);
 	return segue_fail(SEGUE_EDATA,
 		"%s: is compressed with %s, which is not read: unpack it (%s), or compress it with "
-		"gzip",
+		"gzip or zlib",
 		file->path, packing->name, packing->unpack);
 }
 
@@ -102,15 +121,19 @@ static int find_packing(
 	const struct segue_packing *packing =
 		files->format->begins(first, size) ? NULL : segue_packing_of(first, size);
 
-	file->packed = packing && segue_packing_is_gzip(packing) &&
-		       files->compression != SEGUE_COMPRESSION_NONE;
-	if (packing && !file->packed)
+	bool asked = packing && packing->compression &&
+		     (files->compression == SEGUE_COMPRESSION_AUTO ||
+			     files->compression == packing->compression);
+
+	file->packed = asked ? packing : NULL;
+	if (packing && !asked)
 		return fail_packing(files, file, packing);
-	if (!file->packed && files->compression == SEGUE_COMPRESSION_GZIP)
+	if (!packing && files->compression > SEGUE_COMPRESSION_NONE)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is not gzip, and the source's compression is \"gzip\": leave it at "
+			"%s: is not %s, and the source's compression is \"%s\": leave it at "
 			"\"auto\"",
-			file->path);
+			file->path, compression_name(files->compression),
+			compression_name(files->compression));
 	return 0;
 }
 
@@ -186,11 +209,30 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 size_t segue_files_open_most(void)
 {
 	struct rlimit limit;
-	size_t most = SEGUE_FILES_OPEN_MAX;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / OPEN_SHARE < most)
-		most = limit.rlim_cur / OPEN_SHARE;
-	return most > SEGUE_FILES_OPEN_MIN ? most : SEGUE_FILES_OPEN_MIN;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return OPEN_FEW;
+	if (limit.rlim_cur / SHARE_OF_FEW < OPEN_MIN)
+		return OPEN_MIN;
+	if (limit.rlim_cur / SHARE_OF_FEW < OPEN_FEW)
+		return limit.rlim_cur / SHARE_OF_FEW;
+	if (limit.rlim_cur / SHARE < OPEN_FEW)
+		return OPEN_FEW;
+	return limit.rlim_cur / SHARE < OPEN_MAX ? limit.rlim_cur / SHARE : OPEN_MAX;
+}
+
+static int make_slots(struct segue_files *files)
+{
+	size_t most = segue_files_open_most();
+
+	most = most < files->count ? most : files->count;
+	files->open = malloc(most * sizeof(files->open[0]));
+	if (!files->open)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
+	files->open_most = most;
+	for (size_t i = 0; i < most; i++)
+		files->open[i] = (struct segue_open_file){.fd = -1};
+	return 0;
 }
 
 uint64_t segue_files_descriptors(const struct segue_spec *spec)
@@ -213,15 +255,14 @@ int segue_files_open(const struct segue_spec *spec, const struct segue_file_form
 	if (!files)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
 	files->format = format;
-	files->open_most = segue_files_open_most();
 	files->compression = compression;
 	if (means->opener)
 		files->opener = *means->opener;
 	pthread_mutex_init(&files->mutex, NULL);
 	pthread_cond_init(&files->let_go, NULL);
-	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++)
-		files->open[i].fd = -1;
 	rc = fill(files, spec, means->cache_dir);
+	if (!rc)
+		rc = make_slots(files);
 	if (rc)
 		segue_files_close(files);
 	else
@@ -250,9 +291,10 @@ void segue_files_close(struct segue_files *files)
 {
 	if (!files)
 		return;
-	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++)
+	for (size_t i = 0; i < files->open_most; i++)
 		if (files->open[i].fd >= 0)
 			close(files->open[i].fd);
+	free(files->open);
 	for (size_t i = 0; i < files->count; i++) {
 		free(files->file[i].path);
 		free(files->file[i].data_path);
@@ -345,7 +387,8 @@ static int inflate_one(
 	if (fd < 0)
 		return fd;
 	close_old(files, file);
-	rc = segue_inflate_file(fd, file->path, file->data_path, files->format, keep_free, told);
+	rc = segue_inflate_file(
+		fd, file->path, file->packed, file->data_path, files->format, keep_free, told);
 	if (!rc && !segue_copy_look(file->data_path, fd, &file->copy))
 		rc = segue_fail(SEGUE_ECHANGED,
 			"%s: changed while it was inflated: open the stream again when it is whole",

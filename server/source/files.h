@@ -1,6 +1,6 @@
 /*
- * The files of a data set: found by their patterns, inflated if need be, read through at most 64
- * open file descriptors.
+ * The files of a data set: found by their patterns, inflated if need be, read through a limited
+ * number of open file descriptors.
  *
  * A file that is listed several times is one file here. Data are read by pread, never mapped: a
  * file that is cut off under the server is an error, not a signal.
@@ -17,8 +17,6 @@
 
 struct segue_source_means;
 
-#define SEGUE_FILES_OPEN_MAX  64
-#define SEGUE_FILES_OPEN_MIN  4
 #define SEGUE_FILES_TRAIL_MAX 8
 
 /* Ends each error that says how data have changed. */
@@ -32,13 +30,13 @@ struct segue_file {
 	char *data_path;  /* what is read: `path` itself, or its inflated copy */
 	uint64_t size;    /* of the data; of a compressed file known when it is inflated */
 	int slot;         /* among the open ones, or -1 */
-	bool packed;      /* compressed: */
-	bool copied;      /* its copy has been found, or made: */
-	bool fresh;       /* by this table */
+	const struct segue_packing *packed; /* how it is compressed; NULL: not */
+	bool copied;                        /* its copy has been found, or made: */
+	bool fresh;                         /* by this table */
 	/* When the copy was last changed that was read, and is as it was made; ns, 0: none. */
 	_Atomic int64_t proven;
 	uint64_t packed_size;
-	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes: CRC and length of gzip */
+	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes, with a checksum */
 	struct segue_copy copy;
 };
 
@@ -60,12 +58,12 @@ struct segue_files {
 	/* Open files; under `mutex`. */
 	pthread_mutex_t mutex;
 	pthread_cond_t let_go;
-	struct segue_open_file open[SEGUE_FILES_OPEN_MAX];
-	size_t open_most; /* segue_files_open_most() */
+	struct segue_open_file *open;
+	size_t open_most; /* segue_files_open_most(), or as many as there are files */
 	uint64_t reads;
 };
 
-/* How many a data set has open at once, by turns: fewer where `ulimit -n` is low. */
+/* How many a data set has open at once, by turns: 4 to 1024, by `ulimit -n`. */
 size_t segue_files_open_most(void);
 /* As many as a source of this spec may have open; of a pattern only the opening will tell. */
 uint64_t segue_files_descriptors(const struct segue_spec *spec);

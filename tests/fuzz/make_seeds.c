@@ -14,8 +14,8 @@
 #include "core/sequence_file.h"
 #include "store/token.h"
 
-static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
-static const int64_t integers[] = {0, 1, 1, 0, 1, 0, 0, 1};
+static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6, 7, 8, -9, 10};
+static const int64_t integers[] = {0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0};
 
 static void save(const char *dir, const char *name, int number, const struct segue_tfbytes *bytes)
 {
@@ -51,6 +51,32 @@ static void put_example(struct segue_tfbytes *to, uint8_t choice, enum segue_tff
 		to, contexts + !context, (size_t)context + key, sequences, choice & 0x40 ? 2 : 1);
 }
 
+/* The same as an Example; every third time x is raw bytes. */
+static void put_plain_example(struct segue_tfbytes *to, uint8_t choice, enum segue_tfform form)
+{
+	bool is_float = holds_floats(choice % DTYPES), c_float = holds_floats(choice / 3 % DTYPES);
+	enum segue_tfkind kind = is_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64;
+	size_t each = 4 * (choice / DTYPES % 3 + 1u);
+	struct segue_tffeature features[4] = {
+		{"x", kind, form, 1, each, is_float ? (const void *)floats : integers}};
+	size_t count = 1;
+
+	if (choice % 3 == 0)
+		features[0] =
+			(struct segue_tffeature){"x", SEGUE_TF_BYTES, form, 1, 2 * each, integers};
+	if (choice & 0x40)
+		features[count++] =
+			(struct segue_tffeature){"y", SEGUE_TF_INT64, form, 1, 4, integers};
+	if (choice & 0x20)
+		features[count++] =
+			(struct segue_tffeature){"c", c_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64,
+				form, 1, 1, c_float ? (const void *)floats : integers};
+	if (choice % 11 == 0)
+		features[count++] =
+			(struct segue_tffeature){"k", SEGUE_TF_BYTES, form, 1, 3, "key"};
+	segue_tfwrite_example(to, features, count, NULL, 0);
+}
+
 static void save_bytes(const char *dir, const char *name, int number, uint8_t choice,
 	const void *bytes, size_t size)
 {
@@ -74,7 +100,7 @@ static void make_examples(const char *dir)
 	/* All types, one or two values a step, all flags. */
 	static const uint8_t choices[] = {
 		13, 53, 67, 107, 134, 187, 214, 254, 21, 61, 75, 115, 142, 235};
-	struct segue_tfbytes stream = {0}, packed = {0};
+	struct segue_tfbytes stream = {0}, packed = {0}, zlib = {0};
 
 	for (int i = 0; i < (int)sizeof(choices); i++) {
 		struct segue_tfbytes bytes = {0};
@@ -89,10 +115,21 @@ static void make_examples(const char *dir)
 		if (i % 3 == 0) { /* the last ones of several members */
 			segue_tfwrite_gzip(&packed, stream.bytes, stream.size);
 			save(dir, "gzip", i, &packed);
+			segue_tfwrite_zlib(&zlib, stream.bytes, stream.size);
+			save(dir, "zlib", i, &zlib);
 		}
 	}
 	segue_tfbytes_free(&stream);
 	segue_tfbytes_free(&packed);
+	segue_tfbytes_free(&zlib);
+	for (int i = 0; i < (int)sizeof(choices); i++) {
+		struct segue_tfbytes bytes = {0};
+
+		segue_tfbytes_put(&bytes, &choices[i], 1);
+		put_plain_example(&bytes, choices[i], (enum segue_tfform)(i % 3));
+		save(dir, "plain_example", i, &bytes);
+		segue_tfbytes_free(&bytes);
+	}
 }
 
 /* ---- What is stored ------------------------------------------------------------------------- */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -50,12 +50,13 @@ class Case:
     workers: int
     options: dict[str, Any]
     kind: str = "tfrecord"  # of the source; or "files"
+    record: str = "sequence_example"  # what a TFRecord is; or "example"
 
     def __repr__(self) -> str:
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
         return (
-            f"{self.name}: {self.kind}, {self.workers} workers by {self.reading}, lengths {lengths}, "
-            f"{self.spec}, {self.options}"
+            f"{self.name}: {self.kind}, {self.record}, {self.workers} workers by {self.reading}, "
+            f"lengths {lengths}, {self.spec}, {self.options}"
         )
 
 
@@ -146,7 +147,8 @@ def _files(
     folders = [["", "a/", "b/"], [""], ["a/"]][rng.integers(3)]
     for f in range(int(rng.integers(1, 4))):
         name = f"{rng.choice(folders)}{'zyx'[f]}-{f}.{SUFFIX[kind]}"
-        compression = "gzip" if kind == "tfrecord" and rng.integers(5) == 0 else None
+        packed = kind == "tfrecord" and rng.integers(3) == 0
+        compression = str(rng.choice(["gzip", "zlib"])) if packed else None
         lengths = _lengths(rng, spec, int(rng.integers(1, 7)))
         keys = [f"id-{f}-{i}-é" if key_feature else "" for i in range(len(lengths))]
         records = [_record(rng, spec, kind, raw, *row) for row in zip(keys, lengths, strict=True)]
@@ -198,6 +200,7 @@ def make(
         name=name,
         files=files,
         kind=kind,
+        record=str(rng.choice(["sequence_example", "example"])),
         paths=paths,
         spec=spec,
         key_feature=key_feature,
@@ -217,10 +220,52 @@ def make(
 
 def _flip(path: Path, at: int, compression: str | None) -> None:
     """Change the last byte of a record, which belongs to the checksum of its data."""
-    unpack, pack = (gzip.decompress, gzip.compress) if compression else (bytes, bytes)
+    unpack, pack = {
+        None: (bytes, bytes),
+        "gzip": (gzip.decompress, gzip.compress),
+        "zlib": (zlib.decompress, zlib.compress),
+    }[compression]
     data = bytearray(unpack(path.read_bytes()))
     data[at] ^= 1
     path.write_bytes(pack(data))
+
+
+def _varint(value: int) -> bytes:
+    value &= 2**64 - 1
+    groups = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
+def _part(number: int, data: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def plain_feature(values: np.ndarray | bytes | str, form: str) -> bytes:
+    """A Feature of ``tf.train.Example``: all values in one list that is packed, as TensorFlow does,
+    or holds them one by one; or the first of them in a list of their own.
+    """
+    if isinstance(values, (bytes, str)):
+        return _part(1, _part(1, values.encode() if isinstance(values, str) else values))
+    flat = np.ravel(values)
+    if form == "in two":
+        middle = len(flat) // 3
+        return plain_feature(flat[:middle], "packed") + plain_feature(flat[middle:], "one by one")
+    if "float" in flat.dtype.name:
+        number, tag, words = 2, b"\x0d", [bytes(word) for word in flat.astype("<f4")[:, None]]
+    else:
+        number, tag, words = 3, b"\x08", [_varint(int(value)) for value in flat]
+    if form == "packed":
+        return _part(number, _part(1, b"".join(words)))
+    return _part(number, b"".join(tag + word for word in words))
+
+
+def plain_example(features: Mapping[str, np.ndarray | bytes | str], form: str) -> bytes:
+    """A ``tf.train.Example``, by the protocol buffers' own rules alone."""
+    entries = (
+        _part(1, _part(1, name.encode()) + _part(2, plain_feature(values, form)))
+        for name, values in features.items()
+    )
+    return _part(1, b"".join(entries))
 
 
 def _write_files(case: Case, directory: Path) -> None:
@@ -263,10 +308,12 @@ def write(case: Case, directory: Path) -> None:
         _write_files(case, directory)
         return
 
+    plain = case.record == "example"
+
     def encoded(name: str, array: np.ndarray, steps: bool) -> Any:
         if name not in case.raw:
             return array
-        return [step.tobytes() for step in array] if steps else array.tobytes()
+        return [step.tobytes() for step in array] if steps and not plain else array.tobytes()
 
     # Keys hold paths below the deepest directory that all files have in common.
     folders = {file.name.rpartition("/")[0] for file in case.files}
@@ -280,10 +327,13 @@ def write(case: Case, directory: Path) -> None:
                 context = {n: encoded(n, a, False) for n, a in record.context.items()}
                 if case.key_feature:
                     context[case.key_feature] = record.key
-                offset = writer.write(
-                    sequences={n: encoded(n, a, True) for n, a in record.sequences.items()},
-                    context=context,
-                )
+                sequences = {n: encoded(n, a, True) for n, a in record.sequences.items()}
+                if plain:
+                    form = ("packed", "one by one", "in two")[i % 3]
+                    data = plain_example({**context, **sequences}, form)
+                    offset = writer.write_record(data)
+                else:
+                    offset = writer.write(sequences, context)
                 if not case.key_feature:
                     key = f"{file.name[common:]}:{offset}"
                     file.records[i] = dataclasses.replace(record, key=key)
@@ -332,7 +382,10 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         "source": segue.Files(paths)
         if case.kind == "files"
         else segue.TFRecord(
-            paths, key=case.key_feature, allow_surplus=case.key_feature is not None
+            paths,
+            key=case.key_feature,
+            allow_surplus=case.key_feature is not None,
+            record=case.record,
         ),
         "sequences": features[0],
         "context": features[1],

@@ -216,9 +216,12 @@ def test_batches_before_the_damage_are_delivered(client: segue.Client, tmp_path:
         read(stream, start="continue")
 
 
-def test_damaged_gzip_files(client: segue.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", ["gzip", "zlib"])
+def test_damaged_compressed_files(
+    client: segue.Client, tmp_path: Path, compression: str
+) -> None:
     path = tmp_path / "whole"
-    write(path, compression="gzip")
+    write(path, compression=compression)
     whole = path.read_bytes()
     good = read(client.stream("whole", **arguments(path)))
     for size in range(1, len(whole)):
@@ -237,13 +240,13 @@ def test_damaged_gzip_files(client: segue.Client, tmp_path: Path) -> None:
         except segue.DataError as error:
             assert str(flipped) in str(error)
         else:  # the time or the system in gzip's header
-            assert at < 10
+            assert compression == "gzip" and at < 10
             harmless += 1
             assert str(rows).replace(flipped.name, "whole") == str(good)
     assert harmless < 10
     write(path)
-    with refused(segue.DataError, f"{path}: is not gzip"):
-        client.stream("s", **arguments(path, source=segue.TFRecord(path, compression="gzip")))
+    with refused(segue.DataError, f"{path}: is not {compression}"):
+        client.stream("s", **arguments(path, source=segue.TFRecord(path, compression=compression)))
 
 
 # -- records that the spec does not fit ------------------------------------------------------------
@@ -379,7 +382,8 @@ def test_a_name_that_is_elsewhere(client: segue.Client, tmp_path: Path) -> None:
         with refused(
             segue.DataError,
             f"{example_alone}: record at byte 0: all features of the record, c (int64), "
-            "x (float), y (int64), lie in its context, or it is a tf.train.Example: they have no steps",
+            "x (float), y (int64), lie in its context, as those of a tf.train.Example do: if it is "
+            'one, give TFRecord(..., record="example")',
         ):
             read(client.stream(f"u{surplus}", **arguments(path, source=source)))
 
@@ -555,7 +559,6 @@ def test_compressions_that_are_not_read_are_named(client: segue.Client, tmp_path
     write(path)
     raw = path.read_bytes()
     kinds = {
-        "zlib": zlib.compress(raw),
         "bzip2": bz2.compress(raw),
         "xz": lzma.compress(raw),
         "zstd": b"\x28\xb5\x2f\xfd" + bytes(60),
@@ -570,14 +573,31 @@ def test_compressions_that_are_not_read_are_named(client: segue.Client, tmp_path
                 segue.DataError, f"{packed}: is compressed with {name}", "unpack it", "gzip"
             ):
                 client.stream(name, **arguments(path, source=source))
-    packed = tmp_path / "gzip"
-    packed.write_bytes(gzip.compress(raw))
-    with refused(segue.DataError, f'{packed}: is compressed with gzip, and', '"none"', '"auto"'):
+    for name, compress in (("gzip", gzip.compress), ("zlib", zlib.compress)):
+        packed = tmp_path / name
+        packed.write_bytes(compress(raw))
         source = segue.TFRecord(packed, compression="none")
-        client.stream("gzip", **arguments(path, source=source))
-    packed.write_bytes(gzip.compress(gzip.compress(raw)))
-    with refused(segue.DataError, f"{packed}: compressed twice"):
-        client.stream("twice", **arguments(packed))
+        with refused(
+            segue.DataError, f"{packed}: is compressed with {name}, and", '"none"', '"auto"'
+        ):
+            client.stream(name, **arguments(path, source=source))
+        packed.write_bytes(compress(gzip.compress(raw)))
+        with refused(segue.DataError, f"{packed}: compressed twice"):
+            client.stream("twice", **arguments(packed))
+
+
+def test_files_of_zlib_at_every_level(client: segue.Client, tmp_path: Path) -> None:
+    """As TensorFlow writes them with compression_type="ZLIB", found by their first bytes."""
+    path = tmp_path / "plain"
+    write(path)
+    good = str(read(client.stream("plain", **arguments(path))))
+    for level in range(10):
+        for window in (9, 15):
+            packer = zlib.compressobj(level, wbits=window)
+            packed = tmp_path / f"zlib-{level}-{window}"
+            packed.write_bytes(packer.compress(path.read_bytes()) + packer.flush())
+            rows = read(client.stream(packed.name, **arguments(packed)))
+            assert str(rows).replace(packed.name, "plain") == good
 
 
 def test_inflated_copies_are_of_what_is_there(client: segue.Client, tmp_path: Path) -> None:
@@ -782,7 +802,7 @@ def remove_file(path: Path, **options: Any) -> None:
     path.unlink()
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("compression", [None, "gzip", "zlib"])
 @pytest.mark.parametrize(
     "change, what",
     [
@@ -820,7 +840,7 @@ def test_a_data_set_that_has_changed(
     client.close()
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("compression", [None, "gzip", "zlib"])
 @pytest.mark.parametrize(
     "change",
     [change_size, change_values, change_order, change_name, add_file, remove_file],

@@ -24,6 +24,7 @@ static struct segue_carry_header *words;
 static struct segue_lease_page *page;
 static struct segue_task *queued; /* the pool: a task runs when a test says so */
 static unsigned tasks;
+static bool others; /* wait for a thread of the pool */
 static int reading; /* what reading the carry says */
 
 void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
@@ -32,6 +33,12 @@ void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 	cr_assert_null(queued, "one task at a time works for a filler");
 	queued = task;
 	tasks++;
+}
+
+bool segue_pool_waits(struct segue_pool *pool)
+{
+	(void)pool;
+	return others;
 }
 
 static bool run(void)
@@ -324,6 +331,27 @@ Test(filler, a_kick_while_it_works_has_it_look_again)
 	cr_assert_null(queued);
 	kick();
 	cr_assert_eq(tasks, 2, "it can be started again");
+}
+
+Test(filler, makes_way_after_each_batch_for_what_waits)
+{
+	others = true;
+	kick();
+	cr_assert_eq(published(), 1, "not all that the ring has room for");
+	cr_assert_eq(filler->state, SEGUE_FILLER_RUNNING, "it is queued again");
+	cr_assert_eq(tasks, 2);
+	run();
+	cr_assert_eq(published(), 2);
+	cr_assert_eq(tasks, 3);
+	run();
+	cr_assert_eq(filler->state, SEGUE_FILLER_IDLE, "with nothing to do it is no task");
+	commit(1);
+	kick();
+	segue_filler_close(filler, closed, &closes);
+	cr_assert_eq(closes, 0, "it is queued");
+	run();
+	cr_assert_eq(closes, 1);
+	cr_assert_eq(published(), 3);
 }
 
 Test(filler, closes_at_once_when_it_is_idle)

@@ -55,7 +55,7 @@ static void setup(void)
 		.name = "h", .dtype = SEGUE_FLOAT64, .elements = 1, .size = 8, .from_data = true};
 	test.spec.states = &state;
 	test.spec.state_count = 1;
-	whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+	whole_max = 1 << 20;
 }
 
 static void teardown(void)
@@ -350,7 +350,7 @@ Test(sequence_source, what_was_written_comes_back)
 	segue_testspec_path(&test, path_of("b.segue"));
 	segue_testspec_path(&test, path_of("a.segue"));
 	for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++) {
-		whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+		whole_max = 1 << 20;
 		reads_back(windows[i]);
 		whole_max = 0;
 		reads_back(windows[i]);

@@ -86,7 +86,8 @@ CASE(bad_tail, s->spec.tail = 3)
 CASE(bad_epoch_end, s->spec.epoch_end = 2)
 CASE(bad_on_error, s->spec.on_error = 2)
 CASE(bad_durability, s->spec.durability = 2)
-CASE(bad_compression, s->spec.source.tfrecord.compression = 3)
+CASE(bad_compression, s->spec.source.tfrecord.compression = 4)
+CASE(bad_record, s->spec.source.tfrecord.record = 2)
 CASE(depth_one, s->spec.depth = 1)
 CASE(depth_large, s->spec.depth = 65)
 CASE(threads_large, s->spec.num_threads = 65)
@@ -154,7 +155,8 @@ static const struct {
 	{bad_epoch_end, {"epoch_end is 2"}},
 	{bad_on_error, {"on_error is 2"}},
 	{bad_durability, {"durability is 2"}},
-	{bad_compression, {"source.compression is 3"}},
+	{bad_compression, {"source.compression is 4"}},
+	{bad_record, {"source.record is 2"}},
 	{depth_one, {"depth is 1", "from 2 to 64"}},
 	{depth_large, {"depth is 65"}},
 	{threads_large, {"num_threads is 65"}},
@@ -412,6 +414,7 @@ CASE(no_pad, s->spec.no_pad = true)
 CASE(skip, s->spec.on_error = SEGUE_ON_ERROR_SKIP)
 CASE(final, s->spec.keep_final = true)
 CASE(surplus, s->spec.source.tfrecord.allow_surplus = true)
+CASE(plain, s->spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE)
 CASE(other_key, s->spec.source.tfrecord.key_feature = "other")
 CASE(no_key, s->spec.source.tfrecord.key_feature = NULL)
 CASE(swap, struct segue_feature f = s->sequences[0]; s->sequences[0] = s->sequences[1];
@@ -453,6 +456,7 @@ static const struct {
 	{skip, true, "on_error: raise in the store, skip asked for"},
 	{final, true, "keep_final: false in the store, true asked for"},
 	{surplus, true, "allow_surplus: false in the store, true asked for"},
+	{plain, true, "record: sequence_example in the store, example asked for"},
 	{other_key, true, "key (in C: key_feature): id in the store, other asked for"},
 	{no_key, true, "key (in C: key_feature): id in the store, (none) asked for"},
 	{swap, true, "order of sequences: \"x\" at place 0 in the store, \"label\" asked for"},
@@ -627,7 +631,8 @@ Test(spec, each_option_is_identity_schedule_or_free)
 Test(spec, identity_has_its_order)
 {
 	static const char *const names[] = {"num_unroll", "shuffle", "seed", "epochs",
-		"first_epoch", "pad", "on_error", "keep_final", "key_feature", "allow_surplus"};
+		"first_epoch", "pad", "on_error", "keep_final", "key_feature", "allow_surplus",
+		"record"};
 	const struct segue_option *const lists[] = {
 		segue_spec_options, segue_source_row(SEGUE_SOURCE_TFRECORD)->options};
 	size_t count = 0;

@@ -34,6 +34,7 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.first_epoch = 2;
 	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.tfrecord.allow_surplus = true;
+	sample.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
 	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
@@ -576,7 +577,13 @@ static struct bytes source;
 static void bad_compression(struct bytes *s)
 {
 	source.size = 0;
-	number(&source, 2, 3);
+	number(&source, 2, 4);
+	blob(s, 2, source.data, source.size);
+}
+static void bad_record(struct bytes *s)
+{
+	source.size = 0;
+	number(&source, 5, 2);
 	blob(s, 2, source.data, source.size);
 }
 static void nul_path(struct bytes *s)
@@ -628,7 +635,8 @@ Test(wire, specs_of_a_peer_are_checked)
 		{bad_name, "spec.states[0]: name is not valid UTF-8"},
 		{many_sequences, "spec.sequences is 257"},
 		{many_states, "spec.states is 257"},
-		{bad_compression, "spec.compression is 3"},
+		{bad_compression, "spec.compression is 4"},
+		{bad_record, "spec.record is 2"},
 		{bad_tail, "spec.tail is 3"},
 		{bad_epoch_end, "spec.epoch_end is 4294967295"},
 		{bad_on_error, "spec.on_error is 2"},

@@ -213,19 +213,24 @@ class Files:
 
 @dataclass(frozen=True)
 class TFRecord:
-    """TFRecord files of ``tf.train.SequenceExample``.
+    """TFRecord files of ``tf.train.SequenceExample``, or of plain ``tf.train.Example``.
 
     Parameters
     ----------
     paths : str, os.PathLike, or a sequence of them
         Files or glob patterns, sorted by name; ``**`` as in ``glob(..., recursive=True)``.
         Relative ones to the working directory.
-    compression : {"auto", "none", "gzip"}
+    compression : {"auto", "none", "gzip", "zlib"}
         ``"auto"`` looks at the first bytes of each file.
     key : str, optional
         Bytes context feature that is the record's key; else ``"<file>:<offset>"``.
     allow_surplus : bool
         Whether records may hold features that the stream does not name.
+    record : {"sequence_example", "example"}
+        The message that each record is; either way it is one sequence. In an ``"example"`` a
+        sequence feature is one list with the values of all steps, ``steps * prod(shape)`` of them,
+        and a context feature one of ``prod(shape)``; all sequence features have the same number
+        of steps, at least one. As bytes it is one value, the array as it is in memory.
     """
 
     _kind: ClassVar[str] = "tfrecord"
@@ -233,6 +238,7 @@ class TFRecord:
     compression: str | None = "auto"
     key: str | None = None
     allow_surplus: bool = False
+    record: str = "sequence_example"
 
     def __init__(
         self,
@@ -240,6 +246,7 @@ class TFRecord:
         compression: str | None = "auto",
         key: str | None = None,
         allow_surplus: bool = False,
+        record: str = "sequence_example",
     ) -> None:
         if key is not None and (not isinstance(key, str) or not key or "\0" in key):
             raise ArgumentError(f"TFRecord.key: {key!r} is not the name of a feature")
@@ -247,6 +254,7 @@ class TFRecord:
         object.__setattr__(self, "compression", compression)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "allow_surplus", bool(allow_surplus))
+        object.__setattr__(self, "record", record)
         self._options()
 
     def _options(self) -> dict[str, Any]:
@@ -254,6 +262,7 @@ class TFRecord:
             "compression": "none" if self.compression is None else self.compression,
             "key_feature": self.key,
             "allow_surplus": self.allow_surplus,
+            "record": self.record,
         }
         return _options(_segue.SOURCES["tfrecord"], values, "TFRecord.")
 

@@ -158,6 +158,7 @@ enum segue_compression {
 	SEGUE_COMPRESSION_AUTO = 0, /* by the first bytes of each file */
 	SEGUE_COMPRESSION_NONE = 1,
 	SEGUE_COMPRESSION_GZIP = 2,
+	SEGUE_COMPRESSION_ZLIB = 3,
 };
 
 /* What happens at the end of finite input; semantics in docs/guide.md. */
@@ -182,7 +183,13 @@ enum segue_durability {
 	SEGUE_DURABLE_COMMIT = 1,   /* segue_batch_commit returns when they are */
 };
 
-/* TFRecord files of tf.train.SequenceExample. */
+/* What a record is; docs/guide.md has the rules. */
+enum segue_record_kind {
+	SEGUE_RECORD_SEQUENCE_EXAMPLE = 0, /* tf.train.SequenceExample: a Feature a step */
+	SEGUE_RECORD_EXAMPLE = 1,          /* tf.train.Example: a Feature holds all steps */
+};
+
+/* TFRecord files. */
 struct segue_tfrecord {
 	/*
 	 * Files or glob(7) patterns, relative to the working directory; a component "**" stands for
@@ -195,6 +202,7 @@ struct segue_tfrecord {
 	const char *key_feature;
 	/* (identity) records may hold features that the spec does not name */
 	bool allow_surplus;
+	enum segue_record_kind record; /* (identity) */
 };
 
 /* Sequence files, segue's own (docs/format.md). */

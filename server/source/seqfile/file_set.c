@@ -206,7 +206,7 @@ static int read_foot(struct segue_files *files, size_t file, struct segue_seqfil
 	if (rc == SEGUE_EINVAL)
 		return segue_fail(SEGUE_EDATA,
 			"ends without a foot: is somebody writing it? It can be read when its "
-			"writer has closed it; if that is gone, write it again");
+			"writer has closed it; if that is gone, 'segue repair' closes it");
 	return rc;
 }
 

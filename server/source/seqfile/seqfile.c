@@ -11,6 +11,10 @@
 #include "source/manifest.h"
 #include "source/seqfile/record.h"
 
+#define WHOLE_MAX      ((size_t)1 << 20)
+#define WHOLE_MAX_LONG ((size_t)1 << 16)
+#define LONG_WINDOW    ((size_t)1 << 15)
+
 struct source {
 	struct segue_source base;
 	const struct segue_spec *spec;
@@ -234,7 +238,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 	stats->index_memory = segue_seqfile_set_memory(&source->set);
 	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
 		stats->index_memory += stats->records * sizeof(uint32_t);
-	stats->descriptors = files->count < files->open_most ? files->count : files->open_most;
+	stats->descriptors = files->open_most;
 	memcpy(stats->fingerprint, source->set.index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
 }
@@ -277,6 +281,16 @@ static const struct segue_source_ops source_ops = {
 
 /* ---- The driver ------------------------------------------------------------------------------ */
 
+/* Whether it is worth while to read windows one by one. */
+static bool has_long_windows(const struct segue_spec *spec)
+{
+	uint64_t step = 0;
+
+	for (size_t i = 0; i < spec->sequence_count; i++)
+		step += spec->sequences[i].size;
+	return step >= LONG_WINDOW * spec->sequence_count / spec->num_unroll;
+}
+
 static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
 	struct segue_source **out)
 {
@@ -288,7 +302,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	source->base.on_error = spec->on_error;
 	source->spec = spec;
 	source->keeper = *means->keeper;
-	source->whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+	source->whole_max = has_long_windows(spec) ? WHOLE_MAX_LONG : WHOLE_MAX;
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
