@@ -247,6 +247,15 @@ class Ragged(NamedTuple):
     offsets: np.ndarray
 
 
+def to_bytes(ragged: Ragged) -> np.ndarray:
+    """Return an object array of what each step has: ``[rows, num_unroll]``; of context ``[rows]``."""
+    data, offsets = ragged.values.tobytes(), ragged.offsets
+    begins, ends = offsets[..., :-1].ravel().tolist(), offsets[..., 1:].ravel().tolist()
+    array = np.empty(len(begins), object)
+    array[:] = [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    return array.reshape(offsets[..., 1:].shape)
+
+
 def _parts(where: str, dtype: str, value: Any) -> list[Any]:
     """Return what each step has of what is ragged, or bytes."""
     try:

@@ -579,11 +579,35 @@ SEGUE_EXPORT const char *segue_batch_record_key(
  */
 SEGUE_EXPORT size_t segue_batch_key(
 	const struct segue_batch *batch, uint32_t row, bool next, char *buffer, size_t size);
-/* Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such.
+/*
+ * Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such,
+ * or it is not dense.
  */
 SEGUE_EXPORT const void *segue_batch_sequence(const struct segue_batch *batch, size_t i);
 /* Context feature `i`: [rows, dims...]. */
 SEGUE_EXPORT const void *segue_batch_context(const struct segue_batch *batch, size_t i);
+
+/* The values of a feature that is ragged, or bytes. */
+struct segue_ragged {
+	/*
+	 * Where the values of each step begin and the last one's end, counted in values: [rows,
+	 * num_unroll + 1], where a row begins where the one before has ended; of context [rows +
+	 * 1]. From 0 on, never falling. Steps behind the end of a sequence have no values.
+	 */
+	const int64_t *offsets;
+	const void *values; /* one behind the other, aligned to 64 bytes; NULL: there are none */
+	uint64_t count;
+};
+
+/*
+ * Sequence feature `i`, or context feature `i`, that is not dense. Valid until the batch is
+ * released. SEGUE_EINVAL: there is no such, or it is dense; SEGUE_EPROTOCOL: what the server wrote
+ * cannot be; SEGUE_EFORKED. Looks at all offsets.
+ */
+SEGUE_EXPORT int segue_batch_sequence_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
+SEGUE_EXPORT int segue_batch_context_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
 /* State `i` as it comes in: [rows, dims...]. Read only: writing there faults. */
 SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i);
 /*
