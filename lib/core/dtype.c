@@ -324,3 +324,27 @@ void segue_dtype_widen(
 		}
 	}
 }
+
+/* ---- Forms ---- */
+
+static const char *const forms[] = {"dense", "ragged", "bytes"};
+
+const char *segue_form_name(enum segue_form form)
+{
+	return (unsigned)form < sizeof(forms) / sizeof(forms[0]) ? forms[form] : "?";
+}
+
+int segue_form_check(const char *of, enum segue_form form, uint32_t rank, enum segue_dtype dtype)
+{
+	if ((unsigned)form >= sizeof(forms) / sizeof(forms[0]))
+		return segue_fail(SEGUE_EINVAL,
+			"%s: form is %u, which is no form; 0 (dense), 1 (ragged) and 2 (bytes) are",
+			of, (unsigned)form);
+	if (form != SEGUE_FORM_DENSE && rank > 0)
+		return segue_fail(
+			SEGUE_EINVAL, "%s: it is %s, and then has no shape", of, forms[form]);
+	if (form == SEGUE_FORM_BYTES && dtype != SEGUE_UINT8)
+		return segue_fail(SEGUE_EINVAL, "%s: the dtype of bytes is uint8 (5), not %s", of,
+			segue_dtype_name(dtype));
+	return 0;
+}

@@ -51,6 +51,7 @@ static const struct segue_source_row kinds[] = {
 			.asked_paths = offsetof(struct segue_stream_source, files.paths),
 			.asked_count = offsetof(struct segue_stream_source, files.path_count),
 			.initial_states = true,
+			.variable = true,
 		},
 	[SEGUE_SOURCE_ARRAYS] =
 		{
