@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "descriptors.h"
 #include "testspec.h"
 #include "tmpdir.h"
 
@@ -351,6 +352,7 @@ Test(array_source, a_file_that_is_replaced_or_gone_is_an_error)
 {
 	char aside[SEGUE_TMPDIR_MAX];
 
+	segue_test_limit_descriptors(1024); /* then 64 are kept open */
 	segue_tmpdir_path(&dir, "aside", aside);
 	open_others();
 	struct segue_source *source = open_source();

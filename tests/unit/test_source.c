@@ -6,6 +6,7 @@
 #include "source/kinds.h"
 #include "source/tfrecord/tfrecord.h"
 
+#include "descriptors.h"
 #include "testspec.h"
 #include "tfwrite.h"
 #include "tmpdir.h"
@@ -1369,16 +1370,6 @@ Test(source, a_refused_file_leaves_no_copy)
 	segue_tfbytes_free(&packed);
 }
 
-/* `ulimit -n`: of a process that is started for each test. */
-static void limit_descriptors(rlim_t most)
-{
-	struct rlimit limit;
-
-	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	limit.rlim_cur = most;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
 /* A stream that has the older version open is told; it never reads from the newer one. */
 Test(source, an_older_version_that_is_open)
 {
@@ -1386,7 +1377,7 @@ Test(source, an_older_version_that_is_open)
 	struct segue_admitted admitted;
 	struct segue_record *record;
 
-	limit_descriptors(1024);
+	segue_test_limit_descriptors(1024);
 	for (uint64_t i = 0; i < 70; i++) {
 		char name[16];
 
@@ -1793,7 +1784,7 @@ static void check_descriptors(rlim_t limit, size_t expected)
 	struct segue_source *source;
 	size_t before;
 
-	limit_descriptors(limit);
+	segue_test_limit_descriptors(limit);
 	for (uint64_t i = 0; i < 200; i++) {
 		char name[16];
 
