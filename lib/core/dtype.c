@@ -3,6 +3,8 @@
  */
 #include "core/dtype.h"
 
+#include "core/error.h"
+
 #define SIGNED(bits)                                                                               \
 	.size = (bits) / 8, .number = SEGUE_NUMBER_SIGNED, .least = (uint64_t)INT##bits##_MIN,     \
 	.range = UINT##bits##_MAX
