@@ -336,8 +336,9 @@ Test(wire, small_requests)
 		.type = SEGUE_MESSAGE_LANE_FLUSH, .serial = 7, .lane_flush = {.lease = 8}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.lane_flush.lease, 8);
-	m = (struct segue_message){
-		.type = SEGUE_MESSAGE_LANE_SIDE, .serial = 8, .lane_side = {.lease = 9, .step = 10}};
+	m = (struct segue_message){.type = SEGUE_MESSAGE_LANE_SIDE,
+		.serial = 8,
+		.lane_side = {.lease = 9, .step = 10}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.lane_side.lease, 9);
 	cr_assert_eq(out.lane_side.step, 10);
