@@ -26,6 +26,14 @@ static const struct segue_option tfrecord_options[] = {
 
 static const struct segue_option no_options[] = {{.name = NULL}};
 
+static const struct segue_option arrays_options[] = {
+#define ROW(name, type, asked, part, ...)                                                          \
+	SEGUE_OPTION_ROW(struct segue_spec_source, arrays.name, struct segue_stream_source,        \
+		arrays.asked, #name, part, __VA_ARGS__),
+	SEGUE_ARRAYS_OPTIONS(ROW)
+#undef ROW
+		{.name = NULL}};
+
 static const struct segue_source_row kinds[] = {
 	[SEGUE_SOURCE_TFRECORD] =
 		{
@@ -44,6 +52,15 @@ static const struct segue_source_row kinds[] = {
 			.asked_count = offsetof(struct segue_stream_source, files.path_count),
 			.initial_states = true,
 			.variable = true,
+		},
+	[SEGUE_SOURCE_ARRAYS] =
+		{
+			.name = "arrays",
+			.options = arrays_options,
+			.paths = offsetof(struct segue_spec_source, arrays.paths),
+			.asked_paths = offsetof(struct segue_stream_source, arrays.paths),
+			.asked_count = offsetof(struct segue_stream_source, arrays.path_count),
+			.literal = true,
 		},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -68,6 +85,13 @@ struct segue_paths *segue_source_paths(const struct segue_spec_source *source)
 	if (!row || !row->paths)
 		return NULL;
 	return (struct segue_paths *)((uintptr_t)source + row->paths);
+}
+
+struct segue_array_index **segue_source_index(const struct segue_spec_source *source)
+{
+	if (source->kind != SEGUE_SOURCE_ARRAYS)
+		return NULL;
+	return (struct segue_array_index **)(uintptr_t)&source->arrays.index;
 }
 
 static int fail_kind(unsigned kind)
@@ -166,6 +190,8 @@ int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_
 	to = segue_source_paths(out);
 	if (to)
 		*to = (struct segue_paths){.path = NULL};
+	if (segue_source_index(out) && *segue_source_index(out))
+		segue_array_index_hold(*segue_source_index(out));
 	rc = segue_options_copy(segue_source_row(source->kind)->options, source, out);
 	if (rc || !to || from->count == 0)
 		return rc;
@@ -185,6 +211,8 @@ void segue_source_finish(struct segue_spec_source *source)
 			free(paths->path[i]);
 		free(paths->path);
 	}
+	if (segue_source_index(source))
+		segue_array_index_drop(*segue_source_index(source));
 	if (row)
 		segue_options_finish(row->options, source);
 }

@@ -311,6 +311,8 @@ int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv
 {
 	struct segue_cli_options options = {.lane = -1, .id = -1, .step = -1};
 
+	if (command->run_line)
+		return command->run_line(argc, argv);
 	int status = run_with(command, argc, argv, &options);
 	free(options.roots.item);
 	free(options.users.item);

@@ -70,11 +70,12 @@ struct segue_cli_command {
 	bool acts;            /* one operand more, the first: an action */
 	int operands_min, operands_max;
 	int (*run)(const struct segue_cli_options *options); /* exit status */
+	int (*run_line)(int argc, char **argv);              /* instead: gets the line as it is */
 };
 
 extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
 	segue_cli_get, segue_cli_checkpoint, segue_cli_stream, segue_cli_verify, segue_cli_backup,
-	segue_cli_restore, segue_cli_repair, segue_cli_peek, segue_cli_doctor;
+	segue_cli_restore, segue_cli_repair, segue_cli_peek, segue_cli_convert, segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns

@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16
 import numpy as np
 
+import array_data
 import oracle
 import segue
 from segue.tfrecord import SequenceExampleWriter
@@ -23,7 +24,7 @@ DTYPES = (
     "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
 SHORT = ("float16", "bfloat16")
-SUFFIX = {"tfrecord": "tfrecord", "files": "segue"}
+SUFFIX = {"tfrecord": "tfrecord", "files": "segue", "arrays": "npy"}
 INITIAL = {"files"}  # kinds whose sequences can have initial states of their own
 VARIABLE = {"files"}  # kinds whose features can be ragged, or bytes
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
@@ -50,8 +51,10 @@ class Case:
     reading: str  # "batches", "rounds" or "epochs"
     workers: int
     options: dict[str, Any]
-    kind: str = "tfrecord"  # of the source; or "files"
+    kind: str = "tfrecord"  # of the source; or "files", "arrays"
     record: str = "sequence_example"  # what a TFRecord is; or "example"
+    layout: array_data.Layout | None = None  # of arrays
+    arrays: array_data.Data | None = None  # once they are written
 
     def __repr__(self) -> str:
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
@@ -141,11 +144,11 @@ def _record(
         key=key,
         length=length,
         sequences={
-            name: drawn(rng, feature, n, kind == "files" or name in raw)
+            name: drawn(rng, feature, n, kind != "tfrecord" or name in raw)
             for name, feature in spec.sequences.items()
         },
         context={
-            name: drawn(rng, feature, None, kind == "files" or name in raw)
+            name: drawn(rng, feature, None, kind != "tfrecord" or name in raw)
             for name, feature in spec.context.items()
         },
         states={
@@ -154,6 +157,25 @@ def _record(
             if state.from_data
         },
     )
+
+
+def _array_records(
+    rng: np.random.Generator, spec: oracle.Spec, layout: array_data.Layout, has_keys: bool
+) -> list[oracle.Record]:
+    """Records whose values are such that they may lie in files as the layout says."""
+
+    def drawn(name: str, feature: oracle.Feature, shape: tuple[int, ...]) -> np.ndarray:
+        dtype = layout.columns[name].dtype
+        return values(rng, dtype, shape, raw=dtype == feature.dtype).astype(feature.dtype)
+
+    return [
+        oracle.Record(
+            key=f"id-{i}-é" if has_keys else "",
+            sequences={n: drawn(n, f, (length, *f.shape)) for n, f in spec.sequences.items()},
+            context={n: drawn(n, f, f.shape) for n, f in spec.context.items()},
+        )
+        for i, length in enumerate(_lengths(rng, spec, int(rng.integers(1, 13))))
+    ]
 
 
 def _files(
@@ -188,7 +210,7 @@ def make(
     name: str, rng: np.random.Generator, kind: str | None = None, **fields: Any
 ) -> Case:
     """A random case; the kind of its source, and `fields` of the spec, can be given."""
-    kind = kind or str(rng.choice(["tfrecord", "files"]))
+    kind = kind or str(rng.choice(["tfrecord", "files", "arrays"]))
     epochs = [1, 1, 2, 3, None][rng.integers(5)]
     spec = oracle.Spec(
         sequences=_features(rng, "x", int(rng.integers(1, 4)), kind in VARIABLE),
@@ -212,16 +234,23 @@ def make(
         if kind == "tfrecord" and rng.integers(4) == 0
     )
     key_feature = "id" if rng.integers(4) == 0 else None
-    files, paths = _files(rng, spec, kind, raw, key_feature)
+    layout = None
+    if kind == "arrays":
+        layout = array_data.layout(rng, spec, key_feature is not None)
+        records = _array_records(rng, spec, layout, key_feature is not None)
+        files, paths = [File("", None, records)], []
+    else:
+        files, paths = _files(rng, spec, kind, raw, key_feature)
     if spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain":
         # Without a full batch in an epoch this is an error, as it has to be.
-        records = sum(len(file.records) for file in files)
-        spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, records))
+        most = sum(len(file.records) for file in files)
+        spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, most))
     return Case(
         name=name,
         files=files,
         kind=kind,
         record=str(rng.choice(["sequence_example", "example"])),
+        layout=layout,
         paths=paths,
         spec=spec,
         key_feature=key_feature,
@@ -330,6 +359,12 @@ def write(case: Case, directory: Path) -> None:
     if case.kind == "files":
         _write_files(case, directory)
         return
+    if case.layout:
+        file, has_keys = case.files[0], case.key_feature is not None
+        case.arrays, file.records = array_data.write(
+            case.layout, case.spec, file.records, directory, has_keys
+        )
+        return
 
     plain = case.record == "example"
 
@@ -429,7 +464,9 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
     ]
     paths = [directory / path for path in case.paths]
     arguments: dict[str, Any] = {
-        "source": segue.Files(paths)
+        "source": case.arrays.open()
+        if case.arrays
+        else segue.Files(paths)
         if case.kind == "files"
         else segue.TFRecord(
             paths,

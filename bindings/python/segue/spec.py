@@ -182,6 +182,26 @@ class State:
         return fitted
 
 
+# What an index of arrays consists of: arrays.py makes it, _segue.c reads it.
+Index = tuple[bytes, bytes, bytes, bytes | None, bytes | None]
+
+
+class Source:
+    """What all sources have; `Files`, `TFRecord` and `Arrays` are such."""
+
+    _kind: ClassVar[str]
+    paths: tuple[str, ...]
+
+    def _settle(
+        self, directory: str, sequences: Mapping[str, Feature], context: Mapping[str, Feature]
+    ) -> tuple[tuple[str, ...], Index | None]:
+        """Return the paths, and an index of arrays, for a stream of the store in `directory`."""
+        return self.paths, None
+
+    def _options(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
 def _paths(field: str, paths: Any) -> tuple[str, ...]:
     items = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
     if not items:
@@ -190,7 +210,7 @@ def _paths(field: str, paths: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(Source):
     """Sequence files, segue's own: what `FileWriter` and `convert` write (docs/format.md).
 
     A stream may declare some of a file's features; each as the file has it.
@@ -212,7 +232,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class TFRecord:
+class TFRecord(Source):
     """TFRecord files of ``tf.train.SequenceExample``, or of plain ``tf.train.Example``.
 
     Parameters
@@ -297,6 +317,7 @@ def stream_arguments(
     sequences: Mapping[str, Feature],
     context: Mapping[str, Feature] | None,
     states: Mapping[str, State] | None,
+    directory: str,
     **options: Any,
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
@@ -305,21 +326,25 @@ def stream_arguments(
     """
     if not isinstance(name, str) or not name or ":" in name or "\0" in name:
         raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
-    if not isinstance(source, (Files, TFRecord)):
+    if not isinstance(source, Source):
         raise ArgumentError(
-            f"source: expected segue.Files or segue.TFRecord, got {type(source).__name__}; "
-            "segue.convert makes sequence files, which segue.Files reads, of any iterable"
+            "source: expected segue.Files, segue.TFRecord or segue.Arrays, got "
+            f"{type(source).__name__}; segue.convert makes sequence files, which segue.Files "
+            "reads, of any iterable"
         )
     features = _named("sequences", sequences, Feature)
     if not features:
         raise ArgumentError("sequences: at least one sequence feature is needed")
+    contexts = _named("context", context or {}, Feature)
+    paths, index = source._settle(directory, sequences, context or {})
     return (
         name,
         source._kind,
-        [os.fsencode(path) for path in source.paths],
+        [os.fsencode(path) for path in paths],
+        index,
         source._options(),
         features,
-        _named("context", context or {}, Feature),
+        contexts,
         _named("states", states or {}, State),
         _options(_segue.OPTIONS, options),
     )
