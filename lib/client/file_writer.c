@@ -480,7 +480,7 @@ static int put_end(struct segue_file_writer *writer, uint64_t index)
 		.key_max = writer->key_max,
 		.head_size = writer->head.size};
 	size_t size = writer->count * sizeof(*writer->index);
-	uint32_t crc = segue_seqfile_crc(writer->index, size);
+	uint32_t crc = size ? segue_seqfile_crc(writer->index, size) : 0;
 	uint8_t bytes[SEGUE_SEQFILE_FOOT];
 	int rc = 0;
 

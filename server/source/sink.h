@@ -17,6 +17,9 @@ struct segue_sink {
 /* Appends `size` bytes that are to be written at *out, until the next call. */
 static inline int segue_sink_add(struct segue_sink *sink, uint64_t size, uint8_t **out)
 {
+	*out = sink->bytes;
+	if (size == 0)
+		return 0;
 	if (size > sink->room - sink->size) {
 		uint64_t room;
 		int rc = __builtin_add_overflow(sink->size, size, &room)

@@ -579,6 +579,7 @@ static void begin_ragged(void)
 {
 	struct segue_field *field;
 
+	end(); /* the suite's */
 	prepare(ROWS, 40);
 	field = &spec.test.sequences[0];
 	field->form = SEGUE_FORM_RAGGED;

@@ -265,8 +265,9 @@ Test(wire, stream_open_with_all_fields)
 	for (int i = 0; i < SEGUE_FEATURES_MAX; i++) {
 		features[i] = (struct segue_feature){.name = names[i],
 			.dtype = SEGUE_UINT8,
-			.rank = 8,
-			.dims = {3, 3, 3, 3, 3, 3, 3, 3}};
+			.rank = i % 3 ? 0 : 8,
+			.dims = {3, 3, 3, 3, 3, 3, 3, 3},
+			.form = (enum segue_form)(i % 3)};
 		states[i] = (struct segue_state){.name = names[SEGUE_FEATURES_MAX + i],
 			.dtype = SEGUE_FLOAT64,
 			.rank = 8,
@@ -358,6 +359,12 @@ Test(wire, small_requests)
 		.type = SEGUE_MESSAGE_LANE_FLUSH, .serial = 7, .lane_flush = {.lease = 8}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.lane_flush.lease, 8);
+	m = (struct segue_message){.type = SEGUE_MESSAGE_LANE_SIDE,
+		.serial = 8,
+		.lane_side = {.lease = 9, .step = 10}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.lane_side.lease, 9);
+	cr_assert_eq(out.lane_side.step, 10);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_UPLOAD, .upload = {.size = UINT64_MAX}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.upload.size, UINT64_MAX);
