@@ -50,6 +50,16 @@ static int upload_paths(struct segue_client *client, const struct segue_spec *sp
 	return 0;
 }
 
+static int upload_index(struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
+{
+	struct segue_array_index **index = segue_source_index(&spec->source);
+
+	*id = 0;
+	if (!index)
+		return 0;
+	return segue_client_upload_bytes(client, (*index)->bytes, (*index)->size, id);
+}
+
 int segue_stream_ready(struct segue_stream *stream)
 {
 	struct segue_client *client = stream->client;
@@ -60,6 +70,8 @@ int segue_stream_ready(struct segue_stream *stream)
 	if (stream->epoch == client->epoch)
 		return 0;
 	int rc = upload_paths(client, stream->shape->spec, &request.stream_open.paths_upload);
+	if (!rc)
+		rc = upload_index(client, stream->shape->spec, &request.stream_open.index_upload);
 	if (rc)
 		return rc;
 	/* No limit: the first opening of a data set reads all of it, and shows how far it is. */

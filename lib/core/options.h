@@ -74,6 +74,8 @@
 	X(record, enum segue_record_kind, record, IDENTITY,                                        \
 		SEGUE_CHOICE("sequence_example", "example"))
 
+#define SEGUE_ARRAYS_OPTIONS(X) X(checksum, bool, checksum, RUNTIME, SEGUE_FLAG)
+
 /* true or false. */
 #define SEGUE_FLAG .kind = SEGUE_OPTION_FLAG, .most = 1
 /* true or false, where segue.h asks for the contrary. Errors call it by `said_`. */

@@ -135,6 +135,83 @@ static int check_initial(const struct segue_spec *spec)
 	return 0;
 }
 
+/* ---- Arrays: the index has a column for each feature ---- */
+
+static const struct segue_field *feature_at(const struct segue_spec *spec, size_t i)
+{
+	return i < spec->sequence_count ? &spec->sequences[i]
+					: &spec->contexts[i - spec->sequence_count];
+}
+
+static struct segue_array_column column_at(const struct segue_spec *spec, size_t i)
+{
+	const struct segue_field *field = feature_at(spec, i);
+	struct segue_array_column column = {
+		.context = i >= spec->sequence_count, .rank = (uint8_t)field->rank};
+
+	memcpy(column.dims, field->dims, field->rank * sizeof(field->dims[0]));
+	return column;
+}
+
+/* Whether the arrays of a feature can be given as it. */
+static int check_column(
+	const struct segue_spec *spec, const struct segue_array_index *index, size_t i)
+{
+	const struct segue_field *field = feature_at(spec, i);
+	struct segue_array_column column = column_at(spec, i);
+
+	if (memcmp(&column, &index->column[i], sizeof(column)) != 0)
+		return segue_fail(SEGUE_EINVAL,
+			"feature '%s': its arrays have steps of another shape", field->name);
+	for (uint32_t group = 0; group < index->groups; group++) {
+		enum segue_dtype has = segue_array_index_place(index, group, (uint32_t)i)->dtype;
+
+		if (!segue_dtype_widens(has, field->dtype))
+			return segue_fail(SEGUE_EINVAL,
+				"feature '%s': its array of group %" PRIu32
+				" is %s, which as %s would lose values: declare %s, or convert it "
+				"(segue.convert)",
+				field->name, group, segue_dtype_name(has),
+				segue_dtype_name(field->dtype), segue_dtype_name(has));
+	}
+	return 0;
+}
+
+static int check_index(const struct segue_spec *spec)
+{
+	struct segue_array_index **at = segue_source_index(&spec->source);
+	size_t features = spec->sequence_count + spec->context_count;
+	int rc = 0;
+
+	if (!at || !*at)
+		return 0;
+	if ((*at)->columns != features || (*at)->files != segue_source_paths(&spec->source)->count)
+		return segue_fail(SEGUE_EINVAL,
+			"the index of arrays is of %" PRIu32 " features in %" PRIu32
+			" files, the stream has %zu in %zu",
+			(*at)->columns, (*at)->files, features,
+			segue_source_paths(&spec->source)->count);
+	for (size_t i = 0; !rc && i < features; i++)
+		rc = check_column(spec, *at, i);
+	return rc;
+}
+
+static int take_index(const struct segue_stream_source *asked, struct segue_spec *spec)
+{
+	struct segue_array_index **at = segue_source_index(&spec->source);
+	size_t features = spec->sequence_count + spec->context_count;
+	struct segue_array_column columns[SEGUE_FEATURES_MAX];
+
+	if (!at)
+		return 0;
+	for (size_t i = 0; i < features; i++) {
+		if (feature_at(spec, i)->rank > SEGUE_RANK_MAX)
+			return 0; /* the check says so */
+		columns[i] = column_at(spec, i);
+	}
+	return segue_array_index_pack(&asked->arrays, columns, (uint32_t)features, at);
+}
+
 /* Fields that are each right and do not go together. */
 static int check_together(const struct segue_spec *spec)
 {
@@ -173,6 +250,8 @@ int segue_spec_check(struct segue_spec *spec)
 		rc = check_initial(spec);
 	if (!rc)
 		rc = check_together(spec);
+	if (!rc)
+		rc = check_index(spec);
 	return rc;
 }
 
@@ -263,7 +342,7 @@ static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 		rc = take_states(from, to);
 	if (!rc)
 		rc = segue_options_take(segue_spec_options, from, to);
-	return rc;
+	return rc ? rc : take_index(&from->source, to);
 }
 
 /* Explicit zeros and no initial value are the same value, so they have the same hash. */

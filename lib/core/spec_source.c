@@ -26,6 +26,14 @@ static const struct segue_option tfrecord_options[] = {
 
 static const struct segue_option no_options[] = {{.name = NULL}};
 
+static const struct segue_option arrays_options[] = {
+#define ROW(name, type, asked, part, ...)                                                          \
+	SEGUE_OPTION_ROW(struct segue_spec_source, arrays.name, struct segue_stream_source,        \
+		arrays.asked, #name, part, __VA_ARGS__),
+	SEGUE_ARRAYS_OPTIONS(ROW)
+#undef ROW
+		{.name = NULL}};
+
 static const struct segue_source_row kinds[] = {
 	[SEGUE_SOURCE_TFRECORD] =
 		{
@@ -43,6 +51,15 @@ static const struct segue_source_row kinds[] = {
 			.asked_paths = offsetof(struct segue_stream_source, files.paths),
 			.asked_count = offsetof(struct segue_stream_source, files.path_count),
 			.initial_states = true,
+		},
+	[SEGUE_SOURCE_ARRAYS] =
+		{
+			.name = "arrays",
+			.options = arrays_options,
+			.paths = offsetof(struct segue_spec_source, arrays.paths),
+			.asked_paths = offsetof(struct segue_stream_source, arrays.paths),
+			.asked_count = offsetof(struct segue_stream_source, arrays.path_count),
+			.literal = true,
 		},
 	[SEGUE_SOURCE_MIX] =
 		{
@@ -72,6 +89,13 @@ struct segue_paths *segue_source_paths(const struct segue_spec_source *source)
 	if (!row || !row->paths)
 		return NULL;
 	return (struct segue_paths *)((uintptr_t)source + row->paths);
+}
+
+struct segue_array_index **segue_source_index(const struct segue_spec_source *source)
+{
+	if (source->kind != SEGUE_SOURCE_ARRAYS)
+		return NULL;
+	return (struct segue_array_index **)(uintptr_t)&source->arrays.index;
 }
 
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i)
@@ -199,11 +223,18 @@ static int check_part_count(size_t count)
 		"the number of source.parts (in C: part_count)", count, 1, SEGUE_PARTS_MAX);
 }
 
-static int fail_within_mix(void)
+/* What a part can be: of arrays there is an index, which goes with a stream alone. */
+static int check_part_kind(enum segue_source_kind kind)
 {
-	return segue_fail(SEGUE_EINVAL,
-		"a part of a mix cannot be a mix itself: give the parts of that one, with weights "
-		"beside the others'");
+	if (kind == SEGUE_SOURCE_MIX)
+		return segue_fail(SEGUE_EINVAL,
+			"a part of a mix cannot be a mix itself: give the parts of that one, with "
+			"weights beside the others'");
+	if (kind == SEGUE_SOURCE_ARRAYS)
+		return segue_fail(SEGUE_EINVAL,
+			"arrays cannot be a part of a mix: make a sequence file of them "
+			"(segue.convert, segue_file_writer_create)");
+	return 0;
 }
 
 static int take_parts(const struct segue_mix *asked, struct segue_spec_mix *out)
@@ -228,9 +259,9 @@ static int take_parts(const struct segue_mix *asked, struct segue_spec_mix *out)
 		rc = segue_text_copy(part->name, &to->name);
 		if (!rc && !part->source)
 			rc = segue_fail(SEGUE_EINVAL, "the source is missing (NULL)");
-		else if (!rc && part->source->kind == SEGUE_SOURCE_MIX)
-			rc = fail_within_mix();
-		else if (!rc)
+		if (!rc)
+			rc = check_part_kind(part->source->kind);
+		if (!rc)
 			rc = segue_source_take(part->source, &to->source);
 		if (rc)
 			segue_fail_within(rc, "source.parts[%zu]", i);
@@ -287,6 +318,8 @@ int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_
 	to = segue_source_paths(out);
 	if (to)
 		*to = (struct segue_paths){.path = NULL};
+	if (segue_source_index(out) && *segue_source_index(out))
+		segue_array_index_hold(*segue_source_index(out));
 	rc = segue_options_copy(segue_source_row(source->kind)->options, source, out);
 	if (rc || !to || from->count == 0)
 		return rc;
@@ -313,6 +346,8 @@ void segue_source_finish(struct segue_spec_source *source)
 			free(paths->path[i]);
 		free(paths->path);
 	}
+	if (segue_source_index(source))
+		segue_array_index_drop(*segue_source_index(source));
 	if (row)
 		segue_options_finish(row->options, source);
 }
@@ -356,8 +391,8 @@ static int check_part(const struct segue_spec_mix *mix, size_t i)
 	snprintf(what, sizeof(what), "source.parts[%zu].weight", i);
 	if (!rc)
 		rc = segue_range_check(what, part->weight, 1, UINT32_MAX);
-	if (!rc && part->source.kind == SEGUE_SOURCE_MIX)
-		rc = fail_within_mix();
+	if (!rc)
+		rc = check_part_kind(part->source.kind);
 	if (!rc) {
 		rc = segue_source_check(&part->source);
 		if (rc)

@@ -8,6 +8,7 @@
 #ifndef SEGUE_CORE_SPEC_SOURCE_H
 #define SEGUE_CORE_SPEC_SOURCE_H
 
+#include "core/array_index.h"
 #include "core/options.h"
 
 /* Absolute files or patterns. */
@@ -25,6 +26,12 @@ struct segue_spec_files {
 	struct segue_paths paths;
 };
 
+struct segue_spec_arrays {
+	struct segue_paths paths;        /* names of files: no patterns */
+	struct segue_array_index *index; /* NULL: not there yet, or kept in the store */
+	SEGUE_ARRAYS_OPTIONS(SEGUE_OPTION_FIELD)
+};
+
 struct segue_spec_part;
 
 struct segue_spec_mix {
@@ -37,6 +44,7 @@ struct segue_spec_source {
 	union {
 		struct segue_spec_tfrecord tfrecord;
 		struct segue_spec_files files;
+		struct segue_spec_arrays arrays;
 		struct segue_spec_mix mix;
 	};
 };
@@ -56,6 +64,7 @@ struct segue_source_row {
 	/* Offsets of a kind that has paths: here, and of list and count in segue.h; else 0. */
 	size_t paths, asked_paths, asked_count;
 	bool initial_states; /* sequences may have initial values of their own */
+	bool literal; /* its paths are names of files, not patterns */
 };
 
 /* The row of a kind; NULL: no such kind. */
@@ -76,15 +85,21 @@ bool segue_source_has_initial(const struct segue_spec_source *source);
  */
 void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PARTS_MAX]);
 
+/* Where its index of arrays is to be; NULL: a kind without. */
+struct segue_array_index **segue_source_index(const struct segue_spec_source *source);
+
 /*
- * Copies all of it; relative paths are made absolute against the working directory. SEGUE_EINVAL
- * (no such kind, no path, a list that is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken
- * until then is in *out, to be finished.
+ * Copies all of it but an index of arrays, which wants the features (core/spec.c); relative paths
+ * are made absolute against the working directory. SEGUE_EINVAL (no such kind, no path, a list that
+ * is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken until then is in *out, to be finished.
  */
 int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out);
 /* Checks all of it. SEGUE_EINVAL names the field, its value and what is allowed. */
 int segue_source_check(const struct segue_spec_source *source);
-/* A deep copy; on failure too, *out is to be finished. SEGUE_ENOMEM. */
+/*
+ * A deep copy, but that it holds the same index; on failure too, *out is to be finished.
+ * SEGUE_ENOMEM.
+ */
 int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_source *out);
 /* Frees what it points to; a zeroed struct is fine. */
 void segue_source_finish(struct segue_spec_source *source);

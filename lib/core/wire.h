@@ -62,7 +62,7 @@ struct segue_message {
 		struct {
 			struct segue_spec *spec; /* unpacked: malloc'd and unchecked; the caller
 						    takes it over */
-			uint64_t paths_upload;
+			uint64_t paths_upload, index_upload;
 			bool again; /* had it open before */
 		} stream_open;
 		struct {

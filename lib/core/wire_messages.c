@@ -40,6 +40,7 @@ static const struct segue_pb_field hello[] = {
 /* And the spec. */
 static const struct segue_pb_field stream_open[] = {
 	ANY64(StreamOpen, stream_open, paths_upload),
+	ANY64(StreamOpen, stream_open, index_upload),
 	FIELD(StreamOpen, stream_open, again, BOOL, 0),
 	END,
 };

@@ -14,6 +14,7 @@
 /* Of a source's message, without what it points to: that of the longest. */
 #define SOURCE_SIZE_MAX sizeof(Segue__Pb__TFRecord)
 _Static_assert(sizeof(Segue__Pb__Files) <= SOURCE_SIZE_MAX, "a longer one");
+_Static_assert(sizeof(Segue__Pb__Arrays) <= SOURCE_SIZE_MAX, "a longer one");
 
 _Static_assert(sizeof(Segue__Pb__Mix) <= SOURCE_SIZE_MAX, "a longer one");
 /* A part's source goes by a Spec that has nothing else. */
@@ -108,6 +109,19 @@ static void put_files(struct segue_arena *scratch, const struct segue_spec_files
 	to->files = pb;
 }
 
+static void put_arrays(struct segue_arena *scratch, const struct segue_spec_arrays *source,
+	bool with_paths, Segue__Pb__Spec *to)
+{
+	Segue__Pb__Arrays *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__arrays__init(pb);
+	if (with_paths)
+		put_paths(scratch, &source->paths, &pb->paths, &pb->n_paths);
+	pb->checksum = source->checksum;
+	to->source_case = SEGUE__PB__SPEC__SOURCE_ARRAYS;
+	to->arrays = pb;
+}
+
 static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
 	bool with_paths, Segue__Pb__Spec *to);
 
@@ -146,6 +160,9 @@ static void put_source(struct segue_arena *scratch, const struct segue_spec_sour
 	case SEGUE_SOURCE_FILES:
 		put_files(scratch, &source->files, with_paths, to);
 		return;
+	case SEGUE_SOURCE_ARRAYS:
+		put_arrays(scratch, &source->arrays, with_paths, to);
+		return;
 	case SEGUE_SOURCE_MIX:
 		put_mix(scratch, &source->mix, with_paths, to);
 		return;
@@ -171,7 +188,8 @@ bool segue_pb_spec_has_paths(const Segue__Pb__Spec *pb)
 			return true;
 	}
 	return (pb->source_case == SEGUE__PB__SPEC__SOURCE_TFRECORD && pb->tfrecord->n_paths > 0) ||
-	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_FILES && pb->files->n_paths > 0);
+	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_FILES && pb->files->n_paths > 0) ||
+	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_ARRAYS && pb->arrays->n_paths > 0);
 }
 
 static int get_name(const char *field, const ProtobufCBinaryData *from, char **out)
@@ -276,6 +294,10 @@ static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 	case SEGUE__PB__SPEC__SOURCE_FILES:
 		out->kind = SEGUE_SOURCE_FILES;
 		return get_paths(pb->files->paths, pb->files->n_paths, &out->files.paths);
+	case SEGUE__PB__SPEC__SOURCE_ARRAYS:
+		out->kind = SEGUE_SOURCE_ARRAYS;
+		out->arrays.checksum = pb->arrays->checksum;
+		return get_paths(pb->arrays->paths, pb->arrays->n_paths, &out->arrays.paths);
 	case SEGUE__PB__SPEC__SOURCE_MIX:
 		return get_mix(pb->mix, out);
 	case SEGUE__PB__SPEC__SOURCE__NOT_SET:

@@ -12,6 +12,7 @@
 #include "cli/peek.h"
 #include "core/crc32c.h"
 #include "core/error.h"
+#include "source/inflate.h"
 #include "source/tfrecord/framing.h"
 #include "source/tfrecord/message.h"
 

@@ -1,4 +1,4 @@
-/* Each message to its handler; greetings; lists of paths that come in an upload. */
+/* Each message to its handler; greetings; what of a source comes in uploads. */
 #include "serve/requests.h"
 
 #include <stdlib.h>
@@ -128,31 +128,52 @@ static void open_checked(const struct segue_opening_order *order)
 	segue_stream_open_request(order);
 }
 
-/* Paths that came in an upload: a list of them may be long. */
-struct paths_request {
+/* Puts an index of arrays that came in an upload into the spec; the bytes are taken over. */
+static int add_index(struct segue_spec *spec, uint8_t *bytes, size_t size)
+{
+	struct segue_array_index **index = segue_source_index(&spec->source);
+
+	if (!index) {
+		free(bytes);
+		return segue_fail(SEGUE_EPROTOCOL, "an index of arrays for a source of none");
+	}
+	return segue_array_index_read(bytes, size, index);
+}
+
+/* What came in uploads, because it may be long: paths, an index of arrays. */
+struct source_request {
 	struct segue_request base;
-	struct segue_upload *upload;
+	struct segue_upload *paths, *index; /* NULL: none */
 	struct segue_opening_order order;
 };
 
-static int read_paths(struct segue_request *base)
+static int read_source(struct segue_request *base)
 {
-	struct paths_request *request = (struct paths_request *)base;
+	struct source_request *request = (struct source_request *)base;
 	uint8_t *bytes = NULL;
 	size_t size = 0;
+	int rc = 0;
 
-	int rc = segue_upload_read(request->upload, &bytes, &size);
-	if (!rc)
-		rc = add_paths(request->order.spec, (const char *)bytes, size);
-	free(bytes);
+	if (request->paths) {
+		rc = segue_upload_read(request->paths, &bytes, &size);
+		if (!rc)
+			rc = add_paths(request->order.spec, (const char *)bytes, size);
+		free(bytes);
+	}
+	if (!rc && request->index) {
+		rc = segue_upload_read(request->index, &bytes, &size);
+		if (!rc)
+			rc = add_index(request->order.spec, bytes, size);
+	}
 	return rc;
 }
 
-static void paths_read(struct segue_task *task)
+static void source_read(struct segue_task *task)
 {
-	struct paths_request *request = (struct paths_request *)task;
+	struct source_request *request = (struct source_request *)task;
 
-	segue_upload_destroy(request->upload);
+	segue_upload_destroy(request->paths);
+	segue_upload_destroy(request->index);
 	if (segue_request_is_over(&request->base))
 		segue_spec_destroy(request->order.spec);
 	else
@@ -161,19 +182,21 @@ static void paths_read(struct segue_task *task)
 	free(request);
 }
 
-static int start_reading_paths(struct segue_upload *upload, const struct segue_opening_order *order)
+static int start_reading(struct segue_upload *paths, struct segue_upload *index,
+	const struct segue_opening_order *order)
 {
-	if (upload->size > PATHS_BYTES_MAX)
+	if (paths && paths->size > PATHS_BYTES_MAX)
 		return segue_fail(SEGUE_ELIMIT,
-			"%zu bytes of paths: the limit is %d; give patterns", upload->size,
+			"%zu bytes of paths: the limit is %d; give patterns", paths->size,
 			PATHS_BYTES_MAX);
-	struct paths_request *request = calloc(1, sizeof(*request));
+	struct source_request *request = calloc(1, sizeof(*request));
 	if (!request)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a list of paths");
-	request->upload = upload;
+	request->paths = paths;
+	request->index = index;
 	request->order = *order;
 	int rc = segue_request_run(
-		&request->base, order->session, order->serial, read_paths, paths_read);
+		&request->base, order->session, order->serial, read_source, source_read);
 	if (rc)
 		free(request);
 	return rc;
@@ -185,18 +208,21 @@ static void open_stream(struct segue_session *session, const struct segue_messag
 		.serial = message->serial,
 		.spec = message->stream_open.spec,
 		.again = message->stream_open.again};
-	struct segue_upload *upload;
+	struct segue_upload *paths, *index = NULL;
 
-	int rc = segue_upload_take(session, message->stream_open.paths_upload, &upload);
-	if (!rc && !upload) {
+	int rc = segue_upload_take(session, message->stream_open.paths_upload, &paths);
+	if (!rc)
+		rc = segue_upload_take(session, message->stream_open.index_upload, &index);
+	if (!rc && !paths && !index) {
 		open_checked(&order);
 		return;
 	}
 	if (!rc)
-		rc = start_reading_paths(upload, &order);
+		rc = start_reading(paths, index, &order);
 	if (rc) {
 		segue_session_fail(session, message->serial, rc);
-		segue_upload_destroy(upload);
+		segue_upload_destroy(paths);
+		segue_upload_destroy(index);
 		segue_spec_destroy(message->stream_open.spec);
 	}
 }

@@ -17,6 +17,7 @@
 #include <zlib.h>
 
 #include "core/error.h"
+#include "source/foreign.h"
 
 #define IN_SIZE  (64 * 1024)
 #define OUT_SIZE (256 * 1024)
@@ -149,10 +150,14 @@ static int look_at_space(struct inflation *inflation)
 static int check_first(struct inflation *inflation, size_t size)
 {
 	const struct segue_packing *packing = segue_packing_of(inflation->out_bytes, size);
+	const struct segue_foreign *foreign = segue_foreign_of(inflation->out_bytes, size);
 
 	if (inflation->written || size == 0 ||
 		inflation->format->begins(inflation->out_bytes, size))
 		return 0;
+	if (foreign)
+		return segue_fail(SEGUE_EDATA, "%s: what it inflates to is %s, no %s file: %s",
+			inflation->path, foreign->name, inflation->format->name, foreign->advice);
 	if (packing)
 		return segue_fail(SEGUE_EDATA,
 			"%s: compressed twice: what it inflates to is %s, not %s; undo one of them",

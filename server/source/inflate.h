@@ -15,13 +15,7 @@
 
 #include "core/progress.h"
 #include "segue/segue.h"
-
-/* What files hold, as far as their first bytes tell. */
-struct segue_file_format {
-	const char *name;
-	bool (*begins)(const uint8_t *bytes, size_t size);
-	bool plain; /* read where it lies: never compressed */
-};
+#include "source/format.h"
 
 /* A way to compress files. */
 struct segue_packing {

@@ -21,6 +21,11 @@ struct segue_record;
  */
 #define SEGUE_EMISFIT (-1000)
 
+/* Ends each error that says how data have changed. */
+#define SEGUE_CHANGED_ADVICE                                                                       \
+	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
+	"name"
+
 #define SEGUE_KEPT_NAME_SIZE 48 /* of the names that things are kept under */
 
 /* segue_source_admit: the record is damaged, and the spec says to pass over such. */

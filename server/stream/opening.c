@@ -99,6 +99,18 @@ static int compare_list(const struct segue_paths *a, const struct segue_paths *b
 	return 0;
 }
 
+static int compare_indexes(const struct segue_spec *open, const struct segue_spec *asked)
+{
+	struct segue_array_index **ours = segue_source_index(&open->source);
+	struct segue_array_index **theirs = segue_source_index(&asked->source);
+
+	if (!ours || segue_array_index_equal(*ours, *theirs))
+		return 0;
+	return segue_fail(SEGUE_ESPEC,
+		"source: other arrays or sequences in these files are in use than those asked for; "
+		"all who have the stream open at one time must give the same");
+}
+
 /* Both have the same lists: their specs are equal. */
 static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
 {
@@ -120,6 +132,8 @@ static int compare(const struct segue_opening *opening)
 	int rc = segue_spec_compare(stream->spec, opening->spec);
 	if (!rc)
 		rc = compare_paths(stream->spec, opening->spec);
+	if (!rc)
+		rc = compare_indexes(stream->spec, opening->spec);
 	if (!rc)
 		rc = segue_growth_wanted(stream, opening->spec->epochs, opening->again);
 	return rc < 0 ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : rc;

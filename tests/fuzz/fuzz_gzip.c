@@ -4,6 +4,7 @@
  * Either the target is whole, the same bytes, begins as a TFRecord file does and says of what it is a
  * copy, or it is not there; cut off it says nothing. For libFuzzer, or with replay_main.c as a program that runs files.
  */
+#include "source/inflate.h"
 #include "source/tfrecord/framing.h"
 
 #include <fcntl.h>

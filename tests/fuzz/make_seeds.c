@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/array_index.h"
 #include "core/layout.h"
 #include "core/sequence_file.h"
 #include "store/token.h"
@@ -288,6 +289,39 @@ static void make_sequence_files(const char *dir)
 	save_bytes(dir, "sequence_file", 4, 2 + 4, sized_foot, sizeof(sized_foot));
 }
 
+/* One group with keys and context; two groups without. */
+static void make_array_indexes(const char *dir)
+{
+	const struct segue_array_column columns[] = {{.rank = 1, .dims = {3}}, {.context = 1}};
+	const struct segue_array arrays[] = {
+		{.offset = 128, .dtype = SEGUE_FLOAT32},
+		{.file = 1, .dtype = SEGUE_INT64, .stride = 16, .big_endian = true},
+	};
+	const struct segue_array_sequence sequences[] = {{0, 0, 4}, {4, 0, 6}};
+	struct segue_arrays asked = {.path_count = 2,
+		.group_steps = (uint64_t[]){10},
+		.group_count = 1,
+		.arrays = arrays,
+		.sequences = sequences,
+		.sequence_count = 2,
+		.keys = "abb",
+		.key_ends = (uint64_t[]){1, 3}};
+	struct segue_array_index *index;
+
+	if (segue_array_index_pack(&asked, columns, 2, &index))
+		abort();
+	save_bytes(dir, "array_index", 0, index->bytes[0], index->bytes + 1, index->size - 1);
+	segue_array_index_drop(index);
+	asked.group_steps = (uint64_t[]){4, 7};
+	asked.group_count = 2;
+	asked.sequences = (struct segue_array_sequence[]){{0, 0, 4}, {0, 1, 7}};
+	asked.key_ends = NULL;
+	if (segue_array_index_pack(&asked, columns, 1, &index))
+		abort();
+	save_bytes(dir, "array_index", 1, index->bytes[0], index->bytes + 1, index->size - 1);
+	segue_array_index_drop(index);
+}
+
 /* ---- What a client says --------------------------------------------------------------------- */
 
 #define PLACE "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
@@ -431,5 +465,6 @@ int main(int argc, char **argv)
 	make_segments(argv[1]);
 	make_talks(argv[1]);
 	make_sequence_files(argv[1]);
+	make_array_indexes(argv[1]);
 	return 0;
 }

@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16
 import numpy as np
 
+import array_data
 import mixing
 import oracle
 import segue
@@ -24,7 +25,7 @@ DTYPES = (
     "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
 SHORT = ("float16", "bfloat16")
-SUFFIX = {"tfrecord": "tfrecord", "files": "segue"}
+SUFFIX = {"tfrecord": "tfrecord", "files": "segue", "arrays": "npy"}
 INITIAL = {"files"}  # kinds whose sequences can have initial states of their own
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
@@ -50,8 +51,10 @@ class Case:
     reading: str  # "batches", "rounds" or "epochs"
     workers: int
     options: dict[str, Any]
-    kind: str = "tfrecord"  # of the source; or "files"
+    kind: str = "tfrecord"  # of the source; or "files", "arrays"
     record: str = "sequence_example"  # what a TFRecord is; or "example"
+    layout: array_data.Layout | None = None  # of arrays
+    arrays: array_data.Data | None = None  # once they are written
     parts: dict[str, Part] = dataclasses.field(default_factory=dict)  # of a mix; `files` is empty
 
     def __repr__(self) -> str:
@@ -154,11 +157,11 @@ def _record(
         key=key,
         length=length,
         sequences={
-            name: values(rng, feature.dtype, (n, *feature.shape), kind == "files" or name in raw)
+            name: values(rng, feature.dtype, (n, *feature.shape), kind != "tfrecord" or name in raw)
             for name, feature in spec.sequences.items()
         },
         context={
-            name: values(rng, feature.dtype, feature.shape, kind == "files" or name in raw)
+            name: values(rng, feature.dtype, feature.shape, kind != "tfrecord" or name in raw)
             for name, feature in spec.context.items()
         },
         states={
@@ -167,6 +170,25 @@ def _record(
             if state.from_data
         },
     )
+
+
+def _array_records(
+    rng: np.random.Generator, spec: oracle.Spec, layout: array_data.Layout, has_keys: bool
+) -> list[oracle.Record]:
+    """Records whose values are such that they may lie in files as the layout says."""
+
+    def drawn(name: str, feature: oracle.Feature, shape: tuple[int, ...]) -> np.ndarray:
+        dtype = layout.columns[name].dtype
+        return values(rng, dtype, shape, raw=dtype == feature.dtype).astype(feature.dtype)
+
+    return [
+        oracle.Record(
+            key=f"id-{i}-é" if has_keys else "",
+            sequences={n: drawn(n, f, (length, *f.shape)) for n, f in spec.sequences.items()},
+            context={n: drawn(n, f, f.shape) for n, f in spec.context.items()},
+        )
+        for i, length in enumerate(_lengths(rng, spec, int(rng.integers(1, 13))))
+    ]
 
 
 def _files(
@@ -201,7 +223,7 @@ def make(
     name: str, rng: np.random.Generator, kind: str | None = None, **fields: Any
 ) -> Case:
     """A random case; the kind of its source, and `fields` of the spec, can be given."""
-    kind = kind or str(rng.choice(["tfrecord", "files"]))
+    kind = kind or str(rng.choice(["tfrecord", "files", "arrays"]))
     epochs = [1, 1, 2, 3, None][rng.integers(5)]
     spec = oracle.Spec(
         sequences=_features(rng, "x", int(rng.integers(1, 4))),
@@ -225,16 +247,23 @@ def make(
         if kind == "tfrecord" and rng.integers(4) == 0
     )
     key_feature = "id" if rng.integers(4) == 0 else None
-    files, paths = _files(rng, spec, kind, raw, key_feature)
+    layout = None
+    if kind == "arrays":
+        layout = array_data.layout(rng, spec, key_feature is not None)
+        records = _array_records(rng, spec, layout, key_feature is not None)
+        files, paths = [File("", None, records)], []
+    else:
+        files, paths = _files(rng, spec, kind, raw, key_feature)
     if spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain":
         # Without a full batch in an epoch this is an error, as it has to be.
-        records = sum(len(file.records) for file in files)
-        spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, records))
+        most = sum(len(file.records) for file in files)
+        spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, most))
     return Case(
         name=name,
         files=files,
         kind=kind,
         record=str(rng.choice(["sequence_example", "example"])),
+        layout=layout,
         paths=paths,
         spec=spec,
         key_feature=key_feature,
@@ -371,6 +400,12 @@ def write(case: Case, directory: Path) -> None:
     if case.kind == "files":
         _write_files(case, directory)
         return
+    if case.layout:
+        file, has_keys = case.files[0], case.key_feature is not None
+        case.arrays, file.records = array_data.write(
+            case.layout, case.spec, file.records, directory, has_keys
+        )
+        return
 
     plain = case.record == "example"
 
@@ -443,6 +478,8 @@ def source_of(case: Case, directory: Path) -> Any:
                 for name, part in case.parts.items()
             }
         )
+    if case.arrays:
+        return case.arrays.open()
     paths = [directory / path for path in case.paths]
     if case.kind == "files":
         return segue.Files(paths)

@@ -19,6 +19,7 @@ import ctypes.util
 import faulthandler
 import glob
 import gzip
+import json
 import lzma
 import os
 import re
@@ -31,6 +32,8 @@ import sys
 import textwrap
 import threading
 import time
+import wave
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -598,6 +601,44 @@ def test_files_of_zlib_at_every_level(client: segue.Client, tmp_path: Path) -> N
             packed.write_bytes(packer.compress(path.read_bytes()) + packer.flush())
             rows = read(client.stream(packed.name, **arguments(packed)))
             assert str(rows).replace(packed.name, "plain") == good
+
+
+def test_files_of_other_kinds_are_named(client: segue.Client, tmp_path: Path) -> None:
+    """With the call that takes them, whichever source they were given to."""
+    x = np.arange(6, dtype="f4")
+    np.save(tmp_path / "array.npy", x)
+    np.savez(tmp_path / "stored.npz", x=x)
+    np.savez_compressed(tmp_path / "packed.npz", x=x)
+    (tmp_path / "lines.jsonl").write_text("".join(f'{{"x": [{i}]}}\n' for i in range(3)))
+    (tmp_path / "object.json").write_text(json.dumps({"x": [1, 2]}, indent=2))
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("data.csv", "x,y")
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(100))
+    names = {
+        "array.npy": "a NumPy array (.npy)",
+        "stored.npz": "an archive of NumPy arrays (.npz)",
+        "packed.npz": "an archive of NumPy arrays (.npz)",
+        "lines.jsonl": "JSON",
+        "object.json": "JSON",
+        "data.zip": "a zip archive",
+        "sound.wav": "a WAV file",
+    }
+    for name, what in names.items():
+        advice = "unpack it" if "zip" in name else "let segue.convert make a sequence file of it"
+        path = tmp_path / name
+        for source, kind in ((segue.TFRecord, "TFRecord"), (segue.Files, "sequence")):
+            with refused(segue.DataError, f"{path}: is {what}, no {kind} file: ", advice):
+                client.stream("s", **arguments(path, source=source(path)))
+    segue.convert([{"x": x, "y": np.arange(6)}], tmp_path / "a.segue")
+    with refused(segue.DataError, "is a sequence file, no TFRecord file: open it with segue.Files"):
+        client.stream("s", **arguments(tmp_path / "a.segue"))
+    write(tmp_path / "data")
+    with refused(segue.DataError, "is a TFRecord file, no sequence file: open it with segue.TFRec"):
+        client.stream("s", **arguments(path, source=segue.Files(tmp_path / "data")))
 
 
 def test_inflated_copies_are_of_what_is_there(client: segue.Client, tmp_path: Path) -> None:

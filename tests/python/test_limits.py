@@ -320,8 +320,13 @@ def test_descriptors(directory: Path, data: Path) -> None:
 
 def test_descriptors_of_an_opening(directory: Path, data: Path) -> None:
     """How many files a pattern stands for is known when it is too late to refuse them."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+
     pattern = data.parent / "*.tfrecord"
-    with Service(directory, "--max-descriptors", 40) as service, Canary(service, data) as canary:
+    options = ["--max-descriptors", 40]
+    with Service(directory, *options, setup=few) as service, Canary(service, data) as canary:
         baseline = Baseline(service)
         with Peer(service.path) as peer:
             with refused(ELIMIT, "descriptors of uid", "64 more asked for"):
@@ -329,7 +334,8 @@ def test_descriptors_of_an_opening(directory: Path, data: Path) -> None:
             peer.open(make_spec("a", data))
             canary.go()
         baseline.check()
-    with Service(directory, "--max-descriptors", 80) as service, Peer(service.path) as peer:
+    options = ["--max-descriptors", 80]
+    with Service(directory, *options, setup=few) as service, Peer(service.path) as peer:
         peer.open(make_spec("b", pattern))
         assert service.taken()["descriptors"] == 7  # the peer's six, and the file
 

@@ -209,6 +209,21 @@ BOTH(bytes_after_the_end)
 	refused(inflate_bytes(packed.bytes, packed.size, 0), SEGUE_EDATA, text);
 }
 
+/* Behind a sound header data are damaged data, also of a member that is not the first. */
+BOTH(damage_where_a_second_member_begins)
+{
+	struct segue_tfbytes twice = {0};
+	char text[64];
+
+	segue_tfbytes_put(&twice, packed.bytes, packed.size);
+	segue_tfbytes_put(&twice, packed.bytes, packed.size);
+	twice.bytes[packed.size + (packing->compression == SEGUE_COMPRESSION_GZIP ? 10 : 2)] =
+		0xff; /* no such block */
+	snprintf(text, sizeof(text), "damaged %s data near byte", packing->name);
+	refused(inflate_bytes(twice.bytes, twice.size, 0), SEGUE_EDATA, text);
+	segue_tfbytes_free(&twice);
+}
+
 /* zlib checks header and trailer; a flip in the time or the system's number changes nothing. */
 BOTH(flips)
 {

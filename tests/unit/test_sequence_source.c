@@ -504,11 +504,20 @@ Test(sequence_source, what_does_not_fit_is_named)
 Test(sequence_source, what_is_no_sequence_file)
 {
 	struct bytes text = {(uint8_t *)(uintptr_t) "a,b,c\n1,2,3\n", 12};
+	struct bytes numpy = {(uint8_t *)(uintptr_t) "\x93NUMPY\1\0v\0{", 11};
+	/* A record of nothing: its length, and that one's checksum. */
+	struct bytes record = {
+		(uint8_t *)(uintptr_t) "\0\0\0\0\0\0\0\0\x29\x03\x98\x07\xd8\xea\x82\xa2", 16};
 	struct bytes empty = make_bytes(0, 0);
 
 	write_bytes("a.csv", &text, text.size);
 	segue_testspec_path(&test, path_of("a.csv"));
 	refused(SEGUE_EDATA, "a.csv: is no sequence file (segue.FileWriter and segue.convert");
+	write_bytes("a.csv", &record, record.size);
+	refused(SEGUE_EDATA,
+		"a.csv: is a TFRecord file, no sequence file: open it with segue.TFRecord");
+	write_bytes("a.csv", &numpy, numpy.size);
+	refused(SEGUE_EDATA, "a.csv: is a NumPy array (.npy), no sequence file: read it in Python");
 	write_bytes("a.csv", &empty, empty.size);
 	refused(SEGUE_EDATA, "no sequences, the data set is empty");
 	free(empty.at);

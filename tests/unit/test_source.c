@@ -1443,6 +1443,69 @@ Test(source, other_compressions)
 	}
 }
 
+/* What is something else is called by its name, and so is the call that takes it. */
+Test(source, files_of_other_kinds)
+{
+#define BYTES(text) (text), sizeof(text) - 1
+	static const struct {
+		const char *bytes;
+		size_t size;
+		const char *says; /* NULL: nothing of the kind */
+	} kinds[] = {
+		{BYTES("SEGUESEQ\1\0\0\0"),
+			"a sequence file, no TFRecord file: open it with segue.Files"},
+		{BYTES("PAR1\x15\0"),
+			"a Parquet file, no TFRecord file: read it in Python (pyarrow.parquet)"},
+		{BYTES("PARE"), "an encrypted Parquet file, no"},
+		{BYTES("ARROW1\0\0"), "an Arrow file, no"},
+		{BYTES("\xff\xff\xff\xff\xa8\1\0\0\x10\0"), "an Arrow stream, no"},
+		{BYTES("\x89HDF\r\n\x1a\n\0"), "an HDF5 file, no"},
+		{BYTES("\x93NUMPY\1\0"), "a NumPy array (.npy), no"},
+		{BYTES("PK\3\4\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\5\0\0\0x.npyDATA"),
+			"an archive of NumPy arrays (.npz), no"},
+		{BYTES("PK\3\4\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\5\0\0\0x.txtDATA"),
+			"a zip archive, no TFRecord file: unpack it"},
+		{BYTES("PK\3\4\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\0\0x.npyDATA"),
+			"a zip archive, no TFRecord file: unpack it"},
+		{BYTES("PK\5\6\0\0\0\0"), "an empty zip archive, no"},
+		{BYTES("RIFF\x24\1\0\0WAVEfmt "), "a WAV file, no"},
+		{BYTES("RF64\xff\xff\xff\xffWAVEds64"), "a WAV file, no"},
+		{BYTES("fLaC\0\0\0\x22"), "a FLAC file, no"},
+		{BYTES("{\"x\": [1, 2]}\n"),
+			"JSON, no TFRecord file: read it in Python (json, line by"},
+		{BYTES("{\n  \"x\": 1}\n"), "JSON, no"},
+		{BYTES("{}\n"), "JSON, no"},
+		/* The length of a record, and text that is none of them. */
+		{BYTES("{\"\0\0\0\0\0\0\0\0\0\0"), NULL},
+		{BYTES("{x\": 1}, {}, {}"), NULL},
+		{BYTES("RIFF\x24\1\0\0AVI LIST"), NULL},
+		{BYTES("PAR"), NULL},
+		{BYTES("fLa"), NULL},
+		{BYTES("\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0"), NULL},
+	};
+#undef BYTES
+	void (*const packers[])(struct segue_tfbytes * to, const void *bytes, size_t size) = {
+		segue_tfbytes_put, segue_tfwrite_gzip, segue_tfwrite_zlib};
+
+	use("a");
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		for (size_t p = 0; p < 3; p++) {
+			struct segue_tfbytes bytes = {0};
+			char text[200];
+
+			packers[p](&bytes, kinds[i].bytes, kinds[i].size);
+			segue_tfwrite_file(path_of("a"), bytes.bytes, bytes.size);
+			segue_tfbytes_free(&bytes);
+			snprintf(text, sizeof(text), "/a: %s%s",
+				p ? "what it inflates to is " : "is ",
+				kinds[i].says ? kinds[i].says : "no TFRecord file");
+			if (kinds[i].says || p)
+				refused(SEGUE_EDATA, text);
+			else
+				refused(SEGUE_EDATA, "record at byte 0: ");
+		}
+}
+
 /* ---- Which data set it was ------------------------------------------------------------------- */
 
 static struct segue_source *open_files(const char *const *names)

@@ -859,3 +859,70 @@ Test(spec, utf8_takes_exactly_what_it_should)
 	cr_assert(segue_utf8_valid("", 0));
 	cr_assert(segue_utf8_valid("h\xc3\xa4tte", 6));
 }
+
+/* ---- Arrays ---------------------------------------------------------------------------------- */
+
+static struct segue_stream_spec arrays_spec(void)
+{
+	static const char *const paths[] = {"/data/x.npy"};
+	static const uint64_t steps[] = {9};
+	static struct segue_array array;
+	static const struct segue_array_sequence sequences[] = {{0, 0, 4}, {4, 0, 5}};
+	static struct segue_feature feature;
+
+	array = (struct segue_array){.offset = 128, .dtype = SEGUE_INT16};
+	feature =
+		(struct segue_feature){.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}};
+	return (struct segue_stream_spec){
+		.name = "arrays",
+		.source = {.kind = SEGUE_SOURCE_ARRAYS,
+			.arrays = {.paths = paths,
+				.path_count = 1,
+				.group_steps = steps,
+				.group_count = 1,
+				.arrays = &array,
+				.sequences = sequences,
+				.sequence_count = 2}},
+		.sequences = &feature,
+		.sequence_count = 1,
+		.num_unroll = 2,
+		.batch_size = 1,
+		.lanes = 1,
+	};
+}
+
+Test(spec, arrays_are_those_of_the_features)
+{
+	struct segue_stream_spec asked = arrays_spec();
+	struct segue_feature feature = asked.sequences[0];
+	struct segue_array array = asked.source.arrays.arrays[0];
+	struct segue_spec *spec = NULL, *copy;
+
+	cr_assert_eq(segue_spec_create(&asked, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	cr_assert_eq(copy->source.arrays.index, spec->source.arrays.index, "the same");
+	segue_spec_destroy(spec);
+	cr_assert_eq(segue_array_index_end(copy->source.arrays.index, 0, 0), 128 + 9 * 4);
+	/* As a peer may have it. */
+	copy->sequences[0].dims[0] = 3;
+	cr_assert_eq(segue_spec_check(copy), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "'x': its arrays have steps of another shape"));
+	copy->sequences[0].dims[0] = 2;
+	copy->sequences[0].dtype = SEGUE_INT8;
+	cr_assert_eq(segue_spec_check(copy), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "is int16, which as int8 would lose values"));
+	copy->sequences[0].dtype = SEGUE_INT16;
+	cr_assert_eq(segue_spec_check(copy), 0);
+	free(copy->source.arrays.paths.path[0]);
+	copy->source.arrays.paths.count = 0;
+	cr_assert_eq(segue_spec_check(copy), SEGUE_EINVAL);
+	segue_spec_destroy(copy);
+	array.dtype = SEGUE_INT32;
+	asked.source.arrays.arrays = &array;
+	cr_assert_eq(segue_spec_create(&asked, &spec), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "is int32, which as float32 would lose values"));
+	feature.rank = 9;
+	asked.sequences = &feature;
+	cr_assert_eq(segue_spec_create(&asked, &spec), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "9 dimensions"), "%s", segue_error_detail());
+}

@@ -208,6 +208,29 @@ Test(wire, stream_open)
 	segue_spec_destroy(spec);
 }
 
+Test(wire, stream_open_of_arrays)
+{
+	struct segue_spec *spec = sample_spec();
+	struct segue_message m = {.type = SEGUE_MESSAGE_STREAM_OPEN,
+		.stream_open = {.spec = spec, .index_upload = 13}};
+
+	segue_options_finish(segue_source_row(spec->source.kind)->options, &spec->source);
+	struct segue_paths paths = spec->source.tfrecord.paths;
+	spec->source = (struct segue_spec_source){
+		.kind = SEGUE_SOURCE_ARRAYS, .arrays = {.paths = paths, .checksum = true}};
+	struct segue_message out = there_and_back(&m);
+	struct segue_spec_source *source = &out.stream_open.spec->source;
+
+	cr_assert_eq(out.stream_open.index_upload, 13);
+	cr_assert_eq(source->kind, SEGUE_SOURCE_ARRAYS);
+	cr_assert(source->arrays.checksum);
+	cr_assert_null(source->arrays.index);
+	cr_assert_eq(source->arrays.paths.count, paths.count);
+	cr_assert_str_eq(source->arrays.paths.path[1], paths.path[1]);
+	segue_spec_destroy(out.stream_open.spec);
+	segue_spec_destroy(spec);
+}
+
 Test(wire, stream_open_without_states_and_key)
 {
 	struct segue_spec *spec = NULL;

@@ -29,6 +29,7 @@ from ._convert import Converted as Converted
 from ._convert import convert
 from ._segue import VERSION as __version__
 from ._segue import Batch
+from .arrays import Arrays, Raw
 from .client import Client, Stream, open
 from .errors import ArgumentError as ArgumentError
 from .errors import BusyError as BusyError
@@ -71,6 +72,7 @@ from .spec import Feature, Files, Mix, Part, State, TFRecord
 # What help(segue) shows: of the errors alone it would have 3,000 lines.
 __all__ = [
     "__version__",
+    "Arrays",
     "Batch",
     "Client",
     "Feature",
@@ -79,6 +81,7 @@ __all__ = [
     "Loader",
     "Mix",
     "Part",
+    "Raw",
     "State",
     "Stream",
     "TFRecord",

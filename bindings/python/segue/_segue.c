@@ -2070,9 +2070,53 @@ static bool options_read(PyObject *dict, const struct segue_option *list, void *
 	return true;
 }
 
+/* An item of the index of arrays, bytes or None: `size` bytes each, *count of them. */
+static bool index_part(PyObject *index, Py_ssize_t i, size_t size, const void *out, size_t *count)
+{
+	PyObject *bytes = PyTuple_GetItem(index, i);
+	void *at = NULL;
+
+	if (!bytes)
+		return false;
+	if (bytes != Py_None) {
+		at = PyBytes_AsString(bytes);
+		if (!at)
+			return false;
+		if (count)
+			*count = (size_t)PyBytes_Size(bytes) / size;
+	}
+	memcpy((void *)(uintptr_t)out, &at, sizeof(at));
+	return true;
+}
+
+/* arrays.py lays the items out. */
+_Static_assert(sizeof(struct segue_array) == 32 && offsetof(struct segue_array, file) == 16 &&
+		       offsetof(struct segue_array, dtype) == 20 &&
+		       offsetof(struct segue_array, big_endian) == 24,
+	"as in arrays.py");
+_Static_assert(sizeof(struct segue_array_sequence) == 16 &&
+		       offsetof(struct segue_array_sequence, group) == 8,
+	"as in arrays.py");
+
+/* The tuple that arrays.py makes; the arrays belong to it. */
+static bool index_read(struct segue_stream_source *source, PyObject *index)
+{
+	struct segue_arrays *arrays = &source->arrays;
+
+	if (source->kind != SEGUE_SOURCE_ARRAYS)
+		return true;
+	return index_part(index, 0, sizeof(arrays->group_steps[0]), &arrays->group_steps,
+		       &arrays->group_count) &&
+	       index_part(index, 1, sizeof(arrays->arrays[0]), &arrays->arrays, NULL) &&
+	       index_part(index, 2, sizeof(arrays->sequences[0]), &arrays->sequences,
+		       &arrays->sequence_count) &&
+	       index_part(index, 3, 1, &arrays->keys, NULL) &&
+	       index_part(index, 4, sizeof(arrays->key_ends[0]), &arrays->key_ends, NULL);
+}
+
 /* `room` gets the list that the source points to. */
 static bool source_read(struct segue_stream_source *source, const char *kind, PyObject *options,
-	PyObject *paths, const char ***room)
+	PyObject *paths, PyObject *index, const char ***room)
 {
 	const struct segue_source_row *row;
 	size_t count = (size_t)PyList_Size(paths);
@@ -2089,7 +2133,7 @@ static bool source_read(struct segue_stream_source *source, const char *kind, Py
 		memcpy((char *)source + row->asked_paths, room, sizeof(*room));
 		memcpy((char *)source + row->asked_count, &count, sizeof(count));
 	}
-	return options_read(options, row->options, source);
+	return index_read(source, index) && options_read(options, row->options, source);
 }
 
 /* (name, weight, epochs, kind, paths, options): what spec.Mix makes. */
@@ -2107,7 +2151,8 @@ static bool part_read(struct draft *draft, size_t i, PyObject *item)
 	part->weight = weight;
 	part->epochs = epochs;
 	part->source = &draft->sources[i];
-	return source_read(&draft->sources[i], kind, options, paths, &draft->part_paths[i]);
+	return source_read(
+		&draft->sources[i], kind, options, paths, Py_None, &draft->part_paths[i]);
 }
 
 static bool mix_read(struct segue_stream_source *source, PyObject *list, struct draft *draft)
@@ -2135,12 +2180,12 @@ static bool mix_read(struct segue_stream_source *source, PyObject *list, struct 
 static bool spec_read(
 	PyObject *args, struct segue_stream_spec *spec, struct draft *draft, PyObject *lists[3])
 {
-	PyObject *paths, *source_options, *options;
+	PyObject *paths, *index, *source_options, *options;
 	const char *kind;
 
-	if (!PyArg_ParseTuple(args, "ssO!O!O!O!O!O!:stream", &spec->name, &kind, &PyList_Type,
-		    &paths, &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type,
-		    &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
+	if (!PyArg_ParseTuple(args, "ssO!OO!O!O!O!O!:stream", &spec->name, &kind, &PyList_Type,
+		    &paths, &index, &PyDict_Type, &source_options, &PyList_Type, &lists[0],
+		    &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
 		return false;
 	spec->sequence_count = (size_t)PyList_Size(lists[0]);
 	spec->context_count = (size_t)PyList_Size(lists[1]);
@@ -2148,7 +2193,8 @@ static bool spec_read(
 	/* A mix has parts in the place of paths. */
 	if (segue_source_kind(kind) == SEGUE_SOURCE_MIX
 			? !mix_read(&spec->source, paths, draft)
-			: !source_read(&spec->source, kind, source_options, paths, &draft->paths))
+			: !source_read(
+				  &spec->source, kind, source_options, paths, index, &draft->paths))
 		return false;
 	return options_read(options, segue_spec_options, spec);
 }

@@ -165,6 +165,26 @@ class State:
         return fitted
 
 
+# What an index of arrays consists of: arrays.py makes it, _segue.c reads it.
+Index = tuple[bytes, bytes, bytes, bytes | None, bytes | None]
+
+
+class Source:
+    """What all sources have; `Files`, `TFRecord` and `Arrays` are such."""
+
+    _kind: ClassVar[str]
+    paths: tuple[str, ...]
+
+    def _settle(
+        self, directory: str, sequences: Mapping[str, Feature], context: Mapping[str, Feature]
+    ) -> tuple[tuple[str, ...], Index | None]:
+        """Return the paths, and an index of arrays, for a stream of the store in `directory`."""
+        return self.paths, None
+
+    def _options(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
 def _paths(field: str, paths: Any) -> tuple[str, ...]:
     items = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
     if not items:
@@ -173,7 +193,7 @@ def _paths(field: str, paths: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(Source):
     """Sequence files, segue's own: what `FileWriter` and `convert` write (docs/format.md).
 
     A stream may declare some of a file's features; each as the file has it.
@@ -193,12 +213,9 @@ class Files:
     def _options(self) -> dict[str, Any]:
         return _options(_segue.SOURCES["files"], {}, "Files.")
 
-    def _list(self) -> list[Any]:
-        return [os.fsencode(path) for path in self.paths]
-
 
 @dataclass(frozen=True)
-class TFRecord:
+class TFRecord(Source):
     """TFRecord files of ``tf.train.SequenceExample``, or of plain ``tf.train.Example``.
 
     Parameters
@@ -252,9 +269,6 @@ class TFRecord:
         }
         return _options(_segue.SOURCES["tfrecord"], values, "TFRecord.")
 
-    def _list(self) -> list[Any]:
-        return [os.fsencode(path) for path in self.paths]
-
 
 @dataclass(frozen=True)
 class Part:
@@ -263,7 +277,7 @@ class Part:
     Parameters
     ----------
     source : Files or TFRecord
-        Any source but a mix.
+        Where its sequences come from.
     weight : int or float
         Its share of the sequences, beside the other parts' weights.
     epochs : int, optional
@@ -276,7 +290,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Mix:
+class Mix(Source):
     """Several sources, by weight: of each 1,024 sequences a part gives its share.
 
     Each part comes in its own order, shuffled by itself with ``shuffle=True``; what `Batch.part`
@@ -305,6 +319,7 @@ class Mix:
     """
 
     _kind: ClassVar[str] = "mix"
+    paths: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]  # its parts have them
     parts: Mapping[str, Part]
 
     def __init__(self, parts: Mapping[str, Part | tuple[Any, ...]]) -> None:
@@ -338,7 +353,7 @@ class Mix:
                 weight,
                 part.epochs or 0,
                 part.source._kind,
-                part.source._list(),
+                [os.fsencode(path) for path in part.source.paths],
                 part.source._options(),
             )
             for (name, part), weight in zip(self.parts.items(), self._weights(), strict=True)
@@ -362,7 +377,8 @@ def _part(name: Any, given: Any) -> Part:
         )
     if not isinstance(given.source, (Files, TFRecord)):
         raise ArgumentError(
-            f"{where}: expected a source, such as segue.Files, got {type(given.source).__name__}"
+            f"{where}: expected segue.Files or segue.TFRecord, got {type(given.source).__name__}; "
+            "segue.convert makes sequence files, which segue.Files reads, of any iterable"
         )
     weight = given.weight
     if isinstance(weight, bool) or not hasattr(weight, "__float__"):
@@ -406,6 +422,7 @@ def stream_arguments(
     sequences: Mapping[str, Feature],
     context: Mapping[str, Feature] | None,
     states: Mapping[str, State] | None,
+    directory: str,
     **options: Any,
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
@@ -414,22 +431,26 @@ def stream_arguments(
     """
     if not isinstance(name, str) or not name or ":" in name or "\0" in name:
         raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
-    if not isinstance(source, (Files, Mix, TFRecord)):
+    if not isinstance(source, Source):
         raise ArgumentError(
-            f"source: expected segue.Files, segue.TFRecord or segue.Mix, got "
-            f"{type(source).__name__}; segue.convert makes sequence files, which segue.Files reads, "
-            "of any iterable"
+            "source: expected segue.Files, segue.TFRecord, segue.Arrays or segue.Mix, got "
+            f"{type(source).__name__}; segue.convert makes sequence files, which segue.Files "
+            "reads, of any iterable"
         )
     features = _named("sequences", sequences, Feature)
     if not features:
         raise ArgumentError("sequences: at least one sequence feature is needed")
+    contexts = _named("context", context or {}, Feature)
+    paths, index = source._settle(directory, sequences, context or {})
+    listed = source._list() if isinstance(source, Mix) else [os.fsencode(path) for path in paths]
     return (
         name,
         source._kind,
-        source._list(),
+        listed,
+        index,
         source._options(),
         features,
-        _named("context", context or {}, Feature),
+        contexts,
         _named("states", states or {}, State),
         _options(_segue.OPTIONS, options),
     )

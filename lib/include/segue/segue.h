@@ -205,12 +205,58 @@ struct segue_sequence_files {
 	size_t path_count;
 };
 
+/* An array that lies in a file, in C order. Its dtype may be one that the feature's can hold. */
+struct segue_array {
+	uint64_t offset; /* of its first byte in the file */
+	uint64_t stride; /* bytes from a value (of a step) to the next; 0: they lie side by side */
+	uint32_t file;   /* a place in `paths` */
+	enum segue_dtype dtype; /* as it lies there */
+	bool big_endian;
+};
+
+/* 16 bytes, also the layout in an index (docs/format.md). */
+struct segue_array_sequence {
+	uint64_t first; /* step of its group's arrays */
+	uint32_t group, steps;
+};
+
+/*
+ * Arrays that lie in files, uncompressed, and are read where they lie. A group is arrays that go
+ * together: one for each feature of the stream, with as many steps; a sequence is some steps of a
+ * group. One file a sequence: a group each. One table of all: one group.
+ */
+struct segue_arrays {
+	const char *const *paths; /* files as they are named: no patterns */
+	size_t path_count;
+	const uint64_t *group_steps; /* of each group */
+	size_t group_count;
+	/*
+	 * Group by group: an array for each sequence feature ([steps, dims...]), then one for each
+	 * context feature ([sequences of the group, dims...]), in the order of the stream's spec.
+	 */
+	const struct segue_array *arrays;
+	const struct segue_array_sequence *sequences; /* group by group */
+	size_t sequence_count;
+	/*
+	 * The keys, one behind the other, and where each ends; NULL: "<file>:<first step>", of the
+	 * first feature's file.
+	 */
+	const char *keys;
+	const uint64_t *key_ends;
+	/*
+	 * (runtime) All bytes of the files get checksums when the stream is made, and each read is
+	 * checked. Else a change is seen only if it changes a file's size, or one of 64 blocks of
+	 * 4 KiB (docs/GUARANTEES.md).
+	 */
+	bool checksum;
+};
+
 struct segue_stream_source;
 
 /* What a mix is made of. */
 struct segue_mix_part {
 	const char *name;                         /* of no other part; no ':' */
-	const struct segue_stream_source *source; /* of any kind but a mix */
+	const struct segue_stream_source *source; /* TFRecord or sequence files */
 	uint32_t weight; /* at least 1: its share, beside the other parts' weights */
 	uint64_t epochs; /* passes over it, after which the mix ends; 0: it begins again for ever */
 };
@@ -228,6 +274,7 @@ struct segue_mix {
 enum segue_source_kind {
 	SEGUE_SOURCE_TFRECORD = 1,
 	SEGUE_SOURCE_FILES = 2,
+	SEGUE_SOURCE_ARRAYS = 3,
 	SEGUE_SOURCE_MIX = 4,
 };
 
@@ -237,6 +284,7 @@ struct segue_stream_source {
 	union {
 		struct segue_tfrecord tfrecord;
 		struct segue_sequence_files files;
+		struct segue_arrays arrays;
 		struct segue_mix mix;
 	};
 };

@@ -28,7 +28,7 @@ static bool begins(const uint8_t *bytes, size_t size)
 	       memcmp(bytes, SEGUE_SEQFILE_MAGIC, sizeof(SEGUE_SEQFILE_MAGIC) - 1) == 0;
 }
 
-static const struct segue_file_format format = {"sequence file", begins, .plain = true};
+static const struct segue_file_format format = {"sequence", begins, .plain = true};
 
 /* ---- Features: the spec's and a file's ------------------------------------------------------- */
 

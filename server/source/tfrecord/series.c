@@ -188,10 +188,9 @@ static int flow_run(struct flow *flow)
 /* All that are wanted, or all that there are. */
 static int flow_all(struct flow *flow)
 {
-	int rc = 1;
-
 	while (flow->count < flow->most) {
-		rc = find_value(flow->cursor, flow->window);
+		int rc = find_value(flow->cursor, flow->window);
+
 		if (rc <= 0)
 			return rc;
 		rc = flow_run(flow);
