@@ -64,7 +64,7 @@ struct segue_source_row {
 	/* Offsets of a kind that has paths: here, and of list and count in segue.h; else 0. */
 	size_t paths, asked_paths, asked_count;
 	bool initial_states; /* sequences may have initial values of their own */
-	bool literal; /* its paths are names of files, not patterns */
+	bool literal;        /* its paths are names of files, not patterns */
 };
 
 /* The row of a kind; NULL: no such kind. */
