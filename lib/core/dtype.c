@@ -3,6 +3,8 @@
  */
 #include "core/dtype.h"
 
+#include "core/error.h"
+
 #define SIGNED(bits)                                                                               \
 	.size = (bits) / 8, .number = SEGUE_NUMBER_SIGNED, .least = (uint64_t)INT##bits##_MIN,     \
 	.range = UINT##bits##_MAX
@@ -323,4 +325,28 @@ void segue_dtype_widen(
 			put_whole(wide_row, values.whole, part, place);
 		}
 	}
+}
+
+/* ---- Forms ---- */
+
+static const char *const forms[] = {"dense", "ragged", "bytes"};
+
+const char *segue_form_name(enum segue_form form)
+{
+	return (unsigned)form < sizeof(forms) / sizeof(forms[0]) ? forms[form] : "?";
+}
+
+int segue_form_check(const char *of, enum segue_form form, uint32_t rank, enum segue_dtype dtype)
+{
+	if ((unsigned)form >= sizeof(forms) / sizeof(forms[0]))
+		return segue_fail(SEGUE_EINVAL,
+			"%s: form is %u, which is no form; 0 (dense), 1 (ragged) and 2 (bytes) are",
+			of, (unsigned)form);
+	if (form != SEGUE_FORM_DENSE && rank > 0)
+		return segue_fail(
+			SEGUE_EINVAL, "%s: it is %s, and then has no shape", of, forms[form]);
+	if (form == SEGUE_FORM_BYTES && dtype != SEGUE_UINT8)
+		return segue_fail(SEGUE_EINVAL, "%s: the dtype of bytes is uint8 (5), not %s", of,
+			segue_dtype_name(dtype));
+	return 0;
 }

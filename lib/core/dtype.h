@@ -141,4 +141,12 @@ double segue_dtype_get_float(const struct segue_dtype_row *row, const void *elem
 /* The integer at `element`, of any alignment; that of an unsigned type by its bits. */
 int64_t segue_dtype_get_integer(const struct segue_dtype_row *row, const void *element);
 
+/* "dense", "ragged", "bytes"; "?" for a value that is no form. Static. */
+const char *segue_form_name(enum segue_form form);
+/*
+ * Whether a feature of that form may have this rank and dtype. SEGUE_EINVAL; `of` names the
+ * feature: "sequences[0] \"x\"".
+ */
+int segue_form_check(const char *of, enum segue_form form, uint32_t rank, enum segue_dtype dtype);
+
 #endif

@@ -94,6 +94,30 @@ static int place_fields(const char *kind, const struct segue_field *fields, size
 	return 0;
 }
 
+/* Each is dense, or has offsets: one more than it has steps, or rows. */
+static int place_features(const struct segue_spec *spec, struct segue_geometry *g, uint64_t *end)
+{
+	uint64_t rows = spec->batch_size, steps = rows * spec->num_unroll;
+	int rc = 0;
+
+	for (size_t i = 0; i < spec->sequence_count + spec->context_count && !rc; i++) {
+		bool sequence = i < spec->sequence_count;
+		struct segue_field field =
+			sequence ? spec->sequences[i] : spec->contexts[i - spec->sequence_count];
+		uint64_t count = sequence ? steps : rows;
+
+		if (field.form != SEGUE_FORM_DENSE) {
+			field.size = sizeof(int64_t);
+			count += sequence ? rows : 1;
+			g->variable++;
+		}
+		/* Those of context follow: layout.h. */
+		rc = place_fields(sequence ? "sequences" : "context", &field, 1, count, end,
+			&g->sequence_offset[i]);
+	}
+	return rc;
+}
+
 /* Initial values, of the states that have them from the data. */
 static int place_initial(const struct segue_spec *spec, uint64_t *end, uint64_t *offsets)
 {
@@ -114,15 +138,13 @@ static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct se
 	/* Cannot overflow: batch_size and num_unroll have 32 bits. */
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(uint32_t), &g->previous_offset);
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(struct segue_span), &g->span_offset);
-	rc = place_fields("sequences", spec->sequences, spec->sequence_count,
-		rows * spec->num_unroll, &end, g->sequence_offset);
-	if (!rc)
-		rc = place_fields("context", spec->contexts, spec->context_count, rows, &end,
-			g->context_offset);
+	rc = place_features(spec, g, &end);
 	if (!rc)
 		rc = place_initial(spec, &end, g->initial_offset);
 	if (rc)
 		return rc;
+	if (g->variable)
+		(void)place(&end, SEGUE_ALIGN, 1 + g->variable, sizeof(uint64_t), &g->side_offset);
 	if (place(&end, SEGUE_ALIGN, rows, key_max, &g->heap_offset) < 0)
 		return segue_fail(SEGUE_ELIMIT,
 			"%" PRIu64 " keys of %" PRIu32
@@ -166,8 +188,11 @@ static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, s
 {
 	for (size_t i = 0; i < count; i++) {
 		uint64_t numbers[] = {fields[i].dtype, fields[i].size, offsets[i]};
+		uint64_t form = fields[i].form;
 
 		XXH3_64bits_update(state, numbers, sizeof(numbers));
+		if (form != SEGUE_FORM_DENSE)
+			XXH3_64bits_update(state, &form, sizeof(form));
 	}
 }
 
@@ -211,6 +236,8 @@ static uint64_t hash(const struct segue_spec *spec, const struct segue_geometry 
 	for (size_t i = 0; i < spec->state_count; i++)
 		if (spec->states[i].from_data)
 			hash_fields(&state, &spec->states[i], 1, &g->initial_offset[i]);
+	if (g->variable)
+		XXH3_64bits_update(&state, &g->side_offset, sizeof(g->side_offset));
 	return XXH3_64bits_digest(&state);
 }
 
@@ -228,7 +255,7 @@ int segue_geometry_init(
 	};
 	int rc;
 
-	/* One block; the first array owns it. */
+	/* One block, in this order; the first array owns it. */
 	g.sequence_offset = calloc(fields, sizeof(uint64_t));
 	if (!g.sequence_offset)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the offsets of %zu tensors", fields);

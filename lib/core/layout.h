@@ -102,8 +102,15 @@ struct segue_lease_page {
 struct segue_geometry {
 	uint32_t depth, batch_size, num_unroll;
 	size_t sequence_count, context_count, state_count;
+	/* Of context behind those of sequences: one array. */
 	uint64_t *sequence_offset, *context_offset, *state_offset;
 	uint64_t *initial_offset; /* per state: of the rows' initial values; 0: not from the data */
+	/*
+	 * Features that are not dense, sequences first; of their table in a slot: the number of its
+	 * side segment (0: it needs none), then where in that the values of each begin. 0: none.
+	 */
+	uint32_t variable;
+	uint64_t side_offset;
 	uint64_t previous_offset, span_offset, heap_offset, heap_size;
 	uint64_t slot_size, slots_offset, ring_size;
 	uint64_t buffer_size, buffers_offset, carry_size;

@@ -71,6 +71,14 @@ static int check_twice(const char *kind, const struct segue_field *fields, size_
 	return 0;
 }
 
+static int check_form(const char *kind, size_t i, const struct segue_field *field)
+{
+	char what[SEGUE_NAME_MAX + 64];
+
+	snprintf(what, sizeof(what), "%s[%zu] \"%s\"", kind, i, field->name);
+	return segue_form_check(what, field->form, field->rank, field->dtype);
+}
+
 static int check_fields(const char *kind, struct segue_field *fields, size_t count)
 {
 	char what[64];
@@ -82,6 +90,8 @@ static int check_fields(const char *kind, struct segue_field *fields, size_t cou
 		if (rc)
 			return rc;
 		rc = check_shape(kind, i, &fields[i]);
+		if (!rc)
+			rc = check_form(kind, i, &fields[i]);
 		if (rc)
 			return rc;
 		rc = check_twice(kind, fields, i, kind, &fields[i], i);
@@ -122,8 +132,6 @@ static int check_features(struct segue_spec *spec)
 /* Only some kinds of sources have initial values of states. */
 static int check_initial(const struct segue_spec *spec)
 {
-	const struct segue_source_row *source = segue_source_row(spec->source.kind);
-
 	for (size_t i = 0; i < spec->state_count; i++)
 		if (spec->states[i].from_data && !segue_source_has_initial(&spec->source))
 			return segue_fail(SEGUE_EINVAL,
@@ -131,7 +139,25 @@ static int check_initial(const struct segue_spec *spec)
 				"(in C: init_from_data), which a source of kind %s does not have: "
 				"write sequence files with it (segue.convert, segue.FileWriter), "
 				"which segue.Files reads, or give one value for all",
-				i, spec->states[i].name, source->name);
+				i, spec->states[i].name, segue_source_row(spec->source.kind)->name);
+	return 0;
+}
+
+/* Only some kinds of sources have features that are not dense; no states are. */
+static int check_variable(const struct segue_spec *spec, const char *kind,
+	const struct segue_field *fields, size_t count)
+{
+	const struct segue_source_row *source = segue_source_row(spec->source.kind);
+
+	for (size_t i = 0; i < count; i++)
+		if (fields[i].form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source))
+			return segue_fail(SEGUE_EINVAL,
+				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: "
+				"write "
+				"sequence files with it (segue.convert, segue.FileWriter), which "
+				"segue.Files reads",
+				kind, i, fields[i].name, segue_form_name(fields[i].form),
+				source->name);
 	return 0;
 }
 
@@ -249,6 +275,10 @@ int segue_spec_check(struct segue_spec *spec)
 	if (!rc)
 		rc = check_initial(spec);
 	if (!rc)
+		rc = check_variable(spec, "sequences", spec->sequences, spec->sequence_count);
+	if (!rc)
+		rc = check_variable(spec, "context", spec->contexts, spec->context_count);
+	if (!rc)
 		rc = check_together(spec);
 	if (!rc)
 		rc = check_index(spec);
@@ -310,6 +340,16 @@ static int check_arrays(const struct segue_stream_spec *spec)
 	return check_counts(spec->sequence_count, spec->context_count, spec->state_count);
 }
 
+static int take_features(
+	const struct segue_feature *from, size_t count, struct segue_field **out, size_t *out_count)
+{
+	int rc = take_fields(from, sizeof(*from), count, out, out_count);
+
+	for (size_t i = 0; !rc && i < count; i++)
+		(*out)[i].form = from[i].form;
+	return rc;
+}
+
 static int take_states(const struct segue_stream_spec *from, struct segue_spec *to)
 {
 	int rc = take_fields(from->states, sizeof(*from->states), from->state_count, &to->states,
@@ -333,11 +373,11 @@ static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 	if (!rc)
 		rc = segue_source_take(&from->source, &to->source);
 	if (!rc)
-		rc = take_fields(from->sequences, sizeof(*from->sequences), from->sequence_count,
-			&to->sequences, &to->sequence_count);
+		rc = take_features(
+			from->sequences, from->sequence_count, &to->sequences, &to->sequence_count);
 	if (!rc)
-		rc = take_fields(from->contexts, sizeof(*from->contexts), from->context_count,
-			&to->contexts, &to->context_count);
+		rc = take_features(
+			from->contexts, from->context_count, &to->contexts, &to->context_count);
 	if (!rc)
 		rc = take_states(from, to);
 	if (!rc)
@@ -487,9 +527,22 @@ static void hash_fields(struct segue_digest *digest, const struct segue_field *f
 	}
 }
 
-/* By name, and only what is not usual: so it changed no hash when it came. */
-static void hash_initial(struct segue_digest *digest, const struct segue_spec *spec)
+static void hash_forms(struct segue_digest *digest, const char *kind,
+	const struct segue_field *fields, size_t count)
 {
+	for (size_t i = 0; i < count; i++)
+		if (fields[i].form != SEGUE_FORM_DENSE) {
+			segue_digest_text(digest, kind);
+			segue_digest_text(digest, fields[i].name);
+			segue_digest_number(digest, fields[i].form);
+		}
+}
+
+/* By name, and only what is not usual: so it changed no hash when it came. */
+static void hash_unusual(struct segue_digest *digest, const struct segue_spec *spec)
+{
+	hash_forms(digest, "sequences.form", spec->sequences, spec->sequence_count);
+	hash_forms(digest, "contexts.form", spec->contexts, spec->context_count);
 	for (size_t i = 0; i < spec->state_count; i++)
 		if (spec->states[i].from_data) {
 			segue_digest_text(digest, "states.from_data");
@@ -510,7 +563,7 @@ void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 		segue_digest_number(&digest, spec->init_hash[i][0]);
 		segue_digest_number(&digest, spec->init_hash[i][1]);
 	}
-	hash_initial(&digest, spec);
+	hash_unusual(&digest, spec);
 	segue_options_hash(segue_spec_options, spec, &digest);
 	segue_source_hash(&spec->source, &digest);
 	segue_digest_finish(&digest, hash);
@@ -550,6 +603,9 @@ static void compare_field(struct segue_differences *list, const char *kind,
 		segue_differ(list, "%s \"%s\" dtype: %s in the store, %s asked for", kind,
 			stored->name, segue_dtype_name(stored->dtype),
 			segue_dtype_name(asked->dtype));
+	if (stored->form != asked->form)
+		segue_differ(list, "%s \"%s\": %s in the store, %s asked for", kind, stored->name,
+			segue_form_name(stored->form), segue_form_name(asked->form));
 	print_shape(stored, stored_shape);
 	print_shape(asked, asked_shape);
 	if (strcmp(stored_shape, asked_shape) != 0)

@@ -51,6 +51,7 @@ static const struct segue_source_row kinds[] = {
 			.asked_paths = offsetof(struct segue_stream_source, files.paths),
 			.asked_count = offsetof(struct segue_stream_source, files.path_count),
 			.initial_states = true,
+			.variable = true,
 		},
 	[SEGUE_SOURCE_ARRAYS] =
 		{
@@ -108,12 +109,20 @@ struct segue_paths *segue_source_list(const struct segue_spec_source *source, si
 
 bool segue_source_has_initial(const struct segue_spec_source *source)
 {
-	if (source->kind != SEGUE_SOURCE_MIX)
-		return segue_source_row(source->kind)->initial_states;
-	for (size_t i = 0; i < source->mix.count; i++)
-		if (!segue_source_row(source->mix.part[i].source.kind)->initial_states)
-			return false;
-	return true;
+	bool has = segue_source_row(source->kind)->initial_states;
+
+	for (size_t i = 0; source->kind == SEGUE_SOURCE_MIX && i < source->mix.count; i++)
+		has = (i == 0 || has) && segue_source_has_initial(&source->mix.part[i].source);
+	return has;
+}
+
+bool segue_source_has_variable(const struct segue_spec_source *source)
+{
+	bool has = segue_source_row(source->kind)->variable;
+
+	for (size_t i = 0; source->kind == SEGUE_SOURCE_MIX && i < source->mix.count; i++)
+		has = (i == 0 || has) && segue_source_has_variable(&source->mix.part[i].source);
+	return has;
 }
 
 void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PARTS_MAX])

@@ -65,6 +65,7 @@ struct segue_source_row {
 	size_t paths, asked_paths, asked_count;
 	bool initial_states; /* sequences may have initial values of their own */
 	bool literal;        /* its paths are names of files, not patterns */
+	bool variable;       /* features may be ragged, or bytes */
 };
 
 /* The row of a kind; NULL: no such kind. */
@@ -77,8 +78,9 @@ enum segue_source_kind segue_source_kind(const char *name);
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
 /* List `i` of paths: of a mix that of part `i`, of others the first is all; NULL: no more. */
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i);
-/* Whether each sequence of it may have initial values of states of its own. */
+/* Of a mix: whether all its parts have; of a source that was checked. */
 bool segue_source_has_initial(const struct segue_spec_source *source);
+bool segue_source_has_variable(const struct segue_spec_source *source);
 /*
  * How many of each SEGUE_MIX_BLOCK sequences are of each part: by largest remainder, of equal ones
  * the first.

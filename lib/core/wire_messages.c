@@ -65,6 +65,11 @@ static const struct segue_pb_field lane_flush[] = {
 	ANY64(LaneFlush, lane_flush, lease),
 	END,
 };
+static const struct segue_pb_field lane_side[] = {
+	ANY64(LaneSide, lane_side, lease),
+	ANY64(LaneSide, lane_side, step),
+	END,
+};
 static const struct segue_pb_field upload[] = {
 	ANY64(Upload, upload, size),
 	END,
@@ -200,6 +205,7 @@ static const struct codec {
 	{MESSAGE(LANE_ATTACH, lane_attach), put_lane_attach, get_lane_attach},
 	{MESSAGE(LANE_DETACH, lane_detach)},
 	{MESSAGE(LANE_FLUSH, lane_flush)},
+	{MESSAGE(LANE_SIDE, lane_side)},
 	{MESSAGE(UPLOAD, upload)},
 	{MESSAGE(CHECKPOINT, checkpoint)},
 	{MESSAGE(STORED, stored)},

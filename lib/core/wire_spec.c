@@ -60,6 +60,7 @@ static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct s
 		pb->init_low = init ? init[i][0] : 0;
 		pb->init_high = init ? init[i][1] : 0;
 		pb->from_data = fields[i].from_data;
+		pb->form = fields[i].form;
 		out[i] = pb;
 	}
 	return out;
@@ -338,9 +339,12 @@ static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
 		rc = segue_pb_check_range("number of dims", pb->n_dims, 0, SEGUE_RANK_MAX);
 	if (!rc)
 		rc = segue_pb_check_range("dtype", pb->dtype, 1, segue_dtype_last());
+	if (!rc)
+		rc = segue_pb_check_range("form", pb->form, SEGUE_FORM_DENSE, SEGUE_FORM_BYTES);
 	if (rc)
 		return rc;
 	out->dtype = pb->dtype;
+	out->form = pb->form;
 	out->rank = (uint32_t)pb->n_dims;
 	if (pb->n_dims > 0)
 		memcpy(out->dims, pb->dims, pb->n_dims * sizeof(out->dims[0]));

@@ -197,6 +197,8 @@ static void print_features(struct json_object *features)
 		for (size_t k = 0; k < segue_json_count(shape); k++)
 			printf("%s%s%s", k ? ", " : "[", segue_cli_text(segue_json_at(shape, k)),
 				k + 1 == segue_json_count(shape) ? "]" : "");
+		if (strcmp(segue_cli_member(feature, "form"), "ragged") == 0)
+			printf(" ragged");
 		printf("%s%s\n", *fault ? ": left out, " : "", fault);
 	}
 }

@@ -32,6 +32,7 @@ struct segue_peek_feature {
 	enum segue_dtype dtype; /* of a sequence file; 0: none, which kinds say */
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
+	enum segue_form form;
 };
 
 /* A file, as far as it was looked at. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/peek.h"
+#include "core/dtype.h"
 #include "core/error.h"
 #include "core/options.h"
 #include "core/utf8.h"
@@ -86,6 +87,8 @@ static uint64_t dim_of(const struct segue_peek_feature *feature, uint32_t i)
 
 static const char *type_of(const struct segue_peek_feature *feature)
 {
+	if (feature->form == SEGUE_FORM_BYTES)
+		return segue_form_name(feature->form);
 	if (dtype_of(feature))
 		return segue_dtype_name(dtype_of(feature));
 	if (feature->kinds == 1u << SEGUE_PEEK_BYTES)
@@ -127,6 +130,8 @@ static void put_feature(struct segue_json *json, const struct segue_peek_found *
 	segue_json_bytes(json, "name", feature->name, feature->name_size);
 	segue_json_string(json, "place", segue_seqfile_place_name(feature->place));
 	segue_json_string(json, "dtype", type_of(feature));
+	if (feature->form != SEGUE_FORM_DENSE)
+		segue_json_string(json, "form", segue_form_name(feature->form));
 	if (feature->dtype || feature->least == feature->most) {
 		segue_json_begin(json, "shape", '[');
 		for (uint32_t i = 0; i < rank_of(feature); i++)
@@ -336,7 +341,9 @@ static bool add_features(
 		add(text, any ? "        " : "    %s={\n        ", arguments[place]);
 		add_literal(text, feature->name, feature->name_size);
 		add(text, ": segue.%s(\"%s\"", place == SEGUE_SEQFILE_STATE ? "State" : "Feature",
-			segue_dtype_name(dtype_of(feature)));
+			type_of(feature));
+		if (feature->form == SEGUE_FORM_RAGGED)
+			add(text, ", ragged=True");
 		for (uint32_t k = 0; k < rank_of(feature); k++)
 			add(text, "%s%" PRIu64, k ? ", " : ", [", dim_of(feature, k));
 		add(text, "%s),\n", rank_of(feature) ? "]" : "");

@@ -11,7 +11,8 @@
 static bool same_shape(
 	const struct segue_peek_feature *feature, const struct segue_seqfile_field *field)
 {
-	return feature->dtype == field->dtype && feature->rank == field->rank &&
+	return feature->form == field->form && feature->dtype == field->dtype &&
+	       feature->rank == field->rank &&
 	       memcmp(feature->dims, field->dims, field->rank * sizeof(field->dims[0])) == 0;
 }
 
@@ -31,6 +32,7 @@ static void take_fields(struct segue_peek_found *found, const struct segue_seqfi
 			segue_peek_trouble(found);
 			continue;
 		}
+		feature->form = field->form;
 		feature->dtype = field->dtype;
 		feature->rank = field->rank;
 		memcpy(feature->dims, field->dims, sizeof(feature->dims));

@@ -459,6 +459,8 @@ static int build(struct making *making, struct segue_grant *grant)
 		rc = segue_filler_create(order->spec, &order->plan, order->source, order->pool,
 			making->image, &grant->filler);
 	if (!rc)
+		grant->filler->sides.purse = order->purse;
+	if (!rc)
 		rc = make_memory(grant, making);
 	if (!rc)
 		rc = segue_feed_subscribe(&grant->filler->feed, &grant->carry);

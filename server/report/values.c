@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "core/dtype.h"
+
 void segue_report_put_date(struct segue_json *json, const char *name, int64_t unix_ms)
 {
 	time_t seconds = (time_t)(unix_ms / 1000);
@@ -46,6 +48,8 @@ static void put_fields(
 		segue_json_string(json, "name", fields[i].name);
 		segue_json_string(json, "dtype", segue_dtype_name(fields[i].dtype));
 		segue_report_put_shape(json, &fields[i]);
+		if (fields[i].form != SEGUE_FORM_DENSE)
+			segue_json_string(json, "form", segue_form_name(fields[i].form));
 		if (fields[i].from_data)
 			segue_json_string(json, "init", "data");
 		segue_json_end(json, '}');

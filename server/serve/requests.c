@@ -241,6 +241,7 @@ static const struct {
 	[SEGUE_MESSAGE_LANE_ATTACH] = {segue_attach_request, 4},
 	[SEGUE_MESSAGE_LANE_DETACH] = {segue_detach_request, 1},
 	[SEGUE_MESSAGE_LANE_FLUSH] = {segue_flush_request, 1},
+	[SEGUE_MESSAGE_LANE_SIDE] = {segue_side_request, 1},
 	[SEGUE_MESSAGE_UPLOAD] = {segue_upload_request, 4},
 	[SEGUE_MESSAGE_CHECKPOINT] = {segue_checkpoint_request, 4},
 	[SEGUE_MESSAGE_STORED] = {segue_stored_request, 1},

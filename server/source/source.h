@@ -11,6 +11,7 @@
 
 #include "core/spec.h"
 #include "guard/roots.h"
+#include "source/sink.h"
 
 struct segue_source;
 struct segue_record;
@@ -99,6 +100,16 @@ struct segue_record_ops {
 	 * a kind without (core/spec_source.h).
 	 */
 	int (*initial)(struct segue_record *record, size_t state, void *out);
+	/*
+	 * The same of features that are not dense: appends the values to the sink, and writes
+	 * behind offsets[0], which says how many the sink has of the feature already, how many it
+	 * has with each step: offsets[1] to offsets[steps]; of context offsets[1]. What the sink
+	 * says, too. NULL: of a kind without (core/spec_source.h).
+	 */
+	int (*read_variable)(struct segue_record *record, size_t feature, uint64_t steps,
+		int64_t *offsets, struct segue_sink *sink);
+	int (*context_variable)(struct segue_record *record, size_t feature, int64_t *offsets,
+		struct segue_sink *sink);
 	/* Bytes of memory that the record holds; for accounting. */
 	size_t (*memory)(const struct segue_record *record);
 	void (*release)(struct segue_record *record);

@@ -240,24 +240,78 @@ static void write_sequences(const char *path)
 	segue_file_writer_destroy(writer);
 }
 
-/* Of the head that fuzz_sequence_file.c has for entries. */
-static void save_entry(const char *dir, int number)
+/* One sequence that has ragged values and bytes. */
+static void write_variable(const char *path)
+{
+	static const struct segue_feature sequences[] = {
+		{.name = "w", .dtype = SEGUE_INT16, .form = SEGUE_FORM_RAGGED}};
+	static const struct segue_feature context = {
+		.name = "t", .dtype = SEGUE_UINT8, .form = SEGUE_FORM_BYTES};
+	const struct segue_file_spec spec = {.size = sizeof(spec),
+		.sequences = sequences,
+		.sequence_count = 1,
+		.contexts = &context,
+		.context_count = 1};
+	static const int16_t w[] = {1, -2, 3};
+	const void *arrays[] = {w, "text"};
+	const int64_t w_offsets[] = {0, 2, 2, 3}, t_offsets[] = {0, 4};
+	const int64_t *const offsets[] = {w_offsets, t_offsets};
+	struct segue_sequence sequence = {
+		.size = sizeof(sequence), .steps = 3, .arrays = arrays, .offsets = offsets};
+	struct segue_file_writer *writer;
+
+	if (segue_file_writer_create(path, &spec, &writer) ||
+		segue_file_writer_add(writer, &sequence) || segue_file_writer_close(writer))
+		abort();
+	segue_file_writer_destroy(writer);
+}
+
+/* Of the heads that fuzz_sequence_file.c has for entries. */
+static void save_entry(const char *dir, int number, bool variable)
 {
 	struct segue_seqfile_field fields[] = {
 		{.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {3}},
 		{.name = "c", .place = SEGUE_SEQFILE_CONTEXT, .dtype = SEGUE_UINT8},
 		{.name = "large", .dtype = SEGUE_UINT8, .rank = 1, .dims = {UINT64_C(1) << 32}},
+		{.name = "w", .dtype = SEGUE_INT64, .form = SEGUE_FORM_RAGGED},
+		{.name = "t",
+			.place = SEGUE_SEQFILE_CONTEXT,
+			.dtype = SEGUE_UINT8,
+			.form = SEGUE_FORM_BYTES},
 	};
-	struct segue_seqfile_head head = {.fields = fields, .count = 3};
-	struct segue_seqfile_entry entry = {
-		.steps = 2, .total_length = 1, .key = "key", .key_size = 3};
+	static const uint64_t counts[] = {7, 300};
+	struct segue_seqfile_head head = {.fields = fields, .count = variable ? 5 : 3};
+	struct segue_seqfile_entry entry = {.steps = 2,
+		.total_length = 1,
+		.key = "key",
+		.key_size = 3,
+		.counts = (const uint8_t *)counts};
 	uint8_t bytes[SEGUE_SEQFILE_ENTRY_MAX];
-	uint64_t columns[3];
+	uint64_t columns[5];
 
 	if (segue_seqfile_check_fields(&head) || segue_seqfile_lay_out(&head, &entry, columns))
 		abort();
 	segue_seqfile_pack_entry(&entry, bytes);
-	save_bytes(dir, "sequence_file", number, 1 + 4, bytes, entry.header_size);
+	save_bytes(dir, "sequence_file", number, variable ? 1 + 4 + 8 : 1 + 4, bytes,
+		entry.header_size);
+}
+
+/* The bytes of a file of up to 4,096 that `write` makes. */
+static size_t take_file(const char *dir, void (*write)(const char *path), uint8_t *bytes)
+{
+	char path[4096];
+	FILE *file;
+	size_t size;
+
+	snprintf(path, sizeof(path), "%s/sequence_file/new", dir);
+	write(path);
+	file = fopen(path, "rbe");
+	if (!file)
+		abort();
+	size = fread(bytes, 1, 4096, file);
+	fclose(file);
+	remove(path);
+	return size;
 }
 
 /* The first byte says what it is a seed of (fuzz_sequence_file.c), with 4: make the checksums. */
@@ -266,27 +320,19 @@ static void make_sequence_files(const char *dir)
 	struct segue_seqfile_foot foot = {
 		.entries = 1, .index = 192, .steps = 7, .key_max = 1, .head_size = 64};
 	uint8_t bytes[4096], sized_foot[8 + SEGUE_SEQFILE_FOOT] = {0};
-	char path[4096];
-	size_t size, head;
-	FILE *file;
+	size_t size = take_file(dir, write_sequences, bytes), head = bytes[12];
 
-	snprintf(path, sizeof(path), "%s/sequence_file/new", dir);
-	write_sequences(path);
-	file = fopen(path, "rbe");
-	if (!file)
-		abort();
-	size = fread(bytes, 1, sizeof(bytes), file);
-	fclose(file);
-	remove(path);
-	head = bytes[12];
 	save_bytes(dir, "sequence_file", 0, 3, bytes, size);
 	save_bytes(dir, "sequence_file", 1, 3 + 4, bytes, size);
 	save_bytes(dir, "sequence_file", 2, 4, bytes, head);
-	save_entry(dir, 3);
+	save_entry(dir, 3, false);
 	sized_foot[0] = (192 + 64 + 128) % 256;
 	sized_foot[1] = (192 + 64 + 128) / 256;
 	segue_seqfile_pack_foot(&foot, sized_foot + 8);
 	save_bytes(dir, "sequence_file", 4, 2 + 4, sized_foot, sizeof(sized_foot));
+	size = take_file(dir, write_variable, bytes);
+	save_bytes(dir, "sequence_file", 5, 3 + 4, bytes, size);
+	save_entry(dir, 6, true);
 }
 
 /* One group with keys and context; two groups without. */

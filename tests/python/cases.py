@@ -27,6 +27,7 @@ DTYPES = (
 SHORT = ("float16", "bfloat16")
 SUFFIX = {"tfrecord": "tfrecord", "files": "segue", "arrays": "npy"}
 INITIAL = {"files"}  # kinds whose sequences can have initial states of their own
+VARIABLE = {"files"}  # kinds whose features can be ragged, or bytes
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
 
@@ -120,13 +121,33 @@ def values(
     return rng.integers(low, high, shape, dtype, endpoint=True)
 
 
-def _features(rng: np.random.Generator, prefix: str, most: int) -> dict[str, oracle.Feature]:
-    return {
-        f"{prefix}{i}": oracle.Feature(
-            str(rng.choice(DTYPES)), SHAPES[rng.integers(len(SHAPES))]
-        )
-        for i in range(most)
-    }
+def _feature(rng: np.random.Generator, variable: bool) -> oracle.Feature:
+    dtype, form = str(rng.choice(DTYPES)), int(rng.integers(4))
+    if variable and form < 2:
+        return oracle.Feature("bytes") if form else oracle.Feature(dtype, ragged=True)
+    return oracle.Feature(dtype, SHAPES[rng.integers(len(SHAPES))])
+
+
+def _features(
+    rng: np.random.Generator, prefix: str, most: int, variable: bool = False
+) -> dict[str, oracle.Feature]:
+    return {f"{prefix}{i}": _feature(rng, variable) for i in range(most)}
+
+
+def is_variable(feature: oracle.Feature) -> bool:
+    return feature.ragged or feature.dtype == "bytes"
+
+
+def drawn(rng: np.random.Generator, feature: oracle.Feature, n: int | None, raw: bool) -> Any:
+    """What a sequence of `n` steps has of a feature; None: one value."""
+    if not is_variable(feature):
+        return values(rng, feature.dtype, feature.shape if n is None else (n, *feature.shape), raw)
+    most = int(rng.choice([0, 4, 40, 3000]))  # some outgrow what batches before have needed
+    parts = [
+        rng.bytes(count) if feature.dtype == "bytes" else values(rng, feature.dtype, (count,))
+        for count in rng.integers(0, most + 1, 1 if n is None else n).tolist()
+    ]
+    return parts[0] if n is None else parts
 
 
 def _states(rng: np.random.Generator, kind: str) -> dict[str, oracle.State]:
@@ -157,11 +178,11 @@ def _record(
         key=key,
         length=length,
         sequences={
-            name: values(rng, feature.dtype, (n, *feature.shape), kind != "tfrecord" or name in raw)
+            name: drawn(rng, feature, n, kind != "tfrecord" or name in raw)
             for name, feature in spec.sequences.items()
         },
         context={
-            name: values(rng, feature.dtype, feature.shape, kind != "tfrecord" or name in raw)
+            name: drawn(rng, feature, None, kind != "tfrecord" or name in raw)
             for name, feature in spec.context.items()
         },
         states={
@@ -226,8 +247,8 @@ def make(
     kind = kind or str(rng.choice(["tfrecord", "files", "arrays"]))
     epochs = [1, 1, 2, 3, None][rng.integers(5)]
     spec = oracle.Spec(
-        sequences=_features(rng, "x", int(rng.integers(1, 4))),
-        context=_features(rng, "c", int(rng.integers(3))),
+        sequences=_features(rng, "x", int(rng.integers(1, 4)), kind in VARIABLE),
+        context=_features(rng, "c", int(rng.integers(3)), kind in VARIABLE),
         states=_states(rng, kind),
         num_unroll=int(rng.integers(1, 8)),
         batch_size=int(rng.integers(1, 7)),
@@ -358,8 +379,9 @@ def plain_example(features: Mapping[str, np.ndarray | bytes | str], form: str) -
 
 
 def _write_files(case: Case, directory: Path) -> None:
+    spec = case.spec
     fields = [
-        {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
+        {name: segue.Feature(f.dtype, f.shape, f.ragged) for name, f in some.items()}
         for some in (case.spec.sequences, case.spec.context)
     ]
     states = {
@@ -385,7 +407,8 @@ def _write_files(case: Case, directory: Path) -> None:
                     key = f"{path.name}:{i}"
                     file.records[i] = dataclasses.replace(record, key=key)
                 if record.damaged:
-                    header = 60 + len(file.records[i].key.encode())  # docs/format.md
+                    counts = sum(map(is_variable, [*spec.sequences.values(), *spec.context.values()]))
+                    header = 60 + 8 * counts + len(file.records[i].key.encode())  # docs/format.md
                     damaged.append(begin + -(-header // 64) * 64)
         for at in damaged:
             _flip(path, at, None)
@@ -445,12 +468,39 @@ def write(case: Case, directory: Path) -> None:
 # -- what comes of it ------------------------------------------------------------------------------
 
 
+def content(array: np.ndarray) -> bytes:
+    """Its bytes; of what is ragged, or bytes, of each step how many, and those."""
+    if array.dtype != object:
+        return array.tobytes()
+    parts = [bytes(part) if isinstance(part, bytes) else part.tobytes() for part in array.flat]
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def split(ragged: segue.Ragged) -> np.ndarray:
+    """What each step has, from values and offsets: an object array."""
+    offsets = ragged.offsets
+    array = np.empty(offsets[..., 1:].shape, object)
+    for place in np.ndindex(array.shape):
+        begin, end = offsets[place], offsets[(*place[:-1], place[-1] + 1)]
+        array[place] = ragged.values[begin:end]
+    return array
+
+
+def variable(batch: segue.Batch, features: Any) -> oracle.Arrays:
+    """Object arrays of those features of a batch that are not dense."""
+    return {
+        name: batch.bytes(name) if feature.dtype == "bytes" else split(batch.ragged(name))
+        for name, feature in features.items()
+        if is_variable(feature)
+    }
+
+
 def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Arrays:
     """One row's next states: any change of a state, an input or the step changes all of them."""
     crc = step
     for arrays in (states, inputs):
         for name in sorted(arrays):
-            crc = zlib.crc32(arrays[name].tobytes(), crc)
+            crc = zlib.crc32(content(arrays[name]), crc)
     after = {}
     for name, state in states.items():
         words = (np.arange(1, state.size + 1, dtype=np.uint64) * np.uint64(crc | 1)) >> np.uint64(3)
@@ -494,7 +544,7 @@ def source_of(case: Case, directory: Path) -> Any:
 def open_stream(client: segue.Client, case: Case, directory: Path, **options: Any) -> segue.Stream:
     spec = case.spec
     features = [
-        {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
+        {name: segue.Feature(f.dtype, f.shape, f.ragged) for name, f in some.items()}
         for some in (spec.sequences, spec.context)
     ]
     arguments: dict[str, Any] = {
@@ -523,6 +573,21 @@ def same(what: str, got: np.ndarray, want: np.ndarray) -> None:
     assert got.tobytes() == want.tobytes(), f"{what}:\n{got}\nnot\n{want}"
 
 
+def compare_ragged(where: str, got: segue.Ragged, want: np.ndarray) -> None:
+    """Values and offsets, against what each step has."""
+    assert got.offsets.dtype == np.int64 and got.offsets.ndim == want.ndim, where
+    assert not got.values.flags.writeable and not got.offsets.flags.writeable, where
+    if want.ndim == 2:
+        assert got.offsets.shape == (len(want), want.shape[1] + 1), where
+        assert (got.offsets[:-1, -1] == got.offsets[1:, 0]).all(), where
+    else:
+        assert got.offsets.shape == (len(want) + 1,), where
+    assert got.offsets.flat[0] == 0 and got.offsets.flat[-1] == len(got.values), where
+    for place, part in np.ndenumerate(split(got)):
+        one = want[place]
+        same(f"{where}{place}", part, np.frombuffer(one, np.uint8) if type(one) is bytes else one)
+
+
 def compare(batch: segue.Batch, want: oracle.Batch) -> None:
     """All that a batch shows, against the model's."""
     where = f"lane {want.lane}, step {want.step}"
@@ -536,9 +601,14 @@ def compare(batch: segue.Batch, want: oracle.Batch) -> None:
     same(f"{where}: mask", batch.mask, want.mask)
     for kind in ("sequences", "context"):
         got, model = getattr(batch, kind), getattr(want, kind)
-        assert list(got) == list(model), where
+        assert list(got) == [name for name in model if model[name].dtype != object], where
         for name in model:
-            same(f"{where}: {name}", got[name], model[name])
+            if model[name].dtype != object:
+                same(f"{where}: {name}", got[name], model[name])
+                continue
+            compare_ragged(f"{where}: {name}", batch.ragged(name), model[name])
+            if model[name].flat[0].__class__ is bytes:
+                assert batch.bytes(name).tolist() == model[name].tolist(), f"{where}: {name}"
     for name, state in want.state_in.items():
         same(f"{where}: state {name}", batch.state(name), state)
 
@@ -550,9 +620,10 @@ def work(batch: segue.Batch, case: Case, in_place: bool = False) -> None:
         name: batch.state_out(name) if in_place else np.empty_like(batch.state(name))
         for name in names
     }
+    others = variable(batch, case.spec.sequences)
     for row in range(batch.batch_size):
         states = {name: np.array(batch.state(name)[row]) for name in names}
-        inputs = {name: np.array(array[row]) for name, array in batch.sequences.items()}
+        inputs = {name: array[row] for name, array in {**batch.sequences, **others}.items()}
         for name, value in update(states, inputs, batch.step).items():
             after[name][row] = value
     for name in names:
@@ -597,6 +668,9 @@ class Held:
             assert array.tobytes() == content, f"lane {batch.lane}: an array that is held changed"
         arrays = [*batch.sequences.values(), *batch.context.values(), batch.length]
         arrays += [batch.state(name) for name in case.spec.states]
+        for name, feature in [*case.spec.sequences.items(), *case.spec.context.items()]:
+            if is_variable(feature):
+                arrays += batch.ragged(name)
         self._held[batch.lane] = [(array, array.tobytes()) for array in arrays]
 
 

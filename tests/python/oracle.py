@@ -33,10 +33,13 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True)
 class Feature:
-    """A sequence or context feature; dtype "bytes" makes arrays of Python bytes objects."""
+    """A sequence or context feature; dtype "bytes" makes arrays of Python bytes objects, `ragged`
+    arrays of arrays.
+    """
 
     dtype: str
     shape: tuple[int, ...] = ()
+    ragged: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,11 @@ def _empty(feature: Feature, *leading: int) -> np.ndarray:
     shape = (*leading, *feature.shape)
     if feature.dtype == "bytes":
         return np.full(shape, b"", object)
+    if feature.ragged:
+        array = np.empty(shape, object)
+        for place in np.ndindex(shape):
+            array[place] = np.zeros(0, feature.dtype)
+        return array
     return np.zeros(shape, feature.dtype)
 
 
@@ -399,7 +407,8 @@ class Model:
         first = place[1] * self.spec.num_unroll
         for name in self.spec.sequences:
             steps = record.sequences[name][first : first + self.spec.num_unroll]
-            batch.sequences[name][row, : len(steps)] = steps
+            for step, value in enumerate(steps):
+                batch.sequences[name][row, step] = value
         for name in self.spec.context:
             batch.context[name][row] = record.context[name]
 

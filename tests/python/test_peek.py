@@ -111,6 +111,21 @@ def test_tfrecord(tmp_path: Path, directory: Path, compression: str | None) -> N
     assert "word bytes: left out" in text and found["python"] in text and "#####" in text
 
 
+def test_what_is_ragged(tmp_path: Path) -> None:
+    fields = {"w": segue.Feature("int16", ragged=True), "t": segue.Feature("bytes")}
+    with segue.FileWriter(tmp_path / "a.segue", fields) as writer:
+        writer.write({"w": [[1, 2], []], "t": [b"a", b""]})
+        writer.write({"w": [[3]], "t": [b"b"]})
+    (found,) = report("peek", tmp_path / "a.segue")["kinds"]
+    assert features_of(found) == {
+        "w": ("sequences", "int16", []), "t": ("sequences", "bytes", [])
+    }  # fmt: skip
+    assert [f["form"] for f in found["features"]] == ["ragged", "bytes"]
+    for line in ('"w": segue.Feature("int16", ragged=True)', '"t": segue.Feature("bytes")'):
+        assert line in found["python"]
+    assert "sequences  w int16 ragged\n" in run("peek", tmp_path / "a.segue").stdout
+
+
 def test_sequence_files(tmp_path: Path, directory: Path) -> None:
     paths = [tmp_path / f"{letter}.segue" for letter in "abc"]
     for path in paths:

@@ -413,6 +413,7 @@ Test(array_source, a_bool_is_0_or_1)
 	struct segue_record *record;
 	uint8_t values[6];
 
+	segue_array_index_drop(test.spec.source.arrays.index);
 	segue_testspec_finish(&test);
 	segue_testspec_init(&test);
 	test.spec.source.kind = SEGUE_SOURCE_ARRAYS;

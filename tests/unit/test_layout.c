@@ -110,8 +110,8 @@ static void check_random(unsigned seed)
 		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
 	for (size_t i = 0; i < 24; i++) {
 		snprintf(names[i], sizeof(names[i]), "f%zu", i);
-		features[i].name = states[i].name = names[i];
-		states[i].init = NULL;
+		features[i] = (struct segue_feature){.name = names[i]};
+		states[i] = (struct segue_state){.name = names[i]};
 		states[i].init_from_data = below(&draw, 3) == 0;
 		random_shape(&draw, &features[i].dtype, &features[i].rank, features[i].dims);
 		random_shape(&draw, &states[i].dtype, &states[i].rank, states[i].dims);

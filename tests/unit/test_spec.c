@@ -72,6 +72,10 @@ CASE(overflow_two, s->sequences[0].dims[0] = s->sequences[0].dims[1] = (uint64_t
 CASE(field_too_large, s->states[0].dims[0] = ((uint64_t)1 << 30) + 1)
 CASE(initial_twice, s->states[1].init_from_data = true)
 CASE(initial_nowhere, s->states[0].init_from_data = true)
+CASE(bad_form, s->sequences[0].form = 3)
+CASE(ragged_shape, s->sequences[0].form = SEGUE_FORM_RAGGED)
+CASE(bytes_dtype, s->contexts[0].form = SEGUE_FORM_BYTES; s->contexts[0].rank = 0)
+CASE(ragged_nowhere, s->sequences[1].form = SEGUE_FORM_RAGGED; s->sequences[1].rank = 0)
 CASE(unroll_zero, s->spec.num_unroll = 0)
 CASE(unroll_large, s->spec.num_unroll = (1u << 20) + 1)
 CASE(batch_zero, s->spec.batch_size = 0)
@@ -137,6 +141,10 @@ static const struct {
 	{initial_twice, {"states[1] \"c\": init is given, and init_from_data too"}},
 	{initial_nowhere,
 		{"states[0] \"h\": its initial value is to come from the data", "kind tfrecord"}},
+	{bad_form, {"sequences[0] \"x\": form is 3, which is no form"}},
+	{ragged_shape, {"sequences[0] \"x\": it is ragged, and then has no shape"}},
+	{bytes_dtype, {"context[0] \"speaker\": the dtype of bytes is uint8 (5), not int64"}},
+	{ragged_nowhere, {"sequences[1] \"label\" is ragged", "kind tfrecord does not have"}},
 	{unroll_zero, {"num_unroll is 0", "from 1"}},
 	{unroll_large, {"num_unroll is 1048577", "to 1048576"}},
 	{batch_zero, {"batch_size is 0"}},

@@ -25,6 +25,7 @@ here too (``segue.BusyError``). Examples are written by `segue.tfrecord`.
 
 from . import errors as errors
 from . import tfrecord as tfrecord
+from ._arrays import Ragged as Ragged
 from ._convert import Converted as Converted
 from ._convert import convert
 from ._segue import VERSION as __version__

@@ -174,14 +174,15 @@ def _feature(where: str, value: Any, steps: bool) -> Feature:
     """Return what a value is; `steps`: its first dimension is that of the steps."""
     if isinstance(value, (str, bytes)):
         raise errors.ArgumentError(
-            f"{where} is text, which a sequence file cannot hold yet: leave it out, or name it as "
-            f"the key"
+            f"{where} is text: declare it (context={{...: segue.Feature('bytes')}}), leave it out, "
+            f"or name it as the key"
         )
     try:
         array = read(value)
     except Exception as error:
         raise errors.ArgumentError(
-            f"{where}: {type(value).__name__} is not an array that NumPy can read: {error}"
+            f"{where}: {type(value).__name__} is not an array that NumPy can read: {error}. Where "
+            f"steps have different numbers of values declare segue.Feature(dtype, ragged=True)"
         ) from error
     if array.dtype.name not in _segue.DTYPES:
         raise errors.ArgumentError(
@@ -191,6 +192,14 @@ def _feature(where: str, value: Any, steps: bool) -> Feature:
     if steps and array.ndim == 0:
         raise errors.ArgumentError(f"{where} is one value, where steps were expected")
     return Feature(array.dtype.name, array.shape[1:] if steps else array.shape)
+
+
+def _is_single(value: Any) -> bool:
+    """Whether it is one value; what NumPy cannot read is none."""
+    try:
+        return np.ndim(value) == 0
+    except ValueError:
+        return False
 
 
 class _Fields:
@@ -239,7 +248,7 @@ class _Fields:
         for name, value in first.items():
             if name in named or name == key:
                 continue
-            place = "context" if np.ndim(value) == 0 else "sequences"
+            place = "context" if _is_single(value) else "sequences"
             if self._given[place] is None:
                 places[place].append(name)
         for place, names in places.items():

@@ -32,7 +32,7 @@ static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_t
 	*batch_type, *view_type;
 static PyObject *make_error, *state_name_error; /* of segue.errors */
 /* Of segue._arrays. */
-static PyObject *to_array, *to_bits, *over_bits, *mismatch;
+static PyObject *to_array, *to_bits, *over_bits, *mismatch, *ragged_type, *to_bytes;
 static PyObject *warn_put_back; /* of segue._notice */
 static PyObject *numpy_asarray;
 
@@ -346,6 +346,7 @@ struct field {
 	enum segue_dtype dtype;
 	int rank;
 	Py_ssize_t dims[SEGUE_RANK_MAX];
+	enum segue_form form;
 };
 
 /* What the batches of a stream look like. */
@@ -952,6 +953,8 @@ static PyObject *make_features(struct batch *self, struct slot *slot, bool conte
 	PyObject *arrays = PyDict_New(), *mapping;
 
 	for (size_t i = 0; i < count && arrays; i++) {
+		if (fields[i].form != SEGUE_FORM_DENSE)
+			continue;
 		const void *data = context ? segue_batch_context(slot->handle, i)
 					   : segue_batch_sequence(slot->handle, i);
 		PyObject *array = field_array(self, slot, &fields[i], !context, data, true);
@@ -986,6 +989,86 @@ static PyObject *batch_features(struct batch *self, void *closure)
 	batch_leave(self);
 	Py_DECREF((PyObject *)slot);
 	return mapping;
+}
+
+/* The number of a feature that is not dense, of context behind those of sequences; or -1. */
+static Py_ssize_t ragged_find(const struct shape *shape, PyObject *name, bool bytes)
+{
+	const char *what = bytes ? "of bytes" : "that is ragged, or bytes";
+	size_t count = shape->sequence_count + shape->context_count;
+
+	for (size_t i = 0; i < count; i++) {
+		enum segue_form form = shape->fields[i].form;
+		int same = PyObject_RichCompareBool(shape->fields[i].name, name, Py_EQ);
+
+		if (same < 0)
+			return -1;
+		if (same && form != SEGUE_FORM_DENSE && (!bytes || form == SEGUE_FORM_BYTES))
+			return (Py_ssize_t)i;
+	}
+	fail_with("EINVAL", "the stream has no feature %R %s", name, what);
+	return -1;
+}
+
+/* (values, offsets) of feature i, over the batch's memory. With the lock held. */
+static PyObject *make_ragged(struct batch *self, struct slot *slot, size_t i)
+{
+	const struct field *field = &self->shape->fields[i];
+	bool context = i >= self->shape->sequence_count;
+	Py_ssize_t shape[2] = {self->rows, self->shape->num_unroll + 1}, count;
+	PyObject *values, *offsets, *pair = NULL;
+	struct segue_ragged ragged;
+
+	int rc = context ? segue_batch_context_ragged(
+				   slot->handle, i - self->shape->sequence_count, &ragged)
+			 : segue_batch_sequence_ragged(slot->handle, i, &ragged);
+	if (rc)
+		return fail(rc);
+	shape[0] += context;
+	count = (Py_ssize_t)ragged.count;
+	offsets = as_array_of(SEGUE_INT64,
+		view_new((PyObject *)slot, ragged.offsets, true, dtype_format(SEGUE_INT64),
+			sizeof(int64_t), context ? 1 : 2, shape));
+	/* Of no values any place will do. */
+	values = as_array_of(field->dtype,
+		view_new((PyObject *)slot, count ? ragged.values : ragged.offsets, true,
+			dtype_format(field->dtype), segue_dtype_size(field->dtype), 1, &count));
+	if (offsets && values)
+		pair = PyObject_CallFunctionObjArgs(ragged_type, values, offsets, NULL);
+	Py_XDECREF(offsets);
+	Py_XDECREF(values);
+	return pair;
+}
+
+static PyObject *get_ragged(struct batch *self, PyObject *name, bool bytes)
+{
+	Py_ssize_t i = ragged_find(self->shape, name, bytes);
+	PyObject *ragged;
+	struct slot *slot;
+
+	if (i < 0 || !batch_enter(self, false))
+		return NULL;
+	slot = self->slot;
+	Py_INCREF((PyObject *)slot); /* see keep() */
+	ragged = make_ragged(self, slot, (size_t)i);
+	batch_leave(self);
+	Py_DECREF((PyObject *)slot);
+	return ragged;
+}
+
+static PyObject *batch_ragged(struct batch *self, PyObject *name)
+{
+	return get_ragged(self, name, false);
+}
+
+static PyObject *batch_bytes(struct batch *self, PyObject *name)
+{
+	PyObject *ragged = get_ragged(self, name, true), *array = NULL;
+
+	if (ragged)
+		array = PyObject_CallFunctionObjArgs(to_bytes, ragged, NULL);
+	Py_XDECREF(ragged);
+	return array;
 }
 
 /* Where each array of enum meta below META_VIEWS lies in a span. -1 stands for "no sequence". */
@@ -1936,8 +2019,8 @@ static const char *name_text(PyObject *name)
 }
 
 /*
- * Reads (name, dtype, dims, init), what spec._named makes: `init` is bytes, which belong to the
- * tuple, or NULL.
+ * Reads (name, dtype, dims, init or form), what spec._named makes: `init` is bytes, which belong to
+ * the tuple, or NULL.
  */
 static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_RANK_MAX],
 	const char **name, const void **init)
@@ -1964,6 +2047,8 @@ static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_
 		dims[i] = (uint64_t)field->dims[i];
 	}
 	*init = PyBytes_Check(bytes) ? PyBytes_AsString(bytes) : NULL;
+	if (PyLong_Check(bytes))
+		field->form = (enum segue_form)PyLong_AsLong(bytes);
 	Py_INCREF(text);
 	field->name = text;
 	return true;
@@ -1978,6 +2063,7 @@ static bool draft_feature(struct draft *draft, size_t i, struct field *field, Py
 		return false;
 	feature->dtype = field->dtype;
 	feature->rank = (uint32_t)field->rank;
+	feature->form = field->form;
 	return true;
 }
 
@@ -2564,6 +2650,15 @@ PyDoc_STRVAR(batch_doc,
 "bfloat16 is ``ml_dtypes.bfloat16`` where that package is installed, else the bits as\n"
 "uint16; by DLPack it is bfloat16.");
 
+PyDoc_STRVAR(ragged_doc,
+	"ragged(name)\n--\n\n"
+	"Return values and offsets of a feature that is ragged, or bytes: a `Ragged`.\n\n"
+	"Both are views of the batch's memory. Offsets are ``[rows, num_unroll + 1]``, of context\n"
+	"``[rows + 1]``: step `t` of row `r` has ``values[offsets[r, t]:offsets[r, t + 1]]``.");
+PyDoc_STRVAR(bytes_doc,
+	"bytes(name)\n--\n\n"
+	"Return an object array of the bytes of each step, made when it is asked for:\n"
+	"``[rows, num_unroll]``, of context ``[rows]``. Behind the end of a sequence they are empty.");
 PyDoc_STRVAR(state_doc,
 "state($self, name, /)\n--\n\n"
 "The state that comes in: the initial value in a sequence's first segment, else what was\n"
@@ -2641,6 +2736,8 @@ PyDoc_STRVAR(release_doc,
 /* clang-format on */
 
 static PyMethodDef batch_methods[] = {
+	{"ragged", METHOD(batch_ragged), METH_O, ragged_doc},
+	{"bytes", METHOD(batch_bytes), METH_O, bytes_doc},
 	{"state", METHOD(batch_state), METH_O, state_doc},
 	{"save_state", METHOD(batch_save_state), METH_FASTCALL, save_state_doc},
 	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
@@ -2918,12 +3015,14 @@ static bool fill_module(PyObject *module)
 	to_array = import_from("segue._arrays", "to_array");
 	to_bits = import_from("segue._arrays", "to_bits");
 	over_bits = import_from("segue._arrays", "over_bits");
+	ragged_type = import_from("segue._arrays", "Ragged");
+	to_bytes = import_from("segue._arrays", "to_bytes");
 	mismatch = import_from("segue._arrays", "mismatch");
 	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
 	return make_error && state_name_error && to_array && to_bits && over_bits && mismatch &&
-	       warn_put_back && numpy_asarray && add_dtypes(module) && add_options(module) &&
-	       segue_py_add_file_writer(module) &&
+	       ragged_type && to_bytes && warn_put_back && numpy_asarray && add_dtypes(module) &&
+	       add_options(module) && segue_py_add_file_writer(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 

@@ -94,8 +94,11 @@ class Feature:
     dtype : str, numpy.dtype, or a dtype of PyTorch or JAX
         float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32,
         uint64 or bool.
+        Or ``"bytes"``: a string of bytes, each of its own length.
     shape : int or tuple of int
         Shape of one value; ``()`` is a scalar.
+    ragged : bool
+        Each step (of context: each sequence) has any number of scalars, and no shape.
 
     Raises
     ------
@@ -105,10 +108,25 @@ class Feature:
 
     dtype: str
     shape: tuple[int, ...] = ()
+    ragged: bool = False
 
-    def __init__(self, dtype: Any, shape: Any = ()) -> None:
-        object.__setattr__(self, "dtype", _dtype("Feature.dtype", dtype))
+    def __init__(self, dtype: Any, shape: Any = (), ragged: bool = False) -> None:
+        text = isinstance(dtype, str) and dtype == "bytes"
+        object.__setattr__(self, "dtype", "bytes" if text else _dtype("Feature.dtype", dtype))
         object.__setattr__(self, "shape", _shape("Feature.shape", shape))
+        object.__setattr__(self, "ragged", bool(ragged))
+        if self.shape and (text or ragged):
+            raise ArgumentError(
+                f"Feature.shape: {self.shape}, where any number of single values is expected: what "
+                "is ragged, or bytes, has no shape"
+            )
+        if text and ragged:
+            raise ArgumentError("Feature.ragged: bytes are of any length as they are")
+
+    @property
+    def _form(self) -> int:
+        """Of ``enum segue_form``."""
+        return 2 if self.dtype == "bytes" else int(self.ragged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,11 +410,11 @@ def _part(name: Any, given: Any) -> Part:
 
 def _named(
     field: str, things: Any, kind: type[Feature] | type[State]
-) -> list[tuple[str, int, tuple[int, ...], bytes | str | None]]:
-    """Return (name, dtype code, shape, initial bytes or "data") of each."""
+) -> list[tuple[str, int, tuple[int, ...], int | bytes | str | None]]:
+    """Return (name, dtype code, shape, form, or the state's initial bytes or "data") of each."""
     if not isinstance(things, Mapping):
         raise ArgumentError(f"{field}: expected a mapping of names to segue.{kind.__name__}")
-    fields = []
+    fields: list[tuple[str, int, tuple[int, ...], int | bytes | str | None]] = []
     for name, thing in things.items():
         if not isinstance(name, str) or not name or ":" in name or "\0" in name:
             raise ArgumentError(f"{field}: {name!r} is not a name (non-empty, without ':' and NUL)")
@@ -404,15 +422,13 @@ def _named(
             raise ArgumentError(
                 f"{field}[{name!r}]: expected segue.{kind.__name__}, got {type(thing).__name__}"
             )
-        init = getattr(thing, "init", None)
-        fields.append(
-            (
-                name,
-                _segue.DTYPES[thing.dtype],
-                thing.shape,
-                init.tobytes() if isinstance(init, np.ndarray) else init,
-            )
-        )
+        code = _segue.DTYPES["uint8" if thing.dtype == "bytes" else thing.dtype]
+        if isinstance(thing, Feature):
+            fields.append((name, code, thing.shape, thing._form))
+            continue
+        init = thing.init
+        initial = init.tobytes() if isinstance(init, np.ndarray) else init
+        fields.append((name, code, thing.shape, initial))
     return fields
 
 

@@ -128,12 +128,20 @@ SEGUE_EXPORT size_t segue_dtype_size(enum segue_dtype dtype);
 /* NumPy's name of a dtype ("float32"); "?" for a value that is none. */
 SEGUE_EXPORT const char *segue_dtype_name(enum segue_dtype dtype);
 
+/* How many values of its dtype a feature has a step, or a sequence. */
+enum segue_form {
+	SEGUE_FORM_DENSE = 0,  /* as many as its shape says */
+	SEGUE_FORM_RAGGED = 1, /* any number, each time another one; rank 0 */
+	SEGUE_FORM_BYTES = 2,  /* a string of bytes: as ragged, of SEGUE_UINT8 */
+};
+
 /* A feature: dims[0..rank) per step (sequence feature) or per sequence (context feature). */
 struct segue_feature {
 	const char *name; /* non-empty, no ':' */
 	enum segue_dtype dtype;
 	uint32_t rank; /* 0: a scalar */
 	uint64_t dims[SEGUE_RANK_MAX];
+	enum segue_form form; /* (identity) */
 };
 
 /* A state: dims[0..rank) per row. */
@@ -643,11 +651,35 @@ SEGUE_EXPORT const char *segue_batch_record_key(
  */
 SEGUE_EXPORT size_t segue_batch_key(
 	const struct segue_batch *batch, uint32_t row, bool next, char *buffer, size_t size);
-/* Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such.
+/*
+ * Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such,
+ * or it is not dense.
  */
 SEGUE_EXPORT const void *segue_batch_sequence(const struct segue_batch *batch, size_t i);
 /* Context feature `i`: [rows, dims...]. */
 SEGUE_EXPORT const void *segue_batch_context(const struct segue_batch *batch, size_t i);
+
+/* The values of a feature that is ragged, or bytes. */
+struct segue_ragged {
+	/*
+	 * Where the values of each step begin and the last one's end, counted in values: [rows,
+	 * num_unroll + 1], where a row begins where the one before has ended; of context [rows +
+	 * 1]. From 0 on, never falling. Steps behind the end of a sequence have no values.
+	 */
+	const int64_t *offsets;
+	const void *values; /* one behind the other, aligned to 64 bytes; NULL: there are none */
+	uint64_t count;
+};
+
+/*
+ * Sequence feature `i`, or context feature `i`, that is not dense. Valid until the batch is
+ * released. SEGUE_EINVAL: there is no such, or it is dense; SEGUE_EPROTOCOL: what the server wrote
+ * cannot be; SEGUE_EFORKED. Looks at all offsets.
+ */
+SEGUE_EXPORT int segue_batch_sequence_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
+SEGUE_EXPORT int segue_batch_context_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
 /* State `i` as it comes in: [rows, dims...]. Read only: writing there faults. */
 SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i);
 /*
@@ -724,10 +756,17 @@ struct segue_sequence {
 	const void *key; /* 1 to SEGUE_KEY_MAX bytes of any kind; NULL: "<file name>:<number>" */
 	size_t key_size;
 	/*
-	 * An array for each field, dense, of any alignment: those of the sequences ([steps,
-	 * dims...]), then contexts, then states ([dims...]), each in the order of the spec.
+	 * An array for each field, of any alignment: those of the sequences ([steps, dims...]),
+	 * then contexts, then states ([dims...]), each in the order of the spec. Of a ragged field,
+	 * and of bytes, the values of all steps, one behind the other; NULL: there are none.
 	 */
 	const void *const *arrays;
+	/*
+	 * For each field as above: of ragged ones, and of bytes, where the values of each step
+	 * begin and the last one's end, [steps + 1] (context: [2]), counted in values from 0 on. Of
+	 * the others it is not looked at. NULL: all are dense.
+	 */
+	const int64_t *const *offsets;
 };
 
 /*

@@ -13,6 +13,13 @@
 #include "source/arrays/sample.h"
 #include "source/arrays/values.h"
 
+/*
+ * A system call for each small window costs more than a second copy out of the cache: so small
+ * windows (in bytes) of small sequences are read together.
+ */
+#define SMALL_WINDOW   ((size_t)16 * 1024)
+#define SMALL_SEQUENCE ((size_t)256 * 1024)
+
 struct source {
 	struct segue_source base;
 	const struct segue_spec *spec;
@@ -28,6 +35,13 @@ struct source {
 	uint32_t *lengths;
 };
 
+/* A feature's values in a sequence: a cursor, and all of them where windows are small. */
+struct column {
+	uint64_t at; /* the cursor: steps */
+	uint8_t *values;
+	size_t capacity;
+};
+
 struct record {
 	struct segue_record base;
 	struct source *source;
@@ -36,8 +50,8 @@ struct record {
 	uint64_t row; /* which of its group's sequences it is */
 	const char *key;
 	size_t key_size;
-	char *text;    /* a key that is made of a name */
-	uint64_t at[]; /* the cursor of each sequence feature: steps */
+	char *text;             /* a key that is made of a name */
+	struct column column[]; /* of each sequence feature */
 };
 
 /* ---- Records --------------------------------------------------------------------------------- */
@@ -50,8 +64,8 @@ static void record_free(struct record *record)
 
 static int record_new(struct source *source, struct record **out)
 {
-	size_t cursors = source->spec->sequence_count * sizeof((*out)->at[0]);
-	struct record *record = calloc(1, sizeof(*record) + cursors);
+	size_t columns = source->spec->sequence_count * sizeof((*out)->column[0]);
+	struct record *record = calloc(1, sizeof(*record) + columns);
 
 	if (record)
 		record->text = malloc(source->key_max + 1);
@@ -80,6 +94,11 @@ static void record_release(struct segue_record *base)
 	struct record *record = (struct record *)base;
 	struct source *source = record->source;
 
+	for (size_t i = 0; i < source->spec->sequence_count; i++) {
+		segue_buffers_give(&source->data.buffers, record->column[i].values,
+			record->column[i].capacity);
+		record->column[i] = (struct column){.at = 0};
+	}
 	pthread_mutex_lock(&source->mutex);
 	record->next = source->free;
 	source->free = record;
@@ -126,21 +145,54 @@ static int record_seek(struct segue_record *base, uint64_t step)
 	struct record *record = (struct record *)base;
 
 	for (size_t i = 0; i < record->source->spec->sequence_count; i++)
-		record->at[i] = step;
+		record->column[i].at = step;
 	return 0;
+}
+
+static int read_values(
+	struct record *record, size_t feature, uint64_t step, uint64_t steps, void *out)
+{
+	struct source *source = record->source;
+	const struct segue_array_sequence *sequence = record->sequence;
+
+	return segue_array_read(&source->data,
+		segue_array_index_place(source->index, sequence->group, (uint32_t)feature),
+		&source->spec->sequences[feature], sequence->first + step, steps, out);
+}
+
+/* All values of a feature that are due. */
+static int load_values(struct record *record, size_t feature)
+{
+	struct column *column = &record->column[feature];
+	size_t size = record->sequence->steps * record->source->spec->sequences[feature].size;
+	int rc;
+
+	column->values = segue_buffers_take(&record->source->data.buffers, size, &column->capacity);
+	if (!column->values)
+		return segue_fail(SEGUE_ENOMEM, "no memory for values of an array");
+	rc = read_values(record, feature, 0, record->sequence->steps, column->values);
+	if (!rc)
+		return 0;
+	segue_buffers_give(&record->source->data.buffers, column->values, column->capacity);
+	column->values = NULL;
+	return rc;
 }
 
 static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
 {
 	struct record *record = (struct record *)base;
-	struct source *source = record->source;
-	const struct segue_array_sequence *sequence = record->sequence;
-	uint64_t first = sequence->first + record->at[feature];
+	struct column *column = &record->column[feature];
+	uint64_t size = record->source->spec->sequences[feature].size, at = column->at;
+	int rc = 0;
 
-	record->at[feature] += steps;
-	return segue_array_read(&source->data,
-		segue_array_index_place(source->index, sequence->group, (uint32_t)feature),
-		&source->spec->sequences[feature], first, steps, out);
+	column->at += steps;
+	if (!column->values && steps * size < SMALL_WINDOW && steps < record->sequence->steps &&
+		record->sequence->steps * size <= SMALL_SEQUENCE)
+		rc = load_values(record, feature);
+	if (rc || !column->values)
+		return rc ? rc : read_values(record, feature, at, steps, out);
+	memcpy(out, column->values + at * size, steps * size);
+	return 0;
 }
 
 static int record_context(struct segue_record *base, size_t feature, void *out)
@@ -156,10 +208,13 @@ static int record_context(struct segue_record *base, size_t feature, void *out)
 
 static size_t record_memory(const struct segue_record *base)
 {
-	const struct source *source = ((const struct record *)base)->source;
+	const struct record *record = (const struct record *)base;
+	size_t size = sizeof(*record) + record->source->key_max + 1;
 
-	return sizeof(struct record) + source->key_max + 1 +
-	       source->spec->sequence_count * sizeof(uint64_t);
+	for (size_t i = 0; i < record->source->spec->sequence_count; i++)
+		size += sizeof(record->column[i]) +
+			(record->column[i].values ? record->column[i].capacity : 0);
+	return size;
 }
 
 static const struct segue_record_ops record_ops = {

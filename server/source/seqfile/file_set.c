@@ -39,12 +39,18 @@ static void add_text(char *text, size_t room, const char *part)
 	snprintf(text + used, room - used, "%s", part);
 }
 
-/* "float32 of shape (3, 4)" */
-static void describe(
-	enum segue_dtype dtype, uint32_t rank, const uint64_t *dims, char *text, size_t room)
+/* "float32 of shape (3, 4)", "ragged float32", "bytes" */
+static void describe(enum segue_form form, enum segue_dtype dtype, uint32_t rank,
+	const uint64_t *dims, char *text, size_t room)
 {
 	char number[32];
 
+	if (form != SEGUE_FORM_DENSE) {
+		snprintf(text, room, "%s%s%s", segue_form_name(form),
+			form == SEGUE_FORM_RAGGED ? " " : "",
+			form == SEGUE_FORM_RAGGED ? segue_dtype_name(dtype) : "");
+		return;
+	}
 	snprintf(text, room, "%s of shape (", segue_dtype_name(dtype));
 	for (uint32_t i = 0; i < rank; i++) {
 		snprintf(number, sizeof(number), "%s%" PRIu64 "%s", i ? ", " : "", dims[i],
@@ -119,11 +125,12 @@ static int find_column(const struct segue_field *field, enum segue_seqfile_place
 		if (one->place != place || strcmp(one->name, field->name) != 0)
 			continue;
 		*column = i;
-		if (one->dtype == field->dtype && one->rank == field->rank &&
+		if (one->form == field->form && one->dtype == field->dtype &&
+			one->rank == field->rank &&
 			memcmp(one->dims, field->dims, one->rank * sizeof(one->dims[0])) == 0)
 			return 0;
-		describe(one->dtype, one->rank, one->dims, has, sizeof(has));
-		describe(field->dtype, field->rank, field->dims, wants, sizeof(wants));
+		describe(one->form, one->dtype, one->rank, one->dims, has, sizeof(has));
+		describe(field->form, field->dtype, field->rank, field->dims, wants, sizeof(wants));
 		return segue_fail(SEGUE_EDATA,
 			"%s '%s': the file has %s, the stream declares %s: declare it as it is, or "
 			"convert it",

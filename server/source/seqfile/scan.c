@@ -182,7 +182,7 @@ int segue_seqfile_scan_next(struct segue_seqfile_scan *scan, struct segue_seqfil
 		const struct segue_seqfile_field *field = &scan->head.fields[i];
 
 		rc = check_column(scan, field, scan->at + scan->columns[i],
-			segue_seqfile_column_size(field, found.steps), &tables);
+			segue_seqfile_column_size(field, &found), &tables);
 	}
 	if (rc)
 		return rc;

@@ -96,6 +96,20 @@ static int record_context(struct segue_record *base, size_t feature, void *out)
 	return segue_seqfile_record_context((struct segue_seqfile_record *)base, feature, out);
 }
 
+static int record_read_variable(struct segue_record *base, size_t feature, uint64_t steps,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	return segue_seqfile_record_read_variable(
+		(struct segue_seqfile_record *)base, feature, steps, offsets, sink);
+}
+
+static int record_context_variable(
+	struct segue_record *base, size_t feature, int64_t *offsets, struct segue_sink *sink)
+{
+	return segue_seqfile_record_context_variable(
+		(struct segue_seqfile_record *)base, feature, offsets, sink);
+}
+
 static int record_initial(struct segue_record *base, size_t state, void *out)
 {
 	return segue_seqfile_record_initial((struct segue_seqfile_record *)base, state, out);
@@ -119,6 +133,8 @@ static const struct segue_record_ops record_ops = {
 	.read = record_read,
 	.context = record_context,
 	.initial = record_initial,
+	.read_variable = record_read_variable,
+	.context_variable = record_context_variable,
 	.memory = record_memory,
 	.release = record_release,
 };
