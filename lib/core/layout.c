@@ -50,6 +50,7 @@ PLACE(segue_span, previous_row, 60);
 PLACE(segue_span, flags, 64);
 PLACE(segue_span, key_size, 68);
 PLACE(segue_span, key_offset, 72);
+PLACE(segue_span, part, 76);
 _Static_assert(sizeof(struct segue_span) == 88, "segue_span");
 PLACE(segue_carry_header, committed, 128);
 PLACE(segue_carry_header, released, 256);

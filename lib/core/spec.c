@@ -132,16 +132,14 @@ static int check_features(struct segue_spec *spec)
 /* Only some kinds of sources have initial values of states. */
 static int check_initial(const struct segue_spec *spec)
 {
-	const struct segue_source_row *source = segue_source_row(spec->source.kind);
-
 	for (size_t i = 0; i < spec->state_count; i++)
-		if (spec->states[i].from_data && !source->initial_states)
+		if (spec->states[i].from_data && !segue_source_has_initial(&spec->source))
 			return segue_fail(SEGUE_EINVAL,
 				"states[%zu] \"%s\": its initial value is to come from the data "
 				"(in C: init_from_data), which a source of kind %s does not have: "
 				"write sequence files with it (segue.convert, segue.FileWriter), "
 				"which segue.Files reads, or give one value for all",
-				i, spec->states[i].name, source->name);
+				i, spec->states[i].name, segue_source_row(spec->source.kind)->name);
 	return 0;
 }
 
@@ -152,7 +150,7 @@ static int check_variable(const struct segue_spec *spec, const char *kind,
 	const struct segue_source_row *source = segue_source_row(spec->source.kind);
 
 	for (size_t i = 0; i < count; i++)
-		if (fields[i].form != SEGUE_FORM_DENSE && !source->variable)
+		if (fields[i].form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source))
 			return segue_fail(SEGUE_EINVAL,
 				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: "
 				"write "
@@ -247,6 +245,12 @@ static int check_together(const struct segue_spec *spec)
 		return segue_fail(SEGUE_EINVAL,
 			"keep_final wants persist (in C: no volatile_): there is no store to keep "
 			"final states in");
+	if (spec->source.kind == SEGUE_SOURCE_MIX && (spec->epochs != 1 || spec->first_epoch != 0))
+		return segue_fail(SEGUE_EINVAL,
+			"epochs is %" PRIu64 " and first_epoch %" PRIu64
+			": passes over a mix are those over its parts, which have epochs of their "
+			"own; the stream's are 1, from 0 on",
+			spec->epochs, spec->first_epoch);
 	if (spec->epochs != 0 && spec->epochs <= spec->first_epoch)
 		return segue_fail(SEGUE_EINVAL,
 			"epochs is %" PRIu64 " and first_epoch %" PRIu64

@@ -3,7 +3,7 @@
  *
  * One row a kind: a new one is a struct here and in segue.h, a list of options, a row, and its
  * message in segue.proto with two functions in wire_spec.c (and their switches, the scratch that
- * they take, whether it has paths); a driver in server/source/kinds.c; a class in spec.py. Pure.
+ * they take, whether it has paths); a driver in server/source/plain.c; a class in spec.py. Pure.
  */
 #ifndef SEGUE_CORE_SPEC_SOURCE_H
 #define SEGUE_CORE_SPEC_SOURCE_H
@@ -32,14 +32,31 @@ struct segue_spec_arrays {
 	SEGUE_ARRAYS_OPTIONS(SEGUE_OPTION_FIELD)
 };
 
+struct segue_spec_part;
+
+struct segue_spec_mix {
+	struct segue_spec_part *part;
+	size_t count;
+};
+
 struct segue_spec_source {
 	enum segue_source_kind kind;
 	union {
 		struct segue_spec_tfrecord tfrecord;
 		struct segue_spec_files files;
 		struct segue_spec_arrays arrays;
+		struct segue_spec_mix mix;
 	};
 };
+
+struct segue_spec_part {
+	char *name;
+	uint32_t weight;
+	uint64_t epochs; /* 0: for ever */
+	struct segue_spec_source source;
+};
+
+#define SEGUE_MIX_BLOCK 1024 /* sequences of which each part has its share */
 
 struct segue_source_row {
 	const char *name;
@@ -59,6 +76,16 @@ enum segue_source_kind segue_source_kind(const char *name);
 
 /* Its paths; NULL: a kind without. */
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
+/* List `i` of paths: of a mix that of part `i`, of others the first is all; NULL: no more. */
+struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i);
+/* Of a mix: whether all its parts have; of a source that was checked. */
+bool segue_source_has_initial(const struct segue_spec_source *source);
+bool segue_source_has_variable(const struct segue_spec_source *source);
+/*
+ * How many of each SEGUE_MIX_BLOCK sequences are of each part: by largest remainder, of equal ones
+ * the first.
+ */
+void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PARTS_MAX]);
 
 /* Where its index of arrays is to be; NULL: a kind without. */
 struct segue_array_index **segue_source_index(const struct segue_spec_source *source);

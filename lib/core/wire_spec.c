@@ -16,13 +16,31 @@
 _Static_assert(sizeof(Segue__Pb__Files) <= SOURCE_SIZE_MAX, "a longer one");
 _Static_assert(sizeof(Segue__Pb__Arrays) <= SOURCE_SIZE_MAX, "a longer one");
 
+_Static_assert(sizeof(Segue__Pb__Mix) <= SOURCE_SIZE_MAX, "a longer one");
+/* A part's source goes by a Spec that has nothing else. */
+_Static_assert((int)SEGUE__PB__MIX_PART__SOURCE_TFRECORD == (int)SEGUE__PB__SPEC__SOURCE_TFRECORD &&
+		       (int)SEGUE__PB__MIX_PART__SOURCE_FILES == (int)SEGUE__PB__SPEC__SOURCE_FILES,
+	"segue.proto");
+
+/* Of the parts of a mix, but for their paths. */
+static size_t parts_scratch(const struct segue_spec_source *source)
+{
+	size_t count = source->kind == SEGUE_SOURCE_MIX ? source->mix.count : 0;
+
+	return count * (sizeof(Segue__Pb__MixPart) + sizeof(void *) + SOURCE_SIZE_MAX +
+			       4 * SEGUE_ARENA_ALIGN);
+}
+
 size_t segue_pb_spec_scratch(const struct segue_spec *spec)
 {
-	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
-	const struct segue_paths *paths = segue_source_paths(&spec->source);
+	size_t fields = spec->sequence_count + spec->context_count + spec->state_count, paths = 0;
+	const struct segue_paths *list;
 
-	return fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_ARENA_ALIGN) +
-	       (paths ? paths->count * sizeof(ProtobufCBinaryData) : 0) + 16 * SEGUE_ARENA_ALIGN +
+	for (size_t i = 0; (list = segue_source_list(&spec->source, i)); i++)
+		paths += list->count;
+	return parts_scratch(&spec->source) +
+	       fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_ARENA_ALIGN) +
+	       paths * sizeof(ProtobufCBinaryData) + 16 * SEGUE_ARENA_ALIGN +
 	       sizeof(Segue__Pb__Spec) + SOURCE_SIZE_MAX;
 }
 
@@ -106,6 +124,34 @@ static void put_arrays(struct segue_arena *scratch, const struct segue_spec_arra
 }
 
 static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
+	bool with_paths, Segue__Pb__Spec *to);
+
+static void put_mix(struct segue_arena *scratch, const struct segue_spec_mix *mix, bool with_paths,
+	Segue__Pb__Spec *to)
+{
+	Segue__Pb__Mix *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__mix__init(pb);
+	pb->n_parts = mix->count;
+	pb->parts = segue_pb_build(scratch, mix->count, sizeof(*pb->parts));
+	for (size_t i = 0; i < mix->count; i++) {
+		Segue__Pb__MixPart *part = segue_pb_build(scratch, 1, sizeof(*part));
+		Segue__Pb__Spec source = {.source_case = SEGUE__PB__SPEC__SOURCE__NOT_SET};
+
+		put_source(scratch, &mix->part[i].source, with_paths, &source);
+		segue__pb__mix_part__init(part);
+		part->name = mix->part[i].name;
+		part->weight = mix->part[i].weight;
+		part->epochs = mix->part[i].epochs;
+		part->source_case = (Segue__Pb__MixPart__SourceCase)source.source_case;
+		part->tfrecord = source.tfrecord; /* of a union */
+		pb->parts[i] = part;
+	}
+	to->source_case = SEGUE__PB__SPEC__SOURCE_MIX;
+	to->mix = pb;
+}
+
+static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
 	bool with_paths, Segue__Pb__Spec *to)
 {
 	switch (source->kind) {
@@ -118,13 +164,30 @@ static void put_source(struct segue_arena *scratch, const struct segue_spec_sour
 	case SEGUE_SOURCE_ARRAYS:
 		put_arrays(scratch, &source->arrays, with_paths, to);
 		return;
+	case SEGUE_SOURCE_MIX:
+		put_mix(scratch, &source->mix, with_paths, to);
+		return;
 	}
+}
+
+/* The source of a part, where functions look for one. */
+static Segue__Pb__Spec spec_of(const Segue__Pb__MixPart *part)
+{
+	return (Segue__Pb__Spec){.source_case = (Segue__Pb__Spec__SourceCase)part->source_case,
+		.tfrecord = part->tfrecord}; /* of a union */
 }
 
 bool segue_pb_spec_has_paths(const Segue__Pb__Spec *pb)
 {
 	if (!pb)
 		return false;
+	for (size_t i = 0; pb->source_case == SEGUE__PB__SPEC__SOURCE_MIX && i < pb->mix->n_parts;
+		i++) {
+		const Segue__Pb__Spec part = spec_of(pb->mix->parts[i]);
+
+		if (segue_pb_spec_has_paths(&part))
+			return true;
+	}
 	return (pb->source_case == SEGUE__PB__SPEC__SOURCE_TFRECORD && pb->tfrecord->n_paths > 0) ||
 	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_FILES && pb->files->n_paths > 0) ||
 	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_ARRAYS && pb->arrays->n_paths > 0);
@@ -183,6 +246,47 @@ static int get_tfrecord(const Segue__Pb__TFRecord *pb, struct segue_spec_source 
 	return rc;
 }
 
+static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out);
+
+static int get_text(const char *field, const char *text, size_t most, char **out)
+{
+	int rc = segue_pb_check_text(field, text, most);
+
+	if (rc)
+		return rc;
+	*out = strdup(text);
+	return *out ? 0 : segue_pb_fail_memory();
+}
+
+static int get_part(const Segue__Pb__MixPart *pb, struct segue_spec_part *out)
+{
+	const Segue__Pb__Spec source = spec_of(pb);
+	int rc = get_text("name", pb->name, SEGUE_NAME_MAX, &out->name);
+
+	out->weight = pb->weight;
+	out->epochs = pb->epochs;
+	return rc ? rc : get_source(&source, &out->source);
+}
+
+static int get_mix(const Segue__Pb__Mix *pb, struct segue_spec_source *out)
+{
+	int rc = segue_pb_check_range("spec.parts", pb->n_parts, 1, SEGUE_PARTS_MAX);
+
+	if (rc)
+		return rc;
+	out->mix.part = calloc(pb->n_parts, sizeof(*out->mix.part));
+	if (!out->mix.part)
+		return segue_pb_fail_memory();
+	out->kind = SEGUE_SOURCE_MIX;
+	out->mix.count = pb->n_parts;
+	for (size_t i = 0; !rc && i < pb->n_parts; i++) {
+		rc = get_part(pb->parts[i], &out->mix.part[i]);
+		if (rc)
+			segue_fail_within(rc, "spec.parts[%zu]", i);
+	}
+	return rc;
+}
+
 static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 {
 	switch (pb->source_case) {
@@ -195,6 +299,8 @@ static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 		out->kind = SEGUE_SOURCE_ARRAYS;
 		out->arrays.checksum = pb->arrays->checksum;
 		return get_paths(pb->arrays->paths, pb->arrays->n_paths, &out->arrays.paths);
+	case SEGUE__PB__SPEC__SOURCE_MIX:
+		return get_mix(pb->mix, out);
 	case SEGUE__PB__SPEC__SOURCE__NOT_SET:
 	default: /* protobuf-c adds a value of its own, for the size of the enum */
 		return segue_fail(SEGUE_EPROTOCOL,
@@ -223,16 +329,6 @@ Segue__Pb__Spec *segue_pb_put_spec(
 	SEGUE_OPTIONS(PUT)
 #undef PUT
 	return pb;
-}
-
-static int get_text(const char *field, const char *text, size_t most, char **out)
-{
-	int rc = segue_pb_check_text(field, text, most);
-
-	if (rc)
-		return rc;
-	*out = strdup(text);
-	return *out ? 0 : segue_pb_fail_memory();
 }
 
 static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)

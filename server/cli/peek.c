@@ -33,6 +33,7 @@ struct peek {
 
 /* ---- Kinds ---- */
 
+#define WHERE   "segue.Arrays reads it where it lies, if it is not compressed; " CONVERT
 #define CONVERT "'segue convert' makes a sequence file of it, which segue.Files reads"
 
 /* What segue does not read by itself, by first bytes at a place, or by the ending of the name. */
@@ -41,9 +42,9 @@ static const struct other {
 	size_t at;
 	const char *ending, *way;
 } others[] = {
-	{"a NumPy array", "\x93NUMPY", 0, NULL, CONVERT},
-	{"NumPy arrays (.npz)", "PK\3\4", 0, ".npz", CONVERT},
-	{"audio (WAV)", "WAVE", 8, NULL, CONVERT},
+	{"a NumPy array", "\x93NUMPY", 0, NULL, WHERE},
+	{"NumPy arrays (.npz)", "PK\3\4", 0, ".npz", WHERE},
+	{"audio (WAV)", "WAVE", 8, NULL, WHERE},
 	{"Parquet", "PAR1", 0, NULL, CONVERT},
 	{"Arrow", "ARROW1", 0, NULL, CONVERT},
 	{"HDF5", "\x89HDF\r\n\x1a\n", 0, NULL, CONVERT},

@@ -244,13 +244,14 @@ static bool put_files(struct segue_json *json, const struct segue_peek_found *fo
 
 static void put_notes(struct segue_json *json, const struct segue_peek_found *found)
 {
-	char note[160];
+	char note[256];
 
 	segue_json_begin(json, "notes", '[');
 	if (found->flat > 0) {
 		snprintf(note, sizeof(note),
-			"%" PRIu64 " of %" PRIu64 " records have no sequence feature: they are "
-			"tf.train.Example, or empty",
+			"%" PRIu64 " of %" PRIu64 " records have no feature_lists: they are "
+			"tf.train.Example (record=\"example\"; which features have steps is for "
+			"you to say), or empty",
 			found->flat, found->records);
 		segue_json_string(json, NULL, note);
 	}

@@ -248,6 +248,15 @@ static void note_key(struct segue_filler *filler, uint32_t i)
 	filler->heap_used += size;
 }
 
+static uint32_t part_of(const struct segue_filler *filler, uint32_t i)
+{
+	struct segue_source *source = filler->input.source;
+
+	return source->ops->part && filler->row[i].record
+		       ? source->ops->part(source, filler->spans[i].number)
+		       : 0;
+}
+
 static int fill_slot(struct segue_filler *filler, uint32_t rows)
 {
 	uint64_t step = filler->plan.position->step - 1;
@@ -260,6 +269,7 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 		if (rc)
 			return rc;
 		note_key(filler, i);
+		filler->spans[i].part = part_of(filler, i);
 		filler->spans[i].key_offset = filler->keys[i].offset;
 		filler->spans[i].key_size = filler->keys[i].size;
 	}

@@ -66,17 +66,13 @@ static void greet(struct segue_session *session, const struct segue_message *mes
 
 /* ---- Opening a stream ---- */
 
-/* Puts paths that came in an upload, each ended by a NUL, into the spec. */
-static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
+/* Puts a list of paths, each ended by a NUL, up to `end` or to an empty one, into its place. */
+static int add_list(struct segue_paths *paths, const char *bytes, const char *end)
 {
-	struct segue_paths *paths = segue_source_paths(&spec->source);
 	size_t count = 0;
 
-	if (size == 0 || bytes[size - 1] != '\0' || !paths || paths->count)
-		return segue_fail(
-			SEGUE_EPROTOCOL, "paths in an upload that are not ended by a NUL");
-	for (size_t i = 0; i < size; i++)
-		count += bytes[i] == '\0';
+	for (const char *at = bytes; at < end && *at; at += strlen(at) + 1)
+		count++;
 	if (count > SEGUE_PATHS_MAX)
 		return segue_fail(SEGUE_ELIMIT, "%zu paths: the limit is %u; give patterns", count,
 			SEGUE_PATHS_MAX);
@@ -90,6 +86,31 @@ static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
 		bytes += strlen(bytes) + 1;
 	}
 	return 0;
+}
+
+/* Those of all lists of the spec, with an empty path between two. */
+static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
+{
+	const char *end = bytes + size;
+	struct segue_paths *paths;
+	int rc = 0;
+
+	if (size == 0 || bytes[size - 1] != '\0')
+		return segue_fail(
+			SEGUE_EPROTOCOL, "paths in an upload that are not ended by a NUL");
+	for (size_t i = 0; !rc && (paths = segue_source_list(&spec->source, i)); i++) {
+		if (paths->count || bytes >= end)
+			return segue_fail(SEGUE_EPROTOCOL,
+				"paths in an upload that are not those of the source");
+		rc = add_list(paths, bytes, end);
+		for (size_t k = 0; !rc && k < paths->count; k++)
+			bytes += strlen(bytes) + 1;
+		bytes += 1; /* the empty one */
+	}
+	if (!rc && bytes != end + 1)
+		rc = segue_fail(
+			SEGUE_EPROTOCOL, "paths in an upload that are not those of the source");
+	return rc;
 }
 
 static void open_checked(const struct segue_opening_order *order)

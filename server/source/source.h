@@ -50,6 +50,8 @@ struct segue_source_stats {
 
 struct segue_source_ops {
 	uint64_t (*records)(const struct segue_source *source);
+	/* Which part of a mix record `number` is of. NULL: of a kind without parts. */
+	uint32_t (*part)(struct segue_source *source, uint64_t number);
 	uint32_t (*key_max)(const struct segue_source *source);
 	/*
 	 * Reads and checks record `number` whole, by one scan: lengths, checksum, structure, the
@@ -159,10 +161,14 @@ struct segue_source_driver {
 	uint64_t (*descriptors)(const struct segue_spec *spec);
 	/*
 	 * Names what a source of this spec, whose data have this fingerprint, may have given the
-	 * keeper. SEGUE_ENOMEM, or what `visit` returned, if not 0, which ends it.
+	 * keeper. SEGUE_ENOMEM, what the keeper returns (but for SEGUE_ENOTFOUND), or what `visit`
+	 * returned, if not 0, which ends it.
 	 */
 	int (*visit_kept)(const struct segue_spec *spec, const uint64_t fingerprint[2],
-		int (*visit)(void *arg, const char *name), void *arg);
+		const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+		void *arg);
+	/* It heeds shuffle and seed itself: records come in the order of their numbers. */
+	bool orders;
 };
 
 /*

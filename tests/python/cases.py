@@ -15,6 +15,7 @@ import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16
 import numpy as np
 
 import array_data
+import mixing
 import oracle
 import segue
 from segue.tfrecord import SequenceExampleWriter
@@ -55,13 +56,46 @@ class Case:
     record: str = "sequence_example"  # what a TFRecord is; or "example"
     layout: array_data.Layout | None = None  # of arrays
     arrays: array_data.Data | None = None  # once they are written
+    parts: dict[str, Part] = dataclasses.field(default_factory=dict)  # of a mix; `files` is empty
 
     def __repr__(self) -> str:
+        if self.parts:
+            return f"{self.name}: mix of {self.parts}, {self.spec}, {self.options}"
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
         return (
             f"{self.name}: {self.kind}, {self.record}, {self.workers} workers by {self.reading}, "
             f"lengths {lengths}, {self.spec}, {self.options}"
         )
+
+
+@dataclass
+class Part:
+    """What a mix is made of; `whole` is the weight, or in its ratio to the other parts' weights."""
+
+    case: Case
+    weight: float
+    whole: int
+    epochs: int | None
+
+    def records(self) -> list[oracle.Record]:
+        return [record for file in self.case.files for record in file.records]
+
+
+def numbers(case: Case) -> list[tuple[int, int]]:
+    """(part, record) of each sequence of a mix."""
+    parts = [
+        mixing.Part(len(part.records()), part.whole, part.epochs) for part in case.parts.values()
+    ]
+    return list(mixing.order(parts, case.spec.seed, case.spec.shuffle))
+
+
+def model(case: Case, update: oracle.Update | None = None) -> oracle.Model:
+    """What the stream delivers. A mix is as a data set that has its records in their order."""
+    if not case.parts:
+        return oracle.Model([file.records for file in case.files], case.spec, update)
+    records = [part.records() for part in case.parts.values()]
+    mixed = [records[part][record] for part, record in numbers(case)]
+    return oracle.Model([mixed], dataclasses.replace(case.spec, shuffle=False), update)
 
 
 # -- making one ------------------------------------------------------------------------------------
@@ -268,6 +302,32 @@ def make(
     )
 
 
+def make_mix(name: str, rng: np.random.Generator, most: int = 300, **fields: Any) -> Case:
+    """A random mix of one to four parts, of at most so many sequences."""
+    kinds = [str(rng.choice(["tfrecord", "files"])) for _ in range(rng.integers(1, 5))]
+    plainest = "tfrecord" if "tfrecord" in kinds else "files"
+    base = make(name, rng, plainest, **{"epochs": 1, **fields})
+    case = dataclasses.replace(base, files=[], paths=[], kind="mix", parts={})
+    unit = [1, 4, 10][rng.integers(3)]
+    for i, kind in enumerate(kinds):
+        raw = base.raw if kind == "tfrecord" else frozenset()
+        key_feature = "id" if rng.integers(4) == 0 else None
+        files, paths = _files(rng, base.spec, kind, raw, key_feature)
+        whole = int(rng.choice([1, 2, 3, 7, 40]))
+        case.parts[f"part {i}"] = Part(
+            dataclasses.replace(
+                base, files=files, paths=paths, kind=kind, raw=raw, key_feature=key_feature
+            ),
+            whole / unit if unit > 1 else whole,
+            whole,
+            [1, 1, 2, None][rng.integers(4)] if i else int(rng.integers(1, 4)),
+        )
+    while len(numbers(case)) > most:
+        for part in case.parts.values():
+            part.weight, part.whole, part.epochs = 1, 1, 1
+    return case
+
+
 def _flip(path: Path, at: int, compression: str | None) -> None:
     """Change the last byte of a record, which belongs to the checksum of its data."""
     unpack, pack = {
@@ -356,6 +416,10 @@ def _write_files(case: Case, directory: Path) -> None:
 
 def write(case: Case, directory: Path) -> None:
     """Write the data set, and fill in the keys that are places in files."""
+    for name, part in case.parts.items():
+        write(part.case, directory / name)
+    if case.parts:
+        return
     if case.kind == "files":
         _write_files(case, directory)
         return
@@ -452,8 +516,29 @@ def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Ar
 
 def expected(case: Case) -> Callable[[int], Iterator[oracle.Batch]]:
     """The model's batches of a lane; those of an endless stream only up to ENDLESS."""
-    model = oracle.Model([file.records for file in case.files], case.spec, update)
-    return lambda lane: islice(model.batches(lane), None if case.spec.last else ENDLESS)
+    plain = model(case, update)
+    return lambda lane: islice(plain.batches(lane), None if case.spec.last else ENDLESS)
+
+
+def source_of(case: Case, directory: Path) -> Any:
+    if case.parts:
+        return segue.Mix(
+            {
+                name: segue.Part(source_of(part.case, directory / name), part.weight, part.epochs)
+                for name, part in case.parts.items()
+            }
+        )
+    if case.arrays:
+        return case.arrays.open()
+    paths = [directory / path for path in case.paths]
+    if case.kind == "files":
+        return segue.Files(paths)
+    return segue.TFRecord(
+        paths,
+        key=case.key_feature,
+        allow_surplus=case.key_feature is not None,
+        record=case.record,
+    )
 
 
 def open_stream(client: segue.Client, case: Case, directory: Path, **options: Any) -> segue.Stream:
@@ -462,18 +547,8 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         {name: segue.Feature(f.dtype, f.shape, f.ragged) for name, f in some.items()}
         for some in (spec.sequences, spec.context)
     ]
-    paths = [directory / path for path in case.paths]
     arguments: dict[str, Any] = {
-        "source": case.arrays.open()
-        if case.arrays
-        else segue.Files(paths)
-        if case.kind == "files"
-        else segue.TFRecord(
-            paths,
-            key=case.key_feature,
-            allow_surplus=case.key_feature is not None,
-            record=case.record,
-        ),
+        "source": source_of(case, directory),
         "sequences": features[0],
         "context": features[1],
         "states": {
@@ -605,10 +680,13 @@ def check(
     """Read what is wanted, compare it and save states; `whole`: and then the input has ended."""
     held = Held()
     batches = read(loader, case)
+    parts = [part for part, _ in numbers(case)] if case.parts else None
     for want in wanted:
         batch = next(batches, None)
         assert batch is not None, f"ended where lane {want.lane}, step {want.step} was due"
         compare(batch, want)
+        of = [parts[n] if parts and n >= 0 else 0 for n in want.insertion_index]
+        assert batch.part.tolist() == of, f"lane {want.lane}, step {want.step}: part"
         held.swap(batch, case)
         work(batch, case, in_place=want.step % 2 == 1)
         if want.step % 3 == 0:
@@ -616,7 +694,7 @@ def check(
     if whole:
         extra = next(batches, None)
         assert extra is None, f"{extra} after the end"
-        model = oracle.Model([file.records for file in case.files], case.spec)
-        assert loader.undelivered == sum(model.undelivered(lane) for lane in loader.lanes)
+        plain = model(case)
+        assert loader.undelivered == sum(plain.undelivered(lane) for lane in loader.lanes)
     else:
         loader.state_dict()  # commits

@@ -33,6 +33,17 @@ def read(path: Path) -> list[sequence_file.Sequence]:
     return sequence_file.read(path).sequences
 
 
+def delivered(out: Path, name: str, tmp_path: Path) -> list[list[bytes]]:
+    """Of each sequence the bytes of a feature, by a stream."""
+    with segue.open(tmp_path / "store") as client:
+        stream = client.stream(
+            "s", segue.Files(out), {name: segue.Feature("bytes")}, num_unroll=100, batch_size=1,
+            persist=False,
+        )  # fmt: skip
+        with stream.loader() as loader:
+            return [batch.bytes(name)[0, : batch.length[0]].tolist() for batch in loader]
+
+
 def refused(capsys: pytest.CaptureFixture[str], out: Path, *arguments: Any) -> str:
     """The one sentence that it says."""
     capsys.readouterr()
@@ -197,8 +208,9 @@ def test_csv(tmp_path: Path, out: Path) -> None:
     assert [s.key for s in found] == [b"a", b"b"]
     assert equal(np.concatenate([s.sequences["x"] for s in found]), np.arange(8) / 7)
     assert equal(found[1].sequences["n"], np.arange(4, 8))
-    convert(path, "--drop", "id", "-o", out, "--force")
-    assert [s.steps for s in read(out)] == [8]
+    convert(path, "-o", out, "--force")
+    (found,) = delivered(out, "id", tmp_path)
+    assert found == [b"a"] * 4 + [b"b"] * 4
 
 
 def test_json_lines(tmp_path: Path, out: Path) -> None:
@@ -212,6 +224,9 @@ def test_json_lines(tmp_path: Path, out: Path) -> None:
         assert equal(sequence.sequences["x"], np.array(lines[number]["x"], float))
         assert equal(sequence.sequences["y"], np.array(lines[number]["y"]))
         assert sequence.context["c"] == number and sequence.key == f"i{number}".encode()
+    path.write_text('{"w": ["a", "b"], "s": "x"}\n{"w": ["", "\\u00e9", "d"], "s": "y"}\n')
+    convert(path, "-o", out, "--force")
+    assert delivered(out, "w", tmp_path) == [[b"a", b"b"], [b"", "é".encode(), b"d"]]
     steps = [{"run": k // 3, "x": [k, k + 1]} for k in range(9)]
     path.write_text("".join(json.dumps(step) + "\n" for step in steps))
     convert(path, "--group-by", "run", "-o", out, "--force")
@@ -286,7 +301,6 @@ def test_what_is_not_read(tmp_path: Path, out: Path, capsys: pytest.CaptureFixtu
     assert "No such file" in refused(capsys, out, tmp_path / "none.npy")
     csv = "id,x\na,1\nb,2\na,3\n"
     assert "row 2 has the key 'a', whose run has ended" in no("a.csv", csv, "--group-by", "id")
-    assert "'id' is text" in no("a.csv", csv)
     assert "has no column 'i'; it has 'id', 'x'" in no("a.csv", csv, "--group-by", "i")
     assert "row 1 has 1 values" in no("b.csv", "id,x\na,1\nb\n")
     assert "each once" in no("b.csv", "x,x\n1,2\n")
@@ -296,6 +310,12 @@ def test_what_is_not_read(tmp_path: Path, out: Path, capsys: pytest.CaptureFixtu
     assert "line 1 is no object" in no("a.jsonl", "[1]\n")
     assert "lists of numbers alike" in no("a.jsonl", '{"x": [[1], [1, 2]]}\n')
     assert "--key: there is no 'k'; it has 'x'" in no("a.jsonl", '{"x": [1]}\n', "--key", "k")
+    more = no("a.jsonl", '{"x": [1]}\n{"x": [1], "y": [2]}\n')
+    assert "sequence 'a.jsonl:1' has 'y', which the first one has not" in more
+    assert "item 1: 'y' is missing" in no("a.jsonl", '{"x": [1], "y": [2]}\n{"x": [1]}\n').replace(
+        "sequences['y']", "'y'"
+    )
+    assert "there is no sequence in it" in no("a.jsonl", "\n")
     assert "has no array of steps" in no("a.jsonl", '{"x": 1}\n')
     assert "item 1: x: expected" in no("a.jsonl", '{"x": [1]}\n{"x": [[1]]}\n').replace(
         "sequences['x']", "x"

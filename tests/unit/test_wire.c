@@ -249,6 +249,68 @@ Test(wire, stream_open_without_states_and_key)
 	segue_spec_destroy(spec);
 }
 
+/* A mix of both kinds; its own paths and arrays. */
+static struct segue_spec *make_mix(void)
+{
+	static const char *const paths[] = {"/data/c.segue", "/data/d.segue"};
+	struct segue_stream_source sources[2];
+	struct segue_mix_part parts[2];
+	struct segue_spec *spec = NULL;
+	struct sample sample;
+
+	sample_init(&sample);
+	sources[0] = sample.spec.source;
+	sources[1] = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = paths, .path_count = 2}};
+	parts[0] = (struct segue_mix_part){.name = "a", .source = &sources[0], .weight = 3};
+	parts[1] = (struct segue_mix_part){
+		.name = "b", .source = &sources[1], .weight = UINT32_MAX / 1000, .epochs = 9};
+	parts[0].weight = UINT32_MAX / 500;
+	sample.spec.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+	sample.spec.epochs = 1;
+	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
+	return spec;
+}
+
+Test(wire, stream_open_of_a_mix)
+{
+	struct segue_spec *spec = make_mix(), *copy = NULL;
+	struct segue_message m = {.type = SEGUE_MESSAGE_STREAM_OPEN, .stream_open = {.spec = spec}};
+	uint64_t before[2], after[2];
+
+	for (int upload = 0; upload < 2; upload++) {
+		m.stream_open.paths_upload = (uint64_t)upload;
+		struct segue_message out = there_and_back(&m);
+		const struct segue_spec_mix *mix = &out.stream_open.spec->source.mix;
+
+		cr_assert_eq(out.stream_open.spec->source.kind, SEGUE_SOURCE_MIX);
+		cr_assert_eq(mix->count, 2);
+		cr_assert_str_eq(mix->part[1].name, "b");
+		cr_assert(mix->part[0].weight == UINT32_MAX / 500 && mix->part[0].epochs == 0);
+		cr_assert(mix->part[1].weight == UINT32_MAX / 1000 && mix->part[1].epochs == 9);
+		cr_assert_str_eq(mix->part[0].source.tfrecord.key_feature, "id");
+		cr_assert_eq(mix->part[1].source.kind, SEGUE_SOURCE_FILES);
+		cr_assert_eq(mix->part[1].source.files.paths.count, upload ? 0 : 2);
+		if (!upload)
+			cr_assert_str_eq(mix->part[1].source.files.paths.path[1], "/data/d.segue");
+		segue_spec_destroy(out.stream_open.spec);
+	}
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	segue_spec_hash(spec, before);
+	segue_spec_hash(copy, after);
+	cr_assert_arr_eq(before, after, sizeof(before));
+	cr_assert_eq(segue_spec_compare(spec, copy), 0);
+	copy->source.mix.part[1].source.kind = SEGUE_SOURCE_TFRECORD;
+	copy->source.mix.part[0].weight++;
+	segue_spec_hash(copy, after);
+	cr_assert_arr_neq(before, after, sizeof(before));
+	cr_assert_eq(segue_spec_compare(spec, copy), SEGUE_ESPEC);
+	copy->source.mix.part[1].source.kind = SEGUE_SOURCE_FILES;
+	segue_spec_destroy(copy);
+	segue_spec_destroy(spec);
+}
+
 /* The largest numbers of everything that a frame is to hold. */
 Test(wire, stream_open_with_all_fields)
 {

@@ -68,7 +68,7 @@ from .errors import UnsavedError as UnsavedError
 from .errors import VersionError as VersionError
 from .files import FileWriter
 from .loader import Loader
-from .spec import Feature, Files, State, TFRecord
+from .spec import Feature, Files, Mix, Part, State, TFRecord
 
 # What help(segue) shows: of the errors alone it would have 3,000 lines.
 __all__ = [
@@ -80,6 +80,8 @@ __all__ = [
     "Files",
     "FileWriter",
     "Loader",
+    "Mix",
+    "Part",
     "Raw",
     "State",
     "Stream",

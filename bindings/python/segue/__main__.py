@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Sequence
 
 from . import _segue, errors
 from ._convert import Converted, convert
-from ._readers import KINDS, Choice, Reader, kind_of
+from ._readers import KINDS, Choice, Reader, alike, declared, kind_of
 
 _DESCRIPTION = f"""\
 Writes a sequence file, which segue.Files reads, of data files ({" ".join(KINDS)}).
@@ -84,11 +85,24 @@ def _targets(output: str, shards: int) -> list[str]:
     return [f"{stem}-{number:05}-of-{shards:05}{ending}" for number in range(shards)]
 
 
+def _write(options: argparse.Namespace, reader: Reader, output: str) -> Converted:
+    items = iter(reader)
+    first = next(items, None)
+    if first is None:
+        raise errors.ArgumentError(f"{options.inputs[0]}: there is no sequence in it")
+    return convert(
+        itertools.chain([first], alike(first, items)),
+        output,
+        shards=options.shards,
+        **declared(first),
+    )
+
+
 def _replace(options: argparse.Namespace, reader: Reader) -> Converted:
     """Write beside what is there, and take its place when all is on disk."""
     directory, name = os.path.split(options.output)
     aside = os.path.join(directory, f".{os.getpid()}-{name}")
-    done = convert(reader, aside, shards=options.shards)
+    done = _write(options, reader, aside)
     targets = _targets(options.output, options.shards)
     for one, target in zip(_targets(aside, options.shards), targets, strict=True):
         os.replace(one, target)
@@ -121,7 +135,7 @@ def _convert(options: argparse.Namespace) -> Converted:
     for target in _targets(options.output, options.shards):
         if os.path.lexists(target):
             raise errors.ArgumentError(f"{target} is there already: --force replaces it")
-    return convert(reader, options.output, shards=options.shards)
+    return _write(options, reader, options.output)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ._convert import _bounds, _cut
 from .errors import ArgumentError
+from .spec import Feature, State
 
 #: Rows of a table that are held at once.
 ROWS = 65_536
@@ -234,7 +235,7 @@ def _read_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_array(path: str, line: int, name: str, value: Any) -> Any:
-    if isinstance(value, str):
+    if _is_text(value) and all(isinstance(text, str) for text in value):
         return value
     try:
         array = np.array(value)
@@ -488,18 +489,50 @@ class Reader:
         return None if choice.sequences else lambda example: example.sequences
 
     def _value(self, where: str, name: str, value: Any) -> Any:
-        if isinstance(value, (str, bytes)) or (
-            isinstance(value, list) and value and isinstance(value[0], (str, bytes))
-        ):
-            raise ArgumentError(
-                f"{where} is text, which a sequence file cannot hold yet: --drop it, or make it "
-                f"the --key"
-            )
+        if _is_text(value):
+            return value
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise ArgumentError(f"{where} has dtype {array.dtype}: --drop it")
         dtype = _dtype_for(self.choice, name, array)
         return np.asarray(array if dtype is None else _narrow(where, array, dtype))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text, or a list with one a step: features of bytes."""
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], (str, bytes))
+    return isinstance(value, (str, bytes))
+
+
+def declared(example: Example) -> dict[str, Any]:
+    """What `segue.convert` is told of features and states, by the first sequence."""
+
+    def feature(value: Any, steps: bool) -> Feature:
+        if _is_text(value):
+            return Feature("bytes")
+        return Feature(value.dtype, value.shape[1:] if steps else value.shape)
+
+    return {
+        "sequences": {name: feature(value, True) for name, value in example.sequences.items()},
+        "context": {name: feature(value, False) for name, value in example.context.items()},
+        "states": {
+            name: State(value.dtype, value.shape) for name, value in example.initial_states.items()
+        },
+    }
+
+
+def alike(first: Example, others: Iterable[Example]) -> Iterator[Example]:
+    """Refuse what has more than the first: it would be lost."""
+    known = {*first.sequences, *first.context, *first.initial_states}
+    for example in others:
+        more = {*example.sequences, *example.context, *example.initial_states} - known
+        if more:
+            names = ", ".join(map(repr, sorted(more)))
+            raise ArgumentError(
+                f"sequence {example.key!r} has {names}, which the first one has not: --drop it"
+            )
+        yield example
 
 
 def _is_list_of_arrays(column: list[Any]) -> bool:

@@ -396,6 +396,7 @@ enum meta {
 	TOTAL_LENGTH,
 	INSERTION_INDEX,
 	EPOCH,
+	PART,
 	META_VIEWS,
 	IS_FIRST = META_VIEWS,
 	IS_LAST,
@@ -1081,6 +1082,7 @@ static const struct {
 	[TOTAL_LENGTH] = {offsetof(struct segue_span, total_length), true},
 	[INSERTION_INDEX] = {offsetof(struct segue_span, number), true},
 	[EPOCH] = {offsetof(struct segue_span, epoch), true},
+	[PART] = {offsetof(struct segue_span, part), false},
 };
 
 static struct view *span_view(struct batch *self, enum meta which)
@@ -1987,6 +1989,10 @@ struct draft {
 	struct segue_feature *features; /* sequences, then contexts */
 	struct segue_state *states;
 	const char **paths;
+	struct segue_mix_part *parts; /* of a mix, with a source and paths each */
+	struct segue_stream_source *sources;
+	const char ***part_paths;
+	size_t part_count;
 };
 
 static void draft_finish(struct draft *draft)
@@ -1994,6 +2000,11 @@ static void draft_finish(struct draft *draft)
 	PyMem_Free(draft->features);
 	PyMem_Free(draft->states);
 	PyMem_Free(draft->paths);
+	for (size_t i = 0; i < draft->part_count; i++)
+		PyMem_Free(draft->part_paths[i]);
+	PyMem_Free(draft->part_paths);
+	PyMem_Free(draft->sources);
+	PyMem_Free(draft->parts);
 }
 
 /* The UTF-8 of a name, owned by it, or NULL with an exception. */
@@ -2109,17 +2120,20 @@ static bool draft_fill(struct draft *draft, struct shape *shape, PyObject *const
 	return true;
 }
 
-static bool draft_paths(struct draft *draft, PyObject *list, size_t count)
+/* The texts of a list of bytes, to be freed; they belong to the list. */
+static bool paths_read(const char ***paths, PyObject *list)
 {
-	draft->paths = PyMem_Calloc(count + 1, sizeof(*draft->paths));
-	if (!draft->paths)
+	size_t count = (size_t)PyList_Size(list);
+
+	*paths = PyMem_Calloc(count + 1, sizeof(**paths));
+	if (!*paths)
 		PyErr_NoMemory();
-	for (size_t i = 0; i < count && draft->paths; i++) {
-		draft->paths[i] = PyBytes_AsString(PyList_GetItem(list, (Py_ssize_t)i));
-		if (!draft->paths[i])
+	for (size_t i = 0; i < count && *paths; i++) {
+		(*paths)[i] = PyBytes_AsString(PyList_GetItem(list, (Py_ssize_t)i));
+		if (!(*paths)[i])
 			return false;
 	}
-	return draft->paths != NULL;
+	return *paths != NULL;
 }
 
 /* Texts belong to the dict. */
@@ -2186,8 +2200,9 @@ static bool index_read(struct segue_stream_source *source, PyObject *index)
 	       index_part(index, 4, sizeof(arrays->key_ends[0]), &arrays->key_ends, NULL);
 }
 
+/* `room` gets the list that the source points to. */
 static bool source_read(struct segue_stream_source *source, const char *kind, PyObject *options,
-	PyObject *paths, PyObject *index, struct draft *draft)
+	PyObject *paths, PyObject *index, const char ***room)
 {
 	const struct segue_source_row *row;
 	size_t count = (size_t)PyList_Size(paths);
@@ -2199,12 +2214,52 @@ static bool source_read(struct segue_stream_source *source, const char *kind, Py
 		return false;
 	}
 	if (row->paths) {
-		if (!draft_paths(draft, paths, count))
+		if (!paths_read(room, paths))
 			return false;
-		memcpy((char *)source + row->asked_paths, &draft->paths, sizeof(draft->paths));
+		memcpy((char *)source + row->asked_paths, room, sizeof(*room));
 		memcpy((char *)source + row->asked_count, &count, sizeof(count));
 	}
 	return index_read(source, index) && options_read(options, row->options, source);
+}
+
+/* (name, weight, epochs, kind, paths, options): what spec.Mix makes. */
+static bool part_read(struct draft *draft, size_t i, PyObject *item)
+{
+	struct segue_mix_part *part = &draft->parts[i];
+	PyObject *paths, *options;
+	unsigned long long epochs;
+	const char *kind;
+	unsigned weight;
+
+	if (!PyArg_ParseTuple(item, "sIKsO!O!", &part->name, &weight, &epochs, &kind, &PyList_Type,
+		    &paths, &PyDict_Type, &options))
+		return false;
+	part->weight = weight;
+	part->epochs = epochs;
+	part->source = &draft->sources[i];
+	return source_read(
+		&draft->sources[i], kind, options, paths, Py_None, &draft->part_paths[i]);
+}
+
+static bool mix_read(struct segue_stream_source *source, PyObject *list, struct draft *draft)
+{
+	size_t count = (size_t)PyList_Size(list);
+
+	draft->parts = PyMem_Calloc(count + 1, sizeof(*draft->parts));
+	draft->sources = PyMem_Calloc(count + 1, sizeof(*draft->sources));
+	draft->part_paths = PyMem_Calloc(count + 1, sizeof(*draft->part_paths));
+	if (!draft->parts || !draft->sources || !draft->part_paths) {
+		PyErr_NoMemory();
+		return false;
+	}
+	draft->part_count = count;
+	for (size_t i = 0; i < count; i++)
+		if (!part_read(draft, i, PyList_GetItem(list, (Py_ssize_t)i)))
+			return false;
+	source->kind = SEGUE_SOURCE_MIX;
+	source->mix.parts = draft->parts;
+	source->mix.part_count = count;
+	return true;
 }
 
 /* Everything of the spec but what draft_fill makes; lists are features and states. */
@@ -2221,8 +2276,13 @@ static bool spec_read(
 	spec->sequence_count = (size_t)PyList_Size(lists[0]);
 	spec->context_count = (size_t)PyList_Size(lists[1]);
 	spec->state_count = (size_t)PyList_Size(lists[2]);
-	return source_read(&spec->source, kind, source_options, paths, index, draft) &&
-	       options_read(options, segue_spec_options, spec);
+	/* A mix has parts in the place of paths. */
+	if (segue_source_kind(kind) == SEGUE_SOURCE_MIX
+			? !mix_read(&spec->source, paths, draft)
+			: !source_read(
+				  &spec->source, kind, source_options, paths, index, &draft->paths))
+		return false;
+	return options_read(options, segue_spec_options, spec);
 }
 
 static bool client_enter(struct client *self)
@@ -2712,6 +2772,9 @@ static PyGetSetDef batch_getset[] = {
 		"int64 ``[batch_size]``: epoch of the sequence, from 0; of an empty row: the epoch "
 		"that it pads.",
 		EPOCH),
+	GET("part", batch_meta,
+		"int32 ``[batch_size]``: which part of a `Mix` the sequence is of, from 0; else 0.",
+		PART),
 	GET("is_first", batch_meta, "bool ``[batch_size]``: first segment of its sequence.",
 		IS_FIRST),
 	GET("is_last", batch_meta, "bool ``[batch_size]``: last segment of its sequence.", IS_LAST),
@@ -2910,7 +2973,11 @@ static bool add_options(PyObject *module)
 	bool done = options && sources;
 	const struct segue_source_row *row;
 
-	for (unsigned kind = 1; done && (row = segue_source_row(kind)); kind++) {
+	/* Their numbers need not be without gaps. */
+	for (unsigned kind = 1; done && kind < 16; kind++) {
+		row = segue_source_row(kind);
+		if (!row)
+			continue;
 		PyObject *own = options_of(row->options);
 		done = own && PyDict_SetItemString(sources, row->name, own) == 0;
 		Py_XDECREF(own);

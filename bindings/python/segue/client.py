@@ -144,7 +144,7 @@ class Client(Closing):
         ----------
         name : str
             Non-empty, without ``:``.
-        source : Files, TFRecord or Arrays
+        source : Files, TFRecord, Arrays or Mix
             Where the records come from.
         sequences, context : mapping of str to Feature
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as

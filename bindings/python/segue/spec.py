@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -287,6 +288,126 @@ class TFRecord(Source):
         return _options(_segue.SOURCES["tfrecord"], values, "TFRecord.")
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a `Mix` is made of.
+
+    Parameters
+    ----------
+    source : Files or TFRecord
+        Where its sequences come from.
+    weight : int or float
+        Its share of the sequences, beside the other parts' weights.
+    epochs : int, optional
+        Passes over it, after which the mix ends. None: it begins again whenever it has ended.
+    """
+
+    source: Any
+    weight: float
+    epochs: int | None = 1
+
+
+@dataclass(frozen=True)
+class Mix(Source):
+    """Several sources, by weight: of each 1,024 sequences a part gives its share.
+
+    Each part comes in its own order, shuffled by itself with ``shuffle=True``; what `Batch.part`
+    counts are the parts in the order in which they are given here. The mix ends where a part would
+    give more than its `epochs` have; one at least has an end. The stream's own `epochs` stay 1.
+    ``docs/mix.md`` has the rules.
+
+    Parameters
+    ----------
+    parts : mapping of str to Part, or to (source, weight) or (source, weight, epochs)
+        1 to 64 of them, with the features of the stream.
+
+    Raises
+    ------
+    ArgumentError
+        A part that cannot be; weights that are no positive numbers, or too far apart.
+
+    Examples
+    --------
+    ::
+
+        segue.Mix({
+            "speech": (segue.Files("speech/*.segue"), 0.7),
+            "music": segue.Part(segue.Files("music/*.segue"), 0.3, epochs=None),
+        })
+    """
+
+    _kind: ClassVar[str] = "mix"
+    paths: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]  # its parts have them
+    parts: Mapping[str, Part]
+
+    def __init__(self, parts: Mapping[str, Part | tuple[Any, ...]]) -> None:
+        if not isinstance(parts, Mapping) or not parts:
+            raise ArgumentError("Mix.parts: expected a mapping of names to (source, weight)")
+        made = {name: _part(name, part) for name, part in parts.items()}
+        object.__setattr__(self, "parts", made)
+        self._weights()
+
+    def _weights(self) -> list[int]:
+        """Whole numbers in the ratio of the weights, which are taken as they are written."""
+        ratios = [Fraction(repr(float(part.weight))) for part in self.parts.values()]
+        common = math.lcm(*(ratio.denominator for ratio in ratios))
+        whole = [int(ratio * common) for ratio in ratios]
+        divisor = math.gcd(*whole)
+        whole = [number // divisor for number in whole]
+        if max(whole) >= 2**32:
+            raise ArgumentError(
+                f"Mix.parts: the weights {', '.join(str(p.weight) for p in self.parts.values())} "
+                f"are in no ratio of whole numbers below 2**32: round them"
+            )
+        return whole
+
+    def _options(self) -> dict[str, Any]:
+        return {}
+
+    def _list(self) -> list[Any]:
+        return [
+            (
+                name,
+                weight,
+                part.epochs or 0,
+                part.source._kind,
+                [os.fsencode(path) for path in part.source.paths],
+                part.source._options(),
+            )
+            for (name, part), weight in zip(self.parts.items(), self._weights(), strict=True)
+        ]
+
+
+def _part(name: Any, given: Any) -> Part:
+    where = f"Mix.parts[{name!r}]"
+    if not isinstance(name, str) or not name or ":" in name or "\0" in name:
+        raise ArgumentError(f"{where}: {name!r} is not a name (non-empty, without ':' and NUL)")
+    if isinstance(given, (tuple, list)) and 2 <= len(given) <= 3:
+        given = Part(*given)
+    if not isinstance(given, Part):
+        raise ArgumentError(
+            f"{where}: expected segue.Part, or (source, weight), got {type(given).__name__}"
+        )
+    if isinstance(given.source, Mix):
+        raise ArgumentError(
+            f"{where}: a part of a mix cannot be a mix itself: give the parts of that one, with "
+            f"weights beside the others'"
+        )
+    if not isinstance(given.source, (Files, TFRecord)):
+        raise ArgumentError(
+            f"{where}: expected segue.Files or segue.TFRecord, got {type(given.source).__name__}; "
+            "segue.convert makes sequence files, which segue.Files reads, of any iterable"
+        )
+    weight = given.weight
+    if isinstance(weight, bool) or not hasattr(weight, "__float__"):
+        raise ArgumentError(f"{where}: weight {weight!r} is no number")
+    if not 0 < float(weight) < math.inf:
+        raise ArgumentError(f"{where}: weight {weight!r} is not above 0")
+    if given.epochs is not None:
+        _whole(f"{where}: epochs", given.epochs, 1, 2**62)
+    return given
+
+
 def _named(
     field: str, things: Any, kind: type[Feature] | type[State]
 ) -> list[tuple[str, int, tuple[int, ...], int | bytes | str | None]]:
@@ -328,7 +449,7 @@ def stream_arguments(
         raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
     if not isinstance(source, Source):
         raise ArgumentError(
-            "source: expected segue.Files, segue.TFRecord or segue.Arrays, got "
+            "source: expected segue.Files, segue.TFRecord, segue.Arrays or segue.Mix, got "
             f"{type(source).__name__}; segue.convert makes sequence files, which segue.Files "
             "reads, of any iterable"
         )
@@ -337,10 +458,11 @@ def stream_arguments(
         raise ArgumentError("sequences: at least one sequence feature is needed")
     contexts = _named("context", context or {}, Feature)
     paths, index = source._settle(directory, sequences, context or {})
+    listed = source._list() if isinstance(source, Mix) else [os.fsencode(path) for path in paths]
     return (
         name,
         source._kind,
-        [os.fsencode(path) for path in paths],
+        listed,
         index,
         source._options(),
         features,

@@ -103,6 +103,7 @@ SEGUE_EXPORT const char *segue_version(void);
 #define SEGUE_FEATURES_MAX    256 /* sequence + context features of a stream */
 #define SEGUE_STATES_MAX      256
 #define SEGUE_KEY_MAX         4096 /* bytes of a record's key */
+#define SEGUE_PARTS_MAX       64   /* of a mix */
 #define SEGUE_CHECKPOINTS_MAX 100  /* of a lane, in the store */
 
 /* Values of a data set are in the range of their type, and exact: others are SEGUE_EDATA. */
@@ -258,10 +259,31 @@ struct segue_arrays {
 	bool checksum;
 };
 
+struct segue_stream_source;
+
+/* What a mix is made of. */
+struct segue_mix_part {
+	const char *name;                         /* of no other part; no ':' */
+	const struct segue_stream_source *source; /* TFRecord or sequence files */
+	uint32_t weight; /* at least 1: its share, beside the other parts' weights */
+	uint64_t epochs; /* passes over it, after which the mix ends; 0: it begins again for ever */
+};
+
+/*
+ * Several sources, by weight (identity; docs/mix.md): of each 1,024 sequences a part gives its
+ * share. All have the features of the stream. It ends where a part that has an end would give more
+ * than it has; one at least has one. The stream's epochs are 1, and its shuffle shuffles each part.
+ */
+struct segue_mix {
+	const struct segue_mix_part *parts; /* 1 to SEGUE_PARTS_MAX */
+	size_t part_count;
+};
+
 enum segue_source_kind {
 	SEGUE_SOURCE_TFRECORD = 1,
 	SEGUE_SOURCE_FILES = 2,
 	SEGUE_SOURCE_ARRAYS = 3,
+	SEGUE_SOURCE_MIX = 4,
 };
 
 /* Where the sequences come from: the kind (identity), and what that kind needs. */
@@ -271,6 +293,7 @@ struct segue_stream_source {
 		struct segue_tfrecord tfrecord;
 		struct segue_sequence_files files;
 		struct segue_arrays arrays;
+		struct segue_mix mix;
 	};
 };
 
@@ -604,7 +627,8 @@ struct segue_span {
 	uint32_t flags;         /* enum segue_span_flags */
 	uint32_t key_size;      /* bytes of the record's key */
 	uint32_t key_offset;    /* its place in the heap of the slot */
-	uint32_t reserved[3];
+	uint32_t part; /* of a mix: which of its parts the sequence is of, from 0; else 0 */
+	uint32_t reserved[2];
 };
 
 /* Step t of the batch in its lane. */

@@ -455,11 +455,12 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 }
 
 static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
-	int (*visit)(void *arg, const char *name), void *arg)
+	const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+	void *arg)
 {
 	char name[SEGUE_KEPT_NAME_SIZE];
 
-	(void)spec; /* whether it wants checksums may have changed */
+	(void)spec, (void)keeper; /* whether it wants checksums may have changed */
 	segue_arrays_kept_name(fingerprint, name);
 	int rc = visit(arg, name);
 	segue_sums_name(fingerprint, name);

@@ -333,11 +333,12 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 }
 
 static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
-	int (*visit)(void *arg, const char *name), void *arg)
+	const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+	void *arg)
 {
 	char name[SEGUE_KEPT_NAME_SIZE];
 
-	(void)spec;
+	(void)spec, (void)keeper;
 	segue_manifest_name(fingerprint, name);
 	return visit(arg, name);
 }

@@ -627,10 +627,12 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 }
 
 static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
-	int (*visit)(void *arg, const char *name), void *arg)
+	const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+	void *arg)
 {
 	char name[SEGUE_KEPT_NAME_SIZE];
 
+	(void)keeper;
 	segue_index_name(spec, name);
 	int rc = visit(arg, name);
 	if (rc)
