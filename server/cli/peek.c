@@ -36,7 +36,7 @@ struct peek {
 
 /* What nothing but the ending of the name tells, and what nothing tells. */
 static const struct segue_foreign
-	table = {.name = "a table as text (CSV)",
+	csv = {.name = "a table as text (CSV)",
 		.advice = "'segue convert' makes a sequence file of it, which segue.Files reads"},
 	unknown = {.name = "something else",
 		.advice = "read it in Python, and give the arrays to segue.convert"};
@@ -48,7 +48,7 @@ static const struct segue_foreign *other_kind(const char *path, const uint8_t *b
 
 	if (kind)
 		return kind;
-	return ending && strcmp(ending, ".csv") == 0 ? &table : &unknown;
+	return ending && strcmp(ending, ".csv") == 0 ? &csv : &unknown;
 }
 
 static void add_stranger(struct peek *peek, const char *path, const char *what, const char *way)
