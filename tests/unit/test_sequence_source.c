@@ -791,7 +791,8 @@ Test(sequence_source, what_is_no_sequence_file)
 	refused(SEGUE_EDATA,
 		"a.csv: is a TFRecord file, no sequence file: open it with segue.TFRecord");
 	write_bytes("a.csv", &numpy, numpy.size);
-	refused(SEGUE_EDATA, "a.csv: is a NumPy array (.npy), no sequence file: open it with segue.Arrays");
+	refused(SEGUE_EDATA,
+		"a.csv: is a NumPy array (.npy), no sequence file: open it with segue.Arrays");
 	write_bytes("a.csv", &empty, empty.size);
 	refused(SEGUE_EDATA, "no sequences, the data set is empty");
 	free(empty.at);
