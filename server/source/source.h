@@ -9,6 +9,8 @@
 #ifndef SEGUE_SOURCE_SOURCE_H
 #define SEGUE_SOURCE_SOURCE_H
 
+#include <pthread.h>
+
 #include "core/spec.h"
 #include "guard/roots.h"
 #include "source/sink.h"
@@ -65,13 +67,12 @@ struct segue_source_ops {
 	int (*admit)(struct segue_source *source, uint64_t number, struct segue_record **out,
 		struct segue_admitted *admitted);
 	/*
-	 * Lengths of all records (array steps; 0: the record is damaged and on_error = skip),
-	 * scanned once and then kept in the index: `records` entries, valid as long as the source.
-	 * Long; reports progress. Safe to call from several threads.
+	 * Writes the length of each record (array steps; 0: the record is damaged and on_error =
+	 * skip): `records` of them. Long; reports progress. One thread at a time.
 	 */
-	int (*lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
-		const uint32_t **out);
-	/* Fills in all but `skipped`, which is there already. */
+	int (*find_lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
+		uint32_t *lengths);
+	/* Fills in all but `skipped` and the memory of lengths, which are there already. */
 	void (*stats)(const struct segue_source *source, struct segue_source_stats *stats);
 	/*
 	 * SEGUE_ECHANGED says how the data differ from those that had the other fingerprint, as far
@@ -120,6 +121,9 @@ struct segue_source {
 	const struct segue_source_ops *ops;
 	enum segue_on_error on_error;
 	_Atomic uint64_t skipped;
+	/* Of all records, once they were asked for; made under the mutex. */
+	_Atomic(uint32_t *) lengths;
+	pthread_mutex_t lengths_mutex;
 };
 
 struct segue_record {
@@ -179,6 +183,18 @@ int segue_source_admit(struct segue_source *source, uint64_t number, struct segu
 	struct segue_admitted *admitted);
 /* The decision alone, of what an admission returned; nothing is counted. */
 int segue_source_judge(const struct segue_source *source, int rc);
+
+/*
+ * Lengths of all records (find_lengths), found once: valid as long as the source. Safe to call from
+ * several threads. SEGUE_ENOMEM, and what the operation returns.
+ */
+int segue_source_lengths(
+	struct segue_source *source, segue_progress_fn *progress, void *arg, const uint32_t **out);
+
+/* The part that all kinds have in common. */
+void segue_source_base_init(struct segue_source *source, const struct segue_source_ops *ops,
+	enum segue_on_error on_error);
+void segue_source_base_finish(struct segue_source *source);
 
 void segue_source_stats(const struct segue_source *source, struct segue_source_stats *stats);
 

@@ -241,7 +241,7 @@ Test(array_source, what_lies_there_comes_back)
 			cr_assert_eq(read_sequence(source, i, 9000), SEGUE_OK);
 			cr_assert_eq(read_sequence(source, i, STEPS), SEGUE_OK);
 		}
-		cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+		cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK);
 		cr_assert(lengths[0] == 10 && lengths[1] == STEPS - 15 && lengths[2] == 5);
 		source->ops->destroy(source);
 	}

@@ -370,7 +370,7 @@ Test(sequence_source, lengths_and_numbers)
 	make_file("a.segue", 0, 12);
 	segue_testspec_path(&test, path_of("*.segue"));
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK);
 	for (uint64_t i = 0; i < 12; i++)
 		cr_assert_eq(lengths[i], steps_of(i));
 	cr_assert_eq(source->ops->key_max(source), 6);
@@ -458,7 +458,7 @@ Test(sequence_source, damaged_ones_are_passed_over)
 		uint64_t passed = 0;
 
 		source = open_source();
-		cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK, "%s",
+		cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK, "%s",
 			segue_error_detail());
 		for (uint64_t i = 0; i < 12; i++) {
 			int rc = segue_source_admit(source, i, &record, &admitted);
