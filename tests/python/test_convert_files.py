@@ -267,6 +267,13 @@ def test_what_is_there_stays(tmp_path: Path, out: Path, capsys: pytest.CaptureFi
     assert out.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 3
     convert(tmp_path / "x.npy", "-o", out, "--force")
     assert len(read(out)) == 1 and len(list(tmp_path.iterdir())) == 3
+    os.symlink("x.npy", tmp_path / "y.npy")
+    content = (tmp_path / "x.npy").read_bytes()
+    for one, other in [("x.npy", "x.npy"), ("x.npy", "y.npy"), ("y.npy", "x.npy")]:
+        line = ["convert", str(tmp_path / one), "-o", str(tmp_path / other), "--force"]
+        assert main(line) == 1
+        assert f"{one} is what is to be read" in capsys.readouterr().err
+    assert (tmp_path / "x.npy").read_bytes() == content
 
 
 def test_what_is_not_read(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,6 +287,8 @@ def test_what_is_not_read(tmp_path: Path, out: Path, capsys: pytest.CaptureFixtu
     np.savez(tmp_path / "o.npz", x=np.array([{}], object))
     assert "o.npz: is no array" in refused(capsys, out, tmp_path / "o.npz")
     assert "is no array" in no("cut.npy", b"\x93NUMPY\1\0")
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': ((((5,), }".ljust(117) + b"\n"
+    assert "is no array" in no("bad.npy", b"\x93NUMPY\1\0\x76\0" + header)
     assert "cut.npz: is" in no("cut.npz", b"PK\3\4 nothing")
     assert "is no WAV file of PCM" in no("a.wav", b"RIFF\0\0\0\0WAVE")
     assert "is of no kind that is read" in no("a.xyz", "")

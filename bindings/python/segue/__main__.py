@@ -102,8 +102,11 @@ def _replace(options: argparse.Namespace, reader: Reader) -> Converted:
 
 
 def _convert(options: argparse.Namespace) -> Converted:
+    targets = _targets(options.output, options.shards)
     for path in options.inputs:
         kind_of(path)
+        if any(os.path.exists(to) and os.path.samefile(path, to) for to in targets):
+            raise errors.ArgumentError(f"{path} is what is to be read: give -o another name")
     choice = Choice(
         key=options.key,
         group_by=options.group_by,
@@ -118,7 +121,7 @@ def _convert(options: argparse.Namespace) -> Converted:
     if options.force:
         return _replace(options, reader)
     # Nothing is read for what is not going to be written.
-    for target in _targets(options.output, options.shards):
+    for target in targets:
         if os.path.lexists(target):
             raise errors.ArgumentError(f"{target} is there already: --force replaces it")
     return convert(reader, options.output, shards=options.shards)

@@ -63,10 +63,12 @@ def _library(path: str, module: str, package: str) -> Any:
 def _load(path: str) -> Any:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise ArgumentError(f"{path}: is no array that can be read: {error}") from error
     except (EOFError, zipfile.BadZipFile) as error:
         raise ArgumentError(f"{path}: is damaged: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # a header is Python, and of a damaged one NumPy raises anything
+        raise ArgumentError(f"{path}: is no array that can be read: {error}") from error
 
 
 def _read_npy(path: str) -> dict[str, Any]:
@@ -492,8 +494,8 @@ class Reader:
             isinstance(value, list) and value and isinstance(value[0], (str, bytes))
         ):
             raise ArgumentError(
-                f"{where} is text, which a sequence file cannot hold yet: --drop it, or make it "
-                f"the --key"
+                f"{where} is text, which this does not convert: --drop it, or make it the --key; "
+                f"segue.convert writes it as segue.Feature('bytes')"
             )
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
