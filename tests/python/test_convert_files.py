@@ -65,6 +65,18 @@ def test_npy_files_are_sequences(tmp_path: Path, out: Path) -> None:
     )
 
 
+def test_npy_files_of_other_names_are_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{name}.npy" for name in "ab"]
+    for path in paths:
+        np.save(path, np.zeros((3, 2)))
+    message = refused(capsys, out, *paths)
+    assert "a.npy and " in message and "'a' and 'b'" in message and "segue.Arrays" in message
+    segue.convert({"x": [np.load(path) for path in paths]}, out)
+    assert len(read(out)) == 2
+
+
 def test_npz_with_context_states_and_dtypes(tmp_path: Path, out: Path) -> None:
     x, tokens, h = np.random.default_rng(1).random((9, 2)), np.arange(9), np.ones(4)
     np.savez_compressed(tmp_path / "a.npz", x=x, tokens=tokens, label=3, h=h, junk="text")
