@@ -123,6 +123,10 @@ static int check_features(struct segue_spec *spec)
 		rc = check_fields("context", spec->contexts, spec->context_count);
 	if (!rc)
 		rc = check_fields("states", spec->states, spec->state_count);
+	for (size_t i = 0; !rc && i < spec->state_count; i++)
+		if (spec->states[i].form != SEGUE_FORM_DENSE)
+			rc = segue_fail(SEGUE_EINVAL, "%s: a state is dense, not ragged or bytes",
+				spec->states[i].name);
 	for (size_t i = 0; !rc && i < spec->context_count; i++)
 		rc = check_twice("sequences", spec->sequences, spec->sequence_count, "context",
 			&spec->contexts[i], i);

@@ -1,4 +1,4 @@
-/* What holds for sources of all kinds: damaged records are passed over, or not; lengths; statistics. */
+/* What holds for sources of all kinds: damaged records passed over, lengths, statistics. */
 #include "source/source.h"
 
 #include <stdatomic.h>

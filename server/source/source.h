@@ -148,7 +148,20 @@ struct segue_source_means {
 	const struct segue_index_keeper *keeper;
 	segue_progress_fn *progress;
 	void *arg;
+	/*
+	 * Of the data set that the stream was made with; NULL: it is made now. Data with another
+	 * one are refused: they are opened to say how they differ, and nothing is kept of them.
+	 */
+	const uint64_t *fingerprint;
 };
+
+/* Whether data that have this fingerprint are going to be the stream's. */
+static inline bool segue_source_is_wanted(
+	const struct segue_source_means *means, const uint64_t fingerprint[2])
+{
+	return !means->fingerprint ||
+	       (means->fingerprint[0] == fingerprint[0] && means->fingerprint[1] == fingerprint[1]);
+}
 
 /* What a kind of source is made and asked by; its options are in core/spec_source.h. */
 struct segue_source_driver {

@@ -268,12 +268,17 @@ static void draw_spec(struct sim_world *world)
 	};
 }
 
+void sim_world_open_source(void)
+{
+	sim_world.source = (struct segue_source){0};
+	segue_source_base_init(&sim_world.source, &source_ops, SEGUE_ON_ERROR_SKIP);
+}
+
 void sim_world_begin(void)
 {
 	struct sim_world *world = &sim_world;
 
 	*world = (struct sim_world){0};
-	segue_source_base_init(&world->source, &source_ops, SEGUE_ON_ERROR_SKIP);
 	draw_spec(world);
 	world->spec.first_epoch = world->spec.epochs == 2 ? world->spec.first_epoch : 0;
 	world->ends = SEGUE_ENDS(world->spec.epochs);

@@ -27,6 +27,8 @@ static struct segue_testspec test;
 static struct segue_field state; /* of the stream: h, from the data */
 static size_t whole_max;
 
+static int saved; /* how often something was given to be kept */
+
 /* ---- Nothing is kept ------------------------------------------------------------------------- */
 
 static int keep_load(void *arg, const char *name, void **bytes, size_t *size)
@@ -38,6 +40,7 @@ static int keep_load(void *arg, const char *name, void **bytes, size_t *size)
 static int keep_save(void *arg, const char *name, const void *bytes, size_t size)
 {
 	(void)arg, (void)name, (void)bytes, (void)size;
+	saved++;
 	return SEGUE_OK;
 }
 
@@ -821,4 +824,28 @@ Test(sequence_source, a_file_that_is_written_anew)
 	source->ops->destroy(source);
 	free(bytes.at);
 	free(other.at);
+}
+
+/* Nobody would ask for it, and nothing would remove it from the store. */
+Test(sequence_source, what_is_kept_is_of_the_streams_own_data)
+{
+	const struct segue_source_driver *driver = segue_source_driver(&test.spec);
+	uint64_t fingerprint[2] = {0, 0};
+	const struct segue_source_means again = {.keeper = &keeper, .fingerprint = fingerprint};
+	struct segue_source_stats stats;
+
+	make_file("a.segue", 0, 3);
+	segue_testspec_path(&test, path_of("a.segue"));
+	test.spec.persist = false;
+	struct segue_source *source = open_source();
+	segue_source_stats(source, &stats);
+	source->ops->destroy(source);
+	test.spec.persist = true;
+	cr_assert_eq(driver->open(&test.spec, &again, &source), SEGUE_OK);
+	source->ops->destroy(source);
+	cr_assert_eq(saved, 0);
+	memcpy(fingerprint, stats.fingerprint, sizeof(fingerprint));
+	cr_assert_eq(driver->open(&test.spec, &again, &source), SEGUE_OK);
+	source->ops->destroy(source);
+	cr_assert_eq(saved, 1);
 }

@@ -403,6 +403,8 @@ static int open_files(struct source *source, const struct segue_source_means *me
 	if (rc)
 		return rc;
 	segue_arrays_fingerprint(source->data.files, source->index, source->fingerprint);
+	if (!segue_source_is_wanted(means, source->fingerprint))
+		return 0;
 	/* Of what nothing is stored of nobody will ask how it has changed. */
 	if (spec->persist)
 		rc = segue_arrays_keep(

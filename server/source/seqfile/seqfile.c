@@ -288,7 +288,8 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	int rc = segue_seqfile_set_open(&source->set, spec, means);
-	if (!rc)
+	/* Of what nothing is stored of nobody will ask how it has changed. */
+	if (!rc && spec->persist && segue_source_is_wanted(means, source->set.index.fingerprint))
 		rc = segue_manifest_keep(&source->set.index, source->set.files, means->keeper);
 	if (rc)
 		source_destroy(&source->base);
