@@ -31,8 +31,10 @@ static int size_for(uint64_t least, uint64_t room, uint64_t *size)
 	return 0;
 }
 
-/* A segment as large as others, for the slots of a ring come to have batches of the same kind; where
- * that is more than may be had, as large as this batch needs. */
+/*
+ * A segment as large as others, for the slots of a ring come to have batches of the same kind;
+ * where that is more than may be had, as large as this batch needs.
+ */
 static int pay_for(struct segue_sides *sides, uint64_t room, uint64_t *size)
 {
 	int rc = size_for(sides->largest, room, size);
