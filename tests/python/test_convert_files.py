@@ -429,7 +429,7 @@ def test_the_program_becomes_python(tmp_path: Path, out: Path) -> None:
     command = [program(), "convert", str(tmp_path / "x.npy"), "-o", str(out)]
     there = environment(PATH=str(bin), PYTHONPATH=package)
     result = subprocess.run(command, env=there, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0 and "1 sequences, 3 steps" in result.stdout, result
+    assert result.returncode == 0 and "1 sequence, 3 steps" in result.stdout, result
     assert subprocess.run(command, env=there, capture_output=True).returncode == 1
     assert subprocess.run([program(), "convert"], env=there, capture_output=True).returncode == 2
     gone = environment(PATH=str(tmp_path))
