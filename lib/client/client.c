@@ -18,7 +18,8 @@
 #define TIMEOUT_NS  (30000 * MILLISECOND)
 #define DELAY_FIRST (20 * MILLISECOND)
 #define DELAY_LAST  (1000 * MILLISECOND)
-#define NOTICE_NS   (2000 * MILLISECOND) /* for a server to see that its socket is gone */
+#define MAKER_NS    (10000 * MILLISECOND) /* for who gives a source to come back */
+#define NOTICE_NS   (2000 * MILLISECOND)  /* for a server to see that its socket is gone */
 
 /* ---- Connecting ---- */
 
@@ -225,6 +226,21 @@ int segue_client_lost(struct segue_client *client, struct segue_losses *losses, 
 	if (now >= deadline_ns)
 		return segue_fail_within(SEGUE_ETIMEOUT, "the server was lost");
 	return back_off(client, &losses->delay, deadline_ns);
+}
+
+int segue_client_missing(const struct segue_client *client, struct segue_missing *missing, int rc)
+{
+	int64_t now = segue_now_ns(), patience = client->timeout_ns / 2;
+
+	if (rc != SEGUE_ENOTFOUND || client->epoch == missing->epoch) {
+		missing->since = 0;
+		return rc;
+	}
+	if (!missing->since)
+		missing->since = now;
+	if (patience > MAKER_NS)
+		patience = MAKER_NS;
+	return now - missing->since < patience ? SEGUE_EGONE : rc;
 }
 
 int segue_client_run(

@@ -50,6 +50,19 @@ struct segue_losses {
 int segue_client_lost(
 	struct segue_client *client, struct segue_losses *losses, int64_t deadline_ns);
 
+/* Since when somebody else's stream is not there on a server that came after another. */
+struct segue_missing {
+	uint64_t epoch; /* of the connection when it was begun to ask */
+	int64_t since;  /* 0: it is not missing */
+};
+
+/*
+ * The server says `rc` of a stream that is to be found. SEGUE_ENOTFOUND becomes SEGUE_EGONE, to be
+ * tried again, for some seconds after the server was lost: the process that gives the source may
+ * come to the next server later than this one.
+ */
+int segue_client_missing(const struct segue_client *client, struct segue_missing *missing, int rc);
+
 /* SEGUE_EMOVED: `dir` was opened and does not lead there any more. */
 int segue_client_check_dir(const struct segue_client *client);
 

@@ -122,14 +122,10 @@ static unsigned fds_of(enum segue_message_type type)
  * One frame while a request waits: 1 if it is the answer, 0 if it is something else. A failure with
  * serial 0 is about the connection as a whole: it answers whatever is being asked.
  */
-static int take_frame(struct segue_connection *connection, const struct segue_frame *frame,
+static int take_message(struct segue_connection *connection, const struct segue_frame *frame,
 	enum segue_message_type want, const struct segue_hooks *hooks, struct segue_reply *reply)
 {
 	struct segue_message *message = &reply->message;
-	int rc = segue_message_unpack(frame, &connection->arena, message);
-
-	if (rc)
-		return rc;
 	bool failure = message->type == SEGUE_MESSAGE_FAILURE;
 	if (message->serial < connection->serial && !(failure && message->serial == 0)) {
 		close_fds(frame);
@@ -156,6 +152,19 @@ static int take_frame(struct segue_connection *connection, const struct segue_fr
 			SEGUE_EPROTOCOL, "the server failed with code %d", message->failure.code);
 	memcpy(reply->fds, frame->fds, sizeof(reply->fds));
 	return 1;
+}
+
+static int take_frame(struct segue_connection *connection, const struct segue_frame *frame,
+	enum segue_message_type want, const struct segue_hooks *hooks, struct segue_reply *reply)
+{
+	int rc = segue_message_unpack(frame, &connection->arena, &reply->message);
+
+	if (rc)
+		return rc;
+	rc = take_message(connection, frame, want, hooks, reply);
+	if (rc <= 0)
+		segue_message_finish(&reply->message);
+	return rc;
 }
 
 /* Waits until the socket can be read; looks for an interrupt when that takes a while. */
@@ -207,6 +216,7 @@ static bool can_be_left(const struct segue_message *request)
 {
 	switch (request->type) {
 	case SEGUE_MESSAGE_REPORT:
+	case SEGUE_MESSAGE_STREAM_FIND:
 	case SEGUE_MESSAGE_STORED:
 	case SEGUE_MESSAGE_CHECKPOINT:
 	case SEGUE_MESSAGE_LANE_FLUSH:

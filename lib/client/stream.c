@@ -64,7 +64,9 @@ int segue_stream_ready(struct segue_stream *stream)
 {
 	struct segue_client *client = stream->client;
 	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_OPEN,
-		.stream_open = {.spec = stream->shape->spec, .again = stream->id != 0}};
+		.stream_open = {.spec = stream->shape->spec,
+			.again = stream->id != 0 || stream->as_it_is,
+			.stored = stream->shape->spec->source.kind == SEGUE_SOURCE_STORED}};
 	struct segue_reply reply;
 
 	if (stream->epoch == client->epoch)
@@ -76,6 +78,8 @@ int segue_stream_ready(struct segue_stream *stream)
 		return rc;
 	/* No limit: the first opening of a data set reads all of it, and shows how far it is. */
 	rc = segue_client_call(client, &request, SEGUE_MESSAGE_OPENED, INT64_MAX, &reply);
+	if (request.stream_open.stored)
+		rc = segue_client_missing(client, &stream->missing, rc);
 	if (rc)
 		return rc;
 	rc = segue_shape_settle(
@@ -93,8 +97,8 @@ static int attempt_open(void *arg)
 	return segue_stream_ready(arg);
 }
 
-int segue_stream_open(struct segue_client *client, const struct segue_stream_spec *spec,
-	struct segue_stream **out)
+static int open_stream(struct segue_client *client, const struct segue_stream_spec *spec,
+	bool as_it_is, struct segue_stream **out)
 {
 	if (!client || !spec || !out)
 		return segue_fail(SEGUE_EINVAL,
@@ -107,6 +111,8 @@ int segue_stream_open(struct segue_client *client, const struct segue_stream_spe
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 	stream->client = client;
 	stream->users = 1;
+	stream->missing.epoch = client->epoch;
+	stream->as_it_is = as_it_is;
 	rc = segue_shape_create(spec, &stream->shape);
 	if (!rc)
 		rc = segue_client_run(client, INT64_MAX, attempt_open, stream);
@@ -116,6 +122,18 @@ int segue_stream_open(struct segue_client *client, const struct segue_stream_spe
 	}
 	*out = stream;
 	return 0;
+}
+
+int segue_stream_open(struct segue_client *client, const struct segue_stream_spec *spec,
+	struct segue_stream **out)
+{
+	return open_stream(client, spec, false, out);
+}
+
+int segue_stream_open_as_it_is(struct segue_client *client, const struct segue_stream_spec *spec,
+	struct segue_stream **out)
+{
+	return open_stream(client, spec, true, out);
 }
 
 void segue_stream_drop(struct segue_stream *stream)

@@ -12,7 +12,13 @@ struct segue_stream {
 	uint64_t epoch; /* of the connection on which `id` is valid */
 	uint64_t id;
 	uint64_t records;
+	struct segue_missing missing; /* SEGUE_SOURCE_STORED: it was opened, and is not there */
+	bool as_it_is; /* its epochs are those that it had: if it has grown since, that is fine */
 };
+
+/* segue_stream_open() of a spec whose epochs are those that the stream was found with. */
+int segue_stream_open_as_it_is(struct segue_client *client, const struct segue_stream_spec *spec,
+	struct segue_stream **out);
 
 /* One user less; the last frees it. */
 void segue_stream_drop(struct segue_stream *stream);

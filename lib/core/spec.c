@@ -387,7 +387,7 @@ static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 }
 
 /* Explicit zeros and no initial value are the same value, so they have the same hash. */
-static void hash_init(const void *init, uint64_t size, uint64_t hash[2])
+void segue_init_hash(const void *init, uint64_t size, uint64_t hash[2])
 {
 	static const uint8_t zeros[4096];
 	struct segue_digest digest;
@@ -426,7 +426,7 @@ int segue_spec_create(const struct segue_stream_spec *from, struct segue_spec **
 		return fail_memory();
 	}
 	for (size_t i = 0; i < spec->state_count; i++)
-		hash_init(from->states[i].init, spec->states[i].size, spec->init_hash[i]);
+		segue_init_hash(from->states[i].init, spec->states[i].size, spec->init_hash[i]);
 	*out = spec;
 	return 0;
 }

@@ -52,6 +52,9 @@ int segue_spec_create(const struct segue_stream_spec *spec, struct segue_spec **
 /* Checks a spec that came from a peer (already unpacked): same rules, same errors. */
 int segue_spec_check(struct segue_spec *spec);
 
+/* Of an initial value of `size` bytes; NULL: zeros. */
+void segue_init_hash(const void *init, uint64_t size, uint64_t hash[2]);
+
 /* A deep copy; the caller owns it. SEGUE_ENOMEM. */
 int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out);
 

@@ -35,6 +35,14 @@ static const struct segue_option arrays_options[] = {
 		{.name = NULL}};
 
 static const struct segue_source_row kinds[] = {
+	/* Of any kind: it has what the stream has. */
+	[SEGUE_SOURCE_STORED] =
+		{
+			.name = "stored",
+			.options = no_options,
+			.initial_states = true,
+			.variable = true,
+		},
 	[SEGUE_SOURCE_TFRECORD] =
 		{
 			.name = "tfrecord",
@@ -77,7 +85,7 @@ const struct segue_source_row *segue_source_row(enum segue_source_kind kind)
 
 enum segue_source_kind segue_source_kind(const char *name)
 {
-	for (size_t i = 0; i < KINDS; i++)
+	for (size_t i = 1; i < KINDS; i++)
 		if (kinds[i].name && strcmp(kinds[i].name, name) == 0)
 			return (enum segue_source_kind)i;
 	return 0;
@@ -155,7 +163,7 @@ static int fail_kind(unsigned kind)
 	char names[256] = "";
 	size_t used = 0;
 
-	for (size_t i = 0; i < KINDS && used < sizeof(names); i++)
+	for (size_t i = 1; i < KINDS && used < sizeof(names); i++)
 		if (kinds[i].name)
 			used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%zu (%s)",
 				used ? ", " : "", i, kinds[i].name);
@@ -239,6 +247,8 @@ static int check_part_kind(enum segue_source_kind kind)
 		return segue_fail(SEGUE_EINVAL,
 			"a part of a mix cannot be a mix itself: give the parts of that one, with "
 			"weights beside the others'");
+	if (kind == SEGUE_SOURCE_STORED)
+		return segue_fail(SEGUE_EINVAL, "the source is missing (its kind is 0)");
 	if (kind == SEGUE_SOURCE_ARRAYS)
 		return segue_fail(SEGUE_EINVAL,
 			"arrays cannot be a part of a mix: make a sequence file of them "
@@ -336,6 +346,27 @@ int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_
 	for (size_t i = 0; !rc && i < from->count; i++)
 		rc = segue_text_copy(from->path[i], &to->path[i]);
 	return rc;
+}
+
+static bool same_list(const struct segue_paths *one, const struct segue_paths *other)
+{
+	bool same = one->count == other->count;
+
+	for (size_t i = 0; same && i < one->count; i++)
+		same = strcmp(one->path[i], other->path[i]) == 0;
+	return same;
+}
+
+bool segue_source_same_paths(
+	const struct segue_spec_source *one, const struct segue_spec_source *other)
+{
+	const struct segue_paths *a, *b;
+	bool same = true;
+
+	for (size_t i = 0;
+		same && (a = segue_source_list(one, i)) && (b = segue_source_list(other, i)); i++)
+		same = same_list(a, b);
+	return same;
 }
 
 void segue_source_finish(struct segue_spec_source *source)

@@ -71,7 +71,7 @@ struct segue_source_row {
 /* The row of a kind; NULL: no such kind. */
 const struct segue_source_row *segue_source_row(enum segue_source_kind kind);
 
-/* The kind of that name; 0: none. */
+/* The kind of that name; 0 (the source that the stream has): no other. */
 enum segue_source_kind segue_source_kind(const char *name);
 
 /* Its paths; NULL: a kind without. */
@@ -98,6 +98,9 @@ struct segue_array_index **segue_source_index(const struct segue_spec_source *so
 int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out);
 /* Checks all of it. SEGUE_EINVAL names the field, its value and what is allowed. */
 int segue_source_check(const struct segue_spec_source *source);
+/* Whether the paths of two sources of a kind are the same. */
+bool segue_source_same_paths(
+	const struct segue_spec_source *one, const struct segue_spec_source *other);
 /*
  * A deep copy, but that it holds the same index; on failure too, *out is to be finished.
  * SEGUE_ENOMEM.

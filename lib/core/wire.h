@@ -33,6 +33,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_STREAM_CLOSE = 14,
 	SEGUE_MESSAGE_STREAM_DROP = 15,
 	SEGUE_MESSAGE_LANE_SIDE = 16,
+	SEGUE_MESSAGE_STREAM_FIND = 17,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -40,6 +41,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_BULK = 69,
 	SEGUE_MESSAGE_PROGRESS = 70,
 	SEGUE_MESSAGE_FAILURE = 71,
+	SEGUE_MESSAGE_FOUND = 72,
 };
 
 enum segue_attach_mode {
@@ -64,7 +66,8 @@ struct segue_message {
 			struct segue_spec *spec; /* unpacked: malloc'd and unchecked; the caller
 						    takes it over */
 			uint64_t paths_upload, index_upload;
-			bool again; /* had it open before */
+			bool again;  /* had it open before */
+			bool stored; /* the source is the stream's: spec->source.kind is 0 */
 		} stream_open;
 		struct {
 			uint64_t stream, upload, step, lease;
@@ -103,7 +106,7 @@ struct segue_message {
 		} stream_close;
 		struct {
 			const char *stream;
-		} stream_drop;
+		} stream_drop, stream_find;
 		struct {
 			uint32_t protocol, layout_version;
 			const char *version;
@@ -116,6 +119,9 @@ struct segue_message {
 			uint64_t stream, records, layout_hash;
 			uint32_t key_max;
 		} opened;
+		struct {
+			struct segue_spec *spec; /* as that of stream_open; without its source */
+		} found;
 		struct {
 			uint64_t lease, generation, step;
 			uint8_t token[SEGUE_TOKEN_BYTES];
@@ -141,6 +147,9 @@ int segue_message_pack(const struct segue_message *message, uint8_t *out, size_t
  * passed over. */
 int segue_message_unpack(
 	const struct segue_frame *frame, struct segue_arena *arena, struct segue_message *out);
+
+/* Frees what unpacking made and nobody has taken over: a spec. */
+void segue_message_finish(struct segue_message *message);
 
 /* ---- Records: malloc'd bytes out, malloc'd structs back ---- */
 

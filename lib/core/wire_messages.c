@@ -42,6 +42,7 @@ static const struct segue_pb_field stream_open[] = {
 	ANY64(StreamOpen, stream_open, paths_upload),
 	ANY64(StreamOpen, stream_open, index_upload),
 	FIELD(StreamOpen, stream_open, again, BOOL, 0),
+	FIELD(StreamOpen, stream_open, stored, BOOL, 0),
 	END,
 };
 /* And the token of an offer. */
@@ -103,6 +104,10 @@ static const struct segue_pb_field stream_drop[] = {
 	NAME(StreamDrop, stream_drop, stream),
 	END,
 };
+static const struct segue_pb_field stream_find[] = {
+	NAME(StreamFind, stream_find, stream),
+	END,
+};
 static const struct segue_pb_field welcome[] = {
 	ANY32(Welcome, welcome, protocol),
 	ANY32(Welcome, welcome, layout_version),
@@ -121,6 +126,8 @@ static const struct segue_pb_field opened[] = {
 	ANY64(Opened, opened, layout_hash),
 	END,
 };
+/* And the spec. */
+static const struct segue_pb_field found[] = {END};
 static const struct segue_pb_field attached[] = {
 	ANY64(Attached, attached, lease),
 	ANY64(Attached, attached, generation),
@@ -153,8 +160,12 @@ static const struct segue_pb_field failure[] = {
 static void put_stream_open(
 	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
 {
-	((Segue__Pb__StreamOpen *)to)->spec = segue_pb_put_spec(
-		scratch, message->stream_open.spec, message->stream_open.paths_upload == 0);
+	enum segue_pb_parts parts = message->stream_open.stored         ? SEGUE_PB_NO_SOURCE
+				    : message->stream_open.paths_upload ? SEGUE_PB_NO_PATHS
+									: SEGUE_PB_ALL;
+
+	((Segue__Pb__StreamOpen *)to)->spec =
+		segue_pb_put_spec(scratch, message->stream_open.spec, parts);
 }
 
 static int get_stream_open(const ProtobufCMessage *from, struct segue_message *out)
@@ -165,7 +176,24 @@ static int get_stream_open(const ProtobufCMessage *from, struct segue_message *o
 		return segue_fail(SEGUE_EPROTOCOL,
 			"stream_open has paths in the spec and in upload %" PRIu64,
 			pb->paths_upload);
-	return segue_pb_get_spec(pb->spec, &out->stream_open.spec);
+	if (pb->stored && (pb->paths_upload || pb->index_upload))
+		return segue_fail(SEGUE_EPROTOCOL,
+			"stream_open has an upload for the source that the stream has");
+	return segue_pb_get_spec(
+		pb->spec, pb->stored ? SEGUE_PB_NO_SOURCE : SEGUE_PB_ALL, &out->stream_open.spec);
+}
+
+static void put_found(
+	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
+{
+	((Segue__Pb__Found *)to)->spec =
+		segue_pb_put_spec(scratch, message->found.spec, SEGUE_PB_NO_SOURCE);
+}
+
+static int get_found(const ProtobufCMessage *from, struct segue_message *out)
+{
+	return segue_pb_get_spec(
+		((const Segue__Pb__Found *)from)->spec, SEGUE_PB_NO_SOURCE, &out->found.spec);
 }
 
 /* The lease's token is a secret: it goes with an offer alone. */
@@ -212,9 +240,11 @@ static const struct codec {
 	{MESSAGE(REPORT, report)},
 	{MESSAGE(STREAM_CLOSE, stream_close)},
 	{MESSAGE(STREAM_DROP, stream_drop)},
+	{MESSAGE(STREAM_FIND, stream_find)},
 	/* Replies: server to client. */
 	{MESSAGE(WELCOME, welcome)},
 	{MESSAGE(OPENED, opened)},
+	{MESSAGE(FOUND, found), put_found, get_found},
 	{MESSAGE(ATTACHED, attached)},
 	{MESSAGE(DONE, done)},
 	{MESSAGE(BULK, bulk)},
@@ -243,8 +273,10 @@ SERIAL(Report);
 SERIAL(Stored);
 SERIAL(StreamClose);
 SERIAL(StreamDrop);
+SERIAL(StreamFind);
 SERIAL(Welcome);
 SERIAL(Opened);
+SERIAL(Found);
 SERIAL(Attached);
 SERIAL(Done);
 SERIAL(Bulk);
@@ -295,6 +327,8 @@ int segue_message_pack(const struct segue_message *message, uint8_t *out, size_t
 	assert(codec);
 	if (message->type == SEGUE_MESSAGE_STREAM_OPEN)
 		room += segue_pb_spec_scratch(message->stream_open.spec);
+	if (message->type == SEGUE_MESSAGE_FOUND)
+		room += segue_pb_spec_scratch(message->found.spec);
 	rc = segue_arena_init(&scratch, room);
 	if (rc)
 		return rc;
@@ -326,4 +360,12 @@ int segue_message_unpack(
 	if (!rc)
 		*out = message;
 	return rc;
+}
+
+void segue_message_finish(struct segue_message *message)
+{
+	if (message->type == SEGUE_MESSAGE_STREAM_OPEN)
+		segue_spec_destroy(message->stream_open.spec);
+	if (message->type == SEGUE_MESSAGE_FOUND)
+		segue_spec_destroy(message->found.spec);
 }

@@ -155,7 +155,7 @@ int segue_stream_record_pack(const struct segue_stream_record *record, void **ou
 	if (rc)
 		return rc;
 	pb.id = record->id;
-	pb.spec = segue_pb_put_spec(&scratch, record->spec, true);
+	pb.spec = segue_pb_put_spec(&scratch, record->spec, SEGUE_PB_ALL);
 	pb.fingerprint_low = record->fingerprint[0];
 	pb.fingerprint_high = record->fingerprint[1];
 	pb.created_ms = record->created_ms;
@@ -171,7 +171,7 @@ static int get_stream_record(const ProtobufCMessage *from, void *out)
 	const Segue__Pb__StreamRecord *pb = (const Segue__Pb__StreamRecord *)from;
 	struct segue_ends ends;
 	struct segue_spec *spec;
-	int rc = segue_pb_get_spec(pb->spec, &spec);
+	int rc = segue_pb_get_spec(pb->spec, SEGUE_PB_ALL, &spec);
 
 	if (rc)
 		return rc;

@@ -167,6 +167,8 @@ static void put_source(struct segue_arena *scratch, const struct segue_spec_sour
 	case SEGUE_SOURCE_MIX:
 		put_mix(scratch, &source->mix, with_paths, to);
 		return;
+	case SEGUE_SOURCE_STORED:
+		return;
 	}
 }
 
@@ -311,13 +313,14 @@ static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 /* ---- Spec ---- */
 
 Segue__Pb__Spec *segue_pb_put_spec(
-	struct segue_arena *scratch, const struct segue_spec *spec, bool with_paths)
+	struct segue_arena *scratch, const struct segue_spec *spec, enum segue_pb_parts parts)
 {
 	Segue__Pb__Spec *pb = segue_pb_build(scratch, 1, sizeof(*pb));
 
 	segue__pb__spec__init(pb);
 	pb->name = spec->name;
-	put_source(scratch, &spec->source, with_paths, pb);
+	if (parts != SEGUE_PB_NO_SOURCE)
+		put_source(scratch, &spec->source, parts == SEGUE_PB_ALL, pb);
 	pb->n_sequences = spec->sequence_count;
 	pb->sequences = put_fields(scratch, spec->sequences, NULL, spec->sequence_count);
 	pb->n_contexts = spec->context_count;
@@ -409,7 +412,15 @@ static int get_options(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	return rc;
 }
 
-static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
+/* A kind that is not known here is none: it is not taken for a source that is left out. */
+static int get_no_source(const Segue__Pb__Spec *pb)
+{
+	if (pb->source_case == SEGUE__PB__SPEC__SOURCE__NOT_SET)
+		return 0;
+	return segue_fail(SEGUE_EPROTOCOL, "spec.source is there, and should be left out");
+}
+
+static int fill_spec(const Segue__Pb__Spec *pb, enum segue_pb_parts parts, struct segue_spec *spec)
 {
 	int rc = get_text("spec.name", pb->name, SEGUE_NAME_MAX, &spec->name);
 
@@ -424,11 +435,12 @@ static int fill_spec(const Segue__Pb__Spec *pb, struct segue_spec *spec)
 	if (!rc)
 		rc = get_options(pb, spec);
 	if (!rc)
-		rc = get_source(pb, &spec->source);
+		rc = parts == SEGUE_PB_NO_SOURCE ? get_no_source(pb)
+						 : get_source(pb, &spec->source);
 	return rc;
 }
 
-int segue_pb_get_spec(const Segue__Pb__Spec *pb, struct segue_spec **out)
+int segue_pb_get_spec(const Segue__Pb__Spec *pb, enum segue_pb_parts parts, struct segue_spec **out)
 {
 	struct segue_spec *spec;
 	int rc;
@@ -438,7 +450,7 @@ int segue_pb_get_spec(const Segue__Pb__Spec *pb, struct segue_spec **out)
 	spec = calloc(1, sizeof(*spec));
 	if (!spec)
 		return segue_pb_fail_memory();
-	rc = fill_spec(pb, spec);
+	rc = fill_spec(pb, parts, spec);
 	if (rc) {
 		segue_spec_destroy(spec);
 		return rc;

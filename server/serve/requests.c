@@ -12,6 +12,7 @@
 #include "stream/attach.h"
 #include "stream/checkpoint.h"
 #include "stream/drop.h"
+#include "stream/find.h"
 #include "stream/release.h"
 #include "stream/stored.h"
 #include "stream/streams.h"
@@ -125,7 +126,10 @@ static void open_checked(const struct segue_opening_order *order)
 		segue_session_fail(order->session, order->serial, rc);
 		return;
 	}
-	segue_stream_open_request(order);
+	if (order->spec->source.kind == SEGUE_SOURCE_STORED)
+		segue_find_and_open(order);
+	else
+		segue_stream_open_request(order);
 }
 
 /* Puts an index of arrays that came in an upload into the spec; the bytes are taken over. */
@@ -237,6 +241,7 @@ static const struct {
 } handlers[] = {
 	[SEGUE_MESSAGE_HELLO] = {greet, 1, true},
 	[SEGUE_MESSAGE_STREAM_OPEN] = {open_stream, 10},
+	[SEGUE_MESSAGE_STREAM_FIND] = {segue_find_request, 4},
 	[SEGUE_MESSAGE_STREAM_CLOSE] = {segue_stream_close_request, 1},
 	[SEGUE_MESSAGE_LANE_ATTACH] = {segue_attach_request, 4},
 	[SEGUE_MESSAGE_LANE_DETACH] = {segue_detach_request, 1},
@@ -252,8 +257,9 @@ static const struct {
 static unsigned hang_up(
 	struct segue_session *session, const struct segue_message *message, const char *why)
 {
-	if (message->type == SEGUE_MESSAGE_STREAM_OPEN)
-		segue_spec_destroy(message->stream_open.spec);
+	struct segue_message copy = *message;
+
+	segue_message_finish(&copy);
 	segue_session_fail(session, message->serial, segue_fail(SEGUE_EPROTOCOL, "%s", why));
 	segue_session_hang_up(session);
 	return 1;

@@ -184,6 +184,13 @@ struct segue_source_driver {
 	int (*visit_kept)(const struct segue_spec *spec, const uint64_t fingerprint[2],
 		const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
 		void *arg);
+	/*
+	 * Gives a spec from a stream's record what is not in that, but was kept; the data have this
+	 * fingerprint. NULL: of a kind of which all is in it. SEGUE_ENOMEM, SEGUE_ESTORE, what the
+	 * keeper returns.
+	 */
+	int (*recall)(struct segue_spec *spec, const uint64_t fingerprint[2],
+		const struct segue_index_keeper *keeper);
 	/* It heeds shuffle and seed itself: records come in the order of their numbers. */
 	bool orders;
 };

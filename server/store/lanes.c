@@ -214,10 +214,10 @@ int segue_lanes_load_image(struct segue_store *store, struct segue_place place,
 	return 0;
 }
 
-int segue_lanes_find_stream(struct segue_store *store, const char *name, uint32_t *id)
+int segue_lanes_load_stream(
+	struct segue_store *store, const char *name, struct segue_stream_record *record)
 {
 	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	struct segue_stream_record record;
 	size_t key_size, size;
 	void *value;
 
@@ -231,11 +231,20 @@ int segue_lanes_find_stream(struct segue_store *store, const char *name, uint32_
 			name);
 	if (rc)
 		return rc;
-	rc = segue_stream_record_unpack(value, size, &record);
+	rc = segue_stream_record_unpack(value, size, record);
 	free(value);
+	return rc ? segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+			    "what the store has of stream '%s'", name)
+		  : 0;
+}
+
+int segue_lanes_find_stream(struct segue_store *store, const char *name, uint32_t *id)
+{
+	struct segue_stream_record record;
+
+	int rc = segue_lanes_load_stream(store, name, &record);
 	if (rc)
-		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
-			"what the store has of stream '%s'", name);
+		return rc;
 	*id = record.id;
 	segue_spec_destroy(record.spec);
 	return 0;

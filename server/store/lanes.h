@@ -52,6 +52,9 @@ int segue_lanes_load_image(struct segue_store *store, struct segue_place place,
 	const struct segue_plan_spec *plan, const struct segue_position *position,
 	uint64_t row_size, struct segue_image **out);
 
+/* The record of a stream, its spec to be destroyed. SEGUE_ENOTFOUND: as the next. */
+int segue_lanes_load_stream(
+	struct segue_store *store, const char *name, struct segue_stream_record *record);
 /* The id of a stream. SEGUE_ENOTFOUND: the store has none of that name. */
 int segue_lanes_find_stream(struct segue_store *store, const char *name, uint32_t *id);
 

@@ -15,6 +15,7 @@
 #include "source/kinds.h"
 #include "store/index.h"
 #include "store/key.h"
+#include "store/lanes.h"
 #include "store/token.h"
 #include "stream/opening.h"
 
@@ -125,6 +126,8 @@ static int find_record(struct segue_stream *stream, bool *found)
 	rc = segue_spec_compare(record.spec, stream->spec);
 	stream->plan.ends = record.ends;
 	stream->spec->epochs = record.spec->epochs;
+	stream->moved =
+		!rc && !segue_source_same_paths(&record.spec->source, &stream->spec->source);
 	segue_spec_destroy(record.spec);
 	return rc ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : 0;
 }
@@ -208,6 +211,43 @@ static int bind_record(struct segue_stream *stream)
 	return rc ? rc : check_fingerprint(stream, fingerprint);
 }
 
+/* On the committer's thread. */
+static int move_record(void *arg, struct segue_ops *ops)
+{
+	const struct segue_stream *stream = arg;
+	struct segue_spec_source source = {.kind = 0};
+	struct segue_stream_record record;
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t size, key_size;
+	void *value;
+
+	int rc = segue_lanes_load_stream(stream->server->store, stream->spec->name, &record);
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? 0 : rc;
+	if (record.id == stream->id) {
+		rc = segue_source_copy(&stream->spec->source, &source);
+		segue_source_finish(&record.spec->source);
+		record.spec->source = source;
+		if (!rc)
+			rc = segue_stream_record_pack(&record, &value, &size);
+		const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
+		if (!rc)
+			rc = segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+	}
+	segue_spec_destroy(record.spec);
+	return rc;
+}
+
+/* Who opens the stream by its name finds the data where they were found last. */
+static int keep_place(struct segue_stream *stream)
+{
+	struct segue_change change = {.build = move_record, .arg = stream};
+
+	return stream->moved ? segue_changes_make(
+				       segue_committer_changes(stream->server->committer), &change)
+			     : 0;
+}
+
 /* Binds the stream to its data set: for good, by the fingerprint in its record. */
 static int settle_source(struct segue_stream *stream, bool found)
 {
@@ -222,8 +262,10 @@ static int settle_source(struct segue_stream *stream, bool found)
 	if (rc)
 		return rc;
 	segue_source_stats(stream->source, &stats);
-	if (found)
-		return check_fingerprint(stream, stats.fingerprint);
+	if (found) {
+		rc = check_fingerprint(stream, stats.fingerprint);
+		return rc ? rc : keep_place(stream);
+	}
 	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
 	return stream->spec->persist ? bind_record(stream) : 0;
 }

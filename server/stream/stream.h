@@ -36,6 +36,7 @@ struct segue_stream {
 	uint64_t fingerprint[2];
 	struct segue_plan_spec plan; /* lane is set by its users; OPEN: the ends are the loop's */
 	struct segue_index_keeper keeper;
+	bool moved;        /* its data lie elsewhere than its record says */
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
 	struct segue_account

@@ -55,7 +55,7 @@ static void start(struct segue_stream *stream)
 	segue_pool_run(stream->pool, &stream->task);
 }
 
-static struct segue_stream *find(struct segue_server *server, const char *name)
+struct segue_stream *segue_streams_find(const struct segue_server *server, const char *name)
 {
 	struct segue_stream *stream;
 
@@ -85,7 +85,7 @@ static void open_for(const struct segue_opening_order *order)
 {
 	struct segue_session *session = order->session;
 	struct segue_server *server = session->server;
-	struct segue_stream *stream = find(server, order->spec->name);
+	struct segue_stream *stream = segue_streams_find(server, order->spec->name);
 	struct segue_opening *opening;
 
 	int rc = check_count(session);
@@ -150,7 +150,7 @@ static int start_looking(const struct segue_opening_order *order)
 void segue_stream_open_request(const struct segue_opening_order *order)
 {
 	const struct segue_session *session = order->session;
-	const struct segue_stream *stream = find(session->server, order->spec->name);
+	const struct segue_stream *stream = segue_streams_find(session->server, order->spec->name);
 
 	if (!stream || segue_account_reads_as(session->account, stream->account)) {
 		open_for(order);

@@ -4,7 +4,12 @@
 
 #include "stream/opening.h"
 
-/* Answers, now or later. order->spec is taken over. */
+/*
+ * The stream of that name that is open, or being opened, and that whoever comes now can have; NULL:
+ * there is none.
+ */
+struct segue_stream *segue_streams_find(const struct segue_server *server, const char *name);
+/* Answers, now or later. order->spec, which was checked, is taken over. */
 void segue_stream_open_request(const struct segue_opening_order *order);
 void segue_stream_close_request(struct segue_session *session, const struct segue_message *message);
 /* The session is gone: its leases end, its requests are forgotten. */

@@ -38,8 +38,7 @@ static bool again(uint16_t type, struct segue_arena *arena, const uint8_t *bytes
 	rc = segue_message_pack(&message, out, out_size);
 	/* One dimension a field is a byte longer in the packed form: a full frame may overflow. */
 	expect(rc == 0 || (rc == SEGUE_ELIMIT && size > SEGUE_FRAME_MAX / 2));
-	if (type == SEGUE_MESSAGE_STREAM_OPEN)
-		segue_spec_destroy(message.stream_open.spec);
+	segue_message_finish(&message);
 	return rc == 0;
 }
 

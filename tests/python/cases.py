@@ -541,6 +541,18 @@ def source_of(case: Case, directory: Path) -> Any:
     )
 
 
+def states_of(case: Case) -> dict[str, segue.State]:
+    return {
+        name: segue.State(state.dtype, state.shape, init="data" if state.from_data else state.init)
+        for name, state in case.spec.states.items()
+    }
+
+
+def open_by_name(client: segue.Client, case: Case, **options: Any) -> segue.Stream:
+    """The stream, which exists: what is not given is as it has it."""
+    return client.stream(case.name, states=states_of(case), **options)
+
+
 def open_stream(client: segue.Client, case: Case, directory: Path, **options: Any) -> segue.Stream:
     spec = case.spec
     features = [
@@ -551,10 +563,7 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         "source": source_of(case, directory),
         "sequences": features[0],
         "context": features[1],
-        "states": {
-            n: segue.State(s.dtype, s.shape, init="data" if s.from_data else s.init)
-            for n, s in spec.states.items()
-        },
+        "states": states_of(case),
     }
     names = ("num_unroll", "batch_size", "lanes", "shuffle", "seed", "epochs", "first_epoch",
              "pad", "tail", "epoch_end", "on_error")  # fmt: skip

@@ -1,7 +1,7 @@
 """What streams deliver, against the plain model of oracle.py, for many random specs and data sets.
 
 Each case is one data set and one stream, read to its end by one to three worker processes that
-share its lanes. Every batch, key, length, padding and carried state must be the model's, also
+share its lanes; the first of them makes it, the others open it by its name. Every batch, key, length, padding and carried state must be the model's, also
 where the server is killed in between, which is done again and again.
 
 SEGUE_TEST_SPECS is the number of cases, SEGUE_TEST_SEED gives the same cases again,
@@ -16,6 +16,7 @@ import random
 import secrets
 import signal
 import threading
+import time
 import traceback
 from collections import Counter
 from contextlib import suppress
@@ -35,6 +36,21 @@ CASES_A_STORE = 50
 PATIENCE = 120.0  # seconds without news from any worker
 
 
+def open_stream(
+    client: segue.Client, case: cases.Case, directory: Path, rank: int
+) -> segue.Stream:
+    """By its name alone, if another rank makes it. What is not stored may be gone with that."""
+    if rank == 0 or not case.options["persist"]:
+        return cases.open_stream(client, case, directory)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return cases.open_by_name(client, case)
+        except segue.NotFoundError:
+            assert time.monotonic() < until, "nobody has made the stream"
+            time.sleep(0.01)
+
+
 def work(tasks: Queue[Any], results: Queue[Any]) -> None:
     """A worker process: reads its share of the lanes of one case after the other."""
     client: segue.Client | None = None
@@ -47,7 +63,7 @@ def work(tasks: Queue[Any], results: Queue[Any]) -> None:
                 client = segue.open(store)
             lanes = oracle.lanes_of(rank, case.workers, case.spec.lanes)
             wanted = cases.in_order(case, lanes)
-            with cases.open_stream(client, case, directory) as stream:
+            with open_stream(client, case, directory, rank) as stream:
                 assert stream.records == len(cases.model(case).records)
                 with stream.loader(rank=rank, world_size=case.workers) as loader:
                     assert loader.lanes == lanes

@@ -58,10 +58,11 @@ def begin(directory: Path, *command: str) -> subprocess.Popen[str]:
     )
 
 
-def run(directory: Path, *command: str) -> None:
+def run(directory: Path, *command: str) -> str:
     process = begin(directory, *command)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
+    return output
 
 
 def kill_when(directory: Path, pattern: str, *command: str) -> None:
@@ -98,6 +99,7 @@ def same(one: Any, two: Any) -> bool:
 def test_the_guide_has_these_programs() -> None:
     assert list(programs()) == [
         "data.py", "network.py", "one_process.py", "many_processes.py", "with_lightning.py",
+        "by_name.py",
     ]  # fmt: skip
 
 
@@ -133,6 +135,12 @@ def test_many_processes(tmp_path: Path) -> None:
     whole = prepare(tmp_path / "whole")
     run(whole, *torchrun, "1", "many_processes.py")
     assert same(end_of(directory), end_of(whole))
+
+
+def test_by_name(tmp_path: Path) -> None:
+    directory = prepare(tmp_path)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    assert run(directory, *torchrun, "3", "by_name.py").split().count("24") == 3
 
 
 def test_lightning(tmp_path: Path) -> None:

@@ -16,19 +16,25 @@ from segue.tfrecord import SequenceExampleWriter
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_sums_all_tokens(tmp_path: Path) -> None:
+def built(tmp_path: Path, text: str) -> Path:
+    """The program, compiled."""
     library = ROOT / "build" / "lib"
     compiler = shutil.which("cc")
     if compiler is None or not (library / "libsegue.so").exists():
         pytest.skip("SKIP: no C compiler, or no library in build/ (scripts/build)")
-    blocks = re.findall(r"```c\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
-    assert len(blocks) == 1
-    (tmp_path / "sums.c").write_text(blocks[0])
+    (tmp_path / "sums.c").write_text(text)
     subprocess.run(
         [compiler, "-Wall", "-Wextra", "-Werror", "sums.c", "-o", "sums",
          f"-I{ROOT}/lib/include", f"-L{library}", f"-Wl,-rpath,{library}", "-lsegue"],
         cwd=tmp_path, check=True,
     )  # fmt: skip
+    return tmp_path / "sums"
+
+
+def test_it_sums_all_tokens(tmp_path: Path) -> None:
+    blocks = re.findall(r"```c\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    built(tmp_path, blocks[0])
     (tmp_path / "data").mkdir()
     (tmp_path / "runs").mkdir()
     with SequenceExampleWriter(tmp_path / "data" / "a.tfrecord") as writer:

@@ -49,7 +49,6 @@ CASE(no_sequence, s->spec.sequence_count = 0)
 CASE(null_sequences, s->spec.sequences = NULL)
 CASE(null_contexts, s->spec.contexts = NULL)
 CASE(null_states, s->spec.states = NULL)
-CASE(no_kind, s->spec.source.kind = 0)
 CASE(bad_kind, s->spec.source.kind = 99)
 CASE(null_paths, s->spec.source.tfrecord.paths = NULL)
 CASE(no_path, s->spec.source.tfrecord.path_count = 0)
@@ -116,7 +115,6 @@ static const struct {
 	{null_sequences, {"sequences is NULL", "2 entries"}},
 	{null_contexts, {"contexts is NULL"}},
 	{null_states, {"states is NULL"}},
-	{no_kind, {"source.kind is 0", "none of 1 (tfrecord)"}},
 	{bad_kind, {"source.kind is 99", "none of 1 (tfrecord)"}},
 	{null_paths, {"source.paths is NULL"}},
 	{no_path, {"source.paths (in C: path_count) is 0"}},

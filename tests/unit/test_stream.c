@@ -136,6 +136,55 @@ static void of_other_seed(struct segue_stream_spec *spec)
 	spec->seed = 8;
 }
 
+static int find(struct segue_testpeer *peer)
+{
+	const struct segue_message find = {
+		.type = SEGUE_MESSAGE_STREAM_FIND, .serial = 9, .stream_find = {.stream = "s"}};
+
+	return segue_testpeer_ask(peer, &find);
+}
+
+static void open_stored(struct segue_testpeer *peer, struct segue_spec *spec)
+{
+	const struct segue_message open = {.type = SEGUE_MESSAGE_STREAM_OPEN,
+		.serial = 10,
+		.stream_open = {.spec = spec, .stored = true}};
+
+	segue_testpeer_ask(peer, &open);
+}
+
+Test(stream, it_is_opened_by_its_name_while_it_is_open_or_stored)
+{
+	cr_assert_eq(find(&two), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_ENOTFOUND), "Give its source"));
+	struct segue_message close = closing(segue_testpeer_open(&one));
+
+	cr_assert_eq(find(&two), SEGUE_MESSAGE_FOUND);
+	struct segue_spec *spec = two.reply.found.spec;
+	cr_assert_eq(spec->source.kind, SEGUE_SOURCE_STORED, "nobody is told where data lie");
+	open_stored(&two, spec);
+	cr_assert_eq(two.reply.type, SEGUE_MESSAGE_OPENED);
+	cr_assert_eq(two.reply.opened.records, 8);
+	cr_assert_eq(count_streams(), 1, "it is the same");
+	const struct segue_opening *opening = LIST_FIRST(&two.session->openings);
+	cr_assert_eq(opening->spec->source.kind, SEGUE_SOURCE_TFRECORD);
+
+	struct segue_message second = closing(two.reply.opened.stream);
+	segue_testpeer_ask(&one, &close);
+	segue_testpeer_ask(&two, &second);
+	cr_assert_eq(count_streams(), 0);
+	open_stored(&two, spec);
+	cr_assert_eq(two.reply.type, SEGUE_MESSAGE_OPENED, "from the store");
+	spec->seed = 8;
+	open_stored(&one, spec);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ESPEC), "seed: 0 in the store"));
+	free(spec->name);
+	spec->name = strdup("t");
+	open_stored(&one, spec);
+	cr_assert_neq(*segue_testpeer_failure(&one, SEGUE_ENOTFOUND), '\0');
+	segue_spec_destroy(spec);
+}
+
 Test(stream, runtime_options_are_each_session_s_own)
 {
 	segue_testpeer_open(&one);

@@ -208,6 +208,30 @@ Test(wire, stream_open)
 	segue_spec_destroy(spec);
 }
 
+/* What has a source takes part in this, too: it is left out. */
+Test(wire, specs_without_a_source)
+{
+	struct segue_spec *spec = sample_spec();
+	struct segue_message open = {
+		.type = SEGUE_MESSAGE_STREAM_OPEN, .stream_open = {.spec = spec, .stored = true}};
+	struct segue_message found = {
+		.type = SEGUE_MESSAGE_FOUND, .serial = 7, .found = {.spec = spec}};
+	struct segue_message out = there_and_back(&open);
+
+	cr_assert(out.stream_open.stored);
+	cr_assert_eq(out.stream_open.spec->source.kind, SEGUE_SOURCE_STORED);
+	cr_assert_eq(out.stream_open.spec->sequence_count, spec->sequence_count);
+	cr_assert_eq(segue_spec_check(out.stream_open.spec), 0, "%s", segue_error_detail());
+	segue_message_finish(&out);
+	out = there_and_back(&found);
+	cr_assert_eq(out.serial, 7);
+	cr_assert_eq(out.found.spec->source.kind, SEGUE_SOURCE_STORED);
+	cr_assert_eq(out.found.spec->state_count, spec->state_count);
+	cr_assert_eq(out.found.spec->init_hash[0][1], spec->init_hash[0][1]);
+	segue_message_finish(&out);
+	segue_spec_destroy(spec);
+}
+
 Test(wire, stream_open_of_arrays)
 {
 	struct segue_spec *spec = sample_spec();
@@ -584,7 +608,7 @@ Test(wire, unknown_fields_are_passed_over)
 Test(wire, unknown_types)
 {
 	static const struct bytes empty;
-	static const uint16_t types[] = {0, 8, 64, 72, 66 + 256, UINT16_MAX};
+	static const uint16_t types[] = {0, 8, 64, 73, 66 + 256, UINT16_MAX};
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
 		expect_refused(types[i], &empty, "which is no message");
@@ -751,6 +775,17 @@ Test(wire, specs_of_a_peer_are_checked)
 	spec_with(&bytes, nul_path);
 	number(&bytes, 3, 5);
 	expect_refused(SEGUE_MESSAGE_STREAM_OPEN, &bytes, "paths in the spec and in upload 5");
+	/* The stream's own source, and one that is given. */
+	spec_with(&bytes, nul_path);
+	number(&bytes, 6, 1);
+	expect_refused(SEGUE_MESSAGE_STREAM_OPEN, &bytes, "spec.source is there");
+	number(&bytes, 5, 3);
+	expect_refused(SEGUE_MESSAGE_STREAM_OPEN, &bytes, "an upload for the source");
+	/* Without it where it must be: of an unknown kind, of which a later version would know. */
+	spec_with(&bytes, no_source);
+	expect_refused(SEGUE_MESSAGE_STREAM_OPEN, &bytes, "spec.source is missing");
+	spec_with(&bytes, nul_path);
+	expect_refused(SEGUE_MESSAGE_FOUND, &bytes, "spec.source is there");
 }
 
 #define BAD(type, says, build)                                                                     \

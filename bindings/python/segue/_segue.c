@@ -16,6 +16,8 @@
 
 #include <structmember.h>
 
+#include "client/find.h"
+#include "client/stream.h"
 #include "core/dtype.h"
 #include "core/spec.h"
 #include "segue/segue.h"
@@ -2262,26 +2264,32 @@ static bool mix_read(struct segue_stream_source *source, PyObject *list, struct 
 	return true;
 }
 
-/* Everything of the spec but what draft_fill makes; lists are features and states. */
-static bool spec_read(
-	PyObject *args, struct segue_stream_spec *spec, struct draft *draft, PyObject *lists[3])
+/*
+ * Everything of the spec but what draft_fill makes; lists are features and states. as_it_is: as of
+ * segue_stream_open_as_it_is().
+ */
+static bool spec_read(PyObject *args, struct segue_stream_spec *spec, struct draft *draft,
+	PyObject *lists[3], int *as_it_is)
 {
 	PyObject *paths, *index, *source_options, *options;
 	const char *kind;
 
-	if (!PyArg_ParseTuple(args, "ssO!OO!O!O!O!O!:stream", &spec->name, &kind, &PyList_Type,
+	if (!PyArg_ParseTuple(args, "szO!OO!O!O!O!O!p:stream", &spec->name, &kind, &PyList_Type,
 		    &paths, &index, &PyDict_Type, &source_options, &PyList_Type, &lists[0],
-		    &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
+		    &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options,
+		    as_it_is))
 		return false;
 	spec->sequence_count = (size_t)PyList_Size(lists[0]);
 	spec->context_count = (size_t)PyList_Size(lists[1]);
 	spec->state_count = (size_t)PyList_Size(lists[2]);
-	/* A mix has parts in the place of paths. */
-	if (segue_source_kind(kind) == SEGUE_SOURCE_MIX
-			? !mix_read(&spec->source, paths, draft)
-			: !source_read(
-				  &spec->source, kind, source_options, paths, index, &draft->paths))
+	/* Without a kind it is the one that the stream has; a mix has parts in the place of paths. */
+	if (kind && segue_source_kind(kind) == SEGUE_SOURCE_MIX) {
+		if (!mix_read(&spec->source, paths, draft))
+			return false;
+	} else if (kind &&
+		   !source_read(&spec->source, kind, source_options, paths, index, &draft->paths)) {
 		return false;
+	}
 	return options_read(options, segue_spec_options, spec);
 }
 
@@ -2297,7 +2305,8 @@ static bool client_enter(struct client *self)
 }
 
 /* The call itself, for a stream object that is complete but for its handle. */
-static bool stream_open(struct client *self, struct stream *stream, struct segue_stream_spec *spec)
+static bool stream_open(
+	struct client *self, struct stream *stream, struct segue_stream_spec *spec, bool as_it_is)
 {
 	struct segue_stream *handle = NULL;
 	int rc;
@@ -2305,7 +2314,8 @@ static bool stream_open(struct client *self, struct stream *stream, struct segue
 	if (!client_enter(self))
 		return false;
 	wait_begin(self->gate);
-	rc = segue_stream_open(self->handle, spec, &handle);
+	rc = as_it_is ? segue_stream_open_as_it_is(self->handle, spec, &handle)
+		      : segue_stream_open(self->handle, spec, &handle);
 	wait_end(self->gate);
 	if (rc < 0) {
 		fail(rc);
@@ -2332,8 +2342,9 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	struct shape *shape = NULL;
 	PyObject *lists[3];
 	bool done = false;
+	int as_it_is;
 
-	if (spec_read(args, &spec, &draft, lists))
+	if (spec_read(args, &spec, &draft, lists, &as_it_is))
 		shape = new_object(shape_type);
 	if (shape)
 		stream = new_object(stream_type);
@@ -2351,13 +2362,100 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 		spec.sequences = draft.features;
 		spec.contexts = draft.features + spec.sequence_count;
 		spec.states = draft.states;
-		done = stream_open(self, stream, &spec);
+		done = stream_open(self, stream, &spec, as_it_is);
 	}
 	draft_finish(&draft);
 	if (!done)
 		Py_CLEAR(stream);
 	Py_XDECREF((PyObject *)shape);
 	return (PyObject *)stream;
+}
+
+/* ---- Finding a stream: the other way ---------------------------------------------------------- */
+
+/* What spec._named makes of a feature or state, but for an initial value: `last`, which is taken. */
+static PyObject *field_described(const struct segue_field *field, PyObject *last)
+{
+	PyObject *sizes = PyTuple_New((Py_ssize_t)field->rank);
+
+	for (uint32_t d = 0; sizes && d < field->rank; d++) {
+		PyObject *size = PyLong_FromUnsignedLongLong(field->dims[d]);
+
+		if (!size || PyTuple_SetItem(sizes, (Py_ssize_t)d, size) < 0)
+			Py_CLEAR(sizes);
+	}
+	if (!sizes || !last) {
+		Py_XDECREF(sizes);
+		Py_XDECREF(last);
+		return NULL;
+	}
+	return Py_BuildValue("(siNN)", field->name, (int)field->dtype, sizes, last);
+}
+
+/* The form of a feature; of a state None, "data", or True: a value that only its user has. */
+static PyObject *last_of(const struct segue_spec *spec, const struct segue_field *field)
+{
+	size_t state = (size_t)(field - spec->states);
+
+	if (!spec->states || field < spec->states || state >= spec->state_count)
+		return PyLong_FromLong((long)field->form);
+	if (field->from_data)
+		return PyUnicode_FromString("data");
+	return Py_BuildValue("O", segue_client_wants_init(spec, state) ? Py_True : Py_None);
+}
+
+static PyObject *fields_described(
+	const struct segue_spec *spec, const struct segue_field *fields, size_t count)
+{
+	PyObject *list = PyList_New((Py_ssize_t)count);
+
+	for (size_t i = 0; list && i < count; i++) {
+		PyObject *item = field_described(&fields[i], last_of(spec, &fields[i]));
+
+		if (!item || PyList_SetItem(list, (Py_ssize_t)i, item) < 0)
+			Py_CLEAR(list);
+	}
+	return list;
+}
+
+static PyObject *options_described(const struct segue_spec *spec)
+{
+	PyObject *options = PyDict_New();
+
+	for (const struct segue_option *option = segue_spec_options; options && option->name;
+		option++) {
+		PyObject *value = PyLong_FromUnsignedLongLong(segue_option_get(option, spec));
+
+		if (!value || PyDict_SetItemString(options, option->name, value) < 0)
+			Py_CLEAR(options);
+		Py_XDECREF(value);
+	}
+	return options;
+}
+
+static PyObject *client_find(struct client *self, PyObject *args)
+{
+	struct segue_spec *spec = NULL;
+	PyObject *found = NULL;
+	const char *name;
+	int rc;
+
+	if (!PyArg_ParseTuple(args, "s", &name) || !client_enter(self))
+		return NULL;
+	wait_begin(self->gate);
+	rc = segue_client_find(self->handle, name, &spec);
+	wait_end(self->gate);
+	if (rc < 0)
+		fail(rc);
+	else if (!PyErr_Occurred())
+		found = Py_BuildValue("(NNNN)",
+			fields_described(spec, spec->sequences, spec->sequence_count),
+			fields_described(spec, spec->contexts, spec->context_count),
+			fields_described(spec, spec->states, spec->state_count),
+			options_described(spec));
+	segue_spec_destroy(spec);
+	leave(self->gate);
+	return found;
 }
 
 /* ---- Client --------------------------------------------------------------------------------- */
@@ -2543,6 +2641,8 @@ static PyMethodDef client_methods[] = {
 	{"report", METHOD(client_report), METH_VARARGS, "report(what, stream, key) -> JSON text."},
 	{"checkpoint", METHOD(client_checkpoint), METH_VARARGS,
 		"checkpoint(stream, lane, id) -> bytes: a token that the store holds."},
+	{"find", METHOD(client_find), METH_VARARGS,
+		"find(stream) -> sequences, context, states, options, as stream() takes them."},
 	{"drop", METHOD(client_drop), METH_VARARGS, "drop(stream): all that the store has of it."},
 	{"close", METHOD(client_close), METH_NOARGS, "Close it and all that came from it."},
 	REDUCE,

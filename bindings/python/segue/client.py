@@ -14,7 +14,16 @@ from typing import Any
 from . import _program, _segue, errors
 from ._closing import Closing
 from .loader import Loader
-from .spec import Feature, Source, State, path_bytes, stream_arguments
+from .spec import (
+    Feature,
+    Source,
+    State,
+    option_value,
+    path_bytes,
+    stored_arguments,
+    stream_arguments,
+    usual,
+)
 
 Progress = Callable[[str, int, int], object]
 
@@ -111,52 +120,59 @@ class Client(Closing):
     def stream(
         self,
         name: str,
-        source: Source,
-        sequences: Mapping[str, Feature],
+        source: Source | None = None,
+        sequences: Mapping[str, Feature] | None = None,
         context: Mapping[str, Feature] | None = None,
         states: Mapping[str, State] | None = None,
         *,
-        num_unroll: int,
-        batch_size: int,
-        lanes: int = 1,
-        shuffle: bool = False,
-        seed: int = 0,
-        epochs: int | None = 1,
-        first_epoch: int = 0,
-        pad: bool = True,
-        tail: str = "shrink",
-        epoch_end: str = "continue",
-        on_error: str = "raise",
-        keep_final: bool = False,
-        persist: bool = True,
-        depth: int = 4,
-        num_threads: int = 1,
-        durability: str = "interval",
-        interval: float = 1.0,
-        lease_timeout: float | None = None,
-        keep_checkpoints: int = 3,
+        num_unroll: int | None = None,
+        batch_size: int | None = None,
+        lanes: int = usual(1),
+        shuffle: bool = usual(False),
+        seed: int = usual(0),
+        epochs: int | None = usual(1),
+        first_epoch: int = usual(0),
+        pad: bool = usual(True),
+        tail: str = usual("shrink"),
+        epoch_end: str = usual("continue"),
+        on_error: str = usual("raise"),
+        keep_final: bool = usual(False),
+        persist: bool = usual(True),
+        depth: int = usual(4),
+        num_threads: int = usual(1),
+        durability: str = usual("interval"),
+        interval: float = usual(1.0),
+        lease_timeout: float | None = usual(None),
+        keep_checkpoints: int = usual(3),
     ) -> Stream:
         """Open the stream `name`, making it if it is new.
 
         The first open of a data set builds the index of its records.
 
+        A stream that exists can be opened by its name alone: one process makes it, all others need
+        not know where its data lie, nor what it is. What is given all the same must be as it is,
+        but for what may differ with each opening (`epochs`, more of them, and from `depth` on
+        all), which is otherwise as it was when the stream was made.
+
         Parameters
         ----------
         name : str
             Non-empty, without ``:``.
-        source : Files, TFRecord, Arrays or Mix
-            Where the records come from.
+        source : Files, TFRecord, Arrays or Mix, optional
+            Where the records come from. None: the stream exists, and has them from where they
+            were found last.
         sequences, context : mapping of str to Feature
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as
-            ``[batch_size, *shape]``.
+            ``[batch_size, *shape]``. `sequences` go with `source`.
         states : mapping of str to State, optional
+            To be given with a name alone if one of them has an initial value that is not zeros.
             Without any, the stream is a plain batching service: a batch that was fetched counts as
             done when the loop, or whoever fetches ahead, goes on, though nobody has seen it. With
             ``persist=True`` those of `batch_size` rows have less than 1 GiB.
         num_unroll : int
-            Steps of a segment.
+            Steps of a segment. It goes with `source`.
         batch_size : int
-            Rows of a batch.
+            Rows of a batch. The same.
         lanes : int
             Independent sub-streams; as many workers can share the stream.
         shuffle, seed
@@ -210,16 +226,12 @@ class Client(Closing):
         SpecError
             The stream exists with another spec, or more epochs; names the fields that differ, and
             says what to do.
+        NotFoundError
+            No `source` is given, and there is no such stream (also a ``KeyError``).
         SourceError, DataError, ChangedError
             The data set: cannot be read, has a damaged record, has changed.
         """
-        arguments = stream_arguments(
-            name,
-            source,
-            sequences,
-            context,
-            states,
-            self.dir,
+        options = dict(
             num_unroll=num_unroll,
             batch_size=batch_size,
             lanes=lanes,
@@ -240,16 +252,25 @@ class Client(Closing):
             lease_timeout=lease_timeout,
             keep_checkpoints=keep_checkpoints,
         )
+        if source is None:
+            arguments = stored_arguments(
+                self._handle, name, sequences, context, states, options
+            )
+        else:
+            arguments = stream_arguments(
+                name, source, sequences or {}, context, states, self.dir, options
+            )
+        *_, fields, settled, _ = arguments
         stream = Stream(
             self._handle.stream(*arguments),
             client=self,
             name=name,
-            num_unroll=num_unroll,
-            batch_size=batch_size,
-            lanes=lanes,
-            epoch_end=epoch_end,
-            persist=bool(persist),
-            has_states=bool(states),
+            num_unroll=settled["num_unroll"],
+            batch_size=settled["batch_size"],
+            lanes=settled["lanes"],
+            epoch_end=option_value("epoch_end", settled["epoch_end"]),
+            persist=bool(settled["persist"]),
+            has_states=bool(fields),
         )
         self._streams.add(stream)
         return stream

@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 
 from . import _arrays, _segue
 from .errors import ArgumentError
+
+T = TypeVar("T")
+
 
 def _whole(field: str, value: Any, least: int, most: int, unit: str | None = None) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -434,6 +437,51 @@ def _named(
     return fields
 
 
+class _Usual:
+    """The usual value of an argument: tells that it was not given, and looks like the value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def usual(value: T) -> T:
+    """Return what stands for `value` as a default, by which is seen that it was not given."""
+    return cast(T, _Usual(value))
+
+
+_NEEDED = ("num_unroll", "batch_size")  # they have no usual value: None is not given
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in options.items()
+        if not isinstance(value, _Usual) and not (name in _NEEDED and value is None)
+    }
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or ":" in name or "\0" in name:
+        raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
+
+
+def _features(
+    sequences: Mapping[str, Feature], context: Mapping[str, Feature] | None
+) -> tuple[list[Any], list[Any]]:
+    features = _named("sequences", sequences, Feature)
+    if not features:
+        raise ArgumentError("sequences: at least one sequence feature is needed")
+    return features, _named("context", context or {}, Feature)
+
+
 def stream_arguments(
     name: str,
     source: Any,
@@ -441,26 +489,28 @@ def stream_arguments(
     context: Mapping[str, Feature] | None,
     states: Mapping[str, State] | None,
     directory: str,
-    **options: Any,
+    options: Mapping[str, Any],
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
 
     The library checks them again, and what depends on several of them.
     """
-    if not isinstance(name, str) or not name or ":" in name or "\0" in name:
-        raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
+    _check_name(name)
     if not isinstance(source, Source):
         raise ArgumentError(
             "source: expected segue.Files, segue.TFRecord, segue.Arrays or segue.Mix, got "
             f"{type(source).__name__}; segue.convert makes sequence files, which segue.Files "
             "reads, of any iterable"
         )
-    features = _named("sequences", sequences, Feature)
-    if not features:
-        raise ArgumentError("sequences: at least one sequence feature is needed")
-    contexts = _named("context", context or {}, Feature)
+    features, contexts = _features(sequences, context)
     paths, index = source._settle(directory, sequences, context or {})
     listed = source._list() if isinstance(source, Mix) else [os.fsencode(path) for path in paths]
+    for key in _NEEDED:
+        if options[key] is None:
+            raise ArgumentError(f"{key}: it is needed where source is given")
+    values = {
+        key: value.value if isinstance(value, _Usual) else value for key, value in options.items()
+    }
     return (
         name,
         source._kind,
@@ -470,5 +520,53 @@ def stream_arguments(
         features,
         contexts,
         _named("states", states or {}, State),
-        _options(_segue.OPTIONS, options),
+        _options(_segue.OPTIONS, values),
+        False,
     )
+
+
+def stored_arguments(
+    client: _segue.Client,
+    name: str,
+    sequences: Mapping[str, Feature] | None,
+    context: Mapping[str, Feature] | None,
+    states: Mapping[str, State] | None,
+    options: Mapping[str, Any],
+) -> tuple[Any, ...]:
+    """Return the same for a stream that exists: what is not given is as it has it."""
+    _check_name(name)
+    wanted = _given(options)
+    rows = {
+        key: row
+        for key, row in _segue.OPTIONS.items()
+        if (key.removesuffix("_ms") if row["unit"] == "ms" else key) in wanted
+    }
+    asked = _options(rows, wanted)
+    features = None if sequences is None else _features(sequences, context)[0]
+    contexts = None if context is None else _named("context", context, Feature)
+    own = None if states is None else _named("states", states, State)
+    found, found_contexts, found_states, found_options = client.find(name)
+    for state, _, _, init in found_states if own is None else []:
+        if init is True:
+            raise ArgumentError(
+                f"states[{state!r}]: stream {name!r} was made with an initial value that is not "
+                "zeros, of which the store has a hash alone: give all states, with init"
+            )
+    return (
+        name,
+        None,
+        [],
+        None,
+        {},
+        found if features is None else features,
+        found_contexts if contexts is None else contexts,
+        found_states if own is None else own,
+        {**found_options, **asked},
+        "epochs" not in wanted,
+    )
+
+
+def option_value(name: str, code: int) -> Any:
+    """Return an option of a stream as Python has it; `code` is as the C extension has it."""
+    row = _segue.OPTIONS[name]
+    return row["choices"][code] if row["kind"] == "choice" else code

@@ -280,6 +280,7 @@ struct segue_mix {
 };
 
 enum segue_source_kind {
+	SEGUE_SOURCE_STORED = 0, /* the source that the stream has: it exists */
 	SEGUE_SOURCE_TFRECORD = 1,
 	SEGUE_SOURCE_FILES = 2,
 	SEGUE_SOURCE_ARRAYS = 3,
@@ -460,10 +461,22 @@ SEGUE_EXPORT int segue_client_stream_drop(struct segue_client *client, const cha
  * to.
  *
  * SEGUE_EINVAL (names the field), SEGUE_ESPEC (names the fields that differ), SEGUE_ESOURCE (no
- * such file, no read permission), SEGUE_EDATA (a damaged record: file and offset), SEGUE_ECHANGED.
+ * such file, no read permission), SEGUE_EDATA (a damaged record: file and offset), SEGUE_ECHANGED;
+ * SEGUE_ENOTFOUND: its source is to be that which it has (SEGUE_SOURCE_STORED), and there is no
+ * such stream.
  */
 SEGUE_EXPORT int segue_stream_open(struct segue_client *client,
 	const struct segue_stream_spec *spec, struct segue_stream **out);
+/*
+ * What the stream of that name is, so that it can be opened without knowing where its data lie:
+ * source.kind is SEGUE_SOURCE_STORED, `epochs` those in all. It may be changed before it is opened,
+ * as any spec; `init` must be set of a state that was made with another initial value than zeros
+ * (the store has a hash of it). One piece of memory, which the caller frees with segue_free().
+ *
+ * SEGUE_ENOTFOUND: no process has a stream of that name open, and the store has none.
+ */
+SEGUE_EXPORT int segue_stream_find(
+	struct segue_client *client, const char *name, struct segue_stream_spec **out);
 /*
  * Frees the handle, and tells the server, which lets go of the data set when nobody else uses it.
  * Lanes that came from it must be closed before. NULL is fine.

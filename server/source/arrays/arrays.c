@@ -452,9 +452,16 @@ static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[
 	return rc ? rc : visit(arg, name);
 }
 
+static int recall(struct segue_spec *spec, const uint64_t fingerprint[2],
+	const struct segue_index_keeper *keeper)
+{
+	return segue_arrays_recall(fingerprint, keeper, &spec->source.arrays.index);
+}
+
 const struct segue_source_driver segue_source_arrays = {
 	.open = source_open,
 	.check = segue_files_check,
 	.descriptors = segue_files_descriptors,
 	.visit_kept = visit_kept,
+	.recall = recall,
 };

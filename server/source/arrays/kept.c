@@ -188,3 +188,53 @@ int segue_arrays_explain(const struct segue_files *files, const uint64_t fingerp
 	free(bytes);
 	return rc;
 }
+
+/* ---- Recalling ------------------------------------------------------------------------------- */
+
+/* Where the index begins, behind the rows. */
+static int find_index(const uint8_t *kept, size_t size, const uint8_t **out)
+{
+	const uint8_t *at = kept + sizeof(uint64_t), *end = kept + size;
+	uint64_t count;
+	const char *name;
+	struct row row;
+	int rc = 0;
+
+	if (size < sizeof(count))
+		return fail_damaged();
+	memcpy(&count, kept, sizeof(count));
+	for (uint64_t i = 0; !rc && i < count; i++)
+		rc = take_row(&at, end, &row, &name);
+	*out = at;
+	return rc;
+}
+
+static int read_index(const uint8_t *from, size_t size, struct segue_array_index **out)
+{
+	uint8_t *bytes = malloc(size ? size : 1);
+
+	if (!bytes)
+		return segue_fail(SEGUE_ENOMEM, "no memory for an index of arrays");
+	memcpy(bytes, from, size);
+	int rc = segue_array_index_read(bytes, size, out);
+	return rc && rc != SEGUE_ENOMEM ? fail_damaged() : rc;
+}
+
+int segue_arrays_recall(const uint64_t fingerprint[2], const struct segue_index_keeper *keeper,
+	struct segue_array_index **out)
+{
+	char name[SEGUE_KEPT_NAME_SIZE];
+	const uint8_t *index;
+	void *bytes;
+	size_t size;
+
+	segue_arrays_kept_name(fingerprint, name);
+	int rc = keeper->load(keeper->arg, name, &bytes, &size);
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? fail_damaged() : rc;
+	rc = find_index(bytes, size, &index);
+	if (!rc)
+		rc = read_index(index, size - (size_t)(index - (const uint8_t *)bytes), out);
+	free(bytes);
+	return rc;
+}

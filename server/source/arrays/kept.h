@@ -27,6 +27,12 @@ void segue_arrays_kept_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_
 int segue_arrays_keep(const struct segue_files *files, const struct segue_array_index *index,
 	const uint64_t fingerprint[2], const struct segue_index_keeper *keeper);
 /*
+ * The index of the arrays that have this fingerprint; the caller holds *out. SEGUE_ENOMEM,
+ * SEGUE_ESTORE: there is none, or none that is sound; what the keeper returns.
+ */
+int segue_arrays_recall(const uint64_t fingerprint[2], const struct segue_index_keeper *keeper,
+	struct segue_array_index **out);
+/*
  * SEGUE_ECHANGED says how these differ from what has the other fingerprint: in the files that there
  * are, in what they hold, or in the index. What the keeper returns, but for SEGUE_ENOTFOUND.
  */
