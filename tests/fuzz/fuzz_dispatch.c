@@ -125,6 +125,7 @@ static void listen_to_server(struct client *client)
 			client->upload = frame.fds[0];
 			client->upload_size = message.bulk.size;
 		}
+		segue_message_finish(&message);
 	}
 }
 
@@ -133,10 +134,12 @@ static bool is_harmless_stream(struct segue_spec *spec)
 {
 	struct segue_geometry geometry;
 
-	for (size_t i = 0; i < spec->source.tfrecord.paths.count; i++)
-		if (strncmp(spec->source.tfrecord.paths.path[i], world.place,
-			    strlen(world.place)) != 0)
-			return false;
+	const struct segue_paths *paths;
+
+	for (size_t k = 0; (paths = segue_source_list(&spec->source, k)); k++)
+		for (size_t i = 0; i < paths->count; i++)
+			if (strncmp(paths->path[i], world.place, strlen(world.place)) != 0)
+				return false;
 	if (spec->lanes > 16 || spec->num_threads > 4 || spec->batch_size > 64 || spec->depth > 16)
 		return false;
 	if (segue_spec_check(spec))
@@ -164,9 +167,10 @@ static bool is_harmless(uint16_t type, const uint8_t *payload, size_t size)
 		bool harmless = message.stream_open.paths_upload == 0 &&
 				message.stream_open.index_upload == 0 &&
 				is_harmless_stream(message.stream_open.spec);
-		segue_spec_destroy(message.stream_open.spec);
+		segue_message_finish(&message);
 		return harmless;
 	}
+	segue_message_finish(&message);
 	return true;
 }
 

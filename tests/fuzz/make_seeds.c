@@ -393,7 +393,7 @@ static void put_message(uint8_t client, const struct segue_message *message)
 	segue_tfbytes_put(&talk, bytes, size);
 }
 
-static void put_greeting(uint8_t client)
+static void put_hello(uint8_t client)
 {
 	const struct segue_message hello = {.type = SEGUE_MESSAGE_HELLO,
 		.serial = 1,
@@ -401,12 +401,20 @@ static void put_greeting(uint8_t client)
 			.layout_version = SEGUE_LAYOUT_VERSION,
 			.version = "0",
 			.program = "fuzz"}};
-	static const char *const paths[] = {PLACE};
+
+	put_message(client, &hello);
+}
+
+static const char *const place[] = {PLACE};
+static const struct segue_stream_source tfrecord = {
+	.kind = SEGUE_SOURCE_TFRECORD, .tfrecord = {.paths = place, .path_count = 1}};
+
+static void put_open(uint8_t client, const struct segue_stream_source *source)
+{
 	static const struct segue_feature x[] = {{.name = "x", .dtype = SEGUE_FLOAT32}};
 	static const struct segue_state h[] = {{.name = "h", .dtype = SEGUE_FLOAT32}};
 	const struct segue_stream_spec asked = {.name = "train",
-		.source = {.kind = SEGUE_SOURCE_TFRECORD,
-			.tfrecord = {.paths = paths, .path_count = 1}},
+		.source = *source,
 		.sequences = x,
 		.sequence_count = 1,
 		.states = h,
@@ -416,14 +424,21 @@ static void put_greeting(uint8_t client)
 		.lanes = 1,
 		.epochs = 1,
 		.keep_final = true};
-	struct segue_message open = {.type = SEGUE_MESSAGE_STREAM_OPEN, .serial = 2};
+	struct segue_message open = {.type = SEGUE_MESSAGE_STREAM_OPEN,
+		.serial = 2,
+		.stream_open = {.stored = source->kind == SEGUE_SOURCE_STORED}};
 
-	put_message(client, &hello);
 	if (segue_spec_create(&asked, &open.stream_open.spec))
 		abort();
 	put_message(client, &open);
 	segue_spec_destroy(open.stream_open.spec);
 	put_byte(6);
+}
+
+static void put_greeting(uint8_t client)
+{
+	put_hello(client);
+	put_open(client, &tfrecord);
 }
 
 static void put_attach(uint8_t client, uint64_t stream, enum segue_attach_mode mode, uint64_t step,
@@ -498,6 +513,50 @@ static void make_talks(const char *dir)
 	save_talk(dir, 2);
 }
 
+static void put_side(uint8_t client, uint64_t lease, uint64_t step)
+{
+	const struct segue_message side = {.type = SEGUE_MESSAGE_LANE_SIDE,
+		.serial = 9,
+		.lane_side = {.lease = lease, .step = step}};
+
+	put_message(client, &side);
+}
+
+/* Mixes, arrays of which no index comes, streams by their names, side segments. */
+static void make_talks_of_sources(const char *dir)
+{
+	const struct segue_mix_part parts[] = {
+		{.name = "a", .source = &tfrecord, .weight = 3, .epochs = 2},
+		{.name = "b", .source = &tfrecord, .weight = 1},
+	};
+	const struct segue_stream_source mix = {
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+	const struct segue_stream_source stored = {.kind = SEGUE_SOURCE_STORED};
+	const struct segue_message find = {
+		.type = SEGUE_MESSAGE_STREAM_FIND, .serial = 8, .stream_find = {.stream = "train"}};
+
+	put_hello(0);
+	put_open(0, &mix);
+	put_attach(0, 1, SEGUE_ATTACH_FRESH, 0, 0);
+	put_side(0, 2, 0), put_side(0, 2, UINT64_MAX), put_side(0, 1, 0);
+	put_byte(4), put_byte(0), put_byte(1); /* committed = 1 */
+	put_byte(6);
+	save_talk(dir, 3);
+
+	put_hello(0);
+	put_open(0, &stored);
+	put_message(0, &find);
+	put_open(0, &tfrecord);
+	put_hello(1);
+	put_message(1, &find);
+	put_open(1, &stored);
+	put_byte(7); /* the first goes */
+	put_byte(6);
+	put_open(1, &stored);
+	put_byte(6);
+	save_talk(dir, 4);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -510,6 +569,7 @@ int main(int argc, char **argv)
 	make_texts(argv[1]);
 	make_segments(argv[1]);
 	make_talks(argv[1]);
+	make_talks_of_sources(argv[1]);
 	make_sequence_files(argv[1]);
 	make_array_indexes(argv[1]);
 	return 0;

@@ -41,13 +41,24 @@ def feature(name: bytes, dtype: int, *dims: int) -> bytes:
 TOKEN = bytes(range(16))
 STATE = feature(b"h", 1, 4) + fixed(4, 5) + fixed(5, 6)
 SOURCE = blob(1, b"/data/*.tfrecord") + blob(1, b"/b") + blob(3, b"id") + number(4, 1)
-SPEC = (
-    blob(1, b"train") + blob(2, SOURCE) + blob(10, feature(b"x", 1, 3, 5))
+REST = (  # of a spec, but its source
+    blob(1, b"train") + blob(10, feature(b"x", 1, 3, 5))
     + blob(10, feature(b"y", 4)) + blob(11, feature(b"s", 6, 7)) + blob(12, STATE)
     + number(13, 20) + number(14, 6) + number(15, 2) + number(16, 1) + fixed(17, 9)
     + number(18, 3) + number(19, 1) + number(20, 1) + number(24, 1) + number(25, 4)
     + number(26, 1) + number(28, 1000) + number(30, 3)
 )  # fmt: skip
+SPEC = blob(2, SOURCE) + REST
+FILES = blob(1, b"/data/*.segue")
+ARRAYS = blob(1, b"/data/a.npy") + blob(1, b"/data/b.npy") + number(2, 1)
+
+
+def part(name: bytes, kind: int, source: bytes, weight: int, epochs: int) -> bytes:
+    return blob(1, blob(1, name) + blob(kind, source) + number(10, weight) + number(11, epochs))
+
+
+MIX = part(b"a", 2, SOURCE, 3, 1) + part(b"b", 3, FILES, 1, 0)
+RAGGED = blob(10, feature(b"w", 4) + number(7, 1)) + blob(11, feature(b"b", 5) + number(7, 2))
 POSITION = (
     number(1, 5) + number(2, 9) + packed(6, 1, 2**64 - 1) + packed(7, 30, 0)
     + packed(8, 29, 0) + packed(9, 1, 0)
@@ -78,9 +89,23 @@ MESSAGES = {
     253: number(1, 1) + blob(2, SPEC) + fixed(3, 1) + fixed(4, 2) + number(5, 10**12),
     254: number(1, 2) + blob(2, TOKEN) + number(3, 1) + blob(4, HOLDER) + number(5, 10**12)
     + blob(6, POSITION),
+    16: number(1, 12) + number(2, 1) + number(3, 2**64 - 1),
+    17: number(1, 13) + blob(2, b"train"),
+    72: number(1, 14) + blob(2, REST),
     255: blob(1, b"train") + fixed(2, 1) + fixed(3, 2) + fixed(4, 3) + fixed(5, 4) + number(6, 2)
     + number(7, 1) + number(8, 6) + number(9, 28) + blob(10, POSITION),
 }  # fmt: skip
+# More of a type.
+SOURCES = {
+    "2-files": number(1, 2) + blob(2, blob(3, FILES) + REST + RAGGED),
+    "2-arrays": number(1, 2) + blob(2, blob(4, ARRAYS) + REST) + number(5, 9),
+    "2-mix": number(1, 2) + blob(2, blob(5, MIX) + REST),
+    "2-mix-of-uploads": number(1, 2)
+    + blob(2, blob(5, part(b"a", 2, b"", 1, 1) + part(b"b", 3, b"", 1, 1)) + REST)
+    + number(3, 7),
+    "2-stored": number(1, 2) + blob(2, REST) + number(6, 1),
+    "253-mix": number(1, 1) + blob(2, blob(5, MIX) + REST) + fixed(3, 1) + fixed(4, 2),
+}
 
 
 def frame(kind: int, payload: bytes, fds: int = 0) -> bytes:
@@ -103,6 +128,9 @@ def main() -> None:
         (directory / name).mkdir(parents=True, exist_ok=True)
     for kind, payload in MESSAGES.items():
         (directory / "wire" / str(kind)).write_bytes(bytes([kind]) + payload)
+    for name, payload in SOURCES.items():
+        kind = int(name.partition("-")[0])
+        (directory / "wire" / name).write_bytes(bytes([kind]) + payload)
     for i, stream in enumerate(FRAMES):
         (directory / "frame" / str(i)).write_bytes(stream)
 

@@ -74,6 +74,43 @@ static void absurd_specs(const char *dir, struct raw *raw, struct segue_spec *sp
 	spec->sequences = one;
 }
 
+/* Parts without end, of no weight, of each other's names, of absurd numbers; and more than go. */
+static void absurd_mixes(const char *dir, struct raw *raw, const struct hostile_spec *sample)
+{
+	static struct segue_mix_part parts[SEGUE_PARTS_MAX];
+	static char names[SEGUE_PARTS_MAX][4];
+	struct hostile_spec mixed = *sample;
+	struct segue_spec *spec;
+
+	for (size_t i = 0; i < SEGUE_PARTS_MAX; i++) {
+		snprintf(names[i], sizeof(names[i]), "%zu", i);
+		parts[i] = (struct segue_mix_part){.name = names[i],
+			.source = &sample->spec.source,
+			.weight = UINT32_MAX,
+			.epochs = i ? UINT64_MAX : 1};
+	}
+	mixed.spec.epochs = 1;
+	mixed.spec.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = SEGUE_PARTS_MAX}};
+	EXPECT(segue_spec_create(&mixed.spec, &spec) == 0, "mix: %s", segue_error_detail());
+	struct segue_spec_mix *mix = &spec->source.mix;
+	ask_spec(dir, raw, spec, false, "64 parts, of one file");
+	TRY(mix->count, 0, true);
+	TRY(mix->part[1].weight, 0, true);
+	TRY(mix->part[1].weight, 1, true);
+	TRY(mix->part[1].name, (char[]){"2"}, true);
+	TRY(mix->part[1].name, (char[]){""}, true);
+	TRY(mix->part[0].epochs, UINT64_MAX, false);
+	TRY(mix->part[1].source.tfrecord.paths.count, 0, true);
+	TRY(mix->part[1].source.tfrecord.compression, 99, true);
+	TRY(spec->epochs, 2, true);
+	TRY(spec->first_epoch, 1, true);
+	for (size_t i = 0; i < mix->count; i++)
+		mix->part[i].epochs = 0;
+	ask_spec(dir, raw, spec, true, "no part has an end");
+	segue_spec_destroy(spec);
+}
+
 static void absurd_requests(const char *dir, struct raw *raw, uint64_t stream)
 {
 	static char key[SEGUE_KEY_MAX + 2];
@@ -127,6 +164,7 @@ void attack_absurd(struct hostile *hostile)
 		EXPECT(segue_spec_create(&sample.spec, &spec) == 0, "spec");
 		raw_open(hostile->dir, &raw);
 		absurd_specs(hostile->dir, &raw, spec);
+		absurd_mixes(hostile->dir, &raw, &sample);
 		uint64_t stream = raw_stream(&raw, &sample.spec);
 		EXPECT(stream, "the good spec is refused: %s", raw.reply.failure.detail);
 		absurd_requests(hostile->dir, &raw, stream);

@@ -66,7 +66,8 @@ struct hostile {
 	X(signals, "C22")                                                                          \
 	X(oom, "C22")                                                                              \
 	X(forked, "C23")                                                                           \
-	X(namespaces, "C24")
+	X(namespaces, "C24")                                                                       \
+	X(sides, "C25")
 #define HOSTILE_DECLARE(name, row) void attack_##name(struct hostile *hostile);
 HOSTILE_ATTACKS(HOSTILE_DECLARE)
 #undef HOSTILE_DECLARE
@@ -118,6 +119,9 @@ uint64_t hostile_check(struct segue_batch *batch);
 /* Saves the states that their closed form demands, commits, releases. */
 void hostile_save(struct segue_batch *batch);
 void hostile_commit(struct segue_batch *batch);
+
+/* Tries to write, to size and to reopen a segment that is read only; `at`: where it is mapped. */
+void hostile_try_segment(int fd, void *at, const char *what);
 
 /* ---- Without the library ---- */
 

@@ -41,7 +41,7 @@ static void try_map(void *at, const char *what)
 	}
 }
 
-static void try_segment(int fd, void *at, const char *what)
+void hostile_try_segment(int fd, void *at, const char *what)
 {
 	char path[64];
 	static const int modes[] = {O_RDWR, O_WRONLY, O_RDWR | O_TRUNC};
@@ -79,8 +79,8 @@ void attack_readonly(struct hostile *hostile)
 	for (; rounds < 1 || (hostile_time_left(hostile) && rounds < 100); rounds++) {
 		seat_take(hostile, hostile->dir, LANE, SEGUE_ATTACH_FRESH, &seat);
 		EXPECT(seat_await(&seat, seat.step), "no batch");
-		try_segment(seat.fds[0], seat.ring, "batch ring");
-		try_segment(seat.fds[2], seat.page, "lease page");
+		hostile_try_segment(seat.fds[0], seat.ring, "batch ring");
+		hostile_try_segment(seat.fds[2], seat.page, "lease page");
 		try_carry(&seat);
 		hostile_sleep_ms(50); /* the server reads the zeros */
 		seat_leave(&seat);
