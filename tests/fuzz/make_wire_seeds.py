@@ -99,12 +99,12 @@ MESSAGES = {
 SOURCES = {
     "2-files": number(1, 2) + blob(2, blob(3, FILES) + REST + RAGGED),
     "2-arrays": number(1, 2) + blob(2, blob(4, ARRAYS) + REST) + number(5, 9),
-    "2-mix": number(1, 2) + blob(2, blob(5, MIX) + REST),
+    "2-mix": number(1, 2) + blob(2, blob(5, MIX) + REST + number(18, 1)),
     "2-mix-of-uploads": number(1, 2)
     + blob(2, blob(5, part(b"a", 2, b"", 1, 1) + part(b"b", 3, b"", 1, 1)) + REST)
     + number(3, 7),
     "2-stored": number(1, 2) + blob(2, REST) + number(6, 1),
-    "253-mix": number(1, 1) + blob(2, blob(5, MIX) + REST) + fixed(3, 1) + fixed(4, 2),
+    "253-mix": number(1, 1) + blob(2, blob(5, MIX) + REST + number(18, 1)) + fixed(3, 1) + fixed(4, 2),
 }
 
 

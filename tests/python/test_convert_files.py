@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import warnings
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +285,97 @@ def test_shards(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["convert", str(tmp_path / "all.npz"), "--shards", "3", "-o", str(out)]) == 1
     convert(tmp_path / "all.npz", "--lengths", "n", "--shards", 3, "-o", out, "--force")
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def numbers(count: int, offset: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    for i in range(count):
+        yield {"x": np.arange(5) + i + offset}
+
+
+def firsts(directory: Path) -> list[list[int]]:
+    """The first value of each sequence, file by file."""
+    return [
+        [int(s.sequences["x"][0]) for s in read(path)] for path in sorted(directory.glob("*.segue"))
+    ]
+
+
+def test_force_replaces_all_or_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out.segue"
+
+    def failing() -> Iterator[dict[str, np.ndarray]]:
+        yield from numbers(3, 100)
+        raise RuntimeError("the source")
+
+    segue.convert(numbers(4), out, shards=2)
+    with pytest.raises(segue.SystemCallError, match="is there already"):
+        segue.convert(numbers(4), out, shards=2)
+    with pytest.raises(RuntimeError, match="the source"):
+        segue.convert(failing(), out, shards=2, force=True)
+    assert firsts(tmp_path) == [[0, 2], [1, 3]] and len(list(tmp_path.iterdir())) == 2
+    done = segue.convert(numbers(5, 100), out, shards=2, force=True)
+    assert done.path == str(tmp_path / "out-*-of-00002.segue") and done.sequences == 5
+    assert firsts(tmp_path) == [[100, 102, 104], [101, 103]] and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(segue.ArgumentError, match="give one of them"):
+        segue.convert(numbers(5), out, force=True, keep_partial=True)
+    (tmp_path / "a.segue").mkdir()
+    with pytest.raises(segue.ArgumentError, match="is a directory"):
+        segue.convert(numbers(5), tmp_path / "a.segue", force=True)
+
+
+def test_what_a_killed_run_leaves(tmp_path: Path) -> None:
+    """Nothing is changed; the next run removes it, but not what another one still writes."""
+    out = tmp_path / "out.segue"
+    segue.convert(numbers(4), out, shards=2)
+    program = (
+        "import os, signal, sys, numpy, segue\n"
+        "def items():\n"
+        "    yield {'x': numpy.arange(5)}\n"
+        "    yield {'x': numpy.arange(5)}\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "segue.convert(items(), sys.argv[1], shards=2, force=True)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program, out], env=os.environ, timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    assert firsts(tmp_path) == [[0, 2], [1, 3]] and len(list(tmp_path.iterdir())) == 4
+
+    def beside() -> Iterator[dict[str, np.ndarray]]:
+        """While this one writes, another run comes and goes."""
+        yield from numbers(2, 10)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            segue.convert(numbers(2, 20), out, shards=2, force=True)
+        assert firsts(tmp_path) == [[20], [21]] and len(list(tmp_path.iterdir())) == 4
+
+    with pytest.warns(UserWarning, match="left by a conversion that was killed") as told:
+        segue.convert(beside(), out, shards=2, force=True)
+    assert len(told) == 2 and all(".out-0000" in str(one.message) for one in told)
+    assert firsts(tmp_path) == [[10], [11]] and len(list(tmp_path.iterdir())) == 2
+
+
+def test_trouble_while_files_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is the old or the new one; a key that is pressed just then changes nothing."""
+    out = tmp_path / "out.segue"
+    replace, calls = os.replace, [0]
+
+    def trouble(kind: BaseException) -> Any:
+        def replaced(one: Any, other: Any) -> None:
+            calls[0] += 1
+            if calls[0] == 2:
+                raise kind
+            replace(one, other)
+
+        calls[0] = 0
+        return replaced
+
+    segue.convert(numbers(3), out, shards=3)
+    monkeypatch.setattr(os, "replace", trouble(PermissionError(1, "not permitted")))
+    with pytest.raises(segue.SystemCallError, match="not permitted; 1 of 3 files are new"):
+        segue.convert(numbers(3, 10), out, shards=3, force=True)
+    assert firsts(tmp_path) == [[10], [1], [2]] and len(list(tmp_path.iterdir())) == 3
+    monkeypatch.setattr(os, "replace", trouble(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        segue.convert(numbers(3, 20), out, shards=3, force=True)
+    assert firsts(tmp_path) == [[20], [21], [22]] and len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_is_there_stays(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from . import _segue, errors
-from ._convert import Converted, convert
+from ._convert import Converted, convert, targets_of
 from ._readers import KINDS, Choice, Reader, alike, declared, kind_of
 
 _DESCRIPTION = f"""\
@@ -78,41 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _targets(output: str, shards: int) -> list[str]:
-    if shards == 1:
-        return [output]
-    stem, ending = os.path.splitext(output)
-    return [f"{stem}-{number:05}-of-{shards:05}{ending}" for number in range(shards)]
-
-
-def _write(options: argparse.Namespace, reader: Reader, output: str) -> Converted:
+def _write(options: argparse.Namespace, reader: Reader) -> Converted:
     items = iter(reader)
     first = next(items, None)
     if first is None:
         raise errors.ArgumentError(f"{options.inputs[0]}: there is no sequence in it")
     return convert(
         itertools.chain([first], alike(first, items)),
-        output,
+        options.output,
         shards=options.shards,
+        force=options.force,
         **declared(first),
     )
-
-
-def _replace(options: argparse.Namespace, reader: Reader) -> Converted:
-    """Write beside what is there, and take its place when all is on disk."""
-    directory, name = os.path.split(options.output)
-    aside = os.path.join(directory, f".{os.getpid()}-{name}")
-    done = _write(options, reader, aside)
-    targets = _targets(options.output, options.shards)
-    for one, target in zip(_targets(aside, options.shards), targets, strict=True):
-        os.replace(one, target)
-    fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    path = options.output if options.shards == 1 else targets[0].replace("-00000-of-", "-*-of-")
-    return Converted(path, done.sequences, done.steps, done.bytes, done.seconds)
 
 
 def _check_alike(paths: list[str]) -> None:
@@ -132,7 +109,7 @@ def _check_alike(paths: list[str]) -> None:
 
 
 def _convert(options: argparse.Namespace) -> Converted:
-    targets = _targets(options.output, options.shards)
+    targets = targets_of(options.output, options.shards)
     for path in options.inputs:
         kind_of(path)
         if any(os.path.exists(to) and os.path.samefile(path, to) for to in targets):
@@ -150,13 +127,11 @@ def _convert(options: argparse.Namespace) -> Converted:
         dtypes=dict(options.dtype),
     )
     reader = Reader(options.inputs, choice)
-    if options.force:
-        return _replace(options, reader)
     # Nothing is read for what is not going to be written.
     for target in targets:
-        if os.path.lexists(target):
+        if os.path.lexists(target) and not options.force:
             raise errors.ArgumentError(f"{target} is there already: --force replaces it")
-    return _write(options, reader, options.output)
+    return _write(options, reader)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

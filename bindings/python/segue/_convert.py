@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
+import re
+import secrets
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,22 +105,130 @@ class _Shards:
 
 
 def _open_writers(
-    stack: contextlib.ExitStack, path: Any, shards: int, *arguments: Any, keep_partial: bool
+    stack: contextlib.ExitStack,
+    path: Any,
+    paths: list[Any],
+    *arguments: Any,
+    keep_partial: bool,
 ) -> FileWriter | _Shards:
-    """Return a writer of one file, or of `shards` beside each other; the stack closes them."""
+    """Return a writer of one file, or of several by turns; the stack closes them."""
+    writers = [
+        stack.enter_context(FileWriter(path, *arguments, keep_partial=keep_partial))
+        for path in paths
+    ]
+    if paths == [path]:
+        return writers[0]
+    shown = os.fspath(path)
+    if len(paths) > 1:
+        stem, ending = os.path.splitext(os.fsdecode(path))
+        shown = f"{stem}-*-of-{len(paths):05}{ending}"
+    return _Shards(shown, writers)
+
+
+# ---- Files in the place of others ----
+
+
+def targets_of(path: Any, shards: int) -> list[Any]:
+    """Return the files of that many shards; one is called as it is given."""
     if shards == 1:
-        return stack.enter_context(FileWriter(path, *arguments, keep_partial=keep_partial))
+        return [path]
     # Not bytes, which a name cannot be made of.
     stem, ending = os.path.splitext(os.fsdecode(path))
-    writers = [
-        stack.enter_context(
-            FileWriter(
-                f"{stem}-{number:05}-of-{shards:05}{ending}", *arguments, keep_partial=keep_partial
-            )
-        )
-        for number in range(shards)
-    ]
-    return _Shards(f"{stem}-*-of-{shards:05}{ending}", writers)
+    return [f"{stem}-{number:05}-of-{shards:05}{ending}" for number in range(shards)]
+
+
+_ASIDE = re.compile(r"\.(?P<name>.*)\.aside-[0-9a-f]{16}")
+
+
+class _Aside:
+    """Files that are written beside those whose place they take, all together, in the end."""
+
+    def __init__(self, targets: list[Any]) -> None:
+        self._targets = [os.fsdecode(target) for target in targets]
+        self._directory = os.path.dirname(self._targets[0]) or "."
+        self._locks: list[int] = []
+        for target in self._targets:
+            if os.path.isdir(target):
+                raise errors.ArgumentError(f"{target} is a directory: give the file another name")
+        self._remove_left()
+        token = secrets.token_hex(8)
+        self.paths = [
+            os.path.join(self._directory, f".{os.path.basename(target)}.aside-{token}")
+            for target in self._targets
+        ]
+
+    def _remove_left(self) -> None:
+        """Remove what a run that was killed has left; who still writes has its files locked."""
+        names = {os.path.basename(target) for target in self._targets}
+        try:
+            entries = os.listdir(self._directory)
+        except OSError:
+            return  # whoever makes a file there says what is wrong
+        for entry in entries:
+            match = _ASIDE.fullmatch(entry)
+            path = os.path.join(self._directory, entry)
+            if match and match["name"] in names and self._lock(path):
+                os.unlink(path)
+                warnings.warn(
+                    f"{path}: removed: it was left by a conversion that was killed", stacklevel=6
+                )
+        self.leave()
+
+    def _lock(self, path: str) -> bool:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return False
+        self._locks.append(fd)
+        return True
+
+    def begin(self) -> None:
+        """Lock the files, which are there now, so that no other run takes them for left ones."""
+        for path in self.paths:
+            self._lock(path)
+
+    def take_places(self) -> None:
+        """Give the files, which are on disk, the names that they are for: one after the other."""
+        pairs = list(zip(self.paths, self._targets, strict=True))
+        while pairs:
+            try:
+                os.replace(*pairs[0])
+                pairs.pop(0)
+            except KeyboardInterrupt:
+                self._finish(pairs)
+                raise
+            except OSError as error:
+                new = len(self._targets) - len(pairs)
+                raise errors.SystemCallError(
+                    f"{pairs[0][1]} cannot be replaced: {error.strerror or error}; {new} of "
+                    f"{len(self._targets)} files are new, the others as they were: convert again"
+                ) from error
+        self._sync()
+
+    def _finish(self, pairs: list[tuple[str, str]]) -> None:
+        """Half a set is worse than a key that was pressed in vain."""
+        for one, target in pairs:
+            with contextlib.suppress(FileNotFoundError):  # that one had been renamed
+                os.replace(one, target)
+        self._sync()
+
+    def _sync(self) -> None:
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def leave(self) -> None:
+        """Give up the locks, and what was not renamed."""
+        for fd in self._locks:
+            os.close(fd)
+        self._locks.clear()
+        for path in getattr(self, "paths", ()):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 class _Clock:
@@ -482,6 +594,7 @@ def convert(
     lengths: Any = None,
     offsets: Any = None,
     shards: int = 1,
+    force: bool = False,
     keep_partial: bool = False,
     progress: Progress | bool | None = None,
 ) -> Converted:
@@ -500,7 +613,7 @@ def convert(
         - with `lengths` or `offsets`: a mapping of names to arrays of all sequences' steps, one
           behind the other, or of one value a sequence (context).
     path : path
-        The file, which must not be there yet.
+        The file, which must not be there yet, but with `force`.
     sequences, context : mapping of str to Feature, or list of str, optional
         What is to be written, and as what. Names alone: dtype and shape are those of the first
         item. Not given: whatever of the kind the first item has; then all items must have it, and
@@ -515,6 +628,13 @@ def convert(
     shards : int
         Files to write, by turns, a sequence each: ``train.segue`` becomes
         ``train-00000-of-00004.segue`` and so on.
+    force : bool
+        Replace what is there, when all that is new is on disk: until then it is written beside it,
+        under names that begin with a dot. If something fails all is as it was. Each file is the old
+        one or the new one, whole, at any moment. Several are renamed one right after the other,
+        which no file system does in one step: who opens them just then, or after a kill or a power
+        cut just then, may find files of both; the same call once more puts that right. What a run
+        that was killed has left beside them the next one removes, with a warning.
     keep_partial : bool
         Leave the file, unfinished, if an item cannot be written; else it is removed.
     progress : callable or bool, optional
@@ -543,6 +663,8 @@ def convert(
     if key is not None and not isinstance(key, str) and not callable(key):
         raise errors.ArgumentError(f"key: {key!r} is neither a name nor callable")
     shards = _whole("shards", shards, 1, 99_999)
+    if force and keep_partial:
+        raise errors.ArgumentError("force, keep_partial: give one of them")
     without_steps = _names("context", context)
     items, total = _open_source(source, lengths, offsets, without_steps)
     begun = time.monotonic()
@@ -563,20 +685,30 @@ def convert(
             f"item 0: expected a mapping of arrays, got {type(first).__name__}"
         )
     write = _write_examples if example else _write_items
-    with contextlib.ExitStack() as stack:
-        writer = _open_writers(
-            stack,
-            path,
-            shards,
-            fields.sequences,
-            fields.context,
-            fields.states,
-            keep_partial=keep_partial,
-        )
-        clock = _Clock(writer, progress, total, begun)
-        try:
-            write(clock, writer, itertools.chain([first], items), fields, key)
-            clock.tell(last=True)
-        finally:
-            clock.end()
+    targets = targets_of(path, shards)
+    aside = _Aside(targets) if force else None
+    try:
+        with contextlib.ExitStack() as stack:
+            writer = _open_writers(
+                stack,
+                path,
+                aside.paths if aside else targets,
+                fields.sequences,
+                fields.context,
+                fields.states,
+                keep_partial=keep_partial,
+            )
+            if aside:
+                aside.begin()
+            clock = _Clock(writer, progress, total, begun)
+            try:
+                write(clock, writer, itertools.chain([first], items), fields, key)
+                clock.tell(last=True)
+            finally:
+                clock.end()
+        if aside:
+            aside.take_places()
+    finally:
+        if aside:
+            aside.leave()
     return clock.now()
