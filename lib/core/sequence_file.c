@@ -131,16 +131,25 @@ uint64_t segue_seqfile_column_size(
 	return size;
 }
 
+bool segue_seqfile_offsets_rise(const void *bytes, uint64_t at, uint64_t part, uint64_t size,
+	uint64_t count, uint64_t *before)
+{
+	uint64_t left = at < size ? size - at : 0, offset;
+
+	for (uint64_t i = 0; i < part && i < left; i += sizeof(offset)) {
+		memcpy(&offset, (const uint8_t *)bytes + i, sizeof(offset));
+		if (offset < *before || offset > count || (at + i == 0 && offset != 0))
+			return false;
+		*before = offset;
+	}
+	return part < left || at >= size || *before == count;
+}
+
 bool segue_seqfile_offsets_fit(const void *offsets, uint64_t size, uint64_t count)
 {
-	uint64_t before = 0, offset = 1;
+	uint64_t before = 0;
 
-	for (uint64_t at = 0; at < size; at += sizeof(offset), before = offset) {
-		memcpy(&offset, (const uint8_t *)offsets + at, sizeof(offset));
-		if (offset < before || (at == 0 && offset != 0))
-			return false;
-	}
-	return offset == count;
+	return size > 0 && segue_seqfile_offsets_rise(offsets, 0, size, size, count, &before);
 }
 
 uint64_t segue_seqfile_blocks(uint64_t column_size)

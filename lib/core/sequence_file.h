@@ -125,6 +125,12 @@ bool segue_seqfile_total_fits(uint64_t total_length, uint64_t steps);
  */
 bool segue_seqfile_offsets_fit(const void *offsets, uint64_t size, uint64_t count);
 /*
+ * The same, part by part: of a column that begins with `size` bytes of offsets, of `count` values,
+ * the `part` bytes at `at` (multiples of 8). *before: the last offset before, 0 at first.
+ */
+bool segue_seqfile_offsets_rise(const void *bytes, uint64_t at, uint64_t part, uint64_t size,
+	uint64_t count, uint64_t *before);
+/*
  * Lays an entry out: sets its sizes from steps, counts and key_size, and columns[i] of all
  * head->count to where column i begins, from the entry's beginning. SEGUE_EINVAL: no or too many
  * steps, no or too long a key, longer than a file can be.

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -274,3 +275,47 @@ def test_ragged_features_and_bytes(tmp_path: Path) -> None:
     path.write_bytes(data[: ends[-1]])
     assert report("repair", path)["kept"]["sequences"] == len(STEPS)
     assert path.read_bytes() == data
+
+
+def with_offset(data: bytes, begin: int, number: int, value: int) -> bytes:
+    """A file of one ragged feature, where the entry at `begin` has another offset; sealed anew."""
+    (header_size,) = struct.unpack_from("<I", data, begin + 4)
+    (steps,) = struct.unpack_from("<Q", data, begin + 16)
+    (count,) = struct.unpack_from("<Q", data, begin + 56)
+    at = begin + sequence_file.up(header_size)
+    size = 8 * (steps + 1) + 4 * count
+    column = bytearray(data[at : at + size])
+    struct.pack_into("<q", column, 8 * number, value)
+    table = b"".join(
+        sequence_file.crc32c(bytes(column[i : i + 4096])).to_bytes(4, "little")
+        for i in range(0, size, 4096)
+    )
+    header = bytearray(data[begin : begin + header_size])
+    struct.pack_into("<QQ", header, 32, *sequence_file.xxh3_128(table))
+    header[-4:] = sequence_file.crc32c(bytes(header[:-4])).to_bytes(4, "little")
+    changed = bytearray(data)
+    changed[begin : begin + header_size] = header
+    changed[at : at + size + len(table)] = column + table
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("number", [0, 1, 700, 1000])
+@pytest.mark.parametrize("value", [-1, 1 << 40])
+def test_offsets_that_lead_elsewhere(tmp_path: Path, number: int, value: int) -> None:
+    """Their checksums are right: whoever wrote them was wrong."""
+    path = tmp_path / "ragged.segue"
+    with FileWriter(path, {"r": Feature("float32", ragged=True)}) as writer:
+        for _ in range(2):
+            ragged = [np.arange(step % 5, dtype=np.float32) for step in range(1000)]
+            writer.write({"r": ragged})
+    data = path.read_bytes()
+    begin = ends_of(data)[1]
+    (steps,) = struct.unpack_from("<Q", data, begin + 16)
+    (count,) = struct.unpack_from("<Q", data, begin + 56)
+    assert (steps, count) == (1000, 2000)
+    assert with_offset(data, begin, 0, 0) == data, "the layout is as this test takes it"
+    path.write_bytes(with_offset(data, begin, number, value))
+    message = run("peek", "--all", path).stdout
+    assert "the offsets of 'r' do not rise from 0 to the number of its values" in message
+    path.write_bytes(path.read_bytes()[: ends_of(data)[-1]])
+    assert report("repair", path)["kept"]["sequences"] == 1

@@ -276,34 +276,13 @@ static int load_tables(struct segue_seqfile_record *record)
 	return rc ? rc : check_hash(record, XXH3_128bits(record->bytes + begin, size - begin));
 }
 
-/*
- * Whether offsets `at` bytes into those of a column rise: from *before on, which becomes the last,
- * from 0 at the beginning, to the number of values at the end.
- */
-static bool offsets_rise(const struct segue_seqfile_column *column, uint64_t at,
-	const uint8_t *bytes, uint64_t size, uint64_t *before)
-{
-	for (uint64_t k = 0; k < size; k += sizeof(*before)) {
-		uint64_t offset;
-
-		memcpy(&offset, bytes + k, sizeof(offset));
-		if (offset < *before || offset > column->count || (at + k == 0 && offset != 0))
-			return false;
-		*before = offset;
-	}
-	return at + size < column->offsets || *before == column->count;
-}
-
 /* Those in the `size` bytes at `at` of a column. */
 static int check_offsets(const struct segue_seqfile_record *record, size_t i, uint64_t at,
 	const uint8_t *bytes, size_t size, uint64_t *before)
 {
 	const struct segue_seqfile_column *column = &record->column[i];
 
-	if (at >= column->offsets)
-		return 0;
-	uint64_t left = column->offsets - at;
-	return offsets_rise(column, at, bytes, left < size ? left : size, before)
+	return segue_seqfile_offsets_rise(bytes, at, size, column->offsets, column->count, before)
 		       ? 0
 		       : fail_offsets(record, i);
 }
@@ -485,10 +464,10 @@ static int read_variable(struct segue_seqfile_record *record, size_t i, uint64_t
 	uint8_t *out;
 
 	int rc = read_column(record, i, first, read, offsets);
-	if (!rc && !offsets_rise(column, first, (const uint8_t *)offsets, read, &before))
-		rc = within(fail_offsets(record, i), record);
 	if (rc)
 		return rc;
+	if (check_offsets(record, i, first, (const uint8_t *)offsets, read, &before))
+		return within(SEGUE_EDATA, record);
 	uint64_t begin = (uint64_t)offsets[0], bytes = (before - begin) * size;
 	rc = segue_sink_add(sink, bytes, &out);
 	if (!rc && bytes)

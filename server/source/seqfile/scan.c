@@ -139,12 +139,13 @@ static int read_entry(
 	return rc;
 }
 
-/* The blocks of a column of `size` bytes at `at`, against the table behind it. */
+/* The blocks of a column at `at`, against the table behind it, and what its offsets say. */
 static int check_column(const struct segue_seqfile_scan *scan,
-	const struct segue_seqfile_field *field, uint64_t at, uint64_t size,
-	struct segue_digest *tables)
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry,
+	uint64_t at, struct segue_digest *tables)
 {
-	uint64_t table = at + size;
+	uint64_t size = segue_seqfile_column_size(field, entry), table = at + size, before = 0;
+	uint64_t offsets = segue_seqfile_offsets_size(field, entry);
 
 	for (uint64_t done = 0; done < size; done += PART) {
 		size_t part = size - done < PART ? (size_t)(size - done) : PART;
@@ -162,6 +163,12 @@ static int check_column(const struct segue_seqfile_scan *scan,
 				"damaged: a checksum of bytes %" PRIu64 " to %" PRIu64
 				" of '%s' is wrong",
 				done, done + part - 1, field->name);
+		if (!segue_seqfile_offsets_rise(scan->buffer, done, part, offsets,
+			    segue_seqfile_count(field, entry), &before))
+			return segue_fail(SEGUE_EDATA,
+				"damaged: the offsets of '%s' do not rise from 0 to the number of "
+				"its values",
+				field->name);
 		segue_digest_bytes(tables, scan->table, entries);
 		table += entries;
 	}
@@ -181,8 +188,7 @@ int segue_seqfile_scan_next(struct segue_seqfile_scan *scan, struct segue_seqfil
 	for (uint32_t i = 0; !rc && i < scan->head.count; i++) {
 		const struct segue_seqfile_field *field = &scan->head.fields[i];
 
-		rc = check_column(scan, field, scan->at + scan->columns[i],
-			segue_seqfile_column_size(field, &found), &tables);
+		rc = check_column(scan, field, &found, scan->at + scan->columns[i], &tables);
 	}
 	if (rc)
 		return rc;
