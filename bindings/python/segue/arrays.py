@@ -215,7 +215,8 @@ class Arrays(Source):
     - for a context feature: one array, or a list of numbers, with a value for each sequence.
 
     A feature may have a wider dtype than its arrays, if that loses nothing: float32 of int16. The
-    arrays may be big-endian, and their steps may lie apart.
+    arrays may be big-endian, and their steps may lie apart. Nothing of the values is read before a
+    batch needs them: that a byte of a bool array is neither 0 nor 1 is an error of that batch.
 
     Parameters
     ----------
