@@ -479,3 +479,17 @@ def test_a_server_that_is_killed_gets_the_index_again(directory: Path, tmp_path:
             if batch.step == 2:
                 os.kill(client.status()["server"]["pid"], 9)
         assert steps == [10.0 * i for i in range(8)]
+
+
+def test_bools_are_looked_at_when_they_are_read(client: segue.Client, tmp_path: Path) -> None:
+    values = np.zeros(8, np.uint8)
+    values[5] = 2
+    np.save(tmp_path / "x.npy", values)
+    data = bytearray((tmp_path / "x.npy").read_bytes())
+    (tmp_path / "x.npy").write_bytes(data.replace(b"'|u1'", b"'|b1'"))
+    with client.stream(
+        "bools", segue.Arrays({"x": tmp_path / "x.npy"}), {"x": segue.Feature("bool")},
+        num_unroll=4, batch_size=1, persist=False, depth=2,
+    ) as stream:  # fmt: skip
+        with stream.loader() as loader, pytest.raises(segue.DataError, match="neither 0 nor 1"):
+            list(loader)
