@@ -221,7 +221,7 @@ const void *segue_batch_context(const struct segue_batch *batch, size_t i)
 static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, const uint8_t *from)
 {
 	const struct segue_shape *shape = batch->mapping->shape;
-	const uint8_t *init = shape->init[i];
+	const uint8_t *init = shape->spec->init[i];
 	size_t size = shape->spec->states[i].size;
 
 	for (uint32_t row = 0; row < batch->rows; row++, to += size) {

@@ -65,8 +65,8 @@ static int attempt_open(void *arg)
 	return segue_stream_ready(arg);
 }
 
-int segue_stream_open(struct segue_client *client, const struct segue_stream_spec *spec,
-	struct segue_stream **out)
+int segue_stream_open(
+	struct segue_client *client, const struct segue_spec *spec, struct segue_stream **out)
 {
 	if (!client || !spec || !out)
 		return segue_fail(SEGUE_EINVAL,

@@ -1,5 +1,5 @@
 /*
- * A stream's spec: copied, checked, hashed, compared.
+ * A stream's spec: checked, hashed, compared.
  */
 #include "core/spec.h"
 
@@ -17,9 +17,8 @@
 #define HASH_VERSION   2
 
 const struct segue_option segue_spec_options[] = {
-#define ROW(name, type, asked, part, ...)                                                          \
-	SEGUE_OPTION_ROW(struct segue_spec, name, struct segue_stream_spec, asked, #name, part,    \
-		__VA_ARGS__),
+#define ROW(name, type, id, part, ...)                                                             \
+	SEGUE_OPTION_ROW(struct segue_spec, name, #name, id, part, __VA_ARGS__),
 	SEGUE_OPTIONS(ROW)
 #undef ROW
 		{.name = NULL}};
@@ -71,48 +70,75 @@ static int check_twice(const char *kind, const struct segue_field *fields, size_
 	return 0;
 }
 
-static int check_fields(const char *kind, struct segue_field *fields, size_t count)
+static const char *const list_names[] = {"sequences", "context", "states"};
+
+static struct segue_field *fields_of(
+	const struct segue_spec *spec, enum segue_field_list list, size_t *count)
 {
+	*count = 0;
+	switch (list) {
+	case SEGUE_FIELD_SEQUENCE:
+		*count = spec->sequence_count;
+		return spec->sequences;
+	case SEGUE_FIELD_CONTEXT:
+		*count = spec->context_count;
+		return spec->contexts;
+	case SEGUE_FIELD_STATE:
+		*count = spec->state_count;
+		return spec->states;
+	}
+	return NULL;
+}
+
+/* On its own, and beside those before it. */
+static int check_field(const struct segue_spec *spec, enum segue_field_list list, size_t i)
+{
+	const char *kind = list_names[list];
+	size_t count;
+	struct segue_field *fields = fields_of(spec, list, &count);
 	char what[64];
 	int rc;
 
-	for (size_t i = 0; i < count; i++) {
-		snprintf(what, sizeof(what), "%s[%zu].name", kind, i);
-		rc = segue_name_check(what, fields[i].name, false);
-		if (rc)
-			return rc;
+	snprintf(what, sizeof(what), "%s[%zu].name", kind, i);
+	rc = segue_name_check(what, fields[i].name, false);
+	if (!rc)
 		rc = check_shape(kind, i, &fields[i]);
-		if (rc)
-			return rc;
+	if (!rc)
 		rc = check_twice(kind, fields, i, kind, &fields[i], i);
-		if (rc)
-			return rc;
-	}
-	return 0;
+	return rc;
 }
 
-static int check_counts(size_t sequences, size_t contexts, size_t states)
+static int check_counts(const struct segue_spec *spec)
 {
-	if (sequences == 0 || sequences > SEGUE_FEATURES_MAX)
-		return segue_range_check("the number of sequences (in C: sequence_count)",
-			sequences, 1, SEGUE_FEATURES_MAX);
-	if (contexts > SEGUE_FEATURES_MAX - sequences)
+	if (spec->sequence_count > SEGUE_FEATURES_MAX ||
+		spec->context_count > SEGUE_FEATURES_MAX - spec->sequence_count)
 		return segue_fail(SEGUE_EINVAL,
-			"there are %zu sequences and %zu context (in C: sequence_count, "
-			"context_count), together at most %d are allowed",
-			sequences, contexts, SEGUE_FEATURES_MAX);
-	return segue_range_check(
-		"the number of states (in C: state_count)", states, 0, SEGUE_STATES_MAX);
+			"there are %zu sequences and %zu context, together at most %d are allowed",
+			spec->sequence_count, spec->context_count, SEGUE_FEATURES_MAX);
+	return segue_range_check("the number of states", spec->state_count, 0, SEGUE_STATES_MAX);
 }
 
-static int check_features(struct segue_spec *spec)
+int segue_spec_check_last(const struct segue_spec *spec, enum segue_field_list list)
 {
-	int rc = check_fields("sequences", spec->sequences, spec->sequence_count);
+	size_t count;
+	int rc = check_counts(spec);
 
-	if (!rc)
-		rc = check_fields("context", spec->contexts, spec->context_count);
-	if (!rc)
-		rc = check_fields("states", spec->states, spec->state_count);
+	fields_of(spec, list, &count);
+	return rc ? rc : check_field(spec, list, count - 1);
+}
+
+static int check_features(const struct segue_spec *spec)
+{
+	int rc = 0;
+
+	for (unsigned list = 0; list <= SEGUE_FIELD_STATE; list++) {
+		size_t count;
+
+		fields_of(spec, (enum segue_field_list)list, &count);
+		for (size_t i = 0; !rc && i < count; i++)
+			rc = check_field(spec, (enum segue_field_list)list, i);
+	}
+	/* A file may have both. */
 	for (size_t i = 0; !rc && i < spec->context_count; i++)
 		rc = check_twice("sequences", spec->sequences, spec->sequence_count, "context",
 			&spec->contexts[i], i);
@@ -124,8 +150,7 @@ static int check_together(const struct segue_spec *spec)
 {
 	if (spec->keep_final && !spec->persist)
 		return segue_fail(SEGUE_EINVAL,
-			"keep_final wants persist (in C: no volatile_): there is no store to keep "
-			"final states in");
+			"keep_final wants persist: there is no store to keep final states in");
 	if (spec->epochs != 0 && spec->epochs <= spec->first_epoch)
 		return segue_fail(SEGUE_EINVAL,
 			"epochs is %" PRIu64 " and first_epoch %" PRIu64
@@ -140,7 +165,10 @@ int segue_spec_check(struct segue_spec *spec)
 	int rc = segue_name_check("name", spec->name, false);
 
 	if (!rc)
-		rc = check_counts(spec->sequence_count, spec->context_count, spec->state_count);
+		rc = segue_range_check(
+			"the number of sequences", spec->sequence_count, 1, SEGUE_FEATURES_MAX);
+	if (!rc)
+		rc = check_counts(spec);
 	if (!rc)
 		rc = segue_source_check(&spec->source);
 	if (!rc)
@@ -150,209 +178,6 @@ int segue_spec_check(struct segue_spec *spec)
 	if (!rc)
 		rc = check_together(spec);
 	return rc;
-}
-
-/* ---- Copying ---- */
-
-static int fail_memory(void)
-{
-	return segue_fail(SEGUE_ENOMEM, "no memory for the spec of a stream");
-}
-
-/* Both begin with name, dtype and shape. */
-_Static_assert(offsetof(struct segue_feature, dims) == offsetof(struct segue_state, dims), "dims");
-
-/* From features or states, `stride` bytes apart. */
-static int take_fields(
-	const void *from, size_t stride, size_t count, struct segue_field **out, size_t *out_count)
-{
-	int rc = 0;
-
-	if (count == 0)
-		return 0;
-	*out = calloc(count, sizeof(**out));
-	if (!*out)
-		return fail_memory();
-	*out_count = count;
-	for (size_t i = 0; !rc && i < count; i++) {
-		const struct segue_feature *feature =
-			(const void *)((const char *)from + i * stride);
-		struct segue_field *to = &(*out)[i];
-
-		to->dtype = feature->dtype;
-		to->rank = feature->rank;
-		memcpy(to->dims, feature->dims, sizeof(to->dims));
-		rc = segue_text_copy(feature->name, &to->name);
-	}
-	return rc;
-}
-
-/* Arrays that are announced and not there would be read by the copy. */
-static int check_arrays(const struct segue_stream_spec *spec)
-{
-	const struct {
-		const char *what;
-		const void *array;
-		size_t count;
-	} arrays[] = {
-		{"sequences", spec->sequences, spec->sequence_count},
-		{"contexts", spec->contexts, spec->context_count},
-		{"states", spec->states, spec->state_count},
-	};
-
-	for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
-		if (arrays[i].count > 0 && !arrays[i].array)
-			return segue_fail(SEGUE_EINVAL, "%s is NULL and should have %zu entries",
-				arrays[i].what, arrays[i].count);
-	return check_counts(spec->sequence_count, spec->context_count, spec->state_count);
-}
-
-static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
-{
-	int rc = segue_text_copy(from->name, &to->name);
-
-	if (!rc)
-		rc = segue_source_take(&from->source, &to->source);
-	if (!rc)
-		rc = take_fields(from->sequences, sizeof(*from->sequences), from->sequence_count,
-			&to->sequences, &to->sequence_count);
-	if (!rc)
-		rc = take_fields(from->contexts, sizeof(*from->contexts), from->context_count,
-			&to->contexts, &to->context_count);
-	if (!rc)
-		rc = take_fields(from->states, sizeof(*from->states), from->state_count,
-			&to->states, &to->state_count);
-	if (!rc)
-		rc = segue_options_take(segue_spec_options, from, to);
-	return rc;
-}
-
-/* Explicit zeros and no initial value are the same value, so they have the same hash. */
-static void hash_init(const void *init, uint64_t size, uint64_t hash[2])
-{
-	static const uint8_t zeros[4096];
-	struct segue_digest digest;
-
-	segue_digest_init(&digest);
-	for (uint64_t done = 0; done < size;) {
-		uint64_t left = size - done;
-		size_t part = left < sizeof(zeros) ? (size_t)left : sizeof(zeros);
-
-		segue_digest_bytes(&digest, init ? (const uint8_t *)init + done : zeros, part);
-		done += part;
-	}
-	segue_digest_finish(&digest, hash);
-}
-
-int segue_spec_create(const struct segue_stream_spec *from, struct segue_spec **out)
-{
-	struct segue_spec *spec;
-	int rc = check_arrays(from);
-
-	if (rc)
-		return rc;
-	spec = calloc(1, sizeof(*spec));
-	if (!spec)
-		return fail_memory();
-	rc = take_all(from, spec);
-	if (!rc)
-		rc = segue_spec_check(spec);
-	if (rc) {
-		segue_spec_destroy(spec);
-		return rc;
-	}
-	spec->init_hash = calloc(spec->state_count + 1, sizeof(*spec->init_hash));
-	if (!spec->init_hash) {
-		segue_spec_destroy(spec);
-		return fail_memory();
-	}
-	for (size_t i = 0; i < spec->state_count; i++)
-		hash_init(from->states[i].init, spec->states[i].size, spec->init_hash[i]);
-	*out = spec;
-	return 0;
-}
-
-static int copy_fields(
-	const struct segue_field *from, size_t count, struct segue_field **out, size_t *out_count)
-{
-	if (count == 0)
-		return 0;
-	*out = calloc(count, sizeof(**out));
-	if (!*out)
-		return fail_memory();
-	for (; *out_count < count; ++*out_count) {
-		struct segue_field *to = &(*out)[*out_count];
-
-		*to = from[*out_count];
-		to->name = NULL;
-		int rc = segue_text_copy(from[*out_count].name, &to->name);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-static int copy_owned(const struct segue_spec *from, struct segue_spec *to)
-{
-	int rc;
-
-	if ((rc = segue_options_copy(segue_spec_options, from, to)) ||
-		(rc = segue_text_copy(from->name, &to->name)) ||
-		(rc = segue_source_copy(&from->source, &to->source)) ||
-		(rc = copy_fields(from->sequences, from->sequence_count, &to->sequences,
-			 &to->sequence_count)) ||
-		(rc = copy_fields(
-			 from->contexts, from->context_count, &to->contexts, &to->context_count)) ||
-		(rc = copy_fields(from->states, from->state_count, &to->states, &to->state_count)))
-		return rc;
-	to->init_hash = calloc(from->state_count + 1, sizeof(*to->init_hash));
-	if (!to->init_hash)
-		return fail_memory();
-	if (from->state_count)
-		memcpy(to->init_hash, from->init_hash, from->state_count * sizeof(*to->init_hash));
-	return 0;
-}
-
-int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out)
-{
-	struct segue_spec *copy = malloc(sizeof(*copy));
-
-	if (!copy)
-		return fail_memory();
-	*copy = *spec;
-	copy->name = NULL;
-	copy->source = (struct segue_spec_source){.kind = 0};
-	copy->sequences = copy->contexts = copy->states = NULL;
-	copy->init_hash = NULL;
-	copy->sequence_count = copy->context_count = copy->state_count = 0;
-	int rc = copy_owned(spec, copy);
-	if (rc) {
-		segue_spec_destroy(copy);
-		return rc;
-	}
-	*out = copy;
-	return 0;
-}
-
-static void destroy_fields(struct segue_field *fields, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		free(fields[i].name);
-	free(fields);
-}
-
-void segue_spec_destroy(struct segue_spec *spec)
-{
-	if (!spec)
-		return;
-	segue_options_finish(segue_spec_options, spec);
-	segue_source_finish(&spec->source);
-	destroy_fields(spec->sequences, spec->sequence_count);
-	destroy_fields(spec->contexts, spec->context_count);
-	destroy_fields(spec->states, spec->state_count);
-	free(spec->init_hash);
-	free(spec->name);
-	free(spec);
 }
 
 /* ---- Hashing ---- */

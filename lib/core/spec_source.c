@@ -17,9 +17,8 @@
 /* ---- Kinds ---- */
 
 static const struct segue_option tfrecord_options[] = {
-#define ROW(name, type, asked, part, ...)                                                          \
-	SEGUE_OPTION_ROW(struct segue_spec_source, tfrecord.name, struct segue_stream_source,      \
-		tfrecord.asked, #name, part, __VA_ARGS__),
+#define ROW(name, type, id, part, ...)                                                             \
+	SEGUE_OPTION_ROW(struct segue_spec_source, tfrecord.name, #name, id, part, __VA_ARGS__),
 	SEGUE_TFRECORD_OPTIONS(ROW)
 #undef ROW
 		{.name = NULL}};
@@ -32,16 +31,12 @@ static const struct segue_source_row kinds[] = {
 			.name = "tfrecord",
 			.options = tfrecord_options,
 			.paths = offsetof(struct segue_spec_source, tfrecord.paths),
-			.asked_paths = offsetof(struct segue_stream_source, tfrecord.paths),
-			.asked_count = offsetof(struct segue_stream_source, tfrecord.path_count),
 		},
 	[SEGUE_SOURCE_FILES] =
 		{
 			.name = "files",
 			.options = no_options,
 			.paths = offsetof(struct segue_spec_source, files.paths),
-			.asked_paths = offsetof(struct segue_stream_source, files.paths),
-			.asked_count = offsetof(struct segue_stream_source, files.path_count),
 		},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -73,11 +68,126 @@ static int fail_kind(unsigned kind)
 	char names[256] = "";
 	size_t used = 0;
 
+	if (kind == 0)
+		return segue_fail(
+			SEGUE_EINVAL, "source is missing (in C: segue_spec_set_source sets it)");
 	for (size_t i = 0; i < KINDS && used < sizeof(names); i++)
 		if (kinds[i].name)
 			used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%zu (%s)",
 				used ? ", " : "", i, kinds[i].name);
 	return segue_fail(SEGUE_EINVAL, "source.kind is %u, which is none of %s", kind, names);
+}
+
+/* ---- Making ---- */
+
+int segue_source_init(enum segue_source_kind kind, struct segue_spec_source *out)
+{
+	const struct segue_source_row *row = segue_source_row(kind);
+
+	if (!row)
+		return fail_kind(kind);
+	*out = (struct segue_spec_source){.kind = kind};
+	segue_options_init(row->options, out);
+	return 0;
+}
+
+int segue_source_option(const struct segue_spec_source *source, enum segue_spec_option id,
+	const struct segue_option **out)
+{
+	const struct segue_source_row *row = segue_source_row(source->kind);
+
+	*out = row ? segue_option_find(row->options, id) : NULL;
+	if (*out)
+		return 0;
+	for (size_t i = 0; i < KINDS; i++) {
+		const struct segue_option *option =
+			kinds[i].name ? segue_option_find(kinds[i].options, id) : NULL;
+
+		if (option)
+			return segue_fail(SEGUE_EINVAL,
+				"%s is an option of a source of kind %s, and this spec's is %s",
+				option->name, kinds[i].name,
+				row ? row->name : "not set yet (segue_spec_set_source)");
+	}
+	return segue_fail(SEGUE_EINVAL, "there is no option %u", (unsigned)id);
+}
+
+static int check_path(const char *path, size_t i)
+{
+	if (!path || path[0] == '\0')
+		return segue_fail(SEGUE_EINVAL, "source.paths[%zu] is empty", i);
+	if (strlen(path) >= PATH_MAX)
+		return segue_fail(SEGUE_EINVAL,
+			"source.paths[%zu] has %zu bytes, at most %d are allowed", i, strlen(path),
+			PATH_MAX - 1);
+	return 0;
+}
+
+/* An absolute form of `path`; the working directory may have been removed. */
+static int make_absolute(const char *path, char **out)
+{
+	char *directory;
+	int length;
+
+	if (path[0] == '/')
+		return segue_text_copy(path, out);
+	directory = getcwd(NULL, 0);
+	if (!directory)
+		return segue_fail_errno(SEGUE_ESYSTEM,
+			"cannot make the path %s absolute, for the working directory is unknown: "
+			"give an absolute one",
+			path);
+	length = asprintf(out, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, path);
+	free(directory);
+	return length < 0 ? segue_fail(SEGUE_ENOMEM, "no memory for a path of a source") : 0;
+}
+
+static int fail_paths(size_t count)
+{
+	return segue_fail(SEGUE_ENOMEM, "no memory for the %zu paths of a source", count);
+}
+
+/* For one more. */
+static int make_room(struct segue_paths *paths)
+{
+	size_t room = paths->count ? 2 * paths->count : 1;
+	void *more;
+
+	if (paths->count < paths->room)
+		return 0;
+	more = reallocarray(paths->path, room, sizeof(*paths->path));
+	if (!more)
+		return fail_paths(room);
+	paths->path = more;
+	paths->room = room;
+	return 0;
+}
+
+int segue_source_add_path(struct segue_spec_source *source, const char *path)
+{
+	struct segue_paths *paths = segue_source_paths(source);
+	char *absolute = NULL;
+	int rc;
+
+	if (!paths)
+		return source->kind ? segue_fail(SEGUE_EINVAL, "a source of kind %s has no paths",
+					      segue_source_row(source->kind)->name)
+				    : fail_kind(source->kind);
+	rc = segue_range_check("the number of source.paths", paths->count + 1, 1, SEGUE_PATHS_MAX);
+	if (!rc)
+		rc = check_path(path, paths->count);
+	if (!rc)
+		rc = make_absolute(path, &absolute);
+	if (!rc)
+		rc = check_path(absolute, paths->count);
+	if (!rc)
+		rc = make_room(paths);
+	if (rc) {
+		free(absolute);
+		return rc;
+	}
+	paths->path[paths->count++] = absolute;
+	return 0;
 }
 
 /* ---- Copying ---- */
@@ -86,72 +196,9 @@ static int make_list(size_t count, struct segue_paths *out)
 {
 	out->path = calloc(count, sizeof(*out->path));
 	if (!out->path)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the %zu paths of a source", count);
+		return fail_paths(count);
 	out->count = count;
 	return 0;
-}
-
-/* An absolute form of `path`; an empty path stays empty, for the check to name. */
-static int take_path(const char *path, const char *directory, char **out)
-{
-	if (!path || path[0] == '\0' || path[0] == '/')
-		return segue_text_copy(path, out);
-	if (asprintf(out, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, path) < 0) {
-		*out = NULL;
-		return segue_fail(SEGUE_ENOMEM, "no memory for a path of a source");
-	}
-	return 0;
-}
-
-/* The working directory, if a path needs it; it may have been removed. */
-static int find_directory(const char *const *path, size_t count, char **directory)
-{
-	bool needed = false;
-
-	*directory = NULL;
-	for (size_t i = 0; i < count; i++)
-		needed = needed || (path[i] && path[i][0] != '\0' && path[i][0] != '/');
-	if (needed)
-		*directory = getcwd(NULL, 0);
-	if (needed && !*directory)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make the paths absolute, for the "
-						       "working directory is unknown: give "
-						       "absolute ones");
-	return 0;
-}
-
-static int take_paths(const char *const *path, size_t count, struct segue_paths *out)
-{
-	char *directory = NULL;
-	int rc = segue_range_check(
-		"the number of source.paths (in C: path_count)", count, 1, SEGUE_PATHS_MAX);
-
-	if (!rc && !path)
-		rc = segue_fail(
-			SEGUE_EINVAL, "source.paths is NULL and should have %zu entries", count);
-	if (!rc)
-		rc = find_directory(path, count, &directory);
-	if (!rc)
-		rc = make_list(count, out);
-	for (size_t i = 0; !rc && i < count; i++)
-		rc = take_path(path[i], directory, &out->path[i]);
-	free(directory);
-	return rc;
-}
-
-int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out)
-{
-	const struct segue_source_row *row = segue_source_row(asked->kind);
-	const char *at = (const char *)asked;
-	int rc = 0;
-
-	if (!row)
-		return fail_kind(asked->kind);
-	out->kind = asked->kind;
-	if (row->paths)
-		rc = take_paths(*(const char *const *const *)(at + row->asked_paths),
-			*(const size_t *)(at + row->asked_count), segue_source_paths(out));
-	return rc ? rc : segue_options_take(row->options, asked, out);
 }
 
 int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_source *out)
@@ -161,6 +208,8 @@ int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_
 	int rc;
 
 	*out = *source;
+	if (!source->kind)
+		return 0;
 	to = segue_source_paths(out);
 	if (to)
 		*to = (struct segue_paths){.path = NULL};
@@ -191,21 +240,13 @@ void segue_source_finish(struct segue_spec_source *source)
 
 static int check_paths(const struct segue_paths *paths)
 {
-	int rc = segue_range_check(
-		"the number of source.paths (in C: path_count)", paths->count, 1, SEGUE_PATHS_MAX);
+	int rc = segue_range_check("the number of source.paths", paths->count, 1, SEGUE_PATHS_MAX);
 
 	for (size_t i = 0; !rc && i < paths->count; i++) {
-		const char *path = paths->path[i];
-
-		if (!path || path[0] == '\0')
-			return segue_fail(SEGUE_EINVAL, "source.paths[%zu] is empty", i);
-		if (path[0] != '/')
-			return segue_fail(
-				SEGUE_EINVAL, "source.paths[%zu] \"%s\" is not absolute", i, path);
-		if (strlen(path) >= PATH_MAX)
-			return segue_fail(SEGUE_EINVAL,
-				"source.paths[%zu] has %zu bytes, at most %d are allowed", i,
-				strlen(path), PATH_MAX - 1);
+		rc = check_path(paths->path[i], i);
+		if (!rc && paths->path[i][0] != '/')
+			return segue_fail(SEGUE_EINVAL, "source.paths[%zu] \"%s\" is not absolute",
+				i, paths->path[i]);
 	}
 	return rc;
 }

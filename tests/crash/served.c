@@ -10,6 +10,7 @@
 #include "store/row.h"
 #include "segue/segue.h"
 #include "core/spec.h"
+#include "draft.h"
 #include "tfwrite.h"
 #include "trace.h"
 
@@ -64,12 +65,13 @@ static void fail(const char *what)
 static int open_stream(const struct served_session *session, struct segue_client **client,
 	struct segue_stream **out)
 {
-	const struct segue_open_options options = {.no_start = true, .timeout_ns = 2000000000};
+	const struct segue_open_options options = {
+		.size = sizeof(options), .no_start = true, .timeout_ns = 2000000000};
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state states[2] = {
 		{.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {2}},
 		{.name = "t", .dtype = SEGUE_UINT8, .rank = 1, .dims = {BYTES}}};
-	const struct segue_stream_spec spec = {.name = STREAM,
+	const struct segue_draft spec = {.name = STREAM,
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &session->data, .path_count = 1}},
 		.sequences = &feature,
@@ -88,7 +90,7 @@ static int open_stream(const struct served_session *session, struct segue_client
 	int rc = segue_open(session->dir, &options, client);
 	if (rc)
 		return rc;
-	rc = segue_stream_open(*client, &spec, out);
+	rc = segue_draft_open(*client, &spec, out);
 	if (rc)
 		segue_client_close(*client);
 	return rc;
@@ -103,7 +105,8 @@ static void mark(const struct served_session *session, enum trace_mark mark, uin
 static int attach(struct served_session *session, struct segue_stream *stream, uint32_t lane,
 	struct segue_lane **out)
 {
-	const struct segue_attach_options options = {.start = SEGUE_START_CONTINUE};
+	const struct segue_attach_options options = {
+		.size = sizeof(options), .start = SEGUE_START_CONTINUE};
 	uint64_t generation = session->generation[lane] + 1;
 
 	mark(session, MARK_BEGIN, lane, generation, session->step[lane]);

@@ -22,6 +22,7 @@
 #include "lane/plan.h"
 #include "store/lanes.h"
 #include "store/row.h"
+#include "draft.h"
 #include "tfwrite.h"
 
 enum {
@@ -282,7 +283,7 @@ static void open_stream(struct crash_worker *worker, const char *name)
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state state = {
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {STATE_WORDS}};
-	const struct segue_stream_spec spec = {
+	const struct segue_draft spec = {
 		.name = name,
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &data, .path_count = 1}},
@@ -301,12 +302,13 @@ static void open_stream(struct crash_worker *worker, const char *name)
 		.interval_ms = world->interval_ms,
 	};
 
-	const struct segue_open_options options = {.timeout_ns = world->timeout_ns};
+	const struct segue_open_options options = {
+		.size = sizeof(options), .timeout_ns = world->timeout_ns};
 
 	if (!worker->client)
 		TRY(worker, "open", 0, segue_open(world->dir, &options, &worker->client));
 	TRY(worker, "stream", 0,
-		while_busy(segue_stream_open(worker->client, &spec, &worker->stream)));
+		while_busy(segue_draft_open(worker->client, &spec, &worker->stream)));
 }
 
 void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t count)
@@ -316,6 +318,7 @@ void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t cou
 		const struct crash_lane *state = &worker->world->ledger->lane[lane];
 		/* Whether the lane comes is asked here, not how soon, on a machine that is busy. */
 		const struct segue_attach_options options = {
+			.size = sizeof(options),
 			.start = state->committing || state->token_size ? SEGUE_START_CONTINUE
 									: SEGUE_START_FRESH,
 			.timeout_ns = INT64_C(40000000000),
@@ -532,8 +535,9 @@ static void resume(struct crash_worker *worker)
 /* Another stream, of which something is stored; nothing of it is there at the end. */
 static void drop_another(struct crash_worker *worker)
 {
-	const struct segue_attach_options options = {
-		.start = SEGUE_START_FRESH, .timeout_ns = INT64_C(40000000000)};
+	const struct segue_attach_options options = {.size = sizeof(options),
+		.start = SEGUE_START_FRESH,
+		.timeout_ns = INT64_C(40000000000)};
 	static const int64_t states[CRASH_ROWS * STATE_WORDS];
 
 	open_stream(worker, "another");

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "client/lane.h"
+#include "draft.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -65,7 +66,7 @@ static struct segue_spec *make_spec(void)
 	static const struct segue_state states[] = {
 		{.name = "h", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}},
 		{.name = "k", .dtype = SEGUE_INT64}};
-	const struct segue_stream_spec asked = {
+	const struct segue_draft asked = {
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = paths, .path_count = 1}},
@@ -83,7 +84,7 @@ static struct segue_spec *make_spec(void)
 	};
 	struct segue_spec *spec;
 
-	expect(segue_spec_create(&asked, &spec) == 0);
+	expect(segue_draft_make(&asked, &spec) == 0);
 	return spec;
 }
 
@@ -106,8 +107,6 @@ static void make_world(struct world *world)
 	world->shape.spec = make_spec();
 	world->shape.key_max = KEY_MAX;
 	world->shape.row_size = 16;
-	world->shape.init = calloc(2, sizeof(void *));
-	expect(world->shape.init != NULL);
 	expect(segue_geometry_init(world->shape.spec, KEY_MAX, &world->shape.geometry) == 0);
 	world->stream.client = &world->client;
 	world->stream.shape = &world->shape;
@@ -365,6 +364,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	segue_shm_destroy(&world.page);
 	segue_geometry_finish(&world.shape.geometry);
 	segue_spec_destroy(world.shape.spec);
-	free(world.shape.init);
 	return 0;
 }

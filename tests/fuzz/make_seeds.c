@@ -13,6 +13,7 @@
 #include "core/layout.h"
 #include "core/sequence_file.h"
 #include "store/token.h"
+#include "draft.h"
 
 static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
 static const int64_t integers[] = {0, 1, 1, 0, 1, 0, 0, 1};
@@ -184,15 +185,22 @@ static void write_sequences(const char *path)
 	static const struct segue_feature x = {
 		.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}};
 	static const struct segue_feature c = {.name = "c", .dtype = SEGUE_UINT8};
-	static const struct segue_feature h = {.name = "h", .dtype = SEGUE_INT64};
-	const struct segue_file_spec spec = {sizeof(spec), &x, 1, &c, 1, &h, 1};
+	static const struct segue_state h = {.name = "h", .dtype = SEGUE_INT64};
+	const struct segue_draft draft = {.sequences = &x,
+		.sequence_count = 1,
+		.contexts = &c,
+		.context_count = 1,
+		.states = &h,
+		.state_count = 1};
 	const void *const arrays[] = {floats, "c", integers};
 	struct segue_sequence sequence = {.size = sizeof(sequence), .steps = 4, .arrays = arrays};
 	struct segue_file_writer *writer;
+	struct segue_spec *spec;
 
-	if (segue_file_writer_create(path, &spec, &writer) ||
+	if (segue_draft_tell(&draft, &spec) || segue_file_writer_create(path, spec, &writer) ||
 		segue_file_writer_add(writer, &sequence))
 		abort();
+	segue_spec_destroy(spec);
 	sequence.steps = 1;
 	sequence.has_total_length = true;
 	sequence.key = "key";
@@ -287,7 +295,7 @@ static void put_greeting(uint8_t client)
 	static const char *const paths[] = {PLACE};
 	static const struct segue_feature x[] = {{.name = "x", .dtype = SEGUE_FLOAT32}};
 	static const struct segue_state h[] = {{.name = "h", .dtype = SEGUE_FLOAT32}};
-	const struct segue_stream_spec asked = {.name = "train",
+	const struct segue_draft asked = {.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = paths, .path_count = 1}},
 		.sequences = x,
@@ -302,7 +310,7 @@ static void put_greeting(uint8_t client)
 	struct segue_message open = {.type = SEGUE_MESSAGE_STREAM_OPEN, .serial = 2};
 
 	put_message(client, &hello);
-	if (segue_spec_create(&asked, &open.stream_open.spec))
+	if (segue_draft_make(&asked, &open.stream_open.spec))
 		abort();
 	put_message(client, &open);
 	segue_spec_destroy(open.stream_open.spec);

@@ -21,6 +21,7 @@
 
 #include "lane/plan.h"
 #include "segue/segue.h"
+#include "draft.h"
 #include "tfwrite.h"
 #include "tmpdir.h"
 
@@ -61,7 +62,7 @@ static void open_stream(struct segue_client **client, struct segue_stream **stre
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state state = {
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {2}};
-	const struct segue_stream_spec spec = {
+	const struct segue_draft spec = {
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &data, .path_count = 1}},
@@ -79,7 +80,7 @@ static void open_stream(struct segue_client **client, struct segue_stream **stre
 		.interval_ms = 20,
 	};
 
-	if (segue_open(socket_dir, NULL, client) || segue_stream_open(*client, &spec, stream))
+	if (segue_open(socket_dir, NULL, client) || segue_draft_open(*client, &spec, stream))
 		die("open");
 }
 
@@ -142,7 +143,8 @@ static void on_term(int signal)
 
 static void work(uint32_t index, int out)
 {
-	const struct segue_attach_options fresh = {.start = SEGUE_START_FRESH};
+	const struct segue_attach_options fresh = {
+		.size = sizeof(fresh), .start = SEGUE_START_FRESH};
 	struct segue_client *client;
 	struct segue_stream *stream;
 	struct segue_lane *lane;

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "draft.h"
 #include "fakeserver.h"
 #include "segue/segue.h"
 #include "tmpdir.h"
@@ -39,9 +40,9 @@ static const struct segue_state states[] = {
 };
 static const char *const paths[] = {"data/*.tfrecord"};
 
-static struct segue_stream_spec make_spec(void)
+static struct segue_draft make_spec(void)
 {
-	return (struct segue_stream_spec){
+	return (struct segue_draft){
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = paths, .path_count = 1}},
@@ -176,7 +177,7 @@ static char socket_path[SEGUE_TMPDIR_MAX], store[SEGUE_TMPDIR_MAX];
 static struct fakeserver *server;
 static struct segue_client *client;
 static struct segue_stream *stream;
-static struct segue_stream_spec spec;
+static struct segue_draft spec;
 static struct segue_open_options options;
 
 static void set_up(void)
@@ -188,7 +189,9 @@ static void set_up(void)
 	server = fakeserver_create(socket_path);
 	fakeserver_start(server);
 	spec = make_spec();
-	options = (struct segue_open_options){.no_start = true, .timeout_ns = 20 * SECOND};
+	options = (struct segue_open_options){.size = sizeof(struct segue_open_options),
+		.no_start = true,
+		.timeout_ns = 20 * SECOND};
 }
 
 static void tear_down(void)
@@ -201,13 +204,13 @@ static void open_stream(void)
 {
 	int rc = segue_open(store, &options, &client);
 	cr_assert_eq(rc, 0, "%s", segue_error_detail());
-	rc = segue_stream_open(client, &spec, &stream);
+	rc = segue_draft_open(client, &spec, &stream);
 	cr_assert_eq(rc, 0, "%s", segue_error_detail());
 }
 
 static struct segue_lane *attach(enum segue_start start)
 {
-	struct segue_attach_options how = {.start = start};
+	struct segue_attach_options how = {.size = sizeof(how), .start = start};
 	struct segue_lane *lane = NULL;
 	int rc = segue_lane_attach(stream, 0, &how, &lane);
 
@@ -391,6 +394,10 @@ Test(client, wants_valid_arguments)
 	options.timeout_ns = -1;
 	assert_fails(segue_open(store, &options, &client), SEGUE_EINVAL, "timeout_ns");
 	options.timeout_ns = 0;
+	options.size = 0;
+	assert_fails(segue_open(store, &options, &client), SEGUE_EINVAL,
+		"set it to sizeof(struct segue_open_options)");
+	options.size = sizeof(options);
 	open_stream();
 	assert_fails(segue_stream_open(client, NULL, &stream), SEGUE_EINVAL, "spec");
 	assert_fails(segue_client_report(client, 9, NULL, NULL, &json), SEGUE_EINVAL, "no report");
@@ -399,9 +406,13 @@ Test(client, wants_valid_arguments)
 	assert_fails(segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL,
 		"no lane 1: its last is 0");
 	assert_fails(segue_lane_attach(NULL, 0, NULL, &lane), SEGUE_EINVAL, "stream");
-	struct segue_attach_options how = {.start = 7};
+	struct segue_attach_options how = {.size = sizeof(how), .start = 7};
 	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_EINVAL, "start");
-	how = (struct segue_attach_options){.token = "", .token_size = 0};
+	how.size = 1;
+	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_EINVAL,
+		"set it to sizeof(struct segue_attach_options)");
+	how = (struct segue_attach_options){
+		.size = sizeof(struct segue_attach_options), .token = "", .token_size = 0};
 	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_ETOKEN, "empty");
 	lane = attach(SEGUE_START_NONE);
 	assert_fails(segue_lane_next(NULL, 0, &batch), SEGUE_EINVAL, "lane");
@@ -644,9 +655,9 @@ Test(client, refuses_another_layout)
 {
 	set(wrong_hash, true);
 	cr_assert_eq(segue_open(store, &options, &client), 0);
-	assert_fails(segue_stream_open(client, &spec, &stream), SEGUE_EVERSION, "'train'");
+	assert_fails(segue_draft_open(client, &spec, &stream), SEGUE_EVERSION, "'train'");
 	spec.num_unroll = 0;
-	assert_fails(segue_stream_open(client, &spec, &stream), SEGUE_EINVAL, "num_unroll");
+	assert_fails(segue_draft_open(client, &spec, &stream), SEGUE_EINVAL, "num_unroll");
 	segue_client_close(client);
 }
 
@@ -662,7 +673,7 @@ Test(client, uploads_long_lists_of_paths)
 			text[i], sizeof(text[i]), "/data/some/where/part-%04d-of-1000.tfrecord", i);
 		list[i] = text[i];
 	}
-	spec.source.tfrecord = (struct segue_tfrecord){.paths = list, .path_count = COUNT};
+	spec.source.tfrecord = (struct segue_draft_paths){.paths = list, .path_count = COUNT};
 	open_stream();
 	cr_assert_eq(server->seen.uploads, 1);
 	for (int i = 0; i < COUNT; i++) {
@@ -970,11 +981,12 @@ struct newcomer {
 
 static int come(struct newcomer *newcomer, enum segue_start start, bool take_over)
 {
-	const struct segue_attach_options how = {.start = start, .take = take_over};
+	const struct segue_attach_options how = {
+		.size = sizeof(how), .start = start, .take = take_over};
 
 	*newcomer = (struct newcomer){0};
 	cr_assert_eq(segue_open(store, &options, &newcomer->client), 0);
-	cr_assert_eq(segue_stream_open(newcomer->client, &spec, &newcomer->stream), 0);
+	cr_assert_eq(segue_draft_open(newcomer->client, &spec, &newcomer->stream), 0);
 	return segue_lane_attach(newcomer->stream, 0, &how, &newcomer->lane);
 }
 
@@ -1132,7 +1144,7 @@ Test(client, goes_back_to_a_token)
 	cr_assert_eq(segue_lane_committed(lane), 3);
 	consume(lane, 4);
 	segue_lane_close(lane);
-	struct segue_attach_options how = {.token = token, .token_size = size};
+	struct segue_attach_options how = {.size = sizeof(how), .token = token, .token_size = size};
 	cr_assert_eq(segue_lane_attach(stream, 0, &how, &lane), 0, "%s", segue_error_detail());
 	consume(lane, 1);
 	cr_assert_eq(segue_lane_committed(lane), 4);
@@ -1596,9 +1608,9 @@ Test(client, keeps_many_ended_rows)
 	close_all(lane);
 }
 
-Test(client, offers_volatile_streams_too)
+Test(client, offers_no_persiststreams_too)
 {
-	spec.volatile_ = true;
+	spec.no_persist = true;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
@@ -1941,8 +1953,8 @@ Test(client, learns_who_holds_the_lane)
 	consume(lane, 1);
 	fakeserver_end_lease(server, 0);
 	cr_assert_eq(segue_open(store, &options, &other), 0);
-	cr_assert_eq(segue_stream_open(other, &spec, &other_stream), 0);
-	struct segue_attach_options how = {.start = SEGUE_START_CONTINUE};
+	cr_assert_eq(segue_draft_open(other, &spec, &other_stream), 0);
+	struct segue_attach_options how = {.size = sizeof(how), .start = SEGUE_START_CONTINUE};
 	cr_assert_eq(segue_lane_attach(other_stream, 0, &how, &other_lane), 0);
 	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EFENCED, "newer handle");
 	consume(other_lane, 2);
@@ -2213,7 +2225,7 @@ static void use_in_child(struct segue_lane *lane, struct segue_batch *batch, voi
 	CHECK(segue_lane_durable(lane) == 0 && segue_lane_undelivered(lane) == 0);
 	CHECK(segue_lane_attach(stream, 0, NULL, &other_lane) == SEGUE_EFORKED);
 	CHECK(segue_stream_checkpoint(stream, 0, 1, 0, &token, &size) == SEGUE_EFORKED);
-	CHECK(segue_stream_open(client, &spec, &other) == SEGUE_EFORKED);
+	CHECK(segue_draft_open(client, &spec, &other) == SEGUE_EFORKED);
 	CHECK(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json) == SEGUE_EFORKED);
 	/* Handles are freed without touching what is not there. */
 	segue_batch_release(batch);

@@ -17,7 +17,7 @@ static struct segue_spec *make(const struct sample *sample)
 {
 	struct segue_spec *spec = NULL;
 
-	cr_assert_eq(segue_spec_create(&sample->spec, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&sample->spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
 

@@ -18,7 +18,7 @@
 static struct segue_spec *make(const struct sample *sample)
 {
 	struct segue_spec *spec = NULL;
-	int rc = segue_spec_create(&sample->spec, &spec);
+	int rc = segue_draft_make(&sample->spec, &spec);
 
 	cr_assert_eq(rc, 0, "%s", segue_error_detail());
 	return spec;
@@ -28,6 +28,18 @@ static struct segue_spec *make(const struct sample *sample)
 
 static char long_name[SEGUE_NAME_MAX + 2], long_path[PATH_MAX + 2];
 static struct segue_feature many[SEGUE_FEATURES_MAX + 1];
+static struct segue_state many_states[SEGUE_STATES_MAX + 1];
+
+static void make_many(void)
+{
+	static char names[SEGUE_FEATURES_MAX + 1][8];
+
+	for (size_t i = 0; i < SEGUE_FEATURES_MAX + 1; i++) {
+		snprintf(names[i], sizeof(names[i]), "f%zu", i);
+		many[i] = (struct segue_feature){.name = names[i], .dtype = SEGUE_UINT8};
+		many_states[i] = (struct segue_state){.name = names[i], .dtype = SEGUE_UINT8};
+	}
+}
 
 #define CASE(name, change)                                                                         \
 	static void name(struct sample *s)                                                         \
@@ -46,19 +58,15 @@ CASE(feature_empty, s->sequences[1].name = "")
 CASE(feature_colon, s->contexts[1].name = "f:")
 CASE(state_colon, s->states[0].name = ":")
 CASE(no_sequence, s->spec.sequence_count = 0)
-CASE(null_sequences, s->spec.sequences = NULL)
-CASE(null_contexts, s->spec.contexts = NULL)
-CASE(null_states, s->spec.states = NULL)
 CASE(no_kind, s->spec.source.kind = 0)
 CASE(bad_kind, s->spec.source.kind = 99)
-CASE(null_paths, s->spec.source.tfrecord.paths = NULL)
 CASE(no_path, s->spec.source.tfrecord.path_count = 0)
 CASE(empty_path, s->paths[1] = "")
 CASE(missing_path, s->paths[1] = NULL)
 CASE(path_too_long, s->paths[1] = memset(long_path, '/', PATH_MAX))
 CASE(too_many_features, s->spec.sequences = many; s->spec.sequence_count = SEGUE_FEATURES_MAX + 1)
 CASE(too_many_together, s->spec.sequences = many; s->spec.sequence_count = SEGUE_FEATURES_MAX - 1)
-CASE(too_many_states, s->spec.state_count = SEGUE_STATES_MAX + 1)
+CASE(too_many_states, s->spec.states = many_states; s->spec.state_count = SEGUE_STATES_MAX + 1)
 CASE(twice, s->sequences[1].name = "x")
 CASE(twice_states, s->states[1].name = "h")
 CASE(twice_contexts, s->contexts[1].name = "speaker")
@@ -87,7 +95,7 @@ CASE(threads_large, s->spec.num_threads = 65)
 CASE(interval_large, s->spec.interval_ms = 3600001)
 CASE(lease_timeout_large, s->spec.lease_timeout_ms = 86400001)
 CASE(checkpoints_large, s->spec.keep_checkpoints = 101)
-CASE(final_of_nothing, s->spec.keep_final = true; s->spec.volatile_ = true)
+CASE(final_of_nothing, s->spec.keep_final = true; s->spec.no_persist = true)
 CASE(empty_key_feature, s->spec.source.tfrecord.key_feature = "")
 
 static const struct {
@@ -105,20 +113,16 @@ static const struct {
 	{feature_empty, {"sequences[1].name", "empty"}},
 	{feature_colon, {"context[1].name \"f:\"", "':'"}},
 	{state_colon, {"states[0].name \":\"", "':'"}},
-	{no_sequence, {"sequences (in C: sequence_count) is 0"}},
-	{null_sequences, {"sequences is NULL", "2 entries"}},
-	{null_contexts, {"contexts is NULL"}},
-	{null_states, {"states is NULL"}},
-	{no_kind, {"source.kind is 0", "none of 1 (tfrecord)"}},
+	{no_sequence, {"the number of sequences is 0"}},
+	{no_kind, {"source is missing", "segue_spec_set_source"}},
 	{bad_kind, {"source.kind is 99", "none of 1 (tfrecord)"}},
-	{null_paths, {"source.paths is NULL"}},
-	{no_path, {"source.paths (in C: path_count) is 0"}},
+	{no_path, {"the number of source.paths is 0"}},
 	{empty_path, {"source.paths[1] is empty"}},
 	{missing_path, {"source.paths[1] is empty"}},
 	{path_too_long, {"source.paths[1] has 4096 bytes", "at most 4095"}},
-	{too_many_features, {"sequences (in C: sequence_count) is 257", "256"}},
+	{too_many_features, {"257 sequences and 0 context", "256"}},
 	{too_many_together, {"255 sequences and 2 context", "together at most 256"}},
-	{too_many_states, {"states (in C: state_count) is 257", "256"}},
+	{too_many_states, {"the number of states is 257", "256"}},
 	{twice, {"sequences[0] and sequences[1]", "\"x\""}},
 	{twice_states, {"states[0] and states[1]", "\"h\""}},
 	{twice_contexts, {"context[0] and context[1]", "\"speaker\""}},
@@ -154,13 +158,14 @@ static const struct {
 
 Test(spec, each_rule_names_field_and_value)
 {
+	make_many();
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
 		struct segue_spec *spec = NULL;
 		struct sample sample;
 
 		sample_init(&sample);
 		rules[i].change(&sample);
-		cr_expect_eq(segue_spec_create(&sample.spec, &spec), SEGUE_EINVAL,
+		cr_expect_eq(segue_draft_make(&sample.spec, &spec), SEGUE_EINVAL,
 			"rule %zu (\"%s\") was not enforced", i, rules[i].says[0]);
 		cr_expect_null(spec);
 		for (size_t k = 0; k < 2 && rules[i].says[k]; k++)
@@ -215,6 +220,123 @@ Test(spec, stream_without_states_or_contexts)
 	segue_spec_destroy(spec);
 }
 
+/* ---- Said call by call --------------------------------------------------------------------- */
+
+#define REFUSED(call, text)                                                                        \
+	do {                                                                                       \
+		cr_expect_eq(call, SEGUE_EINVAL, "%s", #call);                                     \
+		cr_expect(strstr(segue_error_detail(), text), "\"%s\" does not say \"%s\"",        \
+			segue_error_detail(), text);                                               \
+	} while (0)
+
+/* What cannot be is refused where it is said, and what was said before stands. */
+Test(spec, a_call_that_fails_changes_nothing)
+{
+	const struct segue_feature again = {
+		.size = sizeof(again), .name = "label", .dtype = SEGUE_INT8};
+	const struct segue_state h = {.size = sizeof(h), .name = "h", .dtype = SEGUE_INT8};
+	const struct segue_state nameless = {.size = sizeof(h), .dtype = SEGUE_INT8};
+	struct segue_spec *spec;
+	struct sample sample;
+	uint64_t hash[2][2];
+
+	sample_init(&sample);
+	spec = make(&sample);
+	segue_spec_hash(spec, hash[0]);
+	REFUSED(segue_spec_add_sequence(spec, &again), "sequences[1] and sequences[2]");
+	REFUSED(segue_spec_add_state(spec, &h), "states[0] and states[2]");
+	REFUSED(segue_spec_add_state(spec, &nameless), "states[2].name is missing");
+	REFUSED(segue_spec_add_path(spec, ""), "source.paths[2] is empty");
+	REFUSED(segue_spec_add_path(spec, NULL), "source.paths[2] is empty");
+	REFUSED(segue_spec_set_source(spec, 99), "none of 1 (tfrecord)");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_DEPTH, 1), "depth is 1, from 2 to 64");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_DEPTH, UINT64_MAX),
+		"depth is 18446744073709551615");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_BATCH_SIZE, (UINT64_C(1) << 32) + 6), "batch_size");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_SHUFFLE, 2), "shuffle is 2, from 0 to 1");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_TAIL, 3), "tail is 3, which is none of 0 (shrink)");
+	REFUSED(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, ""), "source.key");
+	cr_expect_eq(segue_spec_check(spec), 0, "%s", segue_error_detail());
+	segue_spec_hash(spec, hash[1]);
+	cr_expect_arr_eq(hash[0], hash[1], sizeof(hash[0]));
+	cr_expect_eq(spec->source.tfrecord.paths.count, 2);
+	cr_expect_str_eq(spec->source.tfrecord.key_feature, "id");
+	cr_expect_eq(spec->depth, 4);
+	segue_spec_destroy(spec);
+}
+
+Test(spec, options_are_set_by_the_call_of_their_type_and_of_their_source)
+{
+	struct segue_spec *spec;
+
+	cr_assert_eq(segue_spec_create("train", &spec), 0);
+	REFUSED(segue_spec_add_path(spec, "a"), "segue_spec_set_source");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_COMPRESSION, 1), "not set yet");
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_FILES), 0);
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_COMPRESSION, 1),
+		"compression is an option of a source of kind tfrecord, and this spec's is files");
+	REFUSED(segue_spec_set(spec, 999, 1), "no option 999");
+	cr_assert_eq(segue_spec_add_path(spec, "/data/a.segue"), 0);
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_TFRECORD), 0);
+	cr_expect_eq(spec->source.tfrecord.paths.count, 0, "another source begins anew");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_KEY_FEATURE, 1), "is a text: segue_spec_set_text");
+	REFUSED(segue_spec_set_text(spec, SEGUE_SPEC_SEED, "1"), "seed is no text: segue_spec_set");
+	cr_assert_eq(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, "id"), 0);
+	cr_assert_eq(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, "image/key"), 0);
+	cr_expect_str_eq(spec->source.tfrecord.key_feature, "image/key");
+	cr_assert_eq(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, NULL), 0);
+	cr_expect_null(spec->source.tfrecord.key_feature);
+	REFUSED(segue_spec_set(NULL, SEGUE_SPEC_SEED, 1), "spec is missing");
+	REFUSED(segue_spec_add_path(NULL, "a"), "spec is missing");
+	REFUSED(segue_spec_add_state(NULL, NULL), "spec is missing");
+	segue_spec_destroy(spec);
+}
+
+/* Each number is one option's, whosever it is. */
+Test(spec, options_have_numbers_of_their_own)
+{
+	uint64_t seen = 0;
+
+	for (int list = 0; list <= SEGUE_SOURCE_FILES; list++)
+		for (const struct segue_option *option =
+				list ? segue_source_row((enum segue_source_kind)list)->options
+				     : segue_spec_options;
+			option->name; option++) {
+			cr_assert_lt(option->id, 64);
+			cr_expect_eq(seen >> option->id & 1, 0, "%s", option->name);
+			seen |= UINT64_C(1) << option->id;
+		}
+}
+
+/* A later version's struct is taken as long as nothing is asked for that is not known here. */
+Test(spec, structs_of_other_versions)
+{
+	struct {
+		struct segue_feature known;
+		uint64_t more;
+	} later = {.known = {.size = sizeof(later), .name = "x", .dtype = SEGUE_INT8}};
+	struct segue_feature earlier = {.size = offsetof(struct segue_feature, rank),
+		.name = "y",
+		.dtype = SEGUE_INT8,
+		.rank = 77};
+	struct segue_spec *spec;
+
+	cr_assert_eq(segue_spec_create("train", &spec), 0);
+	cr_expect_eq(segue_spec_add_sequence(spec, &later.known), 0, "%s", segue_error_detail());
+	later.known.name = "z";
+	later.more = (uint64_t)1 << 56;
+	REFUSED(segue_spec_add_sequence(spec, &later.known),
+		"struct segue_feature has something at byte");
+	cr_expect_eq(segue_spec_add_sequence(spec, &earlier), 0, "%s", segue_error_detail());
+	cr_expect_eq(spec->sequences[1].rank, 0, "what lies behind the caller's end is not read");
+	earlier.size = 0;
+	REFUSED(segue_spec_add_sequence(spec, &earlier), "set it to sizeof(struct segue_feature)");
+	earlier.size = SIZE_MAX;
+	REFUSED(segue_spec_add_sequence(spec, &earlier), "set it to sizeof(struct segue_feature)");
+	REFUSED(segue_spec_add_sequence(spec, NULL), "struct segue_feature is missing (NULL)");
+	segue_spec_destroy(spec);
+}
+
 /* ---- Defaults and copies ------------------------------------------------------------------- */
 
 Test(spec, defaults)
@@ -243,7 +365,7 @@ Test(spec, everything_is_copied)
 	sample_init(&sample);
 	sample.spec.name = name;
 	sample.spec.no_pad = true;
-	sample.spec.volatile_ = true;
+	sample.spec.no_persist = true;
 	sample.spec.depth = 8;
 	sample.spec.durability = SEGUE_DURABLE_COMMIT;
 	sample.spec.source.tfrecord.allow_surplus = true;
@@ -311,7 +433,7 @@ Test(spec, lost_working_directory)
 	rmdir(directory);
 	sample_init(&sample);
 	sample.paths[0] = "a.tfrecord";
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), SEGUE_ESYSTEM);
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), SEGUE_ESYSTEM);
 	cr_assert(strstr(segue_error_detail(), "working directory"));
 	sample.paths[0] = "/data/a.tfrecord"; /* needs none */
 	spec = make(&sample);
@@ -408,7 +530,7 @@ CASE(batch, s->spec.batch_size = 7)
 CASE(lanes, s->spec.lanes = 3)
 CASE(tail, s->spec.tail = SEGUE_TAIL_STOP)
 CASE(drain, s->spec.epoch_end = SEGUE_EPOCH_DRAIN)
-CASE(not_stored, s->spec.volatile_ = true)
+CASE(not_stored, s->spec.no_persist = true)
 CASE(rename_stream, s->spec.name = "eval")
 CASE(move_files, s->spec.source.tfrecord.path_count = 1; s->paths[0] = "/elsewhere/a.tfrecord")
 CASE(gzip, s->spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP)
@@ -436,7 +558,7 @@ static const struct {
 	{no_shuffle, true, "shuffle: true in the store, false asked for"},
 	{epochs, true, ""},
 	{later, true, "first_epoch: 0 in the store, 2 asked for"},
-	{no_pad, true, "pad (in C the contrary: no_pad): true in the store, false asked for"},
+	{no_pad, true, "pad: true in the store, false asked for"},
 	{skip, true, "on_error: raise in the store, skip asked for"},
 	{final, true, "keep_final: false in the store, true asked for"},
 	{surplus, true, "allow_surplus: false in the store, true asked for"},
@@ -450,8 +572,7 @@ static const struct {
 	{lanes, false, "lanes: 2 in the store, 3 asked for"},
 	{tail, false, "tail: shrink in the store, stop asked for"},
 	{drain, false, "epoch_end: continue in the store, drain asked for"},
-	{not_stored, false,
-		"persist (in C the contrary: volatile_): true in the store, false asked for"},
+	{not_stored, false, "persist: true in the store, false asked for"},
 	{rename_stream, false, ""},
 	{move_files, false, ""},
 	{gzip, false, ""},
@@ -547,20 +668,21 @@ static int compare(const struct sample *stored, const struct sample *asked)
 }
 
 /* Another value that is allowed. */
-static void change_option(const struct segue_option *option, const void *spec, void *asked)
+static void change_option(const struct segue_option *option, void *of)
 {
-	static const char *const other = "other";
 	uint64_t value;
 
 	if (option->kind == SEGUE_OPTION_TEXT) {
-		memcpy((char *)asked + option->asked, &other, sizeof(other));
+		cr_assert_eq(segue_option_set_text(option, "", of, "other"), 0);
 		return;
 	}
-	value = segue_option_get(option, spec);
-	segue_option_ask(option, asked, value == option->most ? value - 1 : value + 1);
+	value = segue_option_get(option, of);
+	cr_assert_eq(
+		segue_option_set(option, "", of, value == option->most ? value - 1 : value + 1), 0);
 }
 
-static void expect_part(const struct segue_option *option, const struct sample *changed)
+/* One option of the spec, or of its source, is another. */
+static void expect_part(const struct segue_option *option, bool of_source)
 {
 	struct sample sample;
 	struct segue_spec *stored, *asked;
@@ -570,7 +692,8 @@ static void expect_part(const struct segue_option *option, const struct sample *
 
 	sample_init(&sample);
 	stored = make(&sample);
-	asked = make(changed);
+	asked = make(&sample);
+	change_option(option, of_source ? (void *)&asked->source : asked);
 	segue_spec_hash(stored, hash[0]);
 	segue_spec_hash(asked, hash[1]);
 	cr_expect_eq(memcmp(hash[0], hash[1], sizeof(hash[0])) != 0,
@@ -592,22 +715,11 @@ static void expect_part(const struct segue_option *option, const struct sample *
 Test(spec, each_option_is_identity_schedule_or_free)
 {
 	const struct segue_option *of_source = segue_source_row(SEGUE_SOURCE_TFRECORD)->options;
-	struct sample sample, changed;
-	struct segue_spec *spec;
 
-	sample_init(&sample);
-	spec = make(&sample);
-	for (const struct segue_option *option = segue_spec_options; option->name; option++) {
-		sample_init(&changed);
-		change_option(option, spec, &changed.spec);
-		expect_part(option, &changed);
-	}
-	for (const struct segue_option *option = of_source; option->name; option++) {
-		sample_init(&changed);
-		change_option(option, &spec->source, &changed.spec.source);
-		expect_part(option, &changed);
-	}
-	segue_spec_destroy(spec);
+	for (const struct segue_option *option = segue_spec_options; option->name; option++)
+		expect_part(option, false);
+	for (const struct segue_option *option = of_source; option->name; option++)
+		expect_part(option, true);
 }
 
 /* Rows keep their order: it is that of the hash. */
@@ -682,7 +794,7 @@ Test(spec, it_begins_before_it_ends)
 	sample.spec.first_epoch = 2; /* of 3 */
 	segue_spec_destroy(make(&sample));
 	sample.spec.first_epoch = 3;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), SEGUE_EINVAL);
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), SEGUE_EINVAL);
 	cr_assert(strstr(segue_error_detail(), "epochs is 3 and first_epoch 3"), "%s",
 		segue_error_detail());
 }

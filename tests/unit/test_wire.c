@@ -34,7 +34,7 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.first_epoch = 2;
 	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.tfrecord.allow_surplus = true;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
 
@@ -216,7 +216,7 @@ Test(wire, stream_open_without_states_and_key)
 	sample_init(&sample);
 	sample.spec.state_count = sample.spec.context_count = 0;
 	sample.spec.source.tfrecord.key_feature = NULL;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0);
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0);
 	m.stream_open.spec = spec;
 	out = there_and_back(&m);
 	expect_same_spec(spec, out.stream_open.spec, true);
@@ -254,7 +254,7 @@ Test(wire, stream_open_with_all_fields)
 	sample.spec.context_count = 56;
 	sample.spec.states = states;
 	sample.spec.state_count = 256;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	m.stream_open.spec = spec;
 	out = there_and_back(&m);
 	expect_same_spec(spec, out.stream_open.spec, true);
@@ -276,7 +276,7 @@ Test(wire, too_many_paths_for_a_frame)
 		paths[i] = path;
 	sample.spec.source.tfrecord.paths = paths;
 	sample.spec.source.tfrecord.path_count = 2000;
-	cr_assert_eq(segue_spec_create(&sample.spec, &m.stream_open.spec), 0);
+	cr_assert_eq(segue_draft_make(&sample.spec, &m.stream_open.spec), 0);
 	cr_assert_eq(segue_message_pack(&m, bytes, &size), SEGUE_ELIMIT);
 	cr_assert(strstr(segue_error_detail(), "stream_open"));
 	cr_assert(strstr(segue_error_detail(), "at most 65536 are allowed"));
@@ -982,7 +982,7 @@ Test(wire, stream_record_of_many_paths)
 		paths[i] = path;
 	sample.spec.source.tfrecord.paths = paths;
 	sample.spec.source.tfrecord.path_count = 100000;
-	cr_assert_eq(segue_spec_create(&sample.spec, &record.spec), 0);
+	cr_assert_eq(segue_draft_make(&sample.spec, &record.spec), 0);
 	cr_assert_eq(segue_stream_record_pack(&record, &bytes, &size), 0);
 	cr_assert_eq(segue_stream_record_unpack(bytes, size, &out), 0, "%s", segue_error_detail());
 	expect_same_spec(record.spec, out.spec, true);

@@ -1807,7 +1807,7 @@ static void stream_dealloc(struct stream *self)
 
 static PyObject *stream_lane(struct stream *self, PyObject *args)
 {
-	struct segue_attach_options options = {0};
+	struct segue_attach_options options = {.size = sizeof(options)};
 	struct segue_lane *handle = NULL;
 	struct lane *lane = NULL;
 	Py_buffer token = {0};
@@ -1899,20 +1899,6 @@ static PyObject *stream_closed(struct stream *self, void *Py_UNUSED(closure))
 
 /* ---- Opening a stream: the spec from Python's objects ---------------------------------------- */
 
-/* What a segue_stream_spec points to, beside what lives in the arguments and the stream. */
-struct draft {
-	struct segue_feature *features; /* sequences, then contexts */
-	struct segue_state *states;
-	const char **paths;
-};
-
-static void draft_finish(struct draft *draft)
-{
-	PyMem_Free(draft->features);
-	PyMem_Free(draft->states);
-	PyMem_Free(draft->paths);
-}
-
 /* The UTF-8 of a name, owned by it, or NULL with an exception. */
 static const char *name_text(PyObject *name)
 {
@@ -1924,20 +1910,28 @@ static const char *name_text(PyObject *name)
 	return text;
 }
 
-/* Reads (name, dtype, dims, init); `init` is bytes or None and belongs to the tuple. */
-static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_RANK_MAX],
-	const char **name, const void **init)
+static bool told(int rc)
 {
-	PyObject *text, *sizes, *bytes;
+	if (rc)
+		fail(rc);
+	return rc == 0;
+}
+
+/* Reads (name, dtype, dims, init) as a state, which a feature is too; it points into the item. */
+static bool field_read(struct field *field, PyObject *item, struct segue_state *out)
+{
+	PyObject *text, *sizes, *init;
 	int dtype;
 
-	if (!PyArg_ParseTuple(item, "UiO!O", &text, &dtype, &PyTuple_Type, &sizes, &bytes))
+	*out = (struct segue_state){.size = sizeof(*out)};
+	if (!PyArg_ParseTuple(item, "UiO!O", &text, &dtype, &PyTuple_Type, &sizes, &init))
 		return false;
-	*name = name_text(text);
-	if (!*name)
+	out->name = name_text(text);
+	if (!out->name)
 		return false;
-	field->dtype = (enum segue_dtype)dtype;
+	out->dtype = field->dtype = (enum segue_dtype)dtype;
 	field->rank = (int)PyTuple_Size(sizes);
+	out->rank = (uint32_t)field->rank;
 	if (field->rank > SEGUE_RANK_MAX) {
 		fail_with("EINVAL", "'%U' has %d dimensions; at most %d are possible", text,
 			field->rank, SEGUE_RANK_MAX);
@@ -1947,148 +1941,129 @@ static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_
 		field->dims[i] = PyLong_AsSsize_t(PyTuple_GetItem(sizes, i));
 		if (field->dims[i] == -1 && PyErr_Occurred())
 			return false;
-		dims[i] = (uint64_t)field->dims[i];
+		out->dims[i] = (uint64_t)field->dims[i];
 	}
-	*init = bytes == Py_None ? NULL : PyBytes_AsString(bytes);
+	out->init = init == Py_None ? NULL : PyBytes_AsString(init);
 	Py_INCREF(text);
 	field->name = text;
-	return *init || bytes == Py_None;
+	return out->init || init == Py_None;
 }
 
-static bool draft_feature(struct draft *draft, size_t i, struct field *field, PyObject *item)
+static bool feature_add(struct segue_spec *spec, bool context, struct field *field, PyObject *item)
 {
-	struct segue_feature *feature = &draft->features[i];
-	const void *init;
+	struct segue_feature feature = {.size = sizeof(feature)};
+	struct segue_state read;
 
-	if (!field_read(field, item, feature->dims, &feature->name, &init))
+	if (!field_read(field, item, &read))
 		return false;
-	feature->dtype = field->dtype;
-	feature->rank = (uint32_t)field->rank;
-	return true;
+	feature.name = read.name;
+	feature.dtype = read.dtype;
+	feature.rank = read.rank;
+	memcpy(feature.dims, read.dims, sizeof(feature.dims));
+	return told(context ? segue_spec_add_context(spec, &feature)
+			    : segue_spec_add_sequence(spec, &feature));
 }
 
-static bool draft_state(struct draft *draft, size_t i, struct field *field, PyObject *item)
+static bool state_add(
+	struct segue_spec *spec, struct shape *shape, struct field *field, PyObject *item, size_t i)
 {
-	struct segue_state *state = &draft->states[i];
+	struct segue_state state;
+	PyObject *index;
+	bool done;
 
-	if (!field_read(field, item, state->dims, &state->name, &state->init))
+	if (!field_read(field, item, &state) || !told(segue_spec_add_state(spec, &state)))
 		return false;
-	state->dtype = field->dtype;
-	state->rank = (uint32_t)field->rank;
-	return true;
+	index = PyLong_FromSize_t(i);
+	done = index && PyDict_SetItem(shape->state_index, field->name, index) == 0;
+	Py_XDECREF(index);
+	return done;
 }
 
-/* Fills the shape's fields and the draft from the three lists. */
-static bool draft_fill(struct draft *draft, struct shape *shape, PyObject *const lists[3])
+/* Adds what is in the three lists to the spec, and to the shape. */
+static bool fields_add(struct segue_spec *spec, struct shape *shape, PyObject *const lists[3])
 {
-	size_t features = shape->sequence_count + shape->context_count;
-	size_t count = features + shape->state_count;
+	size_t count[3], all = 0;
+	struct field *field;
+	bool done = true;
 
-	shape->fields = PyMem_Calloc(count + 1, sizeof(*shape->fields));
+	for (int list = 0; list < 3; list++)
+		all += count[list] = (size_t)PyList_Size(lists[list]);
+	shape->sequence_count = count[0];
+	shape->context_count = count[1];
+	shape->state_count = count[2];
+	shape->fields = PyMem_Calloc(all + 1, sizeof(*shape->fields));
 	shape->state_index = PyDict_New();
-	draft->features = PyMem_Calloc(features + 1, sizeof(*draft->features));
-	draft->states = PyMem_Calloc(shape->state_count + 1, sizeof(*draft->states));
-	if (!shape->fields || !shape->state_index || !draft->features || !draft->states) {
+	if (!shape->fields || !shape->state_index) {
 		PyErr_NoMemory();
 		return false;
 	}
-	for (size_t i = 0; i < count; i++) {
-		struct field *field = &shape->fields[i];
-		if (i < shape->sequence_count) {
-			if (!draft_feature(
-				    draft, i, field, PyList_GetItem(lists[0], (Py_ssize_t)i)))
-				return false;
-			continue;
+	field = shape->fields;
+	for (int list = 0; list < 3; list++)
+		for (size_t i = 0; done && i < count[list]; i++, field++) {
+			PyObject *item = PyList_GetItem(lists[list], (Py_ssize_t)i);
+
+			done = list < 2 ? feature_add(spec, list == 1, field, item)
+					: state_add(spec, shape, field, item, i);
 		}
-		if (i < features) {
-			size_t k = i - shape->sequence_count;
-			if (!draft_feature(
-				    draft, i, field, PyList_GetItem(lists[1], (Py_ssize_t)k)))
-				return false;
-			continue;
-		}
-		Py_ssize_t k = (Py_ssize_t)(i - features);
-		if (!draft_state(draft, (size_t)k, field, PyList_GetItem(lists[2], k)))
-			return false;
-		PyObject *index = PyLong_FromSsize_t(k);
-		bool done = index && PyDict_SetItem(shape->state_index, field->name, index) == 0;
-		Py_XDECREF(index);
-		if (!done)
-			return false;
-	}
-	return true;
+	return done;
 }
 
-static bool draft_paths(struct draft *draft, PyObject *list, size_t count)
-{
-	draft->paths = PyMem_Calloc(count + 1, sizeof(*draft->paths));
-	if (!draft->paths)
-		PyErr_NoMemory();
-	for (size_t i = 0; i < count && draft->paths; i++) {
-		draft->paths[i] = PyBytes_AsString(PyList_GetItem(list, (Py_ssize_t)i));
-		if (!draft->paths[i])
-			return false;
-	}
-	return draft->paths != NULL;
-}
-
-/* Texts belong to the dict. */
-static bool options_read(PyObject *dict, const struct segue_option *list, void *asked)
+static bool options_read(struct segue_spec *spec, PyObject *dict, const struct segue_option *list)
 {
 	for (const struct segue_option *option = list; option->name; option++) {
 		PyObject *value = PyDict_GetItemString(dict, option->name);
 
 		if (!value) {
 			fail_with("EINVAL", "option %s is missing", option->name);
-		} else if (option->kind == SEGUE_OPTION_TEXT) {
-			const char *text = value == Py_None ? NULL : name_text(value);
-			memcpy((char *)asked + option->asked, &text, sizeof(text));
-		} else {
-			segue_option_ask(option, asked, PyLong_AsUnsignedLongLong(value));
+			return false;
 		}
-		if (PyErr_Occurred())
+		if (option->kind == SEGUE_OPTION_TEXT) {
+			const char *text = value == Py_None ? NULL : name_text(value);
+
+			if (PyErr_Occurred() || !told(segue_spec_set_text(spec, option->id, text)))
+				return false;
+			continue;
+		}
+		unsigned long long number = PyLong_AsUnsignedLongLong(value);
+		if (PyErr_Occurred() || !told(segue_spec_set(spec, option->id, number)))
 			return false;
 	}
 	return true;
 }
 
-static bool source_read(struct segue_stream_source *source, const char *kind, PyObject *options,
-	PyObject *paths, struct draft *draft)
+static bool source_read(
+	struct segue_spec *spec, const char *kind, PyObject *options, PyObject *paths)
 {
-	const struct segue_source_row *row;
-	size_t count = (size_t)PyList_Size(paths);
+	const struct segue_source_row *row = segue_source_row(segue_source_kind(kind));
 
-	source->kind = segue_source_kind(kind);
-	row = segue_source_row(source->kind);
 	if (!row) {
 		fail_with("EINVAL", "source: there is no kind %s", kind);
 		return false;
 	}
-	if (row->paths) {
-		if (!draft_paths(draft, paths, count))
+	if (!told(segue_spec_set_source(spec, segue_source_kind(kind))))
+		return false;
+	for (Py_ssize_t i = 0; i < PyList_Size(paths); i++) {
+		const char *path = PyBytes_AsString(PyList_GetItem(paths, i));
+
+		if (!path || !told(segue_spec_add_path(spec, path)))
 			return false;
-		memcpy((char *)source + row->asked_paths, &draft->paths, sizeof(draft->paths));
-		memcpy((char *)source + row->asked_count, &count, sizeof(count));
 	}
-	return options_read(options, row->options, source);
+	return options_read(spec, options, row->options);
 }
 
-/* Everything of the spec but what draft_fill makes; lists are features and states. */
-static bool spec_read(
-	PyObject *args, struct segue_stream_spec *spec, struct draft *draft, PyObject *lists[3])
+/* Everything of the spec but features and states, which are in the lists. */
+static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3])
 {
 	PyObject *paths, *source_options, *options;
-	const char *kind;
+	const char *name, *kind;
 
-	if (!PyArg_ParseTuple(args, "ssO!O!O!O!O!O!:stream", &spec->name, &kind, &PyList_Type,
-		    &paths, &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type,
-		    &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
+	if (!PyArg_ParseTuple(args, "ssO!O!O!O!O!O!:stream", &name, &kind, &PyList_Type, &paths,
+		    &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type, &lists[1],
+		    &PyList_Type, &lists[2], &PyDict_Type, &options))
 		return false;
-	spec->sequence_count = (size_t)PyList_Size(lists[0]);
-	spec->context_count = (size_t)PyList_Size(lists[1]);
-	spec->state_count = (size_t)PyList_Size(lists[2]);
-	return source_read(&spec->source, kind, source_options, paths, draft) &&
-	       options_read(options, segue_spec_options, spec);
+	return told(segue_spec_create(name, out)) &&
+	       source_read(*out, kind, source_options, paths) &&
+	       options_read(*out, options, segue_spec_options);
 }
 
 static bool client_enter(struct client *self)
@@ -2103,7 +2078,7 @@ static bool client_enter(struct client *self)
 }
 
 /* The call itself, for a stream object that is complete but for its handle. */
-static bool stream_open(struct client *self, struct stream *stream, struct segue_stream_spec *spec)
+static bool stream_open(struct client *self, struct stream *stream, const struct segue_spec *spec)
 {
 	struct segue_stream *handle = NULL;
 	int rc;
@@ -2132,34 +2107,24 @@ static bool stream_open(struct client *self, struct stream *stream, struct segue
 
 static PyObject *client_stream(struct client *self, PyObject *args)
 {
-	struct segue_stream_spec spec = {0};
-	struct draft draft = {0};
+	struct segue_spec *spec = NULL;
 	struct stream *stream = NULL;
 	struct shape *shape = NULL;
 	PyObject *lists[3];
 	bool done = false;
 
-	if (spec_read(args, &spec, &draft, lists))
+	if (spec_read(args, &spec, lists))
 		shape = new_object(shape_type);
 	if (shape)
 		stream = new_object(stream_type);
 	if (stream) {
 		Py_INCREF((PyObject *)shape);
 		stream->shape = shape;
-		shape->num_unroll = (Py_ssize_t)spec.num_unroll;
-		shape->persist = !spec.volatile_;
-		shape->sequence_count = spec.sequence_count;
-		shape->context_count = spec.context_count;
-		shape->state_count = spec.state_count;
-		done = draft_fill(&draft, shape, lists);
+		shape->num_unroll = (Py_ssize_t)spec->num_unroll;
+		shape->persist = spec->persist;
+		done = fields_add(spec, shape, lists) && stream_open(self, stream, spec);
 	}
-	if (done) {
-		spec.sequences = draft.features;
-		spec.contexts = draft.features + spec.sequence_count;
-		spec.states = draft.states;
-		done = stream_open(self, stream, &spec);
-	}
-	draft_finish(&draft);
+	segue_spec_destroy(spec);
 	if (!done)
 		Py_CLEAR(stream);
 	Py_XDECREF((PyObject *)shape);
@@ -2291,7 +2256,8 @@ static void client_dealloc(struct client *self)
 /* open(dir: bytes, socket: bytes | None, program: bytes | None, timeout, no_start, progress) */
 static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 {
-	struct segue_open_options options = {.progress = on_progress, .interrupt = on_interrupt};
+	struct segue_open_options options = {
+		.size = sizeof(options), .progress = on_progress, .interrupt = on_interrupt};
 	PyObject *socket, *program, *timeout, *progress;
 	struct segue_client *handle = NULL;
 	struct client *self;

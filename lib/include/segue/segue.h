@@ -5,7 +5,7 @@
  * a stream, attaches to one or more of its lanes and takes batches from them:
  *
  *	segue_open("runs/exp1", NULL, &client);
- *	segue_stream_open(client, &spec, &stream);
+ *	segue_stream_open(client, spec, &stream);
  *	segue_lane_attach(stream, 0, &attach, &lane);
  *	while ((rc = segue_lane_next(lane, SEGUE_FOREVER, &batch)) == 0) {
  *		... read segue_batch_sequence(), segue_batch_state() ...
@@ -127,8 +127,29 @@ SEGUE_EXPORT size_t segue_dtype_size(enum segue_dtype dtype);
 /* NumPy's name of a dtype ("float32"); "?" for a value that is none. */
 SEGUE_EXPORT const char *segue_dtype_name(enum segue_dtype dtype);
 
+/*
+ * A stream is opened by its spec, a handle: made, told what is in it, and no longer needed when the
+ * stream is open. What is wrong is an error where it is said, SEGUE_EINVAL, which names the field,
+ * its value and what is allowed; the spec is then as before. All that is given is copied.
+ *
+ *	segue_spec_create("train", &spec);
+ *	segue_spec_set_source(spec, SEGUE_SOURCE_TFRECORD);
+ *	segue_spec_add_path(spec, "data/a.tfrecord");
+ *	segue_spec_add_sequence(spec, &(struct segue_feature){
+ *		.size = sizeof(struct segue_feature), .name = "x", .dtype = SEGUE_FLOAT32});
+ *	segue_spec_set(spec, SEGUE_SPEC_NUM_UNROLL, 20);
+ *	segue_spec_set(spec, SEGUE_SPEC_TAIL, SEGUE_TAIL_PAD);
+ *	segue_stream_open(client, spec, &stream);
+ *	segue_spec_destroy(spec);
+ *
+ * Structs of which later versions may have more begin with `size`, their own: sizeof. What is 0 in
+ * them, or behind that size, was not asked for; what this version does not know is SEGUE_EINVAL.
+ */
+struct segue_spec;
+
 /* A feature: dims[0..rank) per step (sequence feature) or per sequence (context feature). */
 struct segue_feature {
+	size_t size;      /* sizeof(struct segue_feature) */
 	const char *name; /* non-empty, no ':' */
 	enum segue_dtype dtype;
 	uint32_t rank; /* 0: a scalar */
@@ -137,11 +158,72 @@ struct segue_feature {
 
 /* A state: dims[0..rank) per row. */
 struct segue_state {
+	size_t size;      /* sizeof(struct segue_state) */
 	const char *name; /* non-empty, no ':' */
 	enum segue_dtype dtype;
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
+};
+
+/* Where the sequences come from (identity). */
+enum segue_source_kind {
+	SEGUE_SOURCE_TFRECORD = 1, /* TFRecord files of tf.train.SequenceExample; has paths */
+	SEGUE_SOURCE_FILES = 2,    /* sequence files, segue's own (docs/format.md); has paths */
+};
+
+/*
+ * Options of a stream and of its source. An (identity) option is fixed when the stream is first
+ * opened; opening it again with another value is SEGUE_ESPEC, as it is with other names, shapes,
+ * initial values or another kind of source. (schedule) options are fixed too, for now. (runtime)
+ * options are free. Numbers are never used again for another option.
+ */
+enum segue_spec_option {
+	SEGUE_SPEC_NUM_UNROLL = 1, /* (identity) steps a segment, >= 1; must be set */
+	SEGUE_SPEC_BATCH_SIZE = 2, /* (schedule) rows a batch, >= 1; must be set */
+	SEGUE_SPEC_LANES = 3,      /* (schedule) 1 to 4096; must be set */
+	SEGUE_SPEC_SHUFFLE = 4,    /* (identity) false or true */
+	SEGUE_SPEC_SEED = 5,       /* (identity) any number; 0 */
+	/*
+	 * Passes over the data in all; 0, as it is unless set: endless. A stream that was opened
+	 * with fewer before grows: each lane ends where it did, by its tail, and goes on, for
+	 * leases that come after. Fewer than before: SEGUE_ESPEC.
+	 */
+	SEGUE_SPEC_EPOCHS = 6,
+	/*
+	 * (identity) The epoch that a new stream begins with, below `epochs`: what another stream
+	 * had before is not delivered. 0.
+	 */
+	SEGUE_SPEC_FIRST_EPOCH = 7,
+	SEGUE_SPEC_PAD = 8,  /* (identity) true; false: lengths must be multiples of num_unroll */
+	SEGUE_SPEC_TAIL = 9, /* (schedule) enum segue_tail */
+	SEGUE_SPEC_EPOCH_END = 10, /* (schedule) enum segue_epoch_end */
+	SEGUE_SPEC_ON_ERROR = 11,  /* (identity) enum segue_on_error */
+	/* (identity) false; true: states saved with a last segment are kept, readable by key */
+	SEGUE_SPEC_KEEP_FINAL = 12,
+	/* (schedule) true; false: nothing is stored, each lane handle begins at step 0 */
+	SEGUE_SPEC_PERSIST = 13,
+	SEGUE_SPEC_DEPTH = 14,       /* (runtime) batches filled ahead, >= 2; 4 */
+	SEGUE_SPEC_NUM_THREADS = 15, /* (runtime) loader threads; 1 */
+	SEGUE_SPEC_DURABILITY = 16,  /* (runtime) enum segue_durability */
+	SEGUE_SPEC_INTERVAL_MS = 17, /* (runtime) 1000 */
+	/*
+	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for
+	 * so long: stopped, or stuck. It learns that at its next call. 0, as it is unless set:
+	 * never, a lease ends with its process or socket alone. Longer than the longest step of the
+	 * training.
+	 */
+	SEGUE_SPEC_LEASE_TIMEOUT_MS = 18,
+	/* (runtime) newest checkpoints that the store keeps of a lane, up to 100; 3 */
+	SEGUE_SPEC_KEEP_CHECKPOINTS = 19,
+
+	/* Of TFRecord files. */
+
+	SEGUE_SPEC_COMPRESSION = 32, /* (runtime) enum segue_compression */
+	/* (identity) text: bytes context feature that is the key; none: "<file>:<offset>" */
+	SEGUE_SPEC_KEY_FEATURE = 33,
+	/* (identity) false; true: records may hold features that the spec does not name */
+	SEGUE_SPEC_ALLOW_SURPLUS = 34,
 };
 
 enum segue_compression {
@@ -172,96 +254,39 @@ enum segue_durability {
 	SEGUE_DURABLE_COMMIT = 1,   /* segue_batch_commit returns when they are */
 };
 
-/* TFRecord files of tf.train.SequenceExample. */
-struct segue_tfrecord {
-	/*
-	 * Files or glob(7) patterns, relative to the working directory; a component "**" stands for
-	 * any number of directories.
-	 */
-	const char *const *paths;
-	size_t path_count;
-	enum segue_compression compression; /* (runtime) */
-	/* (identity) bytes context feature that is the key; NULL: "<file>:<offset>" */
-	const char *key_feature;
-	/* (identity) records may hold features that the spec does not name */
-	bool allow_surplus;
-};
-
-/* Sequence files, segue's own (docs/format.md). */
-struct segue_sequence_files {
-	/* As those of segue_tfrecord. */
-	const char *const *paths;
-	size_t path_count;
-};
-
-enum segue_source_kind {
-	SEGUE_SOURCE_TFRECORD = 1,
-	SEGUE_SOURCE_FILES = 2,
-};
-
-/* Where the sequences come from: the kind (identity), and what that kind needs. */
-struct segue_stream_source {
-	enum segue_source_kind kind;
-	union {
-		struct segue_tfrecord tfrecord;
-		struct segue_sequence_files files;
-	};
-};
-
 /*
- * A stream. Names, shapes, source and the fields marked (identity) are fixed when it is first
- * opened; opening it again with others is SEGUE_ESPEC. (schedule) fields are fixed too, for now.
- * (runtime) fields are free.
+ * A spec with nothing in it, of the stream `name`: non-empty, no ':'; NULL where it is for sequence
+ * files alone. SEGUE_EINVAL, SEGUE_ENOMEM.
  */
-struct segue_stream_spec {
-	const char *name; /* non-empty, no ':' */
-	struct segue_stream_source source;
-	const struct segue_feature *sequences; /* at least one */
-	size_t sequence_count;
-	const struct segue_feature *contexts;
-	size_t context_count;
-	/*
-	 * May be none: a plain batching service. Where they are stored (no volatile_), all states
-	 * of batch_size rows and 40 bytes a row are less than 1 GiB: a checkpoint of a lane is one
-	 * value.
-	 */
-	const struct segue_state *states;
-	size_t state_count;
-	uint32_t num_unroll; /* (identity) steps a segment, >= 1 */
-	uint32_t batch_size; /* (schedule) rows a batch, >= 1 */
-	uint32_t lanes;      /* (schedule) 1 to 4096 */
-	bool shuffle;        /* (identity) */
-	uint64_t seed;       /* (identity) */
-	/*
-	 * Passes over the data in all; 0: endless. A stream that was opened with fewer before
-	 * grows: each lane ends where it did, by its tail, and goes on, for leases that come after.
-	 * Fewer than before: SEGUE_ESPEC.
-	 */
-	uint64_t epochs;
-	/*
-	 * (identity) The epoch that a new stream begins with, below `epochs`: what another stream
-	 * had before is not delivered.
-	 */
-	uint64_t first_epoch;
-	bool no_pad;                    /* (identity) lengths must be multiples of num_unroll */
-	enum segue_tail tail;           /* (schedule) */
-	enum segue_epoch_end epoch_end; /* (schedule) */
-	enum segue_on_error on_error;   /* (identity) */
-	bool keep_final; /* (identity) states saved with a last segment are kept, readable by key */
-	bool volatile_;  /* persist=False: nothing is stored, each lane handle begins at step 0 */
-	uint32_t depth;  /* (runtime) batches filled ahead, >= 2; 0: 4 */
-	uint32_t num_threads;             /* (runtime) loader threads; 0: 1 */
-	enum segue_durability durability; /* (runtime) */
-	uint32_t interval_ms;             /* (runtime) 0: 1000 */
-	/*
-	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for
-	 * so long: stopped, or stuck. It learns that at its next call. 0: never, a lease ends with
-	 * its process or socket alone. Longer than the longest step of the training.
-	 */
-	uint32_t lease_timeout_ms;
-	/* (runtime) newest checkpoints that the store keeps of a lane, up to 100; 0: 3 */
-	uint32_t keep_checkpoints;
-};
+SEGUE_EXPORT int segue_spec_create(const char *name, struct segue_spec **out);
+/* NULL is fine. */
+SEGUE_EXPORT void segue_spec_destroy(struct segue_spec *spec);
+
+/* Each adds one, behind those before it: at least one sequence feature, then as many as fit. */
+SEGUE_EXPORT int segue_spec_add_sequence(
+	struct segue_spec *spec, const struct segue_feature *feature);
+SEGUE_EXPORT int segue_spec_add_context(
+	struct segue_spec *spec, const struct segue_feature *feature);
+/*
+ * There may be no states: a plain batching service. Where they are stored (persist), all states of
+ * batch_size rows and 40 bytes a row are less than 1 GiB: a checkpoint of a lane is one value.
+ */
+SEGUE_EXPORT int segue_spec_add_state(struct segue_spec *spec, const struct segue_state *state);
+
+/* The kind of source. Paths, and options of the source, are said after it. */
+SEGUE_EXPORT int segue_spec_set_source(struct segue_spec *spec, enum segue_source_kind kind);
+/*
+ * A file or a glob(7) pattern; a component "**" stands for any number of directories. Relative to
+ * the working directory, as it is now.
+ */
+SEGUE_EXPORT int segue_spec_add_path(struct segue_spec *spec, const char *path);
+
+/* A number, a flag (0 or 1), or a value of the option's enum. */
+SEGUE_EXPORT int segue_spec_set(
+	struct segue_spec *spec, enum segue_spec_option option, uint64_t value);
+/* A text; NULL: none. */
+SEGUE_EXPORT int segue_spec_set_text(
+	struct segue_spec *spec, enum segue_spec_option option, const char *text);
 
 /* ---- Client --------------------------------------------------------------------------------- */
 
@@ -290,6 +315,7 @@ typedef void segue_progress_fn(void *arg, const char *what, uint64_t done, uint6
 typedef int segue_interrupt_fn(void *arg);
 
 struct segue_open_options {
+	size_t size;             /* sizeof(struct segue_open_options) */
 	const char *socket_path; /* NULL: <dir>/segue.sock */
 	const char *program; /* server program; NULL: $SEGUE_PROGRAM, the installed one, or PATH */
 	bool no_start;       /* fail with SEGUE_EGONE instead of starting a server */
@@ -366,15 +392,15 @@ SEGUE_EXPORT int segue_client_checkpoint_remove(
 SEGUE_EXPORT int segue_client_stream_drop(struct segue_client *client, const char *stream);
 
 /*
- * Opens the stream spec->name, making it if it is new. The first open of a data set builds the
- * index of its records: long for many records, with progress. The library copies what `spec` points
- * to.
+ * Opens the stream of the spec, making it if it is new. The first open of a data set builds the
+ * index of its records: long for many records, with progress. The spec is copied.
  *
- * SEGUE_EINVAL (names the field), SEGUE_ESPEC (names the fields that differ), SEGUE_ESOURCE (no
- * such file, no read permission), SEGUE_EDATA (a damaged record: file and offset), SEGUE_ECHANGED.
+ * SEGUE_EINVAL (names what must be set and is not, or what does not go together), SEGUE_ESPEC
+ * (names the fields that differ), SEGUE_ESOURCE (no such file, no read permission), SEGUE_EDATA (a
+ * damaged record: file and offset), SEGUE_ECHANGED.
  */
-SEGUE_EXPORT int segue_stream_open(struct segue_client *client,
-	const struct segue_stream_spec *spec, struct segue_stream **out);
+SEGUE_EXPORT int segue_stream_open(
+	struct segue_client *client, const struct segue_spec *spec, struct segue_stream **out);
 /*
  * Frees the handle, and tells the server, which lets go of the data set when nobody else uses it.
  * Lanes that came from it must be closed before. NULL is fine.
@@ -392,6 +418,7 @@ enum segue_start {
 };
 
 struct segue_attach_options {
+	size_t size; /* sizeof(struct segue_attach_options) */
 	enum segue_start start;
 	const void *token; /* restore this instead (start is then not looked at); NULL: none */
 	size_t token_size;
@@ -609,26 +636,13 @@ SEGUE_EXPORT void segue_batch_release(struct segue_batch *batch);
  * Files of segue's own format (docs/format.md), which it reads fastest: many sequences a file, each
  * with its arrays. Needs no server.
  *
- *	segue_file_writer_create("train.segue", &spec, &writer);
+ *	segue_file_writer_create("train.segue", spec, &writer);
  *	while (...)
  *		segue_file_writer_add(writer, &sequence);
  *	segue_file_writer_close(writer);
  *	segue_file_writer_destroy(writer);
- *
- * Structs with a `size` begin with their own size, so that later ones can have more.
  */
 struct segue_file_writer;
-
-/* What each sequence of a file has. */
-struct segue_file_spec {
-	size_t size;                           /* sizeof(struct segue_file_spec) */
-	const struct segue_feature *sequences; /* a value a step; at least one */
-	size_t sequence_count;
-	const struct segue_feature *contexts; /* a value a sequence */
-	size_t context_count;
-	const struct segue_feature *states; /* a value a sequence: the state of its first segment */
-	size_t state_count;
-};
 
 struct segue_sequence {
 	size_t size;    /* sizeof(struct segue_sequence) */
@@ -649,11 +663,13 @@ struct segue_sequence {
 };
 
 /*
- * Makes the file, in which nothing may be yet, not even an empty file: SEGUE_ESYSTEM says so.
- * SEGUE_EINVAL (names the field, and what is wrong with it), SEGUE_ENOSPACE, SEGUE_ENOMEM.
+ * Makes the file, in which nothing may be yet, not even an empty file: SEGUE_ESYSTEM says so. Each
+ * of its sequences has the features of the spec, a value a step or a sequence, and a value of each
+ * state, that of its first segment; nothing else of the spec is looked at, and it is not needed
+ * afterwards. SEGUE_EINVAL (no sequence feature), SEGUE_ENOSPACE, SEGUE_ENOMEM.
  */
 SEGUE_EXPORT int segue_file_writer_create(
-	const char *path, const struct segue_file_spec *spec, struct segue_file_writer **out);
+	const char *path, const struct segue_spec *spec, struct segue_file_writer **out);
 
 /*
  * Adds a sequence, behind those before it. What it points to is not needed afterwards. Blocks while

@@ -124,7 +124,7 @@ void attack_absurd(struct hostile *hostile)
 
 	hostile_private_spec(hostile, "absurd", &sample);
 	for (; rounds < 1 || hostile_time_left(hostile); rounds++) {
-		EXPECT(segue_spec_create(&sample.spec, &spec) == 0, "spec");
+		EXPECT(segue_draft_make(&sample.spec, &spec) == 0, "spec");
 		raw_open(hostile->dir, &raw);
 		absurd_specs(hostile->dir, &raw, spec);
 		uint64_t stream = raw_stream(&raw, &sample.spec);

@@ -1,0 +1,48 @@
+/*
+ * A stream's spec as one initializer: what most tests say of it, and bend out of shape.
+ */
+#ifndef SEGUE_TEST_DRAFT_H
+#define SEGUE_TEST_DRAFT_H
+
+#include "segue/segue.h"
+
+struct segue_draft_paths {
+	const char *const *paths;
+	size_t path_count;
+	/* Of TFRecord files. */
+	enum segue_compression compression;
+	const char *key_feature;
+	bool allow_surplus;
+};
+
+/* 0: not said. Features and states need no size. */
+struct segue_draft {
+	const char *name;
+	struct {
+		enum segue_source_kind kind;
+		union {
+			struct segue_draft_paths tfrecord, files;
+		};
+	} source;
+	const struct segue_feature *sequences;
+	size_t sequence_count;
+	const struct segue_feature *contexts;
+	size_t context_count;
+	const struct segue_state *states;
+	size_t state_count;
+	uint64_t num_unroll, batch_size, lanes, seed, epochs, first_epoch, tail, epoch_end,
+		on_error;
+	uint64_t depth, num_threads, durability, interval_ms, lease_timeout_ms, keep_checkpoints;
+	bool shuffle, keep_final;
+	bool no_pad, no_persist;
+};
+
+/* Puts the spec together, call by call: the first that fails. The caller owns *out. */
+int segue_draft_tell(const struct segue_draft *draft, struct segue_spec **out);
+/* The same, and checks the whole, as opening would. */
+int segue_draft_make(const struct segue_draft *draft, struct segue_spec **out);
+/* Opens the stream. */
+int segue_draft_open(
+	struct segue_client *client, const struct segue_draft *draft, struct segue_stream **out);
+
+#endif
