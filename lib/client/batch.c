@@ -30,16 +30,16 @@ static int fail_slot(const struct segue_mapping *mapping, uint64_t step, const c
 }
 
 /*
- * When a span is asked for: going from batch to batch must not read the span table, which comes
- * cold from the server's core.
+ * Copies a span and checks the copy, when it is asked for: going from batch to batch must not read
+ * the span table, which comes cold from the server's core.
  */
-static int check_span(const struct segue_batch *batch, uint32_t row)
+static int read_span(const struct segue_batch *batch, uint32_t row, struct segue_slot_span *span)
 {
 	const struct segue_mapping *mapping = batch->mapping;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
-	const struct segue_span *span = &batch->spans[row];
 	uint32_t unroll = geometry->num_unroll;
 
+	memcpy(span, &batch->spans[row], sizeof(*span));
 	if (span->row != row)
 		return fail_slot(mapping, batch->step, "a span of row", span->row, row);
 	if (span->offset > unroll || span->length > unroll - span->offset)
@@ -143,15 +143,40 @@ uint32_t segue_batch_rows(const struct segue_batch *batch)
 
 /* ---- What is in it ---- */
 
-const struct segue_span *segue_batch_spans(const struct segue_batch *batch, uint32_t *count)
+int segue_batch_span(
+	const struct segue_batch *batch, uint32_t i, struct segue_span *out, size_t size)
 {
-	bool there = readable(batch);
+	struct segue_span span;
+	size_t known = size < sizeof(span) ? size : sizeof(span);
+	struct segue_slot_span from;
+	int rc;
 
-	for (uint32_t row = 0; there && row < batch->rows; row++)
-		there = !check_span(batch, row);
-	if (count)
-		*count = there ? batch->rows : 0;
-	return there ? batch->spans : NULL;
+	if (!batch || !out || i >= batch->rows)
+		return segue_fail(SEGUE_EINVAL,
+			"segue_batch_span wants a batch, the number of a span below %" PRIu32
+			", and a place for it",
+			batch ? batch->rows : 0);
+	rc = segue_fork_check(&batch->mapping->guard);
+	if (!rc)
+		rc = read_span(batch, i, &from);
+	if (rc)
+		return rc;
+	memset(&span, 0, sizeof(span)); /* its padding, too */
+	span.number = from.number;
+	span.epoch = from.epoch;
+	span.first_step = from.first_step;
+	span.array_steps = from.array_steps;
+	span.total_length = from.total_length;
+	span.row = from.row;
+	span.offset = from.offset;
+	span.length = from.length;
+	span.segment = from.segment;
+	span.segment_count = from.segment_count;
+	span.previous_row = from.previous_row;
+	span.flags = from.flags;
+	memcpy(out, &span, known);
+	memset((char *)out + known, 0, size - known);
+	return 0;
 }
 
 static const char *heap_of(const struct segue_batch *batch)
@@ -161,37 +186,37 @@ static const char *heap_of(const struct segue_batch *batch)
 
 const char *segue_batch_record_key(const struct segue_batch *batch, uint32_t row, size_t *size)
 {
-	bool there = readable(batch) && row < batch->rows && !check_span(batch, row);
+	struct segue_slot_span span;
+	bool there = readable(batch) && row < batch->rows && !read_span(batch, row, &span);
 
 	if (size)
-		*size = there ? batch->spans[row].key_size : 0;
-	return there ? heap_of(batch) + batch->spans[row].key_offset : NULL;
+		*size = there ? span.key_size : 0;
+	return there ? heap_of(batch) + span.key_offset : NULL;
 }
 
 size_t segue_batch_key(
 	const struct segue_batch *batch, uint32_t row, bool next, char *buffer, size_t size)
 {
+	struct segue_slot_span span;
 	char prefix[32];
 
 	if (size > 0)
 		*buffer = '\0';
-	if (!readable(batch) || row >= batch->rows || check_span(batch, row))
-		return 0;
-	const struct segue_span *span = &batch->spans[row];
-	if (span->flags & SEGUE_SPAN_EMPTY)
+	if (!readable(batch) || row >= batch->rows || read_span(batch, row, &span) ||
+		span.flags & SEGUE_SPAN_EMPTY)
 		return 0;
 	/* Two ints of up to 10 digits and 5 characters fit. */
-	size_t length = (size_t)(next && span->flags & SEGUE_SPAN_LAST
+	size_t length = (size_t)(next && span.flags & SEGUE_SPAN_LAST
 					 ? snprintf(prefix, sizeof(prefix), "STOP:")
 					 : snprintf(prefix, sizeof(prefix), "%05u_of_%05u:",
-						   span->segment + next, span->segment_count));
-	size_t whole = length + span->key_size;
+						   span.segment + next, span.segment_count));
+	size_t whole = length + span.key_size;
 	if (size > 0) {
 		/* Not by snprintf: a key may hold any byte. */
 		size_t room = size - 1, head = length < room ? length : room;
-		size_t tail = span->key_size < room - head ? span->key_size : room - head;
+		size_t tail = span.key_size < room - head ? span.key_size : room - head;
 		memcpy(buffer, prefix, head);
-		memcpy(buffer + head, heap_of(batch) + span->key_offset, tail);
+		memcpy(buffer + head, heap_of(batch) + span.key_offset, tail);
 		buffer[head + tail] = '\0';
 	}
 	return whole;
@@ -239,10 +264,14 @@ static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, cons
  * Composed when it is first asked for: buffer step - 1 stays as it is while this batch is held,
  * since the batch that would write over it takes this one's slot.
  */
-const void *segue_batch_state(struct segue_batch *batch, size_t i)
+const void *segue_batch_state(struct segue_batch *batch, size_t i, uint32_t *rows)
 {
+	if (rows)
+		*rows = 0;
 	if (!readable(batch) || i >= batch->mapping->shape->geometry.state_count)
 		return NULL;
+	if (rows)
+		*rows = batch->rows;
 	const struct segue_mapping *mapping = batch->mapping;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
 	uint64_t offset = geometry->state_offset[i];

@@ -77,7 +77,7 @@ static void move_records(struct segue_filler *filler, uint32_t rows)
 
 	memset(filler->next_row, 0, size * sizeof(*filler->next_row));
 	for (uint32_t i = 0; i < rows; i++) {
-		const struct segue_span *span = &filler->spans[i];
+		const struct segue_slot_span *span = &filler->spans[i];
 		struct segue_filler_row *from = NULL;
 		filler->next_row[i].number = span->number;
 		if (span->flags & SEGUE_SPAN_EMPTY)
@@ -106,7 +106,7 @@ static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 {
 	const struct segue_geometry *geometry = &filler->geometry;
 	const struct segue_spec *spec = filler->spec;
-	const struct segue_span *span = &filler->spans[i];
+	const struct segue_slot_span *span = &filler->spans[i];
 	struct segue_record *record = filler->row[i].record;
 	uint64_t unroll = geometry->num_unroll, steps = 0;
 	int rc = 0;

@@ -365,7 +365,7 @@ bool bench_worker_batch(struct bench_worker *worker)
 	size_t size = segue_batch_rows(batch) * bench_row_bytes(worker->shape);
 	bench_use(bench_sum(segue_batch_sequence(batch, 0), size));
 	for (size_t i = 0; i < 2; i++)
-		bench_use((uintptr_t)segue_batch_state(batch, i));
+		bench_use((uintptr_t)segue_batch_state(batch, i, NULL));
 	bench_worker_save(worker, batch);
 	BENCH_CHECK(segue_batch_commit(batch));
 	segue_batch_release(batch);

@@ -8,9 +8,9 @@
 #include "disk.h"
 #include "store/lanes.h"
 #include "store/row.h"
-#include "segue/segue.h"
 #include "core/spec.h"
 #include "draft.h"
+#include "spans.h"
 #include "tfwrite.h"
 #include "trace.h"
 
@@ -122,9 +122,10 @@ static void compute(struct segue_batch *batch)
 {
 	static uint8_t words[ROWS][2 * sizeof(uint64_t)], bytes[ROWS][BYTES];
 	uint8_t row[ROW_SIZE];
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const uint8_t *in = segue_batch_state(batch, 0), *more = segue_batch_state(batch, 1);
+	struct segue_span spans[ROWS];
+	uint32_t count = segue_test_spans(batch, spans, ROWS);
+	const uint8_t *in = segue_batch_state(batch, 0, NULL),
+		      *more = segue_batch_state(batch, 1, NULL);
 
 	for (uint32_t i = 0; i < count; i++) {
 		memset(row, 0, sizeof(row));
@@ -256,7 +257,7 @@ static void run_plan(struct expected *expected, uint32_t lane, uint64_t steps)
 {
 	const struct segue_plan_spec spec = plan_of(lane);
 	const struct segue_plan_input input = {.admit = admit};
-	struct segue_span spans[ROWS];
+	struct segue_slot_span spans[ROWS];
 	uint32_t rows;
 
 	if (segue_plan_init(&expected->plan, &spec))

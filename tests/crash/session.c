@@ -116,7 +116,7 @@ static struct crash_row *row_at(
 static void make_plan(struct crash_world *world, uint32_t lane)
 {
 	const struct segue_plan_input input = {NULL, admit, NULL};
-	struct segue_span spans[CRASH_ROWS];
+	struct segue_slot_span spans[CRASH_ROWS];
 	struct segue_plan plan;
 	uint32_t rows;
 
@@ -373,11 +373,7 @@ static void check_row(const struct crash_worker *worker, const struct segue_span
 /* A pointer that a batch gives, which may need memory. */
 static const void *part_of(struct segue_batch *batch, int part)
 {
-	uint32_t count;
-
-	return part == 0   ? (const void *)segue_batch_spans(batch, &count)
-	       : part == 1 ? segue_batch_state(batch, 0)
-			   : segue_batch_sequence(batch, 0);
+	return part == 0 ? segue_batch_state(batch, 0, NULL) : segue_batch_sequence(batch, 0);
 }
 
 /* Checks the rows of a batch and saves their states. */
@@ -387,16 +383,19 @@ static void compute(struct crash_worker *worker, uint32_t lane)
 	struct segue_batch *batch = worker->batch;
 	uint64_t step = segue_batch_step(batch), out[CRASH_ROWS][STATE_WORDS];
 	uint32_t count = segue_batch_rows(batch);
-	const void *parts[3];
+	struct segue_span spans[CRASH_ROWS];
+	const void *parts[2];
 
-	for (int part = 0; part < 3; part++)
+	for (int part = 0; part < 2; part++)
 		TRY(worker, "a part of a batch", lane,
 			(parts[part] = part_of(batch, part)) ? 0 : SEGUE_ENOMEM);
-	const struct segue_span *spans = parts[0];
-	const int64_t *in = parts[1], *x = parts[2];
+	const int64_t *in = parts[0], *x = parts[1];
 	if (step >= world->steps || count != CRASH_ROWS)
 		leave(worker, CRASH_WRONG, 0, "step %llu has %u rows", (unsigned long long)step,
 			count);
+	for (uint32_t row = 0; row < count; row++)
+		TRY(worker, "a span", lane,
+			segue_batch_span(batch, row, &spans[row], sizeof(spans[row])));
 	for (uint32_t row = 0; row < count; row++) {
 		check_row(worker, &spans[row], row_at(world, lane, step, row),
 			in + STATE_WORDS * row, x + CRASH_UNROLL * row);

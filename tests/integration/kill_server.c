@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "lane/plan.h"
-#include "segue/segue.h"
+#include "spans.h"
 #include "draft.h"
 #include "tfwrite.h"
 #include "tmpdir.h"
@@ -115,9 +115,9 @@ static void check_row(const struct segue_span *span, const int64_t *in, const in
 
 static void work_on(struct segue_batch *batch, struct report *report)
 {
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const int64_t *in = segue_batch_state(batch, 0), *x = segue_batch_sequence(batch, 0);
+	struct segue_span spans[ROWS];
+	uint32_t count = segue_test_spans(batch, spans, ROWS);
+	const int64_t *in = segue_batch_state(batch, 0, NULL), *x = segue_batch_sequence(batch, 0);
 	int64_t out[ROWS][2];
 
 	report->step = segue_batch_step(batch);
@@ -196,7 +196,7 @@ struct lane {
 static void check_report(struct lane *lane, const struct report *report)
 {
 	const struct segue_plan_input input = {NULL, admit, NULL};
-	struct segue_span spans[ROWS];
+	struct segue_slot_span spans[ROWS];
 	uint32_t rows;
 
 	if (segue_plan_step(&lane->plan, &input, spans, &rows) != 1)

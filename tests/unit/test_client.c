@@ -23,7 +23,7 @@
 
 #include "draft.h"
 #include "fakeserver.h"
-#include "segue/segue.h"
+#include "spans.h"
 #include "tmpdir.h"
 
 #define SECOND INT64_C(1000000000)
@@ -78,14 +78,15 @@ static int64_t expected_c(uint64_t number, int64_t k)
 
 static void check_row(struct segue_batch *batch, uint32_t row)
 {
-	const struct segue_span *span = &segue_batch_spans(batch, NULL)[row];
+	struct segue_span copy, *span = &copy;
 	const float *x = (const float *)segue_batch_sequence(batch, 0) + row * 2;
-	const float *h = (const float *)segue_batch_state(batch, 0) + row * 3;
-	const int64_t *n = segue_batch_context(batch, 0), *c = segue_batch_state(batch, 1);
+	const float *h = (const float *)segue_batch_state(batch, 0, NULL) + row * 3;
+	const int64_t *n = segue_batch_context(batch, 0), *c = segue_batch_state(batch, 1, NULL);
 	char key[64], wanted[64];
 	float expected[3];
 	size_t size;
 
+	cr_assert_eq(segue_batch_span(batch, row, span, sizeof(*span)), 0);
 	for (uint32_t i = 0; i < 2; i++)
 		cr_assert_float_eq(x[i],
 			i < span->length ? (float)(span->number * 1000 + span->segment * 2 + i)
@@ -115,8 +116,8 @@ static void check_row(struct segue_batch *batch, uint32_t row)
 
 static void save(struct segue_batch *batch)
 {
-	const struct segue_span *spans = segue_batch_spans(batch, NULL);
-	uint32_t rows = segue_batch_rows(batch);
+	struct segue_span spans[16];
+	uint32_t rows = segue_test_spans(batch, spans, 16);
 	float h[16][3];
 
 	/* One state by copy, the other in place. */
@@ -426,7 +427,7 @@ Test(client, wants_valid_arguments)
 	batch = take(lane);
 	cr_assert_null(segue_batch_sequence(batch, 1));
 	cr_assert_null(segue_batch_context(batch, 1));
-	cr_assert_null(segue_batch_state(batch, 2));
+	cr_assert_null(segue_batch_state(batch, 2, NULL));
 	cr_assert_null(segue_batch_state_out(batch, 2));
 	cr_assert_null(segue_batch_record_key(batch, 3, &size));
 	assert_fails(segue_batch_mark_saved(batch, 2), SEGUE_EINVAL, "no state 2");
@@ -697,8 +698,8 @@ static void read_all(unsigned held_at_most)
 	int rc;
 
 	while ((rc = segue_lane_next(lane, 20 * SECOND, &batch)) == 0) {
-		uint32_t rows;
-		const struct segue_span *spans = segue_batch_spans(batch, &rows);
+		struct segue_span spans[16];
+		uint32_t rows = segue_test_spans(batch, spans, 16);
 		cr_assert_eq(segue_batch_step(batch), step);
 		for (uint32_t row = 0; row < rows; row++) {
 			check_row(batch, row);
@@ -769,8 +770,8 @@ Test(client, follows_rows_that_move_up)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
 	struct segue_batch *batch = take(lane); /* rows 0, 2 and 3 of the one before */
-	const struct segue_span *spans = segue_batch_spans(batch, NULL);
-	cr_assert_eq(segue_batch_rows(batch), 3);
+	struct segue_span spans[3];
+	cr_assert_eq(segue_test_spans(batch, spans, 3), 3);
 	cr_assert_eq(spans[1].previous_row, 2);
 	cr_assert_eq(spans[2].previous_row, 3);
 	commit(batch);
@@ -780,21 +781,64 @@ Test(client, follows_rows_that_move_up)
 	close_all(lane);
 }
 
+/* As much as the caller has room for, and zeros where it has more than is known here. */
+Test(client, a_span_is_copied_as_far_as_the_caller_knows_it)
+{
+	struct {
+		struct segue_span known;
+		uint8_t later[40];
+	} whole;
+	union {
+		struct segue_span span;
+		uint8_t bytes[sizeof(struct segue_span)];
+	} part;
+	uint32_t rows;
+
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 1);
+	struct segue_batch *batch = take(lane);
+	for (uint32_t i = 0; i < segue_batch_rows(batch); i++) {
+		memset(&whole, 0xee, sizeof(whole));
+		cr_assert_eq(segue_batch_span(batch, i, &whole.known, sizeof(whole)), 0);
+		cr_expect_eq(whole.known.row, i);
+		for (size_t at = 0; at < sizeof(whole.later); at++)
+			cr_expect_eq(whole.later[at], 0);
+		for (size_t size = 0; size <= sizeof(part); size++) {
+			memset(&part, 0xee, sizeof(part));
+			cr_assert_eq(segue_batch_span(batch, i, &part.span, size), 0);
+			cr_expect_arr_eq(part.bytes, &whole, size);
+			for (size_t at = size; at < sizeof(part); at++)
+				cr_expect_eq(part.bytes[at], 0xee);
+		}
+	}
+	assert_fails(segue_batch_span(batch, segue_batch_rows(batch), &part.span, sizeof(part)),
+		SEGUE_EINVAL, "below 3");
+	assert_fails(segue_batch_span(NULL, 0, &part.span, sizeof(part)), SEGUE_EINVAL, "a batch");
+	assert_fails(segue_batch_span(batch, 0, NULL, 1), SEGUE_EINVAL, "a place");
+	cr_assert_not_null(segue_batch_state(batch, 0, &rows));
+	cr_expect_eq(rows, segue_batch_rows(batch));
+	cr_assert_null(segue_batch_state(batch, 2, &rows));
+	cr_expect_eq(rows, 0);
+	segue_batch_release(batch);
+	close_all(lane);
+}
+
 Test(client, hands_out_the_buffer_itself_where_rows_go_on)
 {
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	struct segue_batch *first = take(lane), *second;
-	const char *state = segue_batch_state(first, 0);
+	const char *state = segue_batch_state(first, 0, NULL);
 	cr_assert_eq((uintptr_t)state % 64, 0);
-	cr_assert_eq(segue_batch_state(first, 0), (const void *)state);
+	cr_assert_eq(segue_batch_state(first, 0, NULL), (const void *)state);
 	save(first);
 	float *out = segue_batch_state_out(first, 0);
 	cr_assert_eq(segue_batch_commit(first), 0);
 	segue_batch_release(first);
 	second = take(lane); /* lengths 4, 9, 5: nobody has ended */
 	/* The other mapping of the same memory: what was written there is seen here at once. */
-	const float *in = segue_batch_state(second, 0);
+	const float *in = segue_batch_state(second, 0, NULL);
 	out[0] = 4711;
 	cr_assert_float_eq(in[0], 4711, 0);
 	segue_batch_release(second);
@@ -816,7 +860,7 @@ static void write_into_state(unsigned before)
 		consume(lane, before);
 		if (segue_lane_next(lane, 20 * SECOND, &batch) != 0)
 			_exit(1);
-		volatile float *h = (float *)(uintptr_t)segue_batch_state(batch, 0);
+		volatile float *h = (float *)(uintptr_t)segue_batch_state(batch, 0, NULL);
 		char read_well = h[0] > 0;
 		if (write(report[1], &read_well, 1) != 1)
 			_exit(2);
@@ -868,8 +912,8 @@ Test(client, makes_no_system_call_while_the_ring_is_ahead)
 			if (segue_lane_next(lane, SEGUE_FOREVER, &batch) ||
 				segue_batch_save_state(
 					batch, 0, h, segue_batch_rows(batch) * 3 * sizeof(float)) ||
-				!segue_batch_state(batch, 1) || segue_batch_mark_saved(batch, 1) ||
-				segue_batch_commit(batch))
+				!segue_batch_state(batch, 1, NULL) ||
+				segue_batch_mark_saved(batch, 1) || segue_batch_commit(batch))
 				syscall(SYS_exit, 1);
 			segue_batch_release(batch);
 		}
@@ -1085,7 +1129,8 @@ Test(client, a_batch_that_was_put_back_comes_again_while_it_is_looked_at)
 	cr_assert_neq(again, first);
 	cr_assert_eq(segue_batch_step(again), 1);
 	cr_assert_not(segue_batch_all_saved(again));
-	cr_assert_eq(segue_batch_state(again, 0), segue_batch_state(first, 0), "the same memory");
+	cr_assert_eq(segue_batch_state(again, 0, NULL), segue_batch_state(first, 0, NULL),
+		"the same memory");
 	commit(again);
 	segue_batch_put_back(again);
 	cr_assert(segue_batch_committed(again));
@@ -2156,7 +2201,7 @@ Test(client, refuses_a_damaged_slot)
 		"a span of row 2", "a length of 3", "a key of size 4294967295",
 		"a previous row, plus one, of 4"};
 	struct segue_batch *batch;
-	uint32_t count;
+	struct segue_span span, spans[16];
 	char key[64];
 
 	open_stream();
@@ -2169,12 +2214,13 @@ Test(client, refuses_a_damaged_slot)
 		int rc = segue_lane_next(lane, 20 * SECOND, &batch);
 		if (damage >= 4 && damage <= 6) { /* seen by who asks for the spans */
 			cr_assert_eq(rc, 0, "%s", segue_error_detail());
-			cr_assert_null(segue_batch_spans(batch, &count));
-			cr_assert_eq(count, 0);
+			cr_assert_eq(
+				segue_batch_span(batch, 1, &span, sizeof(span)), SEGUE_EPROTOCOL);
+			cr_assert_eq(segue_batch_span(batch, 0, &span, sizeof(span)), 0);
 			cr_assert_null(segue_batch_record_key(batch, 1, NULL));
 			cr_assert_eq(segue_batch_key(batch, 1, false, key, sizeof(key)), 0);
 			cr_assert_not_null(segue_batch_record_key(batch, 0, NULL));
-			cr_assert_null(segue_batch_spans(batch, NULL));
+			cr_assert_eq(segue_test_spans(batch, spans, 16), 0);
 			rc = SEGUE_EPROTOCOL;
 			segue_batch_release(batch);
 		}
@@ -2208,16 +2254,16 @@ static void use_in_child(struct segue_lane *lane, struct segue_batch *batch, voi
 	void *token;
 	size_t size;
 	char *json;
-	uint32_t count;
+	struct segue_span span;
 
 	CHECK(segue_lane_next(lane, SEGUE_FOREVER, &next) == SEGUE_EFORKED);
 	CHECK(strstr(segue_error_detail(), "fork"));
 	CHECK(segue_batch_commit(batch) == SEGUE_EFORKED);
 	CHECK(segue_batch_save_state(batch, 0, "", 1) == SEGUE_EFORKED);
 	CHECK(segue_batch_mark_saved(batch, 0) == SEGUE_EFORKED);
-	CHECK(!segue_batch_state(batch, 0) && !segue_batch_state_out(batch, 0));
+	CHECK(!segue_batch_state(batch, 0, NULL) && !segue_batch_state_out(batch, 0));
 	CHECK(!segue_batch_sequence(batch, 0) && !segue_batch_context(batch, 0));
-	CHECK(!segue_batch_spans(batch, &count) && count == 0);
+	CHECK(segue_batch_span(batch, 0, &span, sizeof(span)) == SEGUE_EFORKED);
 	CHECK(!segue_batch_record_key(batch, 0, &size) && size == 0);
 	CHECK(segue_batch_key(batch, 0, false, NULL, 0) == 0);
 	CHECK(segue_lane_checkpoint(lane, &token, &size) == SEGUE_EFORKED);
@@ -2249,7 +2295,7 @@ Test(client, refuses_use_after_fork)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 1);
 	struct segue_batch *batch = take(lane);
-	void *place = (void *)((uintptr_t)segue_batch_state(batch, 0) & ~(uintptr_t)4095);
+	void *place = (void *)((uintptr_t)segue_batch_state(batch, 0, NULL) & ~(uintptr_t)4095);
 	pid_t child = spawn_child();
 	if (child == 0)
 		use_in_child(lane, batch, place);

@@ -127,7 +127,7 @@ static void check_random(unsigned seed)
 
 	slot[n++] = (struct extent){0, sizeof(struct segue_slot)};
 	slot[n++] = (struct extent){g.previous_offset, rows * sizeof(uint32_t)};
-	slot[n++] = (struct extent){g.span_offset, rows * sizeof(struct segue_span)};
+	slot[n++] = (struct extent){g.span_offset, rows * sizeof(struct segue_slot_span)};
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		slot[n++] = (struct extent){
 			g.sequence_offset[i], rows * unroll * spec->sequences[i].size};

@@ -409,8 +409,8 @@ struct batch {
 	PyObject *lost;    /* to whom its lane went, a str; NULL: nobody */
 	struct slot *slot; /* NULL: released */
 	unsigned lane_index;
-	const struct segue_span *spans;
-	uint32_t span_count, rows;
+	PyObject *spans; /* bytes: struct segue_span, one a row; NULL until asked for */
+	uint32_t rows;
 	unsigned long long step;
 	bool committed;
 	PyObject *features[2]; /* caches: sequences, context */
@@ -749,6 +749,7 @@ static void forget_arrays(struct batch *self)
 		Py_CLEAR(self->features[i]);
 	for (size_t i = 0; i < META_COUNT; i++)
 		Py_CLEAR(self->meta[i]);
+	Py_CLEAR(self->spans);
 	for (size_t i = 0; self->in && i < 3 * self->shape->state_count; i++)
 		Py_CLEAR(self->in[i]); /* and out, and own */
 }
@@ -800,7 +801,6 @@ static void batch_forget(struct batch *self)
 	forget_arrays(self);
 	if (self->slot) {
 		self->slot = NULL;
-		self->spans = NULL;
 		Py_DECREF((PyObject *)slot);
 	}
 }
@@ -855,12 +855,6 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	batch->lane_index = lane->index;
 	batch->step = segue_batch_step(handle);
 	batch->rows = segue_batch_rows(handle);
-	batch->spans = segue_batch_spans(handle, &batch->span_count);
-	if (!batch->spans) {
-		fail(SEGUE_EPROTOCOL);
-		Py_DECREF((PyObject *)batch);
-		return NULL;
-	}
 	size_t states = batch->shape->state_count;
 	batch->in = PyMem_Calloc(3 * states + 1, sizeof(PyObject *));
 	if (!batch->in) {
@@ -987,6 +981,31 @@ static PyObject *batch_features(struct batch *self, void *closure)
 	return mapping;
 }
 
+/* Copies the spans, all at once: from then on they are private, and hold no slot. */
+static bool spans_copy(struct batch *self)
+{
+	const Py_ssize_t size = sizeof(struct segue_span);
+	PyObject *bytes;
+
+	if (self->spans)
+		return true;
+	bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)self->rows * size);
+	if (!bytes)
+		return false;
+	struct segue_span *span = (void *)PyBytes_AsString(bytes);
+	for (uint32_t i = 0; i < self->rows; i++) {
+		int rc = segue_batch_span(self->slot->handle, i, &span[i], sizeof(*span));
+
+		if (rc) {
+			fail(rc);
+			Py_DECREF(bytes);
+			return false;
+		}
+	}
+	self->spans = bytes;
+	return true;
+}
+
 /* Where each array of enum meta below META_VIEWS lies in a span. -1 stands for "no sequence". */
 static const struct {
 	size_t offset;
@@ -1002,10 +1021,10 @@ static const struct {
 
 static struct view *span_view(struct batch *self, enum meta which)
 {
-	Py_ssize_t shape[1] = {(Py_ssize_t)self->span_count};
+	Py_ssize_t shape[1] = {(Py_ssize_t)self->rows};
 	bool wide = meta_fields[which].wide;
-	struct view *view = view_new((PyObject *)self->slot,
-		(const char *)self->spans + meta_fields[which].offset, true,
+	struct view *view = view_new(self->spans,
+		PyBytes_AsString(self->spans) + meta_fields[which].offset, true,
 		dtype_format(wide ? SEGUE_INT64 : SEGUE_INT32), wide ? 8 : 4, 1, shape);
 
 	if (view) {
@@ -1029,8 +1048,8 @@ static struct view *flag_view(struct batch *self, enum meta which)
 		return NULL;
 	char *data = PyBytes_AsString(bytes);
 	memset(data, 0, size);
-	for (uint32_t i = 0; i < self->span_count; i++) {
-		const struct segue_span *span = &self->spans[i];
+	const struct segue_span *span = (const void *)PyBytes_AsString(self->spans);
+	for (uint32_t i = 0; i < self->rows; i++, span++) {
 		if (which == MASK)
 			memset(data + span->row * unroll + span->offset, 1, span->length);
 		else
@@ -1053,6 +1072,8 @@ static PyObject *batch_meta(struct batch *self, void *closure)
 		Py_INCREF(self->meta[which]);
 		return self->meta[which];
 	}
+	if (!spans_copy(self))
+		return NULL;
 	return keep(self, &self->meta[which],
 		as_array(which < META_VIEWS ? span_view(self, which) : flag_view(self, which)));
 }
@@ -1153,7 +1174,7 @@ static PyObject *batch_state(struct batch *self, PyObject *name)
 		return NULL;
 	array = keep(self, &self->in[i],
 		field_array(self, self->slot, state_field(self->shape, i), false,
-			segue_batch_state(self->slot->handle, (size_t)i), true));
+			segue_batch_state(self->slot->handle, (size_t)i, NULL), true));
 	batch_leave(self);
 	return array;
 }

@@ -548,7 +548,7 @@ enum segue_span_flags {
 
 /*
  * What lies in a row of the batch: `length` valid steps of one sequence from step first_step on.
- * Today one span a row, in row order. 88 bytes, also the layout in shared memory (lib/LAYOUT.md).
+ * Today one span a row, in row order. Later versions add fields at the end.
  */
 struct segue_span {
 	uint64_t number;        /* of the sequence in the stream, from 0: rank in which it enters */
@@ -563,9 +563,6 @@ struct segue_span {
 	uint32_t segment_count; /* of the whole sequence ("sequence_count") */
 	uint32_t previous_row;  /* its row in the batch before, or SEGUE_NO_ROW */
 	uint32_t flags;         /* enum segue_span_flags */
-	uint32_t key_size;      /* bytes of the record's key */
-	uint32_t key_offset;    /* its place in the heap of the slot */
-	uint32_t reserved[3];
 };
 
 /* Step t of the batch in its lane. */
@@ -573,11 +570,13 @@ SEGUE_EXPORT uint64_t segue_batch_step(const struct segue_batch *batch);
 /* Rows: batch_size, or fewer (0 never) in a shrinking tail. */
 SEGUE_EXPORT uint32_t segue_batch_rows(const struct segue_batch *batch);
 /*
- * The spans, one a row; valid until the batch is released. NULL: after fork, or the table is
- * damaged; segue_error_detail() says which.
+ * Copies span `i`, below segue_batch_rows(): as much of it as fits `size`, the size of the caller's
+ * struct; what this version does not know becomes 0.
+ *
+ * SEGUE_EINVAL (no such span), SEGUE_EPROTOCOL (the table is damaged), SEGUE_EFORKED.
  */
-SEGUE_EXPORT const struct segue_span *segue_batch_spans(
-	const struct segue_batch *batch, uint32_t *count);
+SEGUE_EXPORT int segue_batch_span(
+	const struct segue_batch *batch, uint32_t i, struct segue_span *out, size_t size);
 /* The record's key of row `row`: not NUL-terminated, valid until the batch is released. */
 SEGUE_EXPORT const char *segue_batch_record_key(
 	const struct segue_batch *batch, uint32_t row, size_t *size);
@@ -593,8 +592,11 @@ SEGUE_EXPORT size_t segue_batch_key(
 SEGUE_EXPORT const void *segue_batch_sequence(const struct segue_batch *batch, size_t i);
 /* Context feature `i`: [rows, dims...]. */
 SEGUE_EXPORT const void *segue_batch_context(const struct segue_batch *batch, size_t i);
-/* State `i` as it comes in: [rows, dims...]. Read only: writing there faults. */
-SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i);
+/*
+ * State `i` as it comes in: [*rows, dims...]; NULL if there is no such. Read only: writing there
+ * faults. `rows` may be NULL: today they are those of the batch.
+ */
+SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i, uint32_t *rows);
 /*
  * Where state `i` goes out: [rows, dims...], writable until the commit; segue_batch_mark_saved()
  * says that it is written. NULL once the batch is committed or fenced.

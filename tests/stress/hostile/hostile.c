@@ -15,8 +15,9 @@
 #include <time.h>
 
 #include "core/barrier.h"
-#include "tfwrite.h"
 #include "core/wait.h"
+#include "spans.h"
+#include "tfwrite.h"
 
 #define MILLISECOND INT64_C(1000000)
 
@@ -233,12 +234,12 @@ static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t size)
 
 uint64_t hostile_check(struct segue_batch *batch)
 {
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const int64_t *in = segue_batch_state(batch, 0), *x = segue_batch_sequence(batch, 0);
+	struct segue_span spans[HOSTILE_ROWS];
+	uint32_t count = segue_test_spans(batch, spans, HOSTILE_ROWS);
+	const int64_t *in = segue_batch_state(batch, 0, NULL), *x = segue_batch_sequence(batch, 0);
 	uint64_t hash = mix(segue_batch_step(batch));
 
-	EXPECT(spans && in && x, "a batch without content: %s", segue_error_detail());
+	EXPECT(count && in && x, "a batch without content: %s", segue_error_detail());
 	for (uint32_t row = 0; row < count; row++) {
 		const struct segue_span *span = &spans[row];
 		for (uint64_t word = 0; word < HOSTILE_WORDS; word++) {
@@ -263,11 +264,11 @@ uint64_t hostile_check(struct segue_batch *batch)
 
 void hostile_save(struct segue_batch *batch)
 {
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
+	struct segue_span spans[HOSTILE_ROWS];
+	uint32_t count = segue_test_spans(batch, spans, HOSTILE_ROWS);
 	int64_t *out = segue_batch_state_out(batch, 0);
 
-	EXPECT(spans && out, "no room for states: %s", segue_error_detail());
+	EXPECT(count && out, "no room for states: %s", segue_error_detail());
 	for (uint32_t row = 0; row < count; row++)
 		for (uint64_t word = 0; word < HOSTILE_WORDS; word++)
 			out[row * HOSTILE_WORDS + word] =
