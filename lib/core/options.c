@@ -280,8 +280,7 @@ void segue_options_hash(
 	segue_digest_text(digest, "");
 }
 
-/* As people write it. */
-static const char *print(const struct segue_option *option, const void *spec, char text[24])
+const char *segue_option_print(const struct segue_option *option, const void *spec, char text[24])
 {
 	const char *name;
 	uint64_t value;
@@ -322,5 +321,6 @@ void segue_options_compare(const struct segue_option *list, const void *stored, 
 			    option->part == SEGUE_OPTION_SCHEDULE) &&
 			!same(option, stored, asked))
 			segue_differ(differences, "%s: %s in the store, %s asked for", said(option),
-				print(option, stored, text[0]), print(option, asked, text[1]));
+				segue_option_print(option, stored, text[0]),
+				segue_option_print(option, asked, text[1]));
 }

@@ -34,8 +34,9 @@
  * core/ends.h says how it changes), schedule (refused too), runtime (free).
  * kind: one of those below.
  *
- * The identity is hashed in the order of the rows, so rows keep their order. A row that has its
- * usual value is left out of the hash: a new row changes no hash of what was there before.
+ * The identity is hashed in the order of the rows, so rows keep their order, and new ones come
+ * last. A row that has its usual value is left out of the hash: a new row changes no hash of what
+ * was there before.
  */
 #define SEGUE_OPTIONS(X)                                                                           \
 	X(num_unroll, uint32_t, NUM_UNROLL, IDENTITY,                                              \
@@ -137,6 +138,8 @@ const struct segue_option *segue_option_find(
 uint64_t segue_option_get(const struct segue_option *option, const void *spec);
 /* A text; NULL: none. */
 const char *segue_option_text(const struct segue_option *option, const void *spec);
+/* Its value as people write it, in `text` or static; a text is the spec's own. */
+const char *segue_option_print(const struct segue_option *option, const void *spec, char text[24]);
 /*
  * Sets one that is no text, or a text, which is copied (NULL: none). SEGUE_EINVAL names the option
  * (after `within`), its value and what is allowed; SEGUE_ENOMEM. It is then as before.

@@ -14,7 +14,7 @@
 #include "core/error.h"
 
 #define FIELD_SIZE_MAX ((uint64_t)1 << 32) /* bytes a step or a row */
-#define HASH_VERSION   2
+#define HASH_VERSION   3
 
 const struct segue_option segue_spec_options[] = {
 #define ROW(name, type, id, part, ...)                                                             \
@@ -145,20 +145,52 @@ static int check_features(const struct segue_spec *spec)
 	return rc;
 }
 
-/* Fields that are each right and do not go together. */
+/* ---- What goes together ---- */
+
+static bool is_kept_nowhere(const struct segue_spec *spec)
+{
+	return spec->keep_final && !spec->persist;
+}
+
+static bool ends_before_it_begins(const struct segue_spec *spec)
+{
+	return spec->epochs != 0 && spec->epochs <= spec->first_epoch;
+}
+
+/*
+ * Options that are each right and do not go together, all of them; what is in no row goes together.
+ * docs/guide.md has the same table.
+ */
+static const struct {
+	enum segue_spec_option one, other;
+	bool (*wrong)(const struct segue_spec *spec);
+	const char *because;
+} together[] = {
+	{SEGUE_SPEC_KEEP_FINAL, SEGUE_SPEC_PERSIST, is_kept_nowhere,
+		"there is no store to keep final states in"},
+	{SEGUE_SPEC_EPOCHS, SEGUE_SPEC_FIRST_EPOCH, ends_before_it_begins,
+		"epochs counts from 0, also where the stream begins later, and must be more than "
+		"first_epoch"},
+};
+
 static int check_together(const struct segue_spec *spec)
 {
-	if (spec->keep_final && !spec->persist)
-		return segue_fail(SEGUE_EINVAL,
-			"keep_final wants persist: there is no store to keep final states in");
-	if (spec->epochs != 0 && spec->epochs <= spec->first_epoch)
-		return segue_fail(SEGUE_EINVAL,
-			"epochs is %" PRIu64 " and first_epoch %" PRIu64
-			": epochs counts from 0, also where the stream begins later, and must be "
-			"more than first_epoch",
-			spec->epochs, spec->first_epoch);
+	for (size_t i = 0; i < sizeof(together) / sizeof(together[0]); i++) {
+		const struct segue_option *one, *other;
+		char text[2][24];
+
+		if (!together[i].wrong(spec))
+			continue;
+		one = segue_option_find(segue_spec_options, together[i].one);
+		other = segue_option_find(segue_spec_options, together[i].other);
+		return segue_fail(SEGUE_EINVAL, "%s is %s and %s %s: %s", one->name,
+			segue_option_print(one, spec, text[0]), other->name,
+			segue_option_print(other, spec, text[1]), together[i].because);
+	}
 	return 0;
 }
+
+/* ---- The whole ---- */
 
 int segue_spec_check(struct segue_spec *spec)
 {
@@ -182,6 +214,11 @@ int segue_spec_check(struct segue_spec *spec)
 
 /* ---- Hashing ---- */
 
+/*
+ * Of a field, what each has; then, before the end, what later versions add: by name, and only where
+ * it is not the usual. So is it with options and sources. What a stream does not use is not hashed,
+ * and it has the same hash in each version.
+ */
 static void hash_fields(struct segue_digest *digest, const struct segue_field *fields, size_t count)
 {
 	segue_digest_number(digest, count);
@@ -191,6 +228,7 @@ static void hash_fields(struct segue_digest *digest, const struct segue_field *f
 		segue_digest_number(digest, fields[i].rank);
 		for (uint32_t d = 0; d < fields[i].rank; d++)
 			segue_digest_number(digest, fields[i].dims[d]);
+		segue_digest_text(digest, "");
 	}
 }
 

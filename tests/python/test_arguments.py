@@ -231,3 +231,18 @@ def test_lists_of_types_are_whole() -> None:
     assert f"({', '.join(most)}, bool)" in readme
     for kind in (segue.Feature, segue.State):
         assert f"{', '.join(most)} or bool." in " ".join(str(kind.__doc__).split())
+
+
+def test_options_that_do_not_go_together(client: segue.Client, tmp_path: Path) -> None:
+    """Each row of the guide's table is refused, by both names, with the reason; one alone goes."""
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    table = guide.partition("**Options that do not go together**")[2].split("\n\n")[1]
+    rows = [re.findall(r"`(\w+)=(\w+)`", line) for line in table.splitlines()[2:]]
+    assert [len(row) for row in rows] == [2] * len(rows) and rows
+    for number, row in enumerate(rows):
+        options = {name: {"True": True, "False": False, "n": 2}[value] for name, value in row}
+        with pytest.raises(segue.ArgumentError) as refused:
+            little.open_stream(client, tmp_path, name="both", **options)
+        assert all(name in str(refused.value) for name in options)
+        first = dict(list(options.items())[:1])
+        little.open_stream(client, tmp_path, name=f"one {number}", **first).close()
