@@ -137,7 +137,7 @@ int segue_lanes_load(
 	rc = segue_lane_record_unpack(value, size, record);
 	free(value);
 	return rc ? segue_fail_within(
-			    segue_unless_memory(rc, SEGUE_ESTORE), "record of lane %u", place.lane)
+			    segue_as_damage(rc, SEGUE_ESTORE), "record of lane %u", place.lane)
 		  : 0;
 }
 
@@ -234,7 +234,7 @@ int segue_lanes_find_stream(struct segue_store *store, const char *name, uint32_
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
-		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+		return segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
 			"what the store has of stream '%s'", name);
 	*id = record.id;
 	segue_spec_destroy(record.spec);

@@ -117,7 +117,7 @@ static int find_record(struct segue_stream *stream, bool *found)
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
-		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+		return segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
 			"what the store has of stream '%s'", stream->spec->name);
 	*found = true;
 	stream->id = record.id;

@@ -933,6 +933,60 @@ Test(wire, stream_record)
 	segue_spec_destroy(record.spec);
 }
 
+/* Bytes of a record, and behind them its field 15: bits of what a reader must know. */
+static void require_one(uint8_t **bytes, size_t *size, unsigned bit)
+{
+	uint64_t left = UINT64_C(1) << bit;
+
+	*bytes = realloc(*bytes, *size + 11);
+	cr_assert_not_null(*bytes);
+	(*bytes)[(*size)++] = 15 << 3;
+	for (; left >= 128; left >>= 7)
+		(*bytes)[(*size)++] = 0x80;
+	(*bytes)[(*size)++] = (uint8_t)left;
+}
+
+#define REFUSES_BITS(pack, unpack, record, out, name)                                              \
+	for (unsigned bit = 0; bit < 64; bit++) {                                                  \
+		void *packed;                                                                      \
+		size_t size;                                                                       \
+                                                                                                   \
+		cr_assert_eq(pack(record, &packed, &size), 0);                                     \
+		uint8_t *bytes = packed;                                                           \
+		require_one(&bytes, &size, bit);                                                   \
+		cr_expect_eq(unpack(bytes, size, out), SEGUE_EFORMAT, "bit %u", bit);              \
+		cr_expect(strstr(segue_error_detail(),                                             \
+				  name ": it requires what this version of segue (0.1.0) does "    \
+				       "not know"),                                                \
+			"%s", segue_error_detail());                                               \
+		free(bytes);                                                                       \
+	}
+
+/* What a later version has put in, and says that must be known, is not passed over. */
+Test(wire, records_that_require_what_is_not_known)
+{
+	struct segue_position position = {.step = 3};
+	struct segue_stream_record stream = {.id = 1, .spec = sample_spec()}, stream_out;
+	struct segue_lane_record lane = {.generation = 1, .position = &position}, lane_out;
+	struct segue_catalogue catalogue = {.next_id = 1}, catalogue_out;
+	struct segue_token_record token = {.stream = "train",
+					  .lanes = 1,
+					  .batch_size = 1,
+					  .ends = SEGUE_ENDS(1),
+					  .position = &position},
+				  token_out;
+
+	REFUSES_BITS(segue_stream_record_pack, segue_stream_record_unpack, &stream, &stream_out,
+		"stream record");
+	REFUSES_BITS(
+		segue_lane_record_pack, segue_lane_record_unpack, &lane, &lane_out, "lane record");
+	REFUSES_BITS(segue_catalogue_pack, segue_catalogue_unpack, &catalogue, &catalogue_out,
+		"catalogue of checkpoints");
+	REFUSES_BITS(
+		segue_token_record_pack, segue_token_record_unpack, &token, &token_out, "token");
+	segue_spec_destroy(stream.spec);
+}
+
 /* 100,000 paths: a record is bounded by its own size, not by a frame's. */
 static int stream_record_of(struct segue_ends ends, struct segue_stream_record *out)
 {
