@@ -15,6 +15,18 @@ void segue_shape_drop(struct segue_shape *shape)
 	free(shape);
 }
 
+/* The server may have kept an index; who opens the stream must bring one. */
+static int check_whole(struct segue_spec *spec)
+{
+	struct segue_array_index **index = segue_source_index(&spec->source);
+	int rc = segue_spec_check(spec);
+
+	if (!rc && index && !*index)
+		rc = segue_fail(SEGUE_EINVAL,
+			"the arrays of the source are missing (in C: segue_spec_set_arrays)");
+	return rc;
+}
+
 int segue_shape_create(const struct segue_spec *asked, struct segue_shape **out)
 {
 	struct segue_shape *shape = calloc(1, sizeof(*shape));
@@ -24,7 +36,7 @@ int segue_shape_create(const struct segue_spec *asked, struct segue_shape **out)
 	shape->users = 1;
 	int rc = segue_spec_copy(asked, &shape->spec);
 	if (!rc)
-		rc = segue_spec_check(shape->spec);
+		rc = check_whole(shape->spec);
 	if (rc) {
 		segue_shape_drop(shape);
 		return rc;

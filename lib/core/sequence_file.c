@@ -18,7 +18,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers in the file a
 #define FIELDS_MAX     (SEGUE_FEATURES_MAX + SEGUE_STATES_MAX)
 #define VALUE_SIZE_MAX ((uint64_t)1 << 32) /* bytes of a value of a field */
 #define ENTRY_SIZE_MAX ((uint64_t)1 << 62) /* sums of two stay below 2^64 */
-#define DENSE          0                   /* the one form of a field that there is yet */
+#define VARIABLE       UINT64_C(1)         /* required: fields may be ragged, or bytes */
 
 /* All versions begin so, and have the CRC32C of all before it in the last 4 of `size` bytes. */
 struct head_bytes {
@@ -34,7 +34,7 @@ struct field_bytes {
 	uint16_t name_size, reserved;
 };
 
-/* Then the key and the CRC32C of all before it. */
+/* Then the counts, 8 bytes each, the key and the CRC32C of all before it. */
 struct entry_bytes {
 	char magic[4];
 	uint32_t header_size;
@@ -57,12 +57,13 @@ _Static_assert(sizeof(struct field_bytes) == 8, "docs/format.md");
 _Static_assert(sizeof(struct entry_bytes) == 56, "docs/format.md");
 _Static_assert(sizeof(struct foot_bytes) == SEGUE_SEQFILE_FOOT, "docs/format.md");
 _Static_assert(sizeof(struct segue_seqfile_indexed) == 16, "docs/format.md");
-_Static_assert(
-	SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) + SEGUE_KEY_MAX + sizeof(uint32_t),
+_Static_assert(SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) +
+						  sizeof(uint64_t) * SEGUE_FEATURES_MAX +
+						  SEGUE_KEY_MAX + sizeof(uint32_t),
 	"the longest header");
 
 static const char head_magic[8] = SEGUE_SEQFILE_MAGIC;
-static const char entry_magic[4] = "ENTR";
+static const char entry_magic[4] = SEGUE_SEQFILE_ENTRY_MAGIC;
 static const char foot_magic[8] = "SEGUEEND";
 
 static uint64_t align_up(uint64_t size, uint64_t to)
@@ -97,9 +98,49 @@ static uint32_t put_crc(void *bytes, size_t size)
 
 /* ---- Sizes ---- */
 
-uint64_t segue_seqfile_column_size(const struct segue_seqfile_field *field, uint64_t steps)
+uint64_t segue_seqfile_count(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry)
 {
-	return field->place == SEGUE_SEQFILE_SEQUENCE ? field->size * steps : field->size;
+	uint64_t count = 0;
+
+	if (field->form != SEGUE_FORM_DENSE)
+		memcpy(&count, entry->counts + sizeof(count) * field->variable, sizeof(count));
+	return count;
+}
+
+uint64_t segue_seqfile_offsets_size(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry)
+{
+	if (field->form == SEGUE_FORM_DENSE)
+		return 0;
+	return sizeof(int64_t) *
+	       (field->place == SEGUE_SEQFILE_SEQUENCE ? entry->steps + 1 : UINT64_C(2));
+}
+
+uint64_t segue_seqfile_column_size(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry)
+{
+	uint64_t size;
+
+	if (field->form == SEGUE_FORM_DENSE)
+		return field->place == SEGUE_SEQFILE_SEQUENCE ? field->size * entry->steps
+							      : field->size;
+	if (__builtin_mul_overflow(segue_seqfile_count(field, entry), field->size, &size) ||
+		__builtin_add_overflow(size, segue_seqfile_offsets_size(field, entry), &size))
+		return UINT64_MAX;
+	return size;
+}
+
+bool segue_seqfile_offsets_fit(const void *offsets, uint64_t size, uint64_t count)
+{
+	uint64_t before = 0, offset = 1;
+
+	for (uint64_t at = 0; at < size; at += sizeof(offset), before = offset) {
+		memcpy(&offset, (const uint8_t *)offsets + at, sizeof(offset));
+		if (offset < before || (at == 0 && offset != 0))
+			return false;
+	}
+	return offset == count;
 }
 
 uint64_t segue_seqfile_blocks(uint64_t column_size)
@@ -126,10 +167,11 @@ int segue_seqfile_lay_out(
 		return segue_fail(SEGUE_EINVAL,
 			"the sequence has %" PRIu64 " steps, 1 to %" PRIu32 " are allowed",
 			entry->steps, UINT32_MAX);
-	at = sizeof(struct entry_bytes) + entry->key_size + sizeof(uint32_t);
+	at = sizeof(struct entry_bytes) + sizeof(uint64_t) * head->variable + entry->key_size +
+	     sizeof(uint32_t);
 	entry->header_size = (uint32_t)at;
 	for (uint32_t i = 0; i < head->count; i++) {
-		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry->steps);
+		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry);
 
 		at = align_up(at, SEGUE_SEQFILE_ALIGN);
 		columns[i] = at;
@@ -151,18 +193,40 @@ uint32_t segue_seqfile_crc(const void *bytes, size_t size)
 	return segue_crc32c(0, bytes, size);
 }
 
+void segue_seqfile_put_table_of(const void *const part[2], const uint64_t size[2], void *table)
+{
+	uint8_t *to = table;
+	size_t room = SEGUE_SEQFILE_BLOCK; /* in the block at hand */
+	uint32_t crc = 0;
+
+	for (size_t i = 0; i < 2; i++) {
+		const uint8_t *bytes = part[i];
+
+		for (uint64_t left = size[i]; left > 0;) {
+			size_t more = left < room ? (size_t)left : room;
+
+			crc = segue_crc32c(crc, bytes, more);
+			bytes += more;
+			left -= more;
+			room -= more;
+			if (room > 0)
+				continue;
+			memcpy(to, &crc, sizeof(crc));
+			to += sizeof(crc);
+			room = SEGUE_SEQFILE_BLOCK;
+			crc = 0;
+		}
+	}
+	if (room < SEGUE_SEQFILE_BLOCK)
+		memcpy(to, &crc, sizeof(crc));
+}
+
 void segue_seqfile_put_table(const void *column, uint64_t size, void *table)
 {
-	const uint8_t *bytes = column;
+	const void *const part[2] = {column, NULL};
+	const uint64_t sizes[2] = {size, 0};
 
-	for (uint8_t *to = table; size > 0; to += sizeof(uint32_t)) {
-		size_t block = size < SEGUE_SEQFILE_BLOCK ? (size_t)size : SEGUE_SEQFILE_BLOCK;
-		uint32_t crc = segue_crc32c(0, bytes, block);
-
-		memcpy(to, &crc, sizeof(crc));
-		bytes += block;
-		size -= block;
-	}
+	segue_seqfile_put_table_of(part, sizes, table);
 }
 
 /* ---- Head ---- */
@@ -225,7 +289,12 @@ static int check_field(const struct segue_seqfile_head *head, uint32_t i)
 		if (head->fields[k].place == field->place &&
 			strcmp(head->fields[k].name, field->name) == 0)
 			return segue_fail(SEGUE_EINVAL, "%s is there twice", what);
-	return check_shape(what, field);
+	rc = check_shape(what, field);
+	if (!rc)
+		rc = segue_form_check(what, field->form, field->rank, field->dtype);
+	if (!rc && field->place == SEGUE_SEQFILE_STATE && field->form != SEGUE_FORM_DENSE)
+		rc = segue_fail(SEGUE_EINVAL, "%s: a state is dense, not ragged or bytes", what);
+	return rc;
 }
 
 /* Bytes of a field in the head. */
@@ -243,11 +312,14 @@ int segue_seqfile_check_fields(struct segue_seqfile_head *head)
 	if (head->count > FIELDS_MAX)
 		return segue_fail(SEGUE_EINVAL, "there are %" PRIu32 " fields, at most %d fit",
 			head->count, FIELDS_MAX);
+	head->variable = 0;
 	for (uint32_t i = 0; i < head->count; i++) {
 		int rc = check_field(head, i);
 
 		if (rc)
 			return rc;
+		if (head->fields[i].form != SEGUE_FORM_DENSE)
+			head->fields[i].variable = head->variable++;
 		counts[head->fields[i].place]++;
 		size += field_size(&head->fields[i]);
 	}
@@ -269,8 +341,10 @@ int segue_seqfile_check_fields(struct segue_seqfile_head *head)
 
 void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 {
-	struct head_bytes bytes = {
-		.version = SEGUE_SEQFILE_VERSION, .size = head->size, .fields = head->count};
+	struct head_bytes bytes = {.version = SEGUE_SEQFILE_VERSION,
+		.size = head->size,
+		.required = head->variable ? VARIABLE : 0,
+		.fields = head->count};
 	uint8_t *to = out;
 
 	memset(out, 0, head->size);
@@ -280,7 +354,7 @@ void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 	for (uint32_t i = 0; i < head->count; i++) {
 		const struct segue_seqfile_field *field = &head->fields[i];
 		struct field_bytes first = {.place = (uint8_t)field->place,
-			.form = DENSE,
+			.form = (uint8_t)field->form,
 			.dtype = (uint8_t)field->dtype,
 			.rank = (uint8_t)field->rank,
 			.name_size = (uint16_t)strlen(field->name)};
@@ -319,7 +393,7 @@ static int read_field(
 	memcpy(&first, bytes + *at, sizeof(first));
 	if (first.place > SEGUE_SEQFILE_STATE)
 		return fail_later("the place of a field", first.place);
-	if (first.form != DENSE)
+	if (first.form > SEGUE_FORM_BYTES)
 		return fail_later("the form of a field", first.form);
 	if (segue_dtype_size((enum segue_dtype)first.dtype) == 0)
 		return fail_later("the dtype of a field", first.dtype);
@@ -335,6 +409,7 @@ static int read_field(
 		return fail_head("a field lies beyond its end");
 	*at += sizeof(first);
 	field->place = (enum segue_seqfile_place)first.place;
+	field->form = (enum segue_form)first.form;
 	field->dtype = (enum segue_dtype)first.dtype;
 	field->rank = first.rank;
 	memcpy(field->dims, bytes + *at, dims);
@@ -362,6 +437,8 @@ static int read_fields(
 		return segue_fail_within(SEGUE_EDATA, "the head of the sequence file is damaged");
 	if (head->size != first->size || !are_zeros(bytes + at, end - at))
 		return fail_head("it is longer than its fields");
+	if ((head->variable > 0) != (first->required == VARIABLE))
+		return fail_head("it requires another thing than its fields do");
 	return 0;
 }
 
@@ -386,8 +463,8 @@ static int check_head(const void *bytes, size_t size, struct head_bytes *first)
 		return fail_head("its checksum is wrong");
 	if (first->version != SEGUE_SEQFILE_VERSION)
 		return fail_later("the version", first->version);
-	if (first->required)
-		return segue_required_check("the sequence file", first->required);
+	if (first->required & ~VARIABLE)
+		return segue_required_check("the sequence file", first->required & ~VARIABLE);
 	if (first->reserved)
 		return fail_later("a reserved number", first->reserved);
 	if (first->fields == 0 || first->fields > FIELDS_MAX)
@@ -430,6 +507,9 @@ void segue_seqfile_free_head(struct segue_seqfile_head *head)
 
 void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
 {
+	size_t counts = entry->header_size - sizeof(struct entry_bytes) - entry->key_size -
+			sizeof(uint32_t);
+	uint8_t *to = out;
 	struct entry_bytes bytes = {
 		.header_size = entry->header_size,
 		.size = entry->size,
@@ -440,8 +520,11 @@ void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
 	};
 
 	memcpy(bytes.magic, entry_magic, sizeof(bytes.magic));
-	memcpy(out, &bytes, sizeof(bytes));
-	memcpy((uint8_t *)out + sizeof(bytes), entry->key, entry->key_size);
+	memcpy(to, &bytes, sizeof(bytes));
+	to += sizeof(bytes);
+	if (counts > 0)
+		memcpy(to, entry->counts, counts);
+	memcpy(to + counts, entry->key, entry->key_size);
 	entry->crc = put_crc(out, entry->header_size);
 }
 
@@ -476,11 +559,12 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 {
 	struct segue_seqfile_entry entry;
 	struct entry_bytes first;
-	uint32_t header_size;
+	size_t counts = sizeof(uint64_t) * head->variable;
+	uint32_t header_size = (uint32_t)(sizeof(first) + counts + sizeof(uint32_t));
 	int rc;
 
-	if (size < sizeof(first) + sizeof(uint32_t) + 1) {
-		out->header_size = sizeof(first) + sizeof(uint32_t) + 1;
+	if (size <= header_size) {
+		out->header_size = header_size + 1;
 		return 1;
 	}
 	memcpy(&first, bytes, sizeof(first));
@@ -488,7 +572,7 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 		return fail_entry("no sequence begins here");
 	if (first.key_size == 0 || first.key_size > SEGUE_KEY_MAX)
 		return fail_entry("the size of its key is impossible");
-	header_size = (uint32_t)sizeof(first) + first.key_size + (uint32_t)sizeof(uint32_t);
+	header_size += first.key_size;
 	if (first.header_size != header_size)
 		return fail_entry("its own size is impossible");
 	if (size < header_size) {
@@ -502,7 +586,8 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 	entry = (struct segue_seqfile_entry){
 		.steps = first.steps,
 		.total_length = first.total_length,
-		.key = (const char *)bytes + sizeof(first),
+		.counts = counts ? (const uint8_t *)bytes + sizeof(first) : NULL,
+		.key = (const char *)bytes + sizeof(first) + counts,
 		.key_size = first.key_size,
 		.size = first.size,
 		.hash = {first.hash[0], first.hash[1]},

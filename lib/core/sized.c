@@ -1,4 +1,4 @@
-/* Structs of the caller that begin with their size. */
+/* Structs between programs and the library, by their size. */
 #include "core/sized.h"
 
 #include <stdint.h>
@@ -30,4 +30,12 @@ int segue_sized_take(const char *name, const void *from, size_t known, void *to)
 	memcpy(to, from, size < known ? size : known);
 	memcpy(to, &known, sizeof(known));
 	return 0;
+}
+
+void segue_sized_give(const void *from, size_t known, void *to, size_t size)
+{
+	size_t part = size < known ? size : known;
+
+	memcpy(to, from, part);
+	memset((char *)to + part, 0, size - part);
 }

@@ -70,6 +70,14 @@ static int check_twice(const char *kind, const struct segue_field *fields, size_
 	return 0;
 }
 
+static int check_form(const char *kind, size_t i, const struct segue_field *field)
+{
+	char what[SEGUE_NAME_MAX + 64];
+
+	snprintf(what, sizeof(what), "%s[%zu] \"%s\"", kind, i, field->name);
+	return segue_form_check(what, field->form, field->rank, field->dtype);
+}
+
 static const char *const list_names[] = {"sequences", "context", "states"};
 
 static struct segue_field *fields_of(
@@ -103,6 +111,11 @@ static int check_field(const struct segue_spec *spec, enum segue_field_list list
 	rc = segue_name_check(what, fields[i].name, false);
 	if (!rc)
 		rc = check_shape(kind, i, &fields[i]);
+	if (!rc)
+		rc = check_form(kind, i, &fields[i]);
+	if (!rc && list == SEGUE_FIELD_STATE && fields[i].form != SEGUE_FORM_DENSE)
+		rc = segue_fail(
+			SEGUE_EINVAL, "%s: a state is dense, not ragged or bytes", fields[i].name);
 	if (!rc)
 		rc = check_twice(kind, fields, i, kind, &fields[i], i);
 	return rc;
@@ -152,34 +165,70 @@ static bool is_kept_nowhere(const struct segue_spec *spec)
 	return spec->keep_final && !spec->persist;
 }
 
+static bool has_passes_over_mix(const struct segue_spec *spec)
+{
+	return spec->source.kind == SEGUE_SOURCE_MIX &&
+	       (spec->epochs != 1 || spec->first_epoch != 0);
+}
+
 static bool ends_before_it_begins(const struct segue_spec *spec)
 {
 	return spec->epochs != 0 && spec->epochs <= spec->first_epoch;
 }
 
+static bool has_no_initial(const struct segue_spec *spec, const struct segue_field *field)
+{
+	return field->from_data && !segue_source_has_initial(&spec->source);
+}
+
+static bool has_no_variable(const struct segue_spec *spec, const struct segue_field *field)
+{
+	return field->form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source);
+}
+
 /*
- * Options that are each right and do not go together, all of them; what is in no row goes together.
- * docs/guide.md has the same table.
+ * What is right by itself and does not go together, all of it: two options, or a field and the kind
+ * of source. What is in no row goes together. docs/guide.md has the same table.
  */
 static const struct {
 	enum segue_spec_option one, other;
 	bool (*wrong)(const struct segue_spec *spec);
+	const char *what; /* of a field */
+	bool (*wrong_field)(const struct segue_spec *spec, const struct segue_field *field);
 	const char *because;
 } together[] = {
-	{SEGUE_SPEC_KEEP_FINAL, SEGUE_SPEC_PERSIST, is_kept_nowhere,
-		"there is no store to keep final states in"},
-	{SEGUE_SPEC_EPOCHS, SEGUE_SPEC_FIRST_EPOCH, ends_before_it_begins,
-		"epochs counts from 0, also where the stream begins later, and must be more than "
-		"first_epoch"},
+	{.one = SEGUE_SPEC_KEEP_FINAL,
+		.other = SEGUE_SPEC_PERSIST,
+		.wrong = is_kept_nowhere,
+		.because = "there is no store to keep final states in"},
+	{.one = SEGUE_SPEC_EPOCHS,
+		.other = SEGUE_SPEC_FIRST_EPOCH,
+		.wrong = has_passes_over_mix,
+		.because = "passes over a mix are those over its parts, which have epochs of their "
+			   "own; the stream's are 1, from 0 on"},
+	{.one = SEGUE_SPEC_EPOCHS,
+		.other = SEGUE_SPEC_FIRST_EPOCH,
+		.wrong = ends_before_it_begins,
+		.because = "epochs counts from 0, also where the stream begins later, and must be "
+			   "more than first_epoch"},
+	{.what = "has its initial value from the data (in C: init_from_data)",
+		.wrong_field = has_no_initial,
+		.because = "write sequence files with it (segue.convert, segue.FileWriter), which "
+			   "segue.Files reads, or give one value for all"},
+	{.what = "is ragged, or bytes",
+		.wrong_field = has_no_variable,
+		.because = "write sequence files with it (segue.convert, segue.FileWriter), which "
+			   "segue.Files reads"},
 };
+#define ROWS (sizeof(together) / sizeof(together[0]))
 
-static int check_together(const struct segue_spec *spec)
+static int check_options_together(const struct segue_spec *spec)
 {
-	for (size_t i = 0; i < sizeof(together) / sizeof(together[0]); i++) {
+	for (size_t i = 0; i < ROWS; i++) {
 		const struct segue_option *one, *other;
 		char text[2][24];
 
-		if (!together[i].wrong(spec))
+		if (!together[i].wrong || !together[i].wrong(spec))
 			continue;
 		one = segue_option_find(segue_spec_options, together[i].one);
 		other = segue_option_find(segue_spec_options, together[i].other);
@@ -188,6 +237,35 @@ static int check_together(const struct segue_spec *spec)
 			segue_option_print(other, spec, text[1]), together[i].because);
 	}
 	return 0;
+}
+
+static int check_field_together(
+	const struct segue_spec *spec, enum segue_field_list list, size_t place)
+{
+	size_t count;
+	const struct segue_field *field = &fields_of(spec, list, &count)[place];
+
+	for (size_t i = 0; i < ROWS; i++)
+		if (together[i].wrong_field && together[i].wrong_field(spec, field))
+			return segue_fail(SEGUE_EINVAL,
+				"%s[%zu] \"%s\" %s, which a source of kind %s does not have: %s",
+				list_names[list], place, field->name, together[i].what,
+				segue_source_row(spec->source.kind)->name, together[i].because);
+	return 0;
+}
+
+static int check_together(const struct segue_spec *spec)
+{
+	int rc = 0;
+
+	for (unsigned list = 0; list <= SEGUE_FIELD_STATE; list++) {
+		size_t count;
+
+		fields_of(spec, (enum segue_field_list)list, &count);
+		for (size_t i = 0; !rc && i < count; i++)
+			rc = check_field_together(spec, (enum segue_field_list)list, i);
+	}
+	return rc ? rc : check_options_together(spec);
 }
 
 /* ---- The whole ---- */
@@ -209,6 +287,8 @@ int segue_spec_check(struct segue_spec *spec)
 		rc = segue_options_check(segue_spec_options, "", spec);
 	if (!rc)
 		rc = check_together(spec);
+	if (!rc)
+		rc = segue_spec_check_index(spec);
 	return rc;
 }
 
@@ -228,6 +308,12 @@ static void hash_fields(struct segue_digest *digest, const struct segue_field *f
 		segue_digest_number(digest, fields[i].rank);
 		for (uint32_t d = 0; d < fields[i].rank; d++)
 			segue_digest_number(digest, fields[i].dims[d]);
+		if (fields[i].form != SEGUE_FORM_DENSE) {
+			segue_digest_text(digest, "form");
+			segue_digest_number(digest, fields[i].form);
+		}
+		if (fields[i].from_data)
+			segue_digest_text(digest, "from_data");
 		segue_digest_text(digest, "");
 	}
 }
@@ -284,6 +370,9 @@ static void compare_field(struct segue_differences *list, const char *kind,
 		segue_differ(list, "%s \"%s\" dtype: %s in the store, %s asked for", kind,
 			stored->name, segue_dtype_name(stored->dtype),
 			segue_dtype_name(asked->dtype));
+	if (stored->form != asked->form)
+		segue_differ(list, "%s \"%s\": %s in the store, %s asked for", kind, stored->name,
+			segue_form_name(stored->form), segue_form_name(asked->form));
 	print_shape(stored, stored_shape);
 	print_shape(asked, asked_shape);
 	if (strcmp(stored_shape, asked_shape) != 0)
@@ -337,8 +426,13 @@ static void compare_init(struct segue_differences *list, const struct segue_spec
 		const struct segue_field *b = find(asked->states, asked->state_count, a->name);
 		const uint64_t *old = stored->init_hash[i], *new;
 
+		if (b && a->from_data != b->from_data)
+			segue_differ(list,
+				"states \"%s\" initial value: %s in the store, %s asked for",
+				a->name, a->from_data ? "from the data" : "one for all",
+				b->from_data ? "from the data" : "one for all");
 		/* Of another size, the value differs for that reason alone. */
-		if (!b || a->size != b->size)
+		if (!b || a->size != b->size || a->from_data || b->from_data)
 			continue;
 		new = asked->init_hash[b - asked->states];
 		if (old[0] != new[0] || old[1] != new[1])

@@ -17,6 +17,9 @@ struct segue_field {
 	uint64_t dims[SEGUE_RANK_MAX];
 	uint64_t elements; /* product of dims: values a step (or a row) */
 	uint64_t size;     /* elements * bytes of the dtype */
+	bool from_data;    /* of a state: each sequence has its own initial value */
+	/* Not dense: rank 0, elements 1, and size is that of one of any number of values. */
+	enum segue_form form;
 };
 
 struct segue_spec {
@@ -54,6 +57,9 @@ enum segue_field_list { SEGUE_FIELD_SEQUENCE, SEGUE_FIELD_CONTEXT, SEGUE_FIELD_S
  * sets its elements and size.
  */
 int segue_spec_check_last(const struct segue_spec *spec, enum segue_field_list list);
+
+/* The features beside the index of arrays, if the source has one. SEGUE_EINVAL. */
+int segue_spec_check_index(const struct segue_spec *spec);
 
 /* A deep copy; the caller owns it (segue_spec_destroy). SEGUE_ENOMEM. */
 int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out);

@@ -1,6 +1,7 @@
 /*
  * A stream's spec put together call by call, copied, freed.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,7 +83,8 @@ static int grow(void *array, size_t count, size_t size)
 
 /* Adds a field to the list, checked; it can be taken off again, being the last. */
 static int add_field(struct segue_spec *spec, enum segue_field_list list,
-	const struct segue_feature *feature, struct segue_field **fields, size_t *count)
+	const struct segue_feature *feature, bool from_data, struct segue_field **fields,
+	size_t *count)
 {
 	struct segue_field *field;
 	int rc = grow(fields, *count, sizeof(**fields));
@@ -92,6 +94,8 @@ static int add_field(struct segue_spec *spec, enum segue_field_list list,
 	field = &(*fields)[*count];
 	field->dtype = feature->dtype;
 	field->rank = feature->rank;
+	field->form = feature->form;
+	field->from_data = from_data;
 	memcpy(field->dims, feature->dims, sizeof(field->dims));
 	rc = segue_text_copy(feature->name, &field->name);
 	if (rc)
@@ -111,7 +115,7 @@ int segue_spec_add_sequence(struct segue_spec *spec, const struct segue_feature 
 	if (!rc)
 		rc = segue_sized_take("segue_feature", given, sizeof(feature), &feature);
 	return rc ? rc
-		  : add_field(spec, SEGUE_FIELD_SEQUENCE, &feature, &spec->sequences,
+		  : add_field(spec, SEGUE_FIELD_SEQUENCE, &feature, false, &spec->sequences,
 			    &spec->sequence_count);
 }
 
@@ -123,7 +127,7 @@ int segue_spec_add_context(struct segue_spec *spec, const struct segue_feature *
 	if (!rc)
 		rc = segue_sized_take("segue_feature", given, sizeof(feature), &feature);
 	return rc ? rc
-		  : add_field(spec, SEGUE_FIELD_CONTEXT, &feature, &spec->contexts,
+		  : add_field(spec, SEGUE_FIELD_CONTEXT, &feature, false, &spec->contexts,
 			    &spec->context_count);
 }
 
@@ -162,6 +166,11 @@ int segue_spec_add_state(struct segue_spec *spec, const struct segue_state *give
 
 	if (!rc)
 		rc = segue_sized_take("segue_state", given, sizeof(state), &state);
+	if (!rc && state.init && state.init_from_data)
+		rc = segue_fail(SEGUE_EINVAL,
+			"states[%zu] \"%s\": init is given, and init_from_data too: give one of "
+			"them",
+			spec->state_count, state.name ? state.name : "");
 	if (!rc)
 		rc = grow(&spec->init_hash, spec->state_count, sizeof(*spec->init_hash));
 	if (!rc)
@@ -171,7 +180,8 @@ int segue_spec_add_state(struct segue_spec *spec, const struct segue_state *give
 	struct segue_feature feature = {
 		.name = state.name, .dtype = state.dtype, .rank = state.rank};
 	memcpy(feature.dims, state.dims, sizeof(feature.dims));
-	rc = add_field(spec, SEGUE_FIELD_STATE, &feature, &spec->states, &spec->state_count);
+	rc = add_field(spec, SEGUE_FIELD_STATE, &feature, state.init_from_data, &spec->states,
+		&spec->state_count);
 	if (rc)
 		return rc;
 	size_t last = spec->state_count - 1;
@@ -208,15 +218,26 @@ int segue_spec_add_path(struct segue_spec *spec, const char *path)
 	return rc ? rc : segue_source_add_path(&spec->source, path);
 }
 
+int segue_spec_add_part(struct segue_spec *spec, const struct segue_mix_part *given)
+{
+	struct segue_mix_part part;
+	int rc = check_there(spec);
+
+	if (!rc)
+		rc = segue_sized_take("segue_mix_part", given, sizeof(part), &part);
+	return rc ? rc : segue_source_add_part(&spec->source, &part);
+}
+
 /* Where an option is set. */
 struct place {
 	const struct segue_option *option;
-	const char *within; /* in errors */
+	char within[40]; /* in errors */
 	void *of;
 };
 
 static int find_place(struct segue_spec *spec, enum segue_spec_option option, struct place *out)
 {
+	struct segue_spec_source *source;
 	int rc = check_there(spec);
 
 	if (rc)
@@ -225,9 +246,16 @@ static int find_place(struct segue_spec *spec, enum segue_spec_option option, st
 		.option = segue_option_find(segue_spec_options, option), .within = "", .of = spec};
 	if (out->option)
 		return 0;
-	out->within = "source.";
-	out->of = &spec->source;
-	return segue_source_option(&spec->source, option, &out->option);
+	rc = segue_source_last(&spec->source, &source);
+	if (rc)
+		return rc;
+	if (source == &spec->source)
+		snprintf(out->within, sizeof(out->within), "source.");
+	else
+		snprintf(out->within, sizeof(out->within), "source.parts[%zu].",
+			spec->source.mix.count - 1);
+	out->of = source;
+	return segue_source_option(source, option, &out->option);
 }
 
 int segue_spec_set(struct segue_spec *spec, enum segue_spec_option option, uint64_t value)

@@ -25,6 +25,13 @@ static const struct segue_option tfrecord_options[] = {
 
 static const struct segue_option no_options[] = {{.name = NULL}};
 
+static const struct segue_option arrays_options[] = {
+#define ROW(name, type, id, part, ...)                                                             \
+	SEGUE_OPTION_ROW(struct segue_spec_source, arrays.name, #name, id, part, __VA_ARGS__),
+	SEGUE_ARRAYS_OPTIONS(ROW)
+#undef ROW
+		{.name = NULL}};
+
 static const struct segue_source_row kinds[] = {
 	[SEGUE_SOURCE_TFRECORD] =
 		{
@@ -37,6 +44,20 @@ static const struct segue_source_row kinds[] = {
 			.name = "files",
 			.options = no_options,
 			.paths = offsetof(struct segue_spec_source, files.paths),
+			.initial_states = true,
+			.variable = true,
+		},
+	[SEGUE_SOURCE_ARRAYS] =
+		{
+			.name = "arrays",
+			.options = arrays_options,
+			.paths = offsetof(struct segue_spec_source, arrays.paths),
+			.literal = true,
+		},
+	[SEGUE_SOURCE_MIX] =
+		{
+			.name = "mix",
+			.options = no_options,
 		},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -63,14 +84,73 @@ struct segue_paths *segue_source_paths(const struct segue_spec_source *source)
 	return (struct segue_paths *)((uintptr_t)source + row->paths);
 }
 
+struct segue_array_index **segue_source_index(const struct segue_spec_source *source)
+{
+	if (source->kind != SEGUE_SOURCE_ARRAYS)
+		return NULL;
+	return (struct segue_array_index **)(uintptr_t)&source->arrays.index;
+}
+
+struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i)
+{
+	if (source->kind == SEGUE_SOURCE_MIX)
+		return i < source->mix.count ? segue_source_paths(&source->mix.part[i].source)
+					     : NULL;
+	return i == 0 ? segue_source_paths(source) : NULL;
+}
+
+bool segue_source_has_initial(const struct segue_spec_source *source)
+{
+	bool has = segue_source_row(source->kind)->initial_states;
+
+	for (size_t i = 0; source->kind == SEGUE_SOURCE_MIX && i < source->mix.count; i++)
+		has = (i == 0 || has) && segue_source_has_initial(&source->mix.part[i].source);
+	return has;
+}
+
+bool segue_source_has_variable(const struct segue_spec_source *source)
+{
+	bool has = segue_source_row(source->kind)->variable;
+
+	for (size_t i = 0; source->kind == SEGUE_SOURCE_MIX && i < source->mix.count; i++)
+		has = (i == 0 || has) && segue_source_has_variable(&source->mix.part[i].source);
+	return has;
+}
+
+void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PARTS_MAX])
+{
+	uint64_t sum = 0, rest[SEGUE_PARTS_MAX];
+	uint32_t left = SEGUE_MIX_BLOCK;
+
+	for (size_t i = 0; i < mix->count; i++)
+		sum += mix->part[i].weight;
+	for (size_t i = 0; i < mix->count; i++) {
+		uint64_t share = (uint64_t)SEGUE_MIX_BLOCK * mix->part[i].weight;
+
+		quotas[i] = (uint32_t)(share / sum);
+		rest[i] = share % sum;
+		left -= quotas[i];
+	}
+	for (; left > 0; left--) {
+		size_t best = 0;
+
+		for (size_t i = 1; i < mix->count; i++)
+			if (rest[i] > rest[best])
+				best = i;
+		quotas[best]++;
+		rest[best] = 0;
+	}
+}
+
 static int fail_kind(unsigned kind)
 {
 	char names[256] = "";
 	size_t used = 0;
 
 	if (kind == 0)
-		return segue_fail(
-			SEGUE_EINVAL, "source is missing (in C: segue_spec_set_source sets it)");
+		return segue_fail(SEGUE_EINVAL,
+			"source is missing (in C: segue_spec_set_source, or the kind of a "
+			"segue_mix_part, sets it)");
 	for (size_t i = 0; i < KINDS && used < sizeof(names); i++)
 		if (kinds[i].name)
 			used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%zu (%s)",
@@ -88,6 +168,19 @@ int segue_source_init(enum segue_source_kind kind, struct segue_spec_source *out
 		return fail_kind(kind);
 	*out = (struct segue_spec_source){.kind = kind};
 	segue_options_init(row->options, out);
+	return 0;
+}
+
+int segue_source_last(struct segue_spec_source *source, struct segue_spec_source **out)
+{
+	*out = source;
+	if (source->kind != SEGUE_SOURCE_MIX)
+		return 0;
+	if (source->mix.count == 0)
+		return segue_fail(SEGUE_EINVAL,
+			"the mix has no part yet, of which this could be said (in C: "
+			"segue_spec_add_part adds one)");
+	*out = &source->mix.part[source->mix.count - 1].source;
 	return 0;
 }
 
@@ -163,7 +256,7 @@ static int make_room(struct segue_paths *paths)
 	return 0;
 }
 
-int segue_source_add_path(struct segue_spec_source *source, const char *path)
+static int add_path(struct segue_spec_source *source, const char *path)
 {
 	struct segue_paths *paths = segue_source_paths(source);
 	char *absolute = NULL;
@@ -190,6 +283,102 @@ int segue_source_add_path(struct segue_spec_source *source, const char *path)
 	return 0;
 }
 
+int segue_source_add_path(struct segue_spec_source *source, const char *path)
+{
+	struct segue_spec_source *last;
+	int rc = segue_source_last(source, &last);
+
+	if (rc)
+		return rc;
+	rc = add_path(last, path);
+	return rc && last != source
+		       ? segue_fail_within(rc, "source.parts[%zu]", source->mix.count - 1)
+		       : rc;
+}
+
+/* ---- Parts of a mix ---- */
+
+static int fail_parts(void)
+{
+	return segue_fail(SEGUE_ENOMEM, "no memory for the parts of a mix");
+}
+
+static int check_part_count(size_t count)
+{
+	return segue_range_check("the number of source.parts", count, 1, SEGUE_PARTS_MAX);
+}
+
+/* What a part can be: of arrays there is an index, which goes with a stream alone. */
+static int check_part_kind(enum segue_source_kind kind)
+{
+	if (kind == SEGUE_SOURCE_MIX)
+		return segue_fail(SEGUE_EINVAL,
+			"a part of a mix cannot be a mix itself: give the parts of that one, with "
+			"weights beside the others'");
+	if (kind == SEGUE_SOURCE_ARRAYS)
+		return segue_fail(SEGUE_EINVAL,
+			"arrays cannot be a part of a mix: make a sequence file of them "
+			"(segue.convert, segue_file_writer_create)");
+	return 0;
+}
+
+/* What a part is, beside what its source is told afterwards, and those before it. */
+static int check_share(const struct segue_spec_mix *mix, size_t i)
+{
+	const struct segue_spec_part *part = &mix->part[i];
+	char what[64];
+	int rc;
+
+	snprintf(what, sizeof(what), "source.parts[%zu].name", i);
+	rc = segue_name_check(what, part->name, false);
+	for (size_t k = 0; !rc && k < i; k++)
+		if (strcmp(mix->part[k].name, part->name) == 0)
+			rc = segue_fail(SEGUE_EINVAL,
+				"source.parts[%zu] and source.parts[%zu] have the same name \"%s\"",
+				k, i, part->name);
+	snprintf(what, sizeof(what), "source.parts[%zu].weight", i);
+	if (!rc)
+		rc = segue_range_check(what, part->weight, 1, UINT32_MAX);
+	return rc ? rc : check_part_kind(part->source.kind);
+}
+
+static void finish_part(struct segue_spec_part *part)
+{
+	free(part->name);
+	segue_source_finish(&part->source);
+}
+
+int segue_source_add_part(struct segue_spec_source *source, const struct segue_mix_part *given)
+{
+	struct segue_spec_mix *mix = &source->mix;
+	struct segue_spec_part part = {.weight = given->weight, .epochs = given->epochs}, *more;
+	int rc;
+
+	if (source->kind != SEGUE_SOURCE_MIX)
+		return source->kind ? segue_fail(SEGUE_EINVAL, "a source of kind %s has no parts",
+					      segue_source_row(source->kind)->name)
+				    : fail_kind(source->kind);
+	rc = check_part_count(mix->count + 1);
+	if (!rc)
+		rc = segue_source_init(given->kind, &part.source);
+	if (rc)
+		return segue_fail_within(rc, "source.parts[%zu]", mix->count);
+	rc = segue_text_copy(given->name, &part.name);
+	more = rc ? NULL : reallocarray(mix->part, mix->count + 1, sizeof(*more));
+	if (more) {
+		mix->part = more;
+		mix->part[mix->count] = part;
+		rc = check_share(mix, mix->count);
+	} else if (!rc) {
+		rc = fail_parts();
+	}
+	if (rc)
+		finish_part(&part);
+	else
+		mix->count++;
+	return rc;
+}
+
 /* ---- Copying ---- */
 
 static int make_list(size_t count, struct segue_paths *out)
@@ -201,6 +390,26 @@ static int make_list(size_t count, struct segue_paths *out)
 	return 0;
 }
 
+static int copy_parts(const struct segue_spec_mix *mix, struct segue_spec_mix *out)
+{
+	int rc = 0;
+
+	*out = (struct segue_spec_mix){.part = calloc(mix->count + 1, sizeof(*out->part))};
+	if (!out->part)
+		return fail_parts();
+	for (; !rc && out->count < mix->count; out->count++) {
+		const struct segue_spec_part *from = &mix->part[out->count];
+		struct segue_spec_part *to = &out->part[out->count];
+
+		to->weight = from->weight;
+		to->epochs = from->epochs;
+		rc = segue_text_copy(from->name, &to->name);
+		if (!rc)
+			rc = segue_source_copy(&from->source, &to->source);
+	}
+	return rc;
+}
+
 int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_source *out)
 {
 	const struct segue_paths *from = segue_source_paths(source);
@@ -210,9 +419,13 @@ int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_
 	*out = *source;
 	if (!source->kind)
 		return 0;
+	if (source->kind == SEGUE_SOURCE_MIX)
+		return copy_parts(&source->mix, &out->mix);
 	to = segue_source_paths(out);
 	if (to)
 		*to = (struct segue_paths){.path = NULL};
+	if (segue_source_index(out) && *segue_source_index(out))
+		segue_array_index_hold(*segue_source_index(out));
 	rc = segue_options_copy(segue_source_row(source->kind)->options, source, out);
 	if (rc || !to || from->count == 0)
 		return rc;
@@ -227,11 +440,18 @@ void segue_source_finish(struct segue_spec_source *source)
 	const struct segue_source_row *row = segue_source_row(source->kind);
 	struct segue_paths *paths = segue_source_paths(source);
 
+	if (source->kind == SEGUE_SOURCE_MIX) {
+		for (size_t i = 0; i < source->mix.count; i++)
+			finish_part(&source->mix.part[i]);
+		free(source->mix.part);
+	}
 	if (paths) {
 		for (size_t i = 0; i < paths->count; i++)
 			free(paths->path[i]);
 		free(paths->path);
 	}
+	if (segue_source_index(source))
+		segue_array_index_drop(*segue_source_index(source));
 	if (row)
 		segue_options_finish(row->options, source);
 }
@@ -251,6 +471,43 @@ static int check_paths(const struct segue_paths *paths)
 	return rc;
 }
 
+static int check_part(const struct segue_spec_mix *mix, size_t i)
+{
+	int rc = check_share(mix, i);
+
+	if (rc)
+		return rc;
+	rc = segue_source_check(&mix->part[i].source);
+	return rc ? segue_fail_within(rc, "source.parts[%zu] \"%s\"", i, mix->part[i].name) : 0;
+}
+
+/* Each gives something, and one of them ends. */
+static int check_parts(const struct segue_spec_mix *mix)
+{
+	uint32_t quotas[SEGUE_PARTS_MAX];
+	bool ends = false;
+	int rc = check_part_count(mix->count);
+
+	for (size_t i = 0; !rc && i < mix->count; i++) {
+		rc = check_part(mix, i);
+		ends = ends || mix->part[i].epochs != 0;
+	}
+	if (rc)
+		return rc;
+	segue_mix_quotas(mix, quotas);
+	for (size_t i = 0; i < mix->count; i++)
+		if (quotas[i] == 0)
+			return segue_fail(SEGUE_EINVAL,
+				"source.parts[%zu] \"%s\": its weight %" PRIu32
+				" gives it none of %d sequences: give it more, or leave it out",
+				i, mix->part[i].name, mix->part[i].weight, SEGUE_MIX_BLOCK);
+	if (!ends)
+		return segue_fail(SEGUE_EINVAL,
+			"no part of the mix has an end (in Python: all have epochs=None): give one "
+			"of them epochs, as many passes as are ever wanted");
+	return 0;
+}
+
 int segue_source_check(const struct segue_spec_source *source)
 {
 	const struct segue_source_row *row = segue_source_row(source->kind);
@@ -259,6 +516,8 @@ int segue_source_check(const struct segue_spec_source *source)
 
 	if (!row)
 		return fail_kind(source->kind);
+	if (source->kind == SEGUE_SOURCE_MIX)
+		return check_parts(&source->mix);
 	rc = paths ? check_paths(paths) : 0;
 	return rc ? rc : segue_options_check(row->options, "source.", source);
 }
@@ -271,6 +530,50 @@ void segue_source_hash(const struct segue_spec_source *source, struct segue_dige
 
 	segue_digest_text(digest, row->name);
 	segue_options_hash(row->options, source, digest);
+	if (source->kind != SEGUE_SOURCE_MIX)
+		return;
+	segue_digest_number(digest, source->mix.count);
+	for (size_t i = 0; i < source->mix.count; i++) {
+		const struct segue_spec_part *part = &source->mix.part[i];
+
+		segue_digest_text(digest, part->name);
+		segue_digest_number(digest, part->weight);
+		segue_digest_number(digest, part->epochs);
+		segue_source_hash(&part->source, digest);
+	}
+}
+
+static void compare_parts(const struct segue_spec_mix *stored, const struct segue_spec_mix *asked,
+	struct segue_differences *differences)
+{
+	if (stored->count != asked->count)
+		segue_differ(differences, "source.parts: %zu in the store, %zu asked for",
+			stored->count, asked->count);
+	for (size_t i = 0; i < stored->count && i < asked->count; i++) {
+		const struct segue_spec_part *a = &stored->part[i], *b = &asked->part[i];
+
+		if (strcmp(a->name, b->name) != 0)
+			segue_differ(differences,
+				"source.parts[%zu]: \"%s\" in the store, \"%s\" asked for", i,
+				a->name, b->name);
+		if (a->weight != b->weight)
+			segue_differ(differences,
+				"source.parts[%zu].weight: %" PRIu32 " in the store, %" PRIu32
+				" asked for",
+				i, a->weight, b->weight);
+		if (a->epochs != b->epochs)
+			segue_differ(differences,
+				"source.parts[%zu].epochs: %" PRIu64 " in the store, %" PRIu64
+				" asked for (0: endless)",
+				i, a->epochs, b->epochs);
+		if (a->source.kind == b->source.kind)
+			segue_source_compare(&a->source, &b->source, differences);
+		else
+			segue_differ(differences,
+				"source.parts[%zu].source: %s in the store, %s asked for", i,
+				segue_source_row(a->source.kind)->name,
+				segue_source_row(b->source.kind)->name);
+	}
 }
 
 void segue_source_compare(const struct segue_spec_source *stored,
@@ -278,7 +581,9 @@ void segue_source_compare(const struct segue_spec_source *stored,
 {
 	const struct segue_source_row *row = segue_source_row(stored->kind);
 
-	if (stored->kind == asked->kind)
+	if (stored->kind == asked->kind && stored->kind == SEGUE_SOURCE_MIX)
+		compare_parts(&stored->mix, &asked->mix, differences);
+	else if (stored->kind == asked->kind)
 		segue_options_compare(row->options, stored, asked, differences);
 	else
 		segue_differ(differences, "source: %s in the store, %s asked for", row->name,

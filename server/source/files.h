@@ -14,15 +14,9 @@
 #include "core/spec.h"
 #include "guard/roots.h"
 #include "source/inflate.h"
-
-struct segue_source_means;
+#include "source/source.h"
 
 #define SEGUE_FILES_TRAIL_MAX 8
-
-/* Ends each error that says how data have changed. */
-#define SEGUE_CHANGED_ADVICE                                                                       \
-	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
-	"name"
 
 struct segue_file {
 	char *path;       /* absolute, as listed */
@@ -30,14 +24,18 @@ struct segue_file {
 	char *data_path;  /* what is read: `path` itself, or its inflated copy */
 	uint64_t size;    /* of the data; of a compressed file known when it is inflated */
 	int slot;         /* among the open ones, or -1 */
-	bool packed;      /* compressed: */
-	bool copied;      /* its copy has been found, or made: */
-	bool fresh;       /* by this table */
+	const struct segue_packing *packed; /* how it is compressed; NULL: not */
+	bool copied;                        /* its copy has been found, or made: */
+	bool fresh;                         /* by this table */
 	/* When the copy was last changed that was read, and is as it was made; ns, 0: none. */
 	_Atomic int64_t proven;
 	uint64_t packed_size;
-	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes: CRC and length of gzip */
+	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes, with a checksum */
 	struct segue_copy copy;
+	uint64_t sample[2]; /* by the format's `sample` */
+	/* Of the file that had it: not looked at again as long as these are the same. */
+	ino_t sampled_inode;
+	int64_t sampled_ns; /* 0: it had been changed just before */
 };
 
 struct segue_open_file {
@@ -71,10 +69,10 @@ uint64_t segue_files_descriptors(const struct segue_spec *spec);
 /*
  * Finds the files: expands patterns (pattern.h), looks at each. A compressed one gets the path of
  * its copy in the cache, but is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file,
- * no permission; SEGUE_EDATA: compressed, or not, otherwise than the spec says, or in a way that is
- * not read; what segue_matches_add returns. All that is opened now and later is opened through the
- * opener of `means`, whose roots and reader must outlive the table; NULL: with the server's own
- * rights.
+ * no permission; SEGUE_EDATA: of another kind (foreign.h); compressed, or not, otherwise than the
+ * spec says, or in a way that is not read; what segue_matches_add returns. All that is opened now
+ * and later is opened through the opener of `means`, whose roots and reader must outlive the table;
+ * NULL: with the server's own rights.
  */
 int segue_files_open(const struct segue_spec *spec, const struct segue_file_format *format,
 	enum segue_compression compression, const struct segue_source_means *means,

@@ -9,8 +9,11 @@
 #ifndef SEGUE_SOURCE_SOURCE_H
 #define SEGUE_SOURCE_SOURCE_H
 
+#include <pthread.h>
+
 #include "core/spec.h"
 #include "guard/roots.h"
+#include "source/sink.h"
 
 struct segue_source;
 struct segue_record;
@@ -20,6 +23,11 @@ struct segue_record;
  * record; never passed over. Known in this room alone: segue_source_admit makes it SEGUE_EDATA.
  */
 #define SEGUE_EMISFIT (-1000)
+
+/* Ends each error that says how data have changed. */
+#define SEGUE_CHANGED_ADVICE                                                                       \
+	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
+	"name"
 
 #define SEGUE_KEPT_NAME_SIZE 48 /* of the names that things are kept under */
 
@@ -44,6 +52,8 @@ struct segue_source_stats {
 
 struct segue_source_ops {
 	uint64_t (*records)(const struct segue_source *source);
+	/* Which part of a mix record `number` is of. NULL: of a kind without parts. */
+	uint32_t (*part)(struct segue_source *source, uint64_t number);
 	uint32_t (*key_max)(const struct segue_source *source);
 	/*
 	 * Reads and checks record `number` whole, by one scan: lengths, checksum, structure, the
@@ -57,13 +67,12 @@ struct segue_source_ops {
 	int (*admit)(struct segue_source *source, uint64_t number, struct segue_record **out,
 		struct segue_admitted *admitted);
 	/*
-	 * Lengths of all records (array steps; 0: the record is damaged and on_error = skip),
-	 * scanned once and then kept in the index: `records` entries, valid as long as the source.
-	 * Long; reports progress. Safe to call from several threads.
+	 * Writes the length of each record (array steps; 0: the record is damaged and on_error =
+	 * skip): `records` of them. Long; reports progress. One thread at a time.
 	 */
-	int (*lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
-		const uint32_t **out);
-	/* Fills in all but `skipped`, which is there already. */
+	int (*find_lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
+		uint32_t *lengths);
+	/* Fills in all but `skipped` and the memory of lengths, which are there already. */
 	void (*stats)(const struct segue_source *source, struct segue_source_stats *stats);
 	/*
 	 * SEGUE_ECHANGED says how the data differ from those that had the other fingerprint, as far
@@ -87,6 +96,21 @@ struct segue_record_ops {
 	int (*read)(struct segue_record *record, size_t feature, uint64_t steps, void *out);
 	/* Writes context feature `feature`. */
 	int (*context)(struct segue_record *record, size_t feature, void *out);
+	/*
+	 * Writes the sequence's initial value of state `state`, one that is from the data. NULL: of
+	 * a kind without (core/spec_source.h).
+	 */
+	int (*initial)(struct segue_record *record, size_t state, void *out);
+	/*
+	 * The same of features that are not dense: appends the values to the sink, and writes
+	 * behind offsets[0], which says how many the sink has of the feature already, how many it
+	 * has with each step: offsets[1] to offsets[steps]; of context offsets[1]. What the sink
+	 * says, too. NULL: of a kind without (core/spec_source.h).
+	 */
+	int (*read_variable)(struct segue_record *record, size_t feature, uint64_t steps,
+		int64_t *offsets, struct segue_sink *sink);
+	int (*context_variable)(struct segue_record *record, size_t feature, int64_t *offsets,
+		struct segue_sink *sink);
 	/* Bytes of memory that the record holds; for accounting. */
 	size_t (*memory)(const struct segue_record *record);
 	void (*release)(struct segue_record *record);
@@ -97,6 +121,9 @@ struct segue_source {
 	const struct segue_source_ops *ops;
 	enum segue_on_error on_error;
 	_Atomic uint64_t skipped;
+	/* Of all records, once they were asked for; made under the mutex. */
+	_Atomic(uint32_t *) lengths;
+	pthread_mutex_t lengths_mutex;
 };
 
 struct segue_record {
@@ -121,7 +148,20 @@ struct segue_source_means {
 	const struct segue_index_keeper *keeper;
 	segue_progress_fn *progress;
 	void *arg;
+	/*
+	 * Of the data set that the stream was made with; NULL: it is made now. Data with another
+	 * one are refused: they are opened to say how they differ, and nothing is kept of them.
+	 */
+	const uint64_t *fingerprint;
 };
+
+/* Whether data that have this fingerprint are going to be the stream's. */
+static inline bool segue_source_is_wanted(
+	const struct segue_source_means *means, const uint64_t fingerprint[2])
+{
+	return !means->fingerprint ||
+	       (means->fingerprint[0] == fingerprint[0] && means->fingerprint[1] == fingerprint[1]);
+}
 
 /* What a kind of source is made and asked by; its options are in core/spec_source.h. */
 struct segue_source_driver {
@@ -138,10 +178,14 @@ struct segue_source_driver {
 	uint64_t (*descriptors)(const struct segue_spec *spec);
 	/*
 	 * Names what a source of this spec, whose data have this fingerprint, may have given the
-	 * keeper. SEGUE_ENOMEM, or what `visit` returned, if not 0, which ends it.
+	 * keeper. SEGUE_ENOMEM, what the keeper returns (but for SEGUE_ENOTFOUND), or what `visit`
+	 * returned, if not 0, which ends it.
 	 */
 	int (*visit_kept)(const struct segue_spec *spec, const uint64_t fingerprint[2],
-		int (*visit)(void *arg, const char *name), void *arg);
+		const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+		void *arg);
+	/* It heeds shuffle and seed itself: records come in the order of their numbers. */
+	bool orders;
 };
 
 /*
@@ -152,6 +196,18 @@ int segue_source_admit(struct segue_source *source, uint64_t number, struct segu
 	struct segue_admitted *admitted);
 /* The decision alone, of what an admission returned; nothing is counted. */
 int segue_source_judge(const struct segue_source *source, int rc);
+
+/*
+ * Lengths of all records (find_lengths), found once: valid as long as the source. Safe to call from
+ * several threads. SEGUE_ENOMEM, and what the operation returns.
+ */
+int segue_source_lengths(
+	struct segue_source *source, segue_progress_fn *progress, void *arg, const uint32_t **out);
+
+/* The part that all kinds have in common. */
+void segue_source_base_init(struct segue_source *source, const struct segue_source_ops *ops,
+	enum segue_on_error on_error);
+void segue_source_base_finish(struct segue_source *source);
 
 void segue_source_stats(const struct segue_source *source, struct segue_source_stats *stats);
 

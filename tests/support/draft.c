@@ -28,13 +28,11 @@ static int tell_fields(const struct segue_draft *draft, struct segue_spec *spec)
 	return rc;
 }
 
-static int tell_source(const struct segue_draft *draft, struct segue_spec *spec)
+/* Of the source, or of the part that was added last. */
+static int tell_paths(const struct segue_draft_paths *source, struct segue_spec *spec)
 {
-	const struct segue_draft_paths *source = &draft->source.tfrecord;
 	int rc = 0;
 
-	if (draft->source.kind)
-		rc = segue_spec_set_source(spec, draft->source.kind);
 	for (size_t i = 0; !rc && i < source->path_count; i++)
 		rc = segue_spec_add_path(spec, source->paths[i]);
 	if (!rc && source->compression)
@@ -43,7 +41,47 @@ static int tell_source(const struct segue_draft *draft, struct segue_spec *spec)
 		rc = segue_spec_set(spec, SEGUE_SPEC_ALLOW_SURPLUS, true);
 	if (!rc && source->key_feature)
 		rc = segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, source->key_feature);
+	if (!rc && source->record)
+		rc = segue_spec_set(spec, SEGUE_SPEC_RECORD, source->record);
+	if (!rc && source->checksum)
+		rc = segue_spec_set(spec, SEGUE_SPEC_CHECKSUM, true);
+	if (!rc && source->index.group_count) {
+		struct segue_arrays arrays = source->index;
+
+		arrays.size = sizeof(arrays);
+		rc = segue_spec_set_arrays(spec, &arrays);
+	}
 	return rc;
+}
+
+static int tell_parts(const struct segue_draft_source *source, struct segue_spec *spec)
+{
+	int rc = 0;
+
+	for (size_t i = 0; !rc && i < source->mix.part_count; i++) {
+		const struct segue_draft_part *draft = &source->mix.parts[i];
+		const struct segue_mix_part part = {.size = sizeof(part),
+			.name = draft->name,
+			.kind = draft->source.kind,
+			.weight = draft->weight,
+			.epochs = draft->epochs};
+
+		rc = segue_spec_add_part(spec, &part);
+		if (!rc)
+			rc = tell_paths(&draft->source.tfrecord, spec);
+	}
+	return rc;
+}
+
+static int tell_source(const struct segue_draft *draft, struct segue_spec *spec)
+{
+	const struct segue_draft_source *source = &draft->source;
+	int rc = source->kind ? segue_spec_set_source(spec, source->kind) : 0;
+
+	if (rc)
+		return rc;
+	return source->kind == SEGUE_SOURCE_MIX ? tell_parts(source, spec)
+						: tell_paths(&source->tfrecord, spec);
 }
 
 static int tell_options(const struct segue_draft *draft, struct segue_spec *spec)

@@ -13,17 +13,36 @@ struct segue_draft_paths {
 	enum segue_compression compression;
 	const char *key_feature;
 	bool allow_surplus;
+	enum segue_record_kind record;
+	/* Of arrays. */
+	struct segue_arrays index;
+	bool checksum;
 };
 
-/* 0: not said. Features and states need no size. */
+struct segue_draft_part;
+
+struct segue_draft_source {
+	enum segue_source_kind kind;
+	union {
+		struct segue_draft_paths tfrecord, files, arrays;
+		struct {
+			const struct segue_draft_part *parts;
+			size_t part_count;
+		} mix;
+	};
+};
+
+struct segue_draft_part {
+	const char *name;
+	struct segue_draft_source source;
+	uint32_t weight;
+	uint64_t epochs;
+};
+
+/* 0: not said. Features, states and the index of arrays need no size. */
 struct segue_draft {
 	const char *name;
-	struct {
-		enum segue_source_kind kind;
-		union {
-			struct segue_draft_paths tfrecord, files;
-		};
-	} source;
+	struct segue_draft_source source;
 	const struct segue_feature *sequences;
 	size_t sequence_count;
 	const struct segue_feature *contexts;

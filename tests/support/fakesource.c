@@ -52,6 +52,27 @@ static int record_read(struct segue_record *base, size_t feature, uint64_t steps
 	return 0;
 }
 
+static int record_read_variable(struct segue_record *base, size_t feature, uint64_t steps,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	struct record *record = (struct record *)base;
+	uint8_t *out;
+
+	(void)feature;
+	for (uint64_t i = 0; i < steps; i++, record->at++) {
+		uint64_t count = (record->number + record->at) * record->fake->scale;
+		int64_t value = (int64_t)(1000 * record->number + record->at);
+		int rc = segue_sink_add(sink, count * sizeof(value), &out);
+
+		if (rc)
+			return rc;
+		for (uint64_t k = 0; k < count; k++)
+			memcpy(out + k * sizeof(value), &value, sizeof(value));
+		offsets[i + 1] = offsets[i] + (int64_t)count;
+	}
+	return 0;
+}
+
 static int record_context(struct segue_record *base, size_t feature, void *out)
 {
 	(void)base;
@@ -76,6 +97,7 @@ static const struct segue_record_ops record_ops = {
 	.key = record_key,
 	.seek = record_seek,
 	.read = record_read,
+	.read_variable = record_read_variable,
 	.context = record_context,
 	.memory = record_memory,
 	.release = record_release,
@@ -127,12 +149,14 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 	return 0;
 }
 
-static int source_lengths(
-	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
+static int source_find_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
+	const struct segue_fakesource *fake = (const struct segue_fakesource *)base;
+
 	(void)progress;
 	(void)arg;
-	*out = ((struct segue_fakesource *)base)->length;
+	memcpy(lengths, fake->length, fake->records * sizeof(lengths[0]));
 	return 0;
 }
 
@@ -145,14 +169,14 @@ static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
-	.lengths = source_lengths,
+	.find_lengths = source_find_lengths,
 	.destroy = source_destroy,
 };
 
 void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint32_t length)
 {
-	*fake = (struct segue_fakesource){
-		.source = {&source_ops}, .records = records, .key_max = KEY_MAX};
+	*fake = (struct segue_fakesource){.records = records, .key_max = KEY_MAX};
+	segue_source_base_init(&fake->source, &source_ops, SEGUE_ON_ERROR_RAISE);
 	fake->length = malloc(records * sizeof(*fake->length));
 	for (uint64_t i = 0; i < records; i++)
 		fake->length[i] = length;
@@ -160,6 +184,7 @@ void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint
 
 void segue_fakesource_finish(struct segue_fakesource *fake)
 {
+	segue_source_base_finish(&fake->source);
 	free(fake->length);
 }
 

@@ -550,6 +550,150 @@ Test(filler, ended_rows_that_cannot_be_taken_end_the_lane)
 	cr_assert_eq(told(), SEGUE_ESYSTEM);
 }
 
+/* ---- Side segments ------------------------------------------------------------------------ */
+
+static struct {
+	uint64_t paid, segments, takes, most; /* most: that may be paid */
+} account;
+
+static int take_memory(void *arg, uint64_t bytes)
+{
+	(void)arg;
+	if (account.paid + bytes > account.most)
+		return segue_fail(SEGUE_ELIMIT, "no more than %ju", (uintmax_t)account.most);
+	account.paid += bytes;
+	account.segments++;
+	account.takes++;
+	return 0;
+}
+
+static void give_memory(void *arg, uint64_t bytes)
+{
+	(void)arg;
+	cr_assert_leq(bytes, account.paid);
+	account.paid -= bytes;
+	account.segments--;
+}
+
+/* The feature is ragged: of batches that need more and more. */
+static void begin_ragged(void)
+{
+	struct segue_field *field;
+
+	end(); /* the suite's */
+	prepare(ROWS, 40);
+	field = &spec.test.sequences[0];
+	field->form = SEGUE_FORM_RAGGED;
+	field->rank = 0;
+	source.scale = 300;
+	start();
+	memset(&account, 0, sizeof(account));
+	account.most = UINT64_MAX;
+	filler->sides.purse = (struct segue_purse){take_memory, give_memory, NULL};
+}
+
+/* Offsets and values of a batch are those of its spans, as who has got the segment sees them. */
+static void check_ragged(uint64_t step)
+{
+	const struct segue_geometry *geometry = &filler->geometry;
+	const char *slot = (char *)segue_ring_slot(filler->ring.map, geometry, step);
+	const struct segue_slot_span *spans = (const void *)(slot + geometry->span_offset);
+	const int64_t *offsets = (const void *)(slot + geometry->sequence_offset[0]);
+	const uint64_t *table = (const void *)(slot + geometry->side_offset);
+	struct segue_shm side = SEGUE_SHM_NONE;
+	uint64_t number, size;
+	int64_t at = 0;
+	int fd;
+
+	cr_assert_eq(segue_sides_get(&filler->sides, (uint32_t)(step % geometry->depth), &fd,
+			     &number, &size),
+		0, "%s", segue_error_detail());
+	cr_assert_eq(number, table[0]);
+	cr_assert_eq(table[1], 0);
+	cr_assert_eq(segue_shm_map(fd, size, SEGUE_SHM_READ, &side), 0);
+	for (uint32_t row = 0; row < ((const struct segue_slot *)(const void *)slot)->rows; row++)
+		for (uint64_t k = 0; k < UNROLL; k++) {
+			uint64_t at_step = spans[row].first_step + k;
+			uint64_t count = (spans[row].number + at_step) * source.scale;
+
+			if (at_step >= spans[row].array_steps)
+				count = 0;
+			cr_assert_eq(offsets[row * (UNROLL + 1) + k], at);
+			for (uint64_t i = 0; i < count; i++)
+				cr_assert_eq(((const int64_t *)side.map)[at + (int64_t)i],
+					(int64_t)(1000 * spans[row].number + at_step));
+			at += (int64_t)count;
+			cr_assert_eq(offsets[row * (UNROLL + 1) + k + 1], at);
+		}
+	cr_assert_leq((uint64_t)at * sizeof(int64_t), size);
+	segue_shm_destroy(&side);
+}
+
+Test(filler, a_small_batch_has_room_beside_a_large_one)
+{
+	struct segue_sides sides;
+	uint8_t *out;
+
+	cr_assert_eq(segue_sides_init(&sides, 3), 0);
+	account.most = (1 << 20) + 2 * (1 << 16);
+	sides.purse = (struct segue_purse){take_memory, give_memory, NULL};
+	cr_assert_eq(segue_sink_add(segue_sides_begin(&sides, 0), 1 << 20, &out), 0);
+	for (uint32_t slot = 1; slot < 3; slot++)
+		cr_assert_eq(segue_sink_add(segue_sides_begin(&sides, slot), 100, &out), 0, "%s",
+			segue_error_detail());
+	cr_assert_eq(account.paid, account.most);
+	cr_assert_eq(segue_sink_add(segue_sides_begin(&sides, 1), 1 << 17, &out), SEGUE_ELIMIT);
+	segue_sides_finish(&sides);
+	cr_assert(account.paid == 0 && account.segments == 0);
+}
+
+Test(filler, sides_grow_and_are_paid_for, .init = begin_ragged)
+{
+	uint64_t step = 0;
+
+	for (kick(); published() > step; kick())
+		for (; step < published(); step++) {
+			check_ragged(step);
+			commit(step + 1);
+		}
+	cr_assert_gt(step, 20);
+	cr_assert_eq(filler->feed.ring->end, step);
+	cr_assert_eq(account.segments, 2, "one a slot");
+	cr_assert(account.takes > 2 && account.takes < 12, "by doubling: %ju",
+		(uintmax_t)account.takes);
+	cr_assert_eq(account.paid,
+		filler->sides.of_slot[0].shm.size + filler->sides.of_slot[1].shm.size);
+	segue_sides_finish(&filler->sides);
+	cr_assert_eq(account.paid, 0);
+	cr_assert_eq(account.segments, 0);
+	cr_assert_eq(segue_sides_init(&filler->sides, 0), 0);
+}
+
+Test(filler, a_side_that_cannot_be_paid_for, .init = begin_ragged)
+{
+	uint64_t step = 0;
+
+	account.most = 1 << 20;
+	for (kick(); published() > step; kick())
+		for (; step < published(); step++) {
+			check_ragged(step);
+			commit(step + 1);
+		}
+	cr_assert_gt(step, 4);
+	cr_assert_eq(told(), SEGUE_ELIMIT);
+	cr_assert_leq(account.paid, account.most);
+}
+
+Test(filler, a_slot_without_a_side)
+{
+	uint64_t number, size;
+	int fd;
+
+	kick();
+	cr_assert_eq(segue_sides_get(&filler->sides, 0, &fd, &number, &size), SEGUE_ENOTFOUND);
+	cr_assert_eq(segue_sides_get(&filler->sides, 2, &fd, &number, &size), SEGUE_ENOTFOUND);
+}
+
 /* ---- Many rows ----------------------------------------------------------------------------- */
 
 Test(filler, keys_must_lie_where_32_bits_reach)

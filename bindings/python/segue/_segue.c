@@ -32,7 +32,7 @@ static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_t
 	*batch_type, *view_type;
 static PyObject *make_error, *state_name_error; /* of segue.errors */
 /* Of segue._arrays. */
-static PyObject *to_array, *to_bits, *over_bits, *mismatch;
+static PyObject *to_array, *to_bits, *over_bits, *mismatch, *ragged_type, *to_bytes;
 static PyObject *warn_put_back; /* of segue._notice */
 static PyObject *numpy_asarray;
 
@@ -346,6 +346,7 @@ struct field {
 	enum segue_dtype dtype;
 	int rank;
 	Py_ssize_t dims[SEGUE_RANK_MAX];
+	enum segue_form form;
 };
 
 /* What the batches of a stream look like. */
@@ -395,6 +396,7 @@ enum meta {
 	TOTAL_LENGTH,
 	INSERTION_INDEX,
 	EPOCH,
+	PART,
 	META_VIEWS,
 	IS_FIRST = META_VIEWS,
 	IS_LAST,
@@ -945,6 +947,8 @@ static PyObject *make_features(struct batch *self, struct slot *slot, bool conte
 	PyObject *arrays = PyDict_New(), *mapping;
 
 	for (size_t i = 0; i < count && arrays; i++) {
+		if (fields[i].form != SEGUE_FORM_DENSE)
+			continue;
 		const void *data = context ? segue_batch_context(slot->handle, i)
 					   : segue_batch_sequence(slot->handle, i);
 		PyObject *array = field_array(self, slot, &fields[i], !context, data, true);
@@ -979,6 +983,86 @@ static PyObject *batch_features(struct batch *self, void *closure)
 	batch_leave(self);
 	Py_DECREF((PyObject *)slot);
 	return mapping;
+}
+
+/* The number of a feature that is not dense, of context behind those of sequences; or -1. */
+static Py_ssize_t ragged_find(const struct shape *shape, PyObject *name, bool bytes)
+{
+	const char *what = bytes ? "of bytes" : "that is ragged, or bytes";
+	size_t count = shape->sequence_count + shape->context_count;
+
+	for (size_t i = 0; i < count; i++) {
+		enum segue_form form = shape->fields[i].form;
+		int same = PyObject_RichCompareBool(shape->fields[i].name, name, Py_EQ);
+
+		if (same < 0)
+			return -1;
+		if (same && form != SEGUE_FORM_DENSE && (!bytes || form == SEGUE_FORM_BYTES))
+			return (Py_ssize_t)i;
+	}
+	fail_with("EINVAL", "the stream has no feature %R %s", name, what);
+	return -1;
+}
+
+/* (values, offsets) of feature i, over the batch's memory. With the lock held. */
+static PyObject *make_ragged(struct batch *self, struct slot *slot, size_t i)
+{
+	const struct field *field = &self->shape->fields[i];
+	bool context = i >= self->shape->sequence_count;
+	Py_ssize_t shape[2] = {self->rows, self->shape->num_unroll + 1}, count;
+	PyObject *values, *offsets, *pair = NULL;
+	struct segue_ragged ragged;
+
+	int rc = context ? segue_batch_context_ragged(slot->handle, i - self->shape->sequence_count,
+				   &ragged, sizeof(ragged))
+			 : segue_batch_sequence_ragged(slot->handle, i, &ragged, sizeof(ragged));
+	if (rc)
+		return fail(rc);
+	shape[0] += context;
+	count = (Py_ssize_t)ragged.count;
+	offsets = as_array_of(SEGUE_INT64,
+		view_new((PyObject *)slot, ragged.offsets, true, dtype_format(SEGUE_INT64),
+			sizeof(int64_t), context ? 1 : 2, shape));
+	/* Of no values any place will do. */
+	values = as_array_of(field->dtype,
+		view_new((PyObject *)slot, count ? ragged.values : ragged.offsets, true,
+			dtype_format(field->dtype), segue_dtype_size(field->dtype), 1, &count));
+	if (offsets && values)
+		pair = PyObject_CallFunctionObjArgs(ragged_type, values, offsets, NULL);
+	Py_XDECREF(offsets);
+	Py_XDECREF(values);
+	return pair;
+}
+
+static PyObject *get_ragged(struct batch *self, PyObject *name, bool bytes)
+{
+	Py_ssize_t i = ragged_find(self->shape, name, bytes);
+	PyObject *ragged;
+	struct slot *slot;
+
+	if (i < 0 || !batch_enter(self, false))
+		return NULL;
+	slot = self->slot;
+	Py_INCREF((PyObject *)slot); /* see keep() */
+	ragged = make_ragged(self, slot, (size_t)i);
+	batch_leave(self);
+	Py_DECREF((PyObject *)slot);
+	return ragged;
+}
+
+static PyObject *batch_ragged(struct batch *self, PyObject *name)
+{
+	return get_ragged(self, name, false);
+}
+
+static PyObject *batch_bytes(struct batch *self, PyObject *name)
+{
+	PyObject *ragged = get_ragged(self, name, true), *array = NULL;
+
+	if (ragged)
+		array = PyObject_CallFunctionObjArgs(to_bytes, ragged, NULL);
+	Py_XDECREF(ragged);
+	return array;
 }
 
 /* Copies the spans, all at once: from then on they are private, and hold no slot. */
@@ -1017,6 +1101,7 @@ static const struct {
 	[TOTAL_LENGTH] = {offsetof(struct segue_span, total_length), true},
 	[INSERTION_INDEX] = {offsetof(struct segue_span, number), true},
 	[EPOCH] = {offsetof(struct segue_span, epoch), true},
+	[PART] = {offsetof(struct segue_span, part), false},
 };
 
 static struct view *span_view(struct batch *self, enum meta which)
@@ -1938,7 +2023,10 @@ static bool told(int rc)
 	return rc == 0;
 }
 
-/* Reads (name, dtype, dims, init) as a state, which a feature is too; it points into the item. */
+/*
+ * Reads (name, dtype, dims, init or form), what spec._named makes, as a state, which a feature is
+ * too; it points into the item.
+ */
 static bool field_read(struct field *field, PyObject *item, struct segue_state *out)
 {
 	PyObject *text, *sizes, *init;
@@ -1964,10 +2052,13 @@ static bool field_read(struct field *field, PyObject *item, struct segue_state *
 			return false;
 		out->dims[i] = (uint64_t)field->dims[i];
 	}
-	out->init = init == Py_None ? NULL : PyBytes_AsString(init);
+	out->init = PyBytes_Check(init) ? PyBytes_AsString(init) : NULL;
+	out->init_from_data = PyUnicode_Check(init);
+	if (PyLong_Check(init))
+		field->form = (enum segue_form)PyLong_AsLong(init);
 	Py_INCREF(text);
 	field->name = text;
-	return out->init || init == Py_None;
+	return true;
 }
 
 static bool feature_add(struct segue_spec *spec, bool context, struct field *field, PyObject *item)
@@ -1980,6 +2071,7 @@ static bool feature_add(struct segue_spec *spec, bool context, struct field *fie
 	feature.name = read.name;
 	feature.dtype = read.dtype;
 	feature.rank = read.rank;
+	feature.form = field->form;
 	memcpy(feature.dims, read.dims, sizeof(feature.dims));
 	return told(context ? segue_spec_add_context(spec, &feature)
 			    : segue_spec_add_sequence(spec, &feature));
@@ -2052,17 +2144,58 @@ static bool options_read(struct segue_spec *spec, PyObject *dict, const struct s
 	return true;
 }
 
-static bool source_read(
+/* An item of the index of arrays, bytes or None: `size` bytes each, *count of them. */
+static bool index_part(PyObject *index, Py_ssize_t i, size_t size, const void *out, size_t *count)
+{
+	PyObject *bytes = PyTuple_GetItem(index, i);
+	void *at = NULL;
+
+	if (!bytes)
+		return false;
+	if (bytes != Py_None) {
+		at = PyBytes_AsString(bytes);
+		if (!at)
+			return false;
+		if (count)
+			*count = (size_t)PyBytes_Size(bytes) / size;
+	}
+	memcpy((void *)(uintptr_t)out, &at, sizeof(at));
+	return true;
+}
+
+/* arrays.py lays the items out. */
+_Static_assert(sizeof(struct segue_array) == 40 && offsetof(struct segue_array, offset) == 8 &&
+		       offsetof(struct segue_array, file) == 24 &&
+		       offsetof(struct segue_array, dtype) == 28 &&
+		       offsetof(struct segue_array, big_endian) == 32,
+	"as in arrays.py");
+_Static_assert(sizeof(struct segue_array_sequence) == 16 &&
+		       offsetof(struct segue_array_sequence, group) == 8,
+	"as in arrays.py");
+
+/* The tuple that arrays.py makes; None of other sources. */
+static bool index_add(struct segue_spec *spec, PyObject *index)
+{
+	struct segue_arrays arrays = {.size = sizeof(arrays)};
+
+	if (index == Py_None)
+		return true;
+	return index_part(index, 0, sizeof(arrays.group_steps[0]), &arrays.group_steps,
+		       &arrays.group_count) &&
+	       index_part(index, 1, sizeof(arrays.arrays[0]), &arrays.arrays, NULL) &&
+	       index_part(index, 2, sizeof(arrays.sequences[0]), &arrays.sequences,
+		       &arrays.sequence_count) &&
+	       index_part(index, 3, 1, &arrays.keys, NULL) &&
+	       index_part(index, 4, sizeof(arrays.key_ends[0]), &arrays.key_ends, NULL) &&
+	       told(segue_spec_set_arrays(spec, &arrays));
+}
+
+/* Paths and options, of the source or of the part that was added last. */
+static bool source_tell(
 	struct segue_spec *spec, const char *kind, PyObject *options, PyObject *paths)
 {
 	const struct segue_source_row *row = segue_source_row(segue_source_kind(kind));
 
-	if (!row) {
-		fail_with("EINVAL", "source: there is no kind %s", kind);
-		return false;
-	}
-	if (!told(segue_spec_set_source(spec, segue_source_kind(kind))))
-		return false;
 	for (Py_ssize_t i = 0; i < PyList_Size(paths); i++) {
 		const char *path = PyBytes_AsString(PyList_GetItem(paths, i));
 
@@ -2072,15 +2205,53 @@ static bool source_read(
 	return options_read(spec, options, row->options);
 }
 
-/* Everything of the spec but features and states, which are in the lists. */
-static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3])
+/* (name, weight, epochs, kind, paths, options): what spec.Mix makes. */
+static bool part_add(struct segue_spec *spec, PyObject *item)
+{
+	struct segue_mix_part part = {.size = sizeof(part)};
+	PyObject *paths, *options;
+	unsigned long long epochs;
+	const char *kind;
+	unsigned weight;
+
+	if (!PyArg_ParseTuple(item, "sIKsO!O!", &part.name, &weight, &epochs, &kind, &PyList_Type,
+		    &paths, &PyDict_Type, &options))
+		return false;
+	part.weight = weight;
+	part.epochs = epochs;
+	part.kind = segue_source_kind(kind);
+	return told(segue_spec_add_part(spec, &part)) && source_tell(spec, kind, options, paths);
+}
+
+/* A mix has parts in the place of paths. */
+static bool source_read(
+	struct segue_spec *spec, const char *kind, PyObject *options, PyObject *paths)
+{
+	enum segue_source_kind number = segue_source_kind(kind);
+
+	if (!number) {
+		fail_with("EINVAL", "source: there is no kind %s", kind);
+		return false;
+	}
+	if (!told(segue_spec_set_source(spec, number)))
+		return false;
+	if (number != SEGUE_SOURCE_MIX)
+		return source_tell(spec, kind, options, paths);
+	for (Py_ssize_t i = 0; i < PyList_Size(paths); i++)
+		if (!part_add(spec, PyList_GetItem(paths, i)))
+			return false;
+	return true;
+}
+
+/* Everything of the spec but features and states, which are in the lists, and the index of those. */
+static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3], PyObject **index)
 {
 	PyObject *paths, *source_options, *options;
 	const char *name, *kind;
 
-	if (!PyArg_ParseTuple(args, "ssO!O!O!O!O!O!:stream", &name, &kind, &PyList_Type, &paths,
-		    &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type, &lists[1],
-		    &PyList_Type, &lists[2], &PyDict_Type, &options))
+	if (!PyArg_ParseTuple(args, "ssO!OO!O!O!O!O!:stream", &name, &kind, &PyList_Type, &paths,
+		    index, &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type,
+		    &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
 		return false;
 	return told(segue_spec_create(name, out)) &&
 	       source_read(*out, kind, source_options, paths) &&
@@ -2131,10 +2302,10 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	struct segue_spec *spec = NULL;
 	struct stream *stream = NULL;
 	struct shape *shape = NULL;
-	PyObject *lists[3];
+	PyObject *lists[3], *index;
 	bool done = false;
 
-	if (spec_read(args, &spec, lists))
+	if (spec_read(args, &spec, lists, &index))
 		shape = new_object(shape_type);
 	if (shape)
 		stream = new_object(stream_type);
@@ -2143,7 +2314,8 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 		stream->shape = shape;
 		shape->num_unroll = (Py_ssize_t)spec->num_unroll;
 		shape->persist = spec->persist;
-		done = fields_add(spec, shape, lists) && stream_open(self, stream, spec);
+		done = fields_add(spec, shape, lists) && index_add(spec, index) &&
+		       stream_open(self, stream, spec);
 	}
 	segue_spec_destroy(spec);
 	if (!done)
@@ -2443,6 +2615,15 @@ PyDoc_STRVAR(batch_doc,
 "bfloat16 is ``ml_dtypes.bfloat16`` where that package is installed, else the bits as\n"
 "uint16; by DLPack it is bfloat16.");
 
+PyDoc_STRVAR(ragged_doc,
+	"ragged(name)\n--\n\n"
+	"Return values and offsets of a feature that is ragged, or bytes: a `Ragged`.\n\n"
+	"Both are views of the batch's memory. Offsets are ``[rows, num_unroll + 1]``, of context\n"
+	"``[rows + 1]``: step `t` of row `r` has ``values[offsets[r, t]:offsets[r, t + 1]]``.");
+PyDoc_STRVAR(bytes_doc,
+	"bytes(name)\n--\n\n"
+	"Return an object array of the bytes of each step, made when it is asked for:\n"
+	"``[rows, num_unroll]``, of context ``[rows]``. Behind the end of a sequence they are empty.");
 PyDoc_STRVAR(state_doc,
 "state($self, name, /)\n--\n\n"
 "The state that comes in: the initial value in a sequence's first segment, else what was\n"
@@ -2520,6 +2701,8 @@ PyDoc_STRVAR(release_doc,
 /* clang-format on */
 
 static PyMethodDef batch_methods[] = {
+	{"ragged", METHOD(batch_ragged), METH_O, ragged_doc},
+	{"bytes", METHOD(batch_bytes), METH_O, bytes_doc},
 	{"state", METHOD(batch_state), METH_O, state_doc},
 	{"save_state", METHOD(batch_save_state), METH_FASTCALL, save_state_doc},
 	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
@@ -2554,6 +2737,9 @@ static PyGetSetDef batch_getset[] = {
 		"int64 ``[batch_size]``: epoch of the sequence, from 0; of an empty row: the epoch "
 		"that it pads.",
 		EPOCH),
+	GET("part", batch_meta,
+		"int32 ``[batch_size]``: which part of a `Mix` the sequence is of, from 0; else 0.",
+		PART),
 	GET("is_first", batch_meta, "bool ``[batch_size]``: first segment of its sequence.",
 		IS_FIRST),
 	GET("is_last", batch_meta, "bool ``[batch_size]``: last segment of its sequence.", IS_LAST),
@@ -2752,7 +2938,11 @@ static bool add_options(PyObject *module)
 	bool done = options && sources;
 	const struct segue_source_row *row;
 
-	for (unsigned kind = 1; done && (row = segue_source_row(kind)); kind++) {
+	/* Their numbers need not be without gaps. */
+	for (unsigned kind = 1; done && kind < 16; kind++) {
+		row = segue_source_row(kind);
+		if (!row)
+			continue;
 		PyObject *own = options_of(row->options);
 		done = own && PyDict_SetItemString(sources, row->name, own) == 0;
 		Py_XDECREF(own);
@@ -2790,12 +2980,14 @@ static bool fill_module(PyObject *module)
 	to_array = import_from("segue._arrays", "to_array");
 	to_bits = import_from("segue._arrays", "to_bits");
 	over_bits = import_from("segue._arrays", "over_bits");
+	ragged_type = import_from("segue._arrays", "Ragged");
+	to_bytes = import_from("segue._arrays", "to_bytes");
 	mismatch = import_from("segue._arrays", "mismatch");
 	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
 	return make_error && state_name_error && to_array && to_bits && over_bits && mismatch &&
-	       warn_put_back && numpy_asarray && add_dtypes(module) && add_options(module) &&
-	       segue_py_add_file_writer(module) &&
+	       ragged_type && to_bytes && warn_put_back && numpy_asarray && add_dtypes(module) &&
+	       add_options(module) && segue_py_add_file_writer(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 
