@@ -5,13 +5,16 @@ PATH). They are never changed once it is released; test_golden.py reads those of
 
 - data.tfrecord: twelve records of one feature
 - train.segue: a sequence file of some types, with context, initial states, keys and a total length
-- store.backup: a portable backup of a store, in the midst of a stream of two lanes over data.tfrecord
-- lane-L.token: of STEP, which the store holds, too
-- expected.json: where its lanes stand, final states, and what comes from there, and from the tokens
+- variable.segue: one with features that are ragged, or bytes, and initial states
+- x.npy: a table of arrays
+- store.backup: a portable backup of a store, in the midst of a stream of two lanes for each of STREAMS
+- STREAM-lane-L.token: of STEP, which the store holds, too
+- expected.json: of each stream where its lanes stand, final states, and what comes from there, and from the tokens
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -39,7 +42,28 @@ def write_data(path: Path) -> None:
             writer.write({"x": x}, {"id": b"record %d" % number})
 
 
-def open_stream(client: segue.Client, directory: Path) -> segue.Stream:
+VARIABLE = {"w": segue.Feature("int32", ragged=True), "text": segue.Feature("bytes")}
+TITLE = {"title": segue.Feature("bytes")}
+
+
+def write_variable(path: Path) -> None:
+    with segue.FileWriter(path, VARIABLE, TITLE, {"h": segue.State("float32", [3])}) as writer:
+        for number, length in enumerate(LENGTHS):
+            counts = (np.arange(length) + number) % 4
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            w = segue.Ragged(np.arange(offsets[-1], dtype="int32") - 50 * number, offsets)
+            text = [b"\xff" * (k % 3) + b"step %d" % k for k in range(length)]
+            writer.write(
+                {"w": w, "text": text}, {"title": b"sequence %d" % number},
+                initial_states={"h": INIT * number}, key=b"file %d" % number,
+            )  # fmt: skip
+
+
+def write_table(path: Path) -> None:
+    np.save(path, np.arange(2 * sum(LENGTHS), dtype="int16").reshape(-1, 2) * 3)
+
+
+def open_train(client: segue.Client, directory: Path) -> segue.Stream:
     return client.stream(
         "train", segue.TFRecord(directory / "data.tfrecord", key="id", allow_surplus=True),
         sequences={"x": segue.Feature("float32")},
@@ -48,40 +72,72 @@ def open_stream(client: segue.Client, directory: Path) -> segue.Stream:
     )  # fmt: skip
 
 
-def work(batch: segue.Batch) -> str:
+def open_mix(client: segue.Client, directory: Path) -> segue.Stream:
+    """Two parts that have features of any length, and initial states of their own."""
+    source = segue.Files(directory / "variable.segue")
+    return client.stream(
+        "mix", segue.Mix({"a": segue.Part(source, 3, epochs=2), "b": segue.Part(source, 1, epochs=None)}),
+        VARIABLE, TITLE, {"h": segue.State("float32", [3], init="data"), "n": segue.State("int64")},
+        num_unroll=3, batch_size=2, lanes=2, shuffle=True, seed=5,
+    )  # fmt: skip
+
+
+def open_arrays(client: segue.Client, directory: Path) -> segue.Stream:
+    names = [f"row {number}" for number in range(len(LENGTHS))]
+    return client.stream(
+        "arrays", segue.Arrays.from_columns({"x": directory / "x.npy"}, lengths=LENGTHS, names=names),
+        {"x": segue.Feature("float32", [2])},
+        states={"h": segue.State("float32", [3], init=INIT), "n": segue.State("int64")},
+        num_unroll=2, batch_size=2, lanes=2, epochs=2,
+    )  # fmt: skip
+
+
+STREAMS = {"train": open_train, "mix": open_mix, "arrays": open_arrays}
+
+
+def work(batch: segue.Batch, ragged: tuple[str, ...] = ()) -> str:
     """Saves states that depend on all that came, and returns a digest of that."""
-    x, h, n = batch.sequences["x"], batch.state("h"), batch.state("n")
-    told = (x, h, n, batch.length, batch.total_length, batch.epoch, batch.insertion_index)
-    content = b"".join(array.tobytes() for array in told) + b"\n".join(batch.key)
-    batch.save_state("h", (h / 2 + x.sum(1)[:, None]).astype("float32"))
+    h, n = batch.state("h"), batch.state("n")
+    came = [*batch.sequences.values()]
+    for name in ragged:
+        came += batch.ragged(name)
+    about = (batch.length, batch.total_length, batch.epoch, batch.insertion_index, batch.part)
+    content = b"".join(array.tobytes() for array in (*came, h, n, *about)) + b"\n".join(batch.key)
+    seen = sum(int(array.sum()) for array in came) % 1024 + batch.length[:, None]
+    batch.save_state("h", (h / 2 + seen).astype("float32"))
     batch.save_state("n", n + batch.length)
     return f"{batch.lane}.{batch.step}.{hashlib.sha256(content).hexdigest()[:16]}"
 
 
+def ragged_of(loader: segue.Loader) -> tuple[str, ...]:
+    return (*VARIABLE, *TITLE) if loader.stream.name == "mix" else ()
+
+
 def rest(loader: segue.Loader) -> list[str]:
-    return [work(batch) for batch in loader]
+    return [work(batch, ragged_of(loader)) for batch in loader]
 
 
 def go(loader: segue.Loader, step: int) -> dict[str, bytes]:
     """Both lanes commit up to `step`: the tokens of it."""
     for batches in loader.rounds():
         for batch in batches:
-            work(batch)
+            work(batch, ragged_of(loader))
         if batches[0].step + 1 == step:
             return loader.state_dict()
     raise AssertionError("it has ended")
 
 
-def stored(client: segue.Client) -> dict[str, Any]:
-    """What is to be found in the store: positions, checkpoints, and states by key."""
-    (stream,) = client.inspect()["streams"]
+def stored(client: segue.Client, name: str) -> dict[str, Any]:
+    """What is to be found in the store of a stream: positions, checkpoints, and states by key."""
+    (stream,) = (one for one in client.inspect()["streams"] if one["name"] == name)
     states: dict[str, Any] = {}
     for number in range(len(LENGTHS)):
+        key = {"train": "record", "mix": "file", "arrays": "row"}[name] + f" {number}"
         try:
-            found = client.get(f"record {number}")["found"]
+            found = client.get(key, name)["found"]
         except segue.NotFoundError:
             continue
-        states[f"record {number}"] = [[one["kind"], one["states"]] for one in found]
+        states[key] = [[one["kind"], one["states"]] for one in found]
     return {
         "steps": [lane["step"] for lane in stream["lanes"]],
         "checkpoints": [[at["step"] for at in lane["checkpoints"]] for lane in stream["lanes"]],
@@ -129,22 +185,28 @@ def write_file(path: Path) -> None:
 def write(out: Path, program: str) -> None:
     write_data(out / "data.tfrecord")
     write_file(out / "train.segue")
-    with tempfile.TemporaryDirectory() as directory:
+    write_variable(out / "variable.segue")
+    write_table(out / "x.npy")
+    expected: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         store = Path(directory) / "store"
-        with segue.open(store, program=program) as client, open_stream(client, out) as stream:
-            with stream.loader() as loader:
-                tokens = go(loader, STEP)
-                go(loader, STAND)
-                loader.flush()
-                expected = stored(client)
-                command = [program, "backup", "--portable", store, out / "store.backup"]
-                subprocess.run(command, check=True)
-                expected["from_store"] = rest(loader)
-            with stream.loader() as loader:
-                loader.load_state_dict(tokens)
-                expected["from_tokens"] = rest(loader)
-    for lane, token in tokens.items():
-        (out / f"{lane.replace('/', '-')}.token").write_bytes(token)
+        client = stack.enter_context(segue.open(store, program=program))
+        loaders, tokens = {}, {}
+        for name, open_stream in STREAMS.items():
+            loader = stack.enter_context(stack.enter_context(open_stream(client, out)).loader())
+            tokens[name] = go(loader, STEP)
+            go(loader, STAND)
+            loader.flush()
+            expected[name] = stored(client, name)
+            loaders[name] = loader
+        command = [program, "backup", "--portable", store, out / "store.backup"]
+        subprocess.run(command, check=True)
+        for name, loader in loaders.items():
+            expected[name]["from_store"] = rest(loader)
+            loader.load_state_dict(tokens[name])
+            expected[name]["from_tokens"] = rest(loader)
+            for lane, token in tokens[name].items():
+                (out / f"{name}-{lane.replace('/', '-')}.token").write_bytes(token)
     (out / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

@@ -26,36 +26,41 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return copy
 
 
-def tokens_of(place: Path) -> dict[str, bytes]:
-    return {f"lane/{lane}": (place / f"lane-{lane}.token").read_bytes() for lane in range(2)}
+@pytest.fixture(params=list(golden.STREAMS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def expected_of(place: Path) -> Any:
-    return json.loads((place / "expected.json").read_text())
+def tokens_of(place: Path, name: str) -> dict[str, bytes]:
+    return {f"lane/{lane}": (place / f"{name}-lane-{lane}.token").read_bytes() for lane in range(2)}
+
+
+def expected_of(place: Path, name: str) -> Any:
+    return json.loads((place / "expected.json").read_text())[name]
 
 
 def test_this_version_has_its_files() -> None:
     assert segue.__version__ in [place.name for place in VERSIONS]
 
 
-def test_a_store_is_gone_on_from(place: Path, tmp_path: Path) -> None:
-    expected = expected_of(place)
+def test_a_store_is_gone_on_from(place: Path, name: str, tmp_path: Path) -> None:
+    expected = expected_of(place, name)
     done = run("restore", place / "store.backup", tmp_path / "store")
     assert done.returncode == FINE, done
-    with segue.open(tmp_path / "store") as client, golden.open_stream(client, place) as stream:
-        found = golden.stored(client)
-        assert {name: expected[name] for name in found} == found
+    with segue.open(tmp_path / "store") as client, golden.STREAMS[name](client, place) as stream:
+        found = golden.stored(client, name)
+        assert {what: expected[what] for what in found} == found
         assert client.verify()
         checkpoint = stream.checkpoint(golden.STEP)
-        assert checkpoint == tokens_of(place)
+        assert checkpoint == tokens_of(place, name)
         with stream.loader(start="continue") as loader:
             assert golden.rest(loader) == expected["from_store"]
 
 
-def test_tokens_are_gone_on_from(place: Path, tmp_path: Path) -> None:
+def test_tokens_are_gone_on_from(place: Path, name: str, tmp_path: Path) -> None:
     """In a store of this version; which makes the same tokens, byte by byte."""
-    tokens, expected = tokens_of(place), expected_of(place)
-    with segue.open(tmp_path / "store") as client, golden.open_stream(client, place) as stream:
+    tokens, expected = tokens_of(place, name), expected_of(place, name)
+    with segue.open(tmp_path / "store") as client, golden.STREAMS[name](client, place) as stream:
         with stream.loader(start="fresh") as loader:
             assert golden.go(loader, golden.STEP) == tokens
         with stream.loader() as loader:
