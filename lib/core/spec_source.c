@@ -540,6 +540,7 @@ void segue_source_hash(const struct segue_spec_source *source, struct segue_dige
 		segue_digest_number(digest, part->weight);
 		segue_digest_number(digest, part->epochs);
 		segue_source_hash(&part->source, digest);
+		segue_digest_text(digest, ""); /* as behind a field: core/spec.c */
 	}
 }
 

@@ -307,12 +307,64 @@ Test(spec, options_are_set_by_the_call_of_their_type_and_of_their_source)
 	segue_spec_destroy(spec);
 }
 
+/* A mix is told of its parts one by one; arrays are those of what was said before. */
+Test(spec, paths_and_options_are_of_the_part_that_came_last)
+{
+	struct segue_mix_part part = {.size = sizeof(part),
+		.name = "a",
+		.kind = SEGUE_SOURCE_TFRECORD,
+		.weight = 3,
+		.epochs = 1};
+	const struct segue_spec_mix *mix;
+	struct segue_spec *spec, *copy;
+
+	cr_assert_eq(segue_spec_create("train", &spec), 0);
+	REFUSED(segue_spec_add_part(NULL, &part), "spec is missing");
+	REFUSED(segue_spec_add_part(spec, &part), "source is missing");
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_FILES), 0);
+	REFUSED(segue_spec_add_part(spec, &part), "a source of kind files has no parts");
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_MIX), 0);
+	mix = &spec->source.mix;
+	REFUSED(segue_spec_add_path(spec, "/a"), "the mix has no part yet");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_RECORD, 1), "the mix has no part yet");
+	cr_assert_eq(segue_spec_add_part(spec, &part), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_spec_add_path(spec, "/a"), 0);
+	cr_assert_eq(segue_spec_set(spec, SEGUE_SPEC_RECORD, SEGUE_RECORD_EXAMPLE), 0);
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_RECORD, 2), "source.parts[0].record is 2");
+	REFUSED(segue_spec_add_part(spec, &part), "source.parts[0] and source.parts[1]");
+	part.name = "b";
+	part.weight = 0;
+	REFUSED(segue_spec_add_part(spec, &part), "source.parts[1].weight is 0");
+	part.weight = 1;
+	part.kind = SEGUE_SOURCE_MIX;
+	REFUSED(segue_spec_add_part(spec, &part), "cannot be a mix itself");
+	part.kind = SEGUE_SOURCE_ARRAYS;
+	REFUSED(segue_spec_add_part(spec, &part), "arrays cannot be a part");
+	part.kind = 0;
+	REFUSED(segue_spec_add_part(spec, &part), "source.parts[1]: source is missing");
+	part.kind = SEGUE_SOURCE_FILES;
+	cr_assert_eq(segue_spec_add_part(spec, &part), 0);
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_RECORD, 1), "this spec's is files");
+	REFUSED(segue_spec_add_path(spec, ""), "source.parts[1]: source.paths[0] is empty");
+	cr_assert_eq(segue_spec_add_path(spec, "/b"), 0);
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	segue_spec_destroy(spec);
+	mix = &copy->source.mix;
+	cr_assert_eq(mix->count, 2);
+	cr_expect_str_eq(mix->part[0].name, "a");
+	cr_expect_eq(mix->part[0].source.tfrecord.record, SEGUE_RECORD_EXAMPLE);
+	cr_expect_str_eq(mix->part[0].source.tfrecord.paths.path[0], "/a");
+	cr_expect_eq(mix->part[1].source.files.paths.count, 1);
+	cr_expect_str_eq(mix->part[1].source.files.paths.path[0], "/b");
+	segue_spec_destroy(copy);
+}
+
 /* Each number is one option's, whosever it is. */
 Test(spec, options_have_numbers_of_their_own)
 {
 	uint64_t seen = 0;
 
-	for (int list = 0; list <= SEGUE_SOURCE_FILES; list++)
+	for (int list = 0; list <= SEGUE_SOURCE_MIX; list++)
 		for (const struct segue_option *option =
 				list ? segue_source_row((enum segue_source_kind)list)->options
 				     : segue_spec_options;
@@ -742,6 +794,12 @@ static void expect_hash(const struct segue_spec *spec, const char *golden)
 	cr_expect_str_eq(text, golden);
 }
 
+static void over_files(struct sample *s)
+{
+	s->spec.source = (struct segue_draft_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = s->paths, .path_count = 2}};
+}
+
 /*
  * Stores and tokens hold these: a later version, which knows more, must make the same of a stream
  * that does not use it. They change with HASH_VERSION alone.
@@ -775,6 +833,31 @@ Test(spec, hashes_are_those_of_earlier_versions)
 	sample.spec.context_count = sample.spec.state_count = 0;
 	spec = make(&sample);
 	expect_hash(spec, "9aa48872266132f6d27eac382690bbc8");
+	segue_spec_destroy(spec);
+
+	sample_init(&sample);
+	over_files(&sample);
+	sample.sequences[1].form = SEGUE_FORM_RAGGED;
+	sample.contexts[0].form = SEGUE_FORM_BYTES;
+	sample.contexts[0].dtype = SEGUE_UINT8;
+	sample.states[0].init_from_data = true;
+	spec = make(&sample);
+	expect_hash(spec, "1a47856001900f3a990691a58270cd90");
+	segue_spec_destroy(spec);
+
+	struct segue_draft_part parts[2];
+	sample_init(&sample);
+	parts[0] = (struct segue_draft_part){
+		.name = "a", .source = sample.spec.source, .weight = 3, .epochs = 2};
+	parts[0].source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+	over_files(&sample);
+	parts[1] =
+		(struct segue_draft_part){.name = "b", .source = sample.spec.source, .weight = 1};
+	sample.spec.source = (struct segue_draft_source){
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+	sample.spec.epochs = 1;
+	spec = make(&sample);
+	expect_hash(spec, "58ab5ed25988d58d67e692bc0f0ca9d4");
 	segue_spec_destroy(spec);
 }
 
@@ -923,12 +1006,6 @@ Test(spec, a_key_feature_that_looks_like_none)
 	stored.spec.source.tfrecord.key_feature = "(none)";
 	asked.spec.source.tfrecord.key_feature = NULL;
 	cr_assert_eq(compare(&stored, &asked), SEGUE_ESPEC);
-}
-
-static void over_files(struct sample *s)
-{
-	s->spec.source = (struct segue_draft_source){
-		.kind = SEGUE_SOURCE_FILES, .files = {.paths = s->paths, .path_count = 2}};
 }
 
 /* Which of two states has them is told apart, and a copy has them, too. */
@@ -1081,6 +1158,40 @@ static struct segue_draft arrays_spec(void)
 		.batch_size = 1,
 		.lanes = 1,
 	};
+}
+
+Test(spec, arrays_are_said_last)
+{
+	struct segue_draft asked = arrays_spec();
+	struct segue_arrays arrays = asked.source.arrays.index;
+	struct segue_array list[2] = {arrays.arrays[0], arrays.arrays[0]};
+	struct segue_feature more = {.size = sizeof(more), .name = "y", .dtype = SEGUE_INT8};
+	struct segue_spec *spec = NULL;
+
+	cr_assert_eq(segue_draft_make(&asked, &spec), 0, "%s", segue_error_detail());
+	const struct segue_array_index *index = spec->source.arrays.index;
+	REFUSED(segue_spec_set_arrays(spec, NULL), "struct segue_arrays is missing");
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "size of struct segue_arrays is 0");
+	arrays.size = sizeof(arrays);
+	arrays.arrays = list;
+	list[0].size = 0;
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "size of struct segue_array is 0");
+	cr_expect_eq(spec->source.arrays.index, index, "as it was");
+	cr_assert_eq(segue_spec_add_sequence(spec, &more), 0);
+	cr_expect_eq(segue_spec_check(spec), SEGUE_EINVAL);
+	cr_expect(strstr(segue_error_detail(), "of 1 features in 1 files, the stream has 2 in 1"));
+	list[0].size = sizeof(list[0]);
+	list[1] =
+		(struct segue_array){.size = sizeof(list[0]) - 8, .offset = 1, .dtype = SEGUE_INT8};
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "array 1 has another size than the first");
+	list[1].size = sizeof(list[1]);
+	cr_assert_eq(segue_spec_set_arrays(spec, &arrays), 0, "%s", segue_error_detail());
+	cr_expect_eq(segue_spec_check(spec), 0, "%s", segue_error_detail());
+	segue_spec_destroy(spec);
+	cr_assert_eq(segue_spec_create("a", &spec), 0);
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "wants a source of kind arrays");
+	REFUSED(segue_spec_set_arrays(NULL, &arrays), "spec is missing");
+	segue_spec_destroy(spec);
 }
 
 Test(spec, arrays_are_those_of_the_features)
