@@ -9,6 +9,7 @@
 #include "client/takeover.h"
 #include "core/barrier.h"
 #include "core/error.h"
+#include "core/sized.h"
 
 /* ---- Placing ---- */
 
@@ -154,18 +155,18 @@ static int check_attach(const struct segue_stream *stream, uint32_t index,
 }
 
 int segue_lane_attach(struct segue_stream *stream, uint32_t index,
-	const struct segue_attach_options *options, struct segue_lane **out)
+	const struct segue_attach_options *given, struct segue_lane **out)
 {
-	static const struct segue_attach_options defaults;
+	struct segue_attach_options options = {.size = sizeof(options)};
 
 	if (!stream || !out)
 		return segue_fail(
 			SEGUE_EINVAL, "segue_lane_attach wants a stream and a place for the lane");
-	if (!options)
-		options = &defaults;
 	int rc = segue_fork_check(&stream->client->connection.guard);
+	if (!rc && given)
+		rc = segue_sized_take("segue_attach_options", given, sizeof(options), &options);
 	if (!rc)
-		rc = check_attach(stream, index, options);
+		rc = check_attach(stream, index, &options);
 	if (rc)
 		return rc;
 	struct segue_lane *lane = calloc(1, sizeof(*lane));
@@ -178,13 +179,13 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 	lane->users = 1;
 	struct placing placing = {
 		.lane = lane,
-		.mode = options->token ? SEGUE_ATTACH_RESTORE
-				       : (enum segue_attach_mode)options->start,
-		.token = options->token,
-		.token_size = options->token_size,
-		.timeout_ns = options->timeout_ns ? options->timeout_ns : SEGUE_ATTACH_NS,
+		.mode = options.token ? SEGUE_ATTACH_RESTORE
+				      : (enum segue_attach_mode)options.start,
+		.token = options.token,
+		.token_size = options.token_size,
+		.timeout_ns = options.timeout_ns ? options.timeout_ns : SEGUE_ATTACH_NS,
 		.first = true,
-		.take = options->take,
+		.take = options.take,
 	};
 	rc = segue_client_run(lane->client, INT64_MAX, attempt_place, &placing);
 	if (rc) {

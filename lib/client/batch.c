@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/sized.h"
 
 /* ---- Handle ---- */
 
@@ -30,16 +31,16 @@ static int fail_slot(const struct segue_mapping *mapping, uint64_t step, const c
 }
 
 /*
- * When a span is asked for: going from batch to batch must not read the span table, which comes
- * cold from the server's core.
+ * Copies a span and checks the copy, when it is asked for: going from batch to batch must not read
+ * the span table, which comes cold from the server's core.
  */
-static int check_span(const struct segue_batch *batch, uint32_t row)
+static int read_span(const struct segue_batch *batch, uint32_t row, struct segue_slot_span *span)
 {
 	const struct segue_mapping *mapping = batch->mapping;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
-	const struct segue_span *span = &batch->spans[row];
 	uint32_t unroll = geometry->num_unroll;
 
+	memcpy(span, &batch->spans[row], sizeof(*span));
 	if (span->row != row)
 		return fail_slot(mapping, batch->step, "a span of row", span->row, row);
 	if (span->offset > unroll || span->length > unroll - span->offset)
@@ -143,15 +144,39 @@ uint32_t segue_batch_rows(const struct segue_batch *batch)
 
 /* ---- What is in it ---- */
 
-const struct segue_span *segue_batch_spans(const struct segue_batch *batch, uint32_t *count)
+int segue_batch_span(
+	const struct segue_batch *batch, uint32_t i, struct segue_span *out, size_t size)
 {
-	bool there = readable(batch);
+	struct segue_span span;
+	struct segue_slot_span from;
+	int rc;
 
-	for (uint32_t row = 0; there && row < batch->rows; row++)
-		there = !check_span(batch, row);
-	if (count)
-		*count = there ? batch->rows : 0;
-	return there ? batch->spans : NULL;
+	if (!batch || !out || i >= batch->rows)
+		return segue_fail(SEGUE_EINVAL,
+			"segue_batch_span wants a batch, the number of a span below %" PRIu32
+			", and a place for it",
+			batch ? batch->rows : 0);
+	rc = segue_fork_check(&batch->mapping->guard);
+	if (!rc)
+		rc = read_span(batch, i, &from);
+	if (rc)
+		return rc;
+	memset(&span, 0, sizeof(span)); /* its padding, too */
+	span.number = from.number;
+	span.epoch = from.epoch;
+	span.first_step = from.first_step;
+	span.array_steps = from.array_steps;
+	span.total_length = from.total_length;
+	span.row = from.row;
+	span.offset = from.offset;
+	span.length = from.length;
+	span.segment = from.segment;
+	span.segment_count = from.segment_count;
+	span.previous_row = from.previous_row;
+	span.flags = from.flags;
+	span.part = from.part;
+	segue_sized_give(&span, sizeof(span), out, size);
+	return 0;
 }
 
 static const char *heap_of(const struct segue_batch *batch)
@@ -161,37 +186,37 @@ static const char *heap_of(const struct segue_batch *batch)
 
 const char *segue_batch_record_key(const struct segue_batch *batch, uint32_t row, size_t *size)
 {
-	bool there = readable(batch) && row < batch->rows && !check_span(batch, row);
+	struct segue_slot_span span;
+	bool there = readable(batch) && row < batch->rows && !read_span(batch, row, &span);
 
 	if (size)
-		*size = there ? batch->spans[row].key_size : 0;
-	return there ? heap_of(batch) + batch->spans[row].key_offset : NULL;
+		*size = there ? span.key_size : 0;
+	return there ? heap_of(batch) + span.key_offset : NULL;
 }
 
 size_t segue_batch_key(
 	const struct segue_batch *batch, uint32_t row, bool next, char *buffer, size_t size)
 {
+	struct segue_slot_span span;
 	char prefix[32];
 
 	if (size > 0)
 		*buffer = '\0';
-	if (!readable(batch) || row >= batch->rows || check_span(batch, row))
-		return 0;
-	const struct segue_span *span = &batch->spans[row];
-	if (span->flags & SEGUE_SPAN_EMPTY)
+	if (!readable(batch) || row >= batch->rows || read_span(batch, row, &span) ||
+		span.flags & SEGUE_SPAN_EMPTY)
 		return 0;
 	/* Two ints of up to 10 digits and 5 characters fit. */
-	size_t length = (size_t)(next && span->flags & SEGUE_SPAN_LAST
+	size_t length = (size_t)(next && span.flags & SEGUE_SPAN_LAST
 					 ? snprintf(prefix, sizeof(prefix), "STOP:")
 					 : snprintf(prefix, sizeof(prefix), "%05u_of_%05u:",
-						   span->segment + next, span->segment_count));
-	size_t whole = length + span->key_size;
+						   span.segment + next, span.segment_count));
+	size_t whole = length + span.key_size;
 	if (size > 0) {
 		/* Not by snprintf: a key may hold any byte. */
 		size_t room = size - 1, head = length < room ? length : room;
-		size_t tail = span->key_size < room - head ? span->key_size : room - head;
+		size_t tail = span.key_size < room - head ? span.key_size : room - head;
 		memcpy(buffer, prefix, head);
-		memcpy(buffer + head, heap_of(batch) + span->key_offset, tail);
+		memcpy(buffer + head, heap_of(batch) + span.key_offset, tail);
 		buffer[head + tail] = '\0';
 	}
 	return whole;
@@ -243,7 +268,7 @@ static bool offsets_fit(const int64_t *offsets, uint64_t count, uint64_t room)
  * the batch was taken, and is exchanged by nobody while it is held.
  */
 static int get_ragged(const struct segue_batch *batch, size_t i, const struct segue_field *field,
-	uint64_t count, struct segue_ragged *out)
+	uint64_t count, struct segue_ragged *out, size_t out_size)
 {
 	const struct segue_mapping *mapping = batch->mapping;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
@@ -253,6 +278,7 @@ static int get_ragged(const struct segue_batch *batch, size_t i, const struct se
 	const int64_t *offsets = (const void *)(slot + geometry->sequence_offset[i]);
 	uint64_t begin = table[1 + variable_number(mapping->shape->spec, i)];
 	uint64_t size = table[0] && side->map ? side->size : 0;
+	struct segue_ragged ragged;
 
 	if (begin > size || begin % SEGUE_ALIGN ||
 		!offsets_fit(offsets, count, (size - begin) / field->size))
@@ -260,9 +286,10 @@ static int get_ragged(const struct segue_batch *batch, size_t i, const struct se
 			"batch %" PRIu64 " of lane %u: the server wrote offsets of '%s' that "
 			"cannot be",
 			batch->step, mapping->lane, field->name);
-	out->offsets = offsets;
-	out->count = (uint64_t)offsets[count - 1];
-	out->values = out->count ? (const char *)side->map + begin : NULL;
+	ragged.offsets = offsets;
+	ragged.count = (uint64_t)offsets[count - 1];
+	ragged.values = ragged.count ? (const char *)side->map + begin : NULL;
+	segue_sized_give(&ragged, sizeof(ragged), out, out_size);
 	return 0;
 }
 
@@ -276,7 +303,8 @@ static int check_ragged(const struct segue_batch *batch, const struct segue_fiel
 	return segue_fork_check(&batch->mapping->guard);
 }
 
-int segue_batch_sequence_ragged(const struct segue_batch *batch, size_t i, struct segue_ragged *out)
+int segue_batch_sequence_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out, size_t size)
 {
 	const struct segue_spec *spec = batch ? batch->mapping->shape->spec : NULL;
 	const struct segue_field *field =
@@ -286,10 +314,11 @@ int segue_batch_sequence_ragged(const struct segue_batch *batch, size_t i, struc
 	if (rc)
 		return rc;
 	uint64_t steps = batch->mapping->shape->geometry.num_unroll;
-	return get_ragged(batch, i, field, batch->rows * (steps + 1), out);
+	return get_ragged(batch, i, field, batch->rows * (steps + 1), out, size);
 }
 
-int segue_batch_context_ragged(const struct segue_batch *batch, size_t i, struct segue_ragged *out)
+int segue_batch_context_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out, size_t size)
 {
 	const struct segue_spec *spec = batch ? batch->mapping->shape->spec : NULL;
 	const struct segue_field *field =
@@ -298,7 +327,8 @@ int segue_batch_context_ragged(const struct segue_batch *batch, size_t i, struct
 
 	if (rc)
 		return rc;
-	return get_ragged(batch, spec->sequence_count + i, field, (uint64_t)batch->rows + 1, out);
+	return get_ragged(
+		batch, spec->sequence_count + i, field, (uint64_t)batch->rows + 1, out, size);
 }
 
 /* ---- States in ---- */
@@ -311,7 +341,7 @@ int segue_batch_context_ragged(const struct segue_batch *batch, size_t i, struct
 static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, const uint8_t *from)
 {
 	const struct segue_shape *shape = batch->mapping->shape;
-	const uint8_t *init = shape->init[i];
+	const uint8_t *init = shape->spec->init[i];
 	size_t size = shape->spec->states[i].size, stride = 0;
 
 	if (shape->spec->states[i].from_data) {
@@ -333,10 +363,14 @@ static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, cons
  * Composed when it is first asked for: buffer step - 1 stays as it is while this batch is held,
  * since the batch that would write over it takes this one's slot.
  */
-const void *segue_batch_state(struct segue_batch *batch, size_t i)
+const void *segue_batch_state(struct segue_batch *batch, size_t i, uint32_t *rows)
 {
+	if (rows)
+		*rows = 0;
 	if (!readable(batch) || i >= batch->mapping->shape->geometry.state_count)
 		return NULL;
+	if (rows)
+		*rows = batch->rows;
 	const struct segue_mapping *mapping = batch->mapping;
 	const struct segue_geometry *geometry = &mapping->shape->geometry;
 	uint64_t offset = geometry->state_offset[i];

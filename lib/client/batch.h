@@ -21,7 +21,7 @@ struct segue_batch {
 	struct segue_lane *lane; /* whose it is; set by who takes it (next.c) */
 	const struct segue_slot *slot;
 	const uint32_t *previous; /* a row's row in the batch before, or SEGUE_NO_ROW */
-	const struct segue_span *spans;
+	const struct segue_slot_span *spans;
 	uint64_t step;
 	uint32_t rows, before; /* of it, and of the batch before: those that rows can come from */
 	bool taken, committed, put_back;

@@ -12,6 +12,7 @@
 #include "client/holder.h"
 #include "client/starter.h"
 #include "core/error.h"
+#include "core/sized.h"
 #include "core/wait.h"
 
 #define MILLISECOND INT64_C(1000000)
@@ -300,9 +301,10 @@ static int set_paths(
 	return 0;
 }
 
-int segue_open(const char *dir, const struct segue_open_options *options, struct segue_client **out)
+int segue_open(const char *dir, const struct segue_open_options *given, struct segue_client **out)
 {
-	static const struct segue_open_options defaults;
+	struct segue_open_options options = {.size = sizeof(options)};
+	int rc;
 
 	if (!dir || !out)
 		return segue_fail(SEGUE_EINVAL, "segue_open wants a directory and a place for the "
@@ -310,26 +312,27 @@ int segue_open(const char *dir, const struct segue_open_options *options, struct
 	if (!*dir)
 		return segue_fail(SEGUE_EINVAL, "the path of the store's directory is empty: \".\" "
 						"is the working directory");
-	if (!options)
-		options = &defaults;
-	if (options->timeout_ns < 0 || (options->socket_path && !*options->socket_path))
+	rc = given ? segue_sized_take("segue_open_options", given, sizeof(options), &options) : 0;
+	if (rc)
+		return rc;
+	if (options.timeout_ns < 0 || (options.socket_path && !*options.socket_path))
 		return segue_fail(SEGUE_EINVAL,
-			options->timeout_ns < 0 ? "timeout_ns is negative"
-						: "the path of the socket is empty: give one, or "
-						  "none (--socket, socket=)");
+			options.timeout_ns < 0 ? "timeout_ns is negative"
+					       : "the path of the socket is empty: give one, or "
+						 "none (--socket, socket=)");
 	struct segue_client *client = calloc(1, sizeof(*client));
 	if (!client)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a client");
-	client->hooks = (struct segue_hooks){options->progress, options->interrupt, options->arg};
-	client->no_start = options->no_start;
+	client->hooks = (struct segue_hooks){options.progress, options.interrupt, options.arg};
+	client->no_start = options.no_start;
 	client->dir_fd = -1;
-	client->timeout_ns = options->timeout_ns ? options->timeout_ns : TIMEOUT_NS;
-	int rc = segue_connection_init(&client->connection);
+	client->timeout_ns = options.timeout_ns ? options.timeout_ns : TIMEOUT_NS;
+	rc = segue_connection_init(&client->connection);
 	if (rc) {
 		free(client);
 		return rc;
 	}
-	rc = set_paths(client, dir, options);
+	rc = set_paths(client, dir, &options);
 	if (!rc)
 		rc = ready(client, INT64_MAX);
 	if (rc) {

@@ -12,6 +12,8 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/sequence_file.h"
+#include "core/sized.h"
+#include "core/spec.h"
 
 struct segue_file_writer {
 	struct segue_file_out *out;
@@ -30,34 +32,6 @@ struct segue_file_writer {
 	struct segue_digest fingerprint;
 };
 
-/* ---- Structs of the caller ---- */
-
-/* More than any of them will have: what is larger was not set. */
-#define STRUCT_MAX 4096
-
-/*
- * Copies one that begins with its size, of which this version knows `known` bytes, all of them in
- * the first version. What it does not know must be 0: not asked for.
- */
-static int take_struct(const char *name, const void *from, size_t known, void *to)
-{
-	size_t size;
-
-	memcpy(&size, from, sizeof(size));
-	if (size < known || size > STRUCT_MAX)
-		return segue_fail(SEGUE_EINVAL,
-			"size of struct %s is %zu: set it to sizeof(struct %s), here %zu", name,
-			size, name, known);
-	for (size_t i = known; i < size; i++)
-		if (((const uint8_t *)from)[i])
-			return segue_fail(SEGUE_EINVAL,
-				"struct %s has something at byte %zu that this version of segue "
-				"(%s) does not know",
-				name, i, segue_version());
-	memcpy(to, from, known);
-	return 0;
-}
-
 /* ---- Making ---- */
 
 static int fail_memory(void)
@@ -65,59 +39,31 @@ static int fail_memory(void)
 	return segue_fail(SEGUE_ENOMEM, "no memory for the writer of a sequence file");
 }
 
-static int take_field(const struct segue_feature *from, enum segue_seqfile_place place, size_t i,
-	struct segue_seqfile_field *to)
+static void take_fields(const struct segue_field *from, size_t count,
+	enum segue_seqfile_place place, struct segue_seqfile_head *head)
 {
-	const char *in = segue_seqfile_place_name(place);
-	size_t length;
+	for (size_t i = 0; i < count; i++) {
+		struct segue_seqfile_field *to = &head->fields[head->count++];
 
-	if (!from->name)
-		return segue_fail(SEGUE_EINVAL, "%s[%zu].name is missing (NULL)", in, i);
-	length = strlen(from->name);
-	if (length > SEGUE_NAME_MAX)
-		return segue_fail(SEGUE_EINVAL,
-			"%s[%zu].name has %zu bytes, at most %d are allowed", in, i, length,
-			SEGUE_NAME_MAX);
-	memcpy(to->name, from->name, length);
-	to->place = place;
-	to->dtype = from->dtype;
-	to->rank = from->rank;
-	memcpy(to->dims, from->dims, sizeof(to->dims));
-	to->form = from->form;
-	return 0;
+		memcpy(to->name, from[i].name, strlen(from[i].name));
+		to->place = place;
+		to->dtype = from[i].dtype;
+		to->rank = from[i].rank;
+		memcpy(to->dims, from[i].dims, sizeof(to->dims));
+		to->form = from[i].form;
+	}
 }
 
-static int take_spec(const struct segue_file_spec *spec, struct segue_seqfile_head *head)
+static int take_spec(const struct segue_spec *spec, struct segue_seqfile_head *head)
 {
-	const struct {
-		const struct segue_feature *list;
-		size_t count;
-	} places[] = {{spec->sequences, spec->sequence_count},
-		{spec->contexts, spec->context_count}, {spec->states, spec->state_count}};
-	const size_t most = SEGUE_FEATURES_MAX + SEGUE_STATES_MAX;
-	size_t count = 0;
+	size_t count = spec->sequence_count + spec->context_count + spec->state_count;
 
-	for (size_t p = 0; p < 3; p++) {
-		const char *in = segue_seqfile_place_name((enum segue_seqfile_place)p);
-
-		if (places[p].count > 0 && !places[p].list)
-			return segue_fail(SEGUE_EINVAL, "%s is NULL and should have %zu entries",
-				in, places[p].count);
-		if (places[p].count > most)
-			return segue_fail(SEGUE_EINVAL, "there are %zu %s, at most %zu fit",
-				places[p].count, in, most);
-		count += places[p].count;
-	}
 	head->fields = calloc(count + 1, sizeof(*head->fields));
 	if (!head->fields)
 		return fail_memory();
-	for (size_t p = 0; p < 3; p++)
-		for (size_t i = 0; i < places[p].count; i++) {
-			int rc = take_field(&places[p].list[i], (enum segue_seqfile_place)p, i,
-				&head->fields[head->count++]);
-			if (rc)
-				return rc;
-		}
+	take_fields(spec->sequences, spec->sequence_count, SEGUE_SEQFILE_SEQUENCE, head);
+	take_fields(spec->contexts, spec->context_count, SEGUE_SEQFILE_CONTEXT, head);
+	take_fields(spec->states, spec->state_count, SEGUE_SEQFILE_STATE, head);
 	return segue_seqfile_check_fields(head);
 }
 
@@ -173,24 +119,20 @@ static int begin(struct segue_file_writer *writer, const char *path)
 }
 
 int segue_file_writer_create(
-	const char *path, const struct segue_file_spec *given, struct segue_file_writer **out)
+	const char *path, const struct segue_spec *spec, struct segue_file_writer **out)
 {
 	struct segue_file_writer *writer;
-	struct segue_file_spec spec;
 	int rc;
 
-	if (!path || !given)
+	if (!path || !spec)
 		return segue_fail(SEGUE_EINVAL, "%s is missing (NULL)", path ? "spec" : "path");
-	rc = take_struct("segue_file_spec", given, sizeof(spec), &spec);
-	if (rc)
-		return rc;
 	/* The state of a digest is aligned by more than malloc() does. */
 	writer = aligned_alloc(_Alignof(struct segue_file_writer), sizeof(*writer));
 	if (!writer)
 		return fail_memory();
 	memset(writer, 0, sizeof(*writer));
 	segue_digest_init(&writer->fingerprint);
-	rc = take_spec(&spec, &writer->head);
+	rc = take_spec(spec, &writer->head);
 	if (!rc)
 		rc = begin(writer, path);
 	if (rc)
@@ -430,7 +372,7 @@ int segue_file_writer_add(struct segue_file_writer *writer, const struct segue_s
 	int rc = check_open(writer);
 
 	if (!rc)
-		rc = take_struct("segue_sequence", given, sizeof(sequence), &sequence);
+		rc = segue_sized_take("segue_sequence", given, sizeof(sequence), &sequence);
 	if (!rc && !sequence.arrays)
 		rc = segue_fail(SEGUE_EINVAL, "arrays is missing (NULL)");
 	if (!rc)

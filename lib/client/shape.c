@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/error.h"
 
@@ -11,46 +10,47 @@ void segue_shape_drop(struct segue_shape *shape)
 {
 	if (!shape || --shape->users > 0)
 		return;
-	for (size_t i = 0; shape->init && i < shape->spec->state_count; i++)
-		free(shape->init[i]);
-	free(shape->init);
 	segue_geometry_finish(&shape->geometry);
 	segue_spec_destroy(shape->spec);
 	free(shape);
 }
 
-int segue_shape_create(const struct segue_stream_spec *asked, struct segue_shape **out)
+/* The server may have kept an index; who opens the stream must bring one. */
+static int check_whole(struct segue_spec *spec)
+{
+	struct segue_array_index **index = segue_source_index(&spec->source);
+	int rc = segue_spec_check(spec);
+
+	if (!rc && index && !*index)
+		rc = segue_fail(SEGUE_EINVAL,
+			"the arrays of the source are missing (in C: segue_spec_set_arrays)");
+	for (size_t i = 0; !rc && i < spec->state_count; i++)
+		if (segue_spec_wants_init(spec, i))
+			rc = segue_fail(SEGUE_EINVAL,
+				"states[%zu] \"%s\": stream '%s' was made with an initial value "
+				"that is not zeros, of which the store has a hash alone: give it "
+				"(segue_spec_set_init)",
+				i, spec->states[i].name, spec->name);
+	return rc;
+}
+
+int segue_shape_create(const struct segue_spec *asked, struct segue_shape **out)
 {
 	struct segue_shape *shape = calloc(1, sizeof(*shape));
 
 	if (!shape)
-		goto no_memory;
+		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 	shape->users = 1;
-	int rc = segue_spec_create(asked, &shape->spec);
+	int rc = segue_spec_copy(asked, &shape->spec);
+	if (!rc)
+		rc = check_whole(shape->spec);
 	if (rc) {
 		segue_shape_drop(shape);
 		return rc;
 	}
 	shape->row_size = segue_row_size(shape->spec);
-	size_t states = shape->spec->state_count;
-	shape->init = calloc(states ? states : 1, sizeof(*shape->init));
-	if (!shape->init)
-		goto no_memory;
-	for (size_t i = 0; i < states; i++) {
-		size_t size = shape->spec->states[i].size;
-		if (!asked->states[i].init)
-			continue;
-		shape->init[i] = malloc(size);
-		if (!shape->init[i])
-			goto no_memory;
-		memcpy(shape->init[i], asked->states[i].init, size);
-	}
 	*out = shape;
 	return 0;
-
-no_memory:
-	segue_shape_drop(shape);
-	return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 }
 
 int segue_shape_settle(struct segue_shape *shape, uint32_t key_max, uint64_t hash)

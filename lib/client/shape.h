@@ -14,11 +14,10 @@ struct segue_shape {
 	struct segue_geometry geometry; /* zeros before */
 	uint32_t key_max;
 	uint64_t row_size; /* bytes of all states of one row; from the beginning */
-	void **init;       /* per state: its initial value, one row; NULL: zeros */
 };
 
-/* Copies what is asked for. The caller is the first user. SEGUE_EINVAL, SEGUE_ENOMEM. */
-int segue_shape_create(const struct segue_stream_spec *asked, struct segue_shape **out);
+/* Checks and copies what is asked for. The caller is the first user. SEGUE_EINVAL, SEGUE_ENOMEM. */
+int segue_shape_create(const struct segue_spec *asked, struct segue_shape **out);
 /* One user less; NULL is fine. */
 void segue_shape_drop(struct segue_shape *shape);
 

@@ -97,8 +97,8 @@ static int attempt_open(void *arg)
 	return segue_stream_ready(arg);
 }
 
-static int open_stream(struct segue_client *client, const struct segue_stream_spec *spec,
-	bool as_it_is, struct segue_stream **out)
+static int open_stream(struct segue_client *client, const struct segue_spec *spec, bool as_it_is,
+	struct segue_stream **out)
 {
 	if (!client || !spec || !out)
 		return segue_fail(SEGUE_EINVAL,
@@ -124,14 +124,14 @@ static int open_stream(struct segue_client *client, const struct segue_stream_sp
 	return 0;
 }
 
-int segue_stream_open(struct segue_client *client, const struct segue_stream_spec *spec,
-	struct segue_stream **out)
+int segue_stream_open(
+	struct segue_client *client, const struct segue_spec *spec, struct segue_stream **out)
 {
 	return open_stream(client, spec, false, out);
 }
 
-int segue_stream_open_as_it_is(struct segue_client *client, const struct segue_stream_spec *spec,
-	struct segue_stream **out)
+int segue_stream_open_as_it_is(
+	struct segue_client *client, const struct segue_spec *spec, struct segue_stream **out)
 {
 	return open_stream(client, spec, true, out);
 }

@@ -17,8 +17,8 @@ struct segue_stream {
 };
 
 /* segue_stream_open() of a spec whose epochs are those that the stream was found with. */
-int segue_stream_open_as_it_is(struct segue_client *client, const struct segue_stream_spec *spec,
-	struct segue_stream **out);
+int segue_stream_open_as_it_is(
+	struct segue_client *client, const struct segue_spec *spec, struct segue_stream **out);
 
 /* One user less; the last frees it. */
 void segue_stream_drop(struct segue_stream *stream);

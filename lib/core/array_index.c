@@ -11,6 +11,7 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/options.h"
+#include "core/sized.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers in the index are little-endian");
 
@@ -352,9 +353,9 @@ static int check_lists(const struct segue_arrays *asked)
 	if (asked->key_ends && asked->sequence_count &&
 		asked->key_ends[asked->sequence_count - 1] == 0)
 		return segue_fail(SEGUE_EINVAL, "arrays.key_ends ends with 0: keys are not empty");
-	if (asked->group_count > UINT32_MAX || asked->path_count > UINT32_MAX)
-		return segue_fail(SEGUE_EINVAL, "%zu groups of arrays in %zu files are too many",
-			asked->group_count, asked->path_count);
+	if (asked->group_count > UINT32_MAX)
+		return segue_fail(
+			SEGUE_EINVAL, "%zu groups of arrays are too many", asked->group_count);
 	return 0;
 }
 
@@ -375,11 +376,31 @@ static struct segue_array_place pack_place(
 	};
 }
 
-static void pack(const struct segue_arrays *asked, const struct segue_array_column *column,
+/* The arrays of all groups, one struct behind the other, each as long as the first. */
+static int pack_places(const struct segue_arrays *asked, const struct segue_array_column *column,
+	const struct head_bytes *head, struct segue_array_place *place)
+{
+	const char *at = (const char *)asked->arrays;
+	struct segue_array array;
+
+	for (uint64_t i = 0; i < (uint64_t)head->groups * head->columns; i++, place++) {
+		int rc = segue_sized_take("segue_array", at, sizeof(array), &array);
+
+		if (!rc && memcmp(at, &asked->arrays->size, sizeof(array.size)) != 0)
+			rc = segue_fail(SEGUE_EINVAL,
+				"array %" PRIu64 " has another size than the first", i);
+		if (rc)
+			return rc;
+		*place = pack_place(&array, &column[i % head->columns]);
+		at += asked->arrays->size;
+	}
+	return 0;
+}
+
+static int pack(const struct segue_arrays *asked, const struct segue_array_column *column,
 	const struct head_bytes *head, const struct parts *parts, uint8_t *bytes)
 {
 	struct segue_array_group *group = (void *)(bytes + parts->groups);
-	struct segue_array_place *place = (void *)(bytes + parts->arrays);
 	uint64_t sequence = 0;
 
 	memcpy(bytes, head, sizeof(*head));
@@ -388,26 +409,24 @@ static void pack(const struct segue_arrays *asked, const struct segue_array_colu
 		group[i] = (struct segue_array_group){asked->group_steps[i], sequence};
 		while (sequence < head->sequences && asked->sequences[sequence].group == i)
 			sequence++;
-		for (uint32_t k = 0; k < head->columns; k++, place++)
-			*place = pack_place(
-				&asked->arrays[(size_t)i * head->columns + k], &column[k]);
 	}
 	memcpy(bytes + parts->sequences, asked->sequences,
 		head->sequences * sizeof(asked->sequences[0]));
-	if (!head->key_bytes)
-		return;
-	memcpy(bytes + parts->key_ends, asked->key_ends,
-		head->sequences * sizeof(asked->key_ends[0]));
-	memcpy(bytes + parts->keys, asked->keys, head->key_bytes);
+	if (head->key_bytes) {
+		memcpy(bytes + parts->key_ends, asked->key_ends,
+			head->sequences * sizeof(asked->key_ends[0]));
+		memcpy(bytes + parts->keys, asked->keys, head->key_bytes);
+	}
+	return pack_places(asked, column, head, (void *)(bytes + parts->arrays));
 }
 
-int segue_array_index_pack(const struct segue_arrays *asked,
+int segue_array_index_pack(const struct segue_arrays *asked, uint32_t files,
 	const struct segue_array_column *column, uint32_t columns, struct segue_array_index **out)
 {
 	struct head_bytes head = {
 		.version = SEGUE_ARRAY_INDEX_VERSION,
 		.columns = columns,
-		.files = (uint32_t)asked->path_count,
+		.files = files,
 		.groups = (uint32_t)asked->group_count,
 		.sequences = asked->sequence_count,
 	};
@@ -427,6 +446,10 @@ int segue_array_index_pack(const struct segue_arrays *asked,
 	if (!bytes)
 		return segue_fail(SEGUE_ENOMEM,
 			"no memory for an index of arrays of %" PRIu64 " bytes", parts.end);
-	pack(asked, column, &head, &parts, bytes);
+	rc = pack(asked, column, &head, &parts, bytes);
+	if (rc) {
+		free(bytes);
+		return rc;
+	}
 	return segue_array_index_read(bytes, parts.end, out);
 }

@@ -66,11 +66,11 @@ struct segue_array_index {
 };
 
 /*
- * Packs what the application gives, with the columns that its stream's features are. On success the
- * caller holds *out. SEGUE_EINVAL (names the group, array or sequence, and what is wrong with it),
- * SEGUE_ENOMEM.
+ * Packs what the application gives, of so many files, with the columns that its stream's features
+ * are. On success the caller holds *out. SEGUE_EINVAL (names the group, array or sequence, and what
+ * is wrong with it), SEGUE_ENOMEM.
  */
-int segue_array_index_pack(const struct segue_arrays *asked,
+int segue_array_index_pack(const struct segue_arrays *asked, uint32_t files,
 	const struct segue_array_column *column, uint32_t columns, struct segue_array_index **out);
 
 /*

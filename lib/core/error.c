@@ -4,6 +4,7 @@
 #include "core/error.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -194,4 +195,14 @@ const char *segue_version(void)
 void segue_free(void *bytes)
 {
 	free(bytes);
+}
+
+int segue_required_check(const char *what, uint64_t required)
+{
+	if (!required)
+		return 0;
+	return segue_fail(SEGUE_EFORMAT,
+		"%s requires what this version of segue (%s) does not know (bits 0x%" PRIx64
+		"): use a later one",
+		what, SEGUE_VERSION_STRING, required);
 }

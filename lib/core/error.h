@@ -18,11 +18,19 @@ int segue_fail_errno(int code, const char *format, ...) __attribute__((format(pr
 int segue_fail_within(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* After ENOTDIR: says which part of `path` is no directory. SEGUE_ESYSTEM. */
 int segue_fail_no_directory(const char *path);
-/* What a failed reading of bytes is: a want of memory, which passes, or else `damage`. */
-static inline int segue_unless_memory(int rc, int damage)
+/*
+ * What a failed reading of bytes is: a want of memory, which passes, something of a later version,
+ * or else `damage`.
+ */
+static inline int segue_as_damage(int rc, int damage)
 {
-	return rc == SEGUE_ENOMEM ? rc : damage;
+	return rc == SEGUE_ENOMEM || rc == SEGUE_EFORMAT ? rc : damage;
 }
+/*
+ * Checks the bits of what a reader must know of a file, record or token (`what`): this version
+ * knows none. SEGUE_EFORMAT.
+ */
+int segue_required_check(const char *what, uint64_t required);
 
 /* How work ended that another thread did: a code, and the detail if it is an error. */
 struct segue_outcome {

@@ -36,22 +36,22 @@ PLACE(segue_slot, step, 0);
 PLACE(segue_slot, rows, 8);
 PLACE(segue_slot, spans, 12);
 _Static_assert(sizeof(struct segue_slot) == 64, "segue_slot");
-PLACE(segue_span, number, 0);
-PLACE(segue_span, epoch, 8);
-PLACE(segue_span, first_step, 16);
-PLACE(segue_span, array_steps, 24);
-PLACE(segue_span, total_length, 32);
-PLACE(segue_span, row, 40);
-PLACE(segue_span, offset, 44);
-PLACE(segue_span, length, 48);
-PLACE(segue_span, segment, 52);
-PLACE(segue_span, segment_count, 56);
-PLACE(segue_span, previous_row, 60);
-PLACE(segue_span, flags, 64);
-PLACE(segue_span, key_size, 68);
-PLACE(segue_span, key_offset, 72);
-PLACE(segue_span, part, 76);
-_Static_assert(sizeof(struct segue_span) == 88, "segue_span");
+PLACE(segue_slot_span, number, 0);
+PLACE(segue_slot_span, epoch, 8);
+PLACE(segue_slot_span, first_step, 16);
+PLACE(segue_slot_span, array_steps, 24);
+PLACE(segue_slot_span, total_length, 32);
+PLACE(segue_slot_span, row, 40);
+PLACE(segue_slot_span, offset, 44);
+PLACE(segue_slot_span, length, 48);
+PLACE(segue_slot_span, segment, 52);
+PLACE(segue_slot_span, segment_count, 56);
+PLACE(segue_slot_span, previous_row, 60);
+PLACE(segue_slot_span, flags, 64);
+PLACE(segue_slot_span, key_size, 68);
+PLACE(segue_slot_span, key_offset, 72);
+PLACE(segue_slot_span, part, 76);
+_Static_assert(sizeof(struct segue_slot_span) == 88, "segue_slot_span");
 PLACE(segue_carry_header, committed, 128);
 PLACE(segue_carry_header, released, 256);
 PLACE(segue_carry_header, sleeping, 384);
@@ -137,7 +137,7 @@ static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct se
 
 	/* Cannot overflow: batch_size and num_unroll have 32 bits. */
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(uint32_t), &g->previous_offset);
-	(void)place(&end, SEGUE_ALIGN, rows, sizeof(struct segue_span), &g->span_offset);
+	(void)place(&end, SEGUE_ALIGN, rows, sizeof(struct segue_slot_span), &g->span_offset);
 	rc = place_features(spec, g, &end);
 	if (!rc)
 		rc = place_initial(spec, &end, g->initial_offset);
@@ -207,7 +207,7 @@ static uint64_t hash(const struct segue_spec *spec, const struct segue_geometry 
 		sizeof(struct segue_carry_header),
 		sizeof(struct segue_lease_page),
 		sizeof(struct segue_slot),
-		sizeof(struct segue_span),
+		sizeof(struct segue_slot_span),
 		g->depth,
 		g->batch_size,
 		g->num_unroll,

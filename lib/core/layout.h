@@ -98,6 +98,29 @@ struct segue_lease_page {
 	_Alignas(SEGUE_LINE) char end_of_page[];
 };
 
+/*
+ * What lies in a row of a batch, in the span table of its slot: 88 bytes, one a row, in row order
+ * (lib/LAYOUT.md). Programs get a copy: struct segue_span.
+ */
+struct segue_slot_span {
+	uint64_t number;        /* of the sequence in the stream, from 0: rank in which it enters */
+	uint64_t epoch;         /* from 0; of an empty row: the epoch that it pads */
+	uint64_t first_step;    /* segment * num_unroll */
+	uint64_t array_steps;   /* steps of the whole sequence's arrays */
+	uint64_t total_length;  /* steps of the whole sequence that count */
+	uint32_t row;           /* in this batch */
+	uint32_t offset;        /* first step's place in the row */
+	uint32_t length;        /* valid steps here */
+	uint32_t segment;       /* k, from 0 ("sequence" in batches of the original) */
+	uint32_t segment_count; /* of the whole sequence ("sequence_count") */
+	uint32_t previous_row;  /* its row in the batch before, or SEGUE_NO_ROW */
+	uint32_t flags;         /* enum segue_span_flags */
+	uint32_t key_size;      /* bytes of the record's key */
+	uint32_t key_offset;    /* its place in the heap of the slot */
+	uint32_t part; /* of a mix: which of its parts the sequence is of, from 0; else 0 */
+	uint32_t reserved[2];
+};
+
 /* Where everything lies. Offsets of tensors are within a slot, those of states within a buffer. */
 struct segue_geometry {
 	uint32_t depth, batch_size, num_unroll;

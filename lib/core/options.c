@@ -57,12 +57,6 @@ uint64_t segue_option_get(const struct segue_option *option, const void *spec)
 	return read_number((const char *)spec + option->offset, option->size);
 }
 
-void segue_option_ask(const struct segue_option *option, void *asked, uint64_t value)
-{
-	write_number(
-		(char *)asked + option->asked, option->size, option->contrary ? !value : value);
-}
-
 static char **text_of(const struct segue_option *option, void *spec)
 {
 	return (char **)((char *)spec + option->offset);
@@ -73,7 +67,7 @@ const char *segue_option_text(const struct segue_option *option, const void *spe
 	return *(char *const *)((const char *)spec + option->offset);
 }
 
-/* ---- Taking and copying ---- */
+/* ---- Copying ---- */
 
 int segue_text_copy(const char *from, char **to)
 {
@@ -82,27 +76,6 @@ int segue_text_copy(const char *from, char **to)
 	*to = strdup(from);
 	if (!*to)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the spec of a stream");
-	return 0;
-}
-
-int segue_options_take(const struct segue_option *list, const void *asked, void *spec)
-{
-	for (const struct segue_option *option = list; option->name; option++) {
-		const char *at = (const char *)asked + option->asked;
-
-		if (option->kind == SEGUE_OPTION_TEXT) {
-			int rc = segue_text_copy(*(const char *const *)at, text_of(option, spec));
-			if (rc)
-				return rc;
-			continue;
-		}
-		uint64_t value = read_number(at, option->size);
-		if (option->contrary)
-			value = !value;
-		else if (value == 0)
-			value = option->usual;
-		write_number((char *)spec + option->offset, option->size, value);
-	}
 	return 0;
 }
 
@@ -200,27 +173,88 @@ static int fail_number(const struct segue_option *option, const char *what, uint
 	return rc;
 }
 
-int segue_options_check(const struct segue_option *list, const char *within, const void *spec)
+static int check_number(const struct segue_option *option, const char *within, uint64_t value)
 {
 	char what[64];
 
-	for (const struct segue_option *option = list; option->name; option++) {
-		uint64_t value;
+	if (value >= option->least && value <= option->most)
+		return 0;
+	snprintf(what, sizeof(what), "%s%s", within, said(option));
+	return option->kind == SEGUE_OPTION_CHOICE ? fail_choice(option, what, value)
+						   : fail_number(option, what, value);
+}
 
-		snprintf(what, sizeof(what), "%s%s", within, said(option));
-		if (option->kind == SEGUE_OPTION_TEXT) {
-			const char *text = segue_option_text(option, spec);
-			int rc = text ? segue_name_check(what, text, true) : 0;
-			if (rc)
-				return rc;
-			continue;
-		}
-		value = segue_option_get(option, spec);
-		if (value >= option->least && value <= option->most)
-			continue;
-		return option->kind == SEGUE_OPTION_CHOICE ? fail_choice(option, what, value)
-							   : fail_number(option, what, value);
+static int check_text(const struct segue_option *option, const char *within, const char *text)
+{
+	char what[64];
+
+	snprintf(what, sizeof(what), "%s%s", within, said(option));
+	return text ? segue_name_check(what, text, true) : 0;
+}
+
+int segue_options_check(const struct segue_option *list, const char *within, const void *spec)
+{
+	for (const struct segue_option *option = list; option->name; option++) {
+		int rc = option->kind == SEGUE_OPTION_TEXT
+				 ? check_text(option, within, segue_option_text(option, spec))
+				 : check_number(option, within, segue_option_get(option, spec));
+		if (rc)
+			return rc;
 	}
+	return 0;
+}
+
+/* ---- Setting ---- */
+
+const struct segue_option *segue_option_find(
+	const struct segue_option *list, enum segue_spec_option id)
+{
+	for (const struct segue_option *option = list; option->name; option++)
+		if (option->id == id)
+			return option;
+	return NULL;
+}
+
+void segue_options_init(const struct segue_option *list, void *spec)
+{
+	for (const struct segue_option *option = list; option->name; option++) {
+		if (option->kind == SEGUE_OPTION_TEXT)
+			*text_of(option, spec) = NULL;
+		else
+			write_number((char *)spec + option->offset, option->size, option->usual);
+	}
+}
+
+int segue_option_set(
+	const struct segue_option *option, const char *within, void *spec, uint64_t value)
+{
+	int rc;
+
+	if (option->kind == SEGUE_OPTION_TEXT)
+		return segue_fail(SEGUE_EINVAL, "%s%s is a text: segue_spec_set_text sets it",
+			within, said(option));
+	rc = check_number(option, within, value);
+	if (!rc)
+		write_number((char *)spec + option->offset, option->size, value);
+	return rc;
+}
+
+int segue_option_set_text(
+	const struct segue_option *option, const char *within, void *spec, const char *text)
+{
+	char *copy = NULL;
+	int rc;
+
+	if (option->kind != SEGUE_OPTION_TEXT)
+		return segue_fail(SEGUE_EINVAL, "%s%s is no text: segue_spec_set sets it", within,
+			said(option));
+	rc = check_text(option, within, text);
+	if (!rc)
+		rc = segue_text_copy(text, &copy);
+	if (rc)
+		return rc;
+	free(*text_of(option, spec));
+	*text_of(option, spec) = copy;
 	return 0;
 }
 
@@ -246,8 +280,7 @@ void segue_options_hash(
 	segue_digest_text(digest, "");
 }
 
-/* As people write it. */
-static const char *print(const struct segue_option *option, const void *spec, char text[24])
+const char *segue_option_print(const struct segue_option *option, const void *spec, char text[24])
 {
 	const char *name;
 	uint64_t value;
@@ -288,5 +321,6 @@ void segue_options_compare(const struct segue_option *list, const void *stored, 
 			    option->part == SEGUE_OPTION_SCHEDULE) &&
 			!same(option, stored, asked))
 			segue_differ(differences, "%s: %s in the store, %s asked for", said(option),
-				print(option, stored, text[0]), print(option, asked, text[1]));
+				segue_option_print(option, stored, text[0]),
+				segue_option_print(option, asked, text[1]));
 }

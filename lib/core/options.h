@@ -2,9 +2,9 @@
  * Options: what a stream and its source are told beside features and states. One row an option;
  * what takes, checks, copies, hashes, compares, packs, reports and binds them goes by the rows.
  *
- * A new option of streams is a row here, a field in segue.h, one in segue.proto, and an argument of
- * the binding (client.py). One of a source is also put and got in wire_spec.c, and an argument in
- * spec.py. Pure.
+ * A new option of streams is a row here, a value of enum segue_spec_option in segue.h, a field in
+ * segue.proto, and an argument of the binding (client.py). One of a source is also put and got in
+ * wire_spec.c, and an argument in spec.py. Pure.
  */
 #ifndef SEGUE_CORE_OPTIONS_H
 #define SEGUE_CORE_OPTIONS_H
@@ -27,61 +27,62 @@
 /* ---- Rows ---- */
 
 /*
- * X(name, C type, asked, part, kind)
+ * X(name, C type, id, part, kind)
  *
- * name: of the field in the spec, in segue.proto and in reports. asked: its field in segue.h.
+ * name: of the field in the spec, in segue.proto and in reports. id: SEGUE_SPEC_<id> in segue.h.
  * part: identity (hashed; a change is refused by name), growing (hashed as the stream was made;
  * core/ends.h says how it changes), schedule (refused too), runtime (free).
  * kind: one of those below.
  *
- * The identity is hashed in the order of the rows, so rows keep their order. A row that has its
- * usual value is left out of the hash: a new row changes no hash of what was there before.
+ * The identity is hashed in the order of the rows, so rows keep their order, and new ones come
+ * last. A row that has its usual value is left out of the hash: a new row changes no hash of what
+ * was there before.
  */
 #define SEGUE_OPTIONS(X)                                                                           \
-	X(num_unroll, uint32_t, num_unroll, IDENTITY,                                              \
+	X(num_unroll, uint32_t, NUM_UNROLL, IDENTITY,                                              \
 		SEGUE_NUMBER(1, SEGUE_UNROLL_MAX, 0, "steps"))                                     \
-	X(batch_size, uint32_t, batch_size, SCHEDULE, SEGUE_NUMBER(1, SEGUE_ROWS_MAX, 0, "rows"))  \
-	X(lanes, uint32_t, lanes, SCHEDULE, SEGUE_NUMBER(1, SEGUE_LANES_MAX, 0, NULL))             \
-	X(shuffle, bool, shuffle, IDENTITY, SEGUE_FLAG)                                            \
-	X(seed, uint64_t, seed, IDENTITY, SEGUE_NUMBER(0, UINT64_MAX, 0, NULL))                    \
-	X(epochs, uint64_t, epochs, GROWING, SEGUE_NUMBER_OR_NONE(UINT64_MAX, NULL))               \
-	X(first_epoch, uint64_t, first_epoch, IDENTITY, SEGUE_NUMBER(0, UINT32_MAX, 0, NULL))      \
-	X(pad, bool, no_pad, IDENTITY, SEGUE_CONTRARY("pad (in C the contrary: no_pad)"))          \
-	X(tail, enum segue_tail, tail, SCHEDULE, SEGUE_CHOICE("shrink", "stop", "pad"))            \
-	X(epoch_end, enum segue_epoch_end, epoch_end, SCHEDULE, SEGUE_CHOICE("continue", "drain")) \
-	X(on_error, enum segue_on_error, on_error, IDENTITY, SEGUE_CHOICE("raise", "skip"))        \
-	X(keep_final, bool, keep_final, IDENTITY, SEGUE_FLAG)                                      \
-	X(persist, bool, volatile_, SCHEDULE,                                                      \
-		SEGUE_CONTRARY("persist (in C the contrary: volatile_)"))                          \
-	X(depth, uint32_t, depth, RUNTIME, SEGUE_NUMBER(2, SEGUE_DEPTH_MAX, 4, "batches"))         \
-	X(num_threads, uint32_t, num_threads, RUNTIME,                                             \
+	X(batch_size, uint32_t, BATCH_SIZE, SCHEDULE, SEGUE_NUMBER(1, SEGUE_ROWS_MAX, 0, "rows"))  \
+	X(lanes, uint32_t, LANES, SCHEDULE, SEGUE_NUMBER(1, SEGUE_LANES_MAX, 0, NULL))             \
+	X(shuffle, bool, SHUFFLE, IDENTITY, SEGUE_FLAG)                                            \
+	X(seed, uint64_t, SEED, IDENTITY, SEGUE_NUMBER(0, UINT64_MAX, 0, NULL))                    \
+	X(epochs, uint64_t, EPOCHS, GROWING, SEGUE_NUMBER_OR_NONE(UINT64_MAX, NULL))               \
+	X(first_epoch, uint64_t, FIRST_EPOCH, IDENTITY, SEGUE_NUMBER(0, UINT32_MAX, 0, NULL))      \
+	X(pad, bool, PAD, IDENTITY, SEGUE_FLAG_ON)                                                 \
+	X(tail, enum segue_tail, TAIL, SCHEDULE, SEGUE_CHOICE("shrink", "stop", "pad"))            \
+	X(epoch_end, enum segue_epoch_end, EPOCH_END, SCHEDULE, SEGUE_CHOICE("continue", "drain")) \
+	X(on_error, enum segue_on_error, ON_ERROR, IDENTITY, SEGUE_CHOICE("raise", "skip"))        \
+	X(keep_final, bool, KEEP_FINAL, IDENTITY, SEGUE_FLAG)                                      \
+	X(persist, bool, PERSIST, SCHEDULE, SEGUE_FLAG_ON)                                         \
+	X(depth, uint32_t, DEPTH, RUNTIME, SEGUE_NUMBER(2, SEGUE_DEPTH_MAX, 4, "batches"))         \
+	X(num_threads, uint32_t, NUM_THREADS, RUNTIME,                                             \
 		SEGUE_NUMBER(1, SEGUE_THREADS_MAX, 1, "threads"))                                  \
-	X(durability, enum segue_durability, durability, RUNTIME,                                  \
+	X(durability, enum segue_durability, DURABILITY, RUNTIME,                                  \
 		SEGUE_CHOICE("interval", "commit"))                                                \
-	X(interval_ms, uint32_t, interval_ms, RUNTIME,                                             \
+	X(interval_ms, uint32_t, INTERVAL_MS, RUNTIME,                                             \
 		SEGUE_NUMBER(1, SEGUE_INTERVAL_MAX, 1000, "ms"))                                   \
-	X(lease_timeout_ms, uint32_t, lease_timeout_ms, RUNTIME,                                   \
+	X(lease_timeout_ms, uint32_t, LEASE_TIMEOUT_MS, RUNTIME,                                   \
 		SEGUE_NUMBER_OR_NONE(SEGUE_LEASE_TIMEOUT_MAX, "ms"))                               \
-	X(keep_checkpoints, uint32_t, keep_checkpoints, RUNTIME,                                   \
+	X(keep_checkpoints, uint32_t, KEEP_CHECKPOINTS, RUNTIME,                                   \
 		SEGUE_NUMBER(1, SEGUE_CHECKPOINTS_MAX, 3, NULL))
 
 #define SEGUE_TFRECORD_OPTIONS(X)                                                                  \
-	X(compression, enum segue_compression, compression, RUNTIME,                               \
+	X(compression, enum segue_compression, COMPRESSION, RUNTIME,                               \
 		SEGUE_CHOICE("auto", "none", "gzip", "zlib"))                                      \
-	X(key_feature, char *, key_feature, IDENTITY, SEGUE_TEXT("key (in C: key_feature)"))       \
+	X(key_feature, char *, KEY_FEATURE, IDENTITY, SEGUE_TEXT("key (in C: key_feature)"))       \
 	/* Decides which records are wrong, hence which are passed over. */                        \
-	X(allow_surplus, bool, allow_surplus, IDENTITY, SEGUE_FLAG)                                \
-	X(record, enum segue_record_kind, record, IDENTITY,                                        \
+	X(allow_surplus, bool, ALLOW_SURPLUS, IDENTITY, SEGUE_FLAG)                                \
+	X(record, enum segue_record_kind, RECORD, IDENTITY,                                        \
 		SEGUE_CHOICE("sequence_example", "example"))
 
-#define SEGUE_ARRAYS_OPTIONS(X) X(checksum, bool, checksum, RUNTIME, SEGUE_FLAG)
+#define SEGUE_ARRAYS_OPTIONS(X) X(checksum, bool, CHECKSUM, RUNTIME, SEGUE_FLAG)
 
 /* true or false. */
-#define SEGUE_FLAG .kind = SEGUE_OPTION_FLAG, .most = 1
-/* true or false, where segue.h asks for the contrary. Errors call it by `said_`. */
-#define SEGUE_CONTRARY(said_)                                                                      \
-	.kind = SEGUE_OPTION_FLAG, .most = 1, .usual = 1, .contrary = true, .said = (said_)
-/* From `least_` to `most_`; where 0 is asked for it is `usual_`. unit: "ms" or what is counted. */
+#define SEGUE_FLAG    .kind = SEGUE_OPTION_FLAG, .most = 1
+#define SEGUE_FLAG_ON SEGUE_FLAG, .usual = 1 /* where nothing is said: true */
+/*
+ * From `least_` to `most_`; where nothing is said it is `usual_`, which below `least_` means that
+ * something must be. unit: "ms" or what is counted.
+ */
 #define SEGUE_NUMBER(least_, most_, usual_, unit_)                                                 \
 	.kind = SEGUE_OPTION_NUMBER, .least = (least_), .most = (most_), .usual = (usual_),        \
 	.unit = (unit_)
@@ -95,17 +96,13 @@
 #define SEGUE_TEXT(said_) .kind = SEGUE_OPTION_TEXT, .said = (said_)
 
 /* For X: the fields of a struct that has these options. */
-#define SEGUE_OPTION_FIELD(name, type, asked, part, ...) type name;
-/* A row of its list; the compiler looks that a field has the same size in both structs. */
-#define SEGUE_OPTION_ROW(spec, field, public, asked_field, name_, part_, ...)                      \
+#define SEGUE_OPTION_FIELD(name, type, id, part, ...) type name;
+/* A row of its list. */
+#define SEGUE_OPTION_ROW(spec, field, name_, id_, part_, ...)                                      \
 	{                                                                                          \
-		.name = (name_), .part = SEGUE_OPTION_##part_, __VA_ARGS__,                        \
-		.offset = offsetof(spec, field), .size = sizeof(((spec *)NULL)->field),            \
-		.asked = offsetof(public, asked_field) +                                           \
-			 0 * sizeof(char[sizeof(((spec *)NULL)->field) ==                          \
-							 sizeof(((public *)NULL)->asked_field)     \
-						 ? 1                                               \
-						 : -1])                                            \
+		.name = (name_), .id = SEGUE_SPEC_##id_, .part = SEGUE_OPTION_##part_,             \
+		__VA_ARGS__, .offset = offsetof(spec, field),                                      \
+		.size = sizeof(((spec *)NULL)->field)                                              \
 	}
 
 enum segue_option_kind {
@@ -125,28 +122,39 @@ enum segue_option_part {
 /* Lists of them end with a row without a name. */
 struct segue_option {
 	const char *name;
+	enum segue_spec_option id;
 	enum segue_option_kind kind;
 	enum segue_option_part part;
-	bool contrary, none;
+	bool none;
 	size_t offset, size; /* in the spec's struct */
-	size_t asked;        /* offset in that of segue.h; same size */
 	uint64_t least, most, usual;
 	const char *unit; /* NULL: none */
 	const char *said; /* in errors; NULL: its name */
 	const char *const *choices;
 };
 
-/* Below, `spec` is a struct of the spec and `asked` one of segue.h. */
+/* Below, `spec` is the struct that has the options of the list. */
 
+/* The row of an option; NULL: the list has none. */
+const struct segue_option *segue_option_find(
+	const struct segue_option *list, enum segue_spec_option id);
 /* The value of an option that is no text. */
 uint64_t segue_option_get(const struct segue_option *option, const void *spec);
-/* Sets it in a struct of segue.h. */
-void segue_option_ask(const struct segue_option *option, void *asked, uint64_t value);
 /* A text; NULL: none. */
 const char *segue_option_text(const struct segue_option *option, const void *spec);
+/* Its value as people write it, in `text` or static; a text is the spec's own. */
+const char *segue_option_print(const struct segue_option *option, const void *spec, char text[24]);
+/*
+ * Sets one that is no text, or a text, which is copied (NULL: none). SEGUE_EINVAL names the option
+ * (after `within`), its value and what is allowed; SEGUE_ENOMEM. It is then as before.
+ */
+int segue_option_set(
+	const struct segue_option *option, const char *within, void *spec, uint64_t value);
+int segue_option_set_text(
+	const struct segue_option *option, const char *within, void *spec, const char *text);
 
-/* Takes what is asked for, and the usual values; copies texts. SEGUE_ENOMEM. */
-int segue_options_take(const struct segue_option *list, const void *asked, void *spec);
+/* Gives each its usual value; texts: none. */
+void segue_options_init(const struct segue_option *list, void *spec);
 /* SEGUE_EINVAL names the option (after `within`), its value and what is allowed. */
 int segue_options_check(const struct segue_option *list, const char *within, const void *spec);
 /* Gives `to`, a copy byte by byte of `from`, texts of its own. SEGUE_ENOMEM: all texts are its own,

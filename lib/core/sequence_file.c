@@ -473,10 +473,7 @@ static int check_head(const void *bytes, size_t size, struct head_bytes *first)
 	if (first->version != SEGUE_SEQFILE_VERSION)
 		return fail_later("the version", first->version);
 	if (first->required & ~VARIABLE)
-		return segue_fail(SEGUE_EFORMAT,
-			"the sequence file needs a later version of segue: it requires features "
-			"(0x%" PRIx64 ") that this one does not know",
-			first->required & ~VARIABLE);
+		return segue_required_check("the sequence file", first->required & ~VARIABLE);
 	if (first->reserved)
 		return fail_later("a reserved number", first->reserved);
 	if (first->fields == 0 || first->fields > FIELDS_MAX)

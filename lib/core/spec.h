@@ -1,6 +1,6 @@
 /*
- * A stream's spec as library and server keep it: an owned, checked copy of struct
- * segue_stream_spec.
+ * A stream's spec, as library and server keep it: the handle of segue.h, and what came in a
+ * message or a record.
  *
  * Pure: no I/O. The hash of the identity part names what states and positions belong to; it is
  * stored with them and in every token.
@@ -33,6 +33,8 @@ struct segue_spec {
 	struct segue_field *states;
 	size_t state_count;
 	uint64_t (*init_hash)[2]; /* per state: XXH3-128 of its initial value, as {low64, high64} */
+	/* Per state: the value itself, one row; NULL: zeros. NULL where a message brought it. */
+	void **init;
 
 	SEGUE_OPTIONS(SEGUE_OPTION_FIELD)
 };
@@ -41,25 +43,32 @@ struct segue_spec {
 extern const struct segue_option segue_spec_options[];
 
 /*
- * Checks `spec`, fills in its defaults and copies all of it; relative paths are made absolute
- * against the working directory. On success the caller owns *out (segue_spec_destroy). SEGUE_EINVAL
- * names the field, its value and what is allowed: empty or ':' names, names twice, rank, a size
- * that overflows, num_unroll / batch_size / lanes of 0, depth < 2, no sequence feature, no path,
- * ...
+ * Checks a whole spec, one that was put together here or came from a peer (already unpacked), and
+ * sets what follows from its fields. SEGUE_EINVAL names the field, its value and what is allowed:
+ * what the setters of segue.h refuse, what must be there and is not, what does not go together.
  */
-int segue_spec_create(const struct segue_stream_spec *spec, struct segue_spec **out);
-
-/* Checks a spec that came from a peer (already unpacked): same rules, same errors. */
 int segue_spec_check(struct segue_spec *spec);
 
 /* Of an initial value of `size` bytes; NULL: zeros. */
 void segue_init_hash(const void *init, uint64_t size, uint64_t hash[2]);
 
-/* A deep copy; the caller owns it. SEGUE_ENOMEM. */
-int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out);
+/* Whether a state has an initial value that is not zeros, and of which there is the hash alone. */
+bool segue_spec_wants_init(const struct segue_spec *spec, size_t state);
 
-/* Frees what it points to and the struct. NULL is fine. */
-void segue_spec_destroy(struct segue_spec *spec);
+/* The list that a field belongs to, as errors call it. */
+enum segue_field_list { SEGUE_FIELD_SEQUENCE, SEGUE_FIELD_CONTEXT, SEGUE_FIELD_STATE };
+
+/*
+ * Checks the last field of a list on its own and beside those before it, and how many there are;
+ * sets its elements and size.
+ */
+int segue_spec_check_last(const struct segue_spec *spec, enum segue_field_list list);
+
+/* The features beside the index of arrays, if the source has one. SEGUE_EINVAL. */
+int segue_spec_check_index(const struct segue_spec *spec);
+
+/* A deep copy; the caller owns it (segue_spec_destroy). SEGUE_ENOMEM. */
+int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out);
 
 /*
  * Hash of the identity: features, states (with their initial values), and what is identity of the

@@ -17,9 +17,8 @@
 /* ---- Kinds ---- */
 
 static const struct segue_option tfrecord_options[] = {
-#define ROW(name, type, asked, part, ...)                                                          \
-	SEGUE_OPTION_ROW(struct segue_spec_source, tfrecord.name, struct segue_stream_source,      \
-		tfrecord.asked, #name, part, __VA_ARGS__),
+#define ROW(name, type, id, part, ...)                                                             \
+	SEGUE_OPTION_ROW(struct segue_spec_source, tfrecord.name, #name, id, part, __VA_ARGS__),
 	SEGUE_TFRECORD_OPTIONS(ROW)
 #undef ROW
 		{.name = NULL}};
@@ -27,9 +26,8 @@ static const struct segue_option tfrecord_options[] = {
 static const struct segue_option no_options[] = {{.name = NULL}};
 
 static const struct segue_option arrays_options[] = {
-#define ROW(name, type, asked, part, ...)                                                          \
-	SEGUE_OPTION_ROW(struct segue_spec_source, arrays.name, struct segue_stream_source,        \
-		arrays.asked, #name, part, __VA_ARGS__),
+#define ROW(name, type, id, part, ...)                                                             \
+	SEGUE_OPTION_ROW(struct segue_spec_source, arrays.name, #name, id, part, __VA_ARGS__),
 	SEGUE_ARRAYS_OPTIONS(ROW)
 #undef ROW
 		{.name = NULL}};
@@ -48,16 +46,12 @@ static const struct segue_source_row kinds[] = {
 			.name = "tfrecord",
 			.options = tfrecord_options,
 			.paths = offsetof(struct segue_spec_source, tfrecord.paths),
-			.asked_paths = offsetof(struct segue_stream_source, tfrecord.paths),
-			.asked_count = offsetof(struct segue_stream_source, tfrecord.path_count),
 		},
 	[SEGUE_SOURCE_FILES] =
 		{
 			.name = "files",
 			.options = no_options,
 			.paths = offsetof(struct segue_spec_source, files.paths),
-			.asked_paths = offsetof(struct segue_stream_source, files.paths),
-			.asked_count = offsetof(struct segue_stream_source, files.path_count),
 			.initial_states = true,
 			.variable = true,
 		},
@@ -66,8 +60,6 @@ static const struct segue_source_row kinds[] = {
 			.name = "arrays",
 			.options = arrays_options,
 			.paths = offsetof(struct segue_spec_source, arrays.paths),
-			.asked_paths = offsetof(struct segue_stream_source, arrays.paths),
-			.asked_count = offsetof(struct segue_stream_source, arrays.path_count),
 			.literal = true,
 		},
 	[SEGUE_SOURCE_MIX] =
@@ -163,6 +155,10 @@ static int fail_kind(unsigned kind)
 	char names[256] = "";
 	size_t used = 0;
 
+	if (kind == SEGUE_SOURCE_STORED)
+		return segue_fail(SEGUE_EINVAL,
+			"source is missing (in C: segue_spec_set_source, or the kind of a "
+			"segue_mix_part, sets it)");
 	for (size_t i = 1; i < KINDS && used < sizeof(names); i++)
 		if (kinds[i].name)
 			used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%zu (%s)",
@@ -170,64 +166,146 @@ static int fail_kind(unsigned kind)
 	return segue_fail(SEGUE_EINVAL, "source.kind is %u, which is none of %s", kind, names);
 }
 
-/* ---- Copying ---- */
+/* ---- Making ---- */
 
-static int make_list(size_t count, struct segue_paths *out)
+int segue_source_init(enum segue_source_kind kind, struct segue_spec_source *out)
 {
-	out->path = calloc(count, sizeof(*out->path));
-	if (!out->path)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the %zu paths of a source", count);
-	out->count = count;
+	const struct segue_source_row *row = segue_source_row(kind);
+
+	if (!row || kind == SEGUE_SOURCE_STORED)
+		return fail_kind(kind);
+	*out = (struct segue_spec_source){.kind = kind};
+	segue_options_init(row->options, out);
 	return 0;
 }
 
-/* An absolute form of `path`; an empty path stays empty, for the check to name. */
-static int take_path(const char *path, const char *directory, char **out)
+int segue_source_last(struct segue_spec_source *source, struct segue_spec_source **out)
 {
-	if (!path || path[0] == '\0' || path[0] == '/')
-		return segue_text_copy(path, out);
-	if (asprintf(out, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, path) < 0) {
-		*out = NULL;
-		return segue_fail(SEGUE_ENOMEM, "no memory for a path of a source");
+	*out = source;
+	if (source->kind != SEGUE_SOURCE_MIX)
+		return 0;
+	if (source->mix.count == 0)
+		return segue_fail(SEGUE_EINVAL,
+			"the mix has no part yet, of which this could be said (in C: "
+			"segue_spec_add_part adds one)");
+	*out = &source->mix.part[source->mix.count - 1].source;
+	return 0;
+}
+
+int segue_source_option(const struct segue_spec_source *source, enum segue_spec_option id,
+	const struct segue_option **out)
+{
+	const struct segue_source_row *row = segue_source_row(source->kind);
+
+	*out = row ? segue_option_find(row->options, id) : NULL;
+	if (*out)
+		return 0;
+	for (size_t i = 0; i < KINDS; i++) {
+		const struct segue_option *option =
+			kinds[i].name ? segue_option_find(kinds[i].options, id) : NULL;
+
+		if (option)
+			return segue_fail(SEGUE_EINVAL,
+				"%s is an option of a source of kind %s, and this spec's is %s",
+				option->name, kinds[i].name,
+				row && source->kind ? row->name
+						    : "not set yet (segue_spec_set_source)");
 	}
+	return segue_fail(SEGUE_EINVAL, "there is no option %u", (unsigned)id);
+}
+
+static int check_path(const char *path, size_t i)
+{
+	if (!path || path[0] == '\0')
+		return segue_fail(SEGUE_EINVAL, "source.paths[%zu] is empty", i);
+	if (strlen(path) >= PATH_MAX)
+		return segue_fail(SEGUE_EINVAL,
+			"source.paths[%zu] has %zu bytes, at most %d are allowed", i, strlen(path),
+			PATH_MAX - 1);
 	return 0;
 }
 
-/* The working directory, if a path needs it; it may have been removed. */
-static int find_directory(const char *const *path, size_t count, char **directory)
+/* An absolute form of `path`; the working directory may have been removed. */
+static int make_absolute(const char *path, char **out)
 {
-	bool needed = false;
+	char *directory;
+	int length;
 
-	*directory = NULL;
-	for (size_t i = 0; i < count; i++)
-		needed = needed || (path[i] && path[i][0] != '\0' && path[i][0] != '/');
-	if (needed)
-		*directory = getcwd(NULL, 0);
-	if (needed && !*directory)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot make the paths absolute, for the "
-						       "working directory is unknown: give "
-						       "absolute ones");
-	return 0;
-}
-
-static int take_paths(const char *const *path, size_t count, struct segue_paths *out)
-{
-	char *directory = NULL;
-	int rc = segue_range_check(
-		"the number of source.paths (in C: path_count)", count, 1, SEGUE_PATHS_MAX);
-
-	if (!rc && !path)
-		rc = segue_fail(
-			SEGUE_EINVAL, "source.paths is NULL and should have %zu entries", count);
-	if (!rc)
-		rc = find_directory(path, count, &directory);
-	if (!rc)
-		rc = make_list(count, out);
-	for (size_t i = 0; !rc && i < count; i++)
-		rc = take_path(path[i], directory, &out->path[i]);
+	if (path[0] == '/')
+		return segue_text_copy(path, out);
+	directory = getcwd(NULL, 0);
+	if (!directory)
+		return segue_fail_errno(SEGUE_ESYSTEM,
+			"cannot make the path %s absolute, for the working directory is unknown: "
+			"give an absolute one",
+			path);
+	length = asprintf(out, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, path);
 	free(directory);
-	return rc;
+	return length < 0 ? segue_fail(SEGUE_ENOMEM, "no memory for a path of a source") : 0;
 }
+
+static int fail_paths(size_t count)
+{
+	return segue_fail(SEGUE_ENOMEM, "no memory for the %zu paths of a source", count);
+}
+
+/* For one more. */
+static int make_room(struct segue_paths *paths)
+{
+	size_t room = paths->count ? 2 * paths->count : 1;
+	void *more;
+
+	if (paths->count < paths->room)
+		return 0;
+	more = reallocarray(paths->path, room, sizeof(*paths->path));
+	if (!more)
+		return fail_paths(room);
+	paths->path = more;
+	paths->room = room;
+	return 0;
+}
+
+static int add_path(struct segue_spec_source *source, const char *path)
+{
+	struct segue_paths *paths = segue_source_paths(source);
+	char *absolute = NULL;
+	int rc;
+
+	if (!paths)
+		return source->kind ? segue_fail(SEGUE_EINVAL, "a source of kind %s has no paths",
+					      segue_source_row(source->kind)->name)
+				    : fail_kind(source->kind);
+	rc = segue_range_check("the number of source.paths", paths->count + 1, 1, SEGUE_PATHS_MAX);
+	if (!rc)
+		rc = check_path(path, paths->count);
+	if (!rc)
+		rc = make_absolute(path, &absolute);
+	if (!rc)
+		rc = check_path(absolute, paths->count);
+	if (!rc)
+		rc = make_room(paths);
+	if (rc) {
+		free(absolute);
+		return rc;
+	}
+	paths->path[paths->count++] = absolute;
+	return 0;
+}
+
+int segue_source_add_path(struct segue_spec_source *source, const char *path)
+{
+	struct segue_spec_source *last;
+	int rc = segue_source_last(source, &last);
+
+	if (rc)
+		return rc;
+	rc = add_path(last, path);
+	return rc && last != source
+		       ? segue_fail_within(rc, "source.parts[%zu]", source->mix.count - 1)
+		       : rc;
+}
+
+/* ---- Parts of a mix ---- */
 
 static int fail_parts(void)
 {
@@ -236,8 +314,7 @@ static int fail_parts(void)
 
 static int check_part_count(size_t count)
 {
-	return segue_range_check(
-		"the number of source.parts (in C: part_count)", count, 1, SEGUE_PARTS_MAX);
+	return segue_range_check("the number of source.parts", count, 1, SEGUE_PARTS_MAX);
 }
 
 /* What a part can be: of arrays there is an index, which goes with a stream alone. */
@@ -248,7 +325,7 @@ static int check_part_kind(enum segue_source_kind kind)
 			"a part of a mix cannot be a mix itself: give the parts of that one, with "
 			"weights beside the others'");
 	if (kind == SEGUE_SOURCE_STORED)
-		return segue_fail(SEGUE_EINVAL, "the source is missing (its kind is 0)");
+		return fail_kind(kind);
 	if (kind == SEGUE_SOURCE_ARRAYS)
 		return segue_fail(SEGUE_EINVAL,
 			"arrays cannot be a part of a mix: make a sequence file of them "
@@ -256,53 +333,72 @@ static int check_part_kind(enum segue_source_kind kind)
 	return 0;
 }
 
-static int take_parts(const struct segue_mix *asked, struct segue_spec_mix *out)
+/* What a part is, beside what its source is told afterwards, and those before it. */
+static int check_share(const struct segue_spec_mix *mix, size_t i)
 {
-	int rc = check_part_count(asked->part_count);
+	const struct segue_spec_part *part = &mix->part[i];
+	char what[64];
+	int rc;
 
-	if (!rc && !asked->parts)
-		rc = segue_fail(SEGUE_EINVAL, "source.parts is NULL and should have %zu entries",
-			asked->part_count);
+	snprintf(what, sizeof(what), "source.parts[%zu].name", i);
+	rc = segue_name_check(what, part->name, false);
+	for (size_t k = 0; !rc && k < i; k++)
+		if (strcmp(mix->part[k].name, part->name) == 0)
+			rc = segue_fail(SEGUE_EINVAL,
+				"source.parts[%zu] and source.parts[%zu] have the same name \"%s\"",
+				k, i, part->name);
+	snprintf(what, sizeof(what), "source.parts[%zu].weight", i);
+	if (!rc)
+		rc = segue_range_check(what, part->weight, 1, UINT32_MAX);
+	return rc ? rc : check_part_kind(part->source.kind);
+}
+
+static void finish_part(struct segue_spec_part *part)
+{
+	free(part->name);
+	segue_source_finish(&part->source);
+}
+
+int segue_source_add_part(struct segue_spec_source *source, const struct segue_mix_part *given)
+{
+	struct segue_spec_mix *mix = &source->mix;
+	struct segue_spec_part part = {.weight = given->weight, .epochs = given->epochs}, *more;
+	int rc;
+
+	if (source->kind != SEGUE_SOURCE_MIX)
+		return source->kind ? segue_fail(SEGUE_EINVAL, "a source of kind %s has no parts",
+					      segue_source_row(source->kind)->name)
+				    : fail_kind(source->kind);
+	rc = check_part_count(mix->count + 1);
+	if (!rc)
+		rc = segue_source_init(given->kind, &part.source);
 	if (rc)
-		return rc;
-	out->part = calloc(asked->part_count, sizeof(*out->part));
-	if (!out->part)
-		return fail_parts();
-	out->count = asked->part_count;
-	for (size_t i = 0; !rc && i < out->count; i++) {
-		const struct segue_mix_part *part = &asked->parts[i];
-		struct segue_spec_part *to = &out->part[i];
-
-		to->weight = part->weight;
-		to->epochs = part->epochs;
-		rc = segue_text_copy(part->name, &to->name);
-		if (!rc && !part->source)
-			rc = segue_fail(SEGUE_EINVAL, "the source is missing (NULL)");
-		if (!rc)
-			rc = check_part_kind(part->source->kind);
-		if (!rc)
-			rc = segue_source_take(part->source, &to->source);
-		if (rc)
-			segue_fail_within(rc, "source.parts[%zu]", i);
+		return segue_fail_within(rc, "source.parts[%zu]", mix->count);
+	rc = segue_text_copy(given->name, &part.name);
+	more = rc ? NULL : reallocarray(mix->part, mix->count + 1, sizeof(*more));
+	if (more) {
+		mix->part = more;
+		mix->part[mix->count] = part;
+		rc = check_share(mix, mix->count);
+	} else if (!rc) {
+		rc = fail_parts();
 	}
+	if (rc)
+		finish_part(&part);
+	else
+		mix->count++;
 	return rc;
 }
 
-int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out)
-{
-	const struct segue_source_row *row = segue_source_row(asked->kind);
-	const char *at = (const char *)asked;
-	int rc = 0;
+/* ---- Copying ---- */
 
-	if (!row)
-		return fail_kind(asked->kind);
-	out->kind = asked->kind;
-	if (asked->kind == SEGUE_SOURCE_MIX)
-		return take_parts(&asked->mix, &out->mix);
-	if (row->paths)
-		rc = take_paths(*(const char *const *const *)(at + row->asked_paths),
-			*(const size_t *)(at + row->asked_count), segue_source_paths(out));
-	return rc ? rc : segue_options_take(row->options, asked, out);
+static int make_list(size_t count, struct segue_paths *out)
+{
+	out->path = calloc(count, sizeof(*out->path));
+	if (!out->path)
+		return fail_paths(count);
+	out->count = count;
+	return 0;
 }
 
 static int copy_parts(const struct segue_spec_mix *mix, struct segue_spec_mix *out)
@@ -332,6 +428,8 @@ int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_
 	int rc;
 
 	*out = *source;
+	if (!source->kind)
+		return 0;
 	if (source->kind == SEGUE_SOURCE_MIX)
 		return copy_parts(&source->mix, &out->mix);
 	to = segue_source_paths(out);
@@ -375,10 +473,8 @@ void segue_source_finish(struct segue_spec_source *source)
 	struct segue_paths *paths = segue_source_paths(source);
 
 	if (source->kind == SEGUE_SOURCE_MIX) {
-		for (size_t i = 0; i < source->mix.count; i++) {
-			free(source->mix.part[i].name);
-			segue_source_finish(&source->mix.part[i].source);
-		}
+		for (size_t i = 0; i < source->mix.count; i++)
+			finish_part(&source->mix.part[i]);
 		free(source->mix.part);
 	}
 	if (paths) {
@@ -396,49 +492,25 @@ void segue_source_finish(struct segue_spec_source *source)
 
 static int check_paths(const struct segue_paths *paths)
 {
-	int rc = segue_range_check(
-		"the number of source.paths (in C: path_count)", paths->count, 1, SEGUE_PATHS_MAX);
+	int rc = segue_range_check("the number of source.paths", paths->count, 1, SEGUE_PATHS_MAX);
 
 	for (size_t i = 0; !rc && i < paths->count; i++) {
-		const char *path = paths->path[i];
-
-		if (!path || path[0] == '\0')
-			return segue_fail(SEGUE_EINVAL, "source.paths[%zu] is empty", i);
-		if (path[0] != '/')
-			return segue_fail(
-				SEGUE_EINVAL, "source.paths[%zu] \"%s\" is not absolute", i, path);
-		if (strlen(path) >= PATH_MAX)
-			return segue_fail(SEGUE_EINVAL,
-				"source.paths[%zu] has %zu bytes, at most %d are allowed", i,
-				strlen(path), PATH_MAX - 1);
+		rc = check_path(paths->path[i], i);
+		if (!rc && paths->path[i][0] != '/')
+			return segue_fail(SEGUE_EINVAL, "source.paths[%zu] \"%s\" is not absolute",
+				i, paths->path[i]);
 	}
 	return rc;
 }
 
 static int check_part(const struct segue_spec_mix *mix, size_t i)
 {
-	const struct segue_spec_part *part = &mix->part[i];
-	char what[64];
-	int rc;
+	int rc = check_share(mix, i);
 
-	snprintf(what, sizeof(what), "source.parts[%zu].name", i);
-	rc = segue_name_check(what, part->name, false);
-	for (size_t k = 0; !rc && k < i; k++)
-		if (strcmp(mix->part[k].name, part->name) == 0)
-			rc = segue_fail(SEGUE_EINVAL,
-				"source.parts[%zu] and source.parts[%zu] have the same name \"%s\"",
-				k, i, part->name);
-	snprintf(what, sizeof(what), "source.parts[%zu].weight", i);
-	if (!rc)
-		rc = segue_range_check(what, part->weight, 1, UINT32_MAX);
-	if (!rc)
-		rc = check_part_kind(part->source.kind);
-	if (!rc) {
-		rc = segue_source_check(&part->source);
-		if (rc)
-			segue_fail_within(rc, "source.parts[%zu] \"%s\"", i, part->name);
-	}
-	return rc;
+	if (rc)
+		return rc;
+	rc = segue_source_check(&mix->part[i].source);
+	return rc ? segue_fail_within(rc, "source.parts[%zu] \"%s\"", i, mix->part[i].name) : 0;
 }
 
 /* Each gives something, and one of them ends. */
@@ -500,6 +572,7 @@ void segue_source_hash(const struct segue_spec_source *source, struct segue_dige
 		segue_digest_number(digest, part->weight);
 		segue_digest_number(digest, part->epochs);
 		segue_source_hash(&part->source, digest);
+		segue_digest_text(digest, ""); /* as behind a field: core/spec.c */
 	}
 }
 

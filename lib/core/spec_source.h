@@ -1,7 +1,7 @@
 /*
  * Where a stream's sequences come from, as library and server keep it: a kind and what it needs.
  *
- * One row a kind: a new one is a struct here and in segue.h, a list of options, a row, and its
+ * One row a kind: a new one is a struct here, a value in segue.h, a list of options, a row, and its
  * message in segue.proto with two functions in wire_spec.c (and their switches, the scratch that
  * they take, whether it has paths); a driver in server/source/plain.c; a class in spec.py. Pure.
  */
@@ -14,7 +14,7 @@
 /* Absolute files or patterns. */
 struct segue_paths {
 	char **path;
-	size_t count;
+	size_t count, room;
 };
 
 struct segue_spec_tfrecord {
@@ -61,11 +61,10 @@ struct segue_spec_part {
 struct segue_source_row {
 	const char *name;
 	const struct segue_option *options; /* of struct segue_spec_source */
-	/* Offsets of a kind that has paths: here, and of list and count in segue.h; else 0. */
-	size_t paths, asked_paths, asked_count;
-	bool initial_states; /* sequences may have initial values of their own */
-	bool variable;       /* features may be ragged, or bytes */
-	bool literal;        /* its paths are names of files, not patterns */
+	size_t paths;                       /* offset of a kind that has paths; else 0 */
+	bool initial_states;                /* sequences may have initial values of their own */
+	bool variable;                      /* features may be ragged, or bytes */
+	bool literal;                       /* its paths are names of files, not patterns */
 };
 
 /* The row of a kind; NULL: no such kind. */
@@ -90,12 +89,23 @@ void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PA
 /* Where its index of arrays is to be; NULL: a kind without. */
 struct segue_array_index **segue_source_index(const struct segue_spec_source *source);
 
+/* A source of that kind, of which nothing else is said yet. SEGUE_EINVAL: no such kind. */
+int segue_source_init(enum segue_source_kind kind, struct segue_spec_source *out);
 /*
- * Copies all of it but an index of arrays, which wants the features (core/spec.c); relative paths
- * are made absolute against the working directory. SEGUE_EINVAL (no such kind, no path, a list that
- * is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken until then is in *out, to be finished.
+ * Adds a path, copied; a relative one is made absolute against the working directory. SEGUE_EINVAL
+ * (none, too long, too many, a kind without), SEGUE_ENOMEM, SEGUE_ESYSTEM: nothing is added.
  */
-int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out);
+int segue_source_add_path(struct segue_spec_source *source, const char *path);
+/* Adds a part, checked, of which nothing else is said yet. SEGUE_EINVAL, SEGUE_ENOMEM. */
+int segue_source_add_part(struct segue_spec_source *source, const struct segue_mix_part *part);
+/*
+ * What paths and options are said of: the source itself, or of a mix its last part. SEGUE_EINVAL:
+ * there is none yet.
+ */
+int segue_source_last(struct segue_spec_source *source, struct segue_spec_source **out);
+/* The row of its option. SEGUE_EINVAL: it has none such; says whose it is. */
+int segue_source_option(const struct segue_spec_source *source, enum segue_spec_option id,
+	const struct segue_option **out);
 /* Checks all of it. SEGUE_EINVAL names the field, its value and what is allowed. */
 int segue_source_check(const struct segue_spec_source *source);
 /* Whether the paths of two sources of a kind are the same. */

@@ -171,8 +171,10 @@ static int get_stream_record(const ProtobufCMessage *from, void *out)
 	const Segue__Pb__StreamRecord *pb = (const Segue__Pb__StreamRecord *)from;
 	struct segue_ends ends;
 	struct segue_spec *spec;
-	int rc = segue_pb_get_spec(pb->spec, SEGUE_PB_ALL, &spec);
+	int rc = segue_required_check("it", pb->required);
 
+	if (!rc)
+		rc = segue_pb_get_spec(pb->spec, SEGUE_PB_ALL, &spec);
 	if (rc)
 		return rc;
 	if (segue_spec_check(spec)) {
@@ -245,8 +247,10 @@ static int get_lane_record(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__LaneRecord *pb = (const Segue__Pb__LaneRecord *)from;
 	struct segue_lane_record record = {.generation = 0};
-	int rc = segue_pb_get(lane_fields, from, NULL, &record);
+	int rc = segue_required_check("it", pb->required);
 
+	if (!rc)
+		rc = segue_pb_get(lane_fields, from, NULL, &record);
 	if (!rc && !pb->holder)
 		rc = segue_fail(SEGUE_EPROTOCOL, "holder is missing");
 	if (!rc && (rc = segue_pb_get(holder_fields, &pb->holder->base, NULL, &record.holder)))
@@ -303,9 +307,11 @@ static int get_catalogue(const ProtobufCMessage *from, void *out)
 		.ended_at = pb->ended_id && !pb->ended_at ? 1 : pb->ended_at};
 	const struct segue_catalogue_entry *entry = catalogue.entry;
 	size_t count;
-	int rc = segue_pb_count_rows(
-		catalogue_entries, "checkpoints of a lane", SEGUE_CHECKPOINTS_MAX, from, &count);
+	int rc = segue_required_check("it", pb->required);
 
+	if (!rc)
+		rc = segue_pb_count_rows(catalogue_entries, "checkpoints of a lane",
+			SEGUE_CHECKPOINTS_MAX, from, &count);
 	if (rc)
 		return rc;
 	if (catalogue.next_id < 1)
@@ -374,8 +380,10 @@ static int get_token_record(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__TokenRecord *pb = (const Segue__Pb__TokenRecord *)from;
 	struct segue_token_record record = {.lanes = 0};
-	int rc = segue_pb_get(token_fields, from, NULL, &record);
+	int rc = segue_required_check("it", pb->required);
 
+	if (!rc)
+		rc = segue_pb_get(token_fields, from, NULL, &record);
 	if (!rc && pb->n_ends > 0)
 		rc = get_ends(pb->ends, pb->n_ends, &record.ends);
 	if (!rc)

@@ -84,8 +84,10 @@ int segue_cli_lock_holder(const char *dir, long *pid)
 
 static int open_client(const struct segue_cli_options *options, struct segue_client **client)
 {
-	const struct segue_open_options how = {
-		.socket_path = options->socket, .no_start = true, .timeout_ns = ANSWER_WITHIN_NS};
+	const struct segue_open_options how = {.size = sizeof(how),
+		.socket_path = options->socket,
+		.no_start = true,
+		.timeout_ns = ANSWER_WITHIN_NS};
 
 	return segue_open(options->dir, &how, client);
 }

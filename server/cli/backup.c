@@ -76,7 +76,7 @@ static int release_lane(void **value, size_t *size)
 
 	int rc = segue_lane_record_unpack(*value, *size, &record);
 	if (rc)
-		return segue_unless_memory(rc, SEGUE_ESTORE);
+		return segue_as_damage(rc, SEGUE_ESTORE);
 	record.held = false;
 	rc = segue_lane_record_pack(&record, &released, &released_size);
 	free(record.position);

@@ -77,7 +77,7 @@ static void move_records(struct segue_filler *filler, uint32_t rows)
 
 	memset(filler->next_row, 0, size * sizeof(*filler->next_row));
 	for (uint32_t i = 0; i < rows; i++) {
-		const struct segue_span *span = &filler->spans[i];
+		const struct segue_slot_span *span = &filler->spans[i];
 		struct segue_filler_row *from = NULL;
 		filler->next_row[i].number = span->number;
 		if (span->flags & SEGUE_SPAN_EMPTY)
@@ -127,7 +127,7 @@ static int fill_initial(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 /* Steps of row i that its sequence has. */
 static uint64_t steps_of(const struct segue_filler *filler, uint32_t i)
 {
-	const struct segue_span *span = &filler->spans[i];
+	const struct segue_slot_span *span = &filler->spans[i];
 	uint64_t left = span->array_steps - span->first_step, unroll = filler->geometry.num_unroll;
 
 	if (!filler->row[i].record)

@@ -69,7 +69,7 @@ struct segue_filler {
 	} * row, *next_row, *admitted; /* batch_size each: of the last batch, the one being made,
 					  and in between */
 	uint32_t admitted_count, admitted_capacity;
-	struct segue_span *spans;
+	struct segue_slot_span *spans;
 	struct segue_feed_key *keys;
 	char *heap; /* batch_size * key_max */
 	uint32_t key_max;

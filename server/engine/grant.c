@@ -254,7 +254,7 @@ static int run_to(const struct segue_grant_order *order, const struct segue_posi
 {
 	struct segue_input source = {order->source, order->spec, &order->plan, 0, 0};
 	const struct segue_plan_input input = segue_input_of_plan(&source);
-	struct segue_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
+	struct segue_slot_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
 	int64_t until = segue_now_ns() + OFFER_WITHIN_S * INT64_C(1000000000);
 	uint32_t rows;
 	int rc = spans ? segue_plan_seek(plan, from) : SEGUE_ENOMEM;

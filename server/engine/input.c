@@ -61,7 +61,7 @@ struct segue_plan_input segue_input_of_plan(struct segue_input *input)
 bool segue_input_is_over(struct segue_input *input, const struct segue_position *position)
 {
 	const struct segue_plan_input asked = segue_input_of_plan(input);
-	struct segue_span *spans = calloc(input->plan->batch_size, sizeof(*spans));
+	struct segue_slot_span *spans = calloc(input->plan->batch_size, sizeof(*spans));
 	struct segue_plan plan = {0};
 	uint32_t rows;
 

@@ -536,7 +536,7 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 
 /* ---- Step: spans ---- */
 
-static struct segue_span make_span(const struct segue_plan *plan, uint32_t r)
+static struct segue_slot_span make_span(const struct segue_plan *plan, uint32_t r)
 {
 	const struct segue_plan_spec *spec = &plan->spec;
 	const struct segue_plan_row *row = &plan->scratch->row[r];
@@ -546,14 +546,14 @@ static struct segue_span make_span(const struct segue_plan *plan, uint32_t r)
 
 	/* It pads the stretch's last epoch: a batch of nothing else is of some epoch, too. */
 	if (is_empty(row))
-		return (struct segue_span){
+		return (struct segue_slot_span){
 			.number = SEGUE_NO_SEQUENCE,
 			.epoch = stretch_end(spec, plan->scratch->epoch) - 1,
 			.row = r,
 			.previous_row = SEGUE_NO_ROW,
 			.flags = SEGUE_SPAN_EMPTY,
 		};
-	return (struct segue_span){
+	return (struct segue_slot_span){
 		.number = row->number,
 		.epoch = row->number / spec->records,
 		.first_step = first,
@@ -570,7 +570,7 @@ static struct segue_span make_span(const struct segue_plan *plan, uint32_t r)
 }
 
 /* Rows that go on keep their order, so one walk through the old rows finds where each came from. */
-static void write_spans(const struct segue_plan *plan, struct segue_span *spans)
+static void write_spans(const struct segue_plan *plan, struct segue_slot_span *spans)
 {
 	const struct segue_position *from = plan->position;
 	const struct segue_position *to = plan->scratch;
@@ -587,7 +587,7 @@ static void write_spans(const struct segue_plan *plan, struct segue_span *spans)
 }
 
 int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *input,
-	struct segue_span *spans, uint32_t *rows)
+	struct segue_slot_span *spans, uint32_t *rows)
 {
 	advance(plan);
 	int rc = form_any(plan, input);

@@ -22,7 +22,7 @@
 
 #include "core/ends.h"
 #include "core/position.h"
-#include "segue/segue.h"
+#include "core/layout.h"
 
 struct segue_plan_spec {
 	uint64_t records; /* N >= 1 */
@@ -82,7 +82,7 @@ int segue_plan_seek(struct segue_plan *plan, const struct segue_position *positi
  * position->step, unless another end is added; negative: what the input said, nothing changed.
  */
 int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *input,
-	struct segue_span *spans, uint32_t *rows);
+	struct segue_slot_span *spans, uint32_t *rows);
 
 /* Segments of a sequence: ceil(array_steps / num_unroll). */
 uint64_t segue_plan_segments(uint64_t array_steps, uint32_t num_unroll);

@@ -25,7 +25,7 @@ static int take_stream(
 	int rc = segue_stream_record_unpack(value, value_size, &record);
 	if (rc)
 		return segue_fail_within(
-			segue_unless_memory(rc, SEGUE_ESTORE), "what the store has of a stream");
+			segue_as_damage(rc, SEGUE_ESTORE), "what the store has of a stream");
 	if (*list->only && strcmp(record.spec->name, list->only) != 0) {
 		segue_spec_destroy(record.spec);
 		return 0;
@@ -79,7 +79,7 @@ static int take_lane(
 		.lane = segue_key_get32(at + 8)};
 	int rc = segue_lane_record_unpack(value, value_size, &entry->record);
 	if (rc)
-		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+		return segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
 			"what the store has of lane %u", entry->place.lane);
 	list->count++;
 	return 0;

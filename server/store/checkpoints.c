@@ -40,8 +40,7 @@ int segue_catalogue_load(
 		return rc;
 	rc = segue_catalogue_unpack(value, size, out);
 	free(value);
-	return rc ? segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE), "lane %u", place.lane)
-		  : 0;
+	return rc ? segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE), "lane %u", place.lane) : 0;
 }
 
 uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue)

@@ -103,7 +103,7 @@ static int look_at_lane(
 
 	int rc = segue_lane_record_unpack(value, value_size, &record);
 	if (rc)
-		return rc == SEGUE_ENOMEM ? rc : 0; /* damaged: nobody can have it */
+		return segue_as_damage(rc, 0); /* damaged: nobody can have it */
 	free(record.position);
 	if (!record.held || key_size != SEGUE_KEY_LANE || !may_live(&record) ||
 		segue_holder_same(&record.holder, look->asking))
@@ -177,11 +177,9 @@ static int look_at_stream(
 
 	(void)key, (void)key_size;
 	int rc = segue_stream_record_unpack(value, value_size, &record);
-	if (rc == SEGUE_ENOMEM)
-		return rc;
 	kept->unsure |= rc != 0;
 	if (rc)
-		return 0;
+		return segue_as_damage(rc, 0);
 	rc = record.id == kept->of->id ? 0 : visit_names(&record, strike_out, kept);
 	segue_spec_destroy(record.spec);
 	return rc;
@@ -237,7 +235,7 @@ static int load_record(struct segue_store *store, const char *name, const void *
 					     : rc;
 	rc = segue_stream_record_unpack(value, size, record);
 	free(value);
-	return rc ? segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+	return rc ? segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
 			    "what the store has of stream '%s'", name)
 		  : 0;
 }

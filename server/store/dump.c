@@ -16,8 +16,8 @@
 #define MAGIC "SEGUEBAK"
 
 enum {
-	FORMAT = 1,
-	HEAD = 16,
+	FORMAT = 2,
+	HEAD = 24,
 	BLOCK_HEAD = 12,
 	RECORD_HEAD = 8,
 	END = 16,
@@ -208,7 +208,7 @@ static int read_head(struct reading *reading)
 			", and this version of segue has stores of format %d: restore it with the "
 			"version that wrote it",
 			reading->name, get_number(head + 12, 4), SEGUE_STORE_FORMAT);
-	return rc;
+	return rc ? rc : segue_required_check(reading->name, get_number(head + 16, 8));
 }
 
 /* The bytes of a block, which are as they were written. */

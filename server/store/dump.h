@@ -1,7 +1,8 @@
 /*
  * A store as one file that does not depend on LMDB's format: `segue backup --portable`.
  *
- *	head     "SEGUEBAK", u32 format, u32 format of the store whose keys and values these are
+ *	head     "SEGUEBAK", u32 format, u32 format of the store whose keys and values these are,
+ *	         u64 bits of what a reader must know
  *	block    u32 size > 0, u64 XXH3-64 of the bytes that follow, `size` bytes: whole records
  *	record   u8 table, u8 0, u16 key size, u32 value size, key, value
  *	end      u32 0, u64 XXH3-64 of the bytes that follow, u64 values, u64 their bytes
@@ -29,7 +30,7 @@ void segue_dump_destroy(struct segue_dump *dump);
 /*
  * Reads one from its beginning, and checks every block before it is visited. Of `reading` visit and
  * progress are used; pointers die when the visitor returns. `verified` has values and bytes.
- * SEGUE_EINVAL: it is none; SEGUE_EFORMAT: of a later version; SEGUE_ESTORE: damaged, or cut short:
+ * SEGUE_EINVAL: it is none; SEGUE_EFORMAT: of another version; SEGUE_ESTORE: damaged, or cut short:
  * names the offset; and a result of `visit`.
  */
 int segue_dump_read(int fd, const char *name, const struct segue_store_inspection *reading,

@@ -137,7 +137,7 @@ int segue_lanes_load(
 	rc = segue_lane_record_unpack(value, size, record);
 	free(value);
 	return rc ? segue_fail_within(
-			    segue_unless_memory(rc, SEGUE_ESTORE), "record of lane %u", place.lane)
+			    segue_as_damage(rc, SEGUE_ESTORE), "record of lane %u", place.lane)
 		  : 0;
 }
 
@@ -233,7 +233,7 @@ int segue_lanes_load_stream(
 		return rc;
 	rc = segue_stream_record_unpack(value, size, record);
 	free(value);
-	return rc ? segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+	return rc ? segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
 			    "what the store has of stream '%s'", name)
 		  : 0;
 }

@@ -256,7 +256,7 @@ static int check_format(struct segue_store *store, MDB_txn *txn)
 			"%u, here %zu and %ld: serve it there, or make a new store",
 			store->file, format->pointer_size, format->page_size, sizeof(void *),
 			sysconf(_SC_PAGESIZE));
-	return 0;
+	return segue_required_check(store->file, format->required);
 }
 
 /* The format first: another has other tables. */

@@ -58,7 +58,7 @@ struct segue_lmdb_format {
 	uint32_t format;
 	uint32_t pointer_size;
 	uint32_t page_size;
-	uint32_t reserved;
+	uint32_t required; /* bits of what a reader must know; of all formats from 4 on */
 	uint64_t created_ns;
 	uint8_t id[16];
 };

@@ -13,7 +13,7 @@
 
 #include "segue/segue.h"
 
-#define SEGUE_STORE_FORMAT  3
+#define SEGUE_STORE_FORMAT  4
 #define SEGUE_STORE_KEY_MAX 64
 
 /*

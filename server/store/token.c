@@ -97,7 +97,7 @@ int segue_token_decode(const struct segue_plan_spec *plan, const void *bytes, si
 		return rc;
 	rc = segue_token_record_unpack(at + TOKEN_HEAD, head_size, &record);
 	if (rc)
-		return segue_fail_within(segue_unless_memory(rc, SEGUE_ETOKEN), "the token's head");
+		return segue_fail_within(segue_as_damage(rc, SEGUE_ETOKEN), "the token's head");
 	uint64_t states = size - TOKEN_HEAD - head_size - TOKEN_SUM, wanted;
 	if (record.position->rows > record.batch_size ||
 		__builtin_mul_overflow(record.row_size, record.position->rows, &wanted) ||

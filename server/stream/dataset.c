@@ -118,7 +118,7 @@ static int find_record(struct segue_stream *stream, bool *found)
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
-		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+		return segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
 			"what the store has of stream '%s'", stream->spec->name);
 	*found = true;
 	stream->id = record.id;
@@ -299,7 +299,7 @@ static int check_tokens(const struct segue_spec *spec)
 		"stream '%s': the states of a row have %" PRIu64 " bytes, which with batch_size "
 		"%" PRIu32 " makes checkpoints of a lane of up to %" PRIu64
 		" bytes; the store takes %" PRIu32 ": give a smaller batch_size, and more lanes "
-		"(or persist=False, in C volatile_, which "
+		"(or persist=False, which "
 		"stores nothing)",
 		spec->name, segue_row_size(spec), spec->batch_size, size, SEGUE_STORE_VALUE_MAX);
 }

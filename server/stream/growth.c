@@ -72,7 +72,7 @@ static int build(void *arg, struct segue_ops *ops)
 	rc = segue_stream_record_unpack(value, size, &record);
 	free(value);
 	if (rc)
-		return segue_fail_within(segue_unless_memory(rc, SEGUE_ESTORE),
+		return segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
 			"what the store has of stream '%s'", stream->spec->name);
 	rc = put_record(growth, ops, key, key_size, &record);
 	segue_spec_destroy(record.spec);

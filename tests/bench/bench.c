@@ -192,7 +192,7 @@ static _Noreturn void run_server(const char *dir)
 
 struct segue_client *bench_connect(const struct bench_server *server)
 {
-	const struct segue_open_options options = {.no_start = true};
+	const struct segue_open_options options = {.size = sizeof(options), .no_start = true};
 	struct segue_client *client;
 
 	BENCH_CHECK(segue_open(server->dir, &options, &client));
@@ -201,7 +201,7 @@ struct segue_client *bench_connect(const struct bench_server *server)
 
 static bool answers(const struct bench_server *server)
 {
-	const struct segue_open_options options = {.no_start = true};
+	const struct segue_open_options options = {.size = sizeof(options), .no_start = true};
 	struct segue_client *client;
 
 	if (segue_open(server->dir, &options, &client) < 0)
@@ -319,11 +319,12 @@ void bench_server_wait_idle(const struct bench_server *server)
 void bench_worker_open(struct bench_worker *worker, const struct bench_server *server,
 	const struct bench_spec *spec, const struct bench_shape *shape)
 {
-	const struct segue_attach_options fresh = {.start = SEGUE_START_FRESH};
+	const struct segue_attach_options fresh = {
+		.size = sizeof(fresh), .start = SEGUE_START_FRESH};
 
 	worker->shape = shape;
 	worker->client = bench_connect(server);
-	BENCH_CHECK(segue_stream_open(worker->client, &spec->stream, &worker->stream));
+	BENCH_CHECK(segue_draft_open(worker->client, &spec->stream, &worker->stream));
 	BENCH_CHECK(segue_lane_attach(worker->stream, 0, &fresh, &worker->lane));
 	worker->states = bench_alloc(shape->rows * bench_state_bytes(shape));
 }
@@ -364,7 +365,7 @@ bool bench_worker_batch(struct bench_worker *worker)
 	size_t size = segue_batch_rows(batch) * bench_row_bytes(worker->shape);
 	bench_use(bench_sum(segue_batch_sequence(batch, 0), size));
 	for (size_t i = 0; i < 2; i++)
-		bench_use((uintptr_t)segue_batch_state(batch, i));
+		bench_use((uintptr_t)segue_batch_state(batch, i, NULL));
 	bench_worker_save(worker, batch);
 	BENCH_CHECK(segue_batch_commit(batch));
 	segue_batch_release(batch);

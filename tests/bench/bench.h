@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "segue/segue.h"
+#include "draft.h"
 #include "tmpdir.h"
 
 #define BENCH_COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -131,7 +132,7 @@ struct bench_data {
 };
 
 struct bench_spec {
-	struct segue_stream_spec stream; /* endless, shuffled; the caller may change it */
+	struct segue_draft stream; /* endless, shuffled; the caller may change it */
 	struct segue_feature feature;
 	struct segue_state state[2];
 	const char *path[1];

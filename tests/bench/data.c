@@ -24,7 +24,7 @@ void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, c
 			{.name = "c", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {shape->state}}},
 		.path = {path},
 	};
-	spec->stream = (struct segue_stream_spec){
+	spec->stream = (struct segue_draft){
 		.name = "bench",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = spec->path, .path_count = 1}},
@@ -115,13 +115,14 @@ static uint64_t write_files(
 {
 	const struct segue_feature feature = {
 		.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {data->shape->floats}};
-	const struct segue_file_spec spec = {
-		.size = sizeof(spec), .sequences = &feature, .sequence_count = 1};
+	const struct segue_draft draft = {.sequences = &feature, .sequence_count = 1};
 	struct segue_file_writer *writer;
+	struct segue_spec *spec;
 	uint64_t written = 0, segments = 0;
 
-	if (segue_file_writer_create(path, &spec, &writer))
+	if (segue_draft_tell(&draft, &spec) || segue_file_writer_create(path, spec, &writer))
 		bench_die(segue_error_detail());
+	segue_spec_destroy(spec);
 	for (uint64_t i = 0; data->records ? i < data->records : written < data->bytes; i++) {
 		const void *array = made->values[i % DIFFERENT];
 		const struct segue_sequence sequence = {.size = sizeof(sequence),
@@ -179,8 +180,7 @@ uint64_t bench_data_write(const char *path, const struct bench_data *data)
 
 void bench_spec_from_files(struct bench_spec *spec)
 {
-	spec->stream.source = (struct segue_stream_source){
-		.kind = SEGUE_SOURCE_FILES, .files = {.paths = spec->path, .path_count = 1}};
+	spec->stream.source.kind = SEGUE_SOURCE_FILES;
 }
 
 void bench_spec_from_arrays(struct bench_spec *spec, const struct bench_data *data)
@@ -202,13 +202,14 @@ void bench_spec_from_arrays(struct bench_spec *spec, const struct bench_data *da
 		spec->steps += spec->sequences[count].steps;
 		written += segments * bench_row_bytes(data->shape);
 	}
-	spec->array = (struct segue_array){.dtype = SEGUE_FLOAT32};
-	spec->stream.source = (struct segue_stream_source){.kind = SEGUE_SOURCE_ARRAYS,
+	spec->array =
+		(struct segue_array){.size = sizeof(struct segue_array), .dtype = SEGUE_FLOAT32};
+	spec->stream.source = (struct segue_draft_source){.kind = SEGUE_SOURCE_ARRAYS,
 		.arrays = {.paths = spec->path,
 			.path_count = 1,
-			.group_steps = &spec->steps,
-			.group_count = 1,
-			.arrays = &spec->array,
-			.sequences = spec->sequences,
-			.sequence_count = count}};
+			.index = {.group_steps = &spec->steps,
+				.group_count = 1,
+				.arrays = &spec->array,
+				.sequences = spec->sequences,
+				.sequence_count = count}}};
 }

@@ -174,7 +174,7 @@ static void decode_open(struct decode *decode, const struct bench_shape *shape,
 	*decode = (struct decode){.shape = shape};
 	bench_data_write(segue_tmpdir_path(dir, "data", path), &data);
 	bench_spec_init(&spec, shape, path);
-	BENCH_CHECK(segue_spec_create(&spec.stream, &decode->spec));
+	BENCH_CHECK(segue_draft_make(&spec.stream, &decode->spec));
 	const struct segue_source_means means = {
 		.cache_dir = segue_tmpdir_path(dir, "cache", cache), .keeper = &keeper};
 	BENCH_CHECK(segue_source_driver(decode->spec)->open(decode->spec, &means, &decode->source));

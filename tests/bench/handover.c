@@ -26,12 +26,13 @@
 
 static bool keeps_rows(const struct segue_batch *batch)
 {
-	uint32_t count;
-	const struct segue_span *span = segue_batch_spans(batch, &count);
+	for (uint32_t row = 0; row < segue_batch_rows(batch); row++) {
+		struct segue_span span;
 
-	for (uint32_t row = 0; row < count; row++)
-		if (span[row].flags & SEGUE_SPAN_FIRST || span[row].previous_row != row)
+		BENCH_CHECK(segue_batch_span(batch, row, &span, sizeof(span)));
+		if (span.flags & SEGUE_SPAN_FIRST || span.previous_row != row)
 			return false;
+	}
 	return true;
 }
 
@@ -55,7 +56,7 @@ static inline struct segue_batch *hand_over(struct segue_lane *lane, struct segu
 	BENCH_CHECK(segue_lane_next(lane, SEGUE_FOREVER, &next));
 	bench_use((uintptr_t)segue_batch_sequence(next, 0));
 	for (size_t i = 0; i < 2; i++)
-		bench_use(*(const uint8_t *)segue_batch_state(next, i));
+		bench_use(*(const uint8_t *)segue_batch_state(next, i, NULL));
 	return next;
 }
 

@@ -13,11 +13,11 @@ enum { DEPTH = 4, SETTLE = 32 };
 static void open_worker(struct bench_worker *worker, const char *dir, const struct bench_spec *spec,
 	enum segue_start start)
 {
-	const struct segue_attach_options options = {.start = start};
+	const struct segue_attach_options options = {.size = sizeof(options), .start = start};
 
 	worker->shape = &bench_shape_s;
 	BENCH_CHECK(segue_open(dir, NULL, &worker->client));
-	BENCH_CHECK(segue_stream_open(worker->client, &spec->stream, &worker->stream));
+	BENCH_CHECK(segue_draft_open(worker->client, &spec->stream, &worker->stream));
 	BENCH_CHECK(segue_lane_attach(worker->stream, 0, &options, &worker->lane));
 	worker->states = bench_alloc(worker->shape->rows * bench_state_bytes(worker->shape));
 }
@@ -88,7 +88,8 @@ static pid_t start_holder(const char *dir, const struct bench_spec *spec, uint64
 /* Until another process has the batch that was open. */
 static void kill_workers(const char *dir, const struct bench_spec *spec, int kills)
 {
-	const struct segue_attach_options options = {.start = SEGUE_START_CONTINUE};
+	const struct segue_attach_options options = {
+		.size = sizeof(options), .start = SEGUE_START_CONTINUE};
 	struct bench_samples samples = {0};
 
 	for (int i = 0; i < kills; i++) {
@@ -100,7 +101,7 @@ static void kill_workers(const char *dir, const struct bench_spec *spec, int kil
 		int rc;
 		pid_t holder = start_holder(dir, spec, &step);
 		BENCH_CHECK(segue_open(dir, NULL, &client));
-		BENCH_CHECK(segue_stream_open(client, &spec->stream, &stream));
+		BENCH_CHECK(segue_draft_open(client, &spec->stream, &stream));
 		int64_t start = bench_now();
 		kill(holder, SIGKILL);
 		/* Until the kernel has taken it away it is alive, and the lane is held. */

@@ -130,7 +130,7 @@ static void keep_row(struct lane *lane, const struct segue_image *image, uint32_
 static void step_lane(struct lane *lane, int index, struct segue_plan *plan)
 {
 	const struct segue_plan_input input = {.admit = admit};
-	struct segue_span spans[ROWS];
+	struct segue_slot_span spans[ROWS];
 	uint32_t rows;
 	char name[32];
 

@@ -8,8 +8,9 @@
 #include "disk.h"
 #include "store/lanes.h"
 #include "store/row.h"
-#include "segue/segue.h"
 #include "core/spec.h"
+#include "draft.h"
+#include "spans.h"
 #include "tfwrite.h"
 #include "trace.h"
 
@@ -64,12 +65,13 @@ static void fail(const char *what)
 static int open_stream(const struct served_session *session, struct segue_client **client,
 	struct segue_stream **out)
 {
-	const struct segue_open_options options = {.no_start = true, .timeout_ns = 2000000000};
+	const struct segue_open_options options = {
+		.size = sizeof(options), .no_start = true, .timeout_ns = 2000000000};
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state states[2] = {
 		{.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {2}},
 		{.name = "t", .dtype = SEGUE_UINT8, .rank = 1, .dims = {BYTES}}};
-	const struct segue_stream_spec spec = {.name = STREAM,
+	const struct segue_draft spec = {.name = STREAM,
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &session->data, .path_count = 1}},
 		.sequences = &feature,
@@ -88,7 +90,7 @@ static int open_stream(const struct served_session *session, struct segue_client
 	int rc = segue_open(session->dir, &options, client);
 	if (rc)
 		return rc;
-	rc = segue_stream_open(*client, &spec, out);
+	rc = segue_draft_open(*client, &spec, out);
 	if (rc)
 		segue_client_close(*client);
 	return rc;
@@ -103,7 +105,8 @@ static void mark(const struct served_session *session, enum trace_mark mark, uin
 static int attach(struct served_session *session, struct segue_stream *stream, uint32_t lane,
 	struct segue_lane **out)
 {
-	const struct segue_attach_options options = {.start = SEGUE_START_CONTINUE};
+	const struct segue_attach_options options = {
+		.size = sizeof(options), .start = SEGUE_START_CONTINUE};
 	uint64_t generation = session->generation[lane] + 1;
 
 	mark(session, MARK_BEGIN, lane, generation, session->step[lane]);
@@ -119,9 +122,10 @@ static void compute(struct segue_batch *batch)
 {
 	static uint8_t words[ROWS][2 * sizeof(uint64_t)], bytes[ROWS][BYTES];
 	uint8_t row[ROW_SIZE];
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const uint8_t *in = segue_batch_state(batch, 0), *more = segue_batch_state(batch, 1);
+	struct segue_span spans[ROWS];
+	uint32_t count = segue_test_spans(batch, spans, ROWS);
+	const uint8_t *in = segue_batch_state(batch, 0, NULL),
+		      *more = segue_batch_state(batch, 1, NULL);
 
 	for (uint32_t i = 0; i < count; i++) {
 		memset(row, 0, sizeof(row));
@@ -253,7 +257,7 @@ static void run_plan(struct expected *expected, uint32_t lane, uint64_t steps)
 {
 	const struct segue_plan_spec spec = plan_of(lane);
 	const struct segue_plan_input input = {.admit = admit};
-	struct segue_span spans[ROWS];
+	struct segue_slot_span spans[ROWS];
 	uint32_t rows;
 
 	if (segue_plan_init(&expected->plan, &spec))

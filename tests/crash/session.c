@@ -22,6 +22,7 @@
 #include "lane/plan.h"
 #include "store/lanes.h"
 #include "store/row.h"
+#include "draft.h"
 #include "tfwrite.h"
 
 enum {
@@ -115,7 +116,7 @@ static struct crash_row *row_at(
 static void make_plan(struct crash_world *world, uint32_t lane)
 {
 	const struct segue_plan_input input = {NULL, admit, NULL};
-	struct segue_span spans[CRASH_ROWS];
+	struct segue_slot_span spans[CRASH_ROWS];
 	struct segue_plan plan;
 	uint32_t rows;
 
@@ -282,7 +283,7 @@ static void open_stream(struct crash_worker *worker, const char *name)
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state state = {
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {STATE_WORDS}};
-	const struct segue_stream_spec spec = {
+	const struct segue_draft spec = {
 		.name = name,
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &data, .path_count = 1}},
@@ -301,12 +302,13 @@ static void open_stream(struct crash_worker *worker, const char *name)
 		.interval_ms = world->interval_ms,
 	};
 
-	const struct segue_open_options options = {.timeout_ns = world->timeout_ns};
+	const struct segue_open_options options = {
+		.size = sizeof(options), .timeout_ns = world->timeout_ns};
 
 	if (!worker->client)
 		TRY(worker, "open", 0, segue_open(world->dir, &options, &worker->client));
 	TRY(worker, "stream", 0,
-		while_busy(segue_stream_open(worker->client, &spec, &worker->stream)));
+		while_busy(segue_draft_open(worker->client, &spec, &worker->stream)));
 }
 
 void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t count)
@@ -316,6 +318,7 @@ void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t cou
 		const struct crash_lane *state = &worker->world->ledger->lane[lane];
 		/* Whether the lane comes is asked here, not how soon, on a machine that is busy. */
 		const struct segue_attach_options options = {
+			.size = sizeof(options),
 			.start = state->committing || state->token_size ? SEGUE_START_CONTINUE
 									: SEGUE_START_FRESH,
 			.timeout_ns = INT64_C(40000000000),
@@ -370,11 +373,7 @@ static void check_row(const struct crash_worker *worker, const struct segue_span
 /* A pointer that a batch gives, which may need memory. */
 static const void *part_of(struct segue_batch *batch, int part)
 {
-	uint32_t count;
-
-	return part == 0   ? (const void *)segue_batch_spans(batch, &count)
-	       : part == 1 ? segue_batch_state(batch, 0)
-			   : segue_batch_sequence(batch, 0);
+	return part == 0 ? segue_batch_state(batch, 0, NULL) : segue_batch_sequence(batch, 0);
 }
 
 /* Checks the rows of a batch and saves their states. */
@@ -384,16 +383,19 @@ static void compute(struct crash_worker *worker, uint32_t lane)
 	struct segue_batch *batch = worker->batch;
 	uint64_t step = segue_batch_step(batch), out[CRASH_ROWS][STATE_WORDS];
 	uint32_t count = segue_batch_rows(batch);
-	const void *parts[3];
+	struct segue_span spans[CRASH_ROWS];
+	const void *parts[2];
 
-	for (int part = 0; part < 3; part++)
+	for (int part = 0; part < 2; part++)
 		TRY(worker, "a part of a batch", lane,
 			(parts[part] = part_of(batch, part)) ? 0 : SEGUE_ENOMEM);
-	const struct segue_span *spans = parts[0];
-	const int64_t *in = parts[1], *x = parts[2];
+	const int64_t *in = parts[0], *x = parts[1];
 	if (step >= world->steps || count != CRASH_ROWS)
 		leave(worker, CRASH_WRONG, 0, "step %llu has %u rows", (unsigned long long)step,
 			count);
+	for (uint32_t row = 0; row < count; row++)
+		TRY(worker, "a span", lane,
+			segue_batch_span(batch, row, &spans[row], sizeof(spans[row])));
 	for (uint32_t row = 0; row < count; row++) {
 		check_row(worker, &spans[row], row_at(world, lane, step, row),
 			in + STATE_WORDS * row, x + CRASH_UNROLL * row);
@@ -532,8 +534,9 @@ static void resume(struct crash_worker *worker)
 /* Another stream, of which something is stored; nothing of it is there at the end. */
 static void drop_another(struct crash_worker *worker)
 {
-	const struct segue_attach_options options = {
-		.start = SEGUE_START_FRESH, .timeout_ns = INT64_C(40000000000)};
+	const struct segue_attach_options options = {.size = sizeof(options),
+		.start = SEGUE_START_FRESH,
+		.timeout_ns = INT64_C(40000000000)};
 	static const int64_t states[CRASH_ROWS * STATE_WORDS];
 
 	open_stream(worker, "another");

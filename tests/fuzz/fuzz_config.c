@@ -13,6 +13,7 @@
 #include "cli/print.h"
 #include "core/layout.h"
 #include "core/utf8.h"
+#include "draft.h"
 
 #define WORDS_MAX 32
 
@@ -166,7 +167,7 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 		for (uint32_t k = 0; k < states[i].rank && k < SEGUE_RANK_MAX; k++)
 			states[i].dims[k] = take(&input);
 	}
-	const struct segue_stream_spec asked = {
+	const struct segue_draft asked = {
 		.name = take_name(&input),
 		.source.kind = take(&input) % 8 ? SEGUE_SOURCE_TFRECORD
 						: (enum segue_source_kind)take(&input),
@@ -194,7 +195,7 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 		.interval_ms = (uint32_t)take(&input),
 		.lease_timeout_ms = (uint32_t)take(&input),
 	};
-	int rc = segue_spec_create(&asked, &spec);
+	int rc = segue_draft_make(&asked, &spec);
 	expect(rc == 0 || rc == SEGUE_EINVAL || rc == SEGUE_ELIMIT);
 	if (rc)
 		return;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "client/lane.h"
+#include "draft.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -65,7 +66,7 @@ static struct segue_spec *make_spec(void)
 	static const struct segue_state states[] = {
 		{.name = "h", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}},
 		{.name = "k", .dtype = SEGUE_INT64}};
-	const struct segue_stream_spec asked = {
+	const struct segue_draft asked = {
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = paths, .path_count = 1}},
@@ -83,7 +84,7 @@ static struct segue_spec *make_spec(void)
 	};
 	struct segue_spec *spec;
 
-	expect(segue_spec_create(&asked, &spec) == 0);
+	expect(segue_draft_make(&asked, &spec) == 0);
 	return spec;
 }
 
@@ -106,8 +107,6 @@ static void make_world(struct world *world)
 	world->shape.spec = make_spec();
 	world->shape.key_max = KEY_MAX;
 	world->shape.row_size = 16;
-	world->shape.init = calloc(2, sizeof(void *));
-	expect(world->shape.init != NULL);
 	expect(segue_geometry_init(world->shape.spec, KEY_MAX, &world->shape.geometry) == 0);
 	world->stream.client = &world->client;
 	world->stream.shape = &world->shape;
@@ -125,7 +124,8 @@ static void write_something(struct world *world, struct input *input)
 	struct segue_slot *slot = segue_ring_slot(ring, geometry, take(input) & 1);
 	uint8_t *bytes = (uint8_t *)slot;
 	uint32_t *previous = (uint32_t *)(void *)(bytes + geometry->previous_offset);
-	struct segue_span *spans = (struct segue_span *)(void *)(bytes + geometry->span_offset);
+	struct segue_slot_span *spans =
+		(struct segue_slot_span *)(void *)(bytes + geometry->span_offset);
 	uint8_t row = take(input) % ROWS;
 	uint64_t word = take_word(input);
 
@@ -186,14 +186,14 @@ static void write_batch(struct world *world, uint64_t step)
 	struct segue_ring_header *ring = world->ring.map;
 	struct segue_slot *slot = segue_ring_slot(ring, geometry, step);
 	uint32_t *previous = (uint32_t *)(void *)((char *)slot + geometry->previous_offset);
-	struct segue_span *spans =
-		(struct segue_span *)(void *)((char *)slot + geometry->span_offset);
+	struct segue_slot_span *spans =
+		(struct segue_slot_span *)(void *)((char *)slot + geometry->span_offset);
 
 	slot->step = step;
 	slot->rows = slot->spans = ROWS;
 	for (uint32_t row = 0; row < ROWS; row++) {
 		previous[row] = step == 0 ? SEGUE_NO_ROW : row;
-		spans[row] = (struct segue_span){
+		spans[row] = (struct segue_slot_span){
 			.row = row, .previous_row = previous[row], .length = 4, .key_size = 2};
 	}
 	ring->published = step + 1;
@@ -224,24 +224,23 @@ static volatile uint64_t seen;
 static void look_at(const struct world *world, struct segue_batch *batch)
 {
 	char key[64];
-	uint32_t count;
 	size_t size;
 
 	uint32_t rows = segue_batch_rows(batch);
 	expect(rows > 0 && rows <= ROWS);
 	seen = seen + sum_of(segue_batch_sequence(batch, 0), rows * 4 * sizeof(float));
 	seen = seen + sum_of(segue_batch_context(batch, 0), rows * sizeof(int64_t));
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	if (spans)
-		expect_within(world, batch, spans, count * sizeof(*spans));
 	for (uint32_t row = 0; row < rows; row++) {
+		struct segue_span span;
+		if (segue_batch_span(batch, row, &span, sizeof(span)) == 0)
+			expect(span.row == row && span.offset + span.length <= 4);
 		const char *record = segue_batch_record_key(batch, row, &size);
 		if (record)
 			expect_within(world, batch, record, size);
 		segue_batch_key(batch, row, row & 1, key, sizeof(key));
 	}
 	for (size_t i = 0; i < 2; i++)
-		seen = seen + sum_of(segue_batch_state(batch, i), rows * 8);
+		seen = seen + sum_of(segue_batch_state(batch, i, NULL), rows * 8);
 }
 
 static void save(struct segue_batch *batch)
@@ -365,6 +364,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	segue_shm_destroy(&world.page);
 	segue_geometry_finish(&world.shape.geometry);
 	segue_spec_destroy(world.shape.spec);
-	free(world.shape.init);
 	return 0;
 }

@@ -57,7 +57,7 @@ static void go_on_from(const struct segue_position *position, enum segue_tail ta
 		.num_unroll = 3,
 		.tail = tail};
 	const struct segue_plan_input input = {NULL, admit, longest};
-	struct segue_span spans[4];
+	struct segue_slot_span spans[4];
 	struct segue_plan plan;
 	uint32_t rows;
 

@@ -14,6 +14,7 @@
 #include "core/layout.h"
 #include "core/sequence_file.h"
 #include "store/token.h"
+#include "draft.h"
 
 static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6, 7, 8, -9, 10};
 static const int64_t integers[] = {0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0};
@@ -222,15 +223,22 @@ static void write_sequences(const char *path)
 	static const struct segue_feature x = {
 		.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}};
 	static const struct segue_feature c = {.name = "c", .dtype = SEGUE_UINT8};
-	static const struct segue_feature h = {.name = "h", .dtype = SEGUE_INT64};
-	const struct segue_file_spec spec = {sizeof(spec), &x, 1, &c, 1, &h, 1};
+	static const struct segue_state h = {.name = "h", .dtype = SEGUE_INT64};
+	const struct segue_draft draft = {.sequences = &x,
+		.sequence_count = 1,
+		.contexts = &c,
+		.context_count = 1,
+		.states = &h,
+		.state_count = 1};
 	const void *const arrays[] = {floats, "c", integers};
 	struct segue_sequence sequence = {.size = sizeof(sequence), .steps = 4, .arrays = arrays};
 	struct segue_file_writer *writer;
+	struct segue_spec *spec;
 
-	if (segue_file_writer_create(path, &spec, &writer) ||
+	if (segue_draft_tell(&draft, &spec) || segue_file_writer_create(path, spec, &writer) ||
 		segue_file_writer_add(writer, &sequence))
 		abort();
+	segue_spec_destroy(spec);
 	sequence.steps = 1;
 	sequence.has_total_length = true;
 	sequence.key = "key";
@@ -247,8 +255,7 @@ static void write_variable(const char *path)
 		{.name = "w", .dtype = SEGUE_INT16, .form = SEGUE_FORM_RAGGED}};
 	static const struct segue_feature context = {
 		.name = "t", .dtype = SEGUE_UINT8, .form = SEGUE_FORM_BYTES};
-	const struct segue_file_spec spec = {.size = sizeof(spec),
-		.sequences = sequences,
+	const struct segue_draft draft = {.sequences = sequences,
 		.sequence_count = 1,
 		.contexts = &context,
 		.context_count = 1};
@@ -259,10 +266,12 @@ static void write_variable(const char *path)
 	struct segue_sequence sequence = {
 		.size = sizeof(sequence), .steps = 3, .arrays = arrays, .offsets = offsets};
 	struct segue_file_writer *writer;
+	struct segue_spec *spec;
 
-	if (segue_file_writer_create(path, &spec, &writer) ||
+	if (segue_draft_tell(&draft, &spec) || segue_file_writer_create(path, spec, &writer) ||
 		segue_file_writer_add(writer, &sequence) || segue_file_writer_close(writer))
 		abort();
+	segue_spec_destroy(spec);
 	segue_file_writer_destroy(writer);
 }
 
@@ -340,12 +349,15 @@ static void make_array_indexes(const char *dir)
 {
 	const struct segue_array_column columns[] = {{.rank = 1, .dims = {3}}, {.context = 1}};
 	const struct segue_array arrays[] = {
-		{.offset = 128, .dtype = SEGUE_FLOAT32},
-		{.file = 1, .dtype = SEGUE_INT64, .stride = 16, .big_endian = true},
+		{.size = sizeof(struct segue_array), .offset = 128, .dtype = SEGUE_FLOAT32},
+		{.size = sizeof(struct segue_array),
+			.file = 1,
+			.dtype = SEGUE_INT64,
+			.stride = 16,
+			.big_endian = true},
 	};
 	const struct segue_array_sequence sequences[] = {{0, 0, 4}, {4, 0, 6}};
-	struct segue_arrays asked = {.path_count = 2,
-		.group_steps = (uint64_t[]){10},
+	struct segue_arrays asked = {.group_steps = (uint64_t[]){10},
 		.group_count = 1,
 		.arrays = arrays,
 		.sequences = sequences,
@@ -354,7 +366,7 @@ static void make_array_indexes(const char *dir)
 		.key_ends = (uint64_t[]){1, 3}};
 	struct segue_array_index *index;
 
-	if (segue_array_index_pack(&asked, columns, 2, &index))
+	if (segue_array_index_pack(&asked, 2, columns, 2, &index))
 		abort();
 	save_bytes(dir, "array_index", 0, index->bytes[0], index->bytes + 1, index->size - 1);
 	segue_array_index_drop(index);
@@ -362,7 +374,7 @@ static void make_array_indexes(const char *dir)
 	asked.group_count = 2;
 	asked.sequences = (struct segue_array_sequence[]){{0, 0, 4}, {0, 1, 7}};
 	asked.key_ends = NULL;
-	if (segue_array_index_pack(&asked, columns, 1, &index))
+	if (segue_array_index_pack(&asked, 2, columns, 1, &index))
 		abort();
 	save_bytes(dir, "array_index", 1, index->bytes[0], index->bytes + 1, index->size - 1);
 	segue_array_index_drop(index);
@@ -406,14 +418,14 @@ static void put_hello(uint8_t client)
 }
 
 static const char *const place[] = {PLACE};
-static const struct segue_stream_source tfrecord = {
+static const struct segue_draft_source tfrecord = {
 	.kind = SEGUE_SOURCE_TFRECORD, .tfrecord = {.paths = place, .path_count = 1}};
 
-static void put_open(uint8_t client, const struct segue_stream_source *source)
+static void put_open(uint8_t client, const struct segue_draft_source *source)
 {
 	static const struct segue_feature x[] = {{.name = "x", .dtype = SEGUE_FLOAT32}};
 	static const struct segue_state h[] = {{.name = "h", .dtype = SEGUE_FLOAT32}};
-	const struct segue_stream_spec asked = {.name = "train",
+	const struct segue_draft asked = {.name = "train",
 		.source = *source,
 		.sequences = x,
 		.sequence_count = 1,
@@ -428,7 +440,7 @@ static void put_open(uint8_t client, const struct segue_stream_source *source)
 		.serial = 2,
 		.stream_open = {.stored = source->kind == SEGUE_SOURCE_STORED}};
 
-	if (segue_spec_create(&asked, &open.stream_open.spec))
+	if (segue_draft_make(&asked, &open.stream_open.spec))
 		abort();
 	put_message(client, &open);
 	segue_spec_destroy(open.stream_open.spec);
@@ -525,13 +537,13 @@ static void put_side(uint8_t client, uint64_t lease, uint64_t step)
 /* Mixes, arrays of which no index comes, streams by their names, side segments. */
 static void make_talks_of_sources(const char *dir)
 {
-	const struct segue_mix_part parts[] = {
-		{.name = "a", .source = &tfrecord, .weight = 3, .epochs = 2},
-		{.name = "b", .source = &tfrecord, .weight = 1},
+	const struct segue_draft_part parts[] = {
+		{.name = "a", .source = tfrecord, .weight = 3, .epochs = 2},
+		{.name = "b", .source = tfrecord, .weight = 1},
 	};
-	const struct segue_stream_source mix = {
+	const struct segue_draft_source mix = {
 		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
-	const struct segue_stream_source stored = {.kind = SEGUE_SOURCE_STORED};
+	const struct segue_draft_source stored = {.kind = SEGUE_SOURCE_STORED};
 	const struct segue_message find = {
 		.type = SEGUE_MESSAGE_STREAM_FIND, .serial = 8, .stream_find = {.stream = "train"}};
 

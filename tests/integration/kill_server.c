@@ -20,7 +20,8 @@
 #include <unistd.h>
 
 #include "lane/plan.h"
-#include "segue/segue.h"
+#include "spans.h"
+#include "draft.h"
 #include "tfwrite.h"
 #include "tmpdir.h"
 
@@ -61,7 +62,7 @@ static void open_stream(struct segue_client **client, struct segue_stream **stre
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state state = {
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {2}};
-	const struct segue_stream_spec spec = {
+	const struct segue_draft spec = {
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &data, .path_count = 1}},
@@ -79,7 +80,7 @@ static void open_stream(struct segue_client **client, struct segue_stream **stre
 		.interval_ms = 20,
 	};
 
-	if (segue_open(socket_dir, NULL, client) || segue_stream_open(*client, &spec, stream))
+	if (segue_open(socket_dir, NULL, client) || segue_draft_open(*client, &spec, stream))
 		die("open");
 }
 
@@ -114,9 +115,9 @@ static void check_row(const struct segue_span *span, const int64_t *in, const in
 
 static void work_on(struct segue_batch *batch, struct report *report)
 {
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const int64_t *in = segue_batch_state(batch, 0), *x = segue_batch_sequence(batch, 0);
+	struct segue_span spans[ROWS];
+	uint32_t count = segue_test_spans(batch, spans, ROWS);
+	const int64_t *in = segue_batch_state(batch, 0, NULL), *x = segue_batch_sequence(batch, 0);
 	int64_t out[ROWS][2];
 
 	report->step = segue_batch_step(batch);
@@ -142,7 +143,8 @@ static void on_term(int signal)
 
 static void work(uint32_t index, int out)
 {
-	const struct segue_attach_options fresh = {.start = SEGUE_START_FRESH};
+	const struct segue_attach_options fresh = {
+		.size = sizeof(fresh), .start = SEGUE_START_FRESH};
 	struct segue_client *client;
 	struct segue_stream *stream;
 	struct segue_lane *lane;
@@ -194,7 +196,7 @@ struct lane {
 static void check_report(struct lane *lane, const struct report *report)
 {
 	const struct segue_plan_input input = {NULL, admit, NULL};
-	struct segue_span spans[ROWS];
+	struct segue_slot_span spans[ROWS];
 	uint32_t rows;
 
 	if (segue_plan_step(&lane->plan, &input, spans, &rows) != 1)

@@ -232,3 +232,56 @@ def test_lists_of_types_are_whole() -> None:
     assert f"({', '.join(most)}, bool)" in readme
     for kind in (segue.Feature, segue.State):
         assert f"{', '.join(most)} or bool." in " ".join(str(kind.__doc__).split())
+
+
+def apart() -> list[str]:
+    """The rows of the guide's table of what does not go together."""
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    table = guide.partition("**Options that do not go together**")[2].split("\n\n")[1]
+    return table.splitlines()[2:]
+
+
+def test_options_that_do_not_go_together(client: segue.Client, tmp_path: Path) -> None:
+    """Each row of two options is refused, by both names, with the reason; one alone goes."""
+    rows = [re.findall(r"`(\w+)=(\w+)`", line) for line in apart() if "segue." not in line]
+    assert [len(row) for row in rows] == [2, 2]
+    for number, row in enumerate(rows):
+        options = {name: {"True": True, "False": False, "n": 2}[value] for name, value in row}
+        with pytest.raises(segue.ArgumentError) as refused:
+            little.open_stream(client, tmp_path, name="both", **options)
+        assert all(name in str(refused.value) for name in options)
+        first = dict(list(options.items())[:1])
+        little.open_stream(client, tmp_path, name=f"one {number}", **first).close()
+
+
+def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_path: Path) -> None:
+    """The other rows of the table, of each source that they name, and of one that has it all."""
+    rows = [line for line in apart() if "segue." in line]
+    wanted = ["segue.Mix", 'State(..., init="data")', "Feature(..., ragged=True)"]
+    assert len(rows) == 3 and all(what in row for what, row in zip(wanted, rows, strict=True))
+    assert all(f"`segue.{kind}`" in rows[1] for kind in ("TFRecord", "Arrays", "Mix"))
+    x = {"x": segue.Feature("float32")}
+    with segue.FileWriter(tmp_path / "x.segue", x) as writer:
+        writer.write({"x": np.ones(3, "float32")})
+    tfrecord, files = segue.TFRecord(tmp_path / "none"), segue.Files(tmp_path / "x.segue")
+    arrays = segue.Arrays.from_columns({"x": np.ones(3, "float32")}, lengths=[3])
+    mix = segue.Mix({"a": (files, 1), "b": (tfrecord, 1)})
+
+    def opened(source: Any, **options: Any) -> segue.Stream:
+        given = {"sequences": x, "num_unroll": 1, "batch_size": 1, **options}
+        return client.stream("mixed", source, **given)
+
+    for options in ({"epochs": 2}, {"epochs": None}, {"first_epoch": 1, "epochs": 2}):
+        with pytest.raises(segue.ArgumentError, match="epochs is .* and first_epoch .*over a mix"):
+            opened(segue.Mix({"a": (files, 1)}), **options)
+    for source in (tfrecord, arrays, mix):
+        kind = type(source).__name__.lower()
+        states = {"h": segue.State("float32", init="data")}
+        with pytest.raises(segue.ArgumentError, match=f"initial value .*of kind {kind} does not"):
+            opened(source, states=states)
+    for source in (tfrecord, mix):
+        kind = type(source).__name__.lower()
+        for feature in (segue.Feature("int8", ragged=True), segue.Feature("bytes")):
+            with pytest.raises(segue.ArgumentError, match=f"is ragged, .*of kind {kind} does not"):
+                opened(source, sequences={"x": feature})
+    opened(segue.Mix({"a": (files, 1)})).close()

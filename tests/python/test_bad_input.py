@@ -741,7 +741,7 @@ def test_a_stream_opened_with_another_spec(tmp_path: Path, restarted: bool) -> N
         ({"shuffle": True}, ["shuffle: false in the store, true asked for"]),
         ({"seed": 2**64 - 1}, ["seed: 0 in the store, 18446744073709551615 asked for"]),
         ({"epochs": 2, "first_epoch": 1}, ["first_epoch: 0 in the store, 1 asked for"]),
-        ({"pad": False}, ["pad (in C the contrary: no_pad): true in the store, false asked for"]),
+        ({"pad": False}, ["pad: true in the store, false asked for"]),
         ({"tail": "stop"}, ["tail: shrink in the store, stop asked for"]),
         ({"epoch_end": "drain"}, ["epoch_end: continue in the store, drain asked for"]),
         ({"on_error": "skip"}, ["on_error: raise in the store, skip asked for"]),
@@ -951,7 +951,7 @@ def test_a_store_from_a_future_version(tmp_path: Path) -> None:
     assert found
     file.write_bytes(data)
     with refused(
-        segue.FormatError, str(file), "has format 7", "knows formats up to 3", "use a later one"
+        segue.FormatError, str(file), "has format 7", "knows formats up to 4", "use a later one"
     ):
         segue.open(store)
     assert file.read_bytes() == data
@@ -1335,8 +1335,9 @@ def test_writing_through_a_raw_pointer_faults(tmp_path: Path, what: str) -> None
         print("written", flush=True)
     """
     done = run_python(text, store, tmp_path / "data", what)
-    assert done.returncode == -signal.SIGSEGV, (done.returncode, done.stderr)
-    assert "read-only" in done.stdout and "written" not in done.stdout
+    copied = what == "length"  # is no shared memory
+    assert done.returncode == (0 if copied else -signal.SIGSEGV), (done.returncode, done.stderr)
+    assert "read-only" in done.stdout and ("written" in done.stdout) == copied
     with segue.open(store) as client:
         stream = client.stream("s", **arguments(tmp_path / "data"))
         batch = next(iter(stream.loader(start="continue")))

@@ -300,7 +300,7 @@ int main(int argc, char **argv)
 {
 	struct segue_client *client;
 	struct segue_stream *stream;
-	struct segue_stream_spec *spec;
+	struct segue_spec *spec;
 	int rc = segue_open(argc > 1 ? argv[1] : "", NULL, &client);
 
 	if (rc)
@@ -309,15 +309,14 @@ int main(int argc, char **argv)
 	rc = segue_stream_find(client, "train", &spec);
 	if (rc)
 		return 2;
-	printf("%s %s %s %u %d\\n", spec->name, spec->sequences[0].name, spec->states[0].name,
-		spec->lanes, spec->source.kind == SEGUE_SOURCE_STORED);
-	spec->depth = 3;
+	rc = segue_spec_set(spec, SEGUE_SPEC_DEPTH, 3);
+	printf("%d\\n", rc);
 	rc = segue_stream_open(client, spec, &stream);
 	printf("%d %d\\n", rc, (int)segue_stream_records(stream));
-	spec->seed = 9;
+	segue_spec_set(spec, SEGUE_SPEC_SEED, 9);
 	rc = segue_stream_open(client, spec, &stream);
 	printf("%s\\n", rc == SEGUE_ESPEC ? "ESPEC" : "?");
-	segue_free(spec);
+	segue_spec_destroy(spec);
 	segue_stream_close(stream);
 	segue_client_close(client);
 	return 0;
@@ -332,7 +331,7 @@ def test_from_c(directory: Path, data: Path) -> None:
             [built(data, FROM_C), directory], capture_output=True, text=True, timeout=60
         )
     records = len(little.LENGTHS)
-    assert output.stdout == f"1\ntrain x h 2 1\n0 {records}\nESPEC\n", output
+    assert output.stdout == f"1\n0\n0 {records}\nESPEC\n", output
 
 
 def _some(loader: segue.Loader, count: int) -> Any:

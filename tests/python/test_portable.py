@@ -18,7 +18,7 @@ from test_cli import DAMAGED, FINE, WRONG, run
 from test_durability import commit, end_of_server
 from test_resume import simple
 
-HEAD, BLOCK_HEAD = 16, 12
+HEAD, BLOCK_HEAD = 24, 12
 
 
 @pytest.fixture
@@ -124,12 +124,16 @@ def test_files_that_are_no_backup(tmp_path: Path) -> None:
         file.write_bytes(content_)
         done = run("restore", file, tmp_path / "store")
         assert done.returncode == WRONG and "is no backup of segue" in done.stderr
-    file.write_bytes(b"SEGUEBAK" + struct.pack("<II", 2, 0) + b"x" * 100)
+    file.write_bytes(b"SEGUEBAK" + struct.pack("<II", 3, 0) + b"x" * 100)
     done = run("restore", file, tmp_path / "store")
-    assert done.returncode == WRONG and "format 2, and this version of segue reads format 1" in done.stderr
-    file.write_bytes(b"SEGUEBAK" + struct.pack("<II", 1, 2) + b"x" * 100)
+    assert done.returncode == WRONG and "format 3, and this version of segue reads format 2" in done.stderr
+    file.write_bytes(b"SEGUEBAK" + struct.pack("<II", 2, 2) + b"x" * 100)
     done = run("restore", file, tmp_path / "store")
     assert done.returncode == WRONG and "backup of a store of format 2" in done.stderr
+    for bit in range(64):
+        file.write_bytes(b"SEGUEBAK" + struct.pack("<IIQ", 2, 4, 1 << bit) + b"x" * 100)
+        done = run("restore", file, tmp_path / "store")
+        assert done.returncode == WRONG and f"(bits 0x{1 << bit:x})" in done.stderr
     assert not (tmp_path / "store").exists()
 
 

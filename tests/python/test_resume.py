@@ -1015,7 +1015,7 @@ def test_evaluation_disturbs_nobody(client: segue.Client, tmp_path: Path) -> Non
     names = [s["name"] for s in client.inspect()["streams"] if s.get("lanes")]
     assert "train" not in names
     # The same stream can be kept under the same name, since nothing was.
-    with refused(segue.SpecError, "persist (in C the contrary: volatile_): false in the store, true asked for"):
+    with refused(segue.SpecError, "persist: false in the store, true asked for"):
         cases.open_stream(client, case, tmp_path, persist=True)
 
 

@@ -432,7 +432,7 @@ static struct segue_image *offered_image(const struct sim_driver *driver, uint32
 {
 	struct segue_plan_spec spec = plan_of(driver, pair);
 	const struct segue_plan_input input = {&spec, admit_length, longest_length};
-	struct segue_span spans[SIM_ROWS];
+	struct segue_slot_span spans[SIM_ROWS];
 	struct segue_plan plan;
 	uint32_t rows;
 	int rc = segue_plan_init(&plan, &spec);

@@ -151,7 +151,7 @@ void sim_oracle_delivered(
 	sim_check(step == line->next, "order", "pair %u: batch %llu delivered instead of %llu",
 		pair, (unsigned long long)step, (unsigned long long)line->next);
 	for (uint32_t row = 0; row < truth->rows[step]; row++) {
-		const struct segue_span *span = &truth->span[step][row];
+		const struct segue_slot_span *span = &truth->span[step][row];
 		const struct sim_states *expected = &sim_world.initial;
 		if (span->flags & SEGUE_SPAN_EMPTY)
 			continue;
@@ -295,7 +295,7 @@ static void check_finals(uint32_t pair, const struct line *line, uint64_t step)
 	const struct sim_lane_truth *truth = truth_of(pair);
 
 	for (uint32_t row = 0; row < truth->rows[step] && step >= line->finals_from; row++) {
-		const struct segue_span *span = &truth->span[step][row];
+		const struct segue_slot_span *span = &truth->span[step][row];
 		if (!(span->flags & SEGUE_SPAN_LAST))
 			continue;
 		const struct sim_disk_row *final = &sim_disk.final[pair % SIM_GROUPS][span->number];

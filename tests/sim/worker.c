@@ -890,7 +890,7 @@ static void keep_ended(struct handle *handle, uint64_t step, const struct sim_st
 	const struct sim_lane_truth *truth = truth_of(handle->pair);
 
 	for (uint32_t row = 0; row < truth->rows[step]; row++) {
-		const struct segue_span *span = &truth->span[step][row];
+		const struct segue_slot_span *span = &truth->span[step][row];
 		if (!(span->flags & SEGUE_SPAN_LAST))
 			continue;
 		struct sim_kept *kept = calloc(1, sizeof(*kept));

@@ -180,7 +180,7 @@ static struct segue_position *copy_of(const struct segue_position *position)
 /* The plan of a list that has not grown so far yet ends with it. */
 static void find_ends(struct sim_lane_truth *truth)
 {
-	struct segue_span spans[SIM_ROWS];
+	struct segue_slot_span spans[SIM_ROWS];
 	uint32_t rows;
 
 	for (uint32_t i = 0; i < truth->plan.ends.count; i++) {
@@ -313,7 +313,7 @@ void sim_world_begin(void)
 
 /* ---- Slots and buffers ---------------------------------------------------------------------- */
 
-static bool span_equal(const struct segue_span *a, const struct segue_span *b)
+static bool span_equal(const struct segue_slot_span *a, const struct segue_slot_span *b)
 {
 	return a->number == b->number && a->epoch == b->epoch && a->first_step == b->first_step &&
 	       a->array_steps == b->array_steps && a->total_length == b->total_length &&
@@ -323,7 +323,7 @@ static bool span_equal(const struct segue_span *a, const struct segue_span *b)
 }
 
 static bool row_right(const uint8_t *slot, const struct segue_plan_spec *plan,
-	const struct segue_span *span, const struct segue_span *truth)
+	const struct segue_slot_span *span, const struct segue_slot_span *truth)
 {
 	const struct segue_geometry *geometry = &sim_world.geometry;
 	uint32_t unroll = geometry->num_unroll;
@@ -349,8 +349,8 @@ bool sim_world_slot_right(const struct segue_slot *slot, uint32_t lane, uint64_t
 {
 	const struct sim_lane_truth *truth = &sim_world.lane[lane];
 	const uint8_t *base = (const uint8_t *)slot;
-	const struct segue_span *spans =
-		(const struct segue_span *)(base + sim_world.geometry.span_offset);
+	const struct segue_slot_span *spans =
+		(const struct segue_slot_span *)(base + sim_world.geometry.span_offset);
 	const uint32_t *previous = (const uint32_t *)(base + sim_world.geometry.previous_offset);
 
 	if (step >= truth->end || slot->step != step || slot->rows != truth->rows[step] ||

@@ -33,7 +33,7 @@ struct sim_lane_truth {
 	/* By so many ends of its input, less one: the step at which it ends, and what it leaves. */
 	uint64_t end_by[SIM_ENDS], undelivered_by[SIM_ENDS];
 	struct segue_position *position[SIM_STEPS + 1]; /* position(t) */
-	struct segue_span span[SIM_STEPS][SIM_ROWS];
+	struct segue_slot_span span[SIM_STEPS][SIM_ROWS];
 	uint32_t rows[SIM_STEPS];
 };
 

@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "segue/segue.h"
+#include "draft.h"
+#include "spans.h"
 #include "tfwrite.h"
 #include "tmpdir.h"
 
@@ -49,7 +50,7 @@ static void open_stream(struct segue_client **client, struct segue_stream **stre
 	const char *paths = data;
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state state = {.name = "s", .dtype = SEGUE_INT64};
-	const struct segue_stream_spec spec = {
+	const struct segue_draft spec = {
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &paths, .path_count = 1}},
@@ -65,16 +66,16 @@ static void open_stream(struct segue_client **client, struct segue_stream **stre
 		.interval_ms = 3600000,
 	};
 
-	if (segue_open(dir, NULL, client) || segue_stream_open(*client, &spec, stream))
+	if (segue_open(dir, NULL, client) || segue_draft_open(*client, &spec, stream))
 		die("open");
 }
 
 /* The state is the number of segments of the sequence so far. */
 static int work_on(struct segue_batch *batch)
 {
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const int64_t *in = segue_batch_state(batch, 0);
+	struct segue_span spans[ROWS];
+	uint32_t count = segue_test_spans(batch, spans, ROWS);
+	const int64_t *in = segue_batch_state(batch, 0, NULL);
 	int64_t out[ROWS];
 
 	for (uint32_t row = 0; row < count; row++) {
@@ -88,7 +89,8 @@ static int work_on(struct segue_batch *batch)
 /* Takes the lane; what was committed before that began is still there. */
 static struct segue_lane *take(struct segue_stream *stream, uint64_t *mine)
 {
-	const struct segue_attach_options how = {.start = SEGUE_START_CONTINUE, .take = true};
+	const struct segue_attach_options how = {
+		.size = sizeof(how), .start = SEGUE_START_CONTINUE, .take = true};
 	struct segue_lane *lane;
 
 	pthread_mutex_lock(&lock);

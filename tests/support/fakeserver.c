@@ -147,7 +147,8 @@ static struct segue_plan_spec plan_spec(const struct fakeserver *server, uint32_
 }
 
 /* One step of the plan; rows are remembered. False at the end. */
-static bool step_plan(struct fakeserver *server, struct fake_lane *lane, struct segue_span *spans)
+static bool step_plan(
+	struct fakeserver *server, struct fake_lane *lane, struct segue_slot_span *spans)
 {
 	const struct segue_plan_input input = {.arg = server, .admit = admit};
 	uint64_t step = lane->plan.position->step;
@@ -164,7 +165,7 @@ static bool step_plan(struct fakeserver *server, struct fake_lane *lane, struct 
 static void seek_plan(struct fakeserver *server, struct fake_lane *lane, uint64_t step)
 {
 	struct segue_plan_spec spec = plan_spec(server, (uint32_t)(lane - server->lanes));
-	struct segue_span *spans = calloc(spec.batch_size, sizeof(*spans));
+	struct segue_slot_span *spans = calloc(spec.batch_size, sizeof(*spans));
 
 	MUST(spans && segue_plan_init(&lane->plan, &spec) == 0);
 	while (lane->plan.position->step < step)
@@ -174,7 +175,8 @@ static void seek_plan(struct fakeserver *server, struct fake_lane *lane, uint64_
 
 /* ---- Filling ------------------------------------------------------------------------------- */
 
-static void fill_row(struct fakeserver *server, struct segue_slot *slot, struct segue_span *span)
+static void fill_row(
+	struct fakeserver *server, struct segue_slot *slot, struct segue_slot_span *span)
 {
 	const struct segue_geometry *geometry = &server->geometry;
 	char *base = (char *)slot, key[KEY_MAX];
@@ -196,7 +198,7 @@ static void fill_row(struct fakeserver *server, struct segue_slot *slot, struct 
 }
 
 static void damage_slot(
-	int damage, struct segue_slot *slot, struct segue_span *spans, uint32_t *previous)
+	int damage, struct segue_slot *slot, struct segue_slot_span *spans, uint32_t *previous)
 {
 	switch (damage) {
 	case 1:
@@ -230,7 +232,7 @@ static bool fill_one(struct fakeserver *server, struct fake_lane *lane)
 	const struct segue_geometry *geometry = &server->geometry;
 	uint64_t step = lane->published;
 	struct segue_slot *slot = segue_ring_slot(lane->ring.map, geometry, step);
-	struct segue_span *spans = (void *)((char *)slot + geometry->span_offset);
+	struct segue_slot_span *spans = (void *)((char *)slot + geometry->span_offset);
 	uint32_t *previous = (void *)((char *)slot + geometry->previous_offset);
 
 	if (server->script.fail_at && step == server->script.fail_at) {

@@ -4,7 +4,7 @@
 #ifndef SEGUE_TESTS_SAMPLE_SPEC_H
 #define SEGUE_TESTS_SAMPLE_SPEC_H
 
-#include "segue/segue.h"
+#include "draft.h"
 
 struct sample {
 	const char *paths[2];
@@ -12,7 +12,7 @@ struct sample {
 	struct segue_feature contexts[2];
 	struct segue_state states[2];
 	float c0[3];
-	struct segue_stream_spec spec;
+	struct segue_draft spec;
 };
 
 /*
@@ -33,7 +33,7 @@ static inline void sample_init(struct sample *s)
 		.c0 = {1.0F, 2.0F, 3.0F},
 	};
 	s->states[1].init = s->c0;
-	s->spec = (struct segue_stream_spec){
+	s->spec = (struct segue_draft){
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = s->paths, .path_count = 2, .key_feature = "id"}},

@@ -275,18 +275,17 @@ static uint64_t six(uint64_t record)
 	return 6;
 }
 
-static void no_change(struct segue_stream_spec *spec)
+static void no_change(struct segue_draft *spec)
 {
 	(void)spec;
 }
 
-int segue_testpeer_open_as(
-	struct segue_testpeer *peer, void (*change)(struct segue_stream_spec *spec))
+int segue_testpeer_open_as(struct segue_testpeer *peer, void (*change)(struct segue_draft *spec))
 {
 	static const struct segue_feature x = {.name = "x", .dtype = SEGUE_INT64};
 	char data[SEGUE_TMPDIR_MAX];
 	const char *path = segue_tmpdir_path(&peer->test->dir, "data", data);
-	struct segue_stream_spec wanted = {
+	struct segue_draft wanted = {
 		.name = "s",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &path, .path_count = 1}},
@@ -303,7 +302,7 @@ int segue_testpeer_open_as(
 	if (access(path, F_OK) < 0)
 		segue_tfwrite_numbers(path, 8, six);
 	change(&wanted);
-	must(segue_spec_create(&wanted, &open.stream_open.spec) == 0);
+	must(segue_draft_make(&wanted, &open.stream_open.spec) == 0);
 	int type = segue_testpeer_ask(peer, &open);
 	segue_spec_destroy(open.stream_open.spec);
 	return type;

@@ -10,6 +10,7 @@
 #include "guard/guard.h"
 #include "session/session.h"
 #include "stream/stream.h"
+#include "draft.h"
 #include "tmpdir.h"
 
 struct segue_testserver {
@@ -77,8 +78,7 @@ void segue_testpeer_greet(struct segue_testpeer *peer, struct segue_testserver *
  */
 uint64_t segue_testpeer_open(struct segue_testpeer *peer);
 /* The same with other wishes: `change` alters the spec. Returns the type of the answer. */
-int segue_testpeer_open_as(
-	struct segue_testpeer *peer, void (*change)(struct segue_stream_spec *spec));
+int segue_testpeer_open_as(struct segue_testpeer *peer, void (*change)(struct segue_draft *spec));
 /* Asks for a lane; timeout 0: the default. Does not wait for the answer. */
 void segue_testpeer_want(struct segue_testpeer *peer, uint64_t stream, uint32_t lane,
 	enum segue_attach_mode mode, int64_t timeout_ns);

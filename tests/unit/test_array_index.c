@@ -17,7 +17,7 @@
 /* x float32 [3] a step, c int64 a sequence; two groups of 10 and 4 steps. */
 static const struct segue_array_column columns[COLUMNS] = {
 	{.rank = 1, .dims = {3}}, {.context = 1}};
-static const char *const paths[] = {"/a", "/b"};
+static uint32_t files;
 static const uint64_t steps[GROUPS] = {10, 4};
 
 static struct segue_array arrays[GROUPS * COLUMNS];
@@ -30,17 +30,27 @@ static void setup(void)
 
 	memcpy(arrays,
 		(struct segue_array[]){
-			{.offset = 128, .dtype = SEGUE_FLOAT32},
-			{.offset = 7, .file = 1, .dtype = SEGUE_INT64},
-			{.offset = 9, .stride = 100, .dtype = SEGUE_INT16, .big_endian = true},
-			{.offset = 23, .file = 1, .dtype = SEGUE_INT64},
+			{.size = sizeof(struct segue_array), .offset = 128, .dtype = SEGUE_FLOAT32},
+			{.size = sizeof(struct segue_array),
+				.offset = 7,
+				.file = 1,
+				.dtype = SEGUE_INT64},
+			{.size = sizeof(struct segue_array),
+				.offset = 9,
+				.stride = 100,
+				.dtype = SEGUE_INT16,
+				.big_endian = true},
+			{.size = sizeof(struct segue_array),
+				.offset = 23,
+				.file = 1,
+				.dtype = SEGUE_INT64},
 		},
 		sizeof(arrays));
 	memcpy(sequences, (struct segue_array_sequence[]){{0, 0, 4}, {4, 0, 6}, {1, 1, 3}},
 		sizeof(sequences));
+	files = 2;
 	asked = (struct segue_arrays){
-		.paths = paths,
-		.path_count = 2,
+		.size = sizeof(asked),
 		.group_steps = steps,
 		.group_count = GROUPS,
 		.arrays = arrays,
@@ -57,15 +67,15 @@ static struct segue_array_index *pack(void)
 {
 	struct segue_array_index *index = NULL;
 
-	cr_assert_eq(segue_array_index_pack(&asked, columns, COLUMNS, &index), SEGUE_OK, "%s",
-		segue_error_detail());
+	cr_assert_eq(segue_array_index_pack(&asked, files, columns, COLUMNS, &index), SEGUE_OK,
+		"%s", segue_error_detail());
 	return index;
 }
 
 static void refused(const char *text)
 {
 	struct segue_array_index *index;
-	int rc = segue_array_index_pack(&asked, columns, COLUMNS, &index);
+	int rc = segue_array_index_pack(&asked, files, columns, COLUMNS, &index);
 
 	cr_assert_eq(rc, SEGUE_EINVAL, "%d instead of '%s'", rc, text);
 	cr_assert(strstr(segue_error_detail(), text), "'%s' is not in '%s'", text,
@@ -127,7 +137,7 @@ Test(array_index, what_cannot_be_is_refused)
 	asked.sequence_count = 0;
 	refused("arrays of 0 sequences");
 	setup();
-	asked.path_count = 0;
+	files = 0;
 	refused("in 2 groups and 0 files");
 	setup();
 	asked.key_ends = (uint64_t[]){1, 1, 6};

@@ -111,15 +111,17 @@ static void overwrite(uint64_t at, uint8_t byte)
 static void set_index(uint64_t offset)
 {
 	const struct segue_array arrays[] = {
-		{.offset = offset, .dtype = SEGUE_FLOAT32},
-		{.file = 1, .dtype = SEGUE_INT16, .big_endian = true, .stride = 10},
+		{.size = sizeof(struct segue_array), .offset = offset, .dtype = SEGUE_FLOAT32},
+		{.size = sizeof(struct segue_array),
+			.file = 1,
+			.dtype = SEGUE_INT16,
+			.big_endian = true,
+			.stride = 10},
 	};
 	const struct segue_array_sequence sequences[] = {
 		{0, 0, 10}, {10, 0, STEPS - 15}, {STEPS - 5, 0, 5}};
 	const struct segue_array_column columns[] = {{.rank = 1, .dims = {3}}, {.rank = 0}};
 	const struct segue_arrays asked = {
-		.paths = (const char *const *)test.spec.source.arrays.paths.path,
-		.path_count = 2,
 		.group_steps = (uint64_t[]){STEPS},
 		.group_count = 1,
 		.arrays = arrays,
@@ -128,7 +130,7 @@ static void set_index(uint64_t offset)
 	};
 
 	segue_array_index_drop(test.spec.source.arrays.index);
-	cr_assert_eq(segue_array_index_pack(&asked, columns, 2, &test.spec.source.arrays.index),
+	cr_assert_eq(segue_array_index_pack(&asked, 2, columns, 2, &test.spec.source.arrays.index),
 		SEGUE_OK, "%s", segue_error_detail());
 }
 
@@ -308,8 +310,13 @@ static void open_others(void)
 		write_y(segue_tmpdir_path(&dir, name, other), 1);
 		segue_testspec_path(&test, other);
 	}
-	struct segue_array arrays[102] = {{.offset = HEADER, .dtype = SEGUE_FLOAT32},
-		{.file = 1, .dtype = SEGUE_INT16, .big_endian = true, .stride = 10}};
+	struct segue_array arrays[102] = {
+		{.size = sizeof(struct segue_array), .offset = HEADER, .dtype = SEGUE_FLOAT32},
+		{.size = sizeof(struct segue_array),
+			.file = 1,
+			.dtype = SEGUE_INT16,
+			.big_endian = true,
+			.stride = 10}};
 	struct segue_array all[202];
 	struct segue_array_sequence sequences[101] = {{0, 0, 10}};
 	uint64_t steps[101] = {STEPS};
@@ -318,20 +325,24 @@ static void open_others(void)
 	for (uint32_t i = 1; i <= 100; i++) {
 		steps[i] = 1;
 		sequences[i] = (struct segue_array_sequence){0, i, 1};
-		all[2 * i] = (struct segue_array){.offset = HEADER, .dtype = SEGUE_FLOAT32};
-		all[2 * i + 1] = (struct segue_array){
-			.file = 1 + i, .dtype = SEGUE_INT16, .big_endian = true};
+		all[2 * i] = (struct segue_array){.size = sizeof(struct segue_array),
+			.offset = HEADER,
+			.dtype = SEGUE_FLOAT32};
+		all[2 * i + 1] = (struct segue_array){.size = sizeof(struct segue_array),
+			.file = 1 + i,
+			.dtype = SEGUE_INT16,
+			.big_endian = true};
 	}
 	const struct segue_array_column columns[] = {{.rank = 1, .dims = {3}}, {.rank = 0}};
-	const struct segue_arrays asked = {.path_count = 102,
-		.group_steps = steps,
+	const struct segue_arrays asked = {.group_steps = steps,
 		.group_count = 101,
 		.arrays = all,
 		.sequences = sequences,
 		.sequence_count = 101};
 
 	segue_array_index_drop(test.spec.source.arrays.index);
-	cr_assert_eq(segue_array_index_pack(&asked, columns, 2, &test.spec.source.arrays.index),
+	cr_assert_eq(
+		segue_array_index_pack(&asked, 102, columns, 2, &test.spec.source.arrays.index),
 		SEGUE_OK, "%s", segue_error_detail());
 }
 
@@ -464,13 +475,14 @@ Test(array_source, a_bool_is_0_or_1)
 	segue_testspec_sequence(&test, "b", SEGUE_BOOL, 1);
 	segue_testspec_path(&test, path);
 	const struct segue_array_column column = {.rank = 0};
-	const struct segue_arrays asked = {.path_count = 1,
-		.group_steps = (uint64_t[]){6},
+	const struct segue_arrays asked = {.group_steps = (uint64_t[]){6},
 		.group_count = 1,
-		.arrays = &(struct segue_array){.dtype = SEGUE_BOOL},
+		.arrays = &(struct segue_array){.size = sizeof(struct segue_array),
+			.dtype = SEGUE_BOOL},
 		.sequences = &(struct segue_array_sequence){0, 0, 6},
 		.sequence_count = 1};
-	cr_assert_eq(segue_array_index_pack(&asked, &column, 1, &test.spec.source.arrays.index), 0);
+	cr_assert_eq(
+		segue_array_index_pack(&asked, 1, &column, 1, &test.spec.source.arrays.index), 0);
 	struct segue_source *source = open_source();
 	cr_assert_eq(source->ops->admit(source, 0, &record, &admitted), SEGUE_OK);
 	cr_assert_eq(record->ops->read(record, 0, 6, values), SEGUE_OK);

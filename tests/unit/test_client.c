@@ -21,8 +21,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "draft.h"
 #include "fakeserver.h"
-#include "segue/segue.h"
+#include "spans.h"
 #include "tmpdir.h"
 
 #define SECOND INT64_C(1000000000)
@@ -39,9 +40,9 @@ static const struct segue_state states[] = {
 };
 static const char *const paths[] = {"data/*.tfrecord"};
 
-static struct segue_stream_spec make_spec(void)
+static struct segue_draft make_spec(void)
 {
-	return (struct segue_stream_spec){
+	return (struct segue_draft){
 		.name = "train",
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = paths, .path_count = 1}},
@@ -77,14 +78,15 @@ static int64_t expected_c(uint64_t number, int64_t k)
 
 static void check_row(struct segue_batch *batch, uint32_t row)
 {
-	const struct segue_span *span = &segue_batch_spans(batch, NULL)[row];
+	struct segue_span copy, *span = &copy;
 	const float *x = (const float *)segue_batch_sequence(batch, 0) + row * 2;
-	const float *h = (const float *)segue_batch_state(batch, 0) + row * 3;
-	const int64_t *n = segue_batch_context(batch, 0), *c = segue_batch_state(batch, 1);
+	const float *h = (const float *)segue_batch_state(batch, 0, NULL) + row * 3;
+	const int64_t *n = segue_batch_context(batch, 0), *c = segue_batch_state(batch, 1, NULL);
 	char key[64], wanted[64];
 	float expected[3];
 	size_t size;
 
+	cr_assert_eq(segue_batch_span(batch, row, span, sizeof(*span)), 0);
 	for (uint32_t i = 0; i < 2; i++)
 		cr_assert_float_eq(x[i],
 			i < span->length ? (float)(span->number * 1000 + span->segment * 2 + i)
@@ -114,8 +116,8 @@ static void check_row(struct segue_batch *batch, uint32_t row)
 
 static void save(struct segue_batch *batch)
 {
-	const struct segue_span *spans = segue_batch_spans(batch, NULL);
-	uint32_t rows = segue_batch_rows(batch);
+	struct segue_span spans[16];
+	uint32_t rows = segue_test_spans(batch, spans, 16);
 	float h[16][3];
 
 	/* One state by copy, the other in place. */
@@ -176,7 +178,7 @@ static char socket_path[SEGUE_TMPDIR_MAX], store[SEGUE_TMPDIR_MAX];
 static struct fakeserver *server;
 static struct segue_client *client;
 static struct segue_stream *stream;
-static struct segue_stream_spec spec;
+static struct segue_draft spec;
 static struct segue_open_options options;
 
 static void set_up(void)
@@ -188,7 +190,9 @@ static void set_up(void)
 	server = fakeserver_create(socket_path);
 	fakeserver_start(server);
 	spec = make_spec();
-	options = (struct segue_open_options){.no_start = true, .timeout_ns = 20 * SECOND};
+	options = (struct segue_open_options){.size = sizeof(struct segue_open_options),
+		.no_start = true,
+		.timeout_ns = 20 * SECOND};
 }
 
 static void tear_down(void)
@@ -201,13 +205,13 @@ static void open_stream(void)
 {
 	int rc = segue_open(store, &options, &client);
 	cr_assert_eq(rc, 0, "%s", segue_error_detail());
-	rc = segue_stream_open(client, &spec, &stream);
+	rc = segue_draft_open(client, &spec, &stream);
 	cr_assert_eq(rc, 0, "%s", segue_error_detail());
 }
 
 static struct segue_lane *attach(enum segue_start start)
 {
-	struct segue_attach_options how = {.start = start};
+	struct segue_attach_options how = {.size = sizeof(how), .start = start};
 	struct segue_lane *lane = NULL;
 	int rc = segue_lane_attach(stream, 0, &how, &lane);
 
@@ -391,6 +395,10 @@ Test(client, wants_valid_arguments)
 	options.timeout_ns = -1;
 	assert_fails(segue_open(store, &options, &client), SEGUE_EINVAL, "timeout_ns");
 	options.timeout_ns = 0;
+	options.size = 0;
+	assert_fails(segue_open(store, &options, &client), SEGUE_EINVAL,
+		"set it to sizeof(struct segue_open_options)");
+	options.size = sizeof(options);
 	open_stream();
 	assert_fails(segue_stream_open(client, NULL, &stream), SEGUE_EINVAL, "spec");
 	assert_fails(segue_client_report(client, 9, NULL, NULL, &json), SEGUE_EINVAL, "no report");
@@ -399,9 +407,13 @@ Test(client, wants_valid_arguments)
 	assert_fails(segue_lane_attach(stream, 1, NULL, &lane), SEGUE_EINVAL,
 		"no lane 1: its last is 0");
 	assert_fails(segue_lane_attach(NULL, 0, NULL, &lane), SEGUE_EINVAL, "stream");
-	struct segue_attach_options how = {.start = 7};
+	struct segue_attach_options how = {.size = sizeof(how), .start = 7};
 	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_EINVAL, "start");
-	how = (struct segue_attach_options){.token = "", .token_size = 0};
+	how.size = 1;
+	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_EINVAL,
+		"set it to sizeof(struct segue_attach_options)");
+	how = (struct segue_attach_options){
+		.size = sizeof(struct segue_attach_options), .token = "", .token_size = 0};
 	assert_fails(segue_lane_attach(stream, 0, &how, &lane), SEGUE_ETOKEN, "empty");
 	lane = attach(SEGUE_START_NONE);
 	assert_fails(segue_lane_next(NULL, 0, &batch), SEGUE_EINVAL, "lane");
@@ -415,7 +427,7 @@ Test(client, wants_valid_arguments)
 	batch = take(lane);
 	cr_assert_null(segue_batch_sequence(batch, 1));
 	cr_assert_null(segue_batch_context(batch, 1));
-	cr_assert_null(segue_batch_state(batch, 2));
+	cr_assert_null(segue_batch_state(batch, 2, NULL));
 	cr_assert_null(segue_batch_state_out(batch, 2));
 	cr_assert_null(segue_batch_record_key(batch, 3, &size));
 	assert_fails(segue_batch_mark_saved(batch, 2), SEGUE_EINVAL, "no state 2");
@@ -644,9 +656,9 @@ Test(client, refuses_another_layout)
 {
 	set(wrong_hash, true);
 	cr_assert_eq(segue_open(store, &options, &client), 0);
-	assert_fails(segue_stream_open(client, &spec, &stream), SEGUE_EVERSION, "'train'");
+	assert_fails(segue_draft_open(client, &spec, &stream), SEGUE_EVERSION, "'train'");
 	spec.num_unroll = 0;
-	assert_fails(segue_stream_open(client, &spec, &stream), SEGUE_EINVAL, "num_unroll");
+	assert_fails(segue_draft_open(client, &spec, &stream), SEGUE_EINVAL, "num_unroll");
 	segue_client_close(client);
 }
 
@@ -662,7 +674,7 @@ Test(client, uploads_long_lists_of_paths)
 			text[i], sizeof(text[i]), "/data/some/where/part-%04d-of-1000.tfrecord", i);
 		list[i] = text[i];
 	}
-	spec.source.tfrecord = (struct segue_tfrecord){.paths = list, .path_count = COUNT};
+	spec.source.tfrecord = (struct segue_draft_paths){.paths = list, .path_count = COUNT};
 	open_stream();
 	cr_assert_eq(server->seen.uploads, 1);
 	for (int i = 0; i < COUNT; i++) {
@@ -686,8 +698,8 @@ static void read_all(unsigned held_at_most)
 	int rc;
 
 	while ((rc = segue_lane_next(lane, 20 * SECOND, &batch)) == 0) {
-		uint32_t rows;
-		const struct segue_span *spans = segue_batch_spans(batch, &rows);
+		struct segue_span spans[16];
+		uint32_t rows = segue_test_spans(batch, spans, 16);
 		cr_assert_eq(segue_batch_step(batch), step);
 		for (uint32_t row = 0; row < rows; row++) {
 			check_row(batch, row);
@@ -758,8 +770,8 @@ Test(client, follows_rows_that_move_up)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
 	struct segue_batch *batch = take(lane); /* rows 0, 2 and 3 of the one before */
-	const struct segue_span *spans = segue_batch_spans(batch, NULL);
-	cr_assert_eq(segue_batch_rows(batch), 3);
+	struct segue_span spans[3];
+	cr_assert_eq(segue_test_spans(batch, spans, 3), 3);
 	cr_assert_eq(spans[1].previous_row, 2);
 	cr_assert_eq(spans[2].previous_row, 3);
 	commit(batch);
@@ -769,21 +781,64 @@ Test(client, follows_rows_that_move_up)
 	close_all(lane);
 }
 
+/* As much as the caller has room for, and zeros where it has more than is known here. */
+Test(client, a_span_is_copied_as_far_as_the_caller_knows_it)
+{
+	struct {
+		struct segue_span known;
+		uint8_t later[40];
+	} whole;
+	union {
+		struct segue_span span;
+		uint8_t bytes[sizeof(struct segue_span)];
+	} part;
+	uint32_t rows;
+
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 1);
+	struct segue_batch *batch = take(lane);
+	for (uint32_t i = 0; i < segue_batch_rows(batch); i++) {
+		memset(&whole, 0xee, sizeof(whole));
+		cr_assert_eq(segue_batch_span(batch, i, &whole.known, sizeof(whole)), 0);
+		cr_expect_eq(whole.known.row, i);
+		for (size_t at = 0; at < sizeof(whole.later); at++)
+			cr_expect_eq(whole.later[at], 0);
+		for (size_t size = 0; size <= sizeof(part); size++) {
+			memset(&part, 0xee, sizeof(part));
+			cr_assert_eq(segue_batch_span(batch, i, &part.span, size), 0);
+			cr_expect_arr_eq(part.bytes, &whole, size);
+			for (size_t at = size; at < sizeof(part); at++)
+				cr_expect_eq(part.bytes[at], 0xee);
+		}
+	}
+	assert_fails(segue_batch_span(batch, segue_batch_rows(batch), &part.span, sizeof(part)),
+		SEGUE_EINVAL, "below 3");
+	assert_fails(segue_batch_span(NULL, 0, &part.span, sizeof(part)), SEGUE_EINVAL, "a batch");
+	assert_fails(segue_batch_span(batch, 0, NULL, 1), SEGUE_EINVAL, "a place");
+	cr_assert_not_null(segue_batch_state(batch, 0, &rows));
+	cr_expect_eq(rows, segue_batch_rows(batch));
+	cr_assert_null(segue_batch_state(batch, 2, &rows));
+	cr_expect_eq(rows, 0);
+	segue_batch_release(batch);
+	close_all(lane);
+}
+
 Test(client, hands_out_the_buffer_itself_where_rows_go_on)
 {
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	struct segue_batch *first = take(lane), *second;
-	const char *state = segue_batch_state(first, 0);
+	const char *state = segue_batch_state(first, 0, NULL);
 	cr_assert_eq((uintptr_t)state % 64, 0);
-	cr_assert_eq(segue_batch_state(first, 0), (const void *)state);
+	cr_assert_eq(segue_batch_state(first, 0, NULL), (const void *)state);
 	save(first);
 	float *out = segue_batch_state_out(first, 0);
 	cr_assert_eq(segue_batch_commit(first), 0);
 	segue_batch_release(first);
 	second = take(lane); /* lengths 4, 9, 5: nobody has ended */
 	/* The other mapping of the same memory: what was written there is seen here at once. */
-	const float *in = segue_batch_state(second, 0);
+	const float *in = segue_batch_state(second, 0, NULL);
 	out[0] = 4711;
 	cr_assert_float_eq(in[0], 4711, 0);
 	segue_batch_release(second);
@@ -805,7 +860,7 @@ static void write_into_state(unsigned before)
 		consume(lane, before);
 		if (segue_lane_next(lane, 20 * SECOND, &batch) != 0)
 			_exit(1);
-		volatile float *h = (float *)(uintptr_t)segue_batch_state(batch, 0);
+		volatile float *h = (float *)(uintptr_t)segue_batch_state(batch, 0, NULL);
 		char read_well = h[0] > 0;
 		if (write(report[1], &read_well, 1) != 1)
 			_exit(2);
@@ -857,8 +912,8 @@ Test(client, makes_no_system_call_while_the_ring_is_ahead)
 			if (segue_lane_next(lane, SEGUE_FOREVER, &batch) ||
 				segue_batch_save_state(
 					batch, 0, h, segue_batch_rows(batch) * 3 * sizeof(float)) ||
-				!segue_batch_state(batch, 1) || segue_batch_mark_saved(batch, 1) ||
-				segue_batch_commit(batch))
+				!segue_batch_state(batch, 1, NULL) ||
+				segue_batch_mark_saved(batch, 1) || segue_batch_commit(batch))
 				syscall(SYS_exit, 1);
 			segue_batch_release(batch);
 		}
@@ -970,11 +1025,12 @@ struct newcomer {
 
 static int come(struct newcomer *newcomer, enum segue_start start, bool take_over)
 {
-	const struct segue_attach_options how = {.start = start, .take = take_over};
+	const struct segue_attach_options how = {
+		.size = sizeof(how), .start = start, .take = take_over};
 
 	*newcomer = (struct newcomer){0};
 	cr_assert_eq(segue_open(store, &options, &newcomer->client), 0);
-	cr_assert_eq(segue_stream_open(newcomer->client, &spec, &newcomer->stream), 0);
+	cr_assert_eq(segue_draft_open(newcomer->client, &spec, &newcomer->stream), 0);
 	return segue_lane_attach(newcomer->stream, 0, &how, &newcomer->lane);
 }
 
@@ -1073,7 +1129,8 @@ Test(client, a_batch_that_was_put_back_comes_again_while_it_is_looked_at)
 	cr_assert_neq(again, first);
 	cr_assert_eq(segue_batch_step(again), 1);
 	cr_assert_not(segue_batch_all_saved(again));
-	cr_assert_eq(segue_batch_state(again, 0), segue_batch_state(first, 0), "the same memory");
+	cr_assert_eq(segue_batch_state(again, 0, NULL), segue_batch_state(first, 0, NULL),
+		"the same memory");
 	commit(again);
 	segue_batch_put_back(again);
 	cr_assert(segue_batch_committed(again));
@@ -1132,7 +1189,7 @@ Test(client, goes_back_to_a_token)
 	cr_assert_eq(segue_lane_committed(lane), 3);
 	consume(lane, 4);
 	segue_lane_close(lane);
-	struct segue_attach_options how = {.token = token, .token_size = size};
+	struct segue_attach_options how = {.size = sizeof(how), .token = token, .token_size = size};
 	cr_assert_eq(segue_lane_attach(stream, 0, &how, &lane), 0, "%s", segue_error_detail());
 	consume(lane, 1);
 	cr_assert_eq(segue_lane_committed(lane), 4);
@@ -1596,9 +1653,9 @@ Test(client, keeps_many_ended_rows)
 	close_all(lane);
 }
 
-Test(client, offers_volatile_streams_too)
+Test(client, offers_no_persiststreams_too)
 {
-	spec.volatile_ = true;
+	spec.no_persist = true;
 	open_stream();
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 2);
@@ -1941,8 +1998,8 @@ Test(client, learns_who_holds_the_lane)
 	consume(lane, 1);
 	fakeserver_end_lease(server, 0);
 	cr_assert_eq(segue_open(store, &options, &other), 0);
-	cr_assert_eq(segue_stream_open(other, &spec, &other_stream), 0);
-	struct segue_attach_options how = {.start = SEGUE_START_CONTINUE};
+	cr_assert_eq(segue_draft_open(other, &spec, &other_stream), 0);
+	struct segue_attach_options how = {.size = sizeof(how), .start = SEGUE_START_CONTINUE};
 	cr_assert_eq(segue_lane_attach(other_stream, 0, &how, &other_lane), 0);
 	assert_fails(segue_lane_next(lane, SEGUE_FOREVER, &batch), SEGUE_EFENCED, "newer handle");
 	consume(other_lane, 2);
@@ -2144,7 +2201,7 @@ Test(client, refuses_a_damaged_slot)
 		"a span of row 2", "a length of 3", "a key of size 4294967295",
 		"a previous row, plus one, of 4"};
 	struct segue_batch *batch;
-	uint32_t count;
+	struct segue_span span, spans[16];
 	char key[64];
 
 	open_stream();
@@ -2157,12 +2214,13 @@ Test(client, refuses_a_damaged_slot)
 		int rc = segue_lane_next(lane, 20 * SECOND, &batch);
 		if (damage >= 4 && damage <= 6) { /* seen by who asks for the spans */
 			cr_assert_eq(rc, 0, "%s", segue_error_detail());
-			cr_assert_null(segue_batch_spans(batch, &count));
-			cr_assert_eq(count, 0);
+			cr_assert_eq(
+				segue_batch_span(batch, 1, &span, sizeof(span)), SEGUE_EPROTOCOL);
+			cr_assert_eq(segue_batch_span(batch, 0, &span, sizeof(span)), 0);
 			cr_assert_null(segue_batch_record_key(batch, 1, NULL));
 			cr_assert_eq(segue_batch_key(batch, 1, false, key, sizeof(key)), 0);
 			cr_assert_not_null(segue_batch_record_key(batch, 0, NULL));
-			cr_assert_null(segue_batch_spans(batch, NULL));
+			cr_assert_eq(segue_test_spans(batch, spans, 16), 0);
 			rc = SEGUE_EPROTOCOL;
 			segue_batch_release(batch);
 		}
@@ -2196,16 +2254,16 @@ static void use_in_child(struct segue_lane *lane, struct segue_batch *batch, voi
 	void *token;
 	size_t size;
 	char *json;
-	uint32_t count;
+	struct segue_span span;
 
 	CHECK(segue_lane_next(lane, SEGUE_FOREVER, &next) == SEGUE_EFORKED);
 	CHECK(strstr(segue_error_detail(), "fork"));
 	CHECK(segue_batch_commit(batch) == SEGUE_EFORKED);
 	CHECK(segue_batch_save_state(batch, 0, "", 1) == SEGUE_EFORKED);
 	CHECK(segue_batch_mark_saved(batch, 0) == SEGUE_EFORKED);
-	CHECK(!segue_batch_state(batch, 0) && !segue_batch_state_out(batch, 0));
+	CHECK(!segue_batch_state(batch, 0, NULL) && !segue_batch_state_out(batch, 0));
 	CHECK(!segue_batch_sequence(batch, 0) && !segue_batch_context(batch, 0));
-	CHECK(!segue_batch_spans(batch, &count) && count == 0);
+	CHECK(segue_batch_span(batch, 0, &span, sizeof(span)) == SEGUE_EFORKED);
 	CHECK(!segue_batch_record_key(batch, 0, &size) && size == 0);
 	CHECK(segue_batch_key(batch, 0, false, NULL, 0) == 0);
 	CHECK(segue_lane_checkpoint(lane, &token, &size) == SEGUE_EFORKED);
@@ -2213,7 +2271,7 @@ static void use_in_child(struct segue_lane *lane, struct segue_batch *batch, voi
 	CHECK(segue_lane_durable(lane) == 0 && segue_lane_undelivered(lane) == 0);
 	CHECK(segue_lane_attach(stream, 0, NULL, &other_lane) == SEGUE_EFORKED);
 	CHECK(segue_stream_checkpoint(stream, 0, 1, 0, &token, &size) == SEGUE_EFORKED);
-	CHECK(segue_stream_open(client, &spec, &other) == SEGUE_EFORKED);
+	CHECK(segue_draft_open(client, &spec, &other) == SEGUE_EFORKED);
 	CHECK(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json) == SEGUE_EFORKED);
 	/* Handles are freed without touching what is not there. */
 	segue_batch_release(batch);
@@ -2237,7 +2295,7 @@ Test(client, refuses_use_after_fork)
 	struct segue_lane *lane = attach(SEGUE_START_NONE);
 	consume(lane, 1);
 	struct segue_batch *batch = take(lane);
-	void *place = (void *)((uintptr_t)segue_batch_state(batch, 0) & ~(uintptr_t)4095);
+	void *place = (void *)((uintptr_t)segue_batch_state(batch, 0, NULL) & ~(uintptr_t)4095);
 	pid_t child = spawn_child();
 	if (child == 0)
 		use_in_child(lane, batch, place);

@@ -29,7 +29,7 @@ static void put_stream(struct segue_ops *ops, uint32_t rows, uint64_t *row_size)
 
 	sample_init(&sample);
 	sample.spec.batch_size = rows;
-	OK(segue_spec_create(&sample.spec, &spec));
+	OK(segue_draft_make(&sample.spec, &spec));
 	*row_size = segue_row_size(spec);
 	const struct segue_stream_record record = {
 		.id = place.stream, .spec = spec, .created_ms = 1};

@@ -34,13 +34,13 @@ static void apply(struct segue_ops *ops)
 	segue_ops_finish(ops);
 }
 
-static void put_record(struct segue_ops *ops, const struct segue_stream_spec *asked, uint32_t id)
+static void put_record(struct segue_ops *ops, const struct segue_draft *asked, uint32_t id)
 {
 	struct segue_spec *spec;
 	void *value;
 	size_t size;
 
-	OK(segue_spec_create(asked, &spec));
+	OK(segue_draft_make(asked, &spec));
 	const struct segue_stream_record record = {
 		.id = id, .spec = spec, .fingerprint = {7, 8}, .created_ms = 1};
 	OK(segue_stream_record_pack(&record, &value, &size));

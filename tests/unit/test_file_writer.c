@@ -20,6 +20,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "draft.h"
 #include "tmpdir.h"
 
 static const struct segue_feature sequences[] = {
@@ -27,11 +28,10 @@ static const struct segue_feature sequences[] = {
 	{.name = "flag", .dtype = SEGUE_BOOL},
 };
 static const struct segue_feature contexts[] = {{.name = "id", .dtype = SEGUE_INT64}};
-static const struct segue_feature states[] = {
+static const struct segue_state states[] = {
 	{.name = "h", .dtype = SEGUE_FLOAT64, .rank = 1, .dims = {5}}};
 
-static const struct segue_file_spec spec = {.size = sizeof(spec),
-	.sequences = sequences,
+static const struct segue_draft draft = {.sequences = sequences,
 	.sequence_count = 2,
 	.contexts = contexts,
 	.context_count = 1,
@@ -61,6 +61,19 @@ static struct segue_sequence nth(uint64_t n, uint64_t steps)
 		.total_length = steps - n % 2,
 		.has_total_length = n % 3 != 0,
 		.arrays = arrays};
+}
+
+static int create_by(
+	const char *path, const struct segue_draft *given, struct segue_file_writer **out)
+{
+	struct segue_spec *spec;
+	int rc = segue_draft_tell(given, &spec);
+
+	if (rc)
+		return rc;
+	rc = segue_file_writer_create(path, spec, out);
+	segue_spec_destroy(spec);
+	return rc;
 }
 
 static uint8_t *read_file(const char *path, size_t *size)
@@ -171,7 +184,7 @@ static struct segue_file_writer *create(const char *path)
 {
 	struct segue_file_writer *writer;
 
-	cr_assert_eq(segue_file_writer_create(path, &spec, &writer), 0, "%s", segue_error_detail());
+	cr_assert_eq(create_by(path, &draft, &writer), 0, "%s", segue_error_detail());
 	return writer;
 }
 
@@ -349,8 +362,7 @@ Test(file_writer, offsets_that_cannot_be)
 	static const struct segue_feature ragged[] = {
 		{.name = "w", .dtype = SEGUE_INT16, .form = SEGUE_FORM_RAGGED},
 		{.name = "flags", .dtype = SEGUE_BOOL, .form = SEGUE_FORM_RAGGED}};
-	const struct segue_file_spec ragged_spec = {
-		.size = sizeof(ragged_spec), .sequences = ragged, .sequence_count = 2};
+	const struct segue_draft ragged_spec = {.sequences = ragged, .sequence_count = 2};
 	static const int16_t w[] = {1, 2, 3};
 	static uint8_t flags[] = {0, 1};
 	const void *of[] = {w, flags};
@@ -363,7 +375,7 @@ Test(file_writer, offsets_that_cannot_be)
 			      bad = good;
 	struct segue_file_writer *writer;
 
-	cr_assert_eq(segue_file_writer_create(path_in("ragged"), &ragged_spec, &writer), 0);
+	cr_assert_eq(create_by(path_in("ragged"), &ragged_spec, &writer), 0);
 	bad.offsets = NULL;
 	REFUSED("the offsets of sequences[\"w\"] are missing");
 	bad = good;
@@ -392,82 +404,77 @@ Test(file_writer, offsets_that_cannot_be)
 	segue_file_writer_destroy(writer);
 }
 
-static int try_create(const char *path, const struct segue_file_spec *given)
+static int try_create(const char *path, const struct segue_draft *given)
 {
 	struct segue_file_writer *writer;
-	int rc = segue_file_writer_create(path, given, &writer);
+	int rc = create_by(path, given, &writer);
 
 	if (!rc)
 		segue_file_writer_destroy(writer);
 	return rc;
 }
 
+/* What a spec cannot have is refused before (test_spec.c). */
 Test(file_writer, specs_that_cannot_be)
 {
 	const char *path = path_in("refused");
-	static char name[SEGUE_NAME_MAX + 2];
-	struct segue_feature bad = {.name = NULL, .dtype = SEGUE_INT32};
-	struct segue_file_spec given;
-	struct {
-		struct segue_file_spec known;
-		char later[8];
-	} larger = {.known = spec};
+	const struct segue_draft empty = {.contexts = contexts, .context_count = 1};
+	struct segue_file_writer *writer;
+	struct segue_spec *spec;
 
-#define NOT(rc, words)                                                                             \
-	cr_expect_eq(try_create(path, &given), rc);                                                \
-	cr_expect(says(words), "%s", segue_error_detail());                                        \
-	cr_expect(access(path, F_OK) < 0)
-	given = spec;
-	given.size--;
-	NOT(SEGUE_EINVAL, "set it to sizeof(struct segue_file_spec)");
-	given = spec;
-	given.sequence_count = 0;
-	NOT(SEGUE_EINVAL, "at least one sequence feature");
-	given.sequence_count = SIZE_MAX;
-	NOT(SEGUE_EINVAL, "at most 512 fit");
-	given = spec;
-	given.states = NULL;
-	NOT(SEGUE_EINVAL, "states is NULL and should have 1 entries");
-	given = spec;
-	given.contexts = &bad;
-	NOT(SEGUE_EINVAL, "context[0].name is missing");
-	memset(name, 'n', SEGUE_NAME_MAX + 1);
-	bad.name = name;
-	NOT(SEGUE_EINVAL, "context[0].name has 256 bytes");
-	bad.name = "a:b";
-	NOT(SEGUE_EINVAL, "':'");
-	bad.name = "id";
-	bad.dtype = 0;
-	NOT(SEGUE_EINVAL, "context[\"id\"]: dtype is 0");
-	cr_expect_eq(try_create(NULL, &spec), SEGUE_EINVAL);
-	cr_expect_eq(try_create(path, NULL), SEGUE_EINVAL);
+	cr_expect_eq(try_create(path, &empty), SEGUE_EINVAL);
+	cr_expect(says("at least one sequence feature"), "%s", segue_error_detail());
+	cr_expect_eq(segue_file_writer_create(path, NULL, &writer), SEGUE_EINVAL);
+	cr_expect(says("spec is missing"), "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_tell(&draft, &spec), 0);
+	cr_expect_eq(segue_file_writer_create(NULL, spec, &writer), SEGUE_EINVAL);
+	segue_spec_destroy(spec);
+	cr_expect(access(path, F_OK) < 0);
+}
 
-	larger.known.size = sizeof(larger);
-	larger.later[7] = 1;
-	cr_expect_eq(try_create(path, &larger.known), SEGUE_EINVAL);
-	cr_expect(says("does not know"), "%s", segue_error_detail());
-	larger.later[7] = 0; /* a caller of a later version that asks for nothing new */
-	cr_expect_eq(try_create(path, &larger.known), 0);
+/* A spec of a stream is one of files too, whatever else it says. */
+Test(file_writer, the_spec_of_a_stream_makes_its_files)
+{
+	const char *path = path_in("of a stream"), *const paths[] = {path};
+	const double one[5] = {1};
+	struct segue_state h1 = states[0];
+	struct segue_draft whole = draft;
+	struct segue_file_writer *writer;
+	struct segue_sequence sequence = nth(0, 70);
+	const uint64_t steps[] = {70};
+
+	h1.init = one;
+	whole.name = "train";
+	whole.states = &h1;
+	whole.num_unroll = whole.batch_size = whole.lanes = 1;
+	whole.source.kind = SEGUE_SOURCE_FILES;
+	whole.source.files.paths = paths;
+	whole.source.files.path_count = 1;
+	cr_assert_eq(create_by(path, &whole, &writer), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_file_writer_add(writer, &sequence), 0);
+	cr_assert_eq(segue_file_writer_close(writer), 0);
+	segue_file_writer_destroy(writer);
+	check_file(path, steps, 1);
 }
 
 Test(file_writer, paths_that_cannot_be)
 {
 	char long_name[400];
 
-	cr_expect_eq(try_create("", &spec), SEGUE_EINVAL);
-	cr_expect_eq(try_create(path_in(""), &spec), SEGUE_EINVAL);
-	cr_expect_eq(try_create(path_in("none/x"), &spec), SEGUE_ESYSTEM);
+	cr_expect_eq(try_create("", &draft), SEGUE_EINVAL);
+	cr_expect_eq(try_create(path_in(""), &draft), SEGUE_EINVAL);
+	cr_expect_eq(try_create(path_in("none/x"), &draft), SEGUE_ESYSTEM);
 	cr_expect(says("the directory of"), "%s", segue_error_detail());
-	cr_expect_eq(try_create(path_in("x"), &spec), 0);
-	cr_expect_eq(try_create(path_in("x"), &spec), SEGUE_ESYSTEM);
+	cr_expect_eq(try_create(path_in("x"), &draft), 0);
+	cr_expect_eq(try_create(path_in("x"), &draft), SEGUE_ESYSTEM);
 	cr_expect(says("is there already"), "%s", segue_error_detail());
-	cr_expect_eq(try_create(path_in("x/y"), &spec), SEGUE_ESYSTEM);
+	cr_expect_eq(try_create(path_in("x/y"), &draft), SEGUE_ESYSTEM);
 	cr_expect(says("is no directory"), "%s", segue_error_detail());
 	memset(long_name, 'n', sizeof(long_name) - 1);
 	long_name[sizeof(long_name) - 1] = '\0';
-	cr_expect_eq(try_create(path_in(long_name), &spec), SEGUE_ESYSTEM);
+	cr_expect_eq(try_create(path_in(long_name), &draft), SEGUE_ESYSTEM);
 	cr_expect_eq(symlink("nowhere", path_in("link")), 0);
-	cr_expect_eq(try_create(path_in("link"), &spec), SEGUE_ESYSTEM);
+	cr_expect_eq(try_create(path_in("link"), &draft), SEGUE_ESYSTEM);
 	cr_expect(says("is there already"), "%s", segue_error_detail());
 }
 
@@ -616,7 +623,7 @@ Test(file_writer, no_room_for_the_head)
 
 	signal(SIGXFSZ, SIG_IGN);
 	limit_files(100);
-	cr_expect_eq(try_create(path, &spec), SEGUE_ESYSTEM);
+	cr_expect_eq(try_create(path, &draft), SEGUE_ESYSTEM);
 	limit_files(RLIM_INFINITY);
 	cr_expect(says("cannot be written: File too large"), "%s", segue_error_detail());
 	cr_expect(access(path, F_OK) < 0);

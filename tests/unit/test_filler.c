@@ -154,8 +154,8 @@ static void check_row(const struct segue_slot *slot, uint32_t row, const struct 
 {
 	const uint8_t *base = (const uint8_t *)slot;
 	const struct segue_geometry *geometry = &filler->geometry;
-	const struct segue_span *span =
-		(const struct segue_span *)(base + geometry->span_offset) + row;
+	const struct segue_slot_span *span =
+		(const struct segue_slot_span *)(base + geometry->span_offset) + row;
 	const int64_t *x =
 		(const int64_t *)(base + geometry->sequence_offset[0]) + (uint64_t)row * UNROLL;
 	char key[32];
@@ -291,8 +291,9 @@ Test(filler, lets_go_what_a_step_admitted_and_did_not_place)
 	check_slot(0, first, 2);
 	cr_assert_eq(published(), 2);
 	cr_assert_eq(slot_of(1)->rows, 2);
-	const struct segue_span *span = (const struct segue_span *)((const uint8_t *)slot_of(1) +
-								    filler->geometry.span_offset);
+	const struct segue_slot_span *span =
+		(const struct segue_slot_span *)((const uint8_t *)slot_of(1) +
+						 filler->geometry.span_offset);
 	for (unsigned row = 0; row < 2; row++)
 		cr_assert_eq(span[row].number, 3 + row);
 	cr_assert_eq(source.admitted, 5);
@@ -596,7 +597,7 @@ static void check_ragged(uint64_t step)
 {
 	const struct segue_geometry *geometry = &filler->geometry;
 	const char *slot = (char *)segue_ring_slot(filler->ring.map, geometry, step);
-	const struct segue_span *spans = (const void *)(slot + geometry->span_offset);
+	const struct segue_slot_span *spans = (const void *)(slot + geometry->span_offset);
 	const int64_t *offsets = (const void *)(slot + geometry->sequence_offset[0]);
 	const uint64_t *table = (const void *)(slot + geometry->side_offset);
 	struct segue_shm side = SEGUE_SHM_NONE;

@@ -8,6 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "core/barrier.h"
 #include "core/error.h"
 #include "core/kept.h"
@@ -263,6 +266,40 @@ Test(grant, a_token_takes_the_lane_back)
 	cr_assert_eq(state_of(0, 1), 101);
 	cr_assert_not(has_final(0, 101), "what ended since has not ended");
 	cr_assert_eq(grant->account.durable, 1);
+	free(token);
+}
+
+/* Its head with one field more: the bits of what a reader must know. */
+Test(grant, a_token_that_requires_what_is_not_known)
+{
+	struct segue_grant_order other;
+	uint64_t head_size;
+
+	OK(make(SEGUE_ATTACH_NONE));
+	segue_holder_commit(grant, 1, 100);
+	take_token();
+	write_lane();
+	uint8_t *longer = malloc(token_size + 2), *old = token;
+	memcpy(&head_size, old + 8, sizeof(head_size));
+	size_t at = 16 + head_size;
+	memcpy(longer, old, at);
+	longer[at] = 15 << 3;
+	longer[at + 1] = 0x40;
+	memcpy(longer + at + 2, old + at, token_size - at - 16);
+	head_size += 2;
+	memcpy(longer + 8, &head_size, sizeof(head_size));
+	XXH128_canonicalFromHash((XXH128_canonical_t *)(longer + token_size + 2 - 16),
+		XXH3_128bits(longer, token_size + 2 - 16));
+	other = order;
+	other.bulk = longer;
+	other.bulk_size = token_size + 2;
+	REFUSED(segue_grant_check_token(&other), SEGUE_EFORMAT,
+		"requires what this version of segue (0.1.0) does not know (bits 0x40)");
+	order.bulk = longer;
+	order.bulk_size = token_size + 2;
+	cr_assert_eq(make(SEGUE_ATTACH_RESTORE), SEGUE_EFORMAT);
+	cr_assert_eq(stored_step(), 1, "nothing has changed");
+	free(longer);
 	free(token);
 }
 

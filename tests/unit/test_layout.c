@@ -17,7 +17,7 @@ static struct segue_spec *make(const struct sample *sample)
 {
 	struct segue_spec *spec = NULL;
 
-	cr_assert_eq(segue_spec_create(&sample->spec, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&sample->spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
 
@@ -106,7 +106,7 @@ static void check_random(unsigned seed)
 	size_t n = 0;
 
 	sample_init(&sample);
-	sample.spec.source = (struct segue_stream_source){
+	sample.spec.source = (struct segue_draft_source){
 		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
 	for (size_t i = 0; i < 24; i++) {
 		snprintf(names[i], sizeof(names[i]), "f%zu", i);
@@ -130,7 +130,7 @@ static void check_random(unsigned seed)
 
 	slot[n++] = (struct extent){0, sizeof(struct segue_slot)};
 	slot[n++] = (struct extent){g.previous_offset, rows * sizeof(uint32_t)};
-	slot[n++] = (struct extent){g.span_offset, rows * sizeof(struct segue_span)};
+	slot[n++] = (struct extent){g.span_offset, rows * sizeof(struct segue_slot_span)};
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		slot[n++] = (struct extent){
 			g.sequence_offset[i], rows * unroll * spec->sequences[i].size};

@@ -99,7 +99,7 @@ struct example {
 	struct feeder feeder;
 	struct segue_plan_input input;
 	struct segue_plan plan;
-	struct segue_span span[BATCH_MAX];
+	struct segue_slot_span span[BATCH_MAX];
 	uint32_t rows;
 };
 
@@ -149,7 +149,7 @@ Test(plan, lengths_12_and_14)
 		cr_assert_eq(step(&e), 1);
 		cr_assert_eq(e.rows, 2);
 		for (uint32_t r = 0; r < 2; r++) {
-			struct segue_span expected = {.number = r,
+			struct segue_slot_span expected = {.number = r,
 				.first_step = k * 3,
 				.array_steps = r == 0 ? 12 : 14,
 				.total_length = r == 0 ? 12 : 14,
@@ -166,7 +166,7 @@ Test(plan, lengths_12_and_14)
 	}
 	cr_assert_eq(step(&e), 1);
 	cr_assert_eq(e.rows, 1);
-	struct segue_span last = {.number = 1,
+	struct segue_slot_span last = {.number = 1,
 		.first_step = 12,
 		.array_steps = 14,
 		.total_length = 14,
@@ -302,7 +302,7 @@ Test(plan, pad_to_the_longest)
 		(const char *[]){" 0.0 1.0 2.0", " 3.0 1.1 4.0", " 3.1 1.2 4.1", " - - 4.2", NULL});
 	cr_assert_eq(e.feeder.asked_longest, 0);
 	expect_steps(&e, (const char *[]){" - - -", " - - -", NULL});
-	struct segue_span empty = {.number = SEGUE_NO_SEQUENCE,
+	struct segue_slot_span empty = {.number = SEGUE_NO_SEQUENCE,
 		.row = 2,
 		.previous_row = SEGUE_NO_ROW,
 		.flags = SEGUE_SPAN_EMPTY};
@@ -384,7 +384,7 @@ static int admit_one(
 	return 0;
 }
 
-static int step_of_one(uint64_t array_steps, uint64_t total_length, struct segue_span *span)
+static int step_of_one(uint64_t array_steps, uint64_t total_length, struct segue_slot_span *span)
 {
 	struct segue_plan_spec spec = {
 		.records = 1, .ends = {1, {1}}, .lanes = 1, .batch_size = 1, .num_unroll = 2};
@@ -404,7 +404,7 @@ static int step_of_one(uint64_t array_steps, uint64_t total_length, struct segue
 Test(plan, what_an_admission_may_say)
 {
 	const uint64_t most = 2 * (uint64_t)UINT32_MAX;
-	struct segue_span span;
+	struct segue_slot_span span;
 
 	cr_assert_eq(step_of_one(most, most, &span), 1);
 	cr_assert_eq(span.segment_count, UINT32_MAX);
@@ -933,7 +933,7 @@ struct model {
 	uint32_t lane;
 	struct model_sequence sequence[RECORDS_MAX * 4];
 	size_t count;
-	struct segue_span span[STEPS_MAX][BATCH_MAX];
+	struct segue_slot_span span[STEPS_MAX][BATCH_MAX];
 	uint32_t rows[STEPS_MAX];
 	uint64_t ends[4]; /* steps by the end of each stretch */
 	uint64_t steps, undelivered;
@@ -978,13 +978,13 @@ static uint32_t model_oldest(struct model *model, struct model_sequence **oldest
 	return found;
 }
 
-static struct segue_span model_span(
+static struct segue_slot_span model_span(
 	const struct model *model, const struct model_sequence *sequence, uint32_t row)
 {
 	uint32_t unroll = model->trial->spec.num_unroll;
 	uint64_t first = sequence->done * unroll,
 		 total = model->trial->data.totals[sequence->record];
-	struct segue_span span = {.number = sequence->number,
+	struct segue_slot_span span = {.number = sequence->number,
 		.epoch = sequence->number / model->trial->spec.records,
 		.first_step = first,
 		.array_steps = model->trial->data.lengths[sequence->record],
@@ -1028,7 +1028,7 @@ static void model_batch(
 		if (place[r] == NULL && spec->tail == SEGUE_TAIL_SHRINK)
 			continue;
 		model->rows[t]++;
-		model->span[t][row] = (struct segue_span){.number = SEGUE_NO_SEQUENCE,
+		model->span[t][row] = (struct segue_slot_span){.number = SEGUE_NO_SEQUENCE,
 			.epoch = last_epoch,
 			.row = row,
 			.previous_row = SEGUE_NO_ROW,
@@ -1106,7 +1106,7 @@ static void check_faults(struct trial *trial, struct segue_plan *other,
 	const struct segue_position *before, struct feeder *feeder)
 {
 	struct segue_plan_input input = input_of(feeder);
-	struct segue_span span[BATCH_MAX], untouched[BATCH_MAX];
+	struct segue_slot_span span[BATCH_MAX], untouched[BATCH_MAX];
 	uint32_t rows = 77;
 	int rc;
 
@@ -1127,21 +1127,21 @@ static void check_faults(struct trial *trial, struct segue_plan *other,
 }
 
 /* The spans follow from the ones before: same sequence, next segment, same row where none went. */
-static void check_succession(struct trial *trial, const struct segue_span *now, uint32_t rows,
-	const struct segue_span *last, uint32_t last_rows)
+static void check_succession(struct trial *trial, const struct segue_slot_span *now, uint32_t rows,
+	const struct segue_slot_span *last, uint32_t last_rows)
 {
 	for (uint32_t r = 0; r < rows; r++) {
 		if (now[r].flags & (SEGUE_SPAN_FIRST | SEGUE_SPAN_EMPTY))
 			continue;
 		CHECK(trial, now[r].previous_row < last_rows, "no row %u", now[r].previous_row);
-		const struct segue_span *previous = &last[now[r].previous_row];
+		const struct segue_slot_span *previous = &last[now[r].previous_row];
 		CHECK(trial, previous->number == now[r].number, "another's row");
 		CHECK(trial, previous->segment + 1 == now[r].segment, "not the next segment");
 		CHECK(trial, rows < last_rows || now[r].previous_row == r, "an unstable row");
 	}
 }
 
-static void count_spans(struct trial *trial, const struct segue_span *span, uint32_t rows)
+static void count_spans(struct trial *trial, const struct segue_slot_span *span, uint32_t rows)
 {
 	for (uint32_t r = 0; r < rows; r++)
 		if (!(span[r].flags & SEGUE_SPAN_EMPTY)) {
@@ -1151,7 +1151,7 @@ static void count_spans(struct trial *trial, const struct segue_span *span, uint
 }
 
 static void check_batch(struct trial *trial, const struct model *model, uint64_t t,
-	const struct segue_span *span, uint32_t rows)
+	const struct segue_slot_span *span, uint32_t rows)
 {
 	CHECK(trial, rows == model->rows[t], "lane %u step %" PRIu64 ": %u rows, not %u",
 		model->lane, t, rows, model->rows[t]);
@@ -1164,11 +1164,11 @@ static void check_batch(struct trial *trial, const struct model *model, uint64_t
 
 /* Steps `plan`; and a second one, from the same stored position and through failures, alike. */
 static int step_twice(struct trial *trial, struct segue_plan *plan, struct segue_plan *other,
-	struct feeder *feeder, struct segue_span *span, uint32_t *rows)
+	struct feeder *feeder, struct segue_slot_span *span, uint32_t *rows)
 {
 	struct segue_plan_input input = input_of(feeder);
 	struct segue_position *before = copy_position(plan->position);
-	struct segue_span again[BATCH_MAX];
+	struct segue_slot_span again[BATCH_MAX];
 	uint32_t again_rows = 0;
 
 	int rc = segue_plan_step(plan, &input, span, rows);
@@ -1195,7 +1195,7 @@ static void check_goes_on(struct trial *trial, const struct model *model, struct
 	const struct segue_plan *part, struct segue_plan *whole)
 {
 	struct segue_plan_input input = input_of(feeder);
-	struct segue_span span[BATCH_MAX];
+	struct segue_slot_span span[BATCH_MAX];
 	uint64_t t = part->position->step;
 	uint32_t rows = 0;
 
@@ -1230,7 +1230,7 @@ static void check_growth(struct trial *trial, const struct model *model, uint32_
 	struct segue_plan_input input = input_of(&feeder);
 	struct segue_plan_spec spec = trial->spec;
 	struct segue_plan part, whole;
-	struct segue_span span[BATCH_MAX];
+	struct segue_slot_span span[BATCH_MAX];
 	uint32_t rows = 0;
 
 	memcpy(feeder.longest, trial->longest, sizeof(feeder.longest));
@@ -1253,7 +1253,7 @@ static void check_lane(struct trial *trial, struct model *model, uint32_t lane)
 {
 	struct feeder feeder = {.data = &trial->data, .fail_at = UINT64_MAX};
 	struct segue_plan plan, other;
-	struct segue_span span[2][BATCH_MAX];
+	struct segue_slot_span span[2][BATCH_MAX];
 	uint32_t rows[2] = {0, 0};
 
 	trial->spec.lane = lane;
@@ -1326,7 +1326,7 @@ static void check_longest(struct trial *trial)
 
 	spec.tail = SEGUE_TAIL_SHRINK;
 	for (spec.lane = 0; spec.lane < spec.lanes; spec.lane++) {
-		struct segue_span span[BATCH_MAX];
+		struct segue_slot_span span[BATCH_MAX];
 		struct segue_plan plan;
 		uint64_t steps[4] = {0};
 		uint32_t rows;

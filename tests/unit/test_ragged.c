@@ -71,14 +71,28 @@ Test(ragged, a_view_of_the_segment)
 	struct segue_ragged got;
 
 	set((const int64_t[]){0, 1, 1, 4, 4, 9, 9, 10});
-	cr_assert_eq(segue_batch_sequence_ragged(&batch, 1, &got), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_batch_sequence_ragged(&batch, 1, &got, sizeof(got)), 0, "%s",
+		segue_error_detail());
 	cr_assert(got.offsets == offsets && got.count == 10 && got.values == sides[1].shm.map);
 	int64_t *text = (void *)((char *)(uintptr_t)batch.slot + shape.geometry.context_offset[0]);
 	memcpy(text, (const int64_t[]){0, 3, SIZE - 64}, 24);
-	cr_assert_eq(segue_batch_context_ragged(&batch, 0, &got), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_batch_context_ragged(&batch, 0, &got, sizeof(got)), 0, "%s",
+		segue_error_detail());
 	cr_assert(got.count == SIZE - 64 && got.values == (char *)sides[1].shm.map + 64);
 	text[2]++;
-	cr_assert_eq(segue_batch_context_ragged(&batch, 0, &got), SEGUE_EPROTOCOL);
+	cr_assert_eq(segue_batch_context_ragged(&batch, 0, &got, sizeof(got)), SEGUE_EPROTOCOL);
+	/* A program that knows less of the struct, and one that knows more. */
+	struct {
+		struct segue_ragged known;
+		uint64_t later;
+	} more = {.later = 7};
+	got.count = 7;
+	cr_assert_eq(
+		segue_batch_sequence_ragged(&batch, 1, &got, offsetof(struct segue_ragged, count)),
+		0);
+	cr_assert(got.values == sides[1].shm.map && got.count == 7);
+	cr_assert_eq(segue_batch_sequence_ragged(&batch, 1, &more.known, sizeof(more)), 0);
+	cr_assert(more.known.count == 10 && more.later == 0);
 	cr_assert_null(segue_batch_sequence(&batch, 1));
 	cr_assert_null(segue_batch_context(&batch, 0));
 	cr_assert_not_null(segue_batch_sequence(&batch, 0));
@@ -100,21 +114,21 @@ Test(ragged, offsets_that_cannot_be)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		set(cases[i]);
-		cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got), SEGUE_EPROTOCOL,
-			"case %zu", i);
+		cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got, sizeof(got)),
+			SEGUE_EPROTOCOL, "case %zu", i);
 	}
 	static const uint64_t begins[] = {32, SIZE, SIZE + 64, UINT64_MAX - 63, UINT64_MAX};
 	set((const int64_t[]){0, 1, 1, 4, 4, 9, 9, 10});
 	for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++) {
 		table[1] = begins[i];
-		cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got), SEGUE_EPROTOCOL,
-			"begin %zu", i);
+		cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got, sizeof(got)),
+			SEGUE_EPROTOCOL, "begin %zu", i);
 	}
 	table[1] = 0;
 	table[0] = 0; /* it needs no segment, and has values */
-	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got), SEGUE_EPROTOCOL);
+	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got, sizeof(got)), SEGUE_EPROTOCOL);
 	memset(offsets, 0, sizeof(cases[0]));
-	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got), 0);
+	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got, sizeof(got)), 0);
 	cr_expect(got.count == 0 && !got.values);
 }
 
@@ -122,12 +136,12 @@ Test(ragged, features_that_are_not)
 {
 	struct segue_ragged got;
 
-	cr_expect_eq(segue_batch_sequence_ragged(&batch, 0, &got), SEGUE_EINVAL);
-	cr_expect_eq(segue_batch_sequence_ragged(&batch, 2, &got), SEGUE_EINVAL);
-	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, NULL), SEGUE_EINVAL);
-	cr_expect_eq(segue_batch_sequence_ragged(NULL, 1, &got), SEGUE_EINVAL);
-	cr_expect_eq(segue_batch_context_ragged(&batch, 1, &got), SEGUE_EINVAL);
+	cr_expect_eq(segue_batch_sequence_ragged(&batch, 0, &got, sizeof(got)), SEGUE_EINVAL);
+	cr_expect_eq(segue_batch_sequence_ragged(&batch, 2, &got, sizeof(got)), SEGUE_EINVAL);
+	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, NULL, sizeof(got)), SEGUE_EINVAL);
+	cr_expect_eq(segue_batch_sequence_ragged(NULL, 1, &got, sizeof(got)), SEGUE_EINVAL);
+	cr_expect_eq(segue_batch_context_ragged(&batch, 1, &got, sizeof(got)), SEGUE_EINVAL);
 	mapping.guard.forked = true;
-	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got), SEGUE_EFORKED);
+	cr_expect_eq(segue_batch_sequence_ragged(&batch, 1, &got, sizeof(got)), SEGUE_EFORKED);
 	mapping.guard.forked = false;
 }

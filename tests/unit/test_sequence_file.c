@@ -300,7 +300,7 @@ Test(sequence_file, hostile_heads)
 	} cases[] = {
 		{8, 2, SEGUE_EFORMAT, "the version is 2"},
 		{16, 1, SEGUE_EDATA, "requires another thing than its fields do"},
-		{16, 2, SEGUE_EFORMAT, "requires features (0x2)"},
+		{16, 2, SEGUE_EFORMAT, "(bits 0x2)"},
 		{23, 0x80, SEGUE_EFORMAT, "0x8000000000000000"},
 		{24, 0, SEGUE_EDATA, "number of its fields"},
 		{24, 3, SEGUE_EDATA, "longer than its fields"},

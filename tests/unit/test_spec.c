@@ -4,6 +4,7 @@
 #include "core/spec.h"
 
 #include <criterion/criterion.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 static struct segue_spec *make(const struct sample *sample)
 {
 	struct segue_spec *spec = NULL;
-	int rc = segue_spec_create(&sample->spec, &spec);
+	int rc = segue_draft_make(&sample->spec, &spec);
 
 	cr_assert_eq(rc, 0, "%s", segue_error_detail());
 	return spec;
@@ -28,6 +29,18 @@ static struct segue_spec *make(const struct sample *sample)
 
 static char long_name[SEGUE_NAME_MAX + 2], long_path[PATH_MAX + 2];
 static struct segue_feature many[SEGUE_FEATURES_MAX + 1];
+static struct segue_state many_states[SEGUE_STATES_MAX + 1];
+
+static void make_many(void)
+{
+	static char names[SEGUE_FEATURES_MAX + 1][8];
+
+	for (size_t i = 0; i < SEGUE_FEATURES_MAX + 1; i++) {
+		snprintf(names[i], sizeof(names[i]), "f%zu", i);
+		many[i] = (struct segue_feature){.name = names[i], .dtype = SEGUE_UINT8};
+		many_states[i] = (struct segue_state){.name = names[i], .dtype = SEGUE_UINT8};
+	}
+}
 
 #define CASE(name, change)                                                                         \
 	static void name(struct sample *s)                                                         \
@@ -46,18 +59,14 @@ CASE(feature_empty, s->sequences[1].name = "")
 CASE(feature_colon, s->contexts[1].name = "f:")
 CASE(state_colon, s->states[0].name = ":")
 CASE(no_sequence, s->spec.sequence_count = 0)
-CASE(null_sequences, s->spec.sequences = NULL)
-CASE(null_contexts, s->spec.contexts = NULL)
-CASE(null_states, s->spec.states = NULL)
 CASE(bad_kind, s->spec.source.kind = 99)
-CASE(null_paths, s->spec.source.tfrecord.paths = NULL)
 CASE(no_path, s->spec.source.tfrecord.path_count = 0)
 CASE(empty_path, s->paths[1] = "")
 CASE(missing_path, s->paths[1] = NULL)
 CASE(path_too_long, s->paths[1] = memset(long_path, '/', PATH_MAX))
 CASE(too_many_features, s->spec.sequences = many; s->spec.sequence_count = SEGUE_FEATURES_MAX + 1)
 CASE(too_many_together, s->spec.sequences = many; s->spec.sequence_count = SEGUE_FEATURES_MAX - 1)
-CASE(too_many_states, s->spec.state_count = SEGUE_STATES_MAX + 1)
+CASE(too_many_states, s->spec.states = many_states; s->spec.state_count = SEGUE_STATES_MAX + 1)
 CASE(twice, s->sequences[1].name = "x")
 CASE(twice_states, s->states[1].name = "h")
 CASE(twice_contexts, s->contexts[1].name = "speaker")
@@ -93,7 +102,7 @@ CASE(threads_large, s->spec.num_threads = 65)
 CASE(interval_large, s->spec.interval_ms = 3600001)
 CASE(lease_timeout_large, s->spec.lease_timeout_ms = 86400001)
 CASE(checkpoints_large, s->spec.keep_checkpoints = 101)
-CASE(final_of_nothing, s->spec.keep_final = true; s->spec.volatile_ = true)
+CASE(final_of_nothing, s->spec.keep_final = true; s->spec.no_persist = true)
 CASE(empty_key_feature, s->spec.source.tfrecord.key_feature = "")
 
 static const struct {
@@ -111,19 +120,15 @@ static const struct {
 	{feature_empty, {"sequences[1].name", "empty"}},
 	{feature_colon, {"context[1].name \"f:\"", "':'"}},
 	{state_colon, {"states[0].name \":\"", "':'"}},
-	{no_sequence, {"sequences (in C: sequence_count) is 0"}},
-	{null_sequences, {"sequences is NULL", "2 entries"}},
-	{null_contexts, {"contexts is NULL"}},
-	{null_states, {"states is NULL"}},
+	{no_sequence, {"the number of sequences is 0"}},
 	{bad_kind, {"source.kind is 99", "none of 1 (tfrecord)"}},
-	{null_paths, {"source.paths is NULL"}},
-	{no_path, {"source.paths (in C: path_count) is 0"}},
+	{no_path, {"the number of source.paths is 0"}},
 	{empty_path, {"source.paths[1] is empty"}},
 	{missing_path, {"source.paths[1] is empty"}},
 	{path_too_long, {"source.paths[1] has 4096 bytes", "at most 4095"}},
-	{too_many_features, {"sequences (in C: sequence_count) is 257", "256"}},
+	{too_many_features, {"257 sequences and 0 context", "256"}},
 	{too_many_together, {"255 sequences and 2 context", "together at most 256"}},
-	{too_many_states, {"states (in C: state_count) is 257", "256"}},
+	{too_many_states, {"the number of states is 257", "256"}},
 	{twice, {"sequences[0] and sequences[1]", "\"x\""}},
 	{twice_states, {"states[0] and states[1]", "\"h\""}},
 	{twice_contexts, {"context[0] and context[1]", "\"speaker\""}},
@@ -137,8 +142,7 @@ static const struct {
 	{overflow_two, {"sequences[0] \"x\"", "4294967296 bytes at shape[0]"}},
 	{field_too_large, {"states[0] \"h\"", "shape[0] (in C: dims) = 1073741825"}},
 	{initial_twice, {"states[1] \"c\": init is given, and init_from_data too"}},
-	{initial_nowhere,
-		{"states[0] \"h\": its initial value is to come from the data", "kind tfrecord"}},
+	{initial_nowhere, {"states[0] \"h\" has its initial value from the data", "kind tfrecord"}},
 	{bad_form, {"sequences[0] \"x\": form is 3, which is no form"}},
 	{ragged_shape, {"sequences[0] \"x\": it is ragged, and then has no shape"}},
 	{bytes_dtype, {"context[0] \"speaker\": the dtype of bytes is uint8 (5), not int64"}},
@@ -161,19 +165,20 @@ static const struct {
 	{interval_large, {"interval_ms is 3600001", "(3600.001 s; 0.001 to 3600 s)"}},
 	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
 	{checkpoints_large, {"keep_checkpoints is 101"}},
-	{final_of_nothing, {"keep_final", "persist"}},
+	{final_of_nothing, {"keep_final is true and persist false: there is no store"}},
 	{empty_key_feature, {"source.key (in C: key_feature) is empty"}},
 };
 
 Test(spec, each_rule_names_field_and_value)
 {
+	make_many();
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
 		struct segue_spec *spec = NULL;
 		struct sample sample;
 
 		sample_init(&sample);
 		rules[i].change(&sample);
-		cr_expect_eq(segue_spec_create(&sample.spec, &spec), SEGUE_EINVAL,
+		cr_expect_eq(segue_draft_make(&sample.spec, &spec), SEGUE_EINVAL,
 			"rule %zu (\"%s\") was not enforced", i, rules[i].says[0]);
 		cr_expect_null(spec);
 		for (size_t k = 0; k < 2 && rules[i].says[k]; k++)
@@ -228,6 +233,212 @@ Test(spec, stream_without_states_or_contexts)
 	segue_spec_destroy(spec);
 }
 
+/* ---- Said call by call --------------------------------------------------------------------- */
+
+#define REFUSED(call, text)                                                                        \
+	do {                                                                                       \
+		cr_expect_eq(call, SEGUE_EINVAL, "%s", #call);                                     \
+		cr_expect(strstr(segue_error_detail(), text), "\"%s\" does not say \"%s\"",        \
+			segue_error_detail(), text);                                               \
+	} while (0)
+
+/* What cannot be is refused where it is said, and what was said before stands. */
+Test(spec, a_call_that_fails_changes_nothing)
+{
+	const struct segue_feature again = {
+		.size = sizeof(again), .name = "label", .dtype = SEGUE_INT8};
+	const struct segue_state h = {.size = sizeof(h), .name = "h", .dtype = SEGUE_INT8};
+	const struct segue_state nameless = {.size = sizeof(h), .dtype = SEGUE_INT8};
+	struct segue_spec *spec;
+	struct sample sample;
+	uint64_t hash[2][2];
+
+	sample_init(&sample);
+	spec = make(&sample);
+	segue_spec_hash(spec, hash[0]);
+	REFUSED(segue_spec_add_sequence(spec, &again), "sequences[1] and sequences[2]");
+	REFUSED(segue_spec_add_state(spec, &h), "states[0] and states[2]");
+	REFUSED(segue_spec_add_state(spec, &nameless), "states[2].name is missing");
+	REFUSED(segue_spec_add_path(spec, ""), "source.paths[2] is empty");
+	REFUSED(segue_spec_add_path(spec, NULL), "source.paths[2] is empty");
+	REFUSED(segue_spec_set_source(spec, 99), "none of 1 (tfrecord)");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_DEPTH, 1), "depth is 1, from 2 to 64");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_DEPTH, UINT64_MAX),
+		"depth is 18446744073709551615");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_BATCH_SIZE, (UINT64_C(1) << 32) + 6), "batch_size");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_SHUFFLE, 2), "shuffle is 2, from 0 to 1");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_TAIL, 3), "tail is 3, which is none of 0 (shrink)");
+	REFUSED(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, ""), "source.key");
+	cr_expect_eq(segue_spec_check(spec), 0, "%s", segue_error_detail());
+	segue_spec_hash(spec, hash[1]);
+	cr_expect_arr_eq(hash[0], hash[1], sizeof(hash[0]));
+	cr_expect_eq(spec->source.tfrecord.paths.count, 2);
+	cr_expect_str_eq(spec->source.tfrecord.key_feature, "id");
+	cr_expect_eq(spec->depth, 4);
+	segue_spec_destroy(spec);
+}
+
+Test(spec, options_are_set_by_the_call_of_their_type_and_of_their_source)
+{
+	struct segue_spec *spec;
+
+	cr_assert_eq(segue_spec_create("train", &spec), 0);
+	REFUSED(segue_spec_add_path(spec, "a"), "segue_spec_set_source");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_COMPRESSION, 1), "not set yet");
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_FILES), 0);
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_COMPRESSION, 1),
+		"compression is an option of a source of kind tfrecord, and this spec's is files");
+	REFUSED(segue_spec_set(spec, 999, 1), "no option 999");
+	cr_assert_eq(segue_spec_add_path(spec, "/data/a.segue"), 0);
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_TFRECORD), 0);
+	cr_expect_eq(spec->source.tfrecord.paths.count, 0, "another source begins anew");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_KEY_FEATURE, 1), "is a text: segue_spec_set_text");
+	REFUSED(segue_spec_set_text(spec, SEGUE_SPEC_SEED, "1"), "seed is no text: segue_spec_set");
+	cr_assert_eq(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, "id"), 0);
+	cr_assert_eq(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, "image/key"), 0);
+	cr_expect_str_eq(spec->source.tfrecord.key_feature, "image/key");
+	cr_assert_eq(segue_spec_set_text(spec, SEGUE_SPEC_KEY_FEATURE, NULL), 0);
+	cr_expect_null(spec->source.tfrecord.key_feature);
+	REFUSED(segue_spec_set(NULL, SEGUE_SPEC_SEED, 1), "spec is missing");
+	REFUSED(segue_spec_add_path(NULL, "a"), "spec is missing");
+	REFUSED(segue_spec_add_state(NULL, NULL), "spec is missing");
+	segue_spec_destroy(spec);
+}
+
+/* As a spec that came in a message: it has hashes, and no values. */
+Test(spec, an_initial_value_is_set_where_there_is_the_hash_alone)
+{
+	static const float value[] = {1, 2}, other[] = {1, 3};
+	const struct segue_state h = {.size = sizeof(h),
+		.name = "h",
+		.dtype = SEGUE_FLOAT32,
+		.rank = 1,
+		.dims = {2},
+		.init = value};
+	const struct segue_state d = {
+		.size = sizeof(d), .name = "d", .dtype = SEGUE_FLOAT32, .init_from_data = true};
+	struct segue_spec *spec;
+	uint64_t hash[2];
+
+	cr_assert_eq(segue_spec_create("train", &spec), 0);
+	cr_assert_eq(segue_spec_add_state(spec, &h), 0);
+	cr_assert_eq(segue_spec_add_state(spec, &d), 0);
+	memcpy(hash, spec->init_hash[0], sizeof(hash));
+	cr_expect_not(segue_spec_wants_init(spec, 0));
+	free(spec->init[0]);
+	free(spec->init);
+	spec->init = NULL;
+	cr_expect(segue_spec_wants_init(spec, 0));
+	cr_expect_not(segue_spec_wants_init(spec, 1));
+	REFUSED(segue_spec_set_init(spec, "none", value), "no state \"none\"");
+	REFUSED(segue_spec_set_init(spec, NULL, value), "no state \"\"");
+	REFUSED(segue_spec_set_init(spec, "d", value), "init_from_data too");
+	REFUSED(segue_spec_set_init(NULL, "h", value), "spec is missing");
+	cr_assert_eq(segue_spec_set_init(spec, "h", other), 0);
+	cr_expect_neq(memcmp(hash, spec->init_hash[0], sizeof(hash)), 0);
+	cr_assert_eq(segue_spec_set_init(spec, "h", value), 0);
+	cr_expect_eq(memcmp(hash, spec->init_hash[0], sizeof(hash)), 0);
+	cr_expect_not(segue_spec_wants_init(spec, 0));
+	segue_spec_destroy(spec);
+}
+
+/* A mix is told of its parts one by one; arrays are those of what was said before. */
+Test(spec, paths_and_options_are_of_the_part_that_came_last)
+{
+	struct segue_mix_part part = {.size = sizeof(part),
+		.name = "a",
+		.kind = SEGUE_SOURCE_TFRECORD,
+		.weight = 3,
+		.epochs = 1};
+	const struct segue_spec_mix *mix;
+	struct segue_spec *spec, *copy;
+
+	cr_assert_eq(segue_spec_create("train", &spec), 0);
+	REFUSED(segue_spec_add_part(NULL, &part), "spec is missing");
+	REFUSED(segue_spec_add_part(spec, &part), "source is missing");
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_FILES), 0);
+	REFUSED(segue_spec_add_part(spec, &part), "a source of kind files has no parts");
+	cr_assert_eq(segue_spec_set_source(spec, SEGUE_SOURCE_MIX), 0);
+	mix = &spec->source.mix;
+	REFUSED(segue_spec_add_path(spec, "/a"), "the mix has no part yet");
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_RECORD, 1), "the mix has no part yet");
+	cr_assert_eq(segue_spec_add_part(spec, &part), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_spec_add_path(spec, "/a"), 0);
+	cr_assert_eq(segue_spec_set(spec, SEGUE_SPEC_RECORD, SEGUE_RECORD_EXAMPLE), 0);
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_RECORD, 2), "source.parts[0].record is 2");
+	REFUSED(segue_spec_add_part(spec, &part), "source.parts[0] and source.parts[1]");
+	part.name = "b";
+	part.weight = 0;
+	REFUSED(segue_spec_add_part(spec, &part), "source.parts[1].weight is 0");
+	part.weight = 1;
+	part.kind = SEGUE_SOURCE_MIX;
+	REFUSED(segue_spec_add_part(spec, &part), "cannot be a mix itself");
+	part.kind = SEGUE_SOURCE_ARRAYS;
+	REFUSED(segue_spec_add_part(spec, &part), "arrays cannot be a part");
+	part.kind = 0;
+	REFUSED(segue_spec_add_part(spec, &part), "source.parts[1]: source is missing");
+	part.kind = SEGUE_SOURCE_FILES;
+	cr_assert_eq(segue_spec_add_part(spec, &part), 0);
+	REFUSED(segue_spec_set(spec, SEGUE_SPEC_RECORD, 1), "this spec's is files");
+	REFUSED(segue_spec_add_path(spec, ""), "source.parts[1]: source.paths[0] is empty");
+	cr_assert_eq(segue_spec_add_path(spec, "/b"), 0);
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	segue_spec_destroy(spec);
+	mix = &copy->source.mix;
+	cr_assert_eq(mix->count, 2);
+	cr_expect_str_eq(mix->part[0].name, "a");
+	cr_expect_eq(mix->part[0].source.tfrecord.record, SEGUE_RECORD_EXAMPLE);
+	cr_expect_str_eq(mix->part[0].source.tfrecord.paths.path[0], "/a");
+	cr_expect_eq(mix->part[1].source.files.paths.count, 1);
+	cr_expect_str_eq(mix->part[1].source.files.paths.path[0], "/b");
+	segue_spec_destroy(copy);
+}
+
+/* Each number is one option's, whosever it is. */
+Test(spec, options_have_numbers_of_their_own)
+{
+	uint64_t seen = 0;
+
+	for (int list = 0; list <= SEGUE_SOURCE_MIX; list++)
+		for (const struct segue_option *option =
+				list ? segue_source_row((enum segue_source_kind)list)->options
+				     : segue_spec_options;
+			option->name; option++) {
+			cr_assert_lt(option->id, 64);
+			cr_expect_eq(seen >> option->id & 1, 0, "%s", option->name);
+			seen |= UINT64_C(1) << option->id;
+		}
+}
+
+/* A later version's struct is taken as long as nothing is asked for that is not known here. */
+Test(spec, structs_of_other_versions)
+{
+	struct {
+		struct segue_feature known;
+		uint64_t more;
+	} later = {.known = {.size = sizeof(later), .name = "x", .dtype = SEGUE_INT8}};
+	struct segue_feature earlier = {.size = offsetof(struct segue_feature, rank),
+		.name = "y",
+		.dtype = SEGUE_INT8,
+		.rank = 77};
+	struct segue_spec *spec;
+
+	cr_assert_eq(segue_spec_create("train", &spec), 0);
+	cr_expect_eq(segue_spec_add_sequence(spec, &later.known), 0, "%s", segue_error_detail());
+	later.known.name = "z";
+	later.more = (uint64_t)1 << 56;
+	REFUSED(segue_spec_add_sequence(spec, &later.known),
+		"struct segue_feature has something at byte");
+	cr_expect_eq(segue_spec_add_sequence(spec, &earlier), 0, "%s", segue_error_detail());
+	cr_expect_eq(spec->sequences[1].rank, 0, "what lies behind the caller's end is not read");
+	earlier.size = 0;
+	REFUSED(segue_spec_add_sequence(spec, &earlier), "set it to sizeof(struct segue_feature)");
+	earlier.size = SIZE_MAX;
+	REFUSED(segue_spec_add_sequence(spec, &earlier), "set it to sizeof(struct segue_feature)");
+	REFUSED(segue_spec_add_sequence(spec, NULL), "struct segue_feature is missing (NULL)");
+	segue_spec_destroy(spec);
+}
+
 /* ---- Defaults and copies ------------------------------------------------------------------- */
 
 Test(spec, defaults)
@@ -256,7 +467,7 @@ Test(spec, everything_is_copied)
 	sample_init(&sample);
 	sample.spec.name = name;
 	sample.spec.no_pad = true;
-	sample.spec.volatile_ = true;
+	sample.spec.no_persist = true;
 	sample.spec.depth = 8;
 	sample.spec.durability = SEGUE_DURABLE_COMMIT;
 	sample.spec.source.tfrecord.allow_surplus = true;
@@ -324,7 +535,7 @@ Test(spec, lost_working_directory)
 	rmdir(directory);
 	sample_init(&sample);
 	sample.paths[0] = "a.tfrecord";
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), SEGUE_ESYSTEM);
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), SEGUE_ESYSTEM);
 	cr_assert(strstr(segue_error_detail(), "working directory"));
 	sample.paths[0] = "/data/a.tfrecord"; /* needs none */
 	spec = make(&sample);
@@ -427,7 +638,7 @@ CASE(batch, s->spec.batch_size = 7)
 CASE(lanes, s->spec.lanes = 3)
 CASE(tail, s->spec.tail = SEGUE_TAIL_STOP)
 CASE(drain, s->spec.epoch_end = SEGUE_EPOCH_DRAIN)
-CASE(not_stored, s->spec.volatile_ = true)
+CASE(not_stored, s->spec.no_persist = true)
 CASE(rename_stream, s->spec.name = "eval")
 CASE(move_files, s->spec.source.tfrecord.path_count = 1; s->paths[0] = "/elsewhere/a.tfrecord")
 CASE(gzip, s->spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP)
@@ -455,7 +666,7 @@ static const struct {
 	{no_shuffle, true, "shuffle: true in the store, false asked for"},
 	{epochs, true, ""},
 	{later, true, "first_epoch: 0 in the store, 2 asked for"},
-	{no_pad, true, "pad (in C the contrary: no_pad): true in the store, false asked for"},
+	{no_pad, true, "pad: true in the store, false asked for"},
 	{skip, true, "on_error: raise in the store, skip asked for"},
 	{final, true, "keep_final: false in the store, true asked for"},
 	{surplus, true, "allow_surplus: false in the store, true asked for"},
@@ -470,8 +681,7 @@ static const struct {
 	{lanes, false, "lanes: 2 in the store, 3 asked for"},
 	{tail, false, "tail: shrink in the store, stop asked for"},
 	{drain, false, "epoch_end: continue in the store, drain asked for"},
-	{not_stored, false,
-		"persist (in C the contrary: volatile_): true in the store, false asked for"},
+	{not_stored, false, "persist: true in the store, false asked for"},
 	{rename_stream, false, ""},
 	{move_files, false, ""},
 	{gzip, false, ""},
@@ -498,18 +708,6 @@ Test(spec, hash_changes_with_the_identity_alone)
 			cr_expect(hash[i][0] != hash[k][0] || hash[i][1] != hash[k][1],
 				"changes %zu and %zu", i, k);
 	}
-}
-
-/* Tokens of one build must fit the next: this number changes only with HASH_VERSION. */
-Test(spec, hash_is_the_same_in_every_build)
-{
-	struct sample sample;
-	uint64_t hash[2];
-
-	sample_init(&sample);
-	hash_of(&sample, hash);
-	cr_assert_eq(hash[0], UINT64_C(0x00f885a8c075f537), "%016lx", (unsigned long)hash[0]);
-	cr_assert_eq(hash[1], UINT64_C(0x4184edcb0db9cf98), "%016lx", (unsigned long)hash[1]);
 }
 
 Test(spec, no_initial_value_and_explicit_zeros_are_the_same)
@@ -567,20 +765,21 @@ static int compare(const struct sample *stored, const struct sample *asked)
 }
 
 /* Another value that is allowed. */
-static void change_option(const struct segue_option *option, const void *spec, void *asked)
+static void change_option(const struct segue_option *option, void *of)
 {
-	static const char *const other = "other";
 	uint64_t value;
 
 	if (option->kind == SEGUE_OPTION_TEXT) {
-		memcpy((char *)asked + option->asked, &other, sizeof(other));
+		cr_assert_eq(segue_option_set_text(option, "", of, "other"), 0);
 		return;
 	}
-	value = segue_option_get(option, spec);
-	segue_option_ask(option, asked, value == option->most ? value - 1 : value + 1);
+	value = segue_option_get(option, of);
+	cr_assert_eq(
+		segue_option_set(option, "", of, value == option->most ? value - 1 : value + 1), 0);
 }
 
-static void expect_part(const struct segue_option *option, const struct sample *changed)
+/* One option of the spec, or of its source, is another. */
+static void expect_part(const struct segue_option *option, bool of_source)
 {
 	struct sample sample;
 	struct segue_spec *stored, *asked;
@@ -590,7 +789,8 @@ static void expect_part(const struct segue_option *option, const struct sample *
 
 	sample_init(&sample);
 	stored = make(&sample);
-	asked = make(changed);
+	asked = make(&sample);
+	change_option(option, of_source ? (void *)&asked->source : asked);
 	segue_spec_hash(stored, hash[0]);
 	segue_spec_hash(asked, hash[1]);
 	cr_expect_eq(memcmp(hash[0], hash[1], sizeof(hash[0])) != 0,
@@ -612,21 +812,87 @@ static void expect_part(const struct segue_option *option, const struct sample *
 Test(spec, each_option_is_identity_schedule_or_free)
 {
 	const struct segue_option *of_source = segue_source_row(SEGUE_SOURCE_TFRECORD)->options;
-	struct sample sample, changed;
+
+	for (const struct segue_option *option = segue_spec_options; option->name; option++)
+		expect_part(option, false);
+	for (const struct segue_option *option = of_source; option->name; option++)
+		expect_part(option, true);
+}
+
+static void expect_hash(const struct segue_spec *spec, const char *golden)
+{
+	uint64_t hash[2];
+	char text[33];
+
+	segue_spec_hash(spec, hash);
+	snprintf(text, sizeof(text), "%016" PRIx64 "%016" PRIx64, hash[1], hash[0]);
+	cr_expect_str_eq(text, golden);
+}
+
+static void over_files(struct sample *s)
+{
+	s->spec.source = (struct segue_draft_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = s->paths, .path_count = 2}};
+}
+
+/*
+ * Stores and tokens hold these: a later version, which knows more, must make the same of a stream
+ * that does not use it. They change with HASH_VERSION alone.
+ */
+Test(spec, hashes_are_those_of_earlier_versions)
+{
 	struct segue_spec *spec;
+	struct sample sample;
 
 	sample_init(&sample);
 	spec = make(&sample);
-	for (const struct segue_option *option = segue_spec_options; option->name; option++) {
-		sample_init(&changed);
-		change_option(option, spec, &changed.spec);
-		expect_part(option, &changed);
-	}
-	for (const struct segue_option *option = of_source; option->name; option++) {
-		sample_init(&changed);
-		change_option(option, &spec->source, &changed.spec.source);
-		expect_part(option, &changed);
-	}
+	expect_hash(spec, "d75546abccbb96510202402bdf65aa10");
+	segue_spec_destroy(spec);
+
+	sample.spec.seed = UINT64_MAX;
+	sample.spec.epochs = 5;
+	sample.spec.first_epoch = 4;
+	sample.spec.no_pad = true;
+	sample.spec.on_error = SEGUE_ON_ERROR_SKIP;
+	sample.spec.keep_final = true;
+	sample.spec.source.tfrecord.allow_surplus = true;
+	spec = make(&sample);
+	expect_hash(spec, "b607d692463251c9b29944a9ef165d88");
+	segue_spec_destroy(spec);
+
+	sample_init(&sample);
+	sample.spec.source.kind = SEGUE_SOURCE_FILES;
+	sample.spec.source.tfrecord.key_feature = NULL;
+	sample.spec.shuffle = false;
+	sample.spec.seed = sample.spec.epochs = 0;
+	sample.spec.context_count = sample.spec.state_count = 0;
+	spec = make(&sample);
+	expect_hash(spec, "9aa48872266132f6d27eac382690bbc8");
+	segue_spec_destroy(spec);
+
+	sample_init(&sample);
+	over_files(&sample);
+	sample.sequences[1].form = SEGUE_FORM_RAGGED;
+	sample.contexts[0].form = SEGUE_FORM_BYTES;
+	sample.contexts[0].dtype = SEGUE_UINT8;
+	sample.states[0].init_from_data = true;
+	spec = make(&sample);
+	expect_hash(spec, "1a47856001900f3a990691a58270cd90");
+	segue_spec_destroy(spec);
+
+	struct segue_draft_part parts[2];
+	sample_init(&sample);
+	parts[0] = (struct segue_draft_part){
+		.name = "a", .source = sample.spec.source, .weight = 3, .epochs = 2};
+	parts[0].source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+	over_files(&sample);
+	parts[1] =
+		(struct segue_draft_part){.name = "b", .source = sample.spec.source, .weight = 1};
+	sample.spec.source = (struct segue_draft_source){
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+	sample.spec.epochs = 1;
+	spec = make(&sample);
+	expect_hash(spec, "58ab5ed25988d58d67e692bc0f0ca9d4");
 	segue_spec_destroy(spec);
 }
 
@@ -694,6 +960,38 @@ Test(spec, each_option_has_its_range)
 	segue_spec_destroy(spec);
 }
 
+/* The table of what does not go together is whole: all pairs of options, at the ends of each. */
+Test(spec, what_does_not_go_together_is_in_the_table)
+{
+	struct segue_spec *spec;
+	struct sample sample;
+	size_t refused = 0;
+
+	sample_init(&sample);
+	spec = make(&sample);
+	for (const struct segue_option *one = segue_spec_options; one->name; one++)
+		for (const struct segue_option *other = segue_spec_options; other < one; other++)
+			for (int ends = 0; ends < 4; ends++) {
+				uint64_t before[2] = {
+					segue_option_get(one, spec), segue_option_get(other, spec)};
+				uint64_t a = ends & 1 ? one->most : one->least;
+				uint64_t b = ends & 2 ? other->most : other->least;
+
+				cr_assert_eq(segue_option_set(one, "", spec, a), 0);
+				cr_assert_eq(segue_option_set(other, "", spec, b), 0);
+				bool wrong = (spec->keep_final && !spec->persist) ||
+					     (spec->epochs && spec->epochs <= spec->first_epoch);
+				cr_expect_eq(segue_spec_check(spec), wrong ? SEGUE_EINVAL : 0,
+					"%s and %s: %s", one->name, other->name,
+					segue_error_detail());
+				refused += wrong;
+				segue_option_set(one, "", spec, before[0]);
+				segue_option_set(other, "", spec, before[1]);
+			}
+	cr_expect_gt(refused, 1);
+	segue_spec_destroy(spec);
+}
+
 Test(spec, it_begins_before_it_ends)
 {
 	struct segue_spec *spec;
@@ -703,7 +1001,7 @@ Test(spec, it_begins_before_it_ends)
 	sample.spec.first_epoch = 2; /* of 3 */
 	segue_spec_destroy(make(&sample));
 	sample.spec.first_epoch = 3;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), SEGUE_EINVAL);
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), SEGUE_EINVAL);
 	cr_assert(strstr(segue_error_detail(), "epochs is 3 and first_epoch 3"), "%s",
 		segue_error_detail());
 }
@@ -743,12 +1041,6 @@ Test(spec, a_key_feature_that_looks_like_none)
 	stored.spec.source.tfrecord.key_feature = "(none)";
 	asked.spec.source.tfrecord.key_feature = NULL;
 	cr_assert_eq(compare(&stored, &asked), SEGUE_ESPEC);
-}
-
-static void over_files(struct sample *s)
-{
-	s->spec.source = (struct segue_stream_source){
-		.kind = SEGUE_SOURCE_FILES, .files = {.paths = s->paths, .path_count = 2}};
 }
 
 /* Which of two states has them is told apart, and a copy has them, too. */
@@ -873,7 +1165,7 @@ Test(spec, utf8_takes_exactly_what_it_should)
 
 /* ---- Arrays ---------------------------------------------------------------------------------- */
 
-static struct segue_stream_spec arrays_spec(void)
+static struct segue_draft arrays_spec(void)
 {
 	static const char *const paths[] = {"/data/x.npy"};
 	static const uint64_t steps[] = {9};
@@ -881,19 +1173,20 @@ static struct segue_stream_spec arrays_spec(void)
 	static const struct segue_array_sequence sequences[] = {{0, 0, 4}, {4, 0, 5}};
 	static struct segue_feature feature;
 
-	array = (struct segue_array){.offset = 128, .dtype = SEGUE_INT16};
+	array = (struct segue_array){
+		.size = sizeof(struct segue_array), .offset = 128, .dtype = SEGUE_INT16};
 	feature =
 		(struct segue_feature){.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}};
-	return (struct segue_stream_spec){
+	return (struct segue_draft){
 		.name = "arrays",
 		.source = {.kind = SEGUE_SOURCE_ARRAYS,
 			.arrays = {.paths = paths,
 				.path_count = 1,
-				.group_steps = steps,
-				.group_count = 1,
-				.arrays = &array,
-				.sequences = sequences,
-				.sequence_count = 2}},
+				.index = {.group_steps = steps,
+					.group_count = 1,
+					.arrays = &array,
+					.sequences = sequences,
+					.sequence_count = 2}}},
 		.sequences = &feature,
 		.sequence_count = 1,
 		.num_unroll = 2,
@@ -902,14 +1195,48 @@ static struct segue_stream_spec arrays_spec(void)
 	};
 }
 
+Test(spec, arrays_are_said_last)
+{
+	struct segue_draft asked = arrays_spec();
+	struct segue_arrays arrays = asked.source.arrays.index;
+	struct segue_array list[2] = {arrays.arrays[0], arrays.arrays[0]};
+	struct segue_feature more = {.size = sizeof(more), .name = "y", .dtype = SEGUE_INT8};
+	struct segue_spec *spec = NULL;
+
+	cr_assert_eq(segue_draft_make(&asked, &spec), 0, "%s", segue_error_detail());
+	const struct segue_array_index *index = spec->source.arrays.index;
+	REFUSED(segue_spec_set_arrays(spec, NULL), "struct segue_arrays is missing");
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "size of struct segue_arrays is 0");
+	arrays.size = sizeof(arrays);
+	arrays.arrays = list;
+	list[0].size = 0;
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "size of struct segue_array is 0");
+	cr_expect_eq(spec->source.arrays.index, index, "as it was");
+	cr_assert_eq(segue_spec_add_sequence(spec, &more), 0);
+	cr_expect_eq(segue_spec_check(spec), SEGUE_EINVAL);
+	cr_expect(strstr(segue_error_detail(), "of 1 features in 1 files, the stream has 2 in 1"));
+	list[0].size = sizeof(list[0]);
+	list[1] =
+		(struct segue_array){.size = sizeof(list[0]) - 8, .offset = 1, .dtype = SEGUE_INT8};
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "array 1 has another size than the first");
+	list[1].size = sizeof(list[1]);
+	cr_assert_eq(segue_spec_set_arrays(spec, &arrays), 0, "%s", segue_error_detail());
+	cr_expect_eq(segue_spec_check(spec), 0, "%s", segue_error_detail());
+	segue_spec_destroy(spec);
+	cr_assert_eq(segue_spec_create("a", &spec), 0);
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "wants a source of kind arrays");
+	REFUSED(segue_spec_set_arrays(NULL, &arrays), "spec is missing");
+	segue_spec_destroy(spec);
+}
+
 Test(spec, arrays_are_those_of_the_features)
 {
-	struct segue_stream_spec asked = arrays_spec();
+	struct segue_draft asked = arrays_spec();
 	struct segue_feature feature = asked.sequences[0];
-	struct segue_array array = asked.source.arrays.arrays[0];
+	struct segue_array array = asked.source.arrays.index.arrays[0];
 	struct segue_spec *spec = NULL, *copy;
 
-	cr_assert_eq(segue_spec_create(&asked, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&asked, &spec), 0, "%s", segue_error_detail());
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
 	cr_assert_eq(copy->source.arrays.index, spec->source.arrays.index, "the same");
 	segue_spec_destroy(spec);
@@ -929,11 +1256,11 @@ Test(spec, arrays_are_those_of_the_features)
 	cr_assert_eq(segue_spec_check(copy), SEGUE_EINVAL);
 	segue_spec_destroy(copy);
 	array.dtype = SEGUE_INT32;
-	asked.source.arrays.arrays = &array;
-	cr_assert_eq(segue_spec_create(&asked, &spec), SEGUE_EINVAL);
+	asked.source.arrays.index.arrays = &array;
+	cr_assert_eq(segue_draft_make(&asked, &spec), SEGUE_EINVAL);
 	cr_assert(strstr(segue_error_detail(), "is int32, which as float32 would lose values"));
 	feature.rank = 9;
 	asked.sequences = &feature;
-	cr_assert_eq(segue_spec_create(&asked, &spec), SEGUE_EINVAL);
+	cr_assert_eq(segue_draft_make(&asked, &spec), SEGUE_EINVAL);
 	cr_assert(strstr(segue_error_detail(), "9 dimensions"), "%s", segue_error_detail());
 }

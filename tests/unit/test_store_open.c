@@ -229,12 +229,18 @@ Test(store, refuses_other_formats_and_machines)
 	copy = malloc(size);
 	cr_assert_not_null(copy);
 	memcpy(copy, bytes, size);
-	patch_format(copy, size, 8, 4);
-	refuse_file(SEGUE_EFORMAT, "has format 4; this program (0.1.0) knows formats up to 3", copy,
+	patch_format(copy, size, 8, 5);
+	refuse_file(SEGUE_EFORMAT, "has format 5; this program (0.1.0) knows formats up to 4", copy,
 		size);
 	memcpy(copy, bytes, size);
-	patch_format(copy, size, 8, 2);
-	refuse_file(SEGUE_EFORMAT, "has format 2, of an earlier segue", copy, size);
+	patch_format(copy, size, 8, 3);
+	refuse_file(SEGUE_EFORMAT, "has format 3, of an earlier segue", copy, size);
+	for (unsigned bit = 0; bit < 32; bit++) {
+		memcpy(copy, bytes, size);
+		patch_format(copy, size, 20, UINT32_C(1) << bit);
+		refuse_file(SEGUE_EFORMAT, "requires what this version of segue (0.1.0) does not",
+			copy, size);
+	}
 	memcpy(copy, bytes, size);
 	patch_format(copy, size, 12, 4);
 	refuse_file(SEGUE_EFORMAT, "another kind of machine", copy, size);

@@ -101,7 +101,7 @@ Test(stream, it_stays_for_a_lease_that_ends)
 	cr_assert_eq(segue_loop_awaited(test.server.loop), 0);
 }
 
-static void over_other_files(struct segue_stream_spec *spec)
+static void over_other_files(struct segue_draft *spec)
 {
 	static char path[SEGUE_TMPDIR_MAX];
 	static const char *paths[] = {path};
@@ -126,12 +126,12 @@ Test(stream, all_who_have_it_open_give_the_same_paths)
 		one.reply.failure.detail);
 }
 
-static void of_other_depth(struct segue_stream_spec *spec)
+static void of_other_depth(struct segue_draft *spec)
 {
 	spec->depth = 8;
 }
 
-static void of_other_seed(struct segue_stream_spec *spec)
+static void of_other_seed(struct segue_draft *spec)
 {
 	spec->seed = 8;
 }

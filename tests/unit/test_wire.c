@@ -35,7 +35,7 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.tfrecord.allow_surplus = true;
 	sample.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
 
@@ -264,7 +264,7 @@ Test(wire, stream_open_without_states_and_key)
 	sample_init(&sample);
 	sample.spec.state_count = sample.spec.context_count = 0;
 	sample.spec.source.tfrecord.key_feature = NULL;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0);
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0);
 	m.stream_open.spec = spec;
 	out = there_and_back(&m);
 	expect_same_spec(spec, out.stream_open.spec, true);
@@ -277,23 +277,21 @@ Test(wire, stream_open_without_states_and_key)
 static struct segue_spec *make_mix(void)
 {
 	static const char *const paths[] = {"/data/c.segue", "/data/d.segue"};
-	struct segue_stream_source sources[2];
-	struct segue_mix_part parts[2];
+	struct segue_draft_part parts[2];
 	struct segue_spec *spec = NULL;
 	struct sample sample;
 
 	sample_init(&sample);
-	sources[0] = sample.spec.source;
-	sources[1] = (struct segue_stream_source){
-		.kind = SEGUE_SOURCE_FILES, .files = {.paths = paths, .path_count = 2}};
-	parts[0] = (struct segue_mix_part){.name = "a", .source = &sources[0], .weight = 3};
-	parts[1] = (struct segue_mix_part){
-		.name = "b", .source = &sources[1], .weight = UINT32_MAX / 1000, .epochs = 9};
-	parts[0].weight = UINT32_MAX / 500;
-	sample.spec.source = (struct segue_stream_source){
+	parts[0] = (struct segue_draft_part){
+		.name = "a", .source = sample.spec.source, .weight = UINT32_MAX / 500};
+	parts[1] = (struct segue_draft_part){.name = "b",
+		.source = {.kind = SEGUE_SOURCE_FILES, .files = {.paths = paths, .path_count = 2}},
+		.weight = UINT32_MAX / 1000,
+		.epochs = 9};
+	sample.spec.source = (struct segue_draft_source){
 		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
 	sample.spec.epochs = 1;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
 
@@ -360,7 +358,7 @@ Test(wire, stream_open_with_all_fields)
 			.dims = {2, 2, 2, 2, 2, 2, 2, 200},
 			.init_from_data = i % 3 == 0};
 	}
-	sample.spec.source = (struct segue_stream_source){
+	sample.spec.source = (struct segue_draft_source){
 		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
 	sample.spec.sequences = features;
 	sample.spec.sequence_count = 200;
@@ -368,7 +366,7 @@ Test(wire, stream_open_with_all_fields)
 	sample.spec.context_count = 56;
 	sample.spec.states = states;
 	sample.spec.state_count = 256;
-	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	m.stream_open.spec = spec;
 	out = there_and_back(&m);
 	expect_same_spec(spec, out.stream_open.spec, true);
@@ -390,7 +388,7 @@ Test(wire, too_many_paths_for_a_frame)
 		paths[i] = path;
 	sample.spec.source.tfrecord.paths = paths;
 	sample.spec.source.tfrecord.path_count = 2000;
-	cr_assert_eq(segue_spec_create(&sample.spec, &m.stream_open.spec), 0);
+	cr_assert_eq(segue_draft_make(&sample.spec, &m.stream_open.spec), 0);
 	cr_assert_eq(segue_message_pack(&m, bytes, &size), SEGUE_ELIMIT);
 	cr_assert(strstr(segue_error_detail(), "stream_open"));
 	cr_assert(strstr(segue_error_detail(), "at most 65536 are allowed"));
@@ -1071,6 +1069,60 @@ Test(wire, stream_record)
 	segue_spec_destroy(record.spec);
 }
 
+/* Bytes of a record, and behind them its field 15: bits of what a reader must know. */
+static void require_one(uint8_t **bytes, size_t *size, unsigned bit)
+{
+	uint64_t left = UINT64_C(1) << bit;
+
+	*bytes = realloc(*bytes, *size + 11);
+	cr_assert_not_null(*bytes);
+	(*bytes)[(*size)++] = 15 << 3;
+	for (; left >= 128; left >>= 7)
+		(*bytes)[(*size)++] = 0x80;
+	(*bytes)[(*size)++] = (uint8_t)left;
+}
+
+#define REFUSES_BITS(pack, unpack, record, out, name)                                              \
+	for (unsigned bit = 0; bit < 64; bit++) {                                                  \
+		void *packed;                                                                      \
+		size_t size;                                                                       \
+                                                                                                   \
+		cr_assert_eq(pack(record, &packed, &size), 0);                                     \
+		uint8_t *bytes = packed;                                                           \
+		require_one(&bytes, &size, bit);                                                   \
+		cr_expect_eq(unpack(bytes, size, out), SEGUE_EFORMAT, "bit %u", bit);              \
+		cr_expect(strstr(segue_error_detail(),                                             \
+				  name ": it requires what this version of segue (0.1.0) does "    \
+				       "not know"),                                                \
+			"%s", segue_error_detail());                                               \
+		free(bytes);                                                                       \
+	}
+
+/* What a later version has put in, and says that must be known, is not passed over. */
+Test(wire, records_that_require_what_is_not_known)
+{
+	struct segue_position position = {.step = 3};
+	struct segue_stream_record stream = {.id = 1, .spec = sample_spec()}, stream_out;
+	struct segue_lane_record lane = {.generation = 1, .position = &position}, lane_out;
+	struct segue_catalogue catalogue = {.next_id = 1}, catalogue_out;
+	struct segue_token_record token = {.stream = "train",
+					  .lanes = 1,
+					  .batch_size = 1,
+					  .ends = SEGUE_ENDS(1),
+					  .position = &position},
+				  token_out;
+
+	REFUSES_BITS(segue_stream_record_pack, segue_stream_record_unpack, &stream, &stream_out,
+		"stream record");
+	REFUSES_BITS(
+		segue_lane_record_pack, segue_lane_record_unpack, &lane, &lane_out, "lane record");
+	REFUSES_BITS(segue_catalogue_pack, segue_catalogue_unpack, &catalogue, &catalogue_out,
+		"catalogue of checkpoints");
+	REFUSES_BITS(
+		segue_token_record_pack, segue_token_record_unpack, &token, &token_out, "token");
+	segue_spec_destroy(stream.spec);
+}
+
 /* 100,000 paths: a record is bounded by its own size, not by a frame's. */
 static int stream_record_of(struct segue_ends ends, struct segue_stream_record *out)
 {
@@ -1120,7 +1172,7 @@ Test(wire, stream_record_of_many_paths)
 		paths[i] = path;
 	sample.spec.source.tfrecord.paths = paths;
 	sample.spec.source.tfrecord.path_count = 100000;
-	cr_assert_eq(segue_spec_create(&sample.spec, &record.spec), 0);
+	cr_assert_eq(segue_draft_make(&sample.spec, &record.spec), 0);
 	cr_assert_eq(segue_stream_record_pack(&record, &bytes, &size), 0);
 	cr_assert_eq(segue_stream_record_unpack(bytes, size, &out), 0, "%s", segue_error_detail());
 	expect_same_spec(record.spec, out.spec, true);

@@ -49,28 +49,30 @@ static PyObject *to_column, *to_ragged, *surplus; /* of segue._arrays */
 
 /* ---- Making ---- */
 
-static bool read_column(struct column *column, PyObject *item, struct segue_feature *feature)
+/* Reads a column, which becomes a state of the spec: what a feature has, that has too. */
+static bool read_column(struct column *column, PyObject *item, struct segue_state *out)
 {
 	PyObject *name, *dims, *init;
 	int dtype;
 
+	*out = (struct segue_state){.size = sizeof(*out)};
 	if (!PyArg_ParseTuple(item, "UiO!O", &name, &dtype, &PyTuple_Type, &dims, &init))
 		return false;
 	Py_INCREF(name);
 	column->name = name;
-	column->dtype = feature->dtype = (enum segue_dtype)dtype;
+	column->dtype = out->dtype = (enum segue_dtype)dtype;
 	column->rank = (int)PyTuple_Size(dims);
 	if (column->rank > SEGUE_RANK_MAX) {
 		segue_py_fail_with("EINVAL", "'%U' has %d dimensions; at most %d are possible",
 			name, column->rank, SEGUE_RANK_MAX);
 		return false;
 	}
-	feature->rank = (uint32_t)column->rank;
+	out->rank = (uint32_t)column->rank;
 	for (int d = 0; d < column->rank; d++) {
 		column->dims[d] = PyLong_AsSsize_t(PyTuple_GetItem(dims, d));
 		if (column->dims[d] == -1 && PyErr_Occurred())
 			return false;
-		feature->dims[d] = (uint64_t)column->dims[d];
+		out->dims[d] = (uint64_t)column->dims[d];
 	}
 	if (PyBytes_Check(init)) {
 		Py_INCREF(init);
@@ -78,9 +80,31 @@ static bool read_column(struct column *column, PyObject *item, struct segue_feat
 	}
 	column->wanted = PyUnicode_Check(init);
 	if (PyLong_Check(init))
-		column->form = feature->form = (enum segue_form)PyLong_AsLong(init);
-	feature->name = PyUnicode_AsUTF8AndSize(name, NULL);
-	return feature->name;
+		column->form = (enum segue_form)PyLong_AsLong(init);
+	out->name = PyUnicode_AsUTF8AndSize(name, NULL);
+	return out->name;
+}
+
+static bool add_column(
+	struct segue_spec *spec, enum place place, struct column *column, PyObject *item)
+{
+	struct segue_feature feature = {.size = sizeof(feature)};
+	struct segue_state state;
+	int rc;
+
+	if (!read_column(column, item, &state))
+		return false;
+	feature.name = state.name;
+	feature.dtype = state.dtype;
+	feature.rank = state.rank;
+	feature.form = column->form;
+	memcpy(feature.dims, state.dims, sizeof(feature.dims));
+	rc = place == SEQUENCES ? segue_spec_add_sequence(spec, &feature)
+	     : place == CONTEXT ? segue_spec_add_context(spec, &feature)
+				: segue_spec_add_state(spec, &state);
+	if (rc)
+		segue_py_fail(rc);
+	return rc == 0;
 }
 
 static bool allocate(struct writer *self, Py_ssize_t count)
@@ -103,33 +127,24 @@ static bool allocate(struct writer *self, Py_ssize_t count)
 /* Makes the file with the features of all columns. */
 static bool create(struct writer *self, PyObject *lists[PLACES], const char *path)
 {
-	struct segue_feature *features = calloc((size_t)self->count + 1, sizeof(*features));
-	struct segue_file_spec spec = {.size = sizeof(spec)};
+	struct segue_spec *spec;
 	Py_ssize_t at = 0;
-	bool read = features != NULL;
-	int rc;
+	bool done = true;
+	int rc = segue_spec_create(NULL, &spec);
 
-	if (!features)
-		PyErr_NoMemory();
-	for (int p = 0; p < PLACES; p++)
-		for (Py_ssize_t i = 0; read && i < self->counts[p]; i++, at++)
-			read = read_column(
-				&self->columns[at], PyList_GetItem(lists[p], i), &features[at]);
-	if (!read) {
-		free(features);
+	if (rc) {
+		segue_py_fail(rc);
 		return false;
 	}
-	spec.sequences = features;
-	spec.sequence_count = (size_t)self->counts[SEQUENCES];
-	spec.contexts = features + self->counts[SEQUENCES];
-	spec.context_count = (size_t)self->counts[CONTEXT];
-	spec.states = spec.contexts + self->counts[CONTEXT];
-	spec.state_count = (size_t)self->counts[STATES];
-	rc = segue_file_writer_create(path, &spec, &self->handle);
-	free(features);
+	for (int p = 0; p < PLACES; p++)
+		for (Py_ssize_t i = 0; done && i < self->counts[p]; i++, at++)
+			done = add_column(spec, (enum place)p, &self->columns[at],
+				PyList_GetItem(lists[p], i));
+	rc = done ? segue_file_writer_create(path, spec, &self->handle) : 0;
+	segue_spec_destroy(spec);
 	if (rc)
 		segue_py_fail(rc);
-	return rc == 0;
+	return done && rc == 0;
 }
 
 /* What sequences without a state get, where nothing was declared: zeros. */

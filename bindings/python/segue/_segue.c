@@ -16,7 +16,6 @@
 
 #include <structmember.h>
 
-#include "client/find.h"
 #include "client/stream.h"
 #include "core/dtype.h"
 #include "core/spec.h"
@@ -413,8 +412,8 @@ struct batch {
 	PyObject *lost;    /* to whom its lane went, a str; NULL: nobody */
 	struct slot *slot; /* NULL: released */
 	unsigned lane_index;
-	const struct segue_span *spans;
-	uint32_t span_count, rows;
+	PyObject *spans; /* bytes: struct segue_span, one a row; NULL until asked for */
+	uint32_t rows;
 	unsigned long long step;
 	bool committed;
 	PyObject *features[2]; /* caches: sequences, context */
@@ -753,6 +752,7 @@ static void forget_arrays(struct batch *self)
 		Py_CLEAR(self->features[i]);
 	for (size_t i = 0; i < META_COUNT; i++)
 		Py_CLEAR(self->meta[i]);
+	Py_CLEAR(self->spans);
 	for (size_t i = 0; self->in && i < 3 * self->shape->state_count; i++)
 		Py_CLEAR(self->in[i]); /* and out, and own */
 }
@@ -804,7 +804,6 @@ static void batch_forget(struct batch *self)
 	forget_arrays(self);
 	if (self->slot) {
 		self->slot = NULL;
-		self->spans = NULL;
 		Py_DECREF((PyObject *)slot);
 	}
 }
@@ -859,12 +858,6 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	batch->lane_index = lane->index;
 	batch->step = segue_batch_step(handle);
 	batch->rows = segue_batch_rows(handle);
-	batch->spans = segue_batch_spans(handle, &batch->span_count);
-	if (!batch->spans) {
-		fail(SEGUE_EPROTOCOL);
-		Py_DECREF((PyObject *)batch);
-		return NULL;
-	}
 	size_t states = batch->shape->state_count;
 	batch->in = PyMem_Calloc(3 * states + 1, sizeof(PyObject *));
 	if (!batch->in) {
@@ -1021,9 +1014,9 @@ static PyObject *make_ragged(struct batch *self, struct slot *slot, size_t i)
 	PyObject *values, *offsets, *pair = NULL;
 	struct segue_ragged ragged;
 
-	int rc = context ? segue_batch_context_ragged(
-				   slot->handle, i - self->shape->sequence_count, &ragged)
-			 : segue_batch_sequence_ragged(slot->handle, i, &ragged);
+	int rc = context ? segue_batch_context_ragged(slot->handle, i - self->shape->sequence_count,
+				   &ragged, sizeof(ragged))
+			 : segue_batch_sequence_ragged(slot->handle, i, &ragged, sizeof(ragged));
 	if (rc)
 		return fail(rc);
 	shape[0] += context;
@@ -1073,6 +1066,31 @@ static PyObject *batch_bytes(struct batch *self, PyObject *name)
 	return array;
 }
 
+/* Copies the spans, all at once: from then on they are private, and hold no slot. */
+static bool spans_copy(struct batch *self)
+{
+	const Py_ssize_t size = sizeof(struct segue_span);
+	PyObject *bytes;
+
+	if (self->spans)
+		return true;
+	bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)self->rows * size);
+	if (!bytes)
+		return false;
+	struct segue_span *span = (void *)PyBytes_AsString(bytes);
+	for (uint32_t i = 0; i < self->rows; i++) {
+		int rc = segue_batch_span(self->slot->handle, i, &span[i], sizeof(*span));
+
+		if (rc) {
+			fail(rc);
+			Py_DECREF(bytes);
+			return false;
+		}
+	}
+	self->spans = bytes;
+	return true;
+}
+
 /* Where each array of enum meta below META_VIEWS lies in a span. -1 stands for "no sequence". */
 static const struct {
 	size_t offset;
@@ -1089,10 +1107,10 @@ static const struct {
 
 static struct view *span_view(struct batch *self, enum meta which)
 {
-	Py_ssize_t shape[1] = {(Py_ssize_t)self->span_count};
+	Py_ssize_t shape[1] = {(Py_ssize_t)self->rows};
 	bool wide = meta_fields[which].wide;
-	struct view *view = view_new((PyObject *)self->slot,
-		(const char *)self->spans + meta_fields[which].offset, true,
+	struct view *view = view_new(self->spans,
+		PyBytes_AsString(self->spans) + meta_fields[which].offset, true,
 		dtype_format(wide ? SEGUE_INT64 : SEGUE_INT32), wide ? 8 : 4, 1, shape);
 
 	if (view) {
@@ -1116,8 +1134,8 @@ static struct view *flag_view(struct batch *self, enum meta which)
 		return NULL;
 	char *data = PyBytes_AsString(bytes);
 	memset(data, 0, size);
-	for (uint32_t i = 0; i < self->span_count; i++) {
-		const struct segue_span *span = &self->spans[i];
+	const struct segue_span *span = (const void *)PyBytes_AsString(self->spans);
+	for (uint32_t i = 0; i < self->rows; i++, span++) {
 		if (which == MASK)
 			memset(data + span->row * unroll + span->offset, 1, span->length);
 		else
@@ -1140,6 +1158,8 @@ static PyObject *batch_meta(struct batch *self, void *closure)
 		Py_INCREF(self->meta[which]);
 		return self->meta[which];
 	}
+	if (!spans_copy(self))
+		return NULL;
 	return keep(self, &self->meta[which],
 		as_array(which < META_VIEWS ? span_view(self, which) : flag_view(self, which)));
 }
@@ -1240,7 +1260,7 @@ static PyObject *batch_state(struct batch *self, PyObject *name)
 		return NULL;
 	array = keep(self, &self->in[i],
 		field_array(self, self->slot, state_field(self->shape, i), false,
-			segue_batch_state(self->slot->handle, (size_t)i), true));
+			segue_batch_state(self->slot->handle, (size_t)i, NULL), true));
 	batch_leave(self);
 	return array;
 }
@@ -1894,7 +1914,7 @@ static void stream_dealloc(struct stream *self)
 
 static PyObject *stream_lane(struct stream *self, PyObject *args)
 {
-	struct segue_attach_options options = {0};
+	struct segue_attach_options options = {.size = sizeof(options)};
 	struct segue_lane *handle = NULL;
 	struct lane *lane = NULL;
 	Py_buffer token = {0};
@@ -1986,29 +2006,6 @@ static PyObject *stream_closed(struct stream *self, void *Py_UNUSED(closure))
 
 /* ---- Opening a stream: the spec from Python's objects ---------------------------------------- */
 
-/* What a segue_stream_spec points to, beside what lives in the arguments and the stream. */
-struct draft {
-	struct segue_feature *features; /* sequences, then contexts */
-	struct segue_state *states;
-	const char **paths;
-	struct segue_mix_part *parts; /* of a mix, with a source and paths each */
-	struct segue_stream_source *sources;
-	const char ***part_paths;
-	size_t part_count;
-};
-
-static void draft_finish(struct draft *draft)
-{
-	PyMem_Free(draft->features);
-	PyMem_Free(draft->states);
-	PyMem_Free(draft->paths);
-	for (size_t i = 0; i < draft->part_count; i++)
-		PyMem_Free(draft->part_paths[i]);
-	PyMem_Free(draft->part_paths);
-	PyMem_Free(draft->sources);
-	PyMem_Free(draft->parts);
-}
-
 /* The UTF-8 of a name, owned by it, or NULL with an exception. */
 static const char *name_text(PyObject *name)
 {
@@ -2020,23 +2017,31 @@ static const char *name_text(PyObject *name)
 	return text;
 }
 
-/*
- * Reads (name, dtype, dims, init or form), what spec._named makes: `init` is bytes, which belong to
- * the tuple, or NULL.
- */
-static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_RANK_MAX],
-	const char **name, const void **init)
+static bool told(int rc)
 {
-	PyObject *text, *sizes, *bytes;
+	if (rc)
+		fail(rc);
+	return rc == 0;
+}
+
+/*
+ * Reads (name, dtype, dims, init or form), what spec._named makes, as a state, which a feature is
+ * too; it points into the item.
+ */
+static bool field_read(struct field *field, PyObject *item, struct segue_state *out)
+{
+	PyObject *text, *sizes, *init;
 	int dtype;
 
-	if (!PyArg_ParseTuple(item, "UiO!O", &text, &dtype, &PyTuple_Type, &sizes, &bytes))
+	*out = (struct segue_state){.size = sizeof(*out)};
+	if (!PyArg_ParseTuple(item, "UiO!O", &text, &dtype, &PyTuple_Type, &sizes, &init))
 		return false;
-	*name = name_text(text);
-	if (!*name)
+	out->name = name_text(text);
+	if (!out->name)
 		return false;
-	field->dtype = (enum segue_dtype)dtype;
+	out->dtype = field->dtype = (enum segue_dtype)dtype;
 	field->rank = (int)PyTuple_Size(sizes);
+	out->rank = (uint32_t)field->rank;
 	if (field->rank > SEGUE_RANK_MAX) {
 		fail_with("EINVAL", "'%U' has %d dimensions; at most %d are possible", text,
 			field->rank, SEGUE_RANK_MAX);
@@ -2046,113 +2051,95 @@ static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_
 		field->dims[i] = PyLong_AsSsize_t(PyTuple_GetItem(sizes, i));
 		if (field->dims[i] == -1 && PyErr_Occurred())
 			return false;
-		dims[i] = (uint64_t)field->dims[i];
+		out->dims[i] = (uint64_t)field->dims[i];
 	}
-	*init = PyBytes_Check(bytes) ? PyBytes_AsString(bytes) : NULL;
-	if (PyLong_Check(bytes))
-		field->form = (enum segue_form)PyLong_AsLong(bytes);
+	out->init = PyBytes_Check(init) ? PyBytes_AsString(init) : NULL;
+	out->init_from_data = PyUnicode_Check(init);
+	if (PyLong_Check(init))
+		field->form = (enum segue_form)PyLong_AsLong(init);
 	Py_INCREF(text);
 	field->name = text;
 	return true;
 }
 
-static bool draft_feature(struct draft *draft, size_t i, struct field *field, PyObject *item)
+static bool feature_add(struct segue_spec *spec, bool context, struct field *field, PyObject *item)
 {
-	struct segue_feature *feature = &draft->features[i];
-	const void *init;
+	struct segue_feature feature = {.size = sizeof(feature)};
+	struct segue_state read;
 
-	if (!field_read(field, item, feature->dims, &feature->name, &init))
+	if (!field_read(field, item, &read))
 		return false;
-	feature->dtype = field->dtype;
-	feature->rank = (uint32_t)field->rank;
-	feature->form = field->form;
-	return true;
+	feature.name = read.name;
+	feature.dtype = read.dtype;
+	feature.rank = read.rank;
+	feature.form = field->form;
+	memcpy(feature.dims, read.dims, sizeof(feature.dims));
+	return told(context ? segue_spec_add_context(spec, &feature)
+			    : segue_spec_add_sequence(spec, &feature));
 }
 
-static bool draft_state(struct draft *draft, size_t i, struct field *field, PyObject *item)
+static bool state_add(
+	struct segue_spec *spec, struct shape *shape, struct field *field, PyObject *item, size_t i)
 {
-	struct segue_state *state = &draft->states[i];
+	struct segue_state state;
+	PyObject *index;
+	bool done;
 
-	if (!field_read(field, item, state->dims, &state->name, &state->init))
+	if (!field_read(field, item, &state) || !told(segue_spec_add_state(spec, &state)))
 		return false;
-	state->dtype = field->dtype;
-	state->rank = (uint32_t)field->rank;
-	state->init_from_data = PyUnicode_Check(PyTuple_GetItem(item, 3));
-	return true;
+	index = PyLong_FromSize_t(i);
+	done = index && PyDict_SetItem(shape->state_index, field->name, index) == 0;
+	Py_XDECREF(index);
+	return done;
 }
 
-/* Fills the shape's fields and the draft from the three lists. */
-static bool draft_fill(struct draft *draft, struct shape *shape, PyObject *const lists[3])
+/* Adds what is in the three lists to the spec, and to the shape. */
+static bool fields_add(struct segue_spec *spec, struct shape *shape, PyObject *const lists[3])
 {
-	size_t features = shape->sequence_count + shape->context_count;
-	size_t count = features + shape->state_count;
+	size_t count[3], all = 0;
+	struct field *field;
+	bool done = true;
 
-	shape->fields = PyMem_Calloc(count + 1, sizeof(*shape->fields));
+	for (int list = 0; list < 3; list++)
+		all += count[list] = (size_t)PyList_Size(lists[list]);
+	shape->sequence_count = count[0];
+	shape->context_count = count[1];
+	shape->state_count = count[2];
+	shape->fields = PyMem_Calloc(all + 1, sizeof(*shape->fields));
 	shape->state_index = PyDict_New();
-	draft->features = PyMem_Calloc(features + 1, sizeof(*draft->features));
-	draft->states = PyMem_Calloc(shape->state_count + 1, sizeof(*draft->states));
-	if (!shape->fields || !shape->state_index || !draft->features || !draft->states) {
+	if (!shape->fields || !shape->state_index) {
 		PyErr_NoMemory();
 		return false;
 	}
-	for (size_t i = 0; i < count; i++) {
-		struct field *field = &shape->fields[i];
-		if (i < shape->sequence_count) {
-			if (!draft_feature(
-				    draft, i, field, PyList_GetItem(lists[0], (Py_ssize_t)i)))
-				return false;
-			continue;
+	field = shape->fields;
+	for (int list = 0; list < 3; list++)
+		for (size_t i = 0; done && i < count[list]; i++, field++) {
+			PyObject *item = PyList_GetItem(lists[list], (Py_ssize_t)i);
+
+			done = list < 2 ? feature_add(spec, list == 1, field, item)
+					: state_add(spec, shape, field, item, i);
 		}
-		if (i < features) {
-			size_t k = i - shape->sequence_count;
-			if (!draft_feature(
-				    draft, i, field, PyList_GetItem(lists[1], (Py_ssize_t)k)))
-				return false;
-			continue;
-		}
-		Py_ssize_t k = (Py_ssize_t)(i - features);
-		if (!draft_state(draft, (size_t)k, field, PyList_GetItem(lists[2], k)))
-			return false;
-		PyObject *index = PyLong_FromSsize_t(k);
-		bool done = index && PyDict_SetItem(shape->state_index, field->name, index) == 0;
-		Py_XDECREF(index);
-		if (!done)
-			return false;
-	}
-	return true;
+	return done;
 }
 
-/* The texts of a list of bytes, to be freed; they belong to the list. */
-static bool paths_read(const char ***paths, PyObject *list)
-{
-	size_t count = (size_t)PyList_Size(list);
-
-	*paths = PyMem_Calloc(count + 1, sizeof(**paths));
-	if (!*paths)
-		PyErr_NoMemory();
-	for (size_t i = 0; i < count && *paths; i++) {
-		(*paths)[i] = PyBytes_AsString(PyList_GetItem(list, (Py_ssize_t)i));
-		if (!(*paths)[i])
-			return false;
-	}
-	return *paths != NULL;
-}
-
-/* Texts belong to the dict. */
-static bool options_read(PyObject *dict, const struct segue_option *list, void *asked)
+static bool options_read(struct segue_spec *spec, PyObject *dict, const struct segue_option *list)
 {
 	for (const struct segue_option *option = list; option->name; option++) {
 		PyObject *value = PyDict_GetItemString(dict, option->name);
 
 		if (!value) {
 			fail_with("EINVAL", "option %s is missing", option->name);
-		} else if (option->kind == SEGUE_OPTION_TEXT) {
-			const char *text = value == Py_None ? NULL : name_text(value);
-			memcpy((char *)asked + option->asked, &text, sizeof(text));
-		} else {
-			segue_option_ask(option, asked, PyLong_AsUnsignedLongLong(value));
+			return false;
 		}
-		if (PyErr_Occurred())
+		if (option->kind == SEGUE_OPTION_TEXT) {
+			const char *text = value == Py_None ? NULL : name_text(value);
+
+			if (PyErr_Occurred() || !told(segue_spec_set_text(spec, option->id, text)))
+				return false;
+			continue;
+		}
+		unsigned long long number = PyLong_AsUnsignedLongLong(value);
+		if (PyErr_Occurred() || !told(segue_spec_set(spec, option->id, number)))
 			return false;
 	}
 	return true;
@@ -2178,119 +2165,103 @@ static bool index_part(PyObject *index, Py_ssize_t i, size_t size, const void *o
 }
 
 /* arrays.py lays the items out. */
-_Static_assert(sizeof(struct segue_array) == 32 && offsetof(struct segue_array, file) == 16 &&
-		       offsetof(struct segue_array, dtype) == 20 &&
-		       offsetof(struct segue_array, big_endian) == 24,
+_Static_assert(sizeof(struct segue_array) == 40 && offsetof(struct segue_array, offset) == 8 &&
+		       offsetof(struct segue_array, file) == 24 &&
+		       offsetof(struct segue_array, dtype) == 28 &&
+		       offsetof(struct segue_array, big_endian) == 32,
 	"as in arrays.py");
 _Static_assert(sizeof(struct segue_array_sequence) == 16 &&
 		       offsetof(struct segue_array_sequence, group) == 8,
 	"as in arrays.py");
 
-/* The tuple that arrays.py makes; the arrays belong to it. */
-static bool index_read(struct segue_stream_source *source, PyObject *index)
+/* The tuple that arrays.py makes; None of other sources. */
+static bool index_add(struct segue_spec *spec, PyObject *index)
 {
-	struct segue_arrays *arrays = &source->arrays;
+	struct segue_arrays arrays = {.size = sizeof(arrays)};
 
-	if (source->kind != SEGUE_SOURCE_ARRAYS)
+	if (index == Py_None)
 		return true;
-	return index_part(index, 0, sizeof(arrays->group_steps[0]), &arrays->group_steps,
-		       &arrays->group_count) &&
-	       index_part(index, 1, sizeof(arrays->arrays[0]), &arrays->arrays, NULL) &&
-	       index_part(index, 2, sizeof(arrays->sequences[0]), &arrays->sequences,
-		       &arrays->sequence_count) &&
-	       index_part(index, 3, 1, &arrays->keys, NULL) &&
-	       index_part(index, 4, sizeof(arrays->key_ends[0]), &arrays->key_ends, NULL);
+	return index_part(index, 0, sizeof(arrays.group_steps[0]), &arrays.group_steps,
+		       &arrays.group_count) &&
+	       index_part(index, 1, sizeof(arrays.arrays[0]), &arrays.arrays, NULL) &&
+	       index_part(index, 2, sizeof(arrays.sequences[0]), &arrays.sequences,
+		       &arrays.sequence_count) &&
+	       index_part(index, 3, 1, &arrays.keys, NULL) &&
+	       index_part(index, 4, sizeof(arrays.key_ends[0]), &arrays.key_ends, NULL) &&
+	       told(segue_spec_set_arrays(spec, &arrays));
 }
 
-/* `room` gets the list that the source points to. */
-static bool source_read(struct segue_stream_source *source, const char *kind, PyObject *options,
-	PyObject *paths, PyObject *index, const char ***room)
+/* Paths and options, of the source or of the part that was added last. */
+static bool source_tell(
+	struct segue_spec *spec, const char *kind, PyObject *options, PyObject *paths)
 {
-	const struct segue_source_row *row;
-	size_t count = (size_t)PyList_Size(paths);
+	const struct segue_source_row *row = segue_source_row(segue_source_kind(kind));
 
-	source->kind = segue_source_kind(kind);
-	row = segue_source_row(source->kind);
-	if (!row) {
-		fail_with("EINVAL", "source: there is no kind %s", kind);
-		return false;
-	}
-	if (row->paths) {
-		if (!paths_read(room, paths))
+	for (Py_ssize_t i = 0; i < PyList_Size(paths); i++) {
+		const char *path = PyBytes_AsString(PyList_GetItem(paths, i));
+
+		if (!path || !told(segue_spec_add_path(spec, path)))
 			return false;
-		memcpy((char *)source + row->asked_paths, room, sizeof(*room));
-		memcpy((char *)source + row->asked_count, &count, sizeof(count));
 	}
-	return index_read(source, index) && options_read(options, row->options, source);
+	return options_read(spec, options, row->options);
 }
 
 /* (name, weight, epochs, kind, paths, options): what spec.Mix makes. */
-static bool part_read(struct draft *draft, size_t i, PyObject *item)
+static bool part_add(struct segue_spec *spec, PyObject *item)
 {
-	struct segue_mix_part *part = &draft->parts[i];
+	struct segue_mix_part part = {.size = sizeof(part)};
 	PyObject *paths, *options;
 	unsigned long long epochs;
 	const char *kind;
 	unsigned weight;
 
-	if (!PyArg_ParseTuple(item, "sIKsO!O!", &part->name, &weight, &epochs, &kind, &PyList_Type,
+	if (!PyArg_ParseTuple(item, "sIKsO!O!", &part.name, &weight, &epochs, &kind, &PyList_Type,
 		    &paths, &PyDict_Type, &options))
 		return false;
-	part->weight = weight;
-	part->epochs = epochs;
-	part->source = &draft->sources[i];
-	return source_read(
-		&draft->sources[i], kind, options, paths, Py_None, &draft->part_paths[i]);
+	part.weight = weight;
+	part.epochs = epochs;
+	part.kind = segue_source_kind(kind);
+	return told(segue_spec_add_part(spec, &part)) && source_tell(spec, kind, options, paths);
 }
 
-static bool mix_read(struct segue_stream_source *source, PyObject *list, struct draft *draft)
+/* A mix has parts in the place of paths. */
+static bool source_read(
+	struct segue_spec *spec, const char *kind, PyObject *options, PyObject *paths)
 {
-	size_t count = (size_t)PyList_Size(list);
+	enum segue_source_kind number = segue_source_kind(kind);
 
-	draft->parts = PyMem_Calloc(count + 1, sizeof(*draft->parts));
-	draft->sources = PyMem_Calloc(count + 1, sizeof(*draft->sources));
-	draft->part_paths = PyMem_Calloc(count + 1, sizeof(*draft->part_paths));
-	if (!draft->parts || !draft->sources || !draft->part_paths) {
-		PyErr_NoMemory();
+	if (!number) {
+		fail_with("EINVAL", "source: there is no kind %s", kind);
 		return false;
 	}
-	draft->part_count = count;
-	for (size_t i = 0; i < count; i++)
-		if (!part_read(draft, i, PyList_GetItem(list, (Py_ssize_t)i)))
+	if (!told(segue_spec_set_source(spec, number)))
+		return false;
+	if (number != SEGUE_SOURCE_MIX)
+		return source_tell(spec, kind, options, paths);
+	for (Py_ssize_t i = 0; i < PyList_Size(paths); i++)
+		if (!part_add(spec, PyList_GetItem(paths, i)))
 			return false;
-	source->kind = SEGUE_SOURCE_MIX;
-	source->mix.parts = draft->parts;
-	source->mix.part_count = count;
 	return true;
 }
 
 /*
- * Everything of the spec but what draft_fill makes; lists are features and states. as_it_is: as of
- * segue_stream_open_as_it_is().
+ * Everything of the spec but features and states, which are in the lists, and the index of those.
+ * as_it_is: as of segue_stream_open_as_it_is().
  */
-static bool spec_read(PyObject *args, struct segue_stream_spec *spec, struct draft *draft,
-	PyObject *lists[3], int *as_it_is)
+static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3], PyObject **index,
+	int *as_it_is)
 {
-	PyObject *paths, *index, *source_options, *options;
-	const char *kind;
+	PyObject *paths, *source_options, *options;
+	const char *name, *kind;
 
-	if (!PyArg_ParseTuple(args, "szO!OO!O!O!O!O!p:stream", &spec->name, &kind, &PyList_Type,
-		    &paths, &index, &PyDict_Type, &source_options, &PyList_Type, &lists[0],
-		    &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options,
-		    as_it_is))
+	if (!PyArg_ParseTuple(args, "szO!OO!O!O!O!O!p:stream", &name, &kind, &PyList_Type, &paths,
+		    index, &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type,
+		    &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options, as_it_is))
 		return false;
-	spec->sequence_count = (size_t)PyList_Size(lists[0]);
-	spec->context_count = (size_t)PyList_Size(lists[1]);
-	spec->state_count = (size_t)PyList_Size(lists[2]);
-	/* Without a kind it is the one that the stream has; a mix has parts in the place of paths. */
-	if (kind && segue_source_kind(kind) == SEGUE_SOURCE_MIX) {
-		if (!mix_read(&spec->source, paths, draft))
-			return false;
-	} else if (kind &&
-		   !source_read(&spec->source, kind, source_options, paths, index, &draft->paths)) {
-		return false;
-	}
-	return options_read(options, segue_spec_options, spec);
+	/* Without a kind the source is that which the stream has. */
+	return told(segue_spec_create(name, out)) &&
+	       (!kind || source_read(*out, kind, source_options, paths)) &&
+	       options_read(*out, options, segue_spec_options);
 }
 
 static bool client_enter(struct client *self)
@@ -2306,7 +2277,7 @@ static bool client_enter(struct client *self)
 
 /* The call itself, for a stream object that is complete but for its handle. */
 static bool stream_open(
-	struct client *self, struct stream *stream, struct segue_stream_spec *spec, bool as_it_is)
+	struct client *self, struct stream *stream, const struct segue_spec *spec, bool as_it_is)
 {
 	struct segue_stream *handle = NULL;
 	int rc;
@@ -2336,35 +2307,26 @@ static bool stream_open(
 
 static PyObject *client_stream(struct client *self, PyObject *args)
 {
-	struct segue_stream_spec spec = {0};
-	struct draft draft = {0};
+	struct segue_spec *spec = NULL;
 	struct stream *stream = NULL;
 	struct shape *shape = NULL;
-	PyObject *lists[3];
+	PyObject *lists[3], *index;
 	bool done = false;
 	int as_it_is;
 
-	if (spec_read(args, &spec, &draft, lists, &as_it_is))
+	if (spec_read(args, &spec, lists, &index, &as_it_is))
 		shape = new_object(shape_type);
 	if (shape)
 		stream = new_object(stream_type);
 	if (stream) {
 		Py_INCREF((PyObject *)shape);
 		stream->shape = shape;
-		shape->num_unroll = (Py_ssize_t)spec.num_unroll;
-		shape->persist = !spec.volatile_;
-		shape->sequence_count = spec.sequence_count;
-		shape->context_count = spec.context_count;
-		shape->state_count = spec.state_count;
-		done = draft_fill(&draft, shape, lists);
+		shape->num_unroll = (Py_ssize_t)spec->num_unroll;
+		shape->persist = spec->persist;
+		done = fields_add(spec, shape, lists) && index_add(spec, index) &&
+		       stream_open(self, stream, spec, as_it_is);
 	}
-	if (done) {
-		spec.sequences = draft.features;
-		spec.contexts = draft.features + spec.sequence_count;
-		spec.states = draft.states;
-		done = stream_open(self, stream, &spec, as_it_is);
-	}
-	draft_finish(&draft);
+	segue_spec_destroy(spec);
 	if (!done)
 		Py_CLEAR(stream);
 	Py_XDECREF((PyObject *)shape);
@@ -2401,7 +2363,7 @@ static PyObject *last_of(const struct segue_spec *spec, const struct segue_field
 		return PyLong_FromLong((long)field->form);
 	if (field->from_data)
 		return PyUnicode_FromString("data");
-	return Py_BuildValue("O", segue_client_wants_init(spec, state) ? Py_True : Py_None);
+	return Py_BuildValue("O", segue_spec_wants_init(spec, state) ? Py_True : Py_None);
 }
 
 static PyObject *fields_described(
@@ -2443,7 +2405,7 @@ static PyObject *client_find(struct client *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "s", &name) || !client_enter(self))
 		return NULL;
 	wait_begin(self->gate);
-	rc = segue_client_find(self->handle, name, &spec);
+	rc = segue_stream_find(self->handle, name, &spec);
 	wait_end(self->gate);
 	if (rc < 0)
 		fail(rc);
@@ -2583,7 +2545,8 @@ static void client_dealloc(struct client *self)
 /* open(dir: bytes, socket: bytes | None, program: bytes | None, timeout, no_start, progress) */
 static PyObject *module_open(PyObject *Py_UNUSED(module), PyObject *args)
 {
-	struct segue_open_options options = {.progress = on_progress, .interrupt = on_interrupt};
+	struct segue_open_options options = {
+		.size = sizeof(options), .progress = on_progress, .interrupt = on_interrupt};
 	PyObject *socket, *program, *timeout, *progress;
 	struct segue_client *handle = NULL;
 	struct client *self;

@@ -22,12 +22,13 @@ _PATHS = (str, bytes, os.PathLike)
 # As struct segue_array and struct segue_array_sequence of segue.h are.
 _ARRAY = np.dtype(
     {
-        "names": ["offset", "stride", "file", "dtype", "big_endian"],
-        "formats": ["<u8", "<u8", "<u4", "<u4", "?"],
-        "offsets": [0, 8, 16, 20, 24],
-        "itemsize": 32,
+        "names": ["size", "offset", "stride", "file", "dtype", "big_endian"],
+        "formats": ["<u8", "<u8", "<u8", "<u4", "<u4", "?"],
+        "offsets": [0, 8, 16, 24, 28, 32],
+        "itemsize": 40,
     }
 )
+_Row = tuple[int, int, int, int, int, bool]  # an item of _ARRAY
 _SEQUENCE = np.dtype([("first", "<u8"), ("group", "<u4"), ("steps", "<u4")])
 
 
@@ -116,11 +117,12 @@ class _Files:
     def __init__(self) -> None:
         self.number: dict[str, int] = {}
 
-    def row(self, place: Place, skip: int = 0) -> tuple[int, int, int, int, bool]:
+    def row(self, place: Place, skip: int = 0) -> _Row:
         """Return a place, from its value `skip` on, as an item of the index."""
         number = self.number.setdefault(place.path, len(self.number))
         offset = place.offset + skip * place.stride
-        return offset, place.stride, number, _segue.DTYPES[place.dtype], place.big_endian
+        dtype = _segue.DTYPES[place.dtype]
+        return _ARRAY.itemsize, offset, place.stride, number, dtype, place.big_endian
 
 
 def _check_shape(place: Any, name: str, feature: Feature, shape: tuple[int, ...]) -> None:
@@ -440,11 +442,11 @@ class Arrays(Source):
         files: _Files,
         sequences: Mapping[str, Feature],
         values: Sequence[Place],
-    ) -> tuple[list[int], list[tuple[int, int, int, int, bool]]]:
+    ) -> tuple[list[int], list[_Row]]:
         """A group for each sequence: steps of each, and their arrays."""
         columns = [self._each(directory, name, feature) for name, feature in sequences.items()]
         steps: list[int] = []
-        rows: list[tuple[int, int, int, int, bool]] = []
+        rows: list[_Row] = []
         for i, each in enumerate(zip(*columns, strict=True)):
             if len({count for _, _, count in each}) > 1:
                 lengths = ", ".join(
@@ -464,10 +466,10 @@ class Arrays(Source):
         sequences: Mapping[str, Feature],
         values: Sequence[Place],
         bounds: np.ndarray,
-    ) -> tuple[list[int], list[tuple[int, int, int, int, bool]]]:
+    ) -> tuple[list[int], list[_Row]]:
         """One group: its steps, and its arrays."""
         steps = int(bounds[-1])
-        rows: list[tuple[int, int, int, int, bool]] = []
+        rows: list[_Row] = []
         for name, feature in sequences.items():
             place = self._table(directory, name)
             if place.shape[0] != steps:

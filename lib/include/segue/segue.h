@@ -5,7 +5,7 @@
  * a stream, attaches to one or more of its lanes and takes batches from them:
  *
  *	segue_open("runs/exp1", NULL, &client);
- *	segue_stream_open(client, &spec, &stream);
+ *	segue_stream_open(client, spec, &stream);
  *	segue_lane_attach(stream, 0, &attach, &lane);
  *	while ((rc = segue_lane_next(lane, SEGUE_FOREVER, &batch)) == 0) {
  *		... read segue_batch_sequence(), segue_batch_state() ...
@@ -128,6 +128,26 @@ SEGUE_EXPORT size_t segue_dtype_size(enum segue_dtype dtype);
 /* NumPy's name of a dtype ("float32"); "?" for a value that is none. */
 SEGUE_EXPORT const char *segue_dtype_name(enum segue_dtype dtype);
 
+/*
+ * A stream is opened by its spec, a handle: made, told what is in it, and no longer needed when the
+ * stream is open. What is wrong is an error where it is said, SEGUE_EINVAL, which names the field,
+ * its value and what is allowed; the spec is then as before. All that is given is copied.
+ *
+ *	segue_spec_create("train", &spec);
+ *	segue_spec_set_source(spec, SEGUE_SOURCE_TFRECORD);
+ *	segue_spec_add_path(spec, "data/a.tfrecord");
+ *	segue_spec_add_sequence(spec, &(struct segue_feature){
+ *		.size = sizeof(struct segue_feature), .name = "x", .dtype = SEGUE_FLOAT32});
+ *	segue_spec_set(spec, SEGUE_SPEC_NUM_UNROLL, 20);
+ *	segue_spec_set(spec, SEGUE_SPEC_TAIL, SEGUE_TAIL_PAD);
+ *	segue_stream_open(client, spec, &stream);
+ *	segue_spec_destroy(spec);
+ *
+ * Structs of which later versions may have more begin with `size`, their own: sizeof. What is 0 in
+ * them, or behind that size, was not asked for; what this version does not know is SEGUE_EINVAL.
+ */
+struct segue_spec;
+
 /* How many values of its dtype a feature has a step, or a sequence. */
 enum segue_form {
 	SEGUE_FORM_DENSE = 0,  /* as many as its shape says */
@@ -137,6 +157,7 @@ enum segue_form {
 
 /* A feature: dims[0..rank) per step (sequence feature) or per sequence (context feature). */
 struct segue_feature {
+	size_t size;      /* sizeof(struct segue_feature) */
 	const char *name; /* non-empty, no ':' */
 	enum segue_dtype dtype;
 	uint32_t rank; /* 0: a scalar */
@@ -146,6 +167,7 @@ struct segue_feature {
 
 /* A state: dims[0..rank) per row. */
 struct segue_state {
+	size_t size;      /* sizeof(struct segue_state) */
 	const char *name; /* non-empty, no ':' */
 	enum segue_dtype dtype;
 	uint32_t rank;
@@ -153,6 +175,79 @@ struct segue_state {
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
 	/* (identity) Instead, each sequence has its own; `init` is NULL. Sequence files alone. */
 	bool init_from_data;
+};
+
+/* Where the sequences come from (identity). */
+enum segue_source_kind {
+	SEGUE_SOURCE_STORED = 0,   /* as long as none is set: what the stream has, which exists */
+	SEGUE_SOURCE_TFRECORD = 1, /* TFRecord files; has paths */
+	SEGUE_SOURCE_FILES = 2,    /* sequence files, segue's own (docs/format.md); has paths */
+	SEGUE_SOURCE_ARRAYS = 3,   /* arrays in files; has paths, and segue_spec_set_arrays() */
+	SEGUE_SOURCE_MIX = 4,      /* several of the first two; has segue_spec_add_part() */
+};
+
+/*
+ * Options of a stream and of its source. An (identity) option is fixed when the stream is first
+ * opened; opening it again with another value is SEGUE_ESPEC, as it is with other names, shapes,
+ * initial values or another kind of source. (schedule) options are fixed too, for now. (runtime)
+ * options are free. Numbers are never used again for another option.
+ */
+enum segue_spec_option {
+	SEGUE_SPEC_NUM_UNROLL = 1, /* (identity) steps a segment, >= 1; must be set */
+	SEGUE_SPEC_BATCH_SIZE = 2, /* (schedule) rows a batch, >= 1; must be set */
+	SEGUE_SPEC_LANES = 3,      /* (schedule) 1 to 4096; must be set */
+	SEGUE_SPEC_SHUFFLE = 4,    /* (identity) false or true */
+	SEGUE_SPEC_SEED = 5,       /* (identity) any number; 0 */
+	/*
+	 * Passes over the data in all; 0, as it is unless set: endless. A stream that was opened
+	 * with fewer before grows: each lane ends where it did, by its tail, and goes on, for
+	 * leases that come after. Fewer than before: SEGUE_ESPEC.
+	 */
+	SEGUE_SPEC_EPOCHS = 6,
+	/*
+	 * (identity) The epoch that a new stream begins with, below `epochs`: what another stream
+	 * had before is not delivered. 0.
+	 */
+	SEGUE_SPEC_FIRST_EPOCH = 7,
+	SEGUE_SPEC_PAD = 8,  /* (identity) true; false: lengths must be multiples of num_unroll */
+	SEGUE_SPEC_TAIL = 9, /* (schedule) enum segue_tail */
+	SEGUE_SPEC_EPOCH_END = 10, /* (schedule) enum segue_epoch_end */
+	SEGUE_SPEC_ON_ERROR = 11,  /* (identity) enum segue_on_error */
+	/* (identity) false; true: states saved with a last segment are kept, readable by key */
+	SEGUE_SPEC_KEEP_FINAL = 12,
+	/* (schedule) true; false: nothing is stored, each lane handle begins at step 0 */
+	SEGUE_SPEC_PERSIST = 13,
+	SEGUE_SPEC_DEPTH = 14,       /* (runtime) batches filled ahead, >= 2; 4 */
+	SEGUE_SPEC_NUM_THREADS = 15, /* (runtime) loader threads; 1 */
+	SEGUE_SPEC_DURABILITY = 16,  /* (runtime) enum segue_durability */
+	SEGUE_SPEC_INTERVAL_MS = 17, /* (runtime) 1000 */
+	/*
+	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for
+	 * so long: stopped, or stuck. It learns that at its next call. 0, as it is unless set:
+	 * never, a lease ends with its process or socket alone. Longer than the longest step of the
+	 * training.
+	 */
+	SEGUE_SPEC_LEASE_TIMEOUT_MS = 18,
+	/* (runtime) newest checkpoints that the store keeps of a lane, up to 100; 3 */
+	SEGUE_SPEC_KEEP_CHECKPOINTS = 19,
+
+	/* Of TFRecord files. */
+
+	SEGUE_SPEC_COMPRESSION = 32, /* (runtime) enum segue_compression */
+	/* (identity) text: bytes context feature that is the key; none: "<file>:<offset>" */
+	SEGUE_SPEC_KEY_FEATURE = 33,
+	/* (identity) false; true: records may hold features that the spec does not name */
+	SEGUE_SPEC_ALLOW_SURPLUS = 34,
+	SEGUE_SPEC_RECORD = 35, /* (identity) enum segue_record_kind */
+
+	/* Of arrays. */
+
+	/*
+	 * (runtime) false; true: all bytes of the files get checksums when the stream is made, and
+	 * each read is checked. Else a change is seen only if it changes a file's size, or one of
+	 * 64 blocks of 4 KiB (docs/GUARANTEES.md).
+	 */
+	SEGUE_SPEC_CHECKSUM = 48,
 };
 
 enum segue_compression {
@@ -184,45 +279,58 @@ enum segue_durability {
 	SEGUE_DURABLE_COMMIT = 1,   /* segue_batch_commit returns when they are */
 };
 
-/* What a record is; docs/guide.md has the rules. */
+/* What a record of TFRecord files is; docs/guide.md has the rules. */
 enum segue_record_kind {
 	SEGUE_RECORD_SEQUENCE_EXAMPLE = 0, /* tf.train.SequenceExample: a Feature a step */
 	SEGUE_RECORD_EXAMPLE = 1,          /* tf.train.Example: a Feature holds all steps */
 };
 
-/* TFRecord files. */
-struct segue_tfrecord {
-	/*
-	 * Files or glob(7) patterns, relative to the working directory; a component "**" stands for
-	 * any number of directories.
-	 */
-	const char *const *paths;
-	size_t path_count;
-	enum segue_compression compression; /* (runtime) */
-	/* (identity) bytes context feature that is the key; NULL: "<file>:<offset>" */
-	const char *key_feature;
-	/* (identity) records may hold features that the spec does not name */
-	bool allow_surplus;
-	enum segue_record_kind record; /* (identity) */
-};
+/*
+ * A spec with nothing in it, of the stream `name`: non-empty, no ':'; NULL where it is for sequence
+ * files alone. SEGUE_EINVAL, SEGUE_ENOMEM.
+ */
+SEGUE_EXPORT int segue_spec_create(const char *name, struct segue_spec **out);
+/* NULL is fine. */
+SEGUE_EXPORT void segue_spec_destroy(struct segue_spec *spec);
 
-/* Sequence files, segue's own (docs/format.md). */
-struct segue_sequence_files {
-	/* As those of segue_tfrecord. */
-	const char *const *paths;
-	size_t path_count;
-};
+/* Each adds one, behind those before it: at least one sequence feature, then as many as fit. */
+SEGUE_EXPORT int segue_spec_add_sequence(
+	struct segue_spec *spec, const struct segue_feature *feature);
+SEGUE_EXPORT int segue_spec_add_context(
+	struct segue_spec *spec, const struct segue_feature *feature);
+/*
+ * There may be no states: a plain batching service. Where they are stored (persist), all states of
+ * batch_size rows and 40 bytes a row are less than 1 GiB: a checkpoint of a lane is one value.
+ */
+SEGUE_EXPORT int segue_spec_add_state(struct segue_spec *spec, const struct segue_state *state);
+/*
+ * Sets the initial value of a state that is there, one row (NULL: zeros): of a spec from
+ * segue_stream_find(), which has none.
+ */
+SEGUE_EXPORT int segue_spec_set_init(struct segue_spec *spec, const char *state, const void *init);
 
-/* An array that lies in a file, in C order. Its dtype may be one that the feature's can hold. */
+/* The kind of source. Paths, and options of the source, are said after it. */
+SEGUE_EXPORT int segue_spec_set_source(struct segue_spec *spec, enum segue_source_kind kind);
+/*
+ * A file or a glob(7) pattern; a component "**" stands for any number of directories. Of arrays the
+ * name of a file, as it is. Relative to the working directory, as it is now.
+ */
+SEGUE_EXPORT int segue_spec_add_path(struct segue_spec *spec, const char *path);
+
+/*
+ * An array that lies in a file, in C order. Its dtype may be one that the feature's can hold. In a
+ * list all have the same size.
+ */
 struct segue_array {
+	size_t size;     /* sizeof(struct segue_array) */
 	uint64_t offset; /* of its first byte in the file */
 	uint64_t stride; /* bytes from a value (of a step) to the next; 0: they lie side by side */
-	uint32_t file;   /* a place in `paths` */
+	uint32_t file;   /* a path of the source, in the order in which they were added */
 	enum segue_dtype dtype; /* as it lies there */
 	bool big_endian;
 };
 
-/* 16 bytes, also the layout in an index (docs/format.md). */
+/* 16 bytes, for good: also the layout in an index (docs/format.md). */
 struct segue_array_sequence {
 	uint64_t first; /* step of its group's arrays */
 	uint32_t group, steps;
@@ -234,13 +342,12 @@ struct segue_array_sequence {
  * group. One file a sequence: a group each. One table of all: one group.
  */
 struct segue_arrays {
-	const char *const *paths; /* files as they are named: no patterns */
-	size_t path_count;
+	size_t size;                 /* sizeof(struct segue_arrays) */
 	const uint64_t *group_steps; /* of each group */
 	size_t group_count;
 	/*
 	 * Group by group: an array for each sequence feature ([steps, dims...]), then one for each
-	 * context feature ([sequences of the group, dims...]), in the order of the stream's spec.
+	 * context feature ([sequences of the group, dims...]), in the order of the spec.
 	 */
 	const struct segue_array *arrays;
 	const struct segue_array_sequence *sequences; /* group by group */
@@ -251,107 +358,40 @@ struct segue_arrays {
 	 */
 	const char *keys;
 	const uint64_t *key_ends;
-	/*
-	 * (runtime) All bytes of the files get checksums when the stream is made, and each read is
-	 * checked. Else a change is seen only if it changes a file's size, or one of 64 blocks of
-	 * 4 KiB (docs/GUARANTEES.md).
-	 */
-	bool checksum;
 };
 
-struct segue_stream_source;
+/*
+ * Which arrays the source has: said when the spec has all its features and paths, of which it makes
+ * an index. Saying it again replaces it. SEGUE_EINVAL names the group, array or sequence.
+ */
+SEGUE_EXPORT int segue_spec_set_arrays(struct segue_spec *spec, const struct segue_arrays *arrays);
 
-/* What a mix is made of. */
+/* One of the sources that a mix is made of. */
 struct segue_mix_part {
-	const char *name;                         /* of no other part; no ':' */
-	const struct segue_stream_source *source; /* TFRecord or sequence files */
-	uint32_t weight; /* at least 1: its share, beside the other parts' weights */
+	size_t size;                 /* sizeof(struct segue_mix_part) */
+	const char *name;            /* of no other part; no ':' */
+	enum segue_source_kind kind; /* TFRecord or sequence files */
+	uint32_t weight;             /* at least 1: its share, beside the other parts' weights */
 	uint64_t epochs; /* passes over it, after which the mix ends; 0: it begins again for ever */
 };
 
 /*
- * Several sources, by weight (identity; docs/mix.md): of each 1,024 sequences a part gives its
- * share. All have the features of the stream. It ends where a part that has an end would give more
- * than it has; one at least has one. The stream's epochs are 1, and its shuffle shuffles each part.
+ * Adds a part to a mix, behind those before it, up to SEGUE_PARTS_MAX. Paths, and options of the
+ * source, that are said after it are those of this part.
+ *
+ * A mix is several sources, by weight (identity; docs/mix.md): of each 1,024 sequences a part gives
+ * its share. All have the features of the stream. It ends where a part that has an end would give
+ * more than it has; one at least has one. The stream's epochs are 1, and its shuffle shuffles each
+ * part.
  */
-struct segue_mix {
-	const struct segue_mix_part *parts; /* 1 to SEGUE_PARTS_MAX */
-	size_t part_count;
-};
+SEGUE_EXPORT int segue_spec_add_part(struct segue_spec *spec, const struct segue_mix_part *part);
 
-enum segue_source_kind {
-	SEGUE_SOURCE_STORED = 0, /* the source that the stream has: it exists */
-	SEGUE_SOURCE_TFRECORD = 1,
-	SEGUE_SOURCE_FILES = 2,
-	SEGUE_SOURCE_ARRAYS = 3,
-	SEGUE_SOURCE_MIX = 4,
-};
-
-/* Where the sequences come from: the kind (identity), and what that kind needs. */
-struct segue_stream_source {
-	enum segue_source_kind kind;
-	union {
-		struct segue_tfrecord tfrecord;
-		struct segue_sequence_files files;
-		struct segue_arrays arrays;
-		struct segue_mix mix;
-	};
-};
-
-/*
- * A stream. Names, shapes, source and the fields marked (identity) are fixed when it is first
- * opened; opening it again with others is SEGUE_ESPEC. (schedule) fields are fixed too, for now.
- * (runtime) fields are free.
- */
-struct segue_stream_spec {
-	const char *name; /* non-empty, no ':' */
-	struct segue_stream_source source;
-	const struct segue_feature *sequences; /* at least one */
-	size_t sequence_count;
-	const struct segue_feature *contexts;
-	size_t context_count;
-	/*
-	 * May be none: a plain batching service. Where they are stored (no volatile_), all states
-	 * of batch_size rows and 40 bytes a row are less than 1 GiB: a checkpoint of a lane is one
-	 * value.
-	 */
-	const struct segue_state *states;
-	size_t state_count;
-	uint32_t num_unroll; /* (identity) steps a segment, >= 1 */
-	uint32_t batch_size; /* (schedule) rows a batch, >= 1 */
-	uint32_t lanes;      /* (schedule) 1 to 4096 */
-	bool shuffle;        /* (identity) */
-	uint64_t seed;       /* (identity) */
-	/*
-	 * Passes over the data in all; 0: endless. A stream that was opened with fewer before
-	 * grows: each lane ends where it did, by its tail, and goes on, for leases that come after.
-	 * Fewer than before: SEGUE_ESPEC.
-	 */
-	uint64_t epochs;
-	/*
-	 * (identity) The epoch that a new stream begins with, below `epochs`: what another stream
-	 * had before is not delivered.
-	 */
-	uint64_t first_epoch;
-	bool no_pad;                    /* (identity) lengths must be multiples of num_unroll */
-	enum segue_tail tail;           /* (schedule) */
-	enum segue_epoch_end epoch_end; /* (schedule) */
-	enum segue_on_error on_error;   /* (identity) */
-	bool keep_final; /* (identity) states saved with a last segment are kept, readable by key */
-	bool volatile_;  /* persist=False: nothing is stored, each lane handle begins at step 0 */
-	uint32_t depth;  /* (runtime) batches filled ahead, >= 2; 0: 4 */
-	uint32_t num_threads;             /* (runtime) loader threads; 0: 1 */
-	enum segue_durability durability; /* (runtime) */
-	uint32_t interval_ms;             /* (runtime) 0: 1000 */
-	/*
-	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for
-	 * so long: stopped, or stuck. It learns that at its next call. 0: never, a lease ends with
-	 * its process or socket alone. Longer than the longest step of the training.
-	 */
-	uint32_t lease_timeout_ms;
-	/* (runtime) newest checkpoints that the store keeps of a lane, up to 100; 0: 3 */
-	uint32_t keep_checkpoints;
-};
+/* A number, a flag (0 or 1), or a value of the option's enum. */
+SEGUE_EXPORT int segue_spec_set(
+	struct segue_spec *spec, enum segue_spec_option option, uint64_t value);
+/* A text; NULL: none. */
+SEGUE_EXPORT int segue_spec_set_text(
+	struct segue_spec *spec, enum segue_spec_option option, const char *text);
 
 /* ---- Client --------------------------------------------------------------------------------- */
 
@@ -380,6 +420,7 @@ typedef void segue_progress_fn(void *arg, const char *what, uint64_t done, uint6
 typedef int segue_interrupt_fn(void *arg);
 
 struct segue_open_options {
+	size_t size;             /* sizeof(struct segue_open_options) */
 	const char *socket_path; /* NULL: <dir>/segue.sock */
 	const char *program; /* server program; NULL: $SEGUE_PROGRAM, the installed one, or PATH */
 	bool no_start;       /* fail with SEGUE_EGONE instead of starting a server */
@@ -456,27 +497,26 @@ SEGUE_EXPORT int segue_client_checkpoint_remove(
 SEGUE_EXPORT int segue_client_stream_drop(struct segue_client *client, const char *stream);
 
 /*
- * Opens the stream spec->name, making it if it is new. The first open of a data set builds the
- * index of its records: long for many records, with progress. The library copies what `spec` points
- * to.
+ * Opens the stream of the spec, making it if it is new. The first open of a data set builds the
+ * index of its records: long for many records, with progress. The spec is copied.
  *
- * SEGUE_EINVAL (names the field), SEGUE_ESPEC (names the fields that differ), SEGUE_ESOURCE (no
- * such file, no read permission), SEGUE_EDATA (a damaged record: file and offset), SEGUE_ECHANGED;
- * SEGUE_ENOTFOUND: its source is to be that which it has (SEGUE_SOURCE_STORED), and there is no
- * such stream.
+ * SEGUE_EINVAL (names what must be set and is not, or what does not go together), SEGUE_ESPEC
+ * (names the fields that differ), SEGUE_ESOURCE (no such file, no read permission), SEGUE_EDATA (a
+ * damaged record: file and offset), SEGUE_ECHANGED;
+ * SEGUE_ENOTFOUND: it has no source, and there is no such stream.
  */
-SEGUE_EXPORT int segue_stream_open(struct segue_client *client,
-	const struct segue_stream_spec *spec, struct segue_stream **out);
+SEGUE_EXPORT int segue_stream_open(
+	struct segue_client *client, const struct segue_spec *spec, struct segue_stream **out);
 /*
- * What the stream of that name is, so that it can be opened without knowing where its data lie:
- * source.kind is SEGUE_SOURCE_STORED, `epochs` those in all. It may be changed before it is opened,
- * as any spec; `init` must be set of a state that was made with another initial value than zeros
- * (the store has a hash of it). One piece of memory, which the caller frees with segue_free().
+ * The spec of the stream of that name, so that it can be opened without knowing where its data lie:
+ * it has no source, and all else as the stream has it, epochs in all. Options may be set before it
+ * is opened, and initial values must be where they are not zeros (segue_spec_set_init). On success
+ * the caller owns *out (segue_spec_destroy).
  *
  * SEGUE_ENOTFOUND: no process has a stream of that name open, and the store has none.
  */
 SEGUE_EXPORT int segue_stream_find(
-	struct segue_client *client, const char *name, struct segue_stream_spec **out);
+	struct segue_client *client, const char *name, struct segue_spec **out);
 /*
  * Frees the handle, and tells the server, which lets go of the data set when nobody else uses it.
  * Lanes that came from it must be closed before. NULL is fine.
@@ -494,6 +534,7 @@ enum segue_start {
 };
 
 struct segue_attach_options {
+	size_t size; /* sizeof(struct segue_attach_options) */
 	enum segue_start start;
 	const void *token; /* restore this instead (start is then not looked at); NULL: none */
 	size_t token_size;
@@ -571,9 +612,9 @@ SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *wait
 /*
  * A token of the lane's committed position and states: bytes that carry it to segue_lane_restore or
  * segue_attach_options.token. It is durable in the store when this returns (but for a stream with
- * `volatile_`), as the newest of keep_checkpoints. The caller frees it with segue_free(). Blocks.
- * SEGUE_EUNSAVED if a batch is open (taken and not committed); SEGUE_ENOSPACE, SEGUE_ESTORE: it
- * could not be stored.
+ * persist = false), as the newest of keep_checkpoints. The caller frees it with segue_free().
+ * Blocks. SEGUE_EUNSAVED if a batch is open (taken and not committed); SEGUE_ENOSPACE,
+ * SEGUE_ESTORE: it could not be stored.
  */
 SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size);
 
@@ -623,7 +664,7 @@ enum segue_span_flags {
 
 /*
  * What lies in a row of the batch: `length` valid steps of one sequence from step first_step on.
- * Today one span a row, in row order. 88 bytes, also the layout in shared memory (lib/LAYOUT.md).
+ * Today one span a row, in row order. Later versions add fields at the end.
  */
 struct segue_span {
 	uint64_t number;        /* of the sequence in the stream, from 0: rank in which it enters */
@@ -638,10 +679,7 @@ struct segue_span {
 	uint32_t segment_count; /* of the whole sequence ("sequence_count") */
 	uint32_t previous_row;  /* its row in the batch before, or SEGUE_NO_ROW */
 	uint32_t flags;         /* enum segue_span_flags */
-	uint32_t key_size;      /* bytes of the record's key */
-	uint32_t key_offset;    /* its place in the heap of the slot */
 	uint32_t part; /* of a mix: which of its parts the sequence is of, from 0; else 0 */
-	uint32_t reserved[2];
 };
 
 /* Step t of the batch in its lane. */
@@ -649,11 +687,13 @@ SEGUE_EXPORT uint64_t segue_batch_step(const struct segue_batch *batch);
 /* Rows: batch_size, or fewer (0 never) in a shrinking tail. */
 SEGUE_EXPORT uint32_t segue_batch_rows(const struct segue_batch *batch);
 /*
- * The spans, one a row; valid until the batch is released. NULL: after fork, or the table is
- * damaged; segue_error_detail() says which.
+ * Copies span `i`, below segue_batch_rows(): as much of it as fits `size`, the size of the caller's
+ * struct; what this version does not know becomes 0.
+ *
+ * SEGUE_EINVAL (no such span), SEGUE_EPROTOCOL (the table is damaged), SEGUE_EFORKED.
  */
-SEGUE_EXPORT const struct segue_span *segue_batch_spans(
-	const struct segue_batch *batch, uint32_t *count);
+SEGUE_EXPORT int segue_batch_span(
+	const struct segue_batch *batch, uint32_t i, struct segue_span *out, size_t size);
 /* The record's key of row `row`: not NUL-terminated, valid until the batch is released. */
 SEGUE_EXPORT const char *segue_batch_record_key(
 	const struct segue_batch *batch, uint32_t row, size_t *size);
@@ -672,7 +712,7 @@ SEGUE_EXPORT const void *segue_batch_sequence(const struct segue_batch *batch, s
 /* Context feature `i`: [rows, dims...]. */
 SEGUE_EXPORT const void *segue_batch_context(const struct segue_batch *batch, size_t i);
 
-/* The values of a feature that is ragged, or bytes. */
+/* The values of a feature that is ragged, or bytes. Later versions add fields at the end. */
 struct segue_ragged {
 	/*
 	 * Where the values of each step begin and the last one's end, counted in values: [rows,
@@ -686,15 +726,21 @@ struct segue_ragged {
 
 /*
  * Sequence feature `i`, or context feature `i`, that is not dense. Valid until the batch is
- * released. SEGUE_EINVAL: there is no such, or it is dense; SEGUE_EPROTOCOL: what the server wrote
- * cannot be; SEGUE_EFORKED. Looks at all offsets.
+ * released. Looks at all offsets. As much of it as fits `size`, the size of the caller's struct;
+ * what this version does not know becomes 0.
+ *
+ * SEGUE_EINVAL (there is no such, or it is dense), SEGUE_EPROTOCOL (what the server wrote cannot
+ * be), SEGUE_EFORKED.
  */
 SEGUE_EXPORT int segue_batch_sequence_ragged(
-	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out, size_t size);
 SEGUE_EXPORT int segue_batch_context_ragged(
-	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
-/* State `i` as it comes in: [rows, dims...]. Read only: writing there faults. */
-SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i);
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out, size_t size);
+/*
+ * State `i` as it comes in: [*rows, dims...]; NULL if there is no such. Read only: writing there
+ * faults. `rows` may be NULL: today they are those of the batch.
+ */
+SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i, uint32_t *rows);
 /*
  * Where state `i` goes out: [rows, dims...], writable until the commit; segue_batch_mark_saved()
  * says that it is written. NULL once the batch is committed or fenced.
@@ -736,26 +782,13 @@ SEGUE_EXPORT void segue_batch_release(struct segue_batch *batch);
  * Files of segue's own format (docs/format.md), which it reads fastest: many sequences a file, each
  * with its arrays. Needs no server.
  *
- *	segue_file_writer_create("train.segue", &spec, &writer);
+ *	segue_file_writer_create("train.segue", spec, &writer);
  *	while (...)
  *		segue_file_writer_add(writer, &sequence);
  *	segue_file_writer_close(writer);
  *	segue_file_writer_destroy(writer);
- *
- * Structs with a `size` begin with their own size, so that later ones can have more.
  */
 struct segue_file_writer;
-
-/* What each sequence of a file has. */
-struct segue_file_spec {
-	size_t size;                           /* sizeof(struct segue_file_spec) */
-	const struct segue_feature *sequences; /* a value a step; at least one */
-	size_t sequence_count;
-	const struct segue_feature *contexts; /* a value a sequence */
-	size_t context_count;
-	const struct segue_feature *states; /* a value a sequence: the state of its first segment */
-	size_t state_count;
-};
 
 struct segue_sequence {
 	size_t size;    /* sizeof(struct segue_sequence) */
@@ -783,11 +816,13 @@ struct segue_sequence {
 };
 
 /*
- * Makes the file, in which nothing may be yet, not even an empty file: SEGUE_ESYSTEM says so.
- * SEGUE_EINVAL (names the field, and what is wrong with it), SEGUE_ENOSPACE, SEGUE_ENOMEM.
+ * Makes the file, in which nothing may be yet, not even an empty file: SEGUE_ESYSTEM says so. Each
+ * of its sequences has the features of the spec, a value a step or a sequence, and a value of each
+ * state, that of its first segment; nothing else of the spec is looked at, and it is not needed
+ * afterwards. SEGUE_EINVAL (no sequence feature), SEGUE_ENOSPACE, SEGUE_ENOMEM.
  */
 SEGUE_EXPORT int segue_file_writer_create(
-	const char *path, const struct segue_file_spec *spec, struct segue_file_writer **out);
+	const char *path, const struct segue_spec *spec, struct segue_file_writer **out);
 
 /*
  * Adds a sequence, behind those before it. What it points to is not needed afterwards. Blocks while

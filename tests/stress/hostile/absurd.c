@@ -77,22 +77,22 @@ static void absurd_specs(const char *dir, struct raw *raw, struct segue_spec *sp
 /* Parts without end, of no weight, of each other's names, of absurd numbers; and more than go. */
 static void absurd_mixes(const char *dir, struct raw *raw, const struct hostile_spec *sample)
 {
-	static struct segue_mix_part parts[SEGUE_PARTS_MAX];
+	static struct segue_draft_part parts[SEGUE_PARTS_MAX];
 	static char names[SEGUE_PARTS_MAX][4];
 	struct hostile_spec mixed = *sample;
 	struct segue_spec *spec;
 
 	for (size_t i = 0; i < SEGUE_PARTS_MAX; i++) {
 		snprintf(names[i], sizeof(names[i]), "%zu", i);
-		parts[i] = (struct segue_mix_part){.name = names[i],
-			.source = &sample->spec.source,
+		parts[i] = (struct segue_draft_part){.name = names[i],
+			.source = sample->spec.source,
 			.weight = UINT32_MAX,
 			.epochs = i ? UINT64_MAX : 1};
 	}
 	mixed.spec.epochs = 1;
-	mixed.spec.source = (struct segue_stream_source){
+	mixed.spec.source = (struct segue_draft_source){
 		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = SEGUE_PARTS_MAX}};
-	EXPECT(segue_spec_create(&mixed.spec, &spec) == 0, "mix: %s", segue_error_detail());
+	EXPECT(segue_draft_make(&mixed.spec, &spec) == 0, "mix: %s", segue_error_detail());
 	struct segue_spec_mix *mix = &spec->source.mix;
 	ask_spec(dir, raw, spec, false, "64 parts, of one file");
 	TRY(mix->count, 0, true);
@@ -161,7 +161,7 @@ void attack_absurd(struct hostile *hostile)
 
 	hostile_private_spec(hostile, "absurd", &sample);
 	for (; rounds < 1 || hostile_time_left(hostile); rounds++) {
-		EXPECT(segue_spec_create(&sample.spec, &spec) == 0, "spec");
+		EXPECT(segue_draft_make(&sample.spec, &spec) == 0, "spec");
 		raw_open(hostile->dir, &raw);
 		absurd_specs(hostile->dir, &raw, spec);
 		absurd_mixes(hostile->dir, &raw, &sample);

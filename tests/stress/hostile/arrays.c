@@ -16,10 +16,14 @@ static struct segue_spec *make_spec(const struct hostile *hostile)
 	static const char *const paths[] = {path};
 	static const uint64_t steps[] = {STEPS, 10}, ends[] = {1, 3, 6};
 	static const struct segue_array arrays[] = {
-		{.offset = 16, .dtype = SEGUE_INT16},
-		{.offset = 1, .dtype = SEGUE_INT64},
-		{.offset = 0, .dtype = SEGUE_INT16, .stride = 300, .big_endian = true},
-		{.offset = 17, .dtype = SEGUE_INT64},
+		{.size = sizeof(struct segue_array), .offset = 16, .dtype = SEGUE_INT16},
+		{.size = sizeof(struct segue_array), .offset = 1, .dtype = SEGUE_INT64},
+		{.size = sizeof(struct segue_array),
+			.offset = 0,
+			.dtype = SEGUE_INT16,
+			.stride = 300,
+			.big_endian = true},
+		{.size = sizeof(struct segue_array), .offset = 17, .dtype = SEGUE_INT64},
 	};
 	static const struct segue_array_sequence sequences[] = {
 		{0, 0, 400}, {400, 0, 600}, {0, 1, 10}};
@@ -27,18 +31,18 @@ static struct segue_spec *make_spec(const struct hostile *hostile)
 		{.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}},
 		{.name = "c", .dtype = SEGUE_INT64},
 	};
-	const struct segue_stream_spec asked = {
+	const struct segue_draft asked = {
 		.name = "arrays",
 		.source = {.kind = SEGUE_SOURCE_ARRAYS,
 			.arrays = {.paths = paths,
 				.path_count = 1,
-				.group_steps = steps,
-				.group_count = 2,
-				.arrays = arrays,
-				.sequences = sequences,
-				.sequence_count = 3,
-				.keys = "abbccc",
-				.key_ends = ends}},
+				.index = {.group_steps = steps,
+					.group_count = 2,
+					.arrays = arrays,
+					.sequences = sequences,
+					.sequence_count = 3,
+					.keys = "abbccc",
+					.key_ends = ends}}},
 		.sequences = features,
 		.sequence_count = 1,
 		.contexts = features + 1,
@@ -46,7 +50,7 @@ static struct segue_spec *make_spec(const struct hostile *hostile)
 		.num_unroll = 10,
 		.batch_size = 2,
 		.lanes = 1,
-		.volatile_ = true,
+		.no_persist = true,
 	};
 	struct segue_spec *spec;
 
@@ -56,7 +60,7 @@ static struct segue_spec *make_spec(const struct hostile *hostile)
 	for (int i = 0; i < 2 * STEPS + 8; i++)
 		fwrite(&(int16_t){(int16_t)i}, sizeof(int16_t), 1, file);
 	fclose(file);
-	EXPECT(segue_spec_create(&asked, &spec) == 0, "%s", segue_error_detail());
+	EXPECT(segue_draft_make(&asked, &spec) == 0, "%s", segue_error_detail());
 	return spec;
 }
 

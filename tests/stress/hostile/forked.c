@@ -20,7 +20,7 @@ static _Noreturn void child(const struct world *world)
 {
 	struct segue_lane *lane;
 	struct segue_batch *batch;
-	uint32_t count;
+	struct segue_span span;
 	size_t size;
 	void *token;
 	char *json;
@@ -37,8 +37,9 @@ static _Noreturn void child(const struct world *world)
 	EXPECT(segue_batch_save_state(world->batch, 0, &value, sizeof(value)) == SEGUE_EFORKED,
 		"save in a child");
 	EXPECT(segue_batch_commit(world->batch) == SEGUE_EFORKED, "commit in a child");
-	EXPECT(!segue_batch_spans(world->batch, &count), "spans in a child");
-	EXPECT(!segue_batch_state(world->batch, 0), "states in a child");
+	EXPECT(segue_batch_span(world->batch, 0, &span, sizeof(span)) == SEGUE_EFORKED,
+		"spans in a child");
+	EXPECT(!segue_batch_state(world->batch, 0, NULL), "states in a child");
 	EXPECT(!segue_batch_state_out(world->batch, 0), "room for states in a child");
 	segue_batch_release(world->batch);
 	segue_lane_close(world->lane);

@@ -62,7 +62,7 @@ static void send_mutated(struct hostile *hostile)
 	size_t size;
 
 	hostile_spec(hostile, "main", &spec);
-	EXPECT(payload && segue_spec_create(&spec.spec, &request.stream_open.spec) == 0, "spec");
+	EXPECT(payload && segue_draft_make(&spec.spec, &request.stream_open.spec) == 0, "spec");
 	EXPECT(segue_message_pack(&request, payload, &size) == 0, "pack");
 	segue_spec_destroy(request.stream_open.spec);
 	for (uint64_t n = 1 + hostile_random(hostile) % 4; n > 0; n--)

@@ -25,7 +25,7 @@ static int open_bytes(const struct hostile *hostile, struct segue_client *client
 	hostile_private_spec(hostile, name, &spec);
 	spec.path = path;
 	spec.spec.lanes = 1;
-	int rc = segue_stream_open(client, &spec.spec, &stream);
+	int rc = segue_draft_open(client, &spec.spec, &stream);
 	EXPECT(!rc || strstr(segue_error_detail(), path), "the file is not named: %s",
 		segue_error_detail());
 	if (!rc)

@@ -15,8 +15,9 @@
 #include <time.h>
 
 #include "core/barrier.h"
-#include "tfwrite.h"
 #include "core/wait.h"
+#include "spans.h"
+#include "tfwrite.h"
 
 #define MILLISECOND INT64_C(1000000)
 
@@ -162,7 +163,7 @@ void hostile_spec(const struct hostile *hostile, const char *name, struct hostil
 		.feature = {.name = "x", .dtype = SEGUE_INT64},
 		.state = {.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {HOSTILE_WORDS}},
 	};
-	out->spec = (struct segue_stream_spec){
+	out->spec = (struct segue_draft){
 		.name = name,
 		.source = {.kind = SEGUE_SOURCE_TFRECORD,
 			.tfrecord = {.paths = &out->path, .path_count = 1}},
@@ -183,7 +184,7 @@ void hostile_spec(const struct hostile *hostile, const char *name, struct hostil
 void hostile_private_spec(const struct hostile *hostile, const char *name, struct hostile_spec *out)
 {
 	hostile_spec(hostile, name, out);
-	out->spec.volatile_ = true;
+	out->spec.no_persist = true;
 	out->spec.keep_final = false;
 }
 
@@ -194,13 +195,13 @@ void hostile_open(const struct hostile *hostile, const char *dir, struct segue_c
 
 	hostile_spec(hostile, "main", &spec);
 	EXPECT(segue_open(dir, NULL, client) == 0, "open: %s", segue_error_detail());
-	EXPECT(segue_stream_open(*client, &spec.spec, stream) == 0, "stream: %s",
+	EXPECT(segue_draft_open(*client, &spec.spec, stream) == 0, "stream: %s",
 		segue_error_detail());
 }
 
 struct segue_lane *hostile_take(struct segue_stream *stream, uint32_t lane, enum segue_start start)
 {
-	const struct segue_attach_options options = {.start = start};
+	const struct segue_attach_options options = {.size = sizeof(options), .start = start};
 	struct segue_lane *out;
 	int64_t until = segue_now_ns() + 20000 * MILLISECOND;
 	int rc;
@@ -233,12 +234,12 @@ static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t size)
 
 uint64_t hostile_check(struct segue_batch *batch)
 {
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
-	const int64_t *in = segue_batch_state(batch, 0), *x = segue_batch_sequence(batch, 0);
+	struct segue_span spans[HOSTILE_ROWS];
+	uint32_t count = segue_test_spans(batch, spans, HOSTILE_ROWS);
+	const int64_t *in = segue_batch_state(batch, 0, NULL), *x = segue_batch_sequence(batch, 0);
 	uint64_t hash = mix(segue_batch_step(batch));
 
-	EXPECT(spans && in && x, "a batch without content: %s", segue_error_detail());
+	EXPECT(count && in && x, "a batch without content: %s", segue_error_detail());
 	for (uint32_t row = 0; row < count; row++) {
 		const struct segue_span *span = &spans[row];
 		for (uint64_t word = 0; word < HOSTILE_WORDS; word++) {
@@ -263,11 +264,11 @@ uint64_t hostile_check(struct segue_batch *batch)
 
 void hostile_save(struct segue_batch *batch)
 {
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
+	struct segue_span spans[HOSTILE_ROWS];
+	uint32_t count = segue_test_spans(batch, spans, HOSTILE_ROWS);
 	int64_t *out = segue_batch_state_out(batch, 0);
 
-	EXPECT(spans && out, "no room for states: %s", segue_error_detail());
+	EXPECT(count && out, "no room for states: %s", segue_error_detail());
 	for (uint32_t row = 0; row < count; row++)
 		for (uint64_t word = 0; word < HOSTILE_WORDS; word++)
 			out[row * HOSTILE_WORDS + word] =
@@ -433,11 +434,11 @@ void raw_expect_failure(const struct raw *raw, int code, const char *what)
 		segue_error_name(code));
 }
 
-uint64_t raw_stream(struct raw *raw, const struct segue_stream_spec *spec)
+uint64_t raw_stream(struct raw *raw, const struct segue_draft *spec)
 {
 	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_OPEN};
 
-	EXPECT(segue_spec_create(spec, &request.stream_open.spec) == 0, "spec: %s",
+	EXPECT(segue_draft_make(spec, &request.stream_open.spec) == 0, "spec: %s",
 		segue_error_detail());
 	enum segue_message_type type = raw_call(raw, &request);
 	segue_spec_destroy(request.stream_open.spec);
@@ -463,7 +464,7 @@ void seat_take(const struct hostile *hostile, const char *dir, uint32_t lane,
 
 	*seat = (struct seat){0};
 	hostile_spec(hostile, "main", &spec);
-	EXPECT(segue_spec_create(&spec.spec, &seat->spec) == 0, "spec: %s", segue_error_detail());
+	EXPECT(segue_draft_make(&spec.spec, &seat->spec) == 0, "spec: %s", segue_error_detail());
 	raw_open(dir, &seat->raw);
 	seat->stream = attach.lane_attach.stream = raw_stream(&seat->raw, &spec.spec);
 	EXPECT(seat->stream, "stream: %s", seat->raw.reply.failure.detail);

@@ -17,6 +17,7 @@
 #include "core/layout.h"
 #include "segue/segue.h"
 #include "core/wire.h"
+#include "draft.h"
 
 enum {
 	HOSTILE_RECORDS = 96,
@@ -102,7 +103,7 @@ struct hostile_spec {
 	const char *path;
 	struct segue_feature feature;
 	struct segue_state state;
-	struct segue_stream_spec spec;
+	struct segue_draft spec;
 };
 void hostile_spec(const struct hostile *hostile, const char *name, struct hostile_spec *out);
 /* The same for a stream that nothing is stored of: each that attaches has it for itself. */
@@ -156,7 +157,7 @@ void raw_expect_end(struct raw *raw, int ms, const char *what);
 /* Fails unless the last answer is a failure with this code (0: any). */
 void raw_expect_failure(const struct raw *raw, int code, const char *what);
 /* Opens the stream of a spec: its id, or 0 and raw->reply is the failure. */
-uint64_t raw_stream(struct raw *raw, const struct segue_stream_spec *spec);
+uint64_t raw_stream(struct raw *raw, const struct segue_draft *spec);
 
 /* A lease on a lane of stream "main". */
 struct seat {

@@ -24,7 +24,7 @@ static void try_both(const struct hostile *hostile, const char *dir, bool refuse
 	hostile_private_spec(hostile, "big", &spec);
 	spec.state.dims[0] = BIG_MB << 20 >> 3;
 	spec.spec.batch_size = 1;
-	EXPECT(segue_stream_open(client, &spec.spec, &stream) == 0, "stream: %s",
+	EXPECT(segue_draft_open(client, &spec.spec, &stream) == 0, "stream: %s",
 		segue_error_detail());
 	if (refused) {
 		int rc = segue_lane_attach(stream, 0, NULL, &lane);

@@ -37,6 +37,7 @@ static bool fails(void)
 WRAP(void *, malloc, (size_t size), (size), NULL)
 WRAP(void *, calloc, (size_t count, size_t size), (count, size), NULL)
 WRAP(void *, realloc, (void *old, size_t size), (old, size), NULL)
+WRAP(void *, reallocarray, (void *old, size_t count, size_t size), (old, count, size), NULL)
 WRAP(char *, strdup, (const char *text), (text), NULL)
 WRAP(char *, strndup, (const char *text, size_t size), (text, size), NULL)
 WRAP(int, vasprintf, (char **out, const char *format, va_list list), (out, format, list), -1)
@@ -66,9 +67,12 @@ static int live(const struct hostile *hostile)
 	size_t size;
 
 	hostile_private_spec(hostile, "oom", &spec);
-	int rc = segue_open(hostile->dir, &(struct segue_open_options){.no_start = true}, &client);
+	int rc = segue_open(hostile->dir,
+		&(struct segue_open_options){
+			.size = sizeof(struct segue_open_options), .no_start = true},
+		&client);
 	if (!rc)
-		rc = segue_stream_open(client, &spec.spec, &stream);
+		rc = segue_draft_open(client, &spec.spec, &stream);
 	if (!rc)
 		rc = segue_lane_attach(stream, LANE, NULL, &lane);
 	for (int i = 0; i < 3 && !rc; i++) {

@@ -18,7 +18,7 @@ static void open_stream(
 	hostile_spec(hostile, "overdue", &spec);
 	spec.spec.lease_timeout_ms = TIMEOUT_MS;
 	EXPECT(segue_open(hostile->dir, NULL, client) == 0, "open: %s", segue_error_detail());
-	EXPECT(segue_stream_open(*client, &spec.spec, stream) == 0, "stream: %s",
+	EXPECT(segue_draft_open(*client, &spec.spec, stream) == 0, "stream: %s",
 		segue_error_detail());
 }
 

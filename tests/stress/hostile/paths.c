@@ -23,7 +23,7 @@ static int open_path(
 
 	snprintf(name, sizeof(name), "paths-%u", number++);
 	hostile_private_spec(hostile, name, &spec);
-	EXPECT(segue_spec_create(&spec.spec, &request.stream_open.spec) == 0, "spec");
+	EXPECT(segue_draft_make(&spec.spec, &request.stream_open.spec) == 0, "spec");
 	free(request.stream_open.spec->source.tfrecord.paths.path[0]);
 	request.stream_open.spec->source.tfrecord.paths.path[0] =
 		strdup(path); /* as it is: not made absolute */

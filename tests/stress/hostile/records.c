@@ -28,7 +28,7 @@ static int read_all(const struct hostile *hostile, struct segue_client *client,
 	spec.spec.lanes = 1;
 	spec.spec.epochs = 1;
 	spec.spec.on_error = skip ? SEGUE_ON_ERROR_SKIP : SEGUE_ON_ERROR_RAISE;
-	int rc = segue_stream_open(client, &spec.spec, &stream);
+	int rc = segue_draft_open(client, &spec.spec, &stream);
 	if (!rc)
 		rc = segue_lane_attach(stream, 0, NULL, &lane);
 	for (int batches = 0; !rc; batches++) {

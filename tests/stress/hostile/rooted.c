@@ -80,7 +80,7 @@ static uint64_t open_path(const struct hostile *hostile, struct raw *raw, const 
 
 	snprintf(name, sizeof(name), "rooted-%u", number++);
 	hostile_private_spec(hostile, name, &spec);
-	EXPECT(segue_spec_create(&spec.spec, &request.stream_open.spec) == 0, "spec");
+	EXPECT(segue_draft_make(&spec.spec, &request.stream_open.spec) == 0, "spec");
 	free(request.stream_open.spec->source.tfrecord.paths.path[0]);
 	request.stream_open.spec->source.tfrecord.paths.path[0] = strdup(path);
 	enum segue_message_type type = raw_call(raw, &request);

@@ -6,11 +6,13 @@
 
 #include "core/barrier.h"
 #include "core/wait.h"
+#include "spans.h"
 
 enum {
 	SEQUENCES = 24,
 	STEPS = 40,
 	UNROLL = 4,
+	ROWS = 3,
 	MOST = 4000, /* values of a step */
 	OFTEN = 3000,
 	KEPT = 300,
@@ -24,17 +26,19 @@ static int64_t count_of(int64_t sequence, int64_t step)
 
 static void write_data(const char *path, const struct segue_feature *feature)
 {
-	const struct segue_file_spec spec = {
-		.size = sizeof(spec), .sequences = feature, .sequence_count = 1};
+	const struct segue_draft draft = {.sequences = feature, .sequence_count = 1};
 	int64_t *values = malloc(sizeof(*values) * STEPS * MOST), offsets[STEPS + 1];
 	const void *arrays[] = {values};
 	const int64_t *bounds[] = {offsets};
 	const struct segue_sequence sequence = {
 		.size = sizeof(sequence), .steps = STEPS, .arrays = arrays, .offsets = bounds};
 	struct segue_file_writer *writer;
+	struct segue_spec *spec;
 
-	EXPECT(values && segue_file_writer_create(path, &spec, &writer) == 0, "%s",
-		segue_error_detail());
+	EXPECT(values && segue_draft_tell(&draft, &spec) == 0 &&
+			segue_file_writer_create(path, spec, &writer) == 0,
+		"%s", segue_error_detail());
+	segue_spec_destroy(spec);
 	for (int64_t i = 0; i < SEQUENCES; i++) {
 		offsets[0] = 0;
 		for (int64_t step = 0; step < STEPS; step++) {
@@ -59,11 +63,10 @@ struct victim {
 	struct segue_lane *lane;
 };
 
-static void victim_begin(
-	const char *dir, const struct segue_stream_spec *spec, struct victim *victim)
+static void victim_begin(const char *dir, const struct segue_draft *spec, struct victim *victim)
 {
 	EXPECT(segue_open(dir, NULL, &victim->client) == 0 &&
-			segue_stream_open(victim->client, spec, &victim->stream) == 0 &&
+			segue_draft_open(victim->client, spec, &victim->stream) == 0 &&
 			segue_lane_attach(victim->stream, 0, NULL, &victim->lane) == 0,
 		"victim: %s", segue_error_detail());
 }
@@ -72,10 +75,11 @@ static void victim_step(struct victim *victim)
 {
 	struct segue_batch *batch = hostile_next(victim->lane);
 	struct segue_ragged x;
-	uint32_t count;
-	const struct segue_span *spans = segue_batch_spans(batch, &count);
+	struct segue_span spans[ROWS];
+	uint32_t count = segue_test_spans(batch, spans, ROWS);
 
-	EXPECT(segue_batch_sequence_ragged(batch, 0, &x) == 0, "%s", segue_error_detail());
+	EXPECT(segue_batch_sequence_ragged(batch, 0, &x, sizeof(x)) == 0, "%s",
+		segue_error_detail());
 	for (uint32_t row = 0; row < count; row++)
 		for (int64_t i = 0; i < spans[row].length; i++) {
 			int64_t sequence = (int64_t)(spans[row].number % SEQUENCES);
@@ -108,7 +112,7 @@ static enum segue_message_type ask(struct raw *raw, uint64_t lease, uint64_t ste
 	return raw_call(raw, &request);
 }
 
-static uint64_t take_lane(struct raw *raw, const struct segue_stream_spec *spec)
+static uint64_t take_lane(struct raw *raw, const struct segue_draft *spec)
 {
 	struct segue_message attach = {
 		.type = SEGUE_MESSAGE_LANE_ATTACH, .lane_attach = {.lane = 1}};
@@ -203,15 +207,15 @@ void attack_sides(struct hostile *hostile)
 		.name = "x", .dtype = SEGUE_INT64, .form = SEGUE_FORM_RAGGED};
 	char path[512];
 	const char *paths[] = {path};
-	const struct segue_stream_spec spec = {
+	const struct segue_draft spec = {
 		.name = "sides",
 		.source = {.kind = SEGUE_SOURCE_FILES, .files = {.paths = paths, .path_count = 1}},
 		.sequences = &x,
 		.sequence_count = 1,
 		.num_unroll = UNROLL,
-		.batch_size = 3,
+		.batch_size = ROWS,
 		.lanes = 2,
-		.volatile_ = true,
+		.no_persist = true,
 	};
 	struct victim victim;
 	struct raw raw;

@@ -30,7 +30,7 @@ static _Noreturn void holder(struct hostile *hostile)
 void attack_stopped(struct hostile *hostile)
 {
 	const struct segue_attach_options hurried = {
-		.start = SEGUE_START_CONTINUE, .timeout_ns = 200000000};
+		.size = sizeof(hurried), .start = SEGUE_START_CONTINUE, .timeout_ns = 200000000};
 	struct segue_client *client;
 	struct segue_stream *stream;
 	struct segue_lane *lane;
