@@ -595,9 +595,9 @@ SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *wait
 /*
  * A token of the lane's committed position and states: bytes that carry it to segue_lane_restore or
  * segue_attach_options.token. It is durable in the store when this returns (but for a stream with
- * persist = false), as the newest of keep_checkpoints. The caller frees it with segue_free(). Blocks.
- * SEGUE_EUNSAVED if a batch is open (taken and not committed); SEGUE_ENOSPACE, SEGUE_ESTORE: it
- * could not be stored.
+ * persist = false), as the newest of keep_checkpoints. The caller frees it with segue_free().
+ * Blocks. SEGUE_EUNSAVED if a batch is open (taken and not committed); SEGUE_ENOSPACE,
+ * SEGUE_ESTORE: it could not be stored.
  */
 SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size);
 
