@@ -176,14 +176,18 @@ static bool ends_before_it_begins(const struct segue_spec *spec)
 	return spec->epochs != 0 && spec->epochs <= spec->first_epoch;
 }
 
-static bool has_no_initial(const struct segue_spec *spec, const struct segue_field *field)
+static const char *has_no_initial(const struct segue_spec *spec, const struct segue_field *field)
 {
-	return field->from_data && !segue_source_has_initial(&spec->source);
+	return field->from_data && !segue_source_has_initial(&spec->source)
+		       ? "to have its initial value from the data (in C: init_from_data)"
+		       : NULL;
 }
 
-static bool has_no_variable(const struct segue_spec *spec, const struct segue_field *field)
+static const char *has_no_variable(const struct segue_spec *spec, const struct segue_field *field)
 {
-	return field->form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source);
+	return field->form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source)
+		       ? segue_form_name(field->form)
+		       : NULL;
 }
 
 /*
@@ -193,8 +197,8 @@ static bool has_no_variable(const struct segue_spec *spec, const struct segue_fi
 static const struct {
 	enum segue_spec_option one, other;
 	bool (*wrong)(const struct segue_spec *spec);
-	const char *what; /* of a field */
-	bool (*wrong_field)(const struct segue_spec *spec, const struct segue_field *field);
+	/* What the field is that it cannot be; NULL: all is well. */
+	const char *(*wrong_field)(const struct segue_spec *spec, const struct segue_field *field);
 	const char *because;
 } together[] = {
 	{.one = SEGUE_SPEC_KEEP_FINAL,
@@ -211,12 +215,10 @@ static const struct {
 		.wrong = ends_before_it_begins,
 		.because = "epochs counts from 0, also where the stream begins later, and must be "
 			   "more than first_epoch"},
-	{.what = "has its initial value from the data (in C: init_from_data)",
-		.wrong_field = has_no_initial,
+	{.wrong_field = has_no_initial,
 		.because = "write sequence files with it (segue.convert, segue.FileWriter), which "
 			   "segue.Files reads, or give one value for all"},
-	{.what = "is ragged, or bytes",
-		.wrong_field = has_no_variable,
+	{.wrong_field = has_no_variable,
 		.because = "write sequence files with it (segue.convert, segue.FileWriter), which "
 			   "segue.Files reads"},
 };
@@ -245,12 +247,16 @@ static int check_field_together(
 	size_t count;
 	const struct segue_field *field = &fields_of(spec, list, &count)[place];
 
-	for (size_t i = 0; i < ROWS; i++)
-		if (together[i].wrong_field && together[i].wrong_field(spec, field))
+	for (size_t i = 0; i < ROWS; i++) {
+		const char *what =
+			together[i].wrong_field ? together[i].wrong_field(spec, field) : NULL;
+
+		if (what)
 			return segue_fail(SEGUE_EINVAL,
-				"%s[%zu] \"%s\" %s, which a source of kind %s does not have: %s",
-				list_names[list], place, field->name, together[i].what,
+				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: %s",
+				list_names[list], place, field->name, what,
 				segue_source_row(spec->source.kind)->name, together[i].because);
+	}
 	return 0;
 }
 

@@ -277,11 +277,12 @@ def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_pa
     for source in (tfrecord, arrays, mix):
         kind = type(source).__name__.lower()
         states = {"h": segue.State("float32", init="data")}
-        with pytest.raises(segue.ArgumentError, match=f"initial value .*of kind {kind} does not"):
+        with pytest.raises(segue.ArgumentError, match=f"is to have its initial value .*of kind {kind} does not"):
             opened(source, states=states)
     for source in (tfrecord, mix):
         kind = type(source).__name__.lower()
-        for feature in (segue.Feature("int8", ragged=True), segue.Feature("bytes")):
-            with pytest.raises(segue.ArgumentError, match=f"is ragged, .*of kind {kind} does not"):
+        for form in ("ragged", "bytes"):
+            feature = segue.Feature("bytes") if form == "bytes" else segue.Feature("int8", ragged=True)
+            with pytest.raises(segue.ArgumentError, match=f"is {form}, .*of kind {kind} does not"):
                 opened(source, sequences={"x": feature})
     opened(segue.Mix({"a": (files, 1)})).close()

@@ -75,12 +75,15 @@ TestSuite(sequence_source, .init = setup, .fini = teardown);
 
 struct bytes {
 	uint8_t *at;
-	size_t size;
+	size_t size, room;
 };
 
 static void put(struct bytes *to, const void *bytes, size_t size)
 {
-	to->at = realloc(to->at, to->size + size);
+	if (to->room < to->size + size) {
+		to->room = 2 * (to->size + size);
+		to->at = realloc(to->at, to->room);
+	}
 	memcpy(to->at + to->size, bytes, size);
 	to->size += size;
 }

@@ -145,6 +145,7 @@ SEGUE_EXPORT const char *segue_dtype_name(enum segue_dtype dtype);
  *
  * Structs of which later versions may have more begin with `size`, their own: sizeof. What is 0 in
  * them, or behind that size, was not asked for; what this version does not know is SEGUE_EINVAL.
+ * Structs that are filled in for the caller (segue_span, segue_ragged) have their size beside them.
  */
 struct segue_spec;
 
