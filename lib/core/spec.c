@@ -1,6 +1,4 @@
-/*
- * A stream's spec: copied, checked, hashed, compared.
- */
+/* A stream's spec: copied, checked, hashed, compared. */
 #include "core/spec.h"
 
 #include <inttypes.h>
@@ -147,28 +145,32 @@ static int check_initial(const struct segue_spec *spec)
 	return 0;
 }
 
-/* Only some kinds of sources have features that are not dense; no states are. */
-static int check_variable(const struct segue_spec *spec, const char *kind,
-	const struct segue_field *fields, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		if (fields[i].form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source))
-			return segue_fail(SEGUE_EINVAL,
-				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: "
-				"write sequence files with it (segue.convert, segue.FileWriter), "
-				"which segue.Files reads",
-				kind, i, fields[i].name, segue_form_name(fields[i].form),
-				segue_source_row(spec->source.kind)->name);
-	return 0;
-}
-
-/* ---- Arrays: the index has a column for each feature ---- */
-
 static const struct segue_field *feature_at(const struct segue_spec *spec, size_t i)
 {
 	return i < spec->sequence_count ? &spec->sequences[i]
 					: &spec->contexts[i - spec->sequence_count];
 }
+
+/* Only some kinds of sources have features that are not dense; no states are. */
+static int check_variable(const struct segue_spec *spec)
+{
+	for (size_t i = 0; i < spec->sequence_count + spec->context_count; i++) {
+		const struct segue_field *field = feature_at(spec, i);
+		size_t n = spec->sequence_count;
+		const char *lacks = segue_source_lacks(&spec->source, field->form, i >= n);
+
+		if (lacks)
+			return segue_fail(SEGUE_EINVAL,
+				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: "
+				"write sequence files with it (segue.convert, segue.FileWriter), "
+				"which segue.Files reads",
+				i < n ? "sequences" : "context", i < n ? i : i - n, field->name,
+				segue_form_name(field->form), lacks);
+	}
+	return 0;
+}
+
+/* ---- Arrays: the index has a column for each feature ---- */
 
 static struct segue_array_column column_at(const struct segue_spec *spec, size_t i)
 {
@@ -276,9 +278,7 @@ int segue_spec_check(struct segue_spec *spec)
 	if (!rc)
 		rc = check_initial(spec);
 	if (!rc)
-		rc = check_variable(spec, "sequences", spec->sequences, spec->sequence_count);
-	if (!rc)
-		rc = check_variable(spec, "context", spec->contexts, spec->context_count);
+		rc = check_variable(spec);
 	if (!rc)
 		rc = check_together(spec);
 	if (!rc)

@@ -42,7 +42,8 @@ def opened(client: segue.Client, path: Path, **options: Any) -> segue.Stream:
         "depth": 4,
         **options,
     }
-    return client.stream("train", segue.Files(path), **given)
+    source = given.pop("source", None) or segue.Files(path)
+    return client.stream("train", source, **given)
 
 
 def check(batch: segue.Batch) -> None:
@@ -173,14 +174,72 @@ def test_declared_otherwise_than_the_file_has_it(client: segue.Client, tmp_path:
         opened(client, tmp_path / "b.segue", sequences={"w": Feature("int32")})
 
 
-def test_tfrecord_files_have_none(client: segue.Client, tmp_path: Path) -> None:
+def test_from_tfrecord_files(client: segue.Client, tmp_path: Path) -> None:
+    """What the package's writer makes of lists and texts; random ones are in test_equal.py."""
+    words = [[b"a", b"", b"\0c"], [b"x" * 2_000_000]]
+    odd = [[[1, 2], [], [300]], [[-(2**31)] * 5]]
     with SequenceExampleWriter(tmp_path / "a.tfrecord") as writer:
-        writer.write({"w": np.zeros(2, np.float32)})
-    with pytest.raises(segue.ArgumentError, match=r'"w" is ragged, which a source of kind tfrecord'):
-        client.stream(
-            "train",
-            segue.TFRecord(tmp_path / "a.tfrecord"),
-            sequences={"w": Feature("float32", ragged=True)},
-            num_unroll=2,
-            batch_size=2,
+        for word, values in zip(words, odd, strict=True):
+            steps = [np.array(step, int) for step in values]
+            writer.write({"word": word, "odd": steps}, {"who": word[0], "all": steps[0]})
+    spec: dict[str, Any] = {
+        "sequences": {"word": Feature("bytes"), "odd": Feature("int32", ragged=True)},
+        "context": {"who": Feature("bytes"), "all": Feature("int64", ragged=True)},
+        "states": {},
+        "num_unroll": 2,
+        "batch_size": 2,
+    }
+    path = tmp_path / "a.tfrecord"
+    with opened(client, path, source=segue.TFRecord(path), **spec).loader() as loader:
+        first, second = loader
+    assert first.bytes("word").tolist() == [[b"a", b""], [words[1][0], b""]]
+    assert first.bytes("who").tolist() == [b"a", words[1][0]]
+    values, offsets = first.ragged("odd")
+    assert values.tolist() == [1, 2, *odd[1][0]] and offsets.tolist() == [[0, 2, 2], [2, 7, 7]]
+    values, offsets = first.ragged("all")
+    assert values.tolist() == [1, 2, *odd[1][0]] and offsets.tolist() == [0, 2, 7]
+    assert second.bytes("word").tolist() == [[b"\0c", b""]]
+    assert second.ragged("odd").values.tolist() == [300]
+
+
+@pytest.mark.parametrize(
+    "declared, text",
+    [
+        ({"w": Feature("int8", ragged=True)}, "'w': step 1: value 300 does not fit int8"),
+        ({"w": Feature("float32", ragged=True)}, "holds int64 values, but float32 was declared"),
+        ({"w": Feature("bytes")}, "'w': step 0: holds int64 values, but bytes was declared"),
+        ({"t": Feature("bytes")}, "'t': step 1: 2 bytes values, expected one"),
+    ],
+)
+def test_tfrecord_files_that_do_not_fit(
+    client: segue.Client, tmp_path: Path, declared: dict[str, Feature], text: str
+) -> None:
+    path = tmp_path / "a.tfrecord"
+    with SequenceExampleWriter(path) as writer:
+        writer.write(
+            {
+                "w": [np.array([1]), np.array([2, 300])],
+                "t": [[b"a"], [b"b", b"c"]],
+                "n": np.zeros((2, 0), "f4"),
+            }
         )
+    source = segue.TFRecord(path, allow_surplus=True)
+    for on_error in ("raise", "skip"):  # the record is sound
+        options = {"sequences": declared, "persist": False, "on_error": on_error}
+        with opened(client, path, source=source, **options) as stream:
+            with pytest.raises(segue.DataError) as caught:
+                next(iter(stream.loader()))
+        assert f"{path}: record at byte 0: feature " in str(caught.value)
+        assert text in str(caught.value) and "the record holds: " in str(caught.value)
+
+
+def test_steps_of_a_plain_example_are_not_ragged(client: segue.Client, tmp_path: Path) -> None:
+    source = segue.TFRecord(tmp_path / "a.tfrecord", record="example")
+    with pytest.raises(
+        segue.ArgumentError,
+        match=r'sequences.0. "w" is ragged, which a source of kind tfrecord with record="example" ',
+    ):
+        opened(client, tmp_path / "a", source=source)
+    mix = segue.Mix({"a": (segue.Files(tmp_path / "b.segue"), 1), "b": (source, 1)})
+    with pytest.raises(segue.ArgumentError, match='kind tfrecord with record="example" does not'):
+        opened(client, tmp_path / "a", source=mix)
