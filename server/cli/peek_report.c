@@ -65,19 +65,36 @@ static void add_literal(struct text *text, const char *bytes, size_t size)
 
 /* ---- Features ---- */
 
+/* Bits; steps without values are of none. */
+static unsigned kinds_of(const struct segue_peek_feature *feature)
+{
+	return feature->kinds & ~(1u << SEGUE_PEEK_NONE);
+}
+
 static enum segue_dtype dtype_of(const struct segue_peek_feature *feature)
 {
 	if (feature->dtype)
 		return feature->dtype;
-	if (feature->kinds == 1u << SEGUE_PEEK_FLOAT)
+	if (kinds_of(feature) == 1u << SEGUE_PEEK_FLOAT)
 		return SEGUE_FLOAT32;
-	return feature->kinds == 1u << SEGUE_PEEK_INT64 ? SEGUE_INT64 : 0;
+	return kinds_of(feature) == 1u << SEGUE_PEEK_INT64 ? SEGUE_INT64 : 0;
 }
 
-/* Of TFRecord, where each step has the same number of values. */
+/* Of TFRecord, ragged where numbers of values differ. */
+static enum segue_form form_of(const struct segue_peek_feature *feature)
+{
+	if (feature->dtype)
+		return feature->form;
+	if (kinds_of(feature) == 1u << SEGUE_PEEK_BYTES)
+		return SEGUE_FORM_BYTES;
+	return feature->least == feature->most ? SEGUE_FORM_DENSE : SEGUE_FORM_RAGGED;
+}
+
 static uint32_t rank_of(const struct segue_peek_feature *feature)
 {
-	return feature->dtype ? feature->rank : feature->most > 1;
+	if (feature->dtype)
+		return feature->rank;
+	return form_of(feature) == SEGUE_FORM_DENSE && feature->most > 1;
 }
 
 static uint64_t dim_of(const struct segue_peek_feature *feature, uint32_t i)
@@ -87,13 +104,11 @@ static uint64_t dim_of(const struct segue_peek_feature *feature, uint32_t i)
 
 static const char *type_of(const struct segue_peek_feature *feature)
 {
-	if (feature->form == SEGUE_FORM_BYTES)
-		return segue_form_name(feature->form);
+	if (form_of(feature) == SEGUE_FORM_BYTES)
+		return segue_form_name(SEGUE_FORM_BYTES);
 	if (dtype_of(feature))
 		return segue_dtype_name(dtype_of(feature));
-	if (feature->kinds == 1u << SEGUE_PEEK_BYTES)
-		return "bytes";
-	return feature->kinds & ~(1u << SEGUE_PEEK_NONE) ? "several" : "empty";
+	return kinds_of(feature) ? "several" : "empty";
 }
 
 /* Why a stream cannot have it as it is, into `why`; "": it can. */
@@ -101,6 +116,7 @@ static const char *fault_of(const struct segue_peek_found *found,
 	const struct segue_peek_feature *feature, char why[128])
 {
 	const char *each = feature->place == SEGUE_SEQFILE_SEQUENCE ? "step" : "record";
+	bool is_text = form_of(feature) == SEGUE_FORM_BYTES;
 
 	why[0] = '\0';
 	if (feature->dtype)
@@ -108,16 +124,16 @@ static const char *fault_of(const struct segue_peek_found *found,
 	if (memchr(feature->name, 0, feature->name_size) ||
 		segue_name_check("the name", feature->name, false))
 		snprintf(why, 128, "its name cannot be that of a feature");
-	else if (!dtype_of(feature))
-		snprintf(why, 128, "no numbers of one type");
+	else if (feature->most == 0)
+		snprintf(why, 128, "no values");
+	else if (!dtype_of(feature) && !is_text)
+		snprintf(why, 128, "values of several types");
 	else if (feature->records != found->records)
 		snprintf(why, 128, "in %" PRIu64 " of %" PRIu64 " records", feature->records,
 			found->records);
-	else if (feature->least != feature->most)
-		snprintf(why, 128, "%" PRIu64 " to %" PRIu64 " values a %s", feature->least,
-			feature->most, each);
-	else if (feature->most == 0)
-		snprintf(why, 128, "no values");
+	else if (is_text && (feature->least != 1 || feature->most != 1))
+		snprintf(why, 128, "%" PRIu64 " to %" PRIu64 " bytes values a %s, not one",
+			feature->least, feature->most, each);
 	return why;
 }
 
@@ -130,16 +146,12 @@ static void put_feature(struct segue_json *json, const struct segue_peek_found *
 	segue_json_bytes(json, "name", feature->name, feature->name_size);
 	segue_json_string(json, "place", segue_seqfile_place_name(feature->place));
 	segue_json_string(json, "dtype", type_of(feature));
-	if (feature->form != SEGUE_FORM_DENSE)
-		segue_json_string(json, "form", segue_form_name(feature->form));
-	if (feature->dtype || feature->least == feature->most) {
-		segue_json_begin(json, "shape", '[');
-		for (uint32_t i = 0; i < rank_of(feature); i++)
-			segue_json_unsigned(json, NULL, dim_of(feature, i));
-		segue_json_end(json, ']');
-	} else {
-		segue_json_null(json, "shape");
-	}
+	if (form_of(feature) != SEGUE_FORM_DENSE)
+		segue_json_string(json, "form", segue_form_name(form_of(feature)));
+	segue_json_begin(json, "shape", '[');
+	for (uint32_t i = 0; i < rank_of(feature); i++)
+		segue_json_unsigned(json, NULL, dim_of(feature, i));
+	segue_json_end(json, ']');
 	if (!feature->dtype)
 		segue_json_unsigned(json, "bytes", feature->bytes);
 	segue_json_string(json, "fault", fault_of(found, feature, why));
@@ -342,7 +354,7 @@ static bool add_features(
 		add_literal(text, feature->name, feature->name_size);
 		add(text, ": segue.%s(\"%s\"", place == SEGUE_SEQFILE_STATE ? "State" : "Feature",
 			type_of(feature));
-		if (feature->form == SEGUE_FORM_RAGGED)
+		if (form_of(feature) == SEGUE_FORM_RAGGED)
 			add(text, ", ragged=True");
 		for (uint32_t k = 0; k < rank_of(feature); k++)
 			add(text, "%s%" PRIu64, k ? ", " : ", [", dim_of(feature, k));

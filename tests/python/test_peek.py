@@ -33,6 +33,7 @@ def write_records(path: Path, lengths: list[int] = LENGTHS, compression: str | N
                     "y": np.ones((steps, 2, 2), int),
                     "word": ["w"] * steps,
                     "odd": [[1] * (1 + step % 3) for step in range(steps)],
+                    "words": [["a", "b"][: 1 + step % 2] for step in range(steps)],
                 },
                 {"id": number, "name": f"n{number}"} | ({"rare": 1.5} if number == 2 else {}),
             )
@@ -96,19 +97,22 @@ def test_tfrecord(tmp_path: Path, directory: Path, compression: str | None) -> N
         "x": ("sequences", "float32", []),
         "y": ("sequences", "int64", [4]),
         "word": ("sequences", "bytes", []),
-        "odd": ("sequences", "int64", None),
+        "words": ("sequences", "bytes", []),
+        "odd": ("sequences", "int64", []),
         "id": ("context", "int64", []),
         "name": ("context", "bytes", []),
         "rare": ("context", "float32", []),
     }
     faults = {f["name"]: f["fault"] for f in found["features"]}
-    assert faults["odd"] == "1 to 3 values a step" and faults["rare"] == "in 1 of 6 records"
-    assert faults["x"] == faults["y"] == faults["id"] == "" and faults["word"] and faults["name"]
+    assert faults.pop("words") == "1 to 2 bytes values a step, not one"
+    assert faults.pop("rare") == "in 1 of 6 records" and not any(faults.values())
+    forms = {f["name"]: f["form"] for f in found["features"] if "form" in f}
+    assert forms == {"word": "bytes", "words": "bytes", "odd": "ragged", "name": "bytes"}
     assert file["damaged"] == 0 and not file["trouble"] and not found["notes"]
     if compression != "zlib":
         assert steps_delivered(stream_of(found["python"], directory)) == sum(LENGTHS)
     text = run("peek", path).stdout
-    assert "word bytes: left out" in text and found["python"] in text and "#####" in text
+    assert "words bytes: left out" in text and found["python"] in text and "#####" in text
 
 
 def test_what_is_ragged(tmp_path: Path) -> None:
