@@ -158,6 +158,68 @@ static void put_feature(struct segue_json *json, const struct segue_peek_found *
 	segue_json_end(json, '}');
 }
 
+/* ---- Features of a tf.train.Example ---- */
+
+/* Whether a feature that all records have may be one of steps: by its numbers of values. */
+static bool may_have_steps(
+	const struct segue_peek_found *found, const struct segue_peek_feature *feature, bool differ)
+{
+	if (feature->records != found->records || feature->most < 2)
+		return false;
+	return !differ || feature->least != feature->most;
+}
+
+/* Several bytes values cannot be but those of steps, one each; of others, the fewest tell. */
+static bool tells_more(const struct segue_peek_feature *a, const struct segue_peek_feature *b)
+{
+	bool text = form_of(a) == SEGUE_FORM_BYTES;
+
+	return text == (form_of(b) == SEGUE_FORM_BYTES) ? a->values < b->values : text;
+}
+
+/* The one whose steps have one value. NULL: there is none. */
+static const struct segue_peek_feature *find_base(const struct segue_peek_found *found, bool differ)
+{
+	const struct segue_peek_feature *base = NULL;
+
+	for (size_t i = 0; i < found->features; i++) {
+		const struct segue_peek_feature *feature = &found->feature[i];
+
+		if (may_have_steps(found, feature, differ) && (!base || tells_more(feature, base)))
+			base = feature;
+	}
+	return base;
+}
+
+/*
+ * All features lie in one map, and nothing in it says which have steps. Those whose numbers of
+ * values differ from record to record probably have, and where none do, those of several values;
+ * if they are multiples of one of them.
+ */
+static void guess_steps(struct segue_peek_found *found)
+{
+	const struct segue_peek_feature *first = find_base(found, true);
+	bool differ = first;
+
+	if (!differ)
+		first = find_base(found, false);
+	if (!first)
+		return;
+	const struct segue_peek_feature base = *first; /* which will change, too */
+	found->typical = base.values / found->records + 1;
+	for (size_t i = 0; i < found->features; i++) {
+		struct segue_peek_feature *feature = &found->feature[i];
+		uint64_t each = base.values ? feature->values / base.values : 0;
+
+		if (!may_have_steps(found, feature, differ) || feature->most != each * base.most ||
+			feature->least != each * base.least ||
+			feature->values != each * base.values)
+			continue;
+		feature->place = SEGUE_SEQFILE_SEQUENCE;
+		feature->least = feature->most = each;
+	}
+}
+
 /* ---- Lengths ---- */
 
 static int compare(const void *a, const void *b)
@@ -262,8 +324,8 @@ static void put_notes(struct segue_json *json, const struct segue_peek_found *fo
 	if (found->flat > 0) {
 		snprintf(note, sizeof(note),
 			"%" PRIu64 " of %" PRIu64 " records have no feature_lists: they are "
-			"tf.train.Example (record=\"example\"; which features have steps is for "
-			"you to say), or empty",
+			"tf.train.Example (record=\"example\"; which features have steps is "
+			"guessed from how many values they have), or empty",
 			found->flat, found->records);
 		segue_json_string(json, NULL, note);
 	}
@@ -330,7 +392,8 @@ static void add_source(struct text *text, const struct segue_peek_found *found, 
 		}
 		add(text, "]");
 	}
-	add(text, "%s),\n", surplus ? ", allow_surplus=True" : "");
+	add(text, "%s%s),\n", found->typical ? ", record=\"example\"" : "",
+		surplus ? ", allow_surplus=True" : "");
 }
 
 /* Those of a place that a stream can have; false: one at least it cannot. */
@@ -383,6 +446,8 @@ static uint64_t unroll_for(const struct segue_peek_found *found)
 {
 	uint64_t median = found->lengths ? found->length[found->lengths / 2] : 1, unroll = 1;
 
+	if (found->typical)
+		median = found->typical;
 	while (unroll < 64 && unroll * 4 <= median)
 		unroll *= 2;
 	return unroll;
@@ -414,6 +479,8 @@ void segue_peek_report(struct segue_json *json, struct segue_peek_found *found)
 {
 	bool all;
 
+	if (found->records > 0 && found->flat == found->records)
+		guess_steps(found);
 	segue_json_begin(json, NULL, '{');
 	segue_json_string(json, "kind", found->kind);
 	all = put_files(json, found);

@@ -218,10 +218,46 @@ def test_damage_of_sequence_files(tmp_path: Path) -> None:
 
 def test_examples_without_steps(tmp_path: Path) -> None:
     path = tmp_path / "flat.tfrecord"
-    path.write_bytes(frame(encode_sequence_example({}, {"x": [1.0, 2.0]})) * 3)
+    path.write_bytes(frame(encode_sequence_example({}, {"x": 1.0, "name": "a"})) * 3)
     (found,) = report("peek", path)["kinds"]
     assert found["python"] is None and "3 of 3 records" in found["notes"][0]
     assert "tf.train.Example" in run("peek", path).stdout
+
+
+def example_of(steps: int) -> dict[str, Any]:
+    return {
+        "x": np.zeros((steps, 3)),
+        "y": np.arange(steps),
+        "word": ["w"] * steps,
+        "ends": np.arange(2 * steps + 1),
+        "size": np.zeros(5),
+        "id": steps,
+        "name": f"n{steps}",
+    }
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [40, 40]])
+def test_examples(tmp_path: Path, directory: Path, lengths: list[int]) -> None:
+    path = tmp_path / "data.tfrecord"
+    records = [encode_sequence_example({}, example_of(steps)) for steps in lengths]
+    path.write_bytes(b"".join(map(frame, records)))
+    (found,) = report("peek", path)["kinds"]
+    told = features_of(found)
+    assert told == {
+        "x": ("sequences", "float32", [3]),
+        "y": ("sequences", "int64", []),
+        "word": ("sequences", "bytes", []),
+        "ends": ("context", "int64", [] if lengths == LENGTHS else [81]),
+        "size": ("context", "float32", [5]),
+        "id": ("context", "int64", []),
+        "name": ("context", "bytes", []),
+    }
+    ragged = [f["name"] for f in found["features"] if f.get("form") == "ragged"]
+    assert ragged == (["ends"] if lengths == LENGTHS else [])
+    unroll = 8 if lengths == LENGTHS else 16  # of 28, or 40, steps on average
+    assert f"num_unroll={unroll}," in found["python"]
+    assert 'record="example")' in found["python"] and "is guessed" in found["notes"][0]
+    assert steps_delivered(stream_of(found["python"], directory)) == sum(lengths)
 
 
 def test_names_do_not_become_code_or_play_with_a_terminal(tmp_path: Path) -> None:
