@@ -5,10 +5,12 @@ test_resume.py do not show.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,97 @@ def test_from_tfrecord_files(client: segue.Client, tmp_path: Path) -> None:
     assert values.tolist() == [1, 2, *odd[1][0]] and offsets.tolist() == [0, 2, 7]
     assert second.bytes("word").tolist() == [[b"\0c", b""]]
     assert second.ragged("odd").values.tolist() == [300]
+
+
+def test_examples_of_the_official_implementation(client: segue.Client, tmp_path: Path) -> None:
+    """As TensorFlow writes them, where the package of protocol buffers is installed."""
+    pytest.importorskip("google.protobuf")
+    from test_tfrecord import message_class
+
+    example = message_class()()
+    lists = example.feature_lists.feature_list
+    for count in (2, 0, 1):
+        lists["w"].feature.add().int64_list.value.extend(range(-count, 0))
+        lists["f"].feature.add().float_list.value.extend([0.5] * count)
+        lists["text"].feature.add().bytes_list.value.append(b"t" * count)
+    lists["w"].feature.add().int64_list.SetInParent()  # a list of none, and none at all
+    lists["f"].feature.add()
+    lists["text"].feature.add().bytes_list.value.append(b"")
+    example.context.feature["all"].float_list.value.extend([1, 2, 3])
+    path = tmp_path / "a.tfrecord"
+    with SequenceExampleWriter(path) as writer:
+        writer.write_record(example.SerializeToString())
+    stream = opened(
+        client,
+        path,
+        source=segue.TFRecord(path),
+        sequences={
+            "w": Feature("int8", ragged=True),
+            "f": Feature("float16", ragged=True),
+            "text": Feature("bytes"),
+        },
+        context={"all": Feature("float64", ragged=True)},
+        states={},
+        num_unroll=4,
+    )
+    (batch,) = stream.loader()
+    for name, wanted in (("w", [-2, -1, -1]), ("f", [0.5] * 3)):
+        values, offsets = batch.ragged(name)
+        assert values.tolist() == wanted and offsets.tolist() == [[0, 2, 2, 3, 3]]
+    assert batch.bytes("text").tolist() == [[b"tt", b"", b"t", b""]]
+    assert batch.ragged("all").values.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("record", ["sequence_example", "example"])
+def test_long_records_of_tfrecord_files(
+    client: segue.Client, tmp_path: Path, record: str
+) -> None:
+    """Of more than 1 MiB: read by windows, and gone on with in the middle."""
+    seed = secrets.randbits(32)
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 1200, 1000)
+    data: dict[str, Any] = {
+        "text": [rng.bytes(int(count)) for count in counts],
+        "w": [rng.integers(-(2**63), 2**63 - 1, count // 8) for count in counts],
+    }
+    names = ["text", "w"] if record == "sequence_example" else ["text"]
+    path = tmp_path / "a.tfrecord"
+    with SequenceExampleWriter(path) as writer:
+        features = {name: data[name] for name in names}
+        context = {"all": rng.integers(0, 9, 300_000), "who": data["text"][0] * 999}
+        if record == "example":
+            writer.write({}, {**features, **context})
+        else:
+            writer.write(features, context)
+    declared = {"text": Feature("bytes"), "w": Feature("int64", ragged=True)}
+    stream = opened(
+        client,
+        path,
+        source=segue.TFRecord(path, record=record),
+        sequences={name: declared[name] for name in names},
+        context={"all": Feature("uint8", ragged=True), "who": Feature("bytes")},
+        states={},
+        num_unroll=60,
+        depth=2,
+    )
+    seen = 0
+    for most in (3, 1, 20):
+        with stream.loader(start="continue" if seen else "fresh") as loader:
+            for batch in islice(loader, most):
+                first, end = seen * 60, min(1000, (seen + 1) * 60)
+                text = batch.bytes("text")[0, : end - first].tolist()
+                assert text == data["text"][first:end]
+                if "w" in names:
+                    values, offsets = batch.ragged("w")
+                    assert values.tolist() == np.concatenate(data["w"][first:end]).tolist()
+                    sizes = [len(step) for step in data["w"][first:end]]
+                    assert np.diff(offsets[0])[: end - first].tolist() == sizes
+                assert batch.ragged("all").values.tolist() == context["all"].tolist()
+                assert batch.bytes("who").tolist() == [context["who"]]
+                batch.commit()
+                seen += 1
+    assert seen == 17
 
 
 @pytest.mark.parametrize(
