@@ -176,18 +176,21 @@ static bool ends_before_it_begins(const struct segue_spec *spec)
 	return spec->epochs != 0 && spec->epochs <= spec->first_epoch;
 }
 
-static const char *has_no_initial(const struct segue_spec *spec, const struct segue_field *field)
+static const char *has_no_initial(const struct segue_spec *spec, enum segue_field_list list,
+	const struct segue_field *field, const char **kind)
 {
+	(void)list;
+	*kind = segue_source_row(spec->source.kind)->name;
 	return field->from_data && !segue_source_has_initial(&spec->source)
 		       ? "to have its initial value from the data (in C: init_from_data)"
 		       : NULL;
 }
 
-static const char *has_no_variable(const struct segue_spec *spec, const struct segue_field *field)
+static const char *has_no_variable(const struct segue_spec *spec, enum segue_field_list list,
+	const struct segue_field *field, const char **kind)
 {
-	return field->form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source)
-		       ? segue_form_name(field->form)
-		       : NULL;
+	*kind = segue_source_lacks(&spec->source, field->form, list == SEGUE_FIELD_CONTEXT);
+	return *kind ? segue_form_name(field->form) : NULL;
 }
 
 /*
@@ -197,8 +200,9 @@ static const char *has_no_variable(const struct segue_spec *spec, const struct s
 static const struct {
 	enum segue_spec_option one, other;
 	bool (*wrong)(const struct segue_spec *spec);
-	/* What the field is that it cannot be; NULL: all is well. */
-	const char *(*wrong_field)(const struct segue_spec *spec, const struct segue_field *field);
+	/* What the field is that it cannot be, and by which kind of source; NULL: all is well. */
+	const char *(*wrong_field)(const struct segue_spec *spec, enum segue_field_list list,
+		const struct segue_field *field, const char **kind);
 	const char *because;
 } together[] = {
 	{.one = SEGUE_SPEC_KEEP_FINAL,
@@ -248,14 +252,15 @@ static int check_field_together(
 	const struct segue_field *field = &fields_of(spec, list, &count)[place];
 
 	for (size_t i = 0; i < ROWS; i++) {
-		const char *what =
-			together[i].wrong_field ? together[i].wrong_field(spec, field) : NULL;
+		const char *kind, *what = NULL;
 
+		if (together[i].wrong_field)
+			what = together[i].wrong_field(spec, list, field, &kind);
 		if (what)
 			return segue_fail(SEGUE_EINVAL,
 				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: %s",
-				list_names[list], place, field->name, what,
-				segue_source_row(spec->source.kind)->name, together[i].because);
+				list_names[list], place, field->name, what, kind,
+				together[i].because);
 	}
 	return 0;
 }

@@ -46,6 +46,7 @@ static const struct segue_source_row kinds[] = {
 			.name = "tfrecord",
 			.options = tfrecord_options,
 			.paths = offsetof(struct segue_spec_source, tfrecord.paths),
+			.variable = true,
 		},
 	[SEGUE_SOURCE_FILES] =
 		{
@@ -116,13 +117,24 @@ bool segue_source_has_initial(const struct segue_spec_source *source)
 	return has;
 }
 
-bool segue_source_has_variable(const struct segue_spec_source *source)
+const char *segue_source_lacks(
+	const struct segue_spec_source *source, enum segue_form form, bool context)
 {
-	bool has = segue_source_row(source->kind)->variable;
+	const struct segue_source_row *row = segue_source_row(source->kind);
+	const char *lacks = NULL;
 
-	for (size_t i = 0; source->kind == SEGUE_SOURCE_MIX && i < source->mix.count; i++)
-		has = (i == 0 || has) && segue_source_has_variable(&source->mix.part[i].source);
-	return has;
+	if (source->kind == SEGUE_SOURCE_MIX) {
+		for (size_t i = 0; i < source->mix.count && !lacks; i++)
+			lacks = segue_source_lacks(&source->mix.part[i].source, form, context);
+		return lacks;
+	}
+	if (form == SEGUE_FORM_DENSE || !row->variable)
+		return form == SEGUE_FORM_DENSE ? NULL : row->name;
+	/* All steps are in one list there. */
+	if (source->kind == SEGUE_SOURCE_TFRECORD && form == SEGUE_FORM_RAGGED && !context &&
+		source->tfrecord.record == SEGUE_RECORD_EXAMPLE)
+		return "tfrecord with record=\"example\"";
+	return NULL;
 }
 
 void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PARTS_MAX])

@@ -79,7 +79,12 @@ struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i);
 /* Of a mix: whether all its parts have; of a source that was checked. */
 bool segue_source_has_initial(const struct segue_spec_source *source);
-bool segue_source_has_variable(const struct segue_spec_source *source);
+/*
+ * The kind, as a message names it, whose features of sequences, or of context, cannot have that
+ * form; NULL: they can. Of a mix that of the first such part.
+ */
+const char *segue_source_lacks(
+	const struct segue_spec_source *source, enum segue_form form, bool context);
 /*
  * How many of each SEGUE_MIX_BLOCK sequences are of each part: by largest remainder, of equal ones
  * the first.

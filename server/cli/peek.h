@@ -27,7 +27,7 @@ struct segue_peek_feature {
 	enum segue_seqfile_place place;
 	uint64_t records;       /* that have it */
 	uint64_t least, most;   /* values a step, or a record */
-	uint64_t bytes;         /* of its values */
+	uint64_t values, bytes; /* in all; of TFRecord */
 	unsigned kinds;         /* bits, 1 << enum segue_peek_values; of TFRecord */
 	enum segue_dtype dtype; /* of a sequence file; 0: none, which kinds say */
 	uint32_t rank;
@@ -60,6 +60,7 @@ struct segue_peek_found {
 	uint64_t records;          /* whose bytes are sound, of TFRecord */
 	uint64_t sequences_differ; /* records whose sequence features have different steps */
 	uint64_t flat;             /* records without any sequence feature: tf.train.Example */
+	uint64_t typical;          /* steps of such a record; 0: they are none, or nobody knows */
 	bool every;                /* look into all */
 	struct segue_cli_progress *progress;
 };

@@ -65,19 +65,36 @@ static void add_literal(struct text *text, const char *bytes, size_t size)
 
 /* ---- Features ---- */
 
+/* Bits; steps without values are of none. */
+static unsigned kinds_of(const struct segue_peek_feature *feature)
+{
+	return feature->kinds & ~(1u << SEGUE_PEEK_NONE);
+}
+
 static enum segue_dtype dtype_of(const struct segue_peek_feature *feature)
 {
 	if (feature->dtype)
 		return feature->dtype;
-	if (feature->kinds == 1u << SEGUE_PEEK_FLOAT)
+	if (kinds_of(feature) == 1u << SEGUE_PEEK_FLOAT)
 		return SEGUE_FLOAT32;
-	return feature->kinds == 1u << SEGUE_PEEK_INT64 ? SEGUE_INT64 : 0;
+	return kinds_of(feature) == 1u << SEGUE_PEEK_INT64 ? SEGUE_INT64 : 0;
 }
 
-/* Of TFRecord, where each step has the same number of values. */
+/* Of TFRecord, ragged where numbers of values differ. */
+static enum segue_form form_of(const struct segue_peek_feature *feature)
+{
+	if (feature->dtype)
+		return feature->form;
+	if (kinds_of(feature) == 1u << SEGUE_PEEK_BYTES)
+		return SEGUE_FORM_BYTES;
+	return feature->least == feature->most ? SEGUE_FORM_DENSE : SEGUE_FORM_RAGGED;
+}
+
 static uint32_t rank_of(const struct segue_peek_feature *feature)
 {
-	return feature->dtype ? feature->rank : feature->most > 1;
+	if (feature->dtype)
+		return feature->rank;
+	return form_of(feature) == SEGUE_FORM_DENSE && feature->most > 1;
 }
 
 static uint64_t dim_of(const struct segue_peek_feature *feature, uint32_t i)
@@ -87,13 +104,11 @@ static uint64_t dim_of(const struct segue_peek_feature *feature, uint32_t i)
 
 static const char *type_of(const struct segue_peek_feature *feature)
 {
-	if (feature->form == SEGUE_FORM_BYTES)
-		return segue_form_name(feature->form);
+	if (form_of(feature) == SEGUE_FORM_BYTES)
+		return segue_form_name(SEGUE_FORM_BYTES);
 	if (dtype_of(feature))
 		return segue_dtype_name(dtype_of(feature));
-	if (feature->kinds == 1u << SEGUE_PEEK_BYTES)
-		return "bytes";
-	return feature->kinds & ~(1u << SEGUE_PEEK_NONE) ? "several" : "empty";
+	return kinds_of(feature) ? "several" : "empty";
 }
 
 /* Why a stream cannot have it as it is, into `why`; "": it can. */
@@ -101,6 +116,7 @@ static const char *fault_of(const struct segue_peek_found *found,
 	const struct segue_peek_feature *feature, char why[128])
 {
 	const char *each = feature->place == SEGUE_SEQFILE_SEQUENCE ? "step" : "record";
+	bool is_text = form_of(feature) == SEGUE_FORM_BYTES;
 
 	why[0] = '\0';
 	if (feature->dtype)
@@ -108,16 +124,16 @@ static const char *fault_of(const struct segue_peek_found *found,
 	if (memchr(feature->name, 0, feature->name_size) ||
 		segue_name_check("the name", feature->name, false))
 		snprintf(why, 128, "its name cannot be that of a feature");
-	else if (!dtype_of(feature))
-		snprintf(why, 128, "no numbers of one type");
+	else if (feature->most == 0)
+		snprintf(why, 128, "no values");
+	else if (!dtype_of(feature) && !is_text)
+		snprintf(why, 128, "values of several types");
 	else if (feature->records != found->records)
 		snprintf(why, 128, "in %" PRIu64 " of %" PRIu64 " records", feature->records,
 			found->records);
-	else if (feature->least != feature->most)
-		snprintf(why, 128, "%" PRIu64 " to %" PRIu64 " values a %s", feature->least,
-			feature->most, each);
-	else if (feature->most == 0)
-		snprintf(why, 128, "no values");
+	else if (is_text && (feature->least != 1 || feature->most != 1))
+		snprintf(why, 128, "%" PRIu64 " to %" PRIu64 " bytes values a %s, not one",
+			feature->least, feature->most, each);
 	return why;
 }
 
@@ -130,20 +146,78 @@ static void put_feature(struct segue_json *json, const struct segue_peek_found *
 	segue_json_bytes(json, "name", feature->name, feature->name_size);
 	segue_json_string(json, "place", segue_seqfile_place_name(feature->place));
 	segue_json_string(json, "dtype", type_of(feature));
-	if (feature->form != SEGUE_FORM_DENSE)
-		segue_json_string(json, "form", segue_form_name(feature->form));
-	if (feature->dtype || feature->least == feature->most) {
-		segue_json_begin(json, "shape", '[');
-		for (uint32_t i = 0; i < rank_of(feature); i++)
-			segue_json_unsigned(json, NULL, dim_of(feature, i));
-		segue_json_end(json, ']');
-	} else {
-		segue_json_null(json, "shape");
-	}
+	if (form_of(feature) != SEGUE_FORM_DENSE)
+		segue_json_string(json, "form", segue_form_name(form_of(feature)));
+	segue_json_begin(json, "shape", '[');
+	for (uint32_t i = 0; i < rank_of(feature); i++)
+		segue_json_unsigned(json, NULL, dim_of(feature, i));
+	segue_json_end(json, ']');
 	if (!feature->dtype)
 		segue_json_unsigned(json, "bytes", feature->bytes);
 	segue_json_string(json, "fault", fault_of(found, feature, why));
 	segue_json_end(json, '}');
+}
+
+/* ---- Features of a tf.train.Example ---- */
+
+/* Whether a feature that all records have may be one of steps: by its numbers of values. */
+static bool may_have_steps(
+	const struct segue_peek_found *found, const struct segue_peek_feature *feature, bool differ)
+{
+	if (feature->records != found->records || feature->most < 2)
+		return false;
+	return !differ || feature->least != feature->most;
+}
+
+/* Several bytes values cannot be but those of steps, one each; of others, the fewest tell. */
+static bool tells_more(const struct segue_peek_feature *a, const struct segue_peek_feature *b)
+{
+	bool text = form_of(a) == SEGUE_FORM_BYTES;
+
+	return text == (form_of(b) == SEGUE_FORM_BYTES) ? a->values < b->values : text;
+}
+
+/* The one whose steps have one value. NULL: there is none. */
+static const struct segue_peek_feature *find_base(const struct segue_peek_found *found, bool differ)
+{
+	const struct segue_peek_feature *base = NULL;
+
+	for (size_t i = 0; i < found->features; i++) {
+		const struct segue_peek_feature *feature = &found->feature[i];
+
+		if (may_have_steps(found, feature, differ) && (!base || tells_more(feature, base)))
+			base = feature;
+	}
+	return base;
+}
+
+/*
+ * All features lie in one map, and nothing in it says which have steps. Those whose numbers of
+ * values differ from record to record probably have, and where none do, those of several values;
+ * if they are multiples of one of them.
+ */
+static void guess_steps(struct segue_peek_found *found)
+{
+	const struct segue_peek_feature *first = find_base(found, true);
+	bool differ = first;
+
+	if (!differ)
+		first = find_base(found, false);
+	if (!first)
+		return;
+	const struct segue_peek_feature base = *first; /* which will change, too */
+	found->typical = base.values / found->records + 1;
+	for (size_t i = 0; i < found->features; i++) {
+		struct segue_peek_feature *feature = &found->feature[i];
+		uint64_t each = base.values ? feature->values / base.values : 0;
+
+		if (!may_have_steps(found, feature, differ) || feature->most != each * base.most ||
+			feature->least != each * base.least ||
+			feature->values != each * base.values)
+			continue;
+		feature->place = SEGUE_SEQFILE_SEQUENCE;
+		feature->least = feature->most = each;
+	}
 }
 
 /* ---- Lengths ---- */
@@ -250,8 +324,8 @@ static void put_notes(struct segue_json *json, const struct segue_peek_found *fo
 	if (found->flat > 0) {
 		snprintf(note, sizeof(note),
 			"%" PRIu64 " of %" PRIu64 " records have no feature_lists: they are "
-			"tf.train.Example (record=\"example\"; which features have steps is for "
-			"you to say), or empty",
+			"tf.train.Example (record=\"example\"; which features have steps is "
+			"guessed from how many values they have), or empty",
 			found->flat, found->records);
 		segue_json_string(json, NULL, note);
 	}
@@ -318,7 +392,8 @@ static void add_source(struct text *text, const struct segue_peek_found *found, 
 		}
 		add(text, "]");
 	}
-	add(text, "%s),\n", surplus ? ", allow_surplus=True" : "");
+	add(text, "%s%s),\n", found->typical ? ", record=\"example\"" : "",
+		surplus ? ", allow_surplus=True" : "");
 }
 
 /* Those of a place that a stream can have; false: one at least it cannot. */
@@ -342,7 +417,7 @@ static bool add_features(
 		add_literal(text, feature->name, feature->name_size);
 		add(text, ": segue.%s(\"%s\"", place == SEGUE_SEQFILE_STATE ? "State" : "Feature",
 			type_of(feature));
-		if (feature->form == SEGUE_FORM_RAGGED)
+		if (form_of(feature) == SEGUE_FORM_RAGGED)
 			add(text, ", ragged=True");
 		for (uint32_t k = 0; k < rank_of(feature); k++)
 			add(text, "%s%" PRIu64, k ? ", " : ", [", dim_of(feature, k));
@@ -371,6 +446,8 @@ static uint64_t unroll_for(const struct segue_peek_found *found)
 {
 	uint64_t median = found->lengths ? found->length[found->lengths / 2] : 1, unroll = 1;
 
+	if (found->typical)
+		median = found->typical;
 	while (unroll < 64 && unroll * 4 <= median)
 		unroll *= 2;
 	return unroll;
@@ -402,6 +479,8 @@ void segue_peek_report(struct segue_json *json, struct segue_peek_found *found)
 {
 	bool all;
 
+	if (found->records > 0 && found->flat == found->records)
+		guess_steps(found);
 	segue_json_begin(json, NULL, '{');
 	segue_json_string(json, "kind", found->kind);
 	all = put_files(json, found);

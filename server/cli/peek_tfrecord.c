@@ -193,6 +193,7 @@ static int take_feature(struct segue_peek_feature *feature, struct segue_piece m
 	if (!feature)
 		return 0;
 	feature->kinds |= 1u << kind;
+	feature->values += values;
 	feature->bytes += bytes;
 	feature->least = values < feature->least ? values : feature->least;
 	feature->most = values > feature->most ? values : feature->most;

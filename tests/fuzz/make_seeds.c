@@ -79,6 +79,37 @@ static void put_plain_example(struct segue_tfbytes *to, uint8_t choice, enum seg
 	segue_tfwrite_example(to, features, count, NULL, 0);
 }
 
+/* Features that are not dense, as that spec has them: x, y of bytes, c. */
+static void put_variable(
+	struct segue_tfbytes *to, uint8_t choice, enum segue_tfform form, bool plain)
+{
+	bool is_float = holds_floats(choice % DTYPES), ragged = choice % 2 && !plain;
+	bool c_float = holds_floats(choice / 3 % DTYPES);
+	struct segue_tffeature contexts[] = {
+		choice % 2
+			? (struct segue_tffeature){"c", SEGUE_TF_BYTES, form, 1, 5, "words"}
+			: (struct segue_tffeature){"c", c_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64,
+				  form, 1, 7, c_float ? (const void *)floats : integers},
+		{"k", SEGUE_TF_BYTES, form, 1, 3, "key"}};
+	struct segue_tffeature sequences[] = {
+		{"x", SEGUE_TF_BYTES, form, plain ? 1 : 3, 4, integers},
+		{"y", SEGUE_TF_BYTES, form, plain ? 1 : 3, 2, "sixtyn"}};
+	bool context = choice & 0x20, key = choice % 11 == 0;
+	size_t count = choice & 0x40 ? 2 : 1;
+
+	if (ragged)
+		sequences[0] =
+			(struct segue_tffeature){"x", is_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64,
+				form, 3, 4, is_float ? (const void *)floats : integers};
+	if (plain) {
+		segue_tfwrite_example(to, sequences, count, NULL, 0);
+		segue_tfwrite_example(to, contexts + !context, (size_t)context + key, NULL, 0);
+	} else {
+		segue_tfwrite_example(
+			to, contexts + !context, (size_t)context + key, sequences, count);
+	}
+}
+
 static void save_bytes(const char *dir, const char *name, int number, uint8_t choice,
 	const void *bytes, size_t size)
 {
@@ -130,6 +161,15 @@ static void make_examples(const char *dir)
 		segue_tfbytes_put(&bytes, &choices[i], 1);
 		put_plain_example(&bytes, choices[i], (enum segue_tfform)(i % 3));
 		save(dir, "plain_example", i, &bytes);
+		segue_tfbytes_free(&bytes);
+	}
+	for (int i = 0; i < 2 * (int)sizeof(choices); i++) {
+		const uint8_t head[] = {choices[i / 2], 0};
+		struct segue_tfbytes bytes = {0};
+
+		segue_tfbytes_put(&bytes, head, sizeof(head));
+		put_variable(&bytes, head[0], (enum segue_tfform)(i / 2 % 3), i % 2);
+		save(dir, i % 2 ? "plain_example" : "example", 20 + i / 2, &bytes);
 		segue_tfbytes_free(&bytes);
 	}
 }

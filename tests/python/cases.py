@@ -27,7 +27,7 @@ DTYPES = (
 SHORT = ("float16", "bfloat16")
 SUFFIX = {"tfrecord": "tfrecord", "files": "segue", "arrays": "npy"}
 INITIAL = {"files"}  # kinds whose sequences can have initial states of their own
-VARIABLE = {"files"}  # kinds whose features can be ragged, or bytes
+VARIABLE = {"files", "tfrecord"}  # kinds whose features can be ragged, or bytes
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
 
@@ -121,17 +121,17 @@ def values(
     return rng.integers(low, high, shape, dtype, endpoint=True)
 
 
-def _feature(rng: np.random.Generator, variable: bool) -> oracle.Feature:
+def _feature(rng: np.random.Generator, variable: bool, ragged: bool) -> oracle.Feature:
     dtype, form = str(rng.choice(DTYPES)), int(rng.integers(4))
-    if variable and form < 2:
+    if variable and form < 2 and (ragged or form):
         return oracle.Feature("bytes") if form else oracle.Feature(dtype, ragged=True)
     return oracle.Feature(dtype, SHAPES[rng.integers(len(SHAPES))])
 
 
 def _features(
-    rng: np.random.Generator, prefix: str, most: int, variable: bool = False
+    rng: np.random.Generator, prefix: str, most: int, variable: bool = False, ragged: bool = True
 ) -> dict[str, oracle.Feature]:
-    return {f"{prefix}{i}": _feature(rng, variable) for i in range(most)}
+    return {f"{prefix}{i}": _feature(rng, variable, ragged) for i in range(most)}
 
 
 def is_variable(feature: oracle.Feature) -> bool:
@@ -144,7 +144,7 @@ def drawn(rng: np.random.Generator, feature: oracle.Feature, n: int | None, raw:
         return values(rng, feature.dtype, feature.shape if n is None else (n, *feature.shape), raw)
     most = int(rng.choice([0, 4, 40, 3000]))  # some outgrow what batches before have needed
     parts = [
-        rng.bytes(count) if feature.dtype == "bytes" else values(rng, feature.dtype, (count,))
+        rng.bytes(count) if feature.dtype == "bytes" else values(rng, feature.dtype, (count,), raw)
         for count in rng.integers(0, most + 1, 1 if n is None else n).tolist()
     ]
     return parts[0] if n is None else parts
@@ -246,8 +246,10 @@ def make(
     """A random case; the kind of its source, and `fields` of the spec, can be given."""
     kind = kind or str(rng.choice(["tfrecord", "files", "arrays"]))
     epochs = [1, 1, 2, 3, None][rng.integers(5)]
+    example = str(rng.choice(["sequence_example", "example"]))
+    ragged = kind != "tfrecord" or example == "sequence_example"
     spec = oracle.Spec(
-        sequences=_features(rng, "x", int(rng.integers(1, 4)), kind in VARIABLE),
+        sequences=_features(rng, "x", int(rng.integers(1, 4)), kind in VARIABLE, ragged),
         context=_features(rng, "c", int(rng.integers(3)), kind in VARIABLE),
         states=_states(rng, kind),
         num_unroll=int(rng.integers(1, 8)),
@@ -283,7 +285,7 @@ def make(
         name=name,
         files=files,
         kind=kind,
-        record=str(rng.choice(["sequence_example", "example"])),
+        record=example,
         layout=layout,
         paths=paths,
         spec=spec,
@@ -350,12 +352,16 @@ def _part(number: int, data: bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
-def plain_feature(values: np.ndarray | bytes | str, form: str) -> bytes:
+def plain_feature(values: np.ndarray | bytes | str | list[bytes], form: str) -> bytes:
     """A Feature of ``tf.train.Example``: all values in one list that is packed, as TensorFlow does,
     or holds them one by one; or the first of them in a list of their own.
     """
     if isinstance(values, (bytes, str)):
         return _part(1, _part(1, values.encode() if isinstance(values, str) else values))
+    if isinstance(values, list):  # a value a step
+        middle = len(values) // 3 if form == "in two" else len(values)
+        lists = [values[:middle], values[middle:]]
+        return b"".join(_part(1, b"".join(_part(1, value) for value in some)) for some in lists)
     flat = np.ravel(values)
     if form == "in two":
         middle = len(flat) // 3
@@ -369,7 +375,9 @@ def plain_feature(values: np.ndarray | bytes | str, form: str) -> bytes:
     return _part(number, b"".join(tag + word for word in words))
 
 
-def plain_example(features: Mapping[str, np.ndarray | bytes | str], form: str) -> bytes:
+def plain_example(
+    features: Mapping[str, np.ndarray | bytes | str | list[bytes]], form: str
+) -> bytes:
     """A ``tf.train.Example``, by the protocol buffers' own rules alone."""
     entries = (
         _part(1, _part(1, name.encode()) + _part(2, plain_feature(values, form)))
@@ -432,8 +440,9 @@ def write(case: Case, directory: Path) -> None:
 
     plain = case.record == "example"
 
-    def encoded(name: str, array: np.ndarray, steps: bool) -> Any:
-        if name not in case.raw:
+    def encoded(name: str, array: Any, steps: bool) -> Any:
+        feature = case.spec.sequences[name] if steps else case.spec.context[name]
+        if name not in case.raw or feature.dtype == "bytes":
             return array
         return [step.tobytes() for step in array] if steps and not plain else array.tobytes()
 

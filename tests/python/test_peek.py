@@ -33,6 +33,7 @@ def write_records(path: Path, lengths: list[int] = LENGTHS, compression: str | N
                     "y": np.ones((steps, 2, 2), int),
                     "word": ["w"] * steps,
                     "odd": [[1] * (1 + step % 3) for step in range(steps)],
+                    "words": [["a", "b"][: 1 + step % 2] for step in range(steps)],
                 },
                 {"id": number, "name": f"n{number}"} | ({"rare": 1.5} if number == 2 else {}),
             )
@@ -96,19 +97,22 @@ def test_tfrecord(tmp_path: Path, directory: Path, compression: str | None) -> N
         "x": ("sequences", "float32", []),
         "y": ("sequences", "int64", [4]),
         "word": ("sequences", "bytes", []),
-        "odd": ("sequences", "int64", None),
+        "words": ("sequences", "bytes", []),
+        "odd": ("sequences", "int64", []),
         "id": ("context", "int64", []),
         "name": ("context", "bytes", []),
         "rare": ("context", "float32", []),
     }
     faults = {f["name"]: f["fault"] for f in found["features"]}
-    assert faults["odd"] == "1 to 3 values a step" and faults["rare"] == "in 1 of 6 records"
-    assert faults["x"] == faults["y"] == faults["id"] == "" and faults["word"] and faults["name"]
+    assert faults.pop("words") == "1 to 2 bytes values a step, not one"
+    assert faults.pop("rare") == "in 1 of 6 records" and not any(faults.values())
+    forms = {f["name"]: f["form"] for f in found["features"] if "form" in f}
+    assert forms == {"word": "bytes", "words": "bytes", "odd": "ragged", "name": "bytes"}
     assert file["damaged"] == 0 and not file["trouble"] and not found["notes"]
     if compression != "zlib":
         assert steps_delivered(stream_of(found["python"], directory)) == sum(LENGTHS)
     text = run("peek", path).stdout
-    assert "word bytes: left out" in text and found["python"] in text and "#####" in text
+    assert "words bytes: left out" in text and found["python"] in text and "#####" in text
 
 
 def test_what_is_ragged(tmp_path: Path) -> None:
@@ -214,10 +218,46 @@ def test_damage_of_sequence_files(tmp_path: Path) -> None:
 
 def test_examples_without_steps(tmp_path: Path) -> None:
     path = tmp_path / "flat.tfrecord"
-    path.write_bytes(frame(encode_sequence_example({}, {"x": [1.0, 2.0]})) * 3)
+    path.write_bytes(frame(encode_sequence_example({}, {"x": 1.0, "name": "a"})) * 3)
     (found,) = report("peek", path)["kinds"]
     assert found["python"] is None and "3 of 3 records" in found["notes"][0]
     assert "tf.train.Example" in run("peek", path).stdout
+
+
+def example_of(steps: int) -> dict[str, Any]:
+    return {
+        "x": np.zeros((steps, 3)),
+        "y": np.arange(steps),
+        "word": ["w"] * steps,
+        "ends": np.arange(2 * steps + 1),
+        "size": np.zeros(5),
+        "id": steps,
+        "name": f"n{steps}",
+    }
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [40, 40]])
+def test_examples(tmp_path: Path, directory: Path, lengths: list[int]) -> None:
+    path = tmp_path / "data.tfrecord"
+    records = [encode_sequence_example({}, example_of(steps)) for steps in lengths]
+    path.write_bytes(b"".join(map(frame, records)))
+    (found,) = report("peek", path)["kinds"]
+    told = features_of(found)
+    assert told == {
+        "x": ("sequences", "float32", [3]),
+        "y": ("sequences", "int64", []),
+        "word": ("sequences", "bytes", []),
+        "ends": ("context", "int64", [] if lengths == LENGTHS else [81]),
+        "size": ("context", "float32", [5]),
+        "id": ("context", "int64", []),
+        "name": ("context", "bytes", []),
+    }
+    ragged = [f["name"] for f in found["features"] if f.get("form") == "ragged"]
+    assert ragged == (["ends"] if lengths == LENGTHS else [])
+    unroll = 8 if lengths == LENGTHS else 16  # of 28, or 40, steps on average
+    assert f"num_unroll={unroll}," in found["python"]
+    assert 'record="example")' in found["python"] and "is guessed" in found["notes"][0]
+    assert steps_delivered(stream_of(found["python"], directory)) == sum(lengths)
 
 
 def test_names_do_not_become_code_or_play_with_a_terminal(tmp_path: Path) -> None:

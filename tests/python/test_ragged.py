@@ -5,10 +5,12 @@ test_resume.py do not show.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ def opened(client: segue.Client, path: Path, **options: Any) -> segue.Stream:
         "depth": 4,
         **options,
     }
-    return client.stream("train", segue.Files(path), **given)
+    source = given.pop("source", None) or segue.Files(path)
+    return client.stream("train", source, **given)
 
 
 def check(batch: segue.Batch) -> None:
@@ -173,14 +176,163 @@ def test_declared_otherwise_than_the_file_has_it(client: segue.Client, tmp_path:
         opened(client, tmp_path / "b.segue", sequences={"w": Feature("int32")})
 
 
-def test_tfrecord_files_have_none(client: segue.Client, tmp_path: Path) -> None:
+def test_from_tfrecord_files(client: segue.Client, tmp_path: Path) -> None:
+    """What the package's writer makes of lists and texts; random ones are in test_equal.py."""
+    words = [[b"a", b"", b"\0c"], [b"x" * 2_000_000]]
+    odd = [[[1, 2], [], [300]], [[-(2**31)] * 5]]
     with SequenceExampleWriter(tmp_path / "a.tfrecord") as writer:
-        writer.write({"w": np.zeros(2, np.float32)})
-    with pytest.raises(segue.ArgumentError, match=r'"w" is ragged, which a source of kind tfrecord'):
-        client.stream(
-            "train",
-            segue.TFRecord(tmp_path / "a.tfrecord"),
-            sequences={"w": Feature("float32", ragged=True)},
-            num_unroll=2,
-            batch_size=2,
+        for word, values in zip(words, odd, strict=True):
+            steps = [np.array(step, int) for step in values]
+            writer.write({"word": word, "odd": steps}, {"who": word[0], "all": steps[0]})
+    spec: dict[str, Any] = {
+        "sequences": {"word": Feature("bytes"), "odd": Feature("int32", ragged=True)},
+        "context": {"who": Feature("bytes"), "all": Feature("int64", ragged=True)},
+        "states": {},
+        "num_unroll": 2,
+        "batch_size": 2,
+    }
+    path = tmp_path / "a.tfrecord"
+    with opened(client, path, source=segue.TFRecord(path), **spec).loader() as loader:
+        first, second = loader
+    assert first.bytes("word").tolist() == [[b"a", b""], [words[1][0], b""]]
+    assert first.bytes("who").tolist() == [b"a", words[1][0]]
+    values, offsets = first.ragged("odd")
+    assert values.tolist() == [1, 2, *odd[1][0]] and offsets.tolist() == [[0, 2, 2], [2, 7, 7]]
+    values, offsets = first.ragged("all")
+    assert values.tolist() == [1, 2, *odd[1][0]] and offsets.tolist() == [0, 2, 7]
+    assert second.bytes("word").tolist() == [[b"\0c", b""]]
+    assert second.ragged("odd").values.tolist() == [300]
+
+
+def test_examples_of_the_official_implementation(client: segue.Client, tmp_path: Path) -> None:
+    """As TensorFlow writes them, where the package of protocol buffers is installed."""
+    pytest.importorskip("google.protobuf")
+    from test_tfrecord import message_class
+
+    example = message_class()()
+    lists = example.feature_lists.feature_list
+    for count in (2, 0, 1):
+        lists["w"].feature.add().int64_list.value.extend(range(-count, 0))
+        lists["f"].feature.add().float_list.value.extend([0.5] * count)
+        lists["text"].feature.add().bytes_list.value.append(b"t" * count)
+    lists["w"].feature.add().int64_list.SetInParent()  # a list of none, and none at all
+    lists["f"].feature.add()
+    lists["text"].feature.add().bytes_list.value.append(b"")
+    example.context.feature["all"].float_list.value.extend([1, 2, 3])
+    path = tmp_path / "a.tfrecord"
+    with SequenceExampleWriter(path) as writer:
+        writer.write_record(example.SerializeToString())
+    stream = opened(
+        client,
+        path,
+        source=segue.TFRecord(path),
+        sequences={
+            "w": Feature("int8", ragged=True),
+            "f": Feature("float16", ragged=True),
+            "text": Feature("bytes"),
+        },
+        context={"all": Feature("float64", ragged=True)},
+        states={},
+        num_unroll=4,
+    )
+    (batch,) = stream.loader()
+    for name, wanted in (("w", [-2, -1, -1]), ("f", [0.5] * 3)):
+        values, offsets = batch.ragged(name)
+        assert values.tolist() == wanted and offsets.tolist() == [[0, 2, 2, 3, 3]]
+    assert batch.bytes("text").tolist() == [[b"tt", b"", b"t", b""]]
+    assert batch.ragged("all").values.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("record", ["sequence_example", "example"])
+def test_long_records_of_tfrecord_files(
+    client: segue.Client, tmp_path: Path, record: str
+) -> None:
+    """Of more than 1 MiB: read by windows, and gone on with in the middle."""
+    seed = secrets.randbits(32)
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 1200, 1000)
+    data: dict[str, Any] = {
+        "text": [rng.bytes(int(count)) for count in counts],
+        "w": [rng.integers(-(2**63), 2**63 - 1, count // 8) for count in counts],
+    }
+    names = ["text", "w"] if record == "sequence_example" else ["text"]
+    path = tmp_path / "a.tfrecord"
+    with SequenceExampleWriter(path) as writer:
+        features = {name: data[name] for name in names}
+        context = {"all": rng.integers(0, 9, 300_000), "who": data["text"][0] * 999}
+        if record == "example":
+            writer.write({}, {**features, **context})
+        else:
+            writer.write(features, context)
+    declared = {"text": Feature("bytes"), "w": Feature("int64", ragged=True)}
+    stream = opened(
+        client,
+        path,
+        source=segue.TFRecord(path, record=record),
+        sequences={name: declared[name] for name in names},
+        context={"all": Feature("uint8", ragged=True), "who": Feature("bytes")},
+        states={},
+        num_unroll=60,
+        depth=2,
+    )
+    seen = 0
+    for most in (3, 1, 20):
+        with stream.loader(start="continue" if seen else "fresh") as loader:
+            for batch in islice(loader, most):
+                first, end = seen * 60, min(1000, (seen + 1) * 60)
+                text = batch.bytes("text")[0, : end - first].tolist()
+                assert text == data["text"][first:end]
+                if "w" in names:
+                    values, offsets = batch.ragged("w")
+                    assert values.tolist() == np.concatenate(data["w"][first:end]).tolist()
+                    sizes = [len(step) for step in data["w"][first:end]]
+                    assert np.diff(offsets[0])[: end - first].tolist() == sizes
+                assert batch.ragged("all").values.tolist() == context["all"].tolist()
+                assert batch.bytes("who").tolist() == [context["who"]]
+                batch.commit()
+                seen += 1
+    assert seen == 17
+
+
+@pytest.mark.parametrize(
+    "declared, text",
+    [
+        ({"w": Feature("int8", ragged=True)}, "'w': step 1: value 300 does not fit int8"),
+        ({"w": Feature("float32", ragged=True)}, "holds int64 values, but float32 was declared"),
+        ({"w": Feature("bytes")}, "'w': step 0: holds int64 values, but bytes was declared"),
+        ({"t": Feature("bytes")}, "'t': step 1: 2 bytes values, expected one"),
+    ],
+)
+def test_tfrecord_files_that_do_not_fit(
+    client: segue.Client, tmp_path: Path, declared: dict[str, Feature], text: str
+) -> None:
+    path = tmp_path / "a.tfrecord"
+    with SequenceExampleWriter(path) as writer:
+        writer.write(
+            {
+                "w": [np.array([1]), np.array([2, 300])],
+                "t": [[b"a"], [b"b", b"c"]],
+                "n": np.zeros((2, 0), "f4"),
+            }
         )
+    source = segue.TFRecord(path, allow_surplus=True)
+    for on_error in ("raise", "skip"):  # the record is sound
+        options = {"sequences": declared, "persist": False, "on_error": on_error}
+        with opened(client, path, source=source, **options) as stream:
+            with pytest.raises(segue.DataError) as caught:
+                next(iter(stream.loader()))
+        assert f"{path}: record at byte 0: feature " in str(caught.value)
+        assert text in str(caught.value) and "the record holds: " in str(caught.value)
+
+
+def test_steps_of_a_plain_example_are_not_ragged(client: segue.Client, tmp_path: Path) -> None:
+    source = segue.TFRecord(tmp_path / "a.tfrecord", record="example")
+    with pytest.raises(
+        segue.ArgumentError,
+        match=r'sequences.0. "w" is ragged, which a source of kind tfrecord with record="example" ',
+    ):
+        opened(client, tmp_path / "a", source=source)
+    mix = segue.Mix({"a": (segue.Files(tmp_path / "b.segue"), 1), "b": (source, 1)})
+    with pytest.raises(segue.ArgumentError, match='kind tfrecord with record="example" does not'):
+        opened(client, tmp_path / "a", source=mix)

@@ -22,7 +22,7 @@
 
 struct reader {
 	const uint8_t *bytes;
-	size_t size;
+	size_t size, taken; /* taken: bytes that were read, each as often as it was */
 	struct segue_buffers buffers;
 	struct segue_blocks blocks;
 	struct segue_window scan, *feature;
@@ -32,9 +32,10 @@ struct reader {
 
 static int read_bytes(void *arg, uint64_t position, void *bytes, size_t size)
 {
-	const struct reader *reader = arg;
+	struct reader *reader = arg;
 
 	cr_assert_leq(position + size, reader->size);
+	reader->taken += size;
 	memcpy(bytes, reader->bytes + position, size);
 	return SEGUE_OK;
 }
@@ -61,8 +62,9 @@ static int reader_open(struct reader *reader, const struct segue_spec *spec, con
 		return rc;
 	cr_assert_eq(segue_window_complete(&reader->scan), SEGUE_OK);
 	cr_assert_eq(segue_crc32c_mask(reader->blocks.total), segue_tfwrite_crc(bytes, size));
-	reader->feature = calloc(spec->sequence_count + 1, sizeof(reader->feature[0]));
-	for (size_t i = 0; block && i < spec->sequence_count; i++) {
+	size_t features = spec->sequence_count + spec->context_count;
+	reader->feature = calloc(features + 1, sizeof(reader->feature[0]));
+	for (size_t i = 0; block && i < features; i++) {
 		cr_assert_eq(segue_window_init(&reader->feature[i], &reader->buffers,
 				     &reader->blocks, read_bytes, reader),
 			SEGUE_OK);
@@ -71,10 +73,41 @@ static int reader_open(struct reader *reader, const struct segue_spec *spec, con
 	return SEGUE_OK;
 }
 
+/* What a record appends to. */
+struct grown {
+	struct segue_sink sink;
+	int64_t *offsets;
+};
+
+static int grow(struct segue_sink *sink, uint64_t room)
+{
+	sink->room = 2 * room;
+	sink->bytes = realloc(sink->bytes, sink->room);
+	return 0;
+}
+
+/* Some values are there already: `before`, of a feature whose values have `size` bytes. */
+static void grown_begin(struct grown *to, size_t steps, size_t before, size_t size)
+{
+	uint8_t *out;
+
+	*to = (struct grown){.sink.grow = grow, .offsets = calloc(steps + 1, sizeof(int64_t))};
+	to->offsets[0] = (int64_t)before;
+	cr_assert_eq(segue_sink_add(&to->sink, before * size, &out), 0);
+}
+
+static void grown_end(struct grown *to)
+{
+	free(to->sink.bytes);
+	free(to->offsets);
+}
+
 static void reader_close(struct reader *reader)
 {
 	segue_window_finish(&reader->scan);
-	for (size_t i = 0; reader->feature && i < reader->spec->sequence_count; i++)
+	size_t features = reader->spec->sequence_count + reader->spec->context_count;
+
+	for (size_t i = 0; reader->feature && i < features; i++)
 		segue_window_finish(&reader->feature[i]);
 	free(reader->feature);
 	segue_blocks_finish(&reader->blocks);
@@ -91,6 +124,12 @@ static int read_steps(struct reader *reader, size_t feature, uint64_t steps, voi
 {
 	return segue_example_read(
 		reader->spec, &reader->example, feature, window_of(reader, feature), steps, out);
+}
+
+static int read_variable(struct reader *reader, size_t feature, uint64_t steps, struct grown *to)
+{
+	return segue_example_read_variable(reader->spec, &reader->example, feature,
+		window_of(reader, feature), steps, to->offsets, &to->sink);
 }
 
 static int seek_to(struct reader *reader, size_t feature, uint64_t step)
@@ -216,13 +255,169 @@ static uint8_t *oracle_sequence(const Segue__Example__SequenceExample *example,
 	return NULL;
 }
 
-static void check_context(const struct reader *reader, const Segue__Example__Features *features)
+/* Of a feature that is not dense: how many values steps have, and those. */
+struct variable {
+	const struct segue_field *field;
+	size_t steps;
+	int64_t *offsets;
+	uint8_t *values;
+};
+
+static void variable_free(struct variable *all)
+{
+	free(all->offsets);
+	free(all->values);
+}
+
+static void *add_step(struct variable *all, size_t count)
+{
+	int64_t before = all->steps ? all->offsets[all->steps] : 0;
+	size_t size = (size_t)all->field->size;
+
+	all->offsets = realloc(all->offsets, (all->steps + 2) * sizeof(int64_t));
+	all->offsets[0] = 0;
+	all->offsets[++all->steps] = before + (int64_t)count;
+	all->values = realloc(all->values, ((size_t)before + count) * size + 1);
+	return all->values + (size_t)before * size;
+}
+
+static size_t count_values(const struct segue_field *field, const Segue__Example__Feature *feature)
+{
+	switch (feature->kind_case) {
+	case SEGUE__EXAMPLE__FEATURE__KIND_FLOAT_LIST:
+		return feature->float_list->n_value;
+	case SEGUE__EXAMPLE__FEATURE__KIND_INT64_LIST:
+		return feature->int64_list->n_value;
+	case SEGUE__EXAMPLE__FEATURE__KIND_BYTES_LIST:
+		return feature->bytes_list->value[0].len / field->size;
+	default:
+		return 0;
+	}
+}
+
+static void add_feature(struct variable *all, const Segue__Example__Feature *feature)
+{
+	struct segue_field one = *all->field;
+
+	one.elements = count_values(&one, feature);
+	one.size *= one.elements;
+	store(add_step(all, one.elements), &one, feature);
+}
+
+/* Of a map of Features: a step each, or (series) all steps. */
+static struct variable oracle_features(
+	const Segue__Example__Features *features, const struct segue_field *field, bool is_series)
+{
+	struct variable all = {.field = field};
+
+	for (size_t i = 0; i < features->n_feature; i++) {
+		const Segue__Example__Feature *feature = features->feature[i]->value;
+
+		if (strcmp(features->feature[i]->key, field->name) != 0)
+			continue;
+		if (!is_series) {
+			add_feature(&all, feature);
+			continue;
+		}
+		for (size_t k = 0; k < feature->bytes_list->n_value; k++) {
+			const ProtobufCBinaryData *value = &feature->bytes_list->value[k];
+			void *to = add_step(&all, value->len);
+
+			if (value->len)
+				memcpy(to, value->data, value->len);
+		}
+	}
+	return all;
+}
+
+static struct variable oracle_steps(
+	const Segue__Example__SequenceExample *example, const struct segue_field *field)
+{
+	const Segue__Example__FeatureLists *lists = example->feature_lists;
+	struct variable all = {.field = field};
+
+	for (size_t i = 0; i < lists->n_feature_list; i++) {
+		const Segue__Example__FeatureList *list = lists->feature_list[i]->value;
+
+		for (size_t k = 0; k < list->n_feature; k++)
+			if (strcmp(lists->feature_list[i]->key, field->name) == 0)
+				add_feature(&all, list->feature[k]);
+	}
+	return all;
+}
+
+/* What was appended are the steps from `at` on. */
+static void check_grown(
+	const struct variable *all, size_t at, size_t count, size_t before, const struct grown *got)
+{
+	size_t size = (size_t)all->field->size;
+	size_t values = (size_t)(all->offsets[at + count] - all->offsets[at]);
+
+	cr_assert_eq(got->sink.size, (before + values) * size, "'%s': %zu bytes", all->field->name,
+		(size_t)got->sink.size);
+	for (size_t k = 0; k <= count; k++)
+		cr_assert_eq(got->offsets[k] - (int64_t)before,
+			all->offsets[at + k] - all->offsets[at], "'%s': step %zu", all->field->name,
+			at + k);
+	if (values)
+		cr_assert_arr_eq(got->sink.bytes + before * size,
+			all->values + (size_t)all->offsets[at] * size, values * size,
+			"'%s': steps %zu to %zu", all->field->name, at, at + count);
+}
+
+/* As check_sequence(). */
+static void check_variable(struct reader *reader, size_t feature, const struct variable *all)
+{
+	size_t at = 0;
+
+	cr_assert_eq(reader->example.steps, all->steps);
+	for (int turn = 0; turn < 12; turn++) {
+		size_t count = 1 + (size_t)random() % (all->steps - at);
+		size_t before = (size_t)random() % 3;
+		struct grown got;
+
+		grown_begin(&got, count, before, (size_t)all->field->size);
+		cr_assert_eq(
+			read_variable(reader, feature, count, &got), 0, "%s", segue_error_detail());
+		check_grown(all, at, count, before, &got);
+		grown_end(&got);
+		at += count;
+		if (at < all->steps && random() % 2)
+			continue;
+		at = (size_t)random() % all->steps;
+		cr_assert_eq(seek_to(reader, feature, at), 0);
+	}
+}
+
+static void check_variable_context(struct reader *reader, size_t feature, struct variable all)
+{
+	size_t window = reader->spec->sequence_count + feature;
+
+	for (size_t before = 0; before < 3; before++) {
+		struct grown got;
+
+		grown_begin(&got, 1, before, (size_t)all.field->size);
+		cr_assert_eq(segue_example_context_variable(reader->spec, &reader->example, feature,
+				     window_of(reader, window), got.offsets, &got.sink),
+			0, "%s", segue_error_detail());
+		check_grown(&all, 0, 1, before, &got);
+		grown_end(&got);
+	}
+	variable_free(&all);
+}
+
+static void check_context(struct reader *reader, const Segue__Example__Features *features)
 {
 	for (size_t i = 0; i < reader->spec->context_count; i++) {
 		const struct segue_field *field = &reader->spec->contexts[i];
 		uint8_t *expected = malloc(field->size + 1);
 		bool found = false;
 
+		if (field->form != SEGUE_FORM_DENSE) {
+			check_variable_context(reader, i, oracle_features(features, field, false));
+			free(expected);
+			continue;
+		}
 		for (size_t k = 0; k < features->n_feature; k++)
 			if (strcmp(features->feature[k]->key, field->name) == 0) {
 				store(expected, field, features->feature[k]->value);
@@ -279,6 +474,17 @@ static void check_against(const struct segue_spec *spec, const struct segue_tfby
 		for (size_t i = 0; i < spec->sequence_count; i++) {
 			size_t steps = 0;
 			const struct segue_field *field = &spec->sequences[i];
+
+			if (field->form != SEGUE_FORM_DENSE) {
+				struct variable all =
+					is_plain(spec)
+						? oracle_features(series->features, field, true)
+						: oracle_steps(example, field);
+
+				check_variable(&reader, i, &all);
+				variable_free(&all);
+				continue;
+			}
 			uint8_t *expected = is_plain(spec)
 						    ? oracle_series(series->features, field, &steps)
 						    : oracle_sequence(example, field, &steps);
@@ -371,6 +577,11 @@ static struct segue_tffeature random_feature(const struct segue_field *field, si
 							  : SEGUE_TF_INT64;
 	size_t each = (size_t)(kind == SEGUE_TF_BYTES ? field->size : field->elements);
 
+	if (field->form != SEGUE_FORM_DENSE) { /* at most so many: is_cut() */
+		each = (size_t)(random() % 8 ? random() % 20 : random() % 2000);
+		kind = field->form == SEGUE_FORM_BYTES ? SEGUE_TF_BYTES : kind;
+		each *= kind == SEGUE_TF_BYTES ? (size_t)field->size : 1;
+	}
 	return (struct segue_tffeature){.name = field->name,
 		.kind = kind,
 		.form = random() % 2 ? SEGUE_TF_PACKED : (enum segue_tfform)(random() % 3),
@@ -434,6 +645,35 @@ static void put_unknown(struct segue_tfbytes *to)
 	}
 }
 
+/* Named so: each step has a part of what is given, of any number of values; or one of bytes. */
+static bool is_cut(const struct segue_tffeature *feature)
+{
+	return feature->name[0] == '~';
+}
+
+static bool is_text(const struct segue_tffeature *feature)
+{
+	return strcmp(feature->name, "~text") == 0 || strcmp(feature->name, "~word") == 0;
+}
+
+static size_t width_of(const struct segue_tffeature *feature)
+{
+	return feature->kind == SEGUE_TF_FLOAT ? 4 : feature->kind == SEGUE_TF_INT64 ? 8 : 1;
+}
+
+/* A step of it as a feature of its own. */
+static struct segue_tffeature cut(const struct segue_tffeature *feature, size_t step)
+{
+	struct segue_tffeature one = *feature;
+
+	one.steps = 1;
+	one.values = (const uint8_t *)feature->values + step * feature->each * width_of(feature);
+	one.each = (size_t)random() % (feature->each + 1);
+	if (feature->kind == SEGUE_TF_BYTES) /* of any type */
+		one.each -= one.each % (is_text(feature) ? 1 : 8);
+	return one;
+}
+
 /* A Feature of one step whose list comes in two. (A mixed one is made by numbers that it takes.) */
 static void put_halves(struct segue_tfbytes *to, const struct segue_tffeature *feature)
 {
@@ -464,6 +704,28 @@ static void put_feature(
 		segue_tfbytes_field(to, (uint32_t)feature->kind, "", 0);
 }
 
+/* A Feature whose bytes values are steps, in a list or two. */
+static void put_texts(struct segue_tfbytes *to, const struct segue_tffeature *feature)
+{
+	struct segue_tfbytes list = {0};
+
+	if (add_odd())
+		put_other_kind(to, feature->kind);
+	for (size_t i = 0; i < feature->steps; i++) {
+		struct segue_tffeature one = cut(feature, i);
+
+		segue_tfbytes_field(&list, 1, one.values, one.each);
+		if (add_odd())
+			put_group(&list, 0);
+		if (!add_odd())
+			continue;
+		segue_tfbytes_field(to, 1, list.bytes, list.size);
+		list.size = 0;
+	}
+	segue_tfbytes_field(to, 1, list.bytes, list.size);
+	segue_tfbytes_free(&list);
+}
+
 static void put_steps(struct segue_tfbytes *to, const struct segue_tffeature *feature, bool strange)
 {
 	struct segue_tfbytes step = {0};
@@ -472,8 +734,9 @@ static void put_steps(struct segue_tfbytes *to, const struct segue_tffeature *fe
 		step.size = 0;
 		if (strange && random() % 8 == 0)
 			put_unknown(&step);
-		if (feature->each || random() % 2)
-			put_feature(&step, feature, i);
+		struct segue_tffeature one = is_cut(feature) ? cut(feature, i) : *feature;
+		if (one.each || is_text(feature) || random() % 2)
+			put_feature(&step, &one, is_cut(feature) ? 0 : i);
 		segue_tfbytes_field(to, 1, step.bytes, step.size);
 		if (strange && random() % 8 == 0)
 			put_unknown(to);
@@ -515,6 +778,8 @@ static void put_map(struct segue_tfbytes *to, uint32_t number, struct segue_tffe
 		value.size = 0;
 		if (steps)
 			put_steps(&value, &feature, random() % 2);
+		else if (is_text(&feature))
+			put_texts(&value, &feature);
 		else if (feature.each || random() % 2)
 			put_feature(&value, &feature, 0);
 		put_entry(&map, feature.name, &value);
@@ -532,7 +797,7 @@ static void put_map(struct segue_tfbytes *to, uint32_t number, struct segue_tffe
 
 static void random_record(const struct segue_spec *spec, size_t steps, struct segue_tfbytes *to)
 {
-	struct segue_tffeature features[8];
+	struct segue_tffeature features[10];
 	bool context_first = random() % 2;
 
 	for (int part = 0; part < 2; part++) {
@@ -555,11 +820,13 @@ static void random_plain_record(
 	const struct segue_spec *spec, size_t steps, struct segue_tfbytes *to)
 {
 	size_t count = spec->sequence_count + spec->context_count;
-	struct segue_tffeature features[8];
+	struct segue_tffeature features[10];
 
 	for (size_t i = 0; i < count; i++) {
 		if (i < spec->sequence_count) {
 			features[i] = random_feature(&spec->sequences[i], steps);
+			if (is_text(&features[i]))
+				continue;
 			features[i].each *= steps;
 			features[i].steps = 1;
 		} else {
@@ -571,6 +838,27 @@ static void random_plain_record(
 		put_unknown(to);
 	for (size_t i = 0; i < count; i++)
 		free((void *)(uintptr_t)features[i].values);
+}
+
+/* The last feature, or the last of the context, is one that is not dense. */
+static void add_variable(struct segue_testspec *test, bool plain)
+{
+	enum segue_dtype dtype = dtypes[(size_t)random() % DTYPES];
+
+	if (random() % 2) {
+		segue_testspec_sequence(test, "~text", SEGUE_UINT8, 1);
+		test->sequences[test->spec.sequence_count - 1].form = SEGUE_FORM_BYTES;
+	} else if (!plain) {
+		segue_testspec_sequence(test, "~part", dtype, 1);
+		test->sequences[test->spec.sequence_count - 1].form = SEGUE_FORM_RAGGED;
+	}
+	if (random() % 2) {
+		segue_testspec_context(test, "~word", SEGUE_UINT8, 1);
+		test->contexts[test->spec.context_count - 1].form = SEGUE_FORM_BYTES;
+	} else {
+		segue_testspec_context(test, "~list", dtype, 1);
+		test->contexts[test->spec.context_count - 1].form = SEGUE_FORM_RAGGED;
+	}
 }
 
 static void check_random_records(enum segue_record_kind kind, unsigned seed)
@@ -595,6 +883,8 @@ static void check_random_records(enum segue_record_kind kind, unsigned seed)
 		for (size_t i = 0; i < contexts; i++)
 			segue_testspec_context(&test, names[7 - i],
 				dtypes[(size_t)random() % DTYPES], (uint64_t)random() % 9);
+		if (random() % 2)
+			add_variable(&test, plain);
 		size_t steps = 1 + (size_t)random() % 60;
 		unsigned same = (unsigned)random();
 
@@ -1256,6 +1546,18 @@ Test(example, steps_too_large_to_be_meant)
 }
 
 /* A flipped bit, a missing end: refused, or another record; never a crash (run under ASan too). */
+static int read_one(struct reader *reader, size_t feature, uint8_t *out)
+{
+	struct grown got;
+
+	if (bad.spec.sequences[feature].form == SEGUE_FORM_DENSE)
+		return read_steps(reader, feature, 1, out);
+	grown_begin(&got, 1, 0, 1);
+	int rc = read_variable(reader, feature, 1, &got);
+	grown_end(&got);
+	return rc;
+}
+
 static void survive(const uint8_t *bytes, size_t size)
 {
 	for (uint32_t block = 0; block <= 64; block += 64) {
@@ -1269,7 +1571,7 @@ static void survive(const uint8_t *bytes, size_t size)
 		cr_assert(rc == SEGUE_OK || rc == SEGUE_EDATA || rc == SEGUE_EMISFIT);
 		for (size_t i = 0; rc == SEGUE_OK && i < 2; i++)
 			for (uint64_t k = 0; k < reader.example.steps; k++)
-				cr_assert_eq(read_steps(&reader, i, 1, out), SEGUE_OK);
+				cr_assert_eq(read_one(&reader, i, out), SEGUE_OK);
 		reader_close(&reader);
 		free(copy);
 	}
@@ -1537,6 +1839,274 @@ Test(example, plain_flips_cuts_and_random_bytes)
 	for (size_t size = 0; size < bytes.size; size++)
 		survive(bytes.bytes, size);
 	survive_random_bytes(17);
+	segue_tfbytes_free(&bytes);
+}
+
+/* ---- What is ragged, or bytes ---------------------------------------------------------------- */
+
+/* x: ragged numbers; y: bytes; c: context of bytes. */
+static void variable_spec(enum segue_dtype dtype)
+{
+	segue_testspec_init(&bad);
+	segue_testspec_sequence(&bad, "x", dtype, 1);
+	segue_testspec_sequence(&bad, "y", SEGUE_UINT8, 1);
+	segue_testspec_context(&bad, "c", SEGUE_UINT8, 1);
+	bad.sequences[0].form = SEGUE_FORM_RAGGED;
+	bad.sequences[1].form = bad.contexts[0].form = SEGUE_FORM_BYTES;
+}
+
+/* Four steps that are right but for step 2 of feature `i`, or of the context: a Feature. */
+static void put_variable(struct segue_tfbytes *to, size_t i, const void *step, size_t size)
+{
+	static const uint8_t fine[3][8] = {
+		{0x1a, 3, 0x0a, 1, 1}, {0x0a, 3, 0x0a, 1, 'y'}, {0x0a, 3, 0x0a, 1, 'c'}};
+	static const char *const feature_names[] = {"x", "y", "c"};
+	struct segue_tfbytes maps[2] = {{0}, {0}};
+
+	for (size_t f = 0; f < 3; f++) {
+		struct segue_tfbytes value = {0}, entry = {0};
+
+		for (int k = 0; k < 4; k++) {
+			bool wrong = f == i && k == 2;
+
+			if (f < 2)
+				segue_tfbytes_field(
+					&value, 1, wrong ? step : fine[f], wrong ? size : 5);
+			else if (wrong || (k == 2 && i < 2))
+				segue_tfbytes_put(&value, wrong ? step : fine[f], wrong ? size : 5);
+		}
+		segue_tfbytes_field(&entry, 1, feature_names[f], 1);
+		segue_tfbytes_field(&entry, 2, value.bytes, value.size);
+		segue_tfbytes_field(&maps[f < 2], 1, entry.bytes, entry.size);
+		segue_tfbytes_free(&value);
+		segue_tfbytes_free(&entry);
+	}
+	segue_tfbytes_field(to, 1, maps[0].bytes, maps[0].size);
+	segue_tfbytes_field(to, 2, maps[1].bytes, maps[1].size);
+	segue_tfbytes_free(&maps[0]);
+	segue_tfbytes_free(&maps[1]);
+}
+
+static void refused_variable(size_t i, const void *step, size_t size, const char *text)
+{
+	struct segue_tfbytes bytes = {0};
+
+	put_variable(&bytes, i, step, size);
+	refused(&bytes, text);
+	segue_tfbytes_free(&bytes);
+}
+
+Test(example, ragged_steps_that_do_not_fit)
+{
+	static const uint8_t wide[] = {0x1a, 5, 0x0a, 3, 1, 0xac, 2}, /* 1, 300 */
+		third[] = {0x12, 6, 0x0a, 4, 0xab, 0xaa, 0xaa, 0x3e},
+			     texts[] = {0x0a, 6, 0x0a, 1, 'a', 0x0a, 1, 'b'},
+			     raw[] = {0x0a, 5, 0x0a, 3, 1, 2, 1},
+			     open[] = {0x1a, 4, 0x0a, 2, 1, 0x80},
+			     wire[] = {0x1a, 2, 0x10, 5, 0x1a, 2, 0x0d, 5},
+			     odd_floats[] = {0x12, 5, 0x0a, 3, 1, 2, 3};
+
+	variable_spec(SEGUE_UINT8);
+	refused_variable(0, wide, sizeof(wide), "'x': step 2: value 300 does not fit uint8");
+	refused_variable(0, third, sizeof(third), "holds float values, but uint8 was declared");
+	refused_variable(0, texts, sizeof(texts), "step 2: several bytes values; expected one");
+	refused_variable(0, open, sizeof(open), "step 2: damaged message: a packed integer");
+	refused_variable(0, wire, sizeof(wire), "step 2: damaged message");
+	variable_spec(SEGUE_BOOL);
+	refused_variable(0, raw, sizeof(raw), "step 2: a byte that is neither 0 nor 1");
+	refused_variable(0, wide, sizeof(wide), "step 2: value 300 does not fit bool");
+	variable_spec(SEGUE_INT16);
+	refused_variable(0, raw, sizeof(raw),
+		"step 2: a bytes value of 3 bytes, no multiple of the 2 of a value of int16");
+	variable_spec(SEGUE_FLOAT16); /* the other steps hold integers */
+	refused_variable(0, third, sizeof(third), "step 0: holds int64 values, but float16");
+	segue_testspec_init(&bad);
+	segue_testspec_sequence(&bad, "x", SEGUE_FLOAT16, 1);
+	bad.sequences[0].form = SEGUE_FORM_RAGGED;
+	for (int i = 0; i < 2; i++) {
+		struct segue_tfbytes list = {0}, bytes = {0};
+
+		segue_tfbytes_field(
+			&list, 1, i ? odd_floats : third, i ? sizeof(odd_floats) : sizeof(third));
+		wrap_list(&bytes, &list);
+		refused(&bytes, i ? "step 0: damaged message: 3 bytes of packed floats"
+				  : "step 0: value 0.333333343 does not fit float16 exactly");
+		segue_tfbytes_free(&list);
+		segue_tfbytes_free(&bytes);
+	}
+}
+
+Test(example, bytes_that_do_not_fit)
+{
+	static const uint8_t none[] = {0x0a, 0}, number[] = {0x1a, 3, 0x0a, 1, 5},
+			     several[] = {0x0a, 5, 0x0a, 0, 0x0a, 1, 'b'},
+			     wire[] = {0x0a, 2, 0x08, 5};
+
+	variable_spec(SEGUE_INT64);
+	for (size_t i = 1; i <= 2; i++) {
+		const char *where = i == 1 ? "step 2: " : "'c': ";
+		char text[128];
+
+		snprintf(text, sizeof(text), "%s0 bytes values, expected one", where);
+		refused_variable(i, none, sizeof(none), text);
+		refused_variable(i, none, 0, text);
+		snprintf(text, sizeof(text), "%s2 bytes values, expected one", where);
+		refused_variable(i, several, sizeof(several), text);
+		snprintf(text, sizeof(text), "%sholds int64 values, but bytes was declared", where);
+		refused_variable(i, number, sizeof(number), text);
+		snprintf(text, sizeof(text), "%sdamaged message: bytes values have wire", where);
+		refused_variable(i, wire, sizeof(wire), text);
+	}
+}
+
+Test(example, bytes_of_a_plain_record_that_do_not_fit)
+{
+	static const uint8_t number[] = {0x1a, 3, 0x0a, 1, 5},
+			     wire[] = {0x0a, 5, 0x0a, 1, 'a', 0x08, 5};
+
+	variable_spec(SEGUE_INT64);
+	bad.spec.sequences = &bad.sequences[1];
+	bad.spec.sequence_count = 1;
+	bad.spec.context_count = 0;
+	bad.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+	for (int i = 0; i < 3; i++) {
+		struct segue_tfbytes bytes = {0}, entry = {0}, map = {0};
+
+		segue_tfbytes_field(&entry, 1, "y", 1);
+		segue_tfbytes_field(&entry, 2, i ? wire : number,
+			i == 0   ? sizeof(number)
+			: i == 1 ? sizeof(wire)
+				 : 0);
+		segue_tfbytes_field(&map, 1, entry.bytes, entry.size);
+		segue_tfbytes_field(&bytes, 1, map.bytes, map.size);
+		refused(&bytes, i == 0   ? "'y': holds int64 values, but bytes was declared"
+				: i == 1 ? "'y': step 1: damaged message: bytes values have wire"
+					 : "empty sequence");
+		segue_tfbytes_free(&bytes);
+		segue_tfbytes_free(&entry);
+		segue_tfbytes_free(&map);
+	}
+}
+
+static struct variable one_value(const struct segue_field *field, const void *bytes, size_t size)
+{
+	struct variable all = {.field = field};
+
+	memcpy(add_step(&all, size), bytes, size);
+	return all;
+}
+
+static void read_in_turn(struct reader *reader, size_t feature, size_t steps)
+{
+	for (size_t at = 0; at < steps; at += 10) {
+		struct grown got;
+
+		grown_begin(&got, 10, 0, 1);
+		cr_assert_eq(seek_to(reader, feature, at), 0);
+		cr_assert_eq(read_variable(reader, feature, 10, &got), 0);
+		grown_end(&got);
+	}
+}
+
+/* Windows of 10 steps, one after the other, read the record once more, and not once each. */
+Test(example, windows_of_ragged_steps_go_on_from_one_another)
+{
+	size_t steps = 20000;
+
+	for (int plain = 0; plain < 2; plain++) {
+		struct segue_tffeature features[] = {
+			{"x", SEGUE_TF_INT64, SEGUE_TF_PACKED, steps, 9,
+				random_values(SEGUE_TF_INT64, SEGUE_INT64, 9 * steps)},
+			{"~text", SEGUE_TF_BYTES, SEGUE_TF_PACKED, steps, 30,
+				random_values(SEGUE_TF_BYTES, SEGUE_UINT8, 30 * steps)}};
+		struct segue_tfbytes bytes = {0};
+		struct reader reader;
+
+		variable_spec(SEGUE_INT64);
+		bad.sequences[1].name = (char *)(uintptr_t) "~text";
+		bad.spec.context_count = 0;
+		if (plain) {
+			bad.spec.sequences = &bad.sequences[1];
+			bad.spec.sequence_count = 1;
+			bad.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+			put_map(&bytes, 1, features + 1, 1, false);
+		} else {
+			put_map(&bytes, 2, features, 2, true);
+		}
+		cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 1024), 0,
+			"%s", segue_error_detail());
+		cr_assert_eq(reader.example.steps, steps);
+		cr_assert_leq(reader.taken, 2 * bytes.size);
+		reader.taken = 0;
+		for (size_t i = 0; i < bad.spec.sequence_count; i++)
+			read_in_turn(&reader, i, steps);
+		cr_assert_leq(reader.taken, 2 * bytes.size);
+		reader_close(&reader);
+		segue_tfbytes_free(&bytes);
+		free((void *)(uintptr_t)features[0].values);
+		free((void *)(uintptr_t)features[1].values);
+	}
+}
+
+/* However large a step is, it goes through the two blocks of a window. */
+Test(example, large_steps_need_little_memory)
+{
+	static const enum segue_tfform forms[] = {
+		SEGUE_TF_PACKED, SEGUE_TF_UNPACKED, SEGUE_TF_MIXED};
+	size_t each = 200000;
+
+	for (size_t f = 0; f < 3; f++) {
+		struct segue_tffeature features[] = {
+			{"x", SEGUE_TF_INT64, forms[f], 2, each,
+				random_values(SEGUE_TF_INT64, SEGUE_INT64, 2 * each)},
+			{"y", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 2, each,
+				random_values(SEGUE_TF_BYTES, SEGUE_UINT8, 2 * each)}};
+		struct segue_tffeature c = {
+			"c", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 1, each, features[1].values};
+		struct segue_tfbytes bytes = {0};
+		struct reader reader;
+
+		variable_spec(SEGUE_INT64);
+		segue_tfwrite_example(&bytes, &c, 1, features, 2);
+		cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 1024), 0,
+			"%s", segue_error_detail());
+		for (size_t i = 0; i < 2; i++) {
+			size_t width = i ? 1 : 8;
+			struct grown got;
+
+			grown_begin(&got, 2, 0, width);
+			cr_assert_eq(read_variable(&reader, i, 2, &got), 0);
+			cr_assert_eq(got.offsets[2], (int64_t)(2 * each));
+			cr_assert_eq(
+				memcmp(got.sink.bytes, features[i].values, 2 * each * width), 0);
+			grown_end(&got);
+			cr_assert_leq(reader.feature[i].capacity, 4096);
+		}
+		check_variable_context(&reader, 0, one_value(&bad.contexts[0], c.values, each));
+		cr_assert_leq(reader.feature[2].capacity, 4096);
+		cr_assert_leq(reader.scan.capacity, 4096);
+		reader_close(&reader);
+		segue_tfbytes_free(&bytes);
+		free((void *)(uintptr_t)features[0].values);
+		free((void *)(uintptr_t)features[1].values);
+	}
+}
+
+Test(example, variable_flips_cuts_and_random_bytes)
+{
+	static const uint8_t packed[] = {0x1a, 4, 0x0a, 2, 1, 2};
+	struct segue_tfbytes bytes = {0};
+
+	variable_spec(SEGUE_INT32);
+	put_variable(&bytes, 0, packed, sizeof(packed));
+	for (size_t bit = 0; bit < 8 * bytes.size; bit++) {
+		bytes.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		survive(bytes.bytes, bytes.size);
+		bytes.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	for (size_t size = 0; size < bytes.size; size++)
+		survive(bytes.bytes, size);
+	survive_random_bytes(23);
 	segue_tfbytes_free(&bytes);
 }
 

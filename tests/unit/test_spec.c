@@ -83,7 +83,8 @@ CASE(initial_nowhere, s->states[0].init_from_data = true)
 CASE(bad_form, s->sequences[0].form = 3)
 CASE(ragged_shape, s->sequences[0].form = SEGUE_FORM_RAGGED)
 CASE(bytes_dtype, s->contexts[0].form = SEGUE_FORM_BYTES; s->contexts[0].rank = 0)
-CASE(ragged_nowhere, s->sequences[1].form = SEGUE_FORM_RAGGED; s->sequences[1].rank = 0)
+CASE(ragged_nowhere, s->sequences[1].form = SEGUE_FORM_RAGGED; s->sequences[1].rank = 0;
+	s->spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE)
 CASE(unroll_zero, s->spec.num_unroll = 0)
 CASE(unroll_large, s->spec.num_unroll = (1u << 20) + 1)
 CASE(batch_zero, s->spec.batch_size = 0)
@@ -147,7 +148,8 @@ static const struct {
 	{bad_form, {"sequences[0] \"x\": form is 3, which is no form"}},
 	{ragged_shape, {"sequences[0] \"x\": it is ragged, and then has no shape"}},
 	{bytes_dtype, {"context[0] \"speaker\": the dtype of bytes is uint8 (5), not int64"}},
-	{ragged_nowhere, {"sequences[1] \"label\" is ragged", "kind tfrecord does not have"}},
+	{ragged_nowhere,
+		{"sequences[1] \"label\" is ragged", "tfrecord with record=\"example\" does not"}},
 	{unroll_zero, {"num_unroll is 0", "from 1"}},
 	{unroll_large, {"num_unroll is 1048577", "to 1048576"}},
 	{batch_zero, {"batch_size is 0"}},

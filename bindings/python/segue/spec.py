@@ -256,7 +256,8 @@ class TFRecord(Source):
         The message that each record is; either way it is one sequence. In an ``"example"`` a
         sequence feature is one list with the values of all steps, ``steps * prod(shape)`` of them,
         and a context feature one of ``prod(shape)``; all sequence features have the same number
-        of steps, at least one. As bytes it is one value, the array as it is in memory.
+        of steps, at least one. As bytes it is one value, the array as it is in memory; declared as
+        ``"bytes"``, one value a step. Only context can be ragged there.
     """
 
     _kind: ClassVar[str] = "tfrecord"

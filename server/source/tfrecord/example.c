@@ -12,6 +12,7 @@
 #include "source/tfrecord/message.h"
 #include "source/tfrecord/series.h"
 #include "source/tfrecord/steps.h"
+#include "source/tfrecord/variable.h"
 
 /* Field numbers of SequenceExample; the features of a plain Example have that of the context. */
 enum { CONTEXT = 1, FEATURE_LISTS = 2 };
@@ -19,6 +20,17 @@ enum { CONTEXT = 1, FEATURE_LISTS = 2 };
 static bool is_plain(const struct segue_spec *spec)
 {
 	return spec->source.tfrecord.record == SEGUE_RECORD_EXAMPLE;
+}
+
+static bool is_dense(const struct segue_field *field)
+{
+	return field->form == SEGUE_FORM_DENSE;
+}
+
+static struct segue_cursor *context_cursor(
+	const struct segue_spec *spec, const struct segue_example *example, size_t i)
+{
+	return &example->cursors[spec->sequence_count + i];
 }
 
 struct scan {
@@ -48,7 +60,8 @@ int segue_example_init(struct segue_example *example, const struct segue_spec *s
 {
 	memset(example, 0, sizeof(*example));
 	/* One more than need be: malloc(0) may be NULL. */
-	example->cursors = calloc(spec->sequence_count + 1, sizeof(example->cursors[0]));
+	example->cursors =
+		calloc(spec->sequence_count + spec->context_count + 1, sizeof(example->cursors[0]));
 	example->context_offset =
 		calloc(spec->context_count + 1, sizeof(example->context_offset[0]));
 	example->context_found = calloc(spec->context_count + 1, sizeof(bool));
@@ -71,7 +84,7 @@ void segue_example_finish(struct segue_example *example)
 
 size_t segue_example_memory(const struct segue_spec *spec)
 {
-	return (spec->sequence_count + 1) * sizeof(struct segue_cursor) +
+	return (spec->sequence_count + spec->context_count + 1) * sizeof(struct segue_cursor) +
 	       (spec->context_count + 1) * (sizeof(uint64_t) + sizeof(bool)) +
 	       context_size(spec, NULL) + 1;
 }
@@ -156,7 +169,9 @@ static int scan_list(struct scan *scan, const struct name *name, struct segue_pi
 	if (i == spec->sequence_count)
 		return surplus(scan, "feature", name);
 	*cursor = (struct segue_cursor){.found = true, .begin = value->at, .end = value->end};
-	rc = segue_steps_scan(&spec->sequences[i], scan->window, cursor);
+	rc = is_dense(&spec->sequences[i])
+		     ? segue_steps_scan(&spec->sequences[i], scan->window, cursor)
+		     : segue_variable_scan(&spec->sequences[i], scan->window, cursor);
 	return rc < 0 ? segue_fail_within(rc, "feature '%s'", spec->sequences[i].name) : rc;
 }
 
@@ -201,6 +216,12 @@ static int scan_context_field(struct scan *scan, size_t i, struct segue_piece *v
 	struct segue_example *example = scan->example;
 
 	example->context_found[i] = true;
+	if (!is_dense(field)) {
+		struct segue_cursor *cursor = context_cursor(scan->spec, example, i);
+
+		*cursor = (struct segue_cursor){.begin = value->at, .end = value->end};
+		return segue_variable_scan_context(field, scan->window, cursor);
+	}
 	int rc = take_context(value, segue_feature_limit(field));
 	if (rc)
 		return rc;
@@ -250,7 +271,9 @@ static int scan_feature(struct scan *scan, const struct name *name, struct segue
 	if (rc || i == spec->sequence_count)
 		return rc;
 	*cursor = (struct segue_cursor){.found = true, .begin = value->at, .end = value->end};
-	rc = segue_series_scan(&spec->sequences[i], scan->window, cursor);
+	rc = is_dense(&spec->sequences[i])
+		     ? segue_series_scan(&spec->sequences[i], scan->window, cursor)
+		     : segue_variable_scan_series(&spec->sequences[i], scan->window, cursor);
 	return rc < 0 ? segue_fail_within(rc, "feature '%s'", spec->sequences[i].name) : rc;
 }
 
@@ -400,10 +423,13 @@ int segue_example_scan(
 int segue_example_seek(const struct segue_spec *spec, struct segue_example *example, size_t i,
 	struct segue_window *window, uint64_t step)
 {
+	const struct segue_field *field = &spec->sequences[i];
 	struct segue_cursor *cursor = &example->cursors[i];
 
-	return is_plain(spec) ? segue_series_seek(&spec->sequences[i], cursor, window, step)
-			      : segue_steps_seek(cursor, window, step);
+	if (!is_plain(spec))
+		return segue_steps_seek(cursor, window, step);
+	return is_dense(field) ? segue_series_seek(field, cursor, window, step)
+			       : segue_variable_seek_series(field, cursor, window, step);
 }
 
 int segue_example_read(const struct segue_spec *spec, struct segue_example *example, size_t i,
@@ -414,6 +440,26 @@ int segue_example_read(const struct segue_spec *spec, struct segue_example *exam
 
 	return is_plain(spec) ? segue_series_read(field, cursor, window, steps, out)
 			      : segue_steps_read(field, cursor, window, steps, out);
+}
+
+int segue_example_read_variable(const struct segue_spec *spec, struct segue_example *example,
+	size_t i, struct segue_window *window, uint64_t steps, int64_t *offsets,
+	struct segue_sink *sink)
+{
+	const struct segue_field *field = &spec->sequences[i];
+	struct segue_cursor *cursor = &example->cursors[i];
+
+	return is_plain(spec)
+		       ? segue_variable_read_series(field, cursor, window, steps, offsets, sink)
+		       : segue_variable_read(field, cursor, window, steps, offsets, sink);
+}
+
+int segue_example_context_variable(const struct segue_spec *spec,
+	const struct segue_example *example, size_t i, struct segue_window *window,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	return segue_variable_read_context(
+		&spec->contexts[i], context_cursor(spec, example, i), window, offsets, sink);
 }
 
 /* ---- What a record holds --------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /*
  * tf.train.SequenceExample, or as the spec says, a plain tf.train.Example, on the wire: checked in
- * one scan, then decoded from cursors (steps.h, series.h). proto/example.proto has the messages.
+ * one scan, then decoded from cursors (steps.h, series.h, variable.h). proto/example.proto has the
+ * messages.
  *
  * A plain Example is one map, as the context of a SequenceExample is: of sequence features each
  * Feature holds all steps. feature_lists are surplus in it.
@@ -14,6 +15,7 @@
 #define SEGUE_SOURCE_TFRECORD_EXAMPLE_H
 
 #include "core/spec.h"
+#include "source/sink.h"
 #include "source/tfrecord/steps.h"
 
 /* Longest key that may come from spec->source.tfrecord.key_feature. */
@@ -21,8 +23,8 @@
 
 /* What a scan found. */
 struct segue_example {
-	struct segue_cursor *cursors; /* one a sequence feature, in the order of the spec */
-	uint8_t *context;             /* values of the context features */
+	struct segue_cursor *cursors; /* one a feature: sequences, then context, as in the spec */
+	uint8_t *context;             /* values of the context features that are dense */
 	uint64_t *context_offset;     /* where each lies in it */
 	bool *context_found;
 	uint64_t steps; /* n, of all sequence features */
@@ -52,6 +54,13 @@ int segue_example_seek(const struct segue_spec *spec, struct segue_example *exam
 /* Decodes its next `steps` steps, which must be there, densely to `out`, and moves it on. */
 int segue_example_read(const struct segue_spec *spec, struct segue_example *example, size_t i,
 	struct segue_window *window, uint64_t steps, void *out);
+/* The same of features that are not dense: as read_variable and context_variable of source.h. */
+int segue_example_read_variable(const struct segue_spec *spec, struct segue_example *example,
+	size_t i, struct segue_window *window, uint64_t steps, int64_t *offsets,
+	struct segue_sink *sink);
+int segue_example_context_variable(const struct segue_spec *spec,
+	const struct segue_example *example, size_t i, struct segue_window *window,
+	int64_t *offsets, struct segue_sink *sink);
 
 /*
  * After a scan that ended with SEGUE_EMISFIT, of a record that has been read whole: adds to what is

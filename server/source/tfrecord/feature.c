@@ -319,12 +319,15 @@ static int take_lists(struct sink *sink, const struct lists *lists)
 static int find_own_lists(
 	const struct segue_field *field, struct segue_piece feature, struct lists *lists)
 {
+	bool text = field->form == SEGUE_FORM_BYTES;
 	int rc = find_lists(feature, lists);
 
-	if (rc || lists->kind <= SEGUE_KIND_BYTES || lists->kind == segue_field_kind(field))
+	if (rc || lists->kind <= SEGUE_KIND_BYTES ||
+		(!text && lists->kind == segue_field_kind(field)))
 		return rc;
 	return segue_fail(SEGUE_EMISFIT, "holds %s values, but %s was declared",
-		segue_kind_name(lists->kind), segue_dtype_name(field->dtype));
+		segue_kind_name(lists->kind),
+		text ? segue_form_name(field->form) : segue_dtype_name(field->dtype));
 }
 
 int segue_feature_lists(const struct segue_field *field, struct segue_piece feature,

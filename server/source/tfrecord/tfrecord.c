@@ -48,13 +48,26 @@ struct record {
 	struct segue_blocks blocks;
 	/* Of a record in memory: the only window. Of a longer one: of its admission, then empty. */
 	struct segue_window window;
-	struct segue_window *feature; /* of a longer one: a window a sequence feature */
+	/* Of a longer one: a window a feature, context behind sequences, where it is not dense. */
+	struct segue_window *feature;
 	bool sliding;
 	char *key;
 	size_t key_size;
 };
 
 /* ---- Records --------------------------------------------------------------------------------- */
+
+static size_t features(const struct segue_spec *spec)
+{
+	return spec->sequence_count + spec->context_count;
+}
+
+/* Whether feature `i` is read when it is asked for; dense context is decoded by the scan. */
+static bool is_read_later(const struct segue_spec *spec, size_t i)
+{
+	return i < spec->sequence_count ||
+	       spec->contexts[i - spec->sequence_count].form != SEGUE_FORM_DENSE;
+}
 
 static void record_free(struct record *record)
 {
@@ -73,7 +86,7 @@ static int record_new(struct source *source, struct record **out)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a record");
 	rc = segue_example_init(&record->example, source->spec);
 	record->source = source;
-	record->feature = calloc(source->spec->sequence_count + 1, sizeof(record->feature[0]));
+	record->feature = calloc(features(source->spec) + 1, sizeof(record->feature[0]));
 	record->key = malloc(source->key_max + 1);
 	if (!rc && (!record->feature || !record->key))
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for a record");
@@ -104,7 +117,7 @@ static void record_give(struct record *record)
 	struct source *source = record->source;
 
 	segue_window_finish(&record->window);
-	for (size_t i = 0; i < source->spec->sequence_count; i++)
+	for (size_t i = 0; i < features(source->spec); i++)
 		segue_window_finish(&record->feature[i]);
 	segue_blocks_finish(&record->blocks);
 	pthread_mutex_lock(&source->mutex);
@@ -178,8 +191,11 @@ static int check(struct record *record, const struct segue_index_entry *entry)
 static uint32_t block_size(const struct source *source)
 {
 	uint32_t block = source->block;
+	size_t n = 0;
 
-	for (size_t n = source->spec->sequence_count; n > FULL_WINDOWS && block > BLOCK_MIN; n /= 2)
+	for (size_t i = 0; i < features(source->spec); i++)
+		n += is_read_later(source->spec, i);
+	for (; n > FULL_WINDOWS && block > BLOCK_MIN; n /= 2)
 		block /= 2;
 	return block;
 }
@@ -190,9 +206,10 @@ static int open_windows(struct record *record)
 	int rc = 0;
 
 	segue_window_finish(&record->window);
-	for (size_t i = 0; !rc && i < source->spec->sequence_count; i++)
-		rc = segue_window_init(&record->feature[i], &source->buffers, &record->blocks,
-			read_record, record);
+	for (size_t i = 0; !rc && i < features(source->spec); i++)
+		if (is_read_later(source->spec, i))
+			rc = segue_window_init(&record->feature[i], &source->buffers,
+				&record->blocks, read_record, record);
 	return rc;
 }
 
@@ -312,17 +329,38 @@ static int record_context(struct segue_record *base, size_t feature, void *out)
 	return 0;
 }
 
+static int record_read_variable(struct segue_record *base, size_t feature, uint64_t steps,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	struct record *record = (struct record *)base;
+	int rc = segue_example_read_variable(record->source->spec, &record->example, feature,
+		window_of(record, feature), steps, offsets, sink);
+
+	return rc ? within_record(rc, record) : 0;
+}
+
+static int record_context_variable(
+	struct segue_record *base, size_t feature, int64_t *offsets, struct segue_sink *sink)
+{
+	struct record *record = (struct record *)base;
+	const struct segue_spec *spec = record->source->spec;
+	int rc = segue_example_context_variable(spec, &record->example, feature,
+		window_of(record, spec->sequence_count + feature), offsets, sink);
+
+	return rc ? within_record(rc, record) : 0;
+}
+
 static size_t record_memory(const struct segue_record *base)
 {
 	const struct record *record = (const struct record *)base;
 	const struct source *source = record->source;
 	size_t size = sizeof(*record) + segue_example_memory(source->spec) + source->key_max +
 		      segue_blocks_memory(&record->blocks) +
-		      (source->spec->sequence_count + 1) * sizeof(record->feature[0]);
+		      (features(source->spec) + 1) * sizeof(record->feature[0]);
 
 	if (!record->sliding)
 		return size + record->window.capacity;
-	for (size_t i = 0; i < source->spec->sequence_count; i++)
+	for (size_t i = 0; i < features(source->spec); i++)
 		size += record->feature[i].capacity;
 	return size;
 }
@@ -337,6 +375,8 @@ static const struct segue_record_ops record_ops = {
 	.seek = record_seek,
 	.read = record_read,
 	.context = record_context,
+	.read_variable = record_read_variable,
+	.context_variable = record_context_variable,
 	.memory = record_memory,
 	.release = record_release,
 };
@@ -347,7 +387,7 @@ static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, s
 {
 	XXH3_128bits_update(state, &count, sizeof(count));
 	for (size_t i = 0; i < count; i++) {
-		uint32_t dtype = fields[i].dtype;
+		uint32_t dtype = fields[i].dtype | (uint32_t)fields[i].form << 16;
 
 		XXH3_128bits_update(state, fields[i].name, strlen(fields[i].name) + 1);
 		XXH3_128bits_update(state, &dtype, sizeof(dtype));
