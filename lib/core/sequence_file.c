@@ -34,7 +34,7 @@ struct field_bytes {
 	uint16_t name_size, reserved;
 };
 
-/* Then the key and the CRC32C of all before it. */
+/* Then the key, in a log's file the stamp, and the CRC32C of all before it. */
 struct entry_bytes {
 	char magic[4];
 	uint32_t header_size;
@@ -57,8 +57,8 @@ _Static_assert(sizeof(struct field_bytes) == 8, "docs/format.md");
 _Static_assert(sizeof(struct entry_bytes) == 56, "docs/format.md");
 _Static_assert(sizeof(struct foot_bytes) == SEGUE_SEQFILE_FOOT, "docs/format.md");
 _Static_assert(sizeof(struct segue_seqfile_indexed) == 16, "docs/format.md");
-_Static_assert(
-	SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) + SEGUE_KEY_MAX + sizeof(uint32_t),
+_Static_assert(SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) + SEGUE_KEY_MAX +
+						  SEGUE_SEQLOG_STAMP_MAX + sizeof(uint32_t),
 	"the longest header");
 
 static const char head_magic[8] = SEGUE_SEQFILE_MAGIC;
@@ -126,7 +126,8 @@ int segue_seqfile_lay_out(
 		return segue_fail(SEGUE_EINVAL,
 			"the sequence has %" PRIu64 " steps, 1 to %" PRIu32 " are allowed",
 			entry->steps, UINT32_MAX);
-	at = sizeof(struct entry_bytes) + entry->key_size + sizeof(uint32_t);
+	at = sizeof(struct entry_bytes) + entry->key_size + segue_seqlog_stamp_size(&entry->stamp) +
+	     sizeof(uint32_t);
 	entry->header_size = (uint32_t)at;
 	for (uint32_t i = 0; i < head->count; i++) {
 		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry->steps);
@@ -263,14 +264,18 @@ int segue_seqfile_check_fields(struct segue_seqfile_head *head)
 		return segue_fail(SEGUE_EINVAL,
 			"there are %" PRIu32 " states, at most %d are allowed",
 			counts[SEGUE_SEQFILE_STATE], SEGUE_STATES_MAX);
+	if (head->log)
+		size += segue_seqlog_head_size(head->log);
 	head->size = (uint32_t)align_up(size, SEGUE_SEQFILE_ALIGN);
 	return 0;
 }
 
 void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 {
-	struct head_bytes bytes = {
-		.version = SEGUE_SEQFILE_VERSION, .size = head->size, .fields = head->count};
+	struct head_bytes bytes = {.version = SEGUE_SEQFILE_VERSION,
+		.size = head->size,
+		.required = head->log ? SEGUE_SEQLOG_REQUIRES : 0,
+		.fields = head->count};
 	uint8_t *to = out;
 
 	memset(out, 0, head->size);
@@ -291,6 +296,8 @@ void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 		memcpy(to + sizeof(first) + dims, field->name, first.name_size);
 		to += field_size(field);
 	}
+	if (head->log)
+		segue_seqlog_pack_head(head->log, to);
 	put_crc(out, head->size);
 }
 
@@ -348,6 +355,19 @@ static int read_field(
 	return 0;
 }
 
+static int read_log(const uint8_t *bytes, size_t end, size_t *at, struct segue_seqfile_head *head)
+{
+	size_t used;
+
+	head->log = calloc(1, sizeof(*head->log));
+	if (!head->log)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the head of a sequence file");
+	int rc = segue_seqlog_read_head(bytes + *at, end - *at, head->log, &used);
+	if (!rc)
+		*at += used;
+	return rc;
+}
+
 static int read_fields(
 	const uint8_t *bytes, const struct head_bytes *first, struct segue_seqfile_head *head)
 {
@@ -356,6 +376,8 @@ static int read_fields(
 
 	for (uint32_t i = 0; !rc && i < head->count; i++)
 		rc = read_field(bytes, end, &at, &head->fields[i]);
+	if (!rc && first->required & SEGUE_SEQLOG_REQUIRES)
+		rc = read_log(bytes, end, &at, head);
 	if (rc)
 		return rc;
 	if (segue_seqfile_check_fields(head))
@@ -386,11 +408,11 @@ static int check_head(const void *bytes, size_t size, struct head_bytes *first)
 		return fail_head("its checksum is wrong");
 	if (first->version != SEGUE_SEQFILE_VERSION)
 		return fail_later("the version", first->version);
-	if (first->required)
+	if (first->required & ~SEGUE_SEQLOG_REQUIRES)
 		return segue_fail(SEGUE_EFORMAT,
 			"the sequence file needs a later version of segue: it requires features "
 			"(0x%" PRIx64 ") that this one does not know",
-			first->required);
+			first->required & ~SEGUE_SEQLOG_REQUIRES);
 	if (first->reserved)
 		return fail_later("a reserved number", first->reserved);
 	if (first->fields == 0 || first->fields > FIELDS_MAX)
@@ -426,6 +448,8 @@ void segue_seqfile_free_head(struct segue_seqfile_head *head)
 	if (!head)
 		return;
 	free(head->fields);
+	segue_seqlog_finish(head->log);
+	free(head->log);
 	*head = (struct segue_seqfile_head){0};
 }
 
@@ -445,6 +469,9 @@ void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
 	memcpy(bytes.magic, entry_magic, sizeof(bytes.magic));
 	memcpy(out, &bytes, sizeof(bytes));
 	memcpy((uint8_t *)out + sizeof(bytes), entry->key, entry->key_size);
+	if (entry->stamp.producer_size > 0)
+		segue_seqlog_pack_stamp(
+			&entry->stamp, (uint8_t *)out + sizeof(bytes) + entry->key_size);
 	entry->crc = put_crc(out, entry->header_size);
 }
 
@@ -474,9 +501,21 @@ static int check_sizes(const struct segue_seqfile_head *head, struct segue_seqfi
 	return 0;
 }
 
+/* 1: they lie beyond the `size` bytes of the entry. */
+static int read_stamp_sizes(
+	const void *bytes, size_t size, uint32_t key_size, struct segue_seqlog_stamp *stamp)
+{
+	size_t at = sizeof(struct entry_bytes) + key_size;
+
+	if (size < at + SEGUE_SEQLOG_STAMP_FIRST + sizeof(uint32_t))
+		return 1;
+	return segue_seqlog_read_sizes((const uint8_t *)bytes + at, stamp);
+}
+
 int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *bytes, size_t size,
 	struct segue_seqfile_entry *out)
 {
+	struct segue_seqlog_stamp stamp = {0};
 	struct segue_seqfile_entry entry;
 	struct entry_bytes first;
 	uint32_t header_size;
@@ -492,6 +531,12 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 	if (first.key_size == 0 || first.key_size > SEGUE_KEY_MAX)
 		return fail_entry("the size of its key is impossible");
 	header_size = (uint32_t)sizeof(first) + first.key_size + (uint32_t)sizeof(uint32_t);
+	rc = head->log ? read_stamp_sizes(bytes, size, first.key_size, &stamp) : 0;
+	if (rc == 1)
+		out->header_size = header_size + SEGUE_SEQLOG_STAMP_FIRST;
+	if (rc)
+		return rc;
+	header_size += segue_seqlog_stamp_size(&stamp);
 	if (first.header_size != header_size)
 		return fail_entry("its own size is impossible");
 	if (size < header_size) {
@@ -510,6 +555,11 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 		.size = first.size,
 		.hash = {first.hash[0], first.hash[1]},
 	};
+	if (head->log)
+		rc = segue_seqlog_read_stamp(
+			(const uint8_t *)bytes + sizeof(first) + first.key_size, &entry.stamp);
+	if (rc)
+		return rc;
 	memcpy(&entry.crc, (const uint8_t *)bytes + header_size - sizeof(entry.crc),
 		sizeof(entry.crc));
 	rc = check_sizes(head, &entry);

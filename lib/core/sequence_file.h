@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/sequence_log.h"
 #include "segue/segue.h"
 
 #define SEGUE_SEQFILE_MAGIC    "SEGUESEQ" /* that a file begins with: 8 bytes */
@@ -29,7 +30,7 @@
 #define SEGUE_SEQFILE_FOOT     128  /* bytes of the foot */
 #define SEGUE_SEQFILE_HEAD_MAX (1u << 20)
 /* Bytes of the longest header of an entry. */
-#define SEGUE_SEQFILE_ENTRY_MAX (56 + SEGUE_KEY_MAX + 4)
+#define SEGUE_SEQFILE_ENTRY_MAX (56 + SEGUE_KEY_MAX + SEGUE_SEQLOG_STAMP_MAX + 4)
 #define SEGUE_SEQFILE_NO_TOTAL  UINT64_MAX
 
 /* What a field is of. */
@@ -52,7 +53,8 @@ struct segue_seqfile_field {
 struct segue_seqfile_head {
 	struct segue_seqfile_field *fields; /* at least one of SEQUENCE */
 	uint32_t count;
-	uint32_t size; /* bytes of the head: where the first entry begins */
+	uint32_t size;            /* bytes of the head: where the first entry begins */
+	struct segue_seqlog *log; /* malloc'd; NULL: the file is of no log */
 };
 
 /* A sequence's header, but for its columns. */
@@ -65,6 +67,7 @@ struct segue_seqfile_entry {
 	uint64_t size;         /* bytes from here to the next entry, or to the index */
 	uint32_t crc;          /* CRC32C of the header, its last 4 bytes */
 	uint64_t hash[2];      /* of the tables of all columns, in their order: XXH3-128 */
+	struct segue_seqlog_stamp stamp; /* of a log's file; else zeros */
 };
 
 struct segue_seqfile_foot {
@@ -99,9 +102,9 @@ uint64_t segue_seqfile_index_size(uint64_t entries);
  */
 bool segue_seqfile_total_fits(uint64_t total_length, uint64_t steps);
 /*
- * Lays an entry out: sets its sizes from steps and key_size, and columns[i] of all head->count to
- * where column i begins, from the entry's beginning. SEGUE_EINVAL: no or too many steps, no or too
- * long a key, longer than a file can be.
+ * Lays an entry out: sets its sizes from steps, key_size and stamp, and columns[i] of all
+ * head->count to where column i begins, from the entry's beginning. SEGUE_EINVAL: no or too many
+ * steps, no or too long a key, longer than a file can be.
  */
 int segue_seqfile_lay_out(const struct segue_seqfile_head *head, struct segue_seqfile_entry *entry,
 	uint64_t *columns);

@@ -3,7 +3,7 @@
  * who reads it does. What is read is packed again, and must be the same bytes.
  *
  * The low bits of the first byte say which; KIND_SEALED: their checksums are made right first (else
- * nothing would get past them). For libFuzzer, or with replay_main.c as a program that runs files.
+ * nothing would get past them); LOG: an entry is of a log's file. For libFuzzer, or with replay_main.c as a program that runs files.
  */
 #include "core/sequence_file.h"
 
@@ -12,7 +12,7 @@
 
 #include "core/crc32c.h"
 
-enum { KIND_HEAD, KIND_ENTRY, KIND_FOOT, KIND_FILE, KIND_SEALED };
+enum { KIND_HEAD, KIND_ENTRY, KIND_FOOT, KIND_FILE, KIND_SEALED, LOG = 8 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -170,7 +170,7 @@ static void run_file(uint8_t *bytes, size_t size, bool sealed)
 	segue_seqfile_free_head(&head);
 }
 
-static struct segue_seqfile_head *entry_head(void)
+static struct segue_seqfile_head *entry_head(bool of_log)
 {
 	static struct segue_seqfile_field fields[] = {
 		{.name = "x",
@@ -186,7 +186,9 @@ static struct segue_seqfile_head *entry_head(void)
 			.dims = {UINT64_C(1) << 32}},
 	};
 	static struct segue_seqfile_head head = {.fields = fields, .count = 3};
+	static struct segue_seqlog log;
 
+	head.log = of_log ? &log : NULL;
 	expect(segue_seqfile_check_fields(&head) == 0);
 	return &head;
 }
@@ -215,8 +217,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case KIND_ENTRY:
 		if (sealed)
 			seal_by(bytes, length, 4);
-		if (read_entry(entry_head(), bytes, length, &entry) == 0)
-			check_layout(entry_head(), &entry);
+		if (read_entry(entry_head(data[0] & LOG), bytes, length, &entry) == 0)
+			check_layout(entry_head(data[0] & LOG), &entry);
 		break;
 	case KIND_FOOT:
 		if (length < 8 + SEGUE_SEQFILE_FOOT)

@@ -203,7 +203,7 @@ static void write_sequences(const char *path)
 }
 
 /* Of the head that fuzz_sequence_file.c has for entries. */
-static void save_entry(const char *dir, int number)
+static void save_entry(const char *dir, int number, const struct segue_seqlog_stamp *stamp)
 {
 	struct segue_seqfile_field fields[] = {
 		{.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {3}},
@@ -212,19 +212,40 @@ static void save_entry(const char *dir, int number)
 	};
 	struct segue_seqfile_head head = {.fields = fields, .count = 3};
 	struct segue_seqfile_entry entry = {
-		.steps = 2, .total_length = 1, .key = "key", .key_size = 3};
+		.steps = 2, .total_length = 1, .key = "key", .key_size = 3, .stamp = *stamp};
 	uint8_t bytes[SEGUE_SEQFILE_ENTRY_MAX];
 	uint64_t columns[3];
 
 	if (segue_seqfile_check_fields(&head) || segue_seqfile_lay_out(&head, &entry, columns))
 		abort();
 	segue_seqfile_pack_entry(&entry, bytes);
-	save_bytes(dir, "sequence_file", number, 1 + 4, bytes, entry.header_size);
+	save_bytes(dir, "sequence_file", number, 1 + 4 + (stamp->producer_size ? 8 : 0), bytes,
+		entry.header_size);
+}
+
+static void save_log_head(const char *dir, int number, const struct segue_seqlog_stamp *stamp)
+{
+	struct segue_seqfile_field field = {.name = "x", .dtype = SEGUE_FLOAT32};
+	struct segue_seqlog log = {.first = 9};
+	struct segue_seqfile_head head = {.fields = &field, .count = 1, .log = &log};
+	uint8_t bytes[4096];
+
+	if (segue_seqlog_note(&log, stamp) || segue_seqfile_check_fields(&head))
+		abort();
+	segue_seqfile_pack_head(&head, bytes);
+	save_bytes(dir, "sequence_file", number, 4, bytes, head.size);
+	segue_seqlog_finish(&log);
 }
 
 /* The first byte says what it is a seed of (fuzz_sequence_file.c), with 4: make the checksums. */
 static void make_sequence_files(const char *dir)
 {
+	static const struct segue_seqlog_stamp none, some = {.number = 7,
+							     .serial = 3,
+							     .producer = "p",
+							     .producer_size = 1,
+							     .cursor = (const uint8_t *)"cursor",
+							     .cursor_size = 6};
 	struct segue_seqfile_foot foot = {
 		.entries = 1, .index = 192, .steps = 7, .key_max = 1, .head_size = 64};
 	uint8_t bytes[4096], sized_foot[8 + SEGUE_SEQFILE_FOOT] = {0};
@@ -244,11 +265,13 @@ static void make_sequence_files(const char *dir)
 	save_bytes(dir, "sequence_file", 0, 3, bytes, size);
 	save_bytes(dir, "sequence_file", 1, 3 + 4, bytes, size);
 	save_bytes(dir, "sequence_file", 2, 4, bytes, head);
-	save_entry(dir, 3);
+	save_entry(dir, 3, &none);
 	sized_foot[0] = (192 + 64 + 128) % 256;
 	sized_foot[1] = (192 + 64 + 128) / 256;
 	segue_seqfile_pack_foot(&foot, sized_foot + 8);
 	save_bytes(dir, "sequence_file", 4, 2 + 4, sized_foot, sizeof(sized_foot));
+	save_entry(dir, 5, &some);
+	save_log_head(dir, 6, &some);
 }
 
 /* ---- What a client says --------------------------------------------------------------------- */
