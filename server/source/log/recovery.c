@@ -159,12 +159,15 @@ static int check_head(struct opening *opening)
 	return 0;
 }
 
-static int open_file(struct opening *opening, uint64_t first)
+static int open_file(struct opening *opening, uint64_t first, bool last)
 {
 	struct segue_log_part part = {.first = first};
 
 	segue_log_name(first, opening->name);
 	int rc = segue_log_file_open(opening->log->dir, opening->name, false, &opening->file);
+	/* After a sync that failed the system's cache can have what the disk has not. */
+	if (!rc && last && !SEGUE_MUTANT(cache_believed))
+		rc = segue_log_file_refresh(opening->file);
 	if (!rc)
 		rc = segue_log_file_size(opening->file, &opening->size);
 	if (!rc)
@@ -337,10 +340,7 @@ static int read_last(struct opening *opening)
 	segue_seqlog_finish(&log->producers);
 	log->producers = *opening->head.log;
 	*opening->head.log = (struct segue_seqlog){0};
-	/* After a sync that failed the system's cache can have what the disk has not. */
-	int rc = SEGUE_MUTANT(cache_believed) ? 0 : segue_log_file_refresh(opening->file);
-	if (!rc)
-		rc = read_end(opening, &end);
+	int rc = read_end(opening, &end);
 	if (rc < 0) {
 		free(end.index);
 		return rc;
@@ -440,7 +440,7 @@ static int open_files(struct opening *opening)
 			segue_log_dir_path(opening->log->dir), opening->known->first);
 	for (size_t i = needed; !rc && i < opening->count; i++) {
 		close_file(opening);
-		rc = open_file(opening, opening->first[i]);
+		rc = open_file(opening, opening->first[i], i + 1 == opening->count);
 		if (!rc)
 			rc = i + 1 < opening->count ? pass_over(opening) : read_last(opening);
 	}
