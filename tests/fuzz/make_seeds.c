@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "logwork.h"
+#include "tmpdir.h"
 #include "core/layout.h"
 #include "core/sequence_file.h"
 #include "store/token.h"
@@ -274,6 +276,42 @@ static void make_sequence_files(const char *dir)
 	save_log_head(dir, 6, &some);
 }
 
+/* A log of some sequences, open and finished: fuzz_log.c. */
+static void make_logs(const char *dir)
+{
+	static uint8_t bytes[65536];
+	char path[4096], name[4200];
+	struct segue_log *log;
+	uint64_t number;
+
+	snprintf(path, sizeof(path), "%s/log/new", dir);
+	const struct segue_log_means means = {
+		.dir = path, .fields = segue_logwork_fields, .count = SEGUE_LOGWORK_FIELDS};
+	if (segue_log_create(&means, (const uint8_t *)"fuzz-log-0123456", &log))
+		abort();
+	snprintf(name, sizeof(name), "%s/%020d.segue", path, 0);
+	for (uint64_t n = 0; n < 2; n++) {
+		const struct segue_logwork work = {
+			.what = n, .serial = n + 1, .producer = "p", .steps = 3};
+
+		if (segue_logwork_append(log, &work, &number))
+			abort();
+	}
+	for (int finished = 0; finished < 2; finished++) {
+		if (finished && segue_log_finish(log))
+			abort();
+		FILE *file = fopen(name, "rbe");
+		size_t size = file ? fread(bytes, 1, sizeof(bytes), file) : 0;
+		if (!file || size == sizeof(bytes))
+			abort();
+		fclose(file);
+		save_bytes(dir, "log", 2 * finished, 0, bytes, size);
+		save_bytes(dir, "log", 2 * finished + 1, 1, bytes, size);
+	}
+	segue_log_close(log);
+	segue_tmpdir_remove_path(path);
+}
+
 /* ---- What a client says --------------------------------------------------------------------- */
 
 #define PLACE "/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data/segue-fuzz-data"
@@ -417,5 +455,6 @@ int main(int argc, char **argv)
 	make_segments(argv[1]);
 	make_talks(argv[1]);
 	make_sequence_files(argv[1]);
+	make_logs(argv[1]);
 	return 0;
 }
