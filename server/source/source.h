@@ -21,6 +21,12 @@ struct segue_record;
  */
 #define SEGUE_EMISFIT (-1000)
 
+/*
+ * The record is not there yet: the input goes on (SEGUE_PLAN_LIVE). Whoever has it inserted tells
+ * those who asked to ask again. Known to the server alone: who cannot wait makes it another code.
+ */
+#define SEGUE_ENOTYET (-1001)
+
 #define SEGUE_KEPT_NAME_SIZE 48 /* of the names that things are kept under */
 
 /* segue_source_admit: the record is damaged, and the spec says to pass over such. */
@@ -52,7 +58,7 @@ struct segue_source_ops {
 	 * owns *out. SEGUE_EDATA: its bytes were read and are damaged, hence always (the detail
 	 * names file and offset); SEGUE_EMISFIT: they are sound and do not fit the spec (also the
 	 * feature, and what the record holds); SEGUE_ESOURCE: they could not be read, or the file
-	 * has changed (SEGUE_ECHANGED).
+	 * has changed (SEGUE_ECHANGED); SEGUE_ENOTYET.
 	 */
 	int (*admit)(struct segue_source *source, uint64_t number, struct segue_record **out,
 		struct segue_admitted *admitted);

@@ -313,7 +313,7 @@ static void start(struct segue_checkpoint *checkpoint)
 	checkpoint->in_force = ledger->lease.state == SEGUE_LEASE_HELD;
 	if (checkpoint->in_force) {
 		segue_ledger_pin(ledger);
-		checkpoint->plan = ledger->grant->filler->plan_spec;
+		checkpoint->plan = segue_filler_plan(ledger->grant->filler);
 		checkpoint->ends = checkpoint->plan.ends.count;
 	} else {
 		checkpoint->plan = ledger->stream->plan;
