@@ -56,7 +56,14 @@ static int insert(uint64_t session, uint64_t serial)
 	if (rc)
 		return rc;
 	cr_assert_eq(segue_producers_reserve(&producers), 0);
-	segue_producers_accepted(&producers, session, producers.next);
+	for (uint32_t i = 0; i < producers.count; i++)
+		if (producers.producer[i].session == session) {
+			const char *name = producers.producer[i].name;
+
+			segue_producers_accepted(&producers, name, strlen(name), producers.next);
+			return 0;
+		}
+	cr_assert_fail();
 	return 0;
 }
 

@@ -218,9 +218,10 @@ int segue_producers_reserve(struct segue_producers *producers)
 	return 0;
 }
 
-void segue_producers_accepted(struct segue_producers *producers, uint64_t session, uint64_t number)
+void segue_producers_accepted(
+	struct segue_producers *producers, const char *name, size_t size, uint64_t number)
 {
-	struct segue_producer *producer = find_session(producers, session);
+	struct segue_producer *producer = find_name(producers, name, size);
 
 	assert(producer && number == producers->next);
 	assert(producers->next - producers->durable < producers->waiting_room);

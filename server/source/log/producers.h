@@ -101,8 +101,12 @@ int segue_producers_offer(
 	const struct segue_producers *producers, uint64_t session, uint64_t serial);
 /* Room to remember one more that is accepted: so accepting cannot fail. SEGUE_ENOMEM. */
 int segue_producers_reserve(struct segue_producers *producers);
-/* It was appended, and has this number. */
-void segue_producers_accepted(struct segue_producers *producers, uint64_t session, uint64_t number);
+/*
+ * The next serial of that name was appended, and has this number: also if the session that offered
+ * it has ended meanwhile.
+ */
+void segue_producers_accepted(
+	struct segue_producers *producers, const char *name, size_t size, uint64_t number);
 /*
  * So many sequences of the log may be acknowledged: those that are synced, or written, as was
  * promised to who inserts. Each session that has more now is told, up to which serial.

@@ -412,7 +412,7 @@ static void insert(unsigned name, struct client *client, uint64_t serial)
 		happens(SIMLOG_FULL);
 	if (rc)
 		return;
-	segue_producers_accepted(&world.producers, session, n);
+	segue_producers_accepted(&world.producers, names[name], strlen(names[name]), n);
 	client->sent = serial;
 	if (world.ended != NONE)
 		fail("sequence %" PRIu64 " is accepted after the end", n);
