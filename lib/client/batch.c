@@ -199,16 +199,106 @@ size_t segue_batch_key(
 
 const void *segue_batch_sequence(const struct segue_batch *batch, size_t i)
 {
-	if (!readable(batch) || i >= batch->mapping->shape->geometry.sequence_count)
+	if (!readable(batch) || i >= batch->mapping->shape->geometry.sequence_count ||
+		batch->mapping->shape->spec->sequences[i].form != SEGUE_FORM_DENSE)
 		return NULL;
 	return (const char *)batch->slot + batch->mapping->shape->geometry.sequence_offset[i];
 }
 
 const void *segue_batch_context(const struct segue_batch *batch, size_t i)
 {
-	if (!readable(batch) || i >= batch->mapping->shape->geometry.context_count)
+	if (!readable(batch) || i >= batch->mapping->shape->geometry.context_count ||
+		batch->mapping->shape->spec->contexts[i].form != SEGUE_FORM_DENSE)
 		return NULL;
 	return (const char *)batch->slot + batch->mapping->shape->geometry.context_offset[i];
+}
+
+/* Of the features that are not dense, sequences first: the number of feature `i`. */
+static uint32_t variable_number(const struct segue_spec *spec, size_t i)
+{
+	uint32_t number = 0;
+
+	for (size_t k = 0; k < i; k++)
+		number += (k < spec->sequence_count ? spec->sequences[k]
+						    : spec->contexts[k - spec->sequence_count])
+				  .form != SEGUE_FORM_DENSE;
+	return number;
+}
+
+/* Whether they begin at 0, never fall, and end where the values do that have room. */
+static bool offsets_fit(const int64_t *offsets, uint64_t count, uint64_t room)
+{
+	int64_t before = 0;
+
+	for (uint64_t k = 0; k < count; k++) {
+		if (offsets[k] < before || (k == 0 && offsets[k] != 0))
+			return false;
+		before = offsets[k];
+	}
+	return (uint64_t)before <= room;
+}
+
+/*
+ * Feature `i` of all: context features follow those of sequences. The side segment was mapped when
+ * the batch was taken, and is exchanged by nobody while it is held.
+ */
+static int get_ragged(const struct segue_batch *batch, size_t i, const struct segue_field *field,
+	uint64_t count, struct segue_ragged *out)
+{
+	const struct segue_mapping *mapping = batch->mapping;
+	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_shm *side = &mapping->sides[batch->step % geometry->depth].shm;
+	const char *slot = (const char *)batch->slot;
+	const uint64_t *table = (const void *)(slot + geometry->side_offset);
+	const int64_t *offsets = (const void *)(slot + geometry->sequence_offset[i]);
+	uint64_t begin = table[1 + variable_number(mapping->shape->spec, i)];
+	uint64_t size = table[0] && side->map ? side->size : 0;
+
+	if (begin > size || begin % SEGUE_ALIGN ||
+		!offsets_fit(offsets, count, (size - begin) / field->size))
+		return segue_fail(SEGUE_EPROTOCOL,
+			"batch %" PRIu64 " of lane %u: the server wrote offsets of '%s' that "
+			"cannot be",
+			batch->step, mapping->lane, field->name);
+	out->offsets = offsets;
+	out->count = (uint64_t)offsets[count - 1];
+	out->values = out->count ? (const char *)side->map + begin : NULL;
+	return 0;
+}
+
+static int check_ragged(const struct segue_batch *batch, const struct segue_field *field,
+	const struct segue_ragged *out)
+{
+	if (!field || !out || field->form == SEGUE_FORM_DENSE)
+		return segue_fail(SEGUE_EINVAL,
+			"a batch, the number of a feature that is ragged or bytes, and a place for "
+			"it are wanted");
+	return segue_fork_check(&batch->mapping->guard);
+}
+
+int segue_batch_sequence_ragged(const struct segue_batch *batch, size_t i, struct segue_ragged *out)
+{
+	const struct segue_spec *spec = batch ? batch->mapping->shape->spec : NULL;
+	const struct segue_field *field =
+		spec && i < spec->sequence_count ? &spec->sequences[i] : NULL;
+	int rc = check_ragged(batch, field, out);
+
+	if (rc)
+		return rc;
+	uint64_t steps = batch->mapping->shape->geometry.num_unroll;
+	return get_ragged(batch, i, field, batch->rows * (steps + 1), out);
+}
+
+int segue_batch_context_ragged(const struct segue_batch *batch, size_t i, struct segue_ragged *out)
+{
+	const struct segue_spec *spec = batch ? batch->mapping->shape->spec : NULL;
+	const struct segue_field *field =
+		spec && i < spec->context_count ? &spec->contexts[i] : NULL;
+	int rc = check_ragged(batch, field, out);
+
+	if (rc)
+		return rc;
+	return get_ragged(batch, spec->sequence_count + i, field, (uint64_t)batch->rows + 1, out);
 }
 
 /* ---- States in ---- */
@@ -222,14 +312,18 @@ static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, cons
 {
 	const struct segue_shape *shape = batch->mapping->shape;
 	const uint8_t *init = shape->init[i];
-	size_t size = shape->spec->states[i].size;
+	size_t size = shape->spec->states[i].size, stride = 0;
 
+	if (shape->spec->states[i].from_data) {
+		init = (const uint8_t *)batch->slot + shape->geometry.initial_offset[i];
+		stride = size;
+	}
 	for (uint32_t row = 0; row < batch->rows; row++, to += size) {
 		uint32_t previous = *(const volatile uint32_t *)&batch->previous[row];
 		if (previous < batch->before) /* SEGUE_NO_ROW is not */
 			memcpy(to, from + previous * size, size);
 		else if (init)
-			memcpy(to, init, size);
+			memcpy(to, init + row * stride, size);
 		else
 			memset(to, 0, size);
 	}

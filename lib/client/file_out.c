@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -48,6 +49,8 @@ static int open_file(struct segue_file_out *out)
 	int fd = openat(out->directory, out->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 
 	if (fd >= 0) {
+		/* 'segue repair' sees it. Some file systems have no locks. */
+		flock(fd, LOCK_EX | LOCK_NB);
 		segue_fork_guard_set(&out->guard, fd);
 		return 0;
 	}

@@ -24,8 +24,8 @@ struct segue_file_out {
 };
 
 /*
- * Makes the file, which must not be there. SEGUE_ESYSTEM says if it is; SEGUE_ENOMEM,
- * SEGUE_EINVAL (no name).
+ * Makes the file, which must not be there, and locks it (flock) for as long as it is open.
+ * SEGUE_ESYSTEM says if it is there; SEGUE_ENOMEM, SEGUE_EINVAL (no name).
  */
 int segue_file_out_create(const char *path, struct segue_file_out **out);
 /* Closes it, with what is in the file, and no more room than that takes. NULL is fine. */

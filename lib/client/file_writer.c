@@ -24,6 +24,7 @@ struct segue_file_writer {
 	uint64_t steps;
 	uint32_t key_max;
 	bool closed;
+	uint64_t counts[SEGUE_FEATURES_MAX]; /* of the entry at hand */
 	uint8_t header[SEGUE_SEQFILE_ENTRY_MAX];
 	char key[SEGUE_NAME_MAX + 32]; /* "<file name>:<number>" */
 	struct segue_digest fingerprint;
@@ -82,6 +83,7 @@ static int take_field(const struct segue_feature *from, enum segue_seqfile_place
 	to->dtype = from->dtype;
 	to->rank = from->rank;
 	memcpy(to->dims, from->dims, sizeof(to->dims));
+	to->form = from->form;
 	return 0;
 }
 
@@ -229,6 +231,33 @@ static int take_key(struct segue_file_writer *writer, const struct segue_sequenc
 	return 0;
 }
 
+/* How many values each field has that is not dense: where its offsets end. */
+static int take_counts(struct segue_file_writer *writer, const struct segue_sequence *sequence,
+	struct segue_seqfile_entry *entry)
+{
+	entry->counts = (const uint8_t *)writer->counts;
+	for (uint32_t i = 0; i < writer->head.count; i++) {
+		const struct segue_seqfile_field *field = &writer->head.fields[i];
+		const int64_t *offsets = sequence->offsets ? sequence->offsets[i] : NULL;
+		const char *in = segue_seqfile_place_name(field->place);
+		uint64_t size = segue_seqfile_offsets_size(field, entry);
+
+		if (field->form == SEGUE_FORM_DENSE)
+			continue;
+		if (!offsets)
+			return segue_fail(SEGUE_EINVAL,
+				"the offsets of %s[\"%s\"] are missing (NULL)", in, field->name);
+		uint64_t count = (uint64_t)offsets[size / sizeof(*offsets) - 1];
+		if (!segue_seqfile_offsets_fit(offsets, size, count) || count > INT64_MAX)
+			return segue_fail(SEGUE_EINVAL,
+				"the offsets of %s[\"%s\"] do not begin at 0, or one is below that "
+				"before it",
+				in, field->name);
+		writer->counts[field->variable] = count;
+	}
+	return 0;
+}
+
 static int take_sequence(struct segue_file_writer *writer, const struct segue_sequence *sequence,
 	struct segue_seqfile_entry *entry)
 {
@@ -237,6 +266,11 @@ static int take_sequence(struct segue_file_writer *writer, const struct segue_se
 	*entry = (struct segue_seqfile_entry){
 		.steps = sequence->steps, .total_length = SEGUE_SEQFILE_NO_TOTAL};
 	rc = take_key(writer, sequence, entry);
+	/* Which says so, before offsets are looked at. */
+	if (!rc && (entry->steps == 0 || entry->steps > UINT32_MAX))
+		rc = segue_seqfile_lay_out(&writer->head, entry, writer->columns);
+	if (!rc)
+		rc = take_counts(writer, sequence, entry);
 	if (!rc)
 		rc = segue_seqfile_lay_out(&writer->head, entry, writer->columns);
 	if (rc || !sequence->has_total_length)
@@ -260,21 +294,34 @@ static bool are_bools(const uint8_t *bytes, uint64_t size)
 	return all <= 1;
 }
 
+/* A column is offsets, of a field that is not dense, and values. */
+static void find_parts(const struct segue_file_writer *writer,
+	const struct segue_sequence *sequence, const struct segue_seqfile_entry *entry, uint32_t i,
+	const void *part[2], uint64_t size[2])
+{
+	const struct segue_seqfile_field *field = &writer->head.fields[i];
+
+	size[0] = segue_seqfile_offsets_size(field, entry);
+	part[0] = size[0] ? sequence->offsets[i] : NULL;
+	size[1] = segue_seqfile_column_size(field, entry) - size[0];
+	part[1] = sequence->arrays[i];
+}
+
 static int check_arrays(const struct segue_file_writer *writer,
 	const struct segue_sequence *sequence, const struct segue_seqfile_entry *entry)
 {
-	if (!sequence->arrays)
-		return segue_fail(SEGUE_EINVAL, "arrays is missing (NULL)");
 	for (uint32_t i = 0; i < writer->head.count; i++) {
 		const struct segue_seqfile_field *field = &writer->head.fields[i];
 		const char *in = segue_seqfile_place_name(field->place);
-		uint64_t size = segue_seqfile_column_size(field, entry->steps);
+		const void *part[2];
+		uint64_t size[2];
 
-		if (!sequence->arrays[i])
+		find_parts(writer, sequence, entry, i, part, size);
+		if (!part[1] && size[1])
 			return segue_fail(SEGUE_EINVAL, "the array of %s[\"%s\"] is missing (NULL)",
 				in, field->name);
 		if (segue_dtype_row(field->dtype)->number == SEGUE_NUMBER_BOOL &&
-			!are_bools(sequence->arrays[i], size))
+			!are_bools(part[1], size[1]))
 			return segue_fail(SEGUE_EINVAL,
 				"%s[\"%s\"] has a bool that is neither 0 nor 1", in, field->name);
 	}
@@ -305,9 +352,10 @@ static int make_room(struct segue_file_writer *writer, uint64_t tables)
 	return 0;
 }
 
-static uint64_t table_size(const struct segue_seqfile_field *field, uint64_t steps)
+static uint64_t table_size(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry)
 {
-	return segue_seqfile_blocks(segue_seqfile_column_size(field, steps)) * sizeof(uint32_t);
+	return segue_seqfile_blocks(segue_seqfile_column_size(field, entry)) * sizeof(uint32_t);
 }
 
 static int make_tables(struct segue_file_writer *writer, const struct segue_sequence *sequence,
@@ -318,17 +366,18 @@ static int make_tables(struct segue_file_writer *writer, const struct segue_sequ
 	int rc;
 
 	for (uint32_t i = 0; i < writer->head.count; i++)
-		size += table_size(&writer->head.fields[i], entry->steps);
+		size += table_size(&writer->head.fields[i], entry);
 	rc = make_room(writer, size);
 	if (rc)
 		return rc;
 	size = 0;
 	for (uint32_t i = 0; i < writer->head.count; i++) {
-		const struct segue_seqfile_field *field = &writer->head.fields[i];
+		const void *part[2];
+		uint64_t sizes[2];
 
-		segue_seqfile_put_table(sequence->arrays[i],
-			segue_seqfile_column_size(field, entry->steps), writer->tables + size);
-		size += table_size(field, entry->steps);
+		find_parts(writer, sequence, entry, i, part, sizes);
+		segue_seqfile_put_table_of(part, sizes, writer->tables + size);
+		size += table_size(&writer->head.fields[i], entry);
 	}
 	hash = XXH3_128bits(writer->tables, (size_t)size);
 	entry->hash[0] = hash.low64;
@@ -343,13 +392,14 @@ static int put_entry(struct segue_file_writer *writer, const struct segue_sequen
 	int rc = segue_file_out_put(writer->out, writer->header, entry->header_size);
 
 	for (uint32_t i = 0; !rc && i < writer->head.count; i++) {
-		const struct segue_seqfile_field *field = &writer->head.fields[i];
-		uint64_t size = table_size(field, entry->steps);
+		uint64_t size = table_size(&writer->head.fields[i], entry), sizes[2];
+		const void *part[2];
 
+		find_parts(writer, sequence, entry, i, part, sizes);
 		rc = segue_file_out_align(writer->out, SEGUE_SEQFILE_ALIGN);
-		if (!rc)
-			rc = segue_file_out_put(writer->out, sequence->arrays[i],
-				segue_seqfile_column_size(field, entry->steps));
+		for (size_t k = 0; !rc && k < 2; k++)
+			if (sizes[k])
+				rc = segue_file_out_put(writer->out, part[k], sizes[k]);
 		if (!rc)
 			rc = segue_file_out_put(writer->out, table, size);
 		table += size;
@@ -381,6 +431,8 @@ int segue_file_writer_add(struct segue_file_writer *writer, const struct segue_s
 
 	if (!rc)
 		rc = take_struct("segue_sequence", given, sizeof(sequence), &sequence);
+	if (!rc && !sequence.arrays)
+		rc = segue_fail(SEGUE_EINVAL, "arrays is missing (NULL)");
 	if (!rc)
 		rc = take_sequence(writer, &sequence, &entry);
 	if (!rc)
@@ -428,7 +480,7 @@ static int put_end(struct segue_file_writer *writer, uint64_t index)
 		.key_max = writer->key_max,
 		.head_size = writer->head.size};
 	size_t size = writer->count * sizeof(*writer->index);
-	uint32_t crc = segue_seqfile_crc(writer->index, size);
+	uint32_t crc = size ? segue_seqfile_crc(writer->index, size) : 0;
 	uint8_t bytes[SEGUE_SEQFILE_FOOT];
 	int rc = 0;
 

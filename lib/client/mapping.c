@@ -62,6 +62,30 @@ static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
 	return rc;
 }
 
+static int make_sides(struct segue_mapping *mapping)
+{
+	const struct segue_geometry *geometry = &mapping->shape->geometry;
+
+	if (geometry->variable == 0)
+		return 0;
+	mapping->sides = calloc(geometry->depth, sizeof(*mapping->sides));
+	if (!mapping->sides)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a lease");
+	for (uint32_t i = 0; i < geometry->depth; i++)
+		mapping->sides[i].shm = SEGUE_SHM_NONE;
+	return 0;
+}
+
+void segue_mapping_set_side(
+	struct segue_mapping *mapping, size_t place, uint64_t number, const struct segue_shm *shm)
+{
+	struct segue_mapped_side *side = &mapping->sides[place];
+
+	segue_shm_destroy(&side->shm);
+	*side = (struct segue_mapped_side){number, *shm};
+	drop_fd(&side->shm);
+}
+
 /* In a forked child nothing is mapped, and something else may be at those addresses. */
 static void unmap_all(struct segue_mapping *mapping)
 {
@@ -69,6 +93,8 @@ static void unmap_all(struct segue_mapping *mapping)
 		return;
 	segue_shm_unmap(mapping->carry_view, mapping->carry.size);
 	segue_shm_unmap(mapping->composed_view, mapping->composed.size);
+	for (uint32_t i = 0; mapping->sides && i < mapping->shape->geometry.depth; i++)
+		segue_shm_destroy(&mapping->sides[i].shm);
 	segue_shm_destroy(&mapping->composed);
 	segue_shm_destroy(&mapping->carry);
 	segue_shm_destroy(&mapping->page);
@@ -102,6 +128,8 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 	segue_mapping_set_rows(mapping, mapping->granted - 1, rows);
 	rc = segue_fork_guard_init(&mapping->guard);
 	if (!rc)
+		rc = make_sides(mapping);
+	if (!rc)
 		rc = map_all(mapping, fds);
 	if (!rc) {
 		*out = mapping;
@@ -124,6 +152,7 @@ void segue_mapping_drop(struct segue_mapping *mapping)
 	segue_fork_guard_finish(&mapping->guard);
 	segue_shape_drop(mapping->shape);
 	free(mapping->places);
+	free(mapping->sides);
 	free(mapping);
 }
 

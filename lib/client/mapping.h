@@ -11,6 +11,12 @@
 
 struct segue_place;
 
+/* A side segment; of the number 0: none. */
+struct segue_mapped_side {
+	uint64_t number;
+	struct segue_shm shm;
+};
+
 struct segue_mapping {
 	struct segue_fork_guard guard; /* fd: the eventfd that wakes the server */
 	struct segue_shape *shape;
@@ -19,6 +25,7 @@ struct segue_mapping {
 	struct segue_shm ring, carry, page;
 	struct segue_shm composed;        /* state in of rows that moved: buffer t % depth */
 	void *carry_view, *composed_view; /* read-only mappings of the same */
+	struct segue_mapped_side *sides;  /* of batch t: t % depth; NULL: all features are dense */
 	uint64_t granted;                 /* first batch of the lease */
 	struct segue_place *places;       /* batch.h: of batch t: t % depth */
 	/* Of batch t: t % (depth + 1). Written before the batch is committed, read after. */
@@ -33,6 +40,13 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 	struct segue_mapping **out);
 /* One user less; the last unmaps. */
 void segue_mapping_drop(struct segue_mapping *mapping);
+
+/*
+ * A place has this side segment from now on, which is taken over; nobody uses the one before any
+ * more.
+ */
+void segue_mapping_set_side(
+	struct segue_mapping *mapping, size_t place, uint64_t number, const struct segue_shm *shm);
 
 /* Rows of batch `step`: of one that was taken and whose buffer is in the carry; 0 below batch 0. */
 uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step);

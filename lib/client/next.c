@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "client/resume.h"
+#include "client/side.h"
 #include "core/barrier.h"
 #include "core/error.h"
 #include "core/wait.h"
@@ -103,7 +104,8 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 
 	switch (met) {
 	case SEGUE_TRACK_READY:
-		return 0;
+		rc = segue_side_map(lane, lane->track.next);
+		break;
 	case SEGUE_TRACK_WAIT:
 		rc = wait_once(lane, waiting);
 		break;
@@ -127,15 +129,21 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 	return segue_lane_recover(lane, &waiting->losses, waiting->deadline_ns);
 }
 
+/* Whether the next batch is there, and all of it can be read. */
+static bool is_ready(const struct segue_lane *lane)
+{
+	return segue_track_poll(&lane->track) == SEGUE_TRACK_READY &&
+	       segue_side_is_mapped(lane->mapping, lane->track.next);
+}
+
 static int wait_ready(struct segue_lane *lane, int64_t timeout_ns)
 {
 	int64_t began = segue_now_ns();
 	struct waiting waiting = {.deadline_ns = segue_deadline(began, timeout_ns)};
-	enum segue_track_result met;
 	int rc = 0;
 
-	while (!rc && (met = segue_track_poll(&lane->track)) != SEGUE_TRACK_READY)
-		rc = meet(lane, met, &waiting);
+	while (!rc && !is_ready(lane))
+		rc = meet(lane, segue_track_poll(&lane->track), &waiting);
 	if (waiting.waited) {
 		lane->waits++;
 		lane->waited += (uint64_t)(segue_now_ns() - began);
@@ -158,7 +166,7 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (!rc)
 		rc = segue_lane_check_lost(lane);
 	struct segue_track *track = &lane->track;
-	if (!rc && segue_track_poll(track) != SEGUE_TRACK_READY)
+	if (!rc && !is_ready(lane))
 		rc = wait_ready(lane, timeout_ns);
 	if (rc)
 		return rc;

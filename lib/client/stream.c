@@ -12,26 +12,52 @@
 
 /* ---- Opening ---- */
 
+/* Bytes of all paths, with a NUL each, and one between two lists; written to `to`, if not NULL. */
+static size_t flatten_paths(const struct segue_spec_source *source, char *to)
+{
+	const struct segue_paths *paths;
+	size_t total = 0;
+
+	for (size_t k = 0; (paths = segue_source_list(source, k)); k++) {
+		if (k > 0 && to)
+			to[total] = '\0';
+		total += k > 0;
+		for (size_t i = 0; i < paths->count; i++) {
+			size_t size = strlen(paths->path[i]) + 1;
+
+			if (to)
+				memcpy(to + total, paths->path[i], size);
+			total += size;
+		}
+	}
+	return total;
+}
+
 /* Long lists of paths go beside the message. */
 static int upload_paths(struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
 {
-	const struct segue_paths *paths = segue_source_paths(&spec->source);
+	size_t total = flatten_paths(&spec->source, NULL);
 	struct segue_shm upload;
-	size_t total = 0;
 
 	*id = 0;
-	for (size_t i = 0; paths && i < paths->count; i++)
-		total += strlen(paths->path[i]) + 1;
 	if (total <= PATHS_IN_MESSAGE)
 		return 0;
 	int rc = segue_client_upload(client, total, &upload, id);
 	if (rc)
 		return rc;
-	char *to = upload.map;
-	for (size_t i = 0; i < paths->count; i++)
-		to = stpcpy(to, paths->path[i]) + 1;
+	flatten_paths(&spec->source, upload.map);
 	segue_shm_destroy(&upload);
 	return 0;
+}
+
+static int upload_index(struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
+{
+	struct segue_array_index **index = segue_source_index(&spec->source);
+
+	*id = 0;
+	if (!index)
+		return 0;
+	return segue_client_upload_bytes(client, (*index)->bytes, (*index)->size, id);
 }
 
 int segue_stream_ready(struct segue_stream *stream)
@@ -44,6 +70,8 @@ int segue_stream_ready(struct segue_stream *stream)
 	if (stream->epoch == client->epoch)
 		return 0;
 	int rc = upload_paths(client, stream->shape->spec, &request.stream_open.paths_upload);
+	if (!rc)
+		rc = upload_index(client, stream->shape->spec, &request.stream_open.index_upload);
 	if (rc)
 		return rc;
 	/* No limit: the first opening of a data set reads all of it, and shows how far it is. */

@@ -3,6 +3,8 @@
  */
 #include "core/dtype.h"
 
+#include "core/error.h"
+
 #define SIGNED(bits)                                                                               \
 	.size = (bits) / 8, .number = SEGUE_NUMBER_SIGNED, .least = (uint64_t)INT##bits##_MIN,     \
 	.range = UINT##bits##_MAX
@@ -173,4 +175,178 @@ int64_t segue_dtype_get_integer(const struct segue_dtype_row *row, const void *e
 	if (row->number == SEGUE_NUMBER_SIGNED)
 		return (int64_t)(value << above) >> above;
 	return (int64_t)value;
+}
+
+/* ---- From a type to a wider one ---- */
+
+/* Bits of the largest whole numbers of which none is left out; a sign is not counted. */
+static unsigned whole_bits(const struct segue_dtype_row *row)
+{
+	switch (row->number) {
+	case SEGUE_NUMBER_FLOAT:
+		return row->fraction ? row->fraction + 1 : row->size == sizeof(float) ? 24 : 53;
+	case SEGUE_NUMBER_SIGNED:
+		return 8 * (unsigned)row->size - 1;
+	case SEGUE_NUMBER_UNSIGNED:
+		return 8 * (unsigned)row->size;
+	case SEGUE_NUMBER_BOOL:
+		return 1;
+	case SEGUE_NUMBER_NONE:
+		break;
+	}
+	return 0;
+}
+
+bool segue_dtype_widens(enum segue_dtype from, enum segue_dtype to)
+{
+	const struct segue_dtype_row *narrow_row = segue_dtype_row(from);
+	const struct segue_dtype_row *wide_row = segue_dtype_row(to);
+
+	if (!narrow_row->size || !wide_row->size)
+		return false;
+	if (from == to)
+		return true;
+	switch (narrow_row->number) {
+	case SEGUE_NUMBER_FLOAT: /* float16 has values that bfloat16 has not, and the other way */
+		return wide_row->number == SEGUE_NUMBER_FLOAT && wide_row->size > narrow_row->size;
+	case SEGUE_NUMBER_SIGNED:
+		return wide_row->number != SEGUE_NUMBER_UNSIGNED &&
+		       wide_row->number != SEGUE_NUMBER_BOOL &&
+		       whole_bits(wide_row) >= whole_bits(narrow_row);
+	case SEGUE_NUMBER_UNSIGNED:
+	case SEGUE_NUMBER_BOOL:
+		return wide_row->number != SEGUE_NUMBER_BOOL &&
+		       whole_bits(wide_row) >= whole_bits(narrow_row);
+	case SEGUE_NUMBER_NONE:
+		break;
+	}
+	return false;
+}
+
+#define WIDEN_ROOM 512 /* elements that are on their way at once */
+
+#define GET_EACH(type)                                                                             \
+	for (size_t i = 0; i < count; i++) {                                                       \
+		type value;                                                                        \
+                                                                                                   \
+		memcpy(&value, (const uint8_t *)in + i * sizeof(value), sizeof(value));            \
+		out[i] = (__typeof__(out[0]))value;                                                \
+	}
+
+/* Whole numbers of up to 4 bytes, and of 8 that have a sign. */
+static void get_whole(const struct segue_dtype_row *row, const void *in, size_t count, int64_t *out)
+{
+	bool has_sign = row->number == SEGUE_NUMBER_SIGNED;
+
+	switch (row->size) {
+	case 1:
+		if (has_sign)
+			GET_EACH(int8_t)
+		else
+			GET_EACH(uint8_t)
+		return;
+	case 2:
+		if (has_sign)
+			GET_EACH(int16_t)
+		else
+			GET_EACH(uint16_t)
+		return;
+	case 4:
+		if (has_sign)
+			GET_EACH(int32_t)
+		else
+			GET_EACH(uint32_t)
+		return;
+	default:
+		GET_EACH(int64_t)
+	}
+}
+
+static void put_whole(
+	const struct segue_dtype_row *row, const int64_t *values, size_t count, void *out)
+{
+	for (size_t i = 0; i < count; i++)
+		segue_dtype_put_integer(row, out, i, (uint64_t)values[i]);
+}
+
+/* Floats of up to 4 bytes, and whole numbers that are values of the float type `to`. */
+static void get_floats(const struct segue_dtype_row *row, const void *in, size_t count, double *out)
+{
+	int64_t whole[WIDEN_ROOM];
+
+	if (row->number == SEGUE_NUMBER_FLOAT) {
+		for (size_t i = 0; i < count; i++)
+			out[i] = segue_dtype_get_float(row, (const uint8_t *)in + i * row->size);
+		return;
+	}
+	get_whole(row, in, count, whole);
+	for (size_t i = 0; i < count; i++)
+		out[i] = (double)whole[i];
+}
+
+static void put_floats(
+	const struct segue_dtype_row *row, const double *values, size_t count, void *out)
+{
+	float narrow_values[WIDEN_ROOM];
+
+	if (row->size == sizeof(double)) {
+		memcpy(out, values, count * sizeof(double));
+		return;
+	}
+	for (size_t i = 0; i < count; i++)
+		narrow_values[i] = (float)values[i];
+	segue_dtype_put_floats(row, out, 0, narrow_values, count);
+}
+
+void segue_dtype_widen(
+	enum segue_dtype from, const void *in, size_t count, enum segue_dtype to, void *out)
+{
+	const struct segue_dtype_row *narrow_row = segue_dtype_row(from);
+	const struct segue_dtype_row *wide_row = segue_dtype_row(to);
+	union {
+		int64_t whole[WIDEN_ROOM];
+		double floats[WIDEN_ROOM];
+	} values;
+
+	if (from == to) {
+		memcpy(out, in, count * narrow_row->size);
+		return;
+	}
+	for (size_t done = 0, part; done < count; done += part) {
+		const uint8_t *next = (const uint8_t *)in + done * narrow_row->size;
+		uint8_t *place = (uint8_t *)out + done * wide_row->size;
+
+		part = count - done < WIDEN_ROOM ? count - done : WIDEN_ROOM;
+		if (wide_row->number == SEGUE_NUMBER_FLOAT) {
+			get_floats(narrow_row, next, part, values.floats);
+			put_floats(wide_row, values.floats, part, place);
+		} else {
+			get_whole(narrow_row, next, part, values.whole);
+			put_whole(wide_row, values.whole, part, place);
+		}
+	}
+}
+
+/* ---- Forms ---- */
+
+static const char *const forms[] = {"dense", "ragged", "bytes"};
+
+const char *segue_form_name(enum segue_form form)
+{
+	return (unsigned)form < sizeof(forms) / sizeof(forms[0]) ? forms[form] : "?";
+}
+
+int segue_form_check(const char *of, enum segue_form form, uint32_t rank, enum segue_dtype dtype)
+{
+	if ((unsigned)form >= sizeof(forms) / sizeof(forms[0]))
+		return segue_fail(SEGUE_EINVAL,
+			"%s: form is %u, which is no form; 0 (dense), 1 (ragged) and 2 (bytes) are",
+			of, (unsigned)form);
+	if (form != SEGUE_FORM_DENSE && rank > 0)
+		return segue_fail(
+			SEGUE_EINVAL, "%s: it is %s, and then has no shape", of, forms[form]);
+	if (form == SEGUE_FORM_BYTES && dtype != SEGUE_UINT8)
+		return segue_fail(SEGUE_EINVAL, "%s: the dtype of bytes is uint8 (5), not %s", of,
+			segue_dtype_name(dtype));
+	return 0;
 }

@@ -47,6 +47,15 @@ static inline const struct segue_dtype_row *segue_dtype_row(enum segue_dtype dty
 /* The codes that are types are 1 to this. */
 enum segue_dtype segue_dtype_last(void);
 
+/* Whether every value of `from` is one of `to`. */
+bool segue_dtype_widens(enum segue_dtype from, enum segue_dtype to);
+/*
+ * Writes `count` elements of a type that widens, of any alignment, as elements of another, and of
+ * the same type as they are.
+ */
+void segue_dtype_widen(
+	enum segue_dtype from, const void *in, size_t count, enum segue_dtype to, void *out);
+
 static inline bool segue_dtype_fits(const struct segue_dtype_row *row, uint64_t value)
 {
 	return value - row->least <= row->range;
@@ -131,5 +140,13 @@ double segue_dtype_get_float(const struct segue_dtype_row *row, const void *elem
 
 /* The integer at `element`, of any alignment; that of an unsigned type by its bits. */
 int64_t segue_dtype_get_integer(const struct segue_dtype_row *row, const void *element);
+
+/* "dense", "ragged", "bytes"; "?" for a value that is no form. Static. */
+const char *segue_form_name(enum segue_form form);
+/*
+ * Whether a feature of that form may have this rank and dtype. SEGUE_EINVAL; `of` names the
+ * feature: "sequences[0] \"x\"".
+ */
+int segue_form_check(const char *of, enum segue_form form, uint32_t rank, enum segue_dtype dtype);
 
 #endif

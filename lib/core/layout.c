@@ -50,6 +50,7 @@ PLACE(segue_span, previous_row, 60);
 PLACE(segue_span, flags, 64);
 PLACE(segue_span, key_size, 68);
 PLACE(segue_span, key_offset, 72);
+PLACE(segue_span, part, 76);
 _Static_assert(sizeof(struct segue_span) == 88, "segue_span");
 PLACE(segue_carry_header, committed, 128);
 PLACE(segue_carry_header, released, 256);
@@ -93,6 +94,42 @@ static int place_fields(const char *kind, const struct segue_field *fields, size
 	return 0;
 }
 
+/* Each is dense, or has offsets: one more than it has steps, or rows. */
+static int place_features(const struct segue_spec *spec, struct segue_geometry *g, uint64_t *end)
+{
+	uint64_t rows = spec->batch_size, steps = rows * spec->num_unroll;
+	int rc = 0;
+
+	for (size_t i = 0; i < spec->sequence_count + spec->context_count && !rc; i++) {
+		bool sequence = i < spec->sequence_count;
+		struct segue_field field =
+			sequence ? spec->sequences[i] : spec->contexts[i - spec->sequence_count];
+		uint64_t count = sequence ? steps : rows;
+
+		if (field.form != SEGUE_FORM_DENSE) {
+			field.size = sizeof(int64_t);
+			count += sequence ? rows : 1;
+			g->variable++;
+		}
+		/* Those of context follow: layout.h. */
+		rc = place_fields(sequence ? "sequences" : "context", &field, 1, count, end,
+			&g->sequence_offset[i]);
+	}
+	return rc;
+}
+
+/* Initial values, of the states that have them from the data. */
+static int place_initial(const struct segue_spec *spec, uint64_t *end, uint64_t *offsets)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < spec->state_count && !rc; i++)
+		if (spec->states[i].from_data)
+			rc = place_fields(
+				"states", &spec->states[i], 1, spec->batch_size, end, &offsets[i]);
+	return rc;
+}
+
 static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *g)
 {
 	uint64_t end = sizeof(struct segue_slot), rows = spec->batch_size;
@@ -101,13 +138,13 @@ static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct se
 	/* Cannot overflow: batch_size and num_unroll have 32 bits. */
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(uint32_t), &g->previous_offset);
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(struct segue_span), &g->span_offset);
-	rc = place_fields("sequences", spec->sequences, spec->sequence_count,
-		rows * spec->num_unroll, &end, g->sequence_offset);
+	rc = place_features(spec, g, &end);
 	if (!rc)
-		rc = place_fields("context", spec->contexts, spec->context_count, rows, &end,
-			g->context_offset);
+		rc = place_initial(spec, &end, g->initial_offset);
 	if (rc)
 		return rc;
+	if (g->variable)
+		(void)place(&end, SEGUE_ALIGN, 1 + g->variable, sizeof(uint64_t), &g->side_offset);
 	if (place(&end, SEGUE_ALIGN, rows, key_max, &g->heap_offset) < 0)
 		return segue_fail(SEGUE_ELIMIT,
 			"%" PRIu64 " keys of %" PRIu32
@@ -151,8 +188,11 @@ static void hash_fields(XXH3_state_t *state, const struct segue_field *fields, s
 {
 	for (size_t i = 0; i < count; i++) {
 		uint64_t numbers[] = {fields[i].dtype, fields[i].size, offsets[i]};
+		uint64_t form = fields[i].form;
 
 		XXH3_64bits_update(state, numbers, sizeof(numbers));
+		if (form != SEGUE_FORM_DENSE)
+			XXH3_64bits_update(state, &form, sizeof(form));
 	}
 }
 
@@ -193,13 +233,18 @@ static uint64_t hash(const struct segue_spec *spec, const struct segue_geometry 
 	hash_fields(&state, spec->sequences, spec->sequence_count, g->sequence_offset);
 	hash_fields(&state, spec->contexts, spec->context_count, g->context_offset);
 	hash_fields(&state, spec->states, spec->state_count, g->state_offset);
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].from_data)
+			hash_fields(&state, &spec->states[i], 1, &g->initial_offset[i]);
+	if (g->variable)
+		XXH3_64bits_update(&state, &g->side_offset, sizeof(g->side_offset));
 	return XXH3_64bits_digest(&state);
 }
 
 int segue_geometry_init(
 	const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *geometry)
 {
-	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
+	size_t fields = spec->sequence_count + spec->context_count + 2 * spec->state_count;
 	struct segue_geometry g = {
 		.depth = spec->depth,
 		.batch_size = spec->batch_size,
@@ -210,12 +255,13 @@ int segue_geometry_init(
 	};
 	int rc;
 
-	/* One block; the first array owns it. */
+	/* One block, in this order; the first array owns it. */
 	g.sequence_offset = calloc(fields, sizeof(uint64_t));
 	if (!g.sequence_offset)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the offsets of %zu tensors", fields);
 	g.context_offset = g.sequence_offset + g.sequence_count;
 	g.state_offset = g.context_offset + g.context_count;
+	g.initial_offset = g.state_offset + g.state_count;
 	rc = place_slot(spec, key_max, &g);
 	if (!rc)
 		rc = place_segments(spec, &g);

@@ -61,7 +61,8 @@ struct segue_ring_header {
 /*
  * First bytes of each slot. At the geometry's offsets follow: the rows' previous rows (one u32
  * each, SEGUE_NO_ROW where the initial value comes in; what a worker must read of every batch,
- * hence apart from the spans), spans, tensors, heap.
+ * hence apart from the spans), spans, tensors, initial values of the states that have them from the
+ * data (as tensors of context; of account where a sequence begins), heap.
  */
 struct segue_slot {
 	uint64_t step;
@@ -101,7 +102,15 @@ struct segue_lease_page {
 struct segue_geometry {
 	uint32_t depth, batch_size, num_unroll;
 	size_t sequence_count, context_count, state_count;
+	/* Of context behind those of sequences: one array. */
 	uint64_t *sequence_offset, *context_offset, *state_offset;
+	uint64_t *initial_offset; /* per state: of the rows' initial values; 0: not from the data */
+	/*
+	 * Features that are not dense, sequences first; of their table in a slot: the number of its
+	 * side segment (0: it needs none), then where in that the values of each begin. 0: none.
+	 */
+	uint32_t variable;
+	uint64_t side_offset;
 	uint64_t previous_offset, span_offset, heap_offset, heap_size;
 	uint64_t slot_size, slots_offset, ring_size;
 	uint64_t buffer_size, buffers_offset, carry_size;

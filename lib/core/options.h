@@ -67,10 +67,14 @@
 
 #define SEGUE_TFRECORD_OPTIONS(X)                                                                  \
 	X(compression, enum segue_compression, compression, RUNTIME,                               \
-		SEGUE_CHOICE("auto", "none", "gzip"))                                              \
+		SEGUE_CHOICE("auto", "none", "gzip", "zlib"))                                      \
 	X(key_feature, char *, key_feature, IDENTITY, SEGUE_TEXT("key (in C: key_feature)"))       \
 	/* Decides which records are wrong, hence which are passed over. */                        \
-	X(allow_surplus, bool, allow_surplus, IDENTITY, SEGUE_FLAG)
+	X(allow_surplus, bool, allow_surplus, IDENTITY, SEGUE_FLAG)                                \
+	X(record, enum segue_record_kind, record, IDENTITY,                                        \
+		SEGUE_CHOICE("sequence_example", "example"))
+
+#define SEGUE_ARRAYS_OPTIONS(X) X(checksum, bool, checksum, RUNTIME, SEGUE_FLAG)
 
 /* true or false. */
 #define SEGUE_FLAG .kind = SEGUE_OPTION_FLAG, .most = 1

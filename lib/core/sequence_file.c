@@ -12,13 +12,14 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/options.h"
+#include "core/sequence_bytes.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers in the file are little-endian");
 
 #define FIELDS_MAX     (SEGUE_FEATURES_MAX + SEGUE_STATES_MAX)
 #define VALUE_SIZE_MAX ((uint64_t)1 << 32) /* bytes of a value of a field */
 #define ENTRY_SIZE_MAX ((uint64_t)1 << 62) /* sums of two stay below 2^64 */
-#define DENSE          0                   /* the one form of a field that there is yet */
+#define VARIABLE       UINT64_C(1)         /* required: fields may be ragged, or bytes */
 
 /* All versions begin so, and have the CRC32C of all before it in the last 4 of `size` bytes. */
 struct head_bytes {
@@ -34,7 +35,7 @@ struct field_bytes {
 	uint16_t name_size, reserved;
 };
 
-/* Then the key, in a log's file the stamp, and the CRC32C of all before it. */
+/* Then the counts, 8 bytes each, the key, in a log's file the stamp, the CRC32C of all before. */
 struct entry_bytes {
 	char magic[4];
 	uint32_t header_size;
@@ -42,64 +43,63 @@ struct entry_bytes {
 	uint32_t key_size, reserved;
 };
 
-struct foot_bytes {
-	char magic[8];
-	uint32_t version, head_size;
-	uint64_t entries, index, steps;
-	uint32_t key_max, reserved;
-	uint64_t fingerprint[2];
-	uint8_t zeros[60];
-	uint32_t crc;
-};
-
 _Static_assert(sizeof(struct head_bytes) == 32, "docs/format.md");
 _Static_assert(sizeof(struct field_bytes) == 8, "docs/format.md");
 _Static_assert(sizeof(struct entry_bytes) == 56, "docs/format.md");
-_Static_assert(sizeof(struct foot_bytes) == SEGUE_SEQFILE_FOOT, "docs/format.md");
 _Static_assert(sizeof(struct segue_seqfile_indexed) == 16, "docs/format.md");
-_Static_assert(SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) + SEGUE_KEY_MAX +
-						  SEGUE_SEQLOG_STAMP_MAX + sizeof(uint32_t),
+_Static_assert(SEGUE_SEQFILE_ENTRY_MAX ==
+		       sizeof(struct entry_bytes) + sizeof(uint64_t) * SEGUE_FEATURES_MAX +
+			       SEGUE_KEY_MAX + SEGUE_SEQLOG_STAMP_MAX + sizeof(uint32_t),
 	"the longest header");
 
 static const char head_magic[8] = SEGUE_SEQFILE_MAGIC;
-static const char entry_magic[4] = "ENTR";
-static const char foot_magic[8] = "SEGUEEND";
-
-static uint64_t align_up(uint64_t size, uint64_t to)
-{
-	return (size + to - 1) / to * to;
-}
-
-static bool are_zeros(const uint8_t *bytes, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (bytes[i])
-			return false;
-	return true;
-}
-
-/* Whether the last 4 of `size` bytes are the CRC32C of those before. */
-static bool is_sound(const void *bytes, size_t size)
-{
-	uint32_t crc;
-
-	memcpy(&crc, (const uint8_t *)bytes + size - sizeof(crc), sizeof(crc));
-	return crc == segue_crc32c(0, bytes, size - sizeof(crc));
-}
-
-static uint32_t put_crc(void *bytes, size_t size)
-{
-	uint32_t crc = segue_crc32c(0, bytes, size - sizeof(crc));
-
-	memcpy((uint8_t *)bytes + size - sizeof(crc), &crc, sizeof(crc));
-	return crc;
-}
+static const char entry_magic[4] = SEGUE_SEQFILE_ENTRY_MAGIC;
 
 /* ---- Sizes ---- */
 
-uint64_t segue_seqfile_column_size(const struct segue_seqfile_field *field, uint64_t steps)
+uint64_t segue_seqfile_count(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry)
 {
-	return field->place == SEGUE_SEQFILE_SEQUENCE ? field->size * steps : field->size;
+	uint64_t count = 0;
+
+	if (field->form != SEGUE_FORM_DENSE)
+		memcpy(&count, entry->counts + sizeof(count) * field->variable, sizeof(count));
+	return count;
+}
+
+uint64_t segue_seqfile_offsets_size(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry)
+{
+	if (field->form == SEGUE_FORM_DENSE)
+		return 0;
+	return sizeof(int64_t) *
+	       (field->place == SEGUE_SEQFILE_SEQUENCE ? entry->steps + 1 : UINT64_C(2));
+}
+
+uint64_t segue_seqfile_column_size(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry)
+{
+	uint64_t size;
+
+	if (field->form == SEGUE_FORM_DENSE)
+		return field->place == SEGUE_SEQFILE_SEQUENCE ? field->size * entry->steps
+							      : field->size;
+	if (__builtin_mul_overflow(segue_seqfile_count(field, entry), field->size, &size) ||
+		__builtin_add_overflow(size, segue_seqfile_offsets_size(field, entry), &size))
+		return UINT64_MAX;
+	return size;
+}
+
+bool segue_seqfile_offsets_fit(const void *offsets, uint64_t size, uint64_t count)
+{
+	uint64_t before = 0, offset = 1;
+
+	for (uint64_t at = 0; at < size; at += sizeof(offset), before = offset) {
+		memcpy(&offset, (const uint8_t *)offsets + at, sizeof(offset));
+		if (offset < before || (at == 0 && offset != 0))
+			return false;
+	}
+	return offset == count;
 }
 
 uint64_t segue_seqfile_blocks(uint64_t column_size)
@@ -126,11 +126,11 @@ int segue_seqfile_lay_out(
 		return segue_fail(SEGUE_EINVAL,
 			"the sequence has %" PRIu64 " steps, 1 to %" PRIu32 " are allowed",
 			entry->steps, UINT32_MAX);
-	at = sizeof(struct entry_bytes) + entry->key_size + segue_seqlog_stamp_size(&entry->stamp) +
-	     sizeof(uint32_t);
+	at = sizeof(struct entry_bytes) + sizeof(uint64_t) * head->variable + entry->key_size +
+	     segue_seqlog_stamp_size(&entry->stamp) + sizeof(uint32_t);
 	entry->header_size = (uint32_t)at;
 	for (uint32_t i = 0; i < head->count; i++) {
-		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry->steps);
+		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry);
 
 		at = align_up(at, SEGUE_SEQFILE_ALIGN);
 		columns[i] = at;
@@ -152,18 +152,40 @@ uint32_t segue_seqfile_crc(const void *bytes, size_t size)
 	return segue_crc32c(0, bytes, size);
 }
 
+void segue_seqfile_put_table_of(const void *const part[2], const uint64_t size[2], void *table)
+{
+	uint8_t *to = table;
+	size_t room = SEGUE_SEQFILE_BLOCK; /* in the block at hand */
+	uint32_t crc = 0;
+
+	for (size_t i = 0; i < 2; i++) {
+		const uint8_t *bytes = part[i];
+
+		for (uint64_t left = size[i]; left > 0;) {
+			size_t more = left < room ? (size_t)left : room;
+
+			crc = segue_crc32c(crc, bytes, more);
+			bytes += more;
+			left -= more;
+			room -= more;
+			if (room > 0)
+				continue;
+			memcpy(to, &crc, sizeof(crc));
+			to += sizeof(crc);
+			room = SEGUE_SEQFILE_BLOCK;
+			crc = 0;
+		}
+	}
+	if (room < SEGUE_SEQFILE_BLOCK)
+		memcpy(to, &crc, sizeof(crc));
+}
+
 void segue_seqfile_put_table(const void *column, uint64_t size, void *table)
 {
-	const uint8_t *bytes = column;
+	const void *const part[2] = {column, NULL};
+	const uint64_t sizes[2] = {size, 0};
 
-	for (uint8_t *to = table; size > 0; to += sizeof(uint32_t)) {
-		size_t block = size < SEGUE_SEQFILE_BLOCK ? (size_t)size : SEGUE_SEQFILE_BLOCK;
-		uint32_t crc = segue_crc32c(0, bytes, block);
-
-		memcpy(to, &crc, sizeof(crc));
-		bytes += block;
-		size -= block;
-	}
+	segue_seqfile_put_table_of(part, sizes, table);
 }
 
 /* ---- Head ---- */
@@ -226,7 +248,12 @@ static int check_field(const struct segue_seqfile_head *head, uint32_t i)
 		if (head->fields[k].place == field->place &&
 			strcmp(head->fields[k].name, field->name) == 0)
 			return segue_fail(SEGUE_EINVAL, "%s is there twice", what);
-	return check_shape(what, field);
+	rc = check_shape(what, field);
+	if (!rc)
+		rc = segue_form_check(what, field->form, field->rank, field->dtype);
+	if (!rc && field->place == SEGUE_SEQFILE_STATE && field->form != SEGUE_FORM_DENSE)
+		rc = segue_fail(SEGUE_EINVAL, "%s: a state is dense, not ragged or bytes", what);
+	return rc;
 }
 
 /* Bytes of a field in the head. */
@@ -244,11 +271,14 @@ int segue_seqfile_check_fields(struct segue_seqfile_head *head)
 	if (head->count > FIELDS_MAX)
 		return segue_fail(SEGUE_EINVAL, "there are %" PRIu32 " fields, at most %d fit",
 			head->count, FIELDS_MAX);
+	head->variable = 0;
 	for (uint32_t i = 0; i < head->count; i++) {
 		int rc = check_field(head, i);
 
 		if (rc)
 			return rc;
+		if (head->fields[i].form != SEGUE_FORM_DENSE)
+			head->fields[i].variable = head->variable++;
 		counts[head->fields[i].place]++;
 		size += field_size(&head->fields[i]);
 	}
@@ -274,7 +304,8 @@ void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 {
 	struct head_bytes bytes = {.version = SEGUE_SEQFILE_VERSION,
 		.size = head->size,
-		.required = head->log ? SEGUE_SEQLOG_REQUIRES : 0,
+		.required =
+			(head->variable ? VARIABLE : 0) | (head->log ? SEGUE_SEQLOG_REQUIRES : 0),
 		.fields = head->count};
 	uint8_t *to = out;
 
@@ -285,7 +316,7 @@ void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 	for (uint32_t i = 0; i < head->count; i++) {
 		const struct segue_seqfile_field *field = &head->fields[i];
 		struct field_bytes first = {.place = (uint8_t)field->place,
-			.form = DENSE,
+			.form = (uint8_t)field->form,
 			.dtype = (uint8_t)field->dtype,
 			.rank = (uint8_t)field->rank,
 			.name_size = (uint16_t)strlen(field->name)};
@@ -301,17 +332,17 @@ void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 	put_crc(out, head->size);
 }
 
-static int fail_head(const char *what)
-{
-	return segue_fail(SEGUE_EDATA, "the head of the sequence file is damaged: %s", what);
-}
-
-static int fail_later(const char *what, unsigned value)
+int segue_seqfile_fail_later(const char *what, unsigned value)
 {
 	return segue_fail(SEGUE_EFORMAT,
 		"the sequence file needs a later version of segue: %s is %u, which this one does "
 		"not know",
 		what, value);
+}
+
+static int fail_head(const char *what)
+{
+	return segue_fail(SEGUE_EDATA, "the head of the sequence file is damaged: %s", what);
 }
 
 /* Reads field `i`, at *at of `end` bytes, and moves that behind it. Checks its form alone. */
@@ -325,15 +356,15 @@ static int read_field(
 		return fail_head("a field lies beyond its end");
 	memcpy(&first, bytes + *at, sizeof(first));
 	if (first.place > SEGUE_SEQFILE_STATE)
-		return fail_later("the place of a field", first.place);
-	if (first.form != DENSE)
-		return fail_later("the form of a field", first.form);
+		return segue_seqfile_fail_later("the place of a field", first.place);
+	if (first.form > SEGUE_FORM_BYTES)
+		return segue_seqfile_fail_later("the form of a field", first.form);
 	if (segue_dtype_size((enum segue_dtype)first.dtype) == 0)
-		return fail_later("the dtype of a field", first.dtype);
+		return segue_seqfile_fail_later("the dtype of a field", first.dtype);
 	if (first.rank > SEGUE_RANK_MAX)
-		return fail_later("the rank of a field", first.rank);
+		return segue_seqfile_fail_later("the rank of a field", first.rank);
 	if (first.reserved)
-		return fail_later("a reserved number", first.reserved);
+		return segue_seqfile_fail_later("a reserved number", first.reserved);
 	if (first.name_size > SEGUE_NAME_MAX)
 		return fail_head("a name is too long");
 	dims = sizeof(uint64_t) * first.rank;
@@ -342,6 +373,7 @@ static int read_field(
 		return fail_head("a field lies beyond its end");
 	*at += sizeof(first);
 	field->place = (enum segue_seqfile_place)first.place;
+	field->form = (enum segue_form)first.form;
 	field->dtype = (enum segue_dtype)first.dtype;
 	field->rank = first.rank;
 	memcpy(field->dims, bytes + *at, dims);
@@ -384,6 +416,8 @@ static int read_fields(
 		return segue_fail_within(SEGUE_EDATA, "the head of the sequence file is damaged");
 	if (head->size != first->size || !are_zeros(bytes + at, end - at))
 		return fail_head("it is longer than its fields");
+	if ((head->variable > 0) != ((first->required & VARIABLE) != 0))
+		return fail_head("it requires another thing than its fields do");
 	return 0;
 }
 
@@ -407,14 +441,14 @@ static int check_head(const void *bytes, size_t size, struct head_bytes *first)
 	if (!is_sound(bytes, first->size))
 		return fail_head("its checksum is wrong");
 	if (first->version != SEGUE_SEQFILE_VERSION)
-		return fail_later("the version", first->version);
-	if (first->required & ~SEGUE_SEQLOG_REQUIRES)
+		return segue_seqfile_fail_later("the version", first->version);
+	if (first->required & ~(VARIABLE | SEGUE_SEQLOG_REQUIRES))
 		return segue_fail(SEGUE_EFORMAT,
 			"the sequence file needs a later version of segue: it requires features "
 			"(0x%" PRIx64 ") that this one does not know",
-			first->required & ~SEGUE_SEQLOG_REQUIRES);
+			first->required & ~(VARIABLE | SEGUE_SEQLOG_REQUIRES));
 	if (first->reserved)
-		return fail_later("a reserved number", first->reserved);
+		return segue_seqfile_fail_later("a reserved number", first->reserved);
 	if (first->fields == 0 || first->fields > FIELDS_MAX)
 		return fail_head("the number of its fields is impossible");
 	return 0;
@@ -457,6 +491,9 @@ void segue_seqfile_free_head(struct segue_seqfile_head *head)
 
 void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
 {
+	size_t counts = entry->header_size - sizeof(struct entry_bytes) - entry->key_size -
+			segue_seqlog_stamp_size(&entry->stamp) - sizeof(uint32_t);
+	uint8_t *to = out;
 	struct entry_bytes bytes = {
 		.header_size = entry->header_size,
 		.size = entry->size,
@@ -467,11 +504,14 @@ void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
 	};
 
 	memcpy(bytes.magic, entry_magic, sizeof(bytes.magic));
-	memcpy(out, &bytes, sizeof(bytes));
-	memcpy((uint8_t *)out + sizeof(bytes), entry->key, entry->key_size);
+	memcpy(to, &bytes, sizeof(bytes));
+	to += sizeof(bytes);
+	if (counts > 0)
+		memcpy(to, entry->counts, counts);
+	to += counts;
+	memcpy(to, entry->key, entry->key_size);
 	if (entry->stamp.producer_size > 0)
-		segue_seqlog_pack_stamp(
-			&entry->stamp, (uint8_t *)out + sizeof(bytes) + entry->key_size);
+		segue_seqlog_pack_stamp(&entry->stamp, to + entry->key_size);
 	entry->crc = put_crc(out, entry->header_size);
 }
 
@@ -501,15 +541,14 @@ static int check_sizes(const struct segue_seqfile_head *head, struct segue_seqfi
 	return 0;
 }
 
-/* 1: they lie beyond the `size` bytes of the entry. */
+/* Of an entry whose header would have that size without. 1: they lie beyond its `size` bytes. */
 static int read_stamp_sizes(
-	const void *bytes, size_t size, uint32_t key_size, struct segue_seqlog_stamp *stamp)
+	const void *bytes, size_t size, uint32_t header_size, struct segue_seqlog_stamp *stamp)
 {
-	size_t at = sizeof(struct entry_bytes) + key_size;
-
-	if (size < at + SEGUE_SEQLOG_STAMP_FIRST + sizeof(uint32_t))
+	if (size < (size_t)header_size + SEGUE_SEQLOG_STAMP_FIRST)
 		return 1;
-	return segue_seqlog_read_sizes((const uint8_t *)bytes + at, stamp);
+	return segue_seqlog_read_sizes(
+		(const uint8_t *)bytes + header_size - sizeof(uint32_t), stamp);
 }
 
 int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *bytes, size_t size,
@@ -518,11 +557,12 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 	struct segue_seqlog_stamp stamp = {0};
 	struct segue_seqfile_entry entry;
 	struct entry_bytes first;
-	uint32_t header_size;
+	size_t counts = sizeof(uint64_t) * head->variable;
+	uint32_t header_size = (uint32_t)(sizeof(first) + counts + sizeof(uint32_t));
 	int rc;
 
-	if (size < sizeof(first) + sizeof(uint32_t) + 1) {
-		out->header_size = sizeof(first) + sizeof(uint32_t) + 1;
+	if (size <= header_size) {
+		out->header_size = header_size + 1;
 		return 1;
 	}
 	memcpy(&first, bytes, sizeof(first));
@@ -530,8 +570,8 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 		return fail_entry("no sequence begins here");
 	if (first.key_size == 0 || first.key_size > SEGUE_KEY_MAX)
 		return fail_entry("the size of its key is impossible");
-	header_size = (uint32_t)sizeof(first) + first.key_size + (uint32_t)sizeof(uint32_t);
-	rc = head->log ? read_stamp_sizes(bytes, size, first.key_size, &stamp) : 0;
+	header_size += first.key_size;
+	rc = head->log ? read_stamp_sizes(bytes, size, header_size, &stamp) : 0;
 	if (rc == 1)
 		out->header_size = header_size + SEGUE_SEQLOG_STAMP_FIRST;
 	if (rc)
@@ -546,18 +586,20 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 	if (!is_sound(bytes, header_size))
 		return fail_entry("its checksum is wrong");
 	if (first.reserved)
-		return fail_later("a reserved number", first.reserved);
+		return segue_seqfile_fail_later("a reserved number", first.reserved);
 	entry = (struct segue_seqfile_entry){
 		.steps = first.steps,
 		.total_length = first.total_length,
-		.key = (const char *)bytes + sizeof(first),
+		.counts = counts ? (const uint8_t *)bytes + sizeof(first) : NULL,
+		.key = (const char *)bytes + sizeof(first) + counts,
 		.key_size = first.key_size,
 		.size = first.size,
 		.hash = {first.hash[0], first.hash[1]},
 	};
 	if (head->log)
 		rc = segue_seqlog_read_stamp(
-			(const uint8_t *)bytes + sizeof(first) + first.key_size, &entry.stamp);
+			(const uint8_t *)bytes + sizeof(first) + counts + first.key_size,
+			&entry.stamp);
 	if (rc)
 		return rc;
 	memcpy(&entry.crc, (const uint8_t *)bytes + header_size - sizeof(entry.crc),
@@ -566,81 +608,4 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 	if (!rc)
 		*out = entry;
 	return rc;
-}
-
-/* ---- Foot ---- */
-
-void segue_seqfile_pack_foot(const struct segue_seqfile_foot *foot, void *out)
-{
-	struct foot_bytes bytes = {
-		.version = SEGUE_SEQFILE_VERSION,
-		.head_size = foot->head_size,
-		.entries = foot->entries,
-		.index = foot->index,
-		.steps = foot->steps,
-		.key_max = foot->key_max,
-		.fingerprint = {foot->fingerprint[0], foot->fingerprint[1]},
-	};
-
-	memcpy(bytes.magic, foot_magic, sizeof(bytes.magic));
-	memcpy(out, &bytes, sizeof(bytes));
-	put_crc(out, sizeof(bytes));
-}
-
-/* Whether index and foot end where the file ends, with room for the entries before them. */
-static bool foot_fits(const struct foot_bytes *foot, uint64_t file_size)
-{
-	/* At least a header and a column, each of its own 64 bytes. */
-	const uint64_t least = 2 * SEGUE_SEQFILE_ALIGN;
-
-	if (foot->head_size < SEGUE_SEQFILE_ALIGN || foot->head_size > SEGUE_SEQFILE_HEAD_MAX ||
-		foot->head_size % SEGUE_SEQFILE_ALIGN || foot->index % SEGUE_SEQFILE_ALIGN)
-		return false;
-	if (foot->index < foot->head_size || foot->index > file_size - sizeof(*foot) ||
-		foot->entries > (foot->index - foot->head_size) / least)
-		return false;
-	return file_size - sizeof(*foot) - foot->index == segue_seqfile_index_size(foot->entries);
-}
-
-static bool foot_counts(const struct foot_bytes *foot)
-{
-	if (foot->entries == 0)
-		return foot->steps == 0 && foot->key_max == 0 && foot->index == foot->head_size;
-	return foot->steps >= foot->entries && foot->steps / foot->entries <= UINT32_MAX &&
-	       foot->key_max > 0 && foot->key_max <= SEGUE_KEY_MAX;
-}
-
-int segue_seqfile_read_foot(const void *bytes, uint64_t file_size, struct segue_seqfile_foot *out)
-{
-	struct foot_bytes foot;
-
-	if (file_size < SEGUE_SEQFILE_ALIGN + sizeof(foot))
-		return segue_fail(SEGUE_EINVAL,
-			"the sequence file has no foot: it has %" PRIu64 " bytes", file_size);
-	memcpy(&foot, bytes, sizeof(foot));
-	if (memcmp(foot.magic, foot_magic, sizeof(foot.magic)) != 0)
-		return segue_fail(SEGUE_EINVAL,
-			"the sequence file has no foot: it was not finished, or it was cut (is "
-			"somebody writing it?)");
-	if (!is_sound(&foot, sizeof(foot)))
-		return segue_fail(SEGUE_EDATA,
-			"the foot of the sequence file is damaged: its checksum is wrong");
-	if (foot.version != SEGUE_SEQFILE_VERSION)
-		return fail_later("the version of the foot", foot.version);
-	if (foot.reserved || !are_zeros(foot.zeros, sizeof(foot.zeros)))
-		return fail_later("a reserved number", foot.reserved);
-	if (!foot_fits(&foot, file_size) || !foot_counts(&foot))
-		return segue_fail(SEGUE_EDATA,
-			"the foot of the sequence file is not that of a file of %" PRIu64
-			" bytes: the file was changed or cut",
-			file_size);
-	*out = (struct segue_seqfile_foot){
-		.entries = foot.entries,
-		.index = foot.index,
-		.steps = foot.steps,
-		.key_max = foot.key_max,
-		.head_size = foot.head_size,
-		.fingerprint = {foot.fingerprint[0], foot.fingerprint[1]},
-	};
-	return 0;
 }

@@ -23,15 +23,17 @@
 #include "core/sequence_log.h"
 #include "segue/segue.h"
 
-#define SEGUE_SEQFILE_MAGIC    "SEGUESEQ" /* that a file begins with: 8 bytes */
-#define SEGUE_SEQFILE_VERSION  1
-#define SEGUE_SEQFILE_ALIGN    64   /* of head, entries, columns, index and foot */
-#define SEGUE_SEQFILE_BLOCK    4096 /* bytes of a column that one CRC32C covers */
-#define SEGUE_SEQFILE_FOOT     128  /* bytes of the foot */
-#define SEGUE_SEQFILE_HEAD_MAX (1u << 20)
+#define SEGUE_SEQFILE_MAGIC       "SEGUESEQ" /* that a file begins with: 8 bytes */
+#define SEGUE_SEQFILE_ENTRY_MAGIC "ENTR"     /* that an entry begins with: 4 bytes */
+#define SEGUE_SEQFILE_VERSION     1
+#define SEGUE_SEQFILE_ALIGN       64   /* of head, entries, columns, index and foot */
+#define SEGUE_SEQFILE_BLOCK       4096 /* bytes of a column that one CRC32C covers */
+#define SEGUE_SEQFILE_FOOT        128  /* bytes of the foot */
+#define SEGUE_SEQFILE_HEAD_MAX    (1u << 20)
 /* Bytes of the longest header of an entry. */
-#define SEGUE_SEQFILE_ENTRY_MAX (56 + SEGUE_KEY_MAX + SEGUE_SEQLOG_STAMP_MAX + 4)
-#define SEGUE_SEQFILE_NO_TOTAL  UINT64_MAX
+#define SEGUE_SEQFILE_ENTRY_MAX                                                                    \
+	(56 + 8 * SEGUE_FEATURES_MAX + SEGUE_KEY_MAX + SEGUE_SEQLOG_STAMP_MAX + 4)
+#define SEGUE_SEQFILE_NO_TOTAL UINT64_MAX
 
 /* What a field is of. */
 enum segue_seqfile_place {
@@ -46,7 +48,9 @@ struct segue_seqfile_field {
 	enum segue_dtype dtype;
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
-	uint64_t size; /* bytes of a value: the product of dims, times that of an element */
+	enum segue_form form;
+	uint64_t size;     /* bytes of a value: the product of dims, times that of an element */
+	uint32_t variable; /* not dense: its number among those that are not */
 };
 
 /* What a file's head says. Fields are in the order of their columns. */
@@ -54,6 +58,7 @@ struct segue_seqfile_head {
 	struct segue_seqfile_field *fields; /* at least one of SEQUENCE */
 	uint32_t count;
 	uint32_t size;            /* bytes of the head: where the first entry begins */
+	uint32_t variable;        /* fields that are not dense */
 	struct segue_seqlog *log; /* malloc'd; NULL: the file is of no log */
 };
 
@@ -63,10 +68,15 @@ struct segue_seqfile_entry {
 	uint64_t total_length; /* or SEGUE_SEQFILE_NO_TOTAL; 0 to steps rounded up by the reader */
 	const char *key;       /* in the bytes that were read; not NUL-terminated */
 	uint32_t key_size;     /* 1 to SEGUE_KEY_MAX */
-	uint32_t header_size;  /* bytes up to the first column, without what aligns it */
-	uint64_t size;         /* bytes from here to the next entry, or to the index */
-	uint32_t crc;          /* CRC32C of the header, its last 4 bytes */
-	uint64_t hash[2];      /* of the tables of all columns, in their order: XXH3-128 */
+	/*
+	 * A number of 8 bytes, of any alignment, for each field that is not dense: how many values
+	 * it has. In the bytes that were read; NULL: all fields are dense.
+	 */
+	const uint8_t *counts;
+	uint32_t header_size; /* bytes up to the first column, without what aligns it */
+	uint64_t size;        /* bytes from here to the next entry, or to the index */
+	uint32_t crc;         /* CRC32C of the header, its last 4 bytes */
+	uint64_t hash[2];     /* of the tables of all columns, in their order: XXH3-128 */
 	struct segue_seqlog_stamp stamp; /* of a log's file; else zeros */
 };
 
@@ -88,10 +98,23 @@ struct segue_seqfile_indexed {
 	uint32_t steps, crc;
 };
 
-/* ---- Sizes: all of them follow from the head and from an entry's steps and key ------------- */
+/* ---- Sizes: all of them follow from the head and an entry's steps, counts and key ------------ */
 
-/* Bytes of a column's data. */
-uint64_t segue_seqfile_column_size(const struct segue_seqfile_field *field, uint64_t steps);
+/* Values of a field that is not dense; of others 0. */
+uint64_t segue_seqfile_count(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry);
+/* Bytes of the offsets that its column begins with; of a dense one 0. */
+uint64_t segue_seqfile_offsets_size(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry);
+/* Bytes of a column's data, offsets included; UINT64_MAX: more than can be. */
+uint64_t segue_seqfile_column_size(
+	const struct segue_seqfile_field *field, const struct segue_seqfile_entry *entry);
+/* Bytes of the longest header that an entry of this head can have. */
+static inline size_t segue_seqfile_header_max(const struct segue_seqfile_head *head)
+{
+	return 56 + 8 * (size_t)head->variable + SEGUE_KEY_MAX +
+	       (head->log ? SEGUE_SEQLOG_STAMP_MAX : 0) + 4;
+}
 /* Blocks of it: its table has 4 bytes for each, right behind the data, of any alignment. */
 uint64_t segue_seqfile_blocks(uint64_t column_size);
 /* Bytes from the index's beginning to the foot: 16 an entry, its CRC32C, and what aligns it. */
@@ -102,7 +125,12 @@ uint64_t segue_seqfile_index_size(uint64_t entries);
  */
 bool segue_seqfile_total_fits(uint64_t total_length, uint64_t steps);
 /*
- * Lays an entry out: sets its sizes from steps, key_size and stamp, and columns[i] of all
+ * Whether `size` bytes of offsets, little-endian and of any alignment, begin at 0, never fall, and
+ * end at `count`.
+ */
+bool segue_seqfile_offsets_fit(const void *offsets, uint64_t size, uint64_t count);
+/*
+ * Lays an entry out: sets its sizes from steps, counts, key_size and stamp, and columns[i] of all
  * head->count to where column i begins, from the entry's beginning. SEGUE_EINVAL: no or too many
  * steps, no or too long a key, longer than a file can be.
  */
@@ -154,5 +182,7 @@ int segue_seqfile_read_foot(const void *bytes, uint64_t file_size, struct segue_
 uint32_t segue_seqfile_crc(const void *bytes, size_t size);
 /* Writes the table of a column: 4 bytes for each of its segue_seqfile_blocks(size). */
 void segue_seqfile_put_table(const void *column, uint64_t size, void *table);
+/* The same of a column that lies in two places. */
+void segue_seqfile_put_table_of(const void *const part[2], const uint64_t size[2], void *table);
 
 #endif

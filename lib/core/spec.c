@@ -71,6 +71,14 @@ static int check_twice(const char *kind, const struct segue_field *fields, size_
 	return 0;
 }
 
+static int check_form(const char *kind, size_t i, const struct segue_field *field)
+{
+	char what[SEGUE_NAME_MAX + 64];
+
+	snprintf(what, sizeof(what), "%s[%zu] \"%s\"", kind, i, field->name);
+	return segue_form_check(what, field->form, field->rank, field->dtype);
+}
+
 static int check_fields(const char *kind, struct segue_field *fields, size_t count)
 {
 	char what[64];
@@ -82,6 +90,8 @@ static int check_fields(const char *kind, struct segue_field *fields, size_t cou
 		if (rc)
 			return rc;
 		rc = check_shape(kind, i, &fields[i]);
+		if (!rc)
+			rc = check_form(kind, i, &fields[i]);
 		if (rc)
 			return rc;
 		rc = check_twice(kind, fields, i, kind, &fields[i], i);
@@ -119,6 +129,115 @@ static int check_features(struct segue_spec *spec)
 	return rc;
 }
 
+/* Only some kinds of sources have initial values of states. */
+static int check_initial(const struct segue_spec *spec)
+{
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].from_data && !segue_source_has_initial(&spec->source))
+			return segue_fail(SEGUE_EINVAL,
+				"states[%zu] \"%s\": its initial value is to come from the data "
+				"(in C: init_from_data), which a source of kind %s does not have: "
+				"write sequence files with it (segue.convert, segue.FileWriter), "
+				"which segue.Files reads, or give one value for all",
+				i, spec->states[i].name, segue_source_row(spec->source.kind)->name);
+	return 0;
+}
+
+/* Only some kinds of sources have features that are not dense; no states are. */
+static int check_variable(const struct segue_spec *spec, const char *kind,
+	const struct segue_field *fields, size_t count)
+{
+	const struct segue_source_row *source = segue_source_row(spec->source.kind);
+
+	for (size_t i = 0; i < count; i++)
+		if (fields[i].form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source))
+			return segue_fail(SEGUE_EINVAL,
+				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: "
+				"write "
+				"sequence files with it (segue.convert, segue.FileWriter), which "
+				"segue.Files reads",
+				kind, i, fields[i].name, segue_form_name(fields[i].form),
+				source->name);
+	return 0;
+}
+
+/* ---- Arrays: the index has a column for each feature ---- */
+
+static const struct segue_field *feature_at(const struct segue_spec *spec, size_t i)
+{
+	return i < spec->sequence_count ? &spec->sequences[i]
+					: &spec->contexts[i - spec->sequence_count];
+}
+
+static struct segue_array_column column_at(const struct segue_spec *spec, size_t i)
+{
+	const struct segue_field *field = feature_at(spec, i);
+	struct segue_array_column column = {
+		.context = i >= spec->sequence_count, .rank = (uint8_t)field->rank};
+
+	memcpy(column.dims, field->dims, field->rank * sizeof(field->dims[0]));
+	return column;
+}
+
+/* Whether the arrays of a feature can be given as it. */
+static int check_column(
+	const struct segue_spec *spec, const struct segue_array_index *index, size_t i)
+{
+	const struct segue_field *field = feature_at(spec, i);
+	struct segue_array_column column = column_at(spec, i);
+
+	if (memcmp(&column, &index->column[i], sizeof(column)) != 0)
+		return segue_fail(SEGUE_EINVAL,
+			"feature '%s': its arrays have steps of another shape", field->name);
+	for (uint32_t group = 0; group < index->groups; group++) {
+		enum segue_dtype has = segue_array_index_place(index, group, (uint32_t)i)->dtype;
+
+		if (!segue_dtype_widens(has, field->dtype))
+			return segue_fail(SEGUE_EINVAL,
+				"feature '%s': its array of group %" PRIu32
+				" is %s, which as %s would lose values: declare %s, or convert it "
+				"(segue.convert)",
+				field->name, group, segue_dtype_name(has),
+				segue_dtype_name(field->dtype), segue_dtype_name(has));
+	}
+	return 0;
+}
+
+static int check_index(const struct segue_spec *spec)
+{
+	struct segue_array_index **at = segue_source_index(&spec->source);
+	size_t features = spec->sequence_count + spec->context_count;
+	int rc = 0;
+
+	if (!at || !*at)
+		return 0;
+	if ((*at)->columns != features || (*at)->files != segue_source_paths(&spec->source)->count)
+		return segue_fail(SEGUE_EINVAL,
+			"the index of arrays is of %" PRIu32 " features in %" PRIu32
+			" files, the stream has %zu in %zu",
+			(*at)->columns, (*at)->files, features,
+			segue_source_paths(&spec->source)->count);
+	for (size_t i = 0; !rc && i < features; i++)
+		rc = check_column(spec, *at, i);
+	return rc;
+}
+
+static int take_index(const struct segue_stream_source *asked, struct segue_spec *spec)
+{
+	struct segue_array_index **at = segue_source_index(&spec->source);
+	size_t features = spec->sequence_count + spec->context_count;
+	struct segue_array_column columns[SEGUE_FEATURES_MAX];
+
+	if (!at)
+		return 0;
+	for (size_t i = 0; i < features; i++) {
+		if (feature_at(spec, i)->rank > SEGUE_RANK_MAX)
+			return 0; /* the check says so */
+		columns[i] = column_at(spec, i);
+	}
+	return segue_array_index_pack(&asked->arrays, columns, (uint32_t)features, at);
+}
+
 /* Fields that are each right and do not go together. */
 static int check_together(const struct segue_spec *spec)
 {
@@ -126,6 +245,12 @@ static int check_together(const struct segue_spec *spec)
 		return segue_fail(SEGUE_EINVAL,
 			"keep_final wants persist (in C: no volatile_): there is no store to keep "
 			"final states in");
+	if (spec->source.kind == SEGUE_SOURCE_MIX && (spec->epochs != 1 || spec->first_epoch != 0))
+		return segue_fail(SEGUE_EINVAL,
+			"epochs is %" PRIu64 " and first_epoch %" PRIu64
+			": passes over a mix are those over its parts, which have epochs of their "
+			"own; the stream's are 1, from 0 on",
+			spec->epochs, spec->first_epoch);
 	if (spec->epochs != 0 && spec->epochs <= spec->first_epoch)
 		return segue_fail(SEGUE_EINVAL,
 			"epochs is %" PRIu64 " and first_epoch %" PRIu64
@@ -148,7 +273,15 @@ int segue_spec_check(struct segue_spec *spec)
 	if (!rc)
 		rc = segue_options_check(segue_spec_options, "", spec);
 	if (!rc)
+		rc = check_initial(spec);
+	if (!rc)
+		rc = check_variable(spec, "sequences", spec->sequences, spec->sequence_count);
+	if (!rc)
+		rc = check_variable(spec, "context", spec->contexts, spec->context_count);
+	if (!rc)
 		rc = check_together(spec);
+	if (!rc)
+		rc = check_index(spec);
 	return rc;
 }
 
@@ -207,6 +340,32 @@ static int check_arrays(const struct segue_stream_spec *spec)
 	return check_counts(spec->sequence_count, spec->context_count, spec->state_count);
 }
 
+static int take_features(
+	const struct segue_feature *from, size_t count, struct segue_field **out, size_t *out_count)
+{
+	int rc = take_fields(from, sizeof(*from), count, out, out_count);
+
+	for (size_t i = 0; !rc && i < count; i++)
+		(*out)[i].form = from[i].form;
+	return rc;
+}
+
+static int take_states(const struct segue_stream_spec *from, struct segue_spec *to)
+{
+	int rc = take_fields(from->states, sizeof(*from->states), from->state_count, &to->states,
+		&to->state_count);
+
+	for (size_t i = 0; !rc && i < to->state_count; i++) {
+		to->states[i].from_data = from->states[i].init_from_data;
+		if (from->states[i].init_from_data && from->states[i].init)
+			return segue_fail(SEGUE_EINVAL,
+				"states[%zu] \"%s\": init is given, and init_from_data too: give "
+				"one of them",
+				i, to->states[i].name);
+	}
+	return rc;
+}
+
 static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 {
 	int rc = segue_text_copy(from->name, &to->name);
@@ -214,17 +373,16 @@ static int take_all(const struct segue_stream_spec *from, struct segue_spec *to)
 	if (!rc)
 		rc = segue_source_take(&from->source, &to->source);
 	if (!rc)
-		rc = take_fields(from->sequences, sizeof(*from->sequences), from->sequence_count,
-			&to->sequences, &to->sequence_count);
+		rc = take_features(
+			from->sequences, from->sequence_count, &to->sequences, &to->sequence_count);
 	if (!rc)
-		rc = take_fields(from->contexts, sizeof(*from->contexts), from->context_count,
-			&to->contexts, &to->context_count);
+		rc = take_features(
+			from->contexts, from->context_count, &to->contexts, &to->context_count);
 	if (!rc)
-		rc = take_fields(from->states, sizeof(*from->states), from->state_count,
-			&to->states, &to->state_count);
+		rc = take_states(from, to);
 	if (!rc)
 		rc = segue_options_take(segue_spec_options, from, to);
-	return rc;
+	return rc ? rc : take_index(&from->source, to);
 }
 
 /* Explicit zeros and no initial value are the same value, so they have the same hash. */
@@ -369,6 +527,29 @@ static void hash_fields(struct segue_digest *digest, const struct segue_field *f
 	}
 }
 
+static void hash_forms(struct segue_digest *digest, const char *kind,
+	const struct segue_field *fields, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (fields[i].form != SEGUE_FORM_DENSE) {
+			segue_digest_text(digest, kind);
+			segue_digest_text(digest, fields[i].name);
+			segue_digest_number(digest, fields[i].form);
+		}
+}
+
+/* By name, and only what is not usual: so it changed no hash when it came. */
+static void hash_unusual(struct segue_digest *digest, const struct segue_spec *spec)
+{
+	hash_forms(digest, "sequences.form", spec->sequences, spec->sequence_count);
+	hash_forms(digest, "contexts.form", spec->contexts, spec->context_count);
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].from_data) {
+			segue_digest_text(digest, "states.from_data");
+			segue_digest_text(digest, spec->states[i].name);
+		}
+}
+
 void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 {
 	struct segue_digest digest;
@@ -382,6 +563,7 @@ void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 		segue_digest_number(&digest, spec->init_hash[i][0]);
 		segue_digest_number(&digest, spec->init_hash[i][1]);
 	}
+	hash_unusual(&digest, spec);
 	segue_options_hash(segue_spec_options, spec, &digest);
 	segue_source_hash(&spec->source, &digest);
 	segue_digest_finish(&digest, hash);
@@ -421,6 +603,9 @@ static void compare_field(struct segue_differences *list, const char *kind,
 		segue_differ(list, "%s \"%s\" dtype: %s in the store, %s asked for", kind,
 			stored->name, segue_dtype_name(stored->dtype),
 			segue_dtype_name(asked->dtype));
+	if (stored->form != asked->form)
+		segue_differ(list, "%s \"%s\": %s in the store, %s asked for", kind, stored->name,
+			segue_form_name(stored->form), segue_form_name(asked->form));
 	print_shape(stored, stored_shape);
 	print_shape(asked, asked_shape);
 	if (strcmp(stored_shape, asked_shape) != 0)
@@ -474,8 +659,13 @@ static void compare_init(struct segue_differences *list, const struct segue_spec
 		const struct segue_field *b = find(asked->states, asked->state_count, a->name);
 		const uint64_t *old = stored->init_hash[i], *new;
 
+		if (b && a->from_data != b->from_data)
+			segue_differ(list,
+				"states \"%s\" initial value: %s in the store, %s asked for",
+				a->name, a->from_data ? "from the data" : "one for all",
+				b->from_data ? "from the data" : "one for all");
 		/* Of another size, the value differs for that reason alone. */
-		if (!b || a->size != b->size)
+		if (!b || a->size != b->size || a->from_data || b->from_data)
 			continue;
 		new = asked->init_hash[b - asked->states];
 		if (old[0] != new[0] || old[1] != new[1])

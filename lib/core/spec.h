@@ -17,6 +17,9 @@ struct segue_field {
 	uint64_t dims[SEGUE_RANK_MAX];
 	uint64_t elements; /* product of dims: values a step (or a row) */
 	uint64_t size;     /* elements * bytes of the dtype */
+	bool from_data;    /* of a state: each sequence has its own initial value */
+	/* Not dense: rank 0, elements 1, and size is that of one of any number of values. */
+	enum segue_form form;
 };
 
 struct segue_spec {

@@ -26,6 +26,14 @@ static const struct segue_option tfrecord_options[] = {
 
 static const struct segue_option no_options[] = {{.name = NULL}};
 
+static const struct segue_option arrays_options[] = {
+#define ROW(name, type, asked, part, ...)                                                          \
+	SEGUE_OPTION_ROW(struct segue_spec_source, arrays.name, struct segue_stream_source,        \
+		arrays.asked, #name, part, __VA_ARGS__),
+	SEGUE_ARRAYS_OPTIONS(ROW)
+#undef ROW
+		{.name = NULL}};
+
 static const struct segue_source_row kinds[] = {
 	[SEGUE_SOURCE_TFRECORD] =
 		{
@@ -42,6 +50,22 @@ static const struct segue_source_row kinds[] = {
 			.paths = offsetof(struct segue_spec_source, files.paths),
 			.asked_paths = offsetof(struct segue_stream_source, files.paths),
 			.asked_count = offsetof(struct segue_stream_source, files.path_count),
+			.initial_states = true,
+			.variable = true,
+		},
+	[SEGUE_SOURCE_ARRAYS] =
+		{
+			.name = "arrays",
+			.options = arrays_options,
+			.paths = offsetof(struct segue_spec_source, arrays.paths),
+			.asked_paths = offsetof(struct segue_stream_source, arrays.paths),
+			.asked_count = offsetof(struct segue_stream_source, arrays.path_count),
+			.literal = true,
+		},
+	[SEGUE_SOURCE_MIX] =
+		{
+			.name = "mix",
+			.options = no_options,
 		},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -66,6 +90,64 @@ struct segue_paths *segue_source_paths(const struct segue_spec_source *source)
 	if (!row || !row->paths)
 		return NULL;
 	return (struct segue_paths *)((uintptr_t)source + row->paths);
+}
+
+struct segue_array_index **segue_source_index(const struct segue_spec_source *source)
+{
+	if (source->kind != SEGUE_SOURCE_ARRAYS)
+		return NULL;
+	return (struct segue_array_index **)(uintptr_t)&source->arrays.index;
+}
+
+struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i)
+{
+	if (source->kind == SEGUE_SOURCE_MIX)
+		return i < source->mix.count ? segue_source_paths(&source->mix.part[i].source)
+					     : NULL;
+	return i == 0 ? segue_source_paths(source) : NULL;
+}
+
+bool segue_source_has_initial(const struct segue_spec_source *source)
+{
+	bool has = segue_source_row(source->kind)->initial_states;
+
+	for (size_t i = 0; source->kind == SEGUE_SOURCE_MIX && i < source->mix.count; i++)
+		has = (i == 0 || has) && segue_source_has_initial(&source->mix.part[i].source);
+	return has;
+}
+
+bool segue_source_has_variable(const struct segue_spec_source *source)
+{
+	bool has = segue_source_row(source->kind)->variable;
+
+	for (size_t i = 0; source->kind == SEGUE_SOURCE_MIX && i < source->mix.count; i++)
+		has = (i == 0 || has) && segue_source_has_variable(&source->mix.part[i].source);
+	return has;
+}
+
+void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PARTS_MAX])
+{
+	uint64_t sum = 0, rest[SEGUE_PARTS_MAX];
+	uint32_t left = SEGUE_MIX_BLOCK;
+
+	for (size_t i = 0; i < mix->count; i++)
+		sum += mix->part[i].weight;
+	for (size_t i = 0; i < mix->count; i++) {
+		uint64_t share = (uint64_t)SEGUE_MIX_BLOCK * mix->part[i].weight;
+
+		quotas[i] = (uint32_t)(share / sum);
+		rest[i] = share % sum;
+		left -= quotas[i];
+	}
+	for (; left > 0; left--) {
+		size_t best = 0;
+
+		for (size_t i = 1; i < mix->count; i++)
+			if (rest[i] > rest[best])
+				best = i;
+		quotas[best]++;
+		rest[best] = 0;
+	}
 }
 
 static int fail_kind(unsigned kind)
@@ -139,6 +221,63 @@ static int take_paths(const char *const *path, size_t count, struct segue_paths 
 	return rc;
 }
 
+static int fail_parts(void)
+{
+	return segue_fail(SEGUE_ENOMEM, "no memory for the parts of a mix");
+}
+
+static int check_part_count(size_t count)
+{
+	return segue_range_check(
+		"the number of source.parts (in C: part_count)", count, 1, SEGUE_PARTS_MAX);
+}
+
+/* What a part can be: of arrays there is an index, which goes with a stream alone. */
+static int check_part_kind(enum segue_source_kind kind)
+{
+	if (kind == SEGUE_SOURCE_MIX)
+		return segue_fail(SEGUE_EINVAL,
+			"a part of a mix cannot be a mix itself: give the parts of that one, with "
+			"weights beside the others'");
+	if (kind == SEGUE_SOURCE_ARRAYS)
+		return segue_fail(SEGUE_EINVAL,
+			"arrays cannot be a part of a mix: make a sequence file of them "
+			"(segue.convert, segue_file_writer_create)");
+	return 0;
+}
+
+static int take_parts(const struct segue_mix *asked, struct segue_spec_mix *out)
+{
+	int rc = check_part_count(asked->part_count);
+
+	if (!rc && !asked->parts)
+		rc = segue_fail(SEGUE_EINVAL, "source.parts is NULL and should have %zu entries",
+			asked->part_count);
+	if (rc)
+		return rc;
+	out->part = calloc(asked->part_count, sizeof(*out->part));
+	if (!out->part)
+		return fail_parts();
+	out->count = asked->part_count;
+	for (size_t i = 0; !rc && i < out->count; i++) {
+		const struct segue_mix_part *part = &asked->parts[i];
+		struct segue_spec_part *to = &out->part[i];
+
+		to->weight = part->weight;
+		to->epochs = part->epochs;
+		rc = segue_text_copy(part->name, &to->name);
+		if (!rc && !part->source)
+			rc = segue_fail(SEGUE_EINVAL, "the source is missing (NULL)");
+		if (!rc)
+			rc = check_part_kind(part->source->kind);
+		if (!rc)
+			rc = segue_source_take(part->source, &to->source);
+		if (rc)
+			segue_fail_within(rc, "source.parts[%zu]", i);
+	}
+	return rc;
+}
+
 int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out)
 {
 	const struct segue_source_row *row = segue_source_row(asked->kind);
@@ -148,10 +287,32 @@ int segue_source_take(const struct segue_stream_source *asked, struct segue_spec
 	if (!row)
 		return fail_kind(asked->kind);
 	out->kind = asked->kind;
+	if (asked->kind == SEGUE_SOURCE_MIX)
+		return take_parts(&asked->mix, &out->mix);
 	if (row->paths)
 		rc = take_paths(*(const char *const *const *)(at + row->asked_paths),
 			*(const size_t *)(at + row->asked_count), segue_source_paths(out));
 	return rc ? rc : segue_options_take(row->options, asked, out);
+}
+
+static int copy_parts(const struct segue_spec_mix *mix, struct segue_spec_mix *out)
+{
+	int rc = 0;
+
+	*out = (struct segue_spec_mix){.part = calloc(mix->count + 1, sizeof(*out->part))};
+	if (!out->part)
+		return fail_parts();
+	for (; !rc && out->count < mix->count; out->count++) {
+		const struct segue_spec_part *from = &mix->part[out->count];
+		struct segue_spec_part *to = &out->part[out->count];
+
+		to->weight = from->weight;
+		to->epochs = from->epochs;
+		rc = segue_text_copy(from->name, &to->name);
+		if (!rc)
+			rc = segue_source_copy(&from->source, &to->source);
+	}
+	return rc;
 }
 
 int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_source *out)
@@ -161,9 +322,13 @@ int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_
 	int rc;
 
 	*out = *source;
+	if (source->kind == SEGUE_SOURCE_MIX)
+		return copy_parts(&source->mix, &out->mix);
 	to = segue_source_paths(out);
 	if (to)
 		*to = (struct segue_paths){.path = NULL};
+	if (segue_source_index(out) && *segue_source_index(out))
+		segue_array_index_hold(*segue_source_index(out));
 	rc = segue_options_copy(segue_source_row(source->kind)->options, source, out);
 	if (rc || !to || from->count == 0)
 		return rc;
@@ -178,11 +343,20 @@ void segue_source_finish(struct segue_spec_source *source)
 	const struct segue_source_row *row = segue_source_row(source->kind);
 	struct segue_paths *paths = segue_source_paths(source);
 
+	if (source->kind == SEGUE_SOURCE_MIX) {
+		for (size_t i = 0; i < source->mix.count; i++) {
+			free(source->mix.part[i].name);
+			segue_source_finish(&source->mix.part[i].source);
+		}
+		free(source->mix.part);
+	}
 	if (paths) {
 		for (size_t i = 0; i < paths->count; i++)
 			free(paths->path[i]);
 		free(paths->path);
 	}
+	if (segue_source_index(source))
+		segue_array_index_drop(*segue_source_index(source));
 	if (row)
 		segue_options_finish(row->options, source);
 }
@@ -210,6 +384,59 @@ static int check_paths(const struct segue_paths *paths)
 	return rc;
 }
 
+static int check_part(const struct segue_spec_mix *mix, size_t i)
+{
+	const struct segue_spec_part *part = &mix->part[i];
+	char what[64];
+	int rc;
+
+	snprintf(what, sizeof(what), "source.parts[%zu].name", i);
+	rc = segue_name_check(what, part->name, false);
+	for (size_t k = 0; !rc && k < i; k++)
+		if (strcmp(mix->part[k].name, part->name) == 0)
+			rc = segue_fail(SEGUE_EINVAL,
+				"source.parts[%zu] and source.parts[%zu] have the same name \"%s\"",
+				k, i, part->name);
+	snprintf(what, sizeof(what), "source.parts[%zu].weight", i);
+	if (!rc)
+		rc = segue_range_check(what, part->weight, 1, UINT32_MAX);
+	if (!rc)
+		rc = check_part_kind(part->source.kind);
+	if (!rc) {
+		rc = segue_source_check(&part->source);
+		if (rc)
+			segue_fail_within(rc, "source.parts[%zu] \"%s\"", i, part->name);
+	}
+	return rc;
+}
+
+/* Each gives something, and one of them ends. */
+static int check_parts(const struct segue_spec_mix *mix)
+{
+	uint32_t quotas[SEGUE_PARTS_MAX];
+	bool ends = false;
+	int rc = check_part_count(mix->count);
+
+	for (size_t i = 0; !rc && i < mix->count; i++) {
+		rc = check_part(mix, i);
+		ends = ends || mix->part[i].epochs != 0;
+	}
+	if (rc)
+		return rc;
+	segue_mix_quotas(mix, quotas);
+	for (size_t i = 0; i < mix->count; i++)
+		if (quotas[i] == 0)
+			return segue_fail(SEGUE_EINVAL,
+				"source.parts[%zu] \"%s\": its weight %" PRIu32
+				" gives it none of %d sequences: give it more, or leave it out",
+				i, mix->part[i].name, mix->part[i].weight, SEGUE_MIX_BLOCK);
+	if (!ends)
+		return segue_fail(SEGUE_EINVAL,
+			"no part of the mix has an end (in Python: all have epochs=None): give one "
+			"of them epochs, as many passes as are ever wanted");
+	return 0;
+}
+
 int segue_source_check(const struct segue_spec_source *source)
 {
 	const struct segue_source_row *row = segue_source_row(source->kind);
@@ -218,6 +445,8 @@ int segue_source_check(const struct segue_spec_source *source)
 
 	if (!row)
 		return fail_kind(source->kind);
+	if (source->kind == SEGUE_SOURCE_MIX)
+		return check_parts(&source->mix);
 	rc = paths ? check_paths(paths) : 0;
 	return rc ? rc : segue_options_check(row->options, "source.", source);
 }
@@ -230,6 +459,50 @@ void segue_source_hash(const struct segue_spec_source *source, struct segue_dige
 
 	segue_digest_text(digest, row->name);
 	segue_options_hash(row->options, source, digest);
+	if (source->kind != SEGUE_SOURCE_MIX)
+		return;
+	segue_digest_number(digest, source->mix.count);
+	for (size_t i = 0; i < source->mix.count; i++) {
+		const struct segue_spec_part *part = &source->mix.part[i];
+
+		segue_digest_text(digest, part->name);
+		segue_digest_number(digest, part->weight);
+		segue_digest_number(digest, part->epochs);
+		segue_source_hash(&part->source, digest);
+	}
+}
+
+static void compare_parts(const struct segue_spec_mix *stored, const struct segue_spec_mix *asked,
+	struct segue_differences *differences)
+{
+	if (stored->count != asked->count)
+		segue_differ(differences, "source.parts: %zu in the store, %zu asked for",
+			stored->count, asked->count);
+	for (size_t i = 0; i < stored->count && i < asked->count; i++) {
+		const struct segue_spec_part *a = &stored->part[i], *b = &asked->part[i];
+
+		if (strcmp(a->name, b->name) != 0)
+			segue_differ(differences,
+				"source.parts[%zu]: \"%s\" in the store, \"%s\" asked for", i,
+				a->name, b->name);
+		if (a->weight != b->weight)
+			segue_differ(differences,
+				"source.parts[%zu].weight: %" PRIu32 " in the store, %" PRIu32
+				" asked for",
+				i, a->weight, b->weight);
+		if (a->epochs != b->epochs)
+			segue_differ(differences,
+				"source.parts[%zu].epochs: %" PRIu64 " in the store, %" PRIu64
+				" asked for (0: endless)",
+				i, a->epochs, b->epochs);
+		if (a->source.kind == b->source.kind)
+			segue_source_compare(&a->source, &b->source, differences);
+		else
+			segue_differ(differences,
+				"source.parts[%zu].source: %s in the store, %s asked for", i,
+				segue_source_row(a->source.kind)->name,
+				segue_source_row(b->source.kind)->name);
+	}
 }
 
 void segue_source_compare(const struct segue_spec_source *stored,
@@ -237,7 +510,9 @@ void segue_source_compare(const struct segue_spec_source *stored,
 {
 	const struct segue_source_row *row = segue_source_row(stored->kind);
 
-	if (stored->kind == asked->kind)
+	if (stored->kind == asked->kind && stored->kind == SEGUE_SOURCE_MIX)
+		compare_parts(&stored->mix, &asked->mix, differences);
+	else if (stored->kind == asked->kind)
 		segue_options_compare(row->options, stored, asked, differences);
 	else
 		segue_differ(differences, "source: %s in the store, %s asked for", row->name,

@@ -3,11 +3,12 @@
  *
  * One row a kind: a new one is a struct here and in segue.h, a list of options, a row, and its
  * message in segue.proto with two functions in wire_spec.c (and their switches, the scratch that
- * they take, whether it has paths); a driver in server/source/kinds.c; a class in spec.py. Pure.
+ * they take, whether it has paths); a driver in server/source/plain.c; a class in spec.py. Pure.
  */
 #ifndef SEGUE_CORE_SPEC_SOURCE_H
 #define SEGUE_CORE_SPEC_SOURCE_H
 
+#include "core/array_index.h"
 #include "core/options.h"
 
 /* Absolute files or patterns. */
@@ -25,19 +26,46 @@ struct segue_spec_files {
 	struct segue_paths paths;
 };
 
+struct segue_spec_arrays {
+	struct segue_paths paths;        /* names of files: no patterns */
+	struct segue_array_index *index; /* NULL: not there yet, or kept in the store */
+	SEGUE_ARRAYS_OPTIONS(SEGUE_OPTION_FIELD)
+};
+
+struct segue_spec_part;
+
+struct segue_spec_mix {
+	struct segue_spec_part *part;
+	size_t count;
+};
+
 struct segue_spec_source {
 	enum segue_source_kind kind;
 	union {
 		struct segue_spec_tfrecord tfrecord;
 		struct segue_spec_files files;
+		struct segue_spec_arrays arrays;
+		struct segue_spec_mix mix;
 	};
 };
+
+struct segue_spec_part {
+	char *name;
+	uint32_t weight;
+	uint64_t epochs; /* 0: for ever */
+	struct segue_spec_source source;
+};
+
+#define SEGUE_MIX_BLOCK 1024 /* sequences of which each part has its share */
 
 struct segue_source_row {
 	const char *name;
 	const struct segue_option *options; /* of struct segue_spec_source */
 	/* Offsets of a kind that has paths: here, and of list and count in segue.h; else 0. */
 	size_t paths, asked_paths, asked_count;
+	bool initial_states; /* sequences may have initial values of their own */
+	bool variable;       /* features may be ragged, or bytes */
+	bool literal;        /* its paths are names of files, not patterns */
 };
 
 /* The row of a kind; NULL: no such kind. */
@@ -48,16 +76,32 @@ enum segue_source_kind segue_source_kind(const char *name);
 
 /* Its paths; NULL: a kind without. */
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
+/* List `i` of paths: of a mix that of part `i`, of others the first is all; NULL: no more. */
+struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i);
+/* Of a mix: whether all its parts have; of a source that was checked. */
+bool segue_source_has_initial(const struct segue_spec_source *source);
+bool segue_source_has_variable(const struct segue_spec_source *source);
+/*
+ * How many of each SEGUE_MIX_BLOCK sequences are of each part: by largest remainder, of equal ones
+ * the first.
+ */
+void segue_mix_quotas(const struct segue_spec_mix *mix, uint32_t quotas[SEGUE_PARTS_MAX]);
+
+/* Where its index of arrays is to be; NULL: a kind without. */
+struct segue_array_index **segue_source_index(const struct segue_spec_source *source);
 
 /*
- * Copies all of it; relative paths are made absolute against the working directory. SEGUE_EINVAL
- * (no such kind, no path, a list that is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken
- * until then is in *out, to be finished.
+ * Copies all of it but an index of arrays, which wants the features (core/spec.c); relative paths
+ * are made absolute against the working directory. SEGUE_EINVAL (no such kind, no path, a list that
+ * is not there), SEGUE_ENOMEM, SEGUE_ESYSTEM; what was taken until then is in *out, to be finished.
  */
 int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out);
 /* Checks all of it. SEGUE_EINVAL names the field, its value and what is allowed. */
 int segue_source_check(const struct segue_spec_source *source);
-/* A deep copy; on failure too, *out is to be finished. SEGUE_ENOMEM. */
+/*
+ * A deep copy, but that it holds the same index; on failure too, *out is to be finished.
+ * SEGUE_ENOMEM.
+ */
 int segue_source_copy(const struct segue_spec_source *source, struct segue_spec_source *out);
 /* Frees what it points to; a zeroed struct is fine. */
 void segue_source_finish(struct segue_spec_source *source);

@@ -32,6 +32,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_LANE_FLUSH = 12,
 	SEGUE_MESSAGE_STREAM_CLOSE = 14,
 	SEGUE_MESSAGE_STREAM_DROP = 15,
+	SEGUE_MESSAGE_LANE_SIDE = 16,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -62,7 +63,7 @@ struct segue_message {
 		struct {
 			struct segue_spec *spec; /* unpacked: malloc'd and unchecked; the caller
 						    takes it over */
-			uint64_t paths_upload;
+			uint64_t paths_upload, index_upload;
 			bool again; /* had it open before */
 		} stream_open;
 		struct {
@@ -76,6 +77,9 @@ struct segue_message {
 		struct {
 			uint64_t lease;
 		} lane_detach, lane_flush;
+		struct {
+			uint64_t lease, step;
+		} lane_side;
 		struct {
 			uint64_t size;
 		} upload;

@@ -40,6 +40,7 @@ static const struct segue_pb_field hello[] = {
 /* And the spec. */
 static const struct segue_pb_field stream_open[] = {
 	ANY64(StreamOpen, stream_open, paths_upload),
+	ANY64(StreamOpen, stream_open, index_upload),
 	FIELD(StreamOpen, stream_open, again, BOOL, 0),
 	END,
 };
@@ -62,6 +63,11 @@ static const struct segue_pb_field lane_detach[] = {
 };
 static const struct segue_pb_field lane_flush[] = {
 	ANY64(LaneFlush, lane_flush, lease),
+	END,
+};
+static const struct segue_pb_field lane_side[] = {
+	ANY64(LaneSide, lane_side, lease),
+	ANY64(LaneSide, lane_side, step),
 	END,
 };
 static const struct segue_pb_field upload[] = {
@@ -199,6 +205,7 @@ static const struct codec {
 	{MESSAGE(LANE_ATTACH, lane_attach), put_lane_attach, get_lane_attach},
 	{MESSAGE(LANE_DETACH, lane_detach)},
 	{MESSAGE(LANE_FLUSH, lane_flush)},
+	{MESSAGE(LANE_SIDE, lane_side)},
 	{MESSAGE(UPLOAD, upload)},
 	{MESSAGE(CHECKPOINT, checkpoint)},
 	{MESSAGE(STORED, stored)},

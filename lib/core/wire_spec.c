@@ -14,14 +14,33 @@
 /* Of a source's message, without what it points to: that of the longest. */
 #define SOURCE_SIZE_MAX sizeof(Segue__Pb__TFRecord)
 _Static_assert(sizeof(Segue__Pb__Files) <= SOURCE_SIZE_MAX, "a longer one");
+_Static_assert(sizeof(Segue__Pb__Arrays) <= SOURCE_SIZE_MAX, "a longer one");
+
+_Static_assert(sizeof(Segue__Pb__Mix) <= SOURCE_SIZE_MAX, "a longer one");
+/* A part's source goes by a Spec that has nothing else. */
+_Static_assert((int)SEGUE__PB__MIX_PART__SOURCE_TFRECORD == (int)SEGUE__PB__SPEC__SOURCE_TFRECORD &&
+		       (int)SEGUE__PB__MIX_PART__SOURCE_FILES == (int)SEGUE__PB__SPEC__SOURCE_FILES,
+	"segue.proto");
+
+/* Of the parts of a mix, but for their paths. */
+static size_t parts_scratch(const struct segue_spec_source *source)
+{
+	size_t count = source->kind == SEGUE_SOURCE_MIX ? source->mix.count : 0;
+
+	return count * (sizeof(Segue__Pb__MixPart) + sizeof(void *) + SOURCE_SIZE_MAX +
+			       4 * SEGUE_ARENA_ALIGN);
+}
 
 size_t segue_pb_spec_scratch(const struct segue_spec *spec)
 {
-	size_t fields = spec->sequence_count + spec->context_count + spec->state_count;
-	const struct segue_paths *paths = segue_source_paths(&spec->source);
+	size_t fields = spec->sequence_count + spec->context_count + spec->state_count, paths = 0;
+	const struct segue_paths *list;
 
-	return fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_ARENA_ALIGN) +
-	       (paths ? paths->count * sizeof(ProtobufCBinaryData) : 0) + 16 * SEGUE_ARENA_ALIGN +
+	for (size_t i = 0; (list = segue_source_list(&spec->source, i)); i++)
+		paths += list->count;
+	return parts_scratch(&spec->source) +
+	       fields * (sizeof(Segue__Pb__Field) + sizeof(void *) + SEGUE_ARENA_ALIGN) +
+	       paths * sizeof(ProtobufCBinaryData) + 16 * SEGUE_ARENA_ALIGN +
 	       sizeof(Segue__Pb__Spec) + SOURCE_SIZE_MAX;
 }
 
@@ -40,6 +59,8 @@ static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct s
 		pb->dims = (uint64_t *)(uintptr_t)fields[i].dims;
 		pb->init_low = init ? init[i][0] : 0;
 		pb->init_high = init ? init[i][1] : 0;
+		pb->from_data = fields[i].from_data;
+		pb->form = fields[i].form;
 		out[i] = pb;
 	}
 	return out;
@@ -72,6 +93,7 @@ static void put_tfrecord(struct segue_arena *scratch, const struct segue_spec_tf
 	pb->compression = source->compression;
 	pb->key_feature = put_name(source->key_feature);
 	pb->allow_surplus = source->allow_surplus;
+	pb->record = source->record;
 	to->source_case = SEGUE__PB__SPEC__SOURCE_TFRECORD;
 	to->tfrecord = pb;
 }
@@ -88,6 +110,47 @@ static void put_files(struct segue_arena *scratch, const struct segue_spec_files
 	to->files = pb;
 }
 
+static void put_arrays(struct segue_arena *scratch, const struct segue_spec_arrays *source,
+	bool with_paths, Segue__Pb__Spec *to)
+{
+	Segue__Pb__Arrays *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__arrays__init(pb);
+	if (with_paths)
+		put_paths(scratch, &source->paths, &pb->paths, &pb->n_paths);
+	pb->checksum = source->checksum;
+	to->source_case = SEGUE__PB__SPEC__SOURCE_ARRAYS;
+	to->arrays = pb;
+}
+
+static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
+	bool with_paths, Segue__Pb__Spec *to);
+
+static void put_mix(struct segue_arena *scratch, const struct segue_spec_mix *mix, bool with_paths,
+	Segue__Pb__Spec *to)
+{
+	Segue__Pb__Mix *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__mix__init(pb);
+	pb->n_parts = mix->count;
+	pb->parts = segue_pb_build(scratch, mix->count, sizeof(*pb->parts));
+	for (size_t i = 0; i < mix->count; i++) {
+		Segue__Pb__MixPart *part = segue_pb_build(scratch, 1, sizeof(*part));
+		Segue__Pb__Spec source = {.source_case = SEGUE__PB__SPEC__SOURCE__NOT_SET};
+
+		put_source(scratch, &mix->part[i].source, with_paths, &source);
+		segue__pb__mix_part__init(part);
+		part->name = mix->part[i].name;
+		part->weight = mix->part[i].weight;
+		part->epochs = mix->part[i].epochs;
+		part->source_case = (Segue__Pb__MixPart__SourceCase)source.source_case;
+		part->tfrecord = source.tfrecord; /* of a union */
+		pb->parts[i] = part;
+	}
+	to->source_case = SEGUE__PB__SPEC__SOURCE_MIX;
+	to->mix = pb;
+}
+
 static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
 	bool with_paths, Segue__Pb__Spec *to)
 {
@@ -98,15 +161,36 @@ static void put_source(struct segue_arena *scratch, const struct segue_spec_sour
 	case SEGUE_SOURCE_FILES:
 		put_files(scratch, &source->files, with_paths, to);
 		return;
+	case SEGUE_SOURCE_ARRAYS:
+		put_arrays(scratch, &source->arrays, with_paths, to);
+		return;
+	case SEGUE_SOURCE_MIX:
+		put_mix(scratch, &source->mix, with_paths, to);
+		return;
 	}
+}
+
+/* The source of a part, where functions look for one. */
+static Segue__Pb__Spec spec_of(const Segue__Pb__MixPart *part)
+{
+	return (Segue__Pb__Spec){.source_case = (Segue__Pb__Spec__SourceCase)part->source_case,
+		.tfrecord = part->tfrecord}; /* of a union */
 }
 
 bool segue_pb_spec_has_paths(const Segue__Pb__Spec *pb)
 {
 	if (!pb)
 		return false;
+	for (size_t i = 0; pb->source_case == SEGUE__PB__SPEC__SOURCE_MIX && i < pb->mix->n_parts;
+		i++) {
+		const Segue__Pb__Spec part = spec_of(pb->mix->parts[i]);
+
+		if (segue_pb_spec_has_paths(&part))
+			return true;
+	}
 	return (pb->source_case == SEGUE__PB__SPEC__SOURCE_TFRECORD && pb->tfrecord->n_paths > 0) ||
-	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_FILES && pb->files->n_paths > 0);
+	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_FILES && pb->files->n_paths > 0) ||
+	       (pb->source_case == SEGUE__PB__SPEC__SOURCE_ARRAYS && pb->arrays->n_paths > 0);
 }
 
 static int get_name(const char *field, const ProtobufCBinaryData *from, char **out)
@@ -152,9 +236,54 @@ static int get_tfrecord(const Segue__Pb__TFRecord *pb, struct segue_spec_source 
 		rc = get_paths(pb->paths, pb->n_paths, &to->paths);
 	if (!rc)
 		rc = segue_pb_check_range("spec.compression", pb->compression,
-			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_GZIP);
+			SEGUE_COMPRESSION_AUTO, SEGUE_COMPRESSION_ZLIB);
+	if (!rc)
+		rc = segue_pb_check_range("spec.record", pb->record, SEGUE_RECORD_SEQUENCE_EXAMPLE,
+			SEGUE_RECORD_EXAMPLE);
 	to->compression = pb->compression;
 	to->allow_surplus = pb->allow_surplus;
+	to->record = pb->record;
+	return rc;
+}
+
+static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out);
+
+static int get_text(const char *field, const char *text, size_t most, char **out)
+{
+	int rc = segue_pb_check_text(field, text, most);
+
+	if (rc)
+		return rc;
+	*out = strdup(text);
+	return *out ? 0 : segue_pb_fail_memory();
+}
+
+static int get_part(const Segue__Pb__MixPart *pb, struct segue_spec_part *out)
+{
+	const Segue__Pb__Spec source = spec_of(pb);
+	int rc = get_text("name", pb->name, SEGUE_NAME_MAX, &out->name);
+
+	out->weight = pb->weight;
+	out->epochs = pb->epochs;
+	return rc ? rc : get_source(&source, &out->source);
+}
+
+static int get_mix(const Segue__Pb__Mix *pb, struct segue_spec_source *out)
+{
+	int rc = segue_pb_check_range("spec.parts", pb->n_parts, 1, SEGUE_PARTS_MAX);
+
+	if (rc)
+		return rc;
+	out->mix.part = calloc(pb->n_parts, sizeof(*out->mix.part));
+	if (!out->mix.part)
+		return segue_pb_fail_memory();
+	out->kind = SEGUE_SOURCE_MIX;
+	out->mix.count = pb->n_parts;
+	for (size_t i = 0; !rc && i < pb->n_parts; i++) {
+		rc = get_part(pb->parts[i], &out->mix.part[i]);
+		if (rc)
+			segue_fail_within(rc, "spec.parts[%zu]", i);
+	}
 	return rc;
 }
 
@@ -166,6 +295,12 @@ static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 	case SEGUE__PB__SPEC__SOURCE_FILES:
 		out->kind = SEGUE_SOURCE_FILES;
 		return get_paths(pb->files->paths, pb->files->n_paths, &out->files.paths);
+	case SEGUE__PB__SPEC__SOURCE_ARRAYS:
+		out->kind = SEGUE_SOURCE_ARRAYS;
+		out->arrays.checksum = pb->arrays->checksum;
+		return get_paths(pb->arrays->paths, pb->arrays->n_paths, &out->arrays.paths);
+	case SEGUE__PB__SPEC__SOURCE_MIX:
+		return get_mix(pb->mix, out);
 	case SEGUE__PB__SPEC__SOURCE__NOT_SET:
 	default: /* protobuf-c adds a value of its own, for the size of the enum */
 		return segue_fail(SEGUE_EPROTOCOL,
@@ -196,16 +331,6 @@ Segue__Pb__Spec *segue_pb_put_spec(
 	return pb;
 }
 
-static int get_text(const char *field, const char *text, size_t most, char **out)
-{
-	int rc = segue_pb_check_text(field, text, most);
-
-	if (rc)
-		return rc;
-	*out = strdup(text);
-	return *out ? 0 : segue_pb_fail_memory();
-}
-
 static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
 {
 	int rc = get_text("name", pb->name, SEGUE_NAME_MAX, &out->name);
@@ -214,9 +339,12 @@ static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
 		rc = segue_pb_check_range("number of dims", pb->n_dims, 0, SEGUE_RANK_MAX);
 	if (!rc)
 		rc = segue_pb_check_range("dtype", pb->dtype, 1, segue_dtype_last());
+	if (!rc)
+		rc = segue_pb_check_range("form", pb->form, SEGUE_FORM_DENSE, SEGUE_FORM_BYTES);
 	if (rc)
 		return rc;
 	out->dtype = pb->dtype;
+	out->form = pb->form;
 	out->rank = (uint32_t)pb->n_dims;
 	if (pb->n_dims > 0)
 		memcpy(out->dims, pb->dims, pb->n_dims * sizeof(out->dims[0]));
@@ -257,6 +385,7 @@ static int get_states(const Segue__Pb__Spec *pb, struct segue_spec *out)
 	for (size_t i = 0; i < out->state_count; i++) {
 		out->init_hash[i][0] = pb->states[i]->init_low;
 		out->init_hash[i][1] = pb->states[i]->init_high;
+		out->states[i].from_data = pb->states[i]->from_data;
 	}
 	return 0;
 }

@@ -105,6 +105,10 @@ static const struct known_option {
 		MEBIBYTES_MAX},
 	{SEGUE_CLI_FORCE, "force", "",
 		"replace a store that is there, which is kept beside the new one", FLAG, TO(force)},
+	{SEGUE_CLI_FORCE_CUT, "force", "", "also cut off sequences that lie behind a damaged one",
+		FLAG, TO(force)},
+	{SEGUE_CLI_DRY_RUN, "dry-run", "", "only say what would be done (also -n)", FLAG,
+		TO(dry_run)},
 	{SEGUE_CLI_PORTABLE, "portable", "",
 		"TARGET is one file, which does not depend on the version of LMDB", FLAG,
 		TO(portable)},
@@ -115,6 +119,8 @@ static const struct known_option {
 	{SEGUE_CLI_STEP, "step", " N", "the checkpoints of this step", NUMBER, TO(step), 0,
 		INT64_MAX},
 	{SEGUE_CLI_YES, "yes", "", "do it without asking", FLAG, TO(yes)},
+	{SEGUE_CLI_ALL_RECORDS, "all", "", "look at all records, and every checksum", FLAG,
+		TO(all)},
 	{SEGUE_CLI_ALL, "all", "", "the checkpoints of every id and step", FLAG, TO(all)},
 };
 
@@ -251,12 +257,15 @@ static bool take_operands(const struct segue_cli_command *command, int argc, cha
 			command->operands, count, count == 1 ? "" : "s");
 		return false;
 	}
+	options->operands = argv + optind;
+	options->operand_count = count;
 	if (count > 0)
 		options->dir = argv[optind];
 	if (count > 1)
 		options->key = argv[optind + 1];
 	if (count > 0 && !*options->dir) {
-		fprintf(stderr, "segue %s: DIR is empty\n", command->name);
+		fprintf(stderr, "segue %s: %.*s is empty\n", command->name,
+			(int)strcspn(command->operands, ". "), command->operands);
 		return false;
 	}
 	return true;
@@ -281,12 +290,15 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 	options_of(command, accepted);
 	snprintf(name, sizeof(name), "segue %s", command->name);
 	argv[0] = name; /* getopt's messages begin with it */
-	while ((letter = getopt_long(argc, argv, "h", accepted, NULL)) != -1) {
+	const char *letters = command->takes & SEGUE_CLI_DRY_RUN ? "hn" : "h";
+	while ((letter = getopt_long(argc, argv, letters, accepted, NULL)) != -1) {
 		if (letter == 'h') {
 			print_help(command);
 			return SEGUE_CLI_FINE;
 		}
-		if (!take_option(letter, optarg, options))
+		if (letter == 'n')
+			options->dry_run = true;
+		else if (!take_option(letter, optarg, options))
 			return usage_status(command, argc, argv);
 	}
 	if (!take_operands(command, argc, argv, options))
@@ -299,6 +311,8 @@ int segue_cli_run(const struct segue_cli_command *command, int argc, char **argv
 {
 	struct segue_cli_options options = {.lane = -1, .id = -1, .step = -1};
 
+	if (command->run_line)
+		return command->run_line(argc, argv);
 	int status = run_with(command, argc, argv, &options);
 	free(options.roots.item);
 	free(options.users.item);

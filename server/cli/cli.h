@@ -15,7 +15,7 @@ enum {
 	SEGUE_CLI_FINE = 0,
 	SEGUE_CLI_WRONG = 1, /* not found, no server, cannot be read: the message says what */
 	SEGUE_CLI_USAGE = 2, /* the command line, or a variable for an option, was not understood */
-	SEGUE_CLI_DAMAGED = 3, /* verify, backup, restore: the store is damaged */
+	SEGUE_CLI_DAMAGED = 3, /* verify, backup, restore: the store is; repair: the file */
 };
 
 /* Options that a subcommand takes. */
@@ -35,6 +35,9 @@ enum {
 	SEGUE_CLI_STEP = 1u << 18,
 	SEGUE_CLI_ALL = 1u << 19,
 	SEGUE_CLI_YES = 1u << 20,
+	SEGUE_CLI_FORCE_CUT = 1u << 21,
+	SEGUE_CLI_DRY_RUN = 1u << 22, /* also -n */
+	SEGUE_CLI_ALL_RECORDS = 1u << 23,
 };
 
 /* Values of an option that may be given several times. */
@@ -44,14 +47,16 @@ struct segue_cli_list {
 };
 
 struct segue_cli_options {
-	const char *action;     /* what stands before the operands, where the command has actions */
-	const char *dir;        /* first operand; NULL if it may be left out and is */
-	const char *key;        /* second operand, or NULL */
+	const char *action;    /* what stands before the operands, where the command has actions */
+	const char *dir;       /* first operand; NULL if it may be left out and is */
+	const char *key;       /* second operand, or NULL */
+	char *const *operands; /* all of them */
+	int operand_count;
 	const char *socket;     /* --socket, else $SEGUE_SOCKET, else NULL */
 	const char *stream;     /* --stream, or NULL */
 	int64_t map_mib;        /* --map-size; 0: not given */
 	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
-	bool json, embedded, all, yes, progress, if_due, force, assume_local, portable;
+	bool json, embedded, all, yes, progress, if_due, force, dry_run, assume_local, portable;
 	struct segue_cli_list roots, users, groups;
 	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };
@@ -65,11 +70,12 @@ struct segue_cli_command {
 	bool acts;            /* one operand more, the first: an action */
 	int operands_min, operands_max;
 	int (*run)(const struct segue_cli_options *options); /* exit status */
+	int (*run_line)(int argc, char **argv);              /* instead: gets the line as it is */
 };
 
 extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
 	segue_cli_get, segue_cli_checkpoint, segue_cli_stream, segue_cli_verify, segue_cli_backup,
-	segue_cli_restore, segue_cli_doctor;
+	segue_cli_restore, segue_cli_repair, segue_cli_peek, segue_cli_convert, segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns

@@ -21,16 +21,33 @@ static void print_fields(struct json_object *spec, const char *name)
 	}
 }
 
-static void print_paths(struct json_object *spec)
+static void print_list(struct json_object *source)
 {
-	struct json_object *source = json_object_object_get(spec, "source");
 	struct json_object *paths = json_object_object_get(source, "paths");
 	size_t count = segue_json_count(paths);
 
-	printf("  data       %s", segue_cli_text(segue_json_at(paths, 0)));
+	printf("%s", segue_cli_text(segue_json_at(paths, 0)));
 	if (count > 1)
 		printf(" and %zu more", count - 1);
 	putchar('\n');
+}
+
+static void print_paths(struct json_object *spec)
+{
+	struct json_object *source = json_object_object_get(spec, "source");
+	struct json_object *parts = json_object_object_get(source, "parts");
+
+	if (!parts) {
+		printf("  data       ");
+		print_list(source);
+	}
+	for (size_t i = 0; i < segue_json_count(parts); i++) {
+		struct json_object *part = segue_json_at(parts, i);
+
+		printf("  %-10s %s, weight %s: ", i ? "" : "mix of", segue_cli_member(part, "name"),
+			segue_cli_member(part, "weight"));
+		print_list(part);
+	}
 }
 
 /* The last end of its input, and the others where it has grown. */

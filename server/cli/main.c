@@ -11,7 +11,8 @@
 
 static const struct segue_cli_command *const commands[] = {&segue_cli_serve, &segue_cli_status,
 	&segue_cli_inspect, &segue_cli_get, &segue_cli_checkpoint, &segue_cli_stream,
-	&segue_cli_verify, &segue_cli_backup, &segue_cli_restore, &segue_cli_doctor};
+	&segue_cli_verify, &segue_cli_backup, &segue_cli_restore, &segue_cli_repair,
+	&segue_cli_peek, &segue_cli_convert, &segue_cli_doctor};
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
@@ -30,9 +31,10 @@ static void print_usage(FILE *file)
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
 		fprintf(file, "  %-10s %-*s %s\n", commands[i]->name, width, commands[i]->operands,
 			commands[i]->summary);
-	fprintf(file, "\n'segue COMMAND --help' says more.\n\n"
-		      "Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"
-		      "command line was not understood, 3 verify, backup, restore: damaged.\n");
+	fprintf(file,
+		"\n'segue COMMAND --help' says more.\n\n"
+		"Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"
+		"command line was not understood, 3 verify, backup, restore, repair: damaged.\n");
 }
 
 static int run_command(const char *name, int argc, char **argv)

@@ -132,21 +132,51 @@ static void move_records(struct segue_filler *filler, uint32_t rows)
 
 /* ---- Slots ---- */
 
+/* Of a row that goes on with its sequence nobody reads them. */
+static int fill_initial(struct segue_filler *filler, uint8_t *slot, uint32_t i)
+{
+	const struct segue_spec *spec = filler->spec;
+	struct segue_record *record = filler->row[i].record;
+	int rc = 0;
+
+	if (filler->spans[i].previous_row != SEGUE_NO_ROW)
+		return 0;
+	for (size_t s = 0; s < spec->state_count && !rc; s++) {
+		uint64_t size = spec->states[s].size;
+		uint8_t *out = slot + filler->geometry.initial_offset[s] + i * size;
+		if (!spec->states[s].from_data)
+			continue;
+		if (record)
+			rc = record->ops->initial(record, s, out);
+		else
+			memset(out, 0, size);
+	}
+	return rc;
+}
+
+/* Steps of row i that its sequence has. */
+static uint64_t steps_of(const struct segue_filler *filler, uint32_t i)
+{
+	const struct segue_span *span = &filler->spans[i];
+	uint64_t left = span->array_steps - span->first_step, unroll = filler->geometry.num_unroll;
+
+	if (!filler->row[i].record)
+		return 0;
+	return left < unroll ? left : unroll;
+}
+
 static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 {
 	const struct segue_geometry *geometry = &filler->geometry;
 	const struct segue_spec *spec = filler->spec;
-	const struct segue_span *span = &filler->spans[i];
 	struct segue_record *record = filler->row[i].record;
-	uint64_t unroll = geometry->num_unroll, steps = 0;
+	uint64_t unroll = geometry->num_unroll, steps = steps_of(filler, i);
 	int rc = 0;
 
-	if (record) {
-		steps = span->array_steps - span->first_step;
-		steps = steps < unroll ? steps : unroll;
-	}
 	for (size_t f = 0; f < spec->sequence_count && !rc; f++) {
 		uint64_t size = spec->sequences[f].size;
+		if (spec->sequences[f].form != SEGUE_FORM_DENSE)
+			continue;
 		uint8_t *out = slot + geometry->sequence_offset[f] + i * unroll * size;
 		if (steps)
 			rc = record->ops->read(record, f, steps, out);
@@ -154,12 +184,83 @@ static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 	}
 	for (size_t f = 0; f < spec->context_count && !rc; f++) {
 		uint64_t size = spec->contexts[f].size;
+		if (spec->contexts[f].form != SEGUE_FORM_DENSE)
+			continue;
 		uint8_t *out = slot + geometry->context_offset[f] + i * size;
 		if (record)
 			rc = record->ops->context(record, f, out);
 		else
 			memset(out, 0, size);
 	}
+	return rc ? rc : fill_initial(filler, slot, i);
+}
+
+/*
+ * Sequence feature f, which is not dense, of all rows: they go on from one another, so that its
+ * values lie side by side. Behind the end of a sequence steps have none.
+ */
+static int fill_ragged(struct segue_filler *filler, uint8_t *slot, uint32_t rows, size_t f,
+	struct segue_sink *sink)
+{
+	uint64_t unroll = filler->geometry.num_unroll;
+	int64_t *offsets = (int64_t *)(void *)(slot + filler->geometry.sequence_offset[f]);
+	int64_t end = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < rows && !rc; i++, offsets += unroll + 1) {
+		struct segue_record *record = filler->row[i].record;
+		uint64_t steps = steps_of(filler, i);
+
+		offsets[0] = end;
+		if (steps)
+			rc = record->ops->read_variable(record, f, steps, offsets, sink);
+		end = offsets[steps];
+		for (uint64_t k = steps + 1; k <= unroll; k++)
+			offsets[k] = end;
+	}
+	return rc;
+}
+
+static int fill_ragged_context(struct segue_filler *filler, uint8_t *slot, uint32_t rows, size_t f,
+	struct segue_sink *sink)
+{
+	int64_t *offsets = (int64_t *)(void *)(slot + filler->geometry.context_offset[f]);
+	int rc = 0;
+
+	offsets[0] = 0;
+	for (uint32_t i = 0; i < rows && !rc; i++) {
+		struct segue_record *record = filler->row[i].record;
+
+		offsets[i + 1] = offsets[i];
+		if (record)
+			rc = record->ops->context_variable(record, f, offsets + i, sink);
+	}
+	return rc;
+}
+
+/* What is not dense, feature by feature, each from a multiple of 64 on in the slot's side. */
+static int fill_side(struct segue_filler *filler, uint64_t step, uint8_t *slot, uint32_t rows)
+{
+	const struct segue_spec *spec = filler->spec;
+	uint32_t number = (uint32_t)(step % filler->geometry.depth);
+	struct segue_sink *sink = segue_sides_begin(&filler->sides, number);
+	uint64_t *table = (uint64_t *)(void *)(slot + filler->geometry.side_offset), *begin = table;
+	uint8_t *padding;
+	int rc = 0;
+
+	for (size_t i = 0; i < spec->sequence_count + spec->context_count && !rc; i++) {
+		bool sequence = i < spec->sequence_count;
+		size_t f = sequence ? i : i - spec->sequence_count;
+
+		if ((sequence ? spec->sequences : spec->contexts)[f].form == SEGUE_FORM_DENSE)
+			continue;
+		rc = segue_sink_add(sink, -sink->size % SEGUE_ALIGN, &padding);
+		*++begin = sink->size;
+		if (!rc)
+			rc = sequence ? fill_ragged(filler, slot, rows, f, sink)
+				      : fill_ragged_context(filler, slot, rows, f, sink);
+	}
+	table[0] = sink->size ? filler->sides.of_slot[number].number : 0;
 	return rc;
 }
 
@@ -177,6 +278,15 @@ static void note_key(struct segue_filler *filler, uint32_t i)
 	filler->heap_used += size;
 }
 
+static uint32_t part_of(const struct segue_filler *filler, uint32_t i)
+{
+	struct segue_source *source = filler->input.source;
+
+	return source->ops->part && filler->row[i].record
+		       ? source->ops->part(source, filler->spans[i].number)
+		       : 0;
+}
+
 static int fill_slot(struct segue_filler *filler, uint32_t rows)
 {
 	uint64_t step = filler->plan.position->step - 1;
@@ -189,8 +299,14 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 		if (rc)
 			return rc;
 		note_key(filler, i);
+		filler->spans[i].part = part_of(filler, i);
 		filler->spans[i].key_offset = filler->keys[i].offset;
 		filler->spans[i].key_size = filler->keys[i].size;
+	}
+	if (filler->geometry.variable) {
+		int rc = fill_side(filler, step, base, rows);
+		if (rc)
+			return rc;
 	}
 	slot->step = step;
 	slot->rows = rows;
@@ -333,6 +449,19 @@ static bool work_once(struct segue_filler *filler)
 	return false;
 }
 
+/*
+ * True, and unlocked: behind what waits for a thread (another lane, a checkpoint), which would wait
+ * until the ring is full. The task is still RUNNING.
+ */
+static bool make_way(struct segue_filler *filler)
+{
+	if (!segue_pool_waits(filler->pool))
+		return false;
+	pthread_mutex_unlock(&filler->lock);
+	segue_pool_run(filler->pool, &filler->task);
+	return true;
+}
+
 static int run(struct segue_task *task)
 {
 	struct segue_filler *filler = SEGUE_CONTAINER(task, struct segue_filler, task);
@@ -340,7 +469,8 @@ static int run(struct segue_task *task)
 	pthread_mutex_lock(&filler->lock);
 	for (;;) {
 		while (work_once(filler))
-			;
+			if (filler->batch != SEGUE_FILLER_FILLED && make_way(filler))
+				return 0;
 		if (filler->state != SEGUE_FILLER_AGAIN)
 			break;
 		go(filler, SEGUE_FILLER_RUNNING);
@@ -416,6 +546,7 @@ void segue_filler_destroy(struct segue_filler *filler)
 	segue_feed_finish(&filler->feed);
 	segue_plan_finish(&filler->plan);
 	segue_shm_destroy(&filler->ring);
+	segue_sides_finish(&filler->sides);
 	segue_geometry_finish(&filler->geometry);
 	pthread_mutex_destroy(&filler->lock);
 	free(filler->row);
@@ -527,7 +658,8 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 	filler->key_max = source->ops->key_max(source);
 	filler->task.work = run;
 	pthread_mutex_init(&filler->lock, NULL);
-	if ((rc = segue_geometry_init(spec, filler->key_max, &filler->geometry)) ||
+	if ((rc = segue_sides_init(&filler->sides, spec->depth)) ||
+		(rc = segue_geometry_init(spec, filler->key_max, &filler->geometry)) ||
 		(rc = allocate(filler)) || (rc = segue_plan_init(&filler->plan, plan)) ||
 		(rc = segue_plan_seek(&filler->plan, image->position)) ||
 		(rc = open_rows(filler, image)) || (rc = make_ring(filler, image))) {

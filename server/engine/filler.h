@@ -27,6 +27,7 @@
 
 #include "core/shm.h"
 #include "engine/input.h"
+#include "engine/side.h"
 #include "lane/feed.h"
 #include "lane/image.h"
 #include "os/pool.h"
@@ -57,6 +58,7 @@ struct segue_filler {
 
 	struct segue_shm ring;
 	struct segue_geometry geometry; /* owned */
+	struct segue_sides sides;       /* whose purse is set by who makes the filler */
 	struct segue_plan_spec plan_spec;
 
 	/* The task's alone. */

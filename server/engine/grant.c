@@ -167,7 +167,7 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 		return segue_fail(SEGUE_ETOKEN,
 			"the token is of stream '%s' with another spec (features, states and their "
 			"initial values, num_unroll, shuffle, seed, first_epoch, the epochs that "
-			"it was made with, pad, on_error, keep_final, key or allow_surplus "
+			"it was made with, pad, on_error, keep_final, key, allow_surplus or record "
 			"differ): it belongs to a stream that is made as that one was",
 			head->stream);
 	if (memcmp(order->fingerprint, head->fingerprint, sizeof(head->fingerprint)) != 0)
@@ -458,6 +458,8 @@ static int build(struct making *making, struct segue_grant *grant)
 	if (!rc)
 		rc = segue_filler_create(order->spec, &order->plan, order->source, order->pool,
 			making->image, &grant->filler);
+	if (!rc)
+		grant->filler->sides.purse = order->purse;
 	if (!rc)
 		rc = make_memory(grant, making);
 	if (!rc)

@@ -25,6 +25,7 @@
 struct segue_grant_order {
 	struct segue_place place;
 	const struct segue_spec *spec; /* of the client that asks: its runtime options hold */
+	struct segue_purse purse;      /* for side segments */
 	struct segue_plan_spec plan;
 	struct segue_source *source;
 	struct segue_pool *pool;

@@ -1,6 +1,7 @@
 /* The guard: who is let in, and the accounts of those who are. */
 #include "guard/guard.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@ struct user {
 	uid_t uid;
 	char name[24];     /* "uid 1000": for messages */
 	unsigned accounts; /* that are its */
-	uint64_t taken[SEGUE_LIMIT_COUNT];
+	_Atomic uint64_t taken[SEGUE_LIMIT_COUNT];
 	struct segue_pool *helpers; /* made for the first task, */
 	struct segue_pool *apart;   /* and for the first that is to be done apart */
 };
@@ -140,10 +141,14 @@ int segue_guard_check(
 void segue_guard_visit(const struct segue_guard *guard,
 	void (*visit)(void *arg, uid_t uid, const uint64_t taken[SEGUE_LIMIT_COUNT]), void *arg)
 {
+	uint64_t taken[SEGUE_LIMIT_COUNT];
 	const struct user *user;
 
-	LIST_FOREACH(user, &guard->users, link)
-		visit(arg, user->uid, user->taken);
+	LIST_FOREACH(user, &guard->users, link) {
+		for (size_t i = 0; i < SEGUE_LIMIT_COUNT; i++)
+			taken[i] = atomic_load_explicit(&user->taken[i], memory_order_relaxed);
+		visit(arg, user->uid, taken);
+	}
 }
 
 /* ---- Who is let in ---- */
@@ -219,18 +224,22 @@ uid_t segue_account_uid(const struct segue_account *account)
 
 int segue_account_take(struct segue_account *account, enum segue_limit limit, uint64_t more)
 {
-	struct user *user = account->user;
+	const struct segue_limits *limits = &account->guard->rules->limits;
+	_Atomic uint64_t *taken = &account->user->taken[limit];
+	uint64_t have = atomic_load_explicit(taken, memory_order_relaxed);
+	int rc;
 
-	int rc = segue_limits_check(
-		&account->guard->rules->limits, limit, user->taken[limit], more, user->name);
-	if (!rc)
-		user->taken[limit] += more;
+	/* Counts alone, by which nothing else is ordered. */
+	do
+		rc = segue_limits_check(limits, limit, have, more, account->user->name);
+	while (!rc && !atomic_compare_exchange_weak_explicit(taken, &have, have + more,
+			      memory_order_relaxed, memory_order_relaxed));
 	return rc;
 }
 
 void segue_account_give(struct segue_account *account, enum segue_limit limit, uint64_t less)
 {
-	account->user->taken[limit] -= less;
+	atomic_fetch_sub_explicit(&account->user->taken[limit], less, memory_order_relaxed);
 }
 
 int segue_account_run(struct segue_account *account, struct segue_task *task, bool apart)

@@ -66,7 +66,10 @@ struct segue_account *segue_account_hold(struct segue_account *account);
 /* The last one frees it. NULL is fine. */
 void segue_account_release(struct segue_account *account);
 uid_t segue_account_uid(const struct segue_account *account);
-/* Takes `more` of what its user may take, or SEGUE_ELIMIT; gives it back. */
+/*
+ * Takes `more` of what its user may take, or SEGUE_ELIMIT; gives it back. From any thread, for
+ * whoever holds the account.
+ */
 int segue_account_take(struct segue_account *account, enum segue_limit limit, uint64_t more);
 void segue_account_give(struct segue_account *account, enum segue_limit limit, uint64_t less);
 /*

@@ -3,7 +3,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -124,4 +123,12 @@ void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 	pool->last = &task->next;
 	pthread_cond_signal(&pool->some);
 	pthread_mutex_unlock(&pool->lock);
+}
+
+bool segue_pool_waits(struct segue_pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool waits = pool->first != NULL;
+	pthread_mutex_unlock(&pool->lock);
+	return waits;
 }

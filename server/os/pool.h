@@ -5,6 +5,7 @@
 #ifndef SEGUE_OS_POOL_H
 #define SEGUE_OS_POOL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/error.h"
@@ -43,5 +44,7 @@ void segue_pool_destroy(struct segue_pool *pool);
  * (segue_loop_awaited()).
  */
 void segue_pool_run(struct segue_pool *pool, struct segue_task *task);
+/* Whether a task waits for a thread; work that can be done in pieces lets it go first. */
+bool segue_pool_waits(struct segue_pool *pool);
 
 #endif

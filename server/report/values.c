@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "core/dtype.h"
+
 void segue_report_put_date(struct segue_json *json, const char *name, int64_t unix_ms)
 {
 	time_t seconds = (time_t)(unix_ms / 1000);
@@ -46,6 +48,10 @@ static void put_fields(
 		segue_json_string(json, "name", fields[i].name);
 		segue_json_string(json, "dtype", segue_dtype_name(fields[i].dtype));
 		segue_report_put_shape(json, &fields[i]);
+		if (fields[i].form != SEGUE_FORM_DENSE)
+			segue_json_string(json, "form", segue_form_name(fields[i].form));
+		if (fields[i].from_data)
+			segue_json_string(json, "init", "data");
 		segue_json_end(json, '}');
 	}
 	segue_json_end(json, ']');
@@ -76,12 +82,12 @@ static void put_option(struct segue_json *json, const struct segue_option *optio
 	}
 }
 
-static void put_source(struct segue_json *json, const struct segue_spec_source *source)
+/* What is of a source itself: its kind, files, options; within an object. */
+static void put_source_values(struct segue_json *json, const struct segue_spec_source *source)
 {
 	const struct segue_source_row *row = segue_source_row(source->kind);
 	const struct segue_paths *paths = segue_source_paths(source);
 
-	segue_json_begin(json, "source", '{');
 	segue_json_string(json, "kind", row->name);
 	if (paths) {
 		segue_json_begin(json, "paths", '[');
@@ -91,6 +97,29 @@ static void put_source(struct segue_json *json, const struct segue_spec_source *
 	}
 	for (const struct segue_option *option = row->options; option->name; option++)
 		put_option(json, option, source);
+}
+
+static void put_source(struct segue_json *json, const struct segue_spec_source *source)
+{
+	segue_json_begin(json, "source", '{');
+	put_source_values(json, source);
+	if (source->kind == SEGUE_SOURCE_MIX) {
+		segue_json_begin(json, "parts", '[');
+		for (size_t i = 0; i < source->mix.count; i++) {
+			const struct segue_spec_part *part = &source->mix.part[i];
+
+			segue_json_begin(json, NULL, '{');
+			segue_json_string(json, "name", part->name);
+			segue_json_unsigned(json, "weight", part->weight);
+			if (part->epochs)
+				segue_json_unsigned(json, "epochs", part->epochs);
+			else
+				segue_json_null(json, "epochs");
+			put_source_values(json, &part->source);
+			segue_json_end(json, '}');
+		}
+		segue_json_end(json, ']');
+	}
 	segue_json_end(json, '}');
 }
 

@@ -1,4 +1,4 @@
-/* Each message to its handler; greetings; lists of paths that come in an upload. */
+/* Each message to its handler; greetings; what of a source comes in uploads. */
 #include "serve/requests.h"
 
 #include <stdlib.h>
@@ -66,17 +66,13 @@ static void greet(struct segue_session *session, const struct segue_message *mes
 
 /* ---- Opening a stream ---- */
 
-/* Puts paths that came in an upload, each ended by a NUL, into the spec. */
-static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
+/* Puts a list of paths, each ended by a NUL, up to `end` or to an empty one, into its place. */
+static int add_list(struct segue_paths *paths, const char *bytes, const char *end)
 {
-	struct segue_paths *paths = segue_source_paths(&spec->source);
 	size_t count = 0;
 
-	if (size == 0 || bytes[size - 1] != '\0' || !paths || paths->count)
-		return segue_fail(
-			SEGUE_EPROTOCOL, "paths in an upload that are not ended by a NUL");
-	for (size_t i = 0; i < size; i++)
-		count += bytes[i] == '\0';
+	for (const char *at = bytes; at < end && *at; at += strlen(at) + 1)
+		count++;
 	if (count > SEGUE_PATHS_MAX)
 		return segue_fail(SEGUE_ELIMIT, "%zu paths: the limit is %u; give patterns", count,
 			SEGUE_PATHS_MAX);
@@ -90,6 +86,31 @@ static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
 		bytes += strlen(bytes) + 1;
 	}
 	return 0;
+}
+
+/* Those of all lists of the spec, with an empty path between two. */
+static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
+{
+	const char *end = bytes + size;
+	struct segue_paths *paths;
+	int rc = 0;
+
+	if (size == 0 || bytes[size - 1] != '\0')
+		return segue_fail(
+			SEGUE_EPROTOCOL, "paths in an upload that are not ended by a NUL");
+	for (size_t i = 0; !rc && (paths = segue_source_list(&spec->source, i)); i++) {
+		if (paths->count || bytes >= end)
+			return segue_fail(SEGUE_EPROTOCOL,
+				"paths in an upload that are not those of the source");
+		rc = add_list(paths, bytes, end);
+		for (size_t k = 0; !rc && k < paths->count; k++)
+			bytes += strlen(bytes) + 1;
+		bytes += 1; /* the empty one */
+	}
+	if (!rc && bytes != end + 1)
+		rc = segue_fail(
+			SEGUE_EPROTOCOL, "paths in an upload that are not those of the source");
+	return rc;
 }
 
 static void open_checked(const struct segue_opening_order *order)
@@ -107,31 +128,52 @@ static void open_checked(const struct segue_opening_order *order)
 	segue_stream_open_request(order);
 }
 
-/* Paths that came in an upload: a list of them may be long. */
-struct paths_request {
+/* Puts an index of arrays that came in an upload into the spec; the bytes are taken over. */
+static int add_index(struct segue_spec *spec, uint8_t *bytes, size_t size)
+{
+	struct segue_array_index **index = segue_source_index(&spec->source);
+
+	if (!index) {
+		free(bytes);
+		return segue_fail(SEGUE_EPROTOCOL, "an index of arrays for a source of none");
+	}
+	return segue_array_index_read(bytes, size, index);
+}
+
+/* What came in uploads, because it may be long: paths, an index of arrays. */
+struct source_request {
 	struct segue_request base;
-	struct segue_upload *upload;
+	struct segue_upload *paths, *index; /* NULL: none */
 	struct segue_opening_order order;
 };
 
-static int read_paths(struct segue_request *base)
+static int read_source(struct segue_request *base)
 {
-	struct paths_request *request = (struct paths_request *)base;
+	struct source_request *request = (struct source_request *)base;
 	uint8_t *bytes = NULL;
 	size_t size = 0;
+	int rc = 0;
 
-	int rc = segue_upload_read(request->upload, &bytes, &size);
-	if (!rc)
-		rc = add_paths(request->order.spec, (const char *)bytes, size);
-	free(bytes);
+	if (request->paths) {
+		rc = segue_upload_read(request->paths, &bytes, &size);
+		if (!rc)
+			rc = add_paths(request->order.spec, (const char *)bytes, size);
+		free(bytes);
+	}
+	if (!rc && request->index) {
+		rc = segue_upload_read(request->index, &bytes, &size);
+		if (!rc)
+			rc = add_index(request->order.spec, bytes, size);
+	}
 	return rc;
 }
 
-static void paths_read(struct segue_task *task)
+static void source_read(struct segue_task *task)
 {
-	struct paths_request *request = (struct paths_request *)task;
+	struct source_request *request = (struct source_request *)task;
 
-	segue_upload_destroy(request->upload);
+	segue_upload_destroy(request->paths);
+	segue_upload_destroy(request->index);
 	if (segue_request_is_over(&request->base))
 		segue_spec_destroy(request->order.spec);
 	else
@@ -140,19 +182,21 @@ static void paths_read(struct segue_task *task)
 	free(request);
 }
 
-static int start_reading_paths(struct segue_upload *upload, const struct segue_opening_order *order)
+static int start_reading(struct segue_upload *paths, struct segue_upload *index,
+	const struct segue_opening_order *order)
 {
-	if (upload->size > PATHS_BYTES_MAX)
+	if (paths && paths->size > PATHS_BYTES_MAX)
 		return segue_fail(SEGUE_ELIMIT,
-			"%zu bytes of paths: the limit is %d; give patterns", upload->size,
+			"%zu bytes of paths: the limit is %d; give patterns", paths->size,
 			PATHS_BYTES_MAX);
-	struct paths_request *request = calloc(1, sizeof(*request));
+	struct source_request *request = calloc(1, sizeof(*request));
 	if (!request)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a list of paths");
-	request->upload = upload;
+	request->paths = paths;
+	request->index = index;
 	request->order = *order;
 	int rc = segue_request_run(
-		&request->base, order->session, order->serial, read_paths, paths_read);
+		&request->base, order->session, order->serial, read_source, source_read);
 	if (rc)
 		free(request);
 	return rc;
@@ -164,18 +208,21 @@ static void open_stream(struct segue_session *session, const struct segue_messag
 		.serial = message->serial,
 		.spec = message->stream_open.spec,
 		.again = message->stream_open.again};
-	struct segue_upload *upload;
+	struct segue_upload *paths, *index = NULL;
 
-	int rc = segue_upload_take(session, message->stream_open.paths_upload, &upload);
-	if (!rc && !upload) {
+	int rc = segue_upload_take(session, message->stream_open.paths_upload, &paths);
+	if (!rc)
+		rc = segue_upload_take(session, message->stream_open.index_upload, &index);
+	if (!rc && !paths && !index) {
 		open_checked(&order);
 		return;
 	}
 	if (!rc)
-		rc = start_reading_paths(upload, &order);
+		rc = start_reading(paths, index, &order);
 	if (rc) {
 		segue_session_fail(session, message->serial, rc);
-		segue_upload_destroy(upload);
+		segue_upload_destroy(paths);
+		segue_upload_destroy(index);
 		segue_spec_destroy(message->stream_open.spec);
 	}
 }
@@ -194,6 +241,7 @@ static const struct {
 	[SEGUE_MESSAGE_LANE_ATTACH] = {segue_attach_request, 4},
 	[SEGUE_MESSAGE_LANE_DETACH] = {segue_detach_request, 1},
 	[SEGUE_MESSAGE_LANE_FLUSH] = {segue_flush_request, 1},
+	[SEGUE_MESSAGE_LANE_SIDE] = {segue_side_request, 1},
 	[SEGUE_MESSAGE_UPLOAD] = {segue_upload_request, 4},
 	[SEGUE_MESSAGE_CHECKPOINT] = {segue_checkpoint_request, 4},
 	[SEGUE_MESSAGE_STORED] = {segue_stored_request, 1},

@@ -12,14 +12,20 @@
 
 #include "core/error.h"
 #include "source/cache.h"
+#include "source/foreign.h"
 #include "source/pattern.h"
-#include "source/source.h"
 
-/* The part of the process's descriptors that the files of one data set may take. */
-enum { OPEN_SHARE = 16 };
+/*
+ * The files of one data set may take a sixteenth of the process's descriptors as long as that is
+ * not many, then a smaller part: there may be many data sets.
+ */
+enum { OPEN_MIN = 4, OPEN_FEW = 64, OPEN_MAX = 1024, SHARE_OF_FEW = 16, SHARE = 64 };
 
-/* Of a file's beginning: enough to tell what it is. */
-#define BEGIN_SIZE 64
+/* When a file was last changed. */
+static int64_t changed_ns(const struct stat *info)
+{
+	return info->st_ctim.tv_sec * INT64_C(1000000000) + info->st_ctim.tv_nsec;
+}
 
 /* ---- The table ------------------------------------------------------------------------------- */
 
@@ -77,48 +83,84 @@ static void make_names(struct segue_files *files)
 		files->file[i].name = files->file[i].path + common;
 }
 
+static const char *compression_name(enum segue_compression compression)
+{
+	switch (compression) {
+	case SEGUE_COMPRESSION_NONE:
+		return "none";
+	case SEGUE_COMPRESSION_GZIP:
+		return "gzip";
+	case SEGUE_COMPRESSION_ZLIB:
+		return "zlib";
+	case SEGUE_COMPRESSION_AUTO:
+		break;
+	}
+	return "auto";
+}
+
 static int fail_packing(const struct segue_files *files, const struct segue_file *file,
 	const struct segue_packing *packing)
 {
 	if (files->format->plain)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is compressed with %s; %ss are read where they lie: unpack it (%s)",
+			"%s: is compressed with %s; %s files are read where they lie: unpack it "
+			"(%s)",
 			file->path, packing->name, files->format->name, packing->unpack);
-	if (segue_packing_is_gzip(packing))
+	if (packing->compression)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is compressed with gzip, and the source's compression is \"none\": "
-			"give \"gzip\", or leave it at \"auto\"",
-			file->path);
+			"%s: is compressed with %s, and the source's compression is \"%s\": give "
+			"\"%s\", or leave it at \"auto\"",
+			file->path, packing->name, compression_name(files->compression),
+			packing->name);
 	return segue_fail(SEGUE_EDATA,
 		"%s: is compressed with %s, which is not read: unpack it (%s), or compress it with "
-		"gzip",
+		"gzip or zlib",
 		file->path, packing->name, packing->unpack);
 }
 
-/* By its first bytes; those of the format itself win over what looks compressed. */
+/* By its first bytes; those of the format itself win over what looks like something else. */
 static int find_packing(
 	const struct segue_files *files, struct segue_file *file, const uint8_t *first, size_t size)
 {
-	const struct segue_packing *packing =
-		files->format->begins(first, size) ? NULL : segue_packing_of(first, size);
+	bool own = files->format->begins(first, size);
+	const struct segue_foreign *foreign = own ? NULL : segue_foreign_of(first, size);
+	const struct segue_packing *packing = own ? NULL : segue_packing_of(first, size);
 
-	file->packed = packing && segue_packing_is_gzip(packing) &&
-		       files->compression != SEGUE_COMPRESSION_NONE;
-	if (packing && !file->packed)
+	bool asked = packing && packing->compression &&
+		     (files->compression == SEGUE_COMPRESSION_AUTO ||
+			     files->compression == packing->compression);
+
+	if (foreign)
+		return segue_fail(SEGUE_EDATA, "%s: is %s, no %s file: %s", file->path,
+			foreign->name, files->format->name, foreign->advice);
+	file->packed = asked ? packing : NULL;
+	if (packing && !asked)
 		return fail_packing(files, file, packing);
-	if (!file->packed && files->compression == SEGUE_COMPRESSION_GZIP)
+	if (!packing && files->compression > SEGUE_COMPRESSION_NONE)
 		return segue_fail(SEGUE_EDATA,
-			"%s: is not gzip, and the source's compression is \"gzip\": leave it at "
+			"%s: is not %s, and the source's compression is \"%s\": leave it at "
 			"\"auto\"",
-			file->path);
+			file->path, compression_name(files->compression),
+			compression_name(files->compression));
 	return 0;
+}
+
+/* Notes what it holds; before that, when it was changed: later is not missed. */
+static int sample(const struct segue_files *files, struct segue_file *file, int fd, struct stat *st)
+{
+	if (!files->format->sample)
+		return 0;
+	file->sampled_inode = st->st_ino;
+	file->sampled_ns = changed_ns(st);
+	int rc = files->format->sample(fd, (uint64_t)st->st_size, file->sample);
+	return rc ? segue_fail_within(rc, "%s", file->path) : 0;
 }
 
 static int describe(const struct segue_files *files, struct segue_file *file, int fd, uint64_t size,
 	const char *cache_dir)
 {
-	uint8_t first[BEGIN_SIZE] = {0};
-	size_t begin = size < BEGIN_SIZE ? (size_t)size : BEGIN_SIZE;
+	uint8_t first[SEGUE_FOREIGN_BEGIN] = {0};
+	size_t begin = size < sizeof(first) ? (size_t)size : sizeof(first);
 	size_t trail = size < SEGUE_FILES_TRAIL_MAX ? (size_t)size : SEGUE_FILES_TRAIL_MAX;
 
 	if (segue_read_at(fd, 0, first, begin) < 0)
@@ -146,6 +188,8 @@ static int look_at(const struct segue_files *files, struct segue_file *file, con
 	if (fd < 0)
 		return fd;
 	rc = describe(files, file, fd, (uint64_t)st.st_size, cache_dir);
+	if (!rc)
+		rc = sample(files, file, fd, &st);
 	close(fd);
 	return rc;
 }
@@ -154,18 +198,25 @@ static int expand(const struct segue_opener *opener, const struct segue_spec *sp
 	struct segue_matches *paths)
 {
 	const struct segue_paths *asked = segue_source_paths(&spec->source);
+	bool literal = segue_source_row(spec->source.kind)->literal;
 	int rc = 0;
 
 	for (size_t i = 0; !rc && i < asked->count; i++) {
 		rc = segue_check_given_up(opener ? opener->given_up : NULL);
 		if (!rc)
-			rc = segue_matches_add(paths, opener, asked->path[i]);
+			rc = literal ? segue_matches_add_name(paths, asked->path[i])
+				     : segue_matches_add(paths, opener, asked->path[i]);
 	}
 	return rc;
 }
 
-static int fill(struct segue_files *files, const struct segue_spec *spec, const char *cache_dir)
+static int fill(struct segue_files *files, const struct segue_spec *spec,
+	const struct segue_source_means *means)
 {
+	struct segue_progress told = {.fn = files->format->sample ? means->progress : NULL,
+		.arg = means->arg,
+		.what = "samples",
+		.given_up = files->opener.given_up};
 	struct segue_matches paths = {0};
 
 	int rc = expand(&files->opener, spec, &paths);
@@ -175,10 +226,11 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 	if (rc)
 		return rc;
 	make_names(files);
+	told.total = files->count;
 	for (size_t i = 0; !rc && i < files->count; i++) {
-		rc = segue_check_given_up(files->opener.given_up);
+		rc = segue_progress_add(&told, 1);
 		if (!rc)
-			rc = look_at(files, &files->file[i], cache_dir);
+			rc = look_at(files, &files->file[i], means->cache_dir);
 	}
 	return rc;
 }
@@ -186,11 +238,30 @@ static int fill(struct segue_files *files, const struct segue_spec *spec, const 
 size_t segue_files_open_most(void)
 {
 	struct rlimit limit;
-	size_t most = SEGUE_FILES_OPEN_MAX;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / OPEN_SHARE < most)
-		most = limit.rlim_cur / OPEN_SHARE;
-	return most > SEGUE_FILES_OPEN_MIN ? most : SEGUE_FILES_OPEN_MIN;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return OPEN_FEW;
+	if (limit.rlim_cur / SHARE_OF_FEW < OPEN_MIN)
+		return OPEN_MIN;
+	if (limit.rlim_cur / SHARE_OF_FEW < OPEN_FEW)
+		return limit.rlim_cur / SHARE_OF_FEW;
+	if (limit.rlim_cur / SHARE < OPEN_FEW)
+		return OPEN_FEW;
+	return limit.rlim_cur / SHARE < OPEN_MAX ? limit.rlim_cur / SHARE : OPEN_MAX;
+}
+
+static int make_slots(struct segue_files *files)
+{
+	size_t most = segue_files_open_most();
+
+	most = most < files->count ? most : files->count;
+	files->open = malloc(most * sizeof(files->open[0]));
+	if (!files->open)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
+	files->open_most = most;
+	for (size_t i = 0; i < most; i++)
+		files->open[i] = (struct segue_open_file){.fd = -1};
+	return 0;
 }
 
 uint64_t segue_files_descriptors(const struct segue_spec *spec)
@@ -198,8 +269,10 @@ uint64_t segue_files_descriptors(const struct segue_spec *spec)
 	const struct segue_paths *paths = segue_source_paths(&spec->source);
 	uint64_t files = 0, most = segue_files_open_most();
 
+	bool literal = segue_source_row(spec->source.kind)->literal;
+
 	for (size_t i = 0; i < paths->count && files < most; i++)
-		files += strpbrk(paths->path[i], "*?[") ? most : 1;
+		files += !literal && strpbrk(paths->path[i], "*?[") ? most : 1;
 	return files < most ? files : most;
 }
 
@@ -213,15 +286,14 @@ int segue_files_open(const struct segue_spec *spec, const struct segue_file_form
 	if (!files)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the table of files");
 	files->format = format;
-	files->open_most = segue_files_open_most();
 	files->compression = compression;
 	if (means->opener)
 		files->opener = *means->opener;
 	pthread_mutex_init(&files->mutex, NULL);
 	pthread_cond_init(&files->let_go, NULL);
-	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++)
-		files->open[i].fd = -1;
-	rc = fill(files, spec, means->cache_dir);
+	rc = fill(files, spec, means);
+	if (!rc)
+		rc = make_slots(files);
 	if (rc)
 		segue_files_close(files);
 	else
@@ -250,9 +322,10 @@ void segue_files_close(struct segue_files *files)
 {
 	if (!files)
 		return;
-	for (size_t i = 0; i < SEGUE_FILES_OPEN_MAX; i++)
+	for (size_t i = 0; i < files->open_most; i++)
 		if (files->open[i].fd >= 0)
 			close(files->open[i].fd);
+	free(files->open);
 	for (size_t i = 0; i < files->count; i++) {
 		free(files->file[i].path);
 		free(files->file[i].data_path);
@@ -345,7 +418,8 @@ static int inflate_one(
 	if (fd < 0)
 		return fd;
 	close_old(files, file);
-	rc = segue_inflate_file(fd, file->path, file->data_path, files->format, keep_free, told);
+	rc = segue_inflate_file(
+		fd, file->path, file->packed, file->data_path, files->format, keep_free, told);
 	if (!rc && !segue_copy_look(file->data_path, fd, &file->copy))
 		rc = segue_fail(SEGUE_ECHANGED,
 			"%s: changed while it was inflated: open the stream again when it is whole",
@@ -442,6 +516,25 @@ static struct segue_open_file *find_slot(struct segue_files *files)
 	return best;
 }
 
+/* What lies there under its name may be another file, or have been written anew. */
+static int check_sample(
+	const struct segue_files *files, struct segue_file *file, int fd, struct stat *st)
+{
+	const uint64_t had[2] = {file->sample[0], file->sample[1]};
+
+	if (!files->format->sample ||
+		(st->st_ino == file->sampled_inode && changed_ns(st) == file->sampled_ns))
+		return 0;
+	int rc = sample(files, file, fd, st);
+	if (rc || memcmp(had, file->sample, sizeof(had)) == 0)
+		return rc;
+	memcpy(file->sample, had, sizeof(had));
+	file->sampled_ns = 0;
+	return segue_fail(SEGUE_ECHANGED,
+		"%s: holds something else than when the stream was opened" SEGUE_CHANGED_ADVICE,
+		file->path);
+}
+
 static int open_again(const struct segue_files *files, struct segue_file *file)
 {
 	struct stat st;
@@ -450,8 +543,12 @@ static int open_again(const struct segue_files *files, struct segue_file *file)
 
 	if (fd < 0)
 		return fd;
-	if (file->packed ? segue_copy_is(fd, &file->copy) : (uint64_t)st.st_size == file->size)
-		return fd;
+	if (file->packed ? segue_copy_is(fd, &file->copy) : (uint64_t)st.st_size == file->size) {
+		int rc = check_sample(files, file, fd, &st);
+		if (rc)
+			close(fd);
+		return rc ? rc : fd;
+	}
 	close(fd);
 	if (file->packed)
 		return segue_fail(SEGUE_ECHANGED,
@@ -534,12 +631,6 @@ int segue_files_read(
 }
 
 /* ---- Damage ---------------------------------------------------------------------------------- */
-
-/* When a file was last changed. */
-static int64_t changed_ns(const struct stat *info)
-{
-	return info->st_ctim.tv_sec * INT64_C(1000000000) + info->st_ctim.tv_nsec;
-}
 
 int segue_files_check_copy(struct segue_files *files, size_t number)
 {

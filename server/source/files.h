@@ -1,6 +1,6 @@
 /*
- * The files of a data set: found by their patterns, inflated if need be, read through at most 64
- * open file descriptors.
+ * The files of a data set: found by their patterns, inflated if need be, read through a limited
+ * number of open file descriptors.
  *
  * A file that is listed several times is one file here. Data are read by pread, never mapped: a
  * file that is cut off under the server is an error, not a signal.
@@ -14,17 +14,9 @@
 #include "core/spec.h"
 #include "guard/roots.h"
 #include "source/inflate.h"
+#include "source/source.h"
 
-struct segue_source_means;
-
-#define SEGUE_FILES_OPEN_MAX  64
-#define SEGUE_FILES_OPEN_MIN  4
 #define SEGUE_FILES_TRAIL_MAX 8
-
-/* Ends each error that says how data have changed. */
-#define SEGUE_CHANGED_ADVICE                                                                       \
-	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
-	"name"
 
 struct segue_file {
 	char *path;       /* absolute, as listed */
@@ -32,14 +24,18 @@ struct segue_file {
 	char *data_path;  /* what is read: `path` itself, or its inflated copy */
 	uint64_t size;    /* of the data; of a compressed file known when it is inflated */
 	int slot;         /* among the open ones, or -1 */
-	bool packed;      /* compressed: */
-	bool copied;      /* its copy has been found, or made: */
-	bool fresh;       /* by this table */
+	const struct segue_packing *packed; /* how it is compressed; NULL: not */
+	bool copied;                        /* its copy has been found, or made: */
+	bool fresh;                         /* by this table */
 	/* When the copy was last changed that was read, and is as it was made; ns, 0: none. */
 	_Atomic int64_t proven;
 	uint64_t packed_size;
-	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes: CRC and length of gzip */
+	uint8_t packed_trail[SEGUE_FILES_TRAIL_MAX]; /* its last bytes, with a checksum */
 	struct segue_copy copy;
+	uint64_t sample[2]; /* by the format's `sample` */
+	/* Of the file that had it: not looked at again as long as these are the same. */
+	ino_t sampled_inode;
+	int64_t sampled_ns;
 };
 
 struct segue_open_file {
@@ -60,12 +56,12 @@ struct segue_files {
 	/* Open files; under `mutex`. */
 	pthread_mutex_t mutex;
 	pthread_cond_t let_go;
-	struct segue_open_file open[SEGUE_FILES_OPEN_MAX];
-	size_t open_most; /* segue_files_open_most() */
+	struct segue_open_file *open;
+	size_t open_most; /* segue_files_open_most(), or as many as there are files */
 	uint64_t reads;
 };
 
-/* How many a data set has open at once, by turns: fewer where `ulimit -n` is low. */
+/* How many a data set has open at once, by turns: 4 to 1024, by `ulimit -n`. */
 size_t segue_files_open_most(void);
 /* As many as a source of this spec may have open; of a pattern only the opening will tell. */
 uint64_t segue_files_descriptors(const struct segue_spec *spec);
@@ -73,10 +69,10 @@ uint64_t segue_files_descriptors(const struct segue_spec *spec);
 /*
  * Finds the files: expands patterns (pattern.h), looks at each. A compressed one gets the path of
  * its copy in the cache, but is not inflated yet. SEGUE_ESOURCE: nothing there, not a plain file,
- * no permission; SEGUE_EDATA: compressed, or not, otherwise than the spec says, or in a way that is
- * not read; what segue_matches_add returns. All that is opened now and later is opened through the
- * opener of `means`, whose roots and reader must outlive the table; NULL: with the server's own
- * rights.
+ * no permission; SEGUE_EDATA: of another kind (foreign.h); compressed, or not, otherwise than the
+ * spec says, or in a way that is not read; what segue_matches_add returns. All that is opened now
+ * and later is opened through the opener of `means`, whose roots and reader must outlive the table;
+ * NULL: with the server's own rights.
  */
 int segue_files_open(const struct segue_spec *spec, const struct segue_file_format *format,
 	enum segue_compression compression, const struct segue_source_means *means,

@@ -1,4 +1,4 @@
-/* Inflating a gzip file into another, piece by piece, and sealing what came of it. */
+/* Inflating a file of gzip or zlib into another, piece by piece, and sealing what came of it. */
 #include "source/inflate.h"
 
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <zlib.h>
 
 #include "core/error.h"
+#include "source/foreign.h"
 
 #define IN_SIZE  (64 * 1024)
 #define OUT_SIZE (256 * 1024)
@@ -28,7 +29,7 @@
 /* A member of the compressed file. */
 struct member {
 	uint64_t end;     /* where it ends */
-	uint8_t trail[8]; /* its last bytes: CRC and length of what it inflates to */
+	uint8_t trail[8]; /* its last bytes; no member is shorter */
 };
 
 /* The end of a copy, behind the table of its members. */
@@ -41,6 +42,7 @@ struct seal {
 
 struct inflation {
 	const char *path, *target;
+	const struct segue_packing *packing;
 	const struct segue_file_format *format;
 	char *temporary;
 	int in, out;
@@ -57,30 +59,49 @@ struct inflation {
 
 /* ---- Kinds of compression -------------------------------------------------------------------- */
 
+/*
+ * Two bytes: deflate (8) in a window of up to 32 KiB, no dictionary, a multiple of 31. A record of
+ * that length whose header is damaged begins so, too, with zeros where zlib has none.
+ */
+static bool begins_zlib(const uint8_t *bytes, size_t size)
+{
+	static const uint8_t zeros[3];
+
+	return size >= 2 && (bytes[0] & 0x8f) == 8 && !(bytes[1] & 0x20) &&
+	       (bytes[0] << 8 | bytes[1]) % 31 == 0 &&
+	       (size < 8 || memcmp(bytes + 5, zeros, sizeof(zeros)) != 0);
+}
+
 static const struct segue_packing packings[] = {
-	{"gzip", "gunzip", {0x1f, 0x8b, 8}, 3},
-	{"zlib", "zlib-flate -uncompress", {0x78, 0x01}, 2},
-	{"zlib", "zlib-flate -uncompress", {0x78, 0x5e}, 2},
-	{"zlib", "zlib-flate -uncompress", {0x78, 0x9c}, 2},
-	{"zlib", "zlib-flate -uncompress", {0x78, 0xda}, 2},
-	{"bzip2", "bunzip2", {'B', 'Z', 'h'}, 3},
-	{"zstd", "unzstd", {0x28, 0xb5, 0x2f, 0xfd}, 4},
-	{"lz4", "unlz4", {0x04, 0x22, 0x4d, 0x18}, 4},
-	{"xz", "unxz", {0xfd, '7', 'z', 'X', 'Z', 0}, 6},
+	{.name = "gzip",
+		.unpack = "gunzip",
+		.magic = {0x1f, 0x8b, 8},
+		.size = 3,
+		.compression = SEGUE_COMPRESSION_GZIP,
+		.window_bits = 15 + 16,
+		.header = 10},
+	{.name = "zlib",
+		.unpack = "zlib-flate -uncompress",
+		.begins = begins_zlib,
+		.compression = SEGUE_COMPRESSION_ZLIB,
+		.window_bits = 15,
+		.header = 2},
+	{.name = "bzip2", .unpack = "bunzip2", .magic = {'B', 'Z', 'h'}, .size = 3},
+	{.name = "zstd", .unpack = "unzstd", .magic = {0x28, 0xb5, 0x2f, 0xfd}, .size = 4},
+	{.name = "lz4", .unpack = "unlz4", .magic = {0x04, 0x22, 0x4d, 0x18}, .size = 4},
+	{.name = "xz", .unpack = "unxz", .magic = {0xfd, '7', 'z', 'X', 'Z', 0}, .size = 6},
 };
 
 const struct segue_packing *segue_packing_of(const uint8_t *bytes, size_t size)
 {
-	for (size_t i = 0; i < sizeof(packings) / sizeof(packings[0]); i++)
-		if (size >= packings[i].size &&
-			memcmp(bytes, packings[i].magic, packings[i].size) == 0)
-			return &packings[i];
-	return NULL;
-}
+	for (size_t i = 0; i < sizeof(packings) / sizeof(packings[0]); i++) {
+		const struct segue_packing *one = &packings[i];
 
-bool segue_packing_is_gzip(const struct segue_packing *packing)
-{
-	return packing == &packings[0];
+		if (one->begins ? one->begins(bytes, size)
+				: size >= one->size && memcmp(bytes, one->magic, one->size) == 0)
+			return one;
+	}
+	return NULL;
 }
 
 /* ---- Inflating ------------------------------------------------------------------------------- */
@@ -129,10 +150,14 @@ static int look_at_space(struct inflation *inflation)
 static int check_first(struct inflation *inflation, size_t size)
 {
 	const struct segue_packing *packing = segue_packing_of(inflation->out_bytes, size);
+	const struct segue_foreign *foreign = segue_foreign_of(inflation->out_bytes, size);
 
 	if (inflation->written || size == 0 ||
 		inflation->format->begins(inflation->out_bytes, size))
 		return 0;
+	if (foreign)
+		return segue_fail(SEGUE_EDATA, "%s: what it inflates to is %s, no %s file: %s",
+			inflation->path, foreign->name, inflation->format->name, foreign->advice);
 	if (packing)
 		return segue_fail(SEGUE_EDATA,
 			"%s: compressed twice: what it inflates to is %s, not %s; undo one of them",
@@ -198,15 +223,14 @@ static int damaged(struct inflation *inflation, int code)
 {
 	if (code == Z_MEM_ERROR)
 		return segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", inflation->path);
-	/* Ten bytes are the shortest header. */
-	if (inflation->members && inflation->stream.total_in <= 10)
+	if (inflation->members && inflation->stream.total_in <= inflation->packing->header)
 		return segue_fail(SEGUE_EDATA,
-			"%s: bytes that are no gzip follow its end, near byte %" PRIu64
+			"%s: bytes that are no %s follow its end, near byte %" PRIu64
 			"; copy or compress it anew",
-			inflation->path, place(inflation));
+			inflation->path, inflation->packing->name, place(inflation));
 	return segue_fail(SEGUE_EDATA,
-		"%s: damaged gzip data near byte %" PRIu64 " (%s); copy or compress it anew",
-		inflation->path, place(inflation),
+		"%s: damaged %s data near byte %" PRIu64 " (%s); copy or compress it anew",
+		inflation->path, inflation->packing->name, place(inflation),
 		inflation->stream.msg ? inflation->stream.msg : "no reason is given");
 }
 
@@ -235,8 +259,8 @@ static int more(struct inflation *inflation)
 	if (inflation->between)
 		return 1;
 	return segue_fail(SEGUE_EDATA,
-		"%s: gzip data cut off at byte %" PRIu64 "; was it copied whole?", inflation->path,
-		place(inflation));
+		"%s: %s data cut off at byte %" PRIu64 "; was it copied whole?", inflation->path,
+		inflation->packing->name, place(inflation));
 }
 
 /* Notes the member that has just ended. */
@@ -361,7 +385,7 @@ static int run(struct inflation *inflation)
 		XXH3_128bits_reset(inflation->hash);
 	else if (!rc)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", inflation->path);
-	if (!rc && inflateInit2(&inflation->stream, 15 + 16) != Z_OK)
+	if (!rc && inflateInit2(&inflation->stream, inflation->packing->window_bits) != Z_OK)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", inflation->path);
 	if (!rc)
 		rc = inflate_all(inflation);
@@ -378,8 +402,9 @@ static int run(struct inflation *inflation)
 	return rc;
 }
 
-int segue_inflate_file(int in, const char *path, const char *target,
-	const struct segue_file_format *format, uint64_t keep_free, struct segue_progress *progress)
+int segue_inflate_file(int in, const char *path, const struct segue_packing *packing,
+	const char *target, const struct segue_file_format *format, uint64_t keep_free,
+	struct segue_progress *progress)
 {
 	struct inflation *inflation = calloc(1, sizeof(*inflation));
 	int rc;
@@ -387,6 +412,7 @@ int segue_inflate_file(int in, const char *path, const char *target,
 	if (!inflation)
 		return segue_fail(SEGUE_ENOMEM, "no memory to inflate '%s'", path);
 	inflation->path = path;
+	inflation->packing = packing;
 	inflation->target = target;
 	inflation->format = format;
 	inflation->keep_free = keep_free;

@@ -1,15 +1,11 @@
-/* The kinds of sources, a row each. */
+/* The kinds of sources: the plain ones, and what is made of them. */
 #include "source/kinds.h"
 
-#include "source/seqfile/seqfile.h"
-#include "source/tfrecord/tfrecord.h"
-
-static const struct segue_source_driver *const drivers[] = {
-	[SEGUE_SOURCE_TFRECORD] = &segue_source_tfrecord,
-	[SEGUE_SOURCE_FILES] = &segue_source_files,
-};
+#include "source/mix/mix.h"
+#include "source/plain.h"
 
 const struct segue_source_driver *segue_source_driver(const struct segue_spec *spec)
 {
-	return drivers[spec->source.kind];
+	return spec->source.kind == SEGUE_SOURCE_MIX ? &segue_source_mix
+						     : segue_source_plain_driver(spec);
 }

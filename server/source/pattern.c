@@ -374,6 +374,11 @@ static int check(const char *pattern)
 	return 0;
 }
 
+int segue_matches_add_name(struct segue_matches *paths, const char *name)
+{
+	return add(paths, name);
+}
+
 int segue_matches_add(
 	struct segue_matches *paths, const struct segue_opener *opener, const char *pattern)
 {

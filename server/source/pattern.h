@@ -30,6 +30,8 @@ struct segue_matches {
  */
 int segue_matches_add(
 	struct segue_matches *paths, const struct segue_opener *opener, const char *pattern);
+/* Adds a file by its name, which is no pattern. SEGUE_ELIMIT, SEGUE_ENOMEM. */
+int segue_matches_add_name(struct segue_matches *paths, const char *name);
 /* A zeroed struct is fine. */
 void segue_matches_finish(struct segue_matches *paths);
 

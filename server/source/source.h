@@ -11,6 +11,7 @@
 
 #include "core/spec.h"
 #include "guard/roots.h"
+#include "source/sink.h"
 
 struct segue_source;
 struct segue_record;
@@ -26,6 +27,11 @@ struct segue_record;
  * those who asked to ask again. Known to the server alone: who cannot wait makes it another code.
  */
 #define SEGUE_ENOTYET (-1001)
+
+/* Ends each error that says how data have changed. */
+#define SEGUE_CHANGED_ADVICE                                                                       \
+	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
+	"name"
 
 #define SEGUE_KEPT_NAME_SIZE 48 /* of the names that things are kept under */
 
@@ -50,6 +56,8 @@ struct segue_source_stats {
 
 struct segue_source_ops {
 	uint64_t (*records)(const struct segue_source *source);
+	/* Which part of a mix record `number` is of. NULL: of a kind without parts. */
+	uint32_t (*part)(struct segue_source *source, uint64_t number);
 	uint32_t (*key_max)(const struct segue_source *source);
 	/*
 	 * Reads and checks record `number` whole, by one scan: lengths, checksum, structure, the
@@ -93,6 +101,21 @@ struct segue_record_ops {
 	int (*read)(struct segue_record *record, size_t feature, uint64_t steps, void *out);
 	/* Writes context feature `feature`. */
 	int (*context)(struct segue_record *record, size_t feature, void *out);
+	/*
+	 * Writes the sequence's initial value of state `state`, one that is from the data. NULL: of
+	 * a kind without (core/spec_source.h).
+	 */
+	int (*initial)(struct segue_record *record, size_t state, void *out);
+	/*
+	 * The same of features that are not dense: appends the values to the sink, and writes
+	 * behind offsets[0], which says how many the sink has of the feature already, how many it
+	 * has with each step: offsets[1] to offsets[steps]; of context offsets[1]. What the sink
+	 * says, too. NULL: of a kind without (core/spec_source.h).
+	 */
+	int (*read_variable)(struct segue_record *record, size_t feature, uint64_t steps,
+		int64_t *offsets, struct segue_sink *sink);
+	int (*context_variable)(struct segue_record *record, size_t feature, int64_t *offsets,
+		struct segue_sink *sink);
 	/* Bytes of memory that the record holds; for accounting. */
 	size_t (*memory)(const struct segue_record *record);
 	void (*release)(struct segue_record *record);
@@ -144,10 +167,14 @@ struct segue_source_driver {
 	uint64_t (*descriptors)(const struct segue_spec *spec);
 	/*
 	 * Names what a source of this spec, whose data have this fingerprint, may have given the
-	 * keeper. SEGUE_ENOMEM, or what `visit` returned, if not 0, which ends it.
+	 * keeper. SEGUE_ENOMEM, what the keeper returns (but for SEGUE_ENOTFOUND), or what `visit`
+	 * returned, if not 0, which ends it.
 	 */
 	int (*visit_kept)(const struct segue_spec *spec, const uint64_t fingerprint[2],
-		int (*visit)(void *arg, const char *name), void *arg);
+		const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+		void *arg);
+	/* It heeds shuffle and seed itself: records come in the order of their numbers. */
+	bool orders;
 };
 
 /*

@@ -17,8 +17,8 @@
 
 enum {
 	NOTE_KEY = sizeof(NOTE) - 1 + 8,
-	SOME = 1024, /* keys that a transaction removes from each table */
-	KEPT_MAX = 8,
+	SOME = 1024,      /* keys that a transaction removes from each table */
+	KEPT_MAX = 256,   /* three of each part of a mix, and a few */
 	GRACE_MS = 10000, /* for a holder that cannot be looked up */
 };
 
@@ -135,6 +135,7 @@ static int look_at_lanes(
 /* What it has kept, and whether another stream has kept the same. */
 struct kept {
 	const struct segue_stream_record *of;
+	struct segue_index_keeper keeper; /* of the store */
 	struct {
 		char name[SEGUE_STORE_KEY_MAX];
 		bool shared;
@@ -165,7 +166,7 @@ static int visit_names(const struct segue_stream_record *record,
 	int (*visit)(void *arg, const char *name), struct kept *kept)
 {
 	return segue_source_driver(record->spec)
-		->visit_kept(record->spec, record->fingerprint, visit, kept);
+		->visit_kept(record->spec, record->fingerprint, &kept->keeper, visit, kept);
 }
 
 static int look_at_stream(
@@ -193,19 +194,29 @@ static void note_damage(
 	((struct kept *)arg)->unsure = true;
 }
 
+static int load_kept(void *arg, const char *name, void **bytes, size_t *size)
+{
+	return segue_store_index_load(arg, name, bytes, size);
+}
+
 static int remove_index(
 	struct segue_ops *ops, struct segue_store *store, const struct segue_stream_record *record)
 {
-	struct kept kept = {.of = record};
+	struct kept *kept = calloc(1, sizeof(*kept));
 
-	int rc = visit_names(record, add_kept, &kept);
+	if (!kept)
+		return segue_fail(SEGUE_ENOMEM, "no memory to drop a stream");
+	kept->of = record;
+	kept->keeper = (struct segue_index_keeper){.arg = store, .load = load_kept};
+	int rc = visit_names(record, add_kept, kept);
 	if (!rc)
 		rc = segue_store_scan(
-			store, SEGUE_TABLE_STREAMS, "", 0, look_at_stream, note_damage, &kept);
-	for (size_t i = 0; !rc && !kept.unsure && i < kept.count; i++) {
-		if (!kept.entry[i].shared)
-			rc = segue_store_index_remove(ops, kept.entry[i].name);
+			store, SEGUE_TABLE_STREAMS, "", 0, look_at_stream, note_damage, kept);
+	for (size_t i = 0; !rc && !kept->unsure && i < kept->count; i++) {
+		if (!kept->entry[i].shared)
+			rc = segue_store_index_remove(ops, kept->entry[i].name);
 	}
+	free(kept);
 	return rc;
 }
 

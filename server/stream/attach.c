@@ -466,6 +466,7 @@ static void set_order(struct segue_attach *attach)
 	attach->order = (struct segue_grant_order){
 		.place = attach->ledger->place,
 		.spec = attach->opening->spec,
+		.purse = segue_ledger_purse(attach->ledger),
 		.plan = stream->plan,
 		.source = stream->source,
 		.pool = stream->pool,

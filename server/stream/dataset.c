@@ -241,7 +241,7 @@ static void set_plan(struct segue_stream *stream)
 		.num_unroll = spec->num_unroll,
 		.tail = spec->tail,
 		.epoch_end = spec->epoch_end,
-		.shuffle = spec->shuffle,
+		.shuffle = spec->shuffle && !segue_source_driver(spec)->orders,
 	};
 }
 

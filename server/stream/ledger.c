@@ -114,6 +114,33 @@ int segue_ledger_pay(struct segue_ledger *ledger, struct segue_server *server,
 	return 0;
 }
 
+static int take_more(void *arg, uint64_t bytes)
+{
+	struct segue_ledger *ledger = arg;
+
+	int rc = segue_account_take(ledger->account, SEGUE_LIMIT_MEMORY, bytes);
+
+	if (rc)
+		return rc;
+	rc = segue_account_take(ledger->account, SEGUE_LIMIT_DESCRIPTORS, 1);
+	if (rc)
+		segue_account_give(ledger->account, SEGUE_LIMIT_MEMORY, bytes);
+	return rc;
+}
+
+static void give_some(void *arg, uint64_t bytes)
+{
+	struct segue_ledger *ledger = arg;
+
+	segue_account_give(ledger->account, SEGUE_LIMIT_MEMORY, bytes);
+	segue_account_give(ledger->account, SEGUE_LIMIT_DESCRIPTORS, 1);
+}
+
+struct segue_purse segue_ledger_purse(struct segue_ledger *ledger)
+{
+	return (struct segue_purse){take_more, give_some, ledger};
+}
+
 void segue_ledger_pay_back(struct segue_ledger *ledger)
 {
 	segue_account_give(ledger->account, SEGUE_LIMIT_DESCRIPTORS, GRANT_DESCRIPTORS);

@@ -86,6 +86,8 @@ void segue_ledger_use(struct segue_ledgers *ledgers, struct segue_ledger *ledger
 int segue_ledger_pay(struct segue_ledger *ledger, struct segue_server *server,
 	struct segue_account *account, uint64_t memory);
 void segue_ledger_pay_back(struct segue_ledger *ledger);
+/* For what a grant comes to need beyond that, paid on the same account: until it is paid back. */
+struct segue_purse segue_ledger_purse(struct segue_ledger *ledger);
 /*
  * Takes those that nobody has, asks for or reads out of the list. Nobody may look at one just
  * then.

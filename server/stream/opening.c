@@ -85,12 +85,9 @@ int segue_opening_find(struct segue_session *session, uint64_t id, struct segue_
  * The spec's hash leaves the paths out: the data set is known by its fingerprint. But while a
  * stream is open nobody looks at other files that are asked for, so they must not differ.
  */
-static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
+static int compare_list(const struct segue_paths *a, const struct segue_paths *b)
 {
-	const struct segue_paths *a = segue_source_paths(&open->source);
-	const struct segue_paths *b = segue_source_paths(&asked->source);
-
-	for (size_t i = 0; a && (i < a->count || i < b->count); i++) {
+	for (size_t i = 0; i < a->count || i < b->count; i++) {
 		const char *ours = i < a->count ? a->path[i] : "(none)";
 		const char *theirs = i < b->count ? b->path[i] : "(none)";
 		if (strcmp(ours, theirs) != 0)
@@ -102,6 +99,31 @@ static int compare_paths(const struct segue_spec *open, const struct segue_spec 
 	return 0;
 }
 
+static int compare_indexes(const struct segue_spec *open, const struct segue_spec *asked)
+{
+	struct segue_array_index **ours = segue_source_index(&open->source);
+	struct segue_array_index **theirs = segue_source_index(&asked->source);
+
+	if (!ours || segue_array_index_equal(*ours, *theirs))
+		return 0;
+	return segue_fail(SEGUE_ESPEC,
+		"source: other arrays or sequences in these files are in use than those asked for; "
+		"all who have the stream open at one time must give the same");
+}
+
+/* Both have the same lists: their specs are equal. */
+static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
+{
+	const struct segue_paths *a, *b;
+	int rc = 0;
+
+	for (size_t i = 0; !rc && (a = segue_source_list(&open->source, i)) &&
+			   (b = segue_source_list(&asked->source, i));
+		i++)
+		rc = compare_list(a, b);
+	return rc;
+}
+
 /* Whether this is the stream that is asked for: 0; 1, when it has grown; or a code. */
 static int compare(const struct segue_opening *opening)
 {
@@ -110,6 +132,8 @@ static int compare(const struct segue_opening *opening)
 	int rc = segue_spec_compare(stream->spec, opening->spec);
 	if (!rc)
 		rc = compare_paths(stream->spec, opening->spec);
+	if (!rc)
+		rc = compare_indexes(stream->spec, opening->spec);
 	if (!rc)
 		rc = segue_growth_wanted(stream, opening->spec->epochs, opening->again);
 	return rc < 0 ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : rc;

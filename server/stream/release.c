@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "core/wait.h"
@@ -200,4 +201,28 @@ void segue_flush_request(struct segue_session *session, const struct segue_messa
 		segue_session_fail(session, message->serial, rc);
 	else
 		segue_session_send_done(session, message->serial);
+}
+
+void segue_side_request(struct segue_session *session, const struct segue_message *message)
+{
+	const struct segue_ledger *ledger = find_lease(session, message->lane_side.lease, false);
+	struct segue_message bulk = {
+		.type = SEGUE_MESSAGE_BULK, .serial = message->serial, .bulk = {.step = 0}};
+	int fd, rc;
+
+	if (!ledger) {
+		rc = segue_fail(SEGUE_EGONE, "the lease is over");
+	} else {
+		struct segue_filler *filler = ledger->grant->filler;
+
+		rc = segue_sides_get(&filler->sides,
+			(uint32_t)(message->lane_side.step % filler->geometry.depth), &fd,
+			&bulk.bulk.id, &bulk.bulk.size);
+	}
+	if (rc) {
+		segue_session_fail(session, message->serial, rc);
+		return;
+	}
+	segue_session_send(session, &bulk, &fd, 1);
+	close(fd);
 }

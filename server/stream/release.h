@@ -22,4 +22,7 @@ void segue_detach_request(struct segue_session *session, const struct segue_mess
 /* Has all that is committed written: the transaction begins now; the lease page tells its end. */
 void segue_flush_request(struct segue_session *session, const struct segue_message *message);
 
+/* Sends the side segment of a slot: its holder has a batch in it whose segment it has not got. */
+void segue_side_request(struct segue_session *session, const struct segue_message *message);
+
 #endif

@@ -120,18 +120,6 @@ static inline size_t bench_state_bytes(const struct bench_shape *shape)
 	return shape->state * sizeof(float);
 }
 
-struct bench_spec {
-	struct segue_stream_spec stream; /* endless, shuffled; the caller may change it */
-	struct segue_feature feature;
-	struct segue_state state[2];
-	const char *path[1];
-};
-
-/* A stream "bench" of the shape over `path` (a file or a pattern). */
-void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, const char *path);
-/* The same from a sequence file. */
-void bench_spec_from_files(struct bench_spec *spec);
-
 /* Sequences of random floats whose lengths are multiples of num_unroll: no padding. */
 struct bench_data {
 	enum segue_source_kind kind; /* 0: TFRecord */
@@ -141,6 +129,24 @@ struct bench_data {
 	uint64_t records; /* or, if not 0, so many records */
 	bool gzip;        /* at level 1 */
 };
+
+struct bench_spec {
+	struct segue_stream_spec stream; /* endless, shuffled; the caller may change it */
+	struct segue_feature feature;
+	struct segue_state state[2];
+	const char *path[1];
+	/* Of arrays: one table, whose sequences repeat after the 32nd. */
+	struct segue_array array;
+	struct segue_array_sequence *sequences; /* malloc'd */
+	uint64_t steps;
+};
+
+/* A stream "bench" of the shape over `path` (a file or a pattern). */
+void bench_spec_init(struct bench_spec *spec, const struct bench_shape *shape, const char *path);
+/* The same from a sequence file. */
+void bench_spec_from_files(struct bench_spec *spec);
+/* The same from the arrays of a raw file; free(spec->sequences) when it is open. */
+void bench_spec_from_arrays(struct bench_spec *spec, const struct bench_data *data);
 
 /* Writes a file; its records repeat after the 32nd. Returns its segments. */
 uint64_t bench_data_write(const char *path, const struct bench_data *data);

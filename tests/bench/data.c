@@ -67,14 +67,20 @@ static float *make_record(struct segue_tfbytes *record, const struct bench_shape
 	return values;
 }
 
-static void make(struct made *made, const struct bench_data *data)
+/* Evenly spread, in a mixed order. */
+static uint64_t segments_of(const struct bench_data *data, size_t i)
 {
 	uint32_t range = data->segments_max - data->segments_min + 1;
+
+	return data->segments_min + (i * 13 % DIFFERENT) * range / DIFFERENT;
+}
+
+static void make(struct made *made, const struct bench_data *data)
+{
 	uint64_t random = 1;
 
 	for (size_t i = 0; i < DIFFERENT; i++) {
-		/* Evenly spread, in a mixed order. */
-		made->segments[i] = data->segments_min + (i * 13 % DIFFERENT) * range / DIFFERENT;
+		made->segments[i] = segments_of(data, i);
 		made->values[i] =
 			make_record(&made->record[i], data->shape, made->segments[i], &random);
 	}
@@ -133,14 +139,37 @@ static uint64_t write_files(
 	return segments;
 }
 
+/* The steps alone, one behind the other. */
+static uint64_t write_arrays(
+	const char *path, const struct bench_data *data, const struct made *made)
+{
+	uint64_t written = 0, segments = 0;
+	FILE *file = fopen(path, "wbe");
+
+	if (!file)
+		bench_die(path);
+	for (uint64_t i = 0; data->records ? i < data->records : written < data->bytes; i++) {
+		size_t size = made->segments[i % DIFFERENT] * bench_row_bytes(data->shape);
+
+		if (fwrite(made->values[i % DIFFERENT], 1, size, file) != size)
+			bench_die(path);
+		written += size;
+		segments += made->segments[i % DIFFERENT];
+	}
+	if (fclose(file))
+		bench_die(path);
+	return segments;
+}
+
 uint64_t bench_data_write(const char *path, const struct bench_data *data)
 {
 	struct made made = {0};
 	uint64_t segments;
 
 	make(&made, data);
-	segments = data->kind == SEGUE_SOURCE_FILES ? write_files(path, data, &made)
-						    : write_tfrecord(path, data, &made);
+	segments = data->kind == SEGUE_SOURCE_FILES    ? write_files(path, data, &made)
+		   : data->kind == SEGUE_SOURCE_ARRAYS ? write_arrays(path, data, &made)
+						       : write_tfrecord(path, data, &made);
 	for (size_t i = 0; i < DIFFERENT; i++) {
 		segue_tfbytes_free(&made.record[i]);
 		free(made.values[i]);
@@ -152,4 +181,34 @@ void bench_spec_from_files(struct bench_spec *spec)
 {
 	spec->stream.source = (struct segue_stream_source){
 		.kind = SEGUE_SOURCE_FILES, .files = {.paths = spec->path, .path_count = 1}};
+}
+
+void bench_spec_from_arrays(struct bench_spec *spec, const struct bench_data *data)
+{
+	uint64_t written = 0;
+	size_t count = 0, room = 0;
+
+	for (; data->records ? count < data->records : written < data->bytes; count++) {
+		uint64_t segments = segments_of(data, count % DIFFERENT);
+
+		if (count == room) {
+			room = room ? 2 * room : 1024;
+			spec->sequences = realloc(spec->sequences, room * sizeof(*spec->sequences));
+			if (!spec->sequences)
+				bench_die("no memory");
+		}
+		spec->sequences[count] = (struct segue_array_sequence){
+			.first = spec->steps, .steps = (uint32_t)segments * data->shape->unroll};
+		spec->steps += spec->sequences[count].steps;
+		written += segments * bench_row_bytes(data->shape);
+	}
+	spec->array = (struct segue_array){.dtype = SEGUE_FLOAT32};
+	spec->stream.source = (struct segue_stream_source){.kind = SEGUE_SOURCE_ARRAYS,
+		.arrays = {.paths = spec->path,
+			.path_count = 1,
+			.group_steps = &spec->steps,
+			.group_count = 1,
+			.arrays = &spec->array,
+			.sequences = spec->sequences,
+			.sequence_count = count}};
 }

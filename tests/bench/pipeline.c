@@ -144,12 +144,19 @@ static void take_turns(const struct bench_server *server, struct bench_worker *w
 static void print(const struct bench_shape *shape, enum segue_source_kind kind,
 	struct rounds *rounds, double goal, uint64_t bytes)
 {
-	bool files = kind == SEGUE_SOURCE_FILES;
+	static const struct {
+		const char *pipeline, *cpu;
+	} names[] = {
+		[SEGUE_SOURCE_TFRECORD] = {"TFRecord to worker", "server CPU per batch"},
+		[SEGUE_SOURCE_FILES] = {"sequence files to worker",
+			"server CPU per batch, sequence files"},
+		[SEGUE_SOURCE_ARRAYS] = {"arrays to worker", "server CPU per batch, arrays"},
+	};
 	double lowest = bench_samples_at(&rounds->ratio, 0);
 	double highest = bench_samples_at(&rounds->ratio, 1);
 
 	bench_print(&(struct bench_figure){.part = 2,
-			    .name = files ? "sequence files to worker" : "TFRecord to worker",
+			    .name = names[kind].pipeline,
 			    .shape = shape->name,
 			    .value = bench_samples_at(&rounds->service, 0.5),
 			    .unit = "batches/s",
@@ -161,8 +168,7 @@ static void print(const struct bench_shape *shape, enum segue_source_kind kind,
 		"ratio %.2f to %.2f in %d rounds; worker waited %.0f %%; %.0f MB of records",
 		lowest, highest, ROUNDS, 100 * rounds->waited, (double)bytes * 1e-6);
 	bench_print(&(struct bench_figure){.part = 4,
-			    .name = files ? "server CPU per batch, sequence files"
-					  : "server CPU per batch",
+			    .name = names[kind].cpu,
 			    .shape = shape->name,
 			    .value = bench_samples_at(&rounds->cpu, 0.5),
 			    .unit = "us",
@@ -194,8 +200,11 @@ static void run(const struct bench_shape *shape, enum segue_source_kind kind, do
 	bench_spec_init(&spec, shape, path);
 	if (kind == SEGUE_SOURCE_FILES)
 		bench_spec_from_files(&spec);
+	if (kind == SEGUE_SOURCE_ARRAYS)
+		bench_spec_from_arrays(&spec, &data);
 	bench_server_start(&server, segue_tmpdir_path(&dir, "store", store));
 	bench_worker_open(&worker, &server, &spec, shape);
+	free(spec.sequences);
 	take_turns(&server, &worker, &plain, seconds, &rounds);
 	bench_worker_close(&worker);
 	bench_server_stop(&server);
@@ -219,5 +228,7 @@ int main(int argc, char **argv)
 	run(&bench_shape_l, SEGUE_SOURCE_TFRECORD, 0.4, bytes, seconds);
 	run(&bench_shape_s, SEGUE_SOURCE_FILES, 0.6, bytes, seconds);
 	run(&bench_shape_l, SEGUE_SOURCE_FILES, 0.8, bytes, seconds);
+	run(&bench_shape_s, SEGUE_SOURCE_ARRAYS, 0.6, bytes, seconds);
+	run(&bench_shape_l, SEGUE_SOURCE_ARRAYS, 0.8, bytes, seconds);
 	return 0;
 }

@@ -20,7 +20,19 @@ Figure = dict[str, Any]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-PROGRAMS = ["handover", "pipeline", "decode", "python", "scale", "long", "store", "checkpoint", "recovery"]
+PROGRAMS = [
+    "handover",
+    "pipeline",
+    "decode",
+    "loops",
+    "convert",
+    "python",
+    "scale",
+    "long",
+    "store",
+    "checkpoint",
+    "recovery",
+]
 PARTS = {
     1: "hand-over",
     2: "from file to worker",
@@ -34,8 +46,8 @@ HEAD = ("figure", "shape", "measured", "beside it", "ratio", "goal", "verdict", 
 
 
 def command(program: str, directory: str) -> list[str]:
-    if program == "python":
-        return [sys.executable, os.path.join(HERE, "bench_python.py")]
+    if program in ("python", "loops", "convert"):
+        return [sys.executable, os.path.join(HERE, f"bench_{program}.py")]
     return [os.path.join(directory, "bench-" + program)]
 
 

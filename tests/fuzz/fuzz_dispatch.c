@@ -162,6 +162,7 @@ static bool is_harmless(uint16_t type, const uint8_t *payload, size_t size)
 		return message.upload.size < MEMORY_MAX;
 	if (type == SEGUE_MESSAGE_STREAM_OPEN) {
 		bool harmless = message.stream_open.paths_upload == 0 &&
+				message.stream_open.index_upload == 0 &&
 				is_harmless_stream(message.stream_open.spec);
 		segue_spec_destroy(message.stream_open.spec);
 		return harmless;

@@ -1,6 +1,7 @@
 /*
- * Fuzzes the scanner and decoder of SequenceExample: any bytes are accepted or refused alike, whole
- * and through windows, and what is accepted decodes to the same values.
+ * Fuzzes the scanner and decoder of SequenceExample, or (FUZZ_PLAIN_EXAMPLE) of Example: any bytes
+ * are accepted or refused alike, whole and through windows, and what is accepted decodes to the same
+ * values.
  *
  * For libFuzzer, or with replay_main.c as a program that runs files. The first byte picks a spec.
  */
@@ -10,6 +11,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef FUZZ_PLAIN_EXAMPLE
+#define RECORD SEGUE_RECORD_EXAMPLE
+#else
+#define RECORD SEGUE_RECORD_SEQUENCE_EXAMPLE
+#endif
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -45,7 +52,10 @@ static void pick_spec(struct segue_testspec *test, uint8_t choice)
 	enum { COUNT = sizeof(dtypes) / sizeof(dtypes[0]) };
 
 	segue_testspec_init(test);
-	segue_testspec_sequence(test, "x", dtypes[choice % COUNT], choice / COUNT % 3);
+	test->spec.source.tfrecord.record = RECORD;
+	/* Steps of no values cannot be counted by these. */
+	segue_testspec_sequence(test, "x", dtypes[choice % COUNT],
+		choice / COUNT % 3 + (RECORD == SEGUE_RECORD_EXAMPLE));
 	if (choice & 0x40)
 		segue_testspec_sequence(test, "y", SEGUE_INT64, 1);
 	if (choice & 0x20)
@@ -67,12 +77,11 @@ static void read_all(const struct segue_spec *spec, struct segue_example *exampl
 	for (size_t i = 0; i < spec->sequence_count; i++) {
 		uint64_t first = example->steps / 2;
 
-		if (segue_steps_seek(&example->cursors[i], window, first) < 0 ||
-			segue_steps_seek(&example->cursors[i], window, 0) < 0 ||
-			segue_steps_read(&spec->sequences[i], &example->cursors[i], window, first,
-				outcome->values + at) < 0 ||
-			segue_steps_read(&spec->sequences[i], &example->cursors[i], window,
-				example->steps - first,
+		if (segue_example_seek(spec, example, i, window, first) < 0 ||
+			segue_example_seek(spec, example, i, window, 0) < 0 ||
+			segue_example_read(spec, example, i, window, first, outcome->values + at) <
+				0 ||
+			segue_example_read(spec, example, i, window, example->steps - first,
 				outcome->values + at + first * spec->sequences[i].size) < 0)
 			abort();
 		at += example->steps * spec->sequences[i].size;

@@ -1,9 +1,10 @@
 /*
- * Fuzzes inflating: what zlib makes of the same members is the oracle.
+ * Fuzzes inflating, of gzip or (FUZZ_ZLIB) of zlib: what zlib makes of the same members is the oracle.
  *
  * Either the target is whole, the same bytes, begins as a TFRecord file does and says of what it is a
  * copy, or it is not there; cut off it says nothing. For libFuzzer, or with replay_main.c as a program that runs files.
  */
+#include "source/inflate.h"
 #include "source/tfrecord/framing.h"
 
 #include <fcntl.h>
@@ -17,6 +18,14 @@
 #include "tmpdir.h"
 
 #define PLAIN_MAX (4u << 20) /* inputs that inflate to more are passed over */
+
+#ifdef FUZZ_ZLIB
+static const uint8_t head[] = {0x78, 0x9c};
+#define WINDOW_BITS MAX_WBITS
+#else
+static const uint8_t head[] = {0x1f, 0x8b, 8};
+#define WINDOW_BITS (16 + MAX_WBITS)
+#endif
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -40,7 +49,7 @@ static bool inflate_all(const uint8_t *data, size_t size, uint8_t *plain, size_t
 
 	*plain_size = 0;
 	while (stream.avail_in > 0) {
-		expect(inflateInit2(&stream, 16 + MAX_WBITS) == Z_OK);
+		expect(inflateInit2(&stream, WINDOW_BITS) == Z_OK);
 		stream.next_out = plain + *plain_size;
 		stream.avail_out = (uInt)(PLAIN_MAX - *plain_size);
 		int rc = inflate(&stream, Z_FINISH);
@@ -83,7 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	int fd = memfd_create("fuzz-gzip", MFD_CLOEXEC);
 	expect(fd >= 0 && write(fd, data, size) == (ssize_t)size);
-	int rc = segue_inflate_file(fd, "data.gz", target, &segue_tfrecord_format, 0, &progress);
+	int rc = segue_inflate_file(fd, "data", segue_packing_of(head, sizeof(head)), target,
+		&segue_tfrecord_format, 0, &progress);
 	expect(rc == 0 || rc == SEGUE_EDATA);
 	if (rc == 0) {
 		struct segue_copy copy;

@@ -3,7 +3,9 @@
  * who reads it does. What is read is packed again, and must be the same bytes.
  *
  * The low bits of the first byte say which; KIND_SEALED: their checksums are made right first (else
- * nothing would get past them); LOG: an entry is of a log's file. For libFuzzer, or with replay_main.c as a program that runs files.
+ * nothing would get past them); KIND_VARIABLE: an entry of a head with fields that are ragged, and of
+ * bytes; KIND_LOG: an entry of a log's file. For libFuzzer, or with replay_main.c as a program that
+ * runs files.
  */
 #include "core/sequence_file.h"
 
@@ -12,7 +14,15 @@
 
 #include "core/crc32c.h"
 
-enum { KIND_HEAD, KIND_ENTRY, KIND_FOOT, KIND_FILE, KIND_SEALED, LOG = 8 };
+enum {
+	KIND_HEAD,
+	KIND_ENTRY,
+	KIND_FOOT,
+	KIND_FILE,
+	KIND_SEALED,
+	KIND_VARIABLE = 8,
+	KIND_LOG = 16,
+};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -108,7 +118,7 @@ static void check_layout(
 
 	expect(columns && segue_seqfile_lay_out(head, &again, columns) == 0);
 	for (uint32_t i = 0; i < head->count; i++) {
-		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry->steps);
+		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry);
 
 		expect(columns[i] >= end && columns[i] - end < SEGUE_SEQFILE_ALIGN);
 		expect(size <= entry->size - columns[i]);
@@ -134,12 +144,15 @@ static void look_at(
 	columns = calloc(head->count, sizeof(*columns));
 	expect(columns && segue_seqfile_lay_out(head, &entry, columns) == 0);
 	for (uint32_t i = 0; i < head->count; i++) {
-		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry.steps);
+		uint64_t size = segue_seqfile_column_size(&head->fields[i], &entry);
 		uint8_t *table = malloc((size_t)segue_seqfile_blocks(size) * 4);
 
 		expect(table != NULL);
 		segue_seqfile_put_table(bytes + at + columns[i], size, table);
 		free(table);
+		size = segue_seqfile_offsets_size(&head->fields[i], &entry);
+		segue_seqfile_offsets_fit(bytes + at + columns[i], size,
+			segue_seqfile_count(&head->fields[i], &entry));
 	}
 	free(columns);
 }
@@ -170,7 +183,7 @@ static void run_file(uint8_t *bytes, size_t size, bool sealed)
 	segue_seqfile_free_head(&head);
 }
 
-static struct segue_seqfile_head *entry_head(bool of_log)
+static struct segue_seqfile_head *entry_head(bool variable, bool of_log)
 {
 	static struct segue_seqfile_field fields[] = {
 		{.name = "x",
@@ -184,10 +197,19 @@ static struct segue_seqfile_head *entry_head(bool of_log)
 			.dtype = SEGUE_UINT8,
 			.rank = 1,
 			.dims = {UINT64_C(1) << 32}},
+		{.name = "w",
+			.place = SEGUE_SEQFILE_SEQUENCE,
+			.dtype = SEGUE_INT64,
+			.form = SEGUE_FORM_RAGGED},
+		{.name = "t",
+			.place = SEGUE_SEQFILE_CONTEXT,
+			.dtype = SEGUE_UINT8,
+			.form = SEGUE_FORM_BYTES},
 	};
-	static struct segue_seqfile_head head = {.fields = fields, .count = 3};
+	static struct segue_seqfile_head head = {.fields = fields};
 	static struct segue_seqlog log;
 
+	head.count = variable ? 5 : 3;
 	head.log = of_log ? &log : NULL;
 	expect(segue_seqfile_check_fields(&head) == 0);
 	return &head;
@@ -198,7 +220,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	uint8_t kind = data[0] % KIND_SEALED;
-	bool sealed = data[0] & KIND_SEALED;
+	bool sealed = data[0] & KIND_SEALED, variable = data[0] & KIND_VARIABLE;
+	bool of_log = data[0] & KIND_LOG;
 	size_t length = size - 1;
 	uint8_t *bytes = malloc(length ? length : 1);
 	struct segue_seqfile_head head;
@@ -217,8 +240,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case KIND_ENTRY:
 		if (sealed)
 			seal_by(bytes, length, 4);
-		if (read_entry(entry_head(data[0] & LOG), bytes, length, &entry) == 0)
-			check_layout(entry_head(data[0] & LOG), &entry);
+		if (read_entry(entry_head(variable, of_log), bytes, length, &entry) == 0)
+			check_layout(entry_head(variable, of_log), &entry);
 		break;
 	case KIND_FOOT:
 		if (length < 8 + SEGUE_SEQFILE_FOOT)

@@ -1,9 +1,11 @@
 /*
  * Fuzzes the framing of TFRecord: whatever the bytes, records that are found lie one behind the
- * other and within the stream.
+ * other and within the stream; and what files are taken for by their first bytes.
  *
  * For libFuzzer, or with replay_main.c as a program that runs files.
  */
+#include "source/foreign.h"
+#include "source/inflate.h"
 #include "source/tfrecord/framing.h"
 
 #include <stdlib.h>
@@ -44,6 +46,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input input = {data, size, 0};
 	struct segue_progress progress = {.total = size};
+	const struct segue_foreign *foreign = segue_foreign_of(data, size);
+	const struct segue_packing *packing = segue_packing_of(data, size);
+
+	if ((foreign && !foreign->advice) || (packing && !packing->unpack))
+		abort();
 	int rc = segue_tfrecord_hop(read_input, &input, size, visit, &input, &progress);
 
 	if (rc == SEGUE_OK ? input.next != size : rc != SEGUE_EDATA)

@@ -12,12 +12,13 @@
 
 #include "logwork.h"
 #include "tmpdir.h"
+#include "core/array_index.h"
 #include "core/layout.h"
 #include "core/sequence_file.h"
 #include "store/token.h"
 
-static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6};
-static const int64_t integers[] = {0, 1, 1, 0, 1, 0, 0, 1};
+static const float floats[] = {1, -2, 0.5f, 0, 3, 4, 5, 6, 7, 8, -9, 10};
+static const int64_t integers[] = {0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0};
 
 static void save(const char *dir, const char *name, int number, const struct segue_tfbytes *bytes)
 {
@@ -53,6 +54,32 @@ static void put_example(struct segue_tfbytes *to, uint8_t choice, enum segue_tff
 		to, contexts + !context, (size_t)context + key, sequences, choice & 0x40 ? 2 : 1);
 }
 
+/* The same as an Example; every third time x is raw bytes. */
+static void put_plain_example(struct segue_tfbytes *to, uint8_t choice, enum segue_tfform form)
+{
+	bool is_float = holds_floats(choice % DTYPES), c_float = holds_floats(choice / 3 % DTYPES);
+	enum segue_tfkind kind = is_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64;
+	size_t each = 4 * (choice / DTYPES % 3 + 1u);
+	struct segue_tffeature features[4] = {
+		{"x", kind, form, 1, each, is_float ? (const void *)floats : integers}};
+	size_t count = 1;
+
+	if (choice % 3 == 0)
+		features[0] =
+			(struct segue_tffeature){"x", SEGUE_TF_BYTES, form, 1, 2 * each, integers};
+	if (choice & 0x40)
+		features[count++] =
+			(struct segue_tffeature){"y", SEGUE_TF_INT64, form, 1, 4, integers};
+	if (choice & 0x20)
+		features[count++] =
+			(struct segue_tffeature){"c", c_float ? SEGUE_TF_FLOAT : SEGUE_TF_INT64,
+				form, 1, 1, c_float ? (const void *)floats : integers};
+	if (choice % 11 == 0)
+		features[count++] =
+			(struct segue_tffeature){"k", SEGUE_TF_BYTES, form, 1, 3, "key"};
+	segue_tfwrite_example(to, features, count, NULL, 0);
+}
+
 static void save_bytes(const char *dir, const char *name, int number, uint8_t choice,
 	const void *bytes, size_t size)
 {
@@ -76,7 +103,7 @@ static void make_examples(const char *dir)
 	/* All types, one or two values a step, all flags. */
 	static const uint8_t choices[] = {
 		13, 53, 67, 107, 134, 187, 214, 254, 21, 61, 75, 115, 142, 235};
-	struct segue_tfbytes stream = {0}, packed = {0};
+	struct segue_tfbytes stream = {0}, packed = {0}, zlib = {0};
 
 	for (int i = 0; i < (int)sizeof(choices); i++) {
 		struct segue_tfbytes bytes = {0};
@@ -91,10 +118,21 @@ static void make_examples(const char *dir)
 		if (i % 3 == 0) { /* the last ones of several members */
 			segue_tfwrite_gzip(&packed, stream.bytes, stream.size);
 			save(dir, "gzip", i, &packed);
+			segue_tfwrite_zlib(&zlib, stream.bytes, stream.size);
+			save(dir, "zlib", i, &zlib);
 		}
 	}
 	segue_tfbytes_free(&stream);
 	segue_tfbytes_free(&packed);
+	segue_tfbytes_free(&zlib);
+	for (int i = 0; i < (int)sizeof(choices); i++) {
+		struct segue_tfbytes bytes = {0};
+
+		segue_tfbytes_put(&bytes, &choices[i], 1);
+		put_plain_example(&bytes, choices[i], (enum segue_tfform)(i % 3));
+		save(dir, "plain_example", i, &bytes);
+		segue_tfbytes_free(&bytes);
+	}
 }
 
 /* ---- What is stored ------------------------------------------------------------------------- */
@@ -204,24 +242,62 @@ static void write_sequences(const char *path)
 	segue_file_writer_destroy(writer);
 }
 
-/* Of the head that fuzz_sequence_file.c has for entries. */
-static void save_entry(const char *dir, int number, const struct segue_seqlog_stamp *stamp)
+/* One sequence that has ragged values and bytes. */
+static void write_variable(const char *path)
+{
+	static const struct segue_feature sequences[] = {
+		{.name = "w", .dtype = SEGUE_INT16, .form = SEGUE_FORM_RAGGED}};
+	static const struct segue_feature context = {
+		.name = "t", .dtype = SEGUE_UINT8, .form = SEGUE_FORM_BYTES};
+	const struct segue_file_spec spec = {.size = sizeof(spec),
+		.sequences = sequences,
+		.sequence_count = 1,
+		.contexts = &context,
+		.context_count = 1};
+	static const int16_t w[] = {1, -2, 3};
+	const void *arrays[] = {w, "text"};
+	const int64_t w_offsets[] = {0, 2, 2, 3}, t_offsets[] = {0, 4};
+	const int64_t *const offsets[] = {w_offsets, t_offsets};
+	struct segue_sequence sequence = {
+		.size = sizeof(sequence), .steps = 3, .arrays = arrays, .offsets = offsets};
+	struct segue_file_writer *writer;
+
+	if (segue_file_writer_create(path, &spec, &writer) ||
+		segue_file_writer_add(writer, &sequence) || segue_file_writer_close(writer))
+		abort();
+	segue_file_writer_destroy(writer);
+}
+
+/* Of the heads that fuzz_sequence_file.c has for entries. */
+static void save_entry(
+	const char *dir, int number, bool variable, const struct segue_seqlog_stamp *stamp)
 {
 	struct segue_seqfile_field fields[] = {
 		{.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {3}},
 		{.name = "c", .place = SEGUE_SEQFILE_CONTEXT, .dtype = SEGUE_UINT8},
 		{.name = "large", .dtype = SEGUE_UINT8, .rank = 1, .dims = {UINT64_C(1) << 32}},
+		{.name = "w", .dtype = SEGUE_INT64, .form = SEGUE_FORM_RAGGED},
+		{.name = "t",
+			.place = SEGUE_SEQFILE_CONTEXT,
+			.dtype = SEGUE_UINT8,
+			.form = SEGUE_FORM_BYTES},
 	};
-	struct segue_seqfile_head head = {.fields = fields, .count = 3};
-	struct segue_seqfile_entry entry = {
-		.steps = 2, .total_length = 1, .key = "key", .key_size = 3, .stamp = *stamp};
+	static const uint64_t counts[] = {7, 300};
+	struct segue_seqfile_head head = {.fields = fields, .count = variable ? 5 : 3};
+	struct segue_seqfile_entry entry = {.steps = 2,
+		.total_length = 1,
+		.key = "key",
+		.key_size = 3,
+		.counts = (const uint8_t *)counts,
+		.stamp = *stamp};
 	uint8_t bytes[SEGUE_SEQFILE_ENTRY_MAX];
-	uint64_t columns[3];
+	uint64_t columns[5];
 
 	if (segue_seqfile_check_fields(&head) || segue_seqfile_lay_out(&head, &entry, columns))
 		abort();
 	segue_seqfile_pack_entry(&entry, bytes);
-	save_bytes(dir, "sequence_file", number, 1 + 4 + (stamp->producer_size ? 8 : 0), bytes,
+	save_bytes(dir, "sequence_file", number,
+		(uint8_t)(1 + 4 + (variable ? 8 : 0) + (stamp->producer_size ? 16 : 0)), bytes,
 		entry.header_size);
 }
 
@@ -239,6 +315,24 @@ static void save_log_head(const char *dir, int number, const struct segue_seqlog
 	segue_seqlog_finish(&log);
 }
 
+/* The bytes of a file of up to 4,096 that `write` makes. */
+static size_t take_file(const char *dir, void (*write)(const char *path), uint8_t *bytes)
+{
+	char path[4096];
+	FILE *file;
+	size_t size;
+
+	snprintf(path, sizeof(path), "%s/sequence_file/new", dir);
+	write(path);
+	file = fopen(path, "rbe");
+	if (!file)
+		abort();
+	size = fread(bytes, 1, 4096, file);
+	fclose(file);
+	remove(path);
+	return size;
+}
+
 /* The first byte says what it is a seed of (fuzz_sequence_file.c), with 4: make the checksums. */
 static void make_sequence_files(const char *dir)
 {
@@ -251,29 +345,21 @@ static void make_sequence_files(const char *dir)
 	struct segue_seqfile_foot foot = {
 		.entries = 1, .index = 192, .steps = 7, .key_max = 1, .head_size = 64};
 	uint8_t bytes[4096], sized_foot[8 + SEGUE_SEQFILE_FOOT] = {0};
-	char path[4096];
-	size_t size, head;
-	FILE *file;
+	size_t size = take_file(dir, write_sequences, bytes), head = bytes[12];
 
-	snprintf(path, sizeof(path), "%s/sequence_file/new", dir);
-	write_sequences(path);
-	file = fopen(path, "rbe");
-	if (!file)
-		abort();
-	size = fread(bytes, 1, sizeof(bytes), file);
-	fclose(file);
-	remove(path);
-	head = bytes[12];
 	save_bytes(dir, "sequence_file", 0, 3, bytes, size);
 	save_bytes(dir, "sequence_file", 1, 3 + 4, bytes, size);
 	save_bytes(dir, "sequence_file", 2, 4, bytes, head);
-	save_entry(dir, 3, &none);
+	save_entry(dir, 3, false, &none);
 	sized_foot[0] = (192 + 64 + 128) % 256;
 	sized_foot[1] = (192 + 64 + 128) / 256;
 	segue_seqfile_pack_foot(&foot, sized_foot + 8);
 	save_bytes(dir, "sequence_file", 4, 2 + 4, sized_foot, sizeof(sized_foot));
-	save_entry(dir, 5, &some);
-	save_log_head(dir, 6, &some);
+	size = take_file(dir, write_variable, bytes);
+	save_bytes(dir, "sequence_file", 5, 3 + 4, bytes, size);
+	save_entry(dir, 6, true, &none);
+	save_entry(dir, 7, true, &some);
+	save_log_head(dir, 8, &some);
 }
 
 /* A log of some sequences, open and finished: fuzz_log.c. */
@@ -310,6 +396,39 @@ static void make_logs(const char *dir)
 	}
 	segue_log_close(log);
 	segue_tmpdir_remove_path(path);
+}
+
+/* One group with keys and context; two groups without. */
+static void make_array_indexes(const char *dir)
+{
+	const struct segue_array_column columns[] = {{.rank = 1, .dims = {3}}, {.context = 1}};
+	const struct segue_array arrays[] = {
+		{.offset = 128, .dtype = SEGUE_FLOAT32},
+		{.file = 1, .dtype = SEGUE_INT64, .stride = 16, .big_endian = true},
+	};
+	const struct segue_array_sequence sequences[] = {{0, 0, 4}, {4, 0, 6}};
+	struct segue_arrays asked = {.path_count = 2,
+		.group_steps = (uint64_t[]){10},
+		.group_count = 1,
+		.arrays = arrays,
+		.sequences = sequences,
+		.sequence_count = 2,
+		.keys = "abb",
+		.key_ends = (uint64_t[]){1, 3}};
+	struct segue_array_index *index;
+
+	if (segue_array_index_pack(&asked, columns, 2, &index))
+		abort();
+	save_bytes(dir, "array_index", 0, index->bytes[0], index->bytes + 1, index->size - 1);
+	segue_array_index_drop(index);
+	asked.group_steps = (uint64_t[]){4, 7};
+	asked.group_count = 2;
+	asked.sequences = (struct segue_array_sequence[]){{0, 0, 4}, {0, 1, 7}};
+	asked.key_ends = NULL;
+	if (segue_array_index_pack(&asked, columns, 1, &index))
+		abort();
+	save_bytes(dir, "array_index", 1, index->bytes[0], index->bytes + 1, index->size - 1);
+	segue_array_index_drop(index);
 }
 
 /* ---- What a client says --------------------------------------------------------------------- */
@@ -456,5 +575,6 @@ int main(int argc, char **argv)
 	make_talks(argv[1]);
 	make_sequence_files(argv[1]);
 	make_logs(argv[1]);
+	make_array_indexes(argv[1]);
 	return 0;
 }

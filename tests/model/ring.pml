@@ -35,7 +35,8 @@
  * mirrors server/lane/feed.c segue_feed_sleep 4426227a
  * mirrors server/engine/filler.c work_on_batch 61c1021b
  * mirrors server/engine/filler.c work_once ff14af0a
- * mirrors server/engine/filler.c run 3fec1bc7
+ * mirrors server/engine/filler.c make_way 14cc077e
+ * mirrors server/engine/filler.c run dbcdeb37
  * mirrors server/engine/filler.c segue_filler_kick 7207c91f
  * mirrors server/engine/snapshot.c segue_snapshot 2e64e901
  */
@@ -294,7 +295,9 @@ inline work_on_batch()
 	:: filled ->
 		atomic { filler_stores ! PUBLISHED, 0, published + 1 -> published++; ringing = 1 };
 		ring_bell(filler_stores);
-		filled = 0
+		filled = 0;
+		unlock(filler_stores); /* make_way */
+		lock(filler_stores)
 	:: !filled && published < STEPS ->
 		unlock(filler_stores);
 #ifdef MUTANT_publish_before_fill

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16
 import numpy as np
 
+import array_data
+import mixing
 import oracle
 import segue
 from segue.tfrecord import SequenceExampleWriter
@@ -23,7 +25,9 @@ DTYPES = (
     "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
 SHORT = ("float16", "bfloat16")
-SUFFIX = {"tfrecord": "tfrecord", "files": "segue"}
+SUFFIX = {"tfrecord": "tfrecord", "files": "segue", "arrays": "npy"}
+INITIAL = {"files"}  # kinds whose sequences can have initial states of their own
+VARIABLE = {"files"}  # kinds whose features can be ragged, or bytes
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
 
@@ -48,14 +52,50 @@ class Case:
     reading: str  # "batches", "rounds" or "epochs"
     workers: int
     options: dict[str, Any]
-    kind: str = "tfrecord"  # of the source; or "files"
+    kind: str = "tfrecord"  # of the source; or "files", "arrays"
+    record: str = "sequence_example"  # what a TFRecord is; or "example"
+    layout: array_data.Layout | None = None  # of arrays
+    arrays: array_data.Data | None = None  # once they are written
+    parts: dict[str, Part] = dataclasses.field(default_factory=dict)  # of a mix; `files` is empty
 
     def __repr__(self) -> str:
+        if self.parts:
+            return f"{self.name}: mix of {self.parts}, {self.spec}, {self.options}"
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
         return (
-            f"{self.name}: {self.kind}, {self.workers} workers by {self.reading}, lengths {lengths}, "
-            f"{self.spec}, {self.options}"
+            f"{self.name}: {self.kind}, {self.record}, {self.workers} workers by {self.reading}, "
+            f"lengths {lengths}, {self.spec}, {self.options}"
         )
+
+
+@dataclass
+class Part:
+    """What a mix is made of; `whole` is the weight, or in its ratio to the other parts' weights."""
+
+    case: Case
+    weight: float
+    whole: int
+    epochs: int | None
+
+    def records(self) -> list[oracle.Record]:
+        return [record for file in self.case.files for record in file.records]
+
+
+def numbers(case: Case) -> list[tuple[int, int]]:
+    """(part, record) of each sequence of a mix."""
+    parts = [
+        mixing.Part(len(part.records()), part.whole, part.epochs) for part in case.parts.values()
+    ]
+    return list(mixing.order(parts, case.spec.seed, case.spec.shuffle))
+
+
+def model(case: Case, update: oracle.Update | None = None) -> oracle.Model:
+    """What the stream delivers. A mix is as a data set that has its records in their order."""
+    if not case.parts:
+        return oracle.Model([file.records for file in case.files], case.spec, update)
+    records = [part.records() for part in case.parts.values()]
+    mixed = [records[part][record] for part, record in numbers(case)]
+    return oracle.Model([mixed], dataclasses.replace(case.spec, shuffle=False), update)
 
 
 # -- making one ------------------------------------------------------------------------------------
@@ -81,18 +121,41 @@ def values(
     return rng.integers(low, high, shape, dtype, endpoint=True)
 
 
-def _features(rng: np.random.Generator, prefix: str, most: int) -> dict[str, oracle.Feature]:
-    return {
-        f"{prefix}{i}": oracle.Feature(
-            str(rng.choice(DTYPES)), SHAPES[rng.integers(len(SHAPES))]
-        )
-        for i in range(most)
-    }
+def _feature(rng: np.random.Generator, variable: bool) -> oracle.Feature:
+    dtype, form = str(rng.choice(DTYPES)), int(rng.integers(4))
+    if variable and form < 2:
+        return oracle.Feature("bytes") if form else oracle.Feature(dtype, ragged=True)
+    return oracle.Feature(dtype, SHAPES[rng.integers(len(SHAPES))])
 
 
-def _states(rng: np.random.Generator) -> dict[str, oracle.State]:
+def _features(
+    rng: np.random.Generator, prefix: str, most: int, variable: bool = False
+) -> dict[str, oracle.Feature]:
+    return {f"{prefix}{i}": _feature(rng, variable) for i in range(most)}
+
+
+def is_variable(feature: oracle.Feature) -> bool:
+    return feature.ragged or feature.dtype == "bytes"
+
+
+def drawn(rng: np.random.Generator, feature: oracle.Feature, n: int | None, raw: bool) -> Any:
+    """What a sequence of `n` steps has of a feature; None: one value."""
+    if not is_variable(feature):
+        return values(rng, feature.dtype, feature.shape if n is None else (n, *feature.shape), raw)
+    most = int(rng.choice([0, 4, 40, 3000]))  # some outgrow what batches before have needed
+    parts = [
+        rng.bytes(count) if feature.dtype == "bytes" else values(rng, feature.dtype, (count,))
+        for count in rng.integers(0, most + 1, 1 if n is None else n).tolist()
+    ]
+    return parts[0] if n is None else parts
+
+
+def _states(rng: np.random.Generator, kind: str) -> dict[str, oracle.State]:
     states = {}
     for name, feature in _features(rng, "s", int(rng.integers(4))).items():
+        if kind in INITIAL and rng.integers(3) == 0:
+            states[name] = oracle.State(feature.dtype, feature.shape, from_data=True)
+            continue
         init = [None, values(rng, feature.dtype, ()), values(rng, feature.dtype, feature.shape)]
         states[name] = oracle.State(feature.dtype, feature.shape, init[rng.integers(3)])
     return states
@@ -115,14 +178,38 @@ def _record(
         key=key,
         length=length,
         sequences={
-            name: values(rng, feature.dtype, (n, *feature.shape), kind == "files" or name in raw)
+            name: drawn(rng, feature, n, kind != "tfrecord" or name in raw)
             for name, feature in spec.sequences.items()
         },
         context={
-            name: values(rng, feature.dtype, feature.shape, kind == "files" or name in raw)
+            name: drawn(rng, feature, None, kind != "tfrecord" or name in raw)
             for name, feature in spec.context.items()
         },
+        states={
+            name: values(rng, state.dtype, state.shape)
+            for name, state in spec.states.items()
+            if state.from_data
+        },
     )
+
+
+def _array_records(
+    rng: np.random.Generator, spec: oracle.Spec, layout: array_data.Layout, has_keys: bool
+) -> list[oracle.Record]:
+    """Records whose values are such that they may lie in files as the layout says."""
+
+    def drawn(name: str, feature: oracle.Feature, shape: tuple[int, ...]) -> np.ndarray:
+        dtype = layout.columns[name].dtype
+        return values(rng, dtype, shape, raw=dtype == feature.dtype).astype(feature.dtype)
+
+    return [
+        oracle.Record(
+            key=f"id-{i}-é" if has_keys else "",
+            sequences={n: drawn(n, f, (length, *f.shape)) for n, f in spec.sequences.items()},
+            context={n: drawn(n, f, f.shape) for n, f in spec.context.items()},
+        )
+        for i, length in enumerate(_lengths(rng, spec, int(rng.integers(1, 13))))
+    ]
 
 
 def _files(
@@ -137,7 +224,8 @@ def _files(
     folders = [["", "a/", "b/"], [""], ["a/"]][rng.integers(3)]
     for f in range(int(rng.integers(1, 4))):
         name = f"{rng.choice(folders)}{'zyx'[f]}-{f}.{SUFFIX[kind]}"
-        compression = "gzip" if kind == "tfrecord" and rng.integers(5) == 0 else None
+        packed = kind == "tfrecord" and rng.integers(3) == 0
+        compression = str(rng.choice(["gzip", "zlib"])) if packed else None
         lengths = _lengths(rng, spec, int(rng.integers(1, 7)))
         keys = [f"id-{f}-{i}-é" if key_feature else "" for i in range(len(lengths))]
         records = [_record(rng, spec, kind, raw, *row) for row in zip(keys, lengths, strict=True)]
@@ -156,12 +244,12 @@ def make(
     name: str, rng: np.random.Generator, kind: str | None = None, **fields: Any
 ) -> Case:
     """A random case; the kind of its source, and `fields` of the spec, can be given."""
-    kind = kind or str(rng.choice(["tfrecord", "files"]))
+    kind = kind or str(rng.choice(["tfrecord", "files", "arrays"]))
     epochs = [1, 1, 2, 3, None][rng.integers(5)]
     spec = oracle.Spec(
-        sequences=_features(rng, "x", int(rng.integers(1, 4))),
-        context=_features(rng, "c", int(rng.integers(3))),
-        states=_states(rng),
+        sequences=_features(rng, "x", int(rng.integers(1, 4)), kind in VARIABLE),
+        context=_features(rng, "c", int(rng.integers(3)), kind in VARIABLE),
+        states=_states(rng, kind),
         num_unroll=int(rng.integers(1, 8)),
         batch_size=int(rng.integers(1, 7)),
         lanes=int(rng.integers(1, 5)),
@@ -180,15 +268,23 @@ def make(
         if kind == "tfrecord" and rng.integers(4) == 0
     )
     key_feature = "id" if rng.integers(4) == 0 else None
-    files, paths = _files(rng, spec, kind, raw, key_feature)
+    layout = None
+    if kind == "arrays":
+        layout = array_data.layout(rng, spec, key_feature is not None)
+        records = _array_records(rng, spec, layout, key_feature is not None)
+        files, paths = [File("", None, records)], []
+    else:
+        files, paths = _files(rng, spec, kind, raw, key_feature)
     if spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain":
         # Without a full batch in an epoch this is an error, as it has to be.
-        records = sum(len(file.records) for file in files)
-        spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, records))
+        most = sum(len(file.records) for file in files)
+        spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, most))
     return Case(
         name=name,
         files=files,
         kind=kind,
+        record=str(rng.choice(["sequence_example", "example"])),
+        layout=layout,
         paths=paths,
         spec=spec,
         key_feature=key_feature,
@@ -206,24 +302,98 @@ def make(
     )
 
 
+def make_mix(name: str, rng: np.random.Generator, most: int = 300, **fields: Any) -> Case:
+    """A random mix of one to four parts, of at most so many sequences."""
+    kinds = [str(rng.choice(["tfrecord", "files"])) for _ in range(rng.integers(1, 5))]
+    plainest = "tfrecord" if "tfrecord" in kinds else "files"
+    base = make(name, rng, plainest, **{"epochs": 1, **fields})
+    case = dataclasses.replace(base, files=[], paths=[], kind="mix", parts={})
+    unit = [1, 4, 10][rng.integers(3)]
+    for i, kind in enumerate(kinds):
+        raw = base.raw if kind == "tfrecord" else frozenset()
+        key_feature = "id" if rng.integers(4) == 0 else None
+        files, paths = _files(rng, base.spec, kind, raw, key_feature)
+        whole = int(rng.choice([1, 2, 3, 7, 40]))
+        case.parts[f"part {i}"] = Part(
+            dataclasses.replace(
+                base, files=files, paths=paths, kind=kind, raw=raw, key_feature=key_feature
+            ),
+            whole / unit if unit > 1 else whole,
+            whole,
+            [1, 1, 2, None][rng.integers(4)] if i else int(rng.integers(1, 4)),
+        )
+    while len(numbers(case)) > most:
+        for part in case.parts.values():
+            part.weight, part.whole, part.epochs = 1, 1, 1
+    return case
+
+
 def _flip(path: Path, at: int, compression: str | None) -> None:
     """Change the last byte of a record, which belongs to the checksum of its data."""
-    unpack, pack = (gzip.decompress, gzip.compress) if compression else (bytes, bytes)
+    unpack, pack = {
+        None: (bytes, bytes),
+        "gzip": (gzip.decompress, gzip.compress),
+        "zlib": (zlib.decompress, zlib.compress),
+    }[compression]
     data = bytearray(unpack(path.read_bytes()))
     data[at] ^= 1
     path.write_bytes(pack(data))
 
 
+def _varint(value: int) -> bytes:
+    value &= 2**64 - 1
+    groups = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
+def _part(number: int, data: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def plain_feature(values: np.ndarray | bytes | str, form: str) -> bytes:
+    """A Feature of ``tf.train.Example``: all values in one list that is packed, as TensorFlow does,
+    or holds them one by one; or the first of them in a list of their own.
+    """
+    if isinstance(values, (bytes, str)):
+        return _part(1, _part(1, values.encode() if isinstance(values, str) else values))
+    flat = np.ravel(values)
+    if form == "in two":
+        middle = len(flat) // 3
+        return plain_feature(flat[:middle], "packed") + plain_feature(flat[middle:], "one by one")
+    if "float" in flat.dtype.name:
+        number, tag, words = 2, b"\x0d", [bytes(word) for word in flat.astype("<f4")[:, None]]
+    else:
+        number, tag, words = 3, b"\x08", [_varint(int(value)) for value in flat]
+    if form == "packed":
+        return _part(number, _part(1, b"".join(words)))
+    return _part(number, b"".join(tag + word for word in words))
+
+
+def plain_example(features: Mapping[str, np.ndarray | bytes | str], form: str) -> bytes:
+    """A ``tf.train.Example``, by the protocol buffers' own rules alone."""
+    entries = (
+        _part(1, _part(1, name.encode()) + _part(2, plain_feature(values, form)))
+        for name, values in features.items()
+    )
+    return _part(1, b"".join(entries))
+
+
 def _write_files(case: Case, directory: Path) -> None:
+    spec = case.spec
     fields = [
-        {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
+        {name: segue.Feature(f.dtype, f.shape, f.ragged) for name, f in some.items()}
         for some in (case.spec.sequences, case.spec.context)
     ]
+    states = {
+        name: segue.State(s.dtype, s.shape, init="data")
+        for name, s in case.spec.states.items()
+        if s.from_data
+    }
     for file in {file.name: file for file in case.files}.values():
         path = directory / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         damaged: list[int] = []  # first bytes of columns
-        with segue.FileWriter(path, *fields) as writer:
+        with segue.FileWriter(path, *fields, states) as writer:
             for i, record in enumerate(file.records):
                 begin = writer.bytes_written
                 writer.write(
@@ -231,12 +401,14 @@ def _write_files(case: Case, directory: Path) -> None:
                     context=record.context,
                     key=record.key or None,
                     length=record.length,
+                    initial_states=record.states,
                 )
                 if not record.key:
                     key = f"{path.name}:{i}"
                     file.records[i] = dataclasses.replace(record, key=key)
                 if record.damaged:
-                    header = 60 + len(file.records[i].key.encode())  # docs/format.md
+                    counts = sum(map(is_variable, [*spec.sequences.values(), *spec.context.values()]))
+                    header = 60 + 8 * counts + len(file.records[i].key.encode())  # docs/format.md
                     damaged.append(begin + -(-header // 64) * 64)
         for at in damaged:
             _flip(path, at, None)
@@ -244,14 +416,26 @@ def _write_files(case: Case, directory: Path) -> None:
 
 def write(case: Case, directory: Path) -> None:
     """Write the data set, and fill in the keys that are places in files."""
+    for name, part in case.parts.items():
+        write(part.case, directory / name)
+    if case.parts:
+        return
     if case.kind == "files":
         _write_files(case, directory)
         return
+    if case.layout:
+        file, has_keys = case.files[0], case.key_feature is not None
+        case.arrays, file.records = array_data.write(
+            case.layout, case.spec, file.records, directory, has_keys
+        )
+        return
+
+    plain = case.record == "example"
 
     def encoded(name: str, array: np.ndarray, steps: bool) -> Any:
         if name not in case.raw:
             return array
-        return [step.tobytes() for step in array] if steps else array.tobytes()
+        return [step.tobytes() for step in array] if steps and not plain else array.tobytes()
 
     # Keys hold paths below the deepest directory that all files have in common.
     folders = {file.name.rpartition("/")[0] for file in case.files}
@@ -265,10 +449,13 @@ def write(case: Case, directory: Path) -> None:
                 context = {n: encoded(n, a, False) for n, a in record.context.items()}
                 if case.key_feature:
                     context[case.key_feature] = record.key
-                offset = writer.write(
-                    sequences={n: encoded(n, a, True) for n, a in record.sequences.items()},
-                    context=context,
-                )
+                sequences = {n: encoded(n, a, True) for n, a in record.sequences.items()}
+                if plain:
+                    form = ("packed", "one by one", "in two")[i % 3]
+                    data = plain_example({**context, **sequences}, form)
+                    offset = writer.write_record(data)
+                else:
+                    offset = writer.write(sequences, context)
                 if not case.key_feature:
                     key = f"{file.name[common:]}:{offset}"
                     file.records[i] = dataclasses.replace(record, key=key)
@@ -281,12 +468,39 @@ def write(case: Case, directory: Path) -> None:
 # -- what comes of it ------------------------------------------------------------------------------
 
 
+def content(array: np.ndarray) -> bytes:
+    """Its bytes; of what is ragged, or bytes, of each step how many, and those."""
+    if array.dtype != object:
+        return array.tobytes()
+    parts = [bytes(part) if isinstance(part, bytes) else part.tobytes() for part in array.flat]
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def split(ragged: segue.Ragged) -> np.ndarray:
+    """What each step has, from values and offsets: an object array."""
+    offsets = ragged.offsets
+    array = np.empty(offsets[..., 1:].shape, object)
+    for place in np.ndindex(array.shape):
+        begin, end = offsets[place], offsets[(*place[:-1], place[-1] + 1)]
+        array[place] = ragged.values[begin:end]
+    return array
+
+
+def variable(batch: segue.Batch, features: Any) -> oracle.Arrays:
+    """Object arrays of those features of a batch that are not dense."""
+    return {
+        name: batch.bytes(name) if feature.dtype == "bytes" else split(batch.ragged(name))
+        for name, feature in features.items()
+        if is_variable(feature)
+    }
+
+
 def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Arrays:
     """One row's next states: any change of a state, an input or the step changes all of them."""
     crc = step
     for arrays in (states, inputs):
         for name in sorted(arrays):
-            crc = zlib.crc32(arrays[name].tobytes(), crc)
+            crc = zlib.crc32(content(arrays[name]), crc)
     after = {}
     for name, state in states.items():
         words = (np.arange(1, state.size + 1, dtype=np.uint64) * np.uint64(crc | 1)) >> np.uint64(3)
@@ -302,26 +516,45 @@ def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Ar
 
 def expected(case: Case) -> Callable[[int], Iterator[oracle.Batch]]:
     """The model's batches of a lane; those of an endless stream only up to ENDLESS."""
-    model = oracle.Model([file.records for file in case.files], case.spec, update)
-    return lambda lane: islice(model.batches(lane), None if case.spec.last else ENDLESS)
+    plain = model(case, update)
+    return lambda lane: islice(plain.batches(lane), None if case.spec.last else ENDLESS)
+
+
+def source_of(case: Case, directory: Path) -> Any:
+    if case.parts:
+        return segue.Mix(
+            {
+                name: segue.Part(source_of(part.case, directory / name), part.weight, part.epochs)
+                for name, part in case.parts.items()
+            }
+        )
+    if case.arrays:
+        return case.arrays.open()
+    paths = [directory / path for path in case.paths]
+    if case.kind == "files":
+        return segue.Files(paths)
+    return segue.TFRecord(
+        paths,
+        key=case.key_feature,
+        allow_surplus=case.key_feature is not None,
+        record=case.record,
+    )
 
 
 def open_stream(client: segue.Client, case: Case, directory: Path, **options: Any) -> segue.Stream:
     spec = case.spec
     features = [
-        {name: segue.Feature(f.dtype, f.shape) for name, f in some.items()}
+        {name: segue.Feature(f.dtype, f.shape, f.ragged) for name, f in some.items()}
         for some in (spec.sequences, spec.context)
     ]
-    paths = [directory / path for path in case.paths]
     arguments: dict[str, Any] = {
-        "source": segue.Files(paths)
-        if case.kind == "files"
-        else segue.TFRecord(
-            paths, key=case.key_feature, allow_surplus=case.key_feature is not None
-        ),
+        "source": source_of(case, directory),
         "sequences": features[0],
         "context": features[1],
-        "states": {n: segue.State(s.dtype, s.shape, init=s.init) for n, s in spec.states.items()},
+        "states": {
+            n: segue.State(s.dtype, s.shape, init="data" if s.from_data else s.init)
+            for n, s in spec.states.items()
+        },
     }
     names = ("num_unroll", "batch_size", "lanes", "shuffle", "seed", "epochs", "first_epoch",
              "pad", "tail", "epoch_end", "on_error")  # fmt: skip
@@ -340,6 +573,21 @@ def same(what: str, got: np.ndarray, want: np.ndarray) -> None:
     assert got.tobytes() == want.tobytes(), f"{what}:\n{got}\nnot\n{want}"
 
 
+def compare_ragged(where: str, got: segue.Ragged, want: np.ndarray) -> None:
+    """Values and offsets, against what each step has."""
+    assert got.offsets.dtype == np.int64 and got.offsets.ndim == want.ndim, where
+    assert not got.values.flags.writeable and not got.offsets.flags.writeable, where
+    if want.ndim == 2:
+        assert got.offsets.shape == (len(want), want.shape[1] + 1), where
+        assert (got.offsets[:-1, -1] == got.offsets[1:, 0]).all(), where
+    else:
+        assert got.offsets.shape == (len(want) + 1,), where
+    assert got.offsets.flat[0] == 0 and got.offsets.flat[-1] == len(got.values), where
+    for place, part in np.ndenumerate(split(got)):
+        one = want[place]
+        same(f"{where}{place}", part, np.frombuffer(one, np.uint8) if type(one) is bytes else one)
+
+
 def compare(batch: segue.Batch, want: oracle.Batch) -> None:
     """All that a batch shows, against the model's."""
     where = f"lane {want.lane}, step {want.step}"
@@ -353,9 +601,14 @@ def compare(batch: segue.Batch, want: oracle.Batch) -> None:
     same(f"{where}: mask", batch.mask, want.mask)
     for kind in ("sequences", "context"):
         got, model = getattr(batch, kind), getattr(want, kind)
-        assert list(got) == list(model), where
+        assert list(got) == [name for name in model if model[name].dtype != object], where
         for name in model:
-            same(f"{where}: {name}", got[name], model[name])
+            if model[name].dtype != object:
+                same(f"{where}: {name}", got[name], model[name])
+                continue
+            compare_ragged(f"{where}: {name}", batch.ragged(name), model[name])
+            if model[name].flat[0].__class__ is bytes:
+                assert batch.bytes(name).tolist() == model[name].tolist(), f"{where}: {name}"
     for name, state in want.state_in.items():
         same(f"{where}: state {name}", batch.state(name), state)
 
@@ -367,9 +620,10 @@ def work(batch: segue.Batch, case: Case, in_place: bool = False) -> None:
         name: batch.state_out(name) if in_place else np.empty_like(batch.state(name))
         for name in names
     }
+    others = variable(batch, case.spec.sequences)
     for row in range(batch.batch_size):
         states = {name: np.array(batch.state(name)[row]) for name in names}
-        inputs = {name: np.array(array[row]) for name, array in batch.sequences.items()}
+        inputs = {name: array[row] for name, array in {**batch.sequences, **others}.items()}
         for name, value in update(states, inputs, batch.step).items():
             after[name][row] = value
     for name in names:
@@ -414,6 +668,9 @@ class Held:
             assert array.tobytes() == content, f"lane {batch.lane}: an array that is held changed"
         arrays = [*batch.sequences.values(), *batch.context.values(), batch.length]
         arrays += [batch.state(name) for name in case.spec.states]
+        for name, feature in [*case.spec.sequences.items(), *case.spec.context.items()]:
+            if is_variable(feature):
+                arrays += batch.ragged(name)
         self._held[batch.lane] = [(array, array.tobytes()) for array in arrays]
 
 
@@ -423,10 +680,13 @@ def check(
     """Read what is wanted, compare it and save states; `whole`: and then the input has ended."""
     held = Held()
     batches = read(loader, case)
+    parts = [part for part, _ in numbers(case)] if case.parts else None
     for want in wanted:
         batch = next(batches, None)
         assert batch is not None, f"ended where lane {want.lane}, step {want.step} was due"
         compare(batch, want)
+        of = [parts[n] if parts and n >= 0 else 0 for n in want.insertion_index]
+        assert batch.part.tolist() == of, f"lane {want.lane}, step {want.step}: part"
         held.swap(batch, case)
         work(batch, case, in_place=want.step % 2 == 1)
         if want.step % 3 == 0:
@@ -434,7 +694,7 @@ def check(
     if whole:
         extra = next(batches, None)
         assert extra is None, f"{extra} after the end"
-        model = oracle.Model([file.records for file in case.files], case.spec)
-        assert loader.undelivered == sum(model.undelivered(lane) for lane in loader.lanes)
+        plain = model(case)
+        assert loader.undelivered == sum(plain.undelivered(lane) for lane in loader.lanes)
     else:
         loader.state_dict()  # commits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def pytest_configure() -> None:
 def directory(tmp_path: Path) -> Path:
     """Where the store is to be."""
     return tmp_path / "store"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that other users may enter: pytest's own are private, and are made so by each of its runs."""
+    with tempfile.TemporaryDirectory(prefix="segue-test-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture

@@ -33,10 +33,13 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True)
 class Feature:
-    """A sequence or context feature; dtype "bytes" makes arrays of Python bytes objects."""
+    """A sequence or context feature; dtype "bytes" makes arrays of Python bytes objects, `ragged`
+    arrays of arrays.
+    """
 
     dtype: str
     shape: tuple[int, ...] = ()
+    ragged: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class State:
     dtype: str
     shape: tuple[int, ...] = ()
     init: Any = None
+    from_data: bool = False  # each record has its own; `init` is None
 
     def initial(self) -> np.ndarray:
         value = np.zeros(self.shape, self.dtype)
@@ -63,6 +67,7 @@ class Record:
     context: Mapping[str, Any] = field(default_factory=dict)
     length: int | None = None
     damaged: bool = False  # its bytes are not what was written
+    states: Mapping[str, Any] = field(default_factory=dict)  # initial values that are from the data
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,11 @@ def _empty(feature: Feature, *leading: int) -> np.ndarray:
     shape = (*leading, *feature.shape)
     if feature.dtype == "bytes":
         return np.full(shape, b"", object)
+    if feature.ragged:
+        array = np.empty(shape, object)
+        for place in np.ndindex(shape):
+            array[place] = np.zeros(0, feature.dtype)
+        return array
     return np.zeros(shape, feature.dtype)
 
 
@@ -357,6 +367,11 @@ class Model:
                 previous = before.index((place[0], place[1] - 1))
                 for name in spec.states:
                     batch.state_in[name][row] = states[name][previous]
+            elif place is not None:
+                record = self.records[self.record_of(place[0])]
+                for name, state in spec.states.items():
+                    if state.from_data:
+                        batch.state_in[name][row] = record.states[name]
             batch.previous_row.append(previous)
             self._work(batch, row)
         return batch
@@ -392,7 +407,8 @@ class Model:
         first = place[1] * self.spec.num_unroll
         for name in self.spec.sequences:
             steps = record.sequences[name][first : first + self.spec.num_unroll]
-            batch.sequences[name][row, : len(steps)] = steps
+            for step, value in enumerate(steps):
+                batch.sequences[name][row, step] = value
         for name in self.spec.context:
             batch.context[name][row] = record.context[name]
 

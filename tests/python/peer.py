@@ -247,8 +247,13 @@ class Service:
     def fds(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def threads(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/task"))
+    def threads(self, name: str = "") -> int:
+        """How many there are, or of that name."""
+        names = []
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):  # it has ended meanwhile
+                names.append((task / "comm").read_text().rstrip("\n"))
+        return names.count(name) if name else len(names)
 
     def resident(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * 4096

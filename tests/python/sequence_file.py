@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import functools
+import itertools
 import re
 import struct
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Field(NamedTuple):
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    form: int = 0  # dense, ragged, bytes
 
 
 @dataclass
@@ -45,8 +47,10 @@ class Sequence:
     key: bytes
     steps: int
     length: int | None
-    sequences: dict[str, np.ndarray]
-    context: dict[str, np.ndarray]
+    # Of what is ragged a list of the arrays of its steps, of bytes a list of bytes; of context the
+    # one alone.
+    sequences: dict[str, Any]
+    context: dict[str, Any]
     states: dict[str, np.ndarray]
 
 
@@ -125,60 +129,81 @@ def read_head(data: bytes) -> tuple[list[Field], int]:
     expect(magic == b"SEGUESEQ", "no sequence file")
     expect(64 <= size <= min(len(data), 2**20) and size % 64 == 0, "size of the head")
     body = sealed(data[:size], "CRC of the head")
-    expect((version, requires, nothing) == (1, 0, 0) and 1 <= count <= 512, "numbers of the head")
+    expect((version, nothing) == (1, 0) and 1 <= count <= 512, "numbers of the head")
     dtypes, fields, at = documented_dtypes(), [], 32
     for _ in range(count):
         place, form, dtype, rank, length, nothing = struct.unpack_from("<BBBBHH", body, at)
-        expect(place < 3 and form == 0 and rank <= 8 and nothing == 0, "numbers of a field")
+        expect(place < 3 and form < 3 and rank <= 8 and nothing == 0, "numbers of a field")
+        expect(form == 0 or (rank == 0 and place < 2), "a form that cannot be")
+        expect(form < 2 or dtype == 5, "dtype of bytes")
         at += 8
         shape = struct.unpack_from(f"<{rank}Q", body, at)
         at += 8 * rank
         name = body[at : at + length].decode()
         zeros(body[at + length : at + up(length, 8)], "behind a name")
         at += up(length, 8)
-        fields.append(Field(PLACES[place], name, numpy_dtype(dtypes[dtype]), shape))
+        fields.append(Field(PLACES[place], name, numpy_dtype(dtypes[dtype]), shape, form))
+    expect(requires == int(any(field.form for field in fields)), "what the head requires")
     zeros(body[at:], "behind the fields")
     expect(up(at + 4) == size, "size of the head")
     return fields, size
 
 
-def read_column(data: bytes, at: int, field: Field, steps: int) -> tuple[np.ndarray, bytes]:
-    """The values, and the table behind them."""
+def read_column(
+    data: bytes, at: int, field: Field, steps: int, count: int
+) -> tuple[Any, int, bytes]:
+    """The values, the bytes of the column, and the table behind it."""
+    dtype = field.dtype.newbyteorder("<")
+    pieces = steps if field.place == "sequences" else 1
     shape = (steps, *field.shape) if field.place == "sequences" else field.shape
-    size = int(np.prod(shape, dtype=object)) * field.dtype.itemsize
+    values = int(np.prod(shape, dtype=object)) if field.form == 0 else count
+    first = 0 if field.form == 0 else 8 * (pieces + 1)
+    size = first + values * dtype.itemsize
     column = data[at : at + size]
     table = data[at + size : at + size + 4 * -(-size // BLOCK)]
     expect(len(table) == 4 * -(-size // BLOCK), "a column lies beyond the end")
     for block, (crc,) in enumerate(struct.iter_unpack("<I", table)):
         begin = block * BLOCK
         expect(crc32c(column[begin : begin + BLOCK]) == crc, f"block {block} of {field.name}")
-    return np.frombuffer(column, field.dtype.newbyteorder("<")).reshape(shape), table
+    array = np.frombuffer(column[first:], dtype)
+    if field.form == 0:
+        return array.reshape(shape), size, table
+    offsets = list(struct.unpack(f"<{pieces + 1}q", column[:first]))
+    expect(offsets == sorted(offsets), f"offsets of {field.name}")
+    expect((offsets[0], offsets[-1]) == (0, count), f"ends of the offsets of {field.name}")
+    found = [array[begin:end] for begin, end in itertools.pairwise(offsets)]
+    if field.form == 2:
+        found = [part.tobytes() for part in found]
+    return found if field.place == "sequences" else found[0], size, table
 
 
 def read_entry(data: bytes, at: int, fields: list[Field]) -> tuple[Sequence, bytes, int]:
     """The sequence, its header, and where the next one begins."""
-    expect(at + 60 < len(data), "a header lies beyond the end")
+    variable = sum(field.form > 0 for field in fields)
+    expect(at + 60 + 8 * variable < len(data), "a header lies beyond the end")
     magic, header_size, size, steps, total, low, high, key_size, nothing = struct.unpack_from(
         "<4sIQQQQQII", data, at
     )
-    expect(magic == b"ENTR" and header_size == 60 + key_size, "no entry")
+    expect(magic == b"ENTR" and header_size == 60 + 8 * variable + key_size, "no entry")
     expect(1 <= key_size <= 4096 and 1 <= steps < 2**32 and nothing == 0, "numbers of an entry")
     header = data[at : at + header_size]
     body = sealed(header, "CRC of an entry")
-    places: dict[str, dict[str, np.ndarray]] = {place: {} for place in PLACES}
+    counts = iter(struct.unpack_from(f"<{variable}Q", body, 56))
+    places: dict[str, dict[str, Any]] = {place: {} for place in PLACES}
     tables, end = b"", at + header_size
     for field in fields:
         column = up(end)
         zeros(data[end:column], "before a column")
-        values, table = read_column(data, column, field, steps)
+        count = next(counts) if field.form else 0
+        values, used, table = read_column(data, column, field, steps, count)
         places[field.place][field.name] = values
         tables += table
-        end = column + values.nbytes + len(table)
+        end = column + used + len(table)
     zeros(data[end : up(end)], "behind an entry")
     expect(xxh3_128(tables) == (low, high), "hash of the tables")
     expect(size == up(end) - at, "size of an entry")
     length = None if total == ALL else total
-    return Sequence(body[56:], steps, length, **places), header, up(end)
+    return Sequence(body[56 + 8 * variable :], steps, length, **places), header, up(end)
 
 
 def read_entries(data: bytes) -> tuple[list[Field], list[Sequence]]:

@@ -23,13 +23,9 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(place: Path) -> Path:
     """A root with data, a sibling outside of it, and ways that should not lead there."""
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:  # pytest's own, which are private
-        if str(parent).startswith("/tmp/pytest"):
-            parent.chmod(0o755)
-    root, outside = tmp_path / "root", tmp_path / "outside"
+    root, outside = place / "root", place / "outside"
     (root / "deep" / "er").mkdir(parents=True)
     outside.mkdir()
     for path in (root / "a.tfrecord", root / "deep" / "er" / "b.tfrecord", outside / "secret.tfrecord"):
@@ -40,7 +36,7 @@ def place(tmp_path: Path) -> Path:
     (root / "inside").symlink_to(root / "deep")
     (root / "magic").symlink_to("/proc/self/fd")
     os.mkfifo(root / "fifo")
-    return tmp_path
+    return place
 
 
 @pytest.fixture

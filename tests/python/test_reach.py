@@ -17,16 +17,6 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """One that other users may enter."""
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:  # pytest's own, which are private
-        if str(parent).startswith("/tmp/pytest"):
-            parent.chmod(0o755)
-    return tmp_path
-
-
-@pytest.fixture
 def stopped(tmp_path: Path) -> Iterator[Server]:
     """A server that does nothing, and so cannot notice either that its socket has gone."""
     with Server(tmp_path / "run") as server:

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -59,10 +60,15 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
     )
 
 
-def check(found: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> None:
+def check(found: dict[str, Any], given: dict[str, Any]) -> None:
     assert list(found) == list(given)
     for name in given:
-        assert same(found[name], given[name]), name
+        if isinstance(given[name], (list, bytes)):
+            assert len(found[name]) == len(given[name])
+            for one, other in zip(found[name], given[name], strict=True):
+                assert one == other if isinstance(other, (int, bytes)) else same(one, other), name
+        else:
+            assert same(found[name], given[name]), name
 
 
 # ---- The writer ----
@@ -73,8 +79,25 @@ def random_fields(rng: np.random.Generator, kind: Any, least: int, most: int) ->
     fields = {}
     for name in names[: rng.integers(least, most + 1)]:
         shape = tuple(int(dim) for dim in rng.integers(1, 5, rng.integers(0, 4)))
+        form = rng.integers(5) if kind is Feature else 0
+        if form > 2:
+            ragged = str(rng.choice(list(_segue.DTYPES)))
+            fields[str(name)] = Feature("bytes") if form == 3 else Feature(ragged, ragged=True)
+            continue
         fields[str(name)] = kind(str(rng.choice(list(_segue.DTYPES))), shape)
     return fields
+
+
+def drawn(rng: np.random.Generator, field: Any, steps: int | None) -> Any:
+    """What a sequence has of a feature or a state; `steps` None: one value."""
+    if getattr(field, "_form", 0) == 0:
+        return values(rng, field.dtype, field.shape if steps is None else (steps, *field.shape))
+    most = int(rng.choice([0, 3, 700]))
+    parts = []
+    for count in rng.integers(0, most + 1, 1 if steps is None else steps):
+        text = field.dtype == "bytes"
+        parts.append(rng.bytes(count) if text else values(rng, field.dtype, (count,)))
+    return parts[0] if steps is None else parts
 
 
 @pytest.mark.parametrize("run", range(30))
@@ -87,9 +110,9 @@ def test_what_was_written_is_read(path: Path, rng: np.random.Generator, run: int
     with FileWriter(path, *fields, states) as writer:
         for number in range(rng.integers(0, 12)):
             steps = int(rng.choice(borders))
-            sequences = {n: values(rng, f.dtype, (steps, *f.shape)) for n, f in fields[0].items()}
-            context = {n: values(rng, f.dtype, f.shape) for n, f in fields[1].items()}
-            initial = {n: values(rng, f.dtype, f.shape) for n, f in states.items()}
+            sequences = {n: drawn(rng, f, steps) for n, f in fields[0].items()}
+            context = {n: drawn(rng, f, None) for n, f in fields[1].items()}
+            initial = {n: drawn(rng, f, None) for n, f in states.items()}
             key = [None, "schlüssel", b"\xff\0", "k" * 4096][rng.integers(4)]
             length = [None, 0, steps // 2, steps, steps + 3][rng.integers(5)]
             writer.write(sequences, context, key, length, initial)
@@ -99,11 +122,15 @@ def test_what_was_written_is_read(path: Path, rng: np.random.Generator, run: int
     assert writer.bytes_written == path.stat().st_size
     file = sequence_file.read(path)
     declared = [
-        (place, name, field.dtype, field.shape)
+        (place, name, field.dtype, field.shape, getattr(field, "_form", 0))
         for place, group in zip(sequence_file.PLACES, (*fields, states), strict=True)
         for name, field in group.items()
     ]
-    assert [(f.place, f.name, f.dtype.name, f.shape) for f in file.fields] == declared
+    found_fields = [
+        (f.place, f.name, "bytes" if f.form == 2 else f.dtype.name, f.shape, f.form)
+        for f in file.fields
+    ]
+    assert found_fields == declared
     assert len(file.sequences) == len(written)
     for found, (sequences, context, initial, key, length) in zip(
         file.sequences, written, strict=True
@@ -113,6 +140,64 @@ def test_what_was_written_is_read(path: Path, rng: np.random.Generator, run: int
         check(found.states, initial)
         assert found.key == (key.encode() if isinstance(key, str) else key)
         assert found.length == length
+
+
+def test_what_is_ragged_in_each_way(path: Path) -> None:
+    fields = {"w": Feature("int16", ragged=True), "t": Feature("bytes")}
+    context = {"v": Feature("bfloat16", ragged=True), "s": Feature("bytes")}
+    w = np.array([1, 2, 3], np.int16)
+    given = [
+        ([[1, 2], [], [3]], ["a", b"", "é"], [1.5, 2], "x"),
+        ([w[:2], w[:0], w[2:]], np.array(["a", b"", "é"], object), [], b""),
+        (segue.Ragged(w, np.array([0, 2, 2, 3])), (b"a", bytearray(), memoryview("é".encode())), (),
+         b"\0"),
+        (segue.Ragged([1, 2, 3], [0, 2, 2, 3]),
+         segue.Ragged(np.frombuffer(b"a\xc3\xa9", np.uint8), np.array([0, 1, 1, 3])),
+         segue.Ragged([2.5], [0, 1]), segue.Ragged(np.frombuffer(b"z", np.uint8), [0, 1])),
+    ]  # fmt: skip
+    with FileWriter(path, fields, context) as writer:
+        for one in given:
+            writer.write({"w": one[0], "t": one[1]}, {"v": one[2], "s": one[3]})
+    found = sequence_file.read(path).sequences
+    for sequence in found:
+        assert [part.tolist() for part in sequence.sequences["w"]] == [[1, 2], [], [3]]
+        assert sequence.sequences["t"] == [b"a", b"", "é".encode()]
+    assert [sequence.context["v"].tolist() for sequence in found] == [[1.5, 2], [], [], [2.5]]
+    assert [sequence.context["s"] for sequence in found] == [b"x", b"", b"\0", b"z"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"w": [1, 2]}, "sequences['w']: expected int16 of shape (steps,), got int64 of shape ()"),
+        ({"w": 7}, "sequences['w']: expected what each step has, a list of int16, or segue.Ragged"),
+        ({"w": [[1], [0.5]]}, "sequences['w']: expected int16 of shape (steps,), got float64"),
+        ({"w": segue.Ragged([1, 2], [0, 1])}, "of which the last is the number of values, 2"),
+        ({"w": segue.Ragged([1, 2], [0.0, 2.0])}, "sequences['w']: expected offsets of int64"),
+        ({"w": segue.Ragged([1, 2], [0, 3, 2])}, "or one is below that before it"),
+        ({"w": [[1]]}, "sequences['w'] has 1 steps and sequences['t'] 2"),
+        ({"t": "ab"}, "sequences['t']: expected what each step has, a list of bytes"),
+        ({"t": [b"a", 1]}, "sequences['t']: expected bytes or str, got int"),
+        ({"v": segue.Ragged([1.0], [0, 1, 1])}, "context['v']: 3 offsets, where 2 are"),
+    ],
+)
+def test_what_is_not_ragged(path: Path, changes: dict[str, Any], message: str) -> None:
+    fields = {"w": Feature("int16", ragged=True), "t": Feature("bytes")}
+    given: dict[str, Any] = {"w": [[1], [2]], "t": [b"a", b"b"], "v": [1.0], **changes}
+    with FileWriter(path, fields, {"v": Feature("float32", ragged=True)}) as writer:
+        with pytest.raises(segue.ArgumentError, match=re.escape(message)):
+            writer.write({"w": given["w"], "t": given["t"]}, {"v": given["v"]})
+        writer.write({"w": [[1], [2]], "t": [b"a", b"b"]}, {"v": [1.0]})
+    assert len(sequence_file.read(path).sequences) == 1
+
+
+def test_features_that_cannot_be_ragged() -> None:
+    with pytest.raises(segue.ArgumentError, match="what is ragged, or bytes, has no shape"):
+        Feature("float32", 3, ragged=True)
+    with pytest.raises(segue.ArgumentError, match="what is ragged, or bytes, has no shape"):
+        Feature("bytes", 3)
+    with pytest.raises(segue.ArgumentError, match="bytes are of any length as they are"):
+        Feature("bytes", ragged=True)
 
 
 def test_a_sequence_that_is_larger_than_any_buffer(path: Path, rng: np.random.Generator) -> None:
@@ -459,6 +544,17 @@ def test_each_flip_is_found(path: Path, rng: np.random.Generator) -> None:
     ) as writer:
         writer.write({"x": rng.random(7).astype("f4")}, {"c": np.uint8(1)}, "a", 5, {"h": [1] * 3})
         writer.write({"x": rng.random(1100).astype("f4")}, {"c": np.uint8(0)})
+    find_each_flip(path, rng)
+
+
+def test_each_flip_of_what_is_ragged_is_found(path: Path, rng: np.random.Generator) -> None:
+    with FileWriter(path, {"w": Feature("int16", ragged=True)}, {"s": Feature("bytes")}) as writer:
+        writer.write({"w": [[1, 2], [], [3]]}, {"s": b"abc"})
+        writer.write({"w": [[]] * 600}, {"s": b""})
+    find_each_flip(path, rng)
+
+
+def find_each_flip(path: Path, rng: np.random.Generator) -> None:
     data = path.read_bytes()
     sequence_file.parse(data)
     for at in range(len(data)):
@@ -558,6 +654,19 @@ def test_convert_what_is_named(path: Path, rng: np.random.Generator) -> None:
 def test_convert_keys(path: Path, key: Any, expected: list[bytes]) -> None:
     segue.convert([{"x": [1.0], "id": np.int64(10 + n)} for n in range(3)], path, key=key)
     assert [sequence.key for sequence in sequence_file.read(path).sequences] == expected
+
+
+def test_convert_what_is_ragged(path: Path) -> None:
+    given = [{"w": [[1] * n, [2], []], "name": f"n{n}"} for n in range(3)]
+    with pytest.raises(segue.ArgumentError, match=r"segue\.Feature\(dtype, ragged=True\)"):
+        segue.convert([{"w": given[2]["w"]}], path)
+    with pytest.raises(segue.ArgumentError, match=r"'name'\] of item 0 is text: declare it"):
+        segue.convert(given, path, sequences={"w": Feature("int32", ragged=True)})
+    declared = {"w": Feature("int32", ragged=True)}
+    segue.convert(given, path, sequences=declared, context={"name": Feature("bytes")})
+    for n, sequence in enumerate(sequence_file.read(path).sequences):
+        assert [part.tolist() for part in sequence.sequences["w"]] == [[1] * n, [2], []]
+        assert sequence.context["name"] == b"n%d" % n
 
 
 def test_convert_examples(path: Path) -> None:

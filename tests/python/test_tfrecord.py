@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_golden_bytes():
     assert data == b"\x0a" + bytes([len(context)]) + context + b"\x12" + bytes([len(lists)]) + lists
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("compression", [None, "gzip", "zlib"])
 def test_round_trip(tmp_path, compression):
     seed = np.random.SeedSequence().entropy % 2**32
     print("seed", seed)
@@ -137,6 +138,24 @@ def test_equal_records_make_equal_gzip_files(tmp_path):
             writer.write(toy(12))
     one, other = (tmp_path / "one").read_bytes(), (tmp_path / "other").read_bytes()
     assert one == other and gzip.decompress(one)[:8] == struct.pack("<Q", 230)
+
+
+def test_zlib_files_are_told_from_plain_ones(tmp_path):
+    path = tmp_path / "data"
+    for size in (0x0178, 0x9C78):  # the length is what zlib's format begins with
+        for compression in (None, "zlib"):
+            with tfrecord.SequenceExampleWriter(path, compression) as writer:
+                writer.write_record(bytes(size))
+            (record,) = tfrecord.read_records(path)
+            assert record.data == bytes(size)
+    packed = zlib.compress(path.read_bytes())
+    with tfrecord.SequenceExampleWriter(path) as writer:
+        writer.write_record(b"one")
+    path.write_bytes(2 * zlib.compress(path.read_bytes()))  # one after the other
+    assert [record.data for record in tfrecord.read_records(path)] == [b"one", b"one"]
+    path.write_bytes(packed[:-1])
+    with pytest.raises(zlib.error, match="cut off"):
+        list(tfrecord.read_records(path))
 
 
 def test_decodes_unpacked_lists_and_unknown_fields():
@@ -202,7 +221,7 @@ def test_errors(tmp_path):
         tfrecord.encode_sequence_example({"x": np.array(1.0)})
     with pytest.raises(ValueError, match="9223372036854775808 does not fit int64"):
         tfrecord.encode_sequence_example({"x": np.array([2**63], np.uint64)})
-    with pytest.raises(ValueError, match="'zip'.*gzip"):
+    with pytest.raises(ValueError, match="'zip'.*gzip.*zlib"):
         tfrecord.SequenceExampleWriter(tmp_path / "x", "zip")
     with pytest.raises(tfrecord.TFRecordError, match="reaches beyond"):
         tfrecord.decode_sequence_example(b"\x0a\x05")
@@ -212,8 +231,8 @@ def test_errors(tmp_path):
         assert writer.offset == 0
 
 
-def message_class():
-    """SequenceExample of the official implementation, whose package must be installed."""
+def message_class(wanted="SequenceExample"):
+    """A message of the official implementation, whose package must be installed."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t", syntax="proto3")
@@ -255,9 +274,10 @@ def message_class():
         (one, sub, "context", ".t.Features"),
         (one, sub, "feature_lists", ".t.FeatureLists"),
     )
+    message("Example", (one, sub, "features", ".t.Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.SequenceExample"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"t.{wanted}"))
 
 
 def test_against_protobuf():

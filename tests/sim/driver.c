@@ -141,6 +141,14 @@ void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 	sim_event_ring(&pool->event);
 }
 
+bool segue_pool_waits(struct segue_pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool waits = pool->tasks != NULL;
+	pthread_mutex_unlock(&pool->lock);
+	return waits;
+}
+
 static struct segue_task *next_task(struct segue_pool *pool)
 {
 	pthread_mutex_lock(&pool->lock);

@@ -186,6 +186,22 @@ static void kill_server(void)
 		kills++;
 }
 
+/* Where a server takes longer to start than the pauses between kills, none would ever be up. */
+static void wait_for_a_commit(void)
+{
+	int before, now;
+
+	pthread_mutex_lock(&lock);
+	before = now = commits;
+	pthread_mutex_unlock(&lock);
+	while (now == before && !atomic_load(&over)) {
+		usleep(1000);
+		pthread_mutex_lock(&lock);
+		now = commits;
+		pthread_mutex_unlock(&lock);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct segue_tmpdir tmp;
@@ -210,6 +226,8 @@ int main(int argc, char **argv)
 	while (!atomic_load(&over)) {
 		usleep((useconds_t)rand_r(&random) % 60000);
 		kill_server();
+		if (kills % 3 == 0)
+			wait_for_a_commit();
 	}
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);

@@ -52,6 +52,27 @@ static int record_read(struct segue_record *base, size_t feature, uint64_t steps
 	return 0;
 }
 
+static int record_read_variable(struct segue_record *base, size_t feature, uint64_t steps,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	struct record *record = (struct record *)base;
+	uint8_t *out;
+
+	(void)feature;
+	for (uint64_t i = 0; i < steps; i++, record->at++) {
+		uint64_t count = (record->number + record->at) * record->fake->scale;
+		int64_t value = (int64_t)(1000 * record->number + record->at);
+		int rc = segue_sink_add(sink, count * sizeof(value), &out);
+
+		if (rc)
+			return rc;
+		for (uint64_t k = 0; k < count; k++)
+			memcpy(out + k * sizeof(value), &value, sizeof(value));
+		offsets[i + 1] = offsets[i] + (int64_t)count;
+	}
+	return 0;
+}
+
 static int record_context(struct segue_record *base, size_t feature, void *out)
 {
 	(void)base;
@@ -76,6 +97,7 @@ static const struct segue_record_ops record_ops = {
 	.key = record_key,
 	.seek = record_seek,
 	.read = record_read,
+	.read_variable = record_read_variable,
 	.context = record_context,
 	.memory = record_memory,
 	.release = record_release,

@@ -57,7 +57,7 @@ struct segue_log_entry *segue_logwork_make(
 		abort();
 	}
 	for (uint32_t i = 0; i < SEGUE_LOGWORK_FIELDS; i++) {
-		uint64_t size = segue_seqfile_column_size(&segue_logwork_fields[i], sequence.steps);
+		uint64_t size = segue_seqfile_column_size(&segue_logwork_fields[i], &entry->entry);
 
 		for (uint64_t k = 0; k < size; k++)
 			entry->bytes[entry->column[i] + k] = byte_of(work->what, i, k);
@@ -89,8 +89,7 @@ bool segue_logwork_tell(const struct segue_log_entry *entry, uint64_t *what)
 		memcmp(entry->entry.key, text, strlen(text)) != 0)
 		return false;
 	for (uint32_t i = 0; i < SEGUE_LOGWORK_FIELDS; i++) {
-		uint64_t size =
-			segue_seqfile_column_size(&segue_logwork_fields[i], entry->entry.steps);
+		uint64_t size = segue_seqfile_column_size(&segue_logwork_fields[i], &entry->entry);
 
 		for (uint64_t k = 0; k < size; k++)
 			if (entry->bytes[entry->column[i] + k] != byte_of(*what, i, k))

@@ -200,13 +200,13 @@ void segue_tfwrite_record(struct segue_tfbytes *to, const void *data, size_t siz
 	segue_tfbytes_put(to, &crc, sizeof(crc));
 }
 
-void segue_tfwrite_gzip(struct segue_tfbytes *to, const void *bytes, size_t size)
+static void put_deflated(struct segue_tfbytes *to, const void *bytes, size_t size, int window_bits)
 {
 	uint8_t out[16384];
 	z_stream stream = {0};
 	int code;
 
-	if (deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+	if (deflateInit2(&stream, 6, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY) != Z_OK)
 		die("deflateInit2");
 	stream.next_in = (Bytef *)(uintptr_t)bytes;
 	stream.avail_in = (uInt)size;
@@ -217,6 +217,16 @@ void segue_tfwrite_gzip(struct segue_tfbytes *to, const void *bytes, size_t size
 		segue_tfbytes_put(to, out, sizeof(out) - stream.avail_out);
 	} while (code != Z_STREAM_END);
 	deflateEnd(&stream);
+}
+
+void segue_tfwrite_gzip(struct segue_tfbytes *to, const void *bytes, size_t size)
+{
+	put_deflated(to, bytes, size, 15 + 16);
+}
+
+void segue_tfwrite_zlib(struct segue_tfbytes *to, const void *bytes, size_t size)
+{
+	put_deflated(to, bytes, size, 15);
 }
 
 void segue_tfwrite_file(const char *path, const void *bytes, size_t size)

@@ -54,8 +54,9 @@ void segue_tfwrite_record(struct segue_tfbytes *to, const void *data, size_t siz
 /* CRC32C as TFRecord stores it. */
 uint32_t segue_tfwrite_crc(const void *bytes, size_t size);
 
-/* Appends what gzip makes of the bytes: one member. */
+/* Appends what gzip, or zlib, makes of the bytes: one member. */
 void segue_tfwrite_gzip(struct segue_tfbytes *to, const void *bytes, size_t size);
+void segue_tfwrite_zlib(struct segue_tfbytes *to, const void *bytes, size_t size);
 /* Makes a file of these bytes; what was there is gone (another file, not another content). */
 void segue_tfwrite_file(const char *path, const void *bytes, size_t size);
 

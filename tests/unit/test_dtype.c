@@ -386,3 +386,89 @@ Test(dtype, digits)
 		}
 	}
 }
+
+/* ---- Wider types ------------------------------------------------------------------------------ */
+
+/* By hand: which types hold all values of another. */
+static const struct {
+	enum segue_dtype from;
+	enum segue_dtype to[13];
+} wider[] = {
+	{SEGUE_BOOL, {SEGUE_INT8, SEGUE_UINT8, SEGUE_INT16, SEGUE_UINT16, SEGUE_INT32, SEGUE_UINT32,
+			     SEGUE_INT64, SEGUE_UINT64, SEGUE_FLOAT16, SEGUE_BFLOAT16,
+			     SEGUE_FLOAT32, SEGUE_FLOAT64}},
+	{SEGUE_INT8, {SEGUE_INT16, SEGUE_INT32, SEGUE_INT64, SEGUE_FLOAT16, SEGUE_BFLOAT16,
+			     SEGUE_FLOAT32, SEGUE_FLOAT64}},
+	{SEGUE_UINT8,
+		{SEGUE_INT16, SEGUE_UINT16, SEGUE_INT32, SEGUE_UINT32, SEGUE_INT64, SEGUE_UINT64,
+			SEGUE_FLOAT16, SEGUE_BFLOAT16, SEGUE_FLOAT32, SEGUE_FLOAT64}},
+	{SEGUE_INT16, {SEGUE_INT32, SEGUE_INT64, SEGUE_FLOAT32, SEGUE_FLOAT64}},
+	{SEGUE_UINT16, {SEGUE_INT32, SEGUE_UINT32, SEGUE_INT64, SEGUE_UINT64, SEGUE_FLOAT32,
+			       SEGUE_FLOAT64}},
+	{SEGUE_INT32, {SEGUE_INT64, SEGUE_FLOAT64}},
+	{SEGUE_UINT32, {SEGUE_INT64, SEGUE_UINT64, SEGUE_FLOAT64}},
+	{SEGUE_FLOAT16, {SEGUE_FLOAT32, SEGUE_FLOAT64}},
+	{SEGUE_BFLOAT16, {SEGUE_FLOAT32, SEGUE_FLOAT64}},
+	{SEGUE_FLOAT32, {SEGUE_FLOAT64}},
+};
+
+static bool is_wider(enum segue_dtype from, enum segue_dtype to)
+{
+	for (size_t i = 0; i < sizeof(wider) / sizeof(wider[0]); i++)
+		for (size_t k = 0; wider[i].from == from && wider[i].to[k]; k++)
+			if (wider[i].to[k] == to)
+				return true;
+	return from == to;
+}
+
+Test(dtype, what_widens_loses_nothing)
+{
+	for (enum segue_dtype from = 0; from < SEGUE_DTYPE_ROOM + 2; from++)
+		for (enum segue_dtype to = 0; to < SEGUE_DTYPE_ROOM + 2; to++)
+			cr_expect_eq(segue_dtype_widens(from, to),
+				segue_dtype_size(from) && segue_dtype_size(to) &&
+					is_wider(from, to),
+				"%s to %s", segue_dtype_name(from), segue_dtype_name(to));
+}
+
+/* Element `i` as a double; of whole numbers up to 4 bytes, and of those that came from them. */
+static double value_at(enum segue_dtype dtype, const void *elements, size_t i)
+{
+	const struct segue_dtype_row *row = segue_dtype_row(dtype);
+	const void *element = (const uint8_t *)elements + i * row->size;
+
+	return row->number == SEGUE_NUMBER_FLOAT ? segue_dtype_get_float(row, element)
+						 : (double)segue_dtype_get_integer(row, element);
+}
+
+/* Every bit pattern of 1 and 2 bytes, and many of 4; at places of any alignment. */
+Test(dtype, widened_values_are_the_same)
+{
+	enum { COUNT = 1 << 16 };
+	uint8_t *in = malloc(COUNT * 8 + 1), *out = malloc(COUNT * 8);
+
+	for (size_t i = 0; i < sizeof(wider) / sizeof(wider[0]); i++) {
+		enum segue_dtype from = wider[i].from;
+		size_t size = segue_dtype_size(from);
+		size_t count = from == SEGUE_BOOL ? 2 : size == 1 ? 256 : COUNT;
+
+		for (uint32_t k = 0; k < count; k++) {
+			uint32_t bits = size < 4 ? k : k * 0x9e3779b1u;
+
+			memcpy(in + 1 + k * size, &bits, size);
+		}
+		for (size_t k = 0; wider[i].to[k]; k++) {
+			segue_dtype_widen(from, in + 1, count, wider[i].to[k], out);
+			for (size_t n = 0; n < count; n++) {
+				double was = value_at(from, in + 1, n);
+				double is = value_at(wider[i].to[k], out, n);
+
+				cr_assert(was == is || (was != was && is != is),
+					"%s to %s: %g became %g", segue_dtype_name(from),
+					segue_dtype_name(wider[i].to[k]), was, is);
+			}
+		}
+	}
+	free(in);
+	free(out);
+}

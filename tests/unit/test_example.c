@@ -1,6 +1,6 @@
 /*
- * SequenceExample: values equal to those of code that protoc-c generates, for random specs and
- * encodings, whole and through windows; every kind of bad record refused by name.
+ * SequenceExample and Example: values equal to those of code that protoc-c generates, for random
+ * specs and encodings, whole and through windows; every kind of bad record refused by name.
  */
 #include "source/tfrecord/example.h"
 
@@ -89,14 +89,14 @@ static struct segue_window *window_of(struct reader *reader, size_t feature)
 
 static int read_steps(struct reader *reader, size_t feature, uint64_t steps, void *out)
 {
-	return segue_steps_read(&reader->spec->sequences[feature],
-		&reader->example.cursors[feature], window_of(reader, feature), steps, out);
+	return segue_example_read(
+		reader->spec, &reader->example, feature, window_of(reader, feature), steps, out);
 }
 
 static int seek_to(struct reader *reader, size_t feature, uint64_t step)
 {
-	return segue_steps_seek(
-		&reader->example.cursors[feature], window_of(reader, feature), step);
+	return segue_example_seek(
+		reader->spec, &reader->example, feature, window_of(reader, feature), step);
 }
 
 /* ---- The oracle ------------------------------------------------------------------------------ */
@@ -162,6 +162,38 @@ static void store(
 	}
 }
 
+static bool is_plain(const struct segue_spec *spec)
+{
+	return spec->source.tfrecord.record == SEGUE_RECORD_EXAMPLE;
+}
+
+/* All steps of a feature of an Example; *steps is how many. */
+static uint8_t *oracle_series(
+	const Segue__Example__Features *features, const struct segue_field *field, size_t *steps)
+{
+	const Segue__Example__Feature *feature = NULL;
+	struct segue_field whole = *field;
+	size_t count = 0;
+
+	for (size_t i = 0; i < features->n_feature; i++)
+		if (strcmp(features->feature[i]->key, field->name) == 0)
+			feature = features->feature[i]->value;
+	cr_assert(feature, "the oracle has no '%s'", field->name);
+	if (feature->kind_case == SEGUE__EXAMPLE__FEATURE__KIND_FLOAT_LIST)
+		count = feature->float_list->n_value;
+	else if (feature->kind_case == SEGUE__EXAMPLE__FEATURE__KIND_INT64_LIST)
+		count = feature->int64_list->n_value;
+	else
+		count = feature->bytes_list->value[0].len / segue_dtype_size(field->dtype);
+	cr_assert_eq(count % field->elements, 0);
+	*steps = count / field->elements;
+	whole.elements = count;
+	whole.size = *steps * field->size;
+	uint8_t *out = malloc(whole.size + 1);
+	store(out, &whole, feature);
+	return out;
+}
+
 /* All steps of a feature; *steps is how many. */
 static uint8_t *oracle_sequence(const Segue__Example__SequenceExample *example,
 	const struct segue_field *field, size_t *steps)
@@ -184,17 +216,16 @@ static uint8_t *oracle_sequence(const Segue__Example__SequenceExample *example,
 	return NULL;
 }
 
-static void check_context(
-	const struct reader *reader, const Segue__Example__SequenceExample *example)
+static void check_context(const struct reader *reader, const Segue__Example__Features *features)
 {
 	for (size_t i = 0; i < reader->spec->context_count; i++) {
 		const struct segue_field *field = &reader->spec->contexts[i];
 		uint8_t *expected = malloc(field->size + 1);
 		bool found = false;
 
-		for (size_t k = 0; k < example->context->n_feature; k++)
-			if (strcmp(example->context->feature[k]->key, field->name) == 0) {
-				store(expected, field, example->context->feature[k]->value);
+		for (size_t k = 0; k < features->n_feature; k++)
+			if (strcmp(features->feature[k]->key, field->name) == 0) {
+				store(expected, field, features->feature[k]->value);
 				found = true;
 			}
 		cr_assert(found);
@@ -235,17 +266,22 @@ static void check_against(const struct segue_spec *spec, const struct segue_tfby
 	static const uint32_t blocks[] = {0, 64, 200, 1024};
 	Segue__Example__SequenceExample *example =
 		segue__example__sequence_example__unpack(NULL, plain->size, plain->bytes);
+	Segue__Example__Example *series =
+		segue__example__example__unpack(NULL, plain->size, plain->bytes);
 
-	cr_assert_not_null(example);
+	cr_assert(example && series);
 	for (size_t b = 0; b < 4; b++) {
 		struct reader reader;
 
 		cr_assert_eq(reader_open(&reader, spec, bytes->bytes, bytes->size, blocks[b]),
 			SEGUE_OK, "block %u: %s", blocks[b], segue_error_detail());
-		check_context(&reader, example);
+		check_context(&reader, is_plain(spec) ? series->features : example->context);
 		for (size_t i = 0; i < spec->sequence_count; i++) {
 			size_t steps = 0;
-			uint8_t *expected = oracle_sequence(example, &spec->sequences[i], &steps);
+			const struct segue_field *field = &spec->sequences[i];
+			uint8_t *expected = is_plain(spec)
+						    ? oracle_series(series->features, field, &steps)
+						    : oracle_sequence(example, field, &steps);
 
 			cr_assert_eq(reader.example.steps, steps);
 			check_sequence(&reader, i, expected, steps);
@@ -254,6 +290,7 @@ static void check_against(const struct segue_spec *spec, const struct segue_tfby
 		reader_close(&reader);
 	}
 	segue__example__sequence_example__free_unpacked(example, NULL);
+	segue__example__example__free_unpacked(series, NULL);
 }
 
 static void check_against_oracle(const struct segue_spec *spec, const struct segue_tfbytes *bytes)
@@ -397,13 +434,32 @@ static void put_unknown(struct segue_tfbytes *to)
 	}
 }
 
+/* A Feature of one step whose list comes in two. (A mixed one is made by numbers that it takes.) */
+static void put_halves(struct segue_tfbytes *to, const struct segue_tffeature *feature)
+{
+	struct segue_tffeature half = *feature;
+
+	half.each = (size_t)rand_r(&odd_seed) % (feature->each + 1);
+	segue_tfwrite_feature(to, &half, 0);
+	put_group(to, 0);
+	half.values = feature->kind == SEGUE_TF_FLOAT
+			      ? (const void *)((const float *)feature->values + half.each)
+			      : (const int64_t *)feature->values + half.each;
+	half.each = feature->each - half.each;
+	segue_tfwrite_feature(to, &half, 0);
+}
+
 /* A Feature, sometimes after what does not count, or before nothing more of the same. */
 static void put_feature(
 	struct segue_tfbytes *to, const struct segue_tffeature *feature, size_t step)
 {
 	if (add_odd())
 		put_other_kind(to, feature->kind);
-	segue_tfwrite_feature(to, feature, step);
+	if (feature->kind != SEGUE_TF_BYTES && feature->form != SEGUE_TF_MIXED &&
+		feature->steps == 1 && add_odd())
+		put_halves(to, feature);
+	else
+		segue_tfwrite_feature(to, feature, step);
 	if (add_odd())
 		segue_tfbytes_field(to, (uint32_t)feature->kind, "", 0);
 }
@@ -494,10 +550,36 @@ static void random_record(const struct segue_spec *spec, size_t steps, struct se
 	}
 }
 
-Test(example, random_records_against_protobuf_c)
+/* A plain Example of `steps` steps: all features in one map. */
+static void random_plain_record(
+	const struct segue_spec *spec, size_t steps, struct segue_tfbytes *to)
+{
+	size_t count = spec->sequence_count + spec->context_count;
+	struct segue_tffeature features[8];
+
+	for (size_t i = 0; i < count; i++) {
+		if (i < spec->sequence_count) {
+			features[i] = random_feature(&spec->sequences[i], steps);
+			features[i].each *= steps;
+			features[i].steps = 1;
+		} else {
+			features[i] = random_feature(&spec->contexts[i - spec->sequence_count], 1);
+		}
+	}
+	put_map(to, 1, features, count, false);
+	if (random() % 2)
+		put_unknown(to);
+	for (size_t i = 0; i < count; i++)
+		free((void *)(uintptr_t)features[i].values);
+}
+
+static void check_random_records(enum segue_record_kind kind, unsigned seed)
 {
 	static struct segue_testspec test;
-	unsigned seed = 4711;
+	bool plain = kind == SEGUE_RECORD_EXAMPLE;
+
+	void (*write)(const struct segue_spec *spec, size_t steps, struct segue_tfbytes *to) =
+		plain ? random_plain_record : random_record;
 
 	cr_log_info("seed %u", seed);
 	srandom(seed);
@@ -506,9 +588,10 @@ Test(example, random_records_against_protobuf_c)
 		size_t sequences = 1 + (size_t)random() % 4, contexts = (size_t)random() % 4;
 
 		segue_testspec_init(&test);
+		test.spec.source.tfrecord.record = kind;
 		for (size_t i = 0; i < sequences; i++)
 			segue_testspec_sequence(&test, names[i], dtypes[(size_t)random() % DTYPES],
-				(uint64_t)(random() % 3 ? random() % 20 : 1));
+				(uint64_t)(random() % 3 ? plain + random() % 20 : 1));
 		for (size_t i = 0; i < contexts; i++)
 			segue_testspec_context(&test, names[7 - i],
 				dtypes[(size_t)random() % DTYPES], (uint64_t)random() % 9);
@@ -516,17 +599,27 @@ Test(example, random_records_against_protobuf_c)
 		unsigned same = (unsigned)random();
 
 		srandom(same);
-		random_record(&test.spec, steps, &bytes);
+		write(&test.spec, steps, &bytes);
 		check_against_oracle(&test.spec, &bytes);
 		odd = true;
 		odd_seed = same;
 		srandom(same);
-		random_record(&test.spec, steps, &strange);
+		write(&test.spec, steps, &strange);
 		odd = false;
 		check_against(&test.spec, &strange, &bytes);
 		segue_tfbytes_free(&bytes);
 		segue_tfbytes_free(&strange);
 	}
+}
+
+Test(example, random_records_against_protobuf_c)
+{
+	check_random_records(SEGUE_RECORD_SEQUENCE_EXAMPLE, 4711);
+}
+
+Test(example, random_plain_records_against_protobuf_c)
+{
+	check_random_records(SEGUE_RECORD_EXAMPLE, 815);
 }
 
 /* Dense floats, the case that matters: sizes on both sides of every length of a header. */
@@ -983,7 +1076,8 @@ Test(example, says_what_the_record_holds)
 	three[1].steps = three[2].steps = 1;
 	explained(three, 3, NULL, 0,
 		"all features of the record, c (int64), x (float), y (int64), lie in its context, "
-		"or it is a tf.train.Example: they have no steps");
+		"as those of a tf.train.Example do: if it is one, give TFRecord(..., "
+		"record=\"example\")");
 	explained(three, 2, good + 1, 1,
 		"'x' is in the record's context, and was declared as a sequence feature");
 	explained(NULL, 0, two, 3,
@@ -1199,12 +1293,11 @@ Test(example, flips_and_cuts)
 	segue_tfbytes_free(&bytes);
 }
 
-Test(example, random_bytes)
+static void survive_random_bytes(unsigned seed)
 {
 	uint8_t bytes[200];
 
-	srandom(99);
-	bad_spec();
+	srandom(seed);
 	for (int turn = 0; turn < 20000; turn++) {
 		size_t size = (size_t)random() % sizeof(bytes);
 
@@ -1212,6 +1305,239 @@ Test(example, random_bytes)
 			bytes[i] = (uint8_t)(random() % 3 ? random() % 32 : random());
 		survive(bytes, size);
 	}
+}
+
+Test(example, random_bytes)
+{
+	bad_spec();
+	survive_random_bytes(99);
+}
+
+/* ---- Plain Examples -------------------------------------------------------------------------- */
+
+/* x: two floats a step, four steps; y: one integer a step; c: a context of one integer. */
+static struct segue_tffeature series[] = {{"x", SEGUE_TF_FLOAT, SEGUE_TF_PACKED, 1, 8, floats},
+	{"y", SEGUE_TF_INT64, SEGUE_TF_PACKED, 1, 4, integers},
+	{"c", SEGUE_TF_INT64, SEGUE_TF_PACKED, 1, 1, integers}};
+
+static void plain_spec(void)
+{
+	bad_spec();
+	bad.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+}
+
+/* A record of `series`, of which feature `i` is `change`, is refused. */
+static void refused_series(size_t i, struct segue_tffeature change, const char *text)
+{
+	struct segue_tffeature features[] = {series[0], series[1], series[2]};
+
+	features[i] = change;
+	refused_features(features, 3, NULL, 0, text);
+}
+
+/* Of the bytes `feature` under the name x. */
+static void refused_x(const struct segue_tfbytes *feature, const char *text)
+{
+	struct segue_tfbytes bytes = {0};
+
+	put_entry(&bytes, "x", feature);
+	struct segue_tfbytes record = {0};
+	segue_tfbytes_field(&record, 1, bytes.bytes, bytes.size);
+	refused(&record, text);
+	segue_tfbytes_free(&bytes);
+	segue_tfbytes_free(&record);
+}
+
+Test(example, plain_records_that_do_not_fit)
+{
+	static const int64_t wrong[] = {0, 255, 256, 1};
+	static const float inexact[] = {1, 2, 3, 4, 5, 0.1f, 7, 8};
+	struct segue_tffeature x = series[0], y = series[1], c = series[2];
+
+	plain_spec();
+	x.each = 7;
+	refused_series(0, x, "feature 'x': 7 values, no multiple of the 2 of a step (its shape)");
+	x.each = 6;
+	refused_series(0, x, "its features have different numbers of steps: x=3, y=4");
+	x.each = 0;
+	refused_series(0, x, "different numbers of steps: x=0, y=4");
+	x = (struct segue_tffeature){"x", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 1, 31, floats};
+	refused_series(0, x,
+		"feature 'x': a bytes value of 31 bytes, no multiple of the 8 of a step (2 values "
+		"of float32)");
+	x = (struct segue_tffeature){"x", SEGUE_TF_INT64, SEGUE_TF_PACKED, 1, 8, integers};
+	refused_series(0, x, "feature 'x': holds int64 values, but float32 was declared");
+	y.values = wrong;
+	for (int form = SEGUE_TF_PACKED; form <= SEGUE_TF_UNPACKED; form++) {
+		y.form = (enum segue_tfform)form;
+		refused_series(1, y, "feature 'y': step 2: value 256 does not fit uint8");
+	}
+	bad.sequences[0].dtype = SEGUE_FLOAT16;
+	x = series[0];
+	x.values = inexact;
+	refused_series(0, x, "feature 'x': step 2: value 0.100000001 does not fit float16 exactly");
+	plain_spec();
+	c.each = 2;
+	refused_series(2, c, "context feature 'c': 2 values, expected 1 (its shape)");
+	c = series[2];
+	c.name = "z";
+	refused_series(2, c, "feature 'z': not declared");
+	struct segue_tffeature twice[] = {series[0], series[1], series[2], series[1]};
+	twice[3].each = 1; /* the last one counts */
+	refused_features(twice, 4, NULL, 0, "different numbers of steps: x=4, y=1");
+	refused_features(series + 1, 2, NULL, 0, "feature 'x': missing");
+	refused_features(series, 2, NULL, 0, "context feature 'c': missing");
+	for (size_t i = 0; i < 2; i++)
+		series[i].each = 0;
+	refused_features(series, 3, NULL, 0, "empty sequence: its features have no steps");
+}
+
+Test(example, plain_raw_values)
+{
+	static const uint8_t bools[] = {0, 1, 1, 0, 1, 0, 2, 0};
+	struct segue_tffeature x = {"x", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 1, 8, bools};
+	struct segue_tfbytes twice = {0}, list = {0};
+
+	plain_spec();
+	bad.sequences[0].dtype = SEGUE_BOOL;
+	bad.sequences[0].size = 2;
+	refused_series(
+		0, x, "feature 'x': step 3: a byte that is neither 0 nor 1 does not fit bool");
+	segue_tfbytes_field(&list, 1, bools, 4);
+	segue_tfbytes_field(&list, 1, "", 0);
+	segue_tfbytes_field(&twice, 1, list.bytes, list.size);
+	refused_x(&twice,
+		"feature 'x': several bytes values; expected one, with the bool values of all "
+		"steps");
+	segue_tfbytes_free(&twice);
+	segue_tfbytes_free(&list);
+}
+
+#define REFUSED_X(text, ...)                                                                       \
+	do {                                                                                       \
+		uint8_t feature_[] = {__VA_ARGS__};                                                \
+		struct segue_tfbytes bytes_ = {.bytes = feature_, .size = sizeof(feature_)};       \
+		refused_x(&bytes_, text);                                                          \
+	} while (0)
+
+Test(example, damaged_series)
+{
+	plain_spec();
+	REFUSED_X("damaged message: 3 bytes of packed floats", 0x12, 5, 0x0a, 3, 0, 0, 0);
+	REFUSED_X("damaged message: float values have wire type 0", 0x12, 2, 0x08, 1);
+	REFUSED_X("damaged message: float values have wire type 1", 0x12, 9, 0x09, 0, 0, 0, 0, 0, 0,
+		0, 0);
+	REFUSED_X("damaged message: a length of 9 bytes goes beyond", 0x12, 4, 0x0a, 9, 0, 0);
+	REFUSED_X("damaged message: float values have wire type 0", 0x10, 1);
+	bad.sequences[0].dtype = SEGUE_INT64;
+	bad.sequences[0].size = 16;
+	REFUSED_X("step 0: damaged message: a packed integer does not end", 0x1a, 4, 0x0a, 2, 1,
+		0x80);
+	REFUSED_X("damaged message: int64 values have wire type 5", 0x1a, 5, 0x0d, 0, 0, 0, 0);
+	REFUSED_X("step 1: damaged message: a number does not end", 0x1a, 6, 0x08, 1, 0x08, 2, 0x08,
+		0x80);
+}
+
+Test(example, says_what_a_plain_record_is)
+{
+	struct segue_tffeature more[] = {series[0], series[1], series[2], series[2]};
+
+	plain_spec();
+	explained(good_context, 1, good, 2,
+		"the record is a tf.train.SequenceExample, with x (float), y (int64) in its "
+		"feature_lists, and no plain tf.train.Example: leave out record=\"example\"");
+	more[3].name = "z";
+	more[0].name = "w";
+	explained(more, 4, NULL, 0,
+		"feature 'w': not declared; declare it, or allow surplus features "
+		"(TFRecord(..., allow_surplus=True)); the record holds: w (float), y (int64), "
+		"c (int64), z (int64). In all, not declared: 'w', 'z'; missing: 'x'");
+	bad.spec.source.tfrecord.allow_surplus = true;
+	explained(more, 4, NULL, 0, "feature 'x': missing; the record holds: w (float)");
+	explained(good_context, 1, good, 2, "the record is a tf.train.SequenceExample");
+}
+
+/* The features as they are, of a record that holds more, and under a key of its own. */
+Test(example, plain_records_with_surplus_and_key)
+{
+	struct segue_tffeature all[] = {series[0], series[1], series[2],
+		{"id", SEGUE_TF_BYTES, SEGUE_TF_PACKED, 1, 5, "seven"}};
+	struct segue_tfbytes bytes = {0};
+	struct reader reader;
+
+	plain_spec();
+	bad.spec.source.tfrecord.key_feature = (char *)(uintptr_t) "id";
+	segue_tfwrite_example(&bytes, all, 4, NULL, 0);
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_OK, "%s",
+		segue_error_detail());
+	cr_assert_eq(reader.example.steps, 4);
+	cr_assert_eq(reader.example.key_size, 5);
+	cr_assert_eq(memcmp(reader.example.key, "seven", 5), 0);
+	reader_close(&reader);
+	refused_features(series, 3, NULL, 0, "context feature 'id': missing");
+	bytes.size = 0;
+	segue_tfwrite_example(&bytes, all, 4, good, 2);
+	refused(&bytes, "feature list 'x': not declared");
+	bad.spec.source.tfrecord.allow_surplus = true;
+	cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 64), SEGUE_OK, "%s",
+		segue_error_detail());
+	reader_close(&reader);
+	segue_tfbytes_free(&bytes);
+}
+
+/* A long series is gone through in the two blocks of a window, whatever its values. */
+Test(example, long_series_need_little_memory)
+{
+	static const enum segue_tfform forms[] = {
+		SEGUE_TF_PACKED, SEGUE_TF_UNPACKED, SEGUE_TF_MIXED};
+	size_t steps = 100000;
+	int64_t *values = random_values(SEGUE_TF_INT64, SEGUE_INT64, steps), *out;
+
+	segue_testspec_init(&bad);
+	segue_testspec_sequence(&bad, "x", SEGUE_INT64, 1);
+	bad.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
+	out = malloc(steps * sizeof(*out));
+	for (size_t i = 0; i < 3; i++) {
+		struct segue_tffeature x = {"x", SEGUE_TF_INT64, forms[i], 1, steps, values};
+		struct segue_tfbytes bytes = {0};
+		struct reader reader;
+
+		segue_tfwrite_example(&bytes, &x, 1, NULL, 0);
+		cr_assert_eq(reader_open(&reader, &bad.spec, bytes.bytes, bytes.size, 1024), 0,
+			"%s", segue_error_detail());
+		cr_assert_eq(reader.example.steps, steps);
+		cr_assert_eq(seek_to(&reader, 0, steps / 2), 0);
+		cr_assert_eq(read_steps(&reader, 0, steps / 2, out), 0);
+		cr_assert_eq(memcmp(out, values + steps / 2, steps / 2 * sizeof(*out)), 0);
+		cr_assert_eq(seek_to(&reader, 0, 7), 0);
+		cr_assert_eq(read_steps(&reader, 0, 9, out), 0);
+		cr_assert_eq(memcmp(out, values + 7, 9 * sizeof(*out)), 0);
+		cr_assert_leq(reader.scan.capacity, 4096);
+		cr_assert_leq(reader.feature[0].capacity, 4096);
+		reader_close(&reader);
+		segue_tfbytes_free(&bytes);
+	}
+	free(values);
+	free(out);
+}
+
+Test(example, plain_flips_cuts_and_random_bytes)
+{
+	struct segue_tffeature features[] = {series[0], series[1], series[2]};
+	struct segue_tfbytes bytes = {0};
+
+	plain_spec();
+	features[0].form = SEGUE_TF_UNPACKED;
+	segue_tfwrite_example(&bytes, features, 3, NULL, 0);
+	for (size_t bit = 0; bit < 8 * bytes.size; bit++) {
+		bytes.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		survive(bytes.bytes, bytes.size);
+		bytes.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	for (size_t size = 0; size < bytes.size; size++)
+		survive(bytes.bytes, size);
+	survive_random_bytes(17);
+	segue_tfbytes_free(&bytes);
 }
 
 /* ---- Keys ------------------------------------------------------------------------------------ */

@@ -97,7 +97,7 @@ static void check_columns(const uint8_t *bytes, size_t at, const struct segue_se
 	cr_assert_eq(segue_seqfile_lay_out(head, &again, columns), 0);
 	aligned(bytes, at + entry->header_size);
 	for (uint32_t i = 0; i < head->count; i++) {
-		uint64_t column = segue_seqfile_column_size(&head->fields[i], entry->steps);
+		uint64_t column = segue_seqfile_column_size(&head->fields[i], entry);
 		uint64_t table = 4 * segue_seqfile_blocks(column);
 
 		cr_assert_eq(memcmp(bytes + at + columns[i], arrays[i], column), 0, "%s",
@@ -342,6 +342,54 @@ Test(file_writer, sequences_that_cannot_be)
 	cr_assert_eq(segue_file_writer_close(writer), 0);
 	segue_file_writer_destroy(writer);
 	check_file(path, steps, 2);
+}
+
+Test(file_writer, offsets_that_cannot_be)
+{
+	static const struct segue_feature ragged[] = {
+		{.name = "w", .dtype = SEGUE_INT16, .form = SEGUE_FORM_RAGGED},
+		{.name = "flags", .dtype = SEGUE_BOOL, .form = SEGUE_FORM_RAGGED}};
+	const struct segue_file_spec ragged_spec = {
+		.size = sizeof(ragged_spec), .sequences = ragged, .sequence_count = 2};
+	static const int16_t w[] = {1, 2, 3};
+	static uint8_t flags[] = {0, 1};
+	const void *of[] = {w, flags};
+	int64_t w_offsets[] = {0, 2, 3}, flags_offsets[] = {0, 0, 2};
+	const int64_t *offsets[] = {w_offsets, flags_offsets};
+	struct segue_sequence good = {.size = sizeof(good),
+				      .steps = 2,
+				      .arrays = of,
+				      .offsets = offsets},
+			      bad = good;
+	struct segue_file_writer *writer;
+
+	cr_assert_eq(segue_file_writer_create(path_in("ragged"), &ragged_spec, &writer), 0);
+	bad.offsets = NULL;
+	REFUSED("the offsets of sequences[\"w\"] are missing");
+	bad = good;
+	bad.steps = UINT64_MAX;
+	REFUSED("the sequence has 18446744073709551615 steps");
+	bad = good;
+	w_offsets[0] = 1;
+	REFUSED("the offsets of sequences[\"w\"] do not begin at 0");
+	w_offsets[0] = 0;
+	w_offsets[1] = 4;
+	REFUSED("or one is below that before it");
+	w_offsets[1] = w_offsets[2] = -1;
+	REFUSED("or one is below that before it");
+	w_offsets[1] = 2;
+	w_offsets[2] = INT64_MAX;
+	REFUSED("2 steps of \"w\" are more than fits");
+	w_offsets[2] = 3;
+	flags[1] = 2;
+	REFUSED("sequences[\"flags\"] has a bool that is neither 0 nor 1");
+	flags[1] = 1;
+	of[0] = NULL;
+	REFUSED("the array of sequences[\"w\"] is missing");
+	w_offsets[1] = w_offsets[2] = 0; /* of no values, none is needed */
+	cr_expect_eq(segue_file_writer_add(writer, &good), 0, "%s", segue_error_detail());
+	cr_expect_eq(segue_file_writer_close(writer), 0);
+	segue_file_writer_destroy(writer);
 }
 
 static int try_create(const char *path, const struct segue_file_spec *given)

@@ -24,6 +24,7 @@ static struct segue_carry_header *words;
 static struct segue_lease_page *page;
 static struct segue_task *queued; /* the pool: a task runs when a test says so */
 static unsigned tasks;
+static bool others; /* wait for a thread of the pool */
 static int reading; /* what reading the carry says */
 
 void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
@@ -32,6 +33,12 @@ void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 	cr_assert_null(queued, "one task at a time works for a filler");
 	queued = task;
 	tasks++;
+}
+
+bool segue_pool_waits(struct segue_pool *pool)
+{
+	(void)pool;
+	return others;
 }
 
 static bool run(void)
@@ -443,6 +450,27 @@ Test(filler, a_kick_while_it_works_has_it_look_again)
 	cr_assert_eq(tasks, 2, "it can be started again");
 }
 
+Test(filler, makes_way_after_each_batch_for_what_waits)
+{
+	others = true;
+	kick();
+	cr_assert_eq(published(), 1, "not all that the ring has room for");
+	cr_assert_eq(filler->state, SEGUE_FILLER_RUNNING, "it is queued again");
+	cr_assert_eq(tasks, 2);
+	run();
+	cr_assert_eq(published(), 2);
+	cr_assert_eq(tasks, 3);
+	run();
+	cr_assert_eq(filler->state, SEGUE_FILLER_IDLE, "with nothing to do it is no task");
+	commit(1);
+	kick();
+	segue_filler_close(filler, closed, &closes);
+	cr_assert_eq(closes, 0, "it is queued");
+	run();
+	cr_assert_eq(closes, 1);
+	cr_assert_eq(published(), 3);
+}
+
 Test(filler, closes_at_once_when_it_is_idle)
 {
 	kick();
@@ -636,6 +664,132 @@ Test(filler, ended_rows_that_cannot_be_taken_end_the_lane)
 	kick();
 	cr_assert_eq(published(), 3);
 	cr_assert_eq(told(), SEGUE_ESYSTEM);
+}
+
+/* ---- Side segments ------------------------------------------------------------------------ */
+
+static struct {
+	uint64_t paid, segments, takes, most; /* most: that may be paid */
+} account;
+
+static int take_memory(void *arg, uint64_t bytes)
+{
+	(void)arg;
+	if (account.paid + bytes > account.most)
+		return segue_fail(SEGUE_ELIMIT, "no more than %ju", (uintmax_t)account.most);
+	account.paid += bytes;
+	account.segments++;
+	account.takes++;
+	return 0;
+}
+
+static void give_memory(void *arg, uint64_t bytes)
+{
+	(void)arg;
+	cr_assert_leq(bytes, account.paid);
+	account.paid -= bytes;
+	account.segments--;
+}
+
+/* The feature is ragged: of batches that need more and more. */
+static void begin_ragged(void)
+{
+	struct segue_field *field;
+
+	end(); /* the suite's */
+	prepare(ROWS, 40);
+	field = &spec.test.sequences[0];
+	field->form = SEGUE_FORM_RAGGED;
+	field->rank = 0;
+	source.scale = 300;
+	start();
+	memset(&account, 0, sizeof(account));
+	account.most = UINT64_MAX;
+	filler->sides.purse = (struct segue_purse){take_memory, give_memory, NULL};
+}
+
+/* Offsets and values of a batch are those of its spans, as who has got the segment sees them. */
+static void check_ragged(uint64_t step)
+{
+	const struct segue_geometry *geometry = &filler->geometry;
+	const char *slot = (char *)segue_ring_slot(filler->ring.map, geometry, step);
+	const struct segue_span *spans = (const void *)(slot + geometry->span_offset);
+	const int64_t *offsets = (const void *)(slot + geometry->sequence_offset[0]);
+	const uint64_t *table = (const void *)(slot + geometry->side_offset);
+	struct segue_shm side = SEGUE_SHM_NONE;
+	uint64_t number, size;
+	int64_t at = 0;
+	int fd;
+
+	cr_assert_eq(segue_sides_get(&filler->sides, (uint32_t)(step % geometry->depth), &fd,
+			     &number, &size),
+		0, "%s", segue_error_detail());
+	cr_assert_eq(number, table[0]);
+	cr_assert_eq(table[1], 0);
+	cr_assert_eq(segue_shm_map(fd, size, SEGUE_SHM_READ, &side), 0);
+	for (uint32_t row = 0; row < ((const struct segue_slot *)(const void *)slot)->rows; row++)
+		for (uint64_t k = 0; k < UNROLL; k++) {
+			uint64_t at_step = spans[row].first_step + k;
+			uint64_t count = (spans[row].number + at_step) * source.scale;
+
+			if (at_step >= spans[row].array_steps)
+				count = 0;
+			cr_assert_eq(offsets[row * (UNROLL + 1) + k], at);
+			for (uint64_t i = 0; i < count; i++)
+				cr_assert_eq(((const int64_t *)side.map)[at + (int64_t)i],
+					(int64_t)(1000 * spans[row].number + at_step));
+			at += (int64_t)count;
+			cr_assert_eq(offsets[row * (UNROLL + 1) + k + 1], at);
+		}
+	cr_assert_leq((uint64_t)at * sizeof(int64_t), size);
+	segue_shm_destroy(&side);
+}
+
+Test(filler, sides_grow_and_are_paid_for, .init = begin_ragged)
+{
+	uint64_t step = 0;
+
+	for (kick(); published() > step; kick())
+		for (; step < published(); step++) {
+			check_ragged(step);
+			commit(step + 1);
+		}
+	cr_assert_gt(step, 20);
+	cr_assert_eq(filler->feed.ring->end, step);
+	cr_assert_eq(account.segments, 2, "one a slot");
+	cr_assert(account.takes > 2 && account.takes < 12, "by doubling: %ju",
+		(uintmax_t)account.takes);
+	cr_assert_eq(account.paid,
+		filler->sides.of_slot[0].shm.size + filler->sides.of_slot[1].shm.size);
+	segue_sides_finish(&filler->sides);
+	cr_assert_eq(account.paid, 0);
+	cr_assert_eq(account.segments, 0);
+	cr_assert_eq(segue_sides_init(&filler->sides, 0), 0);
+}
+
+Test(filler, a_side_that_cannot_be_paid_for, .init = begin_ragged)
+{
+	uint64_t step = 0;
+
+	account.most = 1 << 20;
+	for (kick(); published() > step; kick())
+		for (; step < published(); step++) {
+			check_ragged(step);
+			commit(step + 1);
+		}
+	cr_assert_gt(step, 4);
+	cr_assert_eq(told(), SEGUE_ELIMIT);
+	cr_assert_leq(account.paid, account.most);
+}
+
+Test(filler, a_slot_without_a_side)
+{
+	uint64_t number, size;
+	int fd;
+
+	kick();
+	cr_assert_eq(segue_sides_get(&filler->sides, 0, &fd, &number, &size), SEGUE_ENOTFOUND);
+	cr_assert_eq(segue_sides_get(&filler->sides, 2, &fd, &number, &size), SEGUE_ENOTFOUND);
 }
 
 /* ---- Many rows ----------------------------------------------------------------------------- */

@@ -18,6 +18,22 @@ static struct segue_tmpdir dir;
 static char source[SEGUE_TMPDIR_MAX], target[SEGUE_TMPDIR_MAX];
 static struct segue_tfbytes plain, packed;
 
+/* Both ways to compress that are read. */
+static void (*pack)(struct segue_tfbytes *to, const void *bytes, size_t size);
+static const struct segue_packing *packing;
+
+#define BOTH(name)                                                                                 \
+	static void name(void);                                                                    \
+	Test(inflate, name)                                                                        \
+	{                                                                                          \
+		name();                                                                            \
+	}                                                                                          \
+	Test(inflate_zlib, name)                                                                   \
+	{                                                                                          \
+		name();                                                                            \
+	}                                                                                          \
+	static void name(void)
+
 static void setup(void)
 {
 	uint8_t data[3000];
@@ -29,7 +45,23 @@ static void setup(void)
 		data[i] = (uint8_t)(i * i % 251);
 	for (size_t i = 0; i < 300; i++)
 		segue_tfwrite_record(&plain, data, 10 * i);
-	segue_tfwrite_gzip(&packed, plain.bytes, plain.size);
+	pack(&packed, plain.bytes, plain.size);
+	packing = segue_packing_of(packed.bytes, packed.size);
+	cr_assert_not_null(packing);
+}
+
+static void setup_gzip(void)
+{
+	pack = segue_tfwrite_gzip;
+	setup();
+	cr_assert_eq(packing->compression, SEGUE_COMPRESSION_GZIP);
+}
+
+static void setup_zlib(void)
+{
+	pack = segue_tfwrite_zlib;
+	setup();
+	cr_assert_eq(packing->compression, SEGUE_COMPRESSION_ZLIB);
 }
 
 static void teardown(void)
@@ -39,13 +71,15 @@ static void teardown(void)
 	segue_tmpdir_remove(&dir);
 }
 
-TestSuite(inflate, .init = setup, .fini = teardown);
+TestSuite(inflate, .init = setup_gzip, .fini = teardown);
+TestSuite(inflate_zlib, .init = setup_zlib, .fini = teardown);
 
 static int inflate(
 	const char *from, const char *to, uint64_t keep_free, struct segue_progress *progress)
 {
 	int in = open(from, O_RDONLY | O_CLOEXEC);
-	int rc = segue_inflate_file(in, from, to, &segue_tfrecord_format, keep_free, progress);
+	int rc = segue_inflate_file(
+		in, from, packing, to, &segue_tfrecord_format, keep_free, progress);
 
 	if (in >= 0)
 		close(in);
@@ -120,24 +154,22 @@ static void refused(int rc, int code, const char *text)
 	check_nothing_left();
 }
 
-Test(inflate, one_member)
+BOTH(one_member)
 {
-	cr_assert(segue_packing_is_gzip(segue_packing_of(packed.bytes, packed.size)));
-	cr_assert_null(segue_packing_of(packed.bytes, 2));
+	cr_assert_null(segue_packing_of(packed.bytes, 1));
 	cr_assert_null(segue_packing_of(plain.bytes, plain.size));
 	cr_assert_eq(
 		inflate_bytes(packed.bytes, packed.size, 0), SEGUE_OK, "%s", segue_error_detail());
 	check_target(&plain);
 }
 
-Test(inflate, several_members)
+BOTH(several_members)
 {
 	struct segue_tfbytes all = {0}, twice = {0};
 
 	for (size_t at = 0; at < plain.size; at += 70001)
-		segue_tfwrite_gzip(
-			&all, plain.bytes + at, plain.size - at < 70001 ? plain.size - at : 70001);
-	segue_tfwrite_gzip(&all, "", 0);
+		pack(&all, plain.bytes + at, plain.size - at < 70001 ? plain.size - at : 70001);
+	pack(&all, "", 0);
 	cr_assert_eq(inflate_bytes(all.bytes, all.size, 0), SEGUE_OK, "%s", segue_error_detail());
 	check_target(&plain);
 	segue_tfbytes_put(&twice, plain.bytes, plain.size);
@@ -149,7 +181,7 @@ Test(inflate, several_members)
 	segue_tfbytes_free(&twice);
 }
 
-Test(inflate, cut_off_anywhere)
+BOTH(cut_off_anywhere)
 {
 	for (size_t size = 0; size < packed.size; size += size < 40 ? 1 : 997)
 		refused(inflate_bytes(packed.bytes, size, 0), SEGUE_EDATA, "cut off");
@@ -157,9 +189,10 @@ Test(inflate, cut_off_anywhere)
 		refused(inflate_bytes(packed.bytes, size, 0), SEGUE_EDATA, "cut off");
 }
 
-Test(inflate, bytes_after_the_end)
+BOTH(bytes_after_the_end)
 {
 	static const char *const garbage[] = {"garbage", "g", "0123456789012345678901234567890"};
+	char text[64];
 
 	for (size_t i = 0; i < 3; i++) {
 		size_t size = packed.size;
@@ -172,12 +205,27 @@ Test(inflate, bytes_after_the_end)
 		packed.size = size;
 	}
 	segue_tfbytes_put(&packed, garbage[2], 31);
-	refused(inflate_bytes(packed.bytes, packed.size, 0), SEGUE_EDATA,
-		"bytes that are no gzip follow its end");
+	snprintf(text, sizeof(text), "bytes that are no %s follow its end", packing->name);
+	refused(inflate_bytes(packed.bytes, packed.size, 0), SEGUE_EDATA, text);
+}
+
+/* Behind a sound header data are damaged data, also of a member that is not the first. */
+BOTH(damage_where_a_second_member_begins)
+{
+	struct segue_tfbytes twice = {0};
+	char text[64];
+
+	segue_tfbytes_put(&twice, packed.bytes, packed.size);
+	segue_tfbytes_put(&twice, packed.bytes, packed.size);
+	twice.bytes[packed.size + (packing->compression == SEGUE_COMPRESSION_GZIP ? 10 : 2)] =
+		0xff; /* no such block */
+	snprintf(text, sizeof(text), "damaged %s data near byte", packing->name);
+	refused(inflate_bytes(twice.bytes, twice.size, 0), SEGUE_EDATA, text);
+	segue_tfbytes_free(&twice);
 }
 
 /* zlib checks header and trailer; a flip in the time or the system's number changes nothing. */
-Test(inflate, flips)
+BOTH(flips)
 {
 	unsigned seed = 5;
 
@@ -187,7 +235,7 @@ Test(inflate, flips)
 		size_t byte = (size_t)random() % packed.size, bit = (size_t)random() % 8;
 		int rc;
 
-		if (byte >= 3 && byte < 10)
+		if (packing->compression == SEGUE_COMPRESSION_GZIP && byte >= 3 && byte < 10)
 			continue;
 		packed.bytes[byte] ^= (uint8_t)(1 << bit);
 		rc = inflate_bytes(packed.bytes, packed.size, 0);
@@ -198,30 +246,30 @@ Test(inflate, flips)
 }
 
 /* A small file that becomes a large one of zeros is stopped at its first bytes. */
-Test(inflate, a_bomb_that_is_no_tfrecord)
+BOTH(a_bomb_that_is_no_tfrecord)
 {
 	struct segue_tfbytes bomb = {0};
 	size_t size = 64u << 20;
 	uint8_t *zeros = calloc(1, size);
 
-	segue_tfwrite_gzip(&bomb, zeros, size);
+	pack(&bomb, zeros, size);
 	cr_assert_lt(bomb.size, 100000);
 	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is no TFRecord file");
 	segue_tfbytes_free(&bomb);
 	bomb = (struct segue_tfbytes){0};
-	segue_tfwrite_gzip(&bomb, "short", 5);
+	pack(&bomb, "short", 5);
 	refused(inflate_bytes(bomb.bytes, bomb.size, 0), SEGUE_EDATA, "is no TFRecord file");
 	segue_tfbytes_free(&bomb);
 	free(zeros);
 }
 
-Test(inflate, leaves_room_on_the_disk)
+BOTH(leaves_room_on_the_disk)
 {
 	refused(inflate_bytes(packed.bytes, packed.size, UINT64_C(1) << 62), SEGUE_ENOSPACE,
 		"no room to inflate it");
 }
 
-Test(inflate, cannot_read_or_write)
+BOTH(cannot_read_or_write)
 {
 	struct segue_progress progress = {.total = 1};
 	char nowhere[SEGUE_TMPDIR_MAX];
@@ -236,18 +284,20 @@ Test(inflate, cannot_read_or_write)
 
 /* ---- What a copy proves ---------------------------------------------------------------------- */
 
-Test(inflate, twice_compressed)
+BOTH(twice_compressed)
 {
 	struct segue_tfbytes twice = {0};
+	char text[64];
 
-	segue_tfwrite_gzip(&twice, packed.bytes, packed.size);
-	refused(inflate_bytes(twice.bytes, twice.size, 0), SEGUE_EDATA,
-		"compressed twice: what it inflates to is gzip, not TFRecord");
+	snprintf(text, sizeof(text), "compressed twice: what it inflates to is %s, not TFRecord",
+		packing->name);
+	pack(&twice, packed.bytes, packed.size);
+	refused(inflate_bytes(twice.bytes, twice.size, 0), SEGUE_EDATA, text);
 	segue_tfbytes_free(&twice);
 }
 
 /* Cut anywhere, also where a record ends: no copy. */
-Test(inflate, a_copy_that_was_cut)
+BOTH(a_copy_that_was_cut)
 {
 	struct segue_copy copy;
 	struct stat st;
@@ -283,7 +333,7 @@ static int check_copy(const struct segue_copy *copy, struct segue_progress *prog
 }
 
 /* A flip in seal or table: no copy. In the data: seen when they are read. */
-Test(inflate, a_copy_that_was_changed)
+BOTH(a_copy_that_was_changed)
 {
 	struct segue_progress progress = {.total = 0};
 	struct segue_copy copy, found;
@@ -311,7 +361,7 @@ Test(inflate, a_copy_that_was_changed)
 }
 
 /* A file of the same size, with the same beginning and end: the member between tells. */
-Test(inflate, a_member_that_was_exchanged)
+BOTH(a_member_that_was_exchanged)
 {
 	struct segue_tfbytes all = {0}, other = {0};
 	uint8_t data[64] = {0};
@@ -322,11 +372,11 @@ Test(inflate, a_member_that_was_exchanged)
 
 		data[0] = i;
 		segue_tfwrite_record(&record, data, sizeof(data));
-		segue_tfwrite_gzip(&all, record.bytes, record.size);
+		pack(&all, record.bytes, record.size);
 		record.size = 0;
 		data[0] = i == 1 ? 7 : i;
 		segue_tfwrite_record(&record, data, sizeof(data));
-		segue_tfwrite_gzip(&other, record.bytes, record.size);
+		pack(&other, record.bytes, record.size);
 		segue_tfbytes_free(&record);
 	}
 	cr_assert_eq(all.size, other.size);

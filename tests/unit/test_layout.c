@@ -97,7 +97,7 @@ static void check_random(unsigned seed)
 	static char names[24][8];
 	struct segue_feature features[24];
 	struct segue_state states[24];
-	struct extent slot[32], buffer[24];
+	struct extent slot[56], buffer[24];
 	struct segue_geometry g;
 	struct segue_spec *spec;
 	struct sample sample;
@@ -106,10 +106,13 @@ static void check_random(unsigned seed)
 	size_t n = 0;
 
 	sample_init(&sample);
+	sample.spec.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
 	for (size_t i = 0; i < 24; i++) {
 		snprintf(names[i], sizeof(names[i]), "f%zu", i);
-		features[i].name = states[i].name = names[i];
-		states[i].init = NULL;
+		features[i] = (struct segue_feature){.name = names[i]};
+		states[i] = (struct segue_state){.name = names[i]};
+		states[i].init_from_data = below(&draw, 3) == 0;
 		random_shape(&draw, &features[i].dtype, &features[i].rank, features[i].dims);
 		random_shape(&draw, &states[i].dtype, &states[i].rank, states[i].dims);
 	}
@@ -133,6 +136,12 @@ static void check_random(unsigned seed)
 			g.sequence_offset[i], rows * unroll * spec->sequences[i].size};
 	for (size_t i = 0; i < spec->context_count; i++)
 		slot[n++] = (struct extent){g.context_offset[i], rows * spec->contexts[i].size};
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].from_data)
+			slot[n++] =
+				(struct extent){g.initial_offset[i], rows * spec->states[i].size};
+		else
+			cr_assert_eq(g.initial_offset[i], 0);
 	slot[n++] = (struct extent){g.heap_offset, g.heap_size};
 	check_extents(slot, n, g.slot_size, seed);
 	for (size_t i = 0; i < spec->state_count; i++)

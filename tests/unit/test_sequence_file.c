@@ -99,7 +99,9 @@ Test(sequence_file, layout_of_several_columns)
 	uint64_t columns[4];
 
 	cr_assert_eq(segue_seqfile_lay_out(&head, &entry, columns), 0);
-	cr_expect_eq(entry.header_size, SEGUE_SEQFILE_ENTRY_MAX - SEGUE_SEQLOG_STAMP_MAX);
+	cr_expect_eq(entry.header_size,
+		SEGUE_SEQFILE_ENTRY_MAX - 8 * SEGUE_FEATURES_MAX - SEGUE_SEQLOG_STAMP_MAX);
+	cr_expect_eq(entry.header_size, segue_seqfile_header_max(&head));
 	cr_expect_eq(columns[0], 4160);        /* 4156 */
 	cr_expect_eq(columns[1], 4160 + 6016); /* 6000 and two of 4 are 6008 */
 	cr_expect_eq(columns[2], columns[1] + 64);
@@ -161,6 +163,45 @@ Test(sequence_file, table_at_each_border)
 		free(table);
 		free(data);
 	}
+}
+
+/* A column that lies in two places has the table of one that lies in one. */
+Test(sequence_file, table_of_two_parts)
+{
+	static const uint64_t sizes[] = {0, 1, 8, 4088, 4095, 4096, 4097, 9000};
+	uint8_t bytes[18000], tables[2][24];
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(i * 7 + i / 251);
+	for (size_t i = 0; i < 8 * 8; i++) {
+		const uint64_t size[2] = {sizes[i / 8], sizes[i % 8]};
+		const void *const part[2] = {bytes, bytes + size[0]};
+
+		memset(tables, 0x5a, sizeof(tables));
+		segue_seqfile_put_table(bytes, size[0] + size[1], tables[0]);
+		segue_seqfile_put_table_of(part, size, tables[1]);
+		cr_assert_arr_eq(tables[0], tables[1], sizeof(tables[0]), "%zu", i);
+		cr_assert_eq(tables[0][4 * segue_seqfile_blocks(size[0] + size[1])], 0x5a);
+	}
+}
+
+Test(sequence_file, offsets_that_fit)
+{
+	static const struct {
+		int64_t offsets[4];
+		uint64_t count;
+		bool fit;
+	} cases[] = {
+		{{0, 0, 0, 0}, 0, true}, {{0, 2, 2, 7}, 7, true}, {{0, 2, 2, 7}, 8, false},
+		{{1, 2, 2, 7}, 7, false}, {{0, 3, 2, 7}, 7, false}, {{0, -1, 2, 7}, 7, false},
+		{{0, 2, 9, 7}, 7, false},
+		{{0, 0, INT64_MAX, INT64_MIN}, (uint64_t)INT64_MIN, true}, /* its size cannot be */
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		cr_expect_eq(segue_seqfile_offsets_fit(cases[i].offsets, 32, cases[i].count),
+			cases[i].fit, "case %zu", i);
+	cr_expect_not(segue_seqfile_offsets_fit(cases[0].offsets, 0, 0));
 }
 
 /* ---- Head ---- */
@@ -259,7 +300,8 @@ Test(sequence_file, hostile_heads)
 		const char *says;
 	} cases[] = {
 		{8, 2, SEGUE_EFORMAT, "the version is 2"},
-		{16, 1, SEGUE_EFORMAT, "requires"},
+		{16, 1, SEGUE_EDATA, "requires another thing than its fields do"},
+		{16, 2, SEGUE_EFORMAT, "requires features (0x2)"},
 		{23, 0x80, SEGUE_EFORMAT, "0x8000000000000000"},
 		{24, 0, SEGUE_EDATA, "number of its fields"},
 		{24, 3, SEGUE_EDATA, "longer than its fields"},
@@ -267,7 +309,8 @@ Test(sequence_file, hostile_heads)
 		{26, 1, SEGUE_EDATA, "number of its fields"},
 		{28, 1, SEGUE_EFORMAT, "reserved"},
 		{32, 3, SEGUE_EFORMAT, "place of a field is 3"},
-		{33, 1, SEGUE_EFORMAT, "form of a field is 1"},
+		{33, 1, SEGUE_EDATA, "is ragged, and then has no shape"},
+		{33, 3, SEGUE_EFORMAT, "form of a field is 3"},
 		{34, 0, SEGUE_EFORMAT, "dtype of a field is 0"},
 		{34, 255, SEGUE_EFORMAT, "dtype of a field is 255"},
 		{35, 9, SEGUE_EFORMAT, "rank of a field is 9"},
@@ -538,6 +581,113 @@ Test(sequence_file, hostile_entries)
 	}
 	seal(bytes, entry.header_size);
 	head.count--; /* of another head */
+	cr_expect_eq(segue_seqfile_read_entry(&head, bytes, entry.header_size, &back), SEGUE_EDATA);
+	free(bytes);
+}
+
+/* ---- Columns of variable size ---- */
+
+static struct segue_seqfile_field variable[] = {
+	FIELD(SEQUENCE, "x", FLOAT32, .rank = 0),
+	FIELD(SEQUENCE, "w", INT16, .form = SEGUE_FORM_RAGGED),
+	FIELD(CONTEXT, "t", UINT8, .form = SEGUE_FORM_BYTES),
+};
+
+static struct segue_seqfile_head variable_head(void)
+{
+	struct segue_seqfile_head head = {.fields = variable, .count = 3};
+
+	cr_assert_eq(segue_seqfile_check_fields(&head), 0, "%s", segue_error_detail());
+	return head;
+}
+
+Test(sequence_file, a_head_with_variable_fields)
+{
+	static const uint8_t expected[] = "SEGUESEQ\1\0\0\0\x80\0\0\0"
+					  "\1\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0"
+					  "\0\0\1\0\1\0\0\0x\0\0\0\0\0\0\0"
+					  "\0\1\12\0\1\0\0\0w\0\0\0\0\0\0\0"
+					  "\1\2\5\0\1\0\0\0t\0\0\0\0\0\0\0";
+	struct segue_seqfile_head head = variable_head(), back;
+	uint8_t *bytes = malloc(head.size);
+
+	cr_assert_eq(head.variable, 2);
+	cr_assert_eq(variable[2].variable, 1);
+	segue_seqfile_pack_head(&head, bytes);
+	cr_assert_eq(head.size, 128);
+	cr_assert_arr_eq(bytes, expected, sizeof(expected) - 1);
+	cr_assert_eq(segue_seqfile_read_head(bytes, head.size, &back), 0);
+	cr_assert_eq(back.variable, 2);
+	for (uint32_t i = 0; i < 3; i++) {
+		cr_expect_eq(back.fields[i].form, (enum segue_form)i);
+		cr_expect_eq(back.fields[i].size, i == 0 ? 4 : 3 - i);
+		cr_expect_eq(back.fields[i].variable, i == 2);
+	}
+	segue_seqfile_free_head(&back);
+	bytes[16] = 0; /* an older reader would take it for one of its own */
+	seal(bytes, head.size);
+	cr_expect_eq(segue_seqfile_read_head(bytes, head.size, &back), SEGUE_EDATA);
+	cr_expect(says("requires another thing"), "%s", segue_error_detail());
+	free(bytes);
+}
+
+Test(sequence_file, variable_fields_that_cannot_be)
+{
+	struct segue_seqfile_field fields[] = {
+		FIELD(SEQUENCE, "x", FLOAT32, .rank = 0), FIELD(SEQUENCE, "w", INT16, .rank = 0)};
+	struct segue_seqfile_head head = {.fields = fields, .count = 2};
+
+	fields[1].form = 3;
+	cr_expect_eq(segue_seqfile_check_fields(&head), SEGUE_EINVAL);
+	cr_expect(says("sequences[\"w\"]: form is 3"), "%s", segue_error_detail());
+	fields[1].form = SEGUE_FORM_BYTES;
+	cr_expect_eq(segue_seqfile_check_fields(&head), SEGUE_EINVAL);
+	cr_expect(says("dtype of bytes is uint8 (5), not int16"), "%s", segue_error_detail());
+	fields[1].form = SEGUE_FORM_RAGGED;
+	fields[1].place = SEGUE_SEQFILE_STATE;
+	cr_expect_eq(segue_seqfile_check_fields(&head), SEGUE_EINVAL);
+	cr_expect(says("a state is dense"), "%s", segue_error_detail());
+}
+
+Test(sequence_file, an_entry_with_counts)
+{
+	uint64_t counts[2] = {5, 3}, columns[3];
+	struct segue_seqfile_head head = variable_head();
+	struct segue_seqfile_entry back,
+		entry = {.steps = 3, .key = "key", .key_size = 3, .counts = (uint8_t *)counts};
+
+	cr_assert_eq(segue_seqfile_lay_out(&head, &entry, columns), 0);
+	cr_assert_eq(entry.header_size, 56 + 16 + 3 + 4);
+	cr_expect_eq(columns[0], 128);
+	cr_expect_eq(segue_seqfile_offsets_size(&variable[0], &entry), 0);
+	cr_expect_eq(segue_seqfile_column_size(&variable[0], &entry), 12);
+	cr_expect_eq(columns[1], 192);
+	cr_expect_eq(segue_seqfile_offsets_size(&variable[1], &entry), 32);
+	cr_expect_eq(segue_seqfile_column_size(&variable[1], &entry), 32 + 10);
+	cr_expect_eq(columns[2], 256);
+	cr_expect_eq(segue_seqfile_column_size(&variable[2], &entry), 16 + 3);
+	cr_expect_eq(entry.size, 320);
+	uint8_t *bytes = malloc(entry.header_size);
+	segue_seqfile_pack_entry(&entry, bytes);
+	cr_assert_arr_eq(bytes + 56, "\5\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0key", 19);
+	for (size_t size = 0; size < entry.header_size; size++) {
+		cr_assert_eq(segue_seqfile_read_entry(&head, bytes, size, &back), 1, "%zu", size);
+		cr_assert(back.header_size > size && back.header_size <= entry.header_size);
+	}
+	cr_assert_eq(segue_seqfile_read_entry(&head, bytes, entry.header_size, &back), 0, "%s",
+		segue_error_detail());
+	cr_expect_eq(memcmp(back.key, "key", 3), 0);
+	cr_expect_eq(segue_seqfile_count(&head.fields[1], &back), 5);
+	cr_expect_eq(segue_seqfile_count(&head.fields[2], &back), 3);
+	for (size_t i = 56; i < 72; i++) { /* other counts, and those that overflow */
+		bytes[i] ^= 0xff;
+		seal(bytes, entry.header_size);
+		cr_expect_eq(segue_seqfile_read_entry(&head, bytes, entry.header_size, &back),
+			SEGUE_EDATA, "%zu", i);
+		bytes[i] ^= 0xff;
+	}
+	memset(bytes + 56, 0xff, 8);
+	seal(bytes, entry.header_size);
 	cr_expect_eq(segue_seqfile_read_entry(&head, bytes, entry.header_size, &back), SEGUE_EDATA);
 	free(bytes);
 }

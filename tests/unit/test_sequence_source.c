@@ -22,6 +22,7 @@
 
 static struct segue_tmpdir dir;
 static struct segue_testspec test;
+static struct segue_field state; /* of the stream: h, from the data */
 static size_t whole_max;
 
 /* ---- Nothing is kept ------------------------------------------------------------------------- */
@@ -50,7 +51,11 @@ static void setup(void)
 	test.sequences[0].rank = 0;
 	segue_testspec_sequence(&test, "x", SEGUE_FLOAT32, 3);
 	segue_testspec_context(&test, "c", SEGUE_INT64, 2);
-	whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+	state = (struct segue_field){
+		.name = "h", .dtype = SEGUE_FLOAT64, .elements = 1, .size = 8, .from_data = true};
+	test.spec.states = &state;
+	test.spec.state_count = 1;
+	whole_max = 1 << 20;
 }
 
 static void teardown(void)
@@ -291,6 +296,7 @@ static int record_is(struct segue_source *source, uint64_t place, uint64_t numbe
 	struct segue_record *record;
 	uint64_t steps = steps_of(number);
 	int64_t c[2];
+	uint8_t h[8];
 	size_t size;
 	char key[32];
 	int rc = source->ops->admit(source, place, &record, &admitted);
@@ -303,8 +309,12 @@ static int record_is(struct segue_source *source, uint64_t place, uint64_t numbe
 	const char *has = record->ops->key(record, &size);
 	cr_assert(size == strlen(key) && memcmp(has, key, size) == 0);
 	rc = record->ops->context(record, 0, c);
-	if (!rc)
+	if (!rc) {
 		cr_assert(c[0] == (int64_t)number && c[1] == -1);
+		rc = record->ops->initial(record, 0, h);
+	}
+	for (size_t i = 0; !rc && i < sizeof(h); i++)
+		cr_assert_eq(h[i], number);
 	for (uint64_t at = 0, n; !rc && at < steps; at += n) {
 		n = steps - at < window ? steps - at : window;
 		rc = steps_are(record, number, at, n);
@@ -340,7 +350,7 @@ Test(sequence_source, what_was_written_comes_back)
 	segue_testspec_path(&test, path_of("b.segue"));
 	segue_testspec_path(&test, path_of("a.segue"));
 	for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++) {
-		whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+		whole_max = 1 << 20;
 		reads_back(windows[i]);
 		whole_max = 0;
 		reads_back(windows[i]);
@@ -463,6 +473,229 @@ Test(sequence_source, damaged_ones_are_passed_over)
 	free(bytes.at);
 }
 
+/* ---- Ragged columns --------------------------------------------------------------------------- */
+
+/* What a record writes into, in memory that moves. */
+static int sink_grow(struct segue_sink *sink, uint64_t room)
+{
+	uint8_t *bytes = malloc(room);
+
+	cr_assert_not_null(bytes);
+	if (sink->size)
+		memcpy(bytes, sink->bytes, sink->size);
+	free(sink->bytes);
+	sink->bytes = bytes;
+	sink->room = room;
+	return 0;
+}
+
+/* A file of one sequence: w, ragged int16, value i of which is i % 1000; t, bytes of context. */
+static void make_ragged(const int64_t *offsets, uint64_t steps, uint64_t count)
+{
+	struct segue_seqfile_field fields[] = {
+		field("w", SEGUE_SEQFILE_SEQUENCE, SEGUE_INT16, 0, 0),
+		field("t", SEGUE_SEQFILE_CONTEXT, SEGUE_UINT8, 0, 0),
+	};
+	struct segue_seqfile_head head = {.fields = fields, .count = 2};
+	const uint64_t counts[2] = {count, 4};
+	struct segue_seqfile_entry entry = {.steps = steps,
+		.total_length = SEGUE_SEQFILE_NO_TOTAL,
+		.key = "k",
+		.key_size = 1,
+		.counts = (const uint8_t *)counts};
+	struct segue_seqfile_foot foot = {.entries = 1, .steps = steps, .key_max = 1};
+	struct bytes out = {0}, columns[2] = {{0}}, tables = {0}, headers = {0};
+	uint8_t header[SEGUE_SEQFILE_ENTRY_MAX], tail[SEGUE_SEQFILE_FOOT];
+	uint64_t begins[2];
+
+	fields[0].form = SEGUE_FORM_RAGGED;
+	fields[1].form = SEGUE_FORM_BYTES;
+	cr_assert_eq(segue_seqfile_check_fields(&head), SEGUE_OK, "%s", segue_error_detail());
+	cr_assert_eq(segue_seqfile_lay_out(&head, &entry, begins), SEGUE_OK);
+	put(&columns[0], offsets, (steps + 1) * sizeof(*offsets));
+	for (uint64_t i = 0; i < count; i++)
+		put(&columns[0], &(int16_t){(int16_t)(i % 1000)}, 2);
+	put(&columns[1], (const int64_t[]){0, 4}, 16);
+	put(&columns[1], "text", 4);
+	for (size_t i = 0; i < 2; i++) {
+		size_t size = columns[i].size, table = segue_seqfile_blocks(size) * 4;
+		uint8_t *crc = malloc(table);
+
+		segue_seqfile_put_table(columns[i].at, size, crc);
+		put(&columns[i], crc, table);
+		put(&tables, crc, table);
+		free(crc);
+	}
+	XXH128_hash_t hash = XXH3_128bits(tables.at, tables.size);
+	entry.hash[0] = hash.low64;
+	entry.hash[1] = hash.high64;
+	segue_seqfile_pack_entry(&entry, header);
+	out.at = malloc(head.size);
+	out.size = head.size;
+	segue_seqfile_pack_head(&head, out.at);
+	put(&headers, out.at, head.size);
+	put(&headers, header, entry.header_size);
+	put(&out, header, entry.header_size);
+	for (size_t i = 0; i < 2; i++) {
+		align(&out);
+		cr_assert_eq(out.size, head.size + begins[i]);
+		put(&out, columns[i].at, columns[i].size);
+		free(columns[i].at);
+	}
+	align(&out);
+	foot.index = out.size;
+	foot.head_size = head.size;
+	const struct segue_seqfile_indexed indexed = {head.size, (uint32_t)steps, entry.crc};
+	uint32_t crc = segue_seqfile_crc(&indexed, sizeof(indexed));
+	put(&out, &indexed, sizeof(indexed));
+	put(&out, &crc, sizeof(crc));
+	align(&out);
+	hash = XXH3_128bits(headers.at, headers.size);
+	foot.fingerprint[0] = hash.low64;
+	foot.fingerprint[1] = hash.high64;
+	segue_seqfile_pack_foot(&foot, tail);
+	put(&out, tail, sizeof(tail));
+	write_bytes("ragged.segue", &out, out.size);
+	free(out.at);
+	free(tables.at);
+	free(headers.at);
+}
+
+static void over_ragged(void)
+{
+	static struct segue_field fields[2];
+
+	fields[0] = (struct segue_field){.name = "w",
+		.dtype = SEGUE_INT16,
+		.form = SEGUE_FORM_RAGGED,
+		.elements = 1,
+		.size = 2};
+	fields[1] = (struct segue_field){.name = "t",
+		.dtype = SEGUE_UINT8,
+		.form = SEGUE_FORM_BYTES,
+		.elements = 1,
+		.size = 1};
+	test.spec.sequences = &fields[0];
+	test.spec.contexts = &fields[1];
+	test.spec.sequence_count = test.spec.context_count = 1;
+	test.spec.state_count = 0;
+	segue_testspec_path(&test, path_of("ragged.segue"));
+}
+
+/* Steps [first, first + count) into a sink that has some of the feature already. */
+static int ragged_are(struct segue_record *record, const int64_t *written, uint64_t first,
+	uint64_t count, struct segue_sink *sink)
+{
+	int64_t *offsets = calloc(count + 1, sizeof(*offsets));
+	uint64_t before = sink->size;
+
+	offsets[0] = 77;
+	int rc = record->ops->read_variable(record, 0, count, offsets, sink);
+	for (uint64_t k = 0; !rc && k <= count; k++)
+		cr_assert_eq(offsets[k] - 77, written[first + k] - written[first]);
+	if (!rc)
+		cr_assert_eq(sink->size - before,
+			2 * (uint64_t)(written[first + count] - written[first]));
+	for (uint64_t i = 0; !rc && before + 2 * i < sink->size; i++) {
+		int16_t value;
+
+		memcpy(&value, sink->bytes + before + 2 * i, 2);
+		cr_assert_eq(value, (written[first] + (int64_t)i) % 1000);
+	}
+	free(offsets);
+	return rc;
+}
+
+#define RAGGED_STEPS 3000 /* offsets of several blocks */
+
+static int ragged_is(const int64_t *written, uint64_t window)
+{
+	struct segue_sink sink = {.grow = sink_grow};
+	struct segue_source *source = open_source();
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	int64_t text[2] = {5, 0};
+	uint8_t *out;
+	int rc = source->ops->admit(source, 0, &record, &admitted);
+
+	if (!rc) {
+		cr_assert_eq(segue_sink_add(&sink, 3, &out), 0); /* others' */
+		for (uint64_t at = 0, n; !rc && at < RAGGED_STEPS; at += n) {
+			n = RAGGED_STEPS - at < window ? RAGGED_STEPS - at : window;
+			rc = ragged_are(record, written, at, n, &sink);
+		}
+		for (uint64_t turn = 0; !rc && turn < 4; turn++) {
+			uint64_t at = turn * 1013 % (RAGGED_STEPS - 1);
+
+			cr_assert_eq(record->ops->seek(record, at), 0);
+			rc = ragged_are(record, written, at, 2, &sink);
+		}
+		uint64_t before = sink.size;
+		if (!rc)
+			rc = record->ops->context_variable(record, 0, text, &sink);
+		if (!rc)
+			cr_assert(text[0] == 5 && text[1] == 9 && sink.size == before + 4 &&
+				  memcmp(sink.bytes + before, "text", 4) == 0);
+		record->ops->release(record);
+	}
+	free(sink.bytes);
+	source->ops->destroy(source);
+	return rc;
+}
+
+static void draw_offsets(int64_t *offsets)
+{
+	offsets[0] = 0;
+	for (int64_t i = 0; i < RAGGED_STEPS; i++)
+		offsets[i + 1] = offsets[i] + (i % 5 == 0 ? 0 : i * 7 % 11) + (i == 100 ? 9000 : 0);
+}
+
+Test(sequence_source, ragged_columns_come_back)
+{
+	static const uint64_t windows[] = {1, 7, 511, 512, 513, RAGGED_STEPS};
+	static int64_t offsets[RAGGED_STEPS + 1];
+
+	draw_offsets(offsets);
+	make_ragged(offsets, RAGGED_STEPS, (uint64_t)offsets[RAGGED_STEPS]);
+	over_ragged();
+	for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++)
+		for (whole_max = 0; whole_max <= 1 << 20; whole_max += 1 << 20)
+			cr_assert_eq(ragged_is(offsets, windows[i]), 0, "%s", segue_error_detail());
+}
+
+/* Sound checksums of offsets that lead elsewhere: seen before anything is read by them. */
+Test(sequence_source, ragged_offsets_that_cannot_be)
+{
+	static const struct {
+		uint64_t at;
+		int64_t value;
+	} cases[] = {{0, 1}, {0, -1}, {1000, 0}, {1000, INT64_MAX}, {1000, INT64_MIN},
+		{2000, 1 << 30}, {RAGGED_STEPS, 0}, {RAGGED_STEPS, INT64_MAX}};
+	static int64_t offsets[RAGGED_STEPS + 1];
+
+	over_ragged();
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		draw_offsets(offsets);
+		uint64_t count = (uint64_t)offsets[RAGGED_STEPS];
+		offsets[cases[i].at] = cases[i].value;
+		make_ragged(offsets, RAGGED_STEPS, count);
+		for (whole_max = 0; whole_max <= 1 << 20; whole_max += 1 << 20) {
+			struct segue_admitted admitted;
+			struct segue_record *record;
+
+			test.spec.on_error = SEGUE_ON_ERROR_RAISE;
+			cr_expect_eq(ragged_is(offsets, 100), SEGUE_EDATA, "case %zu", i);
+			cr_expect(strstr(segue_error_detail(), "the offsets of 'w' do not rise"),
+				"case %zu: %s", i, segue_error_detail());
+			test.spec.on_error = SEGUE_ON_ERROR_SKIP;
+			struct segue_source *source = open_source();
+			cr_expect_eq(segue_source_admit(source, 0, &record, &admitted),
+				SEGUE_SOURCE_SKIPPED, "case %zu", i);
+			source->ops->destroy(source);
+		}
+	}
+}
+
 /* ---- What is refused ------------------------------------------------------------------------- */
 
 Test(sequence_source, what_does_not_fit_is_named)
@@ -479,16 +712,35 @@ Test(sequence_source, what_does_not_fit_is_named)
 	test.sequences[0].dtype = SEGUE_INT64;
 	refused(SEGUE_EDATA, "the file has int32 of shape (), the stream declares int64");
 	free(test.sequences[0].name);
+	test.sequences[0].name = "y";
+	test.sequences[0].dtype = SEGUE_INT32;
+	state.dtype = SEGUE_INT64;
+	refused(SEGUE_EDATA,
+		"state 'h': the file has float64 of shape (), the stream declares int64");
+	state.name = "c";
+	refused(SEGUE_EDATA, "no initial values of state 'c'; the file has those of 'h'");
+	state.from_data = false;
+	struct segue_source *source = open_source();
+	source->ops->destroy(source);
 }
 
 Test(sequence_source, what_is_no_sequence_file)
 {
 	struct bytes text = {(uint8_t *)(uintptr_t) "a,b,c\n1,2,3\n", 12};
+	struct bytes numpy = {(uint8_t *)(uintptr_t) "\x93NUMPY\1\0v\0{", 11};
+	/* A record of nothing: its length, and that one's checksum. */
+	struct bytes record = {
+		(uint8_t *)(uintptr_t) "\0\0\0\0\0\0\0\0\x29\x03\x98\x07\xd8\xea\x82\xa2", 16};
 	struct bytes empty = make_bytes(0, 0);
 
 	write_bytes("a.csv", &text, text.size);
 	segue_testspec_path(&test, path_of("a.csv"));
 	refused(SEGUE_EDATA, "a.csv: is no sequence file (segue.FileWriter and segue.convert");
+	write_bytes("a.csv", &record, record.size);
+	refused(SEGUE_EDATA,
+		"a.csv: is a TFRecord file, no sequence file: open it with segue.TFRecord");
+	write_bytes("a.csv", &numpy, numpy.size);
+	refused(SEGUE_EDATA, "a.csv: is a NumPy array (.npy), no sequence file: read it in Python");
 	write_bytes("a.csv", &empty, empty.size);
 	refused(SEGUE_EDATA, "no sequences, the data set is empty");
 	free(empty.at);

@@ -28,6 +28,12 @@ void segue_pool_run(struct segue_pool *pool, struct segue_task *task)
 	queued = task;
 }
 
+bool segue_pool_waits(struct segue_pool *pool)
+{
+	(void)pool;
+	return false;
+}
+
 static void run(void)
 {
 	struct segue_task *task = queued;

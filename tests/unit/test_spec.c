@@ -70,6 +70,12 @@ CASE(zero_dim, s->sequences[0].dims[1] = 0)
 CASE(overflow, s->states[0].dims[0] = UINT64_MAX / 2)
 CASE(overflow_two, s->sequences[0].dims[0] = s->sequences[0].dims[1] = (uint64_t)1 << 32)
 CASE(field_too_large, s->states[0].dims[0] = ((uint64_t)1 << 30) + 1)
+CASE(initial_twice, s->states[1].init_from_data = true)
+CASE(initial_nowhere, s->states[0].init_from_data = true)
+CASE(bad_form, s->sequences[0].form = 3)
+CASE(ragged_shape, s->sequences[0].form = SEGUE_FORM_RAGGED)
+CASE(bytes_dtype, s->contexts[0].form = SEGUE_FORM_BYTES; s->contexts[0].rank = 0)
+CASE(ragged_nowhere, s->sequences[1].form = SEGUE_FORM_RAGGED; s->sequences[1].rank = 0)
 CASE(unroll_zero, s->spec.num_unroll = 0)
 CASE(unroll_large, s->spec.num_unroll = (1u << 20) + 1)
 CASE(batch_zero, s->spec.batch_size = 0)
@@ -80,7 +86,8 @@ CASE(bad_tail, s->spec.tail = 3)
 CASE(bad_epoch_end, s->spec.epoch_end = 2)
 CASE(bad_on_error, s->spec.on_error = 2)
 CASE(bad_durability, s->spec.durability = 2)
-CASE(bad_compression, s->spec.source.tfrecord.compression = 3)
+CASE(bad_compression, s->spec.source.tfrecord.compression = 4)
+CASE(bad_record, s->spec.source.tfrecord.record = 2)
 CASE(depth_one, s->spec.depth = 1)
 CASE(depth_large, s->spec.depth = 65)
 CASE(threads_large, s->spec.num_threads = 65)
@@ -131,6 +138,13 @@ static const struct {
 	{overflow, {"states[0] \"h\"", "shape[0] (in C: dims) = 9223372036854775807"}},
 	{overflow_two, {"sequences[0] \"x\"", "4294967296 bytes at shape[0]"}},
 	{field_too_large, {"states[0] \"h\"", "shape[0] (in C: dims) = 1073741825"}},
+	{initial_twice, {"states[1] \"c\": init is given, and init_from_data too"}},
+	{initial_nowhere,
+		{"states[0] \"h\": its initial value is to come from the data", "kind tfrecord"}},
+	{bad_form, {"sequences[0] \"x\": form is 3, which is no form"}},
+	{ragged_shape, {"sequences[0] \"x\": it is ragged, and then has no shape"}},
+	{bytes_dtype, {"context[0] \"speaker\": the dtype of bytes is uint8 (5), not int64"}},
+	{ragged_nowhere, {"sequences[1] \"label\" is ragged", "kind tfrecord does not have"}},
 	{unroll_zero, {"num_unroll is 0", "from 1"}},
 	{unroll_large, {"num_unroll is 1048577", "to 1048576"}},
 	{batch_zero, {"batch_size is 0"}},
@@ -141,7 +155,8 @@ static const struct {
 	{bad_epoch_end, {"epoch_end is 2"}},
 	{bad_on_error, {"on_error is 2"}},
 	{bad_durability, {"durability is 2"}},
-	{bad_compression, {"source.compression is 3"}},
+	{bad_compression, {"source.compression is 4"}},
+	{bad_record, {"source.record is 2"}},
 	{depth_one, {"depth is 1", "from 2 to 64"}},
 	{depth_large, {"depth is 65"}},
 	{threads_large, {"num_threads is 65"}},
@@ -399,6 +414,7 @@ CASE(no_pad, s->spec.no_pad = true)
 CASE(skip, s->spec.on_error = SEGUE_ON_ERROR_SKIP)
 CASE(final, s->spec.keep_final = true)
 CASE(surplus, s->spec.source.tfrecord.allow_surplus = true)
+CASE(plain, s->spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE)
 CASE(other_key, s->spec.source.tfrecord.key_feature = "other")
 CASE(no_key, s->spec.source.tfrecord.key_feature = NULL)
 CASE(swap, struct segue_feature f = s->sequences[0]; s->sequences[0] = s->sequences[1];
@@ -440,6 +456,7 @@ static const struct {
 	{skip, true, "on_error: raise in the store, skip asked for"},
 	{final, true, "keep_final: false in the store, true asked for"},
 	{surplus, true, "allow_surplus: false in the store, true asked for"},
+	{plain, true, "record: sequence_example in the store, example asked for"},
 	{other_key, true, "key (in C: key_feature): id in the store, other asked for"},
 	{no_key, true, "key (in C: key_feature): id in the store, (none) asked for"},
 	{swap, true, "order of sequences: \"x\" at place 0 in the store, \"label\" asked for"},
@@ -614,7 +631,8 @@ Test(spec, each_option_is_identity_schedule_or_free)
 Test(spec, identity_has_its_order)
 {
 	static const char *const names[] = {"num_unroll", "shuffle", "seed", "epochs",
-		"first_epoch", "pad", "on_error", "keep_final", "key_feature", "allow_surplus"};
+		"first_epoch", "pad", "on_error", "keep_final", "key_feature", "allow_surplus",
+		"record"};
 	const struct segue_option *const lists[] = {
 		segue_spec_options, segue_source_row(SEGUE_SOURCE_TFRECORD)->options};
 	size_t count = 0;
@@ -724,6 +742,45 @@ Test(spec, a_key_feature_that_looks_like_none)
 	cr_assert_eq(compare(&stored, &asked), SEGUE_ESPEC);
 }
 
+static void over_files(struct sample *s)
+{
+	s->spec.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = s->paths, .path_count = 2}};
+}
+
+/* Which of two states has them is told apart, and a copy has them, too. */
+Test(spec, initial_values_from_the_data_are_identity)
+{
+	struct segue_spec *spec, *copy;
+	struct sample sample[3];
+	uint64_t hash[4][2];
+
+	for (size_t i = 0; i < 3; i++) {
+		sample_init(&sample[i]);
+		over_files(&sample[i]);
+		sample[i].states[1].init = NULL;
+		if (i > 0)
+			sample[i].states[i - 1].init_from_data = true;
+		hash_of(&sample[i], hash[i]);
+	}
+	cr_assert(memcmp(hash[0], hash[1], 16) && memcmp(hash[0], hash[2], 16) &&
+		  memcmp(hash[1], hash[2], 16));
+	cr_assert_eq(compare(&sample[0], &sample[1]), SEGUE_ESPEC);
+	cr_assert(strstr(segue_error_detail(),
+			  "states \"h\" initial value: one for all in the store, from the data "
+			  "asked for. "),
+		"%s", segue_error_detail());
+	cr_assert_eq(compare(&sample[1], &sample[2]), SEGUE_ESPEC);
+	cr_assert(strstr(segue_error_detail(), "\"h\" initial value: from the data in the store"));
+	cr_assert(strstr(segue_error_detail(), "\"c\" initial value: one for all in the store"));
+	spec = make(&sample[2]);
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	segue_spec_hash(copy, hash[3]);
+	cr_assert_eq(memcmp(hash[2], hash[3], 16), 0);
+	segue_spec_destroy(spec);
+	segue_spec_destroy(copy);
+}
+
 Test(spec, comparison_lists_all_of_them)
 {
 	struct sample stored, asked;
@@ -809,4 +866,71 @@ Test(spec, utf8_takes_exactly_what_it_should)
 		cr_assert_not(segue_utf8_valid(bad[i], strlen(bad[i])), "%zu", i);
 	cr_assert(segue_utf8_valid("", 0));
 	cr_assert(segue_utf8_valid("h\xc3\xa4tte", 6));
+}
+
+/* ---- Arrays ---------------------------------------------------------------------------------- */
+
+static struct segue_stream_spec arrays_spec(void)
+{
+	static const char *const paths[] = {"/data/x.npy"};
+	static const uint64_t steps[] = {9};
+	static struct segue_array array;
+	static const struct segue_array_sequence sequences[] = {{0, 0, 4}, {4, 0, 5}};
+	static struct segue_feature feature;
+
+	array = (struct segue_array){.offset = 128, .dtype = SEGUE_INT16};
+	feature =
+		(struct segue_feature){.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}};
+	return (struct segue_stream_spec){
+		.name = "arrays",
+		.source = {.kind = SEGUE_SOURCE_ARRAYS,
+			.arrays = {.paths = paths,
+				.path_count = 1,
+				.group_steps = steps,
+				.group_count = 1,
+				.arrays = &array,
+				.sequences = sequences,
+				.sequence_count = 2}},
+		.sequences = &feature,
+		.sequence_count = 1,
+		.num_unroll = 2,
+		.batch_size = 1,
+		.lanes = 1,
+	};
+}
+
+Test(spec, arrays_are_those_of_the_features)
+{
+	struct segue_stream_spec asked = arrays_spec();
+	struct segue_feature feature = asked.sequences[0];
+	struct segue_array array = asked.source.arrays.arrays[0];
+	struct segue_spec *spec = NULL, *copy;
+
+	cr_assert_eq(segue_spec_create(&asked, &spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	cr_assert_eq(copy->source.arrays.index, spec->source.arrays.index, "the same");
+	segue_spec_destroy(spec);
+	cr_assert_eq(segue_array_index_end(copy->source.arrays.index, 0, 0), 128 + 9 * 4);
+	/* As a peer may have it. */
+	copy->sequences[0].dims[0] = 3;
+	cr_assert_eq(segue_spec_check(copy), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "'x': its arrays have steps of another shape"));
+	copy->sequences[0].dims[0] = 2;
+	copy->sequences[0].dtype = SEGUE_INT8;
+	cr_assert_eq(segue_spec_check(copy), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "is int16, which as int8 would lose values"));
+	copy->sequences[0].dtype = SEGUE_INT16;
+	cr_assert_eq(segue_spec_check(copy), 0);
+	free(copy->source.arrays.paths.path[0]);
+	copy->source.arrays.paths.count = 0;
+	cr_assert_eq(segue_spec_check(copy), SEGUE_EINVAL);
+	segue_spec_destroy(copy);
+	array.dtype = SEGUE_INT32;
+	asked.source.arrays.arrays = &array;
+	cr_assert_eq(segue_spec_create(&asked, &spec), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "is int32, which as float32 would lose values"));
+	feature.rank = 9;
+	asked.sequences = &feature;
+	cr_assert_eq(segue_spec_create(&asked, &spec), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "9 dimensions"), "%s", segue_error_detail());
 }

@@ -34,6 +34,7 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.first_epoch = 2;
 	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.tfrecord.allow_surplus = true;
+	sample.spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE;
 	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
 }
@@ -207,6 +208,29 @@ Test(wire, stream_open)
 	segue_spec_destroy(spec);
 }
 
+Test(wire, stream_open_of_arrays)
+{
+	struct segue_spec *spec = sample_spec();
+	struct segue_message m = {.type = SEGUE_MESSAGE_STREAM_OPEN,
+		.stream_open = {.spec = spec, .index_upload = 13}};
+
+	segue_options_finish(segue_source_row(spec->source.kind)->options, &spec->source);
+	struct segue_paths paths = spec->source.tfrecord.paths;
+	spec->source = (struct segue_spec_source){
+		.kind = SEGUE_SOURCE_ARRAYS, .arrays = {.paths = paths, .checksum = true}};
+	struct segue_message out = there_and_back(&m);
+	struct segue_spec_source *source = &out.stream_open.spec->source;
+
+	cr_assert_eq(out.stream_open.index_upload, 13);
+	cr_assert_eq(source->kind, SEGUE_SOURCE_ARRAYS);
+	cr_assert(source->arrays.checksum);
+	cr_assert_null(source->arrays.index);
+	cr_assert_eq(source->arrays.paths.count, paths.count);
+	cr_assert_str_eq(source->arrays.paths.path[1], paths.path[1]);
+	segue_spec_destroy(out.stream_open.spec);
+	segue_spec_destroy(spec);
+}
+
 Test(wire, stream_open_without_states_and_key)
 {
 	struct segue_spec *spec = NULL;
@@ -222,6 +246,68 @@ Test(wire, stream_open_without_states_and_key)
 	expect_same_spec(spec, out.stream_open.spec, true);
 	cr_assert_null(out.stream_open.spec->source.tfrecord.key_feature);
 	segue_spec_destroy(out.stream_open.spec);
+	segue_spec_destroy(spec);
+}
+
+/* A mix of both kinds; its own paths and arrays. */
+static struct segue_spec *make_mix(void)
+{
+	static const char *const paths[] = {"/data/c.segue", "/data/d.segue"};
+	struct segue_stream_source sources[2];
+	struct segue_mix_part parts[2];
+	struct segue_spec *spec = NULL;
+	struct sample sample;
+
+	sample_init(&sample);
+	sources[0] = sample.spec.source;
+	sources[1] = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = paths, .path_count = 2}};
+	parts[0] = (struct segue_mix_part){.name = "a", .source = &sources[0], .weight = 3};
+	parts[1] = (struct segue_mix_part){
+		.name = "b", .source = &sources[1], .weight = UINT32_MAX / 1000, .epochs = 9};
+	parts[0].weight = UINT32_MAX / 500;
+	sample.spec.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+	sample.spec.epochs = 1;
+	cr_assert_eq(segue_spec_create(&sample.spec, &spec), 0, "%s", segue_error_detail());
+	return spec;
+}
+
+Test(wire, stream_open_of_a_mix)
+{
+	struct segue_spec *spec = make_mix(), *copy = NULL;
+	struct segue_message m = {.type = SEGUE_MESSAGE_STREAM_OPEN, .stream_open = {.spec = spec}};
+	uint64_t before[2], after[2];
+
+	for (int upload = 0; upload < 2; upload++) {
+		m.stream_open.paths_upload = (uint64_t)upload;
+		struct segue_message out = there_and_back(&m);
+		const struct segue_spec_mix *mix = &out.stream_open.spec->source.mix;
+
+		cr_assert_eq(out.stream_open.spec->source.kind, SEGUE_SOURCE_MIX);
+		cr_assert_eq(mix->count, 2);
+		cr_assert_str_eq(mix->part[1].name, "b");
+		cr_assert(mix->part[0].weight == UINT32_MAX / 500 && mix->part[0].epochs == 0);
+		cr_assert(mix->part[1].weight == UINT32_MAX / 1000 && mix->part[1].epochs == 9);
+		cr_assert_str_eq(mix->part[0].source.tfrecord.key_feature, "id");
+		cr_assert_eq(mix->part[1].source.kind, SEGUE_SOURCE_FILES);
+		cr_assert_eq(mix->part[1].source.files.paths.count, upload ? 0 : 2);
+		if (!upload)
+			cr_assert_str_eq(mix->part[1].source.files.paths.path[1], "/data/d.segue");
+		segue_spec_destroy(out.stream_open.spec);
+	}
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	segue_spec_hash(spec, before);
+	segue_spec_hash(copy, after);
+	cr_assert_arr_eq(before, after, sizeof(before));
+	cr_assert_eq(segue_spec_compare(spec, copy), 0);
+	copy->source.mix.part[1].source.kind = SEGUE_SOURCE_TFRECORD;
+	copy->source.mix.part[0].weight++;
+	segue_spec_hash(copy, after);
+	cr_assert_arr_neq(before, after, sizeof(before));
+	cr_assert_eq(segue_spec_compare(spec, copy), SEGUE_ESPEC);
+	copy->source.mix.part[1].source.kind = SEGUE_SOURCE_FILES;
+	segue_spec_destroy(copy);
 	segue_spec_destroy(spec);
 }
 
@@ -241,13 +327,17 @@ Test(wire, stream_open_with_all_fields)
 	for (int i = 0; i < SEGUE_FEATURES_MAX; i++) {
 		features[i] = (struct segue_feature){.name = names[i],
 			.dtype = SEGUE_UINT8,
-			.rank = 8,
-			.dims = {3, 3, 3, 3, 3, 3, 3, 3}};
+			.rank = i % 3 ? 0 : 8,
+			.dims = {3, 3, 3, 3, 3, 3, 3, 3},
+			.form = (enum segue_form)(i % 3)};
 		states[i] = (struct segue_state){.name = names[SEGUE_FEATURES_MAX + i],
 			.dtype = SEGUE_FLOAT64,
 			.rank = 8,
-			.dims = {2, 2, 2, 2, 2, 2, 2, 200}};
+			.dims = {2, 2, 2, 2, 2, 2, 2, 200},
+			.init_from_data = i % 3 == 0};
 	}
+	sample.spec.source = (struct segue_stream_source){
+		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
 	sample.spec.sequences = features;
 	sample.spec.sequence_count = 200;
 	sample.spec.contexts = features + 200;
@@ -331,6 +421,12 @@ Test(wire, small_requests)
 		.type = SEGUE_MESSAGE_LANE_FLUSH, .serial = 7, .lane_flush = {.lease = 8}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.lane_flush.lease, 8);
+	m = (struct segue_message){.type = SEGUE_MESSAGE_LANE_SIDE,
+		.serial = 8,
+		.lane_side = {.lease = 9, .step = 10}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.lane_side.lease, 9);
+	cr_assert_eq(out.lane_side.step, 10);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_UPLOAD, .upload = {.size = UINT64_MAX}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.upload.size, UINT64_MAX);
@@ -573,7 +669,13 @@ static struct bytes source;
 static void bad_compression(struct bytes *s)
 {
 	source.size = 0;
-	number(&source, 2, 3);
+	number(&source, 2, 4);
+	blob(s, 2, source.data, source.size);
+}
+static void bad_record(struct bytes *s)
+{
+	source.size = 0;
+	number(&source, 5, 2);
 	blob(s, 2, source.data, source.size);
 }
 static void nul_path(struct bytes *s)
@@ -625,7 +727,8 @@ Test(wire, specs_of_a_peer_are_checked)
 		{bad_name, "spec.states[0]: name is not valid UTF-8"},
 		{many_sequences, "spec.sequences is 257"},
 		{many_states, "spec.states is 257"},
-		{bad_compression, "spec.compression is 3"},
+		{bad_compression, "spec.compression is 4"},
+		{bad_record, "spec.record is 2"},
 		{bad_tail, "spec.tail is 3"},
 		{bad_epoch_end, "spec.epoch_end is 4294967295"},
 		{bad_on_error, "spec.on_error is 2"},

@@ -25,10 +25,12 @@ here too (``segue.BusyError``). Examples are written by `segue.tfrecord`.
 
 from . import errors as errors
 from . import tfrecord as tfrecord
+from ._arrays import Ragged as Ragged
 from ._convert import Converted as Converted
 from ._convert import convert
 from ._segue import VERSION as __version__
 from ._segue import Batch
+from .arrays import Arrays, Raw
 from .client import Client, Stream, open
 from .errors import ArgumentError as ArgumentError
 from .errors import BusyError as BusyError
@@ -66,17 +68,21 @@ from .errors import UnsavedError as UnsavedError
 from .errors import VersionError as VersionError
 from .files import FileWriter
 from .loader import Loader
-from .spec import Feature, Files, State, TFRecord
+from .spec import Feature, Files, Mix, Part, State, TFRecord
 
 # What help(segue) shows: of the errors alone it would have 3,000 lines.
 __all__ = [
     "__version__",
+    "Arrays",
     "Batch",
     "Client",
     "Feature",
     "Files",
     "FileWriter",
     "Loader",
+    "Mix",
+    "Part",
+    "Raw",
     "State",
     "Stream",
     "TFRecord",

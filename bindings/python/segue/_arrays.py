@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -229,6 +229,98 @@ def to_column(
         raise errors.ArgumentError(f"{expected}, got {what}")
     flat = np.ascontiguousarray(column).view(np.ndarray).reshape(-1)
     return flat.view(np.uint8), array.shape[0] if sequence else 0
+
+
+class Ragged(NamedTuple):
+    """Values of all steps, one behind the other, and where those of each step begin.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        ``[count]``, of the feature's dtype; of bytes uint8.
+    offsets : numpy.ndarray
+        int64: step *i* has ``values[offsets[i]:offsets[i + 1]]``. Of a batch ``[rows,
+        num_unroll + 1]``, where a row begins where the one before ends; of context ``[rows + 1]``.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+
+def to_bytes(ragged: Ragged) -> np.ndarray:
+    """Return an object array of what each step has: ``[rows, num_unroll]``; of context ``[rows]``."""
+    data, offsets = ragged.values.tobytes(), ragged.offsets
+    begins, ends = offsets[..., :-1].ravel().tolist(), offsets[..., 1:].ravel().tolist()
+    array = np.empty(len(begins), object)
+    array[:] = [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    return array.reshape(offsets[..., 1:].shape)
+
+
+def _parts(where: str, dtype: str, value: Any) -> list[Any]:
+    """Return what each step has of what is ragged, or bytes."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return list(value)
+    except TypeError:
+        pass
+    raise errors.ArgumentError(
+        f"{where}: expected what each step has, a list of {dtype}, or segue.Ragged, got "
+        f"{type(value).__name__}"
+    )
+
+
+def _text(where: str, value: Any) -> np.ndarray:
+    if isinstance(value, str):
+        value = value.encode()
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise errors.ArgumentError(
+            f"{where}: expected bytes or str, got {type(value).__name__}"
+        )
+    return np.frombuffer(value, np.uint8)
+
+
+def to_ragged(
+    place: str, name: str, dtype: str, value: Any, sequence: bool
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return offsets, the bytes of the values as a flat array, and the number of steps.
+
+    Raises
+    ------
+    ArgumentError
+        It does not fit: says what was expected and what came.
+    """
+    where = f"{place}[{name!r}]"
+    kind = "uint8" if dtype == "bytes" else dtype
+    item = np.dtype(bfloat16() if kind == "bfloat16" else kind).itemsize
+    if isinstance(value, Ragged):
+        flat, count = to_column(place, name, kind, (), value.values, True)
+        return _fit_offsets(where, value.offsets, count, sequence), flat, len(value.offsets) - 1
+    parts = []
+    for step in _parts(where, dtype, value) if sequence else [value]:
+        if dtype == "bytes":
+            parts.append(_text(where, step))
+        elif isinstance(step, (list, tuple)) and not step:  # NumPy takes it for floats
+            parts.append(np.zeros(0, np.uint8))
+        else:
+            parts.append(to_column(place, name, dtype, (), step, True)[0])
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) // item for part in parts], out=offsets[1:])
+    return offsets, np.concatenate([np.zeros(0, np.uint8), *parts]), len(parts)
+
+
+def _fit_offsets(where: str, offsets: Any, count: int, sequence: bool) -> np.ndarray:
+    """Return them as they are written; whether they rise is for the writer to see."""
+    array = np.asarray(offsets)
+    if array.ndim != 1 or array.dtype != np.int64 or not len(array) or array[-1] != count:
+        raise errors.ArgumentError(
+            f"{where}: expected offsets of int64 in one dimension, one more than there are steps, "
+            f"of which the last is the number of values, {count}"
+        )
+    if not sequence and len(array) != 2:
+        raise errors.ArgumentError(
+            f"{where}: {len(array)} offsets, where 2 are those of one value a sequence"
+        )
+    return np.ascontiguousarray(array)
 
 
 def surplus(place: str, names: Iterable[str], given: Iterable[str]) -> errors.ArgumentError:

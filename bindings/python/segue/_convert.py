@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 from . import _segue, errors
 from ._arrays import read
 from .files import FileWriter
-from .spec import Feature, State
+from .spec import Feature, State, _whole
 
 Names = Iterable[str]
 Progress = Callable[[str, int, int], object]
@@ -29,6 +30,7 @@ class Converted:
     Attributes
     ----------
     path : str
+        The file; of shards the pattern that finds them.
     sequences, steps, bytes : int
         Steps of all sequences, bytes of the file.
     seconds : float
@@ -67,11 +69,61 @@ def _figures(done: Any, seconds: float) -> str:
     )
 
 
+class _Shards:
+    """Writers of several files, by turns, for those who know one."""
+
+    def __init__(self, path: str, writers: list[FileWriter]) -> None:
+        self.path = path
+        self._handle = self
+        self._writers = writers
+        self._adders = itertools.cycle([writer._handle.add for writer in writers])
+
+    def add(self, *arguments: Any) -> None:
+        """Add a sequence to the file whose turn it is."""
+        next(self._adders)(*arguments)
+
+    @property
+    def written(self) -> tuple[int, int, int]:
+        """Sequences, steps and bytes of all."""
+        sequences, steps, size = zip(
+            *(writer._handle.written for writer in self._writers), strict=True
+        )
+        return sum(sequences), sum(steps), sum(size)
+
+    @property
+    def sequences_written(self) -> int:
+        """Sequences of all."""
+        return self.written[0]
+
+
+def _open_writers(
+    stack: contextlib.ExitStack, path: Any, shards: int, *arguments: Any, keep_partial: bool
+) -> FileWriter | _Shards:
+    """Return a writer of one file, or of `shards` beside each other; the stack closes them."""
+    if shards == 1:
+        return stack.enter_context(FileWriter(path, *arguments, keep_partial=keep_partial))
+    # Not bytes, which a name cannot be made of.
+    stem, ending = os.path.splitext(os.fsdecode(path))
+    writers = [
+        stack.enter_context(
+            FileWriter(
+                f"{stem}-{number:05}-of-{shards:05}{ending}", *arguments, keep_partial=keep_partial
+            )
+        )
+        for number in range(shards)
+    ]
+    return _Shards(f"{stem}-*-of-{shards:05}{ending}", writers)
+
+
 class _Clock:
     """Tells now and then how far it is: a function, or a line on a terminal after a second."""
 
     def __init__(
-        self, writer: FileWriter, progress: Progress | bool | None, total: int, begun: float
+        self,
+        writer: FileWriter | _Shards,
+        progress: Progress | bool | None,
+        total: int,
+        begun: float,
     ) -> None:
         self._writer = writer
         self._total = total
@@ -122,14 +174,15 @@ def _feature(where: str, value: Any, steps: bool) -> Feature:
     """Return what a value is; `steps`: its first dimension is that of the steps."""
     if isinstance(value, (str, bytes)):
         raise errors.ArgumentError(
-            f"{where} is text, which a sequence file cannot hold yet: leave it out, or name it as "
-            f"the key"
+            f"{where} is text: declare it (context={{...: segue.Feature('bytes')}}), leave it out, "
+            f"or name it as the key"
         )
     try:
         array = read(value)
     except Exception as error:
         raise errors.ArgumentError(
-            f"{where}: {type(value).__name__} is not an array that NumPy can read: {error}"
+            f"{where}: {type(value).__name__} is not an array that NumPy can read: {error}. Where "
+            f"steps have different numbers of values declare segue.Feature(dtype, ragged=True)"
         ) from error
     if array.dtype.name not in _segue.DTYPES:
         raise errors.ArgumentError(
@@ -139,6 +192,14 @@ def _feature(where: str, value: Any, steps: bool) -> Feature:
     if steps and array.ndim == 0:
         raise errors.ArgumentError(f"{where} is one value, where steps were expected")
     return Feature(array.dtype.name, array.shape[1:] if steps else array.shape)
+
+
+def _is_single(value: Any) -> bool:
+    """Whether it is one value; what NumPy cannot read is none."""
+    try:
+        return np.ndim(value) == 0
+    except ValueError:
+        return False
 
 
 class _Fields:
@@ -187,7 +248,7 @@ class _Fields:
         for name, value in first.items():
             if name in named or name == key:
                 continue
-            place = "context" if np.ndim(value) == 0 else "sequences"
+            place = "context" if _is_single(value) else "sequences"
             if self._given[place] is None:
                 places[place].append(name)
         for place, names in places.items():
@@ -350,7 +411,11 @@ def _check_names(item: Any, fields: _Fields, key: Any) -> None:
 
 
 def _write_items(
-    clock: _Clock, writer: FileWriter, items: Iterator[Any], fields: _Fields, key: Any
+    clock: _Clock,
+    writer: FileWriter | _Shards,
+    items: Iterator[Any],
+    fields: _Fields,
+    key: Any,
 ) -> None:
     add = writer._handle.add
     width = fields.width()
@@ -377,7 +442,11 @@ def _write_items(
 
 
 def _write_examples(
-    clock: _Clock, writer: FileWriter, items: Iterator[Any], fields: _Fields, key: Any
+    clock: _Clock,
+    writer: FileWriter | _Shards,
+    items: Iterator[Any],
+    fields: _Fields,
+    key: Any,
 ) -> None:
     for number, item in enumerate(items):
         try:
@@ -408,6 +477,7 @@ def convert(
     key: str | Callable[[int, Any], str | bytes] | None = None,
     lengths: Any = None,
     offsets: Any = None,
+    shards: int = 1,
     keep_partial: bool = False,
     progress: Progress | bool | None = None,
 ) -> Converted:
@@ -438,6 +508,9 @@ def convert(
         ``key(number, item)``; else keys are ``"<file name>:<number>"``.
     lengths, offsets : array_like of int, optional
         Steps of each of *n* sequences, or the *n* + 1 places where they begin and the last ends.
+    shards : int
+        Files to write, by turns, a sequence each: ``train.segue`` becomes
+        ``train-00000-of-00004.segue`` and so on.
     keep_partial : bool
         Leave the file, unfinished, if an item cannot be written; else it is removed.
     progress : callable or bool, optional
@@ -465,6 +538,7 @@ def convert(
     """
     if key is not None and not isinstance(key, str) and not callable(key):
         raise errors.ArgumentError(f"key: {key!r} is neither a name nor callable")
+    shards = _whole("shards", shards, 1, 99_999)
     without_steps = _names("context", context)
     items, total = _open_source(source, lengths, offsets, without_steps)
     begun = time.monotonic()
@@ -485,9 +559,16 @@ def convert(
             f"item 0: expected a mapping of arrays, got {type(first).__name__}"
         )
     write = _write_examples if example else _write_items
-    with FileWriter(
-        path, fields.sequences, fields.context, fields.states, keep_partial=keep_partial
-    ) as writer:
+    with contextlib.ExitStack() as stack:
+        writer = _open_writers(
+            stack,
+            path,
+            shards,
+            fields.sequences,
+            fields.context,
+            fields.states,
+            keep_partial=keep_partial,
+        )
         clock = _Clock(writer, progress, total, begun)
         try:
             write(clock, writer, itertools.chain([first], items), fields, key)

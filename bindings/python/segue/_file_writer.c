@@ -23,7 +23,9 @@ struct column {
 	enum segue_dtype dtype;
 	int rank;
 	Py_ssize_t dims[SEGUE_RANK_MAX];
+	enum segue_form form;
 	PyObject *init; /* of a state: bytes, taken where a sequence has none; else NULL */
+	bool wanted;    /* a state: no sequence is without */
 };
 
 struct writer {
@@ -35,12 +37,15 @@ struct writer {
 	const void **arrays;
 	Py_buffer *buffers; /* obj NULL: none is held */
 	PyObject **kept;    /* what was made for a column */
+	/* Of columns that are not dense. */
+	const int64_t **offsets;
+	Py_buffer *offset_buffers;
 	bool busy;
 	unsigned long long sequences, steps, bytes; /* that were written, once it is closed */
 };
 
 static PyTypeObject *writer_type;
-static PyObject *to_column, *surplus; /* of segue._arrays */
+static PyObject *to_column, *to_ragged, *surplus; /* of segue._arrays */
 
 /* ---- Making ---- */
 
@@ -67,10 +72,13 @@ static bool read_column(struct column *column, PyObject *item, struct segue_feat
 			return false;
 		feature->dims[d] = (uint64_t)column->dims[d];
 	}
-	if (init != Py_None) {
+	if (PyBytes_Check(init)) {
 		Py_INCREF(init);
 		column->init = init;
 	}
+	column->wanted = PyUnicode_Check(init);
+	if (PyLong_Check(init))
+		column->form = feature->form = (enum segue_form)PyLong_AsLong(init);
 	feature->name = PyUnicode_AsUTF8AndSize(name, NULL);
 	return feature->name;
 }
@@ -83,7 +91,10 @@ static bool allocate(struct writer *self, Py_ssize_t count)
 	self->arrays = calloc(all, sizeof(*self->arrays));
 	self->buffers = calloc(all, sizeof(*self->buffers));
 	self->kept = calloc(all, sizeof(*self->kept));
-	if (self->columns && self->arrays && self->buffers && self->kept)
+	self->offsets = calloc(all, sizeof(*self->offsets));
+	self->offset_buffers = calloc(all, sizeof(*self->offset_buffers));
+	if (self->columns && self->arrays && self->buffers && self->kept && self->offsets &&
+		self->offset_buffers)
 		return true;
 	PyErr_NoMemory();
 	return false;
@@ -128,7 +139,7 @@ static bool fill_inits(struct writer *self)
 		struct column *column = &self->columns[i];
 		Py_ssize_t size = (Py_ssize_t)segue_dtype_size(column->dtype);
 
-		if (column->init)
+		if (column->init || column->wanted)
 			continue;
 		for (int d = 0; d < column->rank; d++)
 			size *= column->dims[d]; /* the library has checked it */
@@ -178,6 +189,8 @@ static void writer_dealloc(struct writer *self)
 	free(self->arrays);
 	free(self->buffers);
 	free(self->kept);
+	free(self->offsets);
+	free(self->offset_buffers);
 	((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
 	Py_DECREF(type);
 }
@@ -275,6 +288,24 @@ static bool take_made(struct writer *self, Py_ssize_t i, PyObject *value, Py_ssi
 	return taken;
 }
 
+/* Has Python make offsets and values of it, where a column is not dense. */
+static bool take_ragged(struct writer *self, Py_ssize_t i, PyObject *value, Py_ssize_t *steps)
+{
+	const struct column *column = &self->columns[i];
+	enum place place = place_of(self, i);
+	PyObject *offsets, *values;
+
+	self->kept[i] = PyObject_CallFunction(to_ragged, "sOsOO", place_names[place], column->name,
+		column->form == SEGUE_FORM_BYTES ? "bytes" : segue_dtype_name(column->dtype), value,
+		place == SEQUENCES ? Py_True : Py_False);
+	if (!self->kept[i] || !PyArg_ParseTuple(self->kept[i], "OOn", &offsets, &values, steps) ||
+		PyObject_GetBuffer(offsets, &self->offset_buffers[i], PyBUF_SIMPLE) < 0 ||
+		PyObject_GetBuffer(values, &self->buffers[i], PyBUF_SIMPLE) < 0)
+		return false;
+	self->offsets[i] = self->offset_buffers[i].buf;
+	return true;
+}
+
 /* The value of a column in what was given for its place: a new reference, or NULL. */
 static PyObject *find_value(struct writer *self, Py_ssize_t i, PyObject *given)
 {
@@ -309,9 +340,13 @@ static bool take_column(struct writer *self, Py_ssize_t i, PyObject *given, Py_s
 	}
 	if (!value)
 		return false;
-	rc = take_buffer(self, i, value, steps);
-	if (rc == 0 && take_made(self, i, value, steps))
-		rc = 1;
+	if (column->form != SEGUE_FORM_DENSE) {
+		rc = take_ragged(self, i, value, steps);
+	} else {
+		rc = take_buffer(self, i, value, steps);
+		if (rc == 0 && take_made(self, i, value, steps))
+			rc = 1;
+	}
 	Py_DECREF(value);
 	self->arrays[i] = self->buffers[i].buf;
 	return rc > 0;
@@ -347,6 +382,8 @@ static void release_columns(struct writer *self)
 	for (Py_ssize_t i = 0; i < self->count; i++) {
 		if (self->buffers[i].obj)
 			PyBuffer_Release(&self->buffers[i]);
+		if (self->offset_buffers[i].obj)
+			PyBuffer_Release(&self->offset_buffers[i]);
 		Py_CLEAR(self->kept[i]);
 	}
 }
@@ -444,7 +481,8 @@ static bool add_sequence(struct writer *self, const struct segue_sequence *seque
 
 static PyObject *writer_add(struct writer *self, PyObject *const *args, Py_ssize_t count)
 {
-	struct segue_sequence sequence = {.size = sizeof(sequence), .arrays = self->arrays};
+	struct segue_sequence sequence = {
+		.size = sizeof(sequence), .arrays = self->arrays, .offsets = self->offsets};
 	PyObject *given[PLACES];
 	bool added;
 
@@ -569,10 +607,12 @@ bool segue_py_add_file_writer(PyObject *module)
 
 	if (arrays) {
 		to_column = PyObject_GetAttrString(arrays, "to_column");
+		to_ragged = PyObject_GetAttrString(arrays, "to_ragged");
 		surplus = PyObject_GetAttrString(arrays, "surplus");
 		Py_DECREF(arrays);
 	}
 	writer_type = (PyTypeObject *)PyType_FromSpec(&spec);
-	return to_column && surplus && writer_type && PyModule_AddType(module, writer_type) == 0 &&
+	return to_column && to_ragged && surplus && writer_type &&
+	       PyModule_AddType(module, writer_type) == 0 &&
 	       PyModule_AddFunctions(module, functions) == 0;
 }

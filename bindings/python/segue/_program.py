@@ -13,7 +13,14 @@ def bundled() -> str | None:
 
 
 def main() -> None:
-    """Become the server program: ``$SEGUE_PROGRAM`` or the one in this package."""
+    """Become the server program: ``$SEGUE_PROGRAM`` or the one in this package.
+
+    ``segue convert`` is Python, and this is the Python that has the package.
+    """
+    if sys.argv[1:2] == ["convert"]:
+        from .__main__ import main as run
+
+        sys.exit(run())
     program = os.environ.get("SEGUE_PROGRAM") or bundled()
     if program is None:
         sys.exit(

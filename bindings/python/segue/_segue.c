@@ -32,7 +32,7 @@ static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_t
 	*batch_type, *view_type;
 static PyObject *make_error, *state_name_error; /* of segue.errors */
 /* Of segue._arrays. */
-static PyObject *to_array, *to_bits, *over_bits, *mismatch;
+static PyObject *to_array, *to_bits, *over_bits, *mismatch, *ragged_type, *to_bytes;
 static PyObject *warn_put_back; /* of segue._notice */
 static PyObject *numpy_asarray;
 
@@ -346,6 +346,7 @@ struct field {
 	enum segue_dtype dtype;
 	int rank;
 	Py_ssize_t dims[SEGUE_RANK_MAX];
+	enum segue_form form;
 };
 
 /* What the batches of a stream look like. */
@@ -395,6 +396,7 @@ enum meta {
 	TOTAL_LENGTH,
 	INSERTION_INDEX,
 	EPOCH,
+	PART,
 	META_VIEWS,
 	IS_FIRST = META_VIEWS,
 	IS_LAST,
@@ -951,6 +953,8 @@ static PyObject *make_features(struct batch *self, struct slot *slot, bool conte
 	PyObject *arrays = PyDict_New(), *mapping;
 
 	for (size_t i = 0; i < count && arrays; i++) {
+		if (fields[i].form != SEGUE_FORM_DENSE)
+			continue;
 		const void *data = context ? segue_batch_context(slot->handle, i)
 					   : segue_batch_sequence(slot->handle, i);
 		PyObject *array = field_array(self, slot, &fields[i], !context, data, true);
@@ -987,6 +991,86 @@ static PyObject *batch_features(struct batch *self, void *closure)
 	return mapping;
 }
 
+/* The number of a feature that is not dense, of context behind those of sequences; or -1. */
+static Py_ssize_t ragged_find(const struct shape *shape, PyObject *name, bool bytes)
+{
+	const char *what = bytes ? "of bytes" : "that is ragged, or bytes";
+	size_t count = shape->sequence_count + shape->context_count;
+
+	for (size_t i = 0; i < count; i++) {
+		enum segue_form form = shape->fields[i].form;
+		int same = PyObject_RichCompareBool(shape->fields[i].name, name, Py_EQ);
+
+		if (same < 0)
+			return -1;
+		if (same && form != SEGUE_FORM_DENSE && (!bytes || form == SEGUE_FORM_BYTES))
+			return (Py_ssize_t)i;
+	}
+	fail_with("EINVAL", "the stream has no feature %R %s", name, what);
+	return -1;
+}
+
+/* (values, offsets) of feature i, over the batch's memory. With the lock held. */
+static PyObject *make_ragged(struct batch *self, struct slot *slot, size_t i)
+{
+	const struct field *field = &self->shape->fields[i];
+	bool context = i >= self->shape->sequence_count;
+	Py_ssize_t shape[2] = {self->rows, self->shape->num_unroll + 1}, count;
+	PyObject *values, *offsets, *pair = NULL;
+	struct segue_ragged ragged;
+
+	int rc = context ? segue_batch_context_ragged(
+				   slot->handle, i - self->shape->sequence_count, &ragged)
+			 : segue_batch_sequence_ragged(slot->handle, i, &ragged);
+	if (rc)
+		return fail(rc);
+	shape[0] += context;
+	count = (Py_ssize_t)ragged.count;
+	offsets = as_array_of(SEGUE_INT64,
+		view_new((PyObject *)slot, ragged.offsets, true, dtype_format(SEGUE_INT64),
+			sizeof(int64_t), context ? 1 : 2, shape));
+	/* Of no values any place will do. */
+	values = as_array_of(field->dtype,
+		view_new((PyObject *)slot, count ? ragged.values : ragged.offsets, true,
+			dtype_format(field->dtype), segue_dtype_size(field->dtype), 1, &count));
+	if (offsets && values)
+		pair = PyObject_CallFunctionObjArgs(ragged_type, values, offsets, NULL);
+	Py_XDECREF(offsets);
+	Py_XDECREF(values);
+	return pair;
+}
+
+static PyObject *get_ragged(struct batch *self, PyObject *name, bool bytes)
+{
+	Py_ssize_t i = ragged_find(self->shape, name, bytes);
+	PyObject *ragged;
+	struct slot *slot;
+
+	if (i < 0 || !batch_enter(self, false))
+		return NULL;
+	slot = self->slot;
+	Py_INCREF((PyObject *)slot); /* see keep() */
+	ragged = make_ragged(self, slot, (size_t)i);
+	batch_leave(self);
+	Py_DECREF((PyObject *)slot);
+	return ragged;
+}
+
+static PyObject *batch_ragged(struct batch *self, PyObject *name)
+{
+	return get_ragged(self, name, false);
+}
+
+static PyObject *batch_bytes(struct batch *self, PyObject *name)
+{
+	PyObject *ragged = get_ragged(self, name, true), *array = NULL;
+
+	if (ragged)
+		array = PyObject_CallFunctionObjArgs(to_bytes, ragged, NULL);
+	Py_XDECREF(ragged);
+	return array;
+}
+
 /* Where each array of enum meta below META_VIEWS lies in a span. -1 stands for "no sequence". */
 static const struct {
 	size_t offset;
@@ -998,6 +1082,7 @@ static const struct {
 	[TOTAL_LENGTH] = {offsetof(struct segue_span, total_length), true},
 	[INSERTION_INDEX] = {offsetof(struct segue_span, number), true},
 	[EPOCH] = {offsetof(struct segue_span, epoch), true},
+	[PART] = {offsetof(struct segue_span, part), false},
 };
 
 static struct view *span_view(struct batch *self, enum meta which)
@@ -1904,6 +1989,10 @@ struct draft {
 	struct segue_feature *features; /* sequences, then contexts */
 	struct segue_state *states;
 	const char **paths;
+	struct segue_mix_part *parts; /* of a mix, with a source and paths each */
+	struct segue_stream_source *sources;
+	const char ***part_paths;
+	size_t part_count;
 };
 
 static void draft_finish(struct draft *draft)
@@ -1911,6 +2000,11 @@ static void draft_finish(struct draft *draft)
 	PyMem_Free(draft->features);
 	PyMem_Free(draft->states);
 	PyMem_Free(draft->paths);
+	for (size_t i = 0; i < draft->part_count; i++)
+		PyMem_Free(draft->part_paths[i]);
+	PyMem_Free(draft->part_paths);
+	PyMem_Free(draft->sources);
+	PyMem_Free(draft->parts);
 }
 
 /* The UTF-8 of a name, owned by it, or NULL with an exception. */
@@ -1924,7 +2018,10 @@ static const char *name_text(PyObject *name)
 	return text;
 }
 
-/* Reads (name, dtype, dims, init); `init` is bytes or None and belongs to the tuple. */
+/*
+ * Reads (name, dtype, dims, init or form), what spec._named makes: `init` is bytes, which belong to
+ * the tuple, or NULL.
+ */
 static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_RANK_MAX],
 	const char **name, const void **init)
 {
@@ -1949,10 +2046,12 @@ static bool field_read(struct field *field, PyObject *item, uint64_t dims[SEGUE_
 			return false;
 		dims[i] = (uint64_t)field->dims[i];
 	}
-	*init = bytes == Py_None ? NULL : PyBytes_AsString(bytes);
+	*init = PyBytes_Check(bytes) ? PyBytes_AsString(bytes) : NULL;
+	if (PyLong_Check(bytes))
+		field->form = (enum segue_form)PyLong_AsLong(bytes);
 	Py_INCREF(text);
 	field->name = text;
-	return *init || bytes == Py_None;
+	return true;
 }
 
 static bool draft_feature(struct draft *draft, size_t i, struct field *field, PyObject *item)
@@ -1964,6 +2063,7 @@ static bool draft_feature(struct draft *draft, size_t i, struct field *field, Py
 		return false;
 	feature->dtype = field->dtype;
 	feature->rank = (uint32_t)field->rank;
+	feature->form = field->form;
 	return true;
 }
 
@@ -1975,6 +2075,7 @@ static bool draft_state(struct draft *draft, size_t i, struct field *field, PyOb
 		return false;
 	state->dtype = field->dtype;
 	state->rank = (uint32_t)field->rank;
+	state->init_from_data = PyUnicode_Check(PyTuple_GetItem(item, 3));
 	return true;
 }
 
@@ -2019,17 +2120,20 @@ static bool draft_fill(struct draft *draft, struct shape *shape, PyObject *const
 	return true;
 }
 
-static bool draft_paths(struct draft *draft, PyObject *list, size_t count)
+/* The texts of a list of bytes, to be freed; they belong to the list. */
+static bool paths_read(const char ***paths, PyObject *list)
 {
-	draft->paths = PyMem_Calloc(count + 1, sizeof(*draft->paths));
-	if (!draft->paths)
+	size_t count = (size_t)PyList_Size(list);
+
+	*paths = PyMem_Calloc(count + 1, sizeof(**paths));
+	if (!*paths)
 		PyErr_NoMemory();
-	for (size_t i = 0; i < count && draft->paths; i++) {
-		draft->paths[i] = PyBytes_AsString(PyList_GetItem(list, (Py_ssize_t)i));
-		if (!draft->paths[i])
+	for (size_t i = 0; i < count && *paths; i++) {
+		(*paths)[i] = PyBytes_AsString(PyList_GetItem(list, (Py_ssize_t)i));
+		if (!(*paths)[i])
 			return false;
 	}
-	return draft->paths != NULL;
+	return *paths != NULL;
 }
 
 /* Texts belong to the dict. */
@@ -2052,8 +2156,53 @@ static bool options_read(PyObject *dict, const struct segue_option *list, void *
 	return true;
 }
 
+/* An item of the index of arrays, bytes or None: `size` bytes each, *count of them. */
+static bool index_part(PyObject *index, Py_ssize_t i, size_t size, const void *out, size_t *count)
+{
+	PyObject *bytes = PyTuple_GetItem(index, i);
+	void *at = NULL;
+
+	if (!bytes)
+		return false;
+	if (bytes != Py_None) {
+		at = PyBytes_AsString(bytes);
+		if (!at)
+			return false;
+		if (count)
+			*count = (size_t)PyBytes_Size(bytes) / size;
+	}
+	memcpy((void *)(uintptr_t)out, &at, sizeof(at));
+	return true;
+}
+
+/* arrays.py lays the items out. */
+_Static_assert(sizeof(struct segue_array) == 32 && offsetof(struct segue_array, file) == 16 &&
+		       offsetof(struct segue_array, dtype) == 20 &&
+		       offsetof(struct segue_array, big_endian) == 24,
+	"as in arrays.py");
+_Static_assert(sizeof(struct segue_array_sequence) == 16 &&
+		       offsetof(struct segue_array_sequence, group) == 8,
+	"as in arrays.py");
+
+/* The tuple that arrays.py makes; the arrays belong to it. */
+static bool index_read(struct segue_stream_source *source, PyObject *index)
+{
+	struct segue_arrays *arrays = &source->arrays;
+
+	if (source->kind != SEGUE_SOURCE_ARRAYS)
+		return true;
+	return index_part(index, 0, sizeof(arrays->group_steps[0]), &arrays->group_steps,
+		       &arrays->group_count) &&
+	       index_part(index, 1, sizeof(arrays->arrays[0]), &arrays->arrays, NULL) &&
+	       index_part(index, 2, sizeof(arrays->sequences[0]), &arrays->sequences,
+		       &arrays->sequence_count) &&
+	       index_part(index, 3, 1, &arrays->keys, NULL) &&
+	       index_part(index, 4, sizeof(arrays->key_ends[0]), &arrays->key_ends, NULL);
+}
+
+/* `room` gets the list that the source points to. */
 static bool source_read(struct segue_stream_source *source, const char *kind, PyObject *options,
-	PyObject *paths, struct draft *draft)
+	PyObject *paths, PyObject *index, const char ***room)
 {
 	const struct segue_source_row *row;
 	size_t count = (size_t)PyList_Size(paths);
@@ -2065,30 +2214,75 @@ static bool source_read(struct segue_stream_source *source, const char *kind, Py
 		return false;
 	}
 	if (row->paths) {
-		if (!draft_paths(draft, paths, count))
+		if (!paths_read(room, paths))
 			return false;
-		memcpy((char *)source + row->asked_paths, &draft->paths, sizeof(draft->paths));
+		memcpy((char *)source + row->asked_paths, room, sizeof(*room));
 		memcpy((char *)source + row->asked_count, &count, sizeof(count));
 	}
-	return options_read(options, row->options, source);
+	return index_read(source, index) && options_read(options, row->options, source);
+}
+
+/* (name, weight, epochs, kind, paths, options): what spec.Mix makes. */
+static bool part_read(struct draft *draft, size_t i, PyObject *item)
+{
+	struct segue_mix_part *part = &draft->parts[i];
+	PyObject *paths, *options;
+	unsigned long long epochs;
+	const char *kind;
+	unsigned weight;
+
+	if (!PyArg_ParseTuple(item, "sIKsO!O!", &part->name, &weight, &epochs, &kind, &PyList_Type,
+		    &paths, &PyDict_Type, &options))
+		return false;
+	part->weight = weight;
+	part->epochs = epochs;
+	part->source = &draft->sources[i];
+	return source_read(
+		&draft->sources[i], kind, options, paths, Py_None, &draft->part_paths[i]);
+}
+
+static bool mix_read(struct segue_stream_source *source, PyObject *list, struct draft *draft)
+{
+	size_t count = (size_t)PyList_Size(list);
+
+	draft->parts = PyMem_Calloc(count + 1, sizeof(*draft->parts));
+	draft->sources = PyMem_Calloc(count + 1, sizeof(*draft->sources));
+	draft->part_paths = PyMem_Calloc(count + 1, sizeof(*draft->part_paths));
+	if (!draft->parts || !draft->sources || !draft->part_paths) {
+		PyErr_NoMemory();
+		return false;
+	}
+	draft->part_count = count;
+	for (size_t i = 0; i < count; i++)
+		if (!part_read(draft, i, PyList_GetItem(list, (Py_ssize_t)i)))
+			return false;
+	source->kind = SEGUE_SOURCE_MIX;
+	source->mix.parts = draft->parts;
+	source->mix.part_count = count;
+	return true;
 }
 
 /* Everything of the spec but what draft_fill makes; lists are features and states. */
 static bool spec_read(
 	PyObject *args, struct segue_stream_spec *spec, struct draft *draft, PyObject *lists[3])
 {
-	PyObject *paths, *source_options, *options;
+	PyObject *paths, *index, *source_options, *options;
 	const char *kind;
 
-	if (!PyArg_ParseTuple(args, "ssO!O!O!O!O!O!:stream", &spec->name, &kind, &PyList_Type,
-		    &paths, &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type,
-		    &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
+	if (!PyArg_ParseTuple(args, "ssO!OO!O!O!O!O!:stream", &spec->name, &kind, &PyList_Type,
+		    &paths, &index, &PyDict_Type, &source_options, &PyList_Type, &lists[0],
+		    &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options))
 		return false;
 	spec->sequence_count = (size_t)PyList_Size(lists[0]);
 	spec->context_count = (size_t)PyList_Size(lists[1]);
 	spec->state_count = (size_t)PyList_Size(lists[2]);
-	return source_read(&spec->source, kind, source_options, paths, draft) &&
-	       options_read(options, segue_spec_options, spec);
+	/* A mix has parts in the place of paths. */
+	if (segue_source_kind(kind) == SEGUE_SOURCE_MIX
+			? !mix_read(&spec->source, paths, draft)
+			: !source_read(
+				  &spec->source, kind, source_options, paths, index, &draft->paths))
+		return false;
+	return options_read(options, segue_spec_options, spec);
 }
 
 static bool client_enter(struct client *self)
@@ -2456,6 +2650,15 @@ PyDoc_STRVAR(batch_doc,
 "bfloat16 is ``ml_dtypes.bfloat16`` where that package is installed, else the bits as\n"
 "uint16; by DLPack it is bfloat16.");
 
+PyDoc_STRVAR(ragged_doc,
+	"ragged(name)\n--\n\n"
+	"Return values and offsets of a feature that is ragged, or bytes: a `Ragged`.\n\n"
+	"Both are views of the batch's memory. Offsets are ``[rows, num_unroll + 1]``, of context\n"
+	"``[rows + 1]``: step `t` of row `r` has ``values[offsets[r, t]:offsets[r, t + 1]]``.");
+PyDoc_STRVAR(bytes_doc,
+	"bytes(name)\n--\n\n"
+	"Return an object array of the bytes of each step, made when it is asked for:\n"
+	"``[rows, num_unroll]``, of context ``[rows]``. Behind the end of a sequence they are empty.");
 PyDoc_STRVAR(state_doc,
 "state($self, name, /)\n--\n\n"
 "The state that comes in: the initial value in a sequence's first segment, else what was\n"
@@ -2533,6 +2736,8 @@ PyDoc_STRVAR(release_doc,
 /* clang-format on */
 
 static PyMethodDef batch_methods[] = {
+	{"ragged", METHOD(batch_ragged), METH_O, ragged_doc},
+	{"bytes", METHOD(batch_bytes), METH_O, bytes_doc},
 	{"state", METHOD(batch_state), METH_O, state_doc},
 	{"save_state", METHOD(batch_save_state), METH_FASTCALL, save_state_doc},
 	{"state_out", METHOD(batch_state_out), METH_O, state_out_doc},
@@ -2567,6 +2772,9 @@ static PyGetSetDef batch_getset[] = {
 		"int64 ``[batch_size]``: epoch of the sequence, from 0; of an empty row: the epoch "
 		"that it pads.",
 		EPOCH),
+	GET("part", batch_meta,
+		"int32 ``[batch_size]``: which part of a `Mix` the sequence is of, from 0; else 0.",
+		PART),
 	GET("is_first", batch_meta, "bool ``[batch_size]``: first segment of its sequence.",
 		IS_FIRST),
 	GET("is_last", batch_meta, "bool ``[batch_size]``: last segment of its sequence.", IS_LAST),
@@ -2765,7 +2973,11 @@ static bool add_options(PyObject *module)
 	bool done = options && sources;
 	const struct segue_source_row *row;
 
-	for (unsigned kind = 1; done && (row = segue_source_row(kind)); kind++) {
+	/* Their numbers need not be without gaps. */
+	for (unsigned kind = 1; done && kind < 16; kind++) {
+		row = segue_source_row(kind);
+		if (!row)
+			continue;
 		PyObject *own = options_of(row->options);
 		done = own && PyDict_SetItemString(sources, row->name, own) == 0;
 		Py_XDECREF(own);
@@ -2803,12 +3015,14 @@ static bool fill_module(PyObject *module)
 	to_array = import_from("segue._arrays", "to_array");
 	to_bits = import_from("segue._arrays", "to_bits");
 	over_bits = import_from("segue._arrays", "over_bits");
+	ragged_type = import_from("segue._arrays", "Ragged");
+	to_bytes = import_from("segue._arrays", "to_bytes");
 	mismatch = import_from("segue._arrays", "mismatch");
 	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
 	return make_error && state_name_error && to_array && to_bits && over_bits && mismatch &&
-	       warn_put_back && numpy_asarray && add_dtypes(module) && add_options(module) &&
-	       segue_py_add_file_writer(module) &&
+	       ragged_type && to_bytes && warn_put_back && numpy_asarray && add_dtypes(module) &&
+	       add_options(module) && segue_py_add_file_writer(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 from . import _program, _segue, errors
 from ._closing import Closing
 from .loader import Loader
-from .spec import Feature, Files, State, TFRecord, path_bytes, stream_arguments
+from .spec import Feature, Source, State, path_bytes, stream_arguments
 
 Progress = Callable[[str, int, int], object]
 
@@ -111,7 +111,7 @@ class Client(Closing):
     def stream(
         self,
         name: str,
-        source: Files | TFRecord,
+        source: Source,
         sequences: Mapping[str, Feature],
         context: Mapping[str, Feature] | None = None,
         states: Mapping[str, State] | None = None,
@@ -144,7 +144,7 @@ class Client(Closing):
         ----------
         name : str
             Non-empty, without ``:``.
-        source : Files or TFRecord
+        source : Files, TFRecord, Arrays or Mix
             Where the records come from.
         sequences, context : mapping of str to Feature
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as
@@ -219,6 +219,7 @@ class Client(Closing):
             sequences,
             context,
             states,
+            self.dir,
             num_unroll=num_unroll,
             batch_size=batch_size,
             lanes=lanes,

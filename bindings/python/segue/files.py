@@ -113,15 +113,17 @@ class FileWriter:
         sequences : mapping of str to array
             ``[steps, *shape]`` of each sequence feature, all with the same number of steps (1 to
             2**32 - 1) and of the declared dtype. Contiguous arrays are written without a copy;
-            tensors and lists of numbers are made arrays first.
+            tensors and lists of numbers are made arrays first. Of a ragged feature a list of what
+            each step has, or `Ragged`; of bytes a list of bytes (or str, written as UTF-8).
         context : mapping of str to array, optional
-            ``[*shape]`` of each context feature.
+            ``[*shape]`` of each context feature; of a ragged one ``[any]``; of bytes one of them.
         key : str or bytes, optional
             The sequence's key, 1 to 4096 bytes; else ``"<file name>:<number in the file>"``.
         length : int, optional
             Steps that count, if these are not all of the arrays.
         initial_states : mapping of str to array, optional
-            ``[*shape]`` of each state in the first segment; else the `init` of its `State`.
+            ``[*shape]`` of each state in the first segment; else the `init` of its `State`. With
+            ``init="data"`` each sequence must have one.
 
         Raises
         ------

@@ -6,7 +6,8 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -93,8 +94,11 @@ class Feature:
     dtype : str, numpy.dtype, or a dtype of PyTorch or JAX
         float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32,
         uint64 or bool.
+        Or ``"bytes"``: a string of bytes, each of its own length.
     shape : int or tuple of int
         Shape of one value; ``()`` is a scalar.
+    ragged : bool
+        Each step (of context: each sequence) has any number of scalars, and no shape.
 
     Raises
     ------
@@ -104,10 +108,25 @@ class Feature:
 
     dtype: str
     shape: tuple[int, ...] = ()
+    ragged: bool = False
 
-    def __init__(self, dtype: Any, shape: Any = ()) -> None:
-        object.__setattr__(self, "dtype", _dtype("Feature.dtype", dtype))
+    def __init__(self, dtype: Any, shape: Any = (), ragged: bool = False) -> None:
+        text = isinstance(dtype, str) and dtype == "bytes"
+        object.__setattr__(self, "dtype", "bytes" if text else _dtype("Feature.dtype", dtype))
         object.__setattr__(self, "shape", _shape("Feature.shape", shape))
+        object.__setattr__(self, "ragged", bool(ragged))
+        if self.shape and (text or ragged):
+            raise ArgumentError(
+                f"Feature.shape: {self.shape}, where any number of single values is expected: what "
+                "is ragged, or bytes, has no shape"
+            )
+        if text and ragged:
+            raise ArgumentError("Feature.ragged: bytes are of any length as they are")
+
+    @property
+    def _form(self) -> int:
+        """Of ``enum segue_form``."""
+        return 2 if self.dtype == "bytes" else int(self.ragged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +142,7 @@ class State:
         Shape of one row's value.
     init : array_like, optional
         Value in the first segment of each sequence: a scalar or an array of `shape`. Zeros if not
-        given.
+        given. ``"data"``: each sequence has its own, in its file (`Files` alone has such).
 
     Raises
     ------
@@ -133,12 +152,15 @@ class State:
 
     dtype: str
     shape: tuple[int, ...] = ()
-    init: np.ndarray | None = None
+    init: np.ndarray | Literal["data"] | None = None
 
     def __init__(self, dtype: Any, shape: Any = (), init: Any = None) -> None:
         object.__setattr__(self, "dtype", _dtype("State.dtype", dtype))
         object.__setattr__(self, "shape", _shape("State.shape", shape))
-        object.__setattr__(self, "init", None if init is None else self._fit(init))
+        if isinstance(init, str) and init != "data":
+            raise ArgumentError(f"State.init: {init!r} is neither a value nor 'data'")
+        given = init is not None and not isinstance(init, str)
+        object.__setattr__(self, "init", self._fit(init) if given else init)
 
     def _fit(self, init: Any) -> np.ndarray:
         array = _arrays.read(init)
@@ -161,6 +183,26 @@ class State:
         return fitted
 
 
+# What an index of arrays consists of: arrays.py makes it, _segue.c reads it.
+Index = tuple[bytes, bytes, bytes, bytes | None, bytes | None]
+
+
+class Source:
+    """What all sources have; `Files`, `TFRecord` and `Arrays` are such."""
+
+    _kind: ClassVar[str]
+    paths: tuple[str, ...]
+
+    def _settle(
+        self, directory: str, sequences: Mapping[str, Feature], context: Mapping[str, Feature]
+    ) -> tuple[tuple[str, ...], Index | None]:
+        """Return the paths, and an index of arrays, for a stream of the store in `directory`."""
+        return self.paths, None
+
+    def _options(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
 def _paths(field: str, paths: Any) -> tuple[str, ...]:
     items = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
     if not items:
@@ -169,7 +211,7 @@ def _paths(field: str, paths: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(Source):
     """Sequence files, segue's own: what `FileWriter` and `convert` write (docs/format.md).
 
     A stream may declare some of a file's features; each as the file has it.
@@ -191,20 +233,25 @@ class Files:
 
 
 @dataclass(frozen=True)
-class TFRecord:
-    """TFRecord files of ``tf.train.SequenceExample``.
+class TFRecord(Source):
+    """TFRecord files of ``tf.train.SequenceExample``, or of plain ``tf.train.Example``.
 
     Parameters
     ----------
     paths : str, os.PathLike, or a sequence of them
         Files or glob patterns, sorted by name; ``**`` as in ``glob(..., recursive=True)``.
         Relative ones to the working directory.
-    compression : {"auto", "none", "gzip"}
+    compression : {"auto", "none", "gzip", "zlib"}
         ``"auto"`` looks at the first bytes of each file.
     key : str, optional
         Bytes context feature that is the record's key; else ``"<file>:<offset>"``.
     allow_surplus : bool
         Whether records may hold features that the stream does not name.
+    record : {"sequence_example", "example"}
+        The message that each record is; either way it is one sequence. In an ``"example"`` a
+        sequence feature is one list with the values of all steps, ``steps * prod(shape)`` of them,
+        and a context feature one of ``prod(shape)``; all sequence features have the same number
+        of steps, at least one. As bytes it is one value, the array as it is in memory.
     """
 
     _kind: ClassVar[str] = "tfrecord"
@@ -212,6 +259,7 @@ class TFRecord:
     compression: str | None = "auto"
     key: str | None = None
     allow_surplus: bool = False
+    record: str = "sequence_example"
 
     def __init__(
         self,
@@ -219,6 +267,7 @@ class TFRecord:
         compression: str | None = "auto",
         key: str | None = None,
         allow_surplus: bool = False,
+        record: str = "sequence_example",
     ) -> None:
         if key is not None and (not isinstance(key, str) or not key or "\0" in key):
             raise ArgumentError(f"TFRecord.key: {key!r} is not the name of a feature")
@@ -226,6 +275,7 @@ class TFRecord:
         object.__setattr__(self, "compression", compression)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "allow_surplus", bool(allow_surplus))
+        object.__setattr__(self, "record", record)
         self._options()
 
     def _options(self) -> dict[str, Any]:
@@ -233,17 +283,138 @@ class TFRecord:
             "compression": "none" if self.compression is None else self.compression,
             "key_feature": self.key,
             "allow_surplus": self.allow_surplus,
+            "record": self.record,
         }
         return _options(_segue.SOURCES["tfrecord"], values, "TFRecord.")
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a `Mix` is made of.
+
+    Parameters
+    ----------
+    source : Files or TFRecord
+        Where its sequences come from.
+    weight : int or float
+        Its share of the sequences, beside the other parts' weights.
+    epochs : int, optional
+        Passes over it, after which the mix ends. None: it begins again whenever it has ended.
+    """
+
+    source: Any
+    weight: float
+    epochs: int | None = 1
+
+
+@dataclass(frozen=True)
+class Mix(Source):
+    """Several sources, by weight: of each 1,024 sequences a part gives its share.
+
+    Each part comes in its own order, shuffled by itself with ``shuffle=True``; what `Batch.part`
+    counts are the parts in the order in which they are given here. The mix ends where a part would
+    give more than its `epochs` have; one at least has an end. The stream's own `epochs` stay 1.
+    ``docs/mix.md`` has the rules.
+
+    Parameters
+    ----------
+    parts : mapping of str to Part, or to (source, weight) or (source, weight, epochs)
+        1 to 64 of them, with the features of the stream.
+
+    Raises
+    ------
+    ArgumentError
+        A part that cannot be; weights that are no positive numbers, or too far apart.
+
+    Examples
+    --------
+    ::
+
+        segue.Mix({
+            "speech": (segue.Files("speech/*.segue"), 0.7),
+            "music": segue.Part(segue.Files("music/*.segue"), 0.3, epochs=None),
+        })
+    """
+
+    _kind: ClassVar[str] = "mix"
+    paths: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]  # its parts have them
+    parts: Mapping[str, Part]
+
+    def __init__(self, parts: Mapping[str, Part | tuple[Any, ...]]) -> None:
+        if not isinstance(parts, Mapping) or not parts:
+            raise ArgumentError("Mix.parts: expected a mapping of names to (source, weight)")
+        made = {name: _part(name, part) for name, part in parts.items()}
+        object.__setattr__(self, "parts", made)
+        self._weights()
+
+    def _weights(self) -> list[int]:
+        """Whole numbers in the ratio of the weights, which are taken as they are written."""
+        ratios = [Fraction(repr(float(part.weight))) for part in self.parts.values()]
+        common = math.lcm(*(ratio.denominator for ratio in ratios))
+        whole = [int(ratio * common) for ratio in ratios]
+        divisor = math.gcd(*whole)
+        whole = [number // divisor for number in whole]
+        if max(whole) >= 2**32:
+            raise ArgumentError(
+                f"Mix.parts: the weights {', '.join(str(p.weight) for p in self.parts.values())} "
+                f"are in no ratio of whole numbers below 2**32: round them"
+            )
+        return whole
+
+    def _options(self) -> dict[str, Any]:
+        return {}
+
+    def _list(self) -> list[Any]:
+        return [
+            (
+                name,
+                weight,
+                part.epochs or 0,
+                part.source._kind,
+                [os.fsencode(path) for path in part.source.paths],
+                part.source._options(),
+            )
+            for (name, part), weight in zip(self.parts.items(), self._weights(), strict=True)
+        ]
+
+
+def _part(name: Any, given: Any) -> Part:
+    where = f"Mix.parts[{name!r}]"
+    if not isinstance(name, str) or not name or ":" in name or "\0" in name:
+        raise ArgumentError(f"{where}: {name!r} is not a name (non-empty, without ':' and NUL)")
+    if isinstance(given, (tuple, list)) and 2 <= len(given) <= 3:
+        given = Part(*given)
+    if not isinstance(given, Part):
+        raise ArgumentError(
+            f"{where}: expected segue.Part, or (source, weight), got {type(given).__name__}"
+        )
+    if isinstance(given.source, Mix):
+        raise ArgumentError(
+            f"{where}: a part of a mix cannot be a mix itself: give the parts of that one, with "
+            f"weights beside the others'"
+        )
+    if not isinstance(given.source, (Files, TFRecord)):
+        raise ArgumentError(
+            f"{where}: expected segue.Files or segue.TFRecord, got {type(given.source).__name__}; "
+            "segue.convert makes sequence files, which segue.Files reads, of any iterable"
+        )
+    weight = given.weight
+    if isinstance(weight, bool) or not hasattr(weight, "__float__"):
+        raise ArgumentError(f"{where}: weight {weight!r} is no number")
+    if not 0 < float(weight) < math.inf:
+        raise ArgumentError(f"{where}: weight {weight!r} is not above 0")
+    if given.epochs is not None:
+        _whole(f"{where}: epochs", given.epochs, 1, 2**62)
+    return given
+
+
 def _named(
     field: str, things: Any, kind: type[Feature] | type[State]
-) -> list[tuple[str, int, tuple[int, ...], bytes | None]]:
-    """Return (name, dtype code, shape, initial bytes) of each."""
+) -> list[tuple[str, int, tuple[int, ...], int | bytes | str | None]]:
+    """Return (name, dtype code, shape, form, or the state's initial bytes or "data") of each."""
     if not isinstance(things, Mapping):
         raise ArgumentError(f"{field}: expected a mapping of names to segue.{kind.__name__}")
-    fields = []
+    fields: list[tuple[str, int, tuple[int, ...], int | bytes | str | None]] = []
     for name, thing in things.items():
         if not isinstance(name, str) or not name or ":" in name or "\0" in name:
             raise ArgumentError(f"{field}: {name!r} is not a name (non-empty, without ':' and NUL)")
@@ -251,15 +422,13 @@ def _named(
             raise ArgumentError(
                 f"{field}[{name!r}]: expected segue.{kind.__name__}, got {type(thing).__name__}"
             )
-        init = getattr(thing, "init", None)
-        fields.append(
-            (
-                name,
-                _segue.DTYPES[thing.dtype],
-                thing.shape,
-                None if init is None else init.tobytes(),
-            )
-        )
+        code = _segue.DTYPES["uint8" if thing.dtype == "bytes" else thing.dtype]
+        if isinstance(thing, Feature):
+            fields.append((name, code, thing.shape, thing._form))
+            continue
+        init = thing.init
+        initial = init.tobytes() if isinstance(init, np.ndarray) else init
+        fields.append((name, code, thing.shape, initial))
     return fields
 
 
@@ -269,6 +438,7 @@ def stream_arguments(
     sequences: Mapping[str, Feature],
     context: Mapping[str, Feature] | None,
     states: Mapping[str, State] | None,
+    directory: str,
     **options: Any,
 ) -> tuple[Any, ...]:
     """Check the options of ``Client.stream`` and return them as the C extension takes them.
@@ -277,21 +447,26 @@ def stream_arguments(
     """
     if not isinstance(name, str) or not name or ":" in name or "\0" in name:
         raise ArgumentError(f"name: {name!r} is not a name (non-empty, without ':' and NUL)")
-    if not isinstance(source, (Files, TFRecord)):
+    if not isinstance(source, Source):
         raise ArgumentError(
-            f"source: expected segue.Files or segue.TFRecord, got {type(source).__name__}; "
-            "segue.convert makes sequence files, which segue.Files reads, of any iterable"
+            "source: expected segue.Files, segue.TFRecord, segue.Arrays or segue.Mix, got "
+            f"{type(source).__name__}; segue.convert makes sequence files, which segue.Files "
+            "reads, of any iterable"
         )
     features = _named("sequences", sequences, Feature)
     if not features:
         raise ArgumentError("sequences: at least one sequence feature is needed")
+    contexts = _named("context", context or {}, Feature)
+    paths, index = source._settle(directory, sequences, context or {})
+    listed = source._list() if isinstance(source, Mix) else [os.fsencode(path) for path in paths]
     return (
         name,
         source._kind,
-        [os.fsencode(path) for path in source.paths],
+        listed,
+        index,
         source._options(),
         features,
-        _named("context", context or {}, Feature),
+        contexts,
         _named("states", states or {}, State),
         _options(_segue.OPTIONS, options),
     )

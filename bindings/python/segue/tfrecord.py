@@ -16,8 +16,10 @@ Each step of a sequence feature becomes one ``Feature``, as TensorFlow writes th
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -240,13 +242,27 @@ def encode_sequence_example(
     return out
 
 
+class _ZlibFile:
+    """What is written to a file in zlib's format."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._stream = zlib.compressobj()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(self._stream.compress(data))
+
+    def close(self) -> None:
+        self._file.write(self._stream.flush())
+
+
 class SequenceExampleWriter:
     """Writes a TFRecord file; a context manager.
 
     Parameters
     ----------
     path : file to make; an existing one is replaced.
-    compression : None, or "gzip". The same records always give the same bytes.
+    compression : None, "gzip" or "zlib". The same records always give the same bytes.
 
     Attributes
     ----------
@@ -255,12 +271,14 @@ class SequenceExampleWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], compression: str | None = None) -> None:
-        if compression not in (None, "gzip"):
-            raise ValueError(f"compression is {compression!r}; None and 'gzip' are known")
+        if compression not in (None, "gzip", "zlib"):
+            raise ValueError(f"compression is {compression!r}; None, 'gzip' and 'zlib' are known")
         self.path = os.fspath(path)
         self.offset = 0
         self._raw: IO[bytes] = open(self.path, "wb")
-        self._file: IO[bytes] | gzip.GzipFile = self._raw
+        self._file: IO[bytes] | gzip.GzipFile | _ZlibFile = self._raw
+        if compression == "zlib":
+            self._file = _ZlibFile(self._raw)
         if compression == "gzip":
             # No name and no time in the header: equal records make equal files.
             self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
@@ -303,19 +321,43 @@ class SequenceExampleWriter:
 # -- Reading ---------------------------------------------------------------------------------------
 
 
+def _begins_zlib(head: bytes) -> bool:
+    """Whether these are first bytes of zlib's format, and not of a plain TFRecord file."""
+    if len(head) < 2 or head[0] & 0x8F != 8 or head[1] & 0x20 or int.from_bytes(head[:2]) % 31:
+        return False
+    return len(head) < 12 or masked_crc32c(head[:8]) != int.from_bytes(head[8:12], "little")
+
+
+def _inflated(raw: IO[bytes]) -> IO[bytes]:
+    """All of a file in zlib's format, in memory."""
+    left, parts = raw.read(), []
+    while left:
+        stream = zlib.decompressobj()
+        parts.append(stream.decompress(left))
+        if not stream.eof:
+            raise zlib.error(f"{raw.name} is cut off")
+        left = stream.unused_data
+    return io.BytesIO(b"".join(parts))
+
+
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The records of a TFRecord file (plain or gzip, by its first bytes), in order.
+    """The records of a TFRecord file (plain, gzip or zlib, by its first bytes), in order.
 
     Raises
     ------
     TFRecordError : a cut or damaged record (length or CRC); names file and offset.
-    OSError : the file cannot be read (gzip.BadGzipFile where the compressed data is damaged).
+    OSError : the file cannot be read.
+    gzip.BadGzipFile, zlib.error : compressed data that is damaged.
     """
     path = os.fspath(path)
     with open(path, "rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
+        begin = raw.read(12)
         raw.seek(0)
-        file = gzip.GzipFile(fileobj=raw) if zipped else raw
+        file: IO[bytes] | gzip.GzipFile = raw
+        if begin[:2] == b"\x1f\x8b":
+            file = gzip.GzipFile(fileobj=raw)
+        elif _begins_zlib(begin):
+            file = _inflated(raw)
         offset = 0
         while head := file.read(12):
             where = f"{path} at offset {offset}"

@@ -103,6 +103,7 @@ SEGUE_EXPORT const char *segue_version(void);
 #define SEGUE_FEATURES_MAX    256 /* sequence + context features of a stream */
 #define SEGUE_STATES_MAX      256
 #define SEGUE_KEY_MAX         4096 /* bytes of a record's key */
+#define SEGUE_PARTS_MAX       64   /* of a mix */
 #define SEGUE_CHECKPOINTS_MAX 100  /* of a lane, in the store */
 
 /* Values of a data set are in the range of their type, and exact: others are SEGUE_EDATA. */
@@ -127,12 +128,20 @@ SEGUE_EXPORT size_t segue_dtype_size(enum segue_dtype dtype);
 /* NumPy's name of a dtype ("float32"); "?" for a value that is none. */
 SEGUE_EXPORT const char *segue_dtype_name(enum segue_dtype dtype);
 
+/* How many values of its dtype a feature has a step, or a sequence. */
+enum segue_form {
+	SEGUE_FORM_DENSE = 0,  /* as many as its shape says */
+	SEGUE_FORM_RAGGED = 1, /* any number, each time another one; rank 0 */
+	SEGUE_FORM_BYTES = 2,  /* a string of bytes: as ragged, of SEGUE_UINT8 */
+};
+
 /* A feature: dims[0..rank) per step (sequence feature) or per sequence (context feature). */
 struct segue_feature {
 	const char *name; /* non-empty, no ':' */
 	enum segue_dtype dtype;
 	uint32_t rank; /* 0: a scalar */
 	uint64_t dims[SEGUE_RANK_MAX];
+	enum segue_form form; /* (identity) */
 };
 
 /* A state: dims[0..rank) per row. */
@@ -142,12 +151,15 @@ struct segue_state {
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
+	/* (identity) Instead, each sequence has its own; `init` is NULL. Sequence files alone. */
+	bool init_from_data;
 };
 
 enum segue_compression {
 	SEGUE_COMPRESSION_AUTO = 0, /* by the first bytes of each file */
 	SEGUE_COMPRESSION_NONE = 1,
 	SEGUE_COMPRESSION_GZIP = 2,
+	SEGUE_COMPRESSION_ZLIB = 3,
 };
 
 /* What happens at the end of finite input; semantics in docs/guide.md. */
@@ -172,7 +184,13 @@ enum segue_durability {
 	SEGUE_DURABLE_COMMIT = 1,   /* segue_batch_commit returns when they are */
 };
 
-/* TFRecord files of tf.train.SequenceExample. */
+/* What a record is; docs/guide.md has the rules. */
+enum segue_record_kind {
+	SEGUE_RECORD_SEQUENCE_EXAMPLE = 0, /* tf.train.SequenceExample: a Feature a step */
+	SEGUE_RECORD_EXAMPLE = 1,          /* tf.train.Example: a Feature holds all steps */
+};
+
+/* TFRecord files. */
 struct segue_tfrecord {
 	/*
 	 * Files or glob(7) patterns, relative to the working directory; a component "**" stands for
@@ -185,6 +203,7 @@ struct segue_tfrecord {
 	const char *key_feature;
 	/* (identity) records may hold features that the spec does not name */
 	bool allow_surplus;
+	enum segue_record_kind record; /* (identity) */
 };
 
 /* Sequence files, segue's own (docs/format.md). */
@@ -194,9 +213,77 @@ struct segue_sequence_files {
 	size_t path_count;
 };
 
+/* An array that lies in a file, in C order. Its dtype may be one that the feature's can hold. */
+struct segue_array {
+	uint64_t offset; /* of its first byte in the file */
+	uint64_t stride; /* bytes from a value (of a step) to the next; 0: they lie side by side */
+	uint32_t file;   /* a place in `paths` */
+	enum segue_dtype dtype; /* as it lies there */
+	bool big_endian;
+};
+
+/* 16 bytes, also the layout in an index (docs/format.md). */
+struct segue_array_sequence {
+	uint64_t first; /* step of its group's arrays */
+	uint32_t group, steps;
+};
+
+/*
+ * Arrays that lie in files, uncompressed, and are read where they lie. A group is arrays that go
+ * together: one for each feature of the stream, with as many steps; a sequence is some steps of a
+ * group. One file a sequence: a group each. One table of all: one group.
+ */
+struct segue_arrays {
+	const char *const *paths; /* files as they are named: no patterns */
+	size_t path_count;
+	const uint64_t *group_steps; /* of each group */
+	size_t group_count;
+	/*
+	 * Group by group: an array for each sequence feature ([steps, dims...]), then one for each
+	 * context feature ([sequences of the group, dims...]), in the order of the stream's spec.
+	 */
+	const struct segue_array *arrays;
+	const struct segue_array_sequence *sequences; /* group by group */
+	size_t sequence_count;
+	/*
+	 * The keys, one behind the other, and where each ends; NULL: "<file>:<first step>", of the
+	 * first feature's file.
+	 */
+	const char *keys;
+	const uint64_t *key_ends;
+	/*
+	 * (runtime) All bytes of the files get checksums when the stream is made, and each read is
+	 * checked. Else a change is seen only if it changes a file's size, or one of 64 blocks of
+	 * 4 KiB (docs/GUARANTEES.md).
+	 */
+	bool checksum;
+};
+
+struct segue_stream_source;
+
+/* What a mix is made of. */
+struct segue_mix_part {
+	const char *name;                         /* of no other part; no ':' */
+	const struct segue_stream_source *source; /* TFRecord or sequence files */
+	uint32_t weight; /* at least 1: its share, beside the other parts' weights */
+	uint64_t epochs; /* passes over it, after which the mix ends; 0: it begins again for ever */
+};
+
+/*
+ * Several sources, by weight (identity; docs/mix.md): of each 1,024 sequences a part gives its
+ * share. All have the features of the stream. It ends where a part that has an end would give more
+ * than it has; one at least has one. The stream's epochs are 1, and its shuffle shuffles each part.
+ */
+struct segue_mix {
+	const struct segue_mix_part *parts; /* 1 to SEGUE_PARTS_MAX */
+	size_t part_count;
+};
+
 enum segue_source_kind {
 	SEGUE_SOURCE_TFRECORD = 1,
 	SEGUE_SOURCE_FILES = 2,
+	SEGUE_SOURCE_ARRAYS = 3,
+	SEGUE_SOURCE_MIX = 4,
 };
 
 /* Where the sequences come from: the kind (identity), and what that kind needs. */
@@ -205,6 +292,8 @@ struct segue_stream_source {
 	union {
 		struct segue_tfrecord tfrecord;
 		struct segue_sequence_files files;
+		struct segue_arrays arrays;
+		struct segue_mix mix;
 	};
 };
 
@@ -538,7 +627,8 @@ struct segue_span {
 	uint32_t flags;         /* enum segue_span_flags */
 	uint32_t key_size;      /* bytes of the record's key */
 	uint32_t key_offset;    /* its place in the heap of the slot */
-	uint32_t reserved[3];
+	uint32_t part; /* of a mix: which of its parts the sequence is of, from 0; else 0 */
+	uint32_t reserved[2];
 };
 
 /* Step t of the batch in its lane. */
@@ -561,11 +651,35 @@ SEGUE_EXPORT const char *segue_batch_record_key(
  */
 SEGUE_EXPORT size_t segue_batch_key(
 	const struct segue_batch *batch, uint32_t row, bool next, char *buffer, size_t size);
-/* Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such.
+/*
+ * Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such,
+ * or it is not dense.
  */
 SEGUE_EXPORT const void *segue_batch_sequence(const struct segue_batch *batch, size_t i);
 /* Context feature `i`: [rows, dims...]. */
 SEGUE_EXPORT const void *segue_batch_context(const struct segue_batch *batch, size_t i);
+
+/* The values of a feature that is ragged, or bytes. */
+struct segue_ragged {
+	/*
+	 * Where the values of each step begin and the last one's end, counted in values: [rows,
+	 * num_unroll + 1], where a row begins where the one before has ended; of context [rows +
+	 * 1]. From 0 on, never falling. Steps behind the end of a sequence have no values.
+	 */
+	const int64_t *offsets;
+	const void *values; /* one behind the other, aligned to 64 bytes; NULL: there are none */
+	uint64_t count;
+};
+
+/*
+ * Sequence feature `i`, or context feature `i`, that is not dense. Valid until the batch is
+ * released. SEGUE_EINVAL: there is no such, or it is dense; SEGUE_EPROTOCOL: what the server wrote
+ * cannot be; SEGUE_EFORKED. Looks at all offsets.
+ */
+SEGUE_EXPORT int segue_batch_sequence_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
+SEGUE_EXPORT int segue_batch_context_ragged(
+	const struct segue_batch *batch, size_t i, struct segue_ragged *out);
 /* State `i` as it comes in: [rows, dims...]. Read only: writing there faults. */
 SEGUE_EXPORT const void *segue_batch_state(struct segue_batch *batch, size_t i);
 /*
@@ -642,10 +756,17 @@ struct segue_sequence {
 	const void *key; /* 1 to SEGUE_KEY_MAX bytes of any kind; NULL: "<file name>:<number>" */
 	size_t key_size;
 	/*
-	 * An array for each field, dense, of any alignment: those of the sequences ([steps,
-	 * dims...]), then contexts, then states ([dims...]), each in the order of the spec.
+	 * An array for each field, of any alignment: those of the sequences ([steps, dims...]),
+	 * then contexts, then states ([dims...]), each in the order of the spec. Of a ragged field,
+	 * and of bytes, the values of all steps, one behind the other; NULL: there are none.
 	 */
 	const void *const *arrays;
+	/*
+	 * For each field as above: of ragged ones, and of bytes, where the values of each step
+	 * begin and the last one's end, [steps + 1] (context: [2]), counted in values from 0 on. Of
+	 * the others it is not looked at. NULL: all are dense.
+	 */
+	const int64_t *const *offsets;
 };
 
 /*

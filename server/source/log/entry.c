@@ -7,8 +7,8 @@
 #include "core/error.h"
 #include "source/log/inside.h"
 
-/* Where the key lies in a header. */
-#define KEY_AT (SEGUE_SEQFILE_ENTRY_MAX - SEGUE_KEY_MAX - SEGUE_SEQLOG_STAMP_MAX - sizeof(uint32_t))
+/* Where the counts of a header lie, then its key. */
+#define COUNTS_AT 56
 
 /* ---- Making ---- */
 
@@ -28,13 +28,16 @@ static uint8_t *put(uint8_t *to, const void *from, size_t size)
  * The entry's own copy of its texts lies where its header will have them, but for what is not known
  * yet: so packing the header moves nothing.
  */
-static void take_texts(struct segue_log_entry *entry, const struct segue_log_sequence *sequence)
+static void take_texts(const struct segue_seqfile_head *head, struct segue_log_entry *entry,
+	const struct segue_log_sequence *sequence)
 {
-	uint8_t *key = entry->bytes + KEY_AT;
+	uint8_t *counts = entry->bytes + COUNTS_AT;
+	uint8_t *key = put(counts, sequence->counts, head->variable * sizeof(uint64_t));
 	uint8_t *producer = put(key, sequence->key, sequence->key_size) + SEGUE_SEQLOG_STAMP_FIRST;
 	uint8_t *cursor = put(producer, sequence->producer, sequence->producer_size);
 
 	put(cursor, sequence->cursor, sequence->cursor_size);
+	entry->entry.counts = counts;
 	entry->entry.key = (const char *)key;
 	entry->entry.stamp.producer = (const char *)producer;
 	entry->entry.stamp.cursor = cursor;
@@ -89,6 +92,7 @@ int segue_log_entry_make(const struct segue_log *log, const struct segue_log_seq
 	const struct segue_seqfile_entry entry = {.steps = sequence->steps,
 		.total_length = sequence->total_length,
 		.key_size = sequence->key_size,
+		.counts = (const uint8_t *)sequence->counts,
 		.stamp = {.serial = sequence->serial,
 			.producer_size = (uint16_t)sequence->producer_size,
 			.cursor_size = (uint16_t)sequence->cursor_size}};
@@ -97,7 +101,7 @@ int segue_log_entry_make(const struct segue_log *log, const struct segue_log_seq
 	if (!rc)
 		rc = make(&log->head, &entry, out);
 	if (!rc)
-		take_texts(*out, sequence);
+		take_texts(&log->head, *out, sequence);
 	return rc;
 }
 
@@ -119,7 +123,7 @@ static bool tables(const struct segue_seqfile_head *head, struct segue_log_entry
 
 	segue_digest_init(&digest);
 	for (uint32_t i = 0; i < head->count; i++) {
-		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry->entry.steps);
+		uint64_t size = segue_seqfile_column_size(&head->fields[i], &entry->entry);
 		uint8_t *column = entry->bytes + entry->column[i], *table = column + size;
 		uint64_t blocks = segue_seqfile_blocks(size);
 

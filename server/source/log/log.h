@@ -70,6 +70,7 @@ struct segue_log_sequence {
 	const char *key;
 	uint32_t key_size;
 	uint64_t steps, total_length; /* or SEGUE_SEQFILE_NO_TOTAL */
+	const uint64_t *counts;       /* of values of each field that is not dense; NULL: none is */
 	const char *producer;         /* its name */
 	uint64_t serial;
 	const void *cursor;

@@ -130,7 +130,8 @@ static bool same_fields(const struct segue_seqfile_head *a, const struct segue_s
 	for (uint32_t i = 0; same && i < a->count; i++) {
 		const struct segue_seqfile_field *x = &a->fields[i], *y = &b->fields[i];
 
-		same = x->place == y->place && x->dtype == y->dtype && x->rank == y->rank &&
+		same = x->place == y->place && x->form == y->form && x->dtype == y->dtype &&
+		       x->rank == y->rank &&
 		       memcmp(x->dims, y->dims, x->rank * sizeof(x->dims[0])) == 0 &&
 		       strcmp(x->name, y->name) == 0;
 	}

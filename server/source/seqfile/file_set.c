@@ -28,7 +28,7 @@ static bool begins(const uint8_t *bytes, size_t size)
 	       memcmp(bytes, SEGUE_SEQFILE_MAGIC, sizeof(SEGUE_SEQFILE_MAGIC) - 1) == 0;
 }
 
-static const struct segue_file_format format = {"sequence file", begins, .plain = true};
+static const struct segue_file_format format = {"sequence", begins, .plain = true};
 
 /* ---- Features: the spec's and a file's ------------------------------------------------------- */
 
@@ -39,12 +39,18 @@ static void add_text(char *text, size_t room, const char *part)
 	snprintf(text + used, room - used, "%s", part);
 }
 
-/* "float32 of shape (3, 4)" */
-static void describe(
-	enum segue_dtype dtype, uint32_t rank, const uint64_t *dims, char *text, size_t room)
+/* "float32 of shape (3, 4)", "ragged float32", "bytes" */
+static void describe(enum segue_form form, enum segue_dtype dtype, uint32_t rank,
+	const uint64_t *dims, char *text, size_t room)
 {
 	char number[32];
 
+	if (form != SEGUE_FORM_DENSE) {
+		snprintf(text, room, "%s%s%s", segue_form_name(form),
+			form == SEGUE_FORM_RAGGED ? " " : "",
+			form == SEGUE_FORM_RAGGED ? segue_dtype_name(dtype) : "");
+		return;
+	}
 	snprintf(text, room, "%s of shape (", segue_dtype_name(dtype));
 	for (uint32_t i = 0; i < rank; i++) {
 		snprintf(number, sizeof(number), "%s%" PRIu64 "%s", i ? ", " : "", dims[i],
@@ -54,12 +60,41 @@ static void describe(
 	add_text(text, room, ")");
 }
 
+const struct segue_field *segue_seqfile_field_of(const struct segue_spec *spec, size_t i)
+{
+	size_t features = spec->sequence_count + spec->context_count;
+
+	if (i < spec->sequence_count)
+		return &spec->sequences[i];
+	return i < features ? &spec->contexts[i - spec->sequence_count]
+			    : &spec->states[i - features];
+}
+
+static int fail_no_state(const struct segue_field *field, const struct segue_seqfile_head *head)
+{
+	char names[1024] = "";
+
+	for (uint32_t i = 0; i < head->count; i++) {
+		if (head->fields[i].place != SEGUE_SEQFILE_STATE)
+			continue;
+		add_text(names, sizeof(names), names[0] ? ", '" : "'");
+		add_text(names, sizeof(names), head->fields[i].name);
+		add_text(names, sizeof(names), "'");
+	}
+	return segue_fail(SEGUE_EDATA,
+		"no initial values of state '%s'; the file has those of %s: write them (states= of "
+		"segue.convert or FileWriter), or declare one value for all",
+		field->name, names[0] ? names : "none");
+}
+
 static int fail_missing(const struct segue_field *field, enum segue_seqfile_place place,
 	const struct segue_seqfile_head *head)
 {
 	char names[1024] = "";
 	const char *other = NULL;
 
+	if (place == SEGUE_SEQFILE_STATE)
+		return fail_no_state(field, head);
 	for (uint32_t i = 0; i < head->count; i++) {
 		const struct segue_seqfile_field *has = &head->fields[i];
 
@@ -90,33 +125,39 @@ static int find_column(const struct segue_field *field, enum segue_seqfile_place
 		if (one->place != place || strcmp(one->name, field->name) != 0)
 			continue;
 		*column = i;
-		if (one->dtype == field->dtype && one->rank == field->rank &&
+		if (one->form == field->form && one->dtype == field->dtype &&
+			one->rank == field->rank &&
 			memcmp(one->dims, field->dims, one->rank * sizeof(one->dims[0])) == 0)
 			return 0;
-		describe(one->dtype, one->rank, one->dims, has, sizeof(has));
-		describe(field->dtype, field->rank, field->dims, wants, sizeof(wants));
+		describe(one->form, one->dtype, one->rank, one->dims, has, sizeof(has));
+		describe(field->form, field->dtype, field->rank, field->dims, wants, sizeof(wants));
 		return segue_fail(SEGUE_EDATA,
-			"feature '%s': the file has %s, the stream declares %s: declare it as it "
-			"is, or convert it",
-			field->name, has, wants);
+			"%s '%s': the file has %s, the stream declares %s: declare it as it is, or "
+			"convert it",
+			place == SEGUE_SEQFILE_STATE ? "state" : "feature", field->name, has,
+			wants);
 	}
 	return fail_missing(field, place, head);
 }
 
 static int find_columns(const struct segue_spec *spec, struct segue_seqfile_layout *layout)
 {
+	size_t features = spec->sequence_count + spec->context_count;
 	int rc = 0;
 
-	layout->sequence = calloc(spec->sequence_count + 1, sizeof(layout->sequence[0]));
-	layout->context = calloc(spec->context_count + 1, sizeof(layout->context[0]));
-	if (!layout->sequence || !layout->context)
+	layout->column = calloc(segue_seqfile_columns(spec), sizeof(layout->column[0]));
+	if (!layout->column)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the features of a file");
-	for (size_t i = 0; !rc && i < spec->sequence_count; i++)
-		rc = find_column(&spec->sequences[i], SEGUE_SEQFILE_SEQUENCE, &layout->head,
-			&layout->sequence[i]);
-	for (size_t i = 0; !rc && i < spec->context_count; i++)
-		rc = find_column(&spec->contexts[i], SEGUE_SEQFILE_CONTEXT, &layout->head,
-			&layout->context[i]);
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(spec); i++) {
+		const struct segue_field *field = segue_seqfile_field_of(spec, i);
+		enum segue_seqfile_place place = SEGUE_SEQFILE_SEQUENCE;
+
+		if (i >= spec->sequence_count)
+			place = i < features ? SEGUE_SEQFILE_CONTEXT : SEGUE_SEQFILE_STATE;
+		layout->column[i] = SEGUE_SEQFILE_NO_COLUMN;
+		if (place != SEGUE_SEQFILE_STATE || field->from_data)
+			rc = find_column(field, place, &layout->head, &layout->column[i]);
+	}
 	return rc;
 }
 
@@ -165,7 +206,7 @@ static int read_foot(struct segue_files *files, size_t file, struct segue_seqfil
 	if (rc == SEGUE_EINVAL)
 		return segue_fail(SEGUE_EDATA,
 			"ends without a foot: is somebody writing it? It can be read when its "
-			"writer has closed it; if that is gone, write it again");
+			"writer has closed it; if that is gone, 'segue repair' closes it");
 	return rc;
 }
 
@@ -284,8 +325,7 @@ void segue_seqfile_set_close(struct segue_seqfile_set *set)
 {
 	for (size_t i = 0; set->layout && i < set->files->count; i++) {
 		segue_seqfile_free_head(&set->layout[i].head);
-		free(set->layout[i].sequence);
-		free(set->layout[i].context);
+		free(set->layout[i].column);
 	}
 	free(set->layout);
 	free(set->end);

@@ -7,10 +7,16 @@
 #include "core/sequence_file.h"
 #include "source/index.h"
 
-/* How a file's columns are those of the spec: its head, and a column for each feature. */
+#define SEGUE_SEQFILE_NO_COLUMN UINT32_MAX
+
+/* How a file's columns are those of the spec: its head, and a column for each of the spec's. */
 struct segue_seqfile_layout {
 	struct segue_seqfile_head head;
-	uint32_t *sequence, *context; /* numbers of columns, in the order of the spec */
+	/*
+	 * In the order of segue_seqfile_columns(): numbers in the head, or SEGUE_SEQFILE_NO_COLUMN
+	 * of a state whose initial value is not from the data.
+	 */
+	uint32_t *column;
 };
 
 struct segue_seqfile_set {
@@ -20,6 +26,14 @@ struct segue_seqfile_set {
 	uint64_t *end;                       /* per file: where the last entry ends */
 	uint32_t key_max;
 };
+
+/* Columns of a spec: sequence features, context features, states. */
+static inline size_t segue_seqfile_columns(const struct segue_spec *spec)
+{
+	return spec->sequence_count + spec->context_count + spec->state_count;
+}
+/* The feature or state of a column. */
+const struct segue_field *segue_seqfile_field_of(const struct segue_spec *spec, size_t i);
 
 /*
  * Finds the files, reads their heads against the spec, and their indexes. Reports progress.

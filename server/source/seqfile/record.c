@@ -16,11 +16,6 @@
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
-static size_t columns_of(const struct segue_spec *spec)
-{
-	return spec->sequence_count + spec->context_count;
-}
-
 void segue_seqfile_record_free(struct segue_seqfile_record *record)
 {
 	free(record->column);
@@ -38,7 +33,7 @@ int segue_seqfile_record_new(const struct segue_seqfile_set *set, const struct s
 		if (set->layout[i].head.count > most)
 			most = set->layout[i].head.count;
 	if (record) {
-		record->column = calloc(columns_of(spec) + 1, sizeof(record->column[0]));
+		record->column = calloc(segue_seqfile_columns(spec) + 1, sizeof(record->column[0]));
 		record->begins = calloc(most + 1, sizeof(record->begins[0]));
 	}
 	if (!record || !record->column || !record->begins) {
@@ -55,7 +50,7 @@ int segue_seqfile_record_new(const struct segue_seqfile_set *set, const struct s
 
 void segue_seqfile_record_unload(struct segue_seqfile_record *record)
 {
-	for (size_t i = 0; i < columns_of(record->spec); i++) {
+	for (size_t i = 0; i < segue_seqfile_columns(record->spec); i++) {
 		segue_buffers_give(record->buffers, record->column[i].bytes, BLOCK);
 		record->column[i].bytes = NULL;
 	}
@@ -85,10 +80,11 @@ static int make_room(struct segue_seqfile_record *record, size_t size, size_t ke
 
 size_t segue_seqfile_record_memory(const struct segue_seqfile_record *record)
 {
-	size_t size = sizeof(*record) + columns_of(record->spec) * sizeof(record->column[0]) +
+	size_t size = sizeof(*record) +
+		      segue_seqfile_columns(record->spec) * sizeof(record->column[0]) +
 		      record->capacity;
 
-	for (size_t i = 0; i < columns_of(record->spec); i++)
+	for (size_t i = 0; i < segue_seqfile_columns(record->spec); i++)
 		size += record->column[i].bytes ? BLOCK : 0;
 	return size;
 }
@@ -114,15 +110,6 @@ static int read_at(
 		record->set->files, record->file, record->offset + position, bytes, size);
 }
 
-/* The name of a column of the spec. */
-static const char *name_of(const struct segue_seqfile_record *record, size_t i)
-{
-	const struct segue_spec *spec = record->spec;
-
-	return i < spec->sequence_count ? spec->sequences[i].name
-					: spec->contexts[i - spec->sequence_count].name;
-}
-
 static int check_block(const struct segue_seqfile_record *record, size_t i, const uint8_t *table,
 	uint64_t block, const uint8_t *bytes)
 {
@@ -135,7 +122,8 @@ static int check_block(const struct segue_seqfile_record *record, size_t i, cons
 		return 0;
 	return segue_fail(SEGUE_EDATA,
 		"damaged: the checksum of bytes %" PRIu64 " to %" PRIu64 " of '%s' is wrong",
-		block * BLOCK, block * BLOCK + size - 1, name_of(record, i));
+		block * BLOCK, block * BLOCK + size - 1,
+		segue_seqfile_field_of(record->spec, i)->name);
 }
 
 /* ---- Admission ------------------------------------------------------------------------------- */
@@ -177,17 +165,21 @@ static int check_entry(const struct segue_seqfile_record *record,
 static int find_columns(struct segue_seqfile_record *record)
 {
 	const struct segue_seqfile_layout *layout = layout_of(record);
-	size_t sequences = record->spec->sequence_count;
 	int rc = segue_seqfile_lay_out(&layout->head, &record->entry, record->begins);
 
-	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
-		uint32_t number =
-			i < sequences ? layout->sequence[i] : layout->context[i - sequences];
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(record->spec); i++) {
+		uint32_t number = layout->column[i];
 
+		record->column[i] = (struct segue_seqfile_column){.size = 0};
+		if (number == SEGUE_SEQFILE_NO_COLUMN)
+			continue;
 		record->column[i] = (struct segue_seqfile_column){
 			.begin = record->begins[number],
 			.size = segue_seqfile_column_size(
-				&layout->head.fields[number], record->entry.steps),
+				&layout->head.fields[number], &record->entry),
+			.offsets = segue_seqfile_offsets_size(
+				&layout->head.fields[number], &record->entry),
+			.count = segue_seqfile_count(&layout->head.fields[number], &record->entry),
 			.block = UINT64_MAX,
 		};
 	}
@@ -214,7 +206,7 @@ static int check_hash(const struct segue_seqfile_record *record, XXH128_hash_t h
 static size_t table_size(const struct segue_seqfile_record *record, uint32_t number)
 {
 	const struct segue_seqfile_field *field = &layout_of(record)->head.fields[number];
-	uint64_t size = segue_seqfile_column_size(field, record->entry.steps);
+	uint64_t size = segue_seqfile_column_size(field, &record->entry);
 
 	return (size_t)segue_seqfile_blocks(size) * sizeof(uint32_t);
 }
@@ -223,7 +215,14 @@ static uint64_t table_begin(const struct segue_seqfile_record *record, uint32_t 
 {
 	const struct segue_seqfile_field *field = &layout_of(record)->head.fields[number];
 
-	return record->begins[number] + segue_seqfile_column_size(field, record->entry.steps);
+	return record->begins[number] + segue_seqfile_column_size(field, &record->entry);
+}
+
+static int fail_offsets(const struct segue_seqfile_record *record, size_t i)
+{
+	return segue_fail(SEGUE_EDATA,
+		"damaged: the offsets of '%s' do not rise from 0 to the number of its values",
+		segue_seqfile_field_of(record->spec, i)->name);
 }
 
 static int load_whole(struct segue_seqfile_record *record)
@@ -240,12 +239,15 @@ static int load_whole(struct segue_seqfile_record *record)
 			state, record->bytes + table_begin(record, i), table_size(record, i));
 	rc = check_hash(record, XXH3_128bits_digest(state));
 	XXH3_freeState(state);
-	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(record->spec); i++) {
 		const struct segue_seqfile_column *column = &record->column[i];
 		const uint8_t *bytes = record->bytes + column->begin;
 
 		for (uint64_t k = 0; !rc && k < segue_seqfile_blocks(column->size); k++)
 			rc = check_block(record, i, bytes + column->size, k, bytes + k * BLOCK);
+		if (!rc && column->offsets &&
+			!segue_seqfile_offsets_fit(bytes, column->offsets, column->count))
+			rc = fail_offsets(record, i);
 	}
 	return rc;
 }
@@ -255,7 +257,6 @@ static int load_tables(struct segue_seqfile_record *record)
 {
 	const struct segue_seqfile_layout *layout = layout_of(record);
 	size_t begin = record->entry.header_size, at = begin, size = begin;
-	size_t sequences = record->spec->sequence_count;
 	int rc;
 
 	for (uint32_t i = 0; i < layout->head.count; i++)
@@ -264,9 +265,8 @@ static int load_tables(struct segue_seqfile_record *record)
 	for (uint32_t i = 0; !rc && i < layout->head.count; i++) {
 		rc = read_at(
 			record, table_begin(record, i), record->bytes + at, table_size(record, i));
-		for (size_t k = 0; k < columns_of(record->spec); k++)
-			if (i == (k < sequences ? layout->sequence[k]
-						: layout->context[k - sequences]))
+		for (size_t k = 0; k < segue_seqfile_columns(record->spec); k++)
+			if (layout->column[k] == i)
 				record->column[k].table = record->bytes + at;
 		at += table_size(record, i);
 	}
@@ -276,6 +276,38 @@ static int load_tables(struct segue_seqfile_record *record)
 	return rc ? rc : read_entry(record, record->entry.header_size);
 }
 
+/*
+ * Whether offsets `at` bytes into those of a column rise: from *before on, which becomes the last,
+ * from 0 at the beginning, to the number of values at the end.
+ */
+static bool offsets_rise(const struct segue_seqfile_column *column, uint64_t at,
+	const uint8_t *bytes, uint64_t size, uint64_t *before)
+{
+	for (uint64_t k = 0; k < size; k += sizeof(*before)) {
+		uint64_t offset;
+
+		memcpy(&offset, bytes + k, sizeof(offset));
+		if (offset < *before || offset > column->count || (at + k == 0 && offset != 0))
+			return false;
+		*before = offset;
+	}
+	return at + size < column->offsets || *before == column->count;
+}
+
+/* Those in the `size` bytes at `at` of a column. */
+static int check_offsets(const struct segue_seqfile_record *record, size_t i, uint64_t at,
+	const uint8_t *bytes, size_t size, uint64_t *before)
+{
+	const struct segue_seqfile_column *column = &record->column[i];
+
+	if (at >= column->offsets)
+		return 0;
+	uint64_t left = column->offsets - at;
+	return offsets_rise(column, at, bytes, left < size ? left : size, before)
+		       ? 0
+		       : fail_offsets(record, i);
+}
+
 /* Reads all blocks of the spec's columns, and checks them. */
 static int read_through(struct segue_seqfile_record *record)
 {
@@ -283,8 +315,9 @@ static int read_through(struct segue_seqfile_record *record)
 	uint8_t *bytes = segue_buffers_take(record->buffers, THROUGH, &capacity);
 	int rc = bytes ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a sequence");
 
-	for (size_t i = 0; !rc && i < columns_of(record->spec); i++) {
+	for (size_t i = 0; !rc && i < segue_seqfile_columns(record->spec); i++) {
 		const struct segue_seqfile_column *column = &record->column[i];
+		uint64_t before = 0;
 
 		for (uint64_t at = 0; !rc && at < column->size; at += THROUGH) {
 			uint64_t left = column->size - at;
@@ -294,6 +327,8 @@ static int read_through(struct segue_seqfile_record *record)
 			for (size_t k = 0; !rc && k < size; k += BLOCK)
 				rc = check_block(
 					record, i, column->table, (at + k) / BLOCK, bytes + k);
+			if (!rc)
+				rc = check_offsets(record, i, at, bytes, size, &before);
 		}
 	}
 	segue_buffers_give(record->buffers, bytes, capacity);
@@ -303,9 +338,10 @@ static int read_through(struct segue_seqfile_record *record)
 static int load(struct segue_seqfile_record *record, const struct segue_index_entry *indexed,
 	uint64_t size, size_t whole_max, bool through)
 {
+	size_t header = segue_seqfile_header_max(&layout_of(record)->head);
+
 	record->whole = size <= whole_max;
-	size_t first = record->whole || size < SEGUE_SEQFILE_ENTRY_MAX ? (size_t)size
-								       : SEGUE_SEQFILE_ENTRY_MAX;
+	size_t first = record->whole || size < header ? (size_t)size : header;
 	int rc = make_room(record, first, 0);
 	if (!rc)
 		rc = read_at(record, 0, record->bytes, first);
@@ -343,7 +379,8 @@ int segue_seqfile_record_load(struct segue_seqfile_record *record, size_t file, 
 int segue_seqfile_record_seek(struct segue_seqfile_record *record, uint64_t step)
 {
 	for (size_t i = 0; i < record->spec->sequence_count; i++)
-		record->column[i].at = step * record->spec->sequences[i].size;
+		record->column[i].at =
+			record->column[i].offsets ? step : step * record->spec->sequences[i].size;
 	return 0;
 }
 
@@ -433,6 +470,53 @@ int segue_seqfile_record_read(
 int segue_seqfile_record_context(struct segue_seqfile_record *record, size_t feature, void *out)
 {
 	size_t i = record->spec->sequence_count + feature;
+
+	return read_column(record, i, 0, record->column[i].size, out);
+}
+
+/* Of column i, which is not dense, `steps` from `at` on: as the operation. */
+static int read_variable(struct segue_seqfile_record *record, size_t i, uint64_t at, uint64_t steps,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	const struct segue_seqfile_column *column = &record->column[i];
+	uint64_t size = segue_seqfile_field_of(record->spec, i)->size, before = 0;
+	uint64_t first = at * sizeof(*offsets), read = (steps + 1) * sizeof(*offsets);
+	int64_t base = offsets[0];
+	uint8_t *out;
+
+	int rc = read_column(record, i, first, read, offsets);
+	if (!rc && !offsets_rise(column, first, (const uint8_t *)offsets, read, &before))
+		rc = within(fail_offsets(record, i), record);
+	if (rc)
+		return rc;
+	uint64_t begin = (uint64_t)offsets[0], bytes = (before - begin) * size;
+	rc = segue_sink_add(sink, bytes, &out);
+	if (!rc && bytes)
+		rc = read_column(record, i, column->offsets + begin * size, bytes, out);
+	for (uint64_t k = 0; k <= steps; k++)
+		offsets[k] += base - (int64_t)begin;
+	return rc;
+}
+
+int segue_seqfile_record_read_variable(struct segue_seqfile_record *record, size_t feature,
+	uint64_t steps, int64_t *offsets, struct segue_sink *sink)
+{
+	struct segue_seqfile_column *column = &record->column[feature];
+	int rc = read_variable(record, feature, column->at, steps, offsets, sink);
+
+	column->at += steps;
+	return rc;
+}
+
+int segue_seqfile_record_context_variable(struct segue_seqfile_record *record, size_t feature,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	return read_variable(record, record->spec->sequence_count + feature, 0, 1, offsets, sink);
+}
+
+int segue_seqfile_record_initial(struct segue_seqfile_record *record, size_t state, void *out)
+{
+	size_t i = record->spec->sequence_count + record->spec->context_count + state;
 
 	return read_column(record, i, 0, record->column[i].size, out);
 }

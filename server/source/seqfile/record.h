@@ -6,11 +6,14 @@
 
 #include "source/buffers.h"
 #include "source/seqfile/file_set.h"
+#include "source/sink.h"
 
 struct segue_seqfile_column {
 	uint64_t begin, size; /* in the entry; of its data */
+	/* Not dense: bytes of the offsets that it begins with, values behind them; else 0. */
+	uint64_t offsets, count;
 	const uint8_t *table; /* of a longer sequence: its checksums; else NULL */
-	uint64_t at;          /* the cursor: bytes that were read */
+	uint64_t at;          /* the cursor: bytes that were read; not dense: steps */
 	/* The block that a window of a longer one ended in, checked; SIZE_MAX: none. */
 	uint64_t block;
 	uint8_t *bytes;
@@ -26,7 +29,7 @@ struct segue_seqfile_record {
 	uint64_t number; /* in its file */
 	uint64_t offset; /* of the entry in the file */
 	struct segue_seqfile_entry entry;
-	struct segue_seqfile_column *column; /* of the spec: sequence features, context features */
+	struct segue_seqfile_column *column; /* of the spec: segue_seqfile_columns() */
 	uint64_t *begins;                    /* scratch: of all columns of the file */
 	uint8_t *bytes;                      /* the entry, or its header and tables */
 	size_t capacity;
@@ -53,6 +56,11 @@ int segue_seqfile_record_seek(struct segue_seqfile_record *record, uint64_t step
 int segue_seqfile_record_read(
 	struct segue_seqfile_record *record, size_t feature, uint64_t steps, void *out);
 int segue_seqfile_record_context(struct segue_seqfile_record *record, size_t feature, void *out);
+int segue_seqfile_record_read_variable(struct segue_seqfile_record *record, size_t feature,
+	uint64_t steps, int64_t *offsets, struct segue_sink *sink);
+int segue_seqfile_record_context_variable(struct segue_seqfile_record *record, size_t feature,
+	int64_t *offsets, struct segue_sink *sink);
+int segue_seqfile_record_initial(struct segue_seqfile_record *record, size_t state, void *out);
 size_t segue_seqfile_record_memory(const struct segue_seqfile_record *record);
 
 #endif

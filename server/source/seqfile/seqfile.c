@@ -11,6 +11,10 @@
 #include "source/manifest.h"
 #include "source/seqfile/record.h"
 
+#define WHOLE_MAX      ((size_t)1 << 20)
+#define WHOLE_MAX_LONG ((size_t)1 << 16)
+#define LONG_WINDOW    ((size_t)1 << 15)
+
 struct source {
 	struct segue_source base;
 	const struct segue_spec *spec;
@@ -92,6 +96,25 @@ static int record_context(struct segue_record *base, size_t feature, void *out)
 	return segue_seqfile_record_context((struct segue_seqfile_record *)base, feature, out);
 }
 
+static int record_read_variable(struct segue_record *base, size_t feature, uint64_t steps,
+	int64_t *offsets, struct segue_sink *sink)
+{
+	return segue_seqfile_record_read_variable(
+		(struct segue_seqfile_record *)base, feature, steps, offsets, sink);
+}
+
+static int record_context_variable(
+	struct segue_record *base, size_t feature, int64_t *offsets, struct segue_sink *sink)
+{
+	return segue_seqfile_record_context_variable(
+		(struct segue_seqfile_record *)base, feature, offsets, sink);
+}
+
+static int record_initial(struct segue_record *base, size_t state, void *out)
+{
+	return segue_seqfile_record_initial((struct segue_seqfile_record *)base, state, out);
+}
+
 static size_t record_memory(const struct segue_record *base)
 {
 	return segue_seqfile_record_memory((const struct segue_seqfile_record *)base);
@@ -109,6 +132,9 @@ static const struct segue_record_ops record_ops = {
 	.seek = record_seek,
 	.read = record_read,
 	.context = record_context,
+	.initial = record_initial,
+	.read_variable = record_read_variable,
+	.context_variable = record_context_variable,
 	.memory = record_memory,
 	.release = record_release,
 };
@@ -228,7 +254,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 	stats->index_memory = segue_seqfile_set_memory(&source->set);
 	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
 		stats->index_memory += stats->records * sizeof(uint32_t);
-	stats->descriptors = files->count < files->open_most ? files->count : files->open_most;
+	stats->descriptors = files->open_most;
 	memcpy(stats->fingerprint, source->set.index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
 }
@@ -271,6 +297,16 @@ static const struct segue_source_ops source_ops = {
 
 /* ---- The driver ------------------------------------------------------------------------------ */
 
+/* Whether it is worth while to read windows one by one. */
+static bool has_long_windows(const struct segue_spec *spec)
+{
+	uint64_t step = 0;
+
+	for (size_t i = 0; i < spec->sequence_count; i++)
+		step += spec->sequences[i].size;
+	return step >= LONG_WINDOW * spec->sequence_count / spec->num_unroll;
+}
+
 static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
 	struct segue_source **out)
 {
@@ -282,7 +318,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	source->base.on_error = spec->on_error;
 	source->spec = spec;
 	source->keeper = *means->keeper;
-	source->whole_max = SEGUE_SEQFILE_WHOLE_MAX;
+	source->whole_max = has_long_windows(spec) ? WHOLE_MAX_LONG : WHOLE_MAX;
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
@@ -297,11 +333,12 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 }
 
 static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
-	int (*visit)(void *arg, const char *name), void *arg)
+	const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+	void *arg)
 {
 	char name[SEGUE_KEPT_NAME_SIZE];
 
-	(void)spec;
+	(void)spec, (void)keeper;
 	segue_manifest_name(fingerprint, name);
 	return visit(arg, name);
 }

@@ -1,4 +1,4 @@
-/* SequenceExample: the scan over its maps and steps, and the cursors. */
+/* SequenceExample and Example: the scan over maps and steps, and the cursors. */
 #include "source/tfrecord/example.h"
 
 #include <inttypes.h>
@@ -10,10 +10,16 @@
 #include "source/source.h"
 #include "source/tfrecord/feature.h"
 #include "source/tfrecord/message.h"
+#include "source/tfrecord/series.h"
 #include "source/tfrecord/steps.h"
 
-/* Field numbers of SequenceExample. */
+/* Field numbers of SequenceExample; the features of a plain Example have that of the context. */
 enum { CONTEXT = 1, FEATURE_LISTS = 2 };
+
+static bool is_plain(const struct segue_spec *spec)
+{
+	return spec->source.tfrecord.record == SEGUE_RECORD_EXAMPLE;
+}
 
 struct scan {
 	const struct segue_spec *spec;
@@ -201,16 +207,22 @@ static int scan_context_field(struct scan *scan, size_t i, struct segue_piece *v
 	return segue_feature_decode(field, *value, example->context + example->context_offset[i]);
 }
 
+static bool names_key(const struct segue_spec *spec, const struct name *name)
+{
+	const char *key = spec->source.tfrecord.key_feature;
+
+	return key && name_is(name, key);
+}
+
 static int scan_context(struct scan *scan, const struct name *name, struct segue_piece *value)
 {
 	const struct segue_spec *spec = scan->spec;
 	size_t i = find_field(spec->contexts, spec->context_count, name, &scan->next_context);
-	bool is_key = spec->source.tfrecord.key_feature &&
-		      name_is(name, spec->source.tfrecord.key_feature);
+	bool is_key = names_key(spec, name);
 	int rc = 0;
 
 	if (i == spec->context_count && !is_key)
-		return surplus(scan, "context feature", name);
+		return surplus(scan, is_plain(spec) ? "feature" : "context feature", name);
 	if (is_key) {
 		scan->key_found = true;
 		rc = scan_key(scan, value);
@@ -223,6 +235,23 @@ static int scan_context(struct scan *scan, const struct name *name, struct segue
 		return segue_fail_within(rc, "context feature '%s'", printable(name, text));
 	}
 	return 0;
+}
+
+/* A feature of a plain Example. */
+static int scan_feature(struct scan *scan, const struct name *name, struct segue_piece *value)
+{
+	const struct segue_spec *spec = scan->spec;
+	size_t i = find_field(spec->sequences, spec->sequence_count, name, &scan->next_sequence);
+	struct segue_cursor *cursor = &scan->example->cursors[i];
+	int rc = 0;
+
+	if (i == spec->sequence_count || names_key(spec, name))
+		rc = scan_context(scan, name, value);
+	if (rc || i == spec->sequence_count)
+		return rc;
+	*cursor = (struct segue_cursor){.found = true, .begin = value->at, .end = value->end};
+	rc = segue_series_scan(&spec->sequences[i], scan->window, cursor);
+	return rc < 0 ? segue_fail_within(rc, "feature '%s'", spec->sequences[i].name) : rc;
 }
 
 /* Called for each entry of both maps; which map is its field number. */
@@ -289,7 +318,13 @@ static int walk(struct segue_window *window, entry_fn *fn, void *arg)
 
 static int scan_entry(void *arg, uint64_t map, const struct name *name, struct segue_piece *value)
 {
-	return map == CONTEXT ? scan_context(arg, name, value) : scan_list(arg, name, value);
+	struct scan *scan = arg;
+
+	if (!is_plain(scan->spec))
+		return map == CONTEXT ? scan_context(scan, name, value)
+				      : scan_list(scan, name, value);
+	return map == CONTEXT ? scan_feature(scan, name, value)
+			      : surplus(scan, "feature list", name);
 }
 
 /* ---- The whole ---- */
@@ -362,6 +397,25 @@ int segue_example_scan(
 	return rc;
 }
 
+int segue_example_seek(const struct segue_spec *spec, struct segue_example *example, size_t i,
+	struct segue_window *window, uint64_t step)
+{
+	struct segue_cursor *cursor = &example->cursors[i];
+
+	return is_plain(spec) ? segue_series_seek(&spec->sequences[i], cursor, window, step)
+			      : segue_steps_seek(cursor, window, step);
+}
+
+int segue_example_read(const struct segue_spec *spec, struct segue_example *example, size_t i,
+	struct segue_window *window, uint64_t steps, void *out)
+{
+	const struct segue_field *field = &spec->sequences[i];
+	struct segue_cursor *cursor = &example->cursors[i];
+
+	return is_plain(spec) ? segue_series_read(field, cursor, window, steps, out)
+			      : segue_steps_read(field, cursor, window, steps, out);
+}
+
 /* ---- What a record holds --------------------------------------------------------------------- */
 
 enum { IN_CONTEXT = 1, IN_LISTS = 2 };
@@ -416,16 +470,15 @@ static int find_kind(struct segue_piece value, uint64_t map, enum segue_kind *ki
 static void note_declared(struct contents *contents, uint64_t map, const struct name *name)
 {
 	const struct segue_spec *spec = contents->spec;
-	const char *key = spec->source.tfrecord.key_feature;
 	uint8_t flag = map == CONTEXT ? IN_CONTEXT : IN_LISTS;
-	bool declared = map == CONTEXT && key && name_is(name, key);
+	bool declared = map == CONTEXT && names_key(spec, name);
 	char shown[SEGUE_NAME_MAX + 4];
 
 	for (size_t i = 0; i < spec->sequence_count; i++) {
 		if (!name_is(name, spec->sequences[i].name))
 			continue;
 		contents->where[i] |= flag;
-		declared |= map != CONTEXT;
+		declared |= map != CONTEXT || is_plain(spec);
 	}
 	for (size_t i = 0; i < spec->context_count; i++) {
 		if (!name_is(name, spec->contexts[i].name))
@@ -434,7 +487,8 @@ static void note_declared(struct contents *contents, uint64_t map, const struct 
 		declared |= map == CONTEXT;
 	}
 	if (!declared && !spec->source.tfrecord.allow_surplus)
-		add_wrong(&contents->undeclared, map == CONTEXT ? "context " : "",
+		add_wrong(&contents->undeclared,
+			map == CONTEXT && !is_plain(spec) ? "context " : "",
 			printable(name, shown));
 }
 
@@ -484,16 +538,30 @@ static int note_entry(void *arg, uint64_t map, const struct name *name, struct s
 	return 0;
 }
 
+/* The same of a record that should be a plain Example. */
+static int explain_plain(const struct contents *contents)
+{
+	if (!contents->count[FEATURE_LISTS - 1])
+		return 0;
+	return segue_fail(SEGUE_EMISFIT,
+		"the record is a tf.train.SequenceExample, with %s in its feature_lists, and no "
+		"plain tf.train.Example: leave out record=\"example\" of TFRecord(...)",
+		contents->text[FEATURE_LISTS - 1]);
+}
+
 /* What the contents tell better than the first thing that did not fit; 0: nothing. */
 static int explain_place(const struct contents *contents)
 {
 	const struct segue_spec *spec = contents->spec;
 
+	if (is_plain(spec))
+		return explain_plain(contents);
 	if (!contents->count[FEATURE_LISTS - 1] && contents->count[CONTEXT - 1])
 		return segue_fail(SEGUE_EMISFIT,
-			"all features of the record, %s, lie in its context, or it is a "
-			"tf.train.Example: they have no steps; write sequence features as the "
-			"feature_lists of a tf.train.SequenceExample",
+			"all features of the record, %s, lie in its context, as those of a "
+			"tf.train.Example do: if it is one, give TFRecord(..., "
+			"record=\"example\"); sequence features of a tf.train.SequenceExample are "
+			"its feature_lists",
 			contents->text[CONTEXT - 1]);
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		if (contents->where[i] == IN_CONTEXT)
@@ -510,6 +578,16 @@ static int explain_place(const struct contents *contents)
 	return 0;
 }
 
+static int fail_holding(const struct contents *contents, const char *detail)
+{
+	const char *context = contents->count[0] ? contents->text[0] : "none";
+
+	if (is_plain(contents->spec))
+		return segue_fail(SEGUE_EMISFIT, "%s; the record holds: %s", detail, context);
+	return segue_fail(SEGUE_EMISFIT, "%s; the record holds: context %s; sequences %s", detail,
+		context, contents->count[1] ? contents->text[1] : "none");
+}
+
 int segue_example_explain(const struct segue_spec *spec, struct segue_window *window)
 {
 	struct contents contents = {.spec = spec};
@@ -524,9 +602,7 @@ int segue_example_explain(const struct segue_spec *spec, struct segue_window *wi
 		rc = explain_place(&contents);
 	if (!rc || rc == SEGUE_EDATA) { /* what else is in it is no news */
 		note_missing(&contents);
-		rc = segue_fail(SEGUE_EMISFIT, "%s; the record holds: context %s; sequences %s",
-			detail, contents.count[0] ? contents.text[0] : "none",
-			contents.count[1] ? contents.text[1] : "none");
+		rc = fail_holding(&contents, detail);
 		rc = add_names(&contents, rc);
 	}
 	free(contents.where);

@@ -1,6 +1,9 @@
 /*
- * tf.train.SequenceExample on the wire: checked in one scan, then decoded from cursors (steps.h).
- * proto/example.proto has the messages.
+ * tf.train.SequenceExample, or as the spec says, a plain tf.train.Example, on the wire: checked in
+ * one scan, then decoded from cursors (steps.h, series.h). proto/example.proto has the messages.
+ *
+ * A plain Example is one map, as the context of a SequenceExample is: of sequence features each
+ * Feature holds all steps. feature_lists are surplus in it.
  *
  * What protobuf allows is read as it reads it: maps in pieces, a name given again (the last one
  * counts, and each must fit), lists in parts, unknown fields and groups. Three things it would make
@@ -42,6 +45,13 @@ size_t segue_example_memory(const struct segue_spec *spec);
  */
 int segue_example_scan(
 	const struct segue_spec *spec, struct segue_window *window, struct segue_example *example);
+
+/* Moves sequence feature `i` to step `step` <= its steps. What the window returns. */
+int segue_example_seek(const struct segue_spec *spec, struct segue_example *example, size_t i,
+	struct segue_window *window, uint64_t step);
+/* Decodes its next `steps` steps, which must be there, densely to `out`, and moves it on. */
+int segue_example_read(const struct segue_spec *spec, struct segue_example *example, size_t i,
+	struct segue_window *window, uint64_t steps, void *out);
 
 /*
  * After a scan that ended with SEGUE_EMISFIT, of a record that has been read whole: adds to what is

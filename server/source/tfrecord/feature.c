@@ -125,13 +125,27 @@ bool segue_feature_plain(const uint8_t *bytes, size_t length, enum segue_kind *k
 	return true;
 }
 
+int segue_feature_fail_integer(const struct segue_field *field, uint64_t value)
+{
+	return segue_fail(SEGUE_EMISFIT, "value %" PRId64 " does not fit %s", (int64_t)value,
+		segue_dtype_name(field->dtype));
+}
+
+int segue_feature_fail_float(const struct segue_field *field, const uint8_t *bytes)
+{
+	float value;
+
+	memcpy(&value, bytes, sizeof(value));
+	return segue_fail(SEGUE_EMISFIT, "value %.9g does not fit %s exactly: declare float32",
+		(double)value, segue_dtype_name(field->dtype));
+}
+
 static int take_integer(struct sink *sink, uint64_t value)
 {
 	const struct segue_dtype_row *dtype = segue_dtype_row(sink->field->dtype);
 
 	if (!segue_dtype_fits(dtype, value))
-		return segue_fail(SEGUE_EMISFIT, "value %" PRId64 " does not fit %s",
-			(int64_t)value, dtype->name);
+		return segue_feature_fail_integer(sink->field, value);
 	if (sink->out && sink->count < sink->field->elements)
 		segue_dtype_put_integer(dtype, sink->out, sink->count, value);
 	sink->count++;
@@ -143,13 +157,8 @@ static int take_floats(struct sink *sink, const uint8_t *bytes, size_t count)
 	const struct segue_dtype_row *dtype = segue_dtype_row(sink->field->dtype);
 	size_t misfit = segue_dtype_find_misfit(dtype, bytes, count);
 
-	if (misfit < count) {
-		float value;
-		memcpy(&value, bytes + misfit * sizeof(value), sizeof(value));
-		return segue_fail(SEGUE_EMISFIT,
-			"value %.9g does not fit %s exactly: declare float32", (double)value,
-			dtype->name);
-	}
+	if (misfit < count)
+		return segue_feature_fail_float(sink->field, bytes + misfit * sizeof(float));
 	if (sink->out && sink->count < sink->field->elements) {
 		uint64_t room = sink->field->elements - sink->count;
 
@@ -160,7 +169,7 @@ static int take_floats(struct sink *sink, const uint8_t *bytes, size_t count)
 	return 0;
 }
 
-static int wrong_wire(const struct segue_part *part, enum segue_kind kind)
+int segue_feature_fail_wire(const struct segue_part *part, enum segue_kind kind)
 {
 	return segue_fail(SEGUE_EDATA, "damaged message: %s values have wire type %d",
 		segue_kind_name(kind), (int)part->wire);
@@ -171,7 +180,7 @@ static int take_float_part(struct sink *sink, const struct segue_part *part)
 	uint64_t size = segue_piece_size(&part->inner);
 
 	if (part->wire != SEGUE_WIRE_32 && part->wire != SEGUE_WIRE_BYTES)
-		return wrong_wire(part, SEGUE_KIND_FLOAT);
+		return segue_feature_fail_wire(part, SEGUE_KIND_FLOAT);
 	if (size % 4)
 		return segue_fail(
 			SEGUE_EDATA, "damaged message: %" PRIu64 " bytes of packed floats", size);
@@ -185,7 +194,7 @@ static int take_integer_part(struct sink *sink, const struct segue_part *part)
 	if (part->wire == SEGUE_WIRE_VARINT)
 		return take_integer(sink, part->value);
 	if (part->wire != SEGUE_WIRE_BYTES)
-		return wrong_wire(part, SEGUE_KIND_INT64);
+		return segue_feature_fail_wire(part, SEGUE_KIND_INT64);
 	const uint8_t *bytes = segue_piece_bytes(&part->inner);
 	for (size_t at = 0; at < size;) {
 		uint64_t value;
@@ -208,7 +217,7 @@ static int take_bytes_part(struct sink *sink, const struct segue_part *part)
 	size_t size = (size_t)segue_piece_size(&part->inner);
 
 	if (part->wire != SEGUE_WIRE_BYTES)
-		return wrong_wire(part, SEGUE_KIND_BYTES);
+		return segue_feature_fail_wire(part, SEGUE_KIND_BYTES);
 	const uint8_t *bytes = segue_piece_bytes(&part->inner);
 	if (!field) {
 		sink->text = bytes;
@@ -279,7 +288,7 @@ static int find_lists(struct segue_piece feature, struct lists *lists)
 		here.kind = (enum segue_kind)part.number;
 		here.only = part.inner;
 		if (part.wire != SEGUE_WIRE_BYTES)
-			return wrong_wire(&part, here.kind);
+			return segue_feature_fail_wire(&part, here.kind);
 		if (here.kind != lists->kind)
 			*lists = here;
 		else
@@ -306,18 +315,39 @@ static int take_lists(struct sink *sink, const struct lists *lists)
 	return rc;
 }
 
+/* Those that the field may have. */
+static int find_own_lists(
+	const struct segue_field *field, struct segue_piece feature, struct lists *lists)
+{
+	int rc = find_lists(feature, lists);
+
+	if (rc || lists->kind <= SEGUE_KIND_BYTES || lists->kind == segue_field_kind(field))
+		return rc;
+	return segue_fail(SEGUE_EMISFIT, "holds %s values, but %s was declared",
+		segue_kind_name(lists->kind), segue_dtype_name(field->dtype));
+}
+
+int segue_feature_lists(const struct segue_field *field, struct segue_piece feature,
+	enum segue_kind *kind, struct segue_piece *from)
+{
+	struct lists lists;
+
+	int rc = find_own_lists(field, feature, &lists);
+	if (rc)
+		return rc;
+	*kind = lists.kind;
+	*from = lists.from;
+	return 0;
+}
+
 int segue_feature_decode(const struct segue_field *field, struct segue_piece feature, void *out)
 {
 	struct sink sink = {.field = field, .out = out};
 	struct lists lists;
 
-	int rc = find_lists(feature, &lists);
-	if (rc)
-		return rc;
-	if (lists.kind > SEGUE_KIND_BYTES && lists.kind != segue_field_kind(field))
-		return segue_fail(SEGUE_EMISFIT, "holds %s values, but %s was declared",
-			segue_kind_name(lists.kind), segue_dtype_name(field->dtype));
-	rc = take_lists(&sink, &lists);
+	int rc = find_own_lists(field, feature, &lists);
+	if (!rc)
+		rc = take_lists(&sink, &lists);
 	if (rc)
 		return rc;
 	if (lists.kind == SEGUE_KIND_BYTES && sink.count)

@@ -46,6 +46,19 @@ void segue_values_decode(const struct segue_field *field, enum segue_kind kind,
  * expected 4").
  */
 int segue_feature_decode(const struct segue_field *field, struct segue_piece feature, void *out);
+/*
+ * The lists of a Feature that count, which need not be in the window: their kind (it is none if
+ * there are none), and *from, the Feature from the first of them on. SEGUE_EDATA: the message is
+ * damaged; SEGUE_EMISFIT: they are not of a kind that the field may have.
+ */
+int segue_feature_lists(const struct segue_field *field, struct segue_piece feature,
+	enum segue_kind *kind, struct segue_piece *from);
+/* SEGUE_EMISFIT: an integer, a float at `bytes`, that is no value of the field's type. */
+int segue_feature_fail_integer(const struct segue_field *field, uint64_t value);
+int segue_feature_fail_float(const struct segue_field *field, const uint8_t *bytes);
+/* SEGUE_EDATA: a list, or values of it, of a wrong wire type. */
+int segue_feature_fail_wire(const struct segue_part *part, enum segue_kind kind);
+
 /* The only value of such a Feature of bytes, in the window. SEGUE_EDATA, SEGUE_EMISFIT. */
 int segue_feature_text(struct segue_piece feature, const uint8_t **value, size_t *size);
 

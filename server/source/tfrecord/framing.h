@@ -5,7 +5,7 @@
 #define SEGUE_SOURCE_TFRECORD_FRAMING_H
 
 #include "core/progress.h"
-#include "source/inflate.h"
+#include "source/format.h"
 #include "source/tfrecord/window.h"
 
 extern const struct segue_file_format segue_tfrecord_format;

@@ -214,7 +214,7 @@ static int compare_files(const struct blob *blob, const struct segue_files *file
 		const struct blob_file *kept = &blob->file[i];
 		int rc;
 
-		if (file->packed != (kept->packed_size != 0))
+		if (!file->packed != !kept->packed_size)
 			return fail_changed(file, file->packed ? "is compressed, and was not"
 							       : "was compressed, and is not");
 		rc = file->packed ? compare_size(file, file->packed_size, kept->packed_size)

@@ -71,7 +71,10 @@ static inline int take_value(struct segue_piece *span, struct segue_part *part)
 
 	switch (part->wire) {
 	case SEGUE_WIRE_VARINT:
-		return take_varint(span, &part->value);
+		part->inner.at = span->at;
+		rc = take_varint(span, &part->value);
+		part->inner.end = span->at;
+		return rc;
 	case SEGUE_WIRE_BYTES:
 		rc = take_varint(span, &length);
 		return rc ? rc : take_bytes(span, length, &part->inner);

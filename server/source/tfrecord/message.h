@@ -32,7 +32,7 @@ struct segue_part {
 	uint64_t number;
 	enum segue_wire wire;
 	uint64_t value;           /* of a varint */
-	struct segue_piece inner; /* bytes, or a fixed number; of other types, its `at` is 0 */
+	struct segue_piece inner; /* bytes, or those of a number; of a group, its `at` is 0 */
 };
 
 /*

@@ -254,6 +254,11 @@ static void decode_alike(const struct segue_field *field, const struct segue_cur
 	size_t values = (size_t)(cursor->stride - cursor->header);
 
 	bytes += cursor->header;
+	if (cursor->header == 0 &&
+		cursor->kind != SEGUE_KIND_INT64) { /* of a series: side by side */
+		segue_values_decode(field, cursor->kind, bytes, steps * values, out);
+		return;
+	}
 	if (cursor->kind == SEGUE_KIND_BYTES ||
 		(cursor->kind == SEGUE_KIND_FLOAT &&
 			segue_dtype_is_float32(segue_dtype_row(field->dtype)))) {

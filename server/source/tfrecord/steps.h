@@ -20,6 +20,8 @@ struct segue_cursor {
 	uint32_t header;      /* then: bytes of a step before its values */
 	enum segue_kind kind; /* then: what they are */
 	uint64_t position, step;
+	/* Of a series (series.h): ends of the run and the list that `position`, `begin` are in. */
+	uint64_t run, list, first_run, first_list;
 };
 
 /*

@@ -288,7 +288,8 @@ static int record_seek(struct segue_record *base, uint64_t step)
 	struct record *record = (struct record *)base;
 
 	for (size_t i = 0; i < record->source->spec->sequence_count; i++) {
-		int rc = segue_steps_seek(&record->example.cursors[i], window_of(record, i), step);
+		int rc = segue_example_seek(
+			record->source->spec, &record->example, i, window_of(record, i), step);
 
 		if (rc)
 			return within_record(rc, record);
@@ -299,8 +300,8 @@ static int record_seek(struct segue_record *base, uint64_t step)
 static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
 {
 	struct record *record = (struct record *)base;
-	int rc = segue_steps_read(&record->source->spec->sequences[feature],
-		&record->example.cursors[feature], window_of(record, feature), steps, out);
+	int rc = segue_example_read(record->source->spec, &record->example, feature,
+		window_of(record, feature), steps, out);
 
 	return rc < 0 ? within_record(rc, record) : 0;
 }
@@ -375,6 +376,8 @@ static int lengths_name(const struct segue_spec *spec, const uint64_t fingerprin
 	XXH3_128bits_update(state, rules, sizeof(rules));
 	if (key)
 		XXH3_128bits_update(state, key, strlen(key));
+	if (asked->record)
+		XXH3_128bits_update(state, &asked->record, sizeof(asked->record));
 	hash_fields(state, spec->sequences, spec->sequence_count);
 	hash_fields(state, spec->contexts, spec->context_count);
 	hash = XXH3_128bits_digest(state);
@@ -393,7 +396,7 @@ static int scan_length(struct source *source, size_t file, uint64_t place, uint3
 	rc = segue_source_judge(&source->base, rc);
 	if (rc)
 		return rc == SEGUE_SOURCE_SKIPPED ? 0 : rc;
-	/* A step takes two bytes at least, a record has less than 2^32. */
+	/* A step takes a byte at least, a record has less than 2^32. */
 	*length = (uint32_t)record->example.steps;
 	record_give(record);
 	return 0;
@@ -547,7 +550,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 		segue_index_memory(&source->index) + segue_files_memory(source->files);
 	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
 		stats->index_memory += stats->records * sizeof(uint32_t);
-	stats->descriptors = files < source->files->open_most ? files : source->files->open_most;
+	stats->descriptors = source->files->open_most;
 	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
 }
@@ -610,8 +613,8 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	pthread_mutex_init(&source->lengths_mutex, NULL);
-	rc = segue_files_open(spec, &segue_tfrecord_format,
-		spec->source.tfrecord.compression, means, &source->files);
+	rc = segue_files_open(spec, &segue_tfrecord_format, spec->source.tfrecord.compression,
+		means, &source->files);
 	if (!rc)
 		rc = segue_index_open(&source->index, spec, source->files, means);
 	if (!rc)
@@ -624,10 +627,12 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 }
 
 static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
-	int (*visit)(void *arg, const char *name), void *arg)
+	const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+	void *arg)
 {
 	char name[SEGUE_KEPT_NAME_SIZE];
 
+	(void)keeper;
 	segue_index_name(spec, name);
 	int rc = visit(arg, name);
 	if (rc)

@@ -7,7 +7,7 @@
 
 #include "core/crc32c.h"
 #include "core/error.h"
-#include "source/files.h"
+#include "source/source.h"
 
 int segue_blocks_init(struct segue_blocks *blocks, uint64_t size, uint32_t block, bool sliding)
 {

@@ -60,6 +60,7 @@ struct hostile {
 	X(rooted, "C17")                                                                           \
 	X(versions, "C18")                                                                         \
 	X(records, "C19")                                                                          \
+	X(arrays, "C19")                                                                           \
 	X(gzip, "C20")                                                                             \
 	X(memory, "C21")                                                                           \
 	X(signals, "C22")                                                                          \

@@ -1,0 +1,163 @@
+"""``python -m segue convert``: data files of other kinds, made sequence files."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+
+from . import _segue, errors
+from ._convert import Converted, convert
+from ._readers import KINDS, Choice, Reader, alike, declared, kind_of
+
+_DESCRIPTION = f"""\
+Writes a sequence file, which segue.Files reads, of data files ({" ".join(KINDS)}).
+
+A file is one sequence, whose arrays, or columns, are its features; a single value is context.
+Several sequences are in a file of HDF5 with groups (one each), of JSON lines (one a line), in a
+table with columns of lists (one a row), in any table with --group-by, and in arrays with --lengths.
+Keys are names of files, with what is in them: recording.h5:take7, table.parquet:12.
+"""
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _dtype(text: str) -> tuple[str, str]:
+    name, _, dtype = text.rpartition("=")
+    if dtype not in _segue.DTYPES or dtype == "bfloat16":
+        raise argparse.ArgumentTypeError(f"{dtype!r} is none of {', '.join(_segue.DTYPES)}")
+    return name, dtype
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="segue convert",
+        usage="segue convert INPUT... -o OUT.segue [OPTION]...",
+        description=_DESCRIPTION,
+        epilog="Exit status: 0 fine, 1 something is wrong (a message says what), 2 wrong usage.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="a data file")
+    add("-o", "--output", required=True, metavar="OUT", help="the sequence file to write")
+    add("--key", metavar="NAME", help="the value that is a sequence's key")
+    add(
+        "--group-by",
+        metavar="COLUMN",
+        help="a run of equal values there is a sequence, and its key",
+    )
+    add(
+        "--lengths",
+        metavar="NAME|FILE",
+        help="steps of each sequence in arrays of all of them: an array of the inputs, or a .npy",
+    )
+    for place, what in (
+        ("sequences", "these alone have a value a step"),
+        ("context", "these have one value a sequence"),
+        ("states", "these are the states of first segments"),
+        ("drop", "leave these out"),
+    ):
+        add(f"--{place}", type=_words, default=[], metavar="A,B", help=what)
+    add(
+        "--dtype",
+        type=_dtype,
+        action="append",
+        default=[],
+        metavar="[NAME=]DTYPE",
+        help="dtype of a feature, or of all of its kind; values that do not fit are an error",
+    )
+    add(
+        "--shards", type=int, default=1, metavar="N", help="write N files, a sequence each by turns"
+    )
+    add("--force", action="store_true", help="replace OUT")
+    return parser
+
+
+def _targets(output: str, shards: int) -> list[str]:
+    if shards == 1:
+        return [output]
+    stem, ending = os.path.splitext(output)
+    return [f"{stem}-{number:05}-of-{shards:05}{ending}" for number in range(shards)]
+
+
+def _write(options: argparse.Namespace, reader: Reader, output: str) -> Converted:
+    items = iter(reader)
+    first = next(items, None)
+    if first is None:
+        raise errors.ArgumentError(f"{options.inputs[0]}: there is no sequence in it")
+    return convert(
+        itertools.chain([first], alike(first, items)),
+        output,
+        shards=options.shards,
+        **declared(first),
+    )
+
+
+def _replace(options: argparse.Namespace, reader: Reader) -> Converted:
+    """Write beside what is there, and take its place when all is on disk."""
+    directory, name = os.path.split(options.output)
+    aside = os.path.join(directory, f".{os.getpid()}-{name}")
+    done = _write(options, reader, aside)
+    targets = _targets(options.output, options.shards)
+    for one, target in zip(_targets(aside, options.shards), targets, strict=True):
+        os.replace(one, target)
+    fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    path = options.output if options.shards == 1 else targets[0].replace("-00000-of-", "-*-of-")
+    return Converted(path, done.sequences, done.steps, done.bytes, done.seconds)
+
+
+def _convert(options: argparse.Namespace) -> Converted:
+    for path in options.inputs:
+        kind_of(path)
+    choice = Choice(
+        key=options.key,
+        group_by=options.group_by,
+        lengths=options.lengths,
+        sequences=options.sequences,
+        context=options.context,
+        states=options.states,
+        drop=options.drop,
+        dtypes=dict(options.dtype),
+    )
+    reader = Reader(options.inputs, choice)
+    if options.force:
+        return _replace(options, reader)
+    # Nothing is read for what is not going to be written.
+    for target in _targets(options.output, options.shards):
+        if os.path.lexists(target):
+            raise errors.ArgumentError(f"{target} is there already: --force replaces it")
+    return _write(options, reader, options.output)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] != ["convert"]:
+        print("Usage: python -m segue convert INPUT... -o OUT.segue [OPTION]...", file=sys.stderr)
+        return 2
+    options = _parser().parse_args(words[1:])
+    if options.group_by is not None and options.lengths is not None:
+        print("segue convert: give --group-by or --lengths", file=sys.stderr)
+        return 2
+    try:
+        print(repr(_convert(options))[len("<segue.Converted: ") : -1])
+    except (errors.Error, OSError) as error:
+        print(f"segue: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("segue: interrupted: nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

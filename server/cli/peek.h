@@ -1,0 +1,95 @@
+/*
+ * segue peek: what is found in data files of one kind, record by record, and said in the end.
+ *
+ * peek_tfrecord.c and peek_seqfile.c look into files, peek_found.c collects what they see,
+ * peek_report.c makes a report of it. All that is read is taken to be hostile.
+ */
+#ifndef SEGUE_CLI_PEEK_H
+#define SEGUE_CLI_PEEK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cli/print.h"
+#include "core/sequence_file.h"
+
+#define SEGUE_PEEK_RECORDS  1000 /* that are looked into, of each file, unless all are asked for */
+#define SEGUE_PEEK_KEYS     3    /* that are shown of each file */
+#define SEGUE_PEEK_FEATURES 1024 /* that are told apart; a stream has fewer */
+
+enum segue_peek_values { SEGUE_PEEK_NONE, SEGUE_PEEK_BYTES, SEGUE_PEEK_FLOAT, SEGUE_PEEK_INT64 };
+
+/* A feature of all records that were looked into. */
+struct segue_peek_feature {
+	char *name; /* any bytes */
+	size_t name_size;
+	enum segue_seqfile_place place;
+	uint64_t records;       /* that have it */
+	uint64_t least, most;   /* values a step, or a record */
+	uint64_t bytes;         /* of its values */
+	unsigned kinds;         /* bits, 1 << enum segue_peek_values; of TFRecord */
+	enum segue_dtype dtype; /* of a sequence file; 0: none, which kinds say */
+	uint32_t rank;
+	uint64_t dims[SEGUE_RANK_MAX];
+	enum segue_form form;
+};
+
+/* A file, as far as it was looked at. */
+struct segue_peek_file {
+	const char *path;
+	const char *packed; /* "gzip"; NULL: not */
+	uint64_t bytes, records, steps;
+	bool all;         /* these are all records */
+	uint64_t damaged; /* records; what is wrong: */
+	char *trouble;    /* the first that was found; NULL: nothing */
+	char *key[SEGUE_PEEK_KEYS];
+	size_t key_size[SEGUE_PEEK_KEYS], keys;
+};
+
+/* What files of one kind have. */
+struct segue_peek_found {
+	const char *kind; /* "tfrecord" or "files", as sources are called */
+	struct segue_peek_file *file;
+	size_t files;
+	struct segue_peek_feature *feature;
+	size_t features;
+	bool more_features; /* than are told apart */
+	uint64_t *length;   /* of each sequence, in steps */
+	size_t lengths, room;
+	uint64_t records;          /* whose bytes are sound, of TFRecord */
+	uint64_t sequences_differ; /* records whose sequence features have different steps */
+	uint64_t flat;             /* records without any sequence feature: tf.train.Example */
+	bool every;                /* look into all */
+	struct segue_cli_progress *progress;
+};
+
+/* ---- Collecting (peek_found.c) ---- */
+
+void segue_peek_add_file(struct segue_peek_found *found, const char *path, uint64_t bytes);
+/* The file that was added last. */
+struct segue_peek_file *segue_peek_file(struct segue_peek_found *found);
+/* Notes this thread's detail of an error as the file's trouble, unless it has one. */
+void segue_peek_trouble(struct segue_peek_found *found);
+void segue_peek_key(struct segue_peek_found *found, const void *key, size_t size);
+/* A sequence of the file that was added last. */
+void segue_peek_length(struct segue_peek_found *found, uint64_t steps);
+/* The feature of that place and name; made if need be. NULL: there are too many. */
+struct segue_peek_feature *segue_peek_feature(struct segue_peek_found *found,
+	enum segue_seqfile_place place, const void *name, size_t size);
+void segue_peek_finish(struct segue_peek_found *found);
+
+/* ---- Looking ---- */
+
+/*
+ * Looks into a file that was added, which is open as `fd`. What is wrong with it is its trouble;
+ * SEGUE_ENOMEM alone is an error.
+ */
+int segue_peek_tfrecord(struct segue_peek_found *found, int fd);
+int segue_peek_seqfile(struct segue_peek_found *found, int fd);
+
+/* ---- Saying (peek_report.c) ---- */
+
+void segue_peek_report(struct segue_json *json, struct segue_peek_found *found);
+
+#endif

@@ -1,0 +1,416 @@
+/* segue peek: the report on files of one kind, and the Python that opens them. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/peek.h"
+#include "core/dtype.h"
+#include "core/error.h"
+#include "core/options.h"
+#include "core/utf8.h"
+
+#define BARS       8  /* of the histogram, if lengths are alike; else one for each power of two */
+#define PATHS_MOST 16 /* that are named one by one */
+
+/* ---- Text ---- */
+
+struct text {
+	char *bytes;
+	size_t size;
+};
+
+static void add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void add(struct text *text, const char *format, ...)
+{
+	va_list arguments;
+	char *more;
+	int size;
+
+	va_start(arguments, format);
+	size = vasprintf(&more, format, arguments);
+	va_end(arguments);
+	segue_cli_need(size < 0 ? NULL : more);
+	text->bytes = segue_cli_need(realloc(text->bytes, text->size + (size_t)size + 1));
+	memcpy(text->bytes + text->size, more, (size_t)size + 1);
+	text->size += (size_t)size;
+	free(more);
+}
+
+/*
+ * A literal of Python, whatever the bytes are: what comes from a file or its name must not become
+ * code. Bytes that are no UTF-8 are as os.fsdecode() has them.
+ */
+static void add_literal(struct text *text, const char *bytes, size_t size)
+{
+	add(text, "\"");
+	while (size > 0) {
+		size_t length = segue_utf8_next(bytes, size), step = length ? length : 1;
+
+		if (length == 0)
+			add(text, "\\udc%02x", (unsigned char)*bytes);
+		else if (segue_cli_is_control(bytes, length))
+			add(text, "\\x%02x", (unsigned char)bytes[length - 1]);
+		else if (*bytes == '"' || *bytes == '\\')
+			add(text, "\\%c", *bytes);
+		else
+			add(text, "%.*s", (int)length, bytes);
+		bytes += step;
+		size -= step;
+	}
+	add(text, "\"");
+}
+
+/* ---- Features ---- */
+
+static enum segue_dtype dtype_of(const struct segue_peek_feature *feature)
+{
+	if (feature->dtype)
+		return feature->dtype;
+	if (feature->kinds == 1u << SEGUE_PEEK_FLOAT)
+		return SEGUE_FLOAT32;
+	return feature->kinds == 1u << SEGUE_PEEK_INT64 ? SEGUE_INT64 : 0;
+}
+
+/* Of TFRecord, where each step has the same number of values. */
+static uint32_t rank_of(const struct segue_peek_feature *feature)
+{
+	return feature->dtype ? feature->rank : feature->most > 1;
+}
+
+static uint64_t dim_of(const struct segue_peek_feature *feature, uint32_t i)
+{
+	return feature->dtype ? feature->dims[i] : feature->most;
+}
+
+static const char *type_of(const struct segue_peek_feature *feature)
+{
+	if (feature->form == SEGUE_FORM_BYTES)
+		return segue_form_name(feature->form);
+	if (dtype_of(feature))
+		return segue_dtype_name(dtype_of(feature));
+	if (feature->kinds == 1u << SEGUE_PEEK_BYTES)
+		return "bytes";
+	return feature->kinds & ~(1u << SEGUE_PEEK_NONE) ? "several" : "empty";
+}
+
+/* Why a stream cannot have it as it is, into `why`; "": it can. */
+static const char *fault_of(const struct segue_peek_found *found,
+	const struct segue_peek_feature *feature, char why[128])
+{
+	const char *each = feature->place == SEGUE_SEQFILE_SEQUENCE ? "step" : "record";
+
+	why[0] = '\0';
+	if (feature->dtype)
+		return why;
+	if (memchr(feature->name, 0, feature->name_size) ||
+		segue_name_check("the name", feature->name, false))
+		snprintf(why, 128, "its name cannot be that of a feature");
+	else if (!dtype_of(feature))
+		snprintf(why, 128, "no numbers of one type");
+	else if (feature->records != found->records)
+		snprintf(why, 128, "in %" PRIu64 " of %" PRIu64 " records", feature->records,
+			found->records);
+	else if (feature->least != feature->most)
+		snprintf(why, 128, "%" PRIu64 " to %" PRIu64 " values a %s", feature->least,
+			feature->most, each);
+	else if (feature->most == 0)
+		snprintf(why, 128, "no values");
+	return why;
+}
+
+static void put_feature(struct segue_json *json, const struct segue_peek_found *found,
+	const struct segue_peek_feature *feature)
+{
+	char why[128];
+
+	segue_json_begin(json, NULL, '{');
+	segue_json_bytes(json, "name", feature->name, feature->name_size);
+	segue_json_string(json, "place", segue_seqfile_place_name(feature->place));
+	segue_json_string(json, "dtype", type_of(feature));
+	if (feature->form != SEGUE_FORM_DENSE)
+		segue_json_string(json, "form", segue_form_name(feature->form));
+	if (feature->dtype || feature->least == feature->most) {
+		segue_json_begin(json, "shape", '[');
+		for (uint32_t i = 0; i < rank_of(feature); i++)
+			segue_json_unsigned(json, NULL, dim_of(feature, i));
+		segue_json_end(json, ']');
+	} else {
+		segue_json_null(json, "shape");
+	}
+	if (!feature->dtype)
+		segue_json_unsigned(json, "bytes", feature->bytes);
+	segue_json_string(json, "fault", fault_of(found, feature, why));
+	segue_json_end(json, '}');
+}
+
+/* ---- Lengths ---- */
+
+static int compare(const void *a, const void *b)
+{
+	const uint64_t *one = a, *other = b;
+
+	return (*one > *other) - (*one < *other);
+}
+
+static void put_bar(struct segue_json *json, const struct segue_peek_found *found, size_t *at,
+	uint64_t from, uint64_t to)
+{
+	size_t begin = *at;
+
+	while (*at < found->lengths && found->length[*at] <= to)
+		++*at;
+	segue_json_begin(json, NULL, '{');
+	segue_json_unsigned(json, "from", from);
+	segue_json_unsigned(json, "to", to);
+	segue_json_unsigned(json, "sequences", *at - begin);
+	segue_json_end(json, '}');
+}
+
+/* Of sorted lengths, at least one. */
+static void put_histogram(struct segue_json *json, const struct segue_peek_found *found)
+{
+	uint64_t least = found->length[0], most = found->length[found->lengths - 1];
+	size_t at = 0;
+
+	segue_json_begin(json, "histogram", '[');
+	if (most / (least + 1) < BARS) {
+		uint64_t width = (most - least) / BARS + 1;
+
+		for (uint64_t from = least; from <= most; from += width) {
+			put_bar(json, found, &at, from, from + width - 1);
+			if (most - from < width)
+				break;
+		}
+	} else {
+		for (uint64_t to = 1; at < found->lengths; to = 2 * to + 1)
+			if (to >= least)
+				put_bar(json, found, &at, to / 2 + (to > 1), to);
+	}
+	segue_json_end(json, ']');
+}
+
+static void put_lengths(struct segue_json *json, struct segue_peek_found *found)
+{
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < found->files; i++)
+		total += found->file[i].steps;
+	segue_json_begin(json, "steps", '{');
+	segue_json_unsigned(json, "total", total);
+	if (found->lengths > 0) {
+		qsort(found->length, found->lengths, sizeof(*found->length), compare);
+		segue_json_unsigned(json, "min", found->length[0]);
+		segue_json_unsigned(json, "median", found->length[found->lengths / 2]);
+		segue_json_unsigned(json, "max", found->length[found->lengths - 1]);
+	}
+	segue_json_end(json, '}');
+	if (found->lengths > 0)
+		put_histogram(json, found);
+}
+
+/* ---- Files ---- */
+
+static bool put_files(struct segue_json *json, const struct segue_peek_found *found)
+{
+	bool all = true;
+
+	segue_json_begin(json, "files", '[');
+	for (size_t i = 0; i < found->files; i++) {
+		const struct segue_peek_file *file = &found->file[i];
+
+		all = all && file->all;
+		segue_json_begin(json, NULL, '{');
+		segue_json_bytes(json, "file", file->path, strlen(file->path));
+		segue_json_string(json, "compression", file->packed ? file->packed : "none");
+		segue_json_unsigned(json, "bytes", file->bytes);
+		segue_json_unsigned(json, "sequences", file->records);
+		segue_json_unsigned(json, "steps", file->steps);
+		segue_json_bool(json, "all", file->all);
+		segue_json_unsigned(json, "damaged", file->damaged);
+		segue_json_bytes(json, "trouble", file->trouble ? file->trouble : "",
+			file->trouble ? strlen(file->trouble) : 0);
+		segue_json_begin(json, "keys", '[');
+		for (size_t k = 0; k < file->keys; k++)
+			segue_json_bytes(json, NULL, file->key[k], file->key_size[k]);
+		segue_json_end(json, ']');
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+	return all;
+}
+
+static void put_notes(struct segue_json *json, const struct segue_peek_found *found)
+{
+	char note[256];
+
+	segue_json_begin(json, "notes", '[');
+	if (found->flat > 0) {
+		snprintf(note, sizeof(note),
+			"%" PRIu64 " of %" PRIu64 " records have no feature_lists: they are "
+			"tf.train.Example (record=\"example\"; which features have steps is for "
+			"you to say), or empty",
+			found->flat, found->records);
+		segue_json_string(json, NULL, note);
+	}
+	if (found->sequences_differ > 0) {
+		snprintf(note, sizeof(note),
+			"in %" PRIu64 " of %" PRIu64 " records sequence features have different "
+			"numbers of steps",
+			found->sequences_differ, found->records);
+		segue_json_string(json, NULL, note);
+	}
+	if (found->more_features)
+		segue_json_string(json, NULL, "there are more features than are shown");
+	segue_json_end(json, ']');
+}
+
+/* ---- Python ---- */
+
+static size_t directory_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+static const char *ending_of(const char *path)
+{
+	const char *dot = strrchr(path + directory_of(path), '.');
+
+	return dot ? dot : "";
+}
+
+/* Whether all files lie in one directory and have one ending, which a pattern can say. */
+static bool are_alike(const struct segue_peek_found *found)
+{
+	const char *first = found->file[0].path;
+	size_t directory = directory_of(first);
+
+	for (size_t i = 1; i < found->files; i++) {
+		const char *path = found->file[i].path;
+
+		if (directory_of(path) != directory || memcmp(path, first, directory) != 0 ||
+			strcmp(ending_of(path), ending_of(first)) != 0)
+			return false;
+	}
+	return !strpbrk(first, "*?[") && *ending_of(first);
+}
+
+static void add_source(struct text *text, const struct segue_peek_found *found, bool surplus)
+{
+	const char *first = found->file[0].path;
+
+	add(text, "    source=segue.%s(", strcmp(found->kind, "files") == 0 ? "Files" : "TFRecord");
+	if (found->files > PATHS_MOST && are_alike(found)) {
+		struct text pattern = {0};
+
+		add(&pattern, "%.*s*%s", (int)directory_of(first), first, ending_of(first));
+		add_literal(text, pattern.bytes, pattern.size);
+		free(pattern.bytes);
+	} else {
+		add(text, "[");
+		for (size_t i = 0; i < found->files; i++) {
+			add(text, "%s", i ? ", " : "");
+			add_literal(text, found->file[i].path, strlen(found->file[i].path));
+		}
+		add(text, "]");
+	}
+	add(text, "%s),\n", surplus ? ", allow_surplus=True" : "");
+}
+
+/* Those of a place that a stream can have; false: one at least it cannot. */
+static bool add_features(
+	struct text *text, const struct segue_peek_found *found, enum segue_seqfile_place place)
+{
+	static const char *const arguments[] = {"sequences", "context", "states"};
+	bool all = true, any = false;
+	char why[128];
+
+	for (size_t i = 0; i < found->features; i++) {
+		const struct segue_peek_feature *feature = &found->feature[i];
+
+		if (feature->place != place)
+			continue;
+		if (*fault_of(found, feature, why)) {
+			all = false;
+			continue;
+		}
+		add(text, any ? "        " : "    %s={\n        ", arguments[place]);
+		add_literal(text, feature->name, feature->name_size);
+		add(text, ": segue.%s(\"%s\"", place == SEGUE_SEQFILE_STATE ? "State" : "Feature",
+			type_of(feature));
+		if (feature->form == SEGUE_FORM_RAGGED)
+			add(text, ", ragged=True");
+		for (uint32_t k = 0; k < rank_of(feature); k++)
+			add(text, "%s%" PRIu64, k ? ", " : ", [", dim_of(feature, k));
+		add(text, "%s),\n", rank_of(feature) ? "]" : "");
+		any = true;
+	}
+	add(text, "%s", any ? "    },\n" : "");
+	return all;
+}
+
+static bool has_sequence(const struct segue_peek_found *found)
+{
+	char why[128];
+
+	for (size_t i = 0; i < found->features; i++)
+		if (found->feature[i].place == SEGUE_SEQFILE_SEQUENCE &&
+			!*fault_of(found, &found->feature[i], why))
+			return true;
+	return false;
+}
+
+/* A segment of half a sequence or more is no segment: the power of two up to half the median. */
+static uint64_t unroll_for(const struct segue_peek_found *found)
+{
+	uint64_t median = found->lengths ? found->length[found->lengths / 2] : 1, unroll = 1;
+
+	while (unroll < 64 && unroll * 4 <= median)
+		unroll *= 2;
+	return unroll;
+}
+
+/* After the lengths were sorted. */
+static void put_python(struct segue_json *json, const struct segue_peek_found *found)
+{
+	struct text text = {0}, features = {0};
+	bool all = !found->more_features;
+
+	if (found->lengths == 0 || !has_sequence(found)) {
+		segue_json_null(json, "python");
+		return;
+	}
+	for (unsigned place = 0; place <= SEGUE_SEQFILE_STATE; place++)
+		all = add_features(&features, found, (enum segue_seqfile_place)place) && all;
+	add(&text, "import segue\n\nclient = segue.open(\"store\")\nstream = client.stream(\n"
+		   "    \"train\",\n");
+	add_source(&text, found, !all);
+	add(&text, "%s    num_unroll=%" PRIu64 ",\n    batch_size=%d,\n)\n", features.bytes,
+		unroll_for(found), found->lengths < 32 ? (int)found->lengths : 32);
+	segue_json_bytes(json, "python", text.bytes, text.size);
+	free(text.bytes);
+	free(features.bytes);
+}
+
+void segue_peek_report(struct segue_json *json, struct segue_peek_found *found)
+{
+	bool all;
+
+	segue_json_begin(json, NULL, '{');
+	segue_json_string(json, "kind", found->kind);
+	all = put_files(json, found);
+	segue_json_unsigned(json, "sequences", found->lengths);
+	segue_json_bool(json, "all", all);
+	put_lengths(json, found);
+	segue_json_begin(json, "features", '[');
+	for (size_t i = 0; i < found->features; i++)
+		put_feature(json, found, &found->feature[i]);
+	segue_json_end(json, ']');
+	put_notes(json, found);
+	put_python(json, found);
+	segue_json_end(json, '}');
+}

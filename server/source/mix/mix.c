@@ -1,0 +1,427 @@
+/* The source that mixes others: which record of which part a number is. */
+#include "source/mix/mix.h"
+
+#include <endian.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/digest.h"
+#include "core/error.h"
+#include "source/files.h"
+#include "source/mix/arrange.h"
+#include "source/plain.h"
+
+#define PLACES_MAX (UINT64_C(1) << 52) /* of a part: so all numbers stay below 2^62 */
+
+struct part {
+	struct segue_spec spec; /* that of the stream, with this part's source: owns nothing */
+	struct segue_source *source;
+	uint64_t records;
+	uint64_t fingerprint[2];
+};
+
+struct source {
+	struct segue_source base;
+	const struct segue_spec *spec;
+	struct segue_mix_shape shape;
+	struct part part[SEGUE_PARTS_MAX];
+	uint64_t records; /* numbers up to the end */
+	struct segue_index_keeper keeper;
+	/* The block that was asked for last: the next is of it, too, as a rule. Under `mutex`. */
+	pthread_mutex_t mutex;
+	struct segue_mix_block block;
+	/* Lengths of all numbers, once they were asked for; made under `lengths_mutex`. */
+	pthread_mutex_t lengths_mutex;
+	_Atomic(uint32_t *) lengths;
+	const _Atomic bool *given_up; /* may be NULL */
+};
+
+static int within_part(int rc, const struct segue_spec *spec, size_t i)
+{
+	return segue_fail_within(rc, "part \"%s\"", spec->source.mix.part[i].name);
+}
+
+/* The stream's spec, of part `i` alone. */
+static struct segue_spec spec_of(const struct segue_spec *spec, size_t i)
+{
+	struct segue_spec part = *spec;
+
+	part.source = spec->source.mix.part[i].source;
+	return part;
+}
+
+/* ---- Numbers ---- */
+
+static uint64_t record_of(const struct source *source, const struct segue_mix_block *block,
+	uint64_t number, uint32_t *part)
+{
+	*part = block->part[number % SEGUE_MIX_BLOCK];
+	return segue_mix_record(&source->shape, *part,
+		segue_mix_place(&source->shape, block, number), source->part[*part].records,
+		source->spec->shuffle);
+}
+
+static uint64_t find(struct source *source, uint64_t number, uint32_t *part)
+{
+	uint64_t record;
+
+	pthread_mutex_lock(&source->mutex);
+	if (source->block.number != number / SEGUE_MIX_BLOCK)
+		segue_mix_arrange(&source->shape, number / SEGUE_MIX_BLOCK, &source->block);
+	record = record_of(source, &source->block, number, part);
+	pthread_mutex_unlock(&source->mutex);
+	return record;
+}
+
+static int source_admit(struct segue_source *base, uint64_t number, struct segue_record **out,
+	struct segue_admitted *admitted)
+{
+	struct source *source = (struct source *)base;
+	uint32_t i;
+	uint64_t record = find(source, number, &i);
+	struct segue_source *part = source->part[i].source;
+	int rc = part->ops->admit(part, record, out, admitted);
+
+	return rc ? within_part(rc, source->spec, i) : 0;
+}
+
+static uint32_t source_part(struct segue_source *base, uint64_t number)
+{
+	return segue_mix_part(&((struct source *)base)->shape, number);
+}
+
+static uint64_t source_records(const struct segue_source *base)
+{
+	return ((const struct source *)base)->records;
+}
+
+static uint32_t source_key_max(const struct segue_source *base)
+{
+	const struct source *source = (const struct source *)base;
+	uint32_t most = 0;
+
+	for (uint32_t i = 0; i < source->shape.count; i++) {
+		const struct segue_source *part = source->part[i].source;
+		uint32_t size = part->ops->key_max(part);
+
+		most = size > most ? size : most;
+	}
+	return most;
+}
+
+/* ---- Lengths ---- */
+
+static int fill_lengths(
+	const struct source *source, uint32_t *lengths, segue_progress_fn *progress, void *arg)
+{
+	const uint32_t *of_part[SEGUE_PARTS_MAX];
+	struct segue_mix_block block;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < source->shape.count; i++) {
+		struct segue_source *part = source->part[i].source;
+
+		rc = part->ops->lengths(part, progress, arg, &of_part[i]);
+		if (rc)
+			return within_part(rc, source->spec, i);
+	}
+	for (uint64_t number = 0; !rc && number < source->records; number++) {
+		uint64_t record;
+		uint32_t part;
+
+		if (number % SEGUE_MIX_BLOCK == 0) {
+			segue_mix_arrange(&source->shape, number / SEGUE_MIX_BLOCK, &block);
+			rc = segue_check_given_up(source->given_up);
+		}
+		record = record_of(source, &block, number, &part);
+		lengths[number] = of_part[part][record];
+	}
+	return rc;
+}
+
+static int make_lengths(struct source *source, segue_progress_fn *progress, void *arg)
+{
+	uint32_t *lengths = reallocarray(NULL, source->records, sizeof(lengths[0]));
+	int rc = lengths ? fill_lengths(source, lengths, progress, arg)
+			 : segue_fail(SEGUE_ENOMEM, "no memory for the lengths of sequences");
+
+	if (rc)
+		free(lengths);
+	else
+		atomic_store_explicit(&source->lengths, lengths, memory_order_release);
+	return rc;
+}
+
+static int source_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
+{
+	struct source *source = (struct source *)base;
+	int rc = 0;
+
+	pthread_mutex_lock(&source->lengths_mutex);
+	if (!source->lengths)
+		rc = make_lengths(source, progress, arg);
+	if (!rc)
+		*out = source->lengths;
+	pthread_mutex_unlock(&source->lengths_mutex);
+	return rc;
+}
+
+/* ---- What it is ---- */
+
+static void fingerprint_of(const struct source *source, uint64_t fingerprint[2])
+{
+	struct segue_digest digest;
+
+	segue_digest_init(&digest);
+	segue_digest_text(&digest, "mix");
+	for (uint32_t i = 0; i < source->shape.count; i++) {
+		segue_digest_number(&digest, source->part[i].fingerprint[0]);
+		segue_digest_number(&digest, source->part[i].fingerprint[1]);
+	}
+	segue_digest_finish(&digest, fingerprint);
+}
+
+static void source_stats(const struct segue_source *base, struct segue_source_stats *stats)
+{
+	const struct source *source = (const struct source *)base;
+
+	for (uint32_t i = 0; i < source->shape.count; i++) {
+		const struct segue_source *part = source->part[i].source;
+		struct segue_source_stats of_part = {0};
+
+		part->ops->stats(part, &of_part);
+		stats->files += of_part.files;
+		stats->bytes += of_part.bytes;
+		stats->index_memory += of_part.index_memory;
+		stats->descriptors += of_part.descriptors;
+		stats->crc = of_part.crc;
+	}
+	stats->records = source->records;
+	stats->index_memory += sizeof(*source);
+	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
+		stats->index_memory += source->records * sizeof(uint32_t);
+	fingerprint_of(source, stats->fingerprint);
+}
+
+/* Of each part the fingerprint, little-endian, kept under that of all. */
+static void kept_name(const uint64_t fingerprint[2], char name[SEGUE_KEPT_NAME_SIZE])
+{
+	snprintf(name, SEGUE_KEPT_NAME_SIZE, "mix-%016" PRIx64 "%016" PRIx64, fingerprint[1],
+		fingerprint[0]);
+}
+
+/* 0, and the fingerprints of `count` parts; or what the keeper returns: there may be none. */
+static int load_kept(const struct segue_index_keeper *keeper, const uint64_t fingerprint[2],
+	size_t count, uint64_t (*out)[2])
+{
+	char name[SEGUE_KEPT_NAME_SIZE];
+	void *bytes;
+	size_t size;
+	int rc;
+
+	kept_name(fingerprint, name);
+	rc = keeper->load(keeper->arg, name, &bytes, &size);
+	if (rc)
+		return rc;
+	if (size == count * sizeof(out[0]))
+		memcpy(out, bytes, size);
+	else
+		rc = segue_fail(SEGUE_ENOTFOUND, "'%s' is of another mix", name);
+	free(bytes);
+	for (size_t i = 0; !rc && i < count; i++)
+		for (size_t k = 0; k < 2; k++)
+			out[i][k] = le64toh(out[i][k]);
+	return rc;
+}
+
+static int keep(const struct source *source)
+{
+	uint64_t fingerprint[2], parts[SEGUE_PARTS_MAX][2];
+	char name[SEGUE_KEPT_NAME_SIZE];
+	size_t count = source->shape.count;
+	int rc;
+
+	fingerprint_of(source, fingerprint);
+	rc = load_kept(&source->keeper, fingerprint, count, parts);
+	if (rc != SEGUE_ENOTFOUND)
+		return rc;
+	for (size_t i = 0; i < count; i++)
+		for (size_t k = 0; k < 2; k++)
+			parts[i][k] = htole64(source->part[i].fingerprint[k]);
+	kept_name(fingerprint, name);
+	return source->keeper.save(source->keeper.arg, name, parts, count * sizeof(parts[0]));
+}
+
+static int source_explain_change(const struct segue_source *base, const uint64_t fingerprint[2])
+{
+	const struct source *source = (const struct source *)base;
+	uint64_t before[SEGUE_PARTS_MAX][2];
+	int rc = load_kept(&source->keeper, fingerprint, source->shape.count, before);
+
+	if (rc && rc != SEGUE_ENOTFOUND)
+		return rc;
+	for (uint32_t i = 0; !rc && i < source->shape.count; i++) {
+		const struct segue_source *part = source->part[i].source;
+
+		if (memcmp(before[i], source->part[i].fingerprint, sizeof(before[i])) == 0)
+			continue;
+		return within_part(part->ops->explain_change(part, before[i]), source->spec, i);
+	}
+	return segue_fail(SEGUE_ECHANGED, "the data of a part are others" SEGUE_CHANGED_ADVICE);
+}
+
+static void source_destroy(struct segue_source *base)
+{
+	struct source *source = (struct source *)base;
+
+	for (uint32_t i = 0; i < source->shape.count; i++)
+		if (source->part[i].source)
+			source->part[i].source->ops->destroy(source->part[i].source);
+	pthread_mutex_destroy(&source->lengths_mutex);
+	pthread_mutex_destroy(&source->mutex);
+	free(source->lengths);
+	free(source);
+}
+
+static const struct segue_source_ops source_ops = {
+	.records = source_records,
+	.part = source_part,
+	.key_max = source_key_max,
+	.admit = source_admit,
+	.lengths = source_lengths,
+	.stats = source_stats,
+	.explain_change = source_explain_change,
+	.destroy = source_destroy,
+};
+
+/* ---- The driver ---- */
+
+static int open_part(struct source *source, uint32_t i, const struct segue_source_means *means)
+{
+	struct part *part = &source->part[i];
+	struct segue_source_stats stats = {0};
+	int rc;
+
+	part->spec = spec_of(source->spec, i);
+	rc = segue_source_plain_driver(&part->spec)->open(&part->spec, means, &part->source);
+	if (rc)
+		return within_part(rc, source->spec, i);
+	part->records = part->source->ops->records(part->source);
+	part->source->ops->stats(part->source, &stats);
+	memcpy(part->fingerprint, stats.fingerprint, sizeof(part->fingerprint));
+	return 0;
+}
+
+/* The numbers up to where a part would give more than all its passes have. */
+static int find_end(struct source *source)
+{
+	source->records = UINT64_MAX;
+	for (uint32_t i = 0; i < source->shape.count; i++) {
+		uint64_t epochs = source->spec->source.mix.part[i].epochs, places, end;
+
+		if (epochs == 0)
+			continue;
+		if (__builtin_mul_overflow(epochs, source->part[i].records, &places) ||
+			places >= PLACES_MAX)
+			return within_part(
+				segue_fail(SEGUE_EINVAL,
+					"%" PRIu64 " epochs of %" PRIu64
+					" records are more sequences than a mix can number: give "
+					"it fewer, or none where another part has an end",
+					epochs, source->part[i].records),
+				source->spec, i);
+		end = segue_mix_number(&source->shape, i, places);
+		source->records = end < source->records ? end : source->records;
+	}
+	return 0;
+}
+
+static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
+	struct segue_source **out)
+{
+	struct source *source = calloc(1, sizeof(*source));
+	int rc = 0;
+
+	if (!source)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
+	source->base.ops = &source_ops;
+	source->base.on_error = spec->on_error;
+	source->spec = spec;
+	source->keeper = *means->keeper;
+	source->given_up = means->opener ? means->opener->given_up : NULL;
+	segue_mix_shape_init(&source->shape, &spec->source.mix, spec->seed);
+	segue_mix_arrange(&source->shape, 0, &source->block);
+	pthread_mutex_init(&source->mutex, NULL);
+	pthread_mutex_init(&source->lengths_mutex, NULL);
+	for (uint32_t i = 0; !rc && i < source->shape.count; i++)
+		rc = open_part(source, i, means);
+	if (!rc)
+		rc = find_end(source);
+	if (!rc)
+		rc = keep(source);
+	if (rc)
+		source_destroy(&source->base);
+	else
+		*out = &source->base;
+	return rc;
+}
+
+static int source_check(const struct segue_spec *spec, const struct segue_opener *opener)
+{
+	int rc = 0;
+
+	for (size_t i = 0; !rc && i < spec->source.mix.count; i++) {
+		const struct segue_spec part = spec_of(spec, i);
+
+		rc = segue_source_plain_driver(&part)->check(&part, opener);
+		if (rc)
+			within_part(rc, spec, i);
+	}
+	return rc;
+}
+
+static uint64_t source_descriptors(const struct segue_spec *spec)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < spec->source.mix.count; i++) {
+		const struct segue_spec part = spec_of(spec, i);
+
+		sum += segue_source_plain_driver(&part)->descriptors(&part);
+	}
+	return sum;
+}
+
+static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
+	const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+	void *arg)
+{
+	uint64_t parts[SEGUE_PARTS_MAX][2];
+	char name[SEGUE_KEPT_NAME_SIZE];
+	int rc = load_kept(keeper, fingerprint, spec->source.mix.count, parts);
+
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? 0 : rc;
+	kept_name(fingerprint, name);
+	rc = visit(arg, name);
+	for (size_t i = 0; !rc && i < spec->source.mix.count; i++) {
+		const struct segue_spec part = spec_of(spec, i);
+
+		rc = segue_source_plain_driver(&part)->visit_kept(
+			&part, parts[i], keeper, visit, arg);
+	}
+	return rc;
+}
+
+const struct segue_source_driver segue_source_mix = {
+	.open = source_open,
+	.check = source_check,
+	.descriptors = source_descriptors,
+	.visit_kept = visit_kept,
+	.orders = true,
+};

@@ -1,0 +1,301 @@
+"""`segue peek`: what it says of data files, and the Python that it writes, which is run."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import os
+import random
+import struct
+import wave
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segue
+from segue import Feature, FileWriter, State
+from segue.tfrecord import SequenceExampleWriter, encode_sequence_example, masked_crc32c
+from test_cli import FINE, WRONG, fails, report, run
+
+SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
+LENGTHS = [3, 40, 17, 1, 90, 17]
+
+
+def write_records(path: Path, lengths: list[int] = LENGTHS, compression: str | None = None) -> None:
+    with SequenceExampleWriter(path, compression) as writer:
+        for number, steps in enumerate(lengths):
+            writer.write(
+                {
+                    "x": np.arange(steps, dtype=np.float32) + number,
+                    "y": np.ones((steps, 2, 2), int),
+                    "word": ["w"] * steps,
+                    "odd": [[1] * (1 + step % 3) for step in range(steps)],
+                },
+                {"id": number, "name": f"n{number}"} | ({"rare": 1.5} if number == 2 else {}),
+            )
+
+
+def write_sequences(path: Path, lengths: list[int] = LENGTHS) -> None:
+    with FileWriter(
+        path, {"x": Feature("int16", (2, 3))}, {"c": Feature("bool")}, {"h": State("float64", 4)}
+    ) as writer:
+        for number, steps in enumerate(lengths):
+            x = np.full((steps, 2, 3), number, np.int16)
+            writer.write({"x": x}, {"c": True}, f"key {number}", None, {"h": np.ones(4)})
+
+
+def frame(data: bytes) -> bytes:
+    """A record of a TFRecord file."""
+    length = struct.pack("<Q", len(data))
+    crcs = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+    return length + crcs[0] + data + crcs[1]
+
+
+def stream_of(python: str, directory: Path) -> segue.Stream:
+    """Run the Python that was printed, on a store of the test."""
+    names: dict[str, Any] = {}
+    exec(python.replace('segue.open("store")', f"segue.open({str(directory)!r})"), names)
+    return names["stream"]
+
+
+def steps_delivered(stream: segue.Stream) -> int:
+    with stream.loader() as loader:
+        steps = 0
+        for batch in loader:
+            steps += int(batch.length.sum())
+            for state in stream.states if hasattr(stream, "states") else []:
+                batch.save_state(state, batch.state(state))
+    return steps
+
+
+def features_of(found: Any) -> dict[str, tuple[str, str, list[int] | None]]:
+    return {f["name"]: (f["place"], f["dtype"], f["shape"]) for f in found["features"]}
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zlib"])
+def test_tfrecord(tmp_path: Path, directory: Path, compression: str | None) -> None:
+    path = tmp_path / "data.tfrecord"
+    write_records(path, compression="gzip" if compression == "gzip" else None)
+    if compression == "zlib":
+        path.write_bytes(zlib.compress(path.read_bytes()))
+    told = report("peek", path)
+    (found,) = told["kinds"]
+    assert not told["others"] and found["kind"] == "tfrecord" and found["all"]
+    (file,) = found["files"]
+    assert file["compression"] == (compression or "none") and file["sequences"] == len(LENGTHS)
+    assert file["keys"][0] == "data.tfrecord:0" and len(file["keys"]) == 3
+    assert found["steps"] == {"total": sum(LENGTHS), "min": 1, "median": 17, "max": 90}
+    assert sum(bar["sequences"] for bar in found["histogram"]) == len(LENGTHS)
+    for bar in found["histogram"]:
+        inside = [n for n in LENGTHS if bar["from"] <= n <= bar["to"]]
+        assert len(inside) == bar["sequences"]
+    assert features_of(found) == {
+        "x": ("sequences", "float32", []),
+        "y": ("sequences", "int64", [4]),
+        "word": ("sequences", "bytes", []),
+        "odd": ("sequences", "int64", None),
+        "id": ("context", "int64", []),
+        "name": ("context", "bytes", []),
+        "rare": ("context", "float32", []),
+    }
+    faults = {f["name"]: f["fault"] for f in found["features"]}
+    assert faults["odd"] == "1 to 3 values a step" and faults["rare"] == "in 1 of 6 records"
+    assert faults["x"] == faults["y"] == faults["id"] == "" and faults["word"] and faults["name"]
+    assert file["damaged"] == 0 and not file["trouble"] and not found["notes"]
+    if compression != "zlib":
+        assert steps_delivered(stream_of(found["python"], directory)) == sum(LENGTHS)
+    text = run("peek", path).stdout
+    assert "word bytes: left out" in text and found["python"] in text and "#####" in text
+
+
+def test_what_is_ragged(tmp_path: Path) -> None:
+    fields = {"w": segue.Feature("int16", ragged=True), "t": segue.Feature("bytes")}
+    with segue.FileWriter(tmp_path / "a.segue", fields) as writer:
+        writer.write({"w": [[1, 2], []], "t": [b"a", b""]})
+        writer.write({"w": [[3]], "t": [b"b"]})
+    (found,) = report("peek", tmp_path / "a.segue")["kinds"]
+    assert features_of(found) == {
+        "w": ("sequences", "int16", []), "t": ("sequences", "bytes", [])
+    }  # fmt: skip
+    assert [f["form"] for f in found["features"]] == ["ragged", "bytes"]
+    for line in ('"w": segue.Feature("int16", ragged=True)', '"t": segue.Feature("bytes")'):
+        assert line in found["python"]
+    assert "sequences  w int16 ragged\n" in run("peek", tmp_path / "a.segue").stdout
+
+
+def test_sequence_files(tmp_path: Path, directory: Path) -> None:
+    paths = [tmp_path / f"{letter}.segue" for letter in "abc"]
+    for path in paths:
+        write_sequences(path)
+    (found,) = report("peek", *paths)["kinds"]
+    assert found["kind"] == "files" and found["all"]
+    assert found["sequences"] == 3 * len(LENGTHS) and found["steps"]["total"] == 3 * sum(LENGTHS)
+    assert found["files"][0]["keys"] == ["key 0", "key 1", "key 2"]
+    assert features_of(found) == {
+        "x": ("sequences", "int16", [2, 3]),
+        "c": ("context", "bool", []),
+        "h": ("states", "float64", [4]),
+    }
+    assert 'segue.State("float64", [4])' in found["python"]
+    stream = stream_of(found["python"], directory)
+    steps = 0
+    with stream.loader() as loader:
+        for batch in loader:
+            steps += int(batch.length.sum())
+            batch.save_state("h", batch.state("h"))
+    assert steps == 3 * sum(LENGTHS)
+
+
+def test_many_files_are_a_pattern(tmp_path: Path, directory: Path) -> None:
+    paths = [tmp_path / f"{number}.segue" for number in range(20)]
+    for path in paths:
+        write_sequences(path, [number % 5 + 1 for number in range(3)])
+    (found,) = report("peek", *paths)["kinds"]
+    assert f'segue.Files("{tmp_path}/*.segue")' in found["python"]
+    assert len(found["files"]) == 20
+
+
+def test_the_first_records_or_all(tmp_path: Path) -> None:
+    path = tmp_path / "many.tfrecord"
+    record = frame(encode_sequence_example({"x": np.zeros(2)}))
+    path.write_bytes(record * 1500 + record[:-1])
+    (found,) = report("peek", path)["kinds"]
+    assert (found["sequences"], found["all"]) == (1000, False)
+    assert "--all looks at all" in run("peek", path).stdout and not found["files"][0]["trouble"]
+    (found,) = report("peek", path, "--all")["kinds"]
+    assert found["sequences"] == 1500
+    assert "the file ends within a record" in found["files"][0]["trouble"]
+    path.write_bytes(gzip.compress(record * 1500)[:-9])
+    (found,) = report("peek", path, "--all")["kinds"]
+    assert found["files"][0]["compression"] == "gzip" and found["files"][0]["trouble"]
+
+
+def test_damage_of_records(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.tfrecord"
+    records = [frame(encode_sequence_example({"x": np.arange(n + 1.0)})) for n in range(5)]
+    second = bytearray(records[1])
+    second[-6] ^= 1
+    path.write_bytes(records[0] + second + records[2] + frame(b"\xff\xff\xff") + records[4])
+    (found,) = report("peek", path)["kinds"]
+    (file,) = found["files"]
+    assert file["damaged"] == 2 and file["sequences"] == 3 and file["all"]
+    assert file["trouble"] == (
+        f"record at byte {len(records[0])}: the checksum of its data is wrong"
+    )
+    path.write_bytes(records[0] + b"\1" + records[1])
+    (found,) = report("peek", path)["kinds"]
+    assert "the checksum of its length is wrong" in found["files"][0]["trouble"]
+    assert found["sequences"] == 1
+    huge = struct.pack("<Q", 2**60)
+    path.write_bytes(records[0] + huge + struct.pack("<I", masked_crc32c(huge)) + b"x")
+    assert "is not looked into" in report("peek", path)["kinds"][0]["files"][0]["trouble"]
+
+
+def test_damage_of_sequence_files(tmp_path: Path) -> None:
+    path = tmp_path / "data.segue"
+    write_sequences(path)
+    data = path.read_bytes()
+    damaged = bytearray(data)
+    at = data.index(b"ENTR", data.index(b"ENTR") + 1) + 150
+    damaged[at] ^= 1
+    path.write_bytes(damaged)
+    (found,) = report("peek", path)["kinds"]
+    assert found["sequences"] == len(LENGTHS) and not found["files"][0]["trouble"]
+    (found,) = report("peek", path, "--all")["kinds"]
+    assert found["files"][0]["damaged"] == 1 and "checksum" in found["files"][0]["trouble"]
+    path.write_bytes(data[:-1])
+    (found,) = report("peek", path)["kinds"]
+    assert "'segue repair' closes it" in found["files"][0]["trouble"]
+    assert found["sequences"] == len(LENGTHS) and found["steps"]["total"] == sum(LENGTHS)
+
+
+def test_examples_without_steps(tmp_path: Path) -> None:
+    path = tmp_path / "flat.tfrecord"
+    path.write_bytes(frame(encode_sequence_example({}, {"x": [1.0, 2.0]})) * 3)
+    (found,) = report("peek", path)["kinds"]
+    assert found["python"] is None and "3 of 3 records" in found["notes"][0]
+    assert "tf.train.Example" in run("peek", path).stdout
+
+
+def test_names_do_not_become_code_or_play_with_a_terminal(tmp_path: Path) -> None:
+    names = ['x"), evil(', "a\\", "\x1b[31m", "\u009b2J", "é", "${HOME}", "line\nbreak", "c:d"]
+    folder = tmp_path / 'dir "; evil()\\'
+    folder.mkdir()
+    path = folder / "\x1bfile\udcff"
+    with SequenceExampleWriter(path) as writer:
+        writer.write({name: np.zeros(4) for name in ["x", *names]})
+    result = run("peek", path)
+    assert result.returncode == FINE and "\x1b" not in result.stdout and "\x9b" not in result.stdout
+    (found,) = report("peek", path)["kinds"]
+    tree = ast.parse(found["python"])
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert calls == {"segue.open", "client.stream", "segue.TFRecord", "segue.Feature"}
+    assert {'x"), evil(', "a\\", "é", "${HOME}"} <= texts and str(path) in texts
+    faults = {f["name"]: f["fault"] for f in found["features"]}
+    assert "name" in faults["c:d"] and "name" in faults["line\nbreak"]
+
+
+def test_other_kinds_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(b"\0\0" * 10)
+    (tmp_path / "a.jsonl").write_text('{"x": [1]}\n')
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + b"\0" * 20)
+    (tmp_path / "a.bz2").write_bytes(b"BZh91AY")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("hello")
+    told = report("peek", *sorted(tmp_path.iterdir()))
+    assert not told["kinds"]
+    what = {Path(other["file"]).name: other["what"] for other in told["others"]}
+    assert what == {
+        "a.npy": "a NumPy array",
+        "a.npz": "NumPy arrays (.npz)",
+        "a.wav": "audio (WAV)",
+        "a.jsonl": "JSON lines",
+        "a.parquet": "Parquet",
+        "a.bz2": "bzip2",
+        "empty": "empty",
+        "text": "something else",
+    }
+    assert "segue convert" in run("peek", tmp_path / "a.npy").stdout
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "a.segue")
+    result = run("peek", tmp_path / "none", tmp_path / "a.segue", tmp_path)
+    assert result.returncode == WRONG and "No such file" in result.stderr
+    assert "is no file" in result.stderr and "a.segue" in result.stdout
+    assert "FILE is empty" in fails(2, "peek", "")
+
+
+def test_whatever_the_bytes_are_it_ends(tmp_path: Path) -> None:
+    print(f"SEGUE_TEST_SEED={SEED}")
+    chance = random.Random(SEED)
+    write_records(tmp_path / "a", [3, 2])
+    write_records(tmp_path / "b", [3, 2], "gzip")
+    write_sequences(tmp_path / "c", [3, 2])
+    originals = [(tmp_path / name).read_bytes() for name in "abc"]
+    paths = []
+    for number in range(150):
+        data = bytearray(chance.choice(originals))
+        if number % 3 == 0:  # damage that checksums do not see
+            body = bytearray(encode_sequence_example({"x": np.arange(9)}, {"y": 1.5}))
+            for _ in range(chance.randrange(1, 5)):
+                body[chance.randrange(len(body))] = chance.randrange(256)
+            data = bytearray(frame(bytes(body)) * 2)
+        else:
+            for _ in range(chance.randrange(1, 4)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            data = data[: chance.randrange(1, len(data) + 1)]
+        paths.append(tmp_path / f"m{number}")
+        paths[-1].write_bytes(data)
+    for options in ([], ["--all"]):
+        told = report("peek", *paths, *options)
+        files = sum(len(found["files"]) for found in told["kinds"]) + len(told["others"])
+        assert files == len(paths)
