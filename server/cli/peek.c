@@ -14,10 +14,11 @@
 
 #include "core/access.h"
 #include "core/error.h"
+#include "source/foreign.h"
 #include "source/inflate.h"
 #include "source/tfrecord/framing.h"
 
-enum { TFRECORD, FILES, KINDS, BAR_WIDTH = 40, FIRST = 16 };
+enum { TFRECORD, FILES, KINDS, BAR_WIDTH = 40 };
 
 /* A file that no source of segue reads as it is: what it is, and what to do. */
 struct stranger {
@@ -33,46 +34,21 @@ struct peek {
 
 /* ---- Kinds ---- */
 
-#define WHERE   "segue.Arrays reads it where it lies, if it is not compressed; " CONVERT
-#define CONVERT "'segue convert' makes a sequence file of it, which segue.Files reads"
+/* What nothing but the ending of the name tells, and what nothing tells. */
+static const struct segue_foreign
+	csv = {.name = "a table as text (CSV)",
+		.advice = "'segue convert' makes a sequence file of it, which segue.Files reads"},
+	unknown = {.name = "something else",
+		.advice = "read it in Python, and give the arrays to segue.convert"};
 
-/* What segue does not read by itself, by first bytes at a place, or by the ending of the name. */
-static const struct other {
-	const char *what, *magic;
-	size_t at;
-	const char *ending, *way;
-} others[] = {
-	{"a NumPy array", "\x93NUMPY", 0, NULL, WHERE},
-	{"NumPy arrays (.npz)", "PK\3\4", 0, ".npz", WHERE},
-	{"audio (WAV)", "WAVE", 8, NULL, WHERE},
-	{"Parquet", "PAR1", 0, NULL, CONVERT},
-	{"Arrow", "ARROW1", 0, NULL, CONVERT},
-	{"HDF5", "\x89HDF\r\n\x1a\n", 0, NULL, CONVERT},
-	{"JSON lines", NULL, 0, ".jsonl", CONVERT},
-	{"a table as text (CSV)", NULL, 0, ".csv", CONVERT},
-	{"audio (FLAC)", "fLaC", 0, NULL, "decode it, and give the arrays to segue.convert"},
-	{"audio (Ogg)", "OggS", 0, NULL, "decode it, and give the arrays to segue.convert"},
-	{"something else", NULL, 0, NULL,
-		"read it in Python, and give the arrays to segue.convert"},
-};
-
-static const struct other *other_kind(const char *path, const uint8_t *bytes, size_t size)
+static const struct segue_foreign *other_kind(const char *path, const uint8_t *bytes, size_t size)
 {
-	const struct other *other = others;
+	const struct segue_foreign *kind = segue_foreign_of(bytes, size);
+	const char *ending = strrchr(path, '.');
 
-	/* The last has neither, and is all that is left. */
-	for (; other->magic || other->ending; other++) {
-		size_t length = other->magic ? strlen(other->magic) : 0, name = strlen(path),
-		       end = other->ending ? strlen(other->ending) : 0;
-
-		if (other->magic && (size < other->at + length ||
-					    memcmp(bytes + other->at, other->magic, length) != 0))
-			continue;
-		if (name < end || strcmp(path + name - end, end ? other->ending : "") != 0)
-			continue;
-		return other;
-	}
-	return other;
+	if (kind)
+		return kind;
+	return ending && strcmp(ending, ".csv") == 0 ? &csv : &unknown;
 }
 
 static void add_stranger(struct peek *peek, const char *path, const char *what, const char *way)
@@ -85,8 +61,8 @@ static void add_stranger(struct peek *peek, const char *path, const char *what, 
 static int look(struct peek *peek, const char *path, int fd, uint64_t size)
 {
 	const struct segue_packing *packing;
-	const struct other *other;
-	uint8_t first[FIRST];
+	const struct segue_foreign *other;
+	uint8_t first[SEGUE_FOREIGN_BEGIN];
 	ssize_t got = segue_read_at(fd, 0, first, sizeof(first));
 	struct segue_peek_found *found = &peek->found[TFRECORD];
 
@@ -110,7 +86,7 @@ static int look(struct peek *peek, const char *path, int fd, uint64_t size)
 	else if (packing)
 		add_stranger(peek, path, packing->name, packing->unpack);
 	else
-		add_stranger(peek, path, other->what, other->way);
+		add_stranger(peek, path, other->name, other->advice);
 	return 0;
 }
 

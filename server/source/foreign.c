@@ -7,9 +7,9 @@
 #include "core/sequence_file.h"
 #include "source/tfrecord/framing.h"
 
-#define CONVERT(reader)                                                                            \
-	"read it in Python (" reader                                                               \
-	") and let segue.convert make a sequence file of it, which segue.Files reads"
+#define CONVERT "'segue convert' makes a sequence file of it, which segue.Files reads"
+#define ARRAYS  "open it with segue.Arrays, where it lies; or " CONVERT
+#define DECODE  "decode it in Python, and let segue.convert make a sequence file of the arrays"
 
 /* A continuation, then how long the schema is: a multiple of 8, and less than 16 MiB. */
 static bool begins_arrow_stream(const uint8_t *bytes, size_t size)
@@ -64,18 +64,19 @@ static const struct segue_foreign kinds[] = {
 	{"a TFRecord file", "open it with segue.TFRecord", .begins = begins_tfrecord},
 	{"a sequence file", "open it with segue.Files", SEGUE_SEQFILE_MAGIC,
 		sizeof(SEGUE_SEQFILE_MAGIC) - 1, NULL},
-	{"a Parquet file", CONVERT("pyarrow.parquet"), "PAR1", 4, NULL},
-	{"an encrypted Parquet file", CONVERT("pyarrow.parquet"), "PARE", 4, NULL},
-	{"an Arrow file", CONVERT("pyarrow.ipc"), "ARROW1", 6, NULL},
-	{"an Arrow stream", CONVERT("pyarrow.ipc"), .begins = begins_arrow_stream},
-	{"an HDF5 file", CONVERT("h5py"), "\x89HDF\r\n\x1a\n", 8, NULL},
-	{"a NumPy array (.npy)", CONVERT("numpy.load"), "\x93NUMPY", 6, NULL},
-	{"an archive of NumPy arrays (.npz)", CONVERT("numpy.load"), .begins = begins_npz},
+	{"a Parquet file", CONVERT, "PAR1", 4, NULL},
+	{"an encrypted Parquet file", DECODE, "PARE", 4, NULL},
+	{"an Arrow file", CONVERT, "ARROW1", 6, NULL},
+	{"an Arrow stream", CONVERT, .begins = begins_arrow_stream},
+	{"an HDF5 file", CONVERT, "\x89HDF\r\n\x1a\n", 8, NULL},
+	{"a NumPy array (.npy)", ARRAYS, "\x93NUMPY", 6, NULL},
+	{"an archive of NumPy arrays (.npz)", ARRAYS, .begins = begins_npz},
 	{"a zip archive", "unpack it, and name the files that were in it", "PK\3\4", 4, NULL},
 	{"an empty zip archive", "leave it out of the source's files", "PK\5\6", 4, NULL},
-	{"a WAV file", CONVERT("soundfile"), .begins = begins_wav},
-	{"a FLAC file", CONVERT("soundfile"), "fLaC", 4, NULL},
-	{"JSON", CONVERT("json, line by line"), .begins = begins_json},
+	{"a WAV file", ARRAYS, .begins = begins_wav},
+	{"a FLAC file", DECODE, "fLaC", 4, NULL},
+	{"an Ogg file", DECODE, "OggS", 4, NULL},
+	{"JSON", "if it is lines of JSON, " CONVERT, .begins = begins_json},
 };
 
 const struct segue_foreign *segue_foreign_of(const uint8_t *bytes, size_t size)

@@ -628,7 +628,7 @@ def test_files_of_other_kinds_are_named(client: segue.Client, tmp_path: Path) ->
         "sound.wav": "a WAV file",
     }
     for name, what in names.items():
-        advice = "unpack it" if "zip" in name else "let segue.convert make a sequence file of it"
+        advice = "unpack it" if "zip" in name else "'segue convert' makes a sequence file of it"
         path = tmp_path / name
         for source, kind in ((segue.TFRecord, "TFRecord"), (segue.Files, "sequence")):
             with refused(segue.DataError, f"{path}: is {what}, no {kind} file: ", advice):

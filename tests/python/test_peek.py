@@ -254,11 +254,11 @@ def test_other_kinds_are_named(tmp_path: Path) -> None:
     assert not told["kinds"]
     what = {Path(other["file"]).name: other["what"] for other in told["others"]}
     assert what == {
-        "a.npy": "a NumPy array",
-        "a.npz": "NumPy arrays (.npz)",
-        "a.wav": "audio (WAV)",
-        "a.jsonl": "JSON lines",
-        "a.parquet": "Parquet",
+        "a.npy": "a NumPy array (.npy)",
+        "a.npz": "an archive of NumPy arrays (.npz)",
+        "a.wav": "a WAV file",
+        "a.jsonl": "JSON",
+        "a.parquet": "a Parquet file",
         "a.bz2": "bzip2",
         "empty": "empty",
         "text": "something else",

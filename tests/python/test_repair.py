@@ -254,3 +254,23 @@ def test_a_full_disk_leaves_what_can_be_repaired(path: Path) -> None:
         assert result.returncode == WRONG and "can be run again" in result.stderr, result
     assert report("repair", path)["kept"]["sequences"] == 3
     assert path.read_bytes() == data
+
+
+def test_ragged_features_and_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "ragged.segue"
+    features = {"r": Feature("float32", ragged=True), "w": Feature("bytes")}
+    with FileWriter(path, features, {"t": Feature("bytes")}) as writer:
+        for steps in STEPS:
+            ragged = [np.arange(step, dtype=np.float32) for step in range(steps)]
+            words = [b"w" * (step % 3) for step in range(steps)]
+            writer.write({"r": ragged, "w": words}, {"t": f"text {steps}"})
+    data = path.read_bytes()
+    ends = ends_of(data)
+    for size in range(ends[0], len(data), 31):
+        path.write_bytes(data[:size])
+        count = sum(end <= size for end in ends) - 1
+        assert report("repair", path)["kept"]["sequences"] == count
+        assert len(sequence_file.read(path).sequences) == count
+    path.write_bytes(data[: ends[-1]])
+    assert report("repair", path)["kept"]["sequences"] == len(STEPS)
+    assert path.read_bytes() == data

@@ -1446,7 +1446,7 @@ Test(source, files_of_other_kinds)
 		{BYTES("SEGUESEQ\1\0\0\0"),
 			"a sequence file, no TFRecord file: open it with segue.Files"},
 		{BYTES("PAR1\x15\0"),
-			"a Parquet file, no TFRecord file: read it in Python (pyarrow.parquet)"},
+			"a Parquet file, no TFRecord file: 'segue convert' makes a sequence"},
 		{BYTES("PARE"), "an encrypted Parquet file, no"},
 		{BYTES("ARROW1\0\0"), "an Arrow file, no"},
 		{BYTES("\xff\xff\xff\xff\xa8\1\0\0\x10\0"), "an Arrow stream, no"},
@@ -1463,7 +1463,7 @@ Test(source, files_of_other_kinds)
 		{BYTES("RF64\xff\xff\xff\xffWAVEds64"), "a WAV file, no"},
 		{BYTES("fLaC\0\0\0\x22"), "a FLAC file, no"},
 		{BYTES("{\"x\": [1, 2]}\n"),
-			"JSON, no TFRecord file: read it in Python (json, line by"},
+			"JSON, no TFRecord file: if it is lines of JSON, 'segue convert'"},
 		{BYTES("{\n  \"x\": 1}\n"), "JSON, no"},
 		{BYTES("{}\n"), "JSON, no"},
 		/* The length of a record, and text that is none of them. */
