@@ -123,6 +123,10 @@ static int check_features(struct segue_spec *spec)
 		rc = check_fields("context", spec->contexts, spec->context_count);
 	if (!rc)
 		rc = check_fields("states", spec->states, spec->state_count);
+	for (size_t i = 0; !rc && i < spec->state_count; i++)
+		if (spec->states[i].form != SEGUE_FORM_DENSE)
+			rc = segue_fail(SEGUE_EINVAL, "%s: a state is dense, not ragged or bytes",
+				spec->states[i].name);
 	for (size_t i = 0; !rc && i < spec->context_count; i++)
 		rc = check_twice("sequences", spec->sequences, spec->sequence_count, "context",
 			&spec->contexts[i], i);
@@ -147,17 +151,14 @@ static int check_initial(const struct segue_spec *spec)
 static int check_variable(const struct segue_spec *spec, const char *kind,
 	const struct segue_field *fields, size_t count)
 {
-	const struct segue_source_row *source = segue_source_row(spec->source.kind);
-
 	for (size_t i = 0; i < count; i++)
 		if (fields[i].form != SEGUE_FORM_DENSE && !segue_source_has_variable(&spec->source))
 			return segue_fail(SEGUE_EINVAL,
 				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: "
-				"write "
-				"sequence files with it (segue.convert, segue.FileWriter), which "
-				"segue.Files reads",
+				"write sequence files with it (segue.convert, segue.FileWriter), "
+				"which segue.Files reads",
 				kind, i, fields[i].name, segue_form_name(fields[i].form),
-				source->name);
+				segue_source_row(spec->source.kind)->name);
 	return 0;
 }
 

@@ -346,7 +346,9 @@ static bool add_features(
 			add(text, ", ragged=True");
 		for (uint32_t k = 0; k < rank_of(feature); k++)
 			add(text, "%s%" PRIu64, k ? ", " : ", [", dim_of(feature, k));
-		add(text, "%s),\n", rank_of(feature) ? "]" : "");
+		/* What the file has for each sequence, where zeros would be taken else. */
+		add(text, "%s%s),\n", rank_of(feature) ? "]" : "",
+			place == SEGUE_SEQFILE_STATE ? ", init=\"data\"" : "");
 		any = true;
 	}
 	add(text, "%s", any ? "    },\n" : "");

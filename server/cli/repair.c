@@ -293,6 +293,16 @@ static int report_on(const struct repair *repair, char **report)
 	return segue_json_take(&json, report);
 }
 
+/* "3 sequences of 120 steps". */
+static void print_amount(struct json_object *amount)
+{
+	uint64_t sequences = segue_json_get_unsigned(amount, "sequences"),
+		 steps = segue_json_get_unsigned(amount, "steps");
+
+	printf("%" PRIu64 " sequence%s of %" PRIu64 " step%s", sequences, sequences == 1 ? "" : "s",
+		steps, steps == 1 ? "" : "s");
+}
+
 static void print_report(const struct segue_cli_options *options, struct json_object *report)
 {
 	struct json_object *kept = json_object_object_get(report, "kept");
@@ -302,22 +312,23 @@ static void print_report(const struct segue_cli_options *options, struct json_ob
 
 	printf("%s: ", segue_cli_member(report, "file"));
 	if (segue_json_get_bool(report, "whole")) {
-		printf("whole, with %s sequences of %s steps (%s): nothing to repair\n",
-			segue_cli_member(kept, "sequences"), segue_cli_member(kept, "steps"),
+		printf("whole, with ");
+		print_amount(kept);
+		printf(" (%s): nothing to repair\n",
 			segue_cli_bytes(segue_json_get_unsigned(kept, "bytes"), bytes));
 		return;
 	}
-	printf("%s sequences of %s steps (%s) %s%skept", segue_cli_member(kept, "sequences"),
-		segue_cli_member(kept, "steps"),
-		segue_cli_bytes(segue_json_get_unsigned(kept, "bytes"), bytes),
+	print_amount(kept);
+	printf(" (%s) %s%skept", segue_cli_bytes(segue_json_get_unsigned(kept, "bytes"), bytes),
 		options->dry_run ? "" : "are ", would);
 	if (segue_json_get_unsigned(cut, "bytes") > 0)
 		printf(", %s %s%scut off behind them",
 			segue_cli_bytes(segue_json_get_unsigned(cut, "bytes"), bytes),
 			options->dry_run ? "" : "were ", would);
-	if (segue_json_get_unsigned(cut, "sequences") > 0)
-		printf(", with %s sequences of %s steps", segue_cli_member(cut, "sequences"),
-			segue_cli_member(cut, "steps"));
+	if (segue_json_get_unsigned(cut, "sequences") > 0) {
+		printf(", with ");
+		print_amount(cut);
+	}
 	puts(options->dry_run ? "" : "; the file is closed");
 }
 

@@ -25,7 +25,7 @@ int segue_input_longest(struct segue_input *input, uint64_t epoch, uint64_t *ste
 	const uint32_t *lengths;
 
 	if (input->longest_epoch != epoch + 1) {
-		int rc = input->source->ops->lengths(input->source, NULL, NULL, &lengths);
+		int rc = segue_source_lengths(input->source, NULL, NULL, &lengths);
 		if (!rc)
 			rc = segue_plan_longest(input->plan, epoch, lengths, &input->longest);
 		malloc_trim(0); /* the scan of all records has left holes */

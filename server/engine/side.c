@@ -18,18 +18,33 @@ static void give(const struct segue_sides *sides, uint64_t size)
 		sides->purse.give(sides->purse.arg, size);
 }
 
-/* Twice as large each time, so that a batch is copied once on average; never smaller than others:
- * the slots of a ring come to have batches of the same kind. */
-static int size_for(const struct segue_sides *sides, uint64_t room, uint64_t *size)
+/* Twice as large each time, so that a batch is copied once on average. */
+static int size_for(uint64_t least, uint64_t room, uint64_t *size)
 {
 	if (room > SIDE_MOST)
 		return segue_fail(SEGUE_ELIMIT,
 			"the ragged values of a batch are more than 2^40 bytes; make batch_size or "
 			"num_unroll smaller");
-	*size = sides->largest > SIDE_LEAST ? sides->largest : SIDE_LEAST;
+	*size = least > SIDE_LEAST ? least : SIDE_LEAST;
 	while (*size < room)
 		*size *= 2;
 	return 0;
+}
+
+/*
+ * A segment as large as others, for the slots of a ring come to have batches of the same kind;
+ * where that is more than may be had, as large as this batch needs.
+ */
+static int pay_for(struct segue_sides *sides, uint64_t room, uint64_t *size)
+{
+	int rc = size_for(sides->largest, room, size);
+
+	if (rc || !sides->purse.take)
+		return rc;
+	rc = sides->purse.take(sides->purse.arg, *size);
+	if (rc != SEGUE_ELIMIT || size_for(0, room, size))
+		return rc;
+	return sides->purse.take(sides->purse.arg, *size);
 }
 
 static int grow(struct segue_sink *sink, uint64_t room)
@@ -39,9 +54,7 @@ static int grow(struct segue_sink *sink, uint64_t room)
 	struct segue_shm before = side->shm, after = SEGUE_SHM_NONE;
 	uint64_t size = 0;
 
-	int rc = size_for(sides, room, &size);
-	if (!rc && sides->purse.take)
-		rc = sides->purse.take(sides->purse.arg, size);
+	int rc = pay_for(sides, room, &size);
 	if (rc)
 		return rc;
 	rc = segue_shm_create("segue-side", size, SEGUE_SHM_READ, &after);
@@ -57,7 +70,8 @@ static int grow(struct segue_sink *sink, uint64_t room)
 	pthread_mutex_unlock(&sides->lock);
 	segue_shm_destroy(&before);
 	give(sides, sink->room);
-	sides->largest = size;
+	if (size > sides->largest)
+		sides->largest = size;
 	sink->bytes = after.map;
 	sink->room = size;
 	return 0;

@@ -54,6 +54,11 @@ static void storage_news(void *arg, const struct segue_outcome *outcome)
 	struct run *run = arg;
 	struct segue_server *server = &run->server;
 
+	/* Moved back since then: those who go on must not meet that again. */
+	if (outcome->rc == SEGUE_EMOVED && !server->stopping && !segue_store_look(server->store)) {
+		segue_committer_flush(server->committer);
+		return;
+	}
 	if (outcome->rc != server->storage.rc && outcome->rc)
 		fprintf(stderr, "segue: storage failed: %s\n", outcome->detail);
 	else if (outcome->rc != server->storage.rc)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "source/cache.h"
 #include "source/foreign.h"
@@ -21,10 +22,21 @@
  */
 enum { OPEN_MIN = 4, OPEN_FEW = 64, OPEN_MAX = 1024, SHARE_OF_FEW = 16, SHARE = 64 };
 
+#define SETTLED_MS 3000
+
 /* When a file was last changed. */
 static int64_t changed_ns(const struct stat *info)
 {
 	return info->st_ctim.tv_sec * INT64_C(1000000000) + info->st_ctim.tv_nsec;
+}
+
+/*
+ * Whether a file that is changed once more will have another time of change: file systems count it
+ * in steps, of some milliseconds, or of one second or two.
+ */
+static bool is_settled(const struct stat *info)
+{
+	return changed_ns(info) / 1000000 + SETTLED_MS < segue_unix_ms();
 }
 
 /* ---- The table ------------------------------------------------------------------------------- */
@@ -151,7 +163,7 @@ static int sample(const struct segue_files *files, struct segue_file *file, int 
 	if (!files->format->sample)
 		return 0;
 	file->sampled_inode = st->st_ino;
-	file->sampled_ns = changed_ns(st);
+	file->sampled_ns = is_settled(st) ? changed_ns(st) : 0;
 	int rc = files->format->sample(fd, (uint64_t)st->st_size, file->sample);
 	return rc ? segue_fail_within(rc, "%s", file->path) : 0;
 }

@@ -35,7 +35,7 @@ struct segue_file {
 	uint64_t sample[2]; /* by the format's `sample` */
 	/* Of the file that had it: not looked at again as long as these are the same. */
 	ino_t sampled_inode;
-	int64_t sampled_ns;
+	int64_t sampled_ns; /* 0: it had been changed just before */
 };
 
 struct segue_open_file {

@@ -9,6 +9,8 @@
 #ifndef SEGUE_SOURCE_SOURCE_H
 #define SEGUE_SOURCE_SOURCE_H
 
+#include <pthread.h>
+
 #include "core/spec.h"
 #include "guard/roots.h"
 #include "source/sink.h"
@@ -71,13 +73,12 @@ struct segue_source_ops {
 	int (*admit)(struct segue_source *source, uint64_t number, struct segue_record **out,
 		struct segue_admitted *admitted);
 	/*
-	 * Lengths of all records (array steps; 0: the record is damaged and on_error = skip),
-	 * scanned once and then kept in the index: `records` entries, valid as long as the source.
-	 * Long; reports progress. Safe to call from several threads.
+	 * Writes the length of each record (array steps; 0: the record is damaged and on_error =
+	 * skip): `records` of them. Long; reports progress. One thread at a time.
 	 */
-	int (*lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
-		const uint32_t **out);
-	/* Fills in all but `skipped`, which is there already. */
+	int (*find_lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
+		uint32_t *lengths);
+	/* Fills in all but `skipped` and the memory of lengths, which are there already. */
 	void (*stats)(const struct segue_source *source, struct segue_source_stats *stats);
 	/*
 	 * SEGUE_ECHANGED says how the data differ from those that had the other fingerprint, as far
@@ -126,6 +127,9 @@ struct segue_source {
 	const struct segue_source_ops *ops;
 	enum segue_on_error on_error;
 	_Atomic uint64_t skipped;
+	/* Of all records, once they were asked for; made under the mutex. */
+	_Atomic(uint32_t *) lengths;
+	pthread_mutex_t lengths_mutex;
 };
 
 struct segue_record {
@@ -150,7 +154,20 @@ struct segue_source_means {
 	const struct segue_index_keeper *keeper;
 	segue_progress_fn *progress;
 	void *arg;
+	/*
+	 * Of the data set that the stream was made with; NULL: it is made now. Data with another
+	 * one are refused: they are opened to say how they differ, and nothing is kept of them.
+	 */
+	const uint64_t *fingerprint;
 };
+
+/* Whether data that have this fingerprint are going to be the stream's. */
+static inline bool segue_source_is_wanted(
+	const struct segue_source_means *means, const uint64_t fingerprint[2])
+{
+	return !means->fingerprint ||
+	       (means->fingerprint[0] == fingerprint[0] && means->fingerprint[1] == fingerprint[1]);
+}
 
 /* What a kind of source is made and asked by; its options are in core/spec_source.h. */
 struct segue_source_driver {
@@ -185,6 +202,18 @@ int segue_source_admit(struct segue_source *source, uint64_t number, struct segu
 	struct segue_admitted *admitted);
 /* The decision alone, of what an admission returned; nothing is counted. */
 int segue_source_judge(const struct segue_source *source, int rc);
+
+/*
+ * Lengths of all records (find_lengths), found once: valid as long as the source. Safe to call from
+ * several threads. SEGUE_ENOMEM, and what the operation returns.
+ */
+int segue_source_lengths(
+	struct segue_source *source, segue_progress_fn *progress, void *arg, const uint32_t **out);
+
+/* The part that all kinds have in common. */
+void segue_source_base_init(struct segue_source *source, const struct segue_source_ops *ops,
+	enum segue_on_error on_error);
+void segue_source_base_finish(struct segue_source *source);
 
 void segue_source_stats(const struct segue_source *source, struct segue_source_stats *stats);
 

@@ -166,7 +166,8 @@ static int add_record(void *arg, struct segue_ops *ops)
 	return rc ? rc : segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
 }
 
-static int open_source(struct segue_stream *stream)
+/* `made`: its record has the fingerprint of its data set. */
+static int open_source(struct segue_stream *stream, bool made)
 {
 	struct segue_server *server = stream->server;
 	struct listeners listeners = {.stream = stream};
@@ -175,8 +176,8 @@ static int open_source(struct segue_stream *stream)
 	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
 	const struct segue_opener opener = segue_account_opener(stream->account, &stream->given_up);
-	const struct segue_source_means means = {
-		cache, &opener, &stream->keeper, report_progress, &listeners};
+	const struct segue_source_means means = {cache, &opener, &stream->keeper, report_progress,
+		&listeners, made ? stream->fingerprint : NULL};
 	return segue_source_driver(stream->spec)->open(stream->spec, &means, &stream->source);
 }
 
@@ -212,11 +213,11 @@ static int settle_source(struct segue_stream *stream, bool found)
 {
 	struct segue_source_stats stats;
 
-	int rc = open_source(stream);
+	int rc = open_source(stream, found);
 	if (rc == SEGUE_ECHANGED && !found) {
 		/* The kept index is of files that were there before; no stream of this name was. */
 		stream->forget_index = true;
-		rc = open_source(stream);
+		rc = open_source(stream, found);
 	}
 	if (rc)
 		return rc;

@@ -29,7 +29,7 @@ struct input {
 struct outcome {
 	int rc;
 	uint64_t steps;
-	size_t size; /* of values */
+	size_t size; /* of values, each feature's at a multiple of 8 */
 	uint8_t *values;
 };
 
@@ -64,13 +64,18 @@ static void pick_spec(struct segue_testspec *test, uint8_t choice)
 	test->spec.source.tfrecord.key_feature = choice % 11 == 0 ? (char *)(uintptr_t) "k" : NULL;
 }
 
+static size_t size_of(const struct segue_spec *spec, size_t i, uint64_t steps)
+{
+	return (steps * spec->sequences[i].size + 7) & ~(size_t)7;
+}
+
 static void read_all(const struct segue_spec *spec, struct segue_example *example,
 	struct segue_window *window, struct outcome *outcome)
 {
 	size_t at = 0;
 
 	for (size_t i = 0; i < spec->sequence_count; i++)
-		outcome->size += example->steps * spec->sequences[i].size;
+		outcome->size += size_of(spec, i, example->steps);
 	outcome->values = calloc(1, outcome->size + 1);
 	if (!outcome->values)
 		abort();
@@ -84,7 +89,7 @@ static void read_all(const struct segue_spec *spec, struct segue_example *exampl
 			segue_example_read(spec, example, i, window, example->steps - first,
 				outcome->values + at + first * spec->sequences[i].size) < 0)
 			abort();
-		at += example->steps * spec->sequences[i].size;
+		at += size_of(spec, i, example->steps);
 	}
 }
 

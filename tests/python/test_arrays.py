@@ -10,6 +10,7 @@ import os
 import struct
 import wave
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,16 @@ def test_arrays_in_memory_are_written_once(client: segue.Client, tmp_path: Path)
     np.testing.assert_array_equal(np.load(written), np.concatenate(arrays))
 
 
+def test_threads_write_the_same_arrays(client: segue.Client) -> None:
+    """Each finds the file whole, whoever of them was first."""
+    source = Arrays({"x": [table(200_000)]}, names=["a"])
+    with ThreadPoolExecutor(8) as pool:
+        places = list(pool.map(lambda _: source._settle(client.dir, X, {})[0], range(16)))
+    assert len(set(places)) == 1
+    (written,) = (Path(client.dir) / "arrays").iterdir()
+    np.testing.assert_array_equal(np.load(written), table(200_000))
+
+
 def test_a_stream_goes_on_with_a_store_elsewhere(tmp_path: Path) -> None:
     """Where arrays of memory were written does not belong to the data."""
     np.save(tmp_path / "x.npy", table(12))
@@ -271,7 +282,18 @@ def test_what_does_not_lie_there_is_refused(client: segue.Client, tmp_path: Path
         Arrays({"x": tmp_path / "none-*.npy"})
     with refused(segue.ArgumentError, "gone.npy", "No such file"):
         read(client, Arrays({"x": tmp_path / "gone.npy"}), X)
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "folder.npz").mkdir()
+    for name in ("folder.npy", "folder.npz"):
+        with refused(segue.ArgumentError, name, "Is a directory"):
+            read(client, Arrays({"x": tmp_path / name}), X)
     data = (tmp_path / "wrong.npy").read_bytes()
+    for bad in ("(((5, 3),", "(-5, 3),", "(5, -3),"):
+        header = data.replace(b"(5, 3), }" + b" " * (len(bad) - 7), bad.encode() + b" }")
+        assert header != data and len(header) == len(data)
+        (tmp_path / "bad.npy").write_bytes(header)
+        with refused(segue.ArgumentError, "bad.npy", "is no .npy that can be read"):
+            read(client, Arrays({"x": tmp_path / "bad.npy"}), X)
     (tmp_path / "wrong.npy").write_bytes(data[:-1])
     with refused(segue.ArgumentError, "wrong.npy", "cut off: 1 bytes"):
         read(client, Arrays({"x": tmp_path / "wrong.npy"}), X)
@@ -296,6 +318,9 @@ def test_tables_that_do_not_fit_are_refused(client: segue.Client, tmp_path: Path
         Arrays.from_columns(columns, lengths=np.zeros(0, int))
     with refused(segue.ArgumentError, "sequence 0", f"{2**32} steps: cut it"):
         Arrays.from_columns(columns, lengths=[2**32])
+    np.save(tmp_path / "keys.npy", np.array(list("aaabbbbbb")))
+    found = read(client, Arrays.from_columns(columns, keys=tmp_path / "keys.npy"), X, name="keys")
+    assert {key: len(own["x"]) for key, own in found.items()} == {"a": 3, "b": 6}
     with refused(segue.ArgumentError, "keys: row 2: 0.5 is no key"):
         Arrays.from_columns(columns, keys=np.array(["a", "a", 0.5], object))
     with refused(segue.ArgumentError, "give one of them"):
@@ -304,6 +329,11 @@ def test_tables_that_do_not_fit_are_refused(client: segue.Client, tmp_path: Path
         read(client, Arrays.from_columns(columns, lengths=[9]), {"z": Feature("float32")})
     with refused(segue.ArgumentError, "from_columns"):
         Arrays({"x": np.zeros(3)})
+    with refused(segue.ArgumentError, "keys: ", "x.npz", "is no .npy that can be read"):
+        np.savez(tmp_path / "x.npz", keys=np.zeros(9, int))
+        Arrays.from_columns(columns, keys=tmp_path / "x.npz")
+    with refused(segue.ArgumentError, "keys: ", "gone.npy", "No such file"):
+        Arrays.from_columns(columns, keys=tmp_path / "gone.npy")
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", table(4))
         np.save(tmp_path / f"{name}-y.npy", np.zeros(4 if name == "a" else 3))
@@ -312,6 +342,23 @@ def test_tables_that_do_not_fit_are_refused(client: segue.Client, tmp_path: Path
     )
     with refused(segue.ArgumentError, "sequence 1", "'x' has 4", "'y' has 3", "b-y.npy"):
         read(client, source, {**X, "y": Feature("float64")})
+
+
+def test_arguments_of_another_kind_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", table(9))
+    for columns in ([tmp_path / "x.npy"], str(tmp_path / "x.npy"), None):
+        with refused(segue.ArgumentError, "columns: expected a mapping"):
+            Arrays(columns)  # type: ignore[arg-type]
+        with refused(segue.ArgumentError, "columns: expected a mapping"):
+            Arrays.from_columns(columns, lengths=[9])  # type: ignore[arg-type]
+    with refused(segue.ArgumentError, "names: expected a key for each sequence"):
+        Arrays({"x": tmp_path / "x.npy"}, names=1)
+    for shape in ("abc", 2.5, (2.5, 3), None, (), (-2,), (3, 0)):
+        with refused(segue.ArgumentError, "Raw.shape"):
+            Raw(tmp_path / "x.npy", "float32", shape)
+    for offset in (-1, "8", 1.5, 2**70):
+        with refused(segue.ArgumentError, "Raw.offset"):
+            Raw(tmp_path / "x.npy", "float32", offset=offset)
 
 
 def test_steps_beyond_32_bits_are_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -76,6 +76,18 @@ def test_npy_files_are_sequences(tmp_path: Path, out: Path) -> None:
     )
 
 
+def test_npy_files_of_other_names_are_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{name}.npy" for name in "ab"]
+    for path in paths:
+        np.save(path, np.zeros((3, 2)))
+    message = refused(capsys, out, *paths)
+    assert "a.npy and " in message and "'a' and 'b'" in message and "segue.Arrays" in message
+    segue.convert({"x": [np.load(path) for path in paths]}, out)
+    assert len(read(out)) == 2
+
+
 def test_npz_with_context_states_and_dtypes(tmp_path: Path, out: Path) -> None:
     x, tokens, h = np.random.default_rng(1).random((9, 2)), np.arange(9), np.ones(4)
     np.savez_compressed(tmp_path / "a.npz", x=x, tokens=tokens, label=3, h=h, junk="text")
@@ -282,6 +294,13 @@ def test_what_is_there_stays(tmp_path: Path, out: Path, capsys: pytest.CaptureFi
     assert out.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 3
     convert(tmp_path / "x.npy", "-o", out, "--force")
     assert len(read(out)) == 1 and len(list(tmp_path.iterdir())) == 3
+    os.symlink("x.npy", tmp_path / "y.npy")
+    content = (tmp_path / "x.npy").read_bytes()
+    for one, other in [("x.npy", "x.npy"), ("x.npy", "y.npy"), ("y.npy", "x.npy")]:
+        line = ["convert", str(tmp_path / one), "-o", str(tmp_path / other), "--force"]
+        assert main(line) == 1
+        assert f"{one} is what is to be read" in capsys.readouterr().err
+    assert (tmp_path / "x.npy").read_bytes() == content
 
 
 def test_what_is_not_read(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,6 +314,8 @@ def test_what_is_not_read(tmp_path: Path, out: Path, capsys: pytest.CaptureFixtu
     np.savez(tmp_path / "o.npz", x=np.array([{}], object))
     assert "o.npz: is no array" in refused(capsys, out, tmp_path / "o.npz")
     assert "is no array" in no("cut.npy", b"\x93NUMPY\1\0")
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': ((((5,), }".ljust(117) + b"\n"
+    assert "is no array" in no("bad.npy", b"\x93NUMPY\1\0\x76\0" + header)
     assert "cut.npz: is" in no("cut.npz", b"PK\3\4 nothing")
     assert "is no WAV file of PCM" in no("a.wav", b"RIFF\0\0\0\0WAVE")
     assert "is of no kind that is read" in no("a.xyz", "")
@@ -408,7 +429,7 @@ def test_the_program_becomes_python(tmp_path: Path, out: Path) -> None:
     command = [program(), "convert", str(tmp_path / "x.npy"), "-o", str(out)]
     there = environment(PATH=str(bin), PYTHONPATH=package)
     result = subprocess.run(command, env=there, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0 and "1 sequences, 3 steps" in result.stdout, result
+    assert result.returncode == 0 and "1 sequence, 3 steps" in result.stdout, result
     assert subprocess.run(command, env=there, capture_output=True).returncode == 1
     assert subprocess.run([program(), "convert"], env=there, capture_output=True).returncode == 2
     gone = environment(PATH=str(tmp_path))

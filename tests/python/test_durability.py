@@ -1261,9 +1261,11 @@ def test_a_backup_at_work_is_left_alone_by_another(tmp_path: Path, faults: Fault
     second = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: bool(copies() - {made}), "the second copy")
     assert made in copies()
+    second.send_signal(signal.SIGSTOP)  # the first is done first
     faults.clear()
     output, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors
+    second.send_signal(signal.SIGCONT)
     _, errors = second.communicate(timeout=60)
     assert second.returncode == 1 and "File exists" in errors
     assert not copies()

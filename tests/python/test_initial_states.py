@@ -116,7 +116,7 @@ def test_it_is_identity(client: segue.Client, tmp_path: Path) -> None:
 
 
 def test_what_is_no_initial_value(tmp_path: Path) -> None:
-    with pytest.raises(segue.ArgumentError, match="'file' is neither a value nor 'data'"):
+    with pytest.raises(segue.ArgumentError, match="'file' does not fit .*: it is neither a value nor 'data'"):
         State("float32", init="file")
     assert State("float32", init="data").init == "data"
     states = {"h": State("float32", init="data")}

@@ -38,7 +38,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     with segue.open(directory / "store") as client:
         stream = little.open_stream(client, directory, lanes=1, epochs=None)
         with stream.loader() as loader:
-            for batch in islice(loader, 120):
+            for batch in islice(loader, 3000):
                 trace.append(little.seen(batch))
                 little.work(batch)
     return trace

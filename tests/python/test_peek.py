@@ -139,7 +139,7 @@ def test_sequence_files(tmp_path: Path, directory: Path) -> None:
         "c": ("context", "bool", []),
         "h": ("states", "float64", [4]),
     }
-    assert 'segue.State("float64", [4])' in found["python"]
+    assert 'segue.State("float64", [4], init="data")' in found["python"]
     stream = stream_of(found["python"], directory)
     steps = 0
     with stream.loader() as loader:

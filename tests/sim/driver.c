@@ -1053,6 +1053,7 @@ struct sim_server *sim_server_start(void)
 	driver->lease_timeout = sim_one_in(4) ? 3000 + sim_below(3000) + 12 * sim_disk.lag : 0;
 	driver->grace = 2000 + sim_below(4000);
 	driver->pool.last = &driver->pool.tasks;
+	sim_world_open_source();
 	sim_spawn("control", 0, run_control, driver);
 	sim_spawn("committer", 0, run_committer, driver);
 	sim_spawn("loader-0", 0, run_loader, &driver->pool);

@@ -131,13 +131,12 @@ static int source_admit(struct segue_source *source, uint64_t number, struct seg
 	return 0;
 }
 
-static int source_lengths(
-	struct segue_source *source, segue_progress_fn *progress, void *arg, const uint32_t **out)
+static int source_find_lengths(
+	struct segue_source *source, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
-	(void)source;
 	(void)progress;
 	(void)arg;
-	*out = sim_world.length;
+	memcpy(lengths, sim_world.length, source_records(source) * sizeof(lengths[0]));
 	return 0;
 }
 
@@ -150,7 +149,7 @@ static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
-	.lengths = source_lengths,
+	.find_lengths = source_find_lengths,
 	.destroy = source_destroy,
 };
 
@@ -269,12 +268,17 @@ static void draw_spec(struct sim_world *world)
 	};
 }
 
+void sim_world_open_source(void)
+{
+	sim_world.source = (struct segue_source){0};
+	segue_source_base_init(&sim_world.source, &source_ops, SEGUE_ON_ERROR_SKIP);
+}
+
 void sim_world_begin(void)
 {
 	struct sim_world *world = &sim_world;
 
-	*world =
-		(struct sim_world){.source = {.ops = &source_ops, .on_error = SEGUE_ON_ERROR_SKIP}};
+	*world = (struct sim_world){0};
 	draw_spec(world);
 	world->spec.first_epoch = world->spec.epochs == 2 ? world->spec.first_epoch : 0;
 	world->ends = SEGUE_ENDS(world->spec.epochs);

@@ -53,6 +53,8 @@ extern struct sim_world sim_world;
 
 /* Draws a world. */
 void sim_world_begin(void);
+/* The source of a server that starts: one that was killed may have been at work in it. */
+void sim_world_open_source(void);
 
 /* True if the slot holds batch `step` of the lane, all of it. */
 bool sim_world_slot_right(const struct segue_slot *slot, uint32_t lane, uint64_t step);

@@ -151,12 +151,14 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 	return 0;
 }
 
-static int source_lengths(
-	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
+static int source_find_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
+	const struct segue_fakesource *fake = (const struct segue_fakesource *)base;
+
 	(void)progress;
 	(void)arg;
-	*out = ((struct segue_fakesource *)base)->length;
+	memcpy(lengths, fake->length, fake->records * sizeof(lengths[0]));
 	return 0;
 }
 
@@ -169,16 +171,15 @@ static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
-	.lengths = source_lengths,
+	.find_lengths = source_find_lengths,
 	.destroy = source_destroy,
 };
 
 void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint32_t length)
 {
-	*fake = (struct segue_fakesource){.source = {&source_ops},
-		.records = records,
-		.key_max = KEY_MAX,
-		.inserted = records};
+	*fake = (struct segue_fakesource){
+		.records = records, .key_max = KEY_MAX, .inserted = records};
+	segue_source_base_init(&fake->source, &source_ops, SEGUE_ON_ERROR_RAISE);
 	fake->length = malloc(records * sizeof(*fake->length));
 	for (uint64_t i = 0; i < records; i++)
 		fake->length[i] = length;
@@ -186,6 +187,7 @@ void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint
 
 void segue_fakesource_finish(struct segue_fakesource *fake)
 {
+	segue_source_base_finish(&fake->source);
 	free(fake->length);
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -241,7 +242,7 @@ Test(array_source, what_lies_there_comes_back)
 			cr_assert_eq(read_sequence(source, i, 9000), SEGUE_OK);
 			cr_assert_eq(read_sequence(source, i, STEPS), SEGUE_OK);
 		}
-		cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+		cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK);
 		cr_assert(lengths[0] == 10 && lengths[1] == STEPS - 15 && lengths[2] == 5);
 		source->ops->destroy(source);
 	}
@@ -298,6 +299,8 @@ Test(array_source, other_files_are_other_data)
 /* Every descriptor is in use for other files, so that this one is opened again. */
 static void open_others(void)
 {
+	/* Fewer files stay open than there are, whatever `ulimit -n` is. */
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){256, 256}), 0);
 	for (size_t i = 0; i < 100; i++) {
 		char name[32], other[SEGUE_TMPDIR_MAX];
 
@@ -377,6 +380,24 @@ Test(array_source, a_file_that_is_replaced_or_gone_is_an_error)
 	source->ops->destroy(source);
 }
 
+/* Twice within one step of the file system's clock, as often as not. */
+Test(array_source, a_file_that_is_changed_and_changed_again_is_an_error)
+{
+	open_others();
+	struct segue_source *source = open_source();
+
+	for (int turn = 0; turn < 20; turn++) {
+		cr_assert_eq(read_others(source), SEGUE_OK);
+		write_x(path, STEPS, 0);
+		cr_assert_eq(read_sequence(source, 0, 10), SEGUE_OK);
+		cr_assert_eq(read_others(source), SEGUE_OK);
+		write_x(path, STEPS, 9);
+		is_error(read_sequence(source, 0, 10), SEGUE_ECHANGED,
+			"holds something else than when the stream was opened");
+	}
+	source->ops->destroy(source);
+}
+
 Test(array_source, checksums_see_every_change)
 {
 	struct segue_source_stats was, is;
@@ -407,6 +428,27 @@ Test(array_source, nothing_is_kept_of_a_volatile_stream)
 	cr_assert_eq(read_sequence(source, 1, 500), SEGUE_OK);
 	source->ops->destroy(source);
 	cr_assert_null(kept[0].bytes);
+}
+
+/* They are opened to say how they differ; each would leave its index in the store. */
+Test(array_source, nothing_is_kept_of_data_that_are_refused)
+{
+	uint64_t fingerprint[2] = {0, 0};
+	const struct segue_source_means again = {.keeper = &keeper, .fingerprint = fingerprint};
+	struct segue_source_stats stats;
+	struct segue_source *source;
+
+	test.spec.source.arrays.checksum = true;
+	cr_assert_eq(segue_source_driver(&test.spec)->open(&test.spec, &again, &source), SEGUE_OK);
+	segue_source_stats(source, &stats);
+	cr_assert_eq(source->ops->explain_change(source, fingerprint), SEGUE_ECHANGED);
+	source->ops->destroy(source);
+	cr_assert_null(kept[0].bytes);
+	memcpy(fingerprint, stats.fingerprint, sizeof(fingerprint));
+	cr_assert_eq(segue_source_driver(&test.spec)->open(&test.spec, &again, &source), SEGUE_OK);
+	cr_assert_eq(read_sequence(source, 1, 500), SEGUE_OK);
+	source->ops->destroy(source);
+	cr_assert_not_null(kept[1].bytes, "its own: the index, and checksums");
 }
 
 Test(array_source, a_bool_is_0_or_1)

@@ -745,6 +745,24 @@ static void check_ragged(uint64_t step)
 	segue_shm_destroy(&side);
 }
 
+Test(filler, a_small_batch_has_room_beside_a_large_one)
+{
+	struct segue_sides sides;
+	uint8_t *out;
+
+	cr_assert_eq(segue_sides_init(&sides, 3), 0);
+	account.most = (1 << 20) + 2 * (1 << 16);
+	sides.purse = (struct segue_purse){take_memory, give_memory, NULL};
+	cr_assert_eq(segue_sink_add(segue_sides_begin(&sides, 0), 1 << 20, &out), 0);
+	for (uint32_t slot = 1; slot < 3; slot++)
+		cr_assert_eq(segue_sink_add(segue_sides_begin(&sides, slot), 100, &out), 0, "%s",
+			segue_error_detail());
+	cr_assert_eq(account.paid, account.most);
+	cr_assert_eq(segue_sink_add(segue_sides_begin(&sides, 1), 1 << 17, &out), SEGUE_ELIMIT);
+	segue_sides_finish(&sides);
+	cr_assert(account.paid == 0 && account.segments == 0);
+}
+
 Test(filler, sides_grow_and_are_paid_for, .init = begin_ragged)
 {
 	uint64_t step = 0;

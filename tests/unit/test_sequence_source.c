@@ -10,6 +10,8 @@
 #include "tmpdir.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,8 @@ static struct segue_testspec test;
 static struct segue_field state; /* of the stream: h, from the data */
 static size_t whole_max;
 
+static int saved; /* how often something was given to be kept */
+
 /* ---- Nothing is kept ------------------------------------------------------------------------- */
 
 static int keep_load(void *arg, const char *name, void **bytes, size_t *size)
@@ -36,6 +40,7 @@ static int keep_load(void *arg, const char *name, void **bytes, size_t *size)
 static int keep_save(void *arg, const char *name, const void *bytes, size_t size)
 {
 	(void)arg, (void)name, (void)bytes, (void)size;
+	saved++;
 	return SEGUE_OK;
 }
 
@@ -368,7 +373,7 @@ Test(sequence_source, lengths_and_numbers)
 	make_file("a.segue", 0, 12);
 	segue_testspec_path(&test, path_of("*.segue"));
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK);
 	for (uint64_t i = 0; i < 12; i++)
 		cr_assert_eq(lengths[i], steps_of(i));
 	cr_assert_eq(source->ops->key_max(source), 6);
@@ -456,7 +461,7 @@ Test(sequence_source, damaged_ones_are_passed_over)
 		uint64_t passed = 0;
 
 		source = open_source();
-		cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK, "%s",
+		cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK, "%s",
 			segue_error_detail());
 		for (uint64_t i = 0; i < 12; i++) {
 			int rc = segue_source_admit(source, i, &record, &admitted);
@@ -490,7 +495,7 @@ static int sink_grow(struct segue_sink *sink, uint64_t room)
 }
 
 /* A file of one sequence: w, ragged int16, value i of which is i % 1000; t, bytes of context. */
-static void make_ragged(const int64_t *offsets, uint64_t steps, uint64_t count)
+static void make_ragged(const char *name, const int64_t *offsets, uint64_t steps, uint64_t count)
 {
 	struct segue_seqfile_field fields[] = {
 		field("w", SEGUE_SEQFILE_SEQUENCE, SEGUE_INT16, 0, 0),
@@ -555,7 +560,7 @@ static void make_ragged(const int64_t *offsets, uint64_t steps, uint64_t count)
 	foot.fingerprint[1] = hash.high64;
 	segue_seqfile_pack_foot(&foot, tail);
 	put(&out, tail, sizeof(tail));
-	write_bytes("ragged.segue", &out, out.size);
+	write_bytes(name, &out, out.size);
 	free(out.at);
 	free(tables.at);
 	free(headers.at);
@@ -656,11 +661,60 @@ Test(sequence_source, ragged_columns_come_back)
 	static int64_t offsets[RAGGED_STEPS + 1];
 
 	draw_offsets(offsets);
-	make_ragged(offsets, RAGGED_STEPS, (uint64_t)offsets[RAGGED_STEPS]);
+	make_ragged("ragged.segue", offsets, RAGGED_STEPS, (uint64_t)offsets[RAGGED_STEPS]);
 	over_ragged();
 	for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++)
 		for (whole_max = 0; whole_max <= 1 << 20; whole_max += 1 << 20)
 			cr_assert_eq(ragged_is(offsets, windows[i]), 0, "%s", segue_error_detail());
+}
+
+#define LARGE 6000000 /* values: their checksums outgrow the buffer that the header was read to */
+#define SMALL 2500    /* values: the sequence fits into such a buffer, and is read to one whole */
+#define TURNS 2000
+
+static atomic_bool large_done;
+
+/* Admits sequence 1 until sequence 0 has been admitted TURNS times. */
+static void *admit_small(void *arg)
+{
+	struct segue_source *source = arg;
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	int rc = 0;
+
+	while (!rc && !atomic_load(&large_done)) {
+		rc = source->ops->admit(source, 1, &record, &admitted);
+		if (!rc)
+			record->ops->release(record);
+	}
+	return (void *)(intptr_t)rc;
+}
+
+Test(sequence_source, a_long_ragged_sequence_beside_others)
+{
+	const int64_t large[2] = {0, LARGE}, small[2] = {0, SMALL};
+	struct segue_admitted admitted;
+	struct segue_record *record;
+	pthread_t other;
+	void *result;
+	int rc = 0;
+
+	make_ragged("ragged.segue", large, 1, LARGE);
+	make_ragged("small.segue", small, 1, SMALL);
+	over_ragged();
+	segue_testspec_path(&test, path_of("small.segue"));
+	struct segue_source *source = open_source();
+	cr_assert_eq(pthread_create(&other, NULL, admit_small, source), 0);
+	for (int i = 0; !rc && i < TURNS; i++) {
+		rc = source->ops->admit(source, 0, &record, &admitted);
+		if (!rc)
+			record->ops->release(record);
+	}
+	atomic_store(&large_done, true);
+	cr_assert_eq(pthread_join(other, &result), 0);
+	cr_assert_eq(rc, 0, "%s", segue_error_detail());
+	cr_assert_null(result);
+	source->ops->destroy(source);
 }
 
 /* Sound checksums of offsets that lead elsewhere: seen before anything is read by them. */
@@ -678,7 +732,7 @@ Test(sequence_source, ragged_offsets_that_cannot_be)
 		draw_offsets(offsets);
 		uint64_t count = (uint64_t)offsets[RAGGED_STEPS];
 		offsets[cases[i].at] = cases[i].value;
-		make_ragged(offsets, RAGGED_STEPS, count);
+		make_ragged("ragged.segue", offsets, RAGGED_STEPS, count);
 		for (whole_max = 0; whole_max <= 1 << 20; whole_max += 1 << 20) {
 			struct segue_admitted admitted;
 			struct segue_record *record;
@@ -740,7 +794,8 @@ Test(sequence_source, what_is_no_sequence_file)
 	refused(SEGUE_EDATA,
 		"a.csv: is a TFRecord file, no sequence file: open it with segue.TFRecord");
 	write_bytes("a.csv", &numpy, numpy.size);
-	refused(SEGUE_EDATA, "a.csv: is a NumPy array (.npy), no sequence file: read it in Python");
+	refused(SEGUE_EDATA,
+		"a.csv: is a NumPy array (.npy), no sequence file: open it with segue.Arrays");
 	write_bytes("a.csv", &empty, empty.size);
 	refused(SEGUE_EDATA, "no sequences, the data set is empty");
 	free(empty.at);
@@ -769,4 +824,28 @@ Test(sequence_source, a_file_that_is_written_anew)
 	source->ops->destroy(source);
 	free(bytes.at);
 	free(other.at);
+}
+
+/* Nobody would ask for it, and nothing would remove it from the store. */
+Test(sequence_source, what_is_kept_is_of_the_streams_own_data)
+{
+	const struct segue_source_driver *driver = segue_source_driver(&test.spec);
+	uint64_t fingerprint[2] = {0, 0};
+	const struct segue_source_means again = {.keeper = &keeper, .fingerprint = fingerprint};
+	struct segue_source_stats stats;
+
+	make_file("a.segue", 0, 3);
+	segue_testspec_path(&test, path_of("a.segue"));
+	test.spec.persist = false;
+	struct segue_source *source = open_source();
+	segue_source_stats(source, &stats);
+	source->ops->destroy(source);
+	test.spec.persist = true;
+	cr_assert_eq(driver->open(&test.spec, &again, &source), SEGUE_OK);
+	source->ops->destroy(source);
+	cr_assert_eq(saved, 0);
+	memcpy(fingerprint, stats.fingerprint, sizeof(fingerprint));
+	cr_assert_eq(driver->open(&test.spec, &again, &source), SEGUE_OK);
+	source->ops->destroy(source);
+	cr_assert_eq(saved, 1);
 }

@@ -1689,10 +1689,10 @@ Test(source, lengths)
 	use("b");
 	source = open_source();
 	segue_source_stats(source, &before);
-	cr_assert_eq(source->ops->lengths(source, count_progress, NULL, &lengths), SEGUE_OK);
+	cr_assert_eq(segue_source_lengths(source, count_progress, NULL, &lengths), SEGUE_OK);
 	for (uint64_t i = 0; i < 50; i++)
 		cr_assert_eq(lengths[i], steps_of(i < 10 ? 30 + i : i < 40 ? i - 10 : i - 10));
-	cr_assert_eq(source->ops->lengths(source, count_progress, NULL, &again), SEGUE_OK);
+	cr_assert_eq(segue_source_lengths(source, count_progress, NULL, &again), SEGUE_OK);
 	cr_assert_eq(again, lengths);
 	segue_source_stats(source, &after);
 	cr_assert_eq(after.index_memory, before.index_memory + 50 * 4);
@@ -1701,13 +1701,13 @@ Test(source, lengths)
 	/* From the keeper, without reading a record. */
 	source = open_source();
 	cr_assert_eq(truncate(path_of("a"), 20), 0);
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK);
 	cr_assert_eq(lengths[12], steps_of(2));
 	source->ops->destroy(source);
 	kept[2].size--;
 	make_file("a", 0, 30, false);
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_ESTORE);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_ESTORE);
 	source->ops->destroy(source);
 }
 
@@ -1721,7 +1721,7 @@ Test(source, lengths_of_examples)
 	make_file("a", 0, 30, false);
 	use("a");
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK);
 	for (uint64_t i = 0; i < 30; i++) {
 		cr_assert_eq(lengths[i], steps_of(i));
 		check_record(source, i, i);
@@ -1730,7 +1730,7 @@ Test(source, lengths_of_examples)
 	cr_assert_eq(kept_count, 3);
 	test.spec.source.tfrecord.record = SEGUE_RECORD_SEQUENCE_EXAMPLE;
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_EDATA);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_EDATA);
 	cr_assert(strstr(segue_error_detail(), "give TFRecord(..., record=\"example\")"), "%s",
 		segue_error_detail());
 	source->ops->destroy(source);
@@ -1745,12 +1745,12 @@ Test(source, lengths_of_damaged_records)
 	flip("a", 14);
 	use("a");
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_EDATA);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_EDATA);
 	cr_assert(strstr(segue_error_detail(), "/a: record at byte 0: "));
 	source->ops->destroy(source);
 	test.spec.on_error = SEGUE_ON_ERROR_SKIP;
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_OK);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_OK);
 	cr_assert_eq(lengths[0], 0);
 	for (uint64_t i = 1; i < 10; i++)
 		cr_assert_eq(lengths[i], steps_of(i));
@@ -1759,7 +1759,7 @@ Test(source, lengths_of_damaged_records)
 	test.spec.pad = false;
 	test.spec.num_unroll = 4;
 	source = open_source();
-	cr_assert_eq(source->ops->lengths(source, NULL, NULL, &lengths), SEGUE_EDATA);
+	cr_assert_eq(segue_source_lengths(source, NULL, NULL, &lengths), SEGUE_EDATA);
 	cr_assert(strstr(segue_error_detail(), "no multiple of num_unroll = 4"));
 	source->ops->destroy(source);
 }

@@ -347,6 +347,11 @@ Test(spec, peers_are_held_to_the_same_rules)
 	spec->depth = 0; /* defaults are the library's to fill in, not the server's */
 	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);
 	spec->depth = 4;
+	spec->states[0].rank = 0;
+	spec->states[0].form = SEGUE_FORM_RAGGED;
+	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "a state is dense, not ragged or bytes"));
+	spec->states[0].form = SEGUE_FORM_DENSE;
 	path = spec->source.tfrecord.paths.path[1];
 	spec->source.tfrecord.paths.path[1] = strdup("b.tfrecord");
 	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);

@@ -115,9 +115,30 @@ def _replace(options: argparse.Namespace, reader: Reader) -> Converted:
     return Converted(path, done.sequences, done.steps, done.bytes, done.seconds)
 
 
+def _check_alike(paths: list[str]) -> None:
+    """Refuse arrays, each a sequence, that would be features of different names."""
+    first: dict[str, str] = {}
+    for path in paths:
+        stem, ending = os.path.splitext(os.path.basename(path))
+        if ending.lower() == ".npy":
+            first.setdefault(stem, path)
+    if len(first) > 1:
+        (one, path), (other, another) = list(first.items())[:2]
+        raise errors.ArgumentError(
+            f"{path} and {another} are a sequence each, and their arrays are called by their "
+            f"files, {one!r} and {other!r}: read them by segue.Arrays({{'x': '*.npy'}}), or write "
+            "them by segue.convert({'x': arrays}, path); --lengths makes them features of one table"
+        )
+
+
 def _convert(options: argparse.Namespace) -> Converted:
+    targets = _targets(options.output, options.shards)
     for path in options.inputs:
         kind_of(path)
+        if any(os.path.exists(to) and os.path.samefile(path, to) for to in targets):
+            raise errors.ArgumentError(f"{path} is what is to be read: give -o another name")
+    if options.lengths is None:
+        _check_alike(options.inputs)
     choice = Choice(
         key=options.key,
         group_by=options.group_by,
@@ -132,7 +153,7 @@ def _convert(options: argparse.Namespace) -> Converted:
     if options.force:
         return _replace(options, reader)
     # Nothing is read for what is not going to be written.
-    for target in _targets(options.output, options.shards):
+    for target in targets:
         if os.path.lexists(target):
             raise errors.ArgumentError(f"{target} is there already: --force replaces it")
     return _write(options, reader, options.output)

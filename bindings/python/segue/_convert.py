@@ -56,6 +56,10 @@ def _short(number: float) -> str:
     return f"{number:.3g}{unit}" if number < 999.5 else f"{number:.0f}{unit}"
 
 
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def _bytes(number: float) -> str:
     short = _short(number)
     return f"{short}B" if " " in short else f"{short} B"
@@ -64,7 +68,7 @@ def _bytes(number: float) -> str:
 def _figures(done: Any, seconds: float) -> str:
     rate = 1 / max(seconds, 1e-9)
     return (
-        f"{done.sequences:,} sequences, {done.steps:,} steps, {_bytes(done.bytes)} in "
+        f"{_count(done.sequences, 'sequence')}, {_count(done.steps, 'step')}, {_bytes(done.bytes)} in "
         f"{seconds:.3g} s ({_short(done.steps * rate)} steps/s, {_bytes(done.bytes * rate)}/s)"
     )
 

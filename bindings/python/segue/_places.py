@@ -7,6 +7,7 @@ import io
 import math
 import mmap
 import os
+import secrets
 import struct
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -101,15 +102,27 @@ def size_of(path: str) -> int:
 # ---- Files ----
 
 
+def _open(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise ArgumentError(f"{path}: {error.strerror or error}") from error
+
+
 def _npy_header(path: str, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Return shape, whether in Fortran order, and dtype; the file stands at the data then."""
     try:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(file)
-        return np.lib.format.read_array_header_2_0(file)
-    except ValueError as error:
+            header = np.lib.format.read_array_header_1_0(file)
+        else:
+            header = np.lib.format.read_array_header_2_0(file)
+    except Exception as error:  # a header is Python, and of a damaged one NumPy raises anything
         raise ArgumentError(f"{path}: is no .npy that can be read: {error}") from error
+    if any(dim < 0 for dim in header[0]):
+        problem = f"its shape is {header[0]}"
+        raise ArgumentError(f"{path}: is no .npy that can be read: {problem}")
+    return header
 
 
 def _npy(path: str, file: BinaryIO, begin: int, end: int) -> Place:
@@ -131,15 +144,14 @@ def _npy(path: str, file: BinaryIO, begin: int, end: int) -> Place:
 def open_npy(path: str) -> Place:
     """Open a .npy."""
     size = size_of(path)
-    with open(path, "rb") as file:
+    with _open(path) as file:
         return _npy(path, file, 0, size)
 
 
 def open_npz(path: str, name: str) -> Place:
     """Open the array of that name in a .npz, which is stored, not compressed."""
-    size_of(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open(path) as file, zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     except zipfile.BadZipFile as error:
         raise ArgumentError(f"{path}: is no .npz that can be read: {error}") from error
@@ -151,7 +163,7 @@ def open_npz(path: str, name: str) -> Place:
         raise ArgumentError(
             f"{path}: is compressed: write it with numpy.savez, which does not, or {CONVERT}"
         )
-    with open(path, "rb") as file:
+    with _open(path) as file:
         file.seek(member.header_offset)
         local = file.read(30)
         if len(local) < 30 or local[:4] != b"PK\3\4":
@@ -169,7 +181,7 @@ def open_wav(path: str) -> Place:
     """Open a .wav of PCM: ``[frames]``, or ``[frames, channels]`` where there are several."""
     size = size_of(path)
     form = None
-    with open(path, "rb") as file:
+    with _open(path) as file:
         head = file.read(12)
         if head[:4] != b"RIFF" or head[8:] != b"WAVE":
             raise ArgumentError(f"{path}: is no .wav (RIFF, WAVE)")
@@ -229,7 +241,7 @@ _MEGATRON = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4",
 def read_megatron(path: str) -> tuple[np.dtype[Any], np.ndarray]:
     """Read an .idx of Megatron: the dtype of its .bin, and where its documents begin and end."""
     size = size_of(path)
-    with open(path, "rb") as file:
+    with _open(path) as file:
         head = file.read(34)
         if head[:9] != b"MMIDIDX\0\0" or len(head) < 34:
             raise ArgumentError(f"{path}: is no .idx of Megatron (MMIDIDX)")
@@ -364,17 +376,20 @@ def write(directory: str, name: str, arrays: Iterable[np.ndarray]) -> Place:
 
 def _write_file(folder: str, path: str, parts: Iterable[Any]) -> None:
     """Whole or not at all, also after a power cut: its name says what it holds."""
-    partial = f"{path}.{os.getpid()}"
+    # Of this call alone: other threads, and containers with the same pids, may write the same.
+    partial = f"{path}.{secrets.token_hex(8)}"
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
+    except BaseException as error:
         if os.path.exists(partial):
             os.unlink(partial)
+        if not isinstance(error, OSError):
+            raise
         raise ArgumentError(
             f"{path}: arrays that lie only in memory are written beside the store, and that cannot "
             f"be done: {error.strerror}; numpy.save them where the server can read them, and give "

@@ -64,10 +64,12 @@ def _library(path: str, module: str, package: str) -> Any:
 def _load(path: str) -> Any:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise ArgumentError(f"{path}: is no array that can be read: {error}") from error
     except (EOFError, zipfile.BadZipFile) as error:
         raise ArgumentError(f"{path}: is damaged: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # a header is Python, and of a damaged one NumPy raises anything
+        raise ArgumentError(f"{path}: is no array that can be read: {error}") from error
 
 
 def _read_npy(path: str) -> dict[str, Any]:

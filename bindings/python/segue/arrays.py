@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from . import _places, _segue
 from ._convert import _bounds
 from ._places import Place
 from .errors import ArgumentError
-from .spec import Feature, Index, Source, _options, path_bytes
+from .spec import Feature, Index, Source, _options, _whole, path_bytes
 
 STEPS_MAX = 2**32 - 1
 _PATHS = (str, bytes, os.PathLike)
@@ -62,17 +62,18 @@ class Raw:
             dtype = np.dtype(dtype)
         except TypeError:
             pass  # one that NumPy does not know: bfloat16
-        dims = (shape,) if hasattr(shape, "__index__") else tuple(shape)
-        if not dims or dims[0] < -1 or any(dim < 1 for dim in dims[1:]):
+        single = hasattr(shape, "__index__") or not isinstance(shape, Iterable)
+        dims: tuple[Any, ...] = (shape,) if single else tuple(shape)
+        whole = dims and all(hasattr(dim, "__index__") for dim in dims)
+        if not whole or dims[0] < -1 or any(dim < 1 for dim in dims[1:]):
             raise ArgumentError(f"Raw.shape: {shape!r} is none: (steps, ...), steps may be -1")
-        if offset < 0:
-            raise ArgumentError(f"Raw.offset: {offset!r} is less than 0")
+        offset = _whole("Raw.offset", offset, 0, 2**62)
         name = os.path.abspath(os.fsdecode(path_bytes("Raw.path", path)))
         _places._dtype(name, dtype)
         object.__setattr__(self, "path", name)
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "shape", tuple(int(dim) for dim in dims))
-        object.__setattr__(self, "offset", int(offset))
+        object.__setattr__(self, "offset", offset)
 
     def _open(self) -> Place:
         return _places.open_raw(self.path, self.dtype, self.shape, self.offset)
@@ -129,6 +130,13 @@ def _check_shape(place: Any, name: str, feature: Feature, shape: tuple[int, ...]
         )
 
 
+def _check_columns(columns: Any) -> None:
+    if not isinstance(columns, Mapping):
+        raise ArgumentError(
+            f"columns: expected a mapping of names to files or arrays, got {columns!r}"
+        )
+
+
 # ---- Keys and bounds ----
 
 
@@ -149,6 +157,8 @@ def _key(place: str, value: Any) -> bytes:
 def _names(names: Any, count: int) -> list[bytes] | None:
     if names is None:
         return None
+    if not isinstance(names, Iterable):
+        raise ArgumentError(f"names: expected a key for each sequence, got {names!r}")
     keys = [_key(f"names[{i}]", name) for i, name in enumerate(names)]
     if len(keys) != count:
         raise ArgumentError(f"names: {len(keys)} keys of {count} sequences")
@@ -158,8 +168,11 @@ def _names(names: Any, count: int) -> list[bytes] | None:
 def _runs(keys: Any) -> tuple[np.ndarray, list[bytes]]:
     """Return where runs of equal keys begin and end, and their keys, each of which comes once."""
     if isinstance(keys, _PATHS):
-        _places.open_path("keys", os.fsdecode(keys))  # says what is wrong with it
-        keys = np.load(os.fsdecode(keys), mmap_mode="r")
+        path = os.fsdecode(path_bytes("keys", keys))
+        try:
+            keys = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # of a damaged header NumPy raises anything
+            raise ArgumentError(f"keys: {path}: is no .npy that can be read: {error}") from error
     rows = np.asarray(keys)
     if rows.ndim != 1 or not len(rows):
         raise ArgumentError(f"keys: expected a key for each row, got shape {rows.shape}")
@@ -234,6 +247,7 @@ class Arrays(Source):
     def __init__(
         self, columns: Mapping[str, Any], *, names: Any = None, checksum: bool = False
     ) -> None:
+        _check_columns(columns)
         items = {name: _items(name, value) for name, value in columns.items()}
         counts = {name: len(some) for name, some in items.items() if some is not None}
         if not counts:
@@ -291,6 +305,7 @@ class Arrays(Source):
             segue.Arrays.from_columns({"x": "table.npy"}, lengths=steps_of_each)
             segue.Arrays.from_columns({"x": table, "y": targets}, keys=patient)
         """
+        _check_columns(columns)
         if (keys is not None) + (lengths is not None) + (offsets is not None) != 1:
             raise ArgumentError("lengths, offsets, keys: give one of them")
         if keys is not None and names is not None:

@@ -158,7 +158,9 @@ class State:
         object.__setattr__(self, "dtype", _dtype("State.dtype", dtype))
         object.__setattr__(self, "shape", _shape("State.shape", shape))
         if isinstance(init, str) and init != "data":
-            raise ArgumentError(f"State.init: {init!r} is neither a value nor 'data'")
+            raise ArgumentError(
+                f"State.init: {init!r} does not fit {self.dtype}: it is neither a value nor 'data'"
+            )
         given = init is not None and not isinstance(init, str)
         object.__setattr__(self, "init", self._fit(init) if given else init)
 

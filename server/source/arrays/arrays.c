@@ -29,10 +29,9 @@ struct source {
 	uint64_t fingerprint[2];
 	uint32_t key_max;
 	size_t common; /* segue_arrays_common() */
-	/* Free records, to be used again; lengths, once they were asked for. Under `mutex`. */
+	/* Free records, to be used again. Under `mutex`. */
 	pthread_mutex_t mutex;
 	struct record *free;
-	uint32_t *lengths;
 };
 
 /* A feature's values in a sequence: a cursor, and all of them where windows are small. */
@@ -266,26 +265,15 @@ static uint32_t source_key_max(const struct segue_source *base)
 	return ((const struct source *)base)->key_max;
 }
 
-static int source_lengths(
-	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
+static int source_find_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
-	struct source *source = (struct source *)base;
-	const struct segue_array_index *index = source->index;
-	int rc = 0;
+	const struct segue_array_index *index = ((const struct source *)base)->index;
 
 	(void)progress, (void)arg; /* arithmetic: it does not take long */
-	pthread_mutex_lock(&source->mutex);
-	if (!source->lengths) {
-		source->lengths = malloc(index->sequences * sizeof(source->lengths[0]));
-		for (uint64_t i = 0; source->lengths && i < index->sequences; i++)
-			source->lengths[i] = index->sequence[i].steps;
-	}
-	if (!source->lengths)
-		rc = segue_fail(SEGUE_ENOMEM, "no memory for the lengths of sequences");
-	else
-		*out = source->lengths;
-	pthread_mutex_unlock(&source->mutex);
-	return rc;
+	for (uint64_t i = 0; i < index->sequences; i++)
+		lengths[i] = index->sequence[i].steps;
+	return 0;
 }
 
 static void source_stats(const struct segue_source *base, struct segue_source_stats *stats)
@@ -297,12 +285,8 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 	stats->files = files->count;
 	for (size_t i = 0; i < files->count; i++)
 		stats->bytes += files->file[i].size;
-	stats->index_memory = source->index->size + segue_files_memory(files) +
-			      segue_sums_memory(&source->data.sums, files);
-	pthread_mutex_lock(&source->mutex);
-	if (source->lengths)
-		stats->index_memory += stats->records * sizeof(source->lengths[0]);
-	pthread_mutex_unlock(&source->mutex);
+	stats->index_memory += source->index->size + segue_files_memory(files) +
+			       segue_sums_memory(&source->data.sums, files);
 	stats->descriptors = files->count < files->open_most ? files->count : files->open_most;
 	memcpy(stats->fingerprint, source->fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
@@ -329,7 +313,7 @@ static void source_destroy(struct segue_source *base)
 	segue_files_close(source->data.files);
 	segue_buffers_finish(&source->data.buffers);
 	pthread_mutex_destroy(&source->mutex);
-	free(source->lengths);
+	segue_source_base_finish(&source->base);
 	free(source);
 }
 
@@ -337,7 +321,7 @@ static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
-	.lengths = source_lengths,
+	.find_lengths = source_find_lengths,
 	.stats = source_stats,
 	.explain_change = source_explain_change,
 	.destroy = source_destroy,
@@ -419,6 +403,8 @@ static int open_files(struct source *source, const struct segue_source_means *me
 	if (rc)
 		return rc;
 	segue_arrays_fingerprint(source->data.files, source->index, source->fingerprint);
+	if (!segue_source_is_wanted(means, source->fingerprint))
+		return 0;
 	/* Of what nothing is stored of nobody will ask how it has changed. */
 	if (spec->persist)
 		rc = segue_arrays_keep(
@@ -439,8 +425,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	source = calloc(1, sizeof(*source));
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
-	source->base.ops = &source_ops;
-	source->base.on_error = spec->on_error;
+	segue_source_base_init(&source->base, &source_ops, spec->on_error);
 	source->spec = spec;
 	source->index = spec->source.arrays.index;
 	source->keeper = *means->keeper;

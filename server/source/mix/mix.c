@@ -34,9 +34,6 @@ struct source {
 	/* The block that was asked for last: the next is of it, too, as a rule. Under `mutex`. */
 	pthread_mutex_t mutex;
 	struct segue_mix_block block;
-	/* Lengths of all numbers, once they were asked for; made under `lengths_mutex`. */
-	pthread_mutex_t lengths_mutex;
-	_Atomic(uint32_t *) lengths;
 	const _Atomic bool *given_up; /* may be NULL */
 };
 
@@ -115,9 +112,10 @@ static uint32_t source_key_max(const struct segue_source *base)
 
 /* ---- Lengths ---- */
 
-static int fill_lengths(
-	const struct source *source, uint32_t *lengths, segue_progress_fn *progress, void *arg)
+static int source_find_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
+	const struct source *source = (const struct source *)base;
 	const uint32_t *of_part[SEGUE_PARTS_MAX];
 	struct segue_mix_block block;
 	int rc = 0;
@@ -125,7 +123,7 @@ static int fill_lengths(
 	for (uint32_t i = 0; i < source->shape.count; i++) {
 		struct segue_source *part = source->part[i].source;
 
-		rc = part->ops->lengths(part, progress, arg, &of_part[i]);
+		rc = segue_source_lengths(part, progress, arg, &of_part[i]);
 		if (rc)
 			return within_part(rc, source->spec, i);
 	}
@@ -140,34 +138,6 @@ static int fill_lengths(
 		record = record_of(source, &block, number, &part);
 		lengths[number] = of_part[part][record];
 	}
-	return rc;
-}
-
-static int make_lengths(struct source *source, segue_progress_fn *progress, void *arg)
-{
-	uint32_t *lengths = reallocarray(NULL, source->records, sizeof(lengths[0]));
-	int rc = lengths ? fill_lengths(source, lengths, progress, arg)
-			 : segue_fail(SEGUE_ENOMEM, "no memory for the lengths of sequences");
-
-	if (rc)
-		free(lengths);
-	else
-		atomic_store_explicit(&source->lengths, lengths, memory_order_release);
-	return rc;
-}
-
-static int source_lengths(
-	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
-{
-	struct source *source = (struct source *)base;
-	int rc = 0;
-
-	pthread_mutex_lock(&source->lengths_mutex);
-	if (!source->lengths)
-		rc = make_lengths(source, progress, arg);
-	if (!rc)
-		*out = source->lengths;
-	pthread_mutex_unlock(&source->lengths_mutex);
 	return rc;
 }
 
@@ -203,8 +173,6 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 	}
 	stats->records = source->records;
 	stats->index_memory += sizeof(*source);
-	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
-		stats->index_memory += source->records * sizeof(uint32_t);
 	fingerprint_of(source, stats->fingerprint);
 }
 
@@ -282,9 +250,8 @@ static void source_destroy(struct segue_source *base)
 	for (uint32_t i = 0; i < source->shape.count; i++)
 		if (source->part[i].source)
 			source->part[i].source->ops->destroy(source->part[i].source);
-	pthread_mutex_destroy(&source->lengths_mutex);
 	pthread_mutex_destroy(&source->mutex);
-	free(source->lengths);
+	segue_source_base_finish(&source->base);
 	free(source);
 }
 
@@ -293,7 +260,7 @@ static const struct segue_source_ops source_ops = {
 	.part = source_part,
 	.key_max = source_key_max,
 	.admit = source_admit,
-	.lengths = source_lengths,
+	.find_lengths = source_find_lengths,
 	.stats = source_stats,
 	.explain_change = source_explain_change,
 	.destroy = source_destroy,
@@ -349,15 +316,13 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
-	source->base.ops = &source_ops;
-	source->base.on_error = spec->on_error;
+	segue_source_base_init(&source->base, &source_ops, spec->on_error);
 	source->spec = spec;
 	source->keeper = *means->keeper;
 	source->given_up = means->opener ? means->opener->given_up : NULL;
 	segue_mix_shape_init(&source->shape, &spec->source.mix, spec->seed);
 	segue_mix_arrange(&source->shape, 0, &source->block);
 	pthread_mutex_init(&source->mutex, NULL);
-	pthread_mutex_init(&source->lengths_mutex, NULL);
 	for (uint32_t i = 0; !rc && i < source->shape.count; i++)
 		rc = open_part(source, i, means);
 	if (!rc)

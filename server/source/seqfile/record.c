@@ -261,7 +261,10 @@ static int load_tables(struct segue_seqfile_record *record)
 
 	for (uint32_t i = 0; i < layout->head.count; i++)
 		size += table_size(record, i);
-	rc = make_room(record, size, record->entry.header_size);
+	rc = make_room(record, size, begin);
+	/* Counts and key are in bytes that may have moved. */
+	if (!rc)
+		rc = read_entry(record, begin);
 	for (uint32_t i = 0; !rc && i < layout->head.count; i++) {
 		rc = read_at(
 			record, table_begin(record, i), record->bytes + at, table_size(record, i));
@@ -270,10 +273,7 @@ static int load_tables(struct segue_seqfile_record *record)
 				record->column[k].table = record->bytes + at;
 		at += table_size(record, i);
 	}
-	if (!rc)
-		rc = check_hash(record, XXH3_128bits(record->bytes + begin, size - begin));
-	/* The key is in bytes that may have moved. */
-	return rc ? rc : read_entry(record, record->entry.header_size);
+	return rc ? rc : check_hash(record, XXH3_128bits(record->bytes + begin, size - begin));
 }
 
 /*

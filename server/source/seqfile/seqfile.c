@@ -25,9 +25,6 @@ struct source {
 	/* Free records, to be used again; under `mutex`. */
 	pthread_mutex_t mutex;
 	struct segue_seqfile_record *free;
-	/* Lengths of all sequences, once they were asked for; made under `lengths_mutex`. */
-	pthread_mutex_t lengths_mutex;
-	_Atomic(uint32_t *) lengths;
 };
 
 /* ---- Records --------------------------------------------------------------------------------- */
@@ -179,9 +176,10 @@ static int find_length(struct source *source, size_t file, uint64_t place, uint3
 	return 0;
 }
 
-static int fill_lengths(
-	struct source *source, uint32_t *lengths, segue_progress_fn *progress, void *arg)
+static int source_find_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
+	struct source *source = (struct source *)base;
 	uint64_t records = segue_index_records(&source->set.index);
 	struct segue_progress told = {.fn = progress,
 		.arg = arg,
@@ -199,34 +197,6 @@ static int fill_lengths(
 		if (!rc)
 			rc = segue_progress_add(&told, 1);
 	}
-	return rc;
-}
-
-static int make_lengths(struct source *source, segue_progress_fn *progress, void *arg)
-{
-	uint32_t *lengths = malloc(segue_index_records(&source->set.index) * sizeof(lengths[0]));
-	int rc = lengths ? fill_lengths(source, lengths, progress, arg)
-			 : segue_fail(SEGUE_ENOMEM, "no memory for the lengths of sequences");
-
-	if (rc)
-		free(lengths);
-	else
-		atomic_store_explicit(&source->lengths, lengths, memory_order_release);
-	return rc;
-}
-
-static int source_lengths(
-	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
-{
-	struct source *source = (struct source *)base;
-	int rc = 0;
-
-	pthread_mutex_lock(&source->lengths_mutex);
-	if (!source->lengths)
-		rc = make_lengths(source, progress, arg);
-	if (!rc)
-		*out = source->lengths;
-	pthread_mutex_unlock(&source->lengths_mutex);
 	return rc;
 }
 
@@ -251,9 +221,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 	stats->files = files->count;
 	for (size_t i = 0; i < files->count; i++)
 		stats->bytes += files->file[i].size;
-	stats->index_memory = segue_seqfile_set_memory(&source->set);
-	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
-		stats->index_memory += stats->records * sizeof(uint32_t);
+	stats->index_memory += segue_seqfile_set_memory(&source->set);
 	stats->descriptors = files->open_most;
 	memcpy(stats->fingerprint, source->set.index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
@@ -279,9 +247,8 @@ static void source_destroy(struct segue_source *base)
 	}
 	segue_seqfile_set_close(&source->set);
 	segue_buffers_finish(&source->buffers);
-	pthread_mutex_destroy(&source->lengths_mutex);
 	pthread_mutex_destroy(&source->mutex);
-	free(source->lengths);
+	segue_source_base_finish(&source->base);
 	free(source);
 }
 
@@ -289,7 +256,7 @@ static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
-	.lengths = source_lengths,
+	.find_lengths = source_find_lengths,
 	.stats = source_stats,
 	.explain_change = source_explain_change,
 	.destroy = source_destroy,
@@ -314,16 +281,15 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
-	source->base.ops = &source_ops;
-	source->base.on_error = spec->on_error;
+	segue_source_base_init(&source->base, &source_ops, spec->on_error);
 	source->spec = spec;
 	source->keeper = *means->keeper;
 	source->whole_max = has_long_windows(spec) ? WHOLE_MAX_LONG : WHOLE_MAX;
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
-	pthread_mutex_init(&source->lengths_mutex, NULL);
 	int rc = segue_seqfile_set_open(&source->set, spec, means);
-	if (!rc)
+	/* Of what nothing is stored of nobody will ask how it has changed. */
+	if (!rc && spec->persist && segue_source_is_wanted(means, source->set.index.fingerprint))
 		rc = segue_manifest_keep(&source->set.index, source->set.files, means->keeper);
 	if (rc)
 		source_destroy(&source->base);

@@ -35,10 +35,7 @@ struct source {
 	/* Free records, to be used again; under `mutex`. */
 	pthread_mutex_t mutex;
 	struct record *free;
-	/* Lengths of all records, once they have been scanned; under `lengths_mutex`. */
-	pthread_mutex_t lengths_mutex;
 	struct segue_index_keeper keeper;
-	_Atomic(uint32_t *) lengths;
 };
 
 struct record {
@@ -465,44 +462,19 @@ static int entry_lengths(
 }
 
 /* From an array over the index to one over the listed files. */
-static uint32_t *spread(const struct source *source, const uint32_t *lengths)
-{
-	const struct segue_index *index = &source->index;
-	uint32_t *all = malloc(segue_index_records(index) * sizeof(all[0]));
-
-	for (size_t i = 0; all && i < index->listings; i++)
-		memcpy(all + index->listed[i], lengths + index->first[source->files->listing[i]],
-			(index->listed[i + 1] - index->listed[i]) * sizeof(all[0]));
-	return all;
-}
-
-static int fill_lengths(struct source *source, segue_progress_fn *progress, void *arg)
-{
-	uint32_t *lengths = NULL, *all;
-	int rc = entry_lengths(source, progress, arg, &lengths);
-
-	if (rc)
-		return rc;
-	all = spread(source, lengths);
-	free(lengths);
-	if (!all)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the lengths of records");
-	atomic_store_explicit(&source->lengths, all, memory_order_release);
-	return 0;
-}
-
-static int source_lengths(
-	struct segue_source *base, segue_progress_fn *progress, void *arg, const uint32_t **out)
+static int source_find_lengths(
+	struct segue_source *base, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
 	struct source *source = (struct source *)base;
-	int rc = 0;
+	const struct segue_index *index = &source->index;
+	uint32_t *of_entries = NULL;
+	int rc = entry_lengths(source, progress, arg, &of_entries);
 
-	pthread_mutex_lock(&source->lengths_mutex);
-	if (!source->lengths)
-		rc = fill_lengths(source, progress, arg);
-	if (!rc)
-		*out = source->lengths;
-	pthread_mutex_unlock(&source->lengths_mutex);
+	for (size_t i = 0; !rc && i < index->listings; i++)
+		memcpy(lengths + index->listed[i],
+			of_entries + index->first[source->files->listing[i]],
+			(index->listed[i + 1] - index->listed[i]) * sizeof(lengths[0]));
+	free(of_entries);
 	return rc;
 }
 
@@ -531,9 +503,8 @@ static void source_destroy(struct segue_source *base)
 	segue_index_finish(&source->index);
 	segue_files_close(source->files);
 	segue_buffers_finish(&source->buffers);
-	pthread_mutex_destroy(&source->lengths_mutex);
 	pthread_mutex_destroy(&source->mutex);
-	free(source->lengths);
+	segue_source_base_finish(&source->base);
 	free(source);
 }
 
@@ -546,10 +517,8 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 	stats->files = files;
 	for (size_t i = 0; i < files; i++)
 		stats->bytes += source->files->file[i].size;
-	stats->index_memory =
+	stats->index_memory +=
 		segue_index_memory(&source->index) + segue_files_memory(source->files);
-	if (atomic_load_explicit(&source->lengths, memory_order_relaxed))
-		stats->index_memory += stats->records * sizeof(uint32_t);
 	stats->descriptors = source->files->open_most;
 	memcpy(stats->fingerprint, source->index.fingerprint, sizeof(stats->fingerprint));
 	stats->crc = segue_crc32c_name();
@@ -566,7 +535,7 @@ static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.key_max = source_key_max,
 	.admit = source_admit,
-	.lengths = source_lengths,
+	.find_lengths = source_find_lengths,
 	.stats = source_stats,
 	.explain_change = source_explain_change,
 	.destroy = source_destroy,
@@ -604,15 +573,13 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a data set");
-	source->base.ops = &source_ops;
-	source->base.on_error = spec->on_error;
+	segue_source_base_init(&source->base, &source_ops, spec->on_error);
 	source->spec = spec;
 	source->keeper = *means->keeper;
 	source->whole_max = SEGUE_RECORD_WHOLE_MAX;
 	source->block = SEGUE_RECORD_BLOCK;
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
-	pthread_mutex_init(&source->lengths_mutex, NULL);
 	rc = segue_files_open(spec, &segue_tfrecord_format, spec->source.tfrecord.compression,
 		means, &source->files);
 	if (!rc)
