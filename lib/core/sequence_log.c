@@ -132,6 +132,12 @@ void segue_seqlog_finish(struct segue_seqlog *log)
 	*log = (struct segue_seqlog){0};
 }
 
+void segue_log_end_finish(struct segue_log_end *end)
+{
+	free(end->closed);
+	*end = (struct segue_log_end){0};
+}
+
 /* ---- The running hash ---- */
 
 void segue_seqlog_begin(const uint8_t id[SEGUE_SEQLOG_ID], uint64_t hash[2])

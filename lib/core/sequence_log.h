@@ -44,6 +44,29 @@ struct segue_seqlog {
 	uint32_t size; /* bytes of all producers in a head */
 };
 
+/* How far a log is known: so many sequences, and the running hash of all of them. */
+struct segue_log_place {
+	uint64_t number;
+	uint64_t hash[2];
+};
+
+/* What the store holds of a log. */
+struct segue_log_known {
+	uint8_t id[SEGUE_SEQLOG_ID];
+	uint64_t first;                /* files of which all sequences are below it are given up */
+	struct segue_log_place synced; /* at least as far */
+};
+
+/* What the store holds of closed names and of the end. */
+struct segue_log_end {
+	uint64_t count; /* the log has to be synced to so many before this is stored */
+	bool ended;     /* after these, for good */
+	char (*closed)[SEGUE_NAME_MAX + 1]; /* malloc'd */
+	uint32_t closed_count;
+};
+/* A zeroed one is fine. */
+void segue_log_end_finish(struct segue_log_end *end);
+
 /* What an entry's header says of it. */
 struct segue_seqlog_stamp {
 	uint64_t number, serial;

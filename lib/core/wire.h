@@ -13,6 +13,7 @@
 #include "core/arena.h"
 #include "core/ends.h"
 #include "core/frame.h"
+#include "core/sequence_log.h"
 #include "core/spec.h"
 
 #define SEGUE_PROTOCOL    3
@@ -199,5 +200,10 @@ int segue_token_record_pack(const struct segue_token_record *record, void **out,
 int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, size_t *size);
 int segue_catalogue_unpack(const void *bytes, size_t size, struct segue_catalogue *out);
 int segue_token_record_unpack(const void *bytes, size_t size, struct segue_token_record *out);
+int segue_log_known_pack(const struct segue_log_known *known, void **out, size_t *size);
+int segue_log_known_unpack(const void *bytes, size_t size, struct segue_log_known *out);
+int segue_log_end_pack(const struct segue_log_end *end, void **out, size_t *size);
+/* The caller finishes it. */
+int segue_log_end_unpack(const void *bytes, size_t size, struct segue_log_end *out);
 
 #endif

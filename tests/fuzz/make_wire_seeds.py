@@ -73,6 +73,8 @@ MESSAGES = {
     69: number(1, 5) + number(2, 1) + number(3, 4096) + number(4, 3),
     70: number(1, 6) + blob(2, "räcords".encode()) + number(3, 1) + number(4, 2),
     71: number(1, 7) + number(2, 23) + blob(3, b"a detail"),
+    250: blob(2, TOKEN) + number(3, 5) + number(4, 9) + fixed(5, 1) + fixed(6, 2),
+    251: number(1, 9) + number(2, 1) + blob(3, b"actor 0") + blob(3, b"actor 1"),
     252: number(1, 9) + packed(2, 5, 8) + packed(3, 100, 200) + packed(4, 321, 322)
     + packed(5, 10**12, 10**12 + 1),
     253: number(1, 1) + blob(2, SPEC) + fixed(3, 1) + fixed(4, 2) + number(5, 10**12),

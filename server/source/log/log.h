@@ -32,19 +32,6 @@ struct segue_log_means {
 	uint64_t file_bytes; /* a file that has so many is finished; 0: SEGUE_LOG_FILE_BYTES */
 };
 
-/* How far it is known: so many sequences, and the running hash of all of them. */
-struct segue_log_place {
-	uint64_t number;
-	uint64_t hash[2];
-};
-
-/* What the store holds of a log. */
-struct segue_log_known {
-	uint8_t id[SEGUE_SEQLOG_ID];
-	uint64_t first;                /* files of which all sequences are below it are given up */
-	struct segue_log_place synced; /* at least as far */
-};
-
 /*
  * A new log, empty and on disk. A directory in which there is one already, of which nothing was
  * inserted yet, is used anew: its making was cut short. SEGUE_ESTORE: one with sequences is there;

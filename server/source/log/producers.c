@@ -300,12 +300,6 @@ enum segue_closing segue_producers_closing(
 	return producer ? told(producer->closing) : SEGUE_CLOSING_OPEN;
 }
 
-void segue_log_end_finish(struct segue_log_end *end)
-{
-	free(end->closed);
-	*end = (struct segue_log_end){0};
-}
-
 int segue_producers_unstored(const struct segue_producers *producers, struct segue_log_end *out)
 {
 	struct segue_log_end end = {

@@ -54,16 +54,6 @@ struct segue_producers {
 	enum segue_closing input;
 };
 
-/* What is stored of closed names and of the end. */
-struct segue_log_end {
-	uint64_t count; /* the log has to be synced to so many before this is stored */
-	bool ended;     /* after these, for good */
-	char (*closed)[SEGUE_NAME_MAX + 1]; /* malloc'd */
-	uint32_t closed_count;
-};
-/* A zeroed one is fine. */
-void segue_log_end_finish(struct segue_log_end *end);
-
 /*
  * From what a log has, all of it synced, and what was stored (NULL: nothing). SEGUE_ENOMEM;
  * SEGUE_ESTORE: it was ended after another number of sequences.
