@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/wait.h"
 #include "engine/owed.h"
 
 /* A server that stops waits so long for memory; a lane without any is tried so often. */
@@ -279,10 +280,12 @@ static void release_alone(struct segue_committer *committer, struct segue_owed *
 /* Whether what a lease that is over owes will not be tried again. */
 static bool is_hopeless(const struct segue_committer *committer, const struct segue_owed *owed)
 {
-	bool memory = owed->left || owed->rc == SEGUE_ENOMEM;
+	bool memory = owed->left == SEGUE_OWED_NO_MEMORY || owed->rc == SEGUE_ENOMEM;
 
 	if (committer->group.state == SEGUE_GROUP_COMMIT_STOPPED)
 		return true;
+	if (owed->left == SEGUE_OWED_NOT_SYNCED) /* it will be, or the log fails */
+		return false;
 	return committer->last && (!memory || segue_now_ns() >= committer->last_ns);
 }
 

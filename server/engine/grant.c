@@ -428,6 +428,9 @@ static int add_grant(void *arg, struct segue_ops *ops)
 	record.position = image->position;
 	if (!making->replaced)
 		return segue_lanes_put(ops, order->place, &record);
+	rc = order->live ? segue_live_put(order->live, ops) : 0;
+	if (rc)
+		return rc;
 	if (order->mode == SEGUE_ATTACH_FRESH)
 		rc = segue_lanes_fresh(ops, order->store, order->place);
 	else
@@ -446,8 +449,15 @@ static int store_grant(struct making *making)
 	struct segue_change change = {
 		.place = making->order->place, .build = add_grant, .arg = making};
 
-	return making->order->spec->persist ? segue_changes_make(making->order->changes, &change)
-					    : 0;
+	if (!making->order->spec->persist)
+		return 0;
+	if (making->order->live && making->replaced) {
+		int rc = segue_live_await(
+			making->order->live, &making->order->plan, making->image->position);
+		if (rc)
+			return rc;
+	}
+	return segue_changes_make(making->order->changes, &change);
 }
 
 static int build(struct making *making, struct segue_grant *grant)
@@ -486,6 +496,7 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 		.record = order->record,
 		.place = order->place,
 		.spec = order->spec,
+		.live = order->live,
 	};
 	grant->record.position = NULL;
 	grant->record.held = true;

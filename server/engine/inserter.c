@@ -90,6 +90,7 @@ static int note_failure(struct segue_inserter *inserter, int rc)
 	segue_outcome_take(&inserter->failure, rc);
 	while ((ask = take(&inserter->waiting)) || (ask = take(&inserter->closing)))
 		answer(ask, segue_outcome_give(&inserter->failure));
+	inserter->order.synced(inserter->order.arg);
 	return segue_outcome_give(&inserter->failure);
 }
 
@@ -118,6 +119,7 @@ static int sync_log(struct segue_inserter *inserter)
 	inserter->unsynced_ns = 0;
 	segue_log_look(inserter->order.log, &stand);
 	make_safe(inserter, stand.synced.number);
+	inserter->order.synced(inserter->order.arg);
 	return 0;
 }
 

@@ -35,6 +35,8 @@ struct segue_inserter_order {
 	bool (*is_full)(void *arg, uint64_t count);
 	/* More can be read: so many sequences. */
 	void (*grown)(void *arg, uint64_t count);
+	/* A sync is over: all that was written is on disk, or the log has failed for good. */
+	void (*synced)(void *arg);
 	/*
 	 * Has an end stored, and returns when it is on disk. SEGUE_ENOSPACE, SEGUE_ENOMEM,
 	 * SEGUE_EMOVED: it is tried again; others: it is given up, and so who waits hears of it.

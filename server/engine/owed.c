@@ -57,6 +57,16 @@ static int add_settled(const struct segue_owed_means *means, struct segue_ops *o
 		1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
 }
 
+/* Of the log, before what refers to it. SEGUE_LIVE_LATER. */
+static int add_place(struct segue_ops *ops, const struct segue_owed *owed)
+{
+	struct segue_live *live = owed->grant->live;
+	const struct segue_plan_spec plan = segue_filler_plan(owed->grant->filler);
+	int rc = segue_live_covers(live, &plan, owed->image->position);
+
+	return rc ? rc : segue_live_put(live, ops);
+}
+
 static int add_image(
 	const struct segue_owed_means *means, struct segue_ops *ops, struct segue_owed *owed)
 {
@@ -65,6 +75,8 @@ static int add_image(
 
 	int rc =
 		segue_snapshot(grant->filler, &grant->carry, SEGUE_NEVER, &committed, &owed->image);
+	if (!rc && grant->live)
+		rc = add_place(ops, owed);
 	if (rc)
 		return rc;
 	grant->record.committed_ms = segue_unix_ms();
@@ -105,6 +117,14 @@ void segue_owed_give_up(struct segue_owed *owed, int rc)
 	owed->image = NULL;
 }
 
+/* Why it is left for the next transaction, if that may fare better. */
+static enum segue_owed_left reason(int rc)
+{
+	if (rc == SEGUE_LIVE_LATER)
+		return SEGUE_OWED_NOT_SYNCED;
+	return rc == SEGUE_ENOMEM ? SEGUE_OWED_NO_MEMORY : SEGUE_OWED_NOTHING_LEFT;
+}
+
 void segue_owed_add(
 	const struct segue_owed_means *means, struct segue_ops *ops, struct segue_owed *owed)
 {
@@ -115,14 +135,14 @@ void segue_owed_add(
 		rc = add_image(means, ops, owed);
 	if (rc) {
 		segue_ops_truncate(ops, owed->first);
-		if (rc != SEGUE_ENOMEM)
+		owed->left = reason(rc);
+		if (!owed->left)
 			segue_owed_give_up(owed, rc);
 		segue_image_destroy(owed->image);
 		owed->image = NULL;
-		owed->left = rc == SEGUE_ENOMEM;
 	}
 	if (!owed->image && segue_owed_is_over(owed) && !owed->left)
-		owed->left = segue_owed_add_release(means, ops, owed) == SEGUE_ENOMEM;
+		owed->left = reason(segue_owed_add_release(means, ops, owed));
 	owed->count = ops->count - owed->first;
 }
 
@@ -151,12 +171,12 @@ static void note_memory(struct segue_owed *owed)
 {
 	struct segue_grant *grant = owed->grant;
 
-	if (owed->left) {
+	if (owed->left == SEGUE_OWED_NO_MEMORY) {
 		grant->misses += grant->misses < SEGUE_OWED_MISSES_TOLD;
 		if (grant->misses == SEGUE_OWED_MISSES_TOLD)
 			segue_grant_storage(
 				grant, SEGUE_ENOMEM, "the server has no memory to write this lane");
-	} else if (!owed->rc) {
+	} else if (!owed->rc && !owed->left) {
 		grant->misses = 0;
 	}
 }

@@ -14,13 +14,20 @@
 /* Transactions without memory for a lane after which its worker is told, each time. */
 enum { SEGUE_OWED_MISSES_TOLD = 3 };
 
+/* What a lane owes is left for the next transaction. */
+enum segue_owed_left {
+	SEGUE_OWED_NOTHING_LEFT,
+	SEGUE_OWED_NO_MEMORY,  /* for it */
+	SEGUE_OWED_NOT_SYNCED, /* the log, as far as the lane has seen */
+};
+
 struct segue_owed {
 	struct segue_grant *grant;
 	enum segue_grant_state state; /* as it was when the transaction began */
 	struct segue_image *image;    /* NULL: nothing new was committed */
 	size_t first, count;          /* its operations */
-	bool left; /* there was no memory for it: it stays for the next transaction */
-	int rc;    /* what became of the transaction */
+	enum segue_owed_left left;
+	int rc; /* what became of the transaction */
 };
 
 struct segue_owed_means {
@@ -39,8 +46,9 @@ static inline bool segue_owed_is_over(const struct segue_owed *owed)
 /* Whether something is committed that is not on disk, and may be written. */
 bool segue_owed_owes(struct segue_grant *grant);
 /*
- * Adds what it owes. Without memory it is left for the next transaction; what else goes wrong (with
- * the lane's own records, or with its worker's words) will not get better: segue_owed_give_up().
+ * Adds what it owes. Without memory, and while the log that it reads is not synced as far, it is
+ * left for the next transaction; what else goes wrong (with the lane's own records, or with its
+ * worker's words) will not get better: segue_owed_give_up().
  */
 void segue_owed_add(
 	const struct segue_owed_means *means, struct segue_ops *ops, struct segue_owed *owed);

@@ -1,6 +1,8 @@
 /* What a lane has before it in a log. */
 #include "lane/backlog.h"
 
+#include "core/barrier.h"
+
 /* Of the first `count` numbers those of the lane. */
 static uint64_t share(const struct segue_plan_spec *plan, uint64_t count)
 {
@@ -36,6 +38,12 @@ uint64_t segue_backlog_seen(
 	const struct segue_plan_spec *plan, const struct segue_position *position)
 {
 	return position->next ? (position->next - 1) * plan->lanes + plan->lane + 1 : 0;
+}
+
+bool segue_backlog_is_covered(
+	const struct segue_plan_spec *plan, const struct segue_position *position, uint64_t synced)
+{
+	return SEGUE_MUTANT(store_before_sync) || segue_backlog_seen(plan, position) <= synced;
 }
 
 bool segue_backlog_is_full(const struct segue_backlog_limits *limits, const uint64_t *unfinished,

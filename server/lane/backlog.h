@@ -22,6 +22,9 @@ uint64_t segue_backlog_floor(
  */
 uint64_t segue_backlog_seen(
 	const struct segue_plan_spec *plan, const struct segue_position *position);
+/* Whether the position may be: so many sequences of the log are synced. */
+bool segue_backlog_is_covered(
+	const struct segue_plan_spec *plan, const struct segue_position *position, uint64_t synced);
 
 struct segue_backlog_limits {
 	uint64_t capacity; /* unfinished sequences of a lane; UINT64_MAX: any */

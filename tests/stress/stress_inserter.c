@@ -24,6 +24,7 @@ enum { PRODUCERS = 4, READERS = 2, WINDOW = 6, FILE_BYTES = 40000 };
 static struct segue_log *segue_log;
 static struct segue_inserter *inserter;
 static _Atomic uint64_t there, read_to[READERS];
+static _Atomic uint64_t syncs;
 static _Atomic bool over;
 static uint64_t each = 2000;
 
@@ -47,6 +48,12 @@ static void grown(void *arg, uint64_t count)
 {
 	(void)arg;
 	there = count;
+}
+
+static void note_sync(void *arg)
+{
+	(void)arg;
+	syncs++;
 }
 
 static int store(void *arg, const struct segue_log_end *end)
@@ -220,6 +227,7 @@ int main(int argc, char **argv)
 		.interval_ns = 1000000,
 		.is_full = is_full,
 		.grown = grown,
+		.synced = note_sync,
 		.store = store,
 		.ended = ended};
 	pthread_t producer[PRODUCERS], reader[READERS];

@@ -28,7 +28,7 @@ static struct segue_log_known known = {.id = "of the inserter"};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t news = PTHREAD_COND_INITIALIZER;
 static _Atomic uint64_t most = UINT64_MAX; /* sequences that the lanes take */
-static _Atomic uint64_t grown_to, ended_after, stores;
+static _Atomic uint64_t grown_to, ended_after, stores, syncs;
 static int store_code;
 static bool store_synced;
 
@@ -43,6 +43,12 @@ static void grown(void *arg, uint64_t count)
 	(void)arg;
 	cr_assert_gt(count, grown_to);
 	grown_to = count;
+}
+
+static void note_sync(void *arg)
+{
+	(void)arg;
+	syncs++;
 }
 
 static int store(void *arg, const struct segue_log_end *end)
@@ -71,6 +77,7 @@ static void begin_with(bool commit, int64_t interval_ns)
 		.expected = 2,
 		.is_full = is_full,
 		.grown = grown,
+		.synced = note_sync,
 		.store = store,
 		.ended = ended};
 
@@ -251,10 +258,16 @@ Test(inserter, is_synced_when_somebody_urges)
 
 	cr_assert_eq(insert_now("a", session, 1), 0);
 	cr_assert_eq(synced(), 0);
+	uint64_t before = syncs;
 	segue_inserter_urge(inserter);
-	for (int i = 0; i < 2000 && synced() < 1; i++)
+	for (int i = 0; i < 2000 && syncs == before; i++)
 		usleep(1000);
+	cr_assert_eq(syncs, before + 1);
 	cr_assert_eq(synced(), 1);
+	segue_inserter_urge(inserter); /* nothing is new, and who waits hears of it all the same */
+	for (int i = 0; i < 2000 && syncs == before + 1; i++)
+		usleep(1000);
+	cr_assert_eq(syncs, before + 2);
 }
 
 Test(inserter, a_session_opens_when_what_its_name_inserted_is_synced)

@@ -220,6 +220,14 @@ static uint64_t seen(uint32_t lane, uint64_t next)
 	return segue_backlog_seen(&plan, &position);
 }
 
+static bool is_covered(uint32_t lane, uint64_t synced)
+{
+	const struct segue_plan_spec plan = plan_of(lane);
+	const struct segue_position position = {.next = world.lane[lane].next};
+
+	return segue_backlog_is_covered(&plan, &position, synced);
+}
+
 static uint64_t floor_of(uint32_t lane, uint64_t next)
 {
 	const struct segue_plan_spec plan = plan_of(lane);
@@ -558,9 +566,7 @@ static void commit(void)
 	segue_log_look(world.log, &stand);
 	stored.known.synced = stand.synced;
 	for (uint32_t lane = 0; lane < LANES; lane++) {
-		bool covered = seen(lane, world.lane[lane].next) <= stand.synced.number;
-
-		if (covered || SEGUE_MUTANT(store_before_sync))
+		if (is_covered(lane, stand.synced.number))
 			stored.next[lane] = world.lane[lane].next;
 		else
 			happens(SIMLOG_LEFT_OUT);
