@@ -40,6 +40,15 @@ struct segue_log {
 	bool failed;
 };
 
+/* Where a sequence is, and what the index says of it. */
+struct segue_log_found {
+	bool there;
+	char name[SEGUE_LOG_NAME]; /* of its file */
+	uint64_t at, end;
+	uint32_t steps, crc;
+};
+void segue_log_find(struct segue_log *log, uint64_t number, struct segue_log_found *found);
+
 /* "00000000000000000042.segue" */
 void segue_log_name(uint64_t first, char name[SEGUE_LOG_NAME]);
 

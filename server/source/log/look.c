@@ -68,47 +68,43 @@ uint64_t segue_log_bytes_from(struct segue_log *log, uint64_t number)
 	return bytes;
 }
 
-/* Where a sequence is: its file, opened, and its bytes. */
-struct found {
-	struct segue_log_file *file;
-	uint64_t at, end;
-	bool there;
-};
-
-static void find_bytes(
-	struct segue_log *log, uint64_t number, char name[SEGUE_LOG_NAME], struct found *found)
+void segue_log_find(struct segue_log *log, uint64_t number, struct segue_log_found *found)
 {
+	*found = (struct segue_log_found){.there = false};
 	pthread_mutex_lock(&log->mutex);
 	const struct segue_log_part *part = find(log, number);
 	found->there = number >= part->first && number < log->written.number;
 	if (found->there) {
 		uint64_t place = number - part->first;
+		const struct segue_seqfile_indexed *indexed = &part->index[place];
 
-		found->at = part->index[place].offset;
-		found->end = place + 1 < part->count ? part->index[place + 1].offset : part->end;
-		segue_log_name(part->first, name);
+		found->at = indexed->offset;
+		found->end = place + 1 < part->count ? indexed[1].offset : part->end;
+		found->steps = indexed->steps;
+		found->crc = indexed->crc;
+		segue_log_name(part->first, found->name);
 	}
 	pthread_mutex_unlock(&log->mutex);
 }
 
-static int find_sequence(struct segue_log *log, uint64_t number, struct found *found)
+static int find_sequence(struct segue_log *log, uint64_t number, struct segue_log_found *found,
+	struct segue_log_file **file)
 {
-	char name[SEGUE_LOG_NAME];
-
-	find_bytes(log, number, name, found);
+	segue_log_find(log, number, found);
 	if (!found->there)
 		return segue_fail(SEGUE_ENOTFOUND,
 			"sequence %" PRIu64
 			" is not in the log: it was given up, or is not there yet",
 			number);
-	return segue_log_file_open(log->dir, name, false, &found->file);
+	return segue_log_file_open(log->dir, found->name, false, file);
 }
 
 int segue_log_hash(struct segue_log *log, uint64_t number, uint64_t hash[2])
 {
 	uint8_t header[SEGUE_SEQFILE_ENTRY_MAX];
 	struct segue_seqfile_entry entry;
-	struct found found;
+	struct segue_log_found found;
+	struct segue_log_file *file;
 
 	pthread_mutex_lock(&log->mutex);
 	bool last = number == log->written.number;
@@ -117,30 +113,31 @@ int segue_log_hash(struct segue_log *log, uint64_t number, uint64_t hash[2])
 	pthread_mutex_unlock(&log->mutex);
 	if (last)
 		return 0;
-	int rc = find_sequence(log, number, &found);
+	int rc = find_sequence(log, number, &found, &file);
 	if (rc)
 		return rc;
-	rc = segue_log_read_header(&log->head, found.file, found.at, found.end, header, &entry);
+	rc = segue_log_read_header(&log->head, file, found.at, found.end, header, &entry);
 	if (!rc)
 		memcpy(hash, entry.stamp.before, sizeof(entry.stamp.before));
-	segue_log_file_close(found.file);
+	segue_log_file_close(file);
 	return rc;
 }
 
 int segue_log_read(struct segue_log *log, uint64_t number, struct segue_log_entry **out)
 {
-	struct found found;
-	int rc = find_sequence(log, number, &found);
+	struct segue_log_found found;
+	struct segue_log_file *file;
+	int rc = find_sequence(log, number, &found, &file);
 
 	if (rc)
 		return rc;
-	rc = segue_log_read_entry(&log->head, found.file, found.at, found.end, out);
+	rc = segue_log_read_entry(&log->head, file, found.at, found.end, out);
 	if (!rc && (*out)->entry.stamp.number != number) {
 		segue_log_entry_free(*out);
 		rc = segue_fail(SEGUE_EDATA,
 			"a sequence of the log is damaged: it is another than number %" PRIu64,
 			number);
 	}
-	segue_log_file_close(found.file);
+	segue_log_file_close(file);
 	return rc;
 }

@@ -251,14 +251,14 @@ static const struct segue_source_ops source_ops = {
 
 /* ---- The driver ------------------------------------------------------------------------------ */
 
-/* Whether it is worth while to read windows one by one. */
-static bool has_long_windows(const struct segue_spec *spec)
+size_t segue_seqfile_whole_max(const struct segue_spec *spec)
 {
 	uint64_t step = 0;
 
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		step += spec->sequences[i].size;
-	return step >= LONG_WINDOW * spec->sequence_count / spec->num_unroll;
+	return step >= LONG_WINDOW * spec->sequence_count / spec->num_unroll ? WHOLE_MAX_LONG
+									     : WHOLE_MAX;
 }
 
 static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
@@ -272,7 +272,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	source->spec = spec;
 	source->reader = (struct segue_seqfile_reader){read_file, fail_within_file, source};
 	source->keeper = *means->keeper;
-	source->whole_max = has_long_windows(spec) ? WHOLE_MAX_LONG : WHOLE_MAX;
+	source->whole_max = segue_seqfile_whole_max(spec);
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	int rc = segue_seqfile_set_open(&source->set, spec, means);
