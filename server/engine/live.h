@@ -1,5 +1,6 @@
 /*
- * The log that a live stream reads, as transactions, lanes and tokens see it.
+ * The log that a live stream reads, among the threads of the engine: its inserter, its source, the
+ * lanes that read it, and transactions that refer to it.
  *
  * A position refers to sequences; it goes to disk, or to anybody, when the log is synced as far as
  * it has seen (lane/backlog.h). The committer does not wait for that: it leaves the lane out of its
@@ -12,22 +13,23 @@
 
 #include "engine/changes.h"
 #include "engine/inserter.h"
-#include "lane/plan.h"
+#include "lane/backlog.h"
+#include "source/source.h"
 
 struct segue_live;
+struct segue_filler;
+struct segue_carry;
 
 struct segue_live_order {
-	struct segue_log_means means;
+	const struct segue_spec *spec; /* of the stream; must outlive it */
+	const char *dir;               /* of the log's files, its own */
+	uint64_t file_bytes;           /* as in struct segue_log_means */
 	uint8_t id[SEGUE_SEQLOG_ID];
-	uint32_t stream; /* under which the store has what it knows of it */
+	uint32_t stream; /* under which the store has what it knows of log and lanes */
 	struct segue_store *store;
 	struct segue_changes *changes; /* of the store */
-	uint32_t expected;             /* the rest is as in struct segue_inserter_order */
-	bool commit;
-	int64_t interval_ns;
-	bool (*is_full)(void *arg, uint64_t count);
-	void (*grown)(void *arg, uint64_t count);
-	void (*ended)(void *arg, uint64_t count);
+	struct segue_backlog_limits limits;
+	uint32_t producers;         /* that will close, and end the input; 0: not said */
 	void (*covered)(void *arg); /* a lane that was left out can be in the next transaction */
 	void *arg;
 };
@@ -38,13 +40,28 @@ struct segue_live_order {
  * segue_log_open(), segue_logs_load(), segue_changes_apply().
  */
 int segue_live_open(const struct segue_live_order *order, struct segue_live **out);
-/* After a last sync. Nobody else has anything of it any more. NULL is fine. */
+/* After a last sync. Nobody else has anything of it any more, but for the source. NULL is fine. */
 void segue_live_close(struct segue_live *live);
 
 struct segue_log *segue_live_log(const struct segue_live *live);
 struct segue_inserter *segue_live_inserter(const struct segue_live *live);
-/* Whether its input has ended for good, and after how many sequences. */
-bool segue_live_has_ended(struct segue_live *live, uint64_t *count);
+/* What the log has, as a source. Whoever opened it destroys that, before or after. */
+struct segue_source *segue_live_source(const struct segue_live *live);
+
+/* ---- Lanes: any thread ----------------------------------------------------------------------- */
+
+/*
+ * The filler of a lane that is in force: it is kicked when there is more for it, and told of the
+ * end, also of one that has been. How far its worker is says how much more is inserted.
+ */
+void segue_live_join(
+	struct segue_live *live, struct segue_filler *filler, struct segue_carry *carry);
+/* It is going to be destroyed. One that has not joined is fine. */
+void segue_live_leave(struct segue_live *live, const struct segue_filler *filler);
+/* Workers may be further: who waits to insert looks again. */
+void segue_live_moved(struct segue_live *live);
+/* The lane that is furthest behind, and by how many sequences, when inserting had to wait last. */
+void segue_live_behind(struct segue_live *live, uint32_t *lane, uint64_t *sequences);
 
 /*
  * Whether the position may be stored, by a transaction that segue_live_put() is in as well. 0, or

@@ -19,12 +19,10 @@
 #include "engine/committer.h"
 #include "holder.h"
 #include "lane/backlog.h"
-#include "logwork.h"
 #include "store/lanes.h"
 #include "store/logs.h"
 
 #define OK(call)   cr_assert_eq((call), 0, "%s: %s", #call, segue_error_detail())
-#define NEVER_NS   INT64_C(1000000000000)
 #define KNOWN      "log.00000001.known"
 #define SOON(what) soon((what), #what)
 
@@ -122,37 +120,26 @@ int __wrap_segue_store_apply(
 
 /* ---- The ground ----------------------------------------------------------------------------- */
 
-static bool never_full(void *arg, uint64_t count)
-{
-	(void)arg, (void)count;
-	return false;
-}
-
-static void note_count(void *arg, uint64_t count)
-{
-	(void)arg, (void)count;
-}
-
 static void covered(void *arg)
 {
 	(void)arg;
 	segue_committer_urge(committer);
 }
 
-static int open_live(int64_t interval_ns)
+static struct segue_backlog_limits limits = {.capacity = UINT64_MAX, .spool = UINT64_MAX};
+
+/* By the interval of the spec: nothing is synced unless somebody asks for it. */
+static int open_live(void)
 {
 	const struct segue_live_order order = {
-		.means = {.dir = dir,
-			.fields = segue_logwork_fields,
-			.count = SEGUE_LOGWORK_FIELDS},
+		.spec = &ground.spec.test.spec,
+		.dir = dir,
+		.file_bytes = 20000,
 		.id = "of test_live...",
 		.stream = 1,
 		.store = ground.store,
 		.changes = segue_committer_changes(committer),
-		.interval_ns = interval_ns,
-		.is_full = never_full,
-		.grown = note_count,
-		.ended = note_count,
+		.limits = limits,
 		.covered = covered,
 	};
 	return segue_live_open(&order, &live);
@@ -168,21 +155,32 @@ static void begin(void)
 	segue_ground_begin(&ground, RECORDS, 4, ROWS, LANES);
 	segue_tmpdir_path(&ground.tmp, "log", dir);
 	OK(segue_committer_create(ground.store, NULL, ignore_failure, NULL, &committer));
-	OK(open_live(NEVER_NS));
+	OK(open_live());
 }
 
 static void close_live(void)
 {
+	if (live)
+		segue_live_source(live)->ops->destroy(segue_live_source(live));
 	segue_live_close(live);
 	live = NULL;
+}
+
+static void end_grant(int lane)
+{
+	if (!grants[lane])
+		return;
+	if (live)
+		segue_live_leave(live, grants[lane]->filler);
+	segue_holder_end(grants[lane]);
+	grants[lane] = NULL;
 }
 
 static void end(void)
 {
 	segue_committer_destroy(committer);
 	for (int lane = 0; lane < LANES; lane++)
-		if (grants[lane])
-			segue_holder_end(grants[lane]);
+		end_grant(lane);
 	close_live();
 	segue_ground_end(&ground);
 }
@@ -194,9 +192,15 @@ static struct segue_grant *grant_of(uint32_t lane, bool reads_log)
 	struct segue_grant_order order =
 		segue_ground_order(&ground, segue_committer_changes(committer), lane);
 
-	order.live = reads_log ? live : NULL;
+	if (reads_log) {
+		order.live = live;
+		order.source = segue_live_source(live);
+		order.plan.records = order.source->ops->records(order.source);
+	}
 	OK(segue_grant_make(&order, &grants[lane]));
 	segue_committer_add(committer, grants[lane]);
+	if (reads_log)
+		segue_live_join(live, grants[lane]->filler, &grants[lane]->carry);
 	return grants[lane];
 }
 
@@ -280,14 +284,37 @@ static uint64_t open_session(uint64_t *serial)
 	return open.session;
 }
 
+enum { STEPS = 4 }; /* of each sequence: two segments */
+
+/* The sequence of that number: its step i is 1000 n + i. */
+static struct segue_log_entry *make_entry(uint64_t n)
+{
+	struct segue_log_entry *entry;
+	char key[32];
+	const struct segue_log_sequence sequence = {.key = key,
+		.key_size = (uint32_t)snprintf(key, sizeof(key), "record-%" PRIu64, n),
+		.steps = STEPS,
+		.total_length = SEGUE_SEQFILE_NO_TOTAL,
+		.producer = "a",
+		.producer_size = 1,
+		.serial = n + 1};
+
+	OK(segue_log_entry_make(segue_live_log(live), &sequence, &entry));
+	for (uint64_t i = 0; i < STEPS; i++) {
+		int64_t value = (int64_t)(1000 * n + i);
+		memcpy(entry->bytes + entry->column[0] + i * sizeof(value), &value, sizeof(value));
+	}
+	segue_log_entry_seal(segue_live_log(live), entry);
+	return entry;
+}
+
+/* One producer alone: its serials follow the numbers. */
 static int insert_one(uint64_t session, uint64_t serial)
 {
-	const struct segue_logwork work = {
-		.what = serial, .serial = serial, .producer = "a", .steps = 3};
 	struct segue_ask insert = {.what = SEGUE_ASKED_INSERT,
 		.session = session,
 		.serial = serial,
-		.entry = segue_logwork_make(segue_live_log(live), &work)};
+		.entry = make_entry(serial - 1)};
 	int rc = ask(&insert);
 
 	segue_log_entry_free(insert.entry);
@@ -314,7 +341,7 @@ Test(live, is_known_from_its_making_on)
 	cr_assert(!stored.some);
 	insert(5);
 	close_live();
-	OK(open_live(NEVER_NS));
+	OK(open_live());
 	cr_assert_eq(synced(), 5, "a log that is opened is synced");
 }
 
@@ -447,24 +474,27 @@ Test(live, who_waits_is_woken_by_the_sync)
 	cr_assert_eq(waiting.rc, SEGUE_ENOTFOUND);
 }
 
+static uint64_t records(void)
+{
+	return segue_live_source(live)->ops->records(segue_live_source(live));
+}
+
 Test(live, an_end_is_stored_with_the_place_and_stays)
 {
 	struct segue_ask end = {.what = SEGUE_ASKED_END};
 	struct segue_stored_log stored;
-	uint64_t count;
 
 	insert(9);
-	cr_assert(!segue_live_has_ended(live, &count));
+	cr_assert_eq(records(), SEGUE_PLAN_LIVE);
 	OK(ask(&end));
 	for (int opened = 0; opened < 2; opened++) {
-		cr_assert(segue_live_has_ended(live, &count));
-		cr_assert_eq(count, 9);
+		cr_assert_eq(records(), 9);
 		OK(segue_logs_load(ground.store, 1, &stored));
 		cr_assert(stored.some && stored.end.ended);
 		cr_assert_eq(stored.known.synced.number, 9);
 		segue_stored_log_finish(&stored);
 		close_live();
-		OK(open_live(NEVER_NS));
+		OK(open_live());
 	}
 }
 
@@ -477,8 +507,201 @@ Test(live, another_log_than_the_store_knows_is_refused)
 	OK(segue_logs_put_known(&ops, 1, &other));
 	OK(__real_segue_store_apply(ground.store, ops.op, ops.count));
 	segue_ops_finish(&ops);
-	cr_assert_eq(open_live(NEVER_NS), SEGUE_ESTORE);
+	cr_assert_eq(open_live(), SEGUE_ESTORE);
 	cr_assert(strstr(segue_error_detail(), "another log"), "%s", segue_error_detail());
+}
+
+/* ---- Lanes that read it --------------------------------------------------------------------- */
+
+/* Row `row` of batch `step` is a segment of sequence n, from `first` on. */
+static void check_row(
+	const struct segue_grant *grant, uint64_t step, uint32_t row, uint64_t n, uint64_t first)
+{
+	const struct segue_geometry *geometry = &grant->filler->geometry;
+	const uint8_t *base =
+		(const uint8_t *)segue_ring_slot(grant->filler->ring.map, geometry, step);
+	const struct segue_span *span =
+		(const struct segue_span *)(base + geometry->span_offset) + row;
+	const int64_t *x = (const int64_t *)(base + geometry->sequence_offset[0]) + 2u * row;
+	char key[32];
+
+	cr_assert_eq(span->number, n, "step %" PRIu64 ", row %" PRIu32, step, row);
+	cr_assert_eq(span->first_step, first);
+	snprintf(key, sizeof(key), "record-%" PRIu64, n);
+	cr_assert_eq(span->key_size, strlen(key));
+	cr_assert_arr_eq(base + geometry->heap_offset + span->key_offset, key, span->key_size);
+	for (uint64_t i = 0; i < 2; i++)
+		cr_assert_eq(x[i], (int64_t)(1000 * n + first + i));
+}
+
+static uint64_t published(const struct segue_grant *grant)
+{
+	return segue_load_acquire(&grant->filler->feed.ring->published);
+}
+
+static bool has_ended(const struct segue_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	bool has = grant->filler->feed.ended;
+	pthread_mutex_unlock(&grant->filler->lock);
+	return has;
+}
+
+Test(live, batches_come_as_sequences_are_inserted)
+{
+	struct segue_ask end = {.what = SEGUE_ASKED_END};
+	struct segue_grant *a = grant_of(0, true), *b = grant_of(1, true);
+	uint64_t serial, session = open_session(&serial);
+
+	/* Lane 0 has 0, 2, 4, 6, 8, lane 1 has 1, 3, 5, 7: rows of two, two segments each. */
+	for (int i = 0; i < 3; i++)
+		OK(insert_one(session, ++serial));
+	while (!SOON(published(a) == 2))
+		;
+	usleep(5000);
+	cr_assert_eq(published(b), 0, "it has half a batch");
+	for (uint64_t step = 0; step < 2; step++)
+		for (uint32_t row = 0; row < ROWS; row++)
+			check_row(a, step, row, 2 * row, 2 * step);
+	segue_holder_commit(a, 2, 1);
+	for (int i = 0; i < 6; i++)
+		OK(insert_one(session, ++serial));
+	while (!SOON(published(a) == 4 && published(b) == 2))
+		;
+	check_row(a, 3, 1, 6, 2);
+	check_row(b, 1, 0, 1, 2);
+	usleep(5000);
+	cr_assert(!has_ended(a) && !has_ended(b));
+	OK(ask(&end));
+	segue_holder_commit(a, 6, 1); /* the rest of its rows: sequence 8 alone */
+	check_row(a, 4, 0, 8, 0);
+	check_row(a, 5, 0, 8, 2);
+	segue_holder_commit(b, 4, 1);
+	check_row(b, 3, 1, 7, 2);
+	while (!SOON(has_ended(a) && has_ended(b)))
+		;
+	/* Who comes later finds the end. */
+	finish(a);
+	while (!SOON(is_finished()))
+		;
+	end_grant(0);
+	a = grant_of(0, true);
+	while (!SOON(has_ended(a)))
+		segue_filler_kick(a->filler);
+}
+
+/* An insert that is asked for and may have to wait. */
+struct asked {
+	struct segue_ask ask;
+	_Atomic bool answered;
+};
+
+static void begin_insert(struct asked *asked, uint64_t session, uint64_t serial)
+{
+	*asked = (struct asked){.ask = {.what = SEGUE_ASKED_INSERT,
+					.session = session,
+					.serial = serial,
+					.entry = make_entry(serial - 1),
+					.answer = note_answer,
+					.arg = &asked->answered}};
+	segue_inserter_ask(segue_live_inserter(live), &asked->ask);
+}
+
+static bool has_to_wait(struct asked *asked)
+{
+	usleep(20000);
+	return !asked->answered;
+}
+
+static void end_insert(struct asked *asked)
+{
+	while (!SOON(asked->answered))
+		;
+	OK(segue_outcome_give(&asked->ask.outcome));
+	segue_log_entry_free(asked->ask.entry);
+}
+
+Test(live, inserting_waits_when_every_lane_has_enough)
+{
+	uint64_t serial, session, behind;
+	struct asked asked;
+	uint32_t lane;
+
+	close_live();
+	limits.capacity = 5;
+	OK(open_live());
+	session = open_session(&serial);
+	for (int i = 0; i < 10; i++)
+		OK(insert_one(session, ++serial));
+	begin_insert(&asked, session, ++serial);
+	cr_assert(has_to_wait(&asked));
+	segue_live_behind(live, &lane, &behind);
+	cr_assert_eq(behind, 5);
+	struct segue_grant *a = grant_of(0, true);
+	segue_holder_commit(a, 1, 1); /* no sequence is finished by that */
+	segue_live_moved(live);
+	cr_assert(has_to_wait(&asked));
+	segue_holder_commit(a, 2, 1); /* two are: lane 0 has three, the other five */
+	segue_live_moved(live);
+	end_insert(&asked);
+	/* Lane 1 has nobody, and starves lane 0 of nothing: four more go to each. */
+	for (uint64_t step = 3; step < 8; step++) {
+		while (!SOON(published(a) >= step)) {
+			begin_insert(&asked, session, ++serial);
+			end_insert(&asked);
+		}
+		segue_holder_commit(a, step, 1);
+		segue_live_moved(live);
+	}
+	/* What is stored counts when it is opened again. */
+	segue_committer_urge(committer);
+	await_durable(a, 7);
+	finish(a);
+	while (!SOON(is_finished()))
+		;
+	end_grant(0);
+	close_live();
+	OK(open_live());
+	session = open_session(&serial);
+	for (;;) {
+		begin_insert(&asked, session, ++serial);
+		if (has_to_wait(&asked))
+			break;
+		end_insert(&asked);
+	}
+	/* Lane 0 has finished the six of its steps below 6: it has enough with eleven. */
+	cr_assert_eq((serial - 1 + LANES - 1) / LANES, 6 + 5, "%" PRIu64, serial);
+	limits.capacity = UINT64_MAX;
+	segue_inserter_gone(segue_live_inserter(live), session);
+	while (!SOON(asked.answered))
+		;
+	cr_assert_eq(segue_outcome_give(&asked.ask.outcome), SEGUE_EFENCED);
+	segue_log_entry_free(asked.ask.entry);
+}
+
+Test(live, inserting_waits_when_the_spool_is_full)
+{
+	uint64_t serial, session;
+	struct asked asked;
+
+	close_live();
+	limits.spool = 10000;
+	OK(open_live());
+	session = open_session(&serial);
+	uint64_t bytes = 0;
+	for (;;) {
+		begin_insert(&asked, session, ++serial);
+		if (has_to_wait(&asked))
+			break;
+		bytes += asked.ask.entry->entry.size;
+		end_insert(&asked);
+		cr_assert_lt(bytes, 20000, "it does not wait");
+	}
+	cr_assert_geq(bytes, limits.spool);
+	segue_inserter_gone(segue_live_inserter(live), session);
+	while (!SOON(asked.answered))
+		;
+	segue_log_entry_free(asked.ask.entry);
 }
 
 /* Whatever comes when: no transaction refers to what is not known, and all comes to disk. */
@@ -492,7 +715,8 @@ Test(live, in_any_order)
 		seed = strtoull(text, NULL, 10);
 	fprintf(stderr, "in_any_order: SEGUE_TEST_SEED=%" PRIu64 "\n", seed);
 	close_live();
-	OK(open_live(3000000));
+	ground.spec.test.spec.interval_ms = 3;
+	OK(open_live());
 	session = open_session(&serial);
 	for (uint32_t lane = 0; lane < LANES; lane++)
 		grant_of(lane, true);
