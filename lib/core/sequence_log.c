@@ -28,6 +28,7 @@ struct stamp_bytes {
 	uint32_t reserved;
 };
 
+_Static_assert(SEGUE_SEQLOG_PRODUCERS_MAX == SEGUE_PRODUCERS_MAX, "core/options.h");
 _Static_assert(sizeof(struct log_bytes) == 48, "docs/format.md");
 _Static_assert(sizeof(struct producer_bytes) == 24, "docs/format.md");
 _Static_assert(sizeof(struct stamp_bytes) == SEGUE_SEQLOG_STAMP_FIRST, "docs/format.md");

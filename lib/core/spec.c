@@ -258,7 +258,9 @@ static int check_together(const struct segue_spec *spec)
 			": epochs counts from 0, also where the stream begins later, and must be "
 			"more than first_epoch",
 			spec->epochs, spec->first_epoch);
-	return 0;
+	return segue_source_check_live(&spec->source,
+		(spec->depth + 2) * (uint64_t)spec->batch_size,
+		spec->persist && !spec->shuffle && spec->epochs == 1 && !spec->first_epoch);
 }
 
 int segue_spec_check(struct segue_spec *spec)
@@ -281,9 +283,7 @@ int segue_spec_check(struct segue_spec *spec)
 		rc = check_variable(spec, "context", spec->contexts, spec->context_count);
 	if (!rc)
 		rc = check_together(spec);
-	if (!rc)
-		rc = check_index(spec);
-	return rc;
+	return rc ? rc : check_index(spec);
 }
 
 /* ---- Copying ---- */

@@ -39,6 +39,10 @@ struct segue_spec_mix {
 	size_t count;
 };
 
+struct segue_spec_log {
+	SEGUE_LOG_OPTIONS(SEGUE_OPTION_FIELD)
+};
+
 struct segue_spec_source {
 	enum segue_source_kind kind;
 	union {
@@ -46,6 +50,7 @@ struct segue_spec_source {
 		struct segue_spec_files files;
 		struct segue_spec_arrays arrays;
 		struct segue_spec_mix mix;
+		struct segue_spec_log log;
 	};
 };
 
@@ -98,6 +103,11 @@ struct segue_array_index **segue_source_index(const struct segue_spec_source *so
 int segue_source_take(const struct segue_stream_source *asked, struct segue_spec_source *out);
 /* Checks all of it. SEGUE_EINVAL names the field, its value and what is allowed. */
 int segue_source_check(const struct segue_spec_source *source);
+/*
+ * The same of what a stream must be whose sequences are inserted: `plain` (stored, not shuffled, of
+ * one epoch), with a capacity of at least so many sequences.
+ */
+int segue_source_check_live(const struct segue_spec_source *source, uint64_t least, bool plain);
 /*
  * A deep copy, but that it holds the same index; on failure too, *out is to be finished.
  * SEGUE_ENOMEM.

@@ -34,6 +34,11 @@ enum segue_message_type {
 	SEGUE_MESSAGE_STREAM_CLOSE = 14,
 	SEGUE_MESSAGE_STREAM_DROP = 15,
 	SEGUE_MESSAGE_LANE_SIDE = 16,
+	SEGUE_MESSAGE_PRODUCER_OPEN = 17,
+	SEGUE_MESSAGE_INSERT = 18,
+	SEGUE_MESSAGE_PRODUCER_WAIT = 19,
+	SEGUE_MESSAGE_PRODUCER_LEAVE = 20,
+	SEGUE_MESSAGE_STREAM_END = 21,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -41,6 +46,8 @@ enum segue_message_type {
 	SEGUE_MESSAGE_BULK = 69,
 	SEGUE_MESSAGE_PROGRESS = 70,
 	SEGUE_MESSAGE_FAILURE = 71,
+	SEGUE_MESSAGE_PRODUCER_OPENED = 72,
+	SEGUE_MESSAGE_ACKNOWLEDGED = 73,
 };
 
 enum segue_attach_mode {
@@ -101,7 +108,26 @@ struct segue_message {
 		} report;
 		struct {
 			uint64_t stream;
-		} stream_close;
+		} stream_close, stream_end;
+		struct {
+			uint64_t stream, ring; /* ring: an upload of its own */
+			const char *name;
+			uint8_t token[SEGUE_TOKEN_BYTES];
+			bool takeover;
+		} producer_open;
+		struct {
+			uint64_t producer, entry; /* entry: the producer's serial of it */
+			uint64_t upload;          /* of its own; 0: it lies in the ring */
+			uint64_t offset, bytes, steps, total_length; /* UINT64_MAX: none is given */
+			uint32_t key_size, cursor_size;
+		} insert;
+		struct {
+			uint64_t producer, entry;
+		} producer_wait;
+		struct {
+			uint64_t producer;
+			bool close; /* the name: it inserts nothing more, for good */
+		} producer_leave;
 		struct {
 			const char *stream;
 		} stream_drop;
@@ -129,6 +155,13 @@ struct segue_message {
 			const char *what;
 			uint64_t done, total;
 		} progress;
+		struct {
+			uint64_t producer, entry; /* the last that is in the log */
+			uint32_t cursor_size;     /* it is at the beginning of the ring */
+		} producer_opened;
+		struct {
+			uint64_t entry;
+		} acknowledged;
 		struct {
 			int code;
 			const char *detail;

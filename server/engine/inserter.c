@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "core/wait.h"
@@ -170,6 +171,23 @@ static void insert(struct segue_inserter *inserter, struct segue_ask *ask)
 		make_safe(inserter, count);
 }
 
+/* This thread alone changes the log's table. */
+static int take_cursor(const struct segue_inserter *inserter, struct segue_ask *ask)
+{
+	const struct segue_seqlog_producer *producer =
+		segue_seqlog_find(segue_log_producers(inserter->order.log), ask->asked.name,
+			ask->asked.name_size);
+
+	if (!producer || producer->cursor_size == 0)
+		return 0;
+	ask->cursor = malloc(producer->cursor_size);
+	if (!ask->cursor)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a log");
+	memcpy(ask->cursor, producer->cursor, producer->cursor_size);
+	ask->cursor_size = producer->cursor_size;
+	return 0;
+}
+
 /* Whoever goes on behind what a name has inserted counts on it: so that is synced first. */
 static void open_session(struct segue_inserter *inserter, struct segue_ask *ask)
 {
@@ -179,7 +197,9 @@ static void open_session(struct segue_inserter *inserter, struct segue_ask *ask)
 	pthread_mutex_unlock(&inserter->lock);
 	if (!rc)
 		rc = sync_log(inserter);
-	if (rc == SEGUE_ESTORE)
+	if (!rc)
+		rc = take_cursor(inserter, ask);
+	if (rc == SEGUE_ESTORE || rc == SEGUE_ENOMEM)
 		segue_inserter_gone(inserter, ask->session);
 	answer(ask, rc);
 }
@@ -451,21 +471,32 @@ int segue_inserter_create(const struct segue_inserter_order *order, struct segue
 	return 0;
 }
 
-void segue_inserter_destroy(struct segue_inserter *inserter)
+static int fail_stopped(void)
 {
-	int rc;
+	return segue_fail(SEGUE_EGONE, "the server stops: what was asked for was not begun");
+}
 
-	if (!inserter)
-		return;
+void segue_inserter_stop(struct segue_inserter *inserter)
+{
 	pthread_mutex_lock(&inserter->lock);
+	bool before = inserter->stopping;
 	inserter->stopping = true;
 	pthread_cond_signal(&inserter->wanted);
 	pthread_mutex_unlock(&inserter->lock);
+	if (before)
+		return;
 	pthread_join(inserter->thread, NULL);
-	rc = segue_fail(SEGUE_EGONE, "the server stops: what was asked for was not begun");
+	int rc = fail_stopped();
 	answer_all(&inserter->others, rc);
 	answer_all(&inserter->closing, rc);
 	answer_all(&inserter->inserts, rc);
+}
+
+void segue_inserter_destroy(struct segue_inserter *inserter)
+{
+	if (!inserter)
+		return;
+	segue_inserter_stop(inserter);
 	segue_producers_finish(&inserter->producers);
 	pthread_cond_destroy(&inserter->wanted);
 	pthread_mutex_destroy(&inserter->lock);
@@ -477,9 +508,13 @@ void segue_inserter_destroy(struct segue_inserter *inserter)
 void segue_inserter_ask(struct segue_inserter *inserter, struct segue_ask *ask)
 {
 	pthread_mutex_lock(&inserter->lock);
-	add(ask->what == SEGUE_ASKED_INSERT ? &inserter->inserts : &inserter->others, ask);
+	bool stopping = inserter->stopping;
+	if (!stopping)
+		add(ask->what == SEGUE_ASKED_INSERT ? &inserter->inserts : &inserter->others, ask);
 	pthread_cond_signal(&inserter->wanted);
 	pthread_mutex_unlock(&inserter->lock);
+	if (stopping)
+		answer(ask, fail_stopped());
 }
 
 /* A blocked insert may be one of this session: it is looked at again. */

@@ -61,6 +61,8 @@ struct segue_ask {
 	uint64_t serial;                   /* INSERT; set by OPEN: the last that is in the log */
 	struct segue_log_entry *entry;     /* INSERT: sealed; its stamp has the same serial */
 	struct segue_producer_asked asked; /* OPEN */
+	uint8_t *cursor;    /* OPEN, answered: of that last; malloc'd, the caller's; NULL: none */
+	size_t cursor_size;
 	void (*answer)(struct segue_ask *ask);
 	void *arg;
 	struct segue_outcome outcome;
@@ -72,9 +74,11 @@ struct segue_ask {
 /* SEGUE_ENOMEM, SEGUE_ESTORE (store and log are not of one time), SEGUE_ESYSTEM. */
 int segue_inserter_create(const struct segue_inserter_order *order, struct segue_inserter **out);
 /*
- * Ends the thread, after a last sync. What is not answered gets SEGUE_EGONE, or is done. NULL is
- * fine.
+ * Ends the thread, after a last sync. What is not answered gets SEGUE_EGONE, or is done; so does
+ * what is asked for later. Again: nothing happens.
  */
+void segue_inserter_stop(struct segue_inserter *inserter);
+/* Stops it, if it was not. NULL is fine. */
 void segue_inserter_destroy(struct segue_inserter *inserter);
 
 /* From any thread, and so is all that follows. */

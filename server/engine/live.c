@@ -1,13 +1,18 @@
 /* The log of a live stream, among those who use it. */
 #include "engine/live.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/error.h"
+#include "core/list.h"
 #include "engine/filler.h"
+#include "os/tree.h"
 #include "source/log/reading.h"
 #include "store/lanes.h"
 #include "store/logs.h"
@@ -22,6 +27,7 @@ struct lane {
 };
 
 struct segue_live {
+	LIST_ENTRY(segue_live) link; /* of those that are open */
 	struct segue_live_order order;
 	struct segue_log *log;
 	struct segue_source *source;
@@ -283,7 +289,72 @@ static int load_lanes(struct segue_live *live)
 	return rc;
 }
 
+/* ---- Where it is ---- */
+
+static void put_name(uint32_t stream, char name[16])
+{
+	snprintf(name, 16, "%08" PRIx32, stream);
+}
+
+void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX])
+{
+	char name[16];
+
+	put_name(stream, name);
+	snprintf(path, PATH_MAX, "%s/" SEGUE_LIVE_DIR "/%s", dir, name);
+}
+
+void segue_live_remove(const char *dir, uint32_t stream)
+{
+	char path[PATH_MAX], name[16];
+
+	put_name(stream, name);
+	snprintf(path, sizeof(path), "%s/" SEGUE_LIVE_DIR, dir);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	segue_tree_remove(fd, name);
+	close(fd);
+}
+
 /* ---- Life ---- */
+
+/*
+ * A log is open once. A stream that nobody waits for any more, and that another of its name has
+ * taken the place of, may not be through with its own.
+ */
+static pthread_mutex_t claims_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t claims_left = PTHREAD_COND_INITIALIZER;
+static LIST_HEAD(, segue_live) claims = LIST_HEAD_INITIALIZER(claims);
+
+static bool is_claimed(const struct segue_live *live)
+{
+	const struct segue_live *other;
+
+	LIST_FOREACH(other, &claims, link) {
+		if (other->order.store == live->order.store &&
+			other->order.stream == live->order.stream)
+			return true;
+	}
+	return false;
+}
+
+static void claim(struct segue_live *live)
+{
+	pthread_mutex_lock(&claims_lock);
+	while (is_claimed(live))
+		pthread_cond_wait(&claims_left, &claims_lock);
+	LIST_INSERT_HEAD(&claims, live, link);
+	pthread_mutex_unlock(&claims_lock);
+}
+
+static void let_go(struct segue_live *live)
+{
+	pthread_mutex_lock(&claims_lock);
+	LIST_REMOVE(live, link);
+	pthread_cond_broadcast(&claims_left);
+	pthread_mutex_unlock(&claims_lock);
+}
 
 static int make(struct segue_live *live, const struct segue_log_means *means)
 {
@@ -312,22 +383,21 @@ static int open_known(struct segue_live *live, const struct segue_log_means *mea
 
 static int open_log(struct segue_live *live, struct segue_stored_log *stored)
 {
-	struct segue_seqfile_field *fields;
-	uint32_t count;
+	struct segue_seqfile_head head;
 
-	int rc = segue_log_fields(live->order.spec, &fields, &count);
+	int rc = segue_insert_fields(live->order.spec, &head);
 	if (rc)
 		return rc;
 	const struct segue_log_means means = {.dir = live->order.dir,
-		.fields = fields,
-		.count = count,
+		.fields = head.fields,
+		.count = head.count,
 		.file_bytes = live->order.file_bytes};
 	rc = segue_logs_load(live->order.store, live->order.stream, stored);
 	if (rc == SEGUE_ENOTFOUND)
 		rc = make(live, &means);
 	else if (!rc)
 		rc = open_known(live, &means, stored);
-	free(fields);
+	segue_seqfile_free_head(&head);
 	return rc;
 }
 
@@ -368,6 +438,7 @@ int segue_live_open(const struct segue_live_order *order, struct segue_live **ou
 	live->order = *order;
 	pthread_mutex_init(&live->lock, NULL);
 	pthread_cond_init(&live->synced, NULL);
+	claim(live);
 	int rc = load_lanes(live);
 	if (!rc)
 		rc = open_log(live, &stored);
@@ -386,12 +457,18 @@ int segue_live_open(const struct segue_live_order *order, struct segue_live **ou
 	return 0;
 }
 
+void segue_live_stop(struct segue_live *live)
+{
+	segue_inserter_stop(live->inserter);
+}
+
 void segue_live_close(struct segue_live *live)
 {
 	if (!live)
 		return;
 	segue_inserter_destroy(live->inserter);
 	segue_log_close(live->log);
+	let_go(live);
 	free(live->lane);
 	pthread_cond_destroy(&live->synced);
 	pthread_mutex_destroy(&live->lock);

@@ -11,6 +11,8 @@
 #ifndef SEGUE_ENGINE_LIVE_H
 #define SEGUE_ENGINE_LIVE_H
 
+#include <limits.h>
+
 #include "engine/changes.h"
 #include "engine/inserter.h"
 #include "lane/backlog.h"
@@ -40,8 +42,19 @@ struct segue_live_order {
  * segue_log_open(), segue_logs_load(), segue_changes_apply().
  */
 int segue_live_open(const struct segue_live_order *order, struct segue_live **out);
-/* After a last sync. Nobody else has anything of it any more, but for the source. NULL is fine. */
+/* Nothing more is inserted: all that was is synced, unless the log has failed. Blocks. */
+void segue_live_stop(struct segue_live *live);
+/*
+ * Stops it, if it was not. Nobody else has anything of it any more, but for the source. NULL is
+ * fine.
+ */
 void segue_live_close(struct segue_live *live);
+
+/* Where the log of a stream is, in the directory of the store. */
+#define SEGUE_LIVE_DIR "log"
+void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX]);
+/* Removes it, as far as it can be: the store does not know it any more. */
+void segue_live_remove(const char *dir, uint32_t stream);
 
 struct segue_log *segue_live_log(const struct segue_live *live);
 struct segue_inserter *segue_live_inserter(const struct segue_live *live);

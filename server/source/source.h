@@ -190,6 +190,8 @@ struct segue_source_driver {
 	int (*visit_kept)(const struct segue_spec *spec, const uint64_t fingerprint[2],
 		const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
 		void *arg);
+	/* Its sequences are inserted: engine/live.h opens it, and `open` is NULL. */
+	bool live;
 	/* It heeds shuffle and seed itself: records come in the order of their numbers. */
 	bool orders;
 };

@@ -349,6 +349,8 @@ static int drop_some(struct segue_store *store, const struct segue_drop *drop,
 			rc = segue_ops_remove_some(&ops, tables[i], prefix, sizeof(prefix), SOME);
 	}
 	note_key(drop->id, note);
+	if (!rc && !some && how->forget)
+		how->forget(how->arg, drop->id);
 	if (!rc && !some)
 		rc = segue_logs_remove(&ops, drop->id);
 	if (!rc && !some)

@@ -199,6 +199,10 @@ static int take(struct segue_task *task)
 
 	int rc = checkpoint->in_force ? from_grant(checkpoint, &image)
 				      : from_store(checkpoint, &image);
+	/* What a token refers to must be there, whatever comes. */
+	if (!rc && checkpoint->ledger->stream->live)
+		rc = segue_live_await(
+			checkpoint->ledger->stream->live, &checkpoint->plan, image->position);
 	if (!rc) {
 		checkpoint->step = image->position->step;
 		rc = encode(checkpoint, image, &checkpoint->token, &checkpoint->size);
@@ -316,8 +320,7 @@ static void start(struct segue_checkpoint *checkpoint)
 		checkpoint->plan = segue_filler_plan(ledger->grant->filler);
 		checkpoint->ends = checkpoint->plan.ends.count;
 	} else {
-		checkpoint->plan = ledger->stream->plan;
-		checkpoint->plan.lane = ledger->place.lane;
+		checkpoint->plan = segue_stream_plan(ledger->stream, ledger->place.lane);
 		checkpoint->ends = checkpoint->opening->ends;
 	}
 	checkpoint->request.task.work = take;

@@ -21,7 +21,7 @@
 
 #define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, segue_error_detail())
 
-enum { LONG = 6000, FILE_BYTES = 30000 }; /* LONG: steps of a sequence that is not read whole */
+enum { LONG = 6000, MORE = 100, FILE_BYTES = 30000 }; /* LONG: steps of a sequence that is not read whole */
 
 static struct segue_tmpdir tmp;
 static char dir[SEGUE_TMPDIR_MAX];
@@ -48,8 +48,7 @@ static void open_source(enum segue_on_error on_error)
 static void begin(void)
 {
 	const char *text = getenv("SEGUE_TEST_SEED");
-	struct segue_seqfile_field *fields;
-	uint32_t count;
+	struct segue_seqfile_head head;
 
 	seed = (uint64_t)getpid();
 	if (text)
@@ -73,11 +72,11 @@ static void begin(void)
 	test.spec.num_unroll =
 		3000; /* windows long enough that long sequences are not read whole */
 	test.spec.pad = true;
-	OK(segue_log_fields(&test.spec, &fields, &count));
+	OK(segue_insert_fields(&test.spec, &head));
 	const struct segue_log_means means = {
-		.dir = dir, .fields = fields, .count = count, .file_bytes = FILE_BYTES};
+		.dir = dir, .fields = head.fields, .count = head.count, .file_bytes = FILE_BYTES};
 	OK(segue_log_create(&means, (const uint8_t *)"of test_logsource", &segue_log));
-	free(fields);
+	segue_seqfile_free_head(&head);
 	open_source(SEGUE_ON_ERROR_RAISE);
 }
 
@@ -105,7 +104,7 @@ static void append(uint64_t number, uint64_t steps)
 static void compare(struct segue_record *record, uint64_t number, uint64_t array_steps)
 {
 	struct segue_log_entry *entry;
-	uint8_t window[LONG * 12], context[8], initial[80];
+	uint8_t window[(LONG + MORE) * 12], context[8], initial[80];
 	uint64_t at = 0;
 	size_t size;
 
@@ -145,17 +144,16 @@ static void expect_same(uint64_t number)
 
 Test(log_source, has_the_fields_of_the_spec)
 {
-	struct segue_seqfile_field *fields;
-	uint32_t count;
+	struct segue_seqfile_head head;
 
-	OK(segue_log_fields(&test.spec, &fields, &count));
-	cr_assert_eq(count, SEGUE_LOGWORK_FIELDS);
-	for (uint32_t i = 0; i < count; i++) {
-		cr_assert_str_eq(fields[i].name, segue_logwork_fields[i].name);
-		cr_assert_eq(fields[i].place, segue_logwork_fields[i].place);
-		cr_assert_eq(fields[i].size, segue_logwork_fields[i].size);
+	OK(segue_insert_fields(&test.spec, &head));
+	cr_assert_eq(head.count, SEGUE_LOGWORK_FIELDS);
+	for (uint32_t i = 0; i < head.count; i++) {
+		cr_assert_str_eq(head.fields[i].name, segue_logwork_fields[i].name);
+		cr_assert_eq(head.fields[i].place, segue_logwork_fields[i].place);
+		cr_assert_eq(head.fields[i].size, segue_logwork_fields[i].size);
 	}
-	free(fields);
+	segue_seqfile_free_head(&head);
 }
 
 Test(log_source, reads_what_is_there_and_waits_for_the_rest)
@@ -167,7 +165,7 @@ Test(log_source, reads_what_is_there_and_waits_for_the_rest)
 
 	for (uint64_t n = 0; n < 60; n++) {
 		cr_assert_eq(segue_source_admit(source, n, &record, &admitted), SEGUE_ENOTYET);
-		append(n, below(4) == 0 ? LONG + below(100) : 0);
+		append(n, below(4) == 0 ? LONG + below(MORE) : 0);
 		expect_same(n);
 		expect_same(below(n + 1));
 		if (below(10) == 0)

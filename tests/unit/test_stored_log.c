@@ -1,5 +1,6 @@
 /* What the store holds of logs: comes back as it was, goes with its stream, and nothing is guessed. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

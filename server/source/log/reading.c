@@ -46,54 +46,13 @@ struct record {
 	struct segue_seqfile_reader reader;
 };
 
-/* ---- Fields ---- */
-
-static void take_field(const struct segue_field *field, enum segue_seqfile_place place,
-	struct segue_seqfile_field *out)
-{
-	*out = (struct segue_seqfile_field){
-		.place = place, .dtype = field->dtype, .rank = field->rank, .form = field->form};
-	strncpy(out->name, field->name, sizeof(out->name) - 1);
-	memcpy(out->dims, field->dims, sizeof(out->dims));
-}
-
-/* The place of column i of the spec (segue_seqfile_columns). */
-static enum segue_seqfile_place place_of(const struct segue_spec *spec, size_t i)
-{
-	if (i < spec->sequence_count)
-		return SEGUE_SEQFILE_SEQUENCE;
-	return i < spec->sequence_count + spec->context_count ? SEGUE_SEQFILE_CONTEXT
-							      : SEGUE_SEQFILE_STATE;
-}
+/* ---- Columns ---- */
 
 static bool is_in_log(const struct segue_spec *spec, size_t i)
 {
-	return place_of(spec, i) != SEGUE_SEQFILE_STATE ||
-	       segue_seqfile_field_of(spec, i)->from_data;
-}
+	bool state = i >= spec->sequence_count + spec->context_count;
 
-int segue_log_fields(
-	const struct segue_spec *spec, struct segue_seqfile_field **out, uint32_t *count)
-{
-	size_t columns = segue_seqfile_columns(spec);
-	struct segue_seqfile_head head = {
-		.fields = calloc(columns + 1, sizeof(struct segue_seqfile_field))};
-
-	if (!head.fields)
-		return segue_fail(SEGUE_ENOMEM, "no memory for the features of a file");
-	for (size_t i = 0; i < columns; i++) {
-		if (is_in_log(spec, i))
-			take_field(segue_seqfile_field_of(spec, i), place_of(spec, i),
-				&head.fields[head.count++]);
-	}
-	int rc = segue_seqfile_check_fields(&head);
-	if (rc) {
-		free(head.fields);
-		return rc;
-	}
-	*out = head.fields;
-	*count = head.count;
-	return 0;
+	return !state || segue_seqfile_field_of(spec, i)->from_data;
 }
 
 static int lay_out(struct source *source)
@@ -451,3 +410,28 @@ void segue_log_source_end(struct segue_source *base, uint64_t records)
 {
 	atomic_store(&((struct source *)base)->records, records);
 }
+
+/* ---- The driver ---- */
+
+static int check(const struct segue_spec *spec, const struct segue_opener *opener)
+{
+	(void)spec, (void)opener;
+	return 0; /* the files are the server's own */
+}
+
+/* The log's own, and about a file that the rows of a lane are in. */
+static uint64_t descriptors(const struct segue_spec *spec)
+{
+	return 4 + (uint64_t)spec->lanes;
+}
+
+static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[2],
+	const struct segue_index_keeper *keeper, int (*visit)(void *arg, const char *name),
+	void *arg)
+{
+	(void)spec, (void)fingerprint, (void)keeper, (void)visit, (void)arg;
+	return 0;
+}
+
+const struct segue_source_driver segue_source_log = {
+	.check = check, .descriptors = descriptors, .visit_kept = visit_kept, .live = true};
