@@ -97,16 +97,6 @@ static bool find_room(const struct segue_producer *producer, uint64_t room, uint
 	return *offset < oldest->offset && oldest->offset - *offset >= room;
 }
 
-/* The entry after which about half of what is under way is through. */
-static uint64_t middle(const struct segue_producer *producer)
-{
-	const struct pending *pending = producer->first;
-
-	for (size_t i = 0; i < producer->count / 2; i++)
-		pending = pending->next;
-	return pending->entry;
-}
-
 /* ---- Sending: within an attempt ---- */
 
 static int send_one(struct segue_producer *producer, const struct pending *pending)
@@ -414,7 +404,8 @@ static int await_room(struct segue_producer *producer, struct pending *pending, 
 	int64_t deadline_ns)
 {
 	while (!find_room(producer, pending->room, &pending->offset)) {
-		int rc = ask(producer, timeout_ns ? middle(producer) : 0, deadline_ns);
+		/* The answer has all that are acknowledged by then. */
+		int rc = ask(producer, timeout_ns ? producer->first->entry : 0, deadline_ns);
 
 		if (!rc && !timeout_ns && !find_room(producer, pending->room, &pending->offset))
 			rc = segue_fail(SEGUE_ETIMEOUT, "there is no room");

@@ -174,9 +174,8 @@ static void insert(struct segue_inserter *inserter, struct segue_ask *ask)
 /* This thread alone changes the log's table. */
 static int take_cursor(const struct segue_inserter *inserter, struct segue_ask *ask)
 {
-	const struct segue_seqlog_producer *producer =
-		segue_seqlog_find(segue_log_producers(inserter->order.log), ask->asked.name,
-			ask->asked.name_size);
+	const struct segue_seqlog_producer *producer = segue_seqlog_find(
+		segue_log_producers(inserter->order.log), ask->asked.name, ask->asked.name_size);
 
 	if (!producer || producer->cursor_size == 0)
 		return 0;

@@ -115,6 +115,7 @@ static uint64_t open_session(struct asked *asked, const char *name, uint64_t *se
 	if (result(asked))
 		die("a session does not open");
 	*serial = asked->ask.serial;
+	free(asked->ask.cursor);
 	return asked->ask.session;
 }
 

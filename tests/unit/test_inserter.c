@@ -180,6 +180,7 @@ static int open_now(const char *name, bool takeover, uint64_t *session, uint64_t
 
 	ask(&asked);
 	rc = result(&asked);
+	free(asked.ask.cursor);
 	*session = asked.ask.session;
 	*serial = asked.ask.serial;
 	opened_synced = asked.synced;
