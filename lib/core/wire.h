@@ -221,7 +221,8 @@ struct segue_token_record {
 	uint64_t spec_hash[2], fingerprint[2];
 	uint32_t lanes, lane, batch_size;
 	uint64_t row_size;
-	struct segue_ends ends;          /* count 0: older, made when there was but one */
+	uint64_t log_hash[2];   /* running hash of all that the lane has seen of a log; or zeros */
+	struct segue_ends ends; /* count 0: older, made when there was but one */
 	struct segue_position *position; /* unpacked: malloc'd, free() */
 };
 

@@ -349,6 +349,10 @@ static const struct segue_pb_field token_fields[] = {
 	NUMBER(TokenRecord, segue_token_record, lane, UINT32, 0, SEGUE_LANES_MAX - 1),
 	NUMBER(TokenRecord, segue_token_record, batch_size, UINT32, 1, SEGUE_ROWS_MAX),
 	ANY64(TokenRecord, segue_token_record, row_size),
+	SEGUE_PB_FIELD(TokenRecord, log_low, struct segue_token_record, log_hash[0], UINT64, 0,
+		UINT64_MAX),
+	SEGUE_PB_FIELD(TokenRecord, log_high, struct segue_token_record, log_hash[1], UINT64, 0,
+		UINT64_MAX),
 	END,
 };
 
@@ -422,11 +426,11 @@ static int get_log_known(const ProtobufCMessage *from, void *out)
 	struct segue_log_known known;
 	int rc = segue_pb_get(log_fields, from, NULL, &known);
 
-	if (!rc && pb->requires)
+	if (!rc && pb->required)
 		rc = segue_fail(SEGUE_EPROTOCOL,
 			"it wants what this version of segue does not know (bits %" PRIx64
 			"): use the one that wrote it, or a later one",
-			pb->requires);
+			pb->required);
 	if (!rc && known.first > known.synced.number)
 		rc = segue_fail(SEGUE_EPROTOCOL,
 			"sequences below %" PRIu64 " are given up, of %" PRIu64, known.first,

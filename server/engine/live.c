@@ -552,3 +552,9 @@ int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan
 		await_sync(live, syncs);
 	}
 }
+
+int segue_live_hash(struct segue_live *live, const struct segue_plan_spec *plan,
+	const struct segue_position *position, uint64_t hash[2])
+{
+	return segue_log_hash(live->log, segue_backlog_seen(plan, position), hash);
+}

@@ -92,5 +92,11 @@ int segue_live_put(struct segue_live *live, struct segue_ops *ops);
  */
 int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position);
+/*
+ * The running hash of all that the position has seen: by which it belongs to the log. As
+ * segue_log_hash(). Any thread.
+ */
+int segue_live_hash(struct segue_live *live, const struct segue_plan_spec *plan,
+	const struct segue_position *position, uint64_t hash[2]);
 
 #endif

@@ -74,6 +74,11 @@ static int encode(const struct segue_checkpoint *checkpoint, struct segue_image 
 		.batch_size = spec->batch_size,
 	};
 
+	int rc = stream->live ? segue_live_hash(stream->live, &checkpoint->plan, image->position,
+					head.log_hash)
+			      : 0;
+	if (rc)
+		return rc;
 	strncpy(head.stream, spec->name, sizeof(head.stream) - 1);
 	segue_spec_hash(spec, head.spec_hash);
 	head.ends = checkpoint->plan.ends;

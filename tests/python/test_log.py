@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,32 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
             insert_numbers(producer, 8)
         with stream.loader() as loader, pytest.raises(segue.TokenError, match="another data set"):
             loader.load_state_dict(kept)
+
+
+def test_a_token_is_of_the_log_as_it_was(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "a") as client:
+        with open_plain(client).producer("p") as producer:
+            insert_numbers(producer, 4)
+    shutil.copytree(tmp_path / "a", tmp_path / "b", ignore=shutil.ignore_patterns("*.sock"))
+    kept = {}
+    for name in "ab":
+        with segue.open(tmp_path / name) as client:
+            stream = open_plain(client)
+            with stream.producer(name) as producer:
+                insert_numbers(producer, 4)
+            with stream.loader(timeout=60) as loader:
+                for batch in itertools.islice(loader, 4):
+                    batch.commit()
+                    if batch.step == 1:
+                        early = loader.state_dict()
+                late = loader.state_dict()
+            kept[name] = early, late
+    with segue.open(tmp_path / "b") as client:
+        with open_plain(client).loader(timeout=60) as loader:
+            with pytest.raises(segue.TokenError, match="a log that went on otherwise"):
+                loader.load_state_dict(kept["a"][1])
+            for state in (kept["a"][0], kept["b"][1], kept["b"][0]):
+                loader.load_state_dict(state)
 
 
 def work(directory: str, name: str, until: int, crash: bool) -> None:

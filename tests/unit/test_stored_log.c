@@ -138,20 +138,20 @@ Test(stored_log, what_does_not_go_together_is_refused)
 
 Test(stored_log, what_is_damaged_is_refused)
 {
-	static const uint8_t requires[] = {0x08, 0x01}, end_without_text[] = {0x1a, 0x00};
+	static const uint8_t required[] = {0x78, 0x01}, end_without_text[] = {0x1a, 0x00};
 	struct segue_stored_log log;
 	void *value;
 	size_t size;
 
 	put_known(5, &some);
 	OK(segue_logs_load(store, 5, &log));
-	put_raw("known", requires, sizeof(requires));
+	put_raw("known", required, sizeof(required));
 	expect_refused("id");
 	OK(segue_log_known_pack(&some, &value, &size));
-	uint8_t *longer = malloc(size + sizeof(requires));
+	uint8_t *longer = malloc(size + sizeof(required));
 	memcpy(longer, value, size);
-	memcpy(longer + size, requires, sizeof(requires));
-	put_raw("known", longer, size + sizeof(requires));
+	memcpy(longer + size, required, sizeof(required));
+	put_raw("known", longer, size + sizeof(required));
 	expect_refused("this version of segue does not know (bits 1)");
 	/* Cut anywhere: refused, or what is left says less, but never what was not written. */
 	for (size_t i = 0; i < size; i++) {

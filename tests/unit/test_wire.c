@@ -981,6 +981,7 @@ static struct segue_token_record token_record(struct segue_position *position)
 		.lane = 4095,
 		.batch_size = 1u << 20,
 		.row_size = 5,
+		.log_hash = {6, UINT64_MAX},
 		.position = position};
 }
 
@@ -1037,6 +1038,7 @@ Test(wire, token_record)
 		cr_assert_eq(out.lane, record.lane);
 		cr_assert_eq(out.batch_size, record.batch_size);
 		cr_assert_eq(out.row_size, 5);
+		cr_assert_arr_eq(out.log_hash, record.log_hash, sizeof(out.log_hash));
 		free(out.position);
 		free(bytes);
 		free(position);
