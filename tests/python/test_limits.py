@@ -549,6 +549,25 @@ def test_requests_in_flight(directory: Path, data: Path) -> None:
         baseline.check()
 
 
+def fill_store(service: Service, data: Path) -> None:
+    """Give the store 32 MB to verify: that takes long enough to be seen at work."""
+    with segue.open(service.directory, socket=service.path) as client:
+        stream = client.stream(
+            "large",
+            source=segue.TFRecord(data),
+            sequences={"token": segue.Feature("float32")},
+            context={"speaker": segue.Feature("int64")},
+            states={"much": segue.State("float32", [1 << 22])},
+            num_unroll=4,
+            batch_size=2,
+            epochs=None,
+        )
+        with stream.loader(start="fresh") as loader:
+            batch = next(iter(loader))
+            batch.save_state("much", batch.state("much"))
+            batch.commit()
+
+
 def stop_verifier(service: Service, seconds: float, other: int = 0) -> int:
     """Stop a process, but not that other, that verifies before it is done; its id, 0 if none is seen."""
     end = time.monotonic() + seconds
@@ -561,8 +580,17 @@ def stop_verifier(service: Service, seconds: float, other: int = 0) -> int:
                 with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                     if b"verify" in Path(f"/proc/{child}/cmdline").read_bytes():
                         os.kill(child, signal.SIGSTOP)
-                        return child
+                        if not has_reported(child):
+                            return child
+                        os.kill(child, signal.SIGCONT)
     return 0
+
+
+def has_reported(child: int) -> bool:
+    """Whether it has written more than its messages, which are of 32 bytes each."""
+    written = re.search(r"wchar: (\d+)", Path(f"/proc/{child}/io").read_text())
+    assert written
+    return int(written[1]) % 32 != 0
 
 
 def stop_verifying(service: Service, peer: Peer) -> int:
@@ -581,6 +609,7 @@ def test_long_reports(place: Path, directory: Path, data: Path) -> None:
     path = place / "open.sock"
     options = ["--socket", path, "--allow-user", NOBODY, "--root", data.parent]
     with Service(directory, *options, socket=path) as service, Canary(service, data) as canary:
+        fill_store(service, data)
         baseline = Baseline(service)
         with Peer(path) as peer:
             pid = stop_verifying(service, peer)
@@ -612,6 +641,7 @@ def test_long_reports(place: Path, directory: Path, data: Path) -> None:
 def test_long_reports_of_one_user(directory: Path, data: Path) -> None:
     """However many VERIFYs there are: other reports and uploads do not wait for them."""
     with Service(directory) as service, Canary(service, data) as canary:
+        fill_store(service, data)
         baseline = Baseline(service)
         with Peer(service.path) as one, Peer(service.path) as two, Peer(service.path) as other:
             pid = stop_verifying(service, one)
