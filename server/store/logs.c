@@ -19,6 +19,15 @@ static void put_prefix(uint32_t stream, char key[KEY])
 	snprintf(key, KEY, "log.%08" PRIx32 ".", stream);
 }
 
+bool segue_logs_is_known(enum segue_table table, const void *key, size_t key_size)
+{
+	const char *text = key;
+
+	return table == SEGUE_TABLE_META && key_size == PREFIX + strlen(KNOWN) &&
+	       memcmp(text, "log.", strlen("log.")) == 0 &&
+	       memcmp(text + PREFIX, KNOWN, strlen(KNOWN)) == 0;
+}
+
 static int put(struct segue_ops *ops, uint32_t stream, const char *name, void *value, size_t size)
 {
 	char key[KEY];

@@ -18,6 +18,7 @@ import pytest
 
 import segue
 from segue import Example, Feature, Files, FileWriter, Push, State
+from test_cli import run
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
 
@@ -375,3 +376,25 @@ def test_it_is_seen_and_dropped(tmp_path: Path, client: segue.Client) -> None:
     assert list(directory.iterdir()) == []
     stream = open_plain(client)
     assert stream.producer("a").resume() == (0, b"")
+
+
+def test_a_backup_says_what_it_has_not(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "run") as client:
+        stream = open_plain(client)
+        with stream.producer("a") as producer:
+            insert_numbers(producer, 6)
+        with stream.loader(timeout=60) as loader:
+            for batch in itertools.islice(loader, 2):
+                batch.commit()
+            loader.flush()
+        done = run("backup", tmp_path / "run", tmp_path / "copy")
+        assert "none of what was inserted into 1 stream: copy" in done.stdout
+    # With the log it goes on; without, it says what is missing.
+    with segue.open(tmp_path / "copy") as client, pytest.raises(segue.StoreError, match="log"):
+        open_plain(client)
+    shutil.rmtree(tmp_path / "copy" / "log", ignore_errors=True)
+    shutil.copytree(tmp_path / "run" / "log", tmp_path / "copy" / "log")
+    with segue.open(tmp_path / "copy") as client:
+        stream = open_plain(client)
+        with stream.loader(start="continue", timeout=60) as loader:
+            assert next(iter(loader)).insertion_index.tolist() == [4, 5]
