@@ -220,6 +220,7 @@ static bool can_be_left(const struct segue_message *request)
 	case SEGUE_MESSAGE_STORED:
 	case SEGUE_MESSAGE_CHECKPOINT:
 	case SEGUE_MESSAGE_LANE_FLUSH:
+	case SEGUE_MESSAGE_PRODUCER_WAIT:
 		return true;
 	case SEGUE_MESSAGE_LANE_ATTACH:
 		return request->lane_attach.mode == SEGUE_ATTACH_CHECK;

@@ -113,7 +113,7 @@ uint64_t segue_lane_skipped(const struct segue_lane *lane)
 {
 	if (segue_lane_usable(lane))
 		return 0;
-	/* A count that orders nothing; relaxed: pairs with admit (engine/filler.c) */
+	/* A count that orders nothing; relaxed: pairs with count_skipped (engine/filler.c) */
 	return lane->skipped + segue_load_relaxed(&segue_mapping_ring(lane->mapping)->skipped);
 }
 

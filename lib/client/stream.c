@@ -167,3 +167,25 @@ uint64_t segue_stream_records(const struct segue_stream *stream)
 {
 	return stream ? stream->records : 0;
 }
+
+static int attempt_end(void *arg)
+{
+	struct segue_stream *stream = arg;
+	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_END};
+	struct segue_reply reply;
+	int rc = segue_stream_ready(stream);
+
+	if (rc)
+		return rc;
+	request.stream_end.stream = stream->id;
+	return segue_client_call(
+		stream->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
+}
+
+int segue_stream_end_input(struct segue_stream *stream)
+{
+	if (!stream)
+		return segue_fail(SEGUE_EINVAL, "the stream is missing (NULL)");
+	int rc = segue_fork_check(&stream->client->connection.guard);
+	return rc ? rc : segue_client_run(stream->client, INT64_MAX, attempt_end, stream);
+}

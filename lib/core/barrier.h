@@ -48,8 +48,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 
 /*
  * A point where a mutant of a test differs from the code: 0 in every other build, so that the
- * branch is gone. The simulator's are named in tests/sim/mutants.h, those of the store
- * (SEGUE_MUTANTS) in tests/crash/mutants.h.
+ * branch is gone. Those of the simulators are named in tests/sim/mutants.h and
+ * tests/sim/log/mutants.h, those of store and log (SEGUE_MUTANTS) in tests/crash/mutants.h.
  */
 #if defined(SEGUE_SIM)
 int segue_sim_mutant(const char *name);

@@ -18,6 +18,7 @@
 #define SEGUE_PATHS_MAX         (1u << 20) /* files and patterns of a source */
 #define SEGUE_ROWS_MAX          (1u << 20) /* of a batch */
 #define SEGUE_UNROLL_MAX        (1u << 20)
+#define SEGUE_PRODUCERS_MAX     1024 /* of a log */
 #define SEGUE_LANES_MAX         4096 /* the server keeps a table of all lanes of an open stream */
 #define SEGUE_DEPTH_MAX         64   /* a bit each of a word: core/track.h */
 #define SEGUE_THREADS_MAX       64
@@ -75,6 +76,10 @@
 		SEGUE_CHOICE("sequence_example", "example"))
 
 #define SEGUE_ARRAYS_OPTIONS(X) X(checksum, bool, CHECKSUM, RUNTIME, SEGUE_FLAG)
+
+#define SEGUE_LOG_OPTIONS(X)                                                                       \
+	X(capacity, uint64_t, CAPACITY, RUNTIME, SEGUE_NUMBER_OR_NONE(UINT64_MAX, "sequences"))    \
+	X(producers, uint32_t, PRODUCERS, RUNTIME, SEGUE_NUMBER_OR_NONE(SEGUE_PRODUCERS_MAX, NULL))
 
 /* true or false. */
 #define SEGUE_FLAG    .kind = SEGUE_OPTION_FLAG, .most = 1

@@ -12,6 +12,7 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/options.h"
+#include "core/sequence_bytes.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers in the file are little-endian");
 
@@ -34,7 +35,7 @@ struct field_bytes {
 	uint16_t name_size, reserved;
 };
 
-/* Then the counts, 8 bytes each, the key and the CRC32C of all before it. */
+/* Then the counts, 8 bytes each, the key, in a log's file the stamp, the CRC32C of all before. */
 struct entry_bytes {
 	char magic[4];
 	uint32_t header_size;
@@ -42,59 +43,17 @@ struct entry_bytes {
 	uint32_t key_size, reserved;
 };
 
-struct foot_bytes {
-	char magic[8];
-	uint32_t version, head_size;
-	uint64_t entries, index, steps;
-	uint32_t key_max, reserved;
-	uint64_t fingerprint[2];
-	uint8_t zeros[60];
-	uint32_t crc;
-};
-
 _Static_assert(sizeof(struct head_bytes) == 32, "docs/format.md");
 _Static_assert(sizeof(struct field_bytes) == 8, "docs/format.md");
 _Static_assert(sizeof(struct entry_bytes) == 56, "docs/format.md");
-_Static_assert(sizeof(struct foot_bytes) == SEGUE_SEQFILE_FOOT, "docs/format.md");
 _Static_assert(sizeof(struct segue_seqfile_indexed) == 16, "docs/format.md");
-_Static_assert(SEGUE_SEQFILE_ENTRY_MAX == sizeof(struct entry_bytes) +
-						  sizeof(uint64_t) * SEGUE_FEATURES_MAX +
-						  SEGUE_KEY_MAX + sizeof(uint32_t),
+_Static_assert(SEGUE_SEQFILE_ENTRY_MAX ==
+		       sizeof(struct entry_bytes) + sizeof(uint64_t) * SEGUE_FEATURES_MAX +
+			       SEGUE_KEY_MAX + SEGUE_SEQLOG_STAMP_MAX + sizeof(uint32_t),
 	"the longest header");
 
 static const char head_magic[8] = SEGUE_SEQFILE_MAGIC;
 static const char entry_magic[4] = SEGUE_SEQFILE_ENTRY_MAGIC;
-static const char foot_magic[8] = "SEGUEEND";
-
-static uint64_t align_up(uint64_t size, uint64_t to)
-{
-	return (size + to - 1) / to * to;
-}
-
-static bool are_zeros(const uint8_t *bytes, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (bytes[i])
-			return false;
-	return true;
-}
-
-/* Whether the last 4 of `size` bytes are the CRC32C of those before. */
-static bool is_sound(const void *bytes, size_t size)
-{
-	uint32_t crc;
-
-	memcpy(&crc, (const uint8_t *)bytes + size - sizeof(crc), sizeof(crc));
-	return crc == segue_crc32c(0, bytes, size - sizeof(crc));
-}
-
-static uint32_t put_crc(void *bytes, size_t size)
-{
-	uint32_t crc = segue_crc32c(0, bytes, size - sizeof(crc));
-
-	memcpy((uint8_t *)bytes + size - sizeof(crc), &crc, sizeof(crc));
-	return crc;
-}
 
 /* ---- Sizes ---- */
 
@@ -177,7 +136,7 @@ int segue_seqfile_lay_out(
 			"the sequence has %" PRIu64 " steps, 1 to %" PRIu32 " are allowed",
 			entry->steps, UINT32_MAX);
 	at = sizeof(struct entry_bytes) + sizeof(uint64_t) * head->variable + entry->key_size +
-	     sizeof(uint32_t);
+	     segue_seqlog_stamp_size(&entry->stamp) + sizeof(uint32_t);
 	entry->header_size = (uint32_t)at;
 	for (uint32_t i = 0; i < head->count; i++) {
 		uint64_t size = segue_seqfile_column_size(&head->fields[i], entry);
@@ -344,6 +303,8 @@ int segue_seqfile_check_fields(struct segue_seqfile_head *head)
 		return segue_fail(SEGUE_EINVAL,
 			"there are %" PRIu32 " states, at most %d are allowed",
 			counts[SEGUE_SEQFILE_STATE], SEGUE_STATES_MAX);
+	if (head->log)
+		size += segue_seqlog_head_size(head->log);
 	head->size = (uint32_t)align_up(size, SEGUE_SEQFILE_ALIGN);
 	return 0;
 }
@@ -352,7 +313,8 @@ void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 {
 	struct head_bytes bytes = {.version = SEGUE_SEQFILE_VERSION,
 		.size = head->size,
-		.required = head->variable ? VARIABLE : 0,
+		.required =
+			(head->variable ? VARIABLE : 0) | (head->log ? SEGUE_SEQLOG_REQUIRES : 0),
 		.fields = head->count};
 	uint8_t *to = out;
 
@@ -374,20 +336,22 @@ void segue_seqfile_pack_head(const struct segue_seqfile_head *head, void *out)
 		memcpy(to + sizeof(first) + dims, field->name, first.name_size);
 		to += field_size(field);
 	}
+	if (head->log)
+		segue_seqlog_pack_head(head->log, to);
 	put_crc(out, head->size);
 }
 
-static int fail_head(const char *what)
-{
-	return segue_fail(SEGUE_EDATA, "the head of the sequence file is damaged: %s", what);
-}
-
-static int fail_later(const char *what, unsigned value)
+int segue_seqfile_fail_later(const char *what, unsigned value)
 {
 	return segue_fail(SEGUE_EFORMAT,
 		"the sequence file needs a later version of segue: %s is %u, which this one does "
 		"not know",
 		what, value);
+}
+
+static int fail_head(const char *what)
+{
+	return segue_fail(SEGUE_EDATA, "the head of the sequence file is damaged: %s", what);
 }
 
 /* Reads field `i`, at *at of `end` bytes, and moves that behind it. Checks its form alone. */
@@ -401,15 +365,15 @@ static int read_field(
 		return fail_head("a field lies beyond its end");
 	memcpy(&first, bytes + *at, sizeof(first));
 	if (first.place > SEGUE_SEQFILE_STATE)
-		return fail_later("the place of a field", first.place);
+		return segue_seqfile_fail_later("the place of a field", first.place);
 	if (first.form > SEGUE_FORM_BYTES)
-		return fail_later("the form of a field", first.form);
+		return segue_seqfile_fail_later("the form of a field", first.form);
 	if (segue_dtype_size((enum segue_dtype)first.dtype) == 0)
-		return fail_later("the dtype of a field", first.dtype);
+		return segue_seqfile_fail_later("the dtype of a field", first.dtype);
 	if (first.rank > SEGUE_RANK_MAX)
-		return fail_later("the rank of a field", first.rank);
+		return segue_seqfile_fail_later("the rank of a field", first.rank);
 	if (first.reserved)
-		return fail_later("a reserved number", first.reserved);
+		return segue_seqfile_fail_later("a reserved number", first.reserved);
 	if (first.name_size > SEGUE_NAME_MAX)
 		return fail_head("a name is too long");
 	dims = sizeof(uint64_t) * first.rank;
@@ -432,6 +396,19 @@ static int read_field(
 	return 0;
 }
 
+static int read_log(const uint8_t *bytes, size_t end, size_t *at, struct segue_seqfile_head *head)
+{
+	size_t used;
+
+	head->log = calloc(1, sizeof(*head->log));
+	if (!head->log)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the head of a sequence file");
+	int rc = segue_seqlog_read_head(bytes + *at, end - *at, head->log, &used);
+	if (!rc)
+		*at += used;
+	return rc;
+}
+
 static int read_fields(
 	const uint8_t *bytes, const struct head_bytes *first, struct segue_seqfile_head *head)
 {
@@ -440,13 +417,15 @@ static int read_fields(
 
 	for (uint32_t i = 0; !rc && i < head->count; i++)
 		rc = read_field(bytes, end, &at, &head->fields[i]);
+	if (!rc && first->required & SEGUE_SEQLOG_REQUIRES)
+		rc = read_log(bytes, end, &at, head);
 	if (rc)
 		return rc;
 	if (segue_seqfile_check_fields(head))
 		return segue_fail_within(SEGUE_EDATA, "the head of the sequence file is damaged");
 	if (head->size != first->size || !are_zeros(bytes + at, end - at))
 		return fail_head("it is longer than its fields");
-	if ((head->variable > 0) != (first->required == VARIABLE))
+	if ((head->variable > 0) != ((first->required & VARIABLE) != 0))
 		return fail_head("it requires another thing than its fields do");
 	return 0;
 }
@@ -471,11 +450,12 @@ static int check_head(const void *bytes, size_t size, struct head_bytes *first)
 	if (!is_sound(bytes, first->size))
 		return fail_head("its checksum is wrong");
 	if (first->version != SEGUE_SEQFILE_VERSION)
-		return fail_later("the version", first->version);
-	if (first->required & ~VARIABLE)
-		return segue_required_check("the sequence file", first->required & ~VARIABLE);
+		return segue_seqfile_fail_later("the version", first->version);
+	if (first->required & ~(VARIABLE | SEGUE_SEQLOG_REQUIRES))
+		return segue_required_check(
+			"the sequence file", first->required & ~(VARIABLE | SEGUE_SEQLOG_REQUIRES));
 	if (first->reserved)
-		return fail_later("a reserved number", first->reserved);
+		return segue_seqfile_fail_later("a reserved number", first->reserved);
 	if (first->fields == 0 || first->fields > FIELDS_MAX)
 		return fail_head("the number of its fields is impossible");
 	return 0;
@@ -509,6 +489,8 @@ void segue_seqfile_free_head(struct segue_seqfile_head *head)
 	if (!head)
 		return;
 	free(head->fields);
+	segue_seqlog_finish(head->log);
+	free(head->log);
 	*head = (struct segue_seqfile_head){0};
 }
 
@@ -517,7 +499,7 @@ void segue_seqfile_free_head(struct segue_seqfile_head *head)
 void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
 {
 	size_t counts = entry->header_size - sizeof(struct entry_bytes) - entry->key_size -
-			sizeof(uint32_t);
+			segue_seqlog_stamp_size(&entry->stamp) - sizeof(uint32_t);
 	uint8_t *to = out;
 	struct entry_bytes bytes = {
 		.header_size = entry->header_size,
@@ -533,7 +515,10 @@ void segue_seqfile_pack_entry(struct segue_seqfile_entry *entry, void *out)
 	to += sizeof(bytes);
 	if (counts > 0)
 		memcpy(to, entry->counts, counts);
-	memcpy(to + counts, entry->key, entry->key_size);
+	to += counts;
+	memcpy(to, entry->key, entry->key_size);
+	if (entry->stamp.producer_size > 0)
+		segue_seqlog_pack_stamp(&entry->stamp, to + entry->key_size);
 	entry->crc = put_crc(out, entry->header_size);
 }
 
@@ -563,9 +548,20 @@ static int check_sizes(const struct segue_seqfile_head *head, struct segue_seqfi
 	return 0;
 }
 
+/* Of an entry whose header would have that size without. 1: they lie beyond its `size` bytes. */
+static int read_stamp_sizes(
+	const void *bytes, size_t size, uint32_t header_size, struct segue_seqlog_stamp *stamp)
+{
+	if (size < (size_t)header_size + SEGUE_SEQLOG_STAMP_FIRST)
+		return 1;
+	return segue_seqlog_read_sizes(
+		(const uint8_t *)bytes + header_size - sizeof(uint32_t), stamp);
+}
+
 int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *bytes, size_t size,
 	struct segue_seqfile_entry *out)
 {
+	struct segue_seqlog_stamp stamp = {0};
 	struct segue_seqfile_entry entry;
 	struct entry_bytes first;
 	size_t counts = sizeof(uint64_t) * head->variable;
@@ -582,6 +578,12 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 	if (first.key_size == 0 || first.key_size > SEGUE_KEY_MAX)
 		return fail_entry("the size of its key is impossible");
 	header_size += first.key_size;
+	rc = head->log ? read_stamp_sizes(bytes, size, header_size, &stamp) : 0;
+	if (rc == 1)
+		out->header_size = header_size + SEGUE_SEQLOG_STAMP_FIRST;
+	if (rc)
+		return rc;
+	header_size += segue_seqlog_stamp_size(&stamp);
 	if (first.header_size != header_size)
 		return fail_entry("its own size is impossible");
 	if (size < header_size) {
@@ -591,7 +593,7 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 	if (!is_sound(bytes, header_size))
 		return fail_entry("its checksum is wrong");
 	if (first.reserved)
-		return fail_later("a reserved number", first.reserved);
+		return segue_seqfile_fail_later("a reserved number", first.reserved);
 	entry = (struct segue_seqfile_entry){
 		.steps = first.steps,
 		.total_length = first.total_length,
@@ -601,87 +603,16 @@ int segue_seqfile_read_entry(const struct segue_seqfile_head *head, const void *
 		.size = first.size,
 		.hash = {first.hash[0], first.hash[1]},
 	};
+	if (head->log)
+		rc = segue_seqlog_read_stamp(
+			(const uint8_t *)bytes + sizeof(first) + counts + first.key_size,
+			&entry.stamp);
+	if (rc)
+		return rc;
 	memcpy(&entry.crc, (const uint8_t *)bytes + header_size - sizeof(entry.crc),
 		sizeof(entry.crc));
 	rc = check_sizes(head, &entry);
 	if (!rc)
 		*out = entry;
 	return rc;
-}
-
-/* ---- Foot ---- */
-
-void segue_seqfile_pack_foot(const struct segue_seqfile_foot *foot, void *out)
-{
-	struct foot_bytes bytes = {
-		.version = SEGUE_SEQFILE_VERSION,
-		.head_size = foot->head_size,
-		.entries = foot->entries,
-		.index = foot->index,
-		.steps = foot->steps,
-		.key_max = foot->key_max,
-		.fingerprint = {foot->fingerprint[0], foot->fingerprint[1]},
-	};
-
-	memcpy(bytes.magic, foot_magic, sizeof(bytes.magic));
-	memcpy(out, &bytes, sizeof(bytes));
-	put_crc(out, sizeof(bytes));
-}
-
-/* Whether index and foot end where the file ends, with room for the entries before them. */
-static bool foot_fits(const struct foot_bytes *foot, uint64_t file_size)
-{
-	/* At least a header and a column, each of its own 64 bytes. */
-	const uint64_t least = 2 * SEGUE_SEQFILE_ALIGN;
-
-	if (foot->head_size < SEGUE_SEQFILE_ALIGN || foot->head_size > SEGUE_SEQFILE_HEAD_MAX ||
-		foot->head_size % SEGUE_SEQFILE_ALIGN || foot->index % SEGUE_SEQFILE_ALIGN)
-		return false;
-	if (foot->index < foot->head_size || foot->index > file_size - sizeof(*foot) ||
-		foot->entries > (foot->index - foot->head_size) / least)
-		return false;
-	return file_size - sizeof(*foot) - foot->index == segue_seqfile_index_size(foot->entries);
-}
-
-static bool foot_counts(const struct foot_bytes *foot)
-{
-	if (foot->entries == 0)
-		return foot->steps == 0 && foot->key_max == 0 && foot->index == foot->head_size;
-	return foot->steps >= foot->entries && foot->steps / foot->entries <= UINT32_MAX &&
-	       foot->key_max > 0 && foot->key_max <= SEGUE_KEY_MAX;
-}
-
-int segue_seqfile_read_foot(const void *bytes, uint64_t file_size, struct segue_seqfile_foot *out)
-{
-	struct foot_bytes foot;
-
-	if (file_size < SEGUE_SEQFILE_ALIGN + sizeof(foot))
-		return segue_fail(SEGUE_EINVAL,
-			"the sequence file has no foot: it has %" PRIu64 " bytes", file_size);
-	memcpy(&foot, bytes, sizeof(foot));
-	if (memcmp(foot.magic, foot_magic, sizeof(foot.magic)) != 0)
-		return segue_fail(SEGUE_EINVAL,
-			"the sequence file has no foot: it was not finished, or it was cut (is "
-			"somebody writing it?)");
-	if (!is_sound(&foot, sizeof(foot)))
-		return segue_fail(SEGUE_EDATA,
-			"the foot of the sequence file is damaged: its checksum is wrong");
-	if (foot.version != SEGUE_SEQFILE_VERSION)
-		return fail_later("the version of the foot", foot.version);
-	if (foot.reserved || !are_zeros(foot.zeros, sizeof(foot.zeros)))
-		return fail_later("a reserved number", foot.reserved);
-	if (!foot_fits(&foot, file_size) || !foot_counts(&foot))
-		return segue_fail(SEGUE_EDATA,
-			"the foot of the sequence file is not that of a file of %" PRIu64
-			" bytes: the file was changed or cut",
-			file_size);
-	*out = (struct segue_seqfile_foot){
-		.entries = foot.entries,
-		.index = foot.index,
-		.steps = foot.steps,
-		.key_max = foot.key_max,
-		.head_size = foot.head_size,
-		.fingerprint = {foot.fingerprint[0], foot.fingerprint[1]},
-	};
-	return 0;
 }

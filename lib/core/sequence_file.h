@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/sequence_log.h"
 #include "segue/segue.h"
 
 #define SEGUE_SEQFILE_MAGIC       "SEGUESEQ" /* that a file begins with: 8 bytes */
@@ -30,8 +31,9 @@
 #define SEGUE_SEQFILE_FOOT        128  /* bytes of the foot */
 #define SEGUE_SEQFILE_HEAD_MAX    (1u << 20)
 /* Bytes of the longest header of an entry. */
-#define SEGUE_SEQFILE_ENTRY_MAX (56 + 8 * SEGUE_FEATURES_MAX + SEGUE_KEY_MAX + 4)
-#define SEGUE_SEQFILE_NO_TOTAL  UINT64_MAX
+#define SEGUE_SEQFILE_ENTRY_MAX                                                                    \
+	(56 + 8 * SEGUE_FEATURES_MAX + SEGUE_KEY_MAX + SEGUE_SEQLOG_STAMP_MAX + 4)
+#define SEGUE_SEQFILE_NO_TOTAL UINT64_MAX
 
 /* What a field is of. */
 enum segue_seqfile_place {
@@ -55,8 +57,9 @@ struct segue_seqfile_field {
 struct segue_seqfile_head {
 	struct segue_seqfile_field *fields; /* at least one of SEQUENCE */
 	uint32_t count;
-	uint32_t size;     /* bytes of the head: where the first entry begins */
-	uint32_t variable; /* fields that are not dense */
+	uint32_t size;            /* bytes of the head: where the first entry begins */
+	uint32_t variable;        /* fields that are not dense */
+	struct segue_seqlog *log; /* malloc'd; NULL: the file is of no log */
 };
 
 /* A sequence's header, but for its columns. */
@@ -74,6 +77,7 @@ struct segue_seqfile_entry {
 	uint64_t size;        /* bytes from here to the next entry, or to the index */
 	uint32_t crc;         /* CRC32C of the header, its last 4 bytes */
 	uint64_t hash[2];     /* of the tables of all columns, in their order: XXH3-128 */
+	struct segue_seqlog_stamp stamp; /* of a log's file; else zeros */
 };
 
 struct segue_seqfile_foot {
@@ -108,7 +112,8 @@ uint64_t segue_seqfile_column_size(
 /* Bytes of the longest header that an entry of this head can have. */
 static inline size_t segue_seqfile_header_max(const struct segue_seqfile_head *head)
 {
-	return 56 + 8 * (size_t)head->variable + SEGUE_KEY_MAX + 4;
+	return 56 + 8 * (size_t)head->variable + SEGUE_KEY_MAX +
+	       (head->log ? SEGUE_SEQLOG_STAMP_MAX : 0) + 4;
 }
 /* Blocks of it: its table has 4 bytes for each, right behind the data, of any alignment. */
 uint64_t segue_seqfile_blocks(uint64_t column_size);
@@ -131,7 +136,7 @@ bool segue_seqfile_offsets_fit(const void *offsets, uint64_t size, uint64_t coun
 bool segue_seqfile_offsets_rise(const void *bytes, uint64_t at, uint64_t part, uint64_t size,
 	uint64_t count, uint64_t *before);
 /*
- * Lays an entry out: sets its sizes from steps, counts and key_size, and columns[i] of all
+ * Lays an entry out: sets its sizes from steps, counts, key_size and stamp, and columns[i] of all
  * head->count to where column i begins, from the entry's beginning. SEGUE_EINVAL: no or too many
  * steps, no or too long a key, longer than a file can be.
  */

@@ -176,6 +176,26 @@ static bool ends_before_it_begins(const struct segue_spec *spec)
 	return spec->epochs != 0 && spec->epochs <= spec->first_epoch;
 }
 
+static bool is_log(const struct segue_spec *spec)
+{
+	return spec->source.kind == SEGUE_SOURCE_LOG;
+}
+
+static bool has_nowhere_to_insert(const struct segue_spec *spec)
+{
+	return is_log(spec) && !spec->persist;
+}
+
+static bool shuffles_what_is_not_there(const struct segue_spec *spec)
+{
+	return is_log(spec) && spec->shuffle;
+}
+
+static bool has_passes_over_log(const struct segue_spec *spec)
+{
+	return is_log(spec) && (spec->epochs != 1 || spec->first_epoch != 0);
+}
+
 static const char *has_no_initial(const struct segue_spec *spec, enum segue_field_list list,
 	const struct segue_field *field, const char **kind)
 {
@@ -194,8 +214,9 @@ static const char *has_no_variable(const struct segue_spec *spec, enum segue_fie
 }
 
 /*
- * What is right by itself and does not go together, all of it: two options, or a field and the kind
- * of source. What is in no row goes together. docs/guide.md has the same table.
+ * What is right by itself and does not go together: two options, an option (`other` 0) or a field
+ * and the kind of source. docs/guide.md has the same table. What is in no row goes together, but
+ * for the capacity of a log, which has a least one (segue_source_check_capacity).
  */
 static const struct {
 	enum segue_spec_option one, other;
@@ -214,6 +235,17 @@ static const struct {
 		.wrong = has_passes_over_mix,
 		.because = "passes over a mix are those over its parts, which have epochs of their "
 			   "own; the stream's are 1, from 0 on"},
+	{.one = SEGUE_SPEC_PERSIST,
+		.wrong = has_nowhere_to_insert,
+		.because = "what is inserted is kept in the store"},
+	{.one = SEGUE_SPEC_SHUFFLE,
+		.wrong = shuffles_what_is_not_there,
+		.because = "what is inserted comes in the order in which it was accepted"},
+	{.one = SEGUE_SPEC_EPOCHS,
+		.other = SEGUE_SPEC_FIRST_EPOCH,
+		.wrong = has_passes_over_log,
+		.because = "there is one pass over what is inserted: the stream's epochs are 1, "
+			   "from 0 on"},
 	{.one = SEGUE_SPEC_EPOCHS,
 		.other = SEGUE_SPEC_FIRST_EPOCH,
 		.wrong = ends_before_it_begins,
@@ -237,6 +269,10 @@ static int check_options_together(const struct segue_spec *spec)
 		if (!together[i].wrong || !together[i].wrong(spec))
 			continue;
 		one = segue_option_find(segue_spec_options, together[i].one);
+		if (!together[i].other)
+			return segue_fail(SEGUE_EINVAL, "%s is %s and the source of kind %s: %s",
+				one->name, segue_option_print(one, spec, text[0]),
+				segue_source_row(spec->source.kind)->name, together[i].because);
 		other = segue_option_find(segue_spec_options, together[i].other);
 		return segue_fail(SEGUE_EINVAL, "%s is %s and %s %s: %s", one->name,
 			segue_option_print(one, spec, text[0]), other->name,
@@ -276,7 +312,11 @@ static int check_together(const struct segue_spec *spec)
 		for (size_t i = 0; !rc && i < count; i++)
 			rc = check_field_together(spec, (enum segue_field_list)list, i);
 	}
-	return rc ? rc : check_options_together(spec);
+	if (!rc)
+		rc = check_options_together(spec);
+	return rc ? rc
+		  : segue_source_check_capacity(
+			    &spec->source, (spec->depth + 2) * (uint64_t)spec->batch_size);
 }
 
 /* ---- The whole ---- */

@@ -32,6 +32,13 @@ static const struct segue_option arrays_options[] = {
 #undef ROW
 		{.name = NULL}};
 
+static const struct segue_option log_options[] = {
+#define ROW(name, type, id, part, ...)                                                             \
+	SEGUE_OPTION_ROW(struct segue_spec_source, log.name, #name, id, part, __VA_ARGS__),
+	SEGUE_LOG_OPTIONS(ROW)
+#undef ROW
+		{.name = NULL}};
+
 static const struct segue_source_row kinds[] = {
 	/* Of any kind: it has what the stream has. */
 	[SEGUE_SOURCE_STORED] =
@@ -67,6 +74,13 @@ static const struct segue_source_row kinds[] = {
 		{
 			.name = "mix",
 			.options = no_options,
+		},
+	[SEGUE_SOURCE_LOG] =
+		{
+			.name = "log",
+			.options = log_options,
+			.initial_states = true,
+			.variable = true,
 		},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -338,6 +352,9 @@ static int check_part_kind(enum segue_source_kind kind)
 			"weights beside the others'");
 	if (kind == SEGUE_SOURCE_STORED)
 		return fail_kind(kind);
+	if (kind == SEGUE_SOURCE_LOG)
+		return segue_fail(SEGUE_EINVAL,
+			"what is inserted cannot be a part of a mix: give it a stream of its own");
 	if (kind == SEGUE_SOURCE_ARRAYS)
 		return segue_fail(SEGUE_EINVAL,
 			"arrays cannot be a part of a mix: make a sequence file of them "
@@ -564,6 +581,19 @@ int segue_source_check(const struct segue_spec_source *source)
 		return check_parts(&source->mix);
 	rc = paths ? check_paths(paths) : 0;
 	return rc ? rc : segue_options_check(row->options, "source.", source);
+}
+
+int segue_source_check_capacity(const struct segue_spec_source *source, uint64_t least)
+{
+	if (source->kind != SEGUE_SOURCE_LOG)
+		return 0;
+	if (source->log.capacity && source->log.capacity < least)
+		return segue_fail(SEGUE_EINVAL,
+			"source.capacity is %" PRIu64 ", which is less than (depth + 2) * "
+			"batch_size = %" PRIu64 " sequences: batches would wait for sequences that "
+			"wait for batches",
+			source->log.capacity, least);
+	return 0;
 }
 
 /* ---- Hashing and comparing ---- */

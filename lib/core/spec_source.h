@@ -39,6 +39,10 @@ struct segue_spec_mix {
 	size_t count;
 };
 
+struct segue_spec_log {
+	SEGUE_LOG_OPTIONS(SEGUE_OPTION_FIELD)
+};
+
 struct segue_spec_source {
 	enum segue_source_kind kind;
 	union {
@@ -46,6 +50,7 @@ struct segue_spec_source {
 		struct segue_spec_files files;
 		struct segue_spec_arrays arrays;
 		struct segue_spec_mix mix;
+		struct segue_spec_log log;
 	};
 };
 
@@ -116,6 +121,8 @@ int segue_source_check(const struct segue_spec_source *source);
 /* Whether the paths of two sources of a kind are the same. */
 bool segue_source_same_paths(
 	const struct segue_spec_source *one, const struct segue_spec_source *other);
+/* That of a log, which holds at least so many sequences. SEGUE_EINVAL. */
+int segue_source_check_capacity(const struct segue_spec_source *source, uint64_t least);
 /*
  * A deep copy, but that it holds the same index; on failure too, *out is to be finished.
  * SEGUE_ENOMEM.

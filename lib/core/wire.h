@@ -13,6 +13,7 @@
 #include "core/arena.h"
 #include "core/ends.h"
 #include "core/frame.h"
+#include "core/sequence_log.h"
 #include "core/spec.h"
 
 #define SEGUE_PROTOCOL    3
@@ -33,7 +34,12 @@ enum segue_message_type {
 	SEGUE_MESSAGE_STREAM_CLOSE = 14,
 	SEGUE_MESSAGE_STREAM_DROP = 15,
 	SEGUE_MESSAGE_LANE_SIDE = 16,
-	SEGUE_MESSAGE_STREAM_FIND = 17,
+	SEGUE_MESSAGE_PRODUCER_OPEN = 17,
+	SEGUE_MESSAGE_INSERT = 18,
+	SEGUE_MESSAGE_PRODUCER_WAIT = 19,
+	SEGUE_MESSAGE_PRODUCER_LEAVE = 20,
+	SEGUE_MESSAGE_STREAM_END = 21,
+	SEGUE_MESSAGE_STREAM_FIND = 22,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -41,7 +47,9 @@ enum segue_message_type {
 	SEGUE_MESSAGE_BULK = 69,
 	SEGUE_MESSAGE_PROGRESS = 70,
 	SEGUE_MESSAGE_FAILURE = 71,
-	SEGUE_MESSAGE_FOUND = 72,
+	SEGUE_MESSAGE_PRODUCER_OPENED = 72,
+	SEGUE_MESSAGE_ACKNOWLEDGED = 73,
+	SEGUE_MESSAGE_FOUND = 74,
 };
 
 enum segue_attach_mode {
@@ -103,7 +111,26 @@ struct segue_message {
 		} report;
 		struct {
 			uint64_t stream;
-		} stream_close;
+		} stream_close, stream_end;
+		struct {
+			uint64_t stream, ring; /* ring: an upload of its own */
+			const char *name;
+			uint8_t token[SEGUE_TOKEN_BYTES];
+			bool takeover;
+		} producer_open;
+		struct {
+			uint64_t producer, entry; /* entry: the producer's serial of it */
+			uint64_t upload;          /* of its own; 0: it lies in the ring */
+			uint64_t offset, bytes, steps, total_length; /* UINT64_MAX: none is given */
+			uint32_t key_size, cursor_size;
+		} insert;
+		struct {
+			uint64_t producer, entry;
+		} producer_wait;
+		struct {
+			uint64_t producer;
+			bool close; /* the name: it inserts nothing more, for good */
+		} producer_leave;
 		struct {
 			const char *stream;
 		} stream_drop, stream_find;
@@ -134,6 +161,13 @@ struct segue_message {
 			const char *what;
 			uint64_t done, total;
 		} progress;
+		struct {
+			uint64_t producer, entry; /* the last that is in the log */
+			uint32_t cursor_size;     /* it is at the beginning of the ring */
+		} producer_opened;
+		struct {
+			uint64_t entry;
+		} acknowledged;
 		struct {
 			int code;
 			const char *detail;
@@ -196,7 +230,8 @@ struct segue_token_record {
 	uint64_t spec_hash[2], fingerprint[2];
 	uint32_t lanes, lane, batch_size;
 	uint64_t row_size;
-	struct segue_ends ends;          /* count 0: older, made when there was but one */
+	uint64_t log_hash[2];   /* running hash of all that the lane has seen of a log; or zeros */
+	struct segue_ends ends; /* count 0: older, made when there was but one */
 	struct segue_position *position; /* unpacked: malloc'd, free() */
 };
 
@@ -208,5 +243,10 @@ int segue_token_record_pack(const struct segue_token_record *record, void **out,
 int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, size_t *size);
 int segue_catalogue_unpack(const void *bytes, size_t size, struct segue_catalogue *out);
 int segue_token_record_unpack(const void *bytes, size_t size, struct segue_token_record *out);
+int segue_log_known_pack(const struct segue_log_known *known, void **out, size_t *size);
+int segue_log_known_unpack(const void *bytes, size_t size, struct segue_log_known *out);
+int segue_log_end_pack(const struct segue_log_end *end, void **out, size_t *size);
+/* The caller finishes it. */
+int segue_log_end_unpack(const void *bytes, size_t size, struct segue_log_end *out);
 
 #endif

@@ -104,6 +104,50 @@ static const struct segue_pb_field stream_drop[] = {
 	NAME(StreamDrop, stream_drop, stream),
 	END,
 };
+static const struct segue_pb_field producer_open[] = {
+	ANY64(ProducerOpen, producer_open, stream),
+	ANY64(ProducerOpen, producer_open, ring),
+	NAME(ProducerOpen, producer_open, name),
+	TOKEN(ProducerOpen, producer_open),
+	FIELD(ProducerOpen, producer_open, takeover, BOOL, 0),
+	END,
+};
+static const struct segue_pb_field insert[] = {
+	ANY64(Insert, insert, producer),
+	ANY64(Insert, insert, entry),
+	ANY64(Insert, insert, upload),
+	ANY64(Insert, insert, offset),
+	ANY64(Insert, insert, bytes),
+	NUMBER(Insert, insert, steps, UINT64, 1, UINT32_MAX),
+	ANY64(Insert, insert, total_length),
+	NUMBER(Insert, insert, key_size, UINT32, 1, SEGUE_KEY_MAX),
+	NUMBER(Insert, insert, cursor_size, UINT32, 0, SEGUE_SEQLOG_CURSOR_MAX),
+	END,
+};
+static const struct segue_pb_field producer_wait[] = {
+	ANY64(ProducerWait, producer_wait, producer),
+	ANY64(ProducerWait, producer_wait, entry),
+	END,
+};
+static const struct segue_pb_field producer_leave[] = {
+	ANY64(ProducerLeave, producer_leave, producer),
+	FIELD(ProducerLeave, producer_leave, close, BOOL, 0),
+	END,
+};
+static const struct segue_pb_field stream_end[] = {
+	ANY64(StreamEnd, stream_end, stream),
+	END,
+};
+static const struct segue_pb_field producer_opened[] = {
+	ANY64(ProducerOpened, producer_opened, producer),
+	ANY64(ProducerOpened, producer_opened, entry),
+	NUMBER(ProducerOpened, producer_opened, cursor_size, UINT32, 0, SEGUE_SEQLOG_CURSOR_MAX),
+	END,
+};
+static const struct segue_pb_field acknowledged[] = {
+	ANY64(Acknowledged, acknowledged, entry),
+	END,
+};
 static const struct segue_pb_field stream_find[] = {
 	NAME(StreamFind, stream_find, stream),
 	END,
@@ -240,6 +284,11 @@ static const struct codec {
 	{MESSAGE(REPORT, report)},
 	{MESSAGE(STREAM_CLOSE, stream_close)},
 	{MESSAGE(STREAM_DROP, stream_drop)},
+	{MESSAGE(PRODUCER_OPEN, producer_open)},
+	{MESSAGE(INSERT, insert)},
+	{MESSAGE(PRODUCER_WAIT, producer_wait)},
+	{MESSAGE(PRODUCER_LEAVE, producer_leave)},
+	{MESSAGE(STREAM_END, stream_end)},
 	{MESSAGE(STREAM_FIND, stream_find)},
 	/* Replies: server to client. */
 	{MESSAGE(WELCOME, welcome)},
@@ -250,6 +299,8 @@ static const struct codec {
 	{MESSAGE(BULK, bulk)},
 	{MESSAGE(PROGRESS, progress)},
 	{MESSAGE(FAILURE, failure)},
+	{MESSAGE(PRODUCER_OPENED, producer_opened)},
+	{MESSAGE(ACKNOWLEDGED, acknowledged)},
 };
 
 /* Every message begins so. */
@@ -282,6 +333,13 @@ SERIAL(Done);
 SERIAL(Bulk);
 SERIAL(Progress);
 SERIAL(Failure);
+SERIAL(ProducerOpen);
+SERIAL(Insert);
+SERIAL(ProducerWait);
+SERIAL(ProducerLeave);
+SERIAL(StreamEnd);
+SERIAL(ProducerOpened);
+SERIAL(Acknowledged);
 
 static const struct codec *find(unsigned type)
 {

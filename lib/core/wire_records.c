@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/options.h"
 #include "core/position.h"
 #include "core/wire.h"
 #include "core/wire_pb.h"
@@ -354,6 +355,10 @@ static const struct segue_pb_field token_fields[] = {
 	NUMBER(TokenRecord, segue_token_record, lane, UINT32, 0, SEGUE_LANES_MAX - 1),
 	NUMBER(TokenRecord, segue_token_record, batch_size, UINT32, 1, SEGUE_ROWS_MAX),
 	ANY64(TokenRecord, segue_token_record, row_size),
+	SEGUE_PB_FIELD(TokenRecord, log_low, struct segue_token_record, log_hash[0], UINT64, 0,
+		UINT64_MAX),
+	SEGUE_PB_FIELD(TokenRecord, log_high, struct segue_token_record, log_hash[1], UINT64, 0,
+		UINT64_MAX),
 	END,
 };
 
@@ -399,4 +404,94 @@ int segue_token_record_unpack(const void *bytes, size_t size, struct segue_token
 {
 	return unpack_record(
 		"token", &segue__pb__token_record__descriptor, bytes, size, get_token_record, out);
+}
+
+/* ---- Logs ---- */
+
+static const struct segue_pb_field log_fields[] = {
+	BYTES(LogRecord, segue_log_known, id, SEGUE_SEQLOG_ID),
+	ANY64(LogRecord, segue_log_known, first),
+	SEGUE_PB_NUMBER(
+		LogRecord, number, struct segue_log_known, synced.number, UINT64, 0, UINT64_MAX),
+	SEGUE_PB_NUMBER(
+		LogRecord, hash_low, struct segue_log_known, synced.hash[0], UINT64, 0, UINT64_MAX),
+	SEGUE_PB_NUMBER(LogRecord, hash_high, struct segue_log_known, synced.hash[1], UINT64, 0,
+		UINT64_MAX),
+	END,
+};
+
+int segue_log_known_pack(const struct segue_log_known *known, void **out, size_t *size)
+{
+	Segue__Pb__LogRecord pb = SEGUE__PB__LOG_RECORD__INIT;
+	int rc = segue_pb_put(log_fields, known, NULL, &pb.base);
+
+	return rc ? rc : pack_record(&pb.base, out, size);
+}
+
+static int get_log_known(const ProtobufCMessage *from, void *out)
+{
+	const Segue__Pb__LogRecord *pb = (const Segue__Pb__LogRecord *)from;
+	struct segue_log_known known;
+	int rc = segue_required_check("it", pb->required);
+
+	if (!rc)
+		rc = segue_pb_get(log_fields, from, NULL, &known);
+	if (!rc && known.first > known.synced.number)
+		rc = segue_fail(SEGUE_EPROTOCOL,
+			"sequences below %" PRIu64 " are given up, of %" PRIu64, known.first,
+			known.synced.number);
+	if (!rc)
+		*(struct segue_log_known *)out = known;
+	return rc;
+}
+
+int segue_log_known_unpack(const void *bytes, size_t size, struct segue_log_known *out)
+{
+	return unpack_record(
+		"log", &segue__pb__log_record__descriptor, bytes, size, get_log_known, out);
+}
+
+int segue_log_end_pack(const struct segue_log_end *end, void **out, size_t *size)
+{
+	Segue__Pb__LogEndRecord pb = SEGUE__PB__LOG_END_RECORD__INIT;
+	char **names = calloc(end->closed_count + 1, sizeof(*names));
+
+	if (!names)
+		return segue_pb_fail_memory();
+	for (uint32_t i = 0; i < end->closed_count; i++)
+		names[i] = end->closed[i];
+	pb.count = end->count;
+	pb.ended = end->ended;
+	pb.closed = names;
+	pb.n_closed = end->closed_count;
+	int rc = pack_record(&pb.base, out, size);
+	free(names);
+	return rc;
+}
+
+static int get_log_end(const ProtobufCMessage *from, void *out)
+{
+	const Segue__Pb__LogEndRecord *pb = (const Segue__Pb__LogEndRecord *)from;
+	struct segue_log_end end = {.count = pb->count, .ended = pb->ended};
+	int rc = segue_pb_check_range(
+		"number of closed producers", pb->n_closed, 0, SEGUE_SEQLOG_PRODUCERS_MAX);
+
+	for (size_t i = 0; !rc && i < pb->n_closed; i++)
+		if (segue_name_check("name of a closed producer", pb->closed[i], true))
+			rc = segue_fail_within(SEGUE_EPROTOCOL, "closed");
+	if (rc)
+		return rc;
+	end.closed = calloc(pb->n_closed + 1, sizeof(*end.closed));
+	if (!end.closed)
+		return segue_pb_fail_memory();
+	for (; end.closed_count < pb->n_closed; end.closed_count++)
+		strcpy(end.closed[end.closed_count], pb->closed[end.closed_count]);
+	*(struct segue_log_end *)out = end;
+	return 0;
+}
+
+int segue_log_end_unpack(const void *bytes, size_t size, struct segue_log_end *out)
+{
+	return unpack_record("end of a log", &segue__pb__log_end_record__descriptor, bytes, size,
+		get_log_end, out);
 }

@@ -16,6 +16,7 @@
 _Static_assert(sizeof(Segue__Pb__Files) <= SOURCE_SIZE_MAX, "a longer one");
 _Static_assert(sizeof(Segue__Pb__Arrays) <= SOURCE_SIZE_MAX, "a longer one");
 
+_Static_assert(sizeof(Segue__Pb__Log) <= SOURCE_SIZE_MAX, "a longer one");
 _Static_assert(sizeof(Segue__Pb__Mix) <= SOURCE_SIZE_MAX, "a longer one");
 /* A part's source goes by a Spec that has nothing else. */
 _Static_assert((int)SEGUE__PB__MIX_PART__SOURCE_TFRECORD == (int)SEGUE__PB__SPEC__SOURCE_TFRECORD &&
@@ -123,6 +124,18 @@ static void put_arrays(struct segue_arena *scratch, const struct segue_spec_arra
 	to->arrays = pb;
 }
 
+static void put_log(
+	struct segue_arena *scratch, const struct segue_spec_log *source, Segue__Pb__Spec *to)
+{
+	Segue__Pb__Log *pb = segue_pb_build(scratch, 1, sizeof(*pb));
+
+	segue__pb__log__init(pb);
+	pb->capacity = source->capacity;
+	pb->producers = source->producers;
+	to->source_case = SEGUE__PB__SPEC__SOURCE_LOG;
+	to->log = pb;
+}
+
 static void put_source(struct segue_arena *scratch, const struct segue_spec_source *source,
 	bool with_paths, Segue__Pb__Spec *to);
 
@@ -166,6 +179,9 @@ static void put_source(struct segue_arena *scratch, const struct segue_spec_sour
 		return;
 	case SEGUE_SOURCE_MIX:
 		put_mix(scratch, &source->mix, with_paths, to);
+		return;
+	case SEGUE_SOURCE_LOG:
+		put_log(scratch, &source->log, to);
 		return;
 	case SEGUE_SOURCE_STORED:
 		return;
@@ -303,6 +319,11 @@ static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 		return get_paths(pb->arrays->paths, pb->arrays->n_paths, &out->arrays.paths);
 	case SEGUE__PB__SPEC__SOURCE_MIX:
 		return get_mix(pb->mix, out);
+	case SEGUE__PB__SPEC__SOURCE_LOG:
+		out->kind = SEGUE_SOURCE_LOG;
+		out->log.capacity = pb->log->capacity;
+		out->log.producers = pb->log->producers;
+		return 0;
 	case SEGUE__PB__SPEC__SOURCE__NOT_SET:
 	default: /* protobuf-c adds a value of its own, for the size of the enum */
 		return segue_fail(SEGUE_EPROTOCOL,

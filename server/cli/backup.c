@@ -23,6 +23,7 @@
 #include "os/tree.h"
 #include "report/child.h"
 #include "store/dump.h"
+#include "store/logs.h"
 #include "store/ops.h"
 
 /* A transaction of the copy. */
@@ -39,6 +40,7 @@ struct copying {
 	struct segue_ops ops;
 	size_t bytes;
 	bool restore;   /* the copy begins a life of its own */
+	uint64_t logs;  /* that the store knows, and the copy has not */
 	uint64_t saved; /* bytes that it has less than the original */
 	struct count {
 		uint64_t values, bytes;
@@ -95,6 +97,7 @@ static int copy_value(void *arg, enum segue_table table, const void *key, size_t
 
 	copying->visited.values++;
 	copying->visited.bytes += value_size;
+	copying->logs += segue_logs_is_known(table, key, key_size);
 	if (copying->dump) {
 		int rc = segue_dump_put(copying->dump, table, key, key_size, value, value_size);
 		return rc ? fail_copy(copying, rc) : 0;
@@ -129,6 +132,8 @@ static int report_copy(
 	segue_json_string(&json, "from", copying->from);
 	segue_json_unsigned(&json, "values", verified->values);
 	segue_json_unsigned(&json, "bytes", verified->bytes);
+	if (copying->logs)
+		segue_json_unsigned(&json, "logs", copying->logs);
 	segue_json_end(&json, '}');
 	return segue_json_take(&json, report);
 }
@@ -325,6 +330,11 @@ static void print_copy(const struct segue_cli_options *options, struct json_obje
 	printf("%s: %s values (%s) from %s\n", options->key, segue_cli_member(report, "values"),
 		segue_cli_bytes(segue_json_get_unsigned(report, "bytes"), bytes),
 		segue_cli_member(report, "from"));
+	if (segue_json_get_unsigned(report, "logs"))
+		printf("It has none of what was inserted into %s stream%s: copy the directory "
+		       "'log' after it, too (docs/log.md)\n",
+			segue_cli_member(report, "logs"),
+			segue_json_get_unsigned(report, "logs") == 1 ? "" : "s");
 }
 
 /*

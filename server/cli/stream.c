@@ -10,6 +10,7 @@
 #include "cli/ask.h"
 #include "cli/print.h"
 #include "core/error.h"
+#include "engine/live.h"
 #include "os/process.h"
 #include "store/drop.h"
 
@@ -74,9 +75,19 @@ static bool confirm(const struct segue_cli_options *options, const struct extent
 
 /* ---- Dropping: by the server if one runs, else in the store ---- */
 
+struct place {
+	struct segue_store *store;
+	const char *dir;
+};
+
 static int apply(void *arg, const struct segue_ops *ops)
 {
-	return segue_store_apply(arg, ops->op, ops->count);
+	return segue_store_apply(((struct place *)arg)->store, ops->op, ops->count);
+}
+
+static void forget_log(void *arg, uint32_t id)
+{
+	segue_live_remove(((struct place *)arg)->dir, id);
 }
 
 static int drop(const struct segue_cli_options *options)
@@ -90,7 +101,9 @@ static int drop(const struct segue_cli_options *options)
 	if (!rc && access.client) {
 		rc = segue_client_stream_drop(access.client, options->key);
 	} else if (!rc) {
-		const struct segue_dropping how = {.apply = apply, .arg = access.store};
+		struct place place = {access.store, options->dir};
+		const struct segue_dropping how = {
+			.apply = apply, .forget = forget_log, .arg = &place};
 		segue_process_identify(getpid(), &self);
 		rc = segue_drop_begin(&ops, access.store, options->key, &self, &drop);
 		if (!rc)

@@ -8,36 +8,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/barrier.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/wait.h"
-#include "engine/snapshot.h"
-#include "store/checkpoints.h"
-#include "store/finals.h"
-#include "store/lanes.h"
-
-/*
- * Removals of older final states in one transaction, a lane's share: that many, and as many again
- * as twice the final states that it brings, so that none are left behind.
- */
-enum { SETTLE_REMOVALS = 4096 };
+#include "engine/owed.h"
 
 /* A server that stops waits so long for memory; a lane without any is tried so often. */
 #define MEMORY_WAIT_NS  INT64_C(2000000000)
 #define MEMORY_RETRY_NS INT64_C(50000000)
-/* Transactions without memory for a lane after which its worker is told, each time. */
-enum { MISSES_TOLD = 3 };
-
-/* A grant's part in the transaction under way. */
-struct entry {
-	struct segue_grant *grant;
-	struct segue_image *image; /* NULL: nothing new was committed */
-	size_t first, count;       /* its operations */
-	int rc;
-	enum segue_grant_state state; /* as it was when the transaction began */
-	bool left; /* there was no memory for what it owes: it stays for the next transaction */
-};
 
 struct segue_committer {
 	struct segue_store *store;
@@ -45,9 +23,10 @@ struct segue_committer {
 	void (*failed)(void *arg, const struct segue_outcome *outcome);
 	void *arg;
 	pthread_t thread;
-	pthread_mutex_t lock; /* of all below, but `changes`, `group` and `entries` */
+	pthread_mutex_t lock; /* of all below, but `changes`, `group` and `owed` */
 	pthread_cond_t wanted;
 	struct segue_changes changes;
+	struct segue_owed_means means;
 	struct segue_grant *grants;
 	struct segue_pin *pins;
 	bool urgent, stopping;
@@ -58,20 +37,23 @@ struct segue_committer {
 	unsigned unwritten; /* leases that ended with commits that are not on disk */
 	int storage;        /* last code told to `failed` */
 	struct segue_group_commit group;
-	struct entry *entries;
-	size_t entry_count, entry_capacity;
+	struct segue_owed *owed;
+	size_t owed_count, owed_capacity;
 };
 
-/* The lease is over: its last commit goes to disk. */
-static bool is_over(const struct entry *entry)
+/* For segue_owed_means. */
+static uint64_t pinned(void *arg, struct segue_place place)
 {
-	return entry->state != SEGUE_GRANT_WATCHED;
-}
+	struct segue_committer *committer = arg;
+	uint64_t lowest = SEGUE_NEVER;
 
-/* What the lane's record is to say. */
-static bool is_held(const struct entry *entry)
-{
-	return entry->state != SEGUE_GRANT_ENDING;
+	pthread_mutex_lock(&committer->lock);
+	for (const struct segue_pin *pin = committer->pins; pin; pin = pin->next) {
+		if (segue_place_same(pin->place, place) && pin->step < lowest)
+			lowest = pin->step;
+	}
+	pthread_mutex_unlock(&committer->lock);
+	return lowest;
 }
 
 static int64_t interval_ns(const struct segue_grant *grant)
@@ -88,184 +70,39 @@ static int collect(struct segue_committer *committer)
 
 	for (struct segue_grant *grant = committer->grants; grant; grant = grant->next)
 		count++;
-	if (count > committer->entry_capacity) {
-		struct entry *grown = realloc(committer->entries, count * sizeof(*grown));
+	if (count > committer->owed_capacity) {
+		struct segue_owed *grown = realloc(committer->owed, count * sizeof(*grown));
 		if (!grown)
 			return segue_fail(SEGUE_ENOMEM, "no memory to write to the store");
-		committer->entries = grown;
-		committer->entry_capacity = count;
+		committer->owed = grown;
+		committer->owed_capacity = count;
 	}
-	committer->entry_count = 0;
+	committer->owed_count = 0;
 	committer->last = committer->last_try;
 	for (struct segue_grant *grant = committer->grants; grant; grant = grant->next)
-		committer->entries[committer->entry_count++] =
-			(struct entry){.grant = grant, .state = grant->state};
+		committer->owed[committer->owed_count++] =
+			(struct segue_owed){.grant = grant, .state = grant->state};
 	return 0;
-}
-
-static bool owes(struct segue_grant *grant)
-{
-	pthread_mutex_lock(&grant->filler->lock);
-	bool sound = segue_carry_observe(&grant->carry, grant->filler->feed.published);
-	bool writable = sound && !grant->refused;
-	uint64_t committed = grant->carry.committed;
-	pthread_mutex_unlock(&grant->filler->lock);
-	return writable && committed > grant->account.durable;
-}
-
-/* What is wrong with the operations of one lane, not with the storage: it will not get better. */
-static bool is_of_one(int rc)
-{
-	return rc == SEGUE_EINVAL || rc == SEGUE_ELIMIT;
-}
-
-/* Final states that nothing can undo any more need no older ones behind them. */
-static int add_settled(struct segue_committer *committer, struct segue_ops *ops,
-	const struct entry *entry, size_t finals)
-{
-	const struct segue_grant *grant = entry->grant;
-	uint64_t committed = entry->image->position->step;
-	/* So far back a checkpoint can be taken that nobody has asked for yet (snapshot.c). */
-	uint64_t reach = grant->filler->geometry.depth + 2;
-	uint64_t below = committed > reach ? committed - reach : 0;
-	struct segue_catalogue catalogue;
-
-	int rc = segue_catalogue_load(committer->store, grant->place, &catalogue);
-	if (rc)
-		return rc;
-	uint64_t floor = segue_catalogue_floor(&catalogue);
-	below = floor < below ? floor : below;
-	pthread_mutex_lock(&committer->lock);
-	for (const struct segue_pin *pin = committer->pins; pin; pin = pin->next) {
-		if (segue_place_same(pin->place, grant->place) && pin->step < below)
-			below = pin->step;
-	}
-	pthread_mutex_unlock(&committer->lock);
-	return segue_finals_settle(ops, committer->store, grant->place, grant->spec->lanes, below,
-		1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
-}
-
-static int add_image(struct segue_committer *committer, struct segue_ops *ops, struct entry *entry)
-{
-	struct segue_grant *grant = entry->grant;
-	uint64_t committed;
-
-	int rc = segue_snapshot(
-		grant->filler, &grant->carry, SEGUE_NEVER, &committed, &entry->image);
-	if (rc)
-		return rc;
-	grant->record.committed_ms = segue_unix_ms();
-	grant->record.held = is_held(entry);
-	rc = segue_lanes_put_image(
-		ops, grant->place, &grant->record, entry->image, &grant->account);
-	if (rc)
-		return rc;
-	size_t before = ops->count;
-	pthread_mutex_lock(&grant->filler->lock);
-	rc = segue_finals_put(ops, grant->place, entry->image->row_size, grant->carry.kept,
-		grant->account.durable, entry->image->position->step);
-	pthread_mutex_unlock(&grant->filler->lock);
-	if (!rc && grant->spec->keep_final)
-		rc = add_settled(committer, ops, entry, (ops->count - before) / 2);
-	return rc;
-}
-
-/* The position stands; that nobody holds the lane any more is news. */
-static int add_release(
-	struct segue_committer *committer, struct segue_ops *ops, struct entry *entry)
-{
-	struct segue_lane_record stored;
-
-	int rc = segue_lanes_load(committer->store, entry->grant->place, &stored);
-	if (rc)
-		return rc;
-	stored.held = is_held(entry);
-	rc = segue_lanes_put(ops, entry->grant->place, &stored);
-	free(stored.position);
-	return rc;
-}
-
-/* The lane is not written any more, and its holder learns why. */
-static void give_up(struct entry *entry, int rc)
-{
-	fprintf(stderr, "segue: lane %u of stream '%s' is not written any more: %s\n",
-		entry->grant->place.lane, entry->grant->spec->name, segue_error_detail());
-	segue_grant_refuse(entry->grant, rc, segue_error_detail());
-	segue_image_destroy(entry->image);
-	entry->image = NULL;
-}
-
-/*
- * Adds what a grant owes. Without memory it is left for the next transaction; what else goes wrong
- * (with the lane's own records, or with its worker's words) will not get better.
- */
-static void add_grant(struct segue_committer *committer, struct segue_ops *ops, struct entry *entry)
-{
-	int rc = 0;
-
-	entry->first = ops->count;
-	if (owes(entry->grant))
-		rc = add_image(committer, ops, entry);
-	if (rc) {
-		segue_ops_truncate(ops, entry->first);
-		if (rc != SEGUE_ENOMEM)
-			give_up(entry, rc);
-		segue_image_destroy(entry->image);
-		entry->image = NULL;
-		entry->left = rc == SEGUE_ENOMEM;
-	}
-	if (!entry->image && is_over(entry) && !entry->left)
-		entry->left = add_release(committer, ops, entry) == SEGUE_ENOMEM;
-	entry->count = ops->count - entry->first;
-}
-
-static void settle(struct entry *entry)
-{
-	struct segue_grant *grant = entry->grant;
-
-	if (!entry->image)
-		return;
-	segue_account_settle(&grant->account, entry->image);
-	uint64_t step = grant->account.durable;
-	/*
-	 * Before the step: who waits for it must not meet the error of before when it goes on.
-	 * no pair: the server's own word
-	 */
-	if (segue_load_relaxed(&grant->carry.page->error))
-		segue_grant_storage(grant, 0, "");
-	pthread_mutex_lock(&grant->filler->lock);
-	segue_carry_forget(&grant->carry, step);
-	segue_carry_set_durable(&grant->carry, step);
-	pthread_mutex_unlock(&grant->filler->lock);
-}
-
-/* A lane for which there is no memory again and again is not on disk: its worker must know. */
-static void note_memory(struct entry *entry)
-{
-	struct segue_grant *grant = entry->grant;
-
-	if (entry->left) {
-		grant->misses += grant->misses < MISSES_TOLD;
-		if (grant->misses == MISSES_TOLD)
-			segue_grant_storage(
-				grant, SEGUE_ENOMEM, "the server has no memory to write this lane");
-	} else if (!entry->rc) {
-		grant->misses = 0;
-	}
 }
 
 bool segue_committer_covers(
 	const struct segue_committer *committer, const struct segue_grant *grant, uint64_t step)
 {
-	for (size_t i = 0; i < committer->entry_count; i++) {
-		const struct entry *entry = &committer->entries[i];
-		if (entry->grant == grant && entry->image && entry->image->position->step >= step)
+	for (size_t i = 0; i < committer->owed_count; i++) {
+		const struct segue_owed *owed = &committer->owed[i];
+		if (owed->grant == grant && owed->image && owed->image->position->step >= step)
 			return true;
 	}
 	return grant->account.durable >= step;
 }
 
 /* ---- The transaction itself ---- */
+
+/* What is wrong with the operations of one lane, not with the storage: it will not get better. */
+static bool is_of_one(int rc)
+{
+	return rc == SEGUE_EINVAL || rc == SEGUE_ELIMIT;
+}
 
 /* All operations of the transaction as one list; what they point to stays where it is. */
 static int flatten(const struct segue_ops *own, const struct segue_change *changes,
@@ -315,8 +152,8 @@ static int apply(struct segue_committer *committer, const struct segue_store_op 
 /* All have the same result, but those that could not even be built. */
 static void set_results(struct segue_committer *committer, struct segue_change *changes, int rc)
 {
-	for (size_t i = 0; i < committer->entry_count; i++)
-		committer->entries[i].rc = rc;
+	for (size_t i = 0; i < committer->owed_count; i++)
+		committer->owed[i].rc = rc;
 	for (; changes; changes = changes->next) {
 		if (!changes->outcome.rc)
 			segue_outcome_take(&changes->outcome, rc);
@@ -326,9 +163,9 @@ static void set_results(struct segue_committer *committer, struct segue_change *
 /* What became of the lane's own part of this transaction. */
 static int result_at(const struct segue_committer *committer, struct segue_place place)
 {
-	for (size_t i = 0; i < committer->entry_count; i++) {
-		if (segue_place_same(committer->entries[i].grant->place, place))
-			return committer->entries[i].rc;
+	for (size_t i = 0; i < committer->owed_count; i++) {
+		if (segue_place_same(committer->owed[i].grant->place, place))
+			return committer->owed[i].rc;
 	}
 	return 0;
 }
@@ -342,14 +179,13 @@ static int write_each(struct segue_committer *committer, const struct segue_ops 
 {
 	int storage = 0;
 
-	for (size_t i = 0; i < committer->entry_count; i++) {
-		struct entry *entry = &committer->entries[i];
-		entry->rc =
-			storage ? storage : apply(committer, own->op + entry->first, entry->count);
-		if (is_of_one(entry->rc))
-			give_up(entry, entry->rc);
+	for (size_t i = 0; i < committer->owed_count; i++) {
+		struct segue_owed *owed = &committer->owed[i];
+		owed->rc = storage ? storage : apply(committer, own->op + owed->first, owed->count);
+		if (is_of_one(owed->rc))
+			segue_owed_give_up(owed, owed->rc);
 		else
-			storage = entry->rc;
+			storage = owed->rc;
 	}
 	for (; changes; changes = changes->next) {
 		const struct segue_ops *ops = segue_change_ops(changes);
@@ -432,45 +268,44 @@ static void forget(struct segue_committer *committer, struct segue_grant *grant)
 }
 
 /* That nobody holds the lane any more, where its last commit cannot be written for good. */
-static void release_alone(struct segue_committer *committer, struct entry *entry)
+static void release_alone(struct segue_committer *committer, struct segue_owed *owed)
 {
 	struct segue_ops ops = {0};
 
-	if (!add_release(committer, &ops, entry))
+	if (!segue_owed_add_release(&committer->means, &ops, owed))
 		apply(committer, ops.op, ops.count);
 	segue_ops_finish(&ops);
 }
 
 /* Whether what a lease that is over owes will not be tried again. */
-static bool is_hopeless(const struct segue_committer *committer, const struct entry *entry)
+static bool is_hopeless(const struct segue_committer *committer, const struct segue_owed *owed)
 {
-	bool memory = entry->left || entry->rc == SEGUE_ENOMEM;
+	bool memory = owed->left == SEGUE_OWED_NO_MEMORY || owed->rc == SEGUE_ENOMEM;
 
 	if (committer->group.state == SEGUE_GROUP_COMMIT_STOPPED)
 		return true;
+	if (owed->left == SEGUE_OWED_NOT_SYNCED) /* it will be, or the log fails */
+		return false;
 	return committer->last && (!memory || segue_now_ns() >= committer->last_ns);
 }
 
 /* A lease that is over stays until its last commit is on disk, or can never be. */
 static void conclude(struct segue_committer *committer)
 {
-	for (size_t i = 0; i < committer->entry_count; i++) {
-		struct entry *entry = &committer->entries[i];
-		if (!entry->rc)
-			settle(entry);
-		note_memory(entry);
-		segue_image_destroy(entry->image);
-		if (!is_over(entry))
+	for (size_t i = 0; i < committer->owed_count; i++) {
+		struct segue_owed *owed = &committer->owed[i];
+		segue_owed_settle(owed);
+		if (!segue_owed_is_over(owed))
 			continue;
-		if (is_of_one(entry->rc))
-			release_alone(committer, entry);
-		bool through = !entry->rc && !entry->left;
-		bool hopeless = !through && !is_of_one(entry->rc) && is_hopeless(committer, entry);
-		committer->unwritten += hopeless && owes(entry->grant);
-		if (through || is_of_one(entry->rc) || hopeless)
-			forget(committer, entry->grant);
-		else if (!entry->left || entry->grant->misses == MISSES_TOLD)
-			segue_loop_post(committer->loop, entry->grant->delayed, entry->grant->arg);
+		if (is_of_one(owed->rc))
+			release_alone(committer, owed);
+		bool through = !owed->rc && !owed->left;
+		bool hopeless = !through && !is_of_one(owed->rc) && is_hopeless(committer, owed);
+		committer->unwritten += hopeless && segue_owed_owes(owed->grant);
+		if (through || is_of_one(owed->rc) || hopeless)
+			forget(committer, owed->grant);
+		else if (!owed->left || owed->grant->misses == SEGUE_OWED_MISSES_TOLD)
+			segue_loop_post(committer->loop, owed->grant->delayed, owed->grant->arg);
 	}
 }
 
@@ -479,14 +314,14 @@ static void transact(
 {
 	struct segue_ops own = {0};
 
-	for (size_t i = 0; i < committer->entry_count; i++)
-		add_grant(committer, &own, &committer->entries[i]);
+	for (size_t i = 0; i < committer->owed_count; i++)
+		segue_owed_add(&committer->means, &own, &committer->owed[i]);
 	segue_changes_build(changes);
 	bool some = own.count > 0 || changes;
 	int rc = some ? write_all(committer, &own, changes) : look(committer);
 	/* After ENOSPACE lanes that owe nothing may go on; a storage that stopped stays so. */
 	bool well =
-		committer->entry_count > 0 && committer->group.state != SEGUE_GROUP_COMMIT_STOPPED;
+		committer->owed_count > 0 && committer->group.state != SEGUE_GROUP_COMMIT_STOPPED;
 	if (some || well || rc)
 		tell_storage(committer, rc, tell_again);
 	segue_changes_answer(&committer->changes, changes);
@@ -541,7 +376,7 @@ static void *work(void *arg)
 		if (collected)
 			committer->urgent = committer->tell_again = false;
 		else
-			committer->entry_count = 0;
+			committer->owed_count = 0;
 		pthread_mutex_unlock(&committer->lock);
 		last = segue_now_ns();
 		transact(committer, changes, tell_again);
@@ -574,6 +409,7 @@ int segue_committer_create(struct segue_store *store, struct segue_loop *loop,
 	if (!committer)
 		return segue_fail(SEGUE_ENOMEM, "no memory to start the server");
 	committer->store = store;
+	committer->means = (struct segue_owed_means){store, pinned, committer};
 	committer->loop = loop;
 	committer->failed = failed;
 	committer->arg = arg;
@@ -608,7 +444,7 @@ unsigned segue_committer_destroy(struct segue_committer *committer)
 	segue_changes_finish(&committer->changes);
 	pthread_mutex_destroy(&committer->lock);
 	unsigned unwritten = committer->unwritten;
-	free(committer->entries);
+	free(committer->owed);
 	free(committer);
 	return unwritten;
 }

@@ -21,37 +21,67 @@ static void release_record(struct segue_record *record)
 		record->ops->release(record);
 }
 
+/* A step that passes over whole epochs (tail = stop) admits more than it places. */
+static int make_room(struct segue_filler *filler)
+{
+	size_t capacity = 2 * (size_t)filler->admitted_capacity;
+	struct segue_filler_admitted *grown;
+
+	if (filler->admitted_count < filler->admitted_capacity)
+		return 0;
+	grown = realloc(filler->admitted, capacity * sizeof(*grown));
+	if (!grown)
+		return segue_fail(SEGUE_ENOMEM, "no memory for %zu records", capacity);
+	filler->admitted = grown;
+	filler->admitted_capacity = (uint32_t)capacity;
+	return 0;
+}
+
+static void count_skipped(struct segue_filler *filler)
+{
+	_Atomic uint64_t *skipped = &((struct segue_ring_header *)filler->ring.map)->skipped;
+
+	/*
+	 * One writer, and nothing is ordered by it; pairs with segue_lane_skipped
+	 * (client/lane.c)
+	 */
+	segue_store_release(skipped, segue_load_relaxed(skipped) + 1);
+}
+
+/* Admits what no try before has admitted. */
+static int admit_next(struct segue_filler *filler, uint64_t number, uint64_t record)
+{
+	struct segue_filler_admitted next = {.number = number};
+	int rc = make_room(filler);
+
+	if (!rc)
+		rc = segue_input_admit(&filler->input, record, &next.record,
+			&next.lengths.array_steps, &next.lengths.total_length);
+	if (rc == SEGUE_PLAN_SKIP) {
+		count_skipped(filler);
+		next.record = NULL;
+	} else if (rc) {
+		return rc;
+	}
+	filler->admitted[filler->admitted_count++] = next;
+	return 0;
+}
+
 static int admit(
 	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
 {
 	struct segue_filler *filler = arg;
 
-	/* A step that passes over whole epochs (tail = stop) admits more than it places. */
-	if (filler->admitted_count == filler->admitted_capacity) {
-		size_t capacity = 2 * (size_t)filler->admitted_capacity;
-		struct segue_filler_row *grown =
-			realloc(filler->admitted, capacity * sizeof(*grown));
-		if (!grown)
-			return segue_fail(SEGUE_ENOMEM, "no memory for %zu records", capacity);
-		filler->admitted = grown;
-		filler->admitted_capacity = (uint32_t)capacity;
+	if (filler->asked == filler->admitted_count) {
+		int rc = admit_next(filler, number, record);
+		if (rc)
+			return rc;
 	}
-	struct segue_filler_row *row = &filler->admitted[filler->admitted_count];
-	int rc = segue_input_admit(&filler->input, record, &row->record, array_steps, total_length);
-	if (rc == SEGUE_PLAN_SKIP) {
-		_Atomic uint64_t *skipped =
-			&((struct segue_ring_header *)filler->ring.map)->skipped;
-		/*
-		 * One writer, and nothing is ordered by it; pairs with segue_lane_skipped
-		 * (client/lane.c)
-		 */
-		segue_store_release(skipped, segue_load_relaxed(skipped) + 1);
-	}
-	if (rc)
-		return rc;
-	row->number = number;
-	filler->admitted_count++;
-	return 0;
+	const struct segue_filler_admitted *admitted = &filler->admitted[filler->asked++];
+	assert(admitted->number == number);
+	*array_steps = admitted->lengths.array_steps;
+	*total_length = admitted->lengths.total_length;
+	return admitted->record ? 0 : SEGUE_PLAN_SKIP;
 }
 
 static int longest(void *arg, uint64_t epoch, uint64_t *steps)
@@ -78,19 +108,19 @@ static void move_records(struct segue_filler *filler, uint32_t rows)
 	memset(filler->next_row, 0, size * sizeof(*filler->next_row));
 	for (uint32_t i = 0; i < rows; i++) {
 		const struct segue_slot_span *span = &filler->spans[i];
-		struct segue_filler_row *from = NULL;
+		struct segue_record **from = NULL;
 		filler->next_row[i].number = span->number;
 		if (span->flags & SEGUE_SPAN_EMPTY)
 			continue;
 		if (span->previous_row != SEGUE_NO_ROW) {
-			from = &filler->row[span->previous_row];
+			from = &filler->row[span->previous_row].record;
 		} else {
 			for (; filler->admitted[at].number != span->number; at++)
 				assert(at + 1 < filler->admitted_count);
-			from = &filler->admitted[at];
+			from = &filler->admitted[at].record;
 		}
-		filler->next_row[i].record = from->record;
-		from->record = NULL;
+		filler->next_row[i].record = *from;
+		*from = NULL;
 	}
 	for (uint32_t i = 0; i < size; i++)
 		release_record(filler->row[i].record);
@@ -294,9 +324,12 @@ static int form_batch(struct segue_filler *filler)
 {
 	const struct segue_plan_input input = {filler, admit, longest};
 
+	filler->asked = 0;
 	int rc = segue_plan_step(&filler->plan, &input, filler->spans, &filler->rows);
 	if (rc <= 0) {
-		drop_admitted(filler);
+		/* What there is stays open until the rest is there, too: it is asked for again. */
+		if (rc != SEGUE_ENOTYET)
+			drop_admitted(filler);
 		return rc;
 	}
 	move_records(filler, filler->rows);
@@ -361,6 +394,12 @@ static int work_on_batch(struct segue_filler *filler)
 			filler->batch = SEGUE_FILLER_UNMADE;
 		return rc;
 	}
+	if (filler->ended) {
+		filler->ended = false;
+		rc = segue_plan_end(&filler->plan, filler->plan_spec.records);
+		if (rc)
+			return rc;
+	}
 	pthread_mutex_unlock(&filler->lock);
 	rc = make_batch(filler);
 	pthread_mutex_lock(&filler->lock);
@@ -376,6 +415,8 @@ static bool judge(struct segue_filler *filler, int rc)
 		filler->misses = 0;
 		return true;
 	}
+	if (rc == SEGUE_ENOTYET)
+		return false; /* a kick says that more is there */
 	if (rc == SEGUE_EGONE) {
 		filler->stalled = true; /* given up: the next server, or lease, goes on */
 		return false;
@@ -455,6 +496,23 @@ void segue_filler_kick(struct segue_filler *filler)
 		segue_pool_run(filler->pool, &filler->task);
 }
 
+void segue_filler_end(struct segue_filler *filler, uint64_t records)
+{
+	pthread_mutex_lock(&filler->lock);
+	filler->plan_spec.records = records;
+	filler->ended = true;
+	pthread_mutex_unlock(&filler->lock);
+	segue_filler_kick(filler);
+}
+
+struct segue_plan_spec segue_filler_plan(struct segue_filler *filler)
+{
+	pthread_mutex_lock(&filler->lock);
+	struct segue_plan_spec plan = filler->plan_spec;
+	pthread_mutex_unlock(&filler->lock);
+	return plan;
+}
+
 void segue_filler_stall(struct segue_filler *filler, bool stalled)
 {
 	pthread_mutex_lock(&filler->lock);
@@ -509,6 +567,8 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 
 	int rc = segue_source_admit(filler->input.source,
 		segue_plan_record(&filler->plan_spec, row->number), &open->record, &admitted);
+	if (rc == SEGUE_ENOTYET)
+		return segue_input_fail_missing(row->number);
 	if (rc) /* it was whole when it was begun */
 		return rc == SEGUE_SOURCE_SKIPPED ? SEGUE_EDATA : rc;
 	open->number = row->number;
@@ -592,7 +652,7 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	filler->ring = SEGUE_SHM_NONE;
 	filler->spec = spec;
-	filler->input = (struct segue_input){source, spec, &filler->plan_spec, 0, 0};
+	filler->input = (struct segue_input){source, spec, &filler->plan.spec, 0, 0};
 	filler->pool = pool;
 	filler->plan_spec = *plan;
 	filler->key_max = source->ops->key_max(source);

@@ -16,6 +16,9 @@
  *
  * Apart from that, since they may change in each of these states: `stalled` is the storage's word,
  * and how far the next batch is remembers work that was begun (a gate may close over it).
+ *
+ * Where the input goes on, there is nothing left to do until the lane's next sequence is inserted:
+ * whoever has it inserted kicks.
  */
 #ifndef SEGUE_ENGINE_FILLER_H
 #define SEGUE_ENGINE_FILLER_H
@@ -46,9 +49,10 @@ enum segue_filler_batch {
 
 struct segue_filler {
 	struct segue_feed feed;
-	pthread_mutex_t lock; /* of the feed, its carries, `state` and `stalled` */
+	pthread_mutex_t lock; /* of the feed, its carries, plan_spec, `state`, `stalled`, `ended` */
 	enum segue_filler_state state;
-	bool stalled;              /* storage failed: nothing is published */
+	bool stalled; /* storage failed: nothing is published */
+	bool ended;   /* the input has, after plan_spec.records: the plan is not told yet */
 	void (*closed)(void *arg); /* called on a loader thread once closing and no task runs */
 	void *closed_arg;
 
@@ -66,9 +70,15 @@ struct segue_filler {
 	struct segue_filler_row {
 		uint64_t number;
 		struct segue_record *record;
-	} * row, *next_row, *admitted; /* batch_size each: of the last batch, the one being made,
-					  and in between */
+	} * row, *next_row; /* batch_size each: of the last batch, and the one being made */
+	/* Admitted for the one being made: also by a try that had to wait for what comes next. */
+	struct segue_filler_admitted {
+		uint64_t number;
+		struct segue_record *record; /* NULL: passed over */
+		struct segue_admitted lengths;
+	} * admitted;
 	uint32_t admitted_count, admitted_capacity;
+	uint32_t asked; /* of them, by this try */
 	struct segue_slot_span *spans;
 	struct segue_feed_key *keys;
 	char *heap; /* batch_size * key_max */
@@ -93,6 +103,10 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
  * once, then, when the workers have been told (SEGUE_ENOMEM), with each kick.
  */
 void segue_filler_kick(struct segue_filler *filler);
+/* Input that went on has ended after so many records, and those are there: see segue_plan_end(). */
+void segue_filler_end(struct segue_filler *filler, uint64_t records);
+/* A copy of its plan's spec. */
+struct segue_plan_spec segue_filler_plan(struct segue_filler *filler);
 /* Storage failed, or works again. */
 void segue_filler_stall(struct segue_filler *filler, bool stalled);
 /* Stops it; `closed` is called when no task runs (at once, or on a loader thread); then destroy it.

@@ -198,6 +198,28 @@ static int token_fits(const struct segue_grant_order *order, const struct segue_
 	return ends_fit(order, head, position);
 }
 
+/* Whether the log went on as it did when the token was made. */
+static int log_fits(const struct segue_grant_order *order, const struct segue_token_record *head,
+	const struct segue_position *position)
+{
+	uint64_t hash[2];
+
+	if (!order->live)
+		return 0;
+	int rc = segue_live_hash(order->live, &order->plan, position, hash);
+	if (rc && rc != SEGUE_ENOTFOUND)
+		return rc;
+	if (rc)
+		return segue_fail_within(
+			SEGUE_ETOKEN, "the token refers to sequences that the log does not have");
+	return memcmp(hash, head->log_hash, sizeof(hash)) == 0
+		       ? 0
+		       : segue_fail(SEGUE_ETOKEN,
+				 "the token was made of a log that went on otherwise: other "
+				 "sequences have been inserted since than those that the lane had "
+				 "seen. It belongs to the store that it was made in");
+}
+
 static int read_token(const struct segue_grant_order *order, struct segue_image **out)
 {
 	struct segue_token_record head;
@@ -207,6 +229,8 @@ static int read_token(const struct segue_grant_order *order, struct segue_image 
 	if (!rc) {
 		free(head.position);
 		rc = token_fits(order, &head, image->position);
+		if (!rc)
+			rc = log_fits(order, &head, image->position);
 	}
 	if (rc) {
 		segue_image_destroy(image);
@@ -428,6 +452,9 @@ static int add_grant(void *arg, struct segue_ops *ops)
 	record.position = image->position;
 	if (!making->replaced)
 		return segue_lanes_put(ops, order->place, &record);
+	rc = order->live ? segue_live_put(order->live, ops) : 0;
+	if (rc)
+		return rc;
 	if (order->mode == SEGUE_ATTACH_FRESH)
 		rc = segue_lanes_fresh(ops, order->store, order->place);
 	else
@@ -446,8 +473,15 @@ static int store_grant(struct making *making)
 	struct segue_change change = {
 		.place = making->order->place, .build = add_grant, .arg = making};
 
-	return making->order->spec->persist ? segue_changes_make(making->order->changes, &change)
-					    : 0;
+	if (!making->order->spec->persist)
+		return 0;
+	if (making->order->live && making->replaced) {
+		int rc = segue_live_await(
+			making->order->live, &making->order->plan, making->image->position);
+		if (rc)
+			return rc;
+	}
+	return segue_changes_make(making->order->changes, &change);
 }
 
 static int build(struct making *making, struct segue_grant *grant)
@@ -486,6 +520,7 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 		.record = order->record,
 		.place = order->place,
 		.spec = order->spec,
+		.live = order->live,
 	};
 	grant->record.position = NULL;
 	grant->record.held = true;

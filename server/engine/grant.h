@@ -20,6 +20,7 @@
 #include "core/wire.h"
 #include "engine/changes.h"
 #include "engine/filler.h"
+#include "engine/live.h"
 
 /* What a grant is made from. All pointers must outlive it, but for `bulk`. */
 struct segue_grant_order {
@@ -28,6 +29,7 @@ struct segue_grant_order {
 	struct segue_purse purse;      /* for side segments */
 	struct segue_plan_spec plan;
 	struct segue_source *source;
+	struct segue_live *live; /* the log that it reads; NULL: none */
 	struct segue_pool *pool;
 	struct segue_store *store;
 	struct segue_changes *changes; /* of the store */
@@ -57,8 +59,9 @@ struct segue_grant {
 	struct segue_lane_record record; /* position: NULL */
 	struct segue_place place;
 	const struct segue_spec *spec;
-	uint64_t step; /* the first batch */
-	uint32_t rows; /* of the batch before it */
+	struct segue_live *live; /* or NULL */
+	uint64_t step;           /* the first batch */
+	uint32_t rows;           /* of the batch before it */
 
 	/* The committer's, of which `state` is under its lock. */
 	enum segue_grant_state state;

@@ -1,8 +1,11 @@
 /* A plan's questions, answered by a source. */
 #include "engine/input.h"
 
+#include <inttypes.h>
 #include <malloc.h>
 #include <stdlib.h>
+
+#include "core/error.h"
 
 int segue_input_admit(const struct segue_input *input, uint64_t record, struct segue_record **out,
 	uint64_t *array_steps, uint64_t *total_length)
@@ -34,6 +37,15 @@ int segue_input_longest(struct segue_input *input, uint64_t epoch, uint64_t *ste
 	return 0;
 }
 
+int segue_input_fail_missing(uint64_t number)
+{
+	return segue_fail(SEGUE_ESOURCE,
+		"sequence %" PRIu64
+		" is not in the log, and was before: the log is not the one that "
+		"the stream had; restore a backup of both",
+		number);
+}
+
 /* ---- For a plan without records ---- */
 
 static int admit_length(
@@ -41,11 +53,10 @@ static int admit_length(
 {
 	struct segue_record *open;
 
-	(void)number;
 	int rc = segue_input_admit(arg, record, &open, array_steps, total_length);
 	if (!rc)
 		open->ops->release(open);
-	return rc;
+	return rc == SEGUE_ENOTYET ? segue_input_fail_missing(number) : rc;
 }
 
 static int longest(void *arg, uint64_t epoch, uint64_t *steps)

@@ -14,14 +14,17 @@ struct segue_input {
 
 /*
  * Admits record `record`: as segue_plan_input's `admit` (SEGUE_PLAN_SKIP where the spec passes over
- * damaged records). On 0 the caller owns *out.
+ * damaged records; SEGUE_ENOTYET). On 0 the caller owns *out.
  */
 int segue_input_admit(const struct segue_input *input, uint64_t record, struct segue_record **out,
 	uint64_t *array_steps, uint64_t *total_length);
+/* What was read before is not there (yet): SEGUE_ESOURCE. */
+int segue_input_fail_missing(uint64_t number);
 /* As segue_plan_input's `longest`: asked step after step, computed once an epoch. */
 int segue_input_longest(struct segue_input *input, uint64_t epoch, uint64_t *steps);
 /*
  * For a plan that only runs to a position, without the records: what it asks, answered by `input`.
+ * What is not there yet is SEGUE_ESOURCE: whoever was at that position has seen it.
  */
 struct segue_plan_input segue_input_of_plan(struct segue_input *input);
 /*

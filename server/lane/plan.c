@@ -151,6 +151,20 @@ void segue_plan_finish(struct segue_plan *plan)
 	*plan = (struct segue_plan){0};
 }
 
+int segue_plan_end(struct segue_plan *plan, uint64_t records)
+{
+	struct segue_plan_spec spec = plan->spec;
+
+	spec.records = records;
+	if (plan->position->next > lane_share(&spec, spec.lane, 1))
+		return segue_fail(SEGUE_EPROTOCOL,
+			"the input ends after %" PRIu64 " records, and lane %" PRIu32
+			" has taken %" PRIu64 " of them",
+			records, spec.lane, plan->position->next);
+	plan->spec = spec;
+	return 0;
+}
+
 /* ---- Seek ---- */
 
 static int check_epoch(const struct segue_plan_spec *spec, const struct segue_position *position)

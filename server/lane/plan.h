@@ -24,6 +24,9 @@
 #include "core/position.h"
 #include "core/layout.h"
 
+/* `records` of input that goes on, in its one epoch: its sequences come as they are inserted. */
+#define SEGUE_PLAN_LIVE (UINT64_C(1) << 63)
+
 struct segue_plan_spec {
 	uint64_t records; /* N >= 1 */
 	struct segue_ends ends;
@@ -83,6 +86,12 @@ int segue_plan_seek(struct segue_plan *plan, const struct segue_position *positi
  */
 int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *input,
 	struct segue_slot_span *spans, uint32_t *rows);
+
+/*
+ * Input that went on has ended, and has so many records: from now on rows may run out. Batches that
+ * were made stay as they are. SEGUE_EPROTOCOL: the position has taken more; nothing has changed.
+ */
+int segue_plan_end(struct segue_plan *plan, uint64_t records);
 
 /* Segments of a sequence: ceil(array_steps / num_unroll). */
 uint64_t segue_plan_segments(uint64_t array_steps, uint32_t num_unroll);

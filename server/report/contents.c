@@ -9,6 +9,7 @@
 #include "report/json.h"
 #include "report/values.h"
 #include "store/checkpoints.h"
+#include "store/logs.h"
 #include "store/row.h"
 
 /* Bytes of a key that a lane's memory is estimated with, when the data set is not open. */
@@ -227,6 +228,27 @@ static uint64_t lane_bytes(const struct segue_spec *spec)
 	return bytes;
 }
 
+/* What is known of the log that it reads; nothing, if it reads none. */
+static int put_log(struct segue_json *json, struct segue_store *store, uint32_t stream)
+{
+	struct segue_stored_log log;
+
+	int rc = segue_logs_load(store, stream, &log);
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? 0 : rc;
+	segue_json_begin(json, "log", '{');
+	segue_json_unsigned(json, "first", log.known.first);
+	segue_json_unsigned(json, "synced", log.known.synced.number);
+	segue_json_bool(json, "ended", log.end.ended);
+	segue_json_begin(json, "closed", '[');
+	for (uint32_t i = 0; i < log.end.closed_count; i++)
+		segue_json_string(json, NULL, log.end.closed[i]);
+	segue_json_end(json, ']');
+	segue_json_end(json, '}');
+	segue_stored_log_finish(&log);
+	return 0;
+}
+
 static int put_stored_stream(struct segue_json *json, struct segue_store *store,
 	const struct segue_stream_record *record)
 {
@@ -243,6 +265,7 @@ static int put_stored_stream(struct segue_json *json, struct segue_store *store,
 	segue_json_unsigned(json, "lane_bytes", lane_bytes(record->spec));
 	segue_report_put_spec(json, record->spec);
 	put_ends(json, &record->ends);
+	rc = put_log(json, store, record->id);
 	segue_json_begin(json, "lanes", '[');
 	for (size_t i = 0; !rc && i < lanes.count; i++)
 		rc = put_stored_lane(json, store, record, &lanes.entry[i]);

@@ -16,6 +16,7 @@
 #include "stream/release.h"
 #include "stream/stored.h"
 #include "stream/streams.h"
+#include "stream/supply.h"
 
 enum { PATHS_BYTES_MAX = 1 << 28 };
 
@@ -251,6 +252,11 @@ static const struct {
 	[SEGUE_MESSAGE_CHECKPOINT] = {segue_checkpoint_request, 4},
 	[SEGUE_MESSAGE_STORED] = {segue_stored_request, 1},
 	[SEGUE_MESSAGE_STREAM_DROP] = {segue_drop_request, 4},
+	[SEGUE_MESSAGE_PRODUCER_OPEN] = {segue_supply_open_request, 4},
+	[SEGUE_MESSAGE_INSERT] = {segue_supply_insert_request, 0},
+	[SEGUE_MESSAGE_PRODUCER_WAIT] = {segue_supply_wait_request, 1},
+	[SEGUE_MESSAGE_PRODUCER_LEAVE] = {segue_supply_leave_request, 1},
+	[SEGUE_MESSAGE_STREAM_END] = {segue_supply_end_request, 1},
 	[SEGUE_MESSAGE_REPORT] = {segue_report_request, 10},
 };
 
@@ -280,6 +286,7 @@ unsigned segue_requests_received(struct segue_session *session, const struct seg
 
 void segue_requests_gone(struct segue_session *session)
 {
+	segue_supplies_session_gone(session);
 	/* First: requests that wait for a lane are found by their session. */
 	segue_streams_session_gone(session);
 	segue_requests_session_gone(session);

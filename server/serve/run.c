@@ -327,11 +327,19 @@ static int apply_drop(void *arg, const struct segue_ops *ops)
 	return segue_store_apply(((struct run *)arg)->server.store, ops->op, ops->count);
 }
 
+static void forget_log(void *arg, uint32_t id)
+{
+	segue_live_remove(((struct run *)arg)->dir, id);
+}
+
 /* What an earlier server was dropping. Where that cannot be written, the store can be served. */
 static int resume_drops(struct run *run)
 {
-	const struct segue_dropping how = {
-		.apply = apply_drop, .progress = tell_drop, .interrupt = told_to_stop, .arg = run};
+	const struct segue_dropping how = {.apply = apply_drop,
+		.forget = forget_log,
+		.progress = tell_drop,
+		.interrupt = told_to_stop,
+		.arg = run};
 
 	int rc = segue_drop_resume(run->server.store, &how);
 	if (rc == SEGUE_ENOMEM)
@@ -423,6 +431,7 @@ static unsigned finish(struct run *run)
 	segue_sessions_close(server);
 	if (server->guard)
 		segue_guard_finish_tasks(server->guard);
+	segue_streams_quiesce(server); /* while what they store can be */
 	unsigned unwritten = segue_committer_destroy(server->committer);
 	segue_streams_destroy(server);
 	segue_loop_destroy(server->loop);

@@ -25,6 +25,7 @@
 struct segue_opening;
 struct segue_request;
 struct segue_session;
+struct segue_supply;
 struct segue_upload;
 
 /* All sessions of a server, and what is done for them elsewhere. */
@@ -72,6 +73,7 @@ struct segue_session {
 	LIST_HEAD(, segue_request) requests;
 	LIST_HEAD(, segue_upload) uploads;
 	LIST_HEAD(, segue_opening) openings;
+	LIST_HEAD(, segue_supply) supplies; /* its producers */
 };
 
 /* Takes over a connected socket. A peer that may not connect, or not once more, is told why. */

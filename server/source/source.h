@@ -24,6 +24,12 @@ struct segue_record;
  */
 #define SEGUE_EMISFIT (-1000)
 
+/*
+ * The record is not there yet: the input goes on (SEGUE_PLAN_LIVE). Whoever has it inserted tells
+ * those who asked to ask again. Known to the server alone: who cannot wait makes it another code.
+ */
+#define SEGUE_ENOTYET (-1001)
+
 /* Ends each error that says how data have changed. */
 #define SEGUE_CHANGED_ADVICE                                                                       \
 	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
@@ -62,7 +68,7 @@ struct segue_source_ops {
 	 * owns *out. SEGUE_EDATA: its bytes were read and are damaged, hence always (the detail
 	 * names file and offset); SEGUE_EMISFIT: they are sound and do not fit the spec (also the
 	 * feature, and what the record holds); SEGUE_ESOURCE: they could not be read, or the file
-	 * has changed (SEGUE_ECHANGED).
+	 * has changed (SEGUE_ECHANGED); SEGUE_ENOTYET.
 	 */
 	int (*admit)(struct segue_source *source, uint64_t number, struct segue_record **out,
 		struct segue_admitted *admitted);
@@ -191,6 +197,8 @@ struct segue_source_driver {
 	 */
 	int (*recall)(struct segue_spec *spec, const uint64_t fingerprint[2],
 		const struct segue_index_keeper *keeper);
+	/* Its sequences are inserted: engine/live.h opens it, and `open` is NULL. */
+	bool live;
 	/* It heeds shuffle and seed itself: records come in the order of their numbers. */
 	bool orders;
 };

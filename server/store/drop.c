@@ -10,6 +10,7 @@
 #include "lane/lease.h"
 #include "source/kinds.h"
 #include "store/index.h"
+#include "store/logs.h"
 
 /* In META. */
 #define FLOOR "streams.floor" /* -> id u32 */
@@ -346,6 +347,10 @@ static int drop_some(struct segue_store *store, const struct segue_drop *drop,
 			rc = segue_ops_remove_some(&ops, tables[i], prefix, sizeof(prefix), SOME);
 	}
 	note_key(drop->id, note);
+	if (!rc && !some && how->forget)
+		how->forget(how->arg, drop->id);
+	if (!rc && !some)
+		rc = segue_logs_remove(&ops, drop->id);
 	if (!rc && !some)
 		rc = segue_ops_remove(&ops, SEGUE_TABLE_META, note, NOTE_KEY);
 	if (!rc)

@@ -33,7 +33,9 @@ int segue_drop_fail_held(const char *name, uint32_t lane, bool reserved, int64_t
 /* How the rest is done. */
 struct segue_dropping {
 	int (*apply)(void *arg, const struct segue_ops *ops); /* has a transaction written */
-	segue_progress_fn *progress;                          /* in lanes, about; or NULL */
+	/* Removes what the stream has outside of the store, before the last; or NULL. */
+	void (*forget)(void *arg, uint32_t id);
+	segue_progress_fn *progress;   /* in lanes, about; or NULL */
 	segue_interrupt_fn *interrupt; /* before each transaction: whether to stop; or NULL */
 	void *arg;                     /* of all */
 };

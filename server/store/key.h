@@ -10,6 +10,7 @@
  *	CHECKPOINTS lane                                     -> CatalogueRecord
  *	CHECKPOINTS lane, id u64                             -> token
  *	INDEX       name, NUL, number u32                    -> piece
+ *	META        texts: drop.c, logs.h
  *
  * lane: stream, group, lane, each u32. Hashes are XXH3-128.
  */

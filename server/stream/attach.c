@@ -102,6 +102,8 @@ static void event_ready(struct segue_watch *watch, uint32_t events)
 	segue_carry_observe(&ledger->grant->carry, ledger->grant->filler->feed.published);
 	pthread_mutex_unlock(&ledger->grant->filler->lock);
 	segue_filler_kick(ledger->grant->filler);
+	if (ledger->stream->live)
+		segue_live_moved(ledger->stream->live);
 	if (ledger->stream->spec->persist &&
 		ledger->grant->spec->durability == SEGUE_DURABLE_COMMIT)
 		segue_committer_urge(ledger->stream->server->committer);
@@ -129,6 +131,8 @@ static void put_in_force(struct segue_attach *attach)
 	}
 	if (server->storage.rc && ledger->stream->spec->persist)
 		segue_grant_storage(grant, server->storage.rc, server->storage.detail);
+	if (ledger->stream->live)
+		segue_live_join(ledger->stream->live, grant->filler, &grant->carry);
 	segue_filler_kick(grant->filler);
 	if (grant->spec->lease_timeout_ms)
 		segue_loop_tick_within(server->loop, segue_now_ns());
@@ -210,7 +214,7 @@ static void start_making(struct segue_attach *attach)
 	};
 	memcpy(attach->order.record.token, ledger->lease.token, SEGUE_TOKEN_BYTES);
 	/* The stream may have grown since it was asked for, and the lane gone on. */
-	attach->order.plan.ends = ledger->stream->plan.ends;
+	attach->order.plan = segue_stream_plan(ledger->stream, ledger->place.lane);
 	attach->opening->ends = attach->order.plan.ends.count;
 	attach->base.task.work = make;
 	attach->base.task.done = granted;
@@ -467,8 +471,9 @@ static void set_order(struct segue_attach *attach)
 		.place = attach->ledger->place,
 		.spec = attach->opening->spec,
 		.purse = segue_ledger_purse(attach->ledger),
-		.plan = stream->plan,
+		.plan = segue_stream_plan(stream, attach->ledger->place.lane),
 		.source = stream->source,
+		.live = stream->live,
 		.pool = stream->pool,
 		.store = stream->server->store,
 		.changes = segue_committer_changes(stream->server->committer),
@@ -477,7 +482,6 @@ static void set_order(struct segue_attach *attach)
 		.step = attach->request.step,
 		.given_up = &attach->base.given_up,
 	};
-	attach->order.plan.lane = attach->ledger->place.lane;
 }
 
 void segue_attach_request(struct segue_session *session, const struct segue_message *message)

@@ -74,6 +74,11 @@ static int encode(const struct segue_checkpoint *checkpoint, struct segue_image 
 		.batch_size = spec->batch_size,
 	};
 
+	int rc = stream->live ? segue_live_hash(stream->live, &checkpoint->plan, image->position,
+					head.log_hash)
+			      : 0;
+	if (rc)
+		return rc;
 	strncpy(head.stream, spec->name, sizeof(head.stream) - 1);
 	segue_spec_hash(spec, head.spec_hash);
 	head.ends = checkpoint->plan.ends;
@@ -199,6 +204,10 @@ static int take(struct segue_task *task)
 
 	int rc = checkpoint->in_force ? from_grant(checkpoint, &image)
 				      : from_store(checkpoint, &image);
+	/* What a token refers to must be there, whatever comes. */
+	if (!rc && checkpoint->ledger->stream->live)
+		rc = segue_live_await(
+			checkpoint->ledger->stream->live, &checkpoint->plan, image->position);
 	if (!rc) {
 		checkpoint->step = image->position->step;
 		rc = encode(checkpoint, image, &checkpoint->token, &checkpoint->size);
@@ -313,11 +322,10 @@ static void start(struct segue_checkpoint *checkpoint)
 	checkpoint->in_force = ledger->lease.state == SEGUE_LEASE_HELD;
 	if (checkpoint->in_force) {
 		segue_ledger_pin(ledger);
-		checkpoint->plan = ledger->grant->filler->plan_spec;
+		checkpoint->plan = segue_filler_plan(ledger->grant->filler);
 		checkpoint->ends = checkpoint->plan.ends.count;
 	} else {
-		checkpoint->plan = ledger->stream->plan;
-		checkpoint->plan.lane = ledger->place.lane;
+		checkpoint->plan = segue_stream_plan(ledger->stream, ledger->place.lane);
 		checkpoint->ends = checkpoint->opening->ends;
 	}
 	checkpoint->request.task.work = take;

@@ -1,23 +1,30 @@
 /* A stream's data set: its record, files, fingerprint and ledgers, on the stream's own thread. */
 #include "stream/dataset.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "core/wait.h"
 #include "engine/committer.h"
+#include "os/random.h"
 #include "source/kinds.h"
 #include "store/index.h"
 #include "store/key.h"
 #include "store/lanes.h"
 #include "store/token.h"
 #include "stream/opening.h"
+
+/* Bytes of a log from the first sequence that a lane needs: then inserting waits. */
+#define SPOOL ((uint64_t)64 << 30)
 
 /* ---- The index's place in the store ---- */
 
@@ -270,6 +277,72 @@ static int settle_source(struct segue_stream *stream, bool found)
 	return stream->spec->persist ? bind_record(stream) : 0;
 }
 
+/* ---- A log ---- */
+
+static void urge_committer(void *arg)
+{
+	segue_committer_urge(((struct segue_stream *)arg)->server->committer);
+}
+
+static int make_log_dir(const struct segue_stream *stream)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/" SEGUE_LIVE_DIR, stream->server->dir);
+	return mkdir(path, 0700) < 0 && errno != EEXIST
+		       ? segue_fail_errno(SEGUE_ESTORE, "cannot make %s", path)
+		       : 0;
+}
+
+static int open_live(struct segue_stream *stream)
+{
+	const struct segue_spec *spec = stream->spec;
+	uint64_t least = (uint64_t)(spec->depth + 2) * spec->batch_size;
+	char path[PATH_MAX];
+	struct segue_live_order order = {
+		.spec = spec,
+		.dir = path,
+		.stream = stream->id,
+		.store = stream->server->store,
+		.changes = segue_committer_changes(stream->server->committer),
+		.limits = {.capacity =
+				   spec->source.log.capacity ? spec->source.log.capacity : least,
+			.spool = SPOOL},
+		.producers = spec->source.log.producers,
+		.covered = urge_committer,
+		.arg = stream,
+	};
+
+	_Static_assert(sizeof(order.id) == sizeof(stream->fingerprint), "it is the log's id");
+	memcpy(order.id, stream->fingerprint, sizeof(order.id));
+	segue_live_path(stream->server->dir, stream->id, path);
+	int rc = segue_live_open(&order, &stream->live);
+	if (rc)
+		return segue_fail_within(rc, "stream '%s'", spec->name);
+	stream->source = segue_live_source(stream->live);
+	return 0;
+}
+
+/*
+ * A log has nothing before it is made: its id is the stream's fingerprint, by which tokens belong
+ * to it. The record comes first; a log that it has and the store knows nothing of is made then.
+ */
+static int settle_log(struct segue_stream *stream, bool found)
+{
+	struct making making = {.stream = stream};
+	struct segue_change change = {.build = add_record, .arg = &making};
+	int rc = make_log_dir(stream);
+
+	if (!rc && !found) {
+		segue_random(stream->fingerprint, sizeof(stream->fingerprint));
+		rc = segue_changes_make(
+			segue_committer_changes(stream->server->committer), &change);
+		if (!rc && making.exists)
+			rc = find_record(stream, &found);
+	}
+	return rc ? rc : open_live(stream);
+}
+
 static void set_plan(struct segue_stream *stream)
 {
 	const struct segue_spec *spec = stream->spec;
@@ -313,7 +386,8 @@ int segue_dataset_open(struct segue_task *task)
 	if (!rc)
 		rc = find_record(stream, &found);
 	if (!rc)
-		rc = settle_source(stream, found);
+		rc = segue_source_driver(stream->spec)->live ? settle_log(stream, found)
+							     : settle_source(stream, found);
 	if (!rc)
 		set_plan(stream);
 	if (!rc && stream->spec->persist)

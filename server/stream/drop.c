@@ -192,13 +192,21 @@ static void report_progress(void *arg, const char *what, uint64_t done, uint64_t
 	segue_loop_post(drop->server->loop, send_progress, news);
 }
 
+static void forget_log(void *arg, uint32_t id)
+{
+	segue_live_remove(((struct segue_stream_drop *)arg)->server->dir, id);
+}
+
 static int work(struct segue_request *request)
 {
 	struct segue_stream_drop *drop = (struct segue_stream_drop *)request;
 	/* The place of all who make records of streams: a transaction takes one of them. */
 	struct segue_change change = {.build = begin, .arg = drop};
-	const struct segue_dropping how = {
-		.apply = apply, .progress = report_progress, .interrupt = is_stopping, .arg = drop};
+	const struct segue_dropping how = {.apply = apply,
+		.forget = forget_log,
+		.progress = report_progress,
+		.interrupt = is_stopping,
+		.arg = drop};
 
 	int rc = segue_changes_make(segue_committer_changes(drop->server->committer), &change);
 	if (rc)
@@ -239,6 +247,8 @@ static int start(struct segue_session *session, const struct segue_message *mess
 		return rc;
 	if (stream)
 		stream->dropped = true;
+	if (stream && stream->live) /* its files go */
+		segue_live_stop(stream->live);
 	LIST_INSERT_HEAD(&session->server->streams->drops, drop, link);
 	return 0;
 }

@@ -52,6 +52,8 @@ static void taken_down(void *arg)
 	ledger->detaching = NULL;
 	ledger->delayed = false;
 	ledger->durable = ledger->grant->account.durable;
+	if (ledger->stream->live)
+		segue_live_leave(ledger->stream->live, ledger->grant->filler);
 	segue_grant_destroy(ledger->grant);
 	ledger->grant = NULL;
 	segue_ledger_pay_back(ledger);

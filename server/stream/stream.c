@@ -78,12 +78,25 @@ int segue_stream_create(
 	return 0;
 }
 
+struct segue_plan_spec segue_stream_plan(const struct segue_stream *stream, uint32_t lane)
+{
+	struct segue_plan_spec plan = stream->plan;
+
+	plan.lane = lane;
+	if (stream->live)
+		plan.records = stream->source->ops->records(stream->source);
+	return plan;
+}
+
 void segue_stream_destroy(struct segue_stream *stream)
 {
+	if (stream->live) /* before the threads that it gives work to */
+		segue_live_stop(stream->live);
 	segue_pool_destroy(stream->pool);
 	segue_ledgers_finish(&stream->ledgers);
 	if (stream->source)
 		stream->source->ops->destroy(stream->source);
+	segue_live_close(stream->live);
 	segue_spec_destroy(stream->spec);
 	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
 		segue_account_give(stream->account, i, stream->taken[i]);

@@ -39,6 +39,7 @@ struct segue_stream {
 	bool moved;        /* its data lie elsewhere than its record says */
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
+	struct segue_live *live; /* the log that it reads; NULL: none */
 	struct segue_account
 		*account; /* of who opened it: pays for threads, tables and files; held */
 	uint64_t taken[SEGUE_LIMIT_COUNT]; /* of that */
@@ -56,6 +57,8 @@ int segue_stream_create(
 	struct segue_session *session, const struct segue_spec *spec, struct segue_stream **out);
 /* Its source is open: takes what that really has. SEGUE_ELIMIT. */
 int segue_stream_pay_for_source(struct segue_stream *stream);
+/* What a lane's plan is made of: of input that goes on as of now. */
+struct segue_plan_spec segue_stream_plan(const struct segue_stream *stream, uint32_t lane);
 /* Ends its threads, and frees it; it is not among all any more. */
 void segue_stream_destroy(struct segue_stream *stream);
 

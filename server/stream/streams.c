@@ -11,6 +11,7 @@
 #include "stream/dataset.h"
 #include "stream/drop.h"
 #include "stream/opening.h"
+#include "stream/supply.h"
 
 /* ---- Life ---- */
 
@@ -175,6 +176,7 @@ void segue_stream_close_request(struct segue_session *session, const struct segu
 	}
 	LIST_FOREACH(ledger, &opening->stream->ledgers.in_use, link)
 		segue_ledger_opening_closed(ledger, opening);
+	segue_supplies_opening_closed(session, opening);
 	segue_opening_leave(opening);
 	sweep(session->server);
 	segue_session_send_done(session, message->serial);
@@ -224,12 +226,22 @@ void segue_streams_storage(struct segue_server *server)
 	each(server, tell_storage, &server->storage);
 }
 
+void segue_streams_quiesce(struct segue_server *server)
+{
+	struct segue_stream *stream;
+
+	LIST_FOREACH(stream, &server->streams->all, link)
+		if (stream->state == SEGUE_STREAM_OPEN && stream->live)
+			segue_live_stop(stream->live);
+}
+
 bool segue_streams_stop(struct segue_server *server)
 {
 	struct segue_stream *stream;
 	bool idle = segue_loop_awaited(server->loop) == 0;
 
 	segue_drops_stop(server);
+	segue_streams_quiesce(server);
 	LIST_FOREACH(stream, &server->streams->all, link)
 		segue_openings_judge(stream);
 	each(server, segue_ledger_stop, &idle);

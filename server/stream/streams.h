@@ -21,6 +21,8 @@ void segue_streams_storage(struct segue_server *server);
 /* Ends all leases for a stop; their holders may offer them to the next server. True if none is
  * left. */
 bool segue_streams_stop(struct segue_server *server);
+/* The loop has ended: nothing more is inserted into their logs. While the committer works. */
+void segue_streams_quiesce(struct segue_server *server);
 /* Frees what is left when the loop has ended. */
 void segue_streams_destroy(struct segue_server *server);
 

@@ -1,14 +1,14 @@
 /*
- * Power cuts replayed: records the store at work (script.h), and looks at every image of the disk
- * that a cut could leave (replay.h).
+ * Power cuts replayed: records a script at work (script.h: the store, or the log), and looks at
+ * every image of the disk that a cut could leave (replay.h).
  *
  *	crash_images [--images N] [--seed S]   a cut; then a second one in the start after the first
  *	crash_images --errors N [--seed S]     each write, sync and truncation fails once, in each way
  *	                                       (one in N of them); and a limit on the size of files
- *	crash_images --mutants                 the mutants, each of which must be caught (crash_mutants)
+ *	crash_mutants --mutants                the mutants, each of which must be caught
  *	crash_images --again DIR ...           one image again; the line was printed with it
  *
- * It runs itself under crash_shim.so: `--script DIR LAST MORE` is the program that is recorded.
+ * crash_log and crash_log_mutants are the same of the log. It runs itself under crash_shim.so: `--script DIR LAST MORE` is the program that is recorded.
  * A violation leaves trace and image in a directory that is named.
  */
 #include <errno.h>
@@ -59,23 +59,11 @@ static void become(const char *mutant)
 }
 #endif
 
-static bool is_code_mutant(const char *name)
+static bool is_mutant(const char *name, enum mutant_kind kind)
 {
-#define X(mutant, what)                                                                            \
-	if (strcmp(name, #mutant) == 0)                                                            \
-		return true;
-	CODE_MUTANTS(X)
-#undef X
-	return false;
-}
-
-static bool is_lie(const char *name)
-{
-#define X(lie, what)                                                                               \
-	if (strcmp(name, #lie) == 0)                                                               \
-		return true;
-	TRACE_LIES(X)
-#undef X
+	for (const struct script_mutant *mutant = script.mutants; mutant->name; mutant++)
+		if (mutant->kind == kind && strcmp(name, mutant->name) == 0)
+			return true;
 	return false;
 }
 
@@ -96,7 +84,8 @@ static void exec_script(const struct recording *recording)
 
 	/* The limit would end the trace, too: then there are marks alone. */
 	launch_environment(recording->file_size ? NULL : recording->root, recording->trace,
-		recording->fail, is_lie(recording->mutant) ? recording->mutant : NULL);
+		recording->fail,
+		is_mutant(recording->mutant, MUTANT_LIE) ? recording->mutant : NULL);
 	if (recording->file_size && setrlimit(RLIMIT_FSIZE, &limit) < 0)
 		launch_die("limit on files");
 	snprintf(store, sizeof(store), "%s/" REPLAY_STORE, recording->root);
@@ -128,12 +117,12 @@ static int run_script(char **argv)
 {
 	const char *mutant = argv[5];
 
-	if (is_code_mutant(mutant))
+	if (is_mutant(mutant, MUTANT_CODE))
 		become(mutant);
 	signal(SIGXFSZ, SIG_IGN); /* as the server does */
 	int fd = trace_open(getenv(SHIM_TRACE));
-	script_init(strtoull(argv[3], NULL, 10));
-	int rc = script_run(
+	script.init(strtoull(argv[3], NULL, 10));
+	int rc = script.run(
 		argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10), fd, mutant);
 	close(fd);
 	return -rc;
@@ -152,7 +141,7 @@ static struct replay make_replay(const struct disk *base, const struct trace *tr
 {
 	return (struct replay){.base = base,
 		.trace = trace,
-		.oracle = &script_oracle,
+		.oracle = script.oracle,
 		.seed = options.seed,
 		.random = options.random,
 		.jobs = (unsigned)(sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 2 : 1),
@@ -253,14 +242,16 @@ static bool complain(struct sweep *sweep, const char *error, uint64_t n, const c
 static bool judge(struct sweep *sweep, const struct launch_error *error, uint64_t n,
 	const char *root, const struct outcome *outcome, int rc)
 {
+	bool ends = error->ends && (error->number || script.short_write_ends);
+
 	if (rc < 0)
 		return complain(sweep, error->name, n, "the program died", rc);
-	if (error->ends && outcome->acknowledged)
+	if (ends && outcome->acknowledged)
 		return complain(sweep, error->name, n, "acknowledged after a failure", rc);
 	if (outcome->failed && outcome->failed != (uint64_t)-SEGUE_ENOSPACE &&
 		rc != (int)outcome->failed)
 		return complain(sweep, error->name, n, "it went on after a failure", rc);
-	if (!launch_restarts(&script_oracle, root, outcome))
+	if (!launch_restarts(script.oracle, root, outcome))
 		return complain(sweep, error->name, n, "the restart is not exact", rc);
 	return true;
 }
@@ -383,7 +374,7 @@ static bool caught(const char *mutant, char *how, size_t size)
 	struct replay replay = make_replay(base, &trace);
 	replay.random = 24;
 	replay.first_only = true;
-	if (is_code_mutant(mutant))
+	if (is_mutant(mutant, MUTANT_CODE))
 		become(mutant);
 	replay_run(&replay, &sum);
 	become("");
@@ -396,24 +387,19 @@ static bool caught(const char *mutant, char *how, size_t size)
 
 static bool run_mutants(void)
 {
-	static const char *const mutants[][2] = {
-#define X(name, what) {#name, what},
-		TRACE_LIES(X) SCRIPT_MISTAKES(X) CODE_MUTANTS(X)
-#undef X
-	};
-	const size_t count = sizeof(mutants) / sizeof(*mutants);
 	char how[512];
-	size_t found = 0;
+	size_t found = 0, count = 0;
 
 	if (options.mutant[0])
 		return caught(options.mutant, how, sizeof(how)) && printf("%s\n", how);
-	for (size_t i = 0; i < count; i++) {
+	for (const struct script_mutant *mutant = script.mutants; mutant->name; mutant++) {
 		double began = launch_seconds();
-		bool seen = caught(mutants[i][0], how, sizeof(how));
-		printf("%s %-22s %s (%.1f s): %s\n", seen ? "caught  " : "SURVIVED", mutants[i][0],
-			mutants[i][1], launch_seconds() - began, how);
+		bool seen = caught(mutant->name, how, sizeof(how));
+		printf("%s %-22s %s (%.1f s): %s\n", seen ? "caught  " : "SURVIVED", mutant->name,
+			mutant->what, launch_seconds() - began, how);
 		fflush(stdout);
 		found += seen;
+		count++;
 	}
 	printf("mutants: %zu of %zu caught, seed %llu\n", found, count,
 		(unsigned long long)options.seed);
@@ -433,7 +419,7 @@ static bool look_again(void)
 {
 	if (options.mutant[0])
 		become(options.mutant);
-	return launch_again(&script_oracle, options.again, options.point, options.index,
+	return launch_again(script.oracle, options.again, options.point, options.index,
 		options.random, options.seed);
 }
 
@@ -445,10 +431,11 @@ int main(int argc, char **argv)
 	if (argc == 6 && strcmp(argv[1], "--script") == 0)
 		return run_script(argv);
 	launch_read(&options, argc, argv);
-	printf("crash_images: seed %llu\n", (unsigned long long)options.seed);
+	printf("crash_%s: seed %llu\n", script.oracle->name, (unsigned long long)options.seed);
 	segue_tmpdir_make(&tmp, "crash");
-	script_init(LAST);
-	script_learn();
+	script.init(LAST);
+	if (script.learn)
+		script.learn();
 	if (options.again)
 		good = look_again();
 	else if (options.every)

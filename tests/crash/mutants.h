@@ -1,10 +1,10 @@
 /*
- * Mutants of the store: each breaks one rule that the promises of power loss rest on, and the
+ * Mutants of store and log: each breaks one rule that the promises of power loss rest on, and the
  * replay of crash images must see it.
  *
- * Those of the code are branches on SEGUE_MUTANT(name) in the files that ship, gone from every build
- * but that of crash_mutants; TRACE_LIES (trace.h) are the disk's, SCRIPT_MISTAKES (script.h) those
- * of whoever writes to the store.
+ * They are branches on SEGUE_MUTANT(name) in the files that ship, gone from every build but those of
+ * crash_mutants and crash_log_mutants. TRACE_LIES (trace.h) are the disk's, and each script has
+ * mistakes of its own.
  */
 #ifndef SEGUE_CRASH_MUTANTS_H
 #define SEGUE_CRASH_MUTANTS_H
@@ -22,5 +22,12 @@
 	X(key_not_in_sum, "the value of another key is taken")                                     \
 	X(tally_not_checked, "a value that is not the newest is taken")                            \
 	X(goes_on_after_failure, "the store is written to after a failed write")
+
+#define LOG_MUTANTS(X)                                                                             \
+	X(headers_alone, "headers of entries are checked, their blocks are not")                   \
+	X(serials_not_kept, "a new file does not say what producers inserted before it")           \
+	X(foot_not_synced, "the next file is begun before the foot of the last is synced")         \
+	X(head_not_synced, "a file has its name before its head is synced")                        \
+	X(name_not_synced, "entries are acknowledged before the name of their file is synced")
 
 #endif

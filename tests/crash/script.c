@@ -11,6 +11,8 @@
 #include <xxhash.h>
 
 #include "disk.h"
+#include "mutants.h"
+#include "trace.h"
 #include "core/error.h"
 #include "store/finals.h"
 #include "store/lanes.h"
@@ -185,7 +187,7 @@ static void change_lane(struct lane *lane, int index, uint64_t n)
 	advance(lane, index, 1 + random % 7 / 5);
 }
 
-void script_init(uint64_t last)
+static void init(uint64_t last)
 {
 	states = calloc(last + 1, sizeof(*states));
 	digests = calloc(last + 1, sizeof(*digests));
@@ -565,7 +567,7 @@ static int apply_marked(struct segue_store *store, uint64_t n, int fd, const cha
 	return rc;
 }
 
-int script_run(const char *dir, uint64_t last, uint64_t more, int fd, const char *mistake)
+static int run(const char *dir, uint64_t last, uint64_t more, int fd, const char *mistake)
 {
 	struct segue_store *store;
 	struct segue_store_stats stats;
@@ -594,7 +596,7 @@ int script_run(const char *dir, uint64_t last, uint64_t more, int fd, const char
 	return rc;
 }
 
-void script_learn(void)
+static void learn(void)
 {
 	struct segue_tmpdir tmp;
 	struct segue_store *store;
@@ -657,4 +659,28 @@ static enum verdict check(const char *dir, uint64_t seq[ORACLE_LINES], char why[
 	return verdict;
 }
 
-const struct oracle script_oracle = {.name = "images", .lines = 1, .check = check};
+static const struct oracle oracle = {.name = "images", .lines = 1, .check = check};
+
+static const struct script_mutant mutants[] = {
+#define X(name, what) {MUTANT_LIE, #name, what},
+	TRACE_LIES(X)
+#undef X
+		{MUTANT_MISTAKE, "ack_before_commit",
+			"a transaction is acknowledged before it is applied"},
+	{MUTANT_MISTAKE, "position_apart", "positions have a transaction of their own"},
+	{MUTANT_MISTAKE, "restore_apart",
+		"a restore removes the old rows in a transaction of its own"},
+#define X(name, what) {MUTANT_CODE, #name, what},
+	CODE_MUTANTS(X)
+#undef X
+		{0},
+};
+
+const struct script script = {
+	.oracle = &oracle,
+	.mutants = mutants,
+	.short_write_ends = true,
+	.init = init,
+	.learn = learn,
+	.run = run,
+};

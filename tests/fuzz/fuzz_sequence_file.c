@@ -3,7 +3,9 @@
  * who reads it does. What is read is packed again, and must be the same bytes.
  *
  * The low bits of the first byte say which; KIND_SEALED: their checksums are made right first (else
- * nothing would get past them); KIND_VARIABLE: an entry of a head with fields that are ragged, and of bytes. For libFuzzer, or with replay_main.c as a program that runs files.
+ * nothing would get past them); KIND_VARIABLE: an entry of a head with fields that are ragged, and of
+ * bytes; KIND_LOG: an entry of a log's file. For libFuzzer, or with replay_main.c as a program that
+ * runs files.
  */
 #include "core/sequence_file.h"
 
@@ -12,7 +14,15 @@
 
 #include "core/crc32c.h"
 
-enum { KIND_HEAD, KIND_ENTRY, KIND_FOOT, KIND_FILE, KIND_SEALED, KIND_VARIABLE = 8 };
+enum {
+	KIND_HEAD,
+	KIND_ENTRY,
+	KIND_FOOT,
+	KIND_FILE,
+	KIND_SEALED,
+	KIND_VARIABLE = 8,
+	KIND_LOG = 16,
+};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -173,7 +183,7 @@ static void run_file(uint8_t *bytes, size_t size, bool sealed)
 	segue_seqfile_free_head(&head);
 }
 
-static struct segue_seqfile_head *entry_head(bool variable)
+static struct segue_seqfile_head *entry_head(bool variable, bool of_log)
 {
 	static struct segue_seqfile_field fields[] = {
 		{.name = "x",
@@ -197,8 +207,10 @@ static struct segue_seqfile_head *entry_head(bool variable)
 			.form = SEGUE_FORM_BYTES},
 	};
 	static struct segue_seqfile_head head = {.fields = fields};
+	static struct segue_seqlog log;
 
 	head.count = variable ? 5 : 3;
+	head.log = of_log ? &log : NULL;
 	expect(segue_seqfile_check_fields(&head) == 0);
 	return &head;
 }
@@ -209,6 +221,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	uint8_t kind = data[0] % KIND_SEALED;
 	bool sealed = data[0] & KIND_SEALED, variable = data[0] & KIND_VARIABLE;
+	bool of_log = data[0] & KIND_LOG;
 	size_t length = size - 1;
 	uint8_t *bytes = malloc(length ? length : 1);
 	struct segue_seqfile_head head;
@@ -227,8 +240,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case KIND_ENTRY:
 		if (sealed)
 			seal_by(bytes, length, 4);
-		if (read_entry(entry_head(variable), bytes, length, &entry) == 0)
-			check_layout(entry_head(variable), &entry);
+		if (read_entry(entry_head(variable, of_log), bytes, length, &entry) == 0)
+			check_layout(entry_head(variable, of_log), &entry);
 		break;
 	case KIND_FOOT:
 		if (length < 8 + SEGUE_SEQFILE_FOOT)

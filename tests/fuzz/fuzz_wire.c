@@ -1,8 +1,8 @@
 /*
  * Fuzzes messages and records: what unpacks, packs, and unpacks again to the same bytes.
  *
- * The first byte is the type of the message; 252 to 255 are the records of the checkpoints of a
- * lane, a stream, a lane, a token. For libFuzzer, or with replay_main.c as a program that runs files.
+ * The first byte is the type of the message; 250 to 255 are the records of a log, its end, the
+ * checkpoints of a lane, a stream, a lane, a token. For libFuzzer, or with replay_main.c as a program that runs files.
  */
 #include "core/wire.h"
 
@@ -101,6 +101,27 @@ static bool token_again(const void *bytes, size_t size, void **out, size_t *out_
 	return true;
 }
 
+static bool log_again(const void *bytes, size_t size, void **out, size_t *out_size)
+{
+	struct segue_log_known known;
+
+	if (segue_log_known_unpack(bytes, size, &known) < 0)
+		return false;
+	expect(segue_log_known_pack(&known, out, out_size) == 0);
+	return true;
+}
+
+static bool log_end_again(const void *bytes, size_t size, void **out, size_t *out_size)
+{
+	struct segue_log_end end;
+
+	if (segue_log_end_unpack(bytes, size, &end) < 0)
+		return false;
+	expect(segue_log_end_pack(&end, out, out_size) == 0);
+	segue_log_end_finish(&end);
+	return true;
+}
+
 static void fuzz_record(bool (*record_again)(const void *, size_t, void **, size_t *),
 	const uint8_t *data, size_t size)
 {
@@ -119,7 +140,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0)
 		return 0;
-	if (data[0] == 252)
+	if (data[0] == 250)
+		fuzz_record(log_again, data + 1, size - 1);
+	else if (data[0] == 251)
+		fuzz_record(log_end_again, data + 1, size - 1);
+	else if (data[0] == 252)
 		fuzz_record(catalogue_again, data + 1, size - 1);
 	else if (data[0] == 253)
 		fuzz_record(stream_again, data + 1, size - 1);

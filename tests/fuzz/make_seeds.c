@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "logwork.h"
+#include "tmpdir.h"
 #include "core/array_index.h"
 #include "core/layout.h"
 #include "core/sequence_file.h"
@@ -316,7 +318,8 @@ static void write_variable(const char *path)
 }
 
 /* Of the heads that fuzz_sequence_file.c has for entries. */
-static void save_entry(const char *dir, int number, bool variable)
+static void save_entry(
+	const char *dir, int number, bool variable, const struct segue_seqlog_stamp *stamp)
 {
 	struct segue_seqfile_field fields[] = {
 		{.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {3}},
@@ -334,15 +337,31 @@ static void save_entry(const char *dir, int number, bool variable)
 		.total_length = 1,
 		.key = "key",
 		.key_size = 3,
-		.counts = (const uint8_t *)counts};
+		.counts = (const uint8_t *)counts,
+		.stamp = *stamp};
 	uint8_t bytes[SEGUE_SEQFILE_ENTRY_MAX];
 	uint64_t columns[5];
 
 	if (segue_seqfile_check_fields(&head) || segue_seqfile_lay_out(&head, &entry, columns))
 		abort();
 	segue_seqfile_pack_entry(&entry, bytes);
-	save_bytes(dir, "sequence_file", number, variable ? 1 + 4 + 8 : 1 + 4, bytes,
+	save_bytes(dir, "sequence_file", number,
+		(uint8_t)(1 + 4 + (variable ? 8 : 0) + (stamp->producer_size ? 16 : 0)), bytes,
 		entry.header_size);
+}
+
+static void save_log_head(const char *dir, int number, const struct segue_seqlog_stamp *stamp)
+{
+	struct segue_seqfile_field field = {.name = "x", .dtype = SEGUE_FLOAT32};
+	struct segue_seqlog log = {.first = 9};
+	struct segue_seqfile_head head = {.fields = &field, .count = 1, .log = &log};
+	uint8_t bytes[4096];
+
+	if (segue_seqlog_note(&log, stamp) || segue_seqfile_check_fields(&head))
+		abort();
+	segue_seqfile_pack_head(&head, bytes);
+	save_bytes(dir, "sequence_file", number, 4, bytes, head.size);
+	segue_seqlog_finish(&log);
 }
 
 /* The bytes of a file of up to 4,096 that `write` makes. */
@@ -366,6 +385,12 @@ static size_t take_file(const char *dir, void (*write)(const char *path), uint8_
 /* The first byte says what it is a seed of (fuzz_sequence_file.c), with 4: make the checksums. */
 static void make_sequence_files(const char *dir)
 {
+	static const struct segue_seqlog_stamp none, some = {.number = 7,
+							     .serial = 3,
+							     .producer = "p",
+							     .producer_size = 1,
+							     .cursor = (const uint8_t *)"cursor",
+							     .cursor_size = 6};
 	struct segue_seqfile_foot foot = {
 		.entries = 1, .index = 192, .steps = 7, .key_max = 1, .head_size = 64};
 	uint8_t bytes[4096], sized_foot[8 + SEGUE_SEQFILE_FOOT] = {0};
@@ -374,14 +399,52 @@ static void make_sequence_files(const char *dir)
 	save_bytes(dir, "sequence_file", 0, 3, bytes, size);
 	save_bytes(dir, "sequence_file", 1, 3 + 4, bytes, size);
 	save_bytes(dir, "sequence_file", 2, 4, bytes, head);
-	save_entry(dir, 3, false);
+	save_entry(dir, 3, false, &none);
 	sized_foot[0] = (192 + 64 + 128) % 256;
 	sized_foot[1] = (192 + 64 + 128) / 256;
 	segue_seqfile_pack_foot(&foot, sized_foot + 8);
 	save_bytes(dir, "sequence_file", 4, 2 + 4, sized_foot, sizeof(sized_foot));
 	size = take_file(dir, write_variable, bytes);
 	save_bytes(dir, "sequence_file", 5, 3 + 4, bytes, size);
-	save_entry(dir, 6, true);
+	save_entry(dir, 6, true, &none);
+	save_entry(dir, 7, true, &some);
+	save_log_head(dir, 8, &some);
+}
+
+/* A log of some sequences, open and finished: fuzz_log.c. */
+static void make_logs(const char *dir)
+{
+	static uint8_t bytes[65536];
+	char path[4096], name[4200];
+	struct segue_log *log;
+	uint64_t number;
+
+	snprintf(path, sizeof(path), "%s/log/new", dir);
+	const struct segue_log_means means = {
+		.dir = path, .fields = segue_logwork_fields, .count = SEGUE_LOGWORK_FIELDS};
+	if (segue_log_create(&means, (const uint8_t *)"fuzz-log-0123456", &log))
+		abort();
+	snprintf(name, sizeof(name), "%s/%020d.segue", path, 0);
+	for (uint64_t n = 0; n < 2; n++) {
+		const struct segue_logwork work = {
+			.what = n, .serial = n + 1, .producer = "p", .steps = 3};
+
+		if (segue_logwork_append(log, &work, &number))
+			abort();
+	}
+	for (int finished = 0; finished < 2; finished++) {
+		if (finished && segue_log_finish(log))
+			abort();
+		FILE *file = fopen(name, "rbe");
+		size_t size = file ? fread(bytes, 1, sizeof(bytes), file) : 0;
+		if (!file || size == sizeof(bytes))
+			abort();
+		fclose(file);
+		save_bytes(dir, "log", 2 * finished, 0, bytes, size);
+		save_bytes(dir, "log", 2 * finished + 1, 1, bytes, size);
+	}
+	segue_log_close(log);
+	segue_tmpdir_remove_path(path);
 }
 
 /* One group with keys and context; two groups without. */
@@ -623,6 +686,7 @@ int main(int argc, char **argv)
 	make_talks(argv[1]);
 	make_talks_of_sources(argv[1]);
 	make_sequence_files(argv[1]);
+	make_logs(argv[1]);
 	make_array_indexes(argv[1]);
 	return 0;
 }

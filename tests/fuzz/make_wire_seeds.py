@@ -76,6 +76,12 @@ MESSAGES = {
     7: number(1, 7) + number(2, 3) + blob(3, b"train") + blob(4, b"f:0"),
     9: number(1, 8) + blob(2, b"train") + number(3, 1) + number(4, 7) + number(5, 1),
     15: number(1, 11) + blob(2, b"train"),
+    17: number(1, 12) + number(2, 1) + blob(3, b"actor 0") + blob(4, TOKEN) + number(6, 9),
+    18: number(1, 13) + number(2, 1) + number(3, 2) + number(5, 64) + number(6, 1024)
+    + number(7, 5) + number(8, 2**64 - 1) + number(9, 9) + number(10, 8),
+    19: number(1, 14) + number(2, 1) + number(3, 2),
+    20: number(1, 15) + number(2, 1) + number(3, 1),
+    21: number(1, 16) + number(2, 1),
     65: number(1, 1) + number(2, 2) + number(3, 2) + blob(4, b"0.1.0") + number(5, 77)
     + fixed(6, 5),
     66: number(1, 2) + number(2, 1) + number(3, 1000) + number(4, 64) + fixed(5, 99),
@@ -83,15 +89,19 @@ MESSAGES = {
     68: number(1, 4),
     69: number(1, 5) + number(2, 1) + number(3, 4096) + number(4, 3),
     70: number(1, 6) + blob(2, "räcords".encode()) + number(3, 1) + number(4, 2),
+    72: number(1, 12) + number(2, 1) + number(3, 7) + number(4, 8),
+    73: number(1, 14) + number(2, 7),
     71: number(1, 7) + number(2, 23) + blob(3, b"a detail"),
+    250: blob(2, TOKEN) + number(3, 5) + number(4, 9) + fixed(5, 1) + fixed(6, 2),
+    251: number(1, 9) + number(2, 1) + blob(3, b"actor 0") + blob(3, b"actor 1"),
     252: number(1, 9) + packed(2, 5, 8) + packed(3, 100, 200) + packed(4, 321, 322)
     + packed(5, 10**12, 10**12 + 1),
     253: number(1, 1) + blob(2, SPEC) + fixed(3, 1) + fixed(4, 2) + number(5, 10**12),
     254: number(1, 2) + blob(2, TOKEN) + number(3, 1) + blob(4, HOLDER) + number(5, 10**12)
     + blob(6, POSITION),
     16: number(1, 12) + number(2, 1) + number(3, 2**64 - 1),
-    17: number(1, 13) + blob(2, b"train"),
-    72: number(1, 14) + blob(2, REST),
+    22: number(1, 13) + blob(2, b"train"),
+    74: number(1, 14) + blob(2, REST),
     255: blob(1, b"train") + fixed(2, 1) + fixed(3, 2) + fixed(4, 3) + fixed(5, 4) + number(6, 2)
     + number(7, 1) + number(8, 6) + number(9, 28) + blob(10, POSITION),
 }  # fmt: skip

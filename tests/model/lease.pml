@@ -29,10 +29,10 @@
  * mirrors server/stream/attach.c wait_for_lane d2b2ac3a
  * mirrors server/stream/attach.c ask 82b7c3a6
  * mirrors server/stream/attach.c let_impatient_ask 689bf88a
- * mirrors server/engine/committer.c add_grant c7c32046
- * mirrors server/engine/committer.c settle 06eca5f3
- * mirrors server/engine/committer.c conclude 11eda6bc
- * mirrors server/engine/grant.c segue_grant_make b18eff39
+ * mirrors server/engine/owed.c segue_owed_add 741aa337
+ * mirrors server/engine/owed.c settle 0c4b034e
+ * mirrors server/engine/committer.c conclude b134aa72
+ * mirrors server/engine/grant.c segue_grant_make 73138dd5
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/lease.c segue_lease_adopt ccd2576b
  * mirrors lib/client/lease.c segue_lease_decline dbaff252

@@ -33,7 +33,7 @@
  * mirrors server/lane/feed.c segue_feed_publish ea3ea420
  * mirrors server/lane/feed.c segue_feed_end 1a859cea
  * mirrors server/lane/feed.c segue_feed_sleep 4426227a
- * mirrors server/engine/filler.c work_on_batch 5958d9d1
+ * mirrors server/engine/filler.c work_on_batch 61c1021b
  * mirrors server/engine/filler.c work_once ff14af0a
  * mirrors server/engine/filler.c make_way 14cc077e
  * mirrors server/engine/filler.c run dbcdeb37

@@ -136,7 +136,7 @@ def test_help(name: str) -> None:
     assert private == []
     for error in vars(segue.errors).values():
         if isinstance(error, type) and error.__module__ == "segue.errors":
-            short = error.__name__ == "EndError" or error.__name__ == "InterruptedError_"
+            short = error.__name__ == "EndedError" or error.__name__ == "InterruptedError_"
             assert short or getattr(segue, error.__name__) is error
 
 

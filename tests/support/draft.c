@@ -45,6 +45,10 @@ static int tell_paths(const struct segue_draft_paths *source, struct segue_spec 
 		rc = segue_spec_set(spec, SEGUE_SPEC_RECORD, source->record);
 	if (!rc && source->checksum)
 		rc = segue_spec_set(spec, SEGUE_SPEC_CHECKSUM, true);
+	if (!rc && source->capacity)
+		rc = segue_spec_set(spec, SEGUE_SPEC_CAPACITY, source->capacity);
+	if (!rc && source->producers)
+		rc = segue_spec_set(spec, SEGUE_SPEC_PRODUCERS, source->producers);
 	if (!rc && source->index.group_count) {
 		struct segue_arrays arrays = source->index;
 

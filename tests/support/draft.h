@@ -17,6 +17,8 @@ struct segue_draft_paths {
 	/* Of arrays. */
 	struct segue_arrays index;
 	bool checksum;
+	/* Of a log. */
+	uint64_t capacity, producers;
 };
 
 struct segue_draft_part;
@@ -24,7 +26,7 @@ struct segue_draft_part;
 struct segue_draft_source {
 	enum segue_source_kind kind;
 	union {
-		struct segue_draft_paths tfrecord, files, arrays;
+		struct segue_draft_paths tfrecord, files, arrays, log;
 		struct {
 			const struct segue_draft_part *parts;
 			size_t part_count;

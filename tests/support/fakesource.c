@@ -134,6 +134,8 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 
 	if (fake->admitting)
 		fake->admitting();
+	if (number >= fake->inserted)
+		return SEGUE_ENOTYET;
 	if (fails(fake, number, fake->admit_code))
 		return segue_fail(
 			fake->admit_code, "record %" PRIu64 " cannot be admitted", number);
@@ -175,7 +177,8 @@ static const struct segue_source_ops source_ops = {
 
 void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint32_t length)
 {
-	*fake = (struct segue_fakesource){.records = records, .key_max = KEY_MAX};
+	*fake = (struct segue_fakesource){
+		.records = records, .key_max = KEY_MAX, .inserted = records};
 	segue_source_base_init(&fake->source, &source_ops, SEGUE_ON_ERROR_RAISE);
 	fake->length = malloc(records * sizeof(*fake->length));
 	for (uint64_t i = 0; i < records; i++)

@@ -14,6 +14,7 @@ struct segue_fakesource {
 	uint64_t records;
 	uint32_t *length; /* owned; all alike after init, to be set */
 	uint32_t key_max;
+	uint64_t inserted; /* as many are there by now: all, after init */
 	/* If the feature is ragged: step i of record r has r + i times so many values of that. */
 	uint64_t scale;
 

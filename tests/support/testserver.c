@@ -73,6 +73,7 @@ void segue_testserver_stop(struct segue_testserver *test)
 	segue_sessions_close(server);
 	segue_testserver_settle(test);
 	segue_guard_finish_tasks(server->guard);
+	segue_streams_quiesce(server);
 	segue_committer_destroy(server->committer);
 	segue_streams_destroy(server);
 	segue_loop_destroy(server->loop);

@@ -300,6 +300,123 @@ Test(filler, lets_go_what_a_step_admitted_and_did_not_place)
 	cr_assert_eq(source.open, 2);
 }
 
+/* ---- Input that goes on --------------------------------------------------------------------- */
+
+/* The same records, inserted one by one; how many there will be is not known. */
+static void begin_live(void)
+{
+	end();
+	prepare(ROWS, 7);
+	source.inserted = 0;
+	spec.plan.records = SEGUE_PLAN_LIVE;
+	start();
+}
+
+Test(filler, waits_for_what_is_not_inserted_yet)
+{
+	begin_live();
+	kick();
+	for (uint64_t inserted = 1; inserted <= 7; inserted++) {
+		/* Batch b needs so many: see `batches`. */
+		static const uint64_t needs[] = {3, 4, 6, 7, 8};
+		uint64_t batch = 0;
+
+		cr_assert_eq(filler->state, SEGUE_FILLER_IDLE);
+		source.inserted = inserted;
+		kick();
+		while (needs[batch] <= inserted)
+			batch++;
+		commit(published());
+		kick();
+		cr_assert_eq(published(), batch, "%" PRIu64 " inserted", inserted);
+		if (batch)
+			check_batch(batch - 1);
+		cr_assert_eq(source.admitted, inserted, "each record is admitted once");
+	}
+	cr_assert_eq(told(), 0);
+	cr_assert_eq(segue_load_acquire(&filler->feed.ring->end), SEGUE_NEVER);
+	segue_filler_end(filler, 7);
+	run();
+	commit(published());
+	kick();
+	for (uint64_t step = 3; step < BATCHES; step++)
+		cr_assert_eq(slot_of(step)->step, step);
+	cr_assert_eq(segue_load_acquire(&filler->feed.ring->end), BATCHES);
+	check_batch(BATCHES - 1);
+	cr_assert_eq(source.admitted, 7);
+	cr_assert_eq(segue_filler_plan(filler).records, 7);
+}
+
+static unsigned looks;
+
+/* Something is inserted when it has just looked; what it finds, it finds by looking once more. */
+static void insert_behind_its_back(void)
+{
+	if (looks++ == 0)
+		segue_filler_kick(filler);
+	else
+		source.inserted = ROWS;
+}
+
+Test(filler, an_insert_before_it_sleeps)
+{
+	begin_live();
+	source.admitting = insert_behind_its_back;
+	segue_filler_kick(filler);
+	run();
+	cr_assert_eq(published(), 1);
+	check_batch(0);
+	cr_assert_eq(filler->state, SEGUE_FILLER_IDLE);
+	cr_assert_eq(tasks, 1);
+}
+
+Test(filler, what_is_passed_over_is_counted_once_though_it_waits)
+{
+	begin_live();
+	source.source.on_error = SEGUE_ON_ERROR_SKIP;
+	source.failing = 1;
+	source.admit_code = SEGUE_EDATA;
+	source.failures = 1;
+	for (source.inserted = 2; source.inserted < 4; source.inserted++) {
+		kick();
+		cr_assert_eq(published(), 0);
+	}
+	kick();
+	cr_assert_eq(published(), 2, "0, 2 and 3, of two segments each");
+	cr_assert_eq(segue_load_acquire(&filler->feed.ring->skipped), 1);
+	cr_assert_eq(source.source.skipped, 1);
+	cr_assert_eq(source.admitted, 3);
+	cr_assert_eq(source.open, 3);
+}
+
+Test(filler, lets_go_what_waits_when_it_is_destroyed)
+{
+	begin_live();
+	source.inserted = 2;
+	kick();
+	cr_assert_eq(source.open, 2);
+	segue_filler_destroy(filler);
+	filler = NULL;
+	cr_assert_eq(source.open, 0);
+}
+
+/* Of an image whose sequences the source has lost. */
+Test(filler, what_was_there_before_and_is_not)
+{
+	kick();
+	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, 2);
+	struct segue_image *image = segue_image_create(&spec.plan, entry->position, STATES);
+	struct segue_filler *other;
+
+	source.inserted = 3;
+	cr_assert_eq(segue_filler_create(
+			     &spec.test.spec, &spec.plan, &source.source, NULL, image, &other),
+		SEGUE_ESOURCE);
+	cr_assert(strstr(segue_error_detail(), "sequence 3 is not in the log"), "%s",
+		segue_error_detail());
+	segue_image_destroy(image);
+}
+
 /* ---- Its states ---------------------------------------------------------------------------- */
 
 static unsigned closes;

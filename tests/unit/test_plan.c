@@ -1284,6 +1284,68 @@ static void check_lane(struct trial *trial, struct model *model, uint32_t lane)
 		check_growth(trial, model, count);
 }
 
+/* Input that goes on: so many records are there. */
+struct live {
+	struct feeder feeder;
+	uint64_t there;
+};
+
+static int live_admit(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
+{
+	struct live *live = arg;
+
+	if (record >= live->there)
+		return SEGUE_ETIMEOUT;
+	return feed_admit(&live->feeder, number, record, array_steps, total_length);
+}
+
+static int live_longest(void *arg, uint64_t epoch, uint64_t *steps)
+{
+	return feed_longest(&((struct live *)arg)->feeder, epoch, steps);
+}
+
+/*
+ * Records that come one by one, the end at some time after the last: batches are those of the same
+ * records when all of them are known from the start, and none is made before it can be.
+ */
+static void check_live(struct trial *trial, struct model *model, uint32_t lane, uint64_t ends_after)
+{
+	struct live live = {.feeder = {.data = &trial->data, .fail_at = UINT64_MAX}};
+	const struct segue_plan_input input = {&live, live_admit, live_longest};
+	const uint64_t records = trial->spec.records;
+	struct segue_plan_spec spec = trial->spec;
+	struct segue_slot_span span[BATCH_MAX];
+	struct segue_plan plan;
+	uint32_t rows;
+	int rc = 1;
+
+	spec.lane = trial->spec.lane = lane;
+	spec.records = SEGUE_PLAN_LIVE;
+	memcpy(live.feeder.longest, trial->longest, sizeof(live.feeder.longest));
+	model_run(model, trial, lane);
+	CHECK(trial, segue_plan_init(&plan, &spec) == 0, "%s", segue_error_detail());
+	for (uint64_t tries = 0; rc != 0; tries++) {
+		rc = segue_plan_step(&plan, &input, span, &rows);
+		if (rc == 1) {
+			CHECK(trial, plan.position->step <= model->steps, "a batch too many");
+			check_batch(trial, model, plan.position->step - 1, span, rows);
+			continue;
+		}
+		CHECK(trial, rc == 0 || rc == SEGUE_ETIMEOUT, "%d", rc);
+		if (live.there < records)
+			live.there++;
+		else if (plan.spec.records != records && tries >= ends_after)
+			CHECK(trial, segue_plan_end(&plan, records) == 0, "%s",
+				segue_error_detail());
+	}
+	CHECK(trial, plan.spec.records == records, "it ended by itself");
+	CHECK(trial, plan.position->step == model->steps, "ends at %" PRIu64, plan.position->step);
+	CHECK(trial, plan.position->undelivered == model->undelivered, "%" PRIu64 " left",
+		plan.position->undelivered);
+	segue_plan_finish(&plan);
+}
+
 /* Finite input: every segment of every epoch once, or counted as not delivered. */
 static void check_complete(struct trial *trial)
 {
@@ -1358,6 +1420,29 @@ static uint64_t first_seed(void)
 	return given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 1000003 >> 8;
 }
 
+/* An input that ended before what was taken of it is none. */
+Test(plan, an_end_before_the_position)
+{
+	const uint32_t lengths[] = {2, 2, 2, 2};
+	struct example example;
+
+	begin(&example,
+		(struct segue_plan_spec){.records = 4,
+			.ends = {1, {1}},
+			.lanes = 1,
+			.batch_size = 2,
+			.num_unroll = 2},
+		lengths);
+	example.plan.spec.records = SEGUE_PLAN_LIVE;
+	cr_assert_eq(step(&example), 1);
+	cr_assert_eq(segue_plan_end(&example.plan, 1), SEGUE_EPROTOCOL);
+	cr_assert_eq(example.plan.spec.records, SEGUE_PLAN_LIVE);
+	cr_assert_eq(step(&example), 1);
+	cr_assert_eq(segue_plan_end(&example.plan, 4), 0);
+	cr_assert_eq(step(&example), 0);
+	segue_plan_finish(&example.plan);
+}
+
 Test(plan, random_specs_against_the_model, .timeout = 300)
 {
 	uint64_t seed = first_seed();
@@ -1366,6 +1451,8 @@ Test(plan, random_specs_against_the_model, .timeout = 300)
 
 	cr_assert_not_null(model);
 	cr_assert_not_null(trial);
+	unsigned live = 0;
+
 	printf("plan: %d trials, SEGUE_TEST_SEED=%" PRIu64 "\n", TRIALS, seed);
 	for (uint64_t i = 0; i < TRIALS; i++) {
 		draw_trial(trial, seed + i);
@@ -1377,7 +1464,13 @@ Test(plan, random_specs_against_the_model, .timeout = 300)
 			continue;
 		check_complete(trial);
 		check_longest(trial);
+		if (trial->spec.shuffle || segue_ends_last(&trial->spec.ends) != 1)
+			continue;
+		for (uint32_t lane = 0; lane < trial->spec.lanes; lane++)
+			check_live(trial, model, lane, i % 40);
+		live++;
 	}
+	cr_assert_gt(live, TRIALS / 40);
 	free(model);
 	free(trial);
 }

@@ -99,7 +99,8 @@ Test(sequence_file, layout_of_several_columns)
 	uint64_t columns[4];
 
 	cr_assert_eq(segue_seqfile_lay_out(&head, &entry, columns), 0);
-	cr_expect_eq(entry.header_size, SEGUE_SEQFILE_ENTRY_MAX - 8 * SEGUE_FEATURES_MAX);
+	cr_expect_eq(entry.header_size,
+		SEGUE_SEQFILE_ENTRY_MAX - 8 * SEGUE_FEATURES_MAX - SEGUE_SEQLOG_STAMP_MAX);
 	cr_expect_eq(entry.header_size, segue_seqfile_header_max(&head));
 	cr_expect_eq(columns[0], 4160);        /* 4156 */
 	cr_expect_eq(columns[1], 4160 + 6016); /* 6000 and two of 4 are 6008 */

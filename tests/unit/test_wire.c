@@ -471,6 +471,9 @@ Test(wire, small_requests)
 		.type = SEGUE_MESSAGE_STREAM_DROP, .stream_drop = {.stream = "train"}};
 	out = there_and_back(&m);
 	cr_assert_str_eq(out.stream_drop.stream, "train");
+	m = (struct segue_message){.type = SEGUE_MESSAGE_STREAM_END, .stream_end = {.stream = 3}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.stream_end.stream, 3);
 	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_VERIFY; what++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
 			.report = {.what = what,
@@ -481,6 +484,66 @@ Test(wire, small_requests)
 		cr_assert_str_eq(out.report.stream, m.report.stream);
 		cr_assert_str_eq(out.report.key, m.report.key, "keys may be any bytes");
 	}
+}
+
+Test(wire, producers)
+{
+	struct segue_message m = {.type = SEGUE_MESSAGE_PRODUCER_OPEN,
+		.serial = 6,
+		.producer_open = {.stream = 1,
+			.ring = UINT64_MAX,
+			.name = "actor 0",
+			.token = "sixteen bytes ..",
+			.takeover = true}};
+	struct segue_message out = there_and_back(&m);
+
+	cr_assert_eq(out.producer_open.stream, 1);
+	cr_assert_eq(out.producer_open.ring, UINT64_MAX);
+	cr_assert_str_eq(out.producer_open.name, "actor 0");
+	cr_assert_arr_eq(out.producer_open.token, m.producer_open.token, SEGUE_TOKEN_BYTES);
+	cr_assert(out.producer_open.takeover);
+	m = (struct segue_message){.type = SEGUE_MESSAGE_INSERT,
+		.serial = 7,
+		.insert = {1, 2, 3, 4, 5, UINT32_MAX, UINT64_MAX, 4096, 4096}};
+	out = there_and_back(&m);
+	cr_assert_eq(memcmp(&out.insert, &m.insert, sizeof(out.insert)), 0);
+	m = (struct segue_message){.type = SEGUE_MESSAGE_PRODUCER_WAIT, .producer_wait = {1, 2}};
+	out = there_and_back(&m);
+	cr_assert(out.producer_wait.producer == 1 && out.producer_wait.entry == 2);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_PRODUCER_LEAVE, .producer_leave = {1, true}};
+	out = there_and_back(&m);
+	cr_assert(out.producer_leave.producer == 1 && out.producer_leave.close);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_PRODUCER_OPENED, .producer_opened = {1, 2, 4096}};
+	out = there_and_back(&m);
+	cr_assert_eq(
+		memcmp(&out.producer_opened, &m.producer_opened, sizeof(m.producer_opened)), 0);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_ACKNOWLEDGED, .acknowledged = {UINT64_MAX}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.acknowledged.entry, UINT64_MAX);
+}
+
+Test(wire, producers_that_are_wrong)
+{
+	static struct bytes bytes;
+
+	number(&bytes, 7, 0);
+	expect_refused(SEGUE_MESSAGE_INSERT, &bytes, "insert.steps is 0");
+	bytes.size = 0;
+	number(&bytes, 7, 1);
+	number(&bytes, 9, 4097);
+	expect_refused(SEGUE_MESSAGE_INSERT, &bytes, "insert.key_size is 4097");
+	bytes.size = 0;
+	number(&bytes, 7, 1);
+	number(&bytes, 9, 1);
+	number(&bytes, 10, 4097);
+	expect_refused(SEGUE_MESSAGE_INSERT, &bytes, "insert.cursor_size is 4097");
+	bytes.size = 0;
+	number(&bytes, 4, 4097);
+	expect_refused(
+		SEGUE_MESSAGE_PRODUCER_OPENED, &bytes, "producer_opened.cursor_size is 4097");
 }
 
 Test(wire, replies)
@@ -606,7 +669,7 @@ Test(wire, unknown_fields_are_passed_over)
 Test(wire, unknown_types)
 {
 	static const struct bytes empty;
-	static const uint16_t types[] = {0, 8, 64, 73, 66 + 256, UINT16_MAX};
+	static const uint16_t types[] = {0, 8, 64, 75, 66 + 256, UINT16_MAX};
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
 		expect_refused(types[i], &empty, "which is no message");
@@ -953,6 +1016,7 @@ static struct segue_token_record token_record(struct segue_position *position)
 		.lane = 4095,
 		.batch_size = 1u << 20,
 		.row_size = 5,
+		.log_hash = {6, UINT64_MAX},
 		.position = position};
 }
 
@@ -1009,6 +1073,7 @@ Test(wire, token_record)
 		cr_assert_eq(out.lane, record.lane);
 		cr_assert_eq(out.batch_size, record.batch_size);
 		cr_assert_eq(out.row_size, 5);
+		cr_assert_arr_eq(out.log_hash, record.log_hash, sizeof(out.log_hash));
 		free(out.position);
 		free(bytes);
 		free(position);

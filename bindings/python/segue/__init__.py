@@ -38,6 +38,7 @@ from .errors import ChangedError as ChangedError
 from .errors import ClosedError as ClosedError
 from .errors import CommittedError as CommittedError
 from .errors import DataError as DataError
+from .errors import EndedError as EndedError
 from .errors import Error as Error
 from .errors import FencedError as FencedError
 from .errors import ForkedError as ForkedError
@@ -68,7 +69,8 @@ from .errors import UnsavedError as UnsavedError
 from .errors import VersionError as VersionError
 from .files import FileWriter
 from .loader import Loader
-from .spec import Feature, Files, Mix, Part, State, TFRecord
+from .producer import Example, Producer
+from .spec import Feature, Files, Mix, Part, Push, State, TFRecord
 
 # What help(segue) shows: of the errors alone it would have 3,000 lines.
 __all__ = [
@@ -76,12 +78,15 @@ __all__ = [
     "Arrays",
     "Batch",
     "Client",
+    "Example",
     "Feature",
     "Files",
     "FileWriter",
     "Loader",
     "Mix",
     "Part",
+    "Producer",
+    "Push",
     "Raw",
     "State",
     "Stream",

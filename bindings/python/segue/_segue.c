@@ -2004,6 +2004,87 @@ static PyObject *stream_closed(struct stream *self, void *Py_UNUSED(closure))
 	return PyBool_FromLong(self->closed);
 }
 
+static PyObject *stream_end_input(struct stream *self, PyObject *Py_UNUSED(none))
+{
+	struct gate *gate = self->client->gate;
+	struct segue_stream *handle;
+	int rc;
+
+	if (!segue_py_stream_enter((PyObject *)self, &handle))
+		return NULL;
+	wait_begin(gate);
+	rc = segue_stream_end_input(handle);
+	wait_end(gate);
+	return leave_with_none(gate, rc);
+}
+
+/* ---- What belongs to a stream, and has a file of its own ------------------------------------- */
+
+bool segue_py_nanoseconds(PyObject *timeout, int64_t *out)
+{
+	return nanoseconds(timeout, 0, out);
+}
+
+bool segue_py_stream_enter(PyObject *stream, struct segue_stream **handle)
+{
+	struct stream *self = (struct stream *)stream;
+
+	if (!enter(self->client->gate))
+		return false;
+	if (self->closed) {
+		fail_with("ECLOSED", "the stream is closed");
+		leave(self->client->gate);
+		return false;
+	}
+	if (handle)
+		*handle = self->handle;
+	return true;
+}
+
+void segue_py_stream_leave(PyObject *stream)
+{
+	leave(((struct stream *)stream)->client->gate);
+}
+
+void segue_py_wait_begin(PyObject *stream)
+{
+	wait_begin(((struct stream *)stream)->client->gate);
+}
+
+void segue_py_wait_end(PyObject *stream)
+{
+	wait_end(((struct stream *)stream)->client->gate);
+}
+
+void segue_py_stream_adopt(PyObject *stream)
+{
+	((struct stream *)stream)->children++;
+}
+
+struct ward {
+	void (*finish)(void *handle);
+	void *handle;
+};
+
+static void finish_ward(void *arg, PyObject *parent)
+{
+	struct ward *ward = arg;
+
+	ward->finish(ward->handle);
+	free(ward);
+	lane_ended((struct stream *)parent);
+}
+
+void segue_py_stream_finish(PyObject *stream, void (*finish)(void *handle), void *handle)
+{
+	struct ward *ward = malloc(sizeof(*ward));
+
+	if (!ward)
+		return; /* the handle leaks: better than to free it under a running call */
+	*ward = (struct ward){finish, handle};
+	finish_soon(((struct stream *)stream)->client->gate, finish_ward, ward, stream);
+}
+
 /* ---- Opening a stream: the spec from Python's objects ---------------------------------------- */
 
 /* The UTF-8 of a name, owned by it, or NULL with an exception. */
@@ -2637,6 +2718,8 @@ static PyMethodDef stream_methods[] = {
 		"lane(index, start, token, timeout, take) -> Lane: takes its lease."},
 	{"checkpoint", METHOD(stream_checkpoint), METH_VARARGS,
 		"checkpoint(lane, step, timeout) -> bytes: the token of any lane at that step."},
+	{"end_input", METHOD(stream_end_input), METH_NOARGS,
+		"end_input(): nothing more is inserted."},
 	{"close", METHOD(stream_close), METH_NOARGS, "Close it and its lanes."},
 	REDUCE,
 	{0},
@@ -3086,6 +3169,7 @@ static bool fill_module(PyObject *module)
 	return make_error && state_name_error && to_array && to_bits && over_bits && mismatch &&
 	       ragged_type && to_bytes && warn_put_back && numpy_asarray && add_dtypes(module) &&
 	       add_options(module) && segue_py_add_file_writer(module) &&
+	       segue_py_add_producer(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }
 

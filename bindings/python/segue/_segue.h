@@ -21,7 +21,24 @@ void *segue_py_fail_with(const char *code, const char *format, ...);
 /* Whether the elements of the buffer are of that type, and it has a format that says so. */
 bool segue_py_format_is(const Py_buffer *buffer, enum segue_dtype dtype);
 
-/* Adds the type FileWriter to the module. */
+/* Seconds, or None for ever. False: an exception is set. */
+bool segue_py_nanoseconds(PyObject *timeout, int64_t *out);
+
+/*
+ * A stream object, for what belongs to it: its client's lock, with which alone the library may be
+ * called (*handle, if not NULL, is the stream's); waits, in which Python's signals are seen; and
+ * what keeps the client until it is destroyed: adopted with the lock, finished as soon as the lock
+ * is free.
+ */
+bool segue_py_stream_enter(PyObject *stream, struct segue_stream **handle);
+void segue_py_stream_leave(PyObject *stream);
+void segue_py_wait_begin(PyObject *stream);
+void segue_py_wait_end(PyObject *stream);
+void segue_py_stream_adopt(PyObject *stream);
+void segue_py_stream_finish(PyObject *stream, void (*finish)(void *handle), void *handle);
+
+/* Each adds its type to the module. */
 bool segue_py_add_file_writer(PyObject *module);
+bool segue_py_add_producer(PyObject *module);
 
 #endif

@@ -14,6 +14,7 @@ from typing import Any
 from . import _program, _segue, errors
 from ._closing import Closing
 from .loader import Loader
+from .producer import Producer
 from .spec import (
     Feature,
     Source,
@@ -158,9 +159,9 @@ class Client(Closing):
         ----------
         name : str
             Non-empty, without ``:``.
-        source : Files, TFRecord, Arrays or Mix, optional
+        source : Files, TFRecord, Arrays, Mix or Push, optional
             Where the records come from. None: the stream exists, and has them from where they
-            were found last.
+            were found last, or from its producers.
         sequences, context : mapping of str to Feature
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as
             ``[batch_size, *shape]``. `sequences` go with `source`.
@@ -260,7 +261,7 @@ class Client(Closing):
             arguments = stream_arguments(
                 name, source, sequences or {}, context, states, self.dir, options
             )
-        *_, fields, settled, _ = arguments
+        *_, features, contexts, fields, settled, _ = arguments
         stream = Stream(
             self._handle.stream(*arguments),
             client=self,
@@ -271,6 +272,7 @@ class Client(Closing):
             epoch_end=option_value("epoch_end", settled["epoch_end"]),
             persist=bool(settled["persist"]),
             has_states=bool(fields),
+            columns=(features, contexts, [state for state in fields if state[3] == "data"]),
         )
         self._streams.add(stream)
         return stream
@@ -363,6 +365,8 @@ class Client(Closing):
             closing.callback(self._handle.close)
             for stream in list(self._streams):
                 stream._close_loaders(closing, commit)
+                for producer in list(stream._producers):
+                    producer.leave()
 
 
 class Stream(Closing):
@@ -388,7 +392,10 @@ class Stream(Closing):
         epoch_end: str,
         persist: bool,
         has_states: bool,
+        columns: tuple[list[Any], list[Any], list[Any]],
     ) -> None:
+        self._columns = columns  # what each sequence has that is inserted
+        self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         self._handle = handle
         self._client = client
         self.name = name
@@ -406,7 +413,7 @@ class Stream(Closing):
 
     @property
     def records(self) -> int:
-        """Records of the data set."""
+        """Records of the data set; ``2**63`` while sequences are still inserted."""
         return self._handle.records
 
     def loader(
@@ -448,6 +455,44 @@ class Stream(Closing):
         loader = Loader(self, lanes, rank, world_size, start, timeout)
         self._loaders.add(loader)
         return loader
+
+    def producer(
+        self, name: str, *, takeover: bool = False, ring_bytes: int | None = None
+    ) -> Producer:
+        """Return a producer, which inserts sequences into a stream of `Push`.
+
+        A name belongs to one producer at a time, in whichever process; who opens it next goes on
+        behind what it has inserted (`Producer.resume`).
+
+        Parameters
+        ----------
+        name : str
+            Up to 255 bytes of UTF-8.
+        takeover : bool
+            A producer of that name that there is, in whichever process, inserts nothing more.
+        ring_bytes : int, optional
+            Bytes of sequences that may be on their way; 16 MiB if not given.
+
+        Raises
+        ------
+        BusyError
+            Another producer has the name.
+        EndedError
+            The input has ended, and the name has inserted nothing.
+        ArgumentError
+            The stream is of another source; no such name.
+        """
+        made = Producer(self, name, takeover, ring_bytes)
+        self._producers.add(made)
+        return made
+
+    def end_input(self) -> None:
+        """End the input of a stream of `Push` for good; that is on disk when this returns.
+
+        What producers have inserted and not flushed may not be part of it: their next call raises
+        `EndedError`.
+        """
+        self._handle.end_input()
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return what the store holds of `Loader.state_dict`, by lane and step.
@@ -519,6 +564,8 @@ class Stream(Closing):
         with ExitStack() as closing:
             closing.callback(self._handle.close)
             self._close_loaders(closing, commit)
+            for producer in list(self._producers):
+                producer.leave()
 
     def _close_loaders(self, closing: ExitStack, commit: bool) -> None:
         for loader in list(self._loaders):

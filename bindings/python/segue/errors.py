@@ -153,8 +153,11 @@ class HeldError(Error):
     code = "EHELD"
 
 
-class EndError(Error):
-    """The lane has ended: to Python that is the end of an iteration, and never raised."""
+class EndedError(Error):
+    """The input has ended: nothing more is inserted, and what was on its way is not part of it.
+
+    That a lane has ended is the end of an iteration, and never raised.
+    """
 
     code = "EEND"
 

@@ -145,7 +145,8 @@ class State:
         Shape of one row's value.
     init : array_like, optional
         Value in the first segment of each sequence: a scalar or an array of `shape`. Zeros if not
-        given. ``"data"``: each sequence has its own, in its file (`Files` alone has such).
+        given. ``"data"``: each sequence has its own, in its file, or as it is
+        inserted (`Files` and `Push` alone have such).
 
     Raises
     ------
@@ -235,6 +236,39 @@ class Files(Source):
 
     def _options(self) -> dict[str, Any]:
         return _options(_segue.SOURCES["files"], {}, "Files.")
+
+
+@dataclass(frozen=True)
+class Push(Source):
+    """What producers insert (`Stream.producer`), in the order in which it is accepted.
+
+    It is kept on disk, so lanes go on from it as from files, and batches are the same as if all had
+    been there from the start: a batch that cannot be full yet waits. Lanes end after
+    `Stream.end_input`, or when the last of `producers` has closed. Such a stream is stored
+    (``persist=True``), not shuffled, and of one epoch.
+
+    Parameters
+    ----------
+    capacity : int, optional
+        Inserting waits when each lane has so many sequences that are not finished and committed;
+        at least, and if not given, ``(depth + 2) * batch_size``.
+    producers : int, optional
+        The input ends when so many producers have closed.
+    """
+
+    _kind: ClassVar[str] = "log"
+    paths: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]  # its files are the store's own
+    capacity: int | None
+    producers: int | None
+
+    def __init__(self, capacity: int | None = None, producers: int | None = None) -> None:
+        object.__setattr__(self, "capacity", capacity)
+        object.__setattr__(self, "producers", producers)
+        self._options()
+
+    def _options(self) -> dict[str, Any]:
+        values = {"capacity": self.capacity, "producers": self.producers}
+        return _options(_segue.SOURCES["log"], values, "Push.")
 
 
 @dataclass(frozen=True)
@@ -499,8 +533,8 @@ def stream_arguments(
     _check_name(name)
     if not isinstance(source, Source):
         raise ArgumentError(
-            "source: expected segue.Files, segue.TFRecord, segue.Arrays or segue.Mix, got "
-            f"{type(source).__name__}; segue.convert makes sequence files, which segue.Files "
+            "source: expected segue.Files, segue.TFRecord, segue.Arrays, segue.Mix or segue.Push, "
+            f"got {type(source).__name__}; segue.convert makes sequence files, which segue.Files "
             "reads, of any iterable"
         )
     features, contexts = _features(sequences, context)

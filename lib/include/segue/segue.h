@@ -174,7 +174,7 @@ struct segue_state {
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
-	/* (identity) Instead, each sequence has its own; `init` is NULL. Sequence files alone. */
+	/* (identity) Instead, each sequence has its own; `init` is NULL. Files and logs alone. */
 	bool init_from_data;
 };
 
@@ -185,6 +185,15 @@ enum segue_source_kind {
 	SEGUE_SOURCE_FILES = 2,    /* sequence files, segue's own (docs/format.md); has paths */
 	SEGUE_SOURCE_ARRAYS = 3,   /* arrays in files; has paths, and segue_spec_set_arrays() */
 	SEGUE_SOURCE_MIX = 4,      /* several of the first two; has segue_spec_add_part() */
+	/*
+	 * What producers insert (segue_producer_open), in the order in which it is accepted; kept
+	 * on disk, so that lanes go on from it as from files. Epochs are 1, nothing is shuffled,
+	 * and the stream is stored (persist). Features and states may be of any form. Batches wait
+	 * for what is not there yet, and are the same as if all of it had been there from the
+	 * start; only the end of the input (segue_stream_end_input, or the last of
+	 * SEGUE_SPEC_PRODUCERS closing) lets lanes end.
+	 */
+	SEGUE_SOURCE_LOG = 5,
 };
 
 /*
@@ -249,6 +258,16 @@ enum segue_spec_option {
 	 * 64 blocks of 4 KiB (docs/GUARANTEES.md).
 	 */
 	SEGUE_SPEC_CHECKSUM = 48,
+
+	/* Of a log. */
+
+	/*
+	 * (runtime) Inserting waits when each lane has so many sequences that are not finished and
+	 * committed; from (depth + 2) * batch_size on, for which 0 stands. 0.
+	 */
+	SEGUE_SPEC_CAPACITY = 64,
+	/* (runtime) the input ends when so many producers have closed; 0: not by that */
+	SEGUE_SPEC_PRODUCERS = 65,
 };
 
 enum segue_compression {
@@ -853,6 +872,77 @@ SEGUE_EXPORT void segue_file_writer_destroy(struct segue_file_writer *writer);
 /* Sequences and steps that were added, and bytes of the file so far; each may be NULL. */
 SEGUE_EXPORT void segue_file_writer_written(const struct segue_file_writer *writer,
 	uint64_t *sequences, uint64_t *steps, uint64_t *bytes);
+
+/* ---- Producers ------------------------------------------------------------------------------- */
+
+/*
+ * Sequences are inserted into a stream whose source is SEGUE_SOURCE_LOG by producers: in any
+ * process that opens the stream, each under a name. Each entry of a name has a serial, from 1 on;
+ * what is not acknowledged is kept here and sent again after the connection was lost, and nothing
+ * is in the log twice. As with a client, one thread at a time.
+ */
+struct segue_producer;
+
+struct segue_producer_options {
+	size_t size;   /* sizeof(struct segue_producer_options) */
+	bool takeover; /* a session of that name that another has ends: its inserts fail */
+	/* Bytes that are under way at most; 0: 16 MiB. A longer sequence travels by itself. */
+	uint64_t ring_bytes;
+};
+
+/*
+ * Begins a session of a name (1 to 255 bytes of UTF-8). `options` may be NULL. SEGUE_EBUSY: another
+ * has it; SEGUE_EEND: the input has ended, and the name has inserted nothing; SEGUE_EINVAL: the
+ * stream is of another source. The stream is closed after its producers.
+ */
+SEGUE_EXPORT int segue_producer_open(struct segue_stream *stream, const char *name,
+	const struct segue_producer_options *options, struct segue_producer **out);
+
+/*
+ * Where the name stood when it was opened: serial of its last entry, and the cursor that came with
+ * it (as long as the producer; size 0: none). From there it goes on.
+ */
+SEGUE_EXPORT void segue_producer_resumed(const struct segue_producer *producer, uint64_t *serial,
+	const void **cursor, size_t *cursor_size);
+
+/*
+ * Inserts a sequence; what it points to is not needed afterwards. Arrays are in the order of the
+ * stream's spec: sequence features, context features, states whose initial values are from the
+ * data. Without a key it has "<name>:<serial>". `cursor`: up to 4096 bytes, which whoever opens the
+ * name next finds; NULL: none.
+ *
+ * It is under way when this returns: segue_producer_flush() waits until it is acknowledged. Waits
+ * up to timeout_ns while there is no room: SEGUE_ETIMEOUT, nothing was inserted; 0: does not wait.
+ * SEGUE_EINVAL: it is not one of the spec, nothing was inserted. An error of one before it comes
+ * here, too: SEGUE_EEND (the input has ended), SEGUE_EFENCED (taken over), ...: then the producer
+ * inserts nothing more. SEGUE_ENOSPACE: the disk of the log is full; it is sent again by the next
+ * call.
+ */
+SEGUE_EXPORT int segue_producer_insert(struct segue_producer *producer,
+	const struct segue_sequence *sequence, const void *cursor, size_t cursor_size,
+	int64_t timeout_ns);
+
+/*
+ * Waits until all that was inserted is acknowledged: as safe as the stream's durability promises.
+ * SEGUE_ETIMEOUT; and as segue_producer_insert().
+ */
+SEGUE_EXPORT int segue_producer_flush(struct segue_producer *producer, int64_t timeout_ns);
+
+/* Serials: of the last entry that was inserted, and that is acknowledged as far as is known. */
+SEGUE_EXPORT void segue_producer_serials(
+	const struct segue_producer *producer, uint64_t *inserted, uint64_t *acknowledged);
+
+/* Flushes, then closes the name for good. The producer is still to be destroyed. */
+SEGUE_EXPORT int segue_producer_close(struct segue_producer *producer, int64_t timeout_ns);
+
+/* Frees it. The name can be opened again, unless it was closed. NULL is fine. */
+SEGUE_EXPORT void segue_producer_destroy(struct segue_producer *producer);
+
+/*
+ * Ends the input for good; on disk when this returns. What producers have under way is not part of
+ * it.
+ */
+SEGUE_EXPORT int segue_stream_end_input(struct segue_stream *stream);
 
 #ifdef __cplusplus
 }

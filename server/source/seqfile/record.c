@@ -23,25 +23,20 @@ void segue_seqfile_record_free(struct segue_seqfile_record *record)
 	free(record);
 }
 
-int segue_seqfile_record_new(const struct segue_seqfile_set *set, const struct segue_spec *spec,
+int segue_seqfile_record_new(const struct segue_spec *spec, uint32_t columns,
 	struct segue_buffers *buffers, struct segue_seqfile_record **out)
 {
 	struct segue_seqfile_record *record = calloc(1, sizeof(*record));
-	uint32_t most = 0;
 
-	for (size_t i = 0; i < set->files->count; i++)
-		if (set->layout[i].head.count > most)
-			most = set->layout[i].head.count;
 	if (record) {
 		record->column = calloc(segue_seqfile_columns(spec) + 1, sizeof(record->column[0]));
-		record->begins = calloc(most + 1, sizeof(record->begins[0]));
+		record->begins = calloc(columns + 1, sizeof(record->begins[0]));
 	}
 	if (!record || !record->column || !record->begins) {
 		if (record)
 			segue_seqfile_record_free(record);
 		return segue_fail(SEGUE_ENOMEM, "no memory for a sequence");
 	}
-	record->set = set;
 	record->spec = spec;
 	record->buffers = buffers;
 	*out = record;
@@ -78,36 +73,29 @@ static int make_room(struct segue_seqfile_record *record, size_t size, size_t ke
 	return 0;
 }
 
-size_t segue_seqfile_record_memory(const struct segue_seqfile_record *record)
-{
-	size_t size = sizeof(*record) +
-		      segue_seqfile_columns(record->spec) * sizeof(record->column[0]) +
-		      record->capacity;
-
-	for (size_t i = 0; i < segue_seqfile_columns(record->spec); i++)
-		size += record->column[i].bytes ? BLOCK : 0;
-	return size;
-}
-
 /* ---- What is read ---------------------------------------------------------------------------- */
 
 static const struct segue_seqfile_layout *layout_of(const struct segue_seqfile_record *record)
 {
-	return &record->set->layout[record->file];
+	return record->found.layout;
 }
 
 static int within(int rc, const struct segue_seqfile_record *record)
 {
+	const struct segue_seqfile_found *found = &record->found;
+
 	segue_fail_within(
-		rc, "sequence %" PRIu64 " (at byte %" PRIu64 ")", record->number, record->offset);
-	return segue_file_fail_within(rc, &record->set->files->file[record->file]);
+		rc, "sequence %" PRIu64 " (at byte %" PRIu64 ")", found->number, found->offset);
+	return found->reader->fail_within(found->reader->arg, found->file, rc);
 }
 
 static int read_at(
 	const struct segue_seqfile_record *record, uint64_t position, void *bytes, size_t size)
 {
-	return segue_files_read(
-		record->set->files, record->file, record->offset + position, bytes, size);
+	const struct segue_seqfile_found *found = &record->found;
+
+	return found->reader->read(
+		found->reader->arg, found->file, found->offset + position, bytes, size);
 }
 
 static int check_block(const struct segue_seqfile_record *record, size_t i, const uint8_t *table,
@@ -129,17 +117,17 @@ static int check_block(const struct segue_seqfile_record *record, size_t i, cons
 /* ---- Admission ------------------------------------------------------------------------------- */
 
 /* What the header says beside what the index has said. */
-static int check_entry(const struct segue_seqfile_record *record,
-	const struct segue_index_entry *indexed, uint64_t size)
+static int check_entry(const struct segue_seqfile_record *record)
 {
+	const struct segue_seqfile_found *found = &record->found;
 	const struct segue_seqfile_entry *entry = &record->entry;
 	const struct segue_spec *spec = record->spec;
 
-	if (entry->crc != indexed->crc || entry->steps != indexed->length || entry->size != size)
+	if (entry->crc != found->crc || entry->steps != found->steps || entry->size != found->size)
 		return segue_fail(SEGUE_ECHANGED,
 			"its header is another than when the file was opened%s",
 			SEGUE_CHANGED_ADVICE);
-	if (entry->key_size > record->set->key_max)
+	if (entry->key_size > found->key_max)
 		return segue_fail(SEGUE_EDATA,
 			"damaged: its key has %" PRIu32
 			" bytes, more than any of the file has, by its foot",
@@ -314,9 +302,9 @@ static int read_through(struct segue_seqfile_record *record)
 	return rc;
 }
 
-static int load(struct segue_seqfile_record *record, const struct segue_index_entry *indexed,
-	uint64_t size, size_t whole_max, bool through)
+static int load(struct segue_seqfile_record *record, size_t whole_max, bool through)
 {
+	uint64_t size = record->found.size;
 	size_t header = segue_seqfile_header_max(&layout_of(record)->head);
 
 	record->whole = size <= whole_max;
@@ -327,7 +315,7 @@ static int load(struct segue_seqfile_record *record, const struct segue_index_en
 	if (!rc)
 		rc = read_entry(record, first);
 	if (!rc)
-		rc = check_entry(record, indexed, size);
+		rc = check_entry(record);
 	if (!rc)
 		rc = find_columns(record);
 	if (rc)
@@ -338,25 +326,54 @@ static int load(struct segue_seqfile_record *record, const struct segue_index_en
 	return rc || !through ? rc : read_through(record);
 }
 
-int segue_seqfile_record_load(struct segue_seqfile_record *record, size_t file, uint64_t place,
-	size_t whole_max, bool through)
+int segue_seqfile_record_load(struct segue_seqfile_record *record,
+	const struct segue_seqfile_found *found, size_t whole_max, bool through)
 {
-	const struct segue_index *index = &record->set->index;
-	const struct segue_index_entry *indexed = &index->entry[place];
-	uint64_t end = place + 1 < index->first[file + 1] ? index->entry[place + 1].offset
-							  : record->set->end[file];
-
-	record->file = file;
-	record->number = place - index->first[file];
-	record->offset = indexed->offset;
-	int rc = load(record, indexed, end - indexed->offset, whole_max, through);
+	record->found = *found;
+	int rc = load(record, whole_max, through);
 	return rc ? within(rc, record) : 0;
+}
+
+struct segue_admitted segue_seqfile_record_admitted(const struct segue_seqfile_record *record)
+{
+	const struct segue_seqfile_entry *entry = &record->entry;
+	bool given = entry->total_length != SEGUE_SEQFILE_NO_TOTAL;
+
+	return (struct segue_admitted){.array_steps = entry->steps,
+		.total_length = given ? entry->total_length : entry->steps};
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */
 
-int segue_seqfile_record_seek(struct segue_seqfile_record *record, uint64_t step)
+static struct segue_seqfile_record *of(struct segue_record *base)
 {
+	return (struct segue_seqfile_record *)base;
+}
+
+const char *segue_seqfile_record_key(const struct segue_record *base, size_t *size)
+{
+	const struct segue_seqfile_record *record = (const struct segue_seqfile_record *)base;
+
+	*size = record->entry.key_size;
+	return record->entry.key;
+}
+
+size_t segue_seqfile_record_memory(const struct segue_record *base)
+{
+	const struct segue_seqfile_record *record = (const struct segue_seqfile_record *)base;
+	size_t size = sizeof(*record) +
+		      segue_seqfile_columns(record->spec) * sizeof(record->column[0]) +
+		      record->capacity;
+
+	for (size_t i = 0; i < segue_seqfile_columns(record->spec); i++)
+		size += record->column[i].bytes ? BLOCK : 0;
+	return size;
+}
+
+int segue_seqfile_record_seek(struct segue_record *base, uint64_t step)
+{
+	struct segue_seqfile_record *record = of(base);
+
 	for (size_t i = 0; i < record->spec->sequence_count; i++)
 		record->column[i].at =
 			record->column[i].offsets ? step : step * record->spec->sequences[i].size;
@@ -435,9 +452,9 @@ static int read_column(
 	return rc ? within(rc, record) : 0;
 }
 
-int segue_seqfile_record_read(
-	struct segue_seqfile_record *record, size_t feature, uint64_t steps, void *out)
+int segue_seqfile_record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
 {
+	struct segue_seqfile_record *record = of(base);
 	struct segue_seqfile_column *column = &record->column[feature];
 	uint64_t size = steps * record->spec->sequences[feature].size;
 	int rc = read_column(record, feature, column->at, size, out);
@@ -446,8 +463,9 @@ int segue_seqfile_record_read(
 	return rc;
 }
 
-int segue_seqfile_record_context(struct segue_seqfile_record *record, size_t feature, void *out)
+int segue_seqfile_record_context(struct segue_record *base, size_t feature, void *out)
 {
+	struct segue_seqfile_record *record = of(base);
 	size_t i = record->spec->sequence_count + feature;
 
 	return read_column(record, i, 0, record->column[i].size, out);
@@ -477,9 +495,10 @@ static int read_variable(struct segue_seqfile_record *record, size_t i, uint64_t
 	return rc;
 }
 
-int segue_seqfile_record_read_variable(struct segue_seqfile_record *record, size_t feature,
-	uint64_t steps, int64_t *offsets, struct segue_sink *sink)
+int segue_seqfile_record_read_variable(struct segue_record *base, size_t feature, uint64_t steps,
+	int64_t *offsets, struct segue_sink *sink)
 {
+	struct segue_seqfile_record *record = of(base);
 	struct segue_seqfile_column *column = &record->column[feature];
 	int rc = read_variable(record, feature, column->at, steps, offsets, sink);
 
@@ -487,14 +506,17 @@ int segue_seqfile_record_read_variable(struct segue_seqfile_record *record, size
 	return rc;
 }
 
-int segue_seqfile_record_context_variable(struct segue_seqfile_record *record, size_t feature,
-	int64_t *offsets, struct segue_sink *sink)
+int segue_seqfile_record_context_variable(
+	struct segue_record *base, size_t feature, int64_t *offsets, struct segue_sink *sink)
 {
+	struct segue_seqfile_record *record = of(base);
+
 	return read_variable(record, record->spec->sequence_count + feature, 0, 1, offsets, sink);
 }
 
-int segue_seqfile_record_initial(struct segue_seqfile_record *record, size_t state, void *out)
+int segue_seqfile_record_initial(struct segue_record *base, size_t state, void *out)
 {
+	struct segue_seqfile_record *record = of(base);
 	size_t i = record->spec->sequence_count + record->spec->context_count + state;
 
 	return read_column(record, i, 0, record->column[i].size, out);

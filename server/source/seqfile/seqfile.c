@@ -19,6 +19,7 @@ struct source {
 	struct segue_source base;
 	const struct segue_spec *spec;
 	struct segue_seqfile_set set;
+	struct segue_seqfile_reader reader;
 	struct segue_buffers buffers;
 	struct segue_index_keeper keeper;
 	size_t whole_max;
@@ -29,6 +30,17 @@ struct source {
 
 /* ---- Records --------------------------------------------------------------------------------- */
 
+/* Of a file. */
+static uint32_t most_columns(const struct source *source)
+{
+	uint32_t most = 0;
+
+	for (size_t i = 0; i < source->set.files->count; i++)
+		if (source->set.layout[i].head.count > most)
+			most = source->set.layout[i].head.count;
+	return most;
+}
+
 static int record_take(struct source *source, struct segue_seqfile_record **out)
 {
 	pthread_mutex_lock(&source->mutex);
@@ -38,7 +50,7 @@ static int record_take(struct source *source, struct segue_seqfile_record **out)
 	pthread_mutex_unlock(&source->mutex);
 	if (*out)
 		return 0;
-	return segue_seqfile_record_new(&source->set, source->spec, &source->buffers, out);
+	return segue_seqfile_record_new(source->spec, most_columns(source), &source->buffers, out);
 }
 
 static void record_give(struct source *source, struct segue_seqfile_record *record)
@@ -56,65 +68,53 @@ static struct source *source_of(struct segue_seqfile_record *record)
 	return (struct source *)((char *)record->buffers - offsetof(struct source, buffers));
 }
 
+static int read_file(void *arg, size_t file, uint64_t position, void *bytes, size_t size)
+{
+	const struct source *source = arg;
+
+	return segue_files_read(source->set.files, file, position, bytes, size);
+}
+
+static int fail_within_file(void *arg, size_t file, int rc)
+{
+	const struct source *source = arg;
+
+	return segue_file_fail_within(rc, &source->set.files->file[file]);
+}
+
+/* Where the entry at `place` of the index is. */
+static struct segue_seqfile_found find_entry(
+	const struct source *source, size_t file, uint64_t place)
+{
+	const struct segue_index *index = &source->set.index;
+	const struct segue_index_entry *indexed = &index->entry[place];
+	uint64_t end = place + 1 < index->first[file + 1] ? index->entry[place + 1].offset
+							  : source->set.end[file];
+
+	return (struct segue_seqfile_found){.reader = &source->reader,
+		.layout = &source->set.layout[file],
+		.file = file,
+		.number = place - index->first[file],
+		.offset = indexed->offset,
+		.size = end - indexed->offset,
+		.steps = indexed->length,
+		.crc = indexed->crc,
+		.key_max = source->set.key_max};
+}
+
 static int admit_entry(
 	struct source *source, size_t file, uint64_t place, struct segue_seqfile_record **out)
 {
+	const struct segue_seqfile_found found = find_entry(source, file, place);
 	bool through = source->base.on_error == SEGUE_ON_ERROR_SKIP;
 	int rc = record_take(source, out);
 
 	if (rc)
 		return rc;
-	rc = segue_seqfile_record_load(*out, file, place, source->whole_max, through);
+	rc = segue_seqfile_record_load(*out, &found, source->whole_max, through);
 	if (rc)
 		record_give(source, *out);
 	return rc;
-}
-
-static const char *record_key(const struct segue_record *base, size_t *size)
-{
-	const struct segue_seqfile_record *record = (const struct segue_seqfile_record *)base;
-
-	*size = record->entry.key_size;
-	return record->entry.key;
-}
-
-static int record_seek(struct segue_record *base, uint64_t step)
-{
-	return segue_seqfile_record_seek((struct segue_seqfile_record *)base, step);
-}
-
-static int record_read(struct segue_record *base, size_t feature, uint64_t steps, void *out)
-{
-	return segue_seqfile_record_read((struct segue_seqfile_record *)base, feature, steps, out);
-}
-
-static int record_context(struct segue_record *base, size_t feature, void *out)
-{
-	return segue_seqfile_record_context((struct segue_seqfile_record *)base, feature, out);
-}
-
-static int record_read_variable(struct segue_record *base, size_t feature, uint64_t steps,
-	int64_t *offsets, struct segue_sink *sink)
-{
-	return segue_seqfile_record_read_variable(
-		(struct segue_seqfile_record *)base, feature, steps, offsets, sink);
-}
-
-static int record_context_variable(
-	struct segue_record *base, size_t feature, int64_t *offsets, struct segue_sink *sink)
-{
-	return segue_seqfile_record_context_variable(
-		(struct segue_seqfile_record *)base, feature, offsets, sink);
-}
-
-static int record_initial(struct segue_record *base, size_t state, void *out)
-{
-	return segue_seqfile_record_initial((struct segue_seqfile_record *)base, state, out);
-}
-
-static size_t record_memory(const struct segue_record *base)
-{
-	return segue_seqfile_record_memory((const struct segue_seqfile_record *)base);
 }
 
 static void record_release(struct segue_record *base)
@@ -124,17 +124,7 @@ static void record_release(struct segue_record *base)
 	record_give(source_of(record), record);
 }
 
-static const struct segue_record_ops record_ops = {
-	.key = record_key,
-	.seek = record_seek,
-	.read = record_read,
-	.context = record_context,
-	.initial = record_initial,
-	.read_variable = record_read_variable,
-	.context_variable = record_context_variable,
-	.memory = record_memory,
-	.release = record_release,
-};
+static const struct segue_record_ops record_ops = SEGUE_SEQFILE_RECORD_OPS(record_release);
 
 static int source_admit(struct segue_source *base, uint64_t number, struct segue_record **out,
 	struct segue_admitted *admitted)
@@ -148,10 +138,7 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 	if (rc)
 		return rc;
 	record->base.ops = &record_ops;
-	admitted->array_steps = record->entry.steps;
-	admitted->total_length = record->entry.total_length == SEGUE_SEQFILE_NO_TOTAL
-					 ? record->entry.steps
-					 : record->entry.total_length;
+	*admitted = segue_seqfile_record_admitted(record);
 	*out = &record->base;
 	return 0;
 }
@@ -264,14 +251,14 @@ static const struct segue_source_ops source_ops = {
 
 /* ---- The driver ------------------------------------------------------------------------------ */
 
-/* Whether it is worth while to read windows one by one. */
-static bool has_long_windows(const struct segue_spec *spec)
+size_t segue_seqfile_whole_max(const struct segue_spec *spec)
 {
 	uint64_t step = 0;
 
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		step += spec->sequences[i].size;
-	return step >= LONG_WINDOW * spec->sequence_count / spec->num_unroll;
+	return step >= LONG_WINDOW * spec->sequence_count / spec->num_unroll ? WHOLE_MAX_LONG
+									     : WHOLE_MAX;
 }
 
 static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
@@ -283,8 +270,9 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
 	segue_source_base_init(&source->base, &source_ops, spec->on_error);
 	source->spec = spec;
+	source->reader = (struct segue_seqfile_reader){read_file, fail_within_file, source};
 	source->keeper = *means->keeper;
-	source->whole_max = has_long_windows(spec) ? WHOLE_MAX_LONG : WHOLE_MAX;
+	source->whole_max = segue_seqfile_whole_max(spec);
 	segue_buffers_init(&source->buffers);
 	pthread_mutex_init(&source->mutex, NULL);
 	int rc = segue_seqfile_set_open(&source->set, spec, means);

@@ -18,6 +18,9 @@
 
 extern const struct segue_source_driver segue_source_files;
 
+/* What is small, to streams of this spec. */
+size_t segue_seqfile_whole_max(const struct segue_spec *spec);
+
 /* For tests: another limit for small ones, on a source that is not used yet. */
 void segue_source_files_limit(struct segue_source *source, size_t whole_max);
 

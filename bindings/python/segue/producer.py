@@ -1,0 +1,199 @@
+"""Producers: sequences inserted into a stream while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from . import _segue
+from .errors import ArgumentError
+from .spec import _whole
+
+if TYPE_CHECKING:
+    from .client import Stream
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One sequence, as `Producer.insert` takes it.
+
+    Parameters
+    ----------
+    sequences, context, key, length, initial_states
+        As of `Producer.insert`.
+    """
+
+    sequences: Mapping[str, Any]
+    context: Mapping[str, Any] | None = None
+    key: str | bytes | None = None
+    length: int | None = None
+    initial_states: Mapping[str, Any] | None = None
+
+
+class Producer:
+    """Inserts sequences under a name; made by `Stream.producer`. A context manager.
+
+    Each sequence of a name has a serial, from 1 on. What is not acknowledged is kept here, and sent
+    again when the server was lost: nothing is inserted twice, and nothing is lost but with this
+    process. The end of the ``with`` block closes the name; an exception in it leaves the name, and
+    whoever opens it next goes on.
+
+    Attributes
+    ----------
+    name : str
+
+    Examples
+    --------
+    ::
+
+        stream = client.stream("live", segue.Push(producers=2), features, ...)
+        with stream.producer(f"actor-{index}") as producer:
+            serial, cursor = producer.resume()
+            for episode in play(from_=serial):
+                producer.insert({"x": episode})
+    """
+
+    def __init__(
+        self, stream: Stream, name: str, takeover: bool, ring_bytes: int | None
+    ) -> None:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ArgumentError(f"name: {name!r} is not a name (non-empty, without NUL)")
+        ring = 0 if ring_bytes is None else _whole("ring_bytes", ring_bytes, 1 << 16, 1 << 40)
+        self.name = name
+        self._handle = _segue.producer(stream._handle, name, bool(takeover), ring, *stream._columns)
+
+    def __repr__(self) -> str:
+        inserted, acknowledged = self._handle.serials
+        closed = ", closed" if self.closed else ""
+        return (
+            f"<segue.Producer: {self.name!r}: {inserted} inserted, "
+            f"{acknowledged} acknowledged{closed}>"
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or left."""
+        return self._handle.closed
+
+    @property
+    def inserted(self) -> int:
+        """Serial of the last sequence that was inserted."""
+        return self._handle.serials[0]
+
+    @property
+    def acknowledged(self) -> int:
+        """Serial of the last one that is acknowledged, as far as is known here."""
+        return self._handle.serials[1]
+
+    def resume(self) -> tuple[int, bytes]:
+        """Return where the name stood when it was opened: the last serial, and its cursor.
+
+        Inserting goes on behind that: of a loop over numbered things, with those of a number above
+        it.
+        """
+        return self._handle.resumed
+
+    def insert(
+        self,
+        sequences: Mapping[str, Any] | Example,
+        context: Mapping[str, Any] | None = None,
+        key: str | bytes | None = None,
+        length: int | None = None,
+        initial_states: Mapping[str, Any] | None = None,
+        *,
+        cursor: bytes = b"",
+        timeout: float | None = None,
+        block: bool = True,
+    ) -> None:
+        """Insert a sequence. If it raises, nothing of this one was inserted.
+
+        It is on its way when this returns; `flush` waits until all are acknowledged.
+
+        Parameters
+        ----------
+        sequences : mapping of str to array, or Example
+            ``[steps, *shape]`` of each sequence feature, as of `FileWriter.write`.
+        context : mapping of str to array, optional
+            ``[*shape]`` of each context feature.
+        key : str or bytes, optional
+            The sequence's key, 1 to 4096 bytes; else ``"<name>:<serial>"``.
+        length : int, optional
+            Steps that count, if these are not all of the arrays.
+        initial_states : mapping of str to array, optional
+            Of each state with ``init="data"``.
+        cursor : bytes
+            The producer's own place, up to 4096 bytes: who opens the name next finds that of the
+            last sequence.
+        timeout : float, optional
+            Seconds to wait for room; None waits for ever.
+        block : bool
+            False: as ``timeout=0``.
+
+        Raises
+        ------
+        ArgumentError
+            An array that is missing, not declared, or of another dtype or shape; a key, length or
+            cursor that cannot be.
+        TimeoutError_
+            There is no room: every lane has enough, or the server is behind.
+        EndedError, FencedError
+            The input has ended, or another has taken the name over. Also of what was inserted
+            before and is not acknowledged.
+        NoSpaceError
+            The disk of the log is full. What was inserted before is sent again by the next call.
+        """
+        if isinstance(sequences, Example):
+            example = sequences
+        else:
+            example = Example(sequences, context, key, length, initial_states)
+        self._handle.insert(
+            example.sequences,
+            example.context,
+            example.initial_states,
+            example.key,
+            example.length,
+            cursor,
+            timeout if block else 0.0,
+        )
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was inserted is acknowledged: as safe as `durability` promises.
+
+        Raises
+        ------
+        TimeoutError_, EndedError, FencedError, NoSpaceError
+            As of `insert`.
+        """
+        self._handle.flush(timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flush, and close the name for good. Of no effect the second time."""
+        if not self.closed:
+            self._handle.close(timeout)
+            self._handle.leave()
+
+    def leave(self) -> None:
+        """Free the name, for whoever goes on. What is not acknowledged may be inserted or not."""
+        self._handle.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.close()
+        finally:
+            self.leave()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "cannot pickle or copy a segue.Producer: it belongs to the process that made it"
+        )

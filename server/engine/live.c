@@ -1,0 +1,560 @@
+/* The log of a live stream, among those who use it. */
+#include "engine/live.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/list.h"
+#include "engine/filler.h"
+#include "os/tree.h"
+#include "source/log/reading.h"
+#include "store/lanes.h"
+#include "store/logs.h"
+
+/* What a lane has before it. */
+struct lane {
+	struct segue_filler *filler; /* in force; or NULL: */
+	struct segue_carry *carry;
+	uint64_t next,
+		rows;   /* it stands where it was last seen: its next sequence, rows that live */
+	uint64_t floor; /* the first sequence that it needs */
+};
+
+struct segue_live {
+	LIST_ENTRY(segue_live) link; /* of those that are open */
+	struct segue_live_order order;
+	struct segue_log *log;
+	struct segue_source *source;
+	struct segue_inserter *inserter;
+	uint64_t first; /* what was given up, as the store has it. The committer's thread */
+	/* When it is to be looked whether inserting has to wait. The inserter's thread. */
+	uint64_t look_at, look_at_bytes;
+	pthread_mutex_t lock; /* of all below; held while fillers are kicked */
+	pthread_cond_t synced;
+	uint64_t syncs;    /* tries to sync */
+	bool left_out;     /* a transaction has left a lane out since the last of them */
+	bool ended;        /* the input has, */
+	uint64_t count;    /* after so many */
+	uint64_t grown;    /* lanes were told of so many */
+	struct lane *lane; /* owned: spec->lanes */
+	uint32_t behind;   /* lane that had the most when inserting had to wait last */
+	uint64_t behind_by;
+	_Atomic bool full;
+};
+
+/* ---- What is known of it ---- */
+
+static struct segue_log_known known_of(const struct segue_live *live)
+{
+	struct segue_log_known known = {.first = live->first};
+	struct segue_log_stand stand;
+
+	segue_log_look(live->log, &stand);
+	memcpy(known.id, live->order.id, sizeof(known.id));
+	known.synced = stand.synced;
+	return known;
+}
+
+int segue_live_put(struct segue_live *live, struct segue_ops *ops)
+{
+	const struct segue_log_known known = known_of(live);
+
+	return segue_logs_put_known(ops, live->order.stream, &known);
+}
+
+struct ending {
+	struct segue_live *live;
+	const struct segue_log_end *end;
+};
+
+static int add_end(void *arg, struct segue_ops *ops)
+{
+	const struct ending *ending = arg;
+	int rc = segue_live_put(ending->live, ops);
+
+	return rc ? rc : segue_logs_put_end(ops, ending->live->order.stream, ending->end);
+}
+
+/* ---- What the inserter calls ---- */
+
+static void grown(void *arg, uint64_t count)
+{
+	struct segue_live *live = arg;
+	uint32_t lanes = live->order.spec->lanes;
+
+	pthread_mutex_lock(&live->lock);
+	uint64_t from = live->grown;
+	/* Of more than one turn all lanes have their share. */
+	for (uint64_t n = from; n < count && n - from < lanes; n++)
+		if (live->lane[n % lanes].filler)
+			segue_filler_kick(live->lane[n % lanes].filler);
+	live->grown = count;
+	pthread_mutex_unlock(&live->lock);
+}
+
+static void synced(void *arg)
+{
+	struct segue_live *live = arg;
+
+	pthread_mutex_lock(&live->lock);
+	bool left_out = live->left_out;
+	live->left_out = false;
+	live->syncs++;
+	pthread_cond_broadcast(&live->synced);
+	pthread_mutex_unlock(&live->lock);
+	if (left_out)
+		live->order.covered(live->order.arg);
+}
+
+static int store(void *arg, const struct segue_log_end *end)
+{
+	struct segue_live *live = arg;
+	struct ending ending = {live, end};
+	struct segue_change change = {
+		.place = {.stream = live->order.stream}, .build = add_end, .arg = &ending};
+
+	return segue_changes_make(live->order.changes, &change);
+}
+
+static void ended(void *arg, uint64_t count)
+{
+	struct segue_live *live = arg;
+
+	segue_log_source_end(live->source, count);
+	pthread_mutex_lock(&live->lock);
+	live->ended = true;
+	live->count = count;
+	for (uint32_t i = 0; i < live->order.spec->lanes; i++)
+		if (live->lane[i].filler)
+			segue_filler_end(live->lane[i].filler, count);
+	pthread_mutex_unlock(&live->lock);
+}
+
+/* ---- How far the lanes are ---- */
+
+static void note_position(struct lane *lane, const struct segue_plan_spec *plan,
+	const struct segue_position *position)
+{
+	lane->next = position->next;
+	lane->rows = 0;
+	for (uint32_t i = 0; i < position->rows; i++)
+		lane->rows += segue_plan_row_lives(plan, &position->row[i]);
+	lane->floor = segue_backlog_floor(plan, position);
+}
+
+/* Of a lane in force by what its worker has committed. With the lock. */
+static void look_at_lane(struct lane *lane)
+{
+	struct segue_filler *filler = lane->filler;
+
+	if (!filler)
+		return;
+	pthread_mutex_lock(&filler->lock);
+	if (segue_carry_observe(lane->carry, filler->feed.published)) {
+		const struct segue_feed_entry *entry =
+			segue_feed_entry(&filler->feed, lane->carry->committed);
+		if (entry)
+			note_position(lane, &filler->plan_spec, entry->position);
+	}
+	pthread_mutex_unlock(&filler->lock);
+}
+
+/* Of the first `count` sequences those that the lane has not finished. */
+static uint64_t unfinished(const struct segue_live *live, uint32_t i, uint64_t count)
+{
+	uint32_t lanes = live->order.spec->lanes;
+	uint64_t share = count > i ? (count - i - 1) / lanes + 1 : 0;
+	const struct lane *lane = &live->lane[i];
+
+	return (share > lane->next ? share - lane->next : 0) + lane->rows;
+}
+
+/*
+ * Looks at all lanes. If more can be inserted: how much, until it has to be looked again: what a
+ * lane has room for goes to it by turns with the others.
+ */
+static bool look_at_lanes(struct segue_live *live, uint64_t count, uint64_t bytes)
+{
+	const struct segue_backlog_limits *limits = &live->order.limits;
+	uint32_t lanes = live->order.spec->lanes;
+	uint64_t least = UINT64_MAX, floor = count;
+
+	live->behind_by = 0;
+	for (uint32_t i = 0; i < lanes; i++) {
+		look_at_lane(&live->lane[i]);
+		uint64_t has = unfinished(live, i, count);
+		least = has < least ? has : least;
+		floor = live->lane[i].floor < floor ? live->lane[i].floor : floor;
+		if (has > live->behind_by) {
+			live->behind = i;
+			live->behind_by = has;
+		}
+	}
+	uint64_t spooled = segue_log_bytes_from(live->log, floor);
+	if (least >= limits->capacity || spooled >= limits->spool)
+		return true;
+	uint64_t turns = limits->capacity - least - 1;
+	live->look_at =
+		turns > (UINT64_MAX - count - 1) / lanes ? UINT64_MAX : count + turns * lanes + 1;
+	live->look_at_bytes = limits->spool - spooled > UINT64_MAX - bytes
+				      ? UINT64_MAX
+				      : bytes + limits->spool - spooled;
+	return false;
+}
+
+static bool is_full(void *arg, uint64_t count)
+{
+	struct segue_live *live = arg;
+	struct segue_log_stand stand;
+
+	segue_log_look(live->log, &stand);
+	if (count < live->look_at && stand.bytes < live->look_at_bytes)
+		return false;
+	live->full = true; /* before the look: whoever has moved since kicks */
+	pthread_mutex_lock(&live->lock);
+	bool full = look_at_lanes(live, count, stand.bytes);
+	pthread_mutex_unlock(&live->lock);
+	live->full = full;
+	return full;
+}
+
+void segue_live_moved(struct segue_live *live)
+{
+	if (live->full)
+		segue_inserter_kick(live->inserter);
+}
+
+void segue_live_behind(struct segue_live *live, uint32_t *lane, uint64_t *sequences)
+{
+	pthread_mutex_lock(&live->lock);
+	*lane = live->behind;
+	*sequences = live->behind_by;
+	pthread_mutex_unlock(&live->lock);
+}
+
+void segue_live_join(
+	struct segue_live *live, struct segue_filler *filler, struct segue_carry *carry)
+{
+	struct lane *lane = &live->lane[segue_filler_plan(filler).lane];
+
+	pthread_mutex_lock(&live->lock);
+	lane->filler = filler;
+	lane->carry = carry;
+	if (live->ended)
+		segue_filler_end(filler, live->count);
+	pthread_mutex_unlock(&live->lock);
+	segue_filler_kick(filler); /* what came before was for nobody */
+	segue_live_moved(live);
+}
+
+void segue_live_leave(struct segue_live *live, const struct segue_filler *filler)
+{
+	pthread_mutex_lock(&live->lock);
+	for (uint32_t i = 0; i < live->order.spec->lanes; i++) {
+		if (live->lane[i].filler != filler)
+			continue;
+		look_at_lane(&live->lane[i]);
+		live->lane[i].filler = NULL;
+	}
+	pthread_mutex_unlock(&live->lock);
+}
+
+static int load_lanes(struct segue_live *live)
+{
+	const struct segue_spec *spec = live->order.spec;
+	struct segue_plan_spec plan = {.lanes = spec->lanes, .num_unroll = spec->num_unroll};
+	int rc = 0;
+
+	live->lane = calloc(spec->lanes, sizeof(*live->lane));
+	if (!live->lane)
+		return segue_fail(SEGUE_ENOMEM, "no memory for %" PRIu32 " lanes", spec->lanes);
+	for (; !rc && plan.lane < spec->lanes; plan.lane++) {
+		const struct segue_place place = {.stream = live->order.stream, .lane = plan.lane};
+		struct segue_lane_record record;
+
+		live->lane[plan.lane].floor = plan.lane;
+		rc = segue_lanes_load(live->order.store, place, &record);
+		if (!rc) {
+			note_position(&live->lane[plan.lane], &plan, record.position);
+			free(record.position);
+		}
+		rc = rc == SEGUE_ENOTFOUND ? 0 : rc;
+	}
+	return rc;
+}
+
+/* ---- Where it is ---- */
+
+static void put_name(uint32_t stream, char name[16])
+{
+	snprintf(name, 16, "%08" PRIx32, stream);
+}
+
+void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX])
+{
+	char name[16];
+
+	put_name(stream, name);
+	snprintf(path, PATH_MAX, "%s/" SEGUE_LIVE_DIR "/%s", dir, name);
+}
+
+void segue_live_remove(const char *dir, uint32_t stream)
+{
+	char path[PATH_MAX], name[16];
+
+	put_name(stream, name);
+	snprintf(path, sizeof(path), "%s/" SEGUE_LIVE_DIR, dir);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	segue_tree_remove(fd, name);
+	close(fd);
+}
+
+/* ---- Life ---- */
+
+/*
+ * A log is open once. A stream that nobody waits for any more, and that another of its name has
+ * taken the place of, may not be through with its own.
+ */
+static pthread_mutex_t claims_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t claims_left = PTHREAD_COND_INITIALIZER;
+static LIST_HEAD(, segue_live) claims = LIST_HEAD_INITIALIZER(claims);
+
+static bool is_claimed(const struct segue_live *live)
+{
+	const struct segue_live *other;
+
+	LIST_FOREACH(other, &claims, link) {
+		if (other->order.store == live->order.store &&
+			other->order.stream == live->order.stream)
+			return true;
+	}
+	return false;
+}
+
+static void claim(struct segue_live *live)
+{
+	pthread_mutex_lock(&claims_lock);
+	while (is_claimed(live))
+		pthread_cond_wait(&claims_left, &claims_lock);
+	LIST_INSERT_HEAD(&claims, live, link);
+	pthread_mutex_unlock(&claims_lock);
+}
+
+static void let_go(struct segue_live *live)
+{
+	pthread_mutex_lock(&claims_lock);
+	LIST_REMOVE(live, link);
+	pthread_cond_broadcast(&claims_left);
+	pthread_mutex_unlock(&claims_lock);
+}
+
+static int make(struct segue_live *live, const struct segue_log_means *means)
+{
+	struct segue_ops ops = {0};
+
+	int rc = segue_log_create(means, live->order.id, &live->log);
+	if (!rc)
+		rc = segue_live_put(live, &ops);
+	if (!rc)
+		rc = segue_changes_apply(live->order.changes, &ops);
+	segue_ops_finish(&ops);
+	return rc;
+}
+
+static int open_known(struct segue_live *live, const struct segue_log_means *means,
+	const struct segue_stored_log *stored)
+{
+	if (memcmp(stored->known.id, live->order.id, sizeof(stored->known.id)) != 0)
+		return segue_fail(SEGUE_ESTORE,
+			"the store has another log under stream %" PRIu32
+			" than the stream was made with: restore a backup",
+			live->order.stream);
+	live->first = stored->known.first;
+	return segue_log_open(means, &stored->known, &live->log);
+}
+
+static int open_log(struct segue_live *live, struct segue_stored_log *stored)
+{
+	struct segue_seqfile_head head;
+
+	int rc = segue_insert_fields(live->order.spec, &head);
+	if (rc)
+		return rc;
+	const struct segue_log_means means = {.dir = live->order.dir,
+		.fields = head.fields,
+		.count = head.count,
+		.file_bytes = live->order.file_bytes};
+	rc = segue_logs_load(live->order.store, live->order.stream, stored);
+	if (rc == SEGUE_ENOTFOUND)
+		rc = make(live, &means);
+	else if (!rc)
+		rc = open_known(live, &means, stored);
+	segue_seqfile_free_head(&head);
+	return rc;
+}
+
+static int start(struct segue_live *live, const struct segue_log_end *end)
+{
+	const struct segue_spec *spec = live->order.spec;
+	const struct segue_inserter_order order = {
+		.log = live->log,
+		.stored = end,
+		.expected = live->order.producers,
+		.commit = spec->durability == SEGUE_DURABLE_COMMIT,
+		.interval_ns = spec->interval_ms * INT64_C(1000000),
+		.is_full = is_full,
+		.grown = grown,
+		.synced = synced,
+		.store = store,
+		.ended = ended,
+		.arg = live,
+	};
+	struct segue_log_stand stand;
+
+	segue_log_look(live->log, &stand);
+	live->grown = stand.written.number;
+	live->ended = end && end->ended;
+	live->count = live->ended ? end->count : 0;
+	if (live->ended)
+		segue_log_source_end(live->source, live->count);
+	return segue_inserter_create(&order, &live->inserter);
+}
+
+int segue_live_open(const struct segue_live_order *order, struct segue_live **out)
+{
+	struct segue_live *live = calloc(1, sizeof(*live));
+	struct segue_stored_log stored = {.some = false};
+
+	if (!live)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a log");
+	live->order = *order;
+	pthread_mutex_init(&live->lock, NULL);
+	pthread_cond_init(&live->synced, NULL);
+	claim(live);
+	int rc = load_lanes(live);
+	if (!rc)
+		rc = open_log(live, &stored);
+	if (!rc)
+		rc = segue_log_source_create(order->spec, live->log, &live->source);
+	if (!rc)
+		rc = start(live, stored.some ? &stored.end : NULL);
+	segue_stored_log_finish(&stored);
+	if (rc) {
+		if (live->source)
+			live->source->ops->destroy(live->source);
+		segue_live_close(live);
+		return rc;
+	}
+	*out = live;
+	return 0;
+}
+
+void segue_live_stop(struct segue_live *live)
+{
+	segue_inserter_stop(live->inserter);
+}
+
+void segue_live_close(struct segue_live *live)
+{
+	if (!live)
+		return;
+	segue_inserter_destroy(live->inserter);
+	segue_log_close(live->log);
+	let_go(live);
+	free(live->lane);
+	pthread_cond_destroy(&live->synced);
+	pthread_mutex_destroy(&live->lock);
+	free(live);
+}
+
+struct segue_log *segue_live_log(const struct segue_live *live)
+{
+	return live->log;
+}
+
+struct segue_inserter *segue_live_inserter(const struct segue_live *live)
+{
+	return live->inserter;
+}
+
+struct segue_source *segue_live_source(const struct segue_live *live)
+{
+	return live->source;
+}
+
+/* ---- Positions ---- */
+
+static int fail_never(const struct segue_plan_spec *plan)
+{
+	return segue_fail(SEGUE_ESTORE,
+		"the log of the stream could not be synced, and lane %" PRIu32
+		" has read of it what may be lost: the server has to be started again",
+		plan->lane);
+}
+
+int segue_live_covers(struct segue_live *live, const struct segue_plan_spec *plan,
+	const struct segue_position *position)
+{
+	struct segue_log_stand stand;
+
+	segue_log_look(live->log, &stand);
+	if (segue_backlog_is_covered(plan, position, stand.synced.number))
+		return 0;
+	if (stand.failed)
+		return fail_never(plan);
+	/* Said before it is asked for, so that no sync that comes can be missed. */
+	pthread_mutex_lock(&live->lock);
+	live->left_out = true;
+	pthread_mutex_unlock(&live->lock);
+	segue_inserter_urge(live->inserter);
+	return SEGUE_LIVE_LATER;
+}
+
+/* One that ends after this was called. */
+static void await_sync(struct segue_live *live, uint64_t syncs)
+{
+	segue_inserter_urge(live->inserter);
+	pthread_mutex_lock(&live->lock);
+	while (live->syncs == syncs)
+		pthread_cond_wait(&live->synced, &live->lock);
+	pthread_mutex_unlock(&live->lock);
+}
+
+int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan,
+	const struct segue_position *position)
+{
+	uint64_t seen = segue_backlog_seen(plan, position);
+
+	for (;;) {
+		struct segue_log_stand stand;
+
+		pthread_mutex_lock(&live->lock);
+		uint64_t syncs = live->syncs;
+		pthread_mutex_unlock(&live->lock);
+		segue_log_look(live->log, &stand);
+		if (segue_backlog_is_covered(plan, position, stand.synced.number))
+			return 0;
+		if (stand.failed)
+			return fail_never(plan);
+		if (seen > stand.written.number)
+			return segue_fail(SEGUE_ENOTFOUND,
+				"lane %" PRIu32 " stands behind sequence %" PRIu64
+				" of a log of %" PRIu64,
+				plan->lane, seen - 1, stand.written.number);
+		await_sync(live, syncs);
+	}
+}
+
+int segue_live_hash(struct segue_live *live, const struct segue_plan_spec *plan,
+	const struct segue_position *position, uint64_t hash[2])
+{
+	return segue_log_hash(live->log, segue_backlog_seen(plan, position), hash);
+}

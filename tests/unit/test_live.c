@@ -1,0 +1,743 @@
+/*
+ * Lanes that read a log: what transactions say of it, which lanes they leave out, who waits. Each
+ * transaction is looked at on its way to the store.
+ */
+#include "engine/live.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/barrier.h"
+#include "core/error.h"
+#include "core/wait.h"
+#include "core/wire.h"
+#include "engine/committer.h"
+#include "holder.h"
+#include "lane/backlog.h"
+#include "store/lanes.h"
+#include "store/logs.h"
+
+#define OK(call)   cr_assert_eq((call), 0, "%s: %s", #call, segue_error_detail())
+#define KNOWN      "log.00000001.known"
+#define SOON(what) soon((what), #what)
+
+enum { LANES = 2, ROWS = 2, RECORDS = 60, PATIENCE = 30000 };
+
+static struct segue_ground ground;
+static struct segue_committer *committer;
+static struct segue_grant *grants[LANES];
+static struct segue_live *live;
+static const uint8_t id[SEGUE_SEQLOG_ID] = "of test_live...";
+static char dir[SEGUE_TMPDIR_MAX];
+
+/* ---- The loop, the log's disk and the store's are the test's -------------------------------- */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned finished;
+
+void __wrap_segue_loop_post(struct segue_loop *loop, void (*fn)(void *arg), void *arg);
+void __wrap_segue_loop_post(struct segue_loop *loop, void (*fn)(void *arg), void *arg)
+{
+	(void)loop;
+	pthread_mutex_lock(&lock);
+	fn(arg);
+	pthread_mutex_unlock(&lock);
+}
+
+static _Atomic bool syncs_held, syncs_fail;
+static _Atomic unsigned syncs_asked;
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+	syncs_asked++;
+	while (syncs_held)
+		usleep(1000);
+	if (!syncs_fail)
+		return __real_fdatasync(fd);
+	errno = EIO;
+	return -1;
+}
+
+static _Atomic uint64_t known_number; /* as the store has it */
+static _Atomic unsigned positions;    /* that were stored, of lanes that had seen something */
+
+static void look_at_known(const struct segue_store_op *op)
+{
+	struct segue_log_known known;
+	struct segue_log_stand stand;
+	uint64_t hash[2];
+
+	OK(segue_log_known_unpack(op->value, op->value_size, &known));
+	cr_assert_arr_eq(known.id, id, sizeof(id));
+	cr_assert_geq(known.synced.number, known_number, "it goes back");
+	known_number = known.synced.number;
+	if (!live) /* it is being made */
+		return;
+	segue_log_look(segue_live_log(live), &stand);
+	cr_assert_leq(known.synced.number, stand.synced.number, "it is not synced");
+	OK(segue_log_hash(segue_live_log(live), known.synced.number, hash));
+	cr_assert_arr_eq(hash, known.synced.hash, sizeof(hash));
+}
+
+static void look_at_lane(const struct segue_store_op *op)
+{
+	struct segue_plan_spec plan = ground.spec.plan;
+	struct segue_lane_record record;
+
+	plan.lane = segue_key_get32((const uint8_t *)op->key + 8);
+	OK(segue_lane_record_unpack(op->value, op->value_size, &record));
+	uint64_t seen = segue_backlog_seen(&plan, record.position);
+	free(record.position);
+	if (!grants[plan.lane] || !grants[plan.lane]->live)
+		return;
+	positions += seen > 0;
+	cr_assert_leq(seen, known_number, "lane %" PRIu32 " has seen what is not known", plan.lane);
+}
+
+int __real_segue_store_apply(
+	struct segue_store *store, const struct segue_store_op *ops, size_t count);
+int __wrap_segue_store_apply(
+	struct segue_store *store, const struct segue_store_op *ops, size_t count);
+int __wrap_segue_store_apply(
+	struct segue_store *store, const struct segue_store_op *ops, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (ops[i].table == SEGUE_TABLE_META && ops[i].key_size == strlen(KNOWN) &&
+			memcmp(ops[i].key, KNOWN, strlen(KNOWN)) == 0)
+			look_at_known(&ops[i]);
+		if (ops[i].table == SEGUE_TABLE_LANES && !ops[i].remove)
+			look_at_lane(&ops[i]);
+	}
+	return __real_segue_store_apply(store, ops, count);
+}
+
+/* ---- The ground ----------------------------------------------------------------------------- */
+
+static void covered(void *arg)
+{
+	(void)arg;
+	segue_committer_urge(committer);
+}
+
+static struct segue_backlog_limits limits = {.capacity = UINT64_MAX, .spool = UINT64_MAX};
+
+/* By the interval of the spec: nothing is synced unless somebody asks for it. */
+static int open_live(void)
+{
+	const struct segue_live_order order = {
+		.spec = &ground.spec.test.spec,
+		.dir = dir,
+		.file_bytes = 20000,
+		.id = "of test_live...",
+		.stream = 1,
+		.store = ground.store,
+		.changes = segue_committer_changes(committer),
+		.limits = limits,
+		.covered = covered,
+	};
+	return segue_live_open(&order, &live);
+}
+
+static void ignore_failure(void *arg, const struct segue_outcome *outcome)
+{
+	(void)arg, (void)outcome;
+}
+
+static void begin(void)
+{
+	segue_ground_begin(&ground, RECORDS, 4, ROWS, LANES);
+	segue_tmpdir_path(&ground.tmp, "log", dir);
+	OK(segue_committer_create(ground.store, NULL, ignore_failure, NULL, &committer));
+	OK(open_live());
+}
+
+static void close_live(void)
+{
+	if (live)
+		segue_live_source(live)->ops->destroy(segue_live_source(live));
+	segue_live_close(live);
+	live = NULL;
+}
+
+static void end_grant(int lane)
+{
+	if (!grants[lane])
+		return;
+	if (live)
+		segue_live_leave(live, grants[lane]->filler);
+	segue_holder_end(grants[lane]);
+	grants[lane] = NULL;
+}
+
+static void end(void)
+{
+	segue_committer_destroy(committer);
+	for (int lane = 0; lane < LANES; lane++)
+		end_grant(lane);
+	close_live();
+	segue_ground_end(&ground);
+}
+
+TestSuite(live, .init = begin, .fini = end, .timeout = 120);
+
+static struct segue_grant *grant_of(uint32_t lane, bool reads_log)
+{
+	struct segue_grant_order order =
+		segue_ground_order(&ground, segue_committer_changes(committer), lane);
+
+	if (reads_log) {
+		order.live = live;
+		order.source = segue_live_source(live);
+		order.plan.records = order.source->ops->records(order.source);
+	}
+	OK(segue_grant_make(&order, &grants[lane]));
+	segue_committer_add(committer, grants[lane]);
+	if (reads_log)
+		segue_live_join(live, grants[lane]->filler, &grants[lane]->carry);
+	return grants[lane];
+}
+
+static void note_finished(void *arg)
+{
+	(void)arg;
+	finished++;
+}
+
+static void finish(struct segue_grant *grant)
+{
+	segue_committer_finish(committer, grant, false, note_finished, note_finished, grant);
+}
+
+static bool is_finished(void)
+{
+	pthread_mutex_lock(&lock);
+	bool is = finished > 0;
+	pthread_mutex_unlock(&lock);
+	return is;
+}
+
+static bool soon(bool is, const char *what)
+{
+	static int ms;
+
+	if (is) {
+		ms = 0;
+		return true;
+	}
+	cr_assert_lt(ms++, PATIENCE, "it does not come: %s", what);
+	usleep(1000);
+	return false;
+}
+
+static uint64_t durable(const struct segue_grant *grant)
+{
+	return segue_load_acquire(&grant->carry.page->durable);
+}
+
+static void await_durable(const struct segue_grant *grant, uint64_t step)
+{
+	while (!SOON(durable(grant) >= step))
+		;
+}
+
+static uint64_t synced(void)
+{
+	struct segue_log_stand stand;
+
+	segue_log_look(segue_live_log(live), &stand);
+	return stand.synced.number;
+}
+
+/* ---- Asking the inserter -------------------------------------------------------------------- */
+
+static void note_answer(struct segue_ask *ask)
+{
+	*(_Atomic bool *)ask->arg = true;
+}
+
+static int ask(struct segue_ask *ask)
+{
+	_Atomic bool answered = false;
+
+	ask->answer = note_answer;
+	ask->arg = &answered;
+	segue_inserter_ask(segue_live_inserter(live), ask);
+	while (!SOON(answered))
+		;
+	return segue_outcome_give(&ask->outcome);
+}
+
+static uint64_t open_session(uint64_t *serial)
+{
+	struct segue_ask open = {
+		.what = SEGUE_ASKED_OPEN, .asked = {.name = "a", .name_size = 1, .takeover = true}};
+
+	OK(ask(&open));
+	*serial = open.serial;
+	return open.session;
+}
+
+enum { STEPS = 4 }; /* of each sequence: two segments */
+
+/* The sequence of that number: its step i is 1000 n + i. */
+static struct segue_log_entry *make_entry(uint64_t n)
+{
+	struct segue_log_entry *entry;
+	char key[32];
+	const struct segue_log_sequence sequence = {.key = key,
+		.key_size = (uint32_t)snprintf(key, sizeof(key), "record-%" PRIu64, n),
+		.steps = STEPS,
+		.total_length = SEGUE_SEQFILE_NO_TOTAL,
+		.producer = "a",
+		.producer_size = 1,
+		.serial = n + 1};
+
+	OK(segue_log_entry_make(segue_live_log(live), &sequence, &entry));
+	for (uint64_t i = 0; i < STEPS; i++) {
+		int64_t value = (int64_t)(1000 * n + i);
+		memcpy(entry->bytes + entry->column[0] + i * sizeof(value), &value, sizeof(value));
+	}
+	segue_log_entry_seal(segue_live_log(live), entry);
+	return entry;
+}
+
+/* One producer alone: its serials follow the numbers. */
+static int insert_one(uint64_t session, uint64_t serial)
+{
+	struct segue_ask insert = {.what = SEGUE_ASKED_INSERT,
+		.session = session,
+		.serial = serial,
+		.entry = make_entry(serial - 1)};
+	int rc = ask(&insert);
+
+	segue_log_entry_free(insert.entry);
+	return rc;
+}
+
+static void insert(uint64_t count)
+{
+	uint64_t serial, session = open_session(&serial);
+
+	while (count-- > 0)
+		OK(insert_one(session, ++serial));
+}
+
+/* ---- Tests ---------------------------------------------------------------------------------- */
+
+Test(live, is_known_from_its_making_on)
+{
+	struct segue_stored_log stored;
+
+	OK(segue_logs_load(ground.store, 1, &stored));
+	cr_assert_arr_eq(stored.known.id, id, sizeof(id));
+	cr_assert_eq(stored.known.synced.number, 0);
+	cr_assert(!stored.some);
+	insert(5);
+	close_live();
+	OK(open_live());
+	cr_assert_eq(synced(), 5, "a log that is opened is synced");
+}
+
+Test(live, a_lane_waits_for_the_log_and_nobody_waits_for_the_lane)
+{
+	struct segue_grant *reader = grant_of(0, true), *other = grant_of(1, false);
+
+	insert(RECORDS);
+	cr_assert_eq(synced(), 0);
+	syncs_held = true;
+	segue_holder_commit(reader, 1, 1);
+	segue_holder_commit(other, 1, 1);
+	segue_committer_urge(committer);
+	await_durable(other, 1);
+	while (!SOON(syncs_asked > 0)) /* the committer asked for it */
+		;
+	segue_holder_commit(other, 2, 1);
+	segue_committer_urge(committer);
+	await_durable(other, 2);
+	cr_assert_eq(durable(reader), 0);
+	cr_assert_eq(positions, 0);
+	syncs_held = false;
+	await_durable(reader, 1); /* nobody else has urged */
+	cr_assert_eq(known_number, RECORDS);
+}
+
+Test(live, a_lease_that_is_over_waits_for_the_log)
+{
+	struct segue_grant *reader = grant_of(0, true);
+	struct segue_lane_record record;
+
+	insert(RECORDS);
+	syncs_held = true;
+	segue_holder_commit(reader, 2, 1);
+	finish(reader);
+	segue_committer_try_once(committer); /* not even a server that stops gives it up */
+	usleep(200000);
+	cr_assert(!is_finished());
+	syncs_held = false;
+	while (!SOON(is_finished()))
+		;
+	OK(segue_lanes_load(ground.store, (struct segue_place){.stream = 1}, &record));
+	cr_assert_eq(record.position->step, 2);
+	cr_assert(!record.held);
+	free(record.position);
+}
+
+Test(live, of_a_log_that_failed_nothing_more_is_stored)
+{
+	struct segue_grant *reader = grant_of(0, true), *other = grant_of(1, false);
+	char text[SEGUE_ERROR_TEXT];
+
+	insert(RECORDS);
+	segue_holder_commit(reader, 1, 1);
+	segue_committer_urge(committer);
+	await_durable(reader, 1);
+	uint64_t serial, session = open_session(&serial);
+	OK(insert_one(session, serial + 1));
+	syncs_fail = true;
+	/* All 61 are there for the lane, which has seen the last by this. */
+	segue_holder_commit(reader, 2, 1);
+	segue_holder_commit(other, 1, 1);
+	segue_committer_urge(committer);
+	await_durable(other, 1);
+	await_durable(reader, 2); /* has not seen what is not synced */
+	cr_assert_eq(segue_grant_failure(reader, text), 0);
+	while (!SOON(insert_one(session, serial + 2) == SEGUE_ESTORE))
+		segue_inserter_urge(segue_live_inserter(live));
+	const struct segue_plan_spec plan = {.lanes = 1};
+	const struct segue_position behind = {.next = RECORDS + 1};
+	cr_assert_eq(segue_live_covers(live, &plan, &behind), SEGUE_ESTORE);
+	cr_assert_eq(segue_live_await(live, &plan, &behind), SEGUE_ESTORE);
+	OK(segue_live_await(live, &plan, &(struct segue_position){.next = RECORDS}));
+}
+
+Test(live, a_lane_that_has_read_what_may_be_lost_is_refused)
+{
+	struct segue_grant *reader = grant_of(0, true);
+	char text[SEGUE_ERROR_TEXT];
+
+	insert(RECORDS);
+	segue_holder_commit(reader, 1, 1);
+	syncs_fail = true;
+	segue_committer_urge(committer);
+	while (!SOON(segue_grant_failure(reader, text) == SEGUE_ESTORE))
+		segue_committer_urge(committer);
+	cr_assert(strstr(text, "may be lost"), "%s", text);
+	finish(reader);
+	while (!SOON(is_finished()))
+		;
+	cr_assert_eq(positions, 0);
+}
+
+/* A thread that waits for a position. */
+struct waiting {
+	uint64_t next;
+	int rc;
+	_Atomic bool over;
+};
+
+static void *wait_for(void *arg)
+{
+	const struct segue_plan_spec plan = {.lanes = 1};
+	struct waiting *waiting = arg;
+
+	waiting->rc =
+		segue_live_await(live, &plan, &(struct segue_position){.next = waiting->next});
+	waiting->over = true;
+	return NULL;
+}
+
+Test(live, who_waits_is_woken_by_the_sync)
+{
+	struct waiting waiting = {.next = 7};
+	pthread_t thread;
+
+	insert(7);
+	syncs_held = true;
+	cr_assert_eq(pthread_create(&thread, NULL, wait_for, &waiting), 0);
+	while (!SOON(syncs_asked > 0))
+		;
+	usleep(20000);
+	cr_assert(!waiting.over);
+	syncs_held = false;
+	pthread_join(thread, NULL);
+	cr_assert_eq(waiting.rc, 0);
+	cr_assert_eq(synced(), 7);
+	waiting = (struct waiting){.next = 8};
+	wait_for(&waiting);
+	cr_assert_eq(waiting.rc, SEGUE_ENOTFOUND);
+}
+
+static uint64_t records(void)
+{
+	return segue_live_source(live)->ops->records(segue_live_source(live));
+}
+
+Test(live, an_end_is_stored_with_the_place_and_stays)
+{
+	struct segue_ask end = {.what = SEGUE_ASKED_END};
+	struct segue_stored_log stored;
+
+	insert(9);
+	cr_assert_eq(records(), SEGUE_PLAN_LIVE);
+	OK(ask(&end));
+	for (int opened = 0; opened < 2; opened++) {
+		cr_assert_eq(records(), 9);
+		OK(segue_logs_load(ground.store, 1, &stored));
+		cr_assert(stored.some && stored.end.ended);
+		cr_assert_eq(stored.known.synced.number, 9);
+		segue_stored_log_finish(&stored);
+		close_live();
+		OK(open_live());
+	}
+}
+
+Test(live, another_log_than_the_store_knows_is_refused)
+{
+	const struct segue_log_known other = {.id = "another........"};
+	struct segue_ops ops = {0};
+
+	close_live();
+	OK(segue_logs_put_known(&ops, 1, &other));
+	OK(__real_segue_store_apply(ground.store, ops.op, ops.count));
+	segue_ops_finish(&ops);
+	cr_assert_eq(open_live(), SEGUE_ESTORE);
+	cr_assert(strstr(segue_error_detail(), "another log"), "%s", segue_error_detail());
+}
+
+/* ---- Lanes that read it --------------------------------------------------------------------- */
+
+/* Row `row` of batch `step` is a segment of sequence n, from `first` on. */
+static void check_row(
+	const struct segue_grant *grant, uint64_t step, uint32_t row, uint64_t n, uint64_t first)
+{
+	const struct segue_geometry *geometry = &grant->filler->geometry;
+	const uint8_t *base =
+		(const uint8_t *)segue_ring_slot(grant->filler->ring.map, geometry, step);
+	const struct segue_slot_span *span =
+		(const struct segue_slot_span *)(base + geometry->span_offset) + row;
+	const int64_t *x = (const int64_t *)(base + geometry->sequence_offset[0]) + 2u * row;
+	char key[32];
+
+	cr_assert_eq(span->number, n, "step %" PRIu64 ", row %" PRIu32, step, row);
+	cr_assert_eq(span->first_step, first);
+	snprintf(key, sizeof(key), "record-%" PRIu64, n);
+	cr_assert_eq(span->key_size, strlen(key));
+	cr_assert_arr_eq(base + geometry->heap_offset + span->key_offset, key, span->key_size);
+	for (uint64_t i = 0; i < 2; i++)
+		cr_assert_eq(x[i], (int64_t)(1000 * n + first + i));
+}
+
+static uint64_t published(const struct segue_grant *grant)
+{
+	return segue_load_acquire(&grant->filler->feed.ring->published);
+}
+
+static bool has_ended(const struct segue_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	bool has = grant->filler->feed.ended;
+	pthread_mutex_unlock(&grant->filler->lock);
+	return has;
+}
+
+Test(live, batches_come_as_sequences_are_inserted)
+{
+	struct segue_ask end = {.what = SEGUE_ASKED_END};
+	struct segue_grant *a = grant_of(0, true), *b = grant_of(1, true);
+	uint64_t serial, session = open_session(&serial);
+
+	/* Lane 0 has 0, 2, 4, 6, 8, lane 1 has 1, 3, 5, 7: rows of two, two segments each. */
+	for (int i = 0; i < 3; i++)
+		OK(insert_one(session, ++serial));
+	while (!SOON(published(a) == 2))
+		;
+	usleep(5000);
+	cr_assert_eq(published(b), 0, "it has half a batch");
+	for (uint64_t step = 0; step < 2; step++)
+		for (uint32_t row = 0; row < ROWS; row++)
+			check_row(a, step, row, 2 * row, 2 * step);
+	segue_holder_commit(a, 2, 1);
+	for (int i = 0; i < 6; i++)
+		OK(insert_one(session, ++serial));
+	while (!SOON(published(a) == 4 && published(b) == 2))
+		;
+	check_row(a, 3, 1, 6, 2);
+	check_row(b, 1, 0, 1, 2);
+	usleep(5000);
+	cr_assert(!has_ended(a) && !has_ended(b));
+	OK(ask(&end));
+	segue_holder_commit(a, 6, 1); /* the rest of its rows: sequence 8 alone */
+	check_row(a, 4, 0, 8, 0);
+	check_row(a, 5, 0, 8, 2);
+	segue_holder_commit(b, 4, 1);
+	check_row(b, 3, 1, 7, 2);
+	while (!SOON(has_ended(a) && has_ended(b)))
+		;
+	/* Who comes later finds the end. */
+	finish(a);
+	while (!SOON(is_finished()))
+		;
+	end_grant(0);
+	a = grant_of(0, true);
+	while (!SOON(has_ended(a)))
+		segue_filler_kick(a->filler);
+}
+
+/* An insert that is asked for and may have to wait. */
+struct asked {
+	struct segue_ask ask;
+	_Atomic bool answered;
+};
+
+static void begin_insert(struct asked *asked, uint64_t session, uint64_t serial)
+{
+	*asked = (struct asked){.ask = {.what = SEGUE_ASKED_INSERT,
+					.session = session,
+					.serial = serial,
+					.entry = make_entry(serial - 1),
+					.answer = note_answer,
+					.arg = &asked->answered}};
+	segue_inserter_ask(segue_live_inserter(live), &asked->ask);
+}
+
+static bool has_to_wait(struct asked *asked)
+{
+	usleep(20000);
+	return !asked->answered;
+}
+
+static void end_insert(struct asked *asked)
+{
+	while (!SOON(asked->answered))
+		;
+	OK(segue_outcome_give(&asked->ask.outcome));
+	segue_log_entry_free(asked->ask.entry);
+}
+
+Test(live, inserting_waits_when_every_lane_has_enough)
+{
+	uint64_t serial, session, behind;
+	struct asked asked;
+	uint32_t lane;
+
+	close_live();
+	limits.capacity = 5;
+	OK(open_live());
+	session = open_session(&serial);
+	for (int i = 0; i < 10; i++)
+		OK(insert_one(session, ++serial));
+	begin_insert(&asked, session, ++serial);
+	cr_assert(has_to_wait(&asked));
+	segue_live_behind(live, &lane, &behind);
+	cr_assert_eq(behind, 5);
+	struct segue_grant *a = grant_of(0, true);
+	segue_holder_commit(a, 1, 1); /* no sequence is finished by that */
+	segue_live_moved(live);
+	cr_assert(has_to_wait(&asked));
+	segue_holder_commit(a, 2, 1); /* two are: lane 0 has three, the other five */
+	segue_live_moved(live);
+	end_insert(&asked);
+	/* Lane 1 has nobody, and starves lane 0 of nothing: four more go to each. */
+	for (uint64_t step = 3; step < 8; step++) {
+		while (!SOON(published(a) >= step)) {
+			begin_insert(&asked, session, ++serial);
+			end_insert(&asked);
+		}
+		segue_holder_commit(a, step, 1);
+		segue_live_moved(live);
+	}
+	/* What is stored counts when it is opened again. */
+	segue_committer_urge(committer);
+	await_durable(a, 7);
+	finish(a);
+	while (!SOON(is_finished()))
+		;
+	end_grant(0);
+	close_live();
+	OK(open_live());
+	session = open_session(&serial);
+	for (;;) {
+		begin_insert(&asked, session, ++serial);
+		if (has_to_wait(&asked))
+			break;
+		end_insert(&asked);
+	}
+	/* Lane 0 has finished the six of its steps below 6: it has enough with eleven. */
+	cr_assert_eq((serial - 1 + LANES - 1) / LANES, 6 + 5, "%" PRIu64, serial);
+	limits.capacity = UINT64_MAX;
+	segue_inserter_gone(segue_live_inserter(live), session);
+	while (!SOON(asked.answered))
+		;
+	cr_assert_eq(segue_outcome_give(&asked.ask.outcome), SEGUE_EFENCED);
+	segue_log_entry_free(asked.ask.entry);
+}
+
+Test(live, inserting_waits_when_the_spool_is_full)
+{
+	uint64_t serial, session;
+	struct asked asked;
+
+	close_live();
+	limits.spool = 10000;
+	OK(open_live());
+	session = open_session(&serial);
+	uint64_t bytes = 0;
+	for (;;) {
+		begin_insert(&asked, session, ++serial);
+		if (has_to_wait(&asked))
+			break;
+		bytes += asked.ask.entry->entry.size;
+		end_insert(&asked);
+		cr_assert_lt(bytes, 20000, "it does not wait");
+	}
+	cr_assert_geq(bytes, limits.spool);
+	segue_inserter_gone(segue_live_inserter(live), session);
+	while (!SOON(asked.answered))
+		;
+	segue_log_entry_free(asked.ask.entry);
+}
+
+/* Whatever comes when: no transaction refers to what is not known, and all comes to disk. */
+Test(live, in_any_order)
+{
+	const char *text = getenv("SEGUE_TEST_SEED");
+	uint64_t seed = (uint64_t)getpid();
+	uint64_t inserted = 0, steps[LANES] = {0}, session, serial;
+
+	if (text)
+		seed = strtoull(text, NULL, 10);
+	fprintf(stderr, "in_any_order: SEGUE_TEST_SEED=%" PRIu64 "\n", seed);
+	close_live();
+	ground.spec.test.spec.interval_ms = 3;
+	OK(open_live());
+	session = open_session(&serial);
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		grant_of(lane, true);
+	/* A batch has two rows of sequences of two segments: step s has seen 2 (s + 1) / 2 of each. */
+	while (steps[0] + steps[1] < 2 * 20) {
+		seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
+		uint32_t draw = (uint32_t)(seed >> 33), lane = draw >> 8 & 1;
+
+		if (draw % 4 == 0)
+			segue_committer_urge(committer);
+		else if (draw % 4 == 1 && inserted < RECORDS)
+			inserted += insert_one(session, ++serial) == 0;
+		else if (steps[lane] < 20 && (steps[lane] + 2) * LANES * ROWS / 2 <= inserted)
+			segue_holder_commit(grants[lane], ++steps[lane], 1);
+		else if (inserted < RECORDS)
+			inserted += insert_one(session, ++serial) == 0;
+		if (draw % 32 == 5)
+			usleep(2000);
+	}
+	segue_committer_urge(committer);
+	for (int lane = 0; lane < LANES; lane++)
+		await_durable(grants[lane], 20);
+	cr_assert_gt(positions, 0);
+}
