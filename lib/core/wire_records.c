@@ -473,9 +473,11 @@ static int get_log_end(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__LogEndRecord *pb = (const Segue__Pb__LogEndRecord *)from;
 	struct segue_log_end end = {.count = pb->count, .ended = pb->ended};
-	int rc = segue_pb_check_range(
-		"number of closed producers", pb->n_closed, 0, SEGUE_SEQLOG_PRODUCERS_MAX);
+	int rc = segue_required_check("it", pb->required);
 
+	if (!rc)
+		rc = segue_pb_check_range(
+			"number of closed producers", pb->n_closed, 0, SEGUE_SEQLOG_PRODUCERS_MAX);
 	for (size_t i = 0; !rc && i < pb->n_closed; i++)
 		if (segue_name_check("name of a closed producer", pb->closed[i], true))
 			rc = segue_fail_within(SEGUE_EPROTOCOL, "closed");

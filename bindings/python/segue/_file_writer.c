@@ -18,6 +18,7 @@ struct writer {
 };
 
 static PyTypeObject *writer_type;
+
 /* ---- Making ---- */
 
 /* Makes the file with the features of all columns. */
