@@ -32,6 +32,17 @@ def open_stream(client: segue.Client, directory: Path, **options: Any) -> segue.
     )
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process that was killed has let go of all; nobody may have waited for it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    # The first thread may be through before the others, which still have files and their locks.
+    state, threads = stat[0], int(stat[17])
+    return state == "Z" and threads <= 1
+
+
 def work(batch: segue.Batch) -> None:
     """Saves states that depend on all that the batch holds."""
     after = 0.5 * batch.state("h") + batch.sequences["x"].sum(1)[:, None] + np.float32(batch.step)

@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import little
 import peer
 import segue
 from segue import Feature, State, _program
@@ -131,10 +132,7 @@ def kill_server(dir: Path) -> None:
     pid = server_pid(dir)
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state == "Z":
-            break
+    while not little.has_ended(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 

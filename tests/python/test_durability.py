@@ -41,7 +41,6 @@ from test_bad_input import fill_up, small_disk
 from test_cli import Server, program, run
 from test_resume import (
     Other,
-    ended,
     kill,
     of_lanes,
     processes,
@@ -162,7 +161,7 @@ def test_what_was_waited_for_outlives_everything(
     pid = int((tmp_path / "store" / "server.pid").read_text())
     os.kill(pid, signal.SIGKILL)
     kill(other.pid)
-    wait_for(lambda: ended(pid), "the end of the server")
+    wait_for(lambda: little.has_ended(pid), "the end of the server")
     with segue.open(tmp_path / "store") as client:
         stream = cases.open_stream(client, case, tmp_path)
         with stream.loader(lanes=[0], start="continue") as loader:
@@ -1145,7 +1144,7 @@ def test_nobody_holds_a_lane_of_a_restored_store(
     assert worker.receive() == 5  # is not disturbed
     pid = int((store / "server.pid").read_text())
     kill(pid)
-    wait_for(lambda: ended(pid), "the end of the server")
+    wait_for(lambda: little.has_ended(pid), "the end of the server")
     assert run("restore", "--force", backup, store).returncode == 0
     worker.pipe.send(1)
     assert worker.receive().startswith("FencedError: "), "not its newer commit"
@@ -1375,7 +1374,7 @@ def test_commits_that_went_nowhere(tmp_path: Path, leave: Callable[..., None]) -
     commit(loader, case, 3)
     pid = int((store / "server.pid").read_text())
     kill(pid)
-    wait_for(lambda: ended(pid), "the end of the server")
+    wait_for(lambda: little.has_ended(pid), "the end of the server")
     assert run("restore", "--force", tmp_path / "backup", store).returncode == 0
     with pytest.raises(segue.FencedError) as told:
         leave(client, stream, loader)
@@ -1396,7 +1395,7 @@ def test_commits_that_went_nowhere_without_a_close(tmp_path: Path) -> None:
         commit(loader, case, 1)
         pid = int((store / "server.pid").read_text())
         kill(pid)
-        wait_for(lambda: ended(pid), "the end of the server")
+        wait_for(lambda: little.has_ended(pid), "the end of the server")
         assert run("restore", "--force", tmp_path / "backup", store).returncode == 0
         del loader
         gc.collect()

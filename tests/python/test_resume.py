@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 import cases
+import little
 import oracle
 import segue
 from test_cli import Server
@@ -108,16 +109,9 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-def ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: ended(pid), f"the end of process {pid}")
+    wait_for(lambda: little.has_ended(pid), f"the end of process {pid}")
 
 
 # -- another process -------------------------------------------------------------------------------
@@ -863,7 +857,7 @@ def test_server_and_worker_killed_together(
     server = int((tmp_path / "store" / "server.pid").read_text().split()[0])
     os.kill(server, signal.SIGKILL)
     kill(other.pid)
-    wait_for(lambda: ended(server), "the end of the server")
+    wait_for(lambda: little.has_ended(server), "the end of the server")
     with segue.open(tmp_path / "store") as client:
         with cases.open_stream(client, case, tmp_path).loader(
             lanes=[0], start="continue"
@@ -880,7 +874,7 @@ def test_killed_together_at_an_interval(tmp_path: Path, processes: Callable[...,
     server = int((tmp_path / "store" / "server.pid").read_text().split()[0])
     os.kill(server, signal.SIGKILL)
     kill(other.pid)
-    wait_for(lambda: ended(server), "the end of the server")
+    wait_for(lambda: little.has_ended(server), "the end of the server")
     with segue.open(tmp_path / "store") as client:
         with cases.open_stream(client, case, tmp_path).loader(
             lanes=[0], start="continue"
@@ -963,7 +957,7 @@ def test_many_open_at_once(tmp_path: Path, processes: Callable[..., Other]) -> N
         for other in others:
             other.pipe.send("leave")
             other.join()
-        wait_for(lambda: ended(*pids), "the end of the server")
+        wait_for(lambda: little.has_ended(*pids), "the end of the server")
         others = [] if round else [processes(open_and_say, tmp_path) for _ in range(3)]
 
 
@@ -975,13 +969,13 @@ def test_the_server_ends_when_its_last_user_has_left(tmp_path: Path) -> None:
     assert server_pid(second) == pid
     first.close()
     time.sleep(0.1)
-    assert not ended(pid) and server_pid(second) == pid
+    assert not little.has_ended(pid) and server_pid(second) == pid
     stream = cases.open_stream(second, case, tmp_path)
     batch = next(iter(stream.loader()))
     array = batch.sequences["x"]
     copy = array.copy()
     second.close()
-    wait_for(lambda: ended(pid), "the end of the server")
+    wait_for(lambda: little.has_ended(pid), "the end of the server")
     assert (array == copy).all() and batch.sequences["x"] is array
     assert not (store / "segue.sock").exists()
     with segue.open(store) as third:

@@ -33,13 +33,6 @@ def wait_for(what: Callable[[], object], why: str) -> None:
         time.sleep(0.01)
 
 
-def has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def remove(directory: Path) -> None:
     shutil.rmtree(directory)
 
@@ -178,7 +171,7 @@ def test_the_same_path_opened_again_does_not_mix(directory: Path, client: segue.
         with pytest.raises(segue.MovedError):
             loader.close()
         client.close()
-        wait_for(lambda: has_ended(pid), "the old server goes on")
+        wait_for(lambda: little.has_ended(pid), "the old server goes on")
         # It has left what is not its own.
         assert (directory / "server.pid").exists() and (directory / "segue.sock").is_socket()
         step(fresh, 2)
@@ -195,7 +188,7 @@ def test_the_server_ends_and_does_not_come_back(
     with pytest.raises(segue.MovedError):
         loader.close()
     client.close()
-    wait_for(lambda: has_ended(pid), "the server goes on")
+    wait_for(lambda: little.has_ended(pid), "the server goes on")
     assert not directory.exists()
 
 
@@ -206,7 +199,7 @@ def test_a_moved_store_is_whole_in_its_new_place(directory: Path, loader: segue.
     with pytest.raises(segue.MovedError):
         loader.close()
     client.close()
-    wait_for(lambda: has_ended(pid), "the server goes on")
+    wait_for(lambda: little.has_ended(pid), "the server goes on")
     elsewhere = directory.with_name("elsewhere")
     assert not (elsewhere / "segue.sock").exists()
     with segue.open(elsewhere) as client:
@@ -217,7 +210,7 @@ def test_a_moved_store_is_whole_in_its_new_place(directory: Path, loader: segue.
 def kill_server(client: segue.Client) -> None:
     pid = client.status()["server"]["pid"]
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: has_ended(pid), "the server lives")
+    wait_for(lambda: little.has_ended(pid), "the server lives")
 
 
 @pytest.mark.parametrize("call", ["flush", "next", "state_dict"])

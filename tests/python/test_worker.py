@@ -742,13 +742,6 @@ if child == 0:
 }
 
 
-def ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 @pytest.mark.parametrize("how", FORKS)
 def test_a_killed_parent_whose_child_lives(
     stream: segue.Stream, whole: list[str], start: Callable[..., Program], how: str
@@ -760,7 +753,7 @@ def test_a_killed_parent_whose_child_lives(
     assert program.hear() == whole[3]
     child = int(program.hear())
     time.sleep(0.2)
-    assert not ended(child), "the child was not refused as it should be"
+    assert not little.has_ended(child), "the child was not refused as it should be"
     begun = time.monotonic()
     program.signal(signal.SIGKILL)
     program.process.wait()
@@ -774,7 +767,7 @@ def test_a_killed_parent_whose_child_lives(
             del batch
             print(f"kill to next batch, {how}: {1000 * seconds:.1f} ms")
             assert seconds < PROMPT
-            assert not ended(child)
+            assert not little.has_ended(child)
             assert little.rest(loader) == whole[4:]
     finally:
         with contextlib.suppress(ProcessLookupError):
