@@ -224,8 +224,7 @@ class Run:
                 self.fail(what, f"{late}; {TRIES} times")
 
     def attack_once(self, what: str, names: list[str], seconds: float) -> str:
-        """Returns what may not be the attack's doing: what the canary waited for too long, on a busy machine, and
-        memory, of which the allocator keeps some once. What leaks does so each time."""
+        """Returns what the canary waited for too long, which the machine may be to blame for."""
         memory = self.server.memory()
         started, cpu = time.monotonic(), self.server.cpu()
         lines = []
@@ -245,7 +244,7 @@ class Run:
         self.server.check()
         self.canary.check()
         count, wait, answer = self.canary.since(started)
-        back, kept = self.await_baseline(what, memory)
+        back = self.await_baseline(what, memory)
         print(f"{what}: {took:.1f} s, server {cpu:.1f} s; canary {count} batches, p99 of next {wait * 1e6:.0f} us, "
               f"of an answer {answer * 1e6:.0f} us; {back}", flush=True)
         if len(names) == 1 or what in self.failed:
@@ -261,11 +260,9 @@ class Run:
             return f"p99 of next is {wait * 1e3:.1f} ms, the limit {limit * 1e3:.1f} ms"
         if answer > self.few_limit:
             return f"p99 of an answer is {answer * 1e3:.1f} ms, the limit {self.few_limit * 1e3:.1f} ms"
-        return kept
+        return ""
 
-    def await_baseline(self, what: str, memory: int) -> tuple[str, str]:
-        """How it came back, and what it keeps of memory if that alone did not."""
-        kept = ""
+    def await_baseline(self, what: str, memory: int) -> str:
         slack = MEMORY_SLACK if what != "all together" else MEMORY_SLACK_TOGETHER
         if self.server.sanitized:
             slack = MEMORY_SLACK_SANITIZED
@@ -273,19 +270,18 @@ class Run:
         while True:
             now_fds, now_memory = self.server.fds(), self.server.memory()
             # Our own question has two, until it is over.
-            leases = self.server.leases() if now_fds == self.fds else -1
-            if leases == 1 and now_memory <= memory + slack:
-                break
-            if time.monotonic() - started > BACK_WITHIN_S:
-                text = (f"after {BACK_WITHIN_S:.0f} s: {now_fds} fds (before {self.fds}), "
-                        f"{(now_memory - memory) >> 10} KiB more, {leases} leases")
+            if now_fds == self.fds and now_memory <= memory + slack:
+                leases = self.server.leases()
                 if leases == 1:
-                    kept = text
-                else:
-                    self.fail(what, text)
+                    break
+            else:
+                leases = -1
+            if time.monotonic() - started > BACK_WITHIN_S:
+                self.fail(what, f"after {BACK_WITHIN_S:.0f} s: {now_fds} fds (before {self.fds}), "
+                          f"{(now_memory - memory) >> 10} KiB more, {leases} leases")
                 break
             time.sleep(0.05)
-        return f"back after {time.monotonic() - started:.1f} s ({(now_memory - memory) >> 10:+d} KiB)", kept
+        return f"back after {time.monotonic() - started:.1f} s ({(now_memory - memory) >> 10:+d} KiB)"
 
     def fail(self, what: str, why: str) -> None:
         self.failed.append(what)
