@@ -257,9 +257,9 @@ def test_options_that_do_not_go_together(client: segue.Client, tmp_path: Path) -
 def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_path: Path) -> None:
     """The other rows of the table, of each source that they name, and of one that has it all."""
     rows = [line for line in apart() if "segue." in line]
-    wanted = ["segue.Mix", 'State(..., init="data")', "Feature(..., ragged=True)"]
-    assert len(rows) == 3 and all(what in row for what, row in zip(wanted, rows, strict=True))
-    assert all(f"`segue.{kind}`" in rows[1] for kind in ("TFRecord", "Arrays", "Mix"))
+    wanted = ["segue.Mix", *["segue.Push"] * 4, 'State(..., init="data")', "Feature(..., ragged=True)"]
+    assert len(rows) == 7 and all(what in row for what, row in zip(wanted, rows, strict=True))
+    assert all(f"`segue.{kind}`" in rows[5] for kind in ("TFRecord", "Arrays", "Mix"))
     x = {"x": segue.Feature("float32")}
     with segue.FileWriter(tmp_path / "x.segue", x) as writer:
         writer.write({"x": np.ones(3, "float32")})
@@ -274,15 +274,29 @@ def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_pa
     for options in ({"epochs": 2}, {"epochs": None}, {"first_epoch": 1, "epochs": 2}):
         with pytest.raises(segue.ArgumentError, match="epochs is .* and first_epoch .*over a mix"):
             opened(segue.Mix({"a": (files, 1)}), **options)
+    for options, wrong in (
+        ({"persist": False}, "persist is false and the source of kind log"),
+        ({"shuffle": True}, "shuffle is true and the source of kind log"),
+        ({"epochs": 2}, "epochs is .* and first_epoch .*one pass over what is inserted"),
+        ({"first_epoch": 1, "epochs": 2}, "epochs is .* and first_epoch .*one pass over"),
+    ):
+        with pytest.raises(segue.ArgumentError, match=wrong):
+            opened(segue.Push(), **options)
+    with pytest.raises(segue.ArgumentError, match="capacity"):
+        opened(segue.Push(capacity=5), depth=4)
     for source in (tfrecord, arrays, mix):
         kind = type(source).__name__.lower()
         states = {"h": segue.State("float32", init="data")}
         with pytest.raises(segue.ArgumentError, match=f"is to have its initial value .*of kind {kind} does not"):
             opened(source, states=states)
-    for source in (tfrecord, mix):
+    ragged, coded = segue.Feature("int8", ragged=True), segue.Feature("bytes")
+    example = segue.TFRecord(tmp_path / "none", record="example")
+    for form, feature, source in (
+        ("ragged", ragged, arrays),
+        ("ragged", ragged, example),
+        ("bytes", coded, arrays),
+    ):
         kind = type(source).__name__.lower()
-        for form in ("ragged", "bytes"):
-            feature = segue.Feature("bytes") if form == "bytes" else segue.Feature("int8", ragged=True)
-            with pytest.raises(segue.ArgumentError, match=f"is {form}, .*of kind {kind} does not"):
-                opened(source, sequences={"x": feature})
+        with pytest.raises(segue.ArgumentError, match=f"is {form}, .*of kind {kind}( .*)? does not"):
+            opened(source, sequences={"x": feature})
     opened(segue.Mix({"a": (files, 1)})).close()

@@ -185,7 +185,7 @@ static void put_stream(const char *name, uint32_t id)
 
 	sample_init(&sample);
 	sample.spec.name = name;
-	OK(segue_spec_create(&sample.spec, &spec));
+	OK(segue_draft_make(&sample.spec, &spec));
 	const struct segue_stream_record record = {.id = id, .spec = spec, .created_ms = 1};
 	OK(segue_stream_record_pack(&record, &value, &size));
 	OK(segue_ops_put(&ops, SEGUE_TABLE_STREAMS, name, strlen(name), value, size));
