@@ -61,7 +61,7 @@ struct segue_ask {
 	uint64_t serial;                   /* INSERT; set by OPEN: the last that is in the log */
 	struct segue_log_entry *entry;     /* INSERT: sealed; its stamp has the same serial */
 	struct segue_producer_asked asked; /* OPEN */
-	uint8_t *cursor;    /* OPEN, answered: of that last; malloc'd, the caller's; NULL: none */
+	uint8_t *cursor; /* OPEN, answered: of that last; malloc'd, the caller's; NULL: none */
 	size_t cursor_size;
 	void (*answer)(struct segue_ask *ask);
 	void *arg;

@@ -21,7 +21,11 @@
 
 #define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, segue_error_detail())
 
-enum { LONG = 6000, MORE = 100, FILE_BYTES = 30000 }; /* LONG: steps of a sequence that is not read whole */
+enum {
+	LONG = 6000, /* steps of a sequence that is not read whole */
+	MORE = 100,
+	FILE_BYTES = 30000
+};
 
 static struct segue_tmpdir tmp;
 static char dir[SEGUE_TMPDIR_MAX];
