@@ -1007,11 +1007,14 @@ bool crash_check_files(const struct crash_world *world, bool killed, const char 
 	static const char *const run[] = {
 		".", "..", "store", "start.lock", "server.log", "server.pid", NULL};
 	static const char *const run_killed[] = {"segue.sock", NULL};
+	static const char *const run_inserted[] = {
+		".", "..", "store", "log", "start.lock", "server.log", "server.pid", NULL};
 	static const char *const store[] = {".", "..", "data.mdb", "lock.mdb", NULL};
 	static const char *const none[] = {NULL};
 	char path[SEGUE_TMPDIR_MAX + 8];
 
-	bool left = check_names(world->dir, run, run_killed, killed, where);
+	bool left = check_names(
+		world->dir, world->inserts ? run_inserted : run, run_killed, killed, where);
 	snprintf(path, sizeof(path), "%s/store", world->dir);
 	check_names(path, store, none, killed, where);
 	return left;

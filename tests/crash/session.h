@@ -24,6 +24,7 @@ enum {
 	CRASH_RECORDS = 40,
 	CRASH_TOKEN = 8192,
 	CRASH_TIMES = 1024,
+	CRASH_INSERTED = 12, /* sequences of a session that inserts them */
 };
 
 /* How a worker ends. */
@@ -46,10 +47,20 @@ struct crash_lane {
 	volatile int64_t acknowledged_at[CRASH_TIMES]; /* by step, monotonic */
 };
 
+/* Of a session that inserts what it reads: a lane's last batch, and what came of each sequence. */
+struct crash_taken {
+	volatile uint64_t due;       /* the step that comes next */
+	volatile uint64_t committed; /* due + 1 while a commit is under way, else due */
+	volatile uint64_t rows;      /* of the batch that is being committed: */
+	volatile uint64_t number[CRASH_ROWS], came[CRASH_ROWS];
+};
+
 struct crash_ledger {
 	struct crash_lane lane[CRASH_LANES];
-	volatile bool dropped;    /* another stream, before the first stage */
-	volatile uint32_t stage;  /* of the scripted session */
+	struct crash_taken taken[CRASH_LANES];
+	volatile uint64_t came[CRASH_INSERTED]; /* steps of each sequence, from the first on */
+	volatile bool dropped;                  /* another stream, before the first stage */
+	volatile uint32_t stage;                /* of the scripted session */
 	volatile int code;        /* of the library: why a worker ended with CRASH_REFUSED */
 	volatile uint64_t errors; /* of calls that were then made again */
 	volatile bool wrong;      /* one ended with CRASH_WRONG */
@@ -70,6 +81,7 @@ struct crash_world {
 	char data[SEGUE_TMPDIR_MAX]; /* the data set */
 	enum segue_durability durability;
 	uint32_t interval_ms;
+	bool inserts;       /* the session inserts what it reads (crash_insert_session) */
 	bool refusals;      /* workers may be refused, */
 	bool patient;       /* and try again before they give up */
 	int64_t timeout_ns; /* of a client for its server; 0: the usual one */
@@ -132,6 +144,14 @@ void crash_worker_wander(struct crash_worker *worker, uint32_t lane, uint64_t se
 void crash_session(struct crash_world *world);
 /* Where it ends. */
 enum { CRASH_SESSION_STEPS = 8 };
+
+/*
+ * The same of a stream whose sequences are inserted: some of them, a batch of each lane, the rest,
+ * the end of the input, all batches. Whoever does it again goes on where the last one was killed.
+ */
+void crash_insert_session(struct crash_world *world);
+/* Each sequence came once, whole, and the store is sound. */
+void crash_check_inserted(const struct crash_world *world, const char *where);
 
 /* ---- Processes ---- */
 

@@ -3,6 +3,7 @@
  *
  *	test_kill_each_call server|worker interval|commit [EVERY [SHARDS]]
  *	test_kill_each_call server|worker interval|commit @CALL
+ *	test_kill_each_call log-server|log-worker ...    the worker inserts what it reads
  *
  * Run n of the session (session.h) is killed at the n-th call that the server, with all its
  * threads and the process that starts it, or the worker makes; until a few runs in a row end before
@@ -29,7 +30,7 @@ enum { ENDS_IN_A_ROW = 3 };
 
 static const int64_t patience = INT64_C(60000000000);
 static const char *program, *tracer;
-static bool of_server;
+static bool of_server, inserts;
 static enum segue_durability durability;
 
 static void aim(uint64_t index, const char *report)
@@ -58,7 +59,7 @@ static int live(struct crash_world *world, uint64_t index, const char *report, c
 	if (pid == 0) {
 		if (index && kill_at_arm(index, report) < 0)
 			_exit(CRASH_REFUSED);
-		crash_session(world);
+		(inserts ? crash_insert_session : crash_session)(world);
 		_exit(CRASH_DONE);
 	}
 	while (waitpid(pid, &status, WNOHANG) != pid) {
@@ -102,7 +103,7 @@ static struct kill_at_report run(struct crash_world *world, uint64_t index)
 {
 	char report_path[SEGUE_TMPDIR_MAX], where[96];
 
-	snprintf(where, sizeof(where), "%s killed at call %llu, %s",
+	snprintf(where, sizeof(where), "%s%s killed at call %llu, %s", inserts ? "log-" : "",
 		of_server ? "server" : "worker", (unsigned long long)index,
 		durability ? "commit" : "interval");
 	crash_world_renew(world);
@@ -116,7 +117,7 @@ static struct kill_at_report run(struct crash_world *world, uint64_t index)
 	struct kill_at_report report = read_report(report_path, where);
 	if (crash_check_files(world, report.killed, where))
 		visit(world, where);
-	crash_check_store(world, where);
+	(inserts ? crash_check_inserted : crash_check_store)(world, where);
 	return report;
 }
 
@@ -127,6 +128,7 @@ static void sweep(uint64_t first, uint64_t step, struct crash_outcome *outcome)
 
 	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
 	world.durability = durability;
+	world.inserts = inserts;
 	for (uint64_t index = first; ends < ENDS_IN_A_ROW; index += step) {
 		struct kill_at_report report = run(&world, index);
 		outcome->faults += report.killed;
@@ -152,6 +154,7 @@ static int run_one(uint64_t index)
 
 	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
 	world.durability = durability;
+	world.inserts = inserts;
 	struct kill_at_report report = run(&world, index);
 	crash_world_remove(&world);
 	printf("test_kill_each_call: call %llu: %s\n", (unsigned long long)index,
@@ -166,10 +169,12 @@ int main(int argc, char **argv)
 	program = getenv("SEGUE_PROGRAM");
 	tracer = getenv("SEGUE_KILL_AT_PROGRAM");
 	if (argc < 3 || !program || !tracer)
-		crash_die(
-			"usage: test_kill_each_call server|worker interval|commit [EVERY [SHARDS]]"
-			" (environment: SEGUE_PROGRAM, SEGUE_KILL_AT_PROGRAM)");
-	of_server = strcmp(argv[1], "server") == 0;
+		crash_die("usage: test_kill_each_call [log-]server|[log-]worker interval|commit "
+			  "[EVERY "
+			  "[SHARDS]]"
+			  " (environment: SEGUE_PROGRAM, SEGUE_KILL_AT_PROGRAM)");
+	inserts = strncmp(argv[1], "log-", 4) == 0;
+	of_server = strcmp(argv[1] + (inserts ? 4 : 0), "server") == 0;
 	durability = strcmp(argv[2], "commit") == 0 ? SEGUE_DURABLE_COMMIT : SEGUE_DURABLE_INTERVAL;
 	if (argc > 3 && argv[3][0] == '@')
 		return run_one(strtoull(argv[3] + 1, NULL, 10));

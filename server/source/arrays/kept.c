@@ -224,7 +224,7 @@ int segue_arrays_recall(const uint64_t fingerprint[2], const struct segue_index_
 	struct segue_array_index **out)
 {
 	char name[SEGUE_KEPT_NAME_SIZE];
-	const uint8_t *index;
+	const uint8_t *index = NULL;
 	void *bytes;
 	size_t size;
 

@@ -68,7 +68,8 @@ struct hostile {
 	X(oom, "C22")                                                                              \
 	X(forked, "C23")                                                                           \
 	X(namespaces, "C24")                                                                       \
-	X(sides, "C25")
+	X(sides, "C25")                                                                            \
+	X(producers, "C26")
 #define HOSTILE_DECLARE(name, row) void attack_##name(struct hostile *hostile);
 HOSTILE_ATTACKS(HOSTILE_DECLARE)
 #undef HOSTILE_DECLARE
