@@ -188,7 +188,7 @@ static int ready(struct segue_producer *producer)
 {
 	struct segue_client *client = producer->stream->client;
 	struct segue_message request = {.type = SEGUE_MESSAGE_PRODUCER_OPEN,
-		.producer_open = {.name = producer->name, .takeover = producer->takeover}};
+		.producer_open = {.producer = producer->name, .takeover = producer->takeover}};
 	struct segue_reply reply;
 	struct segue_shm ring;
 	int rc = segue_stream_ready(producer->stream);

@@ -114,7 +114,7 @@ struct segue_message {
 		} stream_close, stream_end;
 		struct {
 			uint64_t stream, ring; /* ring: an upload of its own */
-			const char *name;
+			const char *producer;
 			uint8_t token[SEGUE_TOKEN_BYTES];
 			bool takeover;
 		} producer_open;

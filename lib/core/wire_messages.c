@@ -107,7 +107,7 @@ static const struct segue_pb_field stream_drop[] = {
 static const struct segue_pb_field producer_open[] = {
 	ANY64(ProducerOpen, producer_open, stream),
 	ANY64(ProducerOpen, producer_open, ring),
-	NAME(ProducerOpen, producer_open, name),
+	NAME(ProducerOpen, producer_open, producer),
 	TOKEN(ProducerOpen, producer_open),
 	FIELD(ProducerOpen, producer_open, takeover, BOOL, 0),
 	END,

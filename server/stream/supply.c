@@ -572,7 +572,7 @@ static int create(struct segue_session *session, const struct segue_message *mes
 	supply->ring = ring;
 	supply->id = ++session->server->last_id;
 	supply->serial = message->serial;
-	strncpy(supply->name, message->producer_open.name, sizeof(supply->name) - 1);
+	strncpy(supply->name, message->producer_open.producer, sizeof(supply->name) - 1);
 	TAILQ_INIT(&supply->queue);
 	TAILQ_INIT(&supply->copying);
 	LIST_INSERT_HEAD(&session->supplies, supply, link);

@@ -85,7 +85,7 @@ static int ask_open(struct segue_testpeer *who, uint64_t of, const char *name, b
 	segue_shm_destroy(&ring);
 	struct segue_message open = {.type = SEGUE_MESSAGE_PRODUCER_OPEN,
 		.serial = 21,
-		.producer_open = {.stream = of, .name = name, .takeover = takeover}};
+		.producer_open = {.stream = of, .producer = name, .takeover = takeover}};
 
 	open.producer_open.ring = upload(who, RING, &ring);
 	memset(open.producer_open.token, who == &peer ? 1 : 2, SEGUE_TOKEN_BYTES);

@@ -492,14 +492,14 @@ Test(wire, producers)
 		.serial = 6,
 		.producer_open = {.stream = 1,
 			.ring = UINT64_MAX,
-			.name = "actor 0",
+			.producer = "actor 0",
 			.token = "sixteen bytes ..",
 			.takeover = true}};
 	struct segue_message out = there_and_back(&m);
 
 	cr_assert_eq(out.producer_open.stream, 1);
 	cr_assert_eq(out.producer_open.ring, UINT64_MAX);
-	cr_assert_str_eq(out.producer_open.name, "actor 0");
+	cr_assert_str_eq(out.producer_open.producer, "actor 0");
 	cr_assert_arr_eq(out.producer_open.token, m.producer_open.token, SEGUE_TOKEN_BYTES);
 	cr_assert(out.producer_open.takeover);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_INSERT,

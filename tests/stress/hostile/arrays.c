@@ -69,7 +69,8 @@ static uint64_t upload(struct raw *raw, const uint8_t *bytes, size_t size)
 	struct segue_message request = {.type = SEGUE_MESSAGE_UPLOAD, .upload = {.size = size}};
 	struct segue_shm shm;
 
-	EXPECT(raw_call(raw, &request) == SEGUE_MESSAGE_BULK && raw->fd_count == 1, "upload");
+	EXPECT(raw_call(raw, &request) == SEGUE_MESSAGE_BULK && raw->fd_count == 1, "upload: %s",
+		raw->reply.failure.detail);
 	EXPECT(segue_shm_map(raw->fds[0], size, SEGUE_SHM_WRITE, &shm) == 0, "map");
 	memcpy(shm.map, bytes, size);
 	segue_shm_destroy(&shm);

@@ -198,7 +198,7 @@ static uint64_t upload(struct raw *raw, uint64_t size, struct segue_shm *out)
 static enum segue_message_type open_name(struct attacker *attacker, const char *name)
 {
 	struct segue_message open = {.type = SEGUE_MESSAGE_PRODUCER_OPEN,
-		.producer_open = {.stream = attacker->stream, .name = name}};
+		.producer_open = {.stream = attacker->stream, .producer = name}};
 
 	segue_shm_destroy(&attacker->ring);
 	attacker->ring_id = upload(&attacker->raw, RING, &attacker->ring);
