@@ -15,15 +15,29 @@ void segue_shape_drop(struct segue_shape *shape)
 	free(shape);
 }
 
+static int check_indexes(const struct segue_spec_source *source)
+{
+	const struct segue_spec_source *plain;
+
+	for (size_t i = 0; (plain = segue_source_plain(source, i)); i++) {
+		struct segue_array_index **index = segue_source_index(plain);
+
+		if (index && !*index)
+			return segue_source_fail_within(source, i,
+				segue_fail(SEGUE_EINVAL,
+					"the arrays of the source are missing (in C: "
+					"segue_spec_set_arrays)"));
+	}
+	return 0;
+}
+
 /* The server may have kept an index; who opens the stream must bring one. */
 static int check_whole(struct segue_spec *spec)
 {
-	struct segue_array_index **index = segue_source_index(&spec->source);
 	int rc = segue_spec_check(spec);
 
-	if (!rc && index && !*index)
-		rc = segue_fail(SEGUE_EINVAL,
-			"the arrays of the source are missing (in C: segue_spec_set_arrays)");
+	if (!rc)
+		rc = check_indexes(&spec->source);
 	for (size_t i = 0; !rc && i < spec->state_count; i++)
 		if (segue_spec_wants_init(spec, i))
 			rc = segue_fail(SEGUE_EINVAL,

@@ -33,35 +33,46 @@ static size_t flatten_paths(const struct segue_spec_source *source, char *to)
 	return total;
 }
 
-/* Long lists of paths go beside the message. */
-static int upload_paths(struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
+/* Bytes of all indexes of arrays, one behind the other; written to `to`, if not NULL. */
+static size_t flatten_indexes(const struct segue_spec_source *source, char *to)
 {
-	size_t total = flatten_paths(&spec->source, NULL);
-	struct segue_shm upload;
+	const struct segue_spec_source *plain;
+	size_t total = 0;
 
-	*id = 0;
-	if (total <= PATHS_IN_MESSAGE)
-		return 0;
-	int rc = segue_client_upload(client, total, &upload, id);
-	if (rc)
-		return rc;
-	flatten_paths(&spec->source, upload.map);
-	segue_shm_destroy(&upload);
-	return 0;
+	for (size_t i = 0; (plain = segue_source_plain(source, i)); i++) {
+		struct segue_array_index **index = segue_source_index(plain);
+
+		if (!index)
+			continue;
+		if (to)
+			memcpy(to + total, (*index)->bytes, (*index)->size);
+		total += (*index)->size;
+	}
+	return total;
 }
 
-static int upload_index(struct segue_client *client, const struct segue_spec *spec, uint64_t *id)
+/* What has more than so many bytes goes beside the message; *id: 0, nothing does. */
+static int upload(struct segue_client *client, const struct segue_spec *spec,
+	size_t (*flatten)(const struct segue_spec_source *source, char *to), size_t most,
+	uint64_t *id)
 {
-	struct segue_array_index **index = segue_source_index(&spec->source);
+	size_t total = flatten(&spec->source, NULL);
+	struct segue_shm segment;
 
 	*id = 0;
-	if (!index)
+	if (total <= most)
 		return 0;
-	return segue_client_upload_bytes(client, (*index)->bytes, (*index)->size, id);
+	int rc = segue_client_upload(client, total, &segment, id);
+	if (rc)
+		return rc;
+	flatten(&spec->source, segment.map);
+	segue_shm_destroy(&segment);
+	return 0;
 }
 
 int segue_stream_ready(struct segue_stream *stream)
 {
+	const struct segue_spec *spec = stream->shape->spec;
 	struct segue_client *client = stream->client;
 	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_OPEN,
 		.stream_open = {.spec = stream->shape->spec,
@@ -71,9 +82,10 @@ int segue_stream_ready(struct segue_stream *stream)
 
 	if (stream->epoch == client->epoch)
 		return 0;
-	int rc = upload_paths(client, stream->shape->spec, &request.stream_open.paths_upload);
+	int rc = upload(
+		client, spec, flatten_paths, PATHS_IN_MESSAGE, &request.stream_open.paths_upload);
 	if (!rc)
-		rc = upload_index(client, stream->shape->spec, &request.stream_open.index_upload);
+		rc = upload(client, spec, flatten_indexes, 0, &request.stream_open.index_upload);
 	if (rc)
 		return rc;
 	/* No limit: the first opening of a data set reads all of it, and shows how far it is. */

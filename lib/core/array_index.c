@@ -303,27 +303,41 @@ static int read_head(const uint8_t *bytes, size_t size, struct head_bytes *head)
 	return 0;
 }
 
-int segue_array_index_read(uint8_t *bytes, size_t size, struct segue_array_index **out)
+static int copy(const void *bytes, size_t size, struct segue_array_index **out)
 {
 	struct segue_array_index *index = calloc(1, sizeof(*index));
-	struct head_bytes head;
-	struct parts parts;
+	uint8_t *own = malloc(size);
 
-	if (!index) {
-		free(bytes);
+	if (!index || !own) {
+		free(index);
+		free(own);
 		return segue_fail(SEGUE_ENOMEM, "no memory for an index of arrays");
 	}
-	*index = (struct segue_array_index){.bytes = bytes, .size = size, .users = 1};
+	memcpy(own, bytes, size);
+	*index = (struct segue_array_index){.bytes = own, .size = size, .users = 1};
+	*out = index;
+	return 0;
+}
+
+int segue_array_index_read(const void *bytes, size_t size, struct segue_array_index **out)
+{
+	struct segue_array_index *index = NULL;
+	struct head_bytes head;
+	struct parts parts;
 	int rc = read_head(bytes, size, &head);
+
 	if (!rc)
 		rc = lay_out(&head, &parts);
-	if (!rc && parts.end != size)
+	if (!rc && parts.end > size)
 		rc = segue_fail(SEGUE_EINVAL,
-			"the index of arrays has %zu bytes, by its head %" PRIu64, size, parts.end);
-	if (!rc) {
-		point(index, &head, &parts);
-		rc = check(index, head.key_bytes);
-	}
+			"the index of arrays has %" PRIu64 " bytes by its head, and %zu are there",
+			parts.end, size);
+	if (!rc)
+		rc = copy(bytes, parts.end, &index);
+	if (rc)
+		return rc;
+	point(index, &head, &parts);
+	rc = check(index, head.key_bytes);
 	if (rc)
 		segue_array_index_drop(index);
 	else

@@ -74,10 +74,11 @@ int segue_array_index_pack(const struct segue_arrays *asked, uint32_t files,
 	const struct segue_array_column *column, uint32_t columns, struct segue_array_index **out);
 
 /*
- * Reads an index; `bytes`, malloc'd, are taken over in any case. On success the caller holds *out.
- * SEGUE_EINVAL (what is wrong, and where), SEGUE_EFORMAT (of a later version), SEGUE_ENOMEM.
+ * Reads a copy of the index that begins there: it has (*out)->size bytes, and more may follow. On
+ * success the caller holds *out. SEGUE_EINVAL (what is wrong, and where), SEGUE_EFORMAT (of a later
+ * version), SEGUE_ENOMEM.
  */
-int segue_array_index_read(uint8_t *bytes, size_t size, struct segue_array_index **out);
+int segue_array_index_read(const void *bytes, size_t size, struct segue_array_index **out);
 
 /* One holder more; it returns `index`. */
 struct segue_array_index *segue_array_index_hold(struct segue_array_index *index);

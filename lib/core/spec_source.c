@@ -98,6 +98,20 @@ enum segue_source_kind segue_source_kind(const char *name)
 	return 0;
 }
 
+const struct segue_spec_source *segue_source_plain(const struct segue_spec_source *source, size_t i)
+{
+	if (source->kind == SEGUE_SOURCE_MIX)
+		return i < source->mix.count ? &source->mix.part[i].source : NULL;
+	return i == 0 ? source : NULL;
+}
+
+int segue_source_fail_within(const struct segue_spec_source *source, size_t i, int rc)
+{
+	if (source->kind != SEGUE_SOURCE_MIX)
+		return rc;
+	return segue_fail_within(rc, "source.parts[%zu] \"%s\"", i, source->mix.part[i].name);
+}
+
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source)
 {
 	const struct segue_source_row *row = segue_source_row(source->kind);
@@ -116,10 +130,9 @@ struct segue_array_index **segue_source_index(const struct segue_spec_source *so
 
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i)
 {
-	if (source->kind == SEGUE_SOURCE_MIX)
-		return i < source->mix.count ? segue_source_paths(&source->mix.part[i].source)
-					     : NULL;
-	return i == 0 ? segue_source_paths(source) : NULL;
+	const struct segue_spec_source *plain = segue_source_plain(source, i);
+
+	return plain ? segue_source_paths(plain) : NULL;
 }
 
 bool segue_source_has_initial(const struct segue_spec_source *source)
@@ -343,7 +356,6 @@ static int check_part_count(size_t count)
 	return segue_range_check("the number of source.parts", count, 1, SEGUE_PARTS_MAX);
 }
 
-/* What a part can be: of arrays there is an index, which goes with a stream alone. */
 static int check_part_kind(enum segue_source_kind kind)
 {
 	if (kind == SEGUE_SOURCE_MIX)
@@ -355,10 +367,6 @@ static int check_part_kind(enum segue_source_kind kind)
 	if (kind == SEGUE_SOURCE_LOG)
 		return segue_fail(SEGUE_EINVAL,
 			"what is inserted cannot be a part of a mix: give it a stream of its own");
-	if (kind == SEGUE_SOURCE_ARRAYS)
-		return segue_fail(SEGUE_EINVAL,
-			"arrays cannot be a part of a mix: make a sequence file of them "
-			"(segue.convert, segue_file_writer_create)");
 	return 0;
 }
 
@@ -532,25 +540,26 @@ static int check_paths(const struct segue_paths *paths)
 	return rc;
 }
 
-static int check_part(const struct segue_spec_mix *mix, size_t i)
+static int check_part(const struct segue_spec_source *source, size_t i)
 {
-	int rc = check_share(mix, i);
+	int rc = check_share(&source->mix, i);
 
 	if (rc)
 		return rc;
-	rc = segue_source_check(&mix->part[i].source);
-	return rc ? segue_fail_within(rc, "source.parts[%zu] \"%s\"", i, mix->part[i].name) : 0;
+	rc = segue_source_check(&source->mix.part[i].source);
+	return rc ? segue_source_fail_within(source, i, rc) : 0;
 }
 
 /* Each gives something, and one of them ends. */
-static int check_parts(const struct segue_spec_mix *mix)
+static int check_parts(const struct segue_spec_source *source)
 {
+	const struct segue_spec_mix *mix = &source->mix;
 	uint32_t quotas[SEGUE_PARTS_MAX];
 	bool ends = false;
 	int rc = check_part_count(mix->count);
 
 	for (size_t i = 0; !rc && i < mix->count; i++) {
-		rc = check_part(mix, i);
+		rc = check_part(source, i);
 		ends = ends || mix->part[i].epochs != 0;
 	}
 	if (rc)
@@ -578,7 +587,7 @@ int segue_source_check(const struct segue_spec_source *source)
 	if (!row)
 		return fail_kind(source->kind);
 	if (source->kind == SEGUE_SOURCE_MIX)
-		return check_parts(&source->mix);
+		return check_parts(source);
 	rc = paths ? check_paths(paths) : 0;
 	return rc ? rc : segue_options_check(row->options, "source.", source);
 }

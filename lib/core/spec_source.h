@@ -78,9 +78,18 @@ const struct segue_source_row *segue_source_row(enum segue_source_kind kind);
 /* The kind of that name; 0 (the source that the stream has): no other. */
 enum segue_source_kind segue_source_kind(const char *name);
 
+/*
+ * Those of its sources that read data themselves: of a mix that of part `i`, of others it is the
+ * first itself; NULL: no more.
+ */
+const struct segue_spec_source *segue_source_plain(
+	const struct segue_spec_source *source, size_t i);
+/* Says of a failure of that source which part of a mix it is, if it is one; returns rc. */
+int segue_source_fail_within(const struct segue_spec_source *source, size_t i, int rc);
+
 /* Its paths; NULL: a kind without. */
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
-/* List `i` of paths: of a mix that of part `i`, of others the first is all; NULL: no more. */
+/* The paths of segue_source_plain(); NULL: no more. */
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i);
 /* Of a mix: whether all its parts have; of a source that was checked. */
 bool segue_source_has_initial(const struct segue_spec_source *source);

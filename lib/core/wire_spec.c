@@ -19,8 +19,10 @@ _Static_assert(sizeof(Segue__Pb__Arrays) <= SOURCE_SIZE_MAX, "a longer one");
 _Static_assert(sizeof(Segue__Pb__Log) <= SOURCE_SIZE_MAX, "a longer one");
 _Static_assert(sizeof(Segue__Pb__Mix) <= SOURCE_SIZE_MAX, "a longer one");
 /* A part's source goes by a Spec that has nothing else. */
-_Static_assert((int)SEGUE__PB__MIX_PART__SOURCE_TFRECORD == (int)SEGUE__PB__SPEC__SOURCE_TFRECORD &&
-		       (int)SEGUE__PB__MIX_PART__SOURCE_FILES == (int)SEGUE__PB__SPEC__SOURCE_FILES,
+_Static_assert(
+	(int)SEGUE__PB__MIX_PART__SOURCE_TFRECORD == (int)SEGUE__PB__SPEC__SOURCE_TFRECORD &&
+		(int)SEGUE__PB__MIX_PART__SOURCE_FILES == (int)SEGUE__PB__SPEC__SOURCE_FILES &&
+		(int)SEGUE__PB__MIX_PART__SOURCE_ARRAYS == (int)SEGUE__PB__SPEC__SOURCE_ARRAYS,
 	"segue.proto");
 
 /* Of the parts of a mix, but for their paths. */

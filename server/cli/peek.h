@@ -20,6 +20,14 @@
 
 enum segue_peek_values { SEGUE_PEEK_NONE, SEGUE_PEEK_BYTES, SEGUE_PEEK_FLOAT, SEGUE_PEEK_INT64 };
 
+/* How many values each record has of a feature: its steps, if that one says them. */
+struct segue_peek_counts {
+	uint64_t records; /* the first so many; fewer than all: one has not got it */
+	uint64_t first;   /* of the first record */
+	uint32_t *each;   /* NULL: all have as many */
+	size_t room;
+};
+
 /* A feature of all records that were looked into. */
 struct segue_peek_feature {
 	char *name; /* any bytes */
@@ -28,6 +36,7 @@ struct segue_peek_feature {
 	uint64_t records;       /* that have it */
 	uint64_t least, most;   /* values a step, or a record */
 	uint64_t values, bytes; /* in all; of TFRecord */
+	struct segue_peek_counts counts;
 	unsigned kinds;         /* bits, 1 << enum segue_peek_values; of TFRecord */
 	enum segue_dtype dtype; /* of a sequence file; 0: none, which kinds say */
 	uint32_t rank;
@@ -60,7 +69,7 @@ struct segue_peek_found {
 	uint64_t records;          /* whose bytes are sound, of TFRecord */
 	uint64_t sequences_differ; /* records whose sequence features have different steps */
 	uint64_t flat;             /* records without any sequence feature: tf.train.Example */
-	uint64_t typical;          /* steps of such a record; 0: they are none, or nobody knows */
+	bool guessed;              /* their steps are: as many as values of one of the features */
 	bool every;                /* look into all */
 	struct segue_cli_progress *progress;
 };
@@ -78,6 +87,11 @@ void segue_peek_length(struct segue_peek_found *found, uint64_t steps);
 /* The feature of that place and name; made if need be. NULL: there are too many. */
 struct segue_peek_feature *segue_peek_feature(struct segue_peek_found *found,
 	enum segue_seqfile_place place, const void *name, size_t size);
+/* The record at hand, of which no sequence feature is known, has so many values of a feature. */
+void segue_peek_count(
+	const struct segue_peek_found *found, struct segue_peek_feature *feature, uint64_t values);
+/* Those of record `i`, below counts->records. */
+uint64_t segue_peek_counted(const struct segue_peek_counts *counts, uint64_t i);
 void segue_peek_finish(struct segue_peek_found *found);
 
 /* ---- Looking ---- */

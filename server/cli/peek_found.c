@@ -81,6 +81,42 @@ struct segue_peek_feature *segue_peek_feature(struct segue_peek_found *found,
 	return &found->feature[found->features++];
 }
 
+uint64_t segue_peek_counted(const struct segue_peek_counts *counts, uint64_t i)
+{
+	return counts->each ? counts->each[i] : counts->first;
+}
+
+/* For one more, behind those that were all alike. */
+static void make_room(struct segue_peek_counts *counts)
+{
+	size_t room = 2 * (counts->records + 1);
+
+	if (counts->each && counts->records < counts->room)
+		return;
+	uint32_t *each = segue_cli_need(reallocarray(counts->each, room, sizeof(*each)));
+	for (uint64_t i = 0; !counts->each && i < counts->records; i++)
+		each[i] = (uint32_t)counts->first;
+	counts->each = each;
+	counts->room = room;
+}
+
+void segue_peek_count(
+	const struct segue_peek_found *found, struct segue_peek_feature *feature, uint64_t values)
+{
+	struct segue_peek_counts *counts = &feature->counts;
+
+	/* Nobody asks where a record had sequence features, or where one had not this feature. */
+	if (found->flat + 1 != found->records || counts->records + 1 != found->records)
+		return;
+	if (counts->records == 0)
+		counts->first = values;
+	if (counts->each || values != counts->first) {
+		make_room(counts);
+		counts->each[counts->records] = (uint32_t)values; /* a record has 1 GiB at most */
+	}
+	counts->records++;
+}
+
 void segue_peek_finish(struct segue_peek_found *found)
 {
 	for (size_t i = 0; i < found->files; i++) {
@@ -88,8 +124,10 @@ void segue_peek_finish(struct segue_peek_found *found)
 		for (size_t k = 0; k < found->file[i].keys; k++)
 			free(found->file[i].key[k]);
 	}
-	for (size_t i = 0; i < found->features; i++)
+	for (size_t i = 0; i < found->features; i++) {
 		free(found->feature[i].name);
+		free(found->feature[i].counts.each);
+	}
 	free(found->file);
 	free(found->feature);
 	free(found->length);

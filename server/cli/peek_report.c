@@ -164,7 +164,8 @@ static void put_feature(struct segue_json *json, const struct segue_peek_found *
 static bool may_have_steps(
 	const struct segue_peek_found *found, const struct segue_peek_feature *feature, bool differ)
 {
-	if (feature->records != found->records || feature->most < 2)
+	if (feature->records != found->records || feature->counts.records != found->records ||
+		feature->most < 2)
 		return false;
 	return !differ || feature->least != feature->most;
 }
@@ -191,6 +192,18 @@ static const struct segue_peek_feature *find_base(const struct segue_peek_found 
 	return base;
 }
 
+/* Of each record as many steps as it has values of the feature. */
+static void give_steps(struct segue_peek_found *found, const struct segue_peek_feature *base)
+{
+	size_t i = 0;
+
+	for (size_t f = 0; f < found->files; f++)
+		for (uint64_t k = 0; k < found->file[f].records; k++, i++) {
+			found->length[i] = segue_peek_counted(&base->counts, i);
+			found->file[f].steps += found->length[i];
+		}
+}
+
 /*
  * All features lie in one map, and nothing in it says which have steps. Those whose numbers of
  * values differ from record to record probably have, and where none do, those of several values;
@@ -206,7 +219,8 @@ static void guess_steps(struct segue_peek_found *found)
 	if (!first)
 		return;
 	const struct segue_peek_feature base = *first; /* which will change, too */
-	found->typical = base.values / found->records + 1;
+	found->guessed = true;
+	give_steps(found, &base);
 	for (size_t i = 0; i < found->features; i++) {
 		struct segue_peek_feature *feature = &found->feature[i];
 		uint64_t each = base.values ? feature->values / base.values : 0;
@@ -392,7 +406,7 @@ static void add_source(struct text *text, const struct segue_peek_found *found, 
 		}
 		add(text, "]");
 	}
-	add(text, "%s%s),\n", found->typical ? ", record=\"example\"" : "",
+	add(text, "%s%s),\n", found->guessed ? ", record=\"example\"" : "",
 		surplus ? ", allow_surplus=True" : "");
 }
 
@@ -446,8 +460,6 @@ static uint64_t unroll_for(const struct segue_peek_found *found)
 {
 	uint64_t median = found->lengths ? found->length[found->lengths / 2] : 1, unroll = 1;
 
-	if (found->typical)
-		median = found->typical;
 	while (unroll < 64 && unroll * 4 <= median)
 		unroll *= 2;
 	return unroll;

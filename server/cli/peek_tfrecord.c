@@ -248,7 +248,7 @@ static int take_map(struct reader *reader, struct segue_piece map, enum segue_se
 
 	while ((rc = next_of(&map, 1, &entry)) == 1) {
 		struct segue_peek_feature *feature;
-		uint64_t count = 0;
+		uint64_t count = 0, before;
 		bool has;
 
 		rc = take_entry(entry, &name, &value, &has);
@@ -259,7 +259,10 @@ static int take_map(struct reader *reader, struct segue_piece map, enum segue_se
 		if (feature)
 			feature->records++;
 		if (place == SEGUE_SEQFILE_CONTEXT) {
+			before = feature ? feature->values : 0;
 			rc = has ? take_feature(feature, value) : 0;
+			if (!rc && feature)
+				segue_peek_count(reader->found, feature, feature->values - before);
 		} else {
 			rc = take_list(feature, value, &count);
 			*differ = *differ || (reader->stepped && count != *steps);

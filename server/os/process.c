@@ -54,8 +54,15 @@ static uint64_t pid_namespace_of(const char *pid)
 	return stat(path, &info) == 0 ? info.st_ino : 0;
 }
 
-/* Start time in clock ticks since boot, and the state letter; false: no such process. */
-static bool read_stat(int64_t pid, uint64_t *start_time, char *state)
+/* What the system says of a process: proc(5). */
+struct status {
+	char state; /* of its first thread */
+	uint64_t threads;
+	uint64_t start_time; /* in clock ticks since boot */
+};
+
+/* False: no such process. */
+static bool read_status(int64_t pid, struct status *status)
 {
 	char path[64], text[1024];
 
@@ -66,34 +73,44 @@ static bool read_stat(int64_t pid, uint64_t *start_time, char *state)
 	char *at = strrchr(text, ')');
 	if (!at || at[1] != ' ')
 		return false;
-	*state = at[2];
+	status->state = at[2];
 	at += 2;
 	for (int field = 3; field < 22; field++) {
 		at = strchr(at, ' ');
 		if (!at)
 			return false;
 		at++;
+		if (field + 1 == 20)
+			status->threads = strtoull(at, NULL, 10);
 	}
-	*start_time = strtoull(at, NULL, 10);
+	status->start_time = strtoull(at, NULL, 10);
 	return true;
+}
+
+/* The first thread is a zombie until all have ended: while others run, it is one of several. */
+static bool has_ended(const struct status *status)
+{
+	return status->state == 'X' || (status->state == 'Z' && status->threads <= 1);
 }
 
 void segue_process_identify(int64_t pid, struct segue_holder *out)
 {
-	char name[32], state;
+	struct status status;
+	char name[32];
 
 	*out = (struct segue_holder){.pid = pid};
 	read_boot_id(out->boot_id);
 	snprintf(name, sizeof(name), "%lld", (long long)pid);
-	if (pid > 0 && read_stat(pid, &out->start_time, &state))
-		out->pid_namespace = pid_namespace_of(name);
+	if (pid <= 0 || !read_status(pid, &status))
+		return;
+	out->start_time = status.start_time;
+	out->pid_namespace = pid_namespace_of(name);
 }
 
 enum segue_presence segue_process_presence(const struct segue_holder *holder)
 {
+	struct status status;
 	uint8_t boot_id[16];
-	uint64_t start_time;
-	char state;
 
 	read_boot_id(boot_id);
 	if (memcmp(boot_id, holder->boot_id, sizeof(boot_id)) != 0)
@@ -101,8 +118,8 @@ enum segue_presence segue_process_presence(const struct segue_holder *holder)
 	if (holder->pid <= 0 || holder->start_time == 0 ||
 		holder->pid_namespace != pid_namespace_of("self"))
 		return SEGUE_PRESENCE_UNKNOWN;
-	if (!read_stat(holder->pid, &start_time, &state) || start_time != holder->start_time ||
-		state == 'Z' || state == 'X')
+	if (!read_status(holder->pid, &status) || status.start_time != holder->start_time ||
+		has_ended(&status))
 		return SEGUE_PRESENCE_GONE;
 	return SEGUE_PRESENCE_ALIVE;
 }

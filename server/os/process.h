@@ -16,7 +16,7 @@ enum segue_presence {
 
 /* The process `pid` as it is now. Fields that cannot be known are 0. */
 void segue_process_identify(int64_t pid, struct segue_holder *out);
-/* Whether that process still exists; a zombie does not. */
+/* Whether any thread of that process still runs. */
 enum segue_presence segue_process_presence(const struct segue_holder *holder);
 /* " (NAME)" of it, without control characters; "" if it cannot be looked up. */
 void segue_process_name(const struct segue_holder *holder, char *out, size_t size);

@@ -91,9 +91,9 @@ static int add_list(struct segue_paths *paths, const char *bytes, const char *en
 }
 
 /* Those of all lists of the spec, with an empty path between two. */
-static int add_paths(struct segue_spec *spec, const char *bytes, size_t size)
+static int add_paths(struct segue_spec *spec, const void *from, size_t size)
 {
-	const char *end = bytes + size;
+	const char *bytes = from, *end = bytes + size;
 	struct segue_paths *paths;
 	int rc = 0;
 
@@ -133,44 +133,58 @@ static void open_checked(const struct segue_opening_order *order)
 		segue_stream_open_request(order);
 }
 
-/* Puts an index of arrays that came in an upload into the spec; the bytes are taken over. */
-static int add_index(struct segue_spec *spec, uint8_t *bytes, size_t size)
+/* Gives each source of arrays its index: they came in an upload, one behind the other. */
+static int add_indexes(struct segue_spec *spec, const void *bytes, size_t size)
 {
-	struct segue_array_index **index = segue_source_index(&spec->source);
+	const struct segue_spec_source *source;
+	const char *at = bytes;
 
-	if (!index) {
-		free(bytes);
-		return segue_fail(SEGUE_EPROTOCOL, "an index of arrays for a source of none");
+	for (size_t i = 0; (source = segue_source_plain(&spec->source, i)); i++) {
+		struct segue_array_index **index = segue_source_index(source);
+
+		if (!index)
+			continue;
+		int rc = segue_array_index_read(at, size, index);
+		if (rc)
+			return segue_source_fail_within(&spec->source, i, rc);
+		at += (*index)->size;
+		size -= (*index)->size;
 	}
-	return segue_array_index_read(bytes, size, index);
+	return size ? segue_fail(SEGUE_EPROTOCOL,
+			      "%zu bytes of an index of arrays that the source does not have", size)
+		    : 0;
 }
 
-/* What came in uploads, because it may be long: paths, an index of arrays. */
+/* What came in uploads, because it may be long: paths, indexes of arrays. */
 struct source_request {
 	struct segue_request base;
 	struct segue_upload *paths, *index; /* NULL: none */
 	struct segue_opening_order order;
 };
 
+static int read_upload(struct segue_upload *upload, struct segue_spec *spec,
+	int (*add)(struct segue_spec *spec, const void *bytes, size_t size))
+{
+	uint8_t *bytes;
+	size_t size;
+
+	if (!upload)
+		return 0;
+	int rc = segue_upload_read(upload, &bytes, &size);
+	if (rc)
+		return rc;
+	rc = add(spec, bytes, size);
+	free(bytes);
+	return rc;
+}
+
 static int read_source(struct segue_request *base)
 {
 	struct source_request *request = (struct source_request *)base;
-	uint8_t *bytes = NULL;
-	size_t size = 0;
-	int rc = 0;
+	struct segue_spec *spec = request->order.spec;
 
-	if (request->paths) {
-		rc = segue_upload_read(request->paths, &bytes, &size);
-		if (!rc)
-			rc = add_paths(request->order.spec, (const char *)bytes, size);
-		free(bytes);
-	}
-	if (!rc && request->index) {
-		rc = segue_upload_read(request->index, &bytes, &size);
-		if (!rc)
-			rc = add_index(request->order.spec, bytes, size);
-	}
-	return rc;
+	int rc = read_upload(request->paths, spec, add_paths);
+	return rc ? rc : read_upload(request->index, spec, add_indexes);
 }
 
 static void source_read(struct segue_task *task)

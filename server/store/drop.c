@@ -10,6 +10,7 @@
 #include "lane/lease.h"
 #include "source/kinds.h"
 #include "store/index.h"
+#include "store/lanes.h"
 #include "store/logs.h"
 
 /* In META. */
@@ -221,31 +222,14 @@ static int remove_index(
 
 /* ---- The first transaction ---- */
 
-static int load_record(struct segue_store *store, const char *name, const void *key,
-	size_t key_size, struct segue_stream_record *record)
+static int add_begin(struct segue_ops *ops, struct segue_store *store, const char *name,
+	const struct segue_stream_record *record)
 {
-	void *value;
-	size_t size;
-
-	int rc = segue_store_get(store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
-	if (rc)
-		return rc == SEGUE_ENOTFOUND ? segue_fail(rc,
-						       "the store has no stream '%s': 'segue "
-						       "inspect' shows those that it has",
-						       name)
-					     : rc;
-	rc = segue_stream_record_unpack(value, size, record);
-	free(value);
-	return rc ? segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
-			    "what the store has of stream '%s'", name)
-		  : 0;
-}
-
-static int add_begin(struct segue_ops *ops, struct segue_store *store, const void *key,
-	size_t key_size, const struct segue_stream_record *record)
-{
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
 	char note[NOTE_KEY + 1];
 	uint32_t floor;
+	size_t key_size;
+	const void *key = segue_key_stream(name, hash, &key_size);
 
 	note_key(record->id, note);
 	int rc = segue_drop_load_floor(store, &floor);
@@ -262,19 +246,17 @@ int segue_drop_begin(struct segue_ops *ops, struct segue_store *store, const cha
 	const struct segue_holder *asking, struct segue_drop *out)
 {
 	struct segue_stream_record record;
-	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	size_t before = ops->count, key_size;
+	size_t before = ops->count;
 
 	if (!*name)
 		return segue_fail(SEGUE_EINVAL, "no stream is named");
-	const void *key = segue_key_stream(name, hash, &key_size);
-	int rc = load_record(store, name, key, key_size, &record);
+	int rc = segue_lanes_load_stream(store, name, &record);
 	if (rc)
 		return rc;
 	if (asking)
 		rc = look_at_lanes(store, name, record.id, asking);
 	if (!rc)
-		rc = add_begin(ops, store, key, key_size, &record);
+		rc = add_begin(ops, store, name, &record);
 	*out = (struct segue_drop){record.id, record.spec->lanes};
 	segue_spec_destroy(record.spec);
 	if (rc)

@@ -214,6 +214,19 @@ int segue_lanes_load_image(struct segue_store *store, struct segue_place place,
 	return 0;
 }
 
+int segue_lanes_put_stream(struct segue_ops *ops, const struct segue_stream_record *record)
+{
+	uint8_t hash[SEGUE_STORE_KEY_MAX];
+	size_t key_size, size;
+	void *value;
+
+	int rc = segue_stream_record_pack(record, &value, &size);
+	if (rc)
+		return rc;
+	const void *key = segue_key_stream(record->spec->name, hash, &key_size);
+	return segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+}
+
 int segue_lanes_load_stream(
 	struct segue_store *store, const char *name, struct segue_stream_record *record)
 {

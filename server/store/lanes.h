@@ -52,6 +52,8 @@ int segue_lanes_load_image(struct segue_store *store, struct segue_place place,
 	const struct segue_plan_spec *plan, const struct segue_position *position,
 	uint64_t row_size, struct segue_image **out);
 
+/* The record of a stream, under the name that its spec has. */
+int segue_lanes_put_stream(struct segue_ops *ops, const struct segue_stream_record *record);
 /* The record of a stream, its spec to be destroyed. SEGUE_ENOTFOUND: as the next. */
 int segue_lanes_load_stream(
 	struct segue_store *store, const char *name, struct segue_stream_record *record);

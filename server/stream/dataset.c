@@ -18,7 +18,6 @@
 #include "os/random.h"
 #include "source/kinds.h"
 #include "store/index.h"
-#include "store/key.h"
 #include "store/lanes.h"
 #include "store/token.h"
 #include "stream/opening.h"
@@ -107,26 +106,14 @@ static void report_progress(void *arg, const char *what, uint64_t done, uint64_t
 static int find_record(struct segue_stream *stream, bool *found)
 {
 	struct segue_stream_record record;
-	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	size_t size, key_size;
-	void *value;
 
 	*found = false;
 	stream->plan.ends = SEGUE_ENDS(stream->spec->epochs);
 	if (!stream->spec->persist)
 		return 0;
-	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
-	int rc = segue_store_get(
-		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
-	if (rc == SEGUE_ENOTFOUND)
-		return 0;
+	int rc = segue_lanes_load_stream(stream->server->store, stream->spec->name, &record);
 	if (rc)
-		return rc;
-	rc = segue_stream_record_unpack(value, size, &record);
-	free(value);
-	if (rc)
-		return segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
-			"what the store has of stream '%s'", stream->spec->name);
+		return rc == SEGUE_ENOTFOUND ? 0 : rc;
 	*found = true;
 	stream->id = record.id;
 	memcpy(stream->fingerprint, record.fingerprint, sizeof(stream->fingerprint));
@@ -157,23 +144,15 @@ static int add_record(void *arg, struct segue_ops *ops)
 		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
 		.created_ms = segue_unix_ms(),
 	};
-	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	size_t size, key_size;
-	void *value;
-	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
+	uint32_t id;
 
-	int rc = segue_store_get(
-		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	int rc = segue_lanes_find_stream(stream->server->store, stream->spec->name, &id);
 	if (rc != SEGUE_ENOTFOUND) {
 		making->exists = !rc;
-		if (!rc)
-			free(value);
 		return rc;
 	}
 	rc = segue_check_given_up(&stream->given_up);
-	if (!rc)
-		rc = segue_stream_record_pack(&record, &value, &size);
-	return rc ? rc : segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+	return rc ? rc : segue_lanes_put_stream(ops, &record);
 }
 
 /* `made`: its record has the fingerprint of its data set. */
@@ -224,9 +203,6 @@ static int move_record(void *arg, struct segue_ops *ops)
 	const struct segue_stream *stream = arg;
 	struct segue_spec_source source = {.kind = 0};
 	struct segue_stream_record record;
-	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	size_t size, key_size;
-	void *value;
 
 	int rc = segue_lanes_load_stream(stream->server->store, stream->spec->name, &record);
 	if (rc)
@@ -236,10 +212,7 @@ static int move_record(void *arg, struct segue_ops *ops)
 		segue_source_finish(&record.spec->source);
 		record.spec->source = source;
 		if (!rc)
-			rc = segue_stream_record_pack(&record, &value, &size);
-		const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
-		if (!rc)
-			rc = segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+			rc = segue_lanes_put_stream(ops, &record);
 	}
 	segue_spec_destroy(record.spec);
 	return rc;

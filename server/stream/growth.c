@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "engine/committer.h"
-#include "store/key.h"
+#include "store/lanes.h"
 
 struct growth {
 	struct segue_change change;
@@ -35,12 +35,9 @@ int segue_growth_wanted(const struct segue_stream *stream, uint64_t epochs, bool
 }
 
 /* The stream's record, as it is or with the end that is asked for. */
-static int put_record(struct growth *growth, struct segue_ops *ops, const void *key,
-	size_t key_size, struct segue_stream_record *record)
+static int put_record(
+	struct growth *growth, struct segue_ops *ops, struct segue_stream_record *record)
 {
-	void *value;
-	size_t size;
-
 	if (record->id != growth->stream->id)
 		return segue_fail(SEGUE_EGONE,
 			"the store has another stream of that name by now: open it again");
@@ -48,10 +45,8 @@ static int put_record(struct growth *growth, struct segue_ops *ops, const void *
 	if (rc < 0)
 		return rc;
 	growth->ends = record->ends;
-	if (rc == 0)
-		return 0; /* another opening has asked for the same */
-	rc = segue_stream_record_pack(record, &value, &size);
-	return rc ? rc : segue_ops_put(ops, SEGUE_TABLE_STREAMS, key, key_size, value, size);
+	/* Else another opening has asked for the same. */
+	return rc ? segue_lanes_put_stream(ops, record) : 0;
 }
 
 /* On the committer's thread. */
@@ -60,21 +55,11 @@ static int build(void *arg, struct segue_ops *ops)
 	struct growth *growth = arg;
 	const struct segue_stream *stream = growth->stream;
 	struct segue_stream_record record;
-	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	size_t size, key_size;
-	void *value;
-	const void *key = segue_key_stream(stream->spec->name, hash, &key_size);
 
-	int rc = segue_store_get(
-		stream->server->store, SEGUE_TABLE_STREAMS, key, key_size, &value, &size);
+	int rc = segue_lanes_load_stream(stream->server->store, stream->spec->name, &record);
 	if (rc)
 		return rc;
-	rc = segue_stream_record_unpack(value, size, &record);
-	free(value);
-	if (rc)
-		return segue_fail_within(segue_as_damage(rc, SEGUE_ESTORE),
-			"what the store has of stream '%s'", stream->spec->name);
-	rc = put_record(growth, ops, key, key_size, &record);
+	rc = put_record(growth, ops, &record);
 	segue_spec_destroy(record.spec);
 	return rc ? segue_fail_within(rc, "stream '%s'", stream->spec->name) : 0;
 }

@@ -99,19 +99,24 @@ static int compare_list(const struct segue_paths *a, const struct segue_paths *b
 	return 0;
 }
 
+/* Here and below, both have the same parts, of the same kinds: their specs are equal. */
 static int compare_indexes(const struct segue_spec *open, const struct segue_spec *asked)
 {
-	struct segue_array_index **ours = segue_source_index(&open->source);
-	struct segue_array_index **theirs = segue_source_index(&asked->source);
+	const struct segue_spec_source *ours, *theirs;
 
-	if (!ours || segue_array_index_equal(*ours, *theirs))
-		return 0;
-	return segue_fail(SEGUE_ESPEC,
-		"source: other arrays or sequences in these files are in use than those asked for; "
-		"all who have the stream open at one time must give the same");
+	for (size_t i = 0; (ours = segue_source_plain(&open->source, i)) &&
+			   (theirs = segue_source_plain(&asked->source, i));
+		i++)
+		if (segue_source_index(ours) && !segue_array_index_equal(*segue_source_index(ours),
+							*segue_source_index(theirs)))
+			return segue_source_fail_within(&open->source, i,
+				segue_fail(SEGUE_ESPEC,
+					"source: other arrays or sequences in these files are in "
+					"use than those asked for; all who have the stream open at "
+					"one time must give the same"));
+	return 0;
 }
 
-/* Both have the same lists: their specs are equal. */
 static int compare_paths(const struct segue_spec *open, const struct segue_spec *asked)
 {
 	const struct segue_paths *a, *b;

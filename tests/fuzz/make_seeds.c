@@ -646,6 +646,15 @@ static void make_talks_of_sources(const char *dir)
 	};
 	const struct segue_draft_source mix = {
 		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+	const struct segue_draft_part without[] = {
+		{.name = "a", .source = tfrecord, .weight = 1, .epochs = 1},
+		{.name = "b",
+			.source = {.kind = SEGUE_SOURCE_ARRAYS,
+				.arrays = {.paths = place, .path_count = 1}},
+			.weight = 1},
+	};
+	const struct segue_draft_source no_index = {
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = without, .part_count = 2}};
 	const struct segue_draft_source stored = {.kind = SEGUE_SOURCE_STORED};
 	const struct segue_message find = {
 		.type = SEGUE_MESSAGE_STREAM_FIND, .serial = 8, .stream_find = {.stream = "train"}};
@@ -669,6 +678,7 @@ static void make_talks_of_sources(const char *dir)
 	put_byte(6);
 	put_open(1, &stored);
 	put_byte(6);
+	put_open(1, &no_index);
 	save_talk(dir, 4);
 }
 

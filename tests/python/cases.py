@@ -240,6 +240,23 @@ def _files(
     return files, [file.name for file in files]
 
 
+def _data(
+    rng: np.random.Generator, spec: oracle.Spec, kind: str, key_feature: str | None
+) -> dict[str, Any]:
+    """The data set, as fields of a case: `files`, `paths`, `raw`, `layout`."""
+    raw = frozenset(
+        name
+        for name in [*spec.sequences, *spec.context]
+        if kind == "tfrecord" and rng.integers(4) == 0
+    )
+    if kind != "arrays":
+        files, paths = _files(rng, spec, kind, raw, key_feature)
+        return {"files": files, "paths": paths, "raw": raw, "layout": None}
+    layout = array_data.layout(rng, spec, key_feature is not None)
+    records = _array_records(rng, spec, layout, key_feature is not None)
+    return {"files": [File("", None, records)], "paths": [], "raw": raw, "layout": layout}
+
+
 def make(
     name: str, rng: np.random.Generator, kind: str | None = None, **fields: Any
 ) -> Case:
@@ -264,33 +281,19 @@ def make(
         on_error="skip" if epochs and rng.integers(5) == 0 else "raise",
     )
     spec = dataclasses.replace(spec, **fields)
-    raw = frozenset(
-        name
-        for name in [*spec.sequences, *spec.context]
-        if kind == "tfrecord" and rng.integers(4) == 0
-    )
     key_feature = "id" if rng.integers(4) == 0 else None
-    layout = None
-    if kind == "arrays":
-        layout = array_data.layout(rng, spec, key_feature is not None)
-        records = _array_records(rng, spec, layout, key_feature is not None)
-        files, paths = [File("", None, records)], []
-    else:
-        files, paths = _files(rng, spec, kind, raw, key_feature)
+    data = _data(rng, spec, kind, key_feature)
     if spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain":
         # Without a full batch in an epoch this is an error, as it has to be.
-        most = sum(len(file.records) for file in files)
+        most = sum(len(file.records) for file in data["files"])
         spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, most))
     return Case(
+        **data,
         name=name,
-        files=files,
         kind=kind,
         record=example,
-        layout=layout,
-        paths=paths,
         spec=spec,
         key_feature=key_feature,
-        raw=raw,
         reading=str(
             rng.choice(["batches", "rounds", "epochs"][: 3 if spec.epoch_end == "drain" else 2])
         ),
@@ -306,20 +309,17 @@ def make(
 
 def make_mix(name: str, rng: np.random.Generator, most: int = 300, **fields: Any) -> Case:
     """A random mix of one to four parts, of at most so many sequences."""
-    kinds = [str(rng.choice(["tfrecord", "files"])) for _ in range(rng.integers(1, 5))]
-    plainest = "tfrecord" if "tfrecord" in kinds else "files"
+    kinds = [str(rng.choice([*SUFFIX])) for _ in range(rng.integers(1, 5))]
+    plainest = min(kinds, key=["arrays", "tfrecord", "files"].index)
     base = make(name, rng, plainest, **{"epochs": 1, **fields})
-    case = dataclasses.replace(base, files=[], paths=[], kind="mix", parts={})
+    case = dataclasses.replace(base, files=[], paths=[], kind="mix", parts={}, layout=None)
     unit = [1, 4, 10][rng.integers(3)]
     for i, kind in enumerate(kinds):
-        raw = base.raw if kind == "tfrecord" else frozenset()
         key_feature = "id" if rng.integers(4) == 0 else None
-        files, paths = _files(rng, base.spec, kind, raw, key_feature)
+        data = _data(rng, base.spec, kind, key_feature)
         whole = int(rng.choice([1, 2, 3, 7, 40]))
         case.parts[f"part {i}"] = Part(
-            dataclasses.replace(
-                base, files=files, paths=paths, kind=kind, raw=raw, key_feature=key_feature
-            ),
+            dataclasses.replace(base, **data, kind=kind, key_feature=key_feature),
             whole / unit if unit > 1 else whole,
             whole,
             [1, 1, 2, None][rng.integers(4)] if i else int(rng.integers(1, 4)),

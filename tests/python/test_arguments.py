@@ -260,12 +260,14 @@ def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_pa
     wanted = ["segue.Mix", *["segue.Push"] * 4, 'State(..., init="data")', "Feature(..., ragged=True)"]
     assert len(rows) == 7 and all(what in row for what, row in zip(wanted, rows, strict=True))
     assert all(f"`segue.{kind}`" in rows[5] for kind in ("TFRecord", "Arrays", "Mix"))
+    assert all(f"`segue.{kind}`" in rows[6] for kind in ("Arrays", "Mix"))
     x = {"x": segue.Feature("float32")}
     with segue.FileWriter(tmp_path / "x.segue", x) as writer:
         writer.write({"x": np.ones(3, "float32")})
     tfrecord, files = segue.TFRecord(tmp_path / "none"), segue.Files(tmp_path / "x.segue")
     arrays = segue.Arrays.from_columns({"x": np.ones(3, "float32")}, lengths=[3])
     mix = segue.Mix({"a": (files, 1), "b": (tfrecord, 1)})
+    mixed = segue.Mix({"a": (files, 1), "b": (arrays, 1)})
 
     def opened(source: Any, **options: Any) -> segue.Stream:
         given = {"sequences": x, "num_unroll": 1, "batch_size": 1, **options}
@@ -284,7 +286,7 @@ def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_pa
             opened(segue.Push(), **options)
     with pytest.raises(segue.ArgumentError, match="capacity"):
         opened(segue.Push(capacity=5), depth=4)
-    for source in (tfrecord, arrays, mix):
+    for source in (tfrecord, arrays, mix, mixed):
         kind = type(source).__name__.lower()
         states = {"h": segue.State("float32", init="data")}
         with pytest.raises(segue.ArgumentError, match=f"is to have its initial value .*of kind {kind} does not"):
@@ -295,8 +297,9 @@ def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_pa
         ("ragged", ragged, arrays),
         ("ragged", ragged, example),
         ("bytes", coded, arrays),
+        ("ragged", ragged, segue.Mix({"a": (files, 1), "b": (example, 1)})),
     ):
-        kind = type(source).__name__.lower()
+        kind = "tfrecord" if source is not arrays else "arrays"
         with pytest.raises(segue.ArgumentError, match=f"is {form}, .*of kind {kind}( .*)? does not"):
             opened(source, sequences={"x": feature})
     opened(segue.Mix({"a": (files, 1)})).close()

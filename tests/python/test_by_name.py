@@ -258,8 +258,10 @@ def test_moved_data(kind: str, tmp_path: Path, directory: Path) -> None:
     with segue.open(directory) as client:
         with refused(segue.SourceError, str(old)):
             cases.open_by_name(client, case)
-        if case.arrays:
-            cases.write(case, new)  # it knows the paths
+        parts = [(part.case, new / name) for name, part in case.parts.items()]
+        for one, place in [(case, new), *parts]:
+            if one.arrays:
+                cases.write(one, place)  # it knows the paths
         with cases.open_stream(client, case, new):
             pass
     server_ended(directory)

@@ -13,7 +13,7 @@ import pytest
 
 import mixing
 import segue
-from segue import ArgumentError, Feature, FileWriter, Files, Mix, Part, TFRecord
+from segue import ArgumentError, Arrays, Feature, FileWriter, Files, Mix, Part, TFRecord
 from segue.tfrecord import SequenceExampleWriter
 from test_cli import report, run
 
@@ -27,6 +27,13 @@ def write(path: Path, part: int, records: int, steps: int = 1) -> Path:
         for record in range(records):
             writer.write({"x": np.full(steps, part * 10**6 + record)})
     return path
+
+
+def table(path: Path, part: int, lengths: list[int], **options: Any) -> Arrays:
+    """The same values in a `.npy`."""
+    records = np.arange(len(lengths)) + part * 10**6
+    np.save(path, np.repeat(records.astype(np.int32 if part % 2 else np.int64), lengths))
+    return Arrays.from_columns({"x": path}, lengths=lengths, **options)
 
 
 def open_stream(client: segue.Client, source: Any, **options: Any) -> segue.Stream:
@@ -116,7 +123,11 @@ def test_quotas_of_equal_remainders(tmp_path: Path, client: segue.Client) -> Non
         (lambda s: Mix({}), "expected a mapping"),
         (lambda s: Mix([s]), "expected a mapping"),
         (lambda s: Mix({"a": s}), "expected segue.Part, or (source, weight), got Files"),
-        (lambda s: Mix({"a": ("x", 1)}), "expected segue.Files or segue.TFRecord, got str"),
+        (lambda s: Mix({"a": ("x", 1)}), "segue.Files, segue.TFRecord or segue.Arrays, got str"),
+        (
+            lambda s: Mix({"a": (segue.Push(), 1)}),
+            "what is inserted (segue.Push) cannot be a part of a mix: give it a stream of its own",
+        ),
         (lambda s: Mix({"a": (Mix({"b": (s, 1)}), 1)}), "cannot be a mix itself"),
         (lambda s: Mix({"a:b": (s, 1)}), "is not a name"),
         (lambda s: Mix({"a": (s, 0)}), "is not above 0"),
@@ -285,6 +296,111 @@ def test_dropped_with_all_that_was_kept_of_its_parts(tmp_path: Path, directory: 
         client.drop("one")
     with segue.open(directory):
         assert report("verify", directory)["values"] <= empty + 1  # ids go on
+
+
+# -- parts that are arrays -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("persist", [False, True])
+def test_parts_of_arrays(tmp_path: Path, directory: Path, persist: bool) -> None:
+    """Each has an index of its own: in a file, of keys, in memory; between files that have none."""
+    names = [f"k{number}" for number in range(9)]
+    parts = {
+        "a": Part(table(tmp_path / "0.npy", 0, [1] * 40), 2),
+        "f": Part(Files(write(tmp_path / "1.segue", 1, 7)), 1, None),
+        "b": Part(table(tmp_path / "2.npy", 2, [1] * 9, names=names), 1, None),
+        "m": Part(Arrays({"x": [np.array([3 * 10**6])]}, names=["m"]), 1, 30),
+    }
+    rows = [(40, 2, 1), (7, 1, None), (9, 1, None), (1, 1, 30)]
+    plain = [mixing.Part(*row) for row in rows]
+    expected = list(mixing.order(plain, SEED, True))
+    options = {"shuffle": True, "seed": SEED, "persist": persist}
+    print(f"SEGUE_TEST_SEED={SEED}")
+    with segue.open(directory) as client:
+        stream = open_stream(client, Mix(parts), **options)
+        with segue.open(directory) as other:
+            assert other.stream("mix").records == len(expected)
+        if not persist:
+            assert delivered(stream) == expected
+            return
+    backup, copy = tmp_path / "backup", tmp_path / "copy"
+    assert run("backup", directory, backup).returncode == 0
+    assert run("restore", backup, copy).returncode == 0
+    for store in (directory, copy):  # on another server, by its name; by what it was made of
+        with segue.open(store) as client:
+            with client.stream("mix").loader(start="fresh") as loader:
+                keys = [key.partition(b":")[2] for batch in loader for key in batch.key]
+            assert len(keys) == len(expected) and {b"k0", b"k8", b"m", b"0.npy:39"} <= set(keys)
+    with segue.open(directory) as client:
+        stream = open_stream(client, Mix(parts), **options)
+        with stream.loader(start="fresh") as loader:
+            found = [int(value) for batch in loader for value in batch.sequences["x"][:, 0]]
+    assert sorted(found) == sorted(part * 10**6 + record for part, record in expected)
+
+
+def test_errors_of_arrays_name_the_part(tmp_path: Path, client: segue.Client) -> None:
+    good = table(tmp_path / "0.npy", 0, [3, 4])
+    np.save(tmp_path / "f.npy", np.ones(7))
+    wrong = Arrays.from_columns({"x": tmp_path / "f.npy"}, lengths=[7])
+    other = Arrays.from_columns({"y": tmp_path / "f.npy"}, lengths=[7])
+    with pytest.raises(ArgumentError, match=r"Mix.parts\['b'\]: 'x': the arrays have no such"):
+        open_stream(client, Mix({"a": (good, 1), "b": (other, 1)}))
+    with pytest.raises(ArgumentError, match=r'source.parts\[1\] "b": feature .x.: .*float64'):
+        open_stream(client, Mix({"a": (good, 1), "b": (wrong, 1)}))
+    parts = {"a": (good, 1), "b": (table(tmp_path / "1.npy", 1, [2, 2]), 1)}
+    held = open_stream(client, Mix(parts))
+    parts["b"] = (Arrays.from_columns({"x": tmp_path / "1.npy"}, lengths=[1, 3]), 1)
+    with pytest.raises(segue.SpecError, match=r'source.parts\[1\] "b": source: other arrays'):
+        open_stream(client, Mix(parts))
+    held.close()
+    (tmp_path / "1.npy").unlink()
+    with pytest.raises(ArgumentError, match=r"Mix.parts\['b'\]: .*1.npy: No such file"):
+        open_stream(client, Mix(parts), name="gone")
+
+
+def test_changed_arrays_are_named_by_part_and_checksums_go_on(
+    tmp_path: Path, directory: Path
+) -> None:
+    """Also those of a part whose stream another server has made."""
+    a, b = (
+        table(tmp_path / f"{part}.npy", part, [100_000], checksum=part == 1) for part in range(2)
+    )
+    mix = Mix({"a": (a, 1), "b": (b, 1)})
+    options = {"persist": True, "num_unroll": 1000, "batch_size": 1}
+    with segue.open(directory) as client:
+        open_stream(client, mix, **options).close()
+    with open(tmp_path / "1.npy", "r+b") as file:
+        file.seek(128 + 4 * 50_000)  # between two samples of 400,128 bytes
+        before = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(b"\xff")
+    with segue.open(directory) as client:
+        with open_stream(client, mix, **options).loader() as loader:
+            with pytest.raises(segue.ChangedError, match="1.npy.*are not what they were"):
+                sum(1 for _ in loader)
+    with open(tmp_path / "1.npy", "r+b") as file:
+        file.seek(128 + 4 * 50_000)
+        file.write(before)
+    table(tmp_path / "0.npy", 2, [100_000])
+    for by_name in (False, True):
+        with segue.open(directory) as client:
+            with pytest.raises(segue.ChangedError, match='part "a": .*0.npy: as many bytes as'):
+                client.stream("mix") if by_name else open_stream(client, mix, **options)
+
+
+def test_arrays_of_parts_are_dropped(tmp_path: Path, directory: Path) -> None:
+    """One part is of a stream that stays."""
+    a, b = (table(tmp_path / f"{part}.npy", part, [3, 4], checksum=True) for part in range(2))
+    with segue.open(directory) as client:
+        open_stream(client, a, persist=True, name="one").close()
+        before = report("verify", directory)["values"]
+        open_stream(client, Mix({"a": (a, 1), "b": (b, 1)}), persist=True).close()
+        assert report("verify", directory)["values"] > before + 2
+        client.drop("mix")
+        assert report("verify", directory)["values"] <= before + 1  # ids go on
+    with segue.open(directory) as client:
+        with client.stream("one").loader(start="fresh") as loader:
+            assert sum(len(batch.key) for batch in loader) == 7
 
 
 def test_inspect_shows_the_parts(tmp_path: Path, directory: Path) -> None:

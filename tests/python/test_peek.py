@@ -242,6 +242,15 @@ def test_examples(tmp_path: Path, directory: Path, lengths: list[int]) -> None:
     records = [encode_sequence_example({}, example_of(steps)) for steps in lengths]
     path.write_bytes(b"".join(map(frame, records)))
     (found,) = report("peek", path)["kinds"]
+    assert found["steps"] == {
+        "total": sum(lengths),
+        "min": min(lengths),
+        "median": sorted(lengths)[len(lengths) // 2],
+        "max": max(lengths),
+    }
+    for bar in found["histogram"]:
+        assert bar["sequences"] == sum(bar["from"] <= n <= bar["to"] for n in lengths)
+    assert sum(bar["sequences"] for bar in found["histogram"]) == len(lengths)
     told = features_of(found)
     assert told == {
         "x": ("sequences", "float32", [3]),
@@ -254,10 +263,26 @@ def test_examples(tmp_path: Path, directory: Path, lengths: list[int]) -> None:
     }
     ragged = [f["name"] for f in found["features"] if f.get("form") == "ragged"]
     assert ragged == (["ends"] if lengths == LENGTHS else [])
-    unroll = 8 if lengths == LENGTHS else 16  # of 28, or 40, steps on average
+    unroll = 8 if lengths == LENGTHS else 16  # of 17, or 40, steps as a rule
     assert f"num_unroll={unroll}," in found["python"]
     assert 'record="example")' in found["python"] and "is guessed" in found["notes"][0]
     assert steps_delivered(stream_of(found["python"], directory)) == sum(lengths)
+
+
+def test_lengths_of_examples_in_several_files(tmp_path: Path) -> None:
+    """Those of each file are its own; the first records are alike."""
+    lengths = [[6] * 1200, [1, 50], [6, 2]]
+    for number, some in enumerate(lengths):
+        records = [frame(encode_sequence_example({}, example_of(steps))) for steps in some]
+        (tmp_path / f"{number}.tfrecord").write_bytes(b"".join(records))
+    paths = sorted(tmp_path.iterdir())
+    for options, first in ([], 1000), (["--all"], 1200):
+        (found,) = report("peek", *paths, *options)["kinds"]
+        assert [file["steps"] for file in found["files"]] == [6 * first, 51, 8]
+        assert found["steps"] == {"total": 6 * first + 59, "min": 1, "median": 6, "max": 50}
+    paths[2].write_bytes(frame(encode_sequence_example({}, {"x": np.zeros(9)})))
+    (found,) = report("peek", *paths)["kinds"]  # "y" is not in all of them
+    assert [file["steps"] for file in found["files"]] == [18 * 1000, 153, 9]
 
 
 def test_names_do_not_become_code_or_play_with_a_terminal(tmp_path: Path) -> None:

@@ -393,8 +393,6 @@ Test(spec, paths_and_options_are_of_the_part_that_came_last)
 	part.weight = 1;
 	part.kind = SEGUE_SOURCE_MIX;
 	REFUSED(segue_spec_add_part(spec, &part), "cannot be a mix itself");
-	part.kind = SEGUE_SOURCE_ARRAYS;
-	REFUSED(segue_spec_add_part(spec, &part), "arrays cannot be a part");
 	part.kind = SEGUE_SOURCE_LOG;
 	REFUSED(segue_spec_add_part(spec, &part), "what is inserted cannot be a part");
 	part.kind = 0;
@@ -916,6 +914,12 @@ Test(spec, hashes_are_those_of_earlier_versions)
 	spec = make(&sample);
 	expect_hash(spec, "58ab5ed25988d58d67e692bc0f0ca9d4");
 	segue_spec_destroy(spec);
+
+	parts[1].source.kind = SEGUE_SOURCE_ARRAYS;
+	parts[1].source.arrays.checksum = true; /* which does not belong to what it is */
+	spec = make(&sample);
+	expect_hash(spec, "3fb9754377b7e7193ff35261c4e984a8");
+	segue_spec_destroy(spec);
 }
 
 /* Rows keep their order: it is that of the hash. */
@@ -1246,8 +1250,57 @@ Test(spec, arrays_are_said_last)
 	cr_expect_eq(segue_spec_check(spec), 0, "%s", segue_error_detail());
 	segue_spec_destroy(spec);
 	cr_assert_eq(segue_spec_create("a", &spec), 0);
-	REFUSED(segue_spec_set_arrays(spec, &arrays), "wants a source of kind arrays");
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "of kind arrays");
 	REFUSED(segue_spec_set_arrays(NULL, &arrays), "spec is missing");
+	segue_spec_destroy(spec);
+}
+
+/* Each part of a mix has its own; whose they are is said by name, or they are the last one's. */
+Test(spec, arrays_of_parts)
+{
+	struct segue_draft asked = arrays_spec();
+	struct segue_draft_part parts[] = {
+		{.name = "a", .source = asked.source, .weight = 1, .epochs = 1},
+		{.name = "b", .source = asked.source, .weight = 1, .epochs = 1},
+		{.name = "f", .source = asked.source, .weight = 1, .epochs = 1},
+	};
+	struct segue_arrays arrays = asked.source.arrays.index;
+	struct segue_spec *spec = NULL, *copy = NULL;
+
+	parts[2].source.kind = SEGUE_SOURCE_FILES;
+	parts[2].source.files.index = (struct segue_arrays){.size = 0};
+	asked.source = (struct segue_draft_source){
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 3}};
+	asked.epochs = 1;
+	cr_assert_eq(segue_draft_make(&asked, &spec), 0, "%s", segue_error_detail());
+	const struct segue_spec_mix *mix = &spec->source.mix;
+	struct segue_array_index *first = mix->part[0].source.arrays.index;
+	cr_assert(first && mix->part[1].source.arrays.index);
+	arrays.size = sizeof(arrays);
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "or a part of a mix, of kind arrays");
+	arrays.part = "f";
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "or a part of a mix, of kind arrays");
+	arrays.part = "c";
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "has no part \"c\"");
+	arrays.part = "b";
+	arrays.sequence_count = 1;
+	cr_assert_eq(segue_spec_set_arrays(spec, &arrays), 0, "%s", segue_error_detail());
+	cr_expect_eq(mix->part[0].source.arrays.index, first, "as it was");
+	cr_expect_eq(mix->part[1].source.arrays.index->sequences, 1);
+	cr_expect_eq(segue_spec_check(spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	cr_expect_eq(copy->source.mix.part[0].source.arrays.index, first, "the same");
+	segue_spec_destroy(spec);
+	cr_expect_eq(first->sequences, 2, "the copy has it");
+	copy->sequences[0].dims[0] = 3;
+	cr_expect_eq(segue_spec_check(copy), SEGUE_EINVAL);
+	cr_expect(strstr(segue_error_detail(), "source.parts[0] \"a\": feature 'x': its arrays"),
+		"%s", segue_error_detail());
+	segue_spec_destroy(copy);
+	asked = arrays_spec();
+	cr_assert_eq(segue_draft_make(&asked, &spec), 0);
+	arrays.part = "a";
+	REFUSED(segue_spec_set_arrays(spec, &arrays), "has no part \"a\"");
 	segue_spec_destroy(spec);
 }
 

@@ -273,11 +273,11 @@ Test(wire, stream_open_without_states_and_key)
 	segue_spec_destroy(spec);
 }
 
-/* A mix of both kinds; its own paths and arrays. */
+/* A mix of all kinds that are parts; its own paths and arrays. */
 static struct segue_spec *make_mix(void)
 {
 	static const char *const paths[] = {"/data/c.segue", "/data/d.segue"};
-	struct segue_draft_part parts[2];
+	struct segue_draft_part parts[3];
 	struct segue_spec *spec = NULL;
 	struct sample sample;
 
@@ -288,8 +288,12 @@ static struct segue_spec *make_mix(void)
 		.source = {.kind = SEGUE_SOURCE_FILES, .files = {.paths = paths, .path_count = 2}},
 		.weight = UINT32_MAX / 1000,
 		.epochs = 9};
+	parts[2] = (struct segue_draft_part){.name = "c",
+		.source = {.kind = SEGUE_SOURCE_ARRAYS,
+			.arrays = {.paths = paths, .path_count = 1, .checksum = true}},
+		.weight = UINT32_MAX / 1000};
 	sample.spec.source = (struct segue_draft_source){
-		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 3}};
 	sample.spec.epochs = 1;
 	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
@@ -307,7 +311,7 @@ Test(wire, stream_open_of_a_mix)
 		const struct segue_spec_mix *mix = &out.stream_open.spec->source.mix;
 
 		cr_assert_eq(out.stream_open.spec->source.kind, SEGUE_SOURCE_MIX);
-		cr_assert_eq(mix->count, 2);
+		cr_assert_eq(mix->count, 3);
 		cr_assert_str_eq(mix->part[1].name, "b");
 		cr_assert(mix->part[0].weight == UINT32_MAX / 500 && mix->part[0].epochs == 0);
 		cr_assert(mix->part[1].weight == UINT32_MAX / 1000 && mix->part[1].epochs == 9);
@@ -316,6 +320,9 @@ Test(wire, stream_open_of_a_mix)
 		cr_assert_eq(mix->part[1].source.files.paths.count, upload ? 0 : 2);
 		if (!upload)
 			cr_assert_str_eq(mix->part[1].source.files.paths.path[1], "/data/d.segue");
+		cr_assert_eq(mix->part[2].source.kind, SEGUE_SOURCE_ARRAYS);
+		cr_assert(mix->part[2].source.arrays.checksum && !mix->part[2].source.arrays.index);
+		cr_assert_eq(mix->part[2].source.arrays.paths.count, upload ? 0 : 1);
 		segue_spec_destroy(out.stream_open.spec);
 	}
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);

@@ -2255,14 +2255,14 @@ _Static_assert(sizeof(struct segue_array_sequence) == 16 &&
 		       offsetof(struct segue_array_sequence, group) == 8,
 	"as in arrays.py");
 
-/* The tuple that arrays.py makes; None of other sources. */
-static bool index_add(struct segue_spec *spec, PyObject *index)
+/* (part or None, the tuple that arrays.py makes): what spec._told makes. */
+static bool index_add(struct segue_spec *spec, PyObject *item)
 {
 	struct segue_arrays arrays = {.size = sizeof(arrays)};
+	PyObject *index;
 
-	if (index == Py_None)
-		return true;
-	return index_part(index, 0, sizeof(arrays.group_steps[0]), &arrays.group_steps,
+	return PyArg_ParseTuple(item, "zO!", &arrays.part, &PyTuple_Type, &index) &&
+	       index_part(index, 0, sizeof(arrays.group_steps[0]), &arrays.group_steps,
 		       &arrays.group_count) &&
 	       index_part(index, 1, sizeof(arrays.arrays[0]), &arrays.arrays, NULL) &&
 	       index_part(index, 2, sizeof(arrays.sequences[0]), &arrays.sequences,
@@ -2270,6 +2270,14 @@ static bool index_add(struct segue_spec *spec, PyObject *index)
 	       index_part(index, 3, 1, &arrays.keys, NULL) &&
 	       index_part(index, 4, sizeof(arrays.key_ends[0]), &arrays.key_ends, NULL) &&
 	       told(segue_spec_set_arrays(spec, &arrays));
+}
+
+static bool indexes_add(struct segue_spec *spec, PyObject *indexes)
+{
+	for (Py_ssize_t i = 0; i < PyList_Size(indexes); i++)
+		if (!index_add(spec, PyList_GetItem(indexes, i)))
+			return false;
+	return true;
 }
 
 /* Paths and options, of the source or of the part that was added last. */
@@ -2326,18 +2334,19 @@ static bool source_read(
 }
 
 /*
- * Everything of the spec but features and states, which are in the lists, and the index of those.
- * as_it_is: as of segue_stream_open_as_it_is().
+ * Everything of the spec but features and states, which are in the lists, and indexes of arrays,
+ * which come after those. as_it_is: as of segue_stream_open_as_it_is().
  */
-static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3], PyObject **index,
-	int *as_it_is)
+static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3],
+	PyObject **indexes, int *as_it_is)
 {
 	PyObject *paths, *source_options, *options;
 	const char *name, *kind;
 
-	if (!PyArg_ParseTuple(args, "szO!OO!O!O!O!O!p:stream", &name, &kind, &PyList_Type, &paths,
-		    index, &PyDict_Type, &source_options, &PyList_Type, &lists[0], &PyList_Type,
-		    &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options, as_it_is))
+	if (!PyArg_ParseTuple(args, "szO!O!O!O!O!O!O!p:stream", &name, &kind, &PyList_Type, &paths,
+		    &PyList_Type, indexes, &PyDict_Type, &source_options, &PyList_Type, &lists[0],
+		    &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options,
+		    as_it_is))
 		return false;
 	/* Without a kind the source is that which the stream has. */
 	return told(segue_spec_create(name, out)) &&
@@ -2391,11 +2400,11 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	struct segue_spec *spec = NULL;
 	struct stream *stream = NULL;
 	struct shape *shape = NULL;
-	PyObject *lists[3], *index;
+	PyObject *lists[3], *indexes;
 	bool done = false;
 	int as_it_is;
 
-	if (spec_read(args, &spec, lists, &index, &as_it_is))
+	if (spec_read(args, &spec, lists, &indexes, &as_it_is))
 		shape = new_object(shape_type);
 	if (shape)
 		stream = new_object(stream_type);
@@ -2404,7 +2413,7 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 		stream->shape = shape;
 		shape->num_unroll = (Py_ssize_t)spec->num_unroll;
 		shape->persist = spec->persist;
-		done = fields_add(spec, shape, lists) && index_add(spec, index) &&
+		done = fields_add(spec, shape, lists) && indexes_add(spec, indexes) &&
 		       stream_open(self, stream, spec, as_it_is);
 	}
 	segue_spec_destroy(spec);

@@ -191,6 +191,7 @@ class State:
 
 # What an index of arrays consists of: arrays.py makes it, _segue.c reads it.
 Index = tuple[bytes, bytes, bytes, bytes | None, bytes | None]
+_Indexed = tuple[str | None, Index]  # and the part of a mix that has them
 
 
 class Source:
@@ -204,6 +205,13 @@ class Source:
     ) -> tuple[tuple[str, ...], Index | None]:
         """Return the paths, and an index of arrays, for a stream of the store in `directory`."""
         return self.paths, None
+
+    def _told(
+        self, directory: str, sequences: Mapping[str, Feature], context: Mapping[str, Feature]
+    ) -> tuple[list[Any], list[_Indexed]]:
+        """Return the paths, and all indexes of arrays, as the C extension takes them."""
+        paths, index = self._settle(directory, sequences, context)
+        return [os.fsencode(path) for path in paths], [] if index is None else [(None, index)]
 
     def _options(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -334,7 +342,7 @@ class Part:
 
     Parameters
     ----------
-    source : Files or TFRecord
+    source : Files, TFRecord or Arrays
         Where its sequences come from.
     weight : int or float
         Its share of the sequences, beside the other parts' weights.
@@ -404,18 +412,21 @@ class Mix(Source):
     def _options(self) -> dict[str, Any]:
         return {}
 
-    def _list(self) -> list[Any]:
-        return [
-            (
-                name,
-                weight,
-                part.epochs or 0,
-                part.source._kind,
-                [os.fsencode(path) for path in part.source.paths],
-                part.source._options(),
-            )
-            for (name, part), weight in zip(self.parts.items(), self._weights(), strict=True)
-        ]
+    def _told(
+        self, directory: str, sequences: Mapping[str, Feature], context: Mapping[str, Feature]
+    ) -> tuple[list[Any], list[_Indexed]]:
+        """Return the parts in the place of paths, and which of them has which arrays."""
+        listed: list[Any] = []
+        indexes: list[_Indexed] = []
+        for (name, part), weight in zip(self.parts.items(), self._weights(), strict=True):
+            source = part.source
+            try:
+                paths, found = source._told(directory, sequences, context)
+            except ArgumentError as error:
+                raise ArgumentError(f"Mix.parts[{name!r}]: {error}") from error
+            listed.append((name, weight, part.epochs or 0, source._kind, paths, source._options()))
+            indexes += [(name, index) for _, index in found]
+        return listed, indexes
 
 
 def _part(name: Any, given: Any) -> Part:
@@ -433,10 +444,16 @@ def _part(name: Any, given: Any) -> Part:
             f"{where}: a part of a mix cannot be a mix itself: give the parts of that one, with "
             f"weights beside the others'"
         )
-    if not isinstance(given.source, (Files, TFRecord)):
+    if isinstance(given.source, Push):
         raise ArgumentError(
-            f"{where}: expected segue.Files or segue.TFRecord, got {type(given.source).__name__}; "
-            "segue.convert makes sequence files, which segue.Files reads, of any iterable"
+            f"{where}: what is inserted (segue.Push) cannot be a part of a mix: give it a stream "
+            "of its own"
+        )
+    if getattr(given.source, "_kind", None) not in ("files", "tfrecord", "arrays"):
+        raise ArgumentError(
+            f"{where}: expected segue.Files, segue.TFRecord or segue.Arrays, got "
+            f"{type(given.source).__name__}; segue.convert makes sequence files, which segue.Files "
+            "reads, of any iterable"
         )
     weight = given.weight
     if isinstance(weight, bool) or not hasattr(weight, "__float__"):
@@ -538,8 +555,7 @@ def stream_arguments(
             "reads, of any iterable"
         )
     features, contexts = _features(sequences, context)
-    paths, index = source._settle(directory, sequences, context or {})
-    listed = source._list() if isinstance(source, Mix) else [os.fsencode(path) for path in paths]
+    listed, indexes = source._told(directory, sequences, context or {})
     for key in _NEEDED:
         if options[key] is None:
             raise ArgumentError(f"{key}: it is needed where source is given")
@@ -550,7 +566,7 @@ def stream_arguments(
         name,
         source._kind,
         listed,
-        index,
+        indexes,
         source._options(),
         features,
         contexts,
@@ -591,7 +607,7 @@ def stored_arguments(
         name,
         None,
         [],
-        None,
+        [],
         {},
         found if features is None else features,
         found_contexts if contexts is None else contexts,

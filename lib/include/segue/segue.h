@@ -184,7 +184,7 @@ enum segue_source_kind {
 	SEGUE_SOURCE_TFRECORD = 1, /* TFRecord files; has paths */
 	SEGUE_SOURCE_FILES = 2,    /* sequence files, segue's own (docs/format.md); has paths */
 	SEGUE_SOURCE_ARRAYS = 3,   /* arrays in files; has paths, and segue_spec_set_arrays() */
-	SEGUE_SOURCE_MIX = 4,      /* several of the first two; has segue_spec_add_part() */
+	SEGUE_SOURCE_MIX = 4,      /* several of those before; has segue_spec_add_part() */
 	/*
 	 * What producers insert (segue_producer_open), in the order in which it is accepted; kept
 	 * on disk, so that lanes go on from it as from files. Epochs are 1, nothing is shuffled,
@@ -378,11 +378,13 @@ struct segue_arrays {
 	 */
 	const char *keys;
 	const uint64_t *key_ends;
+	const char *part; /* of a mix: which of its parts has them; NULL: the one added last */
 };
 
 /*
- * Which arrays the source has: said when the spec has all its features and paths, of which it makes
- * an index. Saying it again replaces it. SEGUE_EINVAL names the group, array or sequence.
+ * Which arrays the source, or a part of a mix, has: said when the spec has all its features, and
+ * the source its paths, of which it makes an index. Saying it again replaces it. SEGUE_EINVAL names
+ * the group, array or sequence.
  */
 SEGUE_EXPORT int segue_spec_set_arrays(struct segue_spec *spec, const struct segue_arrays *arrays);
 
@@ -390,7 +392,7 @@ SEGUE_EXPORT int segue_spec_set_arrays(struct segue_spec *spec, const struct seg
 struct segue_mix_part {
 	size_t size;                 /* sizeof(struct segue_mix_part) */
 	const char *name;            /* of no other part; no ':' */
-	enum segue_source_kind kind; /* TFRecord or sequence files */
+	enum segue_source_kind kind; /* TFRecord or sequence files, or arrays */
 	uint32_t weight;             /* at least 1: its share, beside the other parts' weights */
 	uint64_t epochs; /* passes over it, after which the mix ends; 0: it begins again for ever */
 };

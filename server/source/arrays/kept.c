@@ -211,13 +211,15 @@ static int find_index(const uint8_t *kept, size_t size, const uint8_t **out)
 
 static int read_index(const uint8_t *from, size_t size, struct segue_array_index **out)
 {
-	uint8_t *bytes = malloc(size ? size : 1);
+	int rc = segue_array_index_read(from, size, out);
 
-	if (!bytes)
-		return segue_fail(SEGUE_ENOMEM, "no memory for an index of arrays");
-	memcpy(bytes, from, size);
-	int rc = segue_array_index_read(bytes, size, out);
-	return rc && rc != SEGUE_ENOMEM ? fail_damaged() : rc;
+	if (rc)
+		return rc == SEGUE_ENOMEM ? rc : fail_damaged();
+	if ((*out)->size == size)
+		return 0;
+	segue_array_index_drop(*out);
+	*out = NULL;
+	return fail_damaged();
 }
 
 int segue_arrays_recall(const uint64_t fingerprint[2], const struct segue_index_keeper *keeper,

@@ -207,7 +207,7 @@ static int load_kept(const struct segue_index_keeper *keeper, const uint64_t fin
 	return rc;
 }
 
-static int keep(const struct source *source)
+static int keep(const struct source *source, const struct segue_source_means *means)
 {
 	uint64_t fingerprint[2], parts[SEGUE_PARTS_MAX][2];
 	char name[SEGUE_KEPT_NAME_SIZE];
@@ -215,6 +215,8 @@ static int keep(const struct source *source)
 	int rc;
 
 	fingerprint_of(source, fingerprint);
+	if (!source->spec->persist || !segue_source_is_wanted(means, fingerprint))
+		return 0;
 	rc = load_kept(&source->keeper, fingerprint, count, parts);
 	if (rc != SEGUE_ENOTFOUND)
 		return rc;
@@ -268,20 +270,40 @@ static const struct segue_source_ops source_ops = {
 
 /* ---- The driver ---- */
 
-static int open_part(struct source *source, uint32_t i, const struct segue_source_means *means)
+/* `fingerprint`: of the part that the stream was made with; NULL: it is made now. */
+static int open_part(struct source *source, uint32_t i, const struct segue_source_means *of_mix,
+	const uint64_t *fingerprint)
 {
 	struct part *part = &source->part[i];
+	struct segue_source_means means = *of_mix;
 	struct segue_source_stats stats = {0};
 	int rc;
 
 	part->spec = spec_of(source->spec, i);
-	rc = segue_source_plain_driver(&part->spec)->open(&part->spec, means, &part->source);
+	means.fingerprint = fingerprint;
+	rc = segue_source_plain_driver(&part->spec)->open(&part->spec, &means, &part->source);
 	if (rc)
 		return within_part(rc, source->spec, i);
 	part->records = part->source->ops->records(part->source);
 	part->source->ops->stats(part->source, &stats);
 	memcpy(part->fingerprint, stats.fingerprint, sizeof(part->fingerprint));
 	return 0;
+}
+
+static int open_parts(struct source *source, const struct segue_source_means *means)
+{
+	uint64_t made[SEGUE_PARTS_MAX][2];
+	bool known = false;
+	int rc = 0;
+
+	if (means->fingerprint) {
+		rc = load_kept(means->keeper, means->fingerprint, source->shape.count, made);
+		known = !rc;
+		rc = rc == SEGUE_ENOTFOUND ? 0 : rc;
+	}
+	for (uint32_t i = 0; !rc && i < source->shape.count; i++)
+		rc = open_part(source, i, means, known ? made[i] : NULL);
+	return rc;
 }
 
 /* The numbers up to where a part would give more than all its passes have. */
@@ -312,7 +334,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	struct segue_source **out)
 {
 	struct source *source = calloc(1, sizeof(*source));
-	int rc = 0;
+	int rc;
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
@@ -323,12 +345,11 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	segue_mix_shape_init(&source->shape, &spec->source.mix, spec->seed);
 	segue_mix_arrange(&source->shape, 0, &source->block);
 	pthread_mutex_init(&source->mutex, NULL);
-	for (uint32_t i = 0; !rc && i < source->shape.count; i++)
-		rc = open_part(source, i, means);
+	rc = open_parts(source, means);
 	if (!rc)
 		rc = find_end(source);
 	if (!rc)
-		rc = keep(source);
+		rc = keep(source, means);
 	if (rc)
 		source_destroy(&source->base);
 	else
@@ -383,10 +404,42 @@ static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[
 	return rc;
 }
 
+/* Why nothing can be said of a part of a stream that was made. */
+static int fail_unkept(int rc)
+{
+	return rc == SEGUE_ENOTFOUND
+		       ? segue_fail(SEGUE_ESTORE,
+				 "what the store keeps of the data set is damaged: restore a "
+				 "backup, or give the stream another name")
+		       : rc;
+}
+
+/* The parts' own, each by its kind. */
+static int recall(struct segue_spec *spec, const uint64_t fingerprint[2],
+	const struct segue_index_keeper *keeper)
+{
+	uint64_t parts[SEGUE_PARTS_MAX][2];
+	int kept = load_kept(keeper, fingerprint, spec->source.mix.count, parts);
+
+	for (size_t i = 0; i < spec->source.mix.count; i++) {
+		struct segue_spec part = spec_of(spec, i);
+		const struct segue_source_driver *driver = segue_source_plain_driver(&part);
+
+		if (!driver->recall)
+			continue;
+		int rc = kept ? fail_unkept(kept) : driver->recall(&part, parts[i], keeper);
+		spec->source.mix.part[i].source = part.source;
+		if (rc)
+			return within_part(rc, spec, i);
+	}
+	return 0;
+}
+
 const struct segue_source_driver segue_source_mix = {
 	.open = source_open,
 	.check = source_check,
 	.descriptors = source_descriptors,
 	.visit_kept = visit_kept,
+	.recall = recall,
 	.orders = true,
 };

@@ -9,8 +9,8 @@
 
 enum { STEPS = 1000, TRIES = 300 };
 
-/* Two groups of one file, with keys and a context feature. */
-static struct segue_spec *make_spec(const struct hostile *hostile)
+/* Two groups of one file, with keys and a context feature; `mixed`: as each of two parts. */
+static struct segue_spec *make_spec(const struct hostile *hostile, bool mixed)
 {
 	static char path[512];
 	static const char *const paths[] = {path};
@@ -31,8 +31,8 @@ static struct segue_spec *make_spec(const struct hostile *hostile)
 		{.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {2}},
 		{.name = "c", .dtype = SEGUE_INT64},
 	};
-	const struct segue_draft asked = {
-		.name = "arrays",
+	struct segue_draft asked = {
+		.name = mixed ? "mix" : "arrays",
 		.source = {.kind = SEGUE_SOURCE_ARRAYS,
 			.arrays = {.paths = paths,
 				.path_count = 1,
@@ -52,7 +52,17 @@ static struct segue_spec *make_spec(const struct hostile *hostile)
 		.lanes = 1,
 		.no_persist = true,
 	};
+	const struct segue_draft_part parts[] = {
+		{.name = "a", .source = asked.source, .weight = 1, .epochs = 1},
+		{.name = "b", .source = asked.source, .weight = 2},
+	};
 	struct segue_spec *spec;
+
+	if (mixed) {
+		asked.source = (struct segue_draft_source){
+			.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+		asked.epochs = 1;
+	}
 
 	snprintf(path, sizeof(path), "%s/x", hostile->scratch);
 	FILE *file = fopen(path, "wbe");
@@ -109,29 +119,60 @@ static void change(struct hostile *hostile, uint8_t *bytes, size_t size)
 		memcpy(bytes + at / 8 * 8, &word, size - at / 8 * 8 < 8 ? size - at / 8 * 8 : 8);
 }
 
-void attack_arrays(struct hostile *hostile)
+/* `size` bytes, as they are, then changed at random. */
+static void open_many(struct hostile *hostile, struct raw *raw, struct segue_spec *spec,
+	const uint8_t *sound, size_t all)
 {
-	struct segue_spec *spec = make_spec(hostile);
-	struct segue_array_index *index = spec->source.arrays.index;
-	uint8_t *bytes = malloc(index->size);
-	struct raw raw;
+	uint8_t *bytes = malloc(all);
 
 	EXPECT(bytes, "memory");
-	raw_open(hostile->dir, &raw);
-	EXPECT(open_with(&raw, spec, index->bytes, index->size) == 0, "the index as it is: %s",
-		raw.reply.failure.detail);
-	memcpy(bytes, index->bytes, index->size);
-	bytes[index->size - 1] ^= 1; /* the last is of the keys, which may be any */
-	EXPECT(open_with(&raw, spec, bytes, index->size) == 0, "an index with another key: %s",
-		raw.reply.failure.detail);
+	EXPECT(open_with(raw, spec, sound, all) == 0, "as it is: %s", raw->reply.failure.detail);
+	memcpy(bytes, sound, all);
+	bytes[all - 1] ^= 1; /* the last is of the keys, which may be any */
+	EXPECT(open_with(raw, spec, bytes, all) == 0, "an index with another key: %s",
+		raw->reply.failure.detail);
 	for (int i = 0; i < TRIES && hostile_time_left(hostile); i++) {
-		size_t size = i % 10 ? index->size : 1 + hostile_random(hostile) % index->size;
+		size_t size = i % 10 ? all : 1 + hostile_random(hostile) % all;
 
-		memcpy(bytes, index->bytes, index->size);
-		for (uint64_t n = hostile_random(hostile) % 3 + (size == index->size); n; n--)
+		memcpy(bytes, sound, all);
+		for (uint64_t n = hostile_random(hostile) % 3 + (size == all); n; n--)
 			change(hostile, bytes, size);
-		open_with(&raw, spec, bytes, size);
+		open_with(raw, spec, bytes, size);
 	}
+	free(bytes);
+}
+
+/* Indexes of two parts of a mix: one, three, none; changed. */
+static void attack_mix(struct hostile *hostile, struct raw *raw)
+{
+	struct segue_spec *spec = make_spec(hostile, true);
+	const struct segue_array_index *index = spec->source.mix.part[0].source.arrays.index;
+	uint8_t *bytes = malloc(3 * index->size);
+
+	EXPECT(bytes, "memory");
+	for (size_t i = 0; i < 3; i++)
+		memcpy(bytes + i * index->size, index->bytes, index->size);
+	EXPECT(open_with(raw, spec, bytes, index->size) == SEGUE_EINVAL, "one of two indexes");
+	EXPECT(strstr(raw->reply.failure.detail, "\"b\""), "%s", raw->reply.failure.detail);
+	EXPECT(open_with(raw, spec, bytes, 3 * index->size) == SEGUE_EPROTOCOL, "three of two");
+	open_many(hostile, raw, spec, bytes, 2 * index->size);
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_STREAM_OPEN, .stream_open = {.spec = spec}};
+	raw_call(raw, &request);
+	raw_expect_failure(raw, SEGUE_EINVAL, "no index of any part");
+	free(bytes);
+	segue_spec_destroy(spec);
+}
+
+void attack_arrays(struct hostile *hostile)
+{
+	struct segue_spec *spec = make_spec(hostile, false);
+	const struct segue_array_index *index = spec->source.arrays.index;
+	struct raw raw;
+
+	raw_open(hostile->dir, &raw);
+	open_many(hostile, &raw, spec, index->bytes, index->size);
+	attack_mix(hostile, &raw);
 	/* An index for files of another kind, one that nobody has uploaded, one used twice. */
 	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_OPEN,
 		.stream_open = {.spec = spec, .index_upload = UINT64_MAX}};
@@ -142,6 +183,5 @@ void attack_arrays(struct hostile *hostile)
 	raw_call(&raw, &request);
 	raw_expect_failure(&raw, SEGUE_EINVAL, "no index");
 	raw_close(&raw);
-	free(bytes);
 	segue_spec_destroy(spec);
 }
