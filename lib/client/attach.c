@@ -46,7 +46,7 @@ static int offer_before_restore(struct segue_lane *lane)
 		return 0;
 	int rc = segue_lane_ready(lane);
 
-	return rc == SEGUE_EFENCED ? 0 : rc;
+	return rc == SEGUE_EFENCED || rc == SEGUE_ECHANGED ? 0 : rc;
 }
 
 static int attempt_place(void *arg)
@@ -60,8 +60,7 @@ static int attempt_place(void *arg)
 	int rc = segue_stream_ready(lane->stream);
 
 	if (!rc && placing->first && segue_lane_spec(lane)->persist)
-		rc = segue_takeover_prepare(
-			lane, placing->take, placing->mode != SEGUE_ATTACH_NONE);
+		rc = segue_takeover_prepare(lane, placing->take, placing->mode);
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE)
 		rc = offer_before_restore(lane);
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE) {

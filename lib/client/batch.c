@@ -122,6 +122,7 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	batch->taken = true;
 	batch->place->users++;
 	segue_mapping_set_rows(mapping, step, rows);
+	*segue_mapping_seen(mapping, step) = slot->seen;
 	*out = batch;
 	return 0;
 }

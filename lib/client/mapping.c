@@ -178,6 +178,11 @@ void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32
 	segue_store_release(rows, count);
 }
 
+struct segue_log_place *segue_mapping_seen(struct segue_mapping *mapping, uint64_t step)
+{
+	return &mapping->seen[place_of(mapping, step)];
+}
+
 void segue_mapping_gather(
 	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to)
 {

@@ -30,6 +30,7 @@ struct segue_mapping {
 	struct segue_place *places;       /* batch.h: of batch t: t % depth */
 	/* Of batch t: t % (depth + 1). Written before the batch is committed, read after. */
 	_Atomic uint32_t rows[SEGUE_DEPTH_MAX + 1];
+	struct segue_log_place seen[SEGUE_DEPTH_MAX + 1]; /* likewise */
 };
 
 /*
@@ -51,6 +52,8 @@ void segue_mapping_set_side(
 /* Rows of batch `step`: of one that was taken and whose buffer is in the carry; 0 below batch 0. */
 uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step);
 void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t count);
+/* Of such a batch, one of this lease: what its slot says of a log. Else zeros. */
+struct segue_log_place *segue_mapping_seen(struct segue_mapping *mapping, uint64_t step);
 /* The states after batch `step` of one row, side by side in the order of the spec. */
 void segue_mapping_gather(
 	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to);

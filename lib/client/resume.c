@@ -70,9 +70,11 @@ static int adopt_again(struct segue_lane *lane, const struct segue_reply *reply)
 /* Takes the lane again where it was left, whatever the server still knows of it. */
 static int offer(struct segue_lane *lane)
 {
-	struct segue_message request = {.lane_attach = {.mode = SEGUE_ATTACH_OFFER,
-						.step = lane->track.committed,
-						.timeout_ns = SEGUE_ATTACH_NS}};
+	struct segue_message request = {
+		.lane_attach = {.mode = SEGUE_ATTACH_OFFER,
+			.step = lane->track.committed,
+			.timeout_ns = SEGUE_ATTACH_NS,
+			.seen = *segue_mapping_seen(lane->mapping, lane->track.committed - 1)}};
 	struct segue_reply reply;
 	int rc = upload_offer(lane, &request.lane_attach.upload);
 
@@ -98,6 +100,9 @@ static int offer(struct segue_lane *lane)
  * itself taken what the lane had committed, since the connection was lost and the server was not;
  * or an earlier offer was accepted by a server that died before it could say so. In the last two
  * cases the lane is ours still, and where we left it: no grant came between but our own.
+ *
+ * SEGUE_ECHANGED is none of these: the log has lost sequences that the lane had read. What it had
+ * committed behind them is of no use; the lane can be set to a checkpoint.
  */
 static int resume(struct segue_lane *lane)
 {

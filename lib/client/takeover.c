@@ -55,6 +55,7 @@ struct legacy {
 	size_t size;
 	uint8_t *bytes;
 	uint8_t token[SEGUE_TOKEN_BYTES];
+	struct segue_log_place seen;
 };
 
 static int fail_start(const struct segue_lane *lane, uint64_t committed)
@@ -75,6 +76,7 @@ static int copy_legacy(const struct segue_lane *older, struct legacy *legacy)
 	if (legacy->size && !legacy->bytes)
 		return segue_fail(SEGUE_ENOMEM, "no memory for what an older loader has committed");
 	memcpy(legacy->token, older->token, SEGUE_TOKEN_BYTES);
+	legacy->seen = *segue_mapping_seen(older->mapping, legacy->step - 1);
 	if (legacy->size)
 		segue_offer_fill(older, legacy->step, legacy->bytes);
 	return 0;
@@ -126,7 +128,8 @@ static int offer(struct segue_lane *lane, const struct legacy *legacy)
 {
 	struct segue_message request = {.lane_attach = {.mode = SEGUE_ATTACH_OFFER,
 						.step = legacy->step,
-						.timeout_ns = SEGUE_ATTACH_NS}};
+						.timeout_ns = SEGUE_ATTACH_NS,
+						.seen = legacy->seen}};
 	struct segue_reply reply;
 	int rc = legacy->size ? segue_client_upload_bytes(lane->client, legacy->bytes, legacy->size,
 					&request.lane_attach.upload)
@@ -139,18 +142,28 @@ static int offer(struct segue_lane *lane, const struct legacy *legacy)
 	return rc ? rc : segue_lease_decline(lane, &reply);
 }
 
-int segue_takeover_prepare(struct segue_lane *lane, bool take, bool anywhere)
+/*
+ * Whether an older handle's commits come to nothing: the server, or a later one, has them, or has
+ * what came after them; or they are behind what a log has lost, and the lane is not to go on there.
+ */
+static bool is_over(int rc, enum segue_attach_mode mode)
+{
+	bool elsewhere = mode == SEGUE_ATTACH_FRESH || mode == SEGUE_ATTACH_RESTORE;
+
+	return rc == SEGUE_EFENCED || (rc == SEGUE_ECHANGED && elsewhere);
+}
+
+int segue_takeover_prepare(struct segue_lane *lane, bool take, enum segue_attach_mode mode)
 {
 	for (;;) {
 		struct legacy legacy = {0};
 		segue_fork_lock();
-		int rc = look(lane, take, anywhere, &legacy);
+		int rc = look(lane, take, mode != SEGUE_ATTACH_NONE, &legacy);
 		segue_fork_unlock();
 		bool offered = rc == 1;
 		if (offered)
 			rc = offer(lane, &legacy);
-		/* Refused: the server, or a later one, has it, or has what came after it. */
-		if (offered && (!rc || rc == SEGUE_EFENCED)) {
+		if (offered && (!rc || is_over(rc, mode))) {
 			segue_fork_lock();
 			note_offered(lane, &legacy, !rc);
 			segue_fork_unlock();

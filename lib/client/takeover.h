@@ -20,10 +20,11 @@
 /*
  * Within an attempt, before `lane`, which has no lease yet, asks for one. 0: what older handles
  * have committed is with this server, or will be when it ends their leases. SEGUE_EBUSY: an older
- * handle has the lane, and `take` is false. SEGUE_ESTART: `anywhere` is false, and it has committed
- * something.
+ * handle has the lane, and `take` is false. SEGUE_ESTART: the mode is NONE, and it has committed
+ * something. SEGUE_ECHANGED: that is behind what the log has lost, and the mode is neither FRESH
+ * nor RESTORE, which give it up.
  */
-int segue_takeover_prepare(struct segue_lane *lane, bool take, bool anywhere);
+int segue_takeover_prepare(struct segue_lane *lane, bool take, enum segue_attach_mode mode);
 /* `lane` has its lease: older handles have lost theirs, and it is listed. */
 void segue_takeover_finish(struct segue_lane *lane);
 /* Takes it off the list; one that is not listed is fine. */

@@ -35,6 +35,7 @@ _Static_assert(sizeof(struct segue_ring_header) == 1408, "segue_ring_header");
 PLACE(segue_slot, step, 0);
 PLACE(segue_slot, rows, 8);
 PLACE(segue_slot, spans, 12);
+PLACE(segue_slot, seen, 16);
 _Static_assert(sizeof(struct segue_slot) == 64, "segue_slot");
 PLACE(segue_slot_span, number, 0);
 PLACE(segue_slot_span, epoch, 8);

@@ -11,9 +11,10 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "core/sequence_log.h"
 #include "core/spec.h"
 
-#define SEGUE_LAYOUT_VERSION 3
+#define SEGUE_LAYOUT_VERSION 4
 /* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */
 #define SEGUE_LINE 128
 /* Alignment of every tensor. */
@@ -68,7 +69,12 @@ struct segue_slot {
 	uint64_t step;
 	uint32_t rows;
 	uint32_t spans;
-	uint64_t reserved[6];
+	/*
+	 * Of a log: what whoever is behind this batch has seen of it. An offer says so, and a
+	 * server whose log went on otherwise refuses it. Of other sources: zeros.
+	 */
+	struct segue_log_place seen;
+	uint64_t reserved[3];
 };
 
 /*

@@ -83,7 +83,8 @@ struct segue_message {
 			enum segue_attach_mode mode;
 			uint8_t token[SEGUE_TOKEN_BYTES];
 			int64_t timeout_ns;
-			bool take; /* a lease of the same process ends for it */
+			bool take;                   /* a lease of the same process ends for it */
+			struct segue_log_place seen; /* offer: of a log, by batch step - 1 */
 		} lane_attach;
 		struct {
 			uint64_t lease;

@@ -21,8 +21,10 @@
 	{                                                                                          \
 		.name = NULL                                                                       \
 	}
-#define ANY32(pb, message, member)      NUMBER(pb, message, member, UINT32, 0, UINT32_MAX)
-#define ANY64(pb, message, member)      NUMBER(pb, message, member, UINT64, 0, UINT64_MAX)
+#define ANY32(pb, message, member) NUMBER(pb, message, member, UINT32, 0, UINT32_MAX)
+#define ANY64(pb, message, member) NUMBER(pb, message, member, UINT64, 0, UINT64_MAX)
+#define OTHER64(pb, member, path)                                                                  \
+	SEGUE_PB_FIELD(pb, member, struct segue_message, path, UINT64, 0, UINT64_MAX)
 #define TIME(pb, message, member)       NUMBER(pb, message, member, TIME, 0, INT64_MAX)
 #define LANE(pb, message)               NUMBER(pb, message, lane, UINT32, 0, SEGUE_LANES_MAX - 1)
 #define TEXT(pb, message, member)       FIELD(pb, message, member, TEXT, SEGUE_NAME_MAX)
@@ -56,6 +58,9 @@ static const struct segue_pb_field lane_attach[] = {
 	ANY64(LaneAttach, lane_attach, lease),
 	TIME(LaneAttach, lane_attach, timeout_ns),
 	FIELD(LaneAttach, lane_attach, take, BOOL, 0),
+	OTHER64(LaneAttach, seen, lane_attach.seen.number),
+	OTHER64(LaneAttach, seen_low, lane_attach.seen.hash[0]),
+	OTHER64(LaneAttach, seen_high, lane_attach.seen.hash[1]),
 	END,
 };
 static const struct segue_pb_field lane_detach[] = {

@@ -4,7 +4,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,13 +19,14 @@
 #include <json-c/json.h>
 
 #include "cli/ask.h"
+#include "cli/backup_log.h"
 #include "cli/print.h"
 #include "core/error.h"
 #include "core/wire.h"
+#include "engine/live.h"
 #include "os/tree.h"
 #include "report/child.h"
 #include "store/dump.h"
-#include "store/logs.h"
 #include "store/ops.h"
 
 /* A transaction of the copy. */
@@ -39,12 +42,12 @@ struct copying {
 	struct segue_store *store;
 	struct segue_ops ops;
 	size_t bytes;
-	bool restore;   /* the copy begins a life of its own */
-	uint64_t logs;  /* that the store knows, and the copy has not */
+	bool restore; /* the copy begins a life of its own */
+	struct segue_backup_logs logs;
 	uint64_t saved; /* bytes that it has less than the original */
 	struct count {
 		uint64_t values, bytes;
-	} visited; /* but for what a store has of its own */
+	} visited; /* but for what a store has of its own, and files */
 };
 
 /* An error of the copy's disk is not damage of the original. */
@@ -95,11 +98,15 @@ static int copy_value(void *arg, enum segue_table table, const void *key, size_t
 {
 	struct copying *copying = arg;
 
+	if (table == SEGUE_DUMP_FILE)
+		return segue_backup_logs_unpack(copying->to, key, key_size, value, value_size);
 	copying->visited.values++;
 	copying->visited.bytes += value_size;
-	copying->logs += segue_logs_is_known(table, key, key_size);
+	int rc = segue_backup_logs_note(&copying->logs, table, key, key_size, value, value_size);
+	if (rc)
+		return rc;
 	if (copying->dump) {
-		int rc = segue_dump_put(copying->dump, table, key, key_size, value, value_size);
+		rc = segue_dump_put(copying->dump, table, key, key_size, value, value_size);
 		return rc ? fail_copy(copying, rc) : 0;
 	}
 	void *copy = malloc(value_size ? value_size : 1);
@@ -108,7 +115,7 @@ static int copy_value(void *arg, enum segue_table table, const void *key, size_t
 	if (value_size)
 		memcpy(copy, value, value_size);
 	size_t size = value_size;
-	int rc = copying->restore && table == SEGUE_TABLE_LANES ? release_lane(&copy, &size) : 0;
+	rc = copying->restore && table == SEGUE_TABLE_LANES ? release_lane(&copy, &size) : 0;
 	if (rc) {
 		free(copy);
 		return rc;
@@ -132,8 +139,9 @@ static int report_copy(
 	segue_json_string(&json, "from", copying->from);
 	segue_json_unsigned(&json, "values", verified->values);
 	segue_json_unsigned(&json, "bytes", verified->bytes);
-	if (copying->logs)
-		segue_json_unsigned(&json, "logs", copying->logs);
+	segue_json_unsigned(&json, "logs", copying->logs.copied);
+	segue_json_unsigned(&json, "sequences", copying->logs.sequences);
+	segue_json_unsigned(&json, "log_bytes", copying->logs.bytes);
 	segue_json_end(&json, '}');
 	return segue_json_take(&json, report);
 }
@@ -159,6 +167,30 @@ static int read_values(const char *from, const struct segue_store_inspection *ho
 	return rc;
 }
 
+/* Behind the values: what these say of a log is then in it. Those of a dump have come with it. */
+static int copy_logs(struct copying *copying, const char *to)
+{
+	int rc = is_file(copying->from) ? 0
+					: segue_backup_logs_copy(&copying->logs, copying->from, to);
+
+	return rc ? rc : segue_backup_logs_check(&copying->logs, to);
+}
+
+/* They are checked before they are packed, which takes a copy beside that file. */
+static int pack_logs(struct copying *copying)
+{
+	char *to;
+
+	if (asprintf(&to, "%s.logs", copying->to) < 0)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a path");
+	int rc = mkdir(to, 0700) < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "cannot make %s", to)
+				     : copy_logs(copying, to);
+	if (!rc)
+		rc = segue_backup_logs_pack(&copying->logs, to, copying->dump);
+	free(to);
+	return rc;
+}
+
 static int copy_to_store(struct copying *copying, const struct segue_store_inspection *read,
 	struct segue_store_verified *verified)
 {
@@ -171,7 +203,7 @@ static int copy_to_store(struct copying *copying, const struct segue_store_inspe
 		rc = write_out(copying);
 	segue_ops_finish(&copying->ops);
 	segue_store_close(copying->store);
-	return rc;
+	return rc ? rc : copy_logs(copying, copying->to);
 }
 
 static int copy_to_file(struct copying *copying, const struct segue_store_inspection *read,
@@ -184,6 +216,8 @@ static int copy_to_file(struct copying *copying, const struct segue_store_inspec
 	int rc = segue_dump_create(fd, copying->target, &copying->dump);
 	if (!rc) {
 		rc = read_values(copying->from, read, verified);
+		if (!rc)
+			rc = pack_logs(copying);
 		int end = rc ? 0 : segue_dump_end(copying->dump);
 		if (end)
 			rc = fail_copy(copying, end);
@@ -198,7 +232,9 @@ static int count_value(void *arg, enum segue_table table, const void *key, size_
 {
 	struct count *count = arg;
 
-	(void)table, (void)key, (void)key_size, (void)value;
+	(void)key, (void)key_size, (void)value;
+	if (table == SEGUE_DUMP_FILE)
+		return 0;
 	count->values++;
 	count->bytes += value_size;
 	return 0;
@@ -240,7 +276,10 @@ int segue_cli_copy(char **arguments, char **report)
 		.target = arguments[2],
 		.restore = arguments[3] && strcmp(arguments[3], "restore") == 0};
 
-	return copy_values(&copying, arguments[3] && strcmp(arguments[3], "portable") == 0, report);
+	int rc = copy_values(
+		&copying, arguments[3] && strcmp(arguments[3], "portable") == 0, report);
+	segue_backup_logs_finish(&copying.logs);
+	return rc;
 }
 
 /* ---- Files ---- */
@@ -325,16 +364,17 @@ static int make_workplace(const char *dir, const char *prefix, struct workplace 
 
 static void print_copy(const struct segue_cli_options *options, struct json_object *report)
 {
+	uint64_t logs = segue_json_get_unsigned(report, "logs");
 	char bytes[32];
 
 	printf("%s: %s values (%s) from %s\n", options->key, segue_cli_member(report, "values"),
 		segue_cli_bytes(segue_json_get_unsigned(report, "bytes"), bytes),
 		segue_cli_member(report, "from"));
-	if (segue_json_get_unsigned(report, "logs"))
-		printf("It has none of what was inserted into %s stream%s: copy the directory "
-		       "'log' after it, too (docs/log.md)\n",
-			segue_cli_member(report, "logs"),
-			segue_json_get_unsigned(report, "logs") == 1 ? "" : "s");
+	if (logs)
+		printf("%s sequences (%s) of %" PRIu64 " log%s\n",
+			segue_cli_member(report, "sequences"),
+			segue_cli_bytes(segue_json_get_unsigned(report, "log_bytes"), bytes), logs,
+			logs == 1 ? "" : "s");
 }
 
 /*
@@ -360,8 +400,7 @@ static int run_copy(const char *from, const char *to, const char *target, const 
 		segue_fail_within(rc, "the backup is not sound, nothing was restored");
 	else if (rc == SEGUE_ESTORE)
 		segue_fail_within(rc,
-			"%s/store is not sound, nothing was copied ('segue verify' "
-			"lists the places)",
+			"%s is not sound, nothing was copied ('segue verify' lists the places)",
 			from);
 	segue_cli_fail();
 	return rc == SEGUE_ESTORE ? SEGUE_CLI_DAMAGED : SEGUE_CLI_WRONG;
@@ -459,7 +498,8 @@ const struct segue_cli_command segue_cli_backup = {
 		"server may run, and goes on: while the copy is made its file can grow. The\n"
 		"copy is under a temporary name beside TARGET until it is whole and on disk.\n\n"
 		"All is copied that DIR/store holds: streams, positions, states, checkpoints,\n"
-		"the index of the data; not the data themselves, nor DIR/cache, which is made\n"
+		"the index of the data; and DIR/log, what was inserted, at least as far as the\n"
+		"store refers to it. Not the data themselves, nor DIR/cache, which is made\n"
 		"again. Commits that are not on disk yet are not in it: call Loader.flush()\n"
 		"before.\n\n"
 		"With --portable TARGET is one file, in a format of its own: 'segue restore'\n"
@@ -508,32 +548,63 @@ static int lock_directory(const char *dir, bool *made, int *out)
 	return 0;
 }
 
-/* What is there keeps its place until the new store takes it, in one step, and is kept after. */
-static int put_in_place(int dir, const char *dir_name, const char *made, char aside[64])
-{
-	time_t now = time(NULL);
-	struct tm parts;
-	char from[4096];
+/* What is in the way, and where it is put: a name each, in DIR. */
+struct aside {
+	char date[32];
+	bool store, log;
+};
 
-	snprintf(from, sizeof(from), "%s/store", made);
-	*aside = '\0';
-	int rc = segue_cli_sync(from, false);
-	if (rc)
-		return rc;
-	if (faccessat(dir, "store", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-		gmtime_r(&now, &parts);
-		strftime(aside, 64, "store.before-%Y%m%dT%H%M%SZ", &parts);
+/*
+ * Puts `made`/`name` into DIR. What is there keeps its place until that takes it, in one step, and
+ * is kept after. Nothing was made: what is there is only put aside.
+ */
+static int put_one(int dir, const char *dir_name, const char *made, const char *name,
+	const char *date, bool *moved)
+{
+	char from[PATH_MAX], aside[64];
+	int rc = 0;
+
+	snprintf(from, sizeof(from), "%s/%s", made, name);
+	snprintf(aside, sizeof(aside), "%s.before-%s", name, date);
+	bool is_made = access(from, F_OK) == 0;
+	*moved = faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	if (*moved && !is_made) {
+		if (renameat2(dir, name, dir, aside, RENAME_NOREPLACE) < 0)
+			rc = segue_fail_errno(
+				SEGUE_ESYSTEM, "cannot rename to %s/%s", dir_name, aside);
+	} else if (*moved) {
 		if (renameat2(AT_FDCWD, from, dir, aside, RENAME_NOREPLACE) < 0)
 			rc = segue_fail_errno(
 				SEGUE_ESYSTEM, "cannot rename to %s/%s", dir_name, aside);
-		else if (renameat2(dir, aside, dir, "store", RENAME_EXCHANGE) < 0)
+		else if (renameat2(dir, aside, dir, name, RENAME_EXCHANGE) < 0)
 			rc = segue_fail_errno(SEGUE_ESYSTEM,
-				"cannot exchange %s/store for the backup (it lies in %s/%s now: "
-				"move them by hand)",
-				dir_name, dir_name, aside);
-	} else if (renameat2(AT_FDCWD, from, dir, "store", RENAME_NOREPLACE) < 0) {
-		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename to %s/store", dir_name);
+				"cannot exchange %s/%s for the backup (it lies in %s/%s now: move "
+				"them by hand)",
+				dir_name, name, dir_name, aside);
+	} else if (is_made && renameat2(AT_FDCWD, from, dir, name, RENAME_NOREPLACE) < 0) {
+		rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot rename to %s/%s", dir_name, name);
 	}
+	return rc;
+}
+
+/*
+ * The logs first: if that is all that comes about, the store that is there does not find what it
+ * refers to, and is refused, as long as nobody restores again.
+ */
+static int put_in_place(int dir, const char *dir_name, const char *made, struct aside *aside)
+{
+	time_t now = time(NULL);
+	struct tm parts;
+	char from[PATH_MAX];
+
+	snprintf(from, sizeof(from), "%s/store", made);
+	int rc = segue_cli_sync(from, false);
+	gmtime_r(&now, &parts);
+	strftime(aside->date, sizeof(aside->date), "%Y%m%dT%H%M%SZ", &parts);
+	if (!rc)
+		rc = put_one(dir, dir_name, made, SEGUE_LIVE_DIR, aside->date, &aside->log);
+	if (!rc)
+		rc = put_one(dir, dir_name, made, "store", aside->date, &aside->store);
 	if (rc)
 		return rc;
 	unlinkat(dir, SEGUE_STORE_SUSPECT, 0); /* said of the store that went */
@@ -544,10 +615,21 @@ static int put_in_place(int dir, const char *dir_name, const char *made, char as
 			      : 0;
 }
 
+static void print_aside(const char *dir_name, const struct aside *aside)
+{
+	if (aside->store)
+		printf("the store that was there is kept as %s/store.before-%s\n", dir_name,
+			aside->date);
+	if (aside->log)
+		printf("the logs that were there are kept as %s/" SEGUE_LIVE_DIR ".before-%s\n",
+			dir_name, aside->date);
+}
+
 static int restore_into(const struct segue_cli_options *options, const char *dir_name, int dir)
 {
-	char *report, aside[64];
+	struct aside aside = {.store = false};
 	struct workplace place;
+	char *report;
 
 	if (!options->force && faccessat(dir, "store", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 		segue_fail(SEGUE_EINVAL,
@@ -562,12 +644,12 @@ static int restore_into(const struct segue_cli_options *options, const char *dir
 		return segue_cli_fail();
 	int status =
 		run_copy(options->dir, place.copy, dir_name, "restore", options->progress, &report);
-	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, place.copy, aside)) {
+	if (status == SEGUE_CLI_FINE && put_in_place(dir, dir_name, place.copy, &aside)) {
 		status = segue_cli_fail();
 		free(report);
 	} else if (status == SEGUE_CLI_FINE) {
-		if (*aside && !options->json)
-			printf("the store that was there is kept as %s/%s\n", dir_name, aside);
+		if (!options->json)
+			print_aside(dir_name, &aside);
 		status = segue_cli_show(options, report, print_copy);
 	}
 	finish_workplace(&place);
@@ -594,9 +676,9 @@ const struct segue_cli_command segue_cli_restore = {
 	.summary = "put a backup in the place of a store",
 	.help = "Checks every value of the backup (a directory, or a file of --portable) and\n"
 		"copies it into DIR, which is made if need be; no server may run there. A store\n"
-		"that is there is an error, or, with --force, kept as DIR/store.before-<date>:\n"
-		"until the copy is whole and on disk it stays in its place. BACKUP is not\n"
-		"changed, and may be restored again.\n\n"
+		"that is there is an error, or, with --force, kept as DIR/store.before-<date>,\n"
+		"and its logs as DIR/log.before-<date>: until the copy is whole and on disk they\n"
+		"stay in their place. BACKUP is not changed, and may be restored again.\n\n"
 		"Workers go on with start=\"continue\" at what the backup holds, or with a\n"
 		"token. Nobody holds a lane of the restored store: a worker of the old one\n"
 		"that still lives gets FencedError, and what it committed after the backup is\n"

@@ -480,8 +480,18 @@ static struct json_object *ask(struct doctor *doctor, enum segue_report what, in
 	return report;
 }
 
-/* What the report of the store says of the need for memory. */
-static void add_need(struct doctor *doctor)
+/* One that a store refers to. */
+static void look_at_log(struct doctor *doctor, struct json_object *stream)
+{
+	struct json_object *log = json_object_object_get(stream, "log");
+
+	if (log && segue_json_get_unsigned(log, "files") == 0)
+		find(doctor, BAD, "log", "restore a backup, or drop the stream",
+			"that of stream '%s' is missing", segue_json_get_text(stream, "name"));
+}
+
+/* What the report of the store says of logs, and of the need for memory. */
+static void look_at_streams(struct doctor *doctor)
 {
 	int rc;
 	struct json_object *report = ask(doctor, SEGUE_REPORT_INSPECT, &rc);
@@ -492,6 +502,7 @@ static void add_need(struct doctor *doctor)
 		struct json_object *spec = json_object_object_get(stream, "spec");
 		doctor->lane_bytes += segue_json_get_unsigned(stream, "lane_bytes") *
 				      segue_json_get_unsigned(spec, "lanes");
+		look_at_log(doctor, stream);
 	}
 	json_object_put(report);
 }
@@ -634,7 +645,7 @@ static void examine_directory(struct doctor *doctor, const char *dir)
 	if (!doctor->served)
 		look_at_store(doctor, dir);
 	try_store(doctor, dir);
-	add_need(doctor);
+	look_at_streams(doctor);
 }
 
 static int run_doctor(const struct segue_cli_options *options)

@@ -1,5 +1,6 @@
 /* segue inspect: what the store of a directory holds. */
 #include <stdio.h>
+#include <string.h>
 
 #include <json-c/json.h>
 
@@ -37,7 +38,9 @@ static void print_paths(struct json_object *spec)
 	struct json_object *source = json_object_object_get(spec, "source");
 	struct json_object *parts = json_object_object_get(source, "parts");
 
-	if (!parts) {
+	if (strcmp(segue_json_get_text(source, "kind"), "log") == 0) {
+		printf("  data       what is inserted\n");
+	} else if (!parts) {
 		printf("  data       ");
 		print_list(source);
 	}
@@ -82,6 +85,27 @@ static void print_spec(struct json_object *spec, struct json_object *ends)
 		segue_cli_member(spec, "tail"), segue_cli_member(spec, "epoch_end"),
 		segue_cli_member(spec, "on_error"), segue_cli_yes(spec, "pad"),
 		segue_cli_yes(spec, "keep_final"), segue_cli_member(spec, "durability"));
+}
+
+static void print_log(struct json_object *log)
+{
+	struct json_object *closed = json_object_object_get(log, "closed");
+	char bytes[32];
+
+	if (!log)
+		return;
+	if (segue_json_get_unsigned(log, "files") == 0)
+		printf("  log        MISSING: its files are not there\n");
+	else
+		printf("  log        files %s, %s\n", segue_cli_member(log, "files"),
+			segue_cli_bytes(segue_json_get_unsigned(log, "bytes"), bytes));
+	printf("  input      sequences %s to %s are known to be on disk; %s\n",
+		segue_cli_member(log, "first"), segue_cli_member(log, "synced"),
+		segue_json_get_bool(log, "ended") ? "it has ended" : "it goes on");
+	for (size_t i = 0; i < segue_json_count(closed); i++)
+		printf("%s%s%s", i ? ", " : "  closed     ",
+			segue_cli_text(segue_json_at(closed, i)),
+			i + 1 == segue_json_count(closed) ? "\n" : "");
 }
 
 static void print_lanes(struct json_object *lanes)
@@ -135,6 +159,7 @@ static void print_stream(struct json_object *stream, bool rows)
 		segue_cli_member(stream, "id"), segue_cli_member(stream, "created"),
 		segue_cli_member(stream, "fingerprint"));
 	print_spec(json_object_object_get(stream, "spec"), json_object_object_get(stream, "ends"));
+	print_log(json_object_object_get(stream, "log"));
 	if (segue_json_count(lanes) == 0)
 		printf("  no lane was used yet\n");
 	print_lanes(lanes);

@@ -46,15 +46,24 @@ static void print_sessions(struct json_object *report)
 	segue_cli_table_print(&table, 2);
 }
 
-static void print_lanes(struct json_object *lanes)
+static void print_lanes(struct json_object *lanes, bool of_log)
 {
 	static const struct segue_cli_column columns[] = {{"LANE", "lane"}, {"GROUP", "group"},
 		{"LEASE", "state"}, {"HOLDER", "holder_pid"}, {"COMMITTED", "step_committed"},
 		{"DURABLE", "step_durable"}, {"AHEAD", "ahead"}, {"DEPTH", "depth"},
 		{"HELD", "held"}, {"RING", "ring_bytes", true}, {"ENDED", "ended"}};
+	/* They have no groups; and a line is to fit a terminal. */
+	static const struct segue_cli_column columns_of_log[] = {{"LANE", "lane"},
+		{"LEASE", "state"}, {"HOLDER", "holder_pid"}, {"COMMITTED", "step_committed"},
+		{"DURABLE", "step_durable"}, {"BEHIND", "behind"}, {"AHEAD", "ahead"},
+		{"DEPTH", "depth"}, {"HELD", "held"}, {"ENDED", "ended"}};
 	struct segue_cli_table table;
 
-	segue_cli_table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
+	if (of_log)
+		segue_cli_table_init(
+			&table, columns_of_log, sizeof(columns_of_log) / sizeof(columns_of_log[0]));
+	else
+		segue_cli_table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
 	for (size_t i = 0; i < segue_json_count(lanes); i++) {
 		struct json_object *lane = segue_json_at(lanes, i);
 		uint64_t published = segue_json_get_unsigned(lane, "step_published");
@@ -68,8 +77,57 @@ static void print_lanes(struct json_object *lanes)
 	segue_cli_table_print(&table, 2);
 }
 
+/* The lane with the most before it. */
+static struct json_object *find_last(struct json_object *lanes)
+{
+	struct json_object *last = segue_json_at(lanes, 0);
+
+	for (size_t i = 1; i < segue_json_count(lanes); i++) {
+		struct json_object *lane = segue_json_at(lanes, i);
+		if (segue_json_get_unsigned(lane, "behind") >
+			segue_json_get_unsigned(last, "behind"))
+			last = lane;
+	}
+	return last;
+}
+
+static void print_log(struct json_object *stream)
+{
+	static const struct segue_cli_column columns[] = {{"PRODUCER", "name"}, {"STATE", "state"},
+		{"SESSION", "session"}, {"INSERTED", "inserted"}, {"SAFE", "safe"}};
+	struct json_object *log = json_object_object_get(stream, "log");
+	struct json_object *producers = json_object_object_get(log, "producers");
+	struct json_object *last = find_last(json_object_object_get(stream, "lanes"));
+	const char *state = segue_json_get_text(log, "state");
+	const char *waits = segue_json_get_text(log, "waits_for");
+	struct segue_cli_table table;
+	char bytes[32];
+
+	printf("  log: %s sequences accepted, %s synced; files %s, %s\n",
+		segue_cli_member(log, "accepted"), segue_cli_member(log, "synced"),
+		segue_cli_member(stream, "files"),
+		segue_cli_bytes(segue_json_get_unsigned(stream, "bytes"), bytes));
+	if (strcmp(state, "failed") == 0)
+		printf("  FAILED: nothing more is accepted until the server is started again\n");
+	else if (strcmp(state, "ended") == 0)
+		printf("  the input has ended\n");
+	else if (strcmp(waits, "capacity") == 0)
+		printf("  INSERTS WAIT: lane %s has %s sequences before it (capacity %s)\n",
+			segue_cli_member(last, "lane"), segue_cli_member(last, "behind"),
+			segue_cli_member(log, "capacity"));
+	else if (*waits)
+		printf("  INSERTS WAIT: the log is full (%s); lane %s has %s sequences before it\n",
+			segue_cli_bytes(segue_json_get_unsigned(log, "spool_bytes"), bytes),
+			segue_cli_member(last, "lane"), segue_cli_member(last, "behind"));
+	segue_cli_table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
+	for (size_t i = 0; i < segue_json_count(producers); i++)
+		segue_cli_table_row(&table, segue_json_at(producers, i), NULL);
+	segue_cli_table_print(&table, 2);
+}
+
 static void print_stream(struct json_object *stream)
 {
+	bool of_log = json_object_object_get(stream, "log");
 	char index[32];
 
 	printf("\nstream %s: ", segue_cli_member(stream, "name"));
@@ -83,7 +141,9 @@ static void print_stream(struct json_object *stream)
 		segue_cli_member(stream, "crc"), segue_cli_member(stream, "skipped"),
 		segue_cli_member(stream, "batch_size"), segue_cli_member(stream, "num_unroll"),
 		segue_json_get_bool(stream, "persist") ? "" : "; not stored");
-	print_lanes(json_object_object_get(stream, "lanes"));
+	if (of_log)
+		print_log(stream);
+	print_lanes(json_object_object_get(stream, "lanes"), of_log);
 }
 
 static void print_report(const struct segue_cli_options *options, struct json_object *report)
@@ -144,7 +204,10 @@ const struct segue_cli_command segue_cli_status = {
 		"the steps committed and on disk (DURABLE), how many batches are filled ahead\n"
 		"of the worker (AHEAD) of how many there is room for (DEPTH), how many\n"
 		"committed batches it has not released yet (HELD), its shared memory (RING),\n"
-		"and whether its last batch is filled (ENDED).\n\n"
+		"and whether its last batch is filled (ENDED). Of a stream whose sequences are\n"
+		"inserted: who inserts, how many of each name were INSERTED, up to which they\n"
+		"are acknowledged (SAFE), whether inserts wait; and of each lane how many\n"
+		"sequences it has not finished (BEHIND).\n\n"
 		"Exit status: 0 a server answered, 1 none runs or it could not be asked,\n"
 		"2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,

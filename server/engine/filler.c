@@ -9,6 +9,7 @@
 #include "core/barrier.h"
 #include "core/error.h"
 #include "core/list.h"
+#include "lane/backlog.h"
 
 /* Work that has no memory is done so often at once before the workers are told. */
 enum { MEMORY_TRIES = 3 };
@@ -287,6 +288,24 @@ static uint32_t part_of(const struct segue_filler *filler, uint32_t i)
 		       : 0;
 }
 
+/* Batches that take in nothing new have seen what the one before has. */
+static int note_seen(struct segue_filler *filler, struct segue_slot *slot)
+{
+	struct segue_source *source = filler->input.source;
+	uint64_t seen = segue_backlog_seen(&filler->plan.spec, filler->plan.position);
+	int rc = 0;
+
+	if (source->ops->hash && seen != filler->seen.number) {
+		struct segue_log_place place = {.number = seen};
+
+		rc = source->ops->hash(source, seen, place.hash);
+		if (!rc)
+			filler->seen = place;
+	}
+	slot->seen = filler->seen;
+	return rc;
+}
+
 static int fill_slot(struct segue_filler *filler, uint32_t rows)
 {
 	uint64_t step = filler->plan.position->step - 1;
@@ -303,11 +322,11 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 		filler->spans[i].key_offset = filler->keys[i].offset;
 		filler->spans[i].key_size = filler->keys[i].size;
 	}
-	if (filler->geometry.variable) {
-		int rc = fill_side(filler, step, base, rows);
-		if (rc)
-			return rc;
-	}
+	int rc = filler->geometry.variable ? fill_side(filler, step, base, rows) : 0;
+	if (!rc)
+		rc = note_seen(filler, slot);
+	if (rc)
+		return rc;
 	slot->step = step;
 	slot->rows = rows;
 	slot->spans = rows;

@@ -80,6 +80,7 @@ struct segue_filler {
 	uint32_t admitted_count, admitted_capacity;
 	uint32_t asked; /* of them, by this try */
 	struct segue_slot_span *spans;
+	struct segue_log_place seen; /* of a log, as of the last batch */
 	struct segue_feed_key *keys;
 	char *heap; /* batch_size * key_max */
 	uint32_t key_max;

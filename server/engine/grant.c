@@ -341,6 +341,44 @@ static int take_kept(struct making *making, uint64_t row_size, const uint8_t *at
 	return 0;
 }
 
+/*
+ * After a sync that failed, sequences can be gone that were read, and others in their place. What
+ * is offered that is not stored may be behind them.
+ */
+static int check_seen(const struct segue_grant_order *order)
+{
+	const struct segue_log_place *seen = &order->seen;
+	uint64_t hash[2];
+
+	if (!order->live)
+		return 0;
+	int rc = segue_log_hash(segue_live_log(order->live), seen->number, hash);
+	if (rc && rc != SEGUE_ENOTFOUND)
+		return rc;
+	if (!rc && memcmp(hash, seen->hash, sizeof(hash)) == 0)
+		return 0;
+	return segue_fail(SEGUE_ECHANGED,
+		"lane %u: step %" PRIu64
+		" is offered, which this worker has committed, and of the %" PRIu64
+		" sequences that it had seen the log has lost some, or has others in their place. "
+		"Go back to a checkpoint with load_state_dict()",
+		order->place.lane, order->step, seen->number);
+}
+
+/* The position that the plan has come to has seen as much as its worker says. */
+static int check_reached(
+	const struct segue_grant_order *order, const struct segue_position *position)
+{
+	uint64_t seen = segue_backlog_seen(&order->plan, position);
+
+	if (!order->live || seen == order->seen.number)
+		return 0;
+	return segue_fail(SEGUE_EPROTOCOL,
+		"step %" PRIu64 " is offered as one that has seen %" PRIu64
+		" sequences, where it has seen %" PRIu64,
+		order->step, order->seen.number, seen);
+}
+
 static int from_offer(struct making *making)
 {
 	const struct segue_grant_order *order = making->order;
@@ -354,9 +392,13 @@ static int from_offer(struct making *making)
 			" is stored: somebody else has taken it further. Go back to a checkpoint "
 			"with load_state_dict()",
 			order->place.lane, order->step, making->image->position->step);
-	int rc = segue_plan_init(&plan, &order->plan);
+	int rc = check_seen(order);
+	if (!rc)
+		rc = segue_plan_init(&plan, &order->plan);
 	if (!rc)
 		rc = run_to(order, making->image->position, &plan);
+	if (!rc)
+		rc = check_reached(order, plan.position);
 	uint64_t row_size = making->image->row_size;
 	uint64_t states = rc ? 0 : plan.position->rows * row_size;
 	if (!rc && order->bulk_size < states)

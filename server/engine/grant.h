@@ -35,8 +35,9 @@ struct segue_grant_order {
 	struct segue_changes *changes; /* of the store */
 	uint64_t fingerprint[2];
 	enum segue_attach_mode mode;
-	uint64_t step;       /* OFFER: batches below it are committed */
-	const uint8_t *bulk; /* RESTORE: token; OFFER: states and kept rows */
+	uint64_t step;               /* OFFER: batches below it are committed */
+	struct segue_log_place seen; /* OFFER, of a log: what had been seen of it by then */
+	const uint8_t *bulk;         /* RESTORE: token; OFFER: states and kept rows */
 	size_t bulk_size;
 	const _Atomic bool *given_up;    /* nobody waits for it any more: nothing is stored */
 	struct segue_lane_record record; /* the lease's generation, token and holder; its position
@@ -76,8 +77,9 @@ struct segue_grant {
 
 /*
  * Makes and stores it. SEGUE_ESTART (mode NONE and the lane has a position: names step and date),
- * SEGUE_ETOKEN (names what differs), SEGUE_EPROTOCOL (an offer that cannot be), and what source,
- * store and memory say; the store is then as before.
+ * SEGUE_ETOKEN (names what differs), SEGUE_EPROTOCOL (an offer that cannot be), SEGUE_ECHANGED (one
+ * behind sequences that the log has no more), and what source, store and memory say; the store is
+ * then as before.
  */
 int segue_grant_make(const struct segue_grant_order *order, struct segue_grant **out);
 /*

@@ -26,7 +26,7 @@ struct segue_inserter {
 	struct list inserts, others; /* that are asked for */
 	struct segue_producers producers;
 	bool urgent, kicked, stopping;
-	/* The thread's. */
+	/* The thread's; `blocked` changes under the lock. */
 	struct segue_ask *blocked; /* the first of the inserts, while it has to wait */
 	struct list waiting;       /* done, and answered when it is safe; by rising `until` */
 	struct list closing;       /* ... when the end that they asked for is stored */
@@ -532,6 +532,17 @@ void segue_inserter_kick(struct segue_inserter *inserter)
 	inserter->kicked = true;
 	pthread_cond_signal(&inserter->wanted);
 	pthread_mutex_unlock(&inserter->lock);
+}
+
+bool segue_inserter_look(struct segue_inserter *inserter,
+	void (*visit)(void *arg, const struct segue_producer *producer), void *arg)
+{
+	pthread_mutex_lock(&inserter->lock);
+	for (uint32_t i = 0; i < inserter->producers.count; i++)
+		visit(arg, &inserter->producers.producer[i]);
+	bool waits = inserter->blocked;
+	pthread_mutex_unlock(&inserter->lock);
+	return waits;
 }
 
 void segue_inserter_urge(struct segue_inserter *inserter)

@@ -90,6 +90,12 @@ void segue_inserter_ask(struct segue_inserter *inserter, struct segue_ask *ask);
 void segue_inserter_gone(struct segue_inserter *inserter, uint64_t session);
 /* Inserting may have to wait no longer. */
 void segue_inserter_kick(struct segue_inserter *inserter);
+/*
+ * Visits all whom the log, or a session, knows; `visit` must not ask the inserter for anything.
+ * True: an insert waits, for its lanes have enough.
+ */
+bool segue_inserter_look(struct segue_inserter *inserter,
+	void (*visit)(void *arg, const struct segue_producer *producer), void *arg);
 /* The log is to be synced soon: something waits for that. */
 void segue_inserter_urge(struct segue_inserter *inserter);
 

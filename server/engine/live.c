@@ -1,12 +1,15 @@
 /* The log of a live stream, among those who use it. */
 #include "engine/live.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -238,6 +241,26 @@ void segue_live_behind(struct segue_live *live, uint32_t *lane, uint64_t *sequen
 	pthread_mutex_unlock(&live->lock);
 }
 
+struct segue_live_look *segue_live_look(struct segue_live *live)
+{
+	uint32_t lanes = live->order.spec->lanes;
+	struct segue_live_look *look =
+		calloc(1, sizeof(*look) + lanes * sizeof(look->unfinished[0]));
+
+	if (!look)
+		return NULL;
+	segue_log_look(live->log, &look->log);
+	look->limits = live->order.limits;
+	pthread_mutex_lock(&live->lock);
+	look->ended = live->ended;
+	for (uint32_t i = 0; i < lanes; i++) {
+		look_at_lane(&live->lane[i]);
+		look->unfinished[i] = unfinished(live, i, look->log.written.number);
+	}
+	pthread_mutex_unlock(&live->lock);
+	return look;
+}
+
 void segue_live_join(
 	struct segue_live *live, struct segue_filler *filler, struct segue_carry *carry)
 {
@@ -302,6 +325,29 @@ void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX])
 
 	put_name(stream, name);
 	snprintf(path, PATH_MAX, "%s/" SEGUE_LIVE_DIR "/%s", dir, name);
+}
+
+int segue_live_measure(const char *dir, uint32_t stream, uint64_t *files, uint64_t *bytes)
+{
+	char path[PATH_MAX];
+	struct stat info;
+	uint64_t first;
+
+	*files = *bytes = 0;
+	segue_live_path(dir, stream, path);
+	DIR *names = opendir(path);
+	if (!names && errno != ENOENT)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", path);
+	for (struct dirent *entry; names && (entry = readdir(names));) {
+		if (!segue_log_is_name(entry->d_name, &first) ||
+			fstatat(dirfd(names), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		++*files;
+		*bytes += (uint64_t)info.st_size;
+	}
+	if (names)
+		closedir(names);
+	return *files ? 0 : segue_fail(SEGUE_ENOTFOUND, "%s is not there, or is empty", path);
 }
 
 void segue_live_remove(const char *dir, uint32_t stream)

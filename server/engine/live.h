@@ -53,6 +53,11 @@ void segue_live_close(struct segue_live *live);
 /* Where the log of a stream is, in the directory of the store. */
 #define SEGUE_LIVE_DIR "log"
 void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX]);
+/*
+ * Its files, and their bytes, as they lie there. SEGUE_ENOTFOUND: there is none; SEGUE_ESYSTEM. Not
+ * that of a stream that is open: segue_log_look().
+ */
+int segue_live_measure(const char *dir, uint32_t stream, uint64_t *files, uint64_t *bytes);
 /* Removes it, as far as it can be: the store does not know it any more. */
 void segue_live_remove(const char *dir, uint32_t stream);
 
@@ -75,6 +80,16 @@ void segue_live_leave(struct segue_live *live, const struct segue_filler *filler
 void segue_live_moved(struct segue_live *live);
 /* The lane that is furthest behind, and by how many sequences, when inserting had to wait last. */
 void segue_live_behind(struct segue_live *live, uint32_t *lane, uint64_t *sequences);
+
+/* How a log stands, and what its lanes have before them. */
+struct segue_live_look {
+	struct segue_log_stand log;
+	struct segue_backlog_limits limits;
+	bool ended;            /* the input has */
+	uint64_t unfinished[]; /* of each lane: sequences of the log that it has not finished */
+};
+/* malloc'd; NULL: no memory. */
+struct segue_live_look *segue_live_look(struct segue_live *live);
 
 /*
  * Whether the position may be stored, by a transaction that segue_live_put() is in as well. 0, or

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/layout.h"
+#include "engine/live.h"
 #include "report/json.h"
 #include "report/values.h"
 #include "store/checkpoints.h"
@@ -228,15 +229,20 @@ static uint64_t lane_bytes(const struct segue_spec *spec)
 	return bytes;
 }
 
-/* What is known of the log that it reads; nothing, if it reads none. */
-static int put_log(struct segue_json *json, struct segue_store *store, uint32_t stream)
+/* What is known of the log that it reads, and how much lies there; nothing, if it reads none. */
+static int put_log(
+	struct segue_json *json, struct segue_store *store, const char *dir, uint32_t stream)
 {
 	struct segue_stored_log log;
+	uint64_t files, bytes;
 
 	int rc = segue_logs_load(store, stream, &log);
 	if (rc)
 		return rc == SEGUE_ENOTFOUND ? 0 : rc;
+	segue_live_measure(dir, stream, &files, &bytes);
 	segue_json_begin(json, "log", '{');
+	segue_json_unsigned(json, "files", files);
+	segue_json_unsigned(json, "bytes", bytes);
 	segue_json_unsigned(json, "first", log.known.first);
 	segue_json_unsigned(json, "synced", log.known.synced.number);
 	segue_json_bool(json, "ended", log.end.ended);
@@ -249,7 +255,7 @@ static int put_log(struct segue_json *json, struct segue_store *store, uint32_t 
 	return 0;
 }
 
-static int put_stored_stream(struct segue_json *json, struct segue_store *store,
+static int put_stored_stream(struct segue_json *json, struct segue_store *store, const char *dir,
 	const struct segue_stream_record *record)
 {
 	struct segue_report_lanes lanes;
@@ -265,7 +271,7 @@ static int put_stored_stream(struct segue_json *json, struct segue_store *store,
 	segue_json_unsigned(json, "lane_bytes", lane_bytes(record->spec));
 	segue_report_put_spec(json, record->spec);
 	put_ends(json, &record->ends);
-	rc = put_log(json, store, record->id);
+	rc = put_log(json, store, dir, record->id);
 	segue_json_begin(json, "lanes", '[');
 	for (size_t i = 0; !rc && i < lanes.count; i++)
 		rc = put_stored_lane(json, store, record, &lanes.entry[i]);
@@ -286,7 +292,7 @@ int segue_report_inspect(struct segue_store *store, const char *dir, const char 
 	segue_json_begin(&json, NULL, '{');
 	segue_json_begin(&json, "streams", '[');
 	for (size_t i = 0; !rc && i < streams.count; i++)
-		rc = put_stored_stream(&json, store, &streams.record[i]);
+		rc = put_stored_stream(&json, store, dir, &streams.record[i]);
 	segue_json_end(&json, ']');
 	segue_json_end(&json, '}');
 	segue_report_finish_streams(&streams);

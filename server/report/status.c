@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "core/barrier.h"
 #include "core/error.h"
 #include "core/wait.h"
+#include "engine/live.h"
 #include "report/json.h"
 #include "report/values.h"
 #include "stream/stream.h"
@@ -110,7 +112,9 @@ static void put_idle(struct segue_json *json, const struct segue_ledger *ledger)
 	segue_json_null(json, "ended");
 }
 
-static void put_ledger(struct segue_json *json, const struct segue_ledger *ledger)
+/* `look`: of the log that the lane reads; NULL: none. */
+static void put_ledger(struct segue_json *json, const struct segue_ledger *ledger,
+	const struct segue_live_look *look)
 {
 	segue_json_begin(json, NULL, '{');
 	segue_json_unsigned(json, "lane", ledger->place.lane);
@@ -125,10 +129,13 @@ static void put_ledger(struct segue_json *json, const struct segue_ledger *ledge
 		put_ring(json, ledger->grant);
 	else
 		put_idle(json, ledger);
+	if (look)
+		segue_json_unsigned(json, "behind", look->unfinished[ledger->place.lane]);
 	segue_json_end(json, '}');
 }
 
-static void put_lanes(struct segue_json *json, const struct segue_stream *stream)
+static void put_lanes(struct segue_json *json, const struct segue_stream *stream,
+	const struct segue_live_look *look)
 {
 	const struct segue_ledgers *ledgers = &stream->ledgers;
 	const struct segue_ledger *ledger;
@@ -137,13 +144,71 @@ static void put_lanes(struct segue_json *json, const struct segue_stream *stream
 	for (uint32_t lane = 0; lane < ledgers->lanes; lane++) {
 		ledger = &ledgers->of_lane[lane];
 		if (ledger->in_use || ledger->durable || ledgers->lanes <= LANES_SHOWN)
-			put_ledger(json, ledger);
+			put_ledger(json, ledger, look);
 	}
 	if (!ledgers->of_lane) {
 		LIST_FOREACH(ledger, &ledgers->in_use, link)
-			put_ledger(json, ledger);
+			put_ledger(json, ledger, NULL);
 	}
 	segue_json_end(json, ']');
+}
+
+static void put_producer(void *arg, const struct segue_producer *producer)
+{
+	static const char *const states[] = {
+		[SEGUE_CLOSING_OPEN] = "open",
+		[SEGUE_CLOSING_CLOSING] = "closing",
+		[SEGUE_CLOSING_CLOSED] = "closed",
+	};
+	struct segue_json *json = arg;
+
+	segue_json_begin(json, NULL, '{');
+	segue_json_string(json, "name", producer->name);
+	segue_json_bool(json, "session", producer->session != 0);
+	segue_json_unsigned(json, "inserted", producer->accepted);
+	segue_json_unsigned(json, "safe", producer->durable);
+	segue_json_string(json, "state", states[producer->closing]);
+	segue_json_end(json, '}');
+}
+
+static void put_limit(struct segue_json *json, const char *name, uint64_t limit)
+{
+	if (limit == UINT64_MAX)
+		segue_json_null(json, name);
+	else
+		segue_json_unsigned(json, name, limit);
+}
+
+/* What an insert that waits waits for. */
+static const char *limit_of(const struct segue_live_look *look, uint32_t lanes)
+{
+	for (uint32_t i = 0; i < lanes; i++)
+		if (look->unfinished[i] < look->limits.capacity)
+			return "spool";
+	return "capacity";
+}
+
+static void put_log(struct segue_json *json, struct segue_live *live, uint32_t lanes,
+	const struct segue_live_look *look)
+{
+	segue_json_begin(json, "log", '{');
+	segue_json_string(json, "state",
+		look->log.failed ? "failed"
+		: look->ended    ? "ended"
+				 : "open");
+	segue_json_unsigned(json, "first", look->log.first);
+	segue_json_unsigned(json, "accepted", look->log.written.number);
+	segue_json_unsigned(json, "synced", look->log.synced.number);
+	put_limit(json, "capacity", look->limits.capacity);
+	put_limit(json, "spool_bytes", look->limits.spool);
+	segue_json_begin(json, "producers", '[');
+	bool waits = segue_inserter_look(segue_live_inserter(live), put_producer, json);
+	segue_json_end(json, ']');
+	if (waits)
+		segue_json_string(json, "waits_for", limit_of(look, lanes));
+	else
+		segue_json_null(json, "waits_for");
+	segue_json_end(json, '}');
 }
 
 static void put_source_stats(struct segue_json *json, const struct segue_source *source)
@@ -173,7 +238,11 @@ static void put_stream(struct segue_json *json, const struct segue_stream *strea
 	if (open) {
 		segue_json_unsigned(json, "id", stream->id);
 		put_source_stats(json, stream->source);
-		put_lanes(json, stream);
+		struct segue_live_look *look = stream->live ? segue_live_look(stream->live) : NULL;
+		if (look)
+			put_log(json, stream->live, stream->spec->lanes, look);
+		put_lanes(json, stream, look);
+		free(look);
 	}
 	segue_json_end(json, '}');
 }

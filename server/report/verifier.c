@@ -11,8 +11,9 @@
 
 #include "core/error.h"
 #include "core/utf8.h"
+#include "engine/live.h"
 #include "report/json.h"
-#include "store/store.h"
+#include "store/logs.h"
 
 /* Faults that are listed; all are counted. */
 enum { FAULTS_LISTED = 1000 };
@@ -20,6 +21,8 @@ enum { FAULTS_LISTED = 1000 };
 struct faults {
 	struct segue_json json;
 	size_t count;
+	uint32_t *log; /* streams of which the store knows a log */
+	size_t logs;
 };
 
 /* ---- The report ---- */
@@ -81,12 +84,48 @@ static int end_report(
 
 /* ---- In the child ---- */
 
+static int note_log(void *arg, enum segue_table table, const void *key, size_t key_size,
+	const void *value, size_t value_size)
+{
+	struct faults *faults = arg;
+	uint32_t stream;
+
+	(void)value, (void)value_size;
+	if (!segue_logs_is_known(table, key, key_size, &stream))
+		return 0;
+	void *grown = reallocarray(faults->log, faults->logs + 1, sizeof(*faults->log));
+	if (!grown)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a report");
+	faults->log = grown;
+	faults->log[faults->logs++] = stream;
+	return 0;
+}
+
+/* What lies in a log is checked when it is opened, and by a backup. */
+static int look_for_logs(const char *dir, struct faults *faults)
+{
+	uint64_t files, bytes;
+	char key[32], why[PATH_MAX + 64];
+	int rc = 0;
+
+	for (size_t i = 0; i < faults->logs; i++) {
+		if (segue_live_measure(dir, faults->log[i], &files, &bytes) != SEGUE_ENOTFOUND)
+			continue;
+		snprintf(key, sizeof(key), "log.%08" PRIx32 ".known", faults->log[i]);
+		snprintf(why, sizeof(why), "the log is missing: %s", segue_error_detail());
+		note_fault(faults, SEGUE_TABLE_META, key, strlen(key), why);
+		rc = SEGUE_ESTORE;
+	}
+	return rc;
+}
+
 int segue_verifier_work(char **arguments, char **report)
 {
 	struct segue_store_verified verified = {0};
 	struct faults faults = {0};
 	const struct segue_store_inspection inspection = {
 		.damage = note_fault,
+		.visit = note_log,
 		.progress = segue_child_progress,
 		.arg = &faults,
 		.if_due = arguments[1] != NULL,
@@ -94,6 +133,10 @@ int segue_verifier_work(char **arguments, char **report)
 
 	begin_report(&faults);
 	int rc = segue_store_inspect(arguments[0], &inspection, &verified);
+	/* A server begins without: only the stream that reads it cannot be opened. */
+	if (!rc && !inspection.if_due)
+		rc = look_for_logs(arguments[0], &faults);
+	free(faults.log);
 	if (rc && rc != SEGUE_ESTORE) {
 		segue_json_finish(&faults.json);
 		return rc;

@@ -60,6 +60,11 @@ struct segue_source_ops {
 	uint64_t (*records)(const struct segue_source *source);
 	/* Which part of a mix record `number` is of. NULL: of a kind without parts. */
 	uint32_t (*part)(struct segue_source *source, uint64_t number);
+	/*
+	 * Of a log: the running hash of its first `count` records, which are there. NULL: of
+	 * another kind. What a read says.
+	 */
+	int (*hash)(struct segue_source *source, uint64_t count, uint64_t hash[2]);
 	uint32_t (*key_max)(const struct segue_source *source);
 	/*
 	 * Reads and checks record `number` whole, by one scan: lengths, checksum, structure, the

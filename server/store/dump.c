@@ -18,6 +18,8 @@
 enum {
 	FORMAT = 2,
 	HEAD = 24,
+	REQUIRED = 16, /* where it lies in the head */
+	HAS_FILES = 1, /* a bit of that */
 	BLOCK_HEAD = 12,
 	RECORD_HEAD = 8,
 	END = 16,
@@ -46,7 +48,8 @@ struct segue_dump {
 	const char *name;
 	uint8_t *block; /* room for its head, then records */
 	size_t used, room;
-	uint64_t values, bytes;
+	uint64_t records, bytes;
+	bool has_files;
 };
 
 static int write_all(const struct segue_dump *dump, const uint8_t *bytes, size_t size)
@@ -124,18 +127,32 @@ int segue_dump_put(struct segue_dump *dump, enum segue_table table, const void *
 	if (value_size)
 		memcpy(at, value, value_size);
 	dump->used += RECORD_HEAD + key_size + value_size;
-	dump->values++;
+	dump->records++;
 	dump->bytes += value_size;
+	dump->has_files |= table == SEGUE_DUMP_FILE;
 	return dump->used < BLOCK_SIZE ? 0 : write_block(dump, dump->used - BLOCK_HEAD);
+}
+
+/* Who does not know of files is told by the head, which was written before there were any. */
+static int write_required(const struct segue_dump *dump)
+{
+	uint8_t required[8];
+
+	put_number(required, HAS_FILES, sizeof(required));
+	if (pwrite(dump->fd, required, sizeof(required), REQUIRED) != sizeof(required))
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot write %s", dump->name);
+	return 0;
 }
 
 int segue_dump_end(struct segue_dump *dump)
 {
 	int rc = dump->used > BLOCK_HEAD ? write_block(dump, dump->used - BLOCK_HEAD) : 0;
 
+	if (!rc && dump->has_files)
+		rc = write_required(dump);
 	if (rc)
 		return rc;
-	put_number(dump->block + BLOCK_HEAD, dump->values, 8);
+	put_number(dump->block + BLOCK_HEAD, dump->records, 8);
 	put_number(dump->block + BLOCK_HEAD + 8, dump->bytes, 8);
 	dump->used = BLOCK_HEAD + END;
 	rc = write_block(dump, 0);
@@ -159,6 +176,7 @@ struct reading {
 	const struct segue_store_inspection *how;
 	struct segue_store_verified *verified;
 	uint64_t offset, size; /* read so far, and in all */
+	uint64_t records, bytes;
 	uint8_t *block;
 	size_t room;
 };
@@ -208,7 +226,9 @@ static int read_head(struct reading *reading)
 			", and this version of segue has stores of format %d: restore it with the "
 			"version that wrote it",
 			reading->name, get_number(head + 12, 4), SEGUE_STORE_FORMAT);
-	return rc ? rc : segue_required_check(reading->name, get_number(head + 16, 8));
+	return rc ? rc
+		  : segue_required_check(
+			    reading->name, get_number(head + REQUIRED, 8) & ~(uint64_t)HAS_FILES);
 }
 
 /* The bytes of a block, which are as they were written. */
@@ -243,7 +263,7 @@ static int visit_records(struct reading *reading, size_t size)
 		uint64_t table = get_number(at, 2), key_size = get_number(at + 2, 2);
 		uint64_t value_size = get_number(at + 4, 4);
 		at += RECORD_HEAD;
-		if (table < SEGUE_TABLE_META || table >= SEGUE_TABLE_COUNT || key_size == 0 ||
+		if (table < SEGUE_TABLE_META || table > SEGUE_DUMP_FILE || key_size == 0 ||
 			key_size > SEGUE_STORE_KEY_MAX ||
 			key_size + value_size > (uint64_t)(end - at))
 			return fail_damaged(reading, offset, "no value can be like that");
@@ -254,18 +274,20 @@ static int visit_records(struct reading *reading, size_t size)
 		if (rc)
 			return rc;
 		at += key_size + value_size;
+		reading->records++;
+		reading->bytes += value_size;
+		if (table == SEGUE_DUMP_FILE)
+			continue;
 		reading->verified->values++;
 		reading->verified->bytes += value_size;
 	}
 	return 0;
 }
 
-static int check_end(struct reading *reading)
+static int check_end(const struct reading *reading)
 {
-	const struct segue_store_verified *verified = reading->verified;
-
-	if (get_number(reading->block, 8) != verified->values ||
-		get_number(reading->block + 8, 8) != verified->bytes)
+	if (get_number(reading->block, 8) != reading->records ||
+		get_number(reading->block + 8, 8) != reading->bytes)
 		return fail_damaged(reading, reading->offset - END, "values are missing");
 	return reading->offset == reading->size
 		       ? 0

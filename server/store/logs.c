@@ -19,13 +19,16 @@ static void put_prefix(uint32_t stream, char key[KEY])
 	snprintf(key, KEY, "log.%08" PRIx32 ".", stream);
 }
 
-bool segue_logs_is_known(enum segue_table table, const void *key, size_t key_size)
+bool segue_logs_is_known(enum segue_table table, const void *key, size_t key_size, uint32_t *stream)
 {
-	const char *text = key;
+	char text[KEY + 1] = "", again[KEY];
 
-	return table == SEGUE_TABLE_META && key_size == PREFIX + strlen(KNOWN) &&
-	       memcmp(text, "log.", strlen("log.")) == 0 &&
-	       memcmp(text + PREFIX, KNOWN, strlen(KNOWN)) == 0;
+	if (table != SEGUE_TABLE_META || key_size != PREFIX + strlen(KNOWN))
+		return false;
+	memcpy(text, key, key_size);
+	*stream = (uint32_t)strtoul(text + strlen("log."), NULL, 16);
+	put_prefix(*stream, again);
+	return memcmp(text, again, PREFIX) == 0 && strcmp(text + PREFIX, KNOWN) == 0;
 }
 
 static int put(struct segue_ops *ops, uint32_t stream, const char *name, void *value, size_t size)

@@ -22,8 +22,9 @@ struct segue_stored_log {
 /* A zeroed one is fine. */
 void segue_stored_log_finish(struct segue_stored_log *log);
 
-/* Whether a value of a store is what is known of some log. */
-bool segue_logs_is_known(enum segue_table table, const void *key, size_t key_size);
+/* Whether a value of a store is what is known of some log: of that of *stream. */
+bool segue_logs_is_known(
+	enum segue_table table, const void *key, size_t key_size, uint32_t *stream);
 
 /* Each adds one operation. SEGUE_ENOMEM: nothing was added. */
 int segue_logs_put_known(

@@ -524,6 +524,7 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	};
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	set_order(attach);
+	attach->order.seen = message->lane_attach.seen;
 	opening->uses++;
 	session->lanes++;
 	start_loading(attach);

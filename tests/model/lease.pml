@@ -37,15 +37,15 @@
  * mirrors lib/client/lease.c segue_lease_adopt ccd2576b
  * mirrors lib/client/lease.c segue_lease_decline dbaff252
  * mirrors lib/client/resume.c segue_lane_ready b9ecd4d4
- * mirrors lib/client/resume.c offer 6f049b94
+ * mirrors lib/client/resume.c offer f69893c6
  * mirrors lib/client/resume.c resume 1213408f
  * mirrors lib/client/takeover.c look a6765d23
  * mirrors lib/client/takeover.c note_offered 3edab750
- * mirrors lib/client/takeover.c copy_legacy 41923240
- * mirrors lib/client/takeover.c offer f2caa297
- * mirrors lib/client/takeover.c segue_takeover_prepare e91e5963
+ * mirrors lib/client/takeover.c copy_legacy 031b80fd
+ * mirrors lib/client/takeover.c offer 0a340b93
+ * mirrors lib/client/takeover.c segue_takeover_prepare fa254ac0
  * mirrors lib/client/takeover.c segue_takeover_finish 8dfa3f4f
- * mirrors lib/client/attach.c attempt_place c40761b3
+ * mirrors lib/client/attach.c attempt_place 695417a2
  */
 
 #define WORKERS 2

@@ -1,4 +1,4 @@
-"""A reader of sequence files, written from docs/format.md alone: the oracle of their writers.
+"""A reader of sequence files and logs, from docs/format.md alone: the oracle of their writers.
 
 Reads whole files, and checks each byte of them: also those that no reader has to look at.
 """
@@ -11,6 +11,7 @@ import functools
 import itertools
 import re
 import struct
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,29 @@ class Field(NamedTuple):
     form: int = 0  # dense, ragged, bytes
 
 
+class Producer(NamedTuple):
+    """What it had inserted last."""
+
+    serial: int
+    number: int
+    cursor: bytes
+
+
+class LogHead(NamedTuple):
+    id: bytes
+    first: int
+    before: tuple[int, int]
+    producers: dict[str, Producer]
+
+
+class Stamp(NamedTuple):
+    number: int
+    serial: int
+    before: tuple[int, int]
+    producer: str
+    cursor: bytes
+
+
 @dataclass
 class Sequence:
     key: bytes
@@ -52,13 +76,27 @@ class Sequence:
     sequences: dict[str, Any]
     context: dict[str, Any]
     states: dict[str, np.ndarray]
+    stamp: Stamp | None = None  # of a log
 
 
 @dataclass
 class File:
     fields: list[Field]
     sequences: list[Sequence]
-    fingerprint: tuple[int, int]
+    fingerprint: tuple[int, int] | None  # None: it has no foot
+    log: LogHead | None
+    headers: list[bytes]  # of its sequences
+
+
+@dataclass
+class Log:
+    """All files of a directory."""
+
+    id: bytes
+    sequences: list[Sequence]
+    hashes: list[tuple[int, int]]  # of so many sequences
+    producers: dict[str, Producer]
+    files: list[str]
 
 
 @functools.cache
@@ -119,11 +157,42 @@ def sealed(data: bytes, what: str) -> bytes:
     return data[:-4]
 
 
+# Large files of tests have the same block again and again.
+crc_of_block = functools.lru_cache(64)(crc32c)
+
+
 def zeros(data: bytes, what: str) -> None:
     expect(not any(data), f"something lies {what}")
 
 
-def read_head(data: bytes) -> tuple[list[Field], int]:
+def read_name(body: bytes, at: int, size: int) -> str:
+    expect(1 <= size <= 255 and at + size <= len(body), "size of a name")
+    name = body[at : at + size].decode()
+    expect(not any(unicodedata.category(character) == "Cc" for character in name), "a name")
+    return name
+
+
+def read_log_head(body: bytes, at: int) -> tuple[LogHead, int]:
+    expect(at + 48 <= len(body), "a log's head is cut short")
+    id, first, low, high, count, nothing = struct.unpack_from("<16sQQQII", body, at)
+    expect(count <= 1024 and nothing == 0, "numbers of a log's head")
+    at += 48
+    begin = at
+    producers: dict[str, Producer] = {}
+    for _ in range(count):
+        serial, number, name_size, cursor_size, nothing = struct.unpack_from("<QQHHI", body, at)
+        expect(serial >= 1 and number < first and nothing == 0, "numbers of a producer")
+        name = read_name(body, at + 24, name_size)
+        end = at + 24 + name_size + cursor_size
+        expect(cursor_size <= 4096 and end <= len(body) and name not in producers, "a producer")
+        producers[name] = Producer(serial, number, body[end - cursor_size : end])
+        at = up(end, 8)
+        zeros(body[end:at], "behind a producer")
+    expect(at - begin <= 786432, "bytes of all producers")
+    return LogHead(id, first, (low, high), producers), at
+
+
+def read_head(data: bytes) -> tuple[list[Field], int, LogHead | None]:
     expect(len(data) >= 64, "no head")
     magic, version, size, requires, count, nothing = struct.unpack_from("<8sIIQII", data)
     expect(magic == b"SEGUESEQ", "no sequence file")
@@ -143,10 +212,14 @@ def read_head(data: bytes) -> tuple[list[Field], int]:
         zeros(body[at + length : at + up(length, 8)], "behind a name")
         at += up(length, 8)
         fields.append(Field(PLACES[place], name, numpy_dtype(dtypes[dtype]), shape, form))
-    expect(requires == int(any(field.form for field in fields)), "what the head requires")
+    variable = int(any(field.form for field in fields))
+    expect(requires in (variable, variable | 16), "what the head requires")
+    log = None
+    if requires & 16:
+        log, at = read_log_head(body, at)
     zeros(body[at:], "behind the fields")
     expect(up(at + 4) == size, "size of the head")
-    return fields, size
+    return fields, size, log
 
 
 def read_column(
@@ -164,7 +237,7 @@ def read_column(
     expect(len(table) == 4 * -(-size // BLOCK), "a column lies beyond the end")
     for block, (crc,) in enumerate(struct.iter_unpack("<I", table)):
         begin = block * BLOCK
-        expect(crc32c(column[begin : begin + BLOCK]) == crc, f"block {block} of {field.name}")
+        expect(crc_of_block(column[begin : begin + BLOCK]) == crc, f"block {block} of {field.name}")
     array = np.frombuffer(column[first:], dtype)
     if field.form == 0:
         return array.reshape(shape), size, table
@@ -177,17 +250,36 @@ def read_column(
     return found if field.place == "sequences" else found[0], size, table
 
 
-def read_entry(data: bytes, at: int, fields: list[Field]) -> tuple[Sequence, bytes, int]:
+def read_stamp(body: bytes, at: int) -> Stamp:
+    """That ends where the header does."""
+    expect(at + 40 <= len(body), "a stamp is cut short")
+    number, serial, low, high, name_size, cursor_size, nothing = struct.unpack_from(
+        "<QQQQHHI", body, at
+    )
+    expect(serial >= 1 and cursor_size <= 4096 and nothing == 0, "numbers of a stamp")
+    name = read_name(body, at + 40, name_size)
+    at += 40 + name_size
+    expect(at + cursor_size == len(body), "size of a header with a stamp")
+    return Stamp(number, serial, (low, high), name, body[at:])
+
+
+def read_entry(
+    data: bytes, at: int, fields: list[Field], of_log: bool = False
+) -> tuple[Sequence, bytes, int]:
     """The sequence, its header, and where the next one begins."""
     variable = sum(field.form > 0 for field in fields)
     expect(at + 60 + 8 * variable < len(data), "a header lies beyond the end")
     magic, header_size, size, steps, total, low, high, key_size, nothing = struct.unpack_from(
         "<4sIQQQQQII", data, at
     )
-    expect(magic == b"ENTR" and header_size == 60 + 8 * variable + key_size, "no entry")
+    least = 60 + 8 * variable + key_size
+    expect(magic == b"ENTR" and (of_log or header_size == least), "no entry")
+    expect(least <= header_size <= len(data) - at, "size of a header")
     expect(1 <= key_size <= 4096 and 1 <= steps < 2**32 and nothing == 0, "numbers of an entry")
     header = data[at : at + header_size]
     body = sealed(header, "CRC of an entry")
+    key_end = 56 + 8 * variable + key_size
+    stamp = read_stamp(body, key_end) if of_log else None
     counts = iter(struct.unpack_from(f"<{variable}Q", body, 56))
     places: dict[str, dict[str, Any]] = {place: {} for place in PLACES}
     tables, end = b"", at + header_size
@@ -203,20 +295,33 @@ def read_entry(data: bytes, at: int, fields: list[Field]) -> tuple[Sequence, byt
     expect(xxh3_128(tables) == (low, high), "hash of the tables")
     expect(size == up(end) - at, "size of an entry")
     length = None if total == ALL else total
-    return Sequence(body[56 + 8 * variable :], steps, length, **places), header, up(end)
+    key = body[56 + 8 * variable : key_end]
+    return Sequence(key, steps, length, **places, stamp=stamp), header, up(end)
 
 
 def read_entries(data: bytes) -> tuple[list[Field], list[Sequence]]:
     """Of a file that has no foot: what is whole."""
-    fields, at = read_head(data)
+    fields, at, log = read_head(data)
     sequences = []
     while at < len(data):
         try:
-            sequence, _, at = read_entry(data, at, fields)
+            sequence, _, at = read_entry(data, at, fields, log is not None)
         except Damaged:
             break
         sequences.append(sequence)
     return fields, sequences
+
+
+def parse_growing(data: bytes) -> File:
+    """The last file of a log that nobody has open: without a foot, it has no index."""
+    fields, at, log = read_head(data)
+    expect(log is not None, "it is of no log")
+    headers, sequences = [], []
+    while at < len(data):
+        sequence, header, at = read_entry(data, at, fields, True)
+        headers.append(header)
+        sequences.append(sequence)
+    return File(fields, sequences, None, log, headers)
 
 
 def parse(data: bytes) -> File:
@@ -230,7 +335,7 @@ def parse(data: bytes) -> File:
     )
     expect((version, nothing) == (1, 0), "numbers of the foot")
     zeros(foot[64:124], "in the foot")
-    fields, at = read_head(data)
+    fields, at, log = read_head(data)
     expect(at == head_size, "size of the head in the foot")
     expect(index + up(16 * count + 4) + 128 == len(data), "place of the index")
     entries = sealed(data[index : index + 16 * count + 4], "CRC of the index") if count else b""
@@ -240,7 +345,7 @@ def parse(data: bytes) -> File:
     headers, sequences = [data[:at]], []
     for offset, entry_steps, crc in struct.iter_unpack("<QII", entries):
         expect(offset == at, "place of an entry")
-        sequence, header, at = read_entry(data, at, fields)
+        sequence, header, at = read_entry(data, at, fields, log is not None)
         expect(sequence.steps == entry_steps, "steps in the index")
         expect(int.from_bytes(header[-4:], "little") == crc, "CRC of a header in the index")
         headers.append(header)
@@ -250,8 +355,49 @@ def parse(data: bytes) -> File:
     longest = max((len(sequence.key) for sequence in sequences), default=0)
     expect(longest == key_max, "longest key")
     expect(xxh3_128(b"".join(headers)) == (low, high), "fingerprint")
-    return File(fields, sequences, (low, high))
+    return File(fields, sequences, (low, high), log, headers[1:])
 
 
 def read(path: Path) -> File:
     return parse(path.read_bytes())
+
+
+def _go_on(log: Log, file: File) -> None:
+    """The sequences of a file follow those before it, each that of its producer."""
+    for sequence, header in zip(file.sequences, file.headers, strict=True):
+        stamp = sequence.stamp
+        assert stamp is not None
+        expect(stamp.number == len(log.hashes) - 1, "number of a sequence")
+        expect(stamp.before == log.hashes[-1], "running hash in a sequence")
+        last = log.producers.get(stamp.producer)
+        expect(stamp.serial == (last.serial if last else 0) + 1, "serial of a sequence")
+        log.producers[stamp.producer] = Producer(stamp.serial, stamp.number, stamp.cursor)
+        log.sequences.append(sequence)
+        log.hashes.append(xxh3_128(header))
+
+
+def read_log(directory: Path) -> Log:
+    """Reads all files of a log of which nothing was given up, and that nobody has open."""
+    names = sorted(path.name for path in directory.iterdir())
+    expect(bool(names), "no file")
+    log = Log(b"", [], [], {}, names)
+    for name in names:
+        data = (directory / name).read_bytes()
+        try:
+            file = parse(data)
+        except Unfinished:
+            expect(name == names[-1], "a file before the last has no foot")
+            file = parse_growing(data)
+        head = file.log
+        expect(head is not None, "a file is of no log")
+        assert head is not None
+        if not log.hashes:
+            log.id = head.id
+            log.hashes.append(xxh3_128(head.id))
+        expect(head.id == log.id, "a file of another log")
+        expect(name == f"{head.first:020}.segue", "name of a file")
+        expect(head.first == len(log.sequences), "first number of a file")
+        expect(head.before == log.hashes[-1], "running hash in a head")
+        expect(head.producers == log.producers, "producers in a head")
+        _go_on(log, file)
+    return log

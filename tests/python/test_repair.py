@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 def ends_of(data: bytes) -> list[int]:
     """Where head and entries end, by the page of the format."""
-    fields, at = sequence_file.read_head(data)
+    fields, at, _ = sequence_file.read_head(data)
     ends = [at]
     while data[at : at + 4] == b"ENTR":
         at = sequence_file.read_entry(data, at, fields)[2]

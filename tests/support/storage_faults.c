@@ -1,13 +1,13 @@
 /*
  * A library that the program is started with (LD_PRELOAD): it puts itself between LMDB and the disk,
- * for data.mdb alone, and between the program and its syncs of directories.
+ * for data.mdb alone, and between the program and its syncs of directories and logs.
  *
  * What it does stands in the file that $SEGUE_FAULTS names, read at each call: "<once|always> <what>
  * <number>". `sync`, `write`, `meta` (the page that makes a transaction true) fail with that errno;
  * `short` writes half; `put` refuses values of more bytes as LMDB does when a transaction is too
  * large; `slow` makes each step of a cursor last so many microseconds, and `cursor` refuses one over a
- * table with that errno; `directory`: a directory's sync fails with that errno. `once` removes the
- * file first.
+ * table with that errno; `directory`, `log`: the sync of a directory, or of a log's file, fails with
+ * that errno. `once` removes the file first.
  */
 /* LMDB calls pwrite, not pwrite64. */
 #undef _FILE_OFFSET_BITS
@@ -43,13 +43,19 @@ static bool wanted(const char *what, long *number)
 	return hit && (strcmp(often, "always") == 0 || unlink(path) == 0);
 }
 
-static bool is_data(int fd)
+static bool ends_with(int fd, const char *end)
 {
 	char link[64], path[4096];
+	ssize_t length = (ssize_t)strlen(end);
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	ssize_t size = readlink(link, path, sizeof(path));
-	return size > 8 && memcmp(path + size - 8, "data.mdb", 8) == 0;
+	return size > length && memcmp(path + size - length, end, (size_t)length) == 0;
+}
+
+static bool is_data(int fd)
+{
+	return ends_with(fd, "data.mdb");
 }
 
 static bool fails(const char *what)
@@ -66,7 +72,9 @@ EXPORT int fdatasync(int fd)
 {
 	int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
 
-	return is_data(fd) && fails("sync") ? -1 : real(fd);
+	if ((is_data(fd) && fails("sync")) || (ends_with(fd, ".segue") && fails("log")))
+		return -1;
+	return real(fd);
 }
 
 EXPORT int fsync(int fd)

@@ -286,6 +286,8 @@ static uint64_t open_session(uint64_t *serial)
 
 enum { STEPS = 4 }; /* of each sequence: two segments */
 
+static int64_t otherwise; /* what is added to all values */
+
 /* The sequence of that number: its step i is 1000 n + i. */
 static struct segue_log_entry *make_entry(uint64_t n)
 {
@@ -301,7 +303,7 @@ static struct segue_log_entry *make_entry(uint64_t n)
 
 	OK(segue_log_entry_make(segue_live_log(live), &sequence, &entry));
 	for (uint64_t i = 0; i < STEPS; i++) {
-		int64_t value = (int64_t)(1000 * n + i);
+		int64_t value = (int64_t)(1000 * n + i) + otherwise;
 		memcpy(entry->bytes + entry->column[0] + i * sizeof(value), &value, sizeof(value));
 	}
 	segue_log_entry_seal(segue_live_log(live), entry);
@@ -588,6 +590,108 @@ Test(live, batches_come_as_sequences_are_inserted)
 	a = grant_of(0, true);
 	while (!SOON(has_ended(a)))
 		segue_filler_kick(a->filler);
+}
+
+/* ---- Offers --------------------------------------------------------------------------------- */
+
+static const struct segue_log_place *seen_by(const struct segue_grant *grant, uint64_t step)
+{
+	return &segue_ring_slot(grant->filler->ring.map, &grant->filler->geometry, step)->seen;
+}
+
+/* The disk has no more of the log's one file than that; it is opened again. */
+static void cut_log(off_t size)
+{
+	char path[SEGUE_TMPDIR_MAX + SEGUE_LOG_NAME];
+
+	close_live();
+	syncs_fail = false;
+	strcat(strcpy(path, dir), "/");
+	segue_log_name(0, path + strlen(path));
+	cr_assert_eq(truncate(path, size), 0);
+	OK(open_live());
+	cr_assert_eq(synced(), 8);
+}
+
+static off_t log_size(void)
+{
+	struct segue_log_stand stand;
+
+	segue_log_look(segue_live_log(live), &stand);
+	return (off_t)stand.bytes;
+}
+
+static int offer(uint64_t step, const struct segue_log_place *seen)
+{
+	static const uint8_t states[ROWS * 8];
+	struct segue_grant_order order =
+		segue_ground_order(&ground, segue_committer_changes(committer), 0);
+
+	order.live = live;
+	order.source = segue_live_source(live);
+	order.plan.records = order.source->ops->records(order.source);
+	order.mode = SEGUE_ATTACH_OFFER;
+	order.step = step;
+	order.seen = *seen;
+	order.bulk = states;
+	order.bulk_size = sizeof(states);
+	return segue_grant_make(&order, &grants[0]);
+}
+
+/* Lane 0 has 0, 2, 4, ...: two of them in two steps. */
+Test(live, each_batch_says_what_has_been_seen)
+{
+	struct segue_grant *reader = grant_of(0, true);
+	uint64_t hash[2];
+
+	insert(12);
+	for (uint64_t step = 0; step < 6; step++) {
+		segue_holder_commit(reader, step + 1, 1);
+		const struct segue_log_place *seen = seen_by(reader, step);
+
+		cr_assert_eq(seen->number, step / 2 * 4 + 3);
+		OK(segue_log_hash(segue_live_log(live), seen->number, hash));
+		cr_assert_arr_eq(seen->hash, hash, sizeof(hash));
+	}
+	segue_holder_commit(grant_of(1, false), 1, 1);
+	cr_assert_eq(seen_by(grants[1], 0)->number, 0, "it reads no log");
+}
+
+Test(live, an_offer_behind_what_was_lost_is_refused)
+{
+	struct segue_grant *reader = grant_of(0, true);
+	char text[SEGUE_ERROR_TEXT];
+
+	insert(8);
+	segue_holder_commit(reader, 2, 1);
+	segue_committer_urge(committer);
+	await_durable(reader, 2);
+	const off_t size = log_size();
+	insert(4);
+	segue_holder_commit(reader, 5, 1);
+	const struct segue_log_place seen = *seen_by(reader, 4);
+	cr_assert_eq(seen.number, 11);
+	syncs_fail = true;
+	while (!SOON(segue_grant_failure(reader, text) == SEGUE_ESTORE))
+		segue_committer_urge(committer);
+	finish(reader);
+	while (!SOON(is_finished()))
+		;
+	end_grant(0);
+	cut_log(size);
+	cr_assert_eq(offer(5, &seen), SEGUE_ECHANGED);
+	cr_assert(strstr(segue_error_detail(), "11 sequences"), "%s", segue_error_detail());
+	otherwise = 1;
+	insert(4);
+	cr_assert_eq(offer(5, &seen), SEGUE_ECHANGED, "others are in their place");
+	struct segue_log_place other = {.number = 8};
+	OK(segue_log_hash(segue_live_log(live), 8, other.hash));
+	cr_assert_eq(offer(5, &other), SEGUE_EPROTOCOL, "it has seen more by then");
+	otherwise = 0;
+	cut_log(size);
+	insert(4);
+	OK(offer(5, &seen));
+	cr_assert_eq(grants[0]->step, 5);
 }
 
 /* An insert that is asked for and may have to wait. */

@@ -228,7 +228,8 @@ Test(stored_log, is_shown)
 	put_known(5, &some);
 	put_end(5, 250, true, 1);
 	OK(segue_report_inspect(store, dir, "", &report));
-	cr_assert(strstr(report, "\"log\":{\"first\":100,\"synced\":250,\"ended\":true,"
+	cr_assert(strstr(report, "\"log\":{\"files\":0,\"bytes\":0,\"first\":100,\"synced\":250,"
+				 "\"ended\":true,"
 				 "\"closed\":[\"producer 0\"]}"),
 		"%s", report);
 	free(report);

@@ -415,7 +415,8 @@ Test(wire, lane_attach)
 			.lane = 4095,
 			.group = UINT32_MAX,
 			.mode = SEGUE_ATTACH_OFFER,
-			.timeout_ns = INT64_MAX}};
+			.timeout_ns = INT64_MAX,
+			.seen = {.number = 6, .hash = {7, UINT64_MAX}}}};
 	struct segue_message out;
 
 	memcpy(m.lane_attach.token, secret, 16);
@@ -428,6 +429,9 @@ Test(wire, lane_attach)
 	cr_assert_eq(out.lane_attach.group, UINT32_MAX);
 	cr_assert_eq(out.lane_attach.mode, SEGUE_ATTACH_OFFER);
 	cr_assert_eq(out.lane_attach.timeout_ns, INT64_MAX);
+	cr_assert_eq(out.lane_attach.seen.number, 6);
+	cr_assert_eq(out.lane_attach.seen.hash[0], 7);
+	cr_assert_eq(out.lane_attach.seen.hash[1], UINT64_MAX);
 	cr_assert_eq(memcmp(out.lane_attach.token, secret, 16), 0);
 	for (unsigned mode = SEGUE_ATTACH_NONE; mode < SEGUE_ATTACH_OFFER; mode++) {
 		static const uint8_t zeros[16];

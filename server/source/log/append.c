@@ -1,4 +1,5 @@
 /* A log at work: its files grow, are synced, finished, and given up. */
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,15 @@
 void segue_log_name(uint64_t first, char name[SEGUE_LOG_NAME])
 {
 	snprintf(name, SEGUE_LOG_NAME, "%020" PRIu64 ".segue", first);
+}
+
+bool segue_log_is_name(const char *name, uint64_t *first)
+{
+	char again[SEGUE_LOG_NAME];
+
+	*first = isdigit((unsigned char)name[0]) ? strtoull(name, NULL, 10) : 0;
+	segue_log_name(*first, again);
+	return strcmp(name, again) == 0;
 }
 
 /* ---- Life ---- */

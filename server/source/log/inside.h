@@ -8,8 +8,6 @@
 #include "source/log/disk.h"
 #include "source/log/log.h"
 
-#define SEGUE_LOG_NAME 32 /* of a file, with its NUL: the first number and ".segue" */
-
 #define SEGUE_LOG_NEW "new" /* of a file whose head is not on disk yet */
 
 /* A file, as far as it is written. Finished ones have their index and foot behind `end`. */
@@ -48,9 +46,6 @@ struct segue_log_found {
 	uint32_t steps, crc;
 };
 void segue_log_find(struct segue_log *log, uint64_t number, struct segue_log_found *found);
-
-/* "00000000000000000042.segue" */
-void segue_log_name(uint64_t first, char name[SEGUE_LOG_NAME]);
 
 /* The last one. */
 static inline struct segue_log_part *segue_log_last(const struct segue_log *log)

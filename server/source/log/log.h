@@ -24,6 +24,12 @@
 
 struct segue_log;
 
+/* What a file is called: "00000000000000000042.segue". */
+#define SEGUE_LOG_NAME 32
+void segue_log_name(uint64_t first, char name[SEGUE_LOG_NAME]);
+/* Whether a file of a log can be called so, and which number that begins with. */
+bool segue_log_is_name(const char *name, uint64_t *first);
+
 /* What every log is made and opened with; copied. */
 struct segue_log_means {
 	const char *dir; /* of its files, its own; made if it is not there */

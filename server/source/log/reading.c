@@ -329,6 +329,11 @@ static uint64_t source_records(const struct segue_source *base)
 	return atomic_load(&((const struct source *)base)->records);
 }
 
+static int source_hash(struct segue_source *base, uint64_t count, uint64_t hash[2])
+{
+	return segue_log_hash(((struct source *)base)->log, count, hash);
+}
+
 static uint32_t source_key_max(const struct segue_source *base)
 {
 	(void)base;
@@ -375,6 +380,7 @@ static void source_destroy(struct segue_source *base)
 
 static const struct segue_source_ops source_ops = {
 	.records = source_records,
+	.hash = source_hash,
 	.key_max = source_key_max,
 	.admit = source_admit,
 	.find_lengths = source_find_lengths,

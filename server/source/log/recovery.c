@@ -2,7 +2,6 @@
  * A log is opened: its files are put in order and held against each other, and the last one is gone
  * through from its first entry to the first that is not sound.
  */
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,11 +30,9 @@ struct opening {
 static int add_name(void *arg, const char *name)
 {
 	struct opening *opening = arg;
-	char again[SEGUE_LOG_NAME];
-	uint64_t first = isdigit((unsigned char)name[0]) ? strtoull(name, NULL, 10) : 0;
+	uint64_t first;
 
-	segue_log_name(first, again);
-	if (strcmp(name, again) != 0)
+	if (!segue_log_is_name(name, &first))
 		return 0;
 	if (opening->count == opening->room) {
 		size_t room = opening->room ? 2 * opening->room : 64;
