@@ -303,46 +303,46 @@ static int read_head(const uint8_t *bytes, size_t size, struct head_bytes *head)
 	return 0;
 }
 
-static int copy(const void *bytes, size_t size, struct segue_array_index **out)
+/* The bytes, parts->end of them, are taken over in any case. */
+static int adopt(uint8_t *bytes, const struct head_bytes *head, const struct parts *parts,
+	struct segue_array_index **out)
 {
 	struct segue_array_index *index = calloc(1, sizeof(*index));
-	uint8_t *own = malloc(size);
 
-	if (!index || !own) {
-		free(index);
-		free(own);
+	if (!index) {
+		free(bytes);
 		return segue_fail(SEGUE_ENOMEM, "no memory for an index of arrays");
 	}
-	memcpy(own, bytes, size);
-	*index = (struct segue_array_index){.bytes = own, .size = size, .users = 1};
-	*out = index;
-	return 0;
-}
-
-int segue_array_index_read(const void *bytes, size_t size, struct segue_array_index **out)
-{
-	struct segue_array_index *index = NULL;
-	struct head_bytes head;
-	struct parts parts;
-	int rc = read_head(bytes, size, &head);
-
-	if (!rc)
-		rc = lay_out(&head, &parts);
-	if (!rc && parts.end > size)
-		rc = segue_fail(SEGUE_EINVAL,
-			"the index of arrays has %" PRIu64 " bytes by its head, and %zu are there",
-			parts.end, size);
-	if (!rc)
-		rc = copy(bytes, parts.end, &index);
-	if (rc)
-		return rc;
-	point(index, &head, &parts);
-	rc = check(index, head.key_bytes);
+	*index = (struct segue_array_index){.bytes = bytes, .size = parts->end, .users = 1};
+	point(index, head, parts);
+	int rc = check(index, head->key_bytes);
 	if (rc)
 		segue_array_index_drop(index);
 	else
 		*out = index;
 	return rc;
+}
+
+int segue_array_index_read(const void *bytes, size_t size, struct segue_array_index **out)
+{
+	struct head_bytes head;
+	struct parts parts;
+	uint8_t *copy;
+	int rc = read_head(bytes, size, &head);
+
+	if (!rc)
+		rc = lay_out(&head, &parts);
+	if (rc)
+		return rc;
+	if (parts.end > size)
+		return segue_fail(SEGUE_EINVAL,
+			"the index of arrays has %" PRIu64 " bytes by its head, and %zu are there",
+			parts.end, size);
+	copy = malloc(parts.end);
+	if (!copy)
+		return segue_fail(SEGUE_ENOMEM, "no memory for an index of arrays");
+	memcpy(copy, bytes, parts.end);
+	return adopt(copy, &head, &parts, out);
 }
 
 /* ---- Packing ---- */
@@ -465,5 +465,5 @@ int segue_array_index_pack(const struct segue_arrays *asked, uint32_t files,
 		free(bytes);
 		return rc;
 	}
-	return segue_array_index_read(bytes, parts.end, out);
+	return adopt(bytes, &head, &parts, out);
 }
