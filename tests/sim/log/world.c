@@ -155,6 +155,15 @@ static void check_log(void)
 
 	segue_log_look(world.log, &stand);
 	world.count = stand.written.number;
+	for (uint64_t n = world.count; n < before; n++) {
+		if (world.fixed[n] != NONE)
+			fail("sequence %" PRIu64 " is lost, of which somebody was told", n);
+		happens(SIMLOG_CUT_BACK);
+	}
+	/* One that was cut back because the disk was full can be there again, and the one that took its
+	 * place not: first all that is known of those behind the first is forgotten. */
+	for (uint64_t n = stand.first; n < before; n++)
+		world.number[world.what[n] >> 48][world.what[n] & 0xffffff] = NONE;
 	for (uint64_t n = stand.first; n < world.count; n++) {
 		uint64_t what;
 
@@ -167,12 +176,6 @@ static void check_log(void)
 			fail("sequence %" PRIu64 " is another one", n);
 		world.what[n] = what;
 		world.number[name][serial] = n;
-	}
-	for (uint64_t n = world.count; n < NUMBERS && n < before; n++) {
-		if (world.fixed[n] != NONE)
-			fail("sequence %" PRIu64 " is lost, of which somebody was told", n);
-		happens(SIMLOG_CUT_BACK);
-		world.number[world.what[n] >> 48][world.what[n] & 0xffffff] = NONE;
 	}
 }
 
