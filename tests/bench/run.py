@@ -32,6 +32,7 @@ PROGRAMS = [
     "store",
     "checkpoint",
     "recovery",
+    "insert",
 ]
 PARTS = {
     1: "hand-over",
@@ -41,6 +42,7 @@ PARTS = {
     5: "store",
     6: "checkpoints",
     7: "after a kill",
+    8: "inserting",
 }
 HEAD = ("figure", "shape", "measured", "beside it", "ratio", "goal", "verdict", "notes")
 

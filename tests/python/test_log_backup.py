@@ -7,7 +7,9 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 
 import segue
 from segue import Feature, Push
-from test_cli import DAMAGED, FINE, WRONG, report, run
+from test_cli import DAMAGED, FINE, WRONG, program, report, run
 from test_durability import end_of_server
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
@@ -48,7 +50,7 @@ def insert(directory: Path, name: str, count: int, pause: float = 0) -> None:
             key, cursor_of = f"{name}/{number}", f"{name} {number + 1}"
             producer.insert({"x": made(name, number)}, key=key, cursor=cursor_of.encode())
             if pause and number % 8 == 0:
-                threading.Event().wait(pause)
+                time.sleep(pause)
         producer.flush()
         producer.leave()
 
@@ -147,7 +149,7 @@ def test_while_producers_insert_and_workers_read(tmp_path: Path, portable: bool)
             producer.start()
         backups = []
         for number in range(4):
-            threading.Event().wait(draw.random() / 5)
+            time.sleep(draw.random() / 5)
             tokens = [reader.tokens[-1] if reader.tokens else None for reader in readers]
             target = tmp_path / f"backup-{number}"
             done = run("backup", directory, target, *["--portable"] * portable, "--json")
@@ -273,6 +275,40 @@ def test_a_backup_whose_log_is_not_whole_is_refused(store: Path, tmp_path: Path)
     refused("is missing: ")
     shutil.rmtree(target / "log")
     refused("is missing: ")
+
+
+@KINDS
+def test_a_backup_that_is_killed_is_whole_or_not_there(tmp_path: Path, portable: bool) -> None:
+    """Whatever it was at: the store, a log, its check."""
+    print(f"SEGUE_TEST_SEED={SEED}")
+    draw = random.Random(SEED)
+    directory, targets = tmp_path / "run", tmp_path / "targets"
+    targets.mkdir()
+    with segue.open(directory) as client:
+        with open_live(client).producer("one") as producer:
+            for number in range(200):
+                producer.insert({"x": np.arange(number, number + 20000)})
+    end_of_server(directory)
+    command = [program(), "backup", directory, targets / "it", *["--portable"] * portable]
+    began = time.monotonic()
+    assert subprocess.run(command, timeout=60).returncode == FINE
+    took = time.monotonic() - began
+    shutil.rmtree(targets)
+    targets.mkdir()
+    for _ in range(12):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        time.sleep(draw.random() * took)
+        process.kill()
+        process.wait()
+        if (targets / "it").exists():  # it has its name when it is whole
+            assert report("restore", targets / "it", tmp_path / "whole")["sequences"] == 200
+            shutil.rmtree(tmp_path / "whole")
+            shutil.rmtree(targets)
+            targets.mkdir()
+    time.sleep(0.2)  # its own child goes with it
+    assert subprocess.run(command, timeout=60).returncode == FINE
+    assert [path.name for path in targets.iterdir()] == ["it"]
+    assert report("restore", targets / "it", tmp_path / "again")["sequences"] == 200
 
 
 def test_a_log_that_is_missing_is_seen(store: Path, tmp_path: Path) -> None:

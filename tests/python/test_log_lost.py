@@ -41,8 +41,9 @@ def work(batch: Any) -> list[int]:
 
 @pytest.mark.parametrize("how", ["its sync fails", "the machine stops"])
 @pytest.mark.parametrize("others", [True, False], ids=["others", "fewer"])
+@pytest.mark.parametrize("goes_on", ["the same", "another", "fresh"])
 def test_what_was_lost_is_not_gone_on_with(
-    tmp_path: Path, faults: Faults, how: str, others: bool  # noqa: F811
+    tmp_path: Path, faults: Faults, how: str, others: bool, goes_on: str  # noqa: F811
 ) -> None:
     directory = tmp_path / "run"
     client = segue.open(directory)
@@ -77,12 +78,18 @@ def test_what_was_lost_is_not_gone_on_with(
                 next(batches)
         with pytest.raises(segue.ChangedError, match="12 sequences"):
             next(iter(open_live(client).loader(start="continue", timeout=5)))
-        loader.load_state_dict(token)
         if not others:
             insert(other, "b", [18, 19, 20, 21])
+        wanted = [[4, 5], [6, 7], [18, 19], [20, 21]]
+        if goes_on == "fresh":
+            loader = open_live(client).loader(start="fresh", timeout=5)
+            wanted = [[0, 1], [2, 3], *wanted]
+        elif goes_on == "another":
+            loader = open_live(client).loader(timeout=5)
+        if goes_on != "fresh":
+            loader.load_state_dict(token)
         batches = iter(loader)
-        came = [work(batch) for batch in itertools.islice(batches, 4)]
-        assert came == [[4, 5], [6, 7], [18, 19], [20, 21]]
+        assert [work(batch) for batch in itertools.islice(batches, len(wanted))] == wanted
         loader.flush()
         loader.close()
     client.close()
