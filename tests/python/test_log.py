@@ -363,7 +363,10 @@ def test_it_is_seen_and_dropped(tmp_path: Path, client: segue.Client) -> None:
     with stream.producer("a") as producer:
         insert_numbers(producer, 4)
     seen = client.inspect("live")["streams"][0]
-    assert seen["spec"]["source"] == {"kind": "log", "capacity": None, "producers": None}
+    assert seen["spec"]["source"] == {
+        "kind": "log", "capacity": None, "producers": None,
+        "retain_sequences": None, "retain_bytes": None,
+    }  # fmt: skip
     assert seen["log"]["closed"] == ["a"] and not seen["log"]["ended"]
     stream.end_input()
     assert client.inspect("live")["streams"][0]["log"] == {
