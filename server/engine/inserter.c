@@ -283,6 +283,8 @@ static void store_end(struct segue_inserter *inserter)
 		answer_all(&inserter->closing, 0);
 	if (rc == 1) {
 		rc = sync_log(inserter);
+		if (!rc && end.ended) /* whoever hears of it finds files that are whole */
+			rc = note_failure(inserter, segue_log_finish(inserter->order.log));
 		if (!rc)
 			rc = inserter->order.store(inserter->order.arg, &end);
 		if (!rc)

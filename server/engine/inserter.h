@@ -47,7 +47,7 @@ struct segue_inserter_order {
 	 * grown, or more of it is synced, and after segue_inserter_spare(). NULL: nothing ever is.
 	 */
 	void (*give_up)(void *arg);
-	/* The input has ended, after so many sequences. */
+	/* The input has ended, after so many sequences; their last file has its foot. */
 	void (*ended)(void *arg, uint64_t count);
 	void *arg;
 };

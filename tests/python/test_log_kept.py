@@ -141,6 +141,9 @@ def test_what_is_retained_is_not_given_up(client: segue.Client) -> None:
         loader.flush()
         soon(lambda: files(client)[0] == known(client)["first"] > 40 - 25 - 4)
         assert files(client)[0] <= 40 - 25
+        stream.end_input()
+        with pytest.raises(segue.ArgumentError, match="sequences of stream 'live' were given up"):
+            stream.files()
         # A checkpoint of it is one of what is there.
         loader.load_state_dict(loader.state_dict())
     bytes_kept = sum(path.stat().st_size for path in Path(client.dir, "log").glob("*/*"))
