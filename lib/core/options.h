@@ -79,7 +79,11 @@
 
 #define SEGUE_LOG_OPTIONS(X)                                                                       \
 	X(capacity, uint64_t, CAPACITY, RUNTIME, SEGUE_NUMBER_OR_NONE(UINT64_MAX, "sequences"))    \
-	X(producers, uint32_t, PRODUCERS, RUNTIME, SEGUE_NUMBER_OR_NONE(SEGUE_PRODUCERS_MAX, NULL))
+	X(producers, uint32_t, PRODUCERS, RUNTIME,                                                 \
+		SEGUE_NUMBER_OR_NONE(SEGUE_PRODUCERS_MAX, NULL))                                   \
+	X(retain_sequences, uint64_t, RETAIN_SEQUENCES, RUNTIME,                                   \
+		SEGUE_NUMBER_OR_NONE(UINT64_MAX, "sequences"))                                     \
+	X(retain_bytes, uint64_t, RETAIN_BYTES, RUNTIME, SEGUE_NUMBER_OR_NONE(UINT64_MAX, "bytes"))
 
 /* true or false. */
 #define SEGUE_FLAG    .kind = SEGUE_OPTION_FLAG, .most = 1

@@ -223,6 +223,7 @@ struct segue_catalogue {
 	struct segue_catalogue_entry {
 		uint64_t id, step, size; /* size of the token */
 		int64_t created_ms;      /* Unix time */
+		uint64_t needs;          /* the first sequence of a log that it needs */
 	} entry[SEGUE_CHECKPOINTS_MAX];
 };
 

@@ -271,29 +271,46 @@ int segue_lane_record_unpack(const void *bytes, size_t size, struct segue_lane_r
 
 /* ---- Catalogues of checkpoints ---- */
 
-static const struct segue_pb_column catalogue_entries[] = {
-	SEGUE_PB_COLUMN(CatalogueRecord, id, struct segue_catalogue_entry),
-	SEGUE_PB_COLUMN(CatalogueRecord, step, struct segue_catalogue_entry),
-	SEGUE_PB_COLUMN(CatalogueRecord, size, struct segue_catalogue_entry),
-	SEGUE_PB_COLUMN(CatalogueRecord, created_ms, struct segue_catalogue_entry),
-	END,
-};
+#define CATALOGUE_COLUMNS                                                                          \
+	SEGUE_PB_COLUMN(CatalogueRecord, id, struct segue_catalogue_entry),                        \
+		SEGUE_PB_COLUMN(CatalogueRecord, step, struct segue_catalogue_entry),              \
+		SEGUE_PB_COLUMN(CatalogueRecord, size, struct segue_catalogue_entry),              \
+		SEGUE_PB_COLUMN(CatalogueRecord, created_ms, struct segue_catalogue_entry)
+
+static const struct segue_pb_column catalogue_entries[] = {CATALOGUE_COLUMNS, END};
+/* Of a lane that reads a log. */
+static const struct segue_pb_column catalogue_log_entries[] = {CATALOGUE_COLUMNS,
+	SEGUE_PB_COLUMN(CatalogueRecord, needs, struct segue_catalogue_entry), END};
+
+static const struct segue_pb_column *catalogue_columns(bool needs)
+{
+	return needs ? catalogue_log_entries : catalogue_entries;
+}
+
+static bool needs_some(const struct segue_catalogue *catalogue)
+{
+	bool some = false;
+
+	for (uint32_t i = 0; i < catalogue->count; i++)
+		some = some || catalogue->entry[i].needs;
+	return some;
+}
 
 int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, size_t *size)
 {
+	const struct segue_pb_column *columns = catalogue_columns(needs_some(catalogue));
 	Segue__Pb__CatalogueRecord pb = SEGUE__PB__CATALOGUE_RECORD__INIT;
 	struct segue_arena scratch;
 	int rc;
 
 	assert(catalogue->count <= SEGUE_CHECKPOINTS_MAX);
-	rc = segue_arena_init(
-		&scratch, segue_pb_columns_scratch(catalogue_entries, catalogue->count));
+	rc = segue_arena_init(&scratch, segue_pb_columns_scratch(columns, catalogue->count));
 	if (rc)
 		return rc;
 	pb.next_id = catalogue->next_id;
 	pb.ended_id = catalogue->ended_id;
 	pb.ended_at = catalogue->ended_at;
-	segue_pb_put_columns(catalogue_entries, catalogue->entry, sizeof(catalogue->entry[0]),
+	segue_pb_put_columns(columns, catalogue->entry, sizeof(catalogue->entry[0]),
 		catalogue->count, &scratch, &pb.base);
 	rc = pack_record(&pb.base, out, size);
 	segue_arena_finish(&scratch);
@@ -303,6 +320,7 @@ int segue_catalogue_pack(const struct segue_catalogue *catalogue, void **out, si
 static int get_catalogue(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__CatalogueRecord *pb = (const Segue__Pb__CatalogueRecord *)from;
+	const struct segue_pb_column *columns = catalogue_columns(pb->n_needs > 0);
 	struct segue_catalogue catalogue = {.next_id = pb->next_id,
 		.ended_id = pb->ended_id,
 		.ended_at = pb->ended_id && !pb->ended_at ? 1 : pb->ended_at};
@@ -311,14 +329,13 @@ static int get_catalogue(const ProtobufCMessage *from, void *out)
 	int rc = segue_required_check("it", pb->required);
 
 	if (!rc)
-		rc = segue_pb_count_rows(catalogue_entries, "checkpoints of a lane",
-			SEGUE_CHECKPOINTS_MAX, from, &count);
+		rc = segue_pb_count_rows(
+			columns, "checkpoints of a lane", SEGUE_CHECKPOINTS_MAX, from, &count);
 	if (rc)
 		return rc;
 	if (catalogue.next_id < 1)
 		return segue_fail(SEGUE_EPROTOCOL, "the next id is 0");
-	segue_pb_get_columns(
-		catalogue_entries, from, catalogue.entry, sizeof(catalogue.entry[0]), count);
+	segue_pb_get_columns(columns, from, catalogue.entry, sizeof(catalogue.entry[0]), count);
 	for (size_t i = 0; i < count; i++) {
 		if (entry[i].id < 1 || entry[i].id >= catalogue.next_id)
 			return segue_fail(SEGUE_EPROTOCOL,

@@ -134,6 +134,8 @@ static void put_log(
 	segue__pb__log__init(pb);
 	pb->capacity = source->capacity;
 	pb->producers = source->producers;
+	pb->retain_sequences = source->retain_sequences;
+	pb->retain_bytes = source->retain_bytes;
 	to->source_case = SEGUE__PB__SPEC__SOURCE_LOG;
 	to->log = pb;
 }
@@ -325,6 +327,8 @@ static int get_source(const Segue__Pb__Spec *pb, struct segue_spec_source *out)
 		out->kind = SEGUE_SOURCE_LOG;
 		out->log.capacity = pb->log->capacity;
 		out->log.producers = pb->log->producers;
+		out->log.retain_sequences = pb->log->retain_sequences;
+		out->log.retain_bytes = pb->log->retain_bytes;
 		return 0;
 	case SEGUE__PB__SPEC__SOURCE__NOT_SET:
 	default: /* protobuf-c adds a value of its own, for the size of the enum */

@@ -81,12 +81,19 @@ bool segue_changes_pending(struct segue_changes *changes)
 	return some;
 }
 
+static bool meet(struct segue_place a, struct segue_place b)
+{
+	if (a.lane == SEGUE_LANES_ALL || b.lane == SEGUE_LANES_ALL)
+		a.lane = b.lane;
+	return segue_place_same(a, b);
+}
+
 /* Operations that are ready read nothing of any place. */
 static bool is_taken(const struct segue_change *taken, const struct segue_change *change)
 {
 	if (change->ready)
 		return false;
-	while (taken && (taken->ready || !segue_place_same(taken->place, change->place)))
+	while (taken && (taken->ready || !meet(taken->place, change->place)))
 		taken = taken->next;
 	return taken;
 }

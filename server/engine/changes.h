@@ -15,11 +15,15 @@
 #include "store/key.h"
 #include "store/ops.h"
 
+/* As the lane of a change: of all lanes of its group. */
+#define SEGUE_LANES_ALL UINT32_MAX
+
 /*
  * A change of what the store holds of a lane that depends on what it holds: `build` is called on
  * the committer's thread, before the transaction that its operations become part of. A transaction
- * takes one change of a place at most: what `build` reads of it is as the last transaction left it,
- * but for the newest commit of a lease in force, which is in the same transaction.
+ * takes one change of a place at most, and none beside one of all lanes: what `build` reads of it
+ * is as the last transaction left it, but for the newest commit of a lease in force, which is in
+ * the same transaction.
  */
 struct segue_change {
 	struct segue_place place;

@@ -42,9 +42,8 @@ struct segue_committer {
 };
 
 /* For segue_owed_means. */
-static uint64_t pinned(void *arg, struct segue_place place)
+uint64_t segue_committer_pinned(struct segue_committer *committer, struct segue_place place)
 {
-	struct segue_committer *committer = arg;
 	uint64_t lowest = SEGUE_NEVER;
 
 	pthread_mutex_lock(&committer->lock);
@@ -54,6 +53,11 @@ static uint64_t pinned(void *arg, struct segue_place place)
 	}
 	pthread_mutex_unlock(&committer->lock);
 	return lowest;
+}
+
+static uint64_t pinned(void *arg, struct segue_place place)
+{
+	return segue_committer_pinned(arg, place);
 }
 
 static int64_t interval_ns(const struct segue_grant *grant)

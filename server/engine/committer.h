@@ -63,5 +63,7 @@ struct segue_pin {
 };
 void segue_committer_pin(struct segue_committer *committer, struct segue_pin *pin);
 void segue_committer_unpin(struct segue_committer *committer, struct segue_pin *pin);
+/* The lowest step of a lane of which a checkpoint is on its way; SEGUE_NEVER: of none. */
+uint64_t segue_committer_pinned(struct segue_committer *committer, struct segue_place place);
 
 #endif

@@ -206,7 +206,9 @@ static int log_fits(const struct segue_grant_order *order, const struct segue_to
 
 	if (!order->live)
 		return 0;
-	int rc = segue_live_hash(order->live, &order->plan, position, hash);
+	int rc = segue_live_holds(order->live, &order->plan, position);
+	if (!rc)
+		rc = segue_live_hash(order->live, &order->plan, position, hash);
 	if (rc && rc != SEGUE_ENOTFOUND)
 		return rc;
 	if (rc)
@@ -477,6 +479,19 @@ static int make_memory(struct segue_grant *grant, const struct making *making)
 	return grant->event < 0 ? grant->event : 0;
 }
 
+/* Of the log: it may have been given up since the image was made. */
+static int add_place(const struct making *making, struct segue_ops *ops)
+{
+	const struct segue_grant_order *order = making->order;
+	int rc = segue_live_holds(order->live, &order->plan, making->image->position);
+
+	if (rc == SEGUE_ENOTFOUND)
+		return segue_fail_within(
+			order->mode == SEGUE_ATTACH_RESTORE ? SEGUE_ETOKEN : SEGUE_ESTART,
+			"stream '%s', lane %u", order->spec->name, order->place.lane);
+	return rc ? rc : segue_live_put(order->live, ops);
+}
+
 /* The lane as the store will have it. On the committer's thread. */
 static int add_grant(void *arg, struct segue_ops *ops)
 {
@@ -494,7 +509,7 @@ static int add_grant(void *arg, struct segue_ops *ops)
 	record.position = image->position;
 	if (!making->replaced)
 		return segue_lanes_put(ops, order->place, &record);
-	rc = order->live ? segue_live_put(order->live, ops) : 0;
+	rc = order->live ? add_place(making, ops) : 0;
 	if (rc)
 		return rc;
 	if (order->mode == SEGUE_ATTACH_FRESH)
@@ -523,7 +538,10 @@ static int store_grant(struct making *making)
 		if (rc)
 			return rc;
 	}
-	return segue_changes_make(making->order->changes, &change);
+	int rc = segue_changes_make(making->order->changes, &change);
+	if (!rc && making->order->live)
+		segue_live_stored(making->order->live);
+	return rc;
 }
 
 static int build(struct making *making, struct segue_grant *grant)

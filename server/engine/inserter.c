@@ -25,7 +25,7 @@ struct segue_inserter {
 	pthread_cond_t wanted;
 	struct list inserts, others; /* that are asked for */
 	struct segue_producers producers;
-	bool urgent, kicked, stopping;
+	bool urgent, kicked, spare, stopping;
 	/* The thread's; `blocked` changes under the lock. */
 	struct segue_ask *blocked; /* the first of the inserts, while it has to wait */
 	struct list waiting;       /* done, and answered when it is safe; by rising `until` */
@@ -120,6 +120,7 @@ static int sync_log(struct segue_inserter *inserter)
 	inserter->unsynced_ns = 0;
 	segue_log_look(inserter->order.log, &stand);
 	make_safe(inserter, stand.synced.number);
+	segue_inserter_spare(inserter); /* what is retained is of what is synced */
 	inserter->order.synced(inserter->order.arg);
 	return 0;
 }
@@ -282,6 +283,8 @@ static void store_end(struct segue_inserter *inserter)
 		answer_all(&inserter->closing, 0);
 	if (rc == 1) {
 		rc = sync_log(inserter);
+		if (!rc && end.ended) /* whoever hears of it finds files that are whole */
+			rc = note_failure(inserter, segue_log_finish(inserter->order.log));
 		if (!rc)
 			rc = inserter->order.store(inserter->order.arg, &end);
 		if (!rc)
@@ -346,9 +349,21 @@ static bool serve_group(struct segue_inserter *inserter)
 		serve(inserter, ask);
 	} while (bytes < GROUP_BYTES);
 	/* This thread alone changes it. */
-	if (inserter->producers.next > before)
+	if (inserter->producers.next > before) {
 		inserter->order.grown(inserter->order.arg, inserter->producers.next);
+		segue_inserter_spare(inserter); /* files that are finished are synced */
+	}
 	return ask;
+}
+
+static void give_up(struct segue_inserter *inserter)
+{
+	pthread_mutex_lock(&inserter->lock);
+	bool spare = inserter->spare;
+	inserter->spare = false;
+	pthread_mutex_unlock(&inserter->lock);
+	if (spare && !inserter->failed && inserter->order.give_up)
+		inserter->order.give_up(inserter->order.arg);
 }
 
 static bool sync_is_due(struct segue_inserter *inserter)
@@ -378,8 +393,8 @@ static int64_t next_ns(const struct segue_inserter *inserter)
 /* Something that can be done may have come since it was looked. With the lock. */
 static bool is_awake(const struct segue_inserter *inserter)
 {
-	return inserter->stopping || inserter->urgent || inserter->others.first ||
-	       inserter->inserts.first != inserter->blocked ||
+	return inserter->stopping || inserter->urgent || inserter->spare ||
+	       inserter->others.first || inserter->inserts.first != inserter->blocked ||
 	       (inserter->blocked && inserter->kicked);
 }
 
@@ -416,6 +431,7 @@ static void *work(void *arg)
 			sync_log(inserter);
 		if (inserter->closing.first || inserter->try_store_ns)
 			store_end(inserter);
+		give_up(inserter);
 		if (!more)
 			sleep_until(inserter, next_ns(inserter));
 	}
@@ -543,6 +559,14 @@ bool segue_inserter_look(struct segue_inserter *inserter,
 	bool waits = inserter->blocked;
 	pthread_mutex_unlock(&inserter->lock);
 	return waits;
+}
+
+void segue_inserter_spare(struct segue_inserter *inserter)
+{
+	pthread_mutex_lock(&inserter->lock);
+	inserter->spare = true;
+	pthread_cond_signal(&inserter->wanted);
+	pthread_mutex_unlock(&inserter->lock);
 }
 
 void segue_inserter_urge(struct segue_inserter *inserter)

@@ -42,7 +42,12 @@ struct segue_inserter_order {
 	 * SEGUE_EMOVED: it is tried again; others: it is given up, and so who waits hears of it.
 	 */
 	int (*store)(void *arg, const struct segue_log_end *end);
-	/* The input has ended, after so many sequences. */
+	/*
+	 * Gives up what of the log is no longer needed, if there is such: asked when the log has
+	 * grown, or more of it is synced, and after segue_inserter_spare(). NULL: nothing ever is.
+	 */
+	void (*give_up)(void *arg);
+	/* The input has ended, after so many sequences; their last file has its foot. */
 	void (*ended)(void *arg, uint64_t count);
 	void *arg;
 };
@@ -96,6 +101,8 @@ void segue_inserter_kick(struct segue_inserter *inserter);
  */
 bool segue_inserter_look(struct segue_inserter *inserter,
 	void (*visit)(void *arg, const struct segue_producer *producer), void *arg);
+/* Something of the log may be needed no longer. */
+void segue_inserter_spare(struct segue_inserter *inserter);
 /* The log is to be synced soon: something waits for that. */
 void segue_inserter_urge(struct segue_inserter *inserter);
 

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/list.h"
 #include "engine/filler.h"
+#include "engine/give_up.h"
 #include "os/tree.h"
 #include "source/log/reading.h"
 #include "store/lanes.h"
@@ -35,7 +36,7 @@ struct segue_live {
 	struct segue_log *log;
 	struct segue_source *source;
 	struct segue_inserter *inserter;
-	uint64_t first; /* what was given up, as the store has it. The committer's thread */
+	struct segue_give_up give_up;
 	/* When it is to be looked whether inserting has to wait. The inserter's thread. */
 	uint64_t look_at, look_at_bytes;
 	pthread_mutex_t lock; /* of all below; held while fillers are kicked */
@@ -55,7 +56,7 @@ struct segue_live {
 
 static struct segue_log_known known_of(const struct segue_live *live)
 {
-	struct segue_log_known known = {.first = live->first};
+	struct segue_log_known known = {.first = live->give_up.first};
 	struct segue_log_stand stand;
 
 	segue_log_look(live->log, &stand);
@@ -312,6 +313,72 @@ static int load_lanes(struct segue_live *live)
 	return rc;
 }
 
+/* ---- What is given up ---- */
+
+/* A batch that was committed can become a checkpoint while its states can still be copied. */
+static uint64_t needs_of_filler(struct segue_filler *filler, uint64_t pinned)
+{
+	const struct segue_feed *feed = &filler->feed;
+	uint64_t depth = filler->geometry.depth;
+
+	pthread_mutex_lock(&filler->lock);
+	uint64_t oldest = feed->published > depth ? feed->published - depth : 0;
+	oldest = oldest < feed->first ? feed->first : oldest;
+	const struct segue_feed_entry *entry = segue_feed_entry(feed, oldest);
+	uint64_t needs = entry && pinned >= oldest
+				 ? segue_backlog_needs(&filler->plan_spec, entry->position)
+				 : 0;
+	pthread_mutex_unlock(&filler->lock);
+	return needs;
+}
+
+static uint64_t needs_unstored(void *arg, uint32_t lane)
+{
+	struct segue_live *live = arg;
+	const struct segue_place place = {.stream = live->order.stream, .lane = lane};
+	uint64_t pinned =
+		live->order.pinned ? live->order.pinned(live->order.arg, place) : SEGUE_NEVER;
+
+	pthread_mutex_lock(&live->lock);
+	struct segue_filler *filler = live->lane[lane].filler;
+	uint64_t needs = filler ? needs_of_filler(filler, pinned) : UINT64_MAX;
+	pthread_mutex_unlock(&live->lock);
+	return needs;
+}
+
+static int put_known(void *arg, struct segue_ops *ops)
+{
+	return segue_live_put(arg, ops);
+}
+
+static void give_up(void *arg)
+{
+	struct segue_live *live = arg;
+
+	segue_give_up(&live->give_up);
+}
+
+static void prepare_giving_up(struct segue_live *live)
+{
+	struct segue_give_up *give_up = &live->give_up;
+
+	give_up->log = live->log;
+	give_up->retain = live->order.retain;
+	give_up->store = live->order.store;
+	give_up->changes = live->order.changes;
+	give_up->spec = live->order.spec;
+	give_up->stream = live->order.stream;
+	give_up->needs_unstored = needs_unstored;
+	give_up->put = put_known;
+	give_up->arg = live;
+}
+
+void segue_live_stored(struct segue_live *live)
+{
+	if (live->give_up.held_back)
+		segue_inserter_spare(live->inserter);
+}
+
 /* ---- Where it is ---- */
 
 static void put_name(uint32_t stream, char name[16])
@@ -348,6 +415,14 @@ int segue_live_measure(const char *dir, uint32_t stream, uint64_t *files, uint64
 	if (names)
 		closedir(names);
 	return *files ? 0 : segue_fail(SEGUE_ENOTFOUND, "%s is not there, or is empty", path);
+}
+
+int segue_live_make_dir(const char *dir, char path[PATH_MAX])
+{
+	snprintf(path, PATH_MAX, "%s/" SEGUE_LIVE_DIR, dir);
+	return mkdir(path, 0700) < 0 && errno != EEXIST
+		       ? segue_fail_errno(SEGUE_ESTORE, "cannot make %s", path)
+		       : 0;
 }
 
 void segue_live_remove(const char *dir, uint32_t stream)
@@ -423,7 +498,7 @@ static int open_known(struct segue_live *live, const struct segue_log_means *mea
 			"the store has another log under stream %" PRIu32
 			" than the stream was made with: restore a backup",
 			live->order.stream);
-	live->first = stored->known.first;
+	live->give_up.first = stored->known.first;
 	return segue_log_open(means, &stored->known, &live->log);
 }
 
@@ -460,11 +535,13 @@ static int start(struct segue_live *live, const struct segue_log_end *end)
 		.grown = grown,
 		.synced = synced,
 		.store = store,
+		.give_up = give_up,
 		.ended = ended,
 		.arg = live,
 	};
 	struct segue_log_stand stand;
 
+	prepare_giving_up(live);
 	segue_log_look(live->log, &stand);
 	live->grown = stand.written.number;
 	live->ended = end && end->ended;
@@ -492,6 +569,8 @@ int segue_live_open(const struct segue_live_order *order, struct segue_live **ou
 		rc = segue_log_source_create(order->spec, live->log, &live->source);
 	if (!rc)
 		rc = start(live, stored.some ? &stored.end : NULL);
+	if (!rc)
+		segue_inserter_spare(live->inserter);
 	segue_stored_log_finish(&stored);
 	if (rc) {
 		if (live->source)
@@ -597,6 +676,18 @@ int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan
 				plan->lane, seen - 1, stand.written.number);
 		await_sync(live, syncs);
 	}
+}
+
+int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,
+	const struct segue_position *position)
+{
+	uint64_t needs = segue_backlog_needs(plan, position), first = live->give_up.first;
+
+	if (needs >= first)
+		return 0;
+	return segue_fail(SEGUE_ENOTFOUND,
+		"sequence %" PRIu64 " of the log was given up: the first that is left is %" PRIu64,
+		needs, first);
 }
 
 int segue_live_hash(struct segue_live *live, const struct segue_plan_spec *plan,

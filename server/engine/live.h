@@ -31,8 +31,11 @@ struct segue_live_order {
 	struct segue_store *store;
 	struct segue_changes *changes; /* of the store */
 	struct segue_backlog_limits limits;
-	uint32_t producers;         /* that will close, and end the input; 0: not said */
+	struct segue_log_retain retain; /* never given up; both 0: nothing ever is */
+	uint32_t producers;             /* that will close, and end the input; 0: not said */
 	void (*covered)(void *arg); /* a lane that was left out can be in the next transaction */
+	/* segue_committer_pinned(); NULL: there are no checkpoints. */
+	uint64_t (*pinned)(void *arg, struct segue_place place);
 	void *arg;
 };
 
@@ -58,6 +61,8 @@ void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX]);
  * that of a stream that is open: segue_log_look().
  */
 int segue_live_measure(const char *dir, uint32_t stream, uint64_t *files, uint64_t *bytes);
+/* Makes the directory that the logs of a store are in, unless it is there. SEGUE_ESTORE. */
+int segue_live_make_dir(const char *dir, char path[PATH_MAX]);
 /* Removes it, as far as it can be: the store does not know it any more. */
 void segue_live_remove(const char *dir, uint32_t stream);
 
@@ -107,6 +112,15 @@ int segue_live_put(struct segue_live *live, struct segue_ops *ops);
  */
 int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position);
+/*
+ * Whether all is there that the position needs, which was not stored yet, or is by a token.
+ * SEGUE_ENOTFOUND: it was given up; says what, and what is left. Any thread; inside a change's
+ * `build` it stays so until that is on disk.
+ */
+int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,
+	const struct segue_position *position);
+/* Positions or checkpoints of its lanes have changed on disk: some of it may be given up. */
+void segue_live_stored(struct segue_live *live);
 /*
  * The running hash of all that the position has seen: by which it belongs to the log. As
  * segue_log_hash(). Any thread.

@@ -153,6 +153,8 @@ static void settle(struct segue_owed *owed)
 	if (!owed->image)
 		return;
 	segue_account_settle(&grant->account, owed->image);
+	if (grant->live)
+		segue_live_stored(grant->live);
 	uint64_t step = grant->account.durable;
 	/*
 	 * Before the step: who waits for it must not meet the error of before when it goes on.

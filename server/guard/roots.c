@@ -120,7 +120,7 @@ struct root {
 struct segue_roots {
 	size_t count;
 	char *list; /* for messages */
-	struct root root[];
+	struct root *root;
 };
 
 static int open_beneath(int at, const char *name, uint64_t flags)
@@ -180,18 +180,26 @@ static char *list_roots(const struct segue_roots *roots)
 	return list;
 }
 
+int segue_roots_add(struct segue_roots *roots, const char *dir)
+{
+	struct root *more = reallocarray(roots->root, roots->count + 1, sizeof(*more));
+
+	if (!more)
+		return segue_fail(SEGUE_ENOMEM, "no memory for the roots");
+	roots->root = more;
+	more[roots->count] = (struct root){.fd = -1};
+	return open_root(dir, &more[roots->count++]);
+}
+
 int segue_roots_create(char *const *dirs, size_t count, struct segue_roots **out)
 {
-	struct segue_roots *roots = calloc(1, sizeof(*roots) + count * sizeof(roots->root[0]));
+	struct segue_roots *roots = calloc(1, sizeof(*roots));
 	int rc = 0;
 
 	if (!roots)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the roots");
-	roots->count = count;
-	for (size_t i = 0; i < count; i++)
-		roots->root[i].fd = -1;
 	for (size_t i = 0; !rc && i < count; i++)
-		rc = open_root(dirs[i], &roots->root[i]);
+		rc = segue_roots_add(roots, dirs[i]);
 	if (!rc && !(roots->list = list_roots(roots)))
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for the roots");
 	if (rc) {
@@ -212,6 +220,7 @@ void segue_roots_destroy(struct segue_roots *roots)
 		if (roots->root[i].fd >= 0)
 			close(roots->root[i].fd);
 	}
+	free(roots->root);
 	free(roots->list);
 	free(roots);
 }

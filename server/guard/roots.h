@@ -37,6 +37,11 @@ struct segue_roots;
  * (or its filter of system calls) has no openat2, without which there can be no roots.
  */
 int segue_roots_create(char *const *dirs, size_t count, struct segue_roots **out);
+/*
+ * One more, of the server's own, which messages do not list. Before anything is opened. Fails
+ * likewise.
+ */
+int segue_roots_add(struct segue_roots *roots, const char *dir);
 void segue_roots_destroy(struct segue_roots *roots);
 
 /* Through what files are opened. No roots: with the server's own rights, anywhere. */

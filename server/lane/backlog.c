@@ -40,6 +40,15 @@ uint64_t segue_backlog_seen(
 	return position->next ? (position->next - 1) * plan->lanes + plan->lane + 1 : 0;
 }
 
+uint64_t segue_backlog_needs(
+	const struct segue_plan_spec *plan, const struct segue_position *position)
+{
+	uint64_t floor = segue_backlog_floor(plan, position);
+	uint64_t seen = segue_backlog_seen(plan, position);
+
+	return seen < floor && !SEGUE_MUTANT(place_given_up) ? seen : floor;
+}
+
 bool segue_backlog_is_covered(
 	const struct segue_plan_spec *plan, const struct segue_position *position, uint64_t synced)
 {

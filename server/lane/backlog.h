@@ -17,6 +17,12 @@ uint64_t segue_backlog_unfinished(
 uint64_t segue_backlog_floor(
 	const struct segue_plan_spec *plan, const struct segue_position *position);
 /*
+ * All below it may be given up: the lane has finished them, and the place up to which it has seen
+ * the log, by which a token of it belongs to the log, is still there.
+ */
+uint64_t segue_backlog_needs(
+	const struct segue_plan_spec *plan, const struct segue_position *position);
+/*
  * So many sequences of the log must be there, as whoever is at that position has seen them: what a
  * log has to be synced to before the position is stored, or given to anybody.
  */

@@ -389,6 +389,18 @@ static void init(struct run *run, const struct segue_options *options)
 	segue_random(&run->server.instance, sizeof(run->server.instance));
 }
 
+/* What was inserted into a stream can be read again as files, wherever data may be. */
+static int let_logs_be_read(struct run *run)
+{
+	const struct segue_rules *rules = run->options.rules;
+	char path[PATH_MAX];
+
+	if (!rules || !rules->roots)
+		return 0;
+	int rc = segue_live_make_dir(run->dir, path);
+	return rc ? rc : segue_roots_add(rules->roots, path);
+}
+
 static int start(struct run *run)
 {
 	struct segue_server *server = &run->server;
@@ -397,7 +409,7 @@ static int start(struct run *run)
 	if (rc)
 		return rc;
 	watch_bus_errors(server);
-	if ((rc = open_store(run)) || (rc = number_streams(run)) ||
+	if ((rc = open_store(run)) || (rc = let_logs_be_read(run)) || (rc = number_streams(run)) ||
 		(rc = segue_loop_create(&server->loop)) ||
 		(rc = segue_guard_create(
 			 run->options.rules, server->loop, server->dir, &server->guard)) ||

@@ -31,7 +31,8 @@ struct segue_checkpoint {
 	struct segue_opening *opening; /* used */
 	struct segue_ledger *ledger;
 	uint64_t asked;
-	uint64_t step; /* of the token: below `asked` where the lane has ended */
+	uint64_t step;  /* of the token: below `asked` where the lane has ended */
+	uint64_t needs; /* of the log that the lane reads */
 	struct segue_plan_spec plan;
 	/* So many ends of its input its holder knows; or, if it has none, the client who asks. */
 	uint32_t ends;
@@ -187,8 +188,10 @@ static int add_checkpoint(void *arg, struct segue_ops *ops)
 		return code ? segue_fail(code, "lane %u: %s", ledger->place.lane, text)
 			    : fail_changed(checkpoint);
 	}
-	const struct segue_catalogue_entry entry = {
-		.step = checkpoint->step, .size = checkpoint->size, .created_ms = segue_unix_ms()};
+	const struct segue_catalogue_entry entry = {.step = checkpoint->step,
+		.size = checkpoint->size,
+		.created_ms = segue_unix_ms(),
+		.needs = checkpoint->needs};
 	return segue_checkpoints_put(ops, ledger->stream->server->store, ledger->place, &entry,
 		checkpoint->ended ? checkpoint->ends : 0, checkpoint->token,
 		checkpoint->opening->spec->keep_checkpoints);
@@ -210,6 +213,8 @@ static int take(struct segue_task *task)
 			checkpoint->ledger->stream->live, &checkpoint->plan, image->position);
 	if (!rc) {
 		checkpoint->step = image->position->step;
+		if (checkpoint->ledger->stream->live)
+			checkpoint->needs = segue_backlog_needs(&checkpoint->plan, image->position);
 		rc = encode(checkpoint, image, &checkpoint->token, &checkpoint->size);
 	}
 	segue_image_destroy(image);
@@ -297,6 +302,9 @@ static void stored(void *arg)
 
 	segue_loop_arrive(checkpoint->ledger->stream->server->loop);
 	checkpoint->request.task.outcome = checkpoint->change.outcome;
+	if (checkpoint->ledger->stream->live)
+		segue_live_stored(
+			checkpoint->ledger->stream->live); /* an older one may have gone */
 	finish(checkpoint);
 }
 

@@ -1,14 +1,12 @@
 /* A stream's data set: its record, files, fingerprint and ledgers, on the stream's own thread. */
 #include "stream/dataset.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -24,6 +22,9 @@
 
 /* Bytes of a log from the first sequence that a lane needs: then inserting waits. */
 #define SPOOL ((uint64_t)64 << 30)
+
+/* Bytes of a log's file, at least, where little is retained. */
+#define FILE_LEAST ((uint64_t)1 << 20)
 
 /* ---- The index's place in the store ---- */
 
@@ -257,14 +258,17 @@ static void urge_committer(void *arg)
 	segue_committer_urge(((struct segue_stream *)arg)->server->committer);
 }
 
-static int make_log_dir(const struct segue_stream *stream)
+static uint64_t pinned(void *arg, struct segue_place place)
 {
-	char path[PATH_MAX];
+	return segue_committer_pinned(((struct segue_stream *)arg)->server->committer, place);
+}
 
-	snprintf(path, sizeof(path), "%s/" SEGUE_LIVE_DIR, stream->server->dir);
-	return mkdir(path, 0700) < 0 && errno != EEXIST
-		       ? segue_fail_errno(SEGUE_ESTORE, "cannot make %s", path)
-		       : 0;
+/* A log is given up by whole files: so they are no more than a quarter of what is retained. */
+static uint64_t file_bytes(uint64_t retained)
+{
+	uint64_t bytes = retained / 4 > FILE_LEAST ? retained / 4 : FILE_LEAST;
+
+	return retained && bytes < SEGUE_LOG_FILE_BYTES ? bytes : SEGUE_LOG_FILE_BYTES;
 }
 
 static int open_live(struct segue_stream *stream)
@@ -281,8 +285,11 @@ static int open_live(struct segue_stream *stream)
 		.limits = {.capacity =
 				   spec->source.log.capacity ? spec->source.log.capacity : least,
 			.spool = SPOOL},
+		.file_bytes = file_bytes(spec->source.log.retain_bytes),
+		.retain = {spec->source.log.retain_sequences, spec->source.log.retain_bytes},
 		.producers = spec->source.log.producers,
 		.covered = urge_committer,
+		.pinned = pinned,
 		.arg = stream,
 	};
 
@@ -304,7 +311,8 @@ static int settle_log(struct segue_stream *stream, bool found)
 {
 	struct making making = {.stream = stream};
 	struct segue_change change = {.build = add_record, .arg = &making};
-	int rc = make_log_dir(stream);
+	char path[PATH_MAX];
+	int rc = segue_live_make_dir(stream->server->dir, path);
 
 	if (!rc && !found) {
 		segue_random(stream->fingerprint, sizeof(stream->fingerprint));

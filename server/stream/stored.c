@@ -10,6 +10,7 @@
 #include "session/request.h"
 #include "store/checkpoints.h"
 #include "store/lanes.h"
+#include "stream/opening.h"
 
 struct stored_request {
 	struct segue_request base;
@@ -45,12 +46,25 @@ static int do_request(struct segue_request *base)
 	return segue_changes_make(segue_committer_changes(request->server->committer), &change);
 }
 
+/* What it needed of a log may be given up. */
+static void tell_log(const struct stored_request *request)
+{
+	struct segue_stream *stream;
+
+	LIST_FOREACH(stream, &request->server->streams->all, link)
+		if (stream->state == SEGUE_STREAM_OPEN && stream->live &&
+			stream->id == request->place.stream)
+			segue_live_stored(stream->live);
+}
+
 static void answer(struct segue_task *task)
 {
 	struct stored_request *request = (struct stored_request *)task;
 	struct segue_session *session = request->base.session;
 	uint64_t serial = request->base.serial;
 
+	if (request->remove)
+		tell_log(request);
 	if (!segue_request_is_over(&request->base)) {
 		if (request->remove)
 			segue_session_send_done(session, serial);

@@ -30,7 +30,7 @@
  * mirrors server/stream/attach.c ask 82b7c3a6
  * mirrors server/stream/attach.c let_impatient_ask 689bf88a
  * mirrors server/engine/owed.c segue_owed_add 741aa337
- * mirrors server/engine/owed.c settle 0c4b034e
+ * mirrors server/engine/owed.c settle 3fe018e1
  * mirrors server/engine/committer.c conclude b134aa72
  * mirrors server/engine/grant.c segue_grant_make 73138dd5
  * mirrors lib/core/track.c segue_track_commit d19716e8

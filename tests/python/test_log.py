@@ -18,6 +18,7 @@ import pytest
 
 import segue
 from segue import Example, Feature, Files, FileWriter, Push, State
+from peer import Service
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
 
@@ -362,7 +363,10 @@ def test_it_is_seen_and_dropped(tmp_path: Path, client: segue.Client) -> None:
     with stream.producer("a") as producer:
         insert_numbers(producer, 4)
     seen = client.inspect("live")["streams"][0]
-    assert seen["spec"]["source"] == {"kind": "log", "capacity": None, "producers": None}
+    assert seen["spec"]["source"] == {
+        "kind": "log", "capacity": None, "producers": None,
+        "retain_sequences": None, "retain_bytes": None,
+    }  # fmt: skip
     assert seen["log"]["closed"] == ["a"] and not seen["log"]["ended"]
     stream.end_input()
     directory = Path(client.dir) / "log"
@@ -392,3 +396,59 @@ def test_by_its_name_alone(client: segue.Client) -> None:
     assert batches[0][0] == [0] and batches[0][-3] == [0]
     assert batches[0][-2] == [sent.initial_states["h"].tolist()]
     assert other.closed
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_log_that_has_ended_is_a_data_set(
+    tmp_path: Path, client: segue.Client, lanes: int
+) -> None:
+    print(f"SEGUE_TEST_SEED={SEED}")
+    draw = random.Random(SEED)
+    examples = [example(draw, number) for number in range(20)]
+    states = {"h": STATES["h"]}
+    with FileWriter(tmp_path / "all.segue", FEATURES, CONTEXT, states) as writer:
+        for one in examples:
+            writer.write(one.sequences, one.context, one.key, one.length, one.initial_states)
+    live = open_full(client, "live", Push(producers=1, capacity=100), lanes=lanes)
+    options = {"epochs": 3, "shuffle": True, "seed": 7, "lanes": lanes, "persist": False}
+    with pytest.raises(segue.ArgumentError, match="the input of stream 'live' goes on"):
+        live.files()
+    with live.producer("one") as producer:
+        for one in examples:
+            producer.insert(one)
+    # Nobody has read any of it, and nobody has to.
+    again = open_full(client, "again", live.files(), **options)
+    files = open_full(client, "files", Files(tmp_path / "all.segue"), **options)
+    assert (again.records, files.records) == (20, 20)
+    for lane in range(lanes):
+        assert taken(again, lanes=[lane]) == taken(files, lanes=[lane])
+    with pytest.raises(segue.ArgumentError, match="'files' reads files or arrays as it is"):
+        files.files()
+    for stream in (live, again, files):
+        stream.close()
+    with segue.open(client.dir) as other:
+        assert open_full(other, "again", other.stream("live").files(), **options).records == 20
+
+
+def test_nothing_is_no_data_set(client: segue.Client) -> None:
+    stream = open_plain(client)
+    stream.end_input()
+    with pytest.raises(segue.ArgumentError, match="nothing was inserted into stream 'live'"):
+        stream.files()
+
+
+def test_a_server_with_roots_reads_its_own_log(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with Service(tmp_path / "run", "--root", tmp_path / "data"):
+        with segue.open(tmp_path / "run", start=False) as client:
+            stream = open_plain(client)
+            with stream.producer("a") as producer:
+                insert_numbers(producer, 4)
+            stream.end_input()
+            again = open_plain(client, stream.files(), name="again", persist=False)
+            with again.loader(timeout=60) as loader:
+                assert [batch.insertion_index.tolist() for batch in loader] == [[0, 1], [2, 3]]
+            with FileWriter(tmp_path / "x.segue", X) as writer:
+                writer.write({"x": np.arange(3)})
+            with pytest.raises(segue.SourceError, match="is not beneath a directory that this"):
+                open_plain(client, Files(tmp_path / "x.segue"), name="outside")

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import segue
 from peer import OPENED, STREAM_OPEN, Peer, Refused, Service, make_spec
 from test_cli import program, run, write_data
 
@@ -303,6 +305,23 @@ def test_another_user_reads_what_it_may(place: Path) -> None:
         assert [line.split()[0] for line in lines] == ["no", "yes"], lines
         assert opens(service, mine) == 4  # for root itself
         assert service.status()["users"][0]["uid"] == 0
+
+
+def test_what_was_inserted_is_not_for_others(place: Path) -> None:
+    """It lies beneath no root that was given, and is the server's own user's."""
+    options = ["--socket", place / "open.sock", "--allow-user", str(NOBODY), "--root", place / "root"]
+    with Service(place / "store", *options, socket=place / "open.sock") as service:
+        with segue.open(place / "store", socket=service.path, start=False) as client:
+            stream = client.stream(
+                "live", segue.Push(), {"x": segue.Feature("int64")}, num_unroll=2, batch_size=1
+            )
+            with stream.producer("a") as producer:
+                producer.insert({"x": np.arange(3)})
+            stream.end_input()
+            (path,) = stream.files().paths
+        lines = as_nobody(service, path, place / "root" / "a.tfrecord")
+        assert [line.split()[0] for line in lines] == ["no", "yes"], lines
+        assert "cannot be read by uid 65534" in lines[0]
 
 
 def test_what_an_acl_says(place: Path) -> None:

@@ -49,6 +49,10 @@ static int tell_paths(const struct segue_draft_paths *source, struct segue_spec 
 		rc = segue_spec_set(spec, SEGUE_SPEC_CAPACITY, source->capacity);
 	if (!rc && source->producers)
 		rc = segue_spec_set(spec, SEGUE_SPEC_PRODUCERS, source->producers);
+	if (!rc && source->retain_sequences)
+		rc = segue_spec_set(spec, SEGUE_SPEC_RETAIN_SEQUENCES, source->retain_sequences);
+	if (!rc && source->retain_bytes)
+		rc = segue_spec_set(spec, SEGUE_SPEC_RETAIN_BYTES, source->retain_bytes);
 	if (!rc && source->index.group_count) {
 		struct segue_arrays arrays = source->index;
 

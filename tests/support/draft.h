@@ -18,7 +18,7 @@ struct segue_draft_paths {
 	struct segue_arrays index;
 	bool checksum;
 	/* Of a log. */
-	uint64_t capacity, producers;
+	uint64_t capacity, producers, retain_sequences, retain_bytes;
 };
 
 struct segue_draft_part;

@@ -48,6 +48,8 @@ Test(backlog, as_counted)
 					floor = n;
 			cr_assert_eq(segue_backlog_floor(&spec, position), floor);
 			cr_assert_eq(segue_backlog_seen(&spec, position), seen);
+			cr_assert_eq(
+				segue_backlog_needs(&spec, position), seen < floor ? seen : floor);
 			for (uint64_t count = seen; count <= SEQUENCES; count++) {
 				uint64_t unfinished = 0;
 

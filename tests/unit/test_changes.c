@@ -93,6 +93,32 @@ Test(changes, a_transaction_takes_of_each_place_the_first)
 	cr_assert_eq(segue_changes_take(&changes), &a, "a change may be made again");
 }
 
+Test(changes, a_change_of_all_lanes_is_alone_among_those_of_its_stream)
+{
+	struct segue_change a = change_of(0), all = change_of(SEGUE_LANES_ALL), b = change_of(1),
+			    other = change_of(1);
+
+	other.place.stream = 2;
+	segue_changes_submit(&changes, &a, note_done);
+	segue_changes_submit(&changes, &all, note_done);
+	segue_changes_submit(&changes, &b, note_done);
+	segue_changes_submit(&changes, &other, note_done);
+	cr_assert_eq(segue_changes_take(&changes), &a);
+	cr_assert_eq(a.next, &b, "it waits for no lane");
+	cr_assert_eq(b.next, &other);
+	struct segue_change *list = segue_changes_take(&changes);
+	cr_assert_eq(list, &all);
+	cr_assert_null(all.next);
+	segue_changes_submit(&changes, &all, note_done);
+	segue_changes_submit(&changes, &a, note_done);
+	other = change_of(0);
+	other.place.stream = 2;
+	segue_changes_submit(&changes, &other, note_done);
+	cr_assert_eq(segue_changes_take(&changes), &all);
+	cr_assert_eq(all.next, &other);
+	cr_assert_eq(segue_changes_take(&changes), &a);
+}
+
 Test(changes, places_differ_by_stream_group_and_lane)
 {
 	const struct segue_place place = {1, 2, 3};

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -51,6 +52,22 @@ static void note_sync(void *arg)
 	syncs++;
 }
 
+/* Whether the only file ends with its foot. */
+static bool is_whole(void)
+{
+	uint8_t bytes[1 << 16];
+	struct segue_seqfile_foot foot;
+	char path[SEGUE_TMPDIR_MAX + 32];
+
+	snprintf(path, sizeof(path), "%s/%020d.segue", dir, 0);
+	FILE *file = fopen(path, "re");
+	cr_assert(file);
+	size_t size = fread(bytes, 1, sizeof(bytes), file);
+	fclose(file);
+	return size >= SEGUE_SEQFILE_FOOT &&
+	       segue_seqfile_read_foot(bytes + size - SEGUE_SEQFILE_FOOT, size, &foot) == 0;
+}
+
 static int store(void *arg, const struct segue_log_end *end)
 {
 	struct segue_log_stand stand;
@@ -58,6 +75,8 @@ static int store(void *arg, const struct segue_log_end *end)
 	(void)arg;
 	segue_log_look(segue_log, &stand);
 	store_synced = stand.synced.number == end->count;
+	if (end->count > 0)
+		cr_assert_eq(is_whole(), end->ended);
 	return stores++ == 0 ? store_code : 0;
 }
 

@@ -17,8 +17,10 @@
 #include "core/wait.h"
 #include "core/wire.h"
 #include "engine/committer.h"
+#include "engine/snapshot.h"
 #include "holder.h"
 #include "lane/backlog.h"
+#include "store/checkpoints.h"
 #include "store/lanes.h"
 #include "store/logs.h"
 
@@ -66,7 +68,29 @@ int __wrap_fdatasync(int fd)
 }
 
 static _Atomic uint64_t known_number; /* as the store has it */
-static _Atomic unsigned positions;    /* that were stored, of lanes that had seen something */
+static _Atomic uint64_t known_first;  /* what was given up, likewise */
+static _Atomic uint64_t asked_first;  /* ... by the transaction that is on its way */
+static _Atomic bool unlinks_fail;
+static bool is_over; /* the test: its directory goes */
+
+/* A file of the log goes when the store has that all of it was given up. */
+int __real_unlinkat(int fd, const char *name, int flags);
+int __wrap_unlinkat(int fd, const char *name, int flags);
+int __wrap_unlinkat(int fd, const char *name, int flags)
+{
+	uint64_t first;
+
+	if (sscanf(name, "%20" SCNu64 ".segue", &first) != 1)
+		return __real_unlinkat(fd, name, flags);
+	if (!is_over)
+		cr_assert_lt(first, known_first, "%s goes first", name);
+	if (!unlinks_fail)
+		return __real_unlinkat(fd, name, flags);
+	errno = EIO;
+	return -1;
+}
+
+static _Atomic unsigned positions; /* that were stored, of lanes that had seen something */
 
 static void look_at_known(const struct segue_store_op *op)
 {
@@ -78,6 +102,8 @@ static void look_at_known(const struct segue_store_op *op)
 	cr_assert_arr_eq(known.id, id, sizeof(id));
 	cr_assert_geq(known.synced.number, known_number, "it goes back");
 	known_number = known.synced.number;
+	cr_assert_geq(known.first, known_first, "what was given up comes back");
+	asked_first = known.first;
 	if (!live) /* it is being made */
 		return;
 	segue_log_look(segue_live_log(live), &stand);
@@ -115,7 +141,10 @@ int __wrap_segue_store_apply(
 		if (ops[i].table == SEGUE_TABLE_LANES && !ops[i].remove)
 			look_at_lane(&ops[i]);
 	}
-	return __real_segue_store_apply(store, ops, count);
+	int rc = __real_segue_store_apply(store, ops, count);
+	if (!rc)
+		known_first = asked_first;
+	return rc;
 }
 
 /* ---- The ground ----------------------------------------------------------------------------- */
@@ -127,6 +156,15 @@ static void covered(void *arg)
 }
 
 static struct segue_backlog_limits limits = {.capacity = UINT64_MAX, .spool = UINT64_MAX};
+static struct segue_log_retain retain;
+static uint64_t file_bytes = 20000;
+static _Atomic uint64_t pinned_step = SEGUE_NEVER; /* of lane 0 */
+
+static uint64_t pinned(void *arg, struct segue_place place)
+{
+	(void)arg;
+	return place.lane == 0 ? pinned_step : SEGUE_NEVER;
+}
 
 /* By the interval of the spec: nothing is synced unless somebody asks for it. */
 static int open_live(void)
@@ -134,7 +172,9 @@ static int open_live(void)
 	const struct segue_live_order order = {
 		.spec = &ground.spec.test.spec,
 		.dir = dir,
-		.file_bytes = 20000,
+		.file_bytes = file_bytes,
+		.retain = retain,
+		.pinned = pinned,
 		.id = "of test_live...",
 		.stream = 1,
 		.store = ground.store,
@@ -182,6 +222,7 @@ static void end(void)
 	for (int lane = 0; lane < LANES; lane++)
 		end_grant(lane);
 	close_live();
+	is_over = true;
 	segue_ground_end(&ground);
 }
 
@@ -808,6 +849,316 @@ Test(live, inserting_waits_when_the_spool_is_full)
 	segue_log_entry_free(asked.ask.entry);
 }
 
+/* ---- Giving up ------------------------------------------------------------------------------ */
+
+/* All but what is needed goes; a file has about eight sequences. */
+static void begin_giving_up(uint64_t sequences, uint64_t bytes)
+{
+	close_live();
+	file_bytes = 2500;
+	retain = (struct segue_log_retain){sequences, bytes};
+	OK(open_live());
+}
+
+static uint64_t first_there(void)
+{
+	struct segue_log_stand stand;
+
+	segue_log_look(segue_live_log(live), &stand);
+	return stand.first;
+}
+
+static uint64_t floor_of(uint64_t number)
+{
+	return segue_log_floor(segue_live_log(live), number);
+}
+
+/* Lane `lane` takes all batches up to `step`, and they are stored. */
+static void go_to(uint32_t lane, uint64_t step)
+{
+	for (uint64_t at = 1; at <= step; at++)
+		if (at > durable(grants[lane]))
+			segue_holder_commit(grants[lane], at, 1);
+	segue_committer_urge(committer);
+	await_durable(grants[lane], step);
+}
+
+/* All below `number` is given up, as far as files go. */
+static void await_number(uint64_t number)
+{
+	while (!SOON(first_there() == floor_of(number)))
+		;
+	cr_assert_eq(known_first, first_there());
+	cr_assert_gt(known_first, 0);
+	cr_assert_leq(known_first, number);
+}
+
+/*
+ * After batch 2k each lane has finished 2k of its sequences, and has seen no other: so lane 0 has
+ * seen 4k - 1 of the log, lane 1 all 4k. What is ahead of a worker can still become a checkpoint of
+ * where it stands, so the ring has to be full.
+ */
+static void await_first(uint64_t step)
+{
+	await_number(2 * step - 1);
+}
+
+/* It does not come, however much is stored meanwhile. */
+static void stays_at(uint64_t first)
+{
+	for (int i = 0; i < 10; i++) {
+		segue_live_stored(live);
+		usleep(5000);
+	}
+	cr_assert_eq(first_there(), first);
+	cr_assert_eq(known_first, first);
+}
+
+static unsigned files_there(void)
+{
+	unsigned there = 0;
+	char path[SEGUE_TMPDIR_MAX + 32];
+
+	for (uint64_t n = 0; n < 4 * RECORDS; n++) {
+		snprintf(path, sizeof(path), "%s/%020" PRIu64 ".segue", dir, n);
+		there += access(path, F_OK) == 0;
+	}
+	return there;
+}
+
+Test(live, what_all_lanes_have_finished_is_given_up)
+{
+	struct segue_log_stand stand;
+	struct segue_log_entry *entry;
+
+	begin_giving_up(1, 0);
+	insert(2 * RECORDS);
+	grant_of(0, true);
+	go_to(0, 20);
+	stays_at(0); /* lane 1 was never begun */
+	grant_of(1, true);
+	go_to(1, 12);
+	await_number(24);
+	uint64_t first = known_first;
+	go_to(0, 30);
+	stays_at(first); /* it is lane 1 that needs it */
+	go_to(1, 20);
+	await_number(40);
+	segue_log_look(segue_live_log(live), &stand);
+	cr_assert_eq(files_there(), stand.files);
+	cr_assert_eq(
+		segue_log_read(segue_live_log(live), known_first - 1, &entry), SEGUE_ENOTFOUND);
+	/* Without anybody they go on from what is stored; and who is new finds the producer. */
+	for (int lane = 0; lane < LANES; lane++) {
+		finished = 0;
+		finish(grants[lane]);
+		while (!SOON(is_finished()))
+			;
+		end_grant(lane);
+	}
+	close_live();
+	OK(open_live());
+	insert(4);
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		grant_of(lane, true);
+	go_to(0, 33);
+	while (!SOON(published(grants[0]) > 33))
+		;
+	check_row(grants[0], 33, 0, 64, 2);
+}
+
+Test(live, all_is_kept_unless_something_else_was_said)
+{
+	begin_giving_up(0, 0);
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 40);
+	}
+	stays_at(0);
+}
+
+Test(live, what_is_to_be_retained_is_not_given_up)
+{
+	begin_giving_up(2 * RECORDS - 20, 0);
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 40);
+	}
+	segue_inserter_urge(segue_live_inserter(live)); /* of what is synced so many */
+	while (!SOON(first_there() == floor_of(20)))
+		;
+	uint64_t first = floor_of(20);
+	stays_at(first);
+	insert(30);
+	segue_inserter_urge(segue_live_inserter(live));
+	while (!SOON(first_there() == floor_of(50)))
+		;
+	stays_at(floor_of(50));
+	cr_assert_gt(floor_of(50), first);
+}
+
+Test(live, bytes_that_are_to_be_retained_are_not_given_up)
+{
+	begin_giving_up(0, 8000);
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 60);
+	}
+	while (!SOON(first_there() > 0))
+		;
+	uint64_t left = segue_log_bytes_from(segue_live_log(live), first_there());
+	cr_assert(left >= 8000 && left < 8000 + 2500, "%" PRIu64, left);
+}
+
+static void put_checkpoint(uint64_t step, uint64_t needs)
+{
+	const struct segue_catalogue_entry entry = {.step = step, .size = 1, .needs = needs};
+	struct segue_ops ops = {0};
+
+	OK(segue_checkpoints_put(&ops, ground.store, (struct segue_place){.stream = 1, .lane = 1},
+		&entry, 0, "t", 1));
+	OK(segue_changes_apply(segue_committer_changes(committer), &ops));
+	segue_ops_finish(&ops);
+}
+
+Test(live, what_a_checkpoint_needs_is_not_given_up)
+{
+	begin_giving_up(1, 0);
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 4);
+	}
+	put_checkpoint(4, 8);
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		go_to(lane, 40);
+	while (!SOON(first_there() == floor_of(8)))
+		;
+	stays_at(floor_of(8));
+	put_checkpoint(20, 39); /* in its place */
+	segue_live_stored(live);
+	while (!SOON(first_there() == floor_of(39)))
+		;
+	stays_at(floor_of(39));
+}
+
+Test(live, a_checkpoint_on_its_way_finds_all_that_it_needs)
+{
+	begin_giving_up(1, 0);
+	insert(2 * RECORDS);
+	pinned_step = 3;
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 40);
+	}
+	stays_at(0);
+	pinned_step = SEGUE_NEVER;
+	segue_live_stored(live);
+	await_first(40);
+	/* One that is asked for now is not held back, and holds nothing up. */
+	pinned_step = 42;
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		go_to(lane, 42);
+	await_first(42);
+}
+
+/* Of batches that were committed before, as long as the ring has not gone on. */
+Test(live, what_can_still_become_a_checkpoint_is_not_given_up)
+{
+	begin_giving_up(1, 0);
+	insert(40);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 20);
+	}
+	uint64_t oldest = 20 - grants[0]->filler->geometry.depth;
+	await_number(2 * oldest - 1);
+	stays_at(floor_of(2 * oldest - 1));
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		struct segue_plan_spec plan = segue_filler_plan(grants[lane]->filler);
+		struct segue_image *image;
+		uint64_t committed;
+
+		OK(segue_snapshot(
+			grants[lane]->filler, &grants[lane]->carry, oldest, &committed, &image));
+		OK(segue_live_holds(live, &plan, image->position));
+		segue_image_destroy(image);
+	}
+}
+
+Test(live, who_goes_back_behind_it_is_refused)
+{
+	const struct segue_plan_spec plan = {.lanes = LANES, .lane = 1};
+	struct segue_position position = {.next = 3};
+	struct segue_grant *grant;
+	char says[64];
+
+	begin_giving_up(1, 0);
+	insert(2 * RECORDS);
+	OK(segue_live_holds(live, &plan, &position));
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 20);
+	}
+	await_first(20);
+	snprintf(says, sizeof(says), "the first that is left is %" PRIu64, (uint64_t)known_first);
+	cr_assert_eq(segue_live_holds(live, &plan, &position), SEGUE_ENOTFOUND);
+	cr_assert(strstr(segue_error_detail(), says), "%s", segue_error_detail());
+	position.next = known_first / LANES + 1;
+	OK(segue_live_holds(live, &plan, &position));
+	finish(grants[1]);
+	while (!SOON(is_finished()))
+		;
+	end_grant(1);
+	struct segue_grant_order order =
+		segue_ground_order(&ground, segue_committer_changes(committer), 1);
+	order.live = live;
+	order.source = segue_live_source(live);
+	order.plan.records = order.source->ops->records(order.source);
+	order.mode = SEGUE_ATTACH_FRESH;
+	cr_assert_eq(segue_grant_make(&order, &grant), SEGUE_ESTART);
+	cr_assert(strstr(segue_error_detail(), says), "%s", segue_error_detail());
+	grant_of(1, true); /* it is where it was */
+	go_to(1, 22);
+}
+
+/* As after a kill between the two. */
+Test(live, files_that_could_not_be_removed_go_when_it_is_opened_again)
+{
+	begin_giving_up(1, 0);
+	insert(2 * RECORDS);
+	unlinks_fail = true;
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 20);
+	}
+	while (!SOON(known_first == floor_of(39)))
+		segue_live_stored(live);
+	unsigned there = files_there();
+	cr_assert_eq(first_there(), 0);
+	for (int lane = 0; lane < LANES; lane++) {
+		finished = 0;
+		finish(grants[lane]);
+		while (!SOON(is_finished()))
+			;
+		end_grant(lane);
+	}
+	close_live();
+	cr_assert_eq(files_there(), there);
+	unlinks_fail = false;
+	OK(open_live());
+	cr_assert_eq(first_there(), known_first);
+	cr_assert_lt(files_there(), there);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 30);
+	}
+	await_first(30);
+}
+
 /* Whatever comes when: no transaction refers to what is not known, and all comes to disk. */
 Test(live, in_any_order)
 {
@@ -818,9 +1169,8 @@ Test(live, in_any_order)
 	if (text)
 		seed = strtoull(text, NULL, 10);
 	fprintf(stderr, "in_any_order: SEGUE_TEST_SEED=%" PRIu64 "\n", seed);
-	close_live();
 	ground.spec.test.spec.interval_ms = 3;
-	OK(open_live());
+	begin_giving_up(1, 0);
 	session = open_session(&serial);
 	for (uint32_t lane = 0; lane < LANES; lane++)
 		grant_of(lane, true);
@@ -844,4 +1194,7 @@ Test(live, in_any_order)
 	for (int lane = 0; lane < LANES; lane++)
 		await_durable(grants[lane], 20);
 	cr_assert_gt(positions, 0);
+	while (inserted < RECORDS) /* the ring is full then */
+		inserted += insert_one(session, ++serial) == 0;
+	await_first(20);
 }

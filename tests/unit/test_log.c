@@ -254,6 +254,35 @@ Test(log, bytes_and_floors)
 
 /* ---- Exactly once ---- */
 
+/* A file a sequence. */
+Test(log, what_is_to_be_retained)
+{
+	struct segue_log *log = create(1);
+	uint64_t of[7];
+
+	cr_expect_eq(segue_log_retained(log, &(struct segue_log_retain){1, 1}), 0);
+	append(log, 0, 6);
+	/* Nothing is synced beyond what files that are finished have. */
+	cr_expect_eq(segue_log_retained(log, &(struct segue_log_retain){1, 0}), 4);
+	cr_assert_eq(segue_log_sync(log), 0);
+	for (uint64_t n = 0; n <= 6; n++)
+		of[n] = segue_log_bytes_from(log, n);
+	for (uint64_t n = 1; n <= 6; n++) {
+		cr_expect_eq(
+			segue_log_retained(log, &(struct segue_log_retain){6 - n + 1, 0}), n - 1);
+		cr_expect_eq(
+			segue_log_retained(log, &(struct segue_log_retain){0, of[n] + 1}), n - 1);
+		if (n < 6)
+			cr_expect_eq(
+				segue_log_retained(log, &(struct segue_log_retain){0, of[n]}), n);
+		cr_expect_eq(segue_log_retained(log, &(struct segue_log_retain){7 - n, of[3]}),
+			n - 1 < 3 ? n - 1 : 3);
+	}
+	cr_expect_eq(segue_log_retained(log, &(struct segue_log_retain){100, 0}), 0);
+	cr_expect_eq(segue_log_retained(log, &(struct segue_log_retain){0, UINT64_MAX}), 0);
+	segue_log_close(log);
+}
+
 Test(log, serials_follow_one_another)
 {
 	struct segue_log *log = create(0);

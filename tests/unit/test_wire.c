@@ -1355,8 +1355,8 @@ Test(wire, catalogues)
 	size_t size;
 	void *bytes;
 
-	catalogue.entry[0] = (struct segue_catalogue_entry){3, 0, 100, 1};
-	catalogue.entry[1] = (struct segue_catalogue_entry){11, 7, UINT64_MAX, INT64_MAX};
+	catalogue.entry[0] = (struct segue_catalogue_entry){3, 0, 100, 1, 0};
+	catalogue.entry[1] = (struct segue_catalogue_entry){11, 7, UINT64_MAX, INT64_MAX, 9};
 	for (catalogue.count = 0; catalogue.count <= 2; catalogue.count++) {
 		catalogue.ended_at = noted[catalogue.count];
 		cr_assert_eq(segue_catalogue_pack(&catalogue, &bytes, &size), 0);
@@ -1392,10 +1392,10 @@ Test(wire, catalogues_that_are_wrong)
 
 	expect_catalogue_refused(&wrong, "the next id is 0");
 	wrong = (struct segue_catalogue){
-		.next_id = 5, .count = 2, .entry = {{4, 1, 1, 1}, {4, 2, 1, 1}}};
-	wrong.entry[1] = (struct segue_catalogue_entry){3, 1, 1, 1};
+		.next_id = 5, .count = 2, .entry = {{4, 1, 1, 1, 0}, {4, 2, 1, 1, 0}}};
+	wrong.entry[1] = (struct segue_catalogue_entry){3, 1, 1, 1, 0};
 	expect_catalogue_refused(&wrong, "steps do not rise");
-	wrong.entry[1] = (struct segue_catalogue_entry){5, 2, 1, 1};
+	wrong.entry[1] = (struct segue_catalogue_entry){5, 2, 1, 1, 0};
 	expect_catalogue_refused(&wrong, "id 5, and the next is 5");
 	wrong.entry[1].id = 0;
 	expect_catalogue_refused(&wrong, "id 0");
@@ -1404,6 +1404,14 @@ Test(wire, catalogues_that_are_wrong)
 	number(&bytes, 2, 3);
 	cr_assert_eq(segue_catalogue_unpack(bytes.data, bytes.size, &out), SEGUE_EPROTOCOL);
 	cr_assert(strstr(segue_error_detail(), "1 of id, 0 of step"));
+	for (unsigned field = 3; field <= 5; field++)
+		number(&bytes, field, 1);
+	cr_assert_eq(segue_catalogue_unpack(bytes.data, bytes.size, &out), 0);
+	cr_assert_eq(out.entry[0].needs, 0, "of an older one nothing is known");
+	number(&bytes, 8, 1);
+	number(&bytes, 8, 1);
+	cr_assert_eq(segue_catalogue_unpack(bytes.data, bytes.size, &out), SEGUE_EPROTOCOL);
+	cr_assert(strstr(segue_error_detail(), "1 of id, 2 of needs"));
 	bytes.size = 0;
 	for (unsigned i = 0; i <= SEGUE_CHECKPOINTS_MAX; i++)
 		for (unsigned field = 2; field <= 5; field++)

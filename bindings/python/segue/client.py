@@ -17,6 +17,7 @@ from .loader import Loader
 from .producer import Producer
 from .spec import (
     Feature,
+    Files,
     Source,
     State,
     option_value,
@@ -493,6 +494,46 @@ class Stream(Closing):
         `EndedError`.
         """
         self._handle.end_input()
+
+    def files(self) -> Files:
+        """Return all that was inserted, as a source: for epochs, or to be shuffled.
+
+        The files are the stream's own, in ``log`` beside its store, and go with it
+        (`Client.drop`). Their features are those of the stream.
+
+        Returns
+        -------
+        Files
+            ``client.stream("again", stream.files(), features, epochs=3, shuffle=True)``
+
+        Raises
+        ------
+        ArgumentError
+            The stream reads no log, its input has not ended, nothing was inserted, or what was
+            inserted first was given up.
+        """
+        # A stream that is not stored reads no log.
+        stored = self._client.inspect(self.name)["streams"][0] if self.persist else {}
+        log = stored.get("log")
+        if log is None:
+            raise errors.ArgumentError(
+                f"files(): stream {self.name!r} reads files or arrays as it is: nothing is inserted"
+            )
+        if not log["ended"]:
+            raise errors.ArgumentError(
+                f"files(): the input of stream {self.name!r} goes on: end it first (end_input(), "
+                "or close all of its producers)"
+            )
+        if log["first"]:
+            raise errors.ArgumentError(
+                f"files(): {log['first']} sequences of stream {self.name!r} were given up: keep "
+                "all, without retain_sequences and retain_bytes, to read them again"
+            )
+        if not log["synced"]:
+            raise errors.ArgumentError(f"files(): nothing was inserted into stream {self.name!r}")
+        directory = os.path.join(os.path.realpath(self._client.dir), "log", f"{stored['id']:08x}")
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".segue"))
+        return Files([os.path.join(directory, name) for name in names])
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return what the store holds of `Loader.state_dict`, by lane and step.

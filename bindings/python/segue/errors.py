@@ -90,7 +90,8 @@ class StartError(Error):
     """The store already holds a position, and nothing said what to do about it.
 
     Load a token with ``load_state_dict``, or give ``start="continue"`` or ``start="fresh"``. Also:
-    a ``load_state_dict`` did not complete; it has to be called again.
+    a ``load_state_dict`` did not complete; it has to be called again. Or ``start="fresh"`` begins
+    with sequences of a log that were given up.
     """
 
     code = "ESTART"

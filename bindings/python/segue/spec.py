@@ -262,20 +262,40 @@ class Push(Source):
         at least, and if not given, ``(depth + 2) * batch_size``.
     producers : int, optional
         The input ends when so many producers have closed.
+    retain_sequences, retain_bytes : int, optional
+        All that is inserted is kept, unless one of these is given. Then what every lane has
+        finished, and no stored checkpoint needs (`Loader.state_dict`, ``keep_checkpoints``), is
+        given up, by whole files: but never the newest `retain_sequences`, nor the newest
+        `retain_bytes`. ``1`` retains nothing beyond what is needed.
     """
 
     _kind: ClassVar[str] = "log"
     paths: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]  # its files are the store's own
     capacity: int | None
     producers: int | None
+    retain_sequences: int | None
+    retain_bytes: int | None
 
-    def __init__(self, capacity: int | None = None, producers: int | None = None) -> None:
+    def __init__(
+        self,
+        capacity: int | None = None,
+        producers: int | None = None,
+        retain_sequences: int | None = None,
+        retain_bytes: int | None = None,
+    ) -> None:
         object.__setattr__(self, "capacity", capacity)
         object.__setattr__(self, "producers", producers)
+        object.__setattr__(self, "retain_sequences", retain_sequences)
+        object.__setattr__(self, "retain_bytes", retain_bytes)
         self._options()
 
     def _options(self) -> dict[str, Any]:
-        values = {"capacity": self.capacity, "producers": self.producers}
+        values = {
+            "capacity": self.capacity,
+            "producers": self.producers,
+            "retain_sequences": self.retain_sequences,
+            "retain_bytes": self.retain_bytes,
+        }
         return _options(_segue.SOURCES["log"], values, "Push.")
 
 

@@ -268,6 +268,14 @@ enum segue_spec_option {
 	SEGUE_SPEC_CAPACITY = 64,
 	/* (runtime) the input ends when so many producers have closed; 0: not by that */
 	SEGUE_SPEC_PRODUCERS = 65,
+	/*
+	 * (runtime) What every lane has finished, and no stored checkpoint needs, is given up, by
+	 * whole files, but never the newest so many sequences, nor the newest so many bytes; 0 says
+	 * nothing of either. Both 0, as they are unless set: all is kept. Who goes back behind what
+	 * is left is refused: SEGUE_ETOKEN, and SEGUE_START_FRESH is SEGUE_ESTART.
+	 */
+	SEGUE_SPEC_RETAIN_SEQUENCES = 66,
+	SEGUE_SPEC_RETAIN_BYTES = 67,
 };
 
 enum segue_compression {

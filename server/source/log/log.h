@@ -119,6 +119,12 @@ struct segue_log_stand {
 void segue_log_look(struct segue_log *log, struct segue_log_stand *out);
 /* The first number of the file that holds `number`: to what giving up that far would go. */
 uint64_t segue_log_floor(struct segue_log *log, uint64_t number);
+/* The newest so many sequences and the newest so many bytes of a log; 0 of either: none. */
+struct segue_log_retain {
+	uint64_t sequences, bytes;
+};
+/* Where a file begins from which on all of that lies: to what giving up may go. */
+uint64_t segue_log_retained(struct segue_log *log, const struct segue_log_retain *retain);
 /* Bytes of sequence `number` and of all behind it. */
 uint64_t segue_log_bytes_from(struct segue_log *log, uint64_t number);
 /*

@@ -47,6 +47,26 @@ uint64_t segue_log_floor(struct segue_log *log, uint64_t number)
 	return first;
 }
 
+uint64_t segue_log_retained(struct segue_log *log, const struct segue_log_retain *retain)
+{
+	uint64_t bytes = 0;
+
+	pthread_mutex_lock(&log->mutex);
+	size_t i = log->parts - 1;
+	for (; i > 0; i--) {
+		const struct segue_log_part *part = &log->part[i];
+
+		bytes += part->end - part->head;
+		if (log->synced.number >= part->first &&
+			log->synced.number - part->first >= retain->sequences &&
+			bytes >= retain->bytes)
+			break;
+	}
+	uint64_t first = log->part[i].first;
+	pthread_mutex_unlock(&log->mutex);
+	return first;
+}
+
 uint64_t segue_log_bytes_from(struct segue_log *log, uint64_t number)
 {
 	uint64_t bytes = 0;

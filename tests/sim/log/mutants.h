@@ -19,6 +19,7 @@
 	X(offer_not_checked, "a lane's offer is taken though the log lost what it saw")            \
 	X(given_up_first, "files are removed before the store has that they are given up")         \
 	X(checkpoint_not_counted, "what a kept checkpoint needs is given up")                      \
+	X(place_given_up, "the place that a lane has seen is given up")                            \
 	X(taken_over_goes_on, "a producer that was taken over still inserts")
 
 #endif

@@ -231,12 +231,12 @@ static bool is_covered(uint32_t lane, uint64_t synced)
 	return segue_backlog_is_covered(&plan, &position, synced);
 }
 
-static uint64_t floor_of(uint32_t lane, uint64_t next)
+static uint64_t needs_of(uint32_t lane, uint64_t next)
 {
 	const struct segue_plan_spec plan = plan_of(lane);
 	const struct segue_position position = {.next = next};
 
-	return segue_backlog_floor(&plan, &position);
+	return segue_backlog_needs(&plan, &position);
 }
 
 /* ---- The server ---- */
@@ -560,6 +560,17 @@ static void fix_lane(uint32_t lane, uint64_t from, uint64_t to)
 	}
 }
 
+/* Lanes and checkpoints belong to the log by its running hash where they stand. */
+static void check_places(const struct stored *stored)
+{
+	uint64_t hash[2];
+
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		if (segue_log_hash(world.log, seen(lane, stored->next[lane]), hash) ||
+			segue_log_hash(world.log, seen(lane, stored->checkpoint[lane]), hash))
+			fail("the place where lane %u stands was given up", lane);
+}
+
 static void commit(void)
 {
 	struct stored stored = world.stored;
@@ -577,7 +588,7 @@ static void commit(void)
 			stored.checkpoint[lane] = stored.next[lane];
 		uint64_t needs = SEGUE_MUTANT(checkpoint_not_counted) ? stored.next[lane]
 								      : stored.checkpoint[lane];
-		needs = floor_of(lane, needs);
+		needs = needs_of(lane, needs);
 		floor = needs < floor ? needs : floor;
 	}
 	floor = floor < stand.synced.number ? floor : stand.synced.number;
@@ -592,6 +603,7 @@ static void commit(void)
 	if (stored.known.first > stand.first)
 		happens(SIMLOG_GIVEN_UP);
 	segue_log_give_up(world.log, stored.known.first);
+	check_places(&stored);
 }
 
 /* A lane goes back to its checkpoint: all that it needs is there. */
@@ -602,7 +614,7 @@ static void restore_checkpoint(uint32_t lane)
 
 	segue_log_look(world.log, &stand);
 	stored.next[lane] = stored.checkpoint[lane];
-	if (floor_of(lane, stored.next[lane]) < stand.first)
+	if (needs_of(lane, stored.next[lane]) < stand.first)
 		fail("a checkpoint of lane %u needs what was given up", lane);
 	store(&stored);
 	world.lane[lane].next = stored.next[lane];

@@ -1,0 +1,121 @@
+/* What lanes need of a log, by the store; the rest goes. */
+#include "engine/give_up.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/error.h"
+#include "lane/backlog.h"
+#include "store/checkpoints.h"
+#include "store/lanes.h"
+
+/* ---- What a lane needs ---- */
+
+/* By its position and its checkpoints; one that was never begun needs all. */
+static int find_stored(
+	const struct segue_give_up *give_up, const struct segue_plan_spec *plan, uint64_t *needs)
+{
+	const struct segue_place place = {.stream = give_up->stream, .lane = plan->lane};
+	struct segue_lane_record record;
+	struct segue_catalogue catalogue;
+	int rc = segue_lanes_load(give_up->store, place, &record);
+
+	*needs = 0;
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? 0 : rc;
+	*needs = segue_backlog_needs(plan, record.position);
+	free(record.position);
+	rc = segue_catalogue_load(give_up->store, place, &catalogue);
+	for (uint32_t i = 0; !rc && i < catalogue.count; i++)
+		if (catalogue.entry[i].needs < *needs)
+			*needs = catalogue.entry[i].needs;
+	return rc;
+}
+
+/* ---- What can go ---- */
+
+/* Up to where all is gone, or could not be removed: the next server does. */
+static uint64_t gone(const struct segue_give_up *give_up)
+{
+	struct segue_log_stand stand;
+
+	segue_log_look(give_up->log, &stand);
+	return stand.first > give_up->tried ? stand.first : give_up->tried;
+}
+
+/*
+ * How far, and no further than *to. Whoever held it back last is asked first: so a lane that nobody
+ * serves costs no look at the others.
+ */
+static int find(struct segue_give_up *give_up, uint64_t *to)
+{
+	const struct segue_spec *spec = give_up->spec;
+	struct segue_plan_spec plan = {.lanes = spec->lanes, .num_unroll = spec->num_unroll};
+	uint64_t first = gone(give_up), needs;
+	uint32_t holder = give_up->holder;
+
+	for (uint32_t i = 0; i < spec->lanes; i++) {
+		if (*to <= first)
+			break;
+		plan.lane = (holder + i) % spec->lanes;
+		/* Before it: what is on its way now is stored later. */
+		uint64_t unstored = give_up->needs_unstored(give_up->arg, plan.lane);
+		int rc = find_stored(give_up, &plan, &needs);
+		if (rc)
+			return rc;
+		needs = segue_log_floor(give_up->log, unstored < needs ? unstored : needs);
+		if (needs < *to) {
+			*to = needs;
+			give_up->holder = plan.lane;
+		}
+	}
+	return 0;
+}
+
+struct giving {
+	struct segue_give_up *give_up;
+	uint64_t to; /* at most */
+};
+
+/* The next that refers to the log, in whichever transaction, sees it: so it is not taken back. */
+static int add_given_up(void *arg, struct segue_ops *ops)
+{
+	struct giving *giving = arg;
+	struct segue_give_up *give_up = giving->give_up;
+	uint64_t before = give_up->first;
+	int rc = find(give_up, &giving->to);
+
+	if (rc)
+		return rc;
+	if (giving->to > before)
+		give_up->first = giving->to;
+	rc = give_up->put(give_up->arg, ops);
+	if (rc)
+		give_up->first = before;
+	return rc;
+}
+
+void segue_give_up(struct segue_give_up *give_up)
+{
+	const struct segue_log_retain *retain = &give_up->retain;
+	struct giving giving = {.give_up = give_up};
+	struct segue_change change = {.place = {.stream = give_up->stream, .lane = SEGUE_LANES_ALL},
+		.build = add_given_up,
+		.arg = &giving};
+
+	if (!retain->sequences && !retain->bytes)
+		return;
+	giving.to = segue_log_retained(give_up->log, retain);
+	uint64_t first = gone(give_up);
+	/* Said before the look: whoever stores something since then has it looked again. */
+	give_up->held_back = giving.to > first;
+	int rc = giving.to > first ? find(give_up, &giving.to) : 0;
+	if (rc || giving.to <= first)
+		return;
+	if (segue_changes_make(give_up->changes, &change))
+		return;
+	give_up->tried = give_up->first;
+	if (segue_log_give_up(give_up->log, give_up->first))
+		fprintf(stderr, "segue: the next server removes what was given up: %s\n",
+			segue_error_detail());
+}

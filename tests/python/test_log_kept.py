@@ -1,0 +1,207 @@
+"""What of a log is given up, when, and who is refused then. Files here have 1 MiB."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segue
+from segue import Push
+from test_cli import run
+from test_log import insert_numbers, open_plain
+
+SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
+
+STEPS = 1 << 15  # of int64: three sequences fill a file
+ALL = Push(capacity=1000, retain_sequences=1, retain_bytes=1)  # all goes that nothing needs
+
+
+def open_large(client: segue.Client, source: Push = ALL, **options: Any) -> segue.Stream:
+    return open_plain(client, source, **{"num_unroll": STEPS, "batch_size": 1} | options)
+
+
+def known(client: segue.Client) -> dict[str, Any]:
+    return client.inspect("live")["streams"][0]["log"]
+
+
+def files(client: segue.Client) -> list[int]:
+    """The first number of each file that there is."""
+    (directory,) = (Path(client.dir) / "log").iterdir()
+    return sorted(int(path.name.removesuffix(".segue")) for path in directory.glob("*.segue"))
+
+
+def soon(what: Any, timeout: float = 20) -> None:
+    until = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < until, "it does not come about"
+        time.sleep(0.01)
+
+
+def numbers(loader: segue.Loader, count: int | None = None) -> list[int]:
+    return [
+        int(batch.sequences["x"][0][0])
+        for batch in itertools.islice(loader, count)
+        if not batch.commit()
+    ]
+
+
+def fill(stream: segue.Stream, count: int, name: str = "a") -> None:
+    producer = stream.producer(name)
+    insert_numbers(producer, count, STEPS)
+    producer.flush()
+    producer.leave()
+
+
+def test_what_all_lanes_have_finished_goes(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "run") as client:
+        stream = open_large(client, Push(capacity=100, retain_bytes=1), lanes=2)
+        with stream.producer("early") as early:
+            insert_numbers(early, 2, STEPS)
+        fill(stream, 38)
+        with stream.loader(lanes=[0], timeout=60) as loader:
+            numbers(loader, 20)
+        # A lane that was never begun needs all.
+        assert files(client)[0] == known(client)["first"] == 0
+        with stream.loader(lanes=[1], timeout=60) as loader:
+            numbers(loader, 10)
+        # It has finished 10 of its own: the last it has seen is 19.
+        soon(lambda: files(client)[0] == known(client)["first"] > 12)
+        assert known(client)["first"] <= 20
+        with stream.loader(lanes=[1], start="fresh", timeout=60) as loader:
+            left = known(client)["first"]
+            with pytest.raises(segue.StartError, match=f"the first that is left is {left}"):
+                next(iter(loader))
+        # It is where it was.
+        with stream.loader(lanes=[1], start="continue", timeout=60) as loader:
+            assert next(iter(loader)).insertion_index.tolist() == [21]
+    # What early had inserted is in no file any more.
+    with segue.open(tmp_path / "run") as client:
+        stream = open_large(client, Push(capacity=100, retain_bytes=1), lanes=2)
+        assert stream.producer("early").resume() == (2, b"1")
+        assert stream.producer("a").resume() == (38, b"37")
+        fill(stream, 2, "b")
+        for lane, number in ((0, 40), (1, 23)):
+            with stream.loader(lanes=[lane], start="continue", timeout=60) as loader:
+                assert next(iter(loader)).insertion_index.tolist() == [number]
+
+
+def test_a_checkpoint_holds_back_what_it_needs(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "run") as client:
+        stream = open_large(client, keep_checkpoints=1)
+        fill(stream, 40 - 10)
+        with stream.loader(timeout=60) as loader:
+            numbers(loader, 6)
+            early = loader.state_dict()
+            assert numbers(loader, 20) == list(range(6, 26))
+            loader.flush()
+            soon(lambda: known(client)["first"] > 0)
+            soon(lambda: files(client)[0] == known(client)["first"])
+            assert files(client)[0] <= 6
+            loader.load_state_dict(early)
+            assert numbers(loader, 20) == list(range(6, 26))
+            late = loader.state_dict()
+            soon(lambda: files(client)[0] == known(client)["first"] > 20)
+            assert files(client)[0] <= 26
+            refused = f"given up: the first that is left is {files(client)[0]}"
+            with pytest.raises(segue.TokenError, match=refused):
+                loader.load_state_dict(early)
+            loader.load_state_dict(late)
+            assert numbers(loader, 1) == [26]
+            numbers(loader, 3)
+            loader.flush()
+            fill(stream, 8, "b")  # the ring goes on: no batch can become a checkpoint again
+            assert known(client)["first"] <= 26
+            # One that is removed needs nothing more.
+            assert run("checkpoint", "rm", client.dir, "--all").returncode == 0
+            soon(lambda: known(client)["first"] > 26)
+
+
+@pytest.mark.parametrize("durability", ["interval", "commit"])
+def test_all_is_kept_unless_something_else_is_said(client: segue.Client, durability: str) -> None:
+    stream = open_large(client, Push(capacity=30), durability=durability)
+    fill(stream, 20)
+    with stream.loader(timeout=60) as loader:
+        assert numbers(loader, 20) == list(range(20))
+    assert known(client)["first"] == 0
+
+
+def test_what_is_retained_is_not_given_up(client: segue.Client) -> None:
+    stream = open_large(client, Push(capacity=60, retain_sequences=25, retain_bytes=1))
+    fill(stream, 40)
+    with stream.loader(timeout=60) as loader:
+        assert numbers(loader, 40) == list(range(40))
+        loader.flush()
+        soon(lambda: files(client)[0] == known(client)["first"] > 40 - 25 - 4)
+        assert files(client)[0] <= 40 - 25
+        stream.end_input()
+        with pytest.raises(segue.ArgumentError, match="sequences of stream 'live' were given up"):
+            stream.files()
+        # A checkpoint of it is one of what is there.
+        loader.load_state_dict(loader.state_dict())
+    bytes_kept = sum(path.stat().st_size for path in Path(client.dir, "log").glob("*/*"))
+    assert bytes_kept > 25 * STEPS * 8
+
+
+def test_retaining_is_said_by_numbers_from_one_on() -> None:
+    for name in ("retain_sequences", "retain_bytes"):
+        for wrong in (0, -1, 2**64, 1.5, True):
+            with pytest.raises(segue.ArgumentError, match=f"Push.{name}"):
+                Push(**{name: wrong})
+
+
+def test_kills_while_files_go(tmp_path: Path) -> None:
+    print(f"SEGUE_TEST_SEED={SEED}")
+    draw = random.Random(SEED)
+    directory = tmp_path / "run"
+    count, steps = 400, 1 << 13
+
+    def insert() -> None:
+        with segue.open(directory) as own:
+            with open_large(own, num_unroll=steps, lanes=2).producer("a") as producer:
+                for _ in range(count):
+                    insert_numbers(producer, 1, steps)
+
+    over = threading.Event()
+    killed = 0
+
+    def kill() -> None:
+        nonlocal killed
+        while not over.wait(draw.uniform(0.02, 0.3)):
+            try:
+                os.kill(int((directory / "server.pid").read_text()), signal.SIGKILL)
+                killed += 1
+            except (OSError, ValueError):
+                pass
+
+    with segue.open(directory) as client:
+        stream = open_large(client, num_unroll=steps, lanes=2, interval=0.01)
+        inserting = threading.Thread(target=insert, daemon=True)
+        killing = threading.Thread(target=kill, daemon=True)
+        inserting.start()
+        killing.start()
+        came: dict[int, list[int]] = {0: [], 1: []}
+        with stream.loader(lanes=[0, 1], timeout=60) as loader:
+            kept = loader.state_dict()
+            for _ in range(count // 2):
+                for batch in next(iter(loader.rounds())):
+                    came[batch.lane].append(int(batch.insertion_index[0]))
+                    assert (batch.sequences["x"][0] == batch.insertion_index[0]).all()
+                    batch.commit()
+                if draw.randrange(10) == 0:
+                    kept = loader.state_dict()
+            over.set()
+            killing.join()
+            loader.load_state_dict(kept)
+            loader.flush()
+        inserting.join()
+        assert came == {lane: list(range(lane, count, 2)) for lane in (0, 1)}
+        soon(lambda: files(client)[0] == known(client)["first"] > count // 2)
+        print(f"{killed} kills, the first that is left is {known(client)['first']}")
