@@ -26,10 +26,11 @@ DTYPES = (
 )  # fmt: skip
 SHORT = ("float16", "bfloat16")
 SUFFIX = {"tfrecord": "tfrecord", "files": "segue", "arrays": "npy"}
-INITIAL = {"files"}  # kinds whose sequences can have initial states of their own
-VARIABLE = {"files", "tfrecord"}  # kinds whose features can be ragged, or bytes
+INITIAL = {"files", "log"}  # kinds whose sequences can have initial states of their own
+VARIABLE = {"files", "log", "tfrecord"}  # kinds whose features can be ragged, or bytes
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 2))
 ENDLESS = 12  # batches a lane that are read of an endless stream
+PRODUCER = "one"  # who inserts
 
 
 @dataclass
@@ -52,11 +53,12 @@ class Case:
     reading: str  # "batches", "rounds" or "epochs"
     workers: int
     options: dict[str, Any]
-    kind: str = "tfrecord"  # of the source; or "files", "arrays"
+    kind: str = "tfrecord"  # of the source; or "files", "arrays", "log"
     record: str = "sequence_example"  # what a TFRecord is; or "example"
     layout: array_data.Layout | None = None  # of arrays
     arrays: array_data.Data | None = None  # once they are written
     parts: dict[str, Part] = dataclasses.field(default_factory=dict)  # of a mix; `files` is empty
+    push: Push | None = None  # of a log
 
     def __repr__(self) -> str:
         if self.parts:
@@ -64,8 +66,18 @@ class Case:
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
         return (
             f"{self.name}: {self.kind}, {self.record}, {self.workers} workers by {self.reading}, "
-            f"lengths {lengths}, {self.spec}, {self.options}"
+            f"lengths {lengths}, {self.spec}, {self.options}, {self.push}"
         )
+
+
+@dataclass
+class Push:
+    """How the sequences of a log come."""
+
+    before: int  # so many before the first loader begins
+    stops: list[tuple[int, str]]  # producers end behind so many, one after another, "killed" or not
+    capacity: int | None
+    closes: bool  # the input ends as the producer closes, or else is ended by a call of its own
 
 
 @dataclass
@@ -172,7 +184,7 @@ def _record(
     rng: np.random.Generator, spec: oracle.Spec, kind: str, raw: frozenset[str], key: str, n: int
 ) -> oracle.Record:
     length = None
-    if kind == "files" and rng.integers(3) == 0:  # shorter than its arrays, or in the padding
+    if kind in INITIAL and rng.integers(3) == 0:  # shorter than its arrays, or in the padding
         length = int(rng.integers(oracle.segment_count(n, spec.num_unroll) * spec.num_unroll + 1))
     return oracle.Record(
         key=key,
@@ -209,6 +221,16 @@ def _array_records(
             context={n: drawn(n, f, f.shape) for n, f in spec.context.items()},
         )
         for i, length in enumerate(_lengths(rng, spec, int(rng.integers(1, 13))))
+    ]
+
+
+def _inserted(
+    rng: np.random.Generator, spec: oracle.Spec, has_keys: bool
+) -> list[oracle.Record]:
+    lengths = _lengths(rng, spec, int(rng.integers(1, 40)))
+    keys = [f"id-{i}-é" if has_keys else f"{PRODUCER}:{i + 1}" for i in range(len(lengths))]
+    return [
+        _record(rng, spec, "log", frozenset(), *row) for row in zip(keys, lengths, strict=True)
     ]
 
 
@@ -249,12 +271,15 @@ def _data(
         for name in [*spec.sequences, *spec.context]
         if kind == "tfrecord" and rng.integers(4) == 0
     )
-    if kind != "arrays":
+    layout, paths = None, []
+    if kind == "arrays":
+        layout = array_data.layout(rng, spec, key_feature is not None)
+        files = [File("", None, _array_records(rng, spec, layout, key_feature is not None))]
+    elif kind == "log":
+        files = [File("", None, _inserted(rng, spec, key_feature is not None))]
+    else:
         files, paths = _files(rng, spec, kind, raw, key_feature)
-        return {"files": files, "paths": paths, "raw": raw, "layout": None}
-    layout = array_data.layout(rng, spec, key_feature is not None)
-    records = _array_records(rng, spec, layout, key_feature is not None)
-    return {"files": [File("", None, records)], "paths": [], "raw": raw, "layout": layout}
+    return {"files": files, "paths": paths, "raw": raw, "layout": layout}
 
 
 def make(
@@ -305,6 +330,41 @@ def make(
             "interval": float(rng.choice([0.01, 1.0])),
         },
     )
+
+
+def make_log(name: str, rng: np.random.Generator) -> Case:
+    """A random case whose sequences are inserted by one producer, in their order."""
+    case = make(name, rng, "log", epochs=1, shuffle=False, on_error="raise")
+    case.options["persist"] = True
+    least = (case.options["depth"] + 2) * case.spec.batch_size
+    count = len(case.files[0].records)
+    case.push = Push(
+        before=int(rng.integers(min(count, least) + 1)),
+        stops=[
+            (int(at), str(rng.choice(["killed", "left"])))
+            for at in sorted(rng.integers(count + 1, size=rng.integers(3)))
+        ],
+        capacity=[None, least, least + 3][rng.integers(3)],
+        closes=bool(rng.integers(2)),
+    )
+    return case
+
+
+def insert(stream: segue.Stream, case: Case, until: int) -> segue.Producer:
+    """Insert what the producer has not yet inserted, up to so many; it is still open."""
+    producer = stream.producer(PRODUCER, takeover=True)  # of one that was killed, if it is new
+    serial, cursor = producer.resume()
+    assert cursor == (str(serial).encode() if serial else b"")
+    for number, record in enumerate(case.files[0].records[serial:until], serial + 1):
+        producer.insert(
+            record.sequences,
+            record.context,
+            key=record.key if case.key_feature else None,
+            length=record.length,
+            initial_states=record.states,
+            cursor=str(number).encode(),
+        )
+    return producer
 
 
 def make_mix(name: str, rng: np.random.Generator, most: int = 300, **fields: Any) -> Case:
@@ -426,7 +486,7 @@ def write(case: Case, directory: Path) -> None:
     """Write the data set, and fill in the keys that are places in files."""
     for name, part in case.parts.items():
         write(part.case, directory / name)
-    if case.parts:
+    if case.parts or case.push:
         return
     if case.kind == "files":
         _write_files(case, directory)
@@ -539,6 +599,8 @@ def source_of(case: Case, directory: Path) -> Any:
         )
     if case.arrays:
         return case.arrays.open()
+    if case.push:
+        return segue.Push(case.push.capacity, producers=1 if case.push.closes else None)
     paths = [directory / path for path in case.paths]
     if case.kind == "files":
         return segue.Files(paths)

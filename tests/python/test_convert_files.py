@@ -322,6 +322,18 @@ def test_force_replaces_all_or_nothing(tmp_path: Path) -> None:
         segue.convert(numbers(5), tmp_path / "a.segue", force=True)
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_force_writes_the_same(tmp_path: Path, shards: int) -> None:
+    """Keys, too: those that are not given have the file's name."""
+    for folder, force in (("a", False), ("b", True), ("c", True)):
+        (tmp_path / folder).mkdir()
+        segue.convert(numbers(5), tmp_path / folder / "out.segue", shards=shards, force=force)
+    written = [
+        [path.read_bytes() for path in sorted((tmp_path / folder).iterdir())] for folder in "abc"
+    ]
+    assert len(written[0]) == shards and written[0] == written[1] == written[2]
+
+
 def test_what_a_killed_run_leaves(tmp_path: Path) -> None:
     """Nothing is changed; the next run removes it, but not what another one still writes."""
     out = tmp_path / "out.segue"

@@ -4,6 +4,10 @@ Each case is one data set and one stream, read to its end by one to three worker
 share its lanes; the first of them makes it, the others open it by its name. Every batch, key, length, padding and carried state must be the model's, also
 where the server is killed in between, which is done again and again.
 
+What is inserted must come as from a file that has it. The first worker inserts the beginning,
+before its loader begins; the rest is inserted while they read, by producers one after the other,
+some of which are killed. There the workers go back by a token, too, and read on once more.
+
 SEGUE_TEST_SPECS is the number of cases, SEGUE_TEST_SEED gives the same cases again,
 SEGUE_TEST_CASE is one of them to be run alone.
 """
@@ -51,7 +55,18 @@ def open_stream(
             time.sleep(0.01)
 
 
-def work(tasks: Queue[Any], results: Queue[Any]) -> None:
+def read_twice(loader: segue.Loader, case: cases.Case, wanted: list[oracle.Batch]) -> None:
+    """From the beginning, and from a token of the middle."""
+    step = wanted[len(wanted) // 2].step if wanted else 0  # the same in all lanes, or their end
+    cut = next((at for at, batch in enumerate(wanted) if batch.step == step), 0)
+    cases.check(loader, case, wanted[:cut], whole=False)
+    tokens = loader.state_dict()
+    cases.check(loader, case, wanted[cut:])
+    loader.load_state_dict(tokens)
+    cases.check(loader, case, wanted[cut:])
+
+
+def work(tasks: Queue[Any], begun: Queue[Any], results: Queue[Any]) -> None:
     """A worker process: reads its share of the lanes of one case after the other."""
     client: segue.Client | None = None
     for number, case, rank, directory in iter(tasks.get, None):
@@ -64,15 +79,79 @@ def work(tasks: Queue[Any], results: Queue[Any]) -> None:
             lanes = oracle.lanes_of(rank, case.workers, case.spec.lanes)
             wanted = cases.in_order(case, lanes)
             with open_stream(client, case, directory, rank) as stream:
-                assert stream.records == len(cases.model(case).records)
+                count = len(cases.model(case).records)
+                assert stream.records == count or (case.push and stream.records == 2**63)
+                if case.push and rank == 0:
+                    producer = cases.insert(stream, case, case.push.before)
+                    producer.flush()
+                    producer.leave()
+                    begun.put((number, case, store))
                 with stream.loader(rank=rank, world_size=case.workers) as loader:
                     assert loader.lanes == lanes
-                    cases.check(loader, case, wanted, whole=case.spec.epochs is not None)
+                    if case.push:
+                        read_twice(loader, case, wanted)
+                    else:
+                        cases.check(loader, case, wanted, whole=case.spec.epochs is not None)
             results.put((number, len(wanted), None))
         except BaseException:
             results.put((number, 0, f"worker {rank} of {case!r}\n{traceback.format_exc()}"))
     if client is not None:
         client.close()
+
+
+def produce(store: Path, case: cases.Case, until: int, how: str) -> None:
+    """A producer, which inserts up to a number, and ends as is said."""
+    with segue.open(store) as client, cases.open_by_name(client, case) as stream:
+        producer = cases.insert(stream, case, until)
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "left":
+            producer.leave()
+        elif case.push.closes:
+            producer.close()
+        else:
+            producer.flush()
+            stream.end_input()
+
+
+class Inserter:
+    """Runs the producers of the cases that have begun; those of one, one after the other."""
+
+    def __init__(self, begun: Queue[Any], results: Queue[Any]) -> None:
+        self.begun, self.results = begun, results
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["ml_dtypes", "numpy", "pytest", "segue"])
+        self.wrong: list[tuple[int, str]] = []
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        threads = []
+        for begun in iter(self.begun.get, None):
+            threads.append(threading.Thread(target=self.insert, args=begun))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    def insert(self, number: int, case: cases.Case, store: Path) -> None:
+        for until, how in [*case.push.stops, (len(case.files[0].records), "ended")]:
+            arguments = (store, case, until, how)
+            process = self.context.Process(target=produce, args=arguments, daemon=True)
+            process.start()
+            process.join(PATIENCE)
+            if process.exitcode != (-signal.SIGKILL if how == "killed" else 0):
+                process.kill()
+                text = f"producer, {how}: exit code {process.exitcode}, of {case!r}"
+                self.wrong.append((number, text))
+                self.results.put((number, 0, None))  # workers would wait for what does not come
+                return
+
+    def __enter__(self) -> Inserter:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.begun.put(None)
+        self.thread.join()
 
 
 class Killer:
@@ -105,6 +184,8 @@ class Killer:
 def make(seed: int, number: int) -> cases.Case:
     rng = np.random.default_rng([seed, number])
     name = f"case-{number}"
+    if number % 5 == 3:
+        return cases.make_log(name, rng)
     return cases.make_mix(name, rng) if number % 5 == 4 else cases.make(name, rng)
 
 
@@ -117,8 +198,9 @@ def test_every_batch_is_the_models(tmp_path: Path) -> None:
 
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
+    begun = context.Queue()  # cases of which the rest is to be inserted
     tasks = [context.Queue() for _ in range(WORKERS)]
-    processes = [context.Process(target=work, args=(queue, results)) for queue in tasks]
+    processes = [context.Process(target=work, args=(queue, begun, results)) for queue in tasks]
     for process in processes:
         process.start()
     shapes: Counter[tuple[int, int]] = Counter()
@@ -134,14 +216,16 @@ def test_every_batch_is_the_models(tmp_path: Path) -> None:
             shares += case.workers
         for queue in tasks:
             queue.put(None)
-        with Killer(tmp_path, seed) as killer:
-            answers = [results.get(timeout=PATIENCE) for _ in range(shares)]
-        for process in processes:
+        answers: list[Any] = []
+        with Killer(tmp_path, seed) as killer, Inserter(begun, results) as inserter:
+            while len(answers) < shares and not inserter.wrong:
+                answers.append(results.get(timeout=PATIENCE))
+        for process in processes if not inserter.wrong else []:
             process.join(PATIENCE)
     finally:
         for process in processes:
             process.kill()
-    wrong = sorted((number, text) for number, _, text in answers if text)
+    wrong = sorted([(number, text) for number, _, text in answers if text] + inserter.wrong)
     assert not wrong, (
         f"{len(wrong)} of {shares} differ, cases {[number for number, _ in wrong]} of "
         f"SEGUE_TEST_SEED={seed}; SEGUE_TEST_CASE={wrong[0][0]} runs the first:\n{wrong[0][1]}"

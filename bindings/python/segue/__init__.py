@@ -67,6 +67,7 @@ from .errors import TimeoutError_ as TimeoutError_
 from .errors import TokenError as TokenError
 from .errors import UnsavedError as UnsavedError
 from .errors import VersionError as VersionError
+from .examples import Examples
 from .files import FileWriter
 from .loader import Loader
 from .producer import Example, Producer
@@ -79,6 +80,7 @@ __all__ = [
     "Batch",
     "Client",
     "Example",
+    "Examples",
     "Feature",
     "Files",
     "FileWriter",

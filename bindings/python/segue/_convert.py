@@ -78,17 +78,28 @@ def _figures(done: Any, seconds: float) -> str:
 
 
 class _Shards:
-    """Writers of several files, by turns, for those who know one."""
+    """Writers of several files, by turns, for those who know one.
 
-    def __init__(self, path: str, writers: list[FileWriter]) -> None:
+    Keys that are not given have the names that the files are to have.
+    """
+
+    def __init__(self, path: str, writers: list[FileWriter], names: list[bytes]) -> None:
         self.path = path
         self._handle = self
         self._writers = writers
-        self._adders = itertools.cycle([writer._handle.add for writer in writers])
+        adders = [writer._handle.add for writer in writers]
+        self._turns = itertools.cycle(zip(adders, names, strict=True))
+        self._count = itertools.count()
 
-    def add(self, *arguments: Any) -> None:
+    def add(
+        self, sequences: Any, context: Any, states: Any, key: Any, length: Any, exact: bool
+    ) -> None:
         """Add a sequence to the file whose turn it is."""
-        next(self._adders)(*arguments)
+        add, name = next(self._turns)
+        number = next(self._count) // len(self._writers)
+        if key is None:
+            key = b"%b:%d" % (name, number)
+        add(sequences, context, states, key, length, exact)
 
     @property
     def written(self) -> tuple[int, int, int]:
@@ -122,7 +133,8 @@ def _open_writers(
     if len(paths) > 1:
         stem, ending = os.path.splitext(os.fsdecode(path))
         shown = f"{stem}-*-of-{len(paths):05}{ending}"
-    return _Shards(shown, writers)
+    names = [os.path.basename(os.fsencode(target)) for target in targets_of(path, len(paths))]
+    return _Shards(shown, writers, names)
 
 
 # ---- Files in the place of others ----

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import _program, _segue, errors
 from ._closing import Closing
+from .examples import Examples
 from .loader import Loader
 from .producer import Producer
 from .spec import (
@@ -122,7 +123,7 @@ class Client(Closing):
     def stream(
         self,
         name: str,
-        source: Source | None = None,
+        source: Source | Examples | None = None,
         sequences: Mapping[str, Feature] | None = None,
         context: Mapping[str, Feature] | None = None,
         states: Mapping[str, State] | None = None,
@@ -160,7 +161,7 @@ class Client(Closing):
         ----------
         name : str
             Non-empty, without ``:``.
-        source : Files, TFRecord, Arrays, Mix or Push, optional
+        source : Files, TFRecord, Arrays, Mix, Push or Examples, optional
             Where the records come from. None: the stream exists, and has them from where they
             were found last, or from its producers.
         sequences, context : mapping of str to Feature
@@ -259,6 +260,12 @@ class Client(Closing):
                 self._handle, name, sequences, context, states, options
             )
         else:
+            if isinstance(source, Examples):
+                # What is wrong is better said before hours of conversion.
+                stream_arguments(name, Files(name), sequences or {}, context, states, "", options)
+                source = source._converted(
+                    self.dir, name, sequences or {}, context or {}, states or {}
+                )
             arguments = stream_arguments(
                 name, source, sequences or {}, context, states, self.dir, options
             )

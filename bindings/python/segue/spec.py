@@ -570,9 +570,8 @@ def stream_arguments(
     _check_name(name)
     if not isinstance(source, Source):
         raise ArgumentError(
-            "source: expected segue.Files, segue.TFRecord, segue.Arrays, segue.Mix or segue.Push, "
-            f"got {type(source).__name__}; segue.convert makes sequence files, which segue.Files "
-            "reads, of any iterable"
+            "source: expected segue.Files, segue.TFRecord, segue.Arrays, segue.Mix, segue.Push or "
+            f"segue.Examples, got {type(source).__name__}; segue.Examples takes any iterable"
         )
     features, contexts = _features(sequences, context)
     listed, indexes = source._told(directory, sequences, context or {})
