@@ -228,6 +228,17 @@ def test_csv(tmp_path: Path, out: Path) -> None:
     assert found == [b"a"] * 4 + [b"b"] * 4
 
 
+def test_columns_to_leave_out(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is there nowhere is said: something else may have been meant."""
+    (tmp_path / "a.csv").write_text("x,y,z\n1,2,\n3,4,a\n")
+    (tmp_path / "b.jsonl").write_text('{"x": [5], "u": [[1], [1, 2]]}\n')
+    convert(tmp_path / "a.csv", tmp_path / "b.jsonl", "-o", out, "--drop", "y,zz,u,z")
+    assert [list(one.sequences) for one in read(out)] == [["x"], ["x"]]
+    assert capsys.readouterr().err == "segue: --drop: there is no 'zz' in what was read\n"
+
+
 def test_json_lines(tmp_path: Path, out: Path) -> None:
     path = tmp_path / "t.jsonl"
     lines = [{"x": [[n, 0.5]] * (n + 1), "y": list(range(n + 1)), "c": n} for n in range(3)]
@@ -323,15 +334,16 @@ def test_force_replaces_all_or_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_force_writes_the_same(tmp_path: Path, shards: int) -> None:
-    """Keys, too: those that are not given have the file's name."""
-    for folder, force in (("a", False), ("b", True), ("c", True)):
-        (tmp_path / folder).mkdir()
-        segue.convert(numbers(5), tmp_path / folder / "out.segue", shards=shards, force=force)
-    written = [
-        [path.read_bytes() for path in sorted((tmp_path / folder).iterdir())] for folder in "abc"
-    ]
-    assert len(written[0]) == shards and written[0] == written[1] == written[2]
+def test_forced_files_are_the_same(tmp_path: Path, shards: int) -> None:
+    """Keys are made of the names that files have in the end."""
+    names = ["a b.segue"] if shards == 1 else ["a b-00000-of-00002.segue", "a b-00001-of-00002.segue"]
+    segue.convert(numbers(5), tmp_path / "a b.segue", shards=shards)
+    before = [(tmp_path / name).read_bytes() for name in names]
+    segue.convert(numbers(5), tmp_path / "a b.segue", shards=shards, force=True)
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+    for name in names:
+        found = [sequence.key for sequence in read(tmp_path / name)]
+        assert found == [f"{name}:{number}".encode() for number in range(len(found))]
 
 
 def test_what_a_killed_run_leaves(tmp_path: Path) -> None:
@@ -447,6 +459,15 @@ def test_what_is_not_read(tmp_path: Path, out: Path, capsys: pytest.CaptureFixtu
     assert "item 1: x: expected" in no("a.jsonl", '{"x": [1]}\n{"x": [[1]]}\n').replace(
         "sequences['x']", "x"
     )
+    assert "column 'y' has missing values (row 1)" in no("d.csv", "x,y\n1,2\n1, \n1,.5\n")
+    lines = '{"x": [1], "y": [2]}\n'
+    for option in ("--sequences", "--context", "--states"):
+        said = no("a.jsonl", lines, option, "x,z")
+        assert f"line 1: {option}: there is no 'z'; it has 'x', 'y'" in said
+    assert "--dtype: there is no 'z'" in no("a.jsonl", lines, "--dtype", "z=int8")
+    mixed = '{"x": [1]}\n{"x": [0.5]}\n'
+    assert "the first one as int64: give --dtype x=float64" in no("a.jsonl", mixed)
+    assert "is a directory: name the files in it" in refused(capsys, out, tmp_path)
     np.save(tmp_path / "x.npy", np.arange(3))
     x = tmp_path / "x.npy"
     assert "--group-by is for tables" in refused(capsys, out, x, "--group-by", "x")

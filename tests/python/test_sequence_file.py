@@ -725,6 +725,9 @@ def bad_items() -> Iterator[tuple[str, Any, dict[str, Any], str]]:
     yield "first", [{"x": x, "y": x[:2]}], {}, "'x' 3, 'y' 2; name those that have one value"
     yield "empty", [], {}, "source: it has no sequence"
     yield "text", [{"x": x, "t": "abc"}], {}, "context['t'] of item 0 is text"
+    yield "texts", [{"t": ["a", "b"]}], {}, (
+        "sequences['t'] of item 0 is text: declare it (sequences={...: segue.Feature('bytes')})"
+    )
     yield "half", [{"x": np.zeros(3, np.complex64)}], {}, "has dtype complex64, which is none of"
     yield "number", 7, {}, "source: expected an iterable of mappings of arrays"
     yield "path", "data.npz", {}, "source: expected an iterable of mappings of arrays"
@@ -732,6 +735,7 @@ def bad_items() -> Iterator[tuple[str, Any, dict[str, Any], str]]:
     yield "later", [{"x": x}, x], {}, "item 1: expected a mapping of arrays, got ndarray"
     yield "named", [{"x": x}], {"context": ["c"]}, "context: 'c' is not in item 0, which has 'x'"
     yield "key", [{"x": x}], {"key": "k"}, "item 0: 'k' is missing"
+    yield "key name", [{"x": x, "id": "a"}], {"key": "k"}, "which is to be the key; it has 'x', 'id'"
     yield "key type", [{"x": x, "k": 1.5}], {"key": "k"}, "item 0: key: 1.5 is neither str nor"
     yield "key kind", [{"x": x}], {"key": 3}, "key: 3 is neither a name nor callable"
     yield "lists", {"x": [x], "y": [x, x]}, {}, "lists of different lengths: 'x' 1, 'y' 2"

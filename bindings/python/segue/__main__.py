@@ -13,12 +13,14 @@ from ._convert import Converted, convert, targets_of
 from ._readers import KINDS, Choice, Reader, alike, declared, kind_of
 
 _DESCRIPTION = f"""\
-Writes a sequence file, which segue.Files reads, of data files ({" ".join(KINDS)}).
+Writes a sequence file, which segue.Files reads, of data files
+({" ".join(KINDS)}).
 
-A file is one sequence, whose arrays, or columns, are its features; a single value is context.
-Several sequences are in a file of HDF5 with groups (one each), of JSON lines (one a line), in a
-table with columns of lists (one a row), in any table with --group-by, and in arrays with --lengths.
-Keys are names of files, with what is in them: recording.h5:take7, table.parquet:12.
+A file is one sequence, whose arrays, or columns, are its features; a single
+value is context. Several sequences are in a file of HDF5 with groups (one
+each), of JSON lines (one a line), in a table with columns of lists (one a
+row), in any table with --group-by, and in arrays with --lengths. Keys are
+names of files, with what is in them: recording.h5:take7, table.parquet:12.
 """
 
 
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="segue convert",
         usage="segue convert INPUT... -o OUT.segue [OPTION]...",
         description=_DESCRIPTION,
-        epilog="Exit status: 0 fine, 1 something is wrong (a message says what), 2 wrong usage.",
+        epilog="Exit status: 0 fine, 1 something is wrong (a message says what), 2 wrong\nusage.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -83,13 +85,16 @@ def _write(options: argparse.Namespace, reader: Reader) -> Converted:
     first = next(items, None)
     if first is None:
         raise errors.ArgumentError(f"{options.inputs[0]}: there is no sequence in it")
-    return convert(
+    done = convert(
         itertools.chain([first], alike(first, items)),
         options.output,
         shards=options.shards,
         force=options.force,
         **declared(first),
     )
+    for name in reader.left_out.missed:
+        print(f"segue: --drop: there is no {name!r} in what was read", file=sys.stderr)
+    return done
 
 
 def _check_alike(paths: list[str]) -> None:
@@ -104,7 +109,8 @@ def _check_alike(paths: list[str]) -> None:
         raise errors.ArgumentError(
             f"{path} and {another} are a sequence each, and their arrays are called by their "
             f"files, {one!r} and {other!r}: read them by segue.Arrays({{'x': '*.npy'}}), or write "
-            "them by segue.convert({'x': arrays}, path); --lengths makes them features of one table"
+            "them by segue.convert({'x': arrays}, path), where arrays is a list of one a sequence; "
+            "--lengths makes them features of one table"
         )
 
 

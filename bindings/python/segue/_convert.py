@@ -118,11 +118,15 @@ class _Shards:
 def _open_writers(
     stack: contextlib.ExitStack,
     path: Any,
+    targets: list[Any],
     paths: list[Any],
     *arguments: Any,
     keep_partial: bool,
 ) -> FileWriter | _Shards:
-    """Return a writer of one file, or of several by turns; the stack closes them."""
+    """Return a writer of one file, or of several by turns; the stack closes them.
+
+    `paths` are written; they are, or take the places of, `targets`.
+    """
     writers = [
         stack.enter_context(FileWriter(path, *arguments, keep_partial=keep_partial))
         for path in paths
@@ -309,9 +313,15 @@ def _feature(where: str, value: Any, steps: bool) -> Feature:
         array = read(value)
     except Exception as error:
         raise errors.ArgumentError(
-            f"{where}: {type(value).__name__} is not an array that NumPy can read: {error}. Where "
-            f"steps have different numbers of values declare segue.Feature(dtype, ragged=True)"
+            f"{where}: {type(value).__name__} is not an array that NumPy can read: "
+            f"{str(error).rstrip('.')}. Where steps have different numbers of values "
+            f"declare segue.Feature(dtype, ragged=True)"
         ) from error
+    if array.dtype.kind in "US":
+        raise errors.ArgumentError(
+            f"{where} is text: declare it ({where.partition('[')[0]}={{...: "
+            f"segue.Feature('bytes')}}), or leave it out"
+        )
     if array.dtype.name not in _segue.DTYPES:
         raise errors.ArgumentError(
             f"{where} has dtype {array.dtype}, which is none of {', '.join(_segue.DTYPES)}: convert "
@@ -365,6 +375,11 @@ class _Fields:
 
         What was not named is a sequence feature if it has dimensions, else context.
         """
+        if key is not None and key not in first:
+            have = ", ".join(map(repr, first))
+            raise errors.ArgumentError(
+                f"item 0: {key!r} is missing, which is to be the key; it has {have}"
+            )
         named = {
             name: place
             for place in ("sequences", "context", "states")
@@ -704,6 +719,7 @@ def convert(
             writer = _open_writers(
                 stack,
                 path,
+                targets,
                 aside.paths if aside else targets,
                 fields.sequences,
                 fields.context,

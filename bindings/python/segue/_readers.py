@@ -51,6 +51,24 @@ class Choice:
     dtypes: dict[str, str] = field(default_factory=dict)  # "": of all that it fits
 
 
+class _Drop:
+    """Names that are left out, and those of them that there were."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+        self.met: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        if name in self._names:
+            self.met.add(name)
+        return name in self._names
+
+    @property
+    def missed(self) -> list[str]:
+        """Those that there were nowhere."""
+        return [name for name in self._names if name not in self.met]
+
+
 def _library(path: str, module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
@@ -157,7 +175,7 @@ def _arrow_column(path: str, name: str, column: Any) -> Any:
     )
 
 
-def _arrow_tables(path: str, batches: Iterable[Any], drop: list[str]) -> Iterator[Columns]:
+def _arrow_tables(path: str, batches: Iterable[Any], drop: _Drop) -> Iterator[Columns]:
     for batch in batches:
         yield {
             name: _arrow_column(path, name, batch.column(number))
@@ -166,7 +184,7 @@ def _arrow_tables(path: str, batches: Iterable[Any], drop: list[str]) -> Iterato
         }
 
 
-def _read_parquet(path: str, drop: list[str]) -> Iterator[Columns]:
+def _read_parquet(path: str, drop: _Drop) -> Iterator[Columns]:
     parquet = _library(path, "pyarrow.parquet", "pyarrow")
     try:
         with parquet.ParquetFile(path) as file:
@@ -175,7 +193,7 @@ def _read_parquet(path: str, drop: list[str]) -> Iterator[Columns]:
         raise ArgumentError(f"{path}: is no Parquet file that can be read: {error}") from error
 
 
-def _read_arrow(path: str, drop: list[str]) -> Iterator[Columns]:
+def _read_arrow(path: str, drop: _Drop) -> Iterator[Columns]:
     """A file of Arrow (Feather), or a stream, by its first bytes."""
     arrow = _library(path, "pyarrow", "pyarrow")
     ipc = importlib.import_module("pyarrow.ipc")
@@ -192,17 +210,24 @@ def _read_arrow(path: str, drop: list[str]) -> Iterator[Columns]:
         raise ArgumentError(f"{path}: is no Arrow file that can be read: {error}") from error
 
 
-def _numbers(texts: list[str]) -> Any:
+def _numbers(path: str, name: str, texts: list[str]) -> Any:
     """A column of a text file: whole numbers, or numbers, or what it is."""
+    given = [text for text in texts if text.strip()]
     for kind in (np.int64, np.float64):
         try:
-            return np.array(texts, kind)
+            numbers = np.array(given, kind)
         except (ValueError, OverflowError):
             continue
+        if not given or len(given) == len(texts):
+            return numbers if given else texts
+        row = next(row for row, text in enumerate(texts) if not text.strip())
+        raise ArgumentError(
+            f"{path}: column {name!r} has missing values (row {row}): fill them, or leave it out"
+        )
     return texts
 
 
-def _read_csv(path: str, drop: list[str]) -> Iterator[Columns]:
+def _read_csv(path: str, drop: _Drop) -> Iterator[Columns]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         try:
             rows = csv.reader(file)
@@ -218,7 +243,11 @@ def _read_csv(path: str, drop: list[str]) -> Iterator[Columns]:
                 f"{path}: row {number} has {len(row)} values, and there are {len(names)} " "columns"
             )
     columns = {name: [row[place] for row in found] for place, name in enumerate(names)}
-    yield {name: _numbers(column) for name, column in columns.items() if name not in drop}
+    yield {
+        name: _numbers(path, name, column)
+        for name, column in columns.items()
+        if name not in drop
+    }
 
 
 def _read_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -245,12 +274,14 @@ def _json_array(path: str, line: int, name: str, value: Any) -> Any:
         array = np.array(None)
     if array.dtype.kind not in "biuf":
         raise ArgumentError(
-            f"{path}: line {line + 1}: {name!r} is neither a number nor lists of numbers " "alike"
+            f"{path}: line {line + 1}: {name!r} is neither a number nor lists of numbers alike: "
+            "--drop it, or give it to segue.convert, as segue.Feature(dtype, ragged=True) if "
+            "steps have different numbers of values"
         )
     return array
 
 
-def _read_jsonl_rows(path: str, drop: list[str]) -> Iterator[Columns]:
+def _read_jsonl_rows(path: str, drop: _Drop) -> Iterator[Columns]:
     """Lines that are steps, as tables."""
     lines = _read_lines(path)
     while chunk := list(itertools.islice(lines, ROWS)):
@@ -311,7 +342,8 @@ class Reader:
     def __init__(self, paths: list[str], choice: Choice) -> None:
         self.paths = paths
         self.choice = choice
-        self._left_out: set[str] = {*choice.drop}
+        self.left_out = _Drop(choice.drop)
+        self._checked = False
 
     def __iter__(self) -> Iterator[Example]:
         names = _names(self.paths)
@@ -337,11 +369,11 @@ class Reader:
                 values = {
                     key: _json_array(path, number, key, value)
                     for key, value in line.items()
-                    if key not in self._left_out
+                    if key not in self.left_out
                 }
                 yield self._example(f"{path}: line {number + 1}", f"{name}:{number}", values)
         else:
-            yield from self._of_tables(path, name, _TABLES[kind](path, self.choice.drop))
+            yield from self._of_tables(path, name, _TABLES[kind](path, self.left_out))
 
     def _no_group_by(self, path: str) -> None:
         if self.choice.group_by is not None:
@@ -436,8 +468,7 @@ class Reader:
                 columns[name] = array
         given = self.choice.lengths or ""
         lengths = columns.pop(given) if given in columns else self._load_lengths(given, columns)
-        for name in self._left_out:
-            columns.pop(name, None)
+        columns = {name: array for name, array in columns.items() if name not in self.left_out}
         context = [*self.choice.context, *self.choice.states]
         items, _ = _cut(columns, _bounds(lengths, None), context)
         for number, item in enumerate(items):
@@ -465,9 +496,11 @@ class Reader:
                 raise ArgumentError(f"{where}: --key: there is no {choice.key!r}; it has {have}")
             key = values[choice.key]
             key = key if isinstance(key, (str, bytes)) else str(np.asarray(key)[()])
+        if not self._checked:
+            self._check_names(where, values)
         example = Example({}, {}, {}, key)
         for one, value in values.items():
-            if one == choice.key or one in self._left_out:
+            if one == choice.key or one in self.left_out:
                 continue
             place = self._place(one, value, context or set())
             if place is not None:
@@ -475,6 +508,21 @@ class Reader:
         if not example.sequences:
             raise ArgumentError(f"{where}: has no array of steps")
         return example
+
+    def _check_names(self, where: str, values: Mapping[str, Any]) -> None:
+        """Refuse names in options that the first sequence does not have: others have the same."""
+        choice = self.choice
+        for option, names in (
+            ("sequences", choice.sequences),
+            ("context", choice.context),
+            ("states", choice.states),
+            ("dtype", [name for name in choice.dtypes if name]),
+        ):
+            for name in names:
+                if name not in values and name not in (choice.key, choice.group_by):
+                    have = ", ".join(map(repr, values))
+                    raise ArgumentError(f"{where}: --{option}: there is no {name!r}; it has {have}")
+        self._checked = True
 
     def _place(
         self, name: str, value: Any, context: set[str]
@@ -526,15 +574,28 @@ def declared(example: Example) -> dict[str, Any]:
 
 def alike(first: Example, others: Iterable[Example]) -> Iterator[Example]:
     """Refuse what has more than the first: it would be lost."""
-    known = {*first.sequences, *first.context, *first.initial_states}
+    known = {**first.sequences, **first.context, **first.initial_states}
     for example in others:
-        more = {*example.sequences, *example.context, *example.initial_states} - known
+        values = {**example.sequences, **example.context, **example.initial_states}
+        more = values.keys() - known.keys()
         if more:
             names = ", ".join(map(repr, sorted(more)))
             raise ArgumentError(
                 f"sequence {example.key!r} has {names}, which the first one has not: --drop it"
             )
+        for name, value in values.items():
+            _check_dtype(example, name, value, known[name])
         yield example
+
+
+def _check_dtype(example: Example, name: str, value: Any, first: Any) -> None:
+    """Say what to do where numbers are whole in one sequence and not in another."""
+    if _is_text(value) or _is_text(first) or value.dtype == first.dtype:
+        return
+    raise ArgumentError(
+        f"sequence {example.key!r} has {name!r} as {value.dtype}, the first one as {first.dtype}: "
+        f"give --dtype {name}={np.result_type(value, first)}"
+    )
 
 
 def _is_list_of_arrays(column: list[Any]) -> bool:
@@ -569,7 +630,7 @@ _ARRAYS: dict[str, Callable[[str], dict[str, Any]]] = {
     "npz": _read_npz,
     "wav": _read_wav,
 }
-_TABLES: dict[str, Callable[[str, list[str]], Iterator[Columns]]] = {
+_TABLES: dict[str, Callable[[str, _Drop], Iterator[Columns]]] = {
     "parquet": _read_parquet,
     "arrow": _read_arrow,
     "csv": _read_csv,
@@ -593,6 +654,8 @@ KINDS = {
 def kind_of(path: str) -> str:
     """Return the kind of a file; ArgumentError lists those that are read."""
     ending = os.path.splitext(path)[1].lower()
+    if os.path.isdir(path):
+        raise ArgumentError(f"{path}: is a directory: name the files in it, {path.rstrip('/')}/*")
     if ending not in KINDS:
         raise ArgumentError(
             f"{path}: is of no kind that is read ({' '.join(KINDS)}): read it in Python, and give "
