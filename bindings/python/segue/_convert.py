@@ -137,7 +137,7 @@ def _open_writers(
     if len(paths) > 1:
         stem, ending = os.path.splitext(os.fsdecode(path))
         shown = f"{stem}-*-of-{len(paths):05}{ending}"
-    names = [os.path.basename(os.fsencode(target)) for target in targets_of(path, len(paths))]
+    names = [os.path.basename(os.fsencode(target)) for target in targets]
     return _Shards(shown, writers, names)
 
 
