@@ -99,9 +99,11 @@ static void print_log(struct json_object *log)
 	else
 		printf("  log        files %s, %s\n", segue_cli_member(log, "files"),
 			segue_cli_bytes(segue_json_get_unsigned(log, "bytes"), bytes));
-	printf("  input      sequences %s to %s are known to be on disk; %s\n",
-		segue_cli_member(log, "first"), segue_cli_member(log, "synced"),
-		segue_json_get_bool(log, "ended") ? "it has ended" : "it goes on");
+	printf("  input      %s sequences are known to be on disk",
+		segue_cli_member(log, "synced"));
+	if (segue_json_get_unsigned(log, "first") > 0)
+		printf(", those below %s are given up", segue_cli_member(log, "first"));
+	printf("; it %s\n", segue_json_get_bool(log, "ended") ? "has ended" : "goes on");
 	for (size_t i = 0; i < segue_json_count(closed); i++)
 		printf("%s%s%s", i ? ", " : "  closed     ",
 			segue_cli_text(segue_json_at(closed, i)),

@@ -135,8 +135,10 @@ static void print_stream(struct json_object *stream)
 		printf("opening (its index is built or read)\n");
 		return;
 	}
-	printf("%s records, files %s, index %s, CRC %s, %s skipped; batches of %s x %s steps%s\n",
-		segue_cli_member(stream, "records"), segue_cli_member(stream, "files"),
+	if (!of_log) /* else they are told below */
+		printf("%s records, files %s, ", segue_cli_member(stream, "records"),
+			segue_cli_member(stream, "files"));
+	printf("index %s, CRC %s, %s skipped; batches of %s x %s steps%s\n",
 		segue_cli_bytes(segue_json_get_unsigned(stream, "index_bytes"), index),
 		segue_cli_member(stream, "crc"), segue_cli_member(stream, "skipped"),
 		segue_cli_member(stream, "batch_size"), segue_cli_member(stream, "num_unroll"),
