@@ -253,8 +253,10 @@ static int copy_values(struct copying *copying, bool portable, char **report)
 		.visit = count_value, .progress = segue_child_progress, .arg = &copied};
 	struct segue_store_verified verified, reread;
 
-	int rc = portable ? copy_to_file(copying, &read, &verified)
-			  : copy_to_store(copying, &read, &verified);
+	int rc = segue_backup_logs_hold(&copying->logs, copying->from);
+	if (!rc)
+		rc = portable ? copy_to_file(copying, &read, &verified)
+			      : copy_to_store(copying, &read, &verified);
 	if (rc)
 		return rc;
 	rc = read_values(copying->to, &again, &reread);

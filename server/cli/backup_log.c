@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,7 +34,52 @@ void segue_backup_logs_finish(struct segue_backup_logs *logs)
 	for (size_t i = 0; i < logs->count; i++)
 		segue_spec_destroy(logs->log[i].spec);
 	free(logs->log);
+	for (size_t i = 0; i < logs->held_count; i++)
+		close(logs->held[i]);
+	free(logs->held);
 	*logs = (struct segue_backup_logs){0};
+}
+
+/* What is not there any more is no log of the store's either. */
+static int hold(struct segue_backup_logs *logs, const char *path)
+{
+	void *grown = reallocarray(logs->held, logs->held_count + 1, sizeof(*logs->held));
+	int fd, done;
+
+	if (!grown)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a backup");
+	logs->held = grown;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP
+			       ? 0
+			       : segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", path);
+	logs->held[logs->held_count++] = fd;
+	do
+		done = flock(fd, LOCK_SH); /* a server has it for as long as it removes files */
+	while (done < 0 && errno == EINTR);
+	return done < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "cannot lock %s", path) : 0;
+}
+
+int segue_backup_logs_hold(struct segue_backup_logs *logs, const char *from)
+{
+	char path[FILE_PATH];
+	int rc = 0;
+
+	snprintf(path, sizeof(path), "%s/" SEGUE_LIVE_DIR, from);
+	DIR *names = opendir(path);
+	if (!names)
+		return errno == ENOENT || errno == ENOTDIR
+			       ? 0
+			       : segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", path);
+	for (struct dirent *entry; !rc && (entry = readdir(names));) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%s/" SEGUE_LIVE_DIR "/%s", from, entry->d_name);
+		rc = hold(logs, path);
+	}
+	closedir(names);
+	return rc;
 }
 
 /* What the store says of a log comes in pieces, and in the order of tables. */

@@ -4,7 +4,8 @@
  *
  * The store comes first: what it says of a log was synced before it was said, and a log only grows;
  * so a log that is copied behind its store has all that this refers to. Files that were begun later
- * are left where they are, and what is half written behind that goes when the copy is opened.
+ * are left where they are, and what is half written behind that goes when the copy is opened. While
+ * logs are held no server gives up anything of them (engine/give_up.h).
  */
 #ifndef SEGUE_CLI_BACKUP_LOG_H
 #define SEGUE_CLI_BACKUP_LOG_H
@@ -23,10 +24,18 @@ struct segue_backup_logs {
 		struct segue_log_known known;
 	} * log;
 	size_t count;
+	int *held; /* their directories, locked */
+	size_t held_count;
 	uint64_t copied, sequences, bytes; /* logs that were checked, and what is in them */
 };
 /* A zeroed one is fine. */
 void segue_backup_logs_finish(struct segue_backup_logs *logs);
+
+/*
+ * Holds all logs in the directory `from` of a store, which is read behind that. SEGUE_ESYSTEM,
+ * SEGUE_ENOMEM.
+ */
+int segue_backup_logs_hold(struct segue_backup_logs *logs, const char *from);
 
 /* A value of the store: of which logs it tells is noted. SEGUE_ENOMEM; SEGUE_ESTORE: damaged. */
 int segue_backup_logs_note(struct segue_backup_logs *logs, enum segue_table table, const void *key,

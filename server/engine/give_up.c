@@ -1,8 +1,11 @@
 /* What lanes need of a log, by the store; the rest goes. */
 #include "engine/give_up.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "lane/backlog.h"
@@ -95,6 +98,26 @@ static int add_given_up(void *arg, struct segue_ops *ops)
 	return rc;
 }
 
+/* A file that is closed to let go; -1: somebody copies it, who has read where it begins. */
+static int hold(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void remove_files(struct segue_give_up *give_up)
+{
+	give_up->tried = give_up->first;
+	if (segue_log_give_up(give_up->log, give_up->first))
+		fprintf(stderr, "segue: the next server removes what was given up: %s\n",
+			segue_error_detail());
+}
+
 void segue_give_up(struct segue_give_up *give_up)
 {
 	const struct segue_log_retain *retain = &give_up->retain;
@@ -112,10 +135,9 @@ void segue_give_up(struct segue_give_up *give_up)
 	int rc = giving.to > first ? find(give_up, &giving.to) : 0;
 	if (rc || giving.to <= first)
 		return;
-	if (segue_changes_make(give_up->changes, &change))
-		return;
-	give_up->tried = give_up->first;
-	if (segue_log_give_up(give_up->log, give_up->first))
-		fprintf(stderr, "segue: the next server removes what was given up: %s\n",
-			segue_error_detail());
+	int held = hold(segue_log_path(give_up->log));
+	if (held >= 0 && !segue_changes_make(give_up->changes, &change))
+		remove_files(give_up);
+	if (held >= 0)
+		close(held);
 }

@@ -4,6 +4,9 @@
  *
  *	looked for --> put into a transaction (looked for once more) --> on disk --> files removed
  *
+ * Nothing is, as long as another process holds the log's directory (a shared flock()): who copies
+ * it has read where it begins.
+ *
  * That transaction has nothing else of the stream's lanes but newer commits: what is found while it
  * is built still holds when it is on disk. Whoever comes later sees `first`.
  */

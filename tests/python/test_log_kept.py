@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import random
@@ -122,6 +123,60 @@ def test_a_checkpoint_holds_back_what_it_needs(tmp_path: Path) -> None:
             # One that is removed needs nothing more.
             assert run("checkpoint", "rm", client.dir, "--all").returncode == 0
             soon(lambda: known(client)["first"] > 26)
+
+
+def test_who_copies_a_log_holds_it(tmp_path: Path) -> None:
+    """As segue backup does, from before it reads the store."""
+    with segue.open(tmp_path / "run") as client:
+        stream = open_large(client)
+        fill(stream, 30)
+        (directory,) = (tmp_path / "run" / "log").iterdir()
+        held = os.open(directory, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with stream.loader(timeout=60) as loader:
+            numbers(loader, 12)
+            loader.flush()
+            time.sleep(0.2)
+            assert known(client)["first"] == 0
+            os.close(held)
+            numbers(loader, 1)
+            loader.flush()
+            soon(lambda: files(client)[0] == known(client)["first"] > 6)
+
+
+def test_backups_while_files_go(tmp_path: Path) -> None:
+    """Each is whole, whatever was given up meanwhile; what its store needs is in it."""
+    with segue.open(tmp_path / "run") as client:
+        stream = open_large(client, Push(capacity=12, retain_bytes=1))
+        over = threading.Event()
+
+        def work() -> None:
+            with segue.open(tmp_path / "run") as mine:
+                inserting = mine.stream("live").producer("a")
+                with mine.stream("live").loader(timeout=60) as loader:
+                    while not over.is_set():
+                        insert_numbers(inserting, 6, STEPS)
+                        numbers(loader, 6)
+                        loader.flush()
+                inserting.leave()
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        firsts = set()
+        try:
+            for turn in range(12):
+                copy = tmp_path / f"copy {turn}"
+                done = run("backup", tmp_path / "run", copy)
+                assert done.returncode == 0, done.stderr
+                firsts.add(known(client)["first"])
+        finally:
+            over.set()
+            worker.join()
+        stream.close()
+    assert len(firsts) > 2, "nothing was given up meanwhile"
+    with segue.open(copy) as client:
+        with client.stream("live").loader(start="continue", timeout=60) as loader:
+            assert next(iter(loader)).insertion_index.tolist()[0] >= min(firsts)
 
 
 @pytest.mark.parametrize("durability", ["interval", "commit"])

@@ -110,6 +110,9 @@ int segue_log_give_up(struct segue_log *log, uint64_t number);
 
 /* ---- Asking: any thread --------------------------------------------------------------------- */
 
+/* Of its directory. */
+const char *segue_log_path(const struct segue_log *log);
+
 struct segue_log_stand {
 	uint64_t first;                         /* number of the first sequence that is there */
 	struct segue_log_place written, synced; /* written.number is the next one's */

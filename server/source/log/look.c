@@ -10,6 +10,11 @@ const struct segue_seqlog *segue_log_producers(const struct segue_log *log)
 	return &log->producers;
 }
 
+const char *segue_log_path(const struct segue_log *log)
+{
+	return segue_log_dir_path(log->dir);
+}
+
 void segue_log_look(struct segue_log *log, struct segue_log_stand *out)
 {
 	pthread_mutex_lock(&log->mutex);
