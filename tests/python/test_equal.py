@@ -35,7 +35,7 @@ import oracle
 import segue
 
 WORKERS = 3
-KILL_EVERY = 0.03  # seconds, on average
+KILL_EVERY = (0.01, 0.03, 0.2)  # seconds, on average; the last one lets things get on
 CASES_A_STORE = 50
 PATIENCE = 120.0  # seconds without news from any worker
 
@@ -165,7 +165,7 @@ class Killer:
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
-        while not self.over.wait(self.random.expovariate(1 / KILL_EVERY)):
+        while not self.over.wait(self.random.expovariate(1 / self.random.choice(KILL_EVERY))):
             stores = sorted(path.parent for path in self.directory.glob("store-*/segue.sock"))
             with suppress(segue.Error):  # it has just been killed, or has ended
                 with segue.open(self.random.choice(stores or [self.directory]), start=False) as client:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import itertools
 import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import little
 import segue
 from segue import Example, Examples, Feature, Files, State
 
@@ -36,6 +41,7 @@ class Numbers:
         self.deadly: int | None = more.pop("deadly", None)  # this one ends its process
         self.wait: float = more.pop("wait", 0.0)  # seconds, at random
         self.until: Path | None = more.pop("until", None)  # the last one waits until it is there
+        self.pids: Path | None = more.pop("pids", None)  # a directory: who has made items
         self.log: Path | None = more.pop("log", None)  # a letter for each item
         assert not more
 
@@ -44,6 +50,8 @@ class Numbers:
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         assert 0 <= number < self.count
+        if self.pids:
+            (self.pids / str(os.getpid())).touch()
         if self.log:
             with self.log.open("ab", buffering=0) as file:
                 file.write(b".")
@@ -273,6 +281,7 @@ def test_a_process_that_dies_is_named(client: segue.Client) -> None:
         (lambda: Examples([], key=3), "Examples.key: 3 is neither a name nor callable"),
         (lambda: Examples(iter([]), workers=1), "Examples.workers: items that are not asked for"),
         (lambda: Examples([], workers=-1), "Examples.workers"),
+        (lambda: Examples([], cache=False, path="x"), "Examples.path: without cache"),
     ],
 )
 def test_what_cannot_be(make: Any, message: str) -> None:
@@ -287,3 +296,253 @@ def test_what_is_wrong_is_said_before_it_is_converted(tmp_path: Path, client: se
     with pytest.raises(segue.ArgumentError, match="source: it has no sequence"):
         opened(client, Examples([]))
     assert not log.exists()
+
+
+# ---- Inserted ----
+
+
+class Stateful:
+    """An iterable that can go on from a place."""
+
+    def __init__(self, count: int = 60, **more: Any) -> None:
+        self.count = count
+        self.at = 0
+        self.more = more  # of its state
+        self.begun: int | None = None  # where
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.begun = self.at
+        while self.at < self.count:
+            self.at += 1
+            yield {"x": np.full(2, self.at - 1)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at} | self.more
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.at = state["at"]
+
+
+def fed(client: segue.Client, items: Any, **more: Any) -> segue.Stream:
+    return opened(client, Examples(items, cache=False, **more))
+
+
+def go_on(stream: segue.Stream, batches: int | None = None) -> list[tuple[int, int]]:
+    """Numbers and values of the rows that come next; of so many batches, or to the end."""
+    found = []
+    with stream.loader(start="continue", timeout=PATIENCE) as loader:
+        for batch in itertools.islice(loader, batches):
+            x = batch.sequences["x"][:, 0].tolist()
+            found += list(zip(batch.insertion_index.tolist(), x, strict=True))
+            batch.commit()
+    return found
+
+
+def check_all(found: list[tuple[int, int]], count: int) -> None:
+    assert {number for number, _ in found} == set(range(count))
+    assert all(number == value for number, value in found)
+
+
+def ended(stream: segue.Stream) -> bool:
+    return bool(stream._client.inspect(stream.name)["streams"][0]["log"]["ended"])
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_it_comes_as_it_is_converted(client: segue.Client, workers: int) -> None:
+    numbers = Numbers(60, wait=0.01)
+    wanted = taken(opened(client, Examples(Numbers(60)), "converted"))
+    stream = fed(client, numbers, workers=workers)
+    assert taken(stream) == wanted
+    assert ended(stream)
+    with stream.loader(start="fresh") as loader:
+        assert next(iter(loader)).key == [b"00000_of_00001:train:0", b"00000_of_00001:train:1"]
+
+
+def test_what_has_ended_is_not_asked_again(tmp_path: Path, client: segue.Client) -> None:
+    stream = fed(client, Numbers())
+    wanted = taken(stream)
+    stream.close()
+    log = tmp_path / "log"
+    stream = fed(client, Numbers(log=log))
+    assert taken(stream, start="fresh") == wanted
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_reaches_the_trainer(client: segue.Client, workers: int) -> None:
+    """What was before it came; and when it is mended the stream goes on there."""
+    stream = fed(client, Numbers(60, bad=41), workers=workers)
+    found = []
+    message = "item 41: ValueError: nothing is known of 41"
+    with pytest.raises(segue.SourceError, match=message) as info:
+        with stream.loader(timeout=PATIENCE) as loader:
+            for batch in loader:
+                x = batch.sequences["x"][:, 0].tolist()
+                found += list(zip(batch.insertion_index.tolist(), x, strict=True))
+                batch.commit()
+    cause = info.value.__cause__
+    if workers:
+        assert "in __getitem__" in str(cause)
+    else:
+        assert isinstance(cause, ValueError) and cause.__traceback__ is not None
+    with pytest.raises(segue.SourceError, match="item 41"):
+        go_on(stream)
+    stream.close()
+    check_all(found + go_on(fed(client, Numbers(60), workers=workers)), 60)
+
+
+@pytest.mark.parametrize(
+    ("items", "more", "message"),
+    [
+        (lambda: Numbers(deadly=7), {"workers": 2}, r"item 7: .* has ended \(exit code -9\)"),
+        (lambda: [{"x": np.zeros(2, int)}, {"x": np.zeros((2, 3), int)}], {}, "item 1: .*shape"),
+        (lambda: [{"x": np.zeros(2, int)}, {"y": np.zeros(2, int)}], {}, "item 1: 'x' is missing"),
+        (lambda: [{"x": np.zeros(2, int)}, 7], {}, "item 1: expected a mapping of arrays, got int"),
+        (lambda: iter(()), {}, "source: it has no sequence"),
+        (lambda: Unsendable(), {"workers": 1}, "Examples of stream 'train': .*Unsendable"),
+    ],
+)
+def test_what_cannot_be_inserted(
+    client: segue.Client, items: Any, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(segue.Error, match=message):
+        go_on(fed(client, items(), **more))
+
+
+class Unsendable(Numbers):
+    def __reduce__(self) -> Any:
+        raise TypeError("Unsendable")
+
+
+def test_a_killed_trainer_takes_its_processes_along(tmp_path: Path) -> None:
+    """Also those that are in the middle of an item; and who begins again goes on."""
+    directory, log, pids = tmp_path / "store", tmp_path / "log", tmp_path / "pids"
+    pids.mkdir()
+    program = (
+        "import os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from test_examples import *\n"
+        "if __name__ == '__main__':\n"
+        "    directory, log, pids = map(Path, sys.argv[1:])\n"
+        "    with segue.open(directory) as client:\n"
+        "        numbers = Numbers(log=log, pids=pids, until=pids / 'never')\n"
+        "        stream = fed(client, numbers, workers=2)\n"
+        "        assert len(go_on(stream, 3)) == 6\n"
+        "        wait_for(lambda: log.stat().st_size == COUNT)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "trainer.py").write_text(program)
+    run = subprocess.run(
+        [sys.executable, tmp_path / "trainer.py", directory, log, pids],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=PATIENCE,
+    )
+    assert run.returncode == -signal.SIGKILL
+    makers = [int(path.name) for path in pids.iterdir()]
+    assert len(makers) == 2
+    wait_for(lambda: all(little.has_ended(pid) for pid in makers))
+    with segue.open(directory) as client:
+        again = tmp_path / "again"
+        found = go_on(fed(client, Numbers(log=again)))
+        assert {number for number, _ in found} >= set(range(6, COUNT))
+        assert all(number == value for number, value in found)
+        assert again.stat().st_size < COUNT
+
+
+@pytest.mark.parametrize(
+    ("make", "passes"),
+    [
+        (lambda: Stateful(), False),
+        (lambda: Stateful(more=(1, 2)), True),  # JSON has no tuples
+        (lambda: Stateful(more="x" * 5000), True),
+        (lambda: iter([{"x": np.full(2, number)} for number in range(60)]), True),
+    ],
+)
+def test_an_iterable_goes_on(client: segue.Client, make: Any, passes: bool) -> None:
+    stream = fed(client, make())
+    found = go_on(stream, 6)
+    stream.close()
+    told: list[tuple[str, int, int]] = []
+    items = make()
+    stream = fed(client, items, progress=lambda *of: told.append(of))
+    check_all(found + go_on(stream), 60)
+    assert bool(told) == passes
+    if passes:
+        count = told[-1][2]
+        assert 12 <= count < 60
+        assert told == [("pass over", number + 1, count) for number in range(count)]
+    if isinstance(items, Stateful):
+        assert (items.begun == 0) == passes
+
+
+@pytest.mark.parametrize("items", [Numbers(61), iter([{"x": np.zeros(2, int)}] * 5)])
+def test_other_data_are_refused(client: segue.Client, items: Any) -> None:
+    stream = fed(client, Numbers(60))
+    go_on(stream, 6)
+    stream.close()
+    with pytest.raises(segue.ChangedError, match="give the same one, or begin a new stream"):
+        go_on(fed(client, items))
+
+
+def test_another_stands_by(tmp_path: Path, client: segue.Client) -> None:
+    log = tmp_path / "log"
+    with segue.open(client.dir) as first:
+        stream = fed(first, Numbers(60))
+        found = go_on(stream, 6)
+        other = fed(client, Numbers(60, log=log))
+        time.sleep(1)
+        assert not log.exists()
+    check_all(found + go_on(other), 60)
+    assert 0 < log.stat().st_size < 60
+
+
+def test_it_goes_through_kills_of_the_server(client: segue.Client) -> None:
+    stream = fed(client, Numbers(60, wait=0.05), workers=2)
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.1):
+            with contextlib.suppress(segue.Error), segue.open(client.dir, start=False) as own:
+                os.kill(own.status()["server"]["pid"], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        check_all(go_on(stream), 60)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_closing_waits_for_nobody(tmp_path: Path, client: segue.Client) -> None:
+    """Neither for room, nor for an item."""
+    until = tmp_path / "until"
+    for items in (itertools.repeat({"x": np.zeros(20000, int)}), Numbers(1, until=until)):
+        stream = fed(client, items)
+        time.sleep(0.5)
+        thread = stream._feed._thread
+        assert thread.is_alive()
+        begun = time.monotonic()
+        stream.close()
+        assert time.monotonic() - begun < 5
+        until.touch()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        client.drop("train")
+        until.unlink()
+
+
+def test_a_stream_that_is_forgotten_is_fed_no_more(client: segue.Client) -> None:
+    stream = fed(client, itertools.repeat({"x": np.zeros(20000, int)}))
+    thread = stream._feed._thread
+    del stream
+    gc.collect()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()

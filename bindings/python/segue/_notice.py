@@ -1,8 +1,9 @@
-"""What the package says by itself: warnings at the user's line, and where that line is."""
+"""What the package says by itself: warnings at the user's line, where that line is, progress."""
 
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from types import FrameType
 from typing import Any
@@ -52,3 +53,23 @@ def warn_put_back(step: int, lane: int) -> None:
         "count, and it comes again. A batch counts when the loop goes on to the next one; before "
         "leaving a loop, call batch.commit()"
     )
+
+
+class Line:
+    """Progress as one line on a terminal, shown when something takes more than a second."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._begun = self._shown = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._begun, self._shown = what, now, 0.0
+        last = done >= total
+        if now - self._begun < 1 or (now - self._shown < 0.1 and not last):
+            return
+        self._shown = now
+        share = f" {100 * done // total:3d} %" if total else ""
+        end = "\n" if last else ""
+        print(f"\rsegue: {what}: {done} of {total}{share}", end=end, file=sys.stderr, flush=True)

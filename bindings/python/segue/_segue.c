@@ -167,6 +167,7 @@ struct client {
 	PyObject_HEAD struct segue_client *handle;
 	struct gate *gate;
 	PyObject *progress;     /* callable or NULL */
+	PyObject *watch;        /* while a batch is waited for: of its stream, not owned; or NULL */
 	struct stream *streams; /* all that live, not owned */
 	Py_ssize_t children;    /* stream handles not closed */
 	bool closed;
@@ -310,7 +311,7 @@ static void wait_end(struct gate *gate)
 	gate->waiting = NULL;
 }
 
-/* segue_interrupt_fn: lets Python see its signals. */
+/* segue_interrupt_fn: lets Python see its signals, and whoever feeds the stream say that it failed. */
 static int on_interrupt(void *arg)
 {
 	struct client *client = arg;
@@ -320,6 +321,12 @@ static int on_interrupt(void *arg)
 		return client->gate->hurried;
 	PyEval_RestoreThread(client->gate->waiting);
 	stop = PyErr_Occurred() || PyErr_CheckSignals() < 0;
+	if (!stop && client->watch) {
+		PyObject *result = PyObject_CallFunction(client->watch, NULL);
+
+		stop = !result;
+		Py_XDECREF(result);
+	}
 	client->gate->waiting = PyEval_SaveThread();
 	return stop;
 }
@@ -366,6 +373,7 @@ struct stream {
 	struct stream *next; /* in client->streams */
 	struct lane *lanes;  /* all that live, not owned */
 	Py_ssize_t children; /* lane handles not closed */
+	PyObject *watch; /* called while a batch is waited for: what it raises ends that; or NULL */
 	bool closed;
 	bool counted; /* among the client's children */
 };
@@ -1694,9 +1702,11 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 
 	if (!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
 		return NULL;
+	self->stream->client->watch = self->stream->watch;
 	wait_begin(gate);
 	rc = segue_lane_next(self->handle, limit, &handle);
 	wait_end(gate);
+	self->stream->client->watch = NULL;
 	if (rc == 0)
 		batch = batch_new(self, handle);
 	else if (rc != SEGUE_EEND)
@@ -1909,6 +1919,7 @@ static void stream_dealloc(struct stream *self)
 		Py_DECREF((PyObject *)client);
 	}
 	Py_XDECREF((PyObject *)self->shape);
+	Py_XDECREF(self->watch);
 	free_object(self);
 }
 
@@ -2016,6 +2027,16 @@ static PyObject *stream_end_input(struct stream *self, PyObject *Py_UNUSED(none)
 	rc = segue_stream_end_input(handle);
 	wait_end(gate);
 	return leave_with_none(gate, rc);
+}
+
+static PyObject *stream_watch(struct stream *self, PyObject *callable)
+{
+	if (!enter(self->client->gate)) /* a call that waits has it in use */
+		return NULL;
+	Py_XDECREF(self->watch);
+	Py_INCREF(callable);
+	self->watch = callable;
+	return leave_with_none(self->client->gate, 0);
 }
 
 /* ---- What belongs to a stream, and has a file of its own ------------------------------------- */
@@ -2729,6 +2750,8 @@ static PyMethodDef stream_methods[] = {
 		"checkpoint(lane, step, timeout) -> bytes: the token of any lane at that step."},
 	{"end_input", METHOD(stream_end_input), METH_NOARGS,
 		"end_input(): nothing more is inserted."},
+	{"watch", METHOD(stream_watch), METH_O,
+		"watch(callable): called while a batch is waited for; what it raises ends that."},
 	{"close", METHOD(stream_close), METH_NOARGS, "Close it and its lanes."},
 	REDUCE,
 	{0},

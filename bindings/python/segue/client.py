@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -13,12 +12,15 @@ from typing import Any
 
 from . import _program, _segue, errors
 from ._closing import Closing
+from ._feed import Feed
+from ._notice import Line
 from .examples import Examples
 from .loader import Loader
 from .producer import Producer
 from .spec import (
     Feature,
     Files,
+    Push,
     Source,
     State,
     option_value,
@@ -29,26 +31,6 @@ from .spec import (
 )
 
 Progress = Callable[[str, int, int], object]
-
-
-class _Line:
-    """Progress as one line on a terminal, shown when something takes more than a second."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._begun = self._shown = 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._begun, self._shown = what, now, 0.0
-        last = done >= total
-        if now - self._begun < 1 or (now - self._shown < 0.1 and not last):
-            return
-        self._shown = now
-        share = f" {100 * done // total:3d} %" if total else ""
-        end = "\n" if last else ""
-        print(f"\rsegue: {what}: {done} of {total}{share}", end=end, file=sys.stderr, flush=True)
 
 
 def open(
@@ -92,7 +74,7 @@ def open(
     if program is None and "SEGUE_PROGRAM" not in os.environ:
         program = _program.bundled()
     if progress is None and sys.stderr is not None and sys.stderr.isatty():
-        progress = _Line()
+        progress = Line()
     handle = _segue.open(
         path_bytes("dir", dir),
         None if socket is None else path_bytes("socket", socket),
@@ -101,7 +83,12 @@ def open(
         not start,
         progress,
     )
-    return Client(handle, os.fspath(dir))
+    absolute, silent = os.path.abspath(os.fsdecode(dir)), lambda *_: None
+    return Client(
+        handle,
+        os.fspath(dir),
+        lambda: open(absolute, socket, program, timeout, start=start, progress=silent),
+    )
 
 
 class Client(Closing):
@@ -110,8 +97,9 @@ class Client(Closing):
     A client serves one thread at a time: calls from another wait.
     """
 
-    def __init__(self, handle: _segue.Client, dir: str) -> None:
+    def __init__(self, handle: _segue.Client, dir: str, again: Callable[[], Client]) -> None:
         self._handle = handle
+        self._again = again  # another one like it
         self.dir = dir
         info = os.stat(dir)
         self._place = (info.st_dev, info.st_ino)  # of the store
@@ -255,6 +243,7 @@ class Client(Closing):
             lease_timeout=lease_timeout,
             keep_checkpoints=keep_checkpoints,
         )
+        feed = None
         if source is None:
             arguments = stored_arguments(
                 self._handle, name, sequences, context, states, options
@@ -263,9 +252,13 @@ class Client(Closing):
             if isinstance(source, Examples):
                 # What is wrong is better said before hours of conversion.
                 stream_arguments(name, Files(name), sequences or {}, context, states, "", options)
-                source = source._converted(
-                    self.dir, name, sequences or {}, context or {}, states or {}
-                )
+                if source.cache:
+                    source = source._converted(
+                        self.dir, name, sequences or {}, context or {}, states or {}
+                    )
+                else:
+                    feed = Feed(source, self._again, name, states)
+                    source = Push(producers=1)
             arguments = stream_arguments(
                 name, source, sequences or {}, context, states, self.dir, options
             )
@@ -283,6 +276,8 @@ class Client(Closing):
             columns=(features, contexts, [state for state in fields if state[3] == "data"]),
         )
         self._streams.add(stream)
+        if feed:
+            stream._be_fed(feed)
         return stream
 
     def status(self) -> Any:
@@ -373,8 +368,7 @@ class Client(Closing):
             closing.callback(self._handle.close)
             for stream in list(self._streams):
                 stream._close_loaders(closing, commit)
-                for producer in list(stream._producers):
-                    producer.leave()
+                stream._leave_producers()
 
 
 class Stream(Closing):
@@ -404,6 +398,7 @@ class Stream(Closing):
     ) -> None:
         self._columns = columns  # what each sequence has that is inserted
         self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self._feed: Feed | None = None
         self._handle = handle
         self._client = client
         self.name = name
@@ -612,8 +607,19 @@ class Stream(Closing):
         with ExitStack() as closing:
             closing.callback(self._handle.close)
             self._close_loaders(closing, commit)
-            for producer in list(self._producers):
-                producer.leave()
+            self._leave_producers()
+
+    def _be_fed(self, feed: Feed) -> None:
+        self._feed = feed
+        weakref.finalize(self, feed.over.set)
+        self._handle.watch(feed.check)
+        feed.begin()
+
+    def _leave_producers(self) -> None:
+        if self._feed:
+            self._feed.end()
+        for producer in list(self._producers):
+            producer.leave()
 
     def _close_loaders(self, closing: ExitStack, commit: bool) -> None:
         for loader in list(self._loaders):

@@ -18,13 +18,14 @@ from .spec import Feature, Files, State, _whole, path_bytes
 class Examples:
     """Whatever gives sequences in Python: a data set, an iterable, a mapping of lists of arrays.
 
-    It is converted to a sequence file (`convert`), which the stream then reads as `Files`: it can
-    be shuffled, has any number of epochs, and none of its code runs while batches are read.
+    By default it is converted to a sequence file (`convert`), which the stream then reads as
+    `Files`: it can be shuffled, has any number of epochs, and none of its code runs while batches
+    are read. With ``cache=False`` it is not: items are inserted while the stream is read.
 
-    Without a `path` the file lies in ``<store>/examples``, under a name that is made of what it
-    holds. It is made each time that the stream is opened with the data set, for nothing else tells
-    whether that is still the same: if it is not, the stream is not opened (`ChangedError`). Who
-    opens the stream by its name alone reads what was converted before.
+    **Converted.** Without a `path` the file lies in ``<store>/examples``, under a name that is made
+    of what it holds. It is made each time that the stream is opened with the data set, for nothing
+    else tells whether that is still the same: if it is not, the stream is not opened
+    (`ChangedError`). Who opens the stream by its name alone reads what was converted before.
 
     With a `path` it is made once. A file that is there is the data set, however old it is; of the
     items nothing is looked at but how many there are, if they have a length. Remove the file to
@@ -33,29 +34,42 @@ class Examples:
     In either case a file is there when it is whole. Of several processes that open the stream at
     once one converts, and the others wait for it and take what it has made.
 
+    **Inserted.** The stream is one of ``Push(producers=1)``: stored, not shuffled, of one pass, and
+    its input ends with the last item. A thread inserts as far ahead as there is room. What was
+    inserted is kept, and batches come again from there; a program that begins again goes on behind
+    it: a map-style data set at its next number; an iterable by its own ``load_state_dict``, if what
+    its ``state_dict`` has returned is JSON of less than 4 KiB; another from its beginning, past
+    what was inserted. What an item raises, with its traceback, is raised in this process where a
+    batch is waited for, as `SourceError` with the item's number; who begins again begins there. Of
+    several processes that open the stream with items one inserts; another goes on when it has
+    ended.
+
     Parameters
     ----------
     items : iterable or mapping
         What `convert` takes: mappings of names to arrays, one a sequence, or `Example`; or a
-        mapping of names to lists with an array for each sequence. What has a length and is indexed (a
-        map-style data set) is asked for items 0, 1, and so on; else it is iterated over. Of what an
-        item has the features of the stream are taken, and states with ``init="data"``.
+        mapping of names to lists with an array for each sequence. What has a length and is indexed
+        (a map-style data set) is asked for items 0, 1, and so on; else it is iterated over. Of what
+        an item has the features of the stream are taken, and states with ``init="data"``.
+    cache : bool
+        Convert.
     path : path, optional
         Where the file lies.
     key : str or callable, optional
         Name of the value that is a sequence's key (text, bytes or a whole number), or
-        ``key(number, item)``; else that of the `Example`, or ``"<file name>:<number>"``.
+        ``key(number, item)``; else that of the `Example`, or ``"<file name>:<number>"``, without
+        a file ``"<stream>:<number>"``.
     workers : int
         Processes that make the items of a map-style data set, which must be picklable; 0: it is
         this one. The order is that of the numbers all the same. They are spawned: a program that
         does this has its code under ``if __name__ == "__main__":``.
     progress : callable or bool, optional
-        As of `convert`.
+        As of `convert`; also ``progress("pass over", done, total)``.
 
     Raises
     ------
     ArgumentError
-        What is no data set; `workers` for one that is not indexed.
+        What is no data set; `workers` for one that is not indexed; a `path` without `cache`.
 
     Examples
     --------
@@ -69,6 +83,7 @@ class Examples:
     def __init__(
         self,
         items: Any,
+        cache: bool = True,
         *,
         path: str | os.PathLike[str] | None = None,
         key: str | Callable[[int, Any], str | bytes] | None = None,
@@ -85,7 +100,12 @@ class Examples:
             )
         if key is not None and not isinstance(key, str) and not callable(key):
             raise errors.ArgumentError(f"Examples.key: {key!r} is neither a name nor callable")
+        if path is not None and not cache:
+            raise errors.ArgumentError(
+                "Examples.path: without cache there is no file: leave it out"
+            )
         self.items = items
+        self.cache = bool(cache)
         self.path = None if path is None else os.path.abspath(os.fsdecode(path_bytes("path", path)))
         self.key = key
         self.workers = _whole("Examples.workers", workers, 0, 1024)
@@ -97,13 +117,39 @@ class Examples:
             )
 
     def __repr__(self) -> str:
-        return f"segue.Examples({type(self.items).__name__})"
+        return f"segue.Examples({type(self.items).__name__}, cache={self.cache})"
 
     def _count(self) -> int | None:
         """How many sequences there are, if that can be told."""
         if isinstance(self.items, Mapping) or not hasattr(self.items, "__len__"):
             return None
         return len(self.items)
+
+    def _sequence(
+        self, number: int, item: Any, sequences: list[str], context: list[str], states: list[str]
+    ) -> tuple[Any, ...]:
+        """Return what a sequence is inserted as: its values in three places, its key and length."""
+        key, length = None, None
+        if isinstance(item, Mapping):
+            places = (item, item, item)
+        elif hasattr(item, "sequences"):
+            others = (getattr(item, name, None) or {} for name in ("context", "initial_states"))
+            places = (item.sequences, *others)
+            key, length = getattr(item, "key", None), getattr(item, "length", None)
+        else:
+            raise errors.ArgumentError(
+                f"item {number}: expected a mapping of arrays, got {type(item).__name__}"
+            )
+        try:
+            if self.key is not None:
+                key = _convert._key_of(self.key, number, item)
+            found = [
+                {name: place[name] for name in names}
+                for place, names in zip(places, (sequences, context, states), strict=True)
+            ]
+        except KeyError as error:
+            raise errors.ArgumentError(f"item {number}: {error} is missing") from error
+        return (*found, key, length)
 
     def _converted(
         self,
