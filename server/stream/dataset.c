@@ -23,8 +23,8 @@
 /* Bytes of a log from the first sequence that a lane needs: then inserting waits. */
 #define SPOOL ((uint64_t)64 << 30)
 
-/* Bytes of a log's file, at least, where little is retained. */
-#define FILE_LEAST ((uint64_t)1 << 20)
+/* Bytes of a log's file, at least, where little is retained: each costs some syncs. */
+#define FILE_LEAST ((uint64_t)16 << 20)
 
 /* ---- The index's place in the store ---- */
 

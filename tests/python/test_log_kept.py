@@ -1,4 +1,4 @@
-"""What of a log is given up, when, and who is refused then. Files here have 1 MiB."""
+"""What of a log is given up, when, and who is refused then. Files here have 16 MiB."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from test_log import insert_numbers, open_plain
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
 
-STEPS = 1 << 15  # of int64: three sequences fill a file
+STEPS = 1 << 19  # of int64: three sequences fill a file
 ALL = Push(capacity=1000, retain_sequences=1, retain_bytes=1)  # all goes that nothing needs
 
 
@@ -148,7 +149,7 @@ def test_backups_while_files_go(tmp_path: Path) -> None:
     """Each is whole, whatever was given up meanwhile; what its store needs is in it."""
     with segue.open(tmp_path / "run") as client:
         stream = open_large(client, Push(capacity=12, retain_bytes=1))
-        over = threading.Event()
+        over, copy = threading.Event(), tmp_path / "copy"
 
         def work() -> None:
             with segue.open(tmp_path / "run") as mine:
@@ -164,8 +165,8 @@ def test_backups_while_files_go(tmp_path: Path) -> None:
         worker.start()
         firsts = set()
         try:
-            for turn in range(12):
-                copy = tmp_path / f"copy {turn}"
+            for turn in range(6):
+                shutil.rmtree(copy, ignore_errors=True)
                 done = run("backup", tmp_path / "run", copy)
                 assert done.returncode == 0, done.stderr
                 firsts.add(known(client)["first"])
@@ -177,15 +178,6 @@ def test_backups_while_files_go(tmp_path: Path) -> None:
     with segue.open(copy) as client:
         with client.stream("live").loader(start="continue", timeout=60) as loader:
             assert next(iter(loader)).insertion_index.tolist()[0] >= min(firsts)
-
-
-@pytest.mark.parametrize("durability", ["interval", "commit"])
-def test_all_is_kept_unless_something_else_is_said(client: segue.Client, durability: str) -> None:
-    stream = open_large(client, Push(capacity=30), durability=durability)
-    fill(stream, 20)
-    with stream.loader(timeout=60) as loader:
-        assert numbers(loader, 20) == list(range(20))
-    assert known(client)["first"] == 0
 
 
 def test_what_is_retained_is_not_given_up(client: segue.Client) -> None:
@@ -216,20 +208,26 @@ def test_kills_while_files_go(tmp_path: Path) -> None:
     print(f"SEGUE_TEST_SEED={SEED}")
     draw = random.Random(SEED)
     directory = tmp_path / "run"
-    count, steps = 400, 1 << 13
+    count, steps = 240, 1 << 17
+    source = Push(capacity=20, retain_bytes=1)
 
     def insert() -> None:
         with segue.open(directory) as own:
-            with open_large(own, num_unroll=steps, lanes=2).producer("a") as producer:
+            with open_large(own, source, num_unroll=steps, lanes=2).producer("a") as producer:
                 for _ in range(count):
                     insert_numbers(producer, 1, steps)
 
     over = threading.Event()
+    came: dict[int, list[int]] = {0: [], 1: []}
     killed = 0
 
     def kill() -> None:
         nonlocal killed
-        while not over.wait(draw.uniform(0.02, 0.3)):
+        begun = 0
+        while not over.wait(draw.uniform(0.01, 0.1)):
+            if len(came[0]) < begun + 5:  # each server gets somewhere, on a slow machine too
+                continue
+            begun = len(came[0])
             try:
                 os.kill(int((directory / "server.pid").read_text()), signal.SIGKILL)
                 killed += 1
@@ -237,12 +235,11 @@ def test_kills_while_files_go(tmp_path: Path) -> None:
                 pass
 
     with segue.open(directory) as client:
-        stream = open_large(client, num_unroll=steps, lanes=2, interval=0.01)
+        stream = open_large(client, source, num_unroll=steps, lanes=2, interval=0.01)
         inserting = threading.Thread(target=insert, daemon=True)
         killing = threading.Thread(target=kill, daemon=True)
         inserting.start()
         killing.start()
-        came: dict[int, list[int]] = {0: [], 1: []}
         with stream.loader(lanes=[0, 1], timeout=60) as loader:
             kept = loader.state_dict()
             for _ in range(count // 2):
@@ -250,7 +247,7 @@ def test_kills_while_files_go(tmp_path: Path) -> None:
                     came[batch.lane].append(int(batch.insertion_index[0]))
                     assert (batch.sequences["x"][0] == batch.insertion_index[0]).all()
                     batch.commit()
-                if draw.randrange(10) == 0:
+                if draw.randrange(5) == 0:
                     kept = loader.state_dict()
             over.set()
             killing.join()

@@ -265,8 +265,8 @@ class Push(Source):
     retain_sequences, retain_bytes : int, optional
         All that is inserted is kept, unless one of these is given. Then what every lane has
         finished, and no stored checkpoint needs (`Loader.state_dict`, ``keep_checkpoints``), is
-        given up, by whole files: but never the newest `retain_sequences`, nor the newest
-        `retain_bytes`. ``1`` retains nothing beyond what is needed.
+        given up, by whole files of up to 256 MiB: but never the newest `retain_sequences`, nor the
+        newest `retain_bytes`. ``1`` retains nothing beyond what is needed.
     """
 
     _kind: ClassVar[str] = "log"
