@@ -37,7 +37,9 @@ static void print_paths(struct json_object *spec)
 	struct json_object *source = json_object_object_get(spec, "source");
 	struct json_object *parts = json_object_object_get(source, "parts");
 
-	if (!parts) {
+	if (strcmp(segue_json_get_text(source, "kind"), "log") == 0) {
+		printf("  data       what producers insert\n");
+	} else if (!parts) {
 		printf("  data       ");
 		print_list(source);
 	}

@@ -282,6 +282,11 @@ def test_what_is_wrong_fails_at_insert_alone(client: segue.Client) -> None:
         producer.insert(good.sequences, good.context)
     with pytest.raises(segue.ArgumentError, match="cursor has 4097 bytes"):
         producer.insert(good, cursor=bytes(4097))
+    with pytest.raises(segue.ArgumentError, match="cursor: expected bytes, got 'text'"):
+        producer.insert(good, cursor="text")  # type: ignore[arg-type]
+    for array in (np.zeros((9, 3), np.float32), np.zeros((1, 3), np.float32), 7):
+        with pytest.raises(segue.ArgumentError, match="sequences: expected a mapping of names"):
+            producer.insert(array)  # type: ignore[arg-type]
     with pytest.raises(segue.ArgumentError, match="length is given as 1000"):
         producer.insert(
             good.sequences, good.context, length=1000, initial_states=good.initial_states
@@ -364,6 +369,7 @@ def test_it_is_seen_and_dropped(tmp_path: Path, client: segue.Client) -> None:
         insert_numbers(producer, 4)
     seen = client.inspect("live")["streams"][0]
     assert seen["spec"]["source"] == {"kind": "log", "capacity": None, "producers": None}
+    assert "  data       what producers insert\n" in run("inspect", client.dir).stdout
     assert seen["log"]["closed"] == ["a"] and not seen["log"]["ended"]
     stream.end_input()
     assert client.inspect("live")["streams"][0]["log"] == {
