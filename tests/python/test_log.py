@@ -10,6 +10,7 @@ import re
 import shutil
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +314,9 @@ def test_the_end(client: segue.Client) -> None:
         assert [batch.insertion_index.tolist() for batch in loader] == [[0, 1], [2]]
 
 
-def test_inserting_waits_for_workers(client: segue.Client) -> None:
+def test_inserting_waits_for_workers(
+    client: segue.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = open_plain(client, Push(capacity=12), lanes=2)
     producer = stream.producer("a", ring_bytes=1 << 16)
     # 24 are accepted; what the ring holds is on its way.
@@ -326,6 +329,15 @@ def test_inserting_waits_for_workers(client: segue.Client) -> None:
         producer.flush(0.1)
     with pytest.raises(segue.TimeoutError_):
         producer.insert({"x": np.zeros(2, int)}, block=False)
+    assert (producer.inserted, producer.acknowledged) == (inserted, 24)
+    monkeypatch.setattr(segue.producer, "_PATIENCE", 0.1)
+    with pytest.warns(UserWarning, match=f"'a' waits: {inserted - 24} of .* does a worker read"):
+        with pytest.raises(segue.TimeoutError_):
+            producer.close(0.2)
+    with warnings.catch_warnings():  # it is said once
+        warnings.simplefilter("error")
+        with pytest.raises(segue.TimeoutError_):
+            producer.insert({"x": np.zeros(2, int)}, timeout=0.2)
     assert (producer.inserted, producer.acknowledged) == (inserted, 24)
     with stream.loader(lanes=[0, 1], timeout=60) as loader:
         for batch in itertools.islice(loader, inserted // 2 - 2):
