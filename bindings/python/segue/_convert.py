@@ -79,11 +79,11 @@ def _figures(done: Any, seconds: float) -> str:
 
 def _adder(writer: FileWriter, name: bytes) -> Callable[..., None]:
     """Return what adds a sequence whose key is made of that name, which the file is to have."""
-    handle = writer._handle
+    write, numbers = writer._handle.add, itertools.count()
 
     def add(sequences: Any, context: Any, states: Any, key: Any, *rest: Any) -> None:
-        key = b"%b:%d" % (name, handle.written[0]) if key is None else key
-        handle.add(sequences, context, states, key, *rest)
+        number = next(numbers)
+        write(sequences, context, states, b"%b:%d" % (name, number) if key is None else key, *rest)
 
     return add
 
