@@ -170,7 +170,7 @@ static int run_inspect(const struct segue_cli_options *options)
 const struct segue_cli_command segue_cli_inspect = {
 	.name = "inspect",
 	.operands = "DIR",
-	.summary = "show what the store of a directory holds",
+	.summary = "show what a store holds",
 	.help = "Of each stream its options; of each lane the step and epoch that are on disk,\n"
 		"when they were committed, and whether a process has the lane (HELD, HOLDER);\n"
 		"and the checkpoints that the store holds. With --stream also the rows: the\n"
