@@ -494,7 +494,7 @@ static int run_backup(const struct segue_cli_options *options)
 const struct segue_cli_command segue_cli_backup = {
 	.name = "backup",
 	.operands = "DIR TARGET",
-	.summary = "copy a store, also one that is being served",
+	.summary = "copy a store, also while it is served",
 	.help = "Reads every value of the store from one moment, checks it, and writes it to a\n"
 		"new store directory TARGET, which must not exist; then verifies the copy. A\n"
 		"server may run, and goes on: while the copy is made its file can grow. The\n"

@@ -476,7 +476,7 @@ static int run_checkpoint(const struct segue_cli_options *options)
 const struct segue_cli_command segue_cli_checkpoint = {
 	.name = "checkpoint",
 	.operands = "list|rm|export DIR [TARGET]",
-	.summary = "list, remove or export stored checkpoints",
+	.summary = "list, remove, export stored checkpoints",
 	.help = "list    the checkpoints that the store holds: the newest of each lane, as many\n"
 		"        as keep_checkpoints of the stream says\n"
 		"rm      removes those of --id, --step or --all. Tokens that were saved stay\n"

@@ -68,6 +68,8 @@ int segue_cli_fail(void)
 
 /* ---- Options ---- */
 
+#define HELP_WIDTH 80
+
 enum kind { FLAG, TEXT, LIST, NUMBER }; /* bool, const char *, struct segue_cli_list, int64_t */
 
 #define TO(member) offsetof(struct segue_cli_options, member)
@@ -130,12 +132,25 @@ enum {
 	LIMIT_LETTER = OPTION_LETTER + OPTION_COUNT, /* the first limit's */
 };
 
+/* The text is broken at spaces, and goes on below its beginning. */
 static void print_option(const char *name, const char *argument, const char *text)
 {
 	char left[64];
 
 	snprintf(left, sizeof(left), "--%s%s", name, argument);
-	printf("  %-24s %s\n", left, text);
+	printf("  %-24s", left);
+	for (size_t at = 27; *text; text += strspn(text, " ")) {
+		size_t word = strcspn(text, " ");
+
+		if (at + word > HELP_WIDTH) {
+			printf("\n%26s", "");
+			at = 27;
+		}
+		printf(" %.*s", (int)word, text);
+		at += word + 1;
+		text += word;
+	}
+	putchar('\n');
 }
 
 static void print_help(const struct segue_cli_command *command)

@@ -678,7 +678,7 @@ static int run_doctor(const struct segue_cli_options *options)
 const struct segue_cli_command segue_cli_doctor = {
 	.name = "doctor",
 	.operands = "[DIR]",
-	.summary = "say what is wrong with this machine or directory",
+	.summary = "say what is wrong with a machine or DIR",
 	.help = "Looks at kernel, memory, limits and versions; with DIR also at its file\n"
 		"system, space, rights, server, store and what killed processes left there.\n"
 		"Makes a small store in DIR (else in $TMPDIR or /tmp), writes to it, and\n"

@@ -39,7 +39,7 @@ static void print_paths(struct json_object *spec)
 	struct json_object *parts = json_object_object_get(source, "parts");
 
 	if (strcmp(segue_json_get_text(source, "kind"), "log") == 0) {
-		printf("  data       what is inserted\n");
+		printf("  data       what producers insert\n");
 	} else if (!parts) {
 		printf("  data       ");
 		print_list(source);
@@ -195,7 +195,7 @@ static int run_inspect(const struct segue_cli_options *options)
 const struct segue_cli_command segue_cli_inspect = {
 	.name = "inspect",
 	.operands = "DIR",
-	.summary = "show what the store of a directory holds",
+	.summary = "show what a store holds",
 	.help = "Of each stream its options; of each lane the step and epoch that are on disk,\n"
 		"when they were committed, and whether a process has the lane (HELD, HOLDER);\n"
 		"and the checkpoints that the store holds. With --stream also the rows: the\n"

@@ -99,6 +99,9 @@ static int look_at(struct peek *peek, const char *path)
 		return segue_fail_access(SEGUE_ESYSTEM, path);
 	if (fd < 0 || fstat(fd, &info) < 0)
 		rc = segue_fail_errno(SEGUE_ESYSTEM, "%s", path);
+	else if (S_ISDIR(info.st_mode))
+		rc = segue_fail(SEGUE_ESYSTEM, "%s: is a directory: name the files in it, %s/*",
+			path, path);
 	else if (!S_ISREG(info.st_mode))
 		rc = segue_fail(SEGUE_ESYSTEM, "%s is no file", path);
 	else
@@ -221,6 +224,31 @@ static void print_found(struct json_object *found)
 	print_python(found);
 }
 
+static bool same_kind(struct json_object *one, struct json_object *other)
+{
+	return strcmp(segue_json_get_text(one, "what"), segue_json_get_text(other, "what")) == 0 &&
+	       strcmp(segue_json_get_text(one, "way"), segue_json_get_text(other, "way")) == 0;
+}
+
+/* What is said of one file holds for all of its kind that follow it. */
+static void print_others(struct json_object *others)
+{
+	size_t count = segue_json_count(others), next;
+
+	for (size_t i = 0; i < count; i = next) {
+		struct json_object *other = segue_json_at(others, i);
+
+		for (next = i + 1; next < count; next++)
+			if (!same_kind(other, segue_json_at(others, next)))
+				break;
+		printf("%s", segue_cli_member(other, "file"));
+		if (next - i > 1)
+			printf(" and %zu more", next - i - 1);
+		printf(": %s\n  %s\n", segue_cli_member(other, "what"),
+			segue_cli_member(other, "way"));
+	}
+}
+
 static void print_report(const struct segue_cli_options *options, struct json_object *report)
 {
 	struct json_object *kinds = json_object_object_get(report, "kinds");
@@ -232,13 +260,9 @@ static void print_report(const struct segue_cli_options *options, struct json_ob
 			putchar('\n');
 		print_found(segue_json_at(kinds, i));
 	}
-	for (size_t i = 0; i < segue_json_count(rest); i++) {
-		struct json_object *other = segue_json_at(rest, i);
-
-		printf("%s%s: %s: %s\n", i == 0 && segue_json_count(kinds) ? "\n" : "",
-			segue_cli_member(other, "file"), segue_cli_member(other, "what"),
-			segue_cli_member(other, "way"));
-	}
+	if (segue_json_count(kinds) && segue_json_count(rest))
+		putchar('\n');
+	print_others(rest);
 }
 
 static int make_report(struct peek *peek, char **report)

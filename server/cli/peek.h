@@ -33,7 +33,7 @@ struct segue_peek_feature {
 	char *name; /* any bytes */
 	size_t name_size;
 	enum segue_seqfile_place place;
-	uint64_t records;       /* that have it */
+	uint64_t records;       /* that have it; of sequence files: files */
 	uint64_t least, most;   /* values a step, or a record */
 	uint64_t values, bytes; /* in all; of TFRecord */
 	struct segue_peek_counts counts;
@@ -66,6 +66,7 @@ struct segue_peek_found {
 	bool more_features; /* than are told apart */
 	uint64_t *length;   /* of each sequence, in steps */
 	size_t lengths, room;
+	uint64_t heads;            /* files whose features are known, of sequence files */
 	uint64_t records;          /* whose bytes are sound, of TFRecord */
 	uint64_t sequences_differ; /* records whose sequence features have different steps */
 	uint64_t flat;             /* records without any sequence feature: tf.train.Example */

@@ -119,8 +119,12 @@ static const char *fault_of(const struct segue_peek_found *found,
 	bool is_text = form_of(feature) == SEGUE_FORM_BYTES;
 
 	why[0] = '\0';
-	if (feature->dtype)
+	if (feature->dtype) {
+		if (feature->records != found->heads)
+			snprintf(why, 128, "alike in %" PRIu64 " of %" PRIu64 " files",
+				feature->records, found->heads);
 		return why;
+	}
 	if (memchr(feature->name, 0, feature->name_size) ||
 		segue_name_check("the name", feature->name, false))
 		snprintf(why, 128, "its name cannot be that of a feature");
@@ -389,9 +393,10 @@ static bool are_alike(const struct segue_peek_found *found)
 
 static void add_source(struct text *text, const struct segue_peek_found *found, bool surplus)
 {
+	bool seqfiles = strcmp(found->kind, "files") == 0;
 	const char *first = found->file[0].path;
 
-	add(text, "    source=segue.%s(", strcmp(found->kind, "files") == 0 ? "Files" : "TFRecord");
+	add(text, "    source=segue.%s(", seqfiles ? "Files" : "TFRecord");
 	if (found->files > PATHS_MOST && are_alike(found)) {
 		struct text pattern = {0};
 
@@ -407,7 +412,7 @@ static void add_source(struct text *text, const struct segue_peek_found *found, 
 		add(text, "]");
 	}
 	add(text, "%s%s),\n", found->guessed ? ", record=\"example\"" : "",
-		surplus ? ", allow_surplus=True" : "");
+		surplus && !seqfiles ? ", allow_surplus=True" : "");
 }
 
 /* Those of a place that a stream can have; false: one at least it cannot. */

@@ -18,6 +18,7 @@ static bool same_shape(
 
 static void take_fields(struct segue_peek_found *found, const struct segue_seqfile_head *head)
 {
+	found->heads++;
 	for (uint32_t i = 0; i < head->count; i++) {
 		const struct segue_seqfile_field *field = &head->fields[i];
 		struct segue_peek_feature *feature =

@@ -359,7 +359,7 @@ static int run_repair(const struct segue_cli_options *options)
 const struct segue_cli_command segue_cli_repair = {
 	.name = "repair",
 	.operands = "FILE",
-	.summary = "close a sequence file whose writer was killed",
+	.summary = "close a file whose writer was killed",
 	.help = "Keeps all sequences up to the first that is not whole, every block of them\n"
 		"checked, cuts off what lies behind, and writes index and foot: then streams\n"
 		"read the file. What is cut is the sequence that its writer was at when it was\n"

@@ -282,6 +282,18 @@ def test_what_does_not_lie_there_is_refused(client: segue.Client, tmp_path: Path
         Arrays({"x": tmp_path / "none-*.npy"})
     with refused(segue.ArgumentError, "gone.npy", "No such file"):
         read(client, Arrays({"x": tmp_path / "gone.npy"}), X)
+    with refused(segue.ArgumentError, f"is a directory: name the files in it, {tmp_path}/*"):
+        read(client, Arrays({"x": tmp_path}), X)
+    np.save(tmp_path / "y.npy", table(5))
+    with refused(segue.ArgumentError, "the stream declares (): give its Feature the shape [2]"):
+        read(client, Arrays({"x": tmp_path / "y.npy"}), {"x": Feature("float32")})
+    with refused(segue.ArgumentError, "'label'", "text goes into sequence files"):
+        read(
+            client,
+            Arrays({"x": tmp_path / "y.npy", "label": ["a", "b"]}),
+            X,
+            {"label": Feature("int64")},
+        )
     (tmp_path / "folder.npy").mkdir()
     (tmp_path / "folder.npz").mkdir()
     for name in ("folder.npy", "folder.npz"):
@@ -327,8 +339,8 @@ def test_tables_that_do_not_fit_are_refused(client: segue.Client, tmp_path: Path
         Arrays.from_columns(columns)
     with refused(segue.ArgumentError, "no such column; they have 'x'"):
         read(client, Arrays.from_columns(columns, lengths=[9]), {"z": Feature("float32")})
-    with refused(segue.ArgumentError, "from_columns"):
-        Arrays({"x": np.zeros(3)})
+    with refused(segue.ArgumentError, "from_columns", "list(array)"):
+        Arrays({"x": np.zeros((2, 3, 4))})
     with refused(segue.ArgumentError, "keys: ", "x.npz", "is no .npy that can be read"):
         np.savez(tmp_path / "x.npz", keys=np.zeros(9, int))
         Arrays.from_columns(columns, keys=tmp_path / "x.npz")

@@ -192,7 +192,7 @@ def test_summaries_stand_in_a_column() -> None:
     lines = run("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     column = lines[0].index("run the server")
     assert all(re.match(r" [a-z]", line[column - 1 :]) for line in lines), lines
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
 
 
 def test_what_is_none(directory: Path) -> None:
@@ -210,7 +210,7 @@ def test_help_of_each_command(command: str) -> None:
     assert "Exit status:" in result.stdout
     options = result.stdout.partition("Options:\n")[2].partition("\n\n")[0].splitlines()
     assert options[-1].startswith("  --help ")
-    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 import shutil
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import segue
 from segue import Example, Feature, Files, FileWriter, Push, State
 from peer import Service
+from test_cli import run
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
 
@@ -282,6 +284,11 @@ def test_what_is_wrong_fails_at_insert_alone(client: segue.Client) -> None:
         producer.insert(good.sequences, good.context)
     with pytest.raises(segue.ArgumentError, match="cursor has 4097 bytes"):
         producer.insert(good, cursor=bytes(4097))
+    with pytest.raises(segue.ArgumentError, match="cursor: expected bytes, got 'text'"):
+        producer.insert(good, cursor="text")  # type: ignore[arg-type]
+    for array in (np.zeros((9, 3), np.float32), np.zeros((1, 3), np.float32), 7):
+        with pytest.raises(segue.ArgumentError, match="sequences: expected a mapping of names"):
+            producer.insert(array)  # type: ignore[arg-type]
     with pytest.raises(segue.ArgumentError, match="length is given as 1000"):
         producer.insert(
             good.sequences, good.context, length=1000, initial_states=good.initial_states
@@ -308,7 +315,9 @@ def test_the_end(client: segue.Client) -> None:
         assert [batch.insertion_index.tolist() for batch in loader] == [[0, 1], [2]]
 
 
-def test_inserting_waits_for_workers(client: segue.Client) -> None:
+def test_inserting_waits_for_workers(
+    client: segue.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = open_plain(client, Push(capacity=12), lanes=2)
     producer = stream.producer("a", ring_bytes=1 << 16)
     # 24 are accepted; what the ring holds is on its way.
@@ -321,6 +330,15 @@ def test_inserting_waits_for_workers(client: segue.Client) -> None:
         producer.flush(0.1)
     with pytest.raises(segue.TimeoutError_):
         producer.insert({"x": np.zeros(2, int)}, block=False)
+    assert (producer.inserted, producer.acknowledged) == (inserted, 24)
+    monkeypatch.setattr(segue.producer, "_PATIENCE", 0.1)
+    with pytest.warns(UserWarning, match=f"'a' waits: {inserted - 24} of .* does a worker read"):
+        with pytest.raises(segue.TimeoutError_):
+            producer.close(0.2)
+    with warnings.catch_warnings():  # it is said once
+        warnings.simplefilter("error")
+        with pytest.raises(segue.TimeoutError_):
+            producer.insert({"x": np.zeros(2, int)}, timeout=0.2)
     assert (producer.inserted, producer.acknowledged) == (inserted, 24)
     with stream.loader(lanes=[0, 1], timeout=60) as loader:
         for batch in itertools.islice(loader, inserted // 2 - 2):
@@ -367,6 +385,7 @@ def test_it_is_seen_and_dropped(tmp_path: Path, client: segue.Client) -> None:
         "kind": "log", "capacity": None, "producers": None,
         "retain_sequences": None, "retain_bytes": None,
     }  # fmt: skip
+    assert "  data       what producers insert\n" in run("inspect", client.dir).stdout
     assert seen["log"]["closed"] == ["a"] and not seen["log"]["ended"]
     stream.end_input()
     directory = Path(client.dir) / "log"

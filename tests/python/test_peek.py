@@ -331,11 +331,38 @@ def test_other_kinds_are_named(tmp_path: Path) -> None:
     assert "segue convert" in run("peek", tmp_path / "a.npy").stdout
 
 
+def test_files_of_another_kind_are_named_once(tmp_path: Path) -> None:
+    for name in ("1.npy", "2.npy", "3.npy"):
+        np.save(tmp_path / name, np.zeros(3))
+    (tmp_path / "4.txt").write_text("hello")
+    told = run("peek", *sorted(tmp_path.iterdir())).stdout.splitlines()
+    assert told[0] == f"{tmp_path}/1.npy and 2 more: a NumPy array (.npy)" and len(told) == 4
+    assert told[2] == f"{tmp_path}/4.txt: something else"
+
+
+def test_features_that_not_all_sequence_files_have(tmp_path: Path, directory: Path) -> None:
+    """They are shown, and what is proposed opens."""
+    for name, features in (("a", ("x", "y", "z")), ("b", ("x", "z")), ("c", ("x", "z", "y"))):
+        dtypes = {"x": "int8", "y": "int8", "z": "int16" if name == "b" else "int32"}
+        with FileWriter(
+            tmp_path / f"{name}.segue", {one: Feature(dtypes[one]) for one in features}
+        ) as writer:
+            writer.write({one: np.ones(5, dtypes[one]) for one in features})
+    (found,) = report("peek", *(tmp_path / f"{name}.segue" for name in "abc"))["kinds"]
+    faults = {feature["name"]: feature["fault"] for feature in found["features"]}
+    assert faults == {"x": "", "y": "alike in 2 of 3 files", "z": "alike in 2 of 3 files"}
+    stream = stream_of(found["python"], directory)
+    with stream.loader() as loader:
+        assert sum(int(batch.length.sum()) for batch in loader) == 15
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     write_sequences(tmp_path / "a.segue")
     result = run("peek", tmp_path / "none", tmp_path / "a.segue", tmp_path)
     assert result.returncode == WRONG and "No such file" in result.stderr
-    assert "is no file" in result.stderr and "a.segue" in result.stdout
+    named = f"{tmp_path}: is a directory: name the files in it, {tmp_path}/*"
+    assert named in result.stderr and "a.segue" in result.stdout
+    assert "/dev/null is no file" in run("peek", "/dev/null").stderr
     assert "FILE is empty" in fails(2, "peek", "")
 
 

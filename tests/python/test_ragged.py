@@ -153,6 +153,9 @@ def test_what_is_no_ragged_feature(client: segue.Client, tmp_path: Path) -> None
     write(tmp_path / "a.segue", 1)
     batch = next(iter(opened(client, tmp_path / "a.segue", persist=False).loader()))
     assert dict(batch.sequences) == {}
+    with pytest.raises(KeyError, match=r"'w' is none of no features; batch.ragged\(name\)"):
+        batch.sequences["w"]
+    assert batch.sequences.get("w") is None and "w" not in batch.sequences
     for name in ("x", "h"):
         with pytest.raises(segue.ArgumentError, match=f"no feature '{name}' that is ragged"):
             batch.ragged(name)

@@ -1658,7 +1658,8 @@ Test(example, plain_records_that_do_not_fit)
 
 	plain_spec();
 	x.each = 7;
-	refused_series(0, x, "feature 'x': 7 values, no multiple of the 2 of a step (its shape)");
+	refused_series(
+		0, x, "feature 'x': 7 values, no multiple of the 2 of a step (its declared shape)");
 	x.each = 6;
 	refused_series(0, x, "its features have different numbers of steps: x=3, y=4");
 	x.each = 0;
@@ -1680,7 +1681,7 @@ Test(example, plain_records_that_do_not_fit)
 	refused_series(0, x, "feature 'x': step 2: value 0.100000001 does not fit float16 exactly");
 	plain_spec();
 	c.each = 2;
-	refused_series(2, c, "context feature 'c': 2 values, expected 1 (its shape)");
+	refused_series(2, c, "context feature 'c': 2 values, expected 1 (its declared shape)");
 	c = series[2];
 	c.name = "z";
 	refused_series(2, c, "feature 'z': not declared");

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -323,8 +323,24 @@ def _fit_offsets(where: str, offsets: Any, count: int, sequence: bool) -> np.nda
     return np.ascontiguousarray(array)
 
 
+class Features(dict[str, Any]):
+    """Arrays of a batch's dense features, by name."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise KeyError(
+            f"{name!r} is none of {', '.join(map(repr, self)) or 'no features'}; batch.ragged(name) "
+            "and batch.bytes(name) have what is ragged, or bytes"
+        )
+
+
 def surplus(place: str, names: Iterable[str], given: Iterable[str]) -> errors.ArgumentError:
-    """Return the error for names that were given and not declared."""
+    """Return the error for names that were given and not declared, or for what has no names."""
+    if not hasattr(given, "keys"):
+        return errors.ArgumentError(
+            f"{place}: expected a mapping of names to arrays, got {type(given).__name__}"
+        )
     declared = list(names)
     others = ", ".join(repr(name) for name in given if name not in declared)
     return errors.ArgumentError(

@@ -279,18 +279,20 @@ void columns_release(struct columns *self)
 	}
 }
 
-/* Names that no column has. With a mapping for each place, there is none. */
+/* Names that no column has, and what has no names. With a mapping for each place, there is none. */
 static bool check_surplus(struct columns *self, PyObject *given[PLACES])
 {
 	Py_ssize_t at = 0;
 
 	for (int p = 0; p < PLACES; at += self->counts[p++]) {
-		Py_ssize_t size = given[p] == Py_None ? 0 : PyObject_Size(given[p]);
+		bool named = given[p] == Py_None || PyDict_CheckExact(given[p]) ||
+			     PyObject_HasAttrString(given[p], "keys");
+		Py_ssize_t size = given[p] == Py_None || !named ? 0 : PyObject_Size(given[p]);
 		PyObject *names, *error;
 
 		if (size < 0)
 			return false;
-		if (size <= self->counts[p])
+		if (named && size <= self->counts[p])
 			continue; /* one that is missing instead is found by its name */
 		names = PyList_New(0);
 		for (Py_ssize_t i = 0; names && i < self->counts[p]; i++)

@@ -273,6 +273,8 @@ def open_path(name: str, path: str) -> Place:
         return open_wav(path)
     if suffix == ".txt":
         return open_raw(path, "uint8", (-1,), 0)
+    if os.path.isdir(path):
+        raise ArgumentError(f"{path}: is a directory: name the files in it, {path.rstrip('/')}/*")
     raise ArgumentError(
         f"{path}: .npy, .npz, .wav and .txt are read where they lie, and other files as "
         f"segue.Raw(path, dtype, shape); of what is compressed or encoded, {CONVERT}",

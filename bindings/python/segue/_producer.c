@@ -144,6 +144,10 @@ static PyObject *producer_insert(struct producer *self, PyObject *const *args, P
 		PyErr_Format(PyExc_TypeError, "insert() takes 7 arguments, got %zd", count);
 		return NULL;
 	}
+	if (!PyBytes_Check(args[5])) {
+		segue_py_fail_with("EINVAL", "cursor: expected bytes, got %R", args[5]);
+		return NULL;
+	}
 	if (PyBytes_AsStringAndSize(args[5], &cursor, &cursor_size) < 0 ||
 		!segue_py_nanoseconds(args[6], &timeout) || !take(self, args, &sequence))
 		return NULL;

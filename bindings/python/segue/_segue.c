@@ -33,7 +33,7 @@ static PyTypeObject *gate_type, *client_type, *shape_type, *stream_type, *lane_t
 	*batch_type, *view_type;
 static PyObject *make_error, *state_name_error; /* of segue.errors */
 /* Of segue._arrays. */
-static PyObject *to_array, *to_bits, *over_bits, *mismatch, *ragged_type, *to_bytes;
+static PyObject *to_array, *to_bits, *over_bits, *mismatch, *ragged_type, *to_bytes, *features_type;
 static PyObject *warn_put_back; /* of segue._notice */
 static PyObject *numpy_asarray;
 
@@ -953,7 +953,7 @@ static PyObject *make_features(struct batch *self, struct slot *slot, bool conte
 	const struct shape *shape = self->shape;
 	const struct field *fields = shape->fields + (context ? shape->sequence_count : 0);
 	size_t count = context ? shape->context_count : shape->sequence_count;
-	PyObject *arrays = PyDict_New(), *mapping;
+	PyObject *arrays = PyObject_CallNoArgs(features_type), *mapping;
 
 	for (size_t i = 0; i < count && arrays; i++) {
 		if (fields[i].form != SEGUE_FORM_DENSE)
@@ -3195,12 +3195,13 @@ static bool fill_module(PyObject *module)
 	over_bits = import_from("segue._arrays", "over_bits");
 	ragged_type = import_from("segue._arrays", "Ragged");
 	to_bytes = import_from("segue._arrays", "to_bytes");
+	features_type = import_from("segue._arrays", "Features");
 	mismatch = import_from("segue._arrays", "mismatch");
 	warn_put_back = import_from("segue._notice", "warn_put_back");
 	numpy_asarray = import_from("numpy", "asarray");
 	return make_error && state_name_error && to_array && to_bits && over_bits && mismatch &&
-	       ragged_type && to_bytes && warn_put_back && numpy_asarray && add_dtypes(module) &&
-	       add_options(module) && segue_py_add_file_writer(module) &&
+	       ragged_type && to_bytes && features_type && warn_put_back && numpy_asarray &&
+	       add_dtypes(module) && add_options(module) && segue_py_add_file_writer(module) &&
 	       segue_py_add_producer(module) &&
 	       PyModule_AddStringConstant(module, "VERSION", segue_version()) == 0;
 }

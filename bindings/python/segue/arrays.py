@@ -128,14 +128,16 @@ class _Files:
 def _check_shape(place: Any, name: str, feature: Feature, shape: tuple[int, ...]) -> None:
     if shape != feature.shape:
         raise ArgumentError(
-            f"{place}: {name!r} has values of shape {shape}, the stream declares {feature.shape}"
+            f"{place}: {name!r} has values of shape {shape}, the stream declares {feature.shape}: "
+            f"give its Feature the shape {[*shape]}"
         )
 
 
 def _check_columns(columns: Any) -> None:
     if not isinstance(columns, Mapping):
         raise ArgumentError(
-            f"columns: expected a mapping of names to files or arrays, got {columns!r}"
+            f"columns: expected a mapping of names to files or arrays, such as "
+            f"{{'x': 'train/*.npy'}}, got {columns!r}"
         )
 
 
@@ -256,7 +258,8 @@ class Arrays(Source):
         if not counts:
             raise ArgumentError(
                 "Arrays: no column has a file or an array for each sequence; of a table of all "
-                "sequences make segue.Arrays.from_columns(columns, lengths=...)"
+                "sequences make segue.Arrays.from_columns(columns, lengths=...), of an array "
+                "[sequences, steps, ...] a list: list(array)"
             )
         # One file may hold a value for each sequence, of a context feature.
         if len({count for count in counts.values() if count > 1}) > 1:
@@ -398,7 +401,8 @@ class Arrays(Source):
         items = self._items.get(name) or []
         if len(items) > 1 and any(isinstance(item, (*_PATHS, Raw)) for item in items):
             raise ArgumentError(
-                f"{name!r}: a context feature wants one array with a value for each sequence"
+                f"{name!r}: a context feature wants one array with a number for each sequence; "
+                "text goes into sequence files (segue.convert)"
             )
         place = self._table(directory, name)
         if place.shape[0] != self._count:

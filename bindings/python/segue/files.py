@@ -16,10 +16,11 @@ class FileWriter:
     """Writes a sequence file: many sequences, each with its arrays. A context manager.
 
     The file is finished by `close`, which the end of the ``with`` block calls: then it is on disk,
-    and streams read it. An exception in the block removes it: half a data set has nobody who asked
-    for it, and would be in the way of the next try, which does not write over a file. With
-    ``keep_partial=True`` it stays, unfinished, with the sequences that were written; streams
-    refuse it.
+    and streams read it. Until then up to 1 MiB of it is in this process alone; the rest is what
+    ``segue repair`` can keep if the process is killed. An exception in the block removes the file:
+    half a data set has nobody who asked for it, and would be in the way of the next try, which does
+    not write over a file. With ``keep_partial=True`` it stays, unfinished, with the sequences that
+    were written; streams refuse it.
 
     Parameters
     ----------
@@ -120,7 +121,8 @@ class FileWriter:
         key : str or bytes, optional
             The sequence's key, 1 to 4096 bytes; else ``"<file name>:<number in the file>"``.
         length : int, optional
-            Steps that count, if these are not all of the arrays.
+            Steps that count, if these are not all of the arrays; up to their steps rounded up to the
+            `num_unroll` of the stream, which takes what is missing for zeros.
         initial_states : mapping of str to array, optional
             ``[*shape]`` of each state in the first segment; else the `init` of its `State`. With
             ``init="data"`` each sequence must have one.

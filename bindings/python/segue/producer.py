@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from . import _segue
-from .errors import ArgumentError
+from ._notice import warn
+from .errors import ArgumentError, TimeoutError_
 from .spec import _whole
 
 if TYPE_CHECKING:
     from .client import Stream
+
+_PATIENCE = 10.0  # seconds until it is said that nobody takes what is inserted
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,8 @@ class Producer:
             raise ArgumentError(f"name: {name!r} is not a name (non-empty, without NUL)")
         ring = 0 if ring_bytes is None else _whole("ring_bytes", ring_bytes, 1 << 16, 1 << 40)
         self.name = name
+        self._dir = stream._client.dir
+        self._told = False
         self._handle = _segue.producer(stream._handle, name, bool(takeover), ring, *stream._columns)
 
     def __repr__(self) -> str:
@@ -148,13 +154,16 @@ class Producer:
             example = sequences
         else:
             example = Example(sequences, context, key, length, initial_states)
-        self._handle.insert(
-            example.sequences,
-            example.context,
-            example.initial_states,
-            example.key,
-            example.length,
-            cursor,
+        self._wait(
+            lambda limit: self._handle.insert(
+                example.sequences,
+                example.context,
+                example.initial_states,
+                example.key,
+                example.length,
+                cursor,
+                limit,
+            ),
             timeout if block else 0.0,
         )
 
@@ -166,13 +175,32 @@ class Producer:
         TimeoutError_, EndedError, FencedError, NoSpaceError
             As of `insert`.
         """
-        self._handle.flush(timeout)
+        self._wait(self._handle.flush, timeout)
 
     def close(self, timeout: float | None = None) -> None:
         """Flush, and close the name for good. Of no effect the second time."""
         if not self.closed:
-            self._handle.close(timeout)
+            self._wait(self._handle.close, timeout)
             self._handle.leave()
+
+    def _wait(self, call: Callable[[float | None], None], timeout: float | None) -> None:
+        """Call with the timeout; say once that it takes long, for there may be no worker."""
+        if self._told or (timeout is not None and timeout <= _PATIENCE):
+            call(timeout)
+            return
+        begun = time.monotonic()
+        try:
+            call(_PATIENCE)
+            return
+        except TimeoutError_:  # nothing was done that the next call does not do
+            self._told = True
+        warn(
+            f"producer {self.name!r} waits: {self.inserted - self.acknowledged} of the sequences "
+            "that it has inserted are not accepted yet. The server accepts `capacity` for each "
+            "lane, and more when its worker has committed some: does a worker read the stream? "
+            f"(segue status {self._dir})"
+        )
+        call(None if timeout is None else max(0.0, timeout - (time.monotonic() - begun)))
 
     def leave(self) -> None:
         """Free the name, for whoever goes on. What is not acknowledged may be inserted or not."""

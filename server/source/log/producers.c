@@ -150,8 +150,8 @@ int segue_producers_open(struct segue_producers *producers,
 	if (producer->session && !asked->takeover &&
 		memcmp(producer->token, asked->token, sizeof(asked->token)) != 0)
 		return segue_fail(SEGUE_EBUSY,
-			"producer '%s' is another's: give this one another name, or take it over "
-			"(takeover)",
+			"producer '%s' is another's, which has it open: end that one, give this "
+			"one another name, or take it over (in Python: takeover=True)",
 			producer->name);
 	producer->session = ++producers->sessions;
 	memcpy(producer->token, asked->token, sizeof(asked->token));

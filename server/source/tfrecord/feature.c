@@ -357,8 +357,8 @@ int segue_feature_decode(const struct segue_field *field, struct segue_piece fea
 		return 0;
 	if (sink.count != field->elements)
 		return segue_fail(SEGUE_EMISFIT,
-			"%" PRIu64 " value%s, expected %" PRIu64 " (its shape)", sink.count,
-			sink.count == 1 ? "" : "s", field->elements);
+			"%" PRIu64 " value%s, expected %" PRIu64 " (its declared shape)",
+			sink.count, sink.count == 1 ? "" : "s", field->elements);
 	return 0;
 }
 

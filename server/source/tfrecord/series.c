@@ -38,7 +38,8 @@ static int scan_numbers(struct segue_flow *flow)
 		return segue_fail_within(rc, "step %" PRIu64, flow->count / field->elements);
 	if (flow->count % field->elements)
 		return segue_fail(SEGUE_EMISFIT,
-			"%" PRIu64 " values, no multiple of the %" PRIu64 " of a step (its shape)",
+			"%" PRIu64 " values, no multiple of the %" PRIu64
+			" of a step (its declared shape)",
 			flow->count, field->elements);
 	cursor->steps = flow->count / field->elements;
 	width = cursor->kind == SEGUE_KIND_FLOAT ? 4 : 1;
