@@ -137,6 +137,22 @@ def test_it_waits_for_what_is_not_there(client: segue.Client) -> None:
     assert stream.records == 2**63  # as it was opened
 
 
+def test_it_is_said_that_none_comes(client: segue.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segue.loader, "_INPUT_SILENCE", 0.1)
+    stream = open_plain(client)
+    with stream.loader(timeout=0.3) as loader:
+        with pytest.warns(UserWarning, match="lane 0 of stream 'live' waits for .* insert"):
+            with pytest.raises(segue.TimeoutError_):
+                next(iter(loader))
+        with warnings.catch_warnings():  # once
+            warnings.simplefilter("error")
+            with pytest.raises(segue.TimeoutError_):
+                next(iter(loader))
+            with stream.producer("a") as producer:
+                insert_numbers(producer, 2)
+            assert next(iter(loader)).insertion_index.tolist() == [0, 1]
+
+
 def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     with segue.open(tmp_path / "run") as client:
         stream = open_plain(client)

@@ -45,6 +45,9 @@ _PATIENCE, _SILENCE = 10.0, 1.0
 # lets go of its inputs when its own threads have come to it.
 _HELD_PATIENCE, _HELD_LOOK = 2.0, 0.002
 
+# `Stream.records` while sequences are inserted; seconds until it is said that none come.
+_LIVE, _INPUT_SILENCE = 1 << 63, 10.0
+
 # Those of this process that have, or had, lanes: a newer one takes lanes over from them.
 _attached: weakref.WeakSet[Loader] = weakref.WeakSet()
 _attached_lock = threading.RLock()  # so that a handler of a signal may attach, too
@@ -204,6 +207,7 @@ class Loader(Closing):
         self._skipped = 0  # records, of lanes that are closed since lanes were attached
         self._skips_told = 0
         self._undelivered: dict[int, int] = {}  # by lane that has ended
+        self._told_waiting = False  # that no sequence is inserted
         self._closed = False
 
     def __repr__(self) -> str:
@@ -910,11 +914,31 @@ class _Batches:
             live if len(live) < 2 else sorted(live, key=lambda lane: (lane.committed, lane.index))
         )
 
+    def _next_of_lane(self, lane: _segue.Lane, timeout: float | None) -> Batch | None:
+        """`Lane.next`; where sequences are inserted it says once that none come."""
+        stream = self._loader.stream
+        patient = timeout is None or timeout > _INPUT_SILENCE
+        if not patient or self._loader._told_waiting or stream.records != _LIVE:
+            return lane.next(timeout)
+        begun = time.monotonic()
+        try:
+            return lane.next(_INPUT_SILENCE)
+        except errors.TimeoutError_:
+            self._loader._told_waiting = True
+        warn(
+            f"lane {lane.index} of stream {stream.name!r} waits for sequences that are inserted: "
+            "a batch comes when it is full, or when the input has ended. Does a producer insert, "
+            f"or is end_input() to be called? (segue status {stream._client.dir})"
+        )
+        return lane.next(
+            None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
+        )
+
     def take(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch, or None after striking the lane off."""
         loader = self._loader
         try:
-            batch = lane.next(loader._timeout)
+            batch = self._next_of_lane(lane, loader._timeout)
         except errors.HeldError:
             if self._held is None:
                 self._held_since = time.monotonic()
