@@ -191,7 +191,7 @@ def make(seed: int, number: int) -> cases.Case:
 
 def test_every_batch_is_the_models(tmp_path: Path) -> None:
     seed = int(os.environ.get("SEGUE_TEST_SEED") or secrets.randbits(32))
-    count = int(os.environ.get("SEGUE_TEST_SPECS") or 500)
+    count = int(os.environ.get("SEGUE_TEST_SPECS") or 200)
     only = os.environ.get("SEGUE_TEST_CASE")
     numbers = [int(only)] if only else range(count)
     print(f"SEGUE_TEST_SEED={seed} SEGUE_TEST_SPECS={count}")

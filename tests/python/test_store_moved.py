@@ -146,7 +146,8 @@ def test_moved_back_it_goes_on(directory: Path, client: segue.Client, loader: se
         loader.flush()
         step(loader, 2)
         loader.flush()
-    assert client.status()["server"]["storage"] == "ok"
+    # What is on disk is told before what the storage does.
+    wait_for(lambda: client.status()["server"]["storage"] == "ok", "the storage works again")
     assert client.status()["server"]["pid"] == pid
     trace = little.rest(loader)
     loader.close()
