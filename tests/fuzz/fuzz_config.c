@@ -167,7 +167,7 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 		for (uint32_t k = 0; k < states[i].rank && k < SEGUE_RANK_MAX; k++)
 			states[i].dims[k] = take(&input);
 	}
-	const struct segue_draft asked = {
+	struct segue_draft asked = {
 		.name = take_name(&input),
 		.source.kind = take(&input) % 8 ? SEGUE_SOURCE_TFRECORD
 						: (enum segue_source_kind)take(&input),
@@ -195,6 +195,20 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 		.interval_ms = (uint32_t)take(&input),
 		.lease_timeout_ms = (uint32_t)take(&input),
 	};
+	const struct segue_draft_part parts[] = {
+		{.name = take_name(&input),
+			.source = {.kind = (enum segue_source_kind)take(&input),
+				.tfrecord = asked.source.tfrecord},
+			.weight = (uint32_t)take(&input),
+			.epochs = take(&input)},
+		{.name = take_name(&input),
+			.source = {.kind = SEGUE_SOURCE_FILES,
+				.files = {.paths = paths, .path_count = 1}},
+			.weight = (uint32_t)take(&input)},
+	};
+	if (asked.source.kind == SEGUE_SOURCE_MIX)
+		asked.source = (struct segue_draft_source){.kind = SEGUE_SOURCE_MIX,
+			.mix = {.parts = parts, .part_count = take(&input) % 3}};
 	int rc = segue_draft_make(&asked, &spec);
 	expect(rc == 0 || rc == SEGUE_EINVAL || rc == SEGUE_ELIMIT);
 	if (rc)
