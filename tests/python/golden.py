@@ -215,6 +215,7 @@ if __name__ == "__main__":
     found = os.environ.get("SEGUE_PROGRAM") or shutil.which("segue")
     if place.exists() or not found:
         sys.exit(f"{place} is there: nobody changes it" if found else "set SEGUE_PROGRAM")
-    place.mkdir(parents=True)
-    write(place, found)
+    with tempfile.TemporaryDirectory(prefix="segue-golden-") as directory:
+        write(Path(directory), found)  # the store holds the paths of data
+        shutil.copytree(directory, place)
     print(*sorted(f"{file.stat().st_size:8} {file}" for file in place.iterdir()), sep="\n")
