@@ -105,10 +105,22 @@ static int check_column(const struct segue_seqfile_field *field,
 	return 0;
 }
 
-static int check_lengths(const struct segue_spec *spec, const struct segue_seqfile_entry *entry)
+int segue_insert_check_total(
+	const struct segue_spec *spec, const struct segue_seqfile_entry *entry, int code)
 {
 	uint64_t segments = (entry->steps + spec->num_unroll - 1) / spec->num_unroll;
 
+	if (entry->total_length == SEGUE_SEQFILE_NO_TOTAL ||
+		entry->total_length <= segments * spec->num_unroll)
+		return 0;
+	return segue_fail(code,
+		"its length is given as %" PRIu64 ", and it has %" PRIu64
+		" steps: with num_unroll = %" PRIu32 " at most %" PRIu64 " fit",
+		entry->total_length, entry->steps, spec->num_unroll, segments * spec->num_unroll);
+}
+
+static int check_lengths(const struct segue_spec *spec, const struct segue_seqfile_entry *entry)
+{
 	if (entry->steps == 0 || entry->steps > UINT32_MAX)
 		return segue_fail(SEGUE_EINVAL,
 			"the sequence has %" PRIu64 " steps, 1 to %" PRIu32 " are allowed",
@@ -119,14 +131,7 @@ static int check_lengths(const struct segue_spec *spec, const struct segue_seqfi
 			" steps, which is no multiple of num_unroll = %" PRIu32
 			"; consider pad=True",
 			entry->steps, spec->num_unroll);
-	if (entry->total_length != SEGUE_SEQFILE_NO_TOTAL &&
-		entry->total_length > segments * spec->num_unroll)
-		return segue_fail(SEGUE_EINVAL,
-			"its length is given as %" PRIu64 ", and it has %" PRIu64
-			" steps: with num_unroll = %" PRIu32 " at most %" PRIu64 " fit",
-			entry->total_length, entry->steps, spec->num_unroll,
-			segments * spec->num_unroll);
-	return 0;
+	return segue_insert_check_total(spec, entry, SEGUE_EINVAL);
 }
 
 int segue_insert_check(const struct segue_spec *spec, const struct segue_seqfile_head *head,

@@ -33,6 +33,13 @@ int segue_insert_lay_out(const struct segue_seqfile_head *head,
 	const struct segue_seqfile_entry *entry, uint64_t *columns, uint64_t *size);
 
 /*
+ * Whether the total length, if there is one, is within the steps as they are padded. Else `code`,
+ * with the reason. Also of sequences in files.
+ */
+int segue_insert_check_total(
+	const struct segue_spec *spec, const struct segue_seqfile_entry *entry, int code);
+
+/*
  * Whether a sequence is one of the spec: steps, total length, keys, and that column i, which lies
  * at column[i], can be what it is said to be. SEGUE_EINVAL names the field, and what is wrong.
  */

@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "core/error.h"
+#include "core/insert.h"
 
 #define BLOCK   SEGUE_SEQFILE_BLOCK
 #define THROUGH (64 * 1024) /* bytes that are read at once where nobody wants them */
@@ -138,15 +139,7 @@ static int check_entry(const struct segue_seqfile_record *record)
 			" steps, which is no multiple of num_unroll = %" PRIu32 "; "
 			"consider pad=True",
 			spec->sequences[0].name, entry->steps, spec->num_unroll);
-	uint64_t segments = (entry->steps + spec->num_unroll - 1) / spec->num_unroll;
-	if (entry->total_length != SEGUE_SEQFILE_NO_TOTAL &&
-		entry->total_length > segments * spec->num_unroll)
-		return segue_fail(SEGUE_EMISFIT,
-			"its length is given as %" PRIu64 ", and it has %" PRIu64
-			" steps: with num_unroll = %" PRIu32 " at most %" PRIu64 " fit",
-			entry->total_length, entry->steps, spec->num_unroll,
-			segments * spec->num_unroll);
-	return 0;
+	return segue_insert_check_total(spec, entry, SEGUE_EMISFIT);
 }
 
 /* Where the columns of the spec are. */
