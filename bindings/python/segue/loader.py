@@ -207,7 +207,7 @@ class Loader(Closing):
         self._skipped = 0  # records, of lanes that are closed since lanes were attached
         self._skips_told = 0
         self._undelivered: dict[int, int] = {}  # by lane that has ended
-        self._told_waiting = False  # that no sequence is inserted
+        self._tells_waiting: bool | None = None  # that none is inserted, once; None: not asked yet
         self._closed = False
 
     def __repr__(self) -> str:
@@ -916,15 +916,17 @@ class _Batches:
 
     def _next_of_lane(self, lane: _segue.Lane, timeout: float | None) -> Batch | None:
         """`Lane.next`; where sequences are inserted it says once that none come."""
-        stream = self._loader.stream
+        loader, stream = self._loader, self._loader.stream
+        if loader._tells_waiting is None:
+            loader._tells_waiting = stream.records == _LIVE
         patient = timeout is None or timeout > _INPUT_SILENCE
-        if not patient or self._loader._told_waiting or stream.records != _LIVE:
+        if not patient or not loader._tells_waiting:
             return lane.next(timeout)
         begun = time.monotonic()
         try:
             return lane.next(_INPUT_SILENCE)
         except errors.TimeoutError_:
-            self._loader._told_waiting = True
+            loader._tells_waiting = False
         warn(
             f"lane {lane.index} of stream {stream.name!r} waits for sequences that are inserted: "
             "a batch comes when it is full, or when the input has ended. Does a producer insert, "
