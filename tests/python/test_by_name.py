@@ -256,7 +256,7 @@ def test_moved_data(kind: str, tmp_path: Path, directory: Path) -> None:
     shutil.copytree(old, new)
     shutil.rmtree(old)
     with segue.open(directory) as client:
-        with refused(segue.SourceError, str(old)):
+        with refused(segue.SourceError, str(old), "open it once with its source"):
             cases.open_by_name(client, case)
         parts = [(part.case, new / name) for name, part in case.parts.items()]
         for one, place in [(case, new), *parts]:
@@ -269,6 +269,20 @@ def test_moved_data(kind: str, tmp_path: Path, directory: Path) -> None:
         with cases.open_by_name(client, case) as stream:
             with stream.loader(start="fresh", rank=0, world_size=1) as loader:
                 cases.check(loader, case, wanted)
+
+
+def test_seen_on_the_server_before(directory: Path, data: Path) -> None:
+    """Who has seen a stream, and asks for it by name on the next server, may come there first."""
+    with segue.open(directory) as client, segue.open(directory) as other:
+        batches = iter(little.open_stream(client, data, persist=False).loader(lanes=[0]))
+        little.work(next(batches))
+        assert other.status()["streams"]
+        kill(server_pid(client))
+        assert not other.inspect()["streams"]  # of the next server, where nobody has it yet
+        maker = threading.Timer(0.5, lambda: [little.work(batch) for batch in batches])
+        maker.start()
+        assert other.stream("train").records == len(little.LENGTHS)
+        maker.join()
 
 
 def test_dropped(client: segue.Client, data: Path, directory: Path) -> None:
