@@ -127,6 +127,7 @@ struct segue_message {
 		} insert;
 		struct {
 			uint64_t producer, entry;
+			bool look; /* it is not waited for */
 		} producer_wait;
 		struct {
 			uint64_t producer;

@@ -132,6 +132,7 @@ static const struct segue_pb_field insert[] = {
 static const struct segue_pb_field producer_wait[] = {
 	ANY64(ProducerWait, producer_wait, producer),
 	ANY64(ProducerWait, producer_wait, entry),
+	FIELD(ProducerWait, producer_wait, look, BOOL, 0),
 	END,
 };
 static const struct segue_pb_field producer_leave[] = {

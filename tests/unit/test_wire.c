@@ -518,9 +518,11 @@ Test(wire, producers)
 		.insert = {1, 2, 3, 4, 5, UINT32_MAX, UINT64_MAX, 4096, 4096}};
 	out = there_and_back(&m);
 	cr_assert_eq(memcmp(&out.insert, &m.insert, sizeof(out.insert)), 0);
-	m = (struct segue_message){.type = SEGUE_MESSAGE_PRODUCER_WAIT, .producer_wait = {1, 2}};
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_PRODUCER_WAIT, .producer_wait = {1, 2, true}};
 	out = there_and_back(&m);
-	cr_assert(out.producer_wait.producer == 1 && out.producer_wait.entry == 2);
+	cr_assert(out.producer_wait.producer == 1 && out.producer_wait.entry == 2 &&
+		  out.producer_wait.look);
 	m = (struct segue_message){
 		.type = SEGUE_MESSAGE_PRODUCER_LEAVE, .producer_leave = {1, true}};
 	out = there_and_back(&m);

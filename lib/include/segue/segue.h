@@ -543,7 +543,8 @@ SEGUE_EXPORT int segue_stream_open(
  * is opened, and initial values must be where they are not zeros (segue_spec_set_init). On success
  * the caller owns *out (segue_spec_destroy).
  *
- * SEGUE_ENOTFOUND: no process has a stream of that name open, and the store has none.
+ * SEGUE_ENOTFOUND: no process has a stream of that name open, and the store has none. For up to ten
+ * seconds after the server was lost it is waited for: who has it open may come to the next one later.
  */
 SEGUE_EXPORT int segue_stream_find(
 	struct segue_client *client, const char *name, struct segue_spec **out);
@@ -922,7 +923,8 @@ SEGUE_EXPORT void segue_producer_resumed(const struct segue_producer *producer, 
  * name next finds; NULL: none.
  *
  * It is under way when this returns: segue_producer_flush() waits until it is acknowledged. Waits
- * up to timeout_ns while there is no room: SEGUE_ETIMEOUT, nothing was inserted; 0: does not wait.
+ * up to timeout_ns while there is no room: SEGUE_ETIMEOUT, nothing was inserted, says which lane is
+ * furthest behind and who holds it; 0: does not wait.
  * SEGUE_EINVAL: it is not one of the spec, nothing was inserted. An error of one before it comes
  * here, too: SEGUE_EEND (the input has ended), SEGUE_EFENCED (taken over), ...: then the producer
  * inserts nothing more. SEGUE_ENOSPACE: the disk of the log is full; it is sent again by the next
@@ -934,7 +936,7 @@ SEGUE_EXPORT int segue_producer_insert(struct segue_producer *producer,
 
 /*
  * Waits until all that was inserted is acknowledged: as safe as the stream's durability promises.
- * SEGUE_ETIMEOUT; and as segue_producer_insert().
+ * SEGUE_ETIMEOUT, and others, as of segue_producer_insert().
  */
 SEGUE_EXPORT int segue_producer_flush(struct segue_producer *producer, int64_t timeout_ns);
 
