@@ -12,6 +12,7 @@ struct segue_stream {
 	uint64_t epoch; /* of the connection on which `id` is valid */
 	uint64_t id;
 	uint64_t records;
+	uint64_t token_needs, token_first; /* of the last token: segue_stream_token_needs() */
 	bool as_it_is; /* its epochs are those that it had: if it has grown since, that is fine */
 };
 

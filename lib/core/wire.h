@@ -158,6 +158,7 @@ struct segue_message {
 		} attached;
 		struct {
 			uint64_t id, size, step;
+			uint64_t needs, first; /* sequences: that a token needs, that is left */
 		} bulk;
 		struct {
 			const char *what;

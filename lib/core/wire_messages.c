@@ -191,6 +191,8 @@ static const struct segue_pb_field bulk[] = {
 	ANY64(Bulk, bulk, id),
 	ANY64(Bulk, bulk, size),
 	ANY64(Bulk, bulk, step),
+	ANY64(Bulk, bulk, needs),
+	ANY64(Bulk, bulk, first),
 	END,
 };
 static const struct segue_pb_field progress[] = {

@@ -583,10 +583,11 @@ Test(wire, replies)
 	}
 	m = (struct segue_message){.type = SEGUE_MESSAGE_DONE, .serial = 9};
 	there_and_back(&m);
-	m = (struct segue_message){
-		.type = SEGUE_MESSAGE_BULK, .bulk = {.id = 1, .size = 2, .step = 3}};
+	m = (struct segue_message){.type = SEGUE_MESSAGE_BULK,
+		.bulk = {.id = 1, .size = 2, .step = 3, .needs = 4, .first = 5}};
 	out = there_and_back(&m);
-	cr_assert(out.bulk.id == 1 && out.bulk.size == 2 && out.bulk.step == 3);
+	cr_assert(out.bulk.id == 1 && out.bulk.size == 2 && out.bulk.step == 3 &&
+		  out.bulk.needs == 4 && out.bulk.first == 5);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_PROGRESS,
 		.progress = {.what = "records", .done = 1, .total = 2}};
 	out = there_and_back(&m);

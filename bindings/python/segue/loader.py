@@ -208,6 +208,9 @@ class Loader(Closing):
         self._skips_told = 0
         self._undelivered: dict[int, int] = {}  # by lane that has ended
         self._told_waiting = False  # that no sequence is inserted
+        # Least step of the state dicts handed out, by the first inserted sequence that they need.
+        self._handed: dict[int, int] = {}
+        self._told_gone = False  # that some of them cannot be loaded any more
         self._closed = False
 
     def __repr__(self) -> str:
@@ -261,6 +264,9 @@ class Loader(Closing):
         first batch the position is the store's, and nothing is changed; `start` is still looked at
         when the first batch is asked for (with ``"fresh"`` a warning says that the store's position
         will then be dropped). `get_state` is the same.
+
+        Where sequences are inserted, and given up later (`Push`), a warning says once that one that
+        this loader has handed out before can no longer be loaded, and which is the oldest that can.
 
         Parameters
         ----------
@@ -338,9 +344,28 @@ class Loader(Closing):
                 if over or not self._have_ended(self._handles, timeout):
                     raise
                 tokens |= self._tokens_of_others(self._furthest(), timeout)
-        return {f"lane/{lane}": tokens[lane] for lane in sorted(tokens)}
+        _, needs, first = zip(*tokens.values(), strict=True)
+        self._hand_out(step, min(needs), max(first))
+        return {f"lane/{lane}": tokens[lane][0] for lane in sorted(tokens)}
 
-    def _tokens_of_others(self, step: int, timeout: float | None) -> dict[int, bytes]:
+    def _hand_out(self, step: int, needs: int, first: int) -> None:
+        """Say once that earlier state dicts need sequences of a log that are given up."""
+        self._handed[needs] = min(step, self._handed.get(needs, step))
+        if self._told_gone or min(self._handed) >= first:
+            return
+        self._told_gone = True
+        oldest = min((at for need, at in self._handed.items() if need >= first), default=step)
+        warn(
+            f"state dicts of stream {self.stream.name!r} from before step {oldest} can no longer be "
+            "loaded: sequences that they need were given up (retain_sequences, retain_bytes of "
+            f"segue.Push). Of those that this loader has handed out the one of step {oldest} is the "
+            "oldest that can be. Older ones stay good where more is retained, or with more "
+            "keep_checkpoints"
+        )
+
+    def _tokens_of_others(
+        self, step: int, timeout: float | None
+    ) -> dict[int, tuple[bytes, int, int]]:
         others = sorted(set(range(self.stream.lanes)) - set(self.lanes))
         handle = self.stream._handle
         return {lane: handle.checkpoint(lane, step, timeout) for lane in others}

@@ -663,6 +663,15 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
 	int64_t timeout_ns, void **token, size_t *size);
 
 /*
+ * Of the last token that one of the two above has returned, of a stream whose sequences are
+ * inserted: the first sequence that it needs, and the first that had not been given up. A token
+ * that needs an earlier one than that can no longer be gone back to. Of other streams, and before
+ * the first token, both are 0.
+ */
+SEGUE_EXPORT void segue_stream_token_needs(
+	const struct segue_stream *stream, uint64_t *needs, uint64_t *first);
+
+/*
  * Sets an attached lane to a token. Its generation rises; batches taken before stay readable until
  * they are released, and can no longer be committed (SEGUE_ESTALE). SEGUE_ETOKEN names what
  * differs; the lane is then as before. Final states that came after the token's step are taken
