@@ -503,6 +503,28 @@ def test_another_stands_by(tmp_path: Path, client: segue.Client) -> None:
     assert 0 < log.stat().st_size < 60
 
 
+def test_an_error_reaches_all_who_have_the_items(
+    client: segue.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other; who has only the name is told that nobody inserts."""
+    with segue.open(client.dir) as second, segue.open(client.dir) as third:
+        streams = [
+            opened(some, Examples(Numbers(60, bad=7), cache=False), lanes=3)
+            for some in (client, second)
+        ]
+        for lane, stream in enumerate(streams):
+            with pytest.raises(segue.SourceError, match="item 7: ValueError"):
+                with stream.loader(lanes=[lane], timeout=PATIENCE) as loader:
+                    for _ in loader:
+                        pass
+        monkeypatch.setattr(segue.loader, "_INPUT_SILENCE", 0.1)
+        with third.stream("train").loader(lanes=[2], timeout=1) as loader:
+            with pytest.warns(UserWarning, match="lane 2 .* No process has a producer of it open"):
+                with pytest.raises(segue.TimeoutError_):
+                    for _ in loader:
+                        pass
+
+
 def test_it_goes_through_kills_of_the_server(client: segue.Client) -> None:
     stream = fed(client, Numbers(60, wait=0.05), workers=2)
     over = threading.Event()

@@ -141,7 +141,8 @@ def test_it_is_said_that_none_comes(client: segue.Client, monkeypatch: pytest.Mo
     monkeypatch.setattr(segue.loader, "_INPUT_SILENCE", 0.1)
     stream = open_plain(client)
     with stream.loader(timeout=0.3) as loader:
-        with pytest.warns(UserWarning, match="lane 0 of stream 'live' waits for .* insert"):
+        waits = "lane 0 of stream 'live' waits for .* insert.* No process has a producer of it open"
+        with pytest.warns(UserWarning, match=waits):
             with pytest.raises(segue.TimeoutError_):
                 next(iter(loader))
         with warnings.catch_warnings():  # once

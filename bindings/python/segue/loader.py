@@ -877,6 +877,19 @@ def _too_few(loader: Loader, left_out: Mapping[int, int]) -> str:
     )
 
 
+def _open_producers(stream: Stream) -> str:
+    try:
+        (found,) = stream._client._report(_segue.REPORT_STATUS, stream.name)["streams"]
+        producers = found["log"]["producers"]
+    except (errors.NotFoundError, KeyError):  # a new server does not have it yet
+        return ""
+    names = [producer["name"] for producer in producers if producer["session"]]
+    if not names:
+        return "No process has a producer of it open"
+    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"Producers that are open: {', '.join(map(repr, names[:3]))}{more}"
+
+
 def _passed_over(loader: Loader, skipped: int) -> str:
     return (
         f'on_error="skip" of stream {loader.stream.name!r} has passed over {skipped} '
@@ -950,10 +963,11 @@ class _Batches:
             return lane.next(_INPUT_SILENCE)
         except errors.TimeoutError_:
             self._loader._told_waiting = True
+        there = _open_producers(stream)
         warn(
             f"lane {lane.index} of stream {stream.name!r} waits for sequences that are inserted: "
             "a batch comes when it is full, or when the input has ended. Does a producer insert, "
-            f"or is end_input() to be called? (segue status {stream._client.dir})"
+            f"or is end_input() to be called? (segue status {stream._client.dir}) {there}"
         )
         return lane.next(
             None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
