@@ -190,6 +190,38 @@ uint64_t segue_stream_records(const struct segue_stream *stream)
 	return stream ? stream->records : 0;
 }
 
+struct input_failed {
+	struct segue_stream *stream;
+	const char *reason;
+};
+
+static int attempt_fail_input(void *arg)
+{
+	const struct input_failed *failed = arg;
+	struct segue_stream *stream = failed->stream;
+	struct segue_message request = {.type = SEGUE_MESSAGE_INPUT_FAILED};
+	struct segue_reply reply;
+	int rc = segue_stream_ready(stream);
+
+	if (rc)
+		return rc;
+	request.input_failed.stream = stream->id;
+	request.input_failed.reason = failed->reason;
+	return segue_client_call(
+		stream->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
+}
+
+int segue_stream_fail_input(struct segue_stream *stream, const char *reason)
+{
+	struct input_failed failed = {stream, reason};
+
+	if (!stream || !reason)
+		return segue_fail(
+			SEGUE_EINVAL, "segue_stream_fail_input wants a stream and a reason");
+	int rc = segue_fork_check(&stream->client->connection.guard);
+	return rc ? rc : segue_client_run(stream->client, INT64_MAX, attempt_fail_input, &failed);
+}
+
 static int attempt_end(void *arg)
 {
 	struct segue_stream *stream = arg;

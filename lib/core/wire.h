@@ -40,6 +40,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_PRODUCER_LEAVE = 20,
 	SEGUE_MESSAGE_STREAM_END = 21,
 	SEGUE_MESSAGE_STREAM_FIND = 22,
+	SEGUE_MESSAGE_INPUT_FAILED = 23,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -113,6 +114,10 @@ struct segue_message {
 		struct {
 			uint64_t stream;
 		} stream_close, stream_end;
+		struct {
+			uint64_t stream;
+			const char *reason;
+		} input_failed;
 		struct {
 			uint64_t stream, ring; /* ring: an upload of its own */
 			const char *producer;

@@ -144,6 +144,11 @@ static const struct segue_pb_field stream_end[] = {
 	ANY64(StreamEnd, stream_end, stream),
 	END,
 };
+static const struct segue_pb_field input_failed[] = {
+	ANY64(InputFailed, input_failed, stream),
+	FIELD(InputFailed, input_failed, reason, TEXT, SEGUE_DETAIL_MAX),
+	END,
+};
 static const struct segue_pb_field producer_opened[] = {
 	ANY64(ProducerOpened, producer_opened, producer),
 	ANY64(ProducerOpened, producer_opened, entry),
@@ -297,6 +302,7 @@ static const struct codec {
 	{MESSAGE(PRODUCER_WAIT, producer_wait)},
 	{MESSAGE(PRODUCER_LEAVE, producer_leave)},
 	{MESSAGE(STREAM_END, stream_end)},
+	{MESSAGE(INPUT_FAILED, input_failed)},
 	{MESSAGE(STREAM_FIND, stream_find)},
 	/* Replies: server to client. */
 	{MESSAGE(WELCOME, welcome)},
@@ -346,6 +352,7 @@ SERIAL(Insert);
 SERIAL(ProducerWait);
 SERIAL(ProducerLeave);
 SERIAL(StreamEnd);
+SERIAL(InputFailed);
 SERIAL(ProducerOpened);
 SERIAL(Acknowledged);
 

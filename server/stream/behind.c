@@ -1,12 +1,14 @@
-/* What inserts wait for, in words. */
+/* What inserts, and those who read, wait for, in words. */
 #include "stream/behind.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "engine/live.h"
+#include "stream/opening.h"
 
 enum { HOLDER_TEXT = 80 };
 
@@ -77,4 +79,24 @@ int segue_behind_fail(const struct segue_stream *stream)
 				stream->spec->lanes);
 	free(look);
 	return rc;
+}
+
+void segue_input_goes_on(struct segue_stream *stream)
+{
+	free(stream->input_failure);
+	stream->input_failure = NULL;
+}
+
+void segue_input_failed_request(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_opening *opening;
+	int rc = segue_opening_find(session, message->input_failed.stream, &opening);
+
+	if (rc) {
+		segue_session_fail(session, message->serial, rc);
+		return;
+	}
+	segue_input_goes_on(opening->stream);
+	opening->stream->input_failure = strdup(message->input_failed.reason);
+	segue_session_send_done(session, message->serial);
 }

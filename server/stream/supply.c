@@ -498,6 +498,7 @@ static void opened(void *arg)
 		return;
 	} else if (session) {
 		supply->last = supply->acknowledged = supply->ask.serial;
+		segue_input_goes_on(supply->opening->stream);
 		tell_opened(supply);
 	}
 	supply->serial = 0;

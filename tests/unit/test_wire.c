@@ -485,6 +485,11 @@ Test(wire, small_requests)
 	m = (struct segue_message){.type = SEGUE_MESSAGE_STREAM_END, .stream_end = {.stream = 3}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.stream_end.stream, 3);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_INPUT_FAILED, .input_failed = {3, "item 7"}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.input_failed.stream, 3);
+	cr_assert_str_eq(out.input_failed.reason, "item 7");
 	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_VERIFY; what++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
 			.report = {.what = what,

@@ -2042,6 +2042,21 @@ static PyObject *stream_end_input(struct stream *self, PyObject *Py_UNUSED(none)
 	return leave_with_none(gate, rc);
 }
 
+static PyObject *stream_fail_input(struct stream *self, PyObject *reason)
+{
+	struct gate *gate = self->client->gate;
+	const char *text = PyUnicode_AsUTF8AndSize(reason, NULL);
+	struct segue_stream *handle;
+	int rc;
+
+	if (!text || !segue_py_stream_enter((PyObject *)self, &handle))
+		return NULL;
+	wait_begin(gate);
+	rc = segue_stream_fail_input(handle, text);
+	wait_end(gate);
+	return leave_with_none(gate, rc);
+}
+
 static PyObject *stream_watch(struct stream *self, PyObject *callable)
 {
 	if (!enter(self->client->gate)) /* a call that waits has it in use */
@@ -2765,6 +2780,8 @@ static PyMethodDef stream_methods[] = {
 		"step."},
 	{"end_input", METHOD(stream_end_input), METH_NOARGS,
 		"end_input(): nothing more is inserted."},
+	{"fail_input", METHOD(stream_fail_input), METH_O,
+		"fail_input(reason): nobody inserts, until a producer is opened again."},
 	{"watch", METHOD(stream_watch), METH_O,
 		"watch(callable): called while a batch is waited for; what it raises ends that."},
 	{"close", METHOD(stream_close), METH_NOARGS, "Close it and its lanes."},

@@ -877,17 +877,18 @@ def _too_few(loader: Loader, left_out: Mapping[int, int]) -> str:
     )
 
 
-def _open_producers(stream: Stream) -> str:
+def _open_producers(stream: Stream) -> tuple[str, str]:
+    """Return which there are, in words, and why nobody inserts, if that is known."""
     try:
         (found,) = stream._client._report(_segue.REPORT_STATUS, stream.name)["streams"]
-        producers = found["log"]["producers"]
+        log = found["log"]
     except (errors.NotFoundError, KeyError):  # a new server does not have it yet
-        return ""
-    names = [producer["name"] for producer in producers if producer["session"]]
-    if not names:
-        return "No process has a producer of it open"
+        return "", ""
+    names = [producer["name"] for producer in log["producers"] if producer["session"]]
     more = f", and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"Producers that are open: {', '.join(map(repr, names[:3]))}{more}"
+    there = f"Producers that are open: {', '.join(map(repr, names[:3]))}{more}"
+    failure = log["input_failure"] or ""
+    return there if names else "No process has a producer of it open", failure
 
 
 def _passed_over(loader: Loader, skipped: int) -> str:
@@ -953,25 +954,37 @@ class _Batches:
         )
 
     def _next_of_lane(self, lane: _segue.Lane, timeout: float | None) -> Batch | None:
-        """`Lane.next`; where sequences are inserted it says once that none come."""
-        stream = self._loader.stream
-        patient = timeout is None or timeout > _INPUT_SILENCE
-        if not patient or self._loader._told_waiting or stream.records != _LIVE:
+        """`Lane.next`; where sequences are inserted it looks now and then why none come."""
+        if self._loader.stream.records != _LIVE:
             return lane.next(timeout)
-        begun = time.monotonic()
-        try:
-            return lane.next(_INPUT_SILENCE)
-        except errors.TimeoutError_:
-            self._loader._told_waiting = True
-        there = _open_producers(stream)
+        until = None if timeout is None else time.monotonic() + timeout
+        failure = ""
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if left is not None and left <= _INPUT_SILENCE:
+                return lane.next(left)
+            with suppress(errors.TimeoutError_):
+                return lane.next(_INPUT_SILENCE)
+            failure = self._ask_for_input(lane, failure)
+
+    def _ask_for_input(self, lane: _segue.Lane, before: str) -> str:
+        """Return why nobody inserts, or raise it if nobody has gone on since `before` was returned.
+
+        That nothing comes is said once.
+        """
+        stream = self._loader.stream
+        there, failure = _open_producers(stream)
+        if failure and failure == before:
+            raise errors.SourceError(f"nobody inserts into stream {stream.name!r}: {failure}")
+        if self._loader._told_waiting:
+            return failure
+        self._loader._told_waiting = True
         warn(
             f"lane {lane.index} of stream {stream.name!r} waits for sequences that are inserted: "
             "a batch comes when it is full, or when the input has ended. Does a producer insert, "
             f"or is end_input() to be called? (segue status {stream._client.dir}) {there}"
         )
-        return lane.next(
-            None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
-        )
+        return failure
 
     def take(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch, or None after striking the lane off."""

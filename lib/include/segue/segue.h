@@ -544,7 +544,7 @@ SEGUE_EXPORT int segue_stream_open(
  * the caller owns *out (segue_spec_destroy).
  *
  * SEGUE_ENOTFOUND: no process has a stream of that name open, and the store has none. For up to ten
- * seconds after the server was lost it is waited for: who has it open may come to the next one later.
+ * seconds after the server was lost it is waited for: who has it open may come to the next later.
  */
 SEGUE_EXPORT int segue_stream_find(
 	struct segue_client *client, const char *name, struct segue_spec **out);
@@ -964,6 +964,13 @@ SEGUE_EXPORT void segue_producer_destroy(struct segue_producer *producer);
  * it.
  */
 SEGUE_EXPORT int segue_stream_end_input(struct segue_stream *stream);
+
+/*
+ * Leaves word that nobody inserts any more, and why, for those who wait for sequences: it is in
+ * SEGUE_REPORT_STATUS ("input_failure") until a producer is opened again. The input has not ended,
+ * and nothing is stored. To be called before the producer is destroyed, for another may go on.
+ */
+SEGUE_EXPORT int segue_stream_fail_input(struct segue_stream *stream, const char *reason);
 
 #ifdef __cplusplus
 }
