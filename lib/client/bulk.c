@@ -40,7 +40,7 @@ int segue_client_upload_bytes(
 }
 
 int segue_client_fetch(struct segue_client *client, struct segue_message *request,
-	int64_t timeout_ns, void **bytes, size_t *size)
+	int64_t timeout_ns, struct segue_answer *answer)
 {
 	struct segue_shm segment;
 	struct segue_reply reply;
@@ -58,8 +58,8 @@ int segue_client_fetch(struct segue_client *client, struct segue_message *reques
 	if (copy) {
 		memcpy(copy, segment.map, got);
 		copy[got] = '\0';
-		*bytes = copy;
-		*size = got;
+		*answer = (struct segue_answer){
+			copy, got, reply.message.bulk.needs, reply.message.bulk.first};
 	} else {
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for an answer of %" PRIu64 " bytes", got);
 	}

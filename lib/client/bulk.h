@@ -15,8 +15,13 @@ int segue_client_upload(
 int segue_client_upload_bytes(
 	struct segue_client *client, const void *bytes, size_t size, uint64_t *id);
 
-/* A request that is answered by bytes. The caller frees them; a NUL follows the last. */
+struct segue_answer {
+	void *bytes; /* the caller frees them; a NUL follows the last */
+	size_t size;
+	uint64_t needs, first; /* of a token: as segue_stream_token_needs() has them */
+};
+/* A request that is answered by bytes. */
 int segue_client_fetch(struct segue_client *client, struct segue_message *request,
-	int64_t timeout_ns, void **bytes, size_t *size);
+	int64_t timeout_ns, struct segue_answer *answer);
 
 #endif

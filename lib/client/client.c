@@ -78,6 +78,7 @@ static int connect_once(struct segue_client *client, int64_t deadline_ns)
 		segue_connection_close(connection);
 		return fail_moved(client, "was replaced by another");
 	}
+	client->connected_ns = segue_now_ns();
 	if (client->epoch++ == 0)
 		keep_dir(client);
 	return 0;
@@ -229,19 +230,15 @@ int segue_client_lost(struct segue_client *client, struct segue_losses *losses, 
 	return back_off(client, &losses->delay, deadline_ns);
 }
 
-int segue_client_missing(const struct segue_client *client, struct segue_missing *missing, int rc)
+int segue_client_missing(const struct segue_client *client, int rc)
 {
-	int64_t now = segue_now_ns(), patience = client->timeout_ns / 2;
+	int64_t patience = client->timeout_ns / 2;
 
-	if (rc != SEGUE_ENOTFOUND || client->epoch == missing->epoch) {
-		missing->since = 0;
+	if (rc != SEGUE_ENOTFOUND || client->epoch <= 1)
 		return rc;
-	}
-	if (!missing->since)
-		missing->since = now;
 	if (patience > MAKER_NS)
 		patience = MAKER_NS;
-	return now - missing->since < patience ? SEGUE_EGONE : rc;
+	return segue_now_ns() - client->connected_ns < patience ? SEGUE_EGONE : rc;
 }
 
 int segue_client_run(

@@ -25,7 +25,8 @@ struct segue_client {
 	bool own_socket;         /* socket_path was given */
 	bool no_start;
 	int64_t timeout_ns;
-	uint64_t epoch; /* of the live connection; 0: none yet */
+	uint64_t epoch;       /* of the live connection; 0: none yet */
+	int64_t connected_ns; /* when that was made */
 	/* The directory that was opened: a handle is never of another of the same name. */
 	uint64_t device, inode; /* inode 0: not known */
 	int dir_fd;             /* of it, O_PATH, where `dir` led to it; or -1 */
@@ -50,18 +51,13 @@ struct segue_losses {
 int segue_client_lost(
 	struct segue_client *client, struct segue_losses *losses, int64_t deadline_ns);
 
-/* Since when somebody else's stream is not there on a server that came after another. */
-struct segue_missing {
-	uint64_t epoch; /* of the connection when it was begun to ask */
-	int64_t since;  /* 0: it is not missing */
-};
-
 /*
- * The server says `rc` of a stream that is to be found. SEGUE_ENOTFOUND becomes SEGUE_EGONE, to be
- * tried again, for some seconds after the server was lost: the process that gives the source may
- * come to the next server later than this one.
+ * The server says `rc` of somebody else's stream. SEGUE_ENOTFOUND becomes SEGUE_EGONE, to be tried
+ * again, for some seconds on a connection that came after another: the process that gives the
+ * source may come to the next server later than this one. Whoever asks may have seen the stream on
+ * the server before, and need not know that this is another.
  */
-int segue_client_missing(const struct segue_client *client, struct segue_missing *missing, int rc);
+int segue_client_missing(const struct segue_client *client, int rc);
 
 /* SEGUE_EMOVED: `dir` was opened and does not lead there any more. */
 int segue_client_check_dir(const struct segue_client *client);

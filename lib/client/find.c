@@ -9,7 +9,6 @@
 struct finding {
 	struct segue_client *client;
 	const char *name;
-	struct segue_missing missing;
 	struct segue_spec *spec;
 };
 
@@ -23,7 +22,7 @@ static int attempt_find(void *arg)
 	int rc = segue_client_call(
 		finding->client, &request, SEGUE_MESSAGE_FOUND, SEGUE_REQUEST_NS, &reply);
 	if (rc)
-		return segue_client_missing(finding->client, &finding->missing, rc);
+		return segue_client_missing(finding->client, rc);
 	finding->spec = reply.message.found.spec;
 	rc = segue_spec_check(finding->spec);
 	if (!rc && strcmp(finding->spec->name, finding->name) == 0)
@@ -35,8 +34,7 @@ static int attempt_find(void *arg)
 
 static int find(struct segue_client *client, const char *name, struct segue_spec **out)
 {
-	struct finding finding = {
-		.client = client, .name = name, .missing = {.epoch = client->epoch}};
+	struct finding finding = {.client = client, .name = name};
 
 	int rc = segue_client_run(client, INT64_MAX, attempt_find, &finding);
 	if (rc)

@@ -15,8 +15,9 @@
 #define RING_NORMAL ((uint64_t)16 << 20)
 #define RING_MIN    ((uint64_t)1 << 16)
 #define RING_MAX    ((uint64_t)1 << 40)
-#define LOOK_NS     INT64_C(20000000) /* so often it is asked what became of entries */
-#define LOOK_COUNT  1024              /* ... or when so many are under way */
+#define LOOK_NS     INT64_C(20000000)   /* so often it is asked what became of entries */
+#define LOOK_COUNT  1024                /* ... or when so many are under way */
+#define REASON_NS   INT64_C(1000000000) /* for the server to say what it waits for */
 
 /* An entry that is not acknowledged. */
 struct pending {
@@ -291,13 +292,35 @@ static int attempt_ask(void *arg)
 		SEGUE_EGONE, "the server has lost entries of producer '%s'", producer->name);
 }
 
+/*
+ * `rc`: there is no more time for `entry`. 0: it is acknowledged by now; SEGUE_ETIMEOUT: the server
+ * says what it waits for, if it can be asked.
+ */
+static int reason(struct segue_producer *producer, uint64_t entry, int rc)
+{
+	struct segue_message request = {.type = SEGUE_MESSAGE_PRODUCER_WAIT,
+		.producer_wait = {.producer = producer->id, .entry = entry, .look = true}};
+	struct segue_outcome timeout;
+	struct segue_reply reply;
+
+	segue_outcome_take(&timeout, rc);
+	rc = segue_client_call(
+		producer->stream->client, &request, SEGUE_MESSAGE_ACKNOWLEDGED, REASON_NS, &reply);
+	if (rc)
+		return rc == SEGUE_EGONE ? segue_outcome_give(&timeout)
+					 : take_failure(producer, rc);
+	acknowledge(producer, reply.message.acknowledged.entry);
+	return producer->acknowledged >= entry ? 0 : segue_outcome_give(&timeout);
+}
+
 /* Until `entry` is acknowledged; 0: asks how far it is. */
 static int ask(struct segue_producer *producer, uint64_t entry, int64_t deadline_ns)
 {
 	struct asking asking = {producer, entry, deadline_ns};
 
 	producer->looked_ns = segue_now_ns();
-	return segue_client_run(producer->stream->client, deadline_ns, attempt_ask, &asking);
+	int rc = segue_client_run(producer->stream->client, deadline_ns, attempt_ask, &asking);
+	return rc == SEGUE_ETIMEOUT && entry ? reason(producer, entry, rc) : rc;
 }
 
 static int attempt_ready(void *arg)
@@ -409,11 +432,12 @@ static int await_room(struct segue_producer *producer, struct pending *pending, 
 		int rc = ask(producer, timeout_ns ? producer->first->entry : 0, deadline_ns);
 
 		if (!rc && !timeout_ns && !find_room(producer, pending->room, &pending->offset))
-			rc = segue_fail(SEGUE_ETIMEOUT, "there is no room");
+			rc = reason(producer, producer->first->entry,
+				segue_fail(SEGUE_ETIMEOUT, "there is no room"));
 		if (rc == SEGUE_ETIMEOUT)
 			return segue_fail_within(rc,
 				"producer '%s': its ring is full of entries that are not "
-				"acknowledged: lanes have enough, or the server is behind",
+				"acknowledged",
 				producer->name);
 		if (rc)
 			return rc;

@@ -7,8 +7,7 @@ struct asking {
 	struct segue_client *client;
 	struct segue_message request;
 	int64_t timeout_ns;
-	void *bytes;
-	size_t size;
+	struct segue_answer answer;
 };
 
 static int attempt_ask(void *arg)
@@ -20,8 +19,7 @@ static int attempt_ask(void *arg)
 	if (request->type == SEGUE_MESSAGE_STORED && request->stored.remove)
 		return segue_client_call(
 			asking->client, request, SEGUE_MESSAGE_DONE, asking->timeout_ns, &reply);
-	return segue_client_fetch(
-		asking->client, request, asking->timeout_ns, &asking->bytes, &asking->size);
+	return segue_client_fetch(asking->client, request, asking->timeout_ns, &asking->answer);
 }
 
 int segue_client_report(struct segue_client *client, enum segue_report what, const char *stream,
@@ -49,7 +47,7 @@ int segue_client_report(struct segue_client *client, enum segue_report what, con
 	};
 	rc = segue_client_run(client, INT64_MAX, attempt_ask, &asking);
 	if (!rc)
-		*json = asking.bytes;
+		*json = asking.answer.bytes;
 	return rc;
 }
 
@@ -77,8 +75,8 @@ int segue_client_checkpoint(struct segue_client *client, const char *stream, uin
 	int rc = ask_stored(&asking, client, stream);
 	if (rc)
 		return rc;
-	*token = asking.bytes;
-	*size = asking.size;
+	*token = asking.answer.bytes;
+	*size = asking.answer.size;
 	return 0;
 }
 

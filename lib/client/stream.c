@@ -70,6 +70,17 @@ static int upload(struct segue_client *client, const struct segue_spec *spec,
 	return 0;
 }
 
+/* What an answer means to who does not give the source. */
+static int by_name(const struct segue_stream *stream, int rc)
+{
+	if (rc != SEGUE_ESOURCE)
+		return segue_client_missing(stream->client, rc);
+	return segue_fail_within(rc,
+		"stream '%s' was opened by its name alone: if its data have been moved, open it "
+		"once with its source, where it is now",
+		stream->shape->spec->name);
+}
+
 int segue_stream_ready(struct segue_stream *stream)
 {
 	const struct segue_spec *spec = stream->shape->spec;
@@ -91,7 +102,7 @@ int segue_stream_ready(struct segue_stream *stream)
 	/* No limit: the first opening of a data set reads all of it, and shows how far it is. */
 	rc = segue_client_call(client, &request, SEGUE_MESSAGE_OPENED, INT64_MAX, &reply);
 	if (request.stream_open.stored)
-		rc = segue_client_missing(client, &stream->missing, rc);
+		rc = by_name(stream, rc);
 	if (rc)
 		return rc;
 	rc = segue_shape_settle(
@@ -123,7 +134,6 @@ static int open_stream(struct segue_client *client, const struct segue_spec *spe
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 	stream->client = client;
 	stream->users = 1;
-	stream->missing.epoch = client->epoch;
 	stream->as_it_is = as_it_is;
 	rc = segue_shape_create(spec, &stream->shape);
 	if (!rc)
@@ -178,6 +188,38 @@ void segue_stream_close(struct segue_stream *stream)
 uint64_t segue_stream_records(const struct segue_stream *stream)
 {
 	return stream ? stream->records : 0;
+}
+
+struct input_failed {
+	struct segue_stream *stream;
+	const char *reason;
+};
+
+static int attempt_fail_input(void *arg)
+{
+	const struct input_failed *failed = arg;
+	struct segue_stream *stream = failed->stream;
+	struct segue_message request = {.type = SEGUE_MESSAGE_INPUT_FAILED};
+	struct segue_reply reply;
+	int rc = segue_stream_ready(stream);
+
+	if (rc)
+		return rc;
+	request.input_failed.stream = stream->id;
+	request.input_failed.reason = failed->reason;
+	return segue_client_call(
+		stream->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
+}
+
+int segue_stream_fail_input(struct segue_stream *stream, const char *reason)
+{
+	struct input_failed failed = {stream, reason};
+
+	if (!stream || !reason)
+		return segue_fail(
+			SEGUE_EINVAL, "segue_stream_fail_input wants a stream and a reason");
+	int rc = segue_fork_check(&stream->client->connection.guard);
+	return rc ? rc : segue_client_run(stream->client, INT64_MAX, attempt_fail_input, &failed);
 }
 
 static int attempt_end(void *arg)

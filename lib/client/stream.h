@@ -12,7 +12,7 @@ struct segue_stream {
 	uint64_t epoch; /* of the connection on which `id` is valid */
 	uint64_t id;
 	uint64_t records;
-	struct segue_missing missing; /* SEGUE_SOURCE_STORED: it was opened, and is not there */
+	uint64_t token_needs, token_first; /* of the last token: segue_stream_token_needs() */
 	bool as_it_is; /* its epochs are those that it had: if it has grown since, that is fine */
 };
 

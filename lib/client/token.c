@@ -6,10 +6,19 @@
 
 /* ---- Of a lane that is held ---- */
 
+/* What is known of a token stays with its stream. */
+static void take_answer(
+	struct segue_stream *stream, const struct segue_answer *answer, void **token, size_t *size)
+{
+	stream->token_needs = answer->needs;
+	stream->token_first = answer->first;
+	*token = answer->bytes;
+	*size = answer->size;
+}
+
 struct token_attempt {
 	struct segue_lane *lane;
-	void *token;
-	size_t size;
+	struct segue_answer answer;
 };
 
 static int attempt_token(void *arg)
@@ -27,8 +36,8 @@ static int attempt_token(void *arg)
 			.step = lane->track.committed,
 			.timeout_ns = SEGUE_REQUEST_NS},
 	};
-	return segue_client_fetch(lane->client, &request, SEGUE_REQUEST_NS + SEGUE_ANSWER_NS,
-		&call->token, &call->size);
+	return segue_client_fetch(
+		lane->client, &request, SEGUE_REQUEST_NS + SEGUE_ANSWER_NS, &call->answer);
 }
 
 int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size)
@@ -46,8 +55,7 @@ int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size)
 	rc = segue_client_run(lane->client, INT64_MAX, attempt_token, &call);
 	if (rc)
 		return rc;
-	*token = call.token;
-	*size = call.size;
+	take_answer(lane->stream, &call.answer, token, size);
 	return 0;
 }
 
@@ -96,8 +104,7 @@ int segue_lane_check(struct segue_lane *lane, const void *token, size_t size)
 struct checkpoint_attempt {
 	struct segue_stream *stream;
 	struct segue_message request;
-	void *token;
-	size_t size;
+	struct segue_answer answer;
 };
 
 /*
@@ -129,8 +136,8 @@ static int attempt_checkpoint(void *arg)
 		return rc;
 	call->request.checkpoint.stream = call->stream->id;
 	return segue_client_fetch(call->stream->client, &call->request,
-		segue_deadline(call->request.checkpoint.timeout_ns, SEGUE_REQUEST_NS), &call->token,
-		&call->size);
+		segue_deadline(call->request.checkpoint.timeout_ns, SEGUE_REQUEST_NS),
+		&call->answer);
 }
 
 int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
@@ -154,7 +161,12 @@ int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t
 	rc = segue_client_run(stream->client, INT64_MAX, attempt_checkpoint, &call);
 	if (rc)
 		return rc;
-	*token = call.token;
-	*size = call.size;
+	take_answer(stream, &call.answer, token, size);
 	return 0;
+}
+
+void segue_stream_token_needs(const struct segue_stream *stream, uint64_t *needs, uint64_t *first)
+{
+	*needs = stream->token_needs;
+	*first = stream->token_first;
 }

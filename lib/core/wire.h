@@ -40,6 +40,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_PRODUCER_LEAVE = 20,
 	SEGUE_MESSAGE_STREAM_END = 21,
 	SEGUE_MESSAGE_STREAM_FIND = 22,
+	SEGUE_MESSAGE_INPUT_FAILED = 23,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -114,6 +115,10 @@ struct segue_message {
 			uint64_t stream;
 		} stream_close, stream_end;
 		struct {
+			uint64_t stream;
+			const char *reason;
+		} input_failed;
+		struct {
 			uint64_t stream, ring; /* ring: an upload of its own */
 			const char *producer;
 			uint8_t token[SEGUE_TOKEN_BYTES];
@@ -127,6 +132,7 @@ struct segue_message {
 		} insert;
 		struct {
 			uint64_t producer, entry;
+			bool look; /* it is not waited for */
 		} producer_wait;
 		struct {
 			uint64_t producer;
@@ -157,6 +163,7 @@ struct segue_message {
 		} attached;
 		struct {
 			uint64_t id, size, step;
+			uint64_t needs, first; /* sequences: that a token needs, that is left */
 		} bulk;
 		struct {
 			const char *what;

@@ -132,6 +132,7 @@ static const struct segue_pb_field insert[] = {
 static const struct segue_pb_field producer_wait[] = {
 	ANY64(ProducerWait, producer_wait, producer),
 	ANY64(ProducerWait, producer_wait, entry),
+	FIELD(ProducerWait, producer_wait, look, BOOL, 0),
 	END,
 };
 static const struct segue_pb_field producer_leave[] = {
@@ -141,6 +142,11 @@ static const struct segue_pb_field producer_leave[] = {
 };
 static const struct segue_pb_field stream_end[] = {
 	ANY64(StreamEnd, stream_end, stream),
+	END,
+};
+static const struct segue_pb_field input_failed[] = {
+	ANY64(InputFailed, input_failed, stream),
+	FIELD(InputFailed, input_failed, reason, TEXT, SEGUE_DETAIL_MAX),
 	END,
 };
 static const struct segue_pb_field producer_opened[] = {
@@ -190,6 +196,8 @@ static const struct segue_pb_field bulk[] = {
 	ANY64(Bulk, bulk, id),
 	ANY64(Bulk, bulk, size),
 	ANY64(Bulk, bulk, step),
+	ANY64(Bulk, bulk, needs),
+	ANY64(Bulk, bulk, first),
 	END,
 };
 static const struct segue_pb_field progress[] = {
@@ -294,6 +302,7 @@ static const struct codec {
 	{MESSAGE(PRODUCER_WAIT, producer_wait)},
 	{MESSAGE(PRODUCER_LEAVE, producer_leave)},
 	{MESSAGE(STREAM_END, stream_end)},
+	{MESSAGE(INPUT_FAILED, input_failed)},
 	{MESSAGE(STREAM_FIND, stream_find)},
 	/* Replies: server to client. */
 	{MESSAGE(WELCOME, welcome)},
@@ -343,6 +352,7 @@ SERIAL(Insert);
 SERIAL(ProducerWait);
 SERIAL(ProducerLeave);
 SERIAL(StreamEnd);
+SERIAL(InputFailed);
 SERIAL(ProducerOpened);
 SERIAL(Acknowledged);
 

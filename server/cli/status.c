@@ -111,6 +111,8 @@ static void print_log(struct json_object *stream)
 		printf("  FAILED: nothing more is accepted until the server is started again\n");
 	else if (strcmp(state, "ended") == 0)
 		printf("  the input has ended\n");
+	else if (*segue_json_get_text(log, "input_failure"))
+		printf("  NOBODY INSERTS: %s\n", segue_cli_member(log, "input_failure"));
 	else if (strcmp(waits, "capacity") == 0)
 		printf("  INSERTS WAIT: lane %s has %s sequences before it (capacity %s)\n",
 			segue_cli_member(last, "lane"), segue_cli_member(last, "behind"),

@@ -47,8 +47,6 @@ struct segue_live {
 	uint64_t count;    /* after so many */
 	uint64_t grown;    /* lanes were told of so many */
 	struct lane *lane; /* owned: spec->lanes */
-	uint32_t behind;   /* lane that had the most when inserting had to wait last */
-	uint64_t behind_by;
 	_Atomic bool full;
 };
 
@@ -189,16 +187,11 @@ static bool look_at_lanes(struct segue_live *live, uint64_t count, uint64_t byte
 	uint32_t lanes = live->order.spec->lanes;
 	uint64_t least = UINT64_MAX, floor = count;
 
-	live->behind_by = 0;
 	for (uint32_t i = 0; i < lanes; i++) {
 		look_at_lane(&live->lane[i]);
 		uint64_t has = unfinished(live, i, count);
 		least = has < least ? has : least;
 		floor = live->lane[i].floor < floor ? live->lane[i].floor : floor;
-		if (has > live->behind_by) {
-			live->behind = i;
-			live->behind_by = has;
-		}
 	}
 	uint64_t spooled = segue_log_bytes_from(live->log, floor);
 	if (least >= limits->capacity || spooled >= limits->spool)
@@ -232,14 +225,6 @@ void segue_live_moved(struct segue_live *live)
 {
 	if (live->full)
 		segue_inserter_kick(live->inserter);
-}
-
-void segue_live_behind(struct segue_live *live, uint32_t *lane, uint64_t *sequences)
-{
-	pthread_mutex_lock(&live->lock);
-	*lane = live->behind;
-	*sequences = live->behind_by;
-	pthread_mutex_unlock(&live->lock);
 }
 
 struct segue_live_look *segue_live_look(struct segue_live *live)
@@ -676,6 +661,11 @@ int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan
 				plan->lane, seen - 1, stand.written.number);
 		await_sync(live, syncs);
 	}
+}
+
+uint64_t segue_live_first(const struct segue_live *live)
+{
+	return live->give_up.first;
 }
 
 int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,

@@ -83,8 +83,6 @@ void segue_live_join(
 void segue_live_leave(struct segue_live *live, const struct segue_filler *filler);
 /* Workers may be further: who waits to insert looks again. */
 void segue_live_moved(struct segue_live *live);
-/* The lane that is furthest behind, and by how many sequences, when inserting had to wait last. */
-void segue_live_behind(struct segue_live *live, uint32_t *lane, uint64_t *sequences);
 
 /* How a log stands, and what its lanes have before them. */
 struct segue_live_look {
@@ -119,6 +117,8 @@ int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan
  */
 int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position);
+/* The first that was not. Any thread. */
+uint64_t segue_live_first(const struct segue_live *live);
 /* Positions or checkpoints of its lanes have changed on disk: some of it may be given up. */
 void segue_live_stored(struct segue_live *live);
 /*

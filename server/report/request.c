@@ -41,8 +41,8 @@ static void answer(struct segue_task *task)
 
 	/* What VERIFY found is told in spite of its error. */
 	if (request->base.session && request->text)
-		segue_session_send_bulk(request->base.session, request->base.serial, 0,
-			request->text, strlen(request->text));
+		segue_session_send_bulk(request->base.session, request->base.serial, request->text,
+			strlen(request->text));
 	else
 		segue_request_is_over(&request->base);
 	segue_request_end(&request->base);
@@ -70,7 +70,7 @@ static void answer_status(struct segue_session *session, const struct segue_mess
 		segue_session_fail(session, message->serial, rc);
 		return;
 	}
-	segue_session_send_bulk(session, message->serial, 0, text, strlen(text));
+	segue_session_send_bulk(session, message->serial, text, strlen(text));
 	free(text);
 }
 

@@ -188,7 +188,7 @@ static const char *limit_of(const struct segue_live_look *look, uint32_t lanes)
 	return "capacity";
 }
 
-static void put_log(struct segue_json *json, struct segue_live *live, uint32_t lanes,
+static void put_log(struct segue_json *json, const struct segue_stream *stream,
 	const struct segue_live_look *look)
 {
 	segue_json_begin(json, "log", '{');
@@ -202,12 +202,16 @@ static void put_log(struct segue_json *json, struct segue_live *live, uint32_t l
 	put_limit(json, "capacity", look->limits.capacity);
 	put_limit(json, "spool_bytes", look->limits.spool);
 	segue_json_begin(json, "producers", '[');
-	bool waits = segue_inserter_look(segue_live_inserter(live), put_producer, json);
+	bool waits = segue_inserter_look(segue_live_inserter(stream->live), put_producer, json);
 	segue_json_end(json, ']');
 	if (waits)
-		segue_json_string(json, "waits_for", limit_of(look, lanes));
+		segue_json_string(json, "waits_for", limit_of(look, stream->spec->lanes));
 	else
 		segue_json_null(json, "waits_for");
+	if (stream->input_failure)
+		segue_json_string(json, "input_failure", stream->input_failure);
+	else
+		segue_json_null(json, "input_failure");
 	segue_json_end(json, '}');
 }
 
@@ -240,7 +244,7 @@ static void put_stream(struct segue_json *json, const struct segue_stream *strea
 		put_source_stats(json, stream->source);
 		struct segue_live_look *look = stream->live ? segue_live_look(stream->live) : NULL;
 		if (look)
-			put_log(json, stream->live, stream->spec->lanes, look);
+			put_log(json, stream, look);
 		put_lanes(json, stream, look);
 		free(look);
 	}

@@ -10,6 +10,7 @@
 #include "report/request.h"
 #include "session/upload.h"
 #include "stream/attach.h"
+#include "stream/behind.h"
 #include "stream/checkpoint.h"
 #include "stream/drop.h"
 #include "stream/find.h"
@@ -271,6 +272,7 @@ static const struct {
 	[SEGUE_MESSAGE_PRODUCER_WAIT] = {segue_supply_wait_request, 1},
 	[SEGUE_MESSAGE_PRODUCER_LEAVE] = {segue_supply_leave_request, 1},
 	[SEGUE_MESSAGE_STREAM_END] = {segue_supply_end_request, 1},
+	[SEGUE_MESSAGE_INPUT_FAILED] = {segue_input_failed_request, 1},
 	[SEGUE_MESSAGE_REPORT] = {segue_report_request, 10},
 };
 

@@ -169,24 +169,29 @@ void segue_session_send_done(struct segue_session *session, uint64_t serial)
 	segue_session_send(session, &message, NULL, 0);
 }
 
-void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uint64_t step,
+void segue_session_send_bulk_with(struct segue_session *session, struct segue_message *message,
 	const void *bytes, size_t size)
 {
 	struct segue_shm shm;
 
 	int rc = segue_shm_create("segue-bulk", size ? size : 1, SEGUE_SHM_READ, &shm);
 	if (rc) {
-		segue_session_fail(session, serial, rc);
+		segue_session_fail(session, message->serial, rc);
 		return;
 	}
 	memcpy(shm.map, bytes, size);
-	const struct segue_message message = {
-		.type = SEGUE_MESSAGE_BULK,
-		.serial = serial,
-		.bulk = {.size = size, .step = step},
-	};
-	segue_session_send(session, &message, &shm.fd, 1);
+	message->type = SEGUE_MESSAGE_BULK;
+	message->bulk.size = size;
+	segue_session_send(session, message, &shm.fd, 1);
 	segue_shm_destroy(&shm);
+}
+
+void segue_session_send_bulk(
+	struct segue_session *session, uint64_t serial, const void *bytes, size_t size)
+{
+	struct segue_message message = {.serial = serial};
+
+	segue_session_send_bulk_with(session, &message, bytes, size);
 }
 
 /* ---- In ---- */

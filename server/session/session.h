@@ -98,7 +98,10 @@ void segue_session_fail(struct segue_session *session, uint64_t serial, int code
 /* DONE. */
 void segue_session_send_done(struct segue_session *session, uint64_t serial);
 /* BULK: the bytes in a segment of their own. */
-void segue_session_send_bulk(struct segue_session *session, uint64_t serial, uint64_t step,
+void segue_session_send_bulk(
+	struct segue_session *session, uint64_t serial, const void *bytes, size_t size);
+/* The same, with what a BULK says of them: `message` has its serial; type and size are set here. */
+void segue_session_send_bulk_with(struct segue_session *session, struct segue_message *message,
 	const void *bytes, size_t size);
 /* Ends the session; safe inside its own callbacks. */
 void segue_session_close(struct segue_session *session);

@@ -272,6 +272,18 @@ static bool waits(const struct segue_checkpoint *checkpoint)
 	       checkpoint->request.session && segue_now_ns() < checkpoint->deadline;
 }
 
+static void send_token(const struct segue_checkpoint *checkpoint)
+{
+	const struct segue_live *live = checkpoint->ledger->stream->live;
+	struct segue_message message = {.serial = checkpoint->request.serial,
+		.bulk = {.step = checkpoint->step,
+			.needs = checkpoint->needs,
+			.first = live ? segue_live_first(live) : 0}};
+
+	segue_session_send_bulk_with(
+		checkpoint->request.session, &message, checkpoint->token, checkpoint->size);
+}
+
 static void finish(struct segue_checkpoint *checkpoint)
 {
 	struct segue_request *request = &checkpoint->request;
@@ -291,8 +303,7 @@ static void finish(struct segue_checkpoint *checkpoint)
 		segue_outcome_take(&request->task.outcome,
 			segue_fail(SEGUE_EGONE, "the server is being stopped"));
 	if (!segue_request_is_over(request))
-		segue_session_send_bulk(request->session, request->serial, checkpoint->step,
-			checkpoint->token, checkpoint->size);
+		send_token(checkpoint);
 	drop(checkpoint);
 }
 

@@ -69,7 +69,7 @@ static void answer(struct segue_task *task)
 		if (request->remove)
 			segue_session_send_done(session, serial);
 		else
-			segue_session_send_bulk(session, serial, 0, request->token, request->size);
+			segue_session_send_bulk(session, serial, request->token, request->size);
 	}
 	segue_request_end(&request->base);
 	free(request->token);

@@ -98,6 +98,7 @@ void segue_stream_destroy(struct segue_stream *stream)
 		stream->source->ops->destroy(stream->source);
 	segue_live_close(stream->live);
 	segue_spec_destroy(stream->spec);
+	free(stream->input_failure);
 	for (unsigned i = 0; i < SEGUE_LIMIT_COUNT; i++)
 		segue_account_give(stream->account, i, stream->taken[i]);
 	segue_account_release(stream->account);

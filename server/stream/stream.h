@@ -40,6 +40,7 @@ struct segue_stream {
 	bool forget_index; /* the kept one is of files that have changed */
 	struct segue_source *source;
 	struct segue_live *live; /* the log that it reads; NULL: none */
+	char *input_failure;     /* why nobody inserts; owned; NULL: that is not known, or not so */
 	struct segue_account
 		*account; /* of who opened it: pays for threads, tables and files; held */
 	uint64_t taken[SEGUE_LIMIT_COUNT]; /* of that */

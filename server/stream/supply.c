@@ -9,6 +9,7 @@
 #include "core/insert.h"
 #include "engine/live.h"
 #include "session/upload.h"
+#include "stream/behind.h"
 #include "stream/drop.h"
 #include "stream/opening.h"
 
@@ -439,6 +440,10 @@ void segue_supply_wait_request(struct segue_session *session, const struct segue
 	struct segue_supply *supply;
 	int rc = find(session, message->producer_wait.producer, &supply);
 
+	/* Else it is answered at once. */
+	if (!rc && message->producer_wait.look && !supply->failure.rc &&
+		supply->acknowledged < message->producer_wait.entry)
+		rc = segue_behind_fail(supply->opening->stream);
 	if (rc) {
 		segue_session_fail(session, message->serial, rc);
 		return;
@@ -493,6 +498,7 @@ static void opened(void *arg)
 		return;
 	} else if (session) {
 		supply->last = supply->acknowledged = supply->ask.serial;
+		segue_input_goes_on(supply->opening->stream);
 		tell_opened(supply);
 	}
 	supply->serial = 0;

@@ -8,6 +8,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pytest
 import little
 import segue
 from segue import Example, Examples, Feature, Files, State
+from test_cli import run
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
 X = {"x": Feature("int64")}
@@ -501,6 +503,32 @@ def test_another_stands_by(tmp_path: Path, client: segue.Client) -> None:
         assert not log.exists()
     check_all(found + go_on(other), 60)
     assert 0 < log.stat().st_size < 60
+
+
+def test_an_error_reaches_all(
+    client: segue.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other; who has only the name hears of it when nobody goes on."""
+    with segue.open(client.dir) as second, segue.open(client.dir) as third:
+        streams = [
+            opened(some, Examples(Numbers(60, bad=7), cache=False), lanes=3)
+            for some in (client, second)
+        ]
+        for lane, stream in enumerate(streams):
+            with pytest.raises(segue.SourceError, match="item 7: ValueError"):
+                with stream.loader(lanes=[lane], timeout=PATIENCE) as loader:
+                    for _ in loader:
+                        pass
+        monkeypatch.setattr(segue.loader, "_INPUT_SILENCE", 0.1)
+        message = "nobody inserts into stream 'train': .*item 7: ValueError"
+        with third.stream("train").loader(lanes=[2], timeout=PATIENCE) as loader:
+            with pytest.warns(UserWarning, match="lane 2 .* No process has a producer of it open"):
+                with pytest.raises(segue.SourceError, match=message):
+                    for _ in loader:
+                        pass
+        assert re.search("NOBODY INSERTS: .*item 7", run("status", client.dir).stdout)
+        with third.stream("train").producer("examples"):
+            assert third.status()["streams"][0]["log"]["input_failure"] is None
 
 
 def test_it_goes_through_kills_of_the_server(client: segue.Client) -> None:

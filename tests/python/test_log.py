@@ -141,7 +141,8 @@ def test_it_is_said_that_none_comes(client: segue.Client, monkeypatch: pytest.Mo
     monkeypatch.setattr(segue.loader, "_INPUT_SILENCE", 0.1)
     stream = open_plain(client)
     with stream.loader(timeout=0.3) as loader:
-        with pytest.warns(UserWarning, match="lane 0 of stream 'live' waits for .* insert"):
+        waits = "lane 0 of stream 'live' waits for .* insert.* No process has a producer of it open"
+        with pytest.warns(UserWarning, match=waits):
             with pytest.raises(segue.TimeoutError_):
                 next(iter(loader))
         with warnings.catch_warnings():  # once
@@ -337,18 +338,23 @@ def test_inserting_waits_for_workers(
     stream = open_plain(client, Push(capacity=12), lanes=2)
     producer = stream.producer("a", ring_bytes=1 << 16)
     # 24 are accepted; what the ring holds is on its way.
-    with pytest.raises(segue.TimeoutError_, match="ring is full"):
+    full = r"every lane has `capacity` \(12\) .*: lane 0 is furthest behind, by 12, and "
+    with pytest.raises(segue.TimeoutError_, match=f"ring is full.*: {full}nobody holds it"):
         for _ in range(10000):
             producer.insert({"x": np.zeros(2, int)}, timeout=0.3)
     inserted = producer.inserted
     assert 24 < inserted < 100
-    with pytest.raises(segue.TimeoutError_):
-        producer.flush(0.1)
-    with pytest.raises(segue.TimeoutError_):
-        producer.insert({"x": np.zeros(2, int)}, block=False)
+    with stream.loader(lanes=[0], timeout=60) as loader:
+        next(iter(loader)).release()
+        held = f"{full}process {os.getpid()} holds it"
+        with pytest.raises(segue.TimeoutError_, match=f"24 of {inserted} .* acknowledged: {held}"):
+            producer.flush(0.1)
+        with pytest.raises(segue.TimeoutError_, match=f"ring is full.*: {held}"):
+            producer.insert({"x": np.zeros(2, int)}, block=False)
     assert (producer.inserted, producer.acknowledged) == (inserted, 24)
     monkeypatch.setattr(segue.producer, "_PATIENCE", 0.1)
-    with pytest.warns(UserWarning, match=f"'a' waits: {inserted - 24} of .* does a worker read"):
+    waits = f"'a' waits: {inserted - 24} of .* does a worker read.* lane 0 is furthest behind"
+    with pytest.warns(UserWarning, match=waits):
         with pytest.raises(segue.TimeoutError_):
             producer.close(0.2)
     with warnings.catch_warnings():  # it is said once
@@ -356,7 +362,7 @@ def test_inserting_waits_for_workers(
         with pytest.raises(segue.TimeoutError_):
             producer.insert({"x": np.zeros(2, int)}, timeout=0.2)
     assert (producer.inserted, producer.acknowledged) == (inserted, 24)
-    with stream.loader(lanes=[0, 1], timeout=60) as loader:
+    with stream.loader(lanes=[0, 1], start="continue", timeout=60) as loader:
         for batch in itertools.islice(loader, inserted // 2 - 2):
             assert batch.batch_size == 2
         producer.flush(30)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,34 @@ def test_a_checkpoint_holds_back_what_it_needs(tmp_path: Path) -> None:
             # One that is removed needs nothing more.
             assert run("checkpoint", "rm", client.dir, "--all").returncode == 0
             soon(lambda: known(client)["first"] > 26)
+
+
+def test_it_is_said_once_that_tokens_came_too_late(tmp_path: Path) -> None:
+    with segue.open(tmp_path / "run") as client:
+        stream = open_large(client, keep_checkpoints=2)
+        fill(stream, 32)
+        with stream.loader(timeout=60) as loader:
+            given = []
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                for count in (3, 7):
+                    numbers(loader, count)
+                    given.append(loader.state_dict())
+                numbers(loader, 7)
+            loader.flush()
+            late = "'live' from before step 10 can no longer .* the one of step 10 is the oldest"
+            with pytest.warns(UserWarning, match=late) as said:
+                loader.state_dict()  # the store has this one and that of step 10
+                soon(lambda: known(client)["first"] > 3)
+                loader.state_dict()
+            assert len(said) == 1
+            with pytest.raises(segue.TokenError, match="given up: the first that is left is"):
+                loader.load_state_dict(given[0])
+            loader.load_state_dict(given[1])
+            assert numbers(loader, 3) == [10, 11, 12]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                loader.state_dict()
 
 
 def test_who_copies_a_log_holds_it(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ Test(session, descriptors_that_a_peer_does_not_read_are_its_user_s)
 	connect_and_greet();
 	uint64_t place = segue_testserver_taken(&test, SEGUE_LIMIT_DESCRIPTORS);
 	while (peer.session->state == SEGUE_SESSION_SERVED && sent < 1000) {
-		segue_session_send_bulk(peer.session, 1, 0, "x", 1);
+		segue_session_send_bulk(peer.session, 1, "x", 1);
 		sent++;
 		if (sent == SEGUE_FRAME_FDS)
 			cr_assert_eq(segue_testserver_taken(&test, SEGUE_LIMIT_DESCRIPTORS), place);

@@ -162,6 +162,47 @@ Test(supply, entries_are_accepted_in_their_order)
 	cr_assert_eq(in_log(), 8);
 }
 
+static int look_at(struct segue_testpeer *who, uint64_t producer, uint64_t entry)
+{
+	const struct segue_message ask = {.type = SEGUE_MESSAGE_PRODUCER_WAIT,
+		.serial = 23,
+		.producer_wait = {.producer = producer, .entry = entry, .look = true}};
+
+	return segue_testpeer_ask(who, &ask);
+}
+
+Test(supply, who_looks_is_told_what_is_waited_for)
+{
+	uint64_t producer = open_producer(&peer, stream, "a"), last = 0;
+	const char *says = "";
+
+	while (!strstr(says, "every lane has")) {
+		if (!*says) {
+			const struct segue_message insert =
+				entry_at(producer, last + 1, 1024 * (last % 32));
+			segue_testpeer_send(&peer, &insert);
+			cr_assert(++last < 10000);
+		}
+		says = look_at(&peer, producer, last) == SEGUE_MESSAGE_ACKNOWLEDGED
+			       ? ""
+			       : segue_testpeer_failure(&peer, SEGUE_ETIMEOUT);
+	}
+	cr_assert(strstr(says, "nobody holds it"), "%s", says);
+	cr_assert_eq(in_log(), last - 1);
+	cr_assert_eq(look_at(&peer, producer, last - 1), SEGUE_MESSAGE_ACKNOWLEDGED);
+	cr_assert_eq(peer.reply.acknowledged.entry, last - 1);
+	/* What is wrong comes before what is waited for. */
+	const struct segue_message end = {
+		.type = SEGUE_MESSAGE_STREAM_END, .serial = 24, .stream_end = {.stream = stream}};
+	cr_assert_eq(segue_testpeer_ask(&peer, &end), SEGUE_MESSAGE_DONE);
+	int type;
+	do
+		type = look_at(&peer, producer, last);
+	while (type == SEGUE_MESSAGE_FAILURE && peer.reply.failure.code == SEGUE_ETIMEOUT);
+	cr_assert_eq(type, SEGUE_MESSAGE_FAILURE);
+	cr_assert(*segue_testpeer_failure(&peer, SEGUE_EEND));
+}
+
 Test(supply, a_name_is_free_when_its_session_is_gone)
 {
 	uint64_t producer = open_producer(&peer, stream, "a");

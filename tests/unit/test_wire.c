@@ -485,6 +485,11 @@ Test(wire, small_requests)
 	m = (struct segue_message){.type = SEGUE_MESSAGE_STREAM_END, .stream_end = {.stream = 3}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.stream_end.stream, 3);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_INPUT_FAILED, .input_failed = {3, "item 7"}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.input_failed.stream, 3);
+	cr_assert_str_eq(out.input_failed.reason, "item 7");
 	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_VERIFY; what++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
 			.report = {.what = what,
@@ -518,9 +523,11 @@ Test(wire, producers)
 		.insert = {1, 2, 3, 4, 5, UINT32_MAX, UINT64_MAX, 4096, 4096}};
 	out = there_and_back(&m);
 	cr_assert_eq(memcmp(&out.insert, &m.insert, sizeof(out.insert)), 0);
-	m = (struct segue_message){.type = SEGUE_MESSAGE_PRODUCER_WAIT, .producer_wait = {1, 2}};
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_PRODUCER_WAIT, .producer_wait = {1, 2, true}};
 	out = there_and_back(&m);
-	cr_assert(out.producer_wait.producer == 1 && out.producer_wait.entry == 2);
+	cr_assert(out.producer_wait.producer == 1 && out.producer_wait.entry == 2 &&
+		  out.producer_wait.look);
 	m = (struct segue_message){
 		.type = SEGUE_MESSAGE_PRODUCER_LEAVE, .producer_leave = {1, true}};
 	out = there_and_back(&m);
@@ -581,10 +588,11 @@ Test(wire, replies)
 	}
 	m = (struct segue_message){.type = SEGUE_MESSAGE_DONE, .serial = 9};
 	there_and_back(&m);
-	m = (struct segue_message){
-		.type = SEGUE_MESSAGE_BULK, .bulk = {.id = 1, .size = 2, .step = 3}};
+	m = (struct segue_message){.type = SEGUE_MESSAGE_BULK,
+		.bulk = {.id = 1, .size = 2, .step = 3, .needs = 4, .first = 5}};
 	out = there_and_back(&m);
-	cr_assert(out.bulk.id == 1 && out.bulk.size == 2 && out.bulk.step == 3);
+	cr_assert(out.bulk.id == 1 && out.bulk.size == 2 && out.bulk.step == 3 &&
+		  out.bulk.needs == 4 && out.bulk.first == 5);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_PROGRESS,
 		.progress = {.what = "records", .done = 1, .total = 2}};
 	out = there_and_back(&m);

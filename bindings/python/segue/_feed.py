@@ -76,13 +76,17 @@ class Feed:
                     self._feed(producer, to)
         except errors.EndedError:
             pass  # somebody has ended the input
-        except errors.Error as error:
-            self._error = error
         except BaseException as error:
-            self._error = errors.SourceError(
-                f"segue.Examples of stream {self._stream!r}: {type(error).__name__}: {error}"
-            )
-            self._error.__cause__ = error
+            self._error = self._named(error)
+
+    def _named(self, error: BaseException) -> errors.Error:
+        if isinstance(error, errors.Error):
+            return error
+        named = errors.SourceError(
+            f"segue.Examples of stream {self._stream!r}: {type(error).__name__}: {error}"
+        )
+        named.__cause__ = error
+        return named
 
     def _await_name(self, client: Client, stream: Stream) -> Producer | None:
         """Return the producer, as soon as no other process has it; None: the input has ended."""
@@ -101,12 +105,21 @@ class Feed:
         try:
             if self._insert_all(producer, stream) and self._until_there_is_room(producer.flush):
                 producer.close()
-        except BaseException:
+        except BaseException as error:
             with suppress(errors.Error):  # what went wrong is the better news
                 producer.flush(_PATIENCE)
+            self._leave_word(stream, error)
             raise
         finally:
             producer.leave()
+
+    def _leave_word(self, stream: Stream, error: BaseException) -> None:
+        """Tell those who wait for sequences why none come, unless others insert, or they know."""
+        known = isinstance(error, (errors.EndedError, errors.FencedError, errors.GoneError))
+        if not known and not self.over.is_set():
+            reason = str(self._named(error)).encode("utf-8", "replace").decode()
+            with suppress(errors.Error):
+                stream._handle.fail_input(reason)
 
     def _insert_all(self, producer: Producer, stream: Stream) -> bool:
         """Insert what is not yet inserted. False: it was ended before the data set was."""

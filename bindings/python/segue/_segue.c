@@ -1629,6 +1629,19 @@ static PyObject *leave_with_bytes(struct gate *gate, int rc, void *data, size_t 
 	return bytes;
 }
 
+/* (token, needs, first) of a token that has just been taken. */
+static PyObject *leave_with_token(
+	struct gate *gate, const struct segue_stream *stream, int rc, void *token, size_t size)
+{
+	uint64_t needs, first;
+
+	segue_stream_token_needs(stream, &needs, &first);
+	PyObject *bytes = leave_with_bytes(gate, rc, token, size);
+	return bytes ? Py_BuildValue(
+			       "(NKK)", bytes, (unsigned long long)needs, (unsigned long long)first)
+		     : NULL;
+}
+
 /* ---- Lane ----------------------------------------------------------------------------------- */
 
 static bool lane_enter(struct lane *self)
@@ -1763,7 +1776,7 @@ static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 	wait_begin(gate);
 	rc = segue_lane_checkpoint(self->handle, &token, &size);
 	wait_end(gate);
-	return leave_with_bytes(gate, rc, token, size);
+	return leave_with_token(gate, self->stream->handle, rc, token, size);
 }
 
 static PyObject *lane_flush(struct lane *self, PyObject *timeout)
@@ -1983,7 +1996,7 @@ static PyObject *stream_checkpoint(struct stream *self, PyObject *args)
 	wait_begin(self->client->gate);
 	rc = segue_stream_checkpoint(self->handle, index, step, limit, &token, &size);
 	wait_end(self->client->gate);
-	return leave_with_bytes(self->client->gate, rc, token, size);
+	return leave_with_token(self->client->gate, self->handle, rc, token, size);
 }
 
 static PyObject *stream_close(struct stream *self, PyObject *Py_UNUSED(none))
@@ -2025,6 +2038,21 @@ static PyObject *stream_end_input(struct stream *self, PyObject *Py_UNUSED(none)
 		return NULL;
 	wait_begin(gate);
 	rc = segue_stream_end_input(handle);
+	wait_end(gate);
+	return leave_with_none(gate, rc);
+}
+
+static PyObject *stream_fail_input(struct stream *self, PyObject *reason)
+{
+	struct gate *gate = self->client->gate;
+	const char *text = PyUnicode_AsUTF8AndSize(reason, NULL);
+	struct segue_stream *handle;
+	int rc;
+
+	if (!text || !segue_py_stream_enter((PyObject *)self, &handle))
+		return NULL;
+	wait_begin(gate);
+	rc = segue_stream_fail_input(handle, text);
 	wait_end(gate);
 	return leave_with_none(gate, rc);
 }
@@ -2747,9 +2775,13 @@ static PyMethodDef stream_methods[] = {
 	{"lane", METHOD(stream_lane), METH_VARARGS,
 		"lane(index, start, token, timeout, take) -> Lane: takes its lease."},
 	{"checkpoint", METHOD(stream_checkpoint), METH_VARARGS,
-		"checkpoint(lane, step, timeout) -> bytes: the token of any lane at that step."},
+		"checkpoint(lane, step, timeout) -> (token, needs, first): that of any lane at "
+		"that "
+		"step."},
 	{"end_input", METHOD(stream_end_input), METH_NOARGS,
 		"end_input(): nothing more is inserted."},
+	{"fail_input", METHOD(stream_fail_input), METH_O,
+		"fail_input(reason): nobody inserts, until a producer is opened again."},
 	{"watch", METHOD(stream_watch), METH_O,
 		"watch(callable): called while a batch is waited for; what it raises ends that."},
 	{"close", METHOD(stream_close), METH_NOARGS, "Close it and its lanes."},
@@ -2770,7 +2802,8 @@ static PyType_Slot stream_slots[] = {
 
 static PyMethodDef lane_methods[] = {
 	{"next", METHOD(lane_next), METH_O, "next(timeout) -> Batch, or None at the end."},
-	{"checkpoint", METHOD(lane_checkpoint), METH_NOARGS, "checkpoint() -> bytes."},
+	{"checkpoint", METHOD(lane_checkpoint), METH_NOARGS,
+		"checkpoint() -> (token, needs, first): as segue_stream_token_needs() has them."},
 	{"flush", METHOD(lane_flush), METH_O,
 		"flush(timeout): wait until all that is committed is on disk."},
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},

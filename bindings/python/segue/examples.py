@@ -42,7 +42,9 @@ class Examples:
     what was inserted. What an item raises, with its traceback, is raised in this process where a
     batch is waited for, as `SourceError` with the item's number; who begins again begins there. Of
     several processes that open the stream with items one inserts; another goes on when it has
-    ended.
+    ended, or has failed: so an item that cannot be made fails in each of them. A loader of one
+    that opens the stream by its name alone raises the same when it has waited for some twenty
+    seconds, and nobody has gone on.
 
     Parameters
     ----------

@@ -207,7 +207,11 @@ class Loader(Closing):
         self._skipped = 0  # records, of lanes that are closed since lanes were attached
         self._skips_told = 0
         self._undelivered: dict[int, int] = {}  # by lane that has ended
-        self._tells_waiting: bool | None = None  # that none is inserted, once; None: not asked yet
+        self._live: bool | None = None  # whether sequences are inserted; None: not asked yet
+        self._told_waiting = False  # that no sequence is inserted
+        # Least step of the state dicts handed out, by the first inserted sequence that they need.
+        self._handed: dict[int, int] = {}
+        self._told_gone = False  # that some of them cannot be loaded any more
         self._closed = False
 
     def __repr__(self) -> str:
@@ -261,6 +265,9 @@ class Loader(Closing):
         first batch the position is the store's, and nothing is changed; `start` is still looked at
         when the first batch is asked for (with ``"fresh"`` a warning says that the store's position
         will then be dropped). `get_state` is the same.
+
+        Where sequences are inserted, and given up later (`Push`), a warning says once that one that
+        this loader has handed out before can no longer be loaded, and which is the oldest that can.
 
         Parameters
         ----------
@@ -338,9 +345,28 @@ class Loader(Closing):
                 if over or not self._have_ended(self._handles, timeout):
                     raise
                 tokens |= self._tokens_of_others(self._furthest(), timeout)
-        return {f"lane/{lane}": tokens[lane] for lane in sorted(tokens)}
+        _, needs, first = zip(*tokens.values(), strict=True)
+        self._hand_out(step, min(needs), max(first))
+        return {f"lane/{lane}": tokens[lane][0] for lane in sorted(tokens)}
 
-    def _tokens_of_others(self, step: int, timeout: float | None) -> dict[int, bytes]:
+    def _hand_out(self, step: int, needs: int, first: int) -> None:
+        """Say once that earlier state dicts need sequences of a log that are given up."""
+        self._handed[needs] = min(step, self._handed.get(needs, step))
+        if self._told_gone or min(self._handed) >= first:
+            return
+        self._told_gone = True
+        oldest = min((at for need, at in self._handed.items() if need >= first), default=step)
+        warn(
+            f"state dicts of stream {self.stream.name!r} from before step {oldest} can no longer be "
+            "loaded: sequences that they need were given up (retain_sequences, retain_bytes of "
+            f"segue.Push). Of those that this loader has handed out the one of step {oldest} is the "
+            "oldest that can be. Older ones stay good where more is retained, or with more "
+            "keep_checkpoints"
+        )
+
+    def _tokens_of_others(
+        self, step: int, timeout: float | None
+    ) -> dict[int, tuple[bytes, int, int]]:
         others = sorted(set(range(self.stream.lanes)) - set(self.lanes))
         handle = self.stream._handle
         return {lane: handle.checkpoint(lane, step, timeout) for lane in others}
@@ -852,6 +878,20 @@ def _too_few(loader: Loader, left_out: Mapping[int, int]) -> str:
     )
 
 
+def _open_producers(stream: Stream) -> tuple[str, str]:
+    """Return which there are, in words, and why nobody inserts, if that is known."""
+    try:
+        (found,) = stream._client._report(_segue.REPORT_STATUS, stream.name)["streams"]
+        log = found["log"]
+    except (errors.NotFoundError, KeyError):  # a new server does not have it yet
+        return "", ""
+    names = [producer["name"] for producer in log["producers"] if producer["session"]]
+    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+    there = f"Producers that are open: {', '.join(map(repr, names[:3]))}{more}"
+    failure = log["input_failure"] or ""
+    return there if names else "No process has a producer of it open", failure
+
+
 def _passed_over(loader: Loader, skipped: int) -> str:
     return (
         f'on_error="skip" of stream {loader.stream.name!r} has passed over {skipped} '
@@ -915,26 +955,40 @@ class _Batches:
         )
 
     def _next_of_lane(self, lane: _segue.Lane, timeout: float | None) -> Batch | None:
-        """`Lane.next`; where sequences are inserted it says once that none come."""
-        loader, stream = self._loader, self._loader.stream
-        if loader._tells_waiting is None:
-            loader._tells_waiting = stream.records == _LIVE
-        patient = timeout is None or timeout > _INPUT_SILENCE
-        if not patient or not loader._tells_waiting:
+        """`Lane.next`; where sequences are inserted it looks now and then why none come."""
+        loader = self._loader
+        if loader._live is None:
+            loader._live = loader.stream.records == _LIVE
+        if not loader._live:
             return lane.next(timeout)
-        begun = time.monotonic()
-        try:
-            return lane.next(_INPUT_SILENCE)
-        except errors.TimeoutError_:
-            loader._tells_waiting = False
+        until = None if timeout is None else time.monotonic() + timeout
+        failure = ""
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if left is not None and left <= _INPUT_SILENCE:
+                return lane.next(left)
+            with suppress(errors.TimeoutError_):
+                return lane.next(_INPUT_SILENCE)
+            failure = self._ask_for_input(lane, failure)
+
+    def _ask_for_input(self, lane: _segue.Lane, before: str) -> str:
+        """Return why nobody inserts, or raise it if nobody has gone on since `before` was returned.
+
+        That nothing comes is said once.
+        """
+        stream = self._loader.stream
+        there, failure = _open_producers(stream)
+        if failure and failure == before:
+            raise errors.SourceError(f"nobody inserts into stream {stream.name!r}: {failure}")
+        if self._loader._told_waiting:
+            return failure
+        self._loader._told_waiting = True
         warn(
             f"lane {lane.index} of stream {stream.name!r} waits for sequences that are inserted: "
             "a batch comes when it is full, or when the input has ended. Does a producer insert, "
-            f"or is end_input() to be called? (segue status {stream._client.dir})"
+            f"or is end_input() to be called? (segue status {stream._client.dir}) {there}"
         )
-        return lane.next(
-            None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
-        )
+        return failure
 
     def take(self, lane: _segue.Lane) -> Batch | None:
         """Return the lane's next batch, or None after striking the lane off."""

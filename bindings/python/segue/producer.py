@@ -143,7 +143,7 @@ class Producer:
             An array that is missing, not declared, or of another dtype or shape; a key, length or
             cursor that cannot be.
         TimeoutError_
-            There is no room: every lane has enough, or the server is behind.
+            There is no room: says which lane is furthest behind, and who holds it.
         EndedError, FencedError
             The input has ended, or another has taken the name over. Also of what was inserted
             before and is not acknowledged.
@@ -192,13 +192,14 @@ class Producer:
         try:
             call(_PATIENCE)
             return
-        except TimeoutError_:  # nothing was done that the next call does not do
+        except TimeoutError_ as error:  # nothing was done that the next call does not do
             self._told = True
+            reason = str(error)
         warn(
             f"producer {self.name!r} waits: {self.inserted - self.acknowledged} of the sequences "
             "that it has inserted are not accepted yet. The server accepts `capacity` for each "
             "lane, and more when its worker has committed some: does a worker read the stream? "
-            f"(segue status {self._dir})"
+            f"(segue status {self._dir}) {reason}"
         )
         call(None if timeout is None else max(0.0, timeout - (time.monotonic() - begun)))
 

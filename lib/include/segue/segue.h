@@ -543,7 +543,8 @@ SEGUE_EXPORT int segue_stream_open(
  * is opened, and initial values must be where they are not zeros (segue_spec_set_init). On success
  * the caller owns *out (segue_spec_destroy).
  *
- * SEGUE_ENOTFOUND: no process has a stream of that name open, and the store has none.
+ * SEGUE_ENOTFOUND: no process has a stream of that name open, and the store has none. For up to ten
+ * seconds after the server was lost it is waited for: who has it open may come to the next later.
  */
 SEGUE_EXPORT int segue_stream_find(
 	struct segue_client *client, const char *name, struct segue_spec **out);
@@ -660,6 +661,15 @@ SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, si
  */
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
 	int64_t timeout_ns, void **token, size_t *size);
+
+/*
+ * Of the last token that one of the two above has returned, of a stream whose sequences are
+ * inserted: the first sequence that it needs, and the first that had not been given up. A token
+ * that needs an earlier one than that can no longer be gone back to. Of other streams, and before
+ * the first token, both are 0.
+ */
+SEGUE_EXPORT void segue_stream_token_needs(
+	const struct segue_stream *stream, uint64_t *needs, uint64_t *first);
 
 /*
  * Sets an attached lane to a token. Its generation rises; batches taken before stay readable until
@@ -922,7 +932,8 @@ SEGUE_EXPORT void segue_producer_resumed(const struct segue_producer *producer, 
  * name next finds; NULL: none.
  *
  * It is under way when this returns: segue_producer_flush() waits until it is acknowledged. Waits
- * up to timeout_ns while there is no room: SEGUE_ETIMEOUT, nothing was inserted; 0: does not wait.
+ * up to timeout_ns while there is no room: SEGUE_ETIMEOUT, nothing was inserted, says which lane is
+ * furthest behind and who holds it; 0: does not wait.
  * SEGUE_EINVAL: it is not one of the spec, nothing was inserted. An error of one before it comes
  * here, too: SEGUE_EEND (the input has ended), SEGUE_EFENCED (taken over), ...: then the producer
  * inserts nothing more. SEGUE_ENOSPACE: the disk of the log is full; it is sent again by the next
@@ -934,7 +945,7 @@ SEGUE_EXPORT int segue_producer_insert(struct segue_producer *producer,
 
 /*
  * Waits until all that was inserted is acknowledged: as safe as the stream's durability promises.
- * SEGUE_ETIMEOUT; and as segue_producer_insert().
+ * SEGUE_ETIMEOUT, and others, as of segue_producer_insert().
  */
 SEGUE_EXPORT int segue_producer_flush(struct segue_producer *producer, int64_t timeout_ns);
 
@@ -953,6 +964,13 @@ SEGUE_EXPORT void segue_producer_destroy(struct segue_producer *producer);
  * it.
  */
 SEGUE_EXPORT int segue_stream_end_input(struct segue_stream *stream);
+
+/*
+ * Leaves word that nobody inserts any more, and why, for those who wait for sequences: it is in
+ * SEGUE_REPORT_STATUS ("input_failure") until a producer is opened again. The input has not ended,
+ * and nothing is stored. To be called before the producer is destroyed, for another may go on.
+ */
+SEGUE_EXPORT int segue_stream_fail_input(struct segue_stream *stream, const char *reason);
 
 #ifdef __cplusplus
 }

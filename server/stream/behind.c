@@ -1,0 +1,102 @@
+/* What inserts, and those who read, wait for, in words. */
+#include "stream/behind.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "engine/live.h"
+#include "stream/opening.h"
+
+enum { HOLDER_TEXT = 80 };
+
+static void put_holder(const struct segue_ledger *ledger, char text[HOLDER_TEXT])
+{
+	int64_t pid = ledger->lease.holder.pid;
+
+	switch (ledger->lease.state) {
+	case SEGUE_LEASE_FREE:
+		snprintf(text, HOLDER_TEXT, "nobody holds it");
+		break;
+	case SEGUE_LEASE_RESERVED:
+		snprintf(text, HOLDER_TEXT, "process %" PRId64 " held it last", pid);
+		break;
+	case SEGUE_LEASE_GRANTING:
+	case SEGUE_LEASE_HELD:
+	case SEGUE_LEASE_ENDING:
+		snprintf(text, HOLDER_TEXT, "process %" PRId64 " holds it", pid);
+		break;
+	}
+}
+
+/* Whether all have as much as they may, and which has most. */
+static bool are_full(const struct segue_live_look *look, uint32_t lanes, uint32_t *behind)
+{
+	const struct segue_backlog_limits any = {0, 0};
+	const struct segue_backlog_limits limits = {look->limits.capacity, UINT64_MAX};
+
+	return segue_backlog_is_full(&any, look->unfinished, lanes, 0, behind) &&
+	       segue_backlog_is_full(&limits, look->unfinished, lanes, 0, behind);
+}
+
+static int fail(const struct segue_stream *stream, const struct segue_live_look *look)
+{
+	char holder[HOLDER_TEXT] = "";
+	uint32_t behind = 0;
+
+	bool full = are_full(look, stream->spec->lanes, &behind);
+	uint64_t sequences = look->unfinished[behind];
+	put_holder(&stream->ledgers.of_lane[behind], holder);
+	if (full)
+		return segue_fail(SEGUE_ETIMEOUT,
+			"every lane has `capacity` (%" PRIu64
+			") sequences before it, or more: lane %" PRIu32
+			" is furthest behind, by %" PRIu64 ", and %s",
+			look->limits.capacity, behind, sequences, holder);
+	return segue_fail(SEGUE_ETIMEOUT,
+		"what the lanes have not finished takes `spool` (%" PRIu64
+		") bytes of the log, or more: lane %" PRIu32 " is furthest behind, by %" PRIu64
+		" sequences, and %s",
+		look->limits.spool, behind, sequences, holder);
+}
+
+static void pass_over(void *arg, const struct segue_producer *producer)
+{
+	(void)arg;
+	(void)producer;
+}
+
+int segue_behind_fail(const struct segue_stream *stream)
+{
+	if (!segue_inserter_look(segue_live_inserter(stream->live), pass_over, NULL))
+		return segue_fail(SEGUE_ETIMEOUT,
+			"no lane has too much before it: the server, or its disk, is slow");
+	struct segue_live_look *look = segue_live_look(stream->live);
+	int rc = look ? fail(stream, look)
+		      : segue_fail(SEGUE_ETIMEOUT, "no memory for %" PRIu32 " lanes",
+				stream->spec->lanes);
+	free(look);
+	return rc;
+}
+
+void segue_input_goes_on(struct segue_stream *stream)
+{
+	free(stream->input_failure);
+	stream->input_failure = NULL;
+}
+
+void segue_input_failed_request(struct segue_session *session, const struct segue_message *message)
+{
+	struct segue_opening *opening;
+	int rc = segue_opening_find(session, message->input_failed.stream, &opening);
+
+	if (rc) {
+		segue_session_fail(session, message->serial, rc);
+		return;
+	}
+	segue_input_goes_on(opening->stream);
+	opening->stream->input_failure = strdup(message->input_failed.reason);
+	segue_session_send_done(session, message->serial);
+}
