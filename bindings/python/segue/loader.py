@@ -351,8 +351,10 @@ class Loader(Closing):
 
     def _hand_out(self, step: int, needs: int, first: int) -> None:
         """Say once that earlier state dicts need sequences of a log that are given up."""
+        if self._told_gone:
+            return
         self._handed[needs] = min(step, self._handed.get(needs, step))
-        if self._told_gone or min(self._handed) >= first:
+        if min(self._handed) >= first:
             return
         self._told_gone = True
         oldest = min((at for need, at in self._handed.items() if need >= first), default=step)
