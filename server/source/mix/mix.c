@@ -15,8 +15,6 @@
 #include "source/mix/arrange.h"
 #include "source/plain.h"
 
-#define PLACES_MAX (UINT64_C(1) << 52) /* of a part: so all numbers stay below 2^62 */
-
 struct part {
 	struct segue_spec spec; /* that of the stream, with this part's source: owns nothing */
 	struct segue_source *source;
@@ -316,7 +314,7 @@ static int find_end(struct source *source)
 		if (epochs == 0)
 			continue;
 		if (__builtin_mul_overflow(epochs, source->part[i].records, &places) ||
-			places >= PLACES_MAX)
+			places >= SEGUE_MIX_PLACES)
 			return within_part(
 				segue_fail(SEGUE_EINVAL,
 					"%" PRIu64 " epochs of %" PRIu64
