@@ -105,6 +105,16 @@ const struct segue_spec_source *segue_source_plain(const struct segue_spec_sourc
 	return i == 0 ? source : NULL;
 }
 
+const struct segue_spec_log *segue_source_find_log(const struct segue_spec_source *source)
+{
+	const struct segue_spec_source *plain;
+
+	for (size_t i = 0; (plain = segue_source_plain(source, i)); i++)
+		if (plain->kind == SEGUE_SOURCE_LOG)
+			return &plain->log;
+	return NULL;
+}
+
 int segue_source_fail_within(const struct segue_spec_source *source, size_t i, int rc)
 {
 	if (source->kind != SEGUE_SOURCE_MIX)
@@ -130,9 +140,12 @@ struct segue_array_index **segue_source_index(const struct segue_spec_source *so
 
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i)
 {
-	const struct segue_spec_source *plain = segue_source_plain(source, i);
+	const struct segue_spec_source *plain;
 
-	return plain ? segue_source_paths(plain) : NULL;
+	for (size_t k = 0; (plain = segue_source_plain(source, k)); k++)
+		if (segue_source_paths(plain) && i-- == 0)
+			return segue_source_paths(plain);
+	return NULL;
 }
 
 bool segue_source_has_initial(const struct segue_spec_source *source)
@@ -594,14 +607,14 @@ int segue_source_check(const struct segue_spec_source *source)
 
 int segue_source_check_capacity(const struct segue_spec_source *source, uint64_t least)
 {
-	if (source->kind != SEGUE_SOURCE_LOG)
-		return 0;
-	if (source->log.capacity && source->log.capacity < least)
+	const struct segue_spec_log *log = segue_source_find_log(source);
+
+	if (log && log->capacity && log->capacity < least)
 		return segue_fail(SEGUE_EINVAL,
 			"source.capacity is %" PRIu64 ", which is less than (depth + 2) * "
 			"batch_size = %" PRIu64 " sequences: batches would wait for sequences that "
 			"wait for batches",
-			source->log.capacity, least);
+			log->capacity, least);
 	return 0;
 }
 

@@ -155,6 +155,7 @@ static void covered(void *arg)
 	segue_committer_urge(committer);
 }
 
+static struct segue_mix_log numbers = SEGUE_MIX_LOG_ALONE;
 static struct segue_backlog_limits limits = {.capacity = UINT64_MAX, .spool = UINT64_MAX};
 static struct segue_log_retain retain;
 static uint64_t file_bytes = 20000;
@@ -176,6 +177,7 @@ static int open_live(void)
 		.retain = retain,
 		.pinned = pinned,
 		.id = "of test_live...",
+		.numbers = numbers,
 		.stream = 1,
 		.store = ground.store,
 		.changes = segue_committer_changes(committer),
