@@ -377,9 +377,6 @@ static int check_part_kind(enum segue_source_kind kind)
 			"weights beside the others'");
 	if (kind == SEGUE_SOURCE_STORED)
 		return fail_kind(kind);
-	if (kind == SEGUE_SOURCE_LOG)
-		return segue_fail(SEGUE_EINVAL,
-			"what is inserted cannot be a part of a mix: give it a stream of its own");
 	return 0;
 }
 
@@ -569,11 +566,19 @@ static int check_parts(const struct segue_spec_source *source)
 	const struct segue_spec_mix *mix = &source->mix;
 	uint32_t quotas[SEGUE_PARTS_MAX];
 	bool ends = false;
+	size_t logs = 0;
 	int rc = check_part_count(mix->count);
 
 	for (size_t i = 0; !rc && i < mix->count; i++) {
 		rc = check_part(source, i);
 		ends = ends || mix->part[i].epochs != 0;
+		if (rc || mix->part[i].source.kind != SEGUE_SOURCE_LOG)
+			continue;
+		if (logs++ || mix->part[i].epochs != 1)
+			rc = segue_fail(SEGUE_EINVAL,
+				"source.parts[%zu] is inserted: a mix has one such part, and one "
+				"pass over it, so its epochs are 1",
+				i);
 	}
 	if (rc)
 		return rc;
