@@ -332,7 +332,7 @@ def test_dropped_with_its_log_and_made_again(tmp_path: Path, directory: Path) ->
     plan = Plan(tmp_path, [1, 1, 1], None)
     with segue.open(directory) as client:
         for _ in range(2):
-            stream = plan.open(client)
+            stream = plan.open(client, capacity=1000)
             with stream.producer("a") as producer:
                 insert(producer, 3)
             stream.end_input()
