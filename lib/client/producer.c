@@ -600,8 +600,8 @@ static int make(struct segue_stream *stream, const char *name,
 	if (!rc)
 		rc = take_options(options, producer);
 	/* Of one that was opened by its name alone the server knows it. */
-	enum segue_source_kind kind = stream->shape->spec->source.kind;
-	if (!rc && kind != SEGUE_SOURCE_STORED && kind != SEGUE_SOURCE_LOG)
+	const struct segue_spec_source *source = &stream->shape->spec->source;
+	if (!rc && source->kind != SEGUE_SOURCE_STORED && !segue_source_find_log(source))
 		rc = segue_fail(SEGUE_EINVAL,
 			"stream '%s' reads what is there: sequences are inserted into one whose "
 			"source is a log (segue.Push, SEGUE_SOURCE_LOG)",

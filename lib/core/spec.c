@@ -183,7 +183,7 @@ static bool is_log(const struct segue_spec *spec)
 
 static bool has_nowhere_to_insert(const struct segue_spec *spec)
 {
-	return is_log(spec) && !spec->persist;
+	return segue_source_find_log(&spec->source) && !spec->persist;
 }
 
 static bool shuffles_what_is_not_there(const struct segue_spec *spec)

@@ -105,6 +105,16 @@ const struct segue_spec_source *segue_source_plain(const struct segue_spec_sourc
 	return i == 0 ? source : NULL;
 }
 
+const struct segue_spec_log *segue_source_find_log(const struct segue_spec_source *source)
+{
+	const struct segue_spec_source *plain;
+
+	for (size_t i = 0; (plain = segue_source_plain(source, i)); i++)
+		if (plain->kind == SEGUE_SOURCE_LOG)
+			return &plain->log;
+	return NULL;
+}
+
 int segue_source_fail_within(const struct segue_spec_source *source, size_t i, int rc)
 {
 	if (source->kind != SEGUE_SOURCE_MIX)
@@ -130,9 +140,12 @@ struct segue_array_index **segue_source_index(const struct segue_spec_source *so
 
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i)
 {
-	const struct segue_spec_source *plain = segue_source_plain(source, i);
+	const struct segue_spec_source *plain;
 
-	return plain ? segue_source_paths(plain) : NULL;
+	for (size_t k = 0; (plain = segue_source_plain(source, k)); k++)
+		if (segue_source_paths(plain) && i-- == 0)
+			return segue_source_paths(plain);
+	return NULL;
 }
 
 bool segue_source_has_initial(const struct segue_spec_source *source)
@@ -364,9 +377,6 @@ static int check_part_kind(enum segue_source_kind kind)
 			"weights beside the others'");
 	if (kind == SEGUE_SOURCE_STORED)
 		return fail_kind(kind);
-	if (kind == SEGUE_SOURCE_LOG)
-		return segue_fail(SEGUE_EINVAL,
-			"what is inserted cannot be a part of a mix: give it a stream of its own");
 	return 0;
 }
 
@@ -556,11 +566,19 @@ static int check_parts(const struct segue_spec_source *source)
 	const struct segue_spec_mix *mix = &source->mix;
 	uint32_t quotas[SEGUE_PARTS_MAX];
 	bool ends = false;
+	size_t logs = 0;
 	int rc = check_part_count(mix->count);
 
 	for (size_t i = 0; !rc && i < mix->count; i++) {
 		rc = check_part(source, i);
 		ends = ends || mix->part[i].epochs != 0;
+		if (rc || mix->part[i].source.kind != SEGUE_SOURCE_LOG)
+			continue;
+		if (logs++ || mix->part[i].epochs != 1)
+			rc = segue_fail(SEGUE_EINVAL,
+				"source.parts[%zu] is inserted: a mix has one such part, and one "
+				"pass over it, so its epochs are 1",
+				i);
 	}
 	if (rc)
 		return rc;
@@ -594,14 +612,14 @@ int segue_source_check(const struct segue_spec_source *source)
 
 int segue_source_check_capacity(const struct segue_spec_source *source, uint64_t least)
 {
-	if (source->kind != SEGUE_SOURCE_LOG)
-		return 0;
-	if (source->log.capacity && source->log.capacity < least)
+	const struct segue_spec_log *log = segue_source_find_log(source);
+
+	if (log && log->capacity && log->capacity < least)
 		return segue_fail(SEGUE_EINVAL,
 			"source.capacity is %" PRIu64 ", which is less than (depth + 2) * "
 			"batch_size = %" PRIu64 " sequences: batches would wait for sequences that "
 			"wait for batches",
-			source->log.capacity, least);
+			log->capacity, least);
 	return 0;
 }
 

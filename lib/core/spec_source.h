@@ -84,12 +84,14 @@ enum segue_source_kind segue_source_kind(const char *name);
  */
 const struct segue_spec_source *segue_source_plain(
 	const struct segue_spec_source *source, size_t i);
+/* The log that it is, or that is a part of it; NULL: nothing of it is inserted. */
+const struct segue_spec_log *segue_source_find_log(const struct segue_spec_source *source);
 /* Says of a failure of that source which part of a mix it is, if it is one; returns rc. */
 int segue_source_fail_within(const struct segue_spec_source *source, size_t i, int rc);
 
 /* Its paths; NULL: a kind without. */
 struct segue_paths *segue_source_paths(const struct segue_spec_source *source);
-/* The paths of segue_source_plain(); NULL: no more. */
+/* The i-th list of paths, of those sources that have one; NULL: no more. */
 struct segue_paths *segue_source_list(const struct segue_spec_source *source, size_t i);
 /* Of a mix: whether all its parts have; of a source that was checked. */
 bool segue_source_has_initial(const struct segue_spec_source *source);
@@ -130,7 +132,7 @@ int segue_source_check(const struct segue_spec_source *source);
 /* Whether the paths of two sources of a kind are the same. */
 bool segue_source_same_paths(
 	const struct segue_spec_source *one, const struct segue_spec_source *other);
-/* That of a log, which holds at least so many sequences. SEGUE_EINVAL. */
+/* That of its log, if it has one: it holds at least so many sequences. SEGUE_EINVAL. */
 int segue_source_check_capacity(const struct segue_spec_source *source, uint64_t least);
 /*
  * A deep copy, but that it holds the same index; on failure too, *out is to be finished.

@@ -22,7 +22,8 @@ _Static_assert(sizeof(Segue__Pb__Mix) <= SOURCE_SIZE_MAX, "a longer one");
 _Static_assert(
 	(int)SEGUE__PB__MIX_PART__SOURCE_TFRECORD == (int)SEGUE__PB__SPEC__SOURCE_TFRECORD &&
 		(int)SEGUE__PB__MIX_PART__SOURCE_FILES == (int)SEGUE__PB__SPEC__SOURCE_FILES &&
-		(int)SEGUE__PB__MIX_PART__SOURCE_ARRAYS == (int)SEGUE__PB__SPEC__SOURCE_ARRAYS,
+		(int)SEGUE__PB__MIX_PART__SOURCE_ARRAYS == (int)SEGUE__PB__SPEC__SOURCE_ARRAYS &&
+		(int)SEGUE__PB__MIX_PART__SOURCE_LOG == (int)SEGUE__PB__SPEC__SOURCE_LOG,
 	"segue.proto");
 
 /* Of the parts of a mix, but for their paths. */

@@ -23,7 +23,7 @@
 #include "cli/print.h"
 #include "core/error.h"
 #include "core/wire.h"
-#include "engine/live.h"
+#include "engine/live_dir.h"
 #include "os/tree.h"
 #include "report/child.h"
 #include "store/dump.h"

@@ -17,7 +17,7 @@
 #include "core/insert.h"
 #include "core/progress.h"
 #include "core/wire.h"
-#include "engine/live.h"
+#include "engine/live_dir.h"
 #include "report/child.h"
 #include "source/log/log.h"
 #include "store/logs.h"
@@ -109,9 +109,10 @@ static int note_stream(struct segue_backup_logs *logs, const void *value, size_t
 	if (rc)
 		return segue_fail_within(
 			segue_as_damage(rc, SEGUE_ESTORE), "what the store has of a stream");
-	if (record.spec->source.kind == SEGUE_SOURCE_LOG)
+	bool has_log = segue_source_find_log(&record.spec->source);
+	if (has_log)
 		rc = find_log(logs, record.id, &log);
-	if (rc || record.spec->source.kind != SEGUE_SOURCE_LOG || log->spec)
+	if (rc || !has_log || log->spec)
 		segue_spec_destroy(record.spec);
 	else
 		log->spec = record.spec;

@@ -10,7 +10,7 @@
 #include "cli/ask.h"
 #include "cli/print.h"
 #include "core/error.h"
-#include "engine/live.h"
+#include "engine/live_dir.h"
 #include "os/process.h"
 #include "store/drop.h"
 

@@ -66,7 +66,8 @@ static int find(struct segue_give_up *give_up, uint64_t *to)
 		int rc = find_stored(give_up, &plan, &needs);
 		if (rc)
 			return rc;
-		needs = segue_log_floor(give_up->log, unstored < needs ? unstored : needs);
+		needs = unstored < needs ? unstored : needs;
+		needs = segue_log_floor(give_up->log, segue_mix_inserted(give_up->numbers, needs));
 		if (needs < *to) {
 			*to = needs;
 			give_up->holder = plan.lane;

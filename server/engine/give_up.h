@@ -16,6 +16,7 @@
 #include "core/spec.h"
 #include "engine/changes.h"
 #include "source/log/log.h"
+#include "source/mix/arrange.h"
 
 struct segue_give_up {
 	struct segue_log *log;
@@ -23,9 +24,11 @@ struct segue_give_up {
 	struct segue_store *store;
 	struct segue_changes *changes; /* of the store */
 	const struct segue_spec *spec;
+	const struct segue_mix_log
+		*numbers; /* of the stream: lanes need those, the log has its own */
 	uint32_t stream;
 	/*
-	 * The first sequence that a checkpoint of the lane needs which is on its way, or which can
+	 * The first number that a checkpoint of the lane needs which is on its way, or which can
 	 * still be asked for though the lane has gone on; UINT64_MAX: there is none.
 	 */
 	uint64_t (*needs_unstored)(void *arg, uint32_t lane);

@@ -354,7 +354,7 @@ static int check_seen(const struct segue_grant_order *order)
 
 	if (!order->live)
 		return 0;
-	int rc = segue_log_hash(segue_live_log(order->live), seen->number, hash);
+	int rc = order->source->ops->hash(order->source, seen->number, hash);
 	if (rc && rc != SEGUE_ENOTFOUND)
 		return rc;
 	if (!rc && memcmp(hash, seen->hash, sizeof(hash)) == 0)

@@ -30,6 +30,7 @@ struct segue_inserter {
 	struct segue_ask *blocked; /* the first of the inserts, while it has to wait */
 	struct list waiting;       /* done, and answered when it is safe; by rising `until` */
 	struct list closing;       /* ... when the end that they asked for is stored */
+	bool ends;                 /* the input does, though nobody asked: that is to be stored */
 	int64_t unsynced_ns;       /* since when something is; 0: nothing is */
 	int64_t try_store_ns;      /* not before */
 	bool failed;               /* the log has, for good: `failure` says why */
@@ -143,6 +144,15 @@ static void accept(struct segue_inserter *inserter, const struct segue_ask *ask,
 		ask->entry->entry.stamp.producer_size, number);
 }
 
+/* With the lock. */
+static void end_if_full(struct segue_inserter *inserter)
+{
+	if (inserter->producers.next < inserter->order.most)
+		return;
+	segue_producers_end(&inserter->producers);
+	inserter->ends = true;
+}
+
 static void insert(struct segue_inserter *inserter, struct segue_ask *ask)
 {
 	uint64_t number;
@@ -162,6 +172,7 @@ static void insert(struct segue_inserter *inserter, struct segue_ask *ask)
 	pthread_mutex_lock(&inserter->lock);
 	if (!rc)
 		accept(inserter, ask, number);
+	end_if_full(inserter);
 	uint64_t count = inserter->producers.next;
 	pthread_mutex_unlock(&inserter->lock);
 	/* One that is there already is among those that are there. */
@@ -293,6 +304,7 @@ static void store_end(struct segue_inserter *inserter)
 			answer_all(&inserter->closing, rc);
 		segue_log_end_finish(&end);
 	}
+	inserter->ends = false;
 	inserter->try_store_ns = rc ? segue_now_ns() + RETRY_NS : 0;
 }
 
@@ -424,12 +436,15 @@ static void *work(void *arg)
 {
 	struct segue_inserter *inserter = arg;
 
+	pthread_mutex_lock(&inserter->lock);
+	end_if_full(inserter);
+	pthread_mutex_unlock(&inserter->lock);
 	while (!is_stopping(inserter)) {
 		bool more = serve_group(inserter);
 
 		if (sync_is_due(inserter))
 			sync_log(inserter);
-		if (inserter->closing.first || inserter->try_store_ns)
+		if (inserter->closing.first || inserter->ends || inserter->try_store_ns)
 			store_end(inserter);
 		give_up(inserter);
 		if (!more)

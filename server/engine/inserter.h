@@ -25,6 +25,7 @@ struct segue_inserter_order {
 	struct segue_log *log; /* the inserter's to write from now on; closed by who has it */
 	const struct segue_log_end *stored; /* of closed names and the end; NULL: nothing */
 	uint32_t expected;                  /* producers that will close, and end the input */
+	uint64_t most;       /* with so many sequences the input ends; UINT64_MAX: it is not said */
 	bool commit;         /* an insert is answered when it is synced, not when it is written */
 	int64_t interval_ns; /* nothing is written for longer without being synced */
 	/*

@@ -1,22 +1,16 @@
 /* The log of a live stream, among those who use it. */
 #include "engine/live.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/error.h"
 #include "core/list.h"
 #include "engine/filler.h"
 #include "engine/give_up.h"
-#include "os/tree.h"
 #include "source/log/reading.h"
 #include "store/lanes.h"
 #include "store/logs.h"
@@ -27,7 +21,7 @@ struct lane {
 	struct segue_carry *carry;
 	uint64_t next,
 		rows;   /* it stands where it was last seen: its next sequence, rows that live */
-	uint64_t floor; /* the first sequence that it needs */
+	uint64_t floor; /* the first number that it needs */
 };
 
 struct segue_live {
@@ -37,18 +31,30 @@ struct segue_live {
 	struct segue_source *source;
 	struct segue_inserter *inserter;
 	struct segue_give_up give_up;
-	/* When it is to be looked whether inserting has to wait. The inserter's thread. */
+	/* So much of the log until it is looked whether inserting has to wait; its thread's. */
 	uint64_t look_at, look_at_bytes;
 	pthread_mutex_t lock; /* of all below; held while fillers are kicked */
 	pthread_cond_t synced;
 	uint64_t syncs;    /* tries to sync */
 	bool left_out;     /* a transaction has left a lane out since the last of them */
 	bool ended;        /* the input has, */
-	uint64_t count;    /* after so many */
-	uint64_t grown;    /* lanes were told of so many */
+	uint64_t count;    /* after so many of the stream's */
+	uint64_t grown;    /* lanes were told of so many of them */
 	struct lane *lane; /* owned: spec->lanes */
 	_Atomic bool full;
 };
+
+/* ---- Numbers of the log, and of the stream ---- */
+
+static uint64_t there(const struct segue_live *live, uint64_t inserted)
+{
+	return segue_mix_there(&live->order.numbers, inserted);
+}
+
+static uint64_t inserted(const struct segue_live *live, uint64_t count)
+{
+	return segue_mix_inserted(&live->order.numbers, count);
+}
 
 /* ---- What is known of it ---- */
 
@@ -85,10 +91,11 @@ static int add_end(void *arg, struct segue_ops *ops)
 
 /* ---- What the inserter calls ---- */
 
-static void grown(void *arg, uint64_t count)
+static void grown(void *arg, uint64_t sequences)
 {
 	struct segue_live *live = arg;
 	uint32_t lanes = live->order.spec->lanes;
+	uint64_t count = there(live, sequences);
 
 	pthread_mutex_lock(&live->lock);
 	uint64_t from = live->grown;
@@ -124,17 +131,17 @@ static int store(void *arg, const struct segue_log_end *end)
 	return segue_changes_make(live->order.changes, &change);
 }
 
-static void ended(void *arg, uint64_t count)
+static void ended(void *arg, uint64_t sequences)
 {
 	struct segue_live *live = arg;
 
-	segue_log_source_end(live->source, count);
+	segue_log_source_end(live->source, sequences);
 	pthread_mutex_lock(&live->lock);
 	live->ended = true;
-	live->count = count;
+	live->count = there(live, sequences);
 	for (uint32_t i = 0; i < live->order.spec->lanes; i++)
 		if (live->lane[i].filler)
-			segue_filler_end(live->lane[i].filler, count);
+			segue_filler_end(live->lane[i].filler, live->count);
 	pthread_mutex_unlock(&live->lock);
 }
 
@@ -167,7 +174,7 @@ static void look_at_lane(struct lane *lane)
 	pthread_mutex_unlock(&filler->lock);
 }
 
-/* Of the first `count` sequences those that the lane has not finished. */
+/* Of the first `count` numbers those that the lane has not finished. */
 static uint64_t unfinished(const struct segue_live *live, uint32_t i, uint64_t count)
 {
 	uint32_t lanes = live->order.spec->lanes;
@@ -193,12 +200,13 @@ static bool look_at_lanes(struct segue_live *live, uint64_t count, uint64_t byte
 		least = has < least ? has : least;
 		floor = live->lane[i].floor < floor ? live->lane[i].floor : floor;
 	}
-	uint64_t spooled = segue_log_bytes_from(live->log, floor);
+	uint64_t spooled = segue_log_bytes_from(live->log, inserted(live, floor));
 	if (least >= limits->capacity || spooled >= limits->spool)
 		return true;
 	uint64_t turns = limits->capacity - least - 1;
-	live->look_at =
-		turns > (UINT64_MAX - count - 1) / lanes ? UINT64_MAX : count + turns * lanes + 1;
+	bool never = turns > (UINT64_MAX - count - 1) / lanes;
+	/* The first of the log by which so many numbers are there. */
+	live->look_at = never ? UINT64_MAX : inserted(live, count + turns * lanes + 1);
 	live->look_at_bytes = limits->spool - spooled > UINT64_MAX - bytes
 				      ? UINT64_MAX
 				      : bytes + limits->spool - spooled;
@@ -215,7 +223,7 @@ static bool is_full(void *arg, uint64_t count)
 		return false;
 	live->full = true; /* before the look: whoever has moved since kicks */
 	pthread_mutex_lock(&live->lock);
-	bool full = look_at_lanes(live, count, stand.bytes);
+	bool full = look_at_lanes(live, there(live, count), stand.bytes);
 	pthread_mutex_unlock(&live->lock);
 	live->full = full;
 	return full;
@@ -239,9 +247,10 @@ struct segue_live_look *segue_live_look(struct segue_live *live)
 	look->limits = live->order.limits;
 	pthread_mutex_lock(&live->lock);
 	look->ended = live->ended;
+	uint64_t count = there(live, look->log.written.number);
 	for (uint32_t i = 0; i < lanes; i++) {
 		look_at_lane(&live->lane[i]);
-		look->unfinished[i] = unfinished(live, i, look->log.written.number);
+		look->unfinished[i] = unfinished(live, i, count);
 	}
 	pthread_mutex_unlock(&live->lock);
 	return look;
@@ -352,6 +361,7 @@ static void prepare_giving_up(struct segue_live *live)
 	give_up->store = live->order.store;
 	give_up->changes = live->order.changes;
 	give_up->spec = live->order.spec;
+	give_up->numbers = &live->order.numbers;
 	give_up->stream = live->order.stream;
 	give_up->needs_unstored = needs_unstored;
 	give_up->put = put_known;
@@ -362,65 +372,6 @@ void segue_live_stored(struct segue_live *live)
 {
 	if (live->give_up.held_back)
 		segue_inserter_spare(live->inserter);
-}
-
-/* ---- Where it is ---- */
-
-static void put_name(uint32_t stream, char name[16])
-{
-	snprintf(name, 16, "%08" PRIx32, stream);
-}
-
-void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX])
-{
-	char name[16];
-
-	put_name(stream, name);
-	snprintf(path, PATH_MAX, "%s/" SEGUE_LIVE_DIR "/%s", dir, name);
-}
-
-int segue_live_measure(const char *dir, uint32_t stream, uint64_t *files, uint64_t *bytes)
-{
-	char path[PATH_MAX];
-	struct stat info;
-	uint64_t first;
-
-	*files = *bytes = 0;
-	segue_live_path(dir, stream, path);
-	DIR *names = opendir(path);
-	if (!names && errno != ENOENT)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", path);
-	for (struct dirent *entry; names && (entry = readdir(names));) {
-		if (!segue_log_is_name(entry->d_name, &first) ||
-			fstatat(dirfd(names), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		++*files;
-		*bytes += (uint64_t)info.st_size;
-	}
-	if (names)
-		closedir(names);
-	return *files ? 0 : segue_fail(SEGUE_ENOTFOUND, "%s is not there, or is empty", path);
-}
-
-int segue_live_make_dir(const char *dir, char path[PATH_MAX])
-{
-	snprintf(path, PATH_MAX, "%s/" SEGUE_LIVE_DIR, dir);
-	return mkdir(path, 0700) < 0 && errno != EEXIST
-		       ? segue_fail_errno(SEGUE_ESTORE, "cannot make %s", path)
-		       : 0;
-}
-
-void segue_live_remove(const char *dir, uint32_t stream)
-{
-	char path[PATH_MAX], name[16];
-
-	put_name(stream, name);
-	snprintf(path, sizeof(path), "%s/" SEGUE_LIVE_DIR, dir);
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	segue_tree_remove(fd, name);
-	close(fd);
 }
 
 /* ---- Life ---- */
@@ -514,6 +465,9 @@ static int start(struct segue_live *live, const struct segue_log_end *end)
 		.log = live->log,
 		.stored = end,
 		.expected = live->order.producers,
+		.most = live->order.numbers.end == UINT64_MAX
+				? UINT64_MAX
+				: inserted(live, live->order.numbers.end),
 		.commit = spec->durability == SEGUE_DURABLE_COMMIT,
 		.interval_ns = spec->interval_ms * INT64_C(1000000),
 		.is_full = is_full,
@@ -528,11 +482,11 @@ static int start(struct segue_live *live, const struct segue_log_end *end)
 
 	prepare_giving_up(live);
 	segue_log_look(live->log, &stand);
-	live->grown = stand.written.number;
+	live->grown = there(live, stand.written.number);
 	live->ended = end && end->ended;
-	live->count = live->ended ? end->count : 0;
+	live->count = live->ended ? there(live, end->count) : 0;
 	if (live->ended)
-		segue_log_source_end(live->source, live->count);
+		segue_log_source_end(live->source, end->count);
 	return segue_inserter_create(&order, &live->inserter);
 }
 
@@ -616,7 +570,7 @@ int segue_live_covers(struct segue_live *live, const struct segue_plan_spec *pla
 	struct segue_log_stand stand;
 
 	segue_log_look(live->log, &stand);
-	if (segue_backlog_is_covered(plan, position, stand.synced.number))
+	if (segue_backlog_is_covered(plan, position, there(live, stand.synced.number)))
 		return 0;
 	if (stand.failed)
 		return fail_never(plan);
@@ -650,15 +604,16 @@ int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan
 		uint64_t syncs = live->syncs;
 		pthread_mutex_unlock(&live->lock);
 		segue_log_look(live->log, &stand);
-		if (segue_backlog_is_covered(plan, position, stand.synced.number))
+		if (segue_backlog_is_covered(plan, position, there(live, stand.synced.number)))
 			return 0;
 		if (stand.failed)
 			return fail_never(plan);
-		if (seen > stand.written.number)
+		uint64_t count = there(live, stand.written.number);
+		if (seen > count)
 			return segue_fail(SEGUE_ENOTFOUND,
 				"lane %" PRIu32 " stands behind sequence %" PRIu64
 				" of a log of %" PRIu64,
-				plan->lane, seen - 1, stand.written.number);
+				plan->lane, seen - 1, count);
 		await_sync(live, syncs);
 	}
 }
@@ -671,7 +626,8 @@ uint64_t segue_live_first(const struct segue_live *live)
 int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position)
 {
-	uint64_t needs = segue_backlog_needs(plan, position), first = live->give_up.first;
+	uint64_t needs = inserted(live, segue_backlog_needs(plan, position));
+	uint64_t first = live->give_up.first;
 
 	if (needs >= first)
 		return 0;
@@ -683,5 +639,7 @@ int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan
 int segue_live_hash(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position, uint64_t hash[2])
 {
-	return segue_log_hash(live->log, segue_backlog_seen(plan, position), hash);
+	uint64_t seen = segue_backlog_seen(plan, position);
+
+	return segue_log_hash(live->log, inserted(live, seen), hash);
 }

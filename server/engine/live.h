@@ -7,15 +7,17 @@
  * transaction, and hears when to try again. Whoever has a thread to wait on, waits. And each
  * transaction that refers to a sequence says how far the log is known, so that its loss would be
  * noticed: store/logs.h.
+ *
+ * Of a mix with a log, lanes have the numbers of the mix: positions, backlogs, capacities. Log,
+ * store and inserter have those of the log. Here the one becomes the other (source/mix/arrange.h).
  */
 #ifndef SEGUE_ENGINE_LIVE_H
 #define SEGUE_ENGINE_LIVE_H
 
-#include <limits.h>
-
 #include "engine/changes.h"
 #include "engine/inserter.h"
 #include "lane/backlog.h"
+#include "source/mix/arrange.h"
 #include "source/source.h"
 
 struct segue_live;
@@ -27,7 +29,8 @@ struct segue_live_order {
 	const char *dir;               /* of the log's files, its own */
 	uint64_t file_bytes;           /* as in struct segue_log_means */
 	uint8_t id[SEGUE_SEQLOG_ID];
-	uint32_t stream; /* under which the store has what it knows of log and lanes */
+	struct segue_mix_log numbers; /* of the stream, beside those of the log */
+	uint32_t stream;              /* under which the store has what it knows of log and lanes */
 	struct segue_store *store;
 	struct segue_changes *changes; /* of the store */
 	struct segue_backlog_limits limits;
@@ -53,19 +56,6 @@ void segue_live_stop(struct segue_live *live);
  */
 void segue_live_close(struct segue_live *live);
 
-/* Where the log of a stream is, in the directory of the store. */
-#define SEGUE_LIVE_DIR "log"
-void segue_live_path(const char *dir, uint32_t stream, char path[PATH_MAX]);
-/*
- * Its files, and their bytes, as they lie there. SEGUE_ENOTFOUND: there is none; SEGUE_ESYSTEM. Not
- * that of a stream that is open: segue_log_look().
- */
-int segue_live_measure(const char *dir, uint32_t stream, uint64_t *files, uint64_t *bytes);
-/* Makes the directory that the logs of a store are in, unless it is there. SEGUE_ESTORE. */
-int segue_live_make_dir(const char *dir, char path[PATH_MAX]);
-/* Removes it, as far as it can be: the store does not know it any more. */
-void segue_live_remove(const char *dir, uint32_t stream);
-
 struct segue_log *segue_live_log(const struct segue_live *live);
 struct segue_inserter *segue_live_inserter(const struct segue_live *live);
 /* What the log has, as a source. Whoever opened it destroys that, before or after. */
@@ -89,7 +79,7 @@ struct segue_live_look {
 	struct segue_log_stand log;
 	struct segue_backlog_limits limits;
 	bool ended;            /* the input has */
-	uint64_t unfinished[]; /* of each lane: sequences of the log that it has not finished */
+	uint64_t unfinished[]; /* of each lane: sequences that are there and it has not finished */
 };
 /* malloc'd; NULL: no memory. */
 struct segue_live_look *segue_live_look(struct segue_live *live);

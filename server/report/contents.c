@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/layout.h"
-#include "engine/live.h"
+#include "engine/live_dir.h"
 #include "report/json.h"
 #include "report/values.h"
 #include "store/checkpoints.h"

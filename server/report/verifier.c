@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 #include "core/utf8.h"
-#include "engine/live.h"
+#include "engine/live_dir.h"
 #include "report/json.h"
 #include "store/logs.h"
 

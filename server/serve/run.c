@@ -17,6 +17,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "engine/committer.h"
+#include "engine/live_dir.h"
 #include "os/notify.h"
 #include "os/random.h"
 #include "report/contents.h"

@@ -17,6 +17,7 @@
 
 struct segue_source;
 struct segue_record;
+struct segue_mix_log;
 
 /*
  * A record is whole, and is not what the spec says: a mistake of the spec, or of whoever wrote the
@@ -61,10 +62,20 @@ struct segue_source_ops {
 	/* Which part of a mix record `number` is of. NULL: of a kind without parts. */
 	uint32_t (*part)(struct segue_source *source, uint64_t number);
 	/*
-	 * Of a log: the running hash of its first `count` records, which are there. NULL: of
-	 * another kind. What a read says.
+	 * Of a log, or a mix with one: the running hash of what its first `count` records have of
+	 * it, which are there. NULL: of another kind. What a read says.
 	 */
 	int (*hash)(struct segue_source *source, uint64_t count, uint64_t hash[2]);
+	/* Of a log: so many records are there. NULL: of another kind. */
+	uint64_t (*there)(const struct segue_source *source);
+	/*
+	 * Of a mix with a log: that one's id, and the numbers of both (mix/arrange.h); then the log
+	 * itself, which is the mix's from now on, and without which it has nothing to read. NULL:
+	 * of another kind.
+	 */
+	void (*log)(
+		const struct segue_source *source, uint64_t id[2], struct segue_mix_log *numbers);
+	void (*join)(struct segue_source *source, struct segue_source *log);
 	uint32_t (*key_max)(const struct segue_source *source);
 	/*
 	 * Reads and checks record `number` whole, by one scan: lengths, checksum, structure, the
@@ -164,6 +175,7 @@ struct segue_source_means {
 	 * one are refused: they are opened to say how they differ, and nothing is kept of them.
 	 */
 	const uint64_t *fingerprint;
+	const uint64_t *log; /* of a mix that is made now: the id that a log among its parts has */
 };
 
 /* Whether data that have this fingerprint are going to be the stream's. */
@@ -202,7 +214,7 @@ struct segue_source_driver {
 	 */
 	int (*recall)(struct segue_spec *spec, const uint64_t fingerprint[2],
 		const struct segue_index_keeper *keeper);
-	/* Its sequences are inserted: engine/live.h opens it, and `open` is NULL. */
+	/* Its sequences are inserted: engine/live.h opens it, also for a mix; `open` is NULL. */
 	bool live;
 	/* It heeds shuffle and seed itself: records come in the order of their numbers. */
 	bool orders;

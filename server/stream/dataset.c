@@ -13,6 +13,7 @@
 #include "core/progress.h"
 #include "core/wait.h"
 #include "engine/committer.h"
+#include "engine/live_dir.h"
 #include "os/random.h"
 #include "source/kinds.h"
 #include "store/index.h"
@@ -156,18 +157,23 @@ static int add_record(void *arg, struct segue_ops *ops)
 	return rc ? rc : segue_lanes_put_stream(ops, &record);
 }
 
-/* `made`: its record has the fingerprint of its data set. */
+/*
+ * `made`: its record has the fingerprint of its data set; else a log among it gets an id, which is
+ * nobody else's.
+ */
 static int open_source(struct segue_stream *stream, bool made)
 {
 	struct segue_server *server = stream->server;
 	struct listeners listeners = {.stream = stream};
+	uint64_t log[2];
 	char cache[4200];
 
+	segue_random(log, sizeof(log));
 	stream->keeper = (struct segue_index_keeper){stream, load_index, save_index};
 	snprintf(cache, sizeof(cache), "%s/cache", server->dir);
 	const struct segue_opener opener = segue_account_opener(stream->account, &stream->given_up);
 	const struct segue_source_means means = {cache, &opener, &stream->keeper, report_progress,
-		&listeners, made ? stream->fingerprint : NULL};
+		&listeners, made ? stream->fingerprint : NULL, log};
 	return segue_source_driver(stream->spec)->open(stream->spec, &means, &stream->source);
 }
 
@@ -181,21 +187,16 @@ static int check_fingerprint(const struct segue_stream *stream, const uint64_t f
 
 /*
  * Makes the stream's record, or takes the one that another opening of that name, which nobody waits
- * for any more, has made since this one looked.
+ * for any more, has made since this one looked: *found.
  */
-static int bind_record(struct segue_stream *stream)
+static int bind_record(struct segue_stream *stream, bool *found)
 {
-	const uint64_t fingerprint[2] = {stream->fingerprint[0], stream->fingerprint[1]};
 	struct making making = {.stream = stream};
 	/* The same place for all: a transaction takes one of them. */
 	struct segue_change change = {.build = add_record, .arg = &making};
-	bool found;
 
 	int rc = segue_changes_make(segue_committer_changes(stream->server->committer), &change);
-	if (rc || !making.exists)
-		return rc;
-	rc = find_record(stream, &found);
-	return rc ? rc : check_fingerprint(stream, fingerprint);
+	return rc || !making.exists ? rc : find_record(stream, found);
 }
 
 /* On the committer's thread. */
@@ -248,7 +249,14 @@ static int settle_source(struct segue_stream *stream, bool found)
 		return rc ? rc : keep_place(stream);
 	}
 	memcpy(stream->fingerprint, stats.fingerprint, sizeof(stream->fingerprint));
-	return stream->spec->persist ? bind_record(stream) : 0;
+	rc = stream->spec->persist ? bind_record(stream, &found) : 0;
+	if (rc || !found)
+		return rc;
+	/* Its log is that of the record: so all is opened as the record says. */
+	stream->source->ops->destroy(stream->source);
+	stream->source = NULL;
+	stream->forget_index = false;
+	return settle_source(stream, found);
 }
 
 /* ---- A log ---- */
@@ -271,35 +279,45 @@ static uint64_t file_bytes(uint64_t retained)
 	return retained && bytes < SEGUE_LOG_FILE_BYTES ? bytes : SEGUE_LOG_FILE_BYTES;
 }
 
+/* Of a mix with a log its other parts are open: the log joins them. */
 static int open_live(struct segue_stream *stream)
 {
 	const struct segue_spec *spec = stream->spec;
+	const struct segue_spec_log *log = segue_source_find_log(&spec->source);
 	uint64_t least = (uint64_t)(spec->depth + 2) * spec->batch_size;
+	uint64_t id[2] = {stream->fingerprint[0], stream->fingerprint[1]};
 	char path[PATH_MAX];
 	struct segue_live_order order = {
 		.spec = spec,
 		.dir = path,
+		.numbers = SEGUE_MIX_LOG_ALONE,
 		.stream = stream->id,
 		.store = stream->server->store,
 		.changes = segue_committer_changes(stream->server->committer),
-		.limits = {.capacity =
-				   spec->source.log.capacity ? spec->source.log.capacity : least,
-			.spool = SPOOL},
-		.file_bytes = file_bytes(spec->source.log.retain_bytes),
-		.retain = {spec->source.log.retain_sequences, spec->source.log.retain_bytes},
-		.producers = spec->source.log.producers,
+		.limits = {.capacity = log->capacity ? log->capacity : least, .spool = SPOOL},
+		.file_bytes = file_bytes(log->retain_bytes),
+		.retain = {log->retain_sequences, log->retain_bytes},
+		.producers = log->producers,
 		.covered = urge_committer,
 		.pinned = pinned,
 		.arg = stream,
 	};
 
-	_Static_assert(sizeof(order.id) == sizeof(stream->fingerprint), "it is the log's id");
-	memcpy(order.id, stream->fingerprint, sizeof(order.id));
+	if (stream->source)
+		stream->source->ops->log(stream->source, id, &order.numbers);
+	_Static_assert(sizeof(order.id) == sizeof(id), "it is the log's id");
+	memcpy(order.id, id, sizeof(order.id));
+	int rc = segue_live_make_dir(stream->server->dir, path);
+	if (rc)
+		return rc;
 	segue_live_path(stream->server->dir, stream->id, path);
-	int rc = segue_live_open(&order, &stream->live);
+	rc = segue_live_open(&order, &stream->live);
 	if (rc)
 		return segue_fail_within(rc, "stream '%s'", spec->name);
-	stream->source = segue_live_source(stream->live);
+	if (stream->source)
+		stream->source->ops->join(stream->source, segue_live_source(stream->live));
+	else
+		stream->source = segue_live_source(stream->live);
 	return 0;
 }
 
@@ -309,19 +327,10 @@ static int open_live(struct segue_stream *stream)
  */
 static int settle_log(struct segue_stream *stream, bool found)
 {
-	struct making making = {.stream = stream};
-	struct segue_change change = {.build = add_record, .arg = &making};
-	char path[PATH_MAX];
-	int rc = segue_live_make_dir(stream->server->dir, path);
-
-	if (!rc && !found) {
-		segue_random(stream->fingerprint, sizeof(stream->fingerprint));
-		rc = segue_changes_make(
-			segue_committer_changes(stream->server->committer), &change);
-		if (!rc && making.exists)
-			rc = find_record(stream, &found);
-	}
-	return rc ? rc : open_live(stream);
+	if (found)
+		return 0;
+	segue_random(stream->fingerprint, sizeof(stream->fingerprint));
+	return bind_record(stream, &found);
 }
 
 static void set_plan(struct segue_stream *stream)
@@ -369,6 +378,8 @@ int segue_dataset_open(struct segue_task *task)
 	if (!rc)
 		rc = segue_source_driver(stream->spec)->live ? settle_log(stream, found)
 							     : settle_source(stream, found);
+	if (!rc && segue_source_find_log(&stream->spec->source))
+		rc = open_live(stream);
 	if (!rc)
 		set_plan(stream);
 	if (!rc && stream->spec->persist)

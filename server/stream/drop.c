@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "engine/committer.h"
+#include "engine/live_dir.h"
 #include "session/request.h"
 #include "store/drop.h"
 

@@ -58,11 +58,11 @@ class Case:
     layout: array_data.Layout | None = None  # of arrays
     arrays: array_data.Data | None = None  # once they are written
     parts: dict[str, Part] = dataclasses.field(default_factory=dict)  # of a mix; `files` is empty
-    push: Push | None = None  # of a log
+    push: Push | None = None  # of a log, also one that is a part
 
     def __repr__(self) -> str:
         if self.parts:
-            return f"{self.name}: mix of {self.parts}, {self.spec}, {self.options}"
+            return f"{self.name}: mix of {self.parts}, {self.spec}, {self.options}, {self.push}"
         lengths = [[len(next(iter(r.sequences.values()))) for r in f.records] for f in self.files]
         return (
             f"{self.name}: {self.kind}, {self.record}, {self.workers} workers by {self.reading}, "
@@ -96,7 +96,8 @@ class Part:
 def numbers(case: Case) -> list[tuple[int, int]]:
     """(part, record) of each sequence of a mix."""
     parts = [
-        mixing.Part(len(part.records()), part.whole, part.epochs) for part in case.parts.values()
+        mixing.Part(len(part.records()), part.whole, part.epochs, part.case.kind == "log")
+        for part in case.parts.values()
     ]
     return list(mixing.order(parts, case.spec.seed, case.spec.shuffle))
 
@@ -336,10 +337,21 @@ def make_log(name: str, rng: np.random.Generator) -> Case:
     """A random case whose sequences are inserted by one producer, in their order."""
     case = make(name, rng, "log", epochs=1, shuffle=False, on_error="raise")
     case.options["persist"] = True
-    least = (case.options["depth"] + 2) * case.spec.batch_size
     count = len(case.files[0].records)
-    case.push = Push(
-        before=int(rng.integers(min(count, least) + 1)),
+    case.push = _push(rng, case, count, min(count, _least(case)))
+    return case
+
+
+def _least(case: Case) -> int:
+    """The capacity that a log must have."""
+    return int((case.options["depth"] + 2) * case.spec.batch_size)
+
+
+def _push(rng: np.random.Generator, case: Case, count: int, before: int) -> Push:
+    """At most `before` are inserted when nobody reads."""
+    least = _least(case)
+    return Push(
+        before=int(rng.integers(before + 1)),
         stops=[
             (int(at), str(rng.choice(["killed", "left"])))
             for at in sorted(rng.integers(count + 1, size=rng.integers(3)))
@@ -347,11 +359,17 @@ def make_log(name: str, rng: np.random.Generator) -> Case:
         capacity=[None, least, least + 3][rng.integers(3)],
         closes=bool(rng.integers(2)),
     )
-    return case
+
+
+def log_of(case: Case) -> Case:
+    """The case, or its part, whose sequences are inserted."""
+    logs = [part.case for part in case.parts.values() if part.case.kind == "log"]
+    return logs[0] if logs else case
 
 
 def insert(stream: segue.Stream, case: Case, until: int) -> segue.Producer:
     """Insert what the producer has not yet inserted, up to so many; it is still open."""
+    case = log_of(case)
     producer = stream.producer(PRODUCER, takeover=True)  # of one that was killed, if it is new
     serial, cursor = producer.resume()
     assert cursor == (str(serial).encode() if serial else b"")
@@ -367,10 +385,15 @@ def insert(stream: segue.Stream, case: Case, until: int) -> segue.Producer:
     return producer
 
 
-def make_mix(name: str, rng: np.random.Generator, most: int = 300, **fields: Any) -> Case:
-    """A random mix of one to four parts, of at most so many sequences."""
+def make_mix(
+    name: str, rng: np.random.Generator, most: int = 300, live: bool = False, **fields: Any
+) -> Case:
+    """A random mix of one to four parts, of at most so many sequences; `live`: one is a log."""
     kinds = [str(rng.choice([*SUFFIX])) for _ in range(rng.integers(1, 5))]
-    plainest = min(kinds, key=["arrays", "tfrecord", "files"].index)
+    if live:
+        kinds[rng.integers(len(kinds))] = "log"
+        fields["on_error"] = "raise"
+    plainest = min(kinds, key=["arrays", "tfrecord", "files", "log"].index)
     base = make(name, rng, plainest, **{"epochs": 1, **fields})
     case = dataclasses.replace(base, files=[], paths=[], kind="mix", parts={}, layout=None)
     unit = [1, 4, 10][rng.integers(3)]
@@ -382,12 +405,31 @@ def make_mix(name: str, rng: np.random.Generator, most: int = 300, **fields: Any
             dataclasses.replace(base, **data, kind=kind, key_feature=key_feature),
             whole / unit if unit > 1 else whole,
             whole,
-            [1, 1, 2, None][rng.integers(4)] if i else int(rng.integers(1, 4)),
+            ([1, 1, 2, None][rng.integers(4)] if i else int(rng.integers(1, 4)))
+            if kind != "log"
+            else 1,
         )
     while len(numbers(case)) > most:
         for part in case.parts.values():
             part.weight, part.whole, part.epochs = 1, 1, 1
+    if live:
+        _make_live(rng, case)
     return case
+
+
+def _make_live(rng: np.random.Generator, case: Case) -> None:
+    """Where the files end first, no more is inserted than is read: its input is over by then."""
+    log = log_of(case)
+    place = [part.case for part in case.parts.values()].index(log)
+    if all(part != place for part, _ in numbers(case)):
+        for part in case.parts.values():
+            part.weight, part.whole, part.epochs = 1, 1, 1 if part.case is log else None
+    order = [part for part, _ in numbers(case)]
+    del log.files[0].records[order.count(place) :]
+    case.options["persist"] = True
+    case.push = log.push = _push(
+        rng, case, order.count(place), order[: _least(case)].count(place)
+    )
 
 
 def _flip(path: Path, at: int, compression: str | None) -> None:

@@ -14,6 +14,7 @@ class Part(NamedTuple):
     records: int
     weight: int
     epochs: int | None
+    log: bool = False  # `records`: those that are in it
 
 
 def quotas(weights: Sequence[int]) -> list[int]:
@@ -38,7 +39,7 @@ def order(parts: Sequence[Part], seed: int, shuffle: bool) -> Iterator[tuple[int
         if part.epochs is not None and place == part.records * part.epochs:
             return
         passes, at = divmod(place, part.records)
-        if shuffle:
+        if shuffle and not part.log:
             at = permutation.permute((seed + c) % 2**64, passes, at, part.records)
         yield c, at
         taken[c] += 1

@@ -6,7 +6,8 @@ where the server is killed in between, which is done again and again.
 
 What is inserted must come as from a file that has it. The first worker inserts the beginning,
 before its loader begins; the rest is inserted while they read, by producers one after the other,
-some of which are killed. There the workers go back by a token, too, and read on once more.
+some of which are killed. There the workers go back by a token, too, and read on once more. Every
+other mix has such a part.
 
 SEGUE_TEST_SPECS is the number of cases, SEGUE_TEST_SEED gives the same cases again,
 SEGUE_TEST_CASE is one of them to be run alone.
@@ -133,7 +134,7 @@ class Inserter:
             thread.join()
 
     def insert(self, number: int, case: cases.Case, store: Path) -> None:
-        for until, how in [*case.push.stops, (len(case.files[0].records), "ended")]:
+        for until, how in [*case.push.stops, (len(cases.log_of(case).files[0].records), "ended")]:
             arguments = (store, case, until, how)
             process = self.context.Process(target=produce, args=arguments, daemon=True)
             process.start()
@@ -186,7 +187,9 @@ def make(seed: int, number: int) -> cases.Case:
     name = f"case-{number}"
     if number % 5 == 3:
         return cases.make_log(name, rng)
-    return cases.make_mix(name, rng) if number % 5 == 4 else cases.make(name, rng)
+    if number % 5 == 4:
+        return cases.make_mix(name, rng, live=number % 10 == 4)
+    return cases.make(name, rng)
 
 
 def test_every_batch_is_the_models(tmp_path: Path) -> None:

@@ -394,8 +394,6 @@ def test_what_does_not_go_together(client: segue.Client, tmp_path: Path) -> None
     files = open_plain(client, Files(tmp_path / "x.segue"), name="files")
     with pytest.raises(segue.ArgumentError, match="reads what is there"):
         files.producer("a")
-    with pytest.raises(segue.ArgumentError, match="what is inserted .* cannot be a part of a mix"):
-        open_plain(client, segue.Mix({"a": (Push(), 1)}), name="mix")
 
 
 def test_it_is_seen_and_dropped(tmp_path: Path, client: segue.Client) -> None:

@@ -123,11 +123,7 @@ def test_quotas_of_equal_remainders(tmp_path: Path, client: segue.Client) -> Non
         (lambda s: Mix({}), "expected a mapping"),
         (lambda s: Mix([s]), "expected a mapping"),
         (lambda s: Mix({"a": s}), "expected segue.Part, or (source, weight), got Files"),
-        (lambda s: Mix({"a": ("x", 1)}), "segue.Files, segue.TFRecord or segue.Arrays, got str"),
-        (
-            lambda s: Mix({"a": (segue.Push(), 1)}),
-            "what is inserted (segue.Push) cannot be a part of a mix: give it a stream of its own",
-        ),
+        (lambda s: Mix({"a": ("x", 1)}), "segue.TFRecord, segue.Arrays or segue.Push, got str"),
         (lambda s: Mix({"a": (Mix({"b": (s, 1)}), 1)}), "cannot be a mix itself"),
         (lambda s: Mix({"a:b": (s, 1)}), "is not a name"),
         (lambda s: Mix({"a": (s, 0)}), "is not above 0"),

@@ -226,6 +226,7 @@ int main(int argc, char **argv)
 		.file_bytes = FILE_BYTES};
 	struct segue_inserter_order order = {.commit = true,
 		.interval_ns = 1000000,
+		.most = UINT64_MAX,
 		.is_full = is_full,
 		.grown = grown,
 		.synced = note_sync,

@@ -29,6 +29,7 @@ static struct segue_log_known known = {.id = "of the inserter"};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t news = PTHREAD_COND_INITIALIZER;
 static _Atomic uint64_t most = UINT64_MAX; /* sequences that the lanes take */
+static uint64_t whole = UINT64_MAX;        /* with so many the input ends */
 static _Atomic uint64_t grown_to, ended_after, stores, syncs;
 static int store_code;
 static bool store_synced;
@@ -94,6 +95,7 @@ static void begin_with(bool commit, int64_t interval_ns)
 	struct segue_inserter_order order = {.commit = commit,
 		.interval_ns = interval_ns,
 		.expected = 2,
+		.most = whole,
 		.is_full = is_full,
 		.grown = grown,
 		.synced = note_sync,
@@ -408,6 +410,33 @@ Test(inserter, the_last_of_those_that_are_expected_ends_it)
 	cr_assert_eq(end_now(SEGUE_ASKED_CLOSE, b), 0);
 	cr_assert(ended_after == 2 && stores == 2);
 	cr_assert_eq(end_now(SEGUE_ASKED_CLOSE, 4711), SEGUE_EFENCED);
+}
+
+Test(inserter, it_ends_by_itself_with_the_last_that_is_read)
+{
+	struct asked asked[4];
+
+	whole = 3;
+	begin_with(false, NEVER_NS);
+	uint64_t session = must_open("a");
+	for (uint64_t i = 0; i < 4; i++)
+		insert(&asked[i], "a", session, i + 1);
+	for (uint64_t i = 0; i < 4; i++)
+		cr_assert_eq(result(&asked[i]), i < 3 ? 0 : SEGUE_EEND);
+	cr_assert_eq(end_now(SEGUE_ASKED_END, 0), 0, "that is over then");
+	cr_assert(stores == 1 && store_synced && ended_after == 3 && written() == 3);
+}
+
+Test(inserter, it_ends_at_once_if_nothing_of_it_is_read)
+{
+	uint64_t session, serial;
+
+	whole = 0;
+	store_code = SEGUE_ENOSPACE; /* once */
+	begin_with(true, NEVER_NS);
+	cr_assert_eq(open_now("a", false, &session, &serial), SEGUE_EEND);
+	cr_assert_eq(end_now(SEGUE_ASKED_END, 0), 0);
+	cr_assert(stores == 2 && written() == 0);
 }
 
 /* ---- Trouble ---- */

@@ -155,6 +155,7 @@ static void covered(void *arg)
 	segue_committer_urge(committer);
 }
 
+static struct segue_mix_log numbers = SEGUE_MIX_LOG_ALONE;
 static struct segue_backlog_limits limits = {.capacity = UINT64_MAX, .spool = UINT64_MAX};
 static struct segue_log_retain retain;
 static uint64_t file_bytes = 20000;
@@ -176,6 +177,7 @@ static int open_live(void)
 		.retain = retain,
 		.pinned = pinned,
 		.id = "of test_live...",
+		.numbers = numbers,
 		.stream = 1,
 		.store = ground.store,
 		.changes = segue_committer_changes(committer),
@@ -1197,4 +1199,104 @@ Test(live, in_any_order)
 	while (inserted < RECORDS) /* the ring is full then */
 		inserted += insert_one(session, ++serial) == 0;
 	await_first(20);
+}
+
+/* ---- A log among the parts of a mix ---------------------------------------------------------- */
+
+enum { INSERTED = 20 };
+
+/* One of three sequences is of the log: as counted one by one. */
+static const struct segue_mix_log mixed = {
+	.shape = {.seed = 5, .count = 2, .quota = {683, 341}}, .part = 1, .end = UINT64_MAX};
+
+static uint64_t count_inserted(uint64_t numbers_seen)
+{
+	uint64_t count = 0;
+
+	for (uint64_t number = 0; number < numbers_seen; number++)
+		count += segue_mix_part(&mixed.shape, number) == mixed.part;
+	return count;
+}
+
+/* The numbers below the one whose sequence is missing. */
+static uint64_t count_there(uint64_t sequences)
+{
+	uint64_t number = 0;
+
+	while (segue_mix_part(&mixed.shape, number) != mixed.part ||
+		count_inserted(number) < sequences)
+		number++;
+	return number;
+}
+
+static void reopen_mixed(uint64_t end)
+{
+	close_live();
+	numbers = mixed;
+	numbers.end = end;
+	OK(open_live());
+}
+
+Test(live, positions_and_backlogs_have_the_numbers_of_the_mix)
+{
+	const struct segue_plan_spec plan = {.lanes = LANES, .num_unroll = 2};
+	uint64_t there = count_there(INSERTED), of_position[2], of_log[2];
+
+	reopen_mixed(UINT64_MAX);
+	insert(INSERTED);
+	for (uint64_t next = 0; next < there; next++) {
+		struct segue_position position = {.next = next};
+		uint64_t seen = segue_backlog_seen(&plan, &position);
+		int rc = segue_live_await(live, &plan, &position);
+
+		cr_assert_eq(rc, seen <= there ? 0 : SEGUE_ENOTFOUND, "%ju", (uintmax_t)seen);
+		if (rc)
+			continue;
+		cr_assert_geq(synced(), count_inserted(seen));
+		OK(segue_live_hash(live, &plan, &position, of_position));
+		OK(segue_log_hash(segue_live_log(live), count_inserted(seen), of_log));
+		cr_assert_arr_eq(of_position, of_log, sizeof(of_log));
+	}
+	struct segue_live_look *look = segue_live_look(live);
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		cr_assert_eq(look->unfinished[lane], (there + LANES - 1 - lane) / LANES);
+	free(look);
+}
+
+/* With the last sequence that lies before the end of the other parts. */
+Test(live, a_mix_ends_its_input_by_itself)
+{
+	uint64_t end = count_there(INSERTED), serial;
+
+	reopen_mixed(end);
+	insert(INSERTED - 1);
+	cr_assert_eq(records(), SEGUE_PLAN_LIVE);
+	insert(1);
+	while (!SOON(records() == INSERTED))
+		;
+	uint64_t session = open_session(&serial);
+	cr_assert_eq(insert_one(session, serial + 1), SEGUE_EEND);
+	reopen_mixed(end);
+	cr_assert_eq(records(), INSERTED);
+}
+
+Test(live, capacity_counts_the_numbers_of_the_mix)
+{
+	uint64_t serial, session, accepted = 0;
+	struct asked asked;
+
+	/* As long as a lane has fewer of those that are there. */
+	while (count_there(accepted) / LANES < 20)
+		accepted++;
+	limits.capacity = 20;
+	reopen_mixed(UINT64_MAX);
+	session = open_session(&serial);
+	for (uint64_t i = 0; i < accepted; i++)
+		OK(insert_one(session, ++serial));
+	begin_insert(&asked, session, ++serial);
+	cr_assert(has_to_wait(&asked));
+	limits.capacity = UINT64_MAX;
+	segue_live_stop(live);
+	cr_assert_eq(segue_outcome_give(&asked.ask.outcome), SEGUE_EGONE);
+	segue_log_entry_free(asked.ask.entry);
 }

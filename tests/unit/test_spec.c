@@ -117,6 +117,20 @@ LOG_CASE(log_without_end, s->spec.epochs = 0)
 LOG_CASE(log_too_small, s->spec.source.log.capacity = 35)
 LOG_CASE(log_of_many, s->spec.source.log.producers = 1025)
 
+/* A mix of it and of another part. */
+static const struct segue_draft_part both[] = {
+	{.name = "log", .source = {.kind = SEGUE_SOURCE_LOG}, .weight = 1, .epochs = 1},
+	{.name = "other", .source = {.kind = SEGUE_SOURCE_LOG}, .weight = 1, .epochs = 1},
+	{.name = "again", .source = {.kind = SEGUE_SOURCE_LOG}, .weight = 1, .epochs = 2},
+};
+#define MIX_CASE(name, from, count, change)                                                        \
+	LOG_CASE(name, s->spec.source = ((struct segue_draft_source){                              \
+			       .kind = SEGUE_SOURCE_MIX, .mix = {both + (from), (count)}});        \
+		 change)
+MIX_CASE(mix_of_logs, 0, 2, (void)s)
+MIX_CASE(mix_with_a_log_again, 2, 1, (void)s)
+MIX_CASE(mix_kept_nowhere, 0, 1, s->spec.no_persist = true)
+
 static const struct {
 	void (*change)(struct sample *sample);
 	const char *says[2]; /* the field, and what was wrong with it */
@@ -187,6 +201,9 @@ static const struct {
 	{log_without_end, {"there is one pass over"}},
 	{log_too_small, {"source.capacity is 35", "batch_size = 36"}},
 	{log_of_many, {"source.producers is 1025"}},
+	{mix_of_logs, {"source.parts[1] is inserted: a mix has one such part"}},
+	{mix_with_a_log_again, {"source.parts[0] is inserted: a mix has one such part"}},
+	{mix_kept_nowhere, {"persist is false and the source of kind mix: what is inserted"}},
 };
 
 Test(spec, each_rule_names_field_and_value)
@@ -393,8 +410,6 @@ Test(spec, paths_and_options_are_of_the_part_that_came_last)
 	part.weight = 1;
 	part.kind = SEGUE_SOURCE_MIX;
 	REFUSED(segue_spec_add_part(spec, &part), "cannot be a mix itself");
-	part.kind = SEGUE_SOURCE_LOG;
-	REFUSED(segue_spec_add_part(spec, &part), "what is inserted cannot be a part");
 	part.kind = 0;
 	REFUSED(segue_spec_add_part(spec, &part), "source.parts[1]: source is missing");
 	part.kind = SEGUE_SOURCE_FILES;

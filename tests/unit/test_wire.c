@@ -277,23 +277,28 @@ Test(wire, stream_open_without_states_and_key)
 static struct segue_spec *make_mix(void)
 {
 	static const char *const paths[] = {"/data/c.segue", "/data/d.segue"};
-	struct segue_draft_part parts[3];
+	struct segue_draft_part parts[4];
 	struct segue_spec *spec = NULL;
 	struct sample sample;
 
 	sample_init(&sample);
 	parts[0] = (struct segue_draft_part){
 		.name = "a", .source = sample.spec.source, .weight = UINT32_MAX / 500};
-	parts[1] = (struct segue_draft_part){.name = "b",
+	parts[1] = (struct segue_draft_part){.name = "l",
+		.source = {.kind = SEGUE_SOURCE_LOG,
+			.log = {.capacity = 1000000, .producers = 3, .retain_bytes = 5}},
+		.weight = UINT32_MAX / 1000,
+		.epochs = 1};
+	parts[2] = (struct segue_draft_part){.name = "b",
 		.source = {.kind = SEGUE_SOURCE_FILES, .files = {.paths = paths, .path_count = 2}},
 		.weight = UINT32_MAX / 1000,
 		.epochs = 9};
-	parts[2] = (struct segue_draft_part){.name = "c",
+	parts[3] = (struct segue_draft_part){.name = "c",
 		.source = {.kind = SEGUE_SOURCE_ARRAYS,
 			.arrays = {.paths = paths, .path_count = 1, .checksum = true}},
 		.weight = UINT32_MAX / 1000};
 	sample.spec.source = (struct segue_draft_source){
-		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 3}};
+		.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 4}};
 	sample.spec.epochs = 1;
 	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	return spec;
@@ -311,18 +316,22 @@ Test(wire, stream_open_of_a_mix)
 		const struct segue_spec_mix *mix = &out.stream_open.spec->source.mix;
 
 		cr_assert_eq(out.stream_open.spec->source.kind, SEGUE_SOURCE_MIX);
-		cr_assert_eq(mix->count, 3);
-		cr_assert_str_eq(mix->part[1].name, "b");
+		cr_assert_eq(mix->count, 4);
+		cr_assert_eq(mix->part[1].source.kind, SEGUE_SOURCE_LOG);
+		cr_assert_eq(mix->part[1].source.log.capacity, 1000000);
+		cr_assert_eq(mix->part[1].source.log.producers, 3);
+		cr_assert_eq(mix->part[1].source.log.retain_bytes, 5);
+		cr_assert_str_eq(mix->part[2].name, "b");
 		cr_assert(mix->part[0].weight == UINT32_MAX / 500 && mix->part[0].epochs == 0);
-		cr_assert(mix->part[1].weight == UINT32_MAX / 1000 && mix->part[1].epochs == 9);
+		cr_assert(mix->part[2].weight == UINT32_MAX / 1000 && mix->part[2].epochs == 9);
 		cr_assert_str_eq(mix->part[0].source.tfrecord.key_feature, "id");
-		cr_assert_eq(mix->part[1].source.kind, SEGUE_SOURCE_FILES);
-		cr_assert_eq(mix->part[1].source.files.paths.count, upload ? 0 : 2);
+		cr_assert_eq(mix->part[2].source.kind, SEGUE_SOURCE_FILES);
+		cr_assert_eq(mix->part[2].source.files.paths.count, upload ? 0 : 2);
 		if (!upload)
-			cr_assert_str_eq(mix->part[1].source.files.paths.path[1], "/data/d.segue");
-		cr_assert_eq(mix->part[2].source.kind, SEGUE_SOURCE_ARRAYS);
-		cr_assert(mix->part[2].source.arrays.checksum && !mix->part[2].source.arrays.index);
-		cr_assert_eq(mix->part[2].source.arrays.paths.count, upload ? 0 : 1);
+			cr_assert_str_eq(mix->part[2].source.files.paths.path[1], "/data/d.segue");
+		cr_assert_eq(mix->part[3].source.kind, SEGUE_SOURCE_ARRAYS);
+		cr_assert(mix->part[3].source.arrays.checksum && !mix->part[3].source.arrays.index);
+		cr_assert_eq(mix->part[3].source.arrays.paths.count, upload ? 0 : 1);
 		segue_spec_destroy(out.stream_open.spec);
 	}
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
@@ -330,12 +339,12 @@ Test(wire, stream_open_of_a_mix)
 	segue_spec_hash(copy, after);
 	cr_assert_arr_eq(before, after, sizeof(before));
 	cr_assert_eq(segue_spec_compare(spec, copy), 0);
-	copy->source.mix.part[1].source.kind = SEGUE_SOURCE_TFRECORD;
+	copy->source.mix.part[2].source.kind = SEGUE_SOURCE_TFRECORD;
 	copy->source.mix.part[0].weight++;
 	segue_spec_hash(copy, after);
 	cr_assert_arr_neq(before, after, sizeof(before));
 	cr_assert_eq(segue_spec_compare(spec, copy), SEGUE_ESPEC);
-	copy->source.mix.part[1].source.kind = SEGUE_SOURCE_FILES;
+	copy->source.mix.part[2].source.kind = SEGUE_SOURCE_FILES;
 	segue_spec_destroy(copy);
 	segue_spec_destroy(spec);
 }

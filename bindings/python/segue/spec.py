@@ -253,7 +253,7 @@ class Push(Source):
     It is kept on disk, so lanes go on from it as from files, and batches are the same as if all had
     been there from the start: a batch that cannot be full yet waits. Lanes end after
     `Stream.end_input`, or when the last of `producers` has closed. Such a stream is stored
-    (``persist=True``), not shuffled, and of one epoch.
+    (``persist=True``), not shuffled, and of one epoch. It can be a part of a `Mix`.
 
     Parameters
     ----------
@@ -362,12 +362,13 @@ class Part:
 
     Parameters
     ----------
-    source : Files, TFRecord or Arrays
-        Where its sequences come from.
+    source : Files, TFRecord, Arrays or Push
+        Where its sequences come from; one part of a mix can be a `Push`.
     weight : int or float
         Its share of the sequences, beside the other parts' weights.
     epochs : int, optional
         Passes over it, after which the mix ends. None: it begins again whenever it has ended.
+        Over what is inserted there is one.
     """
 
     source: Any
@@ -383,6 +384,10 @@ class Mix(Source):
     counts are the parts in the order in which they are given here. The mix ends where a part would
     give more than its `epochs` have; one at least has an end. The stream's own `epochs` stay 1.
     ``docs/mix.md`` has the rules.
+
+    With a part that is inserted (`Push`) all of it waits for what is not there yet, and it ends
+    with the input, which ends by itself with the last sequence that lies before the other parts'
+    end. That part is not shuffled, and its `capacity` counts sequences of the whole mix.
 
     Parameters
     ----------
@@ -464,14 +469,9 @@ def _part(name: Any, given: Any) -> Part:
             f"{where}: a part of a mix cannot be a mix itself: give the parts of that one, with "
             f"weights beside the others'"
         )
-    if isinstance(given.source, Push):
+    if getattr(given.source, "_kind", None) not in ("files", "tfrecord", "arrays", "log"):
         raise ArgumentError(
-            f"{where}: what is inserted (segue.Push) cannot be a part of a mix: give it a stream "
-            "of its own"
-        )
-    if getattr(given.source, "_kind", None) not in ("files", "tfrecord", "arrays"):
-        raise ArgumentError(
-            f"{where}: expected segue.Files, segue.TFRecord or segue.Arrays, got "
+            f"{where}: expected segue.Files, segue.TFRecord, segue.Arrays or segue.Push, got "
             f"{type(given.source).__name__}; segue.convert makes sequence files, which segue.Files "
             "reads, of any iterable"
         )

@@ -184,7 +184,7 @@ enum segue_source_kind {
 	SEGUE_SOURCE_TFRECORD = 1, /* TFRecord files; has paths */
 	SEGUE_SOURCE_FILES = 2,    /* sequence files, segue's own (docs/format.md); has paths */
 	SEGUE_SOURCE_ARRAYS = 3,   /* arrays in files; has paths, and segue_spec_set_arrays() */
-	SEGUE_SOURCE_MIX = 4,      /* several of those before; has segue_spec_add_part() */
+	SEGUE_SOURCE_MIX = 4,      /* several of the others; has segue_spec_add_part() */
 	/*
 	 * What producers insert (segue_producer_open), in the order in which it is accepted; kept
 	 * on disk, so that lanes go on from it as from files. Epochs are 1, nothing is shuffled,
@@ -400,9 +400,10 @@ SEGUE_EXPORT int segue_spec_set_arrays(struct segue_spec *spec, const struct seg
 struct segue_mix_part {
 	size_t size;                 /* sizeof(struct segue_mix_part) */
 	const char *name;            /* of no other part; no ':' */
-	enum segue_source_kind kind; /* TFRecord or sequence files, or arrays */
+	enum segue_source_kind kind; /* no mix; one part can be a log */
 	uint32_t weight;             /* at least 1: its share, beside the other parts' weights */
-	uint64_t epochs; /* passes over it, after which the mix ends; 0: it begins again for ever */
+	/* Passes over it, after which the mix ends; 0: it begins again for ever. Of a log 1. */
+	uint64_t epochs;
 };
 
 /*
@@ -412,7 +413,8 @@ struct segue_mix_part {
  * A mix is several sources, by weight (identity; docs/mix.md): of each 1,024 sequences a part gives
  * its share. All have the features of the stream. It ends where a part that has an end would give
  * more than it has; one at least has one. The stream's epochs are 1, and its shuffle shuffles each
- * part.
+ * part but a log. With one all of the mix waits for what is not inserted yet, and its input ends by
+ * itself with the last sequence that lies before the end of the other parts.
  */
 SEGUE_EXPORT int segue_spec_add_part(struct segue_spec *spec, const struct segue_mix_part *part);
 
@@ -896,10 +898,10 @@ SEGUE_EXPORT void segue_file_writer_written(const struct segue_file_writer *writ
 /* ---- Producers ------------------------------------------------------------------------------- */
 
 /*
- * Sequences are inserted into a stream whose source is SEGUE_SOURCE_LOG by producers: in any
- * process that opens the stream, each under a name. Each entry of a name has a serial, from 1 on;
- * what is not acknowledged is kept here and sent again after the connection was lost, and nothing
- * is in the log twice. As with a client, one thread at a time.
+ * Sequences are inserted into a stream whose source is SEGUE_SOURCE_LOG, or a mix with it, by
+ * producers: in any process that opens the stream, each under a name. Each entry of a name has a
+ * serial, from 1 on; what is not acknowledged is kept here and sent again after the connection was
+ * lost, and nothing is in the log twice. As with a client, one thread at a time.
  */
 struct segue_producer;
 

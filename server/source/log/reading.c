@@ -334,6 +334,14 @@ static int source_hash(struct segue_source *base, uint64_t count, uint64_t hash[
 	return segue_log_hash(((struct source *)base)->log, count, hash);
 }
 
+static uint64_t source_there(const struct segue_source *base)
+{
+	struct segue_log_stand stand;
+
+	segue_log_look(((const struct source *)base)->log, &stand);
+	return stand.written.number;
+}
+
 static uint32_t source_key_max(const struct segue_source *base)
 {
 	(void)base;
@@ -381,6 +389,7 @@ static void source_destroy(struct segue_source *base)
 static const struct segue_source_ops source_ops = {
 	.records = source_records,
 	.hash = source_hash,
+	.there = source_there,
 	.key_max = source_key_max,
 	.admit = source_admit,
 	.find_lengths = source_find_lengths,

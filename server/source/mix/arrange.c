@@ -71,6 +71,17 @@ uint64_t segue_mix_number(const struct segue_mix_shape *shape, uint32_t part, ui
 	return block.number * SEGUE_MIX_BLOCK + i;
 }
 
+uint64_t segue_mix_below(const struct segue_mix_shape *shape, uint32_t part, uint64_t count)
+{
+	uint64_t below = count / SEGUE_MIX_BLOCK * shape->quota[part];
+	struct segue_permutation order;
+
+	order_of(shape, count / SEGUE_MIX_BLOCK, &order);
+	for (uint64_t i = 0; i < count % SEGUE_MIX_BLOCK; i++)
+		below += part_at(shape, segue_permutation_apply(&order, i)) == part;
+	return below;
+}
+
 uint64_t segue_mix_record(const struct segue_mix_shape *shape, uint32_t part, uint64_t place,
 	uint64_t records, bool shuffle)
 {
@@ -80,4 +91,20 @@ uint64_t segue_mix_record(const struct segue_mix_shape *shape, uint32_t part, ui
 		return place % records;
 	segue_permutation_init(&order, shape->seed + part, place / records, records);
 	return segue_permutation_apply(&order, place % records);
+}
+
+uint64_t segue_mix_there(const struct segue_mix_log *log, uint64_t inserted)
+{
+	uint64_t number = inserted;
+
+	if (log->shape.count > 1)
+		number = inserted < SEGUE_MIX_PLACES
+				 ? segue_mix_number(&log->shape, log->part, inserted)
+				 : UINT64_MAX;
+	return number < log->end ? number : log->end;
+}
+
+uint64_t segue_mix_inserted(const struct segue_mix_log *log, uint64_t count)
+{
+	return log->shape.count > 1 ? segue_mix_below(&log->shape, log->part, count) : count;
 }

@@ -11,25 +11,28 @@
 
 #include "core/digest.h"
 #include "core/error.h"
+#include "lane/plan.h"
 #include "source/files.h"
 #include "source/mix/arrange.h"
 #include "source/plain.h"
 
-#define PLACES_MAX (UINT64_C(1) << 52) /* of a part: so all numbers stay below 2^62 */
-
 struct part {
-	struct segue_spec spec; /* that of the stream, with this part's source: owns nothing */
-	struct segue_source *source;
-	uint64_t records;
+	struct segue_spec spec;      /* that of the stream, with this part's source: owns nothing */
+	struct segue_source *source; /* of a log, once it has joined */
+	uint64_t records;            /* of a log SEGUE_PLAN_LIVE */
 	uint64_t fingerprint[2];
 };
+
+#define NO_PART UINT32_MAX
 
 struct source {
 	struct segue_source base;
 	const struct segue_spec *spec;
 	struct segue_mix_shape shape;
 	struct part part[SEGUE_PARTS_MAX];
-	uint64_t records; /* numbers up to the end */
+	uint32_t log;           /* the part that is one, or NO_PART */
+	uint64_t end;           /* numbers up to that of all others; UINT64_MAX: they have none */
+	_Atomic uint64_t there; /* with a log: so many numbers were there when it was looked last */
 	struct segue_index_keeper keeper;
 	/* The block that was asked for last: the next is of it, too, as a rule. Under `mutex`. */
 	pthread_mutex_t mutex;
@@ -59,7 +62,7 @@ static uint64_t record_of(const struct source *source, const struct segue_mix_bl
 	*part = block->part[number % SEGUE_MIX_BLOCK];
 	return segue_mix_record(&source->shape, *part,
 		segue_mix_place(&source->shape, block, number), source->part[*part].records,
-		source->spec->shuffle);
+		source->spec->shuffle && *part != source->log);
 }
 
 static uint64_t find(struct source *source, uint64_t number, uint32_t *part)
@@ -74,11 +77,37 @@ static uint64_t find(struct source *source, uint64_t number, uint32_t *part)
 	return record;
 }
 
+static struct segue_mix_log numbers_of(const struct source *source)
+{
+	return (struct segue_mix_log){source->shape, source->log, source->end};
+}
+
+static uint64_t there_now(const struct source *source)
+{
+	const struct segue_mix_log numbers = numbers_of(source);
+	const struct segue_source *log = source->part[source->log].source;
+
+	return log ? segue_mix_there(&numbers, log->ops->there(log)) : 0;
+}
+
+/* All of a mix with a log waits for that: mix/arrange.h. */
+static bool is_there(struct source *source, uint64_t number)
+{
+	if (source->log == NO_PART || number < source->there)
+		return true;
+	source->there = there_now(source);
+	return number < source->there;
+}
+
 static int source_admit(struct segue_source *base, uint64_t number, struct segue_record **out,
 	struct segue_admitted *admitted)
 {
 	struct source *source = (struct source *)base;
 	uint32_t i;
+
+	if (!is_there(source, number))
+		return segue_fail(
+			SEGUE_ENOTYET, "sequence %" PRIu64 " is not inserted yet", number);
 	uint64_t record = find(source, number, &i);
 	struct segue_source *part = source->part[i].source;
 	int rc = part->ops->admit(part, record, out, admitted);
@@ -93,7 +122,15 @@ static uint32_t source_part(struct segue_source *base, uint64_t number)
 
 static uint64_t source_records(const struct segue_source *base)
 {
-	return ((const struct source *)base)->records;
+	const struct source *source = (const struct source *)base;
+
+	if (source->log == NO_PART)
+		return source->end;
+	const struct segue_mix_log numbers = numbers_of(source);
+	const struct segue_source *log = source->part[source->log].source;
+	uint64_t inserted = log->ops->records(log);
+
+	return inserted == SEGUE_PLAN_LIVE ? inserted : segue_mix_there(&numbers, inserted);
 }
 
 static uint32_t source_key_max(const struct segue_source *base)
@@ -118,6 +155,7 @@ static int source_find_lengths(
 	const struct source *source = (const struct source *)base;
 	const uint32_t *of_part[SEGUE_PARTS_MAX];
 	struct segue_mix_block block;
+	uint64_t records = source_records(base);
 	int rc = 0;
 
 	for (uint32_t i = 0; i < source->shape.count; i++) {
@@ -127,7 +165,7 @@ static int source_find_lengths(
 		if (rc)
 			return within_part(rc, source->spec, i);
 	}
-	for (uint64_t number = 0; !rc && number < source->records; number++) {
+	for (uint64_t number = 0; !rc && number < records; number++) {
 		uint64_t record;
 		uint32_t part;
 
@@ -164,6 +202,8 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 		const struct segue_source *part = source->part[i].source;
 		struct segue_source_stats of_part = {0};
 
+		if (!part)
+			continue;
 		part->ops->stats(part, &of_part);
 		stats->files += of_part.files;
 		stats->bytes += of_part.bytes;
@@ -171,7 +211,7 @@ static void source_stats(const struct segue_source *base, struct segue_source_st
 		stats->descriptors += of_part.descriptors;
 		stats->crc = of_part.crc;
 	}
-	stats->records = source->records;
+	stats->records = source->log == NO_PART ? source->end : there_now(source);
 	stats->index_memory += sizeof(*source);
 	fingerprint_of(source, stats->fingerprint);
 }
@@ -257,18 +297,62 @@ static void source_destroy(struct segue_source *base)
 	free(source);
 }
 
-static const struct segue_source_ops source_ops = {
-	.records = source_records,
-	.part = source_part,
-	.key_max = source_key_max,
-	.admit = source_admit,
-	.find_lengths = source_find_lengths,
-	.stats = source_stats,
-	.explain_change = source_explain_change,
-	.destroy = source_destroy,
-};
+/* ---- A log among the parts ---- */
+
+static int source_hash(struct segue_source *base, uint64_t count, uint64_t hash[2])
+{
+	struct source *source = (struct source *)base;
+	const struct segue_mix_log numbers = numbers_of(source);
+	struct segue_source *log = source->part[source->log].source;
+
+	return log->ops->hash(log, segue_mix_inserted(&numbers, count), hash);
+}
+
+static void source_log(
+	const struct segue_source *base, uint64_t id[2], struct segue_mix_log *numbers)
+{
+	const struct source *source = (const struct source *)base;
+
+	memcpy(id, source->part[source->log].fingerprint, sizeof(source->part[0].fingerprint));
+	*numbers = numbers_of(source);
+}
+
+static void source_join(struct segue_source *base, struct segue_source *log)
+{
+	struct source *source = (struct source *)base;
+
+	source->part[source->log].source = log;
+}
+
+#define OPS                                                                                        \
+	.records = source_records, .part = source_part, .key_max = source_key_max,                 \
+	.admit = source_admit, .find_lengths = source_find_lengths, .stats = source_stats,         \
+	.explain_change = source_explain_change, .destroy = source_destroy
+
+static const struct segue_source_ops source_ops = {OPS};
+static const struct segue_source_ops ops_with_log = {
+	OPS, .hash = source_hash, .log = source_log, .join = source_join};
 
 /* ---- The driver ---- */
+
+/* Why nothing can be said of a part of a stream that was made. */
+static int fail_unkept(int rc)
+{
+	return rc == SEGUE_ENOTFOUND
+		       ? segue_fail(SEGUE_ESTORE,
+				 "what the store keeps of the data set is damaged: restore a "
+				 "backup, or give the stream another name")
+		       : rc;
+}
+
+/* It is opened elsewhere: here it has its id alone. */
+static void expect_log(struct source *source, uint32_t i, const uint64_t id[2])
+{
+	source->log = i;
+	source->base.ops = &ops_with_log;
+	source->part[i].records = SEGUE_PLAN_LIVE;
+	memcpy(source->part[i].fingerprint, id, sizeof(source->part[i].fingerprint));
+}
 
 /* `fingerprint`: of the part that the stream was made with; NULL: it is made now. */
 static int open_part(struct source *source, uint32_t i, const struct segue_source_means *of_mix,
@@ -281,6 +365,12 @@ static int open_part(struct source *source, uint32_t i, const struct segue_sourc
 
 	part->spec = spec_of(source->spec, i);
 	means.fingerprint = fingerprint;
+	if (segue_source_plain_driver(&part->spec)->live) {
+		if (!fingerprint && of_mix->fingerprint)
+			return within_part(fail_unkept(SEGUE_ENOTFOUND), source->spec, i);
+		expect_log(source, i, fingerprint ? fingerprint : of_mix->log);
+		return 0;
+	}
 	rc = segue_source_plain_driver(&part->spec)->open(&part->spec, &means, &part->source);
 	if (rc)
 		return within_part(rc, source->spec, i);
@@ -306,17 +396,17 @@ static int open_parts(struct source *source, const struct segue_source_means *me
 	return rc;
 }
 
-/* The numbers up to where a part would give more than all its passes have. */
+/* The numbers up to where a part, other than a log, would give more than all its passes have. */
 static int find_end(struct source *source)
 {
-	source->records = UINT64_MAX;
+	source->end = UINT64_MAX;
 	for (uint32_t i = 0; i < source->shape.count; i++) {
 		uint64_t epochs = source->spec->source.mix.part[i].epochs, places, end;
 
-		if (epochs == 0)
+		if (epochs == 0 || i == source->log)
 			continue;
 		if (__builtin_mul_overflow(epochs, source->part[i].records, &places) ||
-			places >= PLACES_MAX)
+			places >= SEGUE_MIX_PLACES)
 			return within_part(
 				segue_fail(SEGUE_EINVAL,
 					"%" PRIu64 " epochs of %" PRIu64
@@ -325,7 +415,7 @@ static int find_end(struct source *source)
 					epochs, source->part[i].records),
 				source->spec, i);
 		end = segue_mix_number(&source->shape, i, places);
-		source->records = end < source->records ? end : source->records;
+		source->end = end < source->end ? end : source->end;
 	}
 	return 0;
 }
@@ -340,6 +430,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
 	segue_source_base_init(&source->base, &source_ops, spec->on_error);
 	source->spec = spec;
+	source->log = NO_PART;
 	source->keeper = *means->keeper;
 	source->given_up = means->opener ? means->opener->given_up : NULL;
 	segue_mix_shape_init(&source->shape, &spec->source.mix, spec->seed);
@@ -402,16 +493,6 @@ static int visit_kept(const struct segue_spec *spec, const uint64_t fingerprint[
 			&part, parts[i], keeper, visit, arg);
 	}
 	return rc;
-}
-
-/* Why nothing can be said of a part of a stream that was made. */
-static int fail_unkept(int rc)
-{
-	return rc == SEGUE_ENOTFOUND
-		       ? segue_fail(SEGUE_ESTORE,
-				 "what the store keeps of the data set is damaged: restore a "
-				 "backup, or give the stream another name")
-		       : rc;
 }
 
 /* The parts' own, each by its kind. */
