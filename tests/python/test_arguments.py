@@ -257,10 +257,10 @@ def test_options_that_do_not_go_together(client: segue.Client, tmp_path: Path) -
 def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_path: Path) -> None:
     """The other rows of the table, of each source that they name, and of one that has it all."""
     rows = [line for line in apart() if "segue." in line]
-    wanted = ["segue.Mix", *["segue.Push"] * 4, 'State(..., init="data")', "Feature(..., ragged=True)"]
-    assert len(rows) == 7 and all(what in row for what, row in zip(wanted, rows, strict=True))
-    assert all(f"`segue.{kind}`" in rows[5] for kind in ("TFRecord", "Arrays", "Mix"))
-    assert all(f"`segue.{kind}`" in rows[6] for kind in ("Arrays", "Mix"))
+    wanted = ["segue.Mix", *["segue.Push"] * 5, 'State(..., init="data")', "Feature(..., ragged=True)"]
+    assert len(rows) == 8 and all(what in row for what, row in zip(wanted, rows, strict=True))
+    assert all(f"`segue.{kind}`" in rows[6] for kind in ("TFRecord", "Arrays", "Mix"))
+    assert all(f"`segue.{kind}`" in rows[7] for kind in ("Arrays", "Mix"))
     x = {"x": segue.Feature("float32")}
     with segue.FileWriter(tmp_path / "x.segue", x) as writer:
         writer.write({"x": np.ones(3, "float32")})
@@ -284,8 +284,17 @@ def test_sources_that_do_not_have_what_is_asked_for(client: segue.Client, tmp_pa
     ):
         with pytest.raises(segue.ArgumentError, match=wrong):
             opened(segue.Push(), **options)
-    with pytest.raises(segue.ArgumentError, match="capacity"):
-        opened(segue.Push(capacity=5), depth=4)
+    inserted = {"a": (files, 1), "b": (segue.Push(), 1)}
+    with pytest.raises(segue.ArgumentError, match="persist is false"):
+        opened(segue.Mix(inserted), persist=False)
+    for part in ((segue.Push(), 1), segue.Part(segue.Push(), 1, epochs=2)):
+        with pytest.raises(segue.ArgumentError, match="inserted: a mix has one such part, and one pass"):
+            opened(segue.Mix({**inserted, "c": part}))
+    with pytest.raises(segue.ArgumentError, match="inserted: a mix has one such part, and one pass"):
+        opened(segue.Mix({"a": (files, 1), "b": segue.Part(segue.Push(), 1, epochs=None)}))
+    for source in (segue.Push(capacity=5), segue.Mix({"a": (files, 1), "b": (segue.Push(capacity=5), 1)})):
+        with pytest.raises(segue.ArgumentError, match="capacity"):
+            opened(source, depth=4)
     for source in (tfrecord, arrays, mix, mixed):
         kind = type(source).__name__.lower()
         states = {"h": segue.State("float32", init="data")}
