@@ -676,9 +676,12 @@ def jax_loops(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("how", ["jitted", "not jitted"])
 @pytest.mark.parametrize("given", ["asarray", "device_put", "as it is"])
 def test_the_plain_jax_loop(jax_loops: dict[str, Any], how: str, given: str, depth: int) -> None:
-    """200 batches of 200, each time, and the states of a loop over copies."""
+    """200 batches of 200, each time, and the states of a loop over copies.
+
+    A batch that is waited for, since something holds it, takes 2 s.
+    """
     for loop in jax_loops[f"{how}, {given}, depth {depth}"]:
-        assert loop["batches"] == 200 and loop["right"] and loop["seconds"] < PROMPT, loop
+        assert loop["batches"] == 200 and loop["right"] and loop["seconds"] < 4 * PROMPT, loop
 
 
 # -- cells in every order --------------------------------------------------------------------------
