@@ -281,6 +281,7 @@ void segue_live_leave(struct segue_live *live, const struct segue_filler *filler
 		live->lane[i].filler = NULL;
 	}
 	pthread_mutex_unlock(&live->lock);
+	segue_live_stored(live); /* what its batches needed may go */
 }
 
 static int load_lanes(struct segue_live *live)

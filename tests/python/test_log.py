@@ -332,6 +332,24 @@ def test_the_end(client: segue.Client) -> None:
         assert [batch.insertion_index.tolist() for batch in loader] == [[0, 1], [2]]
 
 
+def test_it_is_said_that_a_producer_was_forgotten(client: segue.Client) -> None:
+    """Where what it has inserted may be lost: not after a flush, nor when it was left on purpose."""
+    stream = open_plain(client, Push(capacity=12), lanes=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flushed, left = stream.producer("flushed"), stream.producer("left")
+        insert_numbers(flushed, 3)
+        flushed.flush()
+        insert_numbers(left, 30)  # more than is accepted
+        left.leave()
+        del flushed, left
+    forgotten = stream.producer("forgotten")
+    insert_numbers(forgotten, 5)
+    with pytest.warns(UserWarning, match="'forgotten' was neither flushed .* 5 are not acknowl"):
+        del forgotten
+
+
+
 def test_inserting_waits_for_workers(
     client: segue.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,18 @@ def test_a_checkpoint_holds_back_what_it_needs(tmp_path: Path) -> None:
             soon(lambda: known(client)["first"] > 26)
 
 
+def test_what_a_ring_needs_goes_with_its_lease(tmp_path: Path) -> None:
+    """Batches in it can become checkpoints; though all is stored that its worker has committed."""
+    with segue.open(tmp_path / "run") as client:
+        stream = open_large(client)
+        fill(stream, 12)
+        with stream.loader(timeout=60) as loader:
+            numbers(loader, 12)
+            loader.flush()
+            soon(lambda: files(client)[0] == known(client)["first"] == 6)
+        soon(lambda: files(client)[0] == known(client)["first"] == 9)
+
+
 def test_it_is_said_once_that_tokens_came_too_late(tmp_path: Path) -> None:
     with segue.open(tmp_path / "run") as client:
         stream = open_large(client, keep_checkpoints=2)
@@ -209,7 +221,8 @@ def test_backups_while_files_go(tmp_path: Path) -> None:
     assert len(firsts) > 2, "nothing was given up meanwhile"
     with segue.open(copy) as client:
         stream = client.stream("live")
-        insert_numbers(stream.producer("a"), 1, STEPS)  # all may have been read that was there
+        with stream.producer("a") as producer:  # all may have been read that was there
+            insert_numbers(producer, 1, STEPS)
         with stream.loader(start="continue", timeout=60) as loader:
             assert next(iter(loader)).insertion_index.tolist()[0] >= min(firsts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,6 +35,17 @@ class Example:
     key: str | bytes | None = None
     length: int | None = None
     initial_states: Mapping[str, Any] | None = None
+
+
+def _warn_of_the_rest(name: str, handle: _segue.Producer) -> None:
+    """Of a producer that nobody refers to any more, or at the end of the process."""
+    inserted, acknowledged = handle.serials
+    if inserted > acknowledged and not handle.closed:
+        warn(
+            f"producer {name!r} was neither flushed nor closed: of the sequences that it has "
+            f"inserted {inserted - acknowledged} are not acknowledged, and may be lost. Use it in "
+            "a `with` block, or call flush() when the last is inserted"
+        )
 
 
 class Producer:
@@ -69,6 +81,7 @@ class Producer:
         self._dir = stream._client.dir
         self._told = False
         self._handle = _segue.producer(stream._handle, name, bool(takeover), ring, *stream._columns)
+        weakref.finalize(self, _warn_of_the_rest, name, self._handle)
 
     def __repr__(self) -> str:
         inserted, acknowledged = self._handle.serials
