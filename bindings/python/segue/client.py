@@ -14,13 +14,13 @@ from . import _program, _segue, errors
 from ._closing import Closing
 from ._feed import Feed
 from ._notice import Line
-from .examples import Examples
+from .examples import Examples, settle
 from .loader import Loader
 from .producer import Producer
 from .spec import (
     Feature,
     Files,
-    Push,
+    Mix,
     Source,
     State,
     option_value,
@@ -249,16 +249,13 @@ class Client(Closing):
                 self._handle, name, sequences, context, states, options
             )
         else:
-            if isinstance(source, Examples):
+            if isinstance(source, (Examples, Mix)):
                 # What is wrong is better said before hours of conversion.
                 stream_arguments(name, Files(name), sequences or {}, context, states, "", options)
-                if source.cache:
-                    source = source._converted(
-                        self.dir, name, sequences or {}, context or {}, states or {}
-                    )
-                else:
-                    feed = Feed(source, self._again, name, states)
-                    source = Push(producers=1)
+                source, inserted = settle(
+                    source, self.dir, name, sequences or {}, context or {}, states or {}
+                )
+                feed = Feed(inserted, self._again, name, states) if inserted else None
             arguments = stream_arguments(
                 name, source, sequences or {}, context, states, self.dir, options
             )
