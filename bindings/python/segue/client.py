@@ -319,7 +319,9 @@ class Client(Closing):
         """Drop a stream: all that the store holds of it goes, for good.
 
         Positions, states, final states, checkpoints, and the index of its data set if no other
-        stream has it; not the data. A stream that is made anew under the name begins at step 0.
+        stream has it; likewise what was made beside the store for it, of `Examples` without a
+        `path` and of `Arrays` that lie in memory; not the data. A stream that is made anew under
+        the name begins at step 0.
         State dicts saved elsewhere stay good, for a stream of the same spec and data.
 
         Parameters
