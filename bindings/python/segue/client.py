@@ -13,7 +13,7 @@ from typing import Any
 from . import _program, _segue, errors
 from ._closing import Closing
 from ._feed import Feed
-from ._notice import Line
+from ._notice import Line, warn
 from .examples import Examples, settle
 from .loader import Loader
 from .producer import Producer
@@ -270,6 +270,7 @@ class Client(Closing):
             epoch_end=option_value("epoch_end", settled["epoch_end"]),
             persist=bool(settled["persist"]),
             has_states=bool(fields),
+            passes=settled["epochs"] - settled["first_epoch"] if settled["epochs"] else None,
             columns=(features, contexts, [state for state in fields if state[3] == "data"]),
         )
         self._streams.add(stream)
@@ -393,6 +394,7 @@ class Stream(Closing):
         epoch_end: str,
         persist: bool,
         has_states: bool,
+        passes: int | None,
         columns: tuple[list[Any], list[Any], list[Any]],
     ) -> None:
         self._columns = columns  # what each sequence has that is inserted
@@ -407,6 +409,7 @@ class Stream(Closing):
         self.epoch_end = epoch_end
         self.persist = persist
         self._has_states = has_states
+        self._passes = passes  # over the records; None: they have no end
         self._place = (*client._place, name)  # of which one loader of a process has a lane
         self._loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
 
@@ -432,7 +435,8 @@ class Stream(Closing):
         A lane has one holder: it is free again when its loader or client is closed, or when nothing
         refers to the loader any more, nor to a batch of it that is open. Arrays and other batches
         do not count. A newer loader of the same process takes it over; other processes wait for it,
-        and get `BusyError` in the end.
+        and get `BusyError` in the end. Of a lane to which no sequence belongs, since there are more
+        lanes than sequences, it warns.
 
         Parameters
         ----------
@@ -456,7 +460,21 @@ class Stream(Closing):
         """
         loader = Loader(self, lanes, rank, world_size, start, timeout)
         self._loaders.add(loader)
+        self._tell_idle_lanes(loader.lanes)
         return loader
+
+    def _tell_idle_lanes(self, lanes: list[int]) -> None:
+        """Say which of them no sequence belongs to, as far as the number of all is known."""
+        if self._passes is None or self.closed:
+            return
+        count = self.records * self._passes
+        idle = [lane for lane in lanes if lane >= count]
+        if idle:
+            warn(
+                f"stream {self.name!r} has {self.lanes} lanes, and there are {count} sequences in "
+                f"all: lanes {idle} of this loader have nothing to deliver, but for the empty "
+                'batches of tail="pad". Open it with fewer lanes, or more epochs'
+            )
 
     def producer(
         self, name: str, *, takeover: bool = False, ring_bytes: int | None = None
