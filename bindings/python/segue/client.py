@@ -531,28 +531,8 @@ class Stream(Closing):
             The stream reads no log, its input has not ended, nothing was inserted, or what was
             inserted first was given up.
         """
-        # A stream that is not stored reads no log.
-        stored = self._client.inspect(self.name)["streams"][0] if self.persist else {}
-        log = stored.get("log")
-        if log is None:
-            raise errors.ArgumentError(
-                f"files(): stream {self.name!r} reads files or arrays as it is: nothing is inserted"
-            )
-        if not log["ended"]:
-            raise errors.ArgumentError(
-                f"files(): the input of stream {self.name!r} goes on: end it first (end_input(), "
-                "or close all of its producers)"
-            )
-        if log["first"]:
-            raise errors.ArgumentError(
-                f"files(): {log['first']} sequences of stream {self.name!r} were given up: keep "
-                "all, without retain_sequences and retain_bytes, to read them again"
-            )
-        if not log["synced"]:
-            raise errors.ArgumentError(f"files(): nothing was inserted into stream {self.name!r}")
-        directory = os.path.join(os.path.realpath(self._client.dir), "log", f"{stored['id']:08x}")
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".segue"))
-        return Files([os.path.join(directory, name) for name in names])
+        paths = self._client._handle.files(self.name)
+        return Files([os.fsdecode(path) for path in paths.split(b"\0")[:-1]])
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return what the store holds of `Loader.state_dict`, by lane and step.
