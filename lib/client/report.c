@@ -1,4 +1,5 @@
-/* What a client asks of the store as a whole: reports, the checkpoints in it, streams to drop. */
+/* What a client asks of the store as a whole: reports, the checkpoints in it, streams to drop,
+ * what was inserted. */
 #include "client/bulk.h"
 #include "core/error.h"
 
@@ -86,6 +87,27 @@ int segue_client_checkpoint_remove(
 	struct asking asking = {.request = {.stored = {.lane = lane, .id = id, .remove = true}}};
 
 	return ask_stored(&asking, client, stream);
+}
+
+int segue_stream_files(struct segue_client *client, const char *stream, char **paths, size_t *size)
+{
+	struct asking asking = {.client = client,
+		.request = {.type = SEGUE_MESSAGE_STREAM_FILES, .stream_files = {.stream = stream}},
+		.timeout_ns = SEGUE_REQUEST_NS};
+
+	if (!client || !stream || !paths || !size)
+		return segue_fail(SEGUE_EINVAL,
+			"segue_stream_files wants a client, a name and places for the paths");
+	int rc = segue_fork_check(&client->connection.guard);
+	if (!rc)
+		rc = segue_name_check("name", stream, false);
+	if (!rc)
+		rc = segue_client_run(client, INT64_MAX, attempt_ask, &asking);
+	if (rc)
+		return rc;
+	*paths = asking.answer.bytes;
+	*size = asking.answer.size;
+	return 0;
 }
 
 struct dropping {

@@ -26,8 +26,8 @@ static struct segue_array_column column_at(const struct segue_spec *spec, size_t
 }
 
 /* Whether the arrays of a feature can be given as it. */
-static int check_column(
-	const struct segue_spec *spec, const struct segue_array_index *index, size_t i)
+static int check_column(const struct segue_spec *spec, const struct segue_array_index *index,
+	const struct segue_paths *paths, size_t i)
 {
 	const struct segue_field *field = feature_at(spec, i);
 	struct segue_array_column column = column_at(spec, i);
@@ -36,14 +36,15 @@ static int check_column(
 		return segue_fail(SEGUE_EINVAL,
 			"feature '%s': its arrays have steps of another shape", field->name);
 	for (uint32_t group = 0; group < index->groups; group++) {
-		enum segue_dtype has = segue_array_index_place(index, group, (uint32_t)i)->dtype;
+		const struct segue_array_place *place =
+			segue_array_index_place(index, group, (uint32_t)i);
+		enum segue_dtype has = place->dtype;
 
 		if (!segue_dtype_widens(has, field->dtype))
 			return segue_fail(SEGUE_EINVAL,
-				"feature '%s': its array of group %" PRIu32
-				" is %s, which as %s would lose values: declare %s, or convert it "
-				"(segue.convert)",
-				field->name, group, segue_dtype_name(has),
+				"feature '%s': its array in %s is %s, which as %s would lose "
+				"values: declare %s, or convert it (segue.convert)",
+				field->name, paths->path[place->file], segue_dtype_name(has),
 				segue_dtype_name(field->dtype), segue_dtype_name(has));
 	}
 	return 0;
@@ -63,7 +64,7 @@ static int check_index(const struct segue_spec *spec, const struct segue_spec_so
 			" files, the stream has %zu in %zu",
 			(*at)->columns, (*at)->files, features, segue_source_paths(source)->count);
 	for (size_t i = 0; !rc && i < features; i++)
-		rc = check_column(spec, *at, i);
+		rc = check_column(spec, *at, segue_source_paths(source), i);
 	return rc;
 }
 

@@ -41,6 +41,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_STREAM_END = 21,
 	SEGUE_MESSAGE_STREAM_FIND = 22,
 	SEGUE_MESSAGE_INPUT_FAILED = 23,
+	SEGUE_MESSAGE_STREAM_FILES = 24,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -140,7 +141,7 @@ struct segue_message {
 		} producer_leave;
 		struct {
 			const char *stream;
-		} stream_drop, stream_find;
+		} stream_drop, stream_find, stream_files;
 		struct {
 			uint32_t protocol, layout_version;
 			const char *version;

@@ -109,6 +109,10 @@ static const struct segue_pb_field stream_drop[] = {
 	NAME(StreamDrop, stream_drop, stream),
 	END,
 };
+static const struct segue_pb_field stream_files[] = {
+	NAME(StreamFiles, stream_files, stream),
+	END,
+};
 static const struct segue_pb_field producer_open[] = {
 	ANY64(ProducerOpen, producer_open, stream),
 	ANY64(ProducerOpen, producer_open, ring),
@@ -304,6 +308,7 @@ static const struct codec {
 	{MESSAGE(STREAM_END, stream_end)},
 	{MESSAGE(INPUT_FAILED, input_failed)},
 	{MESSAGE(STREAM_FIND, stream_find)},
+	{MESSAGE(STREAM_FILES, stream_files)},
 	/* Replies: server to client. */
 	{MESSAGE(WELCOME, welcome)},
 	{MESSAGE(OPENED, opened)},
@@ -339,6 +344,7 @@ SERIAL(Stored);
 SERIAL(StreamClose);
 SERIAL(StreamDrop);
 SERIAL(StreamFind);
+SERIAL(StreamFiles);
 SERIAL(Welcome);
 SERIAL(Opened);
 SERIAL(Found);

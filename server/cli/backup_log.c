@@ -18,6 +18,7 @@
 #include "core/progress.h"
 #include "core/wire.h"
 #include "engine/live_dir.h"
+#include "os/file.h"
 #include "report/child.h"
 #include "source/log/log.h"
 #include "store/logs.h"
@@ -44,7 +45,7 @@ void segue_backup_logs_finish(struct segue_backup_logs *logs)
 static int hold(struct segue_backup_logs *logs, const char *path)
 {
 	void *grown = reallocarray(logs->held, logs->held_count + 1, sizeof(*logs->held));
-	int fd, done;
+	int fd;
 
 	if (!grown)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a backup");
@@ -55,10 +56,9 @@ static int hold(struct segue_backup_logs *logs, const char *path)
 			       ? 0
 			       : segue_fail_errno(SEGUE_ESYSTEM, "cannot open %s", path);
 	logs->held[logs->held_count++] = fd;
-	do
-		done = flock(fd, LOCK_SH); /* a server has it for as long as it removes files */
-	while (done < 0 && errno == EINTR);
-	return done < 0 ? segue_fail_errno(SEGUE_ESYSTEM, "cannot lock %s", path) : 0;
+	if (segue_file_lock(fd, LOCK_SH) < 0) /* a server has it for as long as it removes files */
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot lock %s", path);
+	return 0;
 }
 
 int segue_backup_logs_hold(struct segue_backup_logs *logs, const char *from)
@@ -220,18 +220,10 @@ static size_t first_needed(const struct files *files, uint64_t given_up)
 
 static int write_all(int fd, const char *path, const uint8_t *bytes, size_t size)
 {
-	while (size > 0) {
-		ssize_t done = write(fd, bytes, size);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return segue_fail_errno(
-				errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE : SEGUE_ESYSTEM,
-				"cannot write %s", path);
-		bytes += done;
-		size -= (size_t)done;
-	}
+	if (segue_file_write(fd, bytes, size) < 0)
+		return segue_fail_errno(
+			errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE : SEGUE_ESYSTEM,
+			"cannot write %s", path);
 	return 0;
 }
 

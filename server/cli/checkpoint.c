@@ -13,6 +13,7 @@
 #include "cli/ask.h"
 #include "cli/print.h"
 #include "core/error.h"
+#include "os/file.h"
 #include "store/checkpoints.h"
 #include "store/lanes.h"
 
@@ -352,18 +353,7 @@ static int choose_step(const struct segue_cli_options *options, struct stored_li
 
 static int write_bytes(int fd, const void *bytes, size_t size)
 {
-	const char *at = bytes;
-
-	while (size > 0) {
-		ssize_t put = write(fd, at, size);
-		if (put < 0 && errno == EINTR)
-			continue;
-		if (put < 0)
-			return -1;
-		at += put;
-		size -= (size_t)put;
-	}
-	return fsync(fd);
+	return segue_file_write(fd, bytes, size) < 0 ? -1 : fsync(fd);
 }
 
 /* Whole, or as it was; its name is on disk when the directory is. */

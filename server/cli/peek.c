@@ -23,6 +23,7 @@ enum { TFRECORD, FILES, KINDS, BAR_WIDTH = 40 };
 /* A file that no source of segue reads as it is: what it is, and what to do. */
 struct stranger {
 	const char *path, *what, *way;
+	struct segue_peek_arrays arrays;
 };
 
 struct peek {
@@ -51,11 +52,13 @@ static const struct segue_foreign *other_kind(const char *path, const uint8_t *b
 	return ending && strcmp(ending, ".csv") == 0 ? &csv : &unknown;
 }
 
-static void add_stranger(struct peek *peek, const char *path, const char *what, const char *way)
+static struct stranger *add_stranger(
+	struct peek *peek, const char *path, const char *what, const char *way)
 {
 	peek->stranger = segue_cli_need(
 		reallocarray(peek->stranger, peek->strangers + 1, sizeof(*peek->stranger)));
-	peek->stranger[peek->strangers++] = (struct stranger){path, what, way};
+	peek->stranger[peek->strangers] = (struct stranger){.path = path, .what = what, .way = way};
+	return &peek->stranger[peek->strangers++];
 }
 
 static int look(struct peek *peek, const char *path, int fd, uint64_t size)
@@ -86,7 +89,8 @@ static int look(struct peek *peek, const char *path, int fd, uint64_t size)
 	else if (packing)
 		add_stranger(peek, path, packing->name, packing->unpack);
 	else
-		add_stranger(peek, path, other->name, other->advice);
+		add_stranger(peek, path, other->name, other->advice)->arrays =
+			segue_peek_arrays_of(other, first, (size_t)got);
 	return 0;
 }
 
@@ -253,6 +257,7 @@ static void print_report(const struct segue_cli_options *options, struct json_ob
 {
 	struct json_object *kinds = json_object_object_get(report, "kinds");
 	struct json_object *rest = json_object_object_get(report, "others");
+	struct json_object *arrays = json_object_object_get(report, "arrays");
 
 	(void)options;
 	for (size_t i = 0; i < segue_json_count(kinds); i++) {
@@ -263,6 +268,32 @@ static void print_report(const struct segue_cli_options *options, struct json_ob
 	if (segue_json_count(kinds) && segue_json_count(rest))
 		putchar('\n');
 	print_others(rest);
+	for (size_t i = 0; i < segue_json_count(arrays); i++)
+		print_python(segue_json_at(arrays, i));
+}
+
+/* One program for all files that it opens, from the first one of them on. */
+static void put_arrays(struct segue_json *json, const struct peek *peek, size_t first)
+{
+	const struct segue_peek_arrays *arrays = &peek->stranger[first].arrays;
+	const char **path;
+	char *python;
+	size_t count = 0;
+
+	for (size_t i = 0; i < first; i++)
+		if (segue_peek_arrays_equal(&peek->stranger[i].arrays, arrays))
+			return;
+	path = segue_cli_need(calloc(peek->strangers, sizeof(*path)));
+	for (size_t i = first; i < peek->strangers; i++)
+		if (segue_peek_arrays_equal(&peek->stranger[i].arrays, arrays))
+			path[count++] = peek->stranger[i].path;
+	python = segue_peek_arrays_python(arrays, path, count);
+	segue_json_begin(json, NULL, '{');
+	segue_json_unsigned(json, "files", count);
+	segue_json_string(json, "python", python);
+	segue_json_end(json, '}');
+	free(python);
+	free(path);
 }
 
 static int make_report(struct peek *peek, char **report)
@@ -285,6 +316,11 @@ static int make_report(struct peek *peek, char **report)
 		segue_json_string(&json, "way", stranger->way);
 		segue_json_end(&json, '}');
 	}
+	segue_json_end(&json, ']');
+	segue_json_begin(&json, "arrays", '[');
+	for (size_t i = 0; i < peek->strangers; i++)
+		if (peek->stranger[i].arrays.form != SEGUE_FOREIGN_NO_ARRAYS)
+			put_arrays(&json, peek, i);
 	segue_json_end(&json, ']');
 	segue_json_end(&json, '}');
 	return segue_json_take(&json, report);
@@ -325,7 +361,7 @@ const struct segue_cli_command segue_cli_peek = {
 		"features they have, what is damaged, and the Python that opens them as a\n"
 		"stream. Of a TFRecord file the first 1000 records are read, of a sequence file\n"
 		"its index; with --all everything, each checksum. Of other kinds of files it\n"
-		"says what they are, and how segue gets them.\n\n"
+		"says what they are, and how segue gets them; of .npy, .npz and .wav in Python.\n\n"
 		"Exit status: 0 fine (damage too is a finding), 1 a file cannot be read, 2 wrong\n"
 		"usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_ALL_RECORDS,

@@ -2,7 +2,8 @@
  * segue peek: what is found in data files of one kind, record by record, and said in the end.
  *
  * peek_tfrecord.c and peek_seqfile.c look into files, peek_found.c collects what they see,
- * peek_report.c makes a report of it. All that is read is taken to be hostile.
+ * peek_report.c makes a report of it; peek_arrays.c has the Python for files of arrays. All that is
+ * read is taken to be hostile.
  */
 #ifndef SEGUE_CLI_PEEK_H
 #define SEGUE_CLI_PEEK_H
@@ -13,6 +14,7 @@
 
 #include "cli/print.h"
 #include "core/sequence_file.h"
+#include "source/foreign.h"
 
 #define SEGUE_PEEK_RECORDS  1000 /* that are looked into, of each file, unless all are asked for */
 #define SEGUE_PEEK_KEYS     3    /* that are shown of each file */
@@ -107,5 +109,24 @@ int segue_peek_seqfile(struct segue_peek_found *found, int fd);
 /* ---- Saying (peek_report.c) ---- */
 
 void segue_peek_report(struct segue_json *json, struct segue_peek_found *found);
+
+/* ---- Files of arrays (peek_arrays.c) ---- */
+
+/* As much of a file of arrays as its first bytes tell. */
+struct segue_peek_arrays {
+	enum segue_foreign_arrays form;
+	bool packed;       /* .npz: what segue.Arrays does not read where it lies */
+	const char *dtype; /* of samples; a literal */
+	unsigned channels; /* the same */
+};
+
+struct segue_peek_arrays segue_peek_arrays_of(
+	const struct segue_foreign *kind, const uint8_t *bytes, size_t size);
+/* Whether one program opens both. */
+bool segue_peek_arrays_equal(
+	const struct segue_peek_arrays *one, const struct segue_peek_arrays *other);
+/* The Python that opens such files, at least one; the caller frees it. */
+char *segue_peek_arrays_python(
+	const struct segue_peek_arrays *arrays, const char *const path[], size_t count);
 
 #endif

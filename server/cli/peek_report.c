@@ -1,67 +1,16 @@
 /* segue peek: the report on files of one kind, and the Python that opens them. */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/peek.h"
+#include "cli/python.h"
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/options.h"
-#include "core/utf8.h"
 
-#define BARS       8  /* of the histogram, if lengths are alike; else one for each power of two */
-#define PATHS_MOST 16 /* that are named one by one */
-
-/* ---- Text ---- */
-
-struct text {
-	char *bytes;
-	size_t size;
-};
-
-static void add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void add(struct text *text, const char *format, ...)
-{
-	va_list arguments;
-	char *more;
-	int size;
-
-	va_start(arguments, format);
-	size = vasprintf(&more, format, arguments);
-	va_end(arguments);
-	segue_cli_need(size < 0 ? NULL : more);
-	text->bytes = segue_cli_need(realloc(text->bytes, text->size + (size_t)size + 1));
-	memcpy(text->bytes + text->size, more, (size_t)size + 1);
-	text->size += (size_t)size;
-	free(more);
-}
-
-/*
- * A literal of Python, whatever the bytes are: what comes from a file or its name must not become
- * code. Bytes that are no UTF-8 are as os.fsdecode() has them.
- */
-static void add_literal(struct text *text, const char *bytes, size_t size)
-{
-	add(text, "\"");
-	while (size > 0) {
-		size_t length = segue_utf8_next(bytes, size), step = length ? length : 1;
-
-		if (length == 0)
-			add(text, "\\udc%02x", (unsigned char)*bytes);
-		else if (segue_cli_is_control(bytes, length))
-			add(text, "\\x%02x", (unsigned char)bytes[length - 1]);
-		else if (*bytes == '"' || *bytes == '\\')
-			add(text, "\\%c", *bytes);
-		else
-			add(text, "%.*s", (int)length, bytes);
-		bytes += step;
-		size -= step;
-	}
-	add(text, "\"");
-}
+#define BARS 8 /* of the histogram, if lengths are alike; else one for each power of two */
 
 /* ---- Features ---- */
 
@@ -361,63 +310,24 @@ static void put_notes(struct segue_json *json, const struct segue_peek_found *fo
 
 /* ---- Python ---- */
 
-static size_t directory_of(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? (size_t)(slash - path) + 1 : 0;
-}
-
-static const char *ending_of(const char *path)
-{
-	const char *dot = strrchr(path + directory_of(path), '.');
-
-	return dot ? dot : "";
-}
-
-/* Whether all files lie in one directory and have one ending, which a pattern can say. */
-static bool are_alike(const struct segue_peek_found *found)
-{
-	const char *first = found->file[0].path;
-	size_t directory = directory_of(first);
-
-	for (size_t i = 1; i < found->files; i++) {
-		const char *path = found->file[i].path;
-
-		if (directory_of(path) != directory || memcmp(path, first, directory) != 0 ||
-			strcmp(ending_of(path), ending_of(first)) != 0)
-			return false;
-	}
-	return !strpbrk(first, "*?[") && *ending_of(first);
-}
-
-static void add_source(struct text *text, const struct segue_peek_found *found, bool surplus)
+static void add_source(
+	struct segue_python *text, const struct segue_peek_found *found, bool surplus)
 {
 	bool seqfiles = strcmp(found->kind, "files") == 0;
-	const char *first = found->file[0].path;
+	const char **path = segue_cli_need(calloc(found->files, sizeof(*path)));
 
-	add(text, "    source=segue.%s(", seqfiles ? "Files" : "TFRecord");
-	if (found->files > PATHS_MOST && are_alike(found)) {
-		struct text pattern = {0};
-
-		add(&pattern, "%.*s*%s", (int)directory_of(first), first, ending_of(first));
-		add_literal(text, pattern.bytes, pattern.size);
-		free(pattern.bytes);
-	} else {
-		add(text, "[");
-		for (size_t i = 0; i < found->files; i++) {
-			add(text, "%s", i ? ", " : "");
-			add_literal(text, found->file[i].path, strlen(found->file[i].path));
-		}
-		add(text, "]");
-	}
-	add(text, "%s%s),\n", found->guessed ? ", record=\"example\"" : "",
+	segue_python_add(text, "    source=segue.%s(", seqfiles ? "Files" : "TFRecord");
+	for (size_t i = 0; i < found->files; i++)
+		path[i] = found->file[i].path;
+	segue_python_add_paths(text, path, found->files);
+	free(path);
+	segue_python_add(text, "%s%s),\n", found->guessed ? ", record=\"example\"" : "",
 		surplus && !seqfiles ? ", allow_surplus=True" : "");
 }
 
 /* Those of a place that a stream can have; false: one at least it cannot. */
-static bool add_features(
-	struct text *text, const struct segue_peek_found *found, enum segue_seqfile_place place)
+static bool add_features(struct segue_python *text, const struct segue_peek_found *found,
+	enum segue_seqfile_place place)
 {
 	static const char *const arguments[] = {"sequences", "context", "states"};
 	bool all = true, any = false;
@@ -432,20 +342,20 @@ static bool add_features(
 			all = false;
 			continue;
 		}
-		add(text, any ? "        " : "    %s={\n        ", arguments[place]);
-		add_literal(text, feature->name, feature->name_size);
-		add(text, ": segue.%s(\"%s\"", place == SEGUE_SEQFILE_STATE ? "State" : "Feature",
-			type_of(feature));
+		segue_python_add(text, any ? "        " : "    %s={\n        ", arguments[place]);
+		segue_python_add_literal(text, feature->name, feature->name_size);
+		segue_python_add(text, ": segue.%s(\"%s\"",
+			place == SEGUE_SEQFILE_STATE ? "State" : "Feature", type_of(feature));
 		if (form_of(feature) == SEGUE_FORM_RAGGED)
-			add(text, ", ragged=True");
+			segue_python_add(text, ", ragged=True");
 		for (uint32_t k = 0; k < rank_of(feature); k++)
-			add(text, "%s%" PRIu64, k ? ", " : ", [", dim_of(feature, k));
+			segue_python_add(text, "%s%" PRIu64, k ? ", " : ", [", dim_of(feature, k));
 		/* What the file has for each sequence, where zeros would be taken else. */
-		add(text, "%s%s),\n", rank_of(feature) ? "]" : "",
+		segue_python_add(text, "%s%s),\n", rank_of(feature) ? "]" : "",
 			place == SEGUE_SEQFILE_STATE ? ", init=\"data\"" : "");
 		any = true;
 	}
-	add(text, "%s", any ? "    },\n" : "");
+	segue_python_add(text, "%s", any ? "    },\n" : "");
 	return all;
 }
 
@@ -473,7 +383,7 @@ static uint64_t unroll_for(const struct segue_peek_found *found)
 /* After the lengths were sorted. */
 static void put_python(struct segue_json *json, const struct segue_peek_found *found)
 {
-	struct text text = {0}, features = {0};
+	struct segue_python text = {0}, features = {0};
 	bool all = !found->more_features;
 
 	if (found->lengths == 0 || !has_sequence(found)) {
@@ -482,11 +392,12 @@ static void put_python(struct segue_json *json, const struct segue_peek_found *f
 	}
 	for (unsigned place = 0; place <= SEGUE_SEQFILE_STATE; place++)
 		all = add_features(&features, found, (enum segue_seqfile_place)place) && all;
-	add(&text, "import segue\n\nclient = segue.open(\"store\")\nstream = client.stream(\n"
-		   "    \"train\",\n");
+	segue_python_add(&text,
+		"import segue\n\nclient = segue.open(\"store\")\nstream = client.stream(\n"
+		"    \"train\",\n");
 	add_source(&text, found, !all);
-	add(&text, "%s    num_unroll=%" PRIu64 ",\n    batch_size=%d,\n)\n", features.bytes,
-		unroll_for(found), found->lengths < 32 ? (int)found->lengths : 32);
+	segue_python_add(&text, "%s    num_unroll=%" PRIu64 ",\n    batch_size=%d,\n)\n",
+		features.bytes, unroll_for(found), found->lengths < 32 ? (int)found->lengths : 32);
 	segue_json_bytes(json, "python", text.bytes, text.size);
 	free(text.bytes);
 	free(features.bytes);

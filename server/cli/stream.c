@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "engine/live_dir.h"
 #include "os/process.h"
+#include "store/copies.h"
 #include "store/drop.h"
 
 /* ---- What it is about ---- */
@@ -93,6 +94,7 @@ static void forget_log(void *arg, uint32_t id)
 static int drop(const struct segue_cli_options *options)
 {
 	struct segue_cli_access access;
+	struct segue_copies copies = {0};
 	struct segue_ops ops = {0};
 	struct segue_holder self;
 	struct segue_drop drop;
@@ -105,9 +107,13 @@ static int drop(const struct segue_cli_options *options)
 		const struct segue_dropping how = {
 			.apply = apply, .forget = forget_log, .arg = &place};
 		segue_process_identify(getpid(), &self);
+		segue_copies_find(&copies, access.store, options->dir, options->key);
 		rc = segue_drop_begin(&ops, access.store, options->key, &self, &drop);
 		if (!rc)
 			rc = segue_store_apply(access.store, ops.op, ops.count);
+		if (!rc)
+			segue_copies_remove(&copies, options->dir, &(struct segue_copies){0});
+		segue_copies_finish(&copies);
 		segue_ops_finish(&ops);
 		/* Also what an earlier one was killed at: nobody else may come by. */
 		if (!rc)
@@ -170,9 +176,10 @@ const struct segue_cli_command segue_cli_stream = {
 	.summary = "drop a stream",
 	.help = "rm      drops the stream NAME: all that the store holds of it goes, for good.\n"
 		"        Positions, states, final states, checkpoints, and the index of its data\n"
-		"        set if no other stream has it; not the data. State dicts that were\n"
-		"        saved elsewhere stay good, for a stream of the same spec and data. One\n"
-		"        that is made anew under the name begins at step 0\n\n"
+		"        set if no other stream has it, and likewise the files in DIR/examples\n"
+		"        and DIR/arrays that Python made for it; not the data. State dicts that\n"
+		"        were saved elsewhere stay good, for a stream of the same spec and data.\n"
+		"        One that is made anew under the name begins at step 0\n\n"
 		"It asks before; --yes is for scripts, which are not asked. A stream is not\n"
 		"dropped while a process holds a lane of it, or may come back to one after its\n"
 		"server was lost. Works with and without a running server. Killed half-way, it\n"

@@ -14,6 +14,7 @@
 #include "stream/checkpoint.h"
 #include "stream/drop.h"
 #include "stream/find.h"
+#include "stream/inserted.h"
 #include "stream/release.h"
 #include "stream/stored.h"
 #include "stream/streams.h"
@@ -272,6 +273,7 @@ static const struct {
 	[SEGUE_MESSAGE_PRODUCER_WAIT] = {segue_supply_wait_request, 1},
 	[SEGUE_MESSAGE_PRODUCER_LEAVE] = {segue_supply_leave_request, 1},
 	[SEGUE_MESSAGE_STREAM_END] = {segue_supply_end_request, 1},
+	[SEGUE_MESSAGE_STREAM_FILES] = {segue_inserted_request, 4},
 	[SEGUE_MESSAGE_INPUT_FAILED] = {segue_input_failed_request, 1},
 	[SEGUE_MESSAGE_REPORT] = {segue_report_request, 10},
 };

@@ -18,6 +18,7 @@
 #include <xxhash.h>
 
 #include "core/error.h"
+#include "os/file.h"
 
 #define SUFFIX ".inflated"
 
@@ -77,7 +78,7 @@ static void remove_leftovers(int directory)
 int segue_cache_lock(const char *cache_dir, uint64_t *keep_free)
 {
 	struct statvfs fs;
-	int fd, locked;
+	int fd;
 
 	int rc = make_directory(cache_dir);
 	if (rc)
@@ -85,10 +86,7 @@ int segue_cache_lock(const char *cache_dir, uint64_t *keep_free)
 	fd = open(cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return segue_fail_errno(SEGUE_ESYSTEM, "%s: cannot be opened", cache_dir);
-	do
-		locked = flock(fd, LOCK_EX);
-	while (locked < 0 && errno == EINTR);
-	if (locked < 0 || fstatvfs(fd, &fs) < 0) {
+	if (segue_file_lock(fd, LOCK_EX) < 0 || fstatvfs(fd, &fs) < 0) {
 		segue_fail_errno(SEGUE_ESYSTEM, "%s: cannot be locked", cache_dir);
 		close(fd);
 		return SEGUE_ESYSTEM;

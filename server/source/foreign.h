@@ -12,6 +12,14 @@
 /* So many first bytes tell all of them. */
 #define SEGUE_FOREIGN_BEGIN 128
 
+/* Of what form its arrays are, if segue.Arrays reads such files. */
+enum segue_foreign_arrays {
+	SEGUE_FOREIGN_NO_ARRAYS,
+	SEGUE_FOREIGN_NPY,
+	SEGUE_FOREIGN_NPZ,
+	SEGUE_FOREIGN_WAV
+};
+
 struct segue_foreign {
 	const char *name;   /* with its article */
 	const char *advice; /* what to do with it */
@@ -19,6 +27,7 @@ struct segue_foreign {
 	const char *magic;
 	size_t size;
 	bool (*begins)(const uint8_t *bytes, size_t size);
+	enum segue_foreign_arrays arrays;
 };
 
 /*

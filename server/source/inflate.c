@@ -17,6 +17,7 @@
 #include <zlib.h>
 
 #include "core/error.h"
+#include "os/file.h"
 #include "source/foreign.h"
 
 #define IN_SIZE  (64 * 1024)
@@ -169,17 +170,10 @@ static int check_first(struct inflation *inflation, size_t size)
 
 static int write_all(struct inflation *inflation, const void *bytes, size_t size)
 {
-	for (size_t done = 0; done < size;) {
-		ssize_t n = write(inflation->out, (const uint8_t *)bytes + done, size - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return segue_fail_errno(
-				errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE : SEGUE_ESYSTEM,
-				"cannot write '%s'", inflation->temporary);
-		done += (size_t)n;
-	}
+	if (segue_file_write(inflation->out, bytes, size) < 0)
+		return segue_fail_errno(
+			errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE : SEGUE_ESYSTEM,
+			"cannot write '%s'", inflation->temporary);
 	return 0;
 }
 

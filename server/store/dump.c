@@ -12,6 +12,7 @@
 #include <xxhash.h>
 
 #include "core/error.h"
+#include "os/file.h"
 
 #define MAGIC "SEGUEBAK"
 
@@ -54,17 +55,10 @@ struct segue_dump {
 
 static int write_all(const struct segue_dump *dump, const uint8_t *bytes, size_t size)
 {
-	while (size > 0) {
-		ssize_t written = write(dump->fd, bytes, size);
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written < 0)
-			return segue_fail_errno(
-				errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE : SEGUE_ESYSTEM,
-				"cannot write %s", dump->name);
-		bytes += written;
-		size -= (size_t)written;
-	}
+	if (segue_file_write(dump->fd, bytes, size) < 0)
+		return segue_fail_errno(
+			errno == ENOSPC || errno == EDQUOT ? SEGUE_ENOSPACE : SEGUE_ESYSTEM,
+			"cannot write %s", dump->name);
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "engine/committer.h"
 #include "engine/live_dir.h"
 #include "session/request.h"
+#include "store/copies.h"
 #include "store/drop.h"
 
 #define TOLD_NS INT64_C(100000000) /* between two words of progress */
@@ -25,6 +26,7 @@ struct segue_stream_drop {
 	_Atomic bool stopping; /* by the loop */
 	struct segue_holder asking;
 	struct segue_drop drop;
+	struct segue_copies copies, in_use; /* that go with it; of other streams that are open */
 	int64_t told_at;
 };
 
@@ -132,6 +134,7 @@ static int begin(void *arg, struct segue_ops *ops)
 {
 	struct segue_stream_drop *drop = arg;
 
+	segue_copies_find(&drop->copies, drop->server->store, drop->server->dir, drop->name);
 	return segue_drop_begin(ops, drop->server->store, drop->name,
 		drop->open_id ? NULL : &drop->asking, &drop->drop);
 }
@@ -213,10 +216,31 @@ static int work(struct segue_request *request)
 	if (rc)
 		return rc;
 	segue_loop_post(drop->server->loop, begun, drop);
+	segue_copies_remove(&drop->copies, drop->server->dir, &drop->in_use);
 	return segue_drop_rest(drop->server->store, &drop->drop, &how);
 }
 
 /* ---- Asked for ---- */
+
+static void destroy(struct segue_stream_drop *drop)
+{
+	segue_copies_finish(&drop->copies);
+	segue_copies_finish(&drop->in_use);
+	free(drop);
+}
+
+/* What other streams read that are open: the store knows nothing of those that are not kept. */
+static int find_in_use(struct segue_stream_drop *drop, const struct segue_stream *dropped)
+{
+	const struct segue_stream *stream;
+	int rc = 0;
+
+	LIST_FOREACH(stream, &drop->server->streams->all, link) {
+		if (!rc && stream != dropped)
+			rc = segue_copies_add(&drop->in_use, drop->server->dir, stream->spec);
+	}
+	return rc;
+}
 
 static void done(struct segue_task *task)
 {
@@ -231,7 +255,7 @@ static void done(struct segue_task *task)
 	if (!segue_request_is_over(&drop->base))
 		segue_session_send_done(drop->base.session, drop->base.serial);
 	segue_request_end(&drop->base);
-	free(drop);
+	destroy(drop);
 }
 
 static int start(struct segue_session *session, const struct segue_message *message,
@@ -242,6 +266,8 @@ static int start(struct segue_session *session, const struct segue_message *mess
 	int rc = check(session, drop->name, &stream);
 	if (!rc && stream)
 		drop->open_id = stream->id;
+	if (!rc)
+		rc = find_in_use(drop, stream);
 	if (!rc)
 		rc = segue_request_run(&drop->base, session, message->serial, work, done);
 	if (rc)
@@ -269,7 +295,7 @@ void segue_drop_request(struct segue_session *session, const struct segue_messag
 	snprintf(drop->name, sizeof(drop->name), "%s", message->stream_drop.stream);
 	int rc = start(session, message, drop);
 	if (rc) {
-		free(drop);
+		destroy(drop);
 		segue_session_fail(session, message->serial, rc);
 	}
 }

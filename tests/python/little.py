@@ -32,6 +32,11 @@ def open_stream(client: segue.Client, directory: Path, **options: Any) -> segue.
     )
 
 
+def pid_of(store: Path) -> int:
+    """The process that serves a directory, by what it has left there."""
+    return int((store / "server.pid").read_text().split()[0])
+
+
 def has_ended(pid: int) -> bool:
     """Whether a process that was killed has let go of all; nobody may have waited for it."""
     try:

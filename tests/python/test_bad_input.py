@@ -113,10 +113,6 @@ def read(stream: segue.Stream, **options: Any) -> list[Any]:
     return rows
 
 
-def server_pid(dir: Path) -> int:
-    return int((dir / "server.pid").read_text().split()[0])
-
-
 def end_server(dir: Path) -> None:
     """Waits until the embedded server of a store, whose last user is gone, is gone too."""
     left = [dir / "segue.sock", dir / "server.pid"]
@@ -132,7 +128,7 @@ def drop_checkpoints(dir: Path) -> None:
 
 
 def kill_server(dir: Path) -> None:
-    pid = server_pid(dir)
+    pid = little.pid_of(dir)
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while not little.has_ended(pid) and time.monotonic() < deadline:

@@ -79,16 +79,46 @@ def test_npy_files_are_sequences(tmp_path: Path, out: Path) -> None:
     )
 
 
-def test_npy_files_of_other_names_are_refused(
+@pytest.mark.parametrize("name", [None, "audio"])
+def test_npy_files_of_other_names_have_one(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], name: str | None
+) -> None:
+    """Which is said, unless it was given; beside a file whose array has that name."""
+    paths = [tmp_path / f"{stem}.npy" for stem in "ab"]
+    arrays = [np.random.default_rng(n).random((n + 2, 2)) for n in range(3)]
+    for path, array in zip(paths, arrays[:2], strict=True):
+        np.save(path, array)
+    feature = name or "x"
+    np.savez(tmp_path / "c.npz", **{feature: arrays[2]})
+    options = [] if name is None else ["--name", name]
+    convert(*paths, tmp_path / "c.npz", "-o", out, *options)
+    told = capsys.readouterr().err
+    assert ("the feature 'x': --name calls it otherwise" in told) == (name is None)
+    found = read(out)
+    assert [s.key for s in found] == [b"a.npy", b"b.npy", b"c.npz"]
+    for sequence, array in zip(found, arrays, strict=True):
+        assert set(sequence.sequences) == {feature} and equal(sequence.sequences[feature], array)
+
+
+def test_one_npy_file_is_called_as_it_is(tmp_path: Path, out: Path) -> None:
+    np.save(tmp_path / "speech.npy", np.zeros((3, 2)))
+    convert(tmp_path / "speech.npy", "-o", out)
+    assert set(read(out)[0].sequences) == {"speech"}
+    convert(tmp_path / "speech.npy", "-o", out, "--name", "audio", "--force")
+    assert set(read(out)[0].sequences) == {"audio"}
+
+
+def test_names_that_no_array_has(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [tmp_path / f"{name}.npy" for name in "ab"]
-    for path in paths:
-        np.save(path, np.zeros((3, 2)))
-    message = refused(capsys, out, *paths)
-    assert "a.npy and " in message and "'a' and 'b'" in message and "segue.Arrays" in message
-    segue.convert({"x": [np.load(path) for path in paths]}, out)
-    assert len(read(out)) == 2
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    for name in ("", "a:b"):
+        assert "is not a name" in refused(capsys, out, tmp_path / "a.npy", "--name", name)
+    told = refused(capsys, out, tmp_path / "a.npz", "--name", "y")
+    assert "none of the files is a .npy" in told
+    line = ["convert", str(tmp_path / "a.npy"), "-o", str(out), "--name", "y", "--lengths", "n"]
+    assert main(line) == 2 and "give --name or --lengths" in capsys.readouterr().err
 
 
 def test_npz_with_context_states_and_dtypes(tmp_path: Path, out: Path) -> None:

@@ -346,3 +346,100 @@ def test_it_asks(directory: Path, data: Path, answer: str, status: int) -> None:
         os.close(ours)
         left = [stream["name"] for stream in client.inspect()["streams"]]
         assert left == ([] if status == FINE else ["train"])
+
+
+# ---- Files that were made for it ----
+
+
+def made(directory: Path) -> set[str]:
+    """What lies in the directories beside the store of which it is the only owner."""
+    folders = [directory / "examples", directory / "arrays"]
+    return {path.name for folder in folders if folder.exists() for path in folder.iterdir()}
+
+
+X = {"x": segue.Feature("int64")}
+ITEMS = [{"x": np.arange(1 + n)} for n in range(5)]
+
+
+def over(client: segue.Client, name: str, source: Any, **options: Any) -> segue.Stream:
+    return client.stream(name, source, X, num_unroll=2, batch_size=1, **options)
+
+
+def of_memory() -> segue.Arrays:
+    return segue.Arrays({"x": [item["x"] for item in ITEMS]})
+
+
+def drop(directory: Path, client: segue.Client | None, name: str) -> None:
+    if client:
+        client.drop(name)
+    else:
+        assert run("stream", "rm", directory, name, "--yes").returncode == FINE
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_files_that_were_made_for_it_go(tmp_path: Path, served: bool) -> None:
+    """Alone, and as parts of a mix; by whatever name the directory has; what a user gave stays."""
+    real, directory = tmp_path / "real", tmp_path / "of [*] it?"
+    real.mkdir()
+    directory.symlink_to(real)
+    np.save(tmp_path / "given.npy", np.arange(7))
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(segue.open(directory))
+        over(client, "e", segue.Examples(ITEMS)).close()
+        over(client, "p", segue.Examples(ITEMS, path=tmp_path / "own.segue")).close()
+        over(client, "a", of_memory()).close()
+        over(client, "g", segue.Arrays({"x": tmp_path / "given.npy"})).close()
+        parts = {"e": (segue.Examples(ITEMS[:3]), 1), "a": (of_memory(), 1)}
+        over(client, "m", segue.Mix(parts)).close()
+        before = made(directory)
+        assert len(before) == 3, "two of Examples, and one of arrays that two streams have"
+        if not served:
+            stack.close()
+        here = client if served else None
+        drop(directory, here, "e")
+        assert {name for name in before - made(directory)} == {
+            name for name in before if name.startswith("e-")
+        }
+        drop(directory, here, "a")
+        assert len(made(directory)) == 2, "the mix has the arrays, too"
+        drop(directory, here, "m")
+        assert made(directory) == set()
+        for name in "pg":
+            drop(directory, here, name)
+    assert (tmp_path / "own.segue").exists() and (tmp_path / "given.npy").exists()
+
+
+def test_files_that_another_reads_stay(directory: Path, client: segue.Client) -> None:
+    """Also one that is not stored, and one that says it by a pattern."""
+    over(client, "e", segue.Examples(ITEMS)).close()
+    over(client, "a", of_memory()).close()
+    before = made(directory)
+    with over(client, "open", of_memory(), persist=False) as other, other.loader() as loader:
+        batches = iter(loader)
+        next(batches)
+        over(client, "pattern", segue.Files(directory / "exam*" / "e-*.segue")).close()
+        client.drop("a")
+        client.drop("e")
+        assert made(directory) == before
+        assert sum(1 for _ in batches) == sum((n + 2) // 2 for n in range(5)) - 1
+    client.drop("pattern")
+    assert made(directory) == before, "what a pattern finds is not its own"
+
+
+def test_it_is_converted_again(directory: Path, client: segue.Client) -> None:
+    """And is the same: a state dict of before goes on in it."""
+    with over(client, "e", segue.Examples(ITEMS)) as stream, stream.loader() as loader:
+        wanted = [batch.sequences["x"].tolist() for batch in loader]
+    with over(client, "e", segue.Examples(ITEMS)) as stream:
+        with stream.loader(start="fresh") as loader:
+            batches = iter(loader)
+            for _ in range(3):
+                next(batches)
+            kept = loader.state_dict()
+    before = made(directory)
+    client.drop("e")
+    assert made(directory) == set()
+    with over(client, "e", segue.Examples(ITEMS)) as stream, stream.loader() as loader:
+        loader.load_state_dict(kept)
+        assert [batch.sequences["x"].tolist() for batch in loader] == wanted[3:]
+    assert made(directory) == before

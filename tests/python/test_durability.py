@@ -158,7 +158,7 @@ def test_what_was_waited_for_outlives_everything(
     case = simple(tmp_path, interval=LONG)
     other = processes(commit_and_wait, tmp_path, case, 4)
     step = other.receive()
-    pid = int((tmp_path / "store" / "server.pid").read_text())
+    pid = little.pid_of(tmp_path / "store")
     os.kill(pid, signal.SIGKILL)
     kill(other.pid)
     wait_for(lambda: little.has_ended(pid), "the end of the server")
@@ -1142,7 +1142,7 @@ def test_nobody_holds_a_lane_of_a_restored_store(
             cases.check(loader, case, wanted[3:])
     worker.pipe.send(2)
     assert worker.receive() == 5  # is not disturbed
-    pid = int((store / "server.pid").read_text())
+    pid = little.pid_of(store)
     kill(pid)
     wait_for(lambda: little.has_ended(pid), "the end of the server")
     assert run("restore", "--force", backup, store).returncode == 0
@@ -1372,7 +1372,7 @@ def test_commits_that_went_nowhere(tmp_path: Path, leave: Callable[..., None]) -
     loader.flush()
     assert run("backup", store, tmp_path / "backup").returncode == 0
     commit(loader, case, 3)
-    pid = int((store / "server.pid").read_text())
+    pid = little.pid_of(store)
     kill(pid)
     wait_for(lambda: little.has_ended(pid), "the end of the server")
     assert run("restore", "--force", tmp_path / "backup", store).returncode == 0
@@ -1393,7 +1393,7 @@ def test_commits_that_went_nowhere_without_a_close(tmp_path: Path) -> None:
         loader.flush()
         assert run("backup", store, tmp_path / "backup").returncode == 0
         commit(loader, case, 1)
-        pid = int((store / "server.pid").read_text())
+        pid = little.pid_of(store)
         kill(pid)
         wait_for(lambda: little.has_ended(pid), "the end of the server")
         assert run("restore", "--force", tmp_path / "backup", store).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 import time
 import warnings
@@ -278,6 +279,37 @@ def test_a_lane_without_records(client: segue.Client, tmp_path: Path) -> None:
         count, [text] = told(loader, case)
     assert count == 0 and "no batches" in text
     assert "lanes [2, 3] of the 4 of stream 'train' have no record" in text and "only 2" in text
+
+
+@pytest.mark.parametrize("persist", [True, False])
+@pytest.mark.parametrize("tail", ["shrink", "stop", "pad"])
+def test_more_lanes_than_sequences(
+    client: segue.Client, tmp_path: Path, tail: str, persist: bool
+) -> None:
+    """The loaders that have such lanes warn at the user's line: epochs make more sequences."""
+
+    def idle_of(name: str, lanes: list[int], **options: Any) -> list[int]:
+        case = simple(tmp_path, (5, 3, 4), lanes=8, batch_size=1, tail=tail, **options)
+        case.name = name
+        stream = cases.open_stream(client, case, tmp_path, persist=persist)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            stream.loader(lanes=lanes).close()
+        if not caught:
+            return []
+        (told,) = caught
+        assert Path(told.filename).name == "test_ends.py"
+        pattern = r"has 8 lanes, and there are (\d+) sequences in all: lanes \[(.*)\] of"
+        found = re.search(pattern, str(told.message))
+        assert found and int(found[1]) == 3 * options["epochs"]
+        return [int(lane) for lane in found[2].split(",")]
+
+    every = list(range(8))
+    assert idle_of("once", every, epochs=1) == [3, 4, 5, 6, 7]
+    assert idle_of("twice", [1, 6, 7], epochs=2) == [6, 7]
+    assert idle_of("twice", [0, 5], epochs=2) == []
+    assert idle_of("thrice", every, epochs=3) == []
+    assert idle_of("ever", every, epochs=None) == []
 
 
 def spoil(path: Path, records: list[int]) -> None:

@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 
 import little
+import mixing
 import segue
-from segue import Example, Examples, Feature, Files, State
+from segue import Example, Examples, Feature, Files, Mix, Part, Push, State
 from test_cli import run
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
@@ -574,3 +575,107 @@ def test_a_stream_that_is_forgotten_is_fed_no_more(client: segue.Client) -> None
     gc.collect()
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+# ---- A part of a mix ----
+
+
+def order(stream: segue.Stream, **options: Any) -> list[tuple[int, int]]:
+    """(part, value) of each sequence, in their order."""
+    found: dict[int, tuple[int, int]] = {}
+    with stream.loader(**{"timeout": PATIENCE} | options) as loader:
+        for batch in loader:
+            x = batch.sequences["x"][:, 0].tolist()
+            pairs = zip(batch.part.tolist(), x, strict=True)
+            found |= dict(zip(batch.insertion_index.tolist(), pairs, strict=True))
+    assert sorted(found) == list(range(len(found)))
+    return [found[number] for number in sorted(found)]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_converted_parts_of_a_mix(tmp_path: Path, client: segue.Client, shuffle: bool) -> None:
+    """Beside a file, with and without a path; each is made once, and its own."""
+    print(f"SEGUE_TEST_SEED={SEED}")
+    segue.convert(each(Numbers(40)), tmp_path / "f.segue", sequences=X, context={})
+    logs = [tmp_path / "log 1", tmp_path / "log 2"]
+
+    def mix() -> Mix:
+        path = tmp_path / "once.segue"
+        return Mix(
+            {
+                "file": (Files(tmp_path / "f.segue"), 0.5),
+                "once": Part(Examples(Numbers(9, log=logs[0]), path=path), 0.2, epochs=None),
+                "each": Part(Examples(Numbers(11, log=logs[1]), workers=2), 0.3, epochs=None),
+            }
+        )
+
+    options: dict[str, Any] = {"shuffle": shuffle, "seed": SEED}
+    parts = [mixing.Part(40, 5, 1), mixing.Part(9, 2, None), mixing.Part(11, 3, None)]
+    wanted = list(mixing.order(parts, SEED, shuffle))
+    assert order(opened(client, mix(), **options)) == wanted
+    assert order(opened(client, mix(), **options), start="fresh") == wanted
+    assert [log.stat().st_size for log in logs] == [9, 2 * 11]
+    (made,) = names(Path(client.dir) / "examples")
+    assert made.startswith("train-each-") and (tmp_path / "once.segue").exists()
+    assert order(client.stream("train"), start="fresh") == wanted
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_inserted_part_of_a_mix(tmp_path: Path, client: segue.Client, workers: int) -> None:
+    """All of its items come; who begins again goes on behind those that were inserted."""
+    print(f"SEGUE_TEST_SEED={SEED}")
+    segue.convert(each(Numbers(5)), tmp_path / "f.segue", sequences=X, context={})
+
+    def mix() -> Mix:
+        items = Examples(Numbers(70), cache=False, workers=workers)
+        files = Part(Files(tmp_path / "f.segue"), 0.5, epochs=None)
+        return Mix({"file": files, "new": (items, 0.5)})
+
+    parts = [mixing.Part(5, 1, None), mixing.Part(70, 1, 1, log=True)]
+    with opened(client, mix(), seed=SEED) as stream:
+        assert go_on(stream, 10)
+    stream = opened(client, mix(), seed=SEED)
+    go_on(stream)
+    assert ended(stream)
+    assert order(stream, start="fresh") == list(mixing.order(parts, SEED, False))
+
+
+def test_other_parts_end_what_is_inserted(tmp_path: Path, client: segue.Client) -> None:
+    """Of a data set without an end, which is then asked for nothing more."""
+    print(f"SEGUE_TEST_SEED={SEED}")
+    segue.convert(each(Numbers(30)), tmp_path / "f.segue", sequences=X, context={})
+    items = Examples(Stateful(10**9), cache=False)
+    mix = Mix({"file": (Files(tmp_path / "f.segue"), 2), "new": (items, 1)})
+    stream = opened(client, mix, seed=SEED)
+    parts = [mixing.Part(30, 2, 1), mixing.Part(10**9, 1, 1, log=True)]
+    assert order(stream) == list(mixing.order(parts, SEED, False))
+    assert ended(stream)
+    assert stream._feed is not None
+    stream._feed._thread.join(PATIENCE)
+    assert not stream._feed._thread.is_alive()
+
+
+def test_an_item_of_a_part_fails(tmp_path: Path, client: segue.Client) -> None:
+    segue.convert(each(Numbers(30)), tmp_path / "f.segue", sequences=X, context={})
+    files = Part(Files(tmp_path / "f.segue"), 1, epochs=None)
+    bad = Numbers(20, bad=7)
+    with pytest.raises(segue.SourceError, match=r"Mix.parts\['new'\]: item 7: ValueError") as info:
+        opened(client, Mix({"file": files, "new": (Examples(bad), 1)}), "converted")
+    assert isinstance(info.value.__cause__, segue.SourceError)
+    stream = opened(client, Mix({"file": files, "new": (Examples(bad, cache=False), 1)}))
+    with pytest.raises(segue.SourceError, match="item 7: ValueError"):
+        go_on(stream)
+
+
+@pytest.mark.parametrize("other", [Push(), Examples([], cache=False), None])
+def test_one_part_is_inserted_once(tmp_path: Path, client: segue.Client, other: Any) -> None:
+    """It is said before anything is converted."""
+    log = tmp_path / "log"
+    parts: dict[str, Any] = {"converted": (Examples(Numbers(log=log)), 1)}
+    parts["new"] = Part(Examples([], cache=False), 1, 1 if other else None)
+    if other:
+        parts["other"] = (other, 1)
+    name = "other" if other else "new"
+    with pytest.raises(segue.ArgumentError, match=rf"parts\['{name}'\] is inserted: a mix has one"):
+        opened(client, Mix(parts))
+    assert not log.exists()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import little
 import segue
 from segue import Push
 from test_cli import run
@@ -276,7 +277,7 @@ def test_kills_while_files_go(tmp_path: Path) -> None:
                 continue
             begun = len(came[0])
             try:
-                os.kill(int((directory / "server.pid").read_text()), signal.SIGKILL)
+                os.kill(little.pid_of(directory), signal.SIGKILL)
                 killed += 1
             except (OSError, ValueError):
                 pass

@@ -123,7 +123,7 @@ def test_quotas_of_equal_remainders(tmp_path: Path, client: segue.Client) -> Non
         (lambda s: Mix({}), "expected a mapping"),
         (lambda s: Mix([s]), "expected a mapping"),
         (lambda s: Mix({"a": s}), "expected segue.Part, or (source, weight), got Files"),
-        (lambda s: Mix({"a": ("x", 1)}), "segue.TFRecord, segue.Arrays or segue.Push, got str"),
+        (lambda s: Mix({"a": ("x", 1)}), "segue.Push or segue.Examples, got str"),
         (lambda s: Mix({"a": (Mix({"b": (s, 1)}), 1)}), "cannot be a mix itself"),
         (lambda s: Mix({"a:b": (s, 1)}), "is not a name"),
         (lambda s: Mix({"a": (s, 0)}), "is not above 0"),

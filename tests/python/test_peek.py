@@ -335,9 +335,79 @@ def test_files_of_another_kind_are_named_once(tmp_path: Path) -> None:
     for name in ("1.npy", "2.npy", "3.npy"):
         np.save(tmp_path / name, np.zeros(3))
     (tmp_path / "4.txt").write_text("hello")
-    told = run("peek", *sorted(tmp_path.iterdir())).stdout.splitlines()
+    said, _, _ = run("peek", *sorted(tmp_path.iterdir())).stdout.partition("\n\n")
+    told = said.splitlines()
     assert told[0] == f"{tmp_path}/1.npy and 2 more: a NumPy array (.npy)" and len(told) == 4
     assert told[2] == f"{tmp_path}/4.txt: something else"
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    with wave.open(str(path), "wb") as file:
+        width = samples.dtype.itemsize
+        file.setparams((samples[0].size, width, 16000, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+@pytest.mark.parametrize(
+    "kind", ["npy", "npy big-endian", "npz", "npz packed", "wav mono", "wav stereo", "wav 8"]
+)
+def test_python_of_arrays(
+    tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str, count: int
+) -> None:
+    """It is pasted and run: all values come. A name is a literal there."""
+    shapes = {"npy": (2, 3), "npy big-endian": (), "npz": (3,), "npz packed": (3,)}
+    dtypes = {"npy big-endian": ">f4", "wav 8": "uint8"}
+    shape = (2,) if kind == "wav stereo" else shapes.get(kind, ())
+    folder = tmp_path / 'of "data"'
+    folder.mkdir()
+    form, _, how = kind.partition(" ")
+    arrays = []
+    for number in range(count):
+        values = np.random.default_rng(number).integers(0, 100, (5 + number, *shape))
+        arrays.append(values.astype(dtypes.get(kind, "int16")))
+        path = folder / f"{number:02}.{form}"
+        if form == "npy":
+            np.save(path, arrays[-1])
+        elif form == "wav":
+            write_wav(path, arrays[-1])
+        else:
+            save = np.savez_compressed if how else np.savez
+            save(path, x=arrays[-1], y=np.zeros(5 + number), rate=7, text=["t"] * 5)
+    paths = sorted(folder.iterdir())
+    (found,) = report("peek", *paths)["arrays"]
+    assert found["files"] == count
+    assert run("peek", *paths).stdout.endswith("\n\n" + found["python"])
+    monkeypatch.chdir(tmp_path)  # where a converted file lies
+    stream = stream_of(found["python"], directory)
+    delivered: dict[int, list[Any]] = {}
+    with stream.loader() as loader:
+        for batch in loader:
+            x = batch.sequences["audio" if form == "wav" else "x"]
+            assert x.dtype == arrays[0].dtype.newbyteorder("=")
+            for row, number in enumerate(batch.insertion_index.tolist()):
+                delivered.setdefault(number, []).append(x[row, : batch.length[row]].copy())
+    stream.close()
+    for number, array in enumerate(arrays):
+        assert np.array_equal(np.concatenate(delivered.pop(number)), array)
+    assert not delivered
+
+
+def test_python_of_several_kinds_of_arrays(tmp_path: Path) -> None:
+    """One program each; none of what segue.Arrays does not read, nor of damaged heads."""
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    for name, samples in (("b", np.zeros((3, 2), "i2")), ("c", np.zeros(3, "i2"))):
+        write_wav(tmp_path / f"{name}.wav", samples)
+    np.save(tmp_path / "d.npy", np.zeros(3))
+    head = bytearray((tmp_path / "c.wav").read_bytes())
+    for at, value in ((34, 24), (20, 6), (22, 0)):  # bits, format, channels
+        damaged = head.copy()
+        damaged[at : at + 2] = struct.pack("<H", value)
+        (tmp_path / f"e{at}.wav").write_bytes(damaged)
+    (tmp_path / "f.wav").write_bytes(head[:20])
+    told = report("peek", *sorted(tmp_path.iterdir()))
+    assert len(told["others"]) == 8
+    assert [arrays["files"] for arrays in told["arrays"]] == [2, 1, 1]
 
 
 def test_features_that_not_all_sequence_files_have(tmp_path: Path, directory: Path) -> None:

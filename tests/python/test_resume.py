@@ -854,7 +854,7 @@ def test_server_and_worker_killed_together(
     case = simple(tmp_path, durability="commit")
     other = processes(work_until_told, tmp_path, case, 4, None)
     step = other.receive()[0]
-    server = int((tmp_path / "store" / "server.pid").read_text().split()[0])
+    server = little.pid_of(tmp_path / "store")
     os.kill(server, signal.SIGKILL)
     kill(other.pid)
     wait_for(lambda: little.has_ended(server), "the end of the server")
@@ -871,7 +871,7 @@ def test_killed_together_at_an_interval(tmp_path: Path, processes: Callable[...,
     case = simple(tmp_path, interval=0.02)
     other = processes(work_until_told, tmp_path, case, 4, None)
     other.receive()
-    server = int((tmp_path / "store" / "server.pid").read_text().split()[0])
+    server = little.pid_of(tmp_path / "store")
     os.kill(server, signal.SIGKILL)
     kill(other.pid)
     wait_for(lambda: little.has_ended(server), "the end of the server")

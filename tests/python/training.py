@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 import cases
+import little
 import oracle
 import segue
 
@@ -595,7 +596,7 @@ class Run:
         while time.monotonic() < deadline:
             living = [p for p in self.workers if p and p.process.exitcode is None]
             with contextlib.suppress(FileNotFoundError, IndexError, ValueError, ProcessLookupError):
-                pid = int((self.store / "server.pid").read_text().split()[0])
+                pid = little.pid_of(self.store)
                 if Path(f"/proc/{pid}/comm").read_text().startswith("segue"):
                     os.kill(pid, signal.SIGKILL)
                     return

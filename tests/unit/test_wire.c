@@ -491,6 +491,10 @@ Test(wire, small_requests)
 		.type = SEGUE_MESSAGE_STREAM_DROP, .stream_drop = {.stream = "train"}};
 	out = there_and_back(&m);
 	cr_assert_str_eq(out.stream_drop.stream, "train");
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_STREAM_FILES, .stream_files = {.stream = "live"}};
+	out = there_and_back(&m);
+	cr_assert_str_eq(out.stream_files.stream, "live");
 	m = (struct segue_message){.type = SEGUE_MESSAGE_STREAM_END, .stream_end = {.stream = 3}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.stream_end.stream, 3);

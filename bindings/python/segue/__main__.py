@@ -21,6 +21,8 @@ value is context. Several sequences are in a file of HDF5 with groups (one
 each), of JSON lines (one a line), in a table with columns of lists (one a
 row), in any table with --group-by, and in arrays with --lengths. Keys are
 names of files, with what is in them: recording.h5:take7, table.parquet:12.
+The array of a .npy has the name of its file; of several with different names,
+which are a sequence each, it is called x, or as --name says.
 """
 
 
@@ -48,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     add("inputs", nargs="+", metavar="INPUT", help="a data file")
     add("-o", "--output", required=True, metavar="OUT", help="the sequence file to write")
     add("--key", metavar="NAME", help="the value that is a sequence's key")
+    add(
+        "--name",
+        metavar="NAME",
+        help="what the array of each .npy is called; else as its file, or x if they differ",
+    )
     add(
         "--group-by",
         metavar="COLUMN",
@@ -97,21 +104,31 @@ def _write(options: argparse.Namespace, reader: Reader) -> Converted:
     return done
 
 
-def _check_alike(paths: list[str]) -> None:
-    """Refuse arrays, each a sequence, that would be features of different names."""
-    first: dict[str, str] = {}
-    for path in paths:
-        stem, ending = os.path.splitext(os.path.basename(path))
-        if ending.lower() == ".npy":
-            first.setdefault(stem, path)
-    if len(first) > 1:
-        (one, path), (other, another) = list(first.items())[:2]
-        raise errors.ArgumentError(
-            f"{path} and {another} are a sequence each, and their arrays are called by their "
-            f"files, {one!r} and {other!r}: read them by segue.Arrays({{'x': '*.npy'}}), or write "
-            "them by segue.convert({'x': arrays}, path), where arrays is a list of one a sequence; "
-            "--lengths makes them features of one table"
+def _name_of_arrays(options: argparse.Namespace) -> str | None:
+    """What the array of each .npy is called, all alike; None: as its file is."""
+    stems = {
+        os.path.splitext(os.path.basename(path))[0]
+        for path in options.inputs
+        if kind_of(path) == "npy"
+    }
+    name: str | None = options.name
+    if name is not None:
+        if not name or ":" in name:
+            raise errors.ArgumentError(
+                f"--name: {name!r} is not a name (non-empty, without ':' and NUL)"
+            )
+        if not stems:
+            raise errors.ArgumentError(
+                "--name: none of the files is a .npy: arrays and columns of others have names"
+            )
+    elif len(stems) > 1:
+        name = "x"
+        print(
+            "segue: each .npy is a sequence, and their arrays are the feature 'x': --name calls it "
+            "otherwise, and with --lengths each is a feature of its own",
+            file=sys.stderr,
         )
+    return name
 
 
 def _convert(options: argparse.Namespace) -> Converted:
@@ -120,10 +137,9 @@ def _convert(options: argparse.Namespace) -> Converted:
         kind_of(path)
         if any(os.path.exists(to) and os.path.samefile(path, to) for to in targets):
             raise errors.ArgumentError(f"{path} is what is to be read: give -o another name")
-    if options.lengths is None:
-        _check_alike(options.inputs)
     choice = Choice(
         key=options.key,
+        name=None if options.lengths is not None else _name_of_arrays(options),
         group_by=options.group_by,
         lengths=options.lengths,
         sequences=options.sequences,
@@ -147,9 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Usage: python -m segue convert INPUT... -o OUT.segue [OPTION]...", file=sys.stderr)
         return 2
     options = _parser().parse_args(words[1:])
-    if options.group_by is not None and options.lengths is not None:
-        print("segue convert: give --group-by or --lengths", file=sys.stderr)
-        return 2
+    for one, other in (("group_by", "lengths"), ("name", "lengths")):
+        if getattr(options, one) is not None and getattr(options, other) is not None:
+            print(f"segue convert: give --{one.replace('_', '-')} or --{other}", file=sys.stderr)
+            return 2
     try:
         print(repr(_convert(options))[len("<segue.Converted: ") : -1])
     except (errors.Error, OSError) as error:

@@ -1,4 +1,4 @@
-"""What clients, streams and loaders have in common as context managers."""
+"""What clients, streams, loaders, producers and writers have in common."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from . import _segue, errors
+
+
+class OfOneProcess:
+    """Neither pickled nor copied."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"cannot pickle or copy a segue.{type(self).__name__}: it belongs to the process that "
+            "made it"
+        )
 
 
 class Closing:

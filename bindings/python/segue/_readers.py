@@ -42,6 +42,7 @@ class Choice:
     """What the command line says of the data."""
 
     key: str | None = None
+    name: str | None = None  # of the array of each .npy; None: that of its file
     group_by: str | None = None
     lengths: str | None = None
     sequences: list[str] = field(default_factory=list)
@@ -359,7 +360,10 @@ class Reader:
         kind = kind_of(path)
         if kind in _ARRAYS:
             self._no_group_by(path)
-            yield self._example(path, name, _ARRAYS[kind](path))
+            arrays = _ARRAYS[kind](path)
+            if kind == "npy" and self.choice.name is not None:
+                arrays = {self.choice.name: array for array in arrays.values()}
+            yield self._example(path, name, arrays)
         elif kind == "hdf5":
             self._no_group_by(path)
             for part, arrays in _read_hdf5(path):

@@ -2624,6 +2624,20 @@ static PyObject *client_drop(struct client *self, PyObject *args)
 	return leave_with_none(self->gate, rc);
 }
 
+static PyObject *client_stream_files(struct client *self, PyObject *args)
+{
+	const char *stream;
+	char *paths = NULL;
+	size_t size;
+
+	if (!PyArg_ParseTuple(args, "s", &stream) || !client_enter(self))
+		return NULL;
+	wait_begin(self->gate);
+	int rc = segue_stream_files(self->handle, stream, &paths, &size);
+	wait_end(self->gate);
+	return leave_with_bytes(self->gate, rc, paths, size);
+}
+
 /* As lane_close, for the first of the lanes. */
 static PyObject *client_close(struct client *self, PyObject *Py_UNUSED(none))
 {
@@ -2745,6 +2759,8 @@ static PyMethodDef client_methods[] = {
 		"checkpoint(stream, lane, id) -> bytes: a token that the store holds."},
 	{"find", METHOD(client_find), METH_VARARGS,
 		"find(stream) -> sequences, context, states, options, as stream() takes them."},
+	{"files", METHOD(client_stream_files), METH_VARARGS,
+		"files(stream): the paths of what was inserted, each ended by a NUL."},
 	{"drop", METHOD(client_drop), METH_VARARGS, "drop(stream): all that the store has of it."},
 	{"close", METHOD(client_close), METH_NOARGS, "Close it and all that came from it."},
 	REDUCE,

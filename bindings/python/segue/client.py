@@ -13,14 +13,14 @@ from typing import Any
 from . import _program, _segue, errors
 from ._closing import Closing
 from ._feed import Feed
-from ._notice import Line
-from .examples import Examples
+from ._notice import Line, warn
+from .examples import Examples, settle
 from .loader import Loader
 from .producer import Producer
 from .spec import (
     Feature,
     Files,
-    Push,
+    Mix,
     Source,
     State,
     option_value,
@@ -249,16 +249,13 @@ class Client(Closing):
                 self._handle, name, sequences, context, states, options
             )
         else:
-            if isinstance(source, Examples):
+            if isinstance(source, (Examples, Mix)):
                 # What is wrong is better said before hours of conversion.
                 stream_arguments(name, Files(name), sequences or {}, context, states, "", options)
-                if source.cache:
-                    source = source._converted(
-                        self.dir, name, sequences or {}, context or {}, states or {}
-                    )
-                else:
-                    feed = Feed(source, self._again, name, states)
-                    source = Push(producers=1)
+                source, inserted = settle(
+                    source, self.dir, name, sequences or {}, context or {}, states or {}
+                )
+                feed = Feed(inserted, self._again, name, states) if inserted else None
             arguments = stream_arguments(
                 name, source, sequences or {}, context, states, self.dir, options
             )
@@ -273,6 +270,7 @@ class Client(Closing):
             epoch_end=option_value("epoch_end", settled["epoch_end"]),
             persist=bool(settled["persist"]),
             has_states=bool(fields),
+            passes=settled["epochs"] - settled["first_epoch"] if settled["epochs"] else None,
             columns=(features, contexts, [state for state in fields if state[3] == "data"]),
         )
         self._streams.add(stream)
@@ -322,7 +320,9 @@ class Client(Closing):
         """Drop a stream: all that the store holds of it goes, for good.
 
         Positions, states, final states, checkpoints, and the index of its data set if no other
-        stream has it; not the data. A stream that is made anew under the name begins at step 0.
+        stream has it; likewise what was made beside the store for it, of `Examples` without a
+        `path` and of `Arrays` that lie in memory; not the data. A stream that is made anew under
+        the name begins at step 0.
         State dicts saved elsewhere stay good, for a stream of the same spec and data.
 
         Parameters
@@ -394,6 +394,7 @@ class Stream(Closing):
         epoch_end: str,
         persist: bool,
         has_states: bool,
+        passes: int | None,
         columns: tuple[list[Any], list[Any], list[Any]],
     ) -> None:
         self._columns = columns  # what each sequence has that is inserted
@@ -408,6 +409,7 @@ class Stream(Closing):
         self.epoch_end = epoch_end
         self.persist = persist
         self._has_states = has_states
+        self._passes = passes  # over the records; None: they have no end
         self._place = (*client._place, name)  # of which one loader of a process has a lane
         self._loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
 
@@ -433,7 +435,8 @@ class Stream(Closing):
         A lane has one holder: it is free again when its loader or client is closed, or when nothing
         refers to the loader any more, nor to a batch of it that is open. Arrays and other batches
         do not count. A newer loader of the same process takes it over; other processes wait for it,
-        and get `BusyError` in the end.
+        and get `BusyError` in the end. Of a lane to which no sequence belongs, since there are more
+        lanes than sequences, it warns.
 
         Parameters
         ----------
@@ -457,7 +460,21 @@ class Stream(Closing):
         """
         loader = Loader(self, lanes, rank, world_size, start, timeout)
         self._loaders.add(loader)
+        self._tell_idle_lanes(loader.lanes)
         return loader
+
+    def _tell_idle_lanes(self, lanes: list[int]) -> None:
+        """Say which of them no sequence belongs to, as far as the number of all is known."""
+        if self._passes is None or self.closed:
+            return
+        count = self.records * self._passes
+        idle = [lane for lane in lanes if lane >= count]
+        if idle:
+            warn(
+                f"stream {self.name!r} has {self.lanes} lanes, and there are {count} sequences in "
+                f"all: lanes {idle} of this loader have nothing to deliver, but for the empty "
+                'batches of tail="pad". Open it with fewer lanes, or more epochs'
+            )
 
     def producer(
         self, name: str, *, takeover: bool = False, ring_bytes: int | None = None
@@ -514,28 +531,8 @@ class Stream(Closing):
             The stream reads no log, its input has not ended, nothing was inserted, or what was
             inserted first was given up.
         """
-        # A stream that is not stored reads no log.
-        stored = self._client.inspect(self.name)["streams"][0] if self.persist else {}
-        log = stored.get("log")
-        if log is None:
-            raise errors.ArgumentError(
-                f"files(): stream {self.name!r} reads files or arrays as it is: nothing is inserted"
-            )
-        if not log["ended"]:
-            raise errors.ArgumentError(
-                f"files(): the input of stream {self.name!r} goes on: end it first (end_input(), "
-                "or close all of its producers)"
-            )
-        if log["first"]:
-            raise errors.ArgumentError(
-                f"files(): {log['first']} sequences of stream {self.name!r} were given up: keep "
-                "all, without retain_sequences and retain_bytes, to read them again"
-            )
-        if not log["synced"]:
-            raise errors.ArgumentError(f"files(): nothing was inserted into stream {self.name!r}")
-        directory = os.path.join(os.path.realpath(self._client.dir), "log", f"{stored['id']:08x}")
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".segue"))
-        return Files([os.path.join(directory, name) for name in names])
+        paths = self._client._handle.files(self.name)
+        return Files([os.fsdecode(path) for path in paths.split(b"\0")[:-1]])
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return what the store holds of `Loader.state_dict`, by lane and step.

@@ -8,11 +8,12 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from . import _convert, _items, errors
-from .spec import Feature, Files, State, _whole, path_bytes
+from .spec import Feature, Files, Mix, Push, Source, State, _whole, path_bytes
 
 
 class Examples:
@@ -45,6 +46,10 @@ class Examples:
     ended, or has failed: so an item that cannot be made fails in each of them. A loader of one
     that opens the stream by its name alone raises the same when it has waited for some twenty
     seconds, and nobody has gone on.
+
+    **A part of a** `Mix`. Either way: what is converted is there as `Files`; without a `path` its
+    file is called by the stream and the part. What is inserted is that part of the mix which can be
+    (`Push`), with ``epochs=1``, and nothing is inserted any more when the other parts have ended.
 
     Parameters
     ----------
@@ -81,6 +86,8 @@ class Examples:
             "train", segue.Examples(dataset, workers=4),
             sequences={"x": segue.Feature("float32", 3)}, num_unroll=20, batch_size=32)
     """
+
+    _kind: ClassVar[str] = "examples"
 
     def __init__(
         self,
@@ -192,6 +199,57 @@ class Examples:
             raise errors.ChangedError(
                 f"{path} has {there} sequences, and the data set {count} items: it is not what was "
                 "converted. Give another path, or remove the file to have it converted again"
+            )
+
+
+def settle(
+    source: Source | Examples,
+    directory: str,
+    stream: str,
+    sequences: Mapping[str, Feature],
+    context: Mapping[str, Feature],
+    states: Mapping[str, State],
+) -> tuple[Source, Examples | None]:
+    """Return what a stream of the store in `directory` reads in the place of data sets.
+
+    They are converted if need be; the second value is the one that is to be inserted.
+    """
+    if isinstance(source, Examples):
+        if not source.cache:
+            return Push(producers=1), source
+        return source._converted(directory, stream, sequences, context, states), None
+    if not isinstance(source, Mix):
+        return source, None
+    own = {name: p for name, p in source.parts.items() if isinstance(p.source, Examples)}
+    if not own:
+        return source, None
+    _check_inserted(source)
+    inserted = None
+    settled = dict(source.parts)
+    for name, part in own.items():
+        try:
+            made, found = settle(
+                part.source, directory, f"{stream}-{name}", sequences, context, states
+            )
+        except errors.Error as error:
+            raise type(error)(f"Mix.parts[{name!r}]: {error}") from error
+        settled[name] = replace(part, source=made)
+        inserted = inserted or found
+    return Mix(settled), inserted
+
+
+def _check_inserted(mix: Mix) -> None:
+    """Say what the library would refuse, before hours of conversion."""
+    seen = 0
+    for name, part in mix.parts.items():
+        if not isinstance(part.source, Push) and getattr(part.source, "cache", True):
+            continue
+        seen += 1
+        if seen > 1 or part.epochs != 1:
+            raise errors.ArgumentError(
+                f"Mix.parts[{name!r}] is inserted: a mix has one such part, and one pass over it "
+                "(epochs=1). segue.Examples without cache=False is converted, and any part can be "
+                "that"
             )
 
 

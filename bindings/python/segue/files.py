@@ -6,13 +6,14 @@ import os
 import warnings
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from . import _segue, errors
+from ._closing import OfOneProcess
 from .spec import Feature, State, _named, path_bytes
 
 
-class FileWriter:
+class FileWriter(OfOneProcess):
     """Writes a sequence file: many sequences, each with its arrays. A context manager.
 
     The file is finished by `close`, which the end of the ``with`` block calls: then it is on disk,
@@ -191,8 +192,3 @@ class FileWriter:
                 source=self,
                 stacklevel=2,
             )
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "cannot pickle or copy a segue.FileWriter: it belongs to the process that made it"
-        )

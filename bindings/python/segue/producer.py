@@ -7,9 +7,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from . import _segue
+from ._closing import OfOneProcess
 from ._notice import warn
 from .errors import ArgumentError, TimeoutError_
 from .spec import _whole
@@ -48,7 +49,7 @@ def _warn_of_the_rest(name: str, handle: _segue.Producer) -> None:
         )
 
 
-class Producer:
+class Producer(OfOneProcess):
     """Inserts sequences under a name; made by `Stream.producer`. A context manager.
 
     Each sequence of a name has a serial, from 1 on. What is not acknowledged is kept here, and sent
@@ -234,8 +235,3 @@ class Producer:
                 self.close()
         finally:
             self.leave()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "cannot pickle or copy a segue.Producer: it belongs to the process that made it"
-        )

@@ -362,8 +362,9 @@ class Part:
 
     Parameters
     ----------
-    source : Files, TFRecord, Arrays or Push
-        Where its sequences come from; one part of a mix can be a `Push`.
+    source : Files, TFRecord, Arrays, Push or Examples
+        Where its sequences come from; one part of a mix can be inserted (a `Push`, or `Examples`
+        with ``cache=False``).
     weight : int or float
         Its share of the sequences, beside the other parts' weights.
     epochs : int, optional
@@ -385,7 +386,7 @@ class Mix(Source):
     give more than its `epochs` have; one at least has an end. The stream's own `epochs` stay 1.
     ``docs/mix.md`` has the rules.
 
-    With a part that is inserted (`Push`) all of it waits for what is not there yet, and it ends
+    With a part that is inserted (`Push`, or `Examples` with ``cache=False``) all of it waits for what is not there yet, and it ends
     with the input, which ends by itself with the last sequence that lies before the other parts'
     end. That part is not shuffled, and its `capacity` counts sequences of the whole mix.
 
@@ -454,6 +455,9 @@ class Mix(Source):
         return listed, indexes
 
 
+_KINDS_OF_PARTS = ("files", "tfrecord", "arrays", "log", "examples")
+
+
 def _part(name: Any, given: Any) -> Part:
     where = f"Mix.parts[{name!r}]"
     if not isinstance(name, str) or not name or ":" in name or "\0" in name:
@@ -469,11 +473,10 @@ def _part(name: Any, given: Any) -> Part:
             f"{where}: a part of a mix cannot be a mix itself: give the parts of that one, with "
             f"weights beside the others'"
         )
-    if getattr(given.source, "_kind", None) not in ("files", "tfrecord", "arrays", "log"):
+    if getattr(given.source, "_kind", None) not in _KINDS_OF_PARTS:
         raise ArgumentError(
-            f"{where}: expected segue.Files, segue.TFRecord, segue.Arrays or segue.Push, got "
-            f"{type(given.source).__name__}; segue.convert makes sequence files, which segue.Files "
-            "reads, of any iterable"
+            f"{where}: expected segue.Files, segue.TFRecord, segue.Arrays, segue.Push or "
+            f"segue.Examples, got {type(given.source).__name__}; segue.Examples takes any iterable"
         )
     weight = given.weight
     if isinstance(weight, bool) or not hasattr(weight, "__float__"):

@@ -516,7 +516,8 @@ SEGUE_EXPORT int segue_client_checkpoint_remove(
 
 /*
  * Drops the stream of that name: all that the store holds of it goes, for good. Positions, states,
- * final states, checkpoints, and the index of its data set if no other stream has it; not the data.
+ * final states, checkpoints, and the index of its data set if no other stream has it; not the data
+ * (but what a binding has made beside the store for it alone: files in DIR/examples, DIR/arrays).
  * Blocks, with progress in lanes, about, while there is much of it; if the server is lost meanwhile
  * it is gone all the same, or whole. A stream that is made anew under the name begins at step 0.
  * Tokens elsewhere stay good, for a stream of the same spec and data.
@@ -966,6 +967,18 @@ SEGUE_EXPORT void segue_producer_destroy(struct segue_producer *producer);
  * it.
  */
 SEGUE_EXPORT int segue_stream_end_input(struct segue_stream *stream);
+
+/*
+ * What was inserted into the stream of that name, as a data set (for epochs, or shuffled): the
+ * paths of its files, which segue_spec_add_path() takes for SEGUE_SOURCE_FILES, each ended by a
+ * NUL, *size bytes in all. They are the stream's own, and go with it. Blocks until the server has
+ * answered; the stream need not be open. The caller frees *paths (segue_free).
+ *
+ * SEGUE_EINVAL: it reads no log, its input has not ended, nothing was inserted, or what was
+ * inserted first was given up. SEGUE_ENOTFOUND: the store has no such stream.
+ */
+SEGUE_EXPORT int segue_stream_files(
+	struct segue_client *client, const char *stream, char **paths, size_t *size);
 
 /*
  * Leaves word that nobody inserts any more, and why, for those who wait for sequences: it is in

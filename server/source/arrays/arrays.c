@@ -359,10 +359,10 @@ static int check_extents(const struct source *source)
 			if (end > file->size)
 				return segue_fail(SEGUE_EDATA,
 					"%s: has %" PRIu64 " bytes, and the array of feature '%s' "
-					"(group %" PRIu32 ") would end at byte %" PRIu64
+					"would end at byte %" PRIu64
 					": was the file cut off, or is the shape another?",
 					file->path, file->size,
-					field_of(source->spec, column)->name, group, end);
+					field_of(source->spec, column)->name, end);
 		}
 	return 0;
 }
