@@ -107,7 +107,9 @@ int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan
  */
 int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position);
-/* The first that was not. Any thread. */
+/* So many sequences of the log are among the first `count` numbers of the stream. Any thread. */
+uint64_t segue_live_inserted(const struct segue_live *live, uint64_t count);
+/* The first sequence of the log that was not given up. Any thread. */
 uint64_t segue_live_first(const struct segue_live *live);
 /* Positions or checkpoints of its lanes have changed on disk: some of it may be given up. */
 void segue_live_stored(struct segue_live *live);
