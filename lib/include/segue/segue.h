@@ -666,9 +666,9 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
 
 /*
  * Of the last token that one of the two above has returned, of a stream whose sequences are
- * inserted: the first sequence that it needs, and the first that had not been given up. A token
- * that needs an earlier one than that can no longer be gone back to. Of other streams, and before
- * the first token, both are 0.
+ * inserted: the first of these that it needs, and the first that had not been given up, in the
+ * order in which they were inserted, of a mix too. A token that needs an earlier one than that can
+ * no longer be gone back to. Of other streams, and before the first token, both are 0.
  */
 SEGUE_EXPORT void segue_stream_token_needs(
 	const struct segue_stream *stream, uint64_t *needs, uint64_t *first);
