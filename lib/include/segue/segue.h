@@ -970,7 +970,8 @@ SEGUE_EXPORT int segue_stream_end_input(struct segue_stream *stream);
 /*
  * Leaves word that nobody inserts any more, and why, for those who wait for sequences: it is in
  * SEGUE_REPORT_STATUS ("input_failure") until a producer is opened again. The input has not ended,
- * and nothing is stored. To be called before the producer is destroyed, for another may go on.
+ * and nothing is stored. To be called before the producer is destroyed, for another may go on. Of
+ * the reason at most 4096 bytes are kept. SEGUE_EINVAL: nothing is inserted into that stream.
  */
 SEGUE_EXPORT int segue_stream_fail_input(struct segue_stream *stream, const char *reason);
 
