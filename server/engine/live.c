@@ -281,6 +281,8 @@ void segue_live_leave(struct segue_live *live, const struct segue_filler *filler
 		live->lane[i].filler = NULL;
 	}
 	pthread_mutex_unlock(&live->lock);
+	/* Its last batches can become checkpoints no longer. */
+	segue_live_stored(live);
 }
 
 static int load_lanes(struct segue_live *live)

@@ -69,7 +69,7 @@ struct segue_source *segue_live_source(const struct segue_live *live);
  */
 void segue_live_join(
 	struct segue_live *live, struct segue_filler *filler, struct segue_carry *carry);
-/* It is going to be destroyed. One that has not joined is fine. */
+/* It is going to be destroyed: what it needed may be given up. One that has not joined is fine. */
 void segue_live_leave(struct segue_live *live, const struct segue_filler *filler);
 /* Workers may be further: who waits to insert looks again. */
 void segue_live_moved(struct segue_live *live);
