@@ -1,12 +1,11 @@
-/* Producers: a ring of entries that are under way, sent again on each new connection. */
+/* Producers: sequences checked, and laid out in a ring (client/underway.h). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-#include "client/bulk.h"
-#include "client/stream.h"
+#include "client/underway.h"
 #include "core/error.h"
 #include "core/insert.h"
 #include "core/sized.h"
@@ -15,317 +14,17 @@
 #define RING_NORMAL ((uint64_t)16 << 20)
 #define RING_MIN    ((uint64_t)1 << 16)
 #define RING_MAX    ((uint64_t)1 << 40)
-#define LOOK_NS     INT64_C(20000000)   /* so often it is asked what became of entries */
-#define LOOK_COUNT  1024                /* ... or when so many are under way */
-#define REASON_NS   INT64_C(1000000000) /* for the server to say what it waits for */
-
-/* An entry that is not acknowledged. */
-struct pending {
-	struct pending *next;
-	struct segue_shm
-		own; /* of one that is longer than the ring; its bytes; fd -1: in the ring */
-	uint64_t entry;
-	uint64_t offset, room, bytes; /* room: of the ring */
-	uint64_t steps, total_length;
-	uint32_t key_size, cursor_size;
-};
-
-struct segue_producer {
-	struct segue_stream *stream; /* used */
-	char name[SEGUE_NAME_MAX + 1];
-	uint8_t token[SEGUE_TOKEN_BYTES];
-	bool takeover;
-	struct segue_seqfile_head head;
-	uint64_t *counts, *columns; /* scratch: of each field */
-	uint64_t epoch;             /* of the connection on which `id` is valid; 0: none */
-	uint64_t id;
-	struct segue_shm ring;
-	uint64_t ring_size, ring_upload;
-	uint64_t end; /* of the ring: where the last entry ends */
-	struct pending *first, **tail;
-	size_t count;
-	uint64_t last, sent, acknowledged; /* entries */
-	uint64_t resumed;
-	void *cursor;
-	size_t cursor_size;
-	bool begun;                   /* it was open once */
-	int64_t looked_ns;            /* when it was asked last */
-	struct segue_outcome failure; /* for good; rc 0: none */
-};
+#define LOOK_NS     INT64_C(20000000) /* so often it is asked what became of entries */
+#define LOOK_COUNT  1024              /* ... or when so many are under way */
 
 static int fail_memory(void)
 {
 	return segue_fail(SEGUE_ENOMEM, "no memory for a producer");
 }
 
-/* ---- What is under way ---- */
-
-static void free_pending(struct pending *pending)
-{
-	segue_shm_destroy(&pending->own);
-	free(pending);
-}
-
-static void acknowledge(struct segue_producer *producer, uint64_t entry)
-{
-	while (producer->first && producer->first->entry <= entry) {
-		struct pending *pending = producer->first;
-
-		producer->first = pending->next;
-		if (!producer->first)
-			producer->tail = &producer->first;
-		producer->count--;
-		free_pending(pending);
-	}
-	if (entry > producer->acknowledged)
-		producer->acknowledged = entry;
-	if (!producer->first)
-		producer->end = 0;
-}
-
-/* Where `room` bytes are free behind the last entry; false: nowhere. */
-static bool find_room(const struct segue_producer *producer, uint64_t room, uint64_t *offset)
-{
-	const struct pending *oldest = producer->first;
-	uint64_t end = producer->end;
-
-	*offset = end;
-	if (!oldest)
-		return room <= producer->ring_size;
-	if (end > oldest->offset && producer->ring_size - end >= room)
-		return true;
-	if (end > oldest->offset)
-		*offset = 0;
-	return *offset < oldest->offset && oldest->offset - *offset >= room;
-}
-
-/* ---- Sending: within an attempt ---- */
-
-static int send_one(struct segue_producer *producer, const struct pending *pending)
-{
-	struct segue_client *client = producer->stream->client;
-	struct segue_message message = {.type = SEGUE_MESSAGE_INSERT,
-		.insert = {.producer = producer->id,
-			.entry = pending->entry,
-			.offset = pending->offset,
-			.bytes = pending->bytes,
-			.steps = pending->steps,
-			.total_length = pending->total_length,
-			.key_size = pending->key_size,
-			.cursor_size = pending->cursor_size}};
-
-	if (pending->own.fd >= 0) {
-		struct segue_shm upload;
-		int rc = segue_client_upload(
-			client, pending->bytes, &upload, &message.insert.upload);
-		if (rc)
-			return rc;
-		memcpy(upload.map, pending->own.map, pending->bytes);
-		segue_shm_destroy(&upload);
-	}
-	segue_connection_tell(&client->connection, &message);
-	return segue_connection_live(&client->connection)
-		       ? 0
-		       : segue_fail(SEGUE_EGONE, "the connection to the server is lost");
-}
-
-static int send_all(struct segue_producer *producer)
-{
-	for (const struct pending *pending = producer->first; pending; pending = pending->next) {
-		if (pending->entry <= producer->sent)
-			continue;
-		int rc = send_one(producer, pending);
-		if (rc)
-			return rc;
-		producer->sent = pending->entry;
-	}
-	return 0;
-}
-
-/* What is under way moves to the new ring, at the same places. */
-static void move_ring(struct segue_producer *producer, const struct segue_shm *ring)
-{
-	for (const struct pending *pending = producer->first; pending; pending = pending->next)
-		if (pending->own.fd < 0)
-			memcpy((uint8_t *)ring->map + pending->offset,
-				(const uint8_t *)producer->ring.map + pending->offset,
-				pending->bytes);
-	segue_shm_destroy(&producer->ring);
-	producer->ring = *ring;
-}
-
-static int take_opened(
-	struct segue_producer *producer, const struct segue_message *reply, const uint8_t *ring)
-{
-	uint64_t entry = reply->producer_opened.entry;
-	size_t size = reply->producer_opened.cursor_size;
-
-	if (producer->begun && entry > producer->last) {
-		segue_outcome_take(&producer->failure,
-			segue_fail(SEGUE_EFENCED,
-				"producer '%s' was taken over by another, which has inserted since",
-				producer->name));
-		return segue_outcome_give(&producer->failure);
-	}
-	if (!producer->begun && size) {
-		producer->cursor = malloc(size);
-		if (!producer->cursor)
-			return fail_memory();
-		memcpy(producer->cursor, ring, size);
-		producer->cursor_size = size;
-	}
-	if (!producer->begun)
-		producer->last = producer->resumed = entry;
-	producer->begun = true;
-	producer->takeover = false; /* that was for who had it then */
-	acknowledge(producer, entry);
-	producer->sent = entry;
-	producer->id = reply->producer_opened.producer;
-	return 0;
-}
-
-/* Opens the name on this connection, if that is not done yet, and sends what is under way. */
-static int ready(struct segue_producer *producer)
-{
-	struct segue_client *client = producer->stream->client;
-	struct segue_message request = {.type = SEGUE_MESSAGE_PRODUCER_OPEN,
-		.producer_open = {.producer = producer->name, .takeover = producer->takeover}};
-	struct segue_reply reply;
-	struct segue_shm ring;
-	int rc = segue_stream_ready(producer->stream);
-
-	if (rc)
-		return rc;
-	if (producer->epoch == client->epoch)
-		return send_all(producer);
-	rc = segue_client_upload(client, producer->ring_size, &ring, &request.producer_open.ring);
-	if (rc)
-		return rc;
-	request.producer_open.stream = producer->stream->id;
-	memcpy(request.producer_open.token, producer->token, sizeof(producer->token));
-	rc = segue_client_call(
-		client, &request, SEGUE_MESSAGE_PRODUCER_OPENED, SEGUE_REQUEST_NS, &reply);
-	if (!rc)
-		rc = take_opened(producer, &reply.message, ring.map);
-	if (rc) {
-		segue_shm_destroy(&ring);
-		return rc;
-	}
-	move_ring(producer, &ring);
-	producer->epoch = client->epoch;
-	return send_all(producer);
-}
-
-/* ---- Asking what became of it ---- */
-
-/* Whether another try may fare better: then it is opened anew by the next call. */
-static bool is_passing(int rc)
-{
-	return rc == SEGUE_ENOSPACE || rc == SEGUE_ENOMEM || rc == SEGUE_ELIMIT;
-}
-
-static void tell_left(struct segue_producer *producer)
-{
-	struct segue_client *client = producer->stream->client;
-	struct segue_message request = {
-		.type = SEGUE_MESSAGE_PRODUCER_LEAVE, .producer_leave = {.producer = producer->id}};
-
-	if (producer->epoch && producer->epoch == client->epoch && !client->connection.guard.forked)
-		segue_connection_tell(&client->connection, &request);
-	producer->epoch = 0;
-}
-
-/* What the server says of entries that it does not take. */
-static int take_failure(struct segue_producer *producer, int rc)
-{
-	switch (rc) {
-	case SEGUE_EGONE:
-	case SEGUE_ETIMEOUT:
-	case SEGUE_EINTERRUPTED:
-		return rc;
-	default:
-		break;
-	}
-	struct segue_outcome outcome;
-	segue_outcome_take(&outcome, rc);
-	if (is_passing(rc))
-		tell_left(producer);
-	else
-		producer->failure = outcome;
-	return segue_outcome_give(&outcome);
-}
-
-struct asking {
-	struct segue_producer *producer;
-	uint64_t entry;
-	int64_t deadline_ns;
-};
-
-static int attempt_ask(void *arg)
-{
-	const struct asking *asking = arg;
-	struct segue_producer *producer = asking->producer;
-	struct segue_message request = {.type = SEGUE_MESSAGE_PRODUCER_WAIT};
-	struct segue_reply reply;
-	int rc = ready(producer);
-
-	if (rc)
-		return rc;
-	if (asking->entry && producer->acknowledged >= asking->entry)
-		return 0;
-	int64_t left =
-		asking->deadline_ns == INT64_MAX ? INT64_MAX : asking->deadline_ns - segue_now_ns();
-	if (!asking->entry)
-		left = SEGUE_REQUEST_NS;
-	request.producer_wait.producer = producer->id;
-	request.producer_wait.entry = asking->entry;
-	rc = segue_client_call(producer->stream->client, &request, SEGUE_MESSAGE_ACKNOWLEDGED,
-		left > 0 ? left : 0, &reply);
-	if (rc)
-		return take_failure(producer, rc);
-	acknowledge(producer, reply.message.acknowledged.entry);
-	if (producer->acknowledged >= asking->entry)
-		return 0;
-	/* The server has lost what was sent: it is sent again. */
-	tell_left(producer);
-	return segue_fail(
-		SEGUE_EGONE, "the server has lost entries of producer '%s'", producer->name);
-}
-
-/*
- * `rc`: there is no more time for `entry`. 0: it is acknowledged by now; SEGUE_ETIMEOUT: the server
- * says what it waits for, if it can be asked.
- */
-static int reason(struct segue_producer *producer, uint64_t entry, int rc)
-{
-	struct segue_message request = {.type = SEGUE_MESSAGE_PRODUCER_WAIT,
-		.producer_wait = {.producer = producer->id, .entry = entry, .look = true}};
-	struct segue_outcome timeout;
-	struct segue_reply reply;
-
-	segue_outcome_take(&timeout, rc);
-	rc = segue_client_call(
-		producer->stream->client, &request, SEGUE_MESSAGE_ACKNOWLEDGED, REASON_NS, &reply);
-	if (rc)
-		return rc == SEGUE_EGONE ? segue_outcome_give(&timeout)
-					 : take_failure(producer, rc);
-	acknowledge(producer, reply.message.acknowledged.entry);
-	return producer->acknowledged >= entry ? 0 : segue_outcome_give(&timeout);
-}
-
-/* Until `entry` is acknowledged; 0: asks how far it is. */
-static int ask(struct segue_producer *producer, uint64_t entry, int64_t deadline_ns)
-{
-	struct asking asking = {producer, entry, deadline_ns};
-
-	producer->looked_ns = segue_now_ns();
-	int rc = segue_client_run(producer->stream->client, deadline_ns, attempt_ask, &asking);
-	return rc == SEGUE_ETIMEOUT && entry ? reason(producer, entry, rc) : rc;
-}
-
 static int attempt_ready(void *arg)
 {
-	return ready(arg);
+	return segue_producer_ready(arg);
 }
 
 /* What every call begins with. */
@@ -424,15 +123,17 @@ static int put_sequence(const struct segue_producer *producer,
 }
 
 /* Room of the ring for the entry; waits for it. */
-static int await_room(struct segue_producer *producer, struct pending *pending, int64_t timeout_ns,
-	int64_t deadline_ns)
+static int await_room(struct segue_producer *producer, struct segue_pending *pending,
+	int64_t timeout_ns, int64_t deadline_ns)
 {
-	while (!find_room(producer, pending->room, &pending->offset)) {
+	while (!segue_producer_find_room(producer, pending->room, &pending->offset)) {
 		/* The answer has all that are acknowledged by then. */
-		int rc = ask(producer, timeout_ns ? producer->first->entry : 0, deadline_ns);
+		int rc = segue_producer_ask(
+			producer, timeout_ns ? producer->first->entry : 0, deadline_ns);
 
-		if (!rc && !timeout_ns && !find_room(producer, pending->room, &pending->offset))
-			rc = reason(producer, producer->first->entry,
+		if (!rc && !timeout_ns &&
+			!segue_producer_find_room(producer, pending->room, &pending->offset))
+			rc = segue_producer_reason(producer, producer->first->entry,
 				segue_fail(SEGUE_ETIMEOUT, "there is no room"));
 		if (rc == SEGUE_ETIMEOUT)
 			return segue_fail_within(rc,
@@ -446,8 +147,8 @@ static int await_room(struct segue_producer *producer, struct pending *pending, 
 }
 
 /* Where its bytes go: into the ring, or memory of its own until it is acknowledged. */
-static int make_room(struct segue_producer *producer, struct pending *pending, int64_t timeout_ns,
-	int64_t deadline_ns, uint8_t **to)
+static int make_room(struct segue_producer *producer, struct segue_pending *pending,
+	int64_t timeout_ns, int64_t deadline_ns, uint8_t **to)
 {
 	bool own = pending->bytes > producer->ring_size;
 
@@ -463,7 +164,7 @@ static int make_room(struct segue_producer *producer, struct pending *pending, i
 	return rc;
 }
 
-static void append(struct segue_producer *producer, struct pending *pending)
+static void append(struct segue_producer *producer, struct segue_pending *pending)
 {
 	pending->entry = ++producer->last;
 	producer->end = pending->offset + pending->room;
@@ -473,9 +174,9 @@ static void append(struct segue_producer *producer, struct pending *pending)
 }
 
 /* One that was not sent is as if it had never been. */
-static int take_back(struct segue_producer *producer, const struct pending *pending, int rc)
+static int take_back(struct segue_producer *producer, const struct segue_pending *pending, int rc)
 {
-	struct pending **link = &producer->first;
+	struct segue_pending **link = &producer->first;
 	struct segue_outcome outcome;
 
 	if (producer->sent >= pending->entry)
@@ -483,7 +184,7 @@ static int take_back(struct segue_producer *producer, const struct pending *pend
 	segue_outcome_take(&outcome, rc);
 	while (*link != pending)
 		link = &(*link)->next;
-	free_pending(*link);
+	segue_pending_free(*link);
 	*link = NULL;
 	producer->tail = link;
 	producer->count--;
@@ -495,12 +196,12 @@ static int insert(struct segue_producer *producer, const struct segue_sequence *
 	struct segue_seqfile_entry *entry, int64_t timeout_ns)
 {
 	int64_t deadline_ns = segue_deadline(segue_now_ns(), timeout_ns ? timeout_ns : LOOK_NS);
-	struct pending *pending = calloc(1, sizeof(*pending));
+	struct segue_pending *pending = calloc(1, sizeof(*pending));
 	uint8_t *to;
 
 	if (!pending)
 		return fail_memory();
-	*pending = (struct pending){.own = SEGUE_SHM_NONE,
+	*pending = (struct segue_pending){.own = SEGUE_SHM_NONE,
 		.steps = entry->steps,
 		.total_length = entry->total_length,
 		.key_size = entry->key_size,
@@ -511,7 +212,7 @@ static int insert(struct segue_producer *producer, const struct segue_sequence *
 	if (!rc)
 		rc = put_sequence(producer, sequence, entry, to);
 	if (rc) {
-		free_pending(pending);
+		segue_pending_free(pending);
 		return rc;
 	}
 	append(producer, pending);
@@ -545,7 +246,8 @@ int segue_producer_insert(struct segue_producer *producer, const struct segue_se
 	bool look =
 		producer->count >= LOOK_COUNT || segue_now_ns() - producer->looked_ns >= LOOK_NS;
 	if (look && producer->first)
-		rc = ask(producer, 0, segue_deadline(segue_now_ns(), SEGUE_REQUEST_NS));
+		rc = segue_producer_ask(
+			producer, 0, segue_deadline(segue_now_ns(), SEGUE_REQUEST_NS));
 	return rc ? rc : insert(producer, &sequence, &entry, timeout_ns);
 }
 
@@ -555,7 +257,8 @@ int segue_producer_flush(struct segue_producer *producer, int64_t timeout_ns)
 
 	if (rc || producer->acknowledged >= producer->last)
 		return rc;
-	rc = ask(producer, producer->last, segue_deadline(segue_now_ns(), timeout_ns));
+	rc = segue_producer_ask(
+		producer, producer->last, segue_deadline(segue_now_ns(), timeout_ns));
 	return rc == SEGUE_ETIMEOUT
 		       ? segue_fail_within(rc,
 				 "producer '%s': %" PRIu64 " of %" PRIu64
@@ -655,7 +358,7 @@ static int attempt_close(void *arg)
 	struct segue_message request = {
 		.type = SEGUE_MESSAGE_PRODUCER_LEAVE, .producer_leave = {.close = true}};
 	struct segue_reply reply;
-	int rc = ready(producer);
+	int rc = segue_producer_ready(producer);
 
 	if (rc)
 		return rc;
@@ -683,12 +386,12 @@ void segue_producer_destroy(struct segue_producer *producer)
 	if (!producer)
 		return;
 	if (producer->stream->epoch == producer->stream->client->epoch)
-		tell_left(producer);
+		segue_producer_tell_left(producer);
 	while (producer->first) {
-		struct pending *pending = producer->first;
+		struct segue_pending *pending = producer->first;
 
 		producer->first = pending->next;
-		free_pending(pending);
+		segue_pending_free(pending);
 	}
 	segue_shm_destroy(&producer->ring);
 	segue_seqfile_free_head(&producer->head);

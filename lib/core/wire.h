@@ -164,7 +164,7 @@ struct segue_message {
 		} attached;
 		struct {
 			uint64_t id, size, step;
-			uint64_t needs, first; /* sequences: that a token needs, that is left */
+			uint64_t needs, first; /* sequences of a log: that a token needs, left */
 		} bulk;
 		struct {
 			const char *what;

@@ -331,13 +331,15 @@ static struct segue_ask *next(struct segue_inserter *inserter)
 {
 	struct segue_ask *ask = take(&inserter->others);
 
-	inserter->blocked = NULL;
-	if (ask || !inserter->inserts.first)
+	if (ask)
 		return ask;
-	if (!has_to_wait(inserter, inserter->inserts.first))
-		return take(&inserter->inserts);
-	inserter->blocked = inserter->inserts.first;
-	return NULL;
+	/* One that waits does so while it is looked again: whoever asks then is told so. */
+	if (inserter->inserts.first && has_to_wait(inserter, inserter->inserts.first)) {
+		inserter->blocked = inserter->inserts.first;
+		return NULL;
+	}
+	inserter->blocked = NULL;
+	return take(&inserter->inserts);
 }
 
 static uint64_t size_of(const struct segue_ask *ask)

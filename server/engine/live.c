@@ -51,7 +51,7 @@ static uint64_t there(const struct segue_live *live, uint64_t inserted)
 	return segue_mix_there(&live->order.numbers, inserted);
 }
 
-static uint64_t inserted(const struct segue_live *live, uint64_t count)
+uint64_t segue_live_inserted(const struct segue_live *live, uint64_t count)
 {
 	return segue_mix_inserted(&live->order.numbers, count);
 }
@@ -200,13 +200,13 @@ static bool look_at_lanes(struct segue_live *live, uint64_t count, uint64_t byte
 		least = has < least ? has : least;
 		floor = live->lane[i].floor < floor ? live->lane[i].floor : floor;
 	}
-	uint64_t spooled = segue_log_bytes_from(live->log, inserted(live, floor));
+	uint64_t spooled = segue_log_bytes_from(live->log, segue_live_inserted(live, floor));
 	if (least >= limits->capacity || spooled >= limits->spool)
 		return true;
 	uint64_t turns = limits->capacity - least - 1;
 	bool never = turns > (UINT64_MAX - count - 1) / lanes;
 	/* The first of the log by which so many numbers are there. */
-	live->look_at = never ? UINT64_MAX : inserted(live, count + turns * lanes + 1);
+	live->look_at = never ? UINT64_MAX : segue_live_inserted(live, count + turns * lanes + 1);
 	live->look_at_bytes = limits->spool - spooled > UINT64_MAX - bytes
 				      ? UINT64_MAX
 				      : bytes + limits->spool - spooled;
@@ -281,7 +281,8 @@ void segue_live_leave(struct segue_live *live, const struct segue_filler *filler
 		live->lane[i].filler = NULL;
 	}
 	pthread_mutex_unlock(&live->lock);
-	segue_live_stored(live); /* what its batches needed may go */
+	/* Its last batches can become checkpoints no longer. */
+	segue_live_stored(live);
 }
 
 static int load_lanes(struct segue_live *live)
@@ -468,7 +469,7 @@ static int start(struct segue_live *live, const struct segue_log_end *end)
 		.expected = live->order.producers,
 		.most = live->order.numbers.end == UINT64_MAX
 				? UINT64_MAX
-				: inserted(live, live->order.numbers.end),
+				: segue_live_inserted(live, live->order.numbers.end),
 		.commit = spec->durability == SEGUE_DURABLE_COMMIT,
 		.interval_ns = spec->interval_ms * INT64_C(1000000),
 		.is_full = is_full,
@@ -627,7 +628,7 @@ uint64_t segue_live_first(const struct segue_live *live)
 int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position)
 {
-	uint64_t needs = inserted(live, segue_backlog_needs(plan, position));
+	uint64_t needs = segue_live_inserted(live, segue_backlog_needs(plan, position));
 	uint64_t first = live->give_up.first;
 
 	if (needs >= first)
@@ -642,5 +643,5 @@ int segue_live_hash(struct segue_live *live, const struct segue_plan_spec *plan,
 {
 	uint64_t seen = segue_backlog_seen(plan, position);
 
-	return segue_log_hash(live->log, inserted(live, seen), hash);
+	return segue_log_hash(live->log, segue_live_inserted(live, seen), hash);
 }

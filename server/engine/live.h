@@ -69,7 +69,7 @@ struct segue_source *segue_live_source(const struct segue_live *live);
  */
 void segue_live_join(
 	struct segue_live *live, struct segue_filler *filler, struct segue_carry *carry);
-/* It is going to be destroyed. One that has not joined is fine. */
+/* It is going to be destroyed: what it needed may be given up. One that has not joined is fine. */
 void segue_live_leave(struct segue_live *live, const struct segue_filler *filler);
 /* Workers may be further: who waits to insert looks again. */
 void segue_live_moved(struct segue_live *live);
@@ -107,7 +107,9 @@ int segue_live_await(struct segue_live *live, const struct segue_plan_spec *plan
  */
 int segue_live_holds(struct segue_live *live, const struct segue_plan_spec *plan,
 	const struct segue_position *position);
-/* The first that was not. Any thread. */
+/* So many sequences of the log are among the first `count` numbers of the stream. Any thread. */
+uint64_t segue_live_inserted(const struct segue_live *live, uint64_t count);
+/* The first sequence of the log that was not given up. Any thread. */
 uint64_t segue_live_first(const struct segue_live *live);
 /* Positions or checkpoints of its lanes have changed on disk: some of it may be given up. */
 void segue_live_stored(struct segue_live *live);

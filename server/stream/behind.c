@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "engine/live.h"
+#include "stream/drop.h"
 #include "stream/opening.h"
 
 enum { HOLDER_TEXT = 80 };
@@ -81,6 +82,24 @@ int segue_behind_fail(const struct segue_stream *stream)
 	return rc;
 }
 
+/* ---- Input ---- */
+
+int segue_input_find(struct segue_session *session, uint64_t id, struct segue_opening **opening)
+{
+	int rc = segue_opening_find(session, id, opening);
+
+	if (!rc)
+		rc = segue_drop_check_stream((*opening)->stream);
+	if (!rc && session->server->stopping)
+		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
+	if (!rc && !(*opening)->stream->live)
+		rc = segue_fail(SEGUE_EINVAL,
+			"stream '%s' reads what is there: sequences are inserted into one whose "
+			"source is a log (segue.Push, SEGUE_SOURCE_LOG)",
+			(*opening)->stream->spec->name);
+	return rc;
+}
+
 void segue_input_goes_on(struct segue_stream *stream)
 {
 	free(stream->input_failure);
@@ -90,13 +109,16 @@ void segue_input_goes_on(struct segue_stream *stream)
 void segue_input_failed_request(struct segue_session *session, const struct segue_message *message)
 {
 	struct segue_opening *opening;
-	int rc = segue_opening_find(session, message->input_failed.stream, &opening);
+	char *failure = NULL;
+	int rc = segue_input_find(session, message->input_failed.stream, &opening);
 
+	if (!rc && !(failure = strdup(message->input_failed.reason)))
+		rc = segue_fail(SEGUE_ENOMEM, "no memory for why nobody inserts");
 	if (rc) {
 		segue_session_fail(session, message->serial, rc);
 		return;
 	}
 	segue_input_goes_on(opening->stream);
-	opening->stream->input_failure = strdup(message->input_failed.reason);
+	opening->stream->input_failure = failure;
 	segue_session_send_done(session, message->serial);
 }

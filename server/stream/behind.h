@@ -10,6 +10,8 @@
 /* Of a stream that reads a log. SEGUE_ETIMEOUT, says that. */
 int segue_behind_fail(const struct segue_stream *stream);
 
+/* An opening whose stream's sequences are inserted. SEGUE_EINVAL: one of a stream that has none. */
+int segue_input_find(struct segue_session *session, uint64_t id, struct segue_opening **opening);
 /* Nobody inserts: the reason is in reports until somebody does again. */
 void segue_input_failed_request(struct segue_session *session, const struct segue_message *message);
 void segue_input_goes_on(struct segue_stream *stream);

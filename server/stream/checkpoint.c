@@ -32,7 +32,7 @@ struct segue_checkpoint {
 	struct segue_ledger *ledger;
 	uint64_t asked;
 	uint64_t step;  /* of the token: below `asked` where the lane has ended */
-	uint64_t needs; /* of the log that the lane reads */
+	uint64_t needs; /* number of the stream; of one that reads a log */
 	struct segue_plan_spec plan;
 	/* So many ends of its input its holder knows; or, if it has none, the client who asks. */
 	uint32_t ends;
@@ -275,11 +275,13 @@ static bool waits(const struct segue_checkpoint *checkpoint)
 static void send_token(const struct segue_checkpoint *checkpoint)
 {
 	const struct segue_live *live = checkpoint->ledger->stream->live;
-	struct segue_message message = {.serial = checkpoint->request.serial,
-		.bulk = {.step = checkpoint->step,
-			.needs = checkpoint->needs,
-			.first = live ? segue_live_first(live) : 0}};
+	struct segue_message message = {
+		.serial = checkpoint->request.serial, .bulk = {.step = checkpoint->step}};
 
+	if (live) {
+		message.bulk.needs = segue_live_inserted(live, checkpoint->needs);
+		message.bulk.first = segue_live_first(live);
+	}
 	segue_session_send_bulk_with(
 		checkpoint->request.session, &message, checkpoint->token, checkpoint->size);
 }

@@ -538,23 +538,6 @@ static void post_closed(struct segue_ask *ask)
 	segue_loop_post(loop_of(supply), closed, supply);
 }
 
-/* The stream of an opening, if its sequences are inserted. */
-static int find_live(struct segue_session *session, uint64_t id, struct segue_opening **opening)
-{
-	int rc = segue_opening_find(session, id, opening);
-
-	if (!rc)
-		rc = segue_drop_check_stream((*opening)->stream);
-	if (!rc && session->server->stopping)
-		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
-	if (!rc && !(*opening)->stream->live)
-		rc = segue_fail(SEGUE_EINVAL,
-			"stream '%s' reads what is there: sequences are inserted into one whose "
-			"source is a log (segue.Push, SEGUE_SOURCE_LOG)",
-			(*opening)->stream->spec->name);
-	return rc;
-}
-
 static int create(struct segue_session *session, const struct segue_message *message,
 	struct segue_opening *opening, struct segue_upload *ring)
 {
@@ -604,7 +587,7 @@ void segue_supply_open_request(struct segue_session *session, const struct segue
 	if (!rc && (!ring || ring->size < RING_MIN))
 		rc = segue_fail(SEGUE_EPROTOCOL, "a producer without a ring");
 	if (!rc)
-		rc = find_live(session, message->producer_open.stream, &opening);
+		rc = segue_input_find(session, message->producer_open.stream, &opening);
 	if (!rc)
 		rc = create(session, message, opening, ring);
 	if (!rc)
@@ -672,7 +655,7 @@ void segue_supply_end_request(struct segue_session *session, const struct segue_
 {
 	struct ending *ending = calloc(1, sizeof(*ending));
 	struct segue_opening *opening;
-	int rc = find_live(session, message->stream_end.stream, &opening);
+	int rc = segue_input_find(session, message->stream_end.stream, &opening);
 
 	if (!rc && !ending)
 		rc = segue_fail(SEGUE_ENOMEM, "no memory to end an input");

@@ -19,14 +19,43 @@ struct inserting {
 	size_t bytes;
 };
 
+/* The other part of a mix: one sequence, again and again. */
+static void write_file(
+	const char *path, const struct segue_feature *feature, const struct inserting *inserting)
+{
+	const struct segue_draft draft = {.sequences = feature, .sequence_count = 1};
+	const void *arrays[] = {inserting->values};
+	const struct segue_sequence sequence = {
+		.size = sizeof(sequence), .steps = 1, .arrays = arrays};
+	struct segue_file_writer *writer;
+	struct segue_spec *spec;
+
+	BENCH_CHECK(segue_draft_tell(&draft, &spec));
+	BENCH_CHECK(segue_file_writer_create(path, spec, &writer));
+	BENCH_CHECK(segue_file_writer_add(writer, &sequence));
+	BENCH_CHECK(segue_file_writer_close(writer));
+	segue_file_writer_destroy(writer);
+	segue_spec_destroy(spec);
+}
+
+/* `mixed`: a file, with which what is inserted is mixed half and half; NULL: it is alone. */
 static void begin(struct inserting *inserting, const struct bench_server *server,
-	const struct bench_shape *shape, enum segue_durability durability)
+	const struct bench_shape *shape, enum segue_durability durability, const char *mixed)
 {
 	const struct segue_feature feature = {
 		.name = "x", .dtype = SEGUE_FLOAT32, .rank = 1, .dims = {shape->floats}};
-	const struct segue_draft draft = {
+	const struct segue_draft_source log = {
+		.kind = SEGUE_SOURCE_LOG, .log = {.capacity = CAPACITY}};
+	const struct segue_draft_part parts[] = {
+		{.name = "log", .source = log, .weight = 1, .epochs = 1},
+		{.name = "file",
+			.source = {.kind = SEGUE_SOURCE_FILES,
+				.files = {.paths = &mixed, .path_count = 1}},
+			.weight = 1},
+	};
+	struct segue_draft draft = {
 		.name = durability == SEGUE_DURABLE_COMMIT ? "safe" : "soon",
-		.source = {.kind = SEGUE_SOURCE_LOG, .log = {.capacity = CAPACITY}},
+		.source = log,
 		.sequences = &feature,
 		.sequence_count = 1,
 		.num_unroll = shape->unroll,
@@ -42,6 +71,11 @@ static void begin(struct inserting *inserting, const struct bench_server *server
 	inserting->values = bench_alloc(inserting->bytes);
 	for (size_t i = 0; i < inserting->bytes / sizeof(float); i++)
 		inserting->values[i] = (float)(bench_random(&random) % 1000);
+	if (mixed) {
+		write_file(mixed, &feature, inserting);
+		draft.source = (struct segue_draft_source){
+			.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}};
+	}
 	inserting->client = bench_connect(server);
 	BENCH_CHECK(segue_draft_open(inserting->client, &draft, &inserting->stream));
 	BENCH_CHECK(segue_producer_open(inserting->stream, "p", NULL, &inserting->producer));
@@ -170,18 +204,20 @@ static double append_group(struct plain *plain, const struct inserting *insertin
 
 /* ---- Figures -------------------------------------------------------------------------------- */
 
-static void measure_throughput(const char *dir, const struct bench_shape *shape, int groups)
+static void measure_throughput(
+	const char *dir, const struct bench_shape *shape, bool mixed, int groups)
 {
 	struct bench_samples of_log = {0}, of_file = {0};
-	char store[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX];
+	char store[SEGUE_TMPDIR_MAX], path[SEGUE_TMPDIR_MAX], part[SEGUE_TMPDIR_MAX];
 	struct inserting inserting;
 	struct bench_server server;
 	struct plain plain;
 
-	snprintf(store, sizeof(store), "%.*s/%s", SEGUE_TMPDIR_MAX - 16, dir, shape->name);
+	snprintf(store, sizeof(store), "%.*s/%s%d", SEGUE_TMPDIR_MAX - 16, dir, shape->name, mixed);
 	snprintf(path, sizeof(path), "%.*s/plain", SEGUE_TMPDIR_MAX - 16, dir);
+	snprintf(part, sizeof(part), "%.*s/part.segue", SEGUE_TMPDIR_MAX - 16, dir);
 	bench_server_start(&server, store);
-	begin(&inserting, &server, shape, SEGUE_DURABLE_COMMIT);
+	begin(&inserting, &server, shape, SEGUE_DURABLE_COMMIT, mixed ? part : NULL);
 	plain_begin(&plain, path, inserting.bytes);
 	size_t count = GROUP_BYTES / inserting.bytes;
 	for (int i = 0; i < groups; i++) {
@@ -191,7 +227,7 @@ static void measure_throughput(const char *dir, const struct bench_shape *shape,
 	plain_end(&plain);
 	unlink(path);
 	bench_print(&(struct bench_figure){.part = 8,
-			    .name = "inserting, on disk",
+			    .name = mixed ? "inserting into a mix" : "inserting, on disk",
 			    .shape = shape->name,
 			    .value = bench_samples_at(&of_log, 0.5),
 			    .unit = "MB/s",
@@ -218,7 +254,7 @@ static void measure_delay(const char *dir, const struct bench_shape *shape, int 
 	struct segue_lane *lane;
 
 	bench_server_start(&server, dir);
-	begin(&inserting, &server, shape, SEGUE_DURABLE_INTERVAL);
+	begin(&inserting, &server, shape, SEGUE_DURABLE_INTERVAL, NULL);
 	BENCH_CHECK(segue_lane_attach(inserting.stream, 0, &options, &lane));
 	for (int i = 0; i < count; i++) {
 		int64_t start = bench_now();
@@ -252,8 +288,9 @@ int main(int argc, char **argv)
 	struct segue_tmpdir dir;
 
 	segue_tmpdir_make(&dir, "bench");
-	measure_throughput(dir.root, &bench_shape_s, quick ? 4 : 15);
-	measure_throughput(dir.root, &bench_shape_l, quick ? 4 : 15);
+	measure_throughput(dir.root, &bench_shape_s, false, quick ? 4 : 15);
+	measure_throughput(dir.root, &bench_shape_s, true, quick ? 4 : 15);
+	measure_throughput(dir.root, &bench_shape_l, false, quick ? 4 : 15);
 	measure_delay(segue_tmpdir_path(&dir, "store", store), &bench_shape_s, quick ? 200 : 2000);
 	segue_tmpdir_remove(&dir);
 	return 0;

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "draft.h"
 #include "session.h"
+#include "source/mix/arrange.h"
 #include "store/store.h"
 
 enum { ROWS = 2, UNROLL = 3, STEPS_MAX = 9, FIRST_PART = CRASH_INSERTED / 2 };
@@ -41,6 +42,10 @@ static _Noreturn void wrong(struct crash_world *world, const char *format, ...)
 			wrong(world, "%s: %s", #call, segue_error_detail());                       \
 	} while (0)
 
+/* Of the mix: two parts, of which the second is the log. */
+static const struct segue_mix_shape shape = {.count = 2, .quota = {256, 768}};
+#define MIX_OF(parts) ((struct segue_draft_source){.kind = SEGUE_SOURCE_MIX, .mix = {(parts), 2}})
+
 static uint64_t steps_of(uint64_t serial)
 {
 	return 1 + crash_mix(serial) % STEPS_MAX;
@@ -50,9 +55,20 @@ static void open_all(struct inserter *inserter)
 {
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct crash_world *world = inserter->world;
+	const char *data = world->data;
+	/* Of the mix more is there before a lane is asked for its first batch. */
+	const struct segue_draft_source log = {
+		.kind = SEGUE_SOURCE_LOG, .log = {.producers = 1, .capacity = 1000}};
+	const struct segue_draft_part parts[] = {
+		{.name = "data",
+			.source = {.kind = SEGUE_SOURCE_TFRECORD,
+				.tfrecord = {.paths = &data, .path_count = 1}},
+			.weight = 1},
+		{.name = "log", .source = log, .weight = 3, .epochs = 1},
+	};
 	const struct segue_draft spec = {
 		.name = "live",
-		.source = {.kind = SEGUE_SOURCE_LOG, .log = {.producers = 1}},
+		.source = world->mixes ? MIX_OF(parts) : log,
 		.sequences = &feature,
 		.sequence_count = 1,
 		.num_unroll = UNROLL,
@@ -115,25 +131,38 @@ static void note_committed(struct crash_ledger *ledger, struct crash_taken *take
 	taken->due = taken->committed;
 }
 
-/* The number of a sequence is its place in the log: there is one producer, so it is its serial. */
+/* There is one producer, so the place of a sequence in the log is its serial. 0: none of the log. */
+static uint64_t serial_of(
+	struct crash_world *world, const struct segue_span *span, const int64_t *x)
+{
+	uint64_t serial = world->mixes ? (uint64_t)x[0] / 1000 : span->number + 1;
+
+	if (span->length == 0 || (world->mixes && span->part == 0))
+		return 0;
+	if (serial == 0 || serial > CRASH_INSERTED || span->array_steps != steps_of(serial))
+		wrong(world, "sequence %" PRIu64 " has %" PRIu64 " steps", span->number,
+			span->array_steps);
+	if (world->mixes && segue_mix_number(&shape, 1, serial - 1) != span->number)
+		wrong(world, "sequence %" PRIu64 " of the log came as number %" PRIu64, serial,
+			span->number);
+	return serial;
+}
+
 static void take_row(struct crash_world *world, struct crash_taken *taken,
 	const struct segue_span *span, const int64_t *x)
 {
-	uint64_t serial = span->number + 1;
+	uint64_t serial = serial_of(world, span, x);
 
-	if (span->length == 0)
+	if (serial == 0)
 		return;
-	if (span->number >= CRASH_INSERTED || span->array_steps != steps_of(serial))
-		wrong(world, "sequence %" PRIu64 " has %" PRIu64 " steps", span->number,
-			span->array_steps);
-	if (world->ledger->came[span->number] != span->first_step)
+	if (world->ledger->came[serial - 1] != span->first_step)
 		wrong(world, "sequence %" PRIu64 " came to step %" PRIu64 ", then step %" PRIu64,
-			span->number, world->ledger->came[span->number], span->first_step);
+			span->number, world->ledger->came[serial - 1], span->first_step);
 	for (uint32_t i = 0; i < UNROLL; i++)
 		if (x[i] !=
 			(i < span->length ? (int64_t)(serial * 1000 + span->first_step + i) : 0))
 			wrong(world, "sequence %" PRIu64 " has another value", span->number);
-	taken->number[taken->rows] = span->number;
+	taken->number[taken->rows] = serial - 1;
 	taken->came[taken->rows] = span->first_step + span->length;
 	taken->rows++;
 }

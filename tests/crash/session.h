@@ -81,7 +81,8 @@ struct crash_world {
 	char data[SEGUE_TMPDIR_MAX]; /* the data set */
 	enum segue_durability durability;
 	uint32_t interval_ms;
-	bool inserts;       /* the session inserts what it reads (crash_insert_session) */
+	bool inserts;       /* the session inserts what it reads (crash_insert_session), */
+	bool mixes;         /* and reads it as a part of a mix with the data set */
 	bool refusals;      /* workers may be refused, */
 	bool patient;       /* and try again before they give up */
 	int64_t timeout_ns; /* of a client for its server; 0: the usual one */

@@ -4,6 +4,7 @@
  *	test_kill_each_call server|worker interval|commit [EVERY [SHARDS]]
  *	test_kill_each_call server|worker interval|commit @CALL
  *	test_kill_each_call log-server|log-worker ...    the worker inserts what it reads
+ *	test_kill_each_call mix-server|mix-worker ...    ... as a part of a mix
  *
  * Run n of the session (session.h) is killed at the n-th call that the server, with all its
  * threads and the process that starts it, or the worker makes; until a few runs in a row end before
@@ -30,7 +31,8 @@ enum { ENDS_IN_A_ROW = 3 };
 
 static const int64_t patience = INT64_C(60000000000);
 static const char *program, *tracer;
-static bool of_server, inserts;
+static bool of_server, inserts, mixes;
+static const char *of; /* "server", "mix-worker", ... */
 static enum segue_durability durability;
 
 static void aim(uint64_t index, const char *report)
@@ -103,8 +105,7 @@ static struct kill_at_report run(struct crash_world *world, uint64_t index)
 {
 	char report_path[SEGUE_TMPDIR_MAX], where[96];
 
-	snprintf(where, sizeof(where), "%s%s killed at call %llu, %s", inserts ? "log-" : "",
-		of_server ? "server" : "worker", (unsigned long long)index,
+	snprintf(where, sizeof(where), "%s killed at call %llu, %s", of, (unsigned long long)index,
 		durability ? "commit" : "interval");
 	crash_world_renew(world);
 	segue_tmpdir_path(&world->tmp, "report", report_path);
@@ -129,6 +130,7 @@ static void sweep(uint64_t first, uint64_t step, struct crash_outcome *outcome)
 	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
 	world.durability = durability;
 	world.inserts = inserts;
+	world.mixes = mixes;
 	for (uint64_t index = first; ends < ENDS_IN_A_ROW; index += step) {
 		struct kill_at_report report = run(&world, index);
 		outcome->faults += report.killed;
@@ -155,6 +157,7 @@ static int run_one(uint64_t index)
 	crash_world_make(&world, "each-call", 4 * CRASH_SESSION_STEPS);
 	world.durability = durability;
 	world.inserts = inserts;
+	world.mixes = mixes;
 	struct kill_at_report report = run(&world, index);
 	crash_world_remove(&world);
 	printf("test_kill_each_call: call %llu: %s\n", (unsigned long long)index,
@@ -169,12 +172,13 @@ int main(int argc, char **argv)
 	program = getenv("SEGUE_PROGRAM");
 	tracer = getenv("SEGUE_KILL_AT_PROGRAM");
 	if (argc < 3 || !program || !tracer)
-		crash_die("usage: test_kill_each_call [log-]server|[log-]worker interval|commit "
-			  "[EVERY "
-			  "[SHARDS]]"
+		crash_die("usage: test_kill_each_call [log-|mix-]server|worker interval|commit "
+			  "[EVERY [SHARDS]]"
 			  " (environment: SEGUE_PROGRAM, SEGUE_KILL_AT_PROGRAM)");
-	inserts = strncmp(argv[1], "log-", 4) == 0;
-	of_server = strcmp(argv[1] + (inserts ? 4 : 0), "server") == 0;
+	of = argv[1];
+	mixes = strncmp(of, "mix-", 4) == 0;
+	inserts = mixes || strncmp(of, "log-", 4) == 0;
+	of_server = strcmp(of + (inserts ? 4 : 0), "server") == 0;
 	durability = strcmp(argv[2], "commit") == 0 ? SEGUE_DURABLE_COMMIT : SEGUE_DURABLE_INTERVAL;
 	if (argc > 3 && argv[3][0] == '@')
 		return run_one(strtoull(argv[3] + 1, NULL, 10));

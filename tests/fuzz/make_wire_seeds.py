@@ -58,6 +58,7 @@ def part(name: bytes, kind: int, source: bytes, weight: int, epochs: int) -> byt
 
 
 MIX = part(b"a", 2, SOURCE, 3, 1) + part(b"b", 3, FILES, 1, 0)
+LOG = number(1, 1000) + number(2, 3) + number(3, 5)
 RAGGED = blob(10, feature(b"w", 4) + number(7, 1)) + blob(11, feature(b"b", 5) + number(7, 2))
 POSITION = (
     number(1, 5) + number(2, 9) + packed(6, 1, 2**64 - 1) + packed(7, 30, 0)
@@ -101,6 +102,7 @@ MESSAGES = {
     + blob(6, POSITION),
     16: number(1, 12) + number(2, 1) + number(3, 2**64 - 1),
     22: number(1, 13) + blob(2, b"train"),
+    23: number(1, 17) + number(2, 1) + blob(3, b"item 7"),
     74: number(1, 14) + blob(2, REST),
     255: blob(1, b"train") + fixed(2, 1) + fixed(3, 2) + fixed(4, 3) + fixed(5, 4) + number(6, 2)
     + number(7, 1) + number(8, 6) + number(9, 28) + blob(10, POSITION),
@@ -113,6 +115,11 @@ SOURCES = {
     "2-mix-of-uploads": number(1, 2)
     + blob(2, blob(5, part(b"a", 2, b"", 1, 1) + part(b"b", 3, b"", 1, 1)) + REST)
     + number(3, 7),
+    "2-log": number(1, 2) + blob(2, blob(6, LOG) + REST + number(18, 1)),
+    "2-mix-with-a-log": number(1, 2)
+    + blob(2, blob(5, part(b"a", 3, FILES, 1, 0) + part(b"b", 6, LOG, 1, 1)) + REST + number(18, 1)),
+    "19-look": number(1, 14) + number(2, 1) + number(3, 2) + number(4, 1),
+    "69-token": number(1, 5) + number(3, 4096) + number(4, 3) + number(5, 4) + number(6, 5),
     "2-stored": number(1, 2) + blob(2, REST) + number(6, 1),
     "253-mix": number(1, 1) + blob(2, blob(5, MIX) + REST + number(18, 1)) + fixed(3, 1) + fixed(4, 2),
 }

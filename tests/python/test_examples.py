@@ -532,6 +532,22 @@ def test_an_error_reaches_all(
             assert third.status()["streams"][0]["log"]["input_failure"] is None
 
 
+def test_why_nothing_comes_is_found_beside_a_stream_that_was_dropped(
+    client: segue.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segue.loader, "_INPUT_SILENCE", 0.1)
+    with segue.open(client.dir) as second:
+        producer = opened(second, segue.Push()).producer("a")
+        client.drop("train")
+        stream = opened(client, segue.Push())
+        assert len(client.status()["streams"]) == 2  # until the other one closes it
+        with stream.loader(timeout=1) as loader:
+            with pytest.warns(UserWarning, match="No process has a producer of it open"):
+                with pytest.raises(segue.TimeoutError_):
+                    next(iter(loader))
+        producer.leave()
+
+
 def test_it_goes_through_kills_of_the_server(client: segue.Client) -> None:
     stream = fed(client, Numbers(60, wait=0.05), workers=2)
     over = threading.Event()

@@ -303,6 +303,41 @@ def test_what_is_finished_is_given_up(tmp_path: Path, client: segue.Client) -> N
             rows(loader)
 
 
+def test_tokens_need_sequences_of_the_log(tmp_path: Path, client: segue.Client) -> None:
+    """Whether one came too late follows from those, not from numbers of the mix."""
+    steps = 1 << 19
+    with FileWriter(tmp_path / "f.segue", X) as writer:
+        writer.write({"x": np.zeros(1, np.int64)})
+    source = Mix(
+        {
+            "f": Part(Files(tmp_path / "f.segue"), 9, None),
+            "log": (Push(capacity=10_000, retain_bytes=1), 1),
+        }
+    )
+    options = {"num_unroll": steps, "batch_size": 1, "seed": SEED, "keep_checkpoints": 1}
+    stream = client.stream("mix", source, X, **options)
+    producer = stream.producer("a")
+    for number in range(20):
+        producer.insert({"x": np.full(steps, 10**6 + number)})
+    producer.flush()
+    parts = [mixing.Part(1, 9, None), mixing.Part(20, 1, 1, log=True)]
+    of_log = [i for i, (part, _) in enumerate(mixing.order(parts, SEED, False)) if part]
+    early, late = of_log[1] + 1, of_log[17] + 1
+    with stream.loader(timeout=60) as loader:
+        rows(loader, early)
+        given = loader.state_dict()
+        rows(loader, late - early)
+        loader.flush()
+        said = f"from before step {late} can no longer .* the one of step {late} is the oldest"
+        with pytest.warns(UserWarning, match=said):
+            loader.state_dict()  # by it the store needs none before it
+            soon(lambda: first_of(client) > 2, 10)
+            last = loader.state_dict()
+        with pytest.raises(segue.TokenError, match="given up: the first that is left is"):
+            loader.load_state_dict(given)
+        loader.load_state_dict(last)
+
+
 def first_of(client: segue.Client) -> int:
     return int(client.status()["streams"][0]["log"]["first"])
 

@@ -34,10 +34,21 @@ static _Atomic uint64_t grown_to, ended_after, stores, syncs;
 static int store_code;
 static bool store_synced;
 
+static _Atomic unsigned times_full, times_waiting;
+
+static void pass_over(void *arg, const struct segue_producer *producer)
+{
+	(void)arg, (void)producer;
+}
+
 static bool is_full(void *arg, uint64_t count)
 {
 	(void)arg;
-	return count >= most;
+	if (count < most)
+		return false;
+	times_waiting += segue_inserter_look(inserter, pass_over, NULL);
+	times_full++;
+	return true;
 }
 
 static void grown(void *arg, uint64_t count)
@@ -320,6 +331,10 @@ Test(inserter, waits_while_the_lanes_have_enough)
 	insert(&behind, "a", session, 3);
 	usleep(20000);
 	cr_assert(!is_answered(&blocked) && !is_answered(&behind));
+	/* It waits also while it is looked again whether it has to. */
+	for (unsigned times = times_full; times_full < times + 5; usleep(1000))
+		segue_inserter_kick(inserter);
+	cr_assert_eq(times_waiting, times_full - 1);
 	/* What is there already, and all but inserts, wait for nobody. */
 	taken = must_open("b");
 	cr_assert_eq(written(), 1);

@@ -220,6 +220,8 @@ static void end_grant(int lane)
 
 static void end(void)
 {
+	if (live)
+		segue_live_stop(live); /* as a server does, before the one who stores for it */
 	segue_committer_destroy(committer);
 	for (int lane = 0; lane < LANES; lane++)
 		end_grant(lane);
@@ -967,6 +969,32 @@ Test(live, what_all_lanes_have_finished_is_given_up)
 	while (!SOON(published(grants[0]) > 33))
 		;
 	check_row(grants[0], 33, 0, 64, 2);
+}
+
+Test(live, what_a_lane_that_was_left_needs_is_looked_for_again)
+{
+	close_live();
+	file_bytes = 1000; /* of two or three */
+	retain.sequences = 1;
+	OK(open_live());
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, RECORDS);
+	}
+	/* Its last batches can still become checkpoints: nothing is behind them. */
+	uint64_t needed = floor_of(2 * RECORDS - 1);
+	for (int i = 0; i < 10; i++, usleep(5000))
+		segue_live_stored(live);
+	cr_assert_lt(first_there(), needed);
+	finish(grants[0]);
+	while (!SOON(is_finished()))
+		;
+	usleep(50000);
+	cr_assert_lt(first_there(), needed);
+	end_grant(0);
+	while (!SOON(first_there() == needed))
+		;
 }
 
 Test(live, all_is_kept_unless_something_else_was_said)

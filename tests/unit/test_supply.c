@@ -203,6 +203,29 @@ Test(supply, who_looks_is_told_what_is_waited_for)
 	cr_assert(*segue_testpeer_failure(&peer, SEGUE_EEND));
 }
 
+static int fail_input(uint64_t of, const char *reason)
+{
+	const struct segue_message failed = {.type = SEGUE_MESSAGE_INPUT_FAILED,
+		.serial = 25,
+		.input_failed = {.stream = of, .reason = reason}};
+
+	return segue_testpeer_ask(&peer, &failed);
+}
+
+Test(supply, word_is_left_of_input_that_there_is)
+{
+	const struct segue_stream *live = LIST_FIRST(&test.streams.all);
+
+	cr_assert_eq(fail_input(stream, "item 7"), SEGUE_MESSAGE_DONE);
+	cr_assert_str_eq(live->input_failure, "item 7");
+	open_producer(&peer, stream, "a");
+	cr_assert_null(live->input_failure);
+	cr_assert_eq(fail_input(stream + 1000, "item 7"), SEGUE_MESSAGE_FAILURE);
+	cr_assert(*segue_testpeer_failure(&peer, SEGUE_EPROTOCOL));
+	cr_assert_eq(fail_input(segue_testpeer_open(&peer), "item 7"), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&peer, SEGUE_EINVAL), "reads what is there"));
+}
+
 Test(supply, a_name_is_free_when_its_session_is_gone)
 {
 	uint64_t producer = open_producer(&peer, stream, "a");

@@ -883,10 +883,14 @@ def _too_few(loader: Loader, left_out: Mapping[int, int]) -> str:
 def _open_producers(stream: Stream) -> tuple[str, str]:
     """Return which there are, in words, and why nobody inserts, if that is known."""
     try:
-        (found,) = stream._client._report(_segue.REPORT_STATUS, stream.name)["streams"]
-        log = found["log"]
-    except (errors.NotFoundError, KeyError):  # a new server does not have it yet
+        found = stream._client._report(_segue.REPORT_STATUS, stream.name)["streams"]
+    except errors.NotFoundError:  # a new server does not have it yet
         return "", ""
+    # One that is being opened has none to show; one that was dropped may have the name, too.
+    logs = [one["log"] for one in found if one["state"] == "open" and "log" in one]
+    if not logs:
+        return "", ""
+    log = logs[0]
     names = [producer["name"] for producer in log["producers"] if producer["session"]]
     more = f", and {len(names) - 3} more" if len(names) > 3 else ""
     there = f"Producers that are open: {', '.join(map(repr, names[:3]))}{more}"

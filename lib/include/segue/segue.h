@@ -667,9 +667,9 @@ SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t l
 
 /*
  * Of the last token that one of the two above has returned, of a stream whose sequences are
- * inserted: the first sequence that it needs, and the first that had not been given up. A token
- * that needs an earlier one than that can no longer be gone back to. Of other streams, and before
- * the first token, both are 0.
+ * inserted: the first of these that it needs, and the first that had not been given up, in the
+ * order in which they were inserted, of a mix too. A token that needs an earlier one than that can
+ * no longer be gone back to. Of other streams, and before the first token, both are 0.
  */
 SEGUE_EXPORT void segue_stream_token_needs(
 	const struct segue_stream *stream, uint64_t *needs, uint64_t *first);
@@ -983,7 +983,8 @@ SEGUE_EXPORT int segue_stream_files(
 /*
  * Leaves word that nobody inserts any more, and why, for those who wait for sequences: it is in
  * SEGUE_REPORT_STATUS ("input_failure") until a producer is opened again. The input has not ended,
- * and nothing is stored. To be called before the producer is destroyed, for another may go on.
+ * and nothing is stored. To be called before the producer is destroyed, for another may go on. Of
+ * the reason at most 4096 bytes are kept. SEGUE_EINVAL: nothing is inserted into that stream.
  */
 SEGUE_EXPORT int segue_stream_fail_input(struct segue_stream *stream, const char *reason);
 

@@ -62,13 +62,13 @@ uint64_t segue_mix_place(
 
 uint64_t segue_mix_number(const struct segue_mix_shape *shape, uint32_t part, uint64_t place)
 {
-	struct segue_mix_block block;
-	uint64_t i = 0;
+	uint64_t block = place / shape->quota[part], before = place % shape->quota[part], i = 0;
+	struct segue_permutation order;
 
-	segue_mix_arrange(shape, place / shape->quota[part], &block);
-	while (block.part[i] != part || block.rank[i] != place % shape->quota[part])
+	order_of(shape, block, &order);
+	while (part_at(shape, segue_permutation_apply(&order, i)) != part || before-- > 0)
 		i++;
-	return block.number * SEGUE_MIX_BLOCK + i;
+	return block * SEGUE_MIX_BLOCK + i;
 }
 
 uint64_t segue_mix_below(const struct segue_mix_shape *shape, uint32_t part, uint64_t count)

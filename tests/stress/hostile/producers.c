@@ -1,4 +1,7 @@
-/* C26: producers that lie about places and sizes, change what they hand over, die, take names. */
+/*
+ * C26: producers that lie about places and sizes, change what they hand over, die, take names, and
+ * leave any words; into a log alone, and into one that is a part of a mix.
+ */
 #include "hostile.h"
 
 #include <fcntl.h>
@@ -6,7 +9,9 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "core/error.h"
 #include "core/shm.h"
+#include "core/utf8.h"
 #include "core/wait.h"
 
 enum {
@@ -14,24 +19,33 @@ enum {
 	UNROLL = 4,
 	STEPS_MAX = 7, /* of a sequence of the victim's */
 	RING = 1 << 16,
-	CHANGING = 60, /* entries that are changed while they are copied */
-	OFTEN = 3000,
+	CHANGING = 30, /* entries that are changed while they are copied */
+	OFTEN = 1500,
+	OF_FILES = 5, /* sequences of the other part */
+	REASON_MAX = 5000,
 };
 
 static const struct segue_feature features[] = {{.name = "x", .dtype = SEGUE_INT64},
 	{.name = "w", .dtype = SEGUE_INT32, .form = SEGUE_FORM_RAGGED},
 	{.name = "b", .dtype = SEGUE_BOOL}};
 
-static const struct segue_draft spec = {
-	.name = "inserted",
-	.source = {.kind = SEGUE_SOURCE_LOG},
-	.sequences = features,
-	.sequence_count = 3,
-	.num_unroll = UNROLL,
-	.batch_size = ROWS,
-	.lanes = 1,
-	.epochs = 1,
+static const char *path; /* of the other part */
+
+static const struct segue_draft_part parts[] = {
+	{.name = "files",
+		.source = {.kind = SEGUE_SOURCE_FILES, .files = {.paths = &path, .path_count = 1}},
+		.weight = 1},
+	{.name = "inserted", .source = {.kind = SEGUE_SOURCE_LOG}, .weight = 1, .epochs = 1},
 };
+
+#define INSERTED                                                                                   \
+	.name = "inserted", .sequences = features, .sequence_count = 3, .num_unroll = UNROLL,      \
+	.batch_size = ROWS, .lanes = 1, .epochs = 1
+
+static const struct segue_draft of_log = {INSERTED, .source = {.kind = SEGUE_SOURCE_LOG}};
+static const struct segue_draft of_mix = {
+	INSERTED, .source = {.kind = SEGUE_SOURCE_MIX, .mix = {.parts = parts, .part_count = 2}}};
+static const struct segue_draft *spec; /* one of these */
 
 /* ---- Who is not to notice: inserts, and reads what all insert ---- */
 
@@ -54,30 +68,64 @@ static int64_t count_of(uint64_t serial, uint64_t step)
 	return (int64_t)((serial + step) % 5);
 }
 
-static void victim_insert(struct victim *victim)
-{
-	int64_t x[STEPS_MAX], offsets[STEPS_MAX + 1] = {0};
+/* A sequence by its serial. */
+struct sequence {
+	int64_t x[STEPS_MAX], offsets[STEPS_MAX + 1];
 	int32_t w[STEPS_MAX * 5];
 	uint8_t b[STEPS_MAX];
-	const void *arrays[] = {x, w, b};
-	const int64_t *bounds[] = {NULL, offsets, NULL};
-	uint64_t serial = victim->inserted + 1;
-	const struct segue_sequence sequence = {.size = sizeof(sequence),
-		.steps = steps_of(serial),
-		.arrays = arrays,
-		.offsets = bounds};
+	const void *arrays[3];
+	const int64_t *bounds[3];
+	struct segue_sequence given;
+};
 
-	for (uint64_t step = 0; step < sequence.steps; step++) {
-		x[step] = (int64_t)(serial * 1000 + step);
-		b[step] = serial & 1;
+static void make_sequence(struct sequence *sequence, uint64_t serial)
+{
+	*sequence = (struct sequence){.arrays = {sequence->x, sequence->w, sequence->b},
+		.bounds = {NULL, sequence->offsets, NULL},
+		.given = {.size = sizeof(sequence->given),
+			.steps = steps_of(serial),
+			.arrays = sequence->arrays,
+			.offsets = sequence->bounds}};
+	for (uint64_t step = 0; step < sequence->given.steps; step++) {
+		int64_t *offsets = sequence->offsets;
+
+		sequence->x[step] = (int64_t)(serial * 1000 + step);
+		sequence->b[step] = serial & 1;
 		offsets[step + 1] = offsets[step] + count_of(serial, step);
 		for (int64_t i = offsets[step]; i < offsets[step + 1]; i++)
-			w[i] = (int32_t)serial;
+			sequence->w[i] = (int32_t)serial;
 	}
-	EXPECT(segue_producer_insert(victim->producer, &sequence, NULL, 0, SEGUE_FOREVER) == 0,
+}
+
+static void write_files(const char *to)
+{
+	const struct segue_draft draft = {.sequences = features, .sequence_count = 3};
+	struct segue_file_writer *writer;
+	struct segue_spec *fields;
+	struct sequence sequence;
+
+	EXPECT(segue_draft_tell(&draft, &fields) == 0 &&
+			segue_file_writer_create(to, fields, &writer) == 0,
+		"%s", segue_error_detail());
+	segue_spec_destroy(fields);
+	for (uint64_t serial = 1; serial <= OF_FILES; serial++) {
+		make_sequence(&sequence, serial);
+		EXPECT(segue_file_writer_add(writer, &sequence.given) == 0, "%s",
+			segue_error_detail());
+	}
+	EXPECT(segue_file_writer_close(writer) == 0, "%s", segue_error_detail());
+	segue_file_writer_destroy(writer);
+}
+
+static void victim_insert(struct victim *victim)
+{
+	struct sequence sequence;
+
+	make_sequence(&sequence, ++victim->inserted);
+	EXPECT(segue_producer_insert(victim->producer, &sequence.given, NULL, 0, SEGUE_FOREVER) ==
+			0,
 		"victim inserts: %s", segue_error_detail());
-	victim->inserted++;
-	victim->segments += (sequence.steps + UNROLL - 1) / UNROLL;
+	victim->segments += (sequence.given.steps + UNROLL - 1) / UNROLL;
 }
 
 /* Its own sequences come in their order, whole; of others nothing that no sequence can be. */
@@ -100,6 +148,11 @@ static void check_row(struct victim *victim, const struct segue_batch *batch, ui
 				offsets[i + 1] <= (int64_t)w.count && b[row * UNROLL + i] <= 1,
 			"what is no value of its type");
 	key = segue_batch_record_key(batch, row, &size);
+	EXPECT(span.part == 0 || spec == &of_mix, "a part of no mix");
+	if (spec == &of_mix && span.part == 0) {
+		EXPECT(x[row * UNROLL] / 1000 <= OF_FILES, "a value of the files is another");
+		return;
+	}
 	if (size < 8 || size >= sizeof(own) || memcmp(key, "victim:", 7) != 0)
 		return;
 	memcpy(own, key + 7, size - 7);
@@ -144,9 +197,9 @@ static void victim_begin(const char *dir, struct victim *victim)
 {
 	*victim = (struct victim){0};
 	EXPECT(segue_open(dir, NULL, &victim->client) == 0, "victim: %s", segue_error_detail());
-	int rc = segue_client_stream_drop(victim->client, spec.name);
+	int rc = segue_client_stream_drop(victim->client, spec->name);
 	EXPECT(rc == 0 || rc == SEGUE_ENOTFOUND, "drop: %s", segue_error_detail());
-	EXPECT(segue_draft_open(victim->client, &spec, &victim->stream) == 0 &&
+	EXPECT(segue_draft_open(victim->client, spec, &victim->stream) == 0 &&
 			segue_producer_open(victim->stream, "victim", NULL, &victim->producer) ==
 				0 &&
 			segue_lane_attach(victim->stream, 0, NULL, &victim->lane) == 0,
@@ -169,7 +222,7 @@ static void victim_end(struct victim *victim)
 	segue_producer_destroy(victim->producer);
 	segue_lane_close(victim->lane);
 	segue_stream_close(victim->stream);
-	EXPECT(segue_client_stream_drop(victim->client, spec.name) == 0, "drop: %s",
+	EXPECT(segue_client_stream_drop(victim->client, spec->name) == 0, "drop: %s",
 		segue_error_detail());
 	segue_client_close(victim->client);
 }
@@ -215,7 +268,7 @@ static enum segue_message_type open_name(struct attacker *attacker, const char *
 static void begin(struct attacker *attacker)
 {
 	raw_open(attacker->dir, &attacker->raw);
-	attacker->stream = raw_stream(&attacker->raw, &spec);
+	attacker->stream = raw_stream(&attacker->raw, spec);
 	EXPECT(attacker->stream, "stream: %s", attacker->raw.reply.failure.detail);
 	EXPECT(open_name(attacker, "attacker") == SEGUE_MESSAGE_PRODUCER_OPENED, "producer: %s",
 		attacker->raw.reply.failure.detail);
@@ -366,7 +419,7 @@ static void try_names(struct attacker *attacker)
 		struct attacker other = {.dir = attacker->dir, .token = 2, .ring = SEGUE_SHM_NONE};
 
 		raw_open(other.dir, &other.raw);
-		other.stream = raw_stream(&other.raw, &spec);
+		other.stream = raw_stream(&other.raw, spec);
 		open_name(&other, names[i]);
 		raw_expect_failure(&other.raw, SEGUE_EBUSY, "another's name");
 		end(&other);
@@ -457,25 +510,133 @@ static void try_dying(struct attacker *attacker)
 		(unsigned long long)before);
 }
 
+/* ---- Words ---- */
+
+/* By the wire's own rules, for the library makes them fit. */
+static void send_reason(struct attacker *attacker, uint64_t stream, const void *reason, size_t size)
+{
+	uint8_t payload[REASON_MAX + 64];
+	size_t used = 0;
+	const uint64_t number[] = {++attacker->raw.serial, stream, size};
+
+	EXPECT(size <= REASON_MAX, "a reason of %zu bytes", size);
+	for (unsigned field = 0; field < 3; field++) {
+		uint64_t value = number[field];
+
+		payload[used++] = (uint8_t)((field + 1) << 3 | (field == 2 ? 2 : 0));
+		for (; value > 127; value >>= 7)
+			payload[used++] = (uint8_t)(value | 128);
+		payload[used++] = (uint8_t)value;
+	}
+	memcpy(payload + used, reason, size);
+	used += size;
+	raw_send_frame(
+		&attacker->raw, SEGUE_MESSAGE_INPUT_FAILED, 0, (uint32_t)used, payload, used);
+}
+
+/* It can be shown: nothing of it is no text, or would be obeyed by a terminal. */
+static void check_status(struct victim *victim, bool failed)
+{
+	char *json;
+
+	EXPECT(segue_client_report(victim->client, SEGUE_REPORT_STATUS, spec->name, NULL, &json) ==
+			0,
+		"status: %s", segue_error_detail());
+	size_t size = strlen(json);
+	for (size_t at = 0, length; at < size; at += length) {
+		length = segue_utf8_next(json + at, size - at);
+		EXPECT(length && (uint8_t)json[at] >= 0x20 && json[at] != 0x7f,
+			"a status with byte %u at %zu", (uint8_t)json[at], at);
+	}
+	EXPECT(!strstr(json, "\"input_failure\":null") == failed, "%s", json);
+	segue_free(json);
+}
+
+static void try_words(struct hostile *hostile, struct attacker *attacker, struct victim *victim)
+{
+	char reason[REASON_MAX];
+	struct hostile_spec other;
+
+	for (unsigned i = 0; i < 8; i++) {
+		size_t size = i == 7 ? 0 : hostile_random(hostile) % (SEGUE_DETAIL_MAX + 1);
+
+		for (size_t k = 0; k < size; k++)
+			reason[k] = (char)(1 + hostile_random(hostile) % 127);
+		send_reason(attacker, attacker->stream, reason, size);
+		EXPECT(raw_receive(&attacker->raw, 20000) == 1 &&
+				attacker->raw.reply.type == SEGUE_MESSAGE_DONE,
+			"a reason of %zu bytes", size);
+		check_status(victim, true);
+	}
+	reopen(attacker);
+	check_status(victim, false);
+	hostile_spec(hostile, "main", &other);
+	const uint64_t wrong[] = {raw_stream(&attacker->raw, &other.spec), 0,
+		hostile_random(hostile) | UINT64_C(1) << 40};
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		send_reason(attacker, wrong[i], "x", 1);
+		EXPECT(raw_receive(&attacker->raw, 20000) == 1, "stream %zu", i);
+		raw_expect_failure(&attacker->raw, 0, "a stream without input");
+	}
+	check_status(victim, false);
+	memset(reason, 'x', sizeof(reason));
+	send_reason(attacker, attacker->stream, reason, sizeof(reason));
+	renew(attacker, "a reason that is too long");
+	send_reason(attacker, attacker->stream, "\xc3\x28", 2);
+	renew(attacker, "a reason that is no text");
+	check_status(victim, false);
+}
+
+/* What is asked for at once is answered at once, whatever entry it is of. */
+static void try_looks(struct hostile *hostile, struct attacker *attacker)
+{
+	const uint64_t entries[] = {0, 1, attacker->entry, attacker->entry + 1, INT64_MAX,
+		UINT64_MAX, hostile_random(hostile)};
+
+	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
+		struct segue_message ask = {.type = SEGUE_MESSAGE_PRODUCER_WAIT,
+			.producer_wait = {attacker->producer, entries[i], true}};
+
+		if (raw_call(&attacker->raw, &ask) == SEGUE_MESSAGE_ACKNOWLEDGED)
+			continue;
+		raw_expect_failure(&attacker->raw, SEGUE_ETIMEOUT, "a look");
+	}
+}
+
+static void attack_all(struct hostile *hostile, struct attacker *attacker, struct victim *victim)
+{
+	try_places(hostile, attacker);
+	victim_step(victim);
+	try_lies(hostile, attacker);
+	victim_step(victim);
+	try_names(attacker);
+	try_ring(attacker);
+	try_words(hostile, attacker, victim);
+	try_looks(hostile, attacker);
+	try_changing(hostile, attacker, victim);
+	try_dying(attacker);
+	victim_step(victim);
+	try_often(attacker);
+}
+
 void attack_producers(struct hostile *hostile)
 {
-	struct attacker attacker = {.dir = hostile->dir, .token = 1, .ring = SEGUE_SHM_NONE};
-	struct victim victim;
+	char file[4200];
+	unsigned turn = 0;
 
-	victim_begin(hostile->dir, &victim);
-	begin(&attacker);
+	snprintf(file, sizeof(file), "%s/part.segue", hostile->scratch);
+	path = file;
+	write_files(path);
 	do {
-		try_places(hostile, &attacker);
-		victim_step(&victim);
-		try_lies(hostile, &attacker);
-		victim_step(&victim);
-		try_names(&attacker);
-		try_ring(&attacker);
-		try_changing(hostile, &attacker, &victim);
-		try_dying(&attacker);
-		victim_step(&victim);
-		try_often(&attacker);
-	} while (hostile_time_left(hostile));
-	end(&attacker);
-	victim_end(&victim);
+		struct attacker attacker = {
+			.dir = hostile->dir, .token = 1, .ring = SEGUE_SHM_NONE};
+		struct victim victim;
+
+		spec = turn % 2 ? &of_mix : &of_log;
+		victim_begin(hostile->dir, &victim);
+		begin(&attacker);
+		attack_all(hostile, &attacker, &victim);
+		end(&attacker);
+		victim_end(&victim);
+	} while (++turn < 2 || hostile_time_left(hostile));
 }
