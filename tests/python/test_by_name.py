@@ -417,14 +417,23 @@ def index_by_two(directory: Path, data: Path, killed: bool, count: int) -> int:
     return kills
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_while_it_is_being_indexed(directory: Path, tmp_path: Path, killed: bool) -> None:
-    """Two ranks, of which one alone gives the source; also where the server is killed meanwhile."""
-    count = 60_000
-    with SequenceExampleWriter(tmp_path / "data.tfrecord") as writer:
-        for i in range(count):
+MANY = 60_000
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the data of so many records."""
+    folder = tmp_path_factory.mktemp("many")
+    with SequenceExampleWriter(folder / "data.tfrecord") as writer:
+        for i in range(MANY):
             writer.write({"x": np.full(1 + i % 3, i, np.float32)}, {})
+    return folder
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_while_it_is_being_indexed(directory: Path, many: Path, killed: bool) -> None:
+    """Two ranks, of which one alone gives the source; also where the server is killed meanwhile."""
     for attempt in range(5):  # on a busy machine an index may be made before it is seen
-        if index_by_two(directory / str(attempt), tmp_path, killed, count) or not killed:
+        if index_by_two(directory / str(attempt), many, killed, MANY) or not killed:
             return
     raise AssertionError("the index was made too fast for this test")

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +123,20 @@ def test_all_of_it_waits(tmp_path: Path, client: segue.Client, lanes: int) -> No
     plan = Plan(tmp_path, [6, 1, 2], None, lanes=lanes)
     stream = plan.open(client, capacity=10_000)
     found: dict[int, tuple[int, int]] = {}
+
+    def read(lane: int) -> dict[int, tuple[int, int]]:
+        start = "continue" if lane in found else "fresh"
+        with segue.open(client.dir) as own, own.stream("mix") as again:
+            with again.loader(lanes=[lane], start=start, timeout=0.5) as loader:
+                return rows(loader)
+
     with stream.producer("a") as producer:
         for count in (0, 1, 2, 30):
             insert(producer, count - producer.inserted)
             producer.flush()
-            for lane in range(lanes):
-                start = "continue" if found.keys() & {lane} else "fresh"
-                with stream.loader(lanes=[lane], start=start, timeout=0.5) as loader:
-                    found |= rows(loader)
+            with ThreadPoolExecutor(lanes) as pool:  # each of them waits
+                for more in pool.map(read, range(lanes)):
+                    found |= more
             assert listed(found) == plan.order(count)
     assert client.status()["streams"][0]["records"] == len(found)
     stream.end_input()

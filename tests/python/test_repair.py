@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,16 @@ def check_kept(path: Path, whole: sequence_file.File, count: int) -> None:
 def test_cut_at_every_byte(path: Path) -> None:
     data, whole = path.read_bytes(), sequence_file.read(path)
     ends = ends_of(data)
-    for size in range(len(data)):
-        path.write_bytes(data[:size])
+
+    def cut_at(size: int) -> None:
+        cut = path.with_name(f"{size}.segue")
+        cut.write_bytes(data[:size])
         if size < ends[0]:
-            assert "there is nothing to keep" in fails(WRONG, "repair", path)
-            assert path.read_bytes() == data[:size]
-            continue
+            assert "there is nothing to keep" in fails(WRONG, "repair", cut)
+            assert cut.read_bytes() == data[:size]
+            return
         count = sum(end <= size for end in ends) - 1
-        told = report("repair", path)
+        told = report("repair", cut)
         assert told["kept"] == {
             "sequences": count,
             "steps": sum(STEPS[:count]),
@@ -78,7 +81,11 @@ def test_cut_at_every_byte(path: Path) -> None:
         }
         assert told["cut"] == {"sequences": 0, "steps": 0, "bytes": size - ends[count]}
         assert told["changed"] and not told["whole"]
-        check_kept(path, whole, count)
+        check_kept(cut, whole, count)
+
+    # Each is a program of its own: several at a time.
+    with ThreadPoolExecutor(4) as pool:
+        assert len([*pool.map(cut_at, range(len(data)))]) == len(data)
     path.write_bytes(data[: ends[-1]])
     assert report("repair", path)["cut"]["bytes"] == 0
     assert path.read_bytes() == data  # as its writer would have ended it: the fingerprint, too

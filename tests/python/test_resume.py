@@ -902,11 +902,11 @@ def test_the_server_killed_again_and_again(client: segue.Client, tmp_path: Path)
 
 
 def wait_for_a_lane(pipe: Connection, directory: Path, case: cases.Case) -> None:
-    """Asks for a lane that somebody has, and says what came of it."""
+    """Asks for a lane that somebody has, and says what came of it: within five seconds."""
     client = segue.open(directory / "store", start=False)
     stream = cases.open_stream(client, case, directory, lease_timeout=PATIENCE)
     try:
-        batch = next(iter(stream.loader(lanes=[0], start="continue", timeout=PATIENCE)))
+        batch = next(iter(stream.loader(lanes=[0], start="continue", timeout=5)))
         pipe.send(f"has batch {batch.step}")
     except segue.Error as error:
         pipe.send(type(error).__name__)
