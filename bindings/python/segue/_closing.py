@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from . import _segue, errors
 
 
-class OfOneProcess:
-    """Neither pickled nor copied."""
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"cannot pickle or copy a segue.{type(self).__name__}: it belongs to the process that "
-            "made it"
-        )
+def of_one_process(self: Any) -> NoReturn:
+    """``__reduce__`` of what is neither pickled nor copied."""
+    raise TypeError(
+        f"cannot pickle or copy a segue.{type(self).__name__}: it belongs to the process that made "
+        "it"
+    )
 
 
 class Closing:

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import _segue, errors
-from ._closing import OfOneProcess
+from ._closing import of_one_process
 from .spec import Feature, State, _named, path_bytes
 
 
-class FileWriter(OfOneProcess):
+class FileWriter:
     """Writes a sequence file: many sequences, each with its arrays. A context manager.
 
     The file is finished by `close`, which the end of the ``with`` block calls: then it is on disk,
@@ -53,6 +53,8 @@ class FileWriter(OfOneProcess):
             for x in recordings:            # each [steps, 3]
                 writer.write({"x": x})
     """
+
+    __reduce__ = of_one_process
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _segue
-from ._closing import OfOneProcess
+from ._closing import of_one_process
 from ._notice import warn
 from .errors import ArgumentError, TimeoutError_
 from .spec import _whole
@@ -49,7 +49,7 @@ def _warn_of_the_rest(name: str, handle: _segue.Producer) -> None:
         )
 
 
-class Producer(OfOneProcess):
+class Producer:
     """Inserts sequences under a name; made by `Stream.producer`. A context manager.
 
     Each sequence of a name has a serial, from 1 on. What is not acknowledged is kept here, and sent
@@ -71,6 +71,8 @@ class Producer(OfOneProcess):
             for episode in play(from_=serial):
                 producer.insert({"x": episode})
     """
+
+    __reduce__ = of_one_process
 
     def __init__(
         self, stream: Stream, name: str, takeover: bool, ring_bytes: int | None

@@ -386,9 +386,10 @@ class Mix(Source):
     give more than its `epochs` have; one at least has an end. The stream's own `epochs` stay 1.
     ``docs/mix.md`` has the rules.
 
-    With a part that is inserted (`Push`, or `Examples` with ``cache=False``) all of it waits for what is not there yet, and it ends
-    with the input, which ends by itself with the last sequence that lies before the other parts'
-    end. That part is not shuffled, and its `capacity` counts sequences of the whole mix.
+    With a part that is inserted (`Push`, or `Examples` with ``cache=False``) all of it waits for
+    what is not there yet, and it ends with the input, which ends by itself with the last sequence
+    that lies before the other parts' end. That part is not shuffled, and its `capacity` counts
+    sequences of the whole mix.
 
     Parameters
     ----------
