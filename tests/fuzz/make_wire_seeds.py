@@ -103,6 +103,7 @@ MESSAGES = {
     16: number(1, 12) + number(2, 1) + number(3, 2**64 - 1),
     22: number(1, 13) + blob(2, b"train"),
     23: number(1, 17) + number(2, 1) + blob(3, b"item 7"),
+    24: number(1, 18) + blob(2, b"live"),
     74: number(1, 14) + blob(2, REST),
     255: blob(1, b"train") + fixed(2, 1) + fixed(3, 2) + fixed(4, 3) + fixed(5, 4) + number(6, 2)
     + number(7, 1) + number(8, 6) + number(9, 28) + blob(10, POSITION),
