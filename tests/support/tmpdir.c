@@ -42,6 +42,21 @@ const char *segue_tmpdir_path(const struct segue_tmpdir *dir, const char *below,
 	return path;
 }
 
+#define TRIES    200 /* for a server that is about to end, and still makes files */
+#define PAUSE_US 25000
+
+static void remove_at(int parent, const char *name);
+
+static void remove_within(int fd, DIR *stream)
+{
+	struct dirent *entry;
+
+	rewinddir(stream);
+	while ((entry = readdir(stream)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			remove_at(fd, entry->d_name);
+}
+
 static void remove_at(int parent, const char *name)
 {
 	if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
@@ -52,13 +67,14 @@ static void remove_at(int parent, const char *name)
 	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
 	if (!stream)
 		die("open", name);
-	struct dirent *entry;
-	while ((entry = readdir(stream)))
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			remove_at(fd, entry->d_name);
+	remove_within(fd, stream);
+	for (int i = 0; unlinkat(parent, name, AT_REMOVEDIR) < 0; i++) {
+		if (errno != ENOTEMPTY || i == TRIES)
+			die("remove", name);
+		usleep(PAUSE_US);
+		remove_within(fd, stream);
+	}
 	closedir(stream);
-	if (unlinkat(parent, name, AT_REMOVEDIR) < 0)
-		die("remove", name);
 }
 
 void segue_tmpdir_remove_path(const char *path)
