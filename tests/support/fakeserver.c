@@ -972,6 +972,15 @@ void fakeserver_await(struct fakeserver *server, unsigned lane, uint64_t publish
 	}
 }
 
+void fakeserver_await_commit(struct fakeserver *server, unsigned lane, uint64_t step)
+{
+	for (bool done = false; !done; nap()) {
+		fakeserver_lock(server);
+		done = segue_load_acquire(&carry_of(&server->lanes[lane])->committed) >= step;
+		fakeserver_unlock(server);
+	}
+}
+
 void fakeserver_await_idle(struct fakeserver *server)
 {
 	for (bool idle = false; !idle; nap()) {

@@ -121,6 +121,8 @@ void fakeserver_end_lease(struct fakeserver *server, unsigned lane);
 void fakeserver_hang_up(struct fakeserver *server, int code, const char *detail);
 /* Waits until batches below `published` of the lane are readable. */
 void fakeserver_await(struct fakeserver *server, unsigned lane, uint64_t published);
+/* Waits until batches below `step` of the lane are committed. */
+void fakeserver_await_commit(struct fakeserver *server, unsigned lane, uint64_t step);
 /* Waits until no connection is open. */
 void fakeserver_await_idle(struct fakeserver *server);
 

@@ -12,6 +12,8 @@
 #include "testserver.h"
 
 #define SECOND INT64_C(1000000000)
+/* What a loaded machine needs at most for what waits for nothing: others wait for 100 s. */
+#define SOON (15 * SECOND)
 
 static struct segue_testserver test;
 static struct segue_testpeer one, two;
@@ -282,7 +284,7 @@ Test(attach, what_the_library_asks_while_it_is_granted_is_refused_then)
 	int64_t before = segue_now_ns();
 	expect_refused(&two);
 	expect_refused(&three);
-	cr_assert_lt(segue_now_ns() - before, 5 * SECOND);
+	cr_assert_lt(segue_now_ns() - before, SOON);
 	cr_assert_eq(four.session->lanes, 1, "who asks for it anew goes on waiting");
 	detach(&one, one.reply.attached.lease);
 	cr_assert_eq(segue_testpeer_receive(&four), SEGUE_MESSAGE_ATTACHED);
@@ -467,7 +469,7 @@ Test(attach, after_one_that_fails_the_next_may_ask)
 	segue_testpeer_want(&two, of_two, 0, SEGUE_ATTACH_CONTINUE, 0);
 	int64_t before = segue_now_ns();
 	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
-	cr_assert_lt(segue_now_ns() - before, 5 * SECOND);
+	cr_assert_lt(segue_now_ns() - before, SOON);
 	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
 	cr_assert_neq(*segue_testpeer_failure(&one, SEGUE_ESTART), '\0');
 }
