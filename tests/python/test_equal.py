@@ -25,6 +25,7 @@ import time
 import traceback
 from collections import Counter
 from contextlib import suppress
+from multiprocessing import connection
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ class Inserter:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["ml_dtypes", "numpy", "pytest", "segue"])
         self.wrong: list[tuple[int, str]] = []
+        self.one = threading.Lock()  # start() asks for exit codes of all, which can be read once
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
@@ -137,8 +139,11 @@ class Inserter:
         for until, how in [*case.push.stops, (len(cases.log_of(case).files[0].records), "ended")]:
             arguments = (store, case, until, how)
             process = self.context.Process(target=produce, args=arguments, daemon=True)
-            process.start()
-            process.join(PATIENCE)
+            with self.one:
+                process.start()
+            connection.wait([process.sentinel], PATIENCE)
+            with self.one:
+                process.join(0)
             if process.exitcode != (-signal.SIGKILL if how == "killed" else 0):
                 process.kill()
                 text = f"producer, {how}: exit code {process.exitcode}, of {case!r}"
