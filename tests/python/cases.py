@@ -420,7 +420,7 @@ def make_mix(
 def _make_live(rng: np.random.Generator, case: Case) -> None:
     """Where the files end first, no more is inserted than is read: its input is over by then."""
     log = log_of(case)
-    place = [part.case for part in case.parts.values()].index(log)
+    place = next(at for at, part in enumerate(case.parts.values()) if part.case is log)
     if all(part != place for part, _ in numbers(case)):
         for part in case.parts.values():
             part.weight, part.whole, part.epochs = 1, 1, 1 if part.case is log else None
