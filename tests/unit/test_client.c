@@ -1723,9 +1723,18 @@ Test(client, reads_what_a_server_says_before_it_hangs_up)
 	segue_client_close(client);
 }
 
+/* The lane waits at the new server, too, before there is anything. */
 static void do_restart_and_let_go(void)
 {
+	unsigned offers = 0;
+
 	restart();
+	while (offers == 0) {
+		usleep(1000);
+		fakeserver_lock(server);
+		offers = server->seen.offers;
+		fakeserver_unlock(server);
+	}
 	set(hold, false);
 }
 
@@ -1810,8 +1819,10 @@ Test(client, gives_up_on_a_server_that_does_not_come_back)
 {
 	char *json;
 
+	options.timeout_ns = 17 * SECOND;
 	cr_assert_eq(segue_open(store, &options, &client), 0);
-	client->timeout_ns = 200 * MS;
+	cr_assert_eq(client->timeout_ns, options.timeout_ns, "it holds for what comes later, too");
+	client->timeout_ns = 200 * MS; /* which opening may need */
 	fakeserver_kill(server);
 	int64_t began = now();
 	assert_fails(segue_client_report(client, SEGUE_REPORT_STATUS, NULL, NULL, &json),
