@@ -1,9 +1,11 @@
 /* A lane set to a position: attached, restored; and closed. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/bulk.h"
+#include "client/hold.h"
 #include "client/lease.h"
 #include "client/resume.h"
 #include "client/takeover.h"
@@ -20,7 +22,8 @@ struct placing {
 	const void *token;
 	size_t token_size;
 	int64_t timeout_ns;
-	bool first, take; /* the first lease of the handle; it ends an older handle's */
+	const char *group; /* NULL: 0 */
+	bool first, take;  /* the first lease of the handle; it ends an older handle's */
 };
 
 /* The lane got a position of its own, which has nothing to do with what was committed before. */
@@ -49,6 +52,37 @@ static int offer_before_restore(struct segue_lane *lane)
 	return rc == SEGUE_EFENCED || rc == SEGUE_ECHANGED ? 0 : rc;
 }
 
+static int find_group(struct segue_lane *lane, const char *name)
+{
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_GROUP, .group = {.stream = lane->stream->id, .name = name}};
+	struct segue_reply reply;
+
+	int rc = segue_client_call(
+		lane->client, &request, SEGUE_MESSAGE_GROUPED, SEGUE_REQUEST_NS, &reply);
+	if (!rc)
+		lane->group = reply.message.grouped.group;
+	return rc;
+}
+
+/*
+ * What this client has of the lanes that move is with the server before it asks for another: the
+ * server gives away what it has reserved for this process.
+ */
+static int offer_others(const struct segue_lane *lane)
+{
+	int rc = 0;
+
+	for (struct segue_lane *other = lane->client->lanes; other && !rc; other = other->next) {
+		if (other->moves && !segue_lane_is_lost(other))
+			rc = segue_lane_ready(other);
+		/* Its next call says so. */
+		if (rc == SEGUE_EFENCED || rc == SEGUE_ECHANGED)
+			rc = 0;
+	}
+	return rc;
+}
+
 static int attempt_place(void *arg)
 {
 	struct placing *placing = arg;
@@ -59,8 +93,12 @@ static int attempt_place(void *arg)
 	struct segue_reply reply;
 	int rc = segue_stream_ready(lane->stream);
 
-	if (!rc && placing->first && segue_lane_spec(lane)->persist)
+	if (!rc && placing->group)
+		rc = find_group(lane, placing->group);
+	if (!rc && placing->first && !lane->moves && segue_lane_spec(lane)->persist)
 		rc = segue_takeover_prepare(lane, placing->take, placing->mode);
+	if (!rc && lane->index == SEGUE_LANE_ANY)
+		rc = offer_others(lane);
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE)
 		rc = offer_before_restore(lane);
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE) {
@@ -70,6 +108,8 @@ static int attempt_place(void *arg)
 	}
 	if (!rc)
 		rc = segue_lease_request(lane, &request, &reply);
+	if (!rc && lane->index == SEGUE_LANE_ANY)
+		lane->index = reply.message.attached.lane;
 	return rc ? rc : adopt_elsewhere(lane, &reply);
 }
 
@@ -132,6 +172,62 @@ int segue_lane_renew(struct segue_lane *lane)
 	return rc ? rc : segue_client_run(lane->client, INT64_MAX, attempt_renew, lane);
 }
 
+/* ---- Batch size ---- */
+
+struct resizing {
+	struct segue_lane *lane;
+	uint32_t batch_size;
+};
+
+/*
+ * As renewed, with another size. One whose answer was lost may have been made: then the lane that
+ * was taken again has it.
+ */
+static int attempt_resize(void *arg)
+{
+	const struct resizing *resizing = arg;
+	struct segue_lane *lane = resizing->lane;
+	struct segue_message request = {.lane_attach = {.mode = SEGUE_ATTACH_RESIZE,
+						.step = lane->track.committed,
+						.batch_size = resizing->batch_size,
+						.timeout_ns = SEGUE_ATTACH_NS}};
+	struct segue_reply reply;
+	int rc = segue_lane_ready(lane);
+
+	if (rc || lane->batch_size == resizing->batch_size)
+		return rc;
+	request.lane_attach.lease = lane->lease;
+	rc = segue_lease_request(lane, &request, &reply);
+	if (rc)
+		return rc;
+	if (reply.message.attached.step == lane->track.committed &&
+		reply.message.attached.batch_size == resizing->batch_size)
+		return adopt_elsewhere(lane, &reply);
+	rc = segue_lease_decline(lane, &reply);
+	return rc ? rc
+		  : segue_fail(SEGUE_EPROTOCOL,
+			    "lane %u was to have batches of %u rows from step %" PRIu64
+			    " on, the server goes on at %" PRIu64 " with %u",
+			    lane->index, resizing->batch_size, lane->track.committed,
+			    reply.message.attached.step, reply.message.attached.batch_size);
+}
+
+int segue_lane_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
+{
+	struct resizing resizing = {lane, batch_size};
+	int rc = segue_lane_usable(lane);
+
+	if (!rc && batch_size > SEGUE_ROWS_MAX)
+		rc = segue_fail(SEGUE_EINVAL,
+			"batch_size is %u: a batch has %u rows at most: give a smaller one",
+			batch_size, SEGUE_ROWS_MAX);
+	if (!rc)
+		rc = segue_lane_check_no_batch(lane);
+	if (!rc)
+		rc = segue_lane_check_lost(lane);
+	return rc ? rc : segue_client_run(lane->client, INT64_MAX, attempt_resize, &resizing);
+}
+
 /* ---- Attach and close ---- */
 
 static int check_attach(const struct segue_stream *stream, uint32_t index,
@@ -147,10 +243,18 @@ static int check_attach(const struct segue_stream *stream, uint32_t index,
 		return segue_fail(SEGUE_ETOKEN,
 			"lane %u: the token is empty: give what state_dict() made of the lane",
 			index);
-	if (index >= spec->lanes)
+	if (index == SEGUE_LANE_ANY && (options->token || !spec->persist))
+		return segue_fail(SEGUE_EINVAL,
+			options->token
+				? "a token is of one lane: restore it with that, not with any"
+				: "stream '%s' has persist=False: its lanes do not move from "
+				  "worker "
+				  "to worker; open it with persist=True",
+			spec->name);
+	if (index != SEGUE_LANE_ANY && index >= spec->lanes)
 		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: its last is %u",
 			spec->name, index, spec->lanes - 1);
-	return 0;
+	return options->group ? segue_name_check("group", options->group, false) : 0;
 }
 
 int segue_lane_attach(struct segue_stream *stream, uint32_t index,
@@ -175,6 +279,9 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 	lane->stream = stream;
 	stream->users++;
 	lane->index = index;
+	snprintf(lane->group_name, sizeof(lane->group_name), "%s",
+		options.group ? options.group : "");
+	lane->moves = index == SEGUE_LANE_ANY;
 	lane->users = 1;
 	struct placing placing = {
 		.lane = lane,
@@ -183,6 +290,7 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 		.token = options.token,
 		.token_size = options.token_size,
 		.timeout_ns = options.timeout_ns ? options.timeout_ns : SEGUE_ATTACH_NS,
+		.group = options.group,
 		.first = true,
 		.take = options.take,
 	};
@@ -212,7 +320,7 @@ static int attempt_detach(void *arg)
 	struct segue_lane *lane = arg;
 	int rc = segue_lane_ready(lane);
 
-	return rc ? rc : segue_lease_end(lane, lane->lease);
+	return rc ? rc : segue_lease_detach(lane, lane->lease);
 }
 
 /* Whether the lane was somebody else's before it was given back. */
@@ -242,19 +350,27 @@ static int check_on_disk(const struct segue_lane *lane)
 
 int segue_lane_close(struct segue_lane *lane)
 {
+	struct segue_hold hold;
 	int rc = 0;
 
 	if (!lane)
 		return 0;
 	if (!lane->client->connection.guard.forked) {
 		bool taken = was_taken(lane);
-		rc = segue_lane_attached(lane) ? segue_lease_end(lane, lane->lease) : SEGUE_EGONE;
+		int kept = segue_hold_begin(lane, &hold);
+		rc = segue_lane_attached(lane) ? segue_lease_detach(lane, lane->lease)
+					       : SEGUE_EGONE;
+		bool waited_for = lane->moves && !segue_lane_is_lost(lane) &&
+				  segue_connection_live(&lane->client->connection);
 		if (rc == SEGUE_EGONE)
-			rc = has_more_than_disk(lane) ? segue_client_run(lane->client, INT64_MAX,
-								attempt_detach, lane)
-						      : 0;
+			rc = waited_for || has_more_than_disk(lane)
+				     ? segue_client_run(
+					       lane->client, INT64_MAX, attempt_detach, lane)
+				     : 0;
 		if (!rc && taken)
 			rc = check_on_disk(lane);
+		kept = kept ? kept : segue_hold_end(&hold);
+		rc = rc ? rc : kept;
 	}
 	struct segue_lane **link = &lane->client->lanes;
 	while (*link != lane)

@@ -37,14 +37,13 @@ static int fail_slot(const struct segue_mapping *mapping, uint64_t step, const c
 static int read_span(const struct segue_batch *batch, uint32_t row, struct segue_slot_span *span)
 {
 	const struct segue_mapping *mapping = batch->mapping;
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
-	uint32_t unroll = geometry->num_unroll;
+	const struct segue_geometry *geometry = &mapping->geometry;
 
 	memcpy(span, &batch->spans[row], sizeof(*span));
 	if (span->row != row)
 		return fail_slot(mapping, batch->step, "a span of row", span->row, row);
-	if (span->offset > unroll || span->length > unroll - span->offset)
-		return fail_slot(mapping, batch->step, "a length of", span->length, unroll);
+	if (span->offset > batch->steps || span->length > batch->steps - span->offset)
+		return fail_slot(mapping, batch->step, "a length of", span->length, batch->steps);
 	if (span->key_offset > geometry->heap_size ||
 		span->key_size > geometry->heap_size - span->key_offset ||
 		span->key_size > mapping->shape->key_max)
@@ -55,7 +54,7 @@ static int read_span(const struct segue_batch *batch, uint32_t row, struct segue
 
 int segue_places_create(struct segue_mapping *mapping)
 {
-	mapping->places = calloc(mapping->shape->geometry.depth, sizeof(*mapping->places));
+	mapping->places = calloc(mapping->geometry.depth, sizeof(*mapping->places));
 	return mapping->places ? 0
 			       : segue_fail(SEGUE_ENOMEM, "no memory for the batches of a lease");
 }
@@ -63,7 +62,7 @@ int segue_places_create(struct segue_mapping *mapping)
 /* A handle for batch `step` in its place: the place's own, unless that is held. */
 static int use_place(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out)
 {
-	struct segue_place *place = &mapping->places[step % mapping->shape->geometry.depth];
+	struct segue_place *place = &mapping->places[step % mapping->geometry.depth];
 
 	if (place->users > 0 && place->first.step != step)
 		return segue_fail(SEGUE_EPROTOCOL,
@@ -91,24 +90,31 @@ bool segue_batch_end(struct segue_batch *batch)
 
 int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out)
 {
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 	const struct segue_slot *slot = segue_ring_slot(mapping->ring.map, geometry, step);
 	uint32_t before = segue_mapping_rows(mapping, step - 1);
 	struct segue_batch *batch;
 	const uint32_t *previous = (const void *)((const char *)slot + geometry->previous_offset);
-	uint32_t rows = slot->rows;
+	uint32_t rows = slot->rows, spans = slot->spans, steps = slot->steps;
+	uint64_t valid = slot->valid;
 	bool identity = true;
 
 	if (slot->step != step)
 		return fail_slot(mapping, step, "step", slot->step, step);
-	if (rows == 0 || rows > geometry->batch_size || slot->spans != rows)
-		return fail_slot(mapping, step, "a number of rows or spans,", slot->spans,
-			rows ? geometry->batch_size : 0);
-	for (uint32_t row = 0; row < rows; row++) {
-		if (previous[row] != SEGUE_NO_ROW && previous[row] >= before)
+	if (spans > geometry->places)
+		return fail_slot(mapping, step, "a number of spans,", spans, geometry->places);
+	if (rows > spans)
+		return fail_slot(mapping, step, "a number of rows,", rows, spans);
+	if (steps == 0 || steps > geometry->num_unroll)
+		return fail_slot(mapping, step, "a number of steps,", steps,
+			steps ? geometry->num_unroll : 0);
+	if (valid > (uint64_t)rows * steps)
+		return fail_slot(mapping, step, "valid steps,", valid, (uint64_t)rows * steps);
+	for (uint32_t row = 0; row < spans; row++) {
+		if (previous[row] >= before && (row >= rows || previous[row] != SEGUE_NO_ROW))
 			return fail_slot(mapping, step, "a previous row, plus one, of",
 				(uint64_t)previous[row] + 1, before);
-		identity = identity && previous[row] == row;
+		identity = identity && (previous[row] == row || row >= rows);
 	}
 	int rc = use_place(mapping, step, &batch);
 	if (rc)
@@ -117,11 +123,14 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	batch->previous = previous;
 	batch->spans = (const void *)((const char *)slot + geometry->span_offset);
 	batch->rows = rows;
+	batch->parked = spans - rows;
+	batch->steps = steps;
+	batch->valid = valid;
 	batch->before = before;
 	batch->identity = identity;
 	batch->taken = true;
 	batch->place->users++;
-	segue_mapping_set_rows(mapping, step, rows);
+	segue_mapping_set_rows(mapping, step, spans);
 	*segue_mapping_seen(mapping, step) = slot->seen;
 	*out = batch;
 	return 0;
@@ -141,6 +150,11 @@ uint64_t segue_batch_step(const struct segue_batch *batch)
 uint32_t segue_batch_rows(const struct segue_batch *batch)
 {
 	return batch ? batch->rows : 0;
+}
+
+uint32_t segue_batch_steps(const struct segue_batch *batch)
+{
+	return batch ? batch->steps : 0;
 }
 
 /* ---- What is in it ---- */
@@ -182,7 +196,7 @@ int segue_batch_span(
 
 static const char *heap_of(const struct segue_batch *batch)
 {
-	return (const char *)batch->slot + batch->mapping->shape->geometry.heap_offset;
+	return (const char *)batch->slot + batch->mapping->geometry.heap_offset;
 }
 
 const char *segue_batch_record_key(const struct segue_batch *batch, uint32_t row, size_t *size)
@@ -225,18 +239,18 @@ size_t segue_batch_key(
 
 const void *segue_batch_sequence(const struct segue_batch *batch, size_t i)
 {
-	if (!readable(batch) || i >= batch->mapping->shape->geometry.sequence_count ||
+	if (!readable(batch) || i >= batch->mapping->geometry.sequence_count ||
 		batch->mapping->shape->spec->sequences[i].form != SEGUE_FORM_DENSE)
 		return NULL;
-	return (const char *)batch->slot + batch->mapping->shape->geometry.sequence_offset[i];
+	return (const char *)batch->slot + batch->mapping->geometry.sequence_offset[i];
 }
 
 const void *segue_batch_context(const struct segue_batch *batch, size_t i)
 {
-	if (!readable(batch) || i >= batch->mapping->shape->geometry.context_count ||
+	if (!readable(batch) || i >= batch->mapping->geometry.context_count ||
 		batch->mapping->shape->spec->contexts[i].form != SEGUE_FORM_DENSE)
 		return NULL;
-	return (const char *)batch->slot + batch->mapping->shape->geometry.context_offset[i];
+	return (const char *)batch->slot + batch->mapping->geometry.context_offset[i];
 }
 
 /* Of the features that are not dense, sequences first: the number of feature `i`. */
@@ -272,7 +286,7 @@ static int get_ragged(const struct segue_batch *batch, size_t i, const struct se
 	uint64_t count, struct segue_ragged *out, size_t out_size)
 {
 	const struct segue_mapping *mapping = batch->mapping;
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 	const struct segue_shm *side = &mapping->sides[batch->step % geometry->depth].shm;
 	const char *slot = (const char *)batch->slot;
 	const uint64_t *table = (const void *)(slot + geometry->side_offset);
@@ -288,7 +302,7 @@ static int get_ragged(const struct segue_batch *batch, size_t i, const struct se
 			"cannot be",
 			batch->step, mapping->lane, field->name);
 	ragged.offsets = offsets;
-	ragged.count = (uint64_t)offsets[count - 1];
+	ragged.count = count ? (uint64_t)offsets[count - 1] : 0; /* a batch may have no rows */
 	ragged.values = ragged.count ? (const char *)side->map + begin : NULL;
 	segue_sized_give(&ragged, sizeof(ragged), out, out_size);
 	return 0;
@@ -314,8 +328,7 @@ int segue_batch_sequence_ragged(
 
 	if (rc)
 		return rc;
-	uint64_t steps = batch->mapping->shape->geometry.num_unroll;
-	return get_ragged(batch, i, field, batch->rows * (steps + 1), out, size);
+	return get_ragged(batch, i, field, batch->rows * ((uint64_t)batch->steps + 1), out, size);
 }
 
 int segue_batch_context_ragged(
@@ -334,6 +347,22 @@ int segue_batch_context_ragged(
 
 /* ---- States in ---- */
 
+/* Whether the state of a row that goes on is handed out as its initial value. */
+static bool is_zeroed(const struct segue_batch *batch, size_t i, uint32_t row)
+{
+	return segue_state_zeroed(batch->mapping->shape->spec, i, &batch->spans[row]);
+}
+
+static bool has_zeroed(const struct segue_batch *batch, size_t i)
+{
+	bool zeroed = false;
+
+	if (batch->mapping->shape->spec->states[i].policy.kind != SEGUE_POLICY_CARRY)
+		for (uint32_t row = 0; row < batch->rows && !zeroed; row++)
+			zeroed = is_zeroed(batch, i, row);
+	return zeroed;
+}
+
 /*
  * Row by row, and nothing twice: rows that begin are not read, and one copy of all rows, with the
  * initial ones written over it, was measured to take longer. The server may have written other
@@ -342,19 +371,22 @@ int segue_batch_context_ragged(
 static void compose(const struct segue_batch *batch, size_t i, uint8_t *to, const uint8_t *from)
 {
 	const struct segue_shape *shape = batch->mapping->shape;
-	const uint8_t *init = shape->spec->init[i];
-	size_t size = shape->spec->states[i].size, stride = 0;
+	const uint8_t *init = shape->spec->init[i], *brought = NULL;
+	size_t size = shape->spec->states[i].size;
+	bool policy = shape->spec->states[i].policy.kind != SEGUE_POLICY_CARRY;
+	bool all = shape->spec->states[i].from_data;
 
-	if (shape->spec->states[i].from_data) {
-		init = (const uint8_t *)batch->slot + shape->geometry.initial_offset[i];
-		stride = size;
-	}
+	if (segue_spec_brings_initial(shape->spec, i))
+		brought = (const uint8_t *)batch->slot + batch->mapping->geometry.initial_offset[i];
 	for (uint32_t row = 0; row < batch->rows; row++, to += size) {
 		uint32_t previous = *(const volatile uint32_t *)&batch->previous[row];
-		if (previous < batch->before) /* SEGUE_NO_ROW is not */
+		if (previous < batch->before /* SEGUE_NO_ROW is not */ &&
+			!(policy && is_zeroed(batch, i, row)))
 			memcpy(to, from + previous * size, size);
+		else if (brought && (all || batch->spans[row].flags & SEGUE_SPAN_KEPT))
+			memcpy(to, brought + row * size, size);
 		else if (init)
-			memcpy(to, init + row * stride, size);
+			memcpy(to, init, size);
 		else
 			memset(to, 0, size);
 	}
@@ -368,18 +400,18 @@ const void *segue_batch_state(struct segue_batch *batch, size_t i, uint32_t *row
 {
 	if (rows)
 		*rows = 0;
-	if (!readable(batch) || i >= batch->mapping->shape->geometry.state_count)
+	if (!readable(batch) || i >= batch->mapping->geometry.state_count)
 		return NULL;
 	if (rows)
 		*rows = batch->rows;
 	const struct segue_mapping *mapping = batch->mapping;
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 	uint64_t offset = geometry->state_offset[i];
 	/* At step 0, where every row is a first one, its bytes are of no account. */
 	const uint8_t *before = (const uint8_t *)mapping->carry_view +
 				segue_carry_offset(geometry, batch->step + geometry->depth) +
 				offset;
-	if (batch->identity)
+	if (batch->identity && !has_zeroed(batch, i))
 		return before;
 	uint64_t place = batch->step % geometry->depth * geometry->buffer_size + offset;
 	if (!has_bit(batch->place->is_composed, i)) {
@@ -391,6 +423,29 @@ const void *segue_batch_state(struct segue_batch *batch, size_t i, uint32_t *row
 		set_bit(batch->place->is_composed, i);
 	}
 	return (const uint8_t *)mapping->composed_view + place;
+}
+
+/*
+ * The server may have written other previous rows since they were checked: each is read once, and
+ * one that is none copies nothing.
+ */
+void segue_batch_copy_parked(const struct segue_batch *batch)
+{
+	const struct segue_mapping *mapping = batch->mapping;
+	const struct segue_geometry *geometry = &mapping->geometry;
+	const struct segue_spec *spec = mapping->shape->spec;
+	uint8_t *carry = mapping->carry.map;
+	uint8_t *to = carry + segue_carry_offset(geometry, batch->step);
+	const uint8_t *from = carry + segue_carry_offset(geometry, batch->step + geometry->depth);
+
+	for (uint32_t row = batch->rows; row < batch->rows + batch->parked; row++) {
+		uint32_t previous = *(const volatile uint32_t *)&batch->previous[row];
+		for (size_t i = 0; i < spec->state_count && previous < batch->before; i++) {
+			size_t size = spec->states[i].size;
+			memcpy(to + geometry->state_offset[i] + row * size,
+				from + geometry->state_offset[i] + previous * size, size);
+		}
+	}
 }
 
 /* ---- What is saved of it ---- */

@@ -23,7 +23,11 @@ struct segue_batch {
 	const uint32_t *previous; /* a row's row in the batch before, or SEGUE_NO_ROW */
 	const struct segue_slot_span *spans;
 	uint64_t step;
-	uint32_t rows, before; /* of it, and of the batch before: those that rows can come from */
+	uint32_t rows;   /* of it */
+	uint32_t steps;  /* of each row */
+	uint32_t parked; /* behind the rows: their states are copied when it is committed */
+	uint32_t before; /* of the batch before, with parked ones: those that rows can come from */
+	uint64_t valid;  /* of all rows: steps that count */
 	bool taken, committed, put_back;
 	bool identity; /* every row goes on where it was: state in is the buffer itself */
 	size_t saved;  /* how many states are */
@@ -46,6 +50,8 @@ int segue_places_create(struct segue_mapping *mapping);
 int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out);
 /* Frees the handle. True: nobody uses its place any more. */
 bool segue_batch_end(struct segue_batch *batch);
+/* Copies the states of what is parked, from the batch before: they are complete then. */
+void segue_batch_copy_parked(const struct segue_batch *batch);
 /* Fails with SEGUE_EUNSAVED, naming the states of the batch that are not saved. */
 int segue_batch_fail_unsaved(const struct segue_batch *batch);
 

@@ -61,7 +61,7 @@ static int check_state(const struct segue_batch *batch, size_t i)
 
 static uint8_t *out_of(const struct segue_batch *batch, size_t i)
 {
-	const struct segue_geometry *geometry = &batch->mapping->shape->geometry;
+	const struct segue_geometry *geometry = &batch->mapping->geometry;
 
 	return (uint8_t *)batch->mapping->carry.map + segue_carry_offset(geometry, batch->step) +
 	       geometry->state_offset[i];
@@ -93,14 +93,15 @@ int segue_batch_save_state(struct segue_batch *batch, size_t i, const void *data
 
 	if (rc)
 		return rc;
-	size_t expected = batch->rows * batch->mapping->shape->spec->states[i].size;
-	if (size != expected || !data)
+	size_t row = batch->mapping->shape->spec->states[i].size, expected = batch->rows * row;
+	if (size != expected || (!data && size > 0))
 		return segue_fail(SEGUE_ESTATE,
 			"state '%s' of batch %" PRIu64
 			" has %u rows of %zu bytes, %zu in all: %zu came",
-			batch->mapping->shape->spec->states[i].name, batch->step, batch->rows,
-			expected / batch->rows, expected, data ? size : 0);
-	memcpy(out_of(batch, i), data, size);
+			batch->mapping->shape->spec->states[i].name, batch->step, batch->rows, row,
+			expected, data ? size : 0);
+	if (size > 0) /* a batch may have no rows */
+		memcpy(out_of(batch, i), data, size);
 	segue_batch_note_saved(batch, i);
 	return 0;
 }
@@ -136,6 +137,8 @@ int segue_batch_commit(struct segue_batch *batch)
 		return rc;
 	if (!segue_batch_all_saved(batch))
 		return segue_batch_fail_unsaved(batch);
+	if (batch->parked)
+		segue_batch_copy_parked(batch);
 	struct segue_lane *lane = batch->lane;
 	const struct segue_spec *spec = batch->mapping->shape->spec;
 	bool kept = spec->keep_final && spec->persist;

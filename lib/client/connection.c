@@ -262,6 +262,7 @@ int segue_connection_call(struct segue_connection *connection, struct segue_mess
 	if (rc)
 		return rc;
 	connection->busy = true;
+	connection->leavable = can_be_left(request);
 	rc = exchange(connection, request, size, want, segue_deadline(segue_now_ns(), timeout_ns),
 		hooks, reply, &sent);
 	connection->busy = false;

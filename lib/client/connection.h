@@ -37,6 +37,7 @@ struct segue_connection {
 	uint64_t instance, device, inode;
 	uint64_t number; /* rises with each connection that the process makes */
 	bool busy;       /* a request is under way: its callbacks must not begin another */
+	bool leavable;   /* ... and it can end without an answer, and be made again */
 };
 
 struct segue_reply {

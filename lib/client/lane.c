@@ -87,6 +87,11 @@ uint32_t segue_lane_index(const struct segue_lane *lane)
 	return lane ? lane->index : 0;
 }
 
+uint32_t segue_lane_batch_size(const struct segue_lane *lane)
+{
+	return lane ? lane->batch_size : 0;
+}
+
 uint64_t segue_lane_committed(const struct segue_lane *lane)
 {
 	return lane ? lane->track.committed : 0;
@@ -115,6 +120,14 @@ uint64_t segue_lane_skipped(const struct segue_lane *lane)
 		return 0;
 	/* A count that orders nothing; relaxed: pairs with count_skipped (engine/filler.c) */
 	return lane->skipped + segue_load_relaxed(&segue_mapping_ring(lane->mapping)->skipped);
+}
+
+void segue_lane_steps(const struct segue_lane *lane, uint64_t *steps, uint64_t *valid)
+{
+	if (steps)
+		*steps = lane ? lane->steps : 0;
+	if (valid)
+		*valid = lane ? lane->valid : 0;
 }
 
 uint64_t segue_lane_waited(const struct segue_lane *lane)

@@ -29,11 +29,13 @@ struct segue_lane {
 	struct segue_client *client;
 	struct segue_stream *stream;
 	struct segue_lane *next; /* of the client's open lanes */
-	uint32_t index;
-	unsigned users;                /* the handle, and each batch that is held */
-	bool closed;                   /* the handle is gone */
-	_Atomic uint32_t lost;         /* (*) enum segue_loss */
-	struct segue_mapping *mapping; /* (*) */
+	uint32_t index, group;
+	bool moves; /* held as one of any; index: SEGUE_LANE_ANY before it has one */
+	char group_name[SEGUE_NAME_MAX + 1]; /* (*) "": 0 */
+	unsigned users;                      /* the handle, and each batch that is held */
+	bool closed;                         /* the handle is gone */
+	_Atomic uint32_t lost;               /* (*) enum segue_loss */
+	struct segue_mapping *mapping;       /* (*) */
 	struct segue_track track;
 	const struct segue_batch *open; /* the batch taken last */
 	uint64_t epoch;                 /* of the connection that the lease belongs to; 0: none */
@@ -43,10 +45,12 @@ struct segue_lane {
 	struct segue_lane *listed, **listed_link; /* (*) among the leases of the process */
 	uint64_t lease;
 	uint64_t generation;         /* (*) */
+	uint32_t batch_size;         /* rows wanted in the batches of the lease */
 	uint64_t granter, connected; /* (*) the server's instance, and the connection's number */
 	uint8_t token[SEGUE_TOKEN_BYTES]; /* (*) */
 	unsigned unanswered; /* grants of ours that may lie between this one and the next */
 	uint64_t waited, waits, wakes;
+	uint64_t steps, valid;       /* of the batches that were taken */
 	uint64_t skipped;            /* in the rings before this one */
 	struct segue_kept_rows kept; /* (*) */
 };
@@ -101,6 +105,13 @@ static inline bool segue_lane_is_taken(const struct segue_lane *lane)
 {
 	/* no pair: see above */
 	return segue_load_relaxed(&lane->lost) == SEGUE_LOSS_TAKEN;
+}
+
+/* What the server asks of the holder: bits of enum segue_lease_asks. */
+static inline uint32_t segue_lane_asked(const struct segue_lane *lane)
+{
+	/* acquire: pairs with segue_carry_ask (lane/carry.c) */
+	return segue_load_acquire(&segue_mapping_page(lane->mapping)->asks);
 }
 
 static inline int segue_lane_check_lost(const struct segue_lane *lane)

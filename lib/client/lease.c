@@ -4,9 +4,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/hold.h"
 #include "core/error.h"
 
-int segue_lease_end(struct segue_lane *lane, uint64_t lease)
+int segue_lease_detach(struct segue_lane *lane, uint64_t lease)
 {
 	struct segue_message request = {
 		.type = SEGUE_MESSAGE_LANE_DETACH, .lane_detach = {.lease = lease}};
@@ -16,24 +17,49 @@ int segue_lease_end(struct segue_lane *lane, uint64_t lease)
 		lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
 }
 
+/* Groups that begin together wait for one another. */
+static int64_t gathering_ns(const struct segue_lane *lane)
+{
+	const struct segue_spec *spec = segue_lane_spec(lane);
+
+	return spec->groups > 1 ? spec->groups_timeout_ms * INT64_C(1000000) : 0;
+}
+
 static int request_lease(
 	struct segue_lane *lane, struct segue_message *request, struct segue_reply *reply)
 {
 	request->type = SEGUE_MESSAGE_LANE_ATTACH;
 	request->lane_attach.stream = lane->stream->id;
-	request->lane_attach.lane = lane->index;
+	bool any = lane->index == SEGUE_LANE_ANY;
+	request->lane_attach.lane = any ? 0 : lane->index;
+	request->lane_attach.any = !lane->moves ? SEGUE_ANY_NOT
+				   : any        ? SEGUE_ANY_CHOOSE
+						: SEGUE_ANY_NAMED;
+	request->lane_attach.group = lane->group;
 	return segue_client_call(lane->client, request, SEGUE_MESSAGE_ATTACHED,
-		segue_deadline(request->lane_attach.timeout_ns, SEGUE_ANSWER_NS), reply);
+		segue_deadline(
+			request->lane_attach.timeout_ns, gathering_ns(lane) + SEGUE_ANSWER_NS),
+		reply);
 }
 
 int segue_lease_request(
 	struct segue_lane *lane, struct segue_message *request, struct segue_reply *reply)
 {
+	struct segue_hold hold = {.mapping = NULL};
+
+	if (request->lane_attach.lease) {
+		int rc = segue_hold_begin(lane, &hold);
+		if (rc)
+			return rc;
+	}
 	lane->unanswered++;
 	int rc = request_lease(lane, request, reply);
 	if (!rc || rc == SEGUE_EFENCED || rc == SEGUE_EBUSY)
 		lane->unanswered--;
-	return rc;
+	int kept = segue_hold_end(&hold);
+	if (!rc && kept)
+		segue_lease_decline(lane, reply);
+	return rc ? rc : kept;
 }
 
 int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
@@ -49,7 +75,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 			segue_mapping_drop(mapping);
 	}
 	if (rc) {
-		segue_lease_end(lane, reply->message.attached.lease);
+		segue_lease_detach(lane, reply->message.attached.lease);
 		return rc;
 	}
 	if (before)
@@ -60,11 +86,12 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	if (taken) {
 		segue_fork_unlock();
 		segue_mapping_drop(mapping);
-		rc = segue_lease_end(lane, reply->message.attached.lease);
+		rc = segue_lease_detach(lane, reply->message.attached.lease);
 		return rc ? rc : segue_lane_fail_lost(lane);
 	}
 	lane->epoch = lane->client->epoch;
 	lane->lease = reply->message.attached.lease;
+	lane->batch_size = reply->message.attached.batch_size;
 	lane->unanswered = 0;
 	lane->mapping = mapping;
 	lane->generation = reply->message.attached.generation;
@@ -76,8 +103,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	segue_store_release(&lane->lost, SEGUE_LOSS_NONE); /* no pair: see segue_lane_is_lost */
 	segue_fork_unlock();
 	segue_track_init(&lane->track, segue_mapping_ring(mapping), segue_mapping_carry(mapping),
-		segue_mapping_page(mapping), mapping->shape->geometry.depth, lane->generation,
-		step);
+		segue_mapping_page(mapping), mapping->geometry.depth, lane->generation, step);
 	if (before)
 		segue_mapping_drop(before);
 	return 0;
@@ -88,5 +114,5 @@ int segue_lease_decline(struct segue_lane *lane, const struct segue_reply *reply
 	lane->unanswered++;
 	for (size_t i = 0; i < SEGUE_FRAME_FDS; i++)
 		close(reply->fds[i]);
-	return segue_lease_end(lane, reply->message.attached.lease);
+	return segue_lease_detach(lane, reply->message.attached.lease);
 }

@@ -24,6 +24,6 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply);
 /* Gives one that is not what was asked for back, unused. */
 int segue_lease_decline(struct segue_lane *lane, const struct segue_reply *reply);
 /* Gives `lease` back. */
-int segue_lease_end(struct segue_lane *lane, uint64_t lease);
+int segue_lease_detach(struct segue_lane *lane, uint64_t lease);
 
 #endif

@@ -30,7 +30,7 @@ static int map_segment(int *fd, enum segue_segment_kind kind, size_t size,
 
 static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
 {
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 	int rc = map_segment(&fds[0], SEGUE_SEGMENT_RING, geometry->ring_size, SEGUE_SHM_READ,
 		geometry, &mapping->ring);
 
@@ -64,7 +64,7 @@ static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
 
 static int make_sides(struct segue_mapping *mapping)
 {
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 
 	if (geometry->variable == 0)
 		return 0;
@@ -93,7 +93,7 @@ static void unmap_all(struct segue_mapping *mapping)
 		return;
 	segue_shm_unmap(mapping->carry_view, mapping->carry.size);
 	segue_shm_unmap(mapping->composed_view, mapping->composed.size);
-	for (uint32_t i = 0; mapping->sides && i < mapping->shape->geometry.depth; i++)
+	for (uint32_t i = 0; mapping->sides && i < mapping->geometry.depth; i++)
 		segue_shm_destroy(&mapping->sides[i].shm);
 	segue_shm_destroy(&mapping->composed);
 	segue_shm_destroy(&mapping->carry);
@@ -104,14 +104,14 @@ static void unmap_all(struct segue_mapping *mapping)
 int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct segue_reply *reply,
 	struct segue_mapping **out)
 {
-	uint32_t rows = reply->message.attached.rows;
+	uint32_t rows = reply->message.attached.rows, places = reply->message.attached.places;
 	int fds[SEGUE_FRAME_FDS], rc;
 
 	memcpy(fds, reply->fds, sizeof(fds));
-	if (rows > shape->geometry.batch_size) {
+	if (rows > places) {
 		rc = segue_fail(SEGUE_EPROTOCOL,
 			"the server grants lane %u with %u rows, a batch has %u at most", lane,
-			rows, shape->geometry.batch_size);
+			rows, places);
 		goto close_fds;
 	}
 	struct segue_mapping *mapping = calloc(1, sizeof(*mapping));
@@ -125,8 +125,11 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 	mapping->ring = mapping->carry = mapping->page = mapping->composed = SEGUE_SHM_NONE;
 	mapping->granted = reply->message.attached.step;
 	shape->users++;
-	segue_mapping_set_rows(mapping, mapping->granted - 1, rows);
 	rc = segue_fork_guard_init(&mapping->guard);
+	if (!rc)
+		rc = segue_geometry_init(shape->spec, places, shape->key_max, &mapping->geometry);
+	if (!rc)
+		segue_mapping_set_rows(mapping, mapping->granted - 1, rows);
 	if (!rc)
 		rc = make_sides(mapping);
 	if (!rc)
@@ -150,6 +153,7 @@ void segue_mapping_drop(struct segue_mapping *mapping)
 		return;
 	unmap_all(mapping);
 	segue_fork_guard_finish(&mapping->guard);
+	segue_geometry_finish(&mapping->geometry);
 	segue_shape_drop(mapping->shape);
 	free(mapping->places);
 	free(mapping->sides);
@@ -159,7 +163,7 @@ void segue_mapping_drop(struct segue_mapping *mapping)
 /* Step -1, before batch 0, has a place as well. */
 static size_t place_of(const struct segue_mapping *mapping, uint64_t step)
 {
-	return (step + 1) % (mapping->shape->geometry.depth + 1);
+	return (step + 1) % (mapping->geometry.depth + 1);
 }
 
 uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step)
@@ -186,7 +190,7 @@ struct segue_log_place *segue_mapping_seen(struct segue_mapping *mapping, uint64
 void segue_mapping_gather(
 	const struct segue_mapping *mapping, uint64_t step, uint32_t row, uint8_t *to)
 {
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 
 	segue_states_gather(mapping->shape->spec, geometry,
 		(const uint8_t *)mapping->carry.map + segue_carry_offset(geometry, step), row, to);

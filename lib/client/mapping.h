@@ -20,15 +20,20 @@ struct segue_mapped_side {
 struct segue_mapping {
 	struct segue_fork_guard guard; /* fd: the eventfd that wakes the server */
 	struct segue_shape *shape;
-	unsigned users; /* the lane, and each batch that is held */
-	uint32_t lane;  /* its index */
+	struct segue_geometry
+		geometry; /* owned: the shape's, with as many places as the lease has */
+	unsigned users;   /* the lane, and each batch that is held */
+	uint32_t lane;    /* its index */
 	struct segue_shm ring, carry, page;
 	struct segue_shm composed;        /* state in of rows that moved: buffer t % depth */
 	void *carry_view, *composed_view; /* read-only mappings of the same */
 	struct segue_mapped_side *sides;  /* of batch t: t % depth; NULL: all features are dense */
 	uint64_t granted;                 /* first batch of the lease */
 	struct segue_place *places;       /* batch.h: of batch t: t % depth */
-	/* Of batch t: t % (depth + 1). Written before the batch is committed, read after. */
+	/*
+	 * Of batch t, with the parked ones: t % (depth + 1). Written before the batch is committed,
+	 * read after.
+	 */
 	_Atomic uint32_t rows[SEGUE_DEPTH_MAX + 1];
 	struct segue_log_place seen[SEGUE_DEPTH_MAX + 1]; /* likewise */
 };
@@ -49,7 +54,10 @@ void segue_mapping_drop(struct segue_mapping *mapping);
 void segue_mapping_set_side(
 	struct segue_mapping *mapping, size_t place, uint64_t number, const struct segue_shm *shm);
 
-/* Rows of batch `step`: of one that was taken and whose buffer is in the carry; 0 below batch 0. */
+/*
+ * Rows of batch `step`, and parked then: of one that was taken and whose buffer is in the carry; 0
+ * below batch 0.
+ */
 uint32_t segue_mapping_rows(const struct segue_mapping *mapping, uint64_t step);
 void segue_mapping_set_rows(struct segue_mapping *mapping, uint64_t step, uint32_t count);
 /* Of such a batch, one of this lease: what its slot says of a log. Else zeros. */

@@ -1,6 +1,7 @@
 /* The next batch of a lane: taken, or waited for. */
 #include <inttypes.h>
 
+#include "client/lease.h"
 #include "client/resume.h"
 #include "client/side.h"
 #include "core/barrier.h"
@@ -54,6 +55,11 @@ static int wait_once(struct segue_lane *lane, struct waiting *waiting)
 		spin(track);
 	if (!segue_track_sleep_begin(track, &seen))
 		return 0;
+	/* The bell rings for it, too: it is looked for once more before the sleep. */
+	if (segue_lane_asked(lane) & SEGUE_ASKS_RENEW) {
+		segue_track_sleep_end(track);
+		return 0;
+	}
 	/* The server may wait for more free slots than we can give back while we wait. */
 	if (!waiting->rung)
 		segue_lane_ring(lane);
@@ -97,6 +103,22 @@ static int fail_ring(struct segue_lane *lane)
 	return segue_fail(code, "%.*s", SEGUE_ERROR_TEXT, ring->error_text);
 }
 
+/* The server has another ring for the lane: it is asked for again, between two batches. */
+static bool is_asked(const struct segue_lane *lane)
+{
+	return (segue_lane_asked(lane) & SEGUE_ASKS_RENEW) && segue_lane_attached(lane);
+}
+
+static int renew(struct segue_lane *lane, struct waiting *waiting)
+{
+	int rc = segue_lane_renew(lane);
+
+	if (rc != SEGUE_ELIMIT && rc != SEGUE_ENOMEM)
+		return rc;
+	/* There is no memory for another ring: it goes on with what there is, as after a fence. */
+	return segue_lane_recover(lane, &waiting->losses, waiting->deadline_ns);
+}
+
 /* What stands between the lane and its next batch: 0 if it should be looked at again. */
 static int meet(struct segue_lane *lane, enum segue_track_result met, struct waiting *waiting)
 {
@@ -107,7 +129,7 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 		rc = segue_side_map(lane, lane->track.next);
 		break;
 	case SEGUE_TRACK_WAIT:
-		rc = wait_once(lane, waiting);
+		rc = is_asked(lane) ? renew(lane, waiting) : wait_once(lane, waiting);
 		break;
 	case SEGUE_TRACK_HELD:
 		return fail_held(lane);
@@ -142,6 +164,8 @@ static int wait_ready(struct segue_lane *lane, int64_t timeout_ns)
 	struct waiting waiting = {.deadline_ns = segue_deadline(began, timeout_ns)};
 	int rc = 0;
 
+	if (is_asked(lane))
+		rc = renew(lane, &waiting);
 	while (!rc && !is_ready(lane))
 		rc = meet(lane, segue_track_poll(&lane->track), &waiting);
 	if (waiting.waited) {
@@ -166,7 +190,7 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (!rc)
 		rc = segue_lane_check_lost(lane);
 	struct segue_track *track = &lane->track;
-	if (!rc && !is_ready(lane))
+	if (!rc && (!is_ready(lane) || is_asked(lane)))
 		rc = wait_ready(lane, timeout_ns);
 	if (rc)
 		return rc;
@@ -175,6 +199,8 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 		return rc;
 	segue_track_take(track);
 	batch->lane = lane;
+	lane->steps += (uint64_t)batch->rows * batch->steps;
+	lane->valid += batch->valid;
 	lane->open = batch;
 	lane->mapping->users++;
 	lane->users++;

@@ -1,6 +1,7 @@
 /* What a client asks of the store as a whole: reports, the checkpoints in it, streams to drop,
  * what was inserted. */
 #include "client/bulk.h"
+#include "client/takeover.h"
 #include "core/error.h"
 
 /* A request, and the bytes of its answer; a removal has none. */
@@ -52,28 +53,32 @@ int segue_client_report(struct segue_client *client, enum segue_report what, con
 	return rc;
 }
 
-static int ask_stored(struct asking *asking, struct segue_client *client, const char *stream)
+static int ask_stored(
+	struct asking *asking, struct segue_client *client, const char *stream, const char *group)
 {
 	if (!client || !stream)
 		return segue_fail(SEGUE_EINVAL, "a client and the name of a stream are wanted");
 	int rc = segue_fork_check(&client->connection.guard);
+	if (!rc && group)
+		rc = segue_name_check("group", group, false);
 	if (rc)
 		return rc;
 	asking->client = client;
 	asking->request.type = SEGUE_MESSAGE_STORED;
 	asking->request.stored.stream = stream;
+	asking->request.stored.group = group ? group : "";
 	asking->timeout_ns = SEGUE_REQUEST_NS;
 	return segue_client_run(client, INT64_MAX, attempt_ask, asking);
 }
 
-int segue_client_checkpoint(struct segue_client *client, const char *stream, uint32_t lane,
-	uint64_t id, void **token, size_t *size)
+int segue_client_checkpoint(struct segue_client *client, const char *stream, const char *group,
+	uint32_t lane, uint64_t id, void **token, size_t *size)
 {
 	struct asking asking = {.request = {.stored = {.lane = lane, .id = id}}};
 
 	if (!token || !size)
 		return segue_fail(SEGUE_EINVAL, "places for the token and its size are wanted");
-	int rc = ask_stored(&asking, client, stream);
+	int rc = ask_stored(&asking, client, stream, group);
 	if (rc)
 		return rc;
 	*token = asking.answer.bytes;
@@ -81,12 +86,12 @@ int segue_client_checkpoint(struct segue_client *client, const char *stream, uin
 	return 0;
 }
 
-int segue_client_checkpoint_remove(
-	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id)
+int segue_client_checkpoint_remove(struct segue_client *client, const char *stream,
+	const char *group, uint32_t lane, uint64_t id)
 {
 	struct asking asking = {.request = {.stored = {.lane = lane, .id = id, .remove = true}}};
 
-	return ask_stored(&asking, client, stream);
+	return ask_stored(&asking, client, stream, group);
 }
 
 int segue_stream_files(struct segue_client *client, const char *stream, char **paths, size_t *size)
@@ -112,7 +117,7 @@ int segue_stream_files(struct segue_client *client, const char *stream, char **p
 
 struct dropping {
 	struct segue_client *client;
-	const char *stream;
+	const char *stream, *group;
 	unsigned attempts;
 };
 
@@ -120,23 +125,43 @@ struct dropping {
 static int attempt_drop(void *arg)
 {
 	struct dropping *dropping = arg;
-	struct segue_message request = {
-		.type = SEGUE_MESSAGE_STREAM_DROP, .stream_drop = {.stream = dropping->stream}};
+	struct segue_message request = {.type = SEGUE_MESSAGE_STREAM_DROP,
+		.stream_drop = {.stream = dropping->stream, .group = dropping->group}};
 	struct segue_reply reply;
 
+	int rc = *dropping->group ? segue_takeover_check_group(
+					    dropping->client, dropping->stream, dropping->group)
+				  : 0;
+	if (rc)
+		return rc;
 	dropping->attempts++;
 	/* No limit: there may be much to drop, and how far it is is shown. */
-	int rc = segue_client_call(
-		dropping->client, &request, SEGUE_MESSAGE_DONE, INT64_MAX, &reply);
+	rc = segue_client_call(dropping->client, &request, SEGUE_MESSAGE_DONE, INT64_MAX, &reply);
 	return rc == SEGUE_ENOTFOUND && dropping->attempts > 1 ? 0 : rc;
 }
 
-int segue_client_stream_drop(struct segue_client *client, const char *stream)
+static int run_drop(struct segue_client *client, const char *stream, const char *group)
 {
-	struct dropping dropping = {.client = client, .stream = stream};
+	struct dropping dropping = {.client = client, .stream = stream, .group = group};
 
 	if (!client || !stream)
 		return segue_fail(SEGUE_EINVAL, "a client and the name of a stream are wanted");
 	int rc = segue_fork_check(&client->connection.guard);
+	if (!rc && *group)
+		rc = segue_name_check("group", group, false);
 	return rc ? rc : segue_client_run(client, INT64_MAX, attempt_drop, &dropping);
+}
+
+int segue_client_stream_drop(struct segue_client *client, const char *stream)
+{
+	return run_drop(client, stream, "");
+}
+
+int segue_client_group_drop(struct segue_client *client, const char *stream, const char *group)
+{
+	if (!group || !*group)
+		return segue_fail(SEGUE_EINVAL,
+			"the group without a name is every stream's, and goes with it: drop the "
+			"stream, or name another group");
+	return run_drop(client, stream, group);
 }

@@ -70,7 +70,8 @@ int segue_shape_create(const struct segue_spec *asked, struct segue_shape **out)
 int segue_shape_settle(struct segue_shape *shape, uint32_t key_max, uint64_t hash)
 {
 	if (!shape->settled) {
-		int rc = segue_geometry_init(shape->spec, key_max, &shape->geometry);
+		int rc = segue_geometry_init(
+			shape->spec, shape->spec->batch_size, key_max, &shape->geometry);
 		if (rc)
 			return rc;
 		shape->key_max = key_max;

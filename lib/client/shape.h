@@ -11,7 +11,7 @@ struct segue_shape {
 	unsigned users;
 	struct segue_spec *spec;
 	bool settled;                   /* by the server's answer: what follows is valid */
-	struct segue_geometry geometry; /* zeros before */
+	struct segue_geometry geometry; /* with the spec's batch_size; zeros before */
 	uint32_t key_max;
 	uint64_t row_size; /* bytes of all states of one row; from the beginning */
 };

@@ -20,7 +20,7 @@ static int ask(struct segue_lane *lane, uint64_t step, struct segue_reply *reply
 int segue_side_map(struct segue_lane *lane, uint64_t step)
 {
 	struct segue_mapping *mapping = lane->mapping;
-	size_t place = step % mapping->shape->geometry.depth;
+	size_t place = step % mapping->geometry.depth;
 	uint64_t number = segue_side_of(mapping, step);
 	struct segue_reply reply;
 	struct segue_shm shm;

@@ -11,7 +11,7 @@
 /* The number of the segment that the batch in a slot needs; 0: none. */
 static inline uint64_t segue_side_of(const struct segue_mapping *mapping, uint64_t step)
 {
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 	const struct segue_slot *slot = segue_ring_slot(mapping->ring.map, geometry, step);
 
 	return *(const uint64_t *)(const void *)((const char *)slot + geometry->side_offset);
@@ -20,7 +20,7 @@ static inline uint64_t segue_side_of(const struct segue_mapping *mapping, uint64
 /* Whether batch `step`, which is published, can be read. */
 static inline bool segue_side_is_mapped(const struct segue_mapping *mapping, uint64_t step)
 {
-	const struct segue_geometry *geometry = &mapping->shape->geometry;
+	const struct segue_geometry *geometry = &mapping->geometry;
 
 	if (geometry->variable == 0)
 		return true;

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/bulk.h"
 #include "client/lease.h"
@@ -14,18 +15,22 @@ static struct segue_lane *lanes; /* that were granted */
 
 /* ---- Under the lock ---- */
 
-/*
- * Whether the process has `other` in the same place of the same store as `lane`. Not one of the
- * parent of this process.
- */
+/* Whether the process has `other` in that stream of that store. Not one of its parent's. */
+static bool is_same_stream(
+	const struct segue_lane *other, const struct segue_client *client, const char *stream)
+{
+	const struct segue_connection *connection = &client->connection;
+
+	return other->inode && other->inode == connection->inode &&
+	       other->device == connection->device && !other->client->connection.guard.forked &&
+	       strcmp(segue_lane_spec(other)->name, stream) == 0;
+}
+
+/* In the same place of the same store as `lane`. */
 static bool is_same_place(const struct segue_lane *other, const struct segue_lane *lane)
 {
-	const struct segue_connection *connection = &lane->client->connection;
-
-	return other != lane && other->index == lane->index && other->inode &&
-	       other->inode == connection->inode && other->device == connection->device &&
-	       !other->client->connection.guard.forked &&
-	       strcmp(segue_lane_spec(other)->name, segue_lane_spec(lane)->name) == 0;
+	return other != lane && other->index == lane->index && other->group == lane->group &&
+	       is_same_stream(other, lane->client, segue_lane_spec(lane)->name);
 }
 
 /* As far as this process knows. */
@@ -119,6 +124,23 @@ static void note_offered(struct segue_lane *lane, const struct legacy *legacy, b
 			lose(older);
 		}
 	}
+}
+
+int segue_takeover_check_group(
+	const struct segue_client *client, const char *stream, const char *group)
+{
+	int rc = 0;
+
+	segue_fork_lock();
+	for (const struct segue_lane *lane = lanes; lane && !rc; lane = lane->listed)
+		if (is_same_stream(lane, client, stream) && strcmp(lane->group_name, group) == 0 &&
+			has_lease(lane))
+			rc = segue_fail(SEGUE_EBUSY,
+				"group '%s' of stream '%s' cannot be dropped: lane %u of it is "
+				"held by this process, %ld: close its loader first",
+				group, stream, lane->index, (long)getpid());
+	segue_fork_unlock();
+	return rc;
 }
 
 /* ---- Offers ---- */

@@ -10,7 +10,8 @@
  *
  * Only the first attach of a handle takes. What the library asks by itself, after a fence or a lost
  * server (resume.c), never does: two handles would throw each other out for ever. A commit that
- * another thread makes meanwhile may return and yet not count; its next call says so.
+ * another thread makes meanwhile may return and yet not count; its next call says so. So may one
+ * that is made while an older handle, whose server was lost, is given the lane again.
  */
 #ifndef SEGUE_CLIENT_TAKEOVER_H
 #define SEGUE_CLIENT_TAKEOVER_H
@@ -27,6 +28,12 @@
 int segue_takeover_prepare(struct segue_lane *lane, bool take, enum segue_attach_mode mode);
 /* `lane` has its lease: older handles have lost theirs, and it is listed. */
 void segue_takeover_finish(struct segue_lane *lane);
+/*
+ * SEGUE_EBUSY: a handle of this process has a lane of that group, as far as it knows. The server
+ * may have been lost since, and the next one lets a process give up what is reserved for it.
+ */
+int segue_takeover_check_group(
+	const struct segue_client *client, const char *stream, const char *group);
 /* Takes it off the list; one that is not listed is fine. */
 void segue_takeover_forget(struct segue_lane *lane);
 

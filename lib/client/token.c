@@ -33,6 +33,7 @@ static int attempt_token(void *arg)
 		.type = SEGUE_MESSAGE_CHECKPOINT,
 		.checkpoint = {.stream = lane->stream->id,
 			.lane = lane->index,
+			.group = lane->group,
 			.step = lane->track.committed,
 			.timeout_ns = SEGUE_REQUEST_NS},
 	};
@@ -71,7 +72,9 @@ static int attempt_check(void *arg)
 	struct segue_lane *lane = call->lane;
 	struct segue_message request = {
 		.type = SEGUE_MESSAGE_LANE_ATTACH,
-		.lane_attach = {.mode = SEGUE_ATTACH_CHECK, .lane = lane->index},
+		.lane_attach = {.mode = SEGUE_ATTACH_CHECK,
+			.lane = lane->index,
+			.group = lane->group},
 	};
 	struct segue_reply reply;
 	int rc = segue_stream_ready(lane->stream);
@@ -140,12 +143,13 @@ static int attempt_checkpoint(void *arg)
 		&call->answer);
 }
 
-int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
-	int64_t timeout_ns, void **token, size_t *size)
+static int take_checkpoint(struct segue_stream *stream, uint32_t group, uint32_t lane,
+	uint64_t step, int64_t timeout_ns, void **token, size_t *size)
 {
 	if (!stream || !token || !size || timeout_ns < 0)
-		return segue_fail(SEGUE_EINVAL, "segue_stream_checkpoint wants a stream, a timeout "
-						"and places for the token and its size");
+		return segue_fail(SEGUE_EINVAL, "a checkpoint of any lane wants a stream, or a "
+						"lane, a timeout and places for the token and "
+						"its size");
 	int rc = segue_fork_check(&stream->client->connection.guard);
 	if (rc)
 		return rc;
@@ -156,13 +160,29 @@ int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t
 	struct checkpoint_attempt call = {
 		.stream = stream,
 		.request = {.type = SEGUE_MESSAGE_CHECKPOINT,
-			.checkpoint = {.step = step, .lane = lane, .timeout_ns = timeout_ns}},
+			.checkpoint = {.step = step,
+				.lane = lane,
+				.group = group,
+				.timeout_ns = timeout_ns}},
 	};
 	rc = segue_client_run(stream->client, INT64_MAX, attempt_checkpoint, &call);
 	if (rc)
 		return rc;
 	take_answer(stream, &call.answer, token, size);
 	return 0;
+}
+
+int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
+	int64_t timeout_ns, void **token, size_t *size)
+{
+	return take_checkpoint(stream, 0, lane, step, timeout_ns, token, size);
+}
+
+int segue_lane_checkpoint_of(struct segue_lane *lane, uint32_t other, uint64_t step,
+	int64_t timeout_ns, void **token, size_t *size)
+{
+	return take_checkpoint(lane ? lane->stream : NULL, lane ? lane->group : 0, other, step,
+		timeout_ns, token, size);
 }
 
 void segue_stream_token_needs(const struct segue_stream *stream, uint64_t *needs, uint64_t *first)

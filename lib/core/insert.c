@@ -108,15 +108,16 @@ static int check_column(const struct segue_seqfile_field *field,
 int segue_insert_check_total(
 	const struct segue_spec *spec, const struct segue_seqfile_entry *entry, int code)
 {
-	uint64_t segments = (entry->steps + spec->num_unroll - 1) / spec->num_unroll;
+	uint64_t segments = (entry->steps + segue_spec_unroll(spec) - 1) / segue_spec_unroll(spec);
 
 	if (entry->total_length == SEGUE_SEQFILE_NO_TOTAL ||
-		entry->total_length <= segments * spec->num_unroll)
+		entry->total_length <= segments * segue_spec_unroll(spec))
 		return 0;
 	return segue_fail(code,
 		"its length is given as %" PRIu64 ", and it has %" PRIu64
 		" steps: with num_unroll = %" PRIu32 " at most %" PRIu64 " fit",
-		entry->total_length, entry->steps, spec->num_unroll, segments * spec->num_unroll);
+		entry->total_length, entry->steps, segue_spec_unroll(spec),
+		segments * segue_spec_unroll(spec));
 }
 
 static int check_lengths(const struct segue_spec *spec, const struct segue_seqfile_entry *entry)
@@ -125,12 +126,19 @@ static int check_lengths(const struct segue_spec *spec, const struct segue_seqfi
 		return segue_fail(SEGUE_EINVAL,
 			"the sequence has %" PRIu64 " steps, 1 to %" PRIu32 " are allowed",
 			entry->steps, UINT32_MAX);
-	if (!spec->pad && entry->steps % spec->num_unroll)
+	bool too_long = segue_spec_is_too_long(spec, entry->steps);
+	if (too_long && spec->on_too_long == SEGUE_ON_TOO_LONG_ERROR)
+		return segue_fail(SEGUE_EDATA,
+			"the sequence of key '%.*s' has %" PRIu64
+			" steps, and maximum_length of the stream is %" PRIu32
+			": leave it out, or give the stream on_too_long=\"truncate\"",
+			(int)entry->key_size, entry->key, entry->steps, spec->maximum_length);
+	if (!spec->pad && !too_long && segue_spec_cut(spec, entry->steps) % segue_spec_unroll(spec))
 		return segue_fail(SEGUE_EINVAL,
 			"the sequence has %" PRIu64
 			" steps, which is no multiple of num_unroll = %" PRIu32
 			"; consider pad=True",
-			entry->steps, spec->num_unroll);
+			entry->steps, segue_spec_unroll(spec));
 	return segue_insert_check_total(spec, entry, SEGUE_EINVAL);
 }
 

@@ -10,6 +10,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "core/barrier.h"
 #include "core/error.h"
 
 #define PAGE     4096
@@ -36,6 +37,8 @@ PLACE(segue_slot, step, 0);
 PLACE(segue_slot, rows, 8);
 PLACE(segue_slot, spans, 12);
 PLACE(segue_slot, seen, 16);
+PLACE(segue_slot, steps, 40);
+PLACE(segue_slot, valid, 48);
 _Static_assert(sizeof(struct segue_slot) == 64, "segue_slot");
 PLACE(segue_slot_span, number, 0);
 PLACE(segue_slot_span, epoch, 8);
@@ -63,6 +66,7 @@ PLACE(segue_lease_page, durable, 384);
 PLACE(segue_lease_page, error, 392);
 PLACE(segue_lease_page, error_text, 396);
 PLACE(segue_lease_page, bell, 1536);
+PLACE(segue_lease_page, asks, 1540);
 _Static_assert(sizeof(struct segue_lease_page) == 1664, "segue_lease_page");
 
 static uint64_t align(uint64_t offset, uint64_t to)
@@ -98,7 +102,7 @@ static int place_fields(const char *kind, const struct segue_field *fields, size
 /* Each is dense, or has offsets: one more than it has steps, or rows. */
 static int place_features(const struct segue_spec *spec, struct segue_geometry *g, uint64_t *end)
 {
-	uint64_t rows = spec->batch_size, steps = rows * spec->num_unroll;
+	uint64_t rows = g->places, steps = rows * segue_spec_unroll(spec);
 	int rc = 0;
 
 	for (size_t i = 0; i < spec->sequence_count + spec->context_count && !rc; i++) {
@@ -119,29 +123,29 @@ static int place_features(const struct segue_spec *spec, struct segue_geometry *
 	return rc;
 }
 
-/* Initial values, of the states that have them from the data. */
-static int place_initial(const struct segue_spec *spec, uint64_t *end, uint64_t *offsets)
+/* Initial values, of the states that have them in the slot. */
+static int place_initial(
+	const struct segue_spec *spec, uint64_t rows, uint64_t *end, uint64_t *offsets)
 {
 	int rc = 0;
 
 	for (size_t i = 0; i < spec->state_count && !rc; i++)
-		if (spec->states[i].from_data)
-			rc = place_fields(
-				"states", &spec->states[i], 1, spec->batch_size, end, &offsets[i]);
+		if (segue_spec_brings_initial(spec, i))
+			rc = place_fields("states", &spec->states[i], 1, rows, end, &offsets[i]);
 	return rc;
 }
 
 static int place_slot(const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *g)
 {
-	uint64_t end = sizeof(struct segue_slot), rows = spec->batch_size;
+	uint64_t end = sizeof(struct segue_slot), rows = g->places;
 	int rc;
 
-	/* Cannot overflow: batch_size and num_unroll have 32 bits. */
+	/* Cannot overflow: places and num_unroll have 32 bits. */
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(uint32_t), &g->previous_offset);
 	(void)place(&end, SEGUE_ALIGN, rows, sizeof(struct segue_slot_span), &g->span_offset);
 	rc = place_features(spec, g, &end);
 	if (!rc)
-		rc = place_initial(spec, &end, g->initial_offset);
+		rc = place_initial(spec, rows, &end, g->initial_offset);
 	if (rc)
 		return rc;
 	if (g->variable)
@@ -162,7 +166,7 @@ static int place_segments(const struct segue_spec *spec, struct segue_geometry *
 	int rc;
 
 	rc = place_fields(
-		"states", spec->states, spec->state_count, spec->batch_size, &end, g->state_offset);
+		"states", spec->states, spec->state_count, g->places, &end, g->state_offset);
 	if (rc)
 		return rc;
 	g->buffer_size = align(end, PAGE);
@@ -210,7 +214,7 @@ static uint64_t hash(const struct segue_spec *spec, const struct segue_geometry 
 		sizeof(struct segue_slot),
 		sizeof(struct segue_slot_span),
 		g->depth,
-		g->batch_size,
+		g->places,
 		g->num_unroll,
 		g->sequence_count,
 		g->context_count,
@@ -235,21 +239,21 @@ static uint64_t hash(const struct segue_spec *spec, const struct segue_geometry 
 	hash_fields(&state, spec->contexts, spec->context_count, g->context_offset);
 	hash_fields(&state, spec->states, spec->state_count, g->state_offset);
 	for (size_t i = 0; i < spec->state_count; i++)
-		if (spec->states[i].from_data)
+		if (segue_spec_brings_initial(spec, i))
 			hash_fields(&state, &spec->states[i], 1, &g->initial_offset[i]);
 	if (g->variable)
 		XXH3_64bits_update(&state, &g->side_offset, sizeof(g->side_offset));
 	return XXH3_64bits_digest(&state);
 }
 
-int segue_geometry_init(
-	const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *geometry)
+int segue_geometry_init(const struct segue_spec *spec, uint32_t places, uint32_t key_max,
+	struct segue_geometry *geometry)
 {
 	size_t fields = spec->sequence_count + spec->context_count + 2 * spec->state_count;
 	struct segue_geometry g = {
 		.depth = spec->depth,
-		.batch_size = spec->batch_size,
-		.num_unroll = spec->num_unroll,
+		.places = places,
+		.num_unroll = segue_spec_unroll(spec),
 		.sequence_count = spec->sequence_count,
 		.context_count = spec->context_count,
 		.state_count = spec->state_count,
@@ -362,4 +366,13 @@ void segue_states_gather(const struct segue_spec *spec, const struct segue_geome
 		memcpy(states, buffer + geometry->state_offset[i] + row * size, size);
 		states += size;
 	}
+}
+
+bool segue_state_zeroed(
+	const struct segue_spec *spec, size_t state, const struct segue_slot_span *span)
+{
+	uint64_t number = SEGUE_MUTANT(policy_of_the_row) ? span->row : span->number;
+
+	return segue_policy_zeroes(
+		&spec->states[state].policy, spec->seed, state, number, span->segment);
 }

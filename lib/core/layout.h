@@ -14,7 +14,7 @@
 #include "core/sequence_log.h"
 #include "core/spec.h"
 
-#define SEGUE_LAYOUT_VERSION 4
+#define SEGUE_LAYOUT_VERSION 5
 /* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */
 #define SEGUE_LINE 128
 /* Alignment of every tensor. */
@@ -59,22 +59,38 @@ struct segue_ring_header {
 	_Alignas(SEGUE_LINE) char end_of_header[];
 };
 
+/* Beside enum segue_span_flags: a sequence that waits, behind the rows of the batch. */
+#define SEGUE_SPAN_PARKED (UINT32_C(1) << 31)
+
 /*
  * First bytes of each slot. At the geometry's offsets follow: the rows' previous rows (one u32
  * each, SEGUE_NO_ROW where the initial value comes in; what a worker must read of every batch,
  * hence apart from the spans), spans, tensors, initial values of the states that have them from the
- * data (as tensors of context; of account where a sequence begins), heap.
+ * data, or of all where rows begin with what was kept (as tensors of context; of account where a
+ * sequence begins), heap.
  */
 struct segue_slot {
 	uint64_t step;
 	uint32_t rows;
+	/*
+	 * Spans, and previous rows: those of the rows, then those of the parked sequences, which
+	 * have flags, row, previous row and key, and no length. When the batch is committed, the
+	 * states of each of these are copied from its previous row of buffer t - 1 to its row of t.
+	 */
 	uint32_t spans;
 	/*
 	 * Of a log: what whoever is behind this batch has seen of it. An offer says so, and a
 	 * server whose log went on otherwise refuses it. Of other sources: zeros.
 	 */
 	struct segue_log_place seen;
-	uint64_t reserved[3];
+	/*
+	 * Of a row: the T of the tensors [rows, T, dims...], which lie densely; and how many of all
+	 * rows * T count.
+	 */
+	uint32_t steps;
+	uint32_t reserved;
+	uint64_t valid;
+	uint64_t reserved_too;
 };
 
 /*
@@ -90,6 +106,13 @@ struct segue_carry_header {
 	_Alignas(SEGUE_LINE) char end_of_header[];
 };
 
+/* What the server asks of a holder, which does it between two batches, or does not: bits. */
+enum segue_lease_asks {
+	SEGUE_ASKS_RENEW = 1, /* ask for the lane again: there is another feed for it */
+	SEGUE_ASKS_BACK = 2,  /* give the lane back: another worker has fewer */
+	SEGUE_ASKS_MORE = 4,  /* a lane is free for this worker: ask for one */
+};
+
 /* Lease page: one a lease, server writes, the holder reads only. */
 struct segue_lease_page {
 	struct segue_segment segment;
@@ -100,7 +123,8 @@ struct segue_lease_page {
 	_Atomic uint32_t error; /* storage failed: no further batch; a code of segue_error */
 	char error_text[SEGUE_ERROR_TEXT];
 	_Alignas(SEGUE_LINE) _Atomic uint32_t
-		bell; /* counts changes of durable, error, generation */
+		bell;          /* counts changes of durable, error, generation, asks */
+	_Atomic uint32_t asks; /* enum segue_lease_asks: what the holder is to do between batches */
 	_Alignas(SEGUE_LINE) char end_of_page[];
 };
 
@@ -129,11 +153,14 @@ struct segue_slot_span {
 
 /* Where everything lies. Offsets of tensors are within a slot, those of states within a buffer. */
 struct segue_geometry {
-	uint32_t depth, batch_size, num_unroll;
+	uint32_t depth;
+	uint32_t places;     /* of rows, parked ones included */
+	uint32_t num_unroll; /* of whole sequences: what they may have at most */
 	size_t sequence_count, context_count, state_count;
 	/* Of context behind those of sequences: one array. */
 	uint64_t *sequence_offset, *context_offset, *state_offset;
-	uint64_t *initial_offset; /* per state: of the rows' initial values; 0: not from the data */
+	/* Per state: of the rows' initial values; 0: none there (segue_spec_brings_initial). */
+	uint64_t *initial_offset;
 	/*
 	 * Features that are not dense, sequences first; of their table in a slot: the number of its
 	 * side segment (0: it needs none), then where in that the values of each begin. 0: none.
@@ -147,9 +174,12 @@ struct segue_geometry {
 	uint64_t hash;
 };
 
-/* The spec's geometry with `key_max` bytes of heap a row. SEGUE_ELIMIT if a size overflows 2^40. */
-int segue_geometry_init(
-	const struct segue_spec *spec, uint32_t key_max, struct segue_geometry *geometry);
+/*
+ * The spec's geometry with `places` rows (the spec's batch_size, unless the lane was given another:
+ * segue_plan_places) and `key_max` bytes of heap a row. SEGUE_ELIMIT if a size overflows 2^40.
+ */
+int segue_geometry_init(const struct segue_spec *spec, uint32_t places, uint32_t key_max,
+	struct segue_geometry *geometry);
 /* Frees the arrays; a zeroed struct is fine. */
 void segue_geometry_finish(struct segue_geometry *geometry);
 
@@ -178,12 +208,15 @@ static inline uint64_t segue_carry_offset(const struct segue_geometry *geometry,
 
 /* Bytes of all states of one row, side by side in the order of the spec, without padding. */
 uint64_t segue_row_size(const struct segue_spec *spec);
-/* Writes row-major `states` (rows * row_size) as a buffer ([batch_size, dims...] a state). Both are
+/* Writes row-major `states` (rows * row_size) as a buffer ([places, dims...] a state). Both are
  * private. */
 void segue_states_scatter(const struct segue_spec *spec, const struct segue_geometry *geometry,
 	const uint8_t *states, uint32_t rows, uint8_t *buffer);
 /* The reverse, for one row. */
 void segue_states_gather(const struct segue_spec *spec, const struct segue_geometry *geometry,
 	const uint8_t *buffer, uint32_t row, uint8_t *states);
+/* Whether policy hands a row that goes on the initial value of its state (docs/policy.md). */
+bool segue_state_zeroed(
+	const struct segue_spec *spec, size_t state, const struct segue_slot_span *span);
 
 #endif

@@ -18,12 +18,15 @@
 #define SEGUE_PATHS_MAX         (1u << 20) /* files and patterns of a source */
 #define SEGUE_ROWS_MAX          (1u << 20) /* of a batch */
 #define SEGUE_UNROLL_MAX        (1u << 20)
-#define SEGUE_PRODUCERS_MAX     1024 /* of a log */
-#define SEGUE_LANES_MAX         4096 /* the server keeps a table of all lanes of an open stream */
-#define SEGUE_DEPTH_MAX         64   /* a bit each of a word: core/track.h */
+#define SEGUE_WINDOW_MAX        (1u << 20) /* sequences that a lane looks at for a class */
+#define SEGUE_PRODUCERS_MAX     1024       /* of a log */
+#define SEGUE_LANES_MAX         4096  /* the server keeps a table of all lanes of an open stream */
+#define SEGUE_GROUPS_TIMEOUT    60000 /* ms, if none is given */
+#define SEGUE_DEPTH_MAX         64    /* a bit each of a word: core/track.h */
 #define SEGUE_THREADS_MAX       64
 #define SEGUE_INTERVAL_MAX      3600000  /* ms: an hour */
 #define SEGUE_LEASE_TIMEOUT_MAX 86400000 /* ms: a day */
+#define SEGUE_GATHERED_MAX      65       /* groups: those with names, and that without */
 
 /* ---- Rows ---- */
 
@@ -41,7 +44,7 @@
  */
 #define SEGUE_OPTIONS(X)                                                                           \
 	X(num_unroll, uint32_t, NUM_UNROLL, IDENTITY,                                              \
-		SEGUE_NUMBER(1, SEGUE_UNROLL_MAX, 0, "steps"))                                     \
+		SEGUE_NUMBER_OR_NONE(SEGUE_UNROLL_MAX, "steps"))                                   \
 	X(batch_size, uint32_t, BATCH_SIZE, SCHEDULE, SEGUE_NUMBER(1, SEGUE_ROWS_MAX, 0, "rows"))  \
 	X(lanes, uint32_t, LANES, SCHEDULE, SEGUE_NUMBER(1, SEGUE_LANES_MAX, 0, NULL))             \
 	X(shuffle, bool, SHUFFLE, IDENTITY, SEGUE_FLAG)                                            \
@@ -64,7 +67,21 @@
 	X(lease_timeout_ms, uint32_t, LEASE_TIMEOUT_MS, RUNTIME,                                   \
 		SEGUE_NUMBER_OR_NONE(SEGUE_LEASE_TIMEOUT_MAX, "ms"))                               \
 	X(keep_checkpoints, uint32_t, KEEP_CHECKPOINTS, RUNTIME,                                   \
-		SEGUE_NUMBER(1, SEGUE_CHECKPOINTS_MAX, 3, NULL))
+		SEGUE_NUMBER(1, SEGUE_CHECKPOINTS_MAX, 3, NULL))                                   \
+	X(maximum_length, uint32_t, MAXIMUM_LENGTH, IDENTITY,                                      \
+		SEGUE_NUMBER_OR_NONE(UINT32_MAX, "steps"))                                         \
+	X(on_too_long, enum segue_on_too_long, ON_TOO_LONG, IDENTITY,                              \
+		SEGUE_CHOICE("error", "truncate", "skip"))                                         \
+	X(trim, bool, TRIM, SCHEDULE, SEGUE_FLAG)                                                  \
+	X(lanes_by, enum segue_lanes_by, LANES_BY, IDENTITY, SEGUE_CHOICE("sequence", "record"))   \
+	X(window, uint32_t, WINDOW, IDENTITY, SEGUE_NUMBER_OR_NONE(SEGUE_WINDOW_MAX, "sequences")) \
+	X(initial, enum segue_initial, INITIAL, IDENTITY, SEGUE_CHOICE("value", "kept"))           \
+	X(groups, uint32_t, GROUPS, RUNTIME, SEGUE_NUMBER_OR_NONE(SEGUE_GATHERED_MAX, NULL))       \
+	X(groups_timeout_ms, uint32_t, GROUPS_TIMEOUT_MS, RUNTIME,                                 \
+		SEGUE_NUMBER(1, SEGUE_LEASE_TIMEOUT_MAX, SEGUE_GROUPS_TIMEOUT, "ms"))              \
+	X(max_lag_ms, uint32_t, MAX_LAG_MS, RUNTIME,                                               \
+		SEGUE_NUMBER_OR_NONE(SEGUE_LEASE_TIMEOUT_MAX, "ms"))                               \
+	X(on_lag, enum segue_on_lag, ON_LAG, RUNTIME, SEGUE_CHOICE("wait", "detach"))
 
 #define SEGUE_TFRECORD_OPTIONS(X)                                                                  \
 	X(compression, enum segue_compression, COMPRESSION, RUNTIME,                               \

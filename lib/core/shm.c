@@ -396,3 +396,26 @@ void segue_shm_destroy(struct segue_shm *shm)
 		close(shm->fd);
 	*shm = SEGUE_SHM_NONE;
 }
+
+/* ---- Copies ---- */
+
+int segue_shm_copy(const void *pages, size_t size, void **out)
+{
+	void *copy = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (copy == MAP_FAILED)
+		return segue_fail(SEGUE_ENOMEM, "no memory for a copy of %zu bytes", size);
+	memcpy(copy, pages, size);
+	*out = copy;
+	return 0;
+}
+
+int segue_shm_put_copy(void *pages, size_t size, void *copy)
+{
+	if (mprotect(copy, size, PROT_READ) == 0 && madvise(copy, size, MADV_DONTFORK) == 0 &&
+		mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, pages) != MAP_FAILED)
+		return 0;
+	int rc = segue_fail_errno(SEGUE_ESYSTEM, "cannot map a copy of %zu bytes", size);
+	munmap(copy, size);
+	return rc;
+}

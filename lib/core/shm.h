@@ -40,6 +40,17 @@ int segue_shm_map(int fd, size_t size, enum segue_shm_access access, struct segu
 int segue_shm_view(const struct segue_shm *shm, void **out);
 void segue_shm_unmap(void *map, size_t size);
 
+/*
+ * Private memory with the bytes of some pages of a mapping, to be put in their place, or unmapped
+ * (segue_shm_unmap). SEGUE_ENOMEM.
+ */
+int segue_shm_copy(const void *pages, size_t size, void **out);
+/*
+ * Puts the copy in their place, read only: whoever reads there sees the one or the other. It goes
+ * with the mapping. SEGUE_ESYSTEM: it was unmapped, and nothing has changed.
+ */
+int segue_shm_put_copy(void *pages, size_t size, void *copy);
+
 /* Reads through the fd into private memory: no signal can come of it. SEGUE_ESYSTEM. */
 int segue_shm_read(const struct segue_shm *shm, uint64_t offset, void *out, size_t size);
 

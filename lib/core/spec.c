@@ -78,9 +78,14 @@ static int check_form(const char *kind, size_t i, const struct segue_field *fiel
 	return segue_form_check(what, field->form, field->rank, field->dtype);
 }
 
-static const char *const list_names[] = {"sequences", "context", "states"};
+const char *segue_spec_list_name(enum segue_field_list list)
+{
+	static const char *const names[] = {"sequences", "context", "states"};
 
-static struct segue_field *fields_of(
+	return names[list];
+}
+
+struct segue_field *segue_spec_fields(
 	const struct segue_spec *spec, enum segue_field_list list, size_t *count)
 {
 	*count = 0;
@@ -101,9 +106,9 @@ static struct segue_field *fields_of(
 /* On its own, and beside those before it. */
 static int check_field(const struct segue_spec *spec, enum segue_field_list list, size_t i)
 {
-	const char *kind = list_names[list];
+	const char *kind = segue_spec_list_name(list);
 	size_t count;
-	struct segue_field *fields = fields_of(spec, list, &count);
+	struct segue_field *fields = segue_spec_fields(spec, list, &count);
 	char what[64];
 	int rc;
 
@@ -116,6 +121,8 @@ static int check_field(const struct segue_spec *spec, enum segue_field_list list
 	if (!rc && list == SEGUE_FIELD_STATE && fields[i].form != SEGUE_FORM_DENSE)
 		rc = segue_fail(
 			SEGUE_EINVAL, "%s: a state is dense, not ragged or bytes", fields[i].name);
+	if (!rc && list == SEGUE_FIELD_STATE)
+		rc = segue_policy_check(&fields[i].policy, i, fields[i].name);
 	if (!rc)
 		rc = check_twice(kind, fields, i, kind, &fields[i], i);
 	return rc;
@@ -136,7 +143,7 @@ int segue_spec_check_last(const struct segue_spec *spec, enum segue_field_list l
 	size_t count;
 	int rc = check_counts(spec);
 
-	fields_of(spec, list, &count);
+	segue_spec_fields(spec, list, &count);
 	return rc ? rc : check_field(spec, list, count - 1);
 }
 
@@ -147,7 +154,7 @@ static int check_features(const struct segue_spec *spec)
 	for (unsigned list = 0; list <= SEGUE_FIELD_STATE; list++) {
 		size_t count;
 
-		fields_of(spec, (enum segue_field_list)list, &count);
+		segue_spec_fields(spec, (enum segue_field_list)list, &count);
 		for (size_t i = 0; !rc && i < count; i++)
 			rc = check_field(spec, (enum segue_field_list)list, i);
 	}
@@ -158,168 +165,23 @@ static int check_features(const struct segue_spec *spec)
 	return rc;
 }
 
-/* ---- What goes together ---- */
-
-static bool is_kept_nowhere(const struct segue_spec *spec)
-{
-	return spec->keep_final && !spec->persist;
-}
-
-static bool has_passes_over_mix(const struct segue_spec *spec)
-{
-	return spec->source.kind == SEGUE_SOURCE_MIX &&
-	       (spec->epochs != 1 || spec->first_epoch != 0);
-}
-
-static bool ends_before_it_begins(const struct segue_spec *spec)
-{
-	return spec->epochs != 0 && spec->epochs <= spec->first_epoch;
-}
-
-static bool is_log(const struct segue_spec *spec)
-{
-	return spec->source.kind == SEGUE_SOURCE_LOG;
-}
-
-static bool has_nowhere_to_insert(const struct segue_spec *spec)
-{
-	return segue_source_find_log(&spec->source) && !spec->persist;
-}
-
-static bool shuffles_what_is_not_there(const struct segue_spec *spec)
-{
-	return is_log(spec) && spec->shuffle;
-}
-
-static bool has_passes_over_log(const struct segue_spec *spec)
-{
-	return is_log(spec) && (spec->epochs != 1 || spec->first_epoch != 0);
-}
-
-static const char *has_no_initial(const struct segue_spec *spec, enum segue_field_list list,
-	const struct segue_field *field, const char **kind)
-{
-	(void)list;
-	*kind = segue_source_row(spec->source.kind)->name;
-	return field->from_data && !segue_source_has_initial(&spec->source)
-		       ? "to have its initial value from the data (in C: init_from_data)"
-		       : NULL;
-}
-
-static const char *has_no_variable(const struct segue_spec *spec, enum segue_field_list list,
-	const struct segue_field *field, const char **kind)
-{
-	*kind = segue_source_lacks(&spec->source, field->form, list == SEGUE_FIELD_CONTEXT);
-	return *kind ? segue_form_name(field->form) : NULL;
-}
-
-/*
- * What is right by itself and does not go together: two options, an option (`other` 0) or a field
- * and the kind of source. docs/guide.md has the same table. What is in no row goes together, but
- * for the capacity of a log, which has a least one (segue_source_check_capacity).
- */
-static const struct {
-	enum segue_spec_option one, other;
-	bool (*wrong)(const struct segue_spec *spec);
-	/* What the field is that it cannot be, and by which kind of source; NULL: all is well. */
-	const char *(*wrong_field)(const struct segue_spec *spec, enum segue_field_list list,
-		const struct segue_field *field, const char **kind);
-	const char *because;
-} together[] = {
-	{.one = SEGUE_SPEC_KEEP_FINAL,
-		.other = SEGUE_SPEC_PERSIST,
-		.wrong = is_kept_nowhere,
-		.because = "there is no store to keep final states in"},
-	{.one = SEGUE_SPEC_EPOCHS,
-		.other = SEGUE_SPEC_FIRST_EPOCH,
-		.wrong = has_passes_over_mix,
-		.because = "passes over a mix are those over its parts, which have epochs of their "
-			   "own; the stream's are 1, from 0 on"},
-	{.one = SEGUE_SPEC_PERSIST,
-		.wrong = has_nowhere_to_insert,
-		.because = "what is inserted is kept in the store"},
-	{.one = SEGUE_SPEC_SHUFFLE,
-		.wrong = shuffles_what_is_not_there,
-		.because = "what is inserted comes in the order in which it was accepted"},
-	{.one = SEGUE_SPEC_EPOCHS,
-		.other = SEGUE_SPEC_FIRST_EPOCH,
-		.wrong = has_passes_over_log,
-		.because = "there is one pass over what is inserted: the stream's epochs are 1, "
-			   "from 0 on"},
-	{.one = SEGUE_SPEC_EPOCHS,
-		.other = SEGUE_SPEC_FIRST_EPOCH,
-		.wrong = ends_before_it_begins,
-		.because = "epochs counts from 0, also where the stream begins later, and must be "
-			   "more than first_epoch"},
-	{.wrong_field = has_no_initial,
-		.because = "write sequence files with it (segue.convert, segue.FileWriter), which "
-			   "segue.Files reads, or give one value for all"},
-	{.wrong_field = has_no_variable,
-		.because = "write sequence files with it (segue.convert, segue.FileWriter), which "
-			   "segue.Files reads"},
-};
-#define ROWS (sizeof(together) / sizeof(together[0]))
-
-static int check_options_together(const struct segue_spec *spec)
-{
-	for (size_t i = 0; i < ROWS; i++) {
-		const struct segue_option *one, *other;
-		char text[2][24];
-
-		if (!together[i].wrong || !together[i].wrong(spec))
-			continue;
-		one = segue_option_find(segue_spec_options, together[i].one);
-		if (!together[i].other)
-			return segue_fail(SEGUE_EINVAL, "%s is %s and the source of kind %s: %s",
-				one->name, segue_option_print(one, spec, text[0]),
-				segue_source_row(spec->source.kind)->name, together[i].because);
-		other = segue_option_find(segue_spec_options, together[i].other);
-		return segue_fail(SEGUE_EINVAL, "%s is %s and %s %s: %s", one->name,
-			segue_option_print(one, spec, text[0]), other->name,
-			segue_option_print(other, spec, text[1]), together[i].because);
-	}
-	return 0;
-}
-
-static int check_field_together(
-	const struct segue_spec *spec, enum segue_field_list list, size_t place)
-{
-	size_t count;
-	const struct segue_field *field = &fields_of(spec, list, &count)[place];
-
-	for (size_t i = 0; i < ROWS; i++) {
-		const char *kind, *what = NULL;
-
-		if (together[i].wrong_field)
-			what = together[i].wrong_field(spec, list, field, &kind);
-		if (what)
-			return segue_fail(SEGUE_EINVAL,
-				"%s[%zu] \"%s\" is %s, which a source of kind %s does not have: %s",
-				list_names[list], place, field->name, what, kind,
-				together[i].because);
-	}
-	return 0;
-}
-
-static int check_together(const struct segue_spec *spec)
-{
-	int rc = 0;
-
-	for (unsigned list = 0; list <= SEGUE_FIELD_STATE; list++) {
-		size_t count;
-
-		fields_of(spec, (enum segue_field_list)list, &count);
-		for (size_t i = 0; !rc && i < count; i++)
-			rc = check_field_together(spec, (enum segue_field_list)list, i);
-	}
-	if (!rc)
-		rc = check_options_together(spec);
-	return rc ? rc
-		  : segue_source_check_capacity(
-			    &spec->source, (spec->depth + 2) * (uint64_t)spec->batch_size);
-}
-
 /* ---- The whole ---- */
+
+uint32_t segue_spec_window(const struct segue_spec *spec)
+{
+	uint64_t usual = 16 * (uint64_t)spec->batch_size;
+
+	if (spec->boundaries.count == 0)
+		return 0;
+	if (spec->window)
+		return spec->window;
+	return usual < SEGUE_WINDOW_MAX ? (uint32_t)usual : SEGUE_WINDOW_MAX;
+}
+
+uint64_t segue_spec_least_capacity(const struct segue_spec *spec)
+{
+	return segue_spec_window(spec) + (spec->depth + 2) * (uint64_t)spec->batch_size;
+}
 
 int segue_spec_check(struct segue_spec *spec)
 {
@@ -337,7 +199,7 @@ int segue_spec_check(struct segue_spec *spec)
 	if (!rc)
 		rc = segue_options_check(segue_spec_options, "", spec);
 	if (!rc)
-		rc = check_together(spec);
+		rc = segue_spec_check_together(spec);
 	if (!rc)
 		rc = segue_spec_check_index(spec);
 	return rc;
@@ -365,6 +227,11 @@ static void hash_fields(struct segue_digest *digest, const struct segue_field *f
 		}
 		if (fields[i].from_data)
 			segue_digest_text(digest, "from_data");
+		if (fields[i].policy.kind != SEGUE_POLICY_CARRY) {
+			segue_digest_text(digest, "policy");
+			segue_digest_number(digest, fields[i].policy.kind);
+			segue_digest_number(digest, segue_policy_bits(&fields[i].policy));
+		}
 		segue_digest_text(digest, "");
 	}
 }
@@ -383,6 +250,12 @@ void segue_spec_hash(const struct segue_spec *spec, uint64_t hash[2])
 		segue_digest_number(&digest, spec->init_hash[i][1]);
 	}
 	segue_options_hash(segue_spec_options, spec, &digest);
+	if (spec->boundaries.count > 0) {
+		segue_digest_text(&digest, "bucket_boundaries");
+		segue_digest_number(&digest, spec->boundaries.count);
+		for (uint32_t i = 0; i < spec->boundaries.count; i++)
+			segue_digest_number(&digest, spec->boundaries.length[i]);
+	}
 	segue_source_hash(&spec->source, &digest);
 	segue_digest_finish(&digest, hash);
 }
@@ -494,11 +367,42 @@ static void compare_init(struct segue_differences *list, const struct segue_spec
 	}
 }
 
+static void compare_policies(struct segue_differences *list, const struct segue_spec *stored,
+	const struct segue_spec *asked)
+{
+	for (size_t i = 0; i < stored->state_count; i++) {
+		const struct segue_field *a = &stored->states[i];
+		const struct segue_field *b = find(asked->states, asked->state_count, a->name);
+		char text[2][SEGUE_POLICY_TEXT];
+
+		if (b && (a->policy.kind != b->policy.kind ||
+				 segue_policy_bits(&a->policy) != segue_policy_bits(&b->policy)))
+			segue_differ(list, "states \"%s\" policy: %s in the store, %s asked for",
+				a->name, segue_policy_print(&a->policy, text[0]),
+				segue_policy_print(&b->policy, text[1]));
+	}
+}
+
+static void compare_boundaries(struct segue_differences *list,
+	const struct segue_boundaries *stored, const struct segue_boundaries *asked)
+{
+	char text[2][SEGUE_BOUNDARIES_TEXT];
+	bool same = stored->count == asked->count;
+
+	for (uint32_t i = 0; same && i < stored->count; i++)
+		same = stored->length[i] == asked->length[i];
+	if (!same)
+		segue_differ(list, "bucket_boundaries: %s in the store, %s asked for",
+			segue_boundaries_print(stored, text[0]),
+			segue_boundaries_print(asked, text[1]));
+}
+
 int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec *asked)
 {
 	struct segue_differences list = {.used = 0};
 
 	segue_options_compare(segue_spec_options, stored, asked, &list);
+	compare_boundaries(&list, &stored->boundaries, &asked->boundaries);
 	segue_source_compare(&stored->source, &asked->source, &list);
 	compare_fields(&list, "sequences", stored->sequences, stored->sequence_count,
 		asked->sequences, asked->sequence_count);
@@ -507,11 +411,17 @@ int segue_spec_compare(const struct segue_spec *stored, const struct segue_spec 
 	compare_fields(&list, "states", stored->states, stored->state_count, asked->states,
 		asked->state_count);
 	compare_init(&list, stored, asked);
+	compare_policies(&list, stored, asked);
 	int rc = segue_differences_fail(&list);
 	return rc ? segue_fail(rc,
 			    "%s. A stream keeps these as it was made: give a new one another name, "
 			    "where first_epoch goes on at a later epoch, or drop this one first "
-			    "(client.drop(\"%s\"), segue stream rm DIR \"%s\")",
-			    segue_error_detail(), stored->name, stored->name)
+			    "(client.drop(\"%s\"), segue stream rm DIR \"%s\")%s",
+			    segue_error_detail(), stored->name, stored->name,
+			    stored->batch_size == asked->batch_size
+				    ? ""
+				    : "; its loaders change batch_size, once it is open as it was "
+				      "made "
+				      "(loader.set_batch_size)")
 		  : 0;
 }

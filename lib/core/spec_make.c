@@ -1,5 +1,5 @@
 /*
- * A stream's spec put together call by call, copied, freed.
+ * A stream's spec put together call by call, copied, freed; what follows from its numbers.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,10 +81,11 @@ static int grow(void *array, size_t count, size_t size)
 	return 0;
 }
 
-/* Adds a field to the list, checked; it can be taken off again, being the last. */
+/* Adds a field to the list, a state or a feature, checked; it can be taken off again, being the
+ * last. */
 static int add_field(struct segue_spec *spec, enum segue_field_list list,
-	const struct segue_feature *feature, bool from_data, struct segue_field **fields,
-	size_t *count)
+	const struct segue_feature *feature, const struct segue_state *state,
+	struct segue_field **fields, size_t *count)
 {
 	struct segue_field *field;
 	int rc = grow(fields, *count, sizeof(**fields));
@@ -95,7 +96,10 @@ static int add_field(struct segue_spec *spec, enum segue_field_list list,
 	field->dtype = feature->dtype;
 	field->rank = feature->rank;
 	field->form = feature->form;
-	field->from_data = from_data;
+	if (state) {
+		field->from_data = state->init_from_data;
+		field->policy = (struct segue_state_policy){state->policy, state->probability};
+	}
 	memcpy(field->dims, feature->dims, sizeof(field->dims));
 	rc = segue_text_copy(feature->name, &field->name);
 	if (rc)
@@ -115,7 +119,7 @@ int segue_spec_add_sequence(struct segue_spec *spec, const struct segue_feature 
 	if (!rc)
 		rc = segue_sized_take("segue_feature", given, sizeof(feature), &feature);
 	return rc ? rc
-		  : add_field(spec, SEGUE_FIELD_SEQUENCE, &feature, false, &spec->sequences,
+		  : add_field(spec, SEGUE_FIELD_SEQUENCE, &feature, NULL, &spec->sequences,
 			    &spec->sequence_count);
 }
 
@@ -127,7 +131,7 @@ int segue_spec_add_context(struct segue_spec *spec, const struct segue_feature *
 	if (!rc)
 		rc = segue_sized_take("segue_feature", given, sizeof(feature), &feature);
 	return rc ? rc
-		  : add_field(spec, SEGUE_FIELD_CONTEXT, &feature, false, &spec->contexts,
+		  : add_field(spec, SEGUE_FIELD_CONTEXT, &feature, NULL, &spec->contexts,
 			    &spec->context_count);
 }
 
@@ -180,8 +184,8 @@ int segue_spec_add_state(struct segue_spec *spec, const struct segue_state *give
 	struct segue_feature feature = {
 		.name = state.name, .dtype = state.dtype, .rank = state.rank};
 	memcpy(feature.dims, state.dims, sizeof(feature.dims));
-	rc = add_field(spec, SEGUE_FIELD_STATE, &feature, state.init_from_data, &spec->states,
-		&spec->state_count);
+	rc = add_field(
+		spec, SEGUE_FIELD_STATE, &feature, &state, &spec->states, &spec->state_count);
 	if (rc)
 		return rc;
 	size_t last = spec->state_count - 1;
@@ -311,6 +315,25 @@ int segue_spec_set_text(struct segue_spec *spec, enum segue_spec_option option, 
 	return rc ? rc : segue_option_set_text(place.option, place.within, place.of, text);
 }
 
+int segue_spec_set_boundaries(struct segue_spec *spec, const uint64_t *lengths, size_t count)
+{
+	struct segue_boundaries boundaries = {.count = 0};
+	int rc = check_there(spec);
+
+	if (!rc)
+		rc = segue_range_check(
+			"the number of bucket_boundaries", count, 0, SEGUE_BOUNDARIES_MAX);
+	if (rc)
+		return rc;
+	boundaries.count = (uint32_t)count;
+	if (count > 0)
+		memcpy(boundaries.length, lengths, count * sizeof(*lengths));
+	rc = segue_boundaries_check(&boundaries);
+	if (!rc)
+		spec->boundaries = boundaries;
+	return rc;
+}
+
 /* ---- Copying ---- */
 
 static int copy_fields(
@@ -385,3 +408,5 @@ int segue_spec_copy(const struct segue_spec *spec, struct segue_spec **out)
 	*out = copy;
 	return 0;
 }
+
+/* ---- What follows from it ---- */

@@ -610,16 +610,17 @@ int segue_source_check(const struct segue_spec_source *source)
 	return rc ? rc : segue_options_check(row->options, "source.", source);
 }
 
-int segue_source_check_capacity(const struct segue_spec_source *source, uint64_t least)
+int segue_source_check_capacity(
+	const struct segue_spec_source *source, const char *window, uint64_t least)
 {
 	const struct segue_spec_log *log = segue_source_find_log(source);
 
 	if (log && log->capacity && log->capacity < least)
 		return segue_fail(SEGUE_EINVAL,
-			"source.capacity is %" PRIu64 ", which is less than (depth + 2) * "
+			"source.capacity is %" PRIu64 ", which is less than %s(depth + 2) * "
 			"batch_size = %" PRIu64 " sequences: batches would wait for sequences that "
 			"wait for batches",
-			log->capacity, least);
+			log->capacity, window, least);
 	return 0;
 }
 

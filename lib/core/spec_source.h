@@ -132,8 +132,10 @@ int segue_source_check(const struct segue_spec_source *source);
 /* Whether the paths of two sources of a kind are the same. */
 bool segue_source_same_paths(
 	const struct segue_spec_source *one, const struct segue_spec_source *other);
-/* That of its log, if it has one: it holds at least so many sequences. SEGUE_EINVAL. */
-int segue_source_check_capacity(const struct segue_spec_source *source, uint64_t least);
+/* That of its log, if it has one: it holds at least so many sequences. `window`: said before what
+ * they are counted by. SEGUE_EINVAL. */
+int segue_source_check_capacity(
+	const struct segue_spec_source *source, const char *window, uint64_t least);
 /*
  * A deep copy, but that it holds the same index; on failure too, *out is to be finished.
  * SEGUE_ENOMEM.

@@ -15,7 +15,8 @@
 
 #include "core/error.h"
 
-#define SECOND 1000000000
+#define SECOND         1000000000
+#define WORDS_SLICE_NS 2000000 /* where only one word can be slept on */
 
 int64_t segue_now_ns(void)
 {
@@ -38,6 +39,42 @@ bool segue_wait_word(const _Atomic uint32_t *word, uint32_t seen, int64_t deadli
 		return true;
 	assert(errno == EAGAIN || errno == EINTR || errno == ETIMEDOUT);
 	return errno != ETIMEDOUT;
+}
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+
+/* <linux/futex.h> of the kernel built on may be older than the one that this runs on. */
+struct futex_waiter {
+	uint64_t value, address;
+	uint32_t flags, reserved;
+};
+
+enum { FUTEX_OF_32_BITS = 2 };
+
+bool segue_wait_words(const _Atomic uint32_t *const *words, const uint32_t *seen, size_t count,
+	int64_t deadline_ns)
+{
+	struct futex_waiter waiters[SEGUE_WAIT_WORDS];
+	int64_t at = deadline_ns > 0 ? deadline_ns : 0;
+	const struct timespec deadline = {.tv_sec = at / SECOND, .tv_nsec = at % SECOND};
+
+	if (count == 1)
+		return segue_wait_word(words[0], seen[0], deadline_ns);
+	assert(count > 0 && count <= SEGUE_WAIT_WORDS);
+	for (size_t i = 0; i < count; i++)
+		waiters[i] = (struct futex_waiter){
+			seen[i], (uint64_t)(uintptr_t)words[i], FUTEX_OF_32_BITS, 0};
+	long rc = syscall(SYS_futex_waitv, waiters, (unsigned)count, 0,
+		deadline_ns == INT64_MAX ? NULL : &deadline, CLOCK_MONOTONIC);
+	if (rc >= 0)
+		return true;
+	if (errno != ENOSYS && errno != EPERM)
+		return errno != ETIMEDOUT;
+	int64_t slice = segue_now_ns() + WORDS_SLICE_NS;
+	bool over = deadline_ns <= slice;
+	return segue_wait_word(words[0], seen[0], over ? deadline_ns : slice) || !over;
 }
 
 void segue_wake_word(_Atomic uint32_t *word)

@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* CLOCK_MONOTONIC in nanoseconds. */
@@ -22,6 +23,13 @@ int64_t segue_now_ns(void);
  * reason (a signal). Works through a read-only mapping.
  */
 bool segue_wait_word(const _Atomic uint32_t *word, uint32_t seen, int64_t deadline_ns);
+enum { SEGUE_WAIT_WORDS = 128 };
+/*
+ * The same of several, at most SEGUE_WAIT_WORDS: until one of them differs from what was seen. On a
+ * kernel that cannot (before 5.16) it returns true after a few milliseconds at the latest.
+ */
+bool segue_wait_words(const _Atomic uint32_t *const *words, const uint32_t *seen, size_t count,
+	int64_t deadline_ns);
 /* Wakes all that sleep on the word: one system call. */
 void segue_wake_word(_Atomic uint32_t *word);
 

@@ -16,9 +16,19 @@
 #include "core/sequence_log.h"
 #include "core/spec.h"
 
-#define SEGUE_PROTOCOL    3
+#define SEGUE_PROTOCOL    5
 #define SEGUE_TOKEN_BYTES 16
 #define SEGUE_ARENA_SIZE  (1u << 20)
+/* Bits of `required`. Of streams: maximum_length and trim; policies of states; lanes_by. */
+#define SEGUE_REQUIRES_LENGTHS  (UINT64_C(1) << 0)
+#define SEGUE_REQUIRES_POLICY   (UINT64_C(1) << 1)
+#define SEGUE_REQUIRES_LANES_BY (UINT64_C(1) << 2)
+/* Of lanes and tokens: the position has a batch size of its own. */
+#define SEGUE_REQUIRES_SIZED (UINT64_C(1) << 3)
+/* Of streams: they have classes of lengths; of positions: sequences wait for theirs. */
+#define SEGUE_REQUIRES_CLASSES (UINT64_C(1) << 4)
+/* Of streams: rows that begin take up what was kept. */
+#define SEGUE_REQUIRES_KEPT (UINT64_C(1) << 5)
 
 /* Types of frames; the numbers are the protocol. */
 enum segue_message_type {
@@ -42,6 +52,8 @@ enum segue_message_type {
 	SEGUE_MESSAGE_STREAM_FIND = 22,
 	SEGUE_MESSAGE_INPUT_FAILED = 23,
 	SEGUE_MESSAGE_STREAM_FILES = 24,
+	SEGUE_MESSAGE_STATES = 25,
+	SEGUE_MESSAGE_GROUP = 26,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -52,6 +64,14 @@ enum segue_message_type {
 	SEGUE_MESSAGE_PRODUCER_OPENED = 72,
 	SEGUE_MESSAGE_ACKNOWLEDGED = 73,
 	SEGUE_MESSAGE_FOUND = 74,
+	SEGUE_MESSAGE_GROUPED = 75,
+};
+
+enum segue_states_request {
+	SEGUE_STATES_REQUEST_GET = 1,
+	SEGUE_STATES_REQUEST_LIST = 2,
+	SEGUE_STATES_REQUEST_PUT = 3,
+	SEGUE_STATES_REQUEST_DELETE = 4,
 };
 
 enum segue_attach_mode {
@@ -62,6 +82,14 @@ enum segue_attach_mode {
 	SEGUE_ATTACH_OFFER = 4,   /* reconnect: the states in the upload */
 	SEGUE_ATTACH_CHECK = 5,   /* attaches nothing: would the token in the upload fit? */
 	SEGUE_ATTACH_RESUME = 6,  /* as CONTINUE, by the library itself: a held lane is EFENCED */
+	SEGUE_ATTACH_RESIZE = 7, /* as RESUME, over the lease `lease`: batches of batch_size rows */
+};
+
+/* Lanes that move from worker to worker. */
+enum segue_attach_any {
+	SEGUE_ANY_NOT = 0,
+	SEGUE_ANY_NAMED = 1,  /* the lane, to be held as one that moves */
+	SEGUE_ANY_CHOOSE = 2, /* whichever the server gives: `lane` says nothing; NONE to FRESH */
 };
 
 struct segue_message {
@@ -85,7 +113,9 @@ struct segue_message {
 			enum segue_attach_mode mode;
 			uint8_t token[SEGUE_TOKEN_BYTES];
 			int64_t timeout_ns;
+			enum segue_attach_any any;
 			bool take;                   /* a lease of the same process ends for it */
+			uint32_t batch_size;         /* resize: from `step` on */
 			struct segue_log_place seen; /* offer: of a log, by batch step - 1 */
 		} lane_attach;
 		struct {
@@ -103,8 +133,8 @@ struct segue_message {
 			int64_t timeout_ns;
 		} checkpoint;
 		struct {
-			const char *stream;
-			uint64_t id; /* remove: 0 means all */
+			const char *stream, *group; /* group "": the one that every stream has */
+			uint64_t id;                /* remove: 0 means all */
 			uint32_t lane;
 			bool remove; /* else the token is sent */
 		} stored;
@@ -112,6 +142,22 @@ struct segue_message {
 			enum segue_report what;
 			const char *stream, *key; /* "": none */
 		} report;
+		struct {
+			enum segue_states_request what;
+			const char *stream, *group, *key;
+			bool live;
+			bool again;      /* put, delete: it may have been done */
+			uint64_t upload; /* put */
+			uint32_t lane;   /* list: where it goes on */
+			uint64_t at[2];
+		} states;
+		struct {
+			uint64_t stream;
+			const char *name;
+		} group;
+		struct {
+			uint32_t group;
+		} grouped;
 		struct {
 			uint64_t stream;
 		} stream_close, stream_end;
@@ -141,7 +187,10 @@ struct segue_message {
 		} producer_leave;
 		struct {
 			const char *stream;
-		} stream_drop, stream_find, stream_files;
+		} stream_find, stream_files;
+		struct {
+			const char *stream, *group; /* group "": the whole stream */
+		} stream_drop;
 		struct {
 			uint32_t protocol, layout_version;
 			const char *version;
@@ -160,7 +209,10 @@ struct segue_message {
 		struct {
 			uint64_t lease, generation, step;
 			uint8_t token[SEGUE_TOKEN_BYTES];
-			uint32_t rows;
+			uint32_t rows;       /* of batch step - 1, with the parked ones */
+			uint32_t places;     /* rows that the memory has room for */
+			uint32_t batch_size; /* wanted from `step` on */
+			uint32_t lane;
 		} attached;
 		struct {
 			uint64_t id, size, step;
@@ -219,6 +271,11 @@ struct segue_lane_record {
 	bool held;
 	struct segue_holder holder;
 	int64_t committed_ms;
+	/*
+	 * With initial = kept: of the lease that has committed the position's step a hash (of its
+	 * token); 0 at step 0. With the step it says which of several futures the position is of.
+	 */
+	uint64_t origin;
 	struct segue_position *position; /* unpacked: malloc'd, free() */
 };
 
@@ -242,6 +299,7 @@ struct segue_token_record {
 	uint64_t row_size;
 	uint64_t log_hash[2];   /* running hash of all that the lane has seen of a log; or zeros */
 	struct segue_ends ends; /* count 0: older, made when there was but one */
+	uint64_t origin;        /* as in segue_lane_record */
 	struct segue_position *position; /* unpacked: malloc'd, free() */
 };
 

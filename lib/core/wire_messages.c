@@ -52,12 +52,14 @@ static const struct segue_pb_field lane_attach[] = {
 	ANY64(LaneAttach, lane_attach, stream),
 	LANE(LaneAttach, lane_attach),
 	ANY32(LaneAttach, lane_attach, group),
-	ENUM(LaneAttach, lane_attach, mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_RESUME),
+	ENUM(LaneAttach, lane_attach, mode, SEGUE_ATTACH_NONE, SEGUE_ATTACH_RESIZE),
 	ANY64(LaneAttach, lane_attach, upload),
 	ANY64(LaneAttach, lane_attach, step),
 	ANY64(LaneAttach, lane_attach, lease),
 	TIME(LaneAttach, lane_attach, timeout_ns),
 	FIELD(LaneAttach, lane_attach, take, BOOL, 0),
+	ENUM(LaneAttach, lane_attach, any, SEGUE_ANY_NOT, SEGUE_ANY_CHOOSE),
+	NUMBER(LaneAttach, lane_attach, batch_size, UINT32, 0, SEGUE_ROWS_MAX),
 	OTHER64(LaneAttach, seen, lane_attach.seen.number),
 	OTHER64(LaneAttach, seen_low, lane_attach.seen.hash[0]),
 	OTHER64(LaneAttach, seen_high, lane_attach.seen.hash[1]),
@@ -93,6 +95,7 @@ static const struct segue_pb_field stored[] = {
 	LANE(Stored, stored),
 	ANY64(Stored, stored, id),
 	FIELD(Stored, stored, remove, BOOL, 0),
+	NAME(Stored, stored, group),
 	END,
 };
 static const struct segue_pb_field report[] = {
@@ -101,12 +104,31 @@ static const struct segue_pb_field report[] = {
 	FIELD(Report, report, key, STRING, SEGUE_KEY_MAX),
 	END,
 };
+static const struct segue_pb_field states[] = {
+	ENUM(States, states, what, SEGUE_STATES_REQUEST_GET, SEGUE_STATES_REQUEST_DELETE),
+	NAME(States, states, stream),
+	FIELD(States, states, key, STRING, SEGUE_KEY_MAX),
+	FIELD(States, states, live, BOOL, 0),
+	FIELD(States, states, again, BOOL, 0),
+	ANY64(States, states, upload),
+	LANE(States, states),
+	OTHER64(States, high, states.at[0]),
+	OTHER64(States, low, states.at[1]),
+	NAME(States, states, group),
+	END,
+};
+static const struct segue_pb_field group[] = {
+	ANY64(Group, group, stream),
+	NAME(Group, group, name),
+	END,
+};
 static const struct segue_pb_field stream_close[] = {
 	ANY64(StreamClose, stream_close, stream),
 	END,
 };
 static const struct segue_pb_field stream_drop[] = {
 	NAME(StreamDrop, stream_drop, stream),
+	NAME(StreamDrop, stream_drop, group),
 	END,
 };
 static const struct segue_pb_field stream_files[] = {
@@ -159,6 +181,10 @@ static const struct segue_pb_field producer_opened[] = {
 	NUMBER(ProducerOpened, producer_opened, cursor_size, UINT32, 0, SEGUE_SEQLOG_CURSOR_MAX),
 	END,
 };
+static const struct segue_pb_field grouped[] = {
+	ANY32(Grouped, grouped, group),
+	END,
+};
 static const struct segue_pb_field acknowledged[] = {
 	ANY64(Acknowledged, acknowledged, entry),
 	END,
@@ -192,7 +218,10 @@ static const struct segue_pb_field attached[] = {
 	ANY64(Attached, attached, generation),
 	TOKEN(Attached, attached),
 	ANY64(Attached, attached, step),
-	ANY32(Attached, attached, rows),
+	NUMBER(Attached, attached, rows, UINT32, 0, SEGUE_ROWS_MAX),
+	NUMBER(Attached, attached, places, UINT32, 1, SEGUE_ROWS_MAX),
+	NUMBER(Attached, attached, batch_size, UINT32, 0, SEGUE_ROWS_MAX),
+	LANE(Attached, attached),
 	END,
 };
 static const struct segue_pb_field done[] = {END};
@@ -309,6 +338,8 @@ static const struct codec {
 	{MESSAGE(INPUT_FAILED, input_failed)},
 	{MESSAGE(STREAM_FIND, stream_find)},
 	{MESSAGE(STREAM_FILES, stream_files)},
+	{MESSAGE(STATES, states)},
+	{MESSAGE(GROUP, group)},
 	/* Replies: server to client. */
 	{MESSAGE(WELCOME, welcome)},
 	{MESSAGE(OPENED, opened)},
@@ -320,6 +351,7 @@ static const struct codec {
 	{MESSAGE(FAILURE, failure)},
 	{MESSAGE(PRODUCER_OPENED, producer_opened)},
 	{MESSAGE(ACKNOWLEDGED, acknowledged)},
+	{MESSAGE(GROUPED, grouped)},
 };
 
 /* Every message begins so. */
@@ -345,6 +377,7 @@ SERIAL(StreamClose);
 SERIAL(StreamDrop);
 SERIAL(StreamFind);
 SERIAL(StreamFiles);
+SERIAL(States);
 SERIAL(Welcome);
 SERIAL(Opened);
 SERIAL(Found);

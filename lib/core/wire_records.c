@@ -81,6 +81,10 @@ static const struct segue_pb_field position_fields[] = {
 	ANY64(Position, segue_position, epoch),
 	ANY64(Position, segue_position, epoch_step),
 	ANY64(Position, segue_position, undelivered),
+	ANY64(Position, segue_position, sized),
+	NUMBER(Position, segue_position, batch_size, UINT32, 0, SEGUE_ROWS_MAX),
+	NUMBER(Position, segue_position, parked, UINT32, 0, SEGUE_ROWS_MAX),
+	NUMBER(Position, segue_position, waiting, UINT32, 0, SEGUE_WINDOW_MAX),
 	END,
 };
 static const struct segue_pb_column position_rows[] = {
@@ -94,7 +98,7 @@ static const struct segue_pb_column position_rows[] = {
 static size_t position_scratch(const struct segue_position *position)
 {
 	return sizeof(Segue__Pb__Position) + SEGUE_ARENA_ALIGN +
-	       segue_pb_columns_scratch(position_rows, position->rows);
+	       segue_pb_columns_scratch(position_rows, segue_position_entries(position));
 }
 
 static Segue__Pb__Position *put_position(
@@ -104,9 +108,32 @@ static Segue__Pb__Position *put_position(
 
 	segue__pb__position__init(pb);
 	segue_pb_put(position_fields, position, scratch, &pb->base);
-	segue_pb_put_columns(position_rows, position->row, sizeof(position->row[0]), position->rows,
-		scratch, &pb->base);
+	segue_pb_put_columns(position_rows, position->row, sizeof(position->row[0]),
+		segue_position_entries(position), scratch, &pb->base);
 	return pb;
+}
+
+#define POSITION_REQUIRES (SEGUE_REQUIRES_SIZED | SEGUE_REQUIRES_CLASSES)
+
+/* What a reader must know of a record with this position. */
+static uint64_t position_requires(const struct segue_position *position)
+{
+	return (position->sized ? SEGUE_REQUIRES_SIZED : 0) |
+	       (position->waiting ? SEGUE_REQUIRES_CLASSES : 0);
+}
+
+static int check_sized(const struct segue_position *position, size_t rows)
+{
+	int rc = segue_pb_check_range("waiting", position->waiting, 0, rows);
+
+	if (!rc)
+		rc = segue_pb_check_range("parked", position->parked, 0, rows - position->waiting);
+	if (!rc && !position->sized && (position->batch_size || position->parked))
+		rc = segue_fail(SEGUE_EPROTOCOL,
+			"position: batch_size %" PRIu32 ", %" PRIu32
+			" parked, of a lane that was given none",
+			position->batch_size, position->parked);
+	return rc;
 }
 
 static int get_position(const Segue__Pb__Position *pb, struct segue_position **out)
@@ -117,8 +144,11 @@ static int get_position(const Segue__Pb__Position *pb, struct segue_position **o
 
 	if (!pb)
 		return segue_fail(SEGUE_EPROTOCOL, "position is missing");
-	rc = segue_pb_count_rows(
-		position_rows, "rows of position", SEGUE_ROWS_MAX, &pb->base, &rows);
+	/* As many as may wait come on top; that so many do is looked at below. */
+	size_t most = SEGUE_ROWS_MAX;
+	if (pb->waiting)
+		most += pb->waiting < SEGUE_WINDOW_MAX ? pb->waiting : SEGUE_WINDOW_MAX;
+	rc = segue_pb_count_rows(position_rows, "rows of position", most, &pb->base, &rows);
 	if (rc)
 		return rc;
 	position = calloc(1, sizeof(*position) + rows * sizeof(position->row[0]));
@@ -127,9 +157,15 @@ static int get_position(const Segue__Pb__Position *pb, struct segue_position **o
 	rc = segue_pb_get(position_fields, &pb->base, NULL, position);
 	segue_pb_get_columns(
 		position_rows, &pb->base, position->row, sizeof(position->row[0]), rows);
-	position->rows = (uint32_t)rows;
+	if (!rc)
+		rc = check_sized(position, rows);
+	if (rc) {
+		free(position);
+		return rc;
+	}
+	position->rows = (uint32_t)rows - position->parked - position->waiting;
 	*out = position;
-	return rc;
+	return 0;
 }
 
 /* ---- Ends of the input ---- */
@@ -147,6 +183,29 @@ static int get_ends(const uint64_t *from, size_t count, struct segue_ends *out)
 
 /* ---- Streams ---- */
 
+#define STREAM_REQUIRES                                                                            \
+	(SEGUE_REQUIRES_LENGTHS | SEGUE_REQUIRES_POLICY | SEGUE_REQUIRES_LANES_BY |                \
+		SEGUE_REQUIRES_CLASSES | SEGUE_REQUIRES_KEPT)
+
+/* What of a spec decides over batches, and readers that do not know it would pass over. */
+static uint64_t stream_requires(const struct segue_spec *spec)
+{
+	uint64_t required = 0;
+
+	if (spec->maximum_length || segue_spec_trims(spec))
+		required |= SEGUE_REQUIRES_LENGTHS;
+	for (size_t i = 0; i < spec->state_count; i++)
+		if (spec->states[i].policy.kind != SEGUE_POLICY_CARRY)
+			required |= SEGUE_REQUIRES_POLICY;
+	if (spec->lanes_by != SEGUE_LANES_BY_SEQUENCE)
+		required |= SEGUE_REQUIRES_LANES_BY;
+	if (spec->boundaries.count)
+		required |= SEGUE_REQUIRES_CLASSES;
+	if (spec->initial != SEGUE_INITIAL_VALUE)
+		required |= SEGUE_REQUIRES_KEPT;
+	return required;
+}
+
 int segue_stream_record_pack(const struct segue_stream_record *record, void **out, size_t *size)
 {
 	Segue__Pb__StreamRecord pb = SEGUE__PB__STREAM_RECORD__INIT;
@@ -155,6 +214,7 @@ int segue_stream_record_pack(const struct segue_stream_record *record, void **ou
 
 	if (rc)
 		return rc;
+	pb.required = stream_requires(record->spec);
 	pb.id = record->id;
 	pb.spec = segue_pb_put_spec(&scratch, record->spec, SEGUE_PB_ALL);
 	pb.fingerprint_low = record->fingerprint[0];
@@ -172,7 +232,7 @@ static int get_stream_record(const ProtobufCMessage *from, void *out)
 	const Segue__Pb__StreamRecord *pb = (const Segue__Pb__StreamRecord *)from;
 	struct segue_ends ends;
 	struct segue_spec *spec;
-	int rc = segue_required_check("it", pb->required);
+	int rc = segue_required_check("it", pb->required & ~STREAM_REQUIRES);
 
 	if (!rc)
 		rc = segue_pb_get_spec(pb->spec, SEGUE_PB_ALL, &spec);
@@ -223,6 +283,7 @@ static const struct segue_pb_field lane_fields[] = {
 	BYTES(LaneRecord, segue_lane_record, token, SEGUE_TOKEN_BYTES),
 	SEGUE_PB_FIELD(LaneRecord, held, struct segue_lane_record, held, BOOL, 0, 0),
 	NUMBER(LaneRecord, segue_lane_record, committed_ms, INT64, 0, 0),
+	ANY64(LaneRecord, segue_lane_record, origin),
 	END,
 };
 
@@ -237,6 +298,7 @@ int segue_lane_record_pack(const struct segue_lane_record *record, void **out, s
 		return rc;
 	segue_pb_put(holder_fields, &record->holder, &scratch, &holder.base);
 	segue_pb_put(lane_fields, record, &scratch, &pb.base);
+	pb.required = position_requires(record->position);
 	pb.holder = &holder;
 	pb.position = put_position(&scratch, record->position);
 	rc = pack_record(&pb.base, out, size);
@@ -248,7 +310,7 @@ static int get_lane_record(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__LaneRecord *pb = (const Segue__Pb__LaneRecord *)from;
 	struct segue_lane_record record = {.generation = 0};
-	int rc = segue_required_check("it", pb->required);
+	int rc = segue_required_check("it", pb->required & ~POSITION_REQUIRES);
 
 	if (!rc)
 		rc = segue_pb_get(lane_fields, from, NULL, &record);
@@ -372,6 +434,7 @@ static const struct segue_pb_field token_fields[] = {
 	NUMBER(TokenRecord, segue_token_record, lane, UINT32, 0, SEGUE_LANES_MAX - 1),
 	NUMBER(TokenRecord, segue_token_record, batch_size, UINT32, 1, SEGUE_ROWS_MAX),
 	ANY64(TokenRecord, segue_token_record, row_size),
+	ANY64(TokenRecord, segue_token_record, origin),
 	SEGUE_PB_FIELD(TokenRecord, log_low, struct segue_token_record, log_hash[0], UINT64, 0,
 		UINT64_MAX),
 	SEGUE_PB_FIELD(TokenRecord, log_high, struct segue_token_record, log_hash[1], UINT64, 0,
@@ -391,6 +454,7 @@ int segue_token_record_pack(const struct segue_token_record *record, void **out,
 	if (!rc) {
 		pb.n_ends = record->ends.count;
 		pb.ends = (uint64_t *)(uintptr_t)record->ends.epochs;
+		pb.required = position_requires(record->position);
 		pb.position = put_position(&scratch, record->position);
 		rc = pack_record(&pb.base, out, size);
 	}
@@ -402,7 +466,7 @@ static int get_token_record(const ProtobufCMessage *from, void *out)
 {
 	const Segue__Pb__TokenRecord *pb = (const Segue__Pb__TokenRecord *)from;
 	struct segue_token_record record = {.lanes = 0};
-	int rc = segue_required_check("it", pb->required);
+	int rc = segue_required_check("it", pb->required & ~POSITION_REQUIRES);
 
 	if (!rc)
 		rc = segue_pb_get(token_fields, from, NULL, &record);

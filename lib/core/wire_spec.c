@@ -65,6 +65,8 @@ static Segue__Pb__Field **put_fields(struct segue_arena *scratch, const struct s
 		pb->init_high = init ? init[i][1] : 0;
 		pb->from_data = fields[i].from_data;
 		pb->form = fields[i].form;
+		pb->policy = fields[i].policy.kind;
+		pb->probability = fields[i].policy.probability;
 		out[i] = pb;
 	}
 	return out;
@@ -359,6 +361,8 @@ Segue__Pb__Spec *segue_pb_put_spec(
 #define PUT(name, ...) pb->name = spec->name;
 	SEGUE_OPTIONS(PUT)
 #undef PUT
+	pb->n_bucket_boundaries = spec->boundaries.count;
+	pb->bucket_boundaries = (uint64_t *)(uintptr_t)spec->boundaries.length;
 	return pb;
 }
 
@@ -372,10 +376,14 @@ static int get_field(const Segue__Pb__Field *pb, struct segue_field *out)
 		rc = segue_pb_check_range("dtype", pb->dtype, 1, segue_dtype_last());
 	if (!rc)
 		rc = segue_pb_check_range("form", pb->form, SEGUE_FORM_DENSE, SEGUE_FORM_BYTES);
+	if (!rc)
+		rc = segue_pb_check_range(
+			"policy", pb->policy, SEGUE_POLICY_CARRY, SEGUE_POLICY_ZERO);
 	if (rc)
 		return rc;
 	out->dtype = pb->dtype;
 	out->form = pb->form;
+	out->policy = (struct segue_state_policy){pb->policy, pb->probability};
 	out->rank = (uint32_t)pb->n_dims;
 	if (pb->n_dims > 0)
 		memcpy(out->dims, pb->dims, pb->n_dims * sizeof(out->dims[0]));
@@ -430,6 +438,9 @@ static int get_options(const Segue__Pb__Spec *pb, struct segue_spec *out)
 #define GET(name, ...) out->name = pb->name;
 	SEGUE_OPTIONS(GET)
 #undef GET
+	/* Those of stores that are older than the option. */
+	if (!out->groups_timeout_ms)
+		out->groups_timeout_ms = SEGUE_GROUPS_TIMEOUT;
 	for (const struct segue_option *option = segue_spec_options; !rc && option->name;
 		option++) {
 		snprintf(what, sizeof(what), "spec.%s", option->name);
@@ -438,6 +449,18 @@ static int get_options(const Segue__Pb__Spec *pb, struct segue_spec *out)
 				what, segue_option_get(option, out), 0, option->most);
 	}
 	return rc;
+}
+
+static int get_boundaries(const Segue__Pb__Spec *pb, struct segue_boundaries *out)
+{
+	int rc = segue_pb_check_range(
+		"spec.bucket_boundaries", pb->n_bucket_boundaries, 0, SEGUE_BOUNDARIES_MAX);
+
+	if (rc || pb->n_bucket_boundaries == 0)
+		return rc;
+	out->count = (uint32_t)pb->n_bucket_boundaries;
+	memcpy(out->length, pb->bucket_boundaries, out->count * sizeof(out->length[0]));
+	return 0;
 }
 
 /* A kind that is not known here is none: it is not taken for a source that is left out. */
@@ -462,6 +485,8 @@ static int fill_spec(const Segue__Pb__Spec *pb, enum segue_pb_parts parts, struc
 		rc = get_states(pb, spec);
 	if (!rc)
 		rc = get_options(pb, spec);
+	if (!rc)
+		rc = get_boundaries(pb, &spec->boundaries);
 	if (!rc)
 		rc = parts == SEGUE_PB_NO_SOURCE ? get_no_source(pb)
 						 : get_source(pb, &spec->source);

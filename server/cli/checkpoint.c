@@ -21,8 +21,8 @@ enum { NAMED_LANES = 16 }; /* in a message */
 
 /* One of them; `json` is as INSPECT has it. */
 struct stored {
-	const char *stream;
-	uint32_t lane;
+	const char *stream, *group; /* group "": the one without a name */
+	uint32_t group_number, lane;
 	uint64_t id, step;
 	bool ended; /* the lane has, there: it is at every later step, too */
 	struct json_object *json;
@@ -56,7 +56,8 @@ static bool is_meant(const struct segue_cli_options *options, const struct store
 {
 	uint64_t step = (uint64_t)options->step;
 
-	return (options->lane < 0 || (uint64_t)options->lane == stored->lane) &&
+	return (!options->group || strcmp(options->group, stored->group) == 0) &&
+	       (options->lane < 0 || (uint64_t)options->lane == stored->lane) &&
 	       (options->id < 0 || (uint64_t)options->id == stored->id) &&
 	       (options->step < 0 || step == stored->step ||
 		       (is_export(options) && stored->ended && step > stored->step));
@@ -85,6 +86,8 @@ static int add_lane(struct stored_list *list, const struct segue_cli_options *op
 		struct json_object *checkpoint = segue_json_at(checkpoints, i);
 		const struct stored stored = {
 			.stream = stream,
+			.group = segue_json_get_text(lane, "group_name"),
+			.group_number = (uint32_t)segue_json_get_unsigned(lane, "group"),
 			.lane = (uint32_t)segue_json_get_unsigned(lane, "lane"),
 			.id = segue_json_get_unsigned(checkpoint, "id"),
 			.step = segue_json_get_unsigned(checkpoint, "step"),
@@ -122,8 +125,8 @@ static int load_list(const struct segue_cli_options *options, struct stored_list
 
 static int fail_none(const struct segue_cli_options *options)
 {
-	bool named =
-		options->stream || options->lane >= 0 || options->id >= 0 || options->step >= 0;
+	bool named = options->stream || options->group || options->lane >= 0 || options->id >= 0 ||
+		     options->step >= 0;
 
 	return segue_fail(SEGUE_ENOTFOUND,
 		named ? "the store of %s has no such checkpoint ('segue checkpoint list' shows "
@@ -132,7 +135,7 @@ static int fail_none(const struct segue_cli_options *options)
 		options->dir);
 }
 
-/* Those of one stream, and at least one. */
+/* Those of one stream and one group, and at least one. */
 static int load_some(const struct segue_cli_options *options, struct stored_list *list)
 {
 	int rc = load_list(options, list);
@@ -146,6 +149,10 @@ static int load_some(const struct segue_cli_options *options, struct stored_list
 			rc = segue_fail(SEGUE_EINVAL,
 				"there are checkpoints of '%s' and of '%s': give --stream",
 				list->entry[0].stream, list->entry[i].stream);
+		else if (strcmp(list->entry[i].group, list->entry[0].group) != 0)
+			rc = segue_fail(SEGUE_EINVAL,
+				"there are checkpoints of the groups '%s' and '%s': give --group",
+				list->entry[0].group, list->entry[i].group);
 	}
 	if (rc)
 		finish_list(list);
@@ -165,6 +172,9 @@ static int print_json(const struct stored_list *list)
 		const struct stored *stored = &list->entry[i];
 		segue_json_begin(&json, NULL, '{');
 		segue_json_string(&json, "stream", stored->stream);
+		segue_json_unsigned(&json, "group", stored->group_number);
+		if (*stored->group)
+			segue_json_string(&json, "group_name", stored->group);
 		segue_json_unsigned(&json, "lane", stored->lane);
 		segue_json_unsigned(&json, "id", stored->id);
 		segue_json_unsigned(&json, "step", stored->step);
@@ -186,17 +196,25 @@ static int print_json(const struct stored_list *list)
 
 static void print_table(const struct stored_list *list)
 {
-	static const struct segue_cli_column columns[] = {{"STREAM", "stream"}, {"LANE", "lane"},
+	static const struct segue_cli_column stream = {"STREAM", "stream"};
+	struct segue_cli_column columns[] = {stream, {"GROUP", "group"}, {"LANE", "lane"},
 		{"ID", "id"}, {"STEP", "step"}, {"ENDED", "ended"}, {"CREATED", "created"},
 		{"SIZE", "bytes", true}, {"FILE", "file"}};
-	bool files = list->count > 0 && list->entry[0].file;
+	bool files = list->count > 0 && list->entry[0].file, groups = false;
 	struct segue_cli_table table;
 
-	segue_cli_table_init(&table, columns, files ? 8 : 7);
+	for (size_t i = 0; i < list->count; i++)
+		groups |= *list->entry[i].group != '\0';
+	if (!groups)
+		columns[1] = stream;
+	segue_cli_table_init(&table, columns + !groups, (files ? 8u : 7u) + groups);
 	for (size_t i = 0; i < list->count; i++) {
 		const struct stored *stored = &list->entry[i];
 		struct json_object *place = segue_cli_need(json_object_new_object());
 		json_object_object_add(place, "stream", json_object_new_string(stored->stream));
+		if (*stored->group)
+			json_object_object_add(
+				place, "group", json_object_new_string(stored->group));
 		json_object_object_add(place, "lane", json_object_new_uint64(stored->lane));
 		if (stored->file)
 			json_object_object_add(place, "file", json_object_new_string(stored->file));
@@ -222,10 +240,16 @@ static int show(const struct segue_cli_options *options, struct stored_list *lis
 
 /* ---- What is done to them: by the server if one runs, else in the store ---- */
 
+/* As the library takes it. */
+static const char *group_of(const struct stored *stored)
+{
+	return *stored->group ? stored->group : NULL;
+}
+
 static int find_place(const struct segue_cli_access *access, const struct stored *stored,
 	struct segue_place *place)
 {
-	*place = (struct segue_place){.lane = stored->lane};
+	*place = (struct segue_place){.group = stored->group_number, .lane = stored->lane};
 	return segue_lanes_find_stream(access->store, stored->stream, &place->stream);
 }
 
@@ -236,7 +260,7 @@ static int remove_one(const struct segue_cli_access *access, const struct stored
 
 	if (access->client)
 		return segue_client_checkpoint_remove(
-			access->client, stored->stream, stored->lane, stored->id);
+			access->client, stored->stream, group_of(stored), stored->lane, stored->id);
 	int rc = find_place(access, stored, &place);
 	if (!rc)
 		rc = segue_checkpoints_remove(&ops, access->store, place, stored->id);
@@ -252,8 +276,8 @@ static int load_one(const struct segue_cli_access *access, const struct stored *
 	struct segue_place place;
 
 	if (access->client)
-		return segue_client_checkpoint(
-			access->client, stored->stream, stored->lane, stored->id, token, size);
+		return segue_client_checkpoint(access->client, stored->stream, group_of(stored),
+			stored->lane, stored->id, token, size);
 	int rc = find_place(access, stored, &place);
 	return rc ? rc : segue_checkpoints_load(access->store, place, stored->id, token, size);
 }
@@ -477,12 +501,13 @@ const struct segue_cli_command segue_cli_checkpoint = {
 		"        the stream have. To go on from there, in Python:\n"
 		"        loader.load_state_dict(\n"
 		"            {\"lane/0\": open(\"TARGET/lane-0.token\", \"rb\").read()})\n\n"
-		"--stream and --lane narrow each of them; rm and export are of one stream.\n"
+		"--stream, --group and --lane narrow each of them; rm and export are of one\n"
+		"stream, and of one of its groups.\n"
 		"Works with and without a running server.\n\n"
 		"Exit status: 0 fine, 1 no store, no such checkpoint, or it cannot be read or\n"
 		"written, 2 wrong usage.\n",
-	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET | SEGUE_CLI_LANE |
-		 SEGUE_CLI_ID | SEGUE_CLI_STEP | SEGUE_CLI_ALL,
+	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_GROUP | SEGUE_CLI_SOCKET |
+		 SEGUE_CLI_LANE | SEGUE_CLI_ID | SEGUE_CLI_STEP | SEGUE_CLI_ALL,
 	.acts = true,
 	.operands_min = 1,
 	.operands_max = 2,

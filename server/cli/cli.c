@@ -116,6 +116,8 @@ static const struct known_option {
 		TO(portable)},
 	{SEGUE_CLI_PROGRESS, "progress", "",
 		"print lines of JSON with the progress, before the report", FLAG, TO(progress)},
+	{SEGUE_CLI_GROUP, "group", " NAME", "this group alone; '': the one without a name", TEXT,
+		TO(group)},
 	{SEGUE_CLI_LANE, "lane", " N", "this lane alone", NUMBER, TO(lane), 0, SEGUE_LANES_MAX - 1},
 	{SEGUE_CLI_ID, "id", " N", "the checkpoints of this id", NUMBER, TO(id), 0, INT64_MAX},
 	{SEGUE_CLI_STEP, "step", " N", "the checkpoints of this step", NUMBER, TO(step), 0,

@@ -38,6 +38,7 @@ enum {
 	SEGUE_CLI_FORCE_CUT = 1u << 21,
 	SEGUE_CLI_DRY_RUN = 1u << 22, /* also -n */
 	SEGUE_CLI_ALL_RECORDS = 1u << 23,
+	SEGUE_CLI_GROUP = 1u << 24,
 };
 
 /* Values of an option that may be given several times. */
@@ -54,6 +55,7 @@ struct segue_cli_options {
 	int operand_count;
 	const char *socket;     /* --socket, else $SEGUE_SOCKET, else NULL */
 	const char *stream;     /* --stream, or NULL */
+	const char *group;      /* --group, or NULL */
 	int64_t map_mib;        /* --map-size; 0: not given */
 	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
 	bool json, embedded, all, yes, progress, if_due, force, dry_run, assume_local, portable;

@@ -32,9 +32,14 @@ static void print_hit(struct json_object *hit)
 {
 	struct json_object *states = json_object_object_get(hit, "states");
 
-	printf("stream %s, group %s, %s: lane %s, sequence %s\n", segue_cli_member(hit, "stream"),
-		segue_cli_member(hit, "group"), segue_cli_member(hit, "kind"),
+	printf("stream %s, ", segue_cli_member(hit, "stream"));
+	if (json_object_object_get(hit, "group_name"))
+		printf("group %s, ", segue_cli_member(hit, "group_name"));
+	printf("%s: lane %s, sequence %s", segue_cli_member(hit, "kind"),
 		segue_cli_member(hit, "lane"), segue_cli_member(hit, "number"));
+	if (json_object_object_get(hit, "step"))
+		printf(", step %s", segue_cli_member(hit, "step"));
+	putchar('\n');
 	if (json_object_is_type(states, json_type_object)) {
 		json_object_object_foreach(states, name, state) print_state(name, state);
 	}
@@ -69,8 +74,10 @@ const struct segue_cli_command segue_cli_get = {
 	.help = "KEY is the key of a record, such as data.tfrecord:4096 (not that of a\n"
 		"segment); 'segue inspect --stream NAME' shows the keys of the rows. Found\n"
 		"are the states of sequences that go on (live), as they are on disk, and, in\n"
-		"streams with keep_final, those of sequences that have ended (final). A record\n"
-		"that is in use in several epochs, streams or groups is found several times.\n"
+		"streams with keep_final, those of sequences that have ended (final) or, if\n"
+		"they are newer, that were put there (put). From the step of the lane on that is\n"
+		"printed they are there. A record that is in use in several epochs, streams or\n"
+		"groups is found several times.\n"
 		"Works with and without a running server. 'segue get DIR -- KEY' takes a KEY that\n"
 		"begins with '-'.\n\n"
 		"Exit status: 0 found, 1 not found, or the store cannot be read, 2 wrong usage.\n",

@@ -1,4 +1,5 @@
 /* segue inspect: what the store of a directory holds. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,22 +70,49 @@ static void print_ends(struct json_object *ends)
 	}
 }
 
+/* Where lengths are grouped. */
+static void print_classes(struct json_object *spec)
+{
+	struct json_object *boundaries = json_object_object_get(spec, "bucket_boundaries");
+	size_t count = segue_json_count(boundaries);
+
+	if (count == 0)
+		return;
+	printf("  classes    bucket_boundaries ");
+	for (size_t i = 0; i < count; i++)
+		printf("%s%s", i ? ", " : "", segue_cli_text(segue_json_at(boundaries, i)));
+	printf("; window %s\n", json_object_object_get(spec, "window")
+					? segue_cli_member(spec, "window")
+					: "16 batches");
+}
+
 static void print_spec(struct json_object *spec, struct json_object *ends)
 {
 	print_paths(spec);
 	print_fields(spec, "sequences");
 	print_fields(spec, "contexts");
 	print_fields(spec, "states");
-	printf("  batches    %s rows x %s steps, lanes %s, shuffle %s, seed %s, epochs ",
-		segue_cli_member(spec, "batch_size"), segue_cli_member(spec, "num_unroll"),
-		segue_cli_member(spec, "lanes"), segue_cli_yes(spec, "shuffle"),
-		segue_cli_member(spec, "seed"));
+	uint64_t unroll = segue_json_get_unsigned(spec, "num_unroll");
+	uint64_t most = segue_json_get_unsigned(spec, "maximum_length");
+	char steps[32] = "whole sequences";
+
+	if (unroll)
+		snprintf(steps, sizeof(steps), "%" PRIu64 " steps", unroll);
+	printf("  batches    %s rows x %s, lanes %s, shuffle %s, seed %s, epochs ",
+		segue_cli_member(spec, "batch_size"), steps, segue_cli_member(spec, "lanes"),
+		segue_cli_yes(spec, "shuffle"), segue_cli_member(spec, "seed"));
 	print_ends(ends);
 	printf("\n  rules      tail %s, epoch_end %s, on_error %s, pad %s, keep_final %s, "
 	       "durability %s\n",
 		segue_cli_member(spec, "tail"), segue_cli_member(spec, "epoch_end"),
 		segue_cli_member(spec, "on_error"), segue_cli_yes(spec, "pad"),
 		segue_cli_yes(spec, "keep_final"), segue_cli_member(spec, "durability"));
+	print_classes(spec);
+	if (most)
+		printf("  lengths    up to %" PRIu64 " steps, on_too_long %s, trim %s\n", most,
+			segue_cli_member(spec, "on_too_long"), segue_cli_yes(spec, "trim"));
+	else if (segue_json_get_bool(spec, "trim"))
+		printf("  lengths    trim yes\n");
 }
 
 static void print_log(struct json_object *log)
@@ -110,17 +138,28 @@ static void print_log(struct json_object *log)
 			i + 1 == segue_json_count(closed) ? "\n" : "");
 }
 
+static void print_groups(struct json_object *groups)
+{
+	size_t count = segue_json_count(groups);
+
+	for (size_t i = 0; i < count; i++)
+		printf("%s%s%s", i ? ", " : "  groups     ",
+			segue_cli_member(segue_json_at(groups, i), "group_name"),
+			i + 1 == count ? "\n" : "");
+}
+
 static void print_lanes(struct json_object *lanes)
 {
-	static const struct segue_cli_column columns[] = {{"LANE", "lane"}, {"GROUP", "group"},
-		{"STEP", "step"}, {"EPOCH", "epoch"}, {"ROWS", "rows"}, {"COMMITTED", "committed"},
-		{"GENERATION", "generation"}, {"HELD", "held"}, {"HOLDER", "holder_pid"}};
+	static const struct segue_cli_column columns[] = {{"GROUP", "group_name"}, {"LANE", "lane"},
+		{"STEP", "step"}, {"EPOCH", "epoch"}, {"BATCH", "batch_size"}, {"ROWS", "rows"},
+		{"PARKED", "parked"}, {"COMMITTED", "committed"}, {"GENERATION", "generation"},
+		{"HELD", "held"}, {"HOLDER", "holder_pid"}};
 	struct json_object *nobody = segue_cli_need(json_object_new_object());
 	struct segue_cli_table table;
 
 	/* The report keeps the last holder. */
 	json_object_object_add(nobody, "holder_pid", NULL);
-	segue_cli_table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
+	segue_cli_groups_init(&table, columns, sizeof(columns) / sizeof(columns[0]), lanes);
 	for (size_t i = 0; i < segue_json_count(lanes); i++) {
 		struct json_object *lane = segue_json_at(lanes, i);
 		bool held = segue_json_get_bool(lane, "held");
@@ -136,7 +175,7 @@ static void print_parts(struct json_object *lanes, const char *name,
 {
 	struct segue_cli_table table;
 
-	segue_cli_table_init(&table, column, columns);
+	segue_cli_groups_init(&table, column, columns, lanes);
 	for (size_t i = 0; i < segue_json_count(lanes); i++) {
 		struct json_object *lane = segue_json_at(lanes, i);
 		struct json_object *parts = json_object_object_get(lane, name);
@@ -149,10 +188,10 @@ static void print_parts(struct json_object *lanes, const char *name,
 /* `rows`: also row by row, of which there may be many. */
 static void print_stream(struct json_object *stream, bool rows)
 {
-	static const struct segue_cli_column of_checkpoint[] = {{"LANE", "lane"},
-		{"CHECKPOINT", "id"}, {"STEP", "step"}, {"CREATED", "created"},
+	static const struct segue_cli_column of_checkpoint[] = {{"GROUP", "group_name"},
+		{"LANE", "lane"}, {"CHECKPOINT", "id"}, {"STEP", "step"}, {"CREATED", "created"},
 		{"SIZE", "bytes", true}};
-	static const struct segue_cli_column of_row[] = {{"LANE", "lane"}, {"GROUP", "group"},
+	static const struct segue_cli_column of_row[] = {{"GROUP", "group_name"}, {"LANE", "lane"},
 		{"ROW", "row"}, {"SEQUENCE", "number"}, {"SEGMENT", "segment"}, {"OF", "segments"},
 		{"KEY", "key"}};
 	struct json_object *lanes = json_object_object_get(stream, "lanes");
@@ -162,10 +201,11 @@ static void print_stream(struct json_object *stream, bool rows)
 		segue_cli_member(stream, "fingerprint"));
 	print_spec(json_object_object_get(stream, "spec"), json_object_object_get(stream, "ends"));
 	print_log(json_object_object_get(stream, "log"));
+	print_groups(json_object_object_get(stream, "groups"));
 	if (segue_json_count(lanes) == 0)
 		printf("  no lane was used yet\n");
 	print_lanes(lanes);
-	print_parts(lanes, "checkpoints", of_checkpoint, 5);
+	print_parts(lanes, "checkpoints", of_checkpoint, 6);
 	if (rows)
 		print_parts(lanes, "rows", of_row, 7);
 }
@@ -196,8 +236,11 @@ const struct segue_cli_command segue_cli_inspect = {
 	.name = "inspect",
 	.operands = "DIR",
 	.summary = "show what a store holds",
-	.help = "Of each stream its options; of each lane the step and epoch that are on disk,\n"
-		"when they were committed, and whether a process has the lane (HELD, HOLDER);\n"
+	.help = "Of each stream its options and the names of its groups; of each lane (of each\n"
+		"GROUP, where one has a name) the step and epoch that are on disk,\n"
+		"the rows of its batches from there on (BATCH), the sequences that go on (ROWS)\n"
+		"and how many of them wait because a smaller batch size was set (PARKED), when\n"
+		"that was committed, and whether a process has the lane (HELD, HOLDER);\n"
 		"and the checkpoints that the store holds. With --stream also the rows: the\n"
 		"sequences that go on, and the last segment committed of each. Works with and\n"
 		"without a running server.\n\n"

@@ -100,6 +100,16 @@ void segue_cli_table_init(
 		add_cell(table, strdup(column[i].header));
 }
 
+void segue_cli_groups_init(struct segue_cli_table *table, const struct segue_cli_column column[],
+	size_t columns, struct json_object *lanes)
+{
+	bool named = false;
+
+	for (size_t i = 0; i < segue_json_count(lanes); i++)
+		named |= json_object_object_get(segue_json_at(lanes, i), "group_name") != NULL;
+	segue_cli_table_init(table, named ? column : column + 1, named ? columns : columns - 1);
+}
+
 void segue_cli_table_row(
 	struct segue_cli_table *table, struct json_object *object, struct json_object *around)
 {

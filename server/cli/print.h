@@ -40,6 +40,12 @@ struct segue_cli_table {
 void segue_cli_table_init(
 	struct segue_cli_table *table, const struct segue_cli_column column[], size_t columns);
 /*
+ * The same of lanes, or what they have, where the first column is the name of the group: it is left
+ * out where none of `lanes` is of a group that has one.
+ */
+void segue_cli_groups_init(struct segue_cli_table *table, const struct segue_cli_column column[],
+	size_t columns, struct json_object *lanes);
+/*
  * Adds a row: the values of `object` or, where it has none of that name, of `around`, which may be
  * NULL. "-" if a value is null or not there; of an array, how many it holds.
  */

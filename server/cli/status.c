@@ -1,4 +1,5 @@
 /* segue status: the running server of a directory, its sessions, streams and lanes. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -46,24 +47,38 @@ static void print_sessions(struct json_object *report)
 	segue_cli_table_print(&table, 2);
 }
 
+/* What of the steps of a lane's batches does not count, if there are batches. */
+static void add_padding(struct json_object *lane, struct json_object *more)
+{
+	uint64_t steps = segue_json_get_unsigned(lane, "steps");
+	uint64_t valid = segue_json_get_unsigned(lane, "steps_valid");
+	char text[16] = "-";
+
+	if (steps)
+		snprintf(text, sizeof(text), "%.0f%%",
+			100.0 * (double)(steps - valid) / (double)steps);
+	json_object_object_add(more, "padding", json_object_new_string(text));
+}
+
 static void print_lanes(struct json_object *lanes, bool of_log)
 {
-	static const struct segue_cli_column columns[] = {{"LANE", "lane"}, {"GROUP", "group"},
-		{"LEASE", "state"}, {"HOLDER", "holder_pid"}, {"COMMITTED", "step_committed"},
-		{"DURABLE", "step_durable"}, {"AHEAD", "ahead"}, {"DEPTH", "depth"},
-		{"HELD", "held"}, {"RING", "ring_bytes", true}, {"ENDED", "ended"}};
+	static const struct segue_cli_column columns[] = {{"GROUP", "group_name"}, {"LANE", "lane"},
+		{"LEASE", "state"}, {"HOLDER", "holder_pid"}, {"BATCH", "batch_size"},
+		{"STEP", "step_committed"}, {"DURABLE", "step_durable"}, {"AHEAD", "ahead"},
+		{"DEPTH", "depth"}, {"HELD", "held"}, {"RING", "ring_bytes", true},
+		{"ENDED", "ended"}, {"PAD", "padding"}};
 	/* They have no groups; and a line is to fit a terminal. */
 	static const struct segue_cli_column columns_of_log[] = {{"LANE", "lane"},
-		{"LEASE", "state"}, {"HOLDER", "holder_pid"}, {"COMMITTED", "step_committed"},
+		{"LEASE", "state"}, {"HOLDER", "holder_pid"}, {"STEP", "step_committed"},
 		{"DURABLE", "step_durable"}, {"BEHIND", "behind"}, {"AHEAD", "ahead"},
-		{"DEPTH", "depth"}, {"HELD", "held"}, {"ENDED", "ended"}};
+		{"DEPTH", "depth"}, {"HELD", "held"}, {"ENDED", "ended"}, {"PAD", "padding"}};
 	struct segue_cli_table table;
 
 	if (of_log)
 		segue_cli_table_init(
 			&table, columns_of_log, sizeof(columns_of_log) / sizeof(columns_of_log[0]));
 	else
-		segue_cli_table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
+		segue_cli_groups_init(&table, columns, sizeof(columns) / sizeof(columns[0]), lanes);
 	for (size_t i = 0; i < segue_json_count(lanes); i++) {
 		struct json_object *lane = segue_json_at(lanes, i);
 		uint64_t published = segue_json_get_unsigned(lane, "step_published");
@@ -71,6 +86,7 @@ static void print_lanes(struct json_object *lanes, bool of_log)
 		struct json_object *more = segue_cli_need(json_object_new_object());
 		json_object_object_add(more, "ahead",
 			json_object_new_uint64(published > committed ? published - committed : 0));
+		add_padding(lane, more);
 		segue_cli_table_row(&table, lane, more);
 		json_object_put(more);
 	}
@@ -130,8 +146,11 @@ static void print_log(struct json_object *stream)
 static void print_stream(struct json_object *stream)
 {
 	bool of_log = json_object_object_get(stream, "log");
-	char index[32];
+	uint64_t unroll = segue_json_get_unsigned(stream, "num_unroll");
+	char index[32], steps[32] = "whole sequences";
 
+	if (unroll)
+		snprintf(steps, sizeof(steps), "%" PRIu64 " steps", unroll);
 	printf("\nstream %s: ", segue_cli_member(stream, "name"));
 	if (strcmp(segue_json_get_text(stream, "state"), "open") != 0) {
 		printf("opening (its index is built or read)\n");
@@ -140,10 +159,10 @@ static void print_stream(struct json_object *stream)
 	if (!of_log) /* else they are told below */
 		printf("%s records, files %s, ", segue_cli_member(stream, "records"),
 			segue_cli_member(stream, "files"));
-	printf("index %s, CRC %s, %s skipped; batches of %s x %s steps%s\n",
+	printf("index %s, CRC %s, %s skipped; batches of %s x %s%s\n",
 		segue_cli_bytes(segue_json_get_unsigned(stream, "index_bytes"), index),
 		segue_cli_member(stream, "crc"), segue_cli_member(stream, "skipped"),
-		segue_cli_member(stream, "batch_size"), segue_cli_member(stream, "num_unroll"),
+		segue_cli_member(stream, "batch_size"), steps,
 		segue_json_get_bool(stream, "persist") ? "" : "; not stored");
 	if (of_log)
 		print_log(stream);
@@ -204,14 +223,16 @@ const struct segue_cli_command segue_cli_status = {
 	.name = "status",
 	.operands = "DIR",
 	.summary = "show the running server of a directory",
-	.help = "Of each lane: the state of its LEASE and the process that has it (HOLDER),\n"
-		"the steps committed and on disk (DURABLE), how many batches are filled ahead\n"
-		"of the worker (AHEAD) of how many there is room for (DEPTH), how many\n"
-		"committed batches it has not released yet (HELD), its shared memory (RING),\n"
-		"and whether its last batch is filled (ENDED). Of a stream whose sequences are\n"
-		"inserted: who inserts, how many of each name were INSERTED, up to which they\n"
-		"are acknowledged (SAFE), whether inserts wait; and of each lane how many\n"
-		"sequences it has not finished (BEHIND).\n\n"
+	.help = "Of each lane (of each GROUP, where one has a name): the state of its LEASE and\n"
+		"the process that has it (HOLDER), the rows of its next batches (BATCH), the\n"
+		"steps committed (STEP) and on disk (DURABLE), how many batches are filled ahead\n"
+		"of the worker (AHEAD) of how many there is room for (DEPTH), how many committed\n"
+		"batches it has not released yet (HELD), its shared memory (RING), whether its\n"
+		"last batch is filled (ENDED), and how much of what was filled since the lane was\n"
+		"taken is padding (PAD). Of a stream whose sequences are inserted: who inserts,\n"
+		"how many of each name were INSERTED, up to which they are acknowledged (SAFE),\n"
+		"whether inserts wait; and of each lane how many sequences it has not finished\n"
+		"(BEHIND).\n\n"
 		"Exit status: 0 a server answered, 1 none runs or it could not be asked,\n"
 		"2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,

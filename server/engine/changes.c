@@ -84,7 +84,7 @@ bool segue_changes_pending(struct segue_changes *changes)
 static bool meet(struct segue_place a, struct segue_place b)
 {
 	if (a.lane == SEGUE_LANES_ALL || b.lane == SEGUE_LANES_ALL)
-		a.lane = b.lane;
+		return a.stream == b.stream;
 	return segue_place_same(a, b);
 }
 

@@ -15,7 +15,7 @@
 #include "store/key.h"
 #include "store/ops.h"
 
-/* As the lane of a change: of all lanes of its group. */
+/* As the lane of a change: of all lanes of all groups of its stream. */
 #define SEGUE_LANES_ALL UINT32_MAX
 
 /*

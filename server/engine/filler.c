@@ -38,10 +38,14 @@ static int make_room(struct segue_filler *filler)
 	return 0;
 }
 
-static void count_skipped(struct segue_filler *filler)
+/* Once each, though a try that is given up asks again: numbers rise. */
+static void count_skipped(struct segue_filler *filler, uint64_t number)
 {
 	_Atomic uint64_t *skipped = &((struct segue_ring_header *)filler->ring.map)->skipped;
 
+	if (number < filler->counted)
+		return;
+	filler->counted = number + 1;
 	/*
 	 * One writer, and nothing is ordered by it; pairs with segue_lane_skipped
 	 * (client/lane.c)
@@ -59,7 +63,7 @@ static int admit_next(struct segue_filler *filler, uint64_t number, uint64_t rec
 		rc = segue_input_admit(&filler->input, record, &next.record,
 			&next.lengths.array_steps, &next.lengths.total_length);
 	if (rc == SEGUE_PLAN_SKIP) {
-		count_skipped(filler);
+		count_skipped(filler, number);
 		next.record = NULL;
 	} else if (rc) {
 		return rc;
@@ -85,6 +89,18 @@ static int admit(
 	return admitted->record ? 0 : SEGUE_PLAN_SKIP;
 }
 
+static int look(
+	void *arg, uint64_t number, uint64_t record, uint64_t *array_steps, uint64_t *total_length)
+{
+	struct segue_filler *filler = arg;
+	int rc = segue_looked_ask(
+		&filler->looked, &filler->input, number, record, array_steps, total_length);
+
+	if (rc == SEGUE_PLAN_SKIP)
+		count_skipped(filler, number);
+	return rc;
+}
+
 static int longest(void *arg, uint64_t epoch, uint64_t *steps)
 {
 	return segue_input_longest(&((struct segue_filler *)arg)->input, epoch, steps);
@@ -95,19 +111,20 @@ static void drop_admitted(struct segue_filler *filler)
 	for (uint32_t i = 0; i < filler->admitted_count; i++)
 		release_record(filler->admitted[i].record);
 	filler->admitted_count = 0;
+	segue_looked_forget(&filler->looked);
 }
 
 /*
- * Moves the records to the rows of the new batch: handed on by the row before, or admitted by this
- * step; those whose sequence has ended are let go. Sequences are admitted in the order of the rows
- * that they come to, so one walk finds them all.
+ * Moves the records to the rows of the new batch, and those parked behind them: handed on by the
+ * row before, or admitted by this step; those whose sequence has ended are let go. Sequences are
+ * admitted in the order of the rows that they come to, so one walk finds them all.
  */
-static void move_records(struct segue_filler *filler, uint32_t rows)
+static void move_records(struct segue_filler *filler, uint32_t count)
 {
-	uint32_t size = filler->geometry.batch_size, at = 0;
+	uint32_t size = filler->geometry.places, at = 0;
 
 	memset(filler->next_row, 0, size * sizeof(*filler->next_row));
-	for (uint32_t i = 0; i < rows; i++) {
+	for (uint32_t i = 0; i < count; i++) {
 		const struct segue_slot_span *span = &filler->spans[i];
 		struct segue_record **from = NULL;
 		filler->next_row[i].number = span->number;
@@ -133,37 +150,10 @@ static void move_records(struct segue_filler *filler, uint32_t rows)
 
 /* ---- Slots ---- */
 
-/* Of a row that goes on with its sequence nobody reads them. */
-static int fill_initial(struct segue_filler *filler, uint8_t *slot, uint32_t i)
-{
-	const struct segue_spec *spec = filler->spec;
-	struct segue_record *record = filler->row[i].record;
-	int rc = 0;
-
-	if (filler->spans[i].previous_row != SEGUE_NO_ROW)
-		return 0;
-	for (size_t s = 0; s < spec->state_count && !rc; s++) {
-		uint64_t size = spec->states[s].size;
-		uint8_t *out = slot + filler->geometry.initial_offset[s] + i * size;
-		if (!spec->states[s].from_data)
-			continue;
-		if (record)
-			rc = record->ops->initial(record, s, out);
-		else
-			memset(out, 0, size);
-	}
-	return rc;
-}
-
-/* Steps of row i that its sequence has. */
+/* Steps of row i that its sequence has, and the batch. */
 static uint64_t steps_of(const struct segue_filler *filler, uint32_t i)
 {
-	const struct segue_slot_span *span = &filler->spans[i];
-	uint64_t left = span->array_steps - span->first_step, unroll = filler->geometry.num_unroll;
-
-	if (!filler->row[i].record)
-		return 0;
-	return left < unroll ? left : unroll;
+	return filler->row[i].record ? segue_extent_steps(&filler->extent, &filler->spans[i]) : 0;
 }
 
 static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
@@ -171,17 +161,17 @@ static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 	const struct segue_geometry *geometry = &filler->geometry;
 	const struct segue_spec *spec = filler->spec;
 	struct segue_record *record = filler->row[i].record;
-	uint64_t unroll = geometry->num_unroll, steps = steps_of(filler, i);
+	uint64_t room = filler->extent.steps, steps = steps_of(filler, i);
 	int rc = 0;
 
 	for (size_t f = 0; f < spec->sequence_count && !rc; f++) {
 		uint64_t size = spec->sequences[f].size;
 		if (spec->sequences[f].form != SEGUE_FORM_DENSE)
 			continue;
-		uint8_t *out = slot + geometry->sequence_offset[f] + i * unroll * size;
+		uint8_t *out = slot + geometry->sequence_offset[f] + i * room * size;
 		if (steps)
 			rc = record->ops->read(record, f, steps, out);
-		memset(out + steps * size, 0, (unroll - steps) * size);
+		memset(out + steps * size, 0, (room - steps) * size);
 	}
 	for (size_t f = 0; f < spec->context_count && !rc; f++) {
 		uint64_t size = spec->contexts[f].size;
@@ -193,7 +183,9 @@ static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 		else
 			memset(out, 0, size);
 	}
-	return rc ? rc : fill_initial(filler, slot, i);
+	return rc ? rc
+		  : segue_initial_fill(
+			    &filler->initial, spec, geometry, &filler->spans[i], i, record, slot);
 }
 
 /*
@@ -203,12 +195,12 @@ static int fill_row(struct segue_filler *filler, uint8_t *slot, uint32_t i)
 static int fill_ragged(struct segue_filler *filler, uint8_t *slot, uint32_t rows, size_t f,
 	struct segue_sink *sink)
 {
-	uint64_t unroll = filler->geometry.num_unroll;
+	uint64_t room = filler->extent.steps;
 	int64_t *offsets = (int64_t *)(void *)(slot + filler->geometry.sequence_offset[f]);
 	int64_t end = 0;
 	int rc = 0;
 
-	for (uint32_t i = 0; i < rows && !rc; i++, offsets += unroll + 1) {
+	for (uint32_t i = 0; i < rows && !rc; i++, offsets += room + 1) {
 		struct segue_record *record = filler->row[i].record;
 		uint64_t steps = steps_of(filler, i);
 
@@ -216,7 +208,7 @@ static int fill_ragged(struct segue_filler *filler, uint8_t *slot, uint32_t rows
 		if (steps)
 			rc = record->ops->read_variable(record, f, steps, offsets, sink);
 		end = offsets[steps];
-		for (uint64_t k = steps + 1; k <= unroll; k++)
+		for (uint64_t k = steps + 1; k <= room; k++)
 			offsets[k] = end;
 	}
 	return rc;
@@ -291,17 +283,9 @@ static uint32_t part_of(const struct segue_filler *filler, uint32_t i)
 /* Batches that take in nothing new have seen what the one before has. */
 static int note_seen(struct segue_filler *filler, struct segue_slot *slot)
 {
-	struct segue_source *source = filler->input.source;
 	uint64_t seen = segue_backlog_seen(&filler->plan.spec, filler->plan.position);
-	int rc = 0;
+	int rc = segue_input_see(&filler->input, seen, &filler->seen);
 
-	if (source->ops->hash && seen != filler->seen.number) {
-		struct segue_log_place place = {.number = seen};
-
-		rc = source->ops->hash(source, seen, place.hash);
-		if (!rc)
-			filler->seen = place;
-	}
 	slot->seen = filler->seen;
 	return rc;
 }
@@ -312,9 +296,11 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 	struct segue_slot *slot = segue_ring_slot(filler->ring.map, &filler->geometry, step);
 	uint8_t *base = (uint8_t *)slot;
 
+	uint32_t count = segue_position_count(filler->plan.position);
+
 	filler->heap_used = 0;
-	for (uint32_t i = 0; i < rows; i++) {
-		int rc = fill_row(filler, base, i);
+	for (uint32_t i = 0; i < count; i++) {
+		int rc = i < rows ? fill_row(filler, base, i) : 0;
 		if (rc)
 			return rc;
 		note_key(filler, i);
@@ -323,17 +309,23 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 		filler->spans[i].key_size = filler->keys[i].size;
 	}
 	int rc = filler->geometry.variable ? fill_side(filler, step, base, rows) : 0;
+	for (uint32_t i = 0; i < rows && !rc; i++)
+		if (filler->row[i].record)
+			rc = segue_extent_go_on(&filler->extent, filler->spec, &filler->spans[i],
+				filler->row[i].record);
 	if (!rc)
 		rc = note_seen(filler, slot);
 	if (rc)
 		return rc;
 	slot->step = step;
 	slot->rows = rows;
-	slot->spans = rows;
+	slot->spans = count;
+	slot->steps = filler->extent.steps;
+	slot->valid = filler->extent.valid;
 	uint32_t *previous = (uint32_t *)(base + filler->geometry.previous_offset);
-	for (uint32_t i = 0; i < rows; i++)
+	for (uint32_t i = 0; i < count; i++)
 		previous[i] = filler->spans[i].previous_row;
-	memcpy(base + filler->geometry.span_offset, filler->spans, rows * sizeof(*filler->spans));
+	memcpy(base + filler->geometry.span_offset, filler->spans, count * sizeof(*filler->spans));
 	memcpy(base + filler->geometry.heap_offset, filler->heap, filler->heap_used);
 	return 0;
 }
@@ -341,9 +333,9 @@ static int fill_slot(struct segue_filler *filler, uint32_t rows)
 /* Decides the rows of batch `published` and opens their records: 1, 0 at the end, or a code. */
 static int form_batch(struct segue_filler *filler)
 {
-	const struct segue_plan_input input = {filler, admit, longest};
+	const struct segue_plan_input input = {filler, admit, longest, look};
 
-	filler->asked = 0;
+	filler->asked = filler->looked.asked = 0;
 	int rc = segue_plan_step(&filler->plan, &input, filler->spans, &filler->rows);
 	if (rc <= 0) {
 		/* What there is stays open until the rest is there, too: it is asked for again. */
@@ -351,7 +343,8 @@ static int form_batch(struct segue_filler *filler)
 			drop_admitted(filler);
 		return rc;
 	}
-	move_records(filler, filler->rows);
+	move_records(filler, segue_position_count(filler->plan.position));
+	filler->extent = segue_extent_of(filler->spec, filler->spans, filler->rows);
 	filler->batch = SEGUE_FILLER_FORMED;
 	return rc;
 }
@@ -369,6 +362,19 @@ static int rewind_records(struct segue_filler *filler)
 	return rc;
 }
 
+/* What the rows that begin were left; may have to wait for it, and is then done anew. */
+static int find_kept(struct segue_filler *filler)
+{
+	filler->initial.count = 0;
+	for (uint32_t i = 0; i < filler->rows; i++) {
+		struct segue_slot_span *span = &filler->spans[i];
+		span->flags &= ~(uint32_t)SEGUE_SPAN_KEPT;
+		if (filler->row[i].record && span->previous_row == SEGUE_NO_ROW)
+			segue_initial_note(&filler->initial, i, filler->row[i].record);
+	}
+	return segue_initial_find(&filler->initial, &filler->feed, &filler->lock, filler->spans);
+}
+
 /* Makes batch `published` in its slot: 1, 0 at the end of the lane, or a negative code. */
 static int make_batch(struct segue_filler *filler)
 {
@@ -376,7 +382,9 @@ static int make_batch(struct segue_filler *filler)
 
 	if (rc < 0 || filler->batch != SEGUE_FILLER_FORMED)
 		return rc;
-	rc = fill_slot(filler, filler->rows);
+	rc = filler->spec->initial == SEGUE_INITIAL_KEPT ? find_kept(filler) : 0;
+	if (!rc)
+		rc = fill_slot(filler, filler->rows);
 	if (rc)
 		return rc;
 	filler->batch = SEGUE_FILLER_FILLED;
@@ -409,9 +417,12 @@ static int work_on_batch(struct segue_filler *filler)
 	if (filler->batch == SEGUE_FILLER_FILLED) {
 		rc = segue_feed_publish(&filler->feed, filler->plan.position, filler->keys,
 			filler->heap, filler->heap_used);
-		if (!rc)
-			filler->batch = SEGUE_FILLER_UNMADE;
-		return rc;
+		if (rc)
+			return rc;
+		filler->batch = SEGUE_FILLER_UNMADE;
+		filler->steps_published += (uint64_t)filler->rows * filler->extent.steps;
+		filler->valid_published += filler->extent.valid;
+		return 0;
 	}
 	if (filler->ended) {
 		filler->ended = false;
@@ -560,7 +571,7 @@ void segue_filler_destroy(struct segue_filler *filler)
 	if (!filler)
 		return;
 	drop_admitted(filler);
-	for (uint32_t i = 0; filler->row && i < filler->geometry.batch_size; i++)
+	for (uint32_t i = 0; filler->row && i < filler->geometry.places; i++)
 		release_record(filler->row[i].record);
 	segue_feed_finish(&filler->feed);
 	segue_plan_finish(&filler->plan);
@@ -571,6 +582,8 @@ void segue_filler_destroy(struct segue_filler *filler)
 	free(filler->row);
 	free(filler->next_row);
 	free(filler->admitted);
+	segue_looked_finish(&filler->looked);
+	segue_initial_finish(&filler->initial);
 	free(filler->spans);
 	free(filler->keys);
 	free(filler->heap);
@@ -581,28 +594,17 @@ static int open_row(struct segue_filler *filler, struct segue_image *image, uint
 {
 	const struct segue_plan_row *row = &image->position->row[i];
 	struct segue_filler_row *open = &filler->row[i];
-	struct segue_admitted admitted;
 	size_t size;
 
-	int rc = segue_source_admit(filler->input.source,
-		segue_plan_record(&filler->plan_spec, row->number), &open->record, &admitted);
-	if (rc == SEGUE_ENOTYET)
-		return segue_input_fail_missing(row->number);
-	if (rc) /* it was whole when it was begun */
-		return rc == SEGUE_SOURCE_SKIPPED ? SEGUE_EDATA : rc;
+	int rc = segue_input_reopen(&filler->input, row, &open->record);
+	if (rc)
+		return rc;
 	open->number = row->number;
-	if (admitted.array_steps != row->array_steps || admitted.total_length != row->total_length)
-		return segue_fail(SEGUE_ECHANGED,
-			"sequence %" PRIu64 " had %" PRIu64
-			" steps when it was begun and has %" PRIu64
-			" now: the data set has changed; put it back as it was, or give the stream "
-			"another name",
-			row->number, row->array_steps, admitted.array_steps);
 	const char *key = open->record->ops->key(open->record, &size);
 	rc = segue_image_set_key(image, i, key, (uint32_t)size);
 	return rc ? rc
 		  : open->record->ops->seek(
-			    open->record, (row->segment + 1) * filler->spec->num_unroll);
+			    open->record, (row->segment + 1) * filler->geometry.num_unroll);
 }
 
 static int open_rows(struct segue_filler *filler, struct segue_image *image)
@@ -612,7 +614,7 @@ static int open_rows(struct segue_filler *filler, struct segue_image *image)
 		if (rc)
 			return rc;
 	}
-	for (uint32_t i = 0; i < image->position->rows; i++) {
+	for (uint32_t i = 0; i < segue_position_count(image->position); i++) {
 		filler->keys[i] = (struct segue_feed_key){
 			.offset = (uint32_t)filler->heap_used, .size = image->key[i].size};
 		if (image->key[i].size)
@@ -625,7 +627,7 @@ static int open_rows(struct segue_filler *filler, struct segue_image *image)
 
 static int allocate(struct segue_filler *filler)
 {
-	size_t rows = filler->geometry.batch_size;
+	size_t rows = filler->geometry.places;
 
 	/* Where a key begins in the heap is said in 32 bits. */
 	if ((uint64_t)(rows - 1) * filler->key_max > UINT32_MAX)
@@ -678,8 +680,11 @@ int segue_filler_create(const struct segue_spec *spec, const struct segue_plan_s
 	filler->task.work = run;
 	pthread_mutex_init(&filler->lock, NULL);
 	if ((rc = segue_sides_init(&filler->sides, spec->depth)) ||
-		(rc = segue_geometry_init(spec, filler->key_max, &filler->geometry)) ||
-		(rc = allocate(filler)) || (rc = segue_plan_init(&filler->plan, plan)) ||
+		(rc = segue_geometry_init(spec, segue_plan_places(plan, image->position),
+			 filler->key_max, &filler->geometry)) ||
+		(rc = allocate(filler)) ||
+		(rc = segue_initial_init(&filler->initial, spec, filler->geometry.places)) ||
+		(rc = segue_plan_init(&filler->plan, plan)) ||
 		(rc = segue_plan_seek(&filler->plan, image->position)) ||
 		(rc = open_rows(filler, image)) || (rc = make_ring(filler, image))) {
 		segue_filler_destroy(filler);

@@ -18,7 +18,8 @@
  * and how far the next batch is remembers work that was begun (a gate may close over it).
  *
  * Where the input goes on, there is nothing left to do until the lane's next sequence is inserted:
- * whoever has it inserted kicks.
+ * whoever has it inserted kicks. The same where rows begin with what was kept, until their keys'
+ * last batches are committed.
  */
 #ifndef SEGUE_ENGINE_FILLER_H
 #define SEGUE_ENGINE_FILLER_H
@@ -26,7 +27,10 @@
 #include <pthread.h>
 
 #include "core/shm.h"
+#include "engine/extent.h"
+#include "engine/initial.h"
 #include "engine/input.h"
+#include "engine/looked.h"
 #include "engine/side.h"
 #include "lane/feed.h"
 #include "lane/image.h"
@@ -49,10 +53,12 @@ enum segue_filler_batch {
 
 struct segue_filler {
 	struct segue_feed feed;
-	pthread_mutex_t lock; /* of the feed, its carries, plan_spec, `state`, `stalled`, `ended` */
+	/* Of the feed, its carries, plan_spec, `state`, `stalled`, `ended`, the sums. */
+	pthread_mutex_t lock;
 	enum segue_filler_state state;
 	bool stalled; /* storage failed: nothing is published */
 	bool ended;   /* the input has, after plan_spec.records: the plan is not told yet */
+	uint64_t steps_published, valid_published; /* of all batches published: the sums */
 	void (*closed)(void *arg); /* called on a loader thread once closing and no task runs */
 	void *closed_arg;
 
@@ -70,7 +76,7 @@ struct segue_filler {
 	struct segue_filler_row {
 		uint64_t number;
 		struct segue_record *record;
-	} * row, *next_row; /* batch_size each: of the last batch, and the one being made */
+	} * row, *next_row; /* geometry.places each: of the last batch, and the one being made */
 	/* Admitted for the one being made: also by a try that had to wait for what comes next. */
 	struct segue_filler_admitted {
 		uint64_t number;
@@ -78,16 +84,20 @@ struct segue_filler {
 		struct segue_admitted lengths;
 	} * admitted;
 	uint32_t admitted_count, admitted_capacity;
-	uint32_t asked; /* of them, by this try */
+	uint32_t asked;             /* of them, by this try */
+	struct segue_looked looked; /* for the one being made */
+	struct segue_initials initial;
+	uint64_t counted; /* numbers below it, of those passed over */
 	struct segue_slot_span *spans;
 	struct segue_log_place seen; /* of a log, as of the last batch */
 	struct segue_feed_key *keys;
-	char *heap; /* batch_size * key_max */
+	char *heap; /* geometry.places * key_max */
 	uint32_t key_max;
 	size_t heap_used;
 	enum segue_filler_batch batch;
-	uint32_t rows;   /* FORMED: of the batch */
-	unsigned misses; /* tries in a row that had no memory */
+	uint32_t rows;              /* FORMED: of the batch */
+	struct segue_extent extent; /* FORMED: of the batch */
+	unsigned misses;            /* tries in a row that had no memory */
 };
 
 /*

@@ -10,15 +10,15 @@
 #include "core/error.h"
 #include "lane/backlog.h"
 #include "store/checkpoints.h"
+#include "store/groups.h"
 #include "store/lanes.h"
 
 /* ---- What a lane needs ---- */
 
 /* By its position and its checkpoints; one that was never begun needs all. */
-static int find_stored(
-	const struct segue_give_up *give_up, const struct segue_plan_spec *plan, uint64_t *needs)
+static int find_stored(const struct segue_give_up *give_up, const struct segue_plan_spec *plan,
+	struct segue_place place, uint64_t *needs)
 {
-	const struct segue_place place = {.stream = give_up->stream, .lane = plan->lane};
 	struct segue_lane_record record;
 	struct segue_catalogue catalogue;
 	int rc = segue_lanes_load(give_up->store, place, &record);
@@ -46,34 +46,74 @@ static uint64_t gone(const struct segue_give_up *give_up)
 	return stand.first > give_up->tried ? stand.first : give_up->tried;
 }
 
+static int has_begun(
+	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+	(void)arg, (void)key, (void)key_size, (void)value, (void)value_size;
+	return 1;
+}
+
+/* Those that count (engine/readers.h): from the one at `from` on. */
+static int load_groups(
+	const struct segue_give_up *give_up, struct segue_groups *groups, size_t *from)
+{
+	uint8_t key[8];
+	int rc = segue_groups_load(give_up->store, give_up->stream, groups);
+
+	*from = 0;
+	if (rc || groups->count == 1)
+		return rc;
+	segue_key_put32(segue_key_put32(key, give_up->stream), groups->group[0].number);
+	rc = segue_store_scan(
+		give_up->store, SEGUE_TABLE_LANES, key, sizeof(key), has_begun, NULL, NULL);
+	*from = rc == 0;
+	return rc < 0 ? rc : 0;
+}
+
 /*
- * How far, and no further than *to. Whoever held it back last is asked first: so a lane that nobody
- * serves costs no look at the others.
+ * How far, and no further than *to, of these groups. Whoever held it back last is asked first: so a
+ * lane that nobody serves costs no look at the others.
  */
-static int find(struct segue_give_up *give_up, uint64_t *to)
+static int find_among(
+	struct segue_give_up *give_up, const struct segue_group *groups, size_t count, uint64_t *to)
 {
 	const struct segue_spec *spec = give_up->spec;
-	struct segue_plan_spec plan = {.lanes = spec->lanes, .num_unroll = spec->num_unroll};
-	uint64_t first = gone(give_up), needs;
-	uint32_t holder = give_up->holder;
+	struct segue_plan_spec plan = {.lanes = spec->lanes, .num_unroll = segue_spec_unroll(spec)};
+	uint64_t first = gone(give_up), all = (uint64_t)count * spec->lanes, needs;
+	uint64_t holder = give_up->holder;
 
-	for (uint32_t i = 0; i < spec->lanes; i++) {
+	for (uint64_t i = 0; i < all; i++) {
 		if (*to <= first)
 			break;
-		plan.lane = (holder + i) % spec->lanes;
+		uint64_t at = (holder + i) % all;
+		plan.lane = (uint32_t)(at % spec->lanes);
+		const struct segue_place place = {
+			give_up->stream, groups[at / spec->lanes].number, plan.lane};
 		/* Before it: what is on its way now is stored later. */
-		uint64_t unstored = give_up->needs_unstored(give_up->arg, plan.lane);
-		int rc = find_stored(give_up, &plan, &needs);
+		uint64_t unstored = give_up->needs_unstored(give_up->arg, place);
+		int rc = find_stored(give_up, &plan, place, &needs);
 		if (rc)
 			return rc;
 		needs = unstored < needs ? unstored : needs;
 		needs = segue_log_floor(give_up->log, segue_mix_inserted(give_up->numbers, needs));
 		if (needs < *to) {
 			*to = needs;
-			give_up->holder = plan.lane;
+			give_up->holder = at;
 		}
 	}
 	return 0;
+}
+
+static int find(struct segue_give_up *give_up, uint64_t *to)
+{
+	struct segue_groups groups;
+	size_t from;
+
+	int rc = load_groups(give_up, &groups, &from);
+	if (!rc)
+		rc = find_among(give_up, groups.group + from, groups.count - from, to);
+	segue_groups_finish(&groups);
+	return rc;
 }
 
 struct giving {

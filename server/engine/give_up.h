@@ -1,6 +1,6 @@
 /*
- * What of a log is given up: whole files that all lanes have finished by what the store has of
- * them, that no checkpoint needs, and that are older than what is to be retained.
+ * What of a log is given up: whole files that all lanes of all groups have finished by what the
+ * store has of them, that no checkpoint needs, and that are older than what is to be retained.
  *
  *	looked for --> put into a transaction (looked for once more) --> on disk --> files removed
  *
@@ -31,7 +31,7 @@ struct segue_give_up {
 	 * The first number that a checkpoint of the lane needs which is on its way, or which can
 	 * still be asked for though the lane has gone on; UINT64_MAX: there is none.
 	 */
-	uint64_t (*needs_unstored)(void *arg, uint32_t lane);
+	uint64_t (*needs_unstored)(void *arg, struct segue_place place);
 	/* Adds what is known of the log, with `first`. */
 	int (*put)(void *arg, struct segue_ops *ops);
 	void *arg;
@@ -40,7 +40,7 @@ struct segue_give_up {
 	/* More would be, if nothing that the store has needed it: look when that changes. */
 	_Atomic bool held_back;
 	/* One look at a time. */
-	uint32_t holder; /* the lane that needed it, found last */
+	uint64_t holder; /* which lane of which group needed it, found last */
 	uint64_t tried;  /* so far files were removed, or could not be */
 };
 

@@ -14,12 +14,13 @@
 #include "core/error.h"
 #include "core/kept.h"
 #include "core/wait.h"
+#include "engine/joining.h"
+#include "engine/keeping.h"
+#include "engine/offer.h"
+#include "engine/size.h"
 #include "store/finals.h"
 #include "store/lanes.h"
 #include "store/token.h"
-
-/* For running the plan to an offered step: the client waits no longer. */
-enum { OFFER_WITHIN_S = 15 };
 
 /* What is being put together. */
 struct making {
@@ -29,7 +30,25 @@ struct making {
 	struct segue_kept *kept;      /* ended rows that an offer brings */
 	bool replaced;                /* the image is not what the store has */
 	int64_t committed_ms;         /* when the position was committed */
+	uint64_t origin;              /* of the image, */
+	uint64_t last_origin;         /* and of what the last lease has committed beyond it */
 };
+
+/*
+ * Whether the lane can go on with a batch size of its own, should the position have one: what is
+ * not stored is run anew from its beginning, with the stream's own.
+ */
+static int size_fits(const struct segue_grant_order *order, const struct segue_position *position)
+{
+	if (!position->sized)
+		return 0;
+	if (!order->spec->persist)
+		return segue_fail(SEGUE_EINVAL,
+			"with persist = false a lane has the stream's batch_size alone: open the "
+			"stream with persist = true");
+	return segue_size_check(
+		order->spec, order->live, segue_plan_batch_size(&order->plan, position));
+}
 
 /* ---- Where the lane stands ---- */
 
@@ -74,6 +93,8 @@ static int load_stored(struct making *making)
 	if (rc)
 		return rc;
 	making->committed_ms = record.committed_ms;
+	making->origin = record.origin;
+	making->last_origin = segue_keeping_origin(order->spec, record.token);
 	if (order->mode == SEGUE_ATTACH_NONE && record.position->step > 0)
 		rc = refuse_start(&record, order->spec, order->place.lane);
 	/* The states of rows that go need not be whole for that. */
@@ -85,7 +106,7 @@ static int load_stored(struct making *making)
 			record.position, segue_row_size(order->spec), &making->image);
 	free(record.position);
 	if (!rc)
-		rc = segue_account_init(&making->account, order->plan.batch_size);
+		rc = segue_account_init(&making->account, making->image->live_count);
 	if (!rc)
 		segue_account_settle(&making->account, making->image);
 	return rc;
@@ -222,7 +243,8 @@ static int log_fits(const struct segue_grant_order *order, const struct segue_to
 				 "seen. It belongs to the store that it was made in");
 }
 
-static int read_token(const struct segue_grant_order *order, struct segue_image **out)
+static int read_token(
+	const struct segue_grant_order *order, struct segue_image **out, uint64_t *origin)
 {
 	struct segue_token_record head;
 	struct segue_image *image = NULL;
@@ -233,6 +255,11 @@ static int read_token(const struct segue_grant_order *order, struct segue_image 
 		rc = token_fits(order, &head, image->position);
 		if (!rc)
 			rc = log_fits(order, &head, image->position);
+		if (!rc)
+			rc = segue_keeping_fits(order, &head, image->position->step);
+		if (!rc && size_fits(order, image->position))
+			rc = segue_fail_within(SEGUE_ETOKEN,
+				"the token is of a lane that was given another batch_size");
 	}
 	if (rc) {
 		segue_image_destroy(image);
@@ -240,14 +267,16 @@ static int read_token(const struct segue_grant_order *order, struct segue_image 
 			rc, "stream '%s', lane %u", order->spec->name, order->place.lane);
 	}
 	*out = image;
+	*origin = head.origin;
 	return 0;
 }
 
-int segue_grant_check_token(const struct segue_grant_order *order)
+int segue_grant_check_token(const struct segue_grant_order *order, uint64_t *step)
 {
 	struct segue_plan plan = {0};
 	struct segue_image *image;
-	int rc = read_token(order, &image);
+	uint64_t origin;
+	int rc = read_token(order, &image, &origin);
 
 	if (rc)
 		return rc;
@@ -260,6 +289,7 @@ int segue_grant_check_token(const struct segue_grant_order *order)
 			"tail or epoch_end another?)",
 			order->spec->name, order->place.lane);
 	segue_plan_finish(&plan);
+	*step = image->position->step;
 	segue_image_destroy(image);
 	return rc;
 }
@@ -269,158 +299,39 @@ static int from_token(struct making *making)
 	segue_image_destroy(making->image);
 	making->image = NULL;
 	making->replaced = true;
-	return read_token(making->order, &making->image);
+	return read_token(making->order, &making->image, &making->origin);
 }
 
-/* ---- Offers ---- */
-
-/* Runs the plan from the stored position to the offered step. */
-static int run_to(const struct segue_grant_order *order, const struct segue_position *from,
-	struct segue_plan *plan)
-{
-	struct segue_input source = {order->source, order->spec, &order->plan, 0, 0};
-	const struct segue_plan_input input = segue_input_of_plan(&source);
-	struct segue_slot_span *spans = calloc(order->plan.batch_size, sizeof(*spans));
-	int64_t until = segue_now_ns() + OFFER_WITHIN_S * INT64_C(1000000000);
-	uint32_t rows;
-	int rc = spans ? segue_plan_seek(plan, from) : SEGUE_ENOMEM;
-
-	while (!rc && plan->position->step < order->step) {
-		/* The step is the peer's word, and may be far beyond anything. relaxed: a hint */
-		if (atomic_load_explicit(order->given_up, memory_order_relaxed)) {
-			rc = segue_fail(SEGUE_EGONE, "nobody waits for the offer any more");
-			break;
-		}
-		if (segue_now_ns() >= until) {
-			rc = segue_fail(SEGUE_ELIMIT,
-				"lane %u: step %" PRIu64
-				" is offered, which this worker has committed, and the store has "
-				"step %" PRIu64 ": following it led to step %" PRIu64
-				" only in %d s. Go back to a checkpoint with load_state_dict()",
-				order->place.lane, order->step, from->step, plan->position->step,
-				OFFER_WITHIN_S);
-			break;
-		}
-		rc = segue_plan_step(plan, &input, spans, &rows);
-		if (rc == 0)
-			rc = segue_fail(SEGUE_EPROTOCOL,
-				"step %" PRIu64 " is offered of a lane that ends at %" PRIu64,
-				order->step, plan->position->step);
-		else if (rc > 0)
-			rc = 0;
-	}
-	free(spans);
-	return rc;
-}
-
-/* Takes the kept rows that follow the states in an offer. */
-static int take_kept(struct making *making, uint64_t row_size, const uint8_t *at, size_t left)
-{
-	struct segue_kept **tail = &making->kept;
-
-	while (left > 0) {
-		struct segue_kept_row row;
-		uint64_t size = segue_kept_row_unpack(at, left, row_size, &row);
-		if (size == 0)
-			return segue_fail(SEGUE_EPROTOCOL, "a kept row of an offer is cut short");
-		struct segue_kept *kept = malloc(sizeof(*kept) + row_size + row.key_size);
-		if (!kept)
-			return segue_fail(SEGUE_ENOMEM, "no memory for a lane's last commits");
-		*kept = (struct segue_kept){
-			.step = row.step,
-			.number = row.number,
-			.key_size = row.key_size,
-			.states = kept->bytes,
-			.key = (char *)kept->bytes + row_size,
-		};
-		memcpy(kept->key, row.key, row.key_size);
-		memcpy(kept->states, row.states, row_size);
-		*tail = kept;
-		tail = &kept->next;
-		at += size;
-		left -= size;
-	}
-	return 0;
-}
-
-/*
- * After a sync that failed, sequences can be gone that were read, and others in their place. What
- * is offered that is not stored may be behind them.
- */
-static int check_seen(const struct segue_grant_order *order)
-{
-	const struct segue_log_place *seen = &order->seen;
-	uint64_t hash[2];
-
-	if (!order->live)
-		return 0;
-	int rc = order->source->ops->hash(order->source, seen->number, hash);
-	if (rc && rc != SEGUE_ENOTFOUND)
-		return rc;
-	if (!rc && memcmp(hash, seen->hash, sizeof(hash)) == 0)
-		return 0;
-	return segue_fail(SEGUE_ECHANGED,
-		"lane %u: step %" PRIu64
-		" is offered, which this worker has committed, and of the %" PRIu64
-		" sequences that it had seen the log has lost some, or has others in their place. "
-		"Go back to a checkpoint with load_state_dict()",
-		order->place.lane, order->step, seen->number);
-}
-
-/* The position that the plan has come to has seen as much as its worker says. */
-static int check_reached(
-	const struct segue_grant_order *order, const struct segue_position *position)
-{
-	uint64_t seen = segue_backlog_seen(&order->plan, position);
-
-	if (!order->live || seen == order->seen.number)
-		return 0;
-	return segue_fail(SEGUE_EPROTOCOL,
-		"step %" PRIu64 " is offered as one that has seen %" PRIu64
-		" sequences, where it has seen %" PRIu64,
-		order->step, order->seen.number, seen);
-}
+/* ---- Offers, and another batch size ---- */
 
 static int from_offer(struct making *making)
 {
-	const struct segue_grant_order *order = making->order;
-	struct segue_plan plan = {0};
-
-	if (order->step == making->image->position->step)
-		return 0; /* nothing is newer than what is stored */
-	if (order->step < making->image->position->step)
-		return segue_fail(SEGUE_EFENCED,
-			"lane %u: step %" PRIu64 " is offered where %" PRIu64
-			" is stored: somebody else has taken it further. Go back to a checkpoint "
-			"with load_state_dict()",
-			order->place.lane, order->step, making->image->position->step);
-	int rc = check_seen(order);
-	if (!rc)
-		rc = segue_plan_init(&plan, &order->plan);
-	if (!rc)
-		rc = run_to(order, making->image->position, &plan);
-	if (!rc)
-		rc = check_reached(order, plan.position);
-	uint64_t row_size = making->image->row_size;
-	uint64_t states = rc ? 0 : plan.position->rows * row_size;
-	if (!rc && order->bulk_size < states)
-		rc = segue_fail(SEGUE_EPROTOCOL, "an offer of %zu bytes where %" PRIu64 " are due",
-			order->bulk_size, states);
 	struct segue_image *image = NULL;
-	if (!rc) {
-		image = segue_image_create(&order->plan, plan.position, row_size);
-		rc = image ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane's last commits");
-	}
-	if (!rc) {
-		if (states) /* a stream may have none, and then there are no bytes */
-			memcpy(image->states, order->bulk, states);
-		segue_image_destroy(making->image);
-		making->image = image;
-		making->replaced = true;
-		rc = take_kept(making, row_size, order->bulk + states, order->bulk_size - states);
-	}
-	segue_plan_finish(&plan);
+	int rc = segue_offer_follow(making->order, making->image, &image, &making->kept);
+
+	if (!image)
+		return rc;
+	segue_image_destroy(making->image);
+	making->image = image;
+	making->replaced = true;
+	making->origin = making->last_origin;
 	return rc;
+}
+
+/* The lane as the store has it, to be put with its position alone. */
+static int resize(struct making *making)
+{
+	const struct segue_grant_order *order = making->order;
+	struct segue_position *position = making->image->position;
+
+	if (order->step != position->step)
+		return segue_fail(SEGUE_EFENCED,
+			"lane %u: another batch_size is asked for at step %" PRIu64
+			" where %" PRIu64
+			" is stored: somebody else has had it. Make a new loader, or go back to a "
+			"checkpoint with load_state_dict()",
+			order->place.lane, order->step, position->step);
+	return segue_plan_set_batch_size(&order->plan, position, order->batch_size);
 }
 
 /* ---- The grant itself ---- */
@@ -438,48 +349,21 @@ static int find_image(struct making *making)
 		return 0;
 	case SEGUE_ATTACH_FRESH:
 		making->replaced = true;
+		making->origin = 0;
 		return empty_image(making);
 	case SEGUE_ATTACH_RESTORE:
 		return from_token(making);
 	case SEGUE_ATTACH_OFFER:
 		return from_offer(making);
+	case SEGUE_ATTACH_RESIZE:
+		return resize(making);
 	case SEGUE_ATTACH_CHECK:
 		break;
 	}
 	return segue_fail(SEGUE_EPROTOCOL, "attach mode %d", making->order->mode);
 }
 
-static int read_carry(void *arg, uint64_t offset, void *out, size_t size)
-{
-	return segue_shm_read(arg, offset, out, size);
-}
-
-static int make_memory(struct segue_grant *grant, const struct making *making)
-{
-	const struct segue_geometry *geometry = &grant->filler->geometry;
-	const struct segue_position *position = making->image->position;
-
-	int rc = segue_shm_create(
-		"segue-carry", geometry->carry_size, SEGUE_SHM_WRITE, &grant->carry_shm);
-	if (!rc)
-		rc = segue_shm_create(
-			"segue-lease", geometry->lease_size, SEGUE_SHM_READ, &grant->page_shm);
-	if (rc)
-		return rc;
-	struct segue_carry_header *words = grant->carry_shm.map;
-	struct segue_lease_page *page = grant->page_shm.map;
-	segue_segment_init(&words->segment, SEGUE_SEGMENT_CARRY, geometry->carry_size, geometry);
-	segue_segment_init(&page->segment, SEGUE_SEGMENT_LEASE, geometry->lease_size, geometry);
-	if (position->step > 0)
-		segue_states_scatter(grant->spec, geometry, making->image->states, position->rows,
-			(uint8_t *)words + segue_carry_offset(geometry, position->step - 1));
-	segue_carry_init(&grant->carry, words, page, geometry, grant->spec,
-		grant->record.generation, position->step, read_carry, &grant->carry_shm);
-	grant->event = segue_event_create();
-	return grant->event < 0 ? grant->event : 0;
-}
-
-/* Of the log: it may have been given up since the image was made. */
+/* Of the log: it may have been given up since, or before, of a lane that nobody waited for. */
 static int add_place(const struct making *making, struct segue_ops *ops)
 {
 	const struct segue_grant_order *order = making->order;
@@ -502,16 +386,17 @@ static int add_grant(void *arg, struct segue_ops *ops)
 	int rc;
 
 	record.held = true;
+	record.origin = making->origin;
 	record.committed_ms = making->replaced ? segue_unix_ms() : making->committed_ms;
 	/* Who asked is gone: then nothing has happened. relaxed: a hint, and the last look at it */
 	if (atomic_load_explicit(order->given_up, memory_order_relaxed))
 		return segue_fail(SEGUE_EGONE, "nobody waits for the lane any more");
 	record.position = image->position;
-	if (!making->replaced)
-		return segue_lanes_put(ops, order->place, &record);
 	rc = order->live ? add_place(making, ops) : 0;
 	if (rc)
 		return rc;
+	if (!making->replaced)
+		return segue_lanes_put(ops, order->place, &record);
 	if (order->mode == SEGUE_ATTACH_FRESH)
 		rc = segue_lanes_fresh(ops, order->store, order->place);
 	else
@@ -548,16 +433,14 @@ static int build(struct making *making, struct segue_grant *grant)
 {
 	const struct segue_grant_order *order = making->order;
 
-	int rc = segue_account_init(&grant->account, order->plan.batch_size);
+	uint32_t places = segue_plan_places(&order->plan, making->image->position);
+
+	int rc = segue_account_init(&grant->account, places);
 	if (!rc)
-		rc = segue_filler_create(order->spec, &order->plan, order->source, order->pool,
-			making->image, &grant->filler);
+		rc = segue_size_pay(order->spec, places, order->source->ops->key_max(order->source),
+			&grant->purse, &grant->paid);
 	if (!rc)
-		grant->filler->sides.purse = order->purse;
-	if (!rc)
-		rc = make_memory(grant, making);
-	if (!rc)
-		rc = segue_feed_subscribe(&grant->filler->feed, &grant->carry);
+		rc = segue_grant_find_feed(order, making->image, places, grant);
 	if (!rc)
 		rc = store_grant(making);
 	if (!rc)
@@ -579,17 +462,23 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 		.event = -1,
 		.record = order->record,
 		.place = order->place,
+		.keeping = {order->store, order->place, segue_row_size(order->spec)},
 		.spec = order->spec,
 		.live = order->live,
+		.purse = order->purse,
 	};
 	grant->record.position = NULL;
 	grant->record.held = true;
 	int rc = find_image(&making);
 	if (!rc)
+		rc = size_fits(order, making.image->position);
+	if (!rc)
 		rc = build(&making, grant);
 	if (!rc) {
 		grant->step = making.image->position->step;
-		grant->rows = making.image->position->rows;
+		grant->origin = making.origin;
+		grant->rows = segue_position_count(making.image->position);
+		grant->batch_size = segue_plan_batch_size(&order->plan, making.image->position);
 	}
 	segue_image_destroy(making.image);
 	segue_account_finish(&making.account);
@@ -624,14 +513,15 @@ void segue_grant_go(struct segue_grant *grant, enum segue_grant_state to)
 static void tell_holder(struct segue_grant *grant, int code, const char *detail, bool for_good)
 {
 	pthread_mutex_lock(&grant->filler->lock);
-	bool settled = grant->refused;
+	bool settled = grant->refused, shared = grant->filler->feed.subscriber_count > 1;
 	grant->refused = settled || for_good;
 	if (!settled) {
 		segue_carry_storage_failed(&grant->carry, code, detail);
 		segue_feed_ring(&grant->filler->feed);
 	}
 	pthread_mutex_unlock(&grant->filler->lock);
-	if (!settled)
+	/* What the store says of one lane of one group does not hold up the others. */
+	if (!settled && !(for_good && shared))
 		segue_filler_stall(grant->filler, code != 0);
 }
 
@@ -667,6 +557,12 @@ bool segue_grant_owes(struct segue_grant *grant)
 	return owes;
 }
 
+uint64_t segue_grant_origin(const struct segue_grant *grant, uint64_t step)
+{
+	return step > grant->step ? segue_keeping_origin(grant->spec, grant->record.token)
+				  : grant->origin;
+}
+
 void segue_grant_remind(struct segue_grant *grant)
 {
 	pthread_mutex_lock(&grant->filler->lock);
@@ -679,13 +575,10 @@ void segue_grant_destroy(struct segue_grant *grant)
 {
 	if (!grant)
 		return;
-	if (grant->carry.words)
-		segue_carry_finish(&grant->carry);
-	segue_filler_destroy(grant->filler);
-	segue_shm_destroy(&grant->carry_shm);
-	segue_shm_destroy(&grant->page_shm);
-	if (grant->event >= 0)
-		close(grant->event);
+	segue_grant_leave_feed(grant);
+	segue_grant_finish_memory(grant);
+	if (grant->paid)
+		grant->purse.give(grant->purse.arg, grant->paid);
 	segue_account_finish(&grant->account);
 	free(grant);
 }

@@ -46,6 +46,41 @@ int segue_input_fail_missing(uint64_t number)
 		number);
 }
 
+int segue_input_see(const struct segue_input *input, uint64_t seen, struct segue_log_place *place)
+{
+	struct segue_log_place found = {.number = seen};
+
+	if (!input->source->ops->hash || seen == place->number)
+		return 0;
+	int rc = input->source->ops->hash(input->source, seen, found.hash);
+	if (!rc)
+		*place = found;
+	return rc;
+}
+
+int segue_input_reopen(const struct segue_input *input, const struct segue_plan_row *row,
+	struct segue_record **out)
+{
+	struct segue_admitted admitted;
+
+	int rc = segue_source_admit(
+		input->source, segue_plan_record(input->plan, row->number), out, &admitted);
+	if (rc == SEGUE_ENOTYET)
+		return segue_input_fail_missing(row->number);
+	if (rc) /* it was whole when it was begun */
+		return rc == SEGUE_SOURCE_SKIPPED ? SEGUE_EDATA : rc;
+	if (admitted.array_steps == row->array_steps && admitted.total_length == row->total_length)
+		return 0;
+	rc = segue_fail(SEGUE_ECHANGED,
+		"sequence %" PRIu64 " had %" PRIu64 " steps when it was begun and has %" PRIu64
+		" now: the data set has changed; put it back as it was, or give the stream "
+		"another name",
+		row->number, row->array_steps, admitted.array_steps);
+	(*out)->ops->release(*out);
+	*out = NULL;
+	return rc;
+}
+
 /* ---- For a plan without records ---- */
 
 static int admit_length(
@@ -66,13 +101,14 @@ static int longest(void *arg, uint64_t epoch, uint64_t *steps)
 
 struct segue_plan_input segue_input_of_plan(struct segue_input *input)
 {
-	return (struct segue_plan_input){input, admit_length, longest};
+	return (struct segue_plan_input){input, admit_length, longest, NULL};
 }
 
 bool segue_input_is_over(struct segue_input *input, const struct segue_position *position)
 {
 	const struct segue_plan_input asked = segue_input_of_plan(input);
-	struct segue_slot_span *spans = calloc(input->plan->batch_size, sizeof(*spans));
+	struct segue_slot_span *spans =
+		calloc(segue_plan_places(input->plan, position), sizeof(*spans));
 	struct segue_plan plan = {0};
 	uint32_t rows;
 

@@ -18,8 +18,16 @@ struct segue_input {
  */
 int segue_input_admit(const struct segue_input *input, uint64_t record, struct segue_record **out,
 	uint64_t *array_steps, uint64_t *total_length);
+/* Of a log: brings the place of what was seen before up to so many sequences. */
+int segue_input_see(const struct segue_input *input, uint64_t seen, struct segue_log_place *place);
 /* What was read before is not there (yet): SEGUE_ESOURCE. */
 int segue_input_fail_missing(uint64_t number);
+/*
+ * Opens the record of a row that has begun. SEGUE_ECHANGED, SEGUE_EDATA, SEGUE_ESOURCE: it is not
+ * what it was. On 0 the caller owns *out.
+ */
+int segue_input_reopen(const struct segue_input *input, const struct segue_plan_row *row,
+	struct segue_record **out);
 /* As segue_plan_input's `longest`: asked step after step, computed once an epoch. */
 int segue_input_longest(struct segue_input *input, uint64_t epoch, uint64_t *steps);
 /*

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,18 +12,10 @@
 #include "core/list.h"
 #include "engine/filler.h"
 #include "engine/give_up.h"
+#include "engine/readers.h"
 #include "source/log/reading.h"
 #include "store/lanes.h"
 #include "store/logs.h"
-
-/* What a lane has before it. */
-struct lane {
-	struct segue_filler *filler; /* in force; or NULL: */
-	struct segue_carry *carry;
-	uint64_t next,
-		rows;   /* it stands where it was last seen: its next sequence, rows that live */
-	uint64_t floor; /* the first number that it needs */
-};
 
 struct segue_live {
 	LIST_ENTRY(segue_live) link; /* of those that are open */
@@ -33,14 +26,15 @@ struct segue_live {
 	struct segue_give_up give_up;
 	/* So much of the log until it is looked whether inserting has to wait; its thread's. */
 	uint64_t look_at, look_at_bytes;
-	pthread_mutex_t lock; /* of all below; held while fillers are kicked */
+	_Atomic bool look_again; /* before that: somebody else reads it now */
+	pthread_mutex_t lock;    /* of all below; held while fillers are kicked */
 	pthread_cond_t synced;
-	uint64_t syncs;    /* tries to sync */
-	bool left_out;     /* a transaction has left a lane out since the last of them */
-	bool ended;        /* the input has, */
-	uint64_t count;    /* after so many of the stream's */
-	uint64_t grown;    /* lanes were told of so many of them */
-	struct lane *lane; /* owned: spec->lanes */
+	uint64_t syncs; /* tries to sync */
+	bool left_out;  /* a transaction has left a lane out since the last of them */
+	bool ended;     /* the input has, */
+	uint64_t count; /* after so many of the stream's */
+	uint64_t grown; /* lanes were told of so many of them */
+	struct segue_readers readers;
 	_Atomic bool full;
 };
 
@@ -54,6 +48,11 @@ static uint64_t there(const struct segue_live *live, uint64_t inserted)
 uint64_t segue_live_inserted(const struct segue_live *live, uint64_t count)
 {
 	return segue_mix_inserted(&live->order.numbers, count);
+}
+
+uint64_t segue_live_capacity(const struct segue_live *live)
+{
+	return live->order.limits.capacity;
 }
 
 /* ---- What is known of it ---- */
@@ -101,8 +100,7 @@ static void grown(void *arg, uint64_t sequences)
 	uint64_t from = live->grown;
 	/* Of more than one turn all lanes have their share. */
 	for (uint64_t n = from; n < count && n - from < lanes; n++)
-		if (live->lane[n % lanes].filler)
-			segue_filler_kick(live->lane[n % lanes].filler);
+		segue_readers_kick(&live->readers, (uint32_t)(n % lanes));
 	live->grown = count;
 	pthread_mutex_unlock(&live->lock);
 }
@@ -139,49 +137,53 @@ static void ended(void *arg, uint64_t sequences)
 	pthread_mutex_lock(&live->lock);
 	live->ended = true;
 	live->count = there(live, sequences);
-	for (uint32_t i = 0; i < live->order.spec->lanes; i++)
-		if (live->lane[i].filler)
-			segue_filler_end(live->lane[i].filler, live->count);
+	segue_readers_end(&live->readers, live->count);
 	pthread_mutex_unlock(&live->lock);
 }
 
 /* ---- How far the lanes are ---- */
 
-static void note_position(struct lane *lane, const struct segue_plan_spec *plan,
-	const struct segue_position *position)
+/*
+ * Of the first `count` numbers those that the lane has not finished. What it is going to pass over
+ * takes no place, or whoever inserts could wait for a batch that waits for what is inserted: nor do
+ * those bytes, if nothing before them is needed (*floor).
+ */
+static uint64_t unfinished(const struct segue_live *live, struct segue_lane_reader *lane,
+	uint32_t i, uint64_t count, uint64_t *floor)
 {
-	lane->next = position->next;
-	lane->rows = 0;
-	for (uint32_t i = 0; i < position->rows; i++)
-		lane->rows += segue_plan_row_lives(plan, &position->row[i]);
-	lane->floor = segue_backlog_floor(plan, position);
-}
+	const struct segue_spec *spec = live->order.spec;
+	uint64_t share = count > i ? (count - i - 1) / spec->lanes + 1 : 0;
 
-/* Of a lane in force by what its worker has committed. With the lock. */
-static void look_at_lane(struct lane *lane)
-{
-	struct segue_filler *filler = lane->filler;
+	segue_lane_reader_look(lane);
+	uint64_t before = share > lane->next ? share - lane->next : 0;
 
-	if (!filler)
-		return;
-	pthread_mutex_lock(&filler->lock);
-	if (segue_carry_observe(lane->carry, filler->feed.published)) {
-		const struct segue_feed_entry *entry =
-			segue_feed_entry(&filler->feed, lane->carry->committed);
-		if (entry)
-			note_position(lane, &filler->plan_spec, entry->position);
+	*floor = lane->floor;
+	if (spec->maximum_length && spec->on_too_long == SEGUE_ON_TOO_LONG_SKIP && before) {
+		uint64_t within, next = lane->next * spec->lanes + i;
+
+		before -= segue_log_longer(
+			live->log, next, spec->lanes, count, spec->maximum_length, &within);
+		*floor = lane->floor < next ? lane->floor : within;
 	}
-	pthread_mutex_unlock(&filler->lock);
+	return before + lane->rows;
 }
 
-/* Of the first `count` numbers those that the lane has not finished. */
-static uint64_t unfinished(const struct segue_live *live, uint32_t i, uint64_t count)
+/* The same of the group that has most, and the floor of the one that needs most. */
+static uint64_t most_unfinished(
+	const struct segue_live *live, uint32_t i, uint64_t count, uint64_t *floor)
 {
-	uint32_t lanes = live->order.spec->lanes;
-	uint64_t share = count > i ? (count - i - 1) / lanes + 1 : 0;
-	const struct lane *lane = &live->lane[i];
+	struct segue_readers_group *group;
+	uint64_t most = 0, needs;
 
-	return (share > lane->next ? share - lane->next : 0) + lane->rows;
+	*floor = UINT64_MAX;
+	LIST_FOREACH(group, &live->readers.groups, link) {
+		if (!segue_readers_count(&live->readers, group))
+			continue;
+		uint64_t has = unfinished(live, &group->lane[i], i, count, &needs);
+		most = has > most ? has : most;
+		*floor = needs < *floor ? needs : *floor;
+	}
+	return most;
 }
 
 /*
@@ -195,10 +197,9 @@ static bool look_at_lanes(struct segue_live *live, uint64_t count, uint64_t byte
 	uint64_t least = UINT64_MAX, floor = count;
 
 	for (uint32_t i = 0; i < lanes; i++) {
-		look_at_lane(&live->lane[i]);
-		uint64_t has = unfinished(live, i, count);
+		uint64_t needs, has = most_unfinished(live, i, count, &needs);
 		least = has < least ? has : least;
-		floor = live->lane[i].floor < floor ? live->lane[i].floor : floor;
+		floor = needs < floor ? needs : floor;
 	}
 	uint64_t spooled = segue_log_bytes_from(live->log, segue_live_inserted(live, floor));
 	if (least >= limits->capacity || spooled >= limits->spool)
@@ -219,7 +220,8 @@ static bool is_full(void *arg, uint64_t count)
 	struct segue_log_stand stand;
 
 	segue_log_look(live->log, &stand);
-	if (count < live->look_at && stand.bytes < live->look_at_bytes)
+	if (!atomic_exchange(&live->look_again, false) && count < live->look_at &&
+		stand.bytes < live->look_at_bytes)
 		return false;
 	live->full = true; /* before the look: whoever has moved since kicks */
 	pthread_mutex_lock(&live->lock);
@@ -249,21 +251,63 @@ struct segue_live_look *segue_live_look(struct segue_live *live)
 	look->ended = live->ended;
 	uint64_t count = there(live, look->log.written.number);
 	for (uint32_t i = 0; i < lanes; i++) {
-		look_at_lane(&live->lane[i]);
-		look->unfinished[i] = unfinished(live, i, count);
+		uint64_t floor;
+
+		look->unfinished[i] = most_unfinished(live, i, count, &floor);
 	}
 	pthread_mutex_unlock(&live->lock);
 	return look;
 }
 
-void segue_live_join(
-	struct segue_live *live, struct segue_filler *filler, struct segue_carry *carry)
+uint64_t segue_live_behind(struct segue_live *live, uint32_t group, uint32_t lane)
 {
-	struct lane *lane = &live->lane[segue_filler_plan(filler).lane];
+	struct segue_log_stand stand;
+	uint64_t behind = 0, floor;
+
+	segue_log_look(live->log, &stand);
+	pthread_mutex_lock(&live->lock);
+	struct segue_readers_group *found = segue_readers_find(&live->readers, group);
+	if (found && segue_readers_count(&live->readers, found))
+		behind = unfinished(
+			live, &found->lane[lane], lane, there(live, stand.written.number), &floor);
+	pthread_mutex_unlock(&live->lock);
+	return behind;
+}
+
+/* ---- Who reads it ---- */
+
+int segue_live_add_group(struct segue_live *live, uint32_t group)
+{
+	pthread_mutex_lock(&live->lock);
+	int rc = segue_readers_add(&live->readers, group);
+	pthread_mutex_unlock(&live->lock);
+	live->look_again = true;
+	segue_live_moved(live);
+	return rc;
+}
+
+void segue_live_drop_group(struct segue_live *live, uint32_t group)
+{
+	pthread_mutex_lock(&live->lock);
+	segue_readers_remove(&live->readers, group);
+	pthread_mutex_unlock(&live->lock);
+	live->look_again = true;
+	segue_live_moved(live);
+	segue_live_stored(live);
+}
+
+void segue_live_join(struct segue_live *live, uint32_t group, struct segue_filler *filler,
+	struct segue_carry *carry)
+{
+	uint32_t lane = segue_filler_plan(filler).lane;
 
 	pthread_mutex_lock(&live->lock);
-	lane->filler = filler;
-	lane->carry = carry;
+	struct segue_readers_group *found = segue_readers_find(&live->readers, group);
+	if (!found->begun)
+		live->look_again = true;
+	found->begun = true;
+	found->lane[lane].filler = filler;
+	found->lane[lane].carry = carry;
 	if (live->ended)
 		segue_filler_end(filler, live->count);
 	pthread_mutex_unlock(&live->lock);
@@ -271,73 +315,27 @@ void segue_live_join(
 	segue_live_moved(live);
 }
 
-void segue_live_leave(struct segue_live *live, const struct segue_filler *filler)
+void segue_live_leave(struct segue_live *live, const struct segue_carry *carry)
 {
 	pthread_mutex_lock(&live->lock);
-	for (uint32_t i = 0; i < live->order.spec->lanes; i++) {
-		if (live->lane[i].filler != filler)
-			continue;
-		look_at_lane(&live->lane[i]);
-		live->lane[i].filler = NULL;
-	}
+	segue_readers_leave(&live->readers, carry);
 	pthread_mutex_unlock(&live->lock);
 	/* Its last batches can become checkpoints no longer. */
 	segue_live_stored(live);
 }
 
-static int load_lanes(struct segue_live *live)
-{
-	const struct segue_spec *spec = live->order.spec;
-	struct segue_plan_spec plan = {.lanes = spec->lanes, .num_unroll = spec->num_unroll};
-	int rc = 0;
-
-	live->lane = calloc(spec->lanes, sizeof(*live->lane));
-	if (!live->lane)
-		return segue_fail(SEGUE_ENOMEM, "no memory for %" PRIu32 " lanes", spec->lanes);
-	for (; !rc && plan.lane < spec->lanes; plan.lane++) {
-		const struct segue_place place = {.stream = live->order.stream, .lane = plan.lane};
-		struct segue_lane_record record;
-
-		live->lane[plan.lane].floor = plan.lane;
-		rc = segue_lanes_load(live->order.store, place, &record);
-		if (!rc) {
-			note_position(&live->lane[plan.lane], &plan, record.position);
-			free(record.position);
-		}
-		rc = rc == SEGUE_ENOTFOUND ? 0 : rc;
-	}
-	return rc;
-}
-
 /* ---- What is given up ---- */
 
-/* A batch that was committed can become a checkpoint while its states can still be copied. */
-static uint64_t needs_of_filler(struct segue_filler *filler, uint64_t pinned)
-{
-	const struct segue_feed *feed = &filler->feed;
-	uint64_t depth = filler->geometry.depth;
-
-	pthread_mutex_lock(&filler->lock);
-	uint64_t oldest = feed->published > depth ? feed->published - depth : 0;
-	oldest = oldest < feed->first ? feed->first : oldest;
-	const struct segue_feed_entry *entry = segue_feed_entry(feed, oldest);
-	uint64_t needs = entry && pinned >= oldest
-				 ? segue_backlog_needs(&filler->plan_spec, entry->position)
-				 : 0;
-	pthread_mutex_unlock(&filler->lock);
-	return needs;
-}
-
-static uint64_t needs_unstored(void *arg, uint32_t lane)
+static uint64_t needs_unstored(void *arg, struct segue_place place)
 {
 	struct segue_live *live = arg;
-	const struct segue_place place = {.stream = live->order.stream, .lane = lane};
 	uint64_t pinned =
 		live->order.pinned ? live->order.pinned(live->order.arg, place) : SEGUE_NEVER;
 
 	pthread_mutex_lock(&live->lock);
-	struct segue_filler *filler = live->lane[lane].filler;
-	uint64_t needs = filler ? needs_of_filler(filler, pinned) : UINT64_MAX;
+	struct segue_readers_group *group = segue_readers_find(&live->readers, place.group);
+	uint64_t needs =
+		group ? segue_lane_reader_needs(&group->lane[place.lane], pinned) : UINT64_MAX;
 	pthread_mutex_unlock(&live->lock);
 	return needs;
 }
@@ -503,7 +501,8 @@ int segue_live_open(const struct segue_live_order *order, struct segue_live **ou
 	pthread_mutex_init(&live->lock, NULL);
 	pthread_cond_init(&live->synced, NULL);
 	claim(live);
-	int rc = load_lanes(live);
+	int rc = segue_readers_load(
+		&live->readers, live->order.store, live->order.stream, live->order.spec);
 	if (!rc)
 		rc = open_log(live, &stored);
 	if (!rc)
@@ -535,7 +534,7 @@ void segue_live_close(struct segue_live *live)
 	segue_inserter_destroy(live->inserter);
 	segue_log_close(live->log);
 	let_go(live);
-	free(live->lane);
+	segue_readers_finish(&live->readers);
 	pthread_cond_destroy(&live->synced);
 	pthread_mutex_destroy(&live->lock);
 	free(live);

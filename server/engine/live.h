@@ -60,17 +60,29 @@ struct segue_log *segue_live_log(const struct segue_live *live);
 struct segue_inserter *segue_live_inserter(const struct segue_live *live);
 /* What the log has, as a source. Whoever opened it destroys that, before or after. */
 struct segue_source *segue_live_source(const struct segue_live *live);
+/* How many unfinished sequences of it a lane may have. Any thread. */
+uint64_t segue_live_capacity(const struct segue_live *live);
 
 /* ---- Lanes: any thread ----------------------------------------------------------------------- */
 
 /*
- * The filler of a lane that is in force: it is kicked when there is more for it, and told of the
- * end, also of one that has been. How far its worker is says how much more is inserted.
+ * The filler of a group's lane that is in force: it is kicked when there is more for it, and told
+ * of the end, also of one that has been. How far its worker is says how much more is inserted.
  */
-void segue_live_join(
-	struct segue_live *live, struct segue_filler *filler, struct segue_carry *carry);
-/* It is going to be destroyed: what it needed may be given up. One that has not joined is fine. */
-void segue_live_leave(struct segue_live *live, const struct segue_filler *filler);
+void segue_live_join(struct segue_live *live, uint32_t group, struct segue_filler *filler,
+	struct segue_carry *carry);
+/*
+ * The carry is going to be destroyed: what it needed may be given up. One that has not joined is
+ * fine. Its filler may go on for other groups.
+ */
+void segue_live_leave(struct segue_live *live, const struct segue_carry *carry);
+/*
+ * A group was made, and is in the store: inserting waits for it, too. One that is known is fine.
+ * SEGUE_ENOMEM.
+ */
+int segue_live_add_group(struct segue_live *live, uint32_t group);
+/* It was dropped, in the store, too: nothing waits for it any more, and what it needed may go. */
+void segue_live_drop_group(struct segue_live *live, uint32_t group);
 /* Workers may be further: who waits to insert looks again. */
 void segue_live_moved(struct segue_live *live);
 
@@ -78,11 +90,15 @@ void segue_live_moved(struct segue_live *live);
 struct segue_live_look {
 	struct segue_log_stand log;
 	struct segue_backlog_limits limits;
-	bool ended;            /* the input has */
-	uint64_t unfinished[]; /* of each lane: sequences that are there and it has not finished */
+	bool ended; /* the input has */
+	/* Of each lane: sequences that are there and the group that is furthest behind has not
+	 * finished. */
+	uint64_t unfinished[];
 };
 /* malloc'd; NULL: no memory. */
 struct segue_live_look *segue_live_look(struct segue_live *live);
+/* So many has the lane of that group; 0: inserting does not wait for it (engine/readers.h). */
+uint64_t segue_live_behind(struct segue_live *live, uint32_t group, uint32_t lane);
 
 /*
  * Whether the position may be stored, by a transaction that segue_live_put() is in as well. 0, or

@@ -53,8 +53,10 @@ static int add_settled(const struct segue_owed_means *means, struct segue_ops *o
 	below = floor < below ? floor : below;
 	uint64_t pinned = means->pinned(means->arg, grant->place);
 	below = pinned < below ? pinned : below;
-	return segue_finals_settle(ops, means->store, grant->place, grant->spec->lanes, below,
-		1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
+	/* Rows that begin with what their own lane has kept need that of other lanes untouched. */
+	bool alone = grant->spec->initial == SEGUE_INITIAL_KEPT;
+	return segue_finals_settle(ops, means->store, grant->place, alone ? 0 : grant->spec->lanes,
+		below, 1 + SETTLE_REMOVALS / grant->spec->lanes + 2 * finals);
 }
 
 /* Of the log, before what refers to it. SEGUE_LIVE_LATER. */
@@ -81,6 +83,7 @@ static int add_image(
 		return rc;
 	grant->record.committed_ms = segue_unix_ms();
 	grant->record.held = is_held(owed);
+	grant->record.origin = segue_grant_origin(grant, owed->image->position->step);
 	rc = segue_lanes_put_image(ops, grant->place, &grant->record, owed->image, &grant->account);
 	if (rc)
 		return rc;

@@ -12,7 +12,7 @@ static int begin(struct segue_filler *filler, struct segue_carry *carry, uint64_
 	struct segue_image **out)
 {
 	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, step);
-	uint32_t rows = entry ? entry->position->rows : 0;
+	uint32_t rows = entry ? segue_position_count(entry->position) : 0;
 	struct segue_image *image = NULL;
 
 	if (entry)
@@ -67,7 +67,7 @@ static int choose(const struct segue_filler *filler, const struct segue_carry *c
 static int copy_states(
 	struct segue_filler *filler, struct segue_carry *carry, struct segue_image *image)
 {
-	uint32_t rows = image->position->rows;
+	uint32_t rows = segue_position_count(image->position);
 
 	if (rows == 0 || image->row_size == 0)
 		return 0;

@@ -15,7 +15,8 @@ uint64_t segue_backlog_unfinished(
 	uint64_t inserted = share(plan, count);
 	uint64_t unfinished = inserted > position->next ? inserted - position->next : 0;
 
-	for (uint32_t i = 0; i < position->rows; i++)
+	unfinished += position->waiting;
+	for (uint32_t i = 0; i < segue_position_count(position); i++)
 		unfinished += segue_plan_row_lives(plan, &position->row[i]);
 	return unfinished;
 }
@@ -25,12 +26,15 @@ uint64_t segue_backlog_floor(
 {
 	uint64_t floor = position->next * plan->lanes + plan->lane;
 
-	for (uint32_t i = 0; i < position->rows; i++) {
+	for (uint32_t i = 0; i < segue_position_count(position); i++) {
 		const struct segue_plan_row *row = &position->row[i];
 
 		if (segue_plan_row_lives(plan, row) && row->number < floor)
 			floor = row->number;
 	}
+	/* Of those that wait the oldest is the first. */
+	if (position->waiting > 0 && position->row[segue_position_count(position)].number < floor)
+		floor = position->row[segue_position_count(position)].number;
 	return floor;
 }
 

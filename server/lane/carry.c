@@ -24,6 +24,7 @@ void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *word
 		.committed = step,
 		.released = step,
 		.taken = step,
+		.kept_from = SEGUE_NEVER,
 	};
 	carry->kept_tail = &carry->kept;
 	/* no pair: nobody else has the segments yet */
@@ -37,6 +38,7 @@ void segue_carry_init(struct segue_carry *carry, struct segue_carry_header *word
 void segue_carry_finish(struct segue_carry *carry)
 {
 	segue_carry_forget(carry, SEGUE_NEVER);
+	segue_again_finish(&carry->again);
 }
 
 bool segue_carry_observe(struct segue_carry *carry, uint64_t published)
@@ -71,6 +73,18 @@ bool segue_carry_overdue(
 	return now - carry->since >= timeout;
 }
 
+bool segue_carry_keeps_all(
+	struct segue_carry *carry, uint64_t published, bool shared, int64_t now, int64_t timeout)
+{
+	bool full = shared && published >= carry->released + carry->geometry->depth;
+
+	if (!full || carry->released != carry->kept_from) {
+		carry->kept_from = full ? carry->released : SEGUE_NEVER;
+		carry->kept_since = now;
+	}
+	return full && !carry->broken && now - carry->kept_since >= timeout;
+}
+
 uint64_t segue_carry_hold(struct segue_carry *carry, uint64_t published)
 {
 	if (!SEGUE_MUTANT(copy_without_hold))
@@ -96,6 +110,8 @@ void segue_carry_forget(struct segue_carry *carry, uint64_t step)
 	while (carry->kept && carry->kept->step < step) {
 		struct segue_kept *gone = carry->kept;
 		carry->kept = gone->next;
+		if (carry->spec->initial == SEGUE_INITIAL_KEPT)
+			segue_again_remove(&carry->again, gone);
 		free(gone);
 	}
 	if (!carry->kept)
@@ -135,6 +151,23 @@ void segue_carry_set_durable(struct segue_carry *carry, uint64_t step)
 	 */
 	segue_store_release(&carry->page->durable, step);
 	segue_carry_ring(carry);
+}
+
+void segue_carry_ask(struct segue_carry *carry, uint32_t bits)
+{
+	_Atomic uint32_t *asks = &carry->page->asks;
+
+	/* release: pairs with segue_lane_asked (client/lane.h) */
+	segue_store_release(asks, segue_load_relaxed(asks) | bits);
+	segue_carry_ring(carry);
+}
+
+void segue_carry_unask(struct segue_carry *carry, uint32_t bits)
+{
+	_Atomic uint32_t *asks = &carry->page->asks;
+
+	/* release: pairs with segue_lane_asked (client/lane.h) */
+	segue_store_release(asks, segue_load_relaxed(asks) & ~bits);
 }
 
 void segue_carry_storage_failed(struct segue_carry *carry, int code, const char *text)

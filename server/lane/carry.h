@@ -18,18 +18,8 @@
 #define SEGUE_LANE_CARRY_H
 
 #include "core/layout.h"
+#include "lane/again.h"
 #include "lane/plan.h"
-
-/* The states and key of a row whose sequence ended, kept until they are on disk. */
-struct segue_kept {
-	struct segue_kept *next; /* newer */
-	uint64_t step;           /* of its last segment: it belongs to positions above this step */
-	uint64_t number;
-	uint32_t key_size;
-	char *key;       /* in `bytes` */
-	uint8_t *states; /* in `bytes`: row_size of them */
-	uint8_t bytes[];
-};
 
 struct segue_carry {
 	struct segue_carry_header
@@ -45,11 +35,14 @@ struct segue_carry {
 	uint64_t released;
 	uint64_t
 		taken; /* ended rows of batches below it are in `kept` (only if spec->keep_final) */
-	unsigned holds;   /* copies under way: nothing is published */
-	bool broken;      /* the worker wrote nonsense */
-	uint64_t watched; /* `committed` at the last look for progress ... */
-	int64_t since;    /* ... and the time since when it has been so, with a batch there */
+	unsigned holds;     /* copies under way: nothing is published */
+	bool broken;        /* the worker wrote nonsense */
+	uint64_t watched;   /* `committed` at the last look for progress ... */
+	int64_t since;      /* ... and the time since when it has been so, with a batch there */
+	uint64_t kept_from; /* `released` at the last look at a ring that is full of it ... */
+	int64_t kept_since; /* ... and since when */
 	struct segue_kept *kept, **kept_tail; /* oldest first */
+	struct segue_again again; /* those by their keys, if rows begin with what was kept */
 };
 
 /*
@@ -74,6 +67,13 @@ bool segue_carry_observe(struct segue_carry *carry, uint64_t published);
 bool segue_carry_overdue(
 	struct segue_carry *carry, uint64_t published, int64_t now, int64_t timeout);
 
+/*
+ * Whether the worker has let go of none of the batches of a full ring for `timeout` ns, be they
+ * committed or not, and others wait for the next (`shared`). To be called like that, after it.
+ */
+bool segue_carry_keeps_all(
+	struct segue_carry *carry, uint64_t published, bool shared, int64_t now, int64_t timeout);
+
 /* Stops publication, then loads `committed`: returns it. */
 uint64_t segue_carry_hold(struct segue_carry *carry, uint64_t published);
 /* Copies buffer `step` (private `buffer`, geometry->buffer_size). While held, or when the lease is
@@ -90,6 +90,10 @@ void segue_carry_ring(struct segue_carry *carry);
 void segue_carry_fence(struct segue_carry *carry);
 /* Batches below `step` are on disk. Rings the page's bell. */
 void segue_carry_set_durable(struct segue_carry *carry, uint64_t step);
+/* Asks the holder for `bits` (enum segue_lease_asks), which stay. Rings the page's bell. */
+void segue_carry_ask(struct segue_carry *carry, uint32_t bits);
+/* Takes back what was asked and not done. */
+void segue_carry_unask(struct segue_carry *carry, uint32_t bits);
 /* Storage failed: the holder's next calls say so once the ring is drained. */
 void segue_carry_storage_failed(struct segue_carry *carry, int code, const char *text);
 

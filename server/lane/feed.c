@@ -19,7 +19,7 @@ static int remember(struct segue_feed *feed, const struct segue_position *positi
 	const struct segue_feed_key *keys, const char *heap, size_t heap_size)
 {
 	struct segue_feed_entry *entry = entry_of(feed, position->step);
-	uint32_t rows = position->rows;
+	uint32_t rows = segue_position_count(position);
 
 	/* Never NULL: pointers into it are made of keys of no bytes as well. */
 	if (heap_size > entry->heap_size || !entry->heap) {
@@ -29,7 +29,7 @@ static int remember(struct segue_feed *feed, const struct segue_position *positi
 		entry->heap = grown;
 		entry->heap_size = heap_size;
 	}
-	memcpy(entry->position, position, segue_position_size(rows));
+	memcpy(entry->position, position, segue_position_size(segue_position_entries(position)));
 	if (keys) {
 		memcpy(entry->key, keys, rows * sizeof(*keys));
 		if (heap_size)
@@ -53,14 +53,15 @@ int segue_feed_init(struct segue_feed *feed, struct segue_ring_header *ring,
 		.plan = plan,
 		.first = start->step,
 		.published = start->step,
+		.reserved = SEGUE_NEVER,
 		.history = calloc(entries, sizeof(struct segue_feed_entry)),
 	};
 	if (!feed->history)
 		goto no_memory;
 	for (size_t i = 0; i < entries; i++) {
 		struct segue_feed_entry *entry = &feed->history[i];
-		entry->position = calloc(1, segue_position_size(geometry->batch_size));
-		entry->key = calloc(geometry->batch_size, sizeof(*entry->key));
+		entry->position = calloc(1, segue_position_size(geometry->places + plan->window));
+		entry->key = calloc(geometry->places, sizeof(*entry->key));
 		if (!entry->position || !entry->key)
 			goto no_memory;
 		entry->position->step = SEGUE_NEVER;
@@ -74,7 +75,7 @@ int segue_feed_init(struct segue_feed *feed, struct segue_ring_header *ring,
 
 no_memory:
 	segue_feed_finish(feed);
-	return segue_fail(SEGUE_ENOMEM, "no memory for batches of %u rows", geometry->batch_size);
+	return segue_fail(SEGUE_ENOMEM, "no memory for batches of %u rows", geometry->places);
 }
 
 void segue_feed_finish(struct segue_feed *feed)
@@ -95,10 +96,18 @@ bool segue_feed_reaches(const struct segue_feed *feed, uint64_t step)
 {
 	uint64_t depth = feed->geometry->depth;
 
-	/* Batch `step` must be in its slot still, and the slot after the oldest may be being
-	 * filled. */
-	return !feed->failed && step >= feed->first && step <= feed->published &&
-	       step + depth > feed->published;
+	if (feed->failed || step < feed->first || step > feed->published ||
+		step + depth < feed->published)
+		return false;
+	if (step + depth > feed->published)
+		return true;
+	/* The slot of the oldest may be being filled, unless somebody has not let go of it. */
+	if (feed->reserved <= step)
+		return true;
+	for (size_t i = 0; i < feed->subscriber_count; i++)
+		if (feed->subscribers[i]->released <= step)
+			return true;
+	return SEGUE_MUTANT(oldest_slot_not_held);
 }
 
 int segue_feed_subscribe(struct segue_feed *feed, struct segue_carry *carry)
@@ -124,6 +133,24 @@ void segue_feed_unsubscribe(struct segue_feed *feed, struct segue_carry *carry)
 	}
 }
 
+bool segue_feed_reserve(struct segue_feed *feed, uint64_t step)
+{
+	if (step <= feed->published && !segue_feed_reaches(feed, step))
+		return false;
+	feed->reserved = step;
+	return true;
+}
+
+static uint64_t released_of(const struct segue_feed *feed, const struct segue_carry *carry)
+{
+	uint64_t released = SEGUE_MUTANT(no_released_word) ? carry->committed : carry->released;
+
+	for (size_t i = 0; SEGUE_MUTANT(slot_freed_by_the_first) && i < feed->subscriber_count; i++)
+		if (feed->subscribers[i]->released > released)
+			released = feed->subscribers[i]->released;
+	return released;
+}
+
 /* What one subscriber says about rewriting the slot, and buffer, that batch `published` uses. */
 static enum segue_feed_gate gate_of(struct segue_feed *feed, struct segue_carry *carry)
 {
@@ -131,8 +158,7 @@ static enum segue_feed_gate gate_of(struct segue_feed *feed, struct segue_carry 
 
 	if (!segue_carry_observe(carry, published))
 		return SEGUE_FEED_FULL;
-	uint64_t released = SEGUE_MUTANT(no_released_word) ? carry->committed : carry->released;
-	if (published >= released + depth)
+	if (published >= released_of(feed, carry) + depth)
 		return SEGUE_FEED_FULL;
 	if (carry->holds > 0)
 		return SEGUE_FEED_HELD;
@@ -152,7 +178,9 @@ enum segue_feed_gate segue_feed_gate(struct segue_feed *feed)
 		if (gate != SEGUE_FEED_GO)
 			return gate;
 	}
-	return SEGUE_FEED_GO;
+	bool reserved = feed->published >= feed->reserved &&
+			feed->published - feed->reserved >= feed->geometry->depth;
+	return reserved ? SEGUE_FEED_FULL : SEGUE_FEED_GO;
 }
 
 static struct segue_kept *keep_row(const struct segue_carry *carry,
@@ -181,11 +209,12 @@ static int take_batch(struct segue_carry *carry, const struct segue_plan_spec *p
 	const struct segue_feed_entry *entry)
 {
 	const struct segue_position *position = entry->position;
+	bool again = carry->spec->initial == SEGUE_INITIAL_KEPT;
 	struct segue_kept *first = NULL, **tail = &first;
 	uint8_t *buffer = NULL;
-	int rc = 0;
+	int rc = again ? segue_again_reserve(&carry->again, position->rows) : 0;
 
-	for (uint32_t row = 0; row < position->rows; row++) {
+	for (uint32_t row = 0; row < position->rows && !rc; row++) {
 		const struct segue_plan_row *ended = &position->row[row];
 		if (ended->number == SEGUE_NO_SEQUENCE || segue_plan_row_lives(plan, ended))
 			continue;
@@ -213,6 +242,8 @@ static int take_batch(struct segue_carry *carry, const struct segue_plan_spec *p
 		}
 		return rc;
 	}
+	for (struct segue_kept *kept = first; kept && again; kept = kept->next)
+		segue_again_add(&carry->again, kept);
 	if (first) {
 		*carry->kept_tail = first;
 		carry->kept_tail = tail;
@@ -326,6 +357,48 @@ bool segue_feed_sleep(struct segue_feed *feed)
 		segue_fence();
 	enum segue_feed_gate gate = segue_feed_gate(feed);
 	return gate == SEGUE_FEED_FULL || gate == SEGUE_FEED_OVER;
+}
+
+static bool has_ended(const struct segue_feed *feed, const struct segue_feed_entry *entry,
+	const struct segue_again_key *keys, size_t count)
+{
+	const struct segue_position *position = entry->position;
+
+	for (uint32_t row = 0; row < position->rows; row++) {
+		if (position->row[row].number == SEGUE_NO_SEQUENCE ||
+			segue_plan_row_lives(feed->plan, &position->row[row]))
+			continue;
+		if (segue_again_is_one_of(entry->heap + entry->key[row].offset,
+			    entry->key[row].size, keys, count))
+			return true;
+	}
+	return false;
+}
+
+uint64_t segue_feed_awaits(const struct segue_feed *feed, const struct segue_carry *carry,
+	const struct segue_again_key *keys, size_t count)
+{
+	uint64_t step = feed->published;
+
+	if (SEGUE_MUTANT(kept_not_committed))
+		return 0;
+	/* position(step) is that of the rows of batch step - 1: they are committed at `step`. */
+	while (step > carry->committed) {
+		const struct segue_feed_entry *entry = segue_feed_entry(feed, step);
+		if (!entry || has_ended(feed, entry, keys, count))
+			break;
+		step--;
+	}
+	return step;
+}
+
+bool segue_feed_await(struct segue_feed *feed, struct segue_carry *carry, uint64_t step)
+{
+	/* release: pairs with segue_track_release (core/track.c) */
+	segue_store_release(&carry->page->wake_at, step);
+	/* The word is seen before we look again: pairs with segue_track_release (core/track.c). */
+	segue_fence();
+	return segue_carry_observe(carry, feed->published) && carry->committed >= step;
 }
 
 const struct segue_feed_entry *segue_feed_entry(const struct segue_feed *feed, uint64_t step)

@@ -15,12 +15,12 @@
 
 #include "lane/carry.h"
 
-/* Position(t), and for each row of batch t - 1 its record's key. */
+/* Position(t), and for each row of batch t - 1, and each parked one, its record's key. */
 struct segue_feed_entry {
 	struct segue_position *position;
 	struct segue_feed_key {
 		uint32_t offset, size;
-	} * key; /* batch_size; into `heap` */
+	} * key; /* places; into `heap` */
 	char *heap;
 	size_t heap_size;
 };
@@ -31,6 +31,8 @@ struct segue_feed {
 	const struct segue_plan_spec *plan;
 	uint64_t first;     /* the batch it began with */
 	uint64_t published; /* batches below it are readable */
+	uint64_t
+		reserved; /* slots of batches from it on stay, for who is to come; or SEGUE_NEVER */
 	bool ended, failed;
 	struct segue_feed_entry *history; /* depth + 2; position(t) at t % (depth + 2) */
 	struct segue_carry **subscribers;
@@ -39,7 +41,7 @@ struct segue_feed {
 
 enum segue_feed_gate {
 	SEGUE_FEED_GO,   /* slot published % depth may be rewritten */
-	SEGUE_FEED_FULL, /* not released yet by a subscriber */
+	SEGUE_FEED_FULL, /* not released yet by a subscriber, or reserved */
 	SEGUE_FEED_HELD, /* a copy is under way */
 	SEGUE_FEED_TAKE, /* ended rows must be taken first: segue_feed_take() */
 	SEGUE_FEED_OVER, /* ended or failed, or nobody subscribes */
@@ -59,6 +61,12 @@ void segue_feed_finish(struct segue_feed *feed);
 bool segue_feed_reaches(const struct segue_feed *feed, uint64_t step);
 int segue_feed_subscribe(struct segue_feed *feed, struct segue_carry *carry);
 void segue_feed_unsubscribe(struct segue_feed *feed, struct segue_carry *carry);
+/*
+ * Until further notice no slot of a batch from `step` on is rewritten, though all subscribers are
+ * done with it: a carry is to subscribe there. SEGUE_NEVER: none is. False: the step is behind what
+ * is published, and not reached any more: nothing has changed.
+ */
+bool segue_feed_reserve(struct segue_feed *feed, uint64_t step);
 
 /* Looks at every subscriber's words. A broken subscriber counts as one that releases nothing. */
 enum segue_feed_gate segue_feed_gate(struct segue_feed *feed);
@@ -90,6 +98,17 @@ void segue_feed_ring(struct segue_feed *feed);
  * False: there is something to do after all.
  */
 bool segue_feed_sleep(struct segue_feed *feed);
+/*
+ * The step that must be committed before batch feed->published can begin rows of these keys:
+ * carry->committed or less where it can now.
+ */
+uint64_t segue_feed_awaits(const struct segue_feed *feed, const struct segue_carry *carry,
+	const struct segue_again_key *keys, size_t count);
+/*
+ * The filler waits for this subscriber to commit the batches below `step`: asks to be woken when it
+ * has released them, fences, looks again. True: they are committed.
+ */
+bool segue_feed_await(struct segue_feed *feed, struct segue_carry *carry, uint64_t step);
 
 /* Position(step) and its keys; NULL if that is no longer (or not yet) remembered. */
 const struct segue_feed_entry *segue_feed_entry(const struct segue_feed *feed, uint64_t step);

@@ -5,18 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/barrier.h"
 #include "core/error.h"
 
 struct segue_image *segue_image_create(const struct segue_plan_spec *plan,
 	const struct segue_position *position, uint64_t row_size)
 {
-	uint32_t rows = position ? position->rows : 0;
+	uint32_t rows = position ? segue_position_count(position) : 0;
+	uint32_t entries = position ? segue_position_entries(position) : 0;
 	struct segue_image *image = calloc(1, sizeof(*image));
 
 	if (!image)
 		return NULL;
 	image->row_size = row_size;
-	image->position = calloc(1, segue_position_size(rows));
+	image->position = calloc(1, segue_position_size(entries));
 	image->states = calloc(rows ? rows : 1, row_size ? row_size : 1);
 	image->key = calloc(rows ? rows : 1, sizeof(*image->key));
 	image->live = malloc((rows ? rows : 1) * sizeof(*image->live));
@@ -25,11 +27,12 @@ struct segue_image *segue_image_create(const struct segue_plan_spec *plan,
 		return NULL;
 	}
 	if (position)
-		memcpy(image->position, position, segue_position_size(rows));
+		memcpy(image->position, position, segue_position_size(entries));
 	else
 		segue_plan_start(plan, image->position);
 	for (uint32_t row = 0; row < rows; row++) {
-		if (segue_plan_row_lives(plan, &position->row[row]))
+		if (segue_plan_row_lives(plan, &position->row[row]) &&
+			!(row >= position->rows && SEGUE_MUTANT(parked_dropped)))
 			image->live[image->live_count++] = row;
 	}
 	return image;
@@ -53,7 +56,8 @@ void segue_image_destroy(struct segue_image *image)
 {
 	if (!image)
 		return;
-	for (uint32_t row = 0; image->key && image->position && row < image->position->rows; row++)
+	uint32_t rows = image->key && image->position ? segue_position_count(image->position) : 0;
+	for (uint32_t row = 0; row < rows; row++)
 		free(image->key[row].bytes);
 	free(image->key);
 	free(image->live);
@@ -62,9 +66,9 @@ void segue_image_destroy(struct segue_image *image)
 	free(image);
 }
 
-int segue_account_init(struct segue_account *account, uint32_t batch_size)
+int segue_account_init(struct segue_account *account, uint32_t places)
 {
-	*account = (struct segue_account){.stored = malloc(batch_size * sizeof(*account->stored))};
+	*account = (struct segue_account){.stored = calloc(places + 1u, sizeof(*account->stored))};
 	return account->stored ? 0 : segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 }
 

@@ -22,13 +22,13 @@
 struct segue_image {
 	struct segue_position *position; /* owned */
 	uint64_t row_size;
-	uint8_t *
-		states; /* owned: position->rows * row_size, row by row; ended and empty rows too */
+	/* Owned: segue_position_count() * row_size, row by row; ended and empty rows too. */
+	uint8_t *states;
 	struct segue_image_key {
 		char *bytes;
 		uint32_t size;
-	} * key;        /* owned: position->rows; may be {NULL, 0} for ended and empty rows */
-	uint32_t *live; /* owned: the rows that live, in order */
+	} * key;        /* owned: as many; may be {NULL, 0} for ended and empty rows */
+	uint32_t *live; /* owned: the rows that live, in order, parked ones included */
 	uint32_t live_count;
 };
 
@@ -47,11 +47,11 @@ struct segue_account {
 	struct segue_stored {
 		uint64_t number;
 		bool lives; /* in the image that it was compared with */
-	} * stored; /* owned, of batch_size: sequences of the live rows on disk, by number */
+	} * stored;         /* owned: sequences of the live rows on disk, by number */
 	uint32_t stored_count;
 };
-/* Nothing is on disk. SEGUE_ENOMEM; what follows needs no more memory. */
-int segue_account_init(struct segue_account *account, uint32_t batch_size);
+/* Nothing is on disk. Room for so many rows. SEGUE_ENOMEM; what follows needs no more memory. */
+int segue_account_init(struct segue_account *account, uint32_t places);
 /* A zeroed account is fine. */
 void segue_account_finish(struct segue_account *account);
 /* The account is on disk as `image` says (loaded, or written). */

@@ -7,29 +7,29 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "lane/permutation.h"
+#include "lane/cohort.h"
+#include "lane/numbers.h"
+#include "lane/plan_inside.h"
 
 /* ---- Arithmetic of a spec ---- */
 
 uint64_t segue_plan_segments(uint64_t array_steps, uint32_t num_unroll)
 {
-	return array_steps / num_unroll + (array_steps % num_unroll != 0);
+	return segments_of(array_steps, num_unroll);
+}
+
+static uint64_t an_epoch(const struct segue_plan_spec *spec)
+{
+	const struct segue_numbers numbers = numbers_of(spec);
+
+	return segue_numbers_an_epoch(&numbers);
 }
 
 uint64_t segue_plan_record(const struct segue_plan_spec *spec, uint64_t number)
 {
-	struct segue_permutation permutation;
-	uint64_t place = number % spec->records;
+	const struct segue_numbers numbers = numbers_of(spec);
 
-	if (!spec->shuffle)
-		return place;
-	segue_permutation_init(&permutation, spec->seed, number / spec->records, spec->records);
-	return segue_permutation_apply(&permutation, place);
-}
-
-static uint64_t row_segments(const struct segue_plan_spec *spec, const struct segue_plan_row *row)
-{
-	return segue_plan_segments(row->array_steps, spec->num_unroll);
+	return segue_numbers_record(&numbers, number);
 }
 
 bool segue_plan_row_lives(const struct segue_plan_spec *spec, const struct segue_plan_row *row)
@@ -37,57 +37,68 @@ bool segue_plan_row_lives(const struct segue_plan_spec *spec, const struct segue
 	return row->number != SEGUE_NO_SEQUENCE && row->segment + 1 < row_segments(spec, row);
 }
 
-static bool drains(const struct segue_plan_spec *spec)
+bool segue_position_same(const struct segue_position *a, const struct segue_position *b)
 {
-	return spec->epoch_end == SEGUE_EPOCH_DRAIN;
+	uint32_t entries = segue_position_entries(a);
+
+	return entries == segue_position_entries(b) &&
+	       memcmp(a, b, segue_position_size(entries)) == 0;
 }
 
-/* The epoch behind the stretch that `epoch` lies in. Of an endless one no number reaches it. */
-static uint64_t stretch_end(const struct segue_plan_spec *spec, uint64_t epoch)
+size_t segue_position_size(uint32_t entries)
 {
-	return drains(spec) ? epoch + 1 : segue_ends_after(&spec->ends, epoch);
+	return sizeof(struct segue_position) + entries * sizeof(struct segue_plan_row);
 }
 
-/* Whether the input ends, for now, with the stretch that `epoch` lies in. */
-static bool is_last_stretch(const struct segue_plan_spec *spec, uint64_t epoch)
+/* ---- Batch size ---- */
+
+uint32_t segue_plan_batch_size(
+	const struct segue_plan_spec *spec, const struct segue_position *position)
 {
-	return stretch_end(spec, epoch) == segue_ends_last(&spec->ends);
+	return position->sized ? position->batch_size : spec->batch_size;
 }
 
-static bool begins_stretch(const struct segue_plan_spec *spec, uint64_t epoch)
+uint32_t segue_plan_places(
+	const struct segue_plan_spec *spec, const struct segue_position *position)
 {
-	if (epoch < spec->first_epoch || epoch >= segue_ends_last(&spec->ends))
-		return false;
-	return drains(spec) || epoch == spec->first_epoch || segue_ends_have(&spec->ends, epoch);
+	uint32_t size = segue_plan_batch_size(spec, position);
+	uint32_t count = segue_position_count(position), places = size > count ? size : count;
+
+	return places ? places : 1;
 }
 
-/* How many sequences of the first `epochs` epochs belong to `lane`. */
-static uint64_t lane_share(const struct segue_plan_spec *spec, uint32_t lane, uint64_t epochs)
+int segue_plan_set_batch_size(
+	const struct segue_plan_spec *spec, struct segue_position *position, uint32_t batch_size)
 {
-	uint64_t numbers;
-
-	if (__builtin_mul_overflow(epochs, spec->records, &numbers))
-		numbers = UINT64_MAX;
-	return numbers <= lane ? 0 : (numbers - lane - 1) / spec->lanes + 1;
-}
-
-/* Where `next` stops for now: at the end of the stretch. */
-static uint64_t share_end(const struct segue_plan_spec *spec, const struct segue_position *position)
-{
-	return lane_share(spec, spec->lane, stretch_end(spec, position->epoch));
-}
-
-size_t segue_position_size(uint32_t batch_size)
-{
-	return sizeof(struct segue_position) + batch_size * sizeof(struct segue_plan_row);
+	if (batch_size == segue_plan_batch_size(spec, position))
+		return 0;
+	if (batch_size > SEGUE_ROWS_MAX)
+		return segue_fail(SEGUE_EINVAL, "a batch size of %" PRIu32 "; at most %d rows",
+			batch_size, SEGUE_ROWS_MAX);
+	if (spec->tail == SEGUE_TAIL_PAD)
+		return segue_fail(SEGUE_EINVAL,
+			"with tail=\"pad\" the batch size cannot be changed: the lanes of a stream "
+			"keep their shape and end together; use tail=\"shrink\" or tail=\"stop\"");
+	position->sized = position->step + 1;
+	position->batch_size = batch_size;
+	return 0;
 }
 
 /* ---- Life ---- */
 
+static int check_classes(const struct segue_plan_spec *spec)
+{
+	bool has_classes = spec->boundaries.count > 0;
+
+	if (has_classes != (spec->window > 0) || (has_classes && spec->tail == SEGUE_TAIL_STOP))
+		return segue_fail(SEGUE_EINVAL,
+			"plan: %" PRIu32 " boundaries, a window of %" PRIu32 ", tail %d",
+			spec->boundaries.count, spec->window, (int)spec->tail);
+	return segue_boundaries_check(&spec->boundaries);
+}
+
 static int check_spec(const struct segue_plan_spec *spec)
 {
-	uint64_t numbers;
-
 	if (spec->records == 0)
 		return segue_fail(SEGUE_EINVAL, "plan: a data set without records has no plan");
 	if (spec->lanes == 0 || spec->lane >= spec->lanes)
@@ -103,19 +114,16 @@ static int check_spec(const struct segue_plan_spec *spec)
 	if (spec->epoch_end != SEGUE_EPOCH_CONTINUE && spec->epoch_end != SEGUE_EPOCH_DRAIN)
 		return segue_fail(SEGUE_EINVAL, "plan: %d is no epoch_end", (int)spec->epoch_end);
 	int rc = segue_ends_check(&spec->ends);
+	if (!rc)
+		rc = check_classes(spec);
 	if (rc)
 		return rc;
 	if (spec->first_epoch >= segue_ends_after(&spec->ends, 0))
 		return segue_fail(SEGUE_EINVAL,
 			"plan: epoch %" PRIu64 " is the first, and the input ends before it",
 			spec->first_epoch);
-	if (__builtin_mul_overflow(spec->first_epoch, spec->records, &numbers))
-		return segue_fail(SEGUE_EINVAL,
-			"first_epoch is %" PRIu64 ": %" PRIu64
-			" records an epoch are more sequences than can be numbered: give a smaller "
-			"one",
-			spec->first_epoch, spec->records);
-	return 0;
+	const struct segue_numbers numbers = numbers_of(spec);
+	return segue_numbers_check(&numbers, spec->first_epoch);
 }
 
 void segue_plan_start(const struct segue_plan_spec *spec, struct segue_position *out)
@@ -124,23 +132,53 @@ void segue_plan_start(const struct segue_plan_spec *spec, struct segue_position 
 		.next = lane_share(spec, spec->lane, spec->first_epoch)};
 }
 
+int segue_plan_make_room(struct segue_plan *plan, uint32_t places)
+{
+	if (places <= plan->places)
+		return 0;
+	size_t size = segue_position_size(places + plan->spec.window);
+	struct segue_position *position = calloc(1, size), *scratch = calloc(1, size);
+	uint32_t *origin = calloc(places, sizeof(*origin));
+	if (!position || !scratch || !origin) {
+		free(position);
+		free(scratch);
+		free(origin);
+		return segue_fail(
+			SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows", places);
+	}
+	if (plan->position)
+		memcpy(position, plan->position,
+			segue_position_size(segue_position_entries(plan->position)));
+	free(plan->position);
+	free(plan->scratch);
+	free(plan->origin);
+	plan->position = position;
+	plan->scratch = scratch;
+	plan->origin = origin;
+	plan->places = places;
+	return 0;
+}
+
 int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec)
 {
-	size_t size = segue_position_size(spec->batch_size);
 	int rc = check_spec(spec);
 
 	if (rc)
 		return rc;
-	struct segue_position *position = calloc(1, size);
-	struct segue_position *scratch = calloc(1, size);
-	if (!position || !scratch) {
-		free(position);
-		free(scratch);
-		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
-			spec->batch_size);
+	struct segue_plan made = {.spec = *spec};
+	if (spec->window) {
+		made.waiting = calloc(spec->window, sizeof(*made.waiting));
+		if (!made.waiting)
+			return segue_fail(SEGUE_ENOMEM,
+				"no memory for a window of %" PRIu32 " sequences", spec->window);
 	}
-	segue_plan_start(spec, position);
-	*plan = (struct segue_plan){*spec, position, scratch};
+	rc = segue_plan_make_room(&made, spec->batch_size);
+	if (rc) {
+		free(made.waiting);
+		return rc;
+	}
+	segue_plan_start(spec, made.position);
+	*plan = made;
 	return 0;
 }
 
@@ -148,6 +186,8 @@ void segue_plan_finish(struct segue_plan *plan)
 {
 	free(plan->position);
 	free(plan->scratch);
+	free(plan->origin);
+	free(plan->waiting);
 	*plan = (struct segue_plan){0};
 }
 
@@ -165,174 +205,6 @@ int segue_plan_end(struct segue_plan *plan, uint64_t records)
 	return 0;
 }
 
-/* ---- Seek ---- */
-
-static int check_epoch(const struct segue_plan_spec *spec, const struct segue_position *position)
-{
-	char ends[SEGUE_ENDS_TEXT];
-
-	if (!begins_stretch(spec, position->epoch))
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: nothing begins with epoch %" PRIu64
-			" in input from epoch %" PRIu64 " that ends after %s epochs",
-			position->epoch, spec->first_epoch, segue_ends_print(&spec->ends, ends));
-	if (position->epoch_step > position->step ||
-		(position->epoch == spec->first_epoch && position->epoch_step != 0))
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: epoch %" PRIu64 " cannot have begun at step %" PRIu64
-			" if step %" PRIu64 " comes next",
-			position->epoch, position->epoch_step, position->step);
-	return 0;
-}
-
-/* That it is not below its rows' sequences, and so of this epoch, check_row sees to. */
-static int check_next(const struct segue_plan_spec *spec, const struct segue_position *position)
-{
-	uint64_t end = share_end(spec, position);
-
-	if (position->next > end)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: %" PRIu64 " sequences taken; of the %" PRIu64
-			" epochs up to the end of the stretch the lane has but %" PRIu64,
-			position->next, stretch_end(spec, position->epoch), end);
-	return 0;
-}
-
-/* No rows: before the first batch, or at an end of the input. */
-static bool may_be_rowless(
-	const struct segue_plan_spec *spec, const struct segue_position *position)
-{
-	struct segue_position start;
-
-	segue_plan_start(spec, &start);
-	bool pristine = position->step == 0 && position->next == start.next &&
-			position->epoch == start.epoch && position->undelivered == 0;
-
-	return pristine ||
-	       (position->next == share_end(spec, position) &&
-		       segue_ends_have(&spec->ends, stretch_end(spec, position->epoch)));
-}
-
-static int check_rows(const struct segue_plan_spec *spec, const struct segue_position *position)
-{
-	bool used_up = position->next == share_end(spec, position);
-
-	if (position->rows > spec->batch_size)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: %" PRIu32 " rows, but batch_size is %" PRIu32, position->rows,
-			spec->batch_size);
-	if (position->rows == 0 && !may_be_rowless(spec, position))
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: no rows at step %" PRIu64 ", in the midst of the input",
-			position->step);
-	if (position->rows != 0 && position->step == position->epoch_step)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: %" PRIu32 " rows before the first batch of epoch %" PRIu64,
-			position->rows, position->epoch);
-	if (position->rows != 0 && position->rows < spec->batch_size &&
-		!(spec->tail == SEGUE_TAIL_SHRINK && used_up))
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: %" PRIu32 " of %" PRIu32 " rows before the input is used up",
-			position->rows, spec->batch_size);
-	if (position->undelivered != 0 &&
-		(spec->tail != SEGUE_TAIL_STOP ||
-			(position->epoch == spec->first_epoch && position->rows != 0)))
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: %" PRIu64 " segments left out, but no input has ended yet",
-			position->undelivered);
-	return 0;
-}
-
-static int check_empty_row(
-	const struct segue_plan_spec *spec, const struct segue_position *position, uint32_t r)
-{
-	const struct segue_plan_row *row = &position->row[r];
-
-	if (spec->tail != SEGUE_TAIL_PAD || position->next != share_end(spec, position))
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: row %" PRIu32 " is empty before the input is used up", r);
-	if (row->array_steps != 0 || row->total_length != 0 || row->segment != 0)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: row %" PRIu32 " is empty, but has steps or a segment", r);
-	return 0;
-}
-
-static int check_row(
-	const struct segue_plan_spec *spec, const struct segue_position *position, uint32_t r)
-{
-	const struct segue_plan_row *row = &position->row[r];
-	uint64_t segments = row_segments(spec, row);
-
-	if (row->number == SEGUE_NO_SEQUENCE)
-		return check_empty_row(spec, position, r);
-	if (row->number % spec->lanes != spec->lane)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: row %" PRIu32 " holds sequence %" PRIu64
-			", which is not of lane %" PRIu32 " of %" PRIu32,
-			r, row->number, spec->lane, spec->lanes);
-	if (row->number / spec->lanes >= position->next ||
-		row->number / spec->lanes < lane_share(spec, spec->lane, position->epoch))
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: row %" PRIu32 " holds sequence %" PRIu64
-			", which was not taken in epoch %" PRIu64,
-			r, row->number, position->epoch);
-	if (segments == 0 || segments > UINT32_MAX || row->segment >= segments)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: row %" PRIu32 " at segment %" PRIu64 " of %" PRIu64, r,
-			row->segment, segments);
-	if (row->segment >= position->step - position->epoch_step)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: row %" PRIu32 " at segment %" PRIu64 " after only %" PRIu64
-			" steps",
-			r, row->segment, position->step - position->epoch_step);
-	if (row->total_length > segments * spec->num_unroll)
-		return segue_fail(SEGUE_EPROTOCOL,
-			"position: row %" PRIu32 " has total length %" PRIu64 " in %" PRIu64
-			" segments of %" PRIu32,
-			r, row->total_length, segments, spec->num_unroll);
-	return 0;
-}
-
-static int compare_numbers(const void *a, const void *b)
-{
-	const struct segue_plan_row *left = a;
-	const struct segue_plan_row *right = b;
-
-	return (left->number > right->number) - (left->number < right->number);
-}
-
-/* Sorts a copy of the rows in `scratch`, so that rows that share a sequence are neighbours. */
-static int check_distinct(const struct segue_position *position, struct segue_position *scratch)
-{
-	memcpy(scratch->row, position->row, position->rows * sizeof(position->row[0]));
-	qsort(scratch->row, position->rows, sizeof(scratch->row[0]), compare_numbers);
-	for (uint32_t r = 1; r < position->rows; r++)
-		if (scratch->row[r].number == scratch->row[r - 1].number &&
-			scratch->row[r].number != SEGUE_NO_SEQUENCE)
-			return segue_fail(SEGUE_EPROTOCOL,
-				"position: sequence %" PRIu64 " is in two rows",
-				scratch->row[r].number);
-	return 0;
-}
-
-int segue_plan_seek(struct segue_plan *plan, const struct segue_position *position)
-{
-	const struct segue_plan_spec *spec = &plan->spec;
-	int rc = check_epoch(spec, position);
-
-	if (!rc)
-		rc = check_next(spec, position);
-	if (!rc)
-		rc = check_rows(spec, position);
-	for (uint32_t r = 0; !rc && r < position->rows; r++)
-		rc = check_row(spec, position, r);
-	if (!rc)
-		rc = check_distinct(position, plan->scratch);
-	if (!rc)
-		memcpy(plan->position, position, segue_position_size(position->rows));
-	return rc;
-}
-
 /* ---- Step: rows ---- */
 
 static void empty_row(struct segue_plan_row *row)
@@ -340,24 +212,94 @@ static void empty_row(struct segue_plan_row *row)
 	*row = (struct segue_plan_row){.number = SEGUE_NO_SEQUENCE};
 }
 
-static bool is_empty(const struct segue_plan_row *row)
+static void make_empty(const struct segue_plan *plan, uint32_t r)
 {
-	return row->number == SEGUE_NO_SEQUENCE;
+	empty_row(&plan->scratch->row[r]);
+	plan->origin[r] = SEGUE_NO_ROW;
 }
 
-/* The next position before anything is taken: live rows a segment further, all others empty. */
-static void advance(const struct segue_plan *plan)
+/* Row `old` comes to row r: in the batch, a segment further, or parked as it is. */
+static void move_row(const struct segue_plan *plan, uint32_t r, uint32_t old, bool goes_on)
+{
+	plan->scratch->row[r] = plan->position->row[old];
+	plan->scratch->row[r].segment += goes_on;
+	plan->origin[r] = old;
+}
+
+/*
+ * The rows get fewer: more than there is room for are parked, the youngest, in order. Returns from
+ * which number on. In the scratch first each live row's number, and in `segment` where it is.
+ */
+static uint64_t park(const struct segue_plan *plan)
+{
+	const struct segue_position *from = plan->position;
+	struct segue_position *to = plan->scratch;
+	uint32_t live = 0;
+
+	for (uint32_t r = 0; r < from->rows; r++)
+		if (segue_plan_row_lives(&plan->spec, &from->row[r]))
+			to->row[live++] = (struct segue_plan_row){
+				.number = from->row[r].number, .segment = r};
+	if (live <= to->rows)
+		return SEGUE_NO_SEQUENCE;
+	qsort(to->row, live, sizeof(to->row[0]), compare_numbers);
+	uint64_t bound = to->row[to->rows].number;
+	for (uint32_t r = to->rows; r < live; r++)
+		move_row(plan, r, (uint32_t)to->row[r].segment, false);
+	to->parked = live - to->rows;
+	return bound;
+}
+
+/* The rows before anything is taken where some are parked, or the batch gets smaller. */
+static void arrange(const struct segue_plan *plan)
+{
+	const struct segue_position *from = plan->position;
+	struct segue_position *to = plan->scratch;
+	bool fewer = from->rows > to->rows;
+	uint64_t bound = fewer ? park(plan) : SEGUE_NO_SEQUENCE;
+	uint32_t at = 0, back = from->rows;
+
+	for (uint32_t r = 0; r < from->rows; r++) {
+		const struct segue_plan_row *row = &from->row[r];
+		if (segue_plan_row_lives(&plan->spec, row) && row->number < bound)
+			move_row(plan, at++, r, true);
+		else if (!fewer)
+			make_empty(plan, at++);
+	}
+	for (; at < to->rows; at++)
+		make_empty(plan, at);
+	for (uint32_t r = 0; r < to->rows && back < segue_position_count(from); r++)
+		if (is_empty(&to->row[r]))
+			move_row(plan, r, back++, true);
+	for (; back < segue_position_count(from); back++)
+		move_row(plan, to->rows + to->parked++, back, false);
+}
+
+/*
+ * The next position before anything is taken: live rows a segment further, all others empty. Where
+ * rows are parked, none is empty.
+ */
+static void advance(struct segue_plan *plan)
 {
 	const struct segue_position *from = plan->position;
 	struct segue_position *to = plan->scratch;
 
-	memcpy(to, from, segue_position_size(from->rows));
-	to->rows = plan->spec.batch_size;
+	plan->waiting_count = from->waiting;
+	if (from->waiting)
+		memcpy(plan->waiting, from->row + segue_position_count(from),
+			from->waiting * sizeof(from->row[0]));
+	memcpy(to, from, sizeof(*to));
+	to->rows = segue_plan_batch_size(&plan->spec, from);
+	to->parked = 0;
+	if (from->parked > 0 || from->rows > to->rows) {
+		arrange(plan);
+		return;
+	}
 	for (uint32_t r = 0; r < to->rows; r++) {
-		if (r < from->rows && segue_plan_row_lives(&plan->spec, &to->row[r]))
-			to->row[r].segment++;
+		if (r < from->rows && segue_plan_row_lives(&plan->spec, &from->row[r]))
+			move_row(plan, r, r, true);
 		else
-			empty_row(&to->row[r]);
+			make_empty(plan, r);
 	}
 }
 
@@ -393,12 +335,13 @@ static uint64_t patience(const struct segue_plan_spec *spec)
 	return endless ? 2 * spec->records + 4096 : UINT64_MAX;
 }
 
-/* Takes the lane's next sequence into `row`: 1, or 0 if they are used up. */
+/* Takes the lane's next sequence into `row`, or looks at it: 1, or 0 if they are used up. */
 static int take(
 	struct segue_plan *plan, const struct segue_plan_input *input, struct segue_plan_row *row)
 {
 	const struct segue_plan_spec *spec = &plan->spec;
 	struct segue_position *to = plan->scratch;
+	bool looks = spec->window > 0 && input->look;
 	uint64_t begin = to->next;
 	uint64_t end = share_end(spec, to);
 
@@ -409,12 +352,16 @@ static int take(
 			return segue_fail(SEGUE_EDATA,
 				"lane %" PRIu32 ": %" PRIu64
 				" sequences in a row, up to number %" PRIu64
-				", were passed over as damaged (on_error=\"skip\"), and with "
-				"epochs=None it would be so for ever: make or copy the files anew",
+				", were passed over (on_error=\"skip\": damaged, "
+				"on_too_long=\"skip\": too long), and with epochs=None it would be "
+				"so for ever: make or copy the files anew, or give a larger "
+				"maximum_length",
 				spec->lane, to->next - begin, taken.number);
-		int rc = input->admit(input->arg, taken.number,
-			segue_plan_record(spec, taken.number), &taken.array_steps,
-			&taken.total_length);
+		uint64_t record = segue_plan_record(spec, taken.number);
+		int rc = record == SEGUE_NO_RECORD
+				 ? SEGUE_PLAN_SKIP
+				 : (looks ? input->look : input->admit)(input->arg, taken.number,
+					   record, &taken.array_steps, &taken.total_length);
 		if (rc < 0)
 			return rc;
 		to->next++;
@@ -429,11 +376,87 @@ static int take(
 	return 0;
 }
 
+/* Whether the lane has another sequence: 1 or 0. It is not taken; what is passed over is gone. */
+static int look_ahead(struct segue_plan *plan, const struct segue_plan_input *input)
+{
+	struct segue_plan_row row;
+
+	if (plan->waiting_count > 0)
+		return 1;
+	int rc = take(plan, input, &row);
+	if (rc == 1)
+		plan->scratch->next--;
+	return rc;
+}
+
+/* ---- Step: cohorts ---- */
+
+/* Looks at as many as the window is, of this stretch: 1, or 0 if none waits then. */
+static int look(struct segue_plan *plan, const struct segue_plan_input *input)
+{
+	int rc = 1;
+
+	while (rc == 1 && plan->waiting_count < plan->spec.window) {
+		rc = take(plan, input, &plan->waiting[plan->waiting_count]);
+		plan->waiting_count += rc == 1;
+	}
+	return rc < 0 ? rc : plan->waiting_count > 0;
+}
+
+/* What was looked at is begun: it must be what it was then. */
+static int begin_row(const struct segue_plan *plan, const struct segue_plan_input *input,
+	const struct segue_plan_row *row)
+{
+	uint64_t array_steps = 0, total_length = 0;
+	int rc = input->admit(input->arg, row->number, segue_plan_record(&plan->spec, row->number),
+		&array_steps, &total_length);
+
+	if (rc < 0)
+		return rc;
+	if (rc == SEGUE_PLAN_SKIP || array_steps != row->array_steps ||
+		total_length != row->total_length)
+		return segue_fail(SEGUE_ECHANGED,
+			"sequence %" PRIu64 " had %" PRIu64
+			" steps when it was looked at and has %" PRIu64
+			" now: the data set has changed; put it back as it was, or give the stream "
+			"another name",
+			row->number, row->array_steps, array_steps);
+	return 0;
+}
+
+/* Fills the empty rows from the cohort, or where no row lives from the next one: as refill(). */
+static int refill_cohort(struct segue_plan *plan, const struct segue_plan_input *input)
+{
+	struct segue_position *to = plan->scratch;
+	const struct segue_boundaries *boundaries = &plan->spec.boundaries;
+	uint32_t lives = 0, full = 1;
+	int rc = 0;
+
+	while (lives < to->rows && is_empty(&to->row[lives]))
+		lives++;
+	if (lives == to->rows && (rc = look(plan, input)) <= 0)
+		return rc;
+	const struct segue_plan_row *row = lives < to->rows ? &to->row[lives] : &plan->waiting[0];
+	uint32_t class = segue_boundaries_class(boundaries, row->array_steps);
+	plan->waiting_count = segue_cohort_fill(
+		boundaries, class, plan->waiting, plan->waiting_count, to->row, to->rows);
+	for (uint32_t r = 0; r < to->rows; r++) {
+		bool begins = !is_empty(&to->row[r]) && plan->origin[r] == SEGUE_NO_ROW;
+
+		full &= !is_empty(&to->row[r]);
+		if (begins && input->look && (rc = begin_row(plan, input, &to->row[r])) < 0)
+			return rc;
+	}
+	return (int)full;
+}
+
 /* Fills the empty rows in order: 1 if none is left, 0 if the sequences are used up. */
 static int refill(struct segue_plan *plan, const struct segue_plan_input *input)
 {
 	struct segue_position *to = plan->scratch;
 
+	if (plan->spec.window)
+		return refill_cohort(plan, input);
 	for (uint32_t r = 0; r < to->rows; r++) {
 		int rc = is_empty(&to->row[r]) ? take(plan, input, &to->row[r]) : 1;
 
@@ -446,14 +469,18 @@ static int refill(struct segue_plan *plan, const struct segue_plan_input *input)
 /* ---- Step: tails ---- */
 
 /* Takes the empty rows out; returns how many are left. */
-static uint32_t close_up(struct segue_position *position)
+static uint32_t close_up(const struct segue_plan *plan)
 {
+	struct segue_position *to = plan->scratch;
 	uint32_t rows = 0;
 
-	for (uint32_t r = 0; r < position->rows; r++)
-		if (!is_empty(&position->row[r]))
-			position->row[rows++] = position->row[r];
-	position->rows = rows;
+	for (uint32_t r = 0; r < to->rows; r++) {
+		if (is_empty(&to->row[r]))
+			continue;
+		to->row[rows] = to->row[r];
+		plan->origin[rows++] = plan->origin[r];
+	}
+	to->rows = rows;
 	return rows;
 }
 
@@ -493,12 +520,14 @@ static int pad(const struct segue_plan *plan, const struct segue_plan_input *inp
 static int form(struct segue_plan *plan, const struct segue_plan_input *input)
 {
 	struct segue_position *to = plan->scratch;
-	int rc = refill(plan, input);
 
+	if (to->rows == 0) /* a batch of none, while there is something left */
+		return to->parked > 0 ? 1 : look_ahead(plan, input);
+	int rc = refill(plan, input);
 	if (rc)
 		return rc;
 	if (plan->spec.tail == SEGUE_TAIL_SHRINK)
-		return close_up(to) != 0;
+		return close_up(plan) != 0;
 	if (plan->spec.tail == SEGUE_TAIL_PAD)
 		return pad(plan, input);
 	to->undelivered += remaining(&plan->spec, to);
@@ -511,9 +540,9 @@ static void begin_stretch(const struct segue_plan *plan)
 
 	to->epoch = stretch_end(&plan->spec, to->epoch);
 	to->epoch_step = to->step;
-	to->rows = plan->spec.batch_size;
+	to->rows = segue_plan_batch_size(&plan->spec, to);
 	for (uint32_t r = 0; r < to->rows; r++)
-		empty_row(&to->row[r]);
+		make_empty(plan, r);
 }
 
 /*
@@ -550,6 +579,16 @@ static int form_any(struct segue_plan *plan, const struct segue_plan_input *inpu
 
 /* ---- Step: spans ---- */
 
+static uint64_t padded_epoch(const struct segue_plan *plan)
+{
+	const struct segue_plan_spec *spec = &plan->spec;
+	uint64_t end = stretch_end(spec, plan->scratch->epoch);
+
+	if (end != UINT64_MAX)
+		return end - 1;
+	return ((plan->scratch->next - 1) * spec->lanes + spec->lane) / an_epoch(spec);
+}
+
 static struct segue_slot_span make_span(const struct segue_plan *plan, uint32_t r)
 {
 	const struct segue_plan_spec *spec = &plan->spec;
@@ -558,46 +597,33 @@ static struct segue_slot_span make_span(const struct segue_plan *plan, uint32_t 
 	uint64_t rest = row->total_length > first ? row->total_length - first : 0;
 	uint32_t segments = (uint32_t)row_segments(spec, row);
 
-	/* It pads the stretch's last epoch: a batch of nothing else is of some epoch, too. */
+	/* It pads the stretch's last epoch: a batch of nothing else is of some epoch, too. Where
+	 * there is no last one, that of the newest that was looked at. */
 	if (is_empty(row))
 		return (struct segue_slot_span){
 			.number = SEGUE_NO_SEQUENCE,
-			.epoch = stretch_end(spec, plan->scratch->epoch) - 1,
+			.epoch = padded_epoch(plan),
 			.row = r,
 			.previous_row = SEGUE_NO_ROW,
 			.flags = SEGUE_SPAN_EMPTY,
 		};
+	bool parked = r >= plan->scratch->rows;
+	uint32_t flags = (row->segment == 0 ? SEGUE_SPAN_FIRST : 0u) |
+			 (row->segment + 1 == segments ? SEGUE_SPAN_LAST : 0u);
+	uint32_t length = rest < spec->num_unroll ? (uint32_t)rest : spec->num_unroll;
 	return (struct segue_slot_span){
 		.number = row->number,
-		.epoch = row->number / spec->records,
+		.epoch = row->number / an_epoch(spec),
 		.first_step = first,
 		.array_steps = row->array_steps,
 		.total_length = row->total_length,
 		.row = r,
-		.length = rest < spec->num_unroll ? (uint32_t)rest : spec->num_unroll,
+		.length = parked ? 0 : length,
 		.segment = (uint32_t)row->segment,
 		.segment_count = segments,
-		.previous_row = SEGUE_NO_ROW,
-		.flags = (row->segment == 0 ? SEGUE_SPAN_FIRST : 0u) |
-			 (row->segment + 1 == segments ? SEGUE_SPAN_LAST : 0u),
+		.previous_row = plan->origin[r],
+		.flags = parked ? SEGUE_SPAN_PARKED : flags,
 	};
-}
-
-/* Rows that go on keep their order, so one walk through the old rows finds where each came from. */
-static void write_spans(const struct segue_plan *plan, struct segue_slot_span *spans)
-{
-	const struct segue_position *from = plan->position;
-	const struct segue_position *to = plan->scratch;
-	uint32_t old = 0;
-
-	for (uint32_t r = 0; r < to->rows; r++) {
-		spans[r] = make_span(plan, r);
-		if (is_empty(&to->row[r]) || to->row[r].segment == 0)
-			continue;
-		while (from->row[old].number != to->row[r].number)
-			old++;
-		spans[r].previous_row = old;
-	}
 }
 
 int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *input,
@@ -609,7 +635,8 @@ int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *inpu
 	if (rc < 0)
 		return rc;
 	if (rc == 1) {
-		write_spans(plan, spans);
+		for (uint32_t r = 0; r < segue_position_count(plan->scratch); r++)
+			spans[r] = make_span(plan, r);
 		*rows = plan->scratch->rows;
 		plan->scratch->step++;
 	} else {
@@ -618,73 +645,11 @@ int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *inpu
 		plan->scratch->rows = 0;
 	}
 	struct segue_position *made = plan->scratch;
+	made->waiting = plan->waiting_count;
+	if (made->waiting)
+		memcpy(made->row + segue_position_count(made), plan->waiting,
+			made->waiting * sizeof(made->row[0]));
 	plan->scratch = plan->position;
 	plan->position = made;
 	return rc;
-}
-
-/* ---- The longest lane ---- */
-
-/* Restores the heap (least first) after ends[0] has grown. */
-static void sift_down(uint64_t *ends, uint32_t count)
-{
-	uint64_t at = 0;
-	uint64_t value = ends[0];
-
-	for (uint64_t child = 1; child < count; child = 2 * at + 1) {
-		if (child + 1 < count && ends[child + 1] < ends[child])
-			child++;
-		if (value <= ends[child])
-			break;
-		ends[at] = ends[child];
-		at = child;
-	}
-	ends[at] = value;
-}
-
-/* Steps that `lane` needs for its sequences from `begin` to `end`: each goes to the row that is
- * free first. Which of several does not matter. */
-static uint64_t lane_steps(const struct segue_plan_spec *spec, uint32_t lane, uint64_t begin,
-	uint64_t end, const uint32_t *lengths, uint64_t *ends)
-{
-	uint64_t last = 0;
-
-	memset(ends, 0, spec->batch_size * sizeof(ends[0]));
-	for (uint64_t next = begin; next < end; next++) {
-		uint64_t record = segue_plan_record(spec, next * spec->lanes + lane);
-
-		ends[0] += segue_plan_segments(lengths[record], spec->num_unroll);
-		if (ends[0] > last)
-			last = ends[0];
-		sift_down(ends, spec->batch_size);
-	}
-	return last;
-}
-
-int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const uint32_t *lengths,
-	uint64_t *steps)
-{
-	uint64_t behind = stretch_end(spec, epoch);
-	uint64_t longest = 0;
-
-	if (!begins_stretch(spec, epoch))
-		return segue_fail(
-			SEGUE_EINVAL, "plan: no stretch begins with epoch %" PRIu64, epoch);
-	if (behind == UINT64_MAX)
-		return segue_fail(SEGUE_EINVAL, "plan: endless input has no longest lane");
-	uint64_t *ends = malloc(spec->batch_size * sizeof(ends[0]));
-	if (!ends)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
-			spec->batch_size);
-	for (uint32_t lane = 0; lane < spec->lanes; lane++) {
-		uint64_t begin = lane_share(spec, lane, epoch);
-		uint64_t end = lane_share(spec, lane, behind);
-		uint64_t lane_needs = lane_steps(spec, lane, begin, end, lengths, ends);
-
-		if (lane_needs > longest)
-			longest = lane_needs;
-	}
-	free(ends);
-	*steps = longest;
-	return 0;
 }

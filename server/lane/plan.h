@@ -12,6 +12,17 @@
  * Position(t).rows describes the rows of batch t - 1, the ones whose states buffer t - 1 holds;
  * ended rows are still in it (segment + 1 == count), and are replaced by the step that follows.
  *
+ * The batch size is the spec's until a position is given another (segue_plan_set_batch_size), which
+ * holds from its step on; it may be 0. If more sequences are on their way than there is room for,
+ * the oldest stay in the batch and the others are parked: they lie behind the rows, do not go on,
+ * and come back, oldest first, before a new one is taken. So each in the batch is older than each
+ * that is parked, and nothing is taken while something is parked. Where the rows get fewer than in
+ * the batch before, those that stay move up in their order.
+ *
+ * With boundaries a batch is of one class of lengths, by cohorts (lane/cohort.h): it may then be
+ * smaller, or have empty rows (tail = pad), also before the input is used up. tail = stop does not
+ * go with them: a cohort that drains has no full batch.
+ *
  * The input is delivered in stretches. Each ends by the tail rule, and the next begins with full
  * rows: with epoch_end = drain each epoch is one; else what lies between two ends of the input
  * (core/ends.h). So an end that is added changes nothing of what comes before it, wherever a lane
@@ -20,23 +31,9 @@
 #ifndef SEGUE_LANE_PLAN_H
 #define SEGUE_LANE_PLAN_H
 
-#include "core/ends.h"
-#include "core/position.h"
 #include "core/layout.h"
-
-/* `records` of input that goes on, in its one epoch: its sequences come as they are inserted. */
-#define SEGUE_PLAN_LIVE (UINT64_C(1) << 63)
-
-struct segue_plan_spec {
-	uint64_t records; /* N >= 1 */
-	struct segue_ends ends;
-	uint64_t first_epoch; /* below the first end */
-	uint64_t seed;
-	uint32_t lanes, lane, batch_size, num_unroll;
-	enum segue_tail tail;
-	enum segue_epoch_end epoch_end;
-	bool shuffle;
-};
+#include "core/position.h"
+#include "lane/plan_spec.h"
 
 #define SEGUE_PLAN_SKIP 1
 
@@ -55,34 +52,61 @@ struct segue_plan_input {
 	 * code.
 	 */
 	int (*longest)(void *arg, uint64_t epoch, uint64_t *steps);
+	/*
+	 * Where batches are of one class: as `admit`, of a sequence that is looked at, and may be
+	 * begun much later; `admit` is then asked for it as well. NULL: `admit` serves for both.
+	 */
+	int (*look)(void *arg, uint64_t number, uint64_t record, uint64_t *array_steps,
+		uint64_t *total_length);
 };
 
 struct segue_plan {
 	struct segue_plan_spec spec;
 	struct segue_position *position; /* owned */
 	struct segue_position *scratch;  /* owned: the next position while a step is being made */
+	uint32_t *origin;               /* owned: of each row of `scratch`, its row in `position` */
+	uint32_t places;                /* in each of the three, beside those that wait */
+	struct segue_plan_row *waiting; /* owned: of `scratch`, spec.window at most */
+	uint32_t waiting_count;
 };
 
-size_t segue_position_size(uint32_t batch_size);
+/* Of one that has so many entries (segue_position_entries). */
+size_t segue_position_size(uint32_t entries);
+bool segue_position_same(const struct segue_position *a, const struct segue_position *b);
 
 /* Position 0, which has no rows. */
 void segue_plan_start(const struct segue_plan_spec *spec, struct segue_position *out);
+/* Rows that the next batch has if there is enough for them. */
+uint32_t segue_plan_batch_size(
+	const struct segue_plan_spec *spec, const struct segue_position *position);
+/* Places that this position and those that follow from it need, for rows and parked ones. */
+uint32_t segue_plan_places(
+	const struct segue_plan_spec *spec, const struct segue_position *position);
+/*
+ * From the position's step on batches have `batch_size` rows. Nothing changes where that is so
+ * already. SEGUE_EINVAL: tail = pad, or more than SEGUE_ROWS_MAX.
+ */
+int segue_plan_set_batch_size(
+	const struct segue_plan_spec *spec, struct segue_position *position, uint32_t batch_size);
 /* A plan at step 0. SEGUE_EINVAL for a spec that segue_spec_check would refuse, SEGUE_ENOMEM. */
 int segue_plan_init(struct segue_plan *plan, const struct segue_plan_spec *spec);
+/* Makes room for so many places. SEGUE_ENOMEM. */
+int segue_plan_make_room(struct segue_plan *plan, uint32_t places);
 /* A zeroed plan is fine. */
 void segue_plan_finish(struct segue_plan *plan);
 
 /*
  * Sets the plan to a stored position, after checking it against the spec (rows, numbers of this
  * lane, segments below their count, next beyond every row, ...): SEGUE_EPROTOCOL says what is
- * impossible. Copies it.
+ * impossible. Copies it. SEGUE_ENOMEM.
  */
 int segue_plan_seek(struct segue_plan *plan, const struct segue_position *position);
 
 /*
- * Makes batch position->step: writes its spans (batch_size at most, in row order; key fields are
- * left 0) and moves the position on. 1: a batch of *rows spans; 0: the lane has ended at
- * position->step, unless another end is added; negative: what the input said, nothing changed.
+ * Makes batch position->step: writes its spans (segue_plan_places at most; in row order, then those
+ * of the parked ones, of which the new position says how many; key fields are left 0) and moves the
+ * position on. 1: a batch of *rows rows, none of them if the batch size is 0; 0: the lane has ended
+ * at position->step, unless another end is added; negative: what the input said, nothing changed.
  */
 int segue_plan_step(struct segue_plan *plan, const struct segue_plan_input *input,
 	struct segue_slot_span *spans, uint32_t *rows);
@@ -95,7 +119,7 @@ int segue_plan_end(struct segue_plan *plan, uint64_t records);
 
 /* Segments of a sequence: ceil(array_steps / num_unroll). */
 uint64_t segue_plan_segments(uint64_t array_steps, uint32_t num_unroll);
-/* The record that sequence `number` is. */
+/* The record that sequence `number` is, or SEGUE_NO_RECORD (lane/numbers.h): it is passed over. */
 uint64_t segue_plan_record(const struct segue_plan_spec *spec, uint64_t number);
 /* True if row `row` of the position still has a segment to come. */
 bool segue_plan_row_lives(const struct segue_plan_spec *spec, const struct segue_plan_row *row);

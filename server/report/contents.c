@@ -10,6 +10,7 @@
 #include "report/json.h"
 #include "report/values.h"
 #include "store/checkpoints.h"
+#include "store/groups.h"
 #include "store/logs.h"
 #include "store/row.h"
 
@@ -127,7 +128,7 @@ static int put_row(struct segue_json *json, struct segue_store *store,
 	segue_json_unsigned(json, "number", row->number);
 	segue_json_unsigned(json, "segment", row->segment);
 	segue_json_unsigned(
-		json, "segments", segue_plan_segments(row->array_steps, spec->num_unroll));
+		json, "segments", segue_plan_segments(row->array_steps, segue_spec_unroll(spec)));
 	if (rc == 0)
 		segue_json_bytes(json, "key", stored.key, stored.key_size);
 	else
@@ -142,11 +143,11 @@ static int put_rows(struct segue_json *json, struct segue_store *store,
 	const struct segue_spec *spec, const struct segue_report_lane *lane)
 {
 	const struct segue_position *position = lane->record.position;
-	const struct segue_plan_spec plan = {.num_unroll = spec->num_unroll};
+	const struct segue_plan_spec plan = {.num_unroll = segue_spec_unroll(spec)};
 	int rc = 0;
 
 	segue_json_begin(json, "rows", '[');
-	for (uint32_t row = 0; !rc && row < position->rows; row++) {
+	for (uint32_t row = 0; !rc && row < segue_position_count(position); row++) {
 		if (segue_plan_row_lives(&plan, &position->row[row]))
 			rc = put_row(json, store, spec, lane, row);
 	}
@@ -192,24 +193,33 @@ static int put_checkpoints(
 }
 
 static int put_stored_lane(struct segue_json *json, struct segue_store *store,
-	const struct segue_stream_record *stream, const struct segue_report_lane *lane)
+	const struct segue_stream_record *stream, const struct segue_groups *groups,
+	const struct segue_report_lane *lane)
 {
+	const char *name = segue_groups_name(groups, lane->place.group);
 	const struct segue_lane_record *record = &lane->record;
 	const struct segue_spec *spec = stream->spec;
 
 	segue_json_begin(json, NULL, '{');
 	segue_json_unsigned(json, "lane", lane->place.lane);
 	segue_json_unsigned(json, "group", lane->place.group);
+	if (*name)
+		segue_json_string(json, "group_name", name);
 	segue_json_unsigned(json, "step", record->position->step);
 	/* Where epochs follow one another in the rows without a gap, a lane is in no single one. */
 	if (spec->epoch_end == SEGUE_EPOCH_DRAIN)
 		segue_json_unsigned(json, "epoch", record->position->epoch);
 	else
 		segue_json_null(json, "epoch");
+	segue_json_unsigned(json, "batch_size",
+		record->position->sized ? record->position->batch_size : spec->batch_size);
+	segue_json_unsigned(json, "parked", record->position->parked);
 	segue_report_put_date(json, "committed", record->committed_ms);
 	segue_json_unsigned(json, "generation", record->generation);
 	segue_json_bool(json, "held", record->held);
 	segue_json_signed(json, "holder_pid", record->holder.pid);
+	segue_json_unsigned(json, "waiting", record->position->waiting);
+	segue_json_unsigned(json, "next", record->position->next * spec->lanes + lane->place.lane);
 	int rc = put_checkpoints(json, store, lane->place, stream->ends.count);
 	if (!rc)
 		rc = put_rows(json, store, spec, lane);
@@ -222,7 +232,7 @@ static uint64_t lane_bytes(const struct segue_spec *spec)
 {
 	struct segue_geometry geometry;
 
-	if (segue_geometry_init(spec, KEY_GUESS, &geometry))
+	if (segue_geometry_init(spec, spec->batch_size, KEY_GUESS, &geometry))
 		return 0;
 	uint64_t bytes = geometry.ring_size + geometry.carry_size + geometry.lease_size;
 	segue_geometry_finish(&geometry);
@@ -255,14 +265,36 @@ static int put_log(
 	return 0;
 }
 
+/* Those that have a name. */
+static void put_groups(struct segue_json *json, const struct segue_groups *groups)
+{
+	segue_json_begin(json, "groups", '[');
+	for (size_t i = 0; i < groups->count; i++) {
+		const struct segue_group *group = &groups->group[i];
+		if (!*group->name)
+			continue;
+		segue_json_begin(json, NULL, '{');
+		segue_json_unsigned(json, "group", group->number);
+		segue_json_string(json, "group_name", group->name);
+		segue_json_end(json, '}');
+	}
+	segue_json_end(json, ']');
+}
+
 static int put_stored_stream(struct segue_json *json, struct segue_store *store, const char *dir,
 	const struct segue_stream_record *record)
 {
 	struct segue_report_lanes lanes;
+	struct segue_groups groups;
 
 	int rc = segue_report_load_lanes(store, record->id, &lanes);
 	if (rc)
 		return rc;
+	rc = segue_groups_load(store, record->id, &groups);
+	if (rc) {
+		segue_report_finish_lanes(&lanes);
+		return rc;
+	}
 	segue_json_begin(json, NULL, '{');
 	segue_json_string(json, "name", record->spec->name);
 	segue_json_unsigned(json, "id", record->id);
@@ -272,11 +304,14 @@ static int put_stored_stream(struct segue_json *json, struct segue_store *store,
 	segue_report_put_spec(json, record->spec);
 	put_ends(json, &record->ends);
 	rc = put_log(json, store, dir, record->id);
+	put_groups(json, &groups);
 	segue_json_begin(json, "lanes", '[');
 	for (size_t i = 0; !rc && i < lanes.count; i++)
-		rc = put_stored_lane(json, store, record, &lanes.entry[i]);
+		if (segue_groups_have(&groups, lanes.entry[i].place.group))
+			rc = put_stored_lane(json, store, record, &groups, &lanes.entry[i]);
 	segue_json_end(json, ']');
 	segue_json_end(json, '}');
+	segue_groups_finish(&groups);
 	segue_report_finish_lanes(&lanes);
 	return rc;
 }

@@ -14,9 +14,10 @@
 #include "engine/live.h"
 #include "report/json.h"
 #include "report/values.h"
+#include "stream/lag.h"
 #include "stream/stream.h"
 
-/* Of a stream with more lanes, those are left out that nobody has and nobody has begun. */
+/* Of a stream with more, in all groups: those are left out that nobody has, or has begun. */
 enum { LANES_SHOWN = 256 };
 
 /* Runs on the loop's thread, like all that it looks at. */
@@ -81,6 +82,7 @@ static void put_ring(struct segue_json *json, struct segue_grant *grant)
 	pthread_mutex_lock(&filler->lock);
 	uint64_t published = filler->feed.published;
 	bool ended = filler->feed.ended;
+	uint64_t parked = 0;
 	/*
 	 * acquire: pairs with segue_track_commit (core/track.c), segue_track_release
 	 * (core/track.c), segue_carry_set_durable (lane/carry.c)
@@ -88,7 +90,13 @@ static void put_ring(struct segue_json *json, struct segue_grant *grant)
 	uint64_t committed = least(segue_load_acquire(&carry->words->committed), published);
 	uint64_t released = least(segue_load_acquire(&carry->words->released), committed);
 	uint64_t durable = segue_load_acquire(&carry->page->durable);
+	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, committed);
+	if (entry)
+		parked = entry->position->parked;
+	uint64_t steps = filler->steps_published, valid = filler->valid_published;
 	pthread_mutex_unlock(&filler->lock);
+	segue_json_unsigned(json, "batch_size", grant->batch_size);
+	segue_json_unsigned(json, "parked", parked);
 	segue_json_unsigned(json, "step_published", published);
 	segue_json_unsigned(json, "step_committed", committed);
 	segue_json_unsigned(json, "step_released", released);
@@ -97,11 +105,16 @@ static void put_ring(struct segue_json *json, struct segue_grant *grant)
 	segue_json_unsigned(json, "ring_bytes", filler->geometry.ring_size);
 	segue_json_unsigned(json, "held", committed - released);
 	segue_json_bool(json, "ended", ended);
+	segue_json_unsigned(json, "steps", steps);
+	segue_json_unsigned(json, "steps_valid", valid);
 }
 
 /* Nobody has the lane: it stands where the store has it, or, if it is not stored, nowhere. */
 static void put_idle(struct segue_json *json, const struct segue_ledger *ledger)
 {
+	segue_json_unsigned(json, "batch_size",
+		ledger->sized ? ledger->batch_size : ledger->stream->spec->batch_size);
+	segue_json_null(json, "parked");
 	segue_json_null(json, "step_published");
 	segue_json_unsigned(json, "step_committed", ledger->durable);
 	segue_json_unsigned(json, "step_released", ledger->durable);
@@ -110,15 +123,32 @@ static void put_idle(struct segue_json *json, const struct segue_ledger *ledger)
 	segue_json_unsigned(json, "ring_bytes", 0);
 	segue_json_unsigned(json, "held", 0);
 	segue_json_null(json, "ended");
+	segue_json_null(json, "steps");
+	segue_json_null(json, "steps_valid");
 }
 
-/* `look`: of the log that the lane reads; NULL: none. */
-static void put_ledger(struct segue_json *json, const struct segue_ledger *ledger,
-	const struct segue_live_look *look)
+/* Where another group has kept it waiting since a while. */
+static void put_waiting(struct segue_json *json, const struct segue_ledger *ledger)
 {
+	int64_t since;
+	const char *group = segue_lag_waits_for(ledger, &since);
+
+	if (!group)
+		return;
+	segue_json_string(json, "waits_for_group", group);
+	segue_json_real(json, "waits_s", (double)(segue_now_ns() - since) / 1e9, 3);
+}
+
+static void put_ledger(
+	struct segue_json *json, const struct segue_ledger *ledger, const char *group)
+{
+	struct segue_live *live = ledger->stream->live;
+
 	segue_json_begin(json, NULL, '{');
 	segue_json_unsigned(json, "lane", ledger->place.lane);
 	segue_json_unsigned(json, "group", ledger->place.group);
+	if (*group)
+		segue_json_string(json, "group_name", group);
 	segue_json_string(json, "state", segue_lease_state_name(ledger->lease.state));
 	segue_json_unsigned(json, "generation", ledger->lease.generation);
 	if (ledger->lease.state == SEGUE_LEASE_FREE)
@@ -129,26 +159,33 @@ static void put_ledger(struct segue_json *json, const struct segue_ledger *ledge
 		put_ring(json, ledger->grant);
 	else
 		put_idle(json, ledger);
-	if (look)
-		segue_json_unsigned(json, "behind", look->unfinished[ledger->place.lane]);
+	put_waiting(json, ledger);
+	if (live)
+		segue_json_unsigned(json, "behind",
+			segue_live_behind(live, ledger->place.group, ledger->place.lane));
 	segue_json_end(json, '}');
 }
 
-static void put_lanes(struct segue_json *json, const struct segue_stream *stream,
-	const struct segue_live_look *look)
+static void put_lanes(struct segue_json *json, const struct segue_stream *stream)
 {
 	const struct segue_ledgers *ledgers = &stream->ledgers;
+	const struct segue_ledger_group *group;
 	const struct segue_ledger *ledger;
+	uint64_t count = 0;
 
+	LIST_FOREACH(group, &ledgers->groups, link)
+		count += ledgers->lanes;
 	segue_json_begin(json, "lanes", '[');
-	for (uint32_t lane = 0; lane < ledgers->lanes; lane++) {
-		ledger = &ledgers->of_lane[lane];
-		if (ledger->in_use || ledger->durable || ledgers->lanes <= LANES_SHOWN)
-			put_ledger(json, ledger, look);
+	LIST_FOREACH(group, &ledgers->groups, link) {
+		for (uint32_t lane = 0; !group->dropped && lane < ledgers->lanes; lane++) {
+			ledger = &group->of_lane[lane];
+			if (ledger->in_use || ledger->durable || count <= LANES_SHOWN)
+				put_ledger(json, ledger, group->name);
+		}
 	}
-	if (!ledgers->of_lane) {
+	if (!stream->spec->persist) {
 		LIST_FOREACH(ledger, &ledgers->in_use, link)
-			put_ledger(json, ledger, NULL);
+			put_ledger(json, ledger, "");
 	}
 	segue_json_end(json, ']');
 }
@@ -228,6 +265,16 @@ static void put_source_stats(struct segue_json *json, const struct segue_source 
 	segue_json_unsigned(json, "skipped", stats.skipped);
 }
 
+static uint64_t count_feeds(const struct segue_stream *stream)
+{
+	const struct segue_stream_feed *feed;
+	uint64_t count = 0;
+
+	LIST_FOREACH(feed, &stream->feeds.all, link)
+		count++;
+	return count;
+}
+
 static void put_stream(struct segue_json *json, const struct segue_stream *stream)
 {
 	bool open = stream->state == SEGUE_STREAM_OPEN;
@@ -237,15 +284,19 @@ static void put_stream(struct segue_json *json, const struct segue_stream *strea
 	segue_json_string(json, "state", stream->dropped ? "dropped" : open ? "open" : "opening");
 	segue_json_bool(json, "persist", stream->spec->persist);
 	segue_json_unsigned(json, "batch_size", stream->spec->batch_size);
-	segue_json_unsigned(json, "num_unroll", stream->spec->num_unroll);
+	if (stream->spec->num_unroll)
+		segue_json_unsigned(json, "num_unroll", stream->spec->num_unroll);
+	else
+		segue_json_null(json, "num_unroll");
 	/* While it opens, the rest belongs to another thread. */
 	if (open) {
 		segue_json_unsigned(json, "id", stream->id);
+		segue_json_unsigned(json, "feeds", count_feeds(stream));
 		put_source_stats(json, stream->source);
 		struct segue_live_look *look = stream->live ? segue_live_look(stream->live) : NULL;
 		if (look)
 			put_log(json, stream, look);
-		put_lanes(json, stream, look);
+		put_lanes(json, stream);
 		free(look);
 	}
 	segue_json_end(json, '}');

@@ -42,6 +42,8 @@ void segue_report_put_shape(struct segue_json *json, const struct segue_field *f
 static void put_fields(
 	struct segue_json *json, const char *name, const struct segue_field *fields, size_t count)
 {
+	char text[SEGUE_POLICY_TEXT];
+
 	segue_json_begin(json, name, '[');
 	for (size_t i = 0; i < count; i++) {
 		segue_json_begin(json, NULL, '{');
@@ -52,6 +54,9 @@ static void put_fields(
 			segue_json_string(json, "form", segue_form_name(fields[i].form));
 		if (fields[i].from_data)
 			segue_json_string(json, "init", "data");
+		if (fields[i].policy.kind != SEGUE_POLICY_CARRY)
+			segue_json_string(
+				json, "policy", segue_policy_print(&fields[i].policy, text));
 		segue_json_end(json, '}');
 	}
 	segue_json_end(json, ']');
@@ -132,5 +137,13 @@ void segue_report_put_spec(struct segue_json *json, const struct segue_spec *spe
 	put_fields(json, "states", spec->states, spec->state_count);
 	for (const struct segue_option *option = segue_spec_options; option->name; option++)
 		put_option(json, option, spec);
+	if (spec->boundaries.count == 0) {
+		segue_json_null(json, "bucket_boundaries");
+	} else {
+		segue_json_begin(json, "bucket_boundaries", '[');
+		for (uint32_t i = 0; i < spec->boundaries.count; i++)
+			segue_json_unsigned(json, NULL, spec->boundaries.length[i]);
+		segue_json_end(json, ']');
+	}
 	segue_json_end(json, '}');
 }

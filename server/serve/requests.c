@@ -9,11 +9,13 @@
 #include "core/layout.h"
 #include "report/request.h"
 #include "session/upload.h"
-#include "stream/attach.h"
+#include "stream/any.h"
 #include "stream/behind.h"
+#include "stream/by_key.h"
 #include "stream/checkpoint.h"
 #include "stream/drop.h"
 #include "stream/find.h"
+#include "stream/group.h"
 #include "stream/inserted.h"
 #include "stream/release.h"
 #include "stream/stored.h"
@@ -260,13 +262,15 @@ static const struct {
 	[SEGUE_MESSAGE_STREAM_OPEN] = {open_stream, 10},
 	[SEGUE_MESSAGE_STREAM_FIND] = {segue_find_request, 4},
 	[SEGUE_MESSAGE_STREAM_CLOSE] = {segue_stream_close_request, 1},
-	[SEGUE_MESSAGE_LANE_ATTACH] = {segue_attach_request, 4},
+	[SEGUE_MESSAGE_LANE_ATTACH] = {segue_any_request, 4},
 	[SEGUE_MESSAGE_LANE_DETACH] = {segue_detach_request, 1},
 	[SEGUE_MESSAGE_LANE_FLUSH] = {segue_flush_request, 1},
 	[SEGUE_MESSAGE_LANE_SIDE] = {segue_side_request, 1},
 	[SEGUE_MESSAGE_UPLOAD] = {segue_upload_request, 4},
 	[SEGUE_MESSAGE_CHECKPOINT] = {segue_checkpoint_request, 4},
 	[SEGUE_MESSAGE_STORED] = {segue_stored_request, 1},
+	[SEGUE_MESSAGE_STATES] = {segue_by_key_request, 2},
+	[SEGUE_MESSAGE_GROUP] = {segue_group_request, 2},
 	[SEGUE_MESSAGE_STREAM_DROP] = {segue_drop_request, 4},
 	[SEGUE_MESSAGE_PRODUCER_OPEN] = {segue_supply_open_request, 4},
 	[SEGUE_MESSAGE_INSERT] = {segue_supply_insert_request, 0},

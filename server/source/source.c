@@ -1,6 +1,7 @@
 /* What holds for sources of all kinds: damaged records passed over, lengths, statistics. */
 #include "source/source.h"
 
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -10,12 +11,43 @@ int segue_source_judge(const struct segue_source *source, int rc)
 {
 	if (rc == SEGUE_EMISFIT)
 		return SEGUE_EDATA;
+	if (rc == SEGUE_ETOOLONG)
+		return SEGUE_SOURCE_SKIPPED;
 	if (rc != SEGUE_EDATA)
 		return rc;
 	if (source->on_error == SEGUE_ON_ERROR_SKIP)
 		return SEGUE_SOURCE_SKIPPED;
 	return segue_fail(
 		rc, "%s (on_error=\"skip\" passes over such records)", segue_error_detail());
+}
+
+int segue_source_check_steps(const struct segue_spec *spec, uint64_t steps)
+{
+	if (segue_spec_is_too_long(spec, steps))
+		return segue_fail(spec->on_too_long == SEGUE_ON_TOO_LONG_SKIP ? SEGUE_ETOOLONG
+									      : SEGUE_EMISFIT,
+			"feature '%s': %" PRIu64 " steps, and maximum_length is %" PRIu32
+			" (on_too_long=\"truncate\" cuts such sequences, \"skip\" passes over "
+			"them)",
+			spec->sequences[0].name, steps, spec->maximum_length);
+	if (!spec->pad && segue_spec_cut(spec, steps) % segue_spec_unroll(spec))
+		return segue_fail(SEGUE_EMISFIT,
+			"feature '%s': %" PRIu64
+			" steps, which is no multiple of num_unroll = %" PRIu32 "; "
+			"consider pad=True",
+			spec->sequences[0].name, steps, spec->num_unroll);
+	return 0;
+}
+
+static void cut(const struct segue_source *source, struct segue_admitted *admitted)
+{
+	uint64_t most = source->maximum_length;
+
+	if (source->on_too_long != SEGUE_ON_TOO_LONG_TRUNCATE || admitted->array_steps <= most)
+		return;
+	admitted->array_steps = most;
+	if (admitted->total_length > most)
+		admitted->total_length = most;
 }
 
 int segue_source_admit(struct segue_source *source, uint64_t number, struct segue_record **out,
@@ -25,7 +57,24 @@ int segue_source_admit(struct segue_source *source, uint64_t number, struct segu
 
 	if (rc == SEGUE_SOURCE_SKIPPED)
 		atomic_fetch_add_explicit(&source->skipped, 1, memory_order_relaxed);
+	if (!rc)
+		cut(source, admitted);
 	return rc;
+}
+
+/* What find_lengths has written, as it is delivered. What is an error is one when it is reached. */
+static void settle_lengths(const struct segue_source *source, uint32_t *lengths)
+{
+	uint64_t records = source->maximum_length ? source->ops->records(source) : 0;
+
+	for (uint64_t i = 0; i < records; i++) {
+		if (lengths[i] <= source->maximum_length)
+			continue;
+		if (source->on_too_long == SEGUE_ON_TOO_LONG_TRUNCATE)
+			lengths[i] = source->maximum_length;
+		else if (source->on_too_long == SEGUE_ON_TOO_LONG_SKIP)
+			lengths[i] = 0;
+	}
 }
 
 static int make_lengths(struct segue_source *source, segue_progress_fn *progress, void *arg)
@@ -34,11 +83,13 @@ static int make_lengths(struct segue_source *source, segue_progress_fn *progress
 	int rc = lengths ? source->ops->find_lengths(source, progress, arg, lengths)
 			 : segue_fail(SEGUE_ENOMEM, "no memory for the lengths of sequences");
 
-	if (rc)
+	if (rc) {
 		free(lengths);
-	else
-		atomic_store_explicit(&source->lengths, lengths, memory_order_release);
-	return rc;
+		return rc;
+	}
+	settle_lengths(source, lengths);
+	atomic_store_explicit(&source->lengths, lengths, memory_order_release);
+	return 0;
 }
 
 int segue_source_lengths(
@@ -56,10 +107,12 @@ int segue_source_lengths(
 }
 
 void segue_source_base_init(struct segue_source *source, const struct segue_source_ops *ops,
-	enum segue_on_error on_error)
+	const struct segue_spec *spec)
 {
 	source->ops = ops;
-	source->on_error = on_error;
+	source->on_error = spec->on_error;
+	source->maximum_length = spec->maximum_length;
+	source->on_too_long = spec->on_too_long;
 	pthread_mutex_init(&source->lengths_mutex, NULL);
 }
 

@@ -31,6 +31,12 @@ struct segue_mix_log;
  */
 #define SEGUE_ENOTYET (-1001)
 
+/*
+ * A record is whole, and longer than the spec's maximum_length, which says to pass over such. Known
+ * in this room alone: segue_source_judge makes it SEGUE_SOURCE_SKIPPED.
+ */
+#define SEGUE_ETOOLONG (-1002)
+
 /* Ends each error that says how data have changed. */
 #define SEGUE_CHANGED_ADVICE                                                                       \
 	"; a stream belongs to its data set: put it back as it was, or give the stream another "   \
@@ -38,7 +44,7 @@ struct segue_mix_log;
 
 #define SEGUE_KEPT_NAME_SIZE 48 /* of the names that things are kept under */
 
-/* segue_source_admit: the record is damaged, and the spec says to pass over such. */
+/* segue_source_admit: the record is damaged, or too long, and the spec says to pass over such. */
 #define SEGUE_SOURCE_SKIPPED 1
 
 /* What a record is, found by admitting it. */
@@ -50,7 +56,7 @@ struct segue_admitted {
 /* Counters of a source, read without a lock by reports. */
 struct segue_source_stats {
 	uint64_t records, files, bytes;
-	uint64_t skipped;      /* damaged records passed over so far (each time they were met) */
+	uint64_t skipped;      /* records passed over so far (each time they were met) */
 	uint64_t index_memory; /* bytes of index in memory */
 	uint64_t descriptors;  /* that it has open at most */
 	uint64_t fingerprint[2];
@@ -80,17 +86,18 @@ struct segue_source_ops {
 	/*
 	 * Reads and checks record `number` whole, by one scan: lengths, checksum, structure, the
 	 * shape of every step of every feature, that all sequence features have the same number of
-	 * steps, and (spec pad = false) that it is a multiple of num_unroll. On success the caller
-	 * owns *out. SEGUE_EDATA: its bytes were read and are damaged, hence always (the detail
-	 * names file and offset); SEGUE_EMISFIT: they are sound and do not fit the spec (also the
-	 * feature, and what the record holds); SEGUE_ESOURCE: they could not be read, or the file
-	 * has changed (SEGUE_ECHANGED); SEGUE_ENOTYET.
+	 * steps, and that the spec allows it (segue_source_check_steps; nothing is cut here). On
+	 * success the caller owns *out. SEGUE_EDATA: its bytes were read and are damaged, hence
+	 * always (the detail names file and offset); SEGUE_EMISFIT: they are sound and do not fit
+	 * the spec (also the feature, and what the record holds); SEGUE_ETOOLONG; SEGUE_ESOURCE:
+	 * they could not be read, or the file has changed (SEGUE_ECHANGED); SEGUE_ENOTYET.
 	 */
 	int (*admit)(struct segue_source *source, uint64_t number, struct segue_record **out,
 		struct segue_admitted *admitted);
 	/*
-	 * Writes the length of each record (array steps; 0: the record is damaged and on_error =
-	 * skip): `records` of them. Long; reports progress. One thread at a time.
+	 * Writes the length of each record (array steps, uncut; 0: the record is damaged and
+	 * on_error = skip): `records` of them. Of those that are too long it may write 0 where
+	 * they are passed over. Long; reports progress. One thread at a time.
 	 */
 	int (*find_lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
 		uint32_t *lengths);
@@ -142,6 +149,8 @@ struct segue_record_ops {
 struct segue_source {
 	const struct segue_source_ops *ops;
 	enum segue_on_error on_error;
+	uint32_t maximum_length; /* of the spec: 0: none */
+	enum segue_on_too_long on_too_long;
 	_Atomic uint64_t skipped;
 	/* Of all records, once they were asked for; made under the mutex. */
 	_Atomic(uint32_t *) lengths;
@@ -222,7 +231,8 @@ struct segue_source_driver {
 
 /*
  * Admits a record (the operation), and decides about one that is damaged, by the spec's on_error:
- * SEGUE_SOURCE_SKIPPED, which is counted, or SEGUE_EDATA with the advice.
+ * SEGUE_SOURCE_SKIPPED, which is counted, or SEGUE_EDATA with the advice; and about one that is
+ * longer than maximum_length, by on_too_long: the same, or its lengths are cut.
  */
 int segue_source_admit(struct segue_source *source, uint64_t number, struct segue_record **out,
 	struct segue_admitted *admitted);
@@ -230,15 +240,22 @@ int segue_source_admit(struct segue_source *source, uint64_t number, struct segu
 int segue_source_judge(const struct segue_source *source, int rc);
 
 /*
- * Lengths of all records (find_lengths), found once: valid as long as the source. Safe to call from
- * several threads. SEGUE_ENOMEM, and what the operation returns.
+ * What an admission asks of the steps that a record has, by maximum_length and pad. SEGUE_EMISFIT
+ * names its first feature; SEGUE_ETOOLONG.
+ */
+int segue_source_check_steps(const struct segue_spec *spec, uint64_t steps);
+
+/*
+ * Lengths of all records (find_lengths) as they are delivered, cut, and 0 of what is passed over,
+ * found once: valid as long as the source. Safe to call from several threads. SEGUE_ENOMEM, and
+ * what the operation returns.
  */
 int segue_source_lengths(
 	struct segue_source *source, segue_progress_fn *progress, void *arg, const uint32_t **out);
 
-/* The part that all kinds have in common. */
+/* The part that all kinds have in common. Of the spec it takes what is passed over, and cut. */
 void segue_source_base_init(struct segue_source *source, const struct segue_source_ops *ops,
-	enum segue_on_error on_error);
+	const struct segue_spec *spec);
 void segue_source_base_finish(struct segue_source *source);
 
 void segue_source_stats(const struct segue_source *source, struct segue_source_stats *stats);

@@ -120,6 +120,15 @@ static int add_entry(struct segue_ops *ops, struct segue_place place,
 	return rc ? rc : put_catalogue(ops, place, catalogue);
 }
 
+/* A lane that has a later step has gone on: its input has grown, or its batch size was changed. */
+static void forget_end(struct segue_catalogue *catalogue, uint64_t step)
+{
+	for (uint32_t i = 0; i < catalogue->count; i++)
+		if (catalogue->entry[i].id == catalogue->ended_id &&
+			catalogue->entry[i].step < step)
+			catalogue->ended_id = catalogue->ended_at = 0;
+}
+
 int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
 	struct segue_place place, const struct segue_catalogue_entry *entry, uint32_t ended_at,
 	const void *token, uint32_t keep)
@@ -132,6 +141,7 @@ int segue_checkpoints_put(struct segue_ops *ops, struct segue_store *store,
 	int rc = segue_catalogue_load(store, place, &catalogue);
 	if (rc)
 		return rc;
+	forget_end(&catalogue, new.step);
 	while (at < catalogue.count && catalogue.entry[at].step < new.step)
 		at++;
 	if (at < catalogue.count && catalogue.entry[at].step == new.step) {

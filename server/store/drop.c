@@ -5,31 +5,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/clock.h"
 #include "core/error.h"
 #include "lane/lease.h"
 #include "source/kinds.h"
+#include "store/groups.h"
 #include "store/index.h"
 #include "store/lanes.h"
 #include "store/logs.h"
 
 /* In META. */
 #define FLOOR "streams.floor" /* -> id u32 */
-#define NOTE  "streams.drop." /* and the id as 8 hexadecimal digits -> lanes u32 */
+/* And the id, of a group also "." and its number, as 8 hexadecimal digits -> lanes u32. */
+#define NOTE "streams.drop."
 
 enum {
 	NOTE_KEY = sizeof(NOTE) - 1 + 8,
-	SOME = 1024,      /* keys that a transaction removes from each table */
-	KEPT_MAX = 256,   /* three of each part of a mix, and a few */
-	GRACE_MS = 10000, /* for a holder that cannot be looked up */
+	NOTE_GROUP = NOTE_KEY + 9,
+	SOME = 1024,    /* keys that a transaction removes from each table */
+	KEPT_MAX = 256, /* three of each part of a mix, and a few */
 };
 
 static const enum segue_table tables[] = {SEGUE_TABLE_STATES, SEGUE_TABLE_FINALS, SEGUE_TABLE_UNDO,
 	SEGUE_TABLE_CHECKPOINTS, SEGUE_TABLE_LANES};
 
-static void note_key(uint32_t id, char key[NOTE_KEY + 1])
+static void note_key(const struct segue_drop *drop, char key[NOTE_GROUP + 1])
 {
-	snprintf(key, NOTE_KEY + 1, NOTE "%08x", id);
+	if (drop->group)
+		snprintf(key, NOTE_GROUP + 1, NOTE "%08x.%08x", drop->id, drop->group);
+	else
+		snprintf(key, NOTE_GROUP + 1, NOTE "%08x", drop->id);
+}
+
+/* What it has in each table begins so; its size. */
+static size_t put_prefix(const struct segue_drop *drop, uint8_t prefix[8])
+{
+	segue_key_put32(segue_key_put32(prefix, drop->id), drop->group);
+	return drop->group ? 8 : 4;
 }
 
 static int put_number(struct segue_ops *ops, const char *key, uint32_t number)
@@ -70,32 +81,34 @@ int segue_drop_load_floor(struct segue_store *store, uint32_t *floor)
 
 /* ---- Whether it may go ---- */
 
-int segue_drop_fail_held(const char *name, uint32_t lane, bool reserved, int64_t pid)
+const char *segue_drop_what(const char *stream, const char *group, char text[SEGUE_DROP_TEXT])
+{
+	if (group && *group)
+		snprintf(text, SEGUE_DROP_TEXT, "group '%s' of stream '%s'", group, stream);
+	else
+		snprintf(text, SEGUE_DROP_TEXT, "stream '%s'", stream);
+	return text;
+}
+
+int segue_drop_fail_unnamed(void)
+{
+	return segue_fail(SEGUE_EINVAL,
+		"the group without a name is every stream's, and goes with it: drop the stream, or "
+		"name another group");
+}
+
+int segue_drop_fail_held(const char *what, uint32_t lane, bool reserved, int64_t pid)
 {
 	return segue_fail(SEGUE_EBUSY,
-		"stream '%s' cannot be dropped: lane %u of it is %s by process %ld; end that "
+		"%s cannot be dropped: lane %u of it is %s by process %ld; end that "
 		"process, or close its loader",
-		name, lane, reserved ? "reserved, since the server was lost," : "held", (long)pid);
+		what, lane, reserved ? "reserved, since the server was lost," : "held", (long)pid);
 }
 
 struct look {
-	const char *name;
+	const char *what;
 	const struct segue_holder *asking;
 };
-
-/* A holder that cannot be looked up has had the lane until its last commit at least. */
-static bool may_live(const struct segue_lane_record *record)
-{
-	switch (segue_process_presence(&record->holder)) {
-	case SEGUE_PRESENCE_GONE:
-		return false;
-	case SEGUE_PRESENCE_ALIVE:
-		return true;
-	case SEGUE_PRESENCE_UNKNOWN:
-		break;
-	}
-	return segue_unix_ms() - record->committed_ms < GRACE_MS;
-}
 
 static int look_at_lane(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
@@ -107,11 +120,11 @@ static int look_at_lane(
 	if (rc)
 		return segue_as_damage(rc, 0); /* damaged: nobody can have it */
 	free(record.position);
-	if (!record.held || key_size != SEGUE_KEY_LANE || !may_live(&record) ||
+	if (key_size != SEGUE_KEY_LANE || !segue_lanes_may_be_held(&record) ||
 		segue_holder_same(&record.holder, look->asking))
 		return 0;
 	uint32_t lane = segue_key_get32((const uint8_t *)key + 8);
-	return segue_drop_fail_held(look->name, lane, true, record.holder.pid);
+	return segue_drop_fail_held(look->what, lane, true, record.holder.pid);
 }
 
 /* What is damaged may go. */
@@ -121,15 +134,14 @@ static void pass_over(
 	(void)arg, (void)table, (void)key, (void)key_size, (void)why;
 }
 
-static int look_at_lanes(
-	struct segue_store *store, const char *name, uint32_t id, const struct segue_holder *asking)
+static int look_at_lanes(struct segue_store *store, const struct segue_drop *drop, const char *what,
+	const struct segue_holder *asking)
 {
-	struct look look = {name, asking};
-	uint8_t prefix[4];
+	struct look look = {what, asking};
+	uint8_t prefix[8];
 
-	segue_key_put32(prefix, id);
-	return segue_store_scan(
-		store, SEGUE_TABLE_LANES, prefix, sizeof(prefix), look_at_lane, pass_over, &look);
+	return segue_store_scan(store, SEGUE_TABLE_LANES, prefix, put_prefix(drop, prefix),
+		look_at_lane, pass_over, &look);
 }
 
 /* ---- The index of its data set ---- */
@@ -226,12 +238,13 @@ static int add_begin(struct segue_ops *ops, struct segue_store *store, const cha
 	const struct segue_stream_record *record)
 {
 	uint8_t hash[SEGUE_STORE_KEY_MAX];
-	char note[NOTE_KEY + 1];
+	const struct segue_drop drop = {.id = record->id};
+	char note[NOTE_GROUP + 1];
 	uint32_t floor;
 	size_t key_size;
 	const void *key = segue_key_stream(name, hash, &key_size);
 
-	note_key(record->id, note);
+	note_key(&drop, note);
 	int rc = segue_drop_load_floor(store, &floor);
 	if (!rc)
 		rc = segue_ops_remove(ops, SEGUE_TABLE_STREAMS, key, key_size);
@@ -246,6 +259,7 @@ int segue_drop_begin(struct segue_ops *ops, struct segue_store *store, const cha
 	const struct segue_holder *asking, struct segue_drop *out)
 {
 	struct segue_stream_record record;
+	char what[SEGUE_DROP_TEXT];
 	size_t before = ops->count;
 
 	if (!*name)
@@ -253,12 +267,39 @@ int segue_drop_begin(struct segue_ops *ops, struct segue_store *store, const cha
 	int rc = segue_lanes_load_stream(store, name, &record);
 	if (rc)
 		return rc;
+	*out = (struct segue_drop){.id = record.id, .lanes = record.spec->lanes};
 	if (asking)
-		rc = look_at_lanes(store, name, record.id, asking);
+		rc = look_at_lanes(store, out, segue_drop_what(name, NULL, what), asking);
 	if (!rc)
 		rc = add_begin(ops, store, name, &record);
-	*out = (struct segue_drop){record.id, record.spec->lanes};
 	segue_spec_destroy(record.spec);
+	if (rc)
+		segue_ops_truncate(ops, before);
+	return rc;
+}
+
+int segue_drop_begin_group(struct segue_ops *ops, struct segue_store *store, const char *name,
+	const char *group, const struct segue_holder *asking, struct segue_drop *out)
+{
+	struct segue_stream_record record;
+	char note[NOTE_GROUP + 1], what[SEGUE_DROP_TEXT];
+	size_t before = ops->count;
+
+	if (!*group)
+		return segue_drop_fail_unnamed();
+	int rc = segue_lanes_load_stream(store, name, &record);
+	if (rc)
+		return rc;
+	*out = (struct segue_drop){.id = record.id, .lanes = record.spec->lanes};
+	segue_spec_destroy(record.spec);
+	rc = segue_groups_number(store, out->id, name, group, &out->group);
+	if (!rc && asking)
+		rc = look_at_lanes(store, out, segue_drop_what(name, group, what), asking);
+	if (!rc)
+		rc = segue_groups_remove_one(ops, out->id, out->group);
+	note_key(out, note);
+	if (!rc)
+		rc = put_number(ops, note, out->lanes);
 	if (rc)
 		segue_ops_truncate(ops, before);
 	return rc;
@@ -293,14 +334,14 @@ static void take_damaged(
 }
 
 /* Which tables have something under the id; *lane is the lowest lane that has. */
-static int look_what_is_left(
-	struct segue_store *store, const uint8_t prefix[4], bool left[], bool *some, uint32_t *lane)
+static int look_what_is_left(struct segue_store *store, const uint8_t *prefix, size_t size,
+	bool left[], bool *some, uint32_t *lane)
 {
 	*some = false;
 	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
 		struct first first = {.lane = UINT32_MAX};
 		int rc = segue_store_scan(
-			store, tables[i], prefix, 4, take_first, take_damaged, &first);
+			store, tables[i], prefix, size, take_first, take_damaged, &first);
 		if (rc && rc != ENOUGH)
 			return rc;
 		left[i] = first.some;
@@ -316,25 +357,28 @@ static int drop_some(struct segue_store *store, const struct segue_drop *drop,
 {
 	bool left[sizeof(tables) / sizeof(tables[0])], some;
 	struct segue_ops ops = {0};
-	char note[NOTE_KEY + 1];
+	char note[NOTE_GROUP + 1];
 	uint32_t lane = drop->lanes;
-	uint8_t prefix[4];
+	uint8_t prefix[8];
+	size_t size = put_prefix(drop, prefix);
 
-	segue_key_put32(prefix, drop->id);
-	int rc = look_what_is_left(store, prefix, left, &some, &lane);
+	int rc = look_what_is_left(store, prefix, size, left, &some, &lane);
 	if (!rc && how->progress)
 		how->progress(how->arg, "drop", lane, drop->lanes);
 	for (size_t i = 0; !rc && i < sizeof(tables) / sizeof(tables[0]); i++) {
 		if (left[i])
-			rc = segue_ops_remove_some(&ops, tables[i], prefix, sizeof(prefix), SOME);
+			rc = segue_ops_remove_some(&ops, tables[i], prefix, size, SOME);
 	}
-	note_key(drop->id, note);
-	if (!rc && !some && how->forget)
+	bool ends = !rc && !some, whole = ends && !drop->group;
+	note_key(drop, note);
+	if (whole && how->forget)
 		how->forget(how->arg, drop->id);
-	if (!rc && !some)
+	if (whole)
 		rc = segue_logs_remove(&ops, drop->id);
-	if (!rc && !some)
-		rc = segue_ops_remove(&ops, SEGUE_TABLE_META, note, NOTE_KEY);
+	if (!rc && whole)
+		rc = segue_groups_remove(&ops, drop->id);
+	if (!rc && ends)
+		rc = segue_ops_remove(&ops, SEGUE_TABLE_META, note, strlen(note));
 	if (!rc)
 		rc = how->apply(how->arg, &ops);
 	segue_ops_finish(&ops);
@@ -361,14 +405,17 @@ int segue_drop_rest(
 static int take_note(
 	void *arg, const void *key, size_t key_size, const void *value, size_t value_size)
 {
-	char text[9] = "", again[NOTE_KEY + 1];
+	char text[9] = "", group[9] = "", again[NOTE_GROUP + 1];
 	struct segue_drop *drop = arg;
 
-	if (key_size == NOTE_KEY)
+	if (key_size == NOTE_KEY || key_size == NOTE_GROUP)
 		memcpy(text, (const char *)key + sizeof(NOTE) - 1, 8);
+	if (key_size == NOTE_GROUP)
+		memcpy(group, (const char *)key + NOTE_KEY + 1, 8);
 	drop->id = (uint32_t)strtoul(text, NULL, 16);
-	note_key(drop->id, again); /* by which it is removed: a number has other forms, too */
-	if (key_size != NOTE_KEY || memcmp(key, again, NOTE_KEY) != 0)
+	drop->group = (uint32_t)strtoul(group, NULL, 16);
+	note_key(drop, again); /* by which it is removed: a number has other forms, too */
+	if (key_size != strlen(again) || memcmp(key, again, key_size) != 0)
 		return segue_fail(SEGUE_ESTORE, "what the store notes of streams that are being "
 						"dropped is wrong: restore a backup");
 	int rc = take_number(NOTE, value, value_size, &drop->lanes);

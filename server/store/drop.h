@@ -5,6 +5,8 @@
  * name is free, and nothing of the stream is seen any more. Those that follow take what lies under
  * the id, and the last one takes the note. Whoever opens the store to serve it goes on where notes
  * are left. Ids are not used again: what lies under one can never be read as another stream's.
+ *
+ * A group of a stream goes likewise: the first transaction takes its name.
  */
 #ifndef SEGUE_STORE_DROP_H
 #define SEGUE_STORE_DROP_H
@@ -13,9 +15,9 @@
 #include "store/key.h"
 #include "store/ops.h"
 
-/* A stream that is being dropped. */
+/* A stream that is being dropped, or (`group` is not 0) a group of it. */
 struct segue_drop {
-	uint32_t id, lanes;
+	uint32_t id, group, lanes;
 };
 
 /*
@@ -27,8 +29,16 @@ struct segue_drop {
  */
 int segue_drop_begin(struct segue_ops *ops, struct segue_store *store, const char *name,
 	const struct segue_holder *asking, struct segue_drop *out);
-/* Why a stream stays of which a process has a lane, or (`reserved`) may come back to it. */
-int segue_drop_fail_held(const char *name, uint32_t lane, bool reserved, int64_t pid);
+/* The same of a group. SEGUE_EINVAL: it has no name; SEGUE_ENOTFOUND: also, it is not there. */
+int segue_drop_begin_group(struct segue_ops *ops, struct segue_store *store, const char *name,
+	const char *group, const struct segue_holder *asking, struct segue_drop *out);
+/* What is dropped, in words: a stream, or a group of it. Written to `text`, which is returned. */
+enum { SEGUE_DROP_TEXT = 2 * SEGUE_NAME_MAX + 64 };
+const char *segue_drop_what(const char *stream, const char *group, char text[SEGUE_DROP_TEXT]);
+/* SEGUE_EINVAL: the group without a name is every stream's. */
+int segue_drop_fail_unnamed(void);
+/* Why that stays of which a process has a lane, or (`reserved`) may come back to it. */
+int segue_drop_fail_held(const char *what, uint32_t lane, bool reserved, int64_t pid);
 
 /* How the rest is done. */
 struct segue_dropping {

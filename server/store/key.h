@@ -6,11 +6,13 @@
  *	LANES       lane                                     -> LaneRecord
  *	STATES      lane, sequence number u64                -> row
  *	FINALS      lane, hash of the record key, number u64 -> row
+ *	FINALS      the same, 1, step u64                    -> row that was put (finals.h)
  *	UNDO        lane, step u64, number u64               -> hash of the record key
+ *	UNDO        the same, 1, hash of the record key      -> the same, of a row that was put
  *	CHECKPOINTS lane                                     -> CatalogueRecord
  *	CHECKPOINTS lane, id u64                             -> token
  *	INDEX       name, NUL, number u32                    -> piece
- *	META        texts: drop.c, logs.h
+ *	META        texts: drop.c, groups.c, logs.h
  *
  * lane: stream, group, lane, each u32. Hashes are XXH3-128.
  */

@@ -6,12 +6,17 @@
 #include <string.h>
 
 #include "core/barrier.h"
+#include "core/clock.h"
 #include "core/error.h"
+#include "os/process.h"
 #include "store/checkpoints.h"
 #include "store/finals.h"
 #include "store/row.h"
 
-enum { STATE = SEGUE_KEY_LANE + 8 };
+enum {
+	STATE = SEGUE_KEY_LANE + 8,
+	GRACE_MS = 10000, /* for a holder that cannot be looked up */
+};
 
 static void state_key(struct segue_place place, uint64_t number, uint8_t key[STATE])
 {
@@ -141,6 +146,33 @@ int segue_lanes_load(
 		  : 0;
 }
 
+int segue_lanes_load_step(struct segue_store *store, struct segue_place place, uint64_t *step)
+{
+	struct segue_lane_record record;
+
+	int rc = segue_lanes_load(store, place, &record);
+	if (rc)
+		return rc == SEGUE_ENOTFOUND ? (*step = 0, 0) : rc;
+	*step = record.position->step;
+	free(record.position);
+	return 0;
+}
+
+bool segue_lanes_may_be_held(const struct segue_lane_record *record)
+{
+	if (!record->held)
+		return false;
+	switch (segue_process_presence(&record->holder)) {
+	case SEGUE_PRESENCE_GONE:
+		return false;
+	case SEGUE_PRESENCE_ALIVE:
+		return true;
+	case SEGUE_PRESENCE_UNKNOWN:
+		break;
+	}
+	return segue_unix_ms() - record->committed_ms < GRACE_MS;
+}
+
 int segue_lanes_load_row(struct segue_store *store, struct segue_place place, uint64_t number,
 	uint64_t row_size, void **value, struct segue_row *row)
 {
@@ -182,7 +214,7 @@ static int load_row(struct segue_store *store, struct segue_place place, struct 
 int segue_lanes_outline(const struct segue_plan_spec *plan, const struct segue_position *position,
 	uint64_t row_size, struct segue_image **out)
 {
-	if (position->rows > plan->batch_size)
+	if (!position->sized && position->rows > plan->batch_size)
 		return segue_fail(SEGUE_ESTORE,
 			"the position of lane %u in the store has %u rows, a batch of the stream "
 			"%u: restore a backup",

@@ -35,9 +35,16 @@ int segue_lanes_fresh(struct segue_ops *ops, struct segue_store *store, struct s
 int segue_lanes_rewind(
 	struct segue_ops *ops, struct segue_store *store, struct segue_place place, uint64_t step);
 
+/* The committed step of a lane, as it is on disk: 0 of one that was never begun. */
+int segue_lanes_load_step(struct segue_store *store, struct segue_place place, uint64_t *step);
 /* A lane's record. SEGUE_ENOTFOUND; the caller frees record->position. */
 int segue_lanes_load(
 	struct segue_store *store, struct segue_place place, struct segue_lane_record *record);
+/*
+ * Whether somebody may have the lane, as its record has it. A holder that cannot be looked up has
+ * had it until its last commit at least, and for some seconds more.
+ */
+bool segue_lanes_may_be_held(const struct segue_lane_record *record);
 /* A live row: *row points into *value, which the caller frees. SEGUE_ENOTFOUND, SEGUE_ESTORE. */
 int segue_lanes_load_row(struct segue_store *store, struct segue_place place, uint64_t number,
 	uint64_t row_size, void **value, struct segue_row *row);

@@ -24,7 +24,7 @@ int segue_token_encode(const struct segue_token_record *head, const struct segue
 	void **out, size_t *size)
 {
 	struct segue_token_record record = *head;
-	uint64_t states = image->position->rows * image->row_size;
+	uint64_t states = segue_position_count(image->position) * image->row_size;
 	const uint32_t format = TOKEN_FORMAT;
 	size_t head_size;
 	void *packed;
@@ -54,9 +54,10 @@ int segue_token_encode(const struct segue_token_record *head, const struct segue
 	return 0;
 }
 
-uint64_t segue_token_max(const struct segue_spec *spec)
+uint64_t segue_token_max(const struct segue_spec *spec, uint32_t places)
 {
-	return spec->batch_size * (segue_row_size(spec) + TOKEN_ROW) + TOKEN_REST;
+	return places * (segue_row_size(spec) + TOKEN_ROW) +
+	       (uint64_t)segue_spec_window(spec) * TOKEN_ROW + TOKEN_REST;
 }
 
 /* Checks frame and sum; the head's bytes are bytes[TOKEN_HEAD, TOKEN_HEAD + *head_size). */
@@ -99,9 +100,9 @@ int segue_token_decode(const struct segue_plan_spec *plan, const void *bytes, si
 	if (rc)
 		return segue_fail_within(segue_as_damage(rc, SEGUE_ETOKEN), "the token's head");
 	uint64_t states = size - TOKEN_HEAD - head_size - TOKEN_SUM, wanted;
-	if (record.position->rows > record.batch_size ||
-		__builtin_mul_overflow(record.row_size, record.position->rows, &wanted) ||
-		wanted != states) {
+	uint32_t count = segue_position_count(record.position);
+	if ((!record.position->sized && count > record.batch_size) ||
+		__builtin_mul_overflow(record.row_size, count, &wanted) || wanted != states) {
 		free(record.position);
 		return segue_fail(SEGUE_ETOKEN,
 			"the token's states do not fit its rows; go back to another checkpoint");

@@ -1,8 +1,6 @@
 /* Asking for a lane: who waits, who gets it, who has it too long. */
 #include "stream/attach.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -10,19 +8,24 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "engine/committer.h"
+#include "engine/size.h"
 #include "os/process.h"
 #include "os/random.h"
 #include "session/upload.h"
 #include "stream/drop.h"
+#include "stream/gather.h"
+#include "stream/held.h"
+#include "stream/lag.h"
 #include "stream/opening.h"
 #include "stream/release.h"
+#include "stream/taker.h"
 
-enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100, LOOKS_A_TIMEOUT = 16 };
+enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100 };
 
 /*
  * A request for a lane: its upload is being read (it is among the ledger's `loading`), it waits
- * (`waiting`), or it is made into a grant (`making`). Its task reads the upload, then makes the
- * grant.
+ * (`waiting`), or it is made into a grant (`making`), perhaps after it has met others. Its task
+ * reads the upload, then makes the grant.
  */
 struct segue_attach {
 	struct segue_request base;
@@ -31,11 +34,15 @@ struct segue_attach {
 	struct segue_opening *opening; /* used */
 	int64_t deadline;
 	struct segue_lease_request request;
+	bool moves;     /* it is for a worker that takes any lane (taker.h) */
 	uint64_t lease; /* that is given back for it, if this session has it; else 0 */
 	struct segue_upload *upload;
 	uint8_t *bulk; /* what was in it: the order's */
 	struct segue_grant_order order;
+	struct segue_feed_choice choice;
 	struct segue_grant *grant;
+	struct segue_gathered gathered;
+	uint64_t token_step; /* RESTORE: of the token */
 };
 
 /* ---- Ends of a request ---- */
@@ -78,9 +85,12 @@ static void send_attached(const struct segue_attach *attach)
 		.attached =
 			{
 				.lease = ledger->lease_id,
+				.lane = ledger->place.lane,
 				.generation = grant->record.generation,
 				.step = grant->step,
 				.rows = grant->rows,
+				.places = grant->filler->geometry.places,
+				.batch_size = grant->batch_size,
 			},
 	};
 	const int fds[4] = {
@@ -90,25 +100,6 @@ static void send_attached(const struct segue_attach *attach)
 	segue_session_send(attach->base.session, &message, fds, 4);
 }
 
-/* The worker has released enough, committed at durability = commit, or is about to sleep. */
-static void event_ready(struct segue_watch *watch, uint32_t events)
-{
-	struct segue_ledger *ledger = SEGUE_CONTAINER(watch, struct segue_ledger, event);
-
-	(void)events;
-	segue_event_clear(watch->fd);
-	/* Words that cannot be are seen here: the tick that follows ends the lease. */
-	pthread_mutex_lock(&ledger->grant->filler->lock);
-	segue_carry_observe(&ledger->grant->carry, ledger->grant->filler->feed.published);
-	pthread_mutex_unlock(&ledger->grant->filler->lock);
-	segue_filler_kick(ledger->grant->filler);
-	if (ledger->stream->live)
-		segue_live_moved(ledger->stream->live);
-	if (ledger->stream->spec->persist &&
-		ledger->grant->spec->durability == SEGUE_DURABLE_COMMIT)
-		segue_committer_urge(ledger->stream->server->committer);
-}
-
 static void put_in_force(struct segue_attach *attach)
 {
 	struct segue_ledger *ledger = attach->ledger;
@@ -116,12 +107,16 @@ static void put_in_force(struct segue_attach *attach)
 	struct segue_grant *grant = attach->grant;
 
 	ledger->grant = grant;
+	ledger->feed = segue_feeds_choose(&attach->choice, grant, ledger->account);
+	ledger->memory -= attach->choice.ring_size; /* the feed's now, or given back */
+	segue_feed_choice_finish(&attach->choice);
+	segue_gather_settle(ledger);
 	ledger->session = attach->base.session;
 	ledger->session->lanes++;
 	ledger->opening = attach->opening;
 	ledger->opening->uses++;
 	ledger->lease_id = ++server->last_id;
-	ledger->event = (struct segue_watch){.fd = grant->event, .ready = event_ready};
+	ledger->event = (struct segue_watch){.fd = grant->event, .ready = segue_held_event};
 	if (ledger->stream->spec->persist)
 		segue_committer_add(server->committer, grant);
 	if (segue_loop_add(server->loop, &ledger->event, EPOLLIN)) {
@@ -132,26 +127,33 @@ static void put_in_force(struct segue_attach *attach)
 	if (server->storage.rc && ledger->stream->spec->persist)
 		segue_grant_storage(grant, server->storage.rc, server->storage.detail);
 	if (ledger->stream->live)
-		segue_live_join(ledger->stream->live, grant->filler, &grant->carry);
+		segue_live_join(
+			ledger->stream->live, ledger->place.group, grant->filler, &grant->carry);
 	segue_filler_kick(grant->filler);
 	if (grant->spec->lease_timeout_ms)
 		segue_loop_tick_within(server->loop, segue_now_ns());
+	bool by_library = attach->request.mode == SEGUE_ATTACH_OFFER ||
+			  attach->request.mode == SEGUE_ATTACH_RESUME;
+	segue_taken_granted(
+		ledger, attach->moves ? ledger->session : NULL, by_library && attach->lease == 0);
 	send_attached(attach);
 }
 
 /* ---- Made into a grant ---- */
 
 /* Before it is made: what cannot be paid for is refused. */
-static int pay(struct segue_ledger *ledger, const struct segue_attach *attach)
+static int pay(struct segue_ledger *ledger, const struct segue_attach *attach, uint64_t *ring_size)
 {
 	struct segue_stream *stream = ledger->stream;
 	struct segue_geometry geometry;
 
-	int rc = segue_geometry_init(
-		attach->opening->spec, stream->source->ops->key_max(stream->source), &geometry);
+	int rc = segue_geometry_init(attach->opening->spec, attach->opening->spec->batch_size,
+		stream->source->ops->key_max(stream->source), &geometry);
 	if (rc)
 		return rc;
-	uint64_t memory = geometry.ring_size + geometry.carry_size + geometry.lease_size;
+	uint64_t memory = geometry.ring_size + geometry.carry_size + geometry.lease_size +
+			  segue_size_waiting(attach->opening->spec);
+	*ring_size = geometry.ring_size;
 	segue_geometry_finish(&geometry);
 	return segue_ledger_pay(ledger, stream->server, attach->base.account, memory);
 }
@@ -184,7 +186,10 @@ static void granted(struct segue_task *task)
 		return;
 	}
 	segue_grant_destroy(attach->grant);
+	segue_feed_choice_finish(&attach->choice);
 	segue_ledger_pay_back(ledger);
+	segue_lag_give_up(ledger);
+	segue_gather_settle(ledger);
 	let_next_ask(ledger);
 	refuse(attach, segue_outcome_give(&task->outcome));
 }
@@ -196,15 +201,33 @@ static bool is_slow(const struct segue_attach *attach)
 	       attach->request.mode == SEGUE_ATTACH_RESTORE;
 }
 
+static void not_granted(struct segue_attach *attach, int code)
+{
+	attach->ledger->making = NULL;
+	segue_lag_give_up(attach->ledger);
+	segue_gather_settle(attach->ledger);
+	segue_lease_granted(&attach->ledger->lease, false);
+	refuse(attach, code);
+}
+
 static void start_making(struct segue_attach *attach)
 {
 	struct segue_ledger *ledger = attach->ledger;
 
-	int rc = pay(ledger, attach);
+	uint64_t ring_size;
+
+	/* The stream may have grown since it was asked for, and the lane gone on. */
+	attach->order.plan = segue_stream_plan(ledger->stream, ledger->place.lane);
+	int rc = pay(ledger, attach, &ring_size);
+	if (!rc) {
+		rc = segue_feed_choice_init(&attach->choice, &ledger->stream->feeds, &attach->order,
+			ring_size, &attach->opening->uses);
+		if (rc)
+			segue_ledger_pay_back(ledger);
+	}
 	if (rc) {
 		/* Not the others that wait: they ask in the tick, or when a lease ends. */
-		segue_lease_granted(&ledger->lease, false);
-		refuse(attach, rc);
+		not_granted(attach, rc);
 		return;
 	}
 	attach->order.record = (struct segue_lane_record){
@@ -213,43 +236,75 @@ static void start_making(struct segue_attach *attach)
 		.holder = ledger->lease.holder,
 	};
 	memcpy(attach->order.record.token, ledger->lease.token, SEGUE_TOKEN_BYTES);
-	/* The stream may have grown since it was asked for, and the lane gone on. */
-	attach->order.plan = segue_stream_plan(ledger->stream, ledger->place.lane);
 	attach->opening->ends = attach->order.plan.ends.count;
 	attach->base.task.work = make;
 	attach->base.task.done = granted;
 	ledger->making = attach;
+	segue_taken_making(ledger, attach->moves ? attach->base.session : NULL);
 	if (!is_slow(attach) || segue_account_run(attach->base.account, &attach->base.task, false))
 		segue_pool_run(ledger->stream->pool, &attach->base.task);
 }
 
-/* ---- Asking ---- */
+/* ---- Met by others ---- */
 
-static int busy(const struct segue_ledger *ledger)
+static void go_gathered(struct segue_gathered *gathered)
 {
-	char program[64] = "";
-
-	segue_process_name(&ledger->lease.holder, program, sizeof(program));
-	return segue_fail(SEGUE_EBUSY,
-		"lane %u of stream '%s' is %s by process %ld%s: each lane has one worker at a "
-		"time. "
-		"End that process, or close its loader; if it is another worker of this training, "
-		"give each its own rank",
-		ledger->place.lane, ledger->stream->spec->name,
-		ledger->lease.state == SEGUE_LEASE_RESERVED
-			? "reserved, after a restart of the server,"
-			: "held",
-		(long)ledger->lease.holder.pid, program);
+	start_making(SEGUE_CONTAINER(gathered, struct segue_attach, gathered));
 }
+
+static void refuse_gathered(struct segue_gathered *gathered, int code)
+{
+	not_granted(SEGUE_CONTAINER(gathered, struct segue_attach, gathered), code);
+}
+
+/* Where the group will stand, if it is granted the lane. */
+static uint64_t step_of(const struct segue_attach *attach)
+{
+	switch (attach->request.mode) {
+	case SEGUE_ATTACH_FRESH:
+		return 0;
+	case SEGUE_ATTACH_RESTORE:
+		return attach->token_step;
+	case SEGUE_ATTACH_OFFER:
+		return attach->request.step;
+	default:
+		return attach->ledger->durable;
+	}
+}
+
+/* The lane is there to be granted. */
+static void gather_or_make(struct segue_attach *attach)
+{
+	const struct segue_spec *spec = attach->opening->spec;
+	enum segue_attach_mode mode = attach->request.mode;
+	bool by_library = mode == SEGUE_ATTACH_OFFER || mode == SEGUE_ATTACH_RESUME;
+
+	if (!segue_gather_wants(attach->ledger, spec, attach->order.mode)) {
+		start_making(attach);
+		return;
+	}
+	attach->gathered = (struct segue_gathered){
+		.request = &attach->base,
+		.ledger = attach->ledger,
+		.step = step_of(attach),
+		.wanted = by_library ? 0 : spec->groups,
+		.go = go_gathered,
+		.refuse = refuse_gathered,
+	};
+	attach->ledger->making = attach;
+	segue_gather_join(&attach->gathered, spec);
+}
+
+/* ---- Asking ---- */
 
 static void wait_for_lane(struct segue_attach *attach)
 {
 	struct segue_ledger *ledger = attach->ledger;
 	const struct segue_server *server = ledger->stream->server;
 
-	/* A process that takes its own lane over does not lose it to one that waits for it. */
-	if (attach->request.take &&
-		segue_holder_same(&ledger->lease.holder, &attach->request.holder))
+	/* A process that takes its lane over, or resizes it, does not lose it to one that waits. */
+	bool stays = attach->request.take || attach->order.mode == SEGUE_ATTACH_RESIZE;
+	if (stays && segue_holder_same(&ledger->lease.holder, &attach->request.holder))
 		TAILQ_INSERT_HEAD(&ledger->waiting, attach, link);
 	else
 		TAILQ_INSERT_TAIL(&ledger->waiting, attach, link);
@@ -285,7 +340,7 @@ static void ask(struct segue_attach *attach)
 	attach->request.holder_left = ledger->session && segue_session_peer_left(ledger->session);
 	switch (segue_lease_ask(&ledger->lease, &attach->request, ledger->durable, token)) {
 	case SEGUE_LEASE_GRANT:
-		start_making(attach);
+		gather_or_make(attach);
 		break;
 	case SEGUE_LEASE_TAKE:
 		segue_ledger_end(ledger, false);
@@ -296,7 +351,7 @@ static void ask(struct segue_attach *attach)
 		break;
 	case SEGUE_LEASE_BUSY:
 		if (ledger->session && ledger->session == attach->base.session) {
-			refuse(attach, busy(ledger));
+			refuse(attach, segue_held_fail(ledger));
 			break;
 		}
 		end_wait_with_timeout(attach);
@@ -361,11 +416,11 @@ static int find_place(struct segue_session *session, struct segue_opening *openi
 	if (lane >= stream->spec->lanes)
 		return segue_fail(SEGUE_EINVAL, "stream '%s' has lanes 0 to %u, not %u",
 			stream->spec->name, stream->spec->lanes - 1, lane);
-	if (message->lane_attach.group != 0)
-		return segue_fail(SEGUE_EINVAL, "group %u: this version has one group, 0",
-			message->lane_attach.group);
 	if (stream->spec->persist) {
-		*out = &stream->ledgers.of_lane[lane];
+		*out = segue_ledgers_find(
+			&stream->ledgers, session, message->lane_attach.group, lane);
+		if (!*out)
+			return segue_drop_fail_group(stream, lane);
 		segue_ledger_use(&stream->ledgers, *out);
 		return 0;
 	}
@@ -382,12 +437,12 @@ static int find_place(struct segue_session *session, struct segue_opening *openi
 }
 
 /* A token that does not fit changes nothing: its holder keeps the lease that it has. */
-static int check_token(const struct segue_attach *attach)
+static int check_token(struct segue_attach *attach)
 {
 	bool has_token = attach->request.mode == SEGUE_ATTACH_RESTORE ||
 			 attach->request.mode == SEGUE_ATTACH_CHECK;
 
-	return has_token ? segue_grant_check_token(&attach->order) : 0;
+	return has_token ? segue_grant_check_token(&attach->order, &attach->token_step) : 0;
 }
 
 static bool holds(const struct segue_attach *attach)
@@ -414,8 +469,10 @@ static void loaded(struct segue_attach *attach, int rc)
 		drop(attach);
 		return;
 	}
-	if (holds(attach))
+	if (holds(attach)) {
+		segue_gather_keep_place(attach->ledger, attach->order.mode);
 		segue_ledger_end(attach->ledger, false);
+	}
 	ask(attach);
 }
 
@@ -478,7 +535,6 @@ static void set_order(struct segue_attach *attach)
 		.store = stream->server->store,
 		.changes = segue_committer_changes(stream->server->committer),
 		.fingerprint = {stream->fingerprint[0], stream->fingerprint[1]},
-		.mode = attach->request.mode,
 		.step = attach->request.step,
 		.given_up = &attach->base.given_up,
 	};
@@ -497,6 +553,9 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 		rc = segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	if (!rc)
 		rc = segue_opening_find(session, message->lane_attach.stream, &opening);
+	if (!rc && message->lane_attach.mode == SEGUE_ATTACH_RESIZE)
+		rc = segue_size_check(
+			opening->spec, opening->stream->live, message->lane_attach.batch_size);
 	if (!rc)
 		rc = find_place(session, opening, message, &ledger);
 	if (!rc && message->lane_attach.mode != SEGUE_ATTACH_CHECK)
@@ -515,15 +574,20 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	attach->opening = opening;
 	attach->deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
 	attach->lease = message->lane_attach.lease;
+	attach->moves = message->lane_attach.any == SEGUE_ANY_NAMED;
 	attach->upload = upload;
 	attach->request = (struct segue_lease_request){
 		.holder = session->holder,
-		.mode = message->lane_attach.mode,
+		.mode = message->lane_attach.mode == SEGUE_ATTACH_RESIZE
+				? SEGUE_ATTACH_RESUME
+				: message->lane_attach.mode,
 		.step = message->lane_attach.step,
 		.take = message->lane_attach.take,
 	};
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	set_order(attach);
+	attach->order.mode = message->lane_attach.mode;
+	attach->order.batch_size = message->lane_attach.batch_size;
 	attach->order.seen = message->lane_attach.seen;
 	opening->uses++;
 	session->lanes++;
@@ -572,32 +636,6 @@ void segue_ledger_opening_closed(struct segue_ledger *ledger, const struct segue
 		segue_ledger_end(ledger, false);
 }
 
-/* One that wrote nonsense, or has been still for longer than its stream allows, loses the lane. */
-static void look_at_holder(struct segue_ledger *ledger, int64_t now)
-{
-	struct segue_grant *grant = ledger->grant;
-	int64_t timeout = grant->spec->lease_timeout_ms * INT64_C(1000000);
-	bool over = false;
-
-	pthread_mutex_lock(&grant->filler->lock);
-	if (timeout)
-		over = segue_carry_overdue(
-			&grant->carry, grant->filler->feed.published, now, timeout);
-	bool broken = grant->carry.broken;
-	pthread_mutex_unlock(&grant->filler->lock);
-	if (over)
-		fprintf(stderr,
-			"segue: lane %u of stream '%s': process %ld has had a batch for %u ms "
-			"(lease_timeout) and committed none: the lane is taken from it\n",
-			ledger->place.lane, ledger->stream->spec->name,
-			(long)ledger->lease.holder.pid, grant->spec->lease_timeout_ms);
-	if (over || broken)
-		segue_ledger_end(ledger, false);
-	else if (timeout)
-		segue_loop_tick_within(
-			ledger->stream->server->loop, now + timeout / LOOKS_A_TIMEOUT + 1);
-}
-
 /* Those who wait for a lane whose last commit cannot be written for now. */
 static void refuse_all(struct segue_ledger *ledger)
 {
@@ -618,7 +656,7 @@ static void look_at_waiting(struct segue_ledger *ledger, int64_t now)
 		if (now < attach->deadline)
 			continue;
 		TAILQ_REMOVE(&ledger->waiting, attach, link);
-		refuse(attach, busy(ledger));
+		refuse(attach, segue_held_fail(ledger));
 	}
 	if (!TAILQ_EMPTY(&ledger->waiting))
 		segue_loop_tick_within(
@@ -639,8 +677,11 @@ void segue_ledger_look(struct segue_ledger *ledger, void *at)
 	if (ledger->lease.state == SEGUE_LEASE_FREE)
 		let_next_ask(ledger);
 	look_at_waiting(ledger, now);
+	if (ledger->gathered)
+		segue_gather_look(ledger, now);
+	segue_gather_expire(ledger, now);
 	if (ledger->lease.state == SEGUE_LEASE_HELD)
-		look_at_holder(ledger, now);
+		segue_held_look(ledger, now);
 }
 
 void segue_ledger_stop(struct segue_ledger *ledger, void *idle)

@@ -11,7 +11,7 @@
 #include "stream/drop.h"
 #include "stream/opening.h"
 
-enum { HOLDER_TEXT = 80 };
+enum { HOLDER_TEXT = 80, BEHIND_TEXT = HOLDER_TEXT + SEGUE_NAME_MAX + 100 };
 
 static void put_holder(const struct segue_ledger *ledger, char text[HOLDER_TEXT])
 {
@@ -42,25 +42,43 @@ static bool are_full(const struct segue_live_look *look, uint32_t lanes, uint32_
 	       segue_backlog_is_full(&limits, look->unfinished, lanes, 0, behind);
 }
 
+/* The lane, the group that is furthest behind in it, by how much, and who has it. */
+static void put_behind(
+	const struct segue_stream *stream, uint32_t lane, const char *unit, char text[BEHIND_TEXT])
+{
+	const struct segue_ledger_group *group, *last = NULL;
+	char holder[HOLDER_TEXT];
+	uint64_t most = 0;
+
+	LIST_FOREACH(group, &stream->ledgers.groups, link) {
+		uint64_t behind = segue_live_behind(stream->live, group->number, lane);
+		if (last && behind <= most)
+			continue;
+		last = group;
+		most = behind;
+	}
+	put_holder(&last->of_lane[lane], holder);
+	snprintf(text, BEHIND_TEXT,
+		"lane %" PRIu32 "%s%s%s is furthest behind, by %" PRIu64 "%s, and %s", lane,
+		*last->name ? " of group '" : "", last->name, *last->name ? "'" : "", most, unit,
+		holder);
+}
+
 static int fail(const struct segue_stream *stream, const struct segue_live_look *look)
 {
-	char holder[HOLDER_TEXT] = "";
+	char text[BEHIND_TEXT];
 	uint32_t behind = 0;
 
 	bool full = are_full(look, stream->spec->lanes, &behind);
-	uint64_t sequences = look->unfinished[behind];
-	put_holder(&stream->ledgers.of_lane[behind], holder);
+	put_behind(stream, behind, full ? "" : " sequences", text);
 	if (full)
 		return segue_fail(SEGUE_ETIMEOUT,
-			"every lane has `capacity` (%" PRIu64
-			") sequences before it, or more: lane %" PRIu32
-			" is furthest behind, by %" PRIu64 ", and %s",
-			look->limits.capacity, behind, sequences, holder);
+			"every lane has `capacity` (%" PRIu64 ") sequences before it, or more: %s",
+			look->limits.capacity, text);
 	return segue_fail(SEGUE_ETIMEOUT,
 		"what the lanes have not finished takes `spool` (%" PRIu64
-		") bytes of the log, or more: lane %" PRIu32 " is furthest behind, by %" PRIu64
-		" sequences, and %s",
-		look->limits.spool, behind, sequences, holder);
+		") bytes of the log, or more: %s",
+		look->limits.spool, text);
 }
 
 static void pass_over(void *arg, const struct segue_producer *producer)

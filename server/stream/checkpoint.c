@@ -43,6 +43,7 @@ struct segue_checkpoint {
 	bool running;      /* on a loader thread, or the committer's; else it waits for its step */
 	bool in_force;     /* reads the grant, which is pinned; else the store, */
 	uint64_t generation; /* where the lane's record has this one */
+	uint64_t origin;     /* of the step */
 	struct segue_pin pin;
 	struct segue_change change;
 	void *token;
@@ -55,7 +56,7 @@ struct segue_checkpoint {
  */
 static void clear_ended(struct segue_image *image)
 {
-	for (uint32_t row = 0, i = 0; row < image->position->rows; row++) {
+	for (uint32_t row = 0, i = 0; row < segue_position_count(image->position); row++) {
 		if (i < image->live_count && image->live[i] == row)
 			i++;
 		else
@@ -73,6 +74,7 @@ static int encode(const struct segue_checkpoint *checkpoint, struct segue_image 
 		.lanes = spec->lanes,
 		.lane = checkpoint->ledger->place.lane,
 		.batch_size = spec->batch_size,
+		.origin = checkpoint->origin,
 	};
 
 	int rc = stream->live ? segue_live_hash(stream->live, &checkpoint->plan, image->position,
@@ -134,6 +136,7 @@ static int from_grant(struct segue_checkpoint *checkpoint, struct segue_image **
 	if (rc)
 		return rc;
 	uint64_t step = (*image)->position->step;
+	checkpoint->origin = segue_grant_origin(grant, step);
 	pthread_mutex_lock(&filler->lock);
 	bool ended = filler->feed.ended && filler->feed.published == step;
 	bool goes_on = filler->feed.published > step;
@@ -168,6 +171,7 @@ static int from_store(struct segue_checkpoint *checkpoint, struct segue_image **
 		rc = segue_lanes_load_image(stream->server->store, ledger->place, &checkpoint->plan,
 			record.position, segue_row_size(stream->spec), image);
 	checkpoint->generation = record.generation;
+	checkpoint->origin = record.origin;
 	checkpoint->step = step;
 	free(record.position);
 	/* Its record and its rows are read one after the other. */
@@ -365,13 +369,16 @@ static int find_ledger(struct segue_session *session, const struct segue_message
 		rc = segue_drop_check_stream((*opening)->stream);
 	if (rc)
 		return rc;
-	*ledger =
-		segue_ledgers_find(&(*opening)->stream->ledgers, session, message->checkpoint.lane);
+	*ledger = segue_ledgers_find(&(*opening)->stream->ledgers, session,
+		message->checkpoint.group, message->checkpoint.lane);
+	const struct segue_stream *stream = (*opening)->stream;
+	if (!*ledger && stream->spec->persist && message->checkpoint.lane < stream->spec->lanes)
+		return segue_drop_fail_group(stream, message->checkpoint.lane);
 	return *ledger ? 0
 		       : segue_fail(SEGUE_EINVAL,
 				 "stream '%s' has no lane %u to take a checkpoint of (with "
 				 "persist=False, only lanes that this client holds)",
-				 (*opening)->stream->spec->name, message->checkpoint.lane);
+				 stream->spec->name, message->checkpoint.lane);
 }
 
 void segue_checkpoint_request(struct segue_session *session, const struct segue_message *message)

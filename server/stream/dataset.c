@@ -284,7 +284,7 @@ static int open_live(struct segue_stream *stream)
 {
 	const struct segue_spec *spec = stream->spec;
 	const struct segue_spec_log *log = segue_source_find_log(&spec->source);
-	uint64_t least = (uint64_t)(spec->depth + 2) * spec->batch_size;
+	uint64_t least = segue_spec_least_capacity(spec);
 	uint64_t id[2] = {stream->fingerprint[0], stream->fingerprint[1]};
 	char path[PATH_MAX];
 	struct segue_live_order order = {
@@ -344,17 +344,20 @@ static void set_plan(struct segue_stream *stream)
 		.seed = spec->seed,
 		.lanes = spec->lanes,
 		.batch_size = spec->batch_size,
-		.num_unroll = spec->num_unroll,
+		.num_unroll = segue_spec_unroll(spec),
 		.tail = spec->tail,
 		.epoch_end = spec->epoch_end,
 		.shuffle = spec->shuffle && !segue_source_driver(spec)->orders,
+		.lanes_by = spec->lanes_by,
+		.boundaries = spec->boundaries,
+		.window = segue_spec_window(spec),
 	};
 }
 
 /* A lane that is too large for a checkpoint is not one to begin a training with. */
 static int check_tokens(const struct segue_spec *spec)
 {
-	uint64_t size = segue_token_max(spec);
+	uint64_t size = segue_token_max(spec, spec->batch_size);
 
 	if (!spec->persist || size <= SEGUE_STORE_VALUE_MAX)
 		return 0;
@@ -365,6 +368,19 @@ static int check_tokens(const struct segue_spec *spec)
 		"(or persist=False, which "
 		"stores nothing)",
 		spec->name, segue_row_size(spec), spec->batch_size, size, SEGUE_STORE_VALUE_MAX);
+}
+
+static int load_ledgers(struct segue_stream *stream)
+{
+	struct segue_groups groups;
+	int rc = segue_groups_load(stream->server->store, stream->id, &groups);
+
+	stream->ledgers.lanes = stream->spec->lanes;
+	for (size_t i = 0; !rc && i < groups.count; i++)
+		rc = segue_ledgers_load(&stream->ledgers, stream->server->store, stream->id,
+			&groups.group[i], segue_now_ns());
+	segue_groups_finish(&groups);
+	return rc;
 }
 
 int segue_dataset_open(struct segue_task *task)
@@ -383,8 +399,7 @@ int segue_dataset_open(struct segue_task *task)
 	if (!rc)
 		set_plan(stream);
 	if (!rc && stream->spec->persist)
-		rc = segue_ledgers_load(&stream->ledgers, stream->server->store, stream->id,
-			stream->spec->lanes, segue_now_ns());
+		rc = load_ledgers(stream);
 	malloc_trim(0); /* an index that was just built has left holes */
 	return rc;
 }

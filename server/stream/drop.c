@@ -13,6 +13,7 @@
 #include "session/request.h"
 #include "store/copies.h"
 #include "store/drop.h"
+#include "stream/taker.h"
 
 #define TOLD_NS INT64_C(100000000) /* between two words of progress */
 
@@ -20,8 +21,9 @@ struct segue_stream_drop {
 	struct segue_request base;
 	LIST_ENTRY(segue_stream_drop) link;
 	struct segue_server *server;
-	char name[SEGUE_NAME_MAX + 1];
+	char name[SEGUE_NAME_MAX + 1], group[SEGUE_NAME_MAX + 1]; /* group "": the whole stream */
 	uint32_t open_id;      /* of the open stream; 0: the store says who has a lane */
+	uint32_t number;       /* of its group; 0: the whole of it, or it is not open */
 	bool begun;            /* the first transaction is on disk */
 	_Atomic bool stopping; /* by the loop */
 	struct segue_holder asking;
@@ -47,56 +49,73 @@ static struct segue_stream *find_stream(const struct segue_server *server, const
 }
 
 /* What a process has reserved is its own: it knows that it comes back to nothing. */
-static int check_lane(struct segue_ledger *ledger, const struct segue_holder *asking)
+static int check_lane(
+	struct segue_ledger *ledger, const char *what, const struct segue_holder *asking)
 {
-	const char *name = ledger->stream->spec->name;
 	struct segue_lease *lease = &ledger->lease;
 
 	if (lease->state == SEGUE_LEASE_RESERVED)
 		segue_lease_expire(lease, segue_process_presence(&lease->holder), segue_now_ns());
 	if (lease->state == SEGUE_LEASE_ENDING)
 		return segue_fail(SEGUE_EBUSY,
-			"stream '%s' cannot be dropped: lane %u is being given back, and its last "
+			"%s cannot be dropped: lane %u is being given back, and its last "
 			"commits are being written; try again",
-			name, ledger->place.lane);
+			what, ledger->place.lane);
 	bool own =
 		lease->state == SEGUE_LEASE_RESERVED && segue_holder_same(&lease->holder, asking);
 	if (lease->state != SEGUE_LEASE_FREE && !own)
-		return segue_drop_fail_held(name, ledger->place.lane,
+		return segue_drop_fail_held(what, ledger->place.lane,
 			lease->state == SEGUE_LEASE_RESERVED, lease->holder.pid);
 	if (!TAILQ_EMPTY(&ledger->waiting) || !TAILQ_EMPTY(&ledger->loading) || ledger->checkpoints)
 		return segue_fail(SEGUE_EBUSY,
-			"stream '%s' cannot be dropped: a worker is asking for lane %u of it, or "
+			"%s cannot be dropped: a worker is asking for lane %u of it, or "
 			"for a checkpoint; try again",
-			name, ledger->place.lane);
+			what, ledger->place.lane);
 	return 0;
 }
 
-static int check_stream(struct segue_stream *stream, const struct segue_holder *asking)
+/* `group`: of it alone; NULL: of all. */
+static int check_stream(struct segue_stream *stream, const char *what,
+	const struct segue_ledger_group *group, const struct segue_holder *asking)
 {
+	const struct segue_ledger_group *other;
 	struct segue_ledger *ledger;
 	int rc = 0;
 
 	if (stream->state == SEGUE_STREAM_OPENING)
 		return segue_fail(SEGUE_EBUSY,
-			"stream '%s' cannot be dropped: it is being opened just now; try again",
-			stream->spec->name);
+			"%s cannot be dropped: the stream is being opened just now; try again",
+			what);
+	if (stream->makings > 0)
+		return segue_fail(SEGUE_EBUSY,
+			"%s cannot be dropped: a group of the stream is being made just now; try "
+			"again",
+			what);
 	LIST_FOREACH(ledger, &stream->ledgers.in_use, link) {
-		rc = check_lane(ledger, asking);
+		if (!group || ledger->place.group == group->number)
+			rc = check_lane(ledger, what, asking);
 		if (rc)
-			break;
+			return rc;
 	}
-	return rc;
+	LIST_FOREACH(other, &stream->ledgers.groups, link)
+		if ((!group || other == group) && segue_takers_wait(other))
+			return segue_fail(SEGUE_EBUSY,
+				"%s cannot be dropped: a worker is asking for any lane of it; try "
+				"again",
+				what);
+	return 0;
 }
 
-int segue_drops_check(const struct segue_server *server, const char *name)
+int segue_drops_check(const struct segue_server *server, const char *name, const char *group)
 {
 	const struct segue_stream_drop *drop;
+	char what[SEGUE_DROP_TEXT];
 
 	LIST_FOREACH(drop, &server->streams->drops, link) {
-		if (!drop->begun && strcmp(drop->name, name) == 0)
-			return segue_fail(SEGUE_EBUSY,
-				"stream '%s' is being dropped just now: try again", name);
+		bool meant = !*drop->group || !group || strcmp(drop->group, group) == 0;
+		if (!drop->begun && strcmp(drop->name, name) == 0 && meant)
+			return segue_fail(SEGUE_EBUSY, "%s is being dropped just now: try again",
+				segue_drop_what(name, drop->group, what));
 	}
 	return 0;
 }
@@ -111,21 +130,42 @@ int segue_drop_check_stream(const struct segue_stream *stream)
 		stream->spec->name);
 }
 
-/* What is being opened for nobody any more makes no record, or one that goes with the others. */
-static int check(const struct segue_session *session, const char *name, struct segue_stream **out)
+int segue_drop_fail_group(const struct segue_stream *stream, uint32_t lane)
+{
+	return segue_fail(SEGUE_ENOTFOUND,
+		"the group of stream '%s' that lane %u was taken for has been dropped since: make "
+		"a new loader (in C: attach again), which begins a new group of that name",
+		stream->spec->name, lane);
+}
+
+/*
+ * What is being opened for nobody any more makes no record, or one that goes with the others.
+ * *group: of an open stream; NULL: it is not open, or goes as a whole.
+ */
+static int check(const struct segue_session *session, const struct segue_stream_drop *drop,
+	struct segue_stream **out, struct segue_ledger_group **group)
 {
 	const struct segue_server *server = session->server;
-	struct segue_stream *stream = find_stream(server, name);
+	struct segue_stream *stream = find_stream(server, drop->name);
 	bool given_up = stream && stream->state == SEGUE_STREAM_OPENING &&
 			atomic_load_explicit(&stream->given_up, memory_order_relaxed);
+	char what[SEGUE_DROP_TEXT];
 
-	int rc = segue_drops_check(server, name);
-	if (!rc && given_up)
+	segue_drop_what(drop->name, drop->group, what);
+	int rc = segue_drops_check(server, drop->name, *drop->group ? drop->group : NULL);
+	if (given_up)
 		stream = NULL;
-	else if (!rc && stream)
-		rc = check_stream(stream, &session->holder);
 	*out = stream;
-	return rc;
+	*group = NULL;
+	if (rc || !stream)
+		return rc;
+	if (*drop->group && stream->state == SEGUE_STREAM_OPEN) {
+		*group = segue_ledgers_find_group(&stream->ledgers, drop->group);
+		if (!*group)
+			return segue_fail(SEGUE_ENOTFOUND, "stream '%s' has no group '%s'",
+				drop->name, drop->group);
+	}
+	return check_stream(stream, what, *group, &session->holder);
 }
 
 /* ---- On a helper ---- */
@@ -133,16 +173,52 @@ static int check(const struct segue_session *session, const char *name, struct s
 static int begin(void *arg, struct segue_ops *ops)
 {
 	struct segue_stream_drop *drop = arg;
+	const struct segue_holder *asking = drop->open_id ? NULL : &drop->asking;
 
+	if (*drop->group)
+		return segue_drop_begin_group(
+			ops, drop->server->store, drop->name, drop->group, asking, &drop->drop);
 	segue_copies_find(&drop->copies, drop->server->store, drop->server->dir, drop->name);
-	return segue_drop_begin(ops, drop->server->store, drop->name,
-		drop->open_id ? NULL : &drop->asking, &drop->drop);
+	return segue_drop_begin(ops, drop->server->store, drop->name, asking, &drop->drop);
 }
 
-/* On the loop: the name is free. */
+/* Of the stream that was open: NULL, it is not any more. */
+static struct segue_stream *find_open(const struct segue_stream_drop *drop)
+{
+	struct segue_stream *stream = NULL;
+
+	LIST_FOREACH(stream, &drop->server->streams->all, link) {
+		if (drop->open_id && stream->id == drop->open_id)
+			break;
+	}
+	return stream;
+}
+
+static struct segue_ledger_group *find_number(const struct segue_stream *stream, uint32_t number)
+{
+	struct segue_ledger_group *group = NULL;
+
+	LIST_FOREACH(group, &stream->ledgers.groups, link) {
+		if (group->number == number)
+			break;
+	}
+	return group;
+}
+
+/* On the loop: the name is free. A stream that is open has lost the group. */
 static void begun(void *arg)
 {
-	((struct segue_stream_drop *)arg)->begun = true;
+	struct segue_stream_drop *drop = arg;
+	struct segue_stream *stream = drop->number ? find_open(drop) : NULL;
+	struct segue_ledger_group *group = stream ? find_number(stream, drop->number) : NULL;
+
+	drop->begun = true;
+	if (group) {
+		segue_takers_finish_group(group);
+		segue_ledgers_remove_group(&stream->ledgers, group);
+	}
+	if (stream && stream->live)
+		segue_live_drop_group(stream->live, drop->number);
 }
 
 static int apply(void *arg, const struct segue_ops *ops)
@@ -242,16 +318,26 @@ static int find_in_use(struct segue_stream_drop *drop, const struct segue_stream
 	return rc;
 }
 
+/* It could not be begun: an open stream keeps it, for what the store says. */
+static void keep(const struct segue_stream_drop *drop)
+{
+	struct segue_stream *stream = find_open(drop);
+	struct segue_ledger_group *group =
+		stream && drop->number ? find_number(stream, drop->number) : NULL;
+
+	if (group)
+		group->dropped = false;
+	else if (stream && !drop->number)
+		stream->dropped = false;
+}
+
 static void done(struct segue_task *task)
 {
 	struct segue_stream_drop *drop = (struct segue_stream_drop *)task;
-	struct segue_stream *stream;
 
 	LIST_REMOVE(drop, link);
-	LIST_FOREACH(stream, &drop->server->streams->all, link) {
-		if (!drop->begun && stream->id == drop->open_id)
-			stream->dropped = false; /* it stays, for what the store says */
-	}
+	if (!drop->begun)
+		keep(drop);
 	if (!segue_request_is_over(&drop->base))
 		segue_session_send_done(drop->base.session, drop->base.serial);
 	segue_request_end(&drop->base);
@@ -261,20 +347,25 @@ static void done(struct segue_task *task)
 static int start(struct segue_session *session, const struct segue_message *message,
 	struct segue_stream_drop *drop)
 {
+	struct segue_ledger_group *group;
 	struct segue_stream *stream;
 
-	int rc = check(session, drop->name, &stream);
+	int rc = check(session, drop, &stream, &group);
 	if (!rc && stream)
 		drop->open_id = stream->id;
-	if (!rc)
+	if (!rc && group)
+		drop->number = group->number;
+	if (!rc && !*drop->group)
 		rc = find_in_use(drop, stream);
 	if (!rc)
 		rc = segue_request_run(&drop->base, session, message->serial, work, done);
 	if (rc)
 		return rc;
-	if (stream)
+	if (group)
+		group->dropped = true;
+	else if (stream)
 		stream->dropped = true;
-	if (stream && stream->live) /* its files go */
+	if (stream && !group && stream->live) /* its files go */
 		segue_live_stop(stream->live);
 	LIST_INSERT_HEAD(&session->server->streams->drops, drop, link);
 	return 0;
@@ -293,6 +384,8 @@ void segue_drop_request(struct segue_session *session, const struct segue_messag
 	drop->server = session->server;
 	drop->asking = session->holder;
 	snprintf(drop->name, sizeof(drop->name), "%s", message->stream_drop.stream);
+	if (message->stream_drop.group)
+		snprintf(drop->group, sizeof(drop->group), "%s", message->stream_drop.group);
 	int rc = start(session, message, drop);
 	if (rc) {
 		destroy(drop);

@@ -2,8 +2,10 @@
 #include "stream/ledger.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/error.h"
+#include "engine/readers.h"
 #include "os/process.h"
 #include "store/lanes.h"
 
@@ -29,6 +31,8 @@ static int load(struct segue_ledgers *ledgers, struct segue_ledger *ledger,
 	segue_lease_load(&ledger->lease, &record, segue_process_presence(&record.holder), now,
 		SEGUE_RECONNECT_GRACE_NS);
 	ledger->durable = record.position->step;
+	ledger->sized = record.position->sized;
+	ledger->batch_size = record.position->batch_size;
 	free(record.position);
 	if (ledger->lease.state != SEGUE_LEASE_FREE)
 		segue_ledger_use(ledgers, ledger);
@@ -36,19 +40,26 @@ static int load(struct segue_ledgers *ledgers, struct segue_ledger *ledger,
 }
 
 int segue_ledgers_load(struct segue_ledgers *ledgers, struct segue_store *store, uint32_t stream,
-	uint32_t lanes, int64_t now)
+	const struct segue_group *group, int64_t now)
 {
-	ledgers->of_lane = calloc(lanes, sizeof(*ledgers->of_lane));
-	if (!ledgers->of_lane)
-		return segue_fail(SEGUE_ENOMEM, "no memory for %u lanes", lanes);
-	ledgers->lanes = lanes;
-	for (uint32_t lane = 0; lane < lanes; lane++) {
-		struct segue_ledger *ledger = &ledgers->of_lane[lane];
-		const struct segue_place place = {.stream = stream, .lane = lane};
-		init(ledger, ledgers->stream, place);
-		int rc = load(ledgers, ledger, store, now);
-		if (rc)
+	struct segue_ledger_group *made =
+		calloc(1, sizeof(*made) + ledgers->lanes * sizeof(made->of_lane[0]));
+
+	if (!made)
+		return segue_fail(SEGUE_ENOMEM, "no memory for %u lanes", ledgers->lanes);
+	made->number = group->number;
+	memcpy(made->name, group->name, sizeof(made->name));
+	LIST_INSERT_HEAD(&ledgers->groups, made, link);
+	for (uint32_t lane = 0; lane < ledgers->lanes; lane++)
+		init(&made->of_lane[lane], ledgers->stream,
+			(struct segue_place){
+				.stream = stream, .group = group->number, .lane = lane});
+	for (uint32_t lane = 0; lane < ledgers->lanes; lane++) {
+		int rc = load(ledgers, &made->of_lane[lane], store, now);
+		if (rc) {
+			segue_ledgers_remove_group(ledgers, made);
 			return rc;
+		}
 	}
 	return 0;
 }
@@ -59,10 +70,11 @@ void segue_ledgers_finish(struct segue_ledgers *ledgers)
 
 	LIST_FOREACH_SAFE(ledger, &ledgers->in_use, link, next) {
 		segue_grant_destroy(ledger->grant);
-		if (!ledgers->of_lane)
+		if (LIST_EMPTY(&ledgers->groups))
 			free(ledger);
 	}
-	free(ledgers->of_lane);
+	while (!LIST_EMPTY(&ledgers->groups))
+		segue_ledgers_remove_group(ledgers, LIST_FIRST(&ledgers->groups));
 }
 
 void segue_ledger_use(struct segue_ledgers *ledgers, struct segue_ledger *ledger)
@@ -83,18 +95,69 @@ struct segue_ledger *segue_ledgers_add(struct segue_ledgers *ledgers, struct seg
 	return ledger;
 }
 
-struct segue_ledger *segue_ledgers_find(
-	const struct segue_ledgers *ledgers, const struct segue_session *session, uint32_t lane)
+struct segue_ledger_group *segue_ledgers_group(const struct segue_ledgers *ledgers, uint32_t number)
 {
+	struct segue_ledger_group *group;
+
+	LIST_FOREACH(group, &ledgers->groups, link) {
+		if (group->number == number && !group->dropped)
+			break;
+	}
+	return group;
+}
+
+struct segue_ledger *segue_ledgers_find(const struct segue_ledgers *ledgers,
+	const struct segue_session *session, uint32_t group, uint32_t lane)
+{
+	struct segue_ledger_group *found = segue_ledgers_group(ledgers, group);
 	struct segue_ledger *ledger;
 
-	if (ledgers->of_lane)
-		return lane < ledgers->lanes ? &ledgers->of_lane[lane] : NULL;
+	if (found)
+		return lane < ledgers->lanes ? &found->of_lane[lane] : NULL;
+	if (!LIST_EMPTY(&ledgers->groups))
+		return NULL;
 	LIST_FOREACH(ledger, &ledgers->in_use, link) {
 		if (ledger->session == session && ledger->place.lane == lane)
 			break;
 	}
 	return ledger;
+}
+
+struct segue_ledger_group *segue_ledgers_find_group(
+	const struct segue_ledgers *ledgers, const char *name)
+{
+	struct segue_ledger_group *group;
+
+	LIST_FOREACH(group, &ledgers->groups, link) {
+		if (strcmp(group->name, name) == 0 && !group->dropped)
+			break;
+	}
+	return group;
+}
+
+void segue_ledgers_remove_group(struct segue_ledgers *ledgers, struct segue_ledger_group *group)
+{
+	for (uint32_t lane = 0; lane < ledgers->lanes; lane++)
+		if (group->of_lane[lane].in_use)
+			LIST_REMOVE(&group->of_lane[lane], link);
+	LIST_REMOVE(group, link);
+	if (group->account)
+		segue_account_give(group->account, SEGUE_LIMIT_MEMORY, group->memory);
+	segue_account_release(group->account);
+	free(group);
+}
+
+uint64_t segue_ledger_group_size(uint32_t lanes)
+{
+	return sizeof(struct segue_ledger_group) + sizeof(struct segue_readers_group) +
+	       lanes * (sizeof(struct segue_ledger) + sizeof(struct segue_lane_reader));
+}
+
+void segue_ledger_group_own(
+	struct segue_ledger_group *group, struct segue_account *account, uint64_t memory)
+{
+	group->account = segue_account_hold(account);
+	group->memory = memory;
 }
 
 int segue_ledger_pay(struct segue_ledger *ledger, struct segue_server *server,
@@ -164,7 +227,7 @@ void segue_ledgers_sweep(struct segue_ledgers *ledgers)
 			continue;
 		LIST_REMOVE(ledger, link);
 		ledger->in_use = false;
-		if (!ledgers->of_lane)
+		if (LIST_EMPTY(&ledgers->groups))
 			free(ledger);
 	}
 }

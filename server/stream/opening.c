@@ -151,7 +151,7 @@ static int tell_opened(struct segue_opening *opening)
 	uint32_t key_max = stream->source->ops->key_max(stream->source);
 	struct segue_geometry geometry;
 
-	int rc = segue_geometry_init(opening->spec, key_max, &geometry);
+	int rc = segue_geometry_init(opening->spec, opening->spec->batch_size, key_max, &geometry);
 	if (rc)
 		return rc;
 	/* What was asked for is there; tokens belong to the stream as it was made. */

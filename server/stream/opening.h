@@ -19,7 +19,7 @@ struct segue_opening {
 	uint64_t serial; /* of the request, until it is answered */
 	bool again;      /* its client had the stream open before, on another connection */
 	bool answered;
-	unsigned uses; /* of its spec: by a lease, a request for one, a checkpoint */
+	unsigned uses; /* of its spec: by a lease, a request for one, a checkpoint, a feed */
 };
 
 /* What a session asks for. */

@@ -10,6 +10,7 @@
 #include "engine/committer.h"
 #include "store/store.h"
 #include "stream/opening.h"
+#include "stream/taker.h"
 
 /* ---- Taking down ---- */
 
@@ -52,10 +53,16 @@ static void taken_down(void *arg)
 	ledger->detaching = NULL;
 	ledger->delayed = false;
 	ledger->durable = ledger->grant->account.durable;
+	ledger->sized = true;
+	ledger->batch_size = ledger->grant->batch_size;
 	if (ledger->stream->live)
-		segue_live_leave(ledger->stream->live, ledger->grant->filler);
+		segue_live_leave(ledger->stream->live, &ledger->grant->carry);
+	segue_taken_freed(ledger);
 	segue_grant_destroy(ledger->grant);
 	ledger->grant = NULL;
+	if (ledger->feed)
+		segue_feeds_end(ledger->feed);
+	ledger->feed = NULL;
 	segue_ledger_pay_back(ledger);
 	ledger->opening->uses--;
 	ledger->opening = NULL;
@@ -71,10 +78,15 @@ static void post_taken_down(void *arg)
 
 static void take_down(struct segue_ledger *ledger)
 {
-	if (ledger->written && ledger->pins == 0) {
-		ledger->written = false;
+	if (!ledger->written || ledger->pins > 0)
+		return;
+	ledger->written = false;
+	if (segue_feeds_leave(ledger->feed, ledger->grant)) {
 		segue_filler_close(ledger->grant->filler, post_taken_down, ledger);
+		return;
 	}
+	ledger->feed = NULL;
+	taken_down(ledger);
 }
 
 /* The last commit is on disk, or never will be. */

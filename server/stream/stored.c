@@ -9,6 +9,7 @@
 #include "engine/committer.h"
 #include "session/request.h"
 #include "store/checkpoints.h"
+#include "store/groups.h"
 #include "store/lanes.h"
 #include "stream/opening.h"
 
@@ -18,7 +19,7 @@ struct stored_request {
 	uint64_t id;
 	bool remove;
 	struct segue_place place;
-	char stream[SEGUE_NAME_MAX + 1];
+	char stream[SEGUE_NAME_MAX + 1], group[SEGUE_NAME_MAX + 1];
 	void *token;
 	size_t size;
 };
@@ -37,6 +38,9 @@ static int do_request(struct segue_request *base)
 	struct segue_change change = {.build = remove_checkpoint, .arg = request};
 
 	int rc = segue_lanes_find_stream(store, request->stream, &request->place.stream);
+	if (!rc)
+		rc = segue_groups_number(store, request->place.stream, request->stream,
+			request->group, &request->place.group);
 	if (rc)
 		return rc;
 	if (!request->remove)
@@ -91,6 +95,7 @@ void segue_stored_request(struct segue_session *session, const struct segue_mess
 	request->remove = message->stored.remove;
 	request->place.lane = message->stored.lane;
 	snprintf(request->stream, sizeof(request->stream), "%s", message->stored.stream);
+	snprintf(request->group, sizeof(request->group), "%s", message->stored.group);
 	int rc = segue_request_run(&request->base, session, message->serial, do_request, answer);
 	if (rc) {
 		free(request);

@@ -39,16 +39,34 @@ static int pay_ahead(struct segue_stream *stream)
 			    segue_source_driver(spec)->descriptors(spec));
 }
 
-/* What its source really has. */
+/* The groups that it has, but for the one that every stream has: that is paid for ahead. */
+static int pay_for_groups(struct segue_stream *stream)
+{
+	uint64_t memory = segue_ledger_group_size(stream->ledgers.lanes);
+	struct segue_ledger_group *group;
+
+	LIST_FOREACH(group, &stream->ledgers.groups, link) {
+		int rc = group->number == 0
+				 ? 0
+				 : segue_account_take(stream->account, SEGUE_LIMIT_MEMORY, memory);
+		if (rc)
+			return rc;
+		if (group->number)
+			segue_ledger_group_own(group, stream->account, memory);
+	}
+	return 0;
+}
+
 int segue_stream_pay_for_source(struct segue_stream *stream)
 {
 	struct segue_source_stats stats;
 
 	segue_source_stats(stream->source, &stats);
 	int rc = charge(stream, SEGUE_LIMIT_DESCRIPTORS, stats.descriptors);
-	return rc ? rc
-		  : charge(stream, SEGUE_LIMIT_MEMORY,
-			    size_of_lanes(stream->spec) + stats.index_memory);
+	if (!rc)
+		rc = charge(stream, SEGUE_LIMIT_MEMORY,
+			size_of_lanes(stream->spec) + stats.index_memory);
+	return rc ? rc : pay_for_groups(stream);
 }
 
 /* ---- Life ---- */
@@ -66,6 +84,7 @@ int segue_stream_create(
 		return segue_fail(SEGUE_ENOMEM, "no memory for a stream");
 	stream->server = server;
 	stream->ledgers.stream = stream;
+	stream->feeds.loop = stream->server->loop;
 	stream->account = segue_account_hold(session->account);
 	if ((rc = segue_spec_copy(spec, &stream->spec)) || (rc = pay_ahead(stream)) ||
 		(rc = segue_pool_create(&options, &stream->pool))) {

@@ -46,6 +46,8 @@ struct segue_stream {
 	uint64_t taken[SEGUE_LIMIT_COUNT]; /* of that */
 	struct segue_pool *pool;
 	struct segue_ledgers ledgers;        /* OPEN: the loop's */
+	struct segue_stream_feeds feeds;     /* the same */
+	unsigned makings;                    /* of groups, under way (group.c) */
 	LIST_HEAD(, segue_opening) openings; /* of all sessions */
 };
 
@@ -56,7 +58,7 @@ struct segue_stream {
  */
 int segue_stream_create(
 	struct segue_session *session, const struct segue_spec *spec, struct segue_stream **out);
-/* Its source is open: takes what that really has. SEGUE_ELIMIT. */
+/* Its source is open: takes what that really has, and its groups have. SEGUE_ELIMIT. */
 int segue_stream_pay_for_source(struct segue_stream *stream);
 /* What a lane's plan is made of: of input that goes on as of now. */
 struct segue_plan_spec segue_stream_plan(const struct segue_stream *stream, uint32_t lane);

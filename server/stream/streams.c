@@ -7,11 +7,13 @@
 #include "core/error.h"
 #include "session/request.h"
 #include "source/kinds.h"
+#include "stream/any.h"
 #include "stream/attach.h"
 #include "stream/dataset.h"
 #include "stream/drop.h"
 #include "stream/opening.h"
 #include "stream/supply.h"
+#include "stream/taker.h"
 
 /* ---- Life ---- */
 
@@ -30,6 +32,7 @@ static void sweep(struct segue_server *server)
 		if (stream->state == SEGUE_STREAM_OPENING || !LIST_EMPTY(&stream->openings))
 			continue;
 		LIST_REMOVE(stream, link);
+		segue_takers_finish(stream);
 		segue_stream_destroy(stream);
 	}
 }
@@ -93,7 +96,7 @@ static void open_for(const struct segue_opening_order *order)
 	if (!rc && server->stopping)
 		rc = segue_fail(SEGUE_EGONE, "the server is being stopped");
 	if (!rc && order->spec->persist)
-		rc = segue_drops_check(server, order->spec->name);
+		rc = segue_drops_check(server, order->spec->name, stream ? "" : NULL);
 	if (!rc && !stream && !(rc = segue_stream_create(session, order->spec, &stream)))
 		start(stream);
 	if (!rc)
@@ -176,6 +179,7 @@ void segue_stream_close_request(struct segue_session *session, const struct segu
 	}
 	LIST_FOREACH(ledger, &opening->stream->ledgers.in_use, link)
 		segue_ledger_opening_closed(ledger, opening);
+	segue_any_opening_closed(opening->stream, opening);
 	segue_supplies_opening_closed(session, opening);
 	segue_opening_leave(opening);
 	sweep(session->server);
@@ -201,6 +205,11 @@ static void each(
 
 void segue_streams_session_gone(struct segue_session *session)
 {
+	struct segue_stream *stream;
+
+	LIST_FOREACH(stream, &session->server->streams->all, link)
+		if (stream->state == SEGUE_STREAM_OPEN)
+			segue_any_session_gone(stream, session);
 	each(session->server, segue_ledger_session_gone, session);
 	while (!LIST_EMPTY(&session->openings))
 		segue_opening_leave(LIST_FIRST(&session->openings));
@@ -209,7 +218,12 @@ void segue_streams_session_gone(struct segue_session *session)
 
 void segue_streams_tick(struct segue_server *server, int64_t now)
 {
+	struct segue_stream *stream;
+
 	each(server, segue_ledger_look, &now);
+	LIST_FOREACH(stream, &server->streams->all, link)
+		if (stream->state == SEGUE_STREAM_OPEN)
+			segue_any_tick(stream, now);
 	sweep(server);
 }
 
@@ -258,6 +272,7 @@ void segue_streams_destroy(struct segue_server *server)
 		LIST_FOREACH(opening, &stream->openings, of_stream)
 			opening->uses = 0; /* by what ended with the loop */
 		segue_openings_sweep(stream);
+		segue_takers_finish(stream);
 		segue_stream_destroy(stream);
 	}
 }

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and prints one table of what they measured; README.md says what each is.
+"""Runs the benchmarks and prints one table of what they measured; tests/bench/README.md says what each is.
 
 A figure that is short of its goal is no failure: the machine may be busy. A benchmark that does not
 run to its end is one, and makes the exit status 1.
@@ -33,6 +33,7 @@ PROGRAMS = [
     "checkpoint",
     "recovery",
     "insert",
+    "groups",
 ]
 PARTS = {
     1: "hand-over",
@@ -43,12 +44,13 @@ PARTS = {
     6: "checkpoints",
     7: "after a kill",
     8: "inserting",
+    9: "groups",
 }
 HEAD = ("figure", "shape", "measured", "beside it", "ratio", "goal", "verdict", "notes")
 
 
 def command(program: str, directory: str) -> list[str]:
-    if program in ("python", "loops", "convert"):
+    if program in ("python", "loops", "convert", "groups"):
         return [sys.executable, os.path.join(HERE, f"bench_{program}.py")]
     return [os.path.join(directory, "bench-" + program)]
 

@@ -4,8 +4,8 @@
  *
  * That of the store (script.c) has three lanes, through the code that a server uses (records,
  * accounts, store). Lanes go on by a few batches or not at all, sequences end and their states are
- * kept, rows end and leave the table, lanes are put back to an earlier image (a restore), pieces of
- * an index come and go. Lane 2 has rows that fill a page of their own.
+ * kept, rows end and leave the table, lanes are put back to an earlier image (a restore), states
+ * are put under keys, pieces of an index come and go. Lane 2 has rows that fill a page of their own.
  *
  * That of the log (log_script.c) appends sequences of several producers, syncs them in groups, tells
  * what stands for the store how far that was, and gives files up.

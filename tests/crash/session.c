@@ -112,24 +112,75 @@ static struct crash_row *row_at(
 	return &world->plan[(lane * world->steps + step) * CRASH_ROWS + row];
 }
 
+/* Batch sizes that are set, at steps of each lane; those of a session come first. */
+static const struct {
+	uint64_t step;
+	uint32_t size;
+} sizes[] = {{4, 2}, {7, CRASH_ROWS}, {20, 0}, {21, 3}, {25, CRASH_ROWS}};
+
+/* The size that is to be set at a step; -1: none. */
+static int size_at(uint64_t step)
+{
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		if (sizes[i].step == step)
+			return (int)sizes[i].size;
+	return -1;
+}
+
+static int resize_plan(struct segue_plan *plan, uint32_t size)
+{
+	size_t bytes = segue_position_size(segue_position_count(plan->position));
+	struct segue_position *position = malloc(bytes);
+
+	if (!position)
+		crash_die("no memory for the plan");
+	memcpy(position, plan->position, bytes);
+	int rc = segue_plan_set_batch_size(&plan->spec, position, size);
+	if (!rc)
+		rc = segue_plan_seek(plan, position);
+	free(position);
+	return rc;
+}
+
 /* Endless and shuffled: each batch has all its rows. */
 static void make_plan(struct crash_world *world, uint32_t lane)
 {
 	const struct segue_plan_input input = {NULL, admit, NULL};
 	struct segue_slot_span spans[CRASH_ROWS];
+	uint32_t rows, size = CRASH_ROWS;
 	struct segue_plan plan;
-	uint32_t rows;
 
 	if (segue_plan_init(&plan, plan_spec(lane)))
 		crash_die("the plan: %s", segue_error_detail());
 	for (uint64_t step = 0; step < world->steps; step++) {
-		if (segue_plan_step(&plan, &input, spans, &rows) != 1 || rows != CRASH_ROWS)
+		int rc = 0;
+		if (size_at(step) >= 0) {
+			size = (uint32_t)size_at(step);
+			rc = resize_plan(&plan, size);
+		}
+		if (rc || segue_plan_step(&plan, &input, spans, &rows) != 1 || rows != size)
 			crash_die("the plan: %s", segue_error_detail());
-		for (uint32_t row = 0; row < rows; row++)
-			*row_at(world, lane, step, row) = (struct crash_row){spans[row].number,
-				spans[row].segment, spans[row].flags & SEGUE_SPAN_LAST};
+		uint32_t count = segue_position_count(plan.position);
+		for (uint32_t row = 0; row < CRASH_ROWS; row++)
+			*row_at(world, lane, step, row) =
+				row < count
+					? (struct crash_row){spans[row].number, spans[row].segment,
+						  row < rows && spans[row].flags & SEGUE_SPAN_LAST,
+						  row >= rows}
+					: (struct crash_row){.number = SEGUE_NO_SEQUENCE};
 	}
 	segue_plan_finish(&plan);
+}
+
+/* Rows of a batch. */
+static uint32_t rows_at(const struct crash_world *world, uint32_t lane, uint64_t step)
+{
+	uint32_t rows = 0;
+
+	while (rows < CRASH_ROWS && !row_at(world, lane, step, rows)->parked &&
+		row_at(world, lane, step, rows)->number != SEGUE_NO_SEQUENCE)
+		rows++;
+	return rows;
 }
 
 /* ---- The world ---- */
@@ -280,6 +331,7 @@ static void open_stream(struct crash_worker *worker, const char *name)
 {
 	const struct crash_world *world = worker->world;
 	const char *data = world->data;
+	bool kept = strcmp(name, "another") == 0;
 	const struct segue_feature feature = {.name = "x", .dtype = SEGUE_INT64};
 	const struct segue_state state = {
 		.name = "s", .dtype = SEGUE_INT64, .rank = 1, .dims = {STATE_WORDS}};
@@ -297,6 +349,8 @@ static void open_stream(struct crash_worker *worker, const char *name)
 		.shuffle = true,
 		.seed = PLAN_SEED,
 		.keep_final = true,
+		.lanes_by = kept ? SEGUE_LANES_BY_RECORD : SEGUE_LANES_BY_SEQUENCE,
+		.initial = kept ? SEGUE_INITIAL_KEPT : SEGUE_INITIAL_VALUE,
 		.depth = CRASH_DEPTH,
 		.durability = world->durability,
 		.interval_ms = world->interval_ms,
@@ -382,6 +436,7 @@ static void compute(struct crash_worker *worker, uint32_t lane)
 	const struct crash_world *world = worker->world;
 	struct segue_batch *batch = worker->batch;
 	uint64_t step = segue_batch_step(batch), out[CRASH_ROWS][STATE_WORDS];
+	uint32_t due = step < world->steps ? rows_at(world, lane, step) : 0;
 	uint32_t count = segue_batch_rows(batch);
 	struct segue_span spans[CRASH_ROWS];
 	const void *parts[2];
@@ -390,7 +445,7 @@ static void compute(struct crash_worker *worker, uint32_t lane)
 		TRY(worker, "a part of a batch", lane,
 			(parts[part] = part_of(batch, part)) ? 0 : SEGUE_ENOMEM);
 	const int64_t *in = parts[0], *x = parts[1];
-	if (step >= world->steps || count != CRASH_ROWS)
+	if (step >= world->steps || count != due)
 		leave(worker, CRASH_WRONG, 0, "step %llu has %u rows", (unsigned long long)step,
 			count);
 	for (uint32_t row = 0; row < count; row++)
@@ -402,7 +457,7 @@ static void compute(struct crash_worker *worker, uint32_t lane)
 		for (int word = 0; word < STATE_WORDS; word++)
 			out[row][word] = state_after(spans[row].number, spans[row].segment, word);
 	}
-	TRY(worker, "save", lane, segue_batch_save_state(batch, 0, out, sizeof(out)));
+	TRY(worker, "save", lane, segue_batch_save_state(batch, 0, out, count * sizeof(out[0])));
 }
 
 /* Commits the open batch; false: it is committed, but that it is on disk was not said. */
@@ -423,10 +478,21 @@ static bool commit(struct crash_worker *worker, uint32_t lane)
 	return said;
 }
 
+/* Whoever has the lane at one of the steps sets the size, also where that was done already. */
+static void resize(struct crash_worker *worker, uint32_t lane)
+{
+	int size = size_at(segue_lane_committed(worker->lane[lane]));
+
+	if (size >= 0)
+		TRY(worker, "batch size", lane,
+			segue_lane_set_batch_size(worker->lane[lane], (uint32_t)size));
+}
+
 void crash_worker_batch(struct crash_worker *worker, uint32_t lane)
 {
 	struct crash_lane *state = &worker->world->ledger->lane[lane];
 
+	resize(worker, lane);
 	TRY(worker, "next", lane,
 		segue_lane_next(worker->lane[lane], SEGUE_FOREVER, &worker->batch));
 	uint64_t step = segue_batch_step(worker->batch);
@@ -531,6 +597,42 @@ static void resume(struct crash_worker *worker)
 			crash_worker_batch(worker, lane);
 }
 
+static int see_states(void *arg, const struct segue_states *states)
+{
+	if (states->key_size == 1 && *states->key == 'k' && states->bytes_size == STATE_BYTES)
+		memcpy(arg, states->bytes, STATE_BYTES);
+	return 0;
+}
+
+/* States of the other stream, under a key that no record has. */
+static void change_states(struct crash_worker *worker)
+{
+	static const int64_t put[STATE_WORDS] = {4711, -4711};
+	struct segue_states_cursor cursor = {.done = false};
+	int64_t got[STATE_WORDS] = {0}, listed[STATE_WORDS] = {0};
+	struct segue_client *client = worker->client;
+
+	TRY(worker, "put", 0,
+		while_busy(segue_states_put(client, "another", NULL, "k", put, sizeof(put))));
+	TRY(worker, "get", 0,
+		segue_states_get(client, "another", NULL, "k", false, see_states, got));
+	while (!cursor.done)
+		TRY(worker, "list", 0,
+			segue_states_list(
+				client, "another", NULL, false, &cursor, see_states, listed));
+	if (memcmp(got, put, sizeof(put)) != 0 || memcmp(listed, put, sizeof(put)) != 0)
+		leave(worker, CRASH_WRONG, 0, "what was put under a key is not there");
+	TRY(worker, "delete", 0, while_busy(segue_states_delete(client, "another", NULL, "k")));
+	int rc = 0;
+	TRY(worker, "get", 0,
+		(rc = segue_states_get(client, "another", NULL, "k", false, see_states, got)) ==
+				SEGUE_ENOTFOUND
+			? 0
+			: rc);
+	if (rc == 0)
+		leave(worker, CRASH_WRONG, 0, "what was deleted under a key is there");
+}
+
 /* Another stream, of which something is stored; nothing of it is there at the end. */
 static void drop_another(struct crash_worker *worker)
 {
@@ -548,8 +650,10 @@ static void drop_another(struct crash_worker *worker)
 	worker->batch = NULL;
 	segue_lane_close(worker->lane[0]);
 	worker->lane[0] = NULL;
+	/* Also where that had no memory to say so, no lane is held when the stream is closed. */
 	segue_stream_close(worker->stream);
 	worker->stream = NULL;
+	change_states(worker);
 	TRY(worker, "drop", 0, while_busy(segue_client_stream_drop(worker->client, "another")));
 	worker->world->ledger->dropped = true;
 }
@@ -768,7 +872,7 @@ static void take_live(const struct crash_world *world, uint32_t lane, uint64_t s
 {
 	for (uint32_t i = 0; step > 0 && i < CRASH_ROWS; i++) {
 		const struct crash_row *row = row_at(world, lane, step - 1, i);
-		if (!row->last && !take(found, row))
+		if (!row->last && row->number != SEGUE_NO_SEQUENCE && !take(found, row))
 			crash_die("%s: the states of a row of lane %u at step %llu are missing",
 				where, lane, (unsigned long long)step);
 	}

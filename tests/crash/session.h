@@ -67,11 +67,11 @@ struct crash_ledger {
 	char message[512];        /* what it said */
 };
 
-/* What the plan puts into a row. */
+/* What the plan puts into a row; or parks behind the rows. */
 struct crash_row {
 	uint64_t number; /* SEGUE_NO_SEQUENCE: there is no such row */
 	uint32_t segment;
-	bool last;
+	bool last, parked;
 };
 
 /* One store with its ledger. */
@@ -124,7 +124,7 @@ struct crash_worker {
 
 /* Connects, opens the stream, takes lanes first..first+count-1: from step 0 if the ledger is empty. */
 void crash_worker_open(struct crash_worker *worker, uint32_t first, uint32_t count);
-/* One batch, checked, to its commit. */
+/* One batch, checked, to its commit; at some steps after another batch size was set. */
 void crash_worker_batch(struct crash_worker *worker, uint32_t lane);
 /* Gives everything back. */
 void crash_worker_close(struct crash_worker *worker);

@@ -216,7 +216,7 @@ static void fuzz_spec(const uint8_t *data, size_t size)
 	expect(segue_spec_check(spec) == 0);
 	expect(segue_spec_copy(spec, &copy) == 0 && segue_spec_compare(spec, copy) == 0);
 	struct segue_geometry geometry;
-	if (segue_geometry_init(spec, 16, &geometry) == 0)
+	if (segue_geometry_init(spec, spec->batch_size, 16, &geometry) == 0)
 		segue_geometry_finish(&geometry);
 	segue_spec_destroy(spec);
 	segue_spec_destroy(copy);

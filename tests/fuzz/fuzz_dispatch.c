@@ -144,7 +144,7 @@ static bool is_harmless_stream(struct segue_spec *spec)
 		return false;
 	if (segue_spec_check(spec))
 		return true; /* refused */
-	if (segue_geometry_init(spec, 64, &geometry))
+	if (segue_geometry_init(spec, spec->batch_size, 64, &geometry))
 		return true;
 	bool small = geometry.ring_size < MEMORY_MAX && geometry.carry_size < MEMORY_MAX;
 	segue_geometry_finish(&geometry);

@@ -107,7 +107,8 @@ static void make_world(struct world *world)
 	world->shape.spec = make_spec();
 	world->shape.key_max = KEY_MAX;
 	world->shape.row_size = 16;
-	expect(segue_geometry_init(world->shape.spec, KEY_MAX, &world->shape.geometry) == 0);
+	expect(segue_geometry_init(world->shape.spec, world->shape.spec->batch_size, KEY_MAX,
+		       &world->shape.geometry) == 0);
 	world->stream.client = &world->client;
 	world->stream.shape = &world->shape;
 	make_segments(world);
@@ -129,7 +130,7 @@ static void write_something(struct world *world, struct input *input)
 	uint8_t row = take(input) % ROWS;
 	uint64_t word = take_word(input);
 
-	switch (take(input) % 14) {
+	switch (take(input) % 15) {
 	case 0:
 		ring->published = word;
 		break;
@@ -158,6 +159,10 @@ static void write_something(struct world *world, struct input *input)
 		break;
 	case 8:
 		slot->spans = (uint32_t)word;
+		break;
+	case 13:
+		slot->steps = (uint32_t)word;
+		slot->valid = take(input);
 		break;
 	case 9:
 		previous[row] = (uint32_t)word;
@@ -191,6 +196,8 @@ static void write_batch(struct world *world, uint64_t step)
 
 	slot->step = step;
 	slot->rows = slot->spans = ROWS;
+	slot->steps = geometry->num_unroll;
+	slot->valid = ROWS * (uint64_t)geometry->num_unroll;
 	for (uint32_t row = 0; row < ROWS; row++) {
 		previous[row] = step == 0 ? SEGUE_NO_ROW : row;
 		spans[row] = (struct segue_slot_span){
@@ -227,13 +234,15 @@ static void look_at(const struct world *world, struct segue_batch *batch)
 	size_t size;
 
 	uint32_t rows = segue_batch_rows(batch);
-	expect(rows > 0 && rows <= ROWS);
-	seen = seen + sum_of(segue_batch_sequence(batch, 0), rows * 4 * sizeof(float));
+	uint32_t steps = segue_batch_steps(batch);
+	/* None, of a lane with batch_size 0. */
+	expect(rows <= ROWS && steps > 0 && steps <= 4);
+	seen = seen + sum_of(segue_batch_sequence(batch, 0), rows * steps * sizeof(float));
 	seen = seen + sum_of(segue_batch_context(batch, 0), rows * sizeof(int64_t));
 	for (uint32_t row = 0; row < rows; row++) {
 		struct segue_span span;
 		if (segue_batch_span(batch, row, &span, sizeof(span)) == 0)
-			expect(span.row == row && span.offset + span.length <= 4);
+			expect(span.row == row && span.offset + span.length <= steps);
 		const char *record = segue_batch_record_key(batch, row, &size);
 		if (record)
 			expect_within(world, batch, record, size);
@@ -333,6 +342,7 @@ static void attach(struct world *world, struct input *input)
 	reply.fds[3] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	reply.message.attached.step = step;
 	reply.message.attached.rows = take(input) & 1 ? ROWS : 0;
+	reply.message.attached.places = ROWS;
 	struct segue_mapping *mapping;
 	if (segue_mapping_create(&world->shape, 0, &reply, &mapping))
 		return;

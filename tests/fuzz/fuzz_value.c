@@ -49,7 +49,7 @@ static int longest(void *arg, uint64_t epoch, uint64_t *steps)
 /* A position that the plan takes can be gone on from. */
 static void go_on_from(const struct segue_position *position, enum segue_tail tail)
 {
-	const struct segue_plan_spec spec = {.records = 10,
+	struct segue_plan_spec spec = {.records = 10,
 		.ends = {2, {1, 2}},
 		.lanes = 2,
 		.lane = 1,
@@ -61,6 +61,11 @@ static void go_on_from(const struct segue_position *position, enum segue_tail ta
 	struct segue_plan plan;
 	uint32_t rows;
 
+	if (position->waiting) {
+		spec.boundaries = SEGUE_BOUNDARIES(6);
+		spec.window = 8;
+		spec.tail = spec.tail == SEGUE_TAIL_STOP ? SEGUE_TAIL_PAD : spec.tail;
+	}
 	expect(segue_plan_init(&plan, &spec) == 0);
 	if (position->rows <= spec.batch_size && segue_plan_seek(&plan, position) == 0) {
 		for (int i = 0; i < 4; i++) {
@@ -94,7 +99,7 @@ static void fuzz_stream(const uint8_t *data, size_t size)
 	if (segue_spec_check(record.spec) == 0) {
 		segue_spec_hash(record.spec, hash);
 		expect(segue_spec_compare(record.spec, record.spec) == 0);
-		if (segue_geometry_init(record.spec, 16, &geometry) == 0) {
+		if (segue_geometry_init(record.spec, record.spec->batch_size, 16, &geometry) == 0) {
 			expect(geometry.ring_size >= geometry.slots_offset);
 			segue_geometry_finish(&geometry);
 		}

@@ -524,7 +524,8 @@ static const char *const place[] = {PLACE};
 static const struct segue_draft_source tfrecord = {
 	.kind = SEGUE_SOURCE_TFRECORD, .tfrecord = {.paths = place, .path_count = 1}};
 
-static void put_open(uint8_t client, const struct segue_draft_source *source)
+static void put_open_of(
+	uint8_t client, const struct segue_draft_source *source, enum segue_initial initial)
 {
 	static const struct segue_feature x[] = {{.name = "x", .dtype = SEGUE_FLOAT32}};
 	static const struct segue_state h[] = {{.name = "h", .dtype = SEGUE_FLOAT32}};
@@ -538,6 +539,8 @@ static void put_open(uint8_t client, const struct segue_draft_source *source)
 		.batch_size = 2,
 		.lanes = 1,
 		.epochs = 1,
+		.lanes_by = initial ? SEGUE_LANES_BY_RECORD : 0,
+		.initial = initial,
 		.keep_final = true};
 	struct segue_message open = {.type = SEGUE_MESSAGE_STREAM_OPEN,
 		.serial = 2,
@@ -548,6 +551,11 @@ static void put_open(uint8_t client, const struct segue_draft_source *source)
 	put_message(client, &open);
 	segue_spec_destroy(open.stream_open.spec);
 	put_byte(6);
+}
+
+static void put_open(uint8_t client, const struct segue_draft_source *source)
+{
+	put_open_of(client, source, SEGUE_INITIAL_VALUE);
 }
 
 static void put_greeting(uint8_t client)
@@ -593,8 +601,18 @@ static void make_talks(const char *dir)
 	message.checkpoint.timeout_ns = 1000000;
 	put_message(0, &message);
 	put_byte(6);
+	message = (struct segue_message){.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.serial = 9,
+		.lane_attach = {.stream = 1,
+			.mode = SEGUE_ATTACH_RESIZE,
+			.step = 1,
+			.lease = 2,
+			.batch_size = 1,
+			.timeout_ns = 1000000000}};
+	put_message(0, &message);
+	put_byte(6);
 	message = (struct segue_message){
-		.type = SEGUE_MESSAGE_LANE_DETACH, .serial = 10, .lane_detach = {.lease = 2}};
+		.type = SEGUE_MESSAGE_LANE_DETACH, .serial = 10, .lane_detach = {.lease = 3}};
 	put_message(0, &message);
 	put_byte(6);
 	save_talk(dir, 0);
@@ -682,6 +700,47 @@ static void make_talks_of_sources(const char *dir)
 	save_talk(dir, 4);
 }
 
+static void put_states(uint8_t client, enum segue_states_request what, uint64_t upload, bool live)
+{
+	const struct segue_message states = {.type = SEGUE_MESSAGE_STATES,
+		.serial = 6,
+		.states = {.what = what,
+			.stream = "train",
+			.key = what == SEGUE_STATES_REQUEST_LIST ? "" : "d:0",
+			.upload = upload,
+			.live = live}};
+
+	put_message(client, &states);
+	put_byte(6);
+}
+
+/* States under a key: put, read, deleted; before a lane goes on, while one does, and after that. */
+static void make_talk_of_keys(const char *dir, int number, enum segue_initial initial)
+{
+	const struct segue_message upload = {
+		.type = SEGUE_MESSAGE_UPLOAD, .serial = 4, .upload = {.size = 4}};
+
+	put_hello(0);
+	put_open_of(0, &tfrecord, initial);
+	put_message(0, &upload);
+	put_byte(6);
+	put_byte(5), put_byte(2), put_byte(0), put_byte(0x80), put_byte(0x3f);
+	put_states(0, SEGUE_STATES_REQUEST_PUT, 2, false);
+	put_states(0, SEGUE_STATES_REQUEST_GET, 0, false);
+	put_attach(0, 1, SEGUE_ATTACH_FRESH, 0, 0);
+	put_byte(4), put_byte(0), put_byte(2); /* committed = 2: one has ended */
+	put_hello(1);
+	put_states(1, SEGUE_STATES_REQUEST_DELETE, 0, false); /* held */
+	put_byte(7);                                          /* the first goes */
+	put_byte(6);
+	put_states(1, SEGUE_STATES_REQUEST_LIST, 0, false);
+	put_states(1, SEGUE_STATES_REQUEST_LIST, 0, true);
+	put_states(1, SEGUE_STATES_REQUEST_GET, 0, true);
+	put_states(1, SEGUE_STATES_REQUEST_DELETE, 0, false);
+	put_states(1, SEGUE_STATES_REQUEST_GET, 0, false);
+	save_talk(dir, number);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -695,6 +754,8 @@ int main(int argc, char **argv)
 	make_segments(argv[1]);
 	make_talks(argv[1]);
 	make_talks_of_sources(argv[1]);
+	make_talk_of_keys(argv[1], 5, SEGUE_INITIAL_VALUE);
+	make_talk_of_keys(argv[1], 6, SEGUE_INITIAL_KEPT);
 	make_sequence_files(argv[1]);
 	make_logs(argv[1]);
 	make_array_indexes(argv[1]);

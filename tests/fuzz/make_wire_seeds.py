@@ -86,7 +86,8 @@ MESSAGES = {
     65: number(1, 1) + number(2, 2) + number(3, 2) + blob(4, b"0.1.0") + number(5, 77)
     + fixed(6, 5),
     66: number(1, 2) + number(2, 1) + number(3, 1000) + number(4, 64) + fixed(5, 99),
-    67: number(1, 3) + number(2, 1) + number(3, 2) + blob(4, TOKEN) + number(5, 7) + number(7, 1),
+    67: number(1, 3) + number(2, 1) + number(3, 2) + blob(4, TOKEN) + number(5, 7) + number(7, 1)
+    + number(8, 6) + number(9, 2),
     68: number(1, 4),
     69: number(1, 5) + number(2, 1) + number(3, 4096) + number(4, 3),
     70: number(1, 6) + blob(2, "räcords".encode()) + number(3, 1) + number(4, 2),
@@ -104,6 +105,8 @@ MESSAGES = {
     22: number(1, 13) + blob(2, b"train"),
     23: number(1, 17) + number(2, 1) + blob(3, b"item 7"),
     24: number(1, 18) + blob(2, b"live"),
+    25: number(1, 19) + number(2, 3) + blob(3, b"train") + blob(4, b"k") + number(5, 1)
+    + number(6, 1) + number(7, 4) + number(8, 1) + number(9, 2**64 - 1) + number(10, 5),
     74: number(1, 14) + blob(2, REST),
     255: blob(1, b"train") + fixed(2, 1) + fixed(3, 2) + fixed(4, 3) + fixed(5, 4) + number(6, 2)
     + number(7, 1) + number(8, 6) + number(9, 28) + blob(10, POSITION),
@@ -119,6 +122,8 @@ SOURCES = {
     "2-log": number(1, 2) + blob(2, blob(6, LOG) + REST + number(18, 1)),
     "2-mix-with-a-log": number(1, 2)
     + blob(2, blob(5, part(b"a", 3, FILES, 1, 0) + part(b"b", 6, LOG, 1, 1)) + REST + number(18, 1)),
+    "3-resize": number(1, 3) + number(2, 1) + number(3, 1) + number(5, 7) + number(8, 77)
+    + number(9, 1) + number(10, 10**10) + number(15, 8),
     "19-look": number(1, 14) + number(2, 1) + number(3, 2) + number(4, 1),
     "69-token": number(1, 5) + number(3, 4096) + number(4, 3) + number(5, 4) + number(6, 5),
     "2-stored": number(1, 2) + blob(2, REST) + number(6, 1),

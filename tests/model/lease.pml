@@ -25,17 +25,17 @@
  * mirrors server/lane/lease.c segue_lease_taken a117f9d8
  * mirrors server/lane/lease.c segue_lease_expire 3c757a6b
  * mirrors server/stream/release.c segue_ledger_end ab1b3b43
- * mirrors server/stream/attach.c granted 7700c1a0
- * mirrors server/stream/attach.c wait_for_lane d2b2ac3a
- * mirrors server/stream/attach.c ask 82b7c3a6
+ * mirrors server/stream/attach.c granted 2eb9dc17
+ * mirrors server/stream/attach.c wait_for_lane 9936d741
+ * mirrors server/stream/attach.c ask 373772d7
  * mirrors server/stream/attach.c let_impatient_ask 689bf88a
  * mirrors server/engine/owed.c segue_owed_add 741aa337
  * mirrors server/engine/owed.c settle 3fe018e1
  * mirrors server/engine/committer.c conclude b134aa72
- * mirrors server/engine/grant.c segue_grant_make 73138dd5
+ * mirrors server/engine/grant.c segue_grant_make 0ae4d2ca
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lease.c segue_lease_adopt ccd2576b
- * mirrors lib/client/lease.c segue_lease_decline dbaff252
+ * mirrors lib/client/lease.c segue_lease_adopt b31a55fb
+ * mirrors lib/client/lease.c segue_lease_decline a3afcf15
  * mirrors lib/client/resume.c segue_lane_ready b9ecd4d4
  * mirrors lib/client/resume.c offer f69893c6
  * mirrors lib/client/resume.c resume 1213408f
@@ -45,7 +45,7 @@
  * mirrors lib/client/takeover.c offer 0a340b93
  * mirrors lib/client/takeover.c segue_takeover_prepare fa254ac0
  * mirrors lib/client/takeover.c segue_takeover_finish 8dfa3f4f
- * mirrors lib/client/attach.c attempt_place 695417a2
+ * mirrors lib/client/attach.c attempt_place 83d41bb5
  */
 
 #define WORKERS 2

@@ -13,31 +13,42 @@
  * its batch; released <= committed <= published; nobody sleeps for ever (invalid end states); no
  * wake-up is lost (`monitor`: with the ring before a sleep a lost one costs time, not progress).
  *
+ * WORKERS > 1: groups that share the feed, a worker each. The last of them begins late (JOIN): at any
+ * step that the feed reaches; the first may lose its lease and leave (LEAVE). With TSO 0 their stores
+ * reach memory at once, or there would be too many states.
+ *
  * mirrors lib/core/track.c segue_track_poll 841d3ec6
  * mirrors lib/core/track.c segue_track_take 010ee0d7
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/core/track.c segue_track_release 32608ff5
  * mirrors lib/core/track.c segue_track_sleep_begin b9e2d417
  * mirrors lib/core/track.c segue_track_sleep_end 29027ba6
- * mirrors lib/client/next.c wait_once 2ba12269
+ * mirrors lib/client/next.c wait_once 6c31db22
  * mirrors server/lane/carry.c segue_carry_observe 7d4e500f
  * mirrors server/lane/carry.c segue_carry_hold 131109b0
  * mirrors server/lane/carry.c segue_carry_copy 462f5cb5
  * mirrors server/lane/carry.c segue_carry_let_go ff672711
  * mirrors server/lane/feed.c segue_feed_take_of 4f622db1
  * mirrors server/lane/carry.c segue_carry_fence b82565a6
- * mirrors server/lane/feed.c gate_of ed598e37
- * mirrors server/lane/feed.c segue_feed_gate 97f5bfc5
+ * mirrors server/lane/feed.c segue_feed_reaches 49ab6753
+ * mirrors server/lane/feed.c segue_feed_subscribe cf6da81d
+ * mirrors server/lane/feed.c segue_feed_unsubscribe a8eea271
+ * mirrors server/lane/feed.c released_of 404cefa3
+ * mirrors server/lane/feed.c gate_of f61eee12
+ * mirrors server/lane/feed.c segue_feed_gate b1778204
  * mirrors server/lane/feed.c segue_feed_take cbe9c24f
  * mirrors server/lane/feed.c segue_feed_ring a6286614
  * mirrors server/lane/feed.c segue_feed_publish ea3ea420
  * mirrors server/lane/feed.c segue_feed_end 1a859cea
  * mirrors server/lane/feed.c segue_feed_sleep 4426227a
- * mirrors server/engine/filler.c work_on_batch 61c1021b
+ * mirrors server/engine/filler.c work_on_batch 8b610ba3
  * mirrors server/engine/filler.c work_once ff14af0a
  * mirrors server/engine/filler.c make_way 14cc077e
  * mirrors server/engine/filler.c run dbcdeb37
  * mirrors server/engine/filler.c segue_filler_kick 7207c91f
+ * mirrors server/engine/joining.c meets 4ba113c7
+ * mirrors server/engine/joining.c join 845b4b77
+ * mirrors server/engine/joining.c segue_grant_leave_feed 9ba53e80
  * mirrors server/engine/snapshot.c segue_snapshot 2e64e901
  */
 
@@ -62,6 +73,17 @@
 #ifndef FENCE
 #define FENCE 0 /* 1: the control thread may end the lease of worker 0 */
 #endif
+#ifndef LEAVE
+#define LEAVE 0 /* 1: ... which then leaves the feed */
+#endif
+#ifndef JOIN
+#define JOIN 0 /* 1: the last worker joins late, or not at all */
+#endif
+#ifndef TSO
+#define TSO 1
+#endif
+#define LAST  (WORKERS - 1)
+#define FIRST (WORKERS - JOIN) /* so many are there from the beginning */
 
 #define NEVER   255
 #ifdef MUTANT_buffers_of_depth
@@ -86,6 +108,14 @@ chan control_stores = [3] of { mtype, byte, byte };
 #endif
 chan worker_stores[WORKERS] = [3] of { mtype, byte, byte };
 
+#if TSO
+#define store(stores, word, who, value) stores ! word, who, value
+#define COARSE
+#else
+#define COARSE atomic
+#define store(stores, word, who, value) d_step { reach_memory(word, who, value) }
+#endif
+
 byte slot_low[DEPTH] = NEVER, slot_high[DEPTH] = NEVER;
 byte buffer_low[WORKERS * BUFFERS] = NEVER, buffer_high[WORKERS * BUFFERS] = NEVER;
 #define BUFFER(w, t) ((w) * BUFFERS + (t) % BUFFERS)
@@ -93,11 +123,15 @@ byte buffer_low[WORKERS * BUFFERS] = NEVER, buffer_high[WORKERS * BUFFERS] = NEV
 /* ---- What is true --------------------------------------------------------------------------- */
 
 byte truth[WORKERS * STEPS]; /* the states committed with each batch */
+byte done_below[WORKERS];    /* batches below it are committed, or were before its time */
 short alive[WORKERS];        /* bit t: a view of batch t, and of its states in, is alive */
+#define STATES(w, t, salt) (2 * (t) + (salt) + 16 * (w))
 
 /* ---- The server's, under the lock ----------------------------------------------------------- */
 
-bit locked, kick = 1, asleep_full, ringing;
+bit locked, kick = 1, asleep_full, ringing, end_stored;
+bit joined = !JOIN, left, leaving;
+#define SUBSCRIBED(w) (((w) != LAST || joined) && ((w) != 0 || !left))
 byte published, bell;
 byte carry_committed[WORKERS], carry_released[WORKERS], taken[WORKERS], holds[WORKERS];
 
@@ -128,6 +162,9 @@ active proctype memory()
 end:	do
 	:: d_step { filler_stores ? word, who, value -> reach_memory(word, who, value); word = 0; who = 0; value = 0 }
 	:: d_step { worker_stores[0] ? word, who, value -> reach_memory(word, who, value); word = 0; who = 0; value = 0 }
+#if WORKERS > 2
+	:: d_step { worker_stores[2] ? word, who, value -> reach_memory(word, who, value); word = 0; who = 0; value = 0 }
+#endif
 #if WORKERS > 1
 	:: d_step { worker_stores[1] ? word, who, value -> reach_memory(word, who, value); word = 0; who = 0; value = 0 }
 #endif
@@ -141,15 +178,22 @@ end:	do
 #define QUIET(w)     (len(worker_stores[w]) == 0 && !releasing[w])
 #define REACHED(w)   (QUIET(w) && released_w[w] >= wake_at_w[w])
 #define OVERSLEPT(w) (asleep[w] && (bell_w != seen[w] || generation_w[w]))
-#if WORKERS > 1
-#define ALL_REACHED    (REACHED(0) && REACHED(1))
+#define PAST(w)      (!SUBSCRIBED(w) || REACHED(w))
+#if WORKERS > 2
+#define ALL_REACHED    (PAST(0) && PAST(1) && PAST(2))
+#define SOME_OVERSLEPT (OVERSLEPT(0) || OVERSLEPT(1) || OVERSLEPT(2))
+#define ANYBODY        (SUBSCRIBED(0) || SUBSCRIBED(1) || SUBSCRIBED(2))
+#elif WORKERS > 1
+#define ALL_REACHED    (PAST(0) && PAST(1))
 #define SOME_OVERSLEPT (OVERSLEPT(0) || OVERSLEPT(1))
+#define ANYBODY        (SUBSCRIBED(0) || SUBSCRIBED(1))
 #else
-#define ALL_REACHED    REACHED(0)
+#define ALL_REACHED    PAST(0)
 #define SOME_OVERSLEPT OVERSLEPT(0)
+#define ANYBODY        SUBSCRIBED(0)
 #endif
 #if FENCE
-#define SERVER_QUIET (!ringing && len(filler_stores) == 0 && len(control_stores) == 0)
+#define SERVER_QUIET (!ringing && !leaving && len(filler_stores) == 0 && len(control_stores) == 0)
 #else
 #define SERVER_QUIET (!ringing && len(filler_stores) == 0)
 #endif
@@ -157,7 +201,7 @@ end:	do
 active proctype monitor()
 {
 end:	if
-	:: asleep_full && !kick && SERVER_QUIET && ALL_REACHED -> assert(false) /* the filler was not woken */
+	:: asleep_full && !kick && SERVER_QUIET && ANYBODY && ALL_REACHED -> assert(false) /* the filler was not woken */
 	:: SERVER_QUIET && SOME_OVERSLEPT -> assert(false) /* a worker was not woken */
 	fi
 }
@@ -184,8 +228,11 @@ inline observe(w)
 	}
 }
 
+/* released_of */
 #ifdef MUTANT_no_released_word
 #define GIVEN(w) carry_committed[w]
+#elif defined(MUTANT_slot_freed_by_the_first)
+#define GIVEN(w) (carry_released[0] > carry_released[1] -> carry_released[0] : carry_released[1])
 #else
 #define GIVEN(w) carry_released[w]
 #endif
@@ -212,19 +259,29 @@ inline gate_of(w)
 	}
 }
 
+inline gate_of_next(w)
+{
+	if
+	:: gate == GO && SUBSCRIBED(w) -> gate_of(w)
+	:: else
+	fi
+}
+
 /* segue_feed_gate */
 inline ask_gate()
 {
 	if
-	:: published == STEPS && end_stored -> gate = OVER
-	:: else ->
-		gate_of(0);
+	:: (published == STEPS && end_stored) || !ANYBODY -> gate = OVER
+	:: else -> COARSE {
+			gate = GO;
+			gate_of_next(0);
 #if WORKERS > 1
-		if
-		:: gate == GO -> gate_of(1)
-		:: else
-		fi
+			gate_of_next(1);
 #endif
+#if WORKERS > 2
+			gate_of_next(2)
+#endif
+		}
 	fi
 }
 
@@ -244,18 +301,23 @@ inline take_ended(w, below)
 	od
 }
 
+inline take_of(w)
+{
+	if
+	:: SUBSCRIBED(w) && published > taken[w] + DEPTH -> take_ended(w, carry_committed[w])
+	:: else
+	fi
+}
+
 /* segue_feed_take */
 inline take_all()
 {
-	if
-	:: published > taken[0] + DEPTH -> take_ended(0, carry_committed[0])
-	:: else
-	fi;
+	take_of(0);
 #if WORKERS > 1
-	if
-	:: published > taken[1] + DEPTH -> take_ended(1, carry_committed[1])
-	:: else
-	fi
+	take_of(1);
+#endif
+#if WORKERS > 2
+	take_of(2)
 #endif
 }
 
@@ -265,48 +327,73 @@ inline take_all()
 #define ring_fence(stores) ((len(stores) == 0));
 #endif
 
+inline wake_all()
+{
+	d_step {
+		asleep[0] = 0;
+#if WORKERS > 1
+		asleep[1] = 0;
+#endif
+#if WORKERS > 2
+		asleep[2] = 0;
+#endif
+		ringing = 0
+	}
+}
+
+#define SLEEPS(w) (SUBSCRIBED(w) && sleeping_w[w])
+
+inline ring_for(w)
+{
+	if
+	:: ringing && SLEEPS(w) -> wake_all()
+	:: else
+	fi
+}
+
 /* segue_feed_ring: the futex wakes all who sleep on the bell */
 inline ring_bell(stores)
 {
-	atomic { stores ! BELL, 0, bell + 1 -> bell++ };
-	ring_fence(stores)
-	if
-	:: sleeping_w[0] -> d_step { asleep[0] = 0
+	COARSE {
+		atomic { store(stores, BELL, 0, bell + 1) -> bell++ };
+		ring_fence(stores)
+		ring_for(0);
 #if WORKERS > 1
-		; asleep[1] = 0
+		ring_for(1);
 #endif
-		; ringing = 0 }
-#if WORKERS > 1
-	:: !sleeping_w[0] ->
-		if
-		:: sleeping_w[1] -> d_step { asleep[0] = 0; asleep[1] = 0; ringing = 0 }
-		:: else -> ringing = 0
-		fi
-#else
-	:: else -> ringing = 0
+#if WORKERS > 2
+		ring_for(2);
 #endif
-	fi
+		ringing = 0
+	}
 }
+
+/* Nobody who has the feed looks at what is in the slot, or will. */
+#define OLD       (published - DEPTH)
+#define UNREAD(w) (published < DEPTH || !SUBSCRIBED(w) || (!(alive[w] & (1 << OLD)) && done_below[w] > OLD))
 
 /* work_on_batch: publishes what is filled, or fills, without the lock, and looks again */
 inline work_on_batch()
 {
 	if
-	:: filled ->
-		atomic { filler_stores ! PUBLISHED, 0, published + 1 -> published++; ringing = 1 };
+	:: filled -> COARSE {
+		atomic { store(filler_stores, PUBLISHED, 0, published + 1) -> published++; ringing = 1 };
 		ring_bell(filler_stores);
 		filled = 0;
-		unlock(filler_stores); /* make_way */
+		unlock(filler_stores) }; /* make_way */
 		lock(filler_stores)
 	:: !filled && published < STEPS ->
 		unlock(filler_stores);
 #ifdef MUTANT_publish_before_fill
-		filler_stores ! PUBLISHED, 0, published + 1;
+		store(filler_stores, PUBLISHED, 0, published + 1);
 #endif
 		d_step {
-			assert(published < DEPTH || !(alive[0] & (1 << (published - DEPTH))));
+			assert(UNREAD(0));
 #if WORKERS > 1
-			assert(published < DEPTH || !(alive[1] & (1 << (published - DEPTH))));
+			assert(UNREAD(1));
+#endif
+#if WORKERS > 2
+			assert(UNREAD(2));
 #endif
 			slot_low[published % DEPTH] = published
 		};
@@ -314,7 +401,7 @@ inline work_on_batch()
 		lock(filler_stores);
 		filled = 1
 	:: !filled && published == STEPS -> /* segue_feed_end */
-		atomic { filler_stores ! END, 0, published -> end_stored = 1; ringing = 1 };
+		atomic { store(filler_stores, END, 0, published) -> end_stored = 1; ringing = 1 };
 		ring_bell(filler_stores)
 	fi
 }
@@ -325,17 +412,30 @@ inline work_on_batch()
 #define feed_sleep_fence ((len(filler_stores) == 0));
 #endif
 
+inline ask_wake(w)
+{
+	if
+	:: SUBSCRIBED(w) -> store(filler_stores, WAKE_AT, w, published - DEPTH + DEPTH / 2)
+	:: else
+	fi
+}
+
 /* segue_feed_sleep: `gate` says whether there is something to do after all */
 inline feed_sleep()
 {
-	filler_stores ! WAKE_AT, 0, published - DEPTH + DEPTH / 2;
+	COARSE {
+		ask_wake(0);
 #if WORKERS > 1
-	filler_stores ! WAKE_AT, 1, published - DEPTH + DEPTH / 2;
+		ask_wake(1);
 #endif
-	feed_sleep_fence
+#if WORKERS > 2
+		ask_wake(2);
+#endif
+		feed_sleep_fence
 #ifndef MUTANT_no_second_look_of_the_filler
-	ask_gate()
+		ask_gate()
 #endif
+	}
 }
 
 /* run, work_once */
@@ -343,7 +443,7 @@ active proctype filler()
 {
 	mtype gate;
 	byte seen_released, seen_committed, copy_low;
-	bit filled, end_stored;
+	bit filled;
 
 end:	do
 	:: atomic { kick -> asleep_full = 0 };
@@ -415,34 +515,117 @@ active proctype committer()
 	do
 	:: count < SNAPSHOTS ->
 		count++;
-#if WORKERS > 1
 		if
 		:: snapshot(0)
-		:: snapshot(1)
-		fi
-#else
-		snapshot(0)
+#if WORKERS > 1
+		:: SUBSCRIBED(LAST) -> snapshot(LAST)
 #endif
+		fi
 	:: break
 	od;
 	count = 0
 }
 
 #if FENCE
-/* end_lease: segue_carry_fence, then segue_feed_ring */
+/* segue_ledger_end: segue_carry_fence, then segue_feed_ring; leave_feed when it is written */
 active proctype control()
 {
 	if
 	:: skip
-	:: lock(control_stores);
-		atomic { control_stores ! GENERATION, 0, 1 -> ringing = 1 };
+	:: COARSE {
+		lock(control_stores);
+		atomic { store(control_stores, GENERATION, 0, 1) -> ringing = 1 };
 #ifdef MUTANT_fence_without_ring
 		ringing = 0;
 #else
 		ring_bell(control_stores);
 #endif
 		unlock(control_stores)
+		};
+#if LEAVE
+		atomic { !locked && holds[0] == 0 -> left = 1; leaving = 1 };
+		d_step {
+#ifndef MUTANT_leave_without_kick
+			kick = 1;
+#endif
+			leaving = 0
+		}
+#endif
 	fi
+}
+#endif
+
+#if JOIN
+/* segue_feed_reaches, of a feed that began with batch 0 */
+#define HOLDS(w, t) (SUBSCRIBED(w) && carry_released[w] <= (t))
+#if WORKERS > 2
+#define SOME_HOLD(t) (HOLDS(0, t) || HOLDS(1, t))
+#elif defined(MUTANT_oldest_slot_not_held)
+#define SOME_HOLD(t) true
+#else
+#define SOME_HOLD(t) HOLDS(0, t)
+#endif
+#define REACHES(t) ((t) <= published && (t) + DEPTH >= published && ((t) + DEPTH > published || SOME_HOLD(t)))
+
+/* meets */
+#ifdef MUTANT_catch_up_skips_a_batch
+#define MEETS(t) REACHES((t) + 1)
+#else
+#define MEETS(t) REACHES(t)
+#endif
+
+/* find_feed: join, of a group that has its states from the store; it looks twice */
+active proctype group()
+{
+	byte step;
+
+	if
+	:: skip
+	:: atomic {
+			!locked ->
+			do
+			:: step < published -> step++
+			:: break
+			od;
+			if
+			:: MEETS(step)
+			:: else -> goto apart
+			fi
+		};
+		atomic {
+			!locked ->
+			if
+#ifndef MUTANT_join_looks_once
+			:: !MEETS(step) -> goto apart
+#endif
+			:: else
+			fi;
+			d_step {
+				carry_committed[LAST] = step;
+				carry_released[LAST] = step;
+				taken[LAST] = step;
+				done_below[LAST] = step;
+				committed_w[LAST] = step;
+				released_w[LAST] = step;
+				if
+				:: step > 0 ->
+					truth[LAST * STEPS + step - 1] = STATES(LAST, step - 1, 0);
+#ifdef MUTANT_states_of_another_group
+					buffer_low[BUFFER(LAST, step - 1)] = buffer_low[BUFFER(0, step - 1)];
+					buffer_high[BUFFER(LAST, step - 1)] = buffer_high[BUFFER(0, step - 1)]
+#else
+					buffer_low[BUFFER(LAST, step - 1)] = STATES(LAST, step - 1, 0);
+					buffer_high[BUFFER(LAST, step - 1)] = STATES(LAST, step - 1, 0)
+#endif
+				:: else
+				fi;
+				joined = 1;
+				kick = 1
+			};
+			run worker(LAST, step)
+		}
+	fi;
+apart:	step = 0
 }
 #endif
 
@@ -487,7 +670,7 @@ inline release(t)
 	};
 	if
 	:: give > released ->
-		atomic { worker_stores[self] ! RELEASED, self, give -> released = give; give = 0; releasing[self] = 1 };
+		atomic { store(worker_stores[self], RELEASED, self, give) -> released = give; give = 0; releasing[self] = 1 };
 		release_fence
 		d_step {
 			if
@@ -512,7 +695,7 @@ inline release(t)
 inline sleep_for_batch()
 {
 	seen[self] = bell_w;
-	worker_stores[self] ! SLEEPING, self, 1;
+	store(worker_stores[self], SLEEPING, self, 1);
 	sleep_begin_fence
 #ifndef MUTANT_no_second_look_of_the_worker
 	poll(self);
@@ -538,7 +721,7 @@ inline sleep_for_batch()
 		!asleep[self]
 	:: else
 	fi;
-	atomic { worker_stores[self] ! SLEEPING, self, 0 -> seen[self] = 0; met = 0 }
+	atomic { store(worker_stores[self], SLEEPING, self, 0) -> seen[self] = 0; met = 0 }
 }
 
 /* The states after batch `committed`; `salt` tells a second attempt from the first. */
@@ -546,19 +729,22 @@ inline write_states()
 {
 	d_step {
 		assert(committed < DEPTH || !HELD_BATCH(self, committed - DEPTH));
-		buffer_low[BUFFER(self, committed)] = 2 * committed + salt
+		buffer_low[BUFFER(self, committed)] = STATES(self, committed, salt)
 	};
-	buffer_high[BUFFER(self, committed)] = 2 * committed + salt
+	buffer_high[BUFFER(self, committed)] = STATES(self, committed, salt)
 }
 
-proctype worker(byte self)
+proctype worker(byte self; byte first)
 {
 	mtype met;
 	byte next, committed, released, woken_at = NEVER, give, given_back, which;
 	bit salt, rung;
 
+	next = first;
+	committed = first;
+	released = first;
 	do
-	:: next > committed -> /* a batch is open */
+	:: COARSE { next > committed -> /* a batch is open */
 		if
 		:: write_states();
 			if
@@ -566,35 +752,38 @@ proctype worker(byte self)
 			:: else
 			fi;
 			atomic {
-				worker_stores[self] ! COMMITTED, self, next ->
-				truth[self * STEPS + committed] = 2 * committed + salt;
+				store(worker_stores[self], COMMITTED, self, next) ->
+				truth[self * STEPS + committed] = STATES(self, committed, salt);
+				done_below[self] = next;
 				committed = next
 			}
 #ifdef MUTANT_commit_before_states
 			; buffer_high[BUFFER(self, committed - 1)] = NEVER;
-			buffer_high[BUFFER(self, committed - 1)] = 2 * (committed - 1) + salt
+			buffer_high[BUFFER(self, committed - 1)] = STATES(self, committed - 1, salt)
 #endif
 		:: given_back < GIVE_BACKS -> /* given back with states written: it comes again */
 			write_states();
 			d_step { alive[self] = alive[self] & ~(1 << committed); next = committed; salt = !salt; given_back++ }
-		fi
-	:: next == committed && alive[self] -> /* any that is held */
+		fi }
+	:: COARSE { next == committed && alive[self] -> /* any that is held; TSO 0: the oldest */
 		atomic {
 			if
 			:: HELD_BATCH(self, released) -> which = released
+#if TSO
 			:: HELD_BATCH(self, released + 1) -> which = released + 1
 			:: HELD_BATCH(self, released + 2) -> which = released + 2
 			:: HELD_BATCH(self, released + 3) -> which = released + 3
+#endif
 			fi
 		};
 		release(which);
-		which = 0
-	:: next == committed && next - released < DEPTH -> /* with that many held, HELD is an error */
+		which = 0 }
+	:: COARSE { next == committed && next - released < DEPTH -> /* with that many held, HELD is an error */
 		poll(self);
 		if
 		:: met == READY -> /* segue_track_take */
 			d_step {
-				assert(slot_low[next % DEPTH] == next && slot_high[next % DEPTH] == next);
+				assert(!SUBSCRIBED(self) || (slot_low[next % DEPTH] == next && slot_high[next % DEPTH] == next));
 				if
 				:: next > 0 ->
 					assert(buffer_low[BUFFER(self, next - 1)] == truth[self * STEPS + next - 1]);
@@ -609,7 +798,7 @@ proctype worker(byte self)
 		:: met == WAIT -> sleep_for_batch()
 		:: met == ENDED -> break
 		:: met == FENCED -> goto fenced
-		fi
+		fi }
 	od;
 	assert(next == STEPS);
 fenced:
@@ -618,9 +807,12 @@ fenced:
 
 init {
 	atomic {
-		run worker(0);
-#if WORKERS > 1
-		run worker(1)
+		run worker(0, 0);
+#if FIRST > 1
+		run worker(1, 0);
+#endif
+#if FIRST > 2
+		run worker(2, 0)
 #endif
 	}
 }

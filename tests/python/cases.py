@@ -59,6 +59,7 @@ class Case:
     arrays: array_data.Data | None = None  # once they are written
     parts: dict[str, Part] = dataclasses.field(default_factory=dict)  # of a mix; `files` is empty
     push: Push | None = None  # of a log, also one that is a part
+    salt: int = 0  # groups of one stream save other states
 
     def __repr__(self) -> str:
         if self.parts:
@@ -166,11 +167,12 @@ def drawn(rng: np.random.Generator, feature: oracle.Feature, n: int | None, raw:
 def _states(rng: np.random.Generator, kind: str) -> dict[str, oracle.State]:
     states = {}
     for name, feature in _features(rng, "s", int(rng.integers(4))).items():
+        zero = [None, None, 0.3, 1.0][rng.integers(4)]
         if kind in INITIAL and rng.integers(3) == 0:
-            states[name] = oracle.State(feature.dtype, feature.shape, from_data=True)
+            states[name] = oracle.State(feature.dtype, feature.shape, from_data=True, zero=zero)
             continue
         init = [None, values(rng, feature.dtype, ()), values(rng, feature.dtype, feature.shape)]
-        states[name] = oracle.State(feature.dtype, feature.shape, init[rng.integers(3)])
+        states[name] = oracle.State(feature.dtype, feature.shape, init[rng.integers(3)], zero=zero)
     return states
 
 
@@ -283,10 +285,59 @@ def _data(
     return {"files": files, "paths": paths, "raw": raw, "layout": layout}
 
 
+def _classes(rng: np.random.Generator, spec: oracle.Spec) -> oracle.Spec:
+    """The spec, with classes of lengths or without."""
+    if spec.boundaries or spec.tail == "stop" or rng.integers(3):
+        return spec
+    lengths = rng.integers(1, 4 * spec.unroll + 2, int(rng.integers(1, 4)))
+    window = spec.batch_size + int(rng.integers(12)) if rng.integers(4) else None
+    return dataclasses.replace(
+        spec, boundaries=tuple(sorted(set(lengths.tolist()))), window=window
+    )
+
+
+def _limited(rng: np.random.Generator, case: Case) -> Case:
+    """The case, sometimes with a greatest length, which some sequences may be longer than."""
+    if rng.integers(3) or case.spec.maximum_length is not None:
+        return case
+    spec = case.spec
+    some = [part.case for part in case.parts.values()] or [case]
+    lengths = [
+        len(next(iter(r.sequences.values()))) for c in some for f in c.files for r in f.records
+    ]
+    live_mix = case.parts and any(c.kind == "log" for c in some)
+    skips = spec.epochs is not None and not live_mix
+    what = str(rng.choice(["error", "truncate", "skip"][: 3 if skips else 2]))
+    most = int(rng.choice([max(lengths), *lengths]))
+    if what == "error":
+        most = max(lengths) + int(rng.integers(2))
+    elif what == "truncate" and spec.pad:
+        most = int(rng.integers(1, max(lengths) + 2))
+    spec = dataclasses.replace(spec, maximum_length=most, on_too_long=what)
+    if spec.pad and rng.integers(3) == 0 and _may_be_whole(case, most):
+        spec = dataclasses.replace(spec, num_unroll=None)
+    return dataclasses.replace(case, spec=spec)
+
+
+def _may_be_whole(case: Case, most: int) -> bool:
+    """Whether no total length that is given is beyond a sequence's only segment."""
+    some = [part.case for part in case.parts.values()] or [case]
+    records = [r for c in some for f in c.files for r in f.records]
+    return all(
+        r.length is None
+        or r.length <= -(-len(next(iter(r.sequences.values()))) // most) * most
+        for r in records
+    )
+
+
 def make(
     name: str, rng: np.random.Generator, kind: str | None = None, **fields: Any
 ) -> Case:
     """A random case; the kind of its source, and `fields` of the spec, can be given."""
+    return _limited(rng, _make(name, rng, kind, **fields))
+
+
+def _make(name: str, rng: np.random.Generator, kind: str | None = None, **fields: Any) -> Case:
     kind = kind or str(rng.choice(["tfrecord", "files", "arrays"]))
     epochs = [1, 1, 2, 3, None][rng.integers(5)]
     example = str(rng.choice(["sequence_example", "example"]))
@@ -305,15 +356,23 @@ def make(
         tail=str(rng.choice(["shrink", "stop", "pad"][: 3 if epochs else 2])),
         epoch_end=str(rng.choice(["continue", "drain"])),
         on_error="skip" if epochs and rng.integers(5) == 0 else "raise",
+        trim=bool(rng.integers(3) == 0),
     )
-    spec = dataclasses.replace(spec, **fields)
+    spec = _classes(rng, dataclasses.replace(spec, **fields))
     key_feature = "id" if rng.integers(4) == 0 else None
     data = _data(rng, spec, kind, key_feature)
     if spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain":
         # Without a full batch in an epoch this is an error, as it has to be.
         most = sum(len(file.records) for file in data["files"])
         spec = dataclasses.replace(spec, batch_size=1, lanes=min(spec.lanes, most))
-    return Case(
+    records = sum(len(file.records) for file in data["files"])
+    if kind != "log" and spec.lanes <= records and "lanes" not in fields and rng.integers(4) == 0:
+        spec = dataclasses.replace(spec, lanes_by="record")
+    kept = spec.lanes_by == "record" and bool(rng.integers(2))
+    if kept:
+        spec = dataclasses.replace(spec, initial="kept")
+        _share_keys(rng, data["files"], kind, key_feature)
+    case = Case(
         **data,
         name=name,
         kind=kind,
@@ -331,6 +390,37 @@ def make(
             "interval": float(rng.choice([0.01, 1.0])),
         },
     )
+    if kept:
+        case.options.update(persist=True, keep_final=True)
+    return case
+
+
+def _share_keys(
+    rng: np.random.Generator, files: list[File], kind: str, key_feature: str | None
+) -> None:
+    """Sometimes several records have the same key."""
+    if kind == "arrays" or not key_feature or rng.integers(2):
+        return
+    for file in files:
+        for i, record in enumerate(file.records):
+            file.records[i] = dataclasses.replace(record, key=f"same-{rng.integers(3)}-é")
+
+
+def with_sizes(case: Case, rng: np.random.Generator) -> Case:
+    """The case with other batch sizes on the way, if its stream can have them."""
+    spec = case.spec
+    few = spec.epochs is None and spec.tail == "stop" and spec.epoch_end == "drain"
+    if spec.tail == "pad" or not case.options["persist"] or few:
+        return case
+    most = 8
+    if case.push:  # the window has its places beside the rows
+        window = (spec.window or 16 * spec.batch_size) if spec.boundaries else 0
+        most = ((case.push.capacity or _least(case)) - window) // (case.options["depth"] + 2)
+    least = 1 if case.reading == "epochs" else 0
+    steps = sorted(set(rng.integers(0, 16, int(rng.integers(1, 5))).tolist()))
+    sizes = {step: int(rng.integers(least, most + 1)) for step in steps}
+    sizes[steps[-1]] = max(1, sizes[steps[-1]])  # with 0 it would go on for ever
+    return dataclasses.replace(case, spec=dataclasses.replace(spec, sizes=sizes))
 
 
 def make_log(name: str, rng: np.random.Generator) -> Case:
@@ -344,7 +434,9 @@ def make_log(name: str, rng: np.random.Generator) -> Case:
 
 def _least(case: Case) -> int:
     """The capacity that a log must have."""
-    return int((case.options["depth"] + 2) * case.spec.batch_size)
+    window = case.spec.window or 16 * case.spec.batch_size
+    rest = (case.options["depth"] + 2) * case.spec.batch_size
+    return int(rest + window if case.spec.boundaries else rest)
 
 
 def _push(rng: np.random.Generator, case: Case, count: int, before: int) -> Push:
@@ -394,7 +486,8 @@ def make_mix(
         kinds[rng.integers(len(kinds))] = "log"
         fields["on_error"] = "raise"
     plainest = min(kinds, key=["arrays", "tfrecord", "files", "log"].index)
-    base = make(name, rng, plainest, **{"epochs": 1, **fields})
+    base = _make(name, rng, plainest, **{"epochs": 1, **fields})
+    base.spec = dataclasses.replace(base.spec, lanes_by="sequence", initial="value")
     case = dataclasses.replace(base, files=[], paths=[], kind="mix", parts={}, layout=None)
     unit = [1, 4, 10][rng.integers(3)]
     for i, kind in enumerate(kinds):
@@ -414,7 +507,7 @@ def make_mix(
             part.weight, part.whole, part.epochs = 1, 1, 1
     if live:
         _make_live(rng, case)
-    return case
+    return _limited(rng, case)
 
 
 def _make_live(rng: np.random.Generator, case: Case) -> None:
@@ -627,7 +720,7 @@ def update(states: oracle.Arrays, inputs: oracle.Arrays, step: int) -> oracle.Ar
 
 def expected(case: Case) -> Callable[[int], Iterator[oracle.Batch]]:
     """The model's batches of a lane; those of an endless stream only up to ENDLESS."""
-    plain = model(case, update)
+    plain = model(case, lambda states, inputs, step: update(states, inputs, step + case.salt))
     return lambda lane: islice(plain.batches(lane), None if case.spec.last else ENDLESS)
 
 
@@ -656,7 +749,12 @@ def source_of(case: Case, directory: Path) -> Any:
 
 def states_of(case: Case) -> dict[str, segue.State]:
     return {
-        name: segue.State(state.dtype, state.shape, init="data" if state.from_data else state.init)
+        name: segue.State(
+            state.dtype,
+            state.shape,
+            init="data" if state.from_data else state.init,
+            policy=None if state.zero is None else segue.zero(state.zero),
+        )
         for name, state in case.spec.states.items()
     }
 
@@ -679,13 +777,15 @@ def open_stream(client: segue.Client, case: Case, directory: Path, **options: An
         "states": states_of(case),
     }
     names = ("num_unroll", "batch_size", "lanes", "shuffle", "seed", "epochs", "first_epoch",
-             "pad", "tail", "epoch_end", "on_error")  # fmt: skip
+             "pad", "tail", "epoch_end", "on_error", "maximum_length",
+             "on_too_long", "trim", "lanes_by", "window", "initial")  # fmt: skip
     arguments.update({name: getattr(spec, name) for name in names})
+    arguments["bucket_boundaries"] = spec.boundaries or None
     return client.stream(case.name, **{**arguments, **case.options, **options})
 
 
 _ROW_FIELDS = ("sequence", "sequence_count", "length", "total_length", "insertion_index", "epoch",
-               "is_first", "is_last")  # fmt: skip
+               "is_first", "is_last", "is_kept")  # fmt: skip
 
 
 def same(what: str, got: np.ndarray, want: np.ndarray) -> None:
@@ -704,6 +804,9 @@ def compare_ragged(where: str, got: segue.Ragged, want: np.ndarray) -> None:
         assert (got.offsets[:-1, -1] == got.offsets[1:, 0]).all(), where
     else:
         assert got.offsets.shape == (len(want) + 1,), where
+    if not got.offsets.size:  # of no rows
+        assert not len(got.values), where
+        return
     assert got.offsets.flat[0] == 0 and got.offsets.flat[-1] == len(got.values), where
     for place, part in np.ndenumerate(split(got)):
         one = want[place]
@@ -729,7 +832,7 @@ def compare(batch: segue.Batch, want: oracle.Batch) -> None:
                 same(f"{where}: {name}", got[name], model[name])
                 continue
             compare_ragged(f"{where}: {name}", batch.ragged(name), model[name])
-            if model[name].flat[0].__class__ is bytes:
+            if model[name].size and model[name].flat[0].__class__ is bytes:
                 assert batch.bytes(name).tolist() == model[name].tolist(), f"{where}: {name}"
     for name, state in want.state_in.items():
         same(f"{where}: state {name}", batch.state(name), state)
@@ -746,7 +849,7 @@ def work(batch: segue.Batch, case: Case, in_place: bool = False) -> None:
     for row in range(batch.batch_size):
         states = {name: np.array(batch.state(name)[row]) for name in names}
         inputs = {name: array[row] for name, array in {**batch.sequences, **others}.items()}
-        for name, value in update(states, inputs, batch.step).items():
+        for name, value in update(states, inputs, batch.step + case.salt).items():
             after[name][row] = value
     for name in names:
         batch.save_state(name, after[name])
@@ -796,6 +899,18 @@ class Held:
         self._held[batch.lane] = [(array, array.tobytes()) for array in arrays]
 
 
+def resize(loader: segue.Loader, step: int, size: int) -> None:
+    """Give the lanes that are at that step another batch size; not those that have ended before."""
+    loader._commit()
+    loader._attach_to_begin()
+    handles = loader._handles
+    if all(lane.committed == step for lane in handles):
+        loader.set_batch_size(size)
+    for lane in handles:
+        if lane.committed == step:
+            lane.set_batch_size(size)
+
+
 def check(
     loader: segue.Loader, case: Case, wanted: list[oracle.Batch], whole: bool = True
 ) -> None:
@@ -803,7 +918,12 @@ def check(
     held = Held()
     batches = read(loader, case)
     parts = [part for part, _ in numbers(case)] if case.parts else None
+    resized = -1
     for want in wanted:
+        begun = case.reading == "rounds" and want.step == resized  # the round was taken
+        if want.step in case.spec.sizes and not begun:
+            resized = want.step
+            resize(loader, want.step, case.spec.sizes[want.step])
         batch = next(batches, None)
         assert batch is not None, f"ended where lane {want.lane}, step {want.step} was due"
         compare(batch, want)
@@ -814,6 +934,8 @@ def check(
         if want.step % 3 == 0:
             batch.commit()
     if whole:
+        for step, size in case.spec.sizes.items():  # where no lane has a batch of that step
+            resize(loader, step, size)
         extra = next(batches, None)
         assert extra is None, f"{extra} after the end"
         plain = model(case)

@@ -21,7 +21,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager  # noqa: E40
 
 HERE = str(Path(__file__).parent)
 PATIENCE = 40.0  # seconds for a cell; one that takes longer hangs
-PROMPT = 5.0  # seconds that anything done at once may take on a machine under load
+PROMPT = 8.0  # seconds that anything done at once may take under load; a wait for a lane: 10
 SEEN = re.compile(r"^\d+\.\d+\.[0-9a-f]{16}$", re.MULTILINE)  # what `little.seen` returns
 
 

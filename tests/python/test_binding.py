@@ -589,7 +589,7 @@ def test_arrays_that_go_late_are_waited_for(client: segue.Client, tmp_path: Path
 
 
 def test_arrays_in_a_cycle_are_collected(client: segue.Client, tmp_path: Path) -> None:
-    loader = open_stream(client, tmp_path, records=40, depth=2).loader()
+    loader = open_stream(client, tmp_path, records=16, depth=2).loader()
     gc.disable()
     try:
         for batch in loader:

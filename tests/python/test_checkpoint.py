@@ -19,6 +19,7 @@ import secrets
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,8 @@ class History:
         self.rng, self.directory = rng, directory
         lanes = int(rng.integers(1, 4))
         self.keep = int(rng.integers(1, 4))
-        self.case = simple(
+        self.case = self.simple(
             directory,
-            tuple(LENGTHS[: int(rng.integers(4, len(LENGTHS)))]),
             lanes=lanes,
             batch_size=int(rng.integers(1, 4)),
             epochs=None,
@@ -98,6 +98,10 @@ class History:
         self.tokens: list[tuple[int, int, bytes, dict[int, float]]] = []
         self.log: list[str] = []
         self.open("fresh")
+
+    def simple(self, directory: Path, lanes: int, **fields: Any) -> cases.Case:
+        lengths = LENGTHS[: int(self.rng.integers(4, len(LENGTHS)))]
+        return simple(directory, lengths, lanes=lanes, **fields)
 
     def open(self, start: str) -> None:
         self.client = segue.open(self.directory / "store")
@@ -209,9 +213,12 @@ class History:
         assert value == again
         return hit["number"], hit["lane"], value
 
-    def play(self, acts: int) -> None:
+    def ways(self) -> list[Callable[[int], None]]:
         ways = [self.run] * 8 + [self.checkpoint] * 4 + [self.restore] * 3
-        ways += [self.kill_server, self.kill_all] + [self.fresh] * int(self.rng.integers(2))
+        return ways + [self.kill_server, self.kill_all] + [self.fresh] * int(self.rng.integers(2))
+
+    def play(self, acts: int) -> None:
+        ways = self.ways()
         for _ in range(acts):
             act = ways[int(self.rng.integers(len(ways)))]
             lane = int(self.rng.integers(len(self.lanes)))
@@ -220,15 +227,16 @@ class History:
             self.compare()
 
 
-def test_final_states_go_back_with_their_lane(tmp_path: Path) -> None:
+def play(kind: type[History], tmp_path: Path, counter: str, usual: int) -> None:
+    """Play so many histories as the environment says."""
     seed = int(os.environ.get("SEGUE_TEST_SEED") or secrets.randbits(32))
-    count = int(os.environ.get("SEGUE_TEST_CHECKPOINTS") or 12)
+    count = int(os.environ.get(counter) or usual)
     only = os.environ.get("SEGUE_TEST_CASE")
-    print(f"SEGUE_TEST_SEED={seed} SEGUE_TEST_CHECKPOINTS={count}")
+    print(f"SEGUE_TEST_SEED={seed} {counter}={count}")
     for number in [int(only)] if only else range(count):
         directory = tmp_path / str(number)
         directory.mkdir()
-        history = History(np.random.default_rng([seed, number]), directory)
+        history = kind(np.random.default_rng([seed, number]), directory)
         try:
             history.play(40)
         except BaseException as error:
@@ -236,6 +244,10 @@ def test_final_states_go_back_with_their_lane(tmp_path: Path) -> None:
             error.add_note("\n".join(history.log))
             raise
         history.close()
+
+
+def test_final_states_go_back_with_their_lane(tmp_path: Path) -> None:
+    play(History, tmp_path, "SEGUE_TEST_CHECKPOINTS", 12)
 
 
 # -- one by one ------------------------------------------------------------------------------------

@@ -334,7 +334,7 @@ def test_what_was_passed_over_is_told_at_the_end(
         count, [text] = told(loader, case)
         assert count > 0 and loader.skipped == skipped
         assert "'train'" in text and f"passed over {skipped} records" in text
-        assert 'on_error="raise"' in text
+        assert 'on_error="skip"' in text
         again, texts = told(loader, case)
         if persist:  # there is no more, and it was said what was passed over
             assert again == 0 and len(texts) == 1 and "had ended" in texts[0]

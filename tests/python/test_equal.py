@@ -2,7 +2,8 @@
 
 Each case is one data set and one stream, read to its end by one to three worker processes that
 share its lanes; the first of them makes it, the others open it by its name. Every batch, key, length, padding and carried state must be the model's, also
-where the server is killed in between, which is done again and again.
+where the server is killed in between, which is done again and again. Two thirds of the streams that can have them are
+given other batch sizes on the way.
 
 What is inserted must come as from a file that has it. The first worker inserts the beginning,
 before its loader begins; the rest is inserted while they read, by producers one after the other,
@@ -15,7 +16,7 @@ SEGUE_TEST_CASE is one of them to be run alone.
 
 from __future__ import annotations
 
-import multiprocessing
+import faulthandler
 import os
 import random
 import secrets
@@ -28,11 +29,13 @@ from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.queues import Queue
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
 
 import cases
+import forked
 import oracle
 import segue
 
@@ -70,6 +73,7 @@ def read_twice(loader: segue.Loader, case: cases.Case, wanted: list[oracle.Batch
 
 def work(tasks: Queue[Any], begun: Queue[Any], results: Queue[Any]) -> None:
     """A worker process: reads its share of the lanes of one case after the other."""
+    faulthandler.register(signal.SIGUSR1)
     client: segue.Client | None = None
     for number, case, rank, directory in iter(tasks.get, None):
         try:
@@ -121,8 +125,7 @@ class Inserter:
 
     def __init__(self, begun: Queue[Any], results: Queue[Any]) -> None:
         self.begun, self.results = begun, results
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["ml_dtypes", "numpy", "pytest", "segue"])
+        self.context = forked.context()
         self.wrong: list[tuple[int, str]] = []
         self.one = threading.Lock()  # start() asks for exit codes of all, which can be read once
         self.thread = threading.Thread(target=self.run)
@@ -171,11 +174,16 @@ class Killer:
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
+        last = time.monotonic()
         while not self.over.wait(self.random.expovariate(1 / self.random.choice(KILL_EVERY))):
             stores = sorted(path.parent for path in self.directory.glob("store-*/segue.sock"))
-            with suppress(segue.Error):  # it has just been killed, or has ended
+            with suppress(segue.Error, ProcessLookupError):  # it has just been killed, or has ended
                 with segue.open(self.random.choice(stores or [self.directory]), start=False) as client:
-                    os.kill(client.status()["server"]["pid"], signal.SIGKILL)
+                    pid = client.status()["server"]["pid"]
+                    # Where it takes long to start, all that it is there for takes long, too.
+                    self.over.wait(self.random.random() * (time.monotonic() - last))
+                    os.kill(pid, signal.SIGKILL)
+                    last = time.monotonic()
                     self.kills += 1
 
     def __enter__(self) -> Killer:
@@ -188,6 +196,11 @@ class Killer:
 
 
 def make(seed: int, number: int) -> cases.Case:
+    case = make_one(seed, number)
+    return cases.with_sizes(case, np.random.default_rng([seed, number, 2])) if number % 3 else case
+
+
+def make_one(seed: int, number: int) -> cases.Case:
     rng = np.random.default_rng([seed, number])
     name = f"case-{number}"
     if number % 5 == 3:
@@ -197,14 +210,30 @@ def make(seed: int, number: int) -> cases.Case:
     return cases.make(name, rng)
 
 
+def news(results: Queue[Any], processes: list[Any], killer: Killer) -> Any:
+    """The next answer; where none comes, the workers say what they are doing."""
+    kills = killer.kills
+    try:
+        return results.get(timeout=PATIENCE)
+    except Empty:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(2)
+        raise AssertionError(
+            f"no news for {PATIENCE} s, in which {killer.kills - kills} servers were killed; "
+            "what the workers do is in their output"
+        ) from None
+
+
 def test_every_batch_is_the_models(tmp_path: Path) -> None:
     seed = int(os.environ.get("SEGUE_TEST_SEED") or secrets.randbits(32))
-    count = int(os.environ.get("SEGUE_TEST_SPECS") or 200)
+    count = int(os.environ.get("SEGUE_TEST_SPECS") or 80)
     only = os.environ.get("SEGUE_TEST_CASE")
     numbers = [int(only)] if only else range(count)
     print(f"SEGUE_TEST_SEED={seed} SEGUE_TEST_SPECS={count}")
 
-    context = multiprocessing.get_context("spawn")
+    context = forked.context()
     results = context.Queue()
     begun = context.Queue()  # cases of which the rest is to be inserted
     tasks = [context.Queue() for _ in range(WORKERS)]
@@ -227,7 +256,7 @@ def test_every_batch_is_the_models(tmp_path: Path) -> None:
         answers: list[Any] = []
         with Killer(tmp_path, seed) as killer, Inserter(begun, results) as inserter:
             while len(answers) < shares and not inserter.wrong:
-                answers.append(results.get(timeout=PATIENCE))
+                answers.append(news(results, processes, killer))
         for process in processes if not inserter.wrong else []:
             process.join(PATIENCE)
     finally:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import forked
 import little
 import mixing
 import segue
@@ -237,7 +238,7 @@ def test_one_converts_and_others_wait(tmp_path: Path, named: bool) -> None:
     log, until = tmp_path / "log", tmp_path / "until"
     folder = tmp_path if named else tmp_path / "store" / "examples"
     arguments = (tmp_path / "store", log, until, folder / "train.segue" if named else None)
-    context = multiprocessing.get_context("spawn")
+    context = forked.context()
     processes = [context.Process(target=convert_too, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
@@ -409,7 +410,7 @@ def test_an_error_reaches_the_trainer(client: segue.Client, workers: int) -> Non
         (lambda: [{"x": np.zeros(2, int)}, {"y": np.zeros(2, int)}], {}, "item 1: 'x' is missing"),
         (lambda: [{"x": np.zeros(2, int)}, 7], {}, "item 1: expected a mapping of arrays, got int"),
         (lambda: iter(()), {}, "source: it has no sequence"),
-        (lambda: Unsendable(), {"workers": 1}, "Examples of stream 'train': .*Unsendable"),
+        (lambda: Unsendable(), {"workers": 1}, "the data set cannot be pickled for them .*Unsendable"),
     ],
 )
 def test_what_cannot_be_inserted(
@@ -548,14 +549,21 @@ def test_why_nothing_comes_is_found_beside_a_stream_that_was_dropped(
         producer.leave()
 
 
-def test_it_goes_through_kills_of_the_server(client: segue.Client) -> None:
-    stream = fed(client, Numbers(60, wait=0.05), workers=2)
+def test_it_goes_through_kills_of_the_server(tmp_path: Path, client: segue.Client) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    stream = fed(client, Numbers(60, wait=0.05, log=log), workers=2)
     over = threading.Event()
+    kills = 0
 
     def kill() -> None:
-        while not over.wait(0.1):
-            with contextlib.suppress(segue.Error), segue.open(client.dir, start=False) as own:
-                os.kill(own.status()["server"]["pid"], signal.SIGKILL)
+        """After every sixth item: a server that is killed too soon gets nowhere."""
+        nonlocal kills
+        while not over.wait(0.02):
+            if log.stat().st_size > 6 * kills:
+                with contextlib.suppress(segue.Error), segue.open(client.dir, start=False) as own:
+                    os.kill(own.status()["server"]["pid"], signal.SIGKILL)
+                    kills += 1
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -564,6 +572,7 @@ def test_it_goes_through_kills_of_the_server(client: segue.Client) -> None:
     finally:
         over.set()
         thread.join()
+    assert kills > 2
 
 
 def test_closing_waits_for_nobody(tmp_path: Path, client: segue.Client) -> None:
@@ -695,3 +704,54 @@ def test_one_part_is_inserted_once(tmp_path: Path, client: segue.Client, other: 
     with pytest.raises(segue.ArgumentError, match=rf"parts\['{name}'\] is inserted: a mix has one"):
         opened(client, Mix(parts))
     assert not log.exists()
+
+
+def test_the_first_program_of_the_readme(tmp_path: Path) -> None:
+    """As it is, and once more."""
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    [program] = re.findall(r"```python\n# first\.py\n(.*?)```", page, re.DOTALL)
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert len(done.stdout.splitlines()) == 5 and "[50. 60.]" in done.stdout
+
+
+WORKERS = """
+import sys
+import numpy as np
+import segue
+
+class Numbers:
+    def __len__(self): return 3
+    def __getitem__(self, number): return {"x": np.full(2, number)}
+
+source = segue.Examples(Numbers(), cache=sys.argv[1] == "cache", workers=2)
+stream = segue.open("store").stream("train", source, {"x": segue.Feature("int64")}, num_unroll=2, batch_size=2)
+print(len(list(stream.loader(start="fresh"))))
+"""
+
+
+@pytest.mark.parametrize("kind", ["cache", "live"])
+def test_a_program_that_its_workers_run_again(tmp_path: Path, kind: str) -> None:
+    """Without the guard of its main part they would wait for what waits for them."""
+    (tmp_path / "program.py").write_text(WORKERS)
+    done = subprocess.run(
+        [sys.executable, "program.py", kind],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1 and not done.stdout
+    assert 'put what it does under if __name__ == "__main__":' in done.stderr
+    assert re.search(r"SourceError: item 0: the process that makes it has ended", done.stderr)
+
+
+def test_a_data_set_that_workers_cannot_be_given(client: segue.Client) -> None:
+    class Local(Numbers):
+        pass
+
+    with pytest.raises(segue.ArgumentError, match="Examples.workers: the data set cannot be pickled"):
+        client.stream("train", Examples(Local(), workers=2), X, **OPTIONS)

@@ -125,3 +125,68 @@ def test_what_was_inserted_is_read_again(tmp_path: Path) -> None:
     run = started(tmp_path)
     total = 2 * sum(number * number for number in range(1, 21))
     assert (run.returncode, run.stdout) == (0, f"{total}\n"), run.stderr
+
+
+# What is kept under a key, changed, and all of it listed.
+KEYED = r"""
+#include <segue/segue.h>
+#include <stdio.h>
+#include <string.h>
+
+static int show(void *arg, const struct segue_states *states)
+{
+	double value;
+
+	memcpy(&value, states->bytes, sizeof(value));
+	printf("%.*s %d %llu %g;", (int)states->key_size, states->key, (int)states->kind,
+		(unsigned long long)states->step, value);
+	++*(int *)arg;
+	return 0;
+}
+
+int main(void)
+{
+	struct segue_states_cursor cursor = {0};
+	struct segue_client *client = NULL;
+	const double value = 2.5;
+	int seen = 0, rc = segue_open("run", NULL, &client);
+
+	if (!rc)
+		rc = segue_states_put(client, "train", NULL, "b", &value, sizeof(value));
+	if (!rc && segue_states_put(client, "train", NULL, "b", &value, 4) != SEGUE_ESTATE)
+		rc = SEGUE_EINVAL;
+	if (!rc)
+		rc = segue_states_put(client, "train", NULL, "c", &value, sizeof(value));
+	if (!rc)
+		rc = segue_states_delete(client, "train", NULL, "c");
+	if (!rc && segue_states_get(client, "train", NULL, "c", false, show, &seen) != SEGUE_ENOTFOUND)
+		rc = SEGUE_EINVAL;
+	if (!rc)
+		rc = segue_states_get(client, "train", NULL, "a", false, show, &seen);
+	while (!rc && !cursor.done)
+		rc = segue_states_list(client, "train", NULL, false, &cursor, show, &seen);
+	if (rc)
+		fprintf(stderr, "%s: %s\n", segue_strerror(rc), segue_error_detail());
+	segue_client_close(client);
+	return rc || seen != 3;
+}
+"""
+
+
+def test_states_by_key(tmp_path: Path) -> None:
+    built(tmp_path, KEYED)
+    with segue.open(tmp_path / "run") as client:
+        client.stream(
+            "train",
+            segue.Push(),
+            {"x": segue.Feature("int64")},
+            states={"h": segue.State("float64")},
+            num_unroll=2,
+            batch_size=1,
+            keep_final=True,
+        )
+        client.states("train").put("a", {"h": np.float64(1.5)})
+        run = started(tmp_path)
+    assert run.returncode == 0, run.stderr
+    first, *listed, last = run.stdout.split(";")
+    assert (first, last, sorted(listed)) == ("a 2 0 1.5", "", ["a 2 0 1.5", "b 2 0 2.5"])

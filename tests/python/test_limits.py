@@ -52,6 +52,8 @@ from peer import (
     Service,
     frame,
     make_spec,
+    message,
+    varint,
     zigzag,
 )
 from segue.tfrecord import SequenceExampleWriter, masked_crc32c
@@ -216,6 +218,23 @@ def test_memory_of_rings(directory: Path, data: Path) -> None:
                 peer.attach(stream)
             assert service.status()["streams"]
             peer.attach(peer.open(make_spec("b", data)))
+            canary.go()
+        baseline.check()
+
+
+def test_memory_of_windows(directory: Path, data: Path) -> None:
+    """What waits in a window is remembered for each batch of the ring."""
+    with Service(directory, "--max-memory", "8M") as service, Canary(service, data) as canary:
+        baseline = Baseline(service)
+        with Peer(service.path) as peer:
+            for window, enough in ((1 << 20, False), (1 << 12, True)):
+                spec = make_spec(f"w{window}", data, persist=False)
+                stream = peer.open(spec + message(f90=varint(2), f91=window))
+                if enough:
+                    peer.attach(stream)
+                    continue
+                with refused(ELIMIT, "lanes and indexes of uid", "--max-memory"):
+                    peer.attach(stream)
             canary.go()
         baseline.check()
 
@@ -712,7 +731,7 @@ def test_close_of_a_stream_frees_it(directory: Path, data: Path) -> None:
                 batch = next(iter(loader))
                 batch.save_state("h", batch.state("h"))
                 batch.commit()
-            assert service.threads("loader") == 3
+            until(lambda: service.threads("loader") == 3)  # each has its name once it has run
             stream.close()
             until(lambda: service.threads("loader") == 0 and service.fds() == fds)
             until(lambda: service.threads() <= threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import random
 import re
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import forked
 import segue
 from segue import Example, Feature, Files, FileWriter, Push, State
 from peer import Service
@@ -224,7 +224,7 @@ def work(directory: str, name: str, until: int, crash: bool) -> None:
 
 def test_processes_go_on_under_their_names(tmp_path: Path) -> None:
     directory = str(tmp_path / "run")
-    context = multiprocessing.get_context("spawn")
+    context = forked.context()
     with segue.open(directory) as client:
         stream = open_plain(client, Push(producers=3))
         for until, crash in ((40, True), (100, False)):
@@ -337,10 +337,12 @@ def test_it_is_said_that_a_producer_was_forgotten(client: segue.Client) -> None:
     stream = open_plain(client, Push(capacity=12), lanes=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        flushed, left = stream.producer("flushed"), stream.producer("left")
+        flushed, left = stream.producer("flushed"), stream.producer("left", ring_bytes=1 << 16)
         insert_numbers(flushed, 3)
         flushed.flush()
-        insert_numbers(left, 30)  # more than is accepted
+        with pytest.raises(segue.TimeoutError_, match="every lane has `capacity`"):
+            for _ in range(10000):
+                left.insert({"x": np.zeros(2, int)}, timeout=0.3)
         left.leave()
         del flushed, left
     forgotten = stream.producer("forgotten")
@@ -509,3 +511,64 @@ def test_a_server_with_roots_reads_its_own_log(tmp_path: Path) -> None:
                 writer.write({"x": np.arange(3)})
             with pytest.raises(segue.SourceError, match="is not beneath a directory that this"):
                 open_plain(client, Files(tmp_path / "x.segue"), name="outside")
+
+
+@pytest.mark.parametrize("first", ["reader", "writer"])
+def test_one_client_inserts_and_reads_in_two_threads(client: segue.Client, first: str) -> None:
+    """Whoever waits for the other thread lets it have the client; of two waits none is for ever."""
+    stream = open_plain(client, Push(producers=1, capacity=12))
+    found: list[int] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        with stream.loader(start="fresh") as loader:
+            begun.set()
+            for batch in loader:
+                found.extend(batch.insertion_index.tolist())
+
+    def insert() -> None:
+        with stream.producer("one") as producer:
+            begun.set()
+            insert_numbers(producer, 300)  # more than there is room for
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (read, insert)]
+    if first == "writer":
+        threads.reverse()
+    threads[0].start()
+    begun.wait(0.5)
+    time.sleep(0.3)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert found == list(range(300))
+
+
+@pytest.mark.parametrize("closed", ["stream", "client"])
+def test_closing_ends_the_waits_of_other_threads(client: segue.Client, closed: str) -> None:
+    """What a thread waits with may be closed by another in between: an error, not a crash."""
+    own = segue.open(client.dir)
+    full = open_plain(own, Push(producers=1, capacity=12), name="full")
+    empty = open_plain(own, name="empty")
+    producer, loader = full.producer("one"), empty.loader()
+    insert_numbers(producer, 40)
+    raised: list[str] = []
+
+    def wait(call: Any) -> None:
+        try:
+            call()
+        except segue.Error as error:
+            raised.append(type(error).__name__)
+
+    waits = [producer.flush, lambda: next(iter(loader))]
+    threads = [threading.Thread(target=wait, args=[call], daemon=True) for call in waits]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    for one in [full, empty] if closed == "stream" else [own]:
+        one.close()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert raised == ["ClosedError", "ClosedError"]
+    own.close()

@@ -93,3 +93,25 @@ def test_what_was_lost_is_not_gone_on_with(
         loader.flush()
         loader.close()
     client.close()
+
+
+def test_a_lane_without_a_sequence_goes_on(tmp_path: Path) -> None:
+    """It has seen nothing of the log, so nothing that it has seen is lost with a server."""
+    with segue.open(tmp_path / "store") as client:
+        stream = client.stream(
+            "train", segue.Push(producers=1), {"x": segue.Feature("float32")},
+            states={"h": segue.State("float32")}, num_unroll=1, batch_size=1, lanes=2, tail="pad",
+            interval=1000,
+        )  # fmt: skip
+        with stream.producer("one") as producer:
+            producer.insert({"x": np.zeros(9, np.float32)})
+        loader = stream.loader()
+        steps = []
+        for batch in loader:
+            steps.append((batch.lane, batch.step))
+            batch.save_state("h", batch.state("h"))
+            batch.commit()
+            if batch.step in (3, 4) and batch.lane == 1:
+                kill(client.status()["server"]["pid"])
+            del batch
+        assert sorted(steps) == [(lane, step) for lane in range(2) for step in range(9)]

@@ -661,7 +661,7 @@ JAX = Path(HERE) / "jax_loop.py"
 def jax_loops(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `jax_loop.py` says of each loop."""
     pytest.importorskip("jax", reason="JAX is not installed (scripts/setup --ci)")
-    times = os.environ.get("SEGUE_TEST_JAX") or "2"
+    times = os.environ.get("SEGUE_TEST_JAX") or "1"
     directory = tmp_path_factory.mktemp("jax")
     process = subprocess.run(
         [sys.executable, str(JAX), str(directory), times],
@@ -690,7 +690,7 @@ def test_the_plain_jax_loop(jax_loops: dict[str, Any], how: str, given: str, dep
 def test_cells_in_every_order(kernel: Kernel, whole: list[str], place: Path) -> None:
     """SEGUE_TEST_NOTEBOOKS is how many notebooks, SEGUE_TEST_CASE the number of one."""
     seed = int(os.environ.get("SEGUE_TEST_SEED") or secrets.randbits(32))
-    count = int(os.environ.get("SEGUE_TEST_NOTEBOOKS") or 40)
+    count = int(os.environ.get("SEGUE_TEST_NOTEBOOKS") or 15)
     only = os.environ.get("SEGUE_TEST_CASE")
     print(f"SEGUE_TEST_SEED={seed}")
     for number in [int(only)] if only else range(count):

@@ -211,11 +211,31 @@ def test_random_plans_keep_the_rules():
 
 
 def test_plan_rows_returns_what_stop_leaves():
-    plan = plan_rows([0, 1, 2], lambda number: number + 1, 2, "stop")
-    assert [next(plan), next(plan)] == [[(0, 0), (1, 0)], [(2, 0), (1, 1)]]
+    plan = plan_rows([0, 1, 2], lambda number: number + 1, lambda step: 2, "stop")
+    assert [next(plan), next(plan)] == [([(0, 0), (1, 0)], []), ([(2, 0), (1, 1)], [])]
     with pytest.raises(StopIteration) as end:
         next(plan)
     assert end.value.value == 2
+
+
+def test_batch_sizes_from_0_to_7():
+    model = Model(toy([2] * 16), spec(num_unroll=1, sizes={n: n for n in range(8)}))
+    wanted = [[], [0], [0, 1], [1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7, 8]]
+    wanted += [list(range(6, 12)), list(range(9, 16))]
+    assert [sorted(n for n, _ in rows) for rows in islice(model.plan(0), 8)] == wanted
+
+
+def test_what_is_parked_keeps_its_state_and_comes_back_first():
+    def add(states, inputs, step):
+        return {"s": states["s"] + inputs["x"][0]}
+
+    given = spec(
+        num_unroll=1, batch_size=3, sizes={1: 1, 2: 0, 3: 4}, states={"s": State("int64")}
+    )
+    batches = list(Model(toy([3, 2, 2, 1, 1]), given, add).batches(0))
+    assert [batch.insertion_index for batch in batches] == [[0, 1, 2], [0], [], [0, 1, 2, 3], [4]]
+    assert batches[3].state_in["s"].tolist() == [1 + 2, 101, 201, 0]
+    assert batches[3].previous_row == [0, 1, 2, NO_ROW], "behind the rows of the batch before"
 
 
 def test_permutation_is_one():
@@ -237,3 +257,24 @@ def test_permutation_is_one():
 
 def test_lanes_of_workers():
     assert [lanes_of(rank, 2, 5) for rank in range(2)] == [[0, 2, 4], [1, 3]]
+
+
+def test_batches_of_one_class():
+    # 3, 5, 2, 4, 1, 4, 4, 1 segments; those of 4 and more are of class 1.
+    lengths = [9, 15, 6, 12, 3, 12, 12, 3]
+    model = Model(toy(lengths), spec(boundaries=(12,), window=6))
+    rows = rows_of(model)
+    assert rows[:4] == [
+        [(0, 0), (2, 0)],
+        [(0, 1), (2, 1)],
+        [(0, 2), (4, 0)],  # in the row that 2 has left; 1 and 3 wait
+        [(1, 0), (3, 0)],  # 6 and 7 are looked at, too
+    ]
+    assert rows[7] == [(1, 4), (5, 0)]
+    assert rows[8:] == [[(6, 0), (5, 1)], [(6, 1), (5, 2)], [(6, 2), (5, 3)], [(6, 3)], [(7, 0)]]
+    padded = rows_of(Model(toy(lengths), spec(boundaries=(12,), window=6, tail="pad")))
+    assert padded[11:] == [[(6, 3), None], [(7, 0), None]]
+    # No row lives behind the third batch: it is the turn of the oldest, 1, and not of 4.
+    rows = rows_of(Model(toy([9, 15, 6, 3, 3]), spec(boundaries=(12,))))
+    assert rows[2:4] == [[(0, 2), (3, 0)], [(1, 0)]]
+    assert rows[8:] == [[(4, 0)]]

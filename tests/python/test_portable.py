@@ -52,6 +52,23 @@ def values(directory: Path) -> int:
     return int(json.loads(run("verify", "--json", directory).stdout)["values"])
 
 
+def test_each_copy_counts_what_verify_finds(
+    store: tuple[Path, cases.Case], tmp_path: Path
+) -> None:
+    """A store has values of its own, which a file has not; whoever compares must not miss any."""
+    file, other = tmp_path / "backup.segue", tmp_path / "other"
+    for command, source, target, held in (
+        ("backup", store[0], other, other),
+        ("backup", store[0], file, store[0]),
+        ("restore", file, tmp_path / "of_file", tmp_path / "of_file"),
+        ("restore", other, tmp_path / "of_other", tmp_path / "of_other"),
+    ):
+        portable = ["--portable"] if target == file else []
+        told = json.loads(run(command, *portable, "--json", source, target).stdout)
+        found = json.loads(run("verify", "--json", held).stdout)
+        assert (told["values"], told["bytes"]) == (found["values"], found["bytes"]), target
+
+
 def test_a_store_comes_back_value_by_value(store: tuple[Path, cases.Case], tmp_path: Path) -> None:
     directory, case = store
     file, again = tmp_path / "backup.segue", tmp_path / "again"

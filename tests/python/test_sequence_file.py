@@ -100,7 +100,7 @@ def drawn(rng: np.random.Generator, field: Any, steps: int | None) -> Any:
     return parts[0] if steps is None else parts
 
 
-@pytest.mark.parametrize("run", range(30))
+@pytest.mark.parametrize("run", range(15))
 def test_what_was_written_is_read(path: Path, rng: np.random.Generator, run: int) -> None:
     rng = np.random.default_rng([SEED, run])
     fields = random_fields(rng, Feature, 1, 4), random_fields(rng, Feature, 0, 3)

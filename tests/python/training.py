@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import cases
+import forked
 import little
 import oracle
 import segue
@@ -84,6 +84,7 @@ class Config:
     durability: str
     interval: float
     pair_every: int
+    kept: bool  # rows begin with what their keys have left; it then stays in its store
 
     def model(self) -> Classifier:
         return worker.make_model(self.header())
@@ -115,6 +116,7 @@ class Config:
             depth=self.depth,
             durability=self.durability,
             interval=self.interval,
+            **({"lanes_by": "record", "initial": "kept"} if self.kept else {}),
         )
 
 
@@ -136,6 +138,7 @@ def make_config(number: int, directory: Path, rng: np.random.Generator) -> Confi
         durability=str(rng.choice(["interval", "interval", "commit"])),
         interval=float(rng.choice([0.005, 0.05, 1.0])),
         pair_every=int(rng.integers(3, 9)),
+        kept=bool(rng.integers(2)),
     )
 
 
@@ -178,6 +181,9 @@ def content(token: bytes, seen: Seen, config: Config) -> bytes:
     """
     size = 2 * 4 * config.hidden  # of a row's states
     body = bytearray(token[:-16])
+    if config.kept:  # which lease it was
+        tag = body.index(b"\xb9\x04")
+        body[tag + 2 : tag + 10] = bytes(8)
     for row, (_, key) in enumerate(seen.rows):
         if not key or int(key[:5]) + 1 == int(key[9:14]):
             begin = len(body) - size * (len(seen.rows) - row)
@@ -276,6 +282,8 @@ def write_data(config: Config) -> tuple[list[toy.Sequence], oracle.Model]:
         epochs=config.epochs,
         tail="pad",
         epoch_end=config.epoch_end,
+        lanes_by="record" if config.kept else "sequence",
+        initial="kept" if config.kept else "value",
     )
     return written, oracle.Model(files, spec, lambda states, inputs, step: states)
 
@@ -424,30 +432,11 @@ def work(pipe: Connection, config: Config, store: Path, lanes: list[int]) -> Non
 # -- processes -------------------------------------------------------------------------------------
 
 
-def _forkserver() -> multiprocessing.context.ForkServerContext:
-    """Processes that start at once: forked from one that has imported everything, and no more."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["numpy", "segue", "training"])
-    kept = dict(os.environ)
-    # One order of operations: one BLAS thread.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    paths = [str(Path(__file__).parent), kept.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    try:
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
-    return context
-
-
 class Process:
     """A process that runs `body(pipe, *arguments)`."""
 
     def __init__(self, body: Callable[..., None], *arguments: Any) -> None:
-        context = _forkserver()
+        context = forked.context()
         self.pipe, far = context.Pipe()
         self.process = context.Process(target=body, args=(far, *arguments), daemon=True)
         self.process.start()
@@ -618,8 +607,9 @@ class Run:
             self.kill_worker(rank)
         self.count = kill.workers or self.count
         self.workers = [None] * self.count
-        self.stores += kill.new_store
-        if kill.new_store:
+        new_store = kill.new_store and not self.config.kept
+        self.stores += new_store
+        if new_store:
             # A token has the states of its rows, not those of sequences that had ended.
             self.store_since = -1
 

@@ -9,13 +9,14 @@
 
 struct sim_disk sim_disk;
 
-enum kind { LANE, PUT, DROP, FINAL, GROW };
+enum kind { LANE, PUT, DROP, FINAL, REWIND, GROW };
 
 struct sim_op {
 	enum kind kind;
 	uint32_t pair;
 	struct segue_lane_record record; /* LANE */
 	struct sim_disk_row row;         /* PUT, DROP, FINAL */
+	uint64_t generation, step;       /* REWIND */
 	uint32_t ends;                   /* GROW */
 };
 
@@ -46,9 +47,9 @@ void sim_ops_finish(struct sim_ops *ops)
 
 static struct segue_position *copy_of(const struct segue_position *position)
 {
-	struct segue_position *copy = malloc(segue_position_size(SIM_ROWS));
+	struct segue_position *copy = malloc(segue_position_size(SIM_ROWS + SIM_WINDOW));
 
-	memcpy(copy, position, segue_position_size(position->rows));
+	memcpy(copy, position, segue_position_size(segue_position_entries(position)));
 	return copy;
 }
 
@@ -90,6 +91,14 @@ void sim_ops_final(struct sim_ops *ops, uint32_t pair, uint64_t number, const ch
 	uint32_t key_size, const uint8_t *states)
 {
 	set_row(&add(ops, FINAL, pair)->row, number, key, key_size, states);
+}
+
+void sim_ops_rewind(struct sim_ops *ops, uint32_t pair, uint64_t generation, uint64_t step)
+{
+	struct sim_op *op = add(ops, REWIND, pair);
+
+	op->generation = generation;
+	op->step = step;
 }
 
 void sim_ops_grow(struct sim_ops *ops, uint32_t ends)
@@ -151,7 +160,10 @@ static void perform(const struct sim_op *op)
 	case FINAL:
 		sim_check(op->row.number < SIM_NUMBERS, "finals", "number %llu",
 			(unsigned long long)op->row.number);
-		sim_disk.final[op->pair % SIM_GROUPS][op->row.number] = op->row;
+		sim_disk.final[sim_group_of(op->pair)][op->row.number] = op->row;
+		break;
+	case REWIND:
+		sim_oracle_rewinds(op->pair, op->generation, op->step);
 		break;
 	case GROW:
 		sim_disk.ends = op->ends;
@@ -163,7 +175,7 @@ static void perform_all(const struct sim_ops *ops)
 {
 	for (size_t i = 0; i < ops->count; i++)
 		perform(&ops->op[i]);
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++)
 		for (size_t i = 0; i < ops->count; i++)
 			if (ops->op[i].kind == LANE && ops->op[i].pair == pair)
 				sim_oracle_stored(pair);
@@ -218,11 +230,11 @@ struct segue_image *sim_disk_image(uint32_t pair)
 	const struct segue_position *position = lane->record.position;
 	uint64_t row_size = sim_world.words * sizeof(uint64_t);
 	struct segue_image *image =
-		segue_image_create(&sim_world.lane[pair / SIM_GROUPS].plan, position, row_size);
+		segue_image_create(&sim_world.truth[pair].plan, position, row_size);
 
 	if (!position)
 		return image;
-	for (uint32_t row = 0; row < position->rows; row++) {
+	for (uint32_t row = 0; row < segue_position_count(position); row++) {
 		for (uint32_t i = 0; i < lane->rows; i++) {
 			const struct sim_disk_row *stored = &lane->row[i];
 			if (stored->number != position->row[row].number)

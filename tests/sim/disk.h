@@ -49,6 +49,8 @@ void sim_ops_rows(struct sim_ops *ops, uint32_t pair, const struct segue_image *
 	struct segue_account *account);
 void sim_ops_final(struct sim_ops *ops, uint32_t pair, uint64_t number, const char *key,
 	uint32_t key_size, const uint8_t *states);
+/* Final states go back to what they were at that step of the lease's. */
+void sim_ops_rewind(struct sim_ops *ops, uint32_t pair, uint64_t generation, uint64_t step);
 /* The stream's record, with the world's first `ends`. */
 void sim_ops_grow(struct sim_ops *ops, uint32_t ends);
 void sim_ops_finish(struct sim_ops *ops);

@@ -13,45 +13,69 @@
 #include "os/pool.h"
 #include "engine/snapshot.h"
 
+#define CANDIDATES 8
+
 /* A lease in force: grant.h. */
 struct sim_grant {
 	uint32_t pair;
 	struct segue_filler *filler;
+	bool joined;       /* it is another grant's, too: it is left, not destroyed */
+	struct feed *feed; /* control's, once it is in force */
 	struct segue_carry carry;
 	struct segue_shm carry_shm, page_shm;
 	struct segue_lane_record record;
-	bool subscribed;
 	bool stalled; /* told that the disk is full; the committer's */
 
 	/* With the server's lock. */
 	bool finishing; /* the lease is over: its last commit goes to disk */
 	bool held;      /* ... but the holder may go on with the next server */
 	bool finished;  /* ... and is there */
+	bool left;      /* ... its feed is another's, or is being closed; control's */
+	bool closed;    /* ... and nobody is at work in it for this grant */
 
 	/* The committer's. */
 	struct segue_account account;
 	struct segue_image *image; /* in the transaction under way, or the last one */
 };
 
-/* A grant on its way to disk. */
+/* One in force, of a lane: stream/feeds.h. Control's. */
+struct feed {
+	struct feed *next;
+	struct segue_filler *filler;
+	unsigned uses; /* by grants, and by those that are being made */
+};
+
+/* A grant on its way: its feed is found on a loader thread, then it goes to disk. */
 struct making {
+	struct segue_task task;
+	struct sim_driver *driver;
+	uint32_t pair;
+	struct segue_plan_spec plan; /* as far as the stream has grown */
+	struct feed *candidate[CANDIDATES];
+	struct sim_grant *grant;
 	struct sim_request *request;
 	uint64_t serial;
 	const struct sim_kept *kept; /* OFFER */
 	struct segue_image *image;   /* where the lane goes on */
+	bool rewinds;                /* RESTORE, where rows begin with what was kept */
+	uint64_t line;               /* ... the generation that it goes back to */
+	struct segue_image *before;  /* mutant size_not_durable: what is stored of it */
 	struct segue_account account;
 	struct segue_lane_record record;
-	bool done; /* with the server's lock */
+	bool built, done; /* with the server's lock */
 	int rc;
 };
 
 /* One (lane, group). */
 struct place {
+	pthread_mutex_t *lock; /* of the server */
+	struct sim_event *control;
 	struct segue_lease lease;
 	struct sim_grant *grant;
 	struct making *making;
 	int64_t process; /* that it is, or is being, granted to */
 	bool rung;
+	bool apart;                /* its feed was opened where others had one */
 	bool cut;                  /* the connection is lost, and that is not told yet */
 	struct sim_request *taker; /* ended the last lease for itself: it comes first */
 	uint64_t taker_serial;
@@ -71,7 +95,7 @@ struct sim_driver {
 	struct sim_event committer_event;
 	struct segue_group_commit group;
 	struct segue_pool pool;
-	struct segue_filler *filler[SIM_LANES][SIM_PAIRS]; /* open ones; control's */
+	struct feed *feeds[SIM_LANES]; /* control's */
 	bool share;
 	uint32_t ends; /* of the input, that the stream has: control's */
 	struct sim_growth {
@@ -86,7 +110,7 @@ struct sim_driver {
 
 static struct sim_lane_truth *truth_of(uint32_t pair)
 {
-	return &sim_world.lane[pair / SIM_GROUPS];
+	return &sim_world.truth[pair];
 }
 
 /* The lane's plan, as far as the stream has grown. */
@@ -121,7 +145,7 @@ void segue_shm_destroy(struct segue_shm *shm)
 int segue_shm_read(const struct segue_shm *shm, uint64_t offset, void *out, size_t size)
 {
 	/* Only where states lie is it worth while to be slow. */
-	size_t end = sim_world.geometry.state_offset[1] + SIM_ROWS * 2 * sizeof(uint64_t);
+	size_t end = sim_world.geometry[SIM_ROWS].state_offset[1] + SIM_ROWS * 2 * sizeof(uint64_t);
 	size_t slow = size < end ? size : end;
 
 	if (sim_one_in(8))
@@ -193,22 +217,14 @@ static void misplace(const struct sim_grant *grant, struct segue_image *image)
 	const struct segue_feed *feed = &grant->filler->feed;
 	const struct segue_feed_entry *entry = segue_feed_entry(feed, feed->published);
 
-	if (SEGUE_MUTANT(token_fillers_position) && entry->position->rows <= image->position->rows)
+	if (SEGUE_MUTANT(token_fillers_position) &&
+		segue_position_count(entry->position) <= segue_position_count(image->position) &&
+		segue_position_entries(entry->position) <= segue_position_entries(image->position))
 		memcpy(image->position, entry->position,
-			segue_position_size(entry->position->rows));
+			segue_position_size(segue_position_entries(entry->position)));
 }
 
-/* The carry of a lease that is over is read once; then its feed need not wait for it. */
-static void leave_feed(struct sim_grant *grant)
-{
-	pthread_mutex_lock(&grant->filler->lock);
-	segue_feed_unsubscribe(&grant->filler->feed, &grant->carry);
-	pthread_mutex_unlock(&grant->filler->lock);
-	grant->subscribed = false;
-	segue_filler_kick(grant->filler);
-}
-
-static void take_image(struct sim_grant *grant, bool finishing)
+static void take_image(struct sim_grant *grant)
 {
 	/* What had been committed when the lease ended. */
 	uint64_t least = atomic_load(&grant->carry.words->committed), committed;
@@ -219,9 +235,6 @@ static void take_image(struct sim_grant *grant, bool finishing)
 	sim_check(committed >= least, "lost", "pair %u: %llu committed, %llu seen", grant->pair,
 		(unsigned long long)least, (unsigned long long)committed);
 	misplace(grant, grant->image);
-	/* A holder that is not fenced goes on with what lies in the ring. */
-	if (finishing && !grant->held)
-		leave_feed(grant);
 }
 
 static void add_finals(struct sim_ops *ops, const struct sim_grant *grant, uint64_t below)
@@ -238,7 +251,7 @@ static void add_finals(struct sim_ops *ops, const struct sim_grant *grant, uint6
 static void add_grant(struct sim_ops *ops, struct sim_grant *grant, bool finishing)
 {
 	if (!grant->image && (finishing || owes(grant)))
-		take_image(grant, finishing);
+		take_image(grant);
 	if (!grant->image)
 		return;
 	grant->record.held = !finishing || grant->held;
@@ -249,8 +262,12 @@ static void add_grant(struct sim_ops *ops, struct sim_grant *grant, bool finishi
 
 static void add_making(struct sim_ops *ops, uint32_t pair, struct making *making)
 {
-	sim_ops_lane(ops, pair, &making->record, making->image->position);
-	sim_ops_rows(ops, pair, making->image, &making->account);
+	const struct segue_image *image = making->before ? making->before : making->image;
+
+	sim_ops_lane(ops, pair, &making->record, image->position);
+	sim_ops_rows(ops, pair, image, &making->account);
+	if (making->rewinds && !SEGUE_MUTANT(kept_not_undone))
+		sim_ops_rewind(ops, pair, making->line, image->position->step);
 	for (const struct sim_kept *kept = making->kept; kept; kept = kept->next)
 		if (kept->step >= making->account.durable)
 			sim_ops_final(ops, pair, kept->number, kept->key, kept->key_size,
@@ -308,12 +325,13 @@ struct entry {
 static void collect(struct sim_driver *driver, struct entry entries[SIM_PAIRS])
 {
 	pthread_mutex_lock(&driver->lock);
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
 		const struct place *place = &driver->place[pair];
 		struct sim_grant *grant = place->grant;
+		struct making *making = place->making;
 		entries[pair] = (struct entry){
 			.grant = grant && !grant->finished ? grant : NULL,
-			.making = place->making && !place->making->done ? place->making : NULL,
+			.making = making && making->built && !making->done ? making : NULL,
 			.finishing = grant && grant->finishing,
 		};
 	}
@@ -357,7 +375,7 @@ static void transact(struct sim_driver *driver)
 	pthread_mutex_unlock(&driver->lock);
 	if (grows)
 		sim_ops_grow(&ops, driver->growth.ends);
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
 		if (entries[pair].grant)
 			add_grant(&ops, entries[pair].grant, entries[pair].finishing);
 		if (entries[pair].making)
@@ -366,7 +384,7 @@ static void transact(struct sim_driver *driver)
 	if (ops.count && segue_group_commit_begin(&driver->group)) {
 		rc = sim_disk_apply(&ops);
 		segue_group_commit_ended(&driver->group, rc);
-		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+		for (uint32_t pair = 0; pair < sim_world.pairs; pair++)
 			conclude(driver, &entries[pair], rc);
 		if (grows)
 			conclude_growth(driver, rc);
@@ -374,7 +392,7 @@ static void transact(struct sim_driver *driver)
 			sim_storage_failed();
 	} else if (
 		!ops.count) { /* nothing is owed: let those go on that were told of a full disk */
-		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+		for (uint32_t pair = 0; pair < sim_world.pairs; pair++)
 			if (entries[pair].grant)
 				tell_storage(entries[pair].grant, 0);
 	}
@@ -448,7 +466,7 @@ static struct segue_image *offered_image(const struct sim_driver *driver, uint32
 			(unsigned long long)plan.position->step - 1);
 	}
 	struct segue_image *image = segue_image_create(&spec, plan.position, stored->row_size);
-	for (uint32_t row = 0; row < plan.position->rows; row++)
+	for (uint32_t row = 0; row < segue_position_count(plan.position); row++)
 		memcpy(image->states + row * image->row_size, &request->states[row],
 			image->row_size);
 	segue_plan_finish(&plan);
@@ -470,7 +488,8 @@ static struct segue_image *copy_image(uint32_t pair, const struct segue_image *f
 		segue_image_create(&truth_of(pair)->plan, from ? from->position : NULL, row_size);
 
 	if (from)
-		memcpy(image->states, from->states, from->position->rows * row_size);
+		memcpy(image->states, from->states,
+			segue_position_count(from->position) * row_size);
 	return image;
 }
 
@@ -494,30 +513,59 @@ static uint64_t stored_step(uint32_t pair)
 	return position ? position->step : 0;
 }
 
+/* As resize() in engine/grant.c. */
+static void resize(uint32_t pair, const struct sim_request *request, struct making *making)
+{
+	const struct segue_plan_spec *plan = &truth_of(pair)->plan;
+	struct segue_image *sized = making->image;
+
+	if (request->step != sized->position->step) {
+		making->rc = SEGUE_EFENCED;
+		return;
+	}
+	if (SEGUE_MUTANT(size_not_durable)) {
+		making->before = sized;
+		making->image = sized = copy_image(pair, sized);
+	}
+	int rc = segue_plan_set_batch_size(plan, sized->position, request->batch_size);
+	sim_check(rc == 0, "size", "pair %u: %s", pair, segue_error_detail());
+}
+
+static int build(struct segue_task *task);
+static void add_candidates(struct sim_driver *driver, struct making *making);
+
 static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_request *request)
 {
 	struct place *place = &driver->place[pair];
 	struct segue_image *stored = sim_disk_image(pair);
 	struct making *making = calloc(1, sizeof(*making));
-	uint64_t parent = sim_disk.lane[pair].record.generation;
+	struct sim_line parent = {pair, sim_disk.lane[pair].record.generation};
 	bool rollback = false;
 
+	making->driver = driver;
+	making->pair = pair;
+	making->plan = plan_of(driver, pair);
 	making->request = request;
 	making->serial = request->serial;
-	segue_account_init(&making->account, sim_world.spec.batch_size);
+	segue_account_init(&making->account, SIM_ROWS);
 	segue_account_settle(&making->account, stored);
 	making->image = stored;
 	if (request->mode == SEGUE_ATTACH_OFFER) {
 		check_kept(request);
 		making->image = offered_image(driver, pair, request, stored);
 		making->kept = request->kept;
-		parent = request->generation;
+		parent.generation = request->generation;
 	} else if (request->mode == SEGUE_ATTACH_RESTORE) {
 		making->image = copy_image(pair, request->restore->image);
-		parent = request->restore->generation;
+		parent = (struct sim_line){request->restore->pair, request->restore->generation};
 		rollback = true;
+		if (sim_world.spec.initial == SEGUE_INITIAL_KEPT)
+			making->rewinds = true;
+		making->line = parent.generation;
 	}
-	if (making->image != stored)
+	if (request->sizes)
+		resize(pair, request, making);
+	if (making->image != stored && making->before != stored)
 		segue_image_destroy(stored);
 	name_rows(pair, making->image);
 	making->record = (struct segue_lane_record){
@@ -529,13 +577,16 @@ static void make_grant(struct sim_driver *driver, uint32_t pair, struct sim_requ
 	sim_oracle_granted(pair, place->lease.generation, parent, making->image->position->step,
 		rollback, (struct sim_owner){request->owner, place->process});
 	request->granting = true;
-	making->done = place->lease.state == SEGUE_LEASE_HELD; /* mutant grant_not_durable */
+	making->done = making->rc != 0; /* refused */
+	add_candidates(driver, making);
 	pthread_mutex_lock(&driver->lock);
 	place->making = making;
 	pthread_mutex_unlock(&driver->lock);
-	sim_event_ring(&driver->committer_event);
+	making->task.work = build;
 	if (making->done)
 		sim_event_ring(&driver->server->control);
+	else
+		segue_pool_run(&driver->pool, &making->task);
 }
 
 /* ---- Control: grants in force --------------------------------------------------------------- */
@@ -545,68 +596,243 @@ static int read_carry(void *arg, uint64_t offset, void *out, size_t size)
 	return segue_shm_read(arg, offset, out, size);
 }
 
-/* Joins a feed at the same place. */
-static bool join_feed(struct sim_driver *driver, struct sim_grant *grant, uint64_t step)
+/* As segue_keeping_load(): the highest number of the key in the lane. */
+static int load_kept(void *arg, const char *key, size_t size, struct segue_initials_found *found)
 {
-	struct segue_filler **filler = driver->filler[grant->pair / SIM_GROUPS];
+	const uint32_t pair = (uint32_t)(uintptr_t)arg; /* of a grant that may be gone by now */
+	const struct sim_disk_row *row = sim_disk.final[sim_group_of(pair)], *newest = NULL;
 
-	for (uint32_t i = 0; i < SIM_PAIRS && driver->share; i++) {
-		if (!filler[i])
-			continue;
-		pthread_mutex_lock(&filler[i]->lock);
-		bool joined = filler[i]->state < SEGUE_FILLER_CLOSING &&
-			      filler[i]->plan_spec.ends.count == driver->ends &&
-			      segue_feed_reaches(&filler[i]->feed, step);
-		if (joined)
-			segue_feed_subscribe(&filler[i]->feed, &grant->carry);
-		pthread_mutex_unlock(&filler[i]->lock);
-		if (joined) {
-			sim_trace("pair %u joins a feed", grant->pair);
-			grant->filler = filler[i];
-			return true;
-		}
-	}
-	return false;
+	sim_point();
+	for (uint64_t n = sim_lane_of(pair); n < SIM_NUMBERS; n += SIM_LANES)
+		if (row[n].key_size == size && size > 0 && memcmp(row[n].key, key, size) == 0)
+			newest = &row[n];
+	if (!newest)
+		return SEGUE_ENOTFOUND;
+	*found = (struct segue_initials_found){
+		.number = newest->number, .states = (const uint8_t *)&newest->states};
+	return 0;
 }
 
-static void open_feed(struct sim_driver *driver, struct sim_grant *grant, struct segue_image *image)
+/* Mutant states_of_another_group: what is in the carry of one who had the feed before. */
+static void mistake_states(const struct sim_grant *grant, uint64_t step)
 {
-	struct segue_filler **filler = driver->filler[grant->pair / SIM_GROUPS];
+	const struct segue_carry *other = grant->filler->feed.subscribers[0];
+	uint64_t at = segue_carry_offset(other->geometry, step - 1);
 
-	while (*filler)
-		filler++;
-	const struct segue_plan_spec plan = plan_of(driver, grant->pair);
-	int rc = segue_filler_create(
-		&sim_world.spec, &plan, &sim_world.source, &driver->pool, image, filler);
-	sim_check(rc == 0, "filler", "pair %u: %s", grant->pair, segue_error_detail());
-	grant->filler = *filler;
-	segue_feed_subscribe(&grant->filler->feed, &grant->carry);
+	memcpy((uint8_t *)grant->carry_shm.map + at, (const uint8_t *)other->words + at,
+		other->geometry->buffer_size);
 }
 
-static void make_memory(
-	struct place *place, struct sim_grant *grant, const struct segue_image *image)
+static void make_memory(const struct making *making, struct sim_grant *grant)
 {
-	const struct segue_geometry *geometry = &sim_world.geometry;
+	const struct segue_image *image = making->image;
+	struct segue_shm *last = &making->driver->place[making->pair].last_carry;
+	uint32_t places = segue_plan_places(&making->plan, image->position);
+	const struct segue_geometry *geometry = &sim_world.geometry[places];
 	uint64_t step = image->position->step;
 
-	if (SEGUE_MUTANT(carry_reused) && place->last_carry.map)
-		grant->carry_shm = place->last_carry;
+	if (SEGUE_MUTANT(carry_reused) && last->size == geometry->carry_size)
+		grant->carry_shm = *last;
 	else
 		segue_shm_create("carry", geometry->carry_size, SEGUE_SHM_WRITE, &grant->carry_shm);
-	place->last_carry = grant->carry_shm;
+	*last = grant->carry_shm;
 	segue_shm_create("lease", geometry->lease_size, SEGUE_SHM_READ, &grant->page_shm);
 	if (step > 0)
 		segue_states_scatter(&sim_world.spec, geometry, image->states,
-			image->position->rows,
+			segue_position_count(image->position),
 			(uint8_t *)grant->carry_shm.map + segue_carry_offset(geometry, step - 1));
+	if (step > 0 && grant->filler->feed.subscriber_count &&
+		SEGUE_MUTANT(states_of_another_group))
+		mistake_states(grant, step);
 	segue_carry_init(&grant->carry, grant->carry_shm.map, grant->page_shm.map, geometry,
 		&sim_world.spec, grant->record.generation, step, read_carry, &grant->carry_shm);
+}
+
+/* ---- A feed that others have: as in engine/grant.c ------------------------------------------ */
+
+/* Whether the feed goes on from there as the image does, in memory of the same form. */
+static bool is_as(const struct segue_filler *filler, const struct making *making)
+{
+	const struct segue_position *position = making->image->position;
+	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, position->step);
+
+	return entry && (segue_position_same(entry->position, position) ||
+				SEGUE_MUTANT(joins_by_step_alone));
+}
+
+static bool meets(const struct segue_filler *filler, const struct making *making)
+{
+	uint64_t step = making->image->position->step;
+
+	if (SEGUE_MUTANT(catch_up_skips_a_batch))
+		step++;
+	return filler->state < SEGUE_FILLER_CLOSING && !filler->stalled &&
+	       segue_feed_reaches(&filler->feed, step) && is_as(filler, making);
+}
+
+static bool is_alike(struct segue_filler *filler, const struct making *making)
+{
+	return filler->geometry.places ==
+		       segue_plan_places(&making->plan, making->image->position) &&
+	       segue_filler_plan(filler).ends.count == making->plan.ends.count;
+}
+
+static void count_join(const struct segue_filler *filler, uint64_t step)
+{
+	sim_happened[SIM_JOINED]++;
+	sim_happened[SIM_JOINED_BEHIND] += step < filler->feed.published;
+	sim_happened[SIM_JOINED_OLDEST] += step + filler->geometry.depth == filler->feed.published;
+}
+
+/* Looks, makes the memory, and looks again, for the feed may have gone on meanwhile. */
+static bool join(struct making *making, struct sim_grant *grant, struct segue_filler *filler)
+{
+	pthread_mutex_lock(&filler->lock);
+	bool joins = meets(filler, making);
+	pthread_mutex_unlock(&filler->lock);
+	if (!joins)
+		return false;
+	grant->filler = filler;
+	make_memory(making, grant);
+	pthread_mutex_lock(&filler->lock);
+	grant->joined = meets(filler, making) || SEGUE_MUTANT(join_looks_once);
+	if (grant->joined) {
+		count_join(filler, making->image->position->step);
+		segue_feed_subscribe(&filler->feed, &grant->carry);
+	}
+	pthread_mutex_unlock(&filler->lock);
+	sim_happened[SIM_JOIN_MISSED] += !grant->joined;
+	return grant->joined;
+}
+
+static void open_feed(struct making *making, struct sim_grant *grant)
+{
+	int rc = segue_filler_create(&sim_world.spec, &making->plan, &sim_world.source,
+		&making->driver->pool, making->image, &grant->filler);
+
+	sim_check(rc == 0, "filler", "pair %u: %s", grant->pair, segue_error_detail());
+	grant->filler->initial.store =
+		(struct segue_initials_store){load_kept, (void *)(uintptr_t)grant->pair};
+	make_memory(making, grant);
+	segue_feed_subscribe(&grant->filler->feed, &grant->carry);
+}
+
+/* On a loader thread. */
+static int build(struct segue_task *task)
+{
+	struct making *making = (struct making *)task;
+	struct sim_driver *driver = making->driver;
+	struct sim_grant *grant = calloc(1, sizeof(*grant));
+	bool unwritten = SEGUE_MUTANT(grant_not_durable);
+	bool *apart = &driver->place[making->pair].apart;
+
+	grant->pair = making->pair;
+	grant->record = making->record;
+	for (uint32_t i = 0; i < CANDIDATES && making->candidate[i] && !grant->joined; i++)
+		if (is_alike(making->candidate[i]->filler, making))
+			join(making, grant, making->candidate[i]->filler);
+	sim_happened[SIM_CAUGHT_UP] += grant->joined && *apart;
+	*apart = !grant->joined && making->candidate[0];
+	sim_happened[SIM_OWN_FEED] += *apart;
+	if (!grant->joined)
+		open_feed(making, grant);
+	sim_trace("pair %u: %s a feed", grant->pair, grant->joined ? "joins" : "opens");
+	making->grant = grant;
+	pthread_mutex_lock(&driver->lock);
+	making->built = true;
+	making->done = unwritten;
+	pthread_mutex_unlock(&driver->lock);
+	sim_event_ring(unwritten ? &driver->server->control : &driver->committer_event);
+	return 0;
+}
+
+static void leave_feed(struct sim_grant *grant)
+{
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_feed_unsubscribe(&grant->filler->feed, &grant->carry);
+	sim_happened[SIM_LEFT]++;
+	pthread_mutex_unlock(&grant->filler->lock);
+	segue_filler_kick(grant->filler);
+}
+
+/* As segue_grant_destroy(): its own filler has never been started, or is closed. */
+static void destroy_grant(struct sim_grant *grant)
+{
+	if (!grant)
+		return;
+	if (grant->joined)
+		leave_feed(grant);
+	else
+		segue_filler_destroy(grant->filler);
+	segue_carry_finish(&grant->carry);
+	segue_account_finish(&grant->account);
+	free(grant);
+}
+
+/* ---- Control: feeds, as in stream/feeds.c --------------------------------------------------- */
+
+static void add_candidates(struct sim_driver *driver, struct making *making)
+{
+	struct feed *feed = driver->feeds[sim_lane_of(making->pair)];
+
+	for (uint32_t i = 0; i < CANDIDATES && feed && driver->share; i++, feed = feed->next) {
+		feed->uses++;
+		making->candidate[i] = feed;
+	}
+}
+
+/* The grant's feed is one of the candidates, or new. */
+static void choose_feed(struct sim_driver *driver, struct making *making)
+{
+	struct feed **feeds = &driver->feeds[sim_lane_of(making->pair)], *feed = NULL;
+	struct sim_grant *grant = making->grant;
+
+	for (uint32_t i = 0; grant->joined && i < CANDIDATES; i++)
+		if (making->candidate[i] && making->candidate[i]->filler == grant->filler)
+			feed = making->candidate[i];
+	if (!feed) {
+		feed = calloc(1, sizeof(*feed));
+		*feed = (struct feed){.next = *feeds, .filler = grant->filler};
+		*feeds = feed;
+	}
+	feed->uses++;
+	grant->feed = feed;
+}
+
+/* True: nobody uses it any more, and it is off the list. */
+static bool leave(struct sim_driver *driver, struct feed *feed, uint32_t lane)
+{
+	struct feed **link = &driver->feeds[lane];
+
+	if (--feed->uses > 0)
+		return false;
+	while (*link != feed)
+		link = &(*link)->next;
+	*link = feed->next;
+	return true;
+}
+
+static void closed(void *arg)
+{
+	struct feed *feed = arg;
+
+	segue_filler_destroy(feed->filler);
+	free(feed);
+}
+
+static void finish_choice(struct sim_driver *driver, struct making *making)
+{
+	for (uint32_t i = 0; i < CANDIDATES; i++) {
+		struct feed *feed = making->candidate[i];
+		if (feed && leave(driver, feed, sim_lane_of(making->pair)))
+			segue_filler_close(feed->filler, closed, feed);
+	}
 }
 
 /* Without a scheduling point: an answer is one message. Nobody hears it if the process is gone. */
 static void reply(struct sim_request *request, uint64_t serial, int rc)
 {
-	if (request->serial != serial)
+	if (request->serial != serial || !request->pending)
 		return;
 	request->rc = rc;
 	request->granting = false;
@@ -614,14 +840,19 @@ static void reply(struct sim_request *request, uint64_t serial, int rc)
 	sim_event_set(request->event);
 }
 
-static void send_grant(
-	struct sim_request *request, uint64_t serial, const struct sim_grant *grant, uint64_t step)
+static void send_grant(struct sim_request *request, uint64_t serial, const struct sim_grant *grant,
+	const struct segue_position *position)
 {
+	const struct segue_plan_spec *plan = &truth_of(grant->pair)->plan;
+	uint64_t step = position->step;
+
 	if (request->serial != serial)
 		return;
 	sim_oracle_sent(grant->pair, grant->record.generation, step);
 	request->generation = grant->record.generation;
 	request->first = step;
+	request->places = grant->carry.geometry->places;
+	request->batch_size = segue_plan_batch_size(plan, position);
 	memcpy(request->fresh, grant->record.token, SEGUE_TOKEN_BYTES);
 	request->ring = grant->filler->feed.ring;
 	request->carry = grant->carry.words;
@@ -640,29 +871,27 @@ static void finish_making(struct sim_driver *driver, uint32_t pair)
 
 	segue_lease_granted(&place->lease, making->rc == 0 && wanted);
 	if (making->rc == 0 && wanted) {
-		struct sim_grant *grant = calloc(1, sizeof(*grant));
-		grant->pair = pair;
-		grant->record = making->record;
+		struct sim_grant *grant = making->grant;
 		grant->account = making->account;
 		making->account = (struct segue_account){0};
 		segue_account_settle(&grant->account, making->image);
-		make_memory(place, grant, making->image);
-		if (!join_feed(driver, grant, making->image->position->step))
-			open_feed(driver, grant, making->image);
-		grant->subscribed = true;
+		choose_feed(driver, making);
 		pthread_mutex_lock(&driver->lock);
 		place->grant = grant;
 		pthread_mutex_unlock(&driver->lock);
-		send_grant(making->request, making->serial, grant, making->image->position->step);
+		send_grant(making->request, making->serial, grant, making->image->position);
 		segue_filler_kick(grant->filler);
 	} else {
+		destroy_grant(making->grant);
 		reply(making->request, making->serial, making->rc ? making->rc : SEGUE_EGONE);
 	}
+	finish_choice(driver, making);
 	pthread_mutex_lock(&driver->lock);
 	place->making = NULL;
 	pthread_mutex_unlock(&driver->lock);
 	segue_account_finish(&making->account);
 	segue_image_destroy(making->image);
+	segue_image_destroy(making->before);
 	free(making);
 }
 
@@ -687,36 +916,49 @@ static void end_lease(struct sim_driver *driver, uint32_t pair, bool held)
 	sim_event_ring(&driver->committer_event);
 }
 
-static void closed(void *arg)
+static void nothing_closed(void *arg)
 {
-	segue_filler_destroy(arg);
+	(void)arg;
 }
 
-/* A feed is closed with the last grant that knows it, which may have left it before. */
-static void close_unused(struct sim_driver *driver, struct segue_filler *filler, uint32_t lane)
+static void feed_closed(void *arg)
 {
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
-		if (driver->place[pair].grant && driver->place[pair].grant->filler == filler)
-			return;
-	for (uint32_t i = 0; i < SIM_PAIRS; i++)
-		if (driver->filler[lane][i] == filler)
-			driver->filler[lane][i] = NULL;
-	segue_filler_close(filler, closed, filler);
+	struct place *place = arg;
+
+	pthread_mutex_lock(place->lock);
+	place->grant->closed = true;
+	pthread_mutex_unlock(place->lock);
+	sim_event_ring(place->control);
 }
 
-static void finish_grant(struct sim_driver *driver, uint32_t pair)
+/* The last commit is on disk: who leaves a feed last closes it first. True: it is done. */
+static bool take_down(struct sim_driver *driver, uint32_t pair)
 {
 	struct place *place = &driver->place[pair];
 	struct sim_grant *grant = place->grant;
-	struct segue_filler *filler = grant->filler;
+
+	grant->left = true;
+	grant->joined = !leave(driver, grant->feed, sim_lane_of(pair));
+	if (!grant->joined) {
+		segue_filler_close(grant->filler, feed_closed, place);
+		return false;
+	}
+	if (SEGUE_MUTANT(leaver_closes_the_feed))
+		segue_filler_close(grant->filler, nothing_closed, NULL);
+	return true;
+}
+
+static void taken_down(struct sim_driver *driver, uint32_t pair)
+{
+	struct place *place = &driver->place[pair];
+	struct sim_grant *grant = place->grant;
 
 	pthread_mutex_lock(&driver->lock);
 	place->grant = NULL;
 	pthread_mutex_unlock(&driver->lock);
-	segue_carry_finish(&grant->carry);
-	segue_account_finish(&grant->account);
-	free(grant);
-	close_unused(driver, filler, pair / SIM_GROUPS);
+	if (!grant->joined)
+		free(grant->feed);
+	destroy_grant(grant);
 	segue_lease_taken(&place->lease);
 }
 
@@ -875,8 +1117,10 @@ static void checkpoint(struct sim_driver *driver, struct sim_request *request)
 /* Answers when it is on disk. One that is asked for meanwhile waits its turn. */
 static void grow(struct sim_driver *driver, struct sim_request *request)
 {
+	uint64_t serial = request->serial;
+
 	if (request->ends <= driver->ends) {
-		reply(request, request->serial, 0);
+		reply(request, serial, 0);
 		return;
 	}
 	pthread_mutex_lock(&driver->lock);
@@ -886,7 +1130,7 @@ static void grow(struct sim_driver *driver, struct sim_request *request)
 	pthread_mutex_unlock(&driver->lock);
 	if (SEGUE_MUTANT(growth_not_durable)) {
 		driver->ends = driver->growth.ends;
-		reply(request, request->serial, 0);
+		reply(request, serial, 0);
 	}
 	if (!done) {
 		sim_event_ring(&driver->committer_event);
@@ -900,7 +1144,7 @@ static void grow(struct sim_driver *driver, struct sim_request *request)
 	pthread_mutex_lock(&driver->lock);
 	driver->growth = (struct sim_growth){.wanted = false};
 	pthread_mutex_unlock(&driver->lock);
-	reply(request, request->serial, rc);
+	reply(request, serial, rc);
 }
 
 static void serve(struct sim_driver *driver, uint32_t asker)
@@ -955,6 +1199,32 @@ static void look_at_connection(struct sim_driver *driver, uint32_t pair)
 		end_lease(driver, pair, false);
 }
 
+/*
+ * Nobody's batches are written over before they are released: so the others are ahead of the last
+ * of a feed by `depth` batches, at most.
+ */
+static void check_lag(const struct sim_grant *grant)
+{
+	uint64_t written = grant->filler->plan.position->step; /* or being written */
+	uint64_t released = atomic_load(&grant->carry.words->released);
+
+	sim_check(written <= released + grant->filler->geometry.depth, "lag",
+		"pair %u: has released batches below %llu, and %llu is written", grant->pair,
+		(unsigned long long)released, (unsigned long long)written - 1);
+}
+
+/* It has come to the end of a ring that somebody else holds up. */
+static void count_lag(const struct sim_grant *grant)
+{
+	const struct segue_feed *feed = &grant->filler->feed;
+	bool held_up = false;
+
+	for (size_t i = 0; i < feed->subscriber_count; i++)
+		held_up |=
+			feed->subscribers[i]->released + feed->geometry->depth == feed->published;
+	sim_happened[SIM_HELD_UP] += held_up && grant->carry.released == feed->published;
+}
+
 static void look_at(struct sim_driver *driver, uint32_t pair)
 {
 	struct place *place = &driver->place[pair];
@@ -962,17 +1232,24 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 	pthread_mutex_lock(&driver->lock);
 	bool made = place->making && place->making->done;
 	/* A holder that may go on keeps its feed from moving until the process exits. */
-	bool finished = place->grant && place->grant->finished && !place->grant->held;
+	struct sim_grant *grant = place->grant;
+	bool finished = grant && grant->finished && !grant->held && !grant->left;
+	bool closed = grant && grant->closed;
 	pthread_mutex_unlock(&driver->lock);
 	if (made)
 		finish_making(driver, pair);
 	if (finished)
-		finish_grant(driver, pair);
+		closed = take_down(driver, pair);
+	if (closed)
+		taken_down(driver, pair);
+	if (place->grant && !place->grant->left)
+		check_lag(place->grant);
 	look_at_connection(driver, pair);
 	if (segue_lease_expire(&place->lease, presence_of(&place->lease.holder), sim_now()))
 		sim_happened[SIM_GRACE_OVER] += !place->lease.holder.pid;
 	if (place->rung && place->grant) {
 		place->rung = false;
+		count_lag(place->grant);
 		segue_filler_kick(place->grant->filler);
 	}
 }
@@ -980,8 +1257,10 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 static void load(struct sim_driver *driver)
 {
 	driver->ends = sim_disk.ends;
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
 		const struct segue_lane_record *record = &sim_disk.lane[pair].record;
+		driver->place[pair].lock = &driver->lock;
+		driver->place[pair].control = &driver->server->control;
 		segue_lease_load(&driver->place[pair].lease, record, presence_of(&record->holder),
 			sim_now(), driver->grace);
 	}
@@ -992,7 +1271,7 @@ static bool wind_up(struct sim_driver *driver)
 {
 	bool idle = true;
 
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
 		struct place *place = &driver->place[pair];
 		if (place->grant)
 			end_lease(driver, pair, true);
@@ -1013,7 +1292,7 @@ static int64_t next_look(const struct sim_driver *driver)
 		if (request->pending && request->deadline && request->deadline < next)
 			next = request->deadline;
 	}
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
 		const struct segue_lease *lease = &driver->place[pair].lease;
 		if (lease->state == SEGUE_LEASE_RESERVED && lease->reserved_until < next)
 			next = lease->reserved_until;
@@ -1027,7 +1306,7 @@ static void run_control(void *arg)
 
 	load(driver);
 	for (;;) {
-		for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+		for (uint32_t pair = 0; pair < sim_world.pairs; pair++)
 			look_at(driver, pair);
 		if (driver->server->stopping && wind_up(driver))
 			sim_server_stopped();
@@ -1047,7 +1326,8 @@ struct sim_server *sim_server_start(void)
 
 	*server = (struct sim_server){.alive = true, .driver = driver};
 	driver->server = server;
-	driver->share = !sim_one_in(4);
+	/* Where rows begin with what was kept, a batch is one group's. */
+	driver->share = !sim_one_in(4) && sim_world.spec.initial != SEGUE_INITIAL_KEPT;
 	driver->interval = intervals[sim_below(sizeof(intervals) / sizeof(intervals[0]))];
 	/* Long enough for one worker to take all lanes, which takes transactions. */
 	driver->lease_timeout = sim_one_in(4) ? 3000 + sim_below(3000) + 12 * sim_disk.lag : 0;

@@ -26,7 +26,8 @@ struct sim_kept {
 /* A checkpoint of one (lane, group). */
 struct sim_token {
 	struct segue_image *image; /* NULL: from the start */
-	uint64_t generation;       /* the line that it lies on */
+	uint32_t pair;             /* whose it is, */
+	uint64_t generation;       /* and the line that it lies on */
 };
 
 enum sim_request_kind { SIM_ATTACH, SIM_DETACH, SIM_CHECKPOINT, SIM_GROW };
@@ -44,17 +45,20 @@ struct sim_request {
 	const struct sim_states *states; /* OFFER: after step - 1 */
 	const struct sim_kept *kept;
 	const struct sim_token *restore;
-	bool take;        /* the first attach of a newer handle */
-	uint64_t lease;   /* RESTORE: given up for it; SIM_DETACH: given back. A generation */
-	int64_t deadline; /* it waits no longer for the lane; 0: as long as it takes */
-	uint64_t owner;   /* the handle that asks: the oracle's, not told to anybody */
-	uint32_t ends;    /* GROW: so many of the world's; and in the answer of an attach */
+	bool take;           /* the first attach of a newer handle */
+	uint64_t lease;      /* RESTORE: given up for it; SIM_DETACH: given back. A generation */
+	int64_t deadline;    /* it waits no longer for the lane; 0: as long as it takes */
+	uint64_t owner;      /* the handle that asks: the oracle's, not told to anybody */
+	bool sizes;          /* RESUME, over `lease`: from `step` on batches have batch_size rows */
+	uint32_t batch_size; /* ... and in the answer */
+	uint32_t ends;       /* GROW: so many of the world's; and in the answer of an attach */
 
 	/* The answer. */
 	bool granting;
 	bool ended_one; /* a lease has ended for it */
 	int rc;         /* SEGUE_EGONE: the server died */
 	uint64_t first;
+	uint32_t places;
 	uint8_t fresh[SEGUE_TOKEN_BYTES];
 	const struct segue_ring_header *ring;
 	struct segue_carry_header *carry;

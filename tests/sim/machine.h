@@ -84,9 +84,24 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 	X(RESTORE, "restore")                                                                      \
 	X(RESTORE_WHILE_STOPPED, "restore while a worker is stopped")                              \
 	X(RESTORE_OLDER, "restore of a checkpoint from before another restore")                    \
+	X(RESTORE_OTHER, "restore of another group's checkpoint")                                  \
 	X(GREW, "stream grown")                                                                    \
 	X(GREW_AT_END, "stream grown where lanes had ended")                                       \
-	X(OLD_END, "lease that ended where the stream had grown since")
+	X(OLD_END, "lease that ended where the stream had grown since")                            \
+	X(SIZED, "batch size set")                                                                 \
+	X(SIZED_LOST, "... and its answer lost")                                                   \
+	X(PARKED, "batch committed with sequences parked")                                         \
+	X(NO_ROWS, "batch of no rows committed")                                                   \
+	X(JOINED, "feed of another group joined")                                                  \
+	X(JOINED_BEHIND, "... at a step still in the ring")                                        \
+	X(JOINED_OLDEST, "... at the oldest of them")                                              \
+	X(JOIN_MISSED, "... and missed: it had gone on meanwhile")                                 \
+	X(OWN_FEED, "feed opened where others have one of the lane")                               \
+	X(LEFT, "feed left that others go on with")                                                \
+	X(HELD_UP, "group held up by a slower one of its feed")                                    \
+	X(CAUGHT_UP, "feed of its own left for one that others have")                              \
+	X(ZEROED, "row that goes on handed an initial value")                                      \
+	X(ZEROED_AGAIN, "... in a lease's first batch")
 enum sim_event_kind {
 #define SIM_EVENT_KIND(name, text) SIM_##name,
 	SIM_EVENTS(SIM_EVENT_KIND)

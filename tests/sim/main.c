@@ -159,7 +159,7 @@ static void restore(void)
 	sim_happened[SIM_RESTORE]++;
 	if (sim_worker_stopped())
 		sim_happened[SIM_RESTORE_WHILE_STOPPED]++;
-	sim_restore_group(sim_below(SIM_GROUPS));
+	sim_restore_group(sim_below(sim_world.groups));
 }
 
 static void strike(void)
@@ -184,7 +184,7 @@ static void strike(void)
 		break;
 	case 6:
 		if (chaos.server)
-			sim_server_cut(chaos.server, sim_below(SIM_PAIRS));
+			sim_server_cut(chaos.server, sim_below(sim_world.pairs));
 		break;
 	case 7:
 		fail_disk();

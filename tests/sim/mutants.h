@@ -22,6 +22,22 @@
 	X(last_to_hear_wins, "of two handles that take at once, the last to hear of it is newer")  \
 	X(unknown_is_same, "holders of which nothing is known are taken for one process")          \
 	X(growth_not_durable, "a stream has grown before its record says so")                      \
+	X(size_not_durable, "a batch size is told of before it is on disk")                        \
+	X(parked_dropped, "states of parked sequences are left out of what is stored")             \
+	X(any_class, "a row that gets free is filled from another class")                          \
+	X(window_forgotten, "what was looked at and waits is not gone back to")                    \
+	X(kept_not_committed, "a row begins with what was kept before all of it is committed")     \
+	X(kept_of_another_key, "a row begins with what another key has left")                      \
+	X(kept_not_undone, "going back leaves what was kept since")                                \
+	X(policy_of_the_row, "a policy draws by the row of the batch, not by the sequence")        \
+	X(zeroed_not_read, "an initial value from the data is there for rows that begin alone")    \
+	X(slot_freed_by_the_first, "a slot is reused when one group has released it, not all")     \
+	X(oldest_slot_not_held, "a group joins at a slot that is being filled anew")               \
+	X(states_of_another_group, "who joins a feed gets the states of one who has it")           \
+	X(catch_up_skips_a_batch, "a group that catches up is let in one batch too late")          \
+	X(joins_by_step_alone, "a group joins where another has other batches at its step")        \
+	X(join_looks_once, "a group joins a feed that has gone on since it was looked at")         \
+	X(leaver_closes_the_feed, "who leaves a feed closes it, though others go on with it")      \
 	X(token_fillers_position, "an image takes the filler's position, not the commit's")
 
 #endif

@@ -18,6 +18,7 @@ struct line {
 	struct sim_owner owner;
 	uint64_t granted;
 	uint64_t next; /* the batch to be delivered */
+	uint64_t due;  /* batches below it were committed before the lane was granted anew */
 	/*
 	 * Final states of earlier batches may be another history's: a checkpoint does not hold
 	 * those of sequences that ended before it.
@@ -33,7 +34,7 @@ static struct {
 
 static const struct sim_lane_truth *truth_of(uint32_t pair)
 {
-	return &sim_world.lane[pair / SIM_GROUPS];
+	return &sim_world.truth[pair];
 }
 
 static struct line *line_of(uint32_t pair, uint64_t generation)
@@ -52,7 +53,7 @@ void sim_oracle_begin(void)
 
 /* ---- Grants --------------------------------------------------------------------------------- */
 
-void sim_oracle_granted(uint32_t pair, uint64_t generation, uint64_t parent, uint64_t step,
+void sim_oracle_granted(uint32_t pair, uint64_t generation, struct sim_line parent, uint64_t step,
 	bool rollback, struct sim_owner owner)
 {
 	sim_check(generation > 0 && generation < GENERATIONS, "generation", "pair %u: %llu", pair,
@@ -65,15 +66,15 @@ void sim_oracle_granted(uint32_t pair, uint64_t generation, uint64_t parent, uin
 	if (!*line)
 		*line = calloc(1, sizeof(**line));
 	memset(*line, 0, sizeof(**line));
-	(*line)->granted = (*line)->next = step;
+	(*line)->granted = (*line)->next = (*line)->due = step;
 	(*line)->rollback = rollback;
 	(*line)->owner = owner;
 	(*line)->finals_from = rollback ? step : 0;
 	if (step > 0)
-		memcpy((*line)->after, line_of(pair, parent)->after,
+		memcpy((*line)->after, line_of(parent.pair, parent.generation)->after,
 			step * sizeof((*line)->after[0]));
 	if (step > 0 && !rollback)
-		(*line)->finals_from = line_of(pair, parent)->finals_from;
+		(*line)->finals_from = line_of(parent.pair, parent.generation)->finals_from;
 	for (uint64_t t = 0; t < step; t++)
 		sim_check((*line)->after[t] != NULL, "gap",
 			"pair %u: granted at step %llu, but %llu was not committed", pair,
@@ -114,6 +115,9 @@ void sim_oracle_continues(
 		if (between->rollback || (unknown && between->owner.process != old->owner.process))
 			return;
 	}
+	/* What it committed while somebody else of its process was being given the lane may not. */
+	if (step > old->due)
+		step = old->due;
 	sim_check(line->granted >= step, "lost",
 		"pair %u: lease %llu had committed %llu batches, taken over at step %llu", pair,
 		(unsigned long long)from, (unsigned long long)step,
@@ -142,6 +146,36 @@ void sim_oracle_sent(uint32_t pair, uint64_t generation, uint64_t step)
 
 /* ---- Batches -------------------------------------------------------------------------------- */
 
+static const struct sim_states *left_of(const struct line *line, const struct sim_left *left)
+{
+	return &line->after[left->step]->states[left->row];
+}
+
+/* What a row is handed; policies draw by sequence and segment alone. */
+static struct sim_states states_in(
+	const struct sim_lane_truth *truth, const struct line *line, uint64_t step, uint32_t row)
+{
+	const struct segue_slot_span *span = &truth->span[step][row];
+	struct sim_states initial =
+		sim_world_initial(segue_plan_record(&truth->plan, span->number));
+
+	if (truth->left[step][row].step < SIM_STEPS)
+		return *left_of(line, &truth->left[step][row]);
+	if (span->flags & SEGUE_SPAN_FIRST)
+		return initial;
+	struct sim_states states = line->after[step - 1]->states[span->previous_row];
+	for (size_t i = 0; i < sim_world.spec.state_count; i++) {
+		const struct segue_field *state = &sim_world.state[i];
+		if (!segue_policy_zeroes(
+			    &state->policy, sim_world.spec.seed, i, span->number, span->segment))
+			continue;
+		memcpy(sim_state_of(&states, i), sim_state_of(&initial, i), state->size);
+		sim_happened[SIM_ZEROED]++;
+		sim_happened[SIM_ZEROED_AGAIN] += step == line->granted;
+	}
+	return states;
+}
+
 void sim_oracle_delivered(
 	uint32_t pair, uint64_t generation, uint64_t step, const struct sim_states *in)
 {
@@ -151,13 +185,10 @@ void sim_oracle_delivered(
 	sim_check(step == line->next, "order", "pair %u: batch %llu delivered instead of %llu",
 		pair, (unsigned long long)step, (unsigned long long)line->next);
 	for (uint32_t row = 0; row < truth->rows[step]; row++) {
-		const struct segue_slot_span *span = &truth->span[step][row];
-		const struct sim_states *expected = &sim_world.initial;
-		if (span->flags & SEGUE_SPAN_EMPTY)
+		if (truth->span[step][row].flags & SEGUE_SPAN_EMPTY)
 			continue;
-		if (!(span->flags & SEGUE_SPAN_FIRST))
-			expected = &line->after[step - 1]->states[span->previous_row];
-		sim_check(sim_states_equal(&in[row], expected), "state_in",
+		struct sim_states expected = states_in(truth, line, step, row);
+		sim_check(sim_states_equal(&in[row], &expected), "state_in",
 			"pair %u: row %u of batch %llu comes with other states than were committed",
 			pair, row, (unsigned long long)step);
 	}
@@ -171,10 +202,16 @@ void sim_oracle_commits(
 	sim_check(step == line->next && !line->after[step], "twice",
 		"pair %u: batch %llu is committed twice under generation %llu", pair,
 		(unsigned long long)step, (unsigned long long)generation);
-	line->after[step] = calloc(1, sizeof(struct node));
-	memcpy(line->after[step]->states, out,
-		truth_of(pair)->rows[step] * sizeof(struct sim_states));
+	const struct sim_lane_truth *truth = truth_of(pair);
+	struct node *node = line->after[step] = calloc(1, sizeof(struct node));
+	memcpy(node->states, out, truth->rows[step] * sizeof(struct sim_states));
+	/* Those that are parked keep what they have. */
+	for (uint32_t row = truth->rows[step]; row < truth->spans[step]; row++)
+		node->states[row] =
+			line->after[step - 1]->states[truth->span[step][row].previous_row];
 	line->next++;
+	if (!pairs[pair].line[generation + 1])
+		line->due = line->next;
 }
 
 void sim_oracle_withdrawn(uint32_t pair, uint64_t generation, uint64_t step)
@@ -183,6 +220,8 @@ void sim_oracle_withdrawn(uint32_t pair, uint64_t generation, uint64_t step)
 
 	line->after[step] = NULL;
 	line->next--;
+	if (line->due > line->next)
+		line->due = line->next;
 }
 
 void sim_oracle_acknowledged(uint32_t pair, uint64_t generation, uint64_t step)
@@ -201,15 +240,37 @@ void sim_oracle_acknowledged(uint32_t pair, uint64_t generation, uint64_t step)
 		(unsigned long long)(stored->exists ? stored->record.position->step : 0));
 }
 
+void sim_oracle_sized(uint32_t pair, uint64_t generation, uint64_t step)
+{
+	const struct segue_lane_record *stored = &sim_disk.lane[pair].record;
+
+	for (uint64_t g = generation + 1; g <= stored->generation; g++)
+		if (line_of(pair, g)->rollback)
+			return;
+	sim_check(stored->position->step > step || stored->position->sized == step + 1, "sized",
+		"pair %u: another batch size from step %llu on it says, and that is not on disk",
+		pair, (unsigned long long)step);
+}
+
 /* ---- Images --------------------------------------------------------------------------------- */
 
 static bool position_right(const struct segue_position *position, const struct segue_position *is)
 {
 	if (position->step != is->step || position->next != is->next ||
 		position->epoch != is->epoch || position->epoch_step != is->epoch_step ||
-		position->undelivered != is->undelivered || position->rows != is->rows)
+		position->undelivered != is->undelivered || position->rows != is->rows ||
+		position->parked != is->parked || position->sized != is->sized ||
+		position->batch_size != is->batch_size || position->waiting != is->waiting)
 		return false;
-	return memcmp(position->row, is->row, is->rows * sizeof(is->row[0])) == 0;
+	return memcmp(position->row, is->row, segue_position_entries(is) * sizeof(is->row[0])) == 0;
+}
+
+/* With the batch size that the lane has from there on. */
+static bool is_sized(const struct sim_lane_truth *truth, const struct segue_position *position)
+{
+	const struct segue_position *sized = truth->sized[position->step];
+
+	return sized && position_right(position, sized);
 }
 
 static void check_position(
@@ -218,8 +279,10 @@ static void check_position(
 	const struct sim_lane_truth *truth = truth_of(pair);
 	uint64_t step = position->step;
 
-	sim_check(step <= truth->end && position_right(position, truth->position[step]), "position",
-		"pair %u: the position is not that of step %llu", pair, (unsigned long long)step);
+	sim_check(step <= truth->end && (position_right(position, truth->position[step]) ||
+						is_sized(truth, position)),
+		"position", "pair %u: the position is not that of step %llu", pair,
+		(unsigned long long)step);
 	sim_check(step == 0 || line->after[step - 1], "uncommitted",
 		"pair %u: position %llu, but that batch was never committed", pair,
 		(unsigned long long)step);
@@ -240,7 +303,7 @@ void sim_oracle_image(uint32_t pair, uint64_t generation, const struct segue_ima
 	struct sim_states states;
 
 	check_position(pair, line, position);
-	for (uint32_t row = 0; row < position->rows; row++) {
+	for (uint32_t row = 0; row < segue_position_count(position); row++) {
 		if (!segue_plan_row_lives(&truth_of(pair)->plan, &position->row[row]))
 			continue;
 		memset(&states, 0, sizeof(states));
@@ -274,7 +337,7 @@ static void check_rows(uint32_t pair, const struct line *line)
 	const struct segue_position *position = lane->record.position;
 	uint32_t live = 0;
 
-	for (uint32_t row = 0; row < position->rows; row++) {
+	for (uint32_t row = 0; row < segue_position_count(position); row++) {
 		if (!segue_plan_row_lives(&truth_of(pair)->plan, &position->row[row]))
 			continue;
 		const struct sim_disk_row *stored = row_of(lane, position->row[row].number);
@@ -298,7 +361,8 @@ static void check_finals(uint32_t pair, const struct line *line, uint64_t step)
 		const struct segue_slot_span *span = &truth->span[step][row];
 		if (!(span->flags & SEGUE_SPAN_LAST))
 			continue;
-		const struct sim_disk_row *final = &sim_disk.final[pair % SIM_GROUPS][span->number];
+		const struct sim_disk_row *final =
+			&sim_disk.final[sim_group_of(pair)][span->number];
 		sim_check(final->key_size > 0, "finals",
 			"pair %u: sequence %llu ended in batch %llu, its final states are missing",
 			pair, (unsigned long long)span->number, (unsigned long long)step);
@@ -334,9 +398,32 @@ void sim_oracle_stored(uint32_t pair)
 	pairs[pair].stored_step = step;
 }
 
+void sim_oracle_rewinds(uint32_t pair, uint64_t generation, uint64_t step)
+{
+	const struct sim_lane_truth *truth = truth_of(pair);
+	const struct line *line = step > 0 ? line_of(pair, generation) : NULL;
+
+	for (uint64_t t = 0; t < truth->end; t++)
+		for (uint32_t row = 0; row < truth->rows[t]; row++) {
+			const struct segue_slot_span *span = &truth->span[t][row];
+			if (!(span->flags & SEGUE_SPAN_LAST)) /* empty rows have no number */
+				continue;
+			struct sim_disk_row *final =
+				&sim_disk.final[sim_group_of(pair)][span->number];
+			if (t >= step) {
+				final->key_size = 0;
+				continue;
+			}
+			final->number = span->number;
+			final->key_size = sim_world_key(
+				segue_plan_record(&truth->plan, span->number), final->key);
+			final->states = line->after[t]->states[row];
+		}
+}
+
 void sim_oracle_end(void)
 {
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
 		const struct segue_lane_record *record = &sim_disk.lane[pair].record;
 		const struct line *line = line_of(pair, record->generation);
 		sim_check(record->position->step == truth_of(pair)->end, "end",

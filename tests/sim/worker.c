@@ -23,6 +23,7 @@ struct view {
 	uint64_t step;
 	const struct segue_lease_page *page; /* of the lease that it came with */
 	uint64_t generation;
+	const struct segue_geometry *geometry;
 	const uint8_t *slot, *buffer; /* buffer NULL: states in were a private copy */
 	uint8_t *slot_was, *buffer_was;
 };
@@ -35,7 +36,9 @@ struct handle {
 	bool asleep;
 	bool late; /* a newer lease had come, and perhaps gone, when it heard of its own */
 	uint32_t pair;
-	uint32_t ends; /* of the input, that the lease knows */
+	uint32_t ends;                         /* of the input, that the lease knows */
+	uint32_t size;                         /* of its next batch */
+	const struct segue_geometry *geometry; /* of the lease */
 	uint64_t id;
 	struct sim_server *server; /* that granted the lease */
 	struct segue_track track;
@@ -90,9 +93,11 @@ static struct {
 	struct sim_token older[SIM_PAIRS];                /* one from before the last restore */
 	struct lease_token lease_token[SIM_PAIRS][2];     /* of the last lease; of one before */
 	struct sim_token restore_to[SIM_PAIRS];
-	uint32_t ends;     /* of the input, that somebody was told of */
-	uint32_t ended;    /* times that a lane was at the last of them */
-	uint32_t patience; /* views are kept for about so many steps */
+	uint32_t pace[SIM_GROUPS];   /* it makes one step in so many turns */
+	uint64_t begins[SIM_GROUPS]; /* when group 0 is there */
+	uint32_t ends;               /* of the input, that somebody was told of */
+	uint32_t ended;              /* times that a lane was at the last of them */
+	uint32_t patience;           /* views are kept for about so many steps */
 	bool waits_durable, some_unknown;
 } all;
 
@@ -106,20 +111,19 @@ static void announce(void)
 
 static struct sim_lane_truth *truth_of(uint32_t pair)
 {
-	return &sim_world.lane[pair / SIM_GROUPS];
+	return &sim_world.truth[pair];
 }
 
 /* ---- Views ---------------------------------------------------------------------------------- */
 
-static size_t slot_size(void)
+static size_t slot_size(const struct segue_geometry *geometry)
 {
-	return sim_world.geometry.heap_offset + sim_world.geometry.heap_size;
+	return geometry->heap_offset + geometry->heap_size;
 }
 
-static size_t buffer_size(void)
+static size_t buffer_size(const struct segue_geometry *geometry)
 {
-	return sim_world.geometry.state_offset[1] +
-	       sim_world.geometry.batch_size * sim_world.state[1].size;
+	return geometry->state_offset[1] + geometry->places * sim_world.state[1].size;
 }
 
 static void *copy_of(const void *bytes, size_t size)
@@ -141,10 +145,12 @@ static bool lease_is_over(const struct view *view)
 
 static void verify(const struct handle *handle, const struct view *view)
 {
-	sim_check(lease_is_over(view) || memcmp(view->slot, view->slot_was, slot_size()) == 0,
+	sim_check(lease_is_over(view) ||
+			  memcmp(view->slot, view->slot_was, slot_size(view->geometry)) == 0,
 		"view", "pair %u: the slot of batch %llu changed under a live view", handle->pair,
 		(unsigned long long)view->step);
-	sim_check(!view->buffer || memcmp(view->buffer, view->buffer_was, buffer_size()) == 0,
+	sim_check(!view->buffer ||
+			  memcmp(view->buffer, view->buffer_was, buffer_size(view->geometry)) == 0,
 		"view", "pair %u: the states in of batch %llu changed under a live view",
 		handle->pair, (unsigned long long)view->step);
 }
@@ -170,8 +176,9 @@ static void add_view(struct handle *handle, uint64_t step, const void *slot, con
 		.generation = handle->track.generation,
 		.slot = slot,
 		.buffer = buffer,
-		.slot_was = copy_of(slot, slot_size()),
-		.buffer_was = buffer ? copy_of(buffer, buffer_size()) : NULL,
+		.geometry = handle->geometry,
+		.slot_was = copy_of(slot, slot_size(handle->geometry)),
+		.buffer_was = buffer ? copy_of(buffer, buffer_size(handle->geometry)) : NULL,
 	};
 }
 
@@ -346,7 +353,6 @@ static void count_taken(const struct handle *older)
 {
 	sim_happened[SIM_TAKEN]++;
 	sim_happened[SIM_TAKEN_OPEN] += segue_track_open(&older->track);
-	sim_happened[SIM_TAKEN_ASLEEP] += older->asleep;
 	sim_happened[SIM_TAKEN_LOST] += older->server != all.server;
 }
 
@@ -440,6 +446,8 @@ static bool adopt_lease(struct thread *thread, struct handle *handle, struct sim
 		handle->broken = handle->rung = false;
 		handle->server = server;
 		handle->ends = request->ends;
+		handle->size = request->batch_size;
+		handle->geometry = &sim_world.geometry[request->places];
 		handle->unanswered = 0;
 		handle->offered = false;
 		handle->listed = mark_older(thread, handle, first);
@@ -464,6 +472,7 @@ struct offer {
 	struct sim_states states[SIM_ROWS];
 	struct sim_kept *kept;
 	bool over;           /* then it may have committed what does not count */
+	bool asleep;         /* the handle */
 	uint64_t must_count; /* batches below that */
 };
 
@@ -484,10 +493,10 @@ static void read_offer(const struct handle *older, struct offer *out)
 	out->over = fenced || older->late;
 	memcpy(out->token, older->token, SEGUE_TOKEN_BYTES);
 	if (out->step > 0)
-		for (uint32_t row = 0; row < truth_of(older->pair)->rows[out->step - 1]; row++)
-			sim_buffer_get(
+		for (uint32_t row = 0; row < truth_of(older->pair)->spans[out->step - 1]; row++)
+			sim_buffer_get(older->geometry,
 				(const uint8_t *)track->carry +
-					segue_carry_offset(&sim_world.geometry, out->step - 1),
+					segue_carry_offset(older->geometry, out->step - 1),
 				row, &out->states[row]);
 	for (const struct sim_kept *kept = older->kept; kept && kept->step < out->step;
 		kept = kept->next) {
@@ -538,6 +547,7 @@ static int settle(struct thread *thread, struct handle *handle, bool take,
 	bool there = other && other->server == server;
 	if (other) {
 		read_offer(other, older);
+		older->asleep = other->asleep;
 		older->must_count = other->offered ? other->offered_to : older->step;
 		other->offered_to = older->must_count;
 		other->offered = !there;
@@ -713,6 +723,7 @@ static int attach_first(struct thread *thread, struct handle *handle, struct sim
 	request->deadline = sim_now() + 1 + sim_below(2 * TIMEOUT);
 	rc = back ? ask_for_restore(thread, handle, server) : ask_for_lease(thread, handle, server);
 	sim_happened[SIM_TAKE_LOST_SERVER] += rc == SEGUE_EGONE && request->ended_one;
+	sim_happened[SIM_TAKEN_ASLEEP] += older.asleep && rc == 0 && request->ended_one;
 	sim_happened[SIM_BUSY] += rc == SEGUE_EBUSY;
 	if (rc)
 		return rc;
@@ -771,6 +782,44 @@ static void attach(struct thread *thread, struct handle *handle)
 		handle->broken = true;
 }
 
+/* Whether the lane is to have another batch size than its lease from here on. */
+static bool wants_size(const struct handle *handle)
+{
+	uint32_t size;
+
+	return sim_world_sizes(handle->pair, handle->track.committed, &size) &&
+	       size != handle->size;
+}
+
+/* As segue_lane_set_batch_size(): a new lease, over the one that it has. */
+static void set_size(struct thread *thread, struct handle *handle)
+{
+	struct sim_server *server = handle->server;
+
+	if (!server->alive) {
+		handle->broken = true;
+		return;
+	}
+	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_RESUME);
+	request->sizes = true;
+	request->step = handle->track.committed;
+	request->lease = handle->track.generation;
+	sim_world_sizes(handle->pair, request->step, &request->batch_size);
+	int rc = ask_for_lease(thread, handle, server);
+	sim_happened[SIM_SIZED_LOST] += rc == SEGUE_EGONE;
+	if (rc) {
+		handle->broken = true;
+		return;
+	}
+	sim_happened[SIM_SIZED]++;
+	sim_check(request->first == handle->track.committed, "lost",
+		"pair %u: %llu committed, goes on at %llu with another batch size", handle->pair,
+		(unsigned long long)handle->track.committed, (unsigned long long)request->first);
+	sim_oracle_sized(handle->pair, request->generation, request->first);
+	if (!adopt_lease(thread, handle, server))
+		decline(thread, handle, server);
+}
+
 /* Its connection is lost, and it is the first to see it. */
 static void lose_connection(struct handle *handle)
 {
@@ -808,7 +857,7 @@ static void grow(struct thread *thread, struct sim_server *server)
 	all.ends = ends;
 	all.ended = 0;
 	sim_happened[SIM_GREW]++;
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++) {
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
 		sim_happened[SIM_GREW_AT_END] += all.done[pair];
 		all.done[pair] = false;
 	}
@@ -822,7 +871,7 @@ static void grow(struct thread *thread, struct sim_server *server)
 static void checkpoint(struct thread *thread, const struct handle *handle)
 {
 	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_NONE);
-	uint32_t pair = sim_below(SIM_PAIRS);
+	uint32_t pair = sim_below(sim_world.pairs);
 	uint64_t committed = all.committed[pair], back = sim_below(3);
 
 	request->kind = SIM_CHECKPOINT;
@@ -833,7 +882,7 @@ static void checkpoint(struct thread *thread, const struct handle *handle)
 	sim_check(request->image->position->step == request->step, "token",
 		"pair %u: step %llu was asked for", pair, (unsigned long long)request->step);
 	sim_trace("pair %u: checkpoint of step %llu", pair, (unsigned long long)request->step);
-	all.token[pair] = (struct sim_token){request->image, request->generation};
+	all.token[pair] = (struct sim_token){request->image, pair, request->generation};
 }
 
 /* ---- Batches -------------------------------------------------------------------------------- */
@@ -841,22 +890,43 @@ static void checkpoint(struct thread *thread, const struct handle *handle)
 static const uint8_t *buffer_before(const struct handle *handle, uint64_t step)
 {
 	return (const uint8_t *)handle->track.carry +
-	       segue_carry_offset(&sim_world.geometry, step - 1);
+	       segue_carry_offset(handle->geometry, step - 1);
 }
 
-/* States in: initial, or the previous row of the buffer before. True: it is the buffer as it is. */
+/* As compose() of the library (client/batch.c) does it, for all states of a row. */
+static void compose_row(struct handle *handle, uint64_t step, const struct segue_slot *slot,
+	const struct segue_slot_span *span, uint32_t previous, uint32_t row)
+{
+	struct sim_states states = sim_world.initial;
+	bool goes_on = previous != SEGUE_NO_ROW;
+
+	if (goes_on)
+		sim_buffer_get(handle->geometry, buffer_before(handle, step), previous, &states);
+	for (size_t i = 0; i < sim_world.spec.state_count; i++) {
+		const struct segue_field *state = &sim_world.state[i];
+		const void *from = sim_state_of(&sim_world.initial, i);
+		if (goes_on && !segue_state_zeroed(&sim_world.spec, i, span))
+			continue;
+		if (state->from_data || span->flags & SEGUE_SPAN_KEPT)
+			from = (const uint8_t *)slot + handle->geometry->initial_offset[i] +
+			       row * state->size;
+		memcpy(sim_state_of(&states, i), from, state->size);
+	}
+	handle->in[row] = states;
+}
+
+/* States in: initial, what was kept, or the previous row's. True: it is the buffer as it is. */
 static bool compose(struct handle *handle, uint64_t step, const struct segue_slot *slot)
 {
 	const uint32_t *previous =
-		(const uint32_t *)((const uint8_t *)slot + sim_world.geometry.previous_offset);
+		(const uint32_t *)((const uint8_t *)slot + handle->geometry->previous_offset);
+	const struct segue_slot_span *spans =
+		(const void *)((const uint8_t *)slot + handle->geometry->span_offset);
 	bool identity = true;
 
 	for (uint32_t row = 0; row < slot->rows; row++) {
 		sim_point();
-		handle->in[row] = sim_world.initial;
-		if (previous[row] != SEGUE_NO_ROW)
-			sim_buffer_get(
-				buffer_before(handle, step), previous[row], &handle->in[row]);
+		compose_row(handle, step, slot, &spans[row], previous[row], row);
 		identity &= previous[row] == row;
 	}
 	return identity;
@@ -869,11 +939,11 @@ static void take(struct handle *handle)
 	handle->rung = false;
 	const struct segue_slot *slot =
 		(const struct segue_slot *)((const uint8_t *)handle->track.ring +
-					    sim_world.geometry.slots_offset +
+					    handle->geometry->slots_offset +
 					    (step % sim_world.spec.depth) *
-						    sim_world.geometry.slot_size);
+						    handle->geometry->slot_size);
 
-	bool right = sim_world_slot_right(slot, handle->pair / SIM_GROUPS, step);
+	bool right = sim_world_slot_right(handle->geometry, slot, handle->pair, step);
 	bool identity = compose(handle, step, slot);
 	add_view(handle, step, slot, identity ? buffer_before(handle, step) : NULL);
 	if (lease_is_over(find_view(handle, step))) {
@@ -907,14 +977,21 @@ static void keep_ended(struct handle *handle, uint64_t step, const struct sim_st
 static void write_states(struct handle *handle, uint64_t step, struct sim_states *out)
 {
 	uint8_t *buffer =
-		(uint8_t *)handle->track.carry + segue_carry_offset(&sim_world.geometry, step);
+		(uint8_t *)handle->track.carry + segue_carry_offset(handle->geometry, step);
 	uint64_t salt = sim_random();
 
 	memset(out, 0, SIM_ROWS * sizeof(*out));
 	for (uint32_t row = 0; row < truth_of(handle->pair)->rows[step]; row++) {
 		for (uint32_t i = 0; i < sim_world.words; i++)
 			out[row].word[i] = sim_mix(handle->in[row].word[i] ^ salt, row * 8 + i);
-		sim_buffer_put(buffer, row, &out[row]);
+		sim_buffer_put(handle->geometry, buffer, row, &out[row]);
+	}
+	/* As segue_batch_commit() does for those that are parked. */
+	for (uint32_t row = truth_of(handle->pair)->rows[step];
+		row < truth_of(handle->pair)->spans[step]; row++) {
+		sim_buffer_get(handle->geometry, buffer_before(handle, step),
+			truth_of(handle->pair)->span[step][row].previous_row, &out[row]);
+		sim_buffer_put(handle->geometry, buffer, row, &out[row]);
 	}
 }
 
@@ -985,6 +1062,9 @@ static void commit(struct thread *thread, struct handle *handle)
 		return;
 	}
 	all.committed[handle->pair] = step + 1;
+	sim_happened[SIM_PARKED] +=
+		truth_of(handle->pair)->spans[step] > truth_of(handle->pair)->rows[step];
+	sim_happened[SIM_NO_ROWS] += truth_of(handle->pair)->rows[step] == 0;
 	sim_happened[SIM_LATE_COMMIT] += lease_is_over(find_view(handle, step));
 	sim_happened[SIM_TAKE_LATE_COMMIT] += handle->taken || handle->offered;
 	sim_progress();
@@ -1111,6 +1191,10 @@ static void step_lane(struct thread *thread, struct handle *handle)
 		return;
 	}
 	release_some(handle, all.patience);
+	if (wants_size(handle)) {
+		set_size(thread, handle);
+		return;
+	}
 	if (handle->server->alive && sim_one_in(25))
 		checkpoint(thread, handle);
 	else if (handle->server->alive && sim_one_in(60))
@@ -1125,7 +1209,7 @@ static void step_lane(struct thread *thread, struct handle *handle)
 
 static bool all_done(void)
 {
-	for (uint32_t pair = 0; pair < SIM_PAIRS; pair++)
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++)
 		if (!all.done[pair])
 			return false;
 	for (uint32_t i = 0; i < SIM_REQUESTS; i++)
@@ -1139,19 +1223,30 @@ static bool grows_now(const struct handle *handle)
 {
 	bool may = all.ends < sim_world.ends.count && all.server && all.server->alive;
 
-	return may && (!handle || sim_one_in(all.ended < 4 * SIM_PAIRS ? 300 : 3));
+	return may && (!handle || sim_one_in(all.ended < 4 * sim_world.pairs ? 300 : 3));
 }
 
 static struct handle *pick_handle(struct thread *thread)
 {
 	unsigned start = sim_below(HANDLES);
+	struct handle *slow = NULL;
 
 	for (unsigned i = 0; i < HANDLES; i++) {
 		struct handle *handle = &thread->handle[(start + i) % HANDLES];
-		if (handle->used)
+		if (handle->used && sim_one_in(all.pace[sim_group_of(handle->pair)]))
 			return handle;
+		slow = handle->used ? handle : slow;
 	}
-	return NULL;
+	return slow;
+}
+
+/* A group may wait for its first until group 0 has gone on for a while, or is through. */
+static bool is_to_do(uint32_t pair)
+{
+	uint32_t first = sim_lane_of(pair);
+	bool begun = all.committed[first] >= all.begins[sim_group_of(pair)] || all.done[first];
+
+	return begun && !all.done[pair];
 }
 
 static struct handle *new_handle(struct thread *thread, uint32_t pair)
@@ -1171,11 +1266,11 @@ static struct handle *new_handle(struct thread *thread, uint32_t pair)
 /* Takes on a lane: one that nobody has, or any. */
 static struct handle *adopt(struct thread *thread, bool any)
 {
-	unsigned start = sim_below(SIM_PAIRS);
+	unsigned start = sim_below(sim_world.pairs);
 
-	for (unsigned i = 0; i < SIM_PAIRS; i++) {
-		uint32_t pair = (start + i) % SIM_PAIRS;
-		if ((any || !all.wanted_by[pair]) && !all.done[pair])
+	for (unsigned i = 0; i < sim_world.pairs; i++) {
+		uint32_t pair = (start + i) % sim_world.pairs;
+		if ((any || !all.wanted_by[pair]) && is_to_do(pair))
 			return new_handle(thread, pair);
 	}
 	return NULL;
@@ -1193,8 +1288,8 @@ static struct handle *compete(struct thread *thread)
 
 	if (handle->used && !handle->taken && sim_one_in(lost ? 12 : 60))
 		return new_handle(thread, handle->pair);
-	uint32_t pair = sim_below(SIM_PAIRS);
-	return !all.done[pair] && sim_one_in(300) ? new_handle(thread, pair) : NULL;
+	uint32_t pair = sim_below(sim_world.pairs);
+	return is_to_do(pair) && sim_one_in(300) ? new_handle(thread, pair) : NULL;
 }
 
 /* With nothing else to do it asks for what others have: it may be reserved for its own process. */
@@ -1235,6 +1330,11 @@ void sim_workers_begin(void)
 	memset(&all, 0, sizeof(all));
 	all.ends = 1;
 	all.patience = patience[sim_below(sizeof(patience) / sizeof(patience[0]))];
+	for (uint32_t group = 0; group < sim_world.groups; group++) {
+		all.pace[group] = sim_one_in(3) ? 2 + sim_below(8) : 1;
+		if (group > 0 && sim_one_in(4))
+			all.begins[group] = sim_below(16);
+	}
 	all.waits_durable = sim_one_in(3);
 	all.some_unknown = sim_one_in(5);
 }
@@ -1293,22 +1393,37 @@ int sim_worker_of(int process)
 	return -1;
 }
 
+/* Which checkpoint a pair goes back to; it may be of group `from`. */
+static void choose_checkpoint(uint32_t pair, uint32_t from)
+{
+	uint32_t other = from * SIM_LANES + sim_lane_of(pair);
+
+	all.restore_to[pair] = all.token[pair];
+	if (other != pair && all.token[other].image && sim_world_alike(pair, other)) {
+		all.restore_to[pair] = all.token[other];
+		sim_happened[SIM_RESTORE_OTHER]++;
+	} else if (all.older[pair].image && sim_one_in(2)) {
+		all.restore_to[pair] = all.older[pair];
+		sim_happened[SIM_RESTORE_OLDER]++;
+	}
+	if (!all.older[pair].image || sim_one_in(2))
+		all.older[pair] = all.token[pair];
+}
+
 void sim_restore_group(uint32_t group)
 {
+	uint32_t from = group;
+
+	/* Where rows begin with what was kept, a checkpoint does not leave its group. */
+	if (sim_one_in(3) && sim_world.spec.initial != SEGUE_INITIAL_KEPT)
+		from = sim_below(sim_world.groups);
 	for (uint32_t lane = 0; lane < SIM_LANES; lane++) {
-		uint32_t pair = lane * SIM_GROUPS + group;
-		sim_trace("pair %u is to go back to step %llu", pair,
-			(unsigned long long)(all.token[pair].image
-						     ? all.token[pair].image->position->step
-						     : 0));
+		uint32_t pair = group * SIM_LANES + lane;
 		all.restore[pair]++;
-		all.restore_to[pair] = all.token[pair];
-		if (all.older[pair].image && sim_one_in(2)) {
-			all.restore_to[pair] = all.older[pair];
-			sim_happened[SIM_RESTORE_OLDER]++;
-		}
-		if (!all.older[pair].image || sim_one_in(2))
-			all.older[pair] = all.token[pair];
+		choose_checkpoint(pair, from);
+		const struct segue_image *image = all.restore_to[pair].image;
+		sim_trace("pair %u is to go back to step %llu", pair,
+			(unsigned long long)(image ? image->position->step : 0));
 		all.done[pair] = false;
 	}
 	announce();

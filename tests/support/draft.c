@@ -115,6 +115,15 @@ static int tell_options(const struct segue_draft *draft, struct segue_spec *spec
 		{SEGUE_SPEC_INTERVAL_MS, draft->interval_ms},
 		{SEGUE_SPEC_LEASE_TIMEOUT_MS, draft->lease_timeout_ms},
 		{SEGUE_SPEC_KEEP_CHECKPOINTS, draft->keep_checkpoints},
+		{SEGUE_SPEC_MAXIMUM_LENGTH, draft->maximum_length},
+		{SEGUE_SPEC_ON_TOO_LONG, draft->on_too_long},
+		{SEGUE_SPEC_TRIM, draft->trim},
+		{SEGUE_SPEC_LANES_BY, draft->lanes_by},
+		{SEGUE_SPEC_INITIAL, draft->initial},
+		{SEGUE_SPEC_GROUPS, draft->groups},
+		{SEGUE_SPEC_GROUPS_TIMEOUT_MS, draft->groups_timeout_ms},
+		{SEGUE_SPEC_MAX_LAG_MS, draft->max_lag_ms},
+		{SEGUE_SPEC_ON_LAG, draft->on_lag},
 	};
 	int rc = 0;
 

@@ -54,6 +54,9 @@ struct segue_draft {
 	uint64_t num_unroll, batch_size, lanes, seed, epochs, first_epoch, tail, epoch_end,
 		on_error;
 	uint64_t depth, num_threads, durability, interval_ms, lease_timeout_ms, keep_checkpoints;
+	uint64_t maximum_length, on_too_long, trim;
+	uint64_t lanes_by, initial;
+	uint64_t groups, groups_timeout_ms, max_lag_ms, on_lag;
 	bool shuffle, keep_final;
 	bool no_pad, no_persist;
 };

@@ -205,7 +205,7 @@ static void damage_slot(
 		slot->step++;
 		break;
 	case 2:
-		slot->rows = slot->spans = 0;
+		slot->rows = slot->spans + 1;
 		break;
 	case 3:
 		slot->rows = slot->spans = 4;
@@ -221,6 +221,15 @@ static void damage_slot(
 		break;
 	case 7:
 		previous[1] = 3;
+		break;
+	case 8:
+		slot->steps = 0;
+		break;
+	case 9:
+		slot->steps++;
+		break;
+	case 10:
+		slot->valid = slot->rows * slot->steps + 1;
 		break;
 	default:
 		break;
@@ -251,8 +260,10 @@ static bool fill_one(struct fakeserver *server, struct fake_lane *lane)
 	}
 	slot->step = step;
 	slot->rows = slot->spans = lane->rows_at[step % FAKE_ROWS_KEPT];
+	slot->steps = geometry->num_unroll;
 	for (uint32_t row = 0; row < slot->rows; row++) {
 		fill_row(server, slot, &spans[row]);
+		slot->valid += spans[row].length;
 		previous[row] = spans[row].previous_row;
 	}
 	damage_slot(server->script.damage, slot, spans, previous);
@@ -405,7 +416,7 @@ static void on_stream_open(struct fakeserver *server, int c, struct segue_messag
 	}
 	if (!server->spec) {
 		server->spec = spec;
-		MUST(segue_geometry_init(spec, KEY_MAX, &server->geometry) == 0);
+		MUST(segue_geometry_init(spec, spec->batch_size, KEY_MAX, &server->geometry) == 0);
 		for (size_t i = 0; i < spec->state_count; i++)
 			server->row_size += spec->states[i].size;
 	} else {
@@ -478,7 +489,10 @@ static void grant(struct fakeserver *server, int c, uint64_t serial, struct fake
 		.attached = {.lease = lane->lease,
 			.generation = lane->generation,
 			.step = lane->step,
-			.rows = lane->step ? lane->rows_at[(lane->step - 1) % FAKE_ROWS_KEPT] : 0}};
+			.rows = lane->step ? lane->rows_at[(lane->step - 1) % FAKE_ROWS_KEPT] : 0,
+			.places = geometry->places,
+			.batch_size =
+				lane->batch_size ? lane->batch_size : server->spec->batch_size}};
 	message.attached.rows += server->script.bad_rows;
 	memcpy(message.attached.token, lane->token, sizeof(lane->token));
 	if (server->script.bad_grants > 0) {
@@ -550,6 +564,14 @@ static bool decide(struct fakeserver *server, int c, const struct segue_message 
 		server->seen.takes++;
 		end_lease(server, lane);
 	}
+	if (mode == SEGUE_ATTACH_RESIZE) {
+		MUST(request->lane_attach.lease == lane->lease);
+		end_lease(server, lane);
+		MUST(request->lane_attach.step == lane->step);
+		lane->batch_size = request->lane_attach.batch_size;
+		server->seen.resizes++;
+		return true;
+	}
 	/* Somebody who holds it has to give it back, or to name the lease. */
 	if (lane->lease && !(mode == SEGUE_ATTACH_RESTORE && request->lane_attach.lease)) {
 		refuse(server, c, serial,
@@ -583,7 +605,8 @@ static bool decide(struct fakeserver *server, int c, const struct segue_message 
 		}
 		drop_lease(lane);
 		return true;
-	case SEGUE_ATTACH_CHECK: /* on_check */
+	case SEGUE_ATTACH_CHECK:  /* on_check */
+	case SEGUE_ATTACH_RESIZE: /* above */
 		break;
 	}
 	return false;

@@ -50,6 +50,7 @@ struct fake_script {
 /* What it saw, to be read under the lock. */
 struct fake_seen {
 	unsigned connections, hellos, opens, attaches, takes, offers, detaches, flushes, uploads;
+	unsigned resizes;
 	unsigned events; /* rings of the eventfds */
 	char paths[FAKE_TEXT];
 	size_t paths_size;
@@ -66,7 +67,8 @@ struct fake_lane {
 	bool started;
 	uint64_t step;
 	uint32_t rows;
-	uint8_t *states; /* rows * row_size */
+	uint32_t batch_size; /* that was set, 0: none; the batches stay as they are */
+	uint8_t *states;     /* rows * row_size */
 	/* The lease. */
 	int connection; /* -1: none */
 	uint64_t lease, granted, published;

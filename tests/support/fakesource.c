@@ -179,7 +179,8 @@ void segue_fakesource_init(struct segue_fakesource *fake, uint64_t records, uint
 {
 	*fake = (struct segue_fakesource){
 		.records = records, .key_max = KEY_MAX, .inserted = records};
-	segue_source_base_init(&fake->source, &source_ops, SEGUE_ON_ERROR_RAISE);
+	segue_source_base_init(
+		&fake->source, &source_ops, &(struct segue_spec){.on_error = SEGUE_ON_ERROR_RAISE});
 	fake->length = malloc(records * sizeof(*fake->length));
 	for (uint64_t i = 0; i < records; i++)
 		fake->length[i] = length;

@@ -85,7 +85,7 @@ void segue_holder_commit(struct segue_grant *grant, uint64_t step, uint8_t life)
 		segue_filler_kick(grant->filler);
 		segue_holder_await(grant, t + 1);
 		uint8_t *buffer = (uint8_t *)words + segue_carry_offset(geometry, t);
-		for (uint32_t row = 0; row < geometry->batch_size; row++)
+		for (uint32_t row = 0; row < geometry->places; row++)
 			memset(buffer + geometry->state_offset[0] + (uint64_t)row * STATES,
 				(int)(life + t + row), STATES);
 		segue_store_release(&words->committed, t + 1);

@@ -51,7 +51,7 @@ TestSuite(attach, .init = start, .fini = stop, .timeout = 60);
 
 static struct segue_ledger *ledger_of(uint32_t lane)
 {
-	return &LIST_FIRST(&test.streams.all)->ledgers.of_lane[lane];
+	return segue_ledgers_find(&LIST_FIRST(&test.streams.all)->ledgers, NULL, 0, lane);
 }
 
 static bool waits(void *arg)

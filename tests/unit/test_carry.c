@@ -60,7 +60,7 @@ static void begin(uint64_t step)
 {
 	struct segue_position *start = calloc(1, segue_position_size(ROWS));
 
-	cr_assert_eq(segue_geometry_init(&spec, 8, &geometry), 0);
+	cr_assert_eq(segue_geometry_init(&spec, spec.batch_size, 8, &geometry), 0);
 	words = segment(geometry.carry_size);
 	page = segment(geometry.lease_size);
 	ring = segment(geometry.ring_size);
@@ -186,6 +186,28 @@ Test(carry, is_overdue_when_a_batch_lies_there_uncommitted_for_too_long)
 	atomic_store(&words->committed, 9);
 	cr_assert_not(segue_carry_overdue(&carry, 4, 9999, 100), "broken is another matter");
 	cr_assert(carry.broken);
+}
+
+Test(carry, keeps_all_when_it_lets_go_of_none_of_a_full_ring_that_others_wait_for)
+{
+	uint64_t depth;
+
+	begin(0);
+	depth = carry.geometry->depth;
+	atomic_store(&words->committed, depth);
+	cr_assert(segue_carry_observe(&carry, depth));
+	/* Alone, however long it takes; and the time begins when another waits. */
+	cr_assert_not(segue_carry_keeps_all(&carry, depth, false, 1000, 100));
+	cr_assert_not(segue_carry_keeps_all(&carry, depth, true, 5000, 100));
+	cr_assert_not(segue_carry_keeps_all(&carry, depth, true, 5099, 100));
+	cr_assert(segue_carry_keeps_all(&carry, depth, true, 5100, 100));
+	cr_assert_not(segue_carry_keeps_all(&carry, depth - 1, true, 5101, 100), "there is room");
+	cr_assert_not(segue_carry_keeps_all(&carry, depth, true, 5102, 100));
+	atomic_store(&words->released, 1);
+	cr_assert(segue_carry_observe(&carry, depth + 1));
+	cr_assert_not(
+		segue_carry_keeps_all(&carry, depth + 1, true, 5250, 100), "one is let go of");
+	cr_assert(segue_carry_keeps_all(&carry, depth + 1, true, 5350, 100));
 }
 
 Test(carry, a_hold_stops_publication_until_all_have_let_go)

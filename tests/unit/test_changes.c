@@ -119,6 +119,23 @@ Test(changes, a_change_of_all_lanes_is_alone_among_those_of_its_stream)
 	cr_assert_eq(segue_changes_take(&changes), &a);
 }
 
+Test(changes, also_of_those_of_other_groups)
+{
+	struct segue_change all = change_of(SEGUE_LANES_ALL), a = change_of(0),
+			    b = change_of(SEGUE_LANES_ALL);
+
+	a.place.group = 1;
+	b.place.group = 2;
+	segue_changes_submit(&changes, &all, note_done);
+	segue_changes_submit(&changes, &a, note_done);
+	segue_changes_submit(&changes, &b, note_done);
+	cr_assert_eq(segue_changes_take(&changes), &all);
+	cr_assert_null(all.next);
+	cr_assert_eq(segue_changes_take(&changes), &a);
+	cr_assert_null(a.next);
+	cr_assert_eq(segue_changes_take(&changes), &b);
+}
+
 Test(changes, places_differ_by_stream_group_and_lane)
 {
 	const struct segue_place place = {1, 2, 3};

@@ -50,7 +50,7 @@ static struct segue_message asking(uint32_t lane, uint64_t step, int64_t timeout
 
 static struct segue_ledger *ledger_of(uint32_t lane)
 {
-	return &LIST_FIRST(&test.streams.all)->ledgers.of_lane[lane];
+	return segue_ledgers_find(&LIST_FIRST(&test.streams.all)->ledgers, NULL, 0, lane);
 }
 
 static size_t stored(uint32_t lane)

@@ -1214,20 +1214,21 @@ Test(client, checkpoints_in_the_store)
 	void *token;
 
 	cr_assert_eq(segue_open(store, &options, &client), 0);
-	cr_assert_eq(segue_client_checkpoint(client, "train", 1, 7, &token, &size), 0, "%s",
+	cr_assert_eq(segue_client_checkpoint(client, "train", NULL, 1, 7, &token, &size), 0, "%s",
 		segue_error_detail());
 	cr_assert_str_eq(token, "train 1 7");
 	cr_assert_eq(size, 9);
 	segue_free(token);
-	assert_fails(segue_client_checkpoint(client, "train", 1, 99, &token, &size),
+	assert_fails(segue_client_checkpoint(client, "train", NULL, 1, 99, &token, &size),
 		SEGUE_ENOTFOUND, "no checkpoint of id 99");
-	assert_fails(segue_client_checkpoint(client, "train", 1, 7, NULL, &size), SEGUE_EINVAL,
-		"places");
-	cr_assert_eq(segue_client_checkpoint_remove(client, "train", 1, 0), 0, "%s",
+	assert_fails(segue_client_checkpoint(client, "train", NULL, 1, 7, NULL, &size),
+		SEGUE_EINVAL, "places");
+	cr_assert_eq(segue_client_checkpoint_remove(client, "train", NULL, 1, 0), 0, "%s",
 		segue_error_detail());
-	assert_fails(segue_client_checkpoint_remove(client, "train", 1, 99), SEGUE_ENOTFOUND,
+	assert_fails(segue_client_checkpoint_remove(client, "train", NULL, 1, 99), SEGUE_ENOTFOUND,
 		"no checkpoint of id 99");
-	assert_fails(segue_client_checkpoint_remove(client, NULL, 1, 1), SEGUE_EINVAL, "name");
+	assert_fails(
+		segue_client_checkpoint_remove(client, NULL, NULL, 1, 1), SEGUE_EINVAL, "name");
 	segue_client_close(client);
 }
 
@@ -1376,7 +1377,7 @@ Test(client, leaves_a_request_that_changes_nothing)
 			rc = segue_lane_flush(lane, SEGUE_FOREVER);
 			break;
 		case 3:
-			rc = segue_client_checkpoint(client, "train", 0, 1, &token, &size);
+			rc = segue_client_checkpoint(client, "train", NULL, 0, 1, &token, &size);
 			break;
 		default:
 			rc = segue_lane_check(lane, token, size);
@@ -1892,6 +1893,54 @@ Test(client, goes_on_when_the_answer_to_its_offer_was_lost)
 	close_all(lane);
 }
 
+/* ---- Batch size ---- */
+
+Test(client, sets_a_batch_size)
+{
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	cr_assert_eq(segue_lane_batch_size(lane), spec.batch_size);
+	consume(lane, 2);
+	struct segue_batch *batch;
+	cr_assert_eq(segue_lane_next(lane, SECOND, &batch), 0);
+	assert_fails(segue_lane_set_batch_size(lane, 5), SEGUE_EUNSAVED, "batch 2");
+	segue_batch_put_back(batch);
+	cr_assert_eq(segue_lane_set_batch_size(lane, 5), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_lane_batch_size(lane), 5);
+	cr_assert_eq(segue_lane_committed(lane), 2);
+	cr_assert_eq(segue_lane_durable(lane), 2);
+	check_row(batch, 0); /* what is held stays */
+	segue_batch_release(batch);
+	cr_assert_eq(segue_lane_set_batch_size(lane, 5), 0);
+	cr_assert_eq(server->seen.resizes, 1);
+	assert_fails(segue_lane_set_batch_size(lane, (1u << 20) + 1), SEGUE_EINVAL, "at most");
+	consume(lane, 4);
+	close_all(lane);
+	assert_fails(segue_lane_set_batch_size(NULL, 1), SEGUE_EINVAL, "a lane is wanted");
+	cr_assert_eq(segue_lane_batch_size(NULL), 0);
+}
+
+/* It is durable, and nobody has said so: it is not asked for twice. */
+Test(client, sets_a_batch_size_whose_answer_is_lost)
+{
+	open_stream();
+	struct segue_lane *lane = attach(SEGUE_START_NONE);
+	consume(lane, 2);
+	set(lose_grants, 1);
+	cr_assert_eq(segue_lane_set_batch_size(lane, 9), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_lane_batch_size(lane), 9);
+	cr_assert_eq(server->seen.resizes, 1);
+	set(hold_durable, true);
+	consume(lane, 4);
+	restart(); /* the commits are offered first */
+	cr_assert_eq(segue_lane_set_batch_size(lane, 7), 0, "%s", segue_error_detail());
+	cr_assert_eq(server->seen.offer_step, 6);
+	cr_assert_eq(segue_lane_committed(lane), 6);
+	cr_assert_eq(segue_lane_batch_size(lane), 7);
+	cr_assert_eq(server->seen.resizes, 2);
+	close_all(lane);
+}
+
 Test(client, goes_on_when_a_lease_could_not_be_mapped)
 {
 	void *token;
@@ -2230,15 +2279,16 @@ Test(client, tells_of_a_damaged_record_after_the_batches_before_it)
 
 Test(client, refuses_a_damaged_slot)
 {
-	const char *const told[] = {NULL, "wrote step 3", "rows or spans, 0", "rows or spans, 4",
-		"a span of row 2", "a length of 3", "a key of size 4294967295",
-		"a previous row, plus one, of 4"};
+	const char *const told[] = {NULL, "wrote step 3", "a number of rows, 4",
+		"a number of spans, 4", "a span of row 2", "a length of 3",
+		"a key of size 4294967295", "a previous row, plus one, of 4",
+		"a number of steps, 0", "a number of steps, 3", "valid steps, 7"};
 	struct segue_batch *batch;
 	struct segue_span span, spans[16];
 	char key[64];
 
 	open_stream();
-	for (int damage = 1; damage <= 7; damage++) {
+	for (int damage = 1; damage <= 10; damage++) {
 		struct segue_lane *lane = attach(SEGUE_START_FRESH);
 		consume(lane, 2); /* so that the slots with the damage are made anew */
 		segue_lane_close(lane);

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/layout.h"
+#include "report/states.h"
 #include "sample_spec.h"
 #include "store/row.h"
 #include "tmpdir.h"
@@ -38,7 +39,8 @@ static void put_stream(struct segue_ops *ops, uint32_t rows, uint64_t *row_size)
 	segue_spec_destroy(spec);
 }
 
-static void put_states(struct segue_ops *ops, uint64_t number, uint64_t row_size)
+static void put_states(
+	struct segue_ops *ops, struct segue_place of, uint64_t number, uint64_t row_size)
 {
 	uint8_t key[SEGUE_KEY_LANE + 8], *states = calloc(1, row_size);
 	char name[32];
@@ -46,7 +48,7 @@ static void put_states(struct segue_ops *ops, uint64_t number, uint64_t row_size
 	snprintf(name, sizeof(name), "record-%" PRIu64, number);
 	const struct segue_row row = {
 		.key = name, .key_size = (uint32_t)strlen(name), .states = states};
-	segue_key_put64(segue_key_put_lane(key, place), number);
+	segue_key_put64(segue_key_put_lane(key, of), number);
 	OK(segue_row_put(ops, SEGUE_TABLE_STATES, key, sizeof(key), &row, row_size));
 	free(states);
 }
@@ -65,7 +67,7 @@ static void fill(struct segue_store *store, uint32_t rows)
 		position->row[row] = (struct segue_plan_row){
 			.number = 2u * (rows - row), .array_steps = 3 * UNROLL};
 		if (row != 1)
-			put_states(&ops, position->row[row].number, row_size);
+			put_states(&ops, place, position->row[row].number, row_size);
 	}
 	const struct segue_lane_record record = {.generation = 1, .position = position};
 	OK(segue_lanes_put(&ops, place, &record));
@@ -103,6 +105,40 @@ Test(contents, rows_with_their_keys)
 	cr_assert_not_null(strstr(rows, "\"key\":null"), "%s", rows);
 	cr_assert_not_null(strstr(rows, "\"key\":\"record-2\""), "%s", rows);
 	free(report);
+}
+
+/* Its name has gone, and what it has not all yet. */
+Test(contents, a_group_that_is_being_dropped_is_not_seen)
+{
+	const struct segue_place gone = {.stream = 1, .group = 7};
+	struct segue_position position = {.step = 9};
+	const struct segue_lane_record record = {.generation = 1, .position = &position};
+	char dir[SEGUE_TMPDIR_MAX], *report;
+	struct segue_ops ops = {0};
+	struct segue_store *store;
+	struct segue_tmpdir tmp;
+	uint64_t row_size;
+
+	segue_tmpdir_make(&tmp, "contents");
+	OK(segue_store_open(segue_tmpdir_path(&tmp, "store", dir), SEGUE_STORE_SERVE, &store));
+	fill(store, 3);
+	put_stream(&ops, 3, &row_size);
+	put_states(&ops, gone, 2, row_size);
+	put_states(&ops, gone, 9, row_size);
+	OK(segue_lanes_put(&ops, gone, &record));
+	OK(segue_store_apply(store, ops.op, ops.count));
+	segue_ops_finish(&ops);
+	OK(segue_report_inspect(store, dir, "", &report));
+	cr_assert_not_null(strstr(report, "\"group\":0"));
+	cr_assert_null(strstr(report, "\"group\":7"), "%s", report);
+	free(report);
+	OK(segue_report_get(store, dir, "", "record-2", &report));
+	cr_assert_not_null(strstr(report, "\"group\":0"));
+	cr_assert_null(strstr(report, "\"group\":7"), "%s", report);
+	free(report);
+	cr_assert_eq(segue_report_get(store, dir, "", "record-9", &report), SEGUE_ENOTFOUND);
+	segue_store_close(store);
+	segue_tmpdir_remove(&tmp);
 }
 
 Test(contents, many_rows_are_as_much_work_as_there_are_rows)

@@ -10,6 +10,7 @@
 #include "os/process.h"
 #include "sample_spec.h"
 #include "store/drop.h"
+#include "store/groups.h"
 #include "store/index.h"
 #include "store/lanes.h"
 #include "tmpdir.h"
@@ -48,8 +49,8 @@ static void put_record(struct segue_ops *ops, const struct segue_draft *asked, u
 	segue_spec_destroy(spec);
 }
 
-static void put_lane(
-	struct segue_ops *ops, uint32_t id, uint32_t lane, bool held, struct segue_holder holder)
+static void put_lane_of(
+	struct segue_ops *ops, struct segue_place place, bool held, struct segue_holder holder)
 {
 	struct segue_position position = {.step = 9};
 	const struct segue_lane_record record = {.generation = 1,
@@ -58,7 +59,13 @@ static void put_lane(
 		.committed_ms = segue_unix_ms(),
 		.position = &position};
 
-	OK(segue_lanes_put(ops, (struct segue_place){id, 0, lane}, &record));
+	OK(segue_lanes_put(ops, place, &record));
+}
+
+static void put_lane(
+	struct segue_ops *ops, uint32_t id, uint32_t lane, bool held, struct segue_holder holder)
+{
+	put_lane_of(ops, (struct segue_place){id, 0, lane}, held, holder);
 }
 
 /* Streams "a", "b", "c" of ids 1, 2, 3; the index is of "a" and "c". */
@@ -317,6 +324,131 @@ Test(drop, what_is_not_there)
 	cr_assert_eq(begin("", &drop), SEGUE_EINVAL);
 }
 
+/* ---- Groups ---- */
+
+static void make_group(uint32_t id, const char *name)
+{
+	struct segue_group group = {.number = 0};
+	struct segue_groups groups;
+	struct segue_ops ops = {0};
+
+	OK(segue_groups_load(store, id, &groups));
+	strcpy(group.name, name);
+	OK(segue_groups_put(&ops, id, &groups, &group));
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		const struct segue_place place = {id, group.number, lane};
+		put_lane_of(&ops, place, false, nobody);
+		for (size_t t = 0; t < 5; t++) {
+			for (uint64_t i = 0; i < many[t] / LANES; i++) {
+				uint8_t key[SEGUE_KEY_LANE + 8];
+				segue_key_put64(segue_key_put_lane(key, place), i);
+				OK(segue_ops_put_copy(&ops, tables[t], key, sizeof(key), &i, 8));
+			}
+		}
+	}
+	apply(&ops);
+	segue_groups_finish(&groups);
+}
+
+static int begin_group(const char *name, const char *group, struct segue_drop *drop)
+{
+	struct segue_ops ops = {0};
+
+	int rc = segue_drop_begin_group(&ops, store, name, group, &nobody, drop);
+	if (!rc)
+		apply(&ops);
+	cr_assert_eq(ops.count, 0);
+	return rc;
+}
+
+/* The rest of the stream, and streams and groups whose numbers are near, stay whole. */
+Test(drop, of_a_group_stopped_after_each_transaction_it_goes_on)
+{
+	struct segue_drop drop;
+	size_t applied = 0, total;
+	uint32_t number;
+
+	make_group(2, "x");
+	make_group(2, "y");
+	make_group(3, "x");
+	OK(begin_group("b", "x", &drop));
+	cr_assert_eq(drop.id, 2);
+	cr_assert_eq(drop.group, 1);
+	cr_assert_eq(drop.lanes, LANES);
+	for (total = 0;; total += applied) {
+		cr_assert_eq(segue_groups_number(store, 2, "b", "x", &number), SEGUE_ENOTFOUND);
+		cr_assert_eq(begin_group("b", "x", &drop), SEGUE_ENOTFOUND);
+		cr_assert_eq(notes(), 1);
+		cr_assert_geq(count_under(2), 2 * whole);
+		segue_store_close(store); /* as after a kill: what was applied is there */
+		OK(segue_store_open(dir, SEGUE_STORE_SERVE, &store));
+		int rc = rest(1, &applied);
+		if (!rc)
+			break;
+		cr_assert_eq(rc, SEGUE_EGONE);
+	}
+	cr_assert_eq(notes(), 0);
+	cr_assert_geq(total + applied, 4, "three of states, and the note: %zu", total + applied);
+	expect_whole(1, "a");
+	cr_assert_eq(count_under(2), 2 * whole);
+	cr_assert_eq(count_under(3), 2 * whole);
+	OK(segue_groups_number(store, 2, "b", "y", &number));
+	make_group(2, "x");
+	OK(segue_groups_number(store, 2, "b", "x", &number));
+	cr_assert_eq(number, 3, "a number is not used again: %u", number);
+}
+
+Test(drop, of_a_group_and_of_its_stream)
+{
+	struct segue_drop drop;
+	size_t applied;
+
+	make_group(2, "x");
+	make_group(2, "y");
+	OK(begin_group("b", "y", &drop));
+	OK(begin_group("b", "x", &drop));
+	OK(begin("b", &drop));
+	cr_assert_eq(notes(), 3);
+	OK(rest(SIZE_MAX, &applied));
+	cr_assert_eq(notes() + count_under(2), 0);
+	cr_assert_eq(count(SEGUE_TABLE_META, "group.", 6), 0);
+	expect_whole(3, "c");
+}
+
+Test(drop, of_a_group_not_while_a_process_may_come_back_to_it)
+{
+	struct segue_ops ops = {0};
+	struct segue_holder self;
+	struct segue_drop drop;
+
+	make_group(2, "x");
+	make_group(2, "y");
+	segue_process_identify(getpid(), &self);
+	put_lane_of(&ops, (struct segue_place){2, 1, 1}, true, self);
+	apply(&ops);
+	cr_assert_eq(begin_group("b", "x", &drop), SEGUE_EBUSY);
+	cr_assert(strstr(segue_error_detail(),
+			  "group 'x' of stream 'b' cannot be dropped: lane 1 of it is reserved"),
+		"%s", segue_error_detail());
+	cr_assert_eq(notes(), 0);
+	OK(begin_group("b", "y", &drop));
+	cr_assert_eq(begin("b", &drop), SEGUE_EBUSY, "that of \"x\" is one of the stream's");
+}
+
+Test(drop, of_a_group_that_is_not_there)
+{
+	struct segue_drop drop;
+
+	make_group(1, "x");
+	cr_assert_eq(begin_group("a", "", &drop), SEGUE_EINVAL);
+	cr_assert(strstr(segue_error_detail(), "drop the stream"));
+	cr_assert_eq(begin_group("a", "y", &drop), SEGUE_ENOTFOUND);
+	cr_assert(strstr(segue_error_detail(), "stream 'a' has no group 'y'"));
+	cr_assert_eq(begin_group("none", "x", &drop), SEGUE_ENOTFOUND);
+	cr_assert(strstr(segue_error_detail(), "'none'"));
+	cr_assert_eq(notes(), 0);
+}
+
 static int stop_it(void *arg)
 {
 	return --*(int *)arg < 0;
@@ -346,7 +478,9 @@ Test(drop, it_can_be_interrupted)
 Test(drop, a_note_that_is_wrong)
 {
 	static const char *const keys[] = {"streams.drop.0000001A", "streams.drop. 0000002",
-		"streams.drop.zzzzzzzz", "streams.drop.1", "streams.drop.000000010"};
+		"streams.drop.zzzzzzzz", "streams.drop.1", "streams.drop.000000010",
+		"streams.drop.00000002.00000000", "streams.drop.00000002.0000000A",
+		"streams.drop.00000002:00000001", "streams.drop.00000002.1"};
 	static const uint8_t lanes[4] = {0, 0, 0, 2};
 	int times = 3;
 	const struct segue_dropping how = {

@@ -6,6 +6,7 @@
 #include "store/drop.h"
 #include "store/key.h"
 #include "stream/drop.h"
+#include "stream/group.h"
 #include "stream/streams.h"
 #include "testserver.h"
 
@@ -72,8 +73,9 @@ static int apply_counted(void *arg, const struct segue_ops *ops)
 	return segue_store_apply(test.server.store, ops->op, ops->count);
 }
 
-static const struct segue_message ask = {
-	.type = SEGUE_MESSAGE_STREAM_DROP, .serial = 7, .stream_drop = {.stream = "s"}};
+static const struct segue_message ask = {.type = SEGUE_MESSAGE_STREAM_DROP,
+	.serial = 7,
+	.stream_drop = {.stream = "s", .group = ""}};
 
 static bool none_is_left(void *arg)
 {
@@ -132,8 +134,8 @@ Test(dropping, while_it_is_being_dropped)
 
 	segue_drop_request(two.session, &ask);
 	cr_assert(stream->dropped);
-	cr_assert_eq(segue_drops_check(&test.server, "s"), SEGUE_EBUSY);
-	cr_assert_eq(segue_drops_check(&test.server, "t"), 0);
+	cr_assert_eq(segue_drops_check(&test.server, "s", NULL), SEGUE_EBUSY);
+	cr_assert_eq(segue_drops_check(&test.server, "t", NULL), 0);
 	segue_drop_request(two.session, &ask);
 	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
 	cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), "being dropped just now"));
@@ -141,7 +143,7 @@ Test(dropping, while_it_is_being_dropped)
 		segue_testpeer_receive(&two);
 	while (two.reply.type == SEGUE_MESSAGE_PROGRESS);
 	cr_assert_eq(two.reply.type, SEGUE_MESSAGE_DONE);
-	cr_assert_eq(segue_drops_check(&test.server, "s"), 0);
+	cr_assert_eq(segue_drops_check(&test.server, "s", NULL), 0);
 	/* Who had it open is told, may close it, and finds the new one beside it. */
 	segue_testpeer_want(&one, of_one, 0, SEGUE_ATTACH_NONE, 0);
 	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_FAILURE);
@@ -173,6 +175,143 @@ Test(dropping, nobody_need_wait_for_it)
 	segue_session_close(one.session);
 	cr_assert(segue_testserver_run(&test, none_is_left, NULL));
 	cr_assert_eq(count(SEGUE_TABLE_STREAMS, "", 0) + notes(), 0);
+}
+
+/* ---- Groups ---- */
+
+static const struct segue_message ask_group = {.type = SEGUE_MESSAGE_STREAM_DROP,
+	.serial = 8,
+	.stream_drop = {.stream = "s", .group = "b"}};
+
+static uint32_t group_of(struct segue_testpeer *peer, uint64_t stream, const char *name)
+{
+	const struct segue_message message = {.type = SEGUE_MESSAGE_GROUP,
+		.serial = 9,
+		.group = {.stream = stream, .name = name}};
+
+	cr_assert_eq(segue_testpeer_ask(peer, &message), SEGUE_MESSAGE_GROUPED);
+	return peer->reply.grouped.group;
+}
+
+static struct segue_message wish(uint64_t stream, uint32_t group, int64_t timeout_ns)
+{
+	return (struct segue_message){.type = SEGUE_MESSAGE_LANE_ATTACH,
+		.serial = 10,
+		.lane_attach = {.stream = stream,
+			.group = group,
+			.lane = 1,
+			.mode = SEGUE_ATTACH_CONTINUE,
+			.timeout_ns = timeout_ns}};
+}
+
+Test(dropping, of_a_group_not_while_a_lane_is_held_or_asked_for)
+{
+	uint64_t of_one = segue_testpeer_open(&one), of_two = segue_testpeer_open(&two);
+	uint32_t b = group_of(&one, of_one, "b");
+	const struct segue_message attach = wish(of_one, b, 0), wait = wish(of_two, b, INT64_MAX);
+
+	cr_assert_eq(segue_testpeer_ask(&one, &attach), SEGUE_MESSAGE_ATTACHED);
+	const struct segue_message detach = {.type = SEGUE_MESSAGE_LANE_DETACH,
+		.lane_detach = {.lease = one.reply.attached.lease}};
+	segue_testpeer_send(&two, &wait);
+	cr_assert_eq(segue_testpeer_ask(&one, &ask_group), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_EBUSY),
+		"group 'b' of stream 's' cannot be dropped: lane 1 of it is held by process"));
+	cr_assert_eq(segue_testpeer_ask(&one, &detach), SEGUE_MESSAGE_DONE);
+	/* On its way to the other one, or held by it. */
+	cr_assert_eq(segue_testpeer_ask(&one, &ask_group), SEGUE_MESSAGE_FAILURE);
+	cr_assert(*segue_testpeer_failure(&one, SEGUE_EBUSY));
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_ATTACHED);
+	segue_session_close(two.session);
+	segue_testserver_settle(&test);
+	cr_assert_eq(segue_testpeer_ask(&one, &ask_group), SEGUE_MESSAGE_DONE);
+}
+
+/* By its number nobody gets it any more, nor another group; the stream and its others are there. */
+Test(dropping, of_a_group_by_its_number_nothing_is_found)
+{
+	uint64_t of_one = segue_testpeer_open(&one), of_two = segue_testpeer_open(&two);
+	uint32_t b = group_of(&one, of_one, "b"), c = group_of(&one, of_one, "c"), number;
+	const struct segue_message attach = wish(of_one, b, 0), other = wish(of_two, c, 0);
+	const struct segue_message checkpoint = {.type = SEGUE_MESSAGE_CHECKPOINT,
+		.checkpoint = {.stream = of_one, .group = b, .lane = 1}};
+	uint32_t id = LIST_FIRST(&test.streams.all)->id;
+	uint64_t memory = segue_testserver_taken(&test, SEGUE_LIMIT_MEMORY);
+
+	cr_assert_eq(segue_testpeer_ask(&one, &attach), SEGUE_MESSAGE_ATTACHED);
+	segue_testpeer_commit(&one, 1);
+	segue_session_close(one.session);
+	segue_testserver_settle(&test);
+	segue_testpeer_close(&one);
+	segue_testpeer_greet(&one, &test);
+	of_one = segue_testpeer_open(&one);
+	cr_assert_eq(segue_testpeer_ask(&two, &other), SEGUE_MESSAGE_ATTACHED);
+	cr_assert_gt(count_under(id), 1);
+	cr_assert_eq(segue_testpeer_ask(&one, &ask_group), SEGUE_MESSAGE_DONE);
+	cr_assert_eq(one.reply.serial, 8);
+	cr_assert_eq(notes(), 0);
+	cr_assert_eq(count_under(id), 1, "the lane of the other group: %zu", count_under(id));
+	struct segue_message again = attach;
+	again.lane_attach.stream = of_one;
+	cr_assert_eq(segue_testpeer_ask(&one, &again), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ENOTFOUND), "has been dropped since"));
+	again = checkpoint;
+	again.checkpoint.stream = of_one;
+	cr_assert_eq(segue_testpeer_ask(&one, &again), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ENOTFOUND), "has been dropped since"));
+	cr_assert_eq(segue_testpeer_ask(&one, &ask_group), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&one, SEGUE_ENOTFOUND), "has no group 'b'"));
+	number = group_of(&one, of_one, "b");
+	cr_assert_gt(number, c);
+	segue_session_close(two.session);
+	segue_testserver_settle(&test);
+	cr_assert_eq(segue_testserver_taken(&test, SEGUE_LIMIT_MEMORY), memory, "it is paid back");
+}
+
+/* Until the first transaction is on disk: that group is not made anew, and all else goes on. */
+Test(dropping, of_a_group_while_it_is_being_dropped)
+{
+	uint64_t of_one = segue_testpeer_open(&one);
+	uint32_t b = group_of(&one, of_one, "b");
+	const struct segue_message attach = wish(of_one, b, 0);
+	struct segue_message make = {
+		.type = SEGUE_MESSAGE_GROUP, .group = {.stream = of_one, .name = "b"}};
+
+	segue_drop_request(two.session, &ask_group);
+	cr_assert_eq(segue_drops_check(&test.server, "s", "b"), SEGUE_EBUSY);
+	cr_assert(strstr(segue_error_detail(), "group 'b' of stream 's' is being dropped"));
+	cr_assert_eq(segue_drops_check(&test.server, "s", NULL), SEGUE_EBUSY);
+	cr_assert_eq(segue_drops_check(&test.server, "s", "c"), 0);
+	cr_assert_eq(segue_drops_check(&test.server, "s", ""), 0);
+	cr_assert_not(LIST_FIRST(&test.streams.all)->dropped);
+	segue_drop_request(two.session, &ask_group);
+	cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
+	cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), "being dropped just now"));
+	cr_assert_eq(segue_testpeer_ask(&one, &make), SEGUE_MESSAGE_FAILURE);
+	cr_assert_eq(segue_testpeer_ask(&one, &attach), SEGUE_MESSAGE_FAILURE);
+	do
+		segue_testpeer_receive(&two);
+	while (two.reply.type == SEGUE_MESSAGE_PROGRESS);
+	cr_assert_eq(two.reply.type, SEGUE_MESSAGE_DONE);
+	cr_assert_gt(group_of(&one, of_one, "b"), b);
+}
+
+/* One that another client is having made just then may be the same. */
+Test(dropping, of_a_group_not_while_one_is_being_made)
+{
+	uint64_t of_one = segue_testpeer_open(&one);
+	const struct segue_message make = {
+		.type = SEGUE_MESSAGE_GROUP, .serial = 9, .group = {.stream = of_one, .name = "c"}};
+
+	group_of(&one, of_one, "b");
+	segue_group_request(one.session, &make);
+	for (size_t i = 0; i < 2; i++) {
+		segue_drop_request(two.session, i ? &ask : &ask_group);
+		cr_assert_eq(segue_testpeer_receive(&two), SEGUE_MESSAGE_FAILURE);
+		cr_assert(strstr(segue_testpeer_failure(&two, SEGUE_EBUSY), "being made just now"));
+	}
+	cr_assert_eq(segue_testpeer_receive(&one), SEGUE_MESSAGE_GROUPED);
+	cr_assert_eq(segue_testpeer_ask(&two, &ask_group), SEGUE_MESSAGE_DONE);
 }
 
 Test(dropping, a_stop_leaves_the_rest_to_the_next_server)

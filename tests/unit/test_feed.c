@@ -55,7 +55,7 @@ static void begin(uint64_t step, bool keep_final)
 	struct segue_position *start = calloc(1, segue_position_size(ROWS));
 
 	spec.keep_final = keep_final;
-	cr_assert_eq(segue_geometry_init(&spec, 8, &geometry), 0);
+	cr_assert_eq(segue_geometry_init(&spec, spec.batch_size, 8, &geometry), 0);
 	ring = segment(geometry.ring_size);
 	start->step = step;
 	cr_assert_eq(segue_feed_init(&feed, ring, &geometry, &plan, start, NULL, NULL, 0), 0);
@@ -202,11 +202,37 @@ Test(feed, joins_only_where_the_batch_is_still_there)
 	publish_to(3 + DEPTH - 1);
 	cr_assert(segue_feed_reaches(&feed, 3));
 	publish();
+	cr_assert(segue_feed_reaches(&feed, 3), "somebody has it still");
+	words(&a, 4, 4);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_GO);
 	cr_assert_not(segue_feed_reaches(&feed, 3), "its slot may be being written");
 	cr_assert(segue_feed_reaches(&feed, 4));
 	cr_assert(segue_feed_reaches(&feed, 3 + DEPTH));
 	segue_feed_fail(&feed, SEGUE_EDATA, "damaged");
 	cr_assert_not(segue_feed_reaches(&feed, 4));
+}
+
+Test(feed, keeps_what_is_reserved_for_who_is_to_come)
+{
+	begin(3, false);
+	join(&a, 3);
+	cr_assert(segue_feed_reserve(&feed, 5), "it is to be published");
+	publish_to(5 + DEPTH - 2);
+	words(&a, feed.published, feed.published);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_GO);
+	publish_to(5 + DEPTH);
+	words(&a, feed.published, feed.published);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_FULL, "batch 5 stays");
+	cr_assert(segue_feed_sleep(&feed));
+	cr_assert(segue_feed_reaches(&feed, 5));
+	cr_assert_not(segue_feed_reaches(&feed, 4));
+	cr_assert_not(segue_feed_reserve(&feed, 4), "it may be being written");
+	cr_assert_eq(feed.reserved, 5);
+	join(&b, 5);
+	cr_assert(segue_feed_reserve(&feed, SEGUE_NEVER));
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_FULL, "now somebody has it");
+	words(&b, 6, 6);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_GO);
 }
 
 Test(feed, remembers_positions_and_keys_of_a_ring_and_two)
@@ -229,7 +255,7 @@ Test(feed, begins_with_the_keys_it_was_given)
 	struct segue_position *start = calloc(1, segue_position_size(ROWS));
 	struct segue_feed_key keys[ROWS] = {{0, 0}, {0, 5}};
 
-	cr_assert_eq(segue_geometry_init(&spec, 8, &geometry), 0);
+	cr_assert_eq(segue_geometry_init(&spec, spec.batch_size, 8, &geometry), 0);
 	ring = segment(geometry.ring_size);
 	start->step = 6;
 	start->rows = ROWS;
@@ -303,4 +329,81 @@ Test(feed, a_bell_without_a_batch)
 	segue_feed_ring(&feed);
 	cr_assert_eq(atomic_load(&ring->bell), 1);
 	cr_assert_eq(atomic_load(&ring->published), 0);
+}
+
+/* ---- Keys that come again ---- */
+
+static struct segue_again_key key_of(const char *text)
+{
+	return (struct segue_again_key){text, strlen(text), segue_again_hash(text, strlen(text))};
+}
+
+/* In `publish` row 0, of key "a", ends in each batch, and "bc" goes on. */
+Test(feed, a_key_awaits_the_last_batch_that_it_ended_in)
+{
+	const struct segue_again_key ended = key_of("a"), other[] = {key_of("bc"), key_of("b")};
+
+	begin(0, true);
+	join(&a, 0);
+	cr_assert_eq(segue_feed_awaits(&feed, &a.carry, &ended, 1), 0, "nothing has ended");
+	publish_to(3);
+	cr_assert_eq(segue_feed_awaits(&feed, &a.carry, &ended, 1), 3);
+	cr_assert_eq(segue_feed_awaits(&feed, &a.carry, other, 2), 0);
+	cr_assert_not(segue_feed_await(&feed, &a.carry, 3));
+	cr_assert_eq(atomic_load(&a.page->wake_at), 3);
+	words(&a, 2, 2);
+	cr_assert_not(segue_feed_await(&feed, &a.carry, 3));
+	cr_assert_eq(segue_feed_awaits(&feed, &a.carry, &ended, 1), 3);
+	words(&a, 3, 2);
+	cr_assert(segue_feed_await(&feed, &a.carry, 3), "committed while it was about to wait");
+	cr_assert_eq(segue_feed_awaits(&feed, &a.carry, &ended, 1), 3);
+	cr_assert_eq(segue_feed_awaits(&feed, &a.carry, other, 2), 3);
+}
+
+Test(feed, what_a_key_left_is_found_until_it_is_forgotten)
+{
+	enum { BATCHES = 300 }; /* more than there are buckets at first */
+	const struct segue_again_key key = key_of("a"), other = key_of("bc");
+
+	spec.initial = SEGUE_INITIAL_KEPT;
+	begin(0, true);
+	join(&a, 0);
+	cr_assert_null(segue_again_find(&a.carry.again, &key));
+	for (uint64_t step = 0; step < BATCHES; step++) {
+		int64_t *states =
+			(void *)((uint8_t *)a.words + segue_carry_offset(&geometry, step));
+		states[0] = 1000 + (int64_t)step;
+		publish();
+		words(&a, step + 1, step + 1);
+		cr_assert(segue_carry_observe(&a.carry, feed.published));
+		cr_assert_eq(segue_feed_take_of(&feed, &a.carry, step + 1), 0);
+		const struct segue_kept *kept = segue_again_find(&a.carry.again, &key);
+		cr_assert_eq(kept->number, step);
+		cr_assert_eq(*(int64_t *)(void *)kept->states, 1000 + (int64_t)step);
+		cr_assert_null(segue_again_find(&a.carry.again, &other));
+	}
+	segue_carry_forget(&a.carry, BATCHES - 1);
+	cr_assert_eq(a.carry.again.count, 1);
+	cr_assert_eq(segue_again_find(&a.carry.again, &key)->number, BATCHES - 1);
+	segue_carry_forget(&a.carry, BATCHES);
+	cr_assert_null(segue_again_find(&a.carry.again, &key));
+}
+
+/* Not that which came last. */
+Test(feed, of_a_key_the_highest_number_is_found)
+{
+	static const uint64_t numbers[] = {3, 9, 4};
+	struct segue_again again = {0};
+	struct segue_kept kept[3] = {0};
+	struct segue_again_key key = key_of("k");
+
+	cr_assert_eq(segue_again_reserve(&again, 3), 0);
+	for (size_t i = 0; i < 3; i++) {
+		kept[i] = (struct segue_kept){.number = numbers[i], .key = "k", .key_size = 1};
+		segue_again_add(&again, &kept[i]);
+	}
+	cr_assert_eq(segue_again_find(&again, &key)->number, 9);
+	segue_again_remove(&again, &kept[1]);
+	cr_assert_eq(segue_again_find(&again, &key)->number, 4);
+	segue_again_finish(&again);
 }

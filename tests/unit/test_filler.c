@@ -226,6 +226,34 @@ Test(filler, fills_the_ring_and_goes_on_when_batches_are_released)
 	cr_assert_eq(told(), 0);
 }
 
+/* A batch is as long as its longest length, and its tensors lie densely. */
+Test(filler, cuts_batches_if_it_is_told_to)
+{
+	static const uint32_t steps[] = {2, 2, 1, 2, 2};
+	static const int64_t first[] = {0, 2, 1000, 2000, 2002};
+
+	end();
+	prepare(1, 3);
+	spec.test.spec.trim = true;
+	start();
+	for (uint64_t step = 0; step < 5; step++) {
+		const struct segue_slot *slot = slot_of(step);
+
+		kick();
+		cr_assert_gt(published(), step);
+		const int64_t *x = (const int64_t *)((const uint8_t *)slot +
+						     filler->geometry.sequence_offset[0]);
+		cr_assert_eq(slot->steps, steps[step], "batch %" PRIu64, step);
+		cr_assert_eq(slot->valid, steps[step]);
+		for (uint32_t i = 0; i < slot->steps; i++)
+			cr_assert_eq(x[i], first[step] + i);
+		commit(step + 1);
+	}
+	kick();
+	cr_assert_eq(filler->steps_published, 9);
+	cr_assert_eq(filler->valid_published, 9);
+}
+
 Test(filler, asks_to_be_woken_when_the_ring_is_full)
 {
 	kick();
@@ -256,6 +284,50 @@ Test(filler, goes_on_from_a_position)
 			     &spec.test.spec, &spec.plan, &source.source, NULL, image, &other),
 		SEGUE_ECHANGED);
 	segue_image_destroy(image);
+}
+
+/* Behind the rows come what waits, with its key and no data; its record stays open. */
+Test(filler, parked_rows_lie_behind_the_batch)
+{
+	static const struct expected one[] = {{0, 2, 0}};
+	static const struct expected three[] = {{2, 2, 1}, {3, 0, NEW}, {4, 0, NEW}};
+
+	kick();
+	commit(1);
+	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, 1);
+	struct segue_image *image = segue_image_create(&spec.plan, entry->position, STATES);
+	segue_filler_destroy(filler);
+	free(words);
+	free(page);
+	cr_assert_eq(segue_plan_set_batch_size(&spec.plan, image->position, 1), 0);
+	cr_assert_eq(create(image), 0, "%s", segue_error_detail());
+	segue_image_destroy(image);
+	cr_assert_eq(filler->geometry.places, ROWS);
+	kick();
+	check_slot(1, one, 1);
+	cr_assert_eq(slot_of(1)->spans, 2);
+	const uint8_t *base = (const uint8_t *)slot_of(1);
+	const struct segue_slot_span *span =
+		(const struct segue_slot_span *)(base + filler->geometry.span_offset) + 1;
+	cr_assert_eq(span->number, 2);
+	cr_assert_eq(span->flags, SEGUE_SPAN_PARKED);
+	cr_assert_eq(span->length, 0);
+	cr_assert_eq(span->previous_row, 2);
+	cr_assert_eq(((const uint32_t *)(base + filler->geometry.previous_offset))[1], 2);
+	cr_assert_arr_eq(base + filler->geometry.heap_offset + span->key_offset, "record-2", 8);
+	entry = segue_feed_entry(&filler->feed, 2);
+	cr_assert_eq(entry->position->parked, 1);
+	cr_assert_eq(entry->key[1].size, strlen("record-2"));
+	/* It goes on where it was, beside those that begin. */
+	image = segue_image_create(&spec.plan, entry->position, STATES);
+	segue_filler_destroy(filler);
+	free(words);
+	free(page);
+	cr_assert_eq(segue_plan_set_batch_size(&spec.plan, image->position, 3), 0);
+	cr_assert_eq(create(image), 0, "%s", segue_error_detail());
+	segue_image_destroy(image);
+	kick();
+	check_slot(2, three, 3);
 }
 
 Test(filler, a_step_that_passes_over_epochs_admits_more_than_it_places)
@@ -578,6 +650,26 @@ Test(filler, memory_that_was_missing_once_is_nobodys_news)
 	cr_assert_eq(told(), 0);
 	check_batch(0);
 	check_batch(1);
+}
+
+/* Record 1 is damaged, and the first time there is no memory for record 2 behind it. */
+static void damaged_then_no_memory(void)
+{
+	looks++;
+	if (looks == 2 || looks == 5)
+		break_admission(1, SEGUE_EDATA, 1);
+	else
+		break_admission(2, SEGUE_ENOMEM, looks == 3);
+}
+
+Test(filler, what_is_passed_over_is_counted_once_though_memory_was_missing)
+{
+	source.source.on_error = SEGUE_ON_ERROR_SKIP;
+	source.admitting = damaged_then_no_memory;
+	kick();
+	cr_assert_eq(published(), 2);
+	cr_assert_eq(source.source.skipped, 2, "it was met twice");
+	cr_assert_eq(segue_load_acquire(&filler->feed.ring->skipped), 1);
 }
 
 Test(filler, memory_that_is_missing_again_and_again_is_told_and_tried_again)

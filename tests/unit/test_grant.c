@@ -68,6 +68,13 @@ static void end(void)
 	segue_ground_end(&ground);
 }
 
+static int check_token(const struct segue_grant_order *asked)
+{
+	uint64_t step;
+
+	return segue_grant_check_token(asked, &step);
+}
+
 TestSuite(grant, .init = begin, .fini = end);
 
 static int make(enum segue_attach_mode mode)
@@ -142,19 +149,15 @@ static int state_of(uint64_t step, uint32_t row)
 /* Whether sequence `number`, or any if SEGUE_NO_SEQUENCE, has final states of `life`. */
 static bool has_final(uint64_t record, uint8_t state)
 {
-	struct segue_place place = order.place;
-	uint64_t number;
+	struct segue_final final;
 	char key[32];
-	uint8_t *value;
-	size_t size;
 
 	snprintf(key, sizeof(key), "record-%u", (unsigned)record);
-	int rc = segue_finals_load(
-		ground.store, &place, 2, key, strlen(key), &number, (void **)&value, &size);
-	if (rc)
+	if (segue_finals_load(ground.store, order.place, 2, segue_row_size(order.spec), key,
+		    strlen(key), &final))
 		return false;
-	bool same = value[size - 1] == state;
-	free(value);
+	bool same = final.row.states[segue_row_size(order.spec) - 1] == state;
+	free(final.value);
 	return same;
 }
 
@@ -259,7 +262,7 @@ Test(grant, a_token_takes_the_lane_back)
 	segue_holder_commit(grant, 2, 100);
 	write_lane();
 	cr_assert(has_final(0, 101));
-	OK(segue_grant_check_token(&order));
+	OK(check_token(&order));
 	OK(make(SEGUE_ATTACH_RESTORE));
 	cr_assert_eq(grant->step, 1);
 	cr_assert_eq(stored_step(), 1);
@@ -293,7 +296,7 @@ Test(grant, a_token_that_requires_what_is_not_known)
 	other = order;
 	other.bulk = longer;
 	other.bulk_size = token_size + 2;
-	REFUSED(segue_grant_check_token(&other), SEGUE_EFORMAT,
+	REFUSED(check_token(&other), SEGUE_EFORMAT,
 		"requires what this version of segue (0.1.0) does not know (bits 0x40)");
 	order.bulk = longer;
 	order.bulk_size = token_size + 2;
@@ -314,25 +317,24 @@ Test(grant, a_token_of_something_else_is_refused)
 	write_lane();
 	other = order;
 	other.place.lane = 1;
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "lane 0 of 2, this is lane 1");
+	REFUSED(check_token(&other), SEGUE_ETOKEN, "lane 0 of 2, this is lane 1");
 	other = order;
 	other.fingerprint[1]++;
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "another data set");
+	REFUSED(check_token(&other), SEGUE_ETOKEN, "another data set");
 	other = order;
 	seeded.seed++;
 	other.spec = &seeded;
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "another spec");
+	REFUSED(check_token(&other), SEGUE_ETOKEN, "another spec");
 	other = order;
 	wide.batch_size++;
 	other.spec = &wide;
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "batch_size 2, the stream 3");
+	REFUSED(check_token(&other), SEGUE_ETOKEN, "batch_size 2, the stream 3");
 	other = order;
 	other.bulk_size--;
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN, "lane 0");
+	REFUSED(check_token(&other), SEGUE_ETOKEN, "lane 0");
 	other = order;
 	other.plan.records = 2; /* the position is beyond it */
-	REFUSED(segue_grant_check_token(&other), SEGUE_ETOKEN,
-		"the token cannot be of this stream");
+	REFUSED(check_token(&other), SEGUE_ETOKEN, "the token cannot be of this stream");
 	order.fingerprint[0]++;
 	cr_assert_eq(make(SEGUE_ATTACH_RESTORE), SEGUE_ETOKEN);
 	cr_assert_eq(stored_step(), 1, "the store is as before");
@@ -364,36 +366,34 @@ Test(grant, a_token_fits_where_the_ends_before_it_are_the_same)
 	OK(make(SEGUE_ATTACH_NONE));
 	segue_holder_commit(grant, 1, 100);
 	take_token();
-	OK(segue_grant_check_token(&order)); /* an older one, without ends */
+	OK(check_token(&order)); /* an older one, without ends */
 	take_token_of(SEGUE_ENDS(1), order.spec);
-	OK(segue_grant_check_token(&order));
+	OK(check_token(&order));
 	order.plan.ends = SEGUE_ENDS(1, 5);
-	OK(segue_grant_check_token(&order));
+	OK(check_token(&order));
 	take_token_of(SEGUE_ENDS(1, 3), order.spec);
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "grew otherwise");
+	REFUSED(check_token(&order), SEGUE_ETOKEN, "grew otherwise");
 	order.plan.epoch_end = SEGUE_EPOCH_DRAIN;
-	OK(segue_grant_check_token(&order));
+	OK(check_token(&order));
 	order.plan.epoch_end = SEGUE_EPOCH_CONTINUE;
 	order.plan.ends = SEGUE_ENDS(1);
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
-		"open this stream with epochs=3 first");
+	REFUSED(check_token(&order), SEGUE_ETOKEN, "open this stream with epochs=3 first");
 	take_token_of(SEGUE_ENDS(1, 3, 0), order.spec);
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "epochs were 1, 3, None");
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+	REFUSED(check_token(&order), SEGUE_ETOKEN, "epochs were 1, 3, None");
+	REFUSED(check_token(&order), SEGUE_ETOKEN,
 		"with epochs=3 first, then with the ones that follow");
 	longer.epochs = 4;
 	take_token_of(SEGUE_ENDS(4), &longer);
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+	REFUSED(check_token(&order), SEGUE_ETOKEN,
 		"made with epochs=4, and this one with epochs=1");
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
-		"another name with epochs=4 instead");
+	REFUSED(check_token(&order), SEGUE_ETOKEN, "another name with epochs=4 instead");
 	take_token_of(SEGUE_ENDS(1), order.spec);
 	order.spec = &longer;
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN,
+	REFUSED(check_token(&order), SEGUE_ETOKEN,
 		"epochs=1 instead, and, to go on, open it again with epochs=4");
 	shorter.seed++;
 	take_token_of(SEGUE_ENDS(1), &shorter);
-	REFUSED(segue_grant_check_token(&order), SEGUE_ETOKEN, "another spec");
+	REFUSED(check_token(&order), SEGUE_ETOKEN, "another spec");
 	free(token);
 }
 

@@ -77,6 +77,28 @@ Test(image, an_image_knows_its_live_rows)
 	segue_image_destroy(image);
 }
 
+/* What is parked is on its way as what is in the batch is. */
+Test(image, parked_rows_live)
+{
+	struct segue_position *position = calloc(1, segue_position_size(3));
+
+	position->sized = 3;
+	position->rows = 1;
+	position->parked = 2;
+	for (uint32_t row = 0; row < 3; row++)
+		position->row[row] = (struct segue_plan_row){
+			.number = row, .array_steps = 2 * UNROLL, .segment = row == 0};
+	struct segue_image *image = segue_image_create(&plan, position, 16);
+	cr_assert_eq(memcmp(image->position, position, segue_position_size(3)), 0);
+	cr_assert_eq(image->live_count, 2);
+	cr_assert_eq(image->live[0], 1);
+	cr_assert_eq(image->live[1], 2);
+	cr_assert_eq(image->states[2 * 16 + 15], 0);
+	cr_assert_eq(segue_image_set_key(image, 2, "key", 3), 0);
+	segue_image_destroy(image);
+	free(position);
+}
+
 Test(image, an_account_knows_the_live_rows_on_disk)
 {
 	struct segue_account account;

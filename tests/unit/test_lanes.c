@@ -20,6 +20,7 @@
 #define KEYS     7
 #define ENDINGS  4000 /* final states of a lane, at most */
 #define ROW_SIZE 16
+#define PUTS     2000 /* versions that are put, at most */
 
 static struct segue_tmpdir tmp;
 static char dir[SEGUE_TMPDIR_MAX];
@@ -89,6 +90,15 @@ struct lane {
 static struct lane lanes[LANES];
 static uint8_t life;
 
+/* What was put: at a step of a lane, directly below a number. */
+static struct put {
+	unsigned record;
+	uint32_t lane;
+	uint64_t number, step;
+	uint8_t value; /* of all its bytes; 0: a deletion */
+} placed[PUTS];
+static size_t put_count;
+
 static uint64_t number_of(uint32_t lane, uint64_t ending)
 {
 	return lane + LANES * ending;
@@ -117,24 +127,56 @@ static void model_drop(struct lane *lane, uint32_t i)
 		(lane->stored - i) * sizeof(lane->checkpoint[0]));
 }
 
-/* The current final states of a key; false: there are none. */
-static bool model_final(const char *key, uint64_t *number, uint8_t states[ROW_SIZE])
-{
-	char other[16];
-	bool found = false;
+/* The newest version of a key. */
+struct newest {
+	enum segue_final_kind kind;
+	uint32_t lane;
+	uint64_t number, step;
+	uint8_t states[ROW_SIZE];
+};
 
+static struct newest model_final(const char *key)
+{
+	struct newest newest = {.kind = SEGUE_FINAL_NONE};
+	char other[16];
+
+	for (size_t i = 0; i < put_count; i++) {
+		const struct put *put = &placed[i];
+		snprintf(other, sizeof(other), "record-%u", put->record);
+		if (strcmp(key, other) != 0 ||
+			(newest.kind &&
+				(put->number < newest.number ||
+					(put->number == newest.number && put->step < newest.step))))
+			continue;
+		newest = (struct newest){put->value ? SEGUE_FINAL_PUT : SEGUE_FINAL_DELETED,
+			put->lane, put->number, put->step, {0}};
+		memset(newest.states, put->value, ROW_SIZE);
+	}
 	for (uint32_t l = 0; l < LANES; l++) {
 		for (uint64_t i = 0; i < 2 * lanes[l].step; i++) {
 			uint64_t here = number_of(l, i);
 			key_of(here, other);
-			if (strcmp(key, other) != 0 || (found && here < *number))
+			if (strcmp(key, other) != 0 || (newest.kind && here < newest.number))
 				continue;
-			found = true;
-			*number = here;
-			states_of(here, lanes[l].life[i], states);
+			newest.kind = SEGUE_FINAL_ENDED;
+			newest.lane = l;
+			newest.number = here;
+			newest.step = i / 2 + 1;
+			states_of(here, lanes[l].life[i], newest.states);
 		}
 	}
-	return found;
+	return newest;
+}
+
+/* Those of the lane that came with steps above `step`; of those above 0 alone if not `all`. */
+static void model_forget_puts(uint32_t l, uint64_t step, bool all)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < put_count; i++)
+		if (placed[i].lane != l || (!all && placed[i].step <= step))
+			placed[left++] = placed[i];
+	put_count = left;
 }
 
 /* ---- What happens, in both ----------------------------------------------------------------- */
@@ -168,6 +210,28 @@ static void go_on(uint32_t l)
 		first = next;
 	}
 	lane->step = to;
+}
+
+/* Puts states under some key, or deletes them: at the step of the lane of its newest version. */
+static void put(uint32_t l)
+{
+	struct put new = {.record = below(KEYS), .value = (uint8_t)below(4)};
+	uint8_t states[ROW_SIZE];
+	struct segue_ops ops = {0};
+	char key[16];
+
+	snprintf(key, sizeof(key), "record-%u", new.record);
+	const struct newest newest = model_final(key);
+	if (put_count == PUTS)
+		return;
+	new.lane = newest.kind ? newest.lane : l;
+	new.step = lanes[new.lane].step;
+	new.number = newest.kind ? newest.number + (newest.kind == SEGUE_FINAL_ENDED) : 0;
+	memset(states, new.value, sizeof(states));
+	const struct segue_row row = {key, (uint32_t)strlen(key), new.value ? states : NULL, 0};
+	OK(segue_finals_set(&ops, place_of(new.lane), LANES, ROW_SIZE, &row, new.number, new.step));
+	apply(&ops);
+	placed[put_count++] = new;
 }
 
 static void checkpoint(uint32_t l)
@@ -230,6 +294,7 @@ static void rewind_lane(uint32_t l)
 	OK(segue_lanes_rewind(&ops, store, place_of(l), step));
 	apply(&ops);
 	lane->step = step;
+	model_forget_puts(l, step, false);
 	while (lane->stored && lane->checkpoint[lane->stored - 1].step > step)
 		lane->stored--;
 	life++;
@@ -258,6 +323,7 @@ static void fresh(uint32_t l)
 		apply(&ops);
 		lanes[i].step = lanes[i].stored = 0;
 	}
+	put_count = 0;
 	life++;
 }
 
@@ -265,30 +331,28 @@ static void fresh(uint32_t l)
 
 static void check_finals(void)
 {
-	uint8_t wanted[ROW_SIZE];
 	char key[16];
 
 	for (unsigned k = 0; k < KEYS; k++) {
-		struct segue_place place = place_of(0);
-		uint64_t number, right = 0;
-		struct segue_row row;
-		size_t size;
-		void *value;
+		struct segue_final final;
 
 		snprintf(key, sizeof(key), "record-%u", k);
+		const struct newest right = model_final(key);
 		int rc = segue_finals_load(
-			store, &place, LANES, key, strlen(key), &number, &value, &size);
-		if (!model_final(key, &right, wanted)) {
+			store, place_of(0), LANES, ROW_SIZE, key, strlen(key), &final);
+		if (right.kind == SEGUE_FINAL_NONE || right.kind == SEGUE_FINAL_DELETED) {
 			cr_assert_eq(rc, SEGUE_ENOTFOUND, "%s is there", key);
 			continue;
 		}
 		cr_assert_eq(rc, 0, "%s: %s", key, segue_error_detail());
-		cr_assert_eq(number, right, "%s: %llu, not %llu", key, (unsigned long long)number,
-			(unsigned long long)right);
-		cr_assert_eq(place.lane, right % LANES);
-		OK(segue_row_get(value, size, ROW_SIZE, &row));
-		cr_assert_eq(memcmp(row.states, wanted, ROW_SIZE), 0, "%s is of another life", key);
-		free(value);
+		cr_assert_eq(final.kind, right.kind, "%s", key);
+		cr_assert_eq(final.number, right.number, "%s: %llu, not %llu", key,
+			(unsigned long long) final.number, (unsigned long long)right.number);
+		cr_assert_eq(final.lane, right.lane);
+		cr_assert_eq(final.step, right.step);
+		cr_assert_eq(memcmp(final.row.states, right.states, ROW_SIZE), 0,
+			"%s is of another life", key);
+		free(final.value);
 	}
 }
 
@@ -335,7 +399,7 @@ static size_t values_of(enum segue_table table)
 Test(lanes, finals_equal_a_model)
 {
 	static void (*const acts[])(uint32_t lane) = {go_on, go_on, go_on, go_on, checkpoint,
-		checkpoint, settle, settle, settle, rewind_lane, remove_checkpoint};
+		checkpoint, settle, settle, settle, rewind_lane, remove_checkpoint, put, put};
 	struct segue_store_verified verified;
 
 	seed_random("finals_equal_a_model");
@@ -443,6 +507,14 @@ Test(lanes, the_end_of_a_lane_is_noted)
 	OK(segue_catalogue_load(store, place_of(0), &catalogue));
 	cr_assert_eq(catalogue.ended_id, 2);
 	cr_assert_eq(catalogue.ended_at, 3);
+	/* It has gone on, after all: with batches of fewer rows. */
+	struct segue_catalogue_entry later = {.step = 6, .size = 1, .created_ms = 1};
+	OK(segue_checkpoints_put(&ops, store, place_of(0), &later, 0, "v", 2));
+	apply(&ops);
+	OK(segue_catalogue_load(store, place_of(0), &catalogue));
+	cr_assert_eq(catalogue.ended_id, 0);
+	OK(segue_checkpoints_put(&ops, store, place_of(0), &entry, 3, "u", 2));
+	apply(&ops);
 	OK(segue_lanes_rewind(&ops, store, place_of(0), 3));
 	apply(&ops);
 	OK(segue_catalogue_load(store, place_of(0), &catalogue));
@@ -475,8 +547,8 @@ Test(lanes, no_token_is_larger_than_is_said)
 	struct segue_image *image = segue_image_create(&plan, position, ROW_SIZE);
 	free(position);
 	OK(segue_token_encode(&head, image, &token, &size));
-	cr_assert_leq(size, segue_token_max(&spec));
-	cr_assert_leq(segue_token_max(&spec), size + 4096);
+	cr_assert_leq(size, segue_token_max(&spec, spec.batch_size));
+	cr_assert_leq(segue_token_max(&spec, spec.batch_size), size + 4096);
 	free(token);
 	segue_image_destroy(image);
 }
@@ -512,6 +584,38 @@ Test(lanes, damaged_entries_are_told)
 	OK(segue_store_apply(store, &op, 1));
 	cr_assert_eq(segue_catalogue_load(store, place_of(0), &catalogue), SEGUE_ESTORE);
 	segue_ops_finish(&ops);
+}
+
+/* Rows that begin with what their lane has kept: other lanes are not looked at, nor settle it. */
+Test(lanes, final_states_of_a_lane_alone)
+{
+	uint8_t bytes[ROW_SIZE] = {0};
+	struct segue_kept kept = {.key = "k", .key_size = 1, .states = bytes};
+	struct segue_ops ops = {0};
+	struct segue_final final;
+
+	for (uint64_t i = 0; i < 4; i++) { /* lane 0 has 0 and 2, lane 1 has 1 and 3 */
+		kept.step = kept.number = i;
+		OK(segue_finals_put(&ops, place_of((uint32_t)i % 2), ROW_SIZE, &kept, 0, 9));
+	}
+	apply(&ops);
+	OK(segue_finals_settle(&ops, store, place_of(1), 0, 9, 100));
+	apply(&ops);
+	for (uint32_t lane = 0; lane < 2; lane++) {
+		OK(segue_finals_load(store, place_of(lane), lane + 1, ROW_SIZE, "k", 1, &final));
+		cr_expect_eq(final.number, 2 + lane);
+		free(final.value);
+	}
+	OK(segue_finals_undo(&ops, store, place_of(0), 1, 0));
+	apply(&ops);
+	OK(segue_finals_load(store, place_of(0), 1, ROW_SIZE, "k", 1, &final));
+	cr_expect_eq(final.number, 0, "lane 1 has settled that of lane 0");
+	free(final.value);
+	OK(segue_finals_settle(
+		&ops, store, place_of(1), LANES, 9, 100)); /* nothing is left to do */
+	apply(&ops);
+	cr_expect_eq(segue_finals_load(store, place_of(2), 3, ROW_SIZE, "k", 1, &final),
+		SEGUE_ENOTFOUND);
 }
 
 /* As a crafted or a foreign backup may have it. */

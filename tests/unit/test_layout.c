@@ -24,7 +24,7 @@ static struct segue_spec *make(const struct sample *sample)
 static int geometry_of(const struct sample *sample, uint32_t key_max, struct segue_geometry *out)
 {
 	struct segue_spec *spec = make(sample);
-	int rc = segue_geometry_init(spec, key_max, out);
+	int rc = segue_geometry_init(spec, spec->batch_size, key_max, out);
 
 	segue_spec_destroy(spec);
 	return rc;
@@ -39,7 +39,7 @@ Test(layout, sample_by_hand)
 	sample_init(&sample);
 	cr_assert_eq(geometry_of(&sample, KEY_MAX, &g), 0);
 	cr_assert_eq(g.depth, 4);
-	cr_assert_eq(g.batch_size, 6);
+	cr_assert_eq(g.places, 6);
 	cr_assert_eq(g.num_unroll, 20);
 	cr_assert_eq(g.previous_offset, 64);
 	cr_assert_eq(g.span_offset, 128);         /* 64 + 6 * 4 = 88 */
@@ -124,9 +124,14 @@ static void check_random(unsigned seed)
 	sample.spec.state_count = below(&draw, 25);
 	rows = sample.spec.batch_size = 1 + below(&draw, 300);
 	unroll = sample.spec.num_unroll = 1 + below(&draw, 70);
+	if (below(&draw, 3) == 0) {
+		sample.spec.initial = SEGUE_INITIAL_KEPT;
+		sample.spec.lanes_by = SEGUE_LANES_BY_RECORD;
+		sample.spec.keep_final = true;
+	}
 	sample.spec.depth = 2 + below(&draw, 9);
 	spec = make(&sample);
-	cr_assert_eq(segue_geometry_init(spec, below(&draw, 5000) % 4097, &g), 0);
+	cr_assert_eq(segue_geometry_init(spec, spec->batch_size, below(&draw, 5000) % 4097, &g), 0);
 
 	slot[n++] = (struct extent){0, sizeof(struct segue_slot)};
 	slot[n++] = (struct extent){g.previous_offset, rows * sizeof(uint32_t)};
@@ -137,7 +142,7 @@ static void check_random(unsigned seed)
 	for (size_t i = 0; i < spec->context_count; i++)
 		slot[n++] = (struct extent){g.context_offset[i], rows * spec->contexts[i].size};
 	for (size_t i = 0; i < spec->state_count; i++)
-		if (spec->states[i].from_data)
+		if (spec->states[i].from_data || sample.spec.initial == SEGUE_INITIAL_KEPT)
 			slot[n++] =
 				(struct extent){g.initial_offset[i], rows * spec->states[i].size};
 		else
@@ -323,7 +328,7 @@ Test(layout, segments_are_recognized)
 	bad.version = SEGUE_LAYOUT_VERSION + 1;
 	cr_assert_eq(
 		segue_segment_check(&bad, SEGUE_SEGMENT_CARRY, g.carry_size, &g), SEGUE_EVERSION);
-	cr_assert(strstr(segue_error_detail(), "carry has layout version 5, this side has 4"));
+	cr_assert(strstr(segue_error_detail(), "carry has layout version 6, this side has 5"));
 	cr_assert_eq(segue_segment_check(&good, SEGUE_SEGMENT_CARRY, g.carry_size + 1, &g),
 		SEGUE_EPROTOCOL);
 	cr_assert(strstr(segue_error_detail(), "24576 bytes, expected 24577"));
@@ -357,7 +362,8 @@ Test(layout, scatter_and_gather_are_each_others_reverse)
 	uint8_t rows[ROWS * ROW_SIZE], back[ROW_SIZE];
 	struct segue_geometry g;
 
-	cr_assert_eq(segue_geometry_init(&spec, 0, &g), 0, "%s", segue_error_detail());
+	cr_assert_eq(
+		segue_geometry_init(&spec, spec.batch_size, 0, &g), 0, "%s", segue_error_detail());
 	cr_assert_eq(segue_row_size(&spec), ROW_SIZE);
 	for (size_t i = 0; i < sizeof(rows); i++)
 		rows[i] = (uint8_t)(i + 1);

@@ -50,7 +50,10 @@ static void store_lane(uint32_t lane, pid_t pid, uint64_t step)
 
 static void load(void)
 {
-	cr_assert_eq(segue_ledgers_load(&ledgers, test.server.store, STREAM, LANES, NOW), 0);
+	const struct segue_group group = {.number = 0};
+
+	ledgers.lanes = LANES;
+	cr_assert_eq(segue_ledgers_load(&ledgers, test.server.store, STREAM, &group, NOW), 0);
 }
 
 static size_t count_in_use(void)
@@ -67,13 +70,13 @@ Test(ledger, lanes_that_nobody_has_begun_are_free)
 {
 	load();
 	for (uint32_t lane = 0; lane < LANES; lane++) {
-		const struct segue_ledger *ledger = segue_ledgers_find(&ledgers, NULL, lane);
+		const struct segue_ledger *ledger = segue_ledgers_find(&ledgers, NULL, 0, lane);
 		cr_assert_eq(ledger->lease.state, SEGUE_LEASE_FREE);
 		cr_assert_eq(ledger->place.stream, STREAM);
 		cr_assert_eq(ledger->place.lane, lane);
 		cr_assert_eq(ledger->durable, 0);
 	}
-	cr_assert_null(segue_ledgers_find(&ledgers, NULL, LANES));
+	cr_assert_null(segue_ledgers_find(&ledgers, NULL, 0, LANES));
 	cr_assert_eq(count_in_use(), 0);
 }
 
@@ -81,7 +84,7 @@ Test(ledger, a_lane_stays_reserved_for_a_process_that_lives)
 {
 	store_lane(1, getpid(), 20);
 	load();
-	struct segue_ledger *ledger = segue_ledgers_find(&ledgers, NULL, 1);
+	struct segue_ledger *ledger = segue_ledgers_find(&ledgers, NULL, 0, 1);
 	cr_assert_eq(ledger->lease.state, SEGUE_LEASE_RESERVED);
 	cr_assert_eq(ledger->lease.generation, 4);
 	cr_assert_eq(ledger->durable, 20);
@@ -101,7 +104,7 @@ Test(ledger, one_of_a_process_that_is_gone_is_free)
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	load();
-	const struct segue_ledger *ledger = segue_ledgers_find(&ledgers, NULL, 0);
+	const struct segue_ledger *ledger = segue_ledgers_find(&ledgers, NULL, 0, 0);
 	cr_assert_eq(ledger->lease.state, SEGUE_LEASE_FREE);
 	cr_assert_eq(ledger->durable, 6);
 	cr_assert_eq(count_in_use(), 0);
@@ -120,7 +123,7 @@ Test(ledger, one_whose_process_cannot_be_known_has_its_time)
 	cr_assert_eq(segue_store_apply(test.server.store, ops.op, ops.count), 0);
 	segue_ops_finish(&ops);
 	load();
-	struct segue_lease *lease = &segue_ledgers_find(&ledgers, NULL, 0)->lease;
+	struct segue_lease *lease = &segue_ledgers_find(&ledgers, NULL, 0, 0)->lease;
 	cr_assert_eq(lease->state, SEGUE_LEASE_RESERVED);
 	int64_t until = NOW + SEGUE_RECONNECT_GRACE_NS;
 	cr_assert_not(segue_lease_expire(lease, SEGUE_PRESENCE_UNKNOWN, until - 1));
@@ -131,19 +134,19 @@ Test(ledger, idle_ones_are_swept_and_no_others)
 {
 	load();
 	for (uint32_t lane = 0; lane < LANES; lane++)
-		segue_ledger_use(&ledgers, &ledgers.of_lane[lane]);
-	segue_ledger_use(&ledgers, &ledgers.of_lane[0]);
+		segue_ledger_use(&ledgers, segue_ledgers_find(&ledgers, NULL, 0, lane));
+	segue_ledger_use(&ledgers, segue_ledgers_find(&ledgers, NULL, 0, 0));
 	cr_assert_eq(count_in_use(), LANES);
-	ledgers.of_lane[1].checkpoints = 1;
-	ledgers.of_lane[2].lease.state = SEGUE_LEASE_ENDING;
+	segue_ledgers_find(&ledgers, NULL, 0, 1)->checkpoints = 1;
+	segue_ledgers_find(&ledgers, NULL, 0, 2)->lease.state = SEGUE_LEASE_ENDING;
 	segue_ledgers_sweep(&ledgers);
 	cr_assert_eq(count_in_use(), 2);
-	cr_assert_not(ledgers.of_lane[0].in_use);
-	ledgers.of_lane[1].checkpoints = 0;
-	ledgers.of_lane[2].lease.state = SEGUE_LEASE_FREE;
+	cr_assert_not(segue_ledgers_find(&ledgers, NULL, 0, 0)->in_use);
+	segue_ledgers_find(&ledgers, NULL, 0, 1)->checkpoints = 0;
+	segue_ledgers_find(&ledgers, NULL, 0, 2)->lease.state = SEGUE_LEASE_FREE;
 	segue_ledgers_sweep(&ledgers);
 	cr_assert_eq(count_in_use(), 0);
-	segue_ledger_use(&ledgers, &ledgers.of_lane[0]);
+	segue_ledger_use(&ledgers, segue_ledgers_find(&ledgers, NULL, 0, 0));
 	cr_assert_eq(count_in_use(), 1, "and listed anew");
 }
 
@@ -156,13 +159,13 @@ Test(ledger, without_a_store_each_session_finds_its_own)
 	first->session = one;
 	second->session = two;
 	first->lease.state = second->lease.state = SEGUE_LEASE_HELD;
-	cr_assert_eq(segue_ledgers_find(&ledgers, one, 1), first);
-	cr_assert_eq(segue_ledgers_find(&ledgers, two, 1), second);
-	cr_assert_null(segue_ledgers_find(&ledgers, one, 0));
+	cr_assert_eq(segue_ledgers_find(&ledgers, one, 0, 1), first);
+	cr_assert_eq(segue_ledgers_find(&ledgers, two, 0, 1), second);
+	cr_assert_null(segue_ledgers_find(&ledgers, one, 0, 0));
 	first->lease.state = SEGUE_LEASE_FREE;
 	segue_ledgers_sweep(&ledgers); /* and freed: the sanitizer says if not */
-	cr_assert_null(segue_ledgers_find(&ledgers, one, 1));
-	cr_assert_eq(segue_ledgers_find(&ledgers, two, 1), second);
+	cr_assert_null(segue_ledgers_find(&ledgers, one, 0, 1));
+	cr_assert_eq(segue_ledgers_find(&ledgers, two, 0, 1), second);
 }
 
 Test(ledger, a_grant_is_paid_for_whole_or_not_at_all)
@@ -172,7 +175,7 @@ Test(ledger, a_grant_is_paid_for_whole_or_not_at_all)
 
 	segue_testpeer_connect(&peer, &test);
 	load();
-	struct segue_ledger *ledger = &ledgers.of_lane[0];
+	struct segue_ledger *ledger = segue_ledgers_find(&ledgers, NULL, 0, 0);
 	struct segue_account *account = peer.session->account;
 	limit[SEGUE_LIMIT_MEMORY] = 1000;
 	cr_assert_eq(segue_ledger_pay(ledger, &test.server, account, 1001), SEGUE_ELIMIT);

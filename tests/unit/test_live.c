@@ -21,6 +21,7 @@
 #include "holder.h"
 #include "lane/backlog.h"
 #include "store/checkpoints.h"
+#include "store/groups.h"
 #include "store/lanes.h"
 #include "store/logs.h"
 
@@ -32,7 +33,8 @@ enum { LANES = 2, ROWS = 2, RECORDS = 60, PATIENCE = 30000 };
 
 static struct segue_ground ground;
 static struct segue_committer *committer;
-static struct segue_grant *grants[LANES];
+static struct segue_grant *grants[LANES]; /* of group 0 */
+static struct segue_grant *others[LANES]; /* of another */
 static struct segue_live *live;
 static const uint8_t id[SEGUE_SEQLOG_ID] = "of test_live...";
 static char dir[SEGUE_TMPDIR_MAX];
@@ -117,11 +119,13 @@ static void look_at_lane(const struct segue_store_op *op)
 	struct segue_plan_spec plan = ground.spec.plan;
 	struct segue_lane_record record;
 
+	uint32_t group = segue_key_get32((const uint8_t *)op->key + 4);
 	plan.lane = segue_key_get32((const uint8_t *)op->key + 8);
 	OK(segue_lane_record_unpack(op->value, op->value_size, &record));
 	uint64_t seen = segue_backlog_seen(&plan, record.position);
 	free(record.position);
-	if (!grants[plan.lane] || !grants[plan.lane]->live)
+	const struct segue_grant *grant = (group ? others : grants)[plan.lane];
+	if (!grant || !grant->live)
 		return;
 	positions += seen > 0;
 	cr_assert_leq(seen, known_number, "lane %" PRIu32 " has seen what is not known", plan.lane);
@@ -208,14 +212,22 @@ static void close_live(void)
 	live = NULL;
 }
 
-static void end_grant(int lane)
+static void end_grant_of(struct segue_grant **grant)
 {
-	if (!grants[lane])
+	if (!*grant)
 		return;
 	if (live)
-		segue_live_leave(live, grants[lane]->filler);
-	segue_holder_end(grants[lane]);
-	grants[lane] = NULL;
+		segue_live_leave(live, &(*grant)->carry);
+	if ((*grant)->joined) /* its filler goes on */
+		segue_grant_destroy(*grant);
+	else
+		segue_holder_end(*grant);
+	*grant = NULL;
+}
+
+static void end_grant(int lane)
+{
+	end_grant_of(&grants[lane]);
 }
 
 static void end(void)
@@ -223,8 +235,10 @@ static void end(void)
 	if (live)
 		segue_live_stop(live); /* as a server does, before the one who stores for it */
 	segue_committer_destroy(committer);
-	for (int lane = 0; lane < LANES; lane++)
+	for (int lane = 0; lane < LANES; lane++) {
+		end_grant_of(&others[lane]); /* those that have joined a feed first */
 		end_grant(lane);
+	}
 	close_live();
 	is_over = true;
 	segue_ground_end(&ground);
@@ -232,20 +246,28 @@ static void end(void)
 
 TestSuite(live, .init = begin, .fini = end, .timeout = 120);
 
-static struct segue_grant *grant_of(uint32_t lane, bool reads_log)
+static struct segue_grant_order order_of(uint32_t group, uint32_t lane)
 {
 	struct segue_grant_order order =
 		segue_ground_order(&ground, segue_committer_changes(committer), lane);
 
-	if (reads_log) {
-		order.live = live;
-		order.source = segue_live_source(live);
-		order.plan.records = order.source->ops->records(order.source);
-	}
+	order.place.group = group;
+	order.live = live;
+	order.source = segue_live_source(live);
+	order.plan.records = order.source->ops->records(order.source);
+	return order;
+}
+
+static struct segue_grant *grant_of(uint32_t lane, bool reads_log)
+{
+	struct segue_grant_order order =
+		reads_log ? order_of(0, lane)
+			  : segue_ground_order(&ground, segue_committer_changes(committer), lane);
+
 	OK(segue_grant_make(&order, &grants[lane]));
 	segue_committer_add(committer, grants[lane]);
 	if (reads_log)
-		segue_live_join(live, grants[lane]->filler, &grants[lane]->carry);
+		segue_live_join(live, 0, grants[lane]->filler, &grants[lane]->carry);
 	return grants[lane];
 }
 
@@ -669,12 +691,8 @@ static off_t log_size(void)
 static int offer(uint64_t step, const struct segue_log_place *seen)
 {
 	static const uint8_t states[ROWS * 8];
-	struct segue_grant_order order =
-		segue_ground_order(&ground, segue_committer_changes(committer), 0);
+	struct segue_grant_order order = order_of(0, 0);
 
-	order.live = live;
-	order.source = segue_live_source(live);
-	order.plan.records = order.source->ops->records(order.source);
 	order.mode = SEGUE_ATTACH_OFFER;
 	order.step = step;
 	order.seen = *seen;
@@ -1045,13 +1063,13 @@ Test(live, bytes_that_are_to_be_retained_are_not_given_up)
 	cr_assert(left >= 8000 && left < 8000 + 2500, "%" PRIu64, left);
 }
 
-static void put_checkpoint(uint64_t step, uint64_t needs)
+static void put_checkpoint(uint32_t group, uint64_t step, uint64_t needs)
 {
 	const struct segue_catalogue_entry entry = {.step = step, .size = 1, .needs = needs};
 	struct segue_ops ops = {0};
 
-	OK(segue_checkpoints_put(&ops, ground.store, (struct segue_place){.stream = 1, .lane = 1},
-		&entry, 0, "t", 1));
+	OK(segue_checkpoints_put(
+		&ops, ground.store, (struct segue_place){1, group, 1}, &entry, 0, "t", 1));
 	OK(segue_changes_apply(segue_committer_changes(committer), &ops));
 	segue_ops_finish(&ops);
 }
@@ -1064,13 +1082,13 @@ Test(live, what_a_checkpoint_needs_is_not_given_up)
 		grant_of(lane, true);
 		go_to(lane, 4);
 	}
-	put_checkpoint(4, 8);
+	put_checkpoint(0, 4, 8);
 	for (uint32_t lane = 0; lane < LANES; lane++)
 		go_to(lane, 40);
 	while (!SOON(first_there() == floor_of(8)))
 		;
 	stays_at(floor_of(8));
-	put_checkpoint(20, 39); /* in its place */
+	put_checkpoint(0, 20, 39); /* in its place */
 	segue_live_stored(live);
 	while (!SOON(first_there() == floor_of(39)))
 		;
@@ -1145,11 +1163,7 @@ Test(live, who_goes_back_behind_it_is_refused)
 	while (!SOON(is_finished()))
 		;
 	end_grant(1);
-	struct segue_grant_order order =
-		segue_ground_order(&ground, segue_committer_changes(committer), 1);
-	order.live = live;
-	order.source = segue_live_source(live);
-	order.plan.records = order.source->ops->records(order.source);
+	struct segue_grant_order order = order_of(0, 1);
 	order.mode = SEGUE_ATTACH_FRESH;
 	cr_assert_eq(segue_grant_make(&order, &grant), SEGUE_ESTART);
 	cr_assert(strstr(segue_error_detail(), says), "%s", segue_error_detail());
@@ -1229,6 +1243,226 @@ Test(live, in_any_order)
 	while (inserted < RECORDS) /* the ring is full then */
 		inserted += insert_one(session, ++serial) == 0;
 	await_first(20);
+}
+
+/* ---- Groups --------------------------------------------------------------------------------- */
+
+enum { OTHER = 1 };
+
+static void make_group(void)
+{
+	struct segue_ops ops = {0};
+	struct segue_groups groups;
+	struct segue_group group = {.name = "other"};
+
+	OK(segue_groups_load(ground.store, 1, &groups));
+	OK(segue_groups_put(&ops, 1, &groups, &group));
+	cr_assert_eq(group.number, OTHER);
+	OK(segue_changes_apply(segue_committer_changes(committer), &ops));
+	OK(segue_live_add_group(live, OTHER));
+	segue_ops_finish(&ops);
+	segue_groups_finish(&groups);
+}
+
+/* Its lane; it may join the feed of group 0. */
+static struct segue_grant *other_of(uint32_t lane, bool joins)
+{
+	struct segue_grant_order order = order_of(OTHER, lane);
+
+	if (joins)
+		order.candidate[order.candidate_count++] = grants[lane]->filler;
+	OK(segue_grant_make(&order, &others[lane]));
+	segue_committer_add(committer, others[lane]);
+	segue_live_join(live, OTHER, others[lane]->filler, &others[lane]->carry);
+	return others[lane];
+}
+
+static void finish_other(int lane)
+{
+	finished = 0;
+	finish(others[lane]);
+	while (!SOON(is_finished()))
+		;
+	end_grant_of(&others[lane]);
+}
+
+/* By themselves: nobody else kicks them. */
+Test(live, all_groups_hear_of_what_comes_and_of_the_end)
+{
+	struct segue_ask end = {.what = SEGUE_ASKED_END};
+	uint64_t serial, session;
+
+	make_group();
+	struct segue_grant *a = grant_of(0, true), *b = other_of(0, true);
+	cr_assert(b->joined && b->filler == a->filler);
+	struct segue_grant *c = grant_of(1, true);
+	session = open_session(&serial);
+	for (int i = 0; i < 4; i++)
+		OK(insert_one(session, ++serial));
+	while (!SOON(published(a) == 2 && published(c) == 2))
+		;
+	segue_holder_commit(c, 2, 1);
+	struct segue_grant *d = other_of(1, false);
+	while (!SOON(published(d) == 2))
+		;
+	segue_holder_commit(d, 2, 1);
+	for (int i = 0; i < 4; i++)
+		OK(insert_one(session, ++serial));
+	while (!SOON(published(c) == 4 && published(d) == 4))
+		;
+	check_row(d, 3, 1, 7, 2);
+	OK(ask(&end));
+	segue_holder_commit(c, 4, 1);
+	segue_holder_commit(d, 4, 1);
+	while (!SOON(has_ended(c) && has_ended(d)))
+		;
+}
+
+Test(live, inserting_waits_for_the_group_that_is_furthest_behind)
+{
+	uint64_t serial, session;
+	struct asked asked;
+
+	close_live();
+	limits.capacity = 6;
+	OK(open_live());
+	make_group();
+	session = open_session(&serial);
+	for (int i = 0; i < 12; i++)
+		OK(insert_one(session, ++serial));
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		grant_of(lane, true);
+	begin_insert(&asked, session, ++serial);
+	cr_assert(has_to_wait(&asked));
+	segue_holder_commit(grants[0], 4, 1);
+	segue_holder_commit(grants[1], 4, 1);
+	segue_live_moved(live);
+	cr_assert(has_to_wait(&asked), "the other has begun nothing");
+	cr_assert_eq(segue_live_behind(live, 0, 0), 2);
+	cr_assert_eq(segue_live_behind(live, OTHER, 0), 6);
+	struct segue_grant *other = other_of(0, false);
+	segue_holder_commit(other, 2, 1); /* two sequences are finished */
+	segue_live_moved(live);
+	end_insert(&asked); /* number 12, of lane 0 */
+	cr_assert_eq(segue_live_behind(live, OTHER, 0), 5);
+	/* It leaves: what it has not finished is waited for. Two more turns go to lane 0. */
+	finish_other(0);
+	OK(insert_one(session, ++serial));
+	OK(insert_one(session, ++serial));
+	begin_insert(&asked, session, ++serial);
+	cr_assert(has_to_wait(&asked));
+	struct segue_live_look *look = segue_live_look(live);
+	cr_assert(look->unfinished[0] == 6 && look->unfinished[1] == 7);
+	free(look);
+	other = other_of(0, false);
+	cr_assert_eq(other->step, 2);
+	segue_holder_commit(other, 4, 1);
+	segue_live_moved(live);
+	end_insert(&asked);
+	limits.capacity = UINT64_MAX;
+}
+
+Test(live, the_group_without_a_name_counts_from_its_beginning_on)
+{
+	uint64_t serial, session;
+	struct asked asked;
+
+	close_live();
+	limits.capacity = 6;
+	OK(open_live());
+	session = open_session(&serial);
+	for (int i = 0; i < 12; i++)
+		OK(insert_one(session, ++serial));
+	begin_insert(&asked, session, ++serial);
+	cr_assert(has_to_wait(&asked), "there is no other");
+	make_group();
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		segue_holder_commit(other_of(lane, false), 4, 1);
+	segue_live_moved(live);
+	end_insert(&asked);
+	grant_of(1, true);
+	begin_insert(&asked, session, ++serial);
+	cr_assert(has_to_wait(&asked), "it counts, in all lanes");
+	segue_holder_commit(grants[1], 4, 1);
+	segue_live_moved(live);
+	end_insert(&asked);
+	limits.capacity = UINT64_MAX;
+}
+
+/* Also of those that nobody has, by what is stored. */
+Test(live, what_any_group_needs_is_not_given_up)
+{
+	begin_giving_up(1, 0);
+	make_group();
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 40);
+	}
+	stays_at(0); /* the other has begun nothing */
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		segue_holder_commit(other_of(lane, false), 20, 1);
+		finish_other((int)lane);
+	}
+	await_number(39);
+	stays_at(floor_of(39));
+	for (int lane = 0; lane < LANES; lane++) {
+		finished = 0;
+		finish(grants[lane]);
+		while (!SOON(is_finished()))
+			;
+		end_grant(lane);
+	}
+	close_live();
+	OK(open_live());
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		go_to(lane, 50);
+	}
+	stays_at(floor_of(39));
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		segue_holder_commit(other_of(lane, false), 30, 1);
+		finish_other((int)lane);
+	}
+	await_number(59);
+}
+
+Test(live, what_a_checkpoint_of_any_group_needs_is_not_given_up)
+{
+	begin_giving_up(1, 0);
+	make_group();
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		grant_of(lane, true);
+		segue_holder_commit(other_of(lane, false), 40, 1);
+		finish_other((int)lane);
+	}
+	put_checkpoint(OTHER, 20, 39);
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		go_to(lane, 40);
+	await_number(39);
+	stays_at(floor_of(39));
+	put_checkpoint(OTHER, 30, 59); /* in its place */
+	segue_live_stored(live);
+	await_number(59);
+	stays_at(floor_of(59));
+}
+
+Test(live, a_group_that_was_not_waited_for_is_refused_when_its_beginning_is_gone)
+{
+	struct segue_grant *grant;
+
+	begin_giving_up(1, 0);
+	make_group();
+	insert(2 * RECORDS);
+	for (uint32_t lane = 0; lane < LANES; lane++) {
+		segue_holder_commit(other_of(lane, false), 40, 1);
+		finish_other((int)lane);
+	}
+	await_number(79);
+	struct segue_grant_order order = order_of(0, 0);
+	cr_assert_eq(segue_grant_make(&order, &grant), SEGUE_ESTART);
+	cr_assert(strstr(segue_error_detail(), "given up"), "%s", segue_error_detail());
 }
 
 /* ---- A log among the parts of a mix ---------------------------------------------------------- */

@@ -8,11 +8,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "lane/cohort.h"
 #include "lane/permutation.h"
 
 enum {
 	RECORDS_MAX = 24,
 	BATCH_MAX = 6,
+	WINDOW_MAX = 12,
 	STEPS_MAX = 2048,
 	TRIALS = 3000,
 };
@@ -59,7 +61,7 @@ static int feed_longest(void *arg, uint64_t epoch, uint64_t *steps)
 
 static struct segue_plan_input input_of(struct feeder *feeder)
 {
-	return (struct segue_plan_input){feeder, feed_admit, feed_longest};
+	return (struct segue_plan_input){feeder, feed_admit, feed_longest, feed_admit};
 }
 
 /* Total length = array steps for every record. */
@@ -76,19 +78,22 @@ static struct data plain_data(const uint32_t *lengths, size_t count)
 
 static struct segue_position *copy_position(const struct segue_position *position)
 {
-	struct segue_position *copy = calloc(1, segue_position_size(BATCH_MAX));
+	struct segue_position *copy = calloc(1, segue_position_size(BATCH_MAX + WINDOW_MAX));
 
 	cr_assert_not_null(copy);
-	memcpy(copy, position, segue_position_size(position->rows));
+	memcpy(copy, position, segue_position_size(segue_position_entries(position)));
 	return copy;
 }
 
 static bool same_position(const struct segue_position *a, const struct segue_position *b)
 {
-	return a->rows == b->rows && a->step == b->step && a->next == b->next &&
-	       a->epoch == b->epoch && a->epoch_step == b->epoch_step &&
-	       a->undelivered == b->undelivered &&
-	       (a->rows == 0 || memcmp(a->row, b->row, a->rows * sizeof(a->row[0])) == 0);
+	uint32_t count = segue_position_entries(a);
+
+	return a->waiting == b->waiting && a->rows == b->rows && a->parked == b->parked &&
+	       a->step == b->step && a->next == b->next && a->epoch == b->epoch &&
+	       a->epoch_step == b->epoch_step && a->undelivered == b->undelivered &&
+	       a->sized == b->sized && a->batch_size == b->batch_size &&
+	       (count == 0 || memcmp(a->row, b->row, count * sizeof(a->row[0])) == 0);
 }
 
 /* ---- Worked examples ------------------------------------------------------------------------ */
@@ -308,6 +313,96 @@ Test(plan, pad_to_the_longest)
 		.flags = SEGUE_SPAN_EMPTY};
 	cr_assert_arr_eq(&e.span[2], &empty, sizeof(empty));
 	expect_end(&e, 0);
+}
+
+static const struct segue_plan_spec classes = {.records = 8,
+	.ends = {1, {1}},
+	.lanes = 1,
+	.batch_size = 2,
+	.num_unroll = 1,
+	.boundaries = {1, {4}},
+	.window = 6};
+
+/* lane/cohort.h: a window of 6 is looked at when no row lives, and the oldest says the class. */
+Test(plan, cohorts_of_a_class)
+{
+	struct example e;
+
+	begin(&e, classes, (uint32_t[]){3, 5, 2, 4, 1, 4, 4, 1});
+	expect_steps(&e, (const char *[]){" 0.0 2.0", " 0.1 2.1", " 0.2 4.0", NULL});
+	cr_assert_eq(e.plan.position->next, 6);
+	cr_assert_eq(e.plan.position->waiting, 3);
+	IMPOSSIBLE(&e, p->row[2].segment = 1);
+	IMPOSSIBLE(&e, p->row[2].array_steps = 0);
+	IMPOSSIBLE(&e, p->row[3].number = 1);
+	IMPOSSIBLE(&e, p->row[3].number = 4);
+	IMPOSSIBLE(&e, p->row[4].number = 6);
+	IMPOSSIBLE(&e, p->row[4].number = SEGUE_NO_SEQUENCE);
+	IMPOSSIBLE(&e, p->row[0].array_steps = 4);
+	IMPOSSIBLE(&e, p->waiting = 7);
+	IMPOSSIBLE(&e, p->rows = 1; p->row[1] = p->row[4]; p->row[1].array_steps = 3);
+	expect_steps(&e, (const char *[]){" 1.0 3.0", NULL});
+	cr_assert_eq(e.plan.position->next, 8);
+	/* 7 is of the other class, and waits although its row is free. */
+	expect_steps(&e, (const char *[]){" 1.1 3.1", " 1.2 3.2", " 1.3 3.3", " 1.4 5.0",
+				 " 6.0 5.1", " 6.1 5.2", " 6.2 5.3", " 6.3", " 7.0", NULL});
+	cr_assert_eq(e.plan.position->waiting, 0);
+	expect_end(&e, 0);
+}
+
+/* A cohort that drains has empty rows; those behind the last are as many as the longest lane has. */
+Test(plan, cohorts_padded)
+{
+	struct segue_plan_spec spec = classes;
+	struct example e;
+
+	spec.tail = SEGUE_TAIL_PAD;
+	spec.records = 5;
+	begin(&e, spec, (uint32_t[]){3, 5, 2, 1, 1});
+	e.feeder.longest[0] = 10;
+	/* No row lives behind the third batch, so it is the turn of the oldest that waits. */
+	expect_steps(&e, (const char *[]){" 0.0 2.0", " 0.1 2.1", " 0.2 3.0", " 1.0 -", NULL});
+	cr_assert_eq(e.plan.position->waiting, 1);
+	IMPOSSIBLE(&e, p->row[2].array_steps = 5);
+	expect_steps(&e,
+		(const char *[]){" 1.1 -", " 1.2 -", " 1.3 -", " 1.4 -", " 4.0 -", " - -", NULL});
+	expect_end(&e, 0);
+	uint64_t steps;
+	cr_assert_eq(segue_plan_longest(&spec, 0, (uint32_t[]){3, 5, 2, 1, 1}, &steps), 0);
+	cr_assert_eq(steps, 9);
+}
+
+/* What is looked at is asked for again when it begins: by then it may be another. */
+Test(plan, what_was_looked_at_has_changed)
+{
+	struct example e;
+
+	begin(&e, classes, (uint32_t[]){3, 5, 2, 4, 1, 4, 4, 1});
+	expect_steps(&e, (const char *[]){" 0.0 2.0", " 0.1 2.1", " 0.2 4.0", NULL});
+	e.data.lengths[1] = 6;
+	cr_assert_eq(step(&e), SEGUE_ECHANGED);
+	e.data.lengths[1] = 0;
+	cr_assert_eq(step(&e), SEGUE_ECHANGED);
+	e.data.lengths[1] = 5;
+	expect_steps(&e, (const char *[]){" 1.0 3.0", NULL});
+	segue_plan_finish(&e.plan);
+}
+
+Test(plan, classes_that_are_none)
+{
+	struct segue_plan_spec spec = classes;
+	struct segue_plan plan;
+
+	spec.tail = SEGUE_TAIL_STOP;
+	cr_assert_eq(segue_plan_init(&plan, &spec), SEGUE_EINVAL);
+	spec.tail = SEGUE_TAIL_PAD;
+	spec.window = 0;
+	cr_assert_eq(segue_plan_init(&plan, &spec), SEGUE_EINVAL);
+	spec.window = 2;
+	spec.boundaries.length[0] = 0;
+	cr_assert_eq(segue_plan_init(&plan, &spec), SEGUE_EINVAL);
+	spec.boundaries.count = 0;
+	cr_assert_eq(segue_plan_init(&plan, &spec), SEGUE_EINVAL);
 }
 
 /* A lane without any sequence keeps step with the others all the same. */
@@ -690,6 +785,8 @@ Test(plan, seek_refuses_in_the_midst)
 	expect_steps(&e, (const char *[]){" 1.0 3.0", " 1.1 3.1", NULL});
 	IMPOSSIBLE(&e, p->step = 1);
 	IMPOSSIBLE(&e, p->step = 0);
+	IMPOSSIBLE(&e, p->step = UINT64_MAX / 2 + 1);
+	IMPOSSIBLE(&e, p->step = UINT64_MAX);
 	IMPOSSIBLE(&e, p->next = 1);
 	IMPOSSIBLE(&e, p->next = 6);
 	IMPOSSIBLE(&e, p->epoch = 1);
@@ -818,7 +915,7 @@ struct trial {
 	uint32_t stretches;
 	uint64_t longest[4];        /* [from]: steps that the longest lane needs without padding */
 	uint64_t seen, undelivered; /* segments, by all lanes of the plan */
-	uint8_t times[RECORDS_MAX * 4][8]; /* [number][segment]: times delivered */
+	uint8_t times[(RECORDS_MAX + 4) * 4][8]; /* [number][segment]: times delivered */
 };
 
 #define CHECK(trial, condition, ...)                                                               \
@@ -838,9 +935,11 @@ static void draw_endless(struct trial *trial)
 
 	spec->ends.epochs[spec->ends.count - 1] = 0;
 	trial->data.lengths[0] = trial->data.lengths[0] == 0 ? 1 : trial->data.lengths[0];
-	if (!spec->shuffle)
+	bool by_record = spec->lanes_by == SEGUE_LANES_BY_RECORD; /* each lane needs a good one */
+	if (!spec->shuffle && !by_record)
 		spec->lanes = 1;
-	if (spec->epoch_end == SEGUE_EPOCH_CONTINUE || spec->tail == SEGUE_TAIL_SHRINK)
+	if (!by_record &&
+		(spec->epoch_end == SEGUE_EPOCH_CONTINUE || spec->tail == SEGUE_TAIL_SHRINK))
 		return;
 	for (uint64_t i = 0; i < spec->records; i++)
 		trial->data.lengths[i] += trial->data.lengths[i] == 0;
@@ -861,6 +960,18 @@ static void draw_ends(struct segue_plan_spec *spec, uint64_t *state)
 			spec->ends.epochs[spec->ends.count++] = end;
 	if (draw(state, 4) == 0)
 		spec->first_epoch = draw(state, spec->ends.epochs[0]);
+}
+
+static void draw_classes(struct segue_plan_spec *spec, uint64_t *state)
+{
+	uint64_t at = 0;
+
+	if (spec->tail == SEGUE_TAIL_STOP || draw(state, 3) > 0)
+		return;
+	spec->boundaries.count = 1 + (uint32_t)draw(state, 3);
+	for (uint32_t i = 0; i < spec->boundaries.count; i++)
+		spec->boundaries.length[i] = at += 1 + draw(state, 3 * spec->num_unroll);
+	spec->window = 1 + (uint32_t)draw(state, WINDOW_MAX);
 }
 
 static void list_stretches(struct trial *trial)
@@ -901,7 +1012,10 @@ static void draw_trial(struct trial *trial, uint64_t seed)
 		.epoch_end = (enum segue_epoch_end)(seed / 3 % 2),
 		.shuffle = seed / 6 % 2 == 1,
 	};
+	if (seed / 12 % 3 == 0 && spec->lanes <= spec->records)
+		spec->lanes_by = SEGUE_LANES_BY_RECORD;
 	draw_ends(spec, &state);
+	draw_classes(spec, &state);
 	bool skips = draw(&state, 3) == 0, inputs = draw(&state, 2) == 0;
 	for (uint64_t i = 0; i < spec->records; i++) {
 		uint32_t *length = &trial->data.lengths[i];
@@ -933,16 +1047,40 @@ struct model {
 	uint32_t lane;
 	struct model_sequence sequence[RECORDS_MAX * 4];
 	size_t count;
+	size_t looked;  /* with classes: so many of them were looked at */
+	uint32_t class; /* of the cohort */
 	struct segue_slot_span span[STEPS_MAX][BATCH_MAX];
 	uint32_t rows[STEPS_MAX];
 	uint64_t ends[4]; /* steps by the end of each stretch */
 	uint64_t steps, undelivered;
 };
 
+/* Numbers an epoch: by record so many that each lane has as many. */
+static uint64_t model_epoch(const struct segue_plan_spec *spec)
+{
+	uint64_t size = spec->records;
+
+	while (spec->lanes_by == SEGUE_LANES_BY_RECORD && size % spec->lanes != 0)
+		size++;
+	return size;
+}
+
+/* RECORDS_MAX or more: none. */
 static uint64_t model_record(const struct segue_plan_spec *spec, uint64_t number)
 {
 	struct segue_permutation order;
+	uint64_t size = model_epoch(spec), epoch = number / size;
 
+	if (spec->lanes_by == SEGUE_LANES_BY_RECORD) {
+		uint64_t lane = number % spec->lanes, place = number % size / spec->lanes;
+
+		segue_permutation_init(
+			&order, spec->seed, epoch * spec->lanes + lane, size / spec->lanes);
+		if (spec->shuffle)
+			place = segue_permutation_apply(&order, place);
+		uint64_t record = place * spec->lanes + lane;
+		return record < spec->records ? record : RECORDS_MAX;
+	}
 	segue_permutation_init(&order, spec->seed, number / spec->records, spec->records);
 	return spec->shuffle ? segue_permutation_apply(&order, number % spec->records)
 			     : number % spec->records;
@@ -953,10 +1091,10 @@ static void model_list(struct model *model, uint64_t from, uint64_t to)
 {
 	const struct segue_plan_spec *spec = &model->trial->spec;
 
-	model->count = 0;
-	for (uint64_t g = from * spec->records; g < to * spec->records; g++) {
+	model->count = model->looked = 0;
+	for (uint64_t g = from * model_epoch(spec); g < to * model_epoch(spec); g++) {
 		uint64_t record = model_record(spec, g);
-		uint32_t n = model->trial->data.lengths[record];
+		uint32_t n = record < RECORDS_MAX ? model->trial->data.lengths[record] : 0;
 
 		if (g % spec->lanes != model->lane || n == 0)
 			continue;
@@ -968,12 +1106,49 @@ static void model_list(struct model *model, uint64_t from, uint64_t to)
 	}
 }
 
+static uint32_t model_class(const struct model *model, const struct model_sequence *sequence)
+{
+	const struct segue_boundaries *boundaries = &model->trial->spec.boundaries;
+	uint32_t class = 0;
+
+	for (uint32_t i = 0; i < boundaries->count; i++)
+		class += boundaries->length[i] <= model->trial->data.lengths[sequence->record];
+	return class;
+}
+
+/* With classes: another cohort where no row lives. False: the window is not full. */
+static bool model_look(struct model *model)
+{
+	const struct model_sequence *first = NULL;
+	size_t waiting = 0;
+
+	for (size_t i = 0; i < model->looked; i++) {
+		const struct model_sequence *sequence = &model->sequence[i];
+
+		if (sequence->done > 0 && sequence->done < sequence->segments)
+			return true;
+		waiting += sequence->done == 0;
+	}
+	for (; waiting < model->trial->spec.window && model->looked < model->count; model->looked++)
+		waiting++;
+	for (size_t i = model->looked; i-- > 0;)
+		if (model->sequence[i].done == 0)
+			first = &model->sequence[i];
+	if (first)
+		model->class = model_class(model, first);
+	return waiting == model->trial->spec.window;
+}
+
+/* The oldest unfinished: of all, or of the cohort. */
 static uint32_t model_oldest(struct model *model, struct model_sequence **oldest)
 {
+	bool grouped = model->trial->spec.window > 0;
+	size_t count = grouped ? model->looked : model->count;
 	uint32_t found = 0;
 
-	for (size_t i = 0; i < model->count && found < model->trial->spec.batch_size; i++)
-		if (model->sequence[i].done < model->sequence[i].segments)
+	for (size_t i = 0; i < count && found < model->trial->spec.batch_size; i++)
+		if (model->sequence[i].done < model->sequence[i].segments &&
+			(!grouped || model_class(model, &model->sequence[i]) == model->class))
 			oldest[found++] = &model->sequence[i];
 	return found;
 }
@@ -985,7 +1160,7 @@ static struct segue_slot_span model_span(
 	uint64_t first = sequence->done * unroll,
 		 total = model->trial->data.totals[sequence->record];
 	struct segue_slot_span span = {.number = sequence->number,
-		.epoch = sequence->number / model->trial->spec.records,
+		.epoch = sequence->number / model_epoch(&model->trial->spec),
 		.first_step = first,
 		.array_steps = model->trial->data.lengths[sequence->record],
 		.total_length = total,
@@ -1050,10 +1225,11 @@ static void model_part(struct model *model, const struct stretch *stretch, uint6
 
 	model_list(model, stretch->from, stretch->to);
 	for (;;) {
+		bool ahead = spec->window && model_look(model);
 		uint32_t found = model_oldest(model, oldest);
 
 		CHECK(model->trial, model->steps < STEPS_MAX, "the model is too small");
-		if (found < spec->batch_size && stretch->endless)
+		if (stretch->endless && !(spec->window ? ahead : found == spec->batch_size))
 			return; /* where the model's input ends, but the plan's does not */
 		if (found < spec->batch_size && spec->tail == SEGUE_TAIL_STOP) {
 			for (size_t i = 0; i < model->count; i++)
@@ -1064,7 +1240,10 @@ static void model_part(struct model *model, const struct stretch *stretch, uint6
 		if (found == 0 &&
 			(spec->tail == SEGUE_TAIL_SHRINK || model->steps - begun >= longest))
 			return;
-		model_batch(model, oldest, found, stretch->to - 1);
+		model_batch(model, oldest, found,
+			stretch->endless && spec->window
+				? model->sequence[model->looked - 1].number / model_epoch(spec)
+				: stretch->to - 1);
 	}
 }
 
@@ -1352,9 +1531,10 @@ static void check_complete(struct trial *trial)
 	const struct segue_plan_spec *spec = &trial->spec;
 	uint64_t segments = 0;
 
-	for (uint64_t g = spec->first_epoch * spec->records;
-		g < segue_ends_last(&spec->ends) * spec->records; g++) {
-		uint32_t n = trial->data.lengths[model_record(spec, g)];
+	for (uint64_t g = spec->first_epoch * model_epoch(spec);
+		g < segue_ends_last(&spec->ends) * model_epoch(spec); g++) {
+		uint64_t record = model_record(spec, g);
+		uint32_t n = record < RECORDS_MAX ? trial->data.lengths[record] : 0;
 
 		for (uint32_t k = 0; k < 8; k++) {
 			bool exists = k * spec->num_unroll < n;
@@ -1464,7 +1644,8 @@ Test(plan, random_specs_against_the_model, .timeout = 300)
 			continue;
 		check_complete(trial);
 		check_longest(trial);
-		if (trial->spec.shuffle || segue_ends_last(&trial->spec.ends) != 1)
+		if (trial->spec.shuffle || trial->spec.lanes_by == SEGUE_LANES_BY_RECORD ||
+			segue_ends_last(&trial->spec.ends) != 1)
 			continue;
 		for (uint32_t lane = 0; lane < trial->spec.lanes; lane++)
 			check_live(trial, model, lane, i % 40);

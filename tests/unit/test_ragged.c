@@ -34,16 +34,20 @@ static void setup(void)
 	test.spec.num_unroll = UNROLL;
 	test.spec.depth = 2;
 	shape.spec = &test.spec;
-	cr_assert_eq(segue_geometry_init(&test.spec, 16, &shape.geometry), 0);
+	cr_assert_eq(segue_geometry_init(&test.spec, test.spec.batch_size, 16, &shape.geometry), 0);
 	mapping.shape = &shape;
+	mapping.geometry = shape.geometry;
 	mapping.sides = sides;
 	sides[1] = (struct segue_mapped_side){
 		7, {.fd = -1, .size = SIZE, .map = aligned_alloc(64, SIZE)}};
 	char *slot = aligned_alloc(64, shape.geometry.slot_size);
 	memset(slot, 0, shape.geometry.slot_size);
 	cr_assert_eq(segue_fork_guard_init(&mapping.guard), 0);
-	batch = (struct segue_batch){
-		.mapping = &mapping, .slot = (const void *)slot, .step = 5, .rows = ROWS};
+	batch = (struct segue_batch){.mapping = &mapping,
+		.slot = (const void *)slot,
+		.step = 5,
+		.rows = ROWS,
+		.steps = UNROLL};
 	offsets = (void *)(slot + shape.geometry.sequence_offset[1]);
 	table = (void *)(slot + shape.geometry.side_offset);
 	table[0] = 7;

@@ -86,6 +86,9 @@ CASE(bytes_dtype, s->contexts[0].form = SEGUE_FORM_BYTES; s->contexts[0].rank = 
 CASE(ragged_nowhere, s->sequences[1].form = SEGUE_FORM_RAGGED; s->sequences[1].rank = 0;
 	s->spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE)
 CASE(unroll_zero, s->spec.num_unroll = 0)
+CASE(whole_large, s->spec.num_unroll = 0; s->spec.maximum_length = (1u << 20) + 1)
+CASE(whole_without_padding, s->spec.num_unroll = 0; s->spec.maximum_length = 9;
+	s->spec.no_pad = true)
 CASE(unroll_large, s->spec.num_unroll = (1u << 20) + 1)
 CASE(batch_zero, s->spec.batch_size = 0)
 CASE(batch_large, s->spec.batch_size = (1u << 20) + 1)
@@ -103,7 +106,19 @@ CASE(threads_large, s->spec.num_threads = 65)
 CASE(interval_large, s->spec.interval_ms = 3600001)
 CASE(lease_timeout_large, s->spec.lease_timeout_ms = 86400001)
 CASE(checkpoints_large, s->spec.keep_checkpoints = 101)
+CASE(detached_when, s->spec.on_lag = SEGUE_ON_LAG_DETACH)
+CASE(groups_large, s->spec.groups = 66)
+CASE(groups_of_nothing, s->spec.groups = 2; s->spec.no_persist = true)
+CASE(groups_of_kept, s->spec.groups = 2; s->spec.initial = SEGUE_INITIAL_KEPT;
+	s->spec.keep_final = true; s->spec.lanes_by = SEGUE_LANES_BY_RECORD)
+CASE(bad_on_too_long, s->spec.on_too_long = 3)
+CASE(too_long_for_what, s->spec.on_too_long = SEGUE_ON_TOO_LONG_SKIP)
+CASE(cut_within_a_segment, s->spec.on_too_long = SEGUE_ON_TOO_LONG_TRUNCATE;
+	s->spec.maximum_length = s->spec.num_unroll + 1; s->spec.no_pad = true)
 CASE(final_of_nothing, s->spec.keep_final = true; s->spec.no_persist = true)
+CASE(kept_of_nothing, s->spec.initial = SEGUE_INITIAL_KEPT;
+	s->spec.lanes_by = SEGUE_LANES_BY_RECORD)
+CASE(kept_elsewhere, s->spec.initial = SEGUE_INITIAL_KEPT; s->spec.keep_final = true)
 CASE(empty_key_feature, s->spec.source.tfrecord.key_feature = "")
 
 /* A stream of what is inserted: one that is right, but for what the case says. */
@@ -115,6 +130,7 @@ LOG_CASE(log_shuffled, s->spec.shuffle = true)
 LOG_CASE(log_again, s->spec.epochs = 2)
 LOG_CASE(log_without_end, s->spec.epochs = 0)
 LOG_CASE(log_too_small, s->spec.source.log.capacity = 35)
+LOG_CASE(log_by_record, s->spec.lanes_by = SEGUE_LANES_BY_RECORD)
 LOG_CASE(log_of_many, s->spec.source.log.producers = 1025)
 
 /* A mix of it and of another part. */
@@ -130,6 +146,9 @@ static const struct segue_draft_part both[] = {
 MIX_CASE(mix_of_logs, 0, 2, (void)s)
 MIX_CASE(mix_with_a_log_again, 2, 1, (void)s)
 MIX_CASE(mix_kept_nowhere, 0, 1, s->spec.no_persist = true)
+MIX_CASE(mix_damaged, 0, 1, s->spec.on_error = SEGUE_ON_ERROR_SKIP)
+MIX_CASE(mix_passed_over, 0, 1, s->spec.maximum_length = 9;
+	 s->spec.on_too_long = SEGUE_ON_TOO_LONG_SKIP)
 
 static const struct {
 	void (*change)(struct sample *sample);
@@ -175,7 +194,9 @@ static const struct {
 	{bytes_dtype, {"context[0] \"speaker\": the dtype of bytes is uint8 (5), not int64"}},
 	{ragged_nowhere,
 		{"sequences[1] \"label\" is ragged", "tfrecord with record=\"example\" does not"}},
-	{unroll_zero, {"num_unroll is 0", "from 1"}},
+	{unroll_zero, {"num_unroll is None and maximum_length None: a batch of whole"}},
+	{whole_large, {"num_unroll is None and maximum_length 1048577"}},
+	{whole_without_padding, {"num_unroll is None and pad false"}},
 	{unroll_large, {"num_unroll is 1048577", "to 1048576"}},
 	{batch_zero, {"batch_size is 0"}},
 	{batch_large, {"batch_size is 1048577"}},
@@ -193,9 +214,19 @@ static const struct {
 	{interval_large, {"interval_ms is 3600001", "(3600.001 s; 0.001 to 3600 s)"}},
 	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
 	{checkpoints_large, {"keep_checkpoints is 101"}},
+	{detached_when, {"on_lag is detach and max_lag_ms None: it says what becomes of groups"}},
+	{groups_large, {"groups is 66", "from 0 to 65"}},
+	{groups_of_nothing, {"groups is 2 and persist false: there are no groups"}},
+	{groups_of_kept, {"groups is 2 and initial kept: rows begin with"}},
+	{bad_on_too_long, {"on_too_long is 3"}},
+	{too_long_for_what, {"on_too_long is skip and maximum_length None"}},
+	{cut_within_a_segment, {"maximum_length is ", "and pad false: with on_too_long"}},
 	{final_of_nothing, {"keep_final is true and persist false: there is no store"}},
+	{kept_of_nothing, {"initial is kept and keep_final false: a row begins with the final"}},
+	{kept_elsewhere, {"initial is kept and lanes_by sequence: what a row begins with would"}},
 	{empty_key_feature, {"source.key (in C: key_feature) is empty"}},
 	{log_kept_nowhere, {"persist is false and the source of kind log: what is inserted"}},
+	{log_by_record, {"lanes_by is record and the source of kind log: lanes have records"}},
 	{log_shuffled, {"shuffle is true and the source of kind log: what is inserted"}},
 	{log_again, {"epochs is 2 and first_epoch 0: there is one pass over"}},
 	{log_without_end, {"there is one pass over"}},
@@ -204,6 +235,8 @@ static const struct {
 	{mix_of_logs, {"source.parts[1] is inserted: a mix has one such part"}},
 	{mix_with_a_log_again, {"source.parts[0] is inserted: a mix has one such part"}},
 	{mix_kept_nowhere, {"persist is false and the source of kind mix: what is inserted"}},
+	{mix_damaged, {"on_error is skip and the source of kind mix: a part"}},
+	{mix_passed_over, {"on_too_long is skip and the source of kind mix: a part"}},
 };
 
 Test(spec, each_rule_names_field_and_value)
@@ -617,6 +650,8 @@ Test(spec, copy_is_deep_and_whole)
 	sample.spec.interval_ms = 12;
 	sample.spec.lease_timeout_ms = 13;
 	sample.spec.keep_checkpoints = 4;
+	sample.spec.maximum_length = 5;
+	sample.spec.on_too_long = SEGUE_ON_TOO_LONG_SKIP;
 	spec = make(&sample);
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
 	segue_spec_hash(spec, hash[0]);
@@ -662,6 +697,10 @@ CASE(later, s->spec.first_epoch = 2)
 CASE(no_pad, s->spec.no_pad = true)
 CASE(skip, s->spec.on_error = SEGUE_ON_ERROR_SKIP)
 CASE(final, s->spec.keep_final = true)
+CASE(whole, s->spec.num_unroll = 0; s->spec.maximum_length = 50)
+CASE(trimmed, s->spec.trim = true)
+CASE(limited, s->spec.maximum_length = 9)
+CASE(limited_by_skipping, s->spec.maximum_length = 9; s->spec.on_too_long = SEGUE_ON_TOO_LONG_SKIP)
 CASE(surplus, s->spec.source.tfrecord.allow_surplus = true)
 CASE(plain, s->spec.source.tfrecord.record = SEGUE_RECORD_EXAMPLE)
 CASE(other_key, s->spec.source.tfrecord.key_feature = "other")
@@ -678,7 +717,8 @@ CASE(rename_stream, s->spec.name = "eval")
 CASE(move_files, s->spec.source.tfrecord.path_count = 1; s->paths[0] = "/elsewhere/a.tfrecord")
 CASE(gzip, s->spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP)
 CASE(runtime, s->spec.depth = 8; s->spec.num_threads = 4; s->spec.durability = SEGUE_DURABLE_COMMIT;
-	s->spec.interval_ms = 5; s->spec.lease_timeout_ms = 6)
+	s->spec.interval_ms = 5; s->spec.lease_timeout_ms = 6; s->spec.groups = 3;
+	s->spec.groups_timeout_ms = 7; s->spec.max_lag_ms = 8; s->spec.on_lag = SEGUE_ON_LAG_DETACH)
 
 /* What a change of one field does to the hash, and what comparing says ("": nothing). */
 static const struct {
@@ -704,6 +744,12 @@ static const struct {
 	{no_pad, true, "pad: true in the store, false asked for"},
 	{skip, true, "on_error: raise in the store, skip asked for"},
 	{final, true, "keep_final: false in the store, true asked for"},
+	{whole, true, "num_unroll: 20 in the store, None asked for"},
+	{trimmed, false, "trim: false in the store, true asked for"},
+	{limited, true, "maximum_length: None in the store, 9 asked for"},
+	{limited_by_skipping, true,
+		"maximum_length: None in the store, 9 asked for; on_too_long: error in the store, "
+		"skip asked for"},
 	{surplus, true, "allow_surplus: false in the store, true asked for"},
 	{plain, true, "record: sequence_example in the store, example asked for"},
 	{other_key, true, "key (in C: key_feature): id in the store, other asked for"},
@@ -941,8 +987,8 @@ Test(spec, hashes_are_those_of_earlier_versions)
 Test(spec, identity_has_its_order)
 {
 	static const char *const names[] = {"num_unroll", "shuffle", "seed", "epochs",
-		"first_epoch", "pad", "on_error", "keep_final", "key_feature", "allow_surplus",
-		"record"};
+		"first_epoch", "pad", "on_error", "keep_final", "maximum_length", "on_too_long",
+		"lanes_by", "window", "initial", "key_feature", "allow_surplus", "record"};
 	const struct segue_option *const lists[] = {
 		segue_spec_options, segue_source_row(SEGUE_SOURCE_TFRECORD)->options};
 	size_t count = 0;
@@ -966,7 +1012,18 @@ static int check_with(struct segue_spec *spec, const struct segue_option *option
 
 	/* Little-endian, as all that the tests run on. */
 	memcpy(at, &value, option->size);
+	if (option->id == SEGUE_SPEC_WINDOW) /* which is that of some boundaries */
+		spec->boundaries = SEGUE_BOUNDARIES(7);
+	if (option->id == SEGUE_SPEC_INITIAL) { /* which needs both */
+		spec->keep_final = true;
+		spec->lanes_by = SEGUE_LANES_BY_RECORD;
+	}
 	rc = segue_spec_check(spec);
+	spec->boundaries.count = 0;
+	if (option->id == SEGUE_SPEC_INITIAL) {
+		spec->keep_final = false;
+		spec->lanes_by = SEGUE_LANES_BY_SEQUENCE;
+	}
 	memcpy(at, &before, option->size);
 	return rc;
 }
@@ -979,6 +1036,8 @@ Test(spec, each_option_has_its_range)
 
 	sample_init(&sample);
 	sample.spec.epochs = 0; /* so that it may begin with any */
+	sample.spec.maximum_length = 50;
+	sample.spec.max_lag_ms = 50;
 	spec = make(&sample);
 	for (const struct segue_option *option = segue_spec_options; option->name; option++) {
 		if (option->kind == SEGUE_OPTION_FLAG)
@@ -1020,8 +1079,17 @@ Test(spec, what_does_not_go_together_is_in_the_table)
 
 				cr_assert_eq(segue_option_set(one, "", spec, a), 0);
 				cr_assert_eq(segue_option_set(other, "", spec, b), 0);
+				bool kept = spec->initial == SEGUE_INITIAL_KEPT;
 				bool wrong = (spec->keep_final && !spec->persist) ||
-					     (spec->epochs && spec->epochs <= spec->first_epoch);
+					     (kept && (!spec->keep_final || !spec->lanes_by)) ||
+					     (spec->epochs && spec->epochs <= spec->first_epoch) ||
+					     (spec->on_too_long && !spec->maximum_length) ||
+					     (spec->groups && (!spec->persist || kept)) ||
+					     (spec->on_lag && !spec->max_lag_ms) ||
+					     (!spec->num_unroll &&
+						     (!spec->pad || !spec->maximum_length ||
+							     spec->maximum_length > 1u << 20)) ||
+					     spec->window > 0; /* there are no boundaries */
 				cr_expect_eq(segue_spec_check(spec), wrong ? SEGUE_EINVAL : 0,
 					"%s and %s: %s", one->name, other->name,
 					segue_error_detail());
@@ -1030,6 +1098,49 @@ Test(spec, what_does_not_go_together_is_in_the_table)
 				segue_option_set(other, "", spec, before[1]);
 			}
 	cr_expect_gt(refused, 1);
+	segue_spec_destroy(spec);
+}
+
+Test(spec, boundaries_and_what_goes_with_them)
+{
+	uint64_t hash[3][2];
+	struct segue_spec *spec, *copy;
+	struct sample sample;
+
+	sample_init(&sample);
+	spec = make(&sample);
+	segue_spec_hash(spec, hash[0]);
+	cr_assert_eq(segue_spec_window(spec), 0);
+	cr_assert_eq(segue_spec_set_boundaries(spec, (uint64_t[]){10, 20}, 2), 0);
+	spec->tail = SEGUE_TAIL_SHRINK;
+	cr_assert_eq(segue_spec_check(spec), 0, "%s", segue_error_detail());
+	cr_assert_eq(segue_spec_window(spec), 16 * spec->batch_size);
+	cr_assert_eq(segue_spec_least_capacity(spec), (16 + spec->depth + 2) * spec->batch_size);
+	segue_spec_hash(spec, hash[1]);
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	cr_assert_eq(segue_spec_compare(spec, copy), 0);
+	cr_assert_eq(segue_spec_set_boundaries(copy, (uint64_t[]){10, 21}, 2), 0);
+	segue_spec_hash(copy, hash[2]);
+	cr_assert_neq(hash[0][0], hash[1][0]);
+	cr_assert_neq(hash[1][0], hash[2][0]);
+	cr_assert_eq(segue_spec_compare(spec, copy), SEGUE_ESPEC);
+	cr_assert(strstr(segue_error_detail(),
+			  "bucket_boundaries: [10, 20] in the store, [10, 21] asked for"),
+		"%s", segue_error_detail());
+	cr_assert_eq(segue_spec_set_boundaries(copy, (uint64_t[]){10, 10}, 2), SEGUE_EINVAL);
+	cr_assert_eq(copy->boundaries.length[1], 21, "a refused list changes nothing");
+	cr_assert_eq(segue_spec_set_boundaries(copy, NULL, SEGUE_BOUNDARIES_MAX + 1), SEGUE_EINVAL);
+	spec->window = spec->batch_size;
+	cr_assert_eq(segue_spec_check(spec), 0);
+	cr_assert_eq(segue_spec_window(spec), spec->batch_size);
+	spec->tail = SEGUE_TAIL_STOP;
+	cr_assert_eq(segue_spec_check(spec), SEGUE_EINVAL);
+	cr_assert_eq(segue_spec_set_boundaries(spec, NULL, 0), 0);
+	spec->window = 0;
+	cr_assert_eq(segue_spec_check(spec), 0);
+	segue_spec_hash(spec, hash[1]);
+	cr_assert_eq(hash[0][0], hash[1][0]);
+	segue_spec_destroy(copy);
 	segue_spec_destroy(spec);
 }
 
@@ -1069,6 +1180,8 @@ Test(spec, comparison_names_what_differs)
 		cr_expect_eq(rc != 0, advice != NULL, "change %zu: \"%s\"", i, rest);
 		cr_expect(!advice || (advice - rest < 130 && strstr(advice, "drop(\"train\")")),
 			"change %zu: \"%s\"", i, rest);
+		cr_expect_eq(strstr(rest, "loader.set_batch_size") != NULL,
+			changes[i].change == batch, "change %zu: \"%s\"", i, rest);
 	}
 }
 
@@ -1109,6 +1222,36 @@ Test(spec, initial_values_from_the_data_are_identity)
 	cr_assert_eq(compare(&sample[1], &sample[2]), SEGUE_ESPEC);
 	cr_assert(strstr(segue_error_detail(), "\"h\" initial value: from the data in the store"));
 	cr_assert(strstr(segue_error_detail(), "\"c\" initial value: one for all in the store"));
+	spec = make(&sample[2]);
+	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
+	segue_spec_hash(copy, hash[3]);
+	cr_assert_eq(memcmp(hash[2], hash[3], 16), 0);
+	segue_spec_destroy(spec);
+	segue_spec_destroy(copy);
+}
+
+Test(spec, policies_are_identity)
+{
+	struct segue_spec *spec, *copy;
+	struct sample sample[3];
+	uint64_t hash[4][2];
+
+	for (size_t i = 0; i < 3; i++) {
+		sample_init(&sample[i]);
+		if (i > 0) {
+			sample[i].states[1].policy = SEGUE_POLICY_ZERO;
+			sample[i].states[1].probability = 0.25 * (double)i;
+		}
+		hash_of(&sample[i], hash[i]);
+	}
+	cr_assert(memcmp(hash[0], hash[1], 16) && memcmp(hash[0], hash[2], 16) &&
+		  memcmp(hash[1], hash[2], 16));
+	cr_assert_eq(compare(&sample[0], &sample[1]), SEGUE_ESPEC);
+	cr_assert(strstr(segue_error_detail(),
+			  "states \"c\" policy: carry in the store, zero(0.25) asked for. "),
+		"%s", segue_error_detail());
+	cr_assert_eq(compare(&sample[2], &sample[1]), SEGUE_ESPEC);
+	cr_assert(strstr(segue_error_detail(), "zero(0.5) in the store, zero(0.25) asked for"));
 	spec = make(&sample[2]);
 	cr_assert_eq(segue_spec_copy(spec, &copy), 0);
 	segue_spec_hash(copy, hash[3]);

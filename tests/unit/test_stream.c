@@ -283,10 +283,12 @@ static void ask_for_anything(struct segue_testpeer *peer, uint64_t stream)
 	case 4:
 		message.type = SEGUE_MESSAGE_STREAM_DROP;
 		message.stream_drop.stream = "s";
+		message.stream_drop.group = any(2) ? "b" : "";
 		break;
 	default:
 		message.type = SEGUE_MESSAGE_STORED;
 		message.stored.stream = "s";
+		message.stored.group = "";
 		message.stored.remove = any(2);
 	}
 	segue_testpeer_send(peer, &message);

@@ -198,3 +198,51 @@ Test(wait, no_fd_left)
 	cr_assert_lt(segue_event_create(), 0);
 	close(last);
 }
+
+Test(wait, one_of_several_words_that_differs_does_not_sleep)
+{
+	_Atomic uint32_t word[3] = {5, 5, 5};
+	const _Atomic uint32_t *words[3] = {&word[0], &word[1], &word[2]};
+	const uint32_t seen[3] = {5, 5, 4};
+	int64_t before = segue_now_ns();
+
+	cr_assert(segue_wait_words(words, seen, 3, INT64_MAX));
+	cr_assert_lt(segue_now_ns() - before, 1000 * MILLISECOND);
+}
+
+Test(wait, deadline_ends_the_wait_for_several_words)
+{
+	_Atomic uint32_t word[2] = {5, 5};
+	const _Atomic uint32_t *words[2] = {&word[0], &word[1]};
+	const uint32_t seen[2] = {5, 5};
+	int64_t before = segue_now_ns(), until = before + 20 * MILLISECOND;
+
+	while (segue_wait_words(words, seen, 2, until)) /* in slices where the kernel is old */
+		cr_assert_lt(segue_now_ns() - before, INT64_C(10000) * MILLISECOND);
+	cr_assert_geq(segue_now_ns(), until);
+	cr_assert_not(segue_wait_words(words, seen, 2, 0));
+}
+
+Test(wait, wakes_who_sleeps_on_several_words, .timeout = 30)
+{
+	struct pages pages = make_pages();
+	_Atomic uint32_t other = 7;
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		const _Atomic uint32_t *words[2] = {&other, pages.read};
+		const uint32_t seen[2] = {7, 0};
+		bool woken = true;
+
+		while (atomic_load(pages.read) == 0 && woken)
+			woken = segue_wait_words(
+				words, seen, 2, segue_now_ns() + (int64_t)10000 * MILLISECOND);
+		_exit(woken && atomic_load(pages.read) == 1 ? 0 : 1);
+	}
+	usleep(50000);
+	atomic_store(pages.write, 1);
+	segue_wake_word(pages.write);
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "woken by the deadline alone");
+}

@@ -31,6 +31,13 @@ static struct segue_spec *sample_spec(void)
 	sample.spec.interval_ms = 77;
 	sample.spec.lease_timeout_ms = 78;
 	sample.spec.keep_checkpoints = 9;
+	sample.spec.groups = 3;
+	sample.spec.groups_timeout_ms = 79;
+	sample.spec.max_lag_ms = 80;
+	sample.spec.on_lag = SEGUE_ON_LAG_DETACH;
+	sample.spec.maximum_length = 21;
+	sample.spec.on_too_long = SEGUE_ON_TOO_LONG_SKIP;
+	sample.spec.trim = true;
 	sample.spec.first_epoch = 2;
 	sample.spec.source.tfrecord.compression = SEGUE_COMPRESSION_GZIP;
 	sample.spec.source.tfrecord.allow_surplus = true;
@@ -178,6 +185,10 @@ static void expect_same_spec(const struct segue_spec *a, struct segue_spec *b, b
 	cr_assert_eq(a->interval_ms, b->interval_ms);
 	cr_assert_eq(a->lease_timeout_ms, b->lease_timeout_ms);
 	cr_assert_eq(a->keep_checkpoints, b->keep_checkpoints);
+	cr_assert_eq(a->groups, b->groups);
+	cr_assert_eq(a->groups_timeout_ms, b->groups_timeout_ms);
+	cr_assert_eq(a->max_lag_ms, b->max_lag_ms);
+	cr_assert_eq(a->on_lag, b->on_lag);
 	cr_assert_eq(
 		b->source.tfrecord.paths.count, with_paths ? a->source.tfrecord.paths.count : 0);
 	for (size_t i = 0; i < b->source.tfrecord.paths.count; i++)
@@ -372,7 +383,9 @@ Test(wire, stream_open_with_all_fields)
 			.dtype = SEGUE_FLOAT64,
 			.rank = 8,
 			.dims = {2, 2, 2, 2, 2, 2, 2, 200},
-			.init_from_data = i % 3 == 0};
+			.init_from_data = i % 3 == 0,
+			.policy = i % 2 ? SEGUE_POLICY_ZERO : SEGUE_POLICY_CARRY,
+			.probability = i % 2 ? 0.1 : 0};
 	}
 	sample.spec.source = (struct segue_draft_source){
 		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
@@ -425,6 +438,7 @@ Test(wire, lane_attach)
 			.group = UINT32_MAX,
 			.mode = SEGUE_ATTACH_OFFER,
 			.timeout_ns = INT64_MAX,
+			.batch_size = SEGUE_ROWS_MAX,
 			.seen = {.number = 6, .hash = {7, UINT64_MAX}}}};
 	struct segue_message out;
 
@@ -438,13 +452,16 @@ Test(wire, lane_attach)
 	cr_assert_eq(out.lane_attach.group, UINT32_MAX);
 	cr_assert_eq(out.lane_attach.mode, SEGUE_ATTACH_OFFER);
 	cr_assert_eq(out.lane_attach.timeout_ns, INT64_MAX);
+	cr_assert_eq(out.lane_attach.batch_size, SEGUE_ROWS_MAX);
 	cr_assert_eq(out.lane_attach.seen.number, 6);
 	cr_assert_eq(out.lane_attach.seen.hash[0], 7);
 	cr_assert_eq(out.lane_attach.seen.hash[1], UINT64_MAX);
 	cr_assert_eq(memcmp(out.lane_attach.token, secret, 16), 0);
-	for (unsigned mode = SEGUE_ATTACH_NONE; mode < SEGUE_ATTACH_OFFER; mode++) {
+	for (unsigned mode = SEGUE_ATTACH_NONE; mode <= SEGUE_ATTACH_RESIZE; mode++) {
 		static const uint8_t zeros[16];
 
+		if (mode == SEGUE_ATTACH_OFFER)
+			continue;
 		m.lane_attach.mode = mode;
 		out = there_and_back(&m);
 		cr_assert_eq(out.lane_attach.mode, mode);
@@ -481,20 +498,54 @@ Test(wire, small_requests)
 	cr_assert_eq(out.checkpoint.group, 4);
 	cr_assert_eq(out.checkpoint.timeout_ns, 5);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_STORED,
-		.stored = {.stream = "train", .id = UINT64_MAX, .lane = 4095, .remove = true}};
+		.stored = {.stream = "train",
+			.group = "b",
+			.id = UINT64_MAX,
+			.lane = 4095,
+			.remove = true}};
 	out = there_and_back(&m);
 	cr_assert_str_eq(out.stored.stream, "train");
+	cr_assert_str_eq(out.stored.group, "b");
 	cr_assert_eq(out.stored.id, UINT64_MAX);
 	cr_assert_eq(out.stored.lane, 4095);
 	cr_assert(out.stored.remove);
-	m = (struct segue_message){
-		.type = SEGUE_MESSAGE_STREAM_DROP, .stream_drop = {.stream = "train"}};
+	m = (struct segue_message){.type = SEGUE_MESSAGE_STREAM_DROP,
+		.stream_drop = {.stream = "train", .group = "b"}};
 	out = there_and_back(&m);
 	cr_assert_str_eq(out.stream_drop.stream, "train");
+	cr_assert_str_eq(out.stream_drop.group, "b");
 	m = (struct segue_message){
 		.type = SEGUE_MESSAGE_STREAM_FILES, .stream_files = {.stream = "live"}};
 	out = there_and_back(&m);
 	cr_assert_str_eq(out.stream_files.stream, "live");
+	m = (struct segue_message){.type = SEGUE_MESSAGE_STATES,
+		.states = {.what = SEGUE_STATES_REQUEST_PUT,
+			.stream = "train",
+			.group = "c",
+			.key = "a:\xff",
+			.live = true,
+			.again = true,
+			.upload = 7,
+			.lane = 4095,
+			.at = {UINT64_MAX, 5}}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.states.what, SEGUE_STATES_REQUEST_PUT);
+	cr_assert_str_eq(out.states.stream, "train");
+	cr_assert_str_eq(out.states.group, "c");
+	cr_assert_str_eq(out.states.key, "a:\xff");
+	cr_assert(out.states.live && out.states.again);
+	cr_assert_eq(out.states.upload, 7);
+	cr_assert_eq(out.states.lane, 4095);
+	cr_assert_eq(out.states.at[0], UINT64_MAX);
+	cr_assert_eq(out.states.at[1], 5);
+	m = (struct segue_message){
+		.type = SEGUE_MESSAGE_GROUP, .group = {.stream = UINT64_MAX, .name = "b"}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.group.stream, UINT64_MAX);
+	cr_assert_str_eq(out.group.name, "b");
+	m = (struct segue_message){.type = SEGUE_MESSAGE_GROUPED, .grouped = {.group = UINT32_MAX}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.grouped.group, UINT32_MAX);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_STREAM_END, .stream_end = {.stream = 3}};
 	out = there_and_back(&m);
 	cr_assert_eq(out.stream_end.stream, 3);
@@ -590,13 +641,20 @@ Test(wire, replies)
 	cr_assert_eq(out.opened.key_max, 4096);
 	for (uint32_t rows = 0; rows < 2; rows++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_ATTACHED,
-			.attached = {.lease = 1, .generation = 2, .step = 3, .rows = rows}};
+			.attached = {.lease = 1,
+				.generation = 2,
+				.step = 3,
+				.rows = rows,
+				.places = rows + 1,
+				.batch_size = SEGUE_ROWS_MAX - rows}};
 		memcpy(m.attached.token, secret, 16);
 		out = there_and_back(&m);
 		cr_assert_eq(out.attached.lease, 1);
 		cr_assert_eq(out.attached.generation, 2);
 		cr_assert_eq(out.attached.step, 3);
 		cr_assert_eq(out.attached.rows, rows);
+		cr_assert_eq(out.attached.places, rows + 1);
+		cr_assert_eq(out.attached.batch_size, SEGUE_ROWS_MAX - rows);
 		cr_assert_eq(memcmp(out.attached.token, secret, 16), 0);
 	}
 	m = (struct segue_message){.type = SEGUE_MESSAGE_DONE, .serial = 9};
@@ -667,7 +725,12 @@ Test(wire, bytes_of_a_message)
 	static uint8_t bytes[SEGUE_FRAME_MAX];
 	struct segue_message m = {.type = SEGUE_MESSAGE_ATTACHED,
 		.serial = 300,
-		.attached = {.lease = 1, .generation = 1 << 20, .step = 3, .rows = 7}};
+		.attached = {.lease = 1,
+			.generation = 1 << 20,
+			.step = 3,
+			.rows = 7,
+			.places = 9,
+			.batch_size = 5}};
 	size_t size;
 
 	memcpy(m.attached.token, secret, 16);
@@ -677,6 +740,8 @@ Test(wire, bytes_of_a_message)
 	blob(&expected, 4, secret, 16);
 	number(&expected, 5, 3);
 	number(&expected, 7, 7);
+	number(&expected, 8, 9);
+	number(&expected, 9, 5);
 	cr_assert_eq(segue_message_pack(&m, bytes, &size), 0);
 	cr_assert_eq(size, expected.size);
 	cr_assert_eq(memcmp(bytes, expected.data, size), 0);
@@ -701,7 +766,7 @@ Test(wire, unknown_fields_are_passed_over)
 Test(wire, unknown_types)
 {
 	static const struct bytes empty;
-	static const uint16_t types[] = {0, 8, 64, 75, 66 + 256, UINT16_MAX};
+	static const uint16_t types[] = {0, 8, 64, 76, 66 + 256, UINT16_MAX};
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
 		expect_refused(types[i], &empty, "which is no message");
@@ -895,7 +960,9 @@ Test(wire, fields_of_a_peer_are_checked)
 	memset(long_text, 'k', sizeof(long_text) - 1);
 	BAD(SEGUE_MESSAGE_HELLO, "hello.version is not valid UTF-8", text(&bytes, 4, "\xc3"));
 	BAD(SEGUE_MESSAGE_HELLO, "hello.program has 256", blob(&bytes, 5, long_text, 256));
-	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.mode is 7", number(&bytes, 5, 7));
+	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.mode is 8", number(&bytes, 5, 8));
+	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.batch_size is 1048577", number(&bytes, 5, 7);
+		number(&bytes, 15, SEGUE_ROWS_MAX + 1));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 15 bytes, expected 16", number(&bytes, 5, 4);
 		blob(&bytes, 7, secret, 15));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 0 bytes, expected 16", number(&bytes, 5, 4));
@@ -908,6 +975,10 @@ Test(wire, fields_of_a_peer_are_checked)
 	BAD(SEGUE_MESSAGE_CHECKPOINT, "timeout_ns is negative", number(&bytes, 6, UINT64_MAX));
 	BAD(SEGUE_MESSAGE_STORED, "stored.lane is 4096", number(&bytes, 3, 4096));
 	BAD(SEGUE_MESSAGE_STORED, "stored.stream has 256", blob(&bytes, 2, long_text, 256));
+	BAD(SEGUE_MESSAGE_STORED, "stored.group has 256", blob(&bytes, 6, long_text, 256));
+	BAD(SEGUE_MESSAGE_STATES, "states.group has 256",
+		(number(&bytes, 2, 1), blob(&bytes, 11, long_text, 256)));
+	BAD(SEGUE_MESSAGE_GROUP, "group.name has 256", blob(&bytes, 3, long_text, 256));
 	BAD(SEGUE_MESSAGE_REPORT, "report.what is 0", number(&bytes, 1, 1));
 	BAD(SEGUE_MESSAGE_REPORT, "report.what is 5", number(&bytes, 2, 5));
 	BAD(SEGUE_MESSAGE_REPORT, "report.key has a NUL", number(&bytes, 2, 1);
@@ -919,6 +990,11 @@ Test(wire, fields_of_a_peer_are_checked)
 	BAD(SEGUE_MESSAGE_WELCOME, "welcome.version", text(&bytes, 4, "\xff"));
 	BAD(SEGUE_MESSAGE_OPENED, "opened.key_max is 4097", number(&bytes, 4, 4097));
 	BAD(SEGUE_MESSAGE_ATTACHED, "attached.token has 17", blob(&bytes, 4, long_text, 17));
+	BAD(SEGUE_MESSAGE_ATTACHED, "attached.places is 0", blob(&bytes, 4, secret, 16));
+	BAD(SEGUE_MESSAGE_ATTACHED, "attached.rows is 1048577", blob(&bytes, 4, secret, 16);
+		number(&bytes, 7, SEGUE_ROWS_MAX + 1));
+	BAD(SEGUE_MESSAGE_ATTACHED, "attached.batch_size is 1048577", blob(&bytes, 4, secret, 16);
+		number(&bytes, 8, 1); number(&bytes, 9, SEGUE_ROWS_MAX + 1));
 	BAD(SEGUE_MESSAGE_PROGRESS, "progress.what", text(&bytes, 2, "\xff"));
 	BAD(SEGUE_MESSAGE_FAILURE, "failure.code is 0", number(&bytes, 1, 1));
 	BAD(SEGUE_MESSAGE_FAILURE, "failure.code is 1", number(&bytes, 2, 2)); /* zigzag */
@@ -1005,7 +1081,14 @@ static struct segue_position *random_position(unsigned *seed, uint32_t rows)
 	p->epoch = (uint64_t)rand_r(seed) % 3;
 	p->epoch_step = (uint64_t)rand_r(seed);
 	p->undelivered = (uint64_t)rand_r(seed) % 2;
-	p->rows = rows;
+	if (rand_r(seed) % 2) {
+		p->sized = 1 + (uint64_t)rand_r(seed);
+		p->batch_size = (uint32_t)rand_r(seed) % 300;
+		p->parked = rows ? (uint32_t)rand_r(seed) % rows : 0;
+	}
+	if (rand_r(seed) % 2 && rows > p->parked)
+		p->waiting = (uint32_t)rand_r(seed) % (rows - p->parked);
+	p->rows = rows - p->parked - p->waiting;
 	for (uint32_t i = 0; i < rows; i++) {
 		if (rand_r(seed) % 5 == 0) {
 			p->row[i].number = SEGUE_NO_SEQUENCE;
@@ -1022,8 +1105,9 @@ static struct segue_position *random_position(unsigned *seed, uint32_t rows)
 static void expect_same_position(
 	const struct segue_position *a, const struct segue_position *b, unsigned seed)
 {
-	cr_assert_eq(a->rows, b->rows, "seed %u", seed);
-	cr_assert_eq(memcmp(a, b, sizeof(*a) + a->rows * sizeof(a->row[0])), 0, "seed %u", seed);
+	cr_assert_eq(segue_position_entries(a), segue_position_entries(b), "seed %u", seed);
+	cr_assert_eq(memcmp(a, b, sizeof(*a) + segue_position_entries(a) * sizeof(a->row[0])), 0,
+		"seed %u", seed);
 }
 
 static struct segue_lane_record lane_record(struct segue_position *position)
@@ -1032,6 +1116,7 @@ static struct segue_lane_record lane_record(struct segue_position *position)
 		.held = true,
 		.holder = {.pid_namespace = 4026531836, .pid = 4000000, .start_time = UINT64_MAX},
 		.committed_ms = 1700000000000,
+		.origin = UINT64_MAX - 3,
 		.position = position};
 
 	memcpy(record.token, secret, 16);
@@ -1049,6 +1134,7 @@ static struct segue_token_record token_record(struct segue_position *position)
 		.batch_size = 1u << 20,
 		.row_size = 5,
 		.log_hash = {6, UINT64_MAX},
+		.origin = 7,
 		.position = position};
 }
 
@@ -1072,6 +1158,7 @@ Test(wire, lane_record)
 		cr_assert_eq(out.held, seed % 2);
 		cr_assert_eq(memcmp(&out.holder, &record.holder, sizeof(out.holder)), 0);
 		cr_assert_eq(out.committed_ms, 1700000000000);
+		cr_assert_eq(out.origin, record.origin);
 		free(out.position);
 		free(bytes);
 		free(position);
@@ -1106,6 +1193,7 @@ Test(wire, token_record)
 		cr_assert_eq(out.batch_size, record.batch_size);
 		cr_assert_eq(out.row_size, 5);
 		cr_assert_arr_eq(out.log_hash, record.log_hash, sizeof(out.log_hash));
+		cr_assert_eq(out.origin, record.origin);
 		free(out.position);
 		free(bytes);
 		free(position);
@@ -1179,8 +1267,10 @@ static void require_one(uint8_t **bytes, size_t *size, unsigned bit)
 	(*bytes)[(*size)++] = (uint8_t)left;
 }
 
-#define REFUSES_BITS(pack, unpack, record, out, name)                                              \
+#define REFUSES_BITS(pack, unpack, record, out, name, known)                                       \
 	for (unsigned bit = 0; bit < 64; bit++) {                                                  \
+		if ((known) >> bit & 1)                                                            \
+			continue;                                                                  \
 		void *packed;                                                                      \
 		size_t size;                                                                       \
                                                                                                    \
@@ -1210,14 +1300,75 @@ Test(wire, records_that_require_what_is_not_known)
 				  token_out;
 
 	REFUSES_BITS(segue_stream_record_pack, segue_stream_record_unpack, &stream, &stream_out,
-		"stream record");
-	REFUSES_BITS(
-		segue_lane_record_pack, segue_lane_record_unpack, &lane, &lane_out, "lane record");
+		"stream record",
+		SEGUE_REQUIRES_LENGTHS | SEGUE_REQUIRES_POLICY | SEGUE_REQUIRES_LANES_BY |
+			SEGUE_REQUIRES_CLASSES | SEGUE_REQUIRES_KEPT);
+	REFUSES_BITS(segue_lane_record_pack, segue_lane_record_unpack, &lane, &lane_out,
+		"lane record", SEGUE_REQUIRES_SIZED | SEGUE_REQUIRES_CLASSES);
 	REFUSES_BITS(segue_catalogue_pack, segue_catalogue_unpack, &catalogue, &catalogue_out,
-		"catalogue of checkpoints");
-	REFUSES_BITS(
-		segue_token_record_pack, segue_token_record_unpack, &token, &token_out, "token");
+		"catalogue of checkpoints", UINT64_C(0));
+	REFUSES_BITS(segue_token_record_pack, segue_token_record_unpack, &token, &token_out,
+		"token", SEGUE_REQUIRES_SIZED | SEGUE_REQUIRES_CLASSES);
 	segue_spec_destroy(stream.spec);
+}
+
+/* A reader from before there was something can go on with a stream that does not use it. */
+Test(wire, stream_records_require_what_their_spec_uses)
+{
+	static const struct {
+		uint32_t num_unroll, most;
+		bool trim, zeroes, by_record, classes, kept;
+		uint8_t required;
+	} given[] = {
+		{3, 0, .required = 0},
+		{3, 9, .required = SEGUE_REQUIRES_LENGTHS},
+		{3, 0, .trim = true, .required = SEGUE_REQUIRES_LENGTHS},
+		{0, 9, .required = SEGUE_REQUIRES_LENGTHS},
+		{3, 0, .zeroes = true, .required = SEGUE_REQUIRES_POLICY},
+		{3, 0, .by_record = true, .required = SEGUE_REQUIRES_LANES_BY},
+		{3, 0, .classes = true, .required = SEGUE_REQUIRES_CLASSES},
+		{3, 0, .by_record = true, .kept = true,
+			.required = SEGUE_REQUIRES_LANES_BY | SEGUE_REQUIRES_KEPT},
+		{0, 9, true, true, true, true, true,
+			SEGUE_REQUIRES_LENGTHS | SEGUE_REQUIRES_POLICY | SEGUE_REQUIRES_LANES_BY |
+				SEGUE_REQUIRES_CLASSES | SEGUE_REQUIRES_KEPT},
+	};
+
+	for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+		struct segue_stream_record record = {.id = 1, .spec = sample_spec()}, out;
+		struct segue_spec *spec = record.spec;
+		size_t size;
+		void *bytes;
+
+		record.ends = SEGUE_ENDS(spec->epochs);
+		spec->num_unroll = given[i].num_unroll;
+		spec->maximum_length = given[i].most;
+		spec->trim = given[i].trim;
+		spec->on_too_long = SEGUE_ON_TOO_LONG_ERROR;
+		spec->pad = true;
+		spec->tail = SEGUE_TAIL_SHRINK;
+		spec->states[1].policy =
+			given[i].zeroes ? (struct segue_state_policy){SEGUE_POLICY_ZERO, 0.5}
+					: (struct segue_state_policy){SEGUE_POLICY_CARRY, 0};
+		spec->lanes_by =
+			given[i].by_record ? SEGUE_LANES_BY_RECORD : SEGUE_LANES_BY_SEQUENCE;
+		spec->initial = given[i].kept ? SEGUE_INITIAL_KEPT : SEGUE_INITIAL_VALUE;
+		spec->groups = 0; /* which do not go with it */
+		spec->keep_final = spec->persist = true;
+		spec->boundaries.count = given[i].classes;
+		spec->boundaries.length[0] = 7;
+		cr_assert_eq(segue_stream_record_pack(&record, &bytes, &size), 0);
+		/* The last field, number 15, is `required`. */
+		const uint8_t *last = (const uint8_t *)bytes + size - 2;
+		uint8_t required = last[0] == 15 << 3 ? last[1] : 0;
+		cr_expect_eq(required, given[i].required, "spec %zu: %u", i, required);
+		cr_assert_eq(segue_stream_record_unpack(bytes, size, &out), 0, "%s",
+			segue_error_detail());
+		expect_same_spec(spec, out.spec, true);
+		segue_spec_destroy(out.spec);
+		segue_spec_destroy(spec);
+		free(bytes);
+	}
 }
 
 /* 100,000 paths: a record is bounded by its own size, not by a frame's. */
@@ -1321,9 +1472,68 @@ Test(wire, lane_records_that_are_wrong)
 		blob(&bytes, 6, position.data, position.size);
 		expect_lane_refused(&bytes, "they should be as many");
 	}
+	for (size_t i = 0; i < 2; i++) { /* of two rows */
+		bytes.size = position.size = 0;
+		blob(&bytes, 2, secret, 16);
+		blob(&bytes, 4, holder.data, holder.size);
+		for (unsigned f = 6; f <= 9; f++)
+			packed(&position, f, 2);
+		if (i == 0)
+			number(&position, 80, 1);
+		number(&position, 82, i == 0 ? 3 : 1);
+		blob(&bytes, 6, position.data, position.size);
+		expect_lane_refused(&bytes, i == 0 ? "parked is 3, expected 0 to 2"
+						   : "1 parked, of a lane that was given none");
+	}
 	bytes.size = 1;
 	bytes.data[0] = 0xff;
 	expect_lane_refused(&bytes, "no such message");
+}
+
+/* An earlier reader would take the parked rows for rows of the batch. */
+Test(wire, a_batch_size_of_its_own_must_be_known)
+{
+	static const uint8_t required[] = {15 << 3, SEGUE_REQUIRES_SIZED};
+	struct segue_position position = {.step = 3};
+	struct segue_lane_record lane = lane_record(&position);
+	struct segue_token_record token = token_record(&position);
+
+	for (int sized = 0; sized < 2; sized++) {
+		size_t sizes[2];
+		void *bytes[2];
+
+		position.sized = sized ? 4 : 0;
+		cr_assert_eq(segue_lane_record_pack(&lane, &bytes[0], &sizes[0]), 0);
+		cr_assert_eq(segue_token_record_pack(&token, &bytes[1], &sizes[1]), 0);
+		for (int i = 0; i < 2; i++) {
+			cr_expect_eq(memmem(bytes[i], sizes[i], required, 2) != NULL, sized);
+			free(bytes[i]);
+		}
+	}
+}
+
+/* ... and sequences that wait likewise; more of them than there are entries is none. */
+Test(wire, sequences_that_wait_must_be_known)
+{
+	static const uint8_t required[] = {15 << 3, SEGUE_REQUIRES_CLASSES};
+	struct segue_position *position =
+		calloc(1, sizeof(*position) + 2 * sizeof(position->row[0]));
+	struct segue_lane_record lane = lane_record(position), out;
+	size_t size;
+	void *bytes;
+
+	cr_assert_not_null(position);
+	for (uint32_t waiting = 0; waiting < 3; waiting++) {
+		position->waiting = waiting;
+		cr_assert_eq(segue_lane_record_pack(&lane, &bytes, &size), 0);
+		cr_expect_eq(memmem(bytes, size, required, 2) != NULL, waiting > 0);
+		cr_assert_eq(segue_lane_record_unpack(bytes, size, &out), 0);
+		cr_expect_eq(out.position->waiting, waiting);
+		cr_expect_eq(out.position->rows, 0);
+		free(out.position);
+		free(bytes);
+	}
+	free(position);
 }
 
 Test(wire, position_of_too_many_rows)

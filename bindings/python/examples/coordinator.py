@@ -425,14 +425,15 @@ class Coordinator:
     def _progress(self, rank: int) -> None:
         worker, lanes, done = self.workers[rank], self.settings.lanes_of(rank), len(self.history)
         loss, right = of_last(self.history, lanes)
+        ended = not any(done.lanes[lane][2] for done in self.history[-LAST:] for lane in lanes)
         names = ",".join(map(str, lanes))
         # Together no longer than a terminal's 80 columns.
         self.screen.progress(
             rank,
             f"worker {rank} lane{'s' * (len(lanes) > 1)} {names}"
             f"  {bar(done / self.settings.rounds_expected)} round {done:4}"
-            f"  loss {loss:.3f}  right {right:5.1%}"
-            f"  {worker.batches / max(worker.seconds, 1e-9):3.0f}/s",
+            + ("  has ended" if ended else f"  loss {loss:.3f}  right {right:5.1%}")
+            + f"  {worker.batches / max(worker.seconds, 1e-9):3.0f}/s",
         )
 
     def _news(self, text: str) -> None:

@@ -28,10 +28,14 @@ from . import tfrecord as tfrecord
 from ._arrays import Ragged as Ragged
 from ._convert import Converted as Converted
 from ._convert import convert
+from ._fields import Sparse
 from ._segue import VERSION as __version__
 from ._segue import Batch
 from .arrays import Arrays, Raw
 from .client import Client, Stream, open
+from .compat import SequenceBatch as SequenceBatch
+from .compat import SequenceBatches as SequenceBatches
+from .compat import batch_sequences_with_states
 from .errors import ArgumentError as ArgumentError
 from .errors import BusyError as BusyError
 from .errors import ChangedError as ChangedError
@@ -69,7 +73,9 @@ from .errors import UnsavedError as UnsavedError
 from .errors import VersionError as VersionError
 from .examples import Examples
 from .files import FileWriter
+from .keyed import KeyStates, States
 from .loader import Loader
+from .policy import zero
 from .producer import Example, Producer
 from .spec import Feature, Files, Mix, Part, Push, State, TFRecord
 
@@ -84,17 +90,22 @@ __all__ = [
     "Feature",
     "Files",
     "FileWriter",
+    "KeyStates",
     "Loader",
     "Mix",
     "Part",
     "Producer",
     "Push",
     "Raw",
+    "Sparse",
     "State",
+    "States",
     "Stream",
     "TFRecord",
+    "batch_sequences_with_states",
     "convert",
     "errors",
     "open",
     "tfrecord",
+    "zero",
 ]

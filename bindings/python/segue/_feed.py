@@ -35,6 +35,8 @@ class Feed:
     ----------
     over : threading.Event
         Set: nothing more is inserted.
+    inserted : int
+        Sequences that are, in all.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Feed:
         self._stream = stream
         self._states = states
         self.over = threading.Event()
+        self.inserted = 0
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"segue {stream}", daemon=True)
 
@@ -56,15 +59,21 @@ class Feed:
         """Begin to insert, in the thread."""
         self._thread.start()
 
-    def end(self) -> None:
-        """Insert nothing more. An item that is being made in the thread is not waited for."""
+    def end(self) -> bool:
+        """Insert nothing more. False: an item is still being made in the thread."""
         self.over.set()
         self._thread.join(_PATIENCE)
+        return not self._thread.is_alive()
 
     def check(self) -> None:
         """Raise what has ended the feed, if anything has. Called while a batch is waited for."""
         if self._error:
             raise self._error
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything has."""
+        return self._error is not None
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -96,6 +105,7 @@ class Feed:
             except errors.BusyError:
                 self.over.wait(_STANDING)
                 continue
+            producer._warning.detach()  # what is lost comes again when somebody goes on
             if not client.inspect(stream.name)["streams"][0]["log"]["ended"]:
                 return producer
             break
@@ -125,15 +135,25 @@ class Feed:
         """Insert what is not yet inserted. False: it was ended before the data set was."""
         sequences, context, states = ([row[0] for row in some] for some in stream._columns)
         number, cursor = producer.resume()
+        self.inserted = number
         with closing(self._go_on(number, cursor)) as items:
             for item in items:
+                if not self._examples._admit(number, self.over, lambda: self._keep(producer)):
+                    return False
                 found = self._examples._sequence(number, item, sequences, context, states)
                 number += 1
                 if not self._insert(producer, found, self._cursor(number), number - 1):
                     return False
+                self.inserted = number
         if number == 0 and not self.over.is_set():
             raise errors.ArgumentError("source: it has no sequence")
         return not self.over.is_set()
+
+    @staticmethod
+    def _keep(producer: Producer) -> None:
+        """Insert again what a server has not acknowledged that is gone, for it may be waited for."""
+        with suppress(errors.TimeoutError_):
+            producer.flush(_LOOK)
 
     def _insert(
         self, producer: Producer, found: tuple[Any, ...], cursor: bytes, number: int

@@ -36,11 +36,17 @@ def read(
     if workers:
         return _made(source, first, workers, over or threading.Event())
     if is_indexed(source):
-        return _guarded((source[number] for number in range(first, len(source))), first)
-    return _guarded(_rows(dict(source))[0] if isinstance(source, Mapping) else source, first)
+        return guarded((source[number] for number in range(first, len(source))), first)
+    return guarded(_rows(dict(source))[0] if isinstance(source, Mapping) else source, first)
 
 
-def _guarded(items: Iterable[Any], number: int) -> Generator[Any, None, None]:
+def unguarded(source: Any) -> Generator[Any, None, None]:
+    """Yield the items of one that is not indexed; what is raised for one comes as it is."""
+    yield from _rows(dict(source))[0] if isinstance(source, Mapping) else source
+
+
+def guarded(items: Iterable[Any], number: int = 0) -> Generator[Any, None, None]:
+    """Yield these items, the first of that number; what is raised for one is a `SourceError`."""
     iterator: Iterator[Any] | None = None
     while True:
         try:
@@ -82,7 +88,7 @@ def _made(
             process = context.Process(target=_make, args=arguments, daemon=True)
             makers.append((process, ours))
             with theirs:
-                process.start()
+                _start(process)
         for number in range(first, len(source)):
             process, pipe = makers[(number - first) % workers]
             while not pipe.poll(_LOOK):
@@ -95,6 +101,25 @@ def _made(
             if process.pid is not None:
                 process.terminate()
                 process.join()
+
+
+def _start(process: Any) -> None:
+    try:
+        process.start()
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise errors.ArgumentError(
+            f"Examples.workers: the data set cannot be pickled for them ({error}): have its class, "
+            "and what it holds, at the top of a module, or leave workers out"
+        ) from error
+
+
+def check_begun() -> None:
+    """Refuse in a process that is being started: it would wait for what waits for it."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise errors.ArgumentError(
+            "Examples.workers: each begins by running the program's file, which may not do its work "
+            'then: put what it does under if __name__ == "__main__":'
+        )
 
 
 def _receive(process: Any, pipe: Connection, number: int) -> Any:

@@ -110,6 +110,48 @@ static PyObject *leave(struct producer *self, int rc)
 	Py_RETURN_NONE;
 }
 
+/* An insert, or what waits for those before. */
+struct calling {
+	struct producer *self;
+	struct segue_producer *handle; /* of `self`, which another thread may leave meanwhile */
+	int (*wait)(struct segue_producer *producer, int64_t timeout_ns); /* NULL: an insert */
+	const struct segue_sequence *sequence;
+	const char *cursor;
+	size_t cursor_size;
+};
+
+static int call_library(void *arg, int64_t timeout_ns)
+{
+	const struct calling *calling = arg;
+
+	return calling->wait ? calling->wait(calling->handle, timeout_ns)
+			     : segue_producer_insert(calling->handle, calling->sequence,
+				       calling->cursor, calling->cursor_size, timeout_ns);
+}
+
+static bool enter_to_call(void *arg)
+{
+	struct calling *calling = arg;
+
+	if (!enter(calling->self))
+		return false;
+	calling->handle = calling->self->handle;
+	return true;
+}
+
+static PyObject *call(struct calling *calling, int64_t timeout)
+{
+	struct producer *self = calling->self;
+	const struct segue_py_turns turns = {call_library, enter_to_call, calling};
+	bool held;
+	int rc;
+
+	if (!enter_to_call(calling))
+		return NULL;
+	rc = segue_py_stream_wait(self->stream, &turns, timeout, &held);
+	return held ? leave(self, rc) : NULL;
+}
+
 /* Python's objects are asked for arrays before the client's lock is taken. */
 static bool take(struct producer *self, PyObject *const *args, struct segue_sequence *sequence)
 {
@@ -134,11 +176,10 @@ static bool take(struct producer *self, PyObject *const *args, struct segue_sequ
 static PyObject *producer_insert(struct producer *self, PyObject *const *args, Py_ssize_t count)
 {
 	struct segue_sequence sequence;
-	PyObject *result = NULL;
+	PyObject *result;
 	char *cursor;
 	Py_ssize_t cursor_size;
 	int64_t timeout;
-	int rc;
 
 	if (count != 7) {
 		PyErr_Format(PyExc_TypeError, "insert() takes 7 arguments, got %zd", count);
@@ -151,40 +192,34 @@ static PyObject *producer_insert(struct producer *self, PyObject *const *args, P
 	if (PyBytes_AsStringAndSize(args[5], &cursor, &cursor_size) < 0 ||
 		!segue_py_nanoseconds(args[6], &timeout) || !take(self, args, &sequence))
 		return NULL;
-	if (enter(self)) {
-		segue_py_wait_begin(self->stream);
-		rc = segue_producer_insert(
-			self->handle, &sequence, cursor, (size_t)cursor_size, timeout);
-		segue_py_wait_end(self->stream);
-		result = leave(self, rc);
-	}
+	result = call(&(struct calling){.self = self,
+			      .sequence = &sequence,
+			      .cursor = cursor,
+			      .cursor_size = (size_t)cursor_size},
+		timeout);
 	columns_release(&self->columns);
 	self->busy = false;
 	return result;
 }
 
-static PyObject *call(struct producer *self, PyObject *timeout,
-	int (*function)(struct segue_producer *producer, int64_t timeout_ns))
+static PyObject *await(struct producer *self, PyObject *timeout,
+	int (*wait)(struct segue_producer *producer, int64_t timeout_ns))
 {
 	int64_t limit;
-	int rc;
 
-	if (!segue_py_nanoseconds(timeout, &limit) || !enter(self))
+	if (!segue_py_nanoseconds(timeout, &limit))
 		return NULL;
-	segue_py_wait_begin(self->stream);
-	rc = function(self->handle, limit);
-	segue_py_wait_end(self->stream);
-	return leave(self, rc);
+	return call(&(struct calling){.self = self, .wait = wait}, limit);
 }
 
 static PyObject *producer_flush(struct producer *self, PyObject *timeout)
 {
-	return call(self, timeout, segue_producer_flush);
+	return await(self, timeout, segue_producer_flush);
 }
 
 static PyObject *producer_close(struct producer *self, PyObject *timeout)
 {
-	return call(self, timeout, segue_producer_close);
+	return await(self, timeout, segue_producer_close);
 }
 
 static PyObject *producer_leave(struct producer *self, PyObject *Py_UNUSED(none))

@@ -8,9 +8,10 @@
  * back. Batch caches arrays but no View holds a Batch: no cycles, no waiting for the collector.
  *
  * Threads: the handles of one client serve one thread at a time, and waits let go of the GIL, so
- * every call into the library holds the lock of the client's Gate. What is freed while the lock is
- * held (by another thread, or below a signal handler of this one) is put on the gate's list and
- * freed by whoever lets go of the lock.
+ * every call into the library holds the lock of the client's Gate. One that may wait for what
+ * another thread does (a batch, room for a sequence) gives way to that: wait_in_turns(). What is
+ * freed while the lock is held (by another thread, or below a signal handler of this one) is put on
+ * the gate's list and freed by whoever lets go of the lock.
  */
 #include "_segue.h"
 
@@ -19,12 +20,14 @@
 #include "client/stream.h"
 #include "core/dtype.h"
 #include "core/spec.h"
+#include "core/wait.h"
 #include "segue/segue.h"
 
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Dimensions of an array: rows, steps, and those of the feature. */
 #define DIMS_MAX (SEGUE_RANK_MAX + 2)
@@ -161,6 +164,10 @@ struct gate {
 	unsigned fork_generation;
 	struct deferred *deferred;
 	bool hurried; /* a close was interrupted: what it leaves behind is not waited for */
+	/* All of these under the GIL. */
+	unsigned wanted;   /* threads that wait for the lock */
+	int64_t wanted_ns; /* when one of them waited last */
+	bool gives, gave;  /* the holder gives way to them; and does, upon which its call ends */
 };
 
 struct client {
@@ -209,9 +216,12 @@ static bool enter(struct gate *gate)
 					   "progress callback?)");
 			return false;
 		}
+		gate->wanted++;
 		state = PyEval_SaveThread();
 		status = PyThread_acquire_lock_timed(gate->lock, -1, 1);
 		PyEval_RestoreThread(state);
+		gate->wanted--;
+		gate->wanted_ns = segue_now_ns();
 		if (status == PY_LOCK_ACQUIRED) {
 			gate->owner = PyThread_get_thread_ident();
 			break;
@@ -311,7 +321,21 @@ static void wait_end(struct gate *gate)
 	gate->waiting = NULL;
 }
 
-/* segue_interrupt_fn: lets Python see its signals, and whoever feeds the stream say that it failed. */
+/* Whether the call that holds the lock can be ended now and made again, for others that want it. */
+static bool can_give_way(const struct client *client)
+{
+	const struct segue_connection *connection;
+
+	if (!client->gate->gives || !client->gate->wanted)
+		return false;
+	connection = &client->handle->connection;
+	return segue_connection_live(connection) && (!connection->busy || connection->leavable);
+}
+
+/*
+ * segue_interrupt_fn: lets Python see its signals, whoever feeds the stream say that it failed, and
+ * other threads have the lock.
+ */
 static int on_interrupt(void *arg)
 {
 	struct client *client = arg;
@@ -327,8 +351,59 @@ static int on_interrupt(void *arg)
 		stop = !result;
 		Py_XDECREF(result);
 	}
+	if (!stop && can_give_way(client))
+		stop = client->gate->gave = true;
 	client->gate->waiting = PyEval_SaveThread();
 	return stop;
+}
+
+enum { LOOK_NS = 1000000, PAUSE_NS = 1000000, SHARED_NS = 1000000000 };
+
+/* Whether others use the client: waits are short then. Not while the server is lost. */
+static bool is_shared(const struct client *client)
+{
+	return segue_now_ns() - client->gate->wanted_ns < SHARED_NS && client->gate->wanted_ns &&
+	       segue_connection_live(&client->handle->connection);
+}
+
+/* Out of the lock, for others to get it. False: an exception is set. */
+static bool pause_outside(void)
+{
+	const struct timespec pause = {.tv_nsec = PAUSE_NS};
+	PyThreadState *state = PyEval_SaveThread();
+
+	nanosleep(&pause, NULL);
+	PyEval_RestoreThread(state);
+	return PyErr_CheckSignals() == 0;
+}
+
+/* With the lock held; *held: still, else an exception is set. What the call said last. */
+static int wait_in_turns(
+	struct client *client, const struct segue_py_turns *turns, int64_t timeout, bool *held)
+{
+	struct gate *gate = client->gate;
+	int64_t now = segue_now_ns();
+	int64_t deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
+
+	for (;;) {
+		int64_t left = deadline == INT64_MAX ? INT64_MAX : deadline - segue_now_ns();
+		int64_t slice = left > LOOK_NS && is_shared(client) ? LOOK_NS : left;
+		int rc;
+
+		gate->gives = true;
+		gate->gave = false;
+		wait_begin(gate);
+		rc = turns->call(turns->arg, slice > 0 ? slice : 0);
+		wait_end(gate);
+		gate->gives = false;
+		*held = PyErr_Occurred() || !((rc == SEGUE_EINTERRUPTED && gate->gave) ||
+						    (rc == SEGUE_ETIMEOUT && slice < left));
+		if (*held)
+			return rc;
+		leave(gate);
+		if (!pause_outside() || !turns->enter(turns->arg))
+			return rc;
+	}
 }
 
 /* segue_progress_fn. An exception stays set and ends the wait at the next look at the signals. */
@@ -359,8 +434,7 @@ struct field {
 
 /* What the batches of a stream look like. */
 struct shape {
-	PyObject_HEAD Py_ssize_t num_unroll;
-	bool persist;
+	PyObject_HEAD bool persist;
 	struct field *fields; /* sequences, then contexts, then states */
 	size_t sequence_count, context_count, state_count;
 	PyObject *state_index; /* {name: index} */
@@ -410,6 +484,7 @@ enum meta {
 	IS_FIRST = META_VIEWS,
 	IS_LAST,
 	MASK,
+	IS_KEPT,
 	META_COUNT
 };
 
@@ -420,8 +495,8 @@ struct batch {
 	PyObject *lost;    /* to whom its lane went, a str; NULL: nobody */
 	struct slot *slot; /* NULL: released */
 	unsigned lane_index;
-	PyObject *spans; /* bytes: struct segue_span, one a row; NULL until asked for */
-	uint32_t rows;
+	PyObject *spans;      /* bytes: struct segue_span, one a row; NULL until asked for */
+	uint32_t rows, steps; /* steps of each row */
 	unsigned long long step;
 	bool committed;
 	PyObject *features[2]; /* caches: sequences, context */
@@ -866,6 +941,7 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	batch->lane_index = lane->index;
 	batch->step = segue_batch_step(handle);
 	batch->rows = segue_batch_rows(handle);
+	batch->steps = segue_batch_steps(handle);
 	size_t states = batch->shape->state_count;
 	batch->in = PyMem_Calloc(3 * states + 1, sizeof(PyObject *));
 	if (!batch->in) {
@@ -931,11 +1007,11 @@ static PyObject *keep(struct batch *self, PyObject **place, PyObject *made)
 	return made;
 }
 
-/* The array of a field over `data`: [rows, (num_unroll,) dims...]. */
+/* The array of a field over `data`: [rows, (steps,) dims...]. */
 static PyObject *field_array(struct batch *self, struct slot *slot, const struct field *field,
 	bool steps, const void *data, bool readonly)
 {
-	Py_ssize_t shape[DIMS_MAX] = {self->rows, self->shape->num_unroll};
+	Py_ssize_t shape[DIMS_MAX] = {self->rows, self->steps};
 	int outer = steps ? 2 : 1;
 
 	if (!data)
@@ -1018,7 +1094,7 @@ static PyObject *make_ragged(struct batch *self, struct slot *slot, size_t i)
 {
 	const struct field *field = &self->shape->fields[i];
 	bool context = i >= self->shape->sequence_count;
-	Py_ssize_t shape[2] = {self->rows, self->shape->num_unroll + 1}, count;
+	Py_ssize_t shape[2] = {self->rows, (Py_ssize_t)self->steps + 1}, count;
 	PyObject *values, *offsets, *pair = NULL;
 	struct segue_ragged ragged;
 
@@ -1128,13 +1204,13 @@ static struct view *span_view(struct batch *self, enum meta which)
 	return view;
 }
 
-/* is_first, is_last: bool [rows]; mask: bool [rows, num_unroll]. */
+/* is_first, is_last, is_kept: bool [rows]; mask: bool [rows, steps]. */
 static struct view *flag_view(struct batch *self, enum meta which)
 {
-	Py_ssize_t shape[2] = {(Py_ssize_t)self->rows, self->shape->num_unroll};
-	size_t unroll = (size_t)shape[1], rows = self->rows;
+	Py_ssize_t shape[2] = {(Py_ssize_t)self->rows, (Py_ssize_t)self->steps};
+	size_t steps = self->steps, rows = self->rows;
 	int rank = which == MASK ? 2 : 1;
-	size_t size = which == MASK ? rows * unroll : rows;
+	size_t size = which == MASK ? rows * steps : rows;
 	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
 	struct view *view;
 
@@ -1145,11 +1221,12 @@ static struct view *flag_view(struct batch *self, enum meta which)
 	const struct segue_span *span = (const void *)PyBytes_AsString(self->spans);
 	for (uint32_t i = 0; i < self->rows; i++, span++) {
 		if (which == MASK)
-			memset(data + span->row * unroll + span->offset, 1, span->length);
+			memset(data + span->row * steps + span->offset, 1, span->length);
 		else
 			data[span->row] =
-				(span->flags & (which == IS_FIRST ? SEGUE_SPAN_FIRST
-								  : SEGUE_SPAN_LAST)) != 0;
+				(span->flags & (which == IS_FIRST         ? SEGUE_SPAN_FIRST
+						       : which == IS_KEPT ? SEGUE_SPAN_KEPT
+									  : SEGUE_SPAN_LAST)) != 0;
 	}
 	view = view_new(bytes, data, true, dtype_format(SEGUE_BOOL), 1, rank, shape);
 	Py_DECREF(bytes);
@@ -1705,23 +1782,43 @@ static bool nanoseconds(PyObject *timeout, int64_t least, int64_t *out)
 	return true;
 }
 
+struct taking {
+	struct lane *lane;
+	struct segue_batch *batch;
+};
+
+static int take_next(void *arg, int64_t timeout_ns)
+{
+	struct taking *taking = arg;
+	struct stream *stream = taking->lane->stream;
+
+	stream->client->watch = stream->watch;
+	int rc = segue_lane_next(taking->lane->handle, timeout_ns, &taking->batch);
+	stream->client->watch = NULL;
+	return rc;
+}
+
+static bool enter_to_take(void *arg)
+{
+	return lane_enter(((struct taking *)arg)->lane);
+}
+
 static PyObject *lane_next(struct lane *self, PyObject *timeout)
 {
-	struct gate *gate = self->stream->client->gate;
-	struct segue_batch *handle = NULL;
+	struct taking taking = {.lane = self};
+	const struct segue_py_turns turns = {take_next, enter_to_take, &taking};
 	struct batch *batch = NULL;
 	int64_t limit;
+	bool held;
 	int rc;
 
 	if (!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
 		return NULL;
-	self->stream->client->watch = self->stream->watch;
-	wait_begin(gate);
-	rc = segue_lane_next(self->handle, limit, &handle);
-	wait_end(gate);
-	self->stream->client->watch = NULL;
+	rc = wait_in_turns(self->stream->client, &turns, limit, &held);
+	if (!held)
+		return NULL;
 	if (rc == 0)
-		batch = batch_new(self, handle);
+		batch = batch_new(self, taking.batch);
 	else if (rc != SEGUE_EEND)
 		fail(rc);
 	lane_leave(self);
@@ -1764,6 +1861,27 @@ static PyObject *lane_leave_behind(struct lane *self, PyObject *Py_UNUSED(none))
 	return leave_with_none(gate, rc);
 }
 
+/* Arrays that are held lie in memory that is no longer the lane's. */
+static PyObject *lane_set_batch_size(struct lane *self, PyObject *size)
+{
+	struct gate *gate = self->stream->client->gate;
+	long long rows = PyLong_AsLongLong(size);
+
+	if (rows == -1 && PyErr_Occurred())
+		return NULL;
+	if (rows < 0 || rows > UINT32_MAX)
+		return fail_with("EINVAL", "batch_size: %R is not a number of rows", size);
+	if (!lane_enter(self))
+		return NULL;
+	uint32_t before = segue_lane_batch_size(self->handle);
+	wait_begin(gate);
+	int rc = segue_lane_set_batch_size(self->handle, (uint32_t)rows);
+	wait_end(gate);
+	while (rc == 0 && before != (uint32_t)rows && self->slots)
+		slot_unlink(self->slots);
+	return leave_with_none(gate, rc);
+}
+
 static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 {
 	struct gate *gate = self->stream->client->gate;
@@ -1775,6 +1893,26 @@ static PyObject *lane_checkpoint(struct lane *self, PyObject *Py_UNUSED(none))
 		return NULL;
 	wait_begin(gate);
 	rc = segue_lane_checkpoint(self->handle, &token, &size);
+	wait_end(gate);
+	return leave_with_token(gate, self->stream->handle, rc, token, size);
+}
+
+static PyObject *lane_checkpoint_of(struct lane *self, PyObject *args)
+{
+	struct gate *gate = self->stream->client->gate;
+	PyObject *timeout;
+	unsigned long long step;
+	unsigned other;
+	int64_t limit;
+	void *token = NULL;
+	size_t size = 0;
+	int rc;
+
+	if (!PyArg_ParseTuple(args, "IKO", &other, &step, &timeout) ||
+		!nanoseconds(timeout, 0, &limit) || !lane_enter(self))
+		return NULL;
+	wait_begin(gate);
+	rc = segue_lane_checkpoint_of(self->handle, other, step, limit, &token, &size);
 	wait_end(gate);
 	return leave_with_token(gate, self->stream->handle, rc, token, size);
 }
@@ -1855,11 +1993,17 @@ static PyObject *lane_abandon(struct lane *self, PyObject *Py_UNUSED(none))
 static PyObject *lane_number(struct lane *self, void *closure)
 {
 	unsigned long long number = 0;
-	uint64_t waits, wakes;
+	uint64_t waits, wakes, steps;
 
 	if (!lane_enter(self))
 		return NULL;
 	switch (*(const char *)closure) {
+	case 'a':
+		number = segue_lane_asks(self->handle);
+		break;
+	case 'b':
+		number = segue_lane_batch_size(self->handle);
+		break;
 	case 'c':
 		number = segue_lane_committed(self->handle);
 		break;
@@ -1871,6 +2015,14 @@ static PyObject *lane_number(struct lane *self, void *closure)
 		break;
 	case 's':
 		number = segue_lane_skipped(self->handle);
+		break;
+	case 't':
+		segue_lane_steps(self->handle, &steps, NULL);
+		number = steps;
+		break;
+	case 'v':
+		segue_lane_steps(self->handle, NULL, &steps);
+		number = steps;
 		break;
 	case 'w':
 		number = segue_lane_waited(self->handle);
@@ -1946,7 +2098,8 @@ static PyObject *stream_lane(struct stream *self, PyObject *args)
 	unsigned index;
 	int start, take, rc;
 
-	if (!PyArg_ParseTuple(args, "Iiz*Op", &index, &start, &token, &timeout, &take))
+	if (!PyArg_ParseTuple(
+		    args, "Iiz*Opz", &index, &start, &token, &timeout, &take, &options.group))
 		return NULL;
 	if (!nanoseconds(timeout, 1, &options.timeout_ns) || !stream_enter(self))
 		goto out;
@@ -1969,7 +2122,7 @@ static PyObject *stream_lane(struct stream *self, PyObject *args)
 		Py_INCREF((PyObject *)self);
 		lane->stream = self;
 		lane->handle = handle;
-		lane->index = index;
+		lane->index = segue_lane_index(handle);
 		lane->next = self->lanes;
 		self->lanes = lane;
 	}
@@ -1980,23 +2133,87 @@ out:
 	return (PyObject *)lane;
 }
 
-static PyObject *stream_checkpoint(struct stream *self, PyObject *args)
-{
-	PyObject *timeout;
-	unsigned long long step;
-	unsigned index;
-	int64_t limit;
-	void *token = NULL;
-	size_t size = 0;
-	int rc;
+enum { WAITED_MAX = 128 };
 
-	if (!PyArg_ParseTuple(args, "IKO", &index, &step, &timeout) ||
-		!nanoseconds(timeout, 0, &limit) || !stream_enter(self))
+struct waiting {
+	struct stream *stream;
+	PyObject *lanes; /* a tuple */
+	size_t which;
+};
+
+static int wait_for_lanes(void *arg, int64_t timeout_ns)
+{
+	struct waiting *waiting = arg;
+	struct segue_lane *handles[WAITED_MAX];
+	Py_ssize_t count = PyTuple_Size(waiting->lanes);
+
+	for (Py_ssize_t i = 0; i < count; i++)
+		handles[i] = ((struct lane *)PyTuple_GetItem(waiting->lanes, i))->handle;
+	waiting->stream->client->watch = waiting->stream->watch;
+	int rc = segue_lanes_wait(handles, (size_t)count, timeout_ns, &waiting->which);
+	waiting->stream->client->watch = NULL;
+	return rc;
+}
+
+static bool enter_to_wait(void *arg)
+{
+	struct waiting *waiting = arg;
+
+	if (!stream_enter(waiting->stream))
+		return false;
+	for (Py_ssize_t i = 0; i < PyTuple_Size(waiting->lanes); i++) {
+		const struct lane *lane = (struct lane *)PyTuple_GetItem(waiting->lanes, i);
+		if (lane->handle)
+			continue;
+		fail_with("ECLOSED", "lane %u is closed", lane->index);
+		leave(waiting->stream->client->gate);
+		return false;
+	}
+	return true;
+}
+
+static bool are_lanes(const struct stream *self, PyObject *lanes)
+{
+	Py_ssize_t count = PyTuple_Size(lanes);
+	bool right = count > 0 && count <= WAITED_MAX;
+
+	for (Py_ssize_t i = 0; i < count && right; i++) {
+		PyObject *lane = PyTuple_GetItem(lanes, i);
+		right = Py_TYPE(lane) == (PyTypeObject *)lane_type &&
+			((struct lane *)lane)->stream == self;
+	}
+	return right;
+}
+
+/* The first of the lanes whose next() would not wait; None: something is asked of one. */
+static PyObject *stream_wait(struct stream *self, PyObject *args)
+{
+	struct waiting waiting = {.stream = self};
+	const struct segue_py_turns turns = {wait_for_lanes, enter_to_wait, &waiting};
+	PyObject *timeout;
+	int64_t limit;
+	bool held;
+
+	if (!PyArg_ParseTuple(args, "O!O", &PyTuple_Type, &waiting.lanes, &timeout))
 		return NULL;
-	wait_begin(self->client->gate);
-	rc = segue_stream_checkpoint(self->handle, index, step, limit, &token, &size);
-	wait_end(self->client->gate);
-	return leave_with_token(self->client->gate, self->handle, rc, token, size);
+	if (!are_lanes(self, waiting.lanes))
+		return fail_with(
+			"EINVAL", "wait: 1 to %d lanes of the stream are wanted", WAITED_MAX);
+	if (!nanoseconds(timeout, 0, &limit) || !enter_to_wait(&waiting))
+		return NULL;
+	int rc = wait_in_turns(self->client, &turns, limit, &held);
+	if (!held)
+		return NULL;
+	if (rc < 0)
+		fail(rc);
+	leave(self->client->gate);
+	if (PyErr_Occurred())
+		return NULL;
+	if (waiting.which >= (size_t)PyTuple_Size(waiting.lanes))
+		Py_RETURN_NONE;
+	PyObject *lane = PyTuple_GetItem(waiting.lanes, (Py_ssize_t)waiting.which);
+	Py_INCREF(lane);
+	return lane;
 }
 
 static PyObject *stream_close(struct stream *self, PyObject *Py_UNUSED(none))
@@ -2105,6 +2322,12 @@ void segue_py_wait_end(PyObject *stream)
 	wait_end(((struct stream *)stream)->client->gate);
 }
 
+int segue_py_stream_wait(
+	PyObject *stream, const struct segue_py_turns *turns, int64_t timeout, bool *held)
+{
+	return wait_in_turns(((struct stream *)stream)->client, turns, timeout, held);
+}
+
 void segue_py_stream_adopt(PyObject *stream)
 {
 	((struct stream *)stream)->children++;
@@ -2156,16 +2379,18 @@ static bool told(int rc)
 
 /*
  * Reads (name, dtype, dims, init or form), what spec._named makes, as a state, which a feature is
- * too; it points into the item.
+ * too, and which may have (policy, probability) behind; it points into the item.
  */
 static bool field_read(struct field *field, PyObject *item, struct segue_state *out)
 {
 	PyObject *text, *sizes, *init;
-	int dtype;
+	int dtype, policy = SEGUE_POLICY_CARRY;
 
 	*out = (struct segue_state){.size = sizeof(*out)};
-	if (!PyArg_ParseTuple(item, "UiO!O", &text, &dtype, &PyTuple_Type, &sizes, &init))
+	if (!PyArg_ParseTuple(item, "UiO!O|id", &text, &dtype, &PyTuple_Type, &sizes, &init,
+		    &policy, &out->probability))
 		return false;
+	out->policy = (enum segue_policy)policy;
 	out->name = name_text(text);
 	if (!out->name)
 		return false;
@@ -2273,6 +2498,24 @@ static bool options_read(struct segue_spec *spec, PyObject *dict, const struct s
 			return false;
 	}
 	return true;
+}
+
+static bool boundaries_read(struct segue_spec *spec, PyObject *dict)
+{
+	PyObject *list = PyDict_GetItemString(dict, "bucket_boundaries");
+	uint64_t lengths[SEGUE_BOUNDARIES_MAX] = {0};
+	Py_ssize_t count = list && PyList_Check(list) ? PyList_Size(list) : -1;
+
+	if (count < 0) {
+		fail_with("EINVAL", "option bucket_boundaries is missing");
+		return false;
+	}
+	for (Py_ssize_t i = 0; i < count && i < SEGUE_BOUNDARIES_MAX; i++) {
+		lengths[i] = PyLong_AsUnsignedLongLong(PyList_GetItem(list, i));
+		if (PyErr_Occurred())
+			return false;
+	}
+	return told(segue_spec_set_boundaries(spec, lengths, (size_t)count));
 }
 
 /* An item of the index of arrays, bytes or None: `size` bytes each, *count of them. */
@@ -2400,7 +2643,7 @@ static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3
 	/* Without a kind the source is that which the stream has. */
 	return told(segue_spec_create(name, out)) &&
 	       (!kind || source_read(*out, kind, source_options, paths)) &&
-	       options_read(*out, options, segue_spec_options);
+	       options_read(*out, options, segue_spec_options) && boundaries_read(*out, options);
 }
 
 static bool client_enter(struct client *self)
@@ -2460,7 +2703,6 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	if (stream) {
 		Py_INCREF((PyObject *)shape);
 		stream->shape = shape;
-		shape->num_unroll = (Py_ssize_t)spec->num_unroll;
 		shape->persist = spec->persist;
 		done = fields_add(spec, shape, lists) && indexes_add(spec, indexes) &&
 		       stream_open(self, stream, spec, as_it_is);
@@ -2490,7 +2732,10 @@ static PyObject *field_described(const struct segue_field *field, PyObject *last
 		Py_XDECREF(last);
 		return NULL;
 	}
-	return Py_BuildValue("(siNN)", field->name, (int)field->dtype, sizes, last);
+	if (field->policy.kind == SEGUE_POLICY_CARRY)
+		return Py_BuildValue("(siNN)", field->name, (int)field->dtype, sizes, last);
+	return Py_BuildValue("(siNNid)", field->name, (int)field->dtype, sizes, last,
+		(int)field->policy.kind, field->policy.probability);
 }
 
 /* The form of a feature; of a state None, "data", or True: a value that only its user has. */
@@ -2531,6 +2776,17 @@ static PyObject *options_described(const struct segue_spec *spec)
 			Py_CLEAR(options);
 		Py_XDECREF(value);
 	}
+	PyObject *list = options ? PyList_New(0) : NULL;
+	for (uint32_t i = 0; list && i < spec->boundaries.count; i++) {
+		PyObject *length = PyLong_FromUnsignedLongLong(spec->boundaries.length[i]);
+
+		if (!length || PyList_Append(list, length) < 0)
+			Py_CLEAR(list);
+		Py_XDECREF(length);
+	}
+	if (!list || PyDict_SetItemString(options, "bucket_boundaries", list) < 0)
+		Py_CLEAR(options);
+	Py_XDECREF(list);
 	return options;
 }
 
@@ -2598,28 +2854,158 @@ static PyObject *client_report(struct client *self, PyObject *args)
 static PyObject *client_checkpoint(struct client *self, PyObject *args)
 {
 	unsigned long long id;
-	const char *stream;
+	const char *stream, *group;
 	void *token = NULL;
 	size_t size = 0;
 	unsigned lane;
 	int rc;
 
-	if (!PyArg_ParseTuple(args, "sIK", &stream, &lane, &id) || !client_enter(self))
+	if (!PyArg_ParseTuple(args, "szIK", &stream, &group, &lane, &id) || !client_enter(self))
 		return NULL;
 	wait_begin(self->gate);
-	rc = segue_client_checkpoint(self->handle, stream, lane, id, &token, &size);
+	rc = segue_client_checkpoint(self->handle, stream, group, lane, id, &token, &size);
 	wait_end(self->gate);
 	return leave_with_bytes(self->gate, rc, token, size);
 }
 
 static PyObject *client_drop(struct client *self, PyObject *args)
 {
-	const char *stream;
+	const char *stream, *group;
 
-	if (!PyArg_ParseTuple(args, "s", &stream) || !client_enter(self))
+	if (!PyArg_ParseTuple(args, "sz", &stream, &group) || !client_enter(self))
 		return NULL;
 	wait_begin(self->gate);
-	int rc = segue_client_stream_drop(self->handle, stream);
+	int rc = group ? segue_client_group_drop(self->handle, stream, group)
+		       : segue_client_stream_drop(self->handle, stream);
+	wait_end(self->gate);
+	return leave_with_none(self->gate, rc);
+}
+
+/* States that the library visits without the GIL: copies, made objects afterwards. */
+struct found {
+	struct found *next;
+	struct segue_states states;
+	char bytes[]; /* key, then states */
+};
+
+static int note_found(void *arg, const struct segue_states *states)
+{
+	struct found ***last = arg, *found;
+
+	found = malloc(sizeof(*found) + states->key_size + states->bytes_size);
+	if (!found)
+		return SEGUE_ENOMEM;
+	*found = (struct found){.states = *states};
+	memcpy(found->bytes, states->key, states->key_size);
+	memcpy(found->bytes + states->key_size, states->bytes, states->bytes_size);
+	**last = found;
+	*last = &found->next;
+	return 0;
+}
+
+/* (key, kind, lane, step, number, all states of the row) of each. */
+static PyObject *found_list(const struct found *found)
+{
+	PyObject *list = PyList_New(0);
+
+	for (; list && found; found = found->next) {
+		const struct segue_states *states = &found->states;
+		PyObject *item = Py_BuildValue("(y#iIKKy#)", found->bytes,
+			(Py_ssize_t)states->key_size, (int)states->kind, states->lane,
+			(unsigned long long)states->step, (unsigned long long)states->number,
+			found->bytes + states->key_size, (Py_ssize_t)states->bytes_size);
+
+		if (!item || PyList_Append(list, item) < 0)
+			Py_CLEAR(list);
+		Py_XDECREF(item);
+	}
+	return list;
+}
+
+static PyObject *leave_with_found(struct gate *gate, int rc, struct found *found)
+{
+	PyObject *list = NULL;
+
+	if (rc < 0)
+		fail(rc);
+	else if (!PyErr_Occurred())
+		list = found_list(found);
+	while (found) {
+		struct found *next = found->next;
+		free(found);
+		found = next;
+	}
+	leave(gate);
+	return list;
+}
+
+static PyObject *client_states_get(struct client *self, PyObject *args)
+{
+	struct found *found = NULL, **last = &found;
+	const char *stream, *group, *key;
+	int live;
+
+	if (!PyArg_ParseTuple(args, "szyp", &stream, &group, &key, &live) || !client_enter(self))
+		return NULL;
+	wait_begin(self->gate);
+	int rc = segue_states_get(self->handle, stream, group, key, live, note_found, &last);
+	wait_end(self->gate);
+	PyObject *list = leave_with_found(self->gate, rc, found), *first = NULL;
+	if (list) {
+		first = PyList_GetItem(list, 0);
+		Py_XINCREF(first);
+		Py_DECREF(list);
+	}
+	return first;
+}
+
+static PyObject *client_states_list(struct client *self, PyObject *args)
+{
+	struct found *found = NULL, **last = &found;
+	struct segue_states_cursor cursor = {0};
+	unsigned long long high, low;
+	const char *stream, *group;
+	unsigned lane;
+	int live;
+
+	if (!PyArg_ParseTuple(args, "szpIKK", &stream, &group, &live, &lane, &high, &low) ||
+		!client_enter(self))
+		return NULL;
+	cursor.lane = lane;
+	cursor.at[0] = high;
+	cursor.at[1] = low;
+	wait_begin(self->gate);
+	int rc = segue_states_list(self->handle, stream, group, live, &cursor, note_found, &last);
+	wait_end(self->gate);
+	PyObject *list = leave_with_found(self->gate, rc, found);
+	if (!list || cursor.done)
+		return list ? Py_BuildValue("(NO)", list, Py_None) : NULL;
+	return Py_BuildValue("(N(IKK))", list, cursor.lane, (unsigned long long)cursor.at[0],
+		(unsigned long long)cursor.at[1]);
+}
+
+static PyObject *client_states_put(struct client *self, PyObject *args)
+{
+	const char *stream, *group, *key, *row;
+	Py_ssize_t size;
+
+	if (!PyArg_ParseTuple(args, "szyy#", &stream, &group, &key, &row, &size) ||
+		!client_enter(self))
+		return NULL;
+	wait_begin(self->gate);
+	int rc = segue_states_put(self->handle, stream, group, key, row, (size_t)size);
+	wait_end(self->gate);
+	return leave_with_none(self->gate, rc);
+}
+
+static PyObject *client_states_delete(struct client *self, PyObject *args)
+{
+	const char *stream, *group, *key;
+
+	if (!PyArg_ParseTuple(args, "szy", &stream, &group, &key) || !client_enter(self))
+		return NULL;
+	wait_begin(self->gate);
+	int rc = segue_states_delete(self->handle, stream, group, key);
 	wait_end(self->gate);
 	return leave_with_none(self->gate, rc);
 }
@@ -2762,6 +3148,13 @@ static PyMethodDef client_methods[] = {
 	{"files", METHOD(client_stream_files), METH_VARARGS,
 		"files(stream): the paths of what was inserted, each ended by a NUL."},
 	{"drop", METHOD(client_drop), METH_VARARGS, "drop(stream): all that the store has of it."},
+	{"states_get", METHOD(client_states_get), METH_VARARGS,
+		"states_get(stream, key, live) -> key, kind, lane, step, number, states."},
+	{"states_list", METHOD(client_states_list), METH_VARARGS,
+		"states_list(stream, live, lane, high, low) -> some of these, where to go on."},
+	{"states_put", METHOD(client_states_put), METH_VARARGS,
+		"states_put(stream, key, states): all states of a row."},
+	{"states_delete", METHOD(client_states_delete), METH_VARARGS, "states_delete(stream, key)"},
 	{"close", METHOD(client_close), METH_NOARGS, "Close it and all that came from it."},
 	REDUCE,
 	{0},
@@ -2789,11 +3182,11 @@ static PyType_Slot client_slots[] = {
 
 static PyMethodDef stream_methods[] = {
 	{"lane", METHOD(stream_lane), METH_VARARGS,
-		"lane(index, start, token, timeout, take) -> Lane: takes its lease."},
-	{"checkpoint", METHOD(stream_checkpoint), METH_VARARGS,
-		"checkpoint(lane, step, timeout) -> (token, needs, first): that of any lane at "
-		"that "
-		"step."},
+		"lane(index, start, token, timeout, take, group) -> Lane: takes its lease."},
+	{"wait", METHOD(stream_wait), METH_VARARGS,
+		"wait(lanes, timeout) -> Lane: the first of this tuple whose next() would not "
+		"wait; "
+		"None: something is asked of one (Lane.asks)."},
 	{"end_input", METHOD(stream_end_input), METH_NOARGS,
 		"end_input(): nothing more is inserted."},
 	{"fail_input", METHOD(stream_fail_input), METH_O,
@@ -2818,6 +3211,9 @@ static PyType_Slot stream_slots[] = {
 
 static PyMethodDef lane_methods[] = {
 	{"next", METHOD(lane_next), METH_O, "next(timeout) -> Batch, or None at the end."},
+	{"checkpoint_of", METHOD(lane_checkpoint_of), METH_VARARGS,
+		"checkpoint_of(lane, step, timeout) -> (token, needs, first): that of another lane "
+		"of its group, at that step."},
 	{"checkpoint", METHOD(lane_checkpoint), METH_NOARGS,
 		"checkpoint() -> (token, needs, first): as segue_stream_token_needs() has them."},
 	{"flush", METHOD(lane_flush), METH_O,
@@ -2827,6 +3223,8 @@ static PyMethodDef lane_methods[] = {
 	{"begin", METHOD(lane_begin), METH_NOARGS, "begin(): another loop begins."},
 	{"leave_behind", METHOD(lane_leave_behind), METH_NOARGS,
 		"leave_behind(): give arrays of the loops before no place in the ring."},
+	{"set_batch_size", METHOD(lane_set_batch_size), METH_O,
+		"set_batch_size(n): batches of n rows from the committed step on."},
 	{"abandon", METHOD(lane_abandon), METH_NOARGS,
 		"abandon(): close it, now or when the client is free, and say nothing."},
 	{"close", METHOD(lane_close), METH_NOARGS,
@@ -2837,10 +3235,15 @@ static PyMethodDef lane_methods[] = {
 static PyGetSetDef lane_getset[] = {
 	GET("index", lane_index, "Index in the stream.", 0),
 	GET("closed", lane_closed, "bool", 0),
+	GET("asks", lane_number, "What the server asks of who holds it: ASKED_BACK, ASKED_MORE.",
+		"a"),
+	GET("batch_size", lane_number, "Rows that the next batch is to have.", "b"),
 	GET("committed", lane_number, "Batches below this step are committed.", "c"),
 	GET("durable", lane_number, "Batches below this step are on disk.", "d"),
 	GET("undelivered", lane_number, "Segments that tail=\"stop\" left out.", "u"),
-	GET("skipped", lane_number, "Records that on_error=\"skip\" passed over.", "s"),
+	GET("skipped", lane_number, "Records that were passed over.", "s"),
+	GET("steps", lane_number, "Steps of the batches that were taken, rows by rows.", "t"),
+	GET("steps_valid", lane_number, "Those of them that count.", "v"),
 	GET("waited", lane_number, "Nanoseconds that next() waited.", "w"),
 	GET("waits", lane_number, "Times that next() had to wait.", "n"),
 	GET("wakes", lane_number, "Times that the server was woken.", "k"),
@@ -2976,7 +3379,10 @@ static PyMethodDef batch_methods[] = {
 	{0},
 };
 static PyGetSetDef batch_getset[] = {
-	GET("sequences", batch_features, "Mapping of name to ``[batch_size, num_unroll, *shape]``.",
+	GET("sequences", batch_features,
+		"Mapping of name to ``[batch_size, num_unroll, *shape]``; with `trim`, and of "
+		"whole\n"
+		"sequences, there are only as many steps as the longest `length` in the batch.",
 		0),
 	GET("context", batch_features, "Mapping of name to ``[batch_size, *shape]``.", 1),
 	GET("key", batch_keys,
@@ -3005,6 +3411,10 @@ static PyGetSetDef batch_getset[] = {
 	GET("is_first", batch_meta, "bool ``[batch_size]``: first segment of its sequence.",
 		IS_FIRST),
 	GET("is_last", batch_meta, "bool ``[batch_size]``: last segment of its sequence.", IS_LAST),
+	GET("is_kept", batch_meta,
+		"bool ``[batch_size]``: the row begins with states that were kept "
+		"(``initial=\"kept\"``), not with initial values.",
+		IS_KEPT),
 	GET("mask", batch_meta, "bool ``[batch_size, num_unroll]``: steps that are not padding.",
 		MASK),
 	GET("step", batch_number, "int: index of the batch in its lane.", "s"),
@@ -3051,12 +3461,17 @@ static const struct {
 	const char *name;
 	int value;
 } constants[] = {
+	{"ASKED_BACK", SEGUE_LANE_ASKED_BACK},
+	{"ASKED_MORE", SEGUE_LANE_ASKED_MORE},
 	{"START_NONE", SEGUE_START_NONE},
 	{"START_CONTINUE", SEGUE_START_CONTINUE},
 	{"START_FRESH", SEGUE_START_FRESH},
 	{"REPORT_STATUS", SEGUE_REPORT_STATUS},
 	{"REPORT_INSPECT", SEGUE_REPORT_INSPECT},
 	{"REPORT_GET", SEGUE_REPORT_GET},
+	{"STATES_FINAL", SEGUE_STATES_FINAL},
+	{"STATES_PUT", SEGUE_STATES_PUT},
+	{"STATES_LIVE", SEGUE_STATES_LIVE},
 	{"REPORT_VERIFY", SEGUE_REPORT_VERIFY},
 };
 

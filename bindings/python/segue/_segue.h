@@ -25,6 +25,17 @@ bool segue_py_format_is(const Py_buffer *buffer, enum segue_dtype dtype);
 bool segue_py_nanoseconds(PyObject *timeout, int64_t *out);
 
 /*
+ * A call into the library that waits, and changes nothing when it ends early: one that other
+ * threads may have to help, with the same client. Without the GIL. `enter` takes the client's lock
+ * again, if that is still possible; else it sets an exception.
+ */
+struct segue_py_turns {
+	int (*call)(void *arg, int64_t timeout_ns);
+	bool (*enter)(void *arg);
+	void *arg;
+};
+
+/*
  * A stream object, for what belongs to it: its client's lock, with which alone the library may be
  * called (*handle, if not NULL, is the stream's); waits, in which Python's signals are seen; and
  * what keeps the client until it is destroyed: adopted with the lock, finished as soon as the lock
@@ -34,6 +45,12 @@ bool segue_py_stream_enter(PyObject *stream, struct segue_stream **handle);
 void segue_py_stream_leave(PyObject *stream);
 void segue_py_wait_begin(PyObject *stream);
 void segue_py_wait_end(PyObject *stream);
+/*
+ * Makes the call, with the lock, which other threads get now and then meanwhile. What the call said
+ * last; *held: with the lock, else an exception is set.
+ */
+int segue_py_stream_wait(
+	PyObject *stream, const struct segue_py_turns *turns, int64_t timeout, bool *held);
 void segue_py_stream_adopt(PyObject *stream);
 void segue_py_stream_finish(PyObject *stream, void (*finish)(void *handle), void *handle);
 

@@ -6,15 +6,17 @@ import json
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from . import _program, _segue, errors
+from ._any import AnyLoader
 from ._closing import Closing
 from ._feed import Feed
 from ._notice import Line, warn
 from .examples import Examples, settle
+from .keyed import States, checked_group, key_bytes
 from .loader import Loader
 from .producer import Producer
 from .spec import (
@@ -94,7 +96,8 @@ def open(
 class Client(Closing):
     """The connection to one store; made by `segue.open`. A context manager.
 
-    A client serves one thread at a time: calls from another wait.
+    A client serves one thread at a time: calls from another wait. While one waits for a batch, or
+    for what is inserted to be taken, the others go on: one thread may insert what another reads.
     """
 
     def __init__(self, handle: _segue.Client, dir: str, again: Callable[[], Client]) -> None:
@@ -116,7 +119,7 @@ class Client(Closing):
         context: Mapping[str, Feature] | None = None,
         states: Mapping[str, State] | None = None,
         *,
-        num_unroll: int | None = None,
+        num_unroll: int | None = usual(None),
         batch_size: int | None = None,
         lanes: int = usual(1),
         shuffle: bool = usual(False),
@@ -135,6 +138,17 @@ class Client(Closing):
         interval: float = usual(1.0),
         lease_timeout: float | None = usual(None),
         keep_checkpoints: int = usual(3),
+        maximum_length: int | None = usual(None),
+        on_too_long: str = usual("error"),
+        trim: bool = usual(False),
+        lanes_by: str = usual("sequence"),
+        bucket_boundaries: Sequence[int] | None = usual(None),
+        window: int | None = usual(None),
+        initial: str = usual("value"),
+        groups: int | None = usual(None),
+        groups_timeout: float = usual(60.0),
+        max_lag: float | None = usual(None),
+        on_lag: str = usual("wait"),
     ) -> Stream:
         """Open the stream `name`, making it if it is new.
 
@@ -160,8 +174,10 @@ class Client(Closing):
             Without any, the stream is a plain batching service: a batch that was fetched counts as
             done when the loop, or whoever fetches ahead, goes on, though nobody has seen it. With
             ``persist=True`` those of `batch_size` rows have less than 1 GiB.
-        num_unroll : int
-            Steps of a segment. It goes with `source`.
+        num_unroll : int or None
+            Steps of a segment. It goes with `source`. None: a sequence is one segment, as long as
+            it is. That needs `maximum_length`, for which a batch has room, and the time dimension
+            of a batch is that of the longest in it, as with `trim`.
         batch_size : int
             Rows of a batch. The same.
         lanes : int
@@ -188,7 +204,8 @@ class Client(Closing):
             Whether epochs follow one another in the rows without a gap, or each ends before the
             next begins.
         on_error : {"raise", "skip"}
-            What becomes of records whose bytes are damaged. What does not fit is always an error.
+            What becomes of records whose bytes are damaged ("skip" not in a `Mix` with a part that
+            is inserted). What does not fit is always an error.
         keep_final : bool
             Keep the states saved with last segments, readable by `get`.
         persist : bool
@@ -203,12 +220,62 @@ class Client(Closing):
             Seconds, at most 3600.
         lease_timeout : float, optional
             Seconds, at most 86400, longer than the longest step of the training: a worker that has
-            had a batch for so long and has committed none (it is stopped, or stuck) loses its lane
-            to whoever asks, and learns that at its next call. None: a lane ends with its process
+            had a batch for so long and has committed none (it is stopped, or stuck), or, where
+            groups share a ring, keeps all of its batches, loses its lane to whoever asks, and
+            learns that at its next call. None: a lane ends with its process
             alone.
         keep_checkpoints : int
             Newest checkpoints (`Loader.state_dict`) of each lane that the store keeps, 1 to 100.
             As far back as the oldest, going back takes back final states, too.
+        maximum_length : int, optional
+            Steps that a sequence may have; None: any number.
+        on_too_long : {"error", "truncate", "skip"}
+            What becomes of a sequence with more. "error": a `DataError` where it is reached, which
+            names it (of `Push` and of `Examples` without cache where it is inserted); "truncate":
+            it is as if it had only `maximum_length` steps, `total_length` cut, too; "skip": it is
+            passed over, and counts among `Loader.skipped` (not in a `Mix` with a part that is
+            inserted).
+        trim : bool
+            The time dimension of a batch is cut to the longest `Batch.length` in it, at least 1:
+            arrays are ``[batch_size, T, *shape]`` with ``T <= num_unroll``.
+        lanes_by : {"sequence", "record"}
+            ``"record"``: record *r* is always in lane ``r % lanes``, and each lane passes over its
+            own records in an order of its own; not of a `Mix` or `Push`, and with at most as many
+            lanes as records. Numbers of sequences have gaps then, where `lanes` does not divide
+            the records.
+        bucket_boundaries : sequence of int, optional
+            Only sequences of like lengths share a batch, so that they need about the same number
+            of segments: of fewer steps than the first boundary, of as many as one or more but fewer
+            than the next, or of as many as the last or more. Rising, from 1 on, at most 128. When
+            no row of a lane lives, it looks at its next `window` sequences that have not begun,
+            and begins those of the class of the oldest, which also take the rows that get free;
+            where there is none of that class left, batches get smaller (with ``tail="pad"``: have
+            empty rows) until all have ended, and it looks again. Not with ``tail="stop"``.
+        window : int, optional
+            Sequences of a lane among which those of one class are found, `batch_size` to 2**20.
+            None: ``16 * batch_size``. It needs `bucket_boundaries`.
+        initial : {"value", "kept"}
+            ``"kept"``: where a record's key comes again, in a later epoch, its row begins with the
+            final states that it left (`Batch.is_kept`), all of them, instead of initial values. It
+            needs ``lanes_by="record"`` and ``keep_final=True``. A batch in which a key comes again
+            is there when the batch in which it ended is committed. Tokens bring back what had
+            been kept, and are refused where the store cannot (``docs/kept.md``).
+        groups : int, optional
+            So many groups begin together (`Stream.loader`): who asks for a lane that none of them
+            has waits until so many have asked for it. Those that stand within `depth` batches of
+            one another are then given the same batches, read and filled once; groups that begin by
+            themselves, one after the other, would each have their own. Each asks from a process, or
+            thread, of its own. Who comes when others are at work does not wait. None: nobody waits.
+        groups_timeout : float
+            Seconds that they wait for one another; then a `TimeoutError` says who is missing.
+        max_lag : float, optional
+            Seconds, at most 86400. A group that is given the same batches as others, and has not
+            gone on, keeps them waiting when they are `depth` batches ahead of it: when that has
+            lasted for so long in one piece, `on_lag` says what becomes of it. None: they wait.
+        on_lag : {"wait", "detach"}
+            ``"wait"``: the others wait, and the server's log says for whom. ``"detach"``: they go
+            on with a ring of their own, of which they pay the memory. The slow group keeps the old
+            one, and comes back when it has caught up. It needs `max_lag`.
 
         Raises
         ------
@@ -242,6 +309,17 @@ class Client(Closing):
             interval=interval,
             lease_timeout=lease_timeout,
             keep_checkpoints=keep_checkpoints,
+            maximum_length=maximum_length,
+            on_too_long=on_too_long,
+            trim=trim,
+            lanes_by=lanes_by,
+            bucket_boundaries=bucket_boundaries,
+            window=window,
+            initial=initial,
+            groups=groups,
+            groups_timeout=groups_timeout,
+            max_lag=max_lag,
+            on_lag=on_lag,
         )
         feed = None
         if source is None:
@@ -264,14 +342,19 @@ class Client(Closing):
             self._handle.stream(*arguments),
             client=self,
             name=name,
-            num_unroll=settled["num_unroll"],
+            num_unroll=settled["num_unroll"] or None,
             batch_size=settled["batch_size"],
             lanes=settled["lanes"],
             epoch_end=option_value("epoch_end", settled["epoch_end"]),
             persist=bool(settled["persist"]),
             has_states=bool(fields),
+            passes_over=" or ".join(
+                f'{option}="skip"'
+                for option in ("on_error", "on_too_long")
+                if option_value(option, settled[option]) == "skip"
+            ),
             passes=settled["epochs"] - settled["first_epoch"] if settled["epochs"] else None,
-            columns=(features, contexts, [state for state in fields if state[3] == "data"]),
+            columns=(features, contexts, [state[:4] for state in fields if state[3] == "data"]),
         )
         self._streams.add(stream)
         if feed:
@@ -287,7 +370,7 @@ class Client(Closing):
         return self._report(_segue.REPORT_INSPECT, stream)
 
     def get(self, key: str | bytes, stream: str | None = None) -> Any:
-        """Return the states kept under a record's key.
+        """Return the states kept under a record's key, as JSON has them; `states` has arrays.
 
         Parameters
         ----------
@@ -305,19 +388,32 @@ class Client(Closing):
         ArgumentError
             It holds a NUL byte, or surrogates that stand for no byte.
         """
-        if isinstance(key, str):
-            try:
-                key = key.encode("utf-8", "surrogateescape")
-            except UnicodeEncodeError as error:
-                raise errors.ArgumentError(f"key: {key!r}: {error.reason}") from None
-        if not isinstance(key, bytes):
-            raise TypeError(f"key: expected str or bytes, got {type(key).__name__}")
-        if b"\0" in key:
-            raise errors.ArgumentError(f"key: {key!r} holds a NUL: no such key can be asked for")
-        return self._report(_segue.REPORT_GET, stream, key)
+        return self._report(_segue.REPORT_GET, stream, key_bytes(key))
 
-    def drop(self, stream: str) -> None:
-        """Drop a stream: all that the store holds of it goes, for good.
+    def states(self, stream: str | Stream, group: str | None = None) -> States:
+        """Return what the store has under the keys of a stream's records: to read, put and delete.
+
+        Parameters
+        ----------
+        stream : str or Stream
+            Its name suffices; it need not be open.
+        group : str, optional
+            Whose; None: of the group that every stream has.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such stream (also a ``KeyError``).
+        """
+        name = stream.name if isinstance(stream, Stream) else stream
+        if not isinstance(name, str):
+            raise TypeError(f"stream: expected str or Stream, got {type(name).__name__}")
+        if "\0" in name:
+            raise errors.ArgumentError(f"stream: {name!r} holds a NUL: no stream has that name")
+        return States(self._handle, name, checked_group(group))
+
+    def drop(self, stream: str, *, group: str | None = None) -> None:
+        """Drop a stream, or a group of it: all that the store holds of it goes, for good.
 
         Positions, states, final states, checkpoints, and the index of its data set if no other
         stream has it; likewise what was made beside the store for it, of `Examples` without a
@@ -329,19 +425,25 @@ class Client(Closing):
         ----------
         stream : str
             Its name; it need not be open. A `Stream` object that is open can be closed, no more.
+        group : str, optional
+            This group alone, with its positions, states and checkpoints; the stream and its other
+            groups stay, and go on meanwhile. A loader that names it again makes a new one, at
+            step 0. Where sequences are inserted (`segue.Push`), nothing waits for it any more.
 
         Raises
         ------
         NotFoundError
-            The store has no stream of that name (also a ``KeyError``).
+            The store has no stream, or group, of that name (also a ``KeyError``).
         BusyError
             A process holds a lane of it, also this one: close its loader first.
+        ArgumentError
+            `group` is empty: the group that every stream has goes with it alone.
         """
         if not isinstance(stream, str):
             raise TypeError(f"stream: expected str, its name, got {type(stream).__name__}")
         if "\0" in stream:
             raise errors.ArgumentError(f"stream: {stream!r} holds a NUL: no stream has that name")
-        self._handle.drop(stream)
+        self._handle.drop(stream, checked_group(group))
 
     def verify(self) -> Any:
         """Check every value of the store and return what was found."""
@@ -377,7 +479,8 @@ class Stream(Closing):
     Attributes
     ----------
     name : str
-    num_unroll, batch_size, lanes : int
+    num_unroll : int or None
+    batch_size, lanes : int
     epoch_end : str
     persist : bool
     """
@@ -388,12 +491,13 @@ class Stream(Closing):
         *,
         client: Client,
         name: str,
-        num_unroll: int,
+        num_unroll: int | None,
         batch_size: int,
         lanes: int,
         epoch_end: str,
         persist: bool,
         has_states: bool,
+        passes_over: str,
         passes: int | None,
         columns: tuple[list[Any], list[Any], list[Any]],
     ) -> None:
@@ -409,6 +513,7 @@ class Stream(Closing):
         self.epoch_end = epoch_end
         self.persist = persist
         self._has_states = has_states
+        self._passes_over = passes_over  # the options by which records are passed over
         self._passes = passes  # over the records; None: they have no end
         self._place = (*client._place, name)  # of which one loader of a process has a lane
         self._loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
@@ -424,11 +529,12 @@ class Stream(Closing):
     def loader(
         self,
         *,
-        lanes: Iterable[int] | None = None,
+        lanes: Iterable[int] | str | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         start: str | None = None,
         timeout: float | None = None,
+        group: str | None = None,
     ) -> Loader:
         """Return a loader over this worker's lanes; changes nothing yet.
 
@@ -440,10 +546,15 @@ class Stream(Closing):
 
         Parameters
         ----------
-        lanes : iterable of int, optional
-            The lanes themselves. Otherwise those with ``lane % world_size == rank``.
+        lanes : iterable of int, or "any", optional
+            The lanes themselves. Otherwise those with ``lane % world_size == rank``. ``"any"``:
+            those that this worker is given, of which all such workers have their share; they move
+            from one to another as workers come, go and die (`segue._any.AnyLoader`).
         rank, world_size : int, optional
-            From ``RANK`` and ``WORLD_SIZE`` of the environment if not given, else 0 and 1.
+            If not given, those that the environment has of torchrun (``RANK``, ``WORLD_SIZE``), of
+            MPI (``OMPI_COMM_WORLD_RANK``, ``MV2_COMM_WORLD_RANK``, ``PMI_RANK``, and the same with
+            ``SIZE``) or of a step of Slurm (``SLURM_PROCID``, ``SLURM_STEP_NUM_TASKS``), the first
+            of these that is there; else 0 and 1.
         start : {None, "continue", "fresh"}
             Looked at when the first batch is asked for. None: an error if the store already holds
             a position. ``"continue"``: from the last durable commit of each lane. ``"fresh"``:
@@ -452,16 +563,38 @@ class Stream(Closing):
         timeout : float, optional
             Seconds that one batch may take; None waits for ever. A lane that another process holds
             is waited for as long, but 10 seconds at most; 0: not at all.
+        group : str, optional
+            Those who go through the stream together: each group has its own positions, states and
+            checkpoints, and its own holder of each lane. Groups whose lanes stand within `depth`
+            batches of one another are given the same batches, which are read and filled once. None:
+            the group that every stream has. Of what is inserted (`segue.Push`) a group begins with
+            the first sequence, which must be there: so with `retain_sequences` or `retain_bytes`
+            each begins before another has gone far. Inserting waits for the group that is furthest
+            behind, and what one needs is kept, whether anybody has it or not; for None only when it
+            has begun, or there is no other. A stream has 64 at most that have a name: `Client.drop`
+            drops one.
 
         Raises
         ------
         ArgumentError
             No such lane, more workers than lanes, a rank outside the world.
         """
-        loader = Loader(self, lanes, rank, world_size, start, timeout)
+        if isinstance(lanes, str):
+            loader = self._any_loader(lanes, rank, world_size, start, timeout, group)
+        else:
+            loader = Loader(self, lanes, rank, world_size, start, timeout, group)
         self._loaders.add(loader)
         self._tell_idle_lanes(loader.lanes)
         return loader
+
+    def _any_loader(
+        self, lanes: str, rank: int | None, world_size: int | None, *options: Any
+    ) -> Loader:
+        if lanes != "any":
+            raise errors.ArgumentError(f'lanes: {lanes!r} is neither "any" nor a choice of lanes')
+        if rank is not None or world_size is not None:
+            raise errors.ArgumentError("give lanes, or rank and world_size, not both")
+        return AnyLoader(self, *options)
 
     def _tell_idle_lanes(self, lanes: list[int]) -> None:
         """Say which of them no sequence belongs to, as far as the number of all is known."""
@@ -534,14 +667,14 @@ class Stream(Closing):
         paths = self._client._handle.files(self.name)
         return Files([os.fsdecode(path) for path in paths.split(b"\0")[:-1]])
 
-    def checkpoints(self) -> list[dict[str, Any]]:
+    def checkpoints(self, group: str | None = None) -> list[dict[str, Any]]:
         """Return what the store holds of `Loader.state_dict`, by lane and step.
 
         Returns
         -------
         list of dict
             ``lane``, ``id``, ``step``, ``created`` (UTC), ``bytes``, and ``ended``: whether the
-            lane ends at that step. A stream with ``persist=False`` has none.
+            lane ends at that step. Those of `group`. A stream with ``persist=False`` has none.
         """
         if not self.persist:
             return []
@@ -549,11 +682,15 @@ class Stream(Closing):
             {"lane": lane["lane"], **checkpoint}
             for stream in self._client.inspect(self.name)["streams"]
             for lane in stream["lanes"]
+            if lane.get("group_name") == group
             for checkpoint in lane["checkpoints"]
         ]
 
     def checkpoint(
-        self, step: int | None = None, lanes: Iterable[int] | None = None
+        self,
+        step: int | None = None,
+        lanes: Iterable[int] | None = None,
+        group: str | None = None,
     ) -> dict[str, bytes]:
         """Return a state dict out of the store, as `Loader.state_dict` returned it.
 
@@ -564,6 +701,8 @@ class Stream(Closing):
             is at every later step, too.
         lanes : iterable of int, optional
             All of the stream if not given.
+        group : str, optional
+            That of the loader; None: the group that every stream has.
 
         Raises
         ------
@@ -571,7 +710,7 @@ class Stream(Closing):
             The store has no such step of all these lanes (also a ``KeyError``).
         """
         wanted = range(self.lanes) if lanes is None else sorted({int(lane) for lane in lanes})
-        stored = [entry for entry in self.checkpoints() if entry["lane"] in wanted]
+        stored = [entry for entry in self.checkpoints(group) if entry["lane"] in wanted]
         steps = {entry["step"] for entry in stored} if step is None else {step}
         ids: dict[int, int] = {}  # by lane
         for at in sorted(steps, reverse=True):
@@ -589,7 +728,9 @@ class Stream(Closing):
                 f"at {which}; checkpoints() lists what it has"
             )
         handle = self._client._handle
-        return {f"lane/{lane}": handle.checkpoint(self.name, lane, ids[lane]) for lane in wanted}
+        return {
+            f"lane/{lane}": handle.checkpoint(self.name, group, lane, ids[lane]) for lane in wanted
+        }
 
     @property
     def closed(self) -> bool:

@@ -6,6 +6,7 @@ import fcntl
 import glob
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -134,6 +135,16 @@ class Examples:
             return None
         return len(self.items)
 
+    def _push(self) -> Push:
+        """Return what it is inserted into."""
+        return Push(producers=1)
+
+    def _admit(
+        self, number: int, over: threading.Event, idle: Callable[[], object]
+    ) -> bool:
+        """Wait until it may be inserted, calling `idle` now and then. False: `over` was set."""
+        return True
+
     def _sequence(
         self, number: int, item: Any, sequences: list[str], context: list[str], states: list[str]
     ) -> tuple[Any, ...]:
@@ -215,8 +226,10 @@ def settle(
     They are converted if need be; the second value is the one that is to be inserted.
     """
     if isinstance(source, Examples):
+        if source.workers:
+            _items.check_begun()
         if not source.cache:
-            return Push(producers=1), source
+            return source._push(), source
         return source._converted(directory, stream, sequences, context, states), None
     if not isinstance(source, Mix):
         return source, None

@@ -71,7 +71,7 @@ class FileWriter:
             path_bytes("path", path),
             _named("sequences", sequences, Feature),
             _named("context", context or {}, Feature),
-            _named("states", states or {}, State),
+            [state[:4] for state in _named("states", states or {}, State)],
         )
 
     def __repr__(self) -> str:

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import _segue, errors
 from ._closing import Closing
 from ._notice import warn, warn_put_back, where
+from ._rank import world
 from ._segue import Batch
+from .keyed import checked_group
+from .spec import _whole
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -66,18 +69,6 @@ def _forget_attached() -> None:
 os.register_at_fork(after_in_child=_forget_attached)
 
 
-def _from_environment(name: str, value: int | None, default: int) -> int:
-    if value is not None:
-        return int(value)
-    text = os.environ.get(name)
-    if not text:
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        raise errors.ArgumentError(f"environment {name}={text!r} is not a number") from None
-
-
 def _state_dicts(given: Any) -> list[Mapping[str, bytes]]:
     """Return what `Loader.load_state_dict` was given as a list."""
     many = isinstance(given, Iterable) and not isinstance(given, Mapping)
@@ -103,14 +94,16 @@ def _own_lanes(
                 f"lanes: {own} is not a choice of the stream's lanes 0 to {count - 1}"
             )
         return own
-    rank = _from_environment("RANK", rank, 0)
-    world_size = _from_environment("WORLD_SIZE", world_size, 1)
+    rank, world_size, says = world(rank, world_size)
+    says = f" ({says})" if says else ""
     if not 0 <= rank < world_size:
-        raise errors.ArgumentError(f"rank: {rank} is not in 0 to world_size - 1 = {world_size - 1}")
+        raise errors.ArgumentError(
+            f"rank: {rank} is not in 0 to world_size - 1 = {world_size - 1}{says}"
+        )
     if world_size > count:
         raise errors.ArgumentError(
-            f"world_size: {world_size} workers cannot share {count} lane{'s' * (count > 1)}; open "
-            f"the stream with lanes={world_size} or more"
+            f"world_size: {world_size} workers cannot share {count} lane{'s' * (count > 1)}{says}; "
+            f"open the stream with lanes={world_size} or more"
         )
     return list(range(rank, count, world_size))
 
@@ -173,6 +166,8 @@ class Loader(Closing):
     ----------
     lanes : list of int
         Indices of this worker's lanes.
+    group : str or None
+        Of `Stream.loader`.
     """
 
     def __init__(
@@ -183,17 +178,20 @@ class Loader(Closing):
         world_size: int | None,
         start: str | None,
         timeout: float | None,
+        group: str | None = None,
     ) -> None:
         if start not in _STARTS:
             raise errors.ArgumentError(f"start: {start!r} is none of None, 'continue', 'fresh'")
         self.stream = stream
-        self.lanes = _own_lanes(stream.lanes, lanes, rank, world_size)
+        self.group = checked_group(group)
+        self._place = (stream._place, group)
+        self.lanes = self._choose_lanes(lanes, rank, world_size)
         self._start = start
         self._timeout = timeout
         self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
         self._open: list[Batch] = []  # handed out and not yet gone on from
         if stream.persist:
-            weakref.finalize(self, _leave_orphans, stream._place, self._open).atexit = False
+            weakref.finalize(self, _leave_orphans, self._place, self._open).atexit = False
         self._taker: int | None = None  # the thread that has taken them
         self._turns = _Turns()
         self._turn = 0  # iterators that began at an earlier one are stale
@@ -205,6 +203,7 @@ class Loader(Closing):
         self._lost = ""  # to whom its lanes went
         self._waited = 0  # nanoseconds of lanes that are closed
         self._skipped = 0  # records, of lanes that are closed since lanes were attached
+        self._steps = self._steps_valid = 0  # of batches, of lanes that are closed
         self._skips_told = 0
         self._undelivered: dict[int, int] = {}  # by lane that has ended
         self._live: bool | None = None  # whether sequences are inserted; None: not asked yet
@@ -213,6 +212,11 @@ class Loader(Closing):
         self._handed: dict[int, int] = {}
         self._told_gone = False  # that some of them cannot be loaded any more
         self._closed = False
+
+    def _choose_lanes(
+        self, lanes: Iterable[int] | None, rank: int | None, world_size: int | None
+    ) -> list[int]:
+        return _own_lanes(self.stream.lanes, lanes, rank, world_size)
 
     def __repr__(self) -> str:
         closed = ", closed" if self._closed else ""
@@ -276,7 +280,9 @@ class Loader(Closing):
             lane that has ended is at every later step, and its token is of its end. A worker whose
             lanes have all ended has the step of whoever is furthest. A lane that nobody holds is
             taken from the store, if it stands at that step; below it, it is waited for two
-            seconds, in which its worker may come, and no longer.
+            seconds, in which its worker may come, and no longer. Other threads wait for the client
+            meanwhile: lanes that they have would be waited for in vain, unless they have a client
+            of their own.
         timeout : float, optional
             Seconds to wait for each of them; None waits for ever.
 
@@ -370,8 +376,8 @@ class Loader(Closing):
         self, step: int, timeout: float | None
     ) -> dict[int, tuple[bytes, int, int]]:
         others = sorted(set(range(self.stream.lanes)) - set(self.lanes))
-        handle = self.stream._handle
-        return {lane: handle.checkpoint(lane, step, timeout) for lane in others}
+        handle = self._handles[0]
+        return {lane: handle.checkpoint_of(lane, step, timeout) for lane in others}
 
     @staticmethod
     def _have_ended(lanes: list[_segue.Lane], timeout: float | None) -> bool:
@@ -423,7 +429,9 @@ class Loader(Closing):
         until `load_state_dict` is called again and completes.
 
         Final states (``keep_final``) that came after the tokens' step are taken back, as far as the
-        oldest checkpoint in the store; checkpoints of later steps leave the store. `set_state` is
+        oldest checkpoint in the store; checkpoints of later steps leave the store. Where rows begin
+        with them (``initial="kept"``), tokens are refused (`TokenError`) of which the store has no
+        checkpoint any more, or that are of a future which it has gone back behind. `set_state` is
         the same.
         """
         with self._alone("load_state_dict()"):
@@ -488,6 +496,76 @@ class Loader(Closing):
             if first:
                 self._torn = torn
             raise
+
+    # -- batch size --------------------------------------------------------------------------------
+
+    def set_batch_size(self, n: int) -> None:
+        """Have the next batches of this loader's lanes hold `n` rows each.
+
+        Sequences that have begun and do not fit wait, with their states, and come back first, the
+        oldest first. With 0 all wait, and batches have no rows, until another size is set. Towards
+        the end of the input batches get smaller as they do with any size (``tail="shrink"``).
+
+        Batches that are open are committed first; iterators go on with the new size, also those of
+        `rounds`, where it is to be called between two rounds, by each worker with the same `n`. The
+        size belongs to the lanes: it is on disk when this returns, `state_dict` has it, and it stays
+        until it is set again, also for later loaders. `load_state_dict` brings back the size that
+        the lanes had at its step; ``start="fresh"`` that of the stream.
+
+        Before the first batch the lanes are attached as `start` says.
+
+        Parameters
+        ----------
+        n : int
+            Rows, 0 or more. The size that the lanes have changes nothing.
+
+        Raises
+        ------
+        ArgumentError
+            `n` is negative, or makes batches, or checkpoints, that are too large; the stream was
+            opened with ``tail="pad"`` or ``persist=False``; or its `Push` with too small a
+            `capacity`, and the message says which it needs. No lane has changed then.
+        BusyError
+            Another thread has an open batch, or uses the loader.
+        UnsavedError
+            A batch is open and not all of its states were saved; names them.
+        StartError
+            As for the first batch; or the last `load_state_dict` did not complete.
+
+        Notes
+        -----
+        The lanes are set one by one. If that is interrupted (by Ctrl-C, by a server that cannot be
+        started, by a full disk), some may have the new size and some the old one: call it again.
+        Arrays of batches before stay readable.
+        """
+        with self._alone("set_batch_size()"):
+            self._check_whole()
+            size = _whole("batch_size", n, -(2**63), 2**63 - 1, "rows")
+            self._commit()
+            self._attach_to_begin()
+            for lane in self._handles:
+                changes = lane.batch_size != size
+                lane.set_batch_size(size)
+                if changes:  # it may go on
+                    self._undelivered.pop(lane.index, None)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows that the next batch of each lane is to have; of the stream before lanes are attached.
+
+        Raises
+        ------
+        RoundError
+            The lanes differ in it: their tokens did, or `set_batch_size` was interrupted.
+        """
+        sizes = {lane.index: lane.batch_size for lane in self._handles if not lane.closed}
+        if len(set(sizes.values())) > 1:
+            raise errors.RoundError(
+                "batch_size of lanes that differ: "
+                + ", ".join(f"lane {lane} has {size}" for lane, size in sorted(sizes.items()))
+                + "; set_batch_size gives all the same"
+            )
+        return next(iter(sizes.values()), self.stream.batch_size)
 
     # -- durability --------------------------------------------------------------------------------
 
@@ -595,13 +673,16 @@ class Loader(Closing):
         attach = self.stream._handle.lane
         begun = time.monotonic()
         try:
-            return attach(lane, start, token, min(_SILENCE, patience), self._new)
+            return attach(lane, start, token, min(_SILENCE, patience), self._new, self.group)
         except errors.BusyError as error:
             left = patience - _SILENCE
             if left <= 0 or time.monotonic() - begun < _SILENCE / 2:  # nothing to wait for
                 raise
             warn(f"waiting {left:g} s more for a lane: {error}")
-        return attach(lane, start, token, left, self._new)
+        return attach(lane, start, token, left, self._new, self.group)
+
+    def _is_own(self, lane: int) -> bool:
+        return lane in self.lanes
 
     def _older(self) -> list[Loader]:
         """Return the loaders of this process that have lanes of this one."""
@@ -613,7 +694,7 @@ class Loader(Closing):
             if loader is not self
             and loader._handles
             and not loader._lost
-            and loader.stream._place == self.stream._place
+            and loader._place == self._place
             and self.stream.persist
             and set(loader.lanes) & set(self.lanes)
         ]
@@ -622,7 +703,7 @@ class Loader(Closing):
         """Without a start nothing is taken over from a lane that has gone on."""
         for loader in older:
             for lane in loader._handles:
-                if lane.index in self.lanes and not lane.closed and lane.committed:
+                if self._is_own(lane.index) and not lane.closed and lane.committed:
                     raise errors.StartError(
                         f"stream {self.stream.name!r}, lane {lane.index}: an older loader of this "
                         f"process ({loader._made}) has it, at step {lane.committed}. Say what is "
@@ -656,7 +737,7 @@ class Loader(Closing):
         saved = []
         for place, reference in _orphans[:]:
             batch = reference()
-            if batch is not None and (place != self.stream._place or batch.lane not in self.lanes):
+            if batch is not None and (place != self._place or not self._is_own(batch.lane)):
                 continue
             _orphans.remove((place, reference))
             if batch is not None and not batch.committed and not batch.released:
@@ -721,8 +802,7 @@ class Loader(Closing):
         unwritten: errors.Error | None = None
         for lane in handles:
             try:
-                self._waited += lane.waited
-                self._skipped += lane.skipped
+                self._count_out(lane)
                 lane.close()
             except (errors.ClosedError, errors.ForkedError):
                 pass  # nothing here is ours to write
@@ -737,6 +817,12 @@ class Loader(Closing):
                 raise unwritten
             finally:
                 del unwritten  # its traceback has this frame
+
+    def _count_out(self, lane: _segue.Lane) -> None:
+        self._waited += lane.waited
+        self._skipped += lane.skipped
+        self._steps += lane.steps
+        self._steps_valid += lane.steps_valid
 
     def _commit(self) -> None:
         """Commit the open batches lane by lane: all, or none if a state of one was not saved.
@@ -798,14 +884,31 @@ class Loader(Closing):
 
     @property
     def undelivered(self) -> int:
-        """Segments that ``tail="stop"`` left out at the end of the lanes that have ended."""
+        """Segments that ``tail="stop"`` left out at the end of the lanes that have ended.
+
+        0 again of lanes that another batch size is set of, until they end with that.
+        """
         return sum(self._undelivered.values())
 
     @property
-    def skipped(self) -> int:
-        """Records of these lanes that ``on_error="skip"`` passed over, since they were attached.
+    def padding(self) -> float:
+        """Share of padding, 0 to 1, in the batches that this loader has taken since it was made.
 
-        As far as the server has looked ahead; one that is met again, in the next epoch, counts again.
+        Of all their steps, `Batch.batch_size` times the time dimension of their arrays, those that
+        `Batch.mask` does not count. A batch that came again counts again. 0 before the first one.
+        """
+        lanes = [lane for lane in self._handles if not lane.closed]
+        steps = self._steps + sum(lane.steps for lane in lanes)
+        valid = self._steps_valid + sum(lane.steps_valid for lane in lanes)
+        return 1 - valid / steps if steps else 0.0
+
+    @property
+    def skipped(self) -> int:
+        """Records of these lanes that were passed over, since they were attached.
+
+        Those that are damaged by ``on_error="skip"``, those that are longer than `maximum_length`
+        by ``on_too_long="skip"``. As far as the server has looked ahead; one that is met again, in
+        the next epoch, counts again.
         """
         return self._skipped + sum(lane.skipped for lane in self._handles if not lane.closed)
 
@@ -900,9 +1003,9 @@ def _open_producers(stream: Stream) -> tuple[str, str]:
 
 def _passed_over(loader: Loader, skipped: int) -> str:
     return (
-        f'on_error="skip" of stream {loader.stream.name!r} has passed over {skipped} '
+        f"{loader.stream._passes_over} of stream {loader.stream.name!r} has passed over {skipped} "
         f"record{'s' * (skipped > 1)} (one counts each time that it is met). A stream of another "
-        'name with on_error="raise" says what is wrong with them'
+        "name without it says what is wrong with them"
     )
 
 
@@ -1010,14 +1113,18 @@ class _Batches:
             loader._check_open()  # another thread may have closed it, or taken it over
             raise
         if batch is None:
-            assert self._live is not None
-            loader._undelivered[lane.index] = lane.undelivered
-            self._live = [other for other in self._live if other is not lane]
-            if not self._live:
-                self._tell_the_end()
+            self.strike(lane)
         else:
             self._gave.add(lane.index)
         return batch
+
+    def strike(self, lane: _segue.Lane) -> None:
+        """The lane has ended."""
+        assert self._live is not None
+        self._loader._undelivered[lane.index] = lane.undelivered
+        self._live = [other for other in self._live if other is not lane]
+        if not self._live:
+            self._tell_the_end()
 
     def take_all(self, lanes: list[_segue.Lane]) -> list[Batch]:
         """Return the next batch of each of these lanes that has not ended."""
@@ -1106,7 +1213,7 @@ class _Batches:
             batch = self.take(lane)
             if batch is None:
                 continue
-            if epoch is None or int(batch.epoch[0]) == epoch:
+            if epoch is None or not batch.batch_size or int(batch.epoch[0]) == epoch:
                 self.hand_out(batch)
                 return batch
             batch.release()  # kept until its epoch comes, it could outlive its lease
@@ -1151,6 +1258,7 @@ class _Epochs:
 
     def __init__(self, batches: _Batches) -> None:
         self._batches = batches
+        self._index = 0  # of the last; batches without rows are of no other
 
     def __iter__(self) -> Self:
         return self
@@ -1162,12 +1270,14 @@ class _Epochs:
         batches = self._batches
         batches.settle()
         taken = batches.take_all(batches.lanes())
-        epochs = [int(batch.epoch[0]) for batch in taken]
+        epochs = [int(batch.epoch[0]) for batch in taken if batch.batch_size]
+        some = bool(taken)
         for batch in taken:
             batch.release()
-        if not epochs:
+        if not some:
             raise StopIteration
-        return _Epoch(batches, min(epochs))
+        self._index = min(epochs, default=self._index)
+        return _Epoch(batches, self._index)
 
 
 class _Rounds(_Batches):

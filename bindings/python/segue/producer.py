@@ -84,7 +84,7 @@ class Producer:
         self._dir = stream._client.dir
         self._told = False
         self._handle = _segue.producer(stream._handle, name, bool(takeover), ring, *stream._columns)
-        weakref.finalize(self, _warn_of_the_rest, name, self._handle)
+        self._warning = weakref.finalize(self, _warn_of_the_rest, name, self._handle)
 
     def __repr__(self) -> str:
         inserted, acknowledged = self._handle.serials

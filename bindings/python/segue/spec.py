@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _arrays, _segue
 from .errors import ArgumentError
+from .policy import Policy
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ def _milliseconds(field: str, value: Any, most: int) -> int:
 def _option(field: str, row: Mapping[str, Any], value: Any) -> Any:
     """The value of an option as the C extension takes it; `row` is that of ``_segue.OPTIONS``."""
     if row["kind"] == "flag":
+        if isinstance(value, (str, bytes)):  # "no" would be true
+            raise ArgumentError(f"{field}: {value!r} is neither True nor False")
         return bool(value)
     if row["kind"] == "text":
         return value
@@ -63,6 +66,16 @@ def _options(
         field = name.removesuffix("_ms") if row["unit"] == "ms" else name
         options[name] = _option(within + field, row, values[field])
     return options
+
+
+def _boundaries(value: Any) -> list[int]:
+    if value is None:
+        return []
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ArgumentError(
+            f"bucket_boundaries: {value!r} are no lengths: give whole numbers, rising, or None"
+        )
+    return [_whole(f"bucket_boundaries[{i}]", each, 1, 2**63) for i, each in enumerate(value)]
 
 
 def _dtype(field: str, value: Any) -> str:
@@ -102,6 +115,8 @@ class Feature:
         Shape of one value; ``()`` is a scalar.
     ragged : bool
         Each step (of context: each sequence) has any number of scalars, and no shape.
+    sparse : bool
+        Values at some places of `shape`, as `Sparse`: of `batch_sequences_with_states` alone.
 
     Raises
     ------
@@ -112,13 +127,19 @@ class Feature:
     dtype: str
     shape: tuple[int, ...] = ()
     ragged: bool = False
+    sparse: bool = False
 
-    def __init__(self, dtype: Any, shape: Any = (), ragged: bool = False) -> None:
+    def __init__(
+        self, dtype: Any, shape: Any = (), ragged: bool = False, sparse: bool = False
+    ) -> None:
         text = isinstance(dtype, str) and dtype == "bytes"
         object.__setattr__(self, "dtype", "bytes" if text else _dtype("Feature.dtype", dtype))
         object.__setattr__(self, "shape", _shape("Feature.shape", shape))
         object.__setattr__(self, "ragged", bool(ragged))
-        if self.shape and (text or ragged):
+        object.__setattr__(self, "sparse", bool(sparse))
+        if sparse and ragged:
+            raise ArgumentError("Feature.sparse: it is ragged, too: leave out one of them")
+        if self.shape and (text or ragged) and not sparse:
             raise ArgumentError(
                 f"Feature.shape: {self.shape}, where any number of single values is expected: what "
                 "is ragged, or bytes, has no shape"
@@ -147,18 +168,25 @@ class State:
         Value in the first segment of each sequence: a scalar or an array of `shape`. Zeros if not
         given. ``"data"``: each sequence has its own, in its file, or as it is
         inserted (`Files` and `Push` alone have such).
+    policy : Policy, optional
+        What a row is handed in a segment that is not the first, as `zero` says. None: what was
+        committed for the segment before.
 
     Raises
     ------
     ArgumentError
-        A dtype or shape that is not possible, or an `init` that does not fit them.
+        A dtype or shape that is not possible, an `init` that does not fit them, or what is no
+        policy.
     """
 
     dtype: str
     shape: tuple[int, ...] = ()
     init: np.ndarray | Literal["data"] | None = None
+    policy: Policy | None = None
 
-    def __init__(self, dtype: Any, shape: Any = (), init: Any = None) -> None:
+    def __init__(
+        self, dtype: Any, shape: Any = (), init: Any = None, policy: Policy | None = None
+    ) -> None:
         object.__setattr__(self, "dtype", _dtype("State.dtype", dtype))
         object.__setattr__(self, "shape", _shape("State.shape", shape))
         if isinstance(init, str) and init != "data":
@@ -167,6 +195,13 @@ class State:
             )
         given = init is not None and not isinstance(init, str)
         object.__setattr__(self, "init", self._fit(init) if given else init)
+        if policy is not None and not isinstance(policy, Policy):
+            raise ArgumentError(f"State.policy: {policy!r} is none: give segue.zero(p), or None")
+        object.__setattr__(self, "policy", policy)
+
+    @property
+    def _policy(self) -> tuple[int, float] | tuple[()]:
+        return (self.policy._code, self.policy._probability) if self.policy else ()
 
     def _fit(self, init: Any) -> np.ndarray:
         array = _arrays.read(init)
@@ -259,7 +294,8 @@ class Push(Source):
     ----------
     capacity : int, optional
         Inserting waits when each lane has so many sequences that are not finished and committed;
-        at least, and if not given, ``(depth + 2) * batch_size``.
+        at least, and if not given, ``(depth + 2) * batch_size``, and with `bucket_boundaries` the
+        `window` beyond that.
     producers : int, optional
         The input ends when so many producers have closed.
     retain_sequences, retain_bytes : int, optional
@@ -491,11 +527,14 @@ def _part(name: Any, given: Any) -> Part:
 
 def _named(
     field: str, things: Any, kind: type[Feature] | type[State]
-) -> list[tuple[str, int, tuple[int, ...], int | bytes | str | None]]:
-    """Return (name, dtype code, shape, form, or the state's initial bytes or "data") of each."""
+) -> list[tuple[Any, ...]]:
+    """Return (name, dtype code, shape, form, or the state's initial bytes or "data") of each.
+
+    A state that has a policy has its code and its probability, too.
+    """
     if not isinstance(things, Mapping):
         raise ArgumentError(f"{field}: expected a mapping of names to segue.{kind.__name__}")
-    fields: list[tuple[str, int, tuple[int, ...], int | bytes | str | None]] = []
+    fields: list[tuple[Any, ...]] = []
     for name, thing in things.items():
         if not isinstance(name, str) or not name or ":" in name or "\0" in name:
             raise ArgumentError(f"{field}: {name!r} is not a name (non-empty, without ':' and NUL)")
@@ -503,13 +542,18 @@ def _named(
             raise ArgumentError(
                 f"{field}[{name!r}]: expected segue.{kind.__name__}, got {type(thing).__name__}"
             )
+        if isinstance(thing, Feature) and thing.sparse:
+            raise ArgumentError(
+                f"{field}[{name!r}]: sparse features are of segue.batch_sequences_with_states alone; "
+                "here that is segue.Feature(dtype, ragged=True), or two of them"
+            )
         code = _segue.DTYPES["uint8" if thing.dtype == "bytes" else thing.dtype]
         if isinstance(thing, Feature):
             fields.append((name, code, thing.shape, thing._form))
             continue
         init = thing.init
         initial = init.tobytes() if isinstance(init, np.ndarray) else init
-        fields.append((name, code, thing.shape, initial))
+        fields.append((name, code, thing.shape, initial, *thing._policy))
     return fields
 
 
@@ -533,14 +577,14 @@ def usual(value: T) -> T:
     return cast(T, _Usual(value))
 
 
-_NEEDED = ("num_unroll", "batch_size")  # they have no usual value: None is not given
+_NEEDED = ("num_unroll", "batch_size")  # they have no usual value
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in options.items()
-        if not isinstance(value, _Usual) and not (name in _NEEDED and value is None)
+        if not isinstance(value, _Usual) and not (name == "batch_size" and value is None)
     }
 
 
@@ -580,7 +624,7 @@ def stream_arguments(
     features, contexts = _features(sequences, context)
     listed, indexes = source._told(directory, sequences, context or {})
     for key in _NEEDED:
-        if options[key] is None:
+        if key not in _given(options):
             raise ArgumentError(f"{key}: it is needed where source is given")
     values = {
         key: value.value if isinstance(value, _Usual) else value for key, value in options.items()
@@ -594,7 +638,10 @@ def stream_arguments(
         features,
         contexts,
         _named("states", states or {}, State),
-        _options(_segue.OPTIONS, values),
+        {
+            **_options(_segue.OPTIONS, values),
+            "bucket_boundaries": _boundaries(values["bucket_boundaries"]),
+        },
         False,
     )
 
@@ -616,11 +663,13 @@ def stored_arguments(
         if (key.removesuffix("_ms") if row["unit"] == "ms" else key) in wanted
     }
     asked = _options(rows, wanted)
+    if "bucket_boundaries" in wanted:
+        asked["bucket_boundaries"] = _boundaries(wanted["bucket_boundaries"])
     features = None if sequences is None else _features(sequences, context)[0]
     contexts = None if context is None else _named("context", context, Feature)
     own = None if states is None else _named("states", states, State)
     found, found_contexts, found_states, found_options = client.find(name)
-    for state, _, _, init in found_states if own is None else []:
+    for state, _, _, init, *_ in found_states if own is None else []:
         if init is True:
             raise ArgumentError(
                 f"states[{state!r}]: stream {name!r} was made with an initial value that is not "

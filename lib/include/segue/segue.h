@@ -105,6 +105,7 @@ SEGUE_EXPORT const char *segue_version(void);
 #define SEGUE_KEY_MAX         4096 /* bytes of a record's key */
 #define SEGUE_PARTS_MAX       64   /* of a mix */
 #define SEGUE_CHECKPOINTS_MAX 100  /* of a lane, in the store */
+#define SEGUE_BOUNDARIES_MAX  128  /* of lengths */
 
 /* Values of a data set are in the range of their type, and exact: others are SEGUE_EDATA. */
 enum segue_dtype {
@@ -166,6 +167,39 @@ struct segue_feature {
 	enum segue_form form; /* (identity) */
 };
 
+/* Which sequences a lane has (docs/shuffle.md). */
+enum segue_lanes_by {
+	SEGUE_LANES_BY_SEQUENCE = 0, /* every lanes-th of the epochs' order */
+	/*
+	 * Those of its own records, record mod lanes: a record is in the same lane in each epoch.
+	 * Not of a mix or a log; at most as many lanes as records.
+	 */
+	SEGUE_LANES_BY_RECORD = 1,
+};
+
+/* What a row that begins is handed (docs/kept.md). */
+enum segue_initial {
+	SEGUE_INITIAL_VALUE = 0, /* the initial value of each state */
+	/*
+	 * All states of the final ones that are kept under its record's key in its lane, of the
+	 * highest number among the sequences that ended in an earlier batch; where there are none,
+	 * as above. Needs SEGUE_LANES_BY_RECORD and keep_final. A batch in which a key comes again
+	 * is there only when the batch in which it ended is committed: who takes it before waits.
+	 */
+	SEGUE_INITIAL_KEPT = 1,
+};
+
+/* What a row that goes on with its sequence is handed; never what is committed. */
+enum segue_policy {
+	SEGUE_POLICY_CARRY = 0, /* the state that its segment before left */
+	/*
+	 * With `probability` at each segment that is not the first: the initial value instead.
+	 * Drawn from seed, state, sequence and segment alone (docs/policy.md): the same after any
+	 * resume, and for any number of workers.
+	 */
+	SEGUE_POLICY_ZERO = 1,
+};
+
 /* A state: dims[0..rank) per row. */
 struct segue_state {
 	size_t size;      /* sizeof(struct segue_state) */
@@ -176,6 +210,8 @@ struct segue_state {
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
 	/* (identity) Instead, each sequence has its own; `init` is NULL. Files and logs alone. */
 	bool init_from_data;
+	enum segue_policy policy; /* (identity) */
+	double probability;       /* (identity) of SEGUE_POLICY_ZERO: above 0, at most 1; else 0 */
 };
 
 /* Where the sequences come from (identity). */
@@ -203,7 +239,12 @@ enum segue_source_kind {
  * options are free. Numbers are never used again for another option.
  */
 enum segue_spec_option {
-	SEGUE_SPEC_NUM_UNROLL = 1, /* (identity) steps a segment, >= 1; must be set */
+	/*
+	 * (identity) Steps a segment. 0, as it is unless set: a sequence is one segment, as long as
+	 * it is, up to SEGUE_SPEC_MAXIMUM_LENGTH, which must be set then; as if num_unroll
+	 * were that and SEGUE_SPEC_TRIM set.
+	 */
+	SEGUE_SPEC_NUM_UNROLL = 1,
 	SEGUE_SPEC_BATCH_SIZE = 2, /* (schedule) rows a batch, >= 1; must be set */
 	SEGUE_SPEC_LANES = 3,      /* (schedule) 1 to 4096; must be set */
 	SEGUE_SPEC_SHUFFLE = 4,    /* (identity) false or true */
@@ -233,13 +274,48 @@ enum segue_spec_option {
 	SEGUE_SPEC_INTERVAL_MS = 17, /* (runtime) 1000 */
 	/*
 	 * (runtime) A lane is taken from a worker that has had a batch and has committed none for
-	 * so long: stopped, or stuck. It learns that at its next call. 0, as it is unless set:
+	 * so long: stopped, or stuck; or, where groups share a ring, has let go of none of its
+	 * batches. It learns that at its next call. 0, as it is unless set:
 	 * never, a lease ends with its process or socket alone. Longer than the longest step of the
 	 * training.
 	 */
 	SEGUE_SPEC_LEASE_TIMEOUT_MS = 18,
 	/* (runtime) newest checkpoints that the store keeps of a lane, up to 100; 3 */
 	SEGUE_SPEC_KEEP_CHECKPOINTS = 19,
+	/*
+	 * (identity) Steps that a sequence may have; 0, as it is unless set: any number. What
+	 * becomes of a longer one SEGUE_SPEC_ON_TOO_LONG says.
+	 */
+	SEGUE_SPEC_MAXIMUM_LENGTH = 24,
+	SEGUE_SPEC_ON_TOO_LONG = 25, /* (identity) enum segue_on_too_long */
+	/*
+	 * (schedule) false; true: a batch has only as many steps as the longest `length` in it, at
+	 * least 1 (segue_batch_steps).
+	 */
+	SEGUE_SPEC_TRIM = 26,
+	SEGUE_SPEC_LANES_BY = 70, /* (identity) enum segue_lanes_by */
+	/*
+	 * (identity) With boundaries (segue_spec_set_boundaries): sequences of a lane among which
+	 * those of one class are found, batch_size to 2^20. 0, as it is unless set: 16 *
+	 * batch_size.
+	 */
+	SEGUE_SPEC_WINDOW = 28,
+	SEGUE_SPEC_INITIAL = 71, /* (identity) enum segue_initial */
+	/*
+	 * (runtime) So many groups begin together: who attaches a lane that none of them has waits
+	 * until so many have asked for it, and those that stand within `depth` batches of one
+	 * another are given the same ring. Each asks from a thread, or process, of its own. 0, as
+	 * it is unless set: nobody waits for others.
+	 */
+	SEGUE_SPEC_GROUPS = 80,
+	/* (runtime) how long for; then it is SEGUE_ETIMEOUT, which says who is missing. 60000 */
+	SEGUE_SPEC_GROUPS_TIMEOUT_MS = 81,
+	/*
+	 * (runtime) A group has kept this one waiting for so long in one piece, with a ring that
+	 * both read: then it is as SEGUE_SPEC_ON_LAG says. 0, as it is unless set: never.
+	 */
+	SEGUE_SPEC_MAX_LAG_MS = 82,
+	SEGUE_SPEC_ON_LAG = 83, /* (runtime) enum segue_on_lag */
 
 	/* Of TFRecord files. */
 
@@ -263,7 +339,8 @@ enum segue_spec_option {
 
 	/*
 	 * (runtime) Inserting waits when each lane has so many sequences that are not finished and
-	 * committed; from (depth + 2) * batch_size on, for which 0 stands. 0.
+	 * committed; from (depth + 2) * batch_size on (with boundaries, and the window), for which
+	 * 0 stands. 0.
 	 */
 	SEGUE_SPEC_CAPACITY = 64,
 	/* (runtime) the input ends when so many producers have closed; 0: not by that */
@@ -302,9 +379,25 @@ enum segue_on_error {
 	SEGUE_ON_ERROR_SKIP = 1, /* records whose bytes are wrong are passed over and counted */
 };
 
+/* What becomes of a sequence with more steps than SEGUE_SPEC_MAXIMUM_LENGTH. */
+enum segue_on_too_long {
+	/* SEGUE_EDATA, which names it; of a log where it is inserted */
+	SEGUE_ON_TOO_LONG_ERROR = 0,
+	/* it is as if it had only so many steps, its total length cut, too */
+	SEGUE_ON_TOO_LONG_TRUNCATE = 1,
+	SEGUE_ON_TOO_LONG_SKIP = 2, /* passed over, and counted as SEGUE_ON_ERROR_SKIP counts */
+};
+
 enum segue_durability {
 	SEGUE_DURABLE_INTERVAL = 0, /* commits are on disk after at most interval_ms */
 	SEGUE_DURABLE_COMMIT = 1,   /* segue_batch_commit returns when they are */
+};
+
+/* What becomes of groups that one of them keeps waiting. */
+enum segue_on_lag {
+	SEGUE_ON_LAG_WAIT = 0, /* they wait; the server's log says for whom */
+	/* they go on with a ring of their own; the slow one keeps the old one, and may come back */
+	SEGUE_ON_LAG_DETACH = 1,
 };
 
 /* What a record of TFRecord files is; docs/guide.md has the rules. */
@@ -425,6 +518,17 @@ SEGUE_EXPORT int segue_spec_set(
 SEGUE_EXPORT int segue_spec_set_text(
 	struct segue_spec *spec, enum segue_spec_option option, const char *text);
 
+/*
+ * (identity) Only sequences of the same class of lengths share a batch: of fewer steps than
+ * lengths[0], of lengths[i - 1] to lengths[i] - 1, or of no less than the last. From 1 on, rising,
+ * copied; at most SEGUE_BOUNDARIES_MAX; none: lengths make no difference, as it is unless set. When
+ * no row of a lane lives, it looks at its next SEGUE_SPEC_WINDOW sequences that have not begun, and
+ * begins those of the class of the oldest; so batches are smaller, or have empty rows
+ * (SEGUE_TAIL_PAD), where a class runs out. Not with SEGUE_TAIL_STOP. SEGUE_EINVAL.
+ */
+SEGUE_EXPORT int segue_spec_set_boundaries(
+	struct segue_spec *spec, const uint64_t *lengths, size_t count);
+
 /* ---- Client --------------------------------------------------------------------------------- */
 
 #define SEGUE_FOREVER INT64_MAX
@@ -502,17 +606,17 @@ SEGUE_EXPORT int segue_client_report(struct segue_client *client, enum segue_rep
 
 /*
  * The token of a checkpoint that the store holds (SEGUE_REPORT_INSPECT lists them): `id` of that
- * lane of that stream, which need not be open. The caller frees it with segue_free().
- * SEGUE_ENOTFOUND.
+ * lane of that stream, which need not be open, in that group (NULL: the one that every stream has).
+ * The caller frees it with segue_free(). SEGUE_ENOTFOUND.
  */
 SEGUE_EXPORT int segue_client_checkpoint(struct segue_client *client, const char *stream,
-	uint32_t lane, uint64_t id, void **token, size_t *size);
+	const char *group, uint32_t lane, uint64_t id, void **token, size_t *size);
 /*
  * Removes it from the store; with id 0 all of the lane. Tokens elsewhere stay good; final states
  * are not taken back any more to what was before the oldest that is left. SEGUE_ENOTFOUND.
  */
-SEGUE_EXPORT int segue_client_checkpoint_remove(
-	struct segue_client *client, const char *stream, uint32_t lane, uint64_t id);
+SEGUE_EXPORT int segue_client_checkpoint_remove(struct segue_client *client, const char *stream,
+	const char *group, uint32_t lane, uint64_t id);
 
 /*
  * Drops the stream of that name: all that the store holds of it goes, for good. Positions, states,
@@ -528,6 +632,15 @@ SEGUE_EXPORT int segue_client_checkpoint_remove(
  * written. SEGUE_EINTERRUPTED: the server goes on, if it had begun.
  */
 SEGUE_EXPORT int segue_client_stream_drop(struct segue_client *client, const char *stream);
+/*
+ * Drops a group of the stream likewise: its positions, states, final states and checkpoints. The
+ * stream and its other groups stay. Whoever names the group again makes a new one, at step 0; a
+ * lane that was attached for the old one gets SEGUE_ENOTFOUND. SEGUE_EINVAL: it has no name, and
+ * goes with its stream. The errors of a stream: SEGUE_EBUSY also where a handle of this process has
+ * a lane of it whose server was lost; SEGUE_ENOTFOUND: no such group, too.
+ */
+SEGUE_EXPORT int segue_client_group_drop(
+	struct segue_client *client, const char *stream, const char *group);
 
 /*
  * Opens the stream of the spec, making it if it is new. The first open of a data set builds the
@@ -559,6 +672,90 @@ SEGUE_EXPORT void segue_stream_close(struct segue_stream *stream);
 /* Records of the data set. */
 SEGUE_EXPORT uint64_t segue_stream_records(const struct segue_stream *stream);
 
+/* ---- States by record key ------------------------------------------------------------------- */
+
+/*
+ * What the store has under the keys of a stream's records: the states that a sequence left behind
+ * with its last segment (keep_final), or that were put in their place, and those of sequences that
+ * go on. The stream need not be open; it is named, and a group of it, which has states of its own
+ * (NULL: the one that every stream has). Keys are the records' own, without NUL.
+ *
+ * What is put counts at the committed step of a lane: a restore to that step or a later one keeps
+ * it, one to an earlier step takes it back. It takes the place of all that is under the key, and of
+ * what a sequence of that key that goes on will leave; one that begins later takes its place. The
+ * same holds of a deletion.
+ *
+ * The lane is one in which the key may come. With SEGUE_LANES_BY_RECORD, once a sequence of the key
+ * has come, it is the lane of that (keys are taken to be those of one record each); else the key
+ * may come in any lane, and lane 0's step counts. With SEGUE_INITIAL_KEPT it is put in each lane in
+ * which the key has come, or, if it has in none, in all, and counts at each one's step. Nothing can
+ * be put while a process has, or may come back to, a lane in which the key may come: SEGUE_EBUSY.
+ */
+enum segue_states_kind {
+	SEGUE_STATES_FINAL = 1, /* of a sequence that has ended */
+	SEGUE_STATES_PUT = 2,
+	SEGUE_STATES_LIVE =
+		3, /* of a sequence that goes on, as of the lane's last commit on disk */
+};
+
+struct segue_states {
+	enum segue_states_kind kind;
+	uint32_t lane;
+	/*
+	 * Batches that the lane had committed when it came (the step of the batch that ended the
+	 * sequence, + 1), or, LIVE, has. UINT64_MAX: a store of before does not say.
+	 */
+	uint64_t step;
+	uint64_t number; /* of the sequence; PUT: it stands below that of this number */
+	const char *key; /* no NUL follows */
+	size_t key_size;
+	/* All states of a row, side by side in the order of the spec, without padding. */
+	const void *bytes;
+	size_t bytes_size;
+};
+
+/* Called for each; what it is given dies when it returns. A result that is not 0 is returned. */
+typedef int segue_states_fn(void *arg, const struct segue_states *states);
+
+/*
+ * Visits what is under one key: what is kept or was put there; with `live` that of the newest
+ * sequence of that key that goes on. SEGUE_ENOTFOUND: nothing is, or there is no such stream or
+ * group.
+ */
+SEGUE_EXPORT int segue_states_get(struct segue_client *client, const char *stream,
+	const char *group, const char *key, bool live, segue_states_fn *visit, void *arg);
+
+/* How far a list has come. Zeros: it is at the beginning. */
+struct segue_states_cursor {
+	bool done; /* nothing is left */
+	uint32_t lane;
+	uint64_t at[2];
+};
+
+/*
+ * Visits those of all keys, in no order that means anything, a few MiB of them: to be called until
+ * cursor->done. Each page is as of its own moment: what changes between two may be missed, or
+ * seen twice. After an error the cursor is as before.
+ */
+SEGUE_EXPORT int segue_states_list(struct segue_client *client, const char *stream,
+	const char *group, bool live, struct segue_states_cursor *cursor, segue_states_fn *visit,
+	void *arg);
+
+/*
+ * Puts states under a key, that of any record or none: all states of a row, as in struct
+ * segue_states. On disk when it returns. What the call itself asks again for, because the server
+ * was lost, is done once, unless the key has come in a lane before that: then it is put above that,
+ * too. After an error other than those below it may have been done, and can be asked for again.
+ *
+ * SEGUE_EBUSY names lane and process. SEGUE_ESPEC: the stream was made without keep_final, or has
+ * no states. SEGUE_ESTATE: `size` is not that of all states. SEGUE_ENOTFOUND: no such stream.
+ */
+SEGUE_EXPORT int segue_states_put(struct segue_client *client, const char *stream,
+	const char *group, const char *key, const void *states, size_t size);
+/* Deletes what is under a key; it is fine if nothing is. The same errors. */
+SEGUE_EXPORT int segue_states_delete(
+	struct segue_client *client, const char *stream, const char *group, const char *key);
+
 /* ---- Lane ----------------------------------------------------------------------------------- */
 
 enum segue_start {
@@ -575,11 +772,28 @@ struct segue_attach_options {
 	int64_t timeout_ns; /* how long to wait for a lane that somebody else holds; 0: 10 s */
 	/*
 	 * Take it over from an older handle of this process, of whichever client: what that has
-	 * committed stands, its open batch comes again, its next call is SEGUE_EFENCED. false:
-	 * SEGUE_EBUSY at once if there is such a handle.
+	 * committed stands, its open batch comes again, its next call is SEGUE_EFENCED. A commit
+	 * that another thread makes of it meanwhile may return and not count. false: SEGUE_EBUSY at
+	 * once if there is such a handle.
 	 */
 	bool take;
+	/*
+	 * The group, with its own positions and states, that the lane is taken for; it is made if
+	 * there is none of that name. NULL: the one that every stream has.
+	 */
+	const char *group;
 };
+
+/*
+ * As the lane of segue_lane_attach: whichever the server gives, of those that nobody holds the one
+ * that has been free longest. The lanes are shared evenly by the connections that ask so, and their
+ * handles move: the server asks for one back where another worker has fewer (segue_lane_asks).
+ * While any such worker has or wants a lane, `start` counts for each lane once; who takes it later
+ * goes on from there. It is waited for as for one that somebody else holds; SEGUE_EEND: all lanes
+ * have ended. No token, and not with persist = false; `take`: it is the process's newer loader,
+ * which begins anew where this connection has lanes no more.
+ */
+#define SEGUE_LANE_ANY UINT32_MAX
 
 /*
  * Takes the lease of one lane: from now on this handle alone takes its batches. `options` may be
@@ -595,7 +809,8 @@ SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
  *
  * 0: all that was committed is on disk (or persist = false). Else why that is not so:
  * SEGUE_ENOSPACE (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED,
- * SEGUE_EGONE, SEGUE_ETIMEOUT (the server did not answer), SEGUE_EINTERRUPTED.
+ * SEGUE_EGONE, SEGUE_ETIMEOUT (the server did not answer), SEGUE_EINTERRUPTED. SEGUE_ENOMEM: the
+ * server could not be told; the lease ends with the stream's handle, or the client.
  */
 SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 
@@ -613,6 +828,41 @@ SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 SEGUE_EXPORT int segue_lane_next(
 	struct segue_lane *lane, int64_t timeout_ns, struct segue_batch **out);
 
+/* What the server asks of the holder of a lane that moves, to be done between two batches: bits. */
+enum segue_lane_asks {
+	SEGUE_LANE_ASKED_BACK = 2, /* close it: another worker has fewer */
+	SEGUE_LANE_ASKED_MORE = 4, /* attach another with SEGUE_LANE_ANY: one is free */
+};
+SEGUE_EXPORT unsigned segue_lane_asks(const struct segue_lane *lane);
+
+/*
+ * Waits until segue_lane_next of one of these lanes, which are of one client, would not wait:
+ * *which is its place, the first of them if there are several. `count`: none is, and something is
+ * asked of one (segue_lane_asks). SEGUE_ETIMEOUT, SEGUE_EINTERRUPTED, SEGUE_EGONE, SEGUE_EUNSAVED
+ * (a batch of one is open), SEGUE_EINVAL (none, or more than 128, or of several clients).
+ */
+SEGUE_EXPORT int segue_lanes_wait(
+	struct segue_lane *const *lanes, size_t count, int64_t timeout_ns, size_t *which);
+
+/*
+ * Batches of `batch_size` rows from the committed step on. Sequences that have begun and do not fit
+ * wait, with their states, and come back first, oldest first; 0: all wait, and batches have no
+ * rows, until another size is set. What tail = shrink and stop do at the end stays as it is. With
+ * the stream's own batch_size, or the one that the lane has, nothing else changes.
+ *
+ * The size is the lane's: it is on disk when this returns, is in its tokens (restoring an older one
+ * brings the older size back), and stays until it is set again. It is a new lease, as of
+ * segue_lane_renew: what was committed is on disk first; batches that are held stay readable.
+ * Called again after an error it does what is still to do. Blocks.
+ *
+ * SEGUE_EUNSAVED if a batch is open; SEGUE_EINVAL (more rows than a batch, a checkpoint or the
+ * capacity of the stream's log can have: says how many; tail = pad; persist = false);
+ * SEGUE_EFENCED, SEGUE_ENOSPACE, SEGUE_ELIMIT (the memory that it takes): the size is then as it
+ * was.
+ */
+SEGUE_EXPORT int segue_lane_set_batch_size(struct segue_lane *lane, uint32_t batch_size);
+/* Rows that the lane's next batch is to have. */
+SEGUE_EXPORT uint32_t segue_lane_batch_size(const struct segue_lane *lane);
 /* Index of the lane in its stream. */
 SEGUE_EXPORT uint32_t segue_lane_index(const struct segue_lane *lane);
 /* Batches below this step are committed. */
@@ -634,10 +884,16 @@ SEGUE_EXPORT int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns);
 /* Segments left out at the end by tail = stop; 0 before SEGUE_EEND. */
 SEGUE_EXPORT uint64_t segue_lane_undelivered(const struct segue_lane *lane);
 /*
- * Records of the lane that were passed over (on_error = skip) since it was attached, as far as the
- * server has looked ahead; each time that they were met.
+ * Records of the lane that were passed over since it was attached (on_error = skip: damaged;
+ * on_too_long = skip: too long), as far as the server has looked ahead; each time that they were
+ * met.
  */
 SEGUE_EXPORT uint64_t segue_lane_skipped(const struct segue_lane *lane);
+/*
+ * Of the batches that segue_lane_next has returned on this handle: their steps, rows times
+ * segue_batch_steps(), and those of them that count, the sum of all `length`. The rest is padding.
+ */
+SEGUE_EXPORT void segue_lane_steps(const struct segue_lane *lane, uint64_t *steps, uint64_t *valid);
 /* Nanoseconds that segue_lane_next has waited on this handle, all calls together. */
 SEGUE_EXPORT uint64_t segue_lane_waited(const struct segue_lane *lane);
 /* Times that segue_lane_next had to wait, and that this handle woke the server. */
@@ -665,8 +921,12 @@ SEGUE_EXPORT int segue_lane_checkpoint(struct segue_lane *lane, void **token, si
 SEGUE_EXPORT int segue_stream_checkpoint(struct segue_stream *stream, uint32_t lane, uint64_t step,
 	int64_t timeout_ns, void **token, size_t *size);
 
+/* The same of another lane of the group that `lane` was attached for. */
+SEGUE_EXPORT int segue_lane_checkpoint_of(struct segue_lane *lane, uint32_t other, uint64_t step,
+	int64_t timeout_ns, void **token, size_t *size);
+
 /*
- * Of the last token that one of the two above has returned, of a stream whose sequences are
+ * Of the last token that one of those above has returned, of a stream whose sequences are
  * inserted: the first of these that it needs, and the first that had not been given up, in the
  * order in which they were inserted, of a mix too. A token that needs an earlier one than that can
  * no longer be gone back to. Of other streams, and before the first token, both are 0.
@@ -679,6 +939,8 @@ SEGUE_EXPORT void segue_stream_token_needs(
  * they are released, and can no longer be committed (SEGUE_ESTALE). SEGUE_ETOKEN names what
  * differs; the lane is then as before. Final states that came after the token's step are taken
  * back, as far as the oldest checkpoint in the store; checkpoints of later steps leave the store.
+ * With SEGUE_INITIAL_KEPT a token is refused, too, if the store has no checkpoint of its step, or
+ * one of another future.
  */
 SEGUE_EXPORT int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size);
 /*
@@ -703,6 +965,7 @@ enum segue_span_flags {
 		1u << 0, /* first segment of its sequence: state in is the initial value */
 	SEGUE_SPAN_LAST = 1u << 1,  /* last segment */
 	SEGUE_SPAN_EMPTY = 1u << 2, /* a row without a sequence (tail = pad): length 0, zeros */
+	SEGUE_SPAN_KEPT = 1u << 3,  /* it begins with states that were kept: SEGUE_INITIAL_KEPT */
 };
 
 /*
@@ -713,7 +976,7 @@ struct segue_span {
 	uint64_t number;        /* of the sequence in the stream, from 0: rank in which it enters */
 	uint64_t epoch;         /* from 0; of an empty row: the epoch that it pads */
 	uint64_t first_step;    /* segment * num_unroll */
-	uint64_t array_steps;   /* steps of the whole sequence's arrays */
+	uint64_t array_steps;   /* steps of the whole sequence's arrays, cut to maximum_length */
 	uint64_t total_length;  /* steps of the whole sequence that count */
 	uint32_t row;           /* in this batch */
 	uint32_t offset;        /* first step's place in the row */
@@ -727,8 +990,16 @@ struct segue_span {
 
 /* Step t of the batch in its lane. */
 SEGUE_EXPORT uint64_t segue_batch_step(const struct segue_batch *batch);
-/* Rows: batch_size, or fewer (0 never) in a shrinking tail. */
+/*
+ * Rows: the lane's batch size (0: segue_lane_set_batch_size), or fewer, but not 0, in a shrinking
+ * tail.
+ */
 SEGUE_EXPORT uint32_t segue_batch_rows(const struct segue_batch *batch);
+/*
+ * Steps of each row: num_unroll, or with SEGUE_SPEC_TRIM the longest `length` of its rows, at least
+ * 1. The tensors have no more: row r of a sequence feature begins behind r times so many steps.
+ */
+SEGUE_EXPORT uint32_t segue_batch_steps(const struct segue_batch *batch);
 /*
  * Copies span `i`, below segue_batch_rows(): as much of it as fits `size`, the size of the caller's
  * struct; what this version does not know becomes 0.
@@ -748,8 +1019,8 @@ SEGUE_EXPORT const char *segue_batch_record_key(
 SEGUE_EXPORT size_t segue_batch_key(
 	const struct segue_batch *batch, uint32_t row, bool next, char *buffer, size_t size);
 /*
- * Sequence feature `i` (order of the spec): [rows, num_unroll, dims...]; NULL if there is no such,
- * or it is not dense.
+ * Sequence feature `i` (order of the spec): [rows, segue_batch_steps(), dims...]; NULL if there is
+ * no such, or it is not dense.
  */
 SEGUE_EXPORT const void *segue_batch_sequence(const struct segue_batch *batch, size_t i);
 /* Context feature `i`: [rows, dims...]. */
@@ -759,8 +1030,8 @@ SEGUE_EXPORT const void *segue_batch_context(const struct segue_batch *batch, si
 struct segue_ragged {
 	/*
 	 * Where the values of each step begin and the last one's end, counted in values: [rows,
-	 * num_unroll + 1], where a row begins where the one before has ended; of context [rows +
-	 * 1]. From 0 on, never falling. Steps behind the end of a sequence have no values.
+	 * segue_batch_steps() + 1], where a row begins where the one before has ended; of context
+	 * [rows + 1]. From 0 on, never falling. Steps behind the end of a sequence have no values.
 	 */
 	const int64_t *offsets;
 	const void *values; /* one behind the other, aligned to 64 bytes; NULL: there are none */

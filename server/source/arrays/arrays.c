@@ -232,15 +232,12 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 	const struct segue_array_sequence *sequence = &source->index->sequence[number];
 	const struct segue_spec *spec = source->spec;
 	struct record *record;
+	int rc = segue_source_check_steps(spec, sequence->steps);
 
-	if (!spec->pad && sequence->steps % spec->num_unroll)
-		return segue_fail(SEGUE_EMISFIT,
-			"%s: sequence %" PRIu64 ": feature '%s': %" PRIu32
-			" steps, which is no multiple of num_unroll = %" PRIu32 "; "
-			"consider pad=True",
-			name_of(source, sequence->group), number, spec->sequences[0].name,
-			sequence->steps, spec->num_unroll);
-	int rc = record_take(source, &record);
+	if (rc)
+		return segue_fail_within(
+			rc, "%s: sequence %" PRIu64, name_of(source, sequence->group), number);
+	rc = record_take(source, &record);
 	if (rc)
 		return rc;
 	record->base.ops = &record_ops;
@@ -425,7 +422,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 	source = calloc(1, sizeof(*source));
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
-	segue_source_base_init(&source->base, &source_ops, spec->on_error);
+	segue_source_base_init(&source->base, &source_ops, spec);
 	source->spec = spec;
 	source->index = spec->source.arrays.index;
 	source->keeper = *means->keeper;

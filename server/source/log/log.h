@@ -131,6 +131,12 @@ uint64_t segue_log_retained(struct segue_log *log, const struct segue_log_retain
 /* Bytes of sequence `number` and of all behind it. */
 uint64_t segue_log_bytes_from(struct segue_log *log, uint64_t number);
 /*
+ * Of the sequences `first`, first + stride, ... below `until`, which are there, how many have more
+ * than `most` steps. *within: the first that has not, or the one that comes at `until` or behind.
+ */
+uint64_t segue_log_longer(struct segue_log *log, uint64_t first, uint64_t stride, uint64_t until,
+	uint64_t most, uint64_t *within);
+/*
  * The running hash of all sequences below `number`. SEGUE_ENOTFOUND: it was given up, or is not
  * there yet.
  */

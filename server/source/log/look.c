@@ -93,6 +93,31 @@ uint64_t segue_log_bytes_from(struct segue_log *log, uint64_t number)
 	return bytes;
 }
 
+uint64_t segue_log_longer(struct segue_log *log, uint64_t first, uint64_t stride, uint64_t until,
+	uint64_t most, uint64_t *within)
+{
+	uint64_t longer = 0, number = first;
+	bool found = false;
+
+	pthread_mutex_lock(&log->mutex);
+	for (const struct segue_log_part *part = find(log, number); number < until;
+		number += stride) {
+		while (number - part->first >= part->count && part + 1 < log->part + log->parts)
+			part++;
+		if (number - part->first >= part->count)
+			break;
+		bool is_longer = part->index[number - part->first].steps > most;
+		longer += is_longer;
+		if (!is_longer && !found)
+			*within = number;
+		found = found || !is_longer;
+	}
+	pthread_mutex_unlock(&log->mutex);
+	if (!found)
+		*within = number;
+	return longer;
+}
+
 void segue_log_find(struct segue_log *log, uint64_t number, struct segue_log_found *found)
 {
 	*found = (struct segue_log_found){.there = false};

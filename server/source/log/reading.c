@@ -405,7 +405,7 @@ int segue_log_source_create(
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
-	segue_source_base_init(&source->base, &source_ops, spec->on_error);
+	segue_source_base_init(&source->base, &source_ops, spec);
 	source->spec = spec;
 	source->log = log;
 	source->whole_max = segue_seqfile_whole_max(spec);

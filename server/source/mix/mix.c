@@ -428,7 +428,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
-	segue_source_base_init(&source->base, &source_ops, spec->on_error);
+	segue_source_base_init(&source->base, &source_ops, spec);
 	source->spec = spec;
 	source->log = NO_PART;
 	source->keeper = *means->keeper;

@@ -133,13 +133,8 @@ static int check_entry(const struct segue_seqfile_record *record)
 			"damaged: its key has %" PRIu32
 			" bytes, more than any of the file has, by its foot",
 			entry->key_size);
-	if (!spec->pad && entry->steps % spec->num_unroll)
-		return segue_fail(SEGUE_EMISFIT,
-			"feature '%s': %" PRIu64
-			" steps, which is no multiple of num_unroll = %" PRIu32 "; "
-			"consider pad=True",
-			spec->sequences[0].name, entry->steps, spec->num_unroll);
-	return segue_insert_check_total(spec, entry, SEGUE_EMISFIT);
+	int rc = segue_source_check_steps(spec, entry->steps);
+	return rc ? rc : segue_insert_check_total(spec, entry, SEGUE_EMISFIT);
 }
 
 /* Where the columns of the spec are. */

@@ -257,8 +257,8 @@ size_t segue_seqfile_whole_max(const struct segue_spec *spec)
 
 	for (size_t i = 0; i < spec->sequence_count; i++)
 		step += spec->sequences[i].size;
-	return step >= LONG_WINDOW * spec->sequence_count / spec->num_unroll ? WHOLE_MAX_LONG
-									     : WHOLE_MAX;
+	return step >= LONG_WINDOW * spec->sequence_count / segue_spec_unroll(spec) ? WHOLE_MAX_LONG
+										    : WHOLE_MAX;
 }
 
 static int source_open(const struct segue_spec *spec, const struct segue_source_means *means,
@@ -268,7 +268,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a source");
-	segue_source_base_init(&source->base, &source_ops, spec->on_error);
+	segue_source_base_init(&source->base, &source_ops, spec);
 	source->spec = spec;
 	source->reader = (struct segue_seqfile_reader){read_file, fail_within_file, source};
 	source->keeper = *means->keeper;

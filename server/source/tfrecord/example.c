@@ -391,14 +391,8 @@ static int check_steps(const struct segue_spec *spec, struct segue_example *exam
 			return unequal(spec, example->cursors);
 	if (steps == 0)
 		return segue_fail(SEGUE_EMISFIT, "empty sequence: its features have no steps");
-	if (!spec->pad && steps % spec->num_unroll)
-		return segue_fail(SEGUE_EMISFIT,
-			"feature '%s': %" PRIu64
-			" steps, which is no multiple of num_unroll = %" PRIu32 "; "
-			"consider pad=True",
-			spec->sequences[0].name, steps, spec->num_unroll);
 	example->steps = steps;
-	return 0;
+	return segue_source_check_steps(spec, steps);
 }
 
 int segue_example_scan(

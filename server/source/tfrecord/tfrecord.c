@@ -177,7 +177,8 @@ static int check(struct record *record, const struct segue_index_entry *entry)
 	const struct segue_spec *spec = record->source->spec;
 	int scanned = segue_example_scan(spec, &record->window, &record->example), rc;
 
-	if (scanned && scanned != SEGUE_EDATA && scanned != SEGUE_EMISFIT)
+	if (scanned && scanned != SEGUE_EDATA && scanned != SEGUE_EMISFIT &&
+		scanned != SEGUE_ETOOLONG)
 		return scanned;
 	/* Where the bytes are not what was written, what the scan made of them is no news. */
 	rc = segue_window_complete(&record->window);
@@ -403,6 +404,7 @@ static int lengths_name(const struct segue_spec *spec, const uint64_t fingerprin
 	const char *key = asked->key_feature;
 	uint32_t rules[4] = {spec->pad ? 0 : spec->num_unroll, asked->allow_surplus, spec->on_error,
 		key != NULL};
+	uint32_t limits[2] = {spec->maximum_length, spec->on_too_long};
 	XXH3_state_t *state = XXH3_createState();
 	XXH128_hash_t hash;
 
@@ -411,6 +413,8 @@ static int lengths_name(const struct segue_spec *spec, const uint64_t fingerprin
 	XXH3_128bits_reset(state);
 	XXH3_128bits_update(state, fingerprint, 2 * sizeof(fingerprint[0]));
 	XXH3_128bits_update(state, rules, sizeof(rules));
+	if (spec->maximum_length)
+		XXH3_128bits_update(state, limits, sizeof(limits));
 	if (key)
 		XXH3_128bits_update(state, key, strlen(key));
 	if (asked->record)
@@ -613,7 +617,7 @@ static int source_open(const struct segue_spec *spec, const struct segue_source_
 
 	if (!source)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a data set");
-	segue_source_base_init(&source->base, &source_ops, spec->on_error);
+	segue_source_base_init(&source->base, &source_ops, spec);
 	source->spec = spec;
 	source->keeper = *means->keeper;
 	source->whole_max = SEGUE_RECORD_WHOLE_MAX;

@@ -145,10 +145,21 @@ static uint64_t steps_of(uint64_t record)
 	return 1 + mix(record) % 14;
 }
 
+static struct {
+	const char *group;
+	uint64_t salt;
+} own;
+
+void hostile_be_of_group(const char *group, uint64_t salt)
+{
+	own.group = group;
+	own.salt = salt;
+}
+
 /* The state after a segment. */
 static int64_t state_after(const struct segue_span *span, uint64_t segment, uint64_t word)
 {
-	return (int64_t)mix(span->number * 1000003 + segment * 1009 + word);
+	return (int64_t)mix(span->number * 1000003 + segment * 1009 + word + (own.salt << 32));
 }
 
 void hostile_write_data(const char *path)
@@ -201,7 +212,8 @@ void hostile_open(const struct hostile *hostile, const char *dir, struct segue_c
 
 struct segue_lane *hostile_take(struct segue_stream *stream, uint32_t lane, enum segue_start start)
 {
-	const struct segue_attach_options options = {.size = sizeof(options), .start = start};
+	const struct segue_attach_options options = {
+		.size = sizeof(options), .start = start, .group = own.group};
 	struct segue_lane *out;
 	int64_t until = segue_now_ns() + 20000 * MILLISECOND;
 	int rc;
@@ -210,6 +222,8 @@ struct segue_lane *hostile_take(struct segue_stream *stream, uint32_t lane, enum
 		segue_now_ns() < until)
 		hostile_sleep_ms(1);
 	EXPECT(rc == 0, "attach to lane %u: %s", lane, segue_error_detail());
+	if (own.group)
+		hostile_beside_note(segue_lane_committed(out), -1);
 	return out;
 }
 
@@ -445,6 +459,16 @@ uint64_t raw_stream(struct raw *raw, const struct segue_draft *spec)
 	return type == SEGUE_MESSAGE_OPENED ? raw->reply.opened.stream : 0;
 }
 
+uint32_t raw_group(struct raw *raw, uint64_t stream, const char *name)
+{
+	struct segue_message request = {
+		.type = SEGUE_MESSAGE_GROUP, .group = {.stream = stream, .name = name}};
+
+	EXPECT(raw_call(raw, &request) == SEGUE_MESSAGE_GROUPED, "group '%s': %s", name,
+		raw->reply.failure.detail);
+	return raw->reply.grouped.group;
+}
+
 /* ---- Leases ---- */
 
 static void *map(int fd, size_t size, int protection)
@@ -468,9 +492,12 @@ void seat_take(const struct hostile *hostile, const char *dir, uint32_t lane,
 	raw_open(dir, &seat->raw);
 	seat->stream = attach.lane_attach.stream = raw_stream(&seat->raw, &spec.spec);
 	EXPECT(seat->stream, "stream: %s", seat->raw.reply.failure.detail);
-	EXPECT(segue_geometry_init(seat->spec, seat->raw.reply.opened.key_max, &seat->geometry) ==
-			0,
+	EXPECT(segue_geometry_init(seat->spec, seat->spec->batch_size,
+		       seat->raw.reply.opened.key_max, &seat->geometry) == 0,
 		"geometry: %s", segue_error_detail());
+	if (own.group)
+		seat->group = raw_group(&seat->raw, seat->stream, own.group);
+	attach.lane_attach.group = seat->group;
 	for (int tries = 0; raw_call(&seat->raw, &attach) != SEGUE_MESSAGE_ATTACHED; tries++) {
 		raw_expect_failure(&seat->raw, SEGUE_EBUSY, "attach");
 		EXPECT(tries < 1000, "lane %u is not given back", lane);
@@ -484,6 +511,8 @@ void seat_take(const struct hostile *hostile, const char *dir, uint32_t lane,
 	seat->ring = map(seat->fds[0], seat->geometry.ring_size, PROT_READ);
 	seat->carry = map(seat->fds[1], seat->geometry.carry_size, PROT_READ | PROT_WRITE);
 	seat->page = map(seat->fds[2], seat->geometry.lease_size, PROT_READ);
+	if (own.group)
+		hostile_beside_note(seat->step, seat->fds[0]);
 }
 
 bool seat_await(struct seat *seat, uint64_t step)

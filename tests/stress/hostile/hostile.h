@@ -32,9 +32,10 @@ struct hostile {
 	const char *data;    /* its data set */
 	const char *scratch; /* an empty directory of this attack */
 	uint64_t random;
-	int64_t until; /* monotonic: the attack ends here */
-	bool thorough; /* the long form */
-	bool crowded;  /* beside all other attacks: how long things take says nothing */
+	int64_t until;     /* monotonic: the attack ends here */
+	bool thorough;     /* the long form */
+	bool crowded;      /* beside all other attacks: how long things take says nothing */
+	const char *group; /* whose leases the attacker has; NULL: the one without a name */
 };
 
 /* Name, and the row of the table that it covers. */
@@ -69,10 +70,25 @@ struct hostile {
 	X(forked, "C23")                                                                           \
 	X(namespaces, "C24")                                                                       \
 	X(sides, "C25")                                                                            \
-	X(producers, "C26")
+	X(producers, "C26")                                                                        \
+	X(groups, "C28")
 #define HOSTILE_DECLARE(name, row) void attack_##name(struct hostile *hostile);
 HOSTILE_ATTACKS(HOSTILE_DECLARE)
 #undef HOSTILE_DECLARE
+
+/*
+ * Those that are made by a worker of group "b", too, while one of the group without a name works on
+ * the same lane of stream "main": `list` has them as NAME+b.
+ */
+#define HOSTILE_BESIDE(X)                                                                          \
+	X(killed, 1)                                                                               \
+	X(half_state, 2)                                                                           \
+	X(commit_store, 3)                                                                         \
+	X(stopped, 4)                                                                              \
+	X(scribble, 5)                                                                             \
+	X(readonly, 6)                                                                             \
+	X(words, 7)                                                                                \
+	X(signals, 8)
 
 _Noreturn void hostile_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void hostile_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -113,6 +129,8 @@ void hostile_private_spec(
 /* Opens `dir`, and stream "main" of it. */
 void hostile_open(const struct hostile *hostile, const char *dir, struct segue_client **client,
 	struct segue_stream **stream);
+/* Of which group's lanes this process and its children take, and what their states depend on. */
+void hostile_be_of_group(const char *group, uint64_t salt);
 /* Attaches to a lane, waiting while somebody has it. */
 struct segue_lane *hostile_take(struct segue_stream *stream, uint32_t lane, enum segue_start start);
 struct segue_batch *hostile_next(struct segue_lane *lane);
@@ -121,6 +139,12 @@ uint64_t hostile_check(struct segue_batch *batch);
 /* Saves the states that their closed form demands, commits, releases. */
 void hostile_save(struct segue_batch *batch);
 void hostile_commit(struct segue_batch *batch);
+
+/* The attack, by a worker of group "b", beside one that must not notice it. */
+void hostile_beside(
+	struct hostile *hostile, uint32_t lane, void (*attack)(struct hostile *hostile));
+/* Where the attacker is, and its ring's fd, or -1: what it has mapped. */
+void hostile_beside_note(uint64_t step, int ring);
 
 /* Tries to write, to size and to reopen a segment that is read only; `at`: where it is mapped. */
 void hostile_try_segment(int fd, void *at, const char *what);
@@ -159,6 +183,8 @@ void raw_expect_end(struct raw *raw, int ms, const char *what);
 void raw_expect_failure(const struct raw *raw, int code, const char *what);
 /* Opens the stream of a spec: its id, or 0 and raw->reply is the failure. */
 uint64_t raw_stream(struct raw *raw, const struct segue_draft *spec);
+/* The number of a group of an open stream, which is made; fails if it cannot be. */
+uint32_t raw_group(struct raw *raw, uint64_t stream, const char *name);
 
 /* A lease on a lane of stream "main". */
 struct seat {
@@ -166,6 +192,7 @@ struct seat {
 	struct segue_spec *spec;
 	struct segue_geometry geometry;
 	uint64_t stream, lease, generation, step;
+	uint32_t group;
 	uint8_t token[SEGUE_TOKEN_BYTES];
 	int fds[SEGUE_FRAME_FDS]; /* ring, carry, lease page, event */
 	struct segue_ring_header *ring;

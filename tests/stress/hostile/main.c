@@ -2,6 +2,7 @@
  * Attacks on a server, one file each, and the canary that must not notice them.
  *
  *	hostile NAME DIR DATA SCRATCH SECONDS SEED [thorough] [crowded]   an attack; `list` names them
+ *	hostile NAME+b ...                                        the same by a worker of another group
  *	hostile canary DIR DATA OUT PACE_US STEPS                 STEPS 0: until SIGTERM
  *	hostile data PATH                                         writes the data set
  */
@@ -19,6 +20,16 @@ static const struct {
 } attacks[] = {
 #define HOSTILE_ENTRY(name, row) {#name, row, attack_##name},
 	HOSTILE_ATTACKS(HOSTILE_ENTRY)
+#undef HOSTILE_ENTRY
+};
+
+static const struct {
+	const char *name;
+	uint32_t lane;
+	void (*run)(struct hostile *hostile);
+} beside[] = {
+#define HOSTILE_ENTRY(name, lane) {#name "+b", lane, attack_##name},
+	HOSTILE_BESIDE(HOSTILE_ENTRY)
 #undef HOSTILE_ENTRY
 };
 
@@ -74,6 +85,36 @@ static void canary(char **arguments)
 	fclose(out);
 }
 
+/* 2: there is none of that name. */
+static int attack(int argc, char **argv)
+{
+	struct hostile hostile = {
+		.dir = argv[2],
+		.data = argv[3],
+		.scratch = argv[4],
+		.random = strtoull(argv[6], NULL, 10),
+		.until = segue_now_ns() + (int64_t)(atof(argv[5]) * 1e9),
+	};
+
+	for (int j = 7; j < argc; j++) {
+		hostile.thorough |= strcmp(argv[j], "thorough") == 0;
+		hostile.crowded |= strcmp(argv[j], "crowded") == 0;
+	}
+	for (size_t i = 0; i < sizeof(attacks) / sizeof(attacks[0]); i++) {
+		if (strcmp(argv[1], attacks[i].name) != 0)
+			continue;
+		attacks[i].run(&hostile);
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++) {
+		if (strcmp(argv[1], beside[i].name) != 0)
+			continue;
+		hostile_beside(&hostile, beside[i].lane, beside[i].run);
+		return 0;
+	}
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "data") == 0) {
@@ -84,24 +125,9 @@ int main(int argc, char **argv)
 		canary(argv + 2);
 		return 0;
 	}
-	for (size_t i = 0; i < sizeof(attacks) / sizeof(attacks[0]); i++) {
-		if (argc == 2 && strcmp(argv[1], "list") == 0)
-			printf("%s %s\n", attacks[i].name, attacks[i].row);
-		if (argc < 7 || strcmp(argv[1], attacks[i].name) != 0)
-			continue;
-		struct hostile hostile = {
-			.dir = argv[2],
-			.data = argv[3],
-			.scratch = argv[4],
-			.random = strtoull(argv[6], NULL, 10),
-			.until = segue_now_ns() + (int64_t)(atof(argv[5]) * 1e9),
-		};
-		for (int j = 7; j < argc; j++) {
-			hostile.thorough |= strcmp(argv[j], "thorough") == 0;
-			hostile.crowded |= strcmp(argv[j], "crowded") == 0;
-		}
-		attacks[i].run(&hostile);
-		return 0;
-	}
-	return argc == 2 && strcmp(argv[1], "list") == 0 ? 0 : 2;
+	for (size_t i = 0; argc == 2 && i < sizeof(attacks) / sizeof(attacks[0]); i++)
+		printf("%s %s\n", attacks[i].name, attacks[i].row);
+	for (size_t i = 0; argc == 2 && i < sizeof(beside) / sizeof(beside[0]); i++)
+		printf("%s\n", beside[i].name);
+	return argc < 7 ? argc != 2 : attack(argc, argv);
 }

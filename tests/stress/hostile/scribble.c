@@ -65,6 +65,7 @@ static void restore_noise(struct hostile *hostile, struct seat *seat)
 	struct segue_message restore = {.type = SEGUE_MESSAGE_LANE_ATTACH,
 		.lane_attach = {.stream = seat->stream,
 			.lane = LANE,
+			.group = seat->group,
 			.mode = SEGUE_ATTACH_RESTORE,
 			.upload = seat->raw.reply.bulk.id,
 			.lease = seat->lease}};

@@ -29,8 +29,10 @@ static _Noreturn void holder(struct hostile *hostile)
 
 void attack_stopped(struct hostile *hostile)
 {
-	const struct segue_attach_options hurried = {
-		.size = sizeof(hurried), .start = SEGUE_START_CONTINUE, .timeout_ns = 200000000};
+	const struct segue_attach_options hurried = {.size = sizeof(hurried),
+		.start = SEGUE_START_CONTINUE,
+		.timeout_ns = 200000000,
+		.group = hostile->group};
 	struct segue_client *client;
 	struct segue_stream *stream;
 	struct segue_lane *lane;

@@ -54,10 +54,11 @@ void attack_words(struct hostile *hostile)
 		segue_event_ring(seat.fds[3]);
 		EXPECT(seat_fenced(&seat, lie->ends ? 5000 : 100) == lie->ends, "%s: the lease %s",
 			lie->what, lie->ends ? "goes on" : "was ended");
-		/* Nothing was given out for the lie: what is not committed stays where it is. */
+		/* Nothing was given out for the lie: what is not committed stays where it is. Where the
+		 * lease is over, another group may go on with the ring. */
 		uint64_t published = segue_load_acquire(&seat.ring->published);
-		EXPECT(published <= 3 + seat.geometry.depth, "%s: %llu batches published",
-			lie->what, (unsigned long long)published);
+		EXPECT(published <= 3 + seat.geometry.depth || (hostile->group && lie->ends),
+			"%s: %llu batches published", lie->what, (unsigned long long)published);
 		seat_leave(&seat);
 	}
 	printf("%u lies: leases ended, or the lesser word believed\n", told);

@@ -1,0 +1,74 @@
+"""What a group that is slow, stopped or killed does to those that share its feed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forked
+import segue
+from test_groups import feeds, opened, take
+
+DEPTH = 4
+
+
+def other(directory: Path, path: Path, options: Any, pipe: Connection) -> None:
+    """Group c: takes batches up to the step that it is told; 0: takes one, and goes no further."""
+    with segue.open(directory) as client, opened(client, path, **options) as stream:
+        with stream.loader(group="c", timeout=60) as loader:
+            loader.state_dict()
+            pipe.send(None)
+            while (until := pipe.recv()) is not None:
+                pipe.send(take(loader, until, 1) if until else next(iter(loader)).step)
+
+
+
+@pytest.mark.parametrize("end", ["slow", "stopped", "killed"])
+def test_others_wait_for_a_group_as_long_as_it_has_its_lane(
+    client: segue.Client, tmp_path: Path, end: str
+) -> None:
+    options: dict[str, Any] = {"depth": DEPTH, "epochs": 20}
+    if end == "stopped":
+        options["lease_timeout"] = 1.0
+    path = tmp_path / "a.segue"
+    stream = opened(client, path, **options)
+    ours, theirs = forked.context().Pipe()
+    process = forked.context().Process(target=other, args=(client.dir, path, options, theirs))
+    with stream.loader(group="b", timeout=60) as b:
+        b.state_dict()
+        process.start()
+        try:
+            ours.recv()
+            assert feeds(client) == 1
+            ours.send(3)
+            assert take(b, 3, 1) == ours.recv()
+            ours.send(0)
+            assert ours.recv() == 3
+            take(b, 3 + DEPTH, 1)
+            if end == "slow":
+                waits(b)
+                ours.send(5)
+                assert [step for step, _ in enumerate(ours.recv(), 3)] == [3, 4]
+                take(b, 4 + DEPTH, 1)  # its loader still has batch 4
+                waits(b)
+            else:
+                os.kill(process.pid, signal.SIGSTOP if end == "stopped" else signal.SIGKILL)
+                take(b, 30, 1)
+        finally:
+            process.kill()
+            process.join()
+    # Its lane is where it was, with its own states.
+    with stream.loader(group="c", start="continue", timeout=60) as c:
+        assert next(iter(c)).step == (5 if end == "slow" else 3)
+
+
+def waits(loader: segue.Loader) -> None:
+    loader._timeout = 0.3
+    with pytest.raises(segue.TimeoutError_):
+        next(iter(loader))
+    loader._timeout = 60

@@ -1,0 +1,61 @@
+"""The recipes of docs/groups.md, in bindings/python/examples: run as users do, on less data."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "bindings" / "python" / "examples"
+PATIENCE = 300.0
+
+
+def recipe(name: str, *arguments: object) -> str:
+    """What it has printed; it must have found all to be as it should."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_learning_rates_share_a_feed_and_see_what_each_would_see_alone(tmp_path: Path) -> None:
+    picture = tmp_path / "sweep.svg"
+    text = recipe("sweep.py", "--sequences", 60, "--epochs", 1, "--svg", picture)
+    assert "| feeds | 1 | 4 |" in text
+    assert text.endswith("with a stream of its own, bit for bit\n")
+    rings = re.search(r"rings and states \| ([\d.]+) MB \| ([\d.]+) MB", text)
+    assert rings and 2 * float(rings[1]) < float(rings[2])
+    assert picture.read_text().startswith("<svg")
+
+
+def test_a_student_learns_from_a_teacher() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    text = recipe("teacher.py", "--sequences", 60, "--epochs", 2)
+    assert re.match(r"\d+ batches for two groups, feeds: 1\n", text)
+    first, last = (int(share) for share in re.findall(r"(\d+) % of the student", text))
+    assert last > max(first, 70), text
+
+
+def test_a_node_is_lost_for_good_and_the_other_takes_its_lanes() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    text = recipe("nodes.py", "--sequences", 40)
+    for rank in range(4):
+        assert f"rank {rank} of 4: lanes [{rank}], from round 0\n" in text
+    began = {}
+    for rank in range(2):
+        lanes = rf"lanes \[{rank}, {rank + 2}\]"
+        found = re.search(rf"rank {rank} of 2: {lanes}, from round (\d+)", text)
+        assert found, text
+        began[rank] = int(found[1])
+    assert began[0] == began[1] >= 20
+    assert text.endswith("of the training that nobody killed, bit for bit\n")
