@@ -240,8 +240,10 @@ static void start_making(struct segue_attach *attach)
 	attach->base.task.work = make;
 	attach->base.task.done = granted;
 	ledger->making = attach;
+	ledger->making_is_slow = is_slow(attach);
 	segue_taken_making(ledger, attach->moves ? attach->base.session : NULL);
-	if (!is_slow(attach) || segue_account_run(attach->base.account, &attach->base.task, false))
+	if (!ledger->making_is_slow ||
+		segue_account_run(attach->base.account, &attach->base.task, false))
 		segue_pool_run(ledger->stream->pool, &attach->base.task);
 }
 
@@ -279,7 +281,9 @@ static void gather_or_make(struct segue_attach *attach)
 	enum segue_attach_mode mode = attach->request.mode;
 	bool by_library = mode == SEGUE_ATTACH_OFFER || mode == SEGUE_ATTACH_RESUME;
 
-	if (!segue_gather_wants(attach->ledger, spec, attach->order.mode)) {
+	bool wants = segue_gather_wants(attach->ledger, spec, attach->order.mode);
+
+	if (!wants && (is_slow(attach) || !segue_gather_follows(attach->ledger, spec))) {
 		start_making(attach);
 		return;
 	}
@@ -288,6 +292,7 @@ static void gather_or_make(struct segue_attach *attach)
 		.ledger = attach->ledger,
 		.step = step_of(attach),
 		.wanted = by_library ? 0 : spec->groups,
+		.follows = !wants,
 		.go = go_gathered,
 		.refuse = refuse_gathered,
 	};

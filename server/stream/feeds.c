@@ -40,8 +40,7 @@ static void give_some(void *arg, uint64_t bytes)
 
 /* ---- A grant that is being made ---- */
 
-/* Where rows begin with what a group has kept, no other group has the same batches. */
-static bool may_share(const struct segue_spec *spec)
+bool segue_feeds_may_share(const struct segue_spec *spec)
 {
 	return spec->persist && spec->initial != SEGUE_INITIAL_KEPT;
 }
@@ -59,8 +58,9 @@ int segue_feed_choice_init(struct segue_feed_choice *choice, struct segue_stream
 	if (!choice->own)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
 	LIST_FOREACH(feed, &feeds->all, link) {
-		if (!may_share(order->spec) || feed->filler->plan_spec.lane != order->plan.lane ||
-			feed->alone || order->candidate_count == SEGUE_GRANT_CANDIDATES)
+		if (!segue_feeds_may_share(order->spec) ||
+			feed->filler->plan_spec.lane != order->plan.lane || feed->alone ||
+			order->candidate_count == SEGUE_GRANT_CANDIDATES)
 			continue;
 		feed->uses++;
 		choice->candidate[order->candidate_count] = feed;

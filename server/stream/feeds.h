@@ -47,6 +47,8 @@ struct segue_feed_choice {
 	unsigned *spec_uses;           /* of the order's spec */
 };
 
+/* Where rows begin with what a group has kept, no other group has the same batches. */
+bool segue_feeds_may_share(const struct segue_spec *spec);
 /*
  * Which feeds the order, whose plan is set, may join; puts them in. A feed that it makes needs the
  * order's spec for longer than it: then *spec_uses counts it. SEGUE_ENOMEM.

@@ -112,6 +112,25 @@ bool segue_gather_wants(const struct segue_ledger *ledger, const struct segue_sp
 	return mode != SEGUE_ATTACH_NONE || ledger->durable == 0;
 }
 
+/* Whether another's grant at the lane is being made. One that may be slow is not waited for. */
+static bool is_ahead(struct segue_stream *stream, uint32_t lane)
+{
+	struct segue_ledger_group *group;
+	bool ahead = false;
+
+	LIST_FOREACH(group, &stream->ledgers.groups, link) {
+		const struct segue_ledger *ledger = ledger_of(group, lane);
+		ahead = ahead || (ledger->making && !ledger->making_is_slow &&
+					 (!ledger->gathered || ledger->gathered->going));
+	}
+	return ahead;
+}
+
+bool segue_gather_follows(const struct segue_ledger *ledger, const struct segue_spec *spec)
+{
+	return segue_feeds_may_share(spec) && is_ahead(ledger->stream, ledger->place.lane);
+}
+
 void segue_gather_join(struct segue_gathered *gathered, const struct segue_spec *spec)
 {
 	struct segue_ledger *ledger = gathered->ledger;
@@ -183,6 +202,8 @@ static struct meeting look_around(struct segue_stream *stream, uint32_t lane, in
 		struct segue_ledger *ledger = ledger_of(group, lane);
 		struct segue_gathered *one = ledger->gathered;
 		bool waits = one && !one->going;
+		if (waits && one->follows) /* it is none of them */
+			continue;
 		meeting.expected = meeting.expected || is_asked(ledger, now);
 		switch (ledger->lease.state) {
 		case SEGUE_LEASE_GRANTING:
@@ -246,6 +267,37 @@ static void refuse(struct segue_gathered *one, int code)
 	one->refuse(one, code);
 }
 
+static void go(struct segue_gathered *one)
+{
+	one->going = true;
+	one->go(one);
+}
+
+/* Refuses one that waits if nobody waits for it. */
+static bool is_given_up(struct segue_stream *stream, struct segue_gathered *one)
+{
+	if (!one->request->session)
+		refuse(one, SEGUE_EGONE);
+	else if (stream->server->stopping)
+		refuse(one, segue_fail(SEGUE_EGONE, "the server is being stopped"));
+	else
+		return false;
+	return true;
+}
+
+/* The next of those that wait for a grant that was being made. */
+static void look_at_following(struct segue_stream *stream, uint32_t lane)
+{
+	struct segue_ledger_group *group;
+
+	LIST_FOREACH(group, &stream->ledgers.groups, link) {
+		struct segue_gathered *one = ledger_of(group, lane)->gathered;
+		if (one && one->follows && !one->going && !is_given_up(stream, one) &&
+			!is_ahead(stream, lane))
+			go(one);
+	}
+}
+
 /* Refuses whose time is up, or for whom nobody waits. True: one of them is ready. */
 static bool look_at_each(
 	struct segue_stream *stream, uint32_t lane, const struct meeting *meeting, int64_t now)
@@ -255,13 +307,9 @@ static bool look_at_each(
 
 	LIST_FOREACH(group, &stream->ledgers.groups, link) {
 		struct segue_gathered *one = ledger_of(group, lane)->gathered;
-		if (!one || one->going)
+		if (!one || one->going || one->follows || is_given_up(stream, one))
 			continue;
-		if (!one->request->session)
-			refuse(one, SEGUE_EGONE);
-		else if (stream->server->stopping)
-			refuse(one, segue_fail(SEGUE_EGONE, "the server is being stopped"));
-		else if (one->ready_at || is_ready(one, meeting, now))
+		if (one->ready_at || is_ready(one, meeting, now))
 			ready = true;
 		else if (now >= one->deadline)
 			refuse(one, fail_missing(one));
@@ -292,6 +340,7 @@ void segue_gather_look(struct segue_ledger *ledger, int64_t now)
 
 	if (!is_first(ledger))
 		return;
+	look_at_following(stream, lane);
 	struct meeting meeting = look_around(stream, lane, now);
 	bool ready = look_at_each(stream, lane, &meeting, now);
 	/* Who was refused counts no more. */
@@ -303,6 +352,5 @@ void segue_gather_look(struct segue_ledger *ledger, int64_t now)
 		segue_loop_tick_within(stream->server->loop, now + LOOK_NS);
 		return;
 	}
-	one->going = true;
-	one->go(one);
+	go(one);
 }

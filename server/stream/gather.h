@@ -9,6 +9,9 @@
  * declares (`groups`), after a loss those whose lanes are reserved for them, and those that were
  * asked to come. Where one has the lane already, others are not waited for.
  *
+ * Others, where a grant of another group at the lane is just being made, wait for that alone: of
+ * groups that ask at the same moment each would bring a feed of its own.
+ *
  * Slots of the feed that those need who have not joined yet are reserved; who is ahead of what is
  * published, and within reach of it, waits until it is published.
  */
@@ -27,6 +30,7 @@ struct segue_gathered {
 	int64_t since;    /* it has asked, */
 	int64_t deadline; /* and waits for others until then */
 	int64_t ready_at; /* all have come since then; 0: not yet */
+	bool follows;     /* it meets nobody: it waits for a grant that is being made */
 	bool going;       /* its grant is being made */
 	void (*go)(struct segue_gathered *gathered);
 	void (*refuse)(struct segue_gathered *gathered, int code);
@@ -35,6 +39,8 @@ struct segue_gathered {
 /* Whether one that asks in this mode is to be gathered. */
 bool segue_gather_wants(const struct segue_ledger *ledger, const struct segue_spec *spec,
 	enum segue_attach_mode mode);
+/* Whether it is to be gathered since it follows another's grant. */
+bool segue_gather_follows(const struct segue_ledger *ledger, const struct segue_spec *spec);
 /*
  * The ledger, which is GRANTING, is gathered until the request is settled; `spec` is that of its
  * opening. The tick that follows has it go, or wait.

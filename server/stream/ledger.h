@@ -52,6 +52,7 @@ struct segue_ledger {
 	TAILQ_HEAD(segue_waiting, segue_attach) waiting; /* requests for this lane, oldest first */
 	TAILQ_HEAD(, segue_attach) loading;              /* requests whose uploads are being read */
 	struct segue_attach *making;                     /* GRANTING: the request, */
+	bool making_is_slow;             /* whose client decides how long it takes, and */
 	struct segue_gathered *gathered; /* which meets those of other groups (gather.h); or NULL */
 	int64_t asked_until;  /* HELD: it was asked to renew, and is expected; 0: it was not */
 	int64_t asked_again;  /* the same is not asked before */

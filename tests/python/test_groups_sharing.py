@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ import pytest
 
 import segue
 from test_groups import feeds, opened, take
+from test_resume import server_pid
 
 
 def attached(stream: segue.Stream, group: str, **options: Any) -> segue.Loader:
@@ -29,6 +35,26 @@ def test_who_comes_later_shares_what_is_still_in_the_ring(
             assert take(c, ahead, 1) == seen if ahead else next(iter(c)).step == 0
         assert feeds(client) == 1
         take(b, 12, 1)
+
+
+def test_groups_that_ask_at_the_same_moment_share(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        loaders = []
+        for number in range(8):  # a connection has its requests answered one by one
+            client = stack.enter_context(segue.open(tmp_path / "store"))
+            stream = opened(client, tmp_path / "a.segue", lanes=4, batch_size=1, num_threads=8)
+            loaders.append(stream.loader(group=f"g{number}", lanes=range(4), timeout=60))
+        server = server_pid(client)
+        with ThreadPoolExecutor(len(loaders)) as threads:
+            os.kill(server, signal.SIGSTOP)
+            try:
+                asked = [threads.submit(loader.state_dict) for loader in loaders]
+                time.sleep(0.2)  # the server finds all that they have asked for when it goes on
+            finally:
+                os.kill(server, signal.SIGCONT)
+            for one in asked:
+                one.result(60)
+        assert feeds(client) == 4
 
 
 def test_a_token_of_one_group_brings_another_to_its_place(
