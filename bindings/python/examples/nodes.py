@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from segue.torch import static_state_saving_rnn
 
 LANES, CELLS, UNROLL, ROWS, EVERY = 4, 8, 10, 2, 10
 PATIENCE = 300.0  # seconds
+# Gloo does not always notice at once that a rank is gone: what waits for it then fails after this.
+GLOO_TIMEOUT = timedelta(seconds=30)
 
 
 # -- a rank ----------------------------------------------------------------------------------------
@@ -90,7 +93,7 @@ def gradients(model: Network, batches: list[segue.Batch]) -> dict[int, Tensor]:
 def train(place: Path, epochs: int) -> None:
     """What one rank does; torchrun has said in the environment which."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=GLOO_TIMEOUT)
     rank, world = dist.get_rank(), dist.get_world_size()
     model = Network()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
