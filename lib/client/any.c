@@ -121,6 +121,9 @@ static int check(struct segue_lane *const *lanes, size_t count, int64_t timeout_
 		rc = segue_lane_usable(lanes[i]);
 		if (!rc && lanes[i]->client != lanes[0]->client)
 			rc = segue_fail(SEGUE_EINVAL, "segue_lanes_wait wants lanes of one client");
+		if (!rc && lanes[i]->replicas > 1)
+			rc = segue_fail(
+				SEGUE_EINVAL, "segue_lanes_wait wants lanes without replicas");
 		if (!rc)
 			rc = segue_lane_check_no_batch(lanes[i]);
 	}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/bulk.h"
+#include "client/follow.h"
 #include "client/hold.h"
 #include "client/lease.h"
 #include "client/resume.h"
@@ -95,6 +96,9 @@ static int attempt_place(void *arg)
 
 	if (!rc && placing->group)
 		rc = find_group(lane, placing->group);
+	if (!rc && lane->replica)
+		return segue_follow_attach(
+			lane, segue_deadline(placing->timeout_ns, segue_lease_gathering_ns(lane)));
 	if (!rc && placing->first && !lane->moves && segue_lane_spec(lane)->persist)
 		rc = segue_takeover_prepare(lane, placing->take, placing->mode);
 	if (!rc && lane->index == SEGUE_LANE_ANY)
@@ -123,6 +127,10 @@ int segue_lane_restore(struct segue_lane *lane, const void *token, size_t size)
 		return segue_fail(SEGUE_ETOKEN,
 			"lane %u: the token is empty: give what state_dict() made of the lane",
 			lane->index);
+	if (lane->replica) {
+		segue_follow_forget(lane);
+		return 0;
+	}
 	if (segue_lane_is_taken(lane))
 		return segue_lane_fail_lost(lane);
 	struct placing placing = {
@@ -165,6 +173,8 @@ int segue_lane_renew(struct segue_lane *lane)
 {
 	int rc = segue_lane_usable(lane);
 
+	if (!rc && lane->replica)
+		rc = segue_follow_fail_reads(lane, "asks for new memory");
 	if (!rc)
 		rc = segue_lane_check_no_batch(lane);
 	if (!rc)
@@ -221,6 +231,8 @@ int segue_lane_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
 		rc = segue_fail(SEGUE_EINVAL,
 			"batch_size is %u: a batch has %u rows at most: give a smaller one",
 			batch_size, SEGUE_ROWS_MAX);
+	if (!rc && lane->replica)
+		return segue_follow_set_batch_size(lane, batch_size);
 	if (!rc)
 		rc = segue_lane_check_no_batch(lane);
 	if (!rc)
@@ -254,6 +266,24 @@ static int check_attach(const struct segue_stream *stream, uint32_t index,
 	if (index != SEGUE_LANE_ANY && index >= spec->lanes)
 		return segue_fail(SEGUE_EINVAL, "stream '%s' has no lane %u: its last is %u",
 			spec->name, index, spec->lanes - 1);
+	if (options->replicas > SEGUE_REPLICAS_MAX ||
+		(options->replica && options->replica >= options->replicas))
+		return segue_fail(SEGUE_EINVAL,
+			"replica: %u is not in 0 to replicas - 1, with replicas = %u, which is %u "
+			"at "
+			"most",
+			options->replica, options->replicas, SEGUE_REPLICAS_MAX);
+	if (options->replicas > 1 && !spec->persist)
+		return segue_fail(SEGUE_EINVAL,
+			"stream '%s': with persist = false nothing is shared: each loader is by "
+			"itself, and has no replicas",
+			spec->name);
+	if (options->replicas > 1 && index == SEGUE_LANE_ANY)
+		return segue_fail(SEGUE_EINVAL,
+			"stream '%s': replicas are of lanes that stay with their worker, not of "
+			"any: "
+			"attach the lanes by their numbers",
+			spec->name);
 	return options->group ? segue_name_check("group", options->group, false) : 0;
 }
 
@@ -279,6 +309,8 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 	lane->stream = stream;
 	stream->users++;
 	lane->index = index;
+	lane->replica = options.replica;
+	lane->replicas = options.replicas;
 	snprintf(lane->group_name, sizeof(lane->group_name), "%s",
 		options.group ? options.group : "");
 	lane->moves = index == SEGUE_LANE_ANY;
@@ -302,7 +334,7 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 	lane->next = lane->client->lanes;
 	lane->client->lanes = lane;
 	lane->client->may_start = segue_lanes_may_start;
-	if (segue_lane_spec(lane)->persist)
+	if (segue_lane_spec(lane)->persist && !lane->replica)
 		segue_takeover_finish(lane);
 	*out = lane;
 	return 0;
@@ -311,7 +343,7 @@ int segue_lane_attach(struct segue_stream *stream, uint32_t index,
 /* Whether something committed would be lost if the lane went without a word to a server. */
 static bool has_more_than_disk(const struct segue_lane *lane)
 {
-	return segue_lane_spec(lane)->persist && !segue_lane_is_lost(lane) &&
+	return !lane->replica && segue_lane_spec(lane)->persist && !segue_lane_is_lost(lane) &&
 	       lane->track.committed > segue_lane_durable(lane);
 }
 
@@ -367,7 +399,7 @@ int segue_lane_close(struct segue_lane *lane)
 				     ? segue_client_run(
 					       lane->client, INT64_MAX, attempt_detach, lane)
 				     : 0;
-		if (!rc && taken)
+		if (!rc && taken && !lane->replica)
 			rc = check_on_disk(lane);
 		kept = kept ? kept : segue_hold_end(&hold);
 		rc = rc ? rc : kept;
@@ -377,6 +409,7 @@ int segue_lane_close(struct segue_lane *lane)
 		link = &(*link)->next;
 	*link = lane->next;
 	segue_takeover_forget(lane);
+	segue_follow_finish(lane);
 	lane->closed = true;
 	segue_mapping_drop(lane->mapping);
 	segue_lane_drop(lane);

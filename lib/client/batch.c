@@ -452,7 +452,7 @@ void segue_batch_copy_parked(const struct segue_batch *batch)
 
 bool segue_batch_all_saved(const struct segue_batch *batch)
 {
-	return batch && batch->saved == batch->mapping->shape->spec->state_count;
+	return batch && !batch->follows && batch->saved == batch->mapping->shape->spec->state_count;
 }
 
 bool segue_batch_committed(const struct segue_batch *batch)

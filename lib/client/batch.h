@@ -29,6 +29,7 @@ struct segue_batch {
 	uint32_t before; /* of the batch before, with parked ones: those that rows can come from */
 	uint64_t valid;  /* of all rows: steps that count */
 	bool taken, committed, put_back;
+	bool follows;  /* it is a follower's, who saves nothing */
 	bool identity; /* every row goes on where it was: state in is the buffer itself */
 	size_t saved;  /* how many states are */
 	uint64_t is_saved[SEGUE_STATES_MAX / 64];

@@ -4,6 +4,7 @@
 
 #include "client/batch.h"
 #include "client/durable.h"
+#include "client/follow.h"
 #include "core/error.h"
 
 /* ---- States out ---- */
@@ -23,6 +24,8 @@ static int check_open(const struct segue_batch *batch)
 	const struct segue_lane *lane = batch->lane;
 	uint64_t step = batch->step;
 
+	if (lane->replica)
+		return segue_follow_fail_reads(lane, "saves states and commits");
 	if (batch->committed)
 		return segue_fail(SEGUE_ECOMMITTED,
 			"batch %" PRIu64 " of lane %u is already committed: save before the commit",
@@ -159,9 +162,15 @@ static bool is_current(const struct segue_batch *batch)
 	return batch->mapping == lane->mapping && !lane->closed && !batch->mapping->guard.forked;
 }
 
+/* Whether a follower is done with it, as others are with what they have committed. */
+static bool is_passed(const struct segue_batch *batch)
+{
+	return batch->lane->replica && batch->step < batch->lane->track.committed;
+}
+
 void segue_batch_put_back(struct segue_batch *batch)
 {
-	if (!batch || !batch->taken || batch->committed || batch->put_back)
+	if (!batch || !batch->taken || batch->committed || batch->put_back || is_passed(batch))
 		return;
 	batch->put_back = true;
 	if (is_current(batch))
@@ -176,6 +185,8 @@ void segue_batch_release(struct segue_batch *batch)
 	struct segue_lane *lane = batch->lane;
 	uint64_t step = batch->step;
 	bool current = is_current(batch);
+	if (current && lane->replica && !batch->put_back && !is_passed(batch))
+		segue_follow_pass(lane);
 	segue_batch_put_back(batch);
 	if (segue_batch_end(batch) && current && segue_track_release(&lane->track, step))
 		segue_lane_ring(lane);

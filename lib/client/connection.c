@@ -111,6 +111,8 @@ static unsigned fds_of(enum segue_message_type type)
 	switch (type) {
 	case SEGUE_MESSAGE_ATTACHED:
 		return 4;
+	case SEGUE_MESSAGE_FOLLOWING:
+		return 5;
 	case SEGUE_MESSAGE_BULK:
 		return 1;
 	default:

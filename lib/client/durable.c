@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "client/follow.h"
 #include "client/resume.h"
 #include "core/barrier.h"
 #include "core/error.h"
@@ -170,6 +171,8 @@ int segue_lane_flush(struct segue_lane *lane, int64_t timeout_ns)
 		return rc;
 	if (timeout_ns < 0)
 		return segue_fail(SEGUE_EINVAL, "timeout_ns is negative");
+	if (lane->replica)
+		return segue_follow_fail_reads(lane, "flushes");
 	if (!segue_lane_spec(lane)->persist)
 		return segue_fail(SEGUE_EINVAL,
 			"stream '%s' was opened with persist = false: nothing of it is stored, so "

@@ -44,15 +44,20 @@ int segue_hold_begin(const struct segue_lane *lane, struct segue_hold *hold)
 	int rc = 0;
 
 	*hold = (struct segue_hold){.mapping = NULL};
-	/* Else nobody shares the ring. */
-	if (!lane->mapping || !segue_lane_spec(lane)->persist || !track->held)
+	bool leads = lane->replicas > 1 && !lane->replica;
+	/* Else nobody shares the ring: the followers of a lease that is over only read. */
+	if (!lane->mapping || !segue_lane_spec(lane)->persist || leads || !track->held)
 		return 0;
 	hold->mapping = lane->mapping;
 	hold->mapping->users++;
 	hold->generation = lane->generation;
+	hold->follows = lane->replica;
 	for (uint64_t step = track->released; !rc && step <= track->committed; step++)
 		if (track->held >> step % 64 & 1)
 			rc = add_batch(hold, step);
+	/* Its holder goes on saving states there. */
+	if (!rc && hold->follows)
+		rc = add(hold, hold->mapping->carry_view, hold->mapping->carry.size);
 	if (rc)
 		drop(hold);
 	return rc;
@@ -65,8 +70,9 @@ int segue_hold_end(struct segue_hold *hold)
 	if (!hold->mapping)
 		return 0;
 	/* acquire: pairs with segue_carry_fence (lane/carry.c) */
-	bool over = segue_load_acquire(&segue_mapping_page(hold->mapping)->generation) !=
-		    hold->generation;
+	bool over = hold->follows ||
+		    segue_load_acquire(&segue_mapping_page(hold->mapping)->generation) !=
+			    hold->generation;
 	for (size_t i = 0; over && i < hold->count; i++) {
 		const struct segue_hold_piece *piece = &hold->piece[i];
 		int failed = segue_shm_put_copy(piece->pages, piece->size, piece->copy);

@@ -1,7 +1,8 @@
 /*
  * Batches that are held when their lease ends. Where groups share a ring its slots are filled anew
  * from then on: so those are copied before a lease is given back, and the copies put in their place
- * when it is over. All arrays stay where they are.
+ * when it is over; likewise when a replica leaves what it follows, with the states that it reads.
+ * All arrays stay where they are.
  */
 #ifndef SEGUE_CLIENT_HOLD_H
 #define SEGUE_CLIENT_HOLD_H
@@ -10,12 +11,13 @@
 
 struct segue_hold {
 	struct segue_mapping *mapping; /* of the lease; NULL: nothing is held */
-	uint64_t generation;           /* of that */
+	uint64_t generation;           /* of that, */
+	bool follows;                  /* which goes on when the lane is given back */
 	size_t count;
 	struct segue_hold_piece {
 		void *pages, *copy;
 		size_t size;
-	} piece[2 * SEGUE_DEPTH_MAX]; /* slots, and their side segments */
+	} piece[2 * SEGUE_DEPTH_MAX + 1]; /* slots, and their side segments; states that it reads */
 };
 
 /* Before the lane's lease is given back. SEGUE_ENOMEM: nothing is copied. */

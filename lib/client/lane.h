@@ -30,6 +30,7 @@ struct segue_lane {
 	struct segue_stream *stream;
 	struct segue_lane *next; /* of the client's open lanes */
 	uint32_t index, group;
+	uint32_t replica, replicas; /* of the group: 0 holds the lease, the others follow it */
 	bool moves; /* held as one of any; index: SEGUE_LANE_ANY before it has one */
 	char group_name[SEGUE_NAME_MAX + 1]; /* (*) "": 0 */
 	unsigned users;                      /* the handle, and each batch that is held */
@@ -53,6 +54,12 @@ struct segue_lane {
 	uint64_t steps, valid;       /* of the batches that were taken */
 	uint64_t skipped;            /* in the rings before this one */
 	struct segue_kept_rows kept; /* (*) */
+	/* Of replicas: follow.h */
+	bool placed;                  /* a follower that has taken a batch goes on from there */
+	struct segue_mapping *coming; /* of the next lease, which begins at a later step; or NULL */
+	uint64_t coming_generation;
+	int64_t alone_since; /* others are waited for; 0: they are not */
+	uint32_t gone;       /* of the page, as last told */
 };
 
 /* One user less; the last frees it. */
@@ -107,11 +114,11 @@ static inline bool segue_lane_is_taken(const struct segue_lane *lane)
 	return segue_load_relaxed(&lane->lost) == SEGUE_LOSS_TAKEN;
 }
 
-/* What the server asks of the holder: bits of enum segue_lease_asks. */
+/* What the server asks of the holder: bits of enum segue_lease_asks. Nothing of who follows it. */
 static inline uint32_t segue_lane_asked(const struct segue_lane *lane)
 {
 	/* acquire: pairs with segue_carry_ask (lane/carry.c) */
-	return segue_load_acquire(&segue_mapping_page(lane->mapping)->asks);
+	return lane->replica ? 0 : segue_load_acquire(&segue_mapping_page(lane->mapping)->asks);
 }
 
 static inline int segue_lane_check_lost(const struct segue_lane *lane)

@@ -17,8 +17,7 @@ int segue_lease_detach(struct segue_lane *lane, uint64_t lease)
 		lane->client, &request, SEGUE_MESSAGE_DONE, SEGUE_REQUEST_NS, &reply);
 }
 
-/* Groups that begin together wait for one another. */
-static int64_t gathering_ns(const struct segue_lane *lane)
+int64_t segue_lease_gathering_ns(const struct segue_lane *lane)
 {
 	const struct segue_spec *spec = segue_lane_spec(lane);
 
@@ -36,9 +35,10 @@ static int request_lease(
 				   : any        ? SEGUE_ANY_CHOOSE
 						: SEGUE_ANY_NAMED;
 	request->lane_attach.group = lane->group;
+	request->lane_attach.replicas = lane->replicas;
 	return segue_client_call(lane->client, request, SEGUE_MESSAGE_ATTACHED,
-		segue_deadline(
-			request->lane_attach.timeout_ns, gathering_ns(lane) + SEGUE_ANSWER_NS),
+		segue_deadline(request->lane_attach.timeout_ns,
+			segue_lease_gathering_ns(lane) + SEGUE_ANSWER_NS),
 		reply);
 }
 
@@ -93,6 +93,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	lane->lease = reply->message.attached.lease;
 	lane->batch_size = reply->message.attached.batch_size;
 	lane->unanswered = 0;
+	lane->gone = 0;
 	lane->mapping = mapping;
 	lane->generation = reply->message.attached.generation;
 	memcpy(lane->token, reply->message.attached.token, sizeof(lane->token));

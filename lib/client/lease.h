@@ -23,6 +23,8 @@ int segue_lease_request(
 int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply);
 /* Gives one that is not what was asked for back, unused. */
 int segue_lease_decline(struct segue_lane *lane, const struct segue_reply *reply);
+/* How long groups that begin together may wait for one another, beyond what the request says. */
+int64_t segue_lease_gathering_ns(const struct segue_lane *lane);
 /* Gives `lease` back. */
 int segue_lease_detach(struct segue_lane *lane, uint64_t lease);
 

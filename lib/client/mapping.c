@@ -28,7 +28,17 @@ static int map_segment(int *fd, enum segue_segment_kind kind, size_t size,
 	return segue_segment_check(out->map, kind, size, geometry);
 }
 
-static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
+static int map_follower(struct segue_mapping *mapping, int *fd)
+{
+	int rc = map_segment(fd, SEGUE_SEGMENT_FOLLOWER, SEGUE_FOLLOWER_SIZE, SEGUE_SHM_WRITE,
+		&mapping->geometry, &mapping->follower);
+
+	if (!rc)
+		drop_fd(&mapping->follower);
+	return rc;
+}
+
+static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS], bool follows)
 {
 	const struct segue_geometry *geometry = &mapping->geometry;
 	int rc = map_segment(&fds[0], SEGUE_SEGMENT_RING, geometry->ring_size, SEGUE_SHM_READ,
@@ -37,8 +47,8 @@ static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
 	if (rc)
 		return rc;
 	drop_fd(&mapping->ring);
-	rc = map_segment(&fds[1], SEGUE_SEGMENT_CARRY, geometry->carry_size, SEGUE_SHM_WRITE,
-		geometry, &mapping->carry);
+	rc = map_segment(&fds[1], SEGUE_SEGMENT_CARRY, geometry->carry_size,
+		follows ? SEGUE_SHM_READ : SEGUE_SHM_WRITE, geometry, &mapping->carry);
 	if (!rc)
 		rc = segue_shm_view(&mapping->carry, &mapping->carry_view);
 	if (rc)
@@ -49,6 +59,9 @@ static int map_all(struct segue_mapping *mapping, int fds[SEGUE_FRAME_FDS])
 	if (rc)
 		return rc;
 	drop_fd(&mapping->page);
+	rc = follows ? map_follower(mapping, &fds[4]) : 0;
+	if (rc)
+		return rc;
 	segue_fork_guard_set(&mapping->guard, fds[3]);
 	fds[3] = -1;
 	if (geometry->buffer_size == 0)
@@ -96,6 +109,7 @@ static void unmap_all(struct segue_mapping *mapping)
 	for (uint32_t i = 0; mapping->sides && i < mapping->geometry.depth; i++)
 		segue_shm_destroy(&mapping->sides[i].shm);
 	segue_shm_destroy(&mapping->composed);
+	segue_shm_destroy(&mapping->follower);
 	segue_shm_destroy(&mapping->carry);
 	segue_shm_destroy(&mapping->page);
 	segue_shm_destroy(&mapping->ring);
@@ -123,6 +137,7 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 	mapping->lane = lane;
 	mapping->shape = shape;
 	mapping->ring = mapping->carry = mapping->page = mapping->composed = SEGUE_SHM_NONE;
+	mapping->follower = SEGUE_SHM_NONE;
 	mapping->granted = reply->message.attached.step;
 	shape->users++;
 	rc = segue_fork_guard_init(&mapping->guard);
@@ -133,7 +148,7 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 	if (!rc)
 		rc = make_sides(mapping);
 	if (!rc)
-		rc = map_all(mapping, fds);
+		rc = map_all(mapping, fds, reply->message.type == SEGUE_MESSAGE_FOLLOWING);
 	if (!rc) {
 		*out = mapping;
 		return 0;

@@ -25,6 +25,7 @@ struct segue_mapping {
 	unsigned users;   /* the lane, and each batch that is held */
 	uint32_t lane;    /* its index */
 	struct segue_shm ring, carry, page;
+	struct segue_shm follower;        /* of a replica that follows, whose carry is read only */
 	struct segue_shm composed;        /* state in of rows that moved: buffer t % depth */
 	void *carry_view, *composed_view; /* read-only mappings of the same */
 	struct segue_mapped_side *sides;  /* of batch t: t % depth; NULL: all features are dense */

@@ -1,6 +1,7 @@
 /* The next batch of a lane: taken, or waited for. */
 #include <inttypes.h>
 
+#include "client/follow.h"
 #include "client/lease.h"
 #include "client/resume.h"
 #include "client/side.h"
@@ -51,6 +52,15 @@ static int wait_once(struct segue_lane *lane, struct waiting *waiting)
 			"batch %" PRIu64 " of lane %u of stream '%s' did not come in time: ask "
 			"again, or give it longer (timeout)",
 			track->next, lane->index, segue_lane_spec(lane)->name);
+	int64_t slice = now + SEGUE_LOOK_NS;
+	slice = slice < waiting->deadline_ns ? slice : waiting->deadline_ns;
+	if (lane->replica) {
+		if (!waiting->rung)
+			segue_lane_ring(lane);
+		waiting->rung = waiting->slept = true;
+		segue_follow_sleep(lane, slice);
+		return 0;
+	}
 	if (!waiting->rung)
 		spin(track);
 	if (!segue_track_sleep_begin(track, &seen))
@@ -64,9 +74,7 @@ static int wait_once(struct segue_lane *lane, struct waiting *waiting)
 	if (!waiting->rung)
 		segue_lane_ring(lane);
 	waiting->rung = true;
-	int64_t slice = now + SEGUE_LOOK_NS;
-	segue_wait_word(&segue_mapping_ring(lane->mapping)->bell, seen,
-		slice < waiting->deadline_ns ? slice : waiting->deadline_ns);
+	segue_wait_word(&segue_mapping_ring(lane->mapping)->bell, seen, slice);
 	segue_track_sleep_end(track);
 	waiting->slept = true;
 	return 0;
@@ -127,6 +135,8 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 	switch (met) {
 	case SEGUE_TRACK_READY:
 		rc = segue_side_map(lane, lane->track.next);
+		if (!rc && lane->replicas > 1 && !lane->replica)
+			rc = segue_follow_await(lane, waiting->deadline_ns);
 		break;
 	case SEGUE_TRACK_WAIT:
 		rc = is_asked(lane) ? renew(lane, waiting) : wait_once(lane, waiting);
@@ -148,14 +158,22 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 	if (rc != SEGUE_EGONE)
 		return rc;
 	waiting->rung = false;
+	if (lane->replica)
+		return segue_follow_recover(lane);
 	return segue_lane_recover(lane, &waiting->losses, waiting->deadline_ns);
 }
 
-/* Whether the next batch is there, and all of it can be read. */
-static bool is_ready(const struct segue_lane *lane)
+static enum segue_track_result poll(struct segue_lane *lane)
 {
-	return segue_track_poll(&lane->track) == SEGUE_TRACK_READY &&
-	       segue_side_is_mapped(lane->mapping, lane->track.next);
+	return lane->replica ? segue_follow_poll(lane) : segue_track_poll(&lane->track);
+}
+
+/* Whether the next batch is there, all of it can be read, and all are there who are to. */
+static bool is_ready(struct segue_lane *lane)
+{
+	return poll(lane) == SEGUE_TRACK_READY &&
+	       segue_side_is_mapped(lane->mapping, lane->track.next) &&
+	       (lane->replicas < 2 || lane->replica || segue_follow_is_whole(lane));
 }
 
 static int wait_ready(struct segue_lane *lane, int64_t timeout_ns)
@@ -167,7 +185,7 @@ static int wait_ready(struct segue_lane *lane, int64_t timeout_ns)
 	if (is_asked(lane))
 		rc = renew(lane, &waiting);
 	while (!rc && !is_ready(lane))
-		rc = meet(lane, segue_track_poll(&lane->track), &waiting);
+		rc = meet(lane, poll(lane), &waiting);
 	if (waiting.waited) {
 		lane->waits++;
 		lane->waited += (uint64_t)(segue_now_ns() - began);
@@ -185,6 +203,8 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (!out || timeout_ns < 0)
 		return segue_fail(SEGUE_EINVAL, !out ? "a place for the batch is wanted, not NULL"
 						     : "timeout_ns is negative");
+	if (lane->replica)
+		segue_follow_pass(lane);
 	rc = segue_lane_check_no_batch(lane);
 	/* Its last ring may hold more, if its server was gone when that became known. */
 	if (!rc)
@@ -198,6 +218,10 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (rc)
 		return rc;
 	segue_track_take(track);
+	if (lane->replicas > 1 && !lane->replica)
+		segue_follow_tell(lane);
+	lane->placed = true;
+	batch->follows = lane->replica > 0;
 	batch->lane = lane;
 	lane->steps += (uint64_t)batch->rows * batch->steps;
 	lane->valid += batch->valid;

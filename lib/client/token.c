@@ -49,6 +49,9 @@ int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size)
 		return rc;
 	if (!token || !size)
 		return segue_fail(SEGUE_EINVAL, "places for the token and its size are wanted");
+	if (lane->replica)
+		return segue_lane_checkpoint_of(
+			lane, lane->index, lane->track.next, SEGUE_REQUEST_NS, token, size);
 	rc = segue_lane_check_no_batch(lane);
 	if (rc)
 		return rc;
@@ -118,7 +121,7 @@ struct checkpoint_attempt {
 static int ready_lanes(struct segue_stream *stream)
 {
 	for (struct segue_lane *lane = stream->client->lanes; lane; lane = lane->next) {
-		if (lane->stream != stream || segue_track_open(&lane->track) ||
+		if (lane->replica || lane->stream != stream || segue_track_open(&lane->track) ||
 			segue_lane_is_lost(lane))
 			continue;
 		int rc = segue_lane_ready(lane);

@@ -125,7 +125,8 @@ static int receive(struct segue_frame_reader *reader, int socket, size_t want)
 	/* Without a control buffer the kernel drops the fds that a peer sends. */
 	if (reader->accept_fds) {
 		message.msg_control = control.bytes;
-		message.msg_controllen = sizeof(control.bytes);
+		/* Not all of its room, which is rounded up: another fd would find a place there. */
+		message.msg_controllen = CMSG_LEN(sizeof(int) * SEGUE_FRAME_FDS);
 	}
 	do
 		got = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);

@@ -15,7 +15,7 @@
 
 #define SEGUE_FRAME_MAX    65536 /* bytes of payload */
 #define SEGUE_FRAME_HEADER 12
-#define SEGUE_FRAME_FDS    4
+#define SEGUE_FRAME_FDS    5
 
 struct segue_frame {
 	uint16_t type;

@@ -57,6 +57,7 @@ PLACE(segue_slot_span, key_offset, 72);
 PLACE(segue_slot_span, part, 76);
 _Static_assert(sizeof(struct segue_slot_span) == 88, "segue_slot_span");
 PLACE(segue_carry_header, committed, 128);
+PLACE(segue_carry_header, taken, 136);
 PLACE(segue_carry_header, released, 256);
 PLACE(segue_carry_header, sleeping, 384);
 _Static_assert(sizeof(struct segue_carry_header) == 512, "segue_carry_header");
@@ -67,7 +68,11 @@ PLACE(segue_lease_page, error, 392);
 PLACE(segue_lease_page, error_text, 396);
 PLACE(segue_lease_page, bell, 1536);
 PLACE(segue_lease_page, asks, 1540);
-_Static_assert(sizeof(struct segue_lease_page) == 1664, "segue_lease_page");
+PLACE(segue_lease_page, followers, 1544);
+PLACE(segue_lease_page, gone, 1548);
+PLACE(segue_lease_page, gone_text, 1552);
+PLACE(segue_lease_page, missing_text, 1808);
+_Static_assert(sizeof(struct segue_lease_page) == 2176, "segue_lease_page");
 
 static uint64_t align(uint64_t offset, uint64_t to)
 {
@@ -294,6 +299,8 @@ static const char *kind_name(enum segue_segment_kind kind)
 		return "carry";
 	case SEGUE_SEGMENT_LEASE:
 		return "lease page";
+	case SEGUE_SEGMENT_FOLLOWER:
+		return "follower page";
 	}
 	return "segment";
 }

@@ -14,7 +14,7 @@
 #include "core/sequence_log.h"
 #include "core/spec.h"
 
-#define SEGUE_LAYOUT_VERSION 5
+#define SEGUE_LAYOUT_VERSION 6
 /* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */
 #define SEGUE_LINE 128
 /* Alignment of every tensor. */
@@ -22,11 +22,13 @@
 /* A step that never comes: "unknown", "never". */
 #define SEGUE_NEVER      UINT64_MAX
 #define SEGUE_ERROR_TEXT 1024
+#define SEGUE_GONE_TEXT  256
 
 enum segue_segment_kind {
-	SEGUE_SEGMENT_RING = 0x52474553,  /* "SEGR" */
-	SEGUE_SEGMENT_CARRY = 0x43474553, /* "SEGC" */
-	SEGUE_SEGMENT_LEASE = 0x4c474553, /* "SEGL" */
+	SEGUE_SEGMENT_RING = 0x52474553,     /* "SEGR" */
+	SEGUE_SEGMENT_CARRY = 0x43474553,    /* "SEGC" */
+	SEGUE_SEGMENT_LEASE = 0x4c474553,    /* "SEGL" */
+	SEGUE_SEGMENT_FOLLOWER = 0x46474553, /* "SEGF" */
 };
 
 /* First bytes of each segment; written before the fd is sent. */
@@ -100,11 +102,23 @@ struct segue_slot {
 struct segue_carry_header {
 	struct segue_segment segment;
 	_Alignas(SEGUE_LINE) _Atomic uint64_t committed; /* batches below it are committed */
-	_Alignas(SEGUE_LINE) _Atomic uint64_t released;  /* no view by a batch below it is alive */
+	/*
+	 * Of a lane with replicas: batches below it have been taken. Followers sleep on its lower
+	 * half (futex, shared).
+	 */
+	_Atomic uint64_t taken;
+	_Alignas(SEGUE_LINE) _Atomic uint64_t released; /* no view by a batch below it is alive */
 	_Alignas(SEGUE_LINE) _Atomic uint32_t
 		sleeping; /* 1: asleep on the ring's bell or the page's */
 	_Alignas(SEGUE_LINE) char end_of_header[];
 };
+
+/*
+ * Follower page: one a replica that follows, which writes it as a holder writes its carry; it is
+ * like the head of one. `committed`: batches below it are done with. `taken` is not used. What
+ * follows of a batch is its holder's carry, read only.
+ */
+#define SEGUE_FOLLOWER_SIZE sizeof(struct segue_carry_header)
 
 /* What the server asks of a holder, which does it between two batches, or does not: bits. */
 enum segue_lease_asks {
@@ -125,6 +139,9 @@ struct segue_lease_page {
 	_Alignas(SEGUE_LINE) _Atomic uint32_t
 		bell;          /* counts changes of durable, error, generation, asks */
 	_Atomic uint32_t asks; /* enum segue_lease_asks: what the holder is to do between batches */
+	_Atomic uint32_t followers; /* replicas that follow the holder now (futex, shared) */
+	_Atomic uint32_t gone;      /* counts those that went; gone_text: the last */
+	char gone_text[SEGUE_GONE_TEXT], missing_text[SEGUE_GONE_TEXT]; /* who is not there */
 	_Alignas(SEGUE_LINE) char end_of_page[];
 };
 

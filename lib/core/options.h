@@ -20,6 +20,7 @@
 #define SEGUE_UNROLL_MAX        (1u << 20)
 #define SEGUE_WINDOW_MAX        (1u << 20) /* sequences that a lane looks at for a class */
 #define SEGUE_PRODUCERS_MAX     1024       /* of a log */
+#define SEGUE_REPLICAS_MAX      1024       /* of a lane */
 #define SEGUE_LANES_MAX         4096  /* the server keeps a table of all lanes of an open stream */
 #define SEGUE_GROUPS_TIMEOUT    60000 /* ms, if none is given */
 #define SEGUE_DEPTH_MAX         64    /* a bit each of a word: core/track.h */

@@ -366,6 +366,20 @@ void segue_shm_unmap(void *map, size_t size)
 		munmap(map, size);
 }
 
+int segue_shm_reader(const struct segue_shm *shm, int *out)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", shm->fd);
+	/* Whoever has any fd of it can open it anew, by /proc, as its mode allows. */
+	if (fchmod(shm->fd, S_IRUSR) < 0)
+		return segue_fail_errno(SEGUE_ESYSTEM, "cannot set the mode of a segment");
+	*out = open(path, O_RDONLY | O_CLOEXEC);
+	return *out < 0 ? segue_fail_errno(
+				  SEGUE_ESYSTEM, "cannot open a segment for reading (%s)", path)
+			: 0;
+}
+
 int segue_shm_read(const struct segue_shm *shm, uint64_t offset, void *out, size_t size)
 {
 	char *to = out;

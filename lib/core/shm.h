@@ -41,6 +41,12 @@ int segue_shm_view(const struct segue_shm *shm, void **out);
 void segue_shm_unmap(void *map, size_t size);
 
 /*
+ * An fd of the segment through which it can only be read; the caller's. From now on nobody but its
+ * maker's user, or root, opens the segment for writing by it. SEGUE_ESYSTEM.
+ */
+int segue_shm_reader(const struct segue_shm *shm, int *out);
+
+/*
  * Private memory with the bytes of some pages of a mapping, to be put in their place, or unmapped
  * (segue_shm_unmap). SEGUE_ENOMEM.
  */

@@ -81,6 +81,14 @@ int segue_track_commit(struct segue_track *track)
 	return 0;
 }
 
+void segue_track_pass(struct segue_track *track)
+{
+	assert(segue_track_open(track));
+	track->committed = track->next;
+	/* release: pairs with observe (lane/follower.c) */
+	segue_store_release(&track->carry->committed, track->committed);
+}
+
 void segue_track_put_back(struct segue_track *track)
 {
 	assert(segue_track_open(track));
@@ -99,8 +107,8 @@ bool segue_track_release(struct segue_track *track, uint64_t step)
 		return false;
 	track->released = released;
 	/*
-	 * release: pairs with segue_carry_observe (lane/carry.c); the reads of the views come
-	 * before it.
+	 * release: pairs with segue_carry_observe (lane/carry.c), observe (lane/follower.c); the
+	 * reads of the views come before it.
 	 */
 	segue_store_release(&track->carry->released, released);
 	/*

@@ -54,6 +54,10 @@ bool segue_track_open(const struct segue_track *track);
  * complete. SEGUE_EFENCED without effect if the lease is gone.
  */
 int segue_track_commit(struct segue_track *track);
+/*
+ * The same of one who follows: it has no lease, and states none; it is done with the open batch.
+ */
+void segue_track_pass(struct segue_track *track);
 /* The open batch is not open any more: it is taken again next. It is held as before. */
 void segue_track_put_back(struct segue_track *track);
 /*

@@ -54,6 +54,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_STREAM_FILES = 24,
 	SEGUE_MESSAGE_STATES = 25,
 	SEGUE_MESSAGE_GROUP = 26,
+	SEGUE_MESSAGE_LANE_FOLLOW = 30,
 	SEGUE_MESSAGE_WELCOME = 65,
 	SEGUE_MESSAGE_OPENED = 66,
 	SEGUE_MESSAGE_ATTACHED = 67,
@@ -65,6 +66,7 @@ enum segue_message_type {
 	SEGUE_MESSAGE_ACKNOWLEDGED = 73,
 	SEGUE_MESSAGE_FOUND = 74,
 	SEGUE_MESSAGE_GROUPED = 75,
+	SEGUE_MESSAGE_FOLLOWING = 80,
 };
 
 enum segue_states_request {
@@ -116,8 +118,15 @@ struct segue_message {
 			enum segue_attach_any any;
 			bool take;                   /* a lease of the same process ends for it */
 			uint32_t batch_size;         /* resize: from `step` on */
+			uint32_t replicas;           /* of the group; 0 or 1: the holder alone */
 			struct segue_log_place seen; /* offer: of a log, by batch step - 1 */
 		} lane_attach;
+		struct {
+			uint64_t stream, step; /* to go on at; SEGUE_NEVER: where the holder is */
+			uint64_t generation;   /* of the lease that it has followed, or 0 */
+			uint32_t lane, group, replica, replicas;
+			int64_t timeout_ns;
+		} lane_follow;
 		struct {
 			uint64_t lease;
 		} lane_detach, lane_flush;
@@ -212,8 +221,8 @@ struct segue_message {
 			uint32_t rows;       /* of batch step - 1, with the parked ones */
 			uint32_t places;     /* rows that the memory has room for */
 			uint32_t batch_size; /* wanted from `step` on */
-			uint32_t lane;
-		} attached;
+			uint32_t lane;       /* not of FOLLOWING */
+		} attached;                  /* and FOLLOWING, without a token */
 		struct {
 			uint64_t id, size, step;
 			uint64_t needs, first; /* sequences of a log: that a token needs, left */

@@ -60,9 +60,21 @@ static const struct segue_pb_field lane_attach[] = {
 	FIELD(LaneAttach, lane_attach, take, BOOL, 0),
 	ENUM(LaneAttach, lane_attach, any, SEGUE_ANY_NOT, SEGUE_ANY_CHOOSE),
 	NUMBER(LaneAttach, lane_attach, batch_size, UINT32, 0, SEGUE_ROWS_MAX),
+	NUMBER(LaneAttach, lane_attach, replicas, UINT32, 0, SEGUE_REPLICAS_MAX),
 	OTHER64(LaneAttach, seen, lane_attach.seen.number),
 	OTHER64(LaneAttach, seen_low, lane_attach.seen.hash[0]),
 	OTHER64(LaneAttach, seen_high, lane_attach.seen.hash[1]),
+	END,
+};
+static const struct segue_pb_field lane_follow[] = {
+	ANY64(LaneFollow, lane_follow, stream),
+	LANE(LaneFollow, lane_follow),
+	ANY32(LaneFollow, lane_follow, group),
+	NUMBER(LaneFollow, lane_follow, replica, UINT32, 1, SEGUE_REPLICAS_MAX - 1),
+	NUMBER(LaneFollow, lane_follow, replicas, UINT32, 2, SEGUE_REPLICAS_MAX),
+	ANY64(LaneFollow, lane_follow, step),
+	ANY64(LaneFollow, lane_follow, generation),
+	TIME(LaneFollow, lane_follow, timeout_ns),
 	END,
 };
 static const struct segue_pb_field lane_detach[] = {
@@ -224,6 +236,15 @@ static const struct segue_pb_field attached[] = {
 	LANE(Attached, attached),
 	END,
 };
+static const struct segue_pb_field following[] = {
+	ANY64(Following, attached, lease),
+	ANY64(Following, attached, generation),
+	ANY64(Following, attached, step),
+	NUMBER(Following, attached, rows, UINT32, 0, SEGUE_ROWS_MAX),
+	NUMBER(Following, attached, places, UINT32, 1, SEGUE_ROWS_MAX),
+	NUMBER(Following, attached, batch_size, UINT32, 0, SEGUE_ROWS_MAX),
+	END,
+};
 static const struct segue_pb_field done[] = {END};
 static const struct segue_pb_field bulk[] = {
 	ANY64(Bulk, bulk, id),
@@ -321,6 +342,7 @@ static const struct codec {
 	{MESSAGE(HELLO, hello)},
 	{MESSAGE(STREAM_OPEN, stream_open), put_stream_open, get_stream_open},
 	{MESSAGE(LANE_ATTACH, lane_attach), put_lane_attach, get_lane_attach},
+	{MESSAGE(LANE_FOLLOW, lane_follow)},
 	{MESSAGE(LANE_DETACH, lane_detach)},
 	{MESSAGE(LANE_FLUSH, lane_flush)},
 	{MESSAGE(LANE_SIDE, lane_side)},
@@ -345,6 +367,7 @@ static const struct codec {
 	{MESSAGE(OPENED, opened)},
 	{MESSAGE(FOUND, found), put_found, get_found},
 	{MESSAGE(ATTACHED, attached)},
+	{MESSAGE(FOLLOWING, following)},
 	{MESSAGE(DONE, done)},
 	{MESSAGE(BULK, bulk)},
 	{MESSAGE(PROGRESS, progress)},

@@ -21,6 +21,8 @@
 #include "lane/again.h"
 #include "lane/plan.h"
 
+struct segue_follower;
+
 struct segue_carry {
 	struct segue_carry_header
 		*words; /* mapped; the worker writes `committed`, `released`, `sleeping` */
@@ -42,6 +44,7 @@ struct segue_carry {
 	uint64_t kept_from; /* `released` at the last look at a ring that is full of it ... */
 	int64_t kept_since; /* ... and since when */
 	struct segue_kept *kept, **kept_tail; /* oldest first */
+	struct segue_follower *followers;     /* lane/follower.h */
 	struct segue_again again; /* those by their keys, if rows begin with what was kept */
 };
 

@@ -9,6 +9,7 @@
 #include "core/barrier.h"
 #include "core/error.h"
 #include "core/wait.h"
+#include "lane/follower.h"
 
 static struct segue_feed_entry *entry_of(const struct segue_feed *feed, uint64_t step)
 {
@@ -158,7 +159,9 @@ static enum segue_feed_gate gate_of(struct segue_feed *feed, struct segue_carry 
 
 	if (!segue_carry_observe(carry, published))
 		return SEGUE_FEED_FULL;
-	if (published >= released_of(feed, carry) + depth)
+	uint64_t released = released_of(feed, carry);
+	uint64_t others = segue_followers_observe(carry, published);
+	if (published >= (others < released ? others : released) + depth)
 		return SEGUE_FEED_FULL;
 	if (carry->holds > 0)
 		return SEGUE_FEED_HELD;

@@ -15,6 +15,7 @@
 #include "report/json.h"
 #include "report/values.h"
 #include "stream/lag.h"
+#include "stream/replica.h"
 #include "stream/stream.h"
 
 /* Of a stream with more, in all groups: those are left out that nobody has, or has begun. */
@@ -127,6 +128,29 @@ static void put_idle(struct segue_json *json, const struct segue_ledger *ledger)
 	segue_json_null(json, "steps_valid");
 }
 
+static void put_replica(void *arg, const struct segue_replica_view *view)
+{
+	struct segue_json *json = arg;
+
+	segue_json_begin(json, NULL, '{');
+	segue_json_unsigned(json, "replica", view->replica);
+	segue_json_signed(json, "pid", view->pid);
+	segue_json_string(json, "program", view->program);
+	segue_json_unsigned(json, "step", view->step);
+	segue_json_unsigned(json, "lag", view->lag);
+	segue_json_end(json, '}');
+}
+
+/* Those that follow the holder, if there are to be any. */
+static void put_replicas(struct segue_json *json, const struct segue_ledger *ledger)
+{
+	if (ledger->replicas.wanted < 2)
+		return;
+	segue_json_begin(json, "replicas", '[');
+	segue_replicas_visit(ledger, put_replica, json);
+	segue_json_end(json, ']');
+}
+
 /* Where another group has kept it waiting since a while. */
 static void put_waiting(struct segue_json *json, const struct segue_ledger *ledger)
 {
@@ -160,6 +184,7 @@ static void put_ledger(
 	else
 		put_idle(json, ledger);
 	put_waiting(json, ledger);
+	put_replicas(json, ledger);
 	if (live)
 		segue_json_unsigned(json, "behind",
 			segue_live_behind(live, ledger->place.group, ledger->place.lane));

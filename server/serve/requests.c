@@ -18,6 +18,7 @@
 #include "stream/group.h"
 #include "stream/inserted.h"
 #include "stream/release.h"
+#include "stream/replica.h"
 #include "stream/stored.h"
 #include "stream/streams.h"
 #include "stream/supply.h"
@@ -263,6 +264,7 @@ static const struct {
 	[SEGUE_MESSAGE_STREAM_FIND] = {segue_find_request, 4},
 	[SEGUE_MESSAGE_STREAM_CLOSE] = {segue_stream_close_request, 1},
 	[SEGUE_MESSAGE_LANE_ATTACH] = {segue_any_request, 4},
+	[SEGUE_MESSAGE_LANE_FOLLOW] = {segue_follow_request, 4},
 	[SEGUE_MESSAGE_LANE_DETACH] = {segue_detach_request, 1},
 	[SEGUE_MESSAGE_LANE_FLUSH] = {segue_flush_request, 1},
 	[SEGUE_MESSAGE_LANE_SIDE] = {segue_side_request, 1},

@@ -286,6 +286,9 @@ static int check(const struct segue_session *session, const struct segue_opening
 	if (message->lane_attach.mode > SEGUE_ATTACH_FRESH)
 		return segue_fail(SEGUE_EPROTOCOL, "any lane is asked for, with mode %d",
 			(int)message->lane_attach.mode);
+	if (message->lane_attach.replicas > 1)
+		return segue_fail(SEGUE_EPROTOCOL, "any lane is asked for, with %u replicas",
+			message->lane_attach.replicas);
 	int rc = segue_drop_check_stream(stream);
 	return rc ? rc
 		  : segue_guard_check(session->server->guard, SEGUE_LIMIT_LANES, session->lanes, 1);

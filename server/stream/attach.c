@@ -18,6 +18,7 @@
 #include "stream/lag.h"
 #include "stream/opening.h"
 #include "stream/release.h"
+#include "stream/replica.h"
 #include "stream/taker.h"
 
 enum { DEFAULT_TIMEOUT_S = 10, RESERVATION_LOOK_MS = 100 };
@@ -34,8 +35,9 @@ struct segue_attach {
 	struct segue_opening *opening; /* used */
 	int64_t deadline;
 	struct segue_lease_request request;
-	bool moves;     /* it is for a worker that takes any lane (taker.h) */
-	uint64_t lease; /* that is given back for it, if this session has it; else 0 */
+	bool moves;        /* it is for a worker that takes any lane (taker.h) */
+	uint32_t replicas; /* of its group, with its holder */
+	uint64_t lease;    /* that is given back for it, if this session has it; else 0 */
 	struct segue_upload *upload;
 	uint8_t *bulk; /* what was in it: the order's */
 	struct segue_grant_order order;
@@ -137,6 +139,7 @@ static void put_in_force(struct segue_attach *attach)
 	segue_taken_granted(
 		ledger, attach->moves ? ledger->session : NULL, by_library && attach->lease == 0);
 	send_attached(attach);
+	segue_replicas_granted(ledger, attach->replicas);
 }
 
 /* ---- Made into a grant ---- */
@@ -213,7 +216,6 @@ static void not_granted(struct segue_attach *attach, int code)
 static void start_making(struct segue_attach *attach)
 {
 	struct segue_ledger *ledger = attach->ledger;
-
 	uint64_t ring_size;
 
 	/* The stream may have grown since it was asked for, and the lane gone on. */
@@ -579,6 +581,7 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	attach->opening = opening;
 	attach->deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
 	attach->lease = message->lane_attach.lease;
+	attach->replicas = message->lane_attach.replicas;
 	attach->moves = message->lane_attach.any == SEGUE_ANY_NAMED;
 	attach->upload = upload;
 	attach->request = (struct segue_lease_request){
@@ -592,6 +595,8 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	set_order(attach);
 	attach->order.mode = message->lane_attach.mode;
+	/* Those who follow may still read when the lease is over, and nobody waits for them. */
+	attach->order.followed = attach->replicas > 1;
 	attach->order.batch_size = message->lane_attach.batch_size;
 	attach->order.seen = message->lane_attach.seen;
 	opening->uses++;
@@ -614,6 +619,7 @@ void segue_ledger_session_gone(struct segue_ledger *ledger, void *session)
 	}
 	if (ledger->detaching == session)
 		ledger->detaching = NULL;
+	segue_replicas_session_gone(ledger, session);
 	if (ledger->session == session)
 		segue_ledger_end(ledger, false);
 }
@@ -637,6 +643,7 @@ void segue_ledger_opening_closed(struct segue_ledger *ledger, const struct segue
 	attach = ledger->making;
 	if (attach && attach->opening == opening && attach->base.session)
 		abandon(attach, SEGUE_EINVAL);
+	segue_replicas_closed(ledger, opening);
 	if (ledger->opening == opening && ledger->session)
 		segue_ledger_end(ledger, false);
 }
@@ -685,6 +692,7 @@ void segue_ledger_look(struct segue_ledger *ledger, void *at)
 	if (ledger->gathered)
 		segue_gather_look(ledger, now);
 	segue_gather_expire(ledger, now);
+	segue_replicas_look(ledger, now);
 	if (ledger->lease.state == SEGUE_LEASE_HELD)
 		segue_held_look(ledger, now);
 }

@@ -66,7 +66,8 @@ static int check_lane(
 	if (lease->state != SEGUE_LEASE_FREE && !own)
 		return segue_drop_fail_held(what, ledger->place.lane,
 			lease->state == SEGUE_LEASE_RESERVED, lease->holder.pid);
-	if (!TAILQ_EMPTY(&ledger->waiting) || !TAILQ_EMPTY(&ledger->loading) || ledger->checkpoints)
+	if (!TAILQ_EMPTY(&ledger->waiting) || !TAILQ_EMPTY(&ledger->loading) ||
+		!LIST_EMPTY(&ledger->replicas.waiting) || ledger->checkpoints)
 		return segue_fail(SEGUE_EBUSY,
 			"%s cannot be dropped: a worker is asking for lane %u of it, or "
 			"for a checkpoint; try again",

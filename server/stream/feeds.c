@@ -57,9 +57,10 @@ int segue_feed_choice_init(struct segue_feed_choice *choice, struct segue_stream
 	order->candidate_count = 0;
 	if (!choice->own)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
+	choice->own->followed = order->followed;
 	LIST_FOREACH(feed, &feeds->all, link) {
-		if (!segue_feeds_may_share(order->spec) ||
-			feed->filler->plan_spec.lane != order->plan.lane || feed->alone ||
+		if (!segue_feeds_may_share(order->spec) || order->followed || feed->followed ||
+			feed->alone || feed->filler->plan_spec.lane != order->plan.lane ||
 			order->candidate_count == SEGUE_GRANT_CANDIDATES)
 			continue;
 		feed->uses++;

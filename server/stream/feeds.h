@@ -18,6 +18,7 @@ struct segue_stream_feed {
 	LIST_ENTRY(segue_stream_feed) link;
 	struct segue_stream_feeds *feeds;
 	struct segue_filler *filler;
+	bool followed;                 /* replicas read it: nobody joins it */
 	unsigned uses;                 /* by ledgers, and by grants that are being made */
 	struct segue_account *account; /* pays for the ring, and what goes beside it: held */
 	uint64_t memory;

@@ -64,7 +64,7 @@ void segue_gather_reserve(struct segue_stream *stream, uint32_t lane)
 
 	LIST_FOREACH(feed, &stream->feeds.all, link) {
 		struct segue_filler *filler = feed->filler;
-		if (filler->plan_spec.lane != lane || feed->alone)
+		if (filler->plan_spec.lane != lane || feed->alone || feed->followed)
 			continue;
 		pthread_mutex_lock(&filler->lock);
 		uint64_t before = filler->feed.reserved;
@@ -85,7 +85,7 @@ static bool is_being_filled(const struct segue_gathered *one)
 
 	LIST_FOREACH(feed, &stream->feeds.all, link) {
 		struct segue_filler *filler = feed->filler;
-		if (filler->plan_spec.lane != one->ledger->place.lane)
+		if (filler->plan_spec.lane != one->ledger->place.lane || feed->followed)
 			continue;
 		pthread_mutex_lock(&filler->lock);
 		const struct segue_feed *at = &filler->feed;

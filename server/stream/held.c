@@ -9,6 +9,7 @@
 #include "os/process.h"
 #include "stream/lag.h"
 #include "stream/release.h"
+#include "stream/replica.h"
 
 enum { LOOKS_A_TIMEOUT = 16 };
 
@@ -58,6 +59,8 @@ void segue_held_look(struct segue_ledger *ledger, int64_t now)
 	bool over = false;
 
 	pthread_mutex_lock(&grant->filler->lock);
+	if (segue_replicas_await(ledger))
+		grant->carry.since = 0; /* it has no batch */
 	if (timeout)
 		over = segue_carry_overdue(&grant->carry, feed->published, now, timeout);
 	if (timeout)

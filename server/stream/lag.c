@@ -222,7 +222,8 @@ static bool takes(
 {
 	struct segue_filler *filler = feed->filler;
 
-	if (feed == own || feed->alone || filler->geometry.places != own->filler->geometry.places ||
+	if (feed == own || feed->alone || feed->followed ||
+		filler->geometry.places != own->filler->geometry.places ||
 		filler->geometry.depth != own->filler->geometry.depth)
 		return false;
 	pthread_mutex_lock(&filler->lock);
@@ -267,7 +268,8 @@ static void move_over(struct segue_ledger *ledger, int64_t now)
 	struct segue_ledger_group *group;
 
 	if (!belongs_with_others(ledger->grant->spec) || ledger->asked_until ||
-		now < ledger->asked_again || (own->alone && now < own->alone_until))
+		now < ledger->asked_again || own->followed ||
+		(own->alone && now < own->alone_until))
 		return;
 	LIST_FOREACH(group, &stream->ledgers.groups, link) {
 		const struct segue_ledger *other = &group->of_lane[ledger->place.lane];

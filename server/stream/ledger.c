@@ -215,7 +215,8 @@ void segue_ledger_pay_back(struct segue_ledger *ledger)
 static bool is_idle(const struct segue_ledger *ledger)
 {
 	return ledger->lease.state == SEGUE_LEASE_FREE && TAILQ_EMPTY(&ledger->waiting) &&
-	       TAILQ_EMPTY(&ledger->loading) && ledger->checkpoints == 0;
+	       TAILQ_EMPTY(&ledger->loading) && ledger->checkpoints == 0 &&
+	       LIST_EMPTY(&ledger->replicas.waiting);
 }
 
 void segue_ledgers_sweep(struct segue_ledgers *ledgers)

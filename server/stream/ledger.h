@@ -22,8 +22,16 @@
 struct segue_attach;
 struct segue_gathered;
 struct segue_opening;
+struct segue_replica;
 struct segue_takers;
 struct segue_stream;
+
+/* Those who follow a lease, or wait for one to follow: stream/replica.h. Zeroed: none. */
+struct segue_replicas {
+	LIST_HEAD(, segue_replica) waiting;
+	LIST_HEAD(, segue_replica) following;
+	uint32_t wanted; /* of the lease in force: how many there are to be, with its holder */
+};
 
 /* One (lane, group): who has it, and what is in force. */
 struct segue_ledger {
@@ -57,6 +65,7 @@ struct segue_ledger {
 	int64_t asked_until;  /* HELD: it was asked to renew, and is expected; 0: it was not */
 	int64_t asked_again;  /* the same is not asked before */
 	uint64_t asked_step;  /* where it was then */
+	struct segue_replicas replicas;
 	unsigned checkpoints; /* that mean this ledger, running or waiting */
 	bool in_use;          /* listed as such */
 	LIST_ENTRY(segue_ledger) link;

@@ -10,6 +10,7 @@
 #include "engine/committer.h"
 #include "store/store.h"
 #include "stream/opening.h"
+#include "stream/replica.h"
 #include "stream/taker.h"
 
 /* ---- Taking down ---- */
@@ -147,6 +148,7 @@ void segue_ledger_end(struct segue_ledger *ledger, bool held)
 	if (!segue_lease_end(&ledger->lease))
 		return;
 	segue_loop_remove(server->loop, &ledger->event);
+	segue_replicas_end(ledger);
 	if (ledger->session)
 		ledger->session->lanes--;
 	ledger->session = NULL;
@@ -196,6 +198,7 @@ void segue_detach_request(struct segue_session *session, const struct segue_mess
 		ledger->detach_serial = message->serial;
 		segue_ledger_end(ledger, false);
 	} else {
+		segue_replicas_give_back(session, message->lane_detach.lease);
 		segue_session_send_done(session, message->serial);
 	}
 }
@@ -219,11 +222,14 @@ void segue_flush_request(struct segue_session *session, const struct segue_messa
 
 void segue_side_request(struct segue_session *session, const struct segue_message *message)
 {
-	const struct segue_ledger *ledger = find_lease(session, message->lane_side.lease, false);
+	uint64_t lease = message->lane_side.lease;
+	const struct segue_ledger *ledger = find_lease(session, lease, false);
 	struct segue_message bulk = {
 		.type = SEGUE_MESSAGE_BULK, .serial = message->serial, .bulk = {.step = 0}};
 	int fd, rc;
 
+	if (!ledger)
+		ledger = segue_replicas_find(session, lease);
 	if (!ledger) {
 		rc = segue_fail(SEGUE_EGONE, "the lease is over");
 	} else {

@@ -24,7 +24,7 @@
  * mirrors server/lane/lease.c segue_lease_end 4918a2b8
  * mirrors server/lane/lease.c segue_lease_taken a117f9d8
  * mirrors server/lane/lease.c segue_lease_expire 3c757a6b
- * mirrors server/stream/release.c segue_ledger_end ab1b3b43
+ * mirrors server/stream/release.c segue_ledger_end 7c77f64e
  * mirrors server/stream/attach.c granted 2eb9dc17
  * mirrors server/stream/attach.c wait_for_lane 9936d741
  * mirrors server/stream/attach.c ask 373772d7
@@ -34,7 +34,7 @@
  * mirrors server/engine/committer.c conclude b134aa72
  * mirrors server/engine/grant.c segue_grant_make 0ae4d2ca
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lease.c segue_lease_adopt b31a55fb
+ * mirrors lib/client/lease.c segue_lease_adopt 72881d80
  * mirrors lib/client/lease.c segue_lease_decline a3afcf15
  * mirrors lib/client/resume.c segue_lane_ready b9ecd4d4
  * mirrors lib/client/resume.c offer f69893c6
@@ -45,7 +45,7 @@
  * mirrors lib/client/takeover.c offer 0a340b93
  * mirrors lib/client/takeover.c segue_takeover_prepare fa254ac0
  * mirrors lib/client/takeover.c segue_takeover_finish 8dfa3f4f
- * mirrors lib/client/attach.c attempt_place 83d41bb5
+ * mirrors lib/client/attach.c attempt_place f04e01f7
  */
 
 #define WORKERS 2

@@ -23,7 +23,7 @@
  * mirrors lib/core/track.c segue_track_release 32608ff5
  * mirrors lib/core/track.c segue_track_sleep_begin b9e2d417
  * mirrors lib/core/track.c segue_track_sleep_end 29027ba6
- * mirrors lib/client/next.c wait_once 6c31db22
+ * mirrors lib/client/next.c wait_once 9862fa13
  * mirrors server/lane/carry.c segue_carry_observe 7d4e500f
  * mirrors server/lane/carry.c segue_carry_hold 131109b0
  * mirrors server/lane/carry.c segue_carry_copy 462f5cb5
@@ -34,7 +34,7 @@
  * mirrors server/lane/feed.c segue_feed_subscribe cf6da81d
  * mirrors server/lane/feed.c segue_feed_unsubscribe a8eea271
  * mirrors server/lane/feed.c released_of 404cefa3
- * mirrors server/lane/feed.c gate_of f61eee12
+ * mirrors server/lane/feed.c gate_of fd159fd3
  * mirrors server/lane/feed.c segue_feed_gate b1778204
  * mirrors server/lane/feed.c segue_feed_take cbe9c24f
  * mirrors server/lane/feed.c segue_feed_ring a6286614

@@ -270,7 +270,7 @@ class Service:
         """What the users have taken, without the connection that asks."""
         user = {u["uid"]: u for u in self.status()["users"]}[os.geteuid()]
         del user["uid"]
-        return user | {"connections": user["connections"] - 1, "descriptors": user["descriptors"] - 6}
+        return user | {"connections": user["connections"] - 1, "descriptors": user["descriptors"] - 7}
 
     def stop(self) -> tuple[int, str]:
         if self.line and self.process.poll() is None:  # else it ends by itself

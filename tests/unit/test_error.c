@@ -44,6 +44,7 @@ static const struct {
 	{-29, "EINTERRUPTED"},
 	{-30, "EROUND"},
 	{-31, "EMOVED"},
+	{-32, "EREPLICA"},
 };
 #define KNOWN (int)(sizeof(known) / sizeof(known[0]))
 

@@ -369,8 +369,8 @@ Test(frame, fds_that_do_not_match)
 	expect_fds_refused(2, 0, 1, true, "announces 2 fds, 1 came");
 	expect_fds_refused(1, 0, 0, true, "announces 1 fds, 0 came");
 	expect_fds_refused(0, 0, 1, true, "announces 0 fds, 1 came");
-	expect_fds_refused(5, 0, 5, true, "more than 4 fds");
-	expect_fds_refused(4, 0, 8, true, "more than 4 fds");
+	expect_fds_refused(6, 0, 6, true, "more than 5 fds");
+	expect_fds_refused(5, 0, 8, true, "more than 5 fds");
 	expect_fds_refused(UINT16_MAX, 0, 0, true, "announces 65535 fds");
 	expect_fds_refused(1, 3, 1, true, "in the middle of a frame");
 	/* The server takes none: what is sent to it never arrives. */

@@ -51,6 +51,7 @@ from .errors import GoneError as GoneError
 from .errors import HeldError as HeldError
 from .errors import LimitError as LimitError
 from .errors import MovedError as MovedError
+from .errors import ReplicaError as ReplicaError
 from .errors import NoSpaceError as NoSpaceError
 from .errors import NotFoundError as NotFoundError
 from .errors import OutOfMemory as OutOfMemory

@@ -191,7 +191,7 @@ class AnyLoader(Loader):
         newer, self._asked = not self._asked, True
         try:
             lane = self.stream._handle.lane(
-                _ANY, loader._STARTS[self._start], None, timeout, newer, self.group
+                _ANY, loader._STARTS[self._start], None, timeout, newer, self.group, 0, 1
             )
         except errors.BusyError:
             return False

@@ -17,6 +17,7 @@
 
 #include <structmember.h>
 
+#include "client/follow.h"
 #include "client/stream.h"
 #include "core/dtype.h"
 #include "core/spec.h"
@@ -1837,6 +1838,15 @@ static PyObject *lane_begin(struct lane *self, PyObject *Py_UNUSED(none))
 	Py_RETURN_NONE;
 }
 
+static PyObject *lane_pass(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	if (!lane_enter(self))
+		return NULL;
+	segue_follow_pass(self->handle);
+	lane_leave(self);
+	Py_RETURN_NONE;
+}
+
 /*
  * Arrays that a loop before this one has left (in a traceback, in Out[]) keep no place in the ring:
  * if there are any, the lane gets new memory.
@@ -2098,8 +2108,8 @@ static PyObject *stream_lane(struct stream *self, PyObject *args)
 	unsigned index;
 	int start, take, rc;
 
-	if (!PyArg_ParseTuple(
-		    args, "Iiz*Opz", &index, &start, &token, &timeout, &take, &options.group))
+	if (!PyArg_ParseTuple(args, "Iiz*OpzII", &index, &start, &token, &timeout, &take,
+		    &options.group, &options.replica, &options.replicas))
 		return NULL;
 	if (!nanoseconds(timeout, 1, &options.timeout_ns) || !stream_enter(self))
 		goto out;
@@ -3182,7 +3192,8 @@ static PyType_Slot client_slots[] = {
 
 static PyMethodDef stream_methods[] = {
 	{"lane", METHOD(stream_lane), METH_VARARGS,
-		"lane(index, start, token, timeout, take, group) -> Lane: takes its lease."},
+		"lane(index, start, token, timeout, take, group, replica, replicas) -> Lane: takes "
+		"its lease, or follows it."},
 	{"wait", METHOD(stream_wait), METH_VARARGS,
 		"wait(lanes, timeout) -> Lane: the first of this tuple whose next() would not "
 		"wait; "
@@ -3221,6 +3232,8 @@ static PyMethodDef lane_methods[] = {
 	{"restore", METHOD(lane_restore), METH_O, "restore(token)."},
 	{"check", METHOD(lane_check), METH_O, "check(token): raises if restore would refuse it."},
 	{"begin", METHOD(lane_begin), METH_NOARGS, "begin(): another loop begins."},
+	{"go_past", METHOD(lane_pass), METH_NOARGS,
+		"go_past(): a replica that follows is done with the batch that it has taken."},
 	{"leave_behind", METHOD(lane_leave_behind), METH_NOARGS,
 		"leave_behind(): give arrays of the loops before no place in the ring."},
 	{"set_batch_size", METHOD(lane_set_batch_size), METH_O,

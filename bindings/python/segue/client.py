@@ -535,6 +535,8 @@ class Stream(Closing):
         start: str | None = None,
         timeout: float | None = None,
         group: str | None = None,
+        replica: int = 0,
+        replicas: int = 1,
     ) -> Loader:
         """Return a loader over this worker's lanes; changes nothing yet.
 
@@ -573,16 +575,34 @@ class Stream(Closing):
             behind, and what one needs is kept, whether anybody has it or not; for None only when it
             has begun, or there is no other. A stream has 64 at most that have a name: `Client.drop`
             drops one.
+        replica, replicas : int
+            For ranks that are to see the same batches, states included (tensor or pipeline
+            parallel): so many processes have loaders of the same lanes (and `group`), which differ
+            in `replica` alone. Replica 0 has the lanes, saves and commits. The others follow it:
+            each gets a batch when replica 0 has taken it, reads its states, and has nothing to
+            save; what saves, commits or flushes raises `ReplicaError` there. Batches keep their
+            memory until all replicas have gone on. Every replica calls `load_state_dict` and
+            `set_batch_size` as replica 0 does, for `start` it does not matter; `state_dict` gives
+            each what it gives replica 0. Replica 0 gives no batch until all are there: if one ends,
+            its next batch raises `ReplicaError`, which names it. A replica that takes the place of
+            one that has ended begins at the batch that replica 0 is at.
 
         Raises
         ------
         ArgumentError
-            No such lane, more workers than lanes, a rank outside the world.
+            No such lane, more workers than lanes, a rank outside the world, a replica that is not
+            in 0 to `replicas` - 1, or replicas of a stream with ``persist=False`` or of lanes that
+            move.
         """
         if isinstance(lanes, str):
+            if replica != 0 or replicas != 1:
+                raise errors.ArgumentError(
+                    f"lanes={lanes!r}, replicas={replicas}: replicas are of lanes that stay with "
+                    "their worker; give lanes, or rank and world_size"
+                )
             loader = self._any_loader(lanes, rank, world_size, start, timeout, group)
         else:
-            loader = Loader(self, lanes, rank, world_size, start, timeout, group)
+            loader = Loader(self, lanes, rank, world_size, start, timeout, group, replica, replicas)
         self._loaders.add(loader)
         self._tell_idle_lanes(loader.lanes)
         return loader

@@ -209,6 +209,16 @@ class MovedError(StoreError):
     code = "EMOVED"
 
 
+class ReplicaError(Error):
+    """A replica is missing, or was asked for what only replica 0 does; the message says which.
+
+    Of replica 0: one that followed it has ended (named, once), or has not come within a minute. Of
+    another: replica 0 has not, or has other `replicas`; or it was to save, commit or flush.
+    """
+
+    code = "EREPLICA"
+
+
 class TokenError(Error, ValueError):
     """A token does not fit the stream or the lane, or is missing; the message says what differs."""
 

@@ -44,6 +44,9 @@ _UNMOVED = (
 # Seconds that a lane is waited for which another process holds; and before that is said.
 _PATIENCE, _SILENCE = 10.0, 1.0
 
+# Processes that see the same batches; seconds that one of them waits for replica 0.
+_REPLICAS_MOST, _REPLICA_PATIENCE = 1024, 60.0
+
 # Seconds that arrays are waited for which take all places of the ring, and between two looks. JAX
 # lets go of its inputs when its own threads have come to it.
 _HELD_PATIENCE, _HELD_LOOK = 2.0, 0.002
@@ -108,6 +111,21 @@ def _own_lanes(
     return list(range(rank, count, world_size))
 
 
+def _checked_replica(stream: Stream, replica: int, replicas: int) -> tuple[int, int]:
+    replicas = _whole("replicas", replicas, 1, _REPLICAS_MOST, "processes")
+    replica = _whole("replica", replica, 0, _REPLICAS_MOST, "")
+    if replica >= replicas:
+        raise errors.ArgumentError(
+            f"replica: {replica} is not in 0 to replicas - 1 = {replicas - 1}"
+        )
+    if replicas > 1 and not stream.persist:
+        raise errors.ArgumentError(
+            f"replicas={replicas}: with persist=False nothing of stream {stream.name!r} is shared: "
+            "each loader is by itself"
+        )
+    return replica, replicas
+
+
 def _leave_orphans(place: object, batches: list[Batch]) -> None:
     _orphans[:] = [orphan for orphan in _orphans if orphan[1]() is not None]
     _orphans.extend((place, weakref.ref(batch)) for batch in batches if not batch.released)
@@ -167,6 +185,7 @@ class Loader(Closing):
     lanes : list of int
         Indices of this worker's lanes.
     group : str or None
+    replica, replicas : int
         Of `Stream.loader`.
     """
 
@@ -179,18 +198,21 @@ class Loader(Closing):
         start: str | None,
         timeout: float | None,
         group: str | None = None,
+        replica: int = 0,
+        replicas: int = 1,
     ) -> None:
         if start not in _STARTS:
             raise errors.ArgumentError(f"start: {start!r} is none of None, 'continue', 'fresh'")
         self.stream = stream
         self.group = checked_group(group)
-        self._place = (stream._place, group)
+        self.replica, self.replicas = _checked_replica(stream, replica, replicas)
+        self._place = (stream._place, group, replica)
         self.lanes = self._choose_lanes(lanes, rank, world_size)
         self._start = start
         self._timeout = timeout
         self._handles: list[_segue.Lane] = []  # attached lanes, in the order of self.lanes
         self._open: list[Batch] = []  # handed out and not yet gone on from
-        if stream.persist:
+        if stream.persist and not replica:
             weakref.finalize(self, _leave_orphans, self._place, self._open).atexit = False
         self._taker: int | None = None  # the thread that has taken them
         self._turns = _Turns()
@@ -210,6 +232,7 @@ class Loader(Closing):
         self._told_waiting = False  # that no sequence is inserted
         # Least step of the state dicts handed out, by the first inserted sequence that they need.
         self._handed: dict[int, int] = {}
+        self._told_lag = False  # that a replica is waited for
         self._told_gone = False  # that some of them cannot be loaded any more
         self._closed = False
 
@@ -340,7 +363,7 @@ class Loader(Closing):
         steps = {lane.index: lane.committed for lane in self._handles}
         step = max(steps.values())
         behind = [lane for lane in self._handles if lane.committed < step]
-        if all_lanes and not self._have_ended(behind, timeout):
+        if all_lanes and behind and (self.replica or not self._have_ended(behind, timeout)):
             raise _apart("state_dict(all_lanes=True)", steps)
         tokens = {lane.index: lane.checkpoint() for lane in self._handles}
         if all_lanes:
@@ -348,7 +371,7 @@ class Loader(Closing):
             try:
                 tokens |= self._tokens_of_others(self._furthest() if over else step, timeout)
             except errors.LimitError:
-                if over or not self._have_ended(self._handles, timeout):
+                if over or self.replica or not self._have_ended(self._handles, timeout):
                     raise
                 tokens |= self._tokens_of_others(self._furthest(), timeout)
         _, needs, first = zip(*tokens.values(), strict=True)
@@ -439,7 +462,7 @@ class Loader(Closing):
             tokens = self._choose_tokens(_state_dicts(state_dict))
             if self._handles:
                 self._restore(tokens)
-            elif len(tokens) == 1:
+            elif len(tokens) == 1 and not self.replica:
                 self._attach("continue", tokens)
             else:
                 self._attach_all(tokens)
@@ -639,7 +662,9 @@ class Loader(Closing):
         if self._handles:
             return
         older = self._older() if self._new else []
-        if start is None:
+        if self.replica:  # a place that they have
+            _tell(self._take_from(older))
+        elif start is None:
             self._check_unbegun(older)
         handles: list[_segue.Lane] = []
         try:
@@ -670,16 +695,23 @@ class Loader(Closing):
     def _take_lane(self, lane: int, start: int, token: bytes | None = None) -> _segue.Lane:
         """Attach a lane; say who is waited for."""
         patience = _PATIENCE if self._timeout is None else min(_PATIENCE, self._timeout)
-        attach = self.stream._handle.lane
+
+        def attach(patience: float) -> _segue.Lane:
+            return self.stream._handle.lane(
+                lane, start, token, patience, self._new, self.group, self.replica, self.replicas
+            )
+
+        if self.replica:
+            return attach(_REPLICA_PATIENCE if self._timeout is None else self._timeout)
         begun = time.monotonic()
         try:
-            return attach(lane, start, token, min(_SILENCE, patience), self._new, self.group)
+            return attach(min(_SILENCE, patience))
         except errors.BusyError as error:
             left = patience - _SILENCE
             if left <= 0 or time.monotonic() - begun < _SILENCE / 2:  # nothing to wait for
                 raise
             warn(f"waiting {left:g} s more for a lane: {error}")
-        return attach(lane, start, token, left, self._new, self.group)
+        return attach(left)
 
     def _is_own(self, lane: int) -> bool:
         return lane in self.lanes
@@ -752,7 +784,7 @@ class Loader(Closing):
         Before any lane is started afresh all are held, so that one that is busy leaves the others
         as they are.
         """
-        several = len(self.lanes) > 1 and self.stream.persist
+        several = len(self.lanes) > 1 and self.stream.persist and not self.replica
         if self._start == "fresh" and several and not self._handles:
             try:
                 self._attach("continue")
@@ -779,6 +811,9 @@ class Loader(Closing):
         `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys.
         """
         if self._handles:
+            return False
+        if self.replica:
+            self._attach("continue")
             return False
         fresh = self._start == "fresh"
         try:
@@ -832,6 +867,11 @@ class Loader(Closing):
         batches = self._open
         if not batches:
             return
+        if self.replica:  # which is done with them
+            for lane in self._handles:
+                lane.go_past()
+            batches.clear()
+            return
         if len(batches) > 1:
             if any(batch.released and not batch.committed for batch in batches):
                 self._give_up_open()
@@ -849,9 +889,7 @@ class Loader(Closing):
 
         Without states nothing tells a batch that was used from one that zip() has dropped.
         """
-        if (left and self.stream._has_states) and all(
-            batch.committed or (not batch.released and batch.all_saved) for batch in self._open
-        ):
+        if (left and self.stream._has_states) and (self.replica or self._is_done()):
             try:
                 self._commit()
             except errors.FencedError:
@@ -1064,8 +1102,14 @@ class _Batches:
         )
 
     def _next_of_lane(self, lane: _segue.Lane, timeout: float | None) -> Batch | None:
-        """`Lane.next`; where sequences are inserted it looks now and then why none come."""
+        """`Lane.next`; says which replica it waits for, and why no sequences are inserted."""
         loader = self._loader
+        leads = loader.replicas > 1 and not loader.replica
+        if leads and not loader._told_lag and (timeout is None or timeout > _SILENCE):
+            with suppress(errors.TimeoutError_):
+                return lane.next(_SILENCE)
+            timeout = None if timeout is None else timeout - _SILENCE
+            self._tell_lag(lane)
         if loader._live is None:
             loader._live = loader.stream.records == _LIVE
         if not loader._live:
@@ -1079,6 +1123,31 @@ class _Batches:
             with suppress(errors.TimeoutError_):
                 return lane.next(_INPUT_SILENCE)
             failure = self._ask_for_input(lane, failure)
+
+    def _tell_lag(self, lane: _segue.Lane) -> None:
+        """Say once which replicas the lane waits for, if it does."""
+        loader = self._loader
+        name = loader.stream.name
+        streams = loader.stream._client._report(_segue.REPORT_STATUS, name)["streams"]
+        place = (lane.index, loader.group or "")
+        waits: list[str] = []
+        for found in (one for stream in streams for one in stream.get("lanes", [])):
+            if (found["lane"], found.get("group_name", "")) != place or "replicas" not in found:
+                continue
+            there = {one["replica"]: one for one in found["replicas"]}
+            missing = [i for i in range(1, loader.replicas) if i not in there]
+            waits += [f"replica {i}, which has not come" for i in missing]
+            waits += [
+                f"replica {i} (process {one['pid']}, {one['program']}), which is at step {one['step']}"
+                for i, one in there.items()
+                if one["step"] + found["depth"] <= found["step_published"]
+            ]
+        if waits:
+            loader._told_lag = True
+            warn(
+                f"lane {lane.index} of stream {name!r}, at step {lane.committed}, waits for "
+                f"{' and '.join(waits)}"
+            )
 
     def _ask_for_input(self, lane: _segue.Lane, before: str) -> str:
         """Return why nobody inserts, or raise it if nobody has gone on since `before` was returned.
@@ -1154,7 +1223,7 @@ class _Batches:
                     assert lane is not None
                     if held is None:
                         gc.collect()
-                    elif not self._left_behind:
+                    elif not (self._left_behind or self._loader.replica):
                         self._left_behind = True
                         lane.leave_behind()
                     elif time.monotonic() - self._held_since >= self._held_patience():

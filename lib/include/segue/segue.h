@@ -78,7 +78,8 @@ extern "C" {
 	X(ENOTFOUND, 28, "not found")                                                              \
 	X(EINTERRUPTED, 29, "interrupted")                                                         \
 	X(EROUND, 30, "lanes are at different steps")                                              \
-	X(EMOVED, 31, "the store is not where it was")
+	X(EMOVED, 31, "the store is not where it was")                                             \
+	X(EREPLICA, 32, "a replica is missing, or only reads")
 
 enum segue_error {
 	SEGUE_OK = 0,
@@ -782,6 +783,14 @@ struct segue_attach_options {
 	 * there is none of that name. NULL: the one that every stream has.
 	 */
 	const char *group;
+	/*
+	 * Replicas of the group: processes that see the same batches, states included (tensor- or
+	 * pipeline-parallel ranks). `replicas` of them in all, 0 and 1: this one alone; `replica`,
+	 * from 0, is this one. 0 holds the lease, saves and commits; the others follow it: they get
+	 * a batch when it has taken it, and a batch's memory is used anew when all have released
+	 * it. For them start, token and take are not looked at.
+	 */
+	uint32_t replica, replicas;
 };
 
 /*
@@ -790,8 +799,8 @@ struct segue_attach_options {
  * handles move: the server asks for one back where another worker has fewer (segue_lane_asks).
  * While any such worker has or wants a lane, `start` counts for each lane once; who takes it later
  * goes on from there. It is waited for as for one that somebody else holds; SEGUE_EEND: all lanes
- * have ended. No token, and not with persist = false; `take`: it is the process's newer loader,
- * which begins anew where this connection has lanes no more.
+ * have ended. No token, no replicas, not with persist = false; `take`: it is the process's newer
+ * loader, which begins anew where this connection has lanes no more.
  */
 #define SEGUE_LANE_ANY UINT32_MAX
 
@@ -799,6 +808,19 @@ struct segue_attach_options {
  * Takes the lease of one lane: from now on this handle alone takes its batches. `options` may be
  * NULL. Blocks. SEGUE_EBUSY (names the holder, its process and program), SEGUE_ESTART (names the
  * step and its date), SEGUE_ETOKEN (names what differs), SEGUE_EINVAL (no such lane).
+ *
+ * A replica that follows takes none: it waits until replica 0 has it, and begins where that is
+ * then. SEGUE_EREPLICA: it has not come, or has other replicas; SEGUE_EBUSY: another process is
+ * that replica. What such a handle does otherwise:
+ *
+ *	segue_lane_next       takes the next batch that replica 0 has taken: with the one before
+ *	                      it is done then. It goes on by itself with replica 0's next lease
+ *	                      (another process that continues, another server, another batch size);
+ *	                      SEGUE_ESTALE if that begins elsewhere than where this one is.
+ *	segue_lane_restore    it goes on where replica 0 is, which is to be set to the same token.
+ *	segue_lane_checkpoint waits until replica 0 has committed as many batches.
+ *	segue_lane_set_batch_size  waits until replica 0 has done so.
+ *	to save, commit, flush or renew is SEGUE_EREPLICA.
  */
 SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
 	const struct segue_attach_options *options, struct segue_lane **out);
@@ -823,7 +845,8 @@ SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
  * committed: names its states that are not saved), SEGUE_EHELD (so many batches are not released
  * that no further one can come), SEGUE_EFENCED, SEGUE_ESOURCE / SEGUE_EDATA / SEGUE_ESTORE /
  * SEGUE_ENOSPACE (after the batches before the damage have been taken), SEGUE_EGONE (and the server
- * could not be started again).
+ * could not be started again). Of replica 0 also SEGUE_EREPLICA: one that followed it has gone, and
+ * is named, once; then it is waited for like those that have not come yet, for a minute at most.
  */
 SEGUE_EXPORT int segue_lane_next(
 	struct segue_lane *lane, int64_t timeout_ns, struct segue_batch **out);
@@ -839,7 +862,8 @@ SEGUE_EXPORT unsigned segue_lane_asks(const struct segue_lane *lane);
  * Waits until segue_lane_next of one of these lanes, which are of one client, would not wait:
  * *which is its place, the first of them if there are several. `count`: none is, and something is
  * asked of one (segue_lane_asks). SEGUE_ETIMEOUT, SEGUE_EINTERRUPTED, SEGUE_EGONE, SEGUE_EUNSAVED
- * (a batch of one is open), SEGUE_EINVAL (none, or more than 128, or of several clients).
+ * (a batch of one is open), SEGUE_EINVAL (none, or more than 128, or of several clients, or with
+ * replicas).
  */
 SEGUE_EXPORT int segue_lanes_wait(
 	struct segue_lane *const *lanes, size_t count, int64_t timeout_ns, size_t *which);
@@ -865,7 +889,7 @@ SEGUE_EXPORT int segue_lane_set_batch_size(struct segue_lane *lane, uint32_t bat
 SEGUE_EXPORT uint32_t segue_lane_batch_size(const struct segue_lane *lane);
 /* Index of the lane in its stream. */
 SEGUE_EXPORT uint32_t segue_lane_index(const struct segue_lane *lane);
-/* Batches below this step are committed. */
+/* Batches below this step are committed; of a replica that follows: it is done with. */
 SEGUE_EXPORT uint64_t segue_lane_committed(const struct segue_lane *lane);
 /* Batches below this step are on disk. One load from shared memory: no message, no system call. */
 SEGUE_EXPORT uint64_t segue_lane_durable(const struct segue_lane *lane);
