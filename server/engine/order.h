@@ -31,7 +31,8 @@ struct segue_grant_order {
 	/* Of the lane: one of those that is where the grant begins is joined. */
 	struct segue_filler *candidate[SEGUE_GRANT_CANDIDATES];
 	uint32_t candidate_count;
-	bool followed;                   /* it joins none, and nobody joins its own */
+	uint32_t replicas; /* more than 1: those who follow may still read when the lease is over,
+			      and nobody waits for them: it joins none, and nobody its own */
 	const _Atomic bool *given_up;    /* nobody waits for it any more: nothing is stored */
 	struct segue_lane_record record; /* the lease's generation, token and holder; its position
 					    is not looked at */

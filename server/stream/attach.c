@@ -35,9 +35,8 @@ struct segue_attach {
 	struct segue_opening *opening; /* used */
 	int64_t deadline;
 	struct segue_lease_request request;
-	bool moves;        /* it is for a worker that takes any lane (taker.h) */
-	uint32_t replicas; /* of its group, with its holder */
-	uint64_t lease;    /* that is given back for it, if this session has it; else 0 */
+	bool moves;     /* it is for a worker that takes any lane (taker.h) */
+	uint64_t lease; /* that is given back for it, if this session has it; else 0 */
 	struct segue_upload *upload;
 	uint8_t *bulk; /* what was in it: the order's */
 	struct segue_grant_order order;
@@ -139,7 +138,7 @@ static void put_in_force(struct segue_attach *attach)
 	segue_taken_granted(
 		ledger, attach->moves ? ledger->session : NULL, by_library && attach->lease == 0);
 	send_attached(attach);
-	segue_replicas_granted(ledger, attach->replicas);
+	segue_replicas_granted(ledger, attach->order.replicas);
 }
 
 /* ---- Made into a grant ---- */
@@ -175,9 +174,7 @@ static void granted(struct segue_task *task)
 {
 	struct segue_attach *attach = (struct segue_attach *)task;
 	struct segue_ledger *ledger = attach->ledger;
-	/*
-	 * One that a stop has overtaken is on disk: its holder must learn the token to offer with.
-	 */
+	/* One that a stop has overtaken is on disk: its holder must learn the token to offer. */
 	bool ok = !task->outcome.rc && attach->base.session;
 
 	ledger->making = NULL;
@@ -581,7 +578,6 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	attach->opening = opening;
 	attach->deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
 	attach->lease = message->lane_attach.lease;
-	attach->replicas = message->lane_attach.replicas;
 	attach->moves = message->lane_attach.any == SEGUE_ANY_NAMED;
 	attach->upload = upload;
 	attach->request = (struct segue_lease_request){
@@ -595,8 +591,7 @@ void segue_attach_request(struct segue_session *session, const struct segue_mess
 	memcpy(attach->request.token, message->lane_attach.token, SEGUE_TOKEN_BYTES);
 	set_order(attach);
 	attach->order.mode = message->lane_attach.mode;
-	/* Those who follow may still read when the lease is over, and nobody waits for them. */
-	attach->order.followed = attach->replicas > 1;
+	attach->order.replicas = message->lane_attach.replicas;
 	attach->order.batch_size = message->lane_attach.batch_size;
 	attach->order.seen = message->lane_attach.seen;
 	opening->uses++;

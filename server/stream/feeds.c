@@ -57,10 +57,11 @@ int segue_feed_choice_init(struct segue_feed_choice *choice, struct segue_stream
 	order->candidate_count = 0;
 	if (!choice->own)
 		return segue_fail(SEGUE_ENOMEM, "no memory for a lane");
-	choice->own->followed = order->followed;
+	choice->own->followed = order->replicas > 1;
 	LIST_FOREACH(feed, &feeds->all, link) {
-		if (!segue_feeds_may_share(order->spec) || order->followed || feed->followed ||
-			feed->alone || feed->filler->plan_spec.lane != order->plan.lane ||
+		if (!segue_feeds_may_share(order->spec) || choice->own->followed ||
+			feed->followed || feed->alone ||
+			feed->filler->plan_spec.lane != order->plan.lane ||
 			order->candidate_count == SEGUE_GRANT_CANDIDATES)
 			continue;
 		feed->uses++;
