@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,27 @@ def test_others_wait_for_a_group_as_long_as_it_has_its_lane(
     # Its lane is where it was, with its own states.
     with stream.loader(group="c", start="continue", timeout=60) as c:
         assert next(iter(c)).step == (5 if end == "slow" else 3)
+
+
+def test_who_waits_is_told_for_whom(
+    client: segue.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.loader._GROUP_SILENCE", 0.2)
+    stream = opened(client, tmp_path / "a.segue", depth=DEPTH)
+    with stream.loader(group="b", timeout=1) as b, stream.loader(group="c", timeout=60) as c:
+        b.state_dict()
+        take(c, 1, 1)
+        take(b, DEPTH, 1)
+        c.flush()
+        who = rf"step {DEPTH}, waits for group 'c' \(process {os.getpid()}\), which is at step 1"
+        with pytest.warns(UserWarning, match=who), pytest.raises(segue.TimeoutError_):
+            next(iter(b))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(segue.TimeoutError_):
+                next(iter(b))  # it is said once
+        take(c, 3, 1)
+        take(b, DEPTH + 2, 1)
 
 
 def waits(loader: segue.Loader) -> None:

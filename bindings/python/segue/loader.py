@@ -17,6 +17,7 @@ from ._closing import Closing
 from ._notice import warn, warn_put_back, where
 from ._rank import world
 from ._segue import Batch
+from ._waits import waited_for
 from .keyed import checked_group
 from .spec import _whole
 
@@ -43,6 +44,9 @@ _UNMOVED = (
 
 # Seconds that a lane is waited for which another process holds; and before that is said.
 _PATIENCE, _SILENCE = 10.0, 1.0
+
+# Seconds that a batch is waited for before it is said which group keeps it.
+_GROUP_SILENCE = 10.0
 
 # Processes that see the same batches; seconds that one of them waits for replica 0.
 _REPLICAS_MOST, _REPLICA_PATIENCE = 1024, 60.0
@@ -232,7 +236,7 @@ class Loader(Closing):
         self._told_waiting = False  # that no sequence is inserted
         # Least step of the state dicts handed out, by the first inserted sequence that they need.
         self._handed: dict[int, int] = {}
-        self._told_lag = False  # that a replica is waited for
+        self._told_waits = False  # that a replica, or another group, is waited for
         self._told_gone = False  # that some of them cannot be loaded any more
         self._closed = False
 
@@ -1102,16 +1106,18 @@ class _Batches:
         )
 
     def _next_of_lane(self, lane: _segue.Lane, timeout: float | None) -> Batch | None:
-        """`Lane.next`; says which replica it waits for, and why no sequences are inserted."""
+        """`Lane.next`; says whom it waits for, and why no sequences are inserted."""
         loader = self._loader
         leads = loader.replicas > 1 and not loader.replica
-        if leads and not loader._told_lag and (timeout is None or timeout > _SILENCE):
-            with suppress(errors.TimeoutError_):
-                return lane.next(_SILENCE)
-            timeout = None if timeout is None else timeout - _SILENCE
-            self._tell_lag(lane)
         if loader._live is None:
             loader._live = loader.stream.records == _LIVE
+        silence = _SILENCE if leads else _GROUP_SILENCE
+        tells = not loader._told_waits and (leads or (loader.stream.persist and not loader._live))
+        if tells and (timeout is None or timeout > silence):
+            with suppress(errors.TimeoutError_):
+                return lane.next(silence)
+            timeout = None if timeout is None else timeout - silence
+            self._tell_waits(lane)
         if not loader._live:
             return lane.next(timeout)
         until = None if timeout is None else time.monotonic() + timeout
@@ -1124,28 +1130,16 @@ class _Batches:
                 return lane.next(_INPUT_SILENCE)
             failure = self._ask_for_input(lane, failure)
 
-    def _tell_lag(self, lane: _segue.Lane) -> None:
-        """Say once which replicas the lane waits for, if it does."""
+    def _tell_waits(self, lane: _segue.Lane) -> None:
+        """Say once whom the lane waits for, if it does."""
         loader = self._loader
-        name = loader.stream.name
-        streams = loader.stream._client._report(_segue.REPORT_STATUS, name)["streams"]
-        place = (lane.index, loader.group or "")
-        waits: list[str] = []
-        for found in (one for stream in streams for one in stream.get("lanes", [])):
-            if (found["lane"], found.get("group_name", "")) != place or "replicas" not in found:
-                continue
-            there = {one["replica"]: one for one in found["replicas"]}
-            missing = [i for i in range(1, loader.replicas) if i not in there]
-            waits += [f"replica {i}, which has not come" for i in missing]
-            waits += [
-                f"replica {i} (process {one['pid']}, {one['program']}), which is at step {one['step']}"
-                for i, one in there.items()
-                if one["step"] + found["depth"] <= found["step_published"]
-            ]
+        stream = loader.stream
+        report = stream._client._report(_segue.REPORT_STATUS, stream.name)
+        waits = waited_for(report, lane.index, loader.group or "", loader.replicas)
         if waits:
-            loader._told_lag = True
+            loader._told_waits = True
             warn(
-                f"lane {lane.index} of stream {name!r}, at step {lane.committed}, waits for "
+                f"lane {lane.index} of stream {stream.name!r}, at step {lane.committed}, waits for "
                 f"{' and '.join(waits)}"
             )
 
