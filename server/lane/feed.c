@@ -345,19 +345,42 @@ void segue_feed_fail(struct segue_feed *feed, int code, const char *text)
 	segue_feed_ring(feed);
 }
 
+/* Looks at every subscriber: the one that is furthest behind; of several that which was awaited. */
+static struct segue_carry *find_last(struct segue_feed *feed)
+{
+	struct segue_carry *last = NULL;
+	uint64_t least = SEGUE_NEVER;
+
+	for (size_t i = 0; i < feed->subscriber_count; i++) {
+		struct segue_carry *carry = feed->subscribers[i];
+		segue_carry_observe(carry, feed->published);
+		uint64_t released = segue_followers_observe(carry, feed->published);
+		released = carry->released < released ? carry->released : released;
+		if (!last || released < least || (released == least && carry == feed->awaited)) {
+			last = carry;
+			least = released;
+		}
+	}
+	return last;
+}
+
 bool segue_feed_sleep(struct segue_feed *feed)
 {
 	uint64_t depth = feed->geometry->depth;
-	/* Half the ring is free when `released` gets there (depth >= 2). */
-	uint64_t wake_at = feed->published - depth + depth / 2;
 
-	for (size_t i = 0; i < feed->subscriber_count; i++) {
-		/* release: pairs with segue_track_release (core/track.c) */
-		segue_store_release(&feed->subscribers[i]->page->wake_at, wake_at);
-	}
-	/* The word is seen before we look again: pairs with segue_track_release (core/track.c). */
-	if (!SEGUE_MUTANT(wake_without_fence))
-		segue_fence();
+	/* The others need not wake anybody: it is the last that makes way. */
+	do {
+		struct segue_carry *last = find_last(feed);
+		feed->awaited = last;
+		/*
+		 * Half the ring is free when `released` gets there (depth >= 2).
+		 * release: pairs with segue_track_release (core/track.c)
+		 */
+		segue_store_release(&last->page->wake_at, feed->published - depth + depth / 2);
+		/* It is seen before we look again: pairs with segue_track_release (core/track.c) */
+		if (!SEGUE_MUTANT(wake_without_fence))
+			segue_fence();
+	} while (find_last(feed) != feed->awaited);
 	enum segue_feed_gate gate = segue_feed_gate(feed);
 	return gate == SEGUE_FEED_FULL || gate == SEGUE_FEED_OVER;
 }

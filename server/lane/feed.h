@@ -37,6 +37,7 @@ struct segue_feed {
 	struct segue_feed_entry *history; /* depth + 2; position(t) at t % (depth + 2) */
 	struct segue_carry **subscribers;
 	size_t subscriber_count;
+	const struct segue_carry *awaited; /* by the last sleep; not read, it may be gone */
 };
 
 enum segue_feed_gate {
@@ -94,8 +95,8 @@ void segue_feed_fail(struct segue_feed *feed, int code, const char *text);
 void segue_feed_ring(struct segue_feed *feed);
 
 /*
- * The filler has nothing to do: asks to be woken when half the ring is free, fences, looks again.
- * False: there is something to do after all.
+ * The gate said FULL: asks the subscriber that is furthest behind to wake the filler when half the
+ * ring is free of it, fences, looks again. False: there is something to do after all.
  */
 bool segue_feed_sleep(struct segue_feed *feed);
 /*

@@ -40,7 +40,7 @@
  * mirrors server/lane/feed.c segue_feed_ring a6286614
  * mirrors server/lane/feed.c segue_feed_publish ea3ea420
  * mirrors server/lane/feed.c segue_feed_end 1a859cea
- * mirrors server/lane/feed.c segue_feed_sleep 4426227a
+ * mirrors server/lane/feed.c segue_feed_sleep 700e6223
  * mirrors server/engine/filler.c work_on_batch 8b610ba3
  * mirrors server/engine/filler.c work_once ff14af0a
  * mirrors server/engine/filler.c make_way 14cc077e
@@ -175,8 +175,9 @@ end:	do
 }
 
 /* A feed sleeps until all its subscribers have reached the mark; a worker until the bell. */
+#define MARK         (published - DEPTH + DEPTH / 2)
 #define QUIET(w)     (len(worker_stores[w]) == 0 && !releasing[w])
-#define REACHED(w)   (QUIET(w) && released_w[w] >= wake_at_w[w])
+#define REACHED(w)   (QUIET(w) && released_w[w] >= MARK)
 #define OVERSLEPT(w) (asleep[w] && (bell_w != seen[w] || generation_w[w]))
 #define PAST(w)      (!SUBSCRIBED(w) || REACHED(w))
 #if WORKERS > 2
@@ -412,37 +413,66 @@ inline work_on_batch()
 #define feed_sleep_fence ((len(filler_stores) == 0));
 #endif
 
-inline ask_wake(w)
+inline look_at(w)
 {
 	if
-	:: SUBSCRIBED(w) -> store(filler_stores, WAKE_AT, w, published - DEPTH + DEPTH / 2)
+	:: SUBSCRIBED(w) ->
+		observe(w);
+		d_step {
+			if
+			:: last == NEVER || carry_released[w] < carry_released[last] -> last = w
+			:: else ->
+				if
+				:: carry_released[w] == carry_released[last] && w == awaited -> last = w
+				:: else
+				fi
+			fi
+		}
 	:: else
 	fi
+}
+
+inline find_last()
+{
+	last = NEVER;
+	look_at(0);
+#if WORKERS > 1
+	look_at(1);
+#endif
+#if WORKERS > 2
+	look_at(2)
+#endif
 }
 
 /* segue_feed_sleep: `gate` says whether there is something to do after all */
 inline feed_sleep()
 {
-	COARSE {
-		ask_wake(0);
-#if WORKERS > 1
-		ask_wake(1);
-#endif
-#if WORKERS > 2
-		ask_wake(2);
-#endif
+	find_last();
+	do
+	:: store(filler_stores, WAKE_AT, last, MARK);
+		awaited = last;
 		feed_sleep_fence
-#ifndef MUTANT_no_second_look_of_the_filler
-		ask_gate()
+#ifdef MUTANT_no_second_look_of_the_filler
+		break
+#elif defined(MUTANT_awaits_one_that_has_gone_on)
+		ask_gate();
+		break
+#else
+		find_last();
+		if
+		:: last == awaited -> ask_gate(); break
+		:: else
+		fi
 #endif
-	}
+	od;
+	last = 0
 }
 
 /* run, work_once */
 active proctype filler()
 {
 	mtype gate;
-	byte seen_released, seen_committed, copy_low;
+	byte seen_released, seen_committed, copy_low, last, awaited;
 	bit filled;
 
 end:	do

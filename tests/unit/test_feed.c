@@ -281,6 +281,26 @@ Test(feed, sleep_asks_for_half_a_ring)
 	cr_assert_not(segue_feed_sleep(&feed), "released while it was about to");
 }
 
+Test(feed, sleep_asks_the_last_alone)
+{
+	begin(0, false);
+	join(&a, 0);
+	join(&b, 0);
+	publish_to(DEPTH);
+	words(&a, 1, 1);
+	cr_assert(segue_feed_sleep(&feed));
+	cr_assert_eq(atomic_load(&b.page->wake_at), DEPTH / 2);
+	cr_assert_eq(atomic_load(&a.page->wake_at), SEGUE_NEVER);
+	words(&b, 1, 1);
+	publish();
+	cr_assert(segue_feed_sleep(&feed));
+	cr_assert_eq(atomic_load(&b.page->wake_at), 1 + DEPTH / 2, "of both the one as before");
+	cr_assert_eq(atomic_load(&a.page->wake_at), SEGUE_NEVER);
+	words(&b, 4, 4);
+	cr_assert(segue_feed_sleep(&feed));
+	cr_assert_eq(atomic_load(&a.page->wake_at), 1 + DEPTH / 2);
+}
+
 Test(feed, does_not_sleep_over_a_copy_or_ended_rows)
 {
 	begin(0, true);
