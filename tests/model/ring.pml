@@ -444,9 +444,17 @@ inline find_last()
 #endif
 }
 
+/* Several workers go on during it where there would not be too many states. */
+#if TSO || (!SNAPSHOTS && !LEAVE)
+#define SLEEP
+#else
+#define SLEEP atomic
+#endif
+
 /* segue_feed_sleep: `gate` says whether there is something to do after all */
 inline feed_sleep()
 {
+	SLEEP {
 	find_last();
 	do
 	:: store(filler_stores, WAKE_AT, last, MARK);
@@ -465,7 +473,7 @@ inline feed_sleep()
 		fi
 #endif
 	od;
-	last = 0
+	last = 0 }
 }
 
 /* run, work_once */
