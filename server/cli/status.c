@@ -93,6 +93,24 @@ static void print_lanes(struct json_object *lanes, bool of_log)
 	segue_cli_table_print(&table, 2);
 }
 
+/* Those that follow who has a lane. */
+static void print_replicas(struct json_object *lanes)
+{
+	static const struct segue_cli_column columns[] = {{"GROUP", "group_name"}, {"LANE", "lane"},
+		{"REPLICA", "replica"}, {"PID", "pid"}, {"PROGRAM", "program"}, {"STEP", "step"},
+		{"LAG", "lag"}};
+	struct segue_cli_table table;
+
+	segue_cli_groups_init(&table, columns, sizeof(columns) / sizeof(columns[0]), lanes);
+	for (size_t i = 0; i < segue_json_count(lanes); i++) {
+		struct json_object *lane = segue_json_at(lanes, i);
+		struct json_object *replicas = json_object_object_get(lane, "replicas");
+		for (size_t j = 0; j < segue_json_count(replicas); j++)
+			segue_cli_table_row(&table, segue_json_at(replicas, j), lane);
+	}
+	segue_cli_table_print(&table, 2);
+}
+
 /* The lane with the most before it. */
 static struct json_object *find_last(struct json_object *lanes)
 {
@@ -167,6 +185,7 @@ static void print_stream(struct json_object *stream)
 	if (of_log)
 		print_log(stream);
 	print_lanes(json_object_object_get(stream, "lanes"), of_log);
+	print_replicas(json_object_object_get(stream, "lanes"));
 }
 
 static void print_report(const struct segue_cli_options *options, struct json_object *report)
@@ -229,10 +248,11 @@ const struct segue_cli_command segue_cli_status = {
 		"of the worker (AHEAD) of how many there is room for (DEPTH), how many committed\n"
 		"batches it has not released yet (HELD), its shared memory (RING), whether its\n"
 		"last batch is filled (ENDED), and how much of what was filled since the lane was\n"
-		"taken is padding (PAD). Of a stream whose sequences are inserted: who inserts,\n"
-		"how many of each name were INSERTED, up to which they are acknowledged (SAFE),\n"
-		"whether inserts wait; and of each lane how many sequences it has not finished\n"
-		"(BEHIND).\n\n"
+		"taken is padding (PAD). Where there are replicas, those that follow who has a\n"
+		"lane: how many batches each is done with (STEP), and behind (LAG). Of a stream\n"
+		"whose sequences are inserted: who inserts, how many of each name were INSERTED,\n"
+		"up to which they are acknowledged (SAFE), whether inserts wait; and of each lane\n"
+		"how many sequences it has not finished (BEHIND).\n\n"
 		"Exit status: 0 a server answered, 1 none runs or it could not be asked,\n"
 		"2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,

@@ -22,7 +22,7 @@ int segue_held_fail(const struct segue_ledger *ledger)
 		"lane %u of stream '%s' is %s by process %ld%s: each lane has one worker at a "
 		"time. "
 		"End that process, or close its loader; if it is another worker of this training, "
-		"give each its own rank",
+		"give each its own rank, or replica",
 		ledger->place.lane, ledger->stream->spec->name,
 		ledger->lease.state == SEGUE_LEASE_RESERVED
 			? "reserved, after a restart of the server,"

@@ -59,3 +59,13 @@ def test_a_node_is_lost_for_good_and_the_other_takes_its_lanes() -> None:
         began[rank] = int(found[1])
     assert began[0] == began[1] >= 20
     assert text.endswith("of the training that nobody killed, bit for bit\n")
+
+
+def test_two_ranks_share_a_model_and_train_it_as_one_process_does() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    text = recipe("tensor.py", "--sequences", 60, "--epochs", 2)
+    first, last = re.search(r"loss ([\d.]+) in .*, ([\d.]+) in the last", text).groups()
+    assert float(last) < float(first), text
+    for rank in range(2):
+        assert f"rank {rank}: 585 of 1170 weights\n" in text
+    assert text.endswith("of one process that has both halves, bit for bit\n")

@@ -18,6 +18,7 @@ import pytest
 import segue
 from rank import opened, save, seen
 from segue import Feature
+from test_cli import program
 from test_resume import kill, server_pid
 
 LENGTHS = (5, 3, 7, 2, 4, 6, 1, 8)
@@ -298,6 +299,11 @@ def test_status_says_who_follows(clients: Any, data: Path) -> None:
     (stream,) = [one for one in clients[0].status()["streams"] if one["name"] == "train"]
     (one,) = stream["lanes"][0]["replicas"]
     assert one["replica"] == 1 and one["pid"] == os.getpid() and one["lag"] <= 1
+    command = [program(), "status", clients[0].dir]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    header, row = lines[-2].split(), lines[-1].split()
+    assert header == ["LANE", "REPLICA", "PID", "PROGRAM", "STEP", "LAG"]
+    assert row[:3] == ["0", "1", str(os.getpid())] and row[-2:] == [str(one["step"]), str(one["lag"])]
 
 
 def test_wrong_replicas_are_refused(clients: Any, data: Path) -> None:
@@ -320,6 +326,19 @@ def test_wrong_replicas_are_refused(clients: Any, data: Path) -> None:
     )
     with pytest.raises(segue.ArgumentError, match="persist=False"):
         other.loader(replica=1, replicas=2)
+
+
+def test_ranks_of_the_environment_are_not_taken_for_those_that_differ(
+    clients: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = opened(clients[0], data, lanes=2)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(segue.ArgumentError, match="RANK and WORLD_SIZE count all ranks"):
+        stream.loader(replica=1, replicas=2)
+    loader = stream.loader(replica=1, replicas=2, rank=0, world_size=1)
+    assert repr(loader) == "<segue.Loader: 'train', lanes [0, 1], replica 1 of 2>"
+    assert stream.loader().lanes == [1]
 
 
 def test_lanes_with_replicas_are_not_waited_for_among_others(clients: Any, data: Path) -> None:
@@ -372,6 +391,16 @@ def test_a_follower_without_a_leader_says_so(clients: Any, data: Path) -> None:
     follower = opened(clients[0], data).loader(replica=1, replicas=2, timeout=0.3)
     with pytest.raises(segue.ReplicaError, match="waits for replica 0"):
         next(iter(follower))
+
+
+def test_a_follower_that_waits_long_says_for_what(
+    clients: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["segue.loader"], "_PATIENCE", 0.2)
+    follower = opened(clients[0], data).loader(replica=1, replicas=2, timeout=0.7)
+    with pytest.warns(UserWarning, match=r"waiting 0\.5 s more: .* waits for replica 0"):
+        with pytest.raises(segue.ReplicaError, match="waits for replica 0"):
+            next(iter(follower))
 
 
 def test_leader_and_follower_agree_on_how_many_there_are(clients: Any, data: Path) -> None:

@@ -90,7 +90,11 @@ def _state_dicts(given: Any) -> list[Mapping[str, bytes]]:
 
 
 def _own_lanes(
-    count: int, lanes: Iterable[int] | None, rank: int | None, world_size: int | None
+    count: int,
+    lanes: Iterable[int] | None,
+    rank: int | None,
+    world_size: int | None,
+    replicas: int = 1,
 ) -> list[int]:
     if lanes is not None:
         if rank is not None or world_size is not None:
@@ -102,6 +106,12 @@ def _own_lanes(
             )
         return own
     rank, world_size, says = world(rank, world_size)
+    if replicas > 1 and world_size > 1 and says:
+        raise errors.ArgumentError(
+            f"replicas={replicas}: {says} count all ranks, also those that see the same batches; "
+            "give rank and world_size of those that see different ones: rank=0, world_size=1 if "
+            "there are none"
+        )
     says = f" ({says})" if says else ""
     if not 0 <= rank < world_size:
         raise errors.ArgumentError(
@@ -120,7 +130,8 @@ def _checked_replica(stream: Stream, replica: int, replicas: int) -> tuple[int, 
     replica = _whole("replica", replica, 0, _REPLICAS_MOST, "")
     if replica >= replicas:
         raise errors.ArgumentError(
-            f"replica: {replica} is not in 0 to replicas - 1 = {replicas - 1}"
+            f"replica: {replica} is not in 0 to replicas - 1 = {replicas - 1}; replicas is how many "
+            "see the same batches"
         )
     if replicas > 1 and not stream.persist:
         raise errors.ArgumentError(
@@ -243,11 +254,12 @@ class Loader(Closing):
     def _choose_lanes(
         self, lanes: Iterable[int] | None, rank: int | None, world_size: int | None
     ) -> list[int]:
-        return _own_lanes(self.stream.lanes, lanes, rank, world_size)
+        return _own_lanes(self.stream.lanes, lanes, rank, world_size, self.replicas)
 
     def __repr__(self) -> str:
+        of = f", replica {self.replica} of {self.replicas}" if self.replicas > 1 else ""
         closed = ", closed" if self._closed else ""
-        return f"<segue.Loader: {self.stream.name!r}, lanes {self.lanes}{closed}>"
+        return f"<segue.Loader: {self.stream.name!r}, lanes {self.lanes}{of}{closed}>"
 
     # -- iterating ---------------------------------------------------------------------------------
 
@@ -706,7 +718,7 @@ class Loader(Closing):
             )
 
         if self.replica:
-            return attach(_REPLICA_PATIENCE if self._timeout is None else self._timeout)
+            return self._follow(attach)
         begun = time.monotonic()
         try:
             return attach(min(_SILENCE, patience))
@@ -715,6 +727,18 @@ class Loader(Closing):
             if left <= 0 or time.monotonic() - begun < _SILENCE / 2:  # nothing to wait for
                 raise
             warn(f"waiting {left:g} s more for a lane: {error}")
+        return attach(left)
+
+    def _follow(self, attach: Callable[[float], _segue.Lane]) -> _segue.Lane:
+        """Attach a lane of which replica 0 may have to come; say after a while what is waited for."""
+        left = _REPLICA_PATIENCE if self._timeout is None else self._timeout
+        if left <= _PATIENCE:
+            return attach(left)
+        try:
+            return attach(_PATIENCE)
+        except (errors.ReplicaError, errors.BusyError) as error:
+            left -= _PATIENCE
+            warn(f"waiting {left:g} s more: {error}")
         return attach(left)
 
     def _is_own(self, lane: int) -> bool:
@@ -1140,7 +1164,7 @@ class _Batches:
             loader._told_waits = True
             warn(
                 f"lane {lane.index} of stream {stream.name!r}, at step {lane.committed}, waits for "
-                f"{' and '.join(waits)}"
+                f"{', and '.join(waits)}"
             )
 
     def _ask_for_input(self, lane: _segue.Lane, before: str) -> str:
