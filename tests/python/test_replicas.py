@@ -303,7 +303,8 @@ def test_status_says_who_follows(clients: Any, data: Path) -> None:
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     header, row = lines[-2].split(), lines[-1].split()
     assert header == ["LANE", "REPLICA", "PID", "PROGRAM", "STEP", "LAG"]
-    assert row[:3] == ["0", "1", str(os.getpid())] and row[-2:] == [str(one["step"]), str(one["lag"])]
+    assert row[:3] == ["0", "1", str(os.getpid())]
+    assert row[-2:] == [str(one["step"]), str(one["lag"])]
 
 
 def test_wrong_replicas_are_refused(clients: Any, data: Path) -> None:

@@ -130,8 +130,8 @@ def _checked_replica(stream: Stream, replica: int, replicas: int) -> tuple[int, 
     replica = _whole("replica", replica, 0, _REPLICAS_MOST, "")
     if replica >= replicas:
         raise errors.ArgumentError(
-            f"replica: {replica} is not in 0 to replicas - 1 = {replicas - 1}; replicas is how many "
-            "see the same batches"
+            f"replica: {replica} is not in 0 to replicas - 1 = {replicas - 1}; replicas is how "
+            "many see the same batches"
         )
     if replicas > 1 and not stream.persist:
         raise errors.ArgumentError(
@@ -730,7 +730,7 @@ class Loader(Closing):
         return attach(left)
 
     def _follow(self, attach: Callable[[float], _segue.Lane]) -> _segue.Lane:
-        """Attach a lane of which replica 0 may have to come; say after a while what is waited for."""
+        """Attach a lane that replica 0 may not have yet; say after a while what is missing."""
         left = _REPLICA_PATIENCE if self._timeout is None else self._timeout
         if left <= _PATIENCE:
             return attach(left)
