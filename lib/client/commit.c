@@ -173,8 +173,10 @@ void segue_batch_put_back(struct segue_batch *batch)
 	if (!batch || !batch->taken || batch->committed || batch->put_back || is_passed(batch))
 		return;
 	batch->put_back = true;
-	if (is_current(batch))
-		segue_track_put_back(&batch->lane->track);
+	if (!is_current(batch))
+		return;
+	segue_track_put_back(&batch->lane->track);
+	batch->lane->left = batch->lane->replica > 0;
 }
 
 void segue_batch_release(struct segue_batch *batch)

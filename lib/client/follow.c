@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "client/batch.h"
 #include "client/lease.h"
 #include "client/resume.h"
 #include "core/barrier.h"
@@ -12,6 +13,8 @@
 /* Of an attempt to follow the next lease, and of the server's patience within it. */
 #define ATTEMPT_NS INT64_C(200000000)
 #define SERVER_NS  INT64_C(50000000)
+/* Between two looks at what no wake-up tells of. */
+#define LEFT_NS INT64_C(1000000)
 
 int segue_follow_fail_reads(const struct segue_lane *lane, const char *what)
 {
@@ -34,6 +37,11 @@ static void set_mapping(struct segue_lane *lane, struct segue_mapping *mapping, 
 
 	if (before)
 		lane->skipped = segue_lane_skipped(lane);
+	/* What was open when a lease ended comes again to all. */
+	if (generation != lane->generation) {
+		lane->left = false;
+		lane->again = 0;
+	}
 	lane->mapping = mapping;
 	lane->generation = generation;
 	segue_track_init(&lane->track, segue_mapping_ring(mapping), mapping->follower.map,
@@ -152,15 +160,59 @@ int segue_follow_recover(struct segue_lane *lane)
 
 /* ---- Batches ---- */
 
+static void take_coming(struct segue_lane *lane)
+{
+	struct segue_mapping *coming = lane->coming;
+
+	lane->coming = NULL;
+	if (coming)
+		set_mapping(lane, coming, lane->coming_generation);
+}
+
+static void take_coming_if_due(struct segue_lane *lane)
+{
+	if (lane->coming && lane->track.next >= lane->coming->granted)
+		take_coming(lane);
+}
+
+/* What becomes of the batch that it has put back: true if that is known. */
+static bool settle_left(struct segue_lane *lane)
+{
+	const struct segue_carry_header *carry = segue_mapping_carry(lane->mapping);
+	uint64_t step = lane->track.next;
+	const _Atomic uint32_t *again = &carry->again[step % SEGUE_DEPTH_MAX];
+
+	if (!lane->left)
+		return true;
+	/* acquire: pairs with segue_track_commit (core/track.c); `again` comes before it */
+	bool over = segue_load_acquire(&carry->committed) > step;
+	/* acquire: pairs with segue_follow_tell (client/follow.c) */
+	if (segue_load_acquire(again) > lane->again) {
+		lane->again++;
+	} else if (over) {
+		lane->again = 0;
+		if (segue_track_skip(&lane->track))
+			segue_lane_ring(lane);
+	} else {
+		return false;
+	}
+	lane->left = false;
+	return true;
+}
+
+/* Since it was set to a token nothing is taken from the lease of before. */
+static bool is_forgotten(const struct segue_lane *lane)
+{
+	return !lane->placed && lane->took == lane->generation;
+}
+
 enum segue_track_result segue_follow_poll(struct segue_lane *lane)
 {
 	const struct segue_track *track = &lane->track;
+	bool settled = settle_left(lane);
 
-	if (lane->coming && track->next >= lane->coming->granted) {
-		set_mapping(lane, lane->coming, lane->coming_generation);
-		lane->coming = NULL;
-	}
-	bool taken = taken_by_holder(lane->mapping) > track->next;
+	take_coming_if_due(lane);
+	bool taken = settled && !is_forgotten(lane) && taken_by_holder(lane->mapping) > track->next;
 	/*
 	 * What has been taken is there, whatever has become of the lease: a feed that is followed
 	 * has one subscriber, so nobody writes to it then.
@@ -191,27 +243,36 @@ static const _Atomic uint32_t *low_half(const _Atomic uint64_t *word)
 void segue_follow_sleep(const struct segue_lane *lane, int64_t until_ns)
 {
 	uint64_t seen = taken_by_holder(lane->mapping);
+	int64_t soon = segue_now_ns() + LEFT_NS;
 
-	if (seen <= lane->track.next)
+	/* Of a commit, or a batch that is taken again, it is not woken. */
+	if ((lane->left || is_forgotten(lane)) && soon < until_ns)
+		until_ns = soon;
+	if (seen <= lane->track.next || lane->left || is_forgotten(lane))
 		segue_wait_word(low_half(&segue_mapping_carry(lane->mapping)->taken),
 			(uint32_t)seen, until_ns);
 }
 
 void segue_follow_pass(struct segue_lane *lane)
 {
+	if (!segue_track_open(&lane->track))
+		return;
+	lane->again = 0;
+	segue_track_pass(&lane->track);
+}
+
+void segue_follow_leave(struct segue_lane *lane)
+{
 	if (segue_track_open(&lane->track))
-		segue_track_pass(&lane->track);
+		segue_batch_put_back(lane->open);
 }
 
 void segue_follow_forget(struct segue_lane *lane)
 {
 	segue_follow_pass(lane);
 	/* At its end it would wait for what is never taken. */
-	if (lane->coming) {
-		set_mapping(lane, lane->coming, lane->coming_generation);
-		lane->coming = NULL;
-	}
-	lane->placed = false;
+	take_coming(lane);
+	lane->placed = lane->left = false;
 }
 
 int segue_follow_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
@@ -221,6 +282,9 @@ int segue_follow_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
 	segue_follow_pass(lane);
 	while (lane->batch_size != batch_size) {
 		int rc = segue_lane_look_around(lane, true);
+
+		settle_left(lane);
+		take_coming_if_due(lane);
 		bool over = !lane->coming && segue_track_poll(&lane->track) == SEGUE_TRACK_FENCED;
 
 		if (rc == SEGUE_EGONE || (!rc && over))
@@ -322,8 +386,13 @@ int segue_follow_await(struct segue_lane *lane, int64_t deadline_ns)
 void segue_follow_tell(struct segue_lane *lane)
 {
 	struct segue_carry_header *carry = segue_mapping_carry(lane->mapping);
+	uint64_t step = lane->track.next - 1;
+	_Atomic uint32_t *again = &carry->again[step % SEGUE_DEPTH_MAX];
+	bool is_first = segue_load_relaxed(&carry->taken) <= step;
 
+	/* release: pairs with settle_left (client/follow.c) */
+	segue_store_release(again, is_first ? 0 : segue_load_relaxed(again) + 1);
 	/* release: pairs with taken_by_holder (client/follow.c); `committed` comes before it */
-	segue_store_release(&carry->taken, lane->track.next);
+	segue_store_release(&carry->taken, step + 1);
 	segue_wake_word((_Atomic uint32_t *)(uintptr_t)low_half(&carry->taken));
 }

@@ -37,6 +37,11 @@ void segue_follow_forget(struct segue_lane *lane);
 int segue_follow_set_batch_size(struct segue_lane *lane, uint32_t batch_size);
 /* It is done with the batch that it has open, if it has one. */
 void segue_follow_pass(struct segue_lane *lane);
+/*
+ * It puts the open batch back, if it has one, as its holder may have: whether that is committed, or
+ * comes again, is the holder's to say.
+ */
+void segue_follow_leave(struct segue_lane *lane);
 /* Its handle is closed. */
 void segue_follow_finish(struct segue_lane *lane);
 

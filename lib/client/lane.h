@@ -38,11 +38,11 @@ struct segue_lane {
 	_Atomic uint32_t lost;               /* (*) enum segue_loss */
 	struct segue_mapping *mapping;       /* (*) */
 	struct segue_track track;
-	const struct segue_batch *open; /* the batch taken last */
-	uint64_t epoch;                 /* of the connection that the lease belongs to; 0: none */
-	uint64_t instance;              /* (*) of the server that has what is committed */
-	uint64_t device, inode;         /* (*) of its store */
-	uint64_t handed_over;           /* (*) a newer handle has offered the batches below it */
+	struct segue_batch *open; /* the batch taken last */
+	uint64_t epoch;           /* of the connection that the lease belongs to; 0: none */
+	uint64_t instance;        /* (*) of the server that has what is committed */
+	uint64_t device, inode;   /* (*) of its store */
+	uint64_t handed_over;     /* (*) a newer handle has offered the batches below it */
 	struct segue_lane *listed, **listed_link; /* (*) among the leases of the process */
 	uint64_t lease;
 	uint64_t generation;         /* (*) */
@@ -56,6 +56,9 @@ struct segue_lane {
 	struct segue_kept_rows kept; /* (*) */
 	/* Of replicas: follow.h */
 	bool placed;                  /* a follower that has taken a batch goes on from there */
+	bool left;                    /* it has put the next one back: its holder says what comes */
+	uint32_t again;               /* times that it has followed its holder in that */
+	uint64_t took;                /* generation of the lease that its last batch was of */
 	struct segue_mapping *coming; /* of the next lease, which begins at a later step; or NULL */
 	uint64_t coming_generation;
 	int64_t alone_since; /* others are waited for; 0: they are not */

@@ -221,6 +221,7 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (lane->replicas > 1 && !lane->replica)
 		segue_follow_tell(lane);
 	lane->placed = true;
+	lane->took = lane->generation;
 	batch->follows = lane->replica > 0;
 	batch->lane = lane;
 	lane->steps += (uint64_t)batch->rows * batch->steps;

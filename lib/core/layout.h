@@ -110,6 +110,8 @@ struct segue_carry_header {
 	_Alignas(SEGUE_LINE) _Atomic uint64_t released; /* no view by a batch below it is alive */
 	_Alignas(SEGUE_LINE) _Atomic uint32_t
 		sleeping; /* 1: asleep on the ring's bell or the page's */
+	/* Of a lane with replicas: how often batch t was put back and taken again, at t % 64. */
+	_Alignas(SEGUE_LINE) _Atomic uint32_t again[SEGUE_DEPTH_MAX];
 	_Alignas(SEGUE_LINE) char end_of_header[];
 };
 

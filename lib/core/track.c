@@ -124,6 +124,15 @@ bool segue_track_release(struct segue_track *track, uint64_t step)
 	return true;
 }
 
+bool segue_track_skip(struct segue_track *track)
+{
+	bool held = track->held & bit(track->next);
+	uint64_t step = segue_track_take(track);
+
+	segue_track_pass(track);
+	return !held && segue_track_release(track, step);
+}
+
 bool segue_track_sleep_begin(struct segue_track *track, uint32_t *seen)
 {
 	/*

@@ -58,6 +58,11 @@ int segue_track_commit(struct segue_track *track);
  * The same of one who follows: it has no lease, and states none; it is done with the open batch.
  */
 void segue_track_pass(struct segue_track *track);
+/*
+ * It is done with the one that it has put back, and does not take it again. True: the server wants
+ * to be woken.
+ */
+bool segue_track_skip(struct segue_track *track);
 /* The open batch is not open any more: it is taken again next. It is held as before. */
 void segue_track_put_back(struct segue_track *track);
 /*

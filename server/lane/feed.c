@@ -134,6 +134,15 @@ void segue_feed_unsubscribe(struct segue_feed *feed, struct segue_carry *carry)
 	}
 }
 
+void segue_feed_end_following(struct segue_feed *feed, struct segue_carry *carry)
+{
+	uint64_t least = segue_followers_observe(carry, feed->published);
+
+	/* Until now the gate has waited for them: not even the oldest slot is being filled. */
+	feed->reserved = least < feed->reserved ? least : feed->reserved;
+	carry->followers = NULL;
+}
+
 bool segue_feed_reserve(struct segue_feed *feed, uint64_t step)
 {
 	if (step <= feed->published && !segue_feed_reaches(feed, step))

@@ -63,6 +63,11 @@ bool segue_feed_reaches(const struct segue_feed *feed, uint64_t step);
 int segue_feed_subscribe(struct segue_feed *feed, struct segue_carry *carry);
 void segue_feed_unsubscribe(struct segue_feed *feed, struct segue_carry *carry);
 /*
+ * The lease of a subscriber is over, and nobody follows it any more. Those who did still read what
+ * was taken of it: what they have not let go of is not written anew.
+ */
+void segue_feed_end_following(struct segue_feed *feed, struct segue_carry *carry);
+/*
  * Until further notice no slot of a batch from `step` on is rewritten, though all subscribers are
  * done with it: a carry is to subscribe there. SEGUE_NEVER: none is. False: the step is behind what
  * is published, and not reached any more: nothing has changed.

@@ -79,11 +79,15 @@ static const struct segue_replica *find_number(const struct segue_ledger *ledger
 static void tell_holder(struct segue_ledger *ledger, const char *gone)
 {
 	char missing[SEGUE_GONE_TEXT] = "";
+	bool there[SEGUE_REPLICAS_MAX] = {false};
+	const struct segue_replica *one;
 	uint32_t count = 0;
 	size_t used = 0;
 
+	LIST_FOREACH(one, &ledger->replicas.following, link)
+		there[one->number] = true;
 	for (uint32_t i = 1; i < ledger->replicas.wanted; i++) {
-		if (find_number(ledger, i))
+		if (there[i])
 			count++;
 		else if (used < sizeof(missing))
 			used += (size_t)snprintf(missing + used, sizeof(missing) - used,
@@ -454,13 +458,13 @@ void segue_replicas_visit(const struct segue_ledger *ledger,
 
 	if (!grant)
 		return;
-	pthread_mutex_lock(&grant->filler->lock);
-	uint64_t published = grant->filler->feed.published;
-	segue_carry_observe(&grant->carry, published);
-	segue_followers_observe(&grant->carry, published);
-	pthread_mutex_unlock(&grant->filler->lock);
 	LIST_FOREACH(one, &ledger->replicas.following, link) {
+		pthread_mutex_lock(&grant->filler->lock);
+		uint64_t published = grant->filler->feed.published;
+		segue_carry_observe(&grant->carry, published);
+		segue_followers_observe(&grant->carry, published);
 		uint64_t step = one->follower.committed, ahead = grant->carry.committed;
+		pthread_mutex_unlock(&grant->filler->lock);
 		const struct segue_replica_view view = {
 			.replica = one->number,
 			.pid = one->session->holder.pid,
@@ -497,9 +501,11 @@ void segue_replicas_granted(struct segue_ledger *ledger, uint32_t wanted)
 
 void segue_replicas_end(struct segue_ledger *ledger)
 {
-	/* They still read what was taken, and nobody waits for them: nothing is written there. */
-	if (!LIST_EMPTY(&ledger->replicas.following))
-		segue_filler_stall(ledger->grant->filler, true);
+	struct segue_filler *filler = ledger->grant->filler;
+
+	pthread_mutex_lock(&filler->lock);
+	segue_feed_end_following(&filler->feed, &ledger->grant->carry);
+	pthread_mutex_unlock(&filler->lock);
 	while (!LIST_EMPTY(&ledger->replicas.following))
 		part(LIST_FIRST(&ledger->replicas.following), NULL);
 	ledger->replicas.wanted = 0;

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -427,6 +428,103 @@ def test_tokens_take_both_back(clients: Any, data: Path) -> None:
     leader.load_state_dict(mine)
     follower.load_state_dict(mine)
     assert together(leader, follower, 4) == after
+
+
+def both(leader: segue.Loader, follower: segue.Loader, go: Any) -> tuple[list[Any], list[Any]]:
+    """What `go(loader, found, leads)` adds to `found`, at the same time in both."""
+    found: tuple[list[Any], list[Any]] = ([], [])
+    thread = threading.Thread(target=go, args=(follower, found[1], False))
+    thread.start()
+    go(leader, found[0], True)
+    thread.join()
+    return found
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_a_loop_that_all_leave_goes_on_alike(clients: Any, data: Path, saves: bool) -> None:
+    """A look at the first batch, for its shapes: what comes then is for replica 0 to say."""
+
+    def go(loader: segue.Loader, found: list[Any], leads: bool) -> None:
+        for length in (1, 1, 4, 5):
+            for count, batch in enumerate(loader, 1):
+                found.append(seen(batch))
+                if leads and (saves or count < length):
+                    save(batch)
+                if count == length:
+                    break
+
+    leader, follower = two(clients, data)
+    with warnings.catch_warnings(action="ignore"):  # of a batch that was left
+        found = both(leader, follower, go)
+    assert found[0] == found[1]
+    steps = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10] if saves else [0, 0, 0, 1, 2, 3, 3, 4, 5, 6, 7]
+    assert [one[1] for one in found[0]] == steps
+
+
+def test_a_look_of_the_leader_alone_is_not_for_the_others(clients: Any, data: Path) -> None:
+    def go(loader: segue.Loader, found: list[Any], leads: bool) -> None:
+        if leads:
+            next(iter(loader))
+        for batch in loader:
+            found.append(seen(batch))
+            if leads:
+                save(batch)
+            if len(found) == 5:
+                break
+
+    leader, follower = two(clients, data)
+    found = both(leader, follower, go)
+    assert found[0] == found[1] and [one[1] for one in found[0]] == [0, 1, 2, 3, 4]
+
+
+def test_a_follower_that_releases_its_batches_goes_on(clients: Any, data: Path) -> None:
+    def go(loader: segue.Loader, found: list[Any], leads: bool) -> None:
+        for batch in loader:
+            found.append(seen(batch))
+            if leads:
+                save(batch)
+                batch.commit()
+            batch.release()
+            if len(found) == 9:
+                break
+
+    leader, follower = two(clients, data)
+    found = both(leader, follower, go)
+    assert found[0] == found[1] and [one[1] for one in found[0]] == list(range(9))
+
+
+def test_a_follower_with_a_token_waits_for_the_leader(clients: Any, data: Path) -> None:
+    """It takes no more of what was there before, though the leader comes to the token later."""
+    leader, follower = two(clients, data)
+    together(leader, follower, 2)
+    token = leader.state_dict()
+    left, loaded = threading.Event(), threading.Event()
+
+    def go(loader: segue.Loader, found: list[Any], leads: bool) -> None:
+        for batch in loader:
+            found.append(seen(batch))
+            if leads:
+                save(batch)
+            if len(found) == (4 if leads else 3):
+                break
+        if leads:
+            left.set()
+            assert not loaded.wait(0.3)
+        else:
+            assert left.wait(10)
+        loader.load_state_dict(token)
+        for batch in loader:
+            found.append(seen(batch))
+            loaded.set()
+            if leads:
+                save(batch)
+            if batch.step == 4:
+                break
+
+    with warnings.catch_warnings(action="ignore"):
+        found = both(leader, follower, go)
+    assert [one[1] for one in found[0]] == [2, 3, 4, 5, 2, 3, 4]
+    assert found[1] == found[0][:3] + found[0][4:]
 
 
 def test_a_follower_of_a_leader_that_went_back_says_so(clients: Any, data: Path) -> None:

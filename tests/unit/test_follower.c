@@ -120,6 +120,40 @@ Test(follower, one_that_has_gone_is_waited_for_no_more)
 	cr_assert_eq(segue_followers_observe(&carry, feed.published), SEGUE_NEVER);
 }
 
+Test(follower, what_they_read_of_a_lease_that_is_over_stays)
+{
+	publish_to(DEPTH);
+	write_words(words, DEPTH, DEPTH);
+	write_words(pages[0], DEPTH, DEPTH);
+	write_words(pages[1], 1, 0);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_FULL);
+	segue_feed_end_following(&feed, &carry);
+	cr_assert_null(carry.followers);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_FULL);
+}
+
+Test(follower, what_they_have_let_go_of_is_written_anew)
+{
+	publish_to(DEPTH);
+	write_words(words, DEPTH, DEPTH);
+	write_words(pages[0], DEPTH, DEPTH);
+	write_words(pages[1], 2, 1);
+	segue_feed_end_following(&feed, &carry);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_GO);
+	publish_to(DEPTH + 1);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_FULL);
+}
+
+Test(follower, a_lease_without_any_ends_and_leaves_nothing)
+{
+	segue_followers_remove(&carry, &followers[0]);
+	segue_followers_remove(&carry, &followers[1]);
+	publish_to(DEPTH);
+	segue_feed_end_following(&feed, &carry);
+	write_words(words, 1, 1);
+	cr_assert_eq(segue_feed_gate(&feed), SEGUE_FEED_GO);
+}
+
 Test(follower, nonsense_breaks_who_wrote_it)
 {
 	const uint64_t nonsense[][2] = {{DEPTH + 1, 0}, {UINT64_MAX, UINT64_MAX}, {1, 0}, {3, 1}};

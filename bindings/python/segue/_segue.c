@@ -1847,6 +1847,15 @@ static PyObject *lane_pass(struct lane *self, PyObject *Py_UNUSED(none))
 	Py_RETURN_NONE;
 }
 
+static PyObject *lane_leave_open(struct lane *self, PyObject *Py_UNUSED(none))
+{
+	if (!lane_enter(self))
+		return NULL;
+	segue_follow_leave(self->handle);
+	lane_leave(self);
+	Py_RETURN_NONE;
+}
+
 /*
  * Arrays that a loop before this one has left (in a traceback, in Out[]) keep no place in the ring:
  * if there are any, the lane gets new memory.
@@ -3234,6 +3243,9 @@ static PyMethodDef lane_methods[] = {
 	{"begin", METHOD(lane_begin), METH_NOARGS, "begin(): another loop begins."},
 	{"go_past", METHOD(lane_pass), METH_NOARGS,
 		"go_past(): a replica that follows is done with the batch that it has taken."},
+	{"leave_open", METHOD(lane_leave_open), METH_NOARGS,
+		"leave_open(): it leaves that one to replica 0, which commits it or takes it "
+		"again."},
 	{"leave_behind", METHOD(lane_leave_behind), METH_NOARGS,
 		"leave_behind(): give arrays of the loops before no place in the ring."},
 	{"set_batch_size", METHOD(lane_set_batch_size), METH_O,

@@ -917,7 +917,12 @@ class Loader(Closing):
 
         Without states nothing tells a batch that was used from one that zip() has dropped.
         """
-        if (left and self.stream._has_states) and (self.replica or self._is_done()):
+        if self.replica:  # replica 0 says which
+            for lane in self._handles:
+                lane.leave_open()
+            self._open.clear()
+            return
+        if (left and self.stream._has_states) and self._is_done():
             try:
                 self._commit()
             except errors.FencedError:

@@ -817,7 +817,10 @@ struct segue_attach_options {
  *	                      it is done then. It goes on by itself with replica 0's next lease
  *	                      (another process that continues, another server, another batch size);
  *	                      SEGUE_ESTALE if that begins elsewhere than where this one is.
- *	segue_lane_restore    it goes on where replica 0 is, which is to be set to the same token.
+ *	segue_batch_put_back  replica 0 says what comes: this batch if it takes that again, the
+ *	                      one behind it if it commits.
+ *	segue_lane_restore    it goes on where replica 0 is, which is to be set to the same
+ *	                      token: it takes no more of the lease that it has followed.
  *	segue_lane_checkpoint waits until replica 0 has committed as many batches.
  *	segue_lane_set_batch_size  waits until replica 0 has done so.
  *	to save, commit, flush or renew is SEGUE_EREPLICA.
