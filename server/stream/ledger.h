@@ -62,9 +62,9 @@ struct segue_ledger {
 	struct segue_attach *making;                     /* GRANTING: the request, */
 	bool making_is_slow;             /* whose client decides how long it takes, and */
 	struct segue_gathered *gathered; /* which meets those of other groups (gather.h); or NULL */
-	int64_t asked_until;  /* HELD: it was asked to renew, and is expected; 0: it was not */
-	int64_t asked_again;  /* the same is not asked before */
-	uint64_t asked_step;  /* where it was then */
+	int64_t asked_until; /* HELD: it was asked to renew, and is expected; 0: it was not */
+	int64_t asked_again; /* the same is not asked before */
+	uint64_t asked_step; /* where it was then */
 	struct segue_replicas replicas;
 	unsigned checkpoints; /* that mean this ledger, running or waiting */
 	bool in_use;          /* listed as such */
