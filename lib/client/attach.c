@@ -163,9 +163,10 @@ static int attempt_renew(void *arg)
 		return adopt_elsewhere(lane, &reply);
 	rc = segue_lease_decline(lane, &reply);
 	return rc ? rc
-		  : segue_fail(SEGUE_EPROTOCOL,
-			    "lane %u was renewed at step %" PRIu64
-			    ", the server goes on at %" PRIu64,
+		  : segue_fail(SEGUE_EFENCED,
+			    "lane %u: its memory is renewed at step %" PRIu64 ", step %" PRIu64
+			    " is stored: somebody else has had it. Go back to a checkpoint with "
+			    "load_state_dict()",
 			    lane->index, lane->track.committed, reply.message.attached.step);
 }
 

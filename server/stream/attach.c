@@ -306,8 +306,8 @@ static void wait_for_lane(struct segue_attach *attach)
 	struct segue_ledger *ledger = attach->ledger;
 	const struct segue_server *server = ledger->stream->server;
 
-	/* A process that takes its lane over, or resizes it, does not lose it to one that waits. */
-	bool stays = attach->request.take || attach->order.mode == SEGUE_ATTACH_RESIZE;
+	/* A process that takes its lane over, or has given it up for this, does not lose it. */
+	bool stays = attach->request.take || attach->lease;
 	if (stays && segue_holder_same(&ledger->lease.holder, &attach->request.holder))
 		TAILQ_INSERT_HEAD(&ledger->waiting, attach, link);
 	else

@@ -43,6 +43,7 @@ struct feed {
 	struct feed *next;
 	struct segue_filler *filler;
 	unsigned uses; /* by grants, and by those that are being made */
+	bool alone;    /* its group was left behind: nobody else joins it */
 };
 
 /* A grant on its way: its feed is found on a loader thread, then it goes to disk. */
@@ -774,10 +775,13 @@ static void destroy_grant(struct sim_grant *grant)
 static void add_candidates(struct sim_driver *driver, struct making *making)
 {
 	struct feed *feed = driver->feeds[sim_lane_of(making->pair)];
+	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < CANDIDATES && feed && driver->share; i++, feed = feed->next) {
+	for (; count < CANDIDATES && feed && driver->share; feed = feed->next) {
+		if (feed->alone)
+			continue;
 		feed->uses++;
-		making->candidate[i] = feed;
+		making->candidate[count++] = feed;
 	}
 }
 
@@ -1049,8 +1053,11 @@ static void attach(struct sim_driver *driver, struct sim_request *request, uint3
 
 	if (is_behind(place, request))
 		return;
-	if (has_lease(place, request->lease))
+	if (has_lease(place, request->lease)) {
+		place->taker = request;
+		place->taker_serial = request->serial;
 		end_lease(driver, request->pair, false);
+	}
 	memcpy(ask.token, request->token, SEGUE_TOKEN_BYTES);
 	switch (segue_lease_ask(
 		&place->lease, &ask, stored_step(request->pair), (const uint8_t *)fresh)) {
@@ -1213,16 +1220,65 @@ static void check_lag(const struct sim_grant *grant)
 		(unsigned long long)released, (unsigned long long)written - 1);
 }
 
-/* It has come to the end of a ring that somebody else holds up. */
-static void count_lag(const struct sim_grant *grant)
+/* The next batch would come where it has one still. */
+static bool keeps(const struct segue_feed *feed, const struct segue_carry *carry)
+{
+	return carry->released + feed->geometry->depth == feed->published;
+}
+
+/* Whether it has come to the end of a ring that somebody else holds up. */
+static bool is_held_up(const struct sim_grant *grant)
 {
 	const struct segue_feed *feed = &grant->filler->feed;
 	bool held_up = false;
 
 	for (size_t i = 0; i < feed->subscriber_count; i++)
-		held_up |=
-			feed->subscribers[i]->released + feed->geometry->depth == feed->published;
-	sim_happened[SIM_HELD_UP] += held_up && grant->carry.released == feed->published;
+		held_up |= keeps(feed, feed->subscribers[i]);
+	held_up = held_up && grant->carry.released == feed->published;
+	sim_happened[SIM_HELD_UP] += held_up;
+	return held_up;
+}
+
+/* As ask_to_renew() in stream/lag.c. */
+static void ask_to_renew(const struct place *place)
+{
+	struct sim_grant *grant = place->grant;
+
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_carry_ask(&grant->carry, SEGUE_ASKS_RENEW);
+	segue_feed_ring(&grant->filler->feed);
+	pthread_mutex_unlock(&grant->filler->lock);
+}
+
+/* As leave_behind() in stream/lag.c: those who are not slow go on by themselves. */
+static void leave_behind(struct sim_driver *driver, const struct sim_grant *waits)
+{
+	struct feed *feed = waits->feed;
+
+	feed->alone = true;
+	sim_happened[SIM_DETACHED]++;
+	for (uint32_t pair = 0; pair < sim_world.pairs; pair++) {
+		const struct place *place = &driver->place[pair];
+		if (place->lease.state == SEGUE_LEASE_HELD && place->grant->feed == feed &&
+			!keeps(&feed->filler->feed, &place->grant->carry))
+			ask_to_renew(place);
+	}
+}
+
+/* Groups part, and meet again: when, is for chance to say. */
+static void look_at_feed(struct sim_driver *driver, const struct place *place)
+{
+	struct feed *feed = place->grant->feed;
+	bool held_up = is_held_up(place->grant);
+
+	if (place->lease.state != SEGUE_LEASE_HELD || !driver->share)
+		return;
+	if (held_up && !feed->alone && sim_one_in(4))
+		leave_behind(driver, place->grant);
+	else if (feed->alone && sim_one_in(8))
+		feed->alone = false;
+	else if (sim_one_in(60))
+		ask_to_renew(place);
 }
 
 static void look_at(struct sim_driver *driver, uint32_t pair)
@@ -1249,7 +1305,7 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 		sim_happened[SIM_GRACE_OVER] += !place->lease.holder.pid;
 	if (place->rung && place->grant) {
 		place->rung = false;
-		count_lag(place->grant);
+		look_at_feed(driver, place);
 		segue_filler_kick(place->grant->filler);
 	}
 }

@@ -90,6 +90,8 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 	X(OLD_END, "lease that ended where the stream had grown since")                            \
 	X(SIZED, "batch size set")                                                                 \
 	X(SIZED_LOST, "... and its answer lost")                                                   \
+	X(RENEWED, "lease renewed since that was asked for")                                       \
+	X(RENEWED_LOST, "... and its answer lost")                                                 \
 	X(PARKED, "batch committed with sequences parked")                                         \
 	X(NO_ROWS, "batch of no rows committed")                                                   \
 	X(JOINED, "feed of another group joined")                                                  \
@@ -99,6 +101,7 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 	X(OWN_FEED, "feed opened where others have one of the lane")                               \
 	X(LEFT, "feed left that others go on with")                                                \
 	X(HELD_UP, "group held up by a slower one of its feed")                                    \
+	X(DETACHED, "... which is left behind, with the feed alone")                               \
 	X(CAUGHT_UP, "feed of its own left for one that others have")                              \
 	X(ZEROED, "row that goes on handed an initial value")                                      \
 	X(ZEROED_AGAIN, "... in a lease's first batch")

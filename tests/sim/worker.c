@@ -791,8 +791,8 @@ static bool wants_size(const struct handle *handle)
 	       size != handle->size;
 }
 
-/* As segue_lane_set_batch_size(): a new lease, over the one that it has. */
-static void set_size(struct thread *thread, struct handle *handle)
+/* As segue_lane_set_batch_size(), segue_lane_renew(): a new lease, over the one that it has. */
+static void renew(struct thread *thread, struct handle *handle, bool sizes)
 {
 	struct sim_server *server = handle->server;
 
@@ -801,23 +801,32 @@ static void set_size(struct thread *thread, struct handle *handle)
 		return;
 	}
 	struct sim_request *request = question(thread, handle, SEGUE_ATTACH_RESUME);
-	request->sizes = true;
+	request->sizes = sizes;
 	request->step = handle->track.committed;
 	request->lease = handle->track.generation;
-	sim_world_sizes(handle->pair, request->step, &request->batch_size);
+	if (sizes)
+		sim_world_sizes(handle->pair, request->step, &request->batch_size);
 	int rc = ask_for_lease(thread, handle, server);
-	sim_happened[SIM_SIZED_LOST] += rc == SEGUE_EGONE;
+	sim_happened[sizes ? SIM_SIZED_LOST : SIM_RENEWED_LOST] += rc == SEGUE_EGONE;
 	if (rc) {
 		handle->broken = true;
 		return;
 	}
-	sim_happened[SIM_SIZED]++;
-	sim_check(request->first == handle->track.committed, "lost",
-		"pair %u: %llu committed, goes on at %llu with another batch size", handle->pair,
+	sim_happened[sizes ? SIM_SIZED : SIM_RENEWED]++;
+	bool same = request->first == handle->track.committed;
+	sim_check(same || !sizes, "lost", "pair %u: %llu committed, goes on at %llu", handle->pair,
 		(unsigned long long)handle->track.committed, (unsigned long long)request->first);
-	sim_oracle_sized(handle->pair, request->generation, request->first);
-	if (!adopt_lease(thread, handle, server))
-		decline(thread, handle, server);
+	if (sizes)
+		sim_oracle_sized(handle->pair, request->generation, request->first);
+	/* Not the same: its connection was lost, and somebody else has had it. */
+	if (!same || !adopt_lease(thread, handle, server))
+		handle->broken |= decline(thread, handle, server) != 0 || !same;
+}
+
+/* As segue_lane_asked(). */
+static bool is_asked(const struct handle *handle)
+{
+	return atomic_load(&handle->track.page->asks) & SEGUE_ASKS_RENEW;
 }
 
 /* Its connection is lost, and it is the first to see it. */
@@ -1191,8 +1200,9 @@ static void step_lane(struct thread *thread, struct handle *handle)
 		return;
 	}
 	release_some(handle, all.patience);
-	if (wants_size(handle)) {
-		set_size(thread, handle);
+	bool sizes = wants_size(handle);
+	if (sizes || is_asked(handle)) {
+		renew(thread, handle, sizes);
 		return;
 	}
 	if (handle->server->alive && sim_one_in(25))
