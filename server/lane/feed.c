@@ -139,7 +139,8 @@ void segue_feed_end_following(struct segue_feed *feed, struct segue_carry *carry
 	uint64_t least = segue_followers_observe(carry, feed->published);
 
 	/* Until now the gate has waited for them: not even the oldest slot is being filled. */
-	feed->reserved = least < feed->reserved ? least : feed->reserved;
+	if (least < feed->reserved && !SEGUE_MUTANT(followed_lease_forgotten))
+		feed->reserved = least;
 	carry->followers = NULL;
 }
 

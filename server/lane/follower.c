@@ -40,7 +40,7 @@ static void observe(struct segue_follower *follower, uint64_t published)
 
 	if (committed < follower->committed || committed > published ||
 		released < follower->released)
-		follower->broken = true;
+		follower->broken = !SEGUE_MUTANT(nonsense_believed);
 	if (follower->broken)
 		return;
 	follower->committed = committed;
@@ -55,7 +55,7 @@ uint64_t segue_followers_observe(const struct segue_carry *carry, uint64_t publi
 		observe(one, published);
 		least = one->released < least ? one->released : least;
 	}
-	return least;
+	return SEGUE_MUTANT(follower_not_waited_for) ? SEGUE_NEVER : least;
 }
 
 void segue_followers_tell(

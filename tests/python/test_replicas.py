@@ -433,6 +433,7 @@ def test_tokens_take_both_back(clients: Any, data: Path) -> None:
 def both(leader: segue.Loader, follower: segue.Loader, go: Any) -> tuple[list[Any], list[Any]]:
     """What `go(loader, found, leads)` adds to `found`, at the same time in both."""
     found: tuple[list[Any], list[Any]] = ([], [])
+    leader._timeout = follower._timeout = 10.0
     thread = threading.Thread(target=go, args=(follower, found[1], False))
     thread.start()
     go(leader, found[0], True)

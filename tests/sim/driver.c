@@ -9,6 +9,7 @@
 #include "disk.h"
 #include "core/error.h"
 #include "engine/filler.h"
+#include "follower.h"
 #include "oracle.h"
 #include "os/pool.h"
 #include "engine/snapshot.h"
@@ -24,6 +25,7 @@ struct sim_grant {
 	struct segue_carry carry;
 	struct segue_shm carry_shm, page_shm;
 	struct segue_lane_record record;
+	struct sim_following following;
 	bool stalled; /* told that the disk is full; the committer's */
 
 	/* With the server's lock. */
@@ -97,7 +99,7 @@ struct sim_driver {
 	struct segue_group_commit group;
 	struct segue_pool pool;
 	struct feed *feeds[SIM_LANES]; /* control's */
-	bool share;
+	bool share, follow;
 	uint32_t ends; /* of the input, that the stream has: control's */
 	struct sim_growth {
 		bool wanted, done; /* with the server's lock */
@@ -883,6 +885,14 @@ static void finish_making(struct sim_driver *driver, uint32_t pair)
 		pthread_mutex_lock(&driver->lock);
 		place->grant = grant;
 		pthread_mutex_unlock(&driver->lock);
+		if (driver->follow && sim_one_in(2)) {
+			grant->following = (struct sim_following){.server = driver->server,
+				.pair = pair,
+				.generation = grant->record.generation,
+				.filler = grant->filler,
+				.carry = &grant->carry};
+			sim_following_begin(&grant->following);
+		}
 		send_grant(making->request, making->serial, grant, making->image->position);
 		segue_filler_kick(grant->filler);
 	} else {
@@ -908,6 +918,7 @@ static void end_lease(struct sim_driver *driver, uint32_t pair, bool held)
 	if (!segue_lease_end(&place->lease))
 		return;
 	sim_trace("pair %u: lease %llu ends", pair, (unsigned long long)place->lease.generation);
+	sim_following_end(&grant->following);
 	pthread_mutex_lock(&grant->filler->lock);
 	if (!held)
 		segue_carry_fence(&grant->carry);
@@ -1298,6 +1309,8 @@ static void look_at(struct sim_driver *driver, uint32_t pair)
 		closed = take_down(driver, pair);
 	if (closed)
 		taken_down(driver, pair);
+	if (place->grant)
+		sim_following_look(&place->grant->following);
 	if (place->grant && !place->grant->left)
 		check_lag(place->grant);
 	look_at_connection(driver, pair);
@@ -1384,6 +1397,9 @@ struct sim_server *sim_server_start(void)
 	driver->server = server;
 	/* Where rows begin with what was kept, a batch is one group's. */
 	driver->share = !sim_one_in(4) && sim_world.spec.initial != SEGUE_INITIAL_KEPT;
+	/* A feed that is followed has one subscriber. */
+	driver->follow = sim_one_in(3);
+	driver->share = driver->share && !driver->follow;
 	driver->interval = intervals[sim_below(sizeof(intervals) / sizeof(intervals[0]))];
 	/* Long enough for one worker to take all lanes, which takes transactions. */
 	driver->lease_timeout = sim_one_in(4) ? 3000 + sim_below(3000) + 12 * sim_disk.lag : 0;
@@ -1402,6 +1418,7 @@ void sim_server_died(struct sim_server *server)
 {
 	server->alive = false;
 	sim_disk_crash();
+	sim_followers_see_lost(server);
 	sim_wake_sleepers();
 	for (uint32_t i = 0; i < SIM_REQUESTS; i++) {
 		struct sim_request *request = sim_request_of(i);

@@ -27,7 +27,7 @@
 #define STACK_SIZE (64u << 10)
 #endif
 
-#define ACTORS     16
+#define ACTORS     32
 #define BUFFER     16
 #define STEPS_MAX  2000000
 #define WEAK_JUMPS 8

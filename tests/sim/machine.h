@@ -104,7 +104,11 @@ void sim_fail(const char *check, const char *format, ...) __attribute__((format(
 	X(DETACHED, "... which is left behind, with the feed alone")                               \
 	X(CAUGHT_UP, "feed of its own left for one that others have")                              \
 	X(ZEROED, "row that goes on handed an initial value")                                      \
-	X(ZEROED_AGAIN, "... in a lease's first batch")
+	X(ZEROED_AGAIN, "... in a lease's first batch")                                            \
+	X(FOLLOWED, "batch taken by a follower")                                                   \
+	X(FOLLOWED_LATE, "... of a lease that was over")                                           \
+	X(FOLLOWER_DIED, "follower gone")                                                          \
+	X(FOLLOWER_LIED, "follower that writes nonsense")
 enum sim_event_kind {
 #define SIM_EVENT_KIND(name, text) SIM_##name,
 	SIM_EVENTS(SIM_EVENT_KIND)

@@ -38,6 +38,10 @@
 	X(joins_by_step_alone, "a group joins where another has other batches at its step")        \
 	X(join_looks_once, "a group joins a feed that has gone on since it was looked at")         \
 	X(leaver_closes_the_feed, "who leaves a feed closes it, though others go on with it")      \
+	X(follower_not_waited_for, "a slot is reused when its holder has released it, not all")    \
+	X(nonsense_believed, "a follower's words are taken as they are")                           \
+	X(followed_lease_forgotten, "slots that followers of a lease look at end with it")         \
+	X(follows_the_ring, "a follower takes what is in the ring, not what its holder has taken") \
 	X(token_fillers_position, "an image takes the filler's position, not the commit's")
 
 #endif

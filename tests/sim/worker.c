@@ -8,6 +8,7 @@
 #include "lane/carry.h"
 #include "lane/image.h"
 #include "disk.h"
+#include "follower.h"
 #include "core/error.h"
 #include "oracle.h"
 #include "core/track.h"
@@ -962,6 +963,7 @@ static void take(struct handle *handle)
 	sim_check(right, "content", "pair %u: batch %llu is not what the plan says", handle->pair,
 		(unsigned long long)step);
 	sim_oracle_delivered(handle->pair, handle->track.generation, step, handle->in);
+	sim_followed_take(&handle->track, handle->pair, handle->geometry, step);
 }
 
 static void keep_ended(struct handle *handle, uint64_t step, const struct sim_states *out)
@@ -1338,6 +1340,7 @@ void sim_workers_begin(void)
 	static const uint32_t patience[] = {1, 2, 4, 16};
 
 	memset(&all, 0, sizeof(all));
+	sim_followers_begin();
 	all.ends = 1;
 	all.patience = patience[sim_below(sizeof(patience) / sizeof(patience[0]))];
 	for (uint32_t group = 0; group < sim_world.groups; group++) {
