@@ -1011,7 +1011,7 @@ static bool is_behind(const struct place *place, const struct sim_request *reque
 	const struct sim_request *taker = place->taker;
 
 	return place->lease.state == SEGUE_LEASE_FREE && taker && taker != request &&
-	       taker->pending && taker->serial == place->taker_serial;
+	       !request->take && taker->pending && taker->serial == place->taker_serial;
 }
 
 /* A reservation is its process's, or whose token proves it. */

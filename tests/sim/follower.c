@@ -34,11 +34,10 @@ struct sim_follower {
 	} view[VIEWS];
 };
 
-/* What came in with each batch, as the holder of the lease saw it. */
+/* What came in with each batch, as the holder of that lease saw it. */
 static struct {
-	uint64_t generation;
-	uint64_t sum[SIM_STEPS];
-} seen[SIM_PAIRS];
+	uint64_t generation, sum;
+} seen[SIM_PAIRS][SIM_STEPS];
 static struct sim_follower *live[MOST];
 static int processes;
 
@@ -84,11 +83,10 @@ void sim_followed_take(const struct segue_track *track, uint32_t pair,
 	const struct segue_geometry *geometry, uint64_t step)
 {
 	struct segue_carry_header *carry = track->carry;
-
 	_Atomic uint64_t *taken = &carry->taken;
 
-	seen[pair].generation = track->generation;
-	seen[pair].sum[step] = sum_of(buffer_before(carry, geometry, step), buffer_size(geometry));
+	seen[pair][step].generation = track->generation;
+	seen[pair][step].sum = sum_of(buffer_before(carry, geometry, step), buffer_size(geometry));
 	/* As segue_follow_tell (client/follow.c) does it; pairs with go_on (follower.c) */
 	segue_store_release(taken, step + 1);
 	segue_wake_word((_Atomic uint32_t *)taken);
@@ -151,8 +149,8 @@ static void take(struct sim_follower *one, bool over)
 			  one->geometry, (const struct segue_slot *)view->slot, one->pair, step),
 		"followed", "pair %u: a follower gets batch %llu, which is not what the plan says",
 		one->pair, (unsigned long long)step);
-	sim_check(seen[one->pair].generation != one->generation ||
-			  seen[one->pair].sum[step] ==
+	sim_check(seen[one->pair][step].generation != one->generation ||
+			  seen[one->pair][step].sum ==
 				  sum_of(view->buffer, buffer_size(one->geometry)),
 		"followed", "pair %u: a follower gets other states with batch %llu than the holder",
 		one->pair, (unsigned long long)step);
