@@ -57,7 +57,8 @@ static void refuse(struct segue_replica *replica, int code)
 static void name_program(const struct segue_replica *replica, char out[64])
 {
 	const char *name = replica->session->program;
-	size_t length = (size_t)snprintf(out, 64, *name ? " (%.50s)" : "", name);
+	size_t length =
+		(size_t)snprintf(out, 64, "%s%.50s%s", *name ? " (" : "", name, *name ? ")" : "");
 
 	for (size_t i = 0; i < length; i++)
 		out[i] = (char)((unsigned char)out[i] < ' ' || out[i] == 127 ? '?' : out[i]);

@@ -26,7 +26,7 @@
  * mirrors server/lane/lease.c segue_lease_expire 3c757a6b
  * mirrors server/stream/release.c segue_ledger_end 7c77f64e
  * mirrors server/stream/attach.c granted 2eb9dc17
- * mirrors server/stream/attach.c wait_for_lane 9936d741
+ * mirrors server/stream/attach.c wait_for_lane b33987f2
  * mirrors server/stream/attach.c ask 373772d7
  * mirrors server/stream/attach.c let_impatient_ask 689bf88a
  * mirrors server/engine/owed.c segue_owed_add 741aa337

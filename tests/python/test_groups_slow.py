@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,6 +67,36 @@ def test_others_wait_for_a_group_as_long_as_it_has_its_lane(
     # Its lane is where it was, with its own states.
     with stream.loader(group="c", start="continue", timeout=60) as c:
         assert next(iter(c)).step == (5 if end == "slow" else 3)
+
+
+def wait_for_lane(directory: Path, path: Path, pipe: Connection) -> None:
+    with segue.open(directory) as client, opened(client, path) as stream:
+        pipe.send(None)
+        with stream.loader(group="b", start="continue", timeout=60) as loader:
+            pipe.send(next(iter(loader)).step)
+
+
+def test_a_lease_that_is_renewed_does_not_go_to_one_that_waits(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.segue"
+    ours, theirs = forked.context().Pipe()
+    args = (client.dir, path, theirs)
+    process = forked.context().Process(target=wait_for_lane, args=args)
+    kept = []
+    with opened(client, path).loader(group="b") as loader:
+        loader.state_dict()
+        process.start()
+        ours.recv()
+        (lane,) = loader._handles
+        for step in range(20):
+            kept.append(next(iter(loader)).sequences["x"])
+            take(loader, step + 1, 1)
+            lane.leave_behind()  # what is kept of the loop before takes no place: it is renewed
+            time.sleep(0.02)
+        assert not ours.poll()
+    assert ours.recv() == 20
+    process.join()
 
 
 def test_who_waits_is_told_for_whom(
