@@ -1143,9 +1143,10 @@ class _Batches:
         silence = _SILENCE if leads else _GROUP_SILENCE
         tells = not loader._told_waits and (leads or (loader.stream.persist and not loader._live))
         if tells and (timeout is None or timeout > silence):
-            with suppress(errors.TimeoutError_):
+            try:  # for each batch: suppress() would take longer
                 return lane.next(silence)
-            timeout = None if timeout is None else timeout - silence
+            except errors.TimeoutError_:
+                timeout = None if timeout is None else timeout - silence
             self._tell_waits(lane)
         if not loader._live:
             return lane.next(timeout)
