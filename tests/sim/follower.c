@@ -246,6 +246,14 @@ void sim_followers_see_lost(const struct sim_server *server)
 
 /* ---- The server ----------------------------------------------------------------------------- */
 
+/* calloc's are freed with the run, but not of that alignment. */
+static void *make_page(void)
+{
+	uintptr_t at = (uintptr_t)calloc(1, SEGUE_FOLLOWER_SIZE + SEGUE_LINE);
+
+	return (void *)((at + SEGUE_LINE - 1) / SEGUE_LINE * SEGUE_LINE);
+}
+
 static void add(struct sim_following *following)
 {
 	struct segue_carry *carry = following->carry;
@@ -262,7 +270,7 @@ static void add(struct sim_following *following)
 		.pair = following->pair,
 		.generation = following->generation,
 		.geometry = carry->geometry,
-		.words = calloc(1, SEGUE_FOLLOWER_SIZE),
+		.words = make_page(),
 		.carry = carry->words,
 		.sleeps = true};
 	pthread_mutex_lock(&following->filler->lock);
