@@ -44,9 +44,9 @@ int segue_hold_begin(const struct segue_lane *lane, struct segue_hold *hold)
 	int rc = 0;
 
 	*hold = (struct segue_hold){.mapping = NULL};
-	bool leads = lane->replicas > 1 && !lane->replica;
 	/* Else nobody shares the ring: the followers of a lease that is over only read. */
-	if (!lane->mapping || !segue_lane_spec(lane)->persist || leads || !track->held)
+	if (!lane->mapping || !segue_lane_spec(lane)->persist || segue_lane_leads(lane) ||
+		!track->held)
 		return 0;
 	hold->mapping = lane->mapping;
 	hold->mapping->users++;

@@ -117,6 +117,12 @@ static inline bool segue_lane_is_taken(const struct segue_lane *lane)
 	return segue_load_relaxed(&lane->lost) == SEGUE_LOSS_TAKEN;
 }
 
+/* It holds the lease that replicas follow. */
+static inline bool segue_lane_leads(const struct segue_lane *lane)
+{
+	return lane->replicas > 1 && !lane->replica;
+}
+
 /* What the server asks of the holder: bits of enum segue_lease_asks. Nothing of who follows it. */
 static inline uint32_t segue_lane_asked(const struct segue_lane *lane)
 {

@@ -135,7 +135,7 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 	switch (met) {
 	case SEGUE_TRACK_READY:
 		rc = segue_side_map(lane, lane->track.next);
-		if (!rc && lane->replicas > 1 && !lane->replica)
+		if (!rc && segue_lane_leads(lane))
 			rc = segue_follow_await(lane, waiting->deadline_ns);
 		break;
 	case SEGUE_TRACK_WAIT:
@@ -173,7 +173,7 @@ static bool is_ready(struct segue_lane *lane)
 {
 	return poll(lane) == SEGUE_TRACK_READY &&
 	       segue_side_is_mapped(lane->mapping, lane->track.next) &&
-	       (lane->replicas < 2 || lane->replica || segue_follow_is_whole(lane));
+	       (!segue_lane_leads(lane) || segue_follow_is_whole(lane));
 }
 
 static int wait_ready(struct segue_lane *lane, int64_t timeout_ns)
@@ -218,7 +218,7 @@ int segue_lane_next(struct segue_lane *lane, int64_t timeout_ns, struct segue_ba
 	if (rc)
 		return rc;
 	segue_track_take(track);
-	if (lane->replicas > 1 && !lane->replica)
+	if (segue_lane_leads(lane))
 		segue_follow_tell(lane);
 	lane->placed = true;
 	lane->took = lane->generation;
