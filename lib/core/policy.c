@@ -8,6 +8,10 @@
 
 #define ROUNDS 10
 
+/* In the place of a state's number, of which there are SEGUE_STATES_MAX at most. */
+#define OF_SEQUENCE UINT32_MAX
+#define OF_SEGMENT  (UINT32_MAX - 1)
+
 void segue_philox(const uint32_t key[2], uint32_t counter[4])
 {
 	uint32_t low = key[0], high = key[1];
@@ -25,18 +29,31 @@ void segue_philox(const uint32_t key[2], uint32_t counter[4])
 	}
 }
 
+/* What Philox draws for (number, segment, which) with this seed: two of its words. */
+static uint64_t draw(uint64_t seed, uint64_t number, uint32_t segment, uint32_t which)
+{
+	uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+	uint32_t word[4] = {(uint32_t)number, (uint32_t)(number >> 32), segment, which};
+
+	segue_philox(key, word);
+	return (uint64_t)word[1] << 32 | word[0];
+}
+
 bool segue_policy_zeroes(const struct segue_state_policy *policy, uint64_t seed, size_t state,
 	uint64_t number, uint32_t segment)
 {
 	if (policy->kind != SEGUE_POLICY_ZERO)
 		return false;
-	uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-	uint32_t word[4] = {(uint32_t)number, (uint32_t)(number >> 32), segment, (uint32_t)state};
-
-	segue_philox(key, word);
 	/* 53 bits, which a double has: both sides of the comparison are exact. */
-	uint64_t drawn = ((uint64_t)word[1] << 32 | word[0]) >> 11;
+	uint64_t drawn = draw(seed, number, segment, (uint32_t)state) >> 11;
 	return (double)drawn < policy->probability * 0x1p53;
+}
+
+int64_t segue_seed_for(uint64_t seed, uint64_t number, const uint32_t *segment)
+{
+	uint32_t which = segment ? OF_SEGMENT : OF_SEQUENCE;
+
+	return (int64_t)(draw(seed, number, segment ? *segment : 0, which) >> 1);
 }
 
 int segue_policy_check(const struct segue_state_policy *policy, size_t state, const char *name)

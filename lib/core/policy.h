@@ -25,6 +25,12 @@ void segue_philox(const uint32_t key[2], uint32_t counter[4]);
 bool segue_policy_zeroes(const struct segue_state_policy *policy, uint64_t seed, size_t state,
 	uint64_t number, uint32_t segment);
 
+/*
+ * A person's own seed for sequence `number`, or with `segment` not NULL for that segment of it: 63
+ * bits, and no draw that a policy makes.
+ */
+int64_t segue_seed_for(uint64_t seed, uint64_t number, const uint32_t *segment);
+
 /* SEGUE_EINVAL says what is wrong with the policy of state `state`, called `name`. */
 int segue_policy_check(const struct segue_state_policy *policy, size_t state, const char *name);
 

@@ -29,7 +29,7 @@
 #define SEGUE_SEQFILE_ALIGN       64   /* of head, entries, columns, index and foot */
 #define SEGUE_SEQFILE_BLOCK       4096 /* bytes of a column that one CRC32C covers */
 #define SEGUE_SEQFILE_FOOT        128  /* bytes of the foot */
-#define SEGUE_SEQFILE_HEAD_MAX    (1u << 20)
+#define SEGUE_SEQFILE_HEAD_MAX    (1u << 21)
 /* Bytes of the longest header of an entry. */
 #define SEGUE_SEQFILE_ENTRY_MAX                                                                    \
 	(56 + 8 * SEGUE_FEATURES_MAX + SEGUE_KEY_MAX + SEGUE_SEQLOG_STAMP_MAX + 4)

@@ -26,3 +26,20 @@ def zeroes(p: float, seed: int, state: int, number: int, segment: int) -> bool:
     key = (seed & _WORD, seed >> 32)
     low, high, _, _ = philox(key, (number & _WORD, number >> 32, segment, state))
     return Fraction((high << 32 | low) >> 11, 1 << 53) < Fraction(p)
+
+
+def _drawn(seed: int, number: int, segment: int, which: int) -> int:
+    low, high, _, _ = philox(
+        (seed & _WORD, seed >> 32), (number & _WORD, number >> 32, segment, which)
+    )
+    return (high << 32 | low) >> 1
+
+
+def seed(seed: int, number: int) -> int:
+    """`Batch.seed` of sequence `number`."""
+    return _drawn(seed, number, 0, _WORD)
+
+
+def segment_seed(seed: int, number: int, segment: int) -> int:
+    """`Batch.segment_seed` of a segment of it."""
+    return _drawn(seed, number, segment, _WORD - 1)

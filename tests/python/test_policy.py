@@ -107,3 +107,30 @@ def test_what_is_none() -> None:
         State("float32", policy=0.5)  # type: ignore[arg-type]
     assert repr(segue.zero(0.5)) == "segue.zero(0.5)"
     assert State("float32", policy=segue.zero(0.5)).policy == segue.zero(0.5)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_seeds_for_a_persons_own_draws(client: segue.Client, lanes: int) -> None:
+    """docs/policy.md; the same for any number of lanes, others in each epoch."""
+    seed = (1 << 63) + 12345
+    stream = client.stream(
+        "seeds", segue.Arrays({"x": [np.arange(n) for n in (7, 3, 9, 4)]}),
+        {"x": segue.Feature("int64")}, num_unroll=2, batch_size=2, epochs=2, lanes=lanes, seed=seed,
+        shuffle=True, tail="pad",
+    )  # fmt: skip
+    found, empty = {}, 0
+    for batch in stream.loader():
+        assert batch.seed.dtype == batch.segment_seed.dtype == np.int64
+        for row in range(batch.batch_size):
+            number, segment = int(batch.insertion_index[row]), int(batch.sequence[row])
+            pair = int(batch.seed[row]), int(batch.segment_seed[row])
+            if number < 0:
+                empty += 1
+                assert pair == (-1, -1)
+            else:
+                found[number, segment] = pair
+    assert empty and len(found) == 2 * (4 + 2 + 5 + 2)
+    for (number, segment), pair in found.items():
+        assert pair == (philox.seed(seed, number), philox.segment_seed(seed, number, segment))
+    assert len({of for of, _ in found.values()}) == 8
+    assert len({of for _, of in found.values()}) == len(found)

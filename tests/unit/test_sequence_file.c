@@ -351,7 +351,7 @@ Test(sequence_file, hostile_heads)
 
 Test(sequence_file, hostile_sizes_of_a_head)
 {
-	static const uint32_t sizes[] = {0, 32, 63, 65, 127, 129, (1 << 20) + 64, UINT32_MAX};
+	static const uint32_t sizes[] = {0, 32, 63, 65, 127, 129, SEGUE_SEQFILE_HEAD_MAX + 64, UINT32_MAX};
 	struct segue_seqfile_head head, back;
 	uint8_t *bytes = packed_head(&head);
 
@@ -416,11 +416,11 @@ Test(sequence_file, the_most_fields)
 	fields[300].place = SEGUE_SEQFILE_STATE;
 	fields[255].place = SEGUE_SEQFILE_STATE;
 	cr_expect_eq(segue_seqfile_check_fields(&head), SEGUE_EINVAL);
-	cr_expect(says("257 states"), "%s", segue_error_detail());
+	cr_expect(says("1025 states"), "%s", segue_error_detail());
 	fields[255].place = SEGUE_SEQFILE_CONTEXT;
 	head.count++;
 	cr_expect_eq(segue_seqfile_check_fields(&head), SEGUE_EINVAL);
-	cr_expect(says("at most 512"), "%s", segue_error_detail());
+	cr_expect(says("at most 1280"), "%s", segue_error_detail());
 	free(fields);
 }
 

@@ -33,11 +33,12 @@ static struct segue_state many_states[SEGUE_STATES_MAX + 1];
 
 static void make_many(void)
 {
-	static char names[SEGUE_FEATURES_MAX + 1][8];
+	static char names[SEGUE_STATES_MAX + 1][8];
 
-	for (size_t i = 0; i < SEGUE_FEATURES_MAX + 1; i++) {
+	for (size_t i = 0; i < SEGUE_STATES_MAX + 1; i++) {
 		snprintf(names[i], sizeof(names[i]), "f%zu", i);
-		many[i] = (struct segue_feature){.name = names[i], .dtype = SEGUE_UINT8};
+		if (i <= SEGUE_FEATURES_MAX)
+			many[i] = (struct segue_feature){.name = names[i], .dtype = SEGUE_UINT8};
 		many_states[i] = (struct segue_state){.name = names[i], .dtype = SEGUE_UINT8};
 	}
 }
@@ -173,7 +174,7 @@ static const struct {
 	{path_too_long, {"source.paths[1] has 4096 bytes", "at most 4095"}},
 	{too_many_features, {"257 sequences and 0 context", "256"}},
 	{too_many_together, {"255 sequences and 2 context", "together at most 256"}},
-	{too_many_states, {"the number of states is 257", "256"}},
+	{too_many_states, {"the number of states is 1025", "1024"}},
 	{twice, {"sequences[0] and sequences[1]", "\"x\""}},
 	{twice_states, {"states[0] and states[1]", "\"h\""}},
 	{twice_contexts, {"context[0] and context[1]", "\"speaker\""}},

@@ -379,6 +379,8 @@ Test(wire, stream_open_with_all_fields)
 			.rank = i % 3 ? 0 : 8,
 			.dims = {3, 3, 3, 3, 3, 3, 3, 3},
 			.form = (enum segue_form)(i % 3)};
+	}
+	for (int i = 0; i < SEGUE_STATES_MAX; i++)
 		states[i] = (struct segue_state){.name = names[SEGUE_FEATURES_MAX + i],
 			.dtype = SEGUE_FLOAT64,
 			.rank = 8,
@@ -386,7 +388,6 @@ Test(wire, stream_open_with_all_fields)
 			.init_from_data = i % 3 == 0,
 			.policy = i % 2 ? SEGUE_POLICY_ZERO : SEGUE_POLICY_CARRY,
 			.probability = i % 2 ? 0.1 : 0};
-	}
 	sample.spec.source = (struct segue_draft_source){
 		.kind = SEGUE_SOURCE_FILES, .files = {.paths = sample.paths, .path_count = 2}};
 	sample.spec.sequences = features;
@@ -394,7 +395,7 @@ Test(wire, stream_open_with_all_fields)
 	sample.spec.contexts = features + 200;
 	sample.spec.context_count = 56;
 	sample.spec.states = states;
-	sample.spec.state_count = 256;
+	sample.spec.state_count = SEGUE_STATES_MAX;
 	cr_assert_eq(segue_draft_make(&sample.spec, &spec), 0, "%s", segue_error_detail());
 	m.stream_open.spec = spec;
 	out = there_and_back(&m);
@@ -908,7 +909,7 @@ Test(wire, specs_of_a_peer_are_checked)
 		{long_name, "spec.states[0]: name has 256 bytes"},
 		{bad_name, "spec.states[0]: name is not valid UTF-8"},
 		{many_sequences, "spec.sequences is 257"},
-		{many_states, "spec.states is 257"},
+		{many_states, "spec.states is 1025"},
 		{bad_compression, "spec.compression is 4"},
 		{bad_record, "spec.record is 2"},
 		{bad_tail, "spec.tail is 3"},

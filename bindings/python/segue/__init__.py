@@ -79,6 +79,7 @@ from .loader import Loader
 from .policy import zero
 from .producer import Example, Producer
 from .spec import Feature, Files, Mix, Part, Push, State, TFRecord
+from .trees import states_like
 
 # What help(segue) shows: of the errors alone it would have 3,000 lines.
 __all__ = [
@@ -107,6 +108,7 @@ __all__ = [
     "convert",
     "errors",
     "open",
+    "states_like",
     "tfrecord",
     "zero",
 ]

@@ -436,6 +436,8 @@ struct field {
 /* What the batches of a stream look like. */
 struct shape {
 	PyObject_HEAD bool persist;
+	uint64_t seed;
+	PyObject *states;     /* how they are nested: of trees.States */
 	struct field *fields; /* sequences, then contexts, then states */
 	size_t sequence_count, context_count, state_count;
 	PyObject *state_index; /* {name: index} */
@@ -486,6 +488,8 @@ enum meta {
 	IS_LAST,
 	MASK,
 	IS_KEPT,
+	SEED,
+	SEGMENT_SEED,
 	META_COUNT
 };
 
@@ -1234,6 +1238,34 @@ static struct view *flag_view(struct batch *self, enum meta which)
 	return view;
 }
 
+/* int64 [rows]: segue_seed_for() of each; -1 in an empty row. */
+static struct view *seed_view(struct batch *self, enum meta which)
+{
+	Py_ssize_t shape[1] = {(Py_ssize_t)self->rows};
+	PyObject *bytes = PyBytes_FromStringAndSize(NULL, shape[0] * (Py_ssize_t)sizeof(int64_t));
+	struct view *view;
+
+	if (!bytes)
+		return NULL;
+	int64_t *seed = (void *)PyBytes_AsString(bytes);
+	const struct segue_span *span = (const void *)PyBytes_AsString(self->spans);
+	for (uint32_t i = 0; i < self->rows; i++, span++)
+		seed[span->row] = span->number == UINT64_MAX
+					  ? -1
+					  : segue_seed_for(self->shape->seed, span->number,
+						    which == SEED ? NULL : &span->segment);
+	view = view_new(bytes, seed, true, dtype_format(SEGUE_INT64), sizeof(*seed), 1, shape);
+	Py_DECREF(bytes);
+	return view;
+}
+
+static struct view *meta_view(struct batch *self, enum meta which)
+{
+	if (which < META_VIEWS)
+		return span_view(self, which);
+	return which < SEED ? flag_view(self, which) : seed_view(self, which);
+}
+
 static PyObject *batch_meta(struct batch *self, void *closure)
 {
 	enum meta which = (enum meta)(uintptr_t)closure;
@@ -1246,8 +1278,7 @@ static PyObject *batch_meta(struct batch *self, void *closure)
 	}
 	if (!spans_copy(self))
 		return NULL;
-	return keep(self, &self->meta[which],
-		as_array(which < META_VIEWS ? span_view(self, which) : flag_view(self, which)));
+	return keep(self, &self->meta[which], as_array(meta_view(self, which)));
 }
 
 static PyObject *batch_keys(struct batch *self, void *closure)
@@ -1348,6 +1379,57 @@ static PyObject *batch_state(struct batch *self, PyObject *name)
 		field_array(self, self->slot, state_field(self->shape, i), false,
 			segue_batch_state(self->slot->handle, (size_t)i, NULL), true));
 	batch_leave(self);
+	return array;
+}
+
+/* All states, nested as they were declared. */
+static PyObject *batch_states(struct batch *self, void *Py_UNUSED(closure))
+{
+	PyObject *read = PyObject_GetAttrString((PyObject *)self, "state"), *tree;
+
+	tree = read ? PyObject_CallMethod(self->shape->states, "read", "O", read) : NULL;
+	Py_XDECREF(read);
+	return tree;
+}
+
+static int batch_set_states(struct batch *self, PyObject *tree, void *Py_UNUSED(closure))
+{
+	PyObject *save, *done;
+
+	if (!tree) {
+		PyErr_SetString(PyExc_AttributeError, "states cannot be deleted");
+		return -1;
+	}
+	save = PyObject_GetAttrString((PyObject *)self, "save_state");
+	done = save ? PyObject_CallMethod(self->shape->states, "save", "OO", tree, save) : NULL;
+	Py_XDECREF(save);
+	Py_XDECREF(done);
+	return done ? 0 : -1;
+}
+
+/* batch[name]: of a sequence feature, or of context. */
+static PyObject *batch_subscript(struct batch *self, PyObject *name)
+{
+	PyObject *array = NULL, *mappings[2] = {NULL, NULL}, *names[2] = {NULL, NULL};
+	int has = 0;
+
+	for (uintptr_t i = 0; i < 2 && has == 0; i++) {
+		mappings[i] = batch_features(self, (void *)i);
+		has = mappings[i] ? PySequence_Contains(mappings[i], name) : -1;
+		if (has > 0)
+			array = PyObject_GetItem(mappings[i], name);
+	}
+	for (size_t i = 0; i < 2 && has == 0; i++)
+		names[i] = PyMapping_Keys(mappings[i]);
+	if (names[0] && names[1])
+		PyErr_Format(PyExc_KeyError,
+			"%R is none of sequences %R and context %R; ragged(name) and bytes(name) "
+			"have what is ragged, or bytes",
+			name, names[0], names[1]);
+	for (size_t i = 0; i < 2; i++) {
+		Py_XDECREF(mappings[i]);
+		Py_XDECREF(names[i]);
+	}
 	return array;
 }
 
@@ -2085,6 +2167,7 @@ static void shape_dealloc(struct shape *self)
 		Py_XDECREF(self->fields[i].name);
 	PyMem_Free(self->fields);
 	Py_XDECREF(self->state_index);
+	Py_XDECREF(self->states);
 	free_object(self);
 }
 
@@ -2649,15 +2732,15 @@ static bool source_read(
  * which come after those. as_it_is: as of segue_stream_open_as_it_is().
  */
 static bool spec_read(PyObject *args, struct segue_spec **out, PyObject *lists[3],
-	PyObject **indexes, int *as_it_is)
+	PyObject **indexes, int *as_it_is, PyObject **states)
 {
 	PyObject *paths, *source_options, *options;
 	const char *name, *kind;
 
-	if (!PyArg_ParseTuple(args, "szO!O!O!O!O!O!O!p:stream", &name, &kind, &PyList_Type, &paths,
+	if (!PyArg_ParseTuple(args, "szO!O!O!O!O!O!O!pO:stream", &name, &kind, &PyList_Type, &paths,
 		    &PyList_Type, indexes, &PyDict_Type, &source_options, &PyList_Type, &lists[0],
 		    &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyDict_Type, &options,
-		    as_it_is))
+		    as_it_is, states))
 		return false;
 	/* Without a kind the source is that which the stream has. */
 	return told(segue_spec_create(name, out)) &&
@@ -2711,11 +2794,11 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 	struct segue_spec *spec = NULL;
 	struct stream *stream = NULL;
 	struct shape *shape = NULL;
-	PyObject *lists[3], *indexes;
+	PyObject *lists[3], *indexes, *states;
 	bool done = false;
 	int as_it_is;
 
-	if (spec_read(args, &spec, lists, &indexes, &as_it_is))
+	if (spec_read(args, &spec, lists, &indexes, &as_it_is, &states))
 		shape = new_object(shape_type);
 	if (shape)
 		stream = new_object(stream_type);
@@ -2723,6 +2806,9 @@ static PyObject *client_stream(struct client *self, PyObject *args)
 		Py_INCREF((PyObject *)shape);
 		stream->shape = shape;
 		shape->persist = spec->persist;
+		shape->seed = spec->seed;
+		Py_INCREF(states);
+		shape->states = states;
 		done = fields_add(spec, shape, lists) && indexes_add(spec, indexes) &&
 		       stream_open(self, stream, spec, as_it_is);
 	}
@@ -3435,6 +3521,7 @@ static PyGetSetDef batch_getset[] = {
 		PART),
 	GET("is_first", batch_meta, "bool ``[batch_size]``: first segment of its sequence.",
 		IS_FIRST),
+	GET("is_init", batch_meta, "The same as `is_first`, by TorchRL's name.", IS_FIRST),
 	GET("is_last", batch_meta, "bool ``[batch_size]``: last segment of its sequence.", IS_LAST),
 	GET("is_kept", batch_meta,
 		"bool ``[batch_size]``: the row begins with states that were kept "
@@ -3442,6 +3529,21 @@ static PyGetSetDef batch_getset[] = {
 		IS_KEPT),
 	GET("mask", batch_meta, "bool ``[batch_size, num_unroll]``: steps that are not padding.",
 		MASK),
+	GET("seed", batch_meta,
+		"int64 ``[batch_size]``: 63 random bits for each sequence, for augmentation that "
+		"is\n"
+		"the same after a resume and for any number of workers. From the stream's seed "
+		"and\n"
+		"`insertion_index` (docs/policy.md), so others each epoch; -1 in an empty row.",
+		SEED),
+	GET("segment_seed", batch_meta, "int64 ``[batch_size]``: the same for each segment.",
+		SEGMENT_SEED),
+	{"states", (getter)batch_states, (setter)batch_set_states,
+		"All states, nested as they were declared (`Client.stream`): read-only views, the "
+		"rows\n"
+		"where `State.row_axis` says. To be set to what is nested alike: saves each, as\n"
+		"`save_state`. Of a stream that was opened by its name alone a dict by path.",
+		NULL},
 	GET("step", batch_number, "int: index of the batch in its lane.", "s"),
 	GET("lane", batch_number, "int: index of the lane.", "l"),
 	GET("batch_size", batch_number, "int: rows of this batch.", "b"),
@@ -3457,6 +3559,7 @@ static PyMemberDef batch_members[] = {
 static PyType_Slot batch_slots[] = {
 	SLOT(Py_tp_dealloc, batch_dealloc),
 	SLOT(Py_tp_repr, batch_repr),
+	SLOT(Py_mp_subscript, batch_subscript),
 	SLOT(Py_tp_methods, batch_methods),
 	SLOT(Py_tp_members, batch_members),
 	SLOT(Py_tp_getset, batch_getset),

@@ -31,6 +31,7 @@ from .spec import (
     stream_arguments,
     usual,
 )
+from .trees import StateTree
 
 Progress = Callable[[str, int, int], object]
 
@@ -117,7 +118,7 @@ class Client(Closing):
         source: Source | Examples | None = None,
         sequences: Mapping[str, Feature] | None = None,
         context: Mapping[str, Feature] | None = None,
-        states: Mapping[str, State] | None = None,
+        states: Any = None,
         *,
         num_unroll: int | None = usual(None),
         batch_size: int | None = None,
@@ -169,8 +170,11 @@ class Client(Closing):
         sequences, context : mapping of str to Feature
             Sequence features come as ``[batch_size, num_unroll, *shape]``, context features as
             ``[batch_size, *shape]``. `sequences` go with `source`.
-        states : mapping of str to State, optional
-            To be given with a name alone if one of them has an initial value that is not zeros.
+        states : mapping of str to State, or a tree of them, optional
+            Nested dicts, tuples, named tuples and lists (`states_like` makes such of a model's
+            states), up to 1024 leaves: `Batch.states` is nested alike; by name and in the store
+            they have paths, as ``lstm/0/h``. To be given with a name alone if one of them has an
+            initial value that is not zeros.
             Without any, the stream is a plain batching service: a batch that was fetched counts as
             done when the loop, or whoever fetches ahead, goes on, though nobody has seen it. With
             ``persist=True`` those of `batch_size` rows have less than 1 GiB.
@@ -322,6 +326,8 @@ class Client(Closing):
             on_lag=on_lag,
         )
         feed = None
+        nested = None if states is None else StateTree(states)
+        states = nested and nested.declared
         if source is None:
             arguments = stored_arguments(
                 self._handle, name, sequences, context, states, options
@@ -338,8 +344,9 @@ class Client(Closing):
                 name, source, sequences or {}, context, states, self.dir, options
             )
         *_, features, contexts, fields, settled, _ = arguments
+        nested = nested or StateTree({name: 0 for name, *_ in fields})
         stream = Stream(
-            self._handle.stream(*arguments),
+            self._handle.stream(*arguments, nested),
             client=self,
             name=name,
             num_unroll=settled["num_unroll"] or None,
@@ -347,7 +354,7 @@ class Client(Closing):
             lanes=settled["lanes"],
             epoch_end=option_value("epoch_end", settled["epoch_end"]),
             persist=bool(settled["persist"]),
-            has_states=bool(fields),
+            tree=nested,
             passes_over=" or ".join(
                 f'{option}="skip"'
                 for option in ("on_error", "on_too_long")
@@ -496,7 +503,7 @@ class Stream(Closing):
         lanes: int,
         epoch_end: str,
         persist: bool,
-        has_states: bool,
+        tree: StateTree,
         passes_over: str,
         passes: int | None,
         columns: tuple[list[Any], list[Any], list[Any]],
@@ -512,7 +519,8 @@ class Stream(Closing):
         self.lanes = lanes
         self.epoch_end = epoch_end
         self.persist = persist
-        self._has_states = has_states
+        self._tree = tree
+        self._has_states = bool(tree.declared)
         self._passes_over = passes_over  # the options by which records are passed over
         self._passes = passes  # over the records; None: they have no end
         self._place = (*client._place, name)  # of which one loader of a process has a lane

@@ -229,6 +229,7 @@ class Loader(Closing):
         self._open: list[Batch] = []  # handed out and not yet gone on from
         if stream.persist and not replica:
             weakref.finalize(self, _leave_orphans, self._place, self._open).atexit = False
+        self._unfinished: list[Callable[[], object]] = []  # saves that are still on their way
         self._taker: int | None = None  # the thread that has taken them
         self._turns = _Turns()
         self._turn = 0  # iterators that began at an earlier one are stale
@@ -780,6 +781,7 @@ class Loader(Closing):
         """Say at the next call that a newer loader has taken lanes of this one; give all back."""
         saved = self._saved_open()
         self._lost = newer._says_taken()
+        self._unfinished.clear()
         for batch in self._open:
             batch._lose(self._lost)
         for lane in self._handles:
@@ -861,6 +863,7 @@ class Loader(Closing):
 
     def _detach(self) -> None:
         self._open.clear()
+        self._unfinished.clear()
         handles, self._handles, self._begun = self._handles, [], False
         unwritten: errors.Error | None = None
         for lane in handles:
@@ -893,6 +896,7 @@ class Loader(Closing):
         None either if one of a round was released, and comes again: all of it does.
         """
         batches = self._open
+        self._finish()
         if not batches:
             return
         if self.replica:  # which is done with them
@@ -911,6 +915,11 @@ class Loader(Closing):
             if not (batch.committed or batch.released):
                 batch.commit()
         batches.clear()
+
+    def _finish(self) -> None:
+        """Wait for states on their way from a device, and save them."""
+        while self._unfinished:
+            self._unfinished.pop(0)()
 
     def _go_on_from_open(self, left: bool) -> None:
         """Commit what an iterator before left open, or put it back where it may not be done.
@@ -936,6 +945,7 @@ class Loader(Closing):
             if not batch.committed:
                 batch.release()
         self._open.clear()
+        self._unfinished.clear()
         _tell(saved)
 
     def _saved_open(self) -> list[tuple[int, int]]:
@@ -1021,6 +1031,7 @@ class Loader(Closing):
 
     def _is_done(self) -> bool:
         """Whether all that is open was saved."""
+        self._finish()
         return all(
             batch.committed or (not batch.released and batch.all_saved) for batch in self._open
         )
@@ -1080,6 +1091,10 @@ def _passed_over(loader: Loader, skipped: int) -> str:
     )
 
 
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
 class _Batches:
     """Iterates over a loader's lanes, always the one that is furthest behind.
 
@@ -1099,6 +1114,7 @@ class _Batches:
         self._held: _segue.Lane | None = None  # whose places arrays take, since `_held_since`
         self._held_since = 0.0
         self._left_behind = False  # those of loops before
+        self.present: Callable[[Batch], Any] = _as_it_is  # what the person is given for it
 
     def __iter__(self) -> Self:
         return self
@@ -1324,7 +1340,8 @@ class _Batches:
     def __next__(self) -> Batch:
         batch = self.patiently(self._next)
         self.watch(sys._getframe(1))
-        return batch
+        presented: Batch = self.present(batch)
+        return presented
 
     def _next(self) -> Batch:
         return self.next_of(None)
@@ -1343,7 +1360,8 @@ class _Epoch:
     def __next__(self) -> Batch:
         batch = self._batches.patiently(lambda: self._batches.next_of(self.index))
         self._batches.watch(sys._getframe(1))
-        return batch
+        presented: Batch = self._batches.present(batch)
+        return presented
 
 
 class _Epochs:
@@ -1379,7 +1397,7 @@ class _Rounds(_Batches):
     def __next__(self) -> list[Batch]:  # type: ignore[override]
         batches = self.patiently(self._next_round)
         self.watch(sys._getframe(1))
-        return batches
+        return [self.present(batch) for batch in batches]
 
     def _next_round(self) -> list[Batch]:
         self.settle()

@@ -171,6 +171,9 @@ class State:
     policy : Policy, optional
         What a row is handed in a segment that is not the first, as `zero` says. None: what was
         committed for the segment before.
+    row_axis : int
+        Which dimension `Batch.states` has the rows in: 1 of a `shape` ``[layers, size]`` is
+        ``[layers, rows, size]``. By `Batch.state` and in the store they are first.
 
     Raises
     ------
@@ -183,12 +186,20 @@ class State:
     shape: tuple[int, ...] = ()
     init: np.ndarray | Literal["data"] | None = None
     policy: Policy | None = None
+    row_axis: int = 0
 
     def __init__(
-        self, dtype: Any, shape: Any = (), init: Any = None, policy: Policy | None = None
+        self,
+        dtype: Any,
+        shape: Any = (),
+        init: Any = None,
+        policy: Policy | None = None,
+        row_axis: int = 0,
     ) -> None:
         object.__setattr__(self, "dtype", _dtype("State.dtype", dtype))
         object.__setattr__(self, "shape", _shape("State.shape", shape))
+        axis = _whole("State.row_axis", row_axis, 0, len(self.shape))
+        object.__setattr__(self, "row_axis", axis)
         if isinstance(init, str) and init != "data":
             raise ArgumentError(
                 f"State.init: {init!r} does not fit {self.dtype}: it is neither a value nor 'data'"

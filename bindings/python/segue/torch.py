@@ -1,4 +1,4 @@
-"""For PyTorch: a recurrent cell over the steps of a batch, whose states it reads and saves.
+"""For PyTorch: batches as tensors of one's own, and a recurrent cell over the steps of a batch.
 
 Needs PyTorch, and is imported by itself: ``import segue.torch``.
 """
@@ -10,7 +10,9 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from . import errors
+from . import _arrays, _segue, _wrapped, errors
+from .loader import Loader
+from .trees import StateTree
 
 try:
     import torch
@@ -20,7 +22,278 @@ except ImportError as error:
         "segue.torch needs PyTorch, which is not installed: pip install torch"
     ) from error
 
-__all__ = ["StateSaver", "static_state_saving_rnn"]
+__all__ = ["Batch", "Batches", "StateSaver", "dataset", "static_state_saving_rnn", "wrap"]
+
+def wrap(
+    loader: Loader,
+    device: Any = None,
+    dtype: Any = None,
+    time_major: bool = False,
+    zero_copy: bool = False,
+) -> Batches:
+    """Return a loader's batches as tensors that are copies: to be written to, and kept.
+
+    ::
+
+        loader = segue.torch.wrap(stream.loader(start="continue"), device="cuda")
+        for batch in loader:
+            output, states = lstm(batch["x"], batch.states)
+            loss = batch.mean(loss_of(output, batch["y"]))
+            ...
+            batch.states = states
+
+    Their memory is taken again once no tensor, view or graph has it. With a CUDA device, features
+    and states go there by a stream of their own, out of pinned memory, while what was started
+    before still runs; states that are saved come back in the same way, and the commit waits for
+    them: one synchronisation a step.
+
+    Parameters
+    ----------
+    loader : Loader
+        What it is asked for besides batches goes to this: ``state_dict()``, ``close()``, ``with``.
+    device : torch.device or str, optional
+        Where tensors are to be; the CPU if not given.
+    dtype : torch.dtype, optional
+        What features of floats become. States keep theirs, as they were declared.
+    time_major : bool
+        Sequence features and `Batch.mask` are ``[steps, rows, ...]``.
+    zero_copy : bool
+        Features and states as read-only arrays of NumPy over the batch's shared memory, which hold
+        its place in the ring: as `segue.Batch` has them. Not with the others.
+
+    Raises
+    ------
+    ArgumentError
+        A `dtype` of no floats, `zero_copy` with one of the others, or no such device.
+
+    Returns
+    -------
+    Batches
+    """
+    return Batches(loader, device, dtype, time_major, zero_copy)
+
+
+def dataset(loader: Loader, **options: Any) -> torch.utils.data.IterableDataset[Any]:
+    """Return a loader's batches as a dataset, for tools that insist on a ``DataLoader``.
+
+    ``torch.utils.data.DataLoader(segue.torch.dataset(loader), batch_size=None)``: with
+    ``num_workers=0``, since the batches are made by the server already, and belong to the process
+    that has the loader.
+
+    Parameters
+    ----------
+    loader : Loader
+    **options
+        Of `wrap`.
+
+    Raises
+    ------
+    ArgumentError
+        In a worker of the ``DataLoader``: it was made with ``num_workers`` above 0.
+    """
+    return _Dataset(wrap(loader, **options))
+
+
+class _Dataset(torch.utils.data.IterableDataset[Any]):
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        if torch.utils.data.get_worker_info() is not None:
+            raise errors.ArgumentError(
+                "segue.torch.dataset(): give the DataLoader num_workers=0; batches are made by the "
+                "server already, and belong to the process that has the loader"
+            )
+        return iter(self._batches)
+
+    def state_dict(self) -> dict[str, bytes]:
+        return self._batches.state_dict()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        self._batches.load_state_dict(state_dict)
+
+
+class Batch(_wrapped.Batch):
+    __doc__ = _wrapped.Batch.__doc__
+
+
+class Batches(_wrapped.Way[Batch]):
+    """Batches of a loader as tensors; made by `wrap`. Iterable; `rounds` and `epochs`, too."""
+
+    batch_type = Batch
+
+    def __init__(
+        self, loader: Loader, device: Any, dtype: Any, time_major: bool, zero_copy: bool
+    ) -> None:
+        super().__init__(loader)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise errors.ArgumentError(f"dtype: {dtype!r} is no torch.dtype of floats")
+        if zero_copy and (device is not None or dtype is not None or time_major):
+            raise errors.ArgumentError(
+                "zero_copy=True gives the batch's own memory: device, dtype and time_major would "
+                "need a copy of it"
+            )
+        try:
+            self._device = torch.device("cpu" if device is None else device)
+            torch.empty(0, device=self._device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise errors.ArgumentError(f"device: {device!r}: {error}") from error
+        self._dtype, self._time_major, self._zero_copy = dtype, time_major, zero_copy
+        self._tree: StateTree = loader.stream._tree
+        self._carrier = _Carrier(self._device) if self._device.type == "cuda" else _Here()
+
+    def features(self, batch: _segue.Batch) -> dict[str, Any]:
+        if self._zero_copy:
+            return {**batch.context, **batch.sequences}
+        found = {name: self._feature(array) for name, array in batch.context.items()}
+        for name, array in batch.sequences.items():
+            found[name] = self._feature(array.swapaxes(0, 1) if self._time_major else array)
+        return self._carrier.sent(found)
+
+    def _feature(self, array: np.ndarray) -> torch.Tensor:
+        source = from_dlpack(array)
+        kind = self._dtype if self._dtype and source.is_floating_point() else source.dtype
+        return self._carrier.copy(source, kind)
+
+    def array(self, name: str, array: np.ndarray) -> Any:
+        if self._time_major and name == "mask":
+            array = array.swapaxes(0, 1)
+        return torch.from_numpy(np.array(array, order="C")).to(self._device)
+
+    def read(self, batch: _segue.Batch) -> Any:
+        if self._zero_copy:
+            return batch.states
+        found = {}
+        for path in self._tree.structure.paths:
+            source = from_dlpack(batch.state(path)).movedim(0, self._tree.axis(path))
+            found[path] = self._carrier.copy(source, source.dtype)
+        return self._tree.structure.build(self._carrier.sent(found))
+
+    def state(self, batch: _segue.Batch, name: str) -> Any:
+        if self._zero_copy:
+            return batch.state(name)
+        source = from_dlpack(batch.state(name))
+        return self._carrier.sent({name: self._carrier.copy(source, source.dtype)})[name]
+
+    def save(self, batch: _segue.Batch, tree: Any) -> None:
+        leaves = [
+            (path, leaf.detach() if isinstance(leaf, torch.Tensor) else leaf)
+            for path, leaf in self._tree.structure.leaves(tree)
+        ]
+        self._carrier.save(self.loader, batch, [
+            (path, self._rows_first(path, leaf)) for path, leaf in leaves
+        ])  # fmt: skip
+
+    def _rows_first(self, path: str, leaf: Any) -> Any:
+        axis = self._tree.axis(path)
+        if isinstance(leaf, torch.Tensor) and axis < leaf.dim():
+            return leaf.movedim(axis, 0)
+        return self._tree.rows_first(path, leaf)
+
+    def begin(self, states: Any, is_first: Any, initial: Any) -> Any:
+        structure = self._tree.structure
+        given = dict(structure.leaves(initial))
+        found = {}
+        for path, state in structure.leaves(states):
+            axis, start = self._tree.axis(path), given[path]
+            if start.dim() == state.dim() - 1:
+                start = start.unsqueeze(axis)
+            shape = [-1 if dim == axis else 1 for dim in range(state.dim())]
+            found[path] = torch.where(is_first.view(shape), start, state)
+        return structure.build(found)
+
+    def mean(self, loss: Any, counts: Any) -> Any:
+        counts = counts.view(*counts.shape, *[1] * (loss.dim() - counts.dim()))
+        kept = torch.where(counts, loss, torch.zeros((), dtype=loss.dtype, device=loss.device))
+        return kept.sum() / (counts.sum() * (loss.numel() // max(1, counts.numel()))).clamp(min=1)
+
+
+# -- Copies ----------------------------------------------------------------------------------------
+
+_BITS = {torch.bfloat16: np.dtype(np.uint16)}  # of types that NumPy lacks
+
+
+def _tensor(buffers: _wrapped.Buffers, shape: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor in memory that is taken again once nothing has it."""
+    name = str(dtype).removeprefix("torch.")
+    array = buffers.take(tuple(shape), _BITS.get(dtype) or np.dtype(name))
+    return torch.from_numpy(array).view(dtype)
+
+
+class _Here:
+    """Tensors on the CPU, or where `device` is some other that takes plain copies."""
+
+    def __init__(self) -> None:
+        self._buffers = _wrapped.Buffers()
+
+    def copy(self, source: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return _tensor(self._buffers, source.shape, dtype).copy_(source)
+
+    def sent(self, copies: dict[str, Any]) -> dict[str, Any]:
+        return copies
+
+    def save(self, loader: Loader, batch: _segue.Batch, leaves: list[tuple[str, Any]]) -> None:
+        for path, leaf in leaves:
+            batch.save_state(path, leaf)
+
+
+class _Carrier:
+    """Carries tensors to a device and back, by way of pinned memory, beside what runs there.
+
+    `kind` is what has streams and events: ``torch.cuda``; in tests ``torch.cpu``, of which each
+    has ended when it is asked.
+    """
+
+    def __init__(self, device: torch.device, kind: Any = torch.cuda) -> None:
+        self._device, self._kind = device, kind
+        self._stream = kind.Stream(device)
+        self._buffers = _wrapped.Buffers(_pinned if kind is torch.cuda else _wrapped._allocate)
+        self._sending: list[tuple[Any, list[torch.Tensor]]] = []  # until the event has come
+
+    def copy(self, source: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return _tensor(self._buffers, source.shape, dtype).copy_(source)
+
+    def sent(self, copies: dict[str, Any]) -> dict[str, Any]:
+        """Tensors on the device, which what is started there from now on finds filled."""
+        here = self._kind.current_stream(self._device)
+        with self._kind.stream(self._stream):
+            there = {
+                name: copy.to(self._device, non_blocking=True, copy=True)
+                for name, copy in copies.items()
+            }
+            done = self._kind.Event()
+            done.record(self._stream)
+        here.wait_event(done)
+        for tensor in there.values():
+            if tensor.device.type != "cpu":
+                tensor.record_stream(here)
+        self._sending = [one for one in self._sending if not one[0].query()]
+        self._sending.append((done, list(copies.values())))
+        return there
+
+    def save(self, loader: Loader, batch: _segue.Batch, leaves: list[tuple[str, Any]]) -> None:
+        """Have them fetched; the loader saves them before it commits."""
+        fetched = []
+        for path, leaf in leaves:
+            if isinstance(leaf, torch.Tensor):
+                place = _tensor(self._buffers, leaf.shape, leaf.dtype)
+                leaf = place.copy_(leaf, non_blocking=True)
+            fetched.append((path, leaf))
+        done = self._kind.Event()
+        done.record(self._kind.current_stream(self._device))
+
+        def finish() -> None:
+            done.synchronize()
+            for path, leaf in fetched:
+                batch.save_state(path, leaf)
+
+        loader._unfinished.append(finish)
+
+
+def _pinned(size: int) -> np.ndarray:
+    memory: np.ndarray = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return memory
+
 
 # A tensor, or tuples of such, nested at will; names likewise.
 State: TypeAlias = Any

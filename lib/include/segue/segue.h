@@ -102,7 +102,7 @@ SEGUE_EXPORT const char *segue_version(void);
 #define SEGUE_RANK_MAX        8   /* dimensions per feature or state, batch and time not counted */
 #define SEGUE_NAME_MAX        255 /* bytes of a name */
 #define SEGUE_FEATURES_MAX    256 /* sequence + context features of a stream */
-#define SEGUE_STATES_MAX      256
+#define SEGUE_STATES_MAX      1024
 #define SEGUE_KEY_MAX         4096 /* bytes of a record's key */
 #define SEGUE_PARTS_MAX       64   /* of a mix */
 #define SEGUE_CHECKPOINTS_MAX 100  /* of a lane, in the store */
