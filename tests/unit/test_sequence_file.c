@@ -351,7 +351,8 @@ Test(sequence_file, hostile_heads)
 
 Test(sequence_file, hostile_sizes_of_a_head)
 {
-	static const uint32_t sizes[] = {0, 32, 63, 65, 127, 129, SEGUE_SEQFILE_HEAD_MAX + 64, UINT32_MAX};
+	static const uint32_t sizes[] = {
+		0, 32, 63, 65, 127, 129, SEGUE_SEQFILE_HEAD_MAX + 64, UINT32_MAX};
 	struct segue_seqfile_head head, back;
 	uint8_t *bytes = packed_head(&head);
 
