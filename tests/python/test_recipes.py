@@ -18,9 +18,7 @@ def recipe(name: str, *arguments: object) -> str:
     """What it has printed; it must have found all to be as it should."""
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *map(str, arguments)],
-        # Unbuffered, a line would be written in two parts, and those of several ranks get mixed.
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": ""},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -37,7 +37,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 import segue
 import toy
-from segue.torch import static_state_saving_rnn
+from segue.torch import Batch, static_state_saving_rnn, wrap
 
 LANES, CELLS, UNROLL, ROWS, EVERY = 4, 8, 10, 2, 10
 PATIENCE = 300.0  # seconds
@@ -54,14 +54,12 @@ class Network(nn.Module):
         torch.manual_seed(1)
         self.cell, self.out = nn.LSTMCell(1, CELLS), nn.Linear(CELLS, 1)
 
-    def loss(self, batch: segue.Batch) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """Of one batch; saves its states."""
-        x = torch.from_dlpack(batch.sequences["token"]).unsqueeze(2).unbind(1)
+        x = batch["token"].unsqueeze(2).unbind(1)
         steps, _ = static_state_saving_rnn(self.cell, x, batch, ("h", "c"), batch.length)
-        mask = torch.from_dlpack(batch.mask)
-        label = torch.from_dlpack(batch.sequences["label"])[mask].float()
-        said = self.out(torch.stack(steps, 1)).squeeze(2)[mask]
-        return cross_entropy(said, label, reduction="sum")
+        said = self.out(torch.stack(steps, 1)).squeeze(2)[batch.mask]
+        return cross_entropy(said, batch["label"][batch.mask].float(), reduction="sum")
 
 
 def open_stream(client: segue.Client, data: Path, epochs: int) -> segue.Stream:
@@ -80,7 +78,7 @@ def open_stream(client: segue.Client, data: Path, epochs: int) -> segue.Stream:
     )
 
 
-def gradients(model: Network, batches: list[segue.Batch]) -> dict[int, Tensor]:
+def gradients(model: Network, batches: list[Batch]) -> dict[int, Tensor]:
     """Of each lane's batch, all in one tensor."""
     flat = {}
     for batch in batches:
@@ -100,7 +98,7 @@ def train(place: Path, epochs: int) -> None:
     client = segue.open(place / f"node-{os.environ.get('GROUP_RANK', '0')}")
     stream = open_stream(client, place / "data", epochs)
     whole = [path for path in place.glob("checkpoints/*") if (path / ".metadata").exists()]
-    loader = stream.loader(start=None if whole else "fresh", timeout=PATIENCE)
+    loader = wrap(stream.loader(start=None if whole else "fresh", timeout=PATIENCE))
 
     def parts() -> dict[str, Any]:
         weights, moments = get_state_dict(model, optimizer)
@@ -112,7 +110,8 @@ def train(place: Path, epochs: int) -> None:
         set_state_dict(model, optimizer, model_state_dict=state["model"],
                        optim_state_dict=state["optimizer"])  # fmt: skip
     begun = max(whole).name if whole else "0"
-    print(f"rank {rank} of {world}: lanes {loader.lanes}, from round {int(begun)}", flush=True)
+    # In one piece: torchrun starts ranks with -u, where print() writes the end of the line by itself.
+    sys.stdout.write(f"rank {rank} of {world}: lanes {loader.lanes}, from round {int(begun)}\n")
     for batches in loader.rounds():
         of_ranks: list[Any] = [None] * world
         dist.all_gather_object(of_ranks, gradients(model, batches))

@@ -20,7 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 import segue
 import toy
-from segue.torch import static_state_saving_rnn
+from segue.torch import Batch, static_state_saving_rnn, wrap
 
 CELLS, UNROLL, ROWS = 16, 20, 16
 
@@ -37,11 +37,11 @@ class Network(nn.Module):
             self.cell.bias_hh[: 2 * CELLS] = torch.cat([-memory, memory])
         self.optimizer = torch.optim.Adam(self.parameters(), 0.01)
 
-    def forward(self, batch: segue.Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Of the valid steps, one behind the other. Saves the states of its group."""
-        x = torch.from_dlpack(batch.sequences["token"]).unsqueeze(2).unbind(1)
+        x = batch["token"].unsqueeze(2).unbind(1)
         steps, _ = static_state_saving_rnn(self.cell, x, batch, ("h", "c"), batch.length)
-        return self.out(torch.stack(steps, 1)).squeeze(2)[torch.from_dlpack(batch.mask)]
+        return self.out(torch.stack(steps, 1)).squeeze(2)[batch.mask]
 
     def learn(self, said: Tensor, wanted: Tensor) -> float:
         loss = cross_entropy(said, wanted)
@@ -62,9 +62,9 @@ def train(
     with stream.loader(group="teacher") as first, stream.loader(group="student") as second:
         for loader in first, second:
             loader.state_dict()  # both have their lane before either goes on: they share a feed
-        for seen, same in zip(first, second, strict=True):
+        for seen, same in zip(wrap(first), wrap(second), strict=True):
             assert (seen.step, seen.key) == (same.step, same.key)
-            label = torch.from_dlpack(seen.sequences["label"])[torch.from_dlpack(seen.mask)]
+            label = seen["label"][seen.mask]
             taught = teacher(seen)
             losses[0].append(teacher.learn(taught, label.float()))
             said = student(same)

@@ -330,7 +330,7 @@ def static_state_saving_rnn(
         and `~torch.nn.RNNCell` do, or ``(output, state)``. Where it returns the state alone, the
         output is the state; of a tuple of states its first part: of an LSTM ``h``.
     inputs : sequence of torch.Tensor
-        One a step, each ``[batch, ...]``: ``torch.from_dlpack(batch.sequences["x"]).unbind(1)``.
+        One a step, each ``[batch, ...]``: ``batch["x"].unbind(1)``, of a batch of `wrap`.
     state_saver : batch
         Of `segue.batch_sequences_with_states` or of a loader. States are taken to the device of
         `inputs`; they keep their dtype, which has to be that of the cell.
@@ -452,8 +452,8 @@ def _steps(inputs: Any) -> list[Any]:
     for leaf in _leaves(steps[0]):
         if isinstance(leaf, np.ndarray):
             raise errors.ArgumentError(
-                f"inputs: expected tensors, got {type(leaf).__name__}: torch.from_dlpack(array) "
-                "makes one"
+                f"inputs: expected tensors, got {type(leaf).__name__}: segue.torch.wrap(loader) "
+                "gives such"
             )
     return steps
 
