@@ -353,6 +353,7 @@ class Client(Closing):
             batch_size=settled["batch_size"],
             lanes=settled["lanes"],
             epoch_end=option_value("epoch_end", settled["epoch_end"]),
+            tail=option_value("tail", settled["tail"]),
             persist=bool(settled["persist"]),
             tree=nested,
             passes_over=" or ".join(
@@ -480,6 +481,9 @@ class Client(Closing):
                 stream._leave_producers()
 
 
+_told_ends: set[tuple[object, ...]] = set()  # streams of which it was said that lanes end apart
+
+
 class Stream(Closing):
     """A named feed of the store; made by `Client.stream`. A context manager.
 
@@ -502,6 +506,7 @@ class Stream(Closing):
         batch_size: int,
         lanes: int,
         epoch_end: str,
+        tail: str,
         persist: bool,
         tree: StateTree,
         passes_over: str,
@@ -518,6 +523,7 @@ class Stream(Closing):
         self.batch_size = batch_size
         self.lanes = lanes
         self.epoch_end = epoch_end
+        self._tail = tail
         self.persist = persist
         self._tree = tree
         self._has_states = bool(tree.declared)
@@ -613,6 +619,8 @@ class Stream(Closing):
             loader = Loader(self, lanes, rank, world_size, start, timeout, group, replica, replicas)
         self._loaders.add(loader)
         self._tell_idle_lanes(loader.lanes)
+        if lanes is None and len(loader.lanes) < self.lanes:
+            self._tell_ends()
         return loader
 
     def _any_loader(
@@ -623,6 +631,17 @@ class Stream(Closing):
         if rank is not None or world_size is not None:
             raise errors.ArgumentError("give lanes, or rank and world_size, not both")
         return AnyLoader(self, *options)
+
+    def _tell_ends(self) -> None:
+        """Say once that lanes of several workers end at different steps, if they do."""
+        if self._tail == "pad" or self._passes is None or self._place in _told_ends:
+            return
+        _told_ends.add(self._place)
+        warn(
+            f'stream {self.name!r} has tail="{self._tail}": its lanes end at different steps, and '
+            "ranks that wait for one another in each step (all-reduce) would then wait for ever. "
+            'tail="pad" gives all lanes the same number of batches (docs/data-parallel.md)'
+        )
 
     def _tell_idle_lanes(self, lanes: list[int]) -> None:
         """Say which of them no sequence belongs to, as far as the number of all is known."""
