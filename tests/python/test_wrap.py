@@ -6,6 +6,9 @@ import gc
 import hashlib
 import itertools
 import os
+import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -529,3 +532,14 @@ def test_scan_over_steps(make: Callable[..., segue.Stream]) -> None:
             own = (np.asarray(batch["x"])[:, row].sum(-1) * np.asarray(batch.mask)[:, row]).sum()
             sums[record] = sums.get(record, 0.0) + float(own)
             assert float(states["lstm"][0][0, row, 0]) == pytest.approx(sums[record], abs=1e-4)
+
+
+def test_the_benchmark_of_devices_runs() -> None:
+    """On a GPU where there is one."""
+    bench = Path(__file__).parents[1] / "bench" / "gpu.py"
+    done = subprocess.run(
+        [sys.executable, bench, "--batches", "3"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    assert re.search(r"copies to the device: .* x\ntraining steps: .* x\n$", done.stdout)
