@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=200)
     options = parser.parse_args()
     device, count = torch.device(options.device), options.batches
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     global ROWS, STEPS, WIDTH, CELLS, LAYERS
     ROWS, STEPS, WIDTH, CELLS, LAYERS = SIZES.get(device.type, (ROWS, STEPS, WIDTH, CELLS, LAYERS))
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else device, torch.__version__)

@@ -46,7 +46,8 @@ class Buffers:
         """Return a C-contiguous array, with anything in it."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         free = self._free.setdefault(size, [])
-        memory = free.pop() if free else (c_char * size).from_buffer(self._allocate(size))
+        fresh: Any = self._allocate
+        memory: Any = free.pop() if free else (c_char * size).from_buffer(fresh(size))
         array = np.ndarray(shape, dtype, memory)
         weakref.finalize(array, free.append, memory).atexit = False
         return array

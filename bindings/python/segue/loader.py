@@ -1338,8 +1338,12 @@ class _Batches:
             self._leaving = id(frame), _segue.leaving(self._loader._left, frame)
 
     def __next__(self) -> Batch:
+        return self.next_for(sys._getframe(1))
+
+    def next_for(self, frame: FrameType) -> Batch:
+        """Return the next batch for the code that runs in this frame."""
         batch = self.patiently(self._next)
-        self.watch(sys._getframe(1))
+        self.watch(frame)
         presented: Batch = self.present(batch)
         return presented
 
