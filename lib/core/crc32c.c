@@ -12,6 +12,7 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -118,8 +119,14 @@ static void make_slices(void)
 #define MOST_WORDS (8 * MOST_TURNS + 71)
 static _Alignas(64) uint64_t factors[MOST_WORDS + 1];
 
-#define SSE42 __attribute__((target("sse4.2,pclmul")))
-#define WIDE  __attribute__((target("avx512f,avx512vl,vpclmulqdq,pclmul,sse4.2")))
+/* clang counts it apart from sse4.2 if its command line does, as zig's does; old gcc has none. */
+#ifdef __clang__
+#define CRC32 ",crc32"
+#else
+#define CRC32 ""
+#endif
+#define SSE42 __attribute__((target("sse4.2,pclmul" CRC32)))
+#define WIDE  __attribute__((target("avx512f,avx512vl,vpclmulqdq,pclmul,sse4.2" CRC32)))
 
 /* Its low word, put into a register of 0, gives what `crc` becomes after `words` of zeros. */
 SSE42 static __m128i move(uint64_t crc, size_t words)
@@ -383,15 +390,37 @@ static void make_tables(void)
 	make_factors();
 }
 
+/*
+ * Asked of the processor: __builtin_cpu_supports has no answer where the compiler's own library
+ * has none, as zig's.
+ */
 static int have_sse42(void)
 {
-	return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+	const unsigned needed = bit_SSE4_2 | bit_PCLMUL;
+	unsigned a, b, c, d;
+
+	return __get_cpuid(1, &a, &b, &c, &d) && (c & needed) == needed;
+}
+
+/* Whether the system keeps all of the wide registers. */
+static int keeps_wide(void)
+{
+	const unsigned needed = 0xe6; /* SSE, AVX, and the three parts of AVX-512 */
+	unsigned a, b, c, d;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+		return 0;
+	__asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+	return (a & needed) == needed;
 }
 
 static int have_vpclmulqdq(void)
 {
-	return have_sse42() && __builtin_cpu_supports("avx512f") &&
-	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("vpclmulqdq");
+	const unsigned needed = (unsigned)bit_AVX512F | (unsigned)bit_AVX512VL;
+	unsigned a, b, c, d;
+
+	return have_sse42() && keeps_wide() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+	       (b & needed) == needed && (c & bit_VPCLMULQDQ);
 }
 
 #else

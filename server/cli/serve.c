@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -219,8 +220,11 @@ static int serve_embedded(const struct segue_cli_options *options)
 	pid_t parent = getpid();
 	int pipes[2];
 
-	/* What the client left open by mistake would stay open as long as the server lives. */
-	close_range(STDERR_FILENO + 1, ~0U, 0);
+	/*
+	 * What the client left open by mistake would stay open as long as the server lives. By its
+	 * number: glibc has the call since 2.34 only.
+	 */
+	syscall(SYS_close_range, (unsigned)STDERR_FILENO + 1, ~0U, 0U);
 	if (pipe2(pipes, O_CLOEXEC) < 0) {
 		segue_fail_errno(SEGUE_ESYSTEM, "cannot make a pipe");
 		segue_cli_fail();

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "os/loop.h"
 
@@ -48,7 +47,7 @@ static void *work(void *arg)
 	/* Filling ahead can wait: a loader that wakes does not take the worker's core. */
 	sched_setscheduler(0, SCHED_BATCH, &priority);
 	if (pool->options.nice)
-		setpriority(PRIO_PROCESS, (id_t)gettid(), pool->options.nice);
+		setpriority(PRIO_PROCESS, 0, pool->options.nice); /* Linux: of this thread alone */
 	pthread_mutex_lock(&pool->lock);
 	for (;;) {
 		struct segue_task *task = pool->first;

@@ -192,10 +192,11 @@ static int create_store(struct segue_store *store)
 static int fail_other_lmdb(const struct segue_store *store, uint32_t version)
 {
 	return segue_fail(SEGUE_EFORMAT,
-		"%s was written by an LMDB of format %" PRIu32 ", which %s here cannot read: copy "
-		"the store with 'segue backup DIR FILE --portable' where it was written, and "
+		"%s was written by %s (format %" PRIu32 "), which %s here cannot read: copy the "
+		"store with 'segue backup DIR FILE --portable' where it was written, and "
 		"'segue restore FILE DIR' here",
-		store->file, version, mdb_version(NULL, NULL, NULL));
+		store->file, version == 3 ? "LMDB 1.0" : "another LMDB", version,
+		mdb_version(NULL, NULL, NULL));
 }
 
 /*

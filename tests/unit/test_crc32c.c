@@ -197,7 +197,13 @@ Test(crc32c, select)
 	cr_assert(use("table"));
 	cr_assert_eq(segue_crc32c_select(NULL), SEGUE_OK);
 #if defined(__x86_64__)
+	const char *best = "table";
+
 	if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
-		cr_assert_str_neq(segue_crc32c_name(), "table");
+		best = "sse4.2";
+	if (*best == 's' && __builtin_cpu_supports("avx512f") &&
+		__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("vpclmulqdq"))
+		best = "vpclmulqdq";
+	cr_assert_str_eq(segue_crc32c_name(), best);
 #endif
 }

@@ -249,11 +249,12 @@ Test(store, refuses_other_formats_and_machines)
 	refuse_file(SEGUE_EFORMAT, "another kind of machine", copy, size);
 	memcpy(copy, bytes, size);
 	copy[20] = 2; /* in the place of 1, the version of LMDB's format */
-	refuse_file(SEGUE_EFORMAT, "an LMDB of format 2, which LMDB 0.9", copy, size);
+	refuse_file(SEGUE_EFORMAT, "another LMDB (format 2), which LMDB 0.9", copy, size);
 	memcpy(copy, bytes, size);
 	memmove(copy + 24, copy + 16, 4096 - 24); /* as LMDB 1.0: a page begins with 24 bytes */
 	memset(copy + 16, 0, 8);
-	copy[28] = 2;
+	copy[28] = 3;
+	refuse_file(SEGUE_EFORMAT, "written by LMDB 1.0 (format 3), which LMDB 0.9", copy, size);
 	refuse_file(SEGUE_EFORMAT, "backup DIR FILE --portable", copy, size);
 	memcpy(copy, bytes, size);
 	for (size_t at = 16; at <= 4096 + 16; at += 4096) {
