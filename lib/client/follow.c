@@ -134,7 +134,7 @@ static bool may_pass(int rc)
 	       rc == SEGUE_EGONE;
 }
 
-int segue_follow_recover(struct segue_lane *lane)
+int segue_follow_recover(struct segue_lane *lane, int64_t deadline_ns)
 {
 	int64_t now = segue_now_ns();
 
@@ -152,9 +152,14 @@ int segue_follow_recover(struct segue_lane *lane)
 			"lane %u of stream '%s': replica 0 has not come back for %d s", lane->index,
 			segue_lane_spec(lane)->name, (int)(patience / 1000000000));
 	}
+	if (now >= deadline_ns)
+		return segue_fail_within(SEGUE_ETIMEOUT,
+			"batch %" PRIu64 " of lane %u of stream '%s' did not come in time",
+			lane->track.next, lane->index, segue_lane_spec(lane)->name);
 	rc = segue_hooks_interrupted(&lane->client->hooks);
+	int64_t slice = now + SEGUE_LOOK_NS;
 	if (!rc)
-		segue_follow_sleep(lane, now + SEGUE_LOOK_NS);
+		segue_follow_sleep(lane, slice < deadline_ns ? slice : deadline_ns);
 	return rc;
 }
 
@@ -288,7 +293,7 @@ int segue_follow_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
 		bool over = !lane->coming && segue_track_poll(&lane->track) == SEGUE_TRACK_FENCED;
 
 		if (rc == SEGUE_EGONE || (!rc && over))
-			rc = segue_follow_recover(lane);
+			rc = segue_follow_recover(lane, INT64_MAX);
 		else if (!rc && segue_now_ns() >= deadline)
 			rc = segue_fail(SEGUE_EREPLICA,
 				"lane %u of stream '%s': replica 0 has not set batch_size=%" PRIu32

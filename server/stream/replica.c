@@ -149,6 +149,27 @@ static bool may_pass(int rc)
 	return rc == SEGUE_EREPLICA || rc == SEGUE_EBUSY;
 }
 
+/* Of the lane that nobody holds: what is known of who had it. */
+static const char *name_absent(const struct segue_ledger *ledger, char out[96])
+{
+	const struct segue_lease *lease = &ledger->lease;
+	enum segue_presence presence = segue_process_presence(&lease->holder);
+	long pid = (long)lease->holder.pid;
+
+	if (lease->state == SEGUE_LEASE_GRANTING || !TAILQ_EMPTY(&ledger->waiting))
+		return "a process asks for the lane, and does not have it yet";
+	if (lease->state == SEGUE_LEASE_ENDING)
+		return "the lane is being given back";
+	if (pid == 0)
+		return "no process has ever taken the lane";
+	snprintf(out, 96, "process %ld, which had the lane last, %s", pid,
+		lease->state == SEGUE_LEASE_RESERVED ? "has not come back to this server"
+		: presence == SEGUE_PRESENCE_GONE    ? "has ended"
+		: presence == SEGUE_PRESENCE_ALIVE   ? "has given it back"
+						     : "has ended, or given it back");
+	return out;
+}
+
 /* Whether there is what it is to follow. */
 static int check_lease(const struct segue_replica *replica)
 {
@@ -156,11 +177,17 @@ static int check_lease(const struct segue_replica *replica)
 	const struct segue_replica *other = find_number(ledger, replica->number);
 	uint32_t lane = ledger->place.lane;
 
-	if (ledger->lease.state != SEGUE_LEASE_HELD || !ledger->grant)
+	if (ledger->lease.state != SEGUE_LEASE_HELD || !ledger->grant) {
+		char absent[96];
+		const struct segue_ledger_group *group =
+			segue_ledgers_group(&ledger->stream->ledgers, ledger->place.group);
+		const char *name = group ? group->name : "";
 		return segue_fail(SEGUE_EREPLICA,
-			"replica %" PRIu32 " of lane %u of stream '%s' waits for replica 0, which "
-			"has not taken the lane: start it, or look why it has ended",
-			replica->number, lane, stream_name(replica));
+			"replica %" PRIu32 " of lane %u of stream '%s'%s%s%s waits for replica 0: "
+			"%s. Start it, or look why it has ended",
+			replica->number, lane, stream_name(replica), *name ? ", group '" : "", name,
+			*name ? "'" : "", name_absent(ledger, absent));
+	}
 	if (ledger->replicas.wanted != replica->count)
 		return segue_fail(SEGUE_EREPLICA,
 			"lane %u of stream '%s' is held by process %ld with replicas=%" PRIu32

@@ -391,7 +391,10 @@ def test_a_follower_of_a_group_that_was_dropped_says_so(clients: Any, data: Path
 
 def test_a_follower_without_a_leader_says_so(clients: Any, data: Path) -> None:
     follower = opened(clients[0], data).loader(replica=1, replicas=2, timeout=0.3)
-    with pytest.raises(segue.ReplicaError, match="waits for replica 0"):
+    with pytest.raises(segue.ReplicaError, match="replica 0: no process has ever"):
+        next(iter(follower))
+    follower = opened(clients[0], data).loader(group="b", replica=1, replicas=2, timeout=0.3)
+    with pytest.raises(segue.ReplicaError, match=r"lane 0 of stream 'train', group 'b' waits"):
         next(iter(follower))
 
 
@@ -403,6 +406,54 @@ def test_a_follower_that_waits_long_says_for_what(
     with pytest.warns(UserWarning, match=r"waiting 0\.5 s more: .* waits for replica 0"):
         with pytest.raises(segue.ReplicaError, match="waits for replica 0"):
             next(iter(follower))
+
+
+def ended(client: segue.Client) -> None:
+    """Until nobody has lane 0."""
+    while client.status()["streams"][0]["lanes"][0]["state"] != "free":
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["dies", "closes", "lags"])
+def test_a_follower_is_told_for_whom_it_waits(
+    clients: Any, data: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.loader._GROUP_SILENCE", 0.3)
+    follower = opened(clients[1], data).loader(replica=1, replicas=2, timeout=60)
+    options: dict[str, Any] = {"dies": {"die": 3}, "closes": {"until": 3}, "lags": {"pause": 5}}[end]
+    leader = Rank(Path(clients[0].dir), data, 0, 2, **options)
+    pid = leader.process.pid
+    says = {
+        "dies": f"replica 1 of lane 0 of stream 'train' waits for replica 0: process {pid}, which "
+        "had the lane last, has ended",
+        "closes": f"replica 0: process {pid}, which had the lane last, has ",
+        "lags": rf"lane 0 of stream 'train', at step 0, waits for replica 0 \(process {pid}\), which "
+        "is at step 0",
+    }[end]
+    found = []
+    for batch in follower:
+        found.append(batch.step)
+        if len(found) == {"dies": 4, "closes": 3, "lags": 1}[end]:
+            break
+    if end != "lags":
+        leader.process.wait()
+        ended(clients[0])
+    follower._timeout = 0.8
+    with pytest.warns(UserWarning, match=says), pytest.raises(segue.TimeoutError_, match="in time"):
+        next(iter(follower))
+    with warnings.catch_warnings(action="error"):  # it is said once
+        with pytest.raises(segue.TimeoutError_):
+            next(iter(follower))
+    leader.kill()
+
+
+def test_state_dict_of_a_follower_alone_says_what_to_do(clients: Any, data: Path) -> None:
+    leader, follower = two(clients, data)
+    together(leader, follower, 3)
+    leader._open[0].release()  # two are committed
+    leader.close()
+    with pytest.raises(segue.RoundError, match="in replica 0 alone, .* stands at step 2"):
+        follower.state_dict()
 
 
 def test_leader_and_follower_agree_on_how_many_there_are(clients: Any, data: Path) -> None:

@@ -1157,14 +1157,16 @@ class _Batches:
         if loader._live is None:
             loader._live = loader.stream.records == _LIVE
         silence = _SILENCE if leads else _GROUP_SILENCE
-        tells = not loader._told_waits and (leads or (loader.stream.persist and not loader._live))
+        others = loader.replicas > 1 or (loader.stream.persist and not loader._live)
+        tells = others and not loader._told_waits
+        told = False
         if tells and (timeout is None or timeout > silence):
             try:  # for each batch: suppress() would take longer
                 return lane.next(silence)
-            except errors.TimeoutError_:
+            except errors.TimeoutError_ as error:
                 timeout = None if timeout is None else timeout - silence
-            self._tell_waits(lane)
-        if not loader._live:
+                told = self._tell_waits(lane, error)
+        if not loader._live or told:
             return lane.next(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         failure = ""
@@ -1176,18 +1178,27 @@ class _Batches:
                 return lane.next(_INPUT_SILENCE)
             failure = self._ask_for_input(lane, failure)
 
-    def _tell_waits(self, lane: _segue.Lane) -> None:
-        """Say once whom the lane waits for, if it does."""
+    def _tell_waits(self, lane: _segue.Lane, error: errors.TimeoutError_) -> bool:
+        """Say once whom the lane waits for, if it does. `error` is what it says itself."""
         loader = self._loader
         stream = loader.stream
-        report = stream._client._report(_segue.REPORT_STATUS, stream.name)
-        waits = waited_for(report, lane.index, loader.group or "", loader.replicas)
+        waits: list[str] | None = None
+        with suppress(errors.NotFoundError):  # a new server does not have it yet
+            report = stream._client._report(_segue.REPORT_STATUS, stream.name)
+            place = lane.index, loader.group or "", loader.replica, loader.replicas
+            waits = waited_for(report, *place, lane.committed)
         if waits:
-            loader._told_waits = True
-            warn(
+            text = (
                 f"lane {lane.index} of stream {stream.name!r}, at step {lane.committed}, waits for "
                 f"{', and '.join(waits)}"
             )
+        elif waits is None and loader.replica:
+            text = str(error)
+        else:
+            return False
+        loader._told_waits = True
+        warn(text)
+        return True
 
     def _ask_for_input(self, lane: _segue.Lane, before: str) -> str:
         """Return why nobody inserts, or raise it if nobody has gone on since `before` was returned.
