@@ -95,10 +95,17 @@ static int adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	lane->batch_size = reply->message.attached.batch_size;
 	lane->alone_since = 0;
 	lane->coming_generation = generation;
+	bool is_new = !lane->mapping;
 	if (wait)
 		lane->coming = mapping;
 	else
 		set_mapping(lane, mapping, generation);
+	/* Others were given the batch that is open: it is for the holder to say what comes of it. */
+	uint32_t taken = reply->message.attached.taken;
+	if (is_new && taken) {
+		lane->left = true;
+		lane->again = taken - 1;
+	}
 	return 0;
 }
 
@@ -196,6 +203,7 @@ static bool settle_left(struct segue_lane *lane)
 		lane->again++;
 	} else if (over) {
 		lane->again = 0;
+		segue_batch_pass_over(lane->mapping, step);
 		if (segue_track_skip(&lane->track))
 			segue_lane_ring(lane);
 	} else {
@@ -277,7 +285,9 @@ void segue_follow_forget(struct segue_lane *lane)
 	segue_follow_pass(lane);
 	/* At its end it would wait for what is never taken. */
 	take_coming(lane);
-	lane->placed = lane->left = false;
+	/* A new one is not given what was open before it came. */
+	lane->left = lane->left && !lane->placed;
+	lane->placed = false;
 }
 
 int segue_follow_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
@@ -317,9 +327,11 @@ void segue_follow_finish(struct segue_lane *lane)
 
 bool segue_follow_is_whole(const struct segue_lane *lane)
 {
-	/* acquire: pairs with segue_followers_tell (lane/follower.c) */
-	return segue_load_acquire(&segue_mapping_page(lane->mapping)->followers) + 1 >=
-	       lane->replicas;
+	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
+
+	/* acquire: pairs with segue_followers_tell (lane/follower.c); `gone` comes before it */
+	return segue_load_acquire(&page->followers) + 1 >= lane->replicas &&
+	       segue_load_relaxed(&page->gone) == lane->gone;
 }
 
 /* 0; SEGUE_EREPLICA if one has gone since that was said last. */
@@ -360,10 +372,6 @@ int segue_follow_await(struct segue_lane *lane, int64_t deadline_ns)
 		/* acquire: pairs with segue_followers_tell (lane/follower.c) */
 		uint32_t there = segue_load_acquire(&page->followers);
 		int64_t now = segue_now_ns();
-		if (there + 1 >= lane->replicas) {
-			lane->alone_since = 0;
-			return 0;
-		}
 		int rc = segue_lane_look_around(lane, slept);
 		if (!rc && segue_track_poll(&lane->track) == SEGUE_TRACK_FENCED)
 			rc = SEGUE_EGONE;
@@ -371,6 +379,10 @@ int segue_follow_await(struct segue_lane *lane, int64_t deadline_ns)
 			rc = check_gone(lane);
 		if (rc)
 			return rc;
+		if (there + 1 >= lane->replicas) {
+			lane->alone_since = 0;
+			return 0;
+		}
 		lane->alone_since = lane->alone_since ? lane->alone_since : now;
 		if (now - lane->alone_since >= SEGUE_REPLICAS_NS) {
 			lane->alone_since = 0;

@@ -48,7 +48,7 @@ void segue_follow_finish(struct segue_lane *lane);
 
 /* ---- The holder ---- */
 
-/* Whether all that are to follow do. */
+/* Whether all that are to follow do, and none has gone that was not told of. */
 bool segue_follow_is_whole(const struct segue_lane *lane);
 /*
  * Waits until they do: 0; SEGUE_ETIMEOUT at `deadline_ns`; SEGUE_EREPLICA when one has gone, once,

@@ -222,6 +222,7 @@ struct segue_message {
 			uint32_t places;     /* rows that the memory has room for */
 			uint32_t batch_size; /* wanted from `step` on */
 			uint32_t lane;       /* not of FOLLOWING */
+			uint32_t taken;      /* of FOLLOWING: so often, before it came */
 		} attached;                  /* and FOLLOWING, without a token */
 		struct {
 			uint64_t id, size, step;

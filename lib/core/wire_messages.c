@@ -243,6 +243,7 @@ static const struct segue_pb_field following[] = {
 	NUMBER(Following, attached, rows, UINT32, 0, SEGUE_ROWS_MAX),
 	NUMBER(Following, attached, places, UINT32, 1, SEGUE_ROWS_MAX),
 	NUMBER(Following, attached, batch_size, UINT32, 0, SEGUE_ROWS_MAX),
+	ANY32(Following, attached, taken),
 	END,
 };
 static const struct segue_pb_field done[] = {END};

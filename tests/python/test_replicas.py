@@ -579,6 +579,47 @@ def test_a_follower_with_a_token_waits_for_the_leader(clients: Any, data: Path) 
     assert found[1] == found[0][:3] + found[0][4:]
 
 
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_new_follower_begins_with_what_the_leader_takes_next(
+    clients: Any, data: Path, loads: bool
+) -> None:
+    """Not with what an older loader has left open, which comes again to the newer one of each."""
+    older = two(clients, data)
+    together(*older, 3)
+    token = older[0].state_dict()
+    steps = together(*older, 2)
+    leader, follower = two(clients, data)
+    follower._timeout = 0.5
+    if loads:
+        follower.load_state_dict(token)
+    with pytest.raises(segue.TimeoutError_):
+        next(iter(follower))
+    follower._timeout = 30
+    if loads:
+        leader.load_state_dict(token)
+    with warnings.catch_warnings(action="ignore"):  # of the batch that was left
+        found = together(leader, follower, 4)
+    assert found[0] == (steps[0] if loads else steps[-1])
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_a_new_follower_goes_on_with_the_leader(
+    clients: Any, data: Path, commits: bool
+) -> None:
+    """One that takes the place of another while a batch is open begins with what comes then."""
+    leader, follower = two(clients, data)
+    together(leader, follower, 3)
+    follower.close()
+    again = opened(clients[1], data).loader(replica=1, replicas=2, timeout=0.5)
+    with pytest.raises(segue.TimeoutError_):
+        next(iter(again))
+    again._timeout = 30
+    leader._open[0].commit() if commits else leader._open[0].release()
+    with pytest.raises(segue.ReplicaError, match=f"replica 1, process {os.getpid()}.*was closed"):
+        next(iter(leader))  # though another has taken its place
+    assert together(leader, again, 3)[0][1] == (3 if commits else 2)
+
+
 def test_a_follower_of_a_leader_that_went_back_says_so(clients: Any, data: Path) -> None:
     leader, follower = two(clients, data)
     together(leader, follower, 2)

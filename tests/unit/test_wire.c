@@ -658,6 +658,14 @@ Test(wire, replies)
 		cr_assert_eq(out.attached.batch_size, SEGUE_ROWS_MAX - rows);
 		cr_assert_eq(memcmp(out.attached.token, secret, 16), 0);
 	}
+	m = (struct segue_message){.type = SEGUE_MESSAGE_FOLLOWING,
+		.attached = {.lease = 1, .step = 3, .rows = 4, .places = 5, .taken = UINT32_MAX}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.attached.lease, 1);
+	cr_assert_eq(out.attached.step, 3);
+	cr_assert_eq(out.attached.rows, 4);
+	cr_assert_eq(out.attached.places, 5);
+	cr_assert_eq(out.attached.taken, UINT32_MAX);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_DONE, .serial = 9};
 	there_and_back(&m);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_BULK,
