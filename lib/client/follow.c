@@ -100,7 +100,7 @@ static int adopt(struct segue_lane *lane, const struct segue_reply *reply)
 		lane->coming = mapping;
 	else
 		set_mapping(lane, mapping, generation);
-	/* Others were given the batch that is open: it is for the holder to say what comes of it. */
+	/* The batch that is open was for another: it is for the holder to say what comes of it. */
 	uint32_t taken = reply->message.attached.taken;
 	if (is_new && taken) {
 		lane->left = true;

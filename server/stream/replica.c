@@ -346,7 +346,7 @@ static int join(struct segue_replica *replica, struct beginning *at)
 	struct segue_filler *filler = grant->filler;
 
 	pthread_mutex_lock(&filler->lock);
-	/* acquire: pairs with segue_follow_tell (client/follow.c); before `committed` is looked at */
+	/* acquire: pairs with segue_follow_tell (client/follow.c); before `committed` is read */
 	uint64_t taken = segue_load_acquire(&grant->carry.words->taken);
 	segue_carry_observe(&grant->carry, filler->feed.published);
 	int rc = find_step(replica, &at->step);
