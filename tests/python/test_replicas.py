@@ -481,6 +481,39 @@ def test_tokens_take_both_back(clients: Any, data: Path) -> None:
     assert together(leader, follower, 4) == after
 
 
+def looked(clients: Any, data: Path, start: str | None) -> tuple[Any, Any, dict[str, bytes]]:
+    """Loaders over a store that stands at step 4, of which all have asked for a state dict first."""
+    leader, follower = two(clients, data)
+    together(leader, follower, 4)
+    token = leader.state_dict()
+    follower.close()
+    leader.close()
+    leader = opened(clients[0], data).loader(start=start, replicas=2, timeout=10)
+    follower = opened(clients[1], data).loader(replica=1, replicas=2, timeout=10)
+    with warnings.catch_warnings(action="ignore"):  # of what the first batch will drop
+        assert leader.state_dict() == follower.state_dict() == leader.state_dict() == token
+    return leader, follower, token
+
+
+@pytest.mark.parametrize("start", [None, "fresh"])
+def test_all_look_before_they_load(clients: Any, data: Path, start: str | None) -> None:
+    """As torch.distributed.checkpoint does: who follows finds its leader there."""
+    leader, follower, token = looked(clients, data, start)
+    leader.load_state_dict(token)
+    follower.load_state_dict(token)
+    assert together(leader, follower, 2)[0][1] == 4
+
+
+def test_a_look_is_not_a_start(clients: Any, data: Path) -> None:
+    leader, follower, token = looked(clients, data, None)
+    with pytest.raises(segue.StartError, match="step 4"):
+        next(iter(leader))
+    leader.close()
+    follower.close()
+    leader, follower, token = looked(clients, data, "fresh")
+    assert together(leader, follower, 2)[0][1] == 0
+
+
 def both(leader: segue.Loader, follower: segue.Loader, go: Any) -> tuple[list[Any], list[Any]]:
     """What `go(loader, found, leads)` adds to `found`, at the same time in both."""
     found: tuple[list[Any], list[Any]] = ([], [])

@@ -236,6 +236,7 @@ class Loader(Closing):
         self._left: list[None] = []  # not empty: the last one was left, and not by an exception
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
+        self._looks = False  # has lanes for a look, which `start` does not say to go on from
         self._made = where()
         self._new = True  # has not had its lanes yet, and takes them over
         self._lost = ""  # to whom its lanes went
@@ -484,7 +485,7 @@ class Loader(Closing):
             else:
                 self._attach_all(tokens)
             self._turn += 1
-            self._begun = False
+            self._begun = self._looks = False
             self._torn = False
 
     get_state = state_dict
@@ -814,6 +815,9 @@ class Loader(Closing):
         Before any lane is started afresh all are held, so that one that is busy leaves the others
         as they are.
         """
+        if self._looks and self._start != "continue":
+            self._detach()
+        self._looks = False
         several = len(self.lanes) > 1 and self.stream.persist and not self.replica
         if self._start == "fresh" and several and not self._handles:
             try:
@@ -838,7 +842,8 @@ class Loader(Closing):
     def _attach_to_look(self) -> bool:
         """Attach; True: for a look only, since `start` does not say to go on from there.
 
-        `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys.
+        `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys. Where
+        others follow they look at the same time, so they stay attached until the first batch.
         """
         if self._handles:
             return False
@@ -856,7 +861,8 @@ class Loader(Closing):
                     "one, which the first batch will drop"
                 )
             self._attach("continue")
-            return True
+            self._looks = self.replicas > 1
+            return not self._looks
         if fresh:  # none has a position: nothing is lost by beginning now
             self._start_afresh()
         return False
@@ -864,7 +870,8 @@ class Loader(Closing):
     def _detach(self) -> None:
         self._open.clear()
         self._unfinished.clear()
-        handles, self._handles, self._begun = self._handles, [], False
+        handles, self._handles = self._handles, []
+        self._begun = self._looks = False
         unwritten: errors.Error | None = None
         for lane in handles:
             try:
