@@ -46,7 +46,8 @@ static bool find_ready(const struct waiting *waiting, size_t *which)
 		return true;
 	}
 	bool asked = is_asked(waiting);
-	*which = asked ? waiting->count : 0;
+	if (asked || held == waiting->count)
+		*which = asked ? waiting->count : 0;
 	return asked || held == waiting->count;
 }
 

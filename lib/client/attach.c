@@ -68,7 +68,7 @@ static int find_group(struct segue_lane *lane, const char *name)
 
 /*
  * What this client has of the lanes that move is with the server before it asks for another: the
- * server gives away what it has reserved for this process.
+ * server gives away what it has reserved for this process, but for what other handles come for.
  */
 static int offer_others(const struct segue_lane *lane)
 {
@@ -91,6 +91,7 @@ static int attempt_place(void *arg)
 	struct segue_message request = {.lane_attach = {.mode = placing->mode,
 						.timeout_ns = placing->timeout_ns,
 						.take = placing->take}};
+	uint8_t kept[(SEGUE_LANES_MAX + 7) / 8];
 	struct segue_reply reply;
 	int rc = segue_stream_ready(lane->stream);
 
@@ -103,6 +104,10 @@ static int attempt_place(void *arg)
 		rc = segue_takeover_prepare(lane, placing->take, placing->mode);
 	if (!rc && lane->index == SEGUE_LANE_ANY)
 		rc = offer_others(lane);
+	if (!rc && lane->index == SEGUE_LANE_ANY) {
+		request.lane_attach.kept_size = segue_takeover_kept(lane, kept);
+		request.lane_attach.kept = kept;
+	}
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE)
 		rc = offer_before_restore(lane);
 	if (!rc && placing->mode == SEGUE_ATTACH_RESTORE) {

@@ -136,6 +136,14 @@ int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue
 	return 0;
 }
 
+void segue_batch_pass_over(struct segue_mapping *mapping, uint64_t step)
+{
+	uint32_t spans = segue_ring_slot(mapping->ring.map, &mapping->geometry, step)->spans;
+	uint32_t places = mapping->geometry.places;
+
+	segue_mapping_set_rows(mapping, step, spans < places ? spans : places);
+}
+
 /* Memory that a forked child does not have. */
 static bool readable(const struct segue_batch *batch)
 {

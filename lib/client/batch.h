@@ -49,6 +49,8 @@ int segue_places_create(struct segue_mapping *mapping);
  * from now on. SEGUE_EPROTOCOL, SEGUE_ENOMEM.
  */
 int segue_batch_begin(struct segue_mapping *mapping, uint64_t step, struct segue_batch **out);
+/* Batch `step`, which is published and held, is not looked at, and the next one goes on from it. */
+void segue_batch_pass_over(struct segue_mapping *mapping, uint64_t step);
 /* Frees the handle. True: nobody uses its place any more. */
 bool segue_batch_end(struct segue_batch *batch);
 /* Copies the states of what is parked, from the batch before: they are complete then. */

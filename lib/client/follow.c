@@ -95,10 +95,17 @@ static int adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	lane->batch_size = reply->message.attached.batch_size;
 	lane->alone_since = 0;
 	lane->coming_generation = generation;
+	bool is_new = !lane->mapping;
 	if (wait)
 		lane->coming = mapping;
 	else
 		set_mapping(lane, mapping, generation);
+	/* The batch that is open was for another: it is for the holder to say what comes of it. */
+	uint32_t taken = reply->message.attached.taken;
+	if (is_new && taken) {
+		lane->left = true;
+		lane->again = taken - 1;
+	}
 	return 0;
 }
 
@@ -134,7 +141,7 @@ static bool may_pass(int rc)
 	       rc == SEGUE_EGONE;
 }
 
-int segue_follow_recover(struct segue_lane *lane)
+int segue_follow_recover(struct segue_lane *lane, int64_t deadline_ns)
 {
 	int64_t now = segue_now_ns();
 
@@ -152,9 +159,14 @@ int segue_follow_recover(struct segue_lane *lane)
 			"lane %u of stream '%s': replica 0 has not come back for %d s", lane->index,
 			segue_lane_spec(lane)->name, (int)(patience / 1000000000));
 	}
+	if (now >= deadline_ns)
+		return segue_fail_within(SEGUE_ETIMEOUT,
+			"batch %" PRIu64 " of lane %u of stream '%s' did not come in time",
+			lane->track.next, lane->index, segue_lane_spec(lane)->name);
 	rc = segue_hooks_interrupted(&lane->client->hooks);
+	int64_t slice = now + SEGUE_LOOK_NS;
 	if (!rc)
-		segue_follow_sleep(lane, now + SEGUE_LOOK_NS);
+		segue_follow_sleep(lane, slice < deadline_ns ? slice : deadline_ns);
 	return rc;
 }
 
@@ -191,6 +203,7 @@ static bool settle_left(struct segue_lane *lane)
 		lane->again++;
 	} else if (over) {
 		lane->again = 0;
+		segue_batch_pass_over(lane->mapping, step);
 		if (segue_track_skip(&lane->track))
 			segue_lane_ring(lane);
 	} else {
@@ -272,7 +285,9 @@ void segue_follow_forget(struct segue_lane *lane)
 	segue_follow_pass(lane);
 	/* At its end it would wait for what is never taken. */
 	take_coming(lane);
-	lane->placed = lane->left = false;
+	/* A new one is not given what was open before it came. */
+	lane->left = lane->left && !lane->placed;
+	lane->placed = false;
 }
 
 int segue_follow_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
@@ -288,7 +303,7 @@ int segue_follow_set_batch_size(struct segue_lane *lane, uint32_t batch_size)
 		bool over = !lane->coming && segue_track_poll(&lane->track) == SEGUE_TRACK_FENCED;
 
 		if (rc == SEGUE_EGONE || (!rc && over))
-			rc = segue_follow_recover(lane);
+			rc = segue_follow_recover(lane, INT64_MAX);
 		else if (!rc && segue_now_ns() >= deadline)
 			rc = segue_fail(SEGUE_EREPLICA,
 				"lane %u of stream '%s': replica 0 has not set batch_size=%" PRIu32
@@ -312,9 +327,11 @@ void segue_follow_finish(struct segue_lane *lane)
 
 bool segue_follow_is_whole(const struct segue_lane *lane)
 {
-	/* acquire: pairs with segue_followers_tell (lane/follower.c) */
-	return segue_load_acquire(&segue_mapping_page(lane->mapping)->followers) + 1 >=
-	       lane->replicas;
+	const struct segue_lease_page *page = segue_mapping_page(lane->mapping);
+
+	/* acquire: pairs with segue_followers_tell (lane/follower.c); `gone` comes before it */
+	return segue_load_acquire(&page->followers) + 1 >= lane->replicas &&
+	       segue_load_relaxed(&page->gone) == lane->gone;
 }
 
 /* 0; SEGUE_EREPLICA if one has gone since that was said last. */
@@ -355,10 +372,6 @@ int segue_follow_await(struct segue_lane *lane, int64_t deadline_ns)
 		/* acquire: pairs with segue_followers_tell (lane/follower.c) */
 		uint32_t there = segue_load_acquire(&page->followers);
 		int64_t now = segue_now_ns();
-		if (there + 1 >= lane->replicas) {
-			lane->alone_since = 0;
-			return 0;
-		}
 		int rc = segue_lane_look_around(lane, slept);
 		if (!rc && segue_track_poll(&lane->track) == SEGUE_TRACK_FENCED)
 			rc = SEGUE_EGONE;
@@ -366,6 +379,10 @@ int segue_follow_await(struct segue_lane *lane, int64_t deadline_ns)
 			rc = check_gone(lane);
 		if (rc)
 			return rc;
+		if (there + 1 >= lane->replicas) {
+			lane->alone_since = 0;
+			return 0;
+		}
 		lane->alone_since = lane->alone_since ? lane->alone_since : now;
 		if (now - lane->alone_since >= SEGUE_REPLICAS_NS) {
 			lane->alone_since = 0;

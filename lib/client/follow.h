@@ -28,9 +28,10 @@ enum segue_track_result segue_follow_poll(struct segue_lane *lane);
 void segue_follow_sleep(const struct segue_lane *lane, int64_t until_ns);
 /*
  * After SEGUE_EGONE: 0 when it should be looked at again, whether there is a lease now or not yet;
- * SEGUE_EREPLICA when that has been so for too long, SEGUE_ESTALE, SEGUE_EINTERRUPTED.
+ * SEGUE_ETIMEOUT when there is none at `deadline_ns`, SEGUE_EREPLICA when that has been so for too
+ * long, SEGUE_ESTALE, SEGUE_EINTERRUPTED.
  */
-int segue_follow_recover(struct segue_lane *lane);
+int segue_follow_recover(struct segue_lane *lane, int64_t deadline_ns);
 /* It goes on where the holder is. */
 void segue_follow_forget(struct segue_lane *lane);
 /* Waits until the holder has set that batch size. */
@@ -47,7 +48,7 @@ void segue_follow_finish(struct segue_lane *lane);
 
 /* ---- The holder ---- */
 
-/* Whether all that are to follow do. */
+/* Whether all that are to follow do, and none has gone that was not told of. */
 bool segue_follow_is_whole(const struct segue_lane *lane);
 /*
  * Waits until they do: 0; SEGUE_ETIMEOUT at `deadline_ns`; SEGUE_EREPLICA when one has gone, once,

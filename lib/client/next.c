@@ -159,7 +159,7 @@ static int meet(struct segue_lane *lane, enum segue_track_result met, struct wai
 		return rc;
 	waiting->rung = false;
 	if (lane->replica)
-		return segue_follow_recover(lane);
+		return segue_follow_recover(lane, waiting->deadline_ns);
 	return segue_lane_recover(lane, &waiting->losses, waiting->deadline_ns);
 }
 

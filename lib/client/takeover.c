@@ -143,6 +143,25 @@ int segue_takeover_check_group(
 	return rc;
 }
 
+size_t segue_takeover_kept(const struct segue_lane *lane, uint8_t *bits)
+{
+	const struct segue_client *client = lane->client;
+	size_t size = 0;
+
+	segue_fork_lock();
+	for (const struct segue_lane *other = lanes; other; other = other->listed) {
+		if (!is_same_stream(other, client, segue_lane_spec(lane)->name) ||
+			strcmp(other->group_name, lane->group_name) != 0 ||
+			segue_lane_is_lost(other) || other->instance == client->connection.instance)
+			continue;
+		for (; size <= other->index / 8; size++)
+			bits[size] = 0;
+		bits[other->index / 8] |= (uint8_t)(1u << other->index % 8);
+	}
+	segue_fork_unlock();
+	return size;
+}
+
 /* ---- Offers ---- */
 
 /* As the older handle would, had it come back; the lease that comes of it is given back. */

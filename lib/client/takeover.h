@@ -34,6 +34,12 @@ void segue_takeover_finish(struct segue_lane *lane);
  */
 int segue_takeover_check_group(
 	const struct segue_client *client, const char *stream, const char *group);
+/*
+ * Lanes of the group of `lane`, a bit each, that handles of this process had of a server before
+ * this one, and have not come back to: `bits` has room for SEGUE_LANES_MAX. Returns the number of
+ * bytes that say it.
+ */
+size_t segue_takeover_kept(const struct segue_lane *lane, uint8_t *bits);
 /* Takes it off the list; one that is not listed is fine. */
 void segue_takeover_forget(struct segue_lane *lane);
 

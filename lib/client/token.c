@@ -1,4 +1,6 @@
 /* Tokens: of a lane where it stands, of any lane at a step; and whether one would do. */
+#include <inttypes.h>
+
 #include "client/bulk.h"
 #include "client/resume.h"
 #include "core/error.h"
@@ -41,6 +43,23 @@ static int attempt_token(void *arg)
 		lane->client, &request, SEGUE_REQUEST_NS + SEGUE_ANSWER_NS, &call->answer);
 }
 
+/* The server tells where the lane stands; here is what is to be done about it. */
+static int checkpoint_of_follower(struct segue_lane *lane, void **token, size_t *size)
+{
+	uint64_t step = lane->track.next;
+	int rc = segue_lane_checkpoint_of(lane, lane->index, step, SEGUE_REQUEST_NS, token, size);
+
+	if (rc != SEGUE_ETIMEOUT && rc != SEGUE_EROUND && rc != SEGUE_ELIMIT)
+		return rc;
+	return segue_fail_within(rc,
+		"replica %" PRIu32 " of lane %u of stream '%s' has gone through %" PRIu64
+		" batches, and replica 0 has committed %s: take checkpoints (state_dict) in "
+		"replica 0 alone, for the token is the same in all, or in all of them between the "
+		"same two batches",
+		lane->replica, lane->index, segue_lane_spec(lane)->name, step,
+		rc == SEGUE_ELIMIT ? "more" : "fewer");
+}
+
 int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size)
 {
 	int rc = segue_lane_usable(lane);
@@ -50,8 +69,7 @@ int segue_lane_checkpoint(struct segue_lane *lane, void **token, size_t *size)
 	if (!token || !size)
 		return segue_fail(SEGUE_EINVAL, "places for the token and its size are wanted");
 	if (lane->replica)
-		return segue_lane_checkpoint_of(
-			lane, lane->index, lane->track.next, SEGUE_REQUEST_NS, token, size);
+		return checkpoint_of_follower(lane, token, size);
 	rc = segue_lane_check_no_batch(lane);
 	if (rc)
 		return rc;

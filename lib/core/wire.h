@@ -120,6 +120,8 @@ struct segue_message {
 			uint32_t batch_size;         /* resize: from `step` on */
 			uint32_t replicas;           /* of the group; 0 or 1: the holder alone */
 			struct segue_log_place seen; /* offer: of a log, by batch step - 1 */
+			const uint8_t *kept;         /* CHOOSE: lanes, a bit each; in the arena */
+			size_t kept_size;
 		} lane_attach;
 		struct {
 			uint64_t stream, step; /* to go on at; SEGUE_NEVER: where the holder is */
@@ -222,6 +224,7 @@ struct segue_message {
 			uint32_t places;     /* rows that the memory has room for */
 			uint32_t batch_size; /* wanted from `step` on */
 			uint32_t lane;       /* not of FOLLOWING */
+			uint32_t taken;      /* of FOLLOWING: so often, before it came */
 		} attached;                  /* and FOLLOWING, without a token */
 		struct {
 			uint64_t id, size, step;

@@ -243,6 +243,7 @@ static const struct segue_pb_field following[] = {
 	NUMBER(Following, attached, rows, UINT32, 0, SEGUE_ROWS_MAX),
 	NUMBER(Following, attached, places, UINT32, 1, SEGUE_ROWS_MAX),
 	NUMBER(Following, attached, batch_size, UINT32, 0, SEGUE_ROWS_MAX),
+	ANY32(Following, attached, taken),
 	END,
 };
 static const struct segue_pb_field done[] = {END};
@@ -311,19 +312,26 @@ static int get_found(const ProtobufCMessage *from, struct segue_message *out)
 static void put_lane_attach(
 	const struct segue_message *message, struct segue_arena *scratch, ProtobufCMessage *to)
 {
+	Segue__Pb__LaneAttach *pb = (Segue__Pb__LaneAttach *)to;
+
 	(void)scratch;
 	if (message->lane_attach.mode == SEGUE_ATTACH_OFFER)
-		((Segue__Pb__LaneAttach *)to)->token =
-			segue_pb_put_bytes(message->lane_attach.token, SEGUE_TOKEN_BYTES);
+		pb->token = segue_pb_put_bytes(message->lane_attach.token, SEGUE_TOKEN_BYTES);
+	pb->kept = segue_pb_put_bytes(message->lane_attach.kept, message->lane_attach.kept_size);
 }
 
 static int get_lane_attach(const ProtobufCMessage *from, struct segue_message *out)
 {
+	const Segue__Pb__LaneAttach *pb = (const Segue__Pb__LaneAttach *)from;
 	bool offer = out->lane_attach.mode == SEGUE_ATTACH_OFFER;
 
-	return segue_pb_get_bytes("lane_attach.token",
-		&((const Segue__Pb__LaneAttach *)from)->token, out->lane_attach.token,
-		offer ? SEGUE_TOKEN_BYTES : 0);
+	out->lane_attach.kept = pb->kept.data;
+	out->lane_attach.kept_size = pb->kept.len;
+	int rc = segue_pb_check_range(
+		"lane_attach.kept", pb->kept.len, 0, (SEGUE_LANES_MAX + 7) / 8);
+	return rc ? rc
+		  : segue_pb_get_bytes("lane_attach.token", &pb->token, out->lane_attach.token,
+			    offer ? SEGUE_TOKEN_BYTES : 0);
 }
 
 /* ---- Messages ---- */

@@ -294,13 +294,19 @@ static int check(const struct segue_session *session, const struct segue_opening
 		  : segue_guard_check(session->server->guard, SEGUE_LIMIT_LANES, session->lanes, 1);
 }
 
-/* Of a server before this one: the client has taken back by now what it still has of them. */
+/*
+ * Of a server before this one: the client has taken back by now what it still has of them, or says
+ * which it comes back for.
+ */
 static void free_reserved(struct segue_ledger_group *group, uint32_t lanes,
-	const struct segue_holder *holder, int64_t now)
+	const struct segue_holder *holder, const struct segue_message *message, int64_t now)
 {
+	const uint8_t *kept = message->lane_attach.kept;
+
 	for (uint32_t i = 0; i < lanes; i++) {
 		struct segue_lease *lease = &group->of_lane[i].lease;
-		if (lease->state == SEGUE_LEASE_RESERVED &&
+		bool stays = i / 8 < message->lane_attach.kept_size && kept[i / 8] >> i % 8 & 1;
+		if (lease->state == SEGUE_LEASE_RESERVED && !stays &&
 			segue_holder_same(&lease->holder, holder))
 			segue_lease_expire(lease, SEGUE_PRESENCE_GONE, now);
 	}
@@ -345,7 +351,7 @@ void segue_any_request(struct segue_session *session, const struct segue_message
 			!segue_taker_has_lanes(group, lanes, session))
 			segue_taker_remove(group->takers, taker);
 		if (!rc)
-			free_reserved(group, lanes, &session->holder, now);
+			free_reserved(group, lanes, &session->holder, message, now);
 		/* One that has asked before goes on: it may have given the last lanes back. */
 		if (!rc && !segue_taker_find(group->takers, session) &&
 			!count_at_work(group->takers))
@@ -362,6 +368,8 @@ void segue_any_request(struct segue_session *session, const struct segue_message
 	if (timeout <= 0)
 		timeout = DEFAULT_WAIT;
 	taker->message = *message;
+	taker->message.lane_attach.kept = NULL; /* it goes with the request */
+	taker->message.lane_attach.kept_size = 0;
 	taker->waits = true;
 	taker->deadline = timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
 	group->takers->dirty = true;

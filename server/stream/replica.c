@@ -149,6 +149,27 @@ static bool may_pass(int rc)
 	return rc == SEGUE_EREPLICA || rc == SEGUE_EBUSY;
 }
 
+/* Of the lane that nobody holds: what is known of who had it. */
+static const char *name_absent(const struct segue_ledger *ledger, char out[96])
+{
+	const struct segue_lease *lease = &ledger->lease;
+	enum segue_presence presence = segue_process_presence(&lease->holder);
+	long pid = (long)lease->holder.pid;
+
+	if (lease->state == SEGUE_LEASE_GRANTING || !TAILQ_EMPTY(&ledger->waiting))
+		return "a process asks for the lane, and does not have it yet";
+	if (lease->state == SEGUE_LEASE_ENDING)
+		return "the lane is being given back";
+	if (pid == 0)
+		return "no process has ever taken the lane";
+	snprintf(out, 96, "process %ld, which had the lane last, %s", pid,
+		lease->state == SEGUE_LEASE_RESERVED ? "has not come back to this server"
+		: presence == SEGUE_PRESENCE_GONE    ? "has ended"
+		: presence == SEGUE_PRESENCE_ALIVE   ? "has given it back"
+						     : "has ended, or given it back");
+	return out;
+}
+
 /* Whether there is what it is to follow. */
 static int check_lease(const struct segue_replica *replica)
 {
@@ -156,11 +177,17 @@ static int check_lease(const struct segue_replica *replica)
 	const struct segue_replica *other = find_number(ledger, replica->number);
 	uint32_t lane = ledger->place.lane;
 
-	if (ledger->lease.state != SEGUE_LEASE_HELD || !ledger->grant)
+	if (ledger->lease.state != SEGUE_LEASE_HELD || !ledger->grant) {
+		char absent[96];
+		const struct segue_ledger_group *group =
+			segue_ledgers_group(&ledger->stream->ledgers, ledger->place.group);
+		const char *name = group ? group->name : "";
 		return segue_fail(SEGUE_EREPLICA,
-			"replica %" PRIu32 " of lane %u of stream '%s' waits for replica 0, which "
-			"has not taken the lane: start it, or look why it has ended",
-			replica->number, lane, stream_name(replica));
+			"replica %" PRIu32 " of lane %u of stream '%s'%s%s%s waits for replica 0: "
+			"%s. Start it, or look why it has ended",
+			replica->number, lane, stream_name(replica), *name ? ", group '" : "", name,
+			*name ? "'" : "", name_absent(ledger, absent));
+	}
 	if (ledger->replicas.wanted != replica->count)
 		return segue_fail(SEGUE_EREPLICA,
 			"lane %u of stream '%s' is held by process %ld with replicas=%" PRIu32
@@ -264,7 +291,13 @@ static void event_ready(struct segue_watch *watch, uint32_t events)
 	segue_filler_kick(filler);
 }
 
-static int send_following(struct segue_replica *replica, uint64_t step, uint32_t rows)
+/* Where one begins. */
+struct beginning {
+	uint64_t step;
+	uint32_t rows, taken;
+};
+
+static int send_following(struct segue_replica *replica, const struct beginning *at)
 {
 	const struct segue_grant *grant = replica->ledger->grant;
 	const struct segue_filler *filler = grant->filler;
@@ -275,8 +308,9 @@ static int send_following(struct segue_replica *replica, uint64_t step, uint32_t
 			{
 				.lease = replica->lease_id,
 				.generation = grant->record.generation,
-				.step = step,
-				.rows = rows,
+				.step = at->step,
+				.rows = at->rows,
+				.taken = at->taken,
 				.places = filler->geometry.places,
 				.batch_size = grant->batch_size,
 			},
@@ -292,19 +326,37 @@ static int send_following(struct segue_replica *replica, uint64_t step, uint32_t
 	return 0;
 }
 
+/*
+ * How often the holder, as it says itself, had taken batch `step` when it had taken all below
+ * `taken`. It takes none until all are there, so what it takes for this one comes after this look.
+ */
+static uint32_t times_taken(const struct segue_carry_header *words, uint64_t step, uint64_t taken)
+{
+	const _Atomic uint32_t *again = &words->again[step % SEGUE_DEPTH_MAX];
+	/* acquire: pairs with segue_follow_tell (client/follow.c) */
+	uint32_t times = segue_load_acquire(again);
+
+	return taken <= step ? 0 : times < UINT32_MAX ? times + 1 : times;
+}
+
 /* Adds it to those that the gate waits for. */
-static int join(struct segue_replica *replica, uint64_t *step, uint32_t *rows)
+static int join(struct segue_replica *replica, struct beginning *at)
 {
 	struct segue_grant *grant = replica->ledger->grant;
 	struct segue_filler *filler = grant->filler;
 
 	pthread_mutex_lock(&filler->lock);
+	/* acquire: pairs with segue_follow_tell (client/follow.c); before `committed` is read */
+	uint64_t taken = segue_load_acquire(&grant->carry.words->taken);
 	segue_carry_observe(&grant->carry, filler->feed.published);
-	int rc = find_step(replica, step);
+	int rc = find_step(replica, &at->step);
 	if (!rc) {
-		const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, *step);
-		*rows = entry ? segue_position_count(entry->position) : 0;
-		segue_followers_add(&grant->carry, &replica->follower, replica->page.map, *step);
+		const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, at->step);
+		at->rows = entry ? segue_position_count(entry->position) : 0;
+		at->taken = replica->step == SEGUE_NEVER
+				    ? times_taken(grant->carry.words, at->step, taken)
+				    : 0;
+		segue_followers_add(&grant->carry, &replica->follower, replica->page.map, at->step);
 	}
 	pthread_mutex_unlock(&filler->lock);
 	return rc;
@@ -315,15 +367,14 @@ static int serve(struct segue_replica *replica)
 {
 	struct segue_ledger *ledger = replica->ledger;
 	struct segue_server *server = ledger->stream->server;
-	uint64_t step;
-	uint32_t rows;
+	struct beginning at;
 
 	int rc = check_lease(replica);
 	if (!rc)
 		rc = make_memory(replica);
 	if (rc)
 		return rc;
-	rc = join(replica, &step, &rows);
+	rc = join(replica, &at);
 	if (rc) {
 		free_memory(replica);
 		return rc;
@@ -334,7 +385,7 @@ static int serve(struct segue_replica *replica)
 	replica->event.ready = event_ready;
 	rc = segue_loop_add(server->loop, &replica->event, EPOLLIN);
 	if (!rc)
-		rc = send_following(replica, step, rows);
+		rc = send_following(replica, &at);
 	if (rc) {
 		segue_session_fail(replica->session, replica->serial, rc);
 		part(replica, NULL);
@@ -512,14 +563,24 @@ void segue_replicas_end(struct segue_ledger *ledger)
 	ledger->replicas.wanted = 0;
 }
 
+/*
+ * Who has written nonsense need not have rung. It holds up nobody before its holder waits, who
+ * rings: so it is looked for here, in the tick that follows.
+ */
 static void throw_out(struct segue_ledger *ledger)
 {
+	struct segue_grant *grant = ledger->grant;
 	struct segue_replica *one, *next;
 
+	if (LIST_EMPTY(&ledger->replicas.following))
+		return;
+	pthread_mutex_lock(&grant->filler->lock);
+	segue_followers_observe(&grant->carry, grant->filler->feed.published);
+	pthread_mutex_unlock(&grant->filler->lock);
 	LIST_FOREACH_SAFE(one, &ledger->replicas.following, link, next) {
-		pthread_mutex_lock(&ledger->grant->filler->lock);
+		pthread_mutex_lock(&grant->filler->lock);
 		bool broken = one->follower.broken;
-		pthread_mutex_unlock(&ledger->grant->filler->lock);
+		pthread_mutex_unlock(&grant->filler->lock);
 		if (!broken)
 			continue;
 		tell_operator(one, "wrote what cannot be into its page: it follows no more");

@@ -45,7 +45,7 @@
  * mirrors lib/client/takeover.c offer 0a340b93
  * mirrors lib/client/takeover.c segue_takeover_prepare fa254ac0
  * mirrors lib/client/takeover.c segue_takeover_finish 8dfa3f4f
- * mirrors lib/client/attach.c attempt_place f04e01f7
+ * mirrors lib/client/attach.c attempt_place 2902000b
  */
 
 #define WORKERS 2

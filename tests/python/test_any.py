@@ -390,6 +390,29 @@ def test_beside_lanes_that_stay(client: segue.Client, tmp_path: Path) -> None:
         assert loader.lanes == list(range(LANES))
 
 
+def test_lanes_that_stay_are_not_taken_after_a_killed_server(
+    client: segue.Client, tmp_path: Path
+) -> None:
+    """By another loader of the process, which comes to the next server first."""
+    stream = opened(client, tmp_path)
+    with ExitStack() as stack:
+        other = stack.enter_context(segue.open(tmp_path / "store"))
+        own = stack.enter_context(stream.loader(lanes=[3], start="fresh"))
+        stays = stack.enter_context(opened(other, tmp_path).loader(lanes=[2, 5], start="fresh"))
+        loader = stack.enter_context(stream.loader(lanes="any", start="fresh", timeout=20))
+        taken = take(own, 2) + take(stays, 4) + take(loader, 10)
+        left = next(iter(stays))
+        kill(server_pid(client))
+        loader.close()
+        newer = stack.enter_context(stream.loader(lanes="any", start="continue", timeout=20))
+        taken += take(newer, 20)
+        assert newer.lanes == [0, 1, 4, 6, 7]
+        work(left)
+        left.commit()
+        taken += [(left.lane, left.step)] + take(stays, 4) + take(own, 2)
+        assert len(set(taken)) == len(taken) == 43
+
+
 def test_no_lane_in_time(client: segue.Client, tmp_path: Path) -> None:
     stream = opened(client, tmp_path, lanes=1)
     with segue.open(tmp_path / "store") as other:

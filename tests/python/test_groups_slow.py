@@ -120,6 +120,26 @@ def test_who_waits_is_told_for_whom(
         take(b, DEPTH + 2, 1)
 
 
+def test_who_waits_with_any_lane_is_told_for_whom(
+    client: segue.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.loader._GROUP_SILENCE", 0.2)
+    stream = opened(client, tmp_path / "a.segue", depth=DEPTH)
+    with (
+        stream.loader(lanes="any", group="b", timeout=1) as b,
+        stream.loader(group="c", timeout=60) as c,
+    ):
+        c.state_dict()
+        take(b, DEPTH, 1)
+        who = rf"step {DEPTH}, waits for group 'c' \(process {os.getpid()}\), which is at step 0"
+        with pytest.warns(UserWarning, match=who), pytest.raises(segue.TimeoutError_):
+            next(iter(b))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(segue.TimeoutError_):
+                next(iter(b))  # it is said once
+
+
 def waits(loader: segue.Loader) -> None:
     loader._timeout = 0.3
     with pytest.raises(segue.TimeoutError_):

@@ -61,11 +61,15 @@ def test_a_node_is_lost_for_good_and_the_other_takes_its_lanes() -> None:
     assert text.endswith("of the training that nobody killed, bit for bit\n")
 
 
-def test_two_ranks_share_a_model_and_train_it_as_one_process_does() -> None:
+@pytest.mark.parametrize("kill", [-1, 0, 1])
+def test_two_ranks_share_a_model_and_train_it_as_one_process_does(kill: int) -> None:
+    """Also if torchrun has to start both anew, for one was killed."""
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
-    text = recipe("tensor.py", "--sequences", 60, "--epochs", 2)
+    text = recipe("tensor.py", "--sequences", 60, "--epochs", 2, "--kill", kill)
     losses = re.search(r"loss ([\d.]+) in .*, ([\d.]+) in the last", text)
     assert losses and float(losses[2]) < float(losses[1]), text
     for rank in range(2):
         assert f"rank {rank}: 585 of 1170 weights\n" in text
+        assert f"rank {rank}: from batch 0\n" in text
+        assert (f"rank {rank}: from batch 20\n" in text) == (kill >= 0)
     assert text.endswith("of one process that has both halves, bit for bit\n")

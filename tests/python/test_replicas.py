@@ -391,7 +391,10 @@ def test_a_follower_of_a_group_that_was_dropped_says_so(clients: Any, data: Path
 
 def test_a_follower_without_a_leader_says_so(clients: Any, data: Path) -> None:
     follower = opened(clients[0], data).loader(replica=1, replicas=2, timeout=0.3)
-    with pytest.raises(segue.ReplicaError, match="waits for replica 0"):
+    with pytest.raises(segue.ReplicaError, match="replica 0: no process has ever"):
+        next(iter(follower))
+    follower = opened(clients[0], data).loader(group="b", replica=1, replicas=2, timeout=0.3)
+    with pytest.raises(segue.ReplicaError, match=r"lane 0 of stream 'train', group 'b' waits"):
         next(iter(follower))
 
 
@@ -403,6 +406,54 @@ def test_a_follower_that_waits_long_says_for_what(
     with pytest.warns(UserWarning, match=r"waiting 0\.5 s more: .* waits for replica 0"):
         with pytest.raises(segue.ReplicaError, match="waits for replica 0"):
             next(iter(follower))
+
+
+def ended(client: segue.Client) -> None:
+    """Until nobody has lane 0."""
+    while client.status()["streams"][0]["lanes"][0]["state"] != "free":
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["dies", "closes", "lags"])
+def test_a_follower_is_told_for_whom_it_waits(
+    clients: Any, data: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.loader._GROUP_SILENCE", 0.3)
+    follower = opened(clients[1], data).loader(replica=1, replicas=2, timeout=60)
+    options: dict[str, Any] = {"dies": {"die": 3}, "closes": {"until": 3}, "lags": {"pause": 5}}[end]
+    leader = Rank(Path(clients[0].dir), data, 0, 2, **options)
+    pid = leader.process.pid
+    says = {
+        "dies": f"replica 1 of lane 0 of stream 'train' waits for replica 0: process {pid}, which "
+        "had the lane last, has ended",
+        "closes": f"replica 0: process {pid}, which had the lane last, has ",
+        "lags": rf"lane 0 of stream 'train', at step 0, waits for replica 0 \(process {pid}\), which "
+        "is at step 0",
+    }[end]
+    found = []
+    for batch in follower:
+        found.append(batch.step)
+        if len(found) == {"dies": 4, "closes": 3, "lags": 1}[end]:
+            break
+    if end != "lags":
+        leader.process.wait()
+        ended(clients[0])
+    follower._timeout = 0.8
+    with pytest.warns(UserWarning, match=says), pytest.raises(segue.TimeoutError_, match="in time"):
+        next(iter(follower))
+    with warnings.catch_warnings(action="error"):  # it is said once
+        with pytest.raises(segue.TimeoutError_):
+            next(iter(follower))
+    leader.kill()
+
+
+def test_state_dict_of_a_follower_alone_says_what_to_do(clients: Any, data: Path) -> None:
+    leader, follower = two(clients, data)
+    together(leader, follower, 3)
+    leader._open[0].release()  # two are committed
+    leader.close()
+    with pytest.raises(segue.RoundError, match="in replica 0 alone, .* stands at step 2"):
+        follower.state_dict()
 
 
 def test_leader_and_follower_agree_on_how_many_there_are(clients: Any, data: Path) -> None:
@@ -428,6 +479,39 @@ def test_tokens_take_both_back(clients: Any, data: Path) -> None:
     leader.load_state_dict(mine)
     follower.load_state_dict(mine)
     assert together(leader, follower, 4) == after
+
+
+def looked(clients: Any, data: Path, start: str | None) -> tuple[Any, Any, dict[str, bytes]]:
+    """Loaders over a store that stands at step 4, of which all have asked for a state dict first."""
+    leader, follower = two(clients, data)
+    together(leader, follower, 4)
+    token = leader.state_dict()
+    follower.close()
+    leader.close()
+    leader = opened(clients[0], data).loader(start=start, replicas=2, timeout=10)
+    follower = opened(clients[1], data).loader(replica=1, replicas=2, timeout=10)
+    with warnings.catch_warnings(action="ignore"):  # of what the first batch will drop
+        assert leader.state_dict() == follower.state_dict() == leader.state_dict() == token
+    return leader, follower, token
+
+
+@pytest.mark.parametrize("start", [None, "fresh"])
+def test_all_look_before_they_load(clients: Any, data: Path, start: str | None) -> None:
+    """As torch.distributed.checkpoint does: who follows finds its leader there."""
+    leader, follower, token = looked(clients, data, start)
+    leader.load_state_dict(token)
+    follower.load_state_dict(token)
+    assert together(leader, follower, 2)[0][1] == 4
+
+
+def test_a_look_is_not_a_start(clients: Any, data: Path) -> None:
+    leader, follower, token = looked(clients, data, None)
+    with pytest.raises(segue.StartError, match="step 4"):
+        next(iter(leader))
+    leader.close()
+    follower.close()
+    leader, follower, token = looked(clients, data, "fresh")
+    assert together(leader, follower, 2)[0][1] == 0
 
 
 def both(leader: segue.Loader, follower: segue.Loader, go: Any) -> tuple[list[Any], list[Any]]:
@@ -526,6 +610,47 @@ def test_a_follower_with_a_token_waits_for_the_leader(clients: Any, data: Path) 
         found = both(leader, follower, go)
     assert [one[1] for one in found[0]] == [2, 3, 4, 5, 2, 3, 4]
     assert found[1] == found[0][:3] + found[0][4:]
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_new_follower_begins_with_what_the_leader_takes_next(
+    clients: Any, data: Path, loads: bool
+) -> None:
+    """Not with what an older loader has left open, which comes again to the newer one of each."""
+    older = two(clients, data)
+    together(*older, 3)
+    token = older[0].state_dict()
+    steps = together(*older, 2)
+    leader, follower = two(clients, data)
+    follower._timeout = 0.5
+    if loads:
+        follower.load_state_dict(token)
+    with pytest.raises(segue.TimeoutError_):
+        next(iter(follower))
+    follower._timeout = 30
+    if loads:
+        leader.load_state_dict(token)
+    with warnings.catch_warnings(action="ignore"):  # of the batch that was left
+        found = together(leader, follower, 4)
+    assert found[0] == (steps[0] if loads else steps[-1])
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_a_new_follower_goes_on_with_the_leader(
+    clients: Any, data: Path, commits: bool
+) -> None:
+    """One that takes the place of another while a batch is open begins with what comes then."""
+    leader, follower = two(clients, data)
+    together(leader, follower, 3)
+    follower.close()
+    again = opened(clients[1], data).loader(replica=1, replicas=2, timeout=0.5)
+    with pytest.raises(segue.TimeoutError_):
+        next(iter(again))
+    again._timeout = 30
+    leader._open[0].commit() if commits else leader._open[0].release()
+    with pytest.raises(segue.ReplicaError, match=f"replica 1, process {os.getpid()}.*was closed"):
+        next(iter(leader))  # though another has taken its place
+    assert together(leader, again, 3)[0][1] == (3 if commits else 2)
 
 
 def test_a_follower_of_a_leader_that_went_back_says_so(clients: Any, data: Path) -> None:

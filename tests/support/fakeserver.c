@@ -285,8 +285,8 @@ static void serve_lane(struct fakeserver *server, struct fake_lane *lane)
 	uint64_t committed = segue_load_acquire(&carry_of(lane)->committed);
 	MUST(released <= committed && committed <= lane->published);
 	bool news = false;
-	while (!server->script.hold && !lane->over &&
-		lane->published < released + server->geometry.depth)
+	bool holds = server->script.hold || server->script.hold_lanes >> (lane - server->lanes) & 1;
+	while (!holds && !lane->over && lane->published < released + server->geometry.depth)
 		news |= fill_one(server, lane);
 	if (news)
 		ring_bell(lane, &ring_of(lane)->bell);
@@ -975,6 +975,17 @@ void fakeserver_usurp(struct fakeserver *server, unsigned lane)
 	end_lease(server, &server->lanes[lane]);
 	server->lanes[lane].generation++;
 	memset(server->lanes[lane].token, 0x77, SEGUE_TOKEN_BYTES);
+	fakeserver_unlock(server);
+}
+
+void fakeserver_ask(struct fakeserver *server, unsigned lane, uint32_t bits)
+{
+	fakeserver_lock(server);
+	struct fake_lane *asked = &server->lanes[lane];
+	MUST(asked->lease);
+	segue_store_release(&page_of(asked)->asks, bits);
+	ring_bell(asked, &page_of(asked)->bell);
+	ring_bell(asked, &ring_of(asked)->bell);
 	fakeserver_unlock(server);
 }
 

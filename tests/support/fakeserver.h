@@ -27,24 +27,25 @@
 /* What the test may set, under the lock or before the start. */
 struct fake_script {
 	uint64_t records, lengths[FAKE_RECORDS];
-	int refuse_code;   /* HELLO is refused with it; 0: not */
-	bool other_layout; /* WELCOME names another layout version */
-	bool wrong_hash;   /* OPENED has another hash */
-	int progress;      /* PROGRESS frames before OPENED */
-	int mute;          /* requests of this type are not answered */
-	int late;          /* requests of this type are answered when this is another one */
-	int die_on;        /* at a request of this type the connection is closed, ... */
-	int die_times;     /* ... so many times */
-	int lose_grants;   /* grants made, with the connection closed instead of an answer */
-	int bad_grants;    /* grants whose ring is none */
-	unsigned bad_rows; /* so many more than there are stand in a grant */
-	bool wrong_reply;  /* REPORT is answered by DONE */
-	bool stray;        /* REPORT is preceded by a reply to an older request, with an fd */
-	bool hold;         /* publishes nothing */
-	bool hold_durable; /* makes nothing durable */
-	int storage_error; /* on every page; 0: none */
-	int damage;        /* how slots are damaged: damage_slot() */
-	uint64_t fail_at;  /* the batch that cannot be made; 0: none */
+	int refuse_code;     /* HELLO is refused with it; 0: not */
+	bool other_layout;   /* WELCOME names another layout version */
+	bool wrong_hash;     /* OPENED has another hash */
+	int progress;        /* PROGRESS frames before OPENED */
+	int mute;            /* requests of this type are not answered */
+	int late;            /* requests of this type are answered when this is another one */
+	int die_on;          /* at a request of this type the connection is closed, ... */
+	int die_times;       /* ... so many times */
+	int lose_grants;     /* grants made, with the connection closed instead of an answer */
+	int bad_grants;      /* grants whose ring is none */
+	unsigned bad_rows;   /* so many more than there are stand in a grant */
+	bool wrong_reply;    /* REPORT is answered by DONE */
+	bool stray;          /* REPORT is preceded by a reply to an older request, with an fd */
+	bool hold;           /* publishes nothing */
+	unsigned hold_lanes; /* nor in these: bits */
+	bool hold_durable;   /* makes nothing durable */
+	int storage_error;   /* on every page; 0: none */
+	int damage;          /* how slots are damaged: damage_slot() */
+	uint64_t fail_at;    /* the batch that cannot be made; 0: none */
 };
 
 /* What it saw, to be read under the lock. */
@@ -117,6 +118,8 @@ void fakeserver_unlock(struct fakeserver *server);
 
 /* Another process takes the lane, and commits nothing. */
 void fakeserver_usurp(struct fakeserver *server, unsigned lane);
+/* Asks the holder of the lane: bits of enum segue_lease_asks. */
+void fakeserver_ask(struct fakeserver *server, unsigned lane, uint32_t bits);
 /* Ends the lease as if its process had gone; what is committed is taken. */
 void fakeserver_end_lease(struct fakeserver *server, unsigned lane);
 /* Fails, for no request in particular, on the first connection, and closes it. */

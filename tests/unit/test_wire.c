@@ -458,6 +458,15 @@ Test(wire, lane_attach)
 	cr_assert_eq(out.lane_attach.seen.hash[0], 7);
 	cr_assert_eq(out.lane_attach.seen.hash[1], UINT64_MAX);
 	cr_assert_eq(memcmp(out.lane_attach.token, secret, 16), 0);
+	cr_assert_eq(out.lane_attach.kept_size, 0);
+	uint8_t kept[512];
+	memset(kept, 0xa5, sizeof(kept));
+	m.lane_attach.kept = kept;
+	m.lane_attach.kept_size = sizeof(kept);
+	out = there_and_back(&m);
+	cr_assert_eq(out.lane_attach.kept_size, sizeof(kept));
+	cr_assert_arr_eq(out.lane_attach.kept, kept, sizeof(kept));
+	m.lane_attach.kept_size = 0;
 	for (unsigned mode = SEGUE_ATTACH_NONE; mode <= SEGUE_ATTACH_RESIZE; mode++) {
 		static const uint8_t zeros[16];
 
@@ -658,6 +667,14 @@ Test(wire, replies)
 		cr_assert_eq(out.attached.batch_size, SEGUE_ROWS_MAX - rows);
 		cr_assert_eq(memcmp(out.attached.token, secret, 16), 0);
 	}
+	m = (struct segue_message){.type = SEGUE_MESSAGE_FOLLOWING,
+		.attached = {.lease = 1, .step = 3, .rows = 4, .places = 5, .taken = UINT32_MAX}};
+	out = there_and_back(&m);
+	cr_assert_eq(out.attached.lease, 1);
+	cr_assert_eq(out.attached.step, 3);
+	cr_assert_eq(out.attached.rows, 4);
+	cr_assert_eq(out.attached.places, 5);
+	cr_assert_eq(out.attached.taken, UINT32_MAX);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_DONE, .serial = 9};
 	there_and_back(&m);
 	m = (struct segue_message){.type = SEGUE_MESSAGE_BULK,
@@ -969,6 +986,7 @@ Test(wire, fields_of_a_peer_are_checked)
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 0 bytes, expected 16", number(&bytes, 5, 4));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "token has 16 bytes, expected 0",
 		blob(&bytes, 7, secret, 16));
+	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.kept is 513", blob(&bytes, 18, long_text, 513));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "lane_attach.lane is 4096", number(&bytes, 3, 4096));
 	BAD(SEGUE_MESSAGE_LANE_ATTACH, "timeout_ns is negative: -1",
 		number(&bytes, 10, UINT64_MAX));

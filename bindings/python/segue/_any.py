@@ -289,16 +289,21 @@ class _AnyBatches(loader._Batches):
         failure = ""
         while True:
             left = _left(until)
-            silent = mine._live and (left is None or left > loader._INPUT_SILENCE)
+            silence = loader._INPUT_SILENCE if mine._live else loader._GROUP_SILENCE
+            silent = (mine._live or not mine._told_waits) and (left is None or left > silence)
             try:
-                return self._wait(loader._INPUT_SILENCE if silent else left)
+                return self._wait(silence if silent else left)
             except (errors.ClosedError, errors.FencedError):
                 mine._check_open()  # another thread may have closed it, or taken it over
                 raise
-            except errors.TimeoutError_:
+            except errors.TimeoutError_ as error:
                 if not silent:
                     raise
-            failure = self._ask_for_input(mine._handles[0], failure)
+                late = error
+            if mine._live:
+                failure = self._ask_for_input(mine._handles[0], failure)
+                continue
+            self._tell_waits(mine._handles[0], late)
 
     def _wait(self, timeout: float | None) -> _segue.Lane | None:
         mine = self._loader

@@ -1,4 +1,4 @@
-"""Whom a lane waits for: replicas that lag or have not come, a group that is slower."""
+"""Whom a lane waits for: replicas that lag or have not come, replica 0, a group that is slower."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def waited_for(report: dict[str, Any], lane: int, group: str, replicas: int) -> list[str]:
-    """Return a text for each that the lane of that group waits for, from the status of its stream."""
+def waited_for(
+    report: dict[str, Any], lane: int, group: str, replica: int, replicas: int, step: int
+) -> list[str] | None:
+    """Return a text for each that the lane, at that step, waits for, from the status of its stream.
+
+    None: this replica has nobody to follow, and the server says to it what is known of replica 0.
+    """
     lanes = {
         found.get("group_name", ""): found
         for stream in report["streams"]
@@ -15,20 +20,27 @@ def waited_for(report: dict[str, Any], lane: int, group: str, replicas: int) -> 
         if found["lane"] == lane
     }
     own = lanes.get(group, {})
-    waits = list(_replicas(own, replicas)) if "replicas" in own else []
+    if replica and own.get("state") != "held":
+        return None
+    waits = list(_replicas(own, replica, replicas)) if "replicas" in own else []
     other = own.get("waits_for_group")
     if other is not None:
         waits.append(_group(other, lanes.get(other, {})))
+    if replica and not waits and own.get("step_published", 0) > step:
+        waits.append(
+            f"replica 0 (process {own['holder_pid']}), which is at step {own['step_committed']}: "
+            "is it slower, or does it stand still?"
+        )
     return waits
 
 
-def _replicas(own: dict[str, Any], replicas: int) -> Iterator[str]:
+def _replicas(own: dict[str, Any], replica: int, replicas: int) -> Iterator[str]:
     there = {one["replica"]: one for one in own["replicas"]}
     for number in range(1, replicas):
         if number not in there:
             yield f"replica {number}, which has not come"
     for number, one in there.items():
-        if one["step"] + own["depth"] <= own["step_published"]:
+        if number != replica and one["step"] + own["depth"] <= own["step_published"]:
             who = f"process {one['pid']}, {one['program']}"
             yield f"replica {number} ({who}), which is at step {one['step']}"
 

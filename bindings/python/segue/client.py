@@ -565,7 +565,9 @@ class Stream(Closing):
         lanes : iterable of int, or "any", optional
             The lanes themselves. Otherwise those with ``lane % world_size == rank``. ``"any"``:
             those that this worker is given, of which all such workers have their share; they move
-            from one to another as workers come, go and die (`segue._any.AnyLoader`).
+            from one to another as workers come, go and die (docs/guide.md, "Lanes that move"). Such
+            a loader has no `rounds`, `epochs` and `set_batch_size`, and its `lanes` are those of
+            the moment.
         rank, world_size : int, optional
             If not given, those that the environment has of torchrun (``RANK``, ``WORLD_SIZE``), of
             MPI (``OMPI_COMM_WORLD_RANK``, ``MV2_COMM_WORLD_RANK``, ``PMI_RANK``, and the same with

@@ -236,6 +236,7 @@ class Loader(Closing):
         self._left: list[None] = []  # not empty: the last one was left, and not by an exception
         self._begun = False  # an iterator has taken batches of the attached lanes
         self._torn = False  # load_state_dict has set some lanes to their tokens, not all
+        self._looks = False  # has lanes for a look, which `start` does not say to go on from
         self._made = where()
         self._new = True  # has not had its lanes yet, and takes them over
         self._lost = ""  # to whom its lanes went
@@ -484,7 +485,7 @@ class Loader(Closing):
             else:
                 self._attach_all(tokens)
             self._turn += 1
-            self._begun = False
+            self._begun = self._looks = False
             self._torn = False
 
     get_state = state_dict
@@ -814,6 +815,9 @@ class Loader(Closing):
         Before any lane is started afresh all are held, so that one that is busy leaves the others
         as they are.
         """
+        if self._looks and self._start != "continue":
+            self._detach()
+        self._looks = False
         several = len(self.lanes) > 1 and self.stream.persist and not self.replica
         if self._start == "fresh" and several and not self._handles:
             try:
@@ -838,7 +842,8 @@ class Loader(Closing):
     def _attach_to_look(self) -> bool:
         """Attach; True: for a look only, since `start` does not say to go on from there.
 
-        `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys.
+        `torch.distributed.checkpoint` asks for a state dict before it loads one, for the keys. Where
+        others follow they look at the same time, so they stay attached until the first batch.
         """
         if self._handles:
             return False
@@ -856,7 +861,8 @@ class Loader(Closing):
                     "one, which the first batch will drop"
                 )
             self._attach("continue")
-            return True
+            self._looks = self.replicas > 1
+            return not self._looks
         if fresh:  # none has a position: nothing is lost by beginning now
             self._start_afresh()
         return False
@@ -864,7 +870,8 @@ class Loader(Closing):
     def _detach(self) -> None:
         self._open.clear()
         self._unfinished.clear()
-        handles, self._handles, self._begun = self._handles, [], False
+        handles, self._handles = self._handles, []
+        self._begun = self._looks = False
         unwritten: errors.Error | None = None
         for lane in handles:
             try:
@@ -1157,14 +1164,16 @@ class _Batches:
         if loader._live is None:
             loader._live = loader.stream.records == _LIVE
         silence = _SILENCE if leads else _GROUP_SILENCE
-        tells = not loader._told_waits and (leads or (loader.stream.persist and not loader._live))
+        others = loader.replicas > 1 or (loader.stream.persist and not loader._live)
+        tells = others and not loader._told_waits
+        told = False
         if tells and (timeout is None or timeout > silence):
             try:  # for each batch: suppress() would take longer
                 return lane.next(silence)
-            except errors.TimeoutError_:
+            except errors.TimeoutError_ as error:
                 timeout = None if timeout is None else timeout - silence
-            self._tell_waits(lane)
-        if not loader._live:
+                told = self._tell_waits(lane, error)
+        if not loader._live or told:
             return lane.next(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         failure = ""
@@ -1176,18 +1185,27 @@ class _Batches:
                 return lane.next(_INPUT_SILENCE)
             failure = self._ask_for_input(lane, failure)
 
-    def _tell_waits(self, lane: _segue.Lane) -> None:
-        """Say once whom the lane waits for, if it does."""
+    def _tell_waits(self, lane: _segue.Lane, error: errors.TimeoutError_) -> bool:
+        """Say once whom the lane waits for, if it does. `error` is what it says itself."""
         loader = self._loader
         stream = loader.stream
-        report = stream._client._report(_segue.REPORT_STATUS, stream.name)
-        waits = waited_for(report, lane.index, loader.group or "", loader.replicas)
+        waits: list[str] | None = None
+        with suppress(errors.NotFoundError):  # a new server does not have it yet
+            report = stream._client._report(_segue.REPORT_STATUS, stream.name)
+            place = lane.index, loader.group or "", loader.replica, loader.replicas
+            waits = waited_for(report, *place, lane.committed)
         if waits:
-            loader._told_waits = True
-            warn(
+            text = (
                 f"lane {lane.index} of stream {stream.name!r}, at step {lane.committed}, waits for "
                 f"{', and '.join(waits)}"
             )
+        elif waits is None and loader.replica:
+            text = str(error)
+        else:
+            return False
+        loader._told_waits = True
+        warn(text)
+        return True
 
     def _ask_for_input(self, lane: _segue.Lane, before: str) -> str:
         """Return why nobody inserts, or raise it if nobody has gone on since `before` was returned.

@@ -71,7 +71,8 @@ struct hostile {
 	X(namespaces, "C24")                                                                       \
 	X(sides, "C25")                                                                            \
 	X(producers, "C26")                                                                        \
-	X(groups, "C28")
+	X(groups, "C28")                                                                           \
+	X(replicas, "C29")
 #define HOSTILE_DECLARE(name, row) void attack_##name(struct hostile *hostile);
 HOSTILE_ATTACKS(HOSTILE_DECLARE)
 #undef HOSTILE_DECLARE
@@ -146,7 +147,9 @@ void hostile_beside(
 /* Where the attacker is, and its ring's fd, or -1: what it has mapped. */
 void hostile_beside_note(uint64_t step, int ring);
 
-/* Tries to write, to size and to reopen a segment that is read only; `at`: where it is mapped. */
+/* Tries to write and to size a segment by an fd that is read only; `at`: where it is mapped. */
+void hostile_try_mapped(int fd, void *at, const char *what);
+/* That, and to reopen it. */
 void hostile_try_segment(int fd, void *at, const char *what);
 
 /* ---- Without the library ---- */

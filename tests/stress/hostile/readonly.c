@@ -41,12 +41,18 @@ static void try_map(void *at, const char *what)
 	}
 }
 
+void hostile_try_mapped(int fd, void *at, const char *what)
+{
+	try_file(fd, what);
+	try_map(at, what);
+}
+
 void hostile_try_segment(int fd, void *at, const char *what)
 {
 	char path[64];
 	static const int modes[] = {O_RDWR, O_WRONLY, O_RDWR | O_TRUNC};
 
-	try_file(fd, what);
+	hostile_try_mapped(fd, at, what);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 		int again = open(path, modes[i] | O_CLOEXEC);
@@ -55,7 +61,6 @@ void hostile_try_segment(int fd, void *at, const char *what)
 		if (again >= 0)
 			close(again);
 	}
-	try_map(at, what);
 }
 
 /* The carry is the worker's, but its size is not. */
