@@ -6,9 +6,10 @@
 #include "cli/cli.h"
 #include "cli/look.h"
 
-#define PACE_OVER_S 30.0 /* the pace is a mean over about so long */
-#define STILL_S     5.0  /* a worker that commits nothing for so long is told of */
-#define WAITS_MUCH  0.5  /* so is one that waits for so much of its time */
+#define PACE_OVER_S  30.0 /* the pace is a mean over about so long */
+#define STILL_S      5.0  /* a worker that commits nothing for so long is told of */
+#define WAITS_MUCH   0.5  /* so is one that waits for so much of its time */
+#define WAITS_ALWAYS 0.9
 
 /* ---- A lane ---- */
 
@@ -51,11 +52,6 @@ static void set_pace(
 		lane->eta_s = (lane->sequences - lane->sequences_done) / lane->pace;
 }
 
-static bool is_full(const struct segue_look_lane *lane)
-{
-	return lane->ring && lane->published - lane->committed >= lane->depth;
-}
-
 /* They are of one lease, and of a ring that both have seen. */
 static void compare_ring(
 	struct segue_look_lane *lane, const struct segue_look_lane *before, double seconds)
@@ -67,7 +63,7 @@ static void compare_ring(
 	lane->worker_waits = share(lane->worker_waits_s, before->worker_waits_s, seconds);
 	lane->server_waits = share(lane->server_waits_s, before->server_waits_s, seconds);
 	set_pace(lane, before, seconds);
-	if (lane->committed == before->committed && is_full(lane) && is_full(before))
+	if (lane->committed == before->committed && lane->server_waits >= WAITS_ALWAYS)
 		lane->still_s = before->still_s + seconds;
 }
 
@@ -191,7 +187,7 @@ static void note_lane(struct segue_look *look, const struct segue_look_lane *lan
 	if (!lane->left || lane->ended)
 		return;
 	snprintf(text, sizeof(text),
-		"has no worker: process %jd (%s), which had it, has gone or given it back at "
+		"has no worker: process %jd (%s), which had it, has ended or given it back at "
 		"step %ju",
 		(intmax_t)lane->left, lane->left_script, (uintmax_t)lane->committed);
 	note_of(look, lane, text);

@@ -245,22 +245,25 @@ void segue_terminal_size(int *columns, int *rows)
 	*rows = size.ws_row ? size.ws_row : ROWS;
 }
 
-void segue_terminal_show(const char *lines)
+void segue_terminal_show(const char *lines, int rows)
 {
-	static const char home[] = "\x1b[H", rest[] = "\x1b[K", below[] = "\x1b[J";
-	size_t used = 0, breaks = 0;
+	/* A line is erased before it is written: behind it, its last character would go as well. */
+	static const char home[] = "\x1b[H\x1b[K", next[] = "\n\x1b[K", below[] = "\x1b[J";
+	int breaks = 0;
 
 	for (const char *at = lines; (at = strchr(at, '\n')) != NULL; at++)
 		breaks++;
-	char *frame = segue_cli_need(malloc(strlen(lines) + breaks * sizeof(rest) + 16));
-	used += (size_t)(stpcpy(frame, home) - frame);
+	char *frame = segue_cli_need(malloc(
+		strlen(lines) + (size_t)breaks * sizeof(next) + sizeof(home) + sizeof(below)));
+	char *to = stpcpy(frame, home);
 	for (const char *at = lines; *at; at++) {
-		if (*at == '\n')
-			used += (size_t)(stpcpy(frame + used, rest) - (frame + used));
-		if (*at != '\n' || at[1]) /* a last break would scroll */
-			frame[used++] = *at;
+		if (*at != '\n')
+			*to++ = *at;
+		else if (at[1] || breaks < rows) /* at the bottom it would scroll */
+			to = stpcpy(to, next);
 	}
-	used += (size_t)(stpcpy(frame + used, below) - (frame + used));
-	put(frame, used);
+	if (breaks < rows)
+		to = stpcpy(to, below);
+	put(frame, (size_t)(to - frame));
 	free(frame);
 }

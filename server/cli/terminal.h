@@ -36,8 +36,8 @@ void segue_terminal_size(int *columns, int *rows);
 enum segue_key segue_terminal_key(int64_t deadline_ns);
 /* The same without taking it: whether what comes next is QUIT, of those that are there. */
 bool segue_terminal_wants_out(void);
-/* Shows lines that each end with '\n', in place of what is there. */
-void segue_terminal_show(const char *lines);
+/* Shows lines that each end with '\n', at most `rows`, which it has, in place of what is there. */
+void segue_terminal_show(const char *lines, int rows);
 
 /* The key that `bytes` begin with, and how many of them it took. Pure. */
 enum segue_key segue_terminal_parse(const char *bytes, size_t size, size_t *taken);

@@ -201,7 +201,7 @@ static void draw(const struct top *top, struct segue_screen *screen)
 	char *text = segue_screen_draw(&top->look, screen);
 	if (screen->first > screen->last_first)
 		screen->first = screen->last_first;
-	segue_terminal_show(text);
+	segue_terminal_show(text, screen->rows);
 	free(text);
 }
 

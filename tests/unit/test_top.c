@@ -381,7 +381,7 @@ Test(top, a_worker_that_died)
 		"LANE WORKER          EPOCH STEP  B/S WWAIT SWAIT RING       COMM CKPT ETA\n"
 		"   0 4711 train        2/3    7 0.00    0%    0% |....| 0/4   5s  13m   -\n"
 		"   1 gone: 4712 eval     -    7    -     -     - -            5s  13m   -\n"
-		"lane 1 of train has no worker: process 4712 (eval), which had it, has gone or\n"
+		"lane 1 of train has no worker: process 4712 (eval), which had it, has ended or\n"
 		"given it back at step 7\n"
 		"train: padding 10%; exposed data wait 0% of the time (worst: process 4711)\n");
 	segue_look_finish(&before);
@@ -389,10 +389,11 @@ Test(top, a_worker_that_died)
 
 Test(top, a_worker_that_stands_still)
 {
-	struct lane_case lane = {.pid = 4711, .committed = 7, .ahead = 4};
+	struct lane_case lane = {.pid = 4711, .committed = 7, .ahead = 3};
 	struct segue_look before = look_at(&lane, 1, "ok", 0);
 
 	for (int second = 1; second <= 6; second++) {
+		lane.server_waits_s = second;
 		struct segue_look look = look_at(&lane, 1, "ok", second);
 		segue_look_compare(&look, &before);
 		segue_look_finish(&before);
