@@ -108,24 +108,30 @@ static void read_ring(struct segue_look_lane *lane, struct json_object *from)
 	lane->sequences_done = number_of(from, "sequences_done");
 }
 
+/* Takes `group` over. */
 static struct segue_look_lane *add_lane(
-	struct segue_look *look, const char *stream, struct json_object *from)
+	struct segue_look *look, const char *stream, char *group, uint64_t number)
 {
 	look->lane = grow(look->lane, look->lane_count, sizeof(*look->lane));
 	struct segue_look_lane *lane = &look->lane[look->lane_count++];
 
 	*lane = (struct segue_look_lane){.stream = copy(stream),
-		.group = group_of(from),
-		.lane = segue_json_get_unsigned(from, "lane"),
-		.generation = segue_json_get_unsigned(from, "generation"),
+		.group = group,
+		.lane = number,
+		.worker_waits_s = -1,
+		.server_waits_s = -1,
+		.behind = -1,
+		.epoch = -1,
+		.epochs = -1,
+		.sequences = -1,
+		.sequences_done = -1,
+		.waits_s = -1,
 		.batches_per_s = -1,
 		.worker_waits = -1,
 		.server_waits = -1,
 		.eta_s = -1,
 		.pace = -1,
-		.waits_s = -1,
 		.left_script = copy("")};
-	read_ring(lane, from);
 	return lane;
 }
 
@@ -146,10 +152,13 @@ static void take_holder(struct segue_look_lane *lane, int64_t pid, struct json_o
 static void read_lane(struct segue_look *look, const char *stream, struct json_object *from,
 	struct json_object *sessions)
 {
-	struct segue_look_lane *lane = add_lane(look, stream, from);
+	struct segue_look_lane *lane =
+		add_lane(look, stream, group_of(from), segue_json_get_unsigned(from, "lane"));
 	double pid = number_of(from, "holder_pid");
 
 	take_holder(lane, pid > 0 ? (int64_t)pid : 0, sessions);
+	read_ring(lane, from);
+	lane->generation = segue_json_get_unsigned(from, "generation");
 	lane->state = text_of(from, "state");
 	lane->committed = segue_json_get_unsigned(from, "step_committed");
 	lane->durable = segue_json_get_unsigned(from, "step_durable");
@@ -228,6 +237,7 @@ static void read_stream(
 	for (size_t i = 0; !dropped && i < segue_json_count(lanes); i++) {
 		struct json_object *lane = segue_json_at(lanes, i);
 		read_lane(look, stream->name, lane, sessions);
+		look->lane[look->lane_count - 1].persist = segue_json_get_bool(from, "persist");
 		note_replicas(look, &look->lane[look->lane_count - 1], lane);
 	}
 }
@@ -265,6 +275,26 @@ static int compare_lanes(const void *one, const void *other)
 	return order ? order : (a->lane > b->lane) - (a->lane < b->lane);
 }
 
+static void sort_lanes(struct segue_look *look)
+{
+	if (look->lane_count)
+		qsort(look->lane, look->lane_count, sizeof(*look->lane), compare_lanes);
+}
+
+void segue_look_keep(struct segue_look *look, const struct segue_look_lane *lane)
+{
+	struct segue_look_lane *kept = add_lane(look, lane->stream, copy(lane->group), lane->lane);
+
+	take_holder(kept, 0, NULL);
+	kept->state = copy("closed");
+	kept->persist = lane->persist;
+	kept->committed = lane->committed;
+	kept->durable = lane->durable;
+	kept->committed_at = lane->committed_at;
+	kept->checkpoint_at = lane->checkpoint_at;
+	sort_lanes(look);
+}
+
 int segue_look_read(const char *status, int64_t now_ns, int64_t now_ms, struct segue_look *out)
 {
 	struct json_object *report;
@@ -278,19 +308,20 @@ int segue_look_read(const char *status, int64_t now_ns, int64_t now_ms, struct s
 	for (size_t i = 0; i < segue_json_count(streams); i++)
 		read_stream(
 			out, segue_json_at(streams, i), json_object_object_get(report, "sessions"));
-	if (out->lane_count)
-		qsort(out->lane, out->lane_count, sizeof(*out->lane), compare_lanes);
+	sort_lanes(out);
 	json_object_put(report);
 	return 0;
 }
 
 static void read_stored(struct segue_look *look, const char *stream, struct json_object *from)
 {
-	struct segue_look_lane *lane = add_lane(look, stream, from);
+	struct segue_look_lane *lane =
+		add_lane(look, stream, group_of(from), segue_json_get_unsigned(from, "lane"));
 	struct json_object *checkpoints = json_object_object_get(from, "checkpoints");
 
 	take_holder(lane, 0, NULL);
 	lane->state = copy("stored");
+	lane->persist = true;
 	lane->committed = lane->durable = segue_json_get_unsigned(from, "step");
 	lane->committed_at = date_of(from, "committed");
 	lane->checkpoint_at = -1;
@@ -321,8 +352,7 @@ int segue_look_read_store(const char *inspect, const char *dir, const char *trou
 		for (size_t j = 0; j < segue_json_count(lanes); j++)
 			read_stored(out, segue_cli_member(stream, "name"), segue_json_at(lanes, j));
 	}
-	if (out->lane_count)
-		qsort(out->lane, out->lane_count, sizeof(*out->lane), compare_lanes);
+	sort_lanes(out);
 	json_object_put(report);
 	return 0;
 }

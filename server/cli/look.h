@@ -15,8 +15,9 @@
 struct segue_look_lane {
 	char *stream, *group; /* group: "" has no name; of persist = false the number it has */
 	uint64_t lane, generation;
-	char *state;            /* of its lease: "held", "free", ... */
-	int64_t holder;         /* process; 0: nobody has it */
+	char *state;    /* of its lease: "held", "free", ...; "closed": its stream is not open */
+	bool persist;   /* it is stored */
+	int64_t holder; /* process; 0: nobody has it */
 	char *program, *script; /* the holder's; script: what an interpreter runs, else program */
 	bool ring;              /* somebody has it, and the next four and the sums are known */
 	uint64_t published, depth, ring_bytes;
@@ -83,6 +84,8 @@ void segue_look_compare(struct segue_look *look, const struct segue_look *before
 /* A zeroed one is fine. */
 void segue_look_finish(struct segue_look *look);
 
+/* Adds a lane of the look before, of a stream that is not open any more. */
+void segue_look_keep(struct segue_look *look, const struct segue_look_lane *lane);
 /* Adds a note. */
 void segue_look_note(struct segue_look *look, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -80,6 +80,20 @@ static void remember(struct segue_look_lane *lane, const struct segue_look_lane 
 	lane->left_script = segue_cli_need(strdup(script));
 }
 
+/* A stream that nobody has any more is not open: who has left it is to be seen all the same. */
+static void keep_lanes(struct segue_look *look, const struct segue_look *before)
+{
+	for (size_t i = 0; look->served && i < before->lane_count; i++) {
+		const struct segue_look_lane *lane = &before->lane[i];
+		bool open = false;
+
+		for (size_t j = 0; j < look->stream_count; j++)
+			open |= strcmp(look->stream[j].name, lane->stream) == 0;
+		if (!open && lane->persist && !lane->ended && (lane->holder || lane->left))
+			segue_look_keep(look, lane);
+	}
+}
+
 /* ---- A stream ---- */
 
 static bool is_of(const struct segue_look_lane *lane, const char *stream)
@@ -197,6 +211,8 @@ void segue_look_compare(struct segue_look *look, const struct segue_look *before
 {
 	double seconds = before ? (double)(look->at_ns - before->at_ns) / 1e9 : 0;
 
+	if (before)
+		keep_lanes(look, before);
 	for (size_t i = 0; i < look->lane_count; i++) {
 		struct segue_look_lane *lane = &look->lane[i];
 		const struct segue_look_lane *found = find(before, lane);

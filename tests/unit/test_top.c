@@ -80,7 +80,7 @@ static char *status_of(const struct lane_case *lanes, size_t count, const char *
 		"{\"pid\":4711,\"program\":\"train\"},{\"pid\":4712,\"program\":\"eval\"}],"
 		"\"memory\":{\"rss_bytes\":10485760},\"cpu_s\":1.5,\"store\":{\"file_bytes\":1,"
 		"\"used_bytes\":1,\"transactions\":7,\"bytes_put\":8},\"streams\":[{\"name\":"
-		"\"train\",\"state\":\"open\",\"skipped\":2,\"lanes\":[",
+		"\"train\",\"state\":\"open\",\"persist\":true,\"skipped\":2,\"lanes\":[",
 		storage);
 	for (size_t i = 0; i < count; i++) {
 		fputs(i ? "," : "", file);
@@ -90,14 +90,21 @@ static char *status_of(const struct lane_case *lanes, size_t count, const char *
 	return end(&text);
 }
 
-static struct segue_look look_at(
-	const struct lane_case *lanes, size_t count, const char *storage, int64_t second)
+static struct segue_look read_at(const char *status, int64_t second)
 {
 	struct segue_look look;
-	char *status = status_of(lanes, count, storage);
 
 	int rc = segue_look_read(status, second * SECOND, NOW_MS + second * 1000, &look);
 	cr_assert_eq(rc, 0, "%s: %s", status, segue_error_detail());
+	return look;
+}
+
+static struct segue_look look_at(
+	const struct lane_case *lanes, size_t count, const char *storage, int64_t second)
+{
+	char *status = status_of(lanes, count, storage);
+	struct segue_look look = read_at(status, second);
+
 	free(status);
 	return look;
 }
@@ -385,6 +392,39 @@ Test(top, a_worker_that_died)
 		"given it back at step 7\n"
 		"train: padding 10%; exposed data wait 0% of the time (worst: process 4711)\n");
 	segue_look_finish(&before);
+}
+
+/* Its stream is closed then, if it was the last that had one of its lanes. */
+Test(top, the_last_worker_of_a_stream_died)
+{
+	static const char nothing[] = "{\"server\":{\"storage\":\"ok\"},\"streams\":[]}";
+	struct lane_case lane = {.pid = 4711, .committed = 7};
+	struct segue_look before = look_at(&lane, 1, "ok", 0), look;
+
+	for (int second = 1; second < 4; second++) {
+		look = read_at(nothing, second);
+		segue_look_compare(&look, &before);
+		segue_look_finish(&before);
+		before = look;
+		cr_assert_eq(before.lane_count, 1);
+		cr_assert_eq(before.lane[0].left, 4711);
+		cr_assert_eq(before.lane[0].committed, 7);
+		cr_assert_eq(before.note_count, 1);
+	}
+	lane.pid = 4712; /* and another has it */
+	look = look_at(&lane, 1, "ok", 4);
+	segue_look_compare(&look, &before);
+	cr_assert_eq(look.lane_count, 1);
+	cr_assert_eq(look.lane[0].holder, 4712);
+	cr_assert_eq(look.note_count, 0);
+	segue_look_finish(&before);
+	/* One that has come to its end is not missed. */
+	look.lane[0].ended = true;
+	before = read_at(nothing, 5);
+	segue_look_compare(&before, &look);
+	cr_assert_eq(before.lane_count, 0);
+	segue_look_finish(&before);
+	segue_look_finish(&look);
 }
 
 Test(top, a_worker_that_stands_still)
