@@ -30,9 +30,14 @@ static void put_head(FILE *file, const struct metric *metric)
 		metric->counter ? "counter" : "gauge", metric->name, metric->help);
 }
 
-static const char *suffix_of(const struct metric *metric)
+/*
+ * Up to the labels that all have: of a machine's stores, which may be in files side by side, each
+ * has its own.
+ */
+static void begin_sample(FILE *file, const struct metric *metric, const struct segue_look *look)
 {
-	return metric->counter ? "_total" : "";
+	fprintf(file, "%s%s{", metric->name, metric->counter ? "_total" : "");
+	put_label(file, "dir", look->dir);
 }
 
 /* ---- The server ---- */
@@ -84,8 +89,10 @@ static void put_server(const struct segue_look *look, FILE *file)
 		const struct metric *metric = &of_server[i].metric;
 		double value = of_server[i].value(look);
 		put_head(file, metric);
-		if (value >= 0)
-			fprintf(file, "%s%s %.15g\n", metric->name, suffix_of(metric), value);
+		if (value < 0)
+			continue;
+		begin_sample(file, metric, look);
+		fprintf(file, "} %.15g\n", value);
 	}
 }
 
@@ -126,7 +133,8 @@ static void put_streams(const struct segue_look *look, FILE *file)
 			double value = of_stream[i].value(stream);
 			if (value < 0 || strcmp(stream->state, "dropped") == 0)
 				continue;
-			fprintf(file, "%s%s{", metric->name, suffix_of(metric));
+			begin_sample(file, metric, look);
+			fputc(',', file);
 			put_label(file, "stream", stream->name);
 			fprintf(file, "} %.15g\n", value);
 		}
@@ -233,7 +241,8 @@ static void put_lanes(const struct segue_look *look, FILE *file)
 			double value = of_lane[i].value(lane);
 			if (value < 0)
 				continue;
-			fprintf(file, "%s%s{", metric->name, suffix_of(metric));
+			begin_sample(file, metric, look);
+			fputc(',', file);
 			put_label(file, "stream", lane->stream);
 			fputc(',', file);
 			put_label(file, "group", lane->group);

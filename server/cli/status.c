@@ -278,9 +278,8 @@ const struct segue_cli_command segue_cli_status = {
 		"whose sequences are inserted: who inserts, how many of each name were INSERTED,\n"
 		"up to which they are acknowledged (SAFE), whether inserts wait; and of each lane\n"
 		"how many sequences it has not finished (BEHIND).\n\n"
-		"With --openmetrics the figures of 'segue top' as text that Prometheus reads; "
-		"without\n"
-		"a server that is segue_up 0.\n\n"
+		"With --openmetrics the figures of 'segue top' as text that Prometheus reads;\n"
+		"where no server runs that is segue_up 0.\n\n"
 		"Exit status: 0 a server answered, 1 none runs or it could not be asked,\n"
 		"2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET | SEGUE_CLI_OPENMETRICS,

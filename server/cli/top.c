@@ -92,8 +92,10 @@ static int look_at_store(
 		snprintf(trouble, sizeof(trouble), "no server runs for %s", options->dir);
 	if (!held)
 		read_store(options, inspect);
-	return segue_look_read_store(
-		*inspect, options->dir, trouble, segue_now_ns(), segue_unix_ms(), look);
+	char *dir = segue_cli_need(segue_cli_absolute(options->dir)); /* as a server says it */
+	rc = segue_look_read_store(*inspect, dir, trouble, segue_now_ns(), segue_unix_ms(), look);
+	free(dir);
+	return rc;
 }
 
 int segue_top_look(const struct segue_cli_options *options, segue_interrupt_fn *interrupt,
@@ -262,27 +264,21 @@ static int run_top(const struct segue_cli_options *options)
 const struct segue_cli_command segue_cli_top = {
 	.name = "top",
 	.operands = "DIR",
-	.summary = "watch the lanes of a directory, refreshed each second",
-	.help = "Of each lane: the process that has it and what that runs (WORKER), its EPOCH, "
-		"from\n"
-		"1, of how many; its STEP, batches a second (B/S); the share of the last second "
-		"in\n"
-		"which the worker waited for data (WWAIT), and in which the RING was full, so "
-		"that\n"
-		"the server waited (SWAIT); the RING, batches filled ahead of how many; how old "
-		"the\n"
-		"last commit on disk (COMM) and the last checkpoint (CKPT) are; and how long the\n"
-		"lane takes yet, about (ETA). Where there is no room for all, CKPT goes first, "
-		"then\n"
+	.summary = "watch the lanes of a directory",
+	.help = "Of each lane: the process that has it and what that runs (WORKER), its EPOCH of\n"
+		"how many, from 1; its STEP, batches a second (B/S); the share of the last second\n"
+		"in which the worker waited for data (WWAIT), and in which the ring was full, so\n"
+		"that the server waited (SWAIT); the RING: batches filled ahead, of how many; how\n"
+		"old the last commit on disk (COMM) and the last checkpoint (CKPT) are; and about\n"
+		"how long the lane takes yet (ETA). Where there is no room, CKPT goes first, then\n"
 		"EPOCH, ETA, COMM. Below: who waits for whom, and of each stream the share of\n"
-		"padding and the exposed data wait: what a batch waited for data, of the worker\n"
-		"that waits most.\n\n"
-		"Keys: arrows, page keys, Home, End: other lanes. q: end. Where standard output "
-		"or\n"
-		"input is no terminal, one screen is printed, after a second. NO_COLOR in the\n"
-		"environment: no colours.\n\n"
-		"Exit status: 0 fine, 1 there is no such directory, or (where it does not show a\n"
-		"screen) no server answered, 2 wrong usage.\n",
+		"padding, and the exposed data wait: how long a batch was waited for, of the\n"
+		"worker that waits most. Where no server runs: what the store has.\n\n"
+		"Keys: arrows, page keys, Home, End: other lanes. q: end. Where standard output\n"
+		"or input is no terminal, one screen is printed, after a second. No colours with\n"
+		"NO_COLOR in the environment.\n\n"
+		"Exit status: 0 fine, 1 there is no such directory, or (where no screen is shown)\n"
+		"no server answered, 2 wrong usage.\n",
 	.takes = SEGUE_CLI_JSON | SEGUE_CLI_SOCKET | SEGUE_CLI_REFRESHES,
 	.operands_min = 1,
 	.operands_max = 1,

@@ -418,16 +418,20 @@ with segue.open(sys.argv[1]) as client:
 # ---- OpenMetrics ----
 
 
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Each sample by its name and the values of its labels; as both of Prometheus' formats."""
+def samples(text: str, directory: Path) -> dict[tuple[str, ...], float]:
+    """Each sample by its name and the values of its labels; as both of Prometheus' formats.
+
+    All have the directory: files of several stores lie side by side.
+    """
     found = {}
     for family in openmetrics(text):
         for sample in family.samples:
-            key = (sample.name, *sample.labels.values())
+            assert next(iter(sample.labels.items())) == ("dir", str(directory))
+            key = (sample.name, *list(sample.labels.values())[1:])
             assert key not in found
             found[key] = sample.value
     older = [sample for family in prometheus_text(text) for sample in family.samples]
-    assert {(one.name, *one.labels.values()): one.value for one in older} == found
+    assert {(one.name, *list(one.labels.values())[1:]): one.value for one in older} == found
     return found
 
 
@@ -439,7 +443,7 @@ def test_openmetrics(directory: Path, client: segue.Client, data: Path) -> None:
         loader.state_dict()
         result = run("status", directory, "--openmetrics")
         assert result.returncode == FINE and result.stdout.endswith("\n# EOF\n")
-        found = samples(result.stdout)
+        found = samples(result.stdout, directory)
         status = client.status()
     assert found["segue_up",] == 1 and found["segue_storage_ok",] == 1
     assert found["segue_store_transactions_total",] > 0
@@ -467,7 +471,7 @@ def test_openmetrics_of_private_lanes(directory: Path, client: segue.Client, dat
     with stream.loader() as one, stream.loader() as two:
         commit(one, 1)
         commit(two, 2)
-        found = samples(run("status", directory, "--openmetrics").stdout)
+        found = samples(run("status", directory, "--openmetrics").stdout, directory)
     steps = [value for key, value in found.items() if key[0] == "segue_lane_batches_total"]
     assert sorted(steps) == [1, 2]
 
@@ -478,4 +482,4 @@ def test_openmetrics_without_a_server(directory: Path, data: Path) -> None:
     until(lambda: run("status", directory).returncode == WRONG)
     result = run("status", directory, "--openmetrics")
     assert result.returncode == WRONG and "no server runs" in result.stderr
-    assert samples(result.stdout) == {("segue_up",): 0}
+    assert samples(result.stdout, directory) == {("segue_up",): 0}

@@ -582,29 +582,30 @@ Test(top, as_openmetrics)
 	struct segue_look look = look_at(&lane, 1, "ok", 0);
 	char *text = metrics_of(&look);
 
-#define OF "stream=\"train\",group=\"a\\\"b\\\\c\\\\x0ad\",lane=\"0\"} "
+#define OF "dir=\"/data/run1\",stream=\"train\",group=\"a\\\"b\\\\c\\\\x0ad\",lane=\"0\"} "
 	cr_assert(strstr(text, "# TYPE segue_lane_batches counter\n"));
 	cr_assert(strstr(text, "\nsegue_lane_batches_total{" OF "7\n"), "%s", text);
 	cr_assert(strstr(text, "\nsegue_lane_worker_wait_seconds_total{" OF "1.5\n"));
 	cr_assert(strstr(text, "\nsegue_lane_ring_batches{" OF "2\n"));
 	cr_assert(strstr(text, "\nsegue_lane_padding_steps_total{" OF "100\n"));
 	cr_assert(strstr(text, "\nsegue_lane_last_commit_timestamp_seconds{" OF "1767225598\n"));
-	cr_assert(strstr(text, "\nsegue_stream_skipped_records_total{stream=\"train\"} 2\n"));
-	cr_assert(strstr(text, "\nsegue_storage_ok 1\n"));
-	cr_assert(strstr(text, "\nsegue_up 1\n"));
+	cr_assert(strstr(text,
+		"\nsegue_stream_skipped_records_total{dir=\"/data/run1\",stream=\"train\"} 2\n"));
+	cr_assert(strstr(text, "\nsegue_storage_ok{dir=\"/data/run1\"} 1\n"));
+	cr_assert(strstr(text, "\nsegue_up{dir=\"/data/run1\"} 1\n"));
 	cr_assert_str_eq(text + strlen(text) - 7, "\n# EOF\n");
 	free(text);
 	segue_look_finish(&look);
 
 	look = look_at(&lane, 1, "no space", 0);
 	text = metrics_of(&look);
-	cr_assert(strstr(text, "\nsegue_storage_ok 0\n"));
+	cr_assert(strstr(text, "\nsegue_storage_ok{dir=\"/data/run1\"} 0\n"));
 	free(text);
 	segue_look_finish(&look);
 
 	segue_look_read_store(stored, "d", "gone", 0, NOW_MS, &look);
 	text = metrics_of(&look);
-	cr_assert(strstr(text, "\nsegue_up 0\n"));
+	cr_assert(strstr(text, "\nsegue_up{dir=\"d\"} 0\n"));
 	cr_assert_not(strstr(text, "segue_lane"));
 	free(text);
 	segue_look_finish(&look);

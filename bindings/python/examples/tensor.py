@@ -160,6 +160,7 @@ def train(
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.item())
+            print(f"{group}: waited for data {loader.waited:.2f} s", flush=True)
     return losses, model.state_dict()
 
 
