@@ -45,8 +45,8 @@ static void set_pace(
 		return;
 	double known = before->pace < 0 ? 0 : before->paced_s, all = known + seconds;
 	all = all < PACE_OVER_S ? all : PACE_OVER_S;
-	lane->pace = known ? before->pace + (done / seconds - before->pace) * seconds / all
-			   : done / seconds;
+	lane->pace = known > 0 ? before->pace + (done / seconds - before->pace) * seconds / all
+			       : done / seconds;
 	lane->paced_s = all;
 	if (lane->sequences >= 0 && lane->pace > 0)
 		lane->eta_s = (lane->sequences - lane->sequences_done) / lane->pace;

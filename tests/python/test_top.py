@@ -385,7 +385,8 @@ def test_what_goes_wrong_is_on_the_screen(directory: Path, data: Path) -> None:
     with Server(directory) as server, Screen(directory, 100, 30, NO_COLOR="1") as screen:
         screen.shows("no stream is open")
         worker = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(directory), str(data)], stdout=subprocess.PIPE
+            [sys.executable, "-c", WORKER, directory, data, Path(__file__).parent],
+            stdout=subprocess.PIPE,
         )
         assert worker.stdout and worker.stdout.readline() == b"ready\n"
         screen.shows(f"   0 {worker.pid} ")
@@ -404,7 +405,7 @@ def test_what_goes_wrong_is_on_the_screen(directory: Path, data: Path) -> None:
 WORKER = """
 import sys, time, segue
 from pathlib import Path
-sys.path.insert(0, "tests/python")
+sys.path.insert(0, sys.argv[3])
 from test_top import open_train, commit
 with segue.open(sys.argv[1]) as client:
     loader = open_train(client, Path(sys.argv[2]), lanes=1).loader()
