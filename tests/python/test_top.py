@@ -124,7 +124,12 @@ def test_when_it_was_on_disk(directory: Path, client: segue.Client, data: Path) 
         commit(loader, 5)
         loader.flush()
         (lane,) = lanes_of(client)
-        assert lane["committed"] >= begun and lane["checkpoint"] is None
+        first = lane["committed"]
+        assert first >= begun and lane["checkpoint"] is None
+        until(lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") > first)
+        commit(loader, 1)
+        loader.flush()
+        assert lanes_of(client)[0]["committed"] > first
         token = loader.state_dict()
         (lane,) = lanes_of(client)
         made = lane["checkpoint"]

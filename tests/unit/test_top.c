@@ -46,16 +46,17 @@ struct lane_case {
 	int committed, ahead; /* of depth 4 */
 	double worker_waits_s, server_waits_s, done;
 	const char *more; /* members, each after a comma */
+	int generation;
 };
 
 static void put_lane(FILE *file, const struct lane_case *one)
 {
 	fprintf(file,
-		"{\"lane\":%d,\"group\":0,\"state\":\"%s\",\"generation\":1,\"step_committed\":%d,"
+		"{\"lane\":%d,\"group\":0,\"state\":\"%s\",\"generation\":%d,\"step_committed\":%d,"
 		"\"step_durable\":%d,\"committed\":\"2025-12-31T23:59:58Z\",\"checkpoint\":"
 		"\"2025-12-31T23:47:00Z\"%s",
-		one->lane, one->pid ? "held" : "free", one->committed, one->committed,
-		one->more ? one->more : "");
+		one->lane, one->pid ? "held" : "free", one->generation, one->committed,
+		one->committed, one->more ? one->more : "");
 	if (one->pid)
 		fprintf(file,
 			",\"holder_pid\":%d,\"step_published\":%d,\"depth\":4,\"ring_bytes\":4096,"
@@ -202,6 +203,24 @@ Test(top, sums_that_begin_anew_give_no_rate)
 	look = look_at(&lane, 1, "ok", 1);
 	segue_look_compare(&look, &before);
 	cr_assert_lt(look.lane[0].batches_per_s, 0);
+	segue_look_finish(&look);
+	segue_look_finish(&before);
+}
+
+/* Where they have risen all the same: the ring of another lease. */
+Test(top, another_lease_gives_no_rate)
+{
+	struct lane_case lane = {.pid = 4711, .committed = 50, .generation = 1};
+	struct segue_look before = look_at(&lane, 1, "ok", 0);
+
+	lane.committed = 60;
+	lane.worker_waits_s = lane.server_waits_s = 0.5;
+	lane.generation = 2;
+	struct segue_look look = look_at(&lane, 1, "ok", 1);
+	segue_look_compare(&look, &before);
+	cr_assert_lt(look.lane[0].batches_per_s, 0);
+	cr_assert_lt(look.lane[0].worker_waits, 0);
+	cr_assert_lt(look.lane[0].server_waits, 0);
 	segue_look_finish(&look);
 	segue_look_finish(&before);
 }
