@@ -268,6 +268,7 @@ class Screen:
         self.text = ""
 
     def resize(self, columns: int, rows: int) -> None:
+        self.rows = rows
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def press(self, keys: str) -> None:
@@ -278,6 +279,7 @@ class Screen:
         if select.select([self.master], [], [], 0)[0]:
             self.text += os.read(self.master, 1 << 16).decode()
         frames = self.text.split("\x1b[H")[1:-1]
+        assert all(frame.count("\n") < self.rows for frame in frames), "it has scrolled"
         return [re.sub(r"\x1b\[[KJ]", "", frame).splitlines() for frame in frames]
 
     def shows(self, text: str) -> list[str]:
