@@ -138,17 +138,15 @@ int segue_lanes_wait(
 
 	if (rc)
 		return rc;
-	int64_t began = segue_now_ns();
+	int64_t since = segue_now_ns();
 	struct waiting waiting = {
-		.lane = lanes, .count = count, .deadline_ns = segue_deadline(began, timeout_ns)};
+		.lane = lanes, .count = count, .deadline_ns = segue_deadline(since, timeout_ns)};
 	bool waited = false;
 	while (!rc && !find_ready(&waiting, which)) {
 		waited = true;
 		rc = wait_once(&waiting);
+		segue_lane_count_wait(lanes[0], &since);
 	}
-	if (waited) {
-		lanes[0]->waits++;
-		lanes[0]->waited += (uint64_t)(segue_now_ns() - began);
-	}
+	lanes[0]->waits += waited;
 	return rc;
 }

@@ -80,6 +80,15 @@ void segue_lane_ring(struct segue_lane *lane)
 	lane->wakes++;
 }
 
+void segue_lane_count_wait(struct segue_lane *lane, int64_t *since)
+{
+	int64_t now = segue_now_ns();
+
+	lane->waited += (uint64_t)(now - *since);
+	segue_track_waited(&lane->track, (uint64_t)(now - *since));
+	*since = now;
+}
+
 /* ---- What is known of it ---- */
 
 uint32_t segue_lane_index(const struct segue_lane *lane)

@@ -82,6 +82,8 @@ int segue_lanes_may_start(const struct segue_lane *lanes);
 
 /* Wakes the server. */
 void segue_lane_ring(struct segue_lane *lane);
+/* A batch has been waited for since *since, which becomes now: counts it here and in the carry. */
+void segue_lane_count_wait(struct segue_lane *lane, int64_t *since);
 
 static inline const struct segue_spec *segue_lane_spec(const struct segue_lane *lane)
 {

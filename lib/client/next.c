@@ -178,18 +178,18 @@ static bool is_ready(struct segue_lane *lane)
 
 static int wait_ready(struct segue_lane *lane, int64_t timeout_ns)
 {
-	int64_t began = segue_now_ns();
-	struct waiting waiting = {.deadline_ns = segue_deadline(began, timeout_ns)};
+	int64_t since = segue_now_ns();
+	struct waiting waiting = {.deadline_ns = segue_deadline(since, timeout_ns)};
 	int rc = 0;
 
 	if (is_asked(lane))
 		rc = renew(lane, &waiting);
-	while (!rc && !is_ready(lane))
+	while (!rc && !is_ready(lane)) {
 		rc = meet(lane, poll(lane), &waiting);
-	if (waiting.waited) {
-		lane->waits++;
-		lane->waited += (uint64_t)(segue_now_ns() - began);
+		if (waiting.waited)
+			segue_lane_count_wait(lane, &since);
 	}
+	lane->waits += waiting.waited;
 	return rc;
 }
 

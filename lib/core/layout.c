@@ -58,6 +58,7 @@ PLACE(segue_slot_span, part, 76);
 _Static_assert(sizeof(struct segue_slot_span) == 88, "segue_slot_span");
 PLACE(segue_carry_header, committed, 128);
 PLACE(segue_carry_header, taken, 136);
+PLACE(segue_carry_header, waited, 144);
 PLACE(segue_carry_header, released, 256);
 PLACE(segue_carry_header, sleeping, 384);
 PLACE(segue_carry_header, again, 512);

@@ -14,7 +14,7 @@
 #include "core/sequence_log.h"
 #include "core/spec.h"
 
-#define SEGUE_LAYOUT_VERSION 6
+#define SEGUE_LAYOUT_VERSION 7
 /* Two cache lines: adjacent-line prefetch makes neighbours of pairs. */
 #define SEGUE_LINE 128
 /* Alignment of every tensor. */
@@ -107,6 +107,8 @@ struct segue_carry_header {
 	 * half (futex, shared).
 	 */
 	_Atomic uint64_t taken;
+	/* ns that the holder has waited for batches of this lease. */
+	_Atomic uint64_t waited;
 	_Alignas(SEGUE_LINE) _Atomic uint64_t released; /* no view by a batch below it is alive */
 	_Alignas(SEGUE_LINE) _Atomic uint32_t
 		sleeping; /* 1: asleep on the ring's bell or the page's */

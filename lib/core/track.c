@@ -158,3 +158,11 @@ void segue_track_sleep_end(struct segue_track *track)
 	/* release: pairs with segue_feed_ring (lane/feed.c) */
 	segue_store_release(&track->carry->sleeping, 0);
 }
+
+void segue_track_waited(struct segue_track *track, uint64_t ns)
+{
+	_Atomic uint64_t *waited = &track->carry->waited;
+
+	/* A count, which orders nothing; release: pairs with put_ring (report/status.c) */
+	segue_store_release(waited, segue_load_relaxed(waited) + ns);
+}

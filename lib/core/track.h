@@ -79,5 +79,7 @@ bool segue_track_release(struct segue_track *track, uint64_t step);
  */
 bool segue_track_sleep_begin(struct segue_track *track, uint32_t *seen);
 void segue_track_sleep_end(struct segue_track *track);
+/* Tells the server that `ns` more were spent waiting for a batch. */
+void segue_track_waited(struct segue_track *track, uint64_t ns);
 
 #endif

@@ -116,6 +116,12 @@ static const struct known_option {
 		TO(portable)},
 	{SEGUE_CLI_PROGRESS, "progress", "",
 		"print lines of JSON with the progress, before the report", FLAG, TO(progress)},
+	{SEGUE_CLI_OPENMETRICS, "openmetrics", "", "print OpenMetrics text, for Prometheus", FLAG,
+		TO(openmetrics)},
+	{SEGUE_CLI_REFRESHES, "once", "", "print one screen, or line of JSON, and end", FLAG,
+		TO(once)},
+	{SEGUE_CLI_REFRESHES, "count", " N", "print so many, one a second, and end (also -n)",
+		NUMBER, TO(count), 1, INT64_MAX},
 	{SEGUE_CLI_GROUP, "group", " NAME", "this group alone; '': the one without a name", TEXT,
 		TO(group)},
 	{SEGUE_CLI_LANE, "lane", " N", "this lane alone", NUMBER, TO(lane), 0, SEGUE_LANES_MAX - 1},
@@ -243,6 +249,16 @@ static bool take_option(int letter, const char *text, struct segue_cli_options *
 	return true;
 }
 
+/* Of the option that has this place. */
+static int letter_of(size_t place)
+{
+	int i = 0;
+
+	while (known_options[i].place != place)
+		i++;
+	return OPTION_LETTER + i;
+}
+
 /* ---- The line ---- */
 
 int segue_cli_usage(const struct segue_cli_command *command)
@@ -307,12 +323,16 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 	options_of(command, accepted);
 	snprintf(name, sizeof(name), "segue %s", command->name);
 	argv[0] = name; /* getopt's messages begin with it */
-	const char *letters = command->takes & SEGUE_CLI_DRY_RUN ? "hn" : "h";
+	const char *letters = command->takes & SEGUE_CLI_DRY_RUN     ? "hn"
+			      : command->takes & SEGUE_CLI_REFRESHES ? "hn:"
+								     : "h";
 	while ((letter = getopt_long(argc, argv, letters, accepted, NULL)) != -1) {
 		if (letter == 'h') {
 			print_help(command);
 			return SEGUE_CLI_FINE;
 		}
+		if (letter == 'n' && command->takes & SEGUE_CLI_REFRESHES)
+			letter = letter_of(TO(count));
 		if (letter == 'n')
 			options->dry_run = true;
 		else if (!take_option(letter, optarg, options))

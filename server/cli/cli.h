@@ -39,6 +39,8 @@ enum {
 	SEGUE_CLI_DRY_RUN = 1u << 22, /* also -n */
 	SEGUE_CLI_ALL_RECORDS = 1u << 23,
 	SEGUE_CLI_GROUP = 1u << 24,
+	SEGUE_CLI_REFRESHES = 1u << 25, /* --once, --count, also -n */
+	SEGUE_CLI_OPENMETRICS = 1u << 26,
 };
 
 /* Values of an option that may be given several times. */
@@ -58,7 +60,9 @@ struct segue_cli_options {
 	const char *group;      /* --group, or NULL */
 	int64_t map_mib;        /* --map-size; 0: not given */
 	int64_t lane, id, step; /* --lane, --id, --step; -1: not given */
+	int64_t count;          /* --count; 0: not given */
 	bool json, embedded, all, yes, progress, if_due, force, dry_run, assume_local, portable;
+	bool once, openmetrics;
 	struct segue_cli_list roots, users, groups;
 	const char *limits[SEGUE_LIMIT_COUNT]; /* NULL: not given */
 };
@@ -75,9 +79,10 @@ struct segue_cli_command {
 	int (*run_line)(int argc, char **argv);              /* instead: gets the line as it is */
 };
 
-extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_inspect,
-	segue_cli_get, segue_cli_checkpoint, segue_cli_stream, segue_cli_verify, segue_cli_backup,
-	segue_cli_restore, segue_cli_repair, segue_cli_peek, segue_cli_convert, segue_cli_doctor;
+extern const struct segue_cli_command segue_cli_serve, segue_cli_status, segue_cli_top,
+	segue_cli_inspect, segue_cli_get, segue_cli_checkpoint, segue_cli_stream, segue_cli_verify,
+	segue_cli_backup, segue_cli_restore, segue_cli_repair, segue_cli_peek, segue_cli_convert,
+	segue_cli_doctor;
 
 /*
  * Parses argv (argv[0] is the name of the subcommand) and runs it. --help prints to stdout. Returns

@@ -10,9 +10,9 @@
 #include "report/verifier.h"
 
 static const struct segue_cli_command *const commands[] = {&segue_cli_serve, &segue_cli_status,
-	&segue_cli_inspect, &segue_cli_get, &segue_cli_checkpoint, &segue_cli_stream,
-	&segue_cli_verify, &segue_cli_backup, &segue_cli_restore, &segue_cli_repair,
-	&segue_cli_peek, &segue_cli_convert, &segue_cli_doctor};
+	&segue_cli_top, &segue_cli_inspect, &segue_cli_get, &segue_cli_checkpoint,
+	&segue_cli_stream, &segue_cli_verify, &segue_cli_backup, &segue_cli_restore,
+	&segue_cli_repair, &segue_cli_peek, &segue_cli_convert, &segue_cli_doctor};
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 

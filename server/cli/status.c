@@ -6,7 +6,9 @@
 #include <json-c/json.h>
 
 #include "cli/ask.h"
+#include "cli/openmetrics.h"
 #include "cli/print.h"
+#include "cli/top.h"
 #include "core/error.h"
 
 static void print_server(struct json_object *report)
@@ -228,10 +230,33 @@ static int no_server(const struct segue_cli_options *options)
 	return segue_cli_fail();
 }
 
+/* Without a server, too: what reads it must see that. */
+static int print_openmetrics(const struct segue_cli_options *options)
+{
+	struct segue_look look;
+	char *inspect = NULL;
+
+	if (options->json || options->stream) {
+		fputs("segue status: --openmetrics goes with neither --json nor --stream\n",
+			stderr);
+		return segue_cli_usage(&segue_cli_status);
+	}
+	int rc = segue_top_look(options, NULL, &inspect, &look);
+	segue_free(inspect);
+	if (rc)
+		return segue_cli_fail();
+	segue_openmetrics_write(&look, stdout);
+	bool served = look.served;
+	segue_look_finish(&look);
+	return served ? SEGUE_CLI_FINE : no_server(options);
+}
+
 static int run_status(const struct segue_cli_options *options)
 {
 	char *json;
 
+	if (options->openmetrics)
+		return print_openmetrics(options);
 	int rc = segue_cli_report(options, SEGUE_REPORT_STATUS, &json);
 	if (rc)
 		return rc == SEGUE_EGONE ? no_server(options) : segue_cli_fail();
@@ -253,9 +278,11 @@ const struct segue_cli_command segue_cli_status = {
 		"whose sequences are inserted: who inserts, how many of each name were INSERTED,\n"
 		"up to which they are acknowledged (SAFE), whether inserts wait; and of each lane\n"
 		"how many sequences it has not finished (BEHIND).\n\n"
+		"With --openmetrics the figures of 'segue top' as text that Prometheus reads;\n"
+		"where no server runs that is segue_up 0.\n\n"
 		"Exit status: 0 a server answered, 1 none runs or it could not be asked,\n"
 		"2 wrong usage.\n",
-	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET,
+	.takes = SEGUE_CLI_JSON | SEGUE_CLI_STREAM | SEGUE_CLI_SOCKET | SEGUE_CLI_OPENMETRICS,
 	.operands_min = 1,
 	.operands_max = 1,
 	.run = run_status,

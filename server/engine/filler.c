@@ -465,7 +465,9 @@ static bool work_once(struct segue_filler *filler)
 {
 	if (filler->state == SEGUE_FILLER_CLOSING || filler->stalled)
 		return false;
-	switch (segue_feed_gate(&filler->feed)) {
+	enum segue_feed_gate gate = segue_feed_gate(&filler->feed);
+	segue_stopwatch_set(&filler->full, gate == SEGUE_FEED_FULL);
+	switch (gate) {
 	case SEGUE_FEED_GO:
 		return judge(filler, work_on_batch(filler));
 	case SEGUE_FEED_TAKE:
@@ -547,6 +549,7 @@ void segue_filler_stall(struct segue_filler *filler, bool stalled)
 {
 	pthread_mutex_lock(&filler->lock);
 	filler->stalled = stalled;
+	segue_stopwatch_set(&filler->full, false);
 	pthread_mutex_unlock(&filler->lock);
 	if (!stalled)
 		segue_filler_kick(filler);

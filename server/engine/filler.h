@@ -27,6 +27,7 @@
 #include <pthread.h>
 
 #include "core/shm.h"
+#include "core/stopwatch.h"
 #include "engine/extent.h"
 #include "engine/initial.h"
 #include "engine/input.h"
@@ -53,12 +54,13 @@ enum segue_filler_batch {
 
 struct segue_filler {
 	struct segue_feed feed;
-	/* Of the feed, its carries, plan_spec, `state`, `stalled`, `ended`, the sums. */
+	/* Of the feed, its carries, plan_spec, `state`, `stalled`, `ended`, the sums, `full`. */
 	pthread_mutex_t lock;
 	enum segue_filler_state state;
 	bool stalled; /* storage failed: nothing is published */
 	bool ended;   /* the input has, after plan_spec.records: the plan is not told yet */
 	uint64_t steps_published, valid_published; /* of all batches published: the sums */
+	struct segue_stopwatch full;               /* it waits for a worker to let go of a slot */
 	void (*closed)(void *arg); /* called on a loader thread once closing and no task runs */
 	void *closed_arg;
 

@@ -18,6 +18,7 @@
 #include "engine/keeping.h"
 #include "engine/offer.h"
 #include "engine/size.h"
+#include "store/checkpoints.h"
 #include "store/finals.h"
 #include "store/lanes.h"
 #include "store/token.h"
@@ -387,7 +388,9 @@ static int add_grant(void *arg, struct segue_ops *ops)
 
 	record.held = true;
 	record.origin = making->origin;
-	record.committed_ms = making->replaced ? segue_unix_ms() : making->committed_ms;
+	if (making->replaced)
+		making->committed_ms = segue_unix_ms();
+	record.committed_ms = making->committed_ms;
 	/* Who asked is gone: then nothing has happened. relaxed: a hint, and the last look at it */
 	if (atomic_load_explicit(order->given_up, memory_order_relaxed))
 		return segue_fail(SEGUE_EGONE, "nobody waits for the lane any more");
@@ -477,6 +480,10 @@ int segue_grant_make(const struct segue_grant_order *order, struct segue_grant *
 	if (!rc) {
 		grant->step = making.image->position->step;
 		grant->origin = making.origin;
+		grant->durable_ms = order->spec->persist ? making.committed_ms : 0;
+		grant->checkpoint_ms = order->spec->persist ? segue_checkpoints_newest_ms(
+								      order->store, order->place)
+							    : 0;
 		grant->rows = segue_position_count(making.image->position);
 		grant->batch_size = segue_plan_batch_size(&order->plan, making.image->position);
 	}

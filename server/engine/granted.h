@@ -31,6 +31,8 @@ struct segue_grant {
 	uint64_t origin;         /* of it */
 	uint32_t rows;           /* of the batch before it, with the parked ones */
 	uint32_t batch_size;     /* of it and those that follow */
+	int64_t durable_ms;      /* under the filler's lock: when what is on disk was committed, */
+	int64_t checkpoint_ms; /* the loop's: the newest checkpoint stored was made; 0: not known */
 	struct segue_purse purse;
 	uint64_t paid; /* from it: for memory beyond that of the stream's own batch_size */
 

@@ -168,6 +168,7 @@ static void settle(struct segue_owed *owed)
 	pthread_mutex_lock(&grant->filler->lock);
 	segue_carry_forget(&grant->carry, step);
 	segue_carry_set_durable(&grant->carry, step);
+	grant->durable_ms = grant->record.committed_ms;
 	pthread_mutex_unlock(&grant->filler->lock);
 }
 

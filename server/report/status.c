@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/wait.h"
 #include "engine/live.h"
+#include "lane/course.h"
 #include "report/json.h"
 #include "report/values.h"
 #include "stream/lag.h"
@@ -74,6 +75,32 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+static void put_seconds(struct segue_json *json, const char *name, double ns)
+{
+	segue_json_real(json, name, ns / 1e9, 9);
+}
+
+/* Where the lane is in its input; NULL: nobody knows just now. */
+static void put_course(struct segue_json *json, const struct segue_course *course)
+{
+	static const char *const names[] = {"epoch", "epochs", "sequences", "sequences_done"};
+
+	for (size_t i = 0; !course && i < sizeof(names) / sizeof(names[0]); i++)
+		segue_json_null(json, names[i]);
+	if (!course)
+		return;
+	segue_json_unsigned(json, "epoch", course->epoch);
+	if (course->epochs)
+		segue_json_unsigned(json, "epochs", course->epochs);
+	else
+		segue_json_null(json, "epochs");
+	if (course->sequences)
+		segue_json_unsigned(json, "sequences", course->sequences);
+	else
+		segue_json_null(json, "sequences");
+	segue_json_real(json, "sequences_done", course->done, 9);
+}
+
 /* What the worker writes is shown as far as it can be true, and not taken over. */
 static void put_ring(struct segue_json *json, struct segue_grant *grant)
 {
@@ -86,15 +113,21 @@ static void put_ring(struct segue_json *json, struct segue_grant *grant)
 	uint64_t parked = 0;
 	/*
 	 * acquire: pairs with segue_track_commit (core/track.c), segue_track_release
-	 * (core/track.c), segue_carry_set_durable (lane/carry.c)
+	 * (core/track.c), segue_track_waited (core/track.c), segue_carry_set_durable
+	 * (lane/carry.c)
 	 */
 	uint64_t committed = least(segue_load_acquire(&carry->words->committed), published);
 	uint64_t released = least(segue_load_acquire(&carry->words->released), committed);
+	uint64_t waited = segue_load_acquire(&carry->words->waited);
 	uint64_t durable = segue_load_acquire(&carry->page->durable);
 	const struct segue_feed_entry *entry = segue_feed_entry(&filler->feed, committed);
-	if (entry)
+	struct segue_course course;
+	if (entry) {
 		parked = entry->position->parked;
+		course = segue_course_of(&filler->plan_spec, entry->position);
+	}
 	uint64_t steps = filler->steps_published, valid = filler->valid_published;
+	int64_t full = segue_stopwatch_read(&filler->full), durable_ms = grant->durable_ms;
 	pthread_mutex_unlock(&filler->lock);
 	segue_json_unsigned(json, "batch_size", grant->batch_size);
 	segue_json_unsigned(json, "parked", parked);
@@ -108,6 +141,11 @@ static void put_ring(struct segue_json *json, struct segue_grant *grant)
 	segue_json_bool(json, "ended", ended);
 	segue_json_unsigned(json, "steps", steps);
 	segue_json_unsigned(json, "steps_valid", valid);
+	put_course(json, entry ? &course : NULL);
+	put_seconds(json, "worker_waits_s", (double)waited);
+	put_seconds(json, "server_waits_s", (double)full);
+	segue_report_put_date(json, "committed", durable_ms);
+	segue_report_put_date(json, "checkpoint", grant->checkpoint_ms);
 }
 
 /* Nobody has the lane: it stands where the store has it, or, if it is not stored, nowhere. */
@@ -126,6 +164,11 @@ static void put_idle(struct segue_json *json, const struct segue_ledger *ledger)
 	segue_json_null(json, "ended");
 	segue_json_null(json, "steps");
 	segue_json_null(json, "steps_valid");
+	put_course(json, NULL);
+	segue_json_null(json, "worker_waits_s");
+	segue_json_null(json, "server_waits_s");
+	segue_report_put_date(json, "committed", ledger->durable_ms);
+	segue_report_put_date(json, "checkpoint", ledger->checkpoint_ms);
 }
 
 static void put_replica(void *arg, const struct segue_replica_view *view)

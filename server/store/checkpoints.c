@@ -48,6 +48,20 @@ uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue)
 	return catalogue->count ? catalogue->entry[0].step : SEGUE_NEVER;
 }
 
+int64_t segue_checkpoints_newest_ms(struct segue_store *store, struct segue_place place)
+{
+	struct segue_catalogue catalogue;
+	int64_t newest = 0;
+
+	/* For people to look at: who needs a catalogue that is damaged is told by what needs it. */
+	if (segue_catalogue_load(store, place, &catalogue))
+		return 0;
+	for (uint32_t i = 0; i < catalogue.count; i++)
+		if (catalogue.entry[i].created_ms > newest)
+			newest = catalogue.entry[i].created_ms;
+	return newest;
+}
+
 static int put_catalogue(
 	struct segue_ops *ops, struct segue_place place, const struct segue_catalogue *catalogue)
 {

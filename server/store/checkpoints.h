@@ -11,6 +11,8 @@ int segue_catalogue_load(
 	struct segue_store *store, struct segue_place place, struct segue_catalogue *out);
 /* The step of the oldest: what came before is there to stay. SEGUE_NEVER: none is stored. */
 uint64_t segue_catalogue_floor(const struct segue_catalogue *catalogue);
+/* When the newest stored of the lane was made, Unix time; 0: none is, or it is not known. */
+int64_t segue_checkpoints_newest_ms(struct segue_store *store, struct segue_place place);
 
 /*
  * Stores the token of entry->step, as the newest (its id is given here); `ended_at`: the lane has

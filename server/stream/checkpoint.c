@@ -319,6 +319,8 @@ static void stored(void *arg)
 
 	segue_loop_arrive(checkpoint->ledger->stream->server->loop);
 	checkpoint->request.task.outcome = checkpoint->change.outcome;
+	if (!checkpoint->change.outcome.rc)
+		segue_ledger_note_checkpoint(checkpoint->ledger, segue_unix_ms());
 	if (checkpoint->ledger->stream->live)
 		segue_live_stored(
 			checkpoint->ledger->stream->live); /* an older one may have gone */

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "engine/readers.h"
 #include "os/process.h"
+#include "store/checkpoints.h"
 #include "store/lanes.h"
 
 enum { GRANT_DESCRIPTORS = 4 };
@@ -31,6 +32,8 @@ static int load(struct segue_ledgers *ledgers, struct segue_ledger *ledger,
 	segue_lease_load(&ledger->lease, &record, segue_process_presence(&record.holder), now,
 		SEGUE_RECONNECT_GRACE_NS);
 	ledger->durable = record.position->step;
+	ledger->durable_ms = record.committed_ms;
+	ledger->checkpoint_ms = segue_checkpoints_newest_ms(store, ledger->place);
 	ledger->sized = record.position->sized;
 	ledger->batch_size = record.position->batch_size;
 	free(record.position);
@@ -75,6 +78,14 @@ void segue_ledgers_finish(struct segue_ledgers *ledgers)
 	}
 	while (!LIST_EMPTY(&ledgers->groups))
 		segue_ledgers_remove_group(ledgers, LIST_FIRST(&ledgers->groups));
+}
+
+void segue_ledger_note_checkpoint(struct segue_ledger *ledger, int64_t unix_ms)
+{
+	if (ledger->grant)
+		ledger->grant->checkpoint_ms = unix_ms;
+	else
+		ledger->checkpoint_ms = unix_ms;
 }
 
 void segue_ledger_use(struct segue_ledgers *ledgers, struct segue_ledger *ledger)

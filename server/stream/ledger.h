@@ -39,6 +39,8 @@ struct segue_ledger {
 	struct segue_place place;
 	struct segue_lease lease;
 	uint64_t durable;               /* step on disk when no grant is in force, */
+	int64_t durable_ms;             /* when it was committed, */
+	int64_t checkpoint_ms;          /* the newest checkpoint was made; 0: none, not known; */
 	bool sized;                     /* and whether batches from there on have */
 	uint32_t batch_size;            /* so many rows, or those of the stream */
 	struct segue_grant *grant;      /* HELD or ENDING */
@@ -124,6 +126,8 @@ uint64_t segue_ledger_group_size(uint32_t lanes);
 /* The account pays for the group from now on: for what it has taken already. */
 void segue_ledger_group_own(
 	struct segue_ledger_group *group, struct segue_account *account, uint64_t memory);
+/* The newest checkpoint that is stored of the lane was made then (Unix time; 0: there is none). */
+void segue_ledger_note_checkpoint(struct segue_ledger *ledger, int64_t unix_ms);
 /* Somebody asks for it: it is listed until a sweep finds it idle. */
 void segue_ledger_use(struct segue_ledgers *ledgers, struct segue_ledger *ledger);
 /*

@@ -54,6 +54,8 @@ static void taken_down(void *arg)
 	ledger->detaching = NULL;
 	ledger->delayed = false;
 	ledger->durable = ledger->grant->account.durable;
+	ledger->durable_ms = ledger->grant->durable_ms;
+	ledger->checkpoint_ms = ledger->grant->checkpoint_ms;
 	ledger->sized = true;
 	ledger->batch_size = ledger->grant->batch_size;
 	if (ledger->stream->live)

@@ -22,6 +22,7 @@ struct stored_request {
 	char stream[SEGUE_NAME_MAX + 1], group[SEGUE_NAME_MAX + 1];
 	void *token;
 	size_t size;
+	int64_t newest_ms; /* of those that are left */
 };
 
 static int remove_checkpoint(void *arg, struct segue_ops *ops)
@@ -47,18 +48,27 @@ static int do_request(struct segue_request *base)
 		return segue_checkpoints_load(
 			store, request->place, request->id, &request->token, &request->size);
 	change.place = request->place;
-	return segue_changes_make(segue_committer_changes(request->server->committer), &change);
+	rc = segue_changes_make(segue_committer_changes(request->server->committer), &change);
+	if (!rc)
+		request->newest_ms = segue_checkpoints_newest_ms(store, request->place);
+	return rc;
 }
 
-/* What it needed of a log may be given up. */
-static void tell_log(const struct stored_request *request)
+/* What it needed of a log may be given up; and another is the newest, perhaps. */
+static void tell_stream(const struct stored_request *request)
 {
 	struct segue_stream *stream;
 
-	LIST_FOREACH(stream, &request->server->streams->all, link)
-		if (stream->state == SEGUE_STREAM_OPEN && stream->live &&
-			stream->id == request->place.stream)
+	LIST_FOREACH(stream, &request->server->streams->all, link) {
+		if (stream->state != SEGUE_STREAM_OPEN || stream->id != request->place.stream)
+			continue;
+		if (stream->live)
 			segue_live_stored(stream->live);
+		struct segue_ledger *ledger = segue_ledgers_find(
+			&stream->ledgers, NULL, request->place.group, request->place.lane);
+		if (ledger)
+			segue_ledger_note_checkpoint(ledger, request->newest_ms);
+	}
 }
 
 static void answer(struct segue_task *task)
@@ -67,8 +77,8 @@ static void answer(struct segue_task *task)
 	struct segue_session *session = request->base.session;
 	uint64_t serial = request->base.serial;
 
-	if (request->remove)
-		tell_log(request);
+	if (request->remove && !task->outcome.rc)
+		tell_stream(request);
 	if (!segue_request_is_over(&request->base)) {
 		if (request->remove)
 			segue_session_send_done(session, serial);

@@ -30,9 +30,9 @@
  * mirrors server/stream/attach.c ask 373772d7
  * mirrors server/stream/attach.c let_impatient_ask 689bf88a
  * mirrors server/engine/owed.c segue_owed_add 741aa337
- * mirrors server/engine/owed.c settle 3fe018e1
+ * mirrors server/engine/owed.c settle 209b57b8
  * mirrors server/engine/committer.c conclude b134aa72
- * mirrors server/engine/grant.c segue_grant_make 0ae4d2ca
+ * mirrors server/engine/grant.c segue_grant_make 20b1a70b
  * mirrors lib/core/track.c segue_track_commit d19716e8
  * mirrors lib/client/lease.c segue_lease_adopt 72881d80
  * mirrors lib/client/lease.c segue_lease_decline a3afcf15

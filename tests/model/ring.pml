@@ -42,7 +42,7 @@
  * mirrors server/lane/feed.c segue_feed_end 1a859cea
  * mirrors server/lane/feed.c segue_feed_sleep 700e6223
  * mirrors server/engine/filler.c work_on_batch 8b610ba3
- * mirrors server/engine/filler.c work_once ff14af0a
+ * mirrors server/engine/filler.c work_once 73526744
  * mirrors server/engine/filler.c make_way 14cc077e
  * mirrors server/engine/filler.c run dbcdeb37
  * mirrors server/engine/filler.c segue_filler_kick 7207c91f

@@ -25,7 +25,7 @@ from segue.tfrecord import SequenceExampleWriter
 
 FINE, WRONG, USAGE, DAMAGED = 0, 1, 2, 3
 EINVAL, ESYSTEM, EBUSY, ESTORE = 1, 3, 7, 21
-COMMANDS = ["serve", "status", "inspect", "get", "checkpoint", "stream"]
+COMMANDS = ["serve", "status", "top", "inspect", "get", "checkpoint", "stream"]
 COMMANDS += ["verify", "backup", "restore", "repair", "peek", "doctor"]
 UNROLL = 4
 

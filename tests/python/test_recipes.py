@@ -32,6 +32,7 @@ def test_learning_rates_share_a_feed_and_see_what_each_would_see_alone(tmp_path:
     picture = tmp_path / "sweep.svg"
     text = recipe("sweep.py", "--sequences", 60, "--epochs", 1, "--svg", picture)
     assert "| feeds | 1 | 4 |" in text
+    assert len(re.findall(r" s waited for data", text)) == 2
     assert text.endswith("with a stream of its own, bit for bit\n")
     rings = re.search(r"rings and states \| ([\d.]+) MB \| ([\d.]+) MB", text)
     assert rings and 2 * float(rings[1]) < float(rings[2])
@@ -41,7 +42,7 @@ def test_learning_rates_share_a_feed_and_see_what_each_would_see_alone(tmp_path:
 def test_a_student_learns_from_a_teacher() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
     text = recipe("teacher.py", "--sequences", 60, "--epochs", 2)
-    assert re.match(r"\d+ batches for two groups, feeds: 1\n", text)
+    assert re.match(r"\d+ batches for two groups, feeds: 1\nwaited for data: [\d.]+ s\n", text)
     first, last = (int(share) for share in re.findall(r"(\d+) % of the student", text))
     assert last > max(first, 70), text
 
@@ -58,6 +59,7 @@ def test_a_node_is_lost_for_good_and_the_other_takes_its_lanes() -> None:
         assert found, text
         began[rank] = int(found[1])
     assert began[0] == began[1] >= 20
+    assert re.search(r"^waited for data: [\d.]+ s, the worst rank$", text, re.M), text
     assert text.endswith("of the training that nobody killed, bit for bit\n")
 
 
@@ -72,4 +74,5 @@ def test_two_ranks_share_a_model_and_train_it_as_one_process_does(kill: int) -> 
         assert f"rank {rank}: 585 of 1170 weights\n" in text
         assert f"rank {rank}: from batch 0\n" in text
         assert (f"rank {rank}: from batch 20\n" in text) == (kill >= 0)
+        assert re.search(rf"rank {rank}: waited for data [\d.]+ s\n", text)
     assert text.endswith("of one process that has both halves, bit for bit\n")

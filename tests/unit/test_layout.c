@@ -328,7 +328,7 @@ Test(layout, segments_are_recognized)
 	bad.version = SEGUE_LAYOUT_VERSION + 1;
 	cr_assert_eq(
 		segue_segment_check(&bad, SEGUE_SEGMENT_CARRY, g.carry_size, &g), SEGUE_EVERSION);
-	cr_assert(strstr(segue_error_detail(), "carry has layout version 7, this side has 6"));
+	cr_assert(strstr(segue_error_detail(), "carry has layout version 8, this side has 7"));
 	cr_assert_eq(segue_segment_check(&good, SEGUE_SEGMENT_CARRY, g.carry_size + 1, &g),
 		SEGUE_EPROTOCOL);
 	cr_assert(strstr(segue_error_detail(), "24576 bytes, expected 24577"));

@@ -122,10 +122,13 @@ def train(place: Path, epochs: int) -> None:
         done = batches[0].step + 1
         if done % EVERY == 0:
             dcp.save(parts(), checkpoint_id=place / "checkpoints" / f"{done:08}")
+    waited: list[Any] = [None] * world
+    dist.all_gather_object(waited, loader.waited)
     if rank == 0:
         weights = {name: value.tolist() for name, value in model.state_dict().items()}
         torch.save(weights, place / "weights.pt")
         print(f"trained {done} rounds", flush=True)
+        print(f"waited for data: {max(waited):.2f} s, the worst rank", flush=True)
     dist.destroy_process_group()
 
 

@@ -143,6 +143,7 @@ def run(path: Path, steps: int, curve: Path | None = None) -> float:
 
     with batches(path, states) as source:
         train(network, source, steps, tell)
+        print(f"waited for data: {source.waited:.2f} s of {time.monotonic() - begun:.0f}")
     once: dict[str, Any] = {"epochs": 1, "allow_small_batch": True, "make_keys_unique": False}
     with batches(path, states, **once) as source:
         end = accuracy(network, source)

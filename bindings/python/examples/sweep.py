@@ -45,6 +45,7 @@ class Way:
     private : bytes of the server that are not shared.
     feeds : rings that were filled.
     wall : seconds.
+    waited : seconds for data, of the one that waited most.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Way:
     private: int
     feeds: int
     wall: float
+    waited: float
     losses: dict[str, list[float]]
 
 
@@ -114,7 +116,7 @@ def work(
                     gate.wait(PATIENCE)
                     before = time.process_time()
                     losses = train(loader, float(rate))
-                    done.put((rate, losses, time.process_time() - before))
+                    done.put((rate, losses, time.process_time() - before, loader.waited))
                     gate.wait(PATIENCE)  # what the server has is looked at
                     gate.wait(PATIENCE)
     except BaseException:
@@ -152,12 +154,13 @@ def run(name: str, directory: Path, data: Path, epochs: int, shared: bool) -> Wa
         way = Way(
             name=name,
             server=status["cpu_s"] - server,
-            workers=sum(spent for _, _, spent in found),
+            workers=sum(spent for _, _, spent, _ in found),
             rings=sum(user["ring_bytes"] for user in status["users"]),
             private=private_bytes(status["server"]["pid"]),
             feeds=sum(one["feeds"] for one in status["streams"]),
             wall=wall,
-            losses={rate: losses for rate, losses, _ in found},
+            waited=max(waited for _, _, _, waited in found),
+            losses={rate: losses for rate, losses, _, _ in found},
         )
         gate.wait(PATIENCE)
         for worker in workers:
@@ -231,6 +234,7 @@ def main() -> int:
         ]
     batches = len(next(iter(one.losses.values())))
     print(table(ways))
+    print(", ".join(f"{way.name}: {way.waited:.2f} s waited for data, the worst" for way in ways))
     print(f"{batches} batches a run; loss of the last tenth:")
     for rate in RATES:
         last = one.losses[rate][-max(1, batches // 10) :]

@@ -72,6 +72,7 @@ def train(
             losses[2].append(((said > 0) == (label > 0)).float().mean().item())
         (status,) = client.status()["streams"]
         print(f"{len(losses[0])} batches for two groups, feeds: {status['feeds']}")
+        print(f"waited for data: {first.waited + second.waited:.2f} s")
     return losses
 
 

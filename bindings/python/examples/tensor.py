@@ -219,7 +219,8 @@ def rank(place: Path, epochs: int, kill: int) -> None:
             training = Training([own], loader)
             if whole:
                 training.load(max(whole))
-            print(f"rank {own}: from batch {len(training.losses)}", flush=True)
+            # In one piece: torchrun starts ranks with -u, where print() writes the line's end by itself.
+            sys.stdout.write(f"rank {own}: from batch {len(training.losses)}\n")
             for batch in loader:
                 training.step(batch)
                 done = len(training.losses)
@@ -227,6 +228,7 @@ def rank(place: Path, epochs: int, kill: int) -> None:
                     dcp.save(training.parts(), checkpoint_id=place / "checkpoints" / f"{done:08}")
                 if done == 2 * EVERY + EVERY // 2 and own == kill and not whole:
                     os.kill(os.getpid(), signal.SIGKILL)
+            sys.stdout.write(f"rank {own}: waited for data {loader.waited:.2f} s\n")
     torch.save(training.ended(), place / f"rank-{own}.pt")
     dist.destroy_process_group()
 

@@ -268,6 +268,11 @@ class SequenceBatches:
         self._rows = self._course.batch_size = rows
 
     @property
+    def waited(self) -> float:
+        """Seconds that batches were waited for: exposed data wait."""
+        return self._loader.waited
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return not self._finalizer.alive

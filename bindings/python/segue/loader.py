@@ -967,7 +967,10 @@ class Loader(Closing):
 
     @property
     def waited(self) -> float:
-        """Seconds that this loader has waited for batches."""
+        """Seconds that this loader has waited for batches, since it was made: exposed data wait.
+
+        Of all its lanes together, a wait under way included. ``segue top`` shows it of each lane.
+        """
         return (self._waited + sum(lane.waited for lane in self._handles if not lane.closed)) / 1e9
 
     @property

@@ -921,7 +921,11 @@ SEGUE_EXPORT uint64_t segue_lane_skipped(const struct segue_lane *lane);
  * segue_batch_steps(), and those of them that count, the sum of all `length`. The rest is padding.
  */
 SEGUE_EXPORT void segue_lane_steps(const struct segue_lane *lane, uint64_t *steps, uint64_t *valid);
-/* Nanoseconds that segue_lane_next has waited on this handle, all calls together. */
+/*
+ * Nanoseconds that segue_lane_next has waited for batches on this handle, all calls together, one
+ * under way included; those of segue_lanes_wait count for the first lane it was given. The server
+ * is told, and 'segue top' shows it.
+ */
 SEGUE_EXPORT uint64_t segue_lane_waited(const struct segue_lane *lane);
 /* Times that segue_lane_next had to wait, and that this handle woke the server. */
 SEGUE_EXPORT void segue_lane_wakes(const struct segue_lane *lane, uint64_t *waits, uint64_t *wakes);
