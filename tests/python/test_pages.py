@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+README = Path(__file__).parents[2] / "README.md"
+DOCS = README.parent / "docs"
 
 
 @pytest.mark.parametrize("page, needs", [("pytorch.md", "torch"), ("jax.md", "jax")])
@@ -26,3 +29,32 @@ def test_blocks_one_after_the_other(tmp_path: Path, page: str, needs: str) -> No
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_training_of_the_readme(tmp_path: Path) -> None:
+    """As it is, and killed and begun again: it learns, and ends with the same weights."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    [program] = re.findall(r"```python\n# train\.py\n(.*?)```", README.read_text(), re.DOTALL)
+    printed = {}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        while not printed.get(name, "").count("step 500"):
+            process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", program],
+                cwd=tmp_path / name, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            assert process.stdout
+            for line in process.stdout:
+                printed[name] = printed.get(name, "") + line
+                if name == "killed" and line.startswith("step 200") and printed[name].count("step 200") < 2:
+                    os.kill(process.pid, signal.SIGKILL)
+            assert process.wait() in (0, -signal.SIGKILL)
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", printed["whole"])]
+    assert losses[-1] < 0.02 < losses[0]
+    whole, killed = (torch.load(tmp_path / name / "first.pt")["model"] for name in printed)
+    assert all(torch.equal(whole[part], killed[part]) for part in whole)
+
+
+def test_tools_find_all_pages() -> None:
+    listed = re.findall(r"\]\(([\w./-]+\.md)\)", (DOCS / "llms.txt").read_text())
+    assert sorted(listed) == sorted(["../README.md", *(page.name for page in DOCS.glob("*.md"))])

@@ -96,6 +96,11 @@ class Structure:
         self._root = self._of("", tree)
 
     @property
+    def is_leaf(self) -> bool:
+        """Whether the tree itself is a leaf, which has no path."""
+        return isinstance(self._root, str)
+
+    @property
     def paths(self) -> list[str]:
         """Of all leaves, in order."""
         return list(self._paths)
@@ -228,7 +233,7 @@ class StateTree:
     def __init__(self, tree: Any) -> None:
         self.structure = Structure(tree)
         self.declared: dict[str, Any] = dict(self.structure.leaves(tree))
-        if "" in self.declared:
+        if self.structure.is_leaf:
             raise errors.ArgumentError(
                 "states: expected segue.State under names, as {'h': segue.State(...)}, or a tree "
                 f"of such, got {type(tree).__name__}"
