@@ -44,6 +44,7 @@ static void set_mapping(struct segue_lane *lane, struct segue_mapping *mapping, 
 	}
 	lane->mapping = mapping;
 	lane->generation = generation;
+	lane->went_back = false;
 	segue_track_init(&lane->track, segue_mapping_ring(mapping), mapping->follower.map,
 		segue_mapping_page(mapping), mapping->geometry.depth, generation, mapping->granted);
 	if (before)
@@ -227,10 +228,11 @@ enum segue_track_result segue_follow_poll(struct segue_lane *lane)
 	take_coming_if_due(lane);
 	bool taken = settled && !is_forgotten(lane) && taken_by_holder(lane->mapping) > track->next;
 	/*
-	 * What has been taken is there, whatever has become of the lease: a feed that is followed
-	 * has one subscriber, so nobody writes to it then.
+	 * What has been taken is there, whatever has become of the lease, also for one that has
+	 * taken nothing of it yet: a feed that is followed has one subscriber, so nobody writes to
+	 * it then.
 	 */
-	if (taken && lane->placed)
+	if (taken && (lane->placed || !lane->went_back))
 		return SEGUE_TRACK_READY;
 	enum segue_track_result met = segue_track_poll(track);
 	/*
@@ -283,6 +285,7 @@ void segue_follow_leave(struct segue_lane *lane)
 void segue_follow_forget(struct segue_lane *lane)
 {
 	segue_follow_pass(lane);
+	lane->went_back = true;
 	/* At its end it would wait for what is never taken. */
 	take_coming(lane);
 	/* A new one is not given what was open before it came. */
