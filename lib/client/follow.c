@@ -61,7 +61,12 @@ static void drop_coming(struct segue_lane *lane)
 /* What the holder has committed before the lease that comes is taken first, if it is here. */
 static int must_wait(const struct segue_lane *lane, uint64_t step, bool *wait)
 {
-	*wait = lane->placed && lane->mapping && step > lane->track.next;
+	/* Also by one that has taken nothing yet, though its holder has. */
+	bool is_owed = lane->mapping &&
+		       (lane->placed || (!lane->went_back &&
+						taken_by_holder(lane->mapping) > lane->track.next));
+
+	*wait = is_owed && step > lane->track.next;
 	if (!*wait || taken_by_holder(lane->mapping) >= step)
 		return 0;
 	return segue_fail(SEGUE_ESTALE,
