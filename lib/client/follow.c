@@ -44,6 +44,7 @@ static void set_mapping(struct segue_lane *lane, struct segue_mapping *mapping, 
 	}
 	lane->mapping = mapping;
 	lane->generation = generation;
+	lane->went_back = false;
 	segue_track_init(&lane->track, segue_mapping_ring(mapping), mapping->follower.map,
 		segue_mapping_page(mapping), mapping->geometry.depth, generation, mapping->granted);
 	if (before)
@@ -60,7 +61,12 @@ static void drop_coming(struct segue_lane *lane)
 /* What the holder has committed before the lease that comes is taken first, if it is here. */
 static int must_wait(const struct segue_lane *lane, uint64_t step, bool *wait)
 {
-	*wait = lane->placed && lane->mapping && step > lane->track.next;
+	/* Also by one that has taken nothing yet, though its holder has. */
+	bool is_owed = lane->mapping &&
+		       (lane->placed || (!lane->went_back &&
+						taken_by_holder(lane->mapping) > lane->track.next));
+
+	*wait = is_owed && step > lane->track.next;
 	if (!*wait || taken_by_holder(lane->mapping) >= step)
 		return 0;
 	return segue_fail(SEGUE_ESTALE,
@@ -227,10 +233,11 @@ enum segue_track_result segue_follow_poll(struct segue_lane *lane)
 	take_coming_if_due(lane);
 	bool taken = settled && !is_forgotten(lane) && taken_by_holder(lane->mapping) > track->next;
 	/*
-	 * What has been taken is there, whatever has become of the lease: a feed that is followed
-	 * has one subscriber, so nobody writes to it then.
+	 * What has been taken is there, whatever has become of the lease, also for one that has
+	 * taken nothing of it yet: a feed that is followed has one subscriber, so nobody writes to
+	 * it then.
 	 */
-	if (taken && lane->placed)
+	if (taken && (lane->placed || !lane->went_back))
 		return SEGUE_TRACK_READY;
 	enum segue_track_result met = segue_track_poll(track);
 	/*
@@ -283,6 +290,7 @@ void segue_follow_leave(struct segue_lane *lane)
 void segue_follow_forget(struct segue_lane *lane)
 {
 	segue_follow_pass(lane);
+	lane->went_back = true;
 	/* At its end it would wait for what is never taken. */
 	take_coming(lane);
 	/* A new one is not given what was open before it came. */

@@ -59,6 +59,7 @@ struct segue_lane {
 	bool left;                    /* it has put the next one back: its holder says what comes */
 	uint32_t again;               /* times that it has followed its holder in that */
 	uint64_t took;                /* generation of the lease that its last batch was of */
+	bool went_back;               /* to a token, since it has what is mapped */
 	struct segue_mapping *coming; /* of the next lease, which begins at a later step; or NULL */
 	uint64_t coming_generation;
 	int64_t alone_since; /* others are waited for; 0: they are not */

@@ -64,11 +64,13 @@ void segue_gather_reserve(struct segue_stream *stream, uint32_t lane)
 
 	LIST_FOREACH(feed, &stream->feeds.all, link) {
 		struct segue_filler *filler = feed->filler;
-		if (filler->plan_spec.lane != lane || feed->alone || feed->followed)
+		if (filler->plan_spec.lane != lane || feed->followed)
 			continue;
 		pthread_mutex_lock(&filler->lock);
 		uint64_t before = filler->feed.reserved;
-		segue_feed_reserve(&filler->feed, least_needed(stream, feed));
+		/* To groups that were left behind nobody comes. */
+		segue_feed_reserve(
+			&filler->feed, feed->alone ? SEGUE_NEVER : least_needed(stream, feed));
 		bool freed = filler->feed.reserved > before;
 		pthread_mutex_unlock(&filler->lock);
 		if (freed)

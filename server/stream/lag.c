@@ -181,6 +181,9 @@ static int leave_behind(struct segue_stream *stream, struct segue_stream_feed *f
 		if (ledger && !keeps(ledger))
 			ask_to_renew(ledger, until);
 	}
+	segue_gather_reserve(stream, feed->filler->plan_spec.lane);
+	/* Of those who stay one may come to wait for another: that is another piece. */
+	feed->kept_since = 0;
 	return 0;
 }
 

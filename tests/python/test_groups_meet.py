@@ -323,6 +323,44 @@ def test_others_go_on_without_a_slow_group_until_it_has_caught_up(
     finish(others)
 
 
+def test_who_is_left_alone_goes_on_when_others_leave_late(
+    client: segue.Client, tmp_path: Path, processes: Starter
+) -> None:
+    """One that is asked to go on without it, and does so late, keeps no slot of its ring."""
+    path = tmp_path / "a.segue"
+    options = {"groups": 3, "depth": 4, "epochs": 80, "max_lag": 0.5, "on_lag": "detach"}
+    whole = whole_of(client, path, depth=4, epochs=80)
+    others = begin(processes, client.dir, path, options, NAMES[:3])
+    for other in others.values():
+        assert other.receive() == "there"
+    to(others["c"], 2)  # its loader still has batch 1
+    assert check(others["c"], whole) == 2
+    to(others["a"], 30)
+    assert check(others["a"], whole) == 30
+    time.sleep(2)  # it is expected for a second
+    for name in "c", "b":
+        to(others[name], 30)
+        assert check(others[name], whole) == 30
+    finish(others)
+
+
+@pytest.mark.parametrize("slow", ["b", "c"])
+def test_of_two_slow_groups_the_slower_is_left_behind_too(
+    client: segue.Client, tmp_path: Path, processes: Starter, slow: str
+) -> None:
+    """Whichever of them the server waits for, and hears of."""
+    path = tmp_path / "a.segue"
+    options = {"groups": 3, "depth": 4, "epochs": 80, "max_lag": 0.5, "on_lag": "detach"}
+    whole = whole_of(client, path, depth=4, epochs=80)
+    others = begin(processes, client.dir, path, options, NAMES[:3])
+    for other in others.values():
+        assert other.receive() == "there"
+    for name, step in (slow, 1), ("a", 30), (slow, 30):
+        to(others[name], step)
+        assert check(others[name], whole) == step
+    finish(others)
+
+
 def test_without_memory_for_another_ring_they_wait(tmp_path: Path, processes: Starter) -> None:
     """And go on, all of them, when the slow one does."""
     path = tmp_path / "a.segue"

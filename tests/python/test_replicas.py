@@ -653,6 +653,37 @@ def test_a_new_follower_goes_on_with_the_leader(
     assert together(leader, again, 3)[0][1] == (3 if commits else 2)
 
 
+def test_a_follower_that_begins_late_misses_nothing(clients: Any, data: Path) -> None:
+    """It has the lane, and has taken nothing yet, when the lease that it follows is over."""
+    leader, follower = two(clients, data)
+    thread = threading.Thread(target=follower.state_dict)
+    thread.start()
+    leader.state_dict()
+    thread.join()
+    seen_first = []
+    for batch in leader:
+        seen_first.append(seen(batch))
+        save(batch)
+        if batch.step == 1:
+            batch.commit()
+            break
+    del batch
+    leader.close()
+    leader = opened(clients[0], data).loader(start="continue", replicas=2)
+
+    def go(loader: segue.Loader, found: list[Any], leads: bool) -> None:
+        for batch in loader:
+            found.append(seen(batch))
+            if leads:
+                save(batch)
+                batch.commit()
+            if batch.step == 4:
+                break
+
+    found = both(leader, follower, go)
+    assert found[1] == seen_first + found[0] and [one[1] for one in found[1]] == list(range(5))
+
+
 def test_a_follower_of_a_leader_that_went_back_says_so(clients: Any, data: Path) -> None:
     leader, follower = two(clients, data)
     together(leader, follower, 2)
