@@ -285,6 +285,21 @@ def test_memory_is_taken_again_once_nothing_has_it() -> None:
     assert len(allocated) == count and len({t.data_ptr() for t in all_}) == count
 
 
+def test_batches_of_many_lengths_share_memory() -> None:
+    allocated: list[int] = []
+
+    def allocate(size: int) -> np.ndarray:
+        allocated.append(size)
+        return np.empty(size, np.uint8)
+
+    buffers = Buffers(allocate)
+    for steps in range(0, 5000):
+        array = buffers.take((steps, 3), np.dtype("float32"))
+        assert array.shape == (steps, 3) and array.nbytes <= allocated[-1] <= max(64, array.nbytes * 1.25 + 64)
+        del array
+    assert len(allocated) < 70
+
+
 def test_the_memory_of_a_training_does_not_grow(make: Callable[..., segue.Stream]) -> None:
     """Batches that are gone on from, not kept: what was allocated for three of them is enough."""
     batches = segue.torch.wrap(make(epochs=6).loader())

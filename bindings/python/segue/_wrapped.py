@@ -31,6 +31,12 @@ def _allocate(size: int) -> np.ndarray:
     return memory[begin : begin + size]
 
 
+def _room(size: int) -> int:
+    """Bytes of a buffer for as many, up to a quarter more: of few sizes, whatever lengths there are."""
+    step = 1 << max(6, size.bit_length() - 3)
+    return -(-size // step) * step
+
+
 class Buffers:
     """Memory for arrays, taken again once no array, tensor, view or graph has it any more.
 
@@ -40,11 +46,11 @@ class Buffers:
 
     def __init__(self, allocate: Callable[[int], np.ndarray] = _allocate) -> None:
         self._allocate = allocate
-        self._free: dict[int, list[Any]] = {}  # by bytes
+        self._free: dict[int, list[Any]] = {}  # by `_room`
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """Return a C-contiguous array, with anything in it."""
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = _room(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         free = self._free.setdefault(size, [])
         fresh: Any = self._allocate
         memory: Any = free.pop() if free else (c_char * size).from_buffer(fresh(size))
