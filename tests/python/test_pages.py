@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import signal
@@ -58,3 +59,22 @@ def test_the_training_of_the_readme(tmp_path: Path) -> None:
 def test_tools_find_all_pages() -> None:
     listed = re.findall(r"\]\(([\w./-]+\.md)\)", (DOCS / "llms.txt").read_text())
     assert sorted(listed) == sorted(["../README.md", *(page.name for page in DOCS.glob("*.md"))])
+
+
+@pytest.mark.parametrize("name", ["lstm", "ssm"])
+def test_what_a_dataloader_becomes(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    text = (DOCS / "from-dataloader.md").read_text()
+    programs = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL))
+    before, after = (programs[f"{name}_{when}"].splitlines() for when in ("before", "after"))
+    lines = [line for line in difflib.ndiff(before, after) if line[:2] == "+ " and line.strip() != "+"]
+    assert len(lines) <= 20, lines
+    printed = {}
+    for when in ("before", "after"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", programs[f"{name}_{when}"]],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0 and "loss" in done.stdout, done.stderr
+        printed[when] = done.stdout
+    assert name == "lstm" or printed["before"] == printed["after"]

@@ -39,6 +39,17 @@ def test_learning_rates_share_a_feed_and_see_what_each_would_see_alone(tmp_path:
     assert picture.read_text().startswith("<svg")
 
 
+def test_what_carried_states_are_worth(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    picture = tmp_path / "ssm.svg"
+    text = recipe("ssm.py", "--steps", 24, "--files", 16, "--svg", picture)
+    assert "killed half-way, and begun again\n" in text
+    assert "nobody killed, bit for bit\n" in text
+    bits = [float(value) for value in re.findall(r"([\d.]+) bits a byte in the first 8", text)]
+    assert len(bits) == 3 and bits[0] < bits[1], text
+    assert picture.read_text().count("states: ") == 3
+
+
 def test_a_student_learns_from_a_teacher() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
     text = recipe("teacher.py", "--sequences", 60, "--epochs", 2)
