@@ -50,6 +50,15 @@ def test_what_carried_states_are_worth(tmp_path: Path) -> None:
     assert picture.read_text().count("states: ") == 3
 
 
+def test_a_compressor_is_learnt(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    picture = tmp_path / "audio.svg"
+    text = recipe("audio.py", "--files", 8, "--epochs", 2, "--svg", picture)
+    carried, zeros = (float(part) for part in re.findall(r"(-[\d.]+) dB", text))
+    assert carried < zeros and carried < -8, text
+    assert picture.stat().st_size > 2000
+
+
 def test_a_student_learns_from_a_teacher() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
     text = recipe("teacher.py", "--sequences", 60, "--epochs", 2)
