@@ -114,7 +114,7 @@ def test_a_checkpoint_holds_back_what_it_needs(tmp_path: Path) -> None:
             late = loader.state_dict()
             soon(lambda: files(client)[0] == known(client)["first"] > 20)
             assert files(client)[0] <= 26
-            refused = f"given up: the first that is left is {files(client)[0]}"
+            refused = "given up: the first that is left is 2[0-6]$"  # as far as it has come by now
             with pytest.raises(segue.TokenError, match=refused):
                 loader.load_state_dict(early)
             loader.load_state_dict(late)

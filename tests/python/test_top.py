@@ -179,7 +179,7 @@ def test_json_a_second(directory: Path, client: segue.Client, data: Path) -> Non
             assert (lane["lane"], lane["pid"], lane["step"]) == (1, os.getpid(), 8)
             assert (lane["batches_per_s"], lane["worker_waits"]) == (0, 0)
             assert lane["server_waits"] > 0.5 and lane["depth"] == 4
-            assert lane["script"] == Path(sys.argv[0]).name or lane["script"] == "pytest"
+            assert lane["script"] in (Path(sys.argv[0]).name, "pytest", "python")
         del thread
 
 
@@ -402,7 +402,7 @@ def test_what_goes_wrong_is_on_the_screen(directory: Path, data: Path) -> None:
         screen.shows(f"gone: {worker.pid} ")
         screen.shows(f"lane 0 of train has no worker: process {worker.pid} (")
         server.stop()
-        screen.shows(f"NO SERVER: no server runs for {directory}")
+        screen.shows("NO SERVER: no server runs for ")  # the path may go on in the next line
         frame = screen.shows("In the store")
         assert any(line.split()[:2] == ["0", "2"] for line in frame)
         screen.press("q")
