@@ -209,7 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--files", type=int, default=160, help="at most so many to train on")
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)  # of the process that trains
