@@ -35,10 +35,13 @@ def test_blocks_one_after_the_other(tmp_path: Path, page: str, needs: str) -> No
 def test_the_training_of_the_readme(tmp_path: Path) -> None:
     """As it is, and killed and begun again: it learns, and ends with the same weights."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
-    [program] = re.findall(r"```python\n# train\.py\n(.*?)```", README.read_text(), re.DOTALL)
-    printed = {}
+    programs = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", README.read_text(), re.DOTALL))
+    program, printed = programs["train"], {}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
+        subprocess.run(  # as who reads on has done, in the same place
+            [sys.executable, "-c", programs["first"]], cwd=tmp_path / name, check=True, timeout=120
+        )
         while not printed.get(name, "").count("step 500"):
             process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", program],
@@ -70,7 +73,7 @@ def test_what_a_dataloader_becomes(tmp_path: Path, name: str) -> None:
     lines = [line for line in difflib.ndiff(before, after) if line[:2] == "+ " and line.strip() != "+"]
     assert len(lines) <= 20, lines
     printed = {}
-    for when in ("before", "after"):
+    for when in ("before", "after", "after"):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", programs[f"{name}_{when}"]],
             cwd=tmp_path, capture_output=True, text=True, timeout=120,
