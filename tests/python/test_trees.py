@@ -145,11 +145,16 @@ def test_errors_name_the_path(client: segue.Client) -> None:
 
 
 def test_what_is_no_tree_of_states(client: segue.Client) -> None:
+    around: list[Any] = [State("int8")]
+    around.append(around)
     for states, words in (
         (State("float32"), "under names"),
         ({"a": {"b": 3}}, "states['a/b']"),
         ({"a/b": State("int8"), "a": {"b": State("int8")}}, "two states have the path 'a/b'"),
         ({1.5: State("int8")}, "the key 1.5"),
+        ({"a": {"0": {"b": State("int8")}, 0: {"c": State("int8")}}}, "two keys of 'a' are '0'"),
+        ({"0": State("int8"), 0: ()}, "two keys of the tree are '0'"),
+        (around, "holds itself"),
         ({"a": {"b:c": State("int8")}}, "'a/b:c' is not a name"),
     ):
         with pytest.raises(segue.ArgumentError) as caught:
@@ -186,10 +191,14 @@ def test_states_like() -> None:
     assert tree["none"] is None and isinstance(tree["lstm"], tuple)
     (state,) = segue.states_like([3 * np.ones((5, 2), np.int16)], init="values")
     assert state.init.tolist() == [3, 3] and state.dtype == "int16"
+    (state,) = segue.states_like([np.full((2, 1), [np.nan], np.float16)], init="values")
+    assert np.isnan(state.init).all()
     for bad, options, words in (
         ({"a": [np.zeros((2, 3)), 4]}, {}, "'a/1': expected an array, got int"),
         ({"a": np.zeros(2)}, {"row_axis": 1}, "'a': shape (2,) has no dimension 1"),
         ({"a": np.arange(4.0)}, {"init": "values"}, "these 4 rows differ"),
+        ({"a": np.array([np.nan, 1.0])}, {"init": "values"}, "these 2 rows differ"),
+        ({"a": np.zeros((0, 2))}, {"init": "values"}, "it has none"),
         ({"a": np.zeros(2)}, {"init": "ones"}, "init: 'ones'"),
     ):
         with pytest.raises(segue.ArgumentError) as caught:

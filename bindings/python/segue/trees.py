@@ -73,7 +73,10 @@ def _like(path: str, leaf: Any, row_axis: int, values: bool) -> State:
     if not values:
         return State(leaf.dtype, shape, row_axis=row_axis)
     array = np.moveaxis(_arrays.read(leaf), row_axis, 0)
-    if not rows or not (array == array[:1]).all():
+    if not rows:
+        raise errors.ArgumentError(f"{where}: init='values' takes a value of a row, and it has none")
+    first = array[:1]
+    if not ((array == first) | ((array != array) & (first != first))).all():  # NaN is the same
         raise errors.ArgumentError(
             f"{where}: init='values' takes a value that all rows have, and these {rows} rows differ"
         )
@@ -93,7 +96,12 @@ class Structure:
 
     def __init__(self, tree: Any) -> None:
         self._paths: dict[str, None] = {}
-        self._root = self._of("", tree)
+        try:
+            self._root = self._of("", tree)
+        except RecursionError:
+            raise errors.ArgumentError(
+                "states: nested too deeply, or a node that holds itself"
+            ) from None
 
     @property
     def is_leaf(self) -> bool:
@@ -115,6 +123,12 @@ class Structure:
             self._paths[path] = None
             return path
         names, children, make = opened
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise errors.ArgumentError(
+                f"states: two keys of {repr(path) if path else 'the tree'} are {twice!r} in a path, as 0 "
+                "and '0' are"
+            )
         nodes = [self._of(_join(path, name), child) for name, child in zip(names, children)]
         return _Node(names, nodes, make, path)
 
