@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +384,26 @@ def test_what_is_saved_is_checked(make: Callable[..., segue.Stream]) -> None:
         batch.states = batch.states
         batch.commit()
         assert batch.committed
+        with pytest.raises(segue.Error, match="committed"):
+            batch.states = batch.states
+        if way != "jax":
+            (batch,) = itertools.islice(WAYS[way](loader), 1)
+            with pytest.raises(segue.StateTypeError, match="'n'"):
+                batch.states = dict(batch.states) | {"n": batch.states["n"].to_sparse()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_saved_may_change_at_once(make: Callable[..., segue.Stream], way: str) -> None:
+    """Arrays of NumPy, of which a device knows nothing."""
+    batches = WAYS[way](make().loader())
+    (batch,) = itertools.islice(batches, 1)
+    count = np.full(3, 5, np.int32)
+    batch.states = dict(batch.states) | {"count": count}
+    count[:] = 9
+    batch.commit()
+    (batch,) = itertools.islice(batches, 1)
+    wanted = np.where(np.asarray(batch.is_first), 0, 5)
+    assert wanted.any() and np.array_equal(np.asarray(batch.states["count"]), wanted)
 
 
 def test_states_of_64_bits_in_jax(client: segue.Client) -> None:
@@ -474,6 +496,132 @@ def test_a_newer_loader_takes_over_what_is_on_its_way(make: Callable[..., segue.
         older.state_dict()
 
 
+@pytest.mark.parametrize("way", ["torch", "torch, staged"])
+def test_a_batch_that_was_saved_and_comes_again_is_warned_of(
+    make: Callable[..., segue.Stream], way: str
+) -> None:
+    batches = WAYS[way](make().loader())
+    with pytest.raises(ZeroDivisionError):
+        for batch in batches:
+            batch.states = after(batch)
+            1 / 0
+    with pytest.warns(UserWarning, match="batch 0 of lane 0 was left without a commit"):
+        assert next(iter(batches)).step == 0
+    (batch,) = itertools.islice(batches, 1)
+    batch.states = after(batch)
+    batch.release()  # what is on its way is of no use then
+    assert next(iter(batches)).step == 0
+
+
+@pytest.mark.parametrize("way", ["torch", "torch, staged"])
+def test_a_replica_that_follows_is_told_where_it_saves(
+    make: Callable[..., segue.Stream], way: str
+) -> None:
+    stream = make()
+
+    def follow(client: segue.Client) -> None:
+        with WAYS[way](client.stream("train").loader(replica=1, replicas=2, timeout=30)) as loader:
+            (batch,) = itertools.islice(loader, 1)
+            with pytest.raises(segue.ReplicaError, match="only reads"):
+                batch.states = batch.states
+
+    with segue.open(stream._client.dir) as other, ThreadPoolExecutor() as pool:
+        theirs = pool.submit(follow, other)
+        (batch,) = itertools.islice(WAYS[way](stream.loader(replicas=2, timeout=30)), 1)
+        theirs.result()
+
+
+def test_a_save_that_was_interrupted_is_still_to_be_done(
+    make: Callable[..., segue.Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Event(torch.cpu.Event):  # type: ignore[misc, name-defined]
+        interrupts = [KeyboardInterrupt]
+
+        def synchronize(self) -> None:
+            if self.interrupts:
+                raise self.interrupts.pop()
+
+    batches = staged(make().loader())
+    monkeypatch.setattr(torch.cpu, "Event", Event)
+    (batch,) = itertools.islice(batches, 1)
+    batch.states = after(batch)
+    with pytest.raises(KeyboardInterrupt):
+        batches.state_dict()
+    assert batches.state_dict() and batch.committed
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("by", ["batch", "round", "epoch"])
+def test_what_cannot_be_presented_comes_again(
+    make: Callable[..., segue.Stream], way: str, by: str
+) -> None:
+    """As where a device has no memory left: nobody has seen that batch."""
+    batches = WAYS[way](make(lanes=2, epoch_end="drain").loader())
+    iterator = {
+        "batch": lambda: iter(batches),
+        "round": lambda: batches.rounds(),
+        "epoch": lambda: next(batches.epochs()),
+    }[by]()
+
+    def take() -> list[Any]:
+        taken = next(iterator)
+        return taken if by == "round" else [taken]
+
+    for batch in take():
+        batch.states = after(batch)
+    features, good = batches.features, [True] if by == "round" else []
+
+    def fails(batch: Any) -> Any:
+        if not good:
+            raise MemoryError("no room")
+        good.pop()
+        return features(batch)
+
+    batches.features = fails
+    with pytest.raises(MemoryError):
+        take()
+    batches.features = features
+    batches.state_dict()
+    places = [(batch.lane, batch.step) for batch in take()]
+    assert places == ([(0, 1), (1, 1)] if by == "round" else [(1, 0)])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_that_is_kept_keeps_no_lease(make: Callable[..., segue.Stream], way: str) -> None:
+    for kept in (1, 2):  # committed by hand; by going on, too
+        loader = make(f"kept {kept}").loader()
+        gone = weakref.ref(loader)
+        batches = []
+        for batch in WAYS[way](loader):
+            batch.states = after(batch)
+            batches.append(batch)
+            if len(batches) == kept:
+                batch.commit()
+                break
+        del loader
+        gc.collect()
+        assert gone() is None
+        assert batches[0]["x"].shape[0] == 3
+
+
+@pytest.mark.parametrize("way", ["torch", "torch, staged"])
+def test_what_is_saved_is_committed_without_its_loader(
+    make: Callable[..., segue.Stream], way: str
+) -> None:
+    for batch in WAYS[way](make().loader()):
+        batch.states = after(batch)
+        break
+    gc.collect()
+    batch.commit()
+    assert batch.committed and next(iter(make().loader(start="continue"))).step == 1
+
+
+def test_other_devices_have_all_tensors(make: Callable[..., segue.Stream]) -> None:
+    batch = next(iter(segue.torch.wrap(make().loader(), device="meta")))
+    tensors = batch["x"], batch.mask, batch.states["n"], batch.state("count")
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
 def test_dataset(make: Callable[..., segue.Stream], plain: list[str]) -> None:
     data = segue.torch.dataset(make().loader())
     assert run(torch.utils.data.DataLoader(data, batch_size=None)) == plain
@@ -499,6 +647,11 @@ def test_mean_leaves_padding_out(make: Callable[..., segue.Stream]) -> None:
                 each[rows].mean() if rows.any() else 0
             )
             empty += not rows.all()
+            for wrong in (given.mean(), given.reshape(-1), given[:, :1], given.T, 0.5):
+                with pytest.raises(segue.ArgumentError, match="before it is reduced"):
+                    batch.mean(wrong)
+            large = batch.mean(lib.full((3, 4, 60), 9000, dtype=lib.float16))
+            assert large.dtype == lib.float16 and float(large) == (9000 if mask.any() else 0)
             batch.states = after(batch)
         assert empty
 
@@ -508,6 +661,7 @@ def test_bad_arguments(make: Callable[..., segue.Stream]) -> None:
     for options, words in (
         ({"dtype": torch.int32}, "dtype: torch.int32"),
         ({"dtype": "float32"}, "dtype: 'float32'"),
+        ({"dtype": torch.float8_e4m3fn}, "dtype: torch.float8_e4m3fn"),
         ({"device": "nowhere"}, "device: 'nowhere'"),
         ({"zero_copy": True, "time_major": True}, "zero_copy=True"),
     ):
@@ -524,6 +678,10 @@ def test_bad_arguments(make: Callable[..., segue.Stream]) -> None:
             batch["y"]
         with pytest.raises(AttributeError):
             batch.nothing
+        batch.states = batch.states
+        batch.commit()
+        next(iter(wrap(loader)))
+        assert not hasattr(batch, "nothing")
 
 
 def test_scan_over_steps(make: Callable[..., segue.Stream]) -> None:

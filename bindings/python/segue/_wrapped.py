@@ -6,6 +6,7 @@ copied, so that they may be written to and kept, and their place is free with th
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator
 from ctypes import c_char
@@ -76,6 +77,7 @@ class Batch:
         self._arrays: dict[str, Any] = {}
         self._states: Any = None
         self._has_states = False
+        self._finish: Callable[[], object] | None = None  # a save that is on its way
 
     def __getitem__(self, name: str) -> Any:
         """Return a feature: of sequences ``[rows, steps, *shape]``, of context ``[rows, *shape]``."""
@@ -92,8 +94,8 @@ class Batch:
             if name not in self._arrays:
                 self._arrays[name] = self._way.array(name, getattr(self._own, name))
             return self._arrays[name]
-        if name.startswith("_"):
-            raise AttributeError(name)
+        if name.startswith("_") or not hasattr(_segue.Batch, name):
+            return object.__getattribute__(self, name)  # says that there is none
         return getattr(self._own, name)
 
     @property
@@ -139,7 +141,7 @@ class Batch:
 
     @states.setter
     def states(self, tree: Any) -> None:
-        self._way.save(self._own, tree)
+        self._finish = self._way.save(self._own, tree)
 
     def state(self, name: str, /) -> Any:
         """Return one state, by its path: ``[rows, *shape]``."""
@@ -151,7 +153,8 @@ class Batch:
 
     def commit(self, wait: bool = False) -> None:
         """Make the saved states and the advance to the next step true: `segue.Batch.commit`."""
-        self._way.loader._finish()
+        if self._finish:
+            self._finish()
         self._own.commit(wait)
 
     def states_from(self, initial: Any) -> Any:
@@ -177,8 +180,21 @@ class Batch:
         loss : array
             Shaped as `mask` in its first two dimensions, of each step; or ``[rows]``, of each row,
             of which those count that have a step.
+
+        Raises
+        ------
+        ArgumentError
+            It is shaped otherwise, as what is a mean already.
         """
-        return self._way.mean(loss, self.mask if loss.ndim > 1 else self.length > 0)
+        shape = tuple(getattr(loss, "shape", ()))
+        counts = self.mask if len(shape) > 1 else self.length > 0
+        if not shape or shape[: counts.ndim] != tuple(counts.shape):
+            raise errors.ArgumentError(
+                f"mean(): expected a loss of each step, shaped {tuple(self.mask.shape)} in its first "
+                f"two dimensions, or of each row, ({self.batch_size},), got shape {shape}: give it "
+                "before it is reduced (reduction=\"none\")"
+            )
+        return self._way.mean(loss, counts)
 
     def __repr__(self) -> str:
         step, lane, rows = self._place
@@ -203,6 +219,7 @@ class Way(Generic[_B]):
             raise TypeError(f"loader: expected segue.Loader, got {type(loader).__name__}")
         self.loader = loader
         self._given: list[weakref.ref[_B]] = []  # those that may be committed by now
+        self._lent: Any = None  # to batches
 
     # -- of the framework ------------------------------------------------------------------------
 
@@ -222,8 +239,8 @@ class Way(Generic[_B]):
         """A copy of a state, with rows first."""
         raise NotImplementedError
 
-    def save(self, batch: _segue.Batch, tree: Any) -> None:
-        """Save all states."""
+    def save(self, batch: _segue.Batch, tree: Any) -> Callable[[], object] | None:
+        """Save all states; return what finishes that, if it is not done yet."""
         raise NotImplementedError
 
     def begin(self, states: Any, is_first: Any, initial: Any) -> Any:
@@ -240,9 +257,12 @@ class Way(Generic[_B]):
         for reference in self._given:
             before = reference()
             if before is not None and before._batch is not None and before._batch.committed:
-                before._batch = None
+                before._batch = before._finish = None
         self._given = [one for one in self._given if (b := one()) is not None and b._batch]
-        made = self.batch_type(batch, self.features(batch), self)
+        if self._lent is None:  # with no hold on the loader: batches that are kept keep no lease
+            self._lent = copy.copy(self)
+            vars(self._lent)["loader"] = weakref.proxy(self.loader)
+        made = self.batch_type(batch, self.features(batch), self._lent)
         self._given.append(weakref.ref(made))
         return made
 

@@ -135,4 +135,7 @@ class Batches(_wrapped.Way[Batch]):
         counts = jnp.expand_dims(jnp.asarray(counts), list(range(counts.ndim, loss.ndim)))
         kept = jnp.where(counts, loss, 0)
         each = loss.size // max(1, counts.size)
-        return kept.sum() / jnp.maximum(counts.sum() * each, 1)
+        short = loss.dtype in (jnp.float16, jnp.bfloat16)
+        total = kept.sum(dtype=jnp.float32 if short else None)
+        mean = total / jnp.maximum(counts.sum() * each, 1)
+        return mean.astype(loss.dtype) if short else mean

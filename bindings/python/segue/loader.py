@@ -229,7 +229,8 @@ class Loader(Closing):
         self._open: list[Batch] = []  # handed out and not yet gone on from
         if stream.persist and not replica:
             weakref.finalize(self, _leave_orphans, self._place, self._open).atexit = False
-        self._unfinished: list[Callable[[], object]] = []  # saves that are still on their way
+        # Saves that are still on their way.
+        self._unfinished: list[tuple[Batch, Callable[[], object]]] = []
         self._taker: int | None = None  # the thread that has taken them
         self._turns = _Turns()
         self._turn = 0  # iterators that began at an earlier one are stale
@@ -926,7 +927,13 @@ class Loader(Closing):
     def _finish(self) -> None:
         """Wait for states on their way from a device, and save them."""
         while self._unfinished:
-            self._unfinished.pop(0)()
+            _, finish = self._unfinished[0]
+            try:
+                finish()
+            except Exception:  # said once; after Ctrl-C it is still to be done
+                self._unfinished.pop(0)
+                raise
+            self._unfinished.pop(0)
 
     def _go_on_from_open(self, left: bool) -> None:
         """Commit what an iterator before left open, or put it back where it may not be done.
@@ -957,10 +964,12 @@ class Loader(Closing):
 
     def _saved_open(self) -> list[tuple[int, int]]:
         """Return steps and lanes of what is open and saved; with ``persist=False`` nothing counts."""
+        on_their_way = [batch for batch, _ in self._unfinished]
         return [
             (batch.step, batch.lane)
             for batch in (self._open if self.stream.persist else [])
-            if not (batch.committed or batch.released) and batch.all_saved
+            if not (batch.committed or batch.released)
+            and (batch.all_saved or any(batch is other for other in on_their_way))
         ]
 
     # -- the rest ----------------------------------------------------------------------------------
@@ -1365,8 +1374,16 @@ class _Batches:
         """Return the next batch for the code that runs in this frame."""
         batch = self.patiently(self._next)
         self.watch(frame)
-        presented: Batch = self.present(batch)
-        return presented
+        return self.presented([batch])[0]
+
+    def presented(self, batches: list[Batch]) -> list[Batch]:
+        """Return what the person is given for them; all come again where that cannot be made."""
+        try:
+            return [self.present(batch) for batch in batches]
+        except BaseException:
+            for batch in batches:
+                batch.release()
+            raise
 
     def _next(self) -> Batch:
         return self.next_of(None)
@@ -1385,8 +1402,7 @@ class _Epoch:
     def __next__(self) -> Batch:
         batch = self._batches.patiently(lambda: self._batches.next_of(self.index))
         self._batches.watch(sys._getframe(1))
-        presented: Batch = self._batches.present(batch)
-        return presented
+        return self._batches.presented([batch])[0]
 
 
 class _Epochs:
@@ -1422,7 +1438,7 @@ class _Rounds(_Batches):
     def __next__(self) -> list[Batch]:  # type: ignore[override]
         batches = self.patiently(self._next_round)
         self.watch(sys._getframe(1))
-        return [self.present(batch) for batch in batches]
+        return self.presented(batches)
 
     def _next_round(self) -> list[Batch]:
         self.settle()

@@ -6,6 +6,7 @@ Needs PyTorch, and is imported by itself: ``import segue.torch``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -64,7 +65,7 @@ def wrap(
     Raises
     ------
     ArgumentError
-        A `dtype` of no floats, `zero_copy` with one of the others, or no such device.
+        A `dtype` that is not float16, bfloat16, float32 or float64, `zero_copy` with one of the others, or no such device.
 
     Returns
     -------
@@ -126,8 +127,8 @@ class Batches(_wrapped.Way[Batch]):
         self, loader: Loader, device: Any, dtype: Any, time_major: bool, zero_copy: bool
     ) -> None:
         super().__init__(loader)
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise errors.ArgumentError(f"dtype: {dtype!r} is no torch.dtype of floats")
+        if dtype is not None and dtype not in _FLOATS:
+            raise errors.ArgumentError(f"dtype: {dtype!r} is no torch.dtype of floats of 16 bits or more")
         if zero_copy and (device is not None or dtype is not None or time_major):
             raise errors.ArgumentError(
                 "zero_copy=True gives the batch's own memory: device, dtype and time_major would "
@@ -140,7 +141,7 @@ class Batches(_wrapped.Way[Batch]):
             raise errors.ArgumentError(f"device: {device!r}: {error}") from error
         self._dtype, self._time_major, self._zero_copy = dtype, time_major, zero_copy
         self._tree: StateTree = loader.stream._tree
-        self._carrier = _Carrier(self._device) if self._device.type == "cuda" else _Here()
+        self._carrier = _Carrier(self._device) if self._device.type == "cuda" else _Here(self._device)
 
     def features(self, batch: _segue.Batch) -> dict[str, Any]:
         if self._zero_copy:
@@ -175,12 +176,12 @@ class Batches(_wrapped.Way[Batch]):
         source = from_dlpack(batch.state(name))
         return self._carrier.sent({name: self._carrier.copy(source, source.dtype)})[name]
 
-    def save(self, batch: _segue.Batch, tree: Any) -> None:
+    def save(self, batch: _segue.Batch, tree: Any) -> Callable[[], object] | None:
         leaves = [
             (path, leaf.detach() if isinstance(leaf, torch.Tensor) else leaf)
             for path, leaf in self._tree.structure.leaves(tree)
         ]
-        self._carrier.save(self.loader, batch, [
+        return self._carrier.save(self.loader, batch, [
             (path, self._rows_first(path, leaf)) for path, leaf in leaves
         ])  # fmt: skip
 
@@ -205,11 +206,15 @@ class Batches(_wrapped.Way[Batch]):
     def mean(self, loss: Any, counts: Any) -> Any:
         counts = counts.view(*counts.shape, *[1] * (loss.dim() - counts.dim()))
         kept = torch.where(counts, loss, torch.zeros((), dtype=loss.dtype, device=loss.device))
-        return kept.sum() / (counts.sum() * (loss.numel() // max(1, counts.numel()))).clamp(min=1)
+        wide = torch.float32 if loss.dtype in (torch.float16, torch.bfloat16) else None
+        count = (counts.sum() * (loss.numel() // max(1, counts.numel()))).clamp(min=1)
+        mean = kept.sum(dtype=wide) / count
+        return mean.to(loss.dtype) if wide else mean
 
 
 # -- Copies ----------------------------------------------------------------------------------------
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _BITS = {torch.bfloat16: np.dtype(np.uint16)}  # of types that NumPy lacks
 
 
@@ -223,14 +228,17 @@ def _tensor(buffers: _wrapped.Buffers, shape: Any, dtype: torch.dtype) -> torch.
 class _Here:
     """Tensors on the CPU, or where `device` is some other that takes plain copies."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._buffers = _wrapped.Buffers()
 
     def copy(self, source: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return _tensor(self._buffers, source.shape, dtype).copy_(source)
 
     def sent(self, copies: dict[str, Any]) -> dict[str, Any]:
-        return copies
+        if self._device.type == "cpu":
+            return copies
+        return {name: copy.to(self._device) for name, copy in copies.items()}
 
     def save(self, loader: Loader, batch: _segue.Batch, leaves: list[tuple[str, Any]]) -> None:
         for path, leaf in leaves:
@@ -271,27 +279,45 @@ class _Carrier:
         self._sending.append((done, list(copies.values())))
         return there
 
-    def save(self, loader: Loader, batch: _segue.Batch, leaves: list[tuple[str, Any]]) -> None:
-        """Have them fetched; the loader saves them before it commits."""
-        fetched = []
+    def save(
+        self, loader: Loader, batch: _segue.Batch, leaves: list[tuple[str, Any]]
+    ) -> Callable[[], object]:
+        """Have them fetched; the loader saves them before it commits, or the batch does.
+
+        What is not on a device of this kind may change meanwhile, and is saved at once; so is what
+        cannot be saved, for that to be said here.
+        """
+        fetched, devices = [], set()
+        over = batch.committed or batch.released
+        with suppress(ReferenceError):  # the loader is gone, and the batch alone may be committed
+            over = over or loader.replica > 0
         for path, leaf in leaves:
-            if isinstance(leaf, torch.Tensor):
-                place = _tensor(self._buffers, leaf.shape, leaf.dtype)
-                leaf = place.copy_(leaf, non_blocking=True)
-            fetched.append((path, leaf))
-        done = self._kind.Event()
-        done.record(self._kind.current_stream(self._device))
+            far = isinstance(leaf, torch.Tensor) and leaf.device.type == self._device.type
+            if over or not far or leaf.layout != torch.strided:
+                batch.save_state(path, leaf)
+                continue
+            place = _tensor(self._buffers, leaf.shape, leaf.dtype)
+            fetched.append((path, place.copy_(leaf, non_blocking=True)))
+            devices.add(leaf.device)
+        events = []
+        for device in devices:  # each copies by a stream of its own
+            events.append(self._kind.Event())
+            events[-1].record(self._kind.current_stream(device))
 
         def finish() -> None:
-            done.synchronize()
-            for path, leaf in fetched:
-                batch.save_state(path, leaf)
+            for event in events:
+                event.synchronize()
+            while fetched and not (batch.committed or batch.released):
+                batch.save_state(*fetched.pop(0))
 
-        loader._unfinished.append(finish)
+        with suppress(ReferenceError):
+            loader._unfinished.append((batch, finish))
+        return finish
 
 
 def _pinned(size: int) -> np.ndarray:
-    memory: np.ndarray = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    empty = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
+    memory: np.ndarray = empty.numpy()
     return memory
 
 
