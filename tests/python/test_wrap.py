@@ -656,6 +656,13 @@ def test_mean_leaves_padding_out(make: Callable[..., segue.Stream]) -> None:
         assert empty
 
 
+def test_what_zero_copy_cannot(make: Callable[..., segue.Stream]) -> None:
+    batch = next(iter(segue.torch.wrap(make().loader(), zero_copy=True)))
+    assert "x" in batch and "y" not in batch
+    with pytest.raises(segue.ArgumentError, match="zero_copy=True"):
+        batch.states_from(batch.states)
+
+
 def test_bad_arguments(make: Callable[..., segue.Stream]) -> None:
     loader = make().loader()
     for options, words in (

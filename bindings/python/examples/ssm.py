@@ -196,10 +196,10 @@ def picture(path: Path, bits: dict[str, np.ndarray]) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "segue"  # the same curves, the same file
     figure, panel = pyplot.subplots(figsize=(7, 3.8), layout="constrained")
     for (way, values), color in zip(bits.items(), ("tab:blue", "tab:orange", "tab:red"), strict=True):
-        panel.plot(range(UNROLL), values, color=color, linewidth=1.8)
-        panel.annotate(f"states: {way}", (0, values[0]), xytext=(8, 4), textcoords="offset points", color=color)
+        panel.plot(range(UNROLL), values, color=color, linewidth=1.8, label=f"states: {way}")
     panel.set(title="What the next byte costs, behind a file's first segment", ylabel="bits a byte",
-              xlabel="place in the segment", xlim=(0, UNROLL - 1), ylim=(0, None))  # fmt: skip
+              xlabel="place in the segment", xlim=(0, UNROLL - 1))  # fmt: skip
+    panel.legend(frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

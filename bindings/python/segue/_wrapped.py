@@ -89,6 +89,9 @@ class Batch:
                 "ragged(name) and bytes(name) have what is ragged, or bytes"
             ) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._features
+
     def __getattr__(self, name: str) -> Any:
         if name in ARRAYS:
             if name not in self._arrays:

@@ -65,7 +65,8 @@ def wrap(
     Raises
     ------
     ArgumentError
-        A `dtype` that is not float16, bfloat16, float32 or float64, `zero_copy` with one of the others, or no such device.
+        A `dtype` that is not float16, bfloat16, float32 or float64, `zero_copy` with one of the
+        others, or no such device.
 
     Returns
     -------
@@ -192,6 +193,10 @@ class Batches(_wrapped.Way[Batch]):
         return self._tree.rows_first(path, leaf)
 
     def begin(self, states: Any, is_first: Any, initial: Any) -> Any:
+        if self._zero_copy:
+            raise errors.ArgumentError(
+                "states_from(): with zero_copy=True states are NumPy's, which know no gradients"
+            )
         structure = self._tree.structure
         given = dict(structure.leaves(initial))
         found = {}
