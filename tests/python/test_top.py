@@ -402,7 +402,7 @@ def test_what_goes_wrong_is_on_the_screen(directory: Path, data: Path) -> None:
         screen.shows(f"gone: {worker.pid} ")
         screen.shows(f"lane 0 of train has no worker: process {worker.pid} (")
         server.stop()
-        screen.shows("NO SERVER: no server runs for ")  # the path may go on in the next line
+        screen.shows("NO SERVER: no server runs for")  # the path may go on in the next line
         frame = screen.shows("In the store")
         assert any(line.split()[:2] == ["0", "2"] for line in frame)
         screen.press("q")
