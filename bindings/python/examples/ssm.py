@@ -22,7 +22,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +108,12 @@ def open_stream(client: segue.Client, name: str, files: int, **options: Any) -> 
 # -- training ----------------------------------------------------------------------------------------
 
 
-def train(place: Path, steps: int, files: int) -> None:
-    """Goes on from place/pair.pt if that is there."""
+def train(place: Path, steps: int, files: int, kill: bool) -> None:
+    """Goes on from place/pair.pt if that is there; else, with `kill`, it is killed half-way."""
     model = Network()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     pair = torch.load(place / "pair.pt") if (place / "pair.pt").exists() else None
+    resumes = pair is not None
     with segue.open(place / "store") as client:
         stream = open_stream(client, "train", files, shuffle=True, epochs=None)
         loader = wrap(stream.loader(start=None if pair else "fresh"))
@@ -132,9 +132,11 @@ def train(place: Path, steps: int, files: int) -> None:
             if done % max(1, steps // 8) == 0 or done == steps:
                 print(f"step {done}: {loss.item():.3f} bits a byte", flush=True)
                 pair = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                        "loader": loader.state_dict(), "step": done}  # fmt: skip
+                        "loader": loader.state_dict()}  # fmt: skip
                 torch.save(pair, place / "new.pt")
                 os.replace(place / "new.pt", place / "pair.pt")
+            if kill and not resumes and done == steps // 2 + 1:  # a step behind a pair
+                os.kill(os.getpid(), signal.SIGKILL)
             if done == steps:
                 break
 
@@ -142,19 +144,14 @@ def train(place: Path, steps: int, files: int) -> None:
 def run(place: Path, options: argparse.Namespace, kill: bool) -> dict[str, Tensor]:
     """Trains in a process of its own; the weights at its end."""
     place.mkdir()
-    command = [sys.executable, __file__, "--steps", str(options.steps), "--files", str(options.files)]
-    for kills in ([True, False] if kill else [False]):
-        process = subprocess.Popen([*command, "--place", str(place)], stdout=None if kill else subprocess.DEVNULL)
-        until = time.monotonic() + PATIENCE
-        while kills and process.poll() is None and time.monotonic() < until:
-            if (place / "pair.pt").exists() and torch.load(place / "pair.pt")["step"] * 2 >= options.steps:
-                process.send_signal(signal.SIGKILL)
-                print("killed half-way, and begun again", flush=True)
-                break
-            time.sleep(0.02)
-        code = process.wait(PATIENCE)
-        if code != (-signal.SIGKILL if kills else 0):
-            raise RuntimeError(f"the training has ended with {code}")
+    command = [sys.executable, __file__, "--steps", str(options.steps), "--files", str(options.files),
+               "--place", str(place), *["--kill"] * kill]  # fmt: skip
+    for code in [-signal.SIGKILL, 0] if kill else [0]:
+        ended = subprocess.run(command, stdout=None if kill else subprocess.DEVNULL, timeout=PATIENCE)
+        if ended.returncode != code:
+            raise RuntimeError(f"the training has ended with {ended.returncode}")
+        if code:
+            print("killed half-way, and begun again", flush=True)
     weights: dict[str, Tensor] = torch.load(place / "pair.pt")["model"]
     return weights
 
@@ -169,7 +166,10 @@ def evaluate(place: Path, weights: dict[str, Tensor], files: int) -> dict[str, n
     total = {way: torch.zeros(UNROLL) for way in WAYS}
     count = torch.zeros(UNROLL)
     with torch.no_grad(), segue.open(place / "store") as client:
-        stream = open_stream(client, "test", files, persist=False)
+        # The beginnings of long files: else batches of the longest alone would take most of the time.
+        stream = open_stream(
+            client, "test", files, persist=False, maximum_length=64 * UNROLL, on_too_long="truncate"
+        )
         for batch in wrap(stream.loader()):
             carried = batch.states["ssm"]
             counts = batch.mask & ~batch.is_first[:, None]
@@ -213,10 +213,11 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=160, help="at most so many to train on")
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)  # of the process that trains
+    parser.add_argument("--kill", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.place:
-        train(options.place, options.steps, options.files)
+        train(options.place, options.steps, options.files, options.kill)
         return 0
     with tempfile.TemporaryDirectory(prefix="segue-ssm-", ignore_cleanup_errors=True) as scratch:
         killed = run(Path(scratch) / "killed", options, kill=True)
