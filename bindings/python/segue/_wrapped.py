@@ -217,10 +217,12 @@ class Way(Generic[_B]):
 
     batch_type: type[_B]
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, time_major: bool) -> None:
         if not isinstance(loader, Loader):
             raise TypeError(f"loader: expected segue.Loader, got {type(loader).__name__}")
         self.loader = loader
+        self._tree = loader.stream._tree
+        self._time_major = time_major
         self._given: list[weakref.ref[_B]] = []  # those that may be committed by now
         self._lent: Any = None  # to batches
 
@@ -246,13 +248,33 @@ class Way(Generic[_B]):
         """Save all states; return what finishes that, if it is not done yet."""
         raise NotImplementedError
 
-    def begin(self, states: Any, is_first: Any, initial: Any) -> Any:
-        """`Batch.states_from`."""
+    def choose(self, is_first: Any, initial: Any, state: Any, axis: int) -> Any:
+        """`initial`, with rows in dimension `axis` or without them, in the rows that begin."""
         raise NotImplementedError
 
     def mean(self, loss: Any, counts: Any) -> Any:
         """`Batch.mean`."""
         raise NotImplementedError
+
+    # -- of all ----------------------------------------------------------------------------------
+
+    def _turned(self, array: np.ndarray) -> np.ndarray:
+        """What is ``[rows, steps, ...]``, with steps first where that is wanted."""
+        return array.swapaxes(0, 1) if self._time_major else array
+
+    def _dense(self, batch: _segue.Batch) -> dict[str, np.ndarray]:
+        """All dense features, over the batch's memory."""
+        sequences = {name: self._turned(array) for name, array in batch.sequences.items()}
+        return {**batch.context, **sequences}
+
+    def begin(self, states: Any, is_first: Any, initial: Any) -> Any:
+        """`Batch.states_from`."""
+        structure = self._tree.structure
+        given = dict(structure.leaves(initial))
+        return structure.build({
+            path: self.choose(is_first, given[path], state, self._tree.axis(path))
+            for path, state in structure.leaves(states)
+        })  # fmt: skip
 
     # -- iterating -------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from . import _arrays, _segue, _wrapped, errors
 from .loader import Loader
-from .trees import StateTree
 
 try:
     import jax
@@ -70,19 +69,15 @@ class Batches(_wrapped.Way[Batch]):
     batch_type = Batch
 
     def __init__(self, loader: Loader, device: Any, dtype: Any, time_major: bool) -> None:
-        super().__init__(loader)
+        super().__init__(loader, time_major)
         if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
             raise errors.ArgumentError(f"dtype: {dtype!r} is no dtype of floats")
-        self._device, self._time_major = device, time_major
+        self._device = device
         self._dtype = None if dtype is None else np.dtype(dtype)
-        self._tree: StateTree = loader.stream._tree
         self._buffers = _wrapped.Buffers()
 
     def features(self, batch: _segue.Batch) -> dict[str, Any]:
-        found = {name: self._feature(array) for name, array in batch.context.items()}
-        for name, array in batch.sequences.items():
-            found[name] = self._feature(array.swapaxes(0, 1) if self._time_major else array)
-        return found
+        return {name: self._feature(array) for name, array in self._dense(batch).items()}
 
     def _feature(self, array: np.ndarray) -> jax.Array:
         floats = self._dtype is not None and jnp.issubdtype(array.dtype, jnp.floating)
@@ -97,7 +92,7 @@ class Batches(_wrapped.Way[Batch]):
     def array(self, name: str, array: np.ndarray) -> Any:
         if array.dtype == np.int64:
             return np.array(array)
-        return self._copy(array.swapaxes(0, 1) if self._time_major and name == "mask" else array)
+        return self._copy(self._turned(array) if name == "mask" else array)
 
     def read(self, batch: _segue.Batch) -> Any:
         def copy(path: str) -> jax.Array:
@@ -119,17 +114,11 @@ class Batches(_wrapped.Way[Batch]):
     def save(self, batch: _segue.Batch, tree: Any) -> None:
         self._tree.save(tree, batch.save_state)
 
-    def begin(self, states: Any, is_first: Any, initial: Any) -> Any:
-        structure = self._tree.structure
-        given = dict(structure.leaves(initial))
-        found = {}
-        for path, state in structure.leaves(states):
-            axis, start = self._tree.axis(path), given[path]
-            if start.ndim == state.ndim - 1:
-                start = jnp.expand_dims(start, axis)
-            rows = jnp.expand_dims(is_first, [d for d in range(state.ndim) if d != axis])
-            found[path] = jnp.where(rows, start, state)
-        return structure.build(found)
+    def choose(self, is_first: Any, initial: Any, state: Any, axis: int) -> Any:
+        if initial.ndim == state.ndim - 1:
+            initial = jnp.expand_dims(initial, axis)
+        rows = jnp.expand_dims(is_first, [d for d in range(state.ndim) if d != axis])
+        return jnp.where(rows, initial, state)
 
     def mean(self, loss: Any, counts: Any) -> Any:
         counts = jnp.expand_dims(jnp.asarray(counts), list(range(counts.ndim, loss.ndim)))

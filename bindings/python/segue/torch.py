@@ -13,7 +13,6 @@ import numpy as np
 
 from . import _arrays, _segue, _wrapped, errors
 from .loader import Loader
-from .trees import StateTree
 
 try:
     import torch
@@ -127,7 +126,7 @@ class Batches(_wrapped.Way[Batch]):
     def __init__(
         self, loader: Loader, device: Any, dtype: Any, time_major: bool, zero_copy: bool
     ) -> None:
-        super().__init__(loader)
+        super().__init__(loader, time_major)
         if dtype is not None and dtype not in _FLOATS:
             raise errors.ArgumentError(f"dtype: {dtype!r} is no torch.dtype of floats of 16 bits or more")
         if zero_copy and (device is not None or dtype is not None or time_major):
@@ -140,17 +139,14 @@ class Batches(_wrapped.Way[Batch]):
             torch.empty(0, device=self._device)
         except (RuntimeError, AssertionError, TypeError) as error:
             raise errors.ArgumentError(f"device: {device!r}: {error}") from error
-        self._dtype, self._time_major, self._zero_copy = dtype, time_major, zero_copy
-        self._tree: StateTree = loader.stream._tree
+        self._dtype, self._zero_copy = dtype, zero_copy
         self._carrier = _Carrier(self._device) if self._device.type == "cuda" else _Here(self._device)
 
     def features(self, batch: _segue.Batch) -> dict[str, Any]:
+        found = self._dense(batch)
         if self._zero_copy:
-            return {**batch.context, **batch.sequences}
-        found = {name: self._feature(array) for name, array in batch.context.items()}
-        for name, array in batch.sequences.items():
-            found[name] = self._feature(array.swapaxes(0, 1) if self._time_major else array)
-        return self._carrier.sent(found)
+            return found
+        return self._carrier.sent({name: self._feature(array) for name, array in found.items()})
 
     def _feature(self, array: np.ndarray) -> torch.Tensor:
         source = from_dlpack(array)
@@ -158,8 +154,8 @@ class Batches(_wrapped.Way[Batch]):
         return self._carrier.copy(source, kind)
 
     def array(self, name: str, array: np.ndarray) -> Any:
-        if self._time_major and name == "mask":
-            array = array.swapaxes(0, 1)
+        if name == "mask":
+            array = self._turned(array)
         return torch.from_numpy(np.array(array, order="C")).to(self._device)
 
     def read(self, batch: _segue.Batch) -> Any:
@@ -197,16 +193,13 @@ class Batches(_wrapped.Way[Batch]):
             raise errors.ArgumentError(
                 "states_from(): with zero_copy=True states are NumPy's, which know no gradients"
             )
-        structure = self._tree.structure
-        given = dict(structure.leaves(initial))
-        found = {}
-        for path, state in structure.leaves(states):
-            axis, start = self._tree.axis(path), given[path]
-            if start.dim() == state.dim() - 1:
-                start = start.unsqueeze(axis)
-            shape = [-1 if dim == axis else 1 for dim in range(state.dim())]
-            found[path] = torch.where(is_first.view(shape), start, state)
-        return structure.build(found)
+        return super().begin(states, is_first, initial)
+
+    def choose(self, is_first: Any, initial: Any, state: Any, axis: int) -> Any:
+        if initial.dim() == state.dim() - 1:
+            initial = initial.unsqueeze(axis)
+        shape = [-1 if dim == axis else 1 for dim in range(state.dim())]
+        return torch.where(is_first.view(shape), initial, state)
 
     def mean(self, loss: Any, counts: Any) -> Any:
         counts = counts.view(*counts.shape, *[1] * (loss.dim() - counts.dim()))

@@ -20,7 +20,7 @@ from .spec import State
 # Names of children, the children, and what makes such a node of others.
 _Opened = tuple[list[str], list[Any], Callable[[list[Any]], Any]]
 
-_REGISTRIES = {"jax": "jax.tree_util", "torch": "torch.utils._pytree"}
+_REGISTRIES = ("jax.tree_util", "torch.utils._pytree")
 
 
 def states_like(tree: Any, row_axis: int = 0, init: str = "zeros") -> Any:
@@ -205,8 +205,8 @@ def _open(tree: Any) -> _Opened | None:
         return list(tree._fields), list(tree), lambda children: kind(*children)
     if isinstance(tree, (tuple, list)):
         return [str(i) for i in range(len(tree))], list(tree), type(tree)
-    for package, name in _REGISTRIES.items():
-        if package in sys.modules and name in sys.modules:
+    for name in _REGISTRIES:
+        if name in sys.modules:
             opened = _open_registered(sys.modules[name], tree)
             if opened:
                 return opened
@@ -230,8 +230,7 @@ def _open_registered(registry: Any, tree: Any) -> _Opened | None:
     if len(found) == 1 and not found[0][0]:  # no way at all leads to it
         return None
     names = [_entry(way[0]) for way, _ in found]
-    unflatten = treedef.unflatten
-    return names, [child for _, child in found], unflatten
+    return names, [child for _, child in found], treedef.unflatten
 
 
 def _entry(entry: Any) -> str:
