@@ -323,19 +323,17 @@ static int run_with(const struct segue_cli_command *command, int argc, char **ar
 	options_of(command, accepted);
 	snprintf(name, sizeof(name), "segue %s", command->name);
 	argv[0] = name; /* getopt's messages begin with it */
-	const char *letters = command->takes & SEGUE_CLI_DRY_RUN     ? "hn"
-			      : command->takes & SEGUE_CLI_REFRESHES ? "hn:"
-								     : "h";
+	/* -n is one option's or the other's; no command takes both. */
+	bool dry = command->takes & SEGUE_CLI_DRY_RUN;
+	const char *letters = dry ? "hn" : command->takes & SEGUE_CLI_REFRESHES ? "hn:" : "h";
 	while ((letter = getopt_long(argc, argv, letters, accepted, NULL)) != -1) {
 		if (letter == 'h') {
 			print_help(command);
 			return SEGUE_CLI_FINE;
 		}
-		if (letter == 'n' && command->takes & SEGUE_CLI_REFRESHES)
-			letter = letter_of(TO(count));
 		if (letter == 'n')
-			options->dry_run = true;
-		else if (!take_option(letter, optarg, options))
+			letter = letter_of(dry ? TO(dry_run) : TO(count));
+		if (!take_option(letter, optarg, options))
 			return usage_status(command, argc, argv);
 	}
 	if (!take_operands(command, argc, argv, options))
