@@ -33,7 +33,7 @@ int segue_client_report(struct segue_client *client, enum segue_report what, con
 	int rc = segue_fork_check(&client->connection.guard);
 	if (rc)
 		return rc;
-	if (what < SEGUE_REPORT_STATUS || what > SEGUE_REPORT_VERIFY)
+	if (what < SEGUE_REPORT_STATUS || what > SEGUE_REPORT_BATCHES)
 		return segue_fail(SEGUE_EINVAL, "there is no report %d", (int)what);
 	if (what == SEGUE_REPORT_GET && (!key || !*key))
 		return segue_fail(SEGUE_EINVAL,

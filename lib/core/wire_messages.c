@@ -111,7 +111,7 @@ static const struct segue_pb_field stored[] = {
 	END,
 };
 static const struct segue_pb_field report[] = {
-	ENUM(Report, report, what, SEGUE_REPORT_STATUS, SEGUE_REPORT_VERIFY),
+	ENUM(Report, report, what, SEGUE_REPORT_STATUS, SEGUE_REPORT_BATCHES),
 	NAME(Report, report, stream),
 	FIELD(Report, report, key, STRING, SEGUE_KEY_MAX),
 	END,

@@ -133,4 +133,14 @@ bool segue_plan_row_lives(const struct segue_plan_spec *spec, const struct segue
 int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const uint32_t *lengths,
 	uint64_t *steps);
 
+#define SEGUE_PLAN_COUNTED_MAX 100000000 /* sequences, over all epochs: a few seconds */
+
+/* Whether segue_plan_count may be asked. SEGUE_EINVAL: the input has no end, or is too long. */
+int segue_plan_check_countable(const struct segue_plan_spec *spec);
+/*
+ * Steps of each lane from the first to its end, with the spec's batch size, by lengths as above:
+ * writes one number a lane. SEGUE_ENOMEM.
+ */
+int segue_plan_count(const struct segue_plan_spec *spec, const uint32_t *lengths, uint64_t *steps);
+
 #endif

@@ -1,4 +1,4 @@
-/* How many steps the longest lane needs, for tail = pad. */
+/* How many steps lanes need, by the lengths of their sequences alone. */
 #include "lane/plan.h"
 
 #include <inttypes.h>
@@ -29,36 +29,38 @@ static void sift_down(uint64_t *ends, uint32_t count)
 	ends[at] = value;
 }
 
-/* Steps that `lane` needs for its sequences from `begin` to `end`: each goes to the row that is
- * free first. Which of several does not matter. */
-static uint64_t lane_steps(const struct segue_plan_spec *spec, uint32_t lane, uint64_t begin,
-	uint64_t end, const uint32_t *lengths, uint64_t *ends)
-{
-	uint64_t last = 0;
-
-	memset(ends, 0, spec->batch_size * sizeof(ends[0]));
-	for (uint64_t next = begin; next < end; next++) {
-		uint64_t record = segue_plan_record(spec, next * spec->lanes + lane);
-
-		if (record == SEGUE_NO_RECORD)
-			continue;
-		ends[0] += segue_plan_segments(lengths[record], spec->num_unroll);
-		if (ends[0] > last)
-			last = ends[0];
-		sift_down(ends, spec->batch_size);
-	}
-	return last;
-}
-
+/* A lane's sequences of a stretch: those from `next` to `end` are still to come. */
 struct run {
 	const struct segue_plan_spec *spec;
 	const uint32_t *lengths;
 	uint32_t lane;
 	uint64_t next, end;
-	uint64_t *ends;    /* of the rows, from the cohort's beginning on */
+	uint64_t *ends;    /* of the rows, from the beginning of the stretch, or cohort, on */
 	uint64_t *waiting; /* steps of what was looked at, oldest first */
 	uint32_t count;
 };
+
+/* Each goes to the row that is free first: which of several does not matter. With tail = stop the
+ * lane ends with the first row that finds no other. */
+static uint64_t lane_steps(struct run *run)
+{
+	const struct segue_plan_spec *spec = run->spec;
+	uint64_t *ends = run->ends;
+	uint64_t last = 0;
+
+	memset(ends, 0, spec->batch_size * sizeof(ends[0]));
+	for (; run->next < run->end; run->next++) {
+		uint64_t record = segue_plan_record(spec, run->next * spec->lanes + run->lane);
+
+		if (record == SEGUE_NO_RECORD)
+			continue;
+		ends[0] += segue_plan_segments(run->lengths[record], spec->num_unroll);
+		if (ends[0] > last)
+			last = ends[0];
+		sift_down(ends, spec->batch_size);
+	}
+	return spec->tail == SEGUE_TAIL_STOP ? ends[0] : last;
+}
 
 /* Looks at as many as the window is. */
 static void look(struct run *run)
@@ -106,35 +108,87 @@ static uint64_t lane_steps_by_cohorts(struct run *run)
 	return steps;
 }
 
+/* Behind the rows' ends, what waits. NULL: no memory, with the detail. */
+static uint64_t *make_room(const struct segue_plan_spec *spec)
+{
+	uint64_t *room = malloc(((uint64_t)spec->batch_size + spec->window) * sizeof(room[0]));
+
+	if (!room)
+		segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
+			spec->batch_size);
+	return room;
+}
+
+/* Adds what each lane needs from the beginning of epoch `from` to that of `to`, a stretch, to
+ * `steps`, if that is not NULL. Returns the most that one needs. */
+static uint64_t add_stretch(const struct segue_plan_spec *spec, uint64_t from, uint64_t to,
+	const uint32_t *lengths, uint64_t *room, uint64_t *steps)
+{
+	uint64_t longest = 0;
+
+	for (uint32_t lane = 0; lane < spec->lanes; lane++) {
+		struct run run = {spec, lengths, lane, lane_share(spec, lane, from),
+			lane_share(spec, lane, to), room, room + spec->batch_size, 0};
+		uint64_t needs = spec->window ? lane_steps_by_cohorts(&run) : lane_steps(&run);
+
+		if (needs > longest)
+			longest = needs;
+		if (steps)
+			steps[lane] += needs;
+	}
+	return longest;
+}
+
 int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const uint32_t *lengths,
 	uint64_t *steps)
 {
 	uint64_t behind = stretch_end(spec, epoch);
-	uint64_t longest = 0;
 
 	if (!begins_stretch(spec, epoch))
 		return segue_fail(
 			SEGUE_EINVAL, "plan: no stretch begins with epoch %" PRIu64, epoch);
 	if (behind == UINT64_MAX)
 		return segue_fail(SEGUE_EINVAL, "plan: endless input has no longest lane");
-	/* Behind the rows' ends, what waits. */
-	uint64_t *ends = malloc(((uint64_t)spec->batch_size + spec->window) * sizeof(ends[0]));
-	if (!ends)
-		return segue_fail(SEGUE_ENOMEM, "no memory for a batch of %" PRIu32 " rows",
-			spec->batch_size);
-	for (uint32_t lane = 0; lane < spec->lanes; lane++) {
-		uint64_t begin = lane_share(spec, lane, epoch);
-		uint64_t end = lane_share(spec, lane, behind);
-		struct run run = {
-			spec, lengths, lane, begin, end, ends, ends + spec->batch_size, 0};
-		uint64_t lane_needs = spec->window
-					      ? lane_steps_by_cohorts(&run)
-					      : lane_steps(spec, lane, begin, end, lengths, ends);
+	uint64_t *room = make_room(spec);
+	if (!room)
+		return SEGUE_ENOMEM;
+	*steps = add_stretch(spec, epoch, behind, lengths, room, NULL);
+	free(room);
+	return 0;
+}
 
-		if (lane_needs > longest)
-			longest = lane_needs;
+/* ---- All lanes, to their end ---- */
+
+int segue_plan_check_countable(const struct segue_plan_spec *spec)
+{
+	uint64_t last = segue_ends_last(&spec->ends), epochs = last - spec->first_epoch;
+
+	if (spec->records & SEGUE_PLAN_LIVE)
+		return segue_fail(SEGUE_EINVAL, "sequences come as they are inserted");
+	if (last == UINT64_MAX)
+		return segue_fail(SEGUE_EINVAL, "the input has no end (epochs)");
+	if (epochs > SEGUE_PLAN_COUNTED_MAX / spec->records)
+		return segue_fail(SEGUE_EINVAL,
+			"%" PRIu64 " epochs of %" PRIu64
+			" sequences take too long to be counted: the limit is %d in all",
+			epochs, spec->records, SEGUE_PLAN_COUNTED_MAX);
+	return 0;
+}
+
+int segue_plan_count(const struct segue_plan_spec *spec, const uint32_t *lengths, uint64_t *steps)
+{
+	uint64_t last = segue_ends_last(&spec->ends), padded = 0;
+	uint64_t *room = make_room(spec);
+
+	if (!room)
+		return SEGUE_ENOMEM;
+	memset(steps, 0, spec->lanes * sizeof(steps[0]));
+	for (uint64_t from = spec->first_epoch, to; from < last; from = to) {
+		to = stretch_end(spec, from);
+		padded += add_stretch(spec, from, to, lengths, room, steps);
 	}
-	free(ends);
-	*steps = longest;
+	free(room);
+	for (uint32_t lane = 0; spec->tail == SEGUE_TAIL_PAD && lane < spec->lanes; lane++)
+		steps[lane] = padded;
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "report/batches.h"
 #include "report/contents.h"
 #include "report/states.h"
 #include "report/status.h"
@@ -78,6 +79,10 @@ void segue_report_request(struct segue_session *session, const struct segue_mess
 {
 	if (message->report.what == SEGUE_REPORT_STATUS) {
 		answer_status(session, message);
+		return;
+	}
+	if (message->report.what == SEGUE_REPORT_BATCHES) {
+		segue_report_batches(session, message);
 		return;
 	}
 	struct request *request = calloc(1, sizeof(*request));

@@ -106,6 +106,12 @@ int segue_source_lengths(
 	return rc;
 }
 
+bool segue_source_has_lengths(const struct segue_source *source)
+{
+	return atomic_load_explicit(&source->lengths, memory_order_relaxed) ||
+	       (source->ops->has_lengths && source->ops->has_lengths(source));
+}
+
 void segue_source_base_init(struct segue_source *source, const struct segue_source_ops *ops,
 	const struct segue_spec *spec)
 {

@@ -101,6 +101,8 @@ struct segue_source_ops {
 	 */
 	int (*find_lengths)(struct segue_source *source, segue_progress_fn *progress, void *arg,
 		uint32_t *lengths);
+	/* Whether that reads no record: the index has them all. NULL: never. */
+	bool (*has_lengths)(const struct segue_source *source);
 	/* Fills in all but `skipped` and the memory of lengths, which are there already. */
 	void (*stats)(const struct segue_source *source, struct segue_source_stats *stats);
 	/*
@@ -252,6 +254,9 @@ int segue_source_check_steps(const struct segue_spec *spec, uint64_t steps);
  */
 int segue_source_lengths(
 	struct segue_source *source, segue_progress_fn *progress, void *arg, const uint32_t **out);
+
+/* Whether those are at hand: found before, or in the index. */
+bool segue_source_has_lengths(const struct segue_source *source);
 
 /* The part that all kinds have in common. Of the spec it takes what is passed over, and cut. */
 void segue_source_base_init(struct segue_source *source, const struct segue_source_ops *ops,

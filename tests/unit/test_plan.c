@@ -1585,12 +1585,45 @@ static void check_longest(struct trial *trial)
 		uint64_t steps;
 
 		CHECK(trial,
-			segue_plan_longest(&trial->spec, trial->stretch[i].from,
-				trial->data.lengths, &steps) == 0,
+			segue_plan_longest(
+				&spec, trial->stretch[i].from, trial->data.lengths, &steps) == 0,
 			"%s", segue_error_detail());
 		CHECK(trial, steps == longest[i], "%" PRIu64 " steps, not %" PRIu64, steps,
 			longest[i]);
 	}
+}
+
+/* Steps that were counted are those that the model makes. */
+static void check_count(struct trial *trial, struct model *model)
+{
+	uint64_t steps[4];
+
+	CHECK(trial, segue_plan_check_countable(&trial->spec) == 0, "%s", segue_error_detail());
+	CHECK(trial, segue_plan_count(&trial->spec, trial->data.lengths, steps) == 0, "%s",
+		segue_error_detail());
+	for (uint32_t lane = 0; lane < trial->spec.lanes; lane++) {
+		trial->spec.lane = lane;
+		model_run(model, trial, lane);
+		CHECK(trial, steps[lane] == model->steps, "lane %u: %" PRIu64 ", not %" PRIu64,
+			lane, steps[lane], model->steps);
+	}
+}
+
+Test(plan, what_cannot_be_counted)
+{
+	struct segue_plan_spec spec = five;
+
+	spec.records = SEGUE_PLAN_COUNTED_MAX;
+	cr_assert_eq(segue_plan_check_countable(&spec), 0);
+	spec.ends = SEGUE_ENDS(2);
+	cr_assert_eq(segue_plan_check_countable(&spec), SEGUE_EINVAL);
+	spec.first_epoch = 1;
+	cr_assert_eq(segue_plan_check_countable(&spec), 0);
+	spec.records = SEGUE_PLAN_LIVE;
+	cr_assert_eq(segue_plan_check_countable(&spec), SEGUE_EINVAL);
+	spec = five;
+	spec.ends = SEGUE_ENDS(1, 0);
+	cr_assert_eq(segue_plan_check_countable(&spec), SEGUE_EINVAL);
 }
 
 static uint64_t first_seed(void)
@@ -1644,6 +1677,7 @@ Test(plan, random_specs_against_the_model, .timeout = 300)
 			continue;
 		check_complete(trial);
 		check_longest(trial);
+		check_count(trial, model);
 		if (trial->spec.shuffle || trial->spec.lanes_by == SEGUE_LANES_BY_RECORD ||
 			segue_ends_last(&trial->spec.ends) != 1)
 			continue;

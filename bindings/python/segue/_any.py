@@ -66,6 +66,10 @@ class AnyLoader(Loader):
         """Iterate over batches of this worker's lanes."""
         return _AnyBatches(self)
 
+    def __len__(self) -> NoReturn:
+        """Raise `TypeError`: which batches a worker gets shows when it takes them."""
+        raise TypeError("len() of a loader is not known with lanes that move")
+
     def rounds(self) -> NoReturn:
         """Refuse: a round is batch *t* of each lane, and lanes that move are at different steps."""
         raise self._unfit("rounds() is over lanes that stay")

@@ -23,6 +23,7 @@ STATES_FINAL: int
 STATES_PUT: int
 STATES_LIVE: int
 REPORT_VERIFY: int
+REPORT_BATCHES: int
 
 def open(
     dir: bytes,

@@ -295,6 +295,12 @@ class Way(Generic[_B]):
         batches: Iterator[_B] = self._presenting(iter(self.loader))
         return batches
 
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __bool__(self) -> bool:
+        return True
+
     def rounds(self) -> Iterator[list[_B]]:
         """`Loader.rounds`, of such batches."""
         rounds: Iterator[list[_B]] = self._presenting(self.loader.rounds())

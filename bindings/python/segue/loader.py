@@ -270,6 +270,34 @@ class Loader(Closing):
         """Iterate over the batches of this worker's lanes."""
         return _Batches(self)
 
+    def __len__(self) -> int:
+        """Return how many batches this loader's lanes have, from their first step to their end.
+
+        Counted from the lengths in the index of the data, for the stream's batch size and all of its
+        epochs, wherever the lanes are: after a resume fewer are left, and damaged records that are
+        passed over may make them fewer. Nothing is attached, and no record read.
+
+        Raises
+        ------
+        TypeError
+            It is not known, as with every iterable without a length: lengths are found by reading
+            alone (TFRecord files, but with ``tail="pad"`` or classes of lengths; sequence files
+            with ``on_error="skip"``); the input has no end (``epochs=None``, `Push`); the lanes have
+            another batch size; or no server tells.
+        """
+        try:
+            if self.batch_size != self.stream.batch_size:
+                raise errors.ArgumentError(
+                    f"its lanes have a batch size of {self.batch_size}, set_batch_size was called"
+                )
+            report = self.stream._client._report(_segue.REPORT_BATCHES, self.stream.name)
+        except errors.Error as error:
+            raise TypeError(f"len() of a loader is not known: {error}") from error
+        return sum(report["batches"][lane] for lane in self.lanes)
+
+    def __bool__(self) -> bool:
+        return True
+
     def rounds(self) -> Iterator[list[Batch]]:
         """Iterate over rounds: a list of batch *t* of each of this worker's lanes, in lane order.
 

@@ -107,6 +107,9 @@ class _Dataset(torch.utils.data.IterableDataset[Any]):
             )
         return iter(self._batches)
 
+    def __len__(self) -> int:
+        return len(self._batches)
+
     def state_dict(self) -> dict[str, bytes]:
         return self._batches.state_dict()
 

@@ -595,6 +595,10 @@ enum segue_report {
 	SEGUE_REPORT_INSPECT = 2, /* streams, lanes, positions */
 	SEGUE_REPORT_GET = 3,     /* the states under one key */
 	SEGUE_REPORT_VERIFY = 4,  /* every value of the store checked */
+	/* batches of each lane of a stream that this client has open, from the first step to the
+	 * end: {"batches": [...]}, by the lengths in the index of its data and the stream's batch
+	 * size. SEGUE_EINVAL: only reading the data tells lengths, or the input has no end. */
+	SEGUE_REPORT_BATCHES = 5,
 };
 
 /*

@@ -273,6 +273,12 @@ static int source_find_lengths(
 	return 0;
 }
 
+static bool source_has_lengths(const struct segue_source *base)
+{
+	(void)base;
+	return true;
+}
+
 static void source_stats(const struct segue_source *base, struct segue_source_stats *stats)
 {
 	struct source *source = (struct source *)(uintptr_t)base;
@@ -319,6 +325,7 @@ static const struct segue_source_ops source_ops = {
 	.key_max = source_key_max,
 	.admit = source_admit,
 	.find_lengths = source_find_lengths,
+	.has_lengths = source_has_lengths,
 	.stats = source_stats,
 	.explain_change = source_explain_change,
 	.destroy = source_destroy,

@@ -149,6 +149,16 @@ static uint32_t source_key_max(const struct segue_source *base)
 
 /* ---- Lengths ---- */
 
+static bool source_has_lengths(const struct segue_source *base)
+{
+	const struct source *source = (const struct source *)base;
+	bool all = true;
+
+	for (uint32_t i = 0; all && i < source->shape.count; i++)
+		all = segue_source_has_lengths(source->part[i].source);
+	return all;
+}
+
 static int source_find_lengths(
 	struct segue_source *base, segue_progress_fn *progress, void *arg, uint32_t *lengths)
 {
@@ -326,7 +336,8 @@ static void source_join(struct segue_source *base, struct segue_source *log)
 
 #define OPS                                                                                        \
 	.records = source_records, .part = source_part, .key_max = source_key_max,                 \
-	.admit = source_admit, .find_lengths = source_find_lengths, .stats = source_stats,         \
+	.admit = source_admit, .find_lengths = source_find_lengths,                                \
+	.has_lengths = source_has_lengths, .stats = source_stats,                                  \
 	.explain_change = source_explain_change, .destroy = source_destroy
 
 static const struct segue_source_ops source_ops = {OPS};

@@ -146,13 +146,18 @@ static int source_admit(struct segue_source *base, uint64_t number, struct segue
 /* ---- Lengths --------------------------------------------------------------------------------- */
 
 /* Where damaged ones are passed over, only reading tells which are. */
+static bool source_has_lengths(const struct segue_source *base)
+{
+	return base->on_error != SEGUE_ON_ERROR_SKIP;
+}
+
 static int find_length(struct source *source, size_t file, uint64_t place, uint32_t *length)
 {
 	struct segue_seqfile_record *record;
 	int rc;
 
 	*length = source->set.index.entry[place].length;
-	if (source->base.on_error != SEGUE_ON_ERROR_SKIP)
+	if (source_has_lengths(&source->base))
 		return 0;
 	rc = segue_source_judge(&source->base, admit_entry(source, file, place, &record));
 	if (!rc)
@@ -244,6 +249,7 @@ static const struct segue_source_ops source_ops = {
 	.key_max = source_key_max,
 	.admit = source_admit,
 	.find_lengths = source_find_lengths,
+	.has_lengths = source_has_lengths,
 	.stats = source_stats,
 	.explain_change = source_explain_change,
 	.destroy = source_destroy,
