@@ -63,6 +63,11 @@ static int check_lane(
 			what, ledger->place.lane);
 	bool own =
 		lease->state == SEGUE_LEASE_RESERVED && segue_holder_same(&lease->holder, asking);
+	if (lease->state == SEGUE_LEASE_HELD && segue_holder_same(&lease->holder, asking))
+		return segue_fail(SEGUE_EBUSY,
+			"%s cannot be dropped: lane %u of it is held by process %ld, this one; "
+			"close its loader, or the client",
+			what, ledger->place.lane, (long)lease->holder.pid);
 	if (lease->state != SEGUE_LEASE_FREE && !own)
 		return segue_drop_fail_held(what, ledger->place.lane,
 			lease->state == SEGUE_LEASE_RESERVED, lease->holder.pid);

@@ -13,12 +13,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import little
 import segue
-from segue.tfrecord import SequenceExampleWriter
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
 
@@ -28,14 +26,12 @@ RANKS = [4] if "SEGUE_TEST_LONG" in os.environ else [2]
 
 
 def prepare(directory: Path) -> Path:
-    (directory / "data").mkdir(parents=True)
+    directory.mkdir(parents=True)
     [program] = re.findall(r"```python\n# ddp\.py\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (directory / "ddp.py").write_text(program)
-    rng = np.random.default_rng(3)
-    with SequenceExampleWriter(directory / "data" / "a.tfrecord") as writer:
-        for length in rng.integers(1, 60, 21):
-            x = rng.standard_normal(length).astype(np.float32)
-            writer.write({"x": x, "y": np.cumsum(x, dtype=np.float32)}, {})
+    guide = (PAGE.parent / "guide.md").read_text()
+    [make_data] = re.findall(r"```python\n# make_data\.py\n(.*?)```", guide, re.DOTALL)
+    subprocess.run([sys.executable, "-c", make_data], cwd=directory, check=True, timeout=60)
     return directory
 
 

@@ -130,7 +130,7 @@ def test_not_while_a_lane_is_held(client: segue.Client, data: Path) -> None:
     stream = little.open_stream(client, data)
     loader = stream.loader(lanes=[1], start="fresh")
     little.work(next(iter(loader)))
-    with refused(segue.BusyError, "'train'", "lane 1", f"process {os.getpid()}", "loader"):
+    with refused(segue.BusyError, "'train'", "lane 1", f"process {os.getpid()}, this one", "loader"):
         client.drop("train")
     step = loader.state_dict()  # it goes on as if nothing had been asked
     loader.close()

@@ -175,9 +175,15 @@ def test_what_has_changed_is_seen(tmp_path: Path, client: segue.Client) -> None:
     stream.close()
     opened(client, Examples(Numbers(log=log))).close()
     assert log.stat().st_size == 2 * COUNT
-    for other in (Numbers(offset=1), Numbers(count=COUNT - 1)):
-        with pytest.raises(segue.ChangedError):
-            opened(client, Examples(other))
+    there = names(Path(client.dir) / "examples")
+    for held in (False, True):
+        stream = opened(client, Examples(Numbers())) if held else None
+        for other in (Numbers(offset=1), Numbers(count=COUNT - 1)):
+            with pytest.raises(segue.ChangedError, match=r"not the one.*client\.drop\('train'\)"):
+                opened(client, Examples(other))
+            assert names(Path(client.dir) / "examples") == there
+        if stream:
+            stream.close()
     stream = client.stream("train")
     assert taken(stream, start="fresh") == wanted
     assert log.stat().st_size == 2 * COUNT

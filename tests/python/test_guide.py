@@ -14,10 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from segue.tfrecord import SequenceExampleWriter
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # noqa: E402
@@ -35,14 +33,10 @@ def programs() -> dict[str, str]:
 
 def prepare(directory: Path) -> Path:
     """Data and programs in `directory`, as a user would have them."""
-    (directory / "data").mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for name, text in programs().items():
         (directory / name).write_text(text)
-    rng = np.random.default_rng(3)
-    with SequenceExampleWriter(directory / "data" / "a.tfrecord") as writer:
-        for length in rng.integers(1, 40, 24):
-            x = rng.standard_normal(length).astype(np.float32)
-            writer.write({"x": x, "y": np.cumsum(x, dtype=np.float32)}, {})
+    subprocess.run([sys.executable, "make_data.py"], cwd=directory, check=True, timeout=60)
     return directory
 
 
@@ -98,8 +92,8 @@ def same(one: Any, two: Any) -> bool:
 
 def test_the_guide_has_these_programs() -> None:
     assert list(programs()) == [
-        "data.py", "network.py", "one_process.py", "many_processes.py", "with_lightning.py",
-        "by_name.py",
+        "make_data.py", "data.py", "network.py", "one_process.py", "many_processes.py",
+        "with_lightning.py", "by_name.py",
     ]  # fmt: skip
 
 

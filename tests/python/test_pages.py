@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-DOCS = README.parent / "docs"
+sys.path.insert(0, str(Path(__file__).parents[2] / "bindings" / "python" / "examples"))
+
+import curves
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize("page, needs", [("pytorch.md", "torch"), ("jax.md", "jax")])
@@ -33,30 +34,21 @@ def test_blocks_one_after_the_other(tmp_path: Path, page: str, needs: str) -> No
 
 
 def test_the_training_of_the_readme(tmp_path: Path) -> None:
-    """As it is, and killed and begun again: it learns, and ends with the same weights."""
+    """As it is, and killed and begun again: it learns, and ends with the same weights. Without the states it does not."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
-    programs = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", README.read_text(), re.DOTALL))
-    program, printed = programs["train"], {}
+    text = curves.program()
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         subprocess.run(  # as who reads on has done, in the same place
-            [sys.executable, "-c", programs["first"]], cwd=tmp_path / name, check=True, timeout=120
+            [sys.executable, "-c", curves.program("first")], cwd=tmp_path / name, check=True, timeout=120
         )
-        while not printed.get(name, "").count("step 500"):
-            process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", program],
-                cwd=tmp_path / name, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            assert process.stdout
-            for line in process.stdout:
-                printed[name] = printed.get(name, "") + line
-                if name == "killed" and line.startswith("step 200") and printed[name].count("step 200") < 2:
-                    os.kill(process.pid, signal.SIGKILL)
-            assert process.wait() in (0, -signal.SIGKILL)
-    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", printed["whole"])]
-    assert losses[-1] < 0.02 < losses[0]
-    whole, killed = (torch.load(tmp_path / name / "first.pt")["model"] for name in printed)
-    assert all(torch.equal(whole[part], killed[part]) for part in whole)
+    whole = curves.run(text, tmp_path / "whole")
+    assert [step for step, _ in whole] == [100, 200, 300, 400, 500]
+    assert whole[-1][1] < 0.02 < whole[0][1]
+    assert curves.run(text, tmp_path / "killed", 200) == whole
+    one, other = (torch.load(tmp_path / name / "train.pt")["model"] for name in ("whole", "killed"))
+    assert all(torch.equal(one[part], other[part]) for part in one)
+    assert curves.run(curves.without_states(curves.often(text)), tmp_path / "zeros")[-1][1] > 0.3
 
 
 def test_tools_find_all_pages() -> None:

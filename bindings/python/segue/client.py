@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from . import _program, _segue, errors
@@ -326,6 +327,7 @@ class Client(Closing):
             on_lag=on_lag,
         )
         feed = None
+        made: list[str] = []
         nested = None if states is None else StateTree(states)
         states = nested and nested.declared
         if source is None:
@@ -337,7 +339,7 @@ class Client(Closing):
                 # What is wrong is better said before hours of conversion.
                 stream_arguments(name, Files(name), sequences or {}, context, states, "", options)
                 source, inserted = settle(
-                    source, self.dir, name, sequences or {}, context or {}, states or {}
+                    source, self.dir, name, sequences or {}, context or {}, states or {}, made
                 )
                 feed = Feed(inserted, self._again, name, states) if inserted else None
             arguments = stream_arguments(
@@ -345,8 +347,21 @@ class Client(Closing):
             )
         *_, features, contexts, fields, settled, _ = arguments
         nested = nested or StateTree({name: 0 for name, *_ in fields})
+        try:
+            handle = self._handle.stream(*arguments, nested)
+        except (errors.ChangedError, errors.SpecError) as error:
+            for path in made:
+                Path(path).unlink(missing_ok=True)
+            other = isinstance(error, errors.ChangedError) or "source.paths" in str(error)
+            if not (made and other) or isinstance(source, Mix):
+                raise
+            raise errors.ChangedError(
+                f"stream {name!r}: the data set is not the one that it was made of, or comes in "
+                f"another order: give that one, or give the stream another name; or begin it anew "
+                f"without its states, after client.drop({name!r})"
+            ) from error
         stream = Stream(
-            self._handle.stream(*arguments, nested),
+            handle,
             client=self,
             name=name,
             num_unroll=settled["num_unroll"] or None,

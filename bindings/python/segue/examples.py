@@ -178,8 +178,12 @@ class Examples:
         sequences: Mapping[str, Feature],
         context: Mapping[str, Feature],
         states: Mapping[str, State],
+        made: list[str],
     ) -> Files:
-        """Return the file of a stream of the store in `directory`, converted if need be."""
+        """Return the file of a stream of the store in `directory`, converted if need be.
+
+        A file that was not there before, and has no path of its own, is added to `made`.
+        """
 
         def convert(path: str) -> None:
             with closing(_items.read(self.items, workers=self.workers)) as items:
@@ -197,7 +201,7 @@ class Examples:
         if self.path is not None:
             self._convert_once(self.path, convert)
             return Files(glob.escape(self.path))
-        return Files(glob.escape(_convert_anew(directory, stream, convert)))
+        return Files(glob.escape(_convert_anew(directory, stream, convert, made)))
 
     def _convert_once(self, path: str, convert: Callable[[str], None]) -> None:
         if not os.path.exists(path):  # what is there may lie where nothing can be made
@@ -220,17 +224,19 @@ def settle(
     sequences: Mapping[str, Feature],
     context: Mapping[str, Feature],
     states: Mapping[str, State],
+    made: list[str],
 ) -> tuple[Source, Examples | None]:
     """Return what a stream of the store in `directory` reads in the place of data sets.
 
-    They are converted if need be; the second value is the one that is to be inserted.
+    They are converted if need be, to files of which those that were not there before are added to
+    `made`; the second value is the one that is to be inserted.
     """
     if isinstance(source, Examples):
         if source.workers:
             _items.check_begun()
         if not source.cache:
             return source._push(), source
-        return source._converted(directory, stream, sequences, context, states), None
+        return source._converted(directory, stream, sequences, context, states, made), None
     if not isinstance(source, Mix):
         return source, None
     own = {name: p for name, p in source.parts.items() if isinstance(p.source, Examples)}
@@ -241,12 +247,12 @@ def settle(
     settled = dict(source.parts)
     for name, part in own.items():
         try:
-            made, found = settle(
-                part.source, directory, f"{stream}-{name}", sequences, context, states
+            file, found = settle(
+                part.source, directory, f"{stream}-{name}", sequences, context, states, made
             )
         except errors.Error as error:
             raise type(error)(f"Mix.parts[{name!r}]: {error}") from error
-        settled[name] = replace(part, source=made)
+        settled[name] = replace(part, source=file)
         inserted = inserted or found
     return Mix(settled), inserted
 
@@ -266,7 +272,9 @@ def _check_inserted(mix: Mix) -> None:
             )
 
 
-def _convert_anew(directory: str, stream: str, convert: Callable[[str], None]) -> str:
+def _convert_anew(
+    directory: str, stream: str, convert: Callable[[str], None], made: list[str]
+) -> str:
     """Convert to a file that is named by what it holds."""
     folder = os.path.join(os.path.abspath(directory), "examples")
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in stream)[:64]
@@ -276,6 +284,8 @@ def _convert_anew(directory: str, stream: str, convert: Callable[[str], None]) -
             return turn.left
         convert(path)
         named = os.path.join(folder, f"{safe}-{_foot(path)[1].hex()}.segue")
+        if not os.path.exists(named):
+            made.append(named)
         os.replace(path, named)
         turn.leave(named)
         return named
