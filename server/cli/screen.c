@@ -379,20 +379,31 @@ static const char *row_cell(const void *of, int column, char text[CELL])
 
 /* ---- The screen ---- */
 
+/* The end of a path that is wider than `room`; *cut: "..." is to stand before it. */
+static const char *end_of_path(const char *path, int room, const char **cut)
+{
+	*cut = width_of(path) > room ? "..." : "";
+	while (**cut && *path && width_of(path) > room - 3)
+		path += clip(path, 1);
+	return path;
+}
+
 static void put_title(struct drawing *drawing, const struct segue_look *look)
 {
-	char up[32], memory[32], *title;
-	int rc;
+	char up[32], memory[32], facts[160] = "", *title;
+	const char *cut;
 
 	if (look->served)
-		rc = asprintf(&title, "segue top  %s  pid %jd%s, up %s, memory %s%s", look->dir,
+		snprintf(facts, sizeof(facts), "  pid %jd%s, up %s, memory %s%s",
 			(intmax_t)look->pid, look->embedded ? ", embedded" : "",
 			segue_cli_duration((uint64_t)look->uptime_s, up),
 			segue_cli_bytes((uint64_t)look->resident_bytes, memory),
 			look->stopping ? ", STOPPING" : "");
-	else
-		rc = asprintf(&title, "segue top  %s", look->dir);
-	put_line(drawing, HEAD, segue_cli_need(rc < 0 ? NULL : title));
+	int left = drawing->screen->columns - width_of("segue top  ") - width_of(facts);
+	const char *dir = end_of_path(look->dir, left > 12 ? left : 12, &cut);
+	if (asprintf(&title, "segue top  %s%s%s", cut, dir, facts) < 0)
+		title = NULL;
+	put_line(drawing, HEAD, segue_cli_need(title));
 	free(title);
 }
 

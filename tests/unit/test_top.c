@@ -297,6 +297,19 @@ Test(top, one_lane_at_80_columns)
 	segue_look_finish(&look);
 }
 
+Test(top, of_a_long_path_the_end)
+{
+	struct segue_look look = look_twice(1);
+
+	look.served = true;
+	free(look.dir);
+	look.dir = strdup("/home/somebody/a long way/\u00e4\u00f6\u00fc/to run1");
+	expect_screen(&look, 80, 1,
+		"segue top  ...g way/\u00e4\u00f6\u00fc/to run1  pid 99, embedded, up 1 h 2 min, "
+		"memory 10.0 MiB\n");
+	segue_look_finish(&look);
+}
+
 Test(top, four_lanes_at_160_columns)
 {
 	struct segue_look look = look_twice(4);
