@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .loader import Loader
 
 try:
     import torch
+    from torch.utils.data._utils import collate
     from torch.utils.dlpack import from_dlpack
 except ImportError as error:
     raise ImportError(
@@ -119,6 +120,16 @@ class _Dataset(torch.utils.data.IterableDataset[Any]):
 
 class Batch(_wrapped.Batch):
     __doc__ = _wrapped.Batch.__doc__
+
+
+def _refuse_collating(batches: list[Any], **_: Any) -> NoReturn:
+    raise TypeError(
+        "segue.torch.dataset(): give the DataLoader batch_size=None; what the dataset gives are "
+        "batches already"
+    )
+
+
+collate.default_collate_fn_map[Batch] = _refuse_collating
 
 
 class Batches(_wrapped.Way[Batch]):
