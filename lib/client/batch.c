@@ -490,6 +490,7 @@ int segue_batch_fail_unsaved(const struct segue_batch *batch)
 	return segue_fail(SEGUE_EUNSAVED,
 		"batch %" PRIu64
 		" of lane %u is not committed, these states are not saved: %s%s; save "
-		"them and commit, or release the batch",
+		"them and commit, or release the batch (in Python: batch.states = ..., or "
+		"batch.save_state(name, value) for each; going on in the loop commits)",
 		batch->step, batch->mapping->lane, names, length >= sizeof(names) ? " ..." : "");
 }

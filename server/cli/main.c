@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,6 +38,47 @@ static void print_usage(FILE *file)
 		"command line was not understood, 3 verify, backup, restore, repair: damaged.\n");
 }
 
+/* How many letters two words differ by: put in, left out or exchanged. No command is that long. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t row[16], length = strlen(b);
+
+	if (length >= sizeof(row) / sizeof(row[0]))
+		return SIZE_MAX;
+	for (size_t j = 0; j <= length; j++)
+		row[j] = j;
+	for (size_t i = 1; a[i - 1]; i++) {
+		size_t diagonal = row[0];
+		row[0] = i;
+		for (size_t j = 1; j <= length; j++) {
+			size_t least = diagonal + (a[i - 1] != b[j - 1]);
+			diagonal = row[j];
+			least = row[j] + 1 < least ? row[j] + 1 : least;
+			row[j] = row[j - 1] + 1 < least ? row[j - 1] + 1 : least;
+		}
+	}
+	return row[length];
+}
+
+static void fail_unknown(const char *name)
+{
+	const char *nearest = NULL;
+	size_t least = strlen(name) / 2;
+
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		size_t apart = distance(name, commands[i]->name);
+		if (apart < least) {
+			nearest = commands[i]->name;
+			least = apart;
+		}
+	}
+	if (nearest)
+		fprintf(stderr, "segue: there is no command '%s': did you mean '%s'?\n", name,
+			nearest);
+	else
+		fprintf(stderr, "segue: there is no command '%s'\n", name);
+}
+
 static int run_command(const char *name, int argc, char **argv)
 {
 	for (size_t i = 0; i < COMMAND_COUNT; i++) {
@@ -46,7 +88,7 @@ static int run_command(const char *name, int argc, char **argv)
 	if (*name == '-')
 		fprintf(stderr, "segue: there is no option '%s' before a command\n", name);
 	else
-		fprintf(stderr, "segue: there is no command '%s'\n", name);
+		fail_unknown(name);
 	fputs("Try 'segue --help'.\n", stderr);
 	return SEGUE_CLI_USAGE;
 }

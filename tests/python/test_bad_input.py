@@ -791,12 +791,30 @@ def test_a_used_store_without_token_or_start(client: segue.Client, tmp_path: Pat
     assert next(iter(stream.loader(lanes=[0]))).step == 0
 
 
+def test_the_source_without_its_extension_says_so(tmp_path: Path) -> None:
+    source = tmp_path / "segue"
+    source.mkdir()
+    shutil.copy(Path(segue.__file__), source)
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", "import segue"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"ImportError: {source} is segue's source, without its extension module" in run.stderr
+
+
+def test_a_stream_is_not_a_loader(client: segue.Client, tmp_path: Path) -> None:
+    write(tmp_path / "data")
+    stream = client.stream("train", **arguments(tmp_path / "data"))
+    with pytest.raises(TypeError, match=r"for batch in stream\.loader\(\)"):
+        next(iter(stream))
+
+
 def test_going_on_says_what_to_do(client: segue.Client, tmp_path: Path) -> None:
     write(tmp_path / "data")
     stream = client.stream("train", **arguments(tmp_path / "data", depth=2))
     batches = iter(stream.loader())
     batch = next(batches)
-    with refused(segue.UnsavedError, "batch 0 of lane 0", "not saved: 'h'"):
+    with refused(segue.UnsavedError, "batch 0 of lane 0", "not saved: 'h'", "batch.states = ..."):
         next(batches)
     save(batch)
     batch.commit()

@@ -225,11 +225,11 @@ class Wrapped:
 @pytest.mark.parametrize(
     "value, kind, got",
     [
-        (np.zeros((2, 3)), TypeError, "float64 of shape (2, 3)"),
+        (np.zeros((2, 3)), TypeError, 'float64 of shape (2, 3): convert it (.astype("float32"))'),
         (np.zeros((2, 3), np.int32), TypeError, "int32 of shape (2, 3)"),
         (np.zeros((2, 3), ">f4"), TypeError, ">f4 of shape (2, 3)"),
         (np.zeros((2, 3), np.float16), TypeError, "float16 of shape (2, 3)"),
-        (np.zeros((3, 3), np.float32), ValueError, "float32 of shape (3, 3)"),
+        (np.zeros((3, 3), np.float32), ValueError, "float32 of shape (3, 3): this batch has 2 rows"),
         (np.zeros((2, 4), np.float32), ValueError, "float32 of shape (2, 4)"),
         (np.zeros(6, np.float32), ValueError, "float32 of shape (6,)"),
         (np.zeros((2, 3, 1), np.float32), ValueError, "float32 of shape (2, 3, 1)"),

@@ -199,6 +199,10 @@ def test_what_is_none(directory: Path) -> None:
     assert "there is no command 'hlep'" in fails(USAGE, "hlep")
     assert "there is no command 'hlep'" in fails(USAGE, "help", "hlep")
     assert "there is no option '--hlep'" in fails(USAGE, "--hlep")
+    for word, meant in (("statu", "status"), ("chekpiont", "checkpoint"), ("sserve", "serve")):
+        assert f"there is no command '{word}': did you mean '{meant}'?\n" in fails(USAGE, word)
+    for word in ("x", "tip", "something-that-is-long"):
+        assert f"there is no command '{word}'\n" in fails(USAGE, word)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -453,7 +453,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     ({"x": np.ones(3, "f4")}, {"pad": False}, "sequences['x']: 3 steps are no multiple of "
      "num_unroll = 2: consider pad=True"),
     ({"x": np.ones(9, "f4")}, {"maximum_length": 8}, "9 steps are more than maximum_length = 8"),
-    ({"y": np.ones(3, "f4")}, {}, "sequences: 'x' is missing"),
+    ({"y": np.ones(3, "f4")}, {}, "sequences: 'x' is missing; it has ['y']"),
     ({"x": np.ones(3, "f4"), "y": np.ones(3)}, {}, "sequences: 'y' was not declared"),
     (np.ones(3, "f4"), {}, "sequences: expected a mapping of names to arrays, got ndarray"),
     (Example({"x": np.ones(4, "f4")}, length=-1), {}, "length: -1 is no whole number from 0 to 4"),

@@ -413,8 +413,9 @@ def test_an_error_reaches_the_trainer(client: segue.Client, workers: int) -> Non
     [
         (lambda: Numbers(deadly=7), {"workers": 2}, r"item 7: .* has ended \(exit code -9\)"),
         (lambda: [{"x": np.zeros(2, int)}, {"x": np.zeros((2, 3), int)}], {}, "item 1: .*shape"),
-        (lambda: [{"x": np.zeros(2, int)}, {"y": np.zeros(2, int)}], {}, "item 1: 'x' is missing"),
+        (lambda: [{"x": np.zeros(2, int)}, {"y": np.zeros(2, int)}], {}, r"item 1: 'x' is missing; it has \['y'\]"),
         (lambda: [{"x": np.zeros(2, int)}, 7], {}, "item 1: expected a mapping of arrays, got int"),
+        (lambda: [{"x": np.zeros(2, int)}, (7, 8)], {}, r'such as {"x": item\[0\], "y": item\[1\]}'),
         (lambda: iter(()), {}, "source: it has no sequence"),
         (lambda: Unsendable(), {"workers": 1}, "the data set cannot be pickled for them .*Unsendable"),
     ],

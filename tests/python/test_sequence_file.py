@@ -286,6 +286,7 @@ Y = np.zeros(5, bool)
             {"x": X[0]},
             "sequences['x']: expected float32 of shape (steps, 2, 3), got float32 of shape (2, 3)",
         ),
+        ({"y": True}, "got bool of shape (): what a sequence has once is declared in context={...}"),
         ({"x": None}, "sequences['x']: expected float32 of shape (steps, 2, 3), got object values"),
         ({"x": [[[1, 2, 3], [1]]]}, "sequences['x']: expected float32 of shape (steps, 2, 3), got"),
         ({"x": X[:4]}, "sequences['x'] has 4 steps and sequences['y'] 5"),
@@ -297,7 +298,7 @@ Y = np.zeros(5, bool)
         ({"id": 2**31}, "context['id']: expected int32 of shape (), got int64 of shape ()"),
         ({"id": 1.5}, "context['id']: expected int32 of shape (), got float64 of shape ()"),
         ({"id": [1]}, "context['id']: expected int32 of shape (), got int64 of shape (1,)"),
-        ({"id": None}, "context['id'] is missing"),
+        ({"id": None}, "context['id'] is missing: each sequence has one; this one has []"),
         ({"h": np.zeros(3)}, "initial_states['h']: expected float64 of shape (2,), got float64"),
         ({"key": ""}, "the key has 0 bytes, 1 to 4096 are allowed"),
         ({"key": "k" * 4097}, "the key has 4097 bytes"),
@@ -715,9 +716,16 @@ def test_convert_arrays_of_all_steps(path: Path, rng: np.random.Generator, by: s
 def bad_items() -> Iterator[tuple[str, Any, dict[str, Any], str]]:
     x = np.zeros(3, np.float32)
     yield "dtype", [{"x": x}, {"x": x.astype(float)}], {}, (
-        "item 1: sequences['x']: expected float32 of shape (steps,), got float64 of shape (3,)"
+        "item 1: sequences['x']: expected float32 of shape (steps,), got float64 of shape (3,): convert it "
+        '(.astype("float32")), or declare it as float64'
     )
-    yield "missing", [{"x": x, "y": x}] * 2 + [{"x": x}], {}, "item 2: sequences['y'] is missing"
+    yield "once", [{"x": x}], {"sequences": {"x": Feature("float32", 3)}}, (
+        "expected float32 of shape (steps, 3), got float32 of shape (3,): what a sequence has once is "
+        "declared in context={...}"
+    )
+    yield "missing", [{"x": x, "y": x}] * 2 + [{"x": x}], {}, (
+        "item 2: sequences['y'] is missing: each sequence has one; this one has ['x']"
+    )
     yield "surplus", [{"x": x}, {"x": x, "y": x}], {}, "item 1: 'y' was not in item 0"
     yield "steps", [{"x": x, "y": x}, {"x": x, "y": x[:2]}], {}, (
         "item 1: sequences['x'] has 3 steps and sequences['y'] 2"
@@ -731,7 +739,11 @@ def bad_items() -> Iterator[tuple[str, Any, dict[str, Any], str]]:
     yield "half", [{"x": np.zeros(3, np.complex64)}], {}, "has dtype complex64, which is none of"
     yield "number", 7, {}, "source: expected an iterable of mappings of arrays"
     yield "path", "data.npz", {}, "source: expected an iterable of mappings of arrays"
-    yield "arrays", [x], {}, "item 0: expected a mapping of arrays, got ndarray"
+    yield "arrays", [x], {}, (
+        "item 0: expected a mapping of arrays, got ndarray: have the data set make a dict of each item, "
+        'such as {"x": item}'
+    )
+    yield "pairs", [(x, 1)], {}, 'got tuple: have the data set make a dict of each item, such as {"x": item[0]'
     yield "later", [{"x": x}, x], {}, "item 1: expected a mapping of arrays, got ndarray"
     yield "named", [{"x": x}], {"context": ["c"]}, "context: 'c' is not in item 0, which has 'x'"
     yield "key", [{"x": x}], {"key": "k"}, "item 0: 'k' is missing"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import segue
+from segue import _arrays
 from segue.trees import StateTree, Structure
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
@@ -185,7 +187,7 @@ def test_as_many_as_there_may_be(client: segue.Client) -> None:
 
 def test_states_like() -> None:
     h = np.ones((3, 1, 4), np.float32)
-    tree = segue.states_like({"lstm": (h, 2 * h), "none": None}, row_axis=1)
+    tree = segue.states_like({"lstm": (h, 2 * h), "none": None}, row_axis=1, init="zeros")
     state = tree["lstm"][0]
     assert (state.dtype, state.shape, state.init, state.row_axis) == ("float32", (3, 4), None, 1)
     assert tree["none"] is None and isinstance(tree["lstm"], tuple)
@@ -204,6 +206,25 @@ def test_states_like() -> None:
         with pytest.raises(segue.ArgumentError) as caught:
             segue.states_like(bad, **options)
         assert words in str(caught.value)
+
+
+class Shaped(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def test_states_like_says_that_values_are_dropped() -> None:
+    zeros, ones = np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        segue.states_like({"h": zeros, "c": Shaped((1, 2), "float32")})
+        segue.states_like({"h": zeros, "c": ones}, init="zeros")
+        segue.states_like({"h": zeros, "c": ones}, init="values")
+    with pytest.warns(UserWarning, match="'c' is not all zeros.*init=\"values\" keeps") as told:
+        assert segue.states_like({"h": zeros, "c": ones})["c"].init is None
+    assert [warning.filename for warning in told] == [__file__]
+    with pytest.warns(UserWarning, match="states_like: the array is not all zeros"):
+        segue.states_like(_arrays.narrow(ones))
 
 
 def test_initial_values_stand_where_the_rows_do(client: segue.Client) -> None:

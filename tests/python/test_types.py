@@ -461,10 +461,12 @@ def test_what_can_be_saved_as_bfloat16(batches: Iterator[segue.Batch]) -> None:
         ("h", BFLOAT16.type(1), ValueError, "bfloat16 of shape ()"),
         ("u", VALUE, TypeError, "bfloat16 of shape (2, 3)"),
         ("f", VALUE, TypeError, "bfloat16 of shape (2, 3)"),
-        ("f", np.zeros((2, 3), np.uint16), TypeError, "uint16 of shape (2, 3)"),
-        ("u", np.zeros((2, 3), np.int16), TypeError, "int16 of shape (2, 3)"),
+        ("f", np.zeros((2, 3), np.uint16), TypeError,
+         'uint16 of shape (2, 3): convert it (.astype("float16")), or declare it as uint16'),
+        ("u", np.zeros((2, 3), np.int16), TypeError,
+         'int16 of shape (2, 3): convert it (.astype("uint16")), or declare it as int16'),
     ],
-)
+)  # fmt: skip
 def test_what_cannot(
     batches: Iterator[segue.Batch], name: str, value: Any, kind: type, got: str
 ) -> None:

@@ -627,6 +627,8 @@ def test_dataset(make: Callable[..., segue.Stream], plain: list[str]) -> None:
     assert run(torch.utils.data.DataLoader(data, batch_size=None)) == plain
     with pytest.raises((segue.ArgumentError, TypeError), match="num_workers|pickle"):
         list(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1))
+    with pytest.raises(TypeError, match="give the DataLoader batch_size=None"):
+        list(torch.utils.data.DataLoader(segue.torch.dataset(make("single").loader())))
 
 
 def test_mean_leaves_padding_out(make: Callable[..., segue.Stream]) -> None:

@@ -23,6 +23,14 @@ What it refuses raises a subclass of `segue.Error`; ``help(segue.errors)`` lists
 here too (``segue.BusyError``). Examples are written by `segue.tfrecord`.
 """
 
+import importlib.util
+
+if importlib.util.find_spec(f"{__name__}._segue") is None:
+    raise ImportError(
+        f"{__path__[0]} is segue's source, without its extension module: leave that directory, or take "
+        "it from PYTHONPATH; scripts/build --package builds and installs the package"
+    )
+
 from . import errors as errors
 from . import tfrecord as tfrecord
 from ._arrays import Ragged as Ragged

@@ -151,9 +151,18 @@ def to_array(name: str, value: Any, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(array) if array.ndim else array
 
 
-def mismatch(name: str, dtype: str, shape: tuple[int, ...], value: Any) -> errors.StateError:
-    """Return the error for a value that is not `shape` of `dtype`."""
-    wanted = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+def _converting(dtype: str, array: np.ndarray) -> str:
+    """Return what a message about an array of another dtype ends with."""
+    if array.dtype.kind not in "iufb" or dtype == "bfloat16":
+        return ""
+    return f': convert it (.astype("{dtype}")), or declare it as {array.dtype.name}'
+
+
+def mismatch(
+    name: str, dtype: str, shape: tuple[int, ...], value: Any, in_batch: bool = True
+) -> errors.StateError:
+    """Return the error for a value that is not `shape` of `dtype`; `in_batch`: rows come first."""
+    own, wanted = dtype, bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     if wanted.name != dtype:
         dtype = f"{dtype} (bits in uint16, since ml_dtypes is not installed)"
     try:
@@ -163,11 +172,18 @@ def mismatch(name: str, dtype: str, shape: tuple[int, ...], value: Any) -> error
             f"state {name!r}: expected {dtype} of shape {shape}, got {type(value).__name__}, which "
             f"NumPy cannot read: {error}"
         )
-    kind = errors.StateTypeError if array.dtype != wanted else errors.StateShapeError
-    return kind(
+    said = (
         f"state {name!r}: expected {dtype} of shape {shape}, got {array.dtype} of shape "
         f"{array.shape}"
     )
+    if array.dtype != wanted:
+        return errors.StateTypeError(f"{said}{_converting(own, array)}")
+    if in_batch and array.ndim == len(shape) and array.shape[1:] == shape[1:]:
+        return errors.StateShapeError(
+            f"{said}: this batch has {shape[0]} row{'s' * (shape[0] != 1)} (tail=\"shrink\" makes the last "
+            "batches smaller): take the number from len(batch.key)"
+        )
+    return errors.StateShapeError(said)
 
 
 def _convert(array: np.ndarray, dtype: str, exact: bool) -> np.ndarray | None:
@@ -226,7 +242,12 @@ def to_column(
     if column is None or array.ndim != len(shape) + sequence or array.shape[sequence:] != shape:
         known = array.dtype.kind in "iufbc"
         what = f"{array.dtype} of shape {array.shape}" if known else f"{array.dtype} values"
-        raise errors.ArgumentError(f"{expected}, got {what}")
+        if sequence and place == "sequences" and array.shape == shape:
+            raise errors.ArgumentError(
+                f"{expected}, got {what}: what a sequence has once is declared in context={{...}}"
+            )
+        fits = array.shape[sequence:] == shape and array.ndim == len(shape) + sequence
+        raise errors.ArgumentError(f"{expected}, got {what}{_converting(dtype, array) if fits else ''}")
     flat = np.ascontiguousarray(column).view(np.ndarray).reshape(-1)
     return flat.view(np.uint8), array.shape[0] if sequence else 0
 

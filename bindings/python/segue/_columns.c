@@ -215,6 +215,18 @@ static PyObject *find_value(struct columns *self, Py_ssize_t i, PyObject *given)
 	return value;
 }
 
+static void fail_missing(struct columns *self, Py_ssize_t i, PyObject *given)
+{
+	PyObject *names = given == Py_None ? NULL : PyMapping_Keys(given);
+
+	PyErr_Clear();
+	if (!names && !(names = PyList_New(0)))
+		return;
+	segue_py_fail_with("EINVAL", "%s[%R] is missing: each sequence has one; this one has %R",
+		place_names[place_of(self, i)], self->column[i].name, names);
+	Py_DECREF(names);
+}
+
 static bool take_column(struct columns *self, Py_ssize_t i, PyObject *given, Py_ssize_t *steps)
 {
 	const struct column *column = &self->column[i];
@@ -226,8 +238,7 @@ static bool take_column(struct columns *self, Py_ssize_t i, PyObject *given, Py_
 			self->arrays[i] = PyBytes_AsString(column->init);
 			return true;
 		}
-		segue_py_fail_with("EINVAL", "%s[%R] is missing: each sequence has one",
-			place_names[place_of(self, i)], column->name);
+		fail_missing(self, i, given);
 	}
 	if (!value)
 		return false;

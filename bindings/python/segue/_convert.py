@@ -542,6 +542,14 @@ def _fail_item(number: int, error: errors.Error) -> errors.Error:
     return again
 
 
+def _no_mapping(number: int, item: Any) -> errors.ArgumentError:
+    each = '"x": item[0], "y": item[1]' if isinstance(item, (tuple, list)) else '"x": item'
+    return errors.ArgumentError(
+        f"item {number}: expected a mapping of arrays, got {type(item).__name__}: have the data set "
+        f"make a dict of each item, such as {{{each}}}"
+    )
+
+
 def _check_names(item: Any, fields: _Fields, key: Any) -> None:
     """Refuse values of an item that the first one did not have: they would be lost."""
     if not isinstance(item, Mapping):
@@ -574,13 +582,12 @@ def _write_items(
         except errors.Error as error:
             raise _fail_item(number, error) from error
         except KeyError as error:
-            raise errors.ArgumentError(f"item {number}: {error} is missing") from error
+            have = list(item) if isinstance(item, Mapping) else []
+            raise errors.ArgumentError(f"item {number}: {error} is missing; it has {have}") from error
         except (IndexError, TypeError) as error:
             if isinstance(item, Mapping):
                 raise
-            raise errors.ArgumentError(
-                f"item {number}: expected a mapping of arrays, got {type(item).__name__}"
-            ) from error
+            raise _no_mapping(number, item) from error
         clock.tell()
 
 
@@ -708,9 +715,7 @@ def convert(
     elif isinstance(first, Mapping):
         fields.take_item(first, key if isinstance(key, str) else None)
     else:
-        raise errors.ArgumentError(
-            f"item 0: expected a mapping of arrays, got {type(first).__name__}"
-        )
+        raise _no_mapping(0, first)
     write = _write_examples if example else _write_items
     targets = targets_of(path, shards)
     aside = _Aside(targets) if force else None

@@ -533,5 +533,7 @@ def check_names(place: str, declared: Collection[str], given: Any) -> None:
         return
     missing = [name for name in declared if name not in given]
     if missing:
-        raise errors.ArgumentError(f"{place}: {', '.join(map(repr, missing))} is missing")
+        raise errors.ArgumentError(
+            f"{place}: {', '.join(map(repr, missing))} is missing; it has {list(given)}"
+        )
     raise _arrays.surplus(place, declared, given)

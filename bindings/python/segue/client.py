@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _program, _segue, errors
 from ._any import AnyLoader
@@ -549,6 +549,9 @@ class Stream(Closing):
 
     def __repr__(self) -> str:
         return f"<segue.Stream: {self.name!r}, {self.lanes} lanes>"
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a segue.Stream is not iterable, its loaders are: for batch in stream.loader()")
 
     @property
     def records(self) -> int:

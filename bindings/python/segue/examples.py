@@ -157,9 +157,7 @@ class Examples:
             places = (item.sequences, *others)
             key, length = getattr(item, "key", None), getattr(item, "length", None)
         else:
-            raise errors.ArgumentError(
-                f"item {number}: expected a mapping of arrays, got {type(item).__name__}"
-            )
+            raise _convert._no_mapping(number, item)
         try:
             if self.key is not None:
                 key = _convert._key_of(self.key, number, item)
@@ -168,7 +166,8 @@ class Examples:
                 for place, names in zip(places, (sequences, context, states), strict=True)
             ]
         except KeyError as error:
-            raise errors.ArgumentError(f"item {number}: {error} is missing") from error
+            have = list(dict.fromkeys(name for place in places for name in place))
+            raise errors.ArgumentError(f"item {number}: {error} is missing; it has {have}") from error
         return (*found, key, length)
 
     def _converted(

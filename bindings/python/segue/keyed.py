@@ -202,5 +202,5 @@ def _state_bytes(name: str, dtype: str, shape: tuple[int, ...], value: Any) -> b
     array = _arrays.to_array(name, value, dtype)
     bits = _arrays.to_bits(array) if dtype == "bfloat16" else array
     if bits is None or array.shape != shape or (bits is array and array.dtype != np.dtype(dtype)):
-        raise _arrays.mismatch(name, dtype, shape, array)
+        raise _arrays.mismatch(name, dtype, shape, array, in_batch=False)
     return bits.tobytes()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 
@@ -119,6 +119,19 @@ class _Dataset(torch.utils.data.IterableDataset[Any]):
 
 class Batch(_wrapped.Batch):
     __doc__ = _wrapped.Batch.__doc__
+
+
+def _refuse_collating(batches: list[Any], **_: Any) -> NoReturn:
+    raise TypeError(
+        "segue.torch.dataset(): give the DataLoader batch_size=None; what the dataset gives are "
+        "batches already"
+    )
+
+
+with suppress(ImportError):  # where PyTorch's documentation of default_collate has it, for now
+    from torch.utils.data._utils.collate import default_collate_fn_map
+
+    default_collate_fn_map[Batch] = _refuse_collating
 
 
 class Batches(_wrapped.Way[Batch]):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import _arrays, errors
+from ._notice import warn
 from .spec import State
 
 # Names of children, the children, and what makes such a node of others.
@@ -23,7 +24,7 @@ _Opened = tuple[list[str], list[Any], Callable[[list[Any]], Any]]
 _REGISTRIES = ("jax.tree_util", "torch.utils._pytree")
 
 
-def states_like(tree: Any, row_axis: int = 0, init: str = "zeros") -> Any:
+def states_like(tree: Any, row_axis: int = 0, init: str | None = None) -> Any:
     """Return the `State` of each array of a tree: what `Client.stream` takes as `states`.
 
     Parameters
@@ -34,9 +35,9 @@ def states_like(tree: Any, row_axis: int = 0, init: str = "zeros") -> Any:
     row_axis : int
         Which dimension is that of the rows, in each of them: 1 for ``[layers, rows, size]``, as
         `torch.nn.LSTM` has its states. `Batch.states` has them so, and takes them so.
-    init : {"zeros", "values"}
+    init : {None, "zeros", "values"}
         What sequences begin with. ``"values"``: what the tree's arrays hold, which is the same for
-        all rows.
+        all rows. None: zeros, with a warning if an array holds anything else.
 
     Raises
     ------
@@ -52,11 +53,29 @@ def states_like(tree: Any, row_axis: int = 0, init: str = "zeros") -> Any:
         states = segue.states_like({"lstm": (h, c)}, row_axis=1)
         # {"lstm": (State("float32", (3, 256), row_axis=1), ...)}: lstm/0 and lstm/1 in the store
     """
-    if init not in ("zeros", "values"):
+    if init not in (None, "zeros", "values"):
         raise errors.ArgumentError(f"init: {init!r} is neither 'zeros' nor 'values'")
     structure = Structure(tree)
-    return structure.build({path: _like(path, leaf, row_axis, init == "values")
-                            for path, leaf in structure.leaves(tree)})  # fmt: skip
+    leaves = dict(structure.leaves(tree))
+    made = structure.build({path: _like(path, leaf, row_axis, init == "values")
+                            for path, leaf in leaves.items()})  # fmt: skip
+    dropped = [path for path, leaf in leaves.items() if init is None and _holds_values(leaf)]
+    if dropped:
+        which = repr(dropped[0]) if dropped[0] else "the array"
+        warn(
+            f"states_like: {which} is not all zeros, and its values are dropped: "
+            "sequences begin with zeros. init=\"values\" keeps the values, init=\"zeros\" is silent"
+        )
+    return made
+
+
+def _holds_values(leaf: Any) -> bool:
+    """Whether an array has values, and they are not all zeros."""
+    try:
+        array = _arrays.widen(_arrays.read(leaf))
+    except Exception:  # it has only shape and dtype, or is traced
+        return False
+    return array.dtype.kind != "O" and bool(np.asarray(array).any())
 
 
 def _like(path: str, leaf: Any, row_axis: int, values: bool) -> State:
