@@ -23,9 +23,8 @@ import argparse
 import multiprocessing
 import multiprocessing.connection
 import signal
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -171,7 +170,7 @@ def learn(place: Path, way: str, options: argparse.Namespace, kill: bool, group:
               f"waited for data {loader.waited:.2f} s", flush=True)  # fmt: skip
 
 
-def run(jobs: dict[str, Callable[[], None]]) -> None:
+def run(jobs: Mapping[str, Callable[[], None]]) -> None:
     """Each in a process of its own; who is killed is begun again."""
     context, running = multiprocessing.get_context("fork"), {}
 
@@ -293,4 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
