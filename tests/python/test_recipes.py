@@ -59,6 +59,21 @@ def test_a_compressor_is_learnt(tmp_path: Path) -> None:
     assert picture.stat().st_size > 2000
 
 
+def test_actors_insert_what_a_learner_remembers(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
+    picture = tmp_path / "a picture.svg"
+    text = recipe("episodes.py", "--episodes", 250, "--ways", "carried", "zeros", "--svg", picture)
+    for name in ("actor-0", "the learner"):
+        assert text.count(f"{name} was killed, and begun again\n") == 1, text
+    assert "each of 500 episodes came once\n" in text
+    assert "of a learner that nobody killed, bit for bit\n" in text
+    right = re.search(r"under the keys of the last 250 episodes tell the best arm in (\d+) %", text)
+    assert right and int(right[1]) > 35, text  # by chance 25
+    errors = dict(re.findall(r"(\w+): error ([\d.]+)", text))
+    assert float(errors["carried"]) < float(errors["zeros"]) - 0.005, text
+    assert picture.read_text().count("<!-- learnt with states: ") == 2
+
+
 def test_a_student_learns_from_a_teacher() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
     text = recipe("teacher.py", "--sequences", 60, "--epochs", 2)
