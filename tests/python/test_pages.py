@@ -34,7 +34,7 @@ def test_blocks_one_after_the_other(tmp_path: Path, page: str, needs: str) -> No
 
 
 def test_the_training_of_the_readme(tmp_path: Path) -> None:
-    """As it is, and killed and begun again: it learns, and ends with the same weights. Without the states it does not."""
+    """As it is, and killed and begun again: it learns, and ends with the same weights; not so without the states."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
     text = curves.program()
     for name in ("whole", "killed"):
