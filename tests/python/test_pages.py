@@ -40,7 +40,7 @@ def test_the_training_of_the_readme(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         subprocess.run(  # as who reads on has done, in the same place
-            [sys.executable, "-c", curves.program("first")], cwd=tmp_path / name, check=True, timeout=120
+            [sys.executable, "-c", curves.program("first.py")], cwd=tmp_path / name, check=True, timeout=120
         )
     whole = curves.run(text, tmp_path / "whole")
     assert [step for step, _ in whole] == [100, 200, 300, 400, 500]
@@ -49,6 +49,15 @@ def test_the_training_of_the_readme(tmp_path: Path) -> None:
     one, other = (torch.load(tmp_path / name / "train.pt")["model"] for name in ("whole", "killed"))
     assert all(torch.equal(one[part], other[part]) for part in one)
     assert curves.run(curves.without_states(curves.often(text)), tmp_path / "zeros")[-1][1] > 0.3
+
+
+@pytest.mark.parametrize("name, needs", [("jax_scan.py", "jax"), ("lightning_lstm.py", "lightning")])
+def test_its_task_with_other_frameworks(tmp_path: Path, name: str, needs: str) -> None:
+    """Killed and begun again."""
+    pytest.importorskip(needs, reason=f"{needs} is not installed (scripts/setup --ci)")
+    losses = curves.run(curves.program(name), tmp_path, 200)
+    assert [step for step, _ in losses] == [100, 200, 300, 400, 500]
+    assert losses[-1][1] < 0.1 < losses[0][1]
 
 
 def test_tools_find_all_pages() -> None:

@@ -564,7 +564,7 @@ Test(wire, small_requests)
 	out = there_and_back(&m);
 	cr_assert_eq(out.input_failed.stream, 3);
 	cr_assert_str_eq(out.input_failed.reason, "item 7");
-	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_VERIFY; what++) {
+	for (unsigned what = SEGUE_REPORT_STATUS; what <= SEGUE_REPORT_BATCHES; what++) {
 		m = (struct segue_message){.type = SEGUE_MESSAGE_REPORT,
 			.report = {.what = what,
 				.stream = what % 2 ? "train" : "",
@@ -999,7 +999,7 @@ Test(wire, fields_of_a_peer_are_checked)
 		(number(&bytes, 2, 1), blob(&bytes, 11, long_text, 256)));
 	BAD(SEGUE_MESSAGE_GROUP, "group.name has 256", blob(&bytes, 3, long_text, 256));
 	BAD(SEGUE_MESSAGE_REPORT, "report.what is 0", number(&bytes, 1, 1));
-	BAD(SEGUE_MESSAGE_REPORT, "report.what is 5", number(&bytes, 2, 5));
+	BAD(SEGUE_MESSAGE_REPORT, "report.what is 6", number(&bytes, 2, 6));
 	BAD(SEGUE_MESSAGE_REPORT, "report.key has a NUL", number(&bytes, 2, 1);
 		blob(&bytes, 4, "\0", 1));
 	BAD(SEGUE_MESSAGE_REPORT, "report.key has 4097", number(&bytes, 2, 1);

@@ -1,8 +1,9 @@
-"""Draws the loss of README's train.py: as it is, killed and begun again, and without the states.
+"""Draws the loss of a program: as it is, killed and begun again, and without the states.
 
-    python bindings/python/examples/curves.py train.svg
+    python bindings/python/examples/curves.py FILE.svg [PROGRAM]
 
-It runs README's own program, with a line every 10 steps in place of 100, in a temporary directory.
+PROGRAM is README's train.py, jax_scan.py or lightning_lstm.py (default: the first). It is run with a
+line every 10 steps in place of 100, in a temporary directory.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import tempfile
 from pathlib import Path
 
 README = Path(__file__).parents[3] / "README.md"
-ZEROS = ("batch.states = states ", "batch.states = tuple(state * 0 for state in states) ")
+ZEROS = {
+    "batch.states = states ": "batch.states = tuple(state * 0 for state in states) ",
+    'batch.states = {"h": h} ': 'batch.states = {"h": h * 0} ',
+}
 KILLED_AT = 250
 
 
-def program(name: str = "train") -> str:
-    """Return one of README's programs."""
-    return dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", README.read_text(), re.DOTALL))[name]
+def program(name: str = "train.py") -> str:
+    """Return one of README's programs, or of those beside this one."""
+    if (beside := Path(__file__).with_name(name)).exists():
+        return beside.read_text()
+    return dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README.read_text(), re.DOTALL))[name]
 
 
 def often(text: str) -> str:
@@ -33,8 +39,8 @@ def often(text: str) -> str:
 
 def without_states(text: str) -> str:
     """Return a program whose states are always zeros."""
-    assert ZEROS[0] in text
-    return text.replace(*ZEROS)
+    [saved] = [line for line in ZEROS if line in text]
+    return text.replace(saved, ZEROS[saved])
 
 
 def run(text: str, place: Path, kill_at: int | None = None) -> list[tuple[int, float]]:
@@ -46,7 +52,7 @@ def run(text: str, place: Path, kill_at: int | None = None) -> list[tuple[int, f
     losses: dict[int, float] = {}
     while True:
         with subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", text], cwd=place, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", text], cwd=place, stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout
             for line in process.stdout:
@@ -73,22 +79,22 @@ def picture(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
     labels = {
         "zeros": "zeros in place of the states",
         "carried": "states carried",
-        "killed": f"states carried, killed behind step {KILLED_AT} and begun again",
+        "killed": f"carried, killed at step {KILLED_AT} and begun again",
     }
     for name, curve in curves.items():
         steps, losses = zip(*curve, strict=True)
         axes.plot(steps, losses, styles[name], label=labels[name], linewidth=2 if name == "carried" else 1.2)
     axes.axvline(KILLED_AT, color="C3", linewidth=0.6)
     axes.set(xlabel="step", ylabel="mean squared error", ylim=(0, None))
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.08))
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    if len(sys.argv) not in (2, 3) or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    text = often(program())
+    text = often(program(*sys.argv[2:]))
     with tempfile.TemporaryDirectory() as place:
         curves = {
             "zeros": run(without_states(text), Path(place, "zeros")),
