@@ -12,6 +12,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "bindings" / "python" / "examples"
 PATIENCE = 300.0
+LONG = "SEGUE_TEST_LONG" in os.environ
 
 
 def recipe(name: str, *arguments: object) -> str:
@@ -62,15 +63,17 @@ def test_a_compressor_is_learnt(tmp_path: Path) -> None:
 def test_actors_insert_what_a_learner_remembers(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
     picture = tmp_path / "a picture.svg"
-    text = recipe("episodes.py", "--episodes", 250, "--ways", "carried", "zeros", "--svg", picture)
+    count = 800 if LONG else 200
+    text = recipe("episodes.py", "--episodes", count, "--ways", "carried", "zeros", "--svg", picture)
     for name in ("actor-0", "the learner"):
         assert text.count(f"{name} was killed, and begun again\n") == 1, text
-    assert "each of 500 episodes came once\n" in text
+    assert f"each of {2 * count} episodes came once\n" in text
     assert "of a learner that nobody killed, bit for bit\n" in text
-    right = re.search(r"under the keys of the last 250 episodes tell the best arm in (\d+) %", text)
+    right = re.search(rf"under the keys of the last {count} episodes tell the best arm in (\d+) %", text)
     assert right and int(right[1]) > 35, text  # by chance 25
     errors = dict(re.findall(r"(\w+): error ([\d.]+)", text))
-    assert float(errors["carried"]) < float(errors["zeros"]) - 0.005, text
+    assert float(errors["carried"]) < 0.27, text  # of a net that has learnt nothing 0.29
+    assert not LONG or float(errors["carried"]) < float(errors["zeros"]) - 0.01, text
     assert picture.read_text().count("<!-- learnt with states: ") == 2
 
 
@@ -98,7 +101,7 @@ def test_a_node_is_lost_for_good_and_the_other_takes_its_lanes() -> None:
     assert text.endswith("of the training that nobody killed, bit for bit\n")
 
 
-@pytest.mark.parametrize("kill", [-1, 0, 1] if "SEGUE_TEST_LONG" in os.environ else [0])
+@pytest.mark.parametrize("kill", [-1, 0, 1] if LONG else [0])
 def test_two_ranks_share_a_model_and_train_it_as_one_process_does(kill: int) -> None:
     """Also if torchrun has to start both anew, for one was killed."""
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
