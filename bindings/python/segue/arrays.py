@@ -379,7 +379,8 @@ class Arrays(Source):
         if items is None or len(items) != self._count:
             raise ArgumentError(
                 f"{name!r}: a sequence feature wants a file or an array for each sequence; of a "
-                "table of all sequences make segue.Arrays.from_columns(columns, lengths=...)"
+                "table of all sequences make segue.Arrays.from_columns(columns, lengths=...); what a "
+                "sequence has once is declared in context={...}"
             )
         found = [_places.open_value(name, item) for item in items]
         arrays = [array for array in found if not isinstance(array, Place)]
