@@ -64,12 +64,20 @@ static void put_behind(
 		holder);
 }
 
+static int fail_slow(void)
+{
+	return segue_fail(
+		SEGUE_ETIMEOUT, "no lane has too much before it: the server, or its disk, is slow");
+}
+
 static int fail(const struct segue_stream *stream, const struct segue_live_look *look)
 {
 	char text[BEHIND_TEXT];
 	uint32_t behind = 0;
 
 	bool full = are_full(look, stream->spec->lanes, &behind);
+	if (!full && look->log.bytes < look->limits.spool)
+		return fail_slow(); /* room has come since it waited */
 	put_behind(stream, behind, full ? "" : " sequences", text);
 	if (full)
 		return segue_fail(SEGUE_ETIMEOUT,
@@ -90,8 +98,7 @@ static void pass_over(void *arg, const struct segue_producer *producer)
 int segue_behind_fail(const struct segue_stream *stream)
 {
 	if (!segue_inserter_look(segue_live_inserter(stream->live), pass_over, NULL))
-		return segue_fail(SEGUE_ETIMEOUT,
-			"no lane has too much before it: the server, or its disk, is slow");
+		return fail_slow();
 	struct segue_live_look *look = segue_live_look(stream->live);
 	int rc = look ? fail(stream, look)
 		      : segue_fail(SEGUE_ETIMEOUT, "no memory for %" PRIu32 " lanes",
