@@ -388,6 +388,13 @@ def test_what_is_saved_is_checked(make: Callable[..., segue.Stream]) -> None:
             batch.states = batch.states
         if way != "jax":
             (batch,) = itertools.islice(WAYS[way](loader), 1)
+            kept = batch.states
+            for error, other in (
+                (segue.StateShapeError, kept["n"][:, :2]), (segue.StateTypeError, kept["n"].float()),
+            ):  # fmt: skip
+                with pytest.raises(error, match="'n'"):
+                    batch.states = dict(kept) | {"n": other}
+            (batch,) = itertools.islice(WAYS[way](loader), 1)
             with pytest.raises(segue.StateTypeError, match="'n'"):
                 batch.states = dict(batch.states) | {"n": batch.states["n"].to_sparse()}
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _arrays, _segue, _wrapped, errors
 from .loader import Loader
+from .spec import State as Declared
 
 try:
     import torch
@@ -190,13 +191,21 @@ class Batches(_wrapped.Way[Batch]):
         return self._carrier.sent({name: self._carrier.copy(source, source.dtype)})[name]
 
     def save(self, batch: _segue.Batch, tree: Any) -> Callable[[], object] | None:
-        leaves = [
-            (path, leaf.detach() if isinstance(leaf, torch.Tensor) else leaf)
-            for path, leaf in self._tree.structure.leaves(tree)
-        ]
-        return self._carrier.save(self.loader, batch, [
-            (path, self._rows_first(path, leaf)) for path, leaf in leaves
-        ])  # fmt: skip
+        leaves = []
+        for path, leaf in self._tree.structure.leaves(tree):
+            leaf = leaf.detach() if isinstance(leaf, torch.Tensor) else leaf
+            leaves.append((path, self._rows_first(path, leaf)))
+        for path, leaf in leaves:  # what does not fit is said here, not when it has been fetched
+            if isinstance(leaf, torch.Tensor) and not self._fits(batch, path, leaf):
+                batch.save_state(path, leaf.cpu())
+        return self._carrier.save(self.loader, batch, leaves)
+
+    def _fits(self, batch: _segue.Batch, path: str, leaf: torch.Tensor) -> bool:
+        declared = self._tree.declared[path]
+        return not isinstance(declared, Declared) or (
+            tuple(leaf.shape) == (batch.batch_size, *declared.shape)
+            and str(leaf.dtype) == f"torch.{declared.dtype}"
+        )
 
     def _rows_first(self, path: str, leaf: Any) -> Any:
         axis = self._tree.axis(path)
