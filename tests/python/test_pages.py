@@ -37,18 +37,17 @@ def test_the_training_of_the_readme(tmp_path: Path) -> None:
     """As it is, and killed and begun again: it learns, and ends with the same weights; not so without the states."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --ci)")
     text = curves.program()
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        subprocess.run(  # as who reads on has done, in the same place
-            [sys.executable, "-c", curves.program("first.py")], cwd=tmp_path / name, check=True, timeout=120
-        )
+    (tmp_path / "whole").mkdir()
+    subprocess.run(  # as who reads on has done, in the same place
+        [sys.executable, "-c", curves.program("first.py")], cwd=tmp_path / "whole", check=True, timeout=120
+    )
     whole = curves.run(text, tmp_path / "whole")
     assert [step for step, _ in whole] == [100, 200, 300, 400, 500]
     assert whole[-1][1] < 0.02 < whole[0][1]
     assert curves.run(text, tmp_path / "killed", 200) == whole
     one, other = (torch.load(tmp_path / name / "train.pt")["model"] for name in ("whole", "killed"))
     assert all(torch.equal(one[part], other[part]) for part in one)
-    assert curves.run(curves.without_states(curves.often(text)), tmp_path / "zeros")[-1][1] > 0.3
+    assert curves.run(curves.without_states(text), tmp_path / "zeros")[-1][1] > 0.3
 
 
 @pytest.mark.parametrize("name, needs", [("jax_scan.py", "jax"), ("lightning_lstm.py", "lightning")])
