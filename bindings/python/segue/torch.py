@@ -129,7 +129,7 @@ def _refuse_collating(batches: list[Any], **_: Any) -> NoReturn:
     )
 
 
-with suppress(ImportError):  # where PyTorch's documentation of default_collate has it, for now
+with suppress(ImportError):  # the hint alone is lost; the place is that of default_collate's documentation
     from torch.utils.data._utils.collate import default_collate_fn_map
 
     default_collate_fn_map[Batch] = _refuse_collating
