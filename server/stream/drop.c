@@ -61,14 +61,13 @@ static int check_lane(
 			"%s cannot be dropped: lane %u is being given back, and its last "
 			"commits are being written; try again",
 			what, ledger->place.lane);
-	bool own =
-		lease->state == SEGUE_LEASE_RESERVED && segue_holder_same(&lease->holder, asking);
-	if (lease->state == SEGUE_LEASE_HELD && segue_holder_same(&lease->holder, asking))
+	bool own = segue_holder_same(&lease->holder, asking);
+	if (lease->state == SEGUE_LEASE_HELD && own)
 		return segue_fail(SEGUE_EBUSY,
 			"%s cannot be dropped: lane %u of it is held by process %ld, this one; "
 			"close its loader, or the client",
 			what, ledger->place.lane, (long)lease->holder.pid);
-	if (lease->state != SEGUE_LEASE_FREE && !own)
+	if (lease->state != SEGUE_LEASE_FREE && !(lease->state == SEGUE_LEASE_RESERVED && own))
 		return segue_drop_fail_held(what, ledger->place.lane,
 			lease->state == SEGUE_LEASE_RESERVED, lease->holder.pid);
 	if (!TAILQ_EMPTY(&ledger->waiting) || !TAILQ_EMPTY(&ledger->loading) ||

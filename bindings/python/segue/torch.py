@@ -195,17 +195,7 @@ class Batches(_wrapped.Way[Batch]):
         for path, leaf in self._tree.structure.leaves(tree):
             leaf = leaf.detach() if isinstance(leaf, torch.Tensor) else leaf
             leaves.append((path, self._rows_first(path, leaf)))
-        for path, leaf in leaves:  # what does not fit is said here, not when it has been fetched
-            if isinstance(leaf, torch.Tensor) and not self._fits(batch, path, leaf):
-                batch.save_state(path, leaf.cpu())
         return self._carrier.save(self.loader, batch, leaves)
-
-    def _fits(self, batch: _segue.Batch, path: str, leaf: torch.Tensor) -> bool:
-        declared = self._tree.declared[path]
-        return not isinstance(declared, Declared) or (
-            tuple(leaf.shape) == (batch.batch_size, *declared.shape)
-            and str(leaf.dtype) == f"torch.{declared.dtype}"
-        )
 
     def _rows_first(self, path: str, leaf: Any) -> Any:
         axis = self._tree.axis(path)
@@ -311,13 +301,14 @@ class _Carrier:
         cannot be saved, for that to be said here.
         """
         fetched, devices = [], set()
-        over = batch.committed or batch.released
+        over, declared = batch.committed or batch.released, {}
         with suppress(ReferenceError):  # the loader is gone, and the batch alone may be committed
             over = over or loader.replica > 0
+            declared = loader.stream._tree.declared
         for path, leaf in leaves:
             far = isinstance(leaf, torch.Tensor) and leaf.device.type == self._device.type
-            if over or not far or leaf.layout != torch.strided:
-                batch.save_state(path, leaf)
+            if over or not far or not _fits(declared.get(path), batch.batch_size, leaf):
+                batch.save_state(path, leaf.cpu() if far else leaf)
                 continue
             place = _tensor(self._buffers, leaf.shape, leaf.dtype)
             fetched.append((path, place.copy_(leaf, non_blocking=True)))
@@ -336,6 +327,15 @@ class _Carrier:
         with suppress(ReferenceError):
             loader._unfinished.append((batch, finish))
         return finish
+
+
+def _fits(declared: Any, rows: int, leaf: torch.Tensor) -> bool:
+    """Whether it can be saved: as it was declared, where that is known, and dense."""
+    known = isinstance(declared, Declared)
+    return leaf.layout == torch.strided and (
+        not known
+        or (tuple(leaf.shape), str(leaf.dtype)) == ((rows, *declared.shape), f"torch.{declared.dtype}")
+    )
 
 
 def _pinned(size: int) -> np.ndarray:
