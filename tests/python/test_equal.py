@@ -24,6 +24,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections import Counter
 from contextlib import suppress
 from multiprocessing import connection
@@ -74,6 +75,7 @@ def read_twice(loader: segue.Loader, case: cases.Case, wanted: list[oracle.Batch
 def work(tasks: Queue[Any], begun: Queue[Any], results: Queue[Any]) -> None:
     """A worker process: reads its share of the lanes of one case after the other."""
     faulthandler.register(signal.SIGUSR1)
+    warnings.simplefilter("ignore")  # random specs ask for much that a person is warned of
     client: segue.Client | None = None
     for number, case, rank, directory in iter(tasks.get, None):
         try:
@@ -213,17 +215,20 @@ def make_one(seed: int, number: int) -> cases.Case:
 def news(results: Queue[Any], processes: list[Any], killer: Killer) -> Any:
     """The next answer; where none comes, the workers say what they are doing."""
     kills = killer.kills
-    try:
-        return results.get(timeout=PATIENCE)
-    except Empty:
-        for process in processes:
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGUSR1)
-        time.sleep(2)
-        raise AssertionError(
-            f"no news for {PATIENCE} s, in which {killer.kills - kills} servers were killed; "
-            "what the workers do is in their output"
-        ) from None
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with suppress(Empty):
+            return results.get(timeout=1)
+        ended = {process.pid: process.exitcode for process in processes if process.exitcode}
+        assert not ended, f"workers ended, with these exit codes: {ended}"
+    for process in processes:
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGUSR1)
+    time.sleep(2)
+    raise AssertionError(
+        f"no news for {PATIENCE} s, in which {killer.kills - kills} servers were killed; "
+        "what the workers do is in their output"
+    )
 
 
 def test_every_batch_is_the_models(tmp_path: Path) -> None:
