@@ -396,7 +396,7 @@ static int check_store(struct segue_connection *connection, const struct segue_m
 		return 0;
 	return segue_fail(SEGUE_EINVAL,
 		"the server at %s is that of %s, not of %s: give the socket of the directory's own "
-		"server, or none (--socket, socket=, SEGUE_SOCKET)",
+		"server, or none (socket=; of commands --socket, SEGUE_SOCKET)",
 		path, welcome->welcome.dir, dir);
 }
 

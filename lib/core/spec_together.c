@@ -1,5 +1,6 @@
 /* What of a stream's spec goes together. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "core/dtype.h"
 #include "core/error.h"
@@ -231,6 +232,14 @@ static const struct {
 };
 #define ROWS (sizeof(together) / sizeof(together[0]))
 
+/* Its name but for the unit, which Python's has not. */
+static int plain_length(const struct segue_option *option)
+{
+	bool ms = option->unit && strcmp(option->unit, "ms") == 0;
+
+	return (int)strlen(option->name) - (ms ? (int)strlen("_ms") : 0);
+}
+
 static int check_options_together(const struct segue_spec *spec)
 {
 	for (size_t i = 0; i < ROWS; i++) {
@@ -245,8 +254,8 @@ static int check_options_together(const struct segue_spec *spec)
 				one->name, segue_option_print(one, spec, text[0]),
 				segue_source_row(spec->source.kind)->name, together[i].because);
 		other = segue_option_find(segue_spec_options, together[i].other);
-		return segue_fail(SEGUE_EINVAL, "%s is %s and %s %s: %s", one->name,
-			segue_option_print(one, spec, text[0]), other->name,
+		return segue_fail(SEGUE_EINVAL, "%s is %s and %.*s %s: %s", one->name,
+			segue_option_print(one, spec, text[0]), plain_length(other), other->name,
 			segue_option_print(other, spec, text[1]), together[i].because);
 	}
 	return 0;

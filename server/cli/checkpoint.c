@@ -502,7 +502,7 @@ const struct segue_cli_command segue_cli_checkpoint = {
 		"        loader.load_state_dict(\n"
 		"            {\"lane/0\": open(\"TARGET/lane-0.token\", \"rb\").read()})\n\n"
 		"--stream, --group and --lane narrow each of them; rm and export are of one\n"
-		"stream, and of one of its groups.\n"
+		"stream, and of one of its groups (--group '': the one without a name).\n"
 		"Works with and without a running server.\n\n"
 		"Exit status: 0 fine, 1 no store, no such checkpoint, or it cannot be read or\n"
 		"written, 2 wrong usage.\n",

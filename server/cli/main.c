@@ -35,7 +35,8 @@ static void print_usage(FILE *file)
 	fprintf(file,
 		"\n'segue COMMAND --help' says more.\n\n"
 		"Exit status: 0 fine, 1 something is wrong (a message says what), 2 the\n"
-		"command line was not understood, 3 verify, backup, restore, repair: damaged.\n");
+		"command line was not understood, 3 damaged (verify, backup, restore, repair), or\n"
+		"it could not be read while it was served (serve).\n");
 }
 
 /* How many letters two words differ by: put in, left out or exchanged. No command is that long. */

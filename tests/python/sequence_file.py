@@ -196,9 +196,9 @@ def read_head(data: bytes) -> tuple[list[Field], int, LogHead | None]:
     expect(len(data) >= 64, "no head")
     magic, version, size, requires, count, nothing = struct.unpack_from("<8sIIQII", data)
     expect(magic == b"SEGUESEQ", "no sequence file")
-    expect(64 <= size <= min(len(data), 2**20) and size % 64 == 0, "size of the head")
+    expect(64 <= size <= min(len(data), 2**21) and size % 64 == 0, "size of the head")
     body = sealed(data[:size], "CRC of the head")
-    expect((version, nothing) == (1, 0) and 1 <= count <= 512, "numbers of the head")
+    expect((version, nothing) == (1, 0) and 1 <= count <= 1280, "numbers of the head")
     dtypes, fields, at = documented_dtypes(), [], 32
     for _ in range(count):
         place, form, dtype, rank, length, nothing = struct.unpack_from("<BBBBHH", body, at)

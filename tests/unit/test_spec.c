@@ -215,7 +215,7 @@ static const struct {
 	{interval_large, {"interval_ms is 3600001", "(3600.001 s; 0.001 to 3600 s)"}},
 	{lease_timeout_large, {"lease_timeout_ms is 86400001"}},
 	{checkpoints_large, {"keep_checkpoints is 101"}},
-	{detached_when, {"on_lag is detach and max_lag_ms None: it says what becomes of groups"}},
+	{detached_when, {"on_lag is detach and max_lag None: it says what becomes of groups"}},
 	{groups_large, {"groups is 66", "from 0 to 65"}},
 	{groups_of_nothing, {"groups is 2 and persist false: there are no groups"}},
 	{groups_of_kept, {"groups is 2 and initial kept: rows begin with"}},

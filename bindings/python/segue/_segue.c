@@ -3383,10 +3383,12 @@ static PyType_Slot view_slots[] = {
 PyDoc_STRVAR(batch_doc,
 "A batch of segments of different sequences, in shared memory.\n"
 "\n"
-"All arrays are read-only views that share the memory of the batch (except those of\n"
-"`state_out`); they and the batch hold its place in the ring until the last of them is\n"
-"gone. They speak the buffer protocol and DLPack: ``torch.from_dlpack(array)`` copies\n"
-"nothing. The memory must not be used in a child after ``fork``.\n"
+"Features, states and ragged values are read-only views that share the memory of the batch\n"
+"(that of `state_out` can be written to); they and the batch hold its place in the ring\n"
+"until the last of them is gone. `mask`, `length` and what else tells of rows are read-only\n"
+"copies, made when they are asked for. Views speak the buffer protocol and DLPack:\n"
+"``torch.from_dlpack(array)`` copies nothing. The memory must not be used in a child after\n"
+"``fork``.\n"
 "\n"
 "bfloat16 is ``ml_dtypes.bfloat16`` where that package is installed, else the bits as\n"
 "uint16; by DLPack it is bfloat16.");

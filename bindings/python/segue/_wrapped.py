@@ -130,7 +130,8 @@ class Batch:
     def states(self) -> Any:
         """All states that come in, nested as they were declared.
 
-        Set it to what is nested alike, once: that is saved, for the next segment of each row.
+        Set it to what is nested alike: that is saved, for the next segment of each row. What was set
+        last before the commit counts.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Clients and streams: the connection to a store's server, and the feeds that come from it."""
+"""Clients and streams: the connection to a store's server, and the streams that come from it."""
 
 from __future__ import annotations
 
@@ -158,8 +158,9 @@ class Client(Closing):
 
         A stream that exists can be opened by its name alone: one process makes it, all others need
         not know where its data lie, nor what it is. What is given all the same must be as it is,
-        but for what may differ with each opening (`epochs`, more of them, and from `depth` on
-        all), which is otherwise as it was when the stream was made.
+        but for what may differ with each opening (`epochs`, more of them; `depth`, `num_threads`,
+        `durability`, `interval`, `lease_timeout`, `keep_checkpoints`, `groups`, `groups_timeout`,
+        `max_lag`, `on_lag`), which is otherwise as it was when the stream was made.
 
         Parameters
         ----------
@@ -500,7 +501,7 @@ _told_ends: set[tuple[object, ...]] = set()  # streams of which it was said that
 
 
 class Stream(Closing):
-    """A named feed of the store; made by `Client.stream`. A context manager.
+    """What the store delivers under one name; made by `Client.stream`. A context manager.
 
     Attributes
     ----------

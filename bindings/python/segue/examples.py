@@ -65,8 +65,9 @@ class Examples:
         Where the file lies.
     key : str or callable, optional
         Name of the value that is a sequence's key (text, bytes or a whole number), or
-        ``key(number, item)``; else that of the `Example`, or ``"<file name>:<number>"``, without
-        a file ``"<stream>:<number>"``.
+        ``key(number, item)``; else that of the `Example`, or ``"<stream>.segue:<number>"``, as a
+        part of a mix ``"<stream>-<part>.segue:<number>"``, with `path` ``"<file name>:<number>"``,
+        without a file ``"<stream>:<number>"``.
     workers : int
         Processes that make the items of a map-style data set, which must be picklable; 0: it is
         this one. The order is that of the numbers all the same. They are spawned: a program that

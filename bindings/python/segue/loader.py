@@ -281,9 +281,10 @@ class Loader(Closing):
         ------
         TypeError
             It is not known, as with every iterable without a length: lengths are found by reading
-            alone (TFRecord files, but with ``tail="pad"`` or classes of lengths; sequence files
-            with ``on_error="skip"``); the input has no end (``epochs=None``, `Push`); the lanes have
-            another batch size; or no server tells.
+            alone (TFRecord files, until ``tail="pad"`` has had them all read; sequence files with
+            ``on_error="skip"``); the input has no end (``epochs=None``, `Push`), or is too long to
+            be counted; the lanes have another batch size, or move (``lanes="any"``); or no server
+            tells.
         """
         try:
             if self.batch_size != self.stream.batch_size:

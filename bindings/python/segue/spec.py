@@ -167,7 +167,7 @@ class State:
     init : array_like, optional
         Value in the first segment of each sequence: a scalar or an array of `shape`. Zeros if not
         given. ``"data"``: each sequence has its own, in its file, or as it is
-        inserted (`Files` and `Push` alone have such).
+        inserted (of `Files`, `Push`, `Examples` and a `Mix` of these).
     policy : Policy, optional
         What a row is handed in a segment that is not the first, as `zero` says. None: what was
         committed for the segment before.

@@ -209,7 +209,7 @@ struct segue_state {
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
-	/* (identity) Instead, each sequence has its own; `init` is NULL. Files and logs alone. */
+	/* (identity) Instead, each sequence has its own; `init` is NULL. Of files, logs and mixes alone. */
 	bool init_from_data;
 	enum segue_policy policy; /* (identity) */
 	double probability;       /* (identity) of SEGUE_POLICY_ZERO: above 0, at most 1; else 0 */
@@ -225,7 +225,8 @@ enum segue_source_kind {
 	/*
 	 * What producers insert (segue_producer_open), in the order in which it is accepted; kept
 	 * on disk, so that lanes go on from it as from files. Epochs are 1, nothing is shuffled,
-	 * and the stream is stored (persist). Features and states may be of any form. Batches wait
+	 * and the stream is stored (persist). Features may be of any form, and states have their own values
+	 * for each sequence. Batches wait
 	 * for what is not there yet, and are the same as if all of it had been there from the
 	 * start; only the end of the input (segue_stream_end_input, or the last of
 	 * SEGUE_SPEC_PRODUCERS closing) lets lanes end.
@@ -246,7 +247,7 @@ enum segue_spec_option {
 	 * were that and SEGUE_SPEC_TRIM set.
 	 */
 	SEGUE_SPEC_NUM_UNROLL = 1,
-	SEGUE_SPEC_BATCH_SIZE = 2, /* (schedule) rows a batch, >= 1; must be set */
+	SEGUE_SPEC_BATCH_SIZE = 2, /* (schedule) rows a batch, 1 to 2^20; must be set */
 	SEGUE_SPEC_LANES = 3,      /* (schedule) 1 to 4096; must be set */
 	SEGUE_SPEC_SHUFFLE = 4,    /* (identity) false or true */
 	SEGUE_SPEC_SEED = 5,       /* (identity) any number; 0 */
@@ -269,8 +270,8 @@ enum segue_spec_option {
 	SEGUE_SPEC_KEEP_FINAL = 12,
 	/* (schedule) true; false: nothing is stored, each lane handle begins at step 0 */
 	SEGUE_SPEC_PERSIST = 13,
-	SEGUE_SPEC_DEPTH = 14,       /* (runtime) batches filled ahead, >= 2; 4 */
-	SEGUE_SPEC_NUM_THREADS = 15, /* (runtime) loader threads; 1 */
+	SEGUE_SPEC_DEPTH = 14,       /* (runtime) batches filled ahead, 2 to 64; 4 */
+	SEGUE_SPEC_NUM_THREADS = 15, /* (runtime) loader threads, 1 to 64; 1 */
 	SEGUE_SPEC_DURABILITY = 16,  /* (runtime) enum segue_durability */
 	SEGUE_SPEC_INTERVAL_MS = 17, /* (runtime) 1000 */
 	/*
