@@ -396,8 +396,10 @@ int segue_lane_close(struct segue_lane *lane)
 	if (!lane->client->connection.guard.forked) {
 		bool taken = was_taken(lane);
 		int kept = segue_hold_begin(lane, &hold);
-		rc = segue_lane_attached(lane) ? segue_lease_detach(lane, lane->lease)
-					       : SEGUE_EGONE;
+		/* No memory for what is held: the lease stays until the client is closed. */
+		rc = kept                        ? kept
+		     : segue_lane_attached(lane) ? segue_lease_detach(lane, lane->lease)
+						 : SEGUE_EGONE;
 		bool waited_for = lane->moves && !segue_lane_is_lost(lane) &&
 				  segue_connection_live(&lane->client->connection);
 		if (rc == SEGUE_EGONE)

@@ -137,7 +137,8 @@ static int start(struct segue_client *client, int64_t deadline_ns)
 		pid == segue_holder_pid(client->dir) && segue_holder_there(client->dir))
 		return segue_fail(SEGUE_EGONE,
 			"a segue server (pid %ld) has %s, but did not answer at %s in time: if it "
-			"listens elsewhere give its socket (socket=; of commands --socket, SEGUE_SOCKET)",
+			"listens elsewhere give its socket (socket=; of commands --socket, "
+			"SEGUE_SOCKET)",
 			pid, client->dir, client->socket_path);
 	return rc;
 }

@@ -179,6 +179,12 @@ void segue_batch_put_back(struct segue_batch *batch)
 	batch->lane->left = batch->lane->replica > 0;
 }
 
+void segue_batch_untake(struct segue_batch *batch)
+{
+	segue_batch_put_back(batch);
+	batch->lane->left = false;
+}
+
 void segue_batch_release(struct segue_batch *batch)
 {
 	if (!batch || !batch->taken)

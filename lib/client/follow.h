@@ -43,6 +43,8 @@ void segue_follow_pass(struct segue_lane *lane);
  * comes again, is the holder's to say.
  */
 void segue_follow_leave(struct segue_lane *lane);
+/* One that was taken could not be handed out: the same comes next, whatever its holder does. */
+void segue_batch_untake(struct segue_batch *batch);
 /* Its handle is closed. */
 void segue_follow_finish(struct segue_lane *lane);
 

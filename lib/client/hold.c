@@ -52,7 +52,9 @@ int segue_hold_begin(const struct segue_lane *lane, struct segue_hold *hold)
 	hold->mapping->users++;
 	hold->generation = lane->generation;
 	hold->follows = lane->replica;
-	for (uint64_t step = track->released; !rc && step <= track->committed; step++)
+	uint64_t behind = track->released + lane->mapping->geometry.depth;
+	for (uint64_t step = track->released; !rc && step <= track->committed && step < behind;
+		step++)
 		if (track->held >> step % 64 & 1)
 			rc = add_batch(hold, step);
 	/* Its holder goes on saving states there. */

@@ -75,6 +75,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 			segue_mapping_drop(mapping);
 	}
 	if (rc) {
+		lane->unanswered++;
 		segue_lease_detach(lane, reply->message.attached.lease);
 		return rc;
 	}
@@ -86,6 +87,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	if (taken) {
 		segue_fork_unlock();
 		segue_mapping_drop(mapping);
+		lane->unanswered++;
 		rc = segue_lease_detach(lane, reply->message.attached.lease);
 		return rc ? rc : segue_lane_fail_lost(lane);
 	}

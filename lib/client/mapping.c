@@ -135,6 +135,7 @@ int segue_mapping_create(struct segue_shape *shape, uint32_t lane, const struct 
 	}
 	mapping->users = 1;
 	mapping->lane = lane;
+	mapping->lease = reply->message.attached.lease;
 	mapping->shape = shape;
 	mapping->ring = mapping->carry = mapping->page = mapping->composed = SEGUE_SHM_NONE;
 	mapping->follower = SEGUE_SHM_NONE;

@@ -24,6 +24,7 @@ struct segue_mapping {
 		geometry; /* owned: the shape's, with as many places as the lease has */
 	unsigned users;   /* the lane, and each batch that is held */
 	uint32_t lane;    /* its index */
+	uint64_t lease;   /* that granted it */
 	struct segue_shm ring, carry, page;
 	struct segue_shm follower;        /* of a replica that follows, whose carry is read only */
 	struct segue_shm composed;        /* state in of rows that moved: buffer t % depth */

@@ -123,6 +123,9 @@ static int renew(struct segue_lane *lane, struct waiting *waiting)
 
 	if (rc != SEGUE_ELIMIT && rc != SEGUE_ENOMEM)
 		return rc;
+	/* The lease is in force: nothing was given up. */
+	if (segue_lane_attached(lane) && segue_track_poll(&lane->track) != SEGUE_TRACK_FENCED)
+		return rc;
 	/* There is no memory for another ring: it goes on with what there is, as after a fence. */
 	return segue_lane_recover(lane, &waiting->losses, waiting->deadline_ns);
 }

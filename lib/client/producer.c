@@ -184,6 +184,7 @@ static int take_back(struct segue_producer *producer, const struct segue_pending
 	segue_outcome_take(&outcome, rc);
 	while (*link != pending)
 		link = &(*link)->next;
+	producer->end = link == &producer->first ? 0 : pending->offset;
 	segue_pending_free(*link);
 	*link = NULL;
 	producer->tail = link;

@@ -57,16 +57,6 @@ static int upload_offer(struct segue_lane *lane, uint64_t *id)
 	return 0;
 }
 
-/* For the lane where it was left: a grant that came to nothing is one of ours still. */
-static int adopt_again(struct segue_lane *lane, const struct segue_reply *reply)
-{
-	int rc = segue_lease_adopt(lane, reply);
-
-	if (rc)
-		lane->unanswered++;
-	return rc;
-}
-
 /* Takes the lane again where it was left, whatever the server still knows of it. */
 static int offer(struct segue_lane *lane)
 {
@@ -86,7 +76,7 @@ static int offer(struct segue_lane *lane)
 		return rc;
 	uint64_t step = reply.message.attached.step;
 	if (step == lane->track.committed)
-		return adopt_again(lane, &reply);
+		return segue_lease_adopt(lane, &reply);
 	rc = segue_lease_decline(lane, &reply);
 	return rc ? rc
 		  : segue_fail(SEGUE_EPROTOCOL,
@@ -115,7 +105,7 @@ static int resume(struct segue_lane *lane)
 		return rc;
 	uint64_t between = reply.message.attached.generation - lane->generation - 1;
 	if (reply.message.attached.step == lane->track.committed && between <= lane->unanswered)
-		return adopt_again(lane, &reply);
+		return segue_lease_adopt(lane, &reply);
 	uint64_t step = reply.message.attached.step;
 	rc = segue_lease_decline(lane, &reply);
 	return rc ? rc

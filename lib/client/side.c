@@ -13,6 +13,13 @@ static int ask(struct segue_lane *lane, uint64_t step, struct segue_reply *reply
 
 	if (!segue_lane_attached(lane))
 		return SEGUE_EGONE;
+	/* A replica's: what it has not mapped by now went with the lease. */
+	if (lane->mapping->lease != lane->lease)
+		return segue_fail(SEGUE_ESTALE,
+			"replica %" PRIu32 " of lane %u of stream '%s' is at batch %" PRIu64
+			", whose ragged values, or bytes, went when replica 0 got another lease: "
+			"give all ranks the same token (load_state_dict), or make new loaders",
+			lane->replica, lane->index, segue_lane_spec(lane)->name, step);
 	return segue_client_call(
 		lane->client, &request, SEGUE_MESSAGE_BULK, SEGUE_REQUEST_NS, reply);
 }

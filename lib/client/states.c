@@ -34,7 +34,7 @@ static int take_lanes_again(struct segue_client *client, const char *stream)
 
 	for (lane = client->lanes; lane; lane = next) {
 		next = lane->next;
-		if (segue_lane_is_lost(lane) || segue_lane_attached(lane) ||
+		if (lane->replica || segue_lane_is_lost(lane) || segue_lane_attached(lane) ||
 			strcmp(segue_lane_spec(lane)->name, stream) != 0)
 			continue;
 		if (segue_track_open(&lane->track))

@@ -231,8 +231,8 @@ static int map_file(int fd, size_t size, enum segue_shm_access access, void **ou
 	void *map = mmap(NULL, size, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
 
 	if (map == MAP_FAILED)
-		return segue_fail_errno(SEGUE_ESYSTEM, "cannot map %zu bytes of shared memory%s",
-			size,
+		return segue_fail_errno(errno == ENOMEM ? SEGUE_ENOMEM : SEGUE_ESYSTEM,
+			"cannot map %zu bytes of shared memory%s", size,
 			errno == ENOMEM   ? " (ulimit -v, free memory)"
 			: errno == EAGAIN ? " (ulimit -l)"
 					  : "");

@@ -133,14 +133,16 @@ bool segue_plan_row_lives(const struct segue_plan_spec *spec, const struct segue
 int segue_plan_longest(const struct segue_plan_spec *spec, uint64_t epoch, const uint32_t *lengths,
 	uint64_t *steps);
 
-#define SEGUE_PLAN_COUNTED_MAX 100000000 /* sequences, over all epochs: a few seconds */
+/* Sequences, or lanes if they are more, over all epochs: a few seconds. */
+#define SEGUE_PLAN_COUNTED_MAX 100000000
 
 /* Whether segue_plan_count may be asked. SEGUE_EINVAL: the input has no end, or is too long. */
 int segue_plan_check_countable(const struct segue_plan_spec *spec);
 /*
  * Steps of each lane from the first to its end, with the spec's batch size, by lengths as above:
- * writes one number a lane. SEGUE_ENOMEM.
+ * writes one number a lane. SEGUE_ENOMEM; SEGUE_EGONE once `given_up` is set (NULL: never).
  */
-int segue_plan_count(const struct segue_plan_spec *spec, const uint32_t *lengths, uint64_t *steps);
+int segue_plan_count(const struct segue_plan_spec *spec, const uint32_t *lengths,
+	const _Atomic bool *given_up, uint64_t *steps);
 
 #endif

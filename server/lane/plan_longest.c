@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/progress.h"
 #include "lane/cohort.h"
 #include "lane/numbers.h"
 #include "lane/plan_inside.h"
@@ -40,6 +41,12 @@ struct run {
 	uint32_t count;
 };
 
+/* No more rows than there are sequences have something to do. */
+static uint32_t rows_of(const struct segue_plan_spec *spec, uint64_t sequences)
+{
+	return sequences < spec->batch_size ? (uint32_t)sequences : spec->batch_size;
+}
+
 /* Each goes to the row that is free first: which of several does not matter. With tail = stop the
  * lane ends with the first row that finds no other. */
 static uint64_t lane_steps(struct run *run)
@@ -47,8 +54,11 @@ static uint64_t lane_steps(struct run *run)
 	const struct segue_plan_spec *spec = run->spec;
 	uint64_t *ends = run->ends;
 	uint64_t last = 0;
+	uint32_t rows = rows_of(spec, run->end - run->next);
 
-	memset(ends, 0, spec->batch_size * sizeof(ends[0]));
+	if (rows == 0 || (spec->tail == SEGUE_TAIL_STOP && rows < spec->batch_size))
+		return 0;
+	memset(ends, 0, rows * sizeof(ends[0]));
 	for (; run->next < run->end; run->next++) {
 		uint64_t record = segue_plan_record(spec, run->next * spec->lanes + run->lane);
 
@@ -57,7 +67,7 @@ static uint64_t lane_steps(struct run *run)
 		ends[0] += segue_plan_segments(run->lengths[record], spec->num_unroll);
 		if (ends[0] > last)
 			last = ends[0];
-		sift_down(ends, spec->batch_size);
+		sift_down(ends, rows);
 	}
 	return spec->tail == SEGUE_TAIL_STOP ? ends[0] : last;
 }
@@ -79,9 +89,10 @@ static uint64_t cohort_steps(struct run *run)
 {
 	const struct segue_boundaries *boundaries = &run->spec->boundaries;
 	uint32_t class = segue_boundaries_class(boundaries, run->waiting[0]), left = 0;
+	uint32_t rows = rows_of(run->spec, run->count);
 	uint64_t last = 0;
 
-	memset(run->ends, 0, run->spec->batch_size * sizeof(run->ends[0]));
+	memset(run->ends, 0, rows * sizeof(run->ends[0]));
 	for (uint32_t i = 0; i < run->count; i++) {
 		bool lives = last == 0 || run->ends[0] < last;
 
@@ -92,7 +103,7 @@ static uint64_t cohort_steps(struct run *run)
 		run->ends[0] += segue_plan_segments(run->waiting[i], run->spec->num_unroll);
 		if (run->ends[0] > last)
 			last = run->ends[0];
-		sift_down(run->ends, run->spec->batch_size);
+		sift_down(run->ends, rows);
 	}
 	run->count = left;
 	return last;
@@ -167,28 +178,30 @@ int segue_plan_check_countable(const struct segue_plan_spec *spec)
 		return segue_fail(SEGUE_EINVAL, "sequences come as they are inserted");
 	if (last == UINT64_MAX)
 		return segue_fail(SEGUE_EINVAL, "the input has no end (epochs)");
-	if (epochs > SEGUE_PLAN_COUNTED_MAX / spec->records)
+	uint64_t each = spec->records > spec->lanes ? spec->records : spec->lanes;
+	if (epochs > SEGUE_PLAN_COUNTED_MAX / each)
 		return segue_fail(SEGUE_EINVAL,
 			"%" PRIu64 " epochs of %" PRIu64
-			" sequences take too long to be counted: the limit is %d in all",
-			epochs, spec->records, SEGUE_PLAN_COUNTED_MAX);
+			" sequences, or lanes, take too long to be counted: the limit is %d in all",
+			epochs, each, SEGUE_PLAN_COUNTED_MAX);
 	return 0;
 }
 
-int segue_plan_count(const struct segue_plan_spec *spec, const uint32_t *lengths, uint64_t *steps)
+int segue_plan_count(const struct segue_plan_spec *spec, const uint32_t *lengths,
+	const _Atomic bool *given_up, uint64_t *steps)
 {
 	uint64_t last = segue_ends_last(&spec->ends), padded = 0;
 	uint64_t *room = make_room(spec);
+	int rc = room ? 0 : SEGUE_ENOMEM;
 
-	if (!room)
-		return SEGUE_ENOMEM;
 	memset(steps, 0, spec->lanes * sizeof(steps[0]));
-	for (uint64_t from = spec->first_epoch, to; from < last; from = to) {
+	for (uint64_t from = spec->first_epoch, to; !rc && from < last; from = to) {
 		to = stretch_end(spec, from);
 		padded += add_stretch(spec, from, to, lengths, room, steps);
+		rc = segue_check_given_up(given_up);
 	}
 	free(room);
 	for (uint32_t lane = 0; spec->tail == SEGUE_TAIL_PAD && lane < spec->lanes; lane++)
 		steps[lane] = padded;
-	return 0;
+	return rc;
 }

@@ -28,7 +28,7 @@ static int count(struct segue_request *base)
 		return segue_fail(SEGUE_ENOMEM, "no memory for the batches of each lane");
 	int rc = segue_source_lengths(request->opening->stream->source, NULL, NULL, &lengths);
 	if (!rc)
-		rc = segue_plan_count(&request->plan, lengths, steps);
+		rc = segue_plan_count(&request->plan, lengths, &base->given_up, steps);
 	if (!rc) {
 		segue_json_begin(&json, NULL, '{');
 		segue_json_begin(&json, "batches", '[');

@@ -176,8 +176,12 @@ void segue_gather_settle(struct segue_ledger *ledger)
 
 void segue_gather_expire(struct segue_ledger *ledger, int64_t now)
 {
-	if (!ledger->gathered && ledger->asked_until && now >= ledger->asked_until)
+	if (ledger->gathered || !ledger->asked_until)
+		return;
+	if (now >= ledger->asked_until)
 		segue_gather_settle(ledger);
+	else /* each tick asks for the next */
+		segue_loop_tick_within(ledger->stream->server->loop, ledger->asked_until);
 }
 
 /* One that was asked to come, and has its lane still, or asks for it. */

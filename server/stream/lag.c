@@ -305,7 +305,11 @@ void segue_lag_look(struct segue_ledger *ledger, int64_t now)
 {
 	struct segue_stream_feed *feed = ledger->feed;
 
-	if (feed && feed->kept_since && feed->kept_limit && !feed->told &&
-		now >= feed->kept_since + feed->kept_limit)
+	if (!feed || !feed->kept_since || !feed->kept_limit || feed->told)
+		return;
+	if (now >= feed->kept_since + feed->kept_limit)
 		act(ledger->stream, feed, now);
+	else /* each tick asks for the next */
+		segue_loop_tick_within(
+			ledger->stream->server->loop, feed->kept_since + feed->kept_limit);
 }

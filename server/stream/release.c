@@ -9,6 +9,7 @@
 #include "core/wait.h"
 #include "engine/committer.h"
 #include "store/store.h"
+#include "stream/gather.h"
 #include "stream/opening.h"
 #include "stream/replica.h"
 #include "stream/taker.h"
@@ -70,6 +71,9 @@ static void taken_down(void *arg)
 	ledger->opening->uses--;
 	ledger->opening = NULL;
 	segue_lease_taken(&ledger->lease);
+	/* Whom nobody asks for any more, others do not wait for. */
+	if (TAILQ_EMPTY(&ledger->waiting) && TAILQ_EMPTY(&ledger->loading))
+		segue_gather_settle(ledger);
 }
 
 static void post_taken_down(void *arg)

@@ -40,7 +40,7 @@
  * mirrors server/stream/gather.c is_ahead 0de54b29
  * mirrors server/stream/gather.c segue_gather_keep_place 8028453c
  * mirrors server/stream/gather.c segue_gather_settle f2498255
- * mirrors server/stream/gather.c segue_gather_expire e2d7b823
+ * mirrors server/stream/gather.c segue_gather_expire 59a6b296
  * mirrors server/stream/gather.c look_around b00fb5ac
  * mirrors server/stream/gather.c is_ready dc71bb14
  * mirrors server/stream/gather.c look_at_following 2ad1d3a0
@@ -66,7 +66,7 @@
  * mirrors server/stream/attach.c let_next_ask 3a53a81d
  * mirrors server/stream/release.c segue_ledger_end 7c77f64e
  * mirrors server/stream/release.c take_down ddda990d
- * mirrors server/stream/release.c taken_down 1895c9c6
+ * mirrors server/stream/release.c taken_down f3fe507e
  * mirrors lib/client/attach.c attempt_renew 618092a0
  * mirrors lib/client/next.c wait_ready 827793ac
  */

@@ -34,11 +34,11 @@
  * mirrors server/engine/committer.c conclude b134aa72
  * mirrors server/engine/grant.c segue_grant_make 20b1a70b
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lease.c segue_lease_adopt 72881d80
+ * mirrors lib/client/lease.c segue_lease_adopt f9d6e889
  * mirrors lib/client/lease.c segue_lease_decline a3afcf15
  * mirrors lib/client/resume.c segue_lane_ready b9ecd4d4
- * mirrors lib/client/resume.c offer f69893c6
- * mirrors lib/client/resume.c resume 1213408f
+ * mirrors lib/client/resume.c offer 09d763df
+ * mirrors lib/client/resume.c resume a36c6607
  * mirrors lib/client/takeover.c look a6765d23
  * mirrors lib/client/takeover.c note_offered 3edab750
  * mirrors lib/client/takeover.c copy_legacy 031b80fd

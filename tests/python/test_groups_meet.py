@@ -422,6 +422,31 @@ def test_groups_that_come_within_reach_share(
     finish(others)
 
 
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_a_group_that_was_asked_to_come_and_ends_holds_up_nobody(
+    client: segue.Client, tmp_path: Path, processes: Starter, end: str
+) -> None:
+    """It comes within reach of another, which makes room for it, and takes no batch any more."""
+    path, options = tmp_path / "a.segue", {"depth": 4, "epochs": 80}
+    options |= {"max_lag": 30, "on_lag": "detach"}
+    for count in range(10):  # whether it has been asked is not to be seen
+        options["name"] = f"train {count}"
+        stream = opened(client, path, **options)
+        with stream, stream.loader(group="a", timeout=20) as loader:
+            assert len(take(loader, 20, 1)) == 20
+            other = processes(worker, client.dir, path, "b", options, "continue")
+            assert other.receive() == "there"
+            to(other, 20 + count % 2)
+            assert other.receive()
+            time.sleep(0.1 if end == "killed" or count % 4 > 1 else 0)
+            if end == "closed":
+                other.pipe.send(0)
+                other.join()
+            else:
+                kill(other.pid)
+            assert len(take(loader, 60, 1)) == 40
+
+
 def wander(
     pipe: Any, directory: Path, data: Path, group: str, options: dict[str, Any], seed: int
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import pytest
 import segue
 
 import little
+from peer import Service
+from test_cli import until
+from test_resume import Other, processes  # noqa: F401  # `processes` is a fixture
 
 FEATURES = {"x": segue.Feature("float32", 1)}
 
@@ -114,6 +117,30 @@ def test_where_it_is_not_known_it_is_a_type_error(client: segue.Client) -> None:
         assert len(list(itertools.islice(loader, 2))) == 2
     long = client.stream("long", sequences([1]), FEATURES, epochs=100_000_001, **plain)
     refuses(long.loader(start="fresh"), "too long to be counted")
+
+
+def ask_long(pipe: Any, directory: Path) -> None:
+    """For a length that takes minutes to be counted."""
+    with segue.open(directory, start=False) as client:
+        stream = client.stream(
+            "long", sequences([4, 4]), FEATURES, num_unroll=4, batch_size=1 << 20, lanes=16,
+            epochs=6_000_000, epoch_end="drain", depth=2,
+        )  # fmt: skip
+        loader = stream.loader(start="fresh")
+        pipe.send("asks")
+        len(loader)
+
+
+def test_a_server_that_counts_ends_when_it_is_told_to(
+    directory: Path, processes: Callable[..., Other]  # noqa: F811
+) -> None:
+    with Service(directory) as service:
+        other = processes(ask_long, directory)
+        assert other.receive() == "asks"
+        before = service.cpu()
+        until(lambda: service.cpu() > before + 0.5, 60)
+        service.process.terminate()
+        assert service.process.wait(10) == 0
 
 
 def test_of_tfrecord_files_only_if_they_were_read_for_their_lengths(

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import forked
 import segue
 from segue import Example, Feature, Files, FileWriter, Push, State
 from peer import Service
-from test_cli import run
+from test_cli import Server, run
+from test_resume import Other, processes  # noqa: F401  # `processes` is a fixture
 
 SEED = int(os.environ.get("SEGUE_TEST_SEED", random.SystemRandom().randrange(2**32)))
 
@@ -572,3 +574,36 @@ def test_closing_ends_the_waits_of_other_threads(client: segue.Client, closed: s
         assert not thread.is_alive()
     assert raised == ["ClosedError", "ClosedError"]
     own.close()
+
+
+def insert_twice(pipe: Any, directory: Path) -> None:
+    """Before its server is lost, and for the next one; an insert between them takes too long."""
+    long = {"x": np.arange(5000)}  # of its size one fits into the ring
+    with segue.open(directory, start=False) as client:
+        producer = open_plain(client).producer("p", ring_bytes=1 << 16)
+        producer.insert(long)
+        producer.flush()
+        pipe.send("inserted")
+        pipe.recv()
+        with pytest.raises(segue.TimeoutError_):
+            producer.insert(long, timeout=0.3)
+        pipe.send("too late")
+        producer.insert(long, timeout=30)
+        producer.flush(timeout=30)
+        pipe.send((producer.inserted, producer.acknowledged))
+
+
+def test_a_producer_goes_on_after_an_insert_that_took_too_long(
+    directory: Path, processes: Callable[..., Other]  # noqa: F811
+) -> None:
+    """Also if it was the only one since its server was lost."""
+    with Server(directory) as server:
+        other = processes(insert_twice, directory)
+        assert other.receive() == "inserted"
+        server.process.kill()
+        server.process.wait()
+    other.pipe.send(None)
+    assert other.receive() == "too late"
+    with Server(directory):
+        assert other.receive() == (2, 2)
+        other.join()

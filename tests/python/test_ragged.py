@@ -9,7 +9,10 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import segue
 from segue import Feature, State
 from segue.tfrecord import SequenceExampleWriter
 from test_cli import Server
+from test_resume import Other, processes  # noqa: F401  # `processes` is a fixture
 
 STEPS = 40  # of each sequence; step k has k * GROWTH values: each batch needs more than before
 GROWTH = 3000
@@ -339,3 +343,95 @@ def test_steps_of_a_plain_example_are_not_ragged(client: segue.Client, tmp_path:
     mix = segue.Mix({"a": (segue.Files(tmp_path / "b.segue"), 1), "b": (source, 1)})
     with pytest.raises(segue.ArgumentError, match='kind tfrecord with record="example" does not'):
         opened(client, tmp_path / "a", source=mix)
+
+
+def small(client: segue.Client, directory: Path, **options: Any) -> segue.Stream:
+    """Each batch has few values, which are those of `x`."""
+    path = directory / "small.segue"
+    features = {"x": Feature("int32"), "w": Feature("int32", ragged=True)}
+    if not path.exists():
+        with segue.FileWriter(path, features) as writer:
+            for n in range(40):
+                w = segue.Ragged(np.full(12, n, np.int32), np.arange(5) * 3)
+                writer.write({"x": np.full(4, n, np.int32), "w": w})
+    given = {"sequences": features, "num_unroll": 2, "batch_size": 2, "epochs": 4, **options}
+    return opened(client, path, **given)
+
+
+def hold_all(pipe: Any, directory: Path, how: str) -> None:
+    """Holds as many batches as a ring can have, then gets another lease."""
+    with segue.open(directory / "store") as client:
+        stream = small(client, directory, depth=64)
+        loader = stream.loader(start="fresh", timeout=30)
+        held = []
+        for batch in loader:
+            batch.save_state("h", batch.state("h") + 1)
+            batch.commit()
+            held.append((batch.ragged("w"), np.repeat(batch.sequences["x"].ravel(), 3)))
+            if len(held) == 64:
+                break
+        if how == "close":
+            loader.close()
+            loader = stream.loader(start="continue", timeout=30)
+        elif how == "resize":
+            loader.set_batch_size(1)
+        batch = next(iter(loader))
+        pipe.send((batch.step, batch.batch_size))
+        for (values, offsets), wanted in held:
+            assert (values == wanted).all() and offsets.tolist() == [[0, 3, 6], [6, 9, 12]]
+
+
+@pytest.mark.parametrize("how", ["close", "resize", "loop"])
+def test_all_batches_of_the_deepest_ring_are_held(
+    tmp_path: Path, processes: Callable[..., Other], how: str  # noqa: F811
+) -> None:
+    """Their arrays stay as they are."""
+    other = processes(hold_all, tmp_path, how)
+    assert other.receive() == (64, 1 if how == "resize" else 2)
+    other.join()
+
+
+def follow(loader: segue.Loader, until: int) -> list[int]:
+    """Each batch has the values of its own sequences. Returns the steps."""
+    steps = []
+    for batch in loader:
+        values = batch.ragged("w").values
+        assert sorted(set(values.tolist())) == sorted(set(batch.sequences["x"].ravel().tolist()))
+        steps.append(batch.step)
+        if batch.step + 1 == until:
+            break
+    return steps
+
+
+@pytest.mark.parametrize("how", ["close", "resize"])
+def test_a_follower_that_lags_sees_no_values_of_another_batch(tmp_path: Path, how: str) -> None:
+    """Its leader gets another lease before it has taken all of the one before."""
+    rank: dict[str, Any] = {"rank": 0, "world_size": 1, "replicas": 2, "timeout": 30}
+
+    def lead(loader: segue.Loader, until: int) -> None:
+        for batch in loader:
+            batch.save_state("h", batch.state("h") + 1)
+            batch.commit()
+            if batch.step + 1 == until:
+                break
+
+    with segue.open(tmp_path / "store") as first, segue.open(tmp_path / "store") as second:
+        stream = small(first, tmp_path)
+        leader = stream.loader(start="fresh", replica=0, **rank)
+        follower = small(second, tmp_path).loader(replica=1, **rank)
+        thread = threading.Thread(target=lead, args=(leader, 2))
+        thread.start()
+        assert follow(follower, 2) == [0, 1]
+        thread.join()
+        lead(leader, 4)
+        if how == "resize":
+            leader.set_batch_size(3)
+        else:
+            leader.close()
+            leader = stream.loader(start="continue", replica=0, **rank)
+            leader.state_dict()
+        time.sleep(0.5)  # the next batches come where those before were
+        with suppress(segue.StaleIterator):
+            assert follow(follower, 4) == [2, 3]
+        follower.close()
+        leader.close()

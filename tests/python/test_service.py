@@ -17,6 +17,7 @@ import pytest
 import segue
 from peer import BULK, UPLOAD, Peer, Service
 from test_cli import program, until
+from test_groups import feeds, opened, take
 
 UNITS = Path(__file__).parents[2] / "share" / "systemd"
 EXPOSURE_MAX = 1.5  # of 10, by systemd-analyze security; 0.8 with systemd 252
@@ -219,6 +220,22 @@ def test_sockets_that_will_not_do(tmp_path: Path) -> None:
         with activated(tmp_path, [listener], option) as service:
             code, errors = service.stop()
             assert code == 1 and "make them the same" in errors
+
+
+def test_it_leaves_a_group_behind_in_time(tmp_path: Path) -> None:
+    """Also when nothing else wakes it."""
+    options = {"depth": 4, "epochs": 80, "max_lag": 0.5, "on_lag": "detach", "interval": 3600}
+    store, path = tmp_path / "store", tmp_path / "manager.sock"
+    with listen(path) as listener, activated(tmp_path, [listener]):
+        with segue.open(store, socket=path) as first, segue.open(store, socket=path) as second:
+            a = opened(first, tmp_path / "a.segue", **options).loader(group="a", timeout=60)
+            b = opened(second, tmp_path / "a.segue", **options).loader(group="b", timeout=60)
+            a.state_dict(), b.state_dict()
+            assert feeds(first) == 1
+            begun = time.monotonic()
+            take(a, 20, 1)
+            assert time.monotonic() - begun < 6
+            a.close(), b.close()
 
 
 def test_stale_variables_are_of_no_account(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ import pytest
 
 import cases
 import oracle
+import rank
 import segue
 from test_checkpoint import LENGTHS, History, play, work
+from test_replicas import clients, data  # noqa: F401  # fixtures
 from test_resume import Other, kill, refused, server_pid, simple
 
 OTHER = "no record has this key"
@@ -345,6 +348,42 @@ def test_own_lanes_after_the_server_was_lost(tmp_path: Path) -> None:
         loader.close()
         states.put("a", row(2))
         assert values(states.get("a")) == (2, 2) and states.get("a").step == 2
+
+
+def go_on(loader: segue.Loader, until: int, leads: bool) -> list[Any]:
+    """Up to that step, of which nothing stays open. Returns what was seen."""
+    found = []
+    for batch in loader:
+        found.append(rank.seen(batch))
+        if leads:
+            rank.save(batch)
+            batch.commit()
+        batch.release()
+        if found[-1][1] + 1 == until:
+            break
+    return found
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+def test_lanes_of_replicas_after_the_server_was_lost(
+    clients: Any, data: Path, replica: int  # noqa: F811
+) -> None:
+    """Leader and follower go on, whoever of them has put states, or was refused."""
+    leader, follower = (
+        rank.opened(client, data, keep_final=True).loader(
+            start="continue" if number == 0 else None, replica=number, replicas=2, timeout=30
+        )
+        for number, client in enumerate(clients)
+    )
+    with ThreadPoolExecutor(1) as pool:
+        for until in (3, 6):
+            followed = pool.submit(go_on, follower, until, False)
+            assert go_on(leader, until, True) == followed.result(60)
+            if until == 3:
+                kill(server_pid(clients[0]))
+                with contextlib.suppress(segue.BusyError):
+                    states = clients[replica].states("train")
+                    states.put("a", {"h": np.zeros(5), "n": np.int64(1)})
 
 
 def change_on(pipe: Any, store: Path, keys: list[str], seed: int) -> None:

@@ -1599,7 +1599,7 @@ static void check_count(struct trial *trial, struct model *model)
 	uint64_t steps[4];
 
 	CHECK(trial, segue_plan_check_countable(&trial->spec) == 0, "%s", segue_error_detail());
-	CHECK(trial, segue_plan_count(&trial->spec, trial->data.lengths, steps) == 0, "%s",
+	CHECK(trial, segue_plan_count(&trial->spec, trial->data.lengths, NULL, steps) == 0, "%s",
 		segue_error_detail());
 	for (uint32_t lane = 0; lane < trial->spec.lanes; lane++) {
 		trial->spec.lane = lane;
@@ -1624,6 +1624,22 @@ Test(plan, what_cannot_be_counted)
 	spec = five;
 	spec.ends = SEGUE_ENDS(1, 0);
 	cr_assert_eq(segue_plan_check_countable(&spec), SEGUE_EINVAL);
+	spec = five;
+	spec.ends = SEGUE_ENDS(SEGUE_PLAN_COUNTED_MAX / 10);
+	cr_assert_eq(segue_plan_check_countable(&spec), 0);
+	spec.lanes = 64;
+	cr_assert_eq(segue_plan_check_countable(&spec), SEGUE_EINVAL);
+}
+
+Test(plan, counting_stops_when_nobody_waits)
+{
+	uint32_t lengths[5] = {1, 1, 1, 1, 1};
+	_Atomic bool given_up = true;
+	uint64_t steps[8];
+
+	cr_assert_eq(segue_plan_count(&five, lengths, &given_up, steps), SEGUE_EGONE);
+	given_up = false;
+	cr_assert_eq(segue_plan_count(&five, lengths, &given_up, steps), 0);
 }
 
 static uint64_t first_seed(void)

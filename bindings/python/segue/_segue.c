@@ -816,6 +816,7 @@ static struct slot *slot_new(struct lane *lane, struct segue_batch *handle)
 	struct slot *slot = new_object(slot_type);
 
 	if (!slot) {
+		segue_batch_untake(handle);
 		segue_batch_release(handle);
 		return NULL;
 	}
@@ -935,6 +936,8 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	struct batch *batch = slot ? new_object(batch_type) : NULL;
 
 	if (!batch) {
+		if (slot)
+			segue_batch_untake(handle);
 		Py_XDECREF((PyObject *)slot);
 		return NULL;
 	}
@@ -951,6 +954,7 @@ static struct batch *batch_new(struct lane *lane, struct segue_batch *handle)
 	batch->in = PyMem_Calloc(3 * states + 1, sizeof(PyObject *));
 	if (!batch->in) {
 		PyErr_NoMemory();
+		segue_batch_untake(handle);
 		Py_DECREF((PyObject *)batch);
 		return NULL;
 	}
@@ -1904,8 +1908,10 @@ static PyObject *lane_next(struct lane *self, PyObject *timeout)
 		batch = batch_new(self, taking.batch);
 	else if (rc != SEGUE_EEND)
 		fail(rc);
+	if (batch && PyErr_Occurred()) /* what a progress callback raised */
+		segue_batch_untake(taking.batch);
 	lane_leave(self);
-	if (PyErr_Occurred()) { /* also what a progress callback raised */
+	if (PyErr_Occurred()) {
 		Py_XDECREF((PyObject *)batch);
 		return NULL;
 	}

@@ -209,7 +209,7 @@ struct segue_state {
 	uint32_t rank;
 	uint64_t dims[SEGUE_RANK_MAX];
 	const void *init; /* value in a sequence's first segment, one row; NULL: zeros */
-	/* (identity) Instead, each sequence has its own; `init` is NULL. Of files, logs and mixes alone. */
+	/* (identity) Instead, each sequence has its own (files, logs, mixes alone); `init` NULL. */
 	bool init_from_data;
 	enum segue_policy policy; /* (identity) */
 	double probability;       /* (identity) of SEGUE_POLICY_ZERO: above 0, at most 1; else 0 */
@@ -225,11 +225,10 @@ enum segue_source_kind {
 	/*
 	 * What producers insert (segue_producer_open), in the order in which it is accepted; kept
 	 * on disk, so that lanes go on from it as from files. Epochs are 1, nothing is shuffled,
-	 * and the stream is stored (persist). Features may be of any form, and states have their own values
-	 * for each sequence. Batches wait
-	 * for what is not there yet, and are the same as if all of it had been there from the
-	 * start; only the end of the input (segue_stream_end_input, or the last of
-	 * SEGUE_SPEC_PRODUCERS closing) lets lanes end.
+	 * and the stream is stored (persist). Features may be of any form, and states have values
+	 * of their own for each sequence. Batches wait for what is not there yet, and are the same
+	 * as if all of it had been there from the start; only the end of the input
+	 * (segue_stream_end_input, or the last of SEGUE_SPEC_PRODUCERS closing) lets lanes end.
 	 */
 	SEGUE_SOURCE_LOG = 5,
 };
@@ -840,7 +839,8 @@ SEGUE_EXPORT int segue_lane_attach(struct segue_stream *stream, uint32_t lane,
  * 0: all that was committed is on disk (or persist = false). Else why that is not so:
  * SEGUE_ENOSPACE (the server goes on trying as long as it runs), SEGUE_ESTORE, SEGUE_EFENCED,
  * SEGUE_EGONE, SEGUE_ETIMEOUT (the server did not answer), SEGUE_EINTERRUPTED. SEGUE_ENOMEM: the
- * server could not be told; the lease ends with the stream's handle, or the client.
+ * server could not be told, or what is held of a ring that others share could not be copied; the
+ * lease ends with the stream's handle, or the client.
  */
 SEGUE_EXPORT int segue_lane_close(struct segue_lane *lane);
 
