@@ -542,7 +542,8 @@ def test_a_failure_waits_for_batches_that_are_still_on_their_way() -> None:
     check = segue._course.watch(failed, course)
     check()  # a batch of sequences 0 and 1
     taken: Any = Taken()
-    assert course.follow(taken) == [b"b"]
+    assert course.follow(taken, 0) == [b"b"]
+    assert course.follow(taken, 0) == [b"b"], "it came again"
     assert course.left == 1
     check()  # of 0 and 2
     failed.inserted = 2
@@ -1076,3 +1077,30 @@ def test_what_an_iterator_raises_is_said_once() -> None:
 def test_an_iterator_that_was_used_up_is_told() -> None:
     with pytest.warns(UserWarning, match="no batches: examples has no item"):
         assert list(call(iter(()))) == []
+
+
+def test_ctrl_c_while_a_batch_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch, which nobody has seen, comes again, and all after it as without."""
+
+    def keys() -> list[list[bytes]]:
+        found = []
+        with call(numbered([5, 3, 4, 6, 2, 7]), capacity=4) as batches:
+            while True:
+                try:
+                    found.append(go_on(batches))
+                except StopIteration:
+                    return found
+                except KeyboardInterrupt:
+                    pass
+
+    whole = keys()
+    put_together = segue.compat.SequenceBatch.__init__
+    calls = itertools.count()
+
+    def interrupted(*arguments: Any) -> None:
+        put_together(*arguments)
+        if next(calls) % 3 == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(segue.compat.SequenceBatch, "__init__", interrupted)
+    assert keys() == whole

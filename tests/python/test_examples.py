@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -762,3 +763,31 @@ def test_a_data_set_that_workers_cannot_be_given(client: segue.Client) -> None:
 
     with pytest.raises(segue.ArgumentError, match="Examples.workers: the data set cannot be pickled"):
         client.stream("train", Examples(Local(), workers=2), X, **OPTIONS)
+
+
+def test_an_error_of_a_data_set_keeps_nothing_alive(directory: Path) -> None:
+    """Neither the loader, whose lanes others want, nor what it has mapped."""
+    loaders = []
+
+    def items() -> Iterator[dict[str, Any]]:
+        for number in range(6):
+            if number == 5:
+                raise OSError("item 5 is gone")
+            yield {"x": np.full(9, number)}
+
+    def train() -> None:
+        client = segue.open(directory)
+        stream = client.stream("train", Examples(items(), cache=False), X, states={"h": State("int64")}, **OPTIONS)
+        loader = stream.loader(start="fresh")
+        loaders.append(weakref.ref(loader))
+        for batch in loader:
+            batch.save_state("h", batch.state("h"))
+
+    said = None
+    try:
+        train()
+    except segue.SourceError as error:
+        said = str(error)
+    gc.collect()
+    assert said is not None and "item 5 is gone" in said
+    assert loaders[0]() is None

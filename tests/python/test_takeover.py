@@ -6,7 +6,9 @@ import os
 import signal
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +143,51 @@ def test_generations_that_begin_again(directory: Path, tmp_path: Path, what: str
     with pytest.raises(segue.FencedError, match="newer loader"):
         next(iter(older))
     client.close()
+
+
+@pytest.mark.parametrize("start", ["continue", "fresh"])
+def test_closed_by_another_thread_while_it_attaches(
+    stream: segue.Stream, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    """It gives no batch, and its lanes back."""
+    with stream.loader(start="fresh") as loader:
+        little.work(next(iter(loader)))
+    loader = stream.loader(start=start)
+    take = loader._take_lane
+
+    def take_and_close(*arguments: Any) -> Any:
+        lane = take(*arguments)
+        if arguments[0] == 1:
+            thread = threading.Thread(target=loader.close)
+            thread.start()
+            thread.join()
+        return lane
+
+    monkeypatch.setattr(loader, "_take_lane", take_and_close)
+    with pytest.raises(segue.ClosedError):
+        next(iter(loader))
+    assert loader._handles == []
+
+
+def test_a_saved_batch_of_a_thread_that_has_ended_counts(stream: segue.Stream) -> None:
+    loader = stream.loader(start="fresh", lanes=[0])
+
+    def train() -> segue.Batch:
+        for batch in loader:
+            little.work(batch)
+            if batch.step == 1:
+                return batch
+        raise AssertionError
+
+    with ThreadPoolExecutor(1) as pool:
+        batch = pool.submit(train).result()
+    loader.close()
+    assert batch.committed
+    again = stream.loader(start="continue", lanes=[0])
+    assert next(iter(again)).step == 2
+    again.close()
+    loader = stream.loader(start="fresh", lanes=[0])
+    with ThreadPoolExecutor(1) as pool:
+        batch = pool.submit(train).result()
+        with pytest.warns(UserWarning, match="batch 1 of lane 0"):
+            loader.close()  # the thread may be at it still

@@ -732,3 +732,49 @@ def test_the_benchmark_of_devices_runs() -> None:
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     assert re.search(r"copies to the device: .* x\ntraining steps: .* x\n$", done.stdout)
+
+
+@pytest.mark.parametrize("way", ["torch", "torch, staged"])
+def test_a_state_saved_by_name_is_the_last_word(make: Callable[..., segue.Stream], way: str) -> None:
+    batches = iter(WAYS[way](make().loader(start="fresh")))
+    batch = next(batches)
+    batch.states = after(batch)
+    batch.save_state("count", torch.full((batch.batch_size,), 77, dtype=torch.int32))
+    go_on = ~batch.is_last
+    batch = next(batches)
+    assert go_on.any() and (batch.states["count"][go_on] == 77).all()
+
+
+def test_memory_is_not_taken_again_while_a_fetch_is_under_way() -> None:
+    """Also of a batch that was given up, for which nobody waits."""
+
+    class Event:
+        over = False
+
+        def record(self, stream: Any) -> None:
+            pass
+
+        def query(self) -> bool:
+            return Event.over
+
+        def synchronize(self) -> None:
+            Event.over = True
+
+    kind: Any = type("Kind", (), {"Event": Event, "Stream": torch.cpu.Stream})
+    kind.stream, kind.current_stream = torch.cpu.stream, torch.cpu.current_stream
+    carrier = segue.torch._Carrier(torch.device("cpu"), kind)
+    tree = type("Tree", (), {"declared": {}})
+    stream = type("Stream", (), {"_tree": tree})
+    loader: Any = type("Loader", (), {"replica": 0, "stream": stream, "_unfinished": []})
+    batch: Any = type("Batch", (), {"committed": False, "released": False, "batch_size": 3})
+    carrier.save(loader, batch, [("h", torch.zeros(3, 4))])
+    loader._unfinished.clear()
+
+    def free() -> int:
+        gc.collect()
+        carrier.sent({})
+        return sum(map(len, carrier._buffers._free.values()))
+
+    assert free() == 0
+    Event.over = True
+    assert free() == 1

@@ -52,6 +52,7 @@ class Course:
         self.batch_size = batch_size
         self._live = set(live)
         self._begun = begun
+        self._step = -1  # of the last batch
         self._window = window
 
     @property
@@ -59,10 +60,12 @@ class Course:
         """Sequences that have left, in all."""
         return self._begun - len(self._live)
 
-    def follow(self, batch: SequenceBatch) -> list[bytes]:
-        """Note a batch; return the keys of those that leave with it."""
+    def follow(self, batch: SequenceBatch, step: int) -> list[bytes]:
+        """Note a batch, which may come again; return the keys of those that leave with it."""
         numbers = (batch.insertion_index - FIRST).tolist()
-        self._begun += int(np.count_nonzero(batch.sequence == 0))
+        if step > self._step:
+            self._begun += int(np.count_nonzero(batch.sequence == 0))
+        self._step = step
         self._live.update(numbers)
         keys = []
         for row in np.flatnonzero(batch.sequence + 1 == batch.sequence_count).tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import threading
@@ -67,8 +68,8 @@ class Feed:
 
     def check(self) -> None:
         """Raise what has ended the feed, if anything has. Called while a batch is waited for."""
-        if self._error:
-            raise self._error
+        if self._error:  # a copy: the traceback of who is told must not hang on what lives here
+            raise copy.copy(self._error) from self._error.__cause__
 
     @property
     def failed(self) -> bool:

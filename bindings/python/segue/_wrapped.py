@@ -153,6 +153,8 @@ class Batch:
 
     def save_state(self, name: str, value: Any, /) -> None:
         """Save one state, by its path: ``[rows, *shape]``, of its dtype."""
+        if self._finish:
+            self._finish()
         self._own.save_state(name, value)
 
     def commit(self, wait: bool = False) -> None:

@@ -221,14 +221,20 @@ class SequenceBatches:
     def __next__(self) -> SequenceBatch:
         if not self._finalizer.alive:
             raise errors.ClosedError("the batches are closed")
-        last, self._last = self._last, next(self._batches)
-        if last:
-            last.release()  # whoever keeps a batch keeps arrays of their own, no place of the ring
-        batch = SequenceBatch(self._last, self._parts, self._rows)
-        keys = self._course.follow(batch)
-        if self._room:
-            self._room.depart(self._course.left, keys)
-        return batch
+        last = self._last
+        try:
+            self._last = next(self._batches)
+            if last:
+                last.release()  # whoever keeps a batch keeps arrays of their own, no place of the ring
+            batch = SequenceBatch(self._last, self._parts, self._rows)
+            keys = self._course.follow(batch, self._last.step)
+            if self._room:
+                self._room.depart(self._course.left, keys)
+            return batch
+        except BaseException:  # Ctrl-C: what was taken, and nobody has, comes again
+            if any(taken is not last for taken in self._loader._open):
+                self._last, self._batches = None, iter(self._loader)
+            raise
 
     @property
     def batch_size(self) -> int:

@@ -398,14 +398,18 @@ class Loader(Closing):
 
     def _check_taker(self, what: str) -> None:
         open_ = [batch for batch in self._open if not (batch.committed or batch.released)]
-        taker = self._taker
-        if not open_ or taker == threading.get_ident():
-            return
-        if any(thread.ident == taker for thread in threading.enumerate()):
+        if open_ and not self._may_settle():
             raise errors.BusyError(
                 f"{what}: batch {open_[0].step} of lane {open_[0].lane} is open in another thread; "
                 "call it in the thread that iterates, or when that has committed its batch"
             )
+
+    def _may_settle(self) -> bool:
+        """Whether what is open was taken by this thread, or by one that has ended."""
+        taker = self._taker
+        return taker == threading.get_ident() or all(
+            thread.ident != taker for thread in threading.enumerate()
+        )
 
     def _tokens(self, all_lanes: bool, timeout: float | None) -> dict[str, bytes]:
         steps = {lane.index: lane.committed for lane in self._handles}
@@ -736,6 +740,8 @@ class Loader(Closing):
         self._skipped = self._skips_told = 0
         try:
             _tell(lost)
+            if self._closed:  # by another thread, meanwhile
+                self._check_open()
         except BaseException:  # a warning as an error: then this loader is not attached
             self._detach()
             raise
@@ -864,7 +870,11 @@ class Loader(Closing):
         try:
             for i, lane in enumerate(self._handles):
                 lane.close()
-                self._handles[i] = self._take_lane(lane.index, _segue.START_FRESH)
+                taken = self._take_lane(lane.index, _segue.START_FRESH)
+                if self._closed:  # by another thread, meanwhile
+                    taken.close()
+                    self._check_open()
+                self._handles[i] = taken
         except BaseException:
             self._detach()
             raise
@@ -1009,7 +1019,7 @@ class Loader(Closing):
 
         Of all its lanes together, a wait under way included. ``segue top`` shows it of each lane.
         """
-        return (self._waited + sum(lane.waited for lane in self._handles if not lane.closed)) / 1e9
+        return (self._waited + self._counted("waited")) / 1e9
 
     @property
     def undelivered(self) -> int:
@@ -1026,9 +1036,8 @@ class Loader(Closing):
         Of all their steps, `Batch.batch_size` times the time dimension of their arrays, those that
         `Batch.mask` does not count. A batch that came again counts again. 0 before the first one.
         """
-        lanes = [lane for lane in self._handles if not lane.closed]
-        steps = self._steps + sum(lane.steps for lane in lanes)
-        valid = self._steps_valid + sum(lane.steps_valid for lane in lanes)
+        steps = self._steps + self._counted("steps")
+        valid = self._steps_valid + self._counted("steps_valid")
         return 1 - valid / steps if steps else 0.0
 
     @property
@@ -1039,7 +1048,15 @@ class Loader(Closing):
         by ``on_too_long="skip"``. As far as the server has looked ahead; one that is met again, in
         the next epoch, counts again.
         """
-        return self._skipped + sum(lane.skipped for lane in self._handles if not lane.closed)
+        return self._skipped + self._counted("skipped")
+
+    def _counted(self, what: str) -> int:
+        """Return what the attached lanes have counted; another thread may be closing them."""
+        total = 0
+        for lane in self._handles:
+            with suppress(errors.ClosedError):
+                total += getattr(lane, what)
+        return total
 
     @property
     def closed(self) -> bool:
@@ -1064,8 +1081,8 @@ class Loader(Closing):
         self._turn += 1
         saved: list[tuple[int, int]] = []
         try:
-            if self._is_usable() and self._taker == threading.get_ident():
-                if commit and self._is_done():
+            if self._is_usable():
+                if commit and self._may_settle() and self._is_done():
                     self._commit()
                 saved = self._saved_open()
         finally:

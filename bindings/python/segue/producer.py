@@ -131,6 +131,8 @@ class Producer:
     ) -> None:
         """Insert a sequence. If it raises, nothing of this one was inserted.
 
+        `KeyboardInterrupt` alone may come when it was: `inserted` says how many there are.
+
         It is on its way when this returns; `flush` waits until all are acknowledged.
 
         Parameters

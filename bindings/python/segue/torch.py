@@ -318,6 +318,10 @@ class _Carrier:
             events.append(self._kind.Event())
             events[-1].record(self._kind.current_stream(device))
 
+        # Who is left by an exception never waits for it; the memory is in use all the same.
+        places = [place for _, place in fetched]
+        self._sending += [(event, places) for event in events]
+
         def finish() -> None:
             for event in events:
                 event.synchronize()
