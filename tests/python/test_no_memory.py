@@ -21,7 +21,7 @@ from test_resume import Other, processes  # noqa: F401  # `processes` is a fixtu
 pytestmark = pytest.mark.skipif(
     "ASAN_OPTIONS" in os.environ, reason="a sanitizer cannot work with a limit of address space"
 )
-WIDE = 40_000
+WIDE = 160_000
 GROUPS = {"depth": 4, "epochs": 80, "batch_size": 4, "max_lag": 30, "on_lag": "detach"}
 
 
@@ -72,7 +72,7 @@ def close(pipe: Any, directory: Path) -> None:
         assert feeds(first) == 1
         array = held[0]
         before = array[:, 0, 0].copy()
-        with no_memory(1 << 18), suppress(segue.OutOfMemory):
+        with no_memory(4 << 20), suppress(segue.OutOfMemory):
             b.close()
         work(iter(a), 4)  # what there is room for while the other has its place
         time.sleep(0.5)
@@ -96,7 +96,7 @@ def renew(pipe: Any, directory: Path) -> None:
         batches, held = iter(b), list[Any]()
         work(batches, 18, held)
         time.sleep(0.1)  # it is asked to come to the ring of the other
-        with no_memory(1 << 18), pytest.raises(segue.Error, match="memory"):
+        with no_memory(4 << 20), pytest.raises(segue.Error, match="memory"):
             work(batches, 24, held)
         held.clear()
         work(iter(b), 22)
@@ -116,7 +116,7 @@ def resize(pipe: Any, directory: Path) -> None:
     with segue.open(directory / "store") as client:
         loader = wide(client, directory, batch_size=4, depth=4).loader(timeout=30)
         work(iter(loader), 2)
-        with no_memory(2 << 20), pytest.raises(segue.Error, match="memory"):
+        with no_memory(4 << 20), pytest.raises(segue.Error, match="memory"):
             loader.set_batch_size(3)
         batch = next(iter(loader))
         pipe.send((batch.step, batch.batch_size))
