@@ -86,7 +86,7 @@ def test_a_rank_is_killed_and_all_begin_again(tmp_path: Path, ranks: int) -> Non
     output, whole = train(tmp_path / "whole", ranks, kills=False)
     losses = [float(one) for one in re.findall(r"of the valid ones ([\d.]+)", output)]
     assert len(losses) > 3 and losses[-1] < losses[0]
-    assert re.search(r"exposed wait: [\d.]+ s, of the worst rank\n", output)
+    assert re.search(r"exposed data wait: [\d.]+ s, of the worst rank\n", output)
     _, killed = train(tmp_path / "killed", ranks, kills=True)
     for part in ("model", "scheduler"):
         assert str(whole[part]) == str(killed[part])
