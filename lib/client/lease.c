@@ -62,6 +62,13 @@ int segue_lease_request(
 	return rc ? rc : kept;
 }
 
+/* A grant that came to nothing: it is one of ours still. */
+static int give_back(struct segue_lane *lane, const struct segue_reply *reply)
+{
+	lane->unanswered++;
+	return segue_lease_detach(lane, reply->message.attached.lease);
+}
+
 int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 {
 	struct segue_mapping *mapping, *before = lane->mapping;
@@ -75,8 +82,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 			segue_mapping_drop(mapping);
 	}
 	if (rc) {
-		lane->unanswered++;
-		segue_lease_detach(lane, reply->message.attached.lease);
+		give_back(lane, reply);
 		return rc;
 	}
 	if (before)
@@ -87,8 +93,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 	if (taken) {
 		segue_fork_unlock();
 		segue_mapping_drop(mapping);
-		lane->unanswered++;
-		rc = segue_lease_detach(lane, reply->message.attached.lease);
+		rc = give_back(lane, reply);
 		return rc ? rc : segue_lane_fail_lost(lane);
 	}
 	lane->epoch = lane->client->epoch;
@@ -114,8 +119,7 @@ int segue_lease_adopt(struct segue_lane *lane, const struct segue_reply *reply)
 
 int segue_lease_decline(struct segue_lane *lane, const struct segue_reply *reply)
 {
-	lane->unanswered++;
 	for (size_t i = 0; i < SEGUE_FRAME_FDS; i++)
 		close(reply->fds[i]);
-	return segue_lease_detach(lane, reply->message.attached.lease);
+	return give_back(lane, reply);
 }

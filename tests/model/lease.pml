@@ -34,8 +34,8 @@
  * mirrors server/engine/committer.c conclude b134aa72
  * mirrors server/engine/grant.c segue_grant_make 20b1a70b
  * mirrors lib/core/track.c segue_track_commit d19716e8
- * mirrors lib/client/lease.c segue_lease_adopt f9d6e889
- * mirrors lib/client/lease.c segue_lease_decline a3afcf15
+ * mirrors lib/client/lease.c segue_lease_adopt 269d1ffe
+ * mirrors lib/client/lease.c segue_lease_decline 782fa0bf
  * mirrors lib/client/resume.c segue_lane_ready b9ecd4d4
  * mirrors lib/client/resume.c offer 09d763df
  * mirrors lib/client/resume.c resume a36c6607
